@@ -1,0 +1,88 @@
+// Compiles a package's tests and runs every test file in a process of its own.
+//
+// uvu leaves three holes that would let a broken suite look green: a file that forgets `test.run()`
+// passes with no test run, a hanging test hangs for ever, and a native crash takes all files with
+// it. So each file gets its own process, a time limit, and must report at least one test.
+import { spawn, spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join, resolve } from "node:path";
+
+const FILE_TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 300_000);
+const require = createRequire(import.meta.url);
+const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
+const packageDir = process.cwd();
+const only = process.argv.slice(2);
+
+function compile() {
+  const run = spawnSync(process.execPath, [tsc, "-b", "test"], { stdio: "inherit" });
+  if (run.status !== 0) process.exit(run.status ?? 1);
+}
+
+function runFile(file) {
+  return new Promise((done) => {
+    const child = spawn(process.execPath, ["--expose-gc", file], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let output = "";
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      child.kill("SIGKILL");
+    }, FILE_TIME_LIMIT_MS);
+    child.stdout.on("data", (chunk) => (output += chunk));
+    child.stderr.on("data", (chunk) => (output += chunk));
+    child.on("close", (status, signal) => {
+      clearTimeout(timer);
+      done({ file, output, status, signal, timedOut });
+    });
+  });
+}
+
+function verdict({ output, status, signal, timedOut }) {
+  const count = (name) =>
+    [...output.matchAll(new RegExp(`^\\s*${name}:\\s+(\\d+)`, "gm"))].reduce(
+      (sum, match) => sum + Number(match[1]),
+      0,
+    );
+  const total = count("Total");
+  const passed = count("Passed");
+  const skipped = count("Skipped");
+  let problem = "";
+  if (timedOut) problem = `no end within ${FILE_TIME_LIMIT_MS} ms`;
+  else if (signal !== null) problem = `ended by ${signal}`;
+  else if (status !== 0) problem = `exit status ${status}`;
+  else if (total === 0) problem = "no test ran (is test.run() missing?)";
+  else if (passed + skipped < total) problem = `${total - passed - skipped} failed`;
+  if (skipped > 0 && process.env.CI) problem ||= `${skipped} skipped where CI is set`;
+  return { total, passed, skipped, problem };
+}
+
+compile();
+const testDist = resolve(packageDir, "test-dist");
+const files = readdirSync(testDist, { recursive: true })
+  .filter((name) => name.endsWith(".test.js"))
+  .filter((name) => only.length === 0 || only.some((part) => name.includes(part)))
+  .sort();
+if (files.length === 0) {
+  console.error(`run-tests: no test file in ${testDist}`);
+  process.exit(1);
+}
+let passed = 0;
+let failed = 0;
+let skipped = 0;
+for (const name of files) {
+  const result = await runFile(join(testDist, name));
+  const sum = verdict(result);
+  passed += sum.passed;
+  skipped += sum.skipped;
+  if (sum.problem !== "") {
+    failed += Math.max(1, sum.total - sum.passed - sum.skipped);
+    console.error(`${result.output}\n✗ ${name}: ${sum.problem}`);
+  } else {
+    const note = sum.skipped > 0 ? `, ${sum.skipped} SKIPPED:\n${result.output}` : "";
+    console.log(`✓ ${name}: ${sum.passed} passed${note}`);
+  }
+}
+console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
+process.exit(failed === 0 ? 0 : 1);
