@@ -1,0 +1,75 @@
+/** qemu's command line. */
+
+/** Numbers of the file descriptors through which qemu reaches us, after its own 0 to 2. */
+export const CHANNELS = ["console", "stdout", "stderr", "control"];
+export const FIRST_CHANNEL_FD = 3;
+
+const KERNEL_OPTIONS = [
+  "console=ttyS0",
+  "quiet",
+  "loglevel=4",
+  "panic=-1",
+  "nokaslr",
+  "mitigations=off",
+  "init_on_alloc=0",
+  "audit=0",
+  "selinux=0",
+  "apparmor=0",
+  "random.trust_cpu=on",
+];
+
+function channels() {
+  const chardevs = CHANNELS.flatMap((name, index) => [
+    "-chardev",
+    `socket,id=${name},fd=${FIRST_CHANNEL_FD + index}`,
+  ]);
+  const ports = CHANNELS.slice(1).flatMap((name, index) => [
+    "-device",
+    `virtserialport,bus=ports.0,nr=${index + 1},chardev=${name}`,
+  ]);
+  return [
+    ...chardevs,
+    "-serial",
+    "chardev:console",
+    "-device",
+    "virtio-serial-pci,id=ports",
+    ...ports,
+  ];
+}
+
+function fileSystem(tag, socketPath) {
+  return [
+    "-chardev",
+    `socket,id=fs-${tag},path=${socketPath}`,
+    "-device",
+    `vhost-user-fs-pci,chardev=fs-${tag},tag=${tag}`,
+  ];
+}
+
+function disk({ path, readOnly }, index) {
+  const escaped = path.replaceAll(",", ",,");
+  return [
+    "-drive",
+    `if=none,id=disk${index},format=raw,discard=unmap,readonly=${readOnly ? "on" : "off"},file=${escaped}`,
+    "-device",
+    `virtio-blk-pci,drive=disk${index}`,
+  ];
+}
+
+/** @returns {string[]} */
+export function qemuArguments(options) {
+  const { accel, kernel, initramfsPath, sockets, memoryMib, cpus, disks, verbose } = options;
+  const kernelOptions = verbose
+    ? KERNEL_OPTIONS.filter((word) => word !== "quiet" && !word.startsWith("loglevel"))
+    : KERNEL_OPTIONS;
+  return [
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...["-machine", "q35,memory-backend=ram", "-m", String(memoryMib), "-smp", String(cpus)],
+    ...["-object", `memory-backend-memfd,id=ram,size=${memoryMib}M,share=on`],
+    ...accel,
+    ...["-kernel", kernel.image, "-initrd", initramfsPath, "-append", kernelOptions.join(" ")],
+    ...channels(),
+    ...Object.entries(sockets).flatMap(([tag, path]) => fileSystem(tag, path)),
+    ...disks.flatMap(disk),
+  ];
+}
