@@ -1,0 +1,141 @@
+// Rings: set up and torn down by liburing, driven from TypeScript.
+//
+// The submission and completion rings and the SQE array are handed out as ArrayBuffers; after that
+// `enter` is the only call that the data path makes.
+#include <liburing.h>
+#include <sys/mman.h>
+
+#include "convert.h"
+
+namespace uring {
+namespace {
+
+struct Ring {
+  io_uring ring{};
+  bool open = false;
+  ~Ring() { Close(); }
+  void Close() {
+    if (open) io_uring_queue_exit(&ring);
+    open = false;
+  }
+};
+
+Napi::Object Offsets(Napi::Env env, const io_uring_params& params) {
+  auto offsets = Napi::Object::New(env);
+  offsets["sqHead"] = params.sq_off.head;
+  offsets["sqTail"] = params.sq_off.tail;
+  offsets["sqMask"] = params.sq_off.ring_mask;
+  offsets["sqFlags"] = params.sq_off.flags;
+  offsets["sqDropped"] = params.sq_off.dropped;
+  offsets["sqArray"] = params.sq_off.array;
+  offsets["cqHead"] = params.cq_off.head;
+  offsets["cqTail"] = params.cq_off.tail;
+  offsets["cqMask"] = params.cq_off.ring_mask;
+  offsets["cqOverflow"] = params.cq_off.overflow;
+  offsets["cqes"] = params.cq_off.cqes;
+  return offsets;
+}
+
+// createRing(entries, cqEntries, flags) -> object, or a negative errno
+Napi::Value CreateRing(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  io_uring_params params{};
+  params.flags = U32(info, 2) | IORING_SETUP_CQSIZE;
+  params.cq_entries = U32(info, 1);
+  auto owned = std::make_unique<Ring>();
+  const int status = io_uring_queue_init_params(U32(info, 0), &owned->ring, &params);
+  if (status < 0) return Number(env, status);
+  owned->open = true;
+  if ((params.features & IORING_FEAT_SINGLE_MMAP) == 0) return Number(env, -ENOSYS);
+
+  io_uring& ring = owned->ring;
+  const size_t sqe_bytes = (params.flags & IORING_SETUP_SQE128) ? 128 : 64;
+  auto result = Napi::Object::New(env);
+  result["fd"] = ring.ring_fd;
+  result["features"] = params.features;
+  result["sqEntries"] = params.sq_entries;
+  result["cqEntries"] = params.cq_entries;
+  result["offsets"] = Offsets(env, params);
+  // liburing owns these two mappings, so the buffers only look at them.
+  result["rings"] = WrapMapping(env, ring.sq.ring_ptr, ring.sq.ring_sz, false);
+  result["sqes"] = WrapMapping(env, ring.sq.sqes, params.sq_entries * sqe_bytes, false);
+  result["handle"] = Napi::External<Ring>::New(env, owned.release(),
+                                               [](Napi::Env, Ring* ring) { delete ring; });
+  return result;
+}
+
+// closeRing(handle, ringsBuffer, sqesBuffer)
+Napi::Value CloseRing(const Napi::CallbackInfo& info) {
+  Detach(info.Env(), info[1]);
+  Detach(info.Env(), info[2]);
+  info[0].As<Napi::External<Ring>>().Data()->Close();
+  return info.Env().Undefined();
+}
+
+// enter(fd, toSubmit, minComplete, flags) -> number submitted, or a negative errno. Written on the
+// C interface: this is the call of the data path.
+napi_value Enter(napi_env env, napi_callback_info info) {
+  size_t count = 4;
+  napi_value args[4];
+  int32_t values[4] = {0, 0, 0, 0};
+  napi_get_cb_info(env, info, &count, args, nullptr, nullptr);
+  for (size_t i = 0; i < 4; i++) napi_get_value_int32(env, args[i], &values[i]);
+  const int status = io_uring_enter(values[0], values[1], values[2], values[3], nullptr);
+  napi_value result;
+  napi_create_int32(env, status, &result);
+  return result;
+}
+
+// registerFilesSparse(handle, count)
+Napi::Value RegisterFilesSparse(const Napi::CallbackInfo& info) {
+  auto* ring = info[0].As<Napi::External<Ring>>().Data();
+  return Number(info.Env(), io_uring_register_files_sparse(&ring->ring, U32(info, 1)));
+}
+
+// updateFile(handle, index, fd): fd -1 empties the place
+Napi::Value UpdateFile(const Napi::CallbackInfo& info) {
+  auto* ring = info[0].As<Napi::External<Ring>>().Data();
+  int fd = I32(info, 2);
+  return Number(info.Env(), io_uring_register_files_update(&ring->ring, U32(info, 1), &fd, 1));
+}
+
+// registerBuffersSparse(handle, count)
+Napi::Value RegisterBuffersSparse(const Napi::CallbackInfo& info) {
+  auto* ring = info[0].As<Napi::External<Ring>>().Data();
+  return Number(info.Env(), io_uring_register_buffers_sparse(&ring->ring, U32(info, 1)));
+}
+
+// updateBuffer(handle, index, address, length): length 0 empties the place
+Napi::Value UpdateBuffer(const Napi::CallbackInfo& info) {
+  auto* ring = info[0].As<Napi::External<Ring>>().Data();
+  iovec vector{reinterpret_cast<void*>(U64(info, 2)), static_cast<size_t>(U64(info, 3))};
+  __u64 tag = 0;
+  return Number(info.Env(), io_uring_register_buffers_update_tag(&ring->ring, U32(info, 1),
+                                                                 &vector, &tag, 1));
+}
+
+// registerRingFd(handle) -> index to enter with IORING_ENTER_REGISTERED_RING, or a negative errno
+Napi::Value RegisterRingFd(const Napi::CallbackInfo& info) {
+  auto* ring = info[0].As<Napi::External<Ring>>().Data();
+  const int status = io_uring_register_ring_fd(&ring->ring);
+  return Number(info.Env(), status < 0 ? status : ring->ring.enter_ring_fd);
+}
+
+}  // namespace
+
+void InitRing(Napi::Env env, Napi::Object exports) {
+  exports["createRing"] = Napi::Function::New(env, CreateRing, "createRing");
+  exports["closeRing"] = Napi::Function::New(env, CloseRing, "closeRing");
+  exports["registerFilesSparse"] =
+      Napi::Function::New(env, RegisterFilesSparse, "registerFilesSparse");
+  exports["updateFile"] = Napi::Function::New(env, UpdateFile, "updateFile");
+  exports["registerBuffersSparse"] =
+      Napi::Function::New(env, RegisterBuffersSparse, "registerBuffersSparse");
+  exports["updateBuffer"] = Napi::Function::New(env, UpdateBuffer, "updateBuffer");
+  exports["registerRingFd"] = Napi::Function::New(env, RegisterRingFd, "registerRingFd");
+  napi_value enter;
+  napi_create_function(env, "enter", NAPI_AUTO_LENGTH, Enter, nullptr, &enter);
+  exports["enter"] = Napi::Value(env, enter);
+}
+
+}  // namespace uring

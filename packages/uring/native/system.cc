@@ -1,0 +1,128 @@
+// System calls that node:fs does not offer. Mechanism only: which call with which number is decided
+// in TypeScript.
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "convert.h"
+
+namespace uring {
+namespace {
+
+// A call that may block for long (freezing a file system, opening a device) on a pool thread.
+class BlockingCall : public Napi::AsyncWorker {
+ public:
+  BlockingCall(Napi::Env env, std::function<int64_t()> call)
+      : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), call_(std::move(call)) {}
+  Napi::Promise Promise() { return deferred_.Promise(); }
+  void Keep(Napi::Object object) { kept_ = Napi::Persistent(object); }
+
+ protected:
+  void Execute() override {
+    errno = 0;
+    const int64_t value = call_();
+    result_ = value < 0 ? -errno : value;
+  }
+  void OnOK() override { deferred_.Resolve(Number(Env(), static_cast<double>(result_))); }
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::function<int64_t()> call_;
+  Napi::ObjectReference kept_;
+  int64_t result_ = 0;
+};
+
+Napi::Value RunBlocking(Napi::Env env, std::function<int64_t()> call, Napi::Value keep) {
+  auto* worker = new BlockingCall(env, std::move(call));
+  if (keep.IsObject()) worker->Keep(keep.As<Napi::Object>());
+  Napi::Promise promise = worker->Promise();
+  worker->Queue();
+  return promise;
+}
+
+// The third argument of ioctl: bytes of a typed array, or a plain number.
+uintptr_t Argument(Napi::Value value) {
+  if (value.IsTypedArray()) {
+    auto array = value.As<Napi::TypedArray>();
+    auto* base = static_cast<uint8_t*>(array.ArrayBuffer().Data());
+    return reinterpret_cast<uintptr_t>(base + array.ByteOffset());
+  }
+  if (value.IsNumber()) return static_cast<uintptr_t>(value.As<Napi::Number>().Int64Value());
+  return 0;
+}
+
+// ioctl(fd, request, bytes | number)
+Napi::Value Ioctl(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), ioctl(I32(info, 0), U32(info, 1), Argument(info[2])));
+}
+
+// ioctlAsync(fd, request, bytes | number) -> promise
+Napi::Value IoctlAsync(const Napi::CallbackInfo& info) {
+  const int fd = I32(info, 0);
+  const uint32_t request = U32(info, 1);
+  const uintptr_t argument = Argument(info[2]);
+  return RunBlocking(info.Env(), [=] { return ioctl(fd, request, argument); }, info[2]);
+}
+
+// lockFile(fd, type): an open-file-description lock on the whole file; F_RDLCK, F_WRLCK or F_UNLCK
+Napi::Value LockFile(const Napi::CallbackInfo& info) {
+  struct flock lock {};
+  lock.l_type = static_cast<short>(I32(info, 1));
+  lock.l_whence = SEEK_SET;
+  return Result(info.Env(), fcntl(I32(info, 0), F_OFD_SETLK, &lock));
+}
+
+Napi::Value CreateEventFd(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), eventfd(U32(info, 0), I32(info, 1)));
+}
+
+Napi::Value CreateMemoryFile(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), memfd_create(Text(info, 0).c_str(), U32(info, 1)));
+}
+
+Napi::Value Prctl(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), prctl(I32(info, 0), static_cast<unsigned long>(U64(info, 1)), 0, 0, 0));
+}
+
+Napi::Value LockMemory(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), mlockall(I32(info, 0)));
+}
+
+Napi::Value Unshare(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), unshare(I32(info, 0)));
+}
+
+Napi::Value ThreadId(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), syscall(SYS_gettid));
+}
+
+// setAffinity(cpu): binds the calling thread to one CPU
+Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(U32(info, 0), &set);
+  return Result(info.Env(), sched_setaffinity(0, sizeof set, &set));
+}
+
+}  // namespace
+
+void InitSystem(Napi::Env env, Napi::Object exports) {
+  exports["ioctl"] = Napi::Function::New(env, Ioctl, "ioctl");
+  exports["ioctlAsync"] = Napi::Function::New(env, IoctlAsync, "ioctlAsync");
+  exports["lockFile"] = Napi::Function::New(env, LockFile, "lockFile");
+  exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
+  exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
+  exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");
+  exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
+  exports["unshare"] = Napi::Function::New(env, Unshare, "unshare");
+  exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
+  exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");
+}
+
+}  // namespace uring

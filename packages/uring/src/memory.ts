@@ -1,0 +1,91 @@
+import { MapFlag, MapProtection } from "./abi.js";
+import { assert, UringError } from "./errors.js";
+import { type NativeMapping, native } from "./native.js";
+
+/** The size of a page; io_uring and ublk map in multiples of it. */
+export const PAGE_BYTES = 4096;
+
+/** Advice of madvise that gives the pages back while the mapping stays. */
+const MADV_DONTNEED = 4;
+
+/**
+ * Memory outside of the JavaScript heap, at an address that does not move, which the kernel can be
+ * given. Must be unmapped by hand: a forgotten one is only found by the garbage collector, and
+ * until then keeps its file open.
+ */
+export class MappedMemory {
+  /** The bytes. After unmap() its length is 0, and so is that of every view on it. */
+  readonly buffer: ArrayBuffer;
+  /** Where it stands in this process; exact, since user addresses stay below 2^47. */
+  readonly address: number;
+  readonly lengthBytes: number;
+  readonly #mapping: unknown;
+
+  private constructor(mapped: NativeMapping | number, what: string) {
+    if (typeof mapped === "number") {
+      throw new UringError("MAP_FAILED", `cannot map ${what}`, mapped);
+    }
+    this.buffer = mapped.buffer;
+    this.#mapping = mapped.mapping;
+    this.address = native.addressOf(mapped.buffer);
+    this.lengthBytes = mapped.buffer.byteLength;
+  }
+
+  /**
+   * Zeroed private memory, page aligned. Pages are taken when they are first touched.
+   * @param lengthBytes 1 to 2^32; rounded up to whole pages
+   * @throws UringError MAP_FAILED
+   */
+  static anonymous(lengthBytes: number): MappedMemory {
+    const rounded = Math.ceil(lengthBytes / PAGE_BYTES) * PAGE_BYTES;
+    assert(rounded > 0 && rounded <= 2 ** 32, `mapping length ${lengthBytes}`);
+    return new MappedMemory(
+      native.mapMemory(rounded, MapFlag.NORESERVE),
+      `${rounded} bytes of memory`,
+    );
+  }
+
+  /**
+   * A part of a file, shared with everyone else who maps it. What is written is in the file at once,
+   * and stays there when the process dies.
+   * @param fd an open descriptor; may be closed afterwards
+   * @param offsetBytes a multiple of PAGE_BYTES
+   * @param lengthBytes 1 to 2^32
+   * @throws UringError MAP_FAILED with the errno of mmap(2)
+   */
+  static file(
+    fd: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    access: "read" | "read-write" = "read-write",
+  ): MappedMemory {
+    assert(lengthBytes > 0 && lengthBytes <= 2 ** 32, `mapping length ${lengthBytes}`);
+    const protection =
+      access === "read" ? MapProtection.READ : MapProtection.READ | MapProtection.WRITE;
+    return new MappedMemory(
+      native.mapFile(fd, offsetBytes, lengthBytes, protection, MapFlag.SHARED),
+      `${lengthBytes} bytes of descriptor ${fd}`,
+    );
+  }
+
+  /** Gives the pages back; the range reads as zeroes afterwards (anonymous memory). */
+  discard(offsetBytes: number, lengthBytes: number): void {
+    const status = native.advise(this.buffer, offsetBytes, lengthBytes, MADV_DONTNEED);
+    if (status < 0) throw new UringError("MAP_FAILED", "cannot discard pages", status);
+  }
+
+  /** Ends the mapping now. Calling it again does nothing. */
+  unmap(): void {
+    native.unmap(this.buffer, this.#mapping);
+  }
+}
+
+/** The low half of an address or offset, as a signed 32-bit integer (never a heap number). */
+export function low32(value: number): number {
+  return value | 0;
+}
+
+/** The high half of an address or offset below 2^53. */
+export function high32(value: number): number {
+  return (value / 4294967296) | 0;
+}

@@ -1,0 +1,97 @@
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { UringError } from "./errors.js";
+
+/** A mapping as the addon hands it out: the bytes, and what unmap() needs. */
+export interface NativeMapping {
+  readonly buffer: ArrayBuffer;
+  readonly mapping: unknown;
+}
+
+/** Byte offsets of the rings' fields inside the mapped ring memory. */
+export interface RingOffsets {
+  readonly sqHead: number;
+  readonly sqTail: number;
+  readonly sqMask: number;
+  readonly sqFlags: number;
+  readonly sqDropped: number;
+  readonly sqArray: number;
+  readonly cqHead: number;
+  readonly cqTail: number;
+  readonly cqMask: number;
+  readonly cqOverflow: number;
+  readonly cqes: number;
+}
+
+export interface NativeRing {
+  readonly fd: number;
+  readonly features: number;
+  readonly sqEntries: number;
+  readonly cqEntries: number;
+  readonly offsets: RingOffsets;
+  readonly rings: NativeMapping;
+  readonly sqes: NativeMapping;
+  readonly handle: unknown;
+}
+
+export interface NativeWatcher {
+  arm(): void;
+  close(): void;
+  ref(): void;
+  unref(): void;
+}
+
+/** The addon. Calls answer a value >= 0 or a negative errno. */
+export interface UringNative {
+  createRing(entries: number, cqEntries: number, flags: number): NativeRing | number;
+  closeRing(handle: unknown, rings: ArrayBuffer, sqes: ArrayBuffer): void;
+  enter(fd: number, toSubmit: number, minComplete: number, flags: number): number;
+  registerFilesSparse(handle: unknown, count: number): number;
+  updateFile(handle: unknown, index: number, fd: number): number;
+  registerBuffersSparse(handle: unknown, count: number): number;
+  updateBuffer(handle: unknown, index: number, address: number, lengthBytes: number): number;
+  registerRingFd(handle: unknown): number;
+  mapMemory(lengthBytes: number, flags: number): NativeMapping | number;
+  mapFile(
+    fd: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    protection: number,
+    flags: number,
+  ): NativeMapping | number;
+  unmap(buffer: ArrayBuffer, mapping: unknown): number;
+  addressOf(buffer: ArrayBuffer): number;
+  advise(buffer: ArrayBuffer, offsetBytes: number, lengthBytes: number, advice: number): number;
+  ioctl(fd: number, request: number, argument: ArrayBufferView | number): number;
+  ioctlAsync(fd: number, request: number, argument: ArrayBufferView | number): Promise<number>;
+  lockFile(fd: number, type: number): number;
+  eventFd(initial: number, flags: number): number;
+  memoryFile(name: string, flags: number): number;
+  prctl(option: number, argument: number): number;
+  lockMemory(flags: number): number;
+  unshare(flags: number): number;
+  threadId(): number;
+  setAffinity(cpu: number): number;
+  Watcher: new (fd: number, callback: () => void) => NativeWatcher;
+}
+
+function load(): UringNative {
+  const packageDir = fileURLToPath(new URL("..", import.meta.url));
+  const places = [
+    `${packageDir}prebuilds/${process.platform}-${process.arch}.node`,
+    `${packageDir}build/Debug/uring.node`,
+    `${packageDir}build/Release/uring.node`,
+  ];
+  const place = places.find((path) => existsSync(path));
+  if (place === undefined) {
+    throw new UringError(
+      "ADDON_MISSING",
+      `the native addon of @blksnap/uring is not built; looked for ${places.join(", ")}. ` +
+        "Build it with: npm run build:native (needs g++ and liburing-dev)",
+    );
+  }
+  return createRequire(import.meta.url)(place) as UringNative;
+}
+
+export const native: UringNative = load();

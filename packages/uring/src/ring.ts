@@ -1,0 +1,219 @@
+import { EnterFlag, SetupFlag, SqRingFlag } from "./abi.js";
+import { assert, UringError } from "./errors.js";
+import { type NativeRing, native } from "./native.js";
+
+const EAGAIN = 11;
+const EBUSY = 16;
+const EINTR = 4;
+/** How often a full ring is offered to a kernel that refuses it before that is an error. */
+const SUBMIT_ATTEMPTS_MAX = 10_000;
+
+/** Words (32 bits) of one CQE: user_data low, user_data high, result, flags. */
+export const CQE_WORDS = 4;
+
+export interface RingOptions {
+  /** Submission entries, 1 to 32768; the kernel rounds up to a power of two. */
+  readonly entries: number;
+  /** Completion entries; default four times the submission entries. */
+  readonly cqEntries?: number;
+  /** `SetupFlag` bits. */
+  readonly flags?: number;
+}
+
+/**
+ * One io_uring. The rings and the SQEs are memory of the kernel that TypeScript reads and writes;
+ * the only native call of the data path is `submitAndWait`, once per batch.
+ *
+ * ```
+ *        nextSqe(), prep…            enter()              peekCompletions()
+ *   TypeScript ──▶ sqes[tail & mask] ──────▶ kernel ──────▶ cqes[head & mask] ──▶ TypeScript
+ *                  sqTail moves                              cqTail moves, cqHead follows
+ * ```
+ *
+ * A ring belongs to the thread that created it; with SINGLE_ISSUER the kernel refuses others
+ * (EEXIST). With DEFER_TASKRUN completions appear only inside submitAndWait().
+ */
+export class Ring {
+  /** All SQEs as signed words; index with what nextSqe() returned. */
+  readonly sqes32: Int32Array;
+  /** All CQEs as signed words, `CQE_WORDS` each. */
+  readonly cqes32: Int32Array;
+  readonly cqMask: number;
+  readonly sqEntries: number;
+  readonly fd: number;
+  /** Words of one SQE: 16, or 32 in an SQE128 ring. */
+  readonly sqeWords: number;
+  /** Number of `io_uring_enter` calls so far; tests count with it. */
+  enterCalls = 0;
+  readonly #native: NativeRing;
+  readonly #ring32: Int32Array;
+  readonly #sqTailIndex: number;
+  readonly #sqFlagsIndex: number;
+  readonly #cqHeadIndex: number;
+  readonly #cqTailIndex: number;
+  readonly #sqMask: number;
+  #enterFd: number;
+  #enterFlags = 0;
+  #sqTail: number;
+  #pending = 0;
+  #cqHead: number;
+  #closed = false;
+
+  /** @throws UringError RING_SETUP_FAILED: EPERM where a sysctl or a filter forbids io_uring, ENOMEM */
+  constructor(options: RingOptions) {
+    const flags = options.flags ?? 0;
+    const ring = native.createRing(
+      options.entries,
+      options.cqEntries ?? options.entries * 4,
+      flags,
+    );
+    if (typeof ring === "number") {
+      const hint = ring === -1 ? " (see /proc/sys/kernel/io_uring_disabled)" : "";
+      throw new UringError("RING_SETUP_FAILED", `io_uring_setup refused${hint}`, ring);
+    }
+    const at = ring.offsets;
+    this.#native = ring;
+    this.fd = ring.fd;
+    this.#enterFd = ring.fd;
+    this.sqEntries = ring.sqEntries;
+    this.sqeWords = (flags & SetupFlag.SQE128) !== 0 ? 32 : 16;
+    this.sqes32 = new Int32Array(ring.sqes.buffer);
+    this.#ring32 = new Int32Array(ring.rings.buffer, 0, ring.rings.buffer.byteLength >> 2);
+    this.cqes32 = new Int32Array(ring.rings.buffer, at.cqes, ring.cqEntries * CQE_WORDS);
+    this.#sqTailIndex = at.sqTail >> 2;
+    this.#sqFlagsIndex = at.sqFlags >> 2;
+    this.#cqHeadIndex = at.cqHead >> 2;
+    this.#cqTailIndex = at.cqTail >> 2;
+    this.#sqMask = this.#ring32[at.sqMask >> 2];
+    this.cqMask = this.#ring32[at.cqMask >> 2];
+    this.#sqTail = this.#ring32[this.#sqTailIndex];
+    this.#cqHead = this.#ring32[this.#cqHeadIndex];
+    // The indirection array stays the identity for ever: SQE i is submitted from place i.
+    const array = at.sqArray >> 2;
+    for (let i = 0; i < ring.sqEntries; i++) this.#ring32[array + i] = i;
+  }
+
+  /** SQEs that are prepared and not yet given to the kernel. */
+  get pending(): number {
+    return this.#pending;
+  }
+
+  /**
+   * The next free SQE, as an index into sqes32; all its words must be written. When the ring is full
+   * the kernel is given what is there first.
+   */
+  nextSqe(): number {
+    if (this.#pending === this.sqEntries) this.submit();
+    const index = (this.#sqTail & this.#sqMask) * this.sqeWords;
+    this.#sqTail = (this.#sqTail + 1) | 0;
+    this.#pending++;
+    return index;
+  }
+
+  /** Makes sure that the next `count` SQEs go to the kernel in one call, as linked ones must. */
+  reserve(count: number): void {
+    assert(count <= this.sqEntries, "a chain is longer than the ring");
+    if (this.#pending + count > this.sqEntries) this.submit();
+  }
+
+  /** Gives all prepared SQEs to the kernel without waiting. */
+  submit(): void {
+    for (let attempt = 0; this.#pending > 0; attempt++) {
+      if (attempt === SUBMIT_ATTEMPTS_MAX) {
+        throw new UringError("SYSTEM_CALL_FAILED", `the kernel takes no entry of ring ${this.fd}`);
+      }
+      // A kernel that is short of memory or of completion space says EAGAIN or EBUSY; letting it
+      // post what is finished is what helps.
+      if (this.#enter(0, 0) < 0) this.#enter(0, EnterFlag.GETEVENTS);
+    }
+  }
+
+  /**
+   * Gives all prepared SQEs to the kernel and waits until at least `minComplete` completions are
+   * there. Returns early on a signal.
+   */
+  submitAndWait(minComplete: number): void {
+    this.#enter(minComplete, EnterFlag.GETEVENTS);
+  }
+
+  #enter(minComplete: number, flags: number): number {
+    Atomics.store(this.#ring32, this.#sqTailIndex, this.#sqTail);
+    this.enterCalls++;
+    const status = native.enter(
+      this.#enterFd,
+      this.#pending,
+      minComplete,
+      flags | this.#enterFlags,
+    );
+    if (status >= 0) {
+      this.#pending -= status;
+      return status;
+    }
+    if (status === -EINTR || status === -EAGAIN || status === -EBUSY) return status;
+    throw new UringError("SYSTEM_CALL_FAILED", "io_uring_enter failed", status);
+  }
+
+  /** Completions that can be read now. */
+  ready(): number {
+    const tail = Atomics.load(this.#ring32, this.#cqTailIndex);
+    return (tail - this.#cqHead) | 0;
+  }
+
+  /** True when the kernel holds completions back because the ring was full. */
+  overflowed(): boolean {
+    return (Atomics.load(this.#ring32, this.#sqFlagsIndex) & SqRingFlag.CQ_OVERFLOW) !== 0;
+  }
+
+  /** Index into cqes32 of the oldest unread completion; only when ready() > 0. */
+  headIndex(): number {
+    return (this.#cqHead & this.cqMask) * CQE_WORDS;
+  }
+
+  /** Returns the oldest completion's place to the kernel. */
+  advance(): void {
+    this.#cqHead = (this.#cqHead + 1) | 0;
+    Atomics.store(this.#ring32, this.#cqHeadIndex, this.#cqHead);
+  }
+
+  /** Makes a table of `count` registered files, all empty. */
+  registerFiles(count: number): void {
+    check(native.registerFilesSparse(this.#native.handle, count), `${count} files`);
+  }
+
+  /** Puts a descriptor into the table of registered files; -1 empties the place. */
+  setFile(index: number, fd: number): void {
+    check(native.updateFile(this.#native.handle, index, fd), `file ${fd} at ${index}`);
+  }
+
+  /** Makes a table of `count` registered buffers, all empty. */
+  registerBuffers(count: number): void {
+    check(native.registerBuffersSparse(this.#native.handle, count), `${count} buffers`);
+  }
+
+  /** Pins memory as registered buffer `index`; length 0 empties the place. At most 1 GiB each. */
+  setBuffer(index: number, address: number, lengthBytes: number): void {
+    check(
+      native.updateBuffer(this.#native.handle, index, address, lengthBytes),
+      `buffer of ${lengthBytes} bytes`,
+    );
+  }
+
+  /** Spares the look-up of the ring's descriptor in every enter; for the owning thread only. */
+  registerRingFd(): void {
+    const index = native.registerRingFd(this.#native.handle);
+    check(index, "the ring's descriptor");
+    this.#enterFd = index;
+    this.#enterFlags = EnterFlag.REGISTERED_RING;
+  }
+
+  /** Ends the ring; operations in flight are cancelled by the kernel. Views become empty. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    native.closeRing(this.#native.handle, this.#native.rings.buffer, this.#native.sqes.buffer);
+  }
+}
+
+function check(status: number, what: string): void {
+  if (status < 0) throw new UringError("REGISTER_FAILED", `cannot register ${what}`, status);
+}

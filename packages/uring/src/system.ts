@@ -1,0 +1,63 @@
+/** System calls that node:fs does not offer, for control work. */
+import { UringError } from "./errors.js";
+import { native } from "./native.js";
+
+function check(status: number, what: string): number {
+  if (status < 0) throw new UringError("SYSTEM_CALL_FAILED", what, status);
+  return status;
+}
+
+/**
+ * ioctl(2). `argument` is the structure's bytes (read and written in place) or a plain number.
+ * @throws UringError SYSTEM_CALL_FAILED with the errno of the driver
+ */
+export function ioctl(fd: number, request: number, argument: ArrayBufferView | number = 0): number {
+  return check(native.ioctl(fd, request, argument), `ioctl 0x${request.toString(16)} failed`);
+}
+
+/** ioctl(2) on a pool thread, for those that may block. Answers a value or a negative errno. */
+export function ioctlAsync(
+  fd: number,
+  request: number,
+  argument: ArrayBufferView | number = 0,
+): Promise<number> {
+  return native.ioctlAsync(fd, request, argument);
+}
+
+export const LockType = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
+
+/**
+ * An open-file-description lock on the whole file: it belongs to the descriptor and every duplicate
+ * of it, those held by requests in flight among them. Answers false when somebody else holds it.
+ */
+export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean {
+  const status = native.lockFile(fd, type);
+  if (status === -11 || status === -13) return false;
+  check(status, "cannot lock the file");
+  return true;
+}
+
+/** A file that lives in memory and ends with its last descriptor (memfd_create, close-on-exec). */
+export function createMemoryFile(name: string): number {
+  return check(native.memoryFile(name, 1), `cannot make the memory file ${name}`);
+}
+
+/** The kernel's id of the calling thread. */
+export function threadId(): number {
+  return native.threadId();
+}
+
+/** prctl(2) with one argument; a negative errno is answered, not thrown. */
+export function prctl(option: number, argument: number): number {
+  return native.prctl(option, argument);
+}
+
+/** mlockall(2); a negative errno is answered, not thrown. */
+export function lockMemory(flags: number): number {
+  return native.lockMemory(flags);
+}
+
+/** Binds the calling thread to one CPU; a negative errno is answered, not thrown. */
+export function setAffinity(cpu: number): number {
+  return native.setAffinity(cpu);
+}
