@@ -1,1 +1,18 @@
-export {};
+export { IO_RES_ABORT, UblkFeature, UblkIoFlag, UblkOp, UblkState } from "./abi.js";
+export {
+  type BackingFile,
+  major,
+  minor,
+  type OpenBackingOptions,
+  openBackingFile,
+} from "./backing-file.js";
+export { featureNames, openCharacterDevice, UblkControl } from "./control.js";
+export { UblkDevice, type UblkDeviceOptions } from "./device.js";
+export { UblkError, type UblkErrorCode } from "./errors.js";
+export { FileIo, type FileIoOwner } from "./file-io.js";
+export type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
+export { Queue, type QueueOptions } from "./queue.js";
+export type { Target, TargetModule, TargetSpec } from "./target.js";
+export { FileTarget, fileTarget } from "./targets/file.js";
+export { memoryTarget } from "./targets/memory.js";
+export { nullTarget } from "./targets/null.js";

@@ -38,7 +38,11 @@ export class ReactorThread {
     if (wakeFd < 0) throw new UringError("SYSTEM_CALL_FAILED", "cannot make an eventfd", wakeFd);
     this.#wakeFd = wakeFd;
     const workerData: ReactorWorkerData = { wakeFd, options };
-    this.#worker = new Worker(module, { workerData });
+    this.#worker = new Worker(module, {
+      workerData,
+      // Descriptors cross threads here: opened by one, closed by another.
+      trackUnmanagedFds: false,
+    });
     let failure: Error | undefined;
     this.#worker.on("message", onMessage);
     this.#worker.on("error", (error) => {

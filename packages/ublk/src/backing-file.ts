@@ -1,0 +1,212 @@
+import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from "node:fs";
+import { ioctl, MappedMemory, tryLockFile } from "@blksnap/uring";
+import { UblkError } from "./errors.js";
+import type { DeviceParams } from "./layout.js";
+
+const { O_RDONLY, O_RDWR, O_DIRECT, O_EXCL } = constants;
+const O_CLOEXEC = 0o2000000;
+
+/** ioctls of `include/uapi/linux/fs.h`. */
+const BLKROGET = 0x125e;
+const BLKSSZGET = 0x1268;
+const BLKPBSZGET = 0x127b;
+const BLKIOMIN = 0x1278;
+const BLKIOOPT = 0x1279;
+const BLKGETSIZE64 = 0x80081272;
+
+/** Most that one discard or write-zeroes request may cover. */
+const DISCARD_MAX_BYTES = 16 * 1024 * 1024;
+
+/** A block device or regular file that stands behind a ublk device. */
+export interface BackingFile {
+  readonly path: string;
+  readonly fd: number;
+  readonly kind: "block" | "file";
+  /** Device number: its own (block device), or that of the file system that it lies on. */
+  readonly deviceNumber: number;
+  readonly params: DeviceParams;
+}
+
+export interface OpenBackingOptions {
+  readonly readOnly?: boolean;
+}
+
+/**
+ * Opens a block device (exclusively: nobody has it mounted or opens it exclusively besides us) or a
+ * regular file (locked for writing) past the page cache, and reads its limits.
+ * @throws UblkError BACKING_NOT_FOUND, BACKING_BUSY (EBUSY), BACKING_UNSUPPORTED (not a block device
+ * or regular file; empty; no direct I/O), BACKING_FAILED
+ */
+export function openBackingFile(path: string, options: OpenBackingOptions = {}): BackingFile {
+  const access = options.readOnly ? O_RDONLY : O_RDWR;
+  const kind = backingKind(path);
+  const exclusive = kind === "block" ? O_EXCL : 0;
+  const fd = openOrExplain(path, access | O_DIRECT | O_CLOEXEC | exclusive);
+  try {
+    if (kind === "file" && !tryLockFile(fd, options.readOnly ? 0 : 1)) {
+      throw new UblkError("BACKING_BUSY", `${path} is locked by another program`, 16);
+    }
+    const stat = fstatSync(fd);
+    const deviceNumber = kind === "block" ? stat.rdev : stat.dev;
+    const params =
+      kind === "block"
+        ? blockParams(fd, stat.rdev, options.readOnly ?? false)
+        : fileParams(fd, path, stat.size, stat.dev, options.readOnly ?? false);
+    return { path, fd, kind, deviceNumber, params };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function backingKind(path: string): "block" | "file" {
+  let stat: ReturnType<typeof fstatSync>;
+  try {
+    const probe = openSync(path, O_RDONLY | O_CLOEXEC | constants.O_NONBLOCK);
+    try {
+      stat = fstatSync(probe);
+    } finally {
+      closeSync(probe);
+    }
+  } catch (error) {
+    throw explain(path, error as NodeJS.ErrnoException);
+  }
+  if (stat.isBlockDevice()) return "block";
+  if (stat.isFile()) return "file";
+  const what = stat.isDirectory() ? "a directory" : "no block device or regular file";
+  throw new UblkError("BACKING_UNSUPPORTED", `${path} is ${what}`, stat.isDirectory() ? 21 : 15);
+}
+
+function openOrExplain(path: string, flags: number): number {
+  try {
+    return openSync(path, flags);
+  } catch (error) {
+    throw explain(path, error as NodeJS.ErrnoException);
+  }
+}
+
+function explain(path: string, error: NodeJS.ErrnoException): UblkError {
+  const errno = Math.abs(error.errno ?? 0);
+  switch (error.code) {
+    case "ENOENT":
+    case "ENXIO":
+    case "ENODEV":
+      return new UblkError("BACKING_NOT_FOUND", `${path} does not exist`, errno, error);
+    case "EBUSY":
+      return new UblkError(
+        "BACKING_BUSY",
+        `${path} is in use: mounted, or held by another program or device`,
+        errno,
+        error,
+      );
+    case "EINVAL":
+      return new UblkError(
+        "BACKING_UNSUPPORTED",
+        `the file system of ${path} takes no direct I/O`,
+        errno,
+        error,
+      );
+    default:
+      return new UblkError("BACKING_FAILED", `cannot open ${path}`, errno, error);
+  }
+}
+
+function ioctlInt(fd: number, request: number): number {
+  const value = new Int32Array(1);
+  ioctl(fd, request, value);
+  return value[0];
+}
+
+function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams {
+  const size = new BigUint64Array(1);
+  ioctl(fd, BLKGETSIZE64, size);
+  const logicalBlockBytes = ioctlInt(fd, BLKSSZGET);
+  const queue = (name: string): string => queueAttribute(rdev, name);
+  const discardMax = Number(queue("discard_max_bytes") || 0);
+  const zeroesMax = Number(queue("write_zeroes_max_bytes") || 0);
+  return {
+    capacityBytes: Number(size[0]),
+    logicalBlockBytes,
+    physicalBlockBytes: Math.max(logicalBlockBytes, ioctlInt(fd, BLKPBSZGET)),
+    ioMinBytes: powerOfTwo(ioctlInt(fd, BLKIOMIN), logicalBlockBytes),
+    ioOptBytes: powerOfTwo(ioctlInt(fd, BLKIOOPT), logicalBlockBytes),
+    readOnly: readOnly || ioctlInt(fd, BLKROGET) !== 0,
+    rotational: queue("rotational") === "1",
+    volatileCache: queue("write_cache") === "write back",
+    fua: queue("fua") === "1",
+    discardMaxBytes: Math.min(discardMax, DISCARD_MAX_BYTES),
+    discardGranularityBytes: Number(queue("discard_granularity") || logicalBlockBytes),
+    writeZeroesMaxBytes: zeroesMax > 0 ? DISCARD_MAX_BYTES : 0,
+  };
+}
+
+/** An attribute of the device's queue; a partition has that of its disk. */
+function queueAttribute(rdev: number, name: string): string {
+  const base = `/sys/dev/block/${major(rdev)}:${minor(rdev)}`;
+  for (const dir of [`${base}/queue`, `${base}/../queue`]) {
+    try {
+      return readFileSync(`${dir}/${name}`, "utf8").trim();
+    } catch {
+      // Not there: older kernel, or the other of the two places.
+    }
+  }
+  return "";
+}
+
+/** Major number of a device number as stat(2) gives it. */
+export function major(device: number): number {
+  return (Math.floor(device / 256) & 0xfff) | (Math.floor(device / 2 ** 32) & 0xfffff000);
+}
+
+/** Minor number of a device number as stat(2) gives it. */
+export function minor(device: number): number {
+  return (device & 0xff) | (Math.floor(device / 2 ** 12) & 0xfff00);
+}
+
+function powerOfTwo(bytes: number, leastBytes: number): number {
+  return bytes >= leastBytes && Number.isInteger(Math.log2(bytes)) ? bytes : leastBytes;
+}
+
+function fileParams(
+  fd: number,
+  path: string,
+  sizeBytes: number,
+  dev: number,
+  readOnly: boolean,
+): DeviceParams {
+  const logicalBlockBytes = directIoAlignment(fd, path);
+  return {
+    capacityBytes: sizeBytes - (sizeBytes % logicalBlockBytes),
+    logicalBlockBytes,
+    physicalBlockBytes: 4096,
+    ioMinBytes: 4096,
+    ioOptBytes: 4096,
+    readOnly,
+    rotational: queueAttribute(dev, "rotational") === "1",
+    // The file's data and metadata reach the disk with fdatasync only.
+    volatileCache: true,
+    fua: false,
+    discardMaxBytes: DISCARD_MAX_BYTES,
+    discardGranularityBytes: 4096,
+    writeZeroesMaxBytes: DISCARD_MAX_BYTES,
+  };
+}
+
+/** The smallest unit in which the file takes direct I/O: 512 bytes where the disk below does. */
+function directIoAlignment(fd: number, path: string): number {
+  const memory = MappedMemory.anonymous(8192);
+  try {
+    for (const alignment of [512, 4096]) {
+      try {
+        const bytes = new Uint8Array(memory.buffer, alignment % 4096, alignment);
+        readSync(fd, bytes, 0, alignment, alignment);
+        return alignment;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
+      }
+    }
+  } finally {
+    memory.unmap();
+  }
+  throw new UblkError("BACKING_UNSUPPORTED", `${path} takes no direct I/O of 4096 bytes`, 22);
+}

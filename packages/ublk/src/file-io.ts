@@ -1,0 +1,208 @@
+import {
+  type CompletionHandler,
+  FallocateMode,
+  FsyncFlag,
+  prepareCommand,
+  prepareFallocate,
+  prepareFsync,
+  prepareReadFixed,
+  prepareWriteFixed,
+  type Reactor,
+  RwFlag,
+  SqeFlag,
+} from "@blksnap/uring";
+import { UblkIoFlag, UblkOp } from "./abi.js";
+import type { Queue } from "./queue.js";
+
+const EIO = 5;
+const EINVAL = 22;
+const ENOTTY = 25;
+const EOPNOTSUPP = 95;
+
+/** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
+const BLOCK_URING_CMD_DISCARD = 0x1200;
+
+/** What a request became on its way to the file; kept per tag to know what to try next. */
+const Way = { TRANSFER: 0, FINAL: 1, DISCARD_COMMAND: 2, PUNCH_HOLE: 3 } as const;
+
+/** Takes the end of a request that was passed through. */
+export interface FileIoOwner {
+  /** @param result as ublk wants it: all bytes, 0, or a negative errno */
+  onFileIo(tag: number, result: number): void;
+}
+
+/**
+ * Passes requests of a queue on to a file or block device as what they are: reads and writes with
+ * the tag's buffer, FUA as DSYNC, flush as fdatasync, discard, write-zeroes.
+ */
+export class FileIo implements CompletionHandler {
+  readonly #reactor: Reactor;
+  readonly #queue: Queue;
+  readonly #owner: FileIoOwner;
+  readonly #fileIndex: number;
+  readonly #handlerId: number;
+  readonly #way: Uint8Array;
+  #discardCommand: boolean;
+
+  constructor(reactor: Reactor, queue: Queue, fd: number, isBlock: boolean, owner: FileIoOwner) {
+    this.#reactor = reactor;
+    this.#queue = queue;
+    this.#owner = owner;
+    this.#fileIndex = reactor.addFile(fd);
+    this.#handlerId = reactor.addHandler(this);
+    this.#way = new Uint8Array(queue.depth);
+    this.#discardCommand = isBlock;
+  }
+
+  /** Index of the registered file, for operations of others on the same file. */
+  get fileIndex(): number {
+    return this.#fileIndex;
+  }
+
+  /** Starts the request of `tag`; its end comes to the owner. */
+  submit(tag: number): void {
+    const queue = this.#queue;
+    switch (queue.op(tag)) {
+      case UblkOp.READ:
+      case UblkOp.WRITE:
+        this.#way[tag] = Way.TRANSFER;
+        this.#transfer(tag);
+        return;
+      case UblkOp.FLUSH:
+        this.#way[tag] = Way.FINAL;
+        prepareFsync(
+          this.#reactor.ring,
+          this.#fileIndex,
+          FsyncFlag.DATASYNC,
+          tag,
+          this.#handlerId,
+          SqeFlag.FIXED_FILE,
+        );
+        return;
+      case UblkOp.DISCARD:
+        if (this.#discardCommand) this.#discard(tag);
+        else this.#fallocate(tag, FallocateMode.PUNCH_HOLE, Way.PUNCH_HOLE);
+        return;
+      case UblkOp.WRITE_ZEROES:
+        if ((queue.flags(tag) & UblkIoFlag.NOUNMAP) !== 0) {
+          this.#fallocate(tag, FallocateMode.ZERO_RANGE, Way.FINAL);
+        } else {
+          this.#fallocate(tag, FallocateMode.PUNCH_HOLE, Way.PUNCH_HOLE);
+        }
+        return;
+      default:
+        this.#owner.onFileIo(tag, -EOPNOTSUPP);
+    }
+  }
+
+  onCompletion(tag: number, result: number): void {
+    const way = this.#way[tag];
+    if (way === Way.TRANSFER) {
+      // Less than asked for is an error here: the kernel would take a short write as a whole one.
+      const wanted = this.#queue.sectors(tag) << 9;
+      this.#owner.onFileIo(tag, result === wanted || result < 0 ? result : -EIO);
+      return;
+    }
+    if (result < 0 && this.#tryAnother(tag, way, result)) return;
+    this.#owner.onFileIo(tag, result);
+  }
+
+  close(): void {
+    this.#reactor.removeHandler(this.#handlerId);
+    this.#reactor.removeFile(this.#fileIndex);
+  }
+
+  #transfer(tag: number): void {
+    const queue = this.#queue;
+    const low = queue.startSectorLow(tag);
+    const high = queue.startSectorHigh(tag);
+        const offsetLow = low << 9;
+    const offsetHigh = (high << 9) | (low >>> 23);
+    if (queue.op(tag) === UblkOp.READ) {
+      prepareReadFixed(
+        this.#reactor.ring,
+        this.#fileIndex,
+        queue.bufferIndex,
+        queue.bufferLow[tag],
+        queue.bufferHigh[tag],
+        queue.sectors(tag) << 9,
+        offsetLow,
+        offsetHigh,
+        tag,
+        this.#handlerId,
+        SqeFlag.FIXED_FILE,
+      );
+      return;
+    }
+    prepareWriteFixed(
+      this.#reactor.ring,
+      this.#fileIndex,
+      queue.bufferIndex,
+      queue.bufferLow[tag],
+      queue.bufferHigh[tag],
+      queue.sectors(tag) << 9,
+      offsetLow,
+      offsetHigh,
+      (queue.flags(tag) & UblkIoFlag.FUA) !== 0 ? RwFlag.DSYNC : 0,
+      tag,
+      this.#handlerId,
+      SqeFlag.FIXED_FILE,
+    );
+  }
+
+  #fallocate(tag: number, mode: number, way: number): void {
+    const queue = this.#queue;
+    const low = queue.startSectorLow(tag);
+    const sectors = queue.sectors(tag);
+    this.#way[tag] = way;
+    prepareFallocate(
+      this.#reactor.ring,
+      this.#fileIndex,
+      mode | FallocateMode.KEEP_SIZE,
+      low << 9,
+      (queue.startSectorHigh(tag) << 9) | (low >>> 23),
+      sectors << 9,
+      sectors >>> 23,
+      tag,
+      this.#handlerId,
+      SqeFlag.FIXED_FILE,
+    );
+  }
+
+  #discard(tag: number): void {
+    const queue = this.#queue;
+    const low = queue.startSectorLow(tag);
+    const sectors = queue.sectors(tag);
+    this.#way[tag] = Way.DISCARD_COMMAND;
+    const cmd = prepareCommand(
+      this.#reactor.ring,
+      this.#fileIndex,
+      BLOCK_URING_CMD_DISCARD,
+      tag,
+      this.#handlerId,
+      SqeFlag.FIXED_FILE,
+    );
+    // The range: first byte in the SQE's address, length where the command's bytes begin.
+    const words = this.#reactor.ring.sqes32;
+    words[cmd - 8] = low << 9;
+    words[cmd - 7] = (queue.startSectorHigh(tag) << 9) | (low >>> 23);
+    words[cmd] = sectors << 9;
+    words[cmd + 1] = sectors >>> 23;
+  }
+
+  /** Kernels and file systems differ in what they know; each next way means the same or more. */
+  #tryAnother(tag: number, way: number, result: number): boolean {
+    const unknown = result === -EOPNOTSUPP || result === -EINVAL || result === -ENOTTY;
+    if (!unknown) return false;
+    if (way === Way.DISCARD_COMMAND) {
+      this.#discardCommand = false;
+      this.#fallocate(tag, FallocateMode.PUNCH_HOLE, Way.PUNCH_HOLE);
+      return true;
+    }
+    if (way === Way.PUNCH_HOLE && this.#queue.op(tag) === UblkOp.WRITE_ZEROES) {
+      this.#fallocate(tag, FallocateMode.ZERO_RANGE, Way.FINAL);
+      return true;
+    }
+    return false;
+  }
+}

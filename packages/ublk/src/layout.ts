@@ -1,0 +1,134 @@
+/**
+ * The structures of ublk's control plane, little-endian, as bytes.
+ *
+ * ```
+ *   ublksrv_ctrl_cmd, 32 bytes              ublksrv_ctrl_dev_info, 64 bytes
+ *    0 u32 dev_id                            0 u16 nr_hw_queues   2 u16 queue_depth
+ *    4 u16 queue_id (0xffff: none)           4 u16 state          8 u32 max_io_buf_bytes
+ *    6 u16 length of the buffer             12 u32 dev_id        16 s32 ublksrv_pid
+ *    8 u64 address of the buffer            24 u64 flags         32 u64 ublksrv_flags
+ *   16 u64 data                             40 u32 owner_uid     44 u32 owner_gid
+ *
+ *   ublk_params, 152 bytes (older kernels read a prefix)
+ *    0 u32 len            4 u32 types
+ *    8 u32 attrs         12 u8 logical_bs_shift  13 u8 physical_bs_shift
+ *   14 u8 io_opt_shift   15 u8 io_min_shift      16 u32 max_sectors  20 u32 chunk_sectors
+ *   24 u64 dev_sectors   32 u64 virt_boundary_mask
+ *   40 u32 discard_alignment     44 u32 discard_granularity   48 u32 max_discard_sectors
+ *   52 u32 max_write_zeroes_sectors                           56 u16 max_discard_segments
+ * ```
+ */
+import { ParamAttribute, ParamType } from "./abi.js";
+
+export const DEV_INFO_BYTES = 64;
+export const PARAMS_BYTES = 152;
+export const CONTROL_COMMAND_WORDS = 8;
+
+/** "Give me any number": the id in ADD_DEV. */
+export const ANY_DEVICE_ID = 0xffff_ffff;
+
+/** What the kernel knows of a ublk device. */
+export interface UblkDeviceInfo {
+  readonly id: number;
+  readonly queues: number;
+  readonly queueDepth: number;
+  /** One of UblkState. */
+  readonly state: number;
+  readonly maxIoBytes: number;
+  readonly serverPid: number;
+  /** UblkFeature bits that are on for this device. */
+  readonly features: number;
+  /** A 32-bit word of the server's own, kept by the kernel. */
+  readonly serverFlags: number;
+}
+
+/** Geometry and abilities of a block device to be, in bytes. Sizes are powers of two but capacity. */
+export interface DeviceParams {
+  /** Multiple of logicalBlockBytes. */
+  readonly capacityBytes: number;
+  /** 512 to the page size. */
+  readonly logicalBlockBytes: number;
+  readonly physicalBlockBytes: number;
+  readonly ioMinBytes: number;
+  readonly ioOptBytes: number;
+  readonly readOnly: boolean;
+  readonly rotational: boolean;
+  /** Writes may be lost until a flush; without it the kernel sends no flush. */
+  readonly volatileCache: boolean;
+  /** Takes writes with FUA; otherwise the kernel sends a flush after them. */
+  readonly fua: boolean;
+  /** 0: no discard. */
+  readonly discardMaxBytes: number;
+  readonly discardGranularityBytes: number;
+  /** 0: no write-zeroes. */
+  readonly writeZeroesMaxBytes: number;
+}
+
+function shift(bytes: number): number {
+  return Math.max(9, Math.log2(bytes));
+}
+
+/** @param maxIoBytes the largest read or write, from the device's info */
+export function encodeParams(params: DeviceParams, maxIoBytes: number): Uint8Array {
+  const bytes = new Uint8Array(PARAMS_BYTES);
+  const view = new DataView(bytes.buffer);
+  const discards = params.discardMaxBytes > 0 || params.writeZeroesMaxBytes > 0;
+  view.setUint32(0, PARAMS_BYTES, true);
+  view.setUint32(4, ParamType.BASIC | (discards ? ParamType.DISCARD : 0), true);
+  view.setUint32(
+    8,
+    (params.readOnly ? ParamAttribute.READ_ONLY : 0) |
+      (params.rotational ? ParamAttribute.ROTATIONAL : 0) |
+      (params.volatileCache ? ParamAttribute.VOLATILE_CACHE : 0) |
+      (params.fua ? ParamAttribute.FUA : 0),
+    true,
+  );
+  view.setUint8(12, shift(params.logicalBlockBytes));
+  view.setUint8(13, shift(params.physicalBlockBytes));
+  view.setUint8(14, shift(Math.max(params.ioOptBytes, params.physicalBlockBytes)));
+  view.setUint8(15, shift(Math.max(params.ioMinBytes, params.physicalBlockBytes)));
+  view.setUint32(16, maxIoBytes / 512, true);
+  view.setBigUint64(24, BigInt(params.capacityBytes / 512), true);
+  if (discards) {
+    view.setUint32(44, Math.max(params.discardGranularityBytes, params.logicalBlockBytes), true);
+    view.setUint32(48, params.discardMaxBytes / 512, true);
+    view.setUint32(52, params.writeZeroesMaxBytes / 512, true);
+    view.setUint16(56, params.discardMaxBytes > 0 ? 1 : 0, true);
+  }
+  return bytes;
+}
+
+export interface NewDevice {
+  readonly id: number;
+  readonly queues: number;
+  readonly queueDepth: number;
+  readonly maxIoBytes: number;
+  readonly features: number;
+  readonly serverFlags: number;
+}
+
+export function encodeDeviceInfo(device: NewDevice): Uint8Array {
+  const bytes = new Uint8Array(DEV_INFO_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, device.queues, true);
+  view.setUint16(2, device.queueDepth, true);
+  view.setUint32(8, device.maxIoBytes, true);
+  view.setUint32(12, device.id, true);
+  view.setBigUint64(24, BigInt(device.features), true);
+  view.setBigUint64(32, BigInt(device.serverFlags), true);
+  return bytes;
+}
+
+export function decodeDeviceInfo(bytes: Uint8Array): UblkDeviceInfo {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return {
+    queues: view.getUint16(0, true),
+    queueDepth: view.getUint16(2, true),
+    state: view.getUint16(4, true),
+    maxIoBytes: view.getUint32(8, true),
+    id: view.getUint32(12, true),
+    serverPid: view.getInt32(16, true),
+    features: view.getUint32(24, true),
+    serverFlags: view.getUint32(32, true),
+  };
+}

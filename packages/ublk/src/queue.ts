@@ -1,0 +1,177 @@
+/**
+ * The server of one ublk queue, on a reactor's ring.
+ *
+ * ```
+ *   FETCH_REQ × depth ──▶ parked in the kernel
+ *                             │ a request arrives
+ *                             ▼
+ *      descriptors[tag] ──▶ target.queueIo(tag) ── … ──▶ complete(tag, result)
+ *                             ▲                               │
+ *                             └──── COMMIT_AND_FETCH_REQ ◀────┘
+ *   device stops: each parked command ends with -ENODEV; when all have, the queue has ended
+ * ```
+ *
+ * One io descriptor, in 32-bit words (mapped read-only, index = tag):
+ *
+ * ```
+ *   0 op | flags << 8    1 nr_sectors    2,3 start_sector    4,5 address
+ * ```
+ */
+import {
+  assert,
+  type CompletionHandler,
+  MappedMemory,
+  PAGE_BYTES,
+  prepareCommand,
+  type Reactor,
+} from "@blksnap/uring";
+import { IO_DESC_BYTES, IO_RES_ABORT, IoCommand, QUEUE_DEPTH_MAX } from "./abi.js";
+import type { Target } from "./target.js";
+
+const DESC_WORDS = IO_DESC_BYTES / 4;
+const FETCH = IoCommand.FETCH_REQ | 0;
+const COMMIT_AND_FETCH = IoCommand.COMMIT_AND_FETCH_REQ | 0;
+const EIO = 5;
+
+export interface QueueOptions {
+  readonly reactor: Reactor;
+  /** Descriptor of /dev/ublkcN. */
+  readonly charFd: number;
+  readonly queueId: number;
+  readonly depth: number;
+  readonly maxIoBytes: number;
+  /** Called once, when the device has stopped and every command came back. */
+  readonly onEnd: () => void;
+  /** Told of an exception in the target; the request concerned was answered with -EIO. */
+  readonly onError: (error: unknown) => void;
+}
+
+export class Queue implements CompletionHandler {
+  readonly depth: number;
+  readonly maxIoBytes: number;
+  /** Requests served so far. */
+  requests = 0;
+  /** Low and high halves of the address of each tag's buffer. */
+  readonly bufferLow: Int32Array;
+  readonly bufferHigh: Int32Array;
+  /** Registered buffer that holds the buffers of all tags. */
+  readonly bufferIndex: number;
+  readonly #options: QueueOptions;
+  readonly #descriptors: MappedMemory;
+  readonly #desc32: Int32Array;
+  readonly #buffers: MappedMemory;
+  readonly #handlerId: number;
+  readonly #inServer: Uint8Array;
+  #target: Target | undefined;
+  #liveTags = 0;
+
+  constructor(options: QueueOptions) {
+    const { depth, maxIoBytes, queueId, charFd, reactor } = options;
+    this.#options = options;
+    this.depth = depth;
+    this.maxIoBytes = maxIoBytes;
+    const stride = Math.ceil((QUEUE_DEPTH_MAX * IO_DESC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+    const length = Math.ceil((depth * IO_DESC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+    this.#descriptors = MappedMemory.file(charFd, queueId * stride, length, "read");
+    this.#desc32 = new Int32Array(this.#descriptors.buffer);
+    this.#buffers = MappedMemory.anonymous(depth * maxIoBytes);
+    this.bufferIndex = reactor.addBuffer(this.#buffers.address, this.#buffers.lengthBytes);
+    this.bufferLow = new Int32Array(depth);
+    this.bufferHigh = new Int32Array(depth);
+    for (let tag = 0; tag < depth; tag++) {
+      const address = this.#buffers.address + tag * maxIoBytes;
+      this.bufferLow[tag] = address | 0;
+      this.bufferHigh[tag] = (address / 4294967296) | 0;
+    }
+    this.#inServer = new Uint8Array(depth);
+    this.#handlerId = reactor.addHandler(this);
+  }
+
+  /** Fetches every tag; from the reactor's next turn on requests reach the target. */
+  start(target: Target): void {
+    this.#target = target;
+    for (let tag = 0; tag < this.depth; tag++) {
+      this.#command(FETCH, tag, 0);
+      this.#liveTags++;
+    }
+  }
+
+  /** Operation of the request: a UblkOp. */
+  op(tag: number): number {
+    return this.#desc32[tag * DESC_WORDS] & 0xff;
+  }
+
+  /** Flags of the request: UblkIoFlag bits. */
+  flags(tag: number): number {
+    return this.#desc32[tag * DESC_WORDS] & ~0xff;
+  }
+
+  /** Length in 512-byte sectors, below 2^31. */
+  sectors(tag: number): number {
+    return this.#desc32[tag * DESC_WORDS + 1];
+  }
+
+  /** Low and high halves of the first sector. */
+  startSectorLow(tag: number): number {
+    return this.#desc32[tag * DESC_WORDS + 2];
+  }
+
+  startSectorHigh(tag: number): number {
+    return this.#desc32[tag * DESC_WORDS + 3];
+  }
+
+  /** The bytes of a tag's buffer, for cold paths: it allocates a view. */
+  bufferBytes(tag: number): Uint8Array {
+    return new Uint8Array(this.#buffers.buffer, tag * this.maxIoBytes, this.maxIoBytes);
+  }
+
+  /**
+   * Answers a request and fetches the next one for its tag.
+   * @param result READ and WRITE: exactly the bytes asked for; others: 0; or a negative errno. Never
+   * less than was asked for: the kernel would take a short write as done.
+   */
+  complete(tag: number, result: number): void {
+    assert(this.#inServer[tag] === 1, "a request is answered twice");
+    this.#inServer[tag] = 0;
+    this.#command(COMMIT_AND_FETCH, tag, result);
+  }
+
+  onCompletion(tag: number, result: number): void {
+    if (result === 0) {
+      this.#inServer[tag] = 1;
+      this.requests++;
+      try {
+        (this.#target as Target).queueIo(tag);
+      } catch (error) {
+        this.#options.onError(error);
+        if (this.#inServer[tag] === 1) this.complete(tag, -EIO);
+      }
+      return;
+    }
+    if (result !== IO_RES_ABORT) {
+      this.#options.onError(new Error(`ublk refused the command of tag ${tag}: ${result}`));
+    }
+    this.#liveTags--;
+    if (this.#liveTags === 0) this.#end();
+  }
+
+  #command(op: number, tag: number, result: number): void {
+    const ring = this.#options.reactor.ring;
+    const cmd = prepareCommand(ring, this.#options.charFd, op, tag, this.#handlerId, 0);
+    const words = ring.sqes32;
+    words[cmd] = this.#options.queueId | (tag << 16);
+    words[cmd + 1] = result;
+    words[cmd + 2] = this.bufferLow[tag];
+    words[cmd + 3] = this.bufferHigh[tag];
+  }
+
+  #end(): void {
+    this.#options.reactor.removeHandler(this.#handlerId);
+    this.#target?.close();
+    // The mapping of the descriptors keeps /dev/ublkcN open; DEL_DEV would wait for it.
+    this.#descriptors.unmap();
+    this.#options.reactor.removeBuffer(this.bufferIndex);
+    this.#buffers.unmap();
+    this.#options.onEnd();
+  }
+}

@@ -1,0 +1,24 @@
+import { ftruncateSync } from "node:fs";
+import { createMemoryFile } from "@blksnap/uring";
+import type { TargetModule, TargetSpec } from "../target.js";
+import { FileTarget } from "./file.js";
+import { memoryParams } from "./null.js";
+
+interface MemoryOptions {
+  /** Multiple of 4096. Memory is taken as blocks are written, and given back when discarded. */
+  readonly capacityBytes: number;
+}
+
+/** A RAM disk: its content lives in an unnamed file in memory and ends with the device. */
+export function memoryTarget(options: MemoryOptions): TargetSpec {
+  return { module: new URL(import.meta.url), options };
+}
+
+export const target: TargetModule = {
+  describe: (options) => memoryParams((options as MemoryOptions).capacityBytes),
+  open(options, queue, reactor) {
+    const fd = createMemoryFile("ublk-memory");
+    ftruncateSync(fd, (options as MemoryOptions).capacityBytes);
+    return new FileTarget(reactor, queue, fd, false);
+  },
+};
