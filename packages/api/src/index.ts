@@ -1,1 +1,8 @@
-export {};
+/** The control API of blksnapd: schemas, the types derived from them, and the error catalogue. */
+export * from "./errors.js";
+export * from "./scalars.js";
+export * as snapshotSchemas from "./snapshot-schemas.js";
+export { DEFAULT_SOCKET_PATH, SOCKET_ENVIRONMENT_VARIABLE, socketPath } from "./socket-path.js";
+export * as statusSchemas from "./status-schemas.js";
+export * as trackerSchemas from "./tracker-schemas.js";
+export * from "./types.js";

@@ -1,0 +1,157 @@
+/**
+ * The error catalogue: every way in which an operation can fail has a stable name, the errno that
+ * the kernel module gives in that case (or the one nearest to it), the HTTP status of the answer,
+ * the exit status of `blksnapctl`, and a line that says what to do.
+ */
+
+export interface ErrorEntry {
+  /** Positive Linux errno; null where none fits. */
+  readonly errno: number | null;
+  readonly errno_name: string | null;
+  readonly http_status: number;
+  /** 1: the operation failed. 2: it was asked for in a wrong way. */
+  readonly exit_status: 1 | 2;
+  readonly hint: string;
+}
+
+const ERRNO = {
+  EPERM: 1,
+  ENOENT: 2,
+  ESRCH: 3,
+  EIO: 5,
+  E2BIG: 7,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  ENOTBLK: 15,
+  EBUSY: 16,
+  ENODEV: 19,
+  EINVAL: 22,
+  ENOSPC: 28,
+  EROFS: 30,
+  ENOSYS: 38,
+  ELOOP: 40,
+  ENODATA: 61,
+  EPROTO: 71,
+  EOPNOTSUPP: 95,
+  EADDRINUSE: 98,
+  ECONNRESET: 104,
+  ESHUTDOWN: 108,
+  ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+  EALREADY: 114,
+  ESTALE: 116,
+  ECANCELED: 125,
+} as const;
+
+type ErrnoName = keyof typeof ERRNO;
+
+function failed(name: ErrnoName | null, httpStatus: number, hint: string): ErrorEntry {
+  const errno = name === null ? null : ERRNO[name];
+  return { errno, errno_name: name, http_status: httpStatus, exit_status: 1, hint };
+}
+
+function misused(name: ErrnoName, httpStatus: number, hint: string): ErrorEntry {
+  return { ...failed(name, httpStatus, hint), exit_status: 2 };
+}
+
+const requestErrors = {
+  REQUEST_INVALID: misused("EINVAL", 400, "Compare the request with /v1/openapi.json"),
+  REQUEST_TOO_LARGE: misused("E2BIG", 413, "Split the request; a body may have 1 MiB"),
+  REQUEST_TOO_SLOW: misused("ETIMEDOUT", 408, "Send the whole request without a pause"),
+  MEDIA_TYPE_UNSUPPORTED: misused("EINVAL", 415, "Send bodies as application/json"),
+  ROUTE_NOT_FOUND: misused("ENOSYS", 404, "See /v1/openapi.json for what the daemon knows"),
+  ID_INVALID: misused("EINVAL", 400, "Give the uuid that snapshot_create printed"),
+  LIMIT_INVALID: misused("EINVAL", 400, "Give a whole number of bytes of at least 512, or 2G"),
+  INTERNAL: failed(null, 500, "See the daemon's log; please report it"),
+  NOT_SUPPORTED: failed("EOPNOTSUPP", 501, "This daemon can not do it; see its README"),
+  STARTING: failed("EAGAIN", 503, "Try again in a moment; the daemon recovers its devices"),
+  SHUTTING_DOWN: failed("ESHUTDOWN", 503, "The daemon is stopping; start it again"),
+} as const;
+
+const deviceErrors = {
+  DEVICE_NOT_FOUND: failed("ENOENT", 404, "Check the name with lsblk"),
+  DEVICE_NOT_BLOCK: failed("ENOTBLK", 400, "Give a block device or a regular image file"),
+  DEVICE_NOT_PERMITTED: failed("EACCES", 403, "Run the daemon as root"),
+  DEVICE_BUSY: failed("EBUSY", 409, "Unmount it or stop what uses it, then attach again"),
+  DEVICE_READ_ONLY: failed("EROFS", 409, "Make it writable with blockdev --setrw, or remount"),
+  DEVICE_TOO_SMALL: failed("EINVAL", 400, "Give a device of at least one chunk (256 KiB)"),
+  DEVICE_IS_OURS: failed("ELOOP", 409, "Give the original, not a front or an image of blksnap"),
+  DEVICE_OVERLAPS: failed("EBUSY", 409, "Track either the disk or its partitions, not both"),
+  DEVICE_UNSUPPORTED: failed("EPERM", 400, "Devices with integrity or inline crypto can't be used"),
+  DEVICE_FAILED: failed("EIO", 500, "Look for errors of the device in dmesg"),
+  NOT_ATTACHED: failed("ENOENT", 404, "Attach it first: blksnapctl attach --device DEVICE"),
+  ALREADY_ATTACHED: failed("EALREADY", 409, "Nothing to do; status shows its front"),
+  FRONT_IN_USE: failed("EBUSY", 409, "Unmount the front first; fuser -vm shows who uses it"),
+  DEVICE_IN_SNAPSHOT: failed("EBUSY", 409, "Destroy the snapshot first; status shows its id"),
+  UBLK_UNAVAILABLE: failed("ENODEV", 503, "Load the driver with modprobe ublk_drv (Linux >= 6.5)"),
+  UBLK_FAILED: failed("EIO", 500, "See dmesg and the daemon's log"),
+  OUT_OF_MEMORY: failed("ENOMEM", 503, "Free memory or raise the locked-memory limit (ulimit -l)"),
+} as const;
+
+const snapshotErrors = {
+  SNAPSHOT_NOT_FOUND: failed("ESRCH", 404, "List the snapshots with blksnapctl snapshot_collect"),
+  SNAPSHOT_EMPTY: failed("ENODEV", 409, "Add a device first: blksnapctl snapshot_add"),
+  SNAPSHOT_ALREADY_TAKEN: failed("EALREADY", 409, "Create another snapshot for another instant"),
+  SNAPSHOT_CORRUPTED: failed("EFAULT", 409, "Destroy it and take another with a larger limit"),
+  SNAPSHOT_BUSY: failed("EBUSY", 409, "Wait until the running operation on it has ended"),
+  DEVICE_ALREADY_IN_SNAPSHOT: failed("EALREADY", 409, "Nothing to do; it is a member already"),
+  DEVICE_IN_OTHER_SNAPSHOT: failed("EBUSY", 409, "Destroy the other snapshot first; see status"),
+  FREEZE_TIMEOUT: failed("ETIMEDOUT", 409, "Try again when the file system is less busy"),
+  FREEZE_FAILED: failed("EIO", 409, "Check the file system; see the daemon's log"),
+  TAKE_FAILED: failed("EIO", 500, "Nothing was taken; see the daemon's log and try again"),
+  STORE_NOT_FOUND: failed("ENOENT", 404, "Create the file or directory, or name another"),
+  STORE_INVALID: failed("EINVAL", 400, "Give a regular file, a directory or a block device"),
+  STORE_NOT_PERMITTED: failed("EACCES", 403, "Give a store that the daemon may write"),
+  STORE_BUSY: failed("EBUSY", 409, "Unmount it or name another store"),
+  STORE_ON_DEVICE: failed("EBUSY", 409, "Put the store on a device outside of the snapshot"),
+  STORE_FULL: failed("ENOSPC", 507, "Free space there, lower --limit or name another store"),
+  STORE_OVER_LIMIT: failed("ENOSPC", 409, "Raise --limit or give a smaller file"),
+  STORE_FAILED: failed("EIO", 500, "Look for errors of the store in dmesg, or name another"),
+} as const;
+
+const cbtErrors = {
+  CBT_RANGE: failed("ENODATA", 416, "Stay below the block_count that cbtinfo shows"),
+  CBT_UNAVAILABLE: failed("ESRCH", 409, "Detach the device and attach it again"),
+  CBT_CORRUPTED: failed("EFAULT", 409, "Make a full backup; the next take starts a generation"),
+  CBT_NUMBER_UNKNOWN: failed("EINVAL", 400, "Give a number up to cbtinfo's changes_number"),
+  CBT_GENERATION_CHANGED: failed("ESTALE", 409, "Make a full backup; cbtinfo shows the reason"),
+  MARK_RANGE: failed("EINVAL", 400, "Stay within the device; ranges count sectors of 512 bytes"),
+  FILE_NOT_FOUND: failed("ENOENT", 404, "Check the file's name"),
+  FILE_NOT_MAPPABLE: failed("EOPNOTSUPP", 400, "Give a regular file on a tracked file system"),
+  FILE_NOT_ALIGNED: failed("EINVAL", 400, "The file's extents must start and end at sectors"),
+} as const;
+
+/** Found by the client or the command line, not sent by the daemon. */
+const localErrors = {
+  DAEMON_NOT_RUNNING: failed("ECONNREFUSED", 503, "Start it as root: blksnapd"),
+  SOCKET_NOT_PERMITTED: failed("EACCES", 403, "Run as root or join the group blksnap"),
+  SOCKET_FAILED: failed("EIO", 500, "Check the socket's path; --socket names another"),
+  CONNECTION_LOST: failed("ECONNRESET", 503, "See whether the daemon still runs, and its log"),
+  TIMEOUT: failed("ETIMEDOUT", 504, "See the daemon's log; --timeout of the client is too short"),
+  RESPONSE_INVALID: failed("EPROTO", 502, "Use client and daemon of one version"),
+  ABORTED: failed("ECANCELED", 499, "It was given up before the answer came"),
+  ALREADY_RUNNING: failed("EADDRINUSE", 409, "Stop the running daemon first, or use --socket"),
+  USAGE: misused("EINVAL", 400, "See blksnapctl --help"),
+  OUTPUT_FAILED: failed("EIO", 500, "Check the file's path and its free space"),
+} as const;
+
+const catalogue = {
+  ...requestErrors,
+  ...deviceErrors,
+  ...snapshotErrors,
+  ...cbtErrors,
+  ...localErrors,
+} as const;
+
+/** A stable name of an error. */
+export type ErrorName = keyof typeof catalogue;
+
+/** Every error by its name. */
+export const ERRORS: Readonly<Record<ErrorName, ErrorEntry>> = catalogue;
+
+/** Whether the text is the name of an error of the catalogue. */
+export function isErrorName(name: unknown): name is ErrorName {
+  return typeof name === "string" && Object.hasOwn(ERRORS, name);
+}

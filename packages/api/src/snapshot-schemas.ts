@@ -1,0 +1,92 @@
+/** Schemas of the operations on snapshots and their events. */
+import { list, record, recordWithOptional } from "./build.js";
+import * as is from "./scalars.js";
+
+/** What happens to a write when its old data finds no room: the snapshot breaks, or the write. */
+export const overflowPolicy = recordWithOptional(
+  { policy: { type: "string", enum: ["break-snapshot", "fail-writes", "block-writes"] } },
+  { timeout_ms: { ...is.count, maximum: is.EVENT_TIMEOUT_MAX_MS } },
+);
+
+export const snapshotCreateRequest = recordWithOptional(
+  {
+    devices: { type: "array", items: is.device, maxItems: 1024 },
+    stores: { type: "array", items: is.store, minItems: 1, maxItems: 64 },
+    limit_bytes: {
+      type: "integer",
+      minimum: is.SECTOR_SIZE_BYTES,
+      maximum: Number.MAX_SAFE_INTEGER,
+      description: "most bytes that all stores together may hold",
+    },
+  },
+  { on_overflow: overflowPolicy },
+);
+export const snapshotId = record({ id: is.uuid });
+
+export const snapshotSummary = record({ id: is.uuid, taken: is.flag, devices: list(is.text) });
+export const snapshotList = record({ snapshots: list(snapshotSummary) });
+
+export const snapshotAddRequest = record({ device: is.device });
+export const snapshotAddResponse = record({ id: is.uuid, device: is.text, front: is.text });
+
+export const snapshotTakeResponse = record({
+  id: is.uuid,
+  stall_us: { ...is.count, description: "longest time for which a writer was held up" },
+  images: list(record({ device: is.text, image: is.text })),
+});
+
+const eventFields = {
+  sequence: { ...is.count, minimum: 1, description: "counts up from 1 within a snapshot" },
+  time_ns: { ...is.count, maximum: 2 ** 63, description: "CLOCK_MONOTONIC; exact to 1 us" },
+  wall_time: is.wallTime,
+} as const;
+
+/** A device's image lost blocks; comes once per device. */
+export const corruptedEvent = record({
+  ...eventFields,
+  event: { type: "string", const: "corrupted" },
+  device: is.text,
+  major: is.count,
+  minor: is.count,
+  error_code: { ...is.count, description: "positive errno, as in the module's event" },
+});
+/** The stores are at their limit and half of the last portion is used up; comes once. */
+export const noSpaceEvent = record({
+  ...eventFields,
+  event: { type: "string", const: "no_space" },
+  requested_nr_sect: { ...is.count, description: "size of the stores, in sectors of 512 bytes" },
+  limit_bytes: is.count,
+  used_bytes: is.count,
+});
+/** The stores could not grow ahead of need; growth is tried again. */
+export const lowFreeSpaceEvent = record({
+  ...eventFields,
+  event: { type: "string", const: "low_free_space" },
+  requested_nr_sect: { ...is.count, description: "sectors of 512 bytes still wanted" },
+  free_bytes: is.count,
+  error_code: { ...is.count, description: "positive errno of the failed growth; 0 for none" },
+});
+/** Events were dropped because nobody read them; their numbers end before `sequence`. */
+export const missedEvent = record({
+  ...eventFields,
+  event: { type: "string", const: "missed" },
+  count: is.count,
+});
+export const snapshotEvent = {
+  anyOf: [corruptedEvent, noSpaceEvent, lowFreeSpaceEvent, missedEvent],
+} as const;
+
+export const waitEventQuery = record({
+  timeout_ms: { type: "integer", minimum: 0, maximum: is.EVENT_TIMEOUT_MAX_MS },
+});
+export const waitEventResponse = {
+  anyOf: [
+    record({ result: { type: "string", const: "ok" }, event: snapshotEvent }),
+    record({ result: { type: "string", const: "timeout" } }),
+  ],
+} as const;
+
+export const followEventsQuery = recordWithOptional(
+  {},
+  { from: { ...is.count, description: "first sequence number wanted; 0 for all that are kept" } },
+);

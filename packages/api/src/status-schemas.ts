@@ -1,0 +1,104 @@
+/** Schemas of what the daemon says about itself: version, status, errors. */
+import { list, record } from "./build.js";
+import * as is from "./scalars.js";
+import { overflowPolicy } from "./snapshot-schemas.js";
+import { cbtState, sectorRange } from "./tracker-schemas.js";
+
+export const versionResponse = record({
+  interface: {
+    type: "string",
+    pattern: "^[0-9]+(\\.[0-9]+){3}$",
+    description: "version of the kernel module's interface that is served",
+  },
+  daemon: is.text,
+  api: { type: "string", const: "v1" },
+  node: is.text,
+  kernel: is.text,
+});
+
+const ioCounters = record({
+  reads: is.count,
+  read_bytes: is.count,
+  writes: is.count,
+  write_bytes: is.count,
+  discards: is.count,
+  discard_bytes: is.count,
+  flushes: is.count,
+  errors: is.count,
+});
+
+export const trackerStatus = record({
+  device: is.text,
+  device_number: is.textOrNull,
+  front: is.text,
+  attach_kind: { type: "string", enum: ["front", "live"] },
+  device_capacity: is.count,
+  logical_block_size: is.count,
+  read_only: is.flag,
+  reactor: is.count,
+  cbt: cbtState,
+  snapshot_id: is.uuidOrNull,
+  image: is.textOrNull,
+  error_code: is.errorCode,
+  io: ioCounters,
+});
+
+export const snapshotDeviceStatus = record({
+  device: is.text,
+  front: is.text,
+  image: is.textOrNull,
+  error_code: is.errorCode,
+  chunk_size: { ...is.count, description: "bytes" },
+  chunks_used: is.count,
+  copied_bytes: { ...is.count, description: "old data saved so far" },
+  lost_bytes: { ...is.count, description: "old data that could not be saved; reads as EIO" },
+  lost_ranges: { ...list(sectorRange), description: "the first of the lost ranges" },
+  lost_ranges_total: is.count,
+  image_io: ioCounters,
+});
+
+export const storeStatus = record({
+  path: is.text,
+  kind: { type: "string", enum: ["file", "directory", "block", "memory"] },
+  allocated_bytes: is.count,
+  used_bytes: is.count,
+});
+
+export const snapshotStatus = record({
+  id: is.uuid,
+  taken: is.flag,
+  created_at: is.wallTime,
+  taken_at: is.wallTimeOrNull,
+  stall_us: is.countOrNull,
+  limit_bytes: is.count,
+  allocated_bytes: is.count,
+  used_bytes: is.count,
+  fill_bytes_per_s: { ...is.numberOrNull, description: "recent rate; null while unknown" },
+  full_in_s: { ...is.numberOrNull, description: "at that rate; null if it is not filling" },
+  on_overflow: overflowPolicy,
+  events_pending: is.count,
+  devices: list(snapshotDeviceStatus),
+  stores: list(storeStatus),
+});
+
+export const statusResponse = record({
+  daemon: record({
+    version: is.text,
+    pid: is.count,
+    started_at: is.wallTime,
+    uptime_ms: is.count,
+    kernel: is.text,
+    reactors: is.count,
+  }),
+  trackers: list(trackerStatus),
+  snapshots: list(snapshotStatus),
+});
+
+export const errorBody = record({
+  name: { ...is.text, description: "stable name" },
+  errno: { ...is.countOrNull, description: "positive errno, where there is one" },
+  errno_name: is.textOrNull,
+  message: { ...is.text, description: "what failed and why" },
+  hint: { ...is.text, description: "what to do" },
+});
+export const errorResponse = record({ error: errorBody });

@@ -1,0 +1,91 @@
+/** Schemas of the operations on one tracked device: attach, detach, CBT, its snapshot. */
+import { list, record, recordWithOptional } from "./build.js";
+import * as is from "./scalars.js";
+
+export const attachRequest = record({ device: is.device });
+export const attachResponse = record({
+  device: is.text,
+  front: is.text,
+  already_attached: is.flag,
+});
+
+export const deviceQuery = record({ device: is.device });
+export const detachResponse = record({ device: is.text, front: is.text });
+
+/** Why the CBT's generation is a new one: continuity with earlier generations is not given. */
+export const generationReason = {
+  type: "string",
+  enum: ["first_attach", "capacity_changed", "rollover", "tracking_broken", "foreign_write"],
+} as const;
+
+const cbtFields = {
+  block_size: { ...is.count, description: "bytes per byte of the map" },
+  device_capacity: { ...is.count, description: "bytes" },
+  block_count: is.count,
+  generation_id: is.uuid,
+  generation_reason: generationReason,
+  changes_number: { ...is.count, maximum: 255, description: "number of the last taken snapshot" },
+} as const;
+
+/** The CBT of a device, inside `status`. */
+export const cbtState = record(cbtFields);
+/** The answer of `cbtinfo`. */
+export const cbtInfo = record({ device: is.text, front: is.text, ...cbtFields });
+
+/** Bytes of the map are numbers of snapshots: 0 never changed, n changed before snapshot n. */
+export const cbtMapQuery = record({
+  device: is.device,
+  offset: { ...is.count, description: "first block" },
+  length: { type: "integer", minimum: 1, maximum: is.CBT_MAP_SLICE_MAX_BYTES },
+});
+
+export const sectorRange = record({
+  offset_sectors: { ...is.count, description: "in units of 512 bytes" },
+  count_sectors: { ...is.count, minimum: 1, description: "in units of 512 bytes" },
+});
+
+export const markDirtyRequest = record({
+  device: is.device,
+  ranges: { type: "array", items: sectorRange, minItems: 1, maxItems: is.MARK_RANGES_MAX },
+});
+export const markDirtyResponse = record({ device: is.text, ranges: is.count });
+
+export const markDirtyFileRequest = recordWithOptional({ file: is.path }, { device: is.device });
+export const markDirtyFileResponse = record({
+  device: is.text,
+  device_number: { type: "string", pattern: "^[0-9]+:[0-9]+$", description: "major:minor" },
+  ranges: list(sectorRange),
+});
+
+export const diffQuery = recordWithOptional(
+  {
+    device: is.device,
+    since: { type: "integer", minimum: 0, maximum: 254, description: "an earlier changes_number" },
+  },
+  { generation: { ...is.uuid, description: "fail unless the CBT still has this generation_id" } },
+);
+export const diffRange = record({
+  offset_sectors: is.count,
+  count_sectors: is.count,
+  kind: { type: "string", enum: ["changed", "discarded"] },
+});
+export const diffResponse = record({
+  device: is.text,
+  front: is.text,
+  generation_id: is.uuid,
+  since: is.count,
+  changes_number: is.count,
+  block_size: is.count,
+  device_capacity: is.count,
+  changed_blocks: is.count,
+  changed_bytes: is.count,
+  ranges: list(diffRange),
+});
+
+export const snapshotInfo = record({
+  device: is.text,
+  front: is.text,
+  image: { ...is.textOrNull, description: "path of the image's device; null before take" },
+  error_code: is.errorCode,
+  snapshot_id: is.uuidOrNull,
+});

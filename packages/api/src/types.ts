@@ -1,0 +1,49 @@
+/** TypeScript types of the control API, derived from its schemas: the schemas are the source. */
+import type { FromSchema } from "json-schema-to-ts";
+import type * as snapshots from "./snapshot-schemas.js";
+import type * as status from "./status-schemas.js";
+import type * as trackers from "./tracker-schemas.js";
+
+export type AttachRequest = FromSchema<typeof trackers.attachRequest>;
+export type AttachResponse = FromSchema<typeof trackers.attachResponse>;
+export type DeviceQuery = FromSchema<typeof trackers.deviceQuery>;
+export type DetachResponse = FromSchema<typeof trackers.detachResponse>;
+export type GenerationReason = FromSchema<typeof trackers.generationReason>;
+export type CbtState = FromSchema<typeof trackers.cbtState>;
+export type CbtInfo = FromSchema<typeof trackers.cbtInfo>;
+export type CbtMapQuery = FromSchema<typeof trackers.cbtMapQuery>;
+export type SectorRange = FromSchema<typeof trackers.sectorRange>;
+export type MarkDirtyRequest = FromSchema<typeof trackers.markDirtyRequest>;
+export type MarkDirtyResponse = FromSchema<typeof trackers.markDirtyResponse>;
+export type MarkDirtyFileRequest = FromSchema<typeof trackers.markDirtyFileRequest>;
+export type MarkDirtyFileResponse = FromSchema<typeof trackers.markDirtyFileResponse>;
+export type DiffQuery = FromSchema<typeof trackers.diffQuery>;
+export type DiffRange = FromSchema<typeof trackers.diffRange>;
+export type DiffResponse = FromSchema<typeof trackers.diffResponse>;
+export type SnapshotInfo = FromSchema<typeof trackers.snapshotInfo>;
+
+export type OverflowPolicy = FromSchema<typeof snapshots.overflowPolicy>;
+export type SnapshotCreateRequest = FromSchema<typeof snapshots.snapshotCreateRequest>;
+export type SnapshotId = FromSchema<typeof snapshots.snapshotId>;
+export type SnapshotSummary = FromSchema<typeof snapshots.snapshotSummary>;
+export type SnapshotList = FromSchema<typeof snapshots.snapshotList>;
+export type SnapshotAddRequest = FromSchema<typeof snapshots.snapshotAddRequest>;
+export type SnapshotAddResponse = FromSchema<typeof snapshots.snapshotAddResponse>;
+export type SnapshotTakeResponse = FromSchema<typeof snapshots.snapshotTakeResponse>;
+export type CorruptedEvent = FromSchema<typeof snapshots.corruptedEvent>;
+export type NoSpaceEvent = FromSchema<typeof snapshots.noSpaceEvent>;
+export type LowFreeSpaceEvent = FromSchema<typeof snapshots.lowFreeSpaceEvent>;
+export type MissedEvent = FromSchema<typeof snapshots.missedEvent>;
+export type SnapshotEvent = FromSchema<typeof snapshots.snapshotEvent>;
+export type WaitEventQuery = FromSchema<typeof snapshots.waitEventQuery>;
+export type WaitEventResponse = FromSchema<typeof snapshots.waitEventResponse>;
+export type FollowEventsQuery = FromSchema<typeof snapshots.followEventsQuery>;
+
+export type VersionResponse = FromSchema<typeof status.versionResponse>;
+export type TrackerStatus = FromSchema<typeof status.trackerStatus>;
+export type SnapshotDeviceStatus = FromSchema<typeof status.snapshotDeviceStatus>;
+export type StoreStatus = FromSchema<typeof status.storeStatus>;
+export type SnapshotStatus = FromSchema<typeof status.snapshotStatus>;
+export type StatusResponse = FromSchema<typeof status.statusResponse>;
+export type ErrorBody = FromSchema<typeof status.errorBody>;
+export type ErrorResponse = FromSchema<typeof status.errorResponse>;
