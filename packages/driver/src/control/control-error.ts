@@ -1,0 +1,68 @@
+/** Errors with a name of the catalogue, and how any error is told to a client. */
+import { constants } from "node:os";
+import { ERRORS, type ErrorBody, type ErrorName, isErrorName } from "@blksnap/api";
+
+export interface ControlErrorOptions {
+  readonly cause?: unknown;
+  /** Where the system gave a better errno than the catalogue has for this name, e.g. "ENOSPC". */
+  readonly errnoName?: string;
+  /** Where there is better advice than the catalogue's. */
+  readonly hint?: string;
+}
+
+/** An operation failed in a way that the catalogue knows. */
+export class ControlError extends Error {
+  override readonly name: string = "ControlError";
+  readonly code: ErrorName;
+  readonly errnoName: string | undefined;
+  readonly hint: string | undefined;
+
+  /** `message` says what failed and why, without advice and without a full stop at the end. */
+  constructor(code: ErrorName, message: string, options: ControlErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.errnoName = options.errnoName;
+    this.hint = options.hint;
+  }
+}
+
+export interface ErrorAnswer {
+  readonly httpStatus: number;
+  readonly error: ErrorBody;
+}
+
+const errnoNumbers: Readonly<Record<string, number>> = constants.errno;
+
+function stringField(error: object, field: string): string | undefined {
+  const value = (error as Record<string, unknown>)[field];
+  return typeof value === "string" ? value : undefined;
+}
+
+/** The name under which an error is told: its `code` where the catalogue has it, else INTERNAL. */
+export function errorNameOf(error: unknown): ErrorName {
+  const code = error instanceof Error ? stringField(error, "code") : undefined;
+  return isErrorName(code) ? code : "INTERNAL";
+}
+
+/** What a client is told about an error, whatever was thrown. */
+export function answerFor(error: unknown): ErrorAnswer {
+  const name = errorNameOf(error);
+  const entry = ERRORS[name];
+  let errnoName = entry.errno_name;
+  let hint = entry.hint;
+  if (error instanceof Error) {
+    const given = stringField(error, name === "INTERNAL" ? "code" : "errnoName");
+    if (given !== undefined && given in errnoNumbers) errnoName = given;
+    hint = (name === "INTERNAL" ? undefined : stringField(error, "hint")) ?? hint;
+  }
+  return {
+    httpStatus: entry.http_status,
+    error: {
+      name,
+      errno: errnoName === null ? null : errnoNumbers[errnoName]!,
+      errno_name: errnoName,
+      message: error instanceof Error && error.message !== "" ? error.message : "unknown failure",
+      hint,
+    },
+  };
+}

@@ -1,0 +1,80 @@
+/**
+ * What the control server asks of the driver: one method per operation of the API.
+ *
+ * Rules for who implements it:
+ * - A device may be named by its original or its front, by any path that leads to it.
+ * - An operation that fails throws an error whose `code` is a name of the catalogue in
+ *   `@blksnap/api` (`ControlError` is one), and leaves nothing half done. Anything else that is
+ *   thrown is answered as INTERNAL and logged.
+ * - Calls come concurrently; the driver serialises what must not overlap.
+ * - Waits end at once when their signal aborts; then the result is not looked at.
+ */
+import type {
+  AttachResponse,
+  CbtInfo,
+  DetachResponse,
+  DiffResponse,
+  MarkDirtyFileResponse,
+  MarkDirtyResponse,
+  OverflowPolicy,
+  SectorRange,
+  SnapshotAddResponse,
+  SnapshotEvent,
+  SnapshotInfo,
+  SnapshotSummary,
+  SnapshotTakeResponse,
+  StatusResponse,
+  VersionResponse,
+} from "@blksnap/api";
+import type { MetricFamily } from "./metrics.js";
+
+export interface SnapshotCreateOptions {
+  readonly devices: readonly string[];
+  /** Absolute paths, or `memory:`, in the order in which they are filled. */
+  readonly stores: readonly string[];
+  readonly limitBytes: number;
+  /** Absent: break the snapshot. */
+  readonly onOverflow?: OverflowPolicy;
+}
+
+export interface DriverControl {
+  version(): Promise<VersionResponse>;
+  status(): Promise<StatusResponse>;
+  /** The counters of the driver and its reactors; the server adds its own. */
+  metrics(): Promise<readonly MetricFamily[]>;
+
+  /** Attaching a tracked device once more succeeds, with `already_attached`. */
+  attach(device: string): Promise<AttachResponse>;
+  detach(device: string): Promise<DetachResponse>;
+  cbtInfo(device: string): Promise<CbtInfo>;
+  /** Bytes of the frozen map, one per block; the server copies them before anything else runs. */
+  readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array>;
+  markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse>;
+  /**
+   * Marks the blocks under a file. `device` is a check: where it is given, the file must lie on it.
+   */
+  markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse>;
+  /** What changed after snapshot number `since` up to the last taken one. */
+  diff(device: string, since: number): Promise<DiffResponse>;
+  snapshotInfo(device: string): Promise<SnapshotInfo>;
+
+  /** Attaches devices that are not tracked yet; where one can't be added, nothing is left. */
+  snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }>;
+  snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse>;
+  snapshotTake(id: string): Promise<SnapshotTakeResponse>;
+  snapshotDestroy(id: string): Promise<void>;
+  snapshotCollect(): Promise<readonly SnapshotSummary[]>;
+
+  /** Takes the oldest event out of the queue; undefined when `timeoutMs` have passed without one. */
+  waitEvent(id: string, timeoutMs: number, signal: AbortSignal): Promise<SnapshotEvent | undefined>;
+  /**
+   * Events from sequence number `from` on, those that are still kept and those to come, without
+   * taking them out of the queue. Rejects for an unknown snapshot; the iteration ends when the
+   * snapshot is destroyed.
+   */
+  followEvents(
+    id: string,
+    from: number,
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<SnapshotEvent>>;
+}

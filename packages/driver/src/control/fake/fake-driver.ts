@@ -1,0 +1,334 @@
+/**
+ * A driver that only keeps books: devices by name, no ublk, no data. With it the control server, the
+ * client and the command line are tested without root, and can be tried out anywhere.
+ */
+import { randomUUID } from "node:crypto";
+import { release } from "node:os";
+import type {
+  AttachResponse,
+  CbtInfo,
+  DetachResponse,
+  DiffResponse,
+  MarkDirtyFileResponse,
+  MarkDirtyResponse,
+  SectorRange,
+  SnapshotAddResponse,
+  SnapshotEvent,
+  SnapshotInfo,
+  SnapshotStatus,
+  SnapshotSummary,
+  SnapshotTakeResponse,
+  StatusResponse,
+  VersionResponse,
+} from "@blksnap/api";
+import { ControlError } from "../control-error.js";
+import type { DriverControl, SnapshotCreateOptions } from "../driver-control.js";
+import type { MetricFamily } from "../metrics.js";
+import { FakeEvents } from "./fake-events.js";
+import { FakeTracker, noIo } from "./fake-tracker.js";
+
+interface FakeSnapshot {
+  readonly id: string;
+  readonly options: SnapshotCreateOptions;
+  readonly createdAt: string;
+  readonly members: FakeTracker[];
+  readonly events: FakeEvents;
+  takenAt: string | null;
+}
+
+const STALL_US = 125;
+
+export class FakeDriver implements DriverControl {
+  /** The devices that exist, with their sizes in bytes. */
+  readonly devices: Map<string, number> = new Map([
+    ["/dev/loop0", 64 * 2 ** 20],
+    ["/dev/loop1", 32 * 2 ** 20],
+  ]);
+  readonly snapshots: Map<string, FakeSnapshot> = new Map();
+  readonly #trackers = new Map<string, FakeTracker>();
+  readonly #startedAt = Date.now();
+  #nextDevice = 0;
+
+  async version(): Promise<VersionResponse> {
+    const kernel = release();
+    const node = process.versions.node;
+    return { interface: "2.0.0.0", daemon: "0.1.0", api: "v1", node, kernel };
+  }
+
+  async metrics(): Promise<readonly MetricFamily[]> {
+    return [
+      {
+        name: "blksnap_trackers",
+        help: "Tracked devices.",
+        type: "gauge",
+        samples: [{ value: this.#trackers.size }],
+      },
+    ];
+  }
+
+  async status(): Promise<StatusResponse> {
+    return {
+      daemon: {
+        version: "0.1.0",
+        pid: process.pid,
+        started_at: new Date(this.#startedAt).toISOString(),
+        uptime_ms: Date.now() - this.#startedAt,
+        kernel: release(),
+        reactors: 1,
+      },
+      trackers: [...this.#trackers.values()].map((tracker) => tracker.status()),
+      snapshots: [...this.snapshots.values()].map(snapshotStatus),
+    };
+  }
+
+  async attach(device: string): Promise<AttachResponse> {
+    const known = this.#find(device);
+    if (known !== undefined) {
+      return { device: known.device, front: known.front, already_attached: true };
+    }
+    const capacity = this.devices.get(device);
+    if (capacity === undefined) {
+      throw new ControlError("DEVICE_NOT_FOUND", `can't attach ${device}: no such device`);
+    }
+    const front = this.#newDevice();
+    this.#trackers.set(device, new FakeTracker(device, front, capacity));
+    return { device, front, already_attached: false };
+  }
+
+  async detach(device: string): Promise<DetachResponse> {
+    const tracker = this.#tracker(device);
+    if (tracker.snapshotId !== null) {
+      throw new ControlError(
+        "DEVICE_IN_SNAPSHOT",
+        `can't detach ${tracker.device}: it is in snapshot ${tracker.snapshotId}`,
+      );
+    }
+    this.#trackers.delete(tracker.device);
+    return { device: tracker.device, front: tracker.front };
+  }
+
+  async cbtInfo(device: string): Promise<CbtInfo> {
+    const tracker = this.#tracker(device);
+    return { device: tracker.device, front: tracker.front, ...tracker.cbt() };
+  }
+
+  async readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array> {
+    const { readMap } = this.#tracker(device);
+    if (offset + length > readMap.length) {
+      throw new ControlError("CBT_RANGE", `the map of ${device} has ${readMap.length} blocks`);
+    }
+    return readMap.subarray(offset, offset + length);
+  }
+
+  async markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse> {
+    const tracker = this.#tracker(device);
+    tracker.mark(ranges);
+    return { device: tracker.device, ranges: ranges.length };
+  }
+
+  async markDirtyFile(file: string, device = "/dev/loop0"): Promise<MarkDirtyFileResponse> {
+    if (file.includes("missing")) {
+      throw new ControlError("FILE_NOT_FOUND", `can't map ${file}: no such file`);
+    }
+    const tracker = this.#tracker(device);
+    const ranges = [
+      { offset_sectors: 2048, count_sectors: 8 },
+      { offset_sectors: 4096, count_sectors: 128 },
+    ];
+    tracker.mark(ranges);
+    return { device: tracker.device, device_number: "7:0", ranges };
+  }
+
+  async diff(device: string, since: number): Promise<DiffResponse> {
+    const tracker = this.#tracker(device);
+    const { block_size, device_capacity, generation_id, changes_number } = tracker.cbt();
+    if (since > changes_number) {
+      throw new ControlError(
+        "CBT_NUMBER_UNKNOWN",
+        `${tracker.device} is at number ${changes_number}, not yet at ${since}`,
+      );
+    }
+    const ranges = tracker.changedSince(since);
+    return {
+      device: tracker.device,
+      front: tracker.front,
+      generation_id,
+      since,
+      changes_number,
+      block_size,
+      device_capacity,
+      changed_blocks: tracker.readMap.reduce((sum, number) => sum + Number(number > since), 0),
+      changed_bytes: ranges.reduce((sum, range) => sum + range.count_sectors * 512, 0),
+      ranges,
+    };
+  }
+
+  async snapshotInfo(device: string): Promise<SnapshotInfo> {
+    const { device: original, front, image, errorCode, snapshotId } = this.#tracker(device);
+    return { device: original, front, image, error_code: errorCode, snapshot_id: snapshotId };
+  }
+
+  async snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }> {
+    const missing = options.stores.find((store) => store.includes("missing"));
+    if (missing !== undefined) {
+      throw new ControlError(
+        "STORE_NOT_FOUND",
+        `can't use the store ${missing}: it does not exist`,
+      );
+    }
+    const id = randomUUID();
+    this.snapshots.set(id, {
+      id,
+      options,
+      createdAt: new Date().toISOString(),
+      members: [],
+      events: new FakeEvents(id),
+      takenAt: null,
+    });
+    try {
+      for (const device of options.devices) await this.snapshotAdd(id, device);
+    } catch (error) {
+      await this.snapshotDestroy(id);
+      throw error;
+    }
+    return { id };
+  }
+
+  async snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {
+    const snapshot = this.#snapshot(id);
+    if (snapshot.takenAt !== null) {
+      throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${id} is already taken`);
+    }
+    await this.attach(device);
+    const tracker = this.#tracker(device);
+    if (tracker.snapshotId === id) {
+      throw new ControlError(
+        "DEVICE_ALREADY_IN_SNAPSHOT",
+        `${device} is already in snapshot ${id}`,
+      );
+    }
+    if (tracker.snapshotId !== null) {
+      throw new ControlError(
+        "DEVICE_IN_OTHER_SNAPSHOT",
+        `${device} is in snapshot ${tracker.snapshotId}`,
+      );
+    }
+    tracker.snapshotId = id;
+    snapshot.members.push(tracker);
+    return { id, device: tracker.device, front: tracker.front };
+  }
+
+  async snapshotTake(id: string): Promise<SnapshotTakeResponse> {
+    const snapshot = this.#snapshot(id);
+    if (snapshot.takenAt !== null) {
+      throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${id} is already taken`);
+    }
+    if (snapshot.members.length === 0) {
+      throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);
+    }
+    snapshot.takenAt = new Date().toISOString();
+    const images = snapshot.members.map((tracker) => {
+      tracker.switchMaps();
+      const image = this.#newDevice();
+      tracker.image = image;
+      return { device: tracker.device, image };
+    });
+    return { id, stall_us: STALL_US, images };
+  }
+
+  async snapshotDestroy(id: string): Promise<void> {
+    const snapshot = this.#snapshot(id);
+    this.snapshots.delete(id);
+    for (const tracker of snapshot.members) {
+      tracker.snapshotId = null;
+      tracker.image = null;
+    }
+    snapshot.events.destroy();
+  }
+
+  async snapshotCollect(): Promise<readonly SnapshotSummary[]> {
+    return [...this.snapshots.values()].map(({ id, takenAt, members }) => ({
+      id,
+      taken: takenAt !== null,
+      devices: members.map((tracker) => tracker.device),
+    }));
+  }
+
+  async waitEvent(
+    id: string,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<SnapshotEvent | undefined> {
+    return this.#snapshot(id).events.wait(timeoutMs, signal);
+  }
+
+  async followEvents(
+    id: string,
+    from: number,
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<SnapshotEvent>> {
+    return this.#snapshot(id).events.follow(from, signal);
+  }
+
+  #newDevice(): string {
+    return `/dev/ublkb${this.#nextDevice++}`;
+  }
+
+  #find(name: string): FakeTracker | undefined {
+    return (
+      this.#trackers.get(name) ??
+      [...this.#trackers.values()].find((tracker) => tracker.front === name)
+    );
+  }
+
+  #tracker(name: string): FakeTracker {
+    const tracker = this.#find(name);
+    if (tracker === undefined) throw new ControlError("NOT_ATTACHED", `${name} is not attached`);
+    return tracker;
+  }
+
+  #snapshot(id: string): FakeSnapshot {
+    const snapshot = this.snapshots.get(id);
+    if (snapshot === undefined) {
+      throw new ControlError("SNAPSHOT_NOT_FOUND", `there is no snapshot ${id}`);
+    }
+    return snapshot;
+  }
+}
+
+function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
+  const { id, options, members, createdAt, takenAt, events } = snapshot;
+  return {
+    id,
+    taken: takenAt !== null,
+    created_at: createdAt,
+    taken_at: takenAt,
+    stall_us: takenAt === null ? null : STALL_US,
+    limit_bytes: options.limitBytes,
+    allocated_bytes: 0,
+    used_bytes: Math.floor(options.limitBytes / 4),
+    fill_bytes_per_s: null,
+    full_in_s: null,
+    on_overflow: options.onOverflow ?? { policy: "break-snapshot" },
+    events_pending: events.pending,
+    devices: members.map((tracker) => ({
+      device: tracker.device,
+      front: tracker.front,
+      image: tracker.image,
+      error_code: tracker.errorCode,
+      chunk_size: 262_144,
+      chunks_used: 0,
+      copied_bytes: 0,
+      lost_bytes: 0,
+      lost_ranges: [],
+      lost_ranges_total: 0,
+      image_io: noIo(),
+    })),
+    stores: options.stores.map((path) => ({
+      path,
+      kind: path === "memory:" ? ("memory" as const) : ("directory" as const),
+      allocated_bytes: 0,
+      used_bytes: 0,
+    })),
+  };
+}

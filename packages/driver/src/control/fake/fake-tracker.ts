@@ -1,0 +1,121 @@
+/** One tracked device of the fake driver: names and a CBT map, no data. */
+import { randomUUID } from "node:crypto";
+import {
+  type CbtState,
+  type DiffRange,
+  SECTOR_SIZE_BYTES,
+  type SectorRange,
+  type TrackerStatus,
+} from "@blksnap/api";
+import { ControlError } from "../control-error.js";
+
+const BLOCK_SIZE_BYTES = 65_536;
+const SECTORS_PER_BLOCK = BLOCK_SIZE_BYTES / SECTOR_SIZE_BYTES;
+
+export class FakeTracker {
+  readonly device: string;
+  readonly front: string;
+  readonly generationId: string = randomUUID();
+  readonly capacity: number;
+  readonly readMap: Uint8Array;
+  readonly #writeMap: Uint8Array;
+  #active = 1;
+  snapshotId: string | null = null;
+  image: string | null = null;
+  errorCode = 0;
+
+  constructor(device: string, front: string, capacity: number) {
+    this.device = device;
+    this.front = front;
+    this.capacity = capacity;
+    const blocks = Math.ceil(capacity / BLOCK_SIZE_BYTES);
+    this.readMap = new Uint8Array(blocks);
+    this.#writeMap = new Uint8Array(blocks);
+  }
+
+  get changesNumber(): number {
+    return this.#active - 1;
+  }
+
+  cbt(): CbtState {
+    return {
+      block_size: BLOCK_SIZE_BYTES,
+      device_capacity: this.capacity,
+      block_count: this.readMap.length,
+      generation_id: this.generationId,
+      generation_reason: "first_attach",
+      changes_number: this.changesNumber,
+    };
+  }
+
+  /** Freezes the map, as a take does. */
+  switchMaps(): void {
+    this.readMap.set(this.#writeMap);
+    this.#active++;
+  }
+
+  mark(ranges: readonly SectorRange[]): void {
+    for (const { offset_sectors, count_sectors } of ranges) {
+      if ((offset_sectors + count_sectors) * SECTOR_SIZE_BYTES > this.capacity) {
+        throw new ControlError(
+          "MARK_RANGE",
+          `range ${offset_sectors}:${count_sectors} ends beyond ${this.device}`,
+        );
+      }
+    }
+    for (const { offset_sectors, count_sectors } of ranges) {
+      const first = Math.floor(offset_sectors / SECTORS_PER_BLOCK);
+      const end = Math.ceil((offset_sectors + count_sectors) / SECTORS_PER_BLOCK);
+      this.#writeMap.fill(this.#active, first, end);
+      for (let block = first; block < end; block++) {
+        this.readMap[block] = Math.max(this.readMap[block]!, this.changesNumber);
+      }
+    }
+  }
+
+  changedSince(since: number): DiffRange[] {
+    const ranges: DiffRange[] = [];
+    let start = -1;
+    for (let block = 0; block <= this.readMap.length; block++) {
+      const changed = block < this.readMap.length && this.readMap[block]! > since;
+      if (changed && start < 0) start = block;
+      if (changed || start < 0) continue;
+      const end = Math.min(block * SECTORS_PER_BLOCK, this.capacity / SECTOR_SIZE_BYTES);
+      const offset_sectors = start * SECTORS_PER_BLOCK;
+      ranges.push({ offset_sectors, count_sectors: end - offset_sectors, kind: "changed" });
+      start = -1;
+    }
+    return ranges;
+  }
+
+  status(): TrackerStatus {
+    return {
+      device: this.device,
+      device_number: "7:0",
+      front: this.front,
+      attach_kind: "front",
+      device_capacity: this.capacity,
+      logical_block_size: 512,
+      read_only: false,
+      reactor: 0,
+      cbt: this.cbt(),
+      snapshot_id: this.snapshotId,
+      image: this.image,
+      error_code: this.errorCode,
+      io: noIo(),
+    };
+  }
+}
+
+export function noIo(): TrackerStatus["io"] {
+  return {
+    reads: 0,
+    read_bytes: 0,
+    writes: 0,
+    write_bytes: 0,
+    discards: 0,
+    discard_bytes: 0,
+    flushes: 0,
+    errors: 0,
+  };
+}

@@ -1,0 +1,38 @@
+/** What every group of routes gets, and how the schemas of answers are put together. */
+import { statusSchemas } from "@blksnap/api";
+import type { FastifyBaseLogger, FastifyInstance } from "fastify";
+import type { DriverControl } from "./driver-control.js";
+import type { OpenRequests } from "./open-requests.js";
+import type { RequestCounters } from "./request-counters.js";
+
+export interface RouteContext {
+  readonly app: FastifyInstance;
+  /** The driver; throws STARTING while there is none yet. */
+  readonly driver: () => DriverControl;
+  readonly open: OpenRequests;
+  readonly counters: RequestCounters;
+  readonly log: FastifyBaseLogger;
+}
+
+type Answers = Readonly<Record<string, unknown>>;
+
+const failures: Answers = {
+  "4xx": statusSchemas.errorResponse,
+  "5xx": statusSchemas.errorResponse,
+};
+
+/** The answers of an operation that gives one JSON document. */
+export function answers(success: unknown): Answers {
+  return { 200: success, ...failures };
+}
+
+function otherAnswers(type: string, schema: object): Answers {
+  return { 200: { description: type, content: { [type]: { schema } } }, ...failures };
+}
+
+export const binaryAnswers: Answers = otherAnswers("application/octet-stream", {
+  type: "string",
+  format: "binary",
+});
+export const streamAnswers: Answers = otherAnswers("application/x-ndjson", { type: "string" });
+export const textAnswers: Answers = otherAnswers("text/plain", { type: "string" });

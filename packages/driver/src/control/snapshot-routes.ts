@@ -1,0 +1,63 @@
+/** Routes of snapshots: their life from create to destroy. */
+import {
+  type SnapshotAddRequest,
+  type SnapshotCreateRequest,
+  type SnapshotId,
+  snapshotSchemas as schemas,
+} from "@blksnap/api";
+import { ControlError, errorNameOf } from "./control-error.js";
+import { answers, type RouteContext } from "./route-context.js";
+
+export function addSnapshotRoutes({ app, driver }: RouteContext): void {
+  app.post<{ Body: SnapshotCreateRequest }>(
+    "/v1/snapshots",
+    { schema: { body: schemas.snapshotCreateRequest, response: answers(schemas.snapshotId) } },
+    async (request) => {
+      const { devices, stores, limit_bytes, on_overflow } = request.body;
+      const { id } = await driver().snapshotCreate({
+        devices,
+        stores,
+        limitBytes: limit_bytes,
+        ...(on_overflow === undefined ? {} : { onOverflow: on_overflow }),
+      });
+      return { id };
+    },
+  );
+  app.get("/v1/snapshots", { schema: { response: answers(schemas.snapshotList) } }, async () => ({
+    snapshots: await driver().snapshotCollect(),
+  }));
+  app.post<{ Params: SnapshotId; Body: SnapshotAddRequest }>(
+    "/v1/snapshots/:id/devices",
+    {
+      schema: {
+        params: schemas.snapshotId,
+        body: schemas.snapshotAddRequest,
+        response: answers(schemas.snapshotAddResponse),
+      },
+    },
+    (request) => driver().snapshotAdd(request.params.id.toLowerCase(), request.body.device),
+  );
+  app.post<{ Params: SnapshotId }>(
+    "/v1/snapshots/:id/take",
+    { schema: { params: schemas.snapshotId, response: answers(schemas.snapshotTakeResponse) } },
+    (request) => driver().snapshotTake(request.params.id.toLowerCase()),
+  );
+  app.delete<{ Params: SnapshotId }>(
+    "/v1/snapshots/:id",
+    { schema: { params: schemas.snapshotId, response: answers(schemas.snapshotId) } },
+    async (request) => {
+      const id = request.params.id.toLowerCase();
+      try {
+        await driver().snapshotDestroy(id);
+      } catch (error) {
+        if (errorNameOf(error) !== "SNAPSHOT_NOT_FOUND") throw error;
+        // The module answers ENODEV here, and ESRCH in every other place.
+        throw new ControlError("SNAPSHOT_NOT_FOUND", (error as Error).message, {
+          cause: error,
+          errnoName: "ENODEV",
+        });
+      }
+      return { id };
+    },
+  );
+}

@@ -1,0 +1,82 @@
+/** Routes of one tracked device. */
+import {
+  type AttachRequest,
+  type CbtMapQuery,
+  type DeviceQuery,
+  type DiffQuery,
+  type MarkDirtyFileRequest,
+  type MarkDirtyRequest,
+  trackerSchemas as schemas,
+} from "@blksnap/api";
+import { ControlError } from "./control-error.js";
+import { answers, binaryAnswers, type RouteContext } from "./route-context.js";
+
+export function addTrackerRoutes({ app, driver }: RouteContext): void {
+  app.post<{ Body: AttachRequest }>(
+    "/v1/trackers",
+    { schema: { body: schemas.attachRequest, response: answers(schemas.attachResponse) } },
+    (request) => driver().attach(request.body.device),
+  );
+  app.delete<{ Querystring: DeviceQuery }>(
+    "/v1/trackers",
+    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.detachResponse) } },
+    (request) => driver().detach(request.query.device),
+  );
+  app.get<{ Querystring: DeviceQuery }>(
+    "/v1/trackers/snapshot",
+    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.snapshotInfo) } },
+    (request) => driver().snapshotInfo(request.query.device),
+  );
+  addCbtRoutes({ app, driver });
+}
+
+function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): void {
+  app.get<{ Querystring: DeviceQuery }>(
+    "/v1/trackers/cbt",
+    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.cbtInfo) } },
+    (request) => driver().cbtInfo(request.query.device),
+  );
+  app.get<{ Querystring: CbtMapQuery }>(
+    "/v1/trackers/cbt/map",
+    { schema: { querystring: schemas.cbtMapQuery, response: binaryAnswers } },
+    async (request, reply) => {
+      const { device, offset, length } = request.query;
+      const map = await driver().readCbtMap(device, offset, length);
+      if (map.length !== length) {
+        throw new ControlError("CBT_RANGE", `the map ends before block ${offset + length}`);
+      }
+      // The map may be memory that others write or unmap, so it is copied before it is sent.
+      return reply.type("application/octet-stream").send(Buffer.from(map));
+    },
+  );
+  app.post<{ Body: MarkDirtyRequest }>(
+    "/v1/trackers/cbt/dirty",
+    { schema: { body: schemas.markDirtyRequest, response: answers(schemas.markDirtyResponse) } },
+    (request) => driver().markDirty(request.body.device, request.body.ranges),
+  );
+  app.post<{ Body: MarkDirtyFileRequest }>(
+    "/v1/trackers/cbt/dirty_file",
+    {
+      schema: {
+        body: schemas.markDirtyFileRequest,
+        response: answers(schemas.markDirtyFileResponse),
+      },
+    },
+    (request) => driver().markDirtyFile(request.body.file, request.body.device),
+  );
+  app.get<{ Querystring: DiffQuery }>(
+    "/v1/trackers/cbt/diff",
+    { schema: { querystring: schemas.diffQuery, response: answers(schemas.diffResponse) } },
+    async (request) => {
+      const { device, since, generation } = request.query;
+      const diff = await driver().diff(device, since);
+      if (generation !== undefined && generation.toLowerCase() !== diff.generation_id) {
+        throw new ControlError(
+          "CBT_GENERATION_CHANGED",
+          `${diff.device} has CBT generation ${diff.generation_id} by now`,
+        );
+      }
+      return diff;
+    },
+  );
+}
