@@ -1,1 +1,9 @@
-export {};
+/** Typed client of the blksnapd control API. */
+export {
+  BlksnapClient,
+  type BlksnapClientOptions,
+  type CbtMap,
+  type SnapshotCreateParameters,
+} from "./client.js";
+export { BlksnapClientError } from "./client-error.js";
+export type { CallOptions } from "./transport.js";

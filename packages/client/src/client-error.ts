@@ -1,0 +1,76 @@
+/** What the client throws, whatever goes wrong: an error with a name of the catalogue. */
+import { ERRORS, type ErrorBody, type ErrorName, isErrorName } from "@blksnap/api";
+
+export class BlksnapClientError extends Error {
+  override readonly name: string = "BlksnapClientError";
+  /** Stable name, e.g. "NOT_ATTACHED"; INTERNAL for names of a newer daemon. */
+  readonly code: ErrorName;
+  /** Positive Linux errno; null where none fits. */
+  readonly errno: number | null;
+  readonly errnoName: string | null;
+  /** One line that says what to do. */
+  readonly hint: string;
+
+  constructor(code: ErrorName, message: string, details: Partial<ErrorBody> & ErrorOptions = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    const entry = ERRORS[code];
+    this.code = code;
+    this.errno = details.errno === undefined ? entry.errno : details.errno;
+    this.errnoName = details.errno_name === undefined ? entry.errno_name : details.errno_name;
+    this.hint = details.hint ?? entry.hint;
+  }
+
+  /** The error as the daemon's answers have it. */
+  toBody(): ErrorBody {
+    const { code, errno, errnoName, message, hint } = this;
+    return { name: code, errno, errno_name: errnoName, message, hint };
+  }
+}
+
+interface ErrorOptions {
+  readonly cause?: unknown;
+}
+
+/** The error inside a daemon's answer; undefined where the text is not one. */
+export function errorFromAnswer(text: string): BlksnapClientError | undefined {
+  let body: Partial<ErrorBody> | undefined;
+  try {
+    body = (JSON.parse(text) as { error?: Partial<ErrorBody> } | null)?.error;
+  } catch {
+    return undefined;
+  }
+  if (body === undefined || typeof body.message !== "string") return undefined;
+  return new BlksnapClientError(
+    isErrorName(body.name) ? body.name : "INTERNAL",
+    body.message,
+    body,
+  );
+}
+
+/** A failure of the connection, by name, with what to do about it. */
+export function connectionError(
+  cause: Error & { code?: string },
+  path: string,
+): BlksnapClientError {
+  switch (cause.code) {
+    case "ENOENT":
+    case "ECONNREFUSED": {
+      const why = cause.code === "ENOENT" ? "there is no socket" : "nobody listens";
+      return new BlksnapClientError("DAEMON_NOT_RUNNING", `no daemon at ${path}: ${why}`, {
+        cause,
+      });
+    }
+    case "EACCES":
+    case "EPERM":
+      return new BlksnapClientError("SOCKET_NOT_PERMITTED", `may not use ${path}`, { cause });
+    case "ECONNRESET":
+    case "EPIPE":
+      return new BlksnapClientError("CONNECTION_LOST", "the daemon closed the connection", {
+        cause,
+      });
+    default:
+      return new BlksnapClientError("SOCKET_FAILED", `can't use ${path}: ${cause.message}`, {
+        cause,
+      });
+  }
+}

@@ -1,0 +1,257 @@
+/** A typed client of the daemon's control API: one method per operation. */
+import {
+  type AttachResponse,
+  CBT_MAP_SLICE_MAX_BYTES,
+  type CbtInfo,
+  type DetachResponse,
+  type DiffResponse,
+  MARK_RANGES_MAX,
+  type MarkDirtyFileResponse,
+  type MarkDirtyResponse,
+  type OverflowPolicy,
+  type SectorRange,
+  type SnapshotAddResponse,
+  type SnapshotEvent,
+  type SnapshotId,
+  type SnapshotInfo,
+  type SnapshotList,
+  type SnapshotSummary,
+  type SnapshotTakeResponse,
+  type StatusResponse,
+  socketPath,
+  type VersionResponse,
+  type WaitEventResponse,
+} from "@blksnap/api";
+import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
+import { type Call, type CallOptions, send, sendForJson, sendForLines } from "./transport.js";
+
+/** Enough for a take that waits for busy file systems to freeze. */
+const TIMEOUT_DEFAULT_MS = 120_000;
+/** A wait's answer comes this much later than its own timeout at the most. */
+const WAIT_SLACK_MS = 10_000;
+/** A map that changes this often while it is read is given up. */
+const MAP_READ_ATTEMPTS_MAX = 5;
+
+export interface BlksnapClientOptions {
+  /** Default: $BLKSNAP_SOCKET, else /run/blksnap/blksnapd.sock. */
+  readonly socketPath?: string;
+  /** Longest time for one answer. Default: two minutes. */
+  readonly timeoutMs?: number;
+}
+
+export interface SnapshotCreateParameters {
+  readonly devices?: readonly string[];
+  /** Absolute paths, or `memory:`, in the order in which they are filled. */
+  readonly stores: readonly string[];
+  readonly limitBytes: number;
+  readonly onOverflow?: OverflowPolicy;
+}
+
+export interface CbtMap {
+  readonly info: CbtInfo;
+  /** One byte per block. */
+  readonly map: Uint8Array;
+}
+
+function query(path: string, parameters: Record<string, string | number | undefined>): string {
+  const parts = Object.entries(parameters)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);
+  return parts.length === 0 ? path : `${path}?${parts.join("&")}`;
+}
+
+function snapshotPath(id: string, rest = ""): string {
+  return `/v1/snapshots/${encodeURIComponent(id)}${rest}`;
+}
+
+/**
+ * Every method throws a `BlksnapClientError`. Devices may be named by original or front; paths must be
+ * absolute, since the daemon works in a folder of its own.
+ */
+export class BlksnapClient {
+  readonly socketPath: string;
+  readonly #timeoutMs: number;
+
+  constructor(options: BlksnapClientOptions = {}) {
+    this.socketPath = options.socketPath ?? socketPath();
+    this.#timeoutMs = options.timeoutMs ?? TIMEOUT_DEFAULT_MS;
+  }
+
+  version(options?: CallOptions): Promise<VersionResponse> {
+    return sendForJson(this.#call("GET", "/v1/version", options));
+  }
+
+  status(options?: CallOptions): Promise<StatusResponse> {
+    return sendForJson(this.#call("GET", "/v1/status", options));
+  }
+
+  /** The daemon's counters as Prometheus text. */
+  async metrics(options?: CallOptions): Promise<string> {
+    return (await send(this.#call("GET", "/metrics", options))).toString();
+  }
+
+  /** The daemon's description of its API. */
+  openapi(options?: CallOptions): Promise<Record<string, unknown>> {
+    return sendForJson(this.#call("GET", "/v1/openapi.json", options));
+  }
+
+  attach(device: string, options?: CallOptions): Promise<AttachResponse> {
+    return sendForJson(this.#call("POST", "/v1/trackers", options, { device }));
+  }
+
+  detach(device: string, options?: CallOptions): Promise<DetachResponse> {
+    return sendForJson(this.#call("DELETE", query("/v1/trackers", { device }), options));
+  }
+
+  cbtInfo(device: string, options?: CallOptions): Promise<CbtInfo> {
+    return sendForJson(this.#call("GET", query("/v1/trackers/cbt", { device }), options));
+  }
+
+  /** Part of the frozen CBT map: `length` blocks from block `offset` on, at most 1 MiB. */
+  readCbtMapSlice(
+    device: string,
+    offset: number,
+    length: number,
+    options?: CallOptions,
+  ): Promise<Uint8Array> {
+    const path = query("/v1/trackers/cbt/map", { device, offset, length });
+    return send(this.#call("GET", path, options));
+  }
+
+  /** The whole frozen CBT map, all of one take: it is read again when a take comes in between. */
+  async readCbtMap(device: string, options?: CallOptions): Promise<CbtMap> {
+    let info = await this.cbtInfo(device, options);
+    for (let attempt = 0; attempt < MAP_READ_ATTEMPTS_MAX; attempt++) {
+      const map = new Uint8Array(info.block_count);
+      for (let offset = 0; offset < map.length; offset += CBT_MAP_SLICE_MAX_BYTES) {
+        const length = Math.min(CBT_MAP_SLICE_MAX_BYTES, map.length - offset);
+        map.set(await this.readCbtMapSlice(device, offset, length, options), offset);
+      }
+      const after = await this.cbtInfo(device, options);
+      const isSame =
+        after.generation_id === info.generation_id &&
+        after.changes_number === info.changes_number &&
+        after.block_count === info.block_count;
+      if (isSame) return { info, map };
+      info = after;
+    }
+    const why = `${device} was taken again each time while its map was read`;
+    throw new BlksnapClientError("CBT_GENERATION_CHANGED", why, { hint: "Read it once more" });
+  }
+
+  /** Marks blocks as changed. Many ranges go in several requests, each of them whole or not at all. */
+  async markDirty(
+    device: string,
+    ranges: readonly SectorRange[],
+    options?: CallOptions,
+  ): Promise<MarkDirtyResponse> {
+    let total: MarkDirtyResponse = { device, ranges: 0 };
+    for (let first = 0; first === 0 || first < ranges.length; first += MARK_RANGES_MAX) {
+      const body = { device, ranges: ranges.slice(first, first + MARK_RANGES_MAX) };
+      const call = this.#call("POST", "/v1/trackers/cbt/dirty", options, body);
+      const marked = await sendForJson<MarkDirtyResponse>(call);
+      total = { device: marked.device, ranges: total.ranges + marked.ranges };
+    }
+    return total;
+  }
+
+  /** Marks the blocks under a file; where `device` is given, the file must lie on it. */
+  markDirtyFile(
+    file: string,
+    device?: string,
+    options?: CallOptions,
+  ): Promise<MarkDirtyFileResponse> {
+    const body = device === undefined ? { file } : { file, device };
+    return sendForJson(this.#call("POST", "/v1/trackers/cbt/dirty_file", options, body));
+  }
+
+  /**
+   * What changed after snapshot number `since`. With `generation` the call fails with
+   * CBT_GENERATION_CHANGED unless the numbers still mean what they meant then.
+   */
+  diff(
+    device: string,
+    since: number,
+    generation?: string,
+    options?: CallOptions,
+  ): Promise<DiffResponse> {
+    const path = query("/v1/trackers/cbt/diff", { device, since, generation });
+    return sendForJson(this.#call("GET", path, options));
+  }
+
+  snapshotInfo(device: string, options?: CallOptions): Promise<SnapshotInfo> {
+    return sendForJson(this.#call("GET", query("/v1/trackers/snapshot", { device }), options));
+  }
+
+  /** Creates a snapshot, not yet taken, and gives its id. */
+  async snapshotCreate(
+    parameters: SnapshotCreateParameters,
+    options?: CallOptions,
+  ): Promise<SnapshotId> {
+    const { devices = [], stores, limitBytes, onOverflow } = parameters;
+    const body = { devices, stores, limit_bytes: limitBytes, on_overflow: onOverflow };
+    return sendForJson(this.#call("POST", "/v1/snapshots", options, body));
+  }
+
+  async snapshotCollect(options?: CallOptions): Promise<readonly SnapshotSummary[]> {
+    const list = await sendForJson<SnapshotList>(this.#call("GET", "/v1/snapshots", options));
+    return list.snapshots;
+  }
+
+  snapshotAdd(id: string, device: string, options?: CallOptions): Promise<SnapshotAddResponse> {
+    return sendForJson(this.#call("POST", snapshotPath(id, "/devices"), options, { device }));
+  }
+
+  snapshotTake(id: string, options?: CallOptions): Promise<SnapshotTakeResponse> {
+    return sendForJson(this.#call("POST", snapshotPath(id, "/take"), options));
+  }
+
+  snapshotDestroy(id: string, options?: CallOptions): Promise<SnapshotId> {
+    return sendForJson(this.#call("DELETE", snapshotPath(id), options));
+  }
+
+  /**
+   * Takes the oldest event out of the snapshot's queue, waiting for one up to `waitMs`; undefined
+   * when none came. Throws SNAPSHOT_NOT_FOUND as soon as the snapshot is destroyed.
+   */
+  async waitEvent(
+    id: string,
+    waitMs: number,
+    options: CallOptions = {},
+  ): Promise<SnapshotEvent | undefined> {
+    const path = query(snapshotPath(id, "/events"), { timeout_ms: waitMs });
+    const timeoutMs = Math.min(waitMs + WAIT_SLACK_MS, 2 ** 31 - 1);
+    const answer = await sendForJson<WaitEventResponse>(
+      this.#call("GET", path, { timeoutMs, ...options }),
+    );
+    return answer.result === "ok" ? answer.event : undefined;
+  }
+
+  /**
+   * Events from sequence number `from` on (0: all that are kept), without taking them out of the
+   * queue. Ends when the snapshot is destroyed; leaving the loop closes the connection.
+   */
+  async *followEvents(
+    id: string,
+    from = 0,
+    options: CallOptions = {},
+  ): AsyncGenerator<SnapshotEvent> {
+    const path = query(snapshotPath(id, "/events/follow"), { from });
+    for await (const line of sendForLines(this.#call("GET", path, { timeoutMs: 0, ...options }))) {
+      const error = errorFromAnswer(line);
+      if (error !== undefined) throw error;
+      yield JSON.parse(line) as SnapshotEvent;
+    }
+  }
+
+  #call(method: Call["method"], path: string, options: CallOptions = {}, body?: unknown): Call {
+    return {
+      socketPath: this.socketPath,
+      method,
+      path,
+      body,
+      signal: options.signal,
+      timeoutMs: options.timeoutMs ?? this.#timeoutMs,
+    };
+  }
+}

@@ -1,0 +1,142 @@
+/** One HTTP request over the daemon's Unix socket. */
+import { type IncomingMessage, request } from "node:http";
+import { BlksnapClientError, connectionError, errorFromAnswer } from "./client-error.js";
+
+export interface CallOptions {
+  /** Gives the call up; it then fails with ABORTED. What the daemon has begun, it finishes. */
+  readonly signal?: AbortSignal | undefined;
+  /** Longest time for the whole answer; 0 for any time. */
+  readonly timeoutMs?: number | undefined;
+}
+
+export interface Call extends CallOptions {
+  readonly socketPath: string;
+  readonly method: "GET" | "POST" | "DELETE";
+  readonly path: string;
+  readonly body?: unknown;
+}
+
+export interface OpenAnswer {
+  readonly response: IncomingMessage;
+  /** Ends timer and signal watching; the connection too, where it is still open. */
+  readonly close: () => void;
+  /** Why the connection ended, if it was this side that ended it. */
+  readonly given: () => BlksnapClientError | undefined;
+}
+
+function failure(error: Error, call: Call): BlksnapClientError {
+  return error instanceof BlksnapClientError ? error : connectionError(error, call.socketPath);
+}
+
+/** Sends the request; resolves when the answer's header is there, whatever its status. */
+export function open(call: Call): Promise<OpenAnswer> {
+  const { socketPath, method, path, signal, timeoutMs = 0 } = call;
+  return new Promise((done, fail) => {
+    const text = call.body === undefined ? undefined : JSON.stringify(call.body);
+    const outgoing = request({
+      socketPath,
+      method,
+      path,
+      agent: false,
+      ...(text === undefined
+        ? {}
+        : {
+            headers: {
+              "content-type": "application/json",
+              "content-length": Buffer.byteLength(text),
+            },
+          }),
+    });
+    let given: BlksnapClientError | undefined;
+    function giveUp(error: BlksnapClientError): void {
+      given ??= error;
+      outgoing.destroy(error);
+    }
+    function onAbort(): void {
+      giveUp(new BlksnapClientError("ABORTED", "the request was given up"));
+    }
+    const timer =
+      timeoutMs === 0
+        ? undefined
+        : setTimeout(() => {
+            const what = `no answer within ${timeoutMs} ms`;
+            giveUp(new BlksnapClientError("TIMEOUT", what));
+          }, timeoutMs);
+    function release(): void {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+    }
+    outgoing.on("error", (error) => {
+      release();
+      fail(failure(given ?? error, call));
+    });
+    outgoing.once("response", (response) => {
+      done({
+        response,
+        given: () => given,
+        close: () => {
+          release();
+          response.destroy();
+        },
+      });
+    });
+    if (signal?.aborted === true) onAbort();
+    else signal?.addEventListener("abort", onAbort, { once: true });
+    outgoing.end(text);
+  });
+}
+
+/** The whole answer; throws the error that it holds, where its status says that it is one. */
+export async function send(call: Call): Promise<Buffer> {
+  const answer = await open(call);
+  try {
+    const parts: Buffer[] = [];
+    for await (const part of answer.response) parts.push(part as Buffer);
+    const whole = Buffer.concat(parts);
+    if (answer.response.statusCode === 200) return whole;
+    throw errorFromAnswer(whole.toString()) ?? notOurs(answer.response);
+  } catch (error) {
+    throw failure(answer.given() ?? (error as Error), call);
+  } finally {
+    answer.close();
+  }
+}
+
+function notOurs(response: IncomingMessage): BlksnapClientError {
+  const status = response.statusCode ?? 0;
+  return new BlksnapClientError("RESPONSE_INVALID", `unknown answer with HTTP status ${status}`);
+}
+
+/** The answer as JSON. */
+export async function sendForJson<T>(call: Call): Promise<T> {
+  const text = (await send(call)).toString();
+  try {
+    return JSON.parse(text) as T;
+  } catch (cause) {
+    throw new BlksnapClientError("RESPONSE_INVALID", "the answer is not JSON", { cause });
+  }
+}
+
+/** The lines of a streamed answer, as they come. */
+export async function* sendForLines(call: Call): AsyncGenerator<string> {
+  const answer = await open(call);
+  try {
+    const { response } = answer;
+    response.setEncoding("utf8");
+    if (response.statusCode !== 200) {
+      let text = "";
+      for await (const part of response) text += part;
+      throw errorFromAnswer(text) ?? notOurs(response);
+    }
+    let rest = "";
+    for await (const part of response) {
+      const lines = (rest + part).split("\n");
+      rest = lines.pop() ?? "";
+      yield* lines;
+    }
+  } catch (error) {
+    throw failure(answer.given() ?? (error as Error), call);
+  } finally {
+    answer.close();
+  }
+}
