@@ -1,1 +1,20 @@
-export {};
+export { type CbtBlockSizeRule, cbtBlockShift } from "./cbt-block-size.js";
+export { CbtReason } from "./cbt-layout.js";
+export { type CbtInfo, CbtMap, type CbtOptions } from "./cbt-map.js";
+export { BufferOwner, CopyFault, CopyKind, RequestOp, RunKind } from "./constants.js";
+export type { CopyTable } from "./copy-table.js";
+export type { EngineOptions } from "./core.js";
+export { type ByteRange, DiffArea, type DiffAreaOptions } from "./diff-area.js";
+export { AreaState, BlockState, DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
+export { EngineError, type EngineErrorCode } from "./errors.js";
+export {
+  BLOCK_SHIFT_DEFAULT,
+  CHUNK_SHIFT_DEFAULT,
+  Geometry,
+  type TrackerGeometry,
+} from "./geometry.js";
+export type { EngineIo } from "./io.js";
+export type { RequestTable } from "./request-table.js";
+export type { RunTable } from "./run-table.js";
+export { type EngineCounters, EngineStats } from "./stats.js";
+export { TrackerEngine } from "./tracker-engine.js";

@@ -1,0 +1,288 @@
+// Changed-block tracking: for each block the number of the last snapshot interval that changed it.
+//
+//     write[b]  live value: the number that was active at the last write, 0 = never in this generation
+//     read[b]   the value that write[b] had at the last take; valid only where write[b] === active
+//
+//     frozen(b) = write[b] === active ? read[b] : write[b]        what a backup reads
+//
+//            take n          write to b            take n+1
+//     active   5    |    6       6           |    7
+//     write    3    |    3  ->   6           |    6
+//     read     -    |    -  ->   3           |   (3, no longer looked at)
+//     frozen   3    |    3       3           |    6
+//
+// So a take is one store of the active number instead of a copy of the map: the first mark of a block
+// in an interval saves its frozen value itself.
+//
+// Threads. One thread, the owner, marks and switches. Any other may open the same file in a mapping
+// of its own and read. Two orders make that right: a mark stores read[b] before write[b], so whoever
+// sees write[b] === active also sees the saved value (write[b] is stored with Atomics, which neither
+// the compiler nor the processor moves before read[b]); and a switch makes `sequence` odd before and
+// even after, so a reader that met a switch half way sees the sequence change and reads again.
+//
+// Killed at any instruction, the file is still right: a mark without its second store is a mark that
+// was not made (its write was not issued either), and a half-made reset is completed by open().
+import { assert } from "./assert.js";
+import {
+  CBT_CAPACITY_OFFSET,
+  CBT_GENERATION_BYTES,
+  CBT_GENERATION_OFFSET,
+  CBT_HEADER_BYTES,
+  CBT_MAGIC,
+  CBT_VERSION,
+  CbtReason,
+  CbtWord,
+  cbtTableBytes,
+  nextGeneration,
+} from "./cbt-layout.js";
+import { EngineError } from "./errors.js";
+
+const ACTIVE_MAX = 255;
+const READ_ATTEMPTS_MAX = 16;
+
+export interface CbtOptions {
+  /** Size of the device in bytes. */
+  capacityBytes: number;
+  /** log2 of the block size; see cbtBlockShift. */
+  blockShift: number;
+  /** 16 random bytes: the id of the generation that begins. */
+  generation: Uint8Array;
+  /** One of CbtReason; ATTACHED if not given. */
+  reason?: number;
+}
+
+export interface CbtInfo {
+  capacityBytes: number;
+  blockBytes: number;
+  blockCount: number;
+  /** 16 bytes; another one means: ignore what you know, take everything. */
+  generation: Uint8Array;
+  /** Why this generation began: one of CbtReason. */
+  reason: number;
+  /** Number of the last take: blocks whose frozen value is above it changed since. 0 to 254. */
+  changesNumber: number;
+  /** Marks were lost; the map cannot be read until it is reset. */
+  corrupted: boolean;
+}
+
+export class CbtMap {
+  readonly capacityBytes: number;
+  readonly blockShift: number;
+  readonly blockCount: number;
+  private readonly blockBytesInverse: number;
+  private readonly words: Int32Array;
+  private readonly write: Uint8Array;
+  private readonly read: Uint8Array;
+  private readonly generation: Uint8Array;
+
+  /** Bytes that a map needs for a device of this size. */
+  static byteLength(capacityBytes: number, blockShift: number): number {
+    return CBT_HEADER_BYTES + 2 * cbtTableBytes(Math.ceil(capacityBytes / 2 ** blockShift));
+  }
+
+  /** Makes a new map in `buffer`, which must be all zero. */
+  static create(buffer: ArrayBuffer, options: CbtOptions): CbtMap {
+    const { capacityBytes, blockShift, generation } = options;
+    if (!Number.isSafeInteger(capacityBytes) || capacityBytes <= 0) {
+      throw new EngineError("BAD_GEOMETRY", `CBT: capacity ${capacityBytes} is not a byte count`);
+    }
+    if (!Number.isInteger(blockShift) || blockShift < 9 || blockShift > 31) {
+      throw new EngineError("BAD_GEOMETRY", `CBT: block shift ${blockShift}, use 9 to 31`);
+    }
+    const need = CbtMap.byteLength(capacityBytes, blockShift);
+    if (buffer.byteLength !== need) {
+      throw new EngineError("MAP_SIZE", `CBT: buffer of ${buffer.byteLength} bytes, need ${need}`);
+    }
+    assert(generation.length === CBT_GENERATION_BYTES, "a generation id has 16 bytes");
+    const words = new Int32Array(buffer, 0, CBT_HEADER_BYTES / 4);
+    words[CbtWord.VERSION] = CBT_VERSION;
+    words[CbtWord.BLOCK_SHIFT] = blockShift;
+    words[CbtWord.BLOCK_COUNT] = Math.ceil(capacityBytes / 2 ** blockShift);
+    words[CbtWord.ACTIVE] = 1;
+    words[CbtWord.REASON] = options.reason ?? CbtReason.ATTACHED;
+    new Float64Array(buffer, CBT_CAPACITY_OFFSET, 1)[0] = capacityBytes;
+    new Uint8Array(buffer, CBT_GENERATION_OFFSET, CBT_GENERATION_BYTES).set(generation);
+    // The magic comes last: a file without it is no map.
+    Atomics.store(words, CbtWord.MAGIC, CBT_MAGIC);
+    return new CbtMap(buffer);
+  }
+
+  /**
+   * Opens a map made by create(), for reading beside its owner or to go on with it. Only the owner
+   * may pass `owner: true`: it completes a switch or reset that a crash left half made.
+   */
+  static open(buffer: ArrayBuffer, options: { owner?: boolean } = {}): CbtMap {
+    if (buffer.byteLength < CBT_HEADER_BYTES) {
+      throw new EngineError("MAP_FORMAT", "CBT: the file is too short to be a map");
+    }
+    const words = new Int32Array(buffer, 0, CBT_HEADER_BYTES / 4);
+    if (words[CbtWord.MAGIC] !== CBT_MAGIC || words[CbtWord.VERSION] !== CBT_VERSION) {
+      throw new EngineError("MAP_FORMAT", "CBT: no map, or one of another version: make a new one");
+    }
+    const map = new CbtMap(buffer);
+    if (options.owner === true) {
+      if (words[CbtWord.RESETTING] !== 0) map.reset(CbtReason.UNCLEAN);
+      else if ((words[CbtWord.SEQUENCE] & 1) !== 0) Atomics.add(words, CbtWord.SEQUENCE, 1);
+    }
+    return map;
+  }
+
+  private constructor(buffer: ArrayBuffer) {
+    this.words = new Int32Array(buffer, 0, CBT_HEADER_BYTES / 4);
+    this.capacityBytes = new Float64Array(buffer, CBT_CAPACITY_OFFSET, 1)[0];
+    this.blockShift = this.words[CbtWord.BLOCK_SHIFT];
+    this.blockCount = this.words[CbtWord.BLOCK_COUNT];
+    this.blockBytesInverse = 1 / 2 ** this.blockShift;
+    const shiftFits = this.blockShift >= 9 && this.blockShift <= 31;
+    const fits =
+      shiftFits && this.blockCount === Math.ceil(this.capacityBytes * this.blockBytesInverse);
+    if (!fits || buffer.byteLength !== CbtMap.byteLength(this.capacityBytes, this.blockShift)) {
+      throw new EngineError("MAP_GEOMETRY", "CBT: the map's size and its header disagree");
+    }
+    const table = cbtTableBytes(this.blockCount);
+    this.write = new Uint8Array(buffer, CBT_HEADER_BYTES, this.blockCount);
+    this.read = new Uint8Array(buffer, CBT_HEADER_BYTES + table, this.blockCount);
+    this.generation = new Uint8Array(buffer, CBT_GENERATION_OFFSET, CBT_GENERATION_BYTES);
+  }
+
+  /** Marks the range of request `tag` as changed since the last take. */
+  markRequest(offsetBytes: Float64Array, lengthBytes: Float64Array, tag: number): void {
+    const first = (offsetBytes[tag] * this.blockBytesInverse) | 0;
+    const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.blockBytesInverse) | 0;
+    if (first < 0 || last >= this.blockCount) {
+      this.words[CbtWord.CORRUPTED] = 1;
+      return;
+    }
+    const active = this.words[CbtWord.ACTIVE];
+    for (let block = first; block <= last; block++) {
+      if (this.write[block] !== active) this.touch(block, this.write[block], active);
+    }
+  }
+
+  /** Marks the range of request `tag` as changed both since the last take and before it. */
+  markRequestBoth(offsetBytes: Float64Array, lengthBytes: Float64Array, tag: number): void {
+    const first = (offsetBytes[tag] * this.blockBytesInverse) | 0;
+    const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.blockBytesInverse) | 0;
+    if (first < 0 || last >= this.blockCount) {
+      this.words[CbtWord.CORRUPTED] = 1;
+      return;
+    }
+    this.markBoth(first, last);
+  }
+
+  /** As markRequestBoth, for a range given in bytes. Cold path. Throws RANGE. */
+  markRange(offsetBytes: number, lengthBytes: number): void {
+    const valid =
+      offsetBytes >= 0 && lengthBytes >= 0 && Number.isFinite(offsetBytes + lengthBytes);
+    if (!valid || offsetBytes + lengthBytes > this.capacityBytes) {
+      const end = offsetBytes + lengthBytes;
+      throw new EngineError("RANGE", `cannot mark ${offsetBytes} to ${end}: beyond the device`);
+    }
+    if (lengthBytes === 0) return;
+    const first = Math.floor(offsetBytes * this.blockBytesInverse);
+    this.markBoth(first, Math.ceil((offsetBytes + lengthBytes) * this.blockBytesInverse) - 1);
+  }
+
+  /**
+   * A snapshot is taken: what was live becomes frozen. One store, whatever the size of the map, but
+   * for the one switch in 255 that runs out of numbers and begins a new generation.
+   */
+  switch(): void {
+    const active = this.words[CbtWord.ACTIVE];
+    if (active >= ACTIVE_MAX || this.words[CbtWord.CORRUPTED] !== 0) {
+      this.reset(active >= ACTIVE_MAX ? CbtReason.ROLLOVER : CbtReason.CORRUPTED);
+      return;
+    }
+    this.words[CbtWord.SEQUENCE]++;
+    Atomics.store(this.words, CbtWord.ACTIVE, active + 1);
+    Atomics.add(this.words, CbtWord.SEQUENCE, 1);
+  }
+
+  /** Forgets all marks and begins a new generation with numbers 1 and 0. */
+  reset(reason: number): void {
+    Atomics.store(this.words, CbtWord.RESETTING, 1);
+    if ((this.words[CbtWord.SEQUENCE] & 1) === 0) Atomics.add(this.words, CbtWord.SEQUENCE, 1);
+    // The id changes first: an interrupted reset must not leave an old id beside empty maps.
+    nextGeneration(this.generation);
+    this.words[CbtWord.REASON] = reason;
+    Atomics.store(this.words, CbtWord.ACTIVE, 1);
+    this.write.fill(0);
+    this.read.fill(0);
+    this.words[CbtWord.CORRUPTED] = 0;
+    Atomics.add(this.words, CbtWord.SEQUENCE, 1);
+    Atomics.store(this.words, CbtWord.RESETTING, 0);
+  }
+
+  /** Says that marks were lost (a write bypassed tracking): the map ends at the next switch. */
+  corrupt(): void {
+    this.words[CbtWord.CORRUPTED] = 1;
+  }
+
+  /**
+   * Copies `length` bytes of the frozen map, from block `offset` on, to the start of `into`.
+   * Throws CBT_RANGE, CBT_CORRUPTED, or CBT_BUSY if switches kept coming in between.
+   */
+  readFrozen(into: Uint8Array, offset: number, length: number): void {
+    const inMap = offset >= 0 && length >= 0 && offset + length <= this.blockCount;
+    if (!Number.isInteger(offset) || !Number.isInteger(length) || !inMap || length > into.length) {
+      const end = offset + length;
+      throw new EngineError(
+        "CBT_RANGE",
+        `blocks ${offset} to ${end} of ${this.blockCount} asked for`,
+      );
+    }
+    for (let attempt = 0; attempt < READ_ATTEMPTS_MAX; attempt++) {
+      const sequence = Atomics.load(this.words, CbtWord.SEQUENCE);
+      if ((sequence & 1) !== 0) continue;
+      if (this.words[CbtWord.CORRUPTED] !== 0) {
+        throw new EngineError("CBT_CORRUPTED", "marks were lost: take a snapshot and back up all");
+      }
+      this.copyFrozen(into, offset, length);
+      if (Atomics.load(this.words, CbtWord.SEQUENCE) === sequence) return;
+    }
+    throw new EngineError("CBT_BUSY", "the CBT map was switched while it was read: try again");
+  }
+
+  /** Numbers, size and generation. A copy: it does not follow later changes. */
+  info(): CbtInfo {
+    for (let attempt = 0; attempt < READ_ATTEMPTS_MAX; attempt++) {
+      const sequence = Atomics.load(this.words, CbtWord.SEQUENCE);
+      if ((sequence & 1) !== 0) continue;
+      const info = {
+        capacityBytes: this.capacityBytes,
+        blockBytes: 2 ** this.blockShift,
+        blockCount: this.blockCount,
+        generation: this.generation.slice(),
+        reason: this.words[CbtWord.REASON],
+        changesNumber: Atomics.load(this.words, CbtWord.ACTIVE) - 1,
+        corrupted: this.words[CbtWord.CORRUPTED] !== 0,
+      };
+      if (Atomics.load(this.words, CbtWord.SEQUENCE) === sequence) return info;
+    }
+    throw new EngineError("CBT_BUSY", "the CBT map was switched while it was read: try again");
+  }
+
+  private touch(block: number, frozen: number, active: number): void {
+    this.read[block] = frozen;
+    Atomics.store(this.write, block, active);
+  }
+
+  private markBoth(first: number, last: number): void {
+    assert(first >= 0 && last < this.blockCount, "CBT mark beyond the map");
+    const active = this.words[CbtWord.ACTIVE];
+    const previous = active - 1;
+    for (let block = first; block <= last; block++) {
+      // A frozen value is never above the previous number, so "at least previous" is previous.
+      if (this.write[block] !== active) this.touch(block, previous, active);
+      else this.read[block] = previous;
+    }
+  }
+
+  private copyFrozen(into: Uint8Array, offset: number, length: number): void {
+    const active = Atomics.load(this.words, CbtWord.ACTIVE);
+    for (let index = 0; index < length; index++) {
+      const value = Atomics.load(this.write, offset + index);
+      into[index] = value === active ? this.read[offset + index] : value;
+    }
+  }
+}

@@ -1,0 +1,45 @@
+// Numbers that the engine and its host share.
+
+/** Request operations, numbered as ublk numbers them. */
+export const RequestOp = {
+  READ: 0,
+  WRITE: 1,
+  FLUSH: 2,
+  DISCARD: 3,
+  WRITE_ZEROES: 5,
+} as const;
+
+/** What a part of an image request is. */
+export const RunKind = {
+  /** Read the original into the image tag's data buffer. */
+  READ_ORIGINAL: 0,
+  /** Read the chunk's slot into the image tag's data buffer. */
+  READ_SLOT: 1,
+  /** Write the image tag's data buffer to the chunk's slot. */
+  WRITE_SLOT: 2,
+  /** Fill the part of the data buffer with zero bytes. May be answered from inside submitRun. */
+  ZERO: 3,
+} as const;
+
+/** What a copy does. Only OLD and ZERO ever reach EngineIo.submitCopy. */
+export const CopyKind = {
+  /** Read the original into the copy window, write the copy window to the slot. */
+  OLD: 0,
+  /** Fill the copy window with zero bytes, write it to the slot. Nothing is read. */
+  ZERO: 1,
+  /** Stands for a run that writes whole blocks of an image request straight to the slot. */
+  DIRECT: 2,
+} as const;
+
+/** Which side of a copy failed. */
+export const CopyFault = { NONE: 0, READ: 1, WRITE: 2 } as const;
+
+/** Whose copy window a copy uses. */
+export const BufferOwner = { FRONT: 0, IMAGE: 1 } as const;
+
+export const EIO = 5;
+export const EINVAL = 22;
+export const ENOSPC = 28;
+export const EOPNOTSUPP = 95;
+
+export const SECTOR_BYTES = 512;

@@ -1,0 +1,157 @@
+// Copies: how they start, end, fail and are tried again.
+//
+//     launch --> I/O --ok--> saved bits set --> waiters and owner go on
+//                 |
+//                 +--failed, several blocks--> again block by block, each ends as one of
+//                 |                              saved | lost (owner: front) | error (owner: image)
+//                 +--failed, one block or no space: lost, or the owner's error
+//
+// Bits are set here and nowhere before the answer: what a set bit promises is in the slot. A front
+// request's block is lost when it cannot be copied, because its write is not going to be refused. An
+// image request's block is not: the original still has it, only that image write fails.
+import { BufferOwner, CopyKind, EIO, ENOSPC } from "./constants.js";
+import { AreaPhase, type EngineCore, Stop } from "./core.js";
+import { NONE } from "./request-queue.js";
+import { Stat } from "./stats.js";
+
+export class CopyPath {
+  private readonly core: EngineCore;
+
+  constructor(core: EngineCore) {
+    this.core = core;
+  }
+
+  /**
+   * How far from `start` blocks up to `end` are free of other copies: an end above `start`, or
+   * Stop.COPY when the block at `start` itself is being copied.
+   */
+  freeEnd(chunk: number, start: number, end: number): number {
+    const { copies } = this.core;
+    const other = copies.find(chunk, start, end);
+    if (other === NONE) return end;
+    if (copies.rangeStart[other] > start) return copies.rangeStart[other];
+    this.core.stopCopy = other;
+    return Stop.COPY;
+  }
+
+  /** Starts a copy for front request `tag`, whose copy window must have room. */
+  launchFront(tag: number, chunk: number, start: number, end: number, slot: number): void {
+    const { copies, front, geometry } = this.core;
+    const copy = copies.take(chunk, start, end);
+    copies.kind[copy] = CopyKind.OLD;
+    copies.slot[copy] = slot;
+    copies.owner[copy] = tag;
+    copies.bufferOwner[copy] = BufferOwner.FRONT;
+    copies.bufferTag[copy] = tag;
+    copies.bufferOffsetBytes[copy] = front.windowUsedBlocks[tag] << geometry.blockShift;
+    front.windowUsedBlocks[tag] += end - start;
+    front.pending[tag]++;
+    this.submit(copy);
+  }
+
+  /** Starts a one-block copy for image request `tag`; `place` (0 or 1) is its copy window's half. */
+  launchImage(
+    tag: number,
+    chunk: number,
+    block: number,
+    slot: number,
+    kind: number,
+    place: number,
+  ): void {
+    const { copies, front, image, geometry } = this.core;
+    const copy = copies.take(chunk, block, block + 1);
+    copies.kind[copy] = kind;
+    copies.slot[copy] = slot;
+    copies.owner[copy] = front.depth + tag;
+    copies.bufferOwner[copy] = BufferOwner.IMAGE;
+    copies.bufferTag[copy] = tag;
+    copies.bufferOffsetBytes[copy] = place << geometry.blockShift;
+    image.pending[tag]++;
+    this.submit(copy);
+  }
+
+  /** A place among the copies for blocks that a run of image request `tag` writes itself. */
+  takeDirect(tag: number, chunk: number, start: number, end: number, slot: number): number {
+    const { copies, front } = this.core;
+    const copy = copies.take(chunk, start, end);
+    copies.kind[copy] = CopyKind.DIRECT;
+    copies.slot[copy] = slot;
+    copies.owner[copy] = front.depth + tag;
+    return copy;
+  }
+
+  /** The host's answer to submitCopy. */
+  onDone(copy: number, result: number): void {
+    const { copies } = this.core;
+    const failed = result < 0;
+    const goesOn = this.core.phase === AreaPhase.ACTIVE;
+    if (goesOn && failed) {
+      if (copies.blockCount[copy] > 1 && result !== -ENOSPC) {
+        copies.blockCount[copy] = 1;
+        this.core.counters[Stat.COPY_RETRIES]++;
+        this.submit(copy);
+        return;
+      }
+      this.fail(copy, result);
+    } else if (goesOn) {
+      this.succeed(copy);
+    }
+    const nextBlock = copies.blockStart[copy] + copies.blockCount[copy];
+    if (goesOn && nextBlock < copies.rangeEnd[copy] && result !== -ENOSPC) {
+      copies.bufferOffsetBytes[copy] += copies.blockCount[copy] << this.core.geometry.blockShift;
+      copies.blockStart[copy] = nextBlock;
+      this.core.counters[Stat.COPY_RETRIES]++;
+      this.submit(copy);
+      return;
+    }
+    this.end(copy);
+  }
+
+  /** Lets waiters and, when it was the last thing in flight for it, the owner go on. */
+  end(copy: number): void {
+    const { copies, front, image } = this.core;
+    const owner = copies.owner[copy];
+    this.release(copy);
+    const pending = owner < front.depth ? front.pending : image.pending;
+    const tag = owner < front.depth ? owner : owner - front.depth;
+    pending[tag]--;
+    if (pending[tag] === 0) this.core.wake(owner);
+  }
+
+  /** Lets the waiters go on. */
+  release(copy: number): void {
+    this.core.wakeWaiters(copy);
+    this.core.copies.free(copy);
+  }
+
+  private submit(copy: number): void {
+    const { copies, geometry, io } = this.core;
+    const start = copies.blockStart[copy];
+    const last = start + copies.blockCount[copy] - 1;
+    const endBytes = geometry.blockEndInChunk(copies.chunk[copy], last);
+    copies.lengthBytes[copy] = endBytes - (start << geometry.blockShift);
+    io.submitCopy(copy);
+  }
+
+  private succeed(copy: number): void {
+    const { copies, counters } = this.core;
+    const start = copies.blockStart[copy];
+    const end = start + copies.blockCount[copy];
+    this.core.activeMap().setSaved(copies.chunk[copy], start, end);
+    counters[Stat.COPIES]++;
+    counters[Stat.COPIED_BYTES] += copies.lengthBytes[copy];
+  }
+
+  private fail(copy: number, result: number): void {
+    const { copies, front, image } = this.core;
+    const owner = copies.owner[copy];
+    if (owner >= front.depth) {
+      image.error[owner - front.depth] = result;
+      return;
+    }
+    const start = copies.blockStart[copy];
+    const noSpace = result === -ENOSPC;
+    const end = noSpace ? copies.rangeEnd[copy] : start + copies.blockCount[copy];
+    this.core.lose(copies.chunk[copy], start, end, noSpace ? ENOSPC : EIO);
+  }
+}

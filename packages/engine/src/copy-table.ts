@@ -1,0 +1,128 @@
+// Copies in flight: blocks on their way into a slot.
+//
+//     buckets   chunk hash -> first copy -> next copy -> ...     (chain through `next`)
+//     copy      chunk, range [rangeStart, rangeEnd) of blocks    what others must wait for
+//               I/O   [blockStart, blockStart + blockCount)      what is being copied just now
+//               waiters: requests that need one of these blocks  (queue through the request links)
+//
+// Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
+// block by block. The table is bounded; who finds it exhausted waits in a queue.
+import { assert } from "./assert.js";
+import { NONE } from "./request-queue.js";
+
+export class CopyTable {
+  readonly size: number;
+  /** CopyKind. */
+  readonly kind: Uint8Array;
+  readonly chunk: Int32Array;
+  readonly slot: Int32Array;
+  /** First block of the I/O, from the chunk's start. */
+  readonly blockStart: Int32Array;
+  /** Blocks of the I/O. */
+  readonly blockCount: Int32Array;
+  /** Length of the I/O; shorter than the blocks at the end of the device. */
+  readonly lengthBytes: Int32Array;
+  /** Whose copy window: BufferOwner.FRONT or IMAGE. */
+  readonly bufferOwner: Uint8Array;
+  readonly bufferTag: Int32Array;
+  /** Where in that tag's copy window. */
+  readonly bufferOffsetBytes: Int32Array;
+
+  readonly rangeStart: Int32Array;
+  readonly rangeEnd: Int32Array;
+  /** Id of the request that started it. */
+  readonly owner: Int32Array;
+  readonly waitersHead: Int32Array;
+  readonly waitersTail: Int32Array;
+  freeCount: number;
+  private readonly next: Int32Array;
+  private readonly buckets: Int32Array;
+  private readonly mask: number;
+  private freeHead: number;
+
+  constructor(size: number) {
+    assert(Number.isInteger(size) && size > 0, "at least one copy is needed");
+    this.size = size;
+    this.kind = new Uint8Array(size);
+    this.chunk = new Int32Array(size);
+    this.slot = new Int32Array(size);
+    this.blockStart = new Int32Array(size);
+    this.blockCount = new Int32Array(size);
+    this.lengthBytes = new Int32Array(size);
+    this.bufferOwner = new Uint8Array(size);
+    this.bufferTag = new Int32Array(size);
+    this.bufferOffsetBytes = new Int32Array(size);
+    this.rangeStart = new Int32Array(size);
+    this.rangeEnd = new Int32Array(size);
+    this.owner = new Int32Array(size);
+    this.waitersHead = new Int32Array(size).fill(NONE);
+    this.waitersTail = new Int32Array(size).fill(NONE);
+    this.next = new Int32Array(size);
+    for (let copy = 0; copy < size; copy++) this.next[copy] = copy + 1 < size ? copy + 1 : NONE;
+    this.freeHead = 0;
+    this.freeCount = size;
+    const bucketCount = 2 ** Math.ceil(Math.log2(size * 2));
+    this.mask = bucketCount - 1;
+    this.buckets = new Int32Array(bucketCount).fill(NONE);
+  }
+
+  /** Copies in flight. */
+  get usedCount(): number {
+    return this.size - this.freeCount;
+  }
+
+  /** Takes a free copy and makes it findable as [start, end) of the chunk. */
+  take(chunk: number, start: number, end: number): number {
+    const copy = this.freeHead;
+    assert(copy !== NONE && end > start, "copy taken without a free one, or of nothing");
+    this.freeHead = this.next[copy];
+    this.freeCount--;
+    this.chunk[copy] = chunk;
+    this.rangeStart[copy] = start;
+    this.rangeEnd[copy] = end;
+    this.blockStart[copy] = start;
+    this.blockCount[copy] = end - start;
+    const bucket = this.bucketOf(chunk);
+    this.next[copy] = this.buckets[bucket];
+    this.buckets[bucket] = copy;
+    return copy;
+  }
+
+  /** Ends a copy. Its waiters must have been taken off before. */
+  free(copy: number): void {
+    assert(this.waitersHead[copy] === NONE, "copy freed with requests waiting on it");
+    const bucket = this.bucketOf(this.chunk[copy]);
+    if (this.buckets[bucket] === copy) {
+      this.buckets[bucket] = this.next[copy];
+    } else {
+      let before = this.buckets[bucket];
+      while (this.next[before] !== copy) before = this.next[before];
+      this.next[before] = this.next[copy];
+    }
+    this.next[copy] = this.freeHead;
+    this.freeHead = copy;
+    this.freeCount++;
+  }
+
+  /** The copy that overlaps [start, end) of the chunk and begins first, or NONE. */
+  find(chunk: number, start: number, end: number): number {
+    let found = NONE;
+    let copy = this.buckets[this.bucketOf(chunk)];
+    while (copy !== NONE) {
+      if (
+        this.chunk[copy] === chunk &&
+        this.rangeStart[copy] < end &&
+        this.rangeEnd[copy] > start &&
+        (found === NONE || this.rangeStart[copy] < this.rangeStart[found])
+      ) {
+        found = copy;
+      }
+      copy = this.next[copy];
+    }
+    return found;
+  }
+
+  private bucketOf(chunk: number): number {
+    return (Math.imul(chunk, 0x9e3779b1) >>> 15) & this.mask;
+  }
+}

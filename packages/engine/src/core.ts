@@ -1,0 +1,201 @@
+// The state that all parts of an engine share, and where requests wait.
+//
+//     ready       may go on now; drained at the end of every event
+//     held        write-like front requests kept back by hold()
+//     on a copy   needs a block that another request is copying
+//     copyWaiters no free copy      runWaiters  no free run      slotWaiters  no free slot
+//
+// Why nothing waits for ever. A request waits on a copy, a pool or a slot only when it has no copy
+// and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end. Slots
+// are always answered, with a grant or a denial. The one thing that is kept while waiting is a run
+// reserved by an image write that lacks a copy; runs are always taken before copies and copies
+// never wait for runs, so there is no circle.
+//
+// Why nobody starves. The queues are first-in first-out; while someone waits for a pool, newcomers
+// queue up behind him even if there is a free entry (`serving` lets just the woken one pass).
+import type { CbtMap } from "./cbt-map.js";
+import { CopyTable } from "./copy-table.js";
+import type { DiffArea } from "./diff-area.js";
+import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
+import type { Geometry } from "./geometry.js";
+import type { EngineIo } from "./io.js";
+import { NONE, RequestQueue } from "./request-queue.js";
+import { RequestState, RequestTable } from "./request-table.js";
+import { RunTable } from "./run-table.js";
+import { NO_FREE_SLOT } from "./slot-pool.js";
+import { EngineStats, Stat } from "./stats.js";
+
+export const AreaPhase = {
+  NONE: 0,
+  /** Attached, before the take: nothing is copied. */
+  PREPARED: 1,
+  ACTIVE: 2,
+  /** Dropped, waiting for what is in flight. */
+  CLOSING: 3,
+} as const;
+
+/** Why a pass over a request stopped. Values >= 0 of such functions mean it did not. */
+export const Stop = {
+  COPY: -2,
+  COPY_POOL: -3,
+  RUN_POOL: -4,
+  SLOTS: -5,
+  WINDOW: -6,
+  ERROR: -7,
+  SLOTS_DENIED: -8,
+  /** Things of its own have to end first. */
+  OWN: -9,
+} as const;
+
+export const Serving = { NOBODY: 0, COPY_WAITER: 1, RUN_WAITER: 2 } as const;
+
+export interface EngineOptions {
+  /** Tags of the front queue and of the image queue. */
+  frontDepth: number;
+  imageDepth: number;
+  /**
+   * Copy window of each front tag: at least the largest WRITE rounded out to blocks plus two blocks,
+   * so that a write needs one round of copies. Image tags have a copy window of two blocks.
+   */
+  copyWindowBytes: number;
+  /** Copies and runs that may be in flight. */
+  copiesMax: number;
+  runsMax: number;
+  cbt: CbtMap;
+}
+
+export class EngineCore {
+  readonly geometry: Geometry;
+  readonly io: EngineIo;
+  readonly front: RequestTable;
+  readonly image: RequestTable;
+  readonly copies: CopyTable;
+  readonly runs: RunTable;
+  readonly cbt: CbtMap;
+  readonly stats: EngineStats = new EngineStats();
+  readonly counters: Float64Array = this.stats.values;
+  readonly windowBlocks: number;
+
+  readonly links: Int32Array;
+  readonly ready: RequestQueue;
+  readonly held: RequestQueue;
+  readonly copyWaiters: RequestQueue;
+  readonly runWaiters: RequestQueue;
+  readonly slotWaiters: RequestQueue;
+
+  phase: number = AreaPhase.NONE;
+  area: DiffArea | null = null;
+  holding: boolean = false;
+  drainedTold: boolean = false;
+  inflightWrites: number = 0;
+  serving: number = Serving.NOBODY;
+  /** The copy that stopped a pass with Stop.COPY. */
+  stopCopy: number = NONE;
+
+  constructor(geometry: Geometry, io: EngineIo, options: EngineOptions) {
+    this.geometry = geometry;
+    this.io = io;
+    this.cbt = options.cbt;
+    this.front = new RequestTable(options.frontDepth);
+    this.image = new RequestTable(options.imageDepth);
+    this.copies = new CopyTable(options.copiesMax);
+    this.runs = new RunTable(options.runsMax);
+    this.windowBlocks = options.copyWindowBytes >> geometry.blockShift;
+    this.links = new Int32Array(options.frontDepth + options.imageDepth).fill(NONE);
+    this.ready = new RequestQueue(this.links);
+    this.held = new RequestQueue(this.links);
+    this.copyWaiters = new RequestQueue(this.links);
+    this.runWaiters = new RequestQueue(this.links);
+    this.slotWaiters = new RequestQueue(this.links);
+  }
+
+  /** The map of the active area. */
+  activeMap(): DiffAreaMap {
+    return this.area!.map;
+  }
+
+  /** Queues a request for what stopped it. It must have nothing in flight. */
+  park(id: number, stop: number): void {
+    this.counters[Stat.WAITS]++;
+    this.setState(id, RequestState.PARKED);
+    if (stop === Stop.COPY) this.parkOnCopy(id, this.stopCopy);
+    else if (stop === Stop.COPY_POOL) this.copyWaiters.push(id);
+    else if (stop === Stop.RUN_POOL) this.runWaiters.push(id);
+    else this.slotWaiters.push(id);
+  }
+
+  /** Lets a request go on at the end of the present event. */
+  wake(id: number): void {
+    this.setState(id, RequestState.ACTIVE);
+    this.ready.push(id);
+  }
+
+  /** Lets all requests that wait on this copy go on. */
+  wakeWaiters(copy: number): void {
+    this.ready.append(this.copies.waitersHead[copy], this.copies.waitersTail[copy]);
+    this.copies.waitersHead[copy] = NONE;
+    this.copies.waitersTail[copy] = NONE;
+  }
+
+  setState(id: number, state: number): void {
+    const { front, image } = this;
+    if (id < front.depth) front.state[id] = state;
+    else image.state[id - front.depth] = state;
+  }
+
+  mayTakeCopy(): boolean {
+    return (
+      this.copies.freeCount > 0 &&
+      (this.copyWaiters.isEmpty() || this.serving === Serving.COPY_WAITER)
+    );
+  }
+
+  mayTakeRun(): boolean {
+    return (
+      this.runs.freeCount > 0 && (this.runWaiters.isEmpty() || this.serving === Serving.RUN_WAITER)
+    );
+  }
+
+  /** Slot of the chunk, taken now if it has none; or Stop.SLOTS, or Stop.SLOTS_DENIED. */
+  slotFor(chunk: number): number {
+    const area = this.area!;
+    const present = area.map.slotOf(chunk);
+    if (present !== NO_SLOT) return present;
+    const slot = area.slots.take();
+    if (slot === NO_FREE_SLOT) {
+      if (area.slots.deniedErrno !== 0) return Stop.SLOTS_DENIED;
+      this.askForSlots();
+      return Stop.SLOTS;
+    }
+    area.map.setSlot(chunk, slot);
+    this.counters[Stat.SLOTS_TAKEN]++;
+    this.askForSlots();
+    return slot;
+  }
+
+  /** Asks the host for slots if there are few, it was not asked yet and did not refuse. */
+  askForSlots(): void {
+    const { slots, lowWaterSlots, wantedSlots } = this.area!;
+    if (slots.freeCount > lowWaterSlots || slots.asked || slots.deniedErrno !== 0) return;
+    slots.asked = true;
+    this.io.requestSlots(wantedSlots);
+  }
+
+  /** Records blocks [from, to) as lost, and tells the host the first time. */
+  lose(chunk: number, from: number, to: number, errno: number): void {
+    const map = this.activeMap();
+    map.setLost(chunk, from, to);
+    this.counters[Stat.LOST_BLOCKS] += to - from;
+    if (map.faultErrno !== 0) return;
+    map.faultErrno = errno;
+    this.io.onAreaFault(errno);
+  }
+
+  private parkOnCopy(id: number, copy: number): void {
+    const { waitersHead, waitersTail } = this.copies;
+    this.links[id] = NONE;
+    if (waitersHead[copy] === NONE) waitersHead[copy] = id;
+    else this.links[waitersTail[copy]] = id;
+    waitersTail[copy] = id;
+  }
+}

@@ -1,0 +1,271 @@
+// What is known about each chunk of a device in a snapshot: its slot, and which blocks are saved.
+//
+//     0      header: magic "DArm", version, shifts, sizes, state, first error         4096 bytes
+//     4096   touched: one bit per page of entries that was ever written         padded to 4096
+//     ...    entries, one per chunk, flat:                                      padded to 4096
+//              +----------+-------+--------------------------------+
+//              | slot + 1 | flags | saved: one bit per block       |     8 + 4 * wordsPerChunk
+//              +----------+-------+--------------------------------+
+//     ...    holes: one bit per block of each chunk, same words as `saved`
+//
+// A block is in one of four states:
+//
+//     saved  hole
+//       0     -     UNSAVED   the image shows the original; a write to the original must copy first
+//       1     0     DATA      the image shows the slot
+//       1     1     LOST      could not be saved: the image answers EIO
+//       1     1     ZERO      released by the reader (chunk flag RELEASED): the image shows zero
+//
+// The file is sparse and never filled: a zero entry means nothing happened yet, the hole bits are
+// looked at only if the chunk's flag HOLES is set, and scans go by the touched bits. So creating,
+// opening and scanning cost nothing for parts of the device that nobody wrote to.
+//
+// Order of stores, so that a kill between any two leaves a map that is right: the touched bit before
+// the entry, flags before hole bits, hole bits before saved bits, slot before anything is written
+// to it, and a saved bit only after the block is complete in the slot.
+import { assert } from "./assert.js";
+import { bitAt, clearBits, findBit, setBits } from "./bits.js";
+import { EngineError } from "./errors.js";
+import { Geometry, type TrackerGeometry } from "./geometry.js";
+
+const MAGIC = 0x6d724144;
+const VERSION = 1;
+const PAGE_BYTES = 4096;
+const MAP_BYTES_MAX = 2 ** 32;
+const Word = {
+  MAGIC: 0,
+  VERSION: 1,
+  CHUNK_SHIFT: 2,
+  BLOCK_SHIFT: 3,
+  LOGICAL_BLOCK: 4,
+  STATE: 5,
+  CAPACITY: 6,
+  FAULT: 8,
+} as const;
+const FLAG_HOLES = 1;
+const FLAG_RELEASED = 2;
+export const NO_SLOT = -1;
+
+/** How far an area got; kept in the map so that a new process knows. */
+export const AreaState = { PREPARED: 1, ACTIVE: 2, DROPPED: 3 } as const;
+
+export const BlockState = { UNSAVED: 0, DATA: 1, LOST: 2, ZERO: 3 } as const;
+
+function regions(geometry: Geometry) {
+  const entryWords = 2 + geometry.wordsPerChunk;
+  const entriesBytes = Math.ceil((geometry.chunkCount * entryWords * 4) / PAGE_BYTES) * PAGE_BYTES;
+  const entryPages = entriesBytes / PAGE_BYTES;
+  const touchedBytes = Math.ceil(entryPages / 8 / PAGE_BYTES) * PAGE_BYTES;
+  const holesBytes =
+    Math.ceil((geometry.chunkCount * geometry.wordsPerChunk * 4) / PAGE_BYTES) * PAGE_BYTES;
+  const entries = PAGE_BYTES + touchedBytes;
+  const holes = entries + entriesBytes;
+  return { entryWords, entryPages, entries, holes, total: holes + holesBytes };
+}
+
+export class DiffAreaMap {
+  readonly geometry: Geometry;
+  private readonly words: Int32Array;
+  private readonly entryWords: number;
+  private readonly entryPages: number;
+  private readonly entriesAt: number;
+  private readonly holesAt: number;
+  private readonly wordsPerChunk: number;
+
+  /** Bytes that a map for this device needs. Throws MAP_TOO_LARGE above 4 GiB. */
+  static byteLength(geometry: TrackerGeometry): number {
+    const { total } = regions(new Geometry(geometry));
+    if (total > MAP_BYTES_MAX) {
+      throw new EngineError(
+        "MAP_TOO_LARGE",
+        `a map of ${total} bytes: use larger chunks or blocks`,
+      );
+    }
+    return total;
+  }
+
+  /** Makes a new map in `buffer`, which must be all zero and of byteLength() bytes. */
+  static create(buffer: ArrayBuffer, geometry: TrackerGeometry): DiffAreaMap {
+    const need = DiffAreaMap.byteLength(geometry);
+    if (buffer.byteLength !== need) {
+      throw new EngineError("MAP_SIZE", `area map: buffer of ${buffer.byteLength}, need ${need}`);
+    }
+    const words = new Int32Array(buffer, 0, PAGE_BYTES / 4);
+    words[Word.VERSION] = VERSION;
+    words[Word.CHUNK_SHIFT] = geometry.chunkShift;
+    words[Word.BLOCK_SHIFT] = geometry.blockShift;
+    words[Word.LOGICAL_BLOCK] = geometry.logicalBlockBytes;
+    words[Word.STATE] = AreaState.PREPARED;
+    new Float64Array(buffer, Word.CAPACITY * 4, 1)[0] = geometry.capacityBytes;
+    Atomics.store(words, Word.MAGIC, MAGIC);
+    return new DiffAreaMap(buffer, new Geometry(geometry));
+  }
+
+  /** Opens a map made by create(), with all that it recorded. */
+  static open(buffer: ArrayBuffer): DiffAreaMap {
+    if (buffer.byteLength < PAGE_BYTES) {
+      throw new EngineError("MAP_FORMAT", "area map: the file is too short to be a map");
+    }
+    const words = new Int32Array(buffer, 0, PAGE_BYTES / 4);
+    if (words[Word.MAGIC] !== MAGIC || words[Word.VERSION] !== VERSION) {
+      throw new EngineError(
+        "MAP_FORMAT",
+        "area map: no map, or another version: drop the snapshot",
+      );
+    }
+    const geometry = new Geometry({
+      capacityBytes: new Float64Array(buffer, Word.CAPACITY * 4, 1)[0],
+      logicalBlockBytes: words[Word.LOGICAL_BLOCK],
+      chunkShift: words[Word.CHUNK_SHIFT],
+      blockShift: words[Word.BLOCK_SHIFT],
+    });
+    if (buffer.byteLength !== DiffAreaMap.byteLength(geometry)) {
+      throw new EngineError("MAP_GEOMETRY", "area map: the file's size and its header disagree");
+    }
+    return new DiffAreaMap(buffer, geometry);
+  }
+
+  private constructor(buffer: ArrayBuffer, geometry: Geometry) {
+    const { entryWords, entryPages, entries, holes } = regions(geometry);
+    this.geometry = geometry;
+    this.words = new Int32Array(buffer);
+    this.entryWords = entryWords;
+    this.entryPages = entryPages;
+    this.entriesAt = entries / 4;
+    this.holesAt = holes / 4;
+    this.wordsPerChunk = geometry.wordsPerChunk;
+  }
+
+  /** One of AreaState. */
+  get state(): number {
+    return this.words[Word.STATE];
+  }
+
+  set state(state: number) {
+    Atomics.store(this.words, Word.STATE, state);
+  }
+
+  /** Errno (positive) of the first lost block, or 0. */
+  get faultErrno(): number {
+    return this.words[Word.FAULT];
+  }
+
+  set faultErrno(errno: number) {
+    this.words[Word.FAULT] = errno;
+  }
+
+  /** Slot of the chunk, or NO_SLOT. */
+  slotOf(chunk: number): number {
+    return this.words[this.entriesAt + chunk * this.entryWords] - 1;
+  }
+
+  /** Records a slot for a chunk that has none. */
+  setSlot(chunk: number, slot: number): void {
+    const at = this.entriesAt + chunk * this.entryWords;
+    assert(slot >= 0 && this.words[at] === 0, "slot recorded twice, or a negative one");
+    this.touch(at);
+    this.words[at] = slot + 1;
+  }
+
+  /** First block in [from, to) of the chunk that is not saved, or `to`. */
+  nextUnsaved(chunk: number, from: number, to: number): number {
+    return findBit(this.words, this.savedAt(chunk), -1, from, to);
+  }
+
+  /** First block in [from, to) of the chunk that is saved, or `to`. */
+  nextSaved(chunk: number, from: number, to: number): number {
+    return findBit(this.words, this.savedAt(chunk), 0, from, to);
+  }
+
+  /** One of BlockState. */
+  stateAt(chunk: number, block: number): number {
+    if (!bitAt(this.words, this.savedAt(chunk), block)) return BlockState.UNSAVED;
+    const flags = this.flagsOf(chunk);
+    if (flags === 0 || !bitAt(this.words, this.holesOf(chunk), block)) return BlockState.DATA;
+    return (flags & FLAG_RELEASED) !== 0 ? BlockState.ZERO : BlockState.LOST;
+  }
+
+  /** End of the run of blocks from `from` on that share its state, at most `to`. */
+  stateEnd(chunk: number, from: number, to: number): number {
+    if (!bitAt(this.words, this.savedAt(chunk), from)) return this.nextSaved(chunk, from, to);
+    const end = this.nextUnsaved(chunk, from, to);
+    if (this.flagsOf(chunk) === 0) return end;
+    const holes = this.holesOf(chunk);
+    const skip = bitAt(this.words, holes, from) ? -1 : 0;
+    return findBit(this.words, holes, skip, from, end);
+  }
+
+  /** Records that blocks [from, to) are complete in the slot. */
+  setSaved(chunk: number, from: number, to: number): void {
+    if (this.flagsOf(chunk) !== 0) clearBits(this.words, this.holesOf(chunk), from, to);
+    setBits(this.words, this.savedAt(chunk), from, to);
+  }
+
+  /** Records that blocks [from, to) could not be saved. */
+  setLost(chunk: number, from: number, to: number): void {
+    const at = this.entriesAt + chunk * this.entryWords;
+    this.touch(at);
+    this.words[at + 1] |= FLAG_HOLES;
+    setBits(this.words, this.holesOf(chunk), from, to);
+    setBits(this.words, at + 2, from, to);
+  }
+
+  /**
+   * Records that the reader is done with the chunk: it shows zero and needs no copies any more.
+   * Returns the slot that it gives up, or NO_SLOT. Nothing may be in flight on the chunk.
+   */
+  release(chunk: number): number {
+    const at = this.entriesAt + chunk * this.entryWords;
+    const slot = this.words[at] - 1;
+    this.touch(at);
+    this.words[at + 1] |= FLAG_HOLES | FLAG_RELEASED;
+    setBits(this.words, this.holesOf(chunk), 0, this.geometry.blocksPerChunk);
+    setBits(this.words, at + 2, 0, this.geometry.blocksPerChunk);
+    this.words[at] = 0;
+    return slot;
+  }
+
+  /** True if the chunk was released by the reader. */
+  isReleased(chunk: number): boolean {
+    return (this.flagsOf(chunk) & FLAG_RELEASED) !== 0;
+  }
+
+  /** True if some block of the chunk is or was lost or released. */
+  hasHoles(chunk: number): boolean {
+    return this.flagsOf(chunk) !== 0;
+  }
+
+  /** Calls `visit` for each chunk that has anything recorded. Cold; cost as the recorded chunks. */
+  forEachTouched(visit: (chunk: number) => void): void {
+    const entriesPerPage = PAGE_BYTES / 4 / this.entryWords;
+    const touched = PAGE_BYTES / 4;
+    for (let page = 0; page < this.entryPages; page++) {
+      page = findBit(this.words, touched, 0, page, this.entryPages);
+      if (page === this.entryPages) return;
+      // Entries that begin in this page: an entry's page is the page of its first word.
+      const first = Math.ceil(page * entriesPerPage);
+      const end = Math.min(Math.ceil((page + 1) * entriesPerPage), this.geometry.chunkCount);
+      for (let chunk = first; chunk < end; chunk++) {
+        const at = this.entriesAt + chunk * this.entryWords;
+        if (this.words[at] !== 0 || this.words[at + 1] !== 0) visit(chunk);
+      }
+    }
+  }
+
+  private savedAt(chunk: number): number {
+    return this.entriesAt + chunk * this.entryWords + 2;
+  }
+
+  private holesOf(chunk: number): number {
+    return this.holesAt + chunk * this.wordsPerChunk;
+  }
+
+  private flagsOf(chunk: number): number {
+    return this.words[this.entriesAt + chunk * this.entryWords + 1];
+  }
+
+  private touch(at: number): void {
+    const page = (at - this.entriesAt) >> 10;
+    this.words[PAGE_BYTES / 4 + (page >> 5)] |= 1 << (page & 31);
+  }
+}

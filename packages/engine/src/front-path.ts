@@ -1,0 +1,187 @@
+// The front: what users do to the original.
+//
+//     READ, FLUSH   ------------------------------------------------> original
+//     WRITE, DISCARD, WRITE_ZEROES
+//                   mark CBT -> save old blocks (active area) -> held? -> original
+//
+// Saving goes over the request from its cursor. Blocks that are saved are passed, runs of unsaved
+// blocks are copied, and the pass ends at the first thing in its way: a block that another request
+// is copying, an exhausted pool, a full copy window. With copies of its own in flight the request
+// goes on when these have ended, else it parks on what stopped it. The cursor only moves forward:
+// what was passed is saved, or lost, or will be one of both when `pending` is zero again. So a
+// discard of any length goes window by window and never looks at a block twice.
+import { assert } from "./assert.js";
+import { EINVAL, EOPNOTSUPP, RequestOp } from "./constants.js";
+import type { CopyPath } from "./copy-path.js";
+import { AreaPhase, type EngineCore, Stop } from "./core.js";
+import { RequestState } from "./request-table.js";
+import { Stat } from "./stats.js";
+
+export class FrontPath {
+  private readonly core: EngineCore;
+  private readonly copyPath: CopyPath;
+
+  constructor(core: EngineCore, copyPath: CopyPath) {
+    this.core = core;
+    this.copyPath = copyPath;
+  }
+
+  /** A new request. */
+  submit(tag: number): void {
+    const { front, counters } = this.core;
+    const op = front.op[tag];
+    if (op === RequestOp.READ) {
+      counters[Stat.FRONT_READS]++;
+      this.core.io.submitOriginal(tag);
+    } else if (op === RequestOp.FLUSH) {
+      counters[Stat.FRONT_FLUSHES]++;
+      this.core.io.submitOriginal(tag);
+    } else if (
+      op === RequestOp.WRITE ||
+      op === RequestOp.DISCARD ||
+      op === RequestOp.WRITE_ZEROES
+    ) {
+      counters[op === RequestOp.WRITE ? Stat.FRONT_WRITES : Stat.FRONT_DISCARDS]++;
+      this.submitWrite(tag);
+    } else {
+      this.core.io.completeFront(tag, -EOPNOTSUPP);
+    }
+  }
+
+  /** A write-like request from its beginning: new, or held until now. */
+  start(tag: number): void {
+    const { core } = this;
+    this.mark(tag);
+    if (core.phase !== AreaPhase.ACTIVE) {
+      this.issue(tag);
+      return;
+    }
+    core.front.locate(tag, core.geometry);
+    core.front.state[tag] = RequestState.ACTIVE;
+    this.advance(tag);
+  }
+
+  /** Goes on with a write-like request that has nothing in flight. */
+  advance(tag: number): void {
+    if (this.core.phase === AreaPhase.ACTIVE && !this.preserve(tag)) return;
+    this.issue(tag);
+  }
+
+  /** The original's answer. */
+  onOriginalDone(tag: number, result: number): void {
+    const { core } = this;
+    const op = core.front.op[tag];
+    if (op === RequestOp.READ || op === RequestOp.FLUSH) {
+      core.io.completeFront(tag, op === RequestOp.FLUSH && result > 0 ? 0 : result);
+      return;
+    }
+    core.front.state[tag] = RequestState.IDLE;
+    core.inflightWrites--;
+    core.io.completeFront(tag, op !== RequestOp.WRITE && result > 0 ? 0 : result);
+    if (core.holding) this.tellDrained();
+  }
+
+  /** Tells the host, once per hold, that no write is in flight. */
+  tellDrained(): void {
+    const { core } = this;
+    if (core.inflightWrites > 0 || core.drainedTold) return;
+    core.drainedTold = true;
+    core.io.onDrained();
+  }
+
+  private submitWrite(tag: number): void {
+    const { core } = this;
+    if (!core.front.isValid(tag, core.geometry)) {
+      // Nothing of it is issued, so there is nothing to track either.
+      core.io.completeFront(tag, -EINVAL);
+    } else if (core.holding && core.phase !== AreaPhase.ACTIVE) {
+      this.hold(tag);
+    } else {
+      this.start(tag);
+    }
+  }
+
+  private mark(tag: number): void {
+    const { front, cbt } = this.core;
+    cbt.markRequest(front.offsetBytes, front.lengthBytes, tag);
+  }
+
+  private hold(tag: number): void {
+    this.core.counters[Stat.HELD]++;
+    this.core.front.state[tag] = RequestState.PARKED;
+    this.core.held.push(tag);
+  }
+
+  /** To the original, unless held back. All its blocks are marked, and saved or lost. */
+  private issue(tag: number): void {
+    const { core } = this;
+    if (core.holding) {
+      this.hold(tag);
+      return;
+    }
+    core.front.state[tag] = RequestState.ISSUED;
+    core.inflightWrites++;
+    core.io.submitOriginal(tag);
+  }
+
+  /** Saves what is not saved yet. True when nothing is left to do. */
+  private preserve(tag: number): boolean {
+    const { core } = this;
+    const { front } = core;
+    assert(front.pending[tag] === 0, "front request goes on with copies in flight");
+    front.windowUsedBlocks[tag] = 0;
+    const stop = this.pass(tag);
+    if (front.pending[tag] > 0) return false;
+    if (stop === 0) return true;
+    assert(stop !== Stop.WINDOW, "copy window full without a copy in it");
+    core.park(tag, stop);
+    return false;
+  }
+
+  /** One pass from the cursor: 0 at the end of the request, or what stopped it. */
+  private pass(tag: number): number {
+    const { front, geometry } = this.core;
+    const map = this.core.activeMap();
+    const endChunk = front.endChunk[tag];
+    let chunk = front.cursorChunk[tag];
+    let block = front.cursorBlock[tag];
+    let stop = 0;
+    while (chunk <= endChunk) {
+      const limit = chunk === endChunk ? front.endBlock[tag] : geometry.blocksPerChunk;
+      block = map.nextUnsaved(chunk, block, limit);
+      if (block === limit) {
+        chunk++;
+        block = 0;
+        continue;
+      }
+      const reached = this.preserveRun(tag, chunk, block, map.nextSaved(chunk, block, limit));
+      if (reached < 0) {
+        stop = reached;
+        break;
+      }
+      block = reached;
+    }
+    front.cursorChunk[tag] = chunk;
+    front.cursorBlock[tag] = block;
+    return stop;
+  }
+
+  /** Starts copying unsaved blocks [start, end): how far it got, or what stopped it. */
+  private preserveRun(tag: number, chunk: number, start: number, end: number): number {
+    const { core } = this;
+    const room = core.windowBlocks - core.front.windowUsedBlocks[tag];
+    if (room === 0) return Stop.WINDOW;
+    const free = this.copyPath.freeEnd(chunk, start, end);
+    if (free < 0) return free;
+    const slot = core.slotFor(chunk);
+    if (slot === Stop.SLOTS_DENIED) {
+      core.lose(chunk, start, free, core.area!.slots.deniedErrno);
+      return free;
+    }
+    if (slot < 0) return slot;
+    if (!core.mayTakeCopy()) return Stop.COPY_POOL;
+    const reached = free - start > room ? start + room : free;
+    this.copyPath.launchFront(tag, chunk, start, reached, slot);
+    return reached;
+  }
+}

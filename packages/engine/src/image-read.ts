@@ -1,0 +1,103 @@
+// Reads of the image: what the device was at the instant of the take.
+//
+//     blocks   | unsaved   | saved in slot | unsaved | lost |
+//     runs     | original  | slot          | original| EIO  |
+//
+// A run that was read from the original proves itself afterwards: a write to the original is issued
+// only after the block's saved bit is set, so a bit that is still clear once the read has ended means
+// that what was read is old. Blocks whose bit was set meanwhile are read again from the slot, through
+// the same run, one stretch after the other.
+import { EIO, RunKind } from "./constants.js";
+import { type EngineCore, Stop } from "./core.js";
+import { BlockState } from "./diff-area-map.js";
+import { NONE } from "./request-queue.js";
+import type { RunPath } from "./run-path.js";
+import { Stat } from "./stats.js";
+
+export class ImageReader {
+  private readonly core: EngineCore;
+  private readonly runPath: RunPath;
+
+  constructor(core: EngineCore, runPath: RunPath) {
+    this.core = core;
+    this.runPath = runPath;
+  }
+
+  /** Starts runs from the cursor on: 0 at the end of the request, or what stopped it. */
+  pass(tag: number): number {
+    const { image, geometry } = this.core;
+    const endChunk = image.endChunk[tag];
+    let chunk = image.cursorChunk[tag];
+    let block = image.cursorBlock[tag];
+    let stop = 0;
+    while (chunk <= endChunk) {
+      const limit = chunk === endChunk ? image.endBlock[tag] : geometry.blocksPerChunk;
+      if (block === limit) {
+        chunk++;
+        block = 0;
+        continue;
+      }
+      const reached = this.readRun(tag, chunk, block, limit);
+      if (reached < 0) {
+        stop = reached;
+        break;
+      }
+      block = reached;
+    }
+    image.cursorChunk[tag] = chunk;
+    image.cursorBlock[tag] = block;
+    return stop;
+  }
+
+  /**
+   * After a read of the original, or of one stretch after it: true if blocks of the run have been
+   * saved meanwhile and the run goes on with reading these.
+   */
+  reread(run: number): boolean {
+    const { runs, image, geometry, io } = this.core;
+    const map = this.core.activeMap();
+    const chunk = runs.chunk[run];
+    const offset = runs.offsetInChunkBytes[run];
+    const from = runs.kind[run] === RunKind.READ_ORIGINAL ? offset : offset + runs.lengthBytes[run];
+    const to = runs.rangeEndBytes[run];
+    if (from === to) return false;
+    const limit = (to + geometry.blockBytes - 1) >> geometry.blockShift;
+    const block = map.nextSaved(chunk, from >> geometry.blockShift, limit);
+    if (block === limit) return false;
+    const state = map.stateAt(chunk, block);
+    if (state === BlockState.LOST) {
+      image.error[runs.tag[run]] = -EIO;
+      return false;
+    }
+    const end = map.stateEnd(chunk, block, limit) << geometry.blockShift;
+    const start = block << geometry.blockShift;
+    const cutStart = Math.max(start, from);
+    const cutEnd = Math.min(end, to);
+    runs.bufferOffsetBytes[run] += cutStart - offset;
+    runs.offsetInChunkBytes[run] = cutStart;
+    runs.lengthBytes[run] = cutEnd - cutStart;
+    runs.kind[run] = state === BlockState.DATA ? RunKind.READ_SLOT : RunKind.ZERO;
+    runs.slot[run] = map.slotOf(chunk);
+    this.core.counters[Stat.REREAD_RUNS]++;
+    io.submitRun(run);
+    return true;
+  }
+
+  /** Starts one run at `block`: the block after it, or what stopped it. */
+  private readRun(tag: number, chunk: number, block: number, limit: number): number {
+    const { core, runPath } = this;
+    const map = core.activeMap();
+    const state = map.stateAt(chunk, block);
+    if (state === BlockState.LOST) {
+      core.image.error[tag] = -EIO;
+      return Stop.ERROR;
+    }
+    if (!runPath.mayTake(tag)) return Stop.RUN_POOL;
+    const end = map.stateEnd(chunk, block, limit);
+    let kind: number = RunKind.READ_ORIGINAL;
+    if (state === BlockState.DATA) kind = RunKind.READ_SLOT;
+    else if (state === BlockState.ZERO) kind = RunKind.ZERO;
+    runPath.launch(runPath.take(tag), tag, kind, chunk, block, end, map.slotOf(chunk), NONE);
+    return end;
+  }
+}

@@ -1,0 +1,39 @@
+// Discards of the image: the reader says that it is done with a range.
+//
+// Whole chunks of the range give their slot back and are copied no more; they read as zero from then
+// on, and can be written again. Chunks that something is in flight on, and the parts of chunks at both
+// ends of the range, stay as they are: a discard may always do less. The CBT map does not change,
+// because being done with a range says nothing about the original.
+import type { EngineCore } from "./core.js";
+import { NO_SLOT } from "./diff-area-map.js";
+import { NONE } from "./request-queue.js";
+import { Stat } from "./stats.js";
+
+export class ImageRelease {
+  private readonly core: EngineCore;
+
+  constructor(core: EngineCore) {
+    this.core = core;
+  }
+
+  /** Releases the whole chunks of image request `tag`, which must have been located. */
+  run(tag: number): void {
+    const { image, geometry } = this.core;
+    let first = image.beginChunk[tag];
+    if (image.beginInChunkBytes[tag] !== 0) first++;
+    let last = image.endChunk[tag];
+    if (image.endInChunkBytes[tag] !== geometry.bytesInChunk(last)) last--;
+    for (let chunk = first; chunk <= last; chunk++) this.releaseChunk(chunk);
+  }
+
+  private releaseChunk(chunk: number): void {
+    const { copies, runs, geometry, io, counters } = this.core;
+    const map = this.core.activeMap();
+    if (map.isReleased(chunk) && map.slotOf(chunk) === NO_SLOT) return;
+    if (copies.find(chunk, 0, geometry.blocksPerChunk) !== NONE || runs.isBusy(chunk)) return;
+    const slot = map.release(chunk);
+    if (slot === NO_SLOT) return;
+    counters[Stat.SLOTS_FREED]++;
+    io.freeSlot(slot);
+  }
+}

@@ -1,0 +1,41 @@
+// What the engine asks of its host. Every question is answered later by the call named with it,
+// never from inside the asking call (ZERO runs excepted), and exactly once.
+
+export interface EngineIo {
+  /**
+   * Issue front request `tag` to the original as it is: op, offset and length from `engine.front`.
+   * Answer: `engine.onOriginalDone(tag, result)`.
+   */
+  submitOriginal(tag: number): void;
+  /** End front request `tag`. `result`: bytes for READ and WRITE, 0 for others, or -errno. */
+  completeFront(tag: number, result: number): void;
+  /** End image request `tag`. `result`: bytes for READ and WRITE, 0 for others, or -errno. */
+  completeImage(tag: number, result: number): void;
+  /**
+   * Copy blocks to a slot, through the copy window of tag `copies.bufferTag` of the queue
+   * `copies.bufferOwner`, at `copies.bufferOffsetBytes`. CopyKind.OLD: read `copies.lengthBytes`
+   * from the original at chunk `copies.chunk`, block `copies.blockStart`, then write them to the same
+   * place in slot `copies.slot`. CopyKind.ZERO: fill with zero instead of reading.
+   * Answer: `engine.onCopyDone(copyId, result, fault)`. A short read or write is a failed one (-EIO).
+   */
+  submitCopy(copyId: number): void;
+  /**
+   * A part of image request `runs.tag`: `runs.kind`, `runs.lengthBytes` at `runs.offsetInChunkBytes`
+   * of chunk `runs.chunk` or of slot `runs.slot`, from or to the tag's data buffer at
+   * `runs.bufferOffsetBytes`. Answer: `engine.onRunDone(runId, result)`.
+   */
+  submitRun(runId: number): void;
+  /**
+   * The slot pool is at or below its low-water mark. Called at most once until answered by
+   * `area.grantSlots` or `area.denySlots`.
+   */
+  requestSlots(wanted: number): void;
+  /** The slot is not used any more: the image's reader released its chunk. */
+  freeSlot(slot: number): void;
+  /** After hold(): no write to the original is in flight. */
+  onDrained(): void;
+  /** The first block of the area was lost, because of `errno` (positive). Once per area. */
+  onAreaFault(errno: number): void;
+  /** After dropArea(): nothing in flight refers to the area, its map or its slots. */
+  onAreaClosed(): void;
+}

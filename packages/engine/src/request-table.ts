@@ -1,0 +1,107 @@
+// The requests of one ublk queue, as columns indexed by tag.
+//
+//     tag           0    1    2   ...  depth-1
+//     op           [ ]  [ ]  [ ]                  the host writes these four,
+//     flags        [ ]  [ ]  [ ]                  then calls submitFront or submitImage
+//     offsetBytes  [ ]  [ ]  [ ]
+//     lengthBytes  [ ]  [ ]  [ ]
+//     -----------------------------------------
+//     begin, end, cursor, pending ...             the engine's own: where the request lies and how
+//                                                 far it got
+//
+// A request covers [begin, end). Everything before the cursor is done or on its way; `pending` counts
+// what is on its way. When it falls to zero the request goes on from the cursor.
+import { assert } from "./assert.js";
+import type { Geometry } from "./geometry.js";
+
+/** Where a request is. A request is on at most one queue at any time. */
+export const RequestState = {
+  /** Not ours: free, or held by the host. */
+  IDLE: 0,
+  /** Working, or waiting for its own copies and runs. */
+  ACTIVE: 1,
+  /** On the queue of a copy, of a pool, or of held requests. */
+  PARKED: 2,
+  /** Issued to the original as it is. */
+  ISSUED: 3,
+} as const;
+
+export class RequestTable {
+  readonly depth: number;
+  readonly op: Uint8Array;
+  /** Free for the host; the engine does not look at it. */
+  readonly flags: Uint32Array;
+  readonly offsetBytes: Float64Array;
+  readonly lengthBytes: Float64Array;
+
+  readonly state: Uint8Array;
+  readonly beginChunk: Int32Array;
+  readonly beginInChunkBytes: Int32Array;
+  readonly endChunk: Int32Array;
+  /** Exclusive, in bytes from the start of `endChunk`. */
+  readonly endInChunkBytes: Int32Array;
+  /** Exclusive, in blocks from the start of `endChunk`. */
+  readonly endBlock: Int32Array;
+  readonly cursorChunk: Int32Array;
+  readonly cursorBlock: Int32Array;
+  readonly pending: Int32Array;
+  /** 0 or a negative errno: what the request will end with. */
+  readonly error: Int32Array;
+  readonly windowUsedBlocks: Int32Array;
+  /** A run kept while its request waits for a copy; -1 if none. */
+  readonly reservedRun: Int32Array;
+
+  constructor(depth: number) {
+    assert(Number.isInteger(depth) && depth > 0, "queue depth must be at least 1");
+    this.depth = depth;
+    this.op = new Uint8Array(depth);
+    this.flags = new Uint32Array(depth);
+    this.offsetBytes = new Float64Array(depth);
+    this.lengthBytes = new Float64Array(depth);
+    this.state = new Uint8Array(depth);
+    this.beginChunk = new Int32Array(depth);
+    this.beginInChunkBytes = new Int32Array(depth);
+    this.endChunk = new Int32Array(depth);
+    this.endInChunkBytes = new Int32Array(depth);
+    this.endBlock = new Int32Array(depth);
+    this.cursorChunk = new Int32Array(depth);
+    this.cursorBlock = new Int32Array(depth);
+    this.pending = new Int32Array(depth);
+    this.error = new Int32Array(depth);
+    this.windowUsedBlocks = new Int32Array(depth);
+    this.reservedRun = new Int32Array(depth).fill(-1);
+  }
+
+  /** True if the request lies within the device, is cut at sectors and not empty. */
+  isValid(tag: number, geometry: Geometry): boolean {
+    const offset = this.offsetBytes[tag];
+    const length = this.lengthBytes[tag];
+    return (
+      offset >= 0 &&
+      length > 0 &&
+      offset + length <= geometry.capacityBytes &&
+      offset % 512 === 0 &&
+      length % 512 === 0
+    );
+  }
+
+  /** Fills begin, end and cursor from offset and length. The request must be valid. */
+  locate(tag: number, geometry: Geometry): void {
+    const offset = this.offsetBytes[tag];
+    const end = offset + this.lengthBytes[tag];
+    const beginChunk = (offset * geometry.chunkBytesInverse) | 0;
+    const endChunk = ((end - 1) * geometry.chunkBytesInverse) | 0;
+    const beginInChunk = (offset - beginChunk * geometry.chunkBytes) | 0;
+    const endInChunk = (end - endChunk * geometry.chunkBytes) | 0;
+    this.beginChunk[tag] = beginChunk;
+    this.beginInChunkBytes[tag] = beginInChunk;
+    this.endChunk[tag] = endChunk;
+    this.endInChunkBytes[tag] = endInChunk;
+    this.endBlock[tag] = (endInChunk + geometry.blockBytes - 1) >> geometry.blockShift;
+    this.cursorChunk[tag] = beginChunk;
+    this.cursorBlock[tag] = beginInChunk >> geometry.blockShift;
+    this.pending[tag] = 0;
+    this.error[tag] = 0;
+    this.windowUsedBlocks[tag] = 0;
+  }
+}

@@ -1,0 +1,76 @@
+// Slots granted to one area and not used yet.
+//
+//     first   [ 40 | 96 |  . |  . ]      a ring of extents: slots 40..44, then 96..103
+//     count   [  5 |  8 |  . |  . ]
+//                ^head
+//
+// Slots are the allocator's numbers, 0 to 2^31 - 2; the engine only hands them out one by one.
+//
+//     asked    a request for more is under way: who needs a slot waits
+//     denied   the last answer was no: who needs a slot and finds none fails at once, until a grant
+import { assert } from "./assert.js";
+import { EngineError } from "./errors.js";
+
+export const NO_FREE_SLOT = -1;
+const SLOT_MAX = 2 ** 31 - 2;
+
+export class SlotPool {
+  freeCount: number = 0;
+  asked: boolean = false;
+  /** Errno (positive) of the last answer if that was a denial, else 0. */
+  deniedErrno: number = 0;
+  private readonly first: Int32Array;
+  private readonly count: Int32Array;
+  private head: number = 0;
+  private used: number = 0;
+
+  constructor(extentsMax: number) {
+    assert(Number.isInteger(extentsMax) && extentsMax > 0, "a slot pool needs room for an extent");
+    this.first = new Int32Array(extentsMax);
+    this.count = new Int32Array(extentsMax);
+  }
+
+  /** A slot, or NO_FREE_SLOT. */
+  take(): number {
+    if (this.used === 0) return NO_FREE_SLOT;
+    const head = this.head;
+    const slot = this.first[head];
+    this.first[head]++;
+    this.count[head]--;
+    this.freeCount--;
+    if (this.count[head] === 0) {
+      this.head = (head + 1) % this.first.length;
+      this.used--;
+    }
+    return slot;
+  }
+
+  /** Adds slots firstSlot..firstSlot+count-1. Throws SLOTS_FULL when too many extents wait. */
+  grant(firstSlot: number, count: number): void {
+    assert(Number.isInteger(firstSlot) && firstSlot >= 0, "slot numbers are 0 to 2^31 - 2");
+    assert(Number.isInteger(count) && count > 0, "a grant has at least one slot");
+    assert(firstSlot + count - 1 <= SLOT_MAX, "slot numbers are 0 to 2^31 - 2");
+    const tail = (this.head + this.used + this.first.length - 1) % this.first.length;
+    if (this.used > 0 && this.first[tail] + this.count[tail] === firstSlot) {
+      this.count[tail] += count;
+    } else {
+      if (this.used === this.first.length) {
+        throw new EngineError("SLOTS_FULL", `${this.used} slot extents wait already: grant fewer`);
+      }
+      const at = (this.head + this.used) % this.first.length;
+      this.first[at] = firstSlot;
+      this.count[at] = count;
+      this.used++;
+    }
+    this.freeCount += count;
+    this.asked = false;
+    this.deniedErrno = 0;
+  }
+
+  /** Notes that the request for more slots was refused. `errno` is positive. */
+  deny(errno: number): void {
+    assert(errno > 0, "a denial needs a positive errno");
+    this.asked = false;
+    this.deniedErrno = errno;
+  }
+}

@@ -1,0 +1,76 @@
+// Counters of one tracker, in one Float64Array so that counting beyond 2^31 allocates nothing.
+
+export const Stat = {
+  FRONT_READS: 0,
+  FRONT_WRITES: 1,
+  FRONT_FLUSHES: 2,
+  FRONT_DISCARDS: 3,
+  COPIES: 4,
+  COPIED_BYTES: 5,
+  COPY_RETRIES: 6,
+  WAITS: 7,
+  LOST_BLOCKS: 8,
+  IMAGE_READS: 9,
+  IMAGE_WRITES: 10,
+  IMAGE_DISCARDS: 11,
+  IMAGE_RUNS: 12,
+  REREAD_RUNS: 13,
+  SLOTS_TAKEN: 14,
+  SLOTS_FREED: 15,
+  HELD: 16,
+} as const;
+
+const STAT_COUNT = 17;
+
+export interface EngineCounters {
+  /** Requests on the front. `frontDiscards` counts write-zeroes too. */
+  frontReads: number;
+  frontWrites: number;
+  frontFlushes: number;
+  frontDiscards: number;
+  /** Runs of old data that were copied, their bytes, and single blocks tried again. */
+  copies: number;
+  copiedBytes: number;
+  copyRetries: number;
+  /** Times that a request was parked: on another's copy, on a pool, on slots. */
+  waits: number;
+  lostBlocks: number;
+  imageReads: number;
+  imageWrites: number;
+  imageDiscards: number;
+  /** Parts that image requests were split into, and parts read again from their slot. */
+  imageRuns: number;
+  rereadRuns: number;
+  slotsTaken: number;
+  slotsFreed: number;
+  /** Front requests that a hold kept back. */
+  held: number;
+}
+
+export class EngineStats {
+  readonly values: Float64Array = new Float64Array(STAT_COUNT);
+
+  /** The counters by name; a copy. Cold. */
+  snapshot(): EngineCounters {
+    const of = this.values;
+    return {
+      frontReads: of[Stat.FRONT_READS],
+      frontWrites: of[Stat.FRONT_WRITES],
+      frontFlushes: of[Stat.FRONT_FLUSHES],
+      frontDiscards: of[Stat.FRONT_DISCARDS],
+      copies: of[Stat.COPIES],
+      copiedBytes: of[Stat.COPIED_BYTES],
+      copyRetries: of[Stat.COPY_RETRIES],
+      waits: of[Stat.WAITS],
+      lostBlocks: of[Stat.LOST_BLOCKS],
+      imageReads: of[Stat.IMAGE_READS],
+      imageWrites: of[Stat.IMAGE_WRITES],
+      imageDiscards: of[Stat.IMAGE_DISCARDS],
+      imageRuns: of[Stat.IMAGE_RUNS],
+      rereadRuns: of[Stat.REREAD_RUNS],
+      slotsTaken: of[Stat.SLOTS_TAKEN],
+      slotsFreed: of[Stat.SLOTS_FREED],
+      held: of[Stat.HELD],
+    };
+  }
+}

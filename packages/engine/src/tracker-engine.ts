@@ -1,0 +1,265 @@
+// One tracked device: its front, its image, its CBT map, and its area while it is in a snapshot.
+//
+//     host                                 engine                                  host
+//     submitFront  --------------------->  +-----------+ --- submitOriginal -->    onOriginalDone
+//     submitImage  --------------------->  | state     | --- submitCopy ------>    onCopyDone
+//     hold, switchAndRelease, release -->  | machines  | --- submitRun ------->    onRunDone
+//     attachArea, dropArea ------------->  +-----------+ --- requestSlots ---->    area.grantSlots
+//                                                |
+//                                                +--> completeFront, completeImage, onDrained, ...
+//
+// The engine belongs to one thread, never waits, and does no I/O. An event changes state and puts
+// who may go on into the queue `ready`; settle() then lets them go on, one after the other, so events
+// do not nest however long the chain of waiters is. Nothing is allocated per request.
+//
+//     area    NONE --attachArea--> PREPARED --switchAndRelease--> ACTIVE
+//               ^                      |                             |
+//               +---- onAreaClosed --- CLOSING <------ dropArea -----+
+import { assert } from "./assert.js";
+import { CopyPath } from "./copy-path.js";
+import type { CopyTable } from "./copy-table.js";
+import { AreaPhase, EngineCore, type EngineOptions, Serving } from "./core.js";
+import type { DiffArea, SlotListener } from "./diff-area.js";
+import { AreaState } from "./diff-area-map.js";
+import { EngineError } from "./errors.js";
+import { FrontPath } from "./front-path.js";
+import { Geometry, type TrackerGeometry } from "./geometry.js";
+import { ImagePath } from "./image-path.js";
+import type { EngineIo } from "./io.js";
+import { NONE, type RequestQueue } from "./request-queue.js";
+import { RequestState, type RequestTable } from "./request-table.js";
+import type { RunTable } from "./run-table.js";
+import type { EngineStats } from "./stats.js";
+
+export class TrackerEngine implements SlotListener {
+  readonly geometry: Geometry;
+  /** Requests of the front and of the image: fill in a tag's columns, then submit the tag. */
+  readonly front: RequestTable;
+  readonly image: RequestTable;
+  readonly copies: CopyTable;
+  readonly runs: RunTable;
+  readonly stats: EngineStats;
+  private readonly core: EngineCore;
+  private readonly copyPath: CopyPath;
+  private readonly frontPath: FrontPath;
+  private readonly imagePath: ImagePath;
+  private settling: boolean = false;
+
+  constructor(geometry: TrackerGeometry, io: EngineIo, options: EngineOptions) {
+    this.geometry = new Geometry(geometry);
+    if (options.cbt.capacityBytes !== this.geometry.capacityBytes) {
+      throw new EngineError("MAP_GEOMETRY", "the CBT map is of a device of another size");
+    }
+    if (options.copyWindowBytes < this.geometry.blockBytes) {
+      throw new EngineError("BAD_GEOMETRY", "the copy window is smaller than a block");
+    }
+    this.core = new EngineCore(this.geometry, io, options);
+    this.front = this.core.front;
+    this.image = this.core.image;
+    this.copies = this.core.copies;
+    this.runs = this.core.runs;
+    this.stats = this.core.stats;
+    this.copyPath = new CopyPath(this.core);
+    this.frontPath = new FrontPath(this.core, this.copyPath);
+    this.imagePath = new ImagePath(this.core, this.copyPath);
+  }
+
+  /** Bytes of the copy window that each image tag needs. */
+  get imageCopyWindowBytes(): number {
+    return 2 * this.geometry.blockBytes;
+  }
+
+  /** Writes issued to the original and not answered yet. */
+  get inflightWrites(): number {
+    return this.core.inflightWrites;
+  }
+
+  /** The attached area, also while it closes; null if there is none. */
+  get area(): DiffArea | null {
+    return this.core.area;
+  }
+
+  /** True between hold() and release() or switchAndRelease(). */
+  get isHolding(): boolean {
+    return this.core.holding;
+  }
+
+  /** A new request of the front; op, offset and length are in `front`. */
+  submitFront(tag: number): void {
+    this.frontPath.submit(tag);
+  }
+
+  /** A new request of the image; op, offset and length are in `image`. */
+  submitImage(tag: number): void {
+    this.imagePath.submit(tag);
+    this.settle();
+  }
+
+  /** Answer to submitOriginal: bytes or 0, or -errno. */
+  onOriginalDone(tag: number, result: number): void {
+    this.frontPath.onOriginalDone(tag, result);
+  }
+
+  /** Answer to submitCopy: >= 0, or -errno. `fault` (CopyFault) is for the host's own records. */
+  onCopyDone(copyId: number, result: number, _fault: number): void {
+    this.copyPath.onDone(copyId, result);
+    this.settle();
+  }
+
+  /** Answer to submitRun: exactly `runs.lengthBytes[runId]`, or -errno. */
+  onRunDone(runId: number, result: number): void {
+    this.imagePath.onRunDone(runId, result);
+    this.settle();
+  }
+
+  /** Slots were granted or denied; called by the area. */
+  onSlotsAnswered(): void {
+    this.wakeAll(this.core.slotWaiters);
+    this.settle();
+  }
+
+  /**
+   * Keeps back writes to the original from now on; reads and flushes go on. Calls onDrained, perhaps
+   * from inside, once none is in flight.
+   */
+  hold(): void {
+    if (this.core.holding) throw new EngineError("BAD_STATE", "writes are held already");
+    this.core.holding = true;
+    this.core.drainedTold = false;
+    this.frontPath.tellDrained();
+  }
+
+  /** Attaches a prepared area; nothing is copied before switchAndRelease(). */
+  attachArea(area: DiffArea): void {
+    this.adopt(area, AreaState.PREPARED);
+    this.core.phase = AreaPhase.PREPARED;
+    this.core.askForSlots();
+  }
+
+  /** Goes on with an area that was active when the last process ended. Before any request. */
+  resumeArea(area: DiffArea): void {
+    this.adopt(area, AreaState.ACTIVE);
+    this.core.phase = AreaPhase.ACTIVE;
+    this.core.askForSlots();
+  }
+
+  /**
+   * The take: what is on the original now is the image. Only while held and drained. The CBT numbers
+   * switch, copying begins, and the writes that were kept back go on.
+   */
+  switchAndRelease(): void {
+    const { core } = this;
+    if (!core.holding || core.inflightWrites > 0 || core.phase !== AreaPhase.PREPARED) {
+      throw new EngineError(
+        "BAD_STATE",
+        "take needs an attached area, and writes held and drained",
+      );
+    }
+    core.activeMap().state = AreaState.ACTIVE;
+    core.phase = AreaPhase.ACTIVE;
+    core.cbt.switch();
+    this.release();
+  }
+
+  /** Ends a hold without a take: the writes that were kept back go on. */
+  release(): void {
+    const { core } = this;
+    if (!core.holding) throw new EngineError("BAD_STATE", "no writes are held");
+    core.holding = false;
+    // From their beginning: marks and copies of before the take do not count after it.
+    let tag = core.held.pop();
+    while (tag !== NONE) {
+      this.frontPath.start(tag);
+      tag = core.held.pop();
+    }
+    this.settle();
+  }
+
+  /**
+   * Ends the snapshot of this device. Front requests go on without copies, image requests end with
+   * -EIO. Calls onAreaClosed, perhaps from inside, once nothing in flight needs the area.
+   */
+  dropArea(): void {
+    const { core } = this;
+    if (core.area === null || core.phase === AreaPhase.CLOSING) {
+      throw new EngineError("BAD_STATE", "there is no area to drop, or it is being dropped");
+    }
+    core.activeMap().state = AreaState.DROPPED;
+    core.phase = AreaPhase.CLOSING;
+    this.wakeAll(core.copyWaiters);
+    this.wakeAll(core.runWaiters);
+    this.wakeAll(core.slotWaiters);
+    for (let copy = 0; copy < core.copies.size; copy++) core.wakeWaiters(copy);
+    this.settle();
+  }
+
+  /**
+   * Marks a range as changed, in the CBT map that can be read now and in the next. Cold. Throws RANGE.
+   */
+  markDirty(offsetBytes: number, lengthBytes: number): void {
+    this.core.cbt.markRange(offsetBytes, lengthBytes);
+  }
+
+  private adopt(area: DiffArea, state: number): void {
+    const { core } = this;
+    if (core.area !== null) throw new EngineError("BAD_STATE", "an area is attached already");
+    if (!area.map.geometry.equals(this.geometry)) {
+      throw new EngineError("MAP_GEOMETRY", "the area's map is of another device");
+    }
+    if (area.map.state !== state) {
+      throw new EngineError("BAD_STATE", `area in state ${area.map.state}, expected ${state}`);
+    }
+    core.area = area;
+    area.listener = this;
+  }
+
+  private wakeAll(queue: RequestQueue): void {
+    this.core.ready.takeAll(queue);
+  }
+
+  /** Lets everybody go on who can. */
+  private settle(): void {
+    const { core } = this;
+    if (this.settling) return;
+    this.settling = true;
+    for (;;) {
+      let id = core.ready.pop();
+      if (id === NONE && core.copies.freeCount > 0) {
+        id = core.copyWaiters.pop();
+        if (id !== NONE) core.serving = Serving.COPY_WAITER;
+      }
+      if (id === NONE && core.runs.freeCount > 0) {
+        id = core.runWaiters.pop();
+        if (id !== NONE) core.serving = Serving.RUN_WAITER;
+      }
+      if (id === NONE) break;
+      this.advance(id);
+      core.serving = Serving.NOBODY;
+    }
+    this.settling = false;
+    if (core.phase === AreaPhase.CLOSING) this.close();
+  }
+
+  private advance(id: number): void {
+    const { front, image } = this.core;
+    if (id < front.depth) {
+      assert(front.pending[id] === 0, "front request woken with copies in flight");
+      front.state[id] = RequestState.ACTIVE;
+      this.frontPath.advance(id);
+    } else {
+      const tag = id - front.depth;
+      assert(image.pending[tag] === 0, "image request woken with something in flight");
+      image.state[tag] = RequestState.ACTIVE;
+      this.imagePath.advance(tag);
+    }
+  }
+
+  private close(): void {
+    const { core } = this;
+    if (core.copies.usedCount > 0 || core.runs.usedCount > 0) return;
+    core.area!.listener = null;
+    core.area = null;
+    core.phase = AreaPhase.NONE;
+    core.io.onAreaClosed();
+  }
+}
