@@ -1,0 +1,283 @@
+import { assert, checkInteger, DiffStorageError } from "./errors.js";
+import type { DiffStorageEvent } from "./events.js";
+import { Growth } from "./growth.js";
+import { LowSpaceWatch } from "./low-space.js";
+import { Puncher } from "./punch.js";
+import { DecayingRate } from "./rate.js";
+import {
+  checkSlotBytes,
+  DEFAULT_SLOT_BYTES,
+  EXTENT_SLOTS_MAX,
+  type Extent,
+  limitSlots,
+  STORES_MAX,
+  slotIndex,
+  slotStore,
+} from "./slot.js";
+import { StoreSpace } from "./space.js";
+import type { DiffStorageStats } from "./stats.js";
+import type { Store } from "./store.js";
+import { type Clock, systemClock } from "./system.js";
+import { ExtentWaiters } from "./waiters.js";
+
+/** Growth portion unless told otherwise, in bytes: the module's `diff_storage_minimum`. */
+export const DEFAULT_PORTION_BYTES: number = 2 ** 30;
+/** Time limit of a growth unless told otherwise, in milliseconds. */
+export const DEFAULT_GROWTH_TIMEOUT_MS = 10_000;
+/** An extent takes at most this part of what is ready, so that several devices find something. */
+const SHARE_DIVISOR = 8;
+
+/** Settings of an allocator; all may be left out. */
+export interface SlotAllocatorOptions {
+  /** Size of a slot: a power of two from 4 KiB to 64 MiB. */
+  readonly slotBytes?: number;
+  /** Bound of the space of all stores together, at least one slot. Default: none. */
+  readonly limitBytes?: number;
+  /** Bytes by which the storage grows; growth starts when half of it, or less, is ready. */
+  readonly portionBytes?: number;
+  /** Longest time that someone who needs slots is told "wait", 1 ms to 1 h. */
+  readonly growthTimeoutMs?: number;
+  readonly clock?: Clock;
+  /** Receives the events; must not throw. */
+  readonly onEvent?: (event: DiffStorageEvent) => void;
+}
+
+/**
+ * Hands out slots of several stores and keeps enough of them ready.
+ *
+ * All calls belong to one thread. Nothing here waits for I/O: growth and punching run beside, and who
+ * was told "wait" is told of every change.
+ */
+export class SlotAllocator {
+  readonly slotBytes: number;
+  #spaces: StoreSpace[];
+  #growth: Growth;
+  #puncher: Puncher;
+  #lowSpace: LowSpaceWatch;
+  #waiters: ExtentWaiters;
+  #rate: DecayingRate;
+  #clock: Clock;
+  #limitSlots: number;
+  #targetSlots: number;
+  #listeners = new Set<() => void>();
+  #notifying = false;
+  #started = false;
+  #stopped = false;
+
+  /**
+   * `stores` in the order in which they are to be filled, 1 to 8 of them.
+   * Throws STORE_COUNT_INVALID, LIMIT_INVALID or ARGUMENT_INVALID.
+   */
+  constructor(stores: readonly Store[], options: SlotAllocatorOptions = {}) {
+    checkStoreCount(stores.length);
+    this.slotBytes = options.slotBytes ?? DEFAULT_SLOT_BYTES;
+    checkSlotBytes(this.slotBytes);
+    const portionBytes = options.portionBytes ?? DEFAULT_PORTION_BYTES;
+    checkInteger("portionBytes", portionBytes, this.slotBytes, Number.MAX_SAFE_INTEGER);
+    const timeoutMs = options.growthTimeoutMs ?? DEFAULT_GROWTH_TIMEOUT_MS;
+    checkInteger("growthTimeoutMs", timeoutMs, 1, 3_600_000);
+    this.#spaces = stores.map((store, index) => {
+      const own = limitSlots(store.limitBytes, this.slotBytes);
+      return new StoreSpace(store, index, this.slotBytes, own);
+    });
+    const ownLimits = stores.reduce(
+      (sum, store) => sum + limitSlots(store.limitBytes, this.slotBytes),
+      0,
+    );
+    this.#limitSlots = Math.min(limitSlots(options.limitBytes, this.slotBytes), ownLimits);
+    const portionSlots = Math.floor(portionBytes / this.slotBytes);
+    this.#targetSlots = Math.min(portionSlots, this.#limitSlots);
+    const lowWaterSlots = Math.floor(this.#targetSlots / 2);
+    this.#clock = options.clock ?? systemClock;
+    const emit = options.onEvent ?? (() => undefined);
+    const changed = (): void => this.#changed();
+    const shared = { spaces: this.#spaces, clock: this.#clock, emit, changed };
+    const limit = this.#limitSlots;
+    this.#growth = new Growth({
+      ...shared,
+      portionSlots,
+      lowWaterSlots,
+      limitSlots: limit,
+      timeoutMs,
+    });
+    this.#puncher = new Puncher({ ...shared, keepReadySlots: this.#targetSlots });
+    this.#lowSpace = new LowSpaceWatch(this.slotBytes, portionSlots, lowWaterSlots, emit);
+    this.#waiters = new ExtentWaiters((maxSlots) => this.#allocate(maxSlots));
+    this.#rate = new DecayingRate(this.#clock.nowMs());
+  }
+
+  /**
+   * Marks slots that the maps of an earlier process name as used; all others are free.
+   * To be called before `start`. Throws SLOT_INVALID for a slot outside the stores or named twice.
+   */
+  reserveForRecovery(usedSlots: Iterable<number>): void {
+    assert(!this.#started, "slots are reserved before the start");
+    for (const slot of usedSlots) {
+      const space = Number.isInteger(slot) && slot >= 0 ? this.#spaces[slotStore(slot)] : undefined;
+      if (space === undefined) {
+        throw new DiffStorageError("SLOT_INVALID", `slot ${slot} lies in no store`);
+      }
+      space.reserve(slotIndex(slot));
+    }
+  }
+
+  /**
+   * Makes the first portion ready. With `required` it rejects with STORE_FULL, or the store's own
+   * failure, when that cannot be had; without, growth goes on trying in the background.
+   */
+  async start(required: boolean): Promise<void> {
+    assert(!this.#started, "started once");
+    this.#started = true;
+    const filled = this.#growth.fill(this.#targetSlots);
+    if (required) await filled;
+    else await filled.catch(() => undefined); // An event has told it, and it is tried again.
+    this.#check();
+  }
+
+  /**
+   * Takes up to `maxSlots` (1 to 2^28; 16 at most are given) consecutive slots, fewer when little is
+   * ready. "wait": growth is pending, ask again after a change. "full": nothing will come soon.
+   */
+  allocateExtent(maxSlots: number): Extent | "wait" | "full" {
+    checkInteger("maxSlots", maxSlots, 1, 2 ** 28);
+    // Slots that became ready belong to those who queue for them first.
+    if (this.#waiters.count > 0) return this.#stopped ? "full" : "wait";
+    return this.#allocate(maxSlots);
+  }
+
+  /**
+   * Like `allocateExtent`, but resolves instead of answering "wait": with an extent, or with "full"
+   * after the growth time limit at the latest. First come, first served. An aborted signal resolves
+   * with "full" and takes nothing.
+   */
+  allocateExtentWhenReady(maxSlots: number, signal?: AbortSignal): Promise<Extent | "full"> {
+    const now = this.allocateExtent(maxSlots);
+    if (now !== "wait") return Promise.resolve(now);
+    return this.#waiters.add(maxSlots, signal);
+  }
+
+  /**
+   * Takes slots back. Their content is lost.
+   * Throws SLOT_INVALID, changing nothing, when one of them is not in use.
+   */
+  free(firstSlot: number, count: number): void {
+    checkInteger("firstSlot", firstSlot, 0, 2 ** 31 - 1);
+    checkInteger("count", count, 1, 2 ** 28 - slotIndex(firstSlot));
+    const space = this.#spaces[slotStore(firstSlot)];
+    if (space === undefined) {
+      throw new DiffStorageError("SLOT_INVALID", `slot ${firstSlot} lies in no store`);
+    }
+    space.release(slotIndex(firstSlot), count);
+    if (this.#stopped) return;
+    this.#check();
+    this.#puncher.check();
+    this.#changed();
+  }
+
+  /**
+   * Calls `listener` after each change that may turn "wait" into another answer. The result
+   * unsubscribes.
+   */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** Sizes, use and forecast at this moment. */
+  stats(): DiffStorageStats {
+    const bytes = (slots: number): number => slots * this.slotBytes;
+    const readySlots = this.#growth.readySlots;
+    const usedSlots = this.#spaces.reduce((sum, space) => sum + space.usedSlots, 0);
+    const roomSlots = this.#growth.likelyRoomSlots;
+    const perSecond = this.#rate.perSecond(this.#clock.nowMs());
+    const secondsToFull = (readySlots + roomSlots) / perSecond;
+    return {
+      slotBytes: this.slotBytes,
+      capacityBytes: bytes(this.#growth.committedSlots),
+      allocatedBytes: bytes(usedSlots),
+      freeBytes: bytes(readySlots),
+      limitBytes: Number.isFinite(this.#limitSlots) ? bytes(this.#limitSlots) : undefined,
+      fillBytesPerSecond: bytes(perSecond),
+      secondsToFull: Number.isFinite(secondsToFull) ? secondsToFull : undefined,
+      lowSpace: this.#lowSpace.isLow(this.#view()),
+      waiting: this.#waiters.count,
+      stores: this.#spaces.map((space, index) => ({
+        kind: space.store.kind,
+        path: space.store.path,
+        directIo: space.store.directIo,
+        capacityBytes: bytes(space.committedSlots),
+        allocatedBytes: bytes(space.usedSlots),
+        freeBytes: bytes(space.readySlots),
+        holeBytes: bytes(space.holeSlots),
+        limitBytes: Number.isFinite(space.store.limitBytes) ? space.store.limitBytes : undefined,
+        availableBytes: this.#growth.availableBytes(index),
+        growing: space.growing,
+        lastError: this.#growth.lastError(index),
+      })),
+    };
+  }
+
+  /** Ends growth and punching and answers all who wait with "full". Slots can still be freed. */
+  stop(): void {
+    this.#stopped = true;
+    this.#growth.stop();
+    this.#puncher.stop();
+    this.#changed();
+  }
+
+  /** Resolves when no growth and no punch is in flight. */
+  async idle(): Promise<void> {
+    await Promise.all([this.#growth.idle(), this.#puncher.idle()]);
+  }
+
+  #allocate(maxSlots: number): Extent | "wait" | "full" {
+    if (this.#stopped) return "full";
+    const share = Math.floor(this.#growth.readySlots / SHARE_DIVISOR);
+    const wanted = Math.max(1, Math.min(maxSlots, EXTENT_SLOTS_MAX, share));
+    for (const space of this.#spaces) {
+      const extent = space.take(wanted);
+      if (extent === undefined) continue;
+      this.#rate.note(extent.count, this.#clock.nowMs());
+      this.#check();
+      return extent;
+    }
+    return this.#growth.answer();
+  }
+
+  #check(): void {
+    this.#growth.check();
+    this.#lowSpace.check(this.#view());
+  }
+
+  #view(): Parameters<LowSpaceWatch["check"]>[0] {
+    const growth = this.#growth;
+    const { readySlots, committedSlots, roomSlots, growing, failing } = growth;
+    return {
+      readySlots,
+      committedSlots,
+      roomSlots,
+      growing,
+      failing,
+      limitSlots: this.#limitSlots,
+    };
+  }
+
+  /** Tells who waits, once per turn of the event loop and never from within a caller's call. */
+  #changed(): void {
+    if (this.#notifying) return;
+    this.#notifying = true;
+    queueMicrotask(() => {
+      this.#notifying = false;
+      if (!this.#stopped) this.#lowSpace.check(this.#view());
+      this.#waiters.serve();
+      for (const listener of [...this.#listeners]) listener();
+    });
+  }
+}
+
+/** Throws STORE_COUNT_INVALID unless 1 to 8 stores are given. */
+export function checkStoreCount(count: number): void {
+  if (count >= 1 && count <= STORES_MAX) return;
+  const text = `a diff storage has 1 to ${STORES_MAX} stores, not ${count}`;
+  throw new DiffStorageError("STORE_COUNT_INVALID", text);
+}

@@ -1,0 +1,112 @@
+import { constants } from "node:os";
+
+/** Every failure this package reports, with the errno the kernel module has for it. */
+const ERRNO_OF_CODE = {
+  /** The store's path does not exist. */
+  STORE_NOT_FOUND: "ENOENT",
+  /** The path is neither a regular file, a directory nor a block device. */
+  STORE_KIND_UNSUPPORTED: "EINVAL",
+  /** The file is larger than the limit already. */
+  STORE_TOO_LARGE: "ENOSPC",
+  /** The block device cannot hold one slot. */
+  STORE_TOO_SMALL: "ENOSPC",
+  /** The store's file system has no room for the first portion. */
+  STORE_FULL: "ENOSPC",
+  /** Someone else holds the block device or the lock of the file. */
+  STORE_BUSY: "EBUSY",
+  /** The file system or device is read-only. */
+  STORE_READ_ONLY: "EROFS",
+  /** The process may not open the path. */
+  STORE_PERMISSION: "EACCES",
+  /** The file system cannot preallocate, so the file could never grow safely. */
+  STORE_NOT_GROWABLE: "EOPNOTSUPP",
+  /** Any other failure of the store. */
+  STORE_IO: "EIO",
+  /** The store lies on a device that is a member of the same snapshot. */
+  STORE_ON_MEMBER: "EINVAL",
+  /** It cannot be found out which devices the store lies on. */
+  STORE_STACK_UNKNOWN: "EINVAL",
+  /** No store, or more stores than a slot number can tell apart. */
+  STORE_COUNT_INVALID: "EINVAL",
+  /** The limit is not a whole number of bytes of at least one slot. */
+  LIMIT_INVALID: "EINVAL",
+  /** A memory store without a limit could take all memory. */
+  LIMIT_REQUIRED: "EINVAL",
+  /** Another option or argument is outside its documented range. */
+  ARGUMENT_INVALID: "EINVAL",
+  /** A slot was freed or reserved that is not in the state this needs. */
+  SLOT_INVALID: "EINVAL",
+  /** The storage is closed. */
+  STORAGE_CLOSED: "ESRCH",
+} as const;
+
+/** Stable name of a failure. */
+export type DiffStorageErrorCode = keyof typeof ERRNO_OF_CODE;
+
+/** All codes, for tables of exit statuses and documentation. */
+export const DIFF_STORAGE_ERROR_CODES: readonly DiffStorageErrorCode[] = Object.keys(
+  ERRNO_OF_CODE,
+) as DiffStorageErrorCode[];
+
+/** What an error is about, besides its code and text. */
+export interface DiffStorageErrorDetail {
+  readonly path?: string;
+  readonly cause?: unknown;
+  /** Bytes the operation needed. */
+  readonly neededBytes?: number;
+  /** Bytes that were available. */
+  readonly availableBytes?: number;
+}
+
+/** The only error class this package throws. The message says what happened and what to do. */
+export class DiffStorageError extends Error {
+  readonly code: DiffStorageErrorCode;
+  /** Name of the errno, such as "ENOSPC". */
+  readonly errnoName: string;
+  /** Positive errno number. */
+  readonly errno: number;
+  /** The store's path, where one store is concerned. */
+  readonly path: string | undefined;
+  readonly neededBytes: number | undefined;
+  readonly availableBytes: number | undefined;
+
+  constructor(code: DiffStorageErrorCode, message: string, detail: DiffStorageErrorDetail = {}) {
+    super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
+    this.name = "DiffStorageError";
+    this.code = code;
+    this.errnoName = ERRNO_OF_CODE[code];
+    this.errno = constants.errno[ERRNO_OF_CODE[code]];
+    this.path = detail.path;
+    this.neededBytes = detail.neededBytes;
+    this.availableBytes = detail.availableBytes;
+  }
+}
+
+/** Name of the errno an unknown error carries, such as "ENOSPC"; "EIO" when it carries none. */
+export function errnoNameOf(error: unknown): string {
+  const code = (error as { code?: unknown } | null)?.code;
+  if (typeof code === "string" && code in constants.errno) return code;
+  const number = (error as { errno?: unknown } | null)?.errno;
+  if (typeof number === "number") {
+    const found = Object.entries(constants.errno).find(([, value]) => value === Math.abs(number));
+    if (found !== undefined) return found[0];
+  }
+  return "EIO";
+}
+
+/** Text of an unknown error. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Throws unless `condition` holds: a bug of this package, never a caller's mistake. */
+export function assert(condition: boolean, what: string): asserts condition {
+  if (!condition) throw new Error(`diff-storage: assertion failed: ${what}`);
+}
+
+/** Throws ARGUMENT_INVALID unless `value` is an integer in [`min`, `max`]. */
+export function checkInteger(name: string, value: number, min: number, max: number): void {
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return;
+  const text = `${name} must be an integer from ${min} to ${max}, not ${value}`;
+  throw new DiffStorageError("ARGUMENT_INVALID", text);
+}

@@ -1,0 +1,108 @@
+import { close as closeFd, fstat, ftruncate, type Stats } from "node:fs";
+import { type FileHandle, statfs, unlink } from "node:fs/promises";
+import { promisify } from "node:util";
+import { assert } from "./errors.js";
+import { type DeviceNumber, deviceNumber, type Store, type StoreKind } from "./store.js";
+import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
+
+const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;
+const truncateFd = promisify(ftruncate) as (fd: number, lengthBytes: number) => Promise<void>;
+const closeDescriptor = promisify(closeFd);
+
+/** What a store is made from. */
+export interface FileStoreParts {
+  /** What node opened, or the bare descriptor of a file in memory. Closed by the store. */
+  readonly handle: FileHandle | number;
+  readonly directIo: boolean;
+  readonly alignmentBytes: number;
+  readonly kind: StoreKind;
+  readonly path: string;
+  /** File to remove on close. */
+  readonly removePath: string | undefined;
+  readonly system: StoreSystem;
+  readonly limitBytes: number;
+}
+
+/** The store behind every kind: a descriptor, and what its kind can do with space. */
+export class FileStore implements Store {
+  readonly kind: StoreKind;
+  readonly path: string;
+  readonly fd: number;
+  readonly directIo: boolean;
+  readonly alignmentBytes: number;
+  readonly limitBytes: number;
+  readonly growable: boolean;
+  readonly punchable: boolean;
+  device: DeviceNumber = { major: 0, minor: 0 };
+  openedBytes = 0;
+  #handle: FileHandle | number;
+  #removePath: string | undefined;
+  #system: StoreSystem;
+  #closed = false;
+
+  constructor(parts: FileStoreParts) {
+    this.kind = parts.kind;
+    this.path = parts.path;
+    this.fd = typeof parts.handle === "number" ? parts.handle : parts.handle.fd;
+    this.directIo = parts.directIo;
+    this.alignmentBytes = parts.alignmentBytes;
+    this.limitBytes = parts.limitBytes;
+    this.growable = parts.kind !== "block";
+    this.punchable = parts.kind !== "block";
+    this.#handle = parts.handle;
+    this.#removePath = parts.removePath;
+    this.#system = parts.system;
+  }
+
+  /** Whether others can open the same file or device by a name. */
+  get named(): boolean {
+    return this.kind === "file" || this.kind === "block" || this.#removePath !== undefined;
+  }
+
+  /** Reads size and device from the descriptor. */
+  async inspect(): Promise<Stats> {
+    const stats = await fstatFd(this.fd);
+    this.device = deviceNumber(stats.isBlockDevice() ? stats.rdev : stats.dev);
+    if (stats.isFile()) this.openedBytes = stats.size;
+    return stats;
+  }
+
+  /** Sets what `inspect` cannot see: the size of a block device in bytes. */
+  setDeviceSize(bytes: number): void {
+    assert(this.kind === "block", "only devices have a device size");
+    this.openedBytes = bytes;
+  }
+
+  async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
+    if (this.kind === "block") return;
+    await this.#system.fallocate(this.fd, 0, offsetBytes, lengthBytes);
+  }
+
+  async trim(endBytes: number): Promise<void> {
+    if (this.kind === "block") return;
+    await truncateFd(this.fd, Math.max(endBytes, this.openedBytes));
+  }
+
+  async punch(offsetBytes: number, lengthBytes: number): Promise<void> {
+    assert(this.punchable, "devices are not punched");
+    const mode = FALLOCATE_KEEP_SIZE | FALLOCATE_PUNCH_HOLE;
+    await this.#system.fallocate(this.fd, mode, offsetBytes, lengthBytes);
+  }
+
+  async availableBytes(): Promise<number | undefined> {
+    if (this.kind === "block" || this.kind === "memory") return undefined;
+    const info = await statfs(this.path);
+    // A file system that counts nothing (0 blocks in all) says nothing about free ones either.
+    return info.blocks === 0 ? undefined : info.bavail * info.bsize;
+  }
+
+  async close(keepNamedFile: boolean): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#removePath !== undefined && !keepNamedFile) {
+      await unlink(this.#removePath).catch(() => undefined);
+    }
+    if (typeof this.#handle === "number") await closeDescriptor(this.#handle);
+    else await this.#handle.close();
+  }
+}

@@ -1,0 +1,337 @@
+import { DiffStorageError, errnoNameOf, messageOf } from "./errors.js";
+import type { DiffStorageEvent } from "./events.js";
+import { EXTENT_SLOTS_MAX } from "./slot.js";
+import type { StoreSpace } from "./space.js";
+import type { Clock } from "./system.js";
+
+/** Pause after the first failure of a store's growth; doubles with each further one. */
+const BACKOFF_FIRST_MS = 100;
+/** Longest pause between attempts. */
+const BACKOFF_LAST_MS = 30_000;
+
+/** What growth works with. Slots are the unit throughout. */
+export interface GrowthParts {
+  readonly spaces: readonly StoreSpace[];
+  readonly clock: Clock;
+  /** Slots added at a time. */
+  readonly portionSlots: number;
+  /** Growth starts when this many slots, or fewer, are ready. */
+  readonly lowWaterSlots: number;
+  /** Bound of the committed slots of all stores together; Infinity for none. */
+  readonly limitSlots: number;
+  /** After this time without success those who need slots are told "full". */
+  readonly timeoutMs: number;
+  readonly emit: (event: DiffStorageEvent) => void;
+  /** Slots became ready, or the answer to who waits for them changed. */
+  readonly changed: () => void;
+}
+
+/** One store's record as a grower. */
+interface Attempts {
+  readonly space: StoreSpace;
+  /** Start of the attempt in flight. */
+  startedMs: number | undefined;
+  /** Failures in a row. */
+  failures: number;
+  /** No attempt before this time. */
+  notBeforeMs: number;
+  /** Slots to ask for next; halved by failures, so that the rest of a nearly full disk is used. */
+  stepSlots: number;
+  lastError: unknown;
+  /** What the file system could still give after the last attempt; undefined while not known. */
+  availableBytes: number | undefined;
+}
+
+/**
+ * Keeps slots ready ahead of need.
+ *
+ * Stores grow in their order, one portion at a time, and the allocator never waits for them. A store
+ * that fails is left alone for a growing pause while the next one is tried; one whose attempt hangs
+ * is passed over after the time limit.
+ */
+export class Growth {
+  #parts: GrowthParts;
+  #stores: Attempts[];
+  #inFlight = new Set<Promise<unknown>>();
+  /** Since when slots are wanted and none came; undefined while enough is ready. */
+  #wantedSinceMs: number | undefined;
+  #late = false;
+  #stopped = false;
+  #cancelTimer: (() => void) | undefined;
+
+  constructor(parts: GrowthParts) {
+    this.#parts = parts;
+    this.#stores = parts.spaces.map((space) => ({
+      space,
+      startedMs: undefined,
+      failures: 0,
+      notBeforeMs: Number.NEGATIVE_INFINITY,
+      stepSlots: parts.portionSlots,
+      lastError: undefined,
+      availableBytes: undefined,
+    }));
+  }
+
+  get readySlots(): number {
+    return this.#parts.spaces.reduce((sum, space) => sum + space.readySlots, 0);
+  }
+
+  get committedSlots(): number {
+    return this.#parts.spaces.reduce((sum, space) => sum + space.committedSlots, 0);
+  }
+
+  /** Slots that the stores and limits still allow; says nothing about what their disks hold. */
+  get roomSlots(): number {
+    const room = this.#limitRoom();
+    const stores = this.#parts.spaces.reduce((sum, space) => sum + space.roomSlots(room), 0);
+    return Math.min(room, stores);
+  }
+
+  /** Like `roomSlots`, but not beyond what the stores' disks held at the last growth. */
+  get likelyRoomSlots(): number {
+    const room = this.#limitRoom();
+    const stores = this.#stores.reduce((sum, { space, availableBytes }) => {
+      // A file that existed may have space behind its holes already.
+      const available =
+        Math.floor((availableBytes ?? Infinity) / space.slotBytes) + space.holeSlots;
+      return sum + Math.min(space.roomSlots(room), available);
+    }, 0);
+    return Math.min(room, stores);
+  }
+
+  get growing(): boolean {
+    return this.#stores.some((store) => store.startedMs !== undefined);
+  }
+
+  /** Every store that could grow failed in its last attempt, and at least one is in that state. */
+  get failing(): boolean {
+    const able = this.#stores.filter((store) => this.#isAble(store));
+    return able.length > 0 && able.every((store) => store.failures > 0);
+  }
+
+  /** Why a store's last attempt failed; undefined after a success. */
+  lastError(storeIndex: number): unknown {
+    return this.#stores[storeIndex].lastError;
+  }
+
+  /** What a store's file system could still give after its last growth, in bytes. */
+  availableBytes(storeIndex: number): number | undefined {
+    return this.#stores[storeIndex].availableBytes;
+  }
+
+  /** What to tell someone who needs slots while none is ready. */
+  answer(): "wait" | "full" {
+    if (this.#stopped || this.#wantedSinceMs === undefined) return "full";
+    const nowMs = this.#parts.clock.nowMs();
+    const hope = this.#stores.some(
+      (store) => this.#isAble(store) && !this.#isOverdue(store, nowMs),
+    );
+    if (!hope) return "full";
+    const waitedMs = nowMs - this.#wantedSinceMs;
+    return waitedMs < this.#parts.timeoutMs ? "wait" : "full";
+  }
+
+  /**
+   * Grows until `targetSlots` are ready, before anyone uses them.
+   * Rejects with STORE_FULL or the stores' own failure when that cannot be had.
+   */
+  async fill(targetSlots: number): Promise<void> {
+    for (const [index, store] of this.#stores.entries()) {
+      const isLast = !this.#stores.slice(index + 1).some((later) => this.#isAble(later));
+      while (this.readySlots < targetSlots && this.#isAble(store)) {
+        const missing = targetSlots - this.readySlots;
+        if (isLast) await this.#checkAvailable(store.space, missing);
+        await this.#attempt(store, missing);
+        if (store.failures > 0) break;
+      }
+    }
+    if (this.readySlots >= targetSlots) return;
+    const failed = this.#stores.find((store) => store.lastError !== undefined);
+    if (failed !== undefined) throw failed.lastError;
+  }
+
+  /** Starts whatever growth is needed now. To be called after every change of the ready slots. */
+  check(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    if (this.#stopped) return;
+    const able = this.#stores.filter((store) => this.#isAble(store));
+    if (this.readySlots > this.#parts.lowWaterSlots || able.length === 0) {
+      this.#wantedSinceMs = undefined;
+      this.#late = false;
+      return;
+    }
+    const nowMs = this.#parts.clock.nowMs();
+    this.#wantedSinceMs ??= nowMs;
+    this.#startOne(able, nowMs);
+    this.#noteLate(nowMs);
+    this.#arm(nowMs);
+  }
+
+  /** No attempt starts after this; those in flight go on. */
+  stop(): void {
+    this.#stopped = true;
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+  }
+
+  /** Resolves when no attempt is in flight. */
+  async idle(): Promise<void> {
+    while (this.#inFlight.size > 0) await Promise.all(this.#inFlight);
+  }
+
+  /** Fails before a disk is filled to the brim for nothing. */
+  async #checkAvailable(space: StoreSpace, missingSlots: number): Promise<void> {
+    const availableBytes = await space.store.availableBytes();
+    const wanted = space.roomSlots(Math.min(missingSlots, this.#limitRoom())) - space.holeSlots;
+    if (availableBytes === undefined || wanted * space.slotBytes <= availableBytes) return;
+    const error = Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
+    throw fullError(error, space, wanted, availableBytes);
+  }
+
+  #limitRoom(): number {
+    return Math.max(0, this.#parts.limitSlots - this.committedSlots);
+  }
+
+  #isAble(store: Attempts): boolean {
+    return store.startedMs !== undefined || store.space.roomSlots(this.#limitRoom()) > 0;
+  }
+
+  #isOverdue(store: Attempts, nowMs: number): boolean {
+    return store.startedMs !== undefined && nowMs - store.startedMs >= this.#parts.timeoutMs;
+  }
+
+  #startOne(able: readonly Attempts[], nowMs: number): void {
+    for (const store of able) {
+      if (store.startedMs !== undefined) {
+        if (this.#isOverdue(store, nowMs)) continue;
+        return;
+      }
+      if (store.notBeforeMs > nowMs) continue;
+      void this.#attempt(store, store.stepSlots).then(() => {
+        this.check();
+        this.#parts.changed();
+      });
+      return;
+    }
+  }
+
+  #noteLate(nowMs: number): void {
+    const waitedMs = nowMs - this.#wantedSinceMs!;
+    if (this.#late || waitedMs < this.#parts.timeoutMs) return;
+    this.#late = true;
+    const freeBytes = this.readySlots * this.#parts.spaces[0].slotBytes;
+    this.#parts.emit({ type: "growth_late", waitedMs: Math.round(waitedMs), freeBytes });
+  }
+
+  /** Wakes at the next moment at which something may have to be done or said. */
+  #arm(nowMs: number): void {
+    const { clock, timeoutMs } = this.#parts;
+    const moments = this.#stores.flatMap((store) => {
+      if (store.startedMs !== undefined) return [store.startedMs + timeoutMs];
+      return this.#isAble(store) ? [store.notBeforeMs] : [];
+    });
+    moments.push(this.#wantedSinceMs! + timeoutMs);
+    const next = Math.min(...moments.filter((moment) => moment > nowMs));
+    if (!Number.isFinite(next)) return;
+    this.#cancelTimer = clock.after(next - nowMs, () => {
+      this.check();
+      this.#parts.changed();
+    });
+  }
+
+  /** One preallocation of up to `wantedSlots`. Never rejects; the outcome is in the record. */
+  #attempt(store: Attempts, wantedSlots: number): Promise<void> {
+    store.startedMs = this.#parts.clock.nowMs();
+    // A device has all its space from the start, so there is nothing to take in portions.
+    const slots = store.space.store.kind === "block" ? Infinity : wantedSlots;
+    const running = this.#grow(store, slots)
+      .then(
+        () => this.#succeeded(store),
+        (error: unknown) => this.#failed(store, error),
+      )
+      .finally(() => this.#inFlight.delete(running));
+    this.#inFlight.add(running);
+    return running;
+  }
+
+  async #grow(store: Attempts, wantedSlots: number): Promise<void> {
+    const { space } = store;
+    const availableBytes = await space.store.availableBytes();
+    store.availableBytes = availableBytes;
+    // The figure may be stale or miss what is allocated already, so it sizes the attempt only.
+    const availableSlots = Math.floor((availableBytes ?? Infinity) / space.slotBytes);
+    const sized = Math.min(wantedSlots, Math.max(availableSlots, EXTENT_SLOTS_MAX));
+    const slots = space.roomSlots(Math.min(sized, this.#limitRoom()));
+    if (slots === 0 || this.#stopped) return;
+    const range = space.beginGrowth(slots);
+    try {
+      await space.store.preallocate(range.first * space.slotBytes, range.count * space.slotBytes);
+      space.endGrowth(true);
+      if (availableBytes !== undefined) {
+        store.availableBytes = Math.max(0, availableBytes - range.count * space.slotBytes);
+      }
+    } catch (error) {
+      // The end is where it was, so a trim cuts nothing that anyone was given.
+      await space.store.trim(space.endSlots * space.slotBytes).catch(() => undefined);
+      space.endGrowth(false);
+      throw fullError(error, space, range.count, availableBytes);
+    }
+  }
+
+  #succeeded(store: Attempts): void {
+    const { space } = store;
+    const wasTroubled = store.failures > 0 || this.#late;
+    store.startedMs = undefined;
+    store.failures = 0;
+    store.notBeforeMs = Number.NEGATIVE_INFINITY;
+    store.lastError = undefined;
+    store.stepSlots = this.#parts.portionSlots;
+    this.#wantedSinceMs = undefined;
+    this.#late = false;
+    if (!wasTroubled) return;
+    const capacityBytes = this.committedSlots * space.slotBytes;
+    this.#parts.emit({ type: "growth_recovered", path: space.store.path, capacityBytes });
+  }
+
+  #failed(store: Attempts, error: unknown): void {
+    const { clock, emit } = this.#parts;
+    store.startedMs = undefined;
+    store.lastError = error;
+    const retryInMs = Math.min(BACKOFF_FIRST_MS * 2 ** store.failures, BACKOFF_LAST_MS);
+    store.failures += 1;
+    store.notBeforeMs = clock.nowMs() + retryInMs;
+    store.stepSlots = Math.max(1, Math.floor(store.stepSlots / 2));
+    emit({
+      type: "growth_failed",
+      path: store.space.store.path,
+      errnoName: errnoNameOf(error instanceof DiffStorageError ? (error.cause ?? error) : error),
+      message: messageOf(error),
+      attempt: store.failures,
+      retryInMs,
+    });
+  }
+}
+
+/** Says what a failed preallocation needed and what there was. */
+function fullError(
+  error: unknown,
+  space: StoreSpace,
+  slots: number,
+  availableBytes: number | undefined,
+): unknown {
+  const name = errnoNameOf(error);
+  if (name !== "ENOSPC" && name !== "EDQUOT") return error;
+  const { path } = space.store;
+  const neededBytes = slots * space.slotBytes;
+  const there = availableBytes === undefined ? "" : `, ${availableBytes} bytes are available`;
+  const text =
+    `${path}: no room for ${neededBytes} more bytes of old data${there}; ` +
+    "free space there, add a store on another disk, or set a smaller limit";
+  return new DiffStorageError("STORE_FULL", text, {
+    path,
+    cause: error,
+    neededBytes,
+    ...(availableBytes === undefined ? {} : { availableBytes }),
+  });
+}

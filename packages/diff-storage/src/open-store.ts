@@ -1,0 +1,291 @@
+import type { Stats } from "node:fs";
+import { type FileHandle, open, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { DiffStorageError, type DiffStorageErrorCode, errnoNameOf, messageOf } from "./errors.js";
+import { FileStore, type FileStoreParts } from "./file-store.js";
+import {
+  OPEN_CREATE,
+  OPEN_DIRECT,
+  OPEN_EXCLUSIVE,
+  OPEN_NO_FOLLOW,
+  OPEN_READ_WRITE,
+  OPEN_UNNAMED_FILE,
+} from "./open-flags.js";
+import { checkSlotBytes, DEFAULT_SLOT_BYTES, limitSlots } from "./slot.js";
+import type { Store, StoreKind } from "./store.js";
+import type { StoreSystem } from "./system.js";
+
+/** Path that stands for a file in memory. A file of that name is written "./memory". */
+export const MEMORY_STORE_PATH = "memory";
+/** Alignment assumed where the kernel does not say what direct I/O needs: the page size. */
+const ASSUMED_ALIGNMENT_BYTES = 4096;
+
+/** How to open a store. */
+export interface OpenStoreOptions {
+  readonly system: StoreSystem;
+  /** Size of a slot; a store must hold one. Default 256 KiB. */
+  readonly slotBytes?: number;
+  /** Most bytes this store may take, at least one slot. Default: no limit of its own. */
+  readonly limitBytes?: number;
+  /** "auto": direct I/O where store and alignment allow it; "never": through the page cache. */
+  readonly directIo?: "auto" | "never";
+  /**
+   * Alignment that all I/O to the store will have: the logical block size of the original, a power
+   * of two. Direct I/O is only used where that is enough. Default 512.
+   */
+  readonly requiredAlignmentBytes?: number;
+  /**
+   * For a directory: make a file of this name, mode 0600, instead of an unnamed one. It outlives the
+   * process, which is what recovery needs, and is removed when the store is closed.
+   */
+  readonly fileName?: string;
+  /** The named file must exist already, left by an earlier process of this user. */
+  readonly reopen?: boolean;
+}
+
+/** An open descriptor and how it was had. */
+interface Opened {
+  readonly handle: FileHandle | number;
+  readonly directIo: boolean;
+  readonly alignmentBytes: number;
+}
+
+/**
+ * Opens a place for old data. What kind it is follows from what `path` is: a regular file, which must
+ * exist; a directory, which gets an unnamed file; a block device; or "memory".
+ *
+ * Rejects with DiffStorageError; nothing stays open then.
+ */
+export async function openStore(path: string, options: OpenStoreOptions): Promise<Store> {
+  const slotBytes = options.slotBytes ?? DEFAULT_SLOT_BYTES;
+  checkSlotBytes(slotBytes);
+  limitSlots(options.limitBytes, slotBytes);
+  if (path === MEMORY_STORE_PATH) return openMemory(options);
+  if (path === "" || path.includes("\0")) {
+    throw new DiffStorageError("ARGUMENT_INVALID", "a store's path must not be empty or hold NUL");
+  }
+  const absolute = resolve(path);
+  const kind = kindOf(await statStore(absolute), absolute);
+  const filePath = kind === "directory" ? namedFile(absolute, options) : absolute;
+  const opened = await openAligned(filePath, kind, options);
+  const parts = { ...opened, kind, path: absolute, ...partsOf(options) };
+  const named = kind === "directory" && filePath !== absolute;
+  const store = new FileStore({ ...parts, removePath: named ? filePath : undefined });
+  try {
+    await prepare(store, absolute, slotBytes, options);
+  } catch (error) {
+    await store.close(options.reopen === true);
+    throw error;
+  }
+  return store;
+}
+
+async function openMemory(options: OpenStoreOptions): Promise<Store> {
+  const fd = await call("memory", () => options.system.createMemoryFile("blksnap-diff"));
+  const parts: FileStoreParts = {
+    handle: fd,
+    directIo: false,
+    alignmentBytes: 1,
+    kind: "memory",
+    path: MEMORY_STORE_PATH,
+    removePath: undefined,
+    ...partsOf(options),
+  };
+  const store = new FileStore(parts);
+  try {
+    await store.inspect();
+  } catch (error) {
+    await store.close(false);
+    throw toStoreError(error, MEMORY_STORE_PATH);
+  }
+  return store;
+}
+
+function partsOf(options: OpenStoreOptions): { system: StoreSystem; limitBytes: number } {
+  return { system: options.system, limitBytes: options.limitBytes ?? Number.POSITIVE_INFINITY };
+}
+
+function namedFile(directory: string, options: OpenStoreOptions): string {
+  const { fileName } = options;
+  if (fileName === undefined) return directory;
+  if (/^[^/\0]+$/.test(fileName) && fileName !== "." && fileName !== "..") {
+    return `${directory}/${fileName}`;
+  }
+  throw new DiffStorageError("ARGUMENT_INVALID", `not a file name: ${JSON.stringify(fileName)}`);
+}
+
+async function statStore(path: string): Promise<Stats> {
+  return call(path, () => stat(path));
+}
+
+function kindOf(stats: Stats, path: string): Exclude<StoreKind, "memory"> {
+  if (stats.isFile()) return "file";
+  if (stats.isDirectory()) return "directory";
+  if (stats.isBlockDevice()) return "block";
+  const text = `${path} is neither a regular file, a directory nor a block device; choose one of these`;
+  throw new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path });
+}
+
+function flagsOf(kind: StoreKind, named: boolean, options: OpenStoreOptions): number {
+  if (kind === "block") return OPEN_READ_WRITE | OPEN_EXCLUSIVE;
+  if (kind === "file") return OPEN_READ_WRITE;
+  if (!named) return OPEN_READ_WRITE | OPEN_UNNAMED_FILE | OPEN_EXCLUSIVE;
+  const flags = OPEN_READ_WRITE | OPEN_NO_FOLLOW;
+  return options.reopen === true ? flags : flags | OPEN_CREATE | OPEN_EXCLUSIVE;
+}
+
+/** Opens with direct I/O where that works with the alignment the I/O will have. */
+async function openAligned(
+  path: string,
+  kind: StoreKind,
+  options: OpenStoreOptions,
+): Promise<Opened> {
+  const flags = flagsOf(kind, options.fileName !== undefined, options);
+  const required = options.requiredAlignmentBytes ?? 512;
+  if (options.directIo !== "never") {
+    const direct = await tryDirect(path, flags, options.system, required);
+    if (direct !== undefined) return direct;
+  }
+  // The attempt with direct I/O may have created the named file.
+  const again = options.directIo === "never" ? flags : flags & ~createFlags(flags);
+  const handle = await call(path, () => open(path, again, 0o600)).catch((error: unknown) => {
+    const gone = again !== flags && (error as DiffStorageError).code === "STORE_NOT_FOUND";
+    if (!gone) throw error;
+    return call(path, () => open(path, flags, 0o600));
+  });
+  return { handle, directIo: false, alignmentBytes: 1 };
+}
+
+function createFlags(flags: number): number {
+  return (flags & OPEN_CREATE) === 0 ? 0 : OPEN_CREATE | OPEN_EXCLUSIVE;
+}
+
+async function tryDirect(
+  path: string,
+  flags: number,
+  system: StoreSystem,
+  requiredBytes: number,
+): Promise<Opened | undefined> {
+  const handle = await call(path, () => open(path, flags | OPEN_DIRECT, 0o600)).catch(
+    (error: unknown) => {
+      // EINVAL is how a file system says that it has no direct I/O.
+      if (errnoNameOf((error as DiffStorageError).cause) === "EINVAL") return undefined;
+      throw error;
+    },
+  );
+  if (handle === undefined) return undefined;
+  try {
+    const said = await system.statDirectIo?.(handle.fd);
+    const alignmentBytes = said?.offsetAlignmentBytes ?? ASSUMED_ALIGNMENT_BYTES;
+    const memoryBytes = said?.memoryAlignmentBytes ?? ASSUMED_ALIGNMENT_BYTES;
+    const usable = alignmentBytes > 0 && Math.max(alignmentBytes, memoryBytes) <= requiredBytes;
+    if (usable) return { handle, directIo: true, alignmentBytes };
+  } catch (error) {
+    await handle.close();
+    throw toStoreError(error, path);
+  }
+  await handle.close();
+  return undefined;
+}
+
+/** Checks what is open now, which need not be what `stat` saw, and claims it. */
+async function prepare(
+  store: FileStore,
+  path: string,
+  slotBytes: number,
+  options: OpenStoreOptions,
+): Promise<void> {
+  const { system } = options;
+  const stats = await store.inspect();
+  const kind = stats.isFile() ? "file" : stats.isBlockDevice() ? "block" : "other";
+  if (kind !== (store.kind === "block" ? "block" : "file")) {
+    const text = `${path} changed into something else while it was opened; try again`;
+    throw new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path });
+  }
+  if (store.kind === "block") {
+    const bytes = await call(path, () => system.blockDeviceSizeBytes(store.fd));
+    store.setDeviceSize(bytes);
+    if (bytes >= slotBytes) return;
+    const text = `${path} has ${bytes} bytes, less than one slot of ${slotBytes}; use a larger device`;
+    throw new DiffStorageError("STORE_TOO_SMALL", text, { path, availableBytes: bytes });
+  }
+  // In a directory that others may write to, a file of that name may be a trap.
+  if (store.kind === "directory" && stats.uid !== process.geteuid!()) {
+    const text = `${path}: the file there belongs to user ${stats.uid}, so it is not ours`;
+    throw new DiffStorageError("STORE_PERMISSION", text, { path });
+  }
+  if (store.named) await call(path, () => system.lockFile(store.fd));
+  if (stats.size > store.limitBytes) throw tooLarge(path, stats.size, store.limitBytes);
+  await probeGrowth(store, path, slotBytes);
+}
+
+/** The error for a file that is larger than the limit before anything was written to it. */
+export function tooLarge(path: string, bytes: number, limitBytes: number): DiffStorageError {
+  const text =
+    `${path} has ${bytes} bytes, more than the limit of ${limitBytes}; ` +
+    "raise the limit or use a smaller file";
+  return new DiffStorageError("STORE_TOO_LARGE", text, {
+    path,
+    neededBytes: bytes,
+    availableBytes: limitBytes,
+  });
+}
+
+/** Finds out now whether the file system can preallocate, and not when space runs short. */
+async function probeGrowth(store: FileStore, path: string, slotBytes: number): Promise<void> {
+  if (store.openedBytes + slotBytes > store.limitBytes) return;
+  try {
+    await store.preallocate(store.openedBytes, slotBytes);
+    await store.trim(store.openedBytes);
+  } catch (error) {
+    await store.trim(store.openedBytes).catch(() => undefined);
+    const name = errnoNameOf(error);
+    // A full disk is the matter of the first growth, which says how much it needs.
+    if (name === "ENOSPC" || name === "EDQUOT") return;
+    throw toStoreError(error, path);
+  }
+}
+
+const CODE_OF_ERRNO: Readonly<Record<string, DiffStorageErrorCode>> = {
+  ENOENT: "STORE_NOT_FOUND",
+  ENOTDIR: "STORE_NOT_FOUND",
+  EBUSY: "STORE_BUSY",
+  EAGAIN: "STORE_BUSY",
+  EEXIST: "STORE_BUSY",
+  ETXTBSY: "STORE_BUSY",
+  EROFS: "STORE_READ_ONLY",
+  EACCES: "STORE_PERMISSION",
+  EPERM: "STORE_PERMISSION",
+  ENOSPC: "STORE_FULL",
+  EDQUOT: "STORE_FULL",
+  EOPNOTSUPP: "STORE_NOT_GROWABLE",
+  EISDIR: "STORE_NOT_GROWABLE",
+};
+
+const ADVICE: Readonly<Partial<Record<DiffStorageErrorCode, string>>> = {
+  STORE_NOT_FOUND: "does not exist; create the file, or name a directory to get an unnamed one",
+  STORE_BUSY: "is in use by someone else; unmount or release it, or choose another store",
+  STORE_READ_ONLY: "lies on a read-only file system; choose a writable one",
+  STORE_PERMISSION: "may not be opened for writing; check its permissions and read-only flags",
+  STORE_FULL: "lies on a full file system; free space there or choose another one",
+  STORE_NOT_GROWABLE:
+    "lies on a file system without fallocate or unnamed files; choose ext4, xfs, btrfs or tmpfs",
+};
+
+/** Turns a system call's failure on a store into an error that says what to do. */
+export function toStoreError(error: unknown, path: string): DiffStorageError {
+  if (error instanceof DiffStorageError) return error;
+  const name = errnoNameOf(error);
+  const code = CODE_OF_ERRNO[name] ?? "STORE_IO";
+  const advice = ADVICE[code] ?? "failed; see the errno and the kernel's log";
+  const text = `${path} ${advice} (${name}: ${messageOf(error)})`;
+  return new DiffStorageError(code, text, { path, cause: error });
+}
+
+async function call<T>(path: string, run: () => T | Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    throw toStoreError(error, path);
+  }
+}

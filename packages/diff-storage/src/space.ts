@@ -1,0 +1,163 @@
+import { SlotBitmap } from "./bitmap.js";
+import { assert, DiffStorageError } from "./errors.js";
+import { makeSlot, SLOTS_PER_STORE_MAX } from "./slot.js";
+import type { Store } from "./store.js";
+
+/** Slots that are being preallocated or punched out. */
+export interface MovingRange {
+  readonly first: number;
+  readonly count: number;
+}
+
+/**
+ * What each slot of one store is at present.
+ *
+ * ```text
+ *            preallocate                take
+ *   hole ──▶ (moving) ──▶ ready ────────────────▶ used
+ *    ▲                     │  ▲                    │
+ *    └───── (moving) ◀─────┘  └────────────────────┘
+ *             punch                   release
+ * ```
+ *
+ * A **hole** has an index but no allocated space behind it, so it is never handed out; a failed write
+ * to a slot is then a broken disk and not a full one. The end of a file is where holes begin that
+ * nothing has named yet. Holes are filled before a file is extended, so that a file never becomes
+ * longer than the most that was in use at one time.
+ *
+ * Slots count against the limit from the start of their preallocation to the end of their punching.
+ */
+export class StoreSpace {
+  readonly store: Store;
+  readonly storeIndex: number;
+  readonly slotBytes: number;
+  /** Most slots of this store that may have space behind them. */
+  readonly limitSlots: number;
+  #used = new SlotBitmap();
+  #ready = new SlotBitmap();
+  #holes = new SlotBitmap();
+  #movingSlots = 0;
+  #endSlots: number;
+  #growing: MovingRange | undefined;
+  #punchCursor = 0;
+
+  constructor(store: Store, storeIndex: number, slotBytes: number, limitSlots: number) {
+    this.store = store;
+    this.storeIndex = storeIndex;
+    this.slotBytes = slotBytes;
+    this.limitSlots = Math.min(limitSlots, SLOTS_PER_STORE_MAX);
+    this.#endSlots = Math.min(Math.floor(store.openedBytes / slotBytes), SLOTS_PER_STORE_MAX);
+    if (this.#endSlots > 0) this.#holes.add(0, this.#endSlots);
+  }
+
+  get usedSlots(): number {
+    return this.#used.count;
+  }
+
+  get readySlots(): number {
+    return this.#ready.count;
+  }
+
+  get holeSlots(): number {
+    return this.#holes.count;
+  }
+
+  /** Slots with space behind them, or on the way to or from it: what the limit is about. */
+  get committedSlots(): number {
+    return this.#used.count + this.#ready.count + this.#movingSlots;
+  }
+
+  /** Slots the store spans, holes included. */
+  get endSlots(): number {
+    return this.#endSlots;
+  }
+
+  get growing(): boolean {
+    return this.#growing !== undefined;
+  }
+
+  /** Slots that could still get space if `otherRoomSlots` were the only other bound. */
+  roomSlots(otherRoomSlots: number): number {
+    const beyondEnd = this.store.growable ? SLOTS_PER_STORE_MAX - this.#endSlots : 0;
+    const own = Math.min(this.limitSlots - this.committedSlots, this.#holes.count + beyondEnd);
+    return Math.max(0, Math.min(own, otherRoomSlots));
+  }
+
+  /** Hands out the first ready run, up to `maxSlots`; undefined when nothing is ready. */
+  take(maxSlots: number): { firstSlot: number; count: number } | undefined {
+    const run = this.#ready.findRun(0, maxSlots);
+    if (run === undefined) return undefined;
+    this.#ready.remove(run.first, run.count);
+    this.#used.add(run.first, run.count);
+    return { firstSlot: makeSlot(this.storeIndex, run.first), count: run.count };
+  }
+
+  /** Takes used slots back. Throws SLOT_INVALID, changing nothing, when one of them is not used. */
+  release(first: number, count: number): void {
+    for (let index = first; index < first + count; index++) {
+      if (this.#used.has(index)) continue;
+      const text = `slot ${index} of store ${this.storeIndex} (${this.store.path}) is not in use`;
+      throw new DiffStorageError("SLOT_INVALID", text, { path: this.store.path });
+    }
+    this.#used.remove(first, count);
+    this.#ready.add(first, count);
+  }
+
+  /** Marks a slot used that a map of an earlier process names. Only before the first growth. */
+  reserve(index: number): void {
+    assert(this.#ready.count === 0 && this.#movingSlots === 0, "nothing has grown yet");
+    if (index >= this.#endSlots || this.#used.has(index)) {
+      const why = index >= this.#endSlots ? "lies beyond the store's end" : "is named twice";
+      const text = `slot ${index} of store ${this.storeIndex} (${this.store.path}) ${why}`;
+      throw new DiffStorageError("SLOT_INVALID", text, { path: this.store.path });
+    }
+    this.#holes.remove(index, 1);
+    this.#used.add(index, 1);
+  }
+
+  /** Starts to put space behind up to `maxSlots` slots: the first hole, or the end of the file. */
+  beginGrowth(maxSlots: number): MovingRange {
+    assert(this.#growing === undefined, "one growth at a time");
+    assert(maxSlots > 0 && maxSlots <= this.roomSlots(maxSlots), "growth stays within the limit");
+    const hole = this.#holes.findRun(0, maxSlots);
+    if (hole !== undefined) this.#holes.remove(hole.first, hole.count);
+    const range = hole ?? { first: this.#endSlots, count: maxSlots };
+    this.#movingSlots += range.count;
+    this.#growing = range;
+    return range;
+  }
+
+  /** Ends a growth: the slots are ready, or what they were before. */
+  endGrowth(succeeded: boolean): void {
+    const range = this.#growing;
+    assert(range !== undefined, "a growth is under way");
+    this.#growing = undefined;
+    this.#movingSlots -= range.count;
+    const extended = range.first === this.#endSlots;
+    if (succeeded) {
+      this.#ready.add(range.first, range.count);
+      if (extended) this.#endSlots += range.count;
+    } else if (!extended) {
+      this.#holes.add(range.first, range.count);
+    }
+  }
+
+  /** Starts to give back a ready run of up to `maxSlots`; undefined when nothing is ready. */
+  beginPunch(maxSlots: number): MovingRange | undefined {
+    const run =
+      this.#ready.findRun(this.#punchCursor, maxSlots) ?? this.#ready.findRun(0, maxSlots);
+    if (run === undefined) return undefined;
+    this.#punchCursor = run.first + run.count;
+    this.#ready.remove(run.first, run.count);
+    this.#movingSlots += run.count;
+    return run;
+  }
+
+  /** Ends a punch: the slots are holes, or ready again. */
+  endPunch(range: MovingRange, succeeded: boolean): void {
+    this.#movingSlots -= range.count;
+    assert(this.#movingSlots >= 0, "punch was begun");
+    if (succeeded) this.#holes.add(range.first, range.count);
+    else this.#ready.add(range.first, range.count);
+  }
+}

@@ -1,0 +1,180 @@
+import type { EventSink } from "@blksnap/event-queue";
+import { checkStoreCount, SlotAllocator, type SlotAllocatorOptions } from "./allocator.js";
+import { checkInteger, DiffStorageError } from "./errors.js";
+import type { DiffStorageEvent } from "./events.js";
+import { MEMORY_STORE_PATH, type OpenStoreOptions, openStore, tooLarge } from "./open-store.js";
+import { DEFAULT_SLOT_BYTES, type Extent, limitSlots } from "./slot.js";
+import type { DiffStorageStats } from "./stats.js";
+import type { Store } from "./store.js";
+import { type Clock, type StoreSystem, systemClock } from "./system.js";
+
+/** One store of a diff storage. */
+export interface StoreSpec
+  extends Pick<OpenStoreOptions, "limitBytes" | "directIo" | "fileName" | "reopen"> {
+  /** Regular file, directory or block device, or "memory". */
+  readonly path: string;
+}
+
+/** Settings of a diff storage. */
+export interface DiffStorageOptions extends Omit<SlotAllocatorOptions, "onEvent"> {
+  /** 1 to 8 stores in the order in which they are filled: the fast one first. */
+  readonly stores: readonly StoreSpec[];
+  readonly system: StoreSystem;
+  /** Alignment that all I/O will have: the largest logical block size of the originals. */
+  readonly requiredAlignmentBytes?: number;
+  /** Where events go; an EventQueue, or anything with a `push` that does not throw. */
+  readonly events?: EventSink<DiffStorageEvent>;
+  /** Slots that the maps of an earlier process name; the stores are the ones it left behind. */
+  readonly recoverSlots?: Iterable<number>;
+}
+
+/** How to close a diff storage. */
+export interface CloseOptions {
+  /** Leave files made under a `fileName` for the next process. */
+  readonly keepNamedFiles?: boolean;
+  /** Longest wait for growth in flight, in milliseconds. Default: the growth time limit. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Where one snapshot keeps old data: its stores, open, and the allocator of their slots.
+ *
+ * Data I/O is the caller's: to `stores[slotStore(slot)].fd` at `slotOffsetBytes(slot, slotBytes)`.
+ */
+export class DiffStorage {
+  /** Index in this array is the store number in slots. */
+  readonly stores: readonly Store[];
+  readonly slotBytes: number;
+  #allocator: SlotAllocator;
+  #clock: Clock;
+  #closeTimeoutMs: number;
+  #closing: Promise<boolean> | undefined;
+
+  private constructor(
+    stores: readonly Store[],
+    allocator: SlotAllocator,
+    timeoutMs: number,
+    clock: Clock,
+  ) {
+    this.stores = stores;
+    this.slotBytes = allocator.slotBytes;
+    this.#allocator = allocator;
+    this.#closeTimeoutMs = timeoutMs;
+    this.#clock = clock;
+  }
+
+  /**
+   * Opens all stores and makes the first portion ready (the smaller of portion and limit).
+   *
+   * Rejects with DiffStorageError; what was opened is closed again, and files are as they were. With
+   * `recoverSlots` a full disk is no reason to reject: the data that is there already counts more.
+   */
+  static async open(options: DiffStorageOptions): Promise<DiffStorage> {
+    const { stores: specs, events } = options;
+    checkStoreCount(specs.length);
+    checkLimits(options);
+    const stores: Store[] = [];
+    const recovering = options.recoverSlots !== undefined;
+    try {
+      for (const spec of specs)
+        stores.push(await openStore(spec.path, storeOptions(spec, options)));
+      checkOpened(stores, options);
+      const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
+      const allocator = new SlotAllocator(stores, { ...options, onEvent });
+      if (options.recoverSlots !== undefined) allocator.reserveForRecovery(options.recoverSlots);
+      await allocator.start(!recovering);
+      const timeoutMs = options.growthTimeoutMs ?? 10_000;
+      return new DiffStorage(stores, allocator, timeoutMs, options.clock ?? systemClock);
+    } catch (error) {
+      if (!recovering) for (const store of stores) await store.trim(0).catch(() => undefined);
+      for (const store of stores) await store.close(recovering).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** See `SlotAllocator.allocateExtent`. */
+  allocateExtent(maxSlots: number): Extent | "wait" | "full" {
+    return this.#allocator.allocateExtent(maxSlots);
+  }
+
+  /** See `SlotAllocator.allocateExtentWhenReady`. */
+  allocateExtentWhenReady(maxSlots: number, signal?: AbortSignal): Promise<Extent | "full"> {
+    return this.#allocator.allocateExtentWhenReady(maxSlots, signal);
+  }
+
+  /** See `SlotAllocator.free`. */
+  free(firstSlot: number, count: number): void {
+    this.#allocator.free(firstSlot, count);
+  }
+
+  /** See `SlotAllocator.onChange`. */
+  onChange(listener: () => void): () => void {
+    return this.#allocator.onChange(listener);
+  }
+
+  /** Sizes, use and forecast at this moment. */
+  stats(): DiffStorageStats {
+    return this.#allocator.stats();
+  }
+
+  /**
+   * Ends growth, answers who waits with "full", and closes the stores. The caller's own I/O must have
+   * ended. Regular files stay as long as they have become; memory and unnamed files vanish.
+   *
+   * Resolves with true when all is closed. False: a growth in flight did not end in time; its store
+   * is closed as soon as it does. May be called again.
+   */
+  close(options: CloseOptions = {}): Promise<boolean> {
+    this.#closing ??= this.#close(options);
+    return this.#closing;
+  }
+
+  async #close(options: CloseOptions): Promise<boolean> {
+    const timeoutMs = options.timeoutMs ?? this.#closeTimeoutMs;
+    checkInteger("timeoutMs", timeoutMs, 0, 3_600_000);
+    this.#allocator.stop();
+    // A descriptor must not be closed, and its number reused, under an operation that names it.
+    const closed = this.#allocator.idle().then(async () => {
+      for (const store of this.stores) await store.close(options.keepNamedFiles === true);
+      return true;
+    });
+    let cancel: (() => void) | undefined;
+    const late = new Promise<boolean>((done) => {
+      cancel = this.#clock.after(timeoutMs, () => done(false));
+    });
+    return Promise.race([closed, late]).finally(cancel);
+  }
+}
+
+function storeOptions(spec: StoreSpec, options: DiffStorageOptions): OpenStoreOptions {
+  const { path: _path, ...own } = spec;
+  const { system, slotBytes, requiredAlignmentBytes } = options;
+  return {
+    ...own,
+    system,
+    ...(slotBytes === undefined ? {} : { slotBytes }),
+    ...(requiredAlignmentBytes === undefined ? {} : { requiredAlignmentBytes }),
+  };
+}
+
+function checkLimits(options: DiffStorageOptions): void {
+  const slotBytes = options.slotBytes ?? DEFAULT_SLOT_BYTES;
+  const total = limitSlots(options.limitBytes, slotBytes);
+  for (const spec of options.stores) {
+    const own = limitSlots(spec.limitBytes, slotBytes);
+    if (spec.path !== MEMORY_STORE_PATH || Number.isFinite(Math.min(total, own))) continue;
+    const text = "a store in memory needs a limit, its own or that of the whole storage";
+    throw new DiffStorageError("LIMIT_REQUIRED", text, { path: spec.path });
+  }
+}
+
+/** Files that exist already must fit the limit of the whole storage. */
+function checkOpened(stores: readonly Store[], options: DiffStorageOptions): void {
+  const limitBytes = options.limitBytes ?? Number.POSITIVE_INFINITY;
+  let bytes = 0;
+  for (const store of stores) {
+    if (store.kind === "block") continue;
+    bytes += store.openedBytes;
+    if (bytes > limitBytes) throw tooLarge(store.path, bytes, limitBytes);
+  }
+}

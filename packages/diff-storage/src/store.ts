@@ -1,0 +1,60 @@
+/** What a store is made of. */
+export type StoreKind = "file" | "directory" | "block" | "memory";
+
+/** Number of a block device or of the device a file system reports. */
+export interface DeviceNumber {
+  readonly major: number;
+  readonly minor: number;
+}
+
+/** Splits a `st_dev` or `st_rdev` as node:fs reports it. */
+export function deviceNumber(dev: number): DeviceNumber {
+  const value = BigInt(dev);
+  const major = ((value >> 8n) & 0xfffn) | ((value >> 32n) & 0xfffff000n);
+  const minor = (value & 0xffn) | ((value >> 12n) & 0xffffff00n);
+  return { major: Number(major), minor: Number(minor) };
+}
+
+/** "MAJOR:MINOR", as sysfs and mountinfo write it. */
+export function deviceKey(device: DeviceNumber): string {
+  return `${device.major}:${device.minor}`;
+}
+
+/**
+ * An open place for old data. Data I/O goes straight to `fd`; the methods here only manage space.
+ * All methods reject with errors that carry an errno name in `code`.
+ */
+export interface Store {
+  readonly kind: StoreKind;
+  /** Path as opened (absolute), or "memory". */
+  readonly path: string;
+  readonly fd: number;
+  /** Whether `fd` does direct I/O: offsets, lengths and memory must then be aligned. */
+  readonly directIo: boolean;
+  /** Alignment that I/O on `fd` needs, in bytes; 1 for buffered I/O. */
+  readonly alignmentBytes: number;
+  /** The block device itself, or the device of the file system the file lies on. */
+  readonly device: DeviceNumber;
+  /** Bytes the store had when it was opened: size of the device or of the file. */
+  readonly openedBytes: number;
+  /** Limit of this store alone in bytes; Infinity when it has none. */
+  readonly limitBytes: number;
+  /** Whether `preallocate` can go beyond `openedBytes`. */
+  readonly growable: boolean;
+  /** Whether `punch` gives space back. */
+  readonly punchable: boolean;
+
+  /** Makes sure that a range is backed by allocated space, extending the file if needed. */
+  preallocate(offsetBytes: number, lengthBytes: number): Promise<void>;
+  /** Cuts off what a failed `preallocate` left behind `endBytes`; never below `openedBytes`. */
+  trim(endBytes: number): Promise<void>;
+  /** Gives the space of a range back; its content becomes undefined. */
+  punch(offsetBytes: number, lengthBytes: number): Promise<void>;
+  /** Bytes the file system could still give; undefined where that says nothing. */
+  availableBytes(): Promise<number | undefined>;
+  /**
+   * Closes the descriptor. A file created for this store under a name is removed unless
+   * `keepNamedFile`; a file that existed before stays as it is.
+   */
+  close(keepNamedFile: boolean): Promise<void>;
+}

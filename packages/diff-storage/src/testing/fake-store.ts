@@ -1,0 +1,116 @@
+import type { DeviceNumber, Store, StoreKind } from "../store.js";
+import type { Clock } from "../system.js";
+
+/** What becomes of one preallocation or punch of a fake store. */
+export interface FakeOutcome {
+  /** Time it takes; Infinity never ends. */
+  readonly delayMs: number;
+  /** Name of the errno it fails with; undefined for success. */
+  readonly errnoName?: string;
+}
+
+/** How a fake store is made. */
+export interface FakeStoreOptions {
+  readonly clock: Clock;
+  readonly kind?: StoreKind;
+  readonly path?: string;
+  readonly openedBytes?: number;
+  readonly limitBytes?: number;
+  /** Bytes its disk can hold in all; what is beyond fails with ENOSPC. Default: no end. */
+  readonly diskBytes?: number;
+  /** Asked for each preallocation. Default: succeeds at once. */
+  readonly onPreallocate?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
+  /** Asked for each punch. Default: succeeds at once. */
+  readonly onPunch?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
+}
+
+const AT_ONCE: FakeOutcome = { delayMs: 0 };
+
+/** A store without a file: it knows which units have space behind them and does as it is told. */
+export class FakeStore implements Store {
+  readonly kind: StoreKind;
+  readonly path: string;
+  readonly fd: number = -1;
+  readonly directIo: boolean = false;
+  readonly alignmentBytes: number = 1;
+  readonly device: DeviceNumber = { major: 0, minor: 0 };
+  readonly openedBytes: number;
+  readonly limitBytes: number;
+  readonly growable: boolean;
+  readonly punchable: boolean;
+  closed = false;
+  #options: FakeStoreOptions;
+  #backed = new Set<number>();
+
+  constructor(options: FakeStoreOptions) {
+    this.#options = options;
+    this.kind = options.kind ?? "file";
+    this.path = options.path ?? `/fake/${this.kind}`;
+    this.openedBytes = options.openedBytes ?? 0;
+    this.limitBytes = options.limitBytes ?? Number.POSITIVE_INFINITY;
+    this.growable = this.kind !== "block";
+    this.punchable = this.kind !== "block";
+  }
+
+  /** Bytes with space behind them. */
+  get backedBytes(): number {
+    return this.#backed.size * UNIT_BYTES;
+  }
+
+  /** Whether all of a range has space behind it. */
+  isBacked(offsetBytes: number, lengthBytes: number): boolean {
+    if (this.kind === "block") return offsetBytes + lengthBytes <= this.openedBytes;
+    return units(offsetBytes, lengthBytes).every((unit) => this.#backed.has(unit));
+  }
+
+  async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
+    if (this.kind === "block") return;
+    await this.#outcome((this.#options.onPreallocate ?? (() => AT_ONCE))(offsetBytes, lengthBytes));
+    const missing = units(offsetBytes, lengthBytes).filter((unit) => !this.#backed.has(unit));
+    const diskBytes = this.#options.diskBytes ?? Number.POSITIVE_INFINITY;
+    if (this.backedBytes + missing.length * UNIT_BYTES > diskBytes) throw failure("ENOSPC");
+    for (const unit of missing) this.#backed.add(unit);
+  }
+
+  async trim(endBytes: number): Promise<void> {
+    const end = Math.max(endBytes, this.openedBytes) / UNIT_BYTES;
+    for (const unit of this.#backed) if (unit >= end) this.#backed.delete(unit);
+  }
+
+  async punch(offsetBytes: number, lengthBytes: number): Promise<void> {
+    await this.#outcome((this.#options.onPunch ?? (() => AT_ONCE))(offsetBytes, lengthBytes));
+    for (const unit of units(offsetBytes, lengthBytes)) this.#backed.delete(unit);
+  }
+
+  async availableBytes(): Promise<number | undefined> {
+    if (this.#options.diskBytes === undefined) return undefined;
+    return Math.max(0, this.#options.diskBytes - this.backedBytes);
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+  }
+
+  async #outcome(outcome: FakeOutcome): Promise<void> {
+    if (outcome.delayMs === Number.POSITIVE_INFINITY) await new Promise(() => undefined);
+    if (outcome.delayMs > 0) {
+      await new Promise<void>((done) => {
+        this.#options.clock.after(outcome.delayMs, done);
+      });
+    }
+    if (outcome.errnoName !== undefined) throw failure(outcome.errnoName);
+  }
+}
+
+/** Smallest piece of space that a fake store tells apart; slots of tests are multiples of it. */
+const UNIT_BYTES = 4096;
+
+function units(offsetBytes: number, lengthBytes: number): number[] {
+  const first = Math.floor(offsetBytes / UNIT_BYTES);
+  const end = Math.ceil((offsetBytes + lengthBytes) / UNIT_BYTES);
+  return Array.from({ length: end - first }, (_, index) => first + index);
+}
+
+function failure(errnoName: string): Error {
+  return Object.assign(new Error(`fake failure ${errnoName}`), { code: errnoName });
+}

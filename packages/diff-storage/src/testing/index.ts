@@ -1,0 +1,2 @@
+export { ManualClock, settle } from "./clock.js";
+export { type FakeOutcome, FakeStore, type FakeStoreOptions } from "./fake-store.js";

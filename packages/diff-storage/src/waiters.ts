@@ -1,0 +1,55 @@
+import { DiffStorageError } from "./errors.js";
+import type { Extent } from "./slot.js";
+
+/** Requests for slots that may wait at the same time. */
+export const WAITERS_MAX = 4096;
+
+interface Waiter {
+  readonly maxSlots: number;
+  finish(answer: Extent | "full"): void;
+}
+
+/** Those who need slots while none is ready, in the order they came. */
+export class ExtentWaiters {
+  #allocate: (maxSlots: number) => Extent | "wait" | "full";
+  #queue = new Set<Waiter>();
+
+  constructor(allocate: (maxSlots: number) => Extent | "wait" | "full") {
+    this.#allocate = allocate;
+  }
+
+  get count(): number {
+    return this.#queue.size;
+  }
+
+  /** Rejects with ARGUMENT_INVALID beyond `WAITERS_MAX`. */
+  add(maxSlots: number, signal: AbortSignal | undefined): Promise<Extent | "full"> {
+    if (signal?.aborted) return Promise.resolve("full");
+    if (this.#queue.size >= WAITERS_MAX) {
+      const text = `${WAITERS_MAX} requests for slots wait already`;
+      return Promise.reject(new DiffStorageError("ARGUMENT_INVALID", text));
+    }
+    return new Promise((resolve) => {
+      const onAbort = (): void => waiter.finish("full");
+      const waiter: Waiter = {
+        maxSlots,
+        finish: (answer) => {
+          this.#queue.delete(waiter);
+          signal?.removeEventListener("abort", onAbort);
+          resolve(answer);
+        },
+      };
+      signal?.addEventListener("abort", onAbort, { once: true });
+      this.#queue.add(waiter);
+    });
+  }
+
+  /** Answers from the front for as long as there is something else to say than "wait". */
+  serve(): void {
+    for (const waiter of this.#queue) {
+      const answer = this.#allocate(waiter.maxSlots);
+      if (answer === "wait") return;
+      waiter.finish(answer);
+    }
+  }
+}
