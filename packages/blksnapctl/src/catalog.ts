@@ -1,0 +1,235 @@
+/** All verbs with their options. The names are those of the kernel module's tool, where it has them. */
+import type { OptionSpecs, Verb } from "./verb.js";
+
+const device = { short: "d", describe: "original or front", value: "DEVICE", required: true };
+const id = { short: "i", describe: "uuid of the snapshot", value: "UUID", required: true };
+const bytes = { short: "b", describe: "exact sizes in bytes" };
+
+/** Options that every verb has. */
+export const globalOptions: OptionSpecs = {
+  socket: { describe: "socket of the daemon", value: "PATH" },
+  json: { short: "j", describe: "print one JSON document" },
+};
+
+const trackers = () => import("./verbs/trackers.js");
+const cbt = () => import("./verbs/cbt.js");
+const snapshots = () => import("./verbs/snapshots.js");
+const events = () => import("./verbs/events.js");
+
+const trackerVerbs: readonly Verb[] = [
+  {
+    name: "attach",
+    describe: "Track a device; prints the front through which it is used from now on",
+    options: { device },
+    examples: [["blksnapctl attach --device /dev/vg/data", "then mount the front it names"]],
+    load: async () => (await trackers()).attach,
+  },
+  {
+    name: "detach",
+    describe: "Stop tracking a device; its CBT is lost",
+    options: { device },
+    examples: [["blksnapctl detach -d /dev/vg/data", "after its front is unmounted"]],
+    load: async () => (await trackers()).detach,
+  },
+];
+
+const cbtVerbs: readonly Verb[] = [
+  {
+    name: "cbtinfo",
+    describe: "Show the state of a device's change tracking",
+    options: { device },
+    examples: [["blksnapctl cbtinfo --device /dev/sdb", "block size, generation, number"]],
+    load: async () => (await cbt()).cbtInfo,
+  },
+  {
+    name: "readcbtmap",
+    describe: "Write the change map of the last take into a file, one byte per block",
+    options: {
+      device,
+      file: {
+        short: "f",
+        describe: "file to write; - is standard output",
+        value: "FILE",
+        required: true,
+      },
+    },
+    examples: [["blksnapctl readcbtmap -d /dev/sdb -f sdb.map", "for a backup program"]],
+    load: async () => (await cbt()).readCbtMap,
+  },
+  {
+    name: "markdirtyblock",
+    describe: "Mark blocks as changed, in the map of the last take and in the next",
+    options: {
+      device: { ...device, required: false },
+      ranges: {
+        short: "r",
+        describe: "sectors of 512 bytes to mark",
+        value: "FIRST:COUNT",
+        many: true,
+      },
+      file: { short: "f", describe: "mark the blocks under this file", value: "FILE" },
+    },
+    examples: [
+      ["blksnapctl markdirtyblock -d /dev/sdb --ranges 0:8 2048:64", "two ranges of sectors"],
+      ["blksnapctl markdirtyblock --file /mnt/data/big.db", "wherever the file lies"],
+    ],
+    load: async () => (await cbt()).markDirtyBlock,
+  },
+  {
+    name: "diff",
+    describe: "Show what changed since an earlier snapshot of the same generation",
+    options: {
+      device,
+      since: {
+        describe: "changes_number of the earlier snapshot; 0 for all since attach",
+        value: "NUMBER",
+        required: true,
+      },
+      generation: { describe: "fail unless the generation is still this one", value: "UUID" },
+      raw: { describe: "print FIRST:COUNT in sectors, a range on a line" },
+      map: { describe: "draw the device on one line, also where the output is no terminal" },
+      bytes,
+    },
+    examples: [
+      ["blksnapctl diff --device /dev/sdb --since 3", "as a table"],
+      ["blksnapctl diff --device /dev/sdb --since 3 --raw", "for scripts"],
+    ],
+    load: async () => (await import("./verbs/diff.js")).diff,
+  },
+];
+
+const snapshotVerbs: readonly Verb[] = [
+  {
+    name: "snapshot_create",
+    describe: "Create a snapshot of devices, to be taken later; prints its uuid",
+    options: {
+      device: { ...device, describe: "member of the snapshot", many: true, required: false },
+      file: {
+        short: "f",
+        describe: "store: file, directory, block device or memory:, filled in this order",
+        value: "PATH",
+        many: true,
+        required: true,
+      },
+      limit: {
+        short: "l",
+        describe: "most bytes for old data; units K, M, G, T are powers of 1024",
+        value: "SIZE",
+        required: true,
+      },
+      "on-overflow": {
+        describe: "break-snapshot (default), fail-writes or block-writes[=SECONDS]",
+        value: "POLICY",
+      },
+    },
+    examples: [
+      ["ID=$(blksnapctl snapshot_create -d /dev/sdb -d /dev/sdc -f /var/tmp -l 2G)", "two devices"],
+      ["blksnapctl snapshot_create -d /dev/sdb -f /dev/shm -f /var/tmp -l 8G", "fast store first"],
+    ],
+    load: async () => (await snapshots()).create,
+  },
+  {
+    name: "snapshot_add",
+    describe: "Add a device to a snapshot that is not taken yet; attaches it if need be",
+    options: { id, device },
+    examples: [["blksnapctl snapshot_add --id $ID --device /dev/sdd", "one more member"]],
+    load: async () => (await snapshots()).add,
+  },
+  {
+    name: "snapshot_take",
+    describe: "Freeze all devices of a snapshot at one instant; their images appear",
+    options: { id },
+    examples: [["blksnapctl snapshot_take --id $ID --json", "images, and how long writers stood"]],
+    load: async () => (await snapshots()).take,
+  },
+  {
+    name: "snapshot_destroy",
+    describe: "End a snapshot: its images and its stored data go",
+    options: { id },
+    examples: [["blksnapctl snapshot_destroy --id $ID", "also while an image is read"]],
+    load: async () => (await snapshots()).destroy,
+  },
+  {
+    name: "snapshot_info",
+    describe: "Show the image of a device in its snapshot, and its error, if any",
+    options: {
+      device,
+      field: {
+        short: "f",
+        describe: "print one value alone: image, front or error_code",
+        value: "FIELD",
+      },
+    },
+    examples: [
+      ["mount -o ro $(blksnapctl snapshot_info -d /dev/sdb -f image) /mnt/image", "use an image"],
+    ],
+    load: async () => (await snapshots()).info,
+  },
+  {
+    name: "snapshot_collect",
+    describe: "List the uuids of all snapshots",
+    options: {},
+    examples: [["for ID in $(blksnapctl snapshot_collect); do ...; done", "each of them"]],
+    load: async () => (await snapshots()).collect,
+  },
+];
+
+const eventVerbs: readonly Verb[] = [
+  {
+    name: "snapshot_waitevent",
+    describe: "Wait for one event of a snapshot and take it out of the queue",
+    options: {
+      id,
+      timeout: { short: "t", describe: "longest wait", value: "MILLISECONDS", required: true },
+    },
+    examples: [["blksnapctl snapshot_waitevent --id $ID --timeout 10000", "ten seconds"]],
+    load: async () => (await events()).waitEvent,
+  },
+  {
+    name: "snapshot_watcher",
+    describe: "Watch a snapshot until it is corrupted or destroyed",
+    options: { id },
+    examples: [["blksnapctl snapshot_watcher --id $ID &", "beside a backup"]],
+    load: async () => (await events()).watcher,
+  },
+  {
+    name: "events",
+    describe: "Print the waiting events of a snapshot, or follow them as they come",
+    options: {
+      id,
+      follow: { describe: "go on until the snapshot is destroyed; takes no event away" },
+      from: { describe: "with --follow: first sequence number", value: "NUMBER" },
+    },
+    examples: [["blksnapctl events --id $ID --follow --json", "one JSON document per line"]],
+    load: async () => (await events()).events,
+  },
+];
+
+const daemonVerbs: readonly Verb[] = [
+  {
+    name: "status",
+    describe: "Show everything: devices, change tracking, snapshots, stores",
+    options: { bytes },
+    examples: [
+      ["blksnapctl status", "for people"],
+      ["blksnapctl status --json | jq .snapshots", "for programs"],
+    ],
+    load: async () => (await import("./verbs/status.js")).status,
+  },
+  {
+    name: "version",
+    describe: "Print the version of the module's interface that the daemon serves",
+    options: {},
+    examples: [["blksnapctl version --json", "with the daemon's own version"]],
+    load: async () => (await import("./verbs/status.js")).version,
+  },
+];
+
+/** In the order in which help shows them. */
+export const verbs: readonly Verb[] = [
+  ...trackerVerbs,
+  ...cbtVerbs,
+  ...snapshotVerbs,
+  ...eventVerbs,
+  ...daemonVerbs,
+];

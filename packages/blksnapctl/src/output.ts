@@ -1,0 +1,35 @@
+/** Standard output and error of the command line. */
+import { BlksnapClientError } from "@blksnap/client";
+
+/** A reader that went away, as `head` does, is no failure of ours. */
+function endQuietlyOnClosedPipe(stream: NodeJS.WriteStream): void {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
+    process.stderr.write(
+      `blksnapctl: can't write the output: ${error.message}. Free some space.\n`,
+    );
+    process.exit(1);
+  });
+}
+
+export function watchOutput(): void {
+  endQuietlyOnClosedPipe(process.stdout);
+  process.stderr.on("error", () => process.exit(1));
+}
+
+/** Any failure as one with a name; what has none is our own fault. */
+export function namedError(error: unknown): BlksnapClientError {
+  if (error instanceof BlksnapClientError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new BlksnapClientError("INTERNAL", message, {
+    cause: error,
+    hint: "This is a fault of blksnapctl; please report it",
+  });
+}
+
+/** "<why>. <what to do>." on one line, after the verb where there is one. */
+export function errorLine(error: BlksnapClientError, verb: string | undefined): string {
+  const why = error.message.replace(/\s*\n\s*/g, " ").replace(/\.$/, "");
+  const hint = error.hint.replace(/\.$/, "");
+  return `blksnapctl: ${verb === undefined ? "" : `${verb}: `}${why}. ${hint}.\n`;
+}

@@ -1,0 +1,58 @@
+/** What a verb of the command line is, apart from its code, which is loaded when it is used. */
+import type { BlksnapClient } from "@blksnap/client";
+
+export interface OptionSpec {
+  readonly short?: string;
+  readonly describe: string;
+  /** Name of the value in help, e.g. DEVICE; absent for a flag. */
+  readonly value?: string;
+  /** May be repeated, and take several values at once. */
+  readonly many?: boolean;
+  readonly required?: boolean;
+}
+
+export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
+
+/** The variables that matter to the output. */
+export interface Environment {
+  readonly LC_ALL?: string | undefined;
+  readonly LC_CTYPE?: string | undefined;
+  readonly LANG?: string | undefined;
+  readonly NO_COLOR?: string | undefined;
+}
+
+/** The options that were given. Unlisted ones are absent; flags have no values. */
+export interface Given {
+  /** The value of an option that is given once; undefined where it is absent. */
+  one(option: string): string | undefined;
+  /** The value of a required option. */
+  need(option: string): string;
+  many(option: string): readonly string[];
+  has(flag: string): boolean;
+}
+
+export interface Context {
+  readonly client: BlksnapClient;
+  readonly json: boolean;
+  readonly environment: Environment;
+  /** Columns of the terminal; undefined where the output is none. */
+  readonly columns: number | undefined;
+  /** Titles in bold, where the terminal shows it. */
+  readonly bold: (text: string) => string;
+  /** Lines of text as they are, each with its newline. */
+  print(text: string): void;
+  /** One JSON document on a line. */
+  printJson(document: unknown): void;
+  /** A signal that aborts at SIGINT or SIGTERM, which end the process at once otherwise. */
+  untilInterrupted(): AbortSignal;
+}
+
+export type Run = (context: Context, given: Given) => Promise<void>;
+
+export interface Verb {
+  readonly name: string;
+  readonly describe: string;
+  readonly options: OptionSpecs;
+  readonly examples: readonly (readonly [command: string, what: string])[];
+  readonly load: () => Promise<Run>;
+}

@@ -1,0 +1,74 @@
+/** cbtinfo, readcbtmap and markdirtyblock. */
+import { writeFile } from "node:fs/promises";
+import { BlksnapClientError } from "@blksnap/client";
+import { usageError } from "../usage-error.js";
+import { parsePath, parseRange } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+export async function cbtInfo(
+  { client, json, print, printJson }: Context,
+  given: Given,
+): Promise<void> {
+  const info = await client.cbtInfo(parsePath(given.need("device")));
+  if (json) return printJson(info);
+  print(
+    `block_size=${info.block_size}\n` +
+      `device_capacity=${info.device_capacity}\n` +
+      `block_count=${info.block_count}\n` +
+      `generation_id=${info.generation_id}\n` +
+      `changes_number=${info.changes_number}\n`,
+  );
+}
+
+export async function readCbtMap(
+  { client, json, printJson }: Context,
+  given: Given,
+): Promise<void> {
+  const file = given.need("file");
+  if (json && file === "-") throw usageError("the map and --json can't both go to standard output");
+  const { info, map } = await client.readCbtMap(parsePath(given.need("device")));
+  if (file === "-") {
+    process.stdout.write(map);
+    return;
+  }
+  await writeFile(file, map).catch((cause: Error) => {
+    throw new BlksnapClientError("OUTPUT_FAILED", `can't write ${file}: ${cause.message}`, {
+      cause,
+    });
+  });
+  if (json) printJson({ ...info, file });
+}
+
+export async function markDirtyBlock(context: Context, given: Given): Promise<void> {
+  const ranges = given.many("ranges");
+  const file = given.one("file");
+  if (ranges.length > 0 && file !== undefined) {
+    throw usageError("--ranges and --file exclude each other", "USAGE", "Give one of them");
+  }
+  if (file !== undefined) return markFile(context, file, given.one("device"));
+  const device = given.one("device");
+  if (device === undefined) {
+    throw usageError("Argument 'device' is missed", "USAGE", "Give --device DEVICE");
+  }
+  if (ranges.length === 0) {
+    throw usageError("Argument 'ranges' is missed", "USAGE", "Give --ranges FIRST:COUNT or --file");
+  }
+  const marked = await context.client.markDirty(parsePath(device), ranges.map(parseRange));
+  if (context.json) context.printJson(marked);
+}
+
+async function markFile(
+  { client, json, print, printJson }: Context,
+  file: string,
+  device: string | undefined,
+): Promise<void> {
+  const marked = await client.markDirtyFile(
+    parsePath(file),
+    device === undefined ? undefined : parsePath(device),
+  );
+  if (json) return printJson(marked);
+  print(`device path: '/dev/block/${marked.device_number}'\n`);
+  for (const { offset_sectors, count_sectors } of marked.ranges) {
+    print(`allocate range: ofs=${offset_sectors} cnt=${count_sectors}\n`);
+  }
+}

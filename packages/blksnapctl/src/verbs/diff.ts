@@ -1,0 +1,60 @@
+/** diff: what changed on a device since an earlier snapshot. */
+import { type DiffRange, SECTOR_SIZE_BYTES } from "@blksnap/api";
+import { glyphsFor, heatMap } from "../pictures.js";
+import { formatTable } from "../table.js";
+import { formatBytes } from "../units.js";
+import { parseId, parseNumber, parsePath } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+const SINCE_MAX = 254;
+const MAP_WIDTH_MAX = 100;
+const MAP_WIDTH_DEFAULT = 64;
+
+export async function diff(context: Context, given: Given): Promise<void> {
+  const { client, json, print, printJson, bold } = context;
+  const device = parsePath(given.need("device"));
+  const since = parseNumber(given.need("since"), "since", SINCE_MAX);
+  const generation = given.one("generation");
+  const found = await client.diff(
+    device,
+    since,
+    generation === undefined ? undefined : parseId(generation, "generation"),
+  );
+  if (json) return printJson(found);
+  if (given.has("raw")) {
+    return print(found.ranges.map((r) => `${r.offset_sectors}:${r.count_sectors}\n`).join(""));
+  }
+  const exact = given.has("bytes");
+  const share = found.device_capacity === 0 ? 0 : found.changed_bytes / found.device_capacity;
+  print(
+    `${bold(found.device)}  ${formatBytes(found.changed_bytes, exact)} of ` +
+      `${formatBytes(found.device_capacity, exact)} changed (${(share * 100).toFixed(1)} %) ` +
+      `since number ${found.since}, up to ${found.changes_number}\n`,
+  );
+  if (given.has("map") || context.columns !== undefined) {
+    const width = Math.min(MAP_WIDTH_MAX, (context.columns ?? MAP_WIDTH_DEFAULT + 2) - 2);
+    const extents = found.ranges.map((range) => ({
+      offset: range.offset_sectors * SECTOR_SIZE_BYTES,
+      length: range.count_sectors * SECTOR_SIZE_BYTES,
+    }));
+    const glyphs = glyphsFor(context.environment);
+    print(`[${heatMap(extents, found.device_capacity, Math.max(1, width), glyphs)}]\n`);
+  }
+  if (found.ranges.length > 0) print(rangeTable(found.ranges, exact));
+}
+
+function rangeTable(ranges: readonly DiffRange[], exact: boolean): string {
+  return formatTable(ranges, [
+    {
+      title: "OFFSET",
+      align: "right",
+      value: (range) => String(range.offset_sectors * SECTOR_SIZE_BYTES),
+    },
+    {
+      title: "LENGTH",
+      align: "right",
+      value: (range) => formatBytes(range.count_sectors * SECTOR_SIZE_BYTES, exact),
+    },
+    { title: "KIND", value: (range) => range.kind },
+  ]);
+}

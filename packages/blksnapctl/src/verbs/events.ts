@@ -1,0 +1,126 @@
+/** Verbs that wait for what happens to a snapshot: snapshot_waitevent, snapshot_watcher, events. */
+import { SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
+import { BlksnapClientError } from "@blksnap/client";
+import { strerror } from "../strerror.js";
+import { formatBytes } from "../units.js";
+import { parseId, parseNumber, parseTimeout } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+/** One wait of the watcher; it then asks again. */
+const WATCH_WAIT_MS = 60_000;
+
+function isGone(error: unknown): boolean {
+  return error instanceof BlksnapClientError && error.code === "SNAPSHOT_NOT_FOUND";
+}
+
+export async function waitEvent(context: Context, given: Given): Promise<void> {
+  const { client, json, print, printJson } = context;
+  const id = parseId(given.need("id"));
+  const timeoutMs = parseTimeout(given.need("timeout"));
+  const signal = context.untilInterrupted();
+  function tell(result: string): void {
+    if (json) printJson({ result });
+    else print(`result=${result}\n`);
+  }
+  let event: SnapshotEvent | undefined;
+  try {
+    event = await client.waitEvent(id, timeoutMs, { signal });
+  } catch (error) {
+    if (signal.aborted) return tell("interrupted");
+    if (isGone(error) && !json) tell("not found");
+    throw error;
+  }
+  if (event === undefined) return tell("timeout");
+  if (json) return printJson({ result: "ok", event });
+  print(`result=ok\ntime=${event.time_ns}\nevent=${event.event}\n`);
+}
+
+/** The line of the module's tool; undefined for events that it does not know. */
+function watcherLine(event: SnapshotEvent): string | undefined {
+  if (event.event === "corrupted") {
+    return (
+      `The snapshot was corrupted for device [${event.major}:${event.minor}]` +
+      ` with error "${strerror(event.error_code)}".`
+    );
+  }
+  if (event.event === "no_space") {
+    const mebibytes = Math.floor((event.requested_nr_sect * SECTOR_SIZE_BYTES) / 2 ** 20);
+    // "The the" is what scripts of the module's tool look for.
+    return `The the difference storage already grow up to ${mebibytes} MiB. Limit has been reached.`;
+  }
+  return undefined;
+}
+
+export async function watcher(context: Context, given: Given): Promise<void> {
+  const { client, json, print, printJson } = context;
+  const id = parseId(given.need("id"));
+  const signal = context.untilInterrupted();
+  if (!json) print("Start snapshot watcher.\n");
+  let isFirst = true;
+  try {
+    for (;;) {
+      // The first answer comes at once: it says whether there is such a snapshot at all.
+      const event = await client.waitEvent(id, isFirst ? 0 : WATCH_WAIT_MS, { signal });
+      isFirst = false;
+      if (event === undefined) continue;
+      if (json) printJson(event);
+      else print(`${event.time_ns} - ${watcherLine(event) ?? describeEvent(event)}\n`);
+      if (event.event === "corrupted") break;
+    }
+  } catch (error) {
+    if (isGone(error) && !json) print("Snapshot not found\n");
+    if (!signal.aborted && (isFirst || !isGone(error))) throw error;
+  } finally {
+    if (!json) print("Snapshot watcher finished\n");
+  }
+}
+
+/** An event in words. */
+export function describeEvent(event: SnapshotEvent): string {
+  switch (event.event) {
+    case "corrupted":
+      return `image of ${event.device} lost blocks: ${strerror(event.error_code)}`;
+    case "no_space": {
+      const used = formatBytes(event.used_bytes, false);
+      return `the stores are at their limit: ${used} of ${formatBytes(event.limit_bytes, false)} used`;
+    }
+    case "low_free_space": {
+      const why = event.error_code === 0 ? "" : `: ${strerror(event.error_code)}`;
+      return `the stores could not grow, ${formatBytes(event.free_bytes, false)} are free${why}`;
+    }
+    case "missed":
+      return `${event.count} events were dropped before this one was read`;
+    default:
+      return `unknown event ${(event as { event: string }).event}`;
+  }
+}
+
+function eventLine(event: SnapshotEvent): string {
+  return `${event.wall_time} ${event.event}: ${describeEvent(event)}\n`;
+}
+
+export async function events(context: Context, given: Given): Promise<void> {
+  const { client, json, print, printJson } = context;
+  const id = parseId(given.need("id"));
+  const from = parseNumber(given.one("from") ?? "0", "from", Number.MAX_SAFE_INTEGER);
+  if (!given.has("follow")) {
+    const waiting: SnapshotEvent[] = [];
+    for (;;) {
+      const event = await client.waitEvent(id, 0);
+      if (event === undefined) break;
+      waiting.push(event);
+      if (!json) print(eventLine(event));
+    }
+    if (json) printJson({ events: waiting });
+    return;
+  }
+  const signal = context.untilInterrupted();
+  try {
+    for await (const event of client.followEvents(id, from, { signal })) {
+      if (json) printJson(event);
+      else print(eventLine(event));
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}

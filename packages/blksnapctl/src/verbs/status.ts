@@ -1,0 +1,112 @@
+/** status and version. */
+import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
+import { fillBar, glyphsFor } from "../pictures.js";
+import { strerror } from "../strerror.js";
+import { type Column, formatTable } from "../table.js";
+import { formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
+import type { Context, Given } from "../verb.js";
+
+const BAR_WIDTH = 24;
+
+export async function version({ client, json, print, printJson }: Context): Promise<void> {
+  const found = await client.version();
+  if (json) return printJson(found);
+  print(`${found.interface}\n`);
+}
+
+export async function status(context: Context, given: Given): Promise<void> {
+  const found = await context.client.status();
+  if (context.json) return context.printJson(found);
+  const exact = given.has("bytes");
+  const { print } = context;
+  print(daemonLine(found));
+  if (found.trackers.length > 0) {
+    print(`\n${formatTable(found.trackers, trackerColumns(exact))}`);
+  }
+  for (const snapshot of found.snapshots) print(`\n${snapshotText(snapshot, exact, context)}`);
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
+function daemonLine({ daemon, trackers, snapshots }: StatusResponse): string {
+  return (
+    `blksnapd ${daemon.version}, pid ${daemon.pid}, up ${formatSeconds(daemon.uptime_ms / 1000)}: ` +
+    `${counted(trackers.length, "device")}, ${counted(snapshots.length, "snapshot")}\n`
+  );
+}
+
+function trackerColumns(exact: boolean): readonly Column<TrackerStatus>[] {
+  return [
+    { title: "DEVICE", value: ({ device }) => device },
+    { title: "FRONT", value: ({ front }) => front },
+    {
+      title: "SIZE",
+      align: "right",
+      value: (tracker) => formatBytes(tracker.device_capacity, exact),
+    },
+    {
+      title: "WRITTEN",
+      align: "right",
+      value: (tracker) => formatBytes(tracker.io.write_bytes, exact),
+    },
+    {
+      title: "CBT BLOCK",
+      align: "right",
+      value: (tracker) => formatBytes(tracker.cbt.block_size, exact),
+    },
+    {
+      title: "NUMBER",
+      align: "right",
+      value: (tracker) => String(tracker.cbt.changes_number),
+    },
+    { title: "SNAPSHOT", value: (tracker) => tracker.snapshot_id?.slice(0, 8) ?? "-" },
+    { title: "IMAGE", value: (tracker) => tracker.image ?? "-" },
+    { title: "STATE", value: (tracker) => stateOf(tracker.error_code) },
+  ];
+}
+
+function stateOf(errorCode: number): string {
+  return errorCode === 0 ? "ok" : strerror(-errorCode);
+}
+
+function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context): string {
+  const { limit_bytes, used_bytes, stall_us } = snapshot;
+  const when = snapshot.taken
+    ? `taken ${snapshot.taken_at ?? ""}, writers stood ${formatMicroseconds(stall_us ?? 0)}`
+    : "not taken";
+  const fraction = limit_bytes === 0 ? 1 : used_bytes / limit_bytes;
+  const bar = fillBar(fraction, BAR_WIDTH, glyphsFor(context.environment));
+  const filling =
+    snapshot.full_in_s === null ? "" : `, full in ${formatSeconds(snapshot.full_in_s)}`;
+  const events =
+    snapshot.events_pending === 0 ? "" : `, ${counted(snapshot.events_pending, "event")} unread`;
+  const devices = formatTable(snapshot.devices, [
+    { title: "DEVICE", value: ({ device }) => device },
+    { title: "IMAGE", value: ({ image }) => image ?? "-" },
+    { title: "SAVED", align: "right", value: (row) => formatBytes(row.copied_bytes, exact) },
+    { title: "LOST", align: "right", value: (row) => formatBytes(row.lost_bytes, exact) },
+    { title: "STATE", value: (row) => stateOf(row.error_code) },
+  ]);
+  const stores = formatTable(snapshot.stores, [
+    { title: "STORE", value: ({ path }) => path },
+    { title: "KIND", value: ({ kind }) => kind },
+    { title: "USED", align: "right", value: (row) => formatBytes(row.used_bytes, exact) },
+    {
+      title: "ALLOCATED",
+      align: "right",
+      value: (row) => formatBytes(row.allocated_bytes, exact),
+    },
+  ]);
+  return (
+    `${context.bold(`Snapshot ${snapshot.id}`)}  ${when}${events}\n` +
+    `[${bar}] ${formatBytes(used_bytes, exact)} of ${formatBytes(limit_bytes, exact)}${filling}, ` +
+    `on overflow ${snapshot.on_overflow.policy}\n` +
+    indent(snapshot.devices.length > 0 ? devices + stores : stores)
+  );
+}
+
+function indent(text: string): string {
+  return text.replace(/^(?=.)/gm, "  ");
+}

@@ -1,0 +1,18 @@
+/** attach and detach. */
+import { parsePath } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+export async function attach(
+  { client, json, print, printJson }: Context,
+  given: Given,
+): Promise<void> {
+  const attached = await client.attach(parsePath(given.need("device")));
+  if (json) return printJson(attached);
+  print(attached.already_attached ? "Already was attached\n" : "Attached successfully\n");
+  print(`front=${attached.front}\n`);
+}
+
+export async function detach({ client, json, printJson }: Context, given: Given): Promise<void> {
+  const detached = await client.detach(parsePath(given.need("device")));
+  if (json) printJson(detached);
+}
