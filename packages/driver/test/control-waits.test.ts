@@ -1,0 +1,131 @@
+import { request } from "node:http";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { ask, eventually, openDescriptors, startHarness } from "./control-harness.js";
+
+const corrupted = {
+  event: "corrupted",
+  device: "/dev/loop0",
+  major: 7,
+  minor: 0,
+  error_code: 28,
+} as const;
+
+async function started() {
+  const harness = await startHarness();
+  const { id } = await harness.driver.snapshotCreate({
+    devices: ["/dev/loop0"],
+    stores: ["/var/tmp"],
+    limitBytes: 1 << 20,
+  });
+  const { events } = harness.driver.snapshots.get(id)!;
+  return { harness, id, events };
+}
+
+test("a wait ends with its event, its timeout, or the snapshot's end", async () => {
+  const { harness, id, events } = await started();
+  const path = `/v1/snapshots/${id}/events?timeout_ms=`;
+  assert.equal((await ask(harness.socketPath, `${path}10`)).json, { result: "timeout" });
+  const waiting = ask(harness.socketPath, `${path}60000`);
+  await eventually("a sleeper", () => events.sleepers === 1);
+  events.push(corrupted);
+  const { json } = await waiting;
+  assert.is(json.result, "ok");
+  assert.is(json.event.error_code, 28);
+  const orphan = ask(harness.socketPath, `${path}60000`);
+  await eventually("a sleeper", () => events.sleepers === 1);
+  await ask(harness.socketPath, `/v1/snapshots/${id}`, { method: "DELETE" });
+  assert.is((await orphan).json.error.errno_name, "ESRCH");
+  await harness.stop();
+});
+
+test("a client that goes away ends its waits, and leaves nothing behind", async () => {
+  const { harness, id, events } = await started();
+  await ask(harness.socketPath, "/v1/version");
+  const before = await openDescriptors();
+  for (const path of ["events?timeout_ms=60000", "events/follow"]) {
+    const clients = Array.from({ length: 20 }, () => {
+      const outgoing = request({
+        socketPath: harness.socketPath,
+        path: `/v1/snapshots/${id}/${path}`,
+        agent: false,
+      });
+      outgoing.on("error", () => undefined);
+      outgoing.end();
+      return outgoing;
+    });
+    await eventually("20 sleepers", () => events.sleepers === 20);
+    for (const client of clients) client.destroy();
+    await eventually("no sleepers", () => events.sleepers === 0);
+  }
+  await eventually("descriptors closed", async () => (await openDescriptors()) <= before);
+  assert.is(events.pending, 0);
+  await harness.stop();
+});
+
+test("a stream brings kept and new events as lines, and ends with the snapshot", async () => {
+  const { harness, id, events } = await started();
+  for (let i = 0; i < 3; i++) events.push(corrupted);
+  const following = ask(harness.socketPath, `/v1/snapshots/${id}/events/follow?from=2`);
+  await eventually("a sleeper", () => events.sleepers === 1);
+  events.push(corrupted);
+  await eventually("a sleeper", () => events.sleepers === 1);
+  await harness.driver.snapshotDestroy(id);
+  const { status, type, bytes } = await following;
+  assert.is(status, 200);
+  assert.is(type, "application/x-ndjson");
+  const lines = bytes.toString().trimEnd().split("\n");
+  assert.equal(
+    lines.map((line) => JSON.parse(line).sequence),
+    [2, 3, 4],
+  );
+  await harness.stop();
+});
+
+test("a stream's header comes before its first event", async () => {
+  const { harness, id } = await started();
+  await new Promise<void>((done, fail) => {
+    const path = `/v1/snapshots/${id}/events/follow`;
+    const outgoing = request({ socketPath: harness.socketPath, path, agent: false });
+    outgoing.on("response", (response) => {
+      response.on("error", () => undefined);
+      outgoing.destroy();
+      done();
+    });
+    outgoing.on("error", fail);
+    outgoing.end();
+  });
+  await harness.stop();
+});
+
+test("closing the server ends all waits at once, by name", async () => {
+  const { harness, id, events } = await started();
+  const path = `/v1/snapshots/${id}`;
+  const waiting = ask(harness.socketPath, `${path}/events?timeout_ms=60000`);
+  const following = ask(harness.socketPath, `${path}/events/follow`);
+  await eventually("2 sleepers", () => events.sleepers === 2);
+  const start = performance.now();
+  await harness.stop();
+  assert.ok(performance.now() - start < 2000);
+  assert.is((await waiting).json.error.name, "SHUTTING_DOWN");
+  assert.match((await following).bytes.toString(), /"SHUTTING_DOWN"/);
+});
+
+test("an operation that runs when the server closes is still answered", async () => {
+  let finish: (() => void) | undefined;
+  const harness = await startHarness((driver) => {
+    driver.snapshotCollect = () =>
+      new Promise((done) => {
+        finish = () => done([]);
+      });
+    return driver;
+  });
+  const running = ask(harness.socketPath, "/v1/snapshots");
+  await eventually("the operation runs", () => finish !== undefined);
+  const stopped = harness.stop();
+  finish?.();
+  assert.equal((await running).json, { snapshots: [] });
+  await stopped;
+});
+
+test.run();
