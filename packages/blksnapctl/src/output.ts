@@ -31,5 +31,6 @@ export function namedError(error: unknown): BlksnapClientError {
 export function errorLine(error: BlksnapClientError, verb: string | undefined): string {
   const why = error.message.replace(/\s*\n\s*/g, " ").replace(/\.$/, "");
   const hint = error.hint.replace(/\.$/, "");
-  return `blksnapctl: ${verb === undefined ? "" : `${verb}: `}${why}. ${hint}.\n`;
+  const end = hint.endsWith("?") ? "" : ".";
+  return `blksnapctl: ${verb === undefined ? "" : `${verb}: `}${why}. ${hint}${end}\n`;
 }

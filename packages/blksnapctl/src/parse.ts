@@ -1,4 +1,5 @@
 /** From an argument list to a verb and its options, by yargs. */
+import { BlksnapClientError } from "@blksnap/client";
 import yargs, { type Argv } from "yargs";
 import { plainArguments } from "./argv.js";
 import { globalOptions, verbs } from "./catalog.js";
@@ -66,7 +67,7 @@ function fault(message: string | undefined, typed: string | undefined): Error {
     return usageError(`${typed}: Command is not set`, "USAGE", "See blksnapctl --help");
   }
   if (/^Did you mean/.test(first)) {
-    return usageError(`${typed}: Command is not set`, "USAGE", first.replace(/\?$/, ", perhaps"));
+    return usageError(`${typed}: Command is not set`, "USAGE", first);
   }
   return usageError([first, ...rest].join(" "), "USAGE", "See --help of the command");
 }
@@ -103,13 +104,10 @@ export async function parseArguments(
     .completion("completion", "Print a completion script for bash or zsh", completions)
     .exitProcess(false)
     .fail((message, error) => {
-      throw (
-        error ??
-        fault(
-          message,
-          plain.find((word) => !word.startsWith("-")),
-        )
-      );
+      // yargs tells some mistakes as errors of its own, which know no name and no advice.
+      if (error instanceof BlksnapClientError) throw error;
+      const typed = plain.find((word) => !word.startsWith("-"));
+      throw fault(error?.message ?? message, typed);
     })
     .epilogue("Sizes are in powers of 1024. See blksnapctl(8).");
   addOptions(parser, globalOptions);
@@ -126,6 +124,11 @@ export async function parseArguments(
       },
     );
   }
-  await parser.parseAsync(plain);
+  try {
+    await parser.parseAsync(plain);
+  } catch (error) {
+    // A line that is still being typed need not make sense yet.
+    if (!isCompletion) throw error;
+  }
   return parsed;
 }
