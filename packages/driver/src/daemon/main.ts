@@ -1,0 +1,148 @@
+/** blksnapd: the driver behind its control API, until it is told to end. */
+import { parseArgs } from "node:util";
+import { DEFAULT_SOCKET_PATH } from "@blksnap/api";
+import { destination, type Logger, pino } from "pino";
+import { ControlError, startControlServer } from "../control/index.js";
+import { Driver, type DriverOptions } from "../driver.js";
+import { DAEMON_VERSION } from "../version.js";
+
+const USAGE = `Usage: blksnapd [OPTION]...
+
+Serves the control API of blksnap on a Unix socket, until SIGTERM or SIGINT. As long as a front is
+mounted it refuses to end, and says which.
+
+  --socket PATH          control socket (default: $BLKSNAP_SOCKET or ${DEFAULT_SOCKET_PATH})
+  --state-dir PATH       where maps are kept, on tmpfs (default: /run/blksnap)
+  --reactors N           threads that serve devices, 1 to 16 (default: one per CPU, at most 4)
+  --front-depth N        requests in flight per tracked device (default: 128)
+  --image-depth N        requests in flight per image (default: 64)
+  --max-io BYTES         largest read or write (default: 262144)
+  --diff-storage-minimum BYTES
+                         portion by which diff storages grow (default: 1073741824)
+  --freeze-timeout MS    bound of freezing file systems at take (default: 10000)
+  --log-level LEVEL      trace, debug, info, warn, error (default: info)
+  --version, --help
+
+Example: blksnapd --reactors 2 &
+         blksnapctl attach --device /dev/sdb1
+`;
+
+const OPTIONS = {
+  socket: { type: "string" },
+  "state-dir": { type: "string" },
+  reactors: { type: "string" },
+  "front-depth": { type: "string" },
+  "image-depth": { type: "string" },
+  "max-io": { type: "string" },
+  "diff-storage-minimum": { type: "string" },
+  "freeze-timeout": { type: "string" },
+  "log-level": { type: "string" },
+  version: { type: "boolean" },
+  help: { type: "boolean", short: "h" },
+} as const;
+
+type Values = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>["values"];
+
+class UsageError extends Error {}
+
+function numberOption(values: Values, name: keyof Values, least: number, most: number) {
+  const text = values[name];
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < least || value > most) {
+    throw new UsageError(`--${name}: ${text} is no whole number from ${least} to ${most}`);
+  }
+  return value;
+}
+
+function driverOptions(values: Values, logger: Logger): DriverOptions {
+  const maxIoBytes = numberOption(values, "max-io", 4096, 32 * 2 ** 20);
+  if (maxIoBytes !== undefined && maxIoBytes % 4096 !== 0) {
+    throw new UsageError(`--max-io: ${maxIoBytes} is no multiple of 4096`);
+  }
+  const optional = {
+    stateDirectory: values["state-dir"],
+    reactors: numberOption(values, "reactors", 1, 16),
+    frontDepth: numberOption(values, "front-depth", 1, 4096),
+    imageDepth: numberOption(values, "image-depth", 1, 4096),
+    maxIoBytes,
+    portionBytes: numberOption(values, "diff-storage-minimum", 2 ** 19, 2 ** 46),
+    freezeTimeoutMs: numberOption(values, "freeze-timeout", 1, 3_600_000),
+  };
+  const given = Object.entries(optional).filter(([, value]) => value !== undefined);
+  return { logger, ...Object.fromEntries(given) };
+}
+
+function makeLogger(values: Values): Logger {
+  const level = values["log-level"] ?? "info";
+  if (!(level in pino.levels.values)) throw new UsageError(`--log-level: ${level} is no level`);
+  return pino({ level, base: null }, destination({ dest: 2, sync: true }));
+}
+
+/** Ends with the process: 0 after a clean end, 1 when it could not start, 2 for a usage error. */
+export async function main(args: string[]): Promise<void> {
+  let values: Values;
+  let logger: Logger;
+  let options: DriverOptions;
+  try {
+    ({ values } = parseArgs({ args, options: OPTIONS, strict: true }));
+    logger = makeLogger(values);
+    options = driverOptions(values, logger);
+  } catch (error) {
+    console.error(`blksnapd: ${(error as Error).message}. See blksnapd --help`);
+    process.exitCode = 2;
+    return;
+  }
+  if (values.help === true) {
+    process.stdout.write(USAGE);
+    return;
+  }
+  if (values.version === true) {
+    console.log(DAEMON_VERSION);
+    return;
+  }
+  await serve(values, options, logger);
+}
+
+async function serve(values: Values, options: DriverOptions, logger: Logger): Promise<void> {
+  const socketPath = values.socket ?? process.env["BLKSNAP_SOCKET"] ?? DEFAULT_SOCKET_PATH;
+  try {
+    const server = await startControlServer({ socketPath, logger, version: DAEMON_VERSION });
+    let driver: Driver;
+    try {
+      driver = await Driver.start(options);
+    } catch (error) {
+      await server.close();
+      throw error;
+    }
+    server.serve(driver);
+    logger.info({ socketPath }, "serving");
+    await untilToldToEnd(driver, logger);
+    await server.close();
+    await driver.stop();
+    logger.info("ended");
+  } catch (error) {
+    const hint = error instanceof ControlError && error.hint ? `. ${error.hint}` : "";
+    console.error(`blksnapd: ${(error as Error).message}${hint}`);
+    process.exitCode = 1;
+  }
+}
+
+/** Resolves on a signal, but never while a front is in use: its file system would lose its disk. */
+function untilToldToEnd(driver: Driver, logger: Logger): Promise<void> {
+  return new Promise((resolve) => {
+    const onSignal = (signal: NodeJS.Signals): void => {
+      const inUse = driver.frontsInUse();
+      if (inUse.length > 0) {
+        const names = inUse.map(({ front, device }) => `${front} (${device})`).join(", ");
+        logger.error({ inUse }, `${signal} refused: in use: ${names}. Unmount first`);
+        return;
+      }
+      process.off("SIGTERM", onSignal);
+      process.off("SIGINT", onSignal);
+      resolve();
+    };
+    process.on("SIGTERM", onSignal);
+    process.on("SIGINT", onSignal);
+  });
+}

@@ -1,0 +1,218 @@
+/**
+ * The I/O of a diff area: copies into slots, and the parts of image requests.
+ *
+ * ```
+ *   copy   READ original ─▶ copy window of the tag ──IO_LINK──▶ WRITE slot
+ *          user data: copy × 2            both CQEs             copy × 2 + 1
+ *
+ *   run    READ original | READ slot ─▶ buffer of the image tag ─▶ WRITE slot
+ * ```
+ *
+ * Both completions of a copy are awaited before its id is given back, so that no late one can meet a
+ * new copy of the same id. A short transfer breaks the link and counts as failed.
+ */
+import { slotIndex, slotStore } from "@blksnap/diff-storage";
+import { BufferOwner, CopyFault, CopyKind, RunKind, type TrackerEngine } from "@blksnap/engine";
+import type { Queue } from "@blksnap/ublk";
+import {
+  assert,
+  type CompletionHandler,
+  MappedMemory,
+  prepareNop,
+  prepareRead,
+  prepareReadFixed,
+  prepareWrite,
+  prepareWriteFixed,
+  type Reactor,
+  SqeFlag,
+} from "@blksnap/uring";
+
+const EIO = 5;
+const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
+
+export interface AreaIoOptions {
+  readonly reactor: Reactor;
+  readonly engine: TrackerEngine;
+  /** Index of the original among the ring's registered files. */
+  readonly originalIndex: number;
+  readonly storeFds: readonly number[];
+  readonly frontDepth: number;
+  readonly imageDepth: number;
+  readonly frontWindowBytes: number;
+  readonly imageWindowBytes: number;
+}
+
+export class AreaIo {
+  readonly #options: AreaIoOptions;
+  readonly #engine: TrackerEngine;
+  readonly #reactor: Reactor;
+  readonly #chunkBytes: number;
+  readonly #blockShift: number;
+  readonly #stores: Int32Array;
+  readonly #windows: MappedMemory;
+  readonly #imageWindowsAt: number;
+  readonly #copyHandler: number;
+  readonly #runHandler: number;
+  /** Per copy: completions still to come, and how it went so far. */
+  readonly #copyPending: Uint8Array;
+  readonly #copyResult: Int32Array;
+  readonly #copyFault: Uint8Array;
+  /** The image's queue, whose buffers the runs use. */
+  imageQueue: Queue | undefined;
+
+  constructor(options: AreaIoOptions) {
+    const { engine, reactor } = options;
+    this.#options = options;
+    this.#engine = engine;
+    this.#reactor = reactor;
+    this.#chunkBytes = engine.geometry.chunkBytes;
+    this.#blockShift = engine.geometry.blockShift;
+    this.#stores = Int32Array.from(options.storeFds, (fd) => reactor.addFile(fd));
+    this.#imageWindowsAt = options.frontDepth * options.frontWindowBytes;
+    const imageBytes = options.imageDepth * options.imageWindowBytes;
+    this.#windows = MappedMemory.anonymous(this.#imageWindowsAt + imageBytes);
+    this.#copyPending = new Uint8Array(engine.copies.size);
+    this.#copyResult = new Int32Array(engine.copies.size);
+    this.#copyFault = new Uint8Array(engine.copies.size);
+    const copies: CompletionHandler = {
+      onCompletion: (data, result) => this.#onCopyPart(data, result),
+    };
+    const runs: CompletionHandler = { onCompletion: (data, result) => this.#onRun(data, result) };
+    this.#copyHandler = reactor.addHandler(copies);
+    this.#runHandler = reactor.addHandler(runs);
+  }
+
+  submitCopy(copy: number): void {
+    const { copies } = this.#engine;
+    const windows = this.#windows.address;
+    const tag = copies.bufferTag[copy];
+    const address =
+      windows +
+      (copies.bufferOwner[copy] === BufferOwner.FRONT
+        ? tag * this.#options.frontWindowBytes
+        : this.#imageWindowsAt + tag * this.#options.imageWindowBytes) +
+      copies.bufferOffsetBytes[copy];
+    const inChunk = copies.blockStart[copy] << this.#blockShift;
+    const length = copies.lengthBytes[copy];
+    const source = copies.chunk[copy] * this.#chunkBytes + inChunk;
+    this.#copyPending[copy] = 2;
+    this.#copyResult[copy] = 0;
+    this.#copyFault[copy] = CopyFault.NONE;
+    const ring = this.#reactor.ring;
+    ring.reserve(2);
+    if (copies.kind[copy] === CopyKind.ZERO) {
+      new Uint8Array(this.#windows.buffer, address - windows, length).fill(0);
+      prepareNop(ring, copy << 1, this.#copyHandler, SqeFlag.IO_LINK);
+    } else {
+      prepareRead(
+        ring,
+        this.#options.originalIndex,
+        address | 0,
+        (address / 4294967296) | 0,
+        length,
+        source | 0,
+        (source / 4294967296) | 0,
+        copy << 1,
+        this.#copyHandler,
+        LINKED_FILE,
+      );
+    }
+    const slot = copies.slot[copy];
+    const target = slotIndex(slot) * this.#chunkBytes + inChunk;
+    prepareWrite(
+      ring,
+      this.#stores[slotStore(slot)],
+      address | 0,
+      (address / 4294967296) | 0,
+      length,
+      target | 0,
+      (target / 4294967296) | 0,
+      0,
+      (copy << 1) | 1,
+      this.#copyHandler,
+      SqeFlag.FIXED_FILE,
+    );
+  }
+
+  submitRun(run: number): void {
+    const { runs } = this.#engine;
+    const kind = runs.kind[run];
+    const tag = runs.tag[run];
+    const queue = this.imageQueue as Queue;
+    const length = runs.lengthBytes[run];
+    const bufferOffset = runs.bufferOffsetBytes[run];
+    if (kind === RunKind.ZERO) {
+      queue.bufferBytes(tag).fill(0, bufferOffset, bufferOffset + length);
+      prepareNop(this.#reactor.ring, run, this.#runHandler, 0);
+      return;
+    }
+    const fromOriginal = kind === RunKind.READ_ORIGINAL;
+    const slot = runs.slot[run];
+    const chunk = fromOriginal ? runs.chunk[run] : slotIndex(slot);
+    const file = fromOriginal ? this.#options.originalIndex : this.#stores[slotStore(slot)];
+    const offset = chunk * this.#chunkBytes + runs.offsetInChunkBytes[run];
+    // The tag's buffer does not cross 4 GiB more than once; the carry goes into the high half.
+    const low = (queue.bufferLow[tag] >>> 0) + bufferOffset;
+    const high = queue.bufferHigh[tag] + (low >= 4294967296 ? 1 : 0);
+    if (kind === RunKind.WRITE_SLOT) {
+      prepareWriteFixed(
+        this.#reactor.ring,
+        file,
+        queue.bufferIndex,
+        low | 0,
+        high,
+        length,
+        offset | 0,
+        (offset / 4294967296) | 0,
+        0,
+        run,
+        this.#runHandler,
+        SqeFlag.FIXED_FILE,
+      );
+      return;
+    }
+    prepareReadFixed(
+      this.#reactor.ring,
+      file,
+      queue.bufferIndex,
+      low | 0,
+      high,
+      length,
+      offset | 0,
+      (offset / 4294967296) | 0,
+      run,
+      this.#runHandler,
+      SqeFlag.FIXED_FILE,
+    );
+  }
+
+  /** Only after the engine said that the area is closed. */
+  close(): void {
+    for (const index of this.#stores) this.#reactor.removeFile(index);
+    this.#reactor.removeHandler(this.#copyHandler);
+    this.#reactor.removeHandler(this.#runHandler);
+    this.#windows.unmap();
+  }
+
+  #onCopyPart(data: number, result: number): void {
+    const copy = data >> 1;
+    const isWrite = (data & 1) === 1;
+    const { copies } = this.#engine;
+    const wanted = !isWrite && copies.kind[copy] === CopyKind.ZERO ? 0 : copies.lengthBytes[copy];
+    if (result !== wanted && this.#copyFault[copy] === CopyFault.NONE) {
+      this.#copyResult[copy] = result < 0 ? result : -EIO;
+      this.#copyFault[copy] = isWrite ? CopyFault.WRITE : CopyFault.READ;
+    }
+    this.#copyPending[copy]--;
+    if (this.#copyPending[copy] > 0) return;
+    assert(this.#copyPending[copy] === 0, "a copy has two completions");
+    this.#engine.onCopyDone(copy, this.#copyResult[copy], this.#copyFault[copy]);
+  }
+
+  #onRun(run: number, result: number): void {
+    const { runs } = this.#engine;
+    const wanted = runs.kind[run] === RunKind.ZERO ? 0 : runs.lengthBytes[run];
+    const length = runs.lengthBytes[run];
+    this.#engine.onRunDone(run, result === wanted ? length : result < 0 ? result : -EIO);
+  }
+}

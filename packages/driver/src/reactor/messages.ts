@@ -1,0 +1,138 @@
+/**
+ * What the main thread and the reactors say to each other. Descriptors are those of the process, so
+ * they travel as numbers.
+ *
+ * ```
+ *   main                                   reactor
+ *     │── Request {id, …} ────────────────▶ │   one Reply each, in any order
+ *     │◀──────────────── Reply {re: id, …} ─│
+ *     │◀──────────────── Notice ────────────│   by itself
+ *     │── Grant ──────────────────────────▶ │   answer to the notice "slots"
+ * ```
+ */
+import type { TrackerGeometry } from "@blksnap/engine";
+
+/** Settings of all devices of a reactor. */
+export interface ReactorSettings {
+  readonly index: number;
+  readonly frontDepth: number;
+  readonly imageDepth: number;
+  readonly maxIoBytes: number;
+}
+
+/** A file of maps, to be mapped whole. */
+export interface MapFileRef {
+  readonly fd: number;
+  readonly lengthBytes: number;
+}
+
+export interface AttachRequest {
+  readonly type: "attach";
+  readonly tracker: number;
+  readonly charFd: number;
+  readonly originalFd: number;
+  readonly isBlock: boolean;
+  readonly geometry: TrackerGeometry;
+  readonly cbt: MapFileRef;
+}
+
+/** Before a take: the diff area's map and where the slots are. */
+export interface PrepareAreaRequest {
+  readonly type: "prepareArea";
+  readonly tracker: number;
+  readonly map: MapFileRef;
+  /** Descriptors of the stores, in the order of the slots' store numbers. */
+  readonly storeFds: readonly number[];
+  /** Extents to begin with: first slot and count, in turn. */
+  readonly extents: readonly number[];
+  /** When a device asks for slots, and how many it asks for. */
+  readonly lowWaterSlots: number;
+  readonly wantedSlots: number;
+}
+
+/** Stops issuing writes to the original; the reply comes when none is in flight any more. */
+export interface HoldRequest {
+  readonly type: "hold";
+  readonly tracker: number;
+  /** When it is over by itself, should the main thread never come back. */
+  readonly deadlineMs: number;
+}
+
+export interface OpenImageRequest {
+  readonly type: "openImage";
+  readonly tracker: number;
+  readonly charFd: number;
+}
+
+export interface MarkDirtyRequest {
+  readonly type: "markDirty";
+  readonly tracker: number;
+  /** Offset and length in bytes, in turn. */
+  readonly ranges: readonly number[];
+}
+
+/** Requests that only name their device. */
+export interface DeviceRequest {
+  readonly type:
+    | "switch"
+    | "release"
+    | "dropArea"
+    | "closeArea"
+    | "awaitFrontEnd"
+    | "awaitImageEnd"
+    | "counters"
+    | "lostRanges";
+  readonly tracker: number;
+}
+
+export interface StopRequest {
+  readonly type: "stop";
+}
+
+export type ReactorRequest =
+  | AttachRequest
+  | PrepareAreaRequest
+  | HoldRequest
+  | OpenImageRequest
+  | MarkDirtyRequest
+  | DeviceRequest
+  | StopRequest;
+
+/** More slots for a device, or word that there are none. */
+export interface GrantMessage {
+  readonly type: "grant";
+  readonly tracker: number;
+  readonly firstSlot: number;
+  /** 0: none; `errno` says why. */
+  readonly count: number;
+  readonly errno: number;
+}
+
+export type ToReactor = { readonly id: number; readonly request: ReactorRequest } | GrantMessage;
+
+export interface SwitchReply {
+  /** For how long writes were held, in microseconds. */
+  readonly stallUs: number;
+}
+
+export interface LostRange {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+export interface ReactorReply {
+  readonly re: number;
+  readonly value?: unknown;
+  /** An error's text; absent when it went well. */
+  readonly error?: string;
+}
+
+export type ReactorNotice =
+  | { readonly notice: "ready" }
+  | { readonly notice: "slots"; readonly tracker: number; readonly wanted: number }
+  | { readonly notice: "freed"; readonly tracker: number; readonly slots: readonly number[] }
+  | { readonly notice: "fault"; readonly tracker: number; readonly errno: number }
+  | { readonly notice: "holdExpired"; readonly tracker: number }
+  | { readonly notice: "error"; readonly message: string };
+
+export type FromReactor = ReactorReply | ReactorNotice;

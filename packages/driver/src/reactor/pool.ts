@@ -1,0 +1,148 @@
+import { cpus } from "node:os";
+import { ReactorThread } from "@blksnap/uring";
+import { ControlError } from "../control/index.js";
+import type {
+  FromReactor,
+  ReactorNotice,
+  ReactorRequest,
+  ReactorSettings,
+  ToReactor,
+} from "./messages.js";
+
+/** How long a reactor may take to answer, unless the caller says otherwise. */
+const REPLY_TIMEOUT_MS = 30_000;
+/** More reactors than this only take memory: one serves hundreds of thousands of requests a second. */
+const REACTORS_MAX = 16;
+
+export type NoticeHandler = (reactor: number, notice: ReactorNotice) => void;
+
+interface Waiter {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** One reactor's thread with the requests that it has not answered. */
+class Member {
+  devices = 0;
+  readonly index: number;
+  readonly #thread: ReactorThread;
+  readonly #waiters = new Map<number, Waiter>();
+  #nextId = 1;
+  #dead: Error | undefined;
+
+  constructor(settings: ReactorSettings, onNotice: NoticeHandler, onExit: NoticeHandler) {
+    this.index = settings.index;
+    this.#thread = new ReactorThread(
+      new URL("./worker.js", import.meta.url),
+      settings,
+      (message) => this.#onMessage(message as FromReactor, onNotice),
+      (error) => {
+        if (error === undefined) return;
+        this.#dead = error;
+        for (const { reject } of this.#waiters.values()) reject(error);
+        this.#waiters.clear();
+        onExit(this.index, { notice: "error", message: error.stack ?? error.message });
+      },
+    );
+  }
+
+  send(message: ToReactor): void {
+    if (this.#dead === undefined) this.#thread.post(message);
+  }
+
+  request(request: ReactorRequest, timeoutMs: number): Promise<unknown> {
+    if (this.#dead !== undefined) return Promise.reject(this.#dead);
+    const id = this.#nextId++;
+    const answer = new Promise<unknown>((resolve, reject) => {
+      this.#waiters.set(id, { resolve, reject });
+    });
+    this.#thread.post({ id, request } satisfies ToReactor);
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        this.#waiters.delete(id);
+        const what = `reactor ${this.index} did not answer "${request.type}" in ${timeoutMs} ms`;
+        reject(new ControlError("TAKE_FAILED", what, { errnoName: "ETIMEDOUT" }));
+      }, timeoutMs);
+    });
+    return Promise.race([answer, timeout]).finally(() => clearTimeout(timer));
+  }
+
+  stop(): Promise<void> {
+    return this.#thread.stop({ id: 0, request: { type: "stop" } } satisfies ToReactor);
+  }
+
+  #onMessage(message: FromReactor, onNotice: NoticeHandler): void {
+    if ("notice" in message) {
+      onNotice(this.index, message);
+      return;
+    }
+    const waiter = this.#waiters.get(message.re);
+    this.#waiters.delete(message.re);
+    if (message.error === undefined) waiter?.resolve(message.value);
+    else waiter?.reject(new Error(message.error));
+  }
+}
+
+export interface ReactorPoolOptions {
+  /** 1 to 16; default: one per CPU, at most 4. */
+  readonly reactors?: number;
+  readonly frontDepth: number;
+  readonly imageDepth: number;
+  readonly maxIoBytes: number;
+  readonly onNotice: NoticeHandler;
+}
+
+/** The reactors; each device belongs to one of them from attach to detach. */
+export class ReactorPool {
+  readonly #members: Member[] = [];
+
+  constructor(options: ReactorPoolOptions) {
+    const count = Math.min(options.reactors ?? Math.min(cpus().length, 4), REACTORS_MAX);
+    for (let index = 0; index < count; index++) {
+      const { frontDepth, imageDepth, maxIoBytes } = options;
+      const settings = { index, frontDepth, imageDepth, maxIoBytes };
+      this.#members.push(new Member(settings, options.onNotice, options.onNotice));
+    }
+  }
+
+  get count(): number {
+    return this.#members.length;
+  }
+
+  /** The reactor with the fewest devices; give it back with release(). */
+  assign(): number {
+    const member = this.#members.reduce((best, next) =>
+      next.devices < best.devices ? next : best,
+    );
+    member.devices++;
+    return member.index;
+  }
+
+  release(index: number): void {
+    this.#member(index).devices--;
+  }
+
+  send(index: number, message: ToReactor): void {
+    this.#member(index).send(message);
+  }
+
+  /** Sends a request and waits for its answer; rejects with what went wrong there, or on time-out. */
+  request<Value = void>(
+    index: number,
+    request: ReactorRequest,
+    timeoutMs: number = REPLY_TIMEOUT_MS,
+  ): Promise<Value> {
+    return this.#member(index).request(request, timeoutMs) as Promise<Value>;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#members.map((member) => member.stop()));
+  }
+
+  #member(index: number): Member {
+    const member = this.#members[index];
+    if (member === undefined) throw new Error(`no reactor ${index}`);
+    return member;
+  }
+}

@@ -1,0 +1,347 @@
+/**
+ * One tracked device on its reactor: both ublk queues, the engine between them, and all I/O that the
+ * engine asks for. Nothing of it is ever touched by another thread.
+ *
+ * ```
+ *   front queue ──▶ engine.submitFront ──▶ submitOriginal ──▶ FileIo ──▶ original
+ *                        │ old data first                                   ▲ │
+ *                        ▼                                                  │ ▼
+ *                    submitCopy ──▶ AreaIo ── READ original ─link─▶ WRITE slot
+ *                                     ▲
+ *   image queue ──▶ engine.submitImage ──▶ submitRun
+ * ```
+ */
+import {
+  CbtMap,
+  DiffArea,
+  DiffAreaMap,
+  type EngineCounters,
+  type EngineIo,
+  TrackerEngine,
+} from "@blksnap/engine";
+import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
+import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
+import { AreaIo } from "./area-io.js";
+import { type DeviceIoCounters, IoCounter } from "./counters.js";
+import type {
+  AttachRequest,
+  OpenImageRequest,
+  PrepareAreaRequest,
+  ReactorNotice,
+  ReactorSettings,
+} from "./messages.js";
+
+const EIO = 5;
+/** Copies and image parts in flight: four of each per request in flight. */
+const COPIES_PER_TAG = 4;
+const RUNS_PER_TAG = 4;
+
+export interface TrackedDeviceCounters {
+  readonly front: DeviceIoCounters;
+  readonly image: DeviceIoCounters;
+  /** All since attach. */
+  readonly engine: EngineCounters;
+  /** Since the present diff area was attached. */
+  readonly area: Pick<EngineCounters, "copiedBytes" | "slotsTaken" | "slotsFreed">;
+}
+
+export class TrackedDevice implements EngineIo, FileIoOwner {
+  readonly engine: TrackerEngine;
+  readonly #id: number;
+  readonly #reactor: Reactor;
+  readonly #settings: ReactorSettings;
+  readonly #notify: (notice: ReactorNotice) => void;
+  readonly #cbtMemory: MappedMemory;
+  readonly #frontQueue: Queue;
+  readonly #fileIo: FileIo;
+  readonly #frontCounter = new IoCounter();
+  #imageCounter = new IoCounter();
+  #beforeArea: EngineCounters | undefined;
+  #imageQueue: Queue | undefined;
+  #areaIo: AreaIo | undefined;
+  #areaMemory: MappedMemory | undefined;
+  #area: DiffArea | undefined;
+  readonly #freed: number[] = [];
+  #heldSinceMs = 0;
+  #onDrained: (() => void) | undefined;
+  #onAreaClosed: (() => void) | undefined;
+  #frontEnded = false;
+  #imageEnded = true;
+  #onFrontEnd: (() => void) | undefined;
+  #onImageEnd: (() => void) | undefined;
+
+  constructor(
+    reactor: Reactor,
+    settings: ReactorSettings,
+    request: AttachRequest,
+    notify: (notice: ReactorNotice) => void,
+  ) {
+    this.#id = request.tracker;
+    this.#reactor = reactor;
+    this.#settings = settings;
+    this.#notify = notify;
+    this.#cbtMemory = MappedMemory.file(request.cbt.fd, 0, request.cbt.lengthBytes);
+    this.engine = new TrackerEngine(request.geometry, this, {
+      frontDepth: settings.frontDepth,
+      imageDepth: settings.imageDepth,
+      copyWindowBytes: settings.maxIoBytes + 2 * (1 << request.geometry.blockShift),
+      copiesMax: settings.frontDepth * COPIES_PER_TAG,
+      runsMax: settings.imageDepth * RUNS_PER_TAG,
+      cbt: CbtMap.open(this.#cbtMemory.buffer, { owner: true }),
+    });
+    this.#frontQueue = new Queue({
+      reactor,
+      charFd: request.charFd,
+      queueId: 0,
+      depth: settings.frontDepth,
+      maxIoBytes: settings.maxIoBytes,
+      onEnd: () => {
+        this.#frontEnded = true;
+        this.#onFrontEnd?.();
+      },
+      onError: (error) => this.#reportError(error),
+    });
+    this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
+    this.#frontQueue.start(this.#frontTarget());
+  }
+
+  // ---- what the main thread asks for ----
+
+  prepareArea(request: PrepareAreaRequest): void {
+    assert(this.#areaIo === undefined, "the device has a diff area already");
+    const { geometry } = this.engine;
+    this.#areaMemory = MappedMemory.file(request.map.fd, 0, request.map.lengthBytes);
+    this.#areaIo = new AreaIo({
+      reactor: this.#reactor,
+      engine: this.engine,
+      originalIndex: this.#fileIo.fileIndex,
+      storeFds: request.storeFds,
+      frontDepth: this.#settings.frontDepth,
+      imageDepth: this.#settings.imageDepth,
+      frontWindowBytes: this.#settings.maxIoBytes + 2 * geometry.blockBytes,
+      imageWindowBytes: this.engine.imageCopyWindowBytes,
+    });
+    this.#imageCounter = new IoCounter();
+    this.#beforeArea = this.engine.stats.snapshot();
+    const map = DiffAreaMap.create(this.#areaMemory.buffer, geometry);
+    this.#area = new DiffArea(map, {
+      lowWaterSlots: request.lowWaterSlots,
+      wantedSlots: request.wantedSlots,
+    });
+    for (let i = 0; i < request.extents.length; i += 2) {
+      this.#area.grantSlots(request.extents[i], request.extents[i + 1]);
+    }
+    this.engine.attachArea(this.#area);
+  }
+
+  /** Calls back when no write to the original is in flight any more; new ones are kept back. */
+  hold(deadlineMs: number, onDrained: () => void): void {
+    this.#heldSinceMs = performance.now();
+    this.#onDrained = onDrained;
+    const since = this.#heldSinceMs;
+    this.#reactor.setTimer(deadlineMs, () => {
+      if (this.#heldSinceMs !== since) return;
+      this.release();
+      this.#notify({ notice: "holdExpired", tracker: this.#id });
+    });
+    this.engine.hold();
+  }
+
+  /** The instant of the take. Answers for how long writes were held, in microseconds. */
+  switchAndRelease(): number {
+    assert(this.#heldSinceMs !== 0, "the hold has expired");
+    this.engine.switchAndRelease();
+    return this.#endHold();
+  }
+
+  release(): void {
+    if (this.#heldSinceMs === 0) return;
+    this.engine.release();
+    this.#endHold();
+  }
+
+  /** No copy-on-write from here on; calls back when nothing refers to the area any more. */
+  dropArea(onClosed: () => void): void {
+    if (this.#area === undefined) {
+      onClosed();
+      return;
+    }
+    this.#onAreaClosed = onClosed;
+    this.engine.dropArea();
+  }
+
+  /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
+  closeArea(): void {
+    this.#areaIo?.close();
+    this.#areaMemory?.unmap();
+    this.#areaIo = undefined;
+    this.#areaMemory = undefined;
+    this.#area = undefined;
+  }
+
+  openImage(request: OpenImageRequest): void {
+    assert(this.#imageEnded, "the device has an image already");
+    const areaIo = this.#areaIo;
+    assert(areaIo !== undefined, "an image needs a diff area");
+    this.#imageEnded = false;
+    const queue = new Queue({
+      reactor: this.#reactor,
+      charFd: request.charFd,
+      queueId: 0,
+      depth: this.#settings.imageDepth,
+      maxIoBytes: this.#settings.maxIoBytes,
+      onEnd: () => {
+        this.#imageEnded = true;
+        this.#imageQueue = undefined;
+        this.#onImageEnd?.();
+      },
+      onError: (error) => this.#reportError(error),
+    });
+    this.#imageQueue = queue;
+    areaIo.imageQueue = queue;
+    queue.start(this.#imageTarget(queue));
+  }
+
+  awaitFrontEnd(onEnd: () => void): void {
+    if (this.#frontEnded) onEnd();
+    else this.#onFrontEnd = onEnd;
+  }
+
+  awaitImageEnd(onEnd: () => void): void {
+    if (this.#imageEnded) onEnd();
+    else this.#onImageEnd = onEnd;
+  }
+
+  grant(firstSlot: number, count: number, errno: number): void {
+    if (this.#area === undefined) return;
+    if (count > 0) this.#area.grantSlots(firstSlot, count);
+    else this.#area.denySlots(errno);
+  }
+
+  lostRanges(): { offsetBytes: number; lengthBytes: number }[] {
+    return this.#area?.lostRanges() ?? [];
+  }
+
+  counters(): TrackedDeviceCounters {
+    const engine = this.engine.stats.snapshot();
+    const before = this.#beforeArea;
+    return {
+      front: this.#frontCounter.snapshot(),
+      image: this.#imageCounter.snapshot(),
+      engine,
+      area: {
+        copiedBytes: engine.copiedBytes - (before?.copiedBytes ?? 0),
+        slotsTaken: engine.slotsTaken - (before?.slotsTaken ?? 0),
+        slotsFreed: engine.slotsFreed - (before?.slotsFreed ?? 0),
+      },
+    };
+  }
+
+  /** After the front's queue ended. */
+  close(): void {
+    this.#cbtMemory.unmap();
+  }
+
+  // ---- what the engine asks for ----
+
+  submitOriginal(tag: number): void {
+    this.#fileIo.submit(tag);
+  }
+
+  onFileIo(tag: number, result: number): void {
+    this.engine.onOriginalDone(tag, result);
+  }
+
+  completeFront(tag: number, result: number): void {
+    const { front } = this.engine;
+    this.#frontCounter.count(front.op[tag], front.lengthBytes, tag, result);
+    this.#frontQueue.complete(tag, result);
+  }
+
+  completeImage(tag: number, result: number): void {
+    const { image } = this.engine;
+    this.#imageCounter.count(image.op[tag], image.lengthBytes, tag, result);
+    (this.#imageQueue as Queue).complete(tag, result);
+  }
+
+  submitCopy(copy: number): void {
+    (this.#areaIo as AreaIo).submitCopy(copy);
+  }
+
+  submitRun(run: number): void {
+    (this.#areaIo as AreaIo).submitRun(run);
+  }
+
+  requestSlots(wanted: number): void {
+    this.#notify({ notice: "slots", tracker: this.#id, wanted });
+  }
+
+  freeSlot(slot: number): void {
+    // Sent in one message per turn: a discard of the image frees many.
+    if (this.#freed.push(slot) === 1) {
+      this.#reactor.setTimer(1, () => {
+        this.#notify({ notice: "freed", tracker: this.#id, slots: this.#freed.splice(0) });
+      });
+    }
+  }
+
+  onDrained(): void {
+    const told = this.#onDrained;
+    this.#onDrained = undefined;
+    told?.();
+  }
+
+  onAreaFault(errno: number): void {
+    this.#notify({ notice: "fault", tracker: this.#id, errno });
+  }
+
+  onAreaClosed(): void {
+    const told = this.#onAreaClosed;
+    this.#onAreaClosed = undefined;
+    told?.();
+  }
+
+  // ---- the two ends ----
+
+  #frontTarget(): Target {
+    const { front } = this.engine;
+    const queue = this.#frontQueue;
+    return {
+      queueIo: (tag) => {
+        front.op[tag] = queue.op(tag);
+        front.offsetBytes[tag] =
+          (queue.startSectorLow(tag) >>> 0) * 512 + queue.startSectorHigh(tag) * 2199023255552;
+        front.lengthBytes[tag] = queue.sectors(tag) * 512;
+        this.engine.submitFront(tag);
+      },
+      close: () => this.#fileIo.close(),
+    };
+  }
+
+  #imageTarget(queue: Queue): Target {
+    const { image } = this.engine;
+    return {
+      queueIo: (tag) => {
+        image.op[tag] = queue.op(tag);
+        image.offsetBytes[tag] =
+          (queue.startSectorLow(tag) >>> 0) * 512 + queue.startSectorHigh(tag) * 2199023255552;
+        image.lengthBytes[tag] = queue.sectors(tag) * 512;
+        if (this.#area === undefined) queue.complete(tag, -EIO);
+        else this.engine.submitImage(tag);
+      },
+      close: () => undefined,
+    };
+  }
+
+  #endHold(): number {
+    const stallUs = (performance.now() - this.#heldSinceMs) * 1000;
+    this.#heldSinceMs = 0;
+    this.#onDrained = undefined;
+    return stallUs;
+  }
+
+  #reportError(error: unknown): void {
+    const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.#notify({ notice: "error", message: `tracker ${this.#id}: ${message}` });
+  }
+}

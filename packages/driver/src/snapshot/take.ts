@@ -1,0 +1,197 @@
+/**
+ * Take: one instant for all members, on all their reactors.
+ *
+ * ```
+ *   prepare areas ─▶ freeze file systems ─▶ hold writes on every reactor, drain those in flight
+ *                                                  │ all have answered: this is the instant
+ *                                                  ▼
+ *   images ◀─ thaw ◀─ switch: CBT numbers, copy-on-write on, held writes go on
+ * ```
+ *
+ * A reactor that has switched lets its writes go while another still holds: harmless, because
+ * nothing on the other has changed since the instant, and copy-on-write is on before its next write.
+ * Any failure undoes everything: the snapshot is as it was before.
+ */
+import { DiffAreaMap } from "@blksnap/engine";
+import type { UblkControl } from "@blksnap/ublk";
+import type { Logger } from "pino";
+import { ControlError } from "../control/index.js";
+import type { SwitchReply } from "../reactor/messages.js";
+import type { ReactorPool } from "../reactor/pool.js";
+import { FreezeGroup } from "../system/freeze.js";
+import { addLink, linkName, removeLink } from "../system/links.js";
+import type { StateDirectory } from "../system/map-file.js";
+import { ServedDevice } from "../system/served-device.js";
+import type { Member, Snapshot } from "./snapshot.js";
+
+export interface TakeContext {
+  readonly control: UblkControl;
+  readonly reactors: ReactorPool;
+  readonly state: StateDirectory;
+  readonly logger: Logger;
+  readonly imageDepth: number;
+  readonly maxIoBytes: number;
+  /** Bound of freezing all file systems. */
+  readonly freezeTimeoutMs: number;
+  /** Bound of draining the writes in flight, while new ones wait. */
+  readonly holdTimeoutMs: number;
+}
+
+/** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
+export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Promise<void> {
+  const members = [...snapshot.members.values()];
+  snapshot.state = "taking";
+  try {
+    for (const member of members) await prepareArea(context, snapshot, member);
+    snapshot.stallUs = await switchAll(context, members);
+    snapshot.takenAt = new Date();
+    for (const member of members) {
+      if (member.tracker.errorCode !== 0) {
+        throw new ControlError(
+          "SNAPSHOT_CORRUPTED",
+          `old data of ${member.tracker.device} was lost while the snapshot was taken`,
+        );
+      }
+    }
+    for (const member of members) await openImage(context, member);
+    snapshot.state = "taken";
+  } catch (error) {
+    await closeMembers(context, members);
+    snapshot.state = "created";
+    snapshot.takenAt = null;
+    snapshot.stallUs = null;
+    throw error;
+  }
+}
+
+/** Ends the snapshot's part of its members: images away, copy-on-write off, slots free. */
+export async function closeMembers(
+  context: TakeContext,
+  members: readonly Member[],
+): Promise<void> {
+  await Promise.all(members.map((member) => closeMember(context, member)));
+}
+
+async function prepareArea(
+  context: TakeContext,
+  snapshot: Snapshot,
+  member: Member,
+): Promise<void> {
+  const { tracker } = member;
+  tracker.errorCode = 0;
+  const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
+  const map = context.state.create(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
+  member.map = map;
+  const lowWaterSlots = snapshot.lowWaterSlots;
+  const extent = await snapshot.storage.allocateExtentWhenReady(lowWaterSlots * 2);
+  if (extent === "full") {
+    throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
+  }
+  await context.reactors.request(tracker.reactor, {
+    type: "prepareArea",
+    tracker: tracker.id,
+    map: { fd: map.fd, lengthBytes },
+    storeFds: snapshot.storage.stores.map((store) => store.fd),
+    extents: [extent.firstSlot, extent.count],
+    lowWaterSlots,
+    wantedSlots: lowWaterSlots * 2,
+  });
+}
+
+/** Freezes, holds, switches, thaws. Answers the longest time for which writers were held up. */
+async function switchAll(context: TakeContext, members: readonly Member[]): Promise<number> {
+  const freeze = new FreezeGroup();
+  try {
+    const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
+    await freeze.freeze(fronts, context.freezeTimeoutMs);
+    const stalls = await holdAndSwitch(context, members);
+    return Math.round(Math.max(...stalls));
+  } finally {
+    await freeze.thaw();
+  }
+}
+
+async function holdAndSwitch(context: TakeContext, members: readonly Member[]): Promise<number[]> {
+  const { reactors, holdTimeoutMs: deadlineMs } = context;
+  const holds = members.map(({ tracker }) =>
+    reactors.request(
+      tracker.reactor,
+      { type: "hold", tracker: tracker.id, deadlineMs },
+      deadlineMs,
+    ),
+  );
+  const held = await Promise.allSettled(holds);
+  const failed = held.find((result) => result.status === "rejected");
+  if (failed !== undefined) {
+    await releaseAll(context, members);
+    throw new ControlError("TAKE_FAILED", "writes in flight did not end in time", {
+      cause: failed.reason,
+      errnoName: "ETIMEDOUT",
+    });
+  }
+  const switched = await Promise.allSettled(
+    members.map(({ tracker }) =>
+      reactors.request<SwitchReply>(tracker.reactor, { type: "switch", tracker: tracker.id }),
+    ),
+  );
+  const stalls: number[] = [];
+  for (const result of switched) {
+    if (result.status === "fulfilled") {
+      stalls.push(result.value.stallUs);
+      continue;
+    }
+    await releaseAll(context, members);
+    throw new ControlError("TAKE_FAILED", `a device did not switch: ${result.reason}`);
+  }
+  return stalls;
+}
+
+async function releaseAll(context: TakeContext, members: readonly Member[]): Promise<void> {
+  await Promise.allSettled(
+    members.map(({ tracker }) =>
+      context.reactors.request(tracker.reactor, { type: "release", tracker: tracker.id }),
+    ),
+  );
+}
+
+async function openImage(context: TakeContext, member: Member): Promise<void> {
+  const { tracker } = member;
+  const { reactors } = context;
+  const request = { tracker: tracker.id };
+  member.image = await ServedDevice.start(context.control, {
+    params: {
+      ...tracker.backing.params,
+      readOnly: false,
+      // Written data is in the store or in its page cache; nothing of an image outlives the daemon.
+      volatileCache: false,
+      fua: false,
+      discardMaxBytes: 2 ** 30,
+      discardGranularityBytes: 2 ** tracker.geometry.chunkShift,
+      writeZeroesMaxBytes: 0,
+    },
+    queueDepth: context.imageDepth,
+    maxIoBytes: context.maxIoBytes,
+    features: 0,
+    startQueue: (charFd) =>
+      reactors.request(tracker.reactor, { type: "openImage", charFd, ...request }),
+    queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...request }),
+  });
+  member.imageLink = addLink(`${linkName(tracker.device)}-image`, member.image.path);
+}
+
+async function closeMember(context: TakeContext, member: Member): Promise<void> {
+  const { tracker, map, image } = member;
+  if (map === undefined) return;
+  const request = { tracker: tracker.id };
+  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest.
+  await context.reactors.request(tracker.reactor, { type: "dropArea", ...request });
+  if (image !== undefined) {
+    removeLink(member.imageLink, image.path);
+    await image.stop();
+  }
+  await context.reactors.request(tracker.reactor, { type: "closeArea", ...request });
+  context.state.remove(map);
+  member.map = undefined;
+  member.image = undefined;
+  member.imageLink = undefined;
+}

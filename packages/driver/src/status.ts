@@ -1,0 +1,261 @@
+/** What the driver tells about itself: status, CBT information, metrics. */
+import { release } from "node:os";
+import type {
+  CbtState,
+  GenerationReason,
+  SnapshotDeviceStatus,
+  SnapshotStatus,
+  StatusResponse,
+  TrackerStatus,
+} from "@blksnap/api";
+import { type CbtInfo, CbtReason } from "@blksnap/engine";
+import type { MetricFamily } from "./control/index.js";
+import type { DeviceIoCounters } from "./reactor/counters.js";
+import type { LostRange } from "./reactor/messages.js";
+import type { ReactorPool } from "./reactor/pool.js";
+import type { TrackedDeviceCounters } from "./reactor/tracked-device.js";
+import type { Member, Snapshot } from "./snapshot/snapshot.js";
+import type { Tracker } from "./tracker/tracker.js";
+import { DAEMON_VERSION } from "./version.js";
+
+/** Lost ranges that status lists; it always tells how many there are. */
+const LOST_RANGES_SHOWN = 100;
+
+const REASON_NAMES: Readonly<Record<number, GenerationReason>> = {
+  [CbtReason.ATTACHED]: "first_attach",
+  [CbtReason.CAPACITY_CHANGED]: "capacity_changed",
+  [CbtReason.ROLLOVER]: "rollover",
+  [CbtReason.UNCLEAN]: "tracking_broken",
+  [CbtReason.CORRUPTED]: "tracking_broken",
+  [CbtReason.FOREIGN_WRITE]: "foreign_write",
+  [CbtReason.REQUESTED]: "tracking_broken",
+};
+
+/** A uuid's 16 bytes as text. */
+export function uuidText(bytes: Uint8Array): string {
+  const hex = Buffer.from(bytes).toString("hex");
+  return [
+    hex.slice(0, 8),
+    hex.slice(8, 12),
+    hex.slice(12, 16),
+    hex.slice(16, 20),
+    hex.slice(20),
+  ].join("-");
+}
+
+export function cbtState(info: CbtInfo): CbtState {
+  return {
+    block_size: info.blockBytes,
+    device_capacity: info.capacityBytes,
+    block_count: info.blockCount,
+    generation_id: uuidText(info.generation),
+    generation_reason: REASON_NAMES[info.reason] ?? "tracking_broken",
+    changes_number: info.changesNumber,
+  };
+}
+
+function ioStatus(io: DeviceIoCounters): TrackerStatus["io"] {
+  return {
+    reads: io.reads,
+    read_bytes: io.readBytes,
+    writes: io.writes,
+    write_bytes: io.writeBytes,
+    discards: io.discards,
+    discard_bytes: io.discardBytes,
+    flushes: io.flushes,
+    errors: io.errors,
+  };
+}
+
+export interface StatusSource {
+  readonly startedAt: Date;
+  readonly reactors: ReactorPool;
+  readonly trackers: Iterable<Tracker>;
+  readonly snapshots: Iterable<Snapshot>;
+  readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
+}
+
+function trackerStatus(
+  tracker: Tracker,
+  counters: TrackedDeviceCounters,
+  snapshot: Snapshot | undefined,
+): TrackerStatus {
+  const { params } = tracker.backing;
+  return {
+    device: tracker.device,
+    device_number: tracker.deviceNumber,
+    front: tracker.front.path,
+    attach_kind: "front",
+    device_capacity: params.capacityBytes,
+    logical_block_size: params.logicalBlockBytes,
+    read_only: params.readOnly,
+    reactor: tracker.reactor,
+    cbt: cbtState(tracker.cbt.info()),
+    snapshot_id: snapshot?.id ?? null,
+    image: snapshot?.members.get(tracker.id)?.image?.path ?? null,
+    error_code: tracker.errorCode,
+    io: ioStatus(counters.front),
+  };
+}
+
+async function memberStatus(reactors: ReactorPool, member: Member): Promise<SnapshotDeviceStatus> {
+  const { tracker, image } = member;
+  const counters = await tracker.counters();
+  const request = { type: "lostRanges", tracker: tracker.id } as const;
+  const lost = await reactors.request<LostRange[]>(tracker.reactor, request);
+  return {
+    device: tracker.device,
+    front: tracker.front.path,
+    image: image?.path ?? null,
+    error_code: tracker.errorCode,
+    chunk_size: 2 ** tracker.geometry.chunkShift,
+    chunks_used: counters.area.slotsTaken - counters.area.slotsFreed,
+    copied_bytes: counters.area.copiedBytes,
+    lost_bytes: lost.reduce((sum, range) => sum + range.lengthBytes, 0),
+    lost_ranges: lost.slice(0, LOST_RANGES_SHOWN).map((range) => ({
+      offset_sectors: range.offsetBytes / 512,
+      count_sectors: range.lengthBytes / 512,
+    })),
+    lost_ranges_total: lost.length,
+    image_io: ioStatus(counters.image),
+  };
+}
+
+async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promise<SnapshotStatus> {
+  const stats = snapshot.storage.stats();
+  const members = [...snapshot.members.values()];
+  return {
+    id: snapshot.id,
+    taken: snapshot.isTaken,
+    created_at: snapshot.createdAt.toISOString(),
+    taken_at: snapshot.takenAt?.toISOString() ?? null,
+    stall_us: snapshot.stallUs,
+    limit_bytes: snapshot.limitBytes,
+    allocated_bytes: stats.capacityBytes,
+    used_bytes: stats.allocatedBytes,
+    fill_bytes_per_s: stats.fillBytesPerSecond,
+    full_in_s: stats.secondsToFull ?? null,
+    on_overflow: { policy: "break-snapshot" },
+    events_pending: snapshot.events.pendingCount,
+    devices: await Promise.all(members.map((member) => memberStatus(reactors, member))),
+    stores: stats.stores.map((store) => ({
+      path: store.path,
+      kind: store.kind,
+      allocated_bytes: store.capacityBytes,
+      used_bytes: store.allocatedBytes,
+    })),
+  };
+}
+
+export async function driverStatus(source: StatusSource): Promise<StatusResponse> {
+  const trackers = [...source.trackers];
+  const snapshots = [...source.snapshots];
+  return {
+    daemon: {
+      version: DAEMON_VERSION,
+      pid: process.pid,
+      started_at: source.startedAt.toISOString(),
+      uptime_ms: Date.now() - source.startedAt.getTime(),
+      kernel: release(),
+      reactors: source.reactors.count,
+    },
+    trackers: await Promise.all(
+      trackers.map(async (tracker) =>
+        trackerStatus(tracker, await tracker.counters(), source.snapshotOf(tracker)),
+      ),
+    ),
+    snapshots: await Promise.all(
+      snapshots.map((snapshot) => snapshotStatus(source.reactors, snapshot)),
+    ),
+  };
+}
+
+/** The driver's counters for Prometheus. */
+export async function driverMetrics(source: StatusSource): Promise<MetricFamily[]> {
+  const status = await driverStatus(source);
+  const family = (
+    name: string,
+    help: string,
+    type: "counter" | "gauge",
+    samples: MetricFamily["samples"],
+  ): MetricFamily => ({ name, help, type, samples });
+  const perTracker = (value: (tracker: TrackerStatus) => number): MetricFamily["samples"] =>
+    status.trackers.map((tracker) => ({
+      labels: { device: tracker.device },
+      value: value(tracker),
+    }));
+  const perDevice = (value: (device: SnapshotDeviceStatus) => number): MetricFamily["samples"] =>
+    status.snapshots.flatMap(({ id, devices }) =>
+      devices.map((device) => ({
+        labels: { snapshot: id, device: device.device },
+        value: value(device),
+      })),
+    );
+  const perSnapshot = (value: (snapshot: SnapshotStatus) => number): MetricFamily["samples"] =>
+    status.snapshots.map((snapshot) => ({
+      labels: { snapshot: snapshot.id },
+      value: value(snapshot),
+    }));
+  return [
+    family(
+      "blksnap_front_reads_total",
+      "Reads through the front.",
+      "counter",
+      perTracker((of) => of.io.reads),
+    ),
+    family(
+      "blksnap_front_read_bytes_total",
+      "Bytes read through the front.",
+      "counter",
+      perTracker((of) => of.io.read_bytes),
+    ),
+    family(
+      "blksnap_front_writes_total",
+      "Writes through the front.",
+      "counter",
+      perTracker((of) => of.io.writes),
+    ),
+    family(
+      "blksnap_front_write_bytes_total",
+      "Bytes written through the front.",
+      "counter",
+      perTracker((of) => of.io.write_bytes),
+    ),
+    family(
+      "blksnap_front_errors_total",
+      "Requests of the front that failed.",
+      "counter",
+      perTracker((of) => of.io.errors),
+    ),
+    family(
+      "blksnap_copied_bytes_total",
+      "Old data saved to the diff storage.",
+      "counter",
+      perDevice((of) => of.copied_bytes),
+    ),
+    family(
+      "blksnap_lost_bytes",
+      "Old data that could not be saved.",
+      "gauge",
+      perDevice((of) => of.lost_bytes),
+    ),
+    family(
+      "blksnap_image_read_bytes_total",
+      "Bytes read from the image.",
+      "counter",
+      perDevice((of) => of.image_io.read_bytes),
+    ),
+    family(
+      "blksnap_diff_storage_used_bytes",
+      "Diff storage in use.",
+      "gauge",
+      perSnapshot((of) => of.used_bytes),
+    ),
+    family(
+      "blksnap_diff_storage_limit_bytes",
+      "Limit of the diff storage.",
+      "gauge",
+      perSnapshot((of) => of.limit_bytes),
+    ),
+  ];
+}

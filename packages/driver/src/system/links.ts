@@ -1,0 +1,43 @@
+import { mkdirSync, readlinkSync, rmdirSync, symlinkSync, unlinkSync } from "node:fs";
+import { basename } from "node:path";
+
+/** Stable names of fronts and images: /dev/blksnap/NAME and /dev/blksnap/NAME-image. */
+const LINKS_DIRECTORY = "/dev/blksnap";
+
+/** The name of a device's links: that of its node or file, with unusual characters replaced. */
+export function linkName(device: string): string {
+  return basename(device).replace(/[^A-Za-z0-9._-]/g, "_");
+}
+
+/**
+ * Links `/dev/blksnap/<name>` to a device; a name that is taken gets the device's number added.
+ * Answers the link's path, or undefined where links cannot be made: nobody depends on them.
+ */
+export function addLink(name: string, devicePath: string): string | undefined {
+  try {
+    mkdirSync(LINKS_DIRECTORY, { recursive: true });
+  } catch {
+    return undefined;
+  }
+  for (const candidate of [name, `${name}-${basename(devicePath)}`]) {
+    const path = `${LINKS_DIRECTORY}/${candidate}`;
+    try {
+      symlinkSync(`../${basename(devicePath)}`, path);
+      return path;
+    } catch {
+      // Taken, by a device of the same base name in another directory.
+    }
+  }
+  return undefined;
+}
+
+/** Removes a link, if it still leads to the device. */
+export function removeLink(path: string | undefined, devicePath: string): void {
+  if (path === undefined) return;
+  try {
+    if (readlinkSync(path) === `../${basename(devicePath)}`) unlinkSync(path);
+    rmdirSync(LINKS_DIRECTORY);
+  } catch {
+    // Removed by somebody else, or other links are still there.
+  }
+}
