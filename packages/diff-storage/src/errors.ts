@@ -20,6 +20,8 @@ const ERRNO_OF_CODE = {
   STORE_PERMISSION: "EACCES",
   /** The file system cannot preallocate, so the file could never grow safely. */
   STORE_NOT_GROWABLE: "EOPNOTSUPP",
+  /** The store did not do in time what was asked of it. */
+  STORE_TIMEOUT: "ETIMEDOUT",
   /** Any other failure of the store. */
   STORE_IO: "EIO",
   /** The store lies on a device that is a member of the same snapshot. */

@@ -56,6 +56,7 @@ export class Growth {
   /** Since when slots are wanted and none came; undefined while enough is ready. */
   #wantedSinceMs: number | undefined;
   #late = false;
+  #filling = false;
   #stopped = false;
   #cancelTimer: (() => void) | undefined;
 
@@ -132,22 +133,35 @@ export class Growth {
   }
 
   /**
-   * Grows until `targetSlots` are ready, before anyone uses them.
-   * Rejects with STORE_FULL or the stores' own failure when that cannot be had.
+   * Grows until `targetSlots` are ready, before anyone uses them. Each store has the time limit of a
+   * growth to do its part.
+   *
+   * Rejects with STORE_FULL, STORE_TIMEOUT or the stores' own failure when that cannot be had.
    */
   async fill(targetSlots: number): Promise<void> {
-    for (const [index, store] of this.#stores.entries()) {
-      const isLast = !this.#stores.slice(index + 1).some((later) => this.#isAble(later));
-      while (this.readySlots < targetSlots && this.#isAble(store)) {
-        const missing = targetSlots - this.readySlots;
-        if (isLast) await this.#checkAvailable(store.space, missing);
-        await this.#attempt(store, missing);
-        if (store.failures > 0) break;
+    this.#filling = true;
+    try {
+      for (const [index, store] of this.#stores.entries()) {
+        const isLast = !this.#stores.slice(index + 1).some((later) => this.#isAble(later));
+        const untilMs = this.#parts.clock.nowMs() + this.#parts.timeoutMs;
+        while (this.readySlots < targetSlots && this.#isAble(store)) {
+          const missing = targetSlots - this.readySlots;
+          if (isLast) await this.#checkAvailable(store.space, missing);
+          await this.#until(untilMs, this.#attempt(store, missing));
+          if (store.failures > 0 || store.startedMs !== undefined) break;
+        }
       }
+    } finally {
+      this.#filling = false;
     }
     if (this.readySlots >= targetSlots) return;
     const failed = this.#stores.find((store) => store.lastError !== undefined);
     if (failed !== undefined) throw failed.lastError;
+    const hanging = this.#stores.find((store) => store.startedMs !== undefined);
+    if (hanging === undefined) return;
+    const { path } = hanging.space.store;
+    const text = `${path} did not allocate space within ${this.#parts.timeoutMs} ms; check its disk`;
+    throw new DiffStorageError("STORE_TIMEOUT", text, { path });
   }
 
   /** Starts whatever growth is needed now. To be called after every change of the ready slots. */
@@ -208,10 +222,7 @@ export class Growth {
         return;
       }
       if (store.notBeforeMs > nowMs) continue;
-      void this.#attempt(store, store.stepSlots).then(() => {
-        this.check();
-        this.#parts.changed();
-      });
+      void this.#attempt(store, store.stepSlots);
       return;
     }
   }
@@ -250,9 +261,24 @@ export class Growth {
         () => this.#succeeded(store),
         (error: unknown) => this.#failed(store, error),
       )
-      .finally(() => this.#inFlight.delete(running));
+      .then(() => {
+        this.#inFlight.delete(running);
+        if (this.#filling) return;
+        this.check();
+        this.#parts.changed();
+      });
     this.#inFlight.add(running);
     return running;
+  }
+
+  async #until(untilMs: number, running: Promise<void>): Promise<void> {
+    const { clock } = this.#parts;
+    let cancel: (() => void) | undefined;
+    const late = new Promise<void>((done) => {
+      cancel = clock.after(untilMs - clock.nowMs(), done);
+    });
+    await Promise.race([running, late]);
+    cancel?.();
   }
 
   async #grow(store: Attempts, wantedSlots: number): Promise<void> {

@@ -5,6 +5,7 @@ export {
   type SlotAllocatorOptions,
 } from "./allocator.js";
 export { commandStoreSystem } from "./command-system.js";
+export { assertNoConflict } from "./conflict.js";
 export {
   DIFF_STORAGE_ERROR_CODES,
   DiffStorageError,
@@ -13,6 +14,7 @@ export {
 } from "./errors.js";
 export type { DiffStorageEvent } from "./events.js";
 export { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
+export type { PathDevices, TopologyProbe } from "./probe.js";
 export {
   DEFAULT_SLOT_BYTES,
   EXTENT_SLOTS_MAX,
@@ -49,3 +51,9 @@ export {
   type StoreSystem,
   systemClock,
 } from "./system.js";
+export {
+  type LayerKind,
+  type UnderlyingDevice,
+  underlyingDevices,
+  underlyingDevicesOfPath,
+} from "./topology.js";

@@ -1,5 +1,10 @@
 import type { EventSink } from "@blksnap/event-queue";
-import { checkStoreCount, SlotAllocator, type SlotAllocatorOptions } from "./allocator.js";
+import {
+  checkStoreCount,
+  DEFAULT_GROWTH_TIMEOUT_MS,
+  SlotAllocator,
+  type SlotAllocatorOptions,
+} from "./allocator.js";
 import { checkInteger, DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
 import { MEMORY_STORE_PATH, type OpenStoreOptions, openStore, tooLarge } from "./open-store.js";
@@ -75,19 +80,23 @@ export class DiffStorage {
     checkLimits(options);
     const stores: Store[] = [];
     const recovering = options.recoverSlots !== undefined;
+    const clock = options.clock ?? systemClock;
+    const timeoutMs = options.growthTimeoutMs ?? DEFAULT_GROWTH_TIMEOUT_MS;
+    let allocator: SlotAllocator | undefined;
     try {
-      for (const spec of specs)
+      for (const spec of specs) {
         stores.push(await openStore(spec.path, storeOptions(spec, options)));
+      }
       checkOpened(stores, options);
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
-      const allocator = new SlotAllocator(stores, { ...options, onEvent });
+      allocator = new SlotAllocator(stores, { ...options, onEvent });
       if (options.recoverSlots !== undefined) allocator.reserveForRecovery(options.recoverSlots);
       await allocator.start(!recovering);
-      const timeoutMs = options.growthTimeoutMs ?? 10_000;
-      return new DiffStorage(stores, allocator, timeoutMs, options.clock ?? systemClock);
+      return new DiffStorage(stores, allocator, timeoutMs, clock);
     } catch (error) {
-      if (!recovering) for (const store of stores) await store.trim(0).catch(() => undefined);
-      for (const store of stores) await store.close(recovering).catch(() => undefined);
+      allocator?.stop();
+      const undone = (allocator?.idle() ?? Promise.resolve()).then(() => undo(stores, recovering));
+      await within(undone, timeoutMs, clock);
       throw error;
     }
   }
@@ -136,13 +145,25 @@ export class DiffStorage {
     // A descriptor must not be closed, and its number reused, under an operation that names it.
     const closed = this.#allocator.idle().then(async () => {
       for (const store of this.stores) await store.close(options.keepNamedFiles === true);
-      return true;
     });
-    let cancel: (() => void) | undefined;
-    const late = new Promise<boolean>((done) => {
-      cancel = this.#clock.after(timeoutMs, () => done(false));
-    });
-    return Promise.race([closed, late]).finally(cancel);
+    return within(closed, timeoutMs, this.#clock);
+  }
+}
+
+/** Whether `work` ends within `timeoutMs`; it goes on if not. */
+async function within(work: Promise<unknown>, timeoutMs: number, clock: Clock): Promise<boolean> {
+  let cancel: (() => void) | undefined;
+  const late = new Promise<boolean>((done) => {
+    cancel = clock.after(timeoutMs, () => done(false));
+  });
+  return Promise.race([work.then(() => true), late]).finally(cancel);
+}
+
+/** Leaves files as they were found. What recovery finds is the user's data and stays in any case. */
+async function undo(stores: readonly Store[], recovering: boolean): Promise<void> {
+  for (const store of stores) {
+    if (!recovering) await store.trim(0).catch(() => undefined);
+    await store.close(recovering).catch(() => undefined);
   }
 }
 

@@ -15,6 +15,8 @@ export interface FakeStoreOptions {
   readonly kind?: StoreKind;
   readonly path?: string;
   readonly openedBytes?: number;
+  /** Bytes from the start of the opened ones that have space behind them. Default 0. */
+  readonly openedBackedBytes?: number;
   readonly limitBytes?: number;
   /** Bytes its disk can hold in all; what is beyond fails with ENOSPC. Default: no end. */
   readonly diskBytes?: number;
@@ -47,6 +49,7 @@ export class FakeStore implements Store {
     this.kind = options.kind ?? "file";
     this.path = options.path ?? `/fake/${this.kind}`;
     this.openedBytes = options.openedBytes ?? 0;
+    for (const unit of units(0, options.openedBackedBytes ?? 0)) this.#backed.add(unit);
     this.limitBytes = options.limitBytes ?? Number.POSITIVE_INFINITY;
     this.growable = this.kind !== "block";
     this.punchable = this.kind !== "block";

@@ -1,0 +1,165 @@
+import { SlotAllocator, slotIndex, slotStore } from "@blksnap/diff-storage";
+import { FakeStore, ManualClock } from "@blksnap/diff-storage/testing";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { failsWith, makeAllocator, SLOT_BYTES, takeAll } from "./support.js";
+
+test("the first portion is ready after the start", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 64 * SLOT_BYTES,
+  });
+  const stats = allocator.stats();
+  assert.is(stats.freeBytes, 64 * SLOT_BYTES);
+  assert.is(stats.capacityBytes, 64 * SLOT_BYTES);
+  assert.is(stats.allocatedBytes, 0);
+  assert.is(stats.limitBytes, undefined);
+});
+
+test("a limit below the portion is the first portion", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 64 * SLOT_BYTES,
+    limitBytes: 10 * SLOT_BYTES + 17,
+  });
+  assert.is(allocator.stats().capacityBytes, 10 * SLOT_BYTES);
+  const { slots, answer } = takeAll(allocator);
+  assert.is(new Set(slots).size, 10);
+  assert.is(answer, "full");
+});
+
+test("extents have up to 16 slots and shrink when little is ready", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 256 * SLOT_BYTES,
+    limitBytes: 256 * SLOT_BYTES,
+  });
+  const counts: number[] = [];
+  for (;;) {
+    const extent = allocator.allocateExtent(1000);
+    if (typeof extent === "string") break;
+    counts.push(extent.count);
+  }
+  assert.is(counts[0], 16);
+  assert.is(counts.at(-1), 1);
+  assert.equal(
+    counts,
+    counts.toSorted((a, b) => b - a),
+  );
+  assert.is(
+    counts.reduce((sum, count) => sum + count, 0),
+    256,
+  );
+});
+
+test("stores are filled in order", async () => {
+  const { allocator, clock } = await makeAllocator(
+    (clock) => [
+      new FakeStore({ clock, kind: "memory", limitBytes: 4 * SLOT_BYTES }),
+      new FakeStore({ clock, kind: "block", openedBytes: 8 * SLOT_BYTES }),
+      new FakeStore({ clock }),
+    ],
+    { portionBytes: 8 * SLOT_BYTES, limitBytes: 20 * SLOT_BYTES },
+  );
+  const slots: number[] = [];
+  for (let i = 0; i < 20; i++) {
+    const { slots: taken } = takeAll(allocator);
+    slots.push(...taken);
+    await clock.advance(1);
+  }
+  assert.equal(slots.map(slotStore), [
+    ...Array(4).fill(0),
+    ...Array(8).fill(1),
+    ...Array(8).fill(2),
+  ]);
+  assert.equal(slots.slice(12).map(slotIndex), [0, 1, 2, 3, 4, 5, 6, 7]);
+});
+
+test("freed slots are handed out again, neighbours together", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 64 * SLOT_BYTES,
+    limitBytes: 64 * SLOT_BYTES,
+  });
+  takeAll(allocator);
+  for (const slot of [40, 42, 41, 43, 44, 45, 46, 47]) allocator.free(slot, 1);
+  for (const [first, count] of [
+    [0, 16],
+    [16, 24],
+    [48, 16],
+  ]) {
+    allocator.free(first, count);
+  }
+  assert.equal(allocator.allocateExtent(16), { firstSlot: 0, count: 8 });
+  assert.is(allocator.stats().allocatedBytes, 8 * SLOT_BYTES);
+});
+
+test("freeing what is not in use is refused and changes nothing", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 64 * SLOT_BYTES,
+    limitBytes: 64 * SLOT_BYTES,
+  });
+  const extent = allocator.allocateExtent(4);
+  assert.equal(extent, { firstSlot: 0, count: 4 });
+  await failsWith("SLOT_INVALID", () => allocator.free(0, 5));
+  await failsWith("SLOT_INVALID", () => allocator.free(9, 1));
+  await failsWith("SLOT_INVALID", () => allocator.free(2 ** 28, 1));
+  await failsWith("ARGUMENT_INVALID", () => allocator.free(-1, 1));
+  await failsWith("ARGUMENT_INVALID", () => allocator.free(0, 0));
+  allocator.free(0, 4);
+  await failsWith("SLOT_INVALID", () => allocator.free(0, 4));
+  assert.is(allocator.stats().allocatedBytes, 0);
+});
+
+test("after a restart only what the maps name is in use", async () => {
+  const clock = new ManualClock();
+  const store = new FakeStore({ clock, openedBytes: 40 * SLOT_BYTES });
+  const options = { slotBytes: SLOT_BYTES, clock, portionBytes: 16 * SLOT_BYTES };
+  const allocator = new SlotAllocator([store], { ...options, limitBytes: 40 * SLOT_BYTES });
+  allocator.reserveForRecovery([3, 5, 39]);
+  await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([5]));
+  await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([40]));
+  await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([2 ** 28]));
+  await allocator.start(false);
+  assert.is(allocator.stats().allocatedBytes, 3 * SLOT_BYTES);
+  const slots: number[] = [];
+  for (let i = 0; i < 10; i++) {
+    slots.push(...takeAll(allocator).slots);
+    await clock.advance(1);
+  }
+  assert.is(new Set(slots).size, 37);
+  assert.not.ok(slots.some((slot) => [3, 5, 39].includes(slot)));
+  assert.is(allocator.allocateExtent(1), "full");
+});
+
+test("the forecast follows the rate of use", async () => {
+  const { allocator, clock } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 512 * SLOT_BYTES,
+    limitBytes: 512 * SLOT_BYTES,
+  });
+  assert.is(allocator.stats().secondsToFull, undefined);
+  for (let i = 0; i < 300; i++) {
+    allocator.allocateExtent(1);
+    await clock.advance(1000);
+  }
+  const busy = allocator.stats();
+  const rate = busy.fillBytesPerSecond / SLOT_BYTES;
+  assert.ok(rate > 0.9 && rate < 1.1, `${rate} slots per second`);
+  assert.ok(busy.secondsToFull! > 180 && busy.secondsToFull! < 260, `${busy.secondsToFull} s`);
+  await clock.advance(600_000);
+  assert.ok(allocator.stats().secondsToFull! > 100_000);
+});
+
+test("bad options are refused", async () => {
+  const clock = new ManualClock();
+  const store = new FakeStore({ clock });
+  for (const limitBytes of [0, -1, Number.NaN, 1.5 * SLOT_BYTES + 0.5, SLOT_BYTES - 1]) {
+    await failsWith(
+      "LIMIT_INVALID",
+      () => new SlotAllocator([store], { slotBytes: SLOT_BYTES, limitBytes }),
+    );
+  }
+  await failsWith("STORE_COUNT_INVALID", () => new SlotAllocator([]));
+  await failsWith("STORE_COUNT_INVALID", () => new SlotAllocator(Array(9).fill(store)));
+  await failsWith("ARGUMENT_INVALID", () => new SlotAllocator([store], { slotBytes: 5000 }));
+  await failsWith("ARGUMENT_INVALID", () => new SlotAllocator([store], { portionBytes: 1 }));
+  await failsWith("ARGUMENT_INVALID", () => new SlotAllocator([store], { growthTimeoutMs: 0 }));
+});
+
+test.run();

@@ -1,0 +1,82 @@
+import { FakeStore } from "@blksnap/diff-storage/testing";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { makeAllocator, SLOT_BYTES, takeAll } from "./support.js";
+
+const OPTIONS = { portionBytes: 16 * SLOT_BYTES, limitBytes: 96 * SLOT_BYTES };
+
+async function takeEverything(taker: Awaited<ReturnType<typeof makeAllocator>>): Promise<number[]> {
+  const slots: number[] = [];
+  for (let i = 0; i < 20; i++) {
+    slots.push(...takeAll(taker.allocator).slots);
+    await taker.clock.advance(1);
+  }
+  return slots;
+}
+
+test("freed space beyond a portion goes back, in batches, and comes again when needed", async () => {
+  const punches: number[] = [];
+  const made = await makeAllocator(
+    (clock) => [
+      new FakeStore({
+        clock,
+        onPunch: (_, lengthBytes) => {
+          punches.push(lengthBytes / SLOT_BYTES);
+          return { delayMs: 0 };
+        },
+      }),
+    ],
+    OPTIONS,
+  );
+  const { allocator, clock, stores } = made;
+  const slots = await takeEverything(made);
+  assert.is(slots.length, 96);
+  for (const slot of slots) allocator.free(slot, 1);
+  assert.equal(punches, []);
+  await clock.advance(1000);
+  assert.equal(punches, [80]);
+  assert.is(allocator.stats().capacityBytes, 16 * SLOT_BYTES);
+  assert.is(allocator.stats().stores[0].holeBytes, 80 * SLOT_BYTES);
+  assert.is((stores[0] as FakeStore).backedBytes, 16 * SLOT_BYTES);
+  const again = await takeEverything(made);
+  assert.is(new Set(again).size, 96);
+  assert.is(Math.max(...again), 95, "holes are filled before the file is extended");
+});
+
+test("a store that cannot punch is not asked again; its slots are reused", async () => {
+  let asked = 0;
+  const made = await makeAllocator(
+    (clock) => [
+      new FakeStore({
+        clock,
+        onPunch: () => {
+          asked += 1;
+          return { delayMs: 0, errnoName: "EOPNOTSUPP" };
+        },
+      }),
+    ],
+    OPTIONS,
+  );
+  const slots = await takeEverything(made);
+  for (const slot of slots) made.allocator.free(slot, 1);
+  await made.clock.advance(5000);
+  assert.is(asked, 1);
+  assert.equal(
+    made.events.filter((event) => event.type === "punch_failed").map((event) => event.errnoName),
+    ["EOPNOTSUPP"],
+  );
+  assert.is((await takeEverything(made)).length, 96);
+});
+
+test("block devices are not punched", async () => {
+  const made = await makeAllocator(
+    (clock) => [new FakeStore({ clock, kind: "block", openedBytes: 96 * SLOT_BYTES })],
+    OPTIONS,
+  );
+  const slots = await takeEverything(made);
+  for (const slot of slots) made.allocator.free(slot, 1);
+  await made.clock.advance(5000);
+  assert.is(made.allocator.stats().freeBytes, 96 * SLOT_BYTES);
+});
+
+test.run();

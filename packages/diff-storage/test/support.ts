@@ -1,0 +1,124 @@
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import {
+  DiffStorageError,
+  type DiffStorageErrorCode,
+  type DiffStorageEvent,
+  type Extent,
+  SlotAllocator,
+  type SlotAllocatorOptions,
+  type Store,
+} from "@blksnap/diff-storage";
+import { ManualClock } from "@blksnap/diff-storage/testing";
+import * as assert from "uvu/assert";
+
+export const SLOT_BYTES = 4096;
+
+/** Asserts that a promise or call fails with a DiffStorageError of this code; returns the error. */
+export async function failsWith(
+  code: DiffStorageErrorCode,
+  run: () => unknown,
+): Promise<DiffStorageError> {
+  try {
+    await run();
+  } catch (error) {
+    if (!(error instanceof DiffStorageError)) throw error;
+    assert.is(error.code, code, error.message);
+    assert.ok(error.errno > 0 && error.errnoName.startsWith("E"));
+    return error;
+  }
+  throw new Error(`no ${code}`);
+}
+
+/** An allocator on a manual clock whose events are gathered. Sizes in slots. */
+export async function makeAllocator(
+  makeStores: (clock: ManualClock) => Store[],
+  options: Omit<SlotAllocatorOptions, "clock" | "onEvent" | "slotBytes"> = {},
+  required = true,
+): Promise<{
+  allocator: SlotAllocator;
+  clock: ManualClock;
+  events: DiffStorageEvent[];
+  stores: Store[];
+}> {
+  const clock = new ManualClock();
+  const events: DiffStorageEvent[] = [];
+  const stores = makeStores(clock);
+  const onEvent = (event: DiffStorageEvent): void => void events.push(event);
+  const allocator = new SlotAllocator(stores, {
+    slotBytes: SLOT_BYTES,
+    clock,
+    onEvent,
+    ...options,
+  });
+  await Promise.all([allocator.start(required), clock.advance(0)]);
+  return { allocator, clock, events, stores };
+}
+
+/** Takes slots one by one until the answer is another; returns the slots and that answer. */
+export function takeAll(allocator: SlotAllocator): { slots: number[]; answer: "wait" | "full" } {
+  const slots: number[] = [];
+  for (;;) {
+    const answer: Extent | "wait" | "full" = allocator.allocateExtent(16);
+    if (typeof answer === "string") return { slots, answer };
+    for (let i = 0; i < answer.count; i++) slots.push(answer.firstSlot + i);
+  }
+}
+
+/** Runs `body` with a directory of its own, which is removed afterwards. */
+export async function withDirectory(
+  body: (directory: string) => Promise<void>,
+  base: string = tmpdir(),
+): Promise<void> {
+  const directory = mkdtempSync(join(base, "diff-storage-test-"));
+  try {
+    await body(directory);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** A sysfs and mountinfo made of plain files. */
+export class FakeTree {
+  readonly root: string;
+  readonly sysfsRoot: string;
+  readonly mountinfoPath: string;
+  #mountLines: string[] = [];
+
+  constructor(root: string) {
+    this.root = root;
+    this.sysfsRoot = join(root, "sys");
+    this.mountinfoPath = join(root, "mountinfo");
+    mkdirSync(join(this.sysfsRoot, "dev/block"), { recursive: true });
+    writeFileSync(this.mountinfoPath, "");
+  }
+
+  /** Adds a block device; `dir` is its path below devices/, such as "pci/sda/sda1". */
+  device(key: string, dir: string, files: Readonly<Record<string, string>> = {}): this {
+    const path = join(this.sysfsRoot, "devices", dir);
+    for (const [name, text] of Object.entries({ dev: key, ...files })) {
+      mkdirSync(dirname(join(path, name)), { recursive: true });
+      writeFileSync(join(path, name), `${text}\n`);
+    }
+    symlinkSync(path, join(this.sysfsRoot, "dev/block", key));
+    return this;
+  }
+
+  /** Says that the device at `dir` is put together from the one at `slaveDir`. */
+  slave(dir: string, slaveDir: string): this {
+    const slaves = join(this.sysfsRoot, "devices", dir, "slaves");
+    mkdirSync(slaves, { recursive: true });
+    const name = slaveDir.slice(slaveDir.lastIndexOf("/") + 1);
+    symlinkSync(join(this.sysfsRoot, "devices", slaveDir), join(slaves, name));
+    return this;
+  }
+
+  /** Adds a mount line. */
+  mount(dev: string, point: string, fsType: string, source: string, options = "rw"): this {
+    const id = this.#mountLines.length + 20;
+    this.#mountLines.push(`${id} 1 ${dev} / ${point} rw - ${fsType} ${source} ${options}`);
+    writeFileSync(this.mountinfoPath, `${this.#mountLines.join("\n")}\n`);
+    return this;
+  }
+}
