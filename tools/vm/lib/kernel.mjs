@@ -1,9 +1,18 @@
 /** The guest's kernel: Debian's cloud kernel, unpacked into the cache and never installed on the host. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from "node:fs";
 import { join } from "node:path";
 import { cacheFolder, createFolderAtOnce } from "./cache.mjs";
-import { requireProgram, VmError } from "./host.mjs";
+import { findProgram, requireProgram, VmError } from "./host.mjs";
 
 const SERIES = "6.12";
 const PACKAGE = new RegExp(`^linux-image-(${SERIES.replace(".", "\\.")}\\.\\S+-cloud-amd64)$`);
@@ -61,11 +70,34 @@ function unpackModules(libFolder, release) {
   }
 }
 
+const ZSTD_MAGIC = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
+const ELF_MAGIC = Buffer.from("\x7fELF");
+
+/**
+ * A kernel image unpacks itself at each boot, which takes an emulated processor over a second. qemu also boots the kernel that is
+ * inside; where that cannot be had, the image serves as it is.
+ */
+function unpackImage(imagePath) {
+  const zstd = findProgram("zstd");
+  const image = readFileSync(imagePath);
+  const start = image.indexOf(ZSTD_MAGIC);
+  if (!zstd || start < 0) return;
+  const unpackedPath = `${imagePath}.elf`;
+  const output = openSync(unpackedPath, "w");
+  // Bytes that follow the compressed part make zstd fail after it wrote everything, so its status says nothing.
+  spawnSync(zstd, ["-dcq"], { input: image.subarray(start), stdio: ["pipe", output, "ignore"] });
+  closeSync(output);
+  const isKernel = readFileSync(unpackedPath).subarray(0, ELF_MAGIC.length).equals(ELF_MAGIC);
+  if (isKernel) renameSync(unpackedPath, imagePath);
+  else rmSync(unpackedPath);
+}
+
 function unpackPackage(work, release) {
   const archive = readdirSync(work).find((name) => name.endsWith(".deb"));
   run(requireProgram("dpkg-deb", "dpkg"), ["-x", join(work, archive), join(work, "tree")]);
   const tree = join(work, "tree");
   renameSync(join(tree, "boot", `vmlinuz-${release}`), join(work, "vmlinuz"));
+  unpackImage(join(work, "vmlinuz"));
   const lib = existsSync(join(tree, "lib/modules")) ? "lib" : "usr/lib";
   mkdirSync(join(work, "lib"));
   renameSync(join(tree, lib, "modules"), join(work, "lib/modules"));

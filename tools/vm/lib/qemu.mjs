@@ -4,6 +4,7 @@
 export const CHANNELS = ["console", "stdout", "stderr", "control"];
 export const FIRST_CHANNEL_FD = 3;
 
+/** Quick start and little emulation; "panic=-1" with "-no-reboot" makes a panic end qemu. */
 const KERNEL_OPTIONS = [
   "console=ttyS0",
   "quiet",
@@ -16,6 +17,8 @@ const KERNEL_OPTIONS = [
   "selinux=0",
   "apparmor=0",
   "random.trust_cpu=on",
+  "cryptomgr.notests",
+  "initcall_blacklist=jent_mod_init",
 ];
 
 function channels() {
@@ -46,13 +49,14 @@ function fileSystem(tag, socketPath) {
   ];
 }
 
+/** Flushes end in the host's page cache: it survives the end of qemu, which is all that a test can cut the power of. */
 function disk({ path, readOnly }, index) {
   const escaped = path.replaceAll(",", ",,");
   return [
     "-drive",
-    `if=none,id=disk${index},format=raw,discard=unmap,readonly=${readOnly ? "on" : "off"},file=${escaped}`,
+    `if=none,id=disk${index},format=raw,cache=unsafe,discard=unmap,readonly=${readOnly ? "on" : "off"},file=${escaped}`,
     "-device",
-    `virtio-blk-pci,drive=disk${index}`,
+    `virtio-blk-pci,drive=disk${index},serial=disk${index}`,
   ];
 }
 

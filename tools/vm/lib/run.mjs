@@ -1,17 +1,16 @@
-/** One run of a command in a fresh VM. */
-import { spawn } from "node:child_process";
+/** Running a command in a fresh VM. */
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { acceleration } from "./accel.mjs";
 import { guestInitramfs } from "./guest.mjs";
-import { requireProgram, VmError } from "./host.mjs";
 import { ensureKernel } from "./kernel.mjs";
-import { CHANNELS, FIRST_CHANNEL_FD, qemuArguments } from "./qemu.mjs";
+import { startQemu, superviseQemu } from "./supervise.mjs";
 import { startVirtiofsd } from "./virtiofsd.mjs";
 
-const CONSOLE_KEPT_BYTES = 256 << 10;
-const STOP_GRACE_MS = 5_000;
+/** Emulators before qemu 8.1 crash about one boot in a hundred (a race in the guest's own code patching). */
+const BOOT_ATTEMPTS = 3;
+const KVM_PROBE_LIMIT_MS = 10_000;
 
 function readDmesg(shareDir) {
   try {
@@ -21,93 +20,73 @@ function readDmesg(shareDir) {
   }
 }
 
-function withDefaults(options) {
+function temporaryFolder(prefix) {
+  return mkdtempSync(join(realpathSync(tmpdir()), prefix));
+}
+
+function withDefaults(given) {
   return {
     cwd: process.cwd(),
     env: {},
     timeLimitMs: 600_000,
     memoryMib: 4096,
     cpus: 2,
-    disks: [],
     verbose: false,
     shell: false,
     onStdout: (chunk) => process.stdout.write(chunk),
     onStderr: (chunk) => process.stderr.write(chunk),
     onConsole: () => {},
     onProgress: () => {},
+    ...given,
+    disks: (given.disks ?? []).map((disk) => ({ ...disk, path: resolve(disk.path) })),
+  };
+}
+
+/** One boot. The servers end with the emulator that they serve, so each boot has its own. */
+async function bootOnce(options) {
+  const runFolder = temporaryFolder("blksnap-vm-run-");
+  const servers = [];
+  try {
+    const initramfsPath = join(runFolder, "initramfs");
+    writeFileSync(initramfsPath, guestInitramfs(options));
+    servers.push(startVirtiofsd({ tag: "host", source: "/", runFolder, readOnly: true }));
+    servers.push(
+      startVirtiofsd({ tag: "share", source: options.shareDir, runFolder, readOnly: false }),
+    );
+    await Promise.all(servers.map((server) => server.ready));
+    const sockets = { host: servers[0].socketPath, share: servers[1].socketPath };
+    return await superviseQemu(startQemu({ ...options, initramfsPath, sockets }), options);
+  } finally {
+    for (const { child } of servers) child.kill("SIGKILL");
+    rmSync(runFolder, { recursive: true, force: true });
+  }
+}
+
+/** Boots again after a crash that the command cannot have seen, because it was not started yet. */
+async function bootUntilReady(options) {
+  for (let attempt = 1; ; attempt++) {
+    const outcome = await bootOnce(options);
+    const crashed = !outcome.ready && !outcome.aborted && !outcome.timedOut;
+    const again = crashed && outcome.qemuErrors === "" && attempt < BOOT_ATTEMPTS;
+    if (!again) return outcome;
+    options.onProgress("the guest did not come up; trying again");
+  }
+}
+
+async function bootsWith(accel, options) {
+  options.onProgress("trying whether KVM works here (once)");
+  const outcome = await bootOnce({
     ...options,
-  };
-}
-
-function startQemu(options) {
-  const words = [
-    "setpriv",
-    "--pdeathsig",
-    "KILL",
-    requireProgram("qemu-system-x86_64", "qemu-system-x86"),
-  ];
-  words.push(...qemuArguments(options));
-  const terminal = options.shell ? "inherit" : "ignore";
-  const stdio = [
-    terminal,
-    options.shell ? "inherit" : "ignore",
-    "pipe",
-    ...CHANNELS.map(() => "pipe"),
-  ];
-  const child = spawn(words[0], words.slice(1), { stdio });
-  const channel = Object.fromEntries(
-    CHANNELS.map((name, index) => [name, child.stdio[FIRST_CHANNEL_FD + index]]),
-  );
-  for (const stream of Object.values(channel)) stream.on("error", () => {});
-  return { child, channel };
-}
-
-/** Follows one VM from its start to its end. */
-function superviseQemu({ child, channel }, options) {
-  const outcome = { status: null, timedOut: false, aborted: false, console: "", qemuErrors: "" };
-  const kill = () => child.kill("SIGKILL");
-  channel.stdout.on("data", options.onStdout);
-  channel.stderr.on("data", options.onStderr);
-  channel.console.on("data", (chunk) => {
-    outcome.console = (outcome.console + chunk).slice(-CONSOLE_KEPT_BYTES);
-    options.onConsole(chunk);
+    accel,
+    command: ["true"],
+    disks: [],
+    shell: false,
+    timeLimitMs: KVM_PROBE_LIMIT_MS,
+    onStdout: () => {},
+    onStderr: () => {},
+    onConsole: () => {},
   });
-  child.stderr.on("data", (chunk) => {
-    outcome.qemuErrors += chunk;
-  });
-
-  let lines = "";
-  channel.control.on("data", (chunk) => {
-    lines += chunk;
-    const status = /^status (\d+)$/m.exec(lines);
-    if (status) outcome.status = Number(status[1]);
-    // All output has left the guest before it says either word, so nothing is lost by ending it here.
-    if (status || /^stopped$/m.test(lines)) kill();
-  });
-
-  let graceTimer;
-  const limitTimer = setTimeout(() => {
-    outcome.timedOut = true;
-    channel.control.write("stop\n");
-    graceTimer = setTimeout(kill, STOP_GRACE_MS);
-  }, options.timeLimitMs);
-  const abort = () => {
-    outcome.aborted = true;
-    kill();
-  };
-  if (options.signal?.aborted) abort();
-  options.signal?.addEventListener("abort", abort, { once: true });
-
-  return new Promise((done, failed) => {
-    child.on("error", failed);
-    child.on("close", () => {
-      clearTimeout(limitTimer);
-      clearTimeout(graceTimer);
-      options.signal?.removeEventListener("abort", abort);
-      if (outcome.timedOut || outcome.aborted) outcome.status = null;
-      done(outcome);
-    });
-  });
+  return outcome.status === 0;
 }
 
 /**
@@ -121,34 +100,26 @@ function superviseQemu({ child, channel }, options) {
  * @param {number} [given.memoryMib]
  * @param {number} [given.cpus]
  * @param {{path: string, readOnly?: boolean}[]} [given.disks] raw images, /dev/vda onwards
- * @param {string} [given.shareDir] folder that the guest may write; default: a fresh one, which stays
+ * @param {string} [given.shareDir] folder that the guest may write; without it a fresh one, which goes away after a run that
+ *   ended by itself
  * @param {AbortSignal} [given.signal] ends the VM at once, like a power cut
- * @returns {Promise<{status: number | null, timedOut: boolean, aborted: boolean, dmesg: string, console: string, shareDir: string}>}
- *   status is null when the command did not end by itself
+ * @param {(chunk: Buffer) => void} [given.onStdout] default: this process's own output; the same for onStderr
+ * @returns {Promise<{status: number | null, timedOut: boolean, aborted: boolean, dmesg: string, console: string,
+ *   qemuErrors: string, shareDir: string}>} status is null when the command did not end by itself
  */
 export async function runInVm(given) {
-  const options = withDefaults(given);
-  const kernel = ensureKernel(options);
-  const runFolder = mkdtempSync(join(realpathSync(tmpdir()), "blksnap-vm-"));
-  if (options.shareDir) mkdirSync(options.shareDir, { recursive: true });
-  const shareDir = realpathSync(
-    options.shareDir ?? mkdtempSync(join(realpathSync(tmpdir()), "blksnap-vm-share-")),
-  );
-  const disks = options.disks.map((disk) => ({ ...disk, path: resolve(disk.path) }));
-  const servers = [];
-  try {
-    const initramfsPath = join(runFolder, "initramfs");
-    writeFileSync(initramfsPath, guestInitramfs({ ...options, kernel, shareDir, disks }));
-    servers.push(startVirtiofsd({ tag: "host", source: "/", runFolder, readOnly: true }));
-    servers.push(startVirtiofsd({ tag: "share", source: shareDir, runFolder, readOnly: false }));
-    await Promise.all(servers.map((server) => server.ready));
-    const sockets = { host: servers[0].socketPath, share: servers[1].socketPath };
-    const accel = await acceleration(options);
-    const qemu = startQemu({ ...options, accel, kernel, initramfsPath, sockets, disks });
-    const outcome = await superviseQemu(qemu, options);
-    return { ...outcome, dmesg: readDmesg(shareDir), shareDir };
-  } finally {
-    for (const { child } of servers) child.kill("SIGKILL");
-    rmSync(runFolder, { recursive: true, force: true });
-  }
+  const defaults = withDefaults(given);
+  const kernel = ensureKernel(defaults);
+  if (given.shareDir) mkdirSync(given.shareDir, { recursive: true });
+  const shareDir = given.shareDir
+    ? realpathSync(given.shareDir)
+    : temporaryFolder("blksnap-vm-share-");
+  const options = { ...defaults, kernel, shareDir };
+  options.accel = await acceleration(kernel, (accel) => bootsWith(accel, options));
+  rmSync(join(shareDir, "dmesg.txt"), { force: true });
+  const outcome = await bootUntilReady(options);
+  const result = { ...outcome, dmesg: readDmesg(shareDir), shareDir };
+  const hasEnded = outcome.status !== null || outcome.aborted;
+  if (!given.shareDir && hasEnded) rmSync(shareDir, { recursive: true, force: true });
+  return result;
 }
