@@ -250,16 +250,9 @@ export class SlotAllocator {
   }
 
   #view(): Parameters<LowSpaceWatch["check"]>[0] {
-    const growth = this.#growth;
-    const { readySlots, committedSlots, roomSlots, growing, failing } = growth;
-    return {
-      readySlots,
-      committedSlots,
-      roomSlots,
-      growing,
-      failing,
-      limitSlots: this.#limitSlots,
-    };
+    const { readySlots, committedSlots, countedSlots, roomSlots, growing, failing } = this.#growth;
+    const limitSlots = this.#limitSlots;
+    return { readySlots, committedSlots, countedSlots, limitSlots, roomSlots, growing, failing };
   }
 
   /** Tells who waits, once per turn of the event loop and never from within a caller's call. */

@@ -81,23 +81,27 @@ export class Growth {
     return this.#parts.spaces.reduce((sum, space) => sum + space.committedSlots, 0);
   }
 
+  /** What of the limit is taken, by space or by files that were there before. */
+  get countedSlots(): number {
+    return this.#parts.spaces.reduce((sum, space) => sum + space.countedSlots, 0);
+  }
+
   /** Slots that the stores and limits still allow; says nothing about what their disks hold. */
   get roomSlots(): number {
-    const room = this.#limitRoom();
-    const stores = this.#parts.spaces.reduce((sum, space) => sum + space.roomSlots(room), 0);
-    return Math.min(room, stores);
+    const stores = this.#stores.reduce((sum, store) => sum + this.#room(store), 0);
+    return Math.max(0, Math.min(this.#parts.limitSlots - this.committedSlots, stores));
   }
 
   /** Like `roomSlots`, but not beyond what the stores' disks held at the last growth. */
   get likelyRoomSlots(): number {
-    const room = this.#limitRoom();
-    const stores = this.#stores.reduce((sum, { space, availableBytes }) => {
+    const stores = this.#stores.reduce((sum, store) => {
+      const { space, availableBytes } = store;
       // A file that existed may have space behind its holes already.
       const available =
         Math.floor((availableBytes ?? Infinity) / space.slotBytes) + space.holeSlots;
-      return sum + Math.min(space.roomSlots(room), available);
+      return sum + Math.min(this.#room(store), available);
     }, 0);
-    return Math.min(room, stores);
+    return Math.max(0, Math.min(this.#parts.limitSlots - this.committedSlots, stores));
   }
 
   get growing(): boolean {
@@ -146,7 +150,7 @@ export class Growth {
         const untilMs = this.#parts.clock.nowMs() + this.#parts.timeoutMs;
         while (this.readySlots < targetSlots && this.#isAble(store)) {
           const missing = targetSlots - this.readySlots;
-          if (isLast) await this.#checkAvailable(store.space, missing);
+          if (isLast) await this.#checkAvailable(store, missing);
           await this.#until(untilMs, this.#attempt(store, missing));
           if (store.failures > 0 || store.startedMs !== undefined) break;
         }
@@ -195,20 +199,25 @@ export class Growth {
   }
 
   /** Fails before a disk is filled to the brim for nothing. */
-  async #checkAvailable(space: StoreSpace, missingSlots: number): Promise<void> {
+  async #checkAvailable(store: Attempts, missingSlots: number): Promise<void> {
+    const { space } = store;
     const availableBytes = await space.store.availableBytes();
-    const wanted = space.roomSlots(Math.min(missingSlots, this.#limitRoom())) - space.holeSlots;
+    const wanted = this.#room(store, missingSlots) - space.holeSlots;
     if (availableBytes === undefined || wanted * space.slotBytes <= availableBytes) return;
     const error = Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
     throw fullError(error, space, wanted, availableBytes);
   }
 
-  #limitRoom(): number {
-    return Math.max(0, this.#parts.limitSlots - this.committedSlots);
+  /** Slots that a store may still get under its own limit and that of all, `most` at most. */
+  #room(store: Attempts, most = Number.POSITIVE_INFINITY): number {
+    const { space } = store;
+    const others = this.countedSlots - space.countedSlots;
+    const room = this.#parts.limitSlots - others - space.committedSlots;
+    return space.roomSlots(Math.max(0, Math.min(room, most)));
   }
 
   #isAble(store: Attempts): boolean {
-    return store.startedMs !== undefined || store.space.roomSlots(this.#limitRoom()) > 0;
+    return store.startedMs !== undefined || this.#room(store) > 0;
   }
 
   #isOverdue(store: Attempts, nowMs: number): boolean {
@@ -288,7 +297,7 @@ export class Growth {
     // The figure may be stale or miss what is allocated already, so it sizes the attempt only.
     const availableSlots = Math.floor((availableBytes ?? Infinity) / space.slotBytes);
     const sized = Math.min(wantedSlots, Math.max(availableSlots, EXTENT_SLOTS_MAX));
-    const slots = space.roomSlots(Math.min(sized, this.#limitRoom()));
+    const slots = this.#room(store, sized);
     if (slots === 0 || this.#stopped) return;
     const range = space.beginGrowth(slots);
     try {

@@ -4,6 +4,8 @@ import { type DiffStorageEvent, SECTOR_BYTES } from "./events.js";
 export interface LowSpaceView {
   readonly readySlots: number;
   readonly committedSlots: number;
+  /** What of the limit is taken. */
+  readonly countedSlots: number;
   readonly limitSlots: number;
   /** Slots that stores and limits still allow. */
   readonly roomSlots: number;
@@ -46,7 +48,7 @@ export class LowSpaceWatch {
     }
     const freeBytes = view.readySlots * this.#slotBytes;
     const capacityBytes = view.committedSlots * this.#slotBytes;
-    if (view.committedSlots >= view.limitSlots) {
+    if (view.countedSlots >= view.limitSlots && view.roomSlots === 0) {
       if (this.#saidNoSpace || view.growing) return;
       this.#saidNoSpace = true;
       this.#emit({

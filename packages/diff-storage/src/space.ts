@@ -38,6 +38,8 @@ export class StoreSpace {
   #holes = new SlotBitmap();
   #movingSlots = 0;
   #endSlots: number;
+  /** Slots of a file that was there before: they take part of the limit with or without space. */
+  #openedSlots: number;
   #growing: MovingRange | undefined;
   #punchCursor = 0;
 
@@ -47,6 +49,7 @@ export class StoreSpace {
     this.slotBytes = slotBytes;
     this.limitSlots = Math.min(limitSlots, SLOTS_PER_STORE_MAX);
     this.#endSlots = Math.min(Math.floor(store.openedBytes / slotBytes), SLOTS_PER_STORE_MAX);
+    this.#openedSlots = store.growable ? this.#endSlots : 0;
     if (this.#endSlots > 0) this.#holes.add(0, this.#endSlots);
   }
 
@@ -67,6 +70,11 @@ export class StoreSpace {
     return this.#used.count + this.#ready.count + this.#movingSlots;
   }
 
+  /** Slots that no other store may have: the committed ones, or a file's size when opened. */
+  get countedSlots(): number {
+    return Math.max(this.committedSlots, this.#openedSlots);
+  }
+
   /** Slots the store spans, holes included. */
   get endSlots(): number {
     return this.#endSlots;
@@ -76,7 +84,7 @@ export class StoreSpace {
     return this.#growing !== undefined;
   }
 
-  /** Slots that could still get space if `otherRoomSlots` were the only other bound. */
+  /** Slots that could still get space, `otherRoomSlots` at most. */
   roomSlots(otherRoomSlots: number): number {
     const beyondEnd = this.store.growable ? SLOTS_PER_STORE_MAX - this.#endSlots : 0;
     const own = Math.min(this.limitSlots - this.committedSlots, this.#holes.count + beyondEnd);

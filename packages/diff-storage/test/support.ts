@@ -98,10 +98,17 @@ export class FakeTree {
   device(key: string, dir: string, files: Readonly<Record<string, string>> = {}): this {
     const path = join(this.sysfsRoot, "devices", dir);
     for (const [name, text] of Object.entries({ dev: key, ...files })) {
-      mkdirSync(dirname(join(path, name)), { recursive: true });
-      writeFileSync(join(path, name), `${text}\n`);
+      this.file(join("devices", dir, name), text);
     }
     symlinkSync(path, join(this.sysfsRoot, "dev/block", key));
+    return this;
+  }
+
+  /** Adds a file below sysfs. */
+  file(path: string, text: string): this {
+    const full = join(this.sysfsRoot, path);
+    mkdirSync(dirname(full), { recursive: true });
+    writeFileSync(full, `${text}\n`);
     return this;
   }
 

@@ -1,0 +1,175 @@
+import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  commandStoreSystem,
+  DiffStorage,
+  type DiffStorageEvent,
+  type DiffStorageOptions,
+  type StoreSystem,
+} from "@blksnap/diff-storage";
+import { EventQueue } from "@blksnap/event-queue";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { failsWith, SLOT_BYTES, withDirectory } from "./support.js";
+
+const BASE: Omit<DiffStorageOptions, "stores"> = {
+  system: commandStoreSystem,
+  slotBytes: SLOT_BYTES,
+  portionBytes: 32 * SLOT_BYTES,
+};
+const openDescriptors = (): number => readdirSync("/proc/self/fd").length;
+
+test("several stores work together on real files", () =>
+  withDirectory(async (directory) => {
+    const events = new EventQueue<DiffStorageEvent>();
+    const file = join(directory, "store");
+    writeFileSync(file, "");
+    const storage = await DiffStorage.open({
+      ...BASE,
+      stores: [
+        { path: "memory", limitBytes: 16 * SLOT_BYTES },
+        { path: file },
+        { path: directory },
+      ],
+      limitBytes: 100 * SLOT_BYTES,
+      events,
+    });
+    assert.equal(
+      storage.stores.map(({ kind }) => kind),
+      ["memory", "file", "directory"],
+    );
+    let slots = 0;
+    for (;;) {
+      const extent = await storage.allocateExtentWhenReady(16);
+      if (extent === "full") break;
+      slots += extent.count;
+    }
+    assert.is(slots, 100);
+    assert.is(statSync(file).size, 84 * SLOT_BYTES);
+    const event = await events.wait(1000);
+    assert.ok(event.kind === "event" && event.record.event.type === "no_space");
+    assert.is(await storage.close(), true);
+    assert.is(await storage.close(), true);
+    assert.is(statSync(file).size, 84 * SLOT_BYTES, "a regular file stays as it has become");
+    assert.is(storage.allocateExtent(1), "full");
+  }));
+
+test("a failure at the second store closes the first and leaves no trace", () =>
+  withDirectory(async (directory) => {
+    const file = join(directory, "store");
+    writeFileSync(file, "");
+    const before = openDescriptors();
+    const stores = [{ path: directory, fileName: "made" }, { path: join(directory, "missing") }];
+    await failsWith("STORE_NOT_FOUND", () => DiffStorage.open({ ...BASE, stores }));
+    assert.equal(readdirSync(directory), ["store"]);
+    assert.is(openDescriptors(), before);
+  }));
+
+test("a first portion that fails leaves a regular file as it was", () =>
+  withDirectory(async (directory) => {
+    const file = join(directory, "store");
+    writeFileSync(file, "");
+    let calls = 0;
+    const system: StoreSystem = {
+      ...commandStoreSystem,
+      async fallocate(fd, mode, offsetBytes, lengthBytes) {
+        calls += 1;
+        await commandStoreSystem.fallocate(fd, mode, offsetBytes, lengthBytes);
+        if (calls > 1) throw Object.assign(new Error("full"), { code: "ENOSPC" });
+      },
+    };
+    const before = openDescriptors();
+    const error = await failsWith("STORE_FULL", () =>
+      DiffStorage.open({ ...BASE, system, stores: [{ path: file }] }),
+    );
+    assert.is(error.neededBytes, 32 * SLOT_BYTES);
+    assert.is(statSync(file).size, 0);
+    assert.is(openDescriptors(), before);
+  }));
+
+test("a first portion larger than the disk says what is there", () =>
+  withDirectory(async (directory) => {
+    const portionBytes = 2 ** 48;
+    const error = await failsWith("STORE_FULL", () =>
+      DiffStorage.open({
+        ...BASE,
+        portionBytes,
+        slotBytes: 2 ** 22,
+        stores: [{ path: directory }],
+      }),
+    );
+    assert.is(error.neededBytes, portionBytes);
+    assert.ok(error.availableBytes! > 0 && error.availableBytes! < portionBytes);
+  }));
+
+test("a restart finds the slots of the process before", () =>
+  withDirectory(async (directory) => {
+    const spec = { path: directory, fileName: "old-data" };
+    const first = await DiffStorage.open({ ...BASE, stores: [spec] });
+    const extent = first.allocateExtent(4);
+    if (typeof extent === "string") throw new Error(extent);
+    await first.close({ keepNamedFiles: true });
+    const second = await DiffStorage.open({
+      ...BASE,
+      stores: [{ ...spec, reopen: true }],
+      recoverSlots: [extent.firstSlot + 1],
+    });
+    assert.is(second.stats().allocatedBytes, SLOT_BYTES);
+    await failsWith("SLOT_INVALID", () => second.free(extent.firstSlot, 1));
+    second.free(extent.firstSlot + 1, 1);
+    await second.close();
+    assert.equal(readdirSync(directory), []);
+  }));
+
+test("limits are checked before anything is opened", async () => {
+  const memory = { path: "memory" };
+  await failsWith("LIMIT_REQUIRED", () => DiffStorage.open({ ...BASE, stores: [memory] }));
+  for (const limitBytes of [0, -5, Number.NaN, 0.5, SLOT_BYTES / 2]) {
+    await failsWith("LIMIT_INVALID", () =>
+      DiffStorage.open({ ...BASE, stores: [memory], limitBytes }),
+    );
+  }
+  await failsWith("STORE_COUNT_INVALID", () => DiffStorage.open({ ...BASE, stores: [] }));
+  const nine = Array.from({ length: 9 }, () => ({ path: "memory", limitBytes: SLOT_BYTES }));
+  await failsWith("STORE_COUNT_INVALID", () => DiffStorage.open({ ...BASE, stores: nine }));
+});
+
+test("existing files count against the limit of the whole storage", () =>
+  withDirectory(async (directory) => {
+    const paths = ["a", "b"].map((name) => join(directory, name));
+    for (const path of paths) writeFileSync(path, Buffer.alloc(6 * SLOT_BYTES));
+    const stores = paths.map((path) => ({ path }));
+    await failsWith("STORE_TOO_LARGE", () =>
+      DiffStorage.open({ ...BASE, stores, limitBytes: 11 * SLOT_BYTES }),
+    );
+    const storage = await DiffStorage.open({ ...BASE, stores, limitBytes: 12 * SLOT_BYTES });
+    assert.is(storage.stats().freeBytes, 12 * SLOT_BYTES);
+    await storage.close();
+    for (const path of paths) assert.is(statSync(path).size, 6 * SLOT_BYTES);
+  }));
+
+test("close is bounded; a store with a hanging growth is closed when that ends", () =>
+  withDirectory(async (directory) => {
+    let release: (() => void) | undefined;
+    let hang = false;
+    const system: StoreSystem = {
+      ...commandStoreSystem,
+      async fallocate(fd, mode, offsetBytes, lengthBytes) {
+        if (hang) await new Promise<void>((done) => (release = done));
+        await commandStoreSystem.fallocate(fd, mode, offsetBytes, lengthBytes);
+      },
+    };
+    const storage = await DiffStorage.open({ ...BASE, system, stores: [{ path: directory }] });
+    const before = openDescriptors();
+    hang = true;
+    for (let i = 0; i < 16; i++) storage.allocateExtent(16);
+    while (release === undefined) await new Promise((done) => setTimeout(done, 1));
+    const hold = setTimeout(() => undefined, 60_000);
+    assert.is(await storage.close({ timeoutMs: 30 }), false);
+    assert.is(openDescriptors(), before);
+    release();
+    while (openDescriptors() === before) await new Promise((done) => setTimeout(done, 5));
+    clearTimeout(hold);
+  }));
+
+test.run();
