@@ -38,8 +38,6 @@ const ERRNO_OF_CODE = {
   ARGUMENT_INVALID: "EINVAL",
   /** A slot was freed or reserved that is not in the state this needs. */
   SLOT_INVALID: "EINVAL",
-  /** The storage is closed. */
-  STORAGE_CLOSED: "ESRCH",
 } as const;
 
 /** Stable name of a failure. */
