@@ -16,7 +16,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 function sizeFault(text: string): string {
   if (/^-/.test(text)) return `'${text}' is negative`;
   if (/^[0-9]*[.,][0-9]/.test(text)) return `'${text}' is a fraction`;
-  if (/^[0-9]+[KMGTPE]B$/i.test(text)) return `'${text}' is ambiguous, write ${text[0]}K or KiB`;
+  if (/^[0-9]+[KMGTPE]B$/i.test(text))
+    return `'${text}' is ambiguous, write ${text.slice(0, -1)} or ${text.slice(0, -1)}iB`;
   return `'${text}' is no size`;
 }
 

@@ -19,6 +19,7 @@ export interface Environment {
   readonly LC_CTYPE?: string | undefined;
   readonly LANG?: string | undefined;
   readonly NO_COLOR?: string | undefined;
+  readonly BLKSNAP_SOCKET?: string | undefined;
 }
 
 /** The options that were given. Unlisted ones are absent; flags have no values. */
@@ -39,12 +40,12 @@ export interface Context {
   readonly columns: number | undefined;
   /** Titles in bold, where the terminal shows it. */
   readonly bold: (text: string) => string;
-  /** Lines of text as they are, each with its newline. */
-  print(text: string): void;
+  /** Text or bytes as they are; lines with their newline. */
+  readonly print: (text: string | Uint8Array) => void;
   /** One JSON document on a line. */
-  printJson(document: unknown): void;
+  readonly printJson: (document: unknown) => void;
   /** A signal that aborts at SIGINT or SIGTERM, which end the process at once otherwise. */
-  untilInterrupted(): AbortSignal;
+  readonly untilInterrupted: () => AbortSignal;
 }
 
 export type Run = (context: Context, given: Given) => Promise<void>;

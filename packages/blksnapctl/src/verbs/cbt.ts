@@ -21,16 +21,13 @@ export async function cbtInfo(
 }
 
 export async function readCbtMap(
-  { client, json, printJson }: Context,
+  { client, json, print, printJson }: Context,
   given: Given,
 ): Promise<void> {
   const file = given.need("file");
   if (json && file === "-") throw usageError("the map and --json can't both go to standard output");
   const { info, map } = await client.readCbtMap(parsePath(given.need("device")));
-  if (file === "-") {
-    process.stdout.write(map);
-    return;
-  }
+  if (file === "-") return print(map);
   await writeFile(file, map).catch((cause: Error) => {
     throw new BlksnapClientError("OUTPUT_FAILED", `can't write ${file}: ${cause.message}`, {
       cause,

@@ -1,0 +1,128 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { eventually, type Harness, startHarness } from "./harness.js";
+
+const corrupted = {
+  event: "corrupted",
+  device: "/dev/loop0",
+  major: 7,
+  minor: 0,
+  error_code: 28,
+} as const;
+const noSpace = {
+  event: "no_space",
+  requested_nr_sect: 262_144,
+  limit_bytes: 2 ** 27,
+  used_bytes: 2 ** 26,
+} as const;
+
+let harness: Harness;
+let id = "";
+test.before.each(async () => {
+  harness = await startHarness();
+  const options = { devices: ["/dev/loop0"], stores: ["/var/tmp"], limitBytes: 2 ** 27 };
+  id = (await harness.driver.snapshotCreate(options)).id;
+});
+test.after.each(() => harness.stop());
+
+function queue() {
+  return harness.driver.snapshots.get(id)!.events;
+}
+
+test("snapshot_waitevent tells event, timeout, interruption and a lost snapshot", async () => {
+  queue().push(corrupted);
+  const event = await harness.ok("snapshot_waitevent", "-i", id, "-t", "1000");
+  assert.match(event, /^result=ok\ntime=\d+\nevent=corrupted\n$/);
+  assert.is(await harness.ok("snapshot_waitevent", "-i", id, "-t", "10"), "result=timeout\n");
+  assert.is(
+    await harness.ok("snapshot_waitevent", "-i", id, "-t", "10", "-j"),
+    '{"result":"timeout"}\n',
+  );
+
+  const waiting = harness.start("snapshot_waitevent", "--id", id, "--timeout", "60000");
+  await eventually("a sleeper", () => queue().sleepers === 1);
+  const start = performance.now();
+  waiting.child.kill("SIGINT");
+  const { status, out } = await waiting.outcome;
+  assert.equal([status, out], [0, "result=interrupted\n"]);
+  assert.ok(performance.now() - start < 3000);
+  await eventually("no sleeper", () => queue().sleepers === 0);
+
+  const lost = harness.start("snapshot_waitevent", "--id", id, "--timeout", "60000");
+  await eventually("a sleeper", () => queue().sleepers === 1);
+  await harness.driver.snapshotDestroy(id);
+  const gone = await lost.outcome;
+  assert.equal([gone.status, gone.out], [1, "result=not found\n"]);
+});
+
+test("snapshot_waitevent --json has the event with its payload", async () => {
+  queue().push(noSpace);
+  const json = JSON.parse(await harness.ok("snapshot_waitevent", "-i", id, "-t", "0", "--json"));
+  assert.is(json.result, "ok");
+  assert.is(json.event.requested_nr_sect, 262_144);
+});
+
+test("snapshot_watcher tells what happens and ends when the snapshot is corrupted", async () => {
+  queue().push(noSpace);
+  queue().push(corrupted);
+  const lines = (await harness.ok("snapshot_watcher", "-i", id)).split("\n");
+  assert.is(lines[0], "Start snapshot watcher.");
+  assert.match(
+    lines[1]!,
+    /^\d+ - The the difference storage already grow up to 128 MiB\. Limit has been reached\.$/,
+  );
+  assert.match(
+    lines[2]!,
+    /^\d+ - The snapshot was corrupted for device \[7:0\] with error "No space left on device"\.$/,
+  );
+  assert.equal(lines.slice(3), ["Snapshot watcher finished", ""]);
+});
+
+test("snapshot_watcher ends with the snapshot, and fails where there was none", async () => {
+  const watching = harness.start("snapshot_watcher", "-i", id);
+  await eventually("a sleeper", () => queue().sleepers === 1);
+  await harness.driver.snapshotDestroy(id);
+  const { status, out } = await watching.outcome;
+  const end = "Snapshot not found\nSnapshot watcher finished\n";
+  assert.equal([status, out], [0, `Start snapshot watcher.\n${end}`]);
+  const again = await harness.run("snapshot_watcher", "-i", id);
+  assert.equal([again.status, again.out], [1, `Start snapshot watcher.\n${end}`]);
+});
+
+test("snapshot_watcher ends at SIGINT", async () => {
+  const watching = harness.start("snapshot_watcher", "-i", id);
+  await eventually("a sleeper", () => queue().sleepers === 1);
+  watching.child.kill("SIGINT");
+  const { status, out } = await watching.outcome;
+  assert.equal([status, out], [0, "Start snapshot watcher.\nSnapshot watcher finished\n"]);
+});
+
+test("events prints what waits; --follow goes on and takes nothing away", async () => {
+  queue().push(noSpace);
+  const following = harness.start("events", "--id", id, "--follow", "--json");
+  await eventually("the first line", () => following.out().includes("\n"));
+  queue().push(corrupted);
+  await eventually("the second line", () => following.out().split("\n").length === 3);
+  const text = await harness.ok("events", "--id", id);
+  assert.match(
+    text,
+    /^\S+ no_space: the stores are at their limit: 64\.0 MiB of 128\.0 MiB used\n/,
+  );
+  assert.match(
+    text,
+    /^\S+ corrupted: image of \/dev\/loop0 lost blocks: No space left on device$/m,
+  );
+  assert.is(await harness.ok("events", "--id", id, "--json"), '{"events":[]}\n');
+  await harness.driver.snapshotDestroy(id);
+  const { status, out } = await following.outcome;
+  assert.is(status, 0);
+  assert.equal(
+    out
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line).event),
+    ["no_space", "corrupted"],
+  );
+});
+
+test.run();

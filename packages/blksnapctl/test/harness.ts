@@ -1,0 +1,86 @@
+/** Runs `blksnapctl` as a process against a fake daemon. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
+import type { FakeDriver } from "../../driver/dist/control/fake/fake-driver.js";
+
+export const program: string = join(import.meta.dirname, "../bin/blksnapctl.mjs");
+
+export interface Outcome {
+  readonly status: number | null;
+  readonly signal: string | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+export interface Running {
+  readonly child: ChildProcess;
+  readonly outcome: Promise<Outcome>;
+  /** What came on standard output so far. */
+  out(): string;
+}
+
+export interface Harness {
+  readonly driver: FakeDriver;
+  readonly dir: string;
+  readonly socketPath: string;
+  start(...args: string[]): Running;
+  run(...args: string[]): Promise<Outcome>;
+  /** Runs a command that must succeed, and gives its output. */
+  ok(...args: string[]): Promise<string>;
+  stop(): Promise<void>;
+}
+
+export function startProgram(socketPath: string, args: readonly string[]): Running {
+  const child = spawn(process.execPath, [program, ...args], {
+    env: { ...process.env, BLKSNAP_SOCKET: socketPath, LANG: "C.UTF-8", LC_ALL: "" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let out = "";
+  let err = "";
+  child.stdout.on("data", (part) => {
+    out += part;
+  });
+  child.stderr.on("data", (part) => {
+    err += part;
+  });
+  const outcome = new Promise<Outcome>((done) => {
+    child.on("close", (status, signal) => done({ status, signal, out, err }));
+  });
+  return { child, outcome, out: () => out };
+}
+
+export async function startHarness(): Promise<Harness> {
+  const dir = await mkdtemp(join(tmpdir(), "blksnapctl-"));
+  const socketPath = join(dir, "s.sock");
+  const { driver, server } = await startFakeDaemon(socketPath);
+  const run = (...args: string[]) => startProgram(socketPath, args).outcome;
+  return {
+    driver,
+    dir,
+    socketPath,
+    start: (...args) => startProgram(socketPath, args),
+    run,
+    ok: async (...args) => {
+      const { status, out, err } = await run(...args);
+      if (status !== 0 || err !== "") {
+        throw new Error(`blksnapctl ${args.join(" ")}: status ${status}: ${err}`);
+      }
+      return out;
+    },
+    stop: async () => {
+      await server.close();
+      await rm(dir, { recursive: true });
+    },
+  };
+}
+
+export async function eventually(what: string, holds: () => boolean): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  while (!holds()) {
+    if (Date.now() > deadline) throw new Error(`never happened: ${what}`);
+    await new Promise((done) => setTimeout(done, 5));
+  }
+}

@@ -1,0 +1,186 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { verbs } from "../dist/catalog.js";
+import { run } from "../dist/run.js";
+import { type Harness, startHarness } from "./harness.js";
+
+const UNKNOWN_ID = "00000000-0000-4000-8000-000000000000";
+const id = ["--id", UNKNOWN_ID];
+const device = ["--device", "/dev/loop0"];
+const create = ["snapshot_create", ...device, "--file", "/var/tmp", "--limit"];
+
+let harness: Harness;
+test.before(async () => {
+  harness = await startHarness();
+});
+test.after(() => harness.stop());
+
+/** Starting a process for every row would take most of the time. */
+async function inProcess(
+  args: readonly string[],
+): Promise<{ status: number; out: string; err: string }> {
+  let out = "";
+  let err = "";
+  const status = await run(args, {
+    environment: { BLKSNAP_SOCKET: harness.socketPath },
+    columns: undefined,
+    writeOut: (text) => {
+      out += text;
+    },
+    writeError: (text) => {
+      err += text;
+    },
+    untilInterrupted: () => new AbortController().signal,
+  });
+  return { status, out, err };
+}
+
+/** Arguments, exit status, stable name, and what the line on standard error says. */
+type Case = readonly [args: readonly string[], status: number, name: string, line: RegExp];
+
+const wrongUsage: readonly Case[] = [
+  [[], 2, "USAGE", /^blksnapctl: Command not found\. See blksnapctl --help\.$/],
+  [["nonsense"], 2, "USAGE", /nonsense: Command is not set\./],
+  [["snapshot_tak"], 2, "USAGE", /Command is not set\. Did you mean snapshot_take\?$/],
+  [
+    ["attach"],
+    2,
+    "USAGE",
+    /^blksnapctl: attach: Argument 'device' is missed\. Give --device DEVICE\.$/,
+  ],
+  [["attach", "--device"], 2, "USAGE", /device/],
+  [["attach", "--device", ""], 2, "USAGE", /Argument 'device' is empty\./],
+  [["attach", ...device, ...device], 2, "USAGE", /Argument 'device' is given 2 times\./],
+  [["attach", ...device, "extra"], 2, "USAGE", /extra/],
+  [["attach", ...device, "--force"], 2, "USAGE", /force/],
+  [["events", ...id, "--fo"], 1, "SNAPSHOT_NOT_FOUND", /there is no snapshot/],
+  [["events", ...id, "--f"], 2, "USAGE", /'--f' is ambiguous\. Write --follow or --from\.$/],
+  [["snapshot_info", ...device, "-f", "size"], 2, "USAGE", /field: 'size' is unknown\. Give image/],
+  [["snapshot_take", "--id", "7"], 2, "ID_INVALID", /id: '7' is no uuid\. Give the uuid/],
+  [["snapshot_take"], 2, "USAGE", /Argument 'id' is missed\./],
+  [["snapshot_waitevent", ...id], 2, "USAGE", /Argument 'timeout' is missed\./],
+  [["snapshot_waitevent", ...id, "-t", "-1"], 2, "USAGE", /timeout: '-1' is no whole number/],
+  [["snapshot_waitevent", ...id, "-t", "1e9"], 2, "USAGE", /timeout: '1e9' is no whole number/],
+  [["snapshot_waitevent", ...id, "-t", "4294967296"], 2, "USAGE", /from 0 to 2147483647/],
+  [["markdirtyblock", ...device], 2, "USAGE", /Argument 'ranges' is missed\./],
+  [["markdirtyblock", "-r", "0:1"], 2, "USAGE", /Argument 'device' is missed\./],
+  [["markdirtyblock", ...device, "-r", "0"], 2, "USAGE", /Invalid format of range string\./],
+  [["markdirtyblock", ...device, "-r", "0:0"], 2, "USAGE", /Invalid format of range string\./],
+  [["markdirtyblock", ...device, "-r", "0:1", "-f", "/x"], 2, "USAGE", /exclude each other/],
+  [["diff", ...device, "--since", "255"], 2, "USAGE", /since: '255' is no whole number/],
+  [["readcbtmap", ...device, "-f", "-", "--json"], 2, "USAGE", /standard output/],
+  [create.slice(0, -1), 2, "USAGE", /Argument 'limit' is missed\./],
+  [["snapshot_create", ...device, "-l", "1G"], 2, "USAGE", /Argument 'file' is missed\./],
+  [[...create, "0"], 2, "LIMIT_INVALID", /limit: '0' is zero\./],
+  [[...create, "100"], 2, "LIMIT_INVALID", /is smaller than a sector/],
+  [[...create, "-5"], 2, "LIMIT_INVALID", /limit: '-5' is negative\./],
+  [[...create, "1.5G"], 2, "LIMIT_INVALID", /limit: '1\.5G' is a fraction\./],
+  [[...create, "NaN"], 2, "LIMIT_INVALID", /limit: 'NaN' is no size\./],
+  [[...create, "2GB"], 2, "LIMIT_INVALID", /limit: '2GB' is ambiguous, write 2G or 2GiB\./],
+  [[...create, "9007199254740992"], 2, "LIMIT_INVALID", /too large/],
+  [[...create, "99999999999999999999E"], 2, "LIMIT_INVALID", /too large/],
+  [[...create, "1G", "--on-overflow", "panic"], 2, "USAGE", /on-overflow: 'panic' is no policy/],
+];
+
+const failing: readonly Case[] = [
+  [
+    ["attach", "-d", "/dev/none"],
+    1,
+    "DEVICE_NOT_FOUND",
+    /can't attach \/dev\/none: no such device\. Check/,
+  ],
+  [["detach", ...device], 1, "NOT_ATTACHED", /\/dev\/loop0 is not attached\. Attach it first/],
+  [["snapshot_take", ...id], 1, "SNAPSHOT_NOT_FOUND", /there is no snapshot 0.*snapshot_collect/],
+  [["snapshot_destroy", ...id], 1, "SNAPSHOT_NOT_FOUND", /there is no snapshot 0/],
+  [["snapshot_add", ...id, ...device], 1, "SNAPSHOT_NOT_FOUND", /there is no snapshot 0/],
+  [["markdirtyblock", "-f", "/missing"], 1, "FILE_NOT_FOUND", /can't map \/missing/],
+  [
+    ["snapshot_create", ...device, "-f", "/missing", "-l", "1G"],
+    1,
+    "STORE_NOT_FOUND",
+    /can't use the store \/missing: it does not exist\. Create/,
+  ],
+];
+
+for (const [args, status, name, line] of [...wrongUsage, ...failing]) {
+  test(`blksnapctl ${args.join(" ")}`, async () => {
+    const outcome = await inProcess([...args, "--json"]);
+    assert.is(outcome.status, status, outcome.err);
+    const lines = outcome.err.split("\n");
+    assert.equal([lines.length, lines[1]], [2, ""], outcome.err);
+    assert.match(lines[0]!, line);
+    assert.match(lines[0]!, /^blksnapctl: /);
+    assert.is(JSON.parse(outcome.out).error.name, name);
+  });
+}
+
+test("without --json standard output stays empty", async () => {
+  const { status, out, err } = await harness.run("detach", ...device);
+  assert.equal([status, out], [1, ""]);
+  assert.match(err, /^blksnapctl: detach: /);
+});
+
+test("a module error with its errno: a device in a snapshot can not be detached", async () => {
+  const made = (await harness.ok(...create, "1G")).trim();
+  const { status, out } = await harness.run("detach", ...device, "-j");
+  assert.is(status, 1);
+  const { error } = JSON.parse(out);
+  assert.equal([error.name, error.errno, error.errno_name], ["DEVICE_IN_SNAPSHOT", 16, "EBUSY"]);
+  const twice = await harness.run("snapshot_add", "-i", made, ...device, "-j");
+  assert.is(JSON.parse(twice.out).error.errno_name, "EALREADY");
+  await harness.ok("snapshot_take", "-i", made);
+  const taken = await harness.run("snapshot_take", "-i", made, "-j");
+  assert.is(JSON.parse(taken.out).error.errno_name, "EALREADY");
+  await harness.ok("snapshot_destroy", "-i", made);
+  const gone = await harness.run("snapshot_destroy", "-i", made, "-j");
+  assert.is(JSON.parse(gone.out).error.errno_name, "ENODEV");
+});
+
+test("no daemon, and a socket that may not be used, say what to do", async () => {
+  const none = await harness.run("status", "--socket", "/nowhere/s.sock", "-j");
+  assert.is(none.status, 1);
+  assert.match(none.err, /no daemon at \/nowhere\/s\.sock: there is no socket\. Start it as root/);
+  assert.is(JSON.parse(none.out).error.name, "DAEMON_NOT_RUNNING");
+});
+
+test("options may be shortened and values may stick to them", async () => {
+  assert.match(await harness.ok("attach", "--dev=/dev/loop0"), "front=");
+  assert.match(await harness.ok("attach", "-d/dev/loop0", "--js"), "{");
+  assert.match(await harness.ok("--json", "cbtinfo", "-d=/dev/loop0"), "{");
+  assert.match(
+    await harness.ok("--so", harness.socketPath, "cbtinfo", "--devi", "/dev/loop0"),
+    "=",
+  );
+  const { err } = await harness.run("snapshot_destroy", `-i${UNKNOWN_ID}`);
+  assert.match(err, `there is no snapshot ${UNKNOWN_ID}`);
+});
+
+test("help is there for the program and each verb, with examples", async () => {
+  const all = await harness.ok("help");
+  assert.is(await harness.ok("--help"), all);
+  assert.is(await harness.ok("-h"), all);
+  for (const verb of verbs) assert.match(all, verb.name);
+  for (const verb of verbs) {
+    const text = await harness.ok(verb.name, "--help");
+    assert.match(text, "Examples:");
+    for (const option of Object.keys(verb.options)) assert.match(text, `--${option}`);
+  }
+  assert.match(await harness.ok("--version"), /^\d+\.\d+\.\d+\n$/);
+});
+
+test("completion offers verbs, options, and names that the daemon knows", async () => {
+  assert.match(await harness.ok("completion"), "complete -o");
+  const words = await harness.run("--get-yargs-completions", "blksnapctl", "");
+  assert.match(words.out, "snapshot_take");
+  await harness.ok("attach", ...device);
+  const known = await harness.run(
+    "--get-yargs-completions",
+    "blksnapctl",
+    "detach",
+    "--device",
+    "",
+  );
+  assert.match(known.out, "/dev/loop0\n");
+});
+
+test.run();

@@ -1,0 +1,161 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { type Harness, startHarness } from "./harness.js";
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const d0 = "/dev/loop0";
+const d1 = "/dev/loop1";
+let harness: Harness;
+test.before.each(async () => {
+  harness = await startHarness();
+});
+test.after.each(() => harness.stop());
+
+async function create(...more: string[]): Promise<string> {
+  const out = await harness.ok("snapshot_create", "-d", d0, "-f", "/var/tmp", "-l", "1G", ...more);
+  assert.match(out.trimEnd(), UUID);
+  return out.trimEnd();
+}
+
+test("version prints four numbers", async () => {
+  assert.is(await harness.ok("version"), "2.0.0.0\n");
+  assert.is(JSON.parse(await harness.ok("version", "--json")).daemon, "0.1.0");
+});
+
+test("attach prints the module's line and the front, detach nothing", async () => {
+  const first = await harness.ok("attach", "--device", d0);
+  assert.is(first, "Attached successfully\nfront=/dev/ublkb0\n");
+  assert.is(await harness.ok("attach", "-d", d0), "Already was attached\nfront=/dev/ublkb0\n");
+  assert.equal(JSON.parse(await harness.ok("attach", "-j", "-d", d0)), {
+    device: d0,
+    front: "/dev/ublkb0",
+    already_attached: true,
+  });
+  assert.is(await harness.ok("detach", "--device", "/dev/ublkb0"), "");
+});
+
+test("cbtinfo prints five lines", async () => {
+  await harness.ok("attach", "-d", d0);
+  const lines = (await harness.ok("cbtinfo", "-d", d0)).split("\n");
+  assert.equal(lines.slice(0, 3), [
+    "block_size=65536",
+    "device_capacity=67108864",
+    "block_count=1024",
+  ]);
+  assert.match(lines[3]!, /^generation_id=[0-9a-f-]{36}$/);
+  assert.equal(lines.slice(4), ["changes_number=0", ""]);
+  const json = JSON.parse(await harness.ok("cbtinfo", "-d", d0, "--json"));
+  assert.is(json.generation_reason, "first_attach");
+});
+
+test("readcbtmap writes the map, a byte per block", async () => {
+  await create();
+  await harness.ok("markdirtyblock", "-d", d0, "-r", "0:1", "256:128");
+  await harness.ok("snapshot_take", "-i", (await harness.ok("snapshot_collect")).split(" ")[0]!);
+  const file = join(harness.dir, "map");
+  assert.is(await harness.ok("readcbtmap", "-d", d0, "-f", file), "");
+  const map = await readFile(file);
+  assert.equal([map.length, ...map.subarray(0, 4)], [1024, 1, 0, 1, 0]);
+  assert.is((await harness.ok("readcbtmap", "-d", d0, "-f", "-")).length, 1024);
+  const json = JSON.parse(await harness.ok("readcbtmap", "-d", d0, "-f", file, "-j"));
+  assert.is(json.block_count, 1024);
+  const bad = await harness.run("readcbtmap", "-d", d0, "-f", join(harness.dir, "no", "map"), "-j");
+  assert.equal([bad.status, JSON.parse(bad.out).error.name], [1, "OUTPUT_FAILED"]);
+});
+
+test("markdirtyblock marks ranges silently, and a file's extents with a line each", async () => {
+  await harness.ok("attach", "-d", d0);
+  assert.is(await harness.ok("markdirtyblock", "--device", d0, "--range", "0:8"), "");
+  assert.is(
+    await harness.ok("markdirtyblock", "--file", "/mnt/file"),
+    "device path: '/dev/block/7:0'\nallocate range: ofs=2048 cnt=8\nallocate range: ofs=4096 cnt=128\n",
+  );
+  const json = JSON.parse(await harness.ok("markdirtyblock", "-d", d0, "-r", "0:8", "8:8", "-j"));
+  assert.equal(json, { device: d0, ranges: 2 });
+  assert.is(JSON.parse(await harness.ok("markdirtyblock", "-f", "/x", "-j")).ranges.length, 2);
+});
+
+test("a snapshot's life, as scripts of the module's tool go through it", async () => {
+  const id = await create();
+  assert.is(await harness.ok("snapshot_add", `--id=${id}`, "-d", d1), "");
+  assert.is(await harness.ok("snapshot_info", "-d", d0), "error_code=0\nimage=\n");
+  assert.is(await harness.ok("snapshot_take", "-i", id), "");
+  assert.is(await harness.ok("snapshot_info", "-d", d0), "error_code=0\nimage=/dev/ublkb2\n");
+  assert.is(await harness.ok("snapshot_info", "-d", d0, "--field", "image"), "/dev/ublkb2\n");
+  assert.is(await harness.ok("snapshot_info", "-d", d0, "-f", "front"), "/dev/ublkb0\n");
+  assert.is(await harness.ok("snapshot_info", "-d", d0, "-f", "error_code"), "0\n");
+  assert.is(
+    await harness.ok("snapshot_info", "-d", d0, "-f", "image", "-j"),
+    '{"image":"/dev/ublkb2"}\n',
+  );
+  assert.is(JSON.parse(await harness.ok("snapshot_info", "-d", d0, "-j")).snapshot_id, id);
+  assert.is(await harness.ok("snapshot_collect"), `${id} \n\n`);
+  assert.equal(JSON.parse(await harness.ok("snapshot_collect", "--json")), {
+    snapshots: [{ id, taken: true, devices: [d0, d1] }],
+  });
+  assert.is(await harness.ok("snapshot_destroy", "-i", id.toUpperCase()), "");
+  assert.is(await harness.ok("snapshot_collect"), "\n");
+});
+
+test("snapshot_create takes several devices and stores in order, and a policy", async () => {
+  const id = await create(
+    "--device",
+    d1,
+    "-f",
+    "memory:",
+    "relative",
+    "--on-overflow",
+    "block-writes=5",
+  );
+  const { options } = harness.driver.snapshots.get(id)!;
+  assert.equal(options.devices, [d0, d1]);
+  assert.equal(options.stores, ["/var/tmp", "memory:", join(process.cwd(), "relative")]);
+  assert.equal(options.onOverflow, { policy: "block-writes", timeout_ms: 5000 });
+  assert.is(options.limitBytes, 2 ** 30);
+  const taken = JSON.parse(await harness.ok("snapshot_take", "-j", "-i", id));
+  assert.equal([taken.images.length, taken.stall_us], [2, 125]);
+  assert.equal(JSON.parse(await harness.ok("snapshot_destroy", "-j", "-i", id)), { id });
+});
+
+test("status shows everything, for people and as JSON", async () => {
+  assert.match(
+    await harness.ok("status"),
+    /^blksnapd 0\.1\.0, pid \d+, up .*: 0 devices, 0 snapshots\n$/,
+  );
+  const id = await create();
+  await harness.ok("snapshot_take", "-i", id);
+  const text = await harness.ok("status");
+  assert.match(text, /^DEVICE +FRONT +SIZE +WRITTEN +CBT BLOCK +NUMBER +SNAPSHOT +IMAGE +STATE$/m);
+  assert.match(text, /^\/dev\/loop0 +\/dev\/ublkb0 +64\.0 MiB +0 B +64\.0 KiB +1 /m);
+  assert.match(text, `Snapshot ${id}  taken `);
+  assert.match(text, "[██████░░░░░░░░░░░░░░░░░░] 256.0 MiB of 1.0 GiB, on overflow break-snapshot");
+  assert.match(await harness.ok("status", "-b"), / 67108864 /);
+  const json = JSON.parse(await harness.ok("status", "--json"));
+  assert.is(json.snapshots[0].devices[0].image, "/dev/ublkb1");
+});
+
+test("diff shows ranges as a table, raw, as a picture and as JSON", async () => {
+  const id = await create();
+  await harness.ok("markdirtyblock", "-d", d0, "-r", "0:65536");
+  await harness.ok("snapshot_take", "-i", id);
+  const text = await harness.ok("diff", "-d", d0, "--since", "0");
+  assert.is(
+    text,
+    "/dev/loop0  32.0 MiB of 64.0 MiB changed (50.0 %) since number 0, up to 1\n" +
+      "OFFSET    LENGTH  KIND\n     0  32.0 MiB  changed\n",
+  );
+  const map = await harness.ok("diff", "-d", d0, "--since", "0", "--map", "-b");
+  assert.match(map, `[${"█".repeat(32)}${" ".repeat(32)}]\n`);
+  assert.match(map, "     0  33554432  changed");
+  assert.is(await harness.ok("diff", "-d", d0, "--since", "0", "--raw"), "0:65536\n");
+  assert.is(await harness.ok("diff", "-d", d0, "--since", "1", "--raw"), "");
+  const json = JSON.parse(await harness.ok("diff", "-d", d0, "--since", "0", "--json"));
+  assert.is(json.changed_bytes, 2 ** 25);
+  const generation = "00000000-0000-4000-8000-000000000000";
+  const other = await harness.run("diff", "-d", d0, "--since", "0", "--generation", generation);
+  assert.is(other.status, 1);
+});
+
+test.run();

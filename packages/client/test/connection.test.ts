@@ -1,0 +1,94 @@
+import { spawnSync } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { BlksnapClient } from "../dist/index.js";
+import { failureOf, startHarness } from "./harness.js";
+
+let dir = "";
+test.before(async () => {
+  dir = await mkdtemp(join(tmpdir(), "blksnap-connection-"));
+});
+test.after(() => rm(dir, { recursive: true }));
+
+let servers = 0;
+/** A server that answers each connection with these bytes and then closes or goes on waiting. */
+async function answering(
+  bytes: string,
+  closes: boolean,
+): Promise<{ server: Server; path: string }> {
+  const path = join(dir, `server-${servers++}`);
+  const server = createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", () => (closes ? socket.end(bytes) : socket.write(bytes)));
+  });
+  await new Promise<void>((done) => server.listen(path, done));
+  return { server, path };
+}
+
+async function codeAgainst(bytes: string, closes: boolean, timeoutMs = 5000): Promise<string> {
+  const { server, path } = await answering(bytes, closes);
+  const { code } = await failureOf(new BlksnapClient({ socketPath: path, timeoutMs }).version());
+  server.close();
+  return code;
+}
+
+test("no socket, or nobody behind it, is DAEMON_NOT_RUNNING", async () => {
+  const missing = await failureOf(new BlksnapClient({ socketPath: join(dir, "none") }).version());
+  assert.is(missing.code, "DAEMON_NOT_RUNNING");
+  assert.match(missing.hint, "blksnapd");
+  await writeFile(join(dir, "plain"), "");
+  const plain = await failureOf(new BlksnapClient({ socketPath: join(dir, "plain") }).version());
+  assert.is(plain.code, "DAEMON_NOT_RUNNING");
+});
+
+test("answers that are not ours are told apart", async () => {
+  const head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
+  assert.is(await codeAgainst("", true), "CONNECTION_LOST");
+  assert.is(await codeAgainst("SSH-2.0\r\n", true), "SOCKET_FAILED");
+  assert.is(await codeAgainst(`${head}{"a`, true), "CONNECTION_LOST");
+  assert.is(await codeAgainst(`${head}hello`, true), "RESPONSE_INVALID");
+  assert.is(
+    await codeAgainst("HTTP/1.1 418 Teapot\r\ncontent-length: 2\r\n\r\n{}", true),
+    "RESPONSE_INVALID",
+  );
+  assert.is(await codeAgainst("", false, 50), "TIMEOUT");
+  assert.is(await codeAgainst(`${head}{"a`, false, 50), "TIMEOUT");
+});
+
+test("a socket that another user may not open is SOCKET_NOT_PERMITTED", async () => {
+  if (process.getuid?.() !== 0) return;
+  const { socketPath, stop } = await startHarness();
+  const module = pathToFileURL(join(import.meta.dirname, "../dist/index.js")).href;
+  const script =
+    `const { BlksnapClient } = await import(${JSON.stringify(module)});` +
+    // The identity is given up after the import, since a checkout may be private to its owner.
+    "process.setgroups([]); process.setgid(65534); process.setuid(65534);" +
+    `try { await new BlksnapClient({ socketPath: ${JSON.stringify(socketPath)} }).version(); }` +
+    "catch (error) { console.log(error.code, error.errno, error.hint); }";
+  const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+    encoding: "utf8",
+  });
+  assert.match(run.stdout, /^SOCKET_NOT_PERMITTED 13 .*group blksnap/, run.stderr);
+  await stop();
+});
+
+test("importing the client is quick and pulls in nothing but the API", () => {
+  const module = pathToFileURL(join(import.meta.dirname, "../dist/index.js")).href;
+  const script =
+    'await import("node:http"); let best = Infinity;' +
+    "const start = performance.now();" +
+    `await import(${JSON.stringify(module)}); best = performance.now() - start; console.log(best);`;
+  const times = Array.from({ length: 5 }, () =>
+    Number(spawnSync(process.execPath, ["--input-type=module", "-e", script]).stdout.toString()),
+  );
+  const best = Math.min(...times);
+  // Ten milliseconds on an idle machine; the rest is for busy ones.
+  assert.ok(best < 50, `${best} ms`);
+});
+
+test.run();

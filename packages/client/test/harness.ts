@@ -1,0 +1,47 @@
+/** A control server with a fake driver, and a client of it. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
+import type { FakeDriver } from "../../driver/dist/control/fake/fake-driver.js";
+import { BlksnapClient, type BlksnapClientError } from "../dist/index.js";
+
+export interface Harness {
+  readonly client: BlksnapClient;
+  readonly driver: FakeDriver;
+  readonly socketPath: string;
+  /** A snapshot of /dev/loop0, not taken. */
+  create(): Promise<string>;
+  stop(): Promise<void>;
+}
+
+export async function startHarness(): Promise<Harness> {
+  const dir = await mkdtemp(join(tmpdir(), "blksnap-client-"));
+  const socketPath = join(dir, "s.sock");
+  const { driver, server } = await startFakeDaemon(socketPath);
+  const client = new BlksnapClient({ socketPath, timeoutMs: 5000 });
+  return {
+    client,
+    driver,
+    socketPath,
+    create: async () => {
+      const stores = ["/var/tmp"];
+      return (await client.snapshotCreate({ devices: ["/dev/loop0"], stores, limitBytes: 1 << 20 }))
+        .id;
+    },
+    stop: async () => {
+      await server.close();
+      await rm(dir, { recursive: true });
+    },
+  };
+}
+
+/** The error that a call fails with. */
+export async function failureOf(call: Promise<unknown>): Promise<BlksnapClientError> {
+  try {
+    await call;
+  } catch (error) {
+    return error as BlksnapClientError;
+  }
+  throw new Error("the call did not fail");
+}
