@@ -1,0 +1,32 @@
+// What is checked of a device when nothing is under way.
+import { BlockState, RequestOp } from "@blksnap/engine";
+import type { SimDevice } from "./sim-device.js";
+import { require } from "./violation.js";
+
+/** Reads the whole image, and compares it, the CBT map and the list of lost blocks with the models. */
+export function audit(device: SimDevice, quiesce: () => void): void {
+  device.cbtModel.check(device.cbt);
+  const { engine, area } = device;
+  require(engine.copies.usedCount === 0, () => "a copy is left over");
+  require(engine.runs.usedCount === 0, () => "a run is left over");
+  require(engine.inflightWrites === 0, () => "writes counted that do not exist");
+  if (area === null || device.model === null) return;
+  device.losses.check(area);
+  device.badBlocks.clear();
+  const { geometry, blockSectors, chunkSectors } = device;
+  for (let chunk = 0; chunk < geometry.chunkCount; chunk++) {
+    const blocks = geometry.blocksInChunk(chunk);
+    let block = 0;
+    while (block < blocks) {
+      const lost = area.map.stateAt(chunk, block) === BlockState.LOST;
+      const end = lost ? block + 1 : area.map.stateEnd(chunk, block, blocks);
+      const first = chunk * chunkSectors + block * blockSectors;
+      const endSector = chunk * chunkSectors + geometry.blockEndInChunk(chunk, end - 1) / 512;
+      device.submitImage(0, RequestOp.READ, first, endSector - first, 0);
+      quiesce();
+      require(device.lastImageResult < 0 === lost, () =>
+        `audit of sectors ${first} to ${endSector}: ${device.lastImageResult}`);
+      block = end;
+    }
+  }
+}

@@ -1,0 +1,79 @@
+// What a CBT map must say, kept the slow way: two tables, copied at each take.
+//
+// `must`: blocks that were written for sure; the map may not show less. `may`: blocks that a request
+// was submitted for; the map may show these as changed too. Nothing else may be shown as changed.
+import type { CbtMap } from "@blksnap/engine";
+import { require, Violation } from "./violation.js";
+
+export class CbtModel {
+  readonly blockShift: number;
+  private active = 1;
+  private must: Uint8Array;
+  private frozen: Uint8Array;
+  private may: Uint8Array;
+  private mayFrozen: Uint8Array;
+  private readonly into: Uint8Array;
+
+  constructor(blockCount: number, blockShift: number) {
+    this.blockShift = blockShift;
+    this.must = new Uint8Array(blockCount);
+    this.frozen = new Uint8Array(blockCount);
+    this.may = new Uint8Array(blockCount);
+    this.mayFrozen = new Uint8Array(blockCount);
+    this.into = new Uint8Array(blockCount);
+  }
+
+  submitted(offsetBytes: number, lengthBytes: number): void {
+    const [first, last] = this.blocks(offsetBytes, lengthBytes);
+    this.may.fill(1, first, last + 1);
+  }
+
+  /** A write is issued to the original: the map in `buffer` must have it marked by now. */
+  issued(offsetBytes: number, lengthBytes: number, buffer: ArrayBuffer): void {
+    const [first, last] = this.blocks(offsetBytes, lengthBytes);
+    const live = new Uint8Array(buffer, 4096, this.must.length);
+    for (let block = first; block <= last; block++) {
+      this.must[block] = this.active;
+      this.may[block] = 1;
+      require(live[block] === this.active, () => `CBT block ${block} not marked at issue`);
+    }
+  }
+
+  /** An image write, or a range marked by hand: changed in both tables. */
+  both(offsetBytes: number, lengthBytes: number): void {
+    const [first, last] = this.blocks(offsetBytes, lengthBytes);
+    this.must.fill(this.active, first, last + 1);
+    this.may.fill(1, first, last + 1);
+    this.frozen.fill(this.active - 1, first, last + 1);
+  }
+
+  switch(): void {
+    if (this.active === 255) {
+      this.active = 1;
+      for (const table of [this.must, this.frozen, this.may, this.mayFrozen]) table.fill(0);
+      return;
+    }
+    this.frozen = this.must.slice();
+    this.mayFrozen = this.may;
+    this.may = new Uint8Array(this.may.length);
+    this.active++;
+  }
+
+  check(map: CbtMap): void {
+    const { changesNumber, corrupted } = map.info();
+    require(!corrupted, () => "CBT map says that it is corrupted");
+    require(changesNumber === this.active - 1, () => `CBT number ${changesNumber}, not active - 1`);
+    map.readFrozen(this.into, 0, this.into.length);
+    for (let block = 0; block < this.into.length; block++) {
+      const got = this.into[block];
+      if (got === this.frozen[block]) continue;
+      if (got === changesNumber && this.mayFrozen[block] === 1) continue;
+      throw new Violation(`CBT block ${block} is ${got}, expected ${this.frozen[block]}`);
+    }
+  }
+
+  private blocks(offsetBytes: number, lengthBytes: number): [number, number] {
+    const size = 2 ** this.blockShift;
+    return [Math.floor(offsetBytes / size), Math.floor((offsetBytes + lengthBytes - 1) / size)];
+  }
+}

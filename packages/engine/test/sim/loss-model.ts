@@ -1,0 +1,73 @@
+// Which blocks of an image may be lost: those that a failure or a denial gave the engine a reason for.
+import { BlockState, type DiffArea, type Geometry } from "@blksnap/engine";
+import { require } from "./violation.js";
+
+export class LossModel {
+  /** Blocks, numbered over the device, that may be lost now; and that ever might be. */
+  private readonly now: Set<number> = new Set();
+  private readonly ever: Set<number> = new Set();
+  private readonly geometry: Geometry;
+  private readonly blockSectors: number;
+
+  constructor(geometry: Geometry) {
+    this.geometry = geometry;
+    this.blockSectors = geometry.blockBytes / 512;
+  }
+
+  clear(): void {
+    this.now.clear();
+    this.ever.clear();
+  }
+
+  /** The engine has a reason to lose this block of the chunk. */
+  permit(chunk: number, block: number): void {
+    const number = chunk * this.geometry.blocksPerChunk + block;
+    this.now.add(number);
+    this.ever.add(number);
+  }
+
+  /** The range is about to be written while slots are denied. */
+  permitDenied(first: number, count: number, area: DiffArea): void {
+    const { blocksPerChunk } = this.geometry;
+    const last = Math.floor((first + count - 1) / this.blockSectors);
+    for (let number = Math.floor(first / this.blockSectors); number <= last; number++) {
+      const chunk = Math.floor(number / blocksPerChunk);
+      if (area.map.slotOf(chunk) < 0) this.permit(chunk, number % blocksPerChunk);
+    }
+  }
+
+  /** True if some block of the range was ever permitted to be lost. */
+  touches(first: number, count: number): boolean {
+    const last = Math.floor((first + count - 1) / this.blockSectors);
+    for (let number = Math.floor(first / this.blockSectors); number <= last; number++) {
+      if (this.ever.has(number)) return true;
+    }
+    return false;
+  }
+
+  /** The range was written: whole blocks of it are not lost any more. */
+  heal(first: number, count: number, area: DiffArea): void {
+    const { blocksPerChunk, capacityBytes } = this.geometry;
+    const end = first + count;
+    const last = Math.floor((end - 1) / this.blockSectors);
+    for (let number = Math.ceil(first / this.blockSectors); number <= last; number++) {
+      if (Math.min((number + 1) * this.blockSectors, capacityBytes / 512) > end) continue;
+      this.now.delete(number);
+      const chunk = Math.floor(number / blocksPerChunk);
+      const state = area.map.stateAt(chunk, number % blocksPerChunk);
+      require(state !== BlockState.LOST, () => `block ${number} written whole but still lost`);
+    }
+  }
+
+  /** Compares with what the area says is lost. */
+  check(area: DiffArea): void {
+    const size = this.geometry.blockBytes;
+    const ranges = area.lostRanges();
+    for (const range of ranges) {
+      for (let at = range.offsetBytes; at < range.offsetBytes + range.lengthBytes; at += size) {
+        require(this.now.has(at / size), () => `block ${at / size} lost without a reason`);
+      }
+    }
+    require(ranges.length === 0 || area.map.faultErrno > 0, () => "blocks lost, but no area fault");
+  }
+}

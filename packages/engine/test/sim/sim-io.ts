@@ -1,0 +1,153 @@
+// One I/O in flight: it moves a few sectors at a time, in either direction, so that others see it half
+// done, and ends when the simulation says so.
+//
+//     original   WRITE, DISCARD: sectors of the device change     READ, FLUSH: nothing to move
+//     copy       stage 0: device -> copy window, stage 1: copy window -> slot
+//     run        device or slot -> image buffer, or image buffer -> slot
+import { BufferOwner, CopyFault, CopyKind, RequestOp, RunKind } from "@blksnap/engine";
+import { sectorValue, ZERO } from "./content.js";
+import type { Random } from "./random.js";
+import type { SimDevice } from "./sim-device.js";
+
+export type IoKind = "original" | "copy" | "run";
+
+const EIO = 5;
+const ENOSPC = 28;
+
+export class SimIo {
+  readonly kind: IoKind;
+  readonly device: SimDevice;
+  readonly id: number;
+  readonly sectors: number;
+  /** First sector on the device. */
+  readonly first: number;
+  readonly slot: number;
+  readonly slotFirst: number;
+  readonly buffer: Uint32Array;
+  readonly bufferFirst: number;
+  readonly isWrite: boolean;
+  private readonly work: number;
+  private readonly backward: boolean;
+  private stage: number = 0;
+  private moved: number = 0;
+
+  constructor(kind: IoKind, device: SimDevice, id: number, random: Random) {
+    this.kind = kind;
+    this.device = device;
+    this.id = id;
+    this.backward = random.oneIn(2);
+    const { engine } = device;
+    const { chunkSectors, blockSectors } = device;
+    if (kind === "original") {
+      const op = engine.front.op[id];
+      this.work = op;
+      this.isWrite = op !== RequestOp.READ && op !== RequestOp.FLUSH;
+      this.first = engine.front.offsetBytes[id] / 512;
+      this.sectors = this.isWrite ? engine.front.lengthBytes[id] / 512 : 0;
+      this.slot = -1;
+      this.slotFirst = 0;
+      this.buffer = device.disk;
+      this.bufferFirst = 0;
+    } else if (kind === "copy") {
+      const { copies } = engine;
+      this.work = copies.kind[id];
+      this.isWrite = false;
+      this.slotFirst = copies.blockStart[id] * blockSectors;
+      this.first = copies.chunk[id] * chunkSectors + this.slotFirst;
+      this.sectors = copies.lengthBytes[id] / 512;
+      this.slot = copies.slot[id];
+      const windows =
+        copies.bufferOwner[id] === BufferOwner.FRONT ? device.frontWindows : device.imageWindows;
+      this.buffer = windows[copies.bufferTag[id]];
+      this.bufferFirst = copies.bufferOffsetBytes[id] / 512;
+      if (this.work === CopyKind.ZERO) this.zeroWindow();
+    } else {
+      const { runs } = engine;
+      this.work = runs.kind[id];
+      this.isWrite = runs.kind[id] === RunKind.WRITE_SLOT;
+      this.slotFirst = runs.offsetInChunkBytes[id] / 512;
+      this.first = runs.chunk[id] * chunkSectors + this.slotFirst;
+      this.sectors = runs.lengthBytes[id] / 512;
+      this.slot = this.usesSlot() ? runs.slot[id] : -1;
+      this.buffer = device.imageBuffers[runs.tag[id]];
+      this.bufferFirst = runs.bufferOffsetBytes[id] / 512;
+    }
+  }
+
+  /** True if the I/O reads or writes its slot. */
+  usesSlot(): boolean {
+    if (this.kind === "copy") return true;
+    return (
+      this.kind === "run" && (this.work === RunKind.READ_SLOT || this.work === RunKind.WRITE_SLOT)
+    );
+  }
+
+  readsOriginal(): boolean {
+    if (this.kind === "copy") return this.work === CopyKind.OLD;
+    return this.kind === "run" && this.work === RunKind.READ_ORIGINAL;
+  }
+
+  /** Moves up to `count` sectors. */
+  progress(count: number): void {
+    for (let index = 0; index < count; index++) {
+      if (this.moved === this.sectors) {
+        if (this.kind !== "copy" || this.stage === 1) return;
+        this.stage = 1;
+        this.moved = 0;
+      }
+      this.move(this.backward ? this.sectors - 1 - this.moved : this.moved);
+      this.moved++;
+    }
+  }
+
+  /** Moves what is left, or a part of it and fails, and tells the engine. */
+  complete(random: Random, failure: number): void {
+    const { engine } = this.device;
+    if (failure === 0) this.progress(2 * this.sectors + 1);
+    else this.progress(random.below(2 * this.sectors + 1));
+    if (this.kind === "original") {
+      const isRead = engine.front.op[this.id] === RequestOp.READ;
+      const bytes = isRead ? engine.front.lengthBytes[this.id] : this.sectors * 512;
+      engine.onOriginalDone(this.id, failure !== 0 ? failure : bytes);
+    } else if (this.kind === "copy") {
+      let fault: number = CopyFault.NONE;
+      if (failure !== 0) fault = failure === -ENOSPC ? CopyFault.WRITE : CopyFault.READ;
+      engine.onCopyDone(this.id, failure, fault);
+    } else {
+      const short = failure === -EIO && random.oneIn(2);
+      const partial = short ? this.sectors * 512 - 512 : failure;
+      engine.onRunDone(this.id, failure !== 0 ? partial : this.sectors * 512);
+    }
+  }
+
+  private move(at: number): void {
+    const { disk } = this.device;
+    if (this.kind === "original") {
+      const version = this.device.frontVersion[this.id];
+      const sector = this.first + at;
+      disk[sector] = this.work === RequestOp.WRITE ? sectorValue(version, sector) : ZERO;
+    } else if (this.kind === "copy") {
+      if (this.stage === 1)
+        this.slotData()[this.slotFirst + at] = this.buffer[this.bufferFirst + at];
+      else if (this.work === CopyKind.OLD) {
+        this.buffer[this.bufferFirst + at] = disk[this.first + at];
+      }
+    } else if (this.work === RunKind.READ_ORIGINAL) {
+      this.buffer[this.bufferFirst + at] = disk[this.first + at];
+    } else if (this.work === RunKind.READ_SLOT) {
+      this.buffer[this.bufferFirst + at] = this.slotData()[this.slotFirst + at];
+    } else if (this.work === RunKind.WRITE_SLOT) {
+      this.slotData()[this.slotFirst + at] = this.buffer[this.bufferFirst + at];
+    } else {
+      this.buffer[this.bufferFirst + at] = ZERO;
+    }
+  }
+
+  private slotData(): Uint32Array {
+    return this.device.store.slot(this.slot, this.device.number);
+  }
+
+  private zeroWindow(): void {
+    this.buffer.fill(ZERO, this.bufferFirst, this.bufferFirst + this.sectors);
+  }
+}

@@ -1,0 +1,352 @@
+// The simulation: some devices, one store, one snapshot at a time, and a random generator that says
+// what happens next. The same seed gives the same run.
+import { RequestOp, type TrackerEngine } from "@blksnap/engine";
+import { audit } from "./audit.js";
+import { Random } from "./random.js";
+import { FrontState, SimDevice, type SimShape, type SimWorld } from "./sim-device.js";
+import type { SimIo } from "./sim-io.js";
+import { Phase, SnapshotCycle } from "./snapshot-cycle.js";
+import { SimStore } from "./store.js";
+import { CrashSignal, require } from "./violation.js";
+
+const QUIESCE_ROUNDS_MAX = 200_000;
+const EIO = 5;
+const ENOSPC = 28;
+
+export interface SimOptions {
+  seed: number;
+  /** Changes each engine right after it was made: where a test plants a fault. */
+  sabotage?: (engine: TrackerEngine) => void;
+  /** Told what happens, for a trace. */
+  onTrace?: (line: string) => void;
+}
+
+function shapeOf(random: Random): Omit<SimShape, "capacitySectors"> & { chunks: number } {
+  const blockShift = random.pick([9, 12, 12, 12, 13]);
+  const chunkShift = blockShift + random.pick([0, 2, 3, 3, 5, 6]);
+  return {
+    blockShift,
+    chunkShift,
+    chunks: random.between(3, 14),
+    cbtBlockShift: random.between(12, 16),
+    copiesMax: random.pick([1, 2, 3, 16]),
+    runsMax: random.pick([1, 2, 3, 16]),
+    windowBlocks: random.pick([1, 2, 5, 20]),
+  };
+}
+
+export class Simulation implements SimWorld {
+  readonly random: Random;
+  readonly store: SimStore;
+  readonly devices: SimDevice[];
+  readonly cycle: SnapshotCycle;
+  readonly sabotage: (engine: TrackerEngine) => void;
+  crashes = 0;
+  steps = 0;
+  private readonly onTrace: ((line: string) => void) | undefined;
+  private readonly inFlight: SimIo[] = [];
+  private readonly faulty: boolean;
+  private readonly denies: boolean;
+  private readonly counted: Record<string, number> = {};
+  private version = 1;
+  private calm = false;
+  private ticksToCrash = 0;
+
+  constructor(options: SimOptions) {
+    this.random = new Random(options.seed);
+    this.onTrace = options.onTrace;
+    this.sabotage = options.sabotage ?? (() => {});
+    const { chunks, ...shape } = shapeOf(this.random);
+    const chunkSectors = 2 ** shape.chunkShift / 512;
+    this.store = new SimStore(chunkSectors);
+    this.faulty = !this.random.oneIn(3);
+    this.denies = this.random.oneIn(2);
+    const count = this.random.between(1, 3);
+    this.devices = Array.from({ length: count }, (_, number) => {
+      const rest = this.random.below(chunkSectors);
+      const capacitySectors = chunks * chunkSectors + rest;
+      return new SimDevice(number, this, { ...shape, capacitySectors });
+    });
+    this.cycle = new SnapshotCycle(this.devices, this.random, (text) => this.trace(text));
+  }
+
+  trace(text: () => string): void {
+    this.onTrace?.(`${this.steps}: ${text()}`);
+  }
+
+  tick(): void {
+    if (this.ticksToCrash === 0) return;
+    this.ticksToCrash--;
+    if (this.ticksToCrash === 0) throw new CrashSignal();
+  }
+
+  addIo(io: SimIo): void {
+    this.trace(
+      () => `dev${io.device.number} ${io.kind} ${io.id}: ${io.first}+${io.sectors} begins`,
+    );
+    this.inFlight.push(io);
+  }
+
+  ios(): readonly SimIo[] {
+    return this.inFlight;
+  }
+
+  /** Does `steps` steps; throws Violation. */
+  run(steps: number): void {
+    for (let index = 0; index < steps; index++) this.step();
+    this.checkAll();
+  }
+
+  step(): void {
+    this.steps++;
+    const { random } = this;
+    if (random.oneIn(2500)) this.ticksToCrash = random.between(1, 12);
+    const choice = random.below(1000);
+    try {
+      if (choice < 350) this.completeOne();
+      else if (choice < 500) this.progressOne();
+      else if (choice < 720) this.submitFront(random.pick(this.devices));
+      else if (choice < 880) this.submitImage(random.pick(this.devices));
+      else if (choice < 930) this.answerSlots(random.pick(this.devices));
+      else if (choice < 985) this.cycle.step();
+      else if (choice < 993) this.holdOrRelease(random.pick(this.devices));
+      else if (choice < 997) this.markDirty(random.pick(this.devices));
+      else if (choice < 999 || !random.oneIn(4)) this.spoilBlock(random.pick(this.devices));
+      else if (random.oneIn(3)) this.crash();
+      else this.checkAll();
+    } catch (error) {
+      if (!(error instanceof CrashSignal)) throw error;
+      this.crash();
+    }
+  }
+
+  /** Lets everything end, then compares all that can be compared. */
+  checkAll(): void {
+    this.ticksToCrash = 0;
+    this.quiesce();
+    for (const device of this.devices) audit(device, () => this.quiesce());
+  }
+
+  /** What the engines counted, summed up over devices and restarts. */
+  totals(): Record<string, number> {
+    const sum: Record<string, number> = { ...this.counted };
+    for (const device of this.devices) this.addCounters(sum, device);
+    return sum;
+  }
+
+  newVersion(): number {
+    return ++this.version;
+  }
+
+  /** Lets what is under way end: no new requests, no failures. Whatever does not end hangs. */
+  private quiesce(): void {
+    this.trace(() => "everything ends");
+    this.calm = true;
+    if (this.cycle.phase === Phase.HOLDING || this.cycle.phase === Phase.SWITCHING)
+      this.cycle.end();
+    for (const device of this.devices) if (device.held) device.release();
+    for (let round = 0; this.busy(); round++) {
+      require(round < QUIESCE_ROUNDS_MAX, () => "requests never end");
+      if (this.inFlight.length > 0) this.completeOne();
+      else if (this.cycle.phase === Phase.DROPPING) this.cycle.step();
+      const asked = this.devices.find((device) => device.slotsAsked > 0);
+      if (asked !== undefined) this.answerSlots(asked);
+      else if (this.inFlight.length === 0 && this.cycle.phase !== Phase.DROPPING) {
+        require(!this.busy(), () => `requests hang: ${this.whoHangs()}`);
+      }
+    }
+    this.calm = false;
+  }
+
+  private busy(): boolean {
+    if (this.inFlight.length > 0 || this.cycle.phase === Phase.DROPPING) return true;
+    return this.whoHangs() !== "" || this.devices.some((device) => device.slotsAsked > 0);
+  }
+
+  private whoHangs(): string {
+    const names: string[] = [];
+    for (const device of this.devices) {
+      device.frontState.forEach((state, tag) => {
+        if (state !== FrontState.FREE) names.push(`dev${device.number} front ${tag}`);
+      });
+      device.imageRequests.forEach((request, tag) => {
+        if (request !== null) names.push(`dev${device.number} image ${tag}`);
+      });
+    }
+    return names.join(", ");
+  }
+
+  private addCounters(to: Record<string, number>, device: SimDevice): void {
+    for (const [name, count] of Object.entries(device.engine.stats.snapshot())) {
+      to[name] = (to[name] ?? 0) + count;
+    }
+  }
+
+  private completeOne(): void {
+    if (this.inFlight.length === 0) return;
+    const index = this.random.below(this.inFlight.length);
+    const io = this.inFlight[index];
+    // Reads of the original linger, so that writes overtake them.
+    const lingers = io.kind === "run" && io.readsOriginal();
+    if (lingers && !this.calm && !this.random.oneIn(5)) return;
+    this.inFlight[index] = this.inFlight[this.inFlight.length - 1];
+    this.inFlight.pop();
+    const failure = this.failureOf(io);
+    this.trace(() => `dev${io.device.number} ${io.kind} ${io.id} completes with ${failure}`);
+    if (io.kind === "original") io.device.frontState[io.id] = FrontState.DONE;
+    if (failure !== 0) this.excuse(io, failure);
+    io.device.permitDenied();
+    io.complete(this.random, failure);
+  }
+
+  private progressOne(): void {
+    if (this.inFlight.length === 0) return;
+    this.random.pick(this.inFlight).progress(this.random.between(1, 12));
+  }
+
+  private failureOf(io: SimIo): number {
+    const { random } = this;
+    const { device } = io;
+    if (io.readsOriginal() && device.badBlocks.size > 0) {
+      const first = Math.floor(io.first / device.blockSectors);
+      const last = Math.floor((io.first + io.sectors - 1) / device.blockSectors);
+      for (let block = first; block <= last; block++) if (device.badBlocks.has(block)) return -EIO;
+    }
+    if (this.calm || !this.faulty) return 0;
+    if (io.kind === "copy" && random.oneIn(200)) return -ENOSPC;
+    return random.oneIn(60) ? -EIO : 0;
+  }
+
+  /** A failed I/O excuses the image request it is for, or permits blocks to be lost. */
+  private excuse(io: SimIo, failure: number): void {
+    const { device } = io;
+    const { copies, runs, front } = device.engine;
+    if (io.kind === "run") {
+      const request = device.imageRequests[runs.tag[io.id]];
+      if (request !== null) request.excused = true;
+    } else if (io.kind === "copy" && copies.owner[io.id] >= front.depth) {
+      const request = device.imageRequests[copies.owner[io.id] - front.depth];
+      if (request !== null) request.excused = true;
+    } else if (io.kind === "copy") {
+      const start = copies.blockStart[io.id];
+      const single = copies.blockCount[io.id] === 1;
+      let end = single ? start + 1 : start;
+      if (failure === -ENOSPC) end = copies.rangeEnd[io.id];
+      const chunk = copies.chunk[io.id];
+      for (let block = start; block < end; block++) device.losses.permit(chunk, block);
+    }
+  }
+
+  private submitFront(device: SimDevice): void {
+    const tag = device.frontState.indexOf(FrontState.FREE);
+    if (tag < 0) return;
+    const { random } = this;
+    const kind = random.below(100);
+    let op: number = RequestOp.WRITE;
+    if (kind < 12) op = RequestOp.READ;
+    else if (kind < 16) op = RequestOp.FLUSH;
+    else if (kind < 22) op = RequestOp.DISCARD;
+    else if (kind < 25) op = RequestOp.WRITE_ZEROES;
+    const [first, count] = op === RequestOp.FLUSH ? [0, 0] : this.range(device, op);
+    this.trace(() => `dev${device.number} front ${tag}: op ${op} ${first}+${count}`);
+    device.submitFront(tag, op, first, count, this.newVersion());
+  }
+
+  private submitImage(device: SimDevice): void {
+    const tag = device.imageRequests.indexOf(null);
+    if (tag < 0 || (device.model === null && !this.random.oneIn(20))) return;
+    const { random } = this;
+    const kind = random.below(100);
+    let op: number = RequestOp.READ;
+    if (kind < 38) op = RequestOp.WRITE;
+    else if (kind < 46) op = RequestOp.DISCARD;
+    else if (kind < 48) op = RequestOp.FLUSH;
+    let [first, count] = op === RequestOp.FLUSH ? [0, 0] : this.range(device, op);
+    if (random.oneIn(200)) {
+      first = device.disk.length - 1;
+      count = 2;
+    }
+    this.trace(() => `dev${device.number} image ${tag}: op ${op} ${first}+${count}`);
+    device.submitImage(tag, op, first, count, this.newVersion());
+    device.permitDenied();
+  }
+
+  /** A range of sectors: mostly short, mostly in a small hot part, often cut across blocks. */
+  private range(device: SimDevice, op: number): [number, number] {
+    const { random } = this;
+    const { length } = device.disk;
+    const hot = random.below(100) < 70 ? Math.min(length, device.chunkSectors * 3) : length;
+    const atEnd = random.oneIn(8);
+    let first = atEnd ? length - 1 - random.below(Math.min(hot, length)) : random.below(hot);
+    const long = op === RequestOp.WRITE || op === RequestOp.READ ? 12 : 2;
+    let count = random.between(1, device.blockSectors * 3);
+    if (random.oneIn(long)) count = random.between(1, device.chunkSectors * 3);
+    if (random.oneIn(2)) {
+      first -= first % device.blockSectors;
+      count = Math.ceil(count / device.blockSectors) * device.blockSectors;
+    }
+    return [first, Math.min(count, length - first)];
+  }
+
+  private answerSlots(device: SimDevice): void {
+    const { random } = this;
+    const { area } = device;
+    if (area === null || device.dropping) {
+      device.slotsAsked = 0;
+      return;
+    }
+    const asked = device.slotsAsked > 0;
+    const denied = area.slots.deniedErrno !== 0;
+    if (!asked && !(denied && random.oneIn(3))) return;
+    const wanted = Math.max(device.slotsAsked, 1);
+    device.slotsAsked = 0;
+    if (asked && this.denies && random.oneIn(6)) {
+      area.slots.deniedErrno = ENOSPC;
+      device.permitDenied();
+      area.denySlots(ENOSPC);
+      return;
+    }
+    const [first, count] = this.store.grant(device.number, random.between(1, wanted), random);
+    area.grantSlots(first, count);
+  }
+
+  /** Holds that no take follows: what is held back must go on unharmed. */
+  private holdOrRelease(device: SimDevice): void {
+    const taking = this.cycle.phase === Phase.HOLDING || this.cycle.phase === Phase.SWITCHING;
+    if (taking && this.cycle.isMember(device)) return;
+    this.trace(() => `dev${device.number} is ${device.held ? "held" : "not held"}`);
+    if (device.held) device.release();
+    else if (this.random.oneIn(4)) device.hold();
+  }
+
+  private markDirty(device: SimDevice): void {
+    const [first, count] = this.range(device, RequestOp.READ);
+    device.engine.markDirty(first * 512, count * 512);
+    device.cbtModel.both(first * 512, count * 512);
+  }
+
+  private spoilBlock(device: SimDevice): void {
+    const { badBlocks } = device;
+    const blocks = Math.ceil(device.disk.length / device.blockSectors);
+    if (badBlocks.size > 1) badBlocks.clear();
+    else if (this.faulty) badBlocks.add(this.random.below(blocks));
+  }
+
+  /** The process dies: I/O in flight gets somewhere or nowhere, then a new one starts. */
+  private crash(): void {
+    this.crashes++;
+    this.ticksToCrash = 0;
+    this.trace(() => "crash");
+    for (const io of this.inFlight) {
+      if (this.random.oneIn(2)) io.progress(this.random.below(2 * io.sectors + 1));
+    }
+    this.inFlight.length = 0;
+    const keep = this.cycle.isCommitted;
+    const members = this.devices.map((device) => this.cycle.isMember(device) && keep);
+    this.cycle.restart();
+    for (const [index, device] of this.devices.entries()) {
+      this.addCounters(this.counted, device);
+      device.restart(members[index]);
+    }
+  }
+}

@@ -1,0 +1,40 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { Simulation } from "./sim/simulation.js";
+
+const SEEDS = 24;
+const STEPS_PER_SEED = 20_000;
+
+for (let seed = 101; seed < 101 + SEEDS; seed++) {
+  test(`seed ${seed} runs ${STEPS_PER_SEED} steps without a violation`, () => {
+    new Simulation({ seed }).run(STEPS_PER_SEED);
+  });
+}
+
+test("one long run passes the rollover of the CBT numbers", () => {
+  const simulation = new Simulation({ seed: 7 });
+  simulation.run(500_000);
+  assert.ok(simulation.cycle.taken > 512);
+});
+
+test("the runs reach every part of the engine", () => {
+  const sum: Record<string, number> = {};
+  for (let seed = 1; seed <= 6; seed++) {
+    const simulation = new Simulation({ seed });
+    simulation.run(STEPS_PER_SEED);
+    for (const [name, count] of Object.entries(simulation.totals())) {
+      sum[name] = (sum[name] ?? 0) + count;
+    }
+  }
+  for (const [name, count] of Object.entries(sum)) assert.ok(count > 10, `${name} is ${count}`);
+});
+
+test("the same seed gives the same run", () => {
+  const first = new Simulation({ seed: 3 });
+  const second = new Simulation({ seed: 3 });
+  first.run(5000);
+  second.run(5000);
+  assert.equal(first.totals(), second.totals());
+});
+
+test.run();
