@@ -1,0 +1,57 @@
+// The whole test suite: lint, unit tests of every package, then the scenarios in the VM.
+//
+// Ends with one line "N passed, N failed, N skipped" over everything that ran.
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const bin = (name) => join(root, "node_modules", ".bin", name);
+const SUMMARY = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm;
+
+const STEPS = [
+  { name: "lint", command: [bin("biome"), "check", "--error-on-warnings", "."] },
+  { name: "layers", command: [process.execPath, "tools/lint-layers.mjs"] },
+  {
+    name: "unit tests",
+    command: [bin("nx"), "run-many", "-t", "test", "--output-style=static", "--verbose"],
+    counts: true,
+  },
+  { name: "end to end", command: [process.execPath, "test/e2e/run.mjs"], counts: true },
+];
+
+function run(command) {
+  return new Promise((done) => {
+    const [program, ...args] = command;
+    const child = spawn(program, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+    let output = "";
+    child.stdout.on("data", (chunk) => {
+      output += chunk;
+      process.stdout.write(chunk);
+    });
+    child.on("error", (error) => done({ status: 1, output: String(error) }));
+    child.on("close", (status) => done({ status: status ?? 1, output }));
+  });
+}
+
+const totals = { passed: 0, failed: 0, skipped: 0 };
+for (const step of STEPS) {
+  const startedMs = Date.now();
+  console.log(`\n── ${step.name}`);
+  const { status, output } = await run(step.command);
+  const summaries = [...output.matchAll(SUMMARY)];
+  for (const [, passed, failed, skipped] of summaries) {
+    totals.passed += Number(passed);
+    totals.failed += Number(failed);
+    totals.skipped += Number(skipped ?? 0);
+  }
+  const silent = step.counts === true && summaries.length === 0;
+  if (status !== 0 || silent) {
+    totals.failed = Math.max(totals.failed, 1);
+    console.log(`✗ ${step.name}: ${silent ? "no test ran" : `exit status ${status}`}`);
+  } else {
+    console.log(`✓ ${step.name}: ${Math.round((Date.now() - startedMs) / 1000)} s`);
+  }
+}
+console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
+process.exit(totals.failed === 0 ? 0 : 1);
