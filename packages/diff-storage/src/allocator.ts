@@ -102,7 +102,11 @@ export class SlotAllocator {
     });
     this.#puncher = new Puncher({ ...shared, keepReadySlots: this.#targetSlots });
     this.#lowSpace = new LowSpaceWatch(this.slotBytes, portionSlots, lowWaterSlots, emit);
-    this.#waiters = new ExtentWaiters((maxSlots) => this.#allocate(maxSlots));
+    this.#waiters = new ExtentWaiters(
+      (maxSlots) => this.#allocate(maxSlots),
+      this.#clock,
+      timeoutMs,
+    );
     this.#rate = new DecayingRate(this.#clock.nowMs());
   }
 
@@ -137,6 +141,8 @@ export class SlotAllocator {
   /**
    * Takes up to `maxSlots` (1 to 2^28; 16 at most are given) consecutive slots, fewer when little is
    * ready. "wait": growth is pending, ask again after a change. "full": nothing will come soon.
+   * The growth time limit starts anew whenever growth brings something, so who asks again and again
+   * without luck needs a time limit of its own.
    */
   allocateExtent(maxSlots: number): Extent | "wait" | "full" {
     checkInteger("maxSlots", maxSlots, 1, 2 ** 28);

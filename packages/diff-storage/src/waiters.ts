@@ -1,5 +1,6 @@
 import { DiffStorageError } from "./errors.js";
 import type { Extent } from "./slot.js";
+import type { Clock } from "./system.js";
 
 /** Requests for slots that may wait at the same time. */
 export const WAITERS_MAX = 4096;
@@ -9,13 +10,24 @@ interface Waiter {
   finish(answer: Extent | "full"): void;
 }
 
-/** Those who need slots while none is ready, in the order they came. */
+/**
+ * Those who need slots while none is ready, in the order they came. Each waits for the time limit at
+ * most, also when growth goes on but brings too little for all of them.
+ */
 export class ExtentWaiters {
   #allocate: (maxSlots: number) => Extent | "wait" | "full";
+  #clock: Clock;
+  #timeoutMs: number;
   #queue = new Set<Waiter>();
 
-  constructor(allocate: (maxSlots: number) => Extent | "wait" | "full") {
+  constructor(
+    allocate: (maxSlots: number) => Extent | "wait" | "full",
+    clock: Clock,
+    timeoutMs: number,
+  ) {
     this.#allocate = allocate;
+    this.#clock = clock;
+    this.#timeoutMs = timeoutMs;
   }
 
   get count(): number {
@@ -30,16 +42,18 @@ export class ExtentWaiters {
       return Promise.reject(new DiffStorageError("ARGUMENT_INVALID", text));
     }
     return new Promise((resolve) => {
-      const onAbort = (): void => waiter.finish("full");
+      const giveUp = (): void => waiter.finish("full");
       const waiter: Waiter = {
         maxSlots,
         finish: (answer) => {
           this.#queue.delete(waiter);
-          signal?.removeEventListener("abort", onAbort);
+          cancelTimer();
+          signal?.removeEventListener("abort", giveUp);
           resolve(answer);
         },
       };
-      signal?.addEventListener("abort", onAbort, { once: true });
+      const cancelTimer = this.#clock.after(this.#timeoutMs, giveUp);
+      signal?.addEventListener("abort", giveUp, { once: true });
       this.#queue.add(waiter);
     });
   }

@@ -27,6 +27,8 @@ interface StorePlan {
   readonly limitSlots: number | undefined;
   readonly diskSlots: number | undefined;
   readonly outcomes: readonly FakeOutcome[];
+  /** What happens once the outcomes are used up. */
+  readonly afterwards: FakeOutcome;
 }
 
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -77,6 +79,11 @@ const storePlan: fc.Arbitrary<StorePlan> = fc.record({
   limitSlots: fc.option(fc.integer({ min: 30, max: 100 }), { nil: undefined }),
   diskSlots: fc.option(fc.integer({ min: 10, max: 120 }), { nil: undefined }),
   outcomes: fc.array(outcome, { maxLength: 12 }),
+  afterwards: fc.constantFrom<FakeOutcome>(
+    { delayMs: 1 },
+    { delayMs: 1 },
+    { delayMs: 1, errnoName: "EIO" },
+  ),
 });
 
 const plan = fc.record({
@@ -124,7 +131,7 @@ class Run {
 
   #makeStore(store: StorePlan): FakeStore {
     const queue = [...store.outcomes];
-    const next = (): FakeOutcome => queue.shift() ?? { delayMs: 1 };
+    const next = (): FakeOutcome => queue.shift() ?? store.afterwards;
     return new FakeStore({
       clock: this.clock,
       kind: store.kind,
@@ -179,7 +186,13 @@ class Run {
     assert.is(stats.allocatedBytes, this.held.size * SLOT_BYTES);
     assert.ok(stats.capacityBytes <= this.limitSlots * SLOT_BYTES, "within the limit");
     assert.ok(stats.allocatedBytes + stats.freeBytes <= stats.capacityBytes);
-    for (const store of stats.stores) {
+    for (const [index, store] of stats.stores.entries()) {
+      const { kind, openedBytes, backedEndBytes } = this.stores[index];
+      const known = store.capacityBytes + store.holeBytes;
+      assert.ok(known >= openedBytes, "no slot is forgotten");
+      if (kind === "block") assert.is(known, openedBytes);
+      const bound = Math.min(this.limitSlots * SLOT_BYTES, store.limitBytes ?? Infinity);
+      assert.ok(backedEndBytes <= Math.max(openedBytes, bound), "no file longer than its limit");
       assert.ok(store.capacityBytes <= (store.limitBytes ?? Infinity), "within the store's limit");
     }
   }

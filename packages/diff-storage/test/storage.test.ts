@@ -87,6 +87,28 @@ test("a first portion that fails leaves a regular file as it was", () =>
     assert.is(openDescriptors(), before);
   }));
 
+test("what a failed growth allocated is cut off again", () =>
+  withDirectory(async (directory) => {
+    const file = join(directory, "store");
+    writeFileSync(file, "");
+    let broken = false;
+    const system: StoreSystem = {
+      ...commandStoreSystem,
+      async fallocate(fd, mode, offsetBytes, lengthBytes) {
+        await commandStoreSystem.fallocate(fd, mode, offsetBytes, lengthBytes);
+        if (broken) throw Object.assign(new Error("full"), { code: "ENOSPC" });
+      },
+    };
+    const events = new EventQueue<DiffStorageEvent>();
+    const storage = await DiffStorage.open({ ...BASE, system, stores: [{ path: file }], events });
+    broken = true;
+    for (let i = 0; i < 10; i++) storage.allocateExtent(16);
+    const event = await events.wait(5000);
+    assert.ok(event.kind === "event" && event.record.event.type === "growth_failed");
+    await storage.close();
+    assert.is(statSync(file).size, 32 * SLOT_BYTES);
+  }));
+
 test("a first portion larger than the disk says what is there", () =>
   withDirectory(async (directory) => {
     const portionBytes = 2 ** 48;

@@ -60,6 +60,11 @@ export class FakeStore implements Store {
     return this.#backed.size * UNIT_BYTES;
   }
 
+  /** End of the last unit with space behind it. */
+  get backedEndBytes(): number {
+    return this.#backed.size === 0 ? 0 : (Math.max(...this.#backed) + 1) * UNIT_BYTES;
+  }
+
   /** Whether all of a range has space behind it. */
   isBacked(offsetBytes: number, lengthBytes: number): boolean {
     if (this.kind === "block") return offsetBytes + lengthBytes <= this.openedBytes;
