@@ -171,7 +171,7 @@ test("thousands of wrong requests leak neither descriptors nor memory", async ()
   harness.log.length = 0;
   const heap = heapBytes();
   const descriptors = await openDescriptors();
-  await round(4000);
+  await round(10_000);
   harness.log.length = 0;
   await eventually("descriptors closed", async () => (await openDescriptors()) <= descriptors);
   const grown = heapBytes() - heap;

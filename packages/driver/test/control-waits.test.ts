@@ -107,7 +107,8 @@ test("closing the server ends all waits at once, by name", async () => {
   const start = performance.now();
   await harness.stop();
   assert.ok(performance.now() - start < 2000);
-  assert.is((await waiting).json.error.name, "SHUTTING_DOWN");
+  const { name, errno } = (await waiting).json.error;
+  assert.equal([name, errno], ["SHUTTING_DOWN", 108]);
   assert.match((await following).bytes.toString(), /"SHUTTING_DOWN"/);
 });
 

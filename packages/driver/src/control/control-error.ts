@@ -48,19 +48,23 @@ export function errorNameOf(error: unknown): ErrorName {
 export function answerFor(error: unknown): ErrorAnswer {
   const name = errorNameOf(error);
   const entry = ERRORS[name];
-  let errnoName = entry.errno_name;
+  let { errno, errno_name } = entry;
   let hint = entry.hint;
   if (error instanceof Error) {
     const given = stringField(error, name === "INTERNAL" ? "code" : "errnoName");
-    if (given !== undefined && given in errnoNumbers) errnoName = given;
+    const number = given === undefined ? undefined : errnoNumbers[given];
+    if (given !== undefined && number !== undefined) {
+      errno = number;
+      errno_name = given;
+    }
     hint = (name === "INTERNAL" ? undefined : stringField(error, "hint")) ?? hint;
   }
   return {
     httpStatus: entry.http_status,
     error: {
       name,
-      errno: errnoName === null ? null : errnoNumbers[errnoName]!,
-      errno_name: errnoName,
+      errno,
+      errno_name,
       message: error instanceof Error && error.message !== "" ? error.message : "unknown failure",
       hint,
     },

@@ -1,0 +1,98 @@
+import { execFileSync } from "node:child_process";
+import { constants } from "node:os";
+import { join } from "node:path";
+import {
+  ERRORS,
+  isErrorName,
+  snapshotSchemas,
+  socketPath,
+  statusSchemas,
+  trackerSchemas,
+} from "@blksnap/api";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+
+interface Schema {
+  readonly type?: unknown;
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly required?: readonly string[];
+  readonly additionalProperties?: unknown;
+  readonly items?: Schema;
+  readonly anyOf?: readonly Schema[];
+}
+
+function visit(schema: Schema, path: string): void {
+  if (schema.type === "object") {
+    assert.is(schema.additionalProperties, false, path);
+    for (const name of schema.required ?? []) assert.ok(schema.properties?.[name], path);
+  }
+  for (const [name, property] of Object.entries(schema.properties ?? {})) {
+    assert.match(name, /^[a-z]+(_[a-z]+)*$/, path);
+    visit(property, `${path}.${name}`);
+  }
+  if (schema.items !== undefined) visit(schema.items, `${path}[]`);
+  for (const choice of schema.anyOf ?? []) visit(choice, `${path}|`);
+}
+
+test("no schema lets unknown fields in, and all keys are in snake case", () => {
+  for (const group of [trackerSchemas, snapshotSchemas, statusSchemas]) {
+    for (const [name, schema] of Object.entries(group)) visit(schema as Schema, name);
+  }
+});
+
+test("each error has a true errno, statuses, and advice on one line", () => {
+  // Node's table of constants lacks these two.
+  const numbers: Readonly<Record<string, number>> = {
+    ...constants.errno,
+    ENOTBLK: 15,
+    ESHUTDOWN: 108,
+  };
+  for (const [name, entry] of Object.entries(ERRORS)) {
+    assert.match(name, /^[A-Z]+(_[A-Z]+)*$/);
+    if (entry.errno_name === null) assert.is(entry.errno, null, name);
+    else assert.is(entry.errno, numbers[entry.errno_name], name);
+    assert.ok(entry.http_status >= 400 && entry.http_status < 600, name);
+    assert.match(entry.hint, /^[A-Z].{5,70}[^.]$/, name);
+  }
+});
+
+test("errno are those of the kernel module", () => {
+  const expected = {
+    ALREADY_ATTACHED: "EALREADY",
+    NOT_ATTACHED: "ENOENT",
+    SNAPSHOT_NOT_FOUND: "ESRCH",
+    SNAPSHOT_EMPTY: "ENODEV",
+    SNAPSHOT_ALREADY_TAKEN: "EALREADY",
+    SNAPSHOT_CORRUPTED: "EFAULT",
+    DEVICE_ALREADY_IN_SNAPSHOT: "EALREADY",
+    DEVICE_IN_OTHER_SNAPSHOT: "EBUSY",
+    DEVICE_IN_SNAPSHOT: "EBUSY",
+    DEVICE_UNSUPPORTED: "EPERM",
+    CBT_UNAVAILABLE: "ESRCH",
+    CBT_CORRUPTED: "EFAULT",
+    CBT_RANGE: "ENODATA",
+    MARK_RANGE: "EINVAL",
+    STORE_INVALID: "EINVAL",
+    STORE_OVER_LIMIT: "ENOSPC",
+  } as const;
+  for (const [name, errno] of Object.entries(expected)) {
+    assert.ok(isErrorName(name));
+    assert.is(ERRORS[name].errno_name, errno, name);
+  }
+  assert.not(isErrorName("toString"));
+  assert.not(isErrorName(7));
+});
+
+test("the environment names the socket", () => {
+  assert.is(socketPath({}), "/run/blksnap/blksnapd.sock");
+  assert.is(socketPath({ BLKSNAP_SOCKET: "" }), "/run/blksnap/blksnapd.sock");
+  assert.is(socketPath({ BLKSNAP_SOCKET: "/x" }), "/x");
+});
+
+test("the example of the README runs", () => {
+  const example = join(import.meta.dirname, "../examples/errors.mjs");
+  const out = execFileSync(process.execPath, [example], { encoding: "utf8" });
+  assert.match(out, /^NOT_ATTACHED +ENOENT +Attach it first/m);
+});
+
+test.run();

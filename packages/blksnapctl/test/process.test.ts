@@ -1,0 +1,86 @@
+import { execFile, spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { globalOptions, verbs } from "../dist/catalog.js";
+import { run } from "../dist/run.js";
+import { program, startHarness } from "./harness.js";
+
+const page = readFileSync(join(import.meta.dirname, "../man/blksnapctl.8"), "utf8");
+
+test("the man page has every verb with all of its options", () => {
+  for (const { name, options } of verbs) {
+    const start = page.indexOf(`.SS ${name}\n`);
+    assert.ok(start > 0, name);
+    const section = page.slice(start, page.indexOf("\n.S", start + 4));
+    for (const [option, { short }] of Object.entries(options)) {
+      const roff = option.replaceAll("-", "\\-");
+      assert.ok(section.includes(`\\-\\-${roff}`), `${name} --${option}`);
+      if (short !== undefined) assert.ok(section.includes(`\\-${short}`), `${name} -${short}`);
+    }
+  }
+  for (const option of Object.keys(globalOptions)) assert.match(page, `\\-\\-${option}`);
+  for (const status of ["0", "1", "2"]) assert.match(page, `.B ${status}\n`);
+});
+
+test("the man page has no error for man", () => {
+  if (!existsSync("/usr/bin/groff")) return;
+  const { stderr } = spawnSync("groff", ["-man", "-Tascii", "-ww", "-z"], { input: page });
+  assert.is(stderr.toString(), "");
+});
+
+test("a reader that goes away ends the command quietly", async () => {
+  const harness = await startHarness();
+  const child = harness.start("--help");
+  child.child.stdout!.destroy();
+  const { status, signal, err } = await child.outcome;
+  assert.equal([status, signal, err], [0, null, ""]);
+  await harness.stop();
+});
+
+test("output that can't be written is a failure", () => {
+  const script = 'exec "$0" "$1" --help > /dev/full';
+  const { status, stderr } = spawnSync("sh", ["-c", script, process.execPath, program]);
+  assert.is(status, 1);
+  assert.match(stderr.toString(), /^blksnapctl: can't write the output: /);
+});
+
+test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async () => {
+  const harness = await startHarness();
+  await harness.driver.attach("/dev/loop0");
+  async function onTerminal(NO_COLOR: string | undefined): Promise<string> {
+    let out = "";
+    await run(["diff", "-d", "/dev/loop0", "--since", "0"], {
+      environment: { BLKSNAP_SOCKET: harness.socketPath, NO_COLOR },
+      columns: 40,
+      writeOut: (text) => {
+        out += text;
+      },
+      writeError: () => undefined,
+      untilInterrupted: () => new AbortController().signal,
+    });
+    return out;
+  }
+  assert.ok((await onTerminal(undefined)).startsWith("\x1b[1m/dev/loop0\x1b[0m  0 B of 64.0 MiB"));
+  const plain = await onTerminal("1");
+  assert.not.match(plain, "\x1b");
+  assert.match(plain, `\n[${" ".repeat(38)}]\n`);
+  await harness.stop();
+});
+
+test("the example of the README runs", async () => {
+  const harness = await startHarness();
+  const example = join(import.meta.dirname, "../examples/backup.mjs");
+  const out = await new Promise<string>((done, fail) => {
+    const env = { ...process.env, BLKSNAP_SOCKET: harness.socketPath };
+    execFile(process.execPath, [example, "/dev/loop0"], { env }, (error, stdout) =>
+      error === null ? done(stdout) : fail(error),
+    );
+  });
+  assert.match(out, /image: \/dev\/ublkb\d+/);
+  assert.is(harness.driver.snapshots.size, 0);
+  await harness.stop();
+});
+
+test.run();
