@@ -1,53 +1,51 @@
 # Stage 2, process 1 of the guest: runs the command, brings its output and status back, ends the machine.
+# Commands are called without their path: this shell has them built in, mostly without starting a program.
 # Output goes through pipes and not straight to the ports: a port can be opened only once, and programs
 # open /dev/stdout and /dev/stderr by name.
 home=/run/blksnap-vm
-bb=$home/busybox
 . $home/run.conf
 
-$bb mkdir -p /dev/pts /dev/shm
-$bb mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-$bb mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-$bb mount -t debugfs debugfs /sys/kernel/debug
-$bb ln -sf /proc/self/fd /dev/fd
-for pair in stdin:0 stdout:1 stderr:2; do $bb ln -sf "/proc/self/fd/${pair#*:}" "/dev/${pair%:*}"; done
-$bb hostname blksnap-vm
-$bb ifconfig lo 127.0.0.1 up
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t debugfs debugfs /sys/kernel/debug
+ln -sf /proc/self/fd /dev/fd
+for pair in stdin:0 stdout:1 stderr:2; do ln -sf "/proc/self/fd/${pair#*:}" "/dev/${pair%:*}"; done
+hostname blksnap-vm
+ifconfig lo 127.0.0.1 up
 ulimit -l unlimited
 ulimit -Hn 1048576
 
 exec 3<>/dev/vport0p3
-$bb mkfifo $home/stdout $home/stderr
-$bb cat <$home/stdout >/dev/vport0p1 3>&- &
+mkfifo $home/stdout $home/stderr
+cat <$home/stdout >/dev/vport0p1 3>&- &
 relay_out=$!
-$bb cat <$home/stderr >/dev/vport0p2 3>&- &
+cat <$home/stderr >/dev/vport0p2 3>&- &
 relay_err=$!
 
-# Waits for the given processes, but no longer than $1 tenths of a second.
+# Waits for one of our processes, but no longer than $2 tenths of a second: it may be beyond the reach of a kill.
 wait_at_most() {
-  left=$1
-  shift
-  while [ "$left" -gt 0 ]; do
-    alive=
-    for pid in "$@"; do [ -d "/proc/$pid" ] && ! $bb grep -q '^State:.Z' "/proc/$pid/status" && alive=1; done
-    [ -z "$alive" ] && return 0
-    $bb sleep 0.1
+  left=$2
+  while kill -0 "$1" 2>/dev/null && [ "$left" -gt 0 ]; do
+    sleep 0.1
     left=$((left - 1))
   done
-  return 1
 }
 
 # Background processes that the command left would keep the output pipes open for ever.
+# Kernel threads are among the targets: they do not mind.
 kill_others() {
+  targets=
   for folder in /proc/[0-9]*; do
     pid=${folder#/proc/}
-    case " 1 $relay_out $relay_err $watcher $self " in *" $pid "*) continue ;; esac
-    [ -n "$($bb readlink "$folder/exe")" ] && kill -9 "$pid" 2>/dev/null
+    case " 1 $relay_out $relay_err $watcher " in *" $pid "*) continue ;; esac
+    targets="$targets $pid"
   done
+  kill -9 $targets 2>/dev/null
 }
 
 save_log() {
-  $bb dmesg >"$VM_SHARE/dmesg.txt" 2>/dev/null
+  dmesg >"$VM_SHARE/dmesg.txt" 2>/dev/null
 }
 
 # The host asks for the end of a run that took too long: leave what tells where it hangs.
@@ -59,32 +57,30 @@ watch_host() {
       save_log
       echo stopped >&3
     else
-      $bb sleep 0.2
+      sleep 0.2
     fi
   done
 }
 
-self=
 watch_host &
 watcher=$!
 echo ready >&3
 if [ -n "$VM_SHELL" ]; then
-  $bb setsid -c /bin/sh $home/command.sh <>/dev/hvc0 >&0 2>&1 3>&- &
+  setsid -c /bin/sh $home/command.sh <>/dev/hvc0 >&0 2>&1 3>&- &
 else
   /bin/sh $home/command.sh </dev/null >$home/stdout 2>$home/stderr 3>&- &
 fi
-self=$!
-wait $self
+wait $!
 status=$?
-self=
 
 kill_others
-wait_at_most 100 $relay_out $relay_err
+wait_at_most $relay_out 100
+wait_at_most $relay_err 100
 # Bounded, because a block device whose server is gone can keep sync waiting for ever.
-$bb sync &
-wait_at_most 50 $!
+sync &
+wait_at_most $! 50
 save_log
 echo "status $status" >&3
-$bb sleep 5
+sleep 5
 echo o >/proc/sysrq-trigger
-$bb sleep 3600
+sleep 3600
