@@ -110,6 +110,24 @@ Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
   return Result(info.Env(), sched_setaffinity(0, sizeof set, &set));
 }
 
+// directIoAlignment(fd) -> [memory, offset] in bytes, or a negative errno. Both are 0 where the kernel
+// or the file system cannot say. The fields are newer than the C library's struct statx:
+//   152 u32 stx_dio_mem_align   156 u32 stx_dio_offset_align
+Napi::Value DirectIoAlignment(const Napi::CallbackInfo& info) {
+  constexpr unsigned kDirectIoAlign = 0x2000;
+  alignas(8) uint8_t bytes[256] = {};
+  const int fd = I32(info, 0);
+  if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, kDirectIoAlign, bytes) < 0) {
+    return Result(info.Env(), -1);
+  }
+  uint32_t alignment[2];
+  std::memcpy(alignment, bytes + 152, sizeof alignment);
+  auto result = Napi::Array::New(info.Env(), 2);
+  result[0u] = Number(info.Env(), alignment[0]);
+  result[1u] = Number(info.Env(), alignment[1]);
+  return result;
+}
+
 }  // namespace
 
 void InitSystem(Napi::Env env, Napi::Object exports) {
@@ -122,6 +140,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
   exports["unshare"] = Napi::Function::New(env, Unshare, "unshare");
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
+  exports["directIoAlignment"] = Napi::Function::New(env, DirectIoAlignment, "directIoAlignment");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");
 }
 

@@ -73,6 +73,7 @@ export interface UringNative {
   unshare(flags: number): number;
   threadId(): number;
   setAffinity(cpu: number): number;
+  directIoAlignment(fd: number): [number, number] | number;
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;
 }
 

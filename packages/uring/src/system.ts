@@ -61,3 +61,17 @@ export function lockMemory(flags: number): number {
 export function setAffinity(cpu: number): number {
   return native.setAffinity(cpu);
 }
+
+/** What direct I/O on a file needs, in bytes. */
+export interface DirectIoAlignment {
+  readonly memoryAlignmentBytes: number;
+  readonly offsetAlignmentBytes: number;
+}
+
+/** statx(2) with STATX_DIOALIGN (Linux 6.1); undefined where kernel or file system cannot say. */
+export function directIoAlignment(fd: number): DirectIoAlignment | undefined {
+  const answer = native.directIoAlignment(fd);
+  if (typeof answer === "number") return undefined;
+  const [memoryAlignmentBytes, offsetAlignmentBytes] = answer;
+  return offsetAlignmentBytes === 0 ? undefined : { memoryAlignmentBytes, offsetAlignmentBytes };
+}

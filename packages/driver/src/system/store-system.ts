@@ -1,6 +1,7 @@
 import type { StoreSystem } from "@blksnap/diff-storage";
 import {
   createMemoryFile,
+  directIoAlignment,
   errnoName,
   ioctl,
   type PromiseRing,
@@ -41,6 +42,7 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
       return Number(size[0]);
     },
     createMemoryFile,
+    statDirectIo: directIoAlignment,
     lockFile(fd) {
       if (!tryLockFile(fd)) throw failure(-11, "the file is locked by another program");
     },
