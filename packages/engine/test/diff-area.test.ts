@@ -1,0 +1,213 @@
+import {
+  AreaState,
+  BlockState,
+  DiffArea,
+  DiffAreaMap,
+  EngineError,
+  type TrackerGeometry,
+} from "@blksnap/engine";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+
+const GEOMETRY: TrackerGeometry = {
+  capacityBytes: 1000 * 262144 + 5 * 4096 + 1024,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+
+function make(geometry = GEOMETRY): { map: DiffAreaMap; buffer: ArrayBuffer } {
+  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry));
+  return { map: DiffAreaMap.create(buffer, geometry), buffer };
+}
+
+function codeOf(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof EngineError) return error.code;
+    throw error;
+  }
+  return "nothing thrown";
+}
+
+test("a new map has nothing saved", () => {
+  const { map } = make();
+  assert.is(map.state, AreaState.PREPARED);
+  assert.is(map.slotOf(0), -1);
+  assert.is(map.nextUnsaved(7, 3, 64), 3);
+  assert.is(map.nextSaved(7, 3, 64), 64);
+  assert.is(map.stateAt(1000, 5), BlockState.UNSAVED);
+});
+
+test("saved runs are found across words", () => {
+  const { map } = make();
+  map.setSaved(3, 30, 40);
+  assert.is(map.nextSaved(3, 0, 64), 30);
+  assert.is(map.nextUnsaved(3, 30, 64), 40);
+  assert.is(map.nextUnsaved(3, 31, 35), 35);
+  map.setSaved(3, 0, 64);
+  assert.is(map.nextUnsaved(3, 0, 64), 64);
+  assert.is(map.nextSaved(2, 0, 64), 64);
+  assert.is(map.nextSaved(4, 0, 64), 64);
+});
+
+test("every small range agrees with a plain bitmap, for all block sizes", () => {
+  for (const blockShift of [9, 12, 13, 16]) {
+    const { map } = make({ ...GEOMETRY, logicalBlockBytes: 512, blockShift });
+    const blocks = 2 ** (18 - blockShift);
+    const plain = new Array<boolean>(blocks).fill(false);
+    let seed = 1;
+    const below = (limit: number) => {
+      seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
+      return (seed >> 8) % limit;
+    };
+    for (let round = 0; round < 200; round++) {
+      const from = below(blocks);
+      const to = from + 1 + below(Math.min(blocks - from, 9));
+      map.setSaved(1, from, to);
+      plain.fill(true, from, to);
+      const at = below(blocks);
+      const free = plain.indexOf(false, at);
+      const used = plain.indexOf(true, at);
+      assert.is(map.nextUnsaved(1, at, blocks), free < 0 ? blocks : free);
+      assert.is(map.nextSaved(1, at, blocks), used < 0 ? blocks : used);
+    }
+  }
+});
+
+test("lost, data, released and unsaved blocks are told apart", () => {
+  const { map } = make();
+  map.setSlot(5, 17);
+  map.setSaved(5, 0, 8);
+  map.setLost(5, 8, 10);
+  assert.is(map.stateAt(5, 7), BlockState.DATA);
+  assert.is(map.stateAt(5, 8), BlockState.LOST);
+  assert.is(map.stateAt(5, 10), BlockState.UNSAVED);
+  assert.is(map.stateEnd(5, 0, 64), 8);
+  assert.is(map.stateEnd(5, 8, 64), 10);
+  map.setSaved(5, 8, 10);
+  assert.is(map.stateAt(5, 8), BlockState.DATA);
+  assert.is(map.release(5), 17);
+  assert.is(map.slotOf(5), -1);
+  assert.is(map.stateAt(5, 0), BlockState.ZERO);
+  assert.is(map.stateEnd(5, 0, 64), 64);
+  assert.is(map.release(6), -1);
+});
+
+test("another process finds everything again", () => {
+  const { map, buffer } = make();
+  map.state = AreaState.ACTIVE;
+  map.faultErrno = 28;
+  map.setSlot(0, 0);
+  map.setSlot(1000, 2 ** 31 - 2);
+  map.setSaved(1000, 0, 6);
+  map.setLost(511, 62, 64);
+  map.setLost(512, 0, 1);
+  map.setLost(1000, 5, 6);
+  const again = DiffAreaMap.open(buffer);
+  assert.is(again.state, AreaState.ACTIVE);
+  assert.is(again.faultErrno, 28);
+  assert.ok(again.geometry.equals(GEOMETRY));
+  const area = new DiffArea(again);
+  const slots: [number, number][] = [];
+  area.forEachUsedSlot((slot, chunk) => slots.push([slot, chunk]));
+  assert.equal(slots, [
+    [0, 0],
+    [2 ** 31 - 2, 1000],
+  ]);
+  assert.equal(area.lostRanges(), [
+    { offsetBytes: 512 * 262144 - 8192, lengthBytes: 12288 },
+    { offsetBytes: 1000 * 262144 + 5 * 4096, lengthBytes: 1024 },
+  ]);
+});
+
+test("touched chunks are found whatever the entry size", () => {
+  for (const [chunkShift, blockShift] of [
+    [12, 12],
+    [18, 12],
+    [26, 12],
+    [26, 9],
+  ] as const) {
+    const capacityBytes = 2 ** chunkShift * 300;
+    const { map } = make({ capacityBytes, logicalBlockBytes: 512, chunkShift, blockShift });
+    const chosen = [0, 1, 127, 128, 129, 255, 299];
+    for (const chunk of chosen) map.setSlot(chunk, chunk);
+    const found: number[] = [];
+    map.forEachTouched((chunk) => found.push(chunk));
+    assert.equal(found, chosen, `chunk shift ${chunkShift}`);
+  }
+});
+
+test("sizes and formats are checked", () => {
+  const huge = { ...GEOMETRY, capacityBytes: 2 ** 46 };
+  assert.is(
+    codeOf(() => DiffAreaMap.byteLength(huge)),
+    "MAP_TOO_LARGE",
+  );
+  assert.is(
+    codeOf(() => DiffAreaMap.create(new ArrayBuffer(4096), GEOMETRY)),
+    "MAP_SIZE",
+  );
+  assert.is(
+    codeOf(() => DiffAreaMap.open(new ArrayBuffer(64))),
+    "MAP_FORMAT",
+  );
+  assert.is(
+    codeOf(() => DiffAreaMap.open(new ArrayBuffer(8192))),
+    "MAP_FORMAT",
+  );
+  const { buffer } = make();
+  assert.is(
+    codeOf(() => DiffAreaMap.open(buffer.slice(0, 8192))),
+    "MAP_GEOMETRY",
+  );
+  for (const wrong of [
+    { capacityBytes: 1000 },
+    { capacityBytes: -512 },
+    { logicalBlockBytes: 500 },
+    { blockShift: 8 },
+    { blockShift: 17 },
+    { chunkShift: 27 },
+    { chunkShift: 11 },
+    { logicalBlockBytes: 8192 },
+    { chunkShift: 12, capacityBytes: 2 ** 43 },
+  ]) {
+    assert.is(
+      codeOf(() => DiffAreaMap.byteLength({ ...GEOMETRY, ...wrong })),
+      "BAD_GEOMETRY",
+    );
+  }
+});
+
+test("slots are handed out in order, once each, and denials hold until a grant", () => {
+  const { map } = make();
+  const { slots } = new DiffArea(map, { extentsMax: 2 });
+  assert.is(slots.take(), -1);
+  slots.grant(40, 2);
+  slots.grant(42, 1);
+  slots.grant(100, 1);
+  assert.is(slots.freeCount, 4);
+  assert.is(
+    codeOf(() => slots.grant(7, 1)),
+    "SLOTS_FULL",
+  );
+  assert.equal(
+    [slots.take(), slots.take(), slots.take(), slots.take(), slots.take()],
+    [40, 41, 42, 100, -1],
+  );
+  slots.deny(28);
+  assert.is(slots.deniedErrno, 28);
+  slots.grant(1, 1);
+  assert.is(slots.deniedErrno, 0);
+  assert.is(
+    codeOf(() => slots.grant(-1, 1)),
+    "ASSERTION",
+  );
+  assert.is(
+    codeOf(() => slots.grant(2 ** 31 - 2, 2)),
+    "ASSERTION",
+  );
+});
+
+test.run();
