@@ -1,33 +1,33 @@
 # Stage 2, process 1 of the guest: runs the command, brings its output and status back, ends the machine.
-# Commands are called without their path: this shell has them built in, mostly without starting a program.
 # Output goes through pipes and not straight to the ports: a port can be opened only once, and programs
 # open /dev/stdout and /dev/stderr by name.
 home=/run/blksnap-vm
+bb=$home/busybox
 . $home/run.conf
 
-mkdir -p /dev/pts /dev/shm
-mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mount -t debugfs debugfs /sys/kernel/debug
-ln -sf /proc/self/fd /dev/fd
-for pair in stdin:0 stdout:1 stderr:2; do ln -sf "/proc/self/fd/${pair#*:}" "/dev/${pair%:*}"; done
-hostname blksnap-vm
-ifconfig lo 127.0.0.1 up
+$bb mkdir -p /dev/pts /dev/shm
+$bb mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+$bb mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+$bb mount -t debugfs debugfs /sys/kernel/debug
+$bb ln -sf /proc/self/fd /dev/fd
+for pair in stdin:0 stdout:1 stderr:2; do $bb ln -sf "/proc/self/fd/${pair#*:}" "/dev/${pair%:*}"; done
+$bb hostname blksnap-vm
+$bb ifconfig lo 127.0.0.1 up
 ulimit -l unlimited
 ulimit -Hn 1048576
 
 exec 3<>/dev/vport0p3
-mkfifo $home/stdout $home/stderr
-cat <$home/stdout >/dev/vport0p1 3>&- &
+$bb mkfifo $home/stdout $home/stderr
+$bb cat <$home/stdout >/dev/vport0p1 3>&- &
 relay_out=$!
-cat <$home/stderr >/dev/vport0p2 3>&- &
+$bb cat <$home/stderr >/dev/vport0p2 3>&- &
 relay_err=$!
 
 # Waits for one of our processes, but no longer than $2 tenths of a second: it may be beyond the reach of a kill.
 wait_at_most() {
   left=$2
   while kill -0 "$1" 2>/dev/null && [ "$left" -gt 0 ]; do
-    sleep 0.1
+    $bb sleep 0.1
     left=$((left - 1))
   done
 }
@@ -45,7 +45,7 @@ kill_others() {
 }
 
 save_log() {
-  dmesg >"$VM_SHARE/dmesg.txt" 2>/dev/null
+  $bb dmesg >"$VM_SHARE/dmesg.txt" 2>/dev/null
 }
 
 # The host asks for the end of a run that took too long: leave what tells where it hangs.
@@ -57,7 +57,7 @@ watch_host() {
       save_log
       echo stopped >&3
     else
-      sleep 0.2
+      $bb sleep 0.2
     fi
   done
 }
@@ -66,7 +66,7 @@ watch_host &
 watcher=$!
 echo ready >&3
 if [ -n "$VM_SHELL" ]; then
-  setsid -c /bin/sh $home/command.sh <>/dev/hvc0 >&0 2>&1 3>&- &
+  $bb setsid -c /bin/sh $home/command.sh <>/dev/hvc0 >&0 2>&1 3>&- &
 else
   /bin/sh $home/command.sh </dev/null >$home/stdout 2>$home/stderr 3>&- &
 fi
@@ -77,10 +77,10 @@ kill_others
 wait_at_most $relay_out 100
 wait_at_most $relay_err 100
 # Bounded, because a block device whose server is gone can keep sync waiting for ever.
-sync &
+$bb sync &
 wait_at_most $! 50
 save_log
 echo "status $status" >&3
-sleep 5
+$bb sleep 5
 echo o >/proc/sysrq-trigger
-sleep 3600
+$bb sleep 3600

@@ -1,6 +1,6 @@
 /** What the host has: programs and drivers. */
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
 const SYSTEM_FOLDERS = [
@@ -11,6 +11,7 @@ const SYSTEM_FOLDERS = [
   "/sbin",
   "/bin",
 ];
+/** virtiofsd is no command for users: distributions keep it outside the search path. */
 const VIRTIOFSD_PATHS = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd"];
 
 /** The search path of this process, with the system folders that a non-login shell may lack. */
@@ -30,14 +31,29 @@ function isExecutable(path) {
 
 /** @returns {string | undefined} the program's full path */
 export function findProgram(name) {
+  if (name === "virtiofsd") return VIRTIOFSD_PATHS.find(isExecutable) ?? findInPath(name);
+  return findInPath(name);
+}
+
+function findInPath(name) {
   return searchPath()
     .map((folder) => join(folder, name))
     .find(isExecutable);
 }
 
-/** virtiofsd is no command for users: distributions keep it outside the search path. */
-export function findVirtiofsd() {
-  return VIRTIOFSD_PATHS.find(isExecutable) ?? findProgram("virtiofsd");
+const ELF_INTERPRETER_SEGMENT = 3;
+
+/** Says whether a program runs without any library, as the first one of an initramfs must. */
+export function isStaticProgram(path) {
+  if (path === undefined) return false;
+  const elf = readFileSync(path);
+  const headersAt = Number(elf.readBigUInt64LE(32));
+  const [headerSize, headerCount] = [elf.readUInt16LE(54), elf.readUInt16LE(56)];
+  for (let index = 0; index < headerCount; index++) {
+    const type = elf.readUInt32LE(headersAt + index * headerSize);
+    if (type === ELF_INTERPRETER_SEGMENT) return false;
+  }
+  return true;
 }
 
 /** Says whether this machine itself can serve ublk devices, loading the driver if that is all it takes. */
@@ -54,7 +70,7 @@ export class VmError extends Error {}
 
 /** @returns {string} the program's full path; throws a VmError naming the Debian package otherwise */
 export function requireProgram(name, debianPackage) {
-  const path = name === "virtiofsd" ? findVirtiofsd() : findProgram(name);
+  const path = findProgram(name);
   if (path) return path;
   throw new VmError(
     `the program "${name}" is missing (Debian package ${debianPackage}); "node tools/setup.mjs" installs it`,

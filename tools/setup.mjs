@@ -1,0 +1,259 @@
+// Brings a fresh clone to where everything runs: Debian packages, npm packages, build, VM kernel.
+//
+// Each part looks for what it provides (a program, a header) and does nothing when that is there,
+// so that scripts call this first each time. Node's own modules only: it runs before "npm ci".
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import {
+  ensureKernel,
+  findProgram,
+  hostHasUblk,
+  isStaticProgram,
+  searchPath,
+} from "./vm/index.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const OLDEST_NODE = [20, 19];
+const FAILURE_LINES_SHOWN = 40;
+
+const USAGE = `Usage: node tools/setup.mjs [--quiet] [--no-vm]
+
+Installs what is missing: Debian packages (as root, with apt), npm packages, the build, and
+the kernel of the test VM where this machine itself has no ublk.
+
+  --quiet   say something only when something is done
+  --no-vm   leave out what only the VM needs
+  --help
+
+BLKSNAP_SETUP_SKIP_APT=1 leaves Debian packages alone.`;
+
+const program = (name) => () => findProgram(name) !== undefined;
+
+/** What must be there, how to see that it is, and the Debian package that brings it. */
+const BUILD_NEEDS = [
+  { name: "g++", debian: "g++", isThere: program("g++") },
+  {
+    name: "liburing.h",
+    debian: "liburing-dev",
+    isThere: () => existsSync("/usr/include/liburing.h"),
+  },
+];
+const TEST_NEEDS = [
+  { name: "fio", debian: "fio", isThere: program("fio") },
+  { name: "mkfs.ext4", debian: "e2fsprogs", isThere: program("mkfs.ext4") },
+  { name: "mkfs.xfs", debian: "xfsprogs", isThere: program("mkfs.xfs") },
+  { name: "mkfs.btrfs", debian: "btrfs-progs", isThere: program("mkfs.btrfs") },
+  { name: "dmsetup", debian: "dmsetup", isThere: program("dmsetup") },
+  { name: "modprobe", debian: "kmod", isThere: program("modprobe") },
+  { name: "losetup", debian: "mount", isThere: program("losetup") },
+  { name: "setpriv", debian: "util-linux", isThere: program("setpriv") },
+];
+const VM_NEEDS = [
+  { name: "qemu", debian: "qemu-system-x86", isThere: program("qemu-system-x86_64") },
+  { name: "virtiofsd", debian: "qemu-system-common", isThere: program("virtiofsd") },
+  {
+    name: "static busybox",
+    debian: "busybox-static",
+    isThere: () => isStaticProgram(findProgram("busybox")),
+  },
+  { name: "xz", debian: "xz-utils", isThere: program("xz") },
+  { name: "zstd", debian: "zstd", isThere: program("zstd") },
+];
+
+class SetupError extends Error {}
+
+function say(text) {
+  process.stdout.write(`setup: ${text}\n`);
+}
+
+/** Runs a command silently; its last lines are shown when it fails. */
+function run(command, { env = {} } = {}) {
+  const [file, ...args] = command;
+  const result = spawnSync(file, args, {
+    cwd: root,
+    encoding: "utf8",
+    maxBuffer: 256 << 20,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, PATH: [dirname(process.execPath), ...searchPath()].join(":"), ...env },
+  });
+  if (result.status === 0) return;
+  const output = `${result.stdout ?? ""}${result.stderr ?? ""}${result.error?.message ?? ""}`;
+  const tail = output.trimEnd().split("\n").slice(-FAILURE_LINES_SHOWN).join("\n  ");
+  throw new SetupError(`"${command.join(" ")}" failed:\n  ${tail}`);
+}
+
+function runShowingTime(text, command, options) {
+  say(`${text} ...`);
+  const startMs = Date.now();
+  run(command, options);
+  say(`${text}: done in ${((Date.now() - startMs) / 1000).toFixed(1)} s`);
+}
+
+function checkNode() {
+  const [major, minor] = process.versions.node.split(".").map(Number);
+  const isNewEnough =
+    major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1]);
+  if (isNewEnough) return;
+  throw new SetupError(
+    `Node ${OLDEST_NODE.join(".")} or newer is needed; this is ${process.version}`,
+  );
+}
+
+function apt(args, text) {
+  runShowingTime(text, ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", ...args], {
+    env: { DEBIAN_FRONTEND: "noninteractive" },
+  });
+}
+
+function updateLists() {
+  apt(["update"], "getting the lists of Debian packages");
+}
+
+function hasLists() {
+  const folder = "/var/lib/apt/lists";
+  return existsSync(folder) && readdirSync(folder).some((name) => /_Packages(\.\w+)?$/.test(name));
+}
+
+function installDebianPackages(needs) {
+  const missing = needs.filter(({ isThere }) => !isThere());
+  if (missing.length === 0) return;
+  const packages = [...new Set(missing.map(({ debian }) => debian))];
+  const mayInstall =
+    process.getuid?.() === 0 && findProgram("apt-get") && !process.env.BLKSNAP_SETUP_SKIP_APT;
+  if (!mayInstall) {
+    const lines = missing.map(({ name, debian }) => `  ${name} (Debian package ${debian})`);
+    throw new SetupError(
+      `these are missing and only root with apt can have them installed:\n${lines.join("\n")}\n` +
+        `On Debian or Ubuntu: apt-get install --no-install-recommends ${packages.join(" ")}`,
+    );
+  }
+  const install = () =>
+    apt(
+      ["install", "--no-install-recommends", ...packages],
+      `installing Debian packages ${packages.join(" ")}`,
+    );
+  if (!hasLists()) updateLists();
+  try {
+    install();
+  } catch {
+    // Lists that are too old name versions that the mirror no longer has.
+    updateLists();
+    install();
+  }
+  const still = missing.filter(({ isThere }) => !isThere()).map(({ name }) => name);
+  if (still.length > 0) throw new SetupError(`still missing after apt: ${still.join(", ")}`);
+}
+
+/** What npm records as installed, compared with the lock: a tree put there by hand counts too. */
+function installedMatches(lockText) {
+  const record = join(root, "node_modules", ".package-lock.json");
+  if (!existsSync(record)) return false;
+  const installed = JSON.parse(readFileSync(record, "utf8")).packages;
+  return Object.entries(JSON.parse(lockText).packages)
+    .filter(([path, { optional }]) => path.startsWith("node_modules/") && !optional)
+    .every(([path, { version }]) => installed[path]?.version === version);
+}
+
+function installNpmPackages() {
+  const stamp = join(root, "node_modules", ".blksnap-lock-digest");
+  const lockText = readFileSync(join(root, "package-lock.json"), "utf8");
+  const digest = createHash("sha256").update(lockText).digest("hex");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === digest) return;
+  if (!installedMatches(lockText)) {
+    const besideNode = join(dirname(process.execPath), "npm");
+    const npm = existsSync(besideNode) ? besideNode : "npm";
+    runShowingTime("installing npm packages", [npm, "ci", "--no-audit", "--no-fund"]);
+  }
+  writeFileSync(stamp, digest);
+}
+
+function newestChangeMs(path) {
+  const entry = statSync(path, { throwIfNoEntry: false });
+  if (!entry) return 0;
+  if (!entry.isDirectory()) return entry.mtimeMs;
+  // A folder's own time tells of files removed from it.
+  return readdirSync(path)
+    .map((name) => newestChangeMs(join(path, name)))
+    .reduce((newest, time) => Math.max(newest, time), entry.mtimeMs);
+}
+
+function packageFolders() {
+  return readdirSync(join(root, "packages")).map((name) => join(root, "packages", name));
+}
+
+function isBuilt(folder) {
+  const hasDist = !existsSync(join(folder, "src")) || existsSync(join(folder, "dist"));
+  const hasAddon =
+    !existsSync(join(folder, "native")) || existsSync(join(folder, "build", "Release"));
+  return hasDist && hasAddon;
+}
+
+function build() {
+  const stamp = join(root, ".cache", "setup", "built");
+  const sources = [
+    ...packageFolders().flatMap((folder) =>
+      ["src", "native", "package.json", "tsconfig.json"].map((name) => join(folder, name)),
+    ),
+    ...["tsconfig.base.json", "nx.json", "package-lock.json", "tools/build-native.mjs"].map(
+      (name) => join(root, name),
+    ),
+  ];
+  const builtMs = statSync(stamp, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const isUpToDate =
+    packageFolders().every(isBuilt) && sources.every((path) => newestChangeMs(path) < builtMs);
+  if (isUpToDate) return;
+  // The time before the build counts, so that an edit meanwhile is not lost.
+  const startedAt = new Date();
+  const nx = join(root, "node_modules", ".bin", "nx");
+  const targets = ["-t", "build", "build:native", "--output-style=static"];
+  runShowingTime("building", [process.execPath, nx, "run-many", ...targets]);
+  mkdirSync(dirname(stamp), { recursive: true });
+  writeFileSync(stamp, "");
+  utimesSync(stamp, startedAt, startedAt);
+}
+
+function getKernel() {
+  try {
+    ensureKernel({ onProgress: say });
+  } catch (error) {
+    if (process.getuid?.() !== 0 || process.env.BLKSNAP_SETUP_SKIP_APT) throw error;
+    updateLists();
+    ensureKernel({ onProgress: say });
+  }
+}
+
+function setUp(options) {
+  checkNode();
+  const needsVm = !options.includes("--no-vm") && !hostHasUblk();
+  installDebianPackages([...BUILD_NEEDS, ...TEST_NEEDS, ...(needsVm ? VM_NEEDS : [])]);
+  installNpmPackages();
+  build();
+  if (needsVm) getKernel();
+  if (!options.includes("--quiet")) say("everything is there");
+}
+
+const options = process.argv.slice(2);
+const unknown = options.find((word) => !["--quiet", "--no-vm", "--help"].includes(word));
+if (options.includes("--help")) process.stdout.write(`${USAGE}\n`);
+else if (unknown) {
+  process.stderr.write(`setup: unknown option ${unknown}\n\n${USAGE}\n`);
+  process.exitCode = 2;
+} else {
+  try {
+    setUp(options);
+  } catch (error) {
+    process.stderr.write(`setup: ${error.message}\n`);
+    process.exitCode = 1;
+  }
+}
