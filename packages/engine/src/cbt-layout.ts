@@ -2,10 +2,9 @@
 //
 //     0      magic  "CBTm"          u32      16   capacityBytes      f64
 //     4      version                u32      24   active number      u32
-//     8      blockShift             u32      28   sequence           u32   odd while numbers change
+//     8      blockShift             u32      28   sequence           u32   odd while the map is reset
 //     12     blockCount             u32      32   reason             u32
 //                                            36   corrupted          u32   1: marks were lost
-//                                            40   resetting          u32   1: maps are being zeroed
 //                                            48   generation id      16 bytes
 //     4096   write map: one byte per block, then zero up to a multiple of 4096
 //     ...    read map:  the same size
@@ -29,7 +28,6 @@ export const CbtWord = {
   SEQUENCE: 7,
   REASON: 8,
   CORRUPTED: 9,
-  RESETTING: 10,
 } as const;
 
 /** Why the current generation began. */

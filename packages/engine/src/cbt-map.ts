@@ -15,10 +15,11 @@
 // in an interval saves its frozen value itself.
 //
 // Threads. One thread, the owner, marks and switches. Any other may open the same file in a mapping
-// of its own and read. Two orders make that right: a mark stores read[b] before write[b], so whoever
-// sees write[b] === active also sees the saved value (write[b] is stored with Atomics, which neither
-// the compiler nor the processor moves before read[b]); and a switch makes `sequence` odd before and
-// even after, so a reader that met a switch half way sees the sequence change and reads again.
+// of its own and read. What makes that right: a mark stores read[b] before write[b], so whoever sees
+// write[b] === active also sees the saved value (write[b] is stored with Atomics, which neither the
+// compiler nor the processor moves before read[b]); and marks of an interval come after the store of
+// its number, so a reader that met one finds the number changed afterwards and reads again. Only a
+// reset takes longer than one store: `sequence` is odd meanwhile, and readers are turned away.
 //
 // Killed at any instruction, the file is still right: a mark without its second store is a mark that
 // was not made (its write was not issued either), and a half-made reset is completed by open().
@@ -81,7 +82,7 @@ export class CbtMap {
   }
 
   /** Makes a new map in `buffer`, which must be all zero. */
-  static create(buffer: ArrayBuffer, options: CbtOptions): CbtMap {
+  static create(buffer: ArrayBufferLike, options: CbtOptions): CbtMap {
     const { capacityBytes, blockShift, generation } = options;
     if (!Number.isSafeInteger(capacityBytes) || capacityBytes <= 0) {
       throw new EngineError("BAD_GEOMETRY", `CBT: capacity ${capacityBytes} is not a byte count`);
@@ -109,9 +110,9 @@ export class CbtMap {
 
   /**
    * Opens a map made by create(), for reading beside its owner or to go on with it. Only the owner
-   * may pass `owner: true`: it completes a switch or reset that a crash left half made.
+   * may pass `owner: true`: it completes a reset that a crash left half made.
    */
-  static open(buffer: ArrayBuffer, options: { owner?: boolean } = {}): CbtMap {
+  static open(buffer: ArrayBufferLike, options: { owner?: boolean } = {}): CbtMap {
     if (buffer.byteLength < CBT_HEADER_BYTES) {
       throw new EngineError("MAP_FORMAT", "CBT: the file is too short to be a map");
     }
@@ -120,14 +121,13 @@ export class CbtMap {
       throw new EngineError("MAP_FORMAT", "CBT: no map, or one of another version: make a new one");
     }
     const map = new CbtMap(buffer);
-    if (options.owner === true) {
-      if (words[CbtWord.RESETTING] !== 0) map.reset(CbtReason.UNCLEAN);
-      else if ((words[CbtWord.SEQUENCE] & 1) !== 0) Atomics.add(words, CbtWord.SEQUENCE, 1);
+    if (options.owner === true && (words[CbtWord.SEQUENCE] & 1) !== 0) {
+      map.reset(CbtReason.UNCLEAN);
     }
     return map;
   }
 
-  private constructor(buffer: ArrayBuffer) {
+  private constructor(buffer: ArrayBufferLike) {
     this.words = new Int32Array(buffer, 0, CBT_HEADER_BYTES / 4);
     this.capacityBytes = new Float64Array(buffer, CBT_CAPACITY_OFFSET, 1)[0];
     this.blockShift = this.words[CbtWord.BLOCK_SHIFT];
@@ -193,14 +193,11 @@ export class CbtMap {
       this.reset(active >= ACTIVE_MAX ? CbtReason.ROLLOVER : CbtReason.CORRUPTED);
       return;
     }
-    this.words[CbtWord.SEQUENCE]++;
     Atomics.store(this.words, CbtWord.ACTIVE, active + 1);
-    Atomics.add(this.words, CbtWord.SEQUENCE, 1);
   }
 
   /** Forgets all marks and begins a new generation with numbers 1 and 0. */
   reset(reason: number): void {
-    Atomics.store(this.words, CbtWord.RESETTING, 1);
     if ((this.words[CbtWord.SEQUENCE] & 1) === 0) Atomics.add(this.words, CbtWord.SEQUENCE, 1);
     // The id changes first: an interrupted reset must not leave an old id beside empty maps.
     nextGeneration(this.generation);
@@ -210,7 +207,6 @@ export class CbtMap {
     this.read.fill(0);
     this.words[CbtWord.CORRUPTED] = 0;
     Atomics.add(this.words, CbtWord.SEQUENCE, 1);
-    Atomics.store(this.words, CbtWord.RESETTING, 0);
   }
 
   /** Says that marks were lost (a write bypassed tracking): the map ends at the next switch. */
@@ -220,7 +216,7 @@ export class CbtMap {
 
   /**
    * Copies `length` bytes of the frozen map, from block `offset` on, to the start of `into`.
-   * Throws CBT_RANGE, CBT_CORRUPTED, or CBT_BUSY if switches kept coming in between.
+   * Throws CBT_RANGE, CBT_CORRUPTED, or CBT_BUSY: the owner is resetting the map, try again.
    */
   readFrozen(into: Uint8Array, offset: number, length: number): void {
     const inMap = offset >= 0 && length >= 0 && offset + length <= this.blockCount;
@@ -237,10 +233,12 @@ export class CbtMap {
       if (this.words[CbtWord.CORRUPTED] !== 0) {
         throw new EngineError("CBT_CORRUPTED", "marks were lost: take a snapshot and back up all");
       }
-      this.copyFrozen(into, offset, length);
-      if (Atomics.load(this.words, CbtWord.SEQUENCE) === sequence) return;
+      const active = Atomics.load(this.words, CbtWord.ACTIVE);
+      this.copyFrozen(into, offset, length, active);
+      const same = Atomics.load(this.words, CbtWord.ACTIVE) === active;
+      if (same && Atomics.load(this.words, CbtWord.SEQUENCE) === sequence) return;
     }
-    throw new EngineError("CBT_BUSY", "the CBT map was switched while it was read: try again");
+    throw new EngineError("CBT_BUSY", "the CBT map is being reset: try again");
   }
 
   /** Numbers, size and generation. A copy: it does not follow later changes. */
@@ -259,7 +257,7 @@ export class CbtMap {
       };
       if (Atomics.load(this.words, CbtWord.SEQUENCE) === sequence) return info;
     }
-    throw new EngineError("CBT_BUSY", "the CBT map was switched while it was read: try again");
+    throw new EngineError("CBT_BUSY", "the CBT map is being reset: try again");
   }
 
   private touch(block: number, frozen: number, active: number): void {
@@ -278,8 +276,7 @@ export class CbtMap {
     }
   }
 
-  private copyFrozen(into: Uint8Array, offset: number, length: number): void {
-    const active = Atomics.load(this.words, CbtWord.ACTIVE);
+  private copyFrozen(into: Uint8Array, offset: number, length: number, active: number): void {
     for (let index = 0; index < length; index++) {
       const value = Atomics.load(this.write, offset + index);
       into[index] = value === active ? this.read[offset + index] : value;

@@ -85,7 +85,7 @@ export class DiffAreaMap {
   }
 
   /** Makes a new map in `buffer`, which must be all zero and of byteLength() bytes. */
-  static create(buffer: ArrayBuffer, geometry: TrackerGeometry): DiffAreaMap {
+  static create(buffer: ArrayBufferLike, geometry: TrackerGeometry): DiffAreaMap {
     const need = DiffAreaMap.byteLength(geometry);
     if (buffer.byteLength !== need) {
       throw new EngineError("MAP_SIZE", `area map: buffer of ${buffer.byteLength}, need ${need}`);
@@ -102,7 +102,7 @@ export class DiffAreaMap {
   }
 
   /** Opens a map made by create(), with all that it recorded. */
-  static open(buffer: ArrayBuffer): DiffAreaMap {
+  static open(buffer: ArrayBufferLike): DiffAreaMap {
     if (buffer.byteLength < PAGE_BYTES) {
       throw new EngineError("MAP_FORMAT", "area map: the file is too short to be a map");
     }
@@ -125,7 +125,7 @@ export class DiffAreaMap {
     return new DiffAreaMap(buffer, geometry);
   }
 
-  private constructor(buffer: ArrayBuffer, geometry: Geometry) {
+  private constructor(buffer: ArrayBufferLike, geometry: Geometry) {
     const { entryWords, entryPages, entries, holes } = regions(geometry);
     this.geometry = geometry;
     this.words = new Int32Array(buffer);

@@ -18,7 +18,7 @@ const ERRNO_OF_CODE = {
   CBT_RANGE: 61,
   /** Marks were lost, so the CBT map must not be used. */
   CBT_CORRUPTED: 14,
-  /** The CBT map was switched again and again while it was read. */
+  /** The CBT map is being reset by its owner. */
   CBT_BUSY: 11,
   /** A range to mark lies outside the device. */
   RANGE: 22,

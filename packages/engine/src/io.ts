@@ -1,5 +1,9 @@
-// What the engine asks of its host. Every question is answered later by the call named with it,
-// never from inside the asking call (ZERO runs excepted), and exactly once.
+// What the engine asks of its host, and tells it.
+//
+// Every question (submit...) is answered later by the call named with it, exactly once, and never
+// from inside the asking call; ZERO runs are the one exception. completeFront, completeImage,
+// onDrained and onAreaClosed end an event: the host may call the engine from inside these. From
+// inside requestSlots, freeSlot and onAreaFault it may not.
 
 export interface EngineIo {
   /**

@@ -99,7 +99,7 @@ test("a second map over the same bytes reads what the owner marks", () => {
   assert.equal(reader.info(), map.info());
 });
 
-test("a reader meets a half-made switch as CBT_BUSY, and the next owner completes it", () => {
+test("a reader meets a reset under way as CBT_BUSY", () => {
   const { map, buffer } = make();
   const sequence = new Int32Array(buffer, 0, 16);
   sequence[7]++;
@@ -119,7 +119,6 @@ test("a half-made reset is made whole, with another generation", () => {
   write(map, 2);
   map.switch();
   const words = new Int32Array(buffer, 0, 16);
-  words[10] = 1;
   words[7]++;
   const owner = CbtMap.open(buffer, { owner: true });
   assert.is(owner.info().reason, CbtReason.UNCLEAN);

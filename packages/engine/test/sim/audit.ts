@@ -10,7 +10,7 @@ export function audit(device: SimDevice, quiesce: () => void): void {
   require(engine.copies.usedCount === 0, () => "a copy is left over");
   require(engine.runs.usedCount === 0, () => "a run is left over");
   require(engine.inflightWrites === 0, () => "writes counted that do not exist");
-  if (area === null || device.model === null) return;
+  if (area === null || device.image.model === null) return;
   device.losses.check(area);
   device.badBlocks.clear();
   const { geometry, blockSectors, chunkSectors } = device;
@@ -22,10 +22,10 @@ export function audit(device: SimDevice, quiesce: () => void): void {
       const end = lost ? block + 1 : area.map.stateEnd(chunk, block, blocks);
       const first = chunk * chunkSectors + block * blockSectors;
       const endSector = chunk * chunkSectors + geometry.blockEndInChunk(chunk, end - 1) / 512;
-      device.submitImage(0, RequestOp.READ, first, endSector - first, 0);
+      device.image.submit(0, RequestOp.READ, first, endSector - first, 0);
       quiesce();
-      require(device.lastImageResult < 0 === lost, () =>
-        `audit of sectors ${first} to ${endSector}: ${device.lastImageResult}`);
+      require(device.image.lastResult < 0 === lost, () =>
+        `audit of sectors ${first} to ${endSector}: ${device.image.lastResult}`);
       block = end;
     }
   }

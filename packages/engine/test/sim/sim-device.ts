@@ -11,8 +11,9 @@ import {
   TrackerEngine,
 } from "@blksnap/engine";
 import { CbtModel } from "./cbt-model.js";
-import { garbage, sectorValue, ZERO } from "./content.js";
-import { ImageModel, type ImageRead } from "./image-model.js";
+import { garbage, sectorValue } from "./content.js";
+import { ImageModel } from "./image-model.js";
+import { IMAGE_DEPTH, ImageSide } from "./image-side.js";
 import { LossModel } from "./loss-model.js";
 import type { Random } from "./random.js";
 import { type IoKind, SimIo } from "./sim-io.js";
@@ -20,17 +21,7 @@ import type { SimStore } from "./store.js";
 import { require } from "./violation.js";
 
 export const FRONT_DEPTH = 8;
-export const IMAGE_DEPTH = 6;
 export const FrontState = { FREE: 0, SUBMITTED: 1, ISSUED: 2, DONE: 3 } as const;
-
-const zero = () => ZERO;
-
-export interface ImageRequest {
-  read: ImageRead | null;
-  version: number;
-  /** Something happened that it may fail for. */
-  excused: boolean;
-}
 
 /** What a device needs from the world around it. */
 export interface SimWorld {
@@ -68,10 +59,9 @@ export class SimDevice implements EngineIo {
   readonly cbtModel: CbtModel;
   readonly frontWindows: Uint32Array[];
   readonly imageWindows: Uint32Array[];
-  readonly imageBuffers: Uint32Array[];
+  readonly image: ImageSide;
   readonly frontState: Uint8Array = new Uint8Array(FRONT_DEPTH);
   readonly frontVersion: Uint32Array = new Uint32Array(FRONT_DEPTH);
-  readonly imageRequests: (ImageRequest | null)[] = new Array(IMAGE_DEPTH).fill(null);
   readonly losses: LossModel;
   readonly badBlocks: Set<number> = new Set();
 
@@ -79,16 +69,11 @@ export class SimDevice implements EngineIo {
   cbt: CbtMap;
   area: DiffArea | null = null;
   areaBuffer: ArrayBuffer | null = null;
-  /** What the image must show; null without a snapshot. */
-  model: ImageModel | null = null;
-  /** The same between the instant of the take and this device's turn. */
-  instant: ImageModel | null = null;
   held = false;
   drained = false;
   dropping = false;
   slotsAsked = 0;
   faultsTold = 0;
-  lastImageResult = 0;
 
   constructor(number: number, world: SimWorld, shape: SimShape) {
     this.number = number;
@@ -117,7 +102,7 @@ export class SimDevice implements EngineIo {
     const window = shape.windowBlocks * this.blockSectors;
     this.frontWindows = Array.from({ length: FRONT_DEPTH }, () => soiled(window));
     this.imageWindows = Array.from({ length: IMAGE_DEPTH }, () => soiled(2 * this.blockSectors));
-    this.imageBuffers = Array.from({ length: IMAGE_DEPTH }, () => soiled(this.disk.length));
+    this.image = new ImageSide(this);
     this.engine = this.makeEngine();
   }
 
@@ -133,29 +118,6 @@ export class SimDevice implements EngineIo {
     if (this.isWriteLike(tag)) this.cbtModel.submitted(first * 512, count * 512);
     this.permitDenied();
     this.engine.submitFront(tag);
-  }
-
-  submitImage(tag: number, op: number, first: number, count: number, version: number): void {
-    const { image } = this.engine;
-    image.op[tag] = op;
-    image.offsetBytes[tag] = first * 512;
-    image.lengthBytes[tag] = count * 512;
-    const request: ImageRequest = { read: null, version, excused: false };
-    this.imageRequests[tag] = request;
-    const { model } = this;
-    const inDevice = count > 0 && first + count <= this.disk.length;
-    if (model === null || !inDevice) request.excused = true;
-    else if (op === RequestOp.READ) request.read = model.beginRead(first, count);
-    else if (op === RequestOp.WRITE) {
-      model.beginWrite(first, count, (sector) => sectorValue(version, sector));
-      this.cbtModel.both(first * 512, count * 512);
-    } else if (op === RequestOp.DISCARD) {
-      this.forEachWholeChunk(first, count, (_, from, length) =>
-        model.beginWrite(from, length, zero),
-      );
-    }
-    this.fillImageBuffer(tag);
-    this.engine.submitImage(tag);
   }
 
   attach(): void {
@@ -174,14 +136,14 @@ export class SimDevice implements EngineIo {
   /** The instant of the take, for this device: what the image must show from now on. */
   freeze(): void {
     require(this.writesInFlight() === 0, () => `device ${this.number} not drained at the take`);
-    this.instant = new ImageModel(this.disk);
+    this.image.instant = new ImageModel(this.disk);
     this.losses.clear();
     this.faultsTold = 0;
   }
 
   switchAndRelease(): void {
     this.held = false;
-    this.model = this.instant;
+    this.image.model = this.image.instant;
     this.cbtModel.switch();
     for (let tag = 0; tag < FRONT_DEPTH; tag++) {
       if (this.frontState[tag] === FrontState.SUBMITTED && this.isWriteLike(tag)) {
@@ -201,8 +163,8 @@ export class SimDevice implements EngineIo {
 
   drop(): void {
     this.dropping = true;
-    this.model = null;
-    for (const request of this.imageRequests) if (request !== null) request.excused = true;
+    this.image.model = null;
+    this.image.excuseAll();
     this.engine.dropArea();
   }
 
@@ -227,7 +189,7 @@ export class SimDevice implements EngineIo {
         used.add(slot);
       });
     } else {
-      this.model = null;
+      this.image.model = null;
     }
     this.store.releaseAll(this.number, used);
     if (this.area !== null) this.engine.resumeArea(this.area);
@@ -237,7 +199,7 @@ export class SimDevice implements EngineIo {
       const count = frontOld.lengthBytes[tag] / 512;
       this.submitFront(tag, frontOld.op[tag], first, count, this.frontVersion[tag]);
     }
-    for (let tag = 0; tag < IMAGE_DEPTH; tag++) this.replayImage(tag, imageOld);
+    for (let tag = 0; tag < IMAGE_DEPTH; tag++) this.image.replay(tag, imageOld);
   }
 
   isWriteLike(tag: number): boolean {
@@ -255,7 +217,7 @@ export class SimDevice implements EngineIo {
   permitDenied(): void {
     const { area, engine } = this;
     if (area === null || this.dropping || area.slots.deniedErrno === 0) return;
-    for (const request of this.imageRequests) if (request !== null) request.excused = true;
+    this.image.excuseAll();
     for (let tag = 0; tag < FRONT_DEPTH; tag++) {
       if (this.frontState[tag] !== FrontState.SUBMITTED || !this.isWriteLike(tag)) continue;
       const { offsetBytes, lengthBytes } = engine.front;
@@ -289,34 +251,7 @@ export class SimDevice implements EngineIo {
 
   completeImage(tag: number, result: number): void {
     this.world.tick();
-    this.world.trace(() => `dev${this.number} image ${tag} ends with ${result}`);
-    const request = this.imageRequests[tag];
-    require(request !== null, () => `image ${tag} completed twice`);
-    this.lastImageResult = result;
-    this.imageRequests[tag] = null;
-    const { image } = this.engine;
-    const op = image.op[tag];
-    const first = image.offsetBytes[tag] / 512;
-    const count = image.lengthBytes[tag] / 512;
-    const ok = result >= 0;
-    if (this.model === null) {
-      require(!ok || op === RequestOp.FLUSH, () => `image ${tag} served without a snapshot`);
-      return;
-    }
-    const bytes = op === RequestOp.READ || op === RequestOp.WRITE ? count * 512 : 0;
-    require(!ok || result === bytes, () => `image ${tag} ended with ${result}, expected ${bytes}`);
-    const noSlots = op === RequestOp.WRITE && this.area!.slots.deniedErrno !== 0;
-    const excused = request!.excused || noSlots || this.losses.touches(first, count);
-    require(ok || excused, () => `image ${tag} failed with ${result} for no reason`);
-    if (op === RequestOp.READ && request!.read !== null) {
-      this.model.endRead(request!.read, ok ? this.imageBuffers[tag] : null);
-    } else if (op === RequestOp.WRITE && !(count === 0 || first + count > this.disk.length)) {
-      const { version } = request!;
-      this.model.endWrite(first, count, (sector) => sectorValue(version, sector), ok);
-      if (ok) this.losses.heal(first, count, this.area!);
-    } else if (op === RequestOp.DISCARD && ok) {
-      this.endDiscard(first, count);
-    }
+    this.image.complete(tag, result);
   }
 
   submitCopy(id: number): void {
@@ -401,56 +336,5 @@ export class SimDevice implements EngineIo {
     require(io.first >= 0 && io.first + io.sectors <= this.disk.length, () =>
       `${name} goes beyond the device: ${io.first}+${io.sectors}`);
     this.world.addIo(io);
-  }
-
-  private fillImageBuffer(tag: number): void {
-    const { image } = this.engine;
-    const first = image.offsetBytes[tag] / 512;
-    const count = image.lengthBytes[tag] / 512;
-    const buffer = this.imageBuffers[tag];
-    const isWrite = image.op[tag] === RequestOp.WRITE;
-    const version = this.imageRequests[tag]!.version;
-    const soil = garbage();
-    for (let index = 0; index < count && index < buffer.length; index++) {
-      buffer[index] = isWrite ? sectorValue(version, first + index) : soil;
-    }
-  }
-
-  private replayImage(tag: number, old: TrackerEngine["image"]): void {
-    const request = this.imageRequests[tag];
-    if (request === null) return;
-    if (this.model === null) request.excused = true;
-    const { image } = this.engine;
-    image.op[tag] = old.op[tag];
-    image.offsetBytes[tag] = old.offsetBytes[tag];
-    image.lengthBytes[tag] = old.lengthBytes[tag];
-    this.fillImageBuffer(tag);
-    this.engine.submitImage(tag);
-  }
-
-  private forEachWholeChunk(
-    first: number,
-    count: number,
-    visit: (chunk: number, from: number, length: number) => void,
-  ): void {
-    const last = Math.min(
-      Math.floor((first + count) / this.chunkSectors),
-      this.geometry.chunkCount - 1,
-    );
-    for (let chunk = Math.ceil(first / this.chunkSectors); chunk <= last; chunk++) {
-      const from = chunk * this.chunkSectors;
-      const length = this.geometry.bytesInChunk(chunk) / 512;
-      if (from + length <= first + count) visit(chunk, from, length);
-    }
-  }
-
-  /** A discard ended: its chunks are zero where they were released, and as before elsewhere. */
-  private endDiscard(first: number, count: number): void {
-    const model = this.model!;
-    const map = this.area!.map;
-    this.forEachWholeChunk(first, count, (chunk, from, length) => {
-      if (map.isReleased(chunk) && map.slotOf(chunk) < 0) model.endWrite(from, length, zero, true);
-      else model.cancelWrite(from, length, 0);
-    });
   }
 }

@@ -69,7 +69,7 @@ export class SimIo {
       this.first = runs.chunk[id] * chunkSectors + this.slotFirst;
       this.sectors = runs.lengthBytes[id] / 512;
       this.slot = this.usesSlot() ? runs.slot[id] : -1;
-      this.buffer = device.imageBuffers[runs.tag[id]];
+      this.buffer = device.image.buffers[runs.tag[id]];
       this.bufferFirst = runs.bufferOffsetBytes[id] / 512;
     }
   }

@@ -169,7 +169,7 @@ export class Simulation implements SimWorld {
       device.frontState.forEach((state, tag) => {
         if (state !== FrontState.FREE) names.push(`dev${device.number} front ${tag}`);
       });
-      device.imageRequests.forEach((request, tag) => {
+      device.image.requests.forEach((request, tag) => {
         if (request !== null) names.push(`dev${device.number} image ${tag}`);
       });
     }
@@ -222,10 +222,10 @@ export class Simulation implements SimWorld {
     const { device } = io;
     const { copies, runs, front } = device.engine;
     if (io.kind === "run") {
-      const request = device.imageRequests[runs.tag[io.id]];
+      const request = device.image.requests[runs.tag[io.id]];
       if (request !== null) request.excused = true;
     } else if (io.kind === "copy" && copies.owner[io.id] >= front.depth) {
-      const request = device.imageRequests[copies.owner[io.id] - front.depth];
+      const request = device.image.requests[copies.owner[io.id] - front.depth];
       if (request !== null) request.excused = true;
     } else if (io.kind === "copy") {
       const start = copies.blockStart[io.id];
@@ -253,8 +253,8 @@ export class Simulation implements SimWorld {
   }
 
   private submitImage(device: SimDevice): void {
-    const tag = device.imageRequests.indexOf(null);
-    if (tag < 0 || (device.model === null && !this.random.oneIn(20))) return;
+    const tag = device.image.requests.indexOf(null);
+    if (tag < 0 || (device.image.model === null && !this.random.oneIn(20))) return;
     const { random } = this;
     const kind = random.below(100);
     let op: number = RequestOp.READ;
@@ -267,7 +267,7 @@ export class Simulation implements SimWorld {
       count = 2;
     }
     this.trace(() => `dev${device.number} image ${tag}: op ${op} ${first}+${count}`);
-    device.submitImage(tag, op, first, count, this.newVersion());
+    device.image.submit(tag, op, first, count, this.newVersion());
     device.permitDenied();
   }
 
