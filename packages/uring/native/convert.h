@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 
 namespace uring {
@@ -40,10 +41,27 @@ void InitMemory(Napi::Env env, Napi::Object exports);
 void InitSystem(Napi::Env env, Napi::Object exports);
 void InitWatcher(Napi::Env env, Napi::Object exports);
 
-// Wraps memory that is mapped at `address` for JavaScript. `owned` memory is unmapped when the
-// buffer is collected, unless unmap() did it before.
-Napi::Value WrapMapping(Napi::Env env, void* address, size_t length, bool owned);
+// Wraps memory for JavaScript without a copy. `owner` is kept until the buffer is collected, so that
+// no view can outlive what it looks at.
+Napi::ArrayBuffer WrapMemory(Napi::Env env, void* address, size_t length,
+                             std::shared_ptr<void> owner);
 // Makes every view of the buffer empty; the memory itself stays.
 void Detach(Napi::Env env, Napi::Value buffer);
+
+// What JavaScript holds of an object of ours; the object lives at least as long as this.
+template <typename Object>
+Napi::External<Object> Handle(Napi::Env env, const std::shared_ptr<Object>& object) {
+  auto held = std::make_unique<std::shared_ptr<Object>>(object);
+  auto handle = Napi::External<Object>::New(
+      env, object.get(), [](Napi::Env, Object*, std::shared_ptr<Object>* held) { delete held; },
+      held.get());
+  held.release();
+  return handle;
+}
+
+template <typename Object>
+Object& FromHandle(const Napi::CallbackInfo& info, size_t index) {
+  return *info[index].As<Napi::External<Object>>().Data();
+}
 
 }  // namespace uring

@@ -5,8 +5,6 @@
 // finalizer is the safety net for what was forgotten and for the end of a worker.
 #include <sys/mman.h>
 
-#include <memory>
-
 #include "convert.h"
 
 namespace uring {
@@ -15,12 +13,25 @@ namespace {
 struct Mapping {
   void* address;
   size_t length;
-  bool owned;
+
+  Mapping(void* address, size_t length) : address(address), length(length) {}
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping() { Release(); }
+
+  void Release() {
+    if (length > 0) munmap(address, length);
+    length = 0;
+  }
 };
 
-void Release(Mapping* mapping) {
-  if (mapping->owned) munmap(mapping->address, mapping->length);
-  mapping->owned = false;
+// Answers {buffer, mapping}: unmap() takes both.
+Napi::Value Mapped(Napi::Env env, void* address, size_t length) {
+  auto mapping = std::make_shared<Mapping>(address, length);
+  auto result = Napi::Object::New(env);
+  result["buffer"] = WrapMemory(env, address, length, mapping);
+  result["mapping"] = Handle(env, mapping);
+  return result;
 }
 
 Napi::Value MapMemory(const Napi::CallbackInfo& info) {
@@ -28,7 +39,7 @@ Napi::Value MapMemory(const Napi::CallbackInfo& info) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | I32(info, 1);
   void* address = mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (address == MAP_FAILED) return Result(info.Env(), -1);
-  return WrapMapping(info.Env(), address, length, true);
+  return Mapped(info.Env(), address, length);
 }
 
 // mapFile(fd, offset, length, prot, flags)
@@ -37,23 +48,21 @@ Napi::Value MapFile(const Napi::CallbackInfo& info) {
   void* address = mmap(nullptr, length, I32(info, 3), I32(info, 4), I32(info, 0),
                        static_cast<off_t>(U64(info, 1)));
   if (address == MAP_FAILED) return Result(info.Env(), -1);
-  return WrapMapping(info.Env(), address, length, true);
+  return Mapped(info.Env(), address, length);
 }
 
+// unmap(buffer, mapping)
 Napi::Value Unmap(const Napi::CallbackInfo& info) {
   auto buffer = info[0].As<Napi::ArrayBuffer>();
-  void* address = buffer.Data();
-  const size_t length = buffer.ByteLength();
-  if (length == 0) return Number(info.Env(), 0);
-  // Detached before it is unmapped, so that no view can reach the hole.
-  Napi::Value tag = info[1];
-  auto* mapping = tag.As<Napi::External<Mapping>>().Data();
-  if (mapping->address != address || mapping->length != length) {
+  auto& mapping = FromHandle<Mapping>(info, 1);
+  if (mapping.length == 0) return Number(info.Env(), 0);
+  if (mapping.address != buffer.Data() || mapping.length != buffer.ByteLength()) {
     errno = EINVAL;
     return Result(info.Env(), -1);
   }
+  // Detached before it is unmapped, so that no view can reach the hole.
   Detach(info.Env(), buffer);
-  Release(mapping);
+  mapping.Release();
   return Number(info.Env(), 0);
 }
 
@@ -68,7 +77,7 @@ Napi::Value Advise(const Napi::CallbackInfo& info) {
   auto* base = static_cast<uint8_t*>(buffer.Data());
   const uint64_t offset = U64(info, 1);
   const uint64_t length = U64(info, 2);
-  if (offset + length > buffer.ByteLength()) {
+  if (length > buffer.ByteLength() || offset > buffer.ByteLength() - length) {
     errno = EINVAL;
     return Result(info.Env(), -1);
   }
@@ -82,26 +91,14 @@ void Detach(Napi::Env env, Napi::Value buffer) {
   NAPI_THROW_IF_FAILED_VOID(env, status);
 }
 
-// Answers {buffer, mapping}: the mapping's handle goes back to unmap() with its buffer.
-Napi::Value WrapMapping(Napi::Env env, void* address, size_t length, bool owned) {
-  // Two owners: the handle that unmap() takes, and the buffer's finalizer.
-  auto shared = std::make_shared<Mapping>(Mapping{address, length, owned});
-  auto* held_by_buffer = new std::shared_ptr<Mapping>(shared);
-  auto* held_by_handle = new std::shared_ptr<Mapping>(shared);
+Napi::ArrayBuffer WrapMemory(Napi::Env env, void* address, size_t length,
+                             std::shared_ptr<void> owner) {
+  auto held = std::make_unique<std::shared_ptr<void>>(std::move(owner));
   auto buffer = Napi::ArrayBuffer::New(
-      env, address, length,
-      [](Napi::Env, void*, std::shared_ptr<Mapping>* held) {
-        Release(held->get());
-        delete held;
-      },
-      held_by_buffer);
-  auto handle = Napi::External<Mapping>::New(
-      env, shared.get(),
-      [](Napi::Env, Mapping*, std::shared_ptr<Mapping>* held) { delete held; }, held_by_handle);
-  auto result = Napi::Object::New(env);
-  result["buffer"] = buffer;
-  result["mapping"] = handle;
-  return result;
+      env, address, length, [](Napi::Env, void*, std::shared_ptr<void>* held) { delete held; },
+      held.get());
+  held.release();
+  return buffer;
 }
 
 void InitMemory(Napi::Env env, Napi::Object exports) {

@@ -3,20 +3,38 @@
 // The submission and completion rings and the SQE array are handed out as ArrayBuffers; after that
 // `enter` is the only call that the data path makes.
 #include <liburing.h>
-#include <sys/mman.h>
+
+#include <cstddef>
 
 #include "convert.h"
 
 namespace uring {
 namespace {
 
+// What the TypeScript side (src/abi.ts, src/ring.ts) takes for granted of the kernel's structures.
+static_assert(sizeof(io_uring_sqe) == 64 && sizeof(io_uring_cqe) == 16);
+static_assert(offsetof(io_uring_sqe, opcode) == 0 && offsetof(io_uring_sqe, flags) == 1);
+static_assert(offsetof(io_uring_sqe, fd) == 4 && offsetof(io_uring_sqe, off) == 8);
+static_assert(offsetof(io_uring_sqe, cmd_op) == 8 && offsetof(io_uring_sqe, addr) == 16);
+static_assert(offsetof(io_uring_sqe, len) == 24 && offsetof(io_uring_sqe, rw_flags) == 28);
+static_assert(offsetof(io_uring_sqe, user_data) == 32 && offsetof(io_uring_sqe, buf_index) == 40);
+static_assert(offsetof(io_uring_sqe, file_index) == 44 && offsetof(io_uring_sqe, cmd) == 48);
+static_assert(offsetof(io_uring_cqe, res) == 8 && offsetof(io_uring_cqe, flags) == 12);
+
 struct Ring {
   io_uring ring{};
   bool open = false;
+
+  Ring() = default;
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
   ~Ring() { Close(); }
+
   void Close() {
     if (open) io_uring_queue_exit(&ring);
     open = false;
+    // A call that comes too late must not reach another file that got the same number.
+    ring.ring_fd = -1;
   }
 };
 
@@ -42,13 +60,13 @@ Napi::Value CreateRing(const Napi::CallbackInfo& info) {
   io_uring_params params{};
   params.flags = U32(info, 2) | IORING_SETUP_CQSIZE;
   params.cq_entries = U32(info, 1);
-  auto owned = std::make_unique<Ring>();
-  const int status = io_uring_queue_init_params(U32(info, 0), &owned->ring, &params);
+  auto shared = std::make_shared<Ring>();
+  const int status = io_uring_queue_init_params(U32(info, 0), &shared->ring, &params);
   if (status < 0) return Number(env, status);
-  owned->open = true;
+  shared->open = true;
   if ((params.features & IORING_FEAT_SINGLE_MMAP) == 0) return Number(env, -ENOSYS);
 
-  io_uring& ring = owned->ring;
+  io_uring& ring = shared->ring;
   const size_t sqe_bytes = (params.flags & IORING_SETUP_SQE128) ? 128 : 64;
   auto result = Napi::Object::New(env);
   result["fd"] = ring.ring_fd;
@@ -56,11 +74,10 @@ Napi::Value CreateRing(const Napi::CallbackInfo& info) {
   result["sqEntries"] = params.sq_entries;
   result["cqEntries"] = params.cq_entries;
   result["offsets"] = Offsets(env, params);
-  // liburing owns these two mappings, so the buffers only look at them.
-  result["rings"] = WrapMapping(env, ring.sq.ring_ptr, ring.sq.ring_sz, false);
-  result["sqes"] = WrapMapping(env, ring.sq.sqes, params.sq_entries * sqe_bytes, false);
-  result["handle"] = Napi::External<Ring>::New(env, owned.release(),
-                                               [](Napi::Env, Ring* ring) { delete ring; });
+  // liburing owns these two mappings: the buffers only look at them, and keep the ring alive.
+  result["rings"] = WrapMemory(env, ring.sq.ring_ptr, ring.sq.ring_sz, shared);
+  result["sqes"] = WrapMemory(env, ring.sq.sqes, params.sq_entries * sqe_bytes, shared);
+  result["handle"] = Handle(env, shared);
   return result;
 }
 
@@ -68,7 +85,7 @@ Napi::Value CreateRing(const Napi::CallbackInfo& info) {
 Napi::Value CloseRing(const Napi::CallbackInfo& info) {
   Detach(info.Env(), info[1]);
   Detach(info.Env(), info[2]);
-  info[0].As<Napi::External<Ring>>().Data()->Close();
+  FromHandle<Ring>(info, 0).Close();
   return info.Env().Undefined();
 }
 
@@ -88,37 +105,37 @@ napi_value Enter(napi_env env, napi_callback_info info) {
 
 // registerFilesSparse(handle, count)
 Napi::Value RegisterFilesSparse(const Napi::CallbackInfo& info) {
-  auto* ring = info[0].As<Napi::External<Ring>>().Data();
-  return Number(info.Env(), io_uring_register_files_sparse(&ring->ring, U32(info, 1)));
+  auto& ring = FromHandle<Ring>(info, 0).ring;
+  return Number(info.Env(), io_uring_register_files_sparse(&ring, U32(info, 1)));
 }
 
 // updateFile(handle, index, fd): fd -1 empties the place
 Napi::Value UpdateFile(const Napi::CallbackInfo& info) {
-  auto* ring = info[0].As<Napi::External<Ring>>().Data();
+  auto& ring = FromHandle<Ring>(info, 0).ring;
   int fd = I32(info, 2);
-  return Number(info.Env(), io_uring_register_files_update(&ring->ring, U32(info, 1), &fd, 1));
+  return Number(info.Env(), io_uring_register_files_update(&ring, U32(info, 1), &fd, 1));
 }
 
 // registerBuffersSparse(handle, count)
 Napi::Value RegisterBuffersSparse(const Napi::CallbackInfo& info) {
-  auto* ring = info[0].As<Napi::External<Ring>>().Data();
-  return Number(info.Env(), io_uring_register_buffers_sparse(&ring->ring, U32(info, 1)));
+  auto& ring = FromHandle<Ring>(info, 0).ring;
+  return Number(info.Env(), io_uring_register_buffers_sparse(&ring, U32(info, 1)));
 }
 
 // updateBuffer(handle, index, address, length): length 0 empties the place
 Napi::Value UpdateBuffer(const Napi::CallbackInfo& info) {
-  auto* ring = info[0].As<Napi::External<Ring>>().Data();
+  auto& ring = FromHandle<Ring>(info, 0).ring;
   iovec vector{reinterpret_cast<void*>(U64(info, 2)), static_cast<size_t>(U64(info, 3))};
   __u64 tag = 0;
-  return Number(info.Env(), io_uring_register_buffers_update_tag(&ring->ring, U32(info, 1),
+  return Number(info.Env(), io_uring_register_buffers_update_tag(&ring, U32(info, 1),
                                                                  &vector, &tag, 1));
 }
 
 // registerRingFd(handle) -> index to enter with IORING_ENTER_REGISTERED_RING, or a negative errno
 Napi::Value RegisterRingFd(const Napi::CallbackInfo& info) {
-  auto* ring = info[0].As<Napi::External<Ring>>().Data();
-  const int status = io_uring_register_ring_fd(&ring->ring);
-  return Number(info.Env(), status < 0 ? status : ring->ring.enter_ring_fd);
+  auto& ring = FromHandle<Ring>(info, 0).ring;
+  const int status = io_uring_register_ring_fd(&ring);
+  return Number(info.Env(), status < 0 ? status : ring.enter_ring_fd);
 }
 
 }  // namespace

@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <functional>
+
 #include "convert.h"
 
 namespace uring {
@@ -46,8 +48,12 @@ Napi::Value RunBlocking(Napi::Env env, std::function<int64_t()> call, Napi::Valu
   return promise;
 }
 
-// The third argument of ioctl: bytes of a typed array, or a plain number.
+// The third argument of ioctl: the bytes of a view, or a plain number.
 uintptr_t Argument(Napi::Value value) {
+  if (value.IsDataView()) {
+    auto view = value.As<Napi::DataView>();
+    return reinterpret_cast<uintptr_t>(view.Data());
+  }
   if (value.IsTypedArray()) {
     auto array = value.As<Napi::TypedArray>();
     auto* base = static_cast<uint8_t*>(array.ArrayBuffer().Data());
@@ -94,10 +100,6 @@ Napi::Value LockMemory(const Napi::CallbackInfo& info) {
   return Result(info.Env(), mlockall(I32(info, 0)));
 }
 
-Napi::Value Unshare(const Napi::CallbackInfo& info) {
-  return Result(info.Env(), unshare(I32(info, 0)));
-}
-
 Napi::Value ThreadId(const Napi::CallbackInfo& info) {
   return Result(info.Env(), syscall(SYS_gettid));
 }
@@ -138,7 +140,6 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
   exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
-  exports["unshare"] = Napi::Function::New(env, Unshare, "unshare");
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
   exports["directIoAlignment"] = Napi::Function::New(env, DirectIoAlignment, "directIoAlignment");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");

@@ -10,12 +10,33 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <system_error>
 #include <thread>
 
 #include "convert.h"
 
 namespace uring {
 namespace {
+
+// A counter that one thread raises and another one polls.
+struct Event {
+  int fd = eventfd(0, EFD_CLOEXEC);
+
+  Event() = default;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event() {
+    if (fd >= 0) close(fd);
+  }
+  void Raise() const {
+    const uint64_t one = 1;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) continue;
+  }
+  void Lower() const {
+    uint64_t count = 0;
+    while (read(fd, &count, sizeof count) < 0 && errno == EINTR) continue;
+  }
+};
 
 class Watcher : public Napi::ObjectWrap<Watcher> {
  public:
@@ -27,51 +48,56 @@ class Watcher : public Napi::ObjectWrap<Watcher> {
   }
 
   // new Watcher(fd, callback)
-  explicit Watcher(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Watcher>(info) {
-    fd_ = I32(info, 0);
-    arm_ = eventfd(0, EFD_CLOEXEC);
-    stop_ = eventfd(0, EFD_CLOEXEC);
-    if (arm_ < 0 || stop_ < 0) throw Napi::Error::New(info.Env(), std::strerror(errno));
-    callback_ = Napi::ThreadSafeFunction::New(info.Env(), info[1].As<Napi::Function>(), "watcher", 0, 1);
-    callback_.Unref(info.Env());
-    thread_ = std::thread([this] { Run(); });
+  explicit Watcher(const Napi::CallbackInfo& info)
+      : Napi::ObjectWrap<Watcher>(info), env_(info.Env()), fd_(I32(info, 0)) {
+    if (arm_.fd < 0 || stop_.fd < 0) throw Napi::Error::New(env_, std::strerror(errno));
+    callback_ = Napi::ThreadSafeFunction::New(env_, info[1].As<Napi::Function>(), "watcher", 0, 1);
+    callback_.Unref(env_);
+    try {
+      thread_ = std::thread([this] { Run(); });
+    } catch (const std::system_error& error) {
+      callback_.Release();
+      throw Napi::Error::New(env_, error.what());
+    }
+    // The end of the environment takes the callback away under the thread; hooks run newest first,
+    // so this one still finds it there.
+    napi_add_env_cleanup_hook(env_, EndThread, this);
   }
 
   ~Watcher() override { Stop(); }
 
  private:
-  static void Signal(int event) {
-    const uint64_t one = 1;
-    while (write(event, &one, sizeof one) < 0 && errno == EINTR) continue;
-  }
+  static void EndThread(void* self) { static_cast<Watcher*>(self)->JoinThread(); }
 
   // True when `fd` became readable, false when the watcher is to stop.
   bool Wait(int fd) const {
-    pollfd fds[2] = {{fd, POLLIN, 0}, {stop_, POLLIN, 0}};
+    pollfd fds[2] = {{fd, POLLIN, 0}, {stop_.fd, POLLIN, 0}};
     while (poll(fds, 2, -1) < 0 && errno == EINTR) continue;
     return fds[1].revents == 0;
   }
 
   void Run() {
-    uint64_t count = 0;
-    while (Wait(arm_)) {
-      while (read(arm_, &count, sizeof count) < 0 && errno == EINTR) continue;
+    while (Wait(arm_.fd)) {
+      arm_.Lower();
       if (!Wait(fd_)) return;
       callback_.NonBlockingCall();
     }
   }
 
-  void Stop() {
-    if (!thread_.joinable()) return;
-    Signal(stop_);
+  void JoinThread() {
+    stop_.Raise();
     thread_.join();
     callback_.Release();
-    close(arm_);
-    close(stop_);
+  }
+
+  void Stop() {
+    if (!thread_.joinable()) return;
+    napi_remove_env_cleanup_hook(env_, EndThread, this);
+    JoinThread();
   }
 
   Napi::Value Arm(const Napi::CallbackInfo& info) {
-    if (thread_.joinable()) Signal(arm_);
+    if (thread_.joinable()) arm_.Raise();
     return info.Env().Undefined();
   }
   Napi::Value Close(const Napi::CallbackInfo& info) {
@@ -88,9 +114,10 @@ class Watcher : public Napi::ObjectWrap<Watcher> {
     return info.Env().Undefined();
   }
 
-  int fd_ = -1;
-  int arm_ = -1;
-  int stop_ = -1;
+  Napi::Env env_;
+  int fd_;
+  Event arm_;
+  Event stop_;
   Napi::ThreadSafeFunction callback_;
   std::thread thread_;
 };

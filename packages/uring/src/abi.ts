@@ -39,11 +39,15 @@ export const SqeFlag = {
   CQE_SKIP_SUCCESS: 64,
 } as const;
 
-/** Flags of `io_uring_setup`. */
+/** Flags of `io_uring_setup` that a `Ring` takes. */
 export const SetupFlag = {
+  /** One bad SQE does not stop the batch. */
   SUBMIT_ALL: 0x80,
+  /** SQEs of 128 bytes, for commands that carry more than 16. */
   SQE128: 0x400,
+  /** Only the thread that created the ring uses it. */
   SINGLE_ISSUER: 0x1000,
+  /** Completions appear only while that thread waits; needs SINGLE_ISSUER. */
   DEFER_TASKRUN: 0x2000,
 } as const;
 

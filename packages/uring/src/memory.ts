@@ -10,8 +10,8 @@ const MADV_DONTNEED = 4;
 
 /**
  * Memory outside of the JavaScript heap, at an address that does not move, which the kernel can be
- * given. Must be unmapped by hand: a forgotten one is only found by the garbage collector, and
- * until then keeps its file open.
+ * given. Must be unmapped by hand: a forgotten one is only found by the garbage collector (and not at
+ * all while its thread sits in a reactor's loop), and until then keeps its file open.
  */
 export class MappedMemory {
   /** The bytes. After unmap() its length is 0, and so is that of every view on it. */
@@ -60,6 +60,7 @@ export class MappedMemory {
     access: "read" | "read-write" = "read-write",
   ): MappedMemory {
     assert(lengthBytes > 0 && lengthBytes <= 2 ** 32, `mapping length ${lengthBytes}`);
+    assert(Number.isSafeInteger(offsetBytes) && offsetBytes >= 0, `mapping offset ${offsetBytes}`);
     const protection =
       access === "read" ? MapProtection.READ : MapProtection.READ | MapProtection.WRITE;
     return new MappedMemory(

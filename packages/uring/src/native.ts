@@ -30,8 +30,8 @@ export interface NativeRing {
   readonly sqEntries: number;
   readonly cqEntries: number;
   readonly offsets: RingOffsets;
-  readonly rings: NativeMapping;
-  readonly sqes: NativeMapping;
+  readonly rings: ArrayBuffer;
+  readonly sqes: ArrayBuffer;
   readonly handle: unknown;
 }
 
@@ -70,7 +70,6 @@ export interface UringNative {
   memoryFile(name: string, flags: number): number;
   prctl(option: number, argument: number): number;
   lockMemory(flags: number): number;
-  unshare(flags: number): number;
   threadId(): number;
   setAffinity(cpu: number): number;
   directIoAlignment(fd: number): [number, number] | number;
@@ -92,7 +91,11 @@ function load(): UringNative {
         "Build it with: npm run build:native (needs g++ and liburing-dev)",
     );
   }
-  return createRequire(import.meta.url)(place) as UringNative;
+  try {
+    return createRequire(import.meta.url)(place) as UringNative;
+  } catch (error) {
+    throw new UringError("ADDON_MISSING", `cannot load ${place}; rebuild it here`, 0, error);
+  }
 }
 
 export const native: UringNative = load();

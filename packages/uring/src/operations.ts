@@ -185,7 +185,10 @@ export function prepareFsync(
   prepare(ring, Opcode.FSYNC, fd, 0, 0, 0, 0, 0, fsyncFlags, 0, userLow, userHigh, sqeFlags);
 }
 
-/** fallocate with `FallocateMode` bits; on block devices PUNCH_HOLE discards and ZERO_RANGE zeroes. */
+/**
+ * fallocate with `FallocateMode` bits. On block devices PUNCH_HOLE zeroes and may deallocate,
+ * ZERO_RANGE zeroes without deallocating.
+ */
 export function prepareFallocate(
   ring: Ring,
   fd: number,

@@ -1,16 +1,22 @@
 import { UringError } from "./errors.js";
 import { type NativeWatcher, native } from "./native.js";
+import { prepareCancel } from "./operations.js";
 import { Ring } from "./ring.js";
 
 interface Waiter {
   readonly resolve: (result: number) => void;
+  /** Not to be collected before the kernel is done with the operation. */
   readonly keep: unknown;
 }
+
+/** User data of cancellations, whose own results nobody needs. */
+const CANCEL_ID = 0;
+const ID_MAX = 0x7fff_ffff;
 
 /**
  * A ring for control work on a thread with an event loop: each operation is a promise. It does not
  * block the loop, holds no pool thread, and keeps the process alive only while something is in
- * flight. Not for the data path: it allocates per operation.
+ * flight. Not for the data path: it allocates per operation. Must be closed: it is never collected.
  */
 export class PromiseRing {
   readonly #ring: Ring;
@@ -18,6 +24,7 @@ export class PromiseRing {
   readonly #waiters = new Map<number, Waiter>();
   #nextId = 1;
   #closed = false;
+  #ended = false;
 
   /**
    * @param flags `SetupFlag` bits, for example SQE128
@@ -25,29 +32,42 @@ export class PromiseRing {
    */
   constructor(entries = 64, flags = 0) {
     this.#ring = new Ring({ entries, flags });
-    this.#watcher = new native.Watcher(this.#ring.fd, () => this.#reap());
+    try {
+      this.#watcher = new native.Watcher(this.#ring.fd, () => this.#reap());
+    } catch (error) {
+      this.#ring.close();
+      throw new UringError("RING_SETUP_FAILED", "cannot watch the ring", 0, error);
+    }
   }
 
   /**
-   * Submits one operation and answers its result: >= 0, or a negative errno.
+   * Submits one operation and answers its result: >= 0, or a negative errno. The promise ends when the
+   * kernel is done with the operation and its memory, never before.
    * @param prepare writes the SQE with a function of the catalogue, with these two user data halves
    * @param keep whatever must not be collected before the operation ends, such as its buffer
+   * @param signal asks the kernel to cancel the operation; the result says whether it did
+   * (-ECANCELED, -EINTR) or the operation ended otherwise
+   * @throws UringError RING_CLOSED
    */
   submit(
     prepare: (ring: Ring, userLow: number, userHigh: number) => void,
     keep?: unknown,
+    signal?: AbortSignal,
   ): Promise<number> {
     if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
-    const id = this.#nextId;
-    this.#nextId = id === 0x7fff_ffff ? 1 : id + 1;
+    const id = this.#takeId();
+    prepare(this.#ring, id, 0);
     const promise = new Promise<number>((resolve) => {
       this.#waiters.set(id, { resolve, keep });
     });
-    prepare(this.#ring, id, 0);
+    this.#watcher.ref();
     this.#ring.submit();
-    if (this.#waiters.size === 1) this.#watcher.ref();
     this.#watcher.arm();
-    return promise;
+    if (signal === undefined) return promise;
+    const cancel = (): void => this.#cancel(id);
+    if (signal.aborted) cancel();
+    else signal.addEventListener("abort", cancel, { once: true });
+    return promise.finally(() => signal.removeEventListener("abort", cancel));
   }
 
   /** Operations that have not ended. */
@@ -55,18 +75,33 @@ export class PromiseRing {
     return this.#waiters.size;
   }
 
-  /** Ends the ring. What is in flight is cancelled by the kernel and answered with -ECANCELED. */
+  /**
+   * Takes no more operations and cancels those in flight; their promises end as the kernel lets go of
+   * them. Those that it cannot cancel no longer keep the process alive.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#watcher.close();
-    this.#ring.close();
-    for (const { resolve } of this.#waiters.values()) resolve(-125);
-    this.#waiters.clear();
+    for (const id of this.#waiters.keys()) this.#cancel(id);
+    this.#reap();
+    this.#watcher.unref();
+  }
+
+  #takeId(): number {
+    const id = this.#nextId;
+    this.#nextId = id === ID_MAX ? 1 : id + 1;
+    return id;
+  }
+
+  #cancel(id: number): void {
+    if (!this.#waiters.has(id)) return;
+    prepareCancel(this.#ring, id, 0, CANCEL_ID, 0);
+    this.#ring.submit();
+    this.#watcher.arm();
   }
 
   #reap(): void {
-    if (this.#closed) return;
+    if (this.#ended) return;
     // Completions of punted operations may need the kernel to run this task's work first.
     this.#ring.submitAndWait(0);
     while (this.#ring.ready() > 0) {
@@ -78,7 +113,14 @@ export class PromiseRing {
       this.#waiters.delete(id);
       waiter?.resolve(result);
     }
-    if (this.#waiters.size === 0) this.#watcher.unref();
-    else this.#watcher.arm();
+    if (this.#waiters.size > 0) this.#watcher.arm();
+    else if (this.#closed) this.#end();
+    else this.#watcher.unref();
+  }
+
+  #end(): void {
+    this.#ended = true;
+    this.#watcher.close();
+    this.#ring.close();
   }
 }

@@ -2,9 +2,11 @@ import { closeSync, writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { UringError } from "./errors.js";
 import { native } from "./native.js";
+import { END_REACTOR } from "./reactor.js";
 
 const EFD_CLOEXEC = 0o2000000;
-const ONE = new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0]);
+const WAKE = new BigUint64Array([1n]);
+const END = new BigUint64Array([END_REACTOR]);
 /** How long a reactor may take to end after it was told to. */
 const STOP_TIMEOUT_MS = 10_000;
 
@@ -15,8 +17,29 @@ export interface ReactorWorkerData {
 }
 
 /**
+ * Eventfds of the reactors that run. The end of the process joins its workers, and one that sleeps in
+ * the kernel would never hear of it.
+ */
+const running = new Set<number>();
+
+function endAll(): void {
+  for (const wakeFd of running) writeSync(wakeFd, END);
+}
+
+function addRunning(wakeFd: number): void {
+  if (running.size === 0) process.on("exit", endAll);
+  running.add(wakeFd);
+}
+
+function removeRunning(wakeFd: number): void {
+  running.delete(wakeFd);
+  if (running.size === 0) process.off("exit", endAll);
+}
+
+/**
  * The main thread's side of a reactor: starts the worker, sends it messages and wakes it.
- * `module` must make a `Reactor` with `workerData.wakeFd` and run it.
+ * `module` must make a `Reactor` with `workerData.wakeFd` and run it. A process that exits without
+ * stop() ends the reactor wherever it is.
  */
 export class ReactorThread {
   readonly #worker: Worker;
@@ -38,11 +61,14 @@ export class ReactorThread {
     if (wakeFd < 0) throw new UringError("SYSTEM_CALL_FAILED", "cannot make an eventfd", wakeFd);
     this.#wakeFd = wakeFd;
     const workerData: ReactorWorkerData = { wakeFd, options };
-    this.#worker = new Worker(module, {
-      workerData,
+    try {
       // Descriptors cross threads here: opened by one, closed by another.
-      trackUnmanagedFds: false,
-    });
+      this.#worker = new Worker(module, { workerData, trackUnmanagedFds: false });
+    } catch (error) {
+      closeSync(wakeFd);
+      throw error;
+    }
+    addRunning(wakeFd);
     let failure: Error | undefined;
     this.#worker.on("message", onMessage);
     this.#worker.on("error", (error) => {
@@ -52,7 +78,8 @@ export class ReactorThread {
       this.#worker.on("exit", (code) => {
         const unexpected = this.#closed ? undefined : new Error(`reactor ended with code ${code}`);
         this.#closed = true;
-        closeSync(this.#wakeFd);
+        removeRunning(wakeFd);
+        closeSync(wakeFd);
         onExit(failure ?? unexpected);
         resolve(code);
       });
@@ -63,10 +90,13 @@ export class ReactorThread {
   post(message: unknown): void {
     if (this.#closed) throw new UringError("REACTOR_FAILED", "the reactor has ended");
     this.#worker.postMessage(message);
-    writeSync(this.#wakeFd, ONE);
+    writeSync(this.#wakeFd, WAKE);
   }
 
-  /** Tells the worker to end by `message` and waits until it has. */
+  /**
+   * Tells the worker to end by `message` and waits until it has.
+   * @throws UringError REACTOR_FAILED when it does not in time
+   */
   async stop(message: unknown): Promise<void> {
     if (!this.#closed) {
       this.post(message);

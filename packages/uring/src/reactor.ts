@@ -15,9 +15,9 @@
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import { SetupFlag } from "./abi.js";
-import { assert } from "./errors.js";
-import { MappedMemory } from "./memory.js";
-import { prepareRead, prepareTimeout } from "./operations.js";
+import { assert, UringError } from "./errors.js";
+import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
+import { prepareCancel, prepareRead, prepareTimeout } from "./operations.js";
 import { CQE_WORDS, Ring } from "./ring.js";
 
 /** Takes completions. One object serves many operations; `data` tells them apart. */
@@ -30,12 +30,30 @@ export interface CompletionHandler {
   onCompletion(data: number, result: number, flags: number): void;
 }
 
+const EINTR = 4;
+const ETIME = 62;
+const ECANCELED = 125;
 const HANDLERS_MAX = 1024;
+const WAKE_HANDLER = 0;
+const TIMER_HANDLER = 1;
+const CANCEL_HANDLER = 2;
 /** Offsets in the reactor's own page: the eventfd's counter, then the timespecs of timers. */
 const WAKE_OFFSET_BYTES = 0;
 const TIMERS_OFFSET_BYTES = 64;
 const TIMERS_MAX = 128;
 const TIMESPEC_BYTES = 16;
+
+/**
+ * Written to the wake-up eventfd it ends the loop after the current batch, whatever the messages say:
+ * for the end of the process, which waits for a thread that nothing else can interrupt.
+ */
+export const END_REACTOR: bigint = 1n << 32n;
+
+const UNUSED: CompletionHandler = {
+  onCompletion: () => {
+    throw new Error("completion for a handler that was removed");
+  },
+};
 
 export interface ReactorOptions {
   /** Submission entries of the ring; default 256. */
@@ -44,7 +62,9 @@ export interface ReactorOptions {
   readonly filesMax?: number;
   /** Registered buffers that the ring has room for; default 256. */
   readonly buffersMax?: number;
-  /** Eventfd that other threads write to. */
+  /**
+   * Eventfd (a blocking one) that other threads write to: 1 to wake the loop, END_REACTOR to end it.
+   */
   readonly wakeFd: number;
   /** Where messages of other threads arrive; drained after each wake-up. */
   readonly port: MessagePort;
@@ -60,11 +80,14 @@ export class Reactor {
   readonly #options: ReactorOptions;
   readonly #handlers: CompletionHandler[] = [];
   readonly #page: MappedMemory;
+  readonly #counter: Uint32Array;
   readonly #timespecs: BigInt64Array;
-  readonly #timerCallbacks: (((result: number) => void) | null)[] = [];
+  readonly #timerCallbacks: ((() => void) | null)[] = [];
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
   #stopped = false;
+  #wakeArmed = false;
+  #failure: unknown;
 
   /** To be made on the worker thread itself: the ring belongs to the thread that creates it. */
   constructor(options: ReactorOptions) {
@@ -75,17 +98,24 @@ export class Reactor {
       cqEntries: entries * 8,
       flags: SetupFlag.SINGLE_ISSUER | SetupFlag.DEFER_TASKRUN | SetupFlag.SUBMIT_ALL,
     });
-    this.ring.registerRingFd();
-    const filesMax = options.filesMax ?? 1024;
-    const buffersMax = options.buffersMax ?? 256;
-    this.ring.registerFiles(filesMax);
-    this.ring.registerBuffers(buffersMax);
-    for (let i = filesMax - 1; i >= 0; i--) this.#freeFiles.push(i);
-    for (let i = buffersMax - 1; i >= 0; i--) this.#freeBuffers.push(i);
-    this.#page = MappedMemory.anonymous(4096);
+    try {
+      this.ring.registerRingFd();
+      const filesMax = options.filesMax ?? 1024;
+      const buffersMax = options.buffersMax ?? 256;
+      this.ring.registerFiles(filesMax);
+      this.ring.registerBuffers(buffersMax);
+      for (let i = filesMax - 1; i >= 0; i--) this.#freeFiles.push(i);
+      for (let i = buffersMax - 1; i >= 0; i--) this.#freeBuffers.push(i);
+      this.#page = MappedMemory.anonymous(PAGE_BYTES);
+    } catch (error) {
+      this.ring.close();
+      throw error;
+    }
+    this.#counter = new Uint32Array(this.#page.buffer, WAKE_OFFSET_BYTES, 2);
     this.#timespecs = new BigInt64Array(this.#page.buffer, TIMERS_OFFSET_BYTES, TIMERS_MAX * 2);
-    this.addHandler({ onCompletion: () => this.#onWake() });
+    this.addHandler({ onCompletion: (_, result) => this.#onWake(result) });
     this.addHandler({ onCompletion: (data, result) => this.#onTimer(data, result) });
+    this.addHandler({ onCompletion: () => undefined });
     this.#armWake();
   }
 
@@ -100,60 +130,74 @@ export class Reactor {
     return this.#handlers.push(handler) - 1;
   }
 
-  /** Frees a handler's id; only when none of its operations is in flight any more. */
+  /** Frees a handler's id, which the next one may get; only when none of its operations is in flight any more. */
   removeHandler(id: number): void {
     this.#handlers[id] = UNUSED;
   }
 
   /** Registers a descriptor; the index goes into operations with SqeFlag.FIXED_FILE. */
   addFile(fd: number): number {
-    const index = this.#freeFiles.pop();
+    const index = this.#freeFiles.at(-1);
     assert(index !== undefined, "the table of registered files is full");
     this.ring.setFile(index, fd);
+    this.#freeFiles.pop();
     return index;
   }
 
   removeFile(index: number): void {
+    assert(!this.#freeFiles.includes(index), "a registered file is removed twice");
     this.ring.setFile(index, -1);
     this.#freeFiles.push(index);
   }
 
   /** Pins memory as a registered buffer for the `…Fixed` operations. */
   addBuffer(address: number, lengthBytes: number): number {
-    const index = this.#freeBuffers.pop();
+    const index = this.#freeBuffers.at(-1);
     assert(index !== undefined, "the table of registered buffers is full");
     this.ring.setBuffer(index, address, lengthBytes);
+    this.#freeBuffers.pop();
     return index;
   }
 
   removeBuffer(index: number): void {
+    assert(!this.#freeBuffers.includes(index), "a registered buffer is removed twice");
     this.ring.setBuffer(index, 0, 0);
     this.#freeBuffers.push(index);
   }
 
   /** Calls back once after `delayMs`. For control work: it allocates. At most TIMERS_MAX at a time. */
   setTimer(delayMs: number, callback: () => void): void {
-    let index = this.#timerCallbacks.indexOf(null);
-    if (index < 0) index = this.#timerCallbacks.push(null) - 1;
+    const freed = this.#timerCallbacks.indexOf(null);
+    const index = freed >= 0 ? freed : this.#timerCallbacks.length;
     assert(index < TIMERS_MAX, "too many timers");
+    assert(delayMs >= 0, `timer of ${delayMs} ms`);
     this.#timerCallbacks[index] = callback;
     this.#timespecs[index * 2] = BigInt(Math.floor(delayMs / 1000));
     this.#timespecs[index * 2 + 1] = BigInt(Math.floor((delayMs % 1000) * 1e6));
     const address = this.#page.address + TIMERS_OFFSET_BYTES + index * TIMESPEC_BYTES;
-    prepareTimeout(this.ring, address | 0, (address / 4294967296) | 0, index, TIMER_HANDLER);
+    prepareTimeout(this.ring, low32(address), high32(address), index, TIMER_HANDLER);
   }
 
-  /** Serves until stop() is called. */
+  /**
+   * Serves until stop() is called, then closes the ring.
+   * @throws UringError when the ring itself fails, or nobody could wake the loop any more
+   */
   run(): void {
-    while (!this.#stopped) {
-      this.ring.submitAndWait(1);
-      this.#reap();
+    try {
+      while (!this.#stopped) {
+        this.ring.submitAndWait(1);
+        this.#reap();
+      }
+      this.#disarmWake();
+      if (this.#failure !== undefined) throw this.#failure;
+    } finally {
+      this.ring.close();
+      // A read that is still armed may write here: the page is then left to the end of the thread.
+      if (!this.#wakeArmed) this.#page.unmap();
     }
-    this.#page.unmap();
-    this.ring.close();
   }
 
-  /** Ends run() after the current batch. */
+  /** Ends run() after the current batch; nothing else may be in flight then. */
   stop(): void {
     this.#stopped = true;
   }
@@ -180,12 +224,12 @@ export class Reactor {
   }
 
   #armWake(): void {
-    const address = this.#page.address + WAKE_OFFSET_BYTES;
+    const { address } = this.#page;
     prepareRead(
       this.ring,
       this.#options.wakeFd,
-      address | 0,
-      (address / 4294967296) | 0,
+      low32(address + WAKE_OFFSET_BYTES),
+      high32(address + WAKE_OFFSET_BYTES),
       8,
       0,
       0,
@@ -193,28 +237,45 @@ export class Reactor {
       WAKE_HANDLER,
       0,
     );
+    this.#wakeArmed = true;
   }
 
-  #onWake(): void {
-    this.#armWake();
+  /** Takes the armed read back, so that the kernel writes nothing into freed memory. */
+  #disarmWake(): void {
+    if (!this.#wakeArmed) return;
+    prepareCancel(this.ring, 0, WAKE_HANDLER, 0, CANCEL_HANDLER);
+    while (this.#wakeArmed) {
+      this.ring.submitAndWait(1);
+      this.#reap();
+    }
+  }
+
+  #onWake(result: number): void {
+    this.#wakeArmed = false;
+    if (result < 0 && result !== -EINTR) {
+      this.#stopped = true;
+      if (result !== -ECANCELED) {
+        this.#failure = new UringError("REACTOR_FAILED", "the wake-up cannot be read", result);
+      }
+      return;
+    }
+    if (result > 0 && this.#counter[1] > 0) this.#stopped = true;
+    if (!this.#stopped) this.#armWake();
     for (;;) {
       const received = receiveMessageOnPort(this.#options.port);
       if (received === undefined) return;
-      this.#options.onMessage(received.message);
+      try {
+        this.#options.onMessage(received.message);
+      } catch (error) {
+        this.#options.onError(error);
+      }
     }
   }
 
   #onTimer(index: number, result: number): void {
     const callback = this.#timerCallbacks[index];
     this.#timerCallbacks[index] = null;
-    callback?.(result);
+    if (result !== -ETIME) throw new UringError("REACTOR_FAILED", "a timer failed", result);
+    callback?.();
   }
 }
-
-const WAKE_HANDLER = 0;
-const TIMER_HANDLER = 1;
-const UNUSED: CompletionHandler = {
-  onCompletion: () => {
-    throw new Error("completion for a handler that was removed");
-  },
-};

@@ -5,8 +5,12 @@ import { type NativeRing, native } from "./native.js";
 const EAGAIN = 11;
 const EBUSY = 16;
 const EINTR = 4;
+const EINVAL = 22;
 /** How often a full ring is offered to a kernel that refuses it before that is an error. */
 const SUBMIT_ATTEMPTS_MAX = 10_000;
+
+/** Other flags change the layout of the rings or need a polling thread's wake-ups. */
+const SETUP_FLAGS_KNOWN = Object.values(SetupFlag).reduce((all, flag) => all | flag, 0);
 
 /** Words (32 bits) of one CQE: user_data low, user_data high, result, flags. */
 export const CQE_WORDS = 4;
@@ -59,9 +63,19 @@ export class Ring {
   #cqHead: number;
   #closed = false;
 
-  /** @throws UringError RING_SETUP_FAILED: EPERM where a sysctl or a filter forbids io_uring, ENOMEM */
+  /**
+   * @throws UringError RING_SETUP_FAILED: EPERM where a sysctl or a filter forbids io_uring, EINVAL
+   * (a number of entries or a flag that is not taken), ENOMEM, EMFILE
+   */
   constructor(options: RingOptions) {
     const flags = options.flags ?? 0;
+    if ((flags & ~SETUP_FLAGS_KNOWN) !== 0) {
+      throw new UringError(
+        "RING_SETUP_FAILED",
+        `unknown ring flags 0x${flags.toString(16)}`,
+        EINVAL,
+      );
+    }
     const ring = native.createRing(
       options.entries,
       options.cqEntries ?? options.entries * 4,
@@ -77,9 +91,9 @@ export class Ring {
     this.#enterFd = ring.fd;
     this.sqEntries = ring.sqEntries;
     this.sqeWords = (flags & SetupFlag.SQE128) !== 0 ? 32 : 16;
-    this.sqes32 = new Int32Array(ring.sqes.buffer);
-    this.#ring32 = new Int32Array(ring.rings.buffer, 0, ring.rings.buffer.byteLength >> 2);
-    this.cqes32 = new Int32Array(ring.rings.buffer, at.cqes, ring.cqEntries * CQE_WORDS);
+    this.sqes32 = new Int32Array(ring.sqes);
+    this.#ring32 = new Int32Array(ring.rings, 0, ring.rings.byteLength >> 2);
+    this.cqes32 = new Int32Array(ring.rings, at.cqes, ring.cqEntries * CQE_WORDS);
     this.#sqTailIndex = at.sqTail >> 2;
     this.#sqFlagsIndex = at.sqFlags >> 2;
     this.#cqHeadIndex = at.cqHead >> 2;
@@ -130,13 +144,17 @@ export class Ring {
 
   /**
    * Gives all prepared SQEs to the kernel and waits until at least `minComplete` completions are
-   * there. Returns early on a signal.
+   * there. Returns early on a signal, and when the kernel took only a part: ready() tells.
+   * @throws UringError RING_CLOSED; SYSTEM_CALL_FAILED (EBADR: completions were lost for want of
+   * memory)
    */
   submitAndWait(minComplete: number): void {
     this.#enter(minComplete, EnterFlag.GETEVENTS);
   }
 
   #enter(minComplete: number, flags: number): number {
+    // The number of a closed ring's descriptor may be that of another file by now.
+    if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
     Atomics.store(this.#ring32, this.#sqTailIndex, this.#sqTail);
     this.enterCalls++;
     const status = native.enter(
@@ -206,11 +224,15 @@ export class Ring {
     this.#enterFlags = EnterFlag.REGISTERED_RING;
   }
 
-  /** Ends the ring; operations in flight are cancelled by the kernel. Views become empty. */
+  /**
+   * Ends the ring; views become empty, SQEs that were not submitted are dropped. Operations in flight
+   * are cancelled by the kernel, but later, and may still write into their memory until then: wait for
+   * their completions first.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    native.closeRing(this.#native.handle, this.#native.rings.buffer, this.#native.sqes.buffer);
+    native.closeRing(this.#native.handle, this.#native.rings, this.#native.sqes);
   }
 }
 
