@@ -1,10 +1,24 @@
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from "node:fs";
-import { ioctl, MappedMemory, tryLockFile } from "@blksnap/uring";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  type Stats,
+  statSync,
+} from "node:fs";
+import { ioctl, LockType, MappedMemory, tryLockFile } from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 import type { DeviceParams } from "./layout.js";
 
 const { O_RDONLY, O_RDWR, O_DIRECT, O_EXCL } = constants;
 const O_CLOEXEC = 0o2000000;
+
+const ENOTBLK = 15;
+const EBUSY = 16;
+const EISDIR = 21;
+const EINVAL = 22;
 
 /** ioctls of `include/uapi/linux/fs.h`. */
 const BLKROGET = 0x125e;
@@ -35,23 +49,34 @@ export interface OpenBackingOptions {
  * Opens a block device (exclusively: nobody has it mounted or opens it exclusively besides us) or a
  * regular file (locked for writing) past the page cache, and reads its limits.
  * @throws UblkError BACKING_NOT_FOUND, BACKING_BUSY (EBUSY), BACKING_UNSUPPORTED (not a block device
- * or regular file; empty; no direct I/O), BACKING_FAILED
+ * or regular file; empty; no direct I/O), BACKING_FAILED (not permitted, read-only, an I/O error)
  */
 export function openBackingFile(path: string, options: OpenBackingOptions = {}): BackingFile {
-  const access = options.readOnly ? O_RDONLY : O_RDWR;
-  const kind = backingKind(path);
+  const readOnly = options.readOnly ?? false;
+  const kind = kindOf(
+    path,
+    told(path, () => statSync(path)),
+  );
   const exclusive = kind === "block" ? O_EXCL : 0;
-  const fd = openOrExplain(path, access | O_DIRECT | O_CLOEXEC | exclusive);
+  const access = readOnly ? O_RDONLY : O_RDWR;
+  const fd = told(path, () => openSync(path, access | O_DIRECT | O_CLOEXEC | exclusive));
   try {
-    if (kind === "file" && !tryLockFile(fd, options.readOnly ? 0 : 1)) {
-      throw new UblkError("BACKING_BUSY", `${path} is locked by another program`, 16);
-    }
     const stat = fstatSync(fd);
+    // Looked at again: the path may have got another meaning between the two calls.
+    if (kindOf(path, stat) !== kind) {
+      throw new UblkError("BACKING_FAILED", `${path} was replaced while it was opened`);
+    }
+    if (kind === "file" && !tryLockFile(fd, readOnly ? LockType.READ : LockType.WRITE)) {
+      throw new UblkError("BACKING_BUSY", `${path} is locked by another program`, EBUSY);
+    }
     const deviceNumber = kind === "block" ? stat.rdev : stat.dev;
     const params =
       kind === "block"
-        ? blockParams(fd, stat.rdev, options.readOnly ?? false)
-        : fileParams(fd, path, stat.size, stat.dev, options.readOnly ?? false);
+        ? blockParams(fd, stat.rdev, readOnly)
+        : fileParams(fd, path, stat.size, stat.dev, readOnly);
+    if (params.capacityBytes === 0) {
+      throw new UblkError("BACKING_UNSUPPORTED", `${path} is empty`, EINVAL);
+    }
     return { path, fd, kind, deviceNumber, params };
   } catch (error) {
     closeSync(fd);
@@ -59,27 +84,18 @@ export function openBackingFile(path: string, options: OpenBackingOptions = {}):
   }
 }
 
-function backingKind(path: string): "block" | "file" {
-  let stat: ReturnType<typeof fstatSync>;
-  try {
-    const probe = openSync(path, O_RDONLY | O_CLOEXEC | constants.O_NONBLOCK);
-    try {
-      stat = fstatSync(probe);
-    } finally {
-      closeSync(probe);
-    }
-  } catch (error) {
-    throw explain(path, error as NodeJS.ErrnoException);
-  }
+function kindOf(path: string, stat: Stats): "block" | "file" {
   if (stat.isBlockDevice()) return "block";
   if (stat.isFile()) return "file";
   const what = stat.isDirectory() ? "a directory" : "no block device or regular file";
-  throw new UblkError("BACKING_UNSUPPORTED", `${path} is ${what}`, stat.isDirectory() ? 21 : 15);
+  const errno = stat.isDirectory() ? EISDIR : ENOTBLK;
+  throw new UblkError("BACKING_UNSUPPORTED", `${path} is ${what}`, errno);
 }
 
-function openOrExplain(path: string, flags: number): number {
+/** Does a system call on the path and tells its failure in the words of this package. */
+function told<Value>(path: string, call: () => Value): Value {
   try {
-    return openSync(path, flags);
+    return call();
   } catch (error) {
     throw explain(path, error as NodeJS.ErrnoException);
   }
@@ -106,8 +122,17 @@ function explain(path: string, error: NodeJS.ErrnoException): UblkError {
         errno,
         error,
       );
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return new UblkError(
+        "BACKING_FAILED",
+        `cannot open ${path}: not permitted, or read-only`,
+        errno,
+        error,
+      );
     default:
-      return new UblkError("BACKING_FAILED", `cannot open ${path}`, errno, error);
+      return new UblkError("BACKING_FAILED", `cannot use ${path}`, errno, error);
   }
 }
 
@@ -202,11 +227,11 @@ function directIoAlignment(fd: number, path: string): number {
         readSync(fd, bytes, 0, alignment, alignment);
         return alignment;
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
+        if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw explain(path, error as Error);
       }
     }
   } finally {
     memory.unmap();
   }
-  throw new UblkError("BACKING_UNSUPPORTED", `${path} takes no direct I/O of 4096 bytes`, 22);
+  throw new UblkError("BACKING_UNSUPPORTED", `${path} takes no direct I/O of 4096 bytes`, EINVAL);
 }

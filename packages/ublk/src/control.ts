@@ -1,6 +1,15 @@
-import { closeSync, existsSync, openSync } from "node:fs";
-import { MappedMemory, PromiseRing, prepareCommand, SetupFlag } from "@blksnap/uring";
-import { ControlCommand, QUEUE_DEPTH_MAX, UblkFeature } from "./abi.js";
+import { closeSync, existsSync, openSync, readdirSync } from "node:fs";
+import {
+  high32,
+  low32,
+  MappedMemory,
+  PromiseRing,
+  prepareCommand,
+  type Ring,
+  SetupFlag,
+} from "@blksnap/uring";
+import { ControlCommand, UblkFeature } from "./abi.js";
+import { bounded } from "./bounded.js";
 import { UblkError } from "./errors.js";
 import {
   ANY_DEVICE_ID,
@@ -14,14 +23,21 @@ import {
 } from "./layout.js";
 
 const CONTROL_PATH = "/dev/ublk-control";
+const CLASS_PATH = "/sys/class/ublk-char";
 const NO_QUEUE = 0xffff;
 const ENODEV = 19;
 const EPERM = 1;
 const EACCES = 13;
+const EINVAL = 22;
+const ETIMEDOUT = 110;
 const EOPNOTSUPP = 95;
+/** What drivers answer to a command from after their time. */
+const NOT_KNOWN: readonly number[] = [-ENODEV, -EINVAL, -EOPNOTSUPP];
 
 /** Default bound of every control command. */
 const COMMAND_TIMEOUT_MS = 30_000;
+/** How long a command that took too long may take to be cancelled. */
+const CANCEL_TIMEOUT_MS = 1_000;
 
 interface Command {
   readonly op: number;
@@ -31,12 +47,14 @@ interface Command {
   readonly buffer?: Uint8Array;
   readonly data?: number;
   readonly timeoutMs?: number;
+  /** Ends the wait for a command that can be interrupted. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
  * The control plane of ublk, for the main thread. Commands run one at a time, since kernels were
  * seen to lose concurrent ones, and each has a time limit: a command that the kernel never answers
- * (known on some 6.17 and 6.18 releases) becomes an error instead of a hang.
+ * (known on some 6.17 and 6.18 releases) is cancelled and becomes an error instead of a hang.
  */
 export class UblkControl {
   readonly #fd: number;
@@ -44,6 +62,7 @@ export class UblkControl {
   /** UblkFeature bits that the running kernel knows. */
   readonly features: number;
   #last: Promise<unknown> = Promise.resolve();
+  #closed = false;
 
   private constructor(fd: number, ring: PromiseRing, features: number) {
     this.#fd = fd;
@@ -57,31 +76,22 @@ export class UblkControl {
    */
   static async open(): Promise<UblkControl> {
     const fd = openControl();
-    const ring = new PromiseRing(32, SetupFlag.SQE128);
+    let ring: PromiseRing | undefined;
     try {
-      const probe = new UblkControl(fd, ring, 0);
-      const bytes = new Uint8Array(8);
-      const command = { op: ControlCommand.GET_FEATURES, name: "GET_FEATURES", deviceId: 0 };
-      const status = await probe.#command({ ...command, buffer: bytes });
-      if (status === -EPERM || status === -EACCES) {
-        throw new UblkError("UBLK_NOT_PERMITTED", "ublk needs CAP_SYS_ADMIN; run as root", -status);
-      }
-      if (status < 0) {
-        throw new UblkError(
-          "KERNEL_TOO_OLD",
-          "the kernel's ublk driver is too old: Linux 6.5 or later is needed",
-          -status,
-        );
-      }
-      return new UblkControl(fd, ring, new DataView(bytes.buffer).getUint32(0, true));
+      ring = new PromiseRing(32, SetupFlag.SQE128);
+      const features = await new UblkControl(fd, ring, 0).#readFeatures();
+      return new UblkControl(fd, ring, features);
     } catch (error) {
-      ring.close();
+      ring?.close();
       closeSync(fd);
       throw error;
     }
   }
 
+  /** A command in flight is cancelled; what the kernel does not let go of stays until it does. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#ring.close();
     closeSync(this.#fd);
   }
@@ -91,11 +101,8 @@ export class UblkControl {
    * @throws UblkError CONTROL_FAILED: EEXIST (number taken), EACCES (over ublks_max), EINVAL
    */
   async addDevice(device: NewDevice): Promise<UblkDeviceInfo> {
-    if (device.queueDepth < 1 || device.queueDepth > QUEUE_DEPTH_MAX) {
-      throw new UblkError("CONTROL_FAILED", `queue depth ${device.queueDepth}: 1 to 4096`);
-    }
     const id = device.id < 0 ? ANY_DEVICE_ID : device.id;
-    const buffer = encodeDeviceInfo({ ...device, id });
+    const buffer = encodeDeviceInfo(device);
     await this.#run({ op: ControlCommand.ADD_DEV, name: "ADD_DEV", deviceId: id, buffer });
     return decodeDeviceInfo(buffer);
   }
@@ -116,10 +123,13 @@ export class UblkControl {
     await this.#run({ op: ControlCommand.SET_PARAMS, name: "SET_PARAMS", deviceId, buffer });
   }
 
-  /** START_DEV: ends when every tag was fetched and the block device exists. */
-  async startDevice(deviceId: number): Promise<void> {
+  /**
+   * START_DEV: ends when every tag was fetched and the block device exists.
+   * @param signal gives up waiting for that: CONTROL_FAILED (EINTR or ECANCELED)
+   */
+  async startDevice(deviceId: number, signal?: AbortSignal): Promise<void> {
     const data = process.pid;
-    await this.#run({ op: ControlCommand.START_DEV, name: "START_DEV", deviceId, data });
+    await this.#run({ op: ControlCommand.START_DEV, name: "START_DEV", deviceId, data, signal });
   }
 
   /** STOP_DEV: the block device goes away; the server must go on serving until this ends. */
@@ -150,14 +160,32 @@ export class UblkControl {
     await this.#run({ op, name: "END_USER_RECOVERY", deviceId, data: process.pid });
   }
 
+  async #readFeatures(): Promise<number> {
+    const bytes = new Uint8Array(8);
+    const command = { op: ControlCommand.GET_FEATURES, name: "GET_FEATURES", deviceId: 0 };
+    const status = await this.#command({ ...command, buffer: bytes });
+    if (status === -EPERM || status === -EACCES) {
+      throw new UblkError("UBLK_NOT_PERMITTED", "ublk needs CAP_SYS_ADMIN; run as root", -status);
+    }
+    if (NOT_KNOWN.includes(status)) {
+      throw new UblkError(
+        "KERNEL_TOO_OLD",
+        "the kernel's ublk driver is too old: Linux 6.5 or later is needed",
+        -status,
+      );
+    }
+    this.#check(status, command);
+    return new DataView(bytes.buffer).getUint32(0, true);
+  }
+
   async #run(command: Command): Promise<void> {
     this.#check(await this.#command(command), command);
   }
 
   #check(status: number, command: Command): void {
     if (status >= 0) return;
-    const device = command.deviceId === ANY_DEVICE_ID ? "a new device" : `ublk${command.deviceId}`;
-    throw new UblkError("CONTROL_FAILED", `${command.name} failed for ${device}`, -status);
+    const what = `${command.name} failed for ${nameOf(command.deviceId)}`;
+    throw new UblkError("CONTROL_FAILED", what, -status);
   }
 
   #command(command: Command): Promise<number> {
@@ -166,41 +194,74 @@ export class UblkControl {
     return turn;
   }
 
-  async #submit(command: Command): Promise<number> {
-    const memory = command.buffer && MappedMemory.anonymous(command.buffer.byteLength);
-    if (memory && command.buffer) new Uint8Array(memory.buffer).set(command.buffer);
+  #submit(command: Command): Promise<number> {
+    const { buffer } = command;
+    const memory = buffer && MappedMemory.anonymous(buffer.byteLength);
+    if (memory && buffer) new Uint8Array(memory.buffer).set(buffer);
+    const cancel = new AbortController();
+    const giveUp = (): void => cancel.abort();
+    command.signal?.addEventListener("abort", giveUp, { once: true });
+    if (command.signal?.aborted) giveUp();
     // The memory belongs to the kernel until the command ends, even when nobody waits any more.
     const answer = this.#ring
-      .submit((ring, low, high) => {
-        const cmd = prepareCommand(ring, this.#fd, command.op | 0, low, high, 0);
-        const words = ring.sqes32;
-        words[cmd] = command.deviceId | 0;
-        words[cmd + 1] = NO_QUEUE | ((command.buffer?.byteLength ?? 0) << 16);
-        words[cmd + 2] = (memory?.address ?? 0) | 0;
-        words[cmd + 3] = ((memory?.address ?? 0) / 2 ** 32) | 0;
-        words[cmd + 4] = command.data ?? 0;
-      }, memory)
+      .submit(
+        (ring, low, high) => this.#prepare(ring, command, memory, low, high),
+        memory,
+        cancel.signal,
+      )
       .then((status) => {
-        if (memory && command.buffer) {
-          command.buffer.set(new Uint8Array(memory.buffer, 0, command.buffer.byteLength));
+        if (memory && buffer) {
+          buffer.set(new Uint8Array(memory.buffer, 0, buffer.byteLength));
           memory.unmap();
         }
+        command.signal?.removeEventListener("abort", giveUp);
         return status;
       });
-    return bounded(answer, command);
+    return inTime(answer, command, giveUp);
+  }
+
+  #prepare(
+    ring: Ring,
+    command: Command,
+    memory: MappedMemory | undefined,
+    userLow: number,
+    userHigh: number,
+  ): void {
+    const cmd = prepareCommand(ring, this.#fd, command.op | 0, userLow, userHigh, 0);
+    const words = ring.sqes32;
+    words[cmd] = command.deviceId | 0;
+    words[cmd + 1] = NO_QUEUE | ((command.buffer?.byteLength ?? 0) << 16);
+    words[cmd + 2] = low32(memory?.address ?? 0);
+    words[cmd + 3] = high32(memory?.address ?? 0);
+    words[cmd + 4] = command.data ?? 0;
   }
 }
 
-function bounded(answer: Promise<number>, command: Command): Promise<number> {
+/** The command's answer; one that does not come in time is cancelled, and then waited for no longer. */
+async function inTime(
+  answer: Promise<number>,
+  command: Command,
+  cancel: () => void,
+): Promise<number> {
   const timeoutMs = command.timeoutMs ?? COMMAND_TIMEOUT_MS;
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      const what = `the kernel did not answer ${command.name} in ${timeoutMs} ms`;
-      reject(new UblkError("CONTROL_TIMEOUT", `${what} (device ${command.deviceId})`, 110));
-    }, timeoutMs);
-  });
-  return Promise.race([answer, timeout]).finally(() => clearTimeout(timer));
+  const what = `the kernel did not answer ${command.name} in ${timeoutMs} ms`;
+  const error = new UblkError(
+    "CONTROL_TIMEOUT",
+    `${what} for ${nameOf(command.deviceId)}`,
+    ETIMEDOUT,
+  );
+  try {
+    return await bounded(answer, timeoutMs, () => error);
+  } catch (failure) {
+    if (failure !== error) throw failure;
+    cancel();
+    await bounded(answer, CANCEL_TIMEOUT_MS, () => error);
+    throw error;
+  }
+}
+
+function nameOf(deviceId: number): string {
+  return deviceId === ANY_DEVICE_ID ? "a new device" : `ublk device ${deviceId}`;
 }
 
 function openControl(): number {
@@ -234,6 +295,18 @@ export async function openCharacterDevice(deviceId: number): Promise<number> {
     const { errno } = error as NodeJS.ErrnoException;
     throw new UblkError("DEVICE_NODE_MISSING", `cannot open ${path}`, errno, error);
   }
+}
+
+/** Numbers of the ublk devices that exist, whoever serves them. */
+export function listDeviceIds(): number[] {
+  let names: string[];
+  try {
+    names = readdirSync(CLASS_PATH);
+  } catch {
+    // No module, no devices.
+    return [];
+  }
+  return names.map((name) => Number(name.slice("ublkc".length))).sort((a, b) => a - b);
 }
 
 /** Names of the set bits, as the kernel calls them. */

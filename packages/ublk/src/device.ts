@@ -1,10 +1,16 @@
 import { closeSync } from "node:fs";
 import { ReactorThread } from "@blksnap/uring";
-import { UblkControl, openCharacterDevice } from "./control.js";
+import { bounded } from "./bounded.js";
+import { openCharacterDevice, UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
-import type { DeviceParams } from "./layout.js";
+import type { DeviceParams, UblkDeviceInfo } from "./layout.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 import type { DeviceWorkerMessage, DeviceWorkerOptions } from "./worker.js";
+
+const ENODEV = 19;
+
+/** How long a stopped device's commands may take to come back from the kernel. */
+const QUEUE_END_TIMEOUT_MS = 10_000;
 
 export interface UblkDeviceOptions {
   readonly target: TargetSpec;
@@ -27,19 +33,31 @@ export class UblkDevice {
   /** `/dev/ublkbN` */
   readonly path: string;
   readonly params: DeviceParams;
+  /**
+   * Ends when the device serves no more: after stop(), when another program stopped or deleted it, or
+   * when its reactor failed. In the last two cases stop() is still to be called.
+   */
+  readonly ended: Promise<void>;
   readonly #control: UblkControl;
-  readonly #charFd: number;
+  readonly #onError: (error: Error) => void;
+  #charFd = -1;
   #thread: ReactorThread | undefined;
+  #failure: Error | undefined;
   #resolveEnded: () => void = () => undefined;
-  readonly #ended: Promise<void>;
+  #stopping: Promise<void> | undefined;
 
-  private constructor(control: UblkControl, id: number, params: DeviceParams, charFd: number) {
+  private constructor(
+    control: UblkControl,
+    id: number,
+    params: DeviceParams,
+    onError: (error: Error) => void,
+  ) {
     this.#control = control;
     this.id = id;
     this.path = `/dev/ublkb${id}`;
     this.params = params;
-    this.#charFd = charFd;
-    this.#ended = new Promise((resolve) => {
+    this.#onError = onError;
+    this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
   }
@@ -51,7 +69,9 @@ export class UblkDevice {
   static async start(options: UblkDeviceOptions): Promise<UblkDevice> {
     const { target } = (await import(options.target.module.href)) as { target: TargetModule };
     const params = target.describe(options.target.options);
+    const onError = options.onError ?? (() => undefined);
     const control = await UblkControl.open();
+    let device: UblkDevice | undefined;
     try {
       const info = await control.addDevice({
         id: options.id ?? -1,
@@ -61,65 +81,98 @@ export class UblkDevice {
         features: 0,
         serverFlags: 0,
       });
-      let device: UblkDevice | undefined;
-      try {
-        await control.setParams(info.id, params, info.maxIoBytes);
-        const charFd = await openCharacterDevice(info.id);
-        device = new UblkDevice(control, info.id, params, charFd);
-        await device.#serve(options, info.queueDepth, info.maxIoBytes);
-        await control.startDevice(info.id);
-        return device;
-      } catch (error) {
-        if (device) await device.#stopServing();
-        await control.deleteDevice(info.id);
-        throw error;
-      }
+      device = new UblkDevice(control, info.id, params, onError);
+      await device.#begin(options.target, info);
+      return device;
     } catch (error) {
+      // What failed first is what the caller has to know.
+      await device?.stop().catch(onError);
       control.close();
       throw error;
     }
   }
 
-  /** Ends the device. Those that still have it open get I/O errors from now on. */
-  async stop(): Promise<void> {
-    await this.#stopServing();
-    await this.#control.deleteDevice(this.id);
+  /**
+   * Ends the device. Those that still have it open get I/O errors from now on. Calling it again
+   * answers the same promise, or tries again if it failed.
+   * @throws UblkError CONTROL_TIMEOUT, QUEUE_FAILED when the target keeps a request for ever
+   */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#end().catch((error: unknown) => {
+      this.#stopping = undefined;
+      throw error;
+    });
+    return this.#stopping;
+  }
+
+  async #begin(target: TargetSpec, info: UblkDeviceInfo): Promise<void> {
+    await this.#control.setParams(this.id, this.params, info.maxIoBytes);
+    this.#charFd = await openCharacterDevice(this.id);
+    await this.#serve(target, info);
+    // START_DEV waits for every tag to be fetched, and would wait for ever for a server that died.
+    const giveUp = new AbortController();
+    const died = this.ended.then(() => giveUp.abort());
+    try {
+      await Promise.race([this.#control.startDevice(this.id, giveUp.signal), died]);
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
+    if (giveUp.signal.aborted) {
+      throw this.#failure ?? new UblkError("QUEUE_FAILED", `${this.path} ended while it started`);
+    }
+  }
+
+  async #end(): Promise<void> {
+    // STOP_DEV also sends back the commands of a device that never came to life.
+    await unlessGone(this.#control.stopDevice(this.id));
+    if (this.#thread) {
+      const what = `${this.path} stopped, but a request was never answered`;
+      const timedOut = (): Error => new UblkError("QUEUE_FAILED", what);
+      await bounded(this.ended, QUEUE_END_TIMEOUT_MS, timedOut);
+      await this.#thread.stop({ type: "stop" });
+      this.#thread = undefined;
+    }
+    this.#resolveEnded();
+    if (this.#charFd >= 0) closeSync(this.#charFd);
+    this.#charFd = -1;
+    await unlessGone(this.#control.deleteDevice(this.id));
     this.#control.close();
   }
 
-  async #stopServing(): Promise<void> {
-    // STOP_DEV also sends back the commands of a device that never came to life.
-    await this.#control.stopDevice(this.id);
-    if (this.#thread) {
-      await this.#ended;
-      await this.#thread.stop({ type: "stop" });
-    }
-    closeSync(this.#charFd);
-  }
-
-  #serve(options: UblkDeviceOptions, queueDepth: number, maxIoBytes: number): Promise<void> {
+  #serve(target: TargetSpec, info: UblkDeviceInfo): Promise<void> {
     const workerOptions: DeviceWorkerOptions = {
       charFd: this.#charFd,
-      queueDepth,
-      maxIoBytes,
-      target: { module: options.target.module.href, options: options.target.options },
+      queueDepth: info.queueDepth,
+      maxIoBytes: info.maxIoBytes,
+      target: { module: target.module.href, options: target.options },
     };
     return new Promise((resolve, reject) => {
       const onMessage = (message: unknown): void => {
-        const { type } = message as DeviceWorkerMessage;
-        if (type === "serving") resolve();
-        else if (type === "ended") this.#resolveEnded();
-        else options.onError?.(new Error((message as { message: string }).message));
+        const said = message as DeviceWorkerMessage;
+        if (said.type === "serving") resolve();
+        else if (said.type === "ended") this.#resolveEnded();
+        else this.#onError(new Error(said.message));
       };
       const onExit = (error: Error | undefined): void => {
+        if (error) {
+          const what = `${this.path}: ${error.message}`;
+          this.#failure = new UblkError("QUEUE_FAILED", what, 0, error);
+          reject(this.#failure);
+          this.#onError(this.#failure);
+        }
         this.#resolveEnded();
-        if (!error) return;
-        const failure = new UblkError("QUEUE_FAILED", `${this.path}: ${error.message}`, 0, error);
-        reject(failure);
-        options.onError?.(failure);
       };
       const module = new URL("./worker.js", import.meta.url);
       this.#thread = new ReactorThread(module, workerOptions, onMessage, onExit);
     });
+  }
+}
+
+/** Another program may have deleted the device meanwhile. */
+async function unlessGone(command: Promise<void>): Promise<void> {
+  try {
+    await command;
+  } catch (error) {
+    if (!(error instanceof UblkError && error.errno === ENODEV)) throw error;
   }
 }

@@ -5,6 +5,7 @@ import {
   prepareCommand,
   prepareFallocate,
   prepareFsync,
+  prepareNop,
   prepareReadFixed,
   prepareWriteFixed,
   type Reactor,
@@ -23,7 +24,7 @@ const EOPNOTSUPP = 95;
 const BLOCK_URING_CMD_DISCARD = 0x1200;
 
 /** What a request became on its way to the file; kept per tag to know what to try next. */
-const Way = { TRANSFER: 0, FINAL: 1, DISCARD_COMMAND: 2, PUNCH_HOLE: 3 } as const;
+const Way = { TRANSFER: 0, FINAL: 1, DISCARD_COMMAND: 2, PUNCH_HOLE: 3, UNKNOWN: 4 } as const;
 
 /** Takes the end of a request that was passed through. */
 export interface FileIoOwner {
@@ -91,7 +92,9 @@ export class FileIo implements CompletionHandler {
         }
         return;
       default:
-        this.#owner.onFileIo(tag, -EOPNOTSUPP);
+        // Answered like everything else: later, and not from inside this call.
+        this.#way[tag] = Way.UNKNOWN;
+        prepareNop(this.#reactor.ring, tag, this.#handlerId, 0);
     }
   }
 
@@ -101,6 +104,10 @@ export class FileIo implements CompletionHandler {
       // Less than asked for is an error here: the kernel would take a short write as a whole one.
       const wanted = this.#queue.sectors(tag) << 9;
       this.#owner.onFileIo(tag, result === wanted || result < 0 ? result : -EIO);
+      return;
+    }
+    if (way === Way.UNKNOWN) {
+      this.#owner.onFileIo(tag, -EOPNOTSUPP);
       return;
     }
     if (result < 0 && this.#tryAnother(tag, way, result)) return;
@@ -116,7 +123,7 @@ export class FileIo implements CompletionHandler {
     const queue = this.#queue;
     const low = queue.startSectorLow(tag);
     const high = queue.startSectorHigh(tag);
-        const offsetLow = low << 9;
+    const offsetLow = low << 9;
     const offsetHigh = (high << 9) | (low >>> 23);
     if (queue.op(tag) === UblkOp.READ) {
       prepareReadFixed(
@@ -195,7 +202,8 @@ export class FileIo implements CompletionHandler {
     const unknown = result === -EOPNOTSUPP || result === -EINVAL || result === -ENOTTY;
     if (!unknown) return false;
     if (way === Way.DISCARD_COMMAND) {
-      this.#discardCommand = false;
+      // Not known to this kernel. An EINVAL may as well be that of this one request.
+      if (result !== -EINVAL) this.#discardCommand = false;
       this.#fallocate(tag, FallocateMode.PUNCH_HOLE, Way.PUNCH_HOLE);
       return true;
     }

@@ -6,7 +6,7 @@ export {
   type OpenBackingOptions,
   openBackingFile,
 } from "./backing-file.js";
-export { featureNames, openCharacterDevice, UblkControl } from "./control.js";
+export { featureNames, listDeviceIds, openCharacterDevice, UblkControl } from "./control.js";
 export { UblkDevice, type UblkDeviceOptions } from "./device.js";
 export { UblkError, type UblkErrorCode } from "./errors.js";
 export { FileIo, type FileIoOwner } from "./file-io.js";

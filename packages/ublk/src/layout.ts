@@ -18,11 +18,16 @@
  *   52 u32 max_write_zeroes_sectors                           56 u16 max_discard_segments
  * ```
  */
-import { ParamAttribute, ParamType } from "./abi.js";
+import { ParamAttribute, ParamType, QUEUE_DEPTH_MAX } from "./abi.js";
+import { UblkError } from "./errors.js";
 
 export const DEV_INFO_BYTES = 64;
 export const PARAMS_BYTES = 152;
-export const CONTROL_COMMAND_WORDS = 8;
+
+const SECTOR_BYTES = 512;
+const PAGE_BYTES = 4096;
+const MAX_IO_BYTES_MAX = 32 * 1024 * 1024;
+const EINVAL = 22;
 
 /** "Give me any number": the id in ADD_DEV. */
 export const ANY_DEVICE_ID = 0xffff_ffff;
@@ -36,6 +41,8 @@ export interface UblkDeviceInfo {
   readonly state: number;
   readonly maxIoBytes: number;
   readonly serverPid: number;
+  readonly ownerUid: number;
+  readonly ownerGid: number;
   /** UblkFeature bits that are on for this device. */
   readonly features: number;
   /** A 32-bit word of the server's own, kept by the kernel. */
@@ -64,12 +71,50 @@ export interface DeviceParams {
   readonly writeZeroesMaxBytes: number;
 }
 
-function shift(bytes: number): number {
-  return Math.max(9, Math.log2(bytes));
+/** Refuses what the kernel would refuse, or silently change, and says which value it was. */
+function check(condition: boolean, what: string): void {
+  if (!condition) throw new UblkError("CONTROL_FAILED", what, EINVAL);
 }
 
-/** @param maxIoBytes the largest read or write, from the device's info */
+function isBlockSize(bytes: number): boolean {
+  return bytes >= SECTOR_BYTES && Number.isInteger(Math.log2(bytes));
+}
+
+function checkParams(params: DeviceParams): void {
+  const { capacityBytes, logicalBlockBytes } = params;
+  const blockOk = isBlockSize(logicalBlockBytes) && logicalBlockBytes <= PAGE_BYTES;
+  check(blockOk, `logical block of ${logicalBlockBytes} bytes: a power of two from 512 to 4096`);
+  const capacityOk =
+    Number.isSafeInteger(capacityBytes) &&
+    capacityBytes > 0 &&
+    capacityBytes % logicalBlockBytes === 0;
+  check(capacityOk, `capacity of ${capacityBytes} bytes: a positive multiple of the logical block`);
+  for (const name of ["physicalBlockBytes", "ioMinBytes", "ioOptBytes"] as const) {
+    const sizeOk = isBlockSize(params[name]) && params[name] >= logicalBlockBytes;
+    check(sizeOk, `${name} of ${params[name]}: a power of two, at least the logical block`);
+  }
+  for (const name of ["discardMaxBytes", "writeZeroesMaxBytes"] as const) {
+    const bytes = params[name];
+    const maxOk = bytes >= 0 && bytes < 2 ** 41 && bytes % logicalBlockBytes === 0;
+    check(maxOk, `${name} of ${bytes}: 0, or a multiple of the logical block`);
+  }
+}
+
+function checkMaxIo(maxIoBytes: number): void {
+  const ok = maxIoBytes >= PAGE_BYTES && maxIoBytes <= MAX_IO_BYTES_MAX;
+  check(
+    ok && maxIoBytes % PAGE_BYTES === 0,
+    `largest request of ${maxIoBytes} bytes: a multiple of 4096, at most 32 MiB`,
+  );
+}
+
+/**
+ * @param maxIoBytes the largest read or write, from the device's info
+ * @throws UblkError CONTROL_FAILED (EINVAL)
+ */
 export function encodeParams(params: DeviceParams, maxIoBytes: number): Uint8Array {
+  checkParams(params);
+  checkMaxIo(maxIoBytes);
   const bytes = new Uint8Array(PARAMS_BYTES);
   const view = new DataView(bytes.buffer);
   const discards = params.discardMaxBytes > 0 || params.writeZeroesMaxBytes > 0;
@@ -83,37 +128,50 @@ export function encodeParams(params: DeviceParams, maxIoBytes: number): Uint8Arr
       (params.fua ? ParamAttribute.FUA : 0),
     true,
   );
-  view.setUint8(12, shift(params.logicalBlockBytes));
-  view.setUint8(13, shift(params.physicalBlockBytes));
-  view.setUint8(14, shift(Math.max(params.ioOptBytes, params.physicalBlockBytes)));
-  view.setUint8(15, shift(Math.max(params.ioMinBytes, params.physicalBlockBytes)));
-  view.setUint32(16, maxIoBytes / 512, true);
-  view.setBigUint64(24, BigInt(params.capacityBytes / 512), true);
+  view.setUint8(12, Math.log2(params.logicalBlockBytes));
+  view.setUint8(13, Math.log2(params.physicalBlockBytes));
+  view.setUint8(14, Math.log2(Math.max(params.ioOptBytes, params.physicalBlockBytes)));
+  view.setUint8(15, Math.log2(Math.max(params.ioMinBytes, params.physicalBlockBytes)));
+  view.setUint32(16, maxIoBytes / SECTOR_BYTES, true);
+  view.setBigUint64(24, BigInt(params.capacityBytes / SECTOR_BYTES), true);
   if (discards) {
     view.setUint32(44, Math.max(params.discardGranularityBytes, params.logicalBlockBytes), true);
-    view.setUint32(48, params.discardMaxBytes / 512, true);
-    view.setUint32(52, params.writeZeroesMaxBytes / 512, true);
+    view.setUint32(48, params.discardMaxBytes / SECTOR_BYTES, true);
+    view.setUint32(52, params.writeZeroesMaxBytes / SECTOR_BYTES, true);
     view.setUint16(56, params.discardMaxBytes > 0 ? 1 : 0, true);
   }
   return bytes;
 }
 
+/** What ADD_DEV asks for. */
 export interface NewDevice {
+  /** Negative, or ANY_DEVICE_ID: any free number. */
   readonly id: number;
+  /** 1 to 4096; the kernel makes no more than there are CPUs. */
   readonly queues: number;
+  /** 1 to 4096 */
   readonly queueDepth: number;
+  /** A multiple of 4096, at most 32 MiB. */
   readonly maxIoBytes: number;
+  /** UblkFeature bits that are wanted. */
   readonly features: number;
   readonly serverFlags: number;
 }
 
+/** @throws UblkError CONTROL_FAILED (EINVAL) */
 export function encodeDeviceInfo(device: NewDevice): Uint8Array {
+  const { id, queues, queueDepth } = device;
+  check(Number.isInteger(id) && id <= ANY_DEVICE_ID, `device number ${id}: a whole number`);
+  check(Number.isInteger(queues) && queues >= 1 && queues <= QUEUE_DEPTH_MAX, `${queues} queues`);
+  const depthOk = Number.isInteger(queueDepth) && queueDepth >= 1 && queueDepth <= QUEUE_DEPTH_MAX;
+  check(depthOk, `queue depth ${queueDepth}: 1 to ${QUEUE_DEPTH_MAX}`);
+  checkMaxIo(device.maxIoBytes);
   const bytes = new Uint8Array(DEV_INFO_BYTES);
   const view = new DataView(bytes.buffer);
   view.setUint16(0, device.queues, true);
   view.setUint16(2, device.queueDepth, true);
   view.setUint32(8, device.maxIoBytes, true);
-  view.setUint32(12, device.id, true);
+  view.setUint32(12, id < 0 ? ANY_DEVICE_ID : id, true);
   view.setBigUint64(24, BigInt(device.features), true);
   view.setBigUint64(32, BigInt(device.serverFlags), true);
   return bytes;
@@ -130,5 +188,7 @@ export function decodeDeviceInfo(bytes: Uint8Array): UblkDeviceInfo {
     serverPid: view.getInt32(16, true),
     features: view.getUint32(24, true),
     serverFlags: view.getUint32(32, true),
+    ownerUid: view.getUint32(40, true),
+    ownerGid: view.getUint32(44, true),
   };
 }

@@ -20,6 +20,8 @@
 import {
   assert,
   type CompletionHandler,
+  high32,
+  low32,
   MappedMemory,
   PAGE_BYTES,
   prepareCommand,
@@ -74,26 +76,40 @@ export class Queue implements CompletionHandler {
     const length = Math.ceil((depth * IO_DESC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
     this.#descriptors = MappedMemory.file(charFd, queueId * stride, length, "read");
     this.#desc32 = new Int32Array(this.#descriptors.buffer);
-    this.#buffers = MappedMemory.anonymous(depth * maxIoBytes);
-    this.bufferIndex = reactor.addBuffer(this.#buffers.address, this.#buffers.lengthBytes);
+    let buffers: MappedMemory | undefined;
+    try {
+      buffers = MappedMemory.anonymous(depth * maxIoBytes);
+      this.bufferIndex = reactor.addBuffer(buffers.address, buffers.lengthBytes);
+      this.#buffers = buffers;
+    } catch (error) {
+      buffers?.unmap();
+      this.#descriptors.unmap();
+      throw error;
+    }
     this.bufferLow = new Int32Array(depth);
     this.bufferHigh = new Int32Array(depth);
     for (let tag = 0; tag < depth; tag++) {
       const address = this.#buffers.address + tag * maxIoBytes;
-      this.bufferLow[tag] = address | 0;
-      this.bufferHigh[tag] = (address / 4294967296) | 0;
+      this.bufferLow[tag] = low32(address);
+      this.bufferHigh[tag] = high32(address);
     }
     this.#inServer = new Uint8Array(depth);
     this.#handlerId = reactor.addHandler(this);
   }
 
-  /** Fetches every tag; from the reactor's next turn on requests reach the target. */
+  /** Fetches every tag, once per queue; from the reactor's next turn on requests reach the target. */
   start(target: Target): void {
     this.#target = target;
     for (let tag = 0; tag < this.depth; tag++) {
       this.#command(FETCH, tag, 0);
       this.#liveTags++;
     }
+  }
+
+  /** Gives up a queue that was not started, for example because its target could not be made. */
+  discard(): void {
+    assert(this.#target === undefined, "a queue that was started ends with its device");
+    this.#release();
   }
 
   /** Operation of the request: a UblkOp. */
@@ -106,7 +122,7 @@ export class Queue implements CompletionHandler {
     return this.#desc32[tag * DESC_WORDS] & ~0xff;
   }
 
-  /** Length in 512-byte sectors, below 2^31. */
+  /** Length in 512-byte sectors, below 2^31; that of a read or write is at most maxIoBytes. */
   sectors(tag: number): number {
     return this.#desc32[tag * DESC_WORDS + 1];
   }
@@ -166,12 +182,21 @@ export class Queue implements CompletionHandler {
   }
 
   #end(): void {
-    this.#options.reactor.removeHandler(this.#handlerId);
-    this.#target?.close();
+    try {
+      this.#target?.close();
+    } catch (error) {
+      this.#options.onError(error);
+    }
+    this.#release();
+    this.#options.onEnd();
+  }
+
+  #release(): void {
+    const { reactor } = this.#options;
+    reactor.removeHandler(this.#handlerId);
+    reactor.removeBuffer(this.bufferIndex);
+    this.#buffers.unmap();
     // The mapping of the descriptors keeps /dev/ublkcN open; DEL_DEV would wait for it.
     this.#descriptors.unmap();
-    this.#options.reactor.removeBuffer(this.bufferIndex);
-    this.#buffers.unmap();
-    this.#options.onEnd();
   }
 }

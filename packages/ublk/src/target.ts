@@ -9,8 +9,9 @@ import type { Queue } from "./queue.js";
  */
 export interface Target {
   /**
-   * Starts the request of `tag`; its fields are read through the queue. An exception becomes -EIO.
-   * The tag's buffer belongs to the target until it completes the request.
+   * Starts the request of `tag`; its fields are read through the queue. The tag's buffer belongs to
+   * the target until it completes the request. An exception becomes -EIO, and so must mean that
+   * nothing was started that still uses the buffer or completes the request.
    */
   queueIo(tag: number): void;
   /** Gives up what the target holds; no request is in flight any more. */
@@ -29,6 +30,6 @@ export interface TargetSpec {
 export interface TargetModule {
   /** On the main thread, before the device exists: what device it is going to be. */
   describe(options: unknown): DeviceParams;
-  /** On the reactor's thread. */
+  /** On the reactor's thread. What it throws ends the device before it came to life. */
   open(options: unknown, queue: Queue, reactor: Reactor): Target;
 }

@@ -42,7 +42,7 @@ const queue = new Queue({
   onError,
 });
 queue.start(target.open(device.target.options, queue, reactor));
-reactor.ring.submit();
+// START_DEV may come before or after the fetches: it waits for them.
 say({ type: "serving" });
 reactor.run();
 port.close();

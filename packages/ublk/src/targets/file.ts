@@ -22,7 +22,7 @@ export class FileTarget implements Target, FileIoOwner {
   readonly #io: FileIo;
   readonly #fd: number;
 
-  /** @param fd belongs to the target from here on */
+  /** @param fd belongs to the target once this has not thrown */
   constructor(reactor: Reactor, queue: Queue, fd: number, isBlock: boolean) {
     this.#queue = queue;
     this.#fd = fd;
@@ -51,6 +51,11 @@ export const target: TargetModule = {
   },
   open(options, queue, reactor) {
     const backing = openBackingFile((options as FileOptions).path, options as FileOptions);
-    return new FileTarget(reactor, queue, backing.fd, backing.kind === "block");
+    try {
+      return new FileTarget(reactor, queue, backing.fd, backing.kind === "block");
+    } catch (error) {
+      closeSync(backing.fd);
+      throw error;
+    }
   },
 };

@@ -1,11 +1,11 @@
-import { ftruncateSync } from "node:fs";
+import { closeSync, ftruncateSync } from "node:fs";
 import { createMemoryFile } from "@blksnap/uring";
 import type { TargetModule, TargetSpec } from "../target.js";
 import { FileTarget } from "./file.js";
 import { memoryParams } from "./null.js";
 
 interface MemoryOptions {
-  /** Multiple of 4096. Memory is taken as blocks are written, and given back when discarded. */
+  /** Multiple of 512. Memory is taken as blocks are written, and given back when discarded. */
   readonly capacityBytes: number;
 }
 
@@ -18,7 +18,12 @@ export const target: TargetModule = {
   describe: (options) => memoryParams((options as MemoryOptions).capacityBytes),
   open(options, queue, reactor) {
     const fd = createMemoryFile("ublk-memory");
-    ftruncateSync(fd, (options as MemoryOptions).capacityBytes);
-    return new FileTarget(reactor, queue, fd, false);
+    try {
+      ftruncateSync(fd, (options as MemoryOptions).capacityBytes);
+      return new FileTarget(reactor, queue, fd, false);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
   },
 };

@@ -1,9 +1,10 @@
+import { UblkOp } from "../abi.js";
 import type { DeviceParams } from "../layout.js";
 import type { Queue } from "../queue.js";
 import type { Target, TargetModule, TargetSpec } from "../target.js";
-import { UblkOp } from "../abi.js";
 
 interface NullOptions {
+  /** Multiple of 512. */
   readonly capacityBytes: number;
 }
 

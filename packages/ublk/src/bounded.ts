@@ -1,0 +1,12 @@
+/** The promise's outcome, or the error of `onTimeout` when it has none after `timeoutMs`. */
+export function bounded<Value>(
+  promise: Promise<Value>,
+  timeoutMs: number,
+  onTimeout: () => Error,
+): Promise<Value> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(onTimeout()), timeoutMs);
+  });
+  return Promise.race([promise, timeout]).finally(() => clearTimeout(timer));
+}
