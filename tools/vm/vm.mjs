@@ -8,6 +8,8 @@ const STATUS_USAGE = 2;
 const STATUS_TIME_LIMIT = 124;
 const STATUS_VM_FAILED = 125;
 const CONSOLE_LINES_SHOWN = 40;
+const DEFAULT_LIMIT_MS = 600_000;
+const SHELL_LIMIT_MS = 24 * 3600 * 1000;
 
 function say(text) {
   process.stderr.write(`vm: ${text}\n`);
@@ -63,7 +65,7 @@ async function main(words) {
   const cwd = (isNpmScript && process.env.INIT_CWD) || process.cwd();
   const interrupted = abortOnSignals();
   const options = {
-    timeLimitMs: 600_000,
+    timeLimitMs: parsed.shell ? SHELL_LIMIT_MS : DEFAULT_LIMIT_MS,
     ...parsed,
     cwd,
     disks: parsed.disks.map((disk) => ({ ...disk, path: resolve(cwd, disk.path) })),

@@ -1,6 +1,4 @@
 # Stage 2, process 1 of the guest: runs the command, brings its output and status back, ends the machine.
-# Output goes through pipes and not straight to the ports: a port can be opened only once, and programs
-# open /dev/stdout and /dev/stderr by name.
 home=/run/blksnap-vm
 bb=$home/busybox
 . $home/run.conf
@@ -17,12 +15,6 @@ ulimit -l unlimited
 ulimit -Hn 1048576
 
 exec 3<>/dev/vport0p3
-$bb mkfifo $home/stdout $home/stderr
-$bb cat <$home/stdout >/dev/vport0p1 3>&- &
-relay_out=$!
-$bb cat <$home/stderr >/dev/vport0p2 3>&- &
-relay_err=$!
-
 # Waits for one of our processes, but no longer than $2 tenths of a second: it may be beyond the reach of a kill.
 wait_at_most() {
   left=$2
@@ -62,12 +54,21 @@ watch_host() {
   done
 }
 
+relay_out=
+relay_err=
 watch_host &
 watcher=$!
 echo ready >&3
 if [ -n "$VM_SHELL" ]; then
   $bb setsid -c /bin/sh $home/command.sh <>/dev/hvc0 >&0 2>&1 3>&- &
 else
+  # Through pipes and not straight to the ports: a port can be opened only once, and programs open
+  # /dev/stdout and /dev/stderr by name.
+  $bb mkfifo $home/stdout $home/stderr
+  $bb cat <$home/stdout >/dev/vport0p1 3>&- &
+  relay_out=$!
+  $bb cat <$home/stderr >/dev/vport0p2 3>&- &
+  relay_err=$!
   /bin/sh $home/command.sh </dev/null >$home/stdout 2>$home/stderr 3>&- &
 fi
 wait $!

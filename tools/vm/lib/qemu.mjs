@@ -40,6 +40,12 @@ function channels() {
   ];
 }
 
+/** For --shell: the caller's terminal as the guest's /dev/hvc0. */
+const TERMINAL = [
+  ...["-chardev", "stdio,id=terminal,signal=off"],
+  ...["-device", "virtconsole,bus=ports.0,nr=0,chardev=terminal"],
+];
+
 function fileSystem(tag, socketPath) {
   return [
     "-chardev",
@@ -62,7 +68,7 @@ function disk({ path, readOnly }, index) {
 
 /** @returns {string[]} */
 export function qemuArguments(options) {
-  const { accel, kernel, initramfsPath, sockets, memoryMib, cpus, disks, verbose } = options;
+  const { accel, kernel, initramfsPath, sockets, memoryMib, cpus, disks, verbose, shell } = options;
   const kernelOptions = verbose
     ? KERNEL_OPTIONS.filter((word) => word !== "quiet" && !word.startsWith("loglevel"))
     : KERNEL_OPTIONS;
@@ -73,6 +79,7 @@ export function qemuArguments(options) {
     ...accel,
     ...["-kernel", kernel.image, "-initrd", initramfsPath, "-append", kernelOptions.join(" ")],
     ...channels(),
+    ...(shell ? TERMINAL : []),
     ...Object.entries(sockets).flatMap(([tag, path]) => fileSystem(tag, path)),
     ...disks.flatMap(disk),
   ];
