@@ -9,12 +9,11 @@ import type {
   TrackerStatus,
 } from "@blksnap/api";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
-import type { MetricFamily } from "./control/index.js";
 import type { DeviceIoCounters } from "./reactor/counters.js";
 import type { LostRange } from "./reactor/messages.js";
 import type { ReactorPool } from "./reactor/pool.js";
 import type { TrackedDeviceCounters } from "./reactor/tracked-device.js";
-import type { Member, Snapshot } from "./snapshot/snapshot.js";
+import { MEMORY_STORE, type Member, type Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION } from "./version.js";
 
@@ -126,9 +125,9 @@ async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promis
   const members = [...snapshot.members.values()];
   return {
     id: snapshot.id,
-    taken: snapshot.isTaken,
-    created_at: snapshot.createdAt.toISOString(),
-    taken_at: snapshot.takenAt?.toISOString() ?? null,
+    taken: snapshot.state === "taken",
+    created_at: snapshot.createdAt,
+    taken_at: snapshot.takenAt,
     stall_us: snapshot.stallUs,
     limit_bytes: snapshot.limitBytes,
     allocated_bytes: stats.capacityBytes,
@@ -136,11 +135,11 @@ async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promis
     fill_bytes_per_s: stats.fillBytesPerSecond,
     full_in_s: stats.secondsToFull ?? null,
     on_overflow: { policy: "break-snapshot" },
-    events_pending: snapshot.events.pendingCount,
+    events_pending: snapshot.events.pending.length,
     devices: await Promise.all(members.map((member) => memberStatus(reactors, member))),
-    stores: stats.stores.map((store) => ({
-      path: store.path,
-      kind: store.kind,
+    stores: stats.stores.map((store, index) => ({
+      path: snapshot.stores[index].path,
+      kind: snapshot.stores[index].path === MEMORY_STORE ? "memory" : store.kind,
       allocated_bytes: store.capacityBytes,
       used_bytes: store.allocatedBytes,
     })),
@@ -168,94 +167,4 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       snapshots.map((snapshot) => snapshotStatus(source.reactors, snapshot)),
     ),
   };
-}
-
-/** The driver's counters for Prometheus. */
-export async function driverMetrics(source: StatusSource): Promise<MetricFamily[]> {
-  const status = await driverStatus(source);
-  const family = (
-    name: string,
-    help: string,
-    type: "counter" | "gauge",
-    samples: MetricFamily["samples"],
-  ): MetricFamily => ({ name, help, type, samples });
-  const perTracker = (value: (tracker: TrackerStatus) => number): MetricFamily["samples"] =>
-    status.trackers.map((tracker) => ({
-      labels: { device: tracker.device },
-      value: value(tracker),
-    }));
-  const perDevice = (value: (device: SnapshotDeviceStatus) => number): MetricFamily["samples"] =>
-    status.snapshots.flatMap(({ id, devices }) =>
-      devices.map((device) => ({
-        labels: { snapshot: id, device: device.device },
-        value: value(device),
-      })),
-    );
-  const perSnapshot = (value: (snapshot: SnapshotStatus) => number): MetricFamily["samples"] =>
-    status.snapshots.map((snapshot) => ({
-      labels: { snapshot: snapshot.id },
-      value: value(snapshot),
-    }));
-  return [
-    family(
-      "blksnap_front_reads_total",
-      "Reads through the front.",
-      "counter",
-      perTracker((of) => of.io.reads),
-    ),
-    family(
-      "blksnap_front_read_bytes_total",
-      "Bytes read through the front.",
-      "counter",
-      perTracker((of) => of.io.read_bytes),
-    ),
-    family(
-      "blksnap_front_writes_total",
-      "Writes through the front.",
-      "counter",
-      perTracker((of) => of.io.writes),
-    ),
-    family(
-      "blksnap_front_write_bytes_total",
-      "Bytes written through the front.",
-      "counter",
-      perTracker((of) => of.io.write_bytes),
-    ),
-    family(
-      "blksnap_front_errors_total",
-      "Requests of the front that failed.",
-      "counter",
-      perTracker((of) => of.io.errors),
-    ),
-    family(
-      "blksnap_copied_bytes_total",
-      "Old data saved to the diff storage.",
-      "counter",
-      perDevice((of) => of.copied_bytes),
-    ),
-    family(
-      "blksnap_lost_bytes",
-      "Old data that could not be saved.",
-      "gauge",
-      perDevice((of) => of.lost_bytes),
-    ),
-    family(
-      "blksnap_image_read_bytes_total",
-      "Bytes read from the image.",
-      "counter",
-      perDevice((of) => of.image_io.read_bytes),
-    ),
-    family(
-      "blksnap_diff_storage_used_bytes",
-      "Diff storage in use.",
-      "gauge",
-      perSnapshot((of) => of.used_bytes),
-    ),
-    family(
-      "blksnap_diff_storage_limit_bytes",
-      "Limit of the diff storage.",
-      "gauge",
-      perSnapshot((of) => of.limit_bytes),
-    ),
-  ];
 }

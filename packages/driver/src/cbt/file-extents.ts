@@ -12,7 +12,7 @@ import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { SectorRange } from "@blksnap/api";
 import { major, minor } from "@blksnap/ublk";
 import { ioctl, UringError } from "@blksnap/uring";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
 import type { Tracker } from "../tracker/tracker.js";
 
 const FS_IOC_FIEMAP = 0xc020660b;

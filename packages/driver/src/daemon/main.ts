@@ -2,7 +2,8 @@
 import { parseArgs } from "node:util";
 import { DEFAULT_SOCKET_PATH } from "@blksnap/api";
 import { destination, type Logger, pino } from "pino";
-import { ControlError, startControlServer } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
+import type { ControlServer } from "../control/server.js";
 import { Driver, type DriverOptions } from "../driver.js";
 import { DAEMON_VERSION } from "../version.js";
 
@@ -43,6 +44,9 @@ const OPTIONS = {
 
 type Values = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>["values"];
 
+/** Exit status when a reactor has ended by itself: start the daemon again and it goes on. */
+const REACTOR_LOST_STATUS = 70;
+
 class UsageError extends Error {}
 
 function numberOption(values: Values, name: keyof Values, least: number, most: number) {
@@ -70,7 +74,12 @@ function driverOptions(values: Values, logger: Logger): DriverOptions {
     freezeTimeoutMs: numberOption(values, "freeze-timeout", 1, 3_600_000),
   };
   const given = Object.entries(optional).filter(([, value]) => value !== undefined);
-  return { logger, ...Object.fromEntries(given) };
+  return {
+    logger,
+    // Its devices wait for a server; only a new process can be one.
+    onReactorLost: () => process.exit(REACTOR_LOST_STATUS),
+    ...Object.fromEntries(given),
+  };
 }
 
 function makeLogger(values: Values): Logger {
@@ -107,15 +116,17 @@ export async function main(args: string[]): Promise<void> {
 async function serve(values: Values, options: DriverOptions, logger: Logger): Promise<void> {
   const socketPath = values.socket ?? process.env["BLKSNAP_SOCKET"] ?? DEFAULT_SOCKET_PATH;
   try {
-    const server = await startControlServer({ socketPath, logger, version: DAEMON_VERSION });
-    let driver: Driver;
+    // Devices first: after a crash their users wait. Only then what the control API needs is loaded.
+    const driver = await Driver.start(options);
+    let server: ControlServer;
     try {
-      driver = await Driver.start(options);
+      const { startControlServer } = await import("../control/server.js");
+      const version = DAEMON_VERSION;
+      server = await startControlServer({ socketPath, logger, version, control: driver });
     } catch (error) {
-      await server.close();
+      if (driver.frontsInUse().length === 0) await driver.stop();
       throw error;
     }
-    server.serve(driver);
     logger.info({ socketPath }, "serving");
     await untilToldToEnd(driver, logger);
     await server.close();
@@ -124,7 +135,8 @@ async function serve(values: Values, options: DriverOptions, logger: Logger): Pr
   } catch (error) {
     const hint = error instanceof ControlError && error.hint ? `. ${error.hint}` : "";
     console.error(`blksnapd: ${(error as Error).message}${hint}`);
-    process.exitCode = 1;
+    // Fronts that are in use wait for the next daemon; this one cannot be reached.
+    process.exit(1);
   }
 }
 

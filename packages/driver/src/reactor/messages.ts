@@ -11,13 +11,13 @@
  * ```
  */
 import type { TrackerGeometry } from "@blksnap/engine";
+import type { QueueStart } from "../system/served-device.js";
 
 /** Settings of all devices of a reactor. */
 export interface ReactorSettings {
   readonly index: number;
-  readonly frontDepth: number;
+  /** Tags that an image's queue may have; its device may have fewer. */
   readonly imageDepth: number;
-  readonly maxIoBytes: number;
 }
 
 /** A file of maps, to be mapped whole. */
@@ -26,20 +26,8 @@ export interface MapFileRef {
   readonly lengthBytes: number;
 }
 
-export interface AttachRequest {
-  readonly type: "attach";
-  readonly tracker: number;
-  readonly charFd: number;
-  readonly originalFd: number;
-  readonly isBlock: boolean;
-  readonly geometry: TrackerGeometry;
-  readonly cbt: MapFileRef;
-}
-
-/** Before a take: the diff area's map and where the slots are. */
-export interface PrepareAreaRequest {
-  readonly type: "prepareArea";
-  readonly tracker: number;
+/** A diff area: its map, and where its slots are. */
+export interface AreaSetup {
   readonly map: MapFileRef;
   /** Descriptors of the stores, in the order of the slots' store numbers. */
   readonly storeFds: readonly number[];
@@ -48,6 +36,25 @@ export interface PrepareAreaRequest {
   /** When a device asks for slots, and how many it asks for. */
   readonly lowWaterSlots: number;
   readonly wantedSlots: number;
+}
+
+export interface AttachRequest {
+  readonly type: "attach";
+  readonly tracker: number;
+  readonly queue: QueueStart;
+  readonly originalFd: number;
+  readonly isBlock: boolean;
+  readonly geometry: TrackerGeometry;
+  readonly cbt: MapFileRef;
+  /** The area of a snapshot that is held already: after a recovery. */
+  readonly area: AreaSetup | undefined;
+}
+
+/** Before a take: a new diff area. */
+export interface PrepareAreaRequest {
+  readonly type: "prepareArea";
+  readonly tracker: number;
+  readonly area: AreaSetup;
 }
 
 /** Stops issuing writes to the original; the reply comes when none is in flight any more. */
@@ -61,7 +68,7 @@ export interface HoldRequest {
 export interface OpenImageRequest {
   readonly type: "openImage";
   readonly tracker: number;
-  readonly charFd: number;
+  readonly queue: QueueStart;
 }
 
 export interface MarkDirtyRequest {

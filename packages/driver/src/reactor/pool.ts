@@ -1,6 +1,6 @@
 import { cpus } from "node:os";
 import { ReactorThread } from "@blksnap/uring";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
 import type {
   FromReactor,
   ReactorNotice,
@@ -14,6 +14,7 @@ const REPLY_TIMEOUT_MS = 30_000;
 /** More reactors than this only take memory: one serves hundreds of thousands of requests a second. */
 const REACTORS_MAX = 16;
 
+export type LostHandler = (reactor: number, error: Error) => void;
 export type NoticeHandler = (reactor: number, notice: ReactorNotice) => void;
 
 interface Waiter {
@@ -30,7 +31,7 @@ class Member {
   #nextId = 1;
   #dead: Error | undefined;
 
-  constructor(settings: ReactorSettings, onNotice: NoticeHandler, onExit: NoticeHandler) {
+  constructor(settings: ReactorSettings, onNotice: NoticeHandler, onLost: LostHandler) {
     this.index = settings.index;
     this.#thread = new ReactorThread(
       new URL("./worker.js", import.meta.url),
@@ -41,7 +42,7 @@ class Member {
         this.#dead = error;
         for (const { reject } of this.#waiters.values()) reject(error);
         this.#waiters.clear();
-        onExit(this.index, { notice: "error", message: error.stack ?? error.message });
+        onLost(this.index, error);
       },
     );
   }
@@ -87,10 +88,10 @@ class Member {
 export interface ReactorPoolOptions {
   /** 1 to 16; default: one per CPU, at most 4. */
   readonly reactors?: number;
-  readonly frontDepth: number;
   readonly imageDepth: number;
-  readonly maxIoBytes: number;
   readonly onNotice: NoticeHandler;
+  /** A reactor has ended by itself. */
+  readonly onLost: LostHandler;
 }
 
 /** The reactors; each device belongs to one of them from attach to detach. */
@@ -100,9 +101,8 @@ export class ReactorPool {
   constructor(options: ReactorPoolOptions) {
     const count = Math.min(options.reactors ?? Math.min(cpus().length, 4), REACTORS_MAX);
     for (let index = 0; index < count; index++) {
-      const { frontDepth, imageDepth, maxIoBytes } = options;
-      const settings = { index, frontDepth, imageDepth, maxIoBytes };
-      this.#members.push(new Member(settings, options.onNotice, options.onNotice));
+      const settings = { index, imageDepth: options.imageDepth };
+      this.#members.push(new Member(settings, options.onNotice, options.onLost));
     }
   }
 

@@ -21,15 +21,10 @@ import {
 } from "@blksnap/engine";
 import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
+import type { QueueStart } from "../system/served-device.js";
 import { AreaIo } from "./area-io.js";
 import { type DeviceIoCounters, IoCounter } from "./counters.js";
-import type {
-  AttachRequest,
-  OpenImageRequest,
-  PrepareAreaRequest,
-  ReactorNotice,
-  ReactorSettings,
-} from "./messages.js";
+import type { AreaSetup, AttachRequest, ReactorNotice, ReactorSettings } from "./messages.js";
 
 const EIO = 5;
 /** Copies and image parts in flight: four of each per request in flight. */
@@ -50,6 +45,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #id: number;
   readonly #reactor: Reactor;
   readonly #settings: ReactorSettings;
+  readonly #frontDepth: number;
+  readonly #copyWindowBytes: number;
   readonly #notify: (notice: ReactorNotice) => void;
   readonly #cbtMemory: MappedMemory;
   readonly #frontQueue: Queue;
@@ -80,21 +77,24 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#reactor = reactor;
     this.#settings = settings;
     this.#notify = notify;
+    const { queueDepth, maxIoBytes, charFd } = request.queue;
+    this.#frontDepth = queueDepth;
+    this.#copyWindowBytes = maxIoBytes + 2 * (1 << request.geometry.blockShift);
     this.#cbtMemory = MappedMemory.file(request.cbt.fd, 0, request.cbt.lengthBytes);
     this.engine = new TrackerEngine(request.geometry, this, {
-      frontDepth: settings.frontDepth,
+      frontDepth: queueDepth,
       imageDepth: settings.imageDepth,
-      copyWindowBytes: settings.maxIoBytes + 2 * (1 << request.geometry.blockShift),
-      copiesMax: settings.frontDepth * COPIES_PER_TAG,
+      copyWindowBytes: this.#copyWindowBytes,
+      copiesMax: queueDepth * COPIES_PER_TAG,
       runsMax: settings.imageDepth * RUNS_PER_TAG,
       cbt: CbtMap.open(this.#cbtMemory.buffer, { owner: true }),
     });
     this.#frontQueue = new Queue({
       reactor,
-      charFd: request.charFd,
+      charFd,
       queueId: 0,
-      depth: settings.frontDepth,
-      maxIoBytes: settings.maxIoBytes,
+      depth: queueDepth,
+      maxIoBytes,
       onEnd: () => {
         this.#frontEnded = true;
         this.#onFrontEnd?.();
@@ -102,36 +102,17 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       onError: (error) => this.#reportError(error),
     });
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
+    if (request.area !== undefined) this.#resumeArea(request.area);
     this.#frontQueue.start(this.#frontTarget());
   }
 
   // ---- what the main thread asks for ----
 
-  prepareArea(request: PrepareAreaRequest): void {
-    assert(this.#areaIo === undefined, "the device has a diff area already");
-    const { geometry } = this.engine;
-    this.#areaMemory = MappedMemory.file(request.map.fd, 0, request.map.lengthBytes);
-    this.#areaIo = new AreaIo({
-      reactor: this.#reactor,
-      engine: this.engine,
-      originalIndex: this.#fileIo.fileIndex,
-      storeFds: request.storeFds,
-      frontDepth: this.#settings.frontDepth,
-      imageDepth: this.#settings.imageDepth,
-      frontWindowBytes: this.#settings.maxIoBytes + 2 * geometry.blockBytes,
-      imageWindowBytes: this.engine.imageCopyWindowBytes,
-    });
-    this.#imageCounter = new IoCounter();
-    this.#beforeArea = this.engine.stats.snapshot();
-    const map = DiffAreaMap.create(this.#areaMemory.buffer, geometry);
-    this.#area = new DiffArea(map, {
-      lowWaterSlots: request.lowWaterSlots,
-      wantedSlots: request.wantedSlots,
-    });
-    for (let i = 0; i < request.extents.length; i += 2) {
-      this.#area.grantSlots(request.extents[i], request.extents[i + 1]);
-    }
-    this.engine.attachArea(this.#area);
+  /** Attaches a new diff area; nothing is copied before switchAndRelease(). */
+  prepareArea(setup: AreaSetup): void {
+    const memory = this.#openAreaIo(setup);
+    const map = DiffAreaMap.create(memory.buffer, this.engine.geometry);
+    this.engine.attachArea(this.#makeArea(map, setup));
   }
 
   /** Calls back when no write to the original is in flight any more; new ones are kept back. */
@@ -179,17 +160,18 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#area = undefined;
   }
 
-  openImage(request: OpenImageRequest): void {
+  openImage({ charFd, queueDepth, maxIoBytes }: QueueStart): void {
     assert(this.#imageEnded, "the device has an image already");
+    assert(queueDepth <= this.#settings.imageDepth, "the image has more tags than its engine");
     const areaIo = this.#areaIo;
     assert(areaIo !== undefined, "an image needs a diff area");
     this.#imageEnded = false;
     const queue = new Queue({
       reactor: this.#reactor,
-      charFd: request.charFd,
+      charFd,
       queueId: 0,
-      depth: this.#settings.imageDepth,
-      maxIoBytes: this.#settings.maxIoBytes,
+      depth: queueDepth,
+      maxIoBytes,
       onEnd: () => {
         this.#imageEnded = true;
         this.#imageQueue = undefined;
@@ -299,6 +281,39 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const told = this.#onAreaClosed;
     this.#onAreaClosed = undefined;
     told?.();
+  }
+
+  // ---- areas ----
+
+  /** Goes on with the area of a snapshot that an earlier daemon took. */
+  #resumeArea(setup: AreaSetup): void {
+    const memory = this.#openAreaIo(setup);
+    this.engine.resumeArea(this.#makeArea(DiffAreaMap.open(memory.buffer), setup));
+  }
+
+  #openAreaIo(setup: AreaSetup): MappedMemory {
+    assert(this.#areaIo === undefined, "the device has a diff area already");
+    this.#areaMemory = MappedMemory.file(setup.map.fd, 0, setup.map.lengthBytes);
+    this.#areaIo = new AreaIo({
+      reactor: this.#reactor,
+      engine: this.engine,
+      originalIndex: this.#fileIo.fileIndex,
+      storeFds: setup.storeFds,
+      frontDepth: this.#frontDepth,
+      imageDepth: this.#settings.imageDepth,
+      frontWindowBytes: this.#copyWindowBytes,
+      imageWindowBytes: this.engine.imageCopyWindowBytes,
+    });
+    this.#imageCounter = new IoCounter();
+    this.#beforeArea = this.engine.stats.snapshot();
+    return this.#areaMemory;
+  }
+
+  #makeArea(map: DiffAreaMap, { lowWaterSlots, wantedSlots, extents }: AreaSetup): DiffArea {
+    const area = new DiffArea(map, { lowWaterSlots, wantedSlots });
+    for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
+    this.#area = area;
+    return area;
   }
 
   // ---- the two ends ----

@@ -47,7 +47,7 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
       done();
       return;
     case "prepareArea":
-      deviceOf(request.tracker).prepareArea(request);
+      deviceOf(request.tracker).prepareArea(request.area);
       done();
       return;
     case "hold":
@@ -63,7 +63,7 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
       done();
       return;
     case "openImage":
-      deviceOf(request.tracker).openImage(request);
+      deviceOf(request.tracker).openImage(request.queue);
       done();
       return;
     case "dropArea":

@@ -1,7 +1,7 @@
 import { constants } from "node:os";
 import type { SnapshotEvent } from "@blksnap/api";
 import type { DiffStorageEvent } from "@blksnap/diff-storage";
-import type { Delivery, EventRecord } from "@blksnap/event-queue";
+import { type Delivery, EventQueue, type EventRecord, type Follower } from "@blksnap/event-queue";
 
 /** A device's image lost its first block. */
 export interface CorruptedEvent {
@@ -13,20 +13,100 @@ export interface CorruptedEvent {
   readonly errno: number;
 }
 
-interface WithWallTime {
-  readonly wallTime: string;
-}
+type StorageEvent = DiffStorageEvent & { readonly usedBytes: number; readonly limitBytes: number };
+type NewEvent = CorruptedEvent | StorageEvent;
 
 /** What a snapshot's event queue holds. */
-export type QueuedEvent = WithWallTime & (CorruptedEvent | (DiffStorageEvent & UsedBytes));
+export type QueuedEvent = NewEvent & { readonly wallTime: string };
 
-interface UsedBytes {
-  readonly usedBytes: number;
-  readonly limitBytes: number;
+/** The events of one snapshot: those that nobody has taken yet outlive the daemon. */
+export class SnapshotEvents {
+  readonly #queue: EventQueue<QueuedEvent>;
+  readonly #save: () => void;
+  #pending: EventRecord<QueuedEvent>[];
+
+  /**
+   * @param pending events that an earlier daemon has left
+   * @param next number of the next event
+   * @param save called after each change of `pending`
+   */
+  constructor(pending: readonly EventRecord<QueuedEvent>[], next: number, save: () => void) {
+    let restoredNs: number | undefined;
+    this.#queue = new EventQueue<QueuedEvent>({
+      firstSequence: pending[0]?.sequence ?? next,
+      nowNs: () => restoredNs ?? Number(process.hrtime.bigint()),
+    });
+    for (const { timeNs, event } of pending) {
+      restoredNs = timeNs;
+      this.#queue.push(event);
+    }
+    restoredNs = undefined;
+    this.#pending = [...pending];
+    this.#save = save;
+  }
+
+  get pending(): readonly EventRecord<QueuedEvent>[] {
+    return this.#pending;
+  }
+
+  get next(): number {
+    return this.#queue.nextSequence;
+  }
+
+  /** Tells the users; events that are only for the log, and those of a closed queue, are dropped. */
+  push(event: NewEvent): void {
+    const forUsers =
+      event.type === "corrupted" || event.type === "no_space" || event.type === "low_free_space";
+    if (!forUsers || this.#queue.closed) return;
+    const record = this.#queue.push({ ...event, wallTime: new Date().toISOString() });
+    // A waiter may have taken it inside of push().
+    if (this.#queue.pendingCount > 0) this.#pending.push(record);
+    this.#pending = this.#pending.slice(-this.#queue.pendingCount);
+    this.#save();
+  }
+
+  /**
+   * Takes the oldest event, waiting for one.
+   * @returns "closed" when the snapshot is gone, undefined on time-out or abort
+   */
+  async wait(
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<SnapshotEvent | "closed" | undefined> {
+    const result = await this.#queue.wait(timeoutMs, signal);
+    if (result.kind === "closed") return "closed";
+    if (result.kind !== "event") return undefined;
+    const { sequence } = result.record;
+    const left = this.#pending.filter((record) => record.sequence > sequence);
+    if (left.length < this.#pending.length) {
+      this.#pending = left;
+      this.#save();
+    }
+    return apiEvent(result.record);
+  }
+
+  /** Follows from an event on; those not kept any more are told as missed. */
+  async *follow(from: number, signal: AbortSignal): AsyncGenerator<SnapshotEvent> {
+    for await (const delivery of this.#subscribe(from, signal)) {
+      if (delivery.missed > 0) yield missedEvent(delivery);
+      yield apiEvent(delivery.record);
+    }
+  }
+
+  /** Wakes everybody who waits. */
+  close(): void {
+    this.#queue.close();
+  }
+
+  #subscribe(from: number, signal: AbortSignal): Follower<QueuedEvent> {
+    const { nextSequence, oldestSequence } = this.#queue;
+    const fromSequence = Math.min(from === 0 ? oldestSequence : from, nextSequence);
+    return this.#queue.subscribe({ fromSequence, signal });
+  }
 }
 
-/** The event as the API tells it; undefined for those that only the log is told. */
-export function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent | undefined {
+/** The event as the API tells it. */
+function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
   const { event } = record;
   const common = {
     sequence: record.sequence,
@@ -55,12 +135,12 @@ export function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent | unde
         error_code: event.reason === "growth_failed" ? constants.errno.ENOSPC : 0,
       };
     default:
-      return undefined;
+      throw new Error(`event ${event.type} is not for users`);
   }
 }
 
 /** The event that tells a reader what it missed before this delivery. */
-export function missedEvent(delivery: Delivery<QueuedEvent>): SnapshotEvent {
+function missedEvent(delivery: Delivery<QueuedEvent>): SnapshotEvent {
   return {
     sequence: Math.max(1, delivery.record.sequence - 1),
     time_ns: delivery.record.timeNs,
@@ -68,9 +148,4 @@ export function missedEvent(delivery: Delivery<QueuedEvent>): SnapshotEvent {
     event: "missed",
     count: delivery.missed,
   };
-}
-
-/** Whether users are told of it; the others go to the log. */
-export function isUserEvent(event: DiffStorageEvent): boolean {
-  return event.type === "no_space" || event.type === "low_free_space";
 }

@@ -1,25 +1,36 @@
 /**
  * A snapshot: its members, its diff storage, its events. What happens at the instant of take is in
- * take.ts.
+ * take.ts, what happens after a crash in recover.ts.
  *
  * ```
- *   created ──take──▶ taking ──▶ taken ──destroy──▶ destroyed
+ *   created ──take──▶ taking ──▶ taken ──destroy──▶ destroying ──▶ gone
  *      ▲                │
  *      └─── rolled back ┘
  * ```
+ *
+ * Each change of state is on record before it is acted on, so that a new daemon can finish it or
+ * take it back.
  */
 import { randomUUID } from "node:crypto";
-import { DiffStorage, type DiffStorageEvent, type StoreSystem } from "@blksnap/diff-storage";
+import { statSync } from "node:fs";
+import {
+  DiffStorage,
+  type DiffStorageEvent,
+  type DiffStorageOptions,
+  type StoreSpec,
+  type StoreSystem,
+} from "@blksnap/diff-storage";
 import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
-import { EventQueue } from "@blksnap/event-queue";
 import { major, minor } from "@blksnap/ublk";
 import type { Logger } from "pino";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
+import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
-import type { MapFile } from "../system/map-file.js";
+import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
+import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
-import { isUserEvent, type QueuedEvent } from "./events.js";
+import { SnapshotEvents } from "./events.js";
 
 const SLOT_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
 const ENOSPC = 28;
@@ -27,20 +38,23 @@ const ENOSPC = 28;
 const LOW_WATER_SLOTS_MAX = 32;
 /** All devices together keep at most this part of the limit unused. */
 const HOARD_DIVISOR = 16;
+/** How users name a store in memory. */
+export const MEMORY_STORE = "memory:";
 
 /** A device of a snapshot. */
 export interface Member {
   readonly tracker: Tracker;
   /** The area's map; from take on. */
   map: MapFile | undefined;
+  /** Number of the image's device; known before the image lives. */
+  imageNumber: number | undefined;
   image: ServedDevice | undefined;
   imageLink: string | undefined;
 }
 
-export type SnapshotState = "created" | "taking" | "taken" | "destroying";
-
 export interface SnapshotContext {
   readonly reactors: ReactorPool;
+  readonly state: StateDirectory;
   readonly storeSystem: StoreSystem;
   readonly portionBytes: number;
   readonly logger: Logger;
@@ -49,108 +63,180 @@ export interface SnapshotContext {
 export interface SnapshotOptions {
   readonly stores: readonly string[];
   readonly limitBytes: number;
-  /** Largest logical block size of the members that are known already. */
+  /** Smallest alignment of the I/O to the stores: the members' logical block size. */
   readonly alignmentBytes: number;
 }
 
 export class Snapshot {
-  readonly id: string = randomUUID();
-  readonly createdAt: Date = new Date();
+  readonly id: string;
+  readonly createdAt: string;
   readonly limitBytes: number;
-  readonly storage: DiffStorage;
-  readonly events: EventQueue<QueuedEvent>;
+  readonly events: SnapshotEvents;
   readonly members: Map<number, Member> = new Map();
-  state: SnapshotState = "created";
-  takenAt: Date | null = null;
-  stallUs: number | null = null;
+  readonly stores: readonly StoreRecord[];
+  takenAt: string | null;
+  stallUs: number | null;
+  #state: SnapshotRecord["state"];
+  #storage: DiffStorage | undefined;
+  readonly #alignmentBytes: number;
   readonly #context: SnapshotContext;
 
-  private constructor(
-    context: SnapshotContext,
-    limitBytes: number,
-    storage: DiffStorage,
-    events: EventQueue<QueuedEvent>,
-  ) {
+  constructor(context: SnapshotContext, record: SnapshotRecord) {
     this.#context = context;
-    this.limitBytes = limitBytes;
-    this.storage = storage;
-    this.events = events;
+    this.id = record.id;
+    this.createdAt = record.createdAt;
+    this.takenAt = record.takenAt;
+    this.stallUs = record.stallUs;
+    this.limitBytes = record.limitBytes;
+    this.stores = record.stores;
+    this.#alignmentBytes = record.alignmentBytes;
+    this.#state = record.state;
+    this.events = new SnapshotEvents(record.events, record.nextEvent, () => this.save());
   }
 
-  /** Opens the stores. @throws DiffStorageError */
+  /** Opens the stores of a new snapshot. @throws DiffStorageError */
   static async create(context: SnapshotContext, options: SnapshotOptions): Promise<Snapshot> {
-    const events = new EventQueue<QueuedEvent>();
-    let snapshot: Snapshot | undefined;
-    const push = (event: DiffStorageEvent): void => {
-      context.logger.info({ event, snapshot: snapshot?.id }, `diff storage: ${event.type}`);
-      if (!isUserEvent(event) || events.closed) return;
-      const usedBytes = snapshot?.storage.stats().allocatedBytes ?? 0;
-      const limitBytes = options.limitBytes;
-      events.push({ ...event, usedBytes, limitBytes, wallTime: new Date().toISOString() });
-    };
-    const storage = await DiffStorage.open({
-      stores: options.stores.map((path) => ({ path: path === "memory:" ? "memory" : path })),
+    const id = randomUUID();
+    const snapshot = new Snapshot(context, {
+      id,
+      state: "creating",
+      createdAt: new Date().toISOString(),
+      takenAt: null,
+      stallUs: null,
       limitBytes: options.limitBytes,
-      portionBytes: context.portionBytes,
-      slotBytes: SLOT_BYTES,
-      requiredAlignmentBytes: options.alignmentBytes,
-      system: context.storeSystem,
-      events: { push },
+      alignmentBytes: options.alignmentBytes,
+      stores: options.stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
+      members: [],
+      events: [],
+      nextEvent: 1,
     });
-    snapshot = new Snapshot(context, options.limitBytes, storage, events);
-    return snapshot;
+    snapshot.save();
+    try {
+      await snapshot.openStorage();
+      snapshot.state = "created";
+      return snapshot;
+    } catch (error) {
+      snapshot.forget();
+      throw error;
+    }
   }
 
-  get isTaken(): boolean {
-    return this.state === "taken";
+  get state(): SnapshotRecord["state"] {
+    return this.#state;
+  }
+
+  /** Goes on record before it is acted on. */
+  set state(state: SnapshotRecord["state"]) {
+    this.#state = state;
+    this.save();
+  }
+
+  get storage(): DiffStorage {
+    if (this.#storage === undefined) throw new Error(`snapshot ${this.id} has no storage`);
+    return this.#storage;
+  }
+
+  /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
+  async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
+    const reopen = recoverSlots !== undefined;
+    const options: DiffStorageOptions = {
+      stores: this.stores.map((store) => this.#storeSpec(store, reopen)),
+      limitBytes: this.limitBytes,
+      portionBytes: this.#context.portionBytes,
+      slotBytes: SLOT_BYTES,
+      requiredAlignmentBytes: this.#alignmentBytes,
+      system: this.#context.storeSystem,
+      events: { push: (event) => this.#onStorageEvent(event) },
+      ...(reopen ? { recoverSlots } : {}),
+    };
+    this.#storage = await DiffStorage.open(options);
+  }
+
+  /** Closes the stores; what was made for this snapshot is removed. */
+  async closeStorage(): Promise<void> {
+    await this.#storage?.close();
+    this.#storage = undefined;
+  }
+
+  /** Writes the record. */
+  save(): void {
+    const record: SnapshotRecord = {
+      id: this.id,
+      state: this.#state,
+      createdAt: this.createdAt,
+      takenAt: this.takenAt,
+      stallUs: this.stallUs,
+      limitBytes: this.limitBytes,
+      alignmentBytes: this.#alignmentBytes,
+      stores: this.stores,
+      members: [...this.members.values()].map(({ tracker, map, imageNumber }) => ({
+        tracker: tracker.id,
+        map: map?.name ?? null,
+        image: imageNumber ?? null,
+      })),
+      events: this.events.pending,
+      nextEvent: this.events.next,
+    };
+    this.#context.state.writeRecord(snapshotRecordName(this.id), record);
+  }
+
+  /** Removes the record: there is no such snapshot any more. */
+  forget(): void {
+    this.events.close();
+    this.#context.state.removeRecord(snapshotRecordName(this.id));
   }
 
   /** @throws ControlError SNAPSHOT_ALREADY_TAKEN, SNAPSHOT_BUSY unless it is in "created" */
   assertCreated(): void {
-    if (this.state === "created") return;
-    if (this.state === "taken") {
+    if (this.#state === "created") return;
+    if (this.#state === "taken") {
       throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${this.id} is taken already`);
     }
     throw new ControlError("SNAPSHOT_BUSY", `snapshot ${this.id} is being worked on`);
   }
 
-  addMember(tracker: Tracker): void {
-    this.members.set(tracker.id, {
-      tracker,
-      map: undefined,
-      image: undefined,
-      imageLink: undefined,
-    });
+  addMember(tracker: Tracker, map?: MapFile, imageNumber?: number): Member {
+    const member = { tracker, map, imageNumber, image: undefined, imageLink: undefined };
+    this.members.set(tracker.id, member);
+    return member;
   }
 
-  /** How many slots a device may keep unused, so that small storages are not hoarded. */
-  get lowWaterSlots(): number {
+  /** How a reactor is to use the storage for one device, with slots to begin with. */
+  async areaSetup(map: MapFileRef, memberCount: number): Promise<AreaSetup> {
     const limitSlots = this.limitBytes / SLOT_BYTES;
-    const share = Math.floor(limitSlots / (HOARD_DIVISOR * Math.max(1, this.members.size)));
-    return Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
+    const share = Math.floor(limitSlots / (HOARD_DIVISOR * memberCount));
+    const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
+    const wantedSlots = lowWaterSlots * 2;
+    const extent = await this.storage.allocateExtentWhenReady(wantedSlots);
+    return {
+      map: { fd: map.fd, lengthBytes: map.lengthBytes },
+      storeFds: this.storage.stores.map((store) => store.fd),
+      extents: extent === "full" ? [] : [extent.firstSlot, extent.count],
+      lowWaterSlots,
+      wantedSlots,
+    };
   }
 
   /** A reactor's device needs slots: answers it when there are some, or never will be. */
   async serveSlots(tracker: Tracker, wanted: number): Promise<void> {
-    const extent = await this.storage.allocateExtentWhenReady(wanted);
-    const full = extent === "full";
+    const extent = await this.#storage?.allocateExtentWhenReady(wanted);
+    const granted = extent === undefined || extent === "full" ? undefined : extent;
     this.#context.reactors.send(tracker.reactor, {
       type: "grant",
       tracker: tracker.id,
-      firstSlot: full ? 0 : extent.firstSlot,
-      count: full ? 0 : extent.count,
+      firstSlot: granted?.firstSlot ?? 0,
+      count: granted?.count ?? 0,
       errno: ENOSPC,
     });
   }
 
   freeSlots(slots: readonly number[]): void {
-    for (const slot of slots) this.storage.free(slot, 1);
+    for (const slot of slots) this.#storage?.free(slot, 1);
   }
 
   /** A device lost its first block. */
   fault(tracker: Tracker, errno: number): void {
     tracker.errorCode = -errno;
-    if (this.events.closed) return;
     const { deviceNumber } = tracker.backing;
     this.events.push({
       type: "corrupted",
@@ -158,7 +244,30 @@ export class Snapshot {
       major: major(deviceNumber),
       minor: minor(deviceNumber),
       errno,
-      wallTime: new Date().toISOString(),
     });
+  }
+
+  #storeSpec({ path, fileName }: StoreRecord, reopen: boolean): StoreSpec {
+    if (fileName === undefined) return { path };
+    const directory = path === MEMORY_STORE ? this.#context.state.path : path;
+    return { path: directory, fileName, reopen };
+  }
+
+  #onStorageEvent(event: DiffStorageEvent): void {
+    this.#context.logger.info({ event, snapshot: this.id }, `diff storage: ${event.type}`);
+    const usedBytes = this.#storage?.stats().allocatedBytes ?? 0;
+    this.events.push({ ...event, usedBytes, limitBytes: this.limitBytes });
+  }
+}
+
+/** A directory gets a file with a name, so that the next daemon finds it after a crash. */
+function storeRecord(path: string, suffix: string): StoreRecord {
+  const named = { path, fileName: `blksnap-store-${suffix}` };
+  if (path === MEMORY_STORE) return named;
+  try {
+    return statSync(path).isDirectory() ? named : { path };
+  } catch {
+    // What is wrong with it is said when it is opened.
+    return { path };
   }
 }

@@ -13,24 +13,13 @@
  * Any failure undoes everything: the snapshot is as it was before.
  */
 import { DiffAreaMap } from "@blksnap/engine";
-import type { UblkControl } from "@blksnap/ublk";
-import type { Logger } from "pino";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
 import type { SwitchReply } from "../reactor/messages.js";
-import type { ReactorPool } from "../reactor/pool.js";
 import { FreezeGroup } from "../system/freeze.js";
-import { addLink, linkName, removeLink } from "../system/links.js";
-import type { StateDirectory } from "../system/map-file.js";
-import { ServedDevice } from "../system/served-device.js";
+import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
-export interface TakeContext {
-  readonly control: UblkControl;
-  readonly reactors: ReactorPool;
-  readonly state: StateDirectory;
-  readonly logger: Logger;
-  readonly imageDepth: number;
-  readonly maxIoBytes: number;
+export interface TakeContext extends ImageContext {
   /** Bound of freezing all file systems. */
   readonly freezeTimeoutMs: number;
   /** Bound of draining the writes in flight, while new ones wait. */
@@ -43,30 +32,30 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
   snapshot.state = "taking";
   try {
     for (const member of members) await prepareArea(context, snapshot, member);
+    snapshot.save();
     snapshot.stallUs = await switchAll(context, members);
-    snapshot.takenAt = new Date();
-    for (const member of members) {
-      if (member.tracker.errorCode !== 0) {
-        throw new ControlError(
-          "SNAPSHOT_CORRUPTED",
-          `old data of ${member.tracker.device} was lost while the snapshot was taken`,
-        );
-      }
+    snapshot.takenAt = new Date().toISOString();
+    for (const { tracker } of members) {
+      if (tracker.errorCode === 0) continue;
+      throw new ControlError(
+        "SNAPSHOT_CORRUPTED",
+        `old data of ${tracker.device} was lost while the snapshot was taken`,
+      );
     }
-    for (const member of members) await openImage(context, member);
+    for (const member of members) await openImage(context, snapshot, member);
     snapshot.state = "taken";
   } catch (error) {
     await closeMembers(context, members);
-    snapshot.state = "created";
     snapshot.takenAt = null;
     snapshot.stallUs = null;
+    snapshot.state = "created";
     throw error;
   }
 }
 
-/** Ends the snapshot's part of its members: images away, copy-on-write off, slots free. */
+/** Ends the snapshot's part of its members: images away, copy-on-write off. */
 export async function closeMembers(
-  context: TakeContext,
+  context: ImageContext,
   members: readonly Member[],
 ): Promise<void> {
   await Promise.all(members.map((member) => closeMember(context, member)));
@@ -80,21 +69,16 @@ async function prepareArea(
   const { tracker } = member;
   tracker.errorCode = 0;
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
-  const map = context.state.create(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
+  const map = context.state.createMap(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
   member.map = map;
-  const lowWaterSlots = snapshot.lowWaterSlots;
-  const extent = await snapshot.storage.allocateExtentWhenReady(lowWaterSlots * 2);
-  if (extent === "full") {
+  const area = await snapshot.areaSetup(map, snapshot.members.size);
+  if (area.extents.length === 0) {
     throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
   }
   await context.reactors.request(tracker.reactor, {
     type: "prepareArea",
     tracker: tracker.id,
-    map: { fd: map.fd, lengthBytes },
-    storeFds: snapshot.storage.stores.map((store) => store.fd),
-    extents: [extent.firstSlot, extent.count],
-    lowWaterSlots,
-    wantedSlots: lowWaterSlots * 2,
+    area,
   });
 }
 
@@ -152,46 +136,4 @@ async function releaseAll(context: TakeContext, members: readonly Member[]): Pro
       context.reactors.request(tracker.reactor, { type: "release", tracker: tracker.id }),
     ),
   );
-}
-
-async function openImage(context: TakeContext, member: Member): Promise<void> {
-  const { tracker } = member;
-  const { reactors } = context;
-  const request = { tracker: tracker.id };
-  member.image = await ServedDevice.start(context.control, {
-    params: {
-      ...tracker.backing.params,
-      readOnly: false,
-      // Written data is in the store or in its page cache; nothing of an image outlives the daemon.
-      volatileCache: false,
-      fua: false,
-      discardMaxBytes: 2 ** 30,
-      discardGranularityBytes: 2 ** tracker.geometry.chunkShift,
-      writeZeroesMaxBytes: 0,
-    },
-    queueDepth: context.imageDepth,
-    maxIoBytes: context.maxIoBytes,
-    features: 0,
-    startQueue: (charFd) =>
-      reactors.request(tracker.reactor, { type: "openImage", charFd, ...request }),
-    queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...request }),
-  });
-  member.imageLink = addLink(`${linkName(tracker.device)}-image`, member.image.path);
-}
-
-async function closeMember(context: TakeContext, member: Member): Promise<void> {
-  const { tracker, map, image } = member;
-  if (map === undefined) return;
-  const request = { tracker: tracker.id };
-  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest.
-  await context.reactors.request(tracker.reactor, { type: "dropArea", ...request });
-  if (image !== undefined) {
-    removeLink(member.imageLink, image.path);
-    await image.stop();
-  }
-  await context.reactors.request(tracker.reactor, { type: "closeArea", ...request });
-  context.state.remove(map);
-  member.map = undefined;
-  member.image = undefined;
-  member.imageLink = undefined;
 }

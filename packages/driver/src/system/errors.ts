@@ -1,7 +1,10 @@
+/** Errors of the packages below, under the names that users of the daemon know. */
 import type { ErrorName } from "@blksnap/api";
+import { DiffStorageError, type DiffStorageErrorCode } from "@blksnap/diff-storage";
+import { EngineError } from "@blksnap/engine";
 import { UblkError, type UblkErrorCode } from "@blksnap/ublk";
 import { errnoName } from "@blksnap/uring";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
 
 const NAME_OF_UBLK_CODE: Readonly<Record<UblkErrorCode, ErrorName>> = {
   UBLK_MISSING: "UBLK_UNAVAILABLE",
@@ -17,11 +20,59 @@ const NAME_OF_UBLK_CODE: Readonly<Record<UblkErrorCode, ErrorName>> = {
   QUEUE_FAILED: "UBLK_FAILED",
 };
 
-/** An error of the packages below, under the name that users of the daemon know. */
+const NAME_OF_STORAGE_CODE: Readonly<Record<DiffStorageErrorCode, ErrorName>> = {
+  STORE_NOT_FOUND: "STORE_NOT_FOUND",
+  STORE_KIND_UNSUPPORTED: "STORE_INVALID",
+  STORE_TOO_LARGE: "STORE_OVER_LIMIT",
+  STORE_TOO_SMALL: "STORE_FULL",
+  STORE_FULL: "STORE_FULL",
+  STORE_BUSY: "STORE_BUSY",
+  STORE_READ_ONLY: "STORE_NOT_PERMITTED",
+  STORE_PERMISSION: "STORE_NOT_PERMITTED",
+  STORE_NOT_GROWABLE: "STORE_FAILED",
+  STORE_IO: "STORE_FAILED",
+  STORE_ON_MEMBER: "STORE_ON_DEVICE",
+  STORE_STACK_UNKNOWN: "STORE_INVALID",
+  STORE_COUNT_INVALID: "STORE_INVALID",
+  LIMIT_INVALID: "LIMIT_INVALID",
+  LIMIT_REQUIRED: "LIMIT_INVALID",
+  ARGUMENT_INVALID: "REQUEST_INVALID",
+  SLOT_INVALID: "INTERNAL",
+  STORE_TIMEOUT: "STORE_FAILED",
+};
+
+const NAME_OF_ENGINE_CODE: Readonly<Record<string, ErrorName>> = {
+  CBT_CORRUPTED: "CBT_CORRUPTED",
+  CBT_RANGE: "CBT_RANGE",
+  RANGE: "MARK_RANGE",
+  MAP_TOO_LARGE: "OUT_OF_MEMORY",
+};
+
+/** The same failure as a ControlError; anything unknown stays what it is. */
 export function asControlError(error: unknown): unknown {
-  if (!(error instanceof UblkError)) return error;
-  return new ControlError(NAME_OF_UBLK_CODE[error.code], error.message, {
-    cause: error,
-    ...(error.errno === 0 ? {} : { errnoName: errnoName(error.errno) }),
-  });
+  if (error instanceof UblkError) {
+    return renamed(NAME_OF_UBLK_CODE[error.code], error, error.errno && errnoName(error.errno));
+  }
+  if (error instanceof DiffStorageError) {
+    return renamed(NAME_OF_STORAGE_CODE[error.code], error, error.errnoName);
+  }
+  if (error instanceof EngineError) {
+    const name = NAME_OF_ENGINE_CODE[error.code];
+    if (name !== undefined) return renamed(name, error, 0);
+  }
+  return error;
+}
+
+function renamed(name: ErrorName, error: Error, errno: string | 0): ControlError {
+  const options = errno === 0 ? {} : { errnoName: errno };
+  return new ControlError(name, error.message, { cause: error, ...options });
+}
+
+/** Errors of the packages below come out under the names of the API. */
+export async function named<Value>(work: Promise<Value>): Promise<Value> {
+  try {
+    return await work;
+  } catch (error) {
+    throw asControlError(error);
+  }
 }

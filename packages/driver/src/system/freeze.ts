@@ -4,7 +4,7 @@
  */
 import { closeSync, constants, openSync } from "node:fs";
 import { errnoName, ioctlAsync } from "@blksnap/uring";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
 import { type Mount, reachableMountPoint, readMounts } from "./mounts.js";
 
 const FIFREEZE = 0xc0045877;

@@ -1,21 +1,49 @@
-import { closeSync, statSync } from "node:fs";
+import { closeSync, readdirSync, statSync } from "node:fs";
 import {
   type DeviceParams,
   major,
   minor,
   openCharacterDevice,
   type UblkControl,
+  UblkError,
+  UblkFeature,
+  UblkState,
 } from "@blksnap/ublk";
 
+/** Marks a ublk device as ours in the server's own word that the kernel keeps: "BLKS". */
+export const SERVER_FLAGS = 0x424c4b53;
+
+/** A killed server's requests are sent again to the next one; until then everybody waits. */
+const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE;
+
+/**
+ * How long to wait until the kernel has noticed the old server's death. Up to Linux 6.14 it does so
+ * only by its own 30 s timeout when every tag was inside that server.
+ */
+const QUIESCED_TIMEOUT_MS = 60_000;
+const POLL_INTERVAL_MS = 10;
+const EBUSY = 16;
+
+/** A queue about to be served. */
+export interface QueueStart {
+  readonly charFd: number;
+  readonly queueDepth: number;
+  readonly maxIoBytes: number;
+}
+
 export interface ServeOptions {
+  /** Starts the queue on its reactor; ends when every tag is about to be fetched. */
+  readonly startQueue: (queue: QueueStart) => Promise<void>;
+  /** Ends when the queue's last command came back. */
+  readonly queueEnded: () => Promise<void>;
+}
+
+export interface NewDeviceOptions extends ServeOptions {
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
-  readonly features: number;
-  /** Starts the queue on its reactor; ends when every tag is about to be fetched. */
-  readonly startQueue: (charFd: number) => Promise<void>;
-  /** Ends when the queue's last command came back. */
-  readonly queueEnded: () => Promise<void>;
+  /** Called with the device's number before anybody can use it, to make a record of it. */
+  readonly onNumber: (id: number) => void;
 }
 
 /** A ublk device whose queue lives on a reactor: /dev/ublkbN, from start() to stop(). */
@@ -39,31 +67,58 @@ export class ServedDevice {
   }
 
   /** Makes the device and brings it to life; when it fails nothing is left behind. */
-  static async start(control: UblkControl, options: ServeOptions): Promise<ServedDevice> {
-    const info = await control.addDevice({
+  static async start(control: UblkControl, options: NewDeviceOptions): Promise<ServedDevice> {
+    const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
+    const { id, maxIoBytes } = await control.addDevice({
       id: -1,
       queues: 1,
-      queueDepth: options.queueDepth,
-      maxIoBytes: options.maxIoBytes,
-      features: options.features,
-      serverFlags: 0,
+      queueDepth,
+      maxIoBytes: wantedIoBytes,
+      features: RECOVERABLE,
+      serverFlags: SERVER_FLAGS,
     });
     let device: ServedDevice | undefined;
     try {
-      await control.setParams(info.id, options.params, info.maxIoBytes);
-      const charFd = await openCharacterDevice(info.id);
-      device = new ServedDevice(control, info.id, charFd, options);
-      await options.startQueue(charFd);
+      await control.setParams(id, params, maxIoBytes);
+      const charFd = await openCharacterDevice(id);
+      device = new ServedDevice(control, id, charFd, options);
+      options.onNumber(id);
+      await options.startQueue({ charFd, queueDepth, maxIoBytes });
       device.#queueStarted = true;
-      await control.startDevice(info.id);
-      const { rdev } = statSync(device.path);
-      device.deviceNumber = `${major(rdev)}:${minor(rdev)}`;
+      await control.startDevice(id);
+      device.#readNumber();
       return device;
     } catch (error) {
       if (device) await device.stop();
-      else await control.deleteDevice(info.id);
+      else await control.deleteDevice(id);
       throw error;
     }
+  }
+
+  /**
+   * Goes on serving a device whose server has died: its users have waited, and see no error.
+   * @throws UblkError CONTROL_FAILED when there is no such device, it is not ours, or never lived
+   */
+  static async recover(
+    control: UblkControl,
+    id: number,
+    options: ServeOptions,
+  ): Promise<ServedDevice> {
+    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id);
+    await untilReleased(control, id);
+    const charFd = await openCharacterDevice(id);
+    const device = new ServedDevice(control, id, charFd, options);
+    try {
+      await options.startQueue({ charFd, queueDepth, maxIoBytes });
+      device.#queueStarted = true;
+      await control.endRecovery(id);
+    } catch (error) {
+      // Not stopped: its users go on waiting for a server that can do better.
+      closeSync(charFd);
+      throw error;
+    }
+    device.#readNumber();
+    return device;
   }
 
   /** Ends the device: whoever still has it open gets I/O errors, and frees its number on closing. */
@@ -73,4 +128,57 @@ export class ServedDevice {
     closeSync(this.#charFd);
     await this.#control.deleteDevice(this.id);
   }
+
+  #readNumber(): void {
+    const { rdev } = statSync(this.path);
+    this.deviceNumber = `${major(rdev)}:${minor(rdev)}`;
+  }
+}
+
+async function untilQuiesced(control: UblkControl, id: number) {
+  const deadline = Date.now() + QUIESCED_TIMEOUT_MS;
+  for (;;) {
+    const info = await control.deviceInfo(id);
+    if (info === undefined || info.serverFlags !== SERVER_FLAGS) {
+      throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} is gone, or not ours`, 19);
+    }
+    if (info.state === UblkState.DEAD) {
+      throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} has ended`, 19);
+    }
+    if (info.state !== UblkState.LIVE) return info;
+    if (Date.now() > deadline) {
+      throw new UblkError("CONTROL_TIMEOUT", `/dev/ublkb${id} still has its old server`, 110);
+    }
+    await pause();
+  }
+}
+
+/** The kernel accepts a new server when the last reference of the old one's requests is gone. */
+async function untilReleased(control: UblkControl, id: number): Promise<void> {
+  const deadline = Date.now() + QUIESCED_TIMEOUT_MS;
+  for (;;) {
+    try {
+      await control.startRecovery(id);
+      return;
+    } catch (error) {
+      const busy = error instanceof UblkError && error.errno === EBUSY;
+      if (!busy || Date.now() > deadline) throw error;
+    }
+    await pause();
+  }
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
+}
+
+/** Numbers of all ublk devices that carry our mark, whoever serves them. */
+export async function ownDevices(control: UblkControl): Promise<number[]> {
+  const own: number[] = [];
+  for (const name of readdirSync("/sys/class/ublk-char")) {
+    const id = Number(name.replace("ublkc", ""));
+    const info = await control.deviceInfo(id);
+    if (info?.serverFlags === SERVER_FLAGS) own.push(id);
+  }
+  return own;
 }

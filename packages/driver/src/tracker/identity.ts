@@ -1,6 +1,6 @@
 import { statSync } from "node:fs";
 import { major, minor } from "@blksnap/ublk";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
 
 /** What a path leads to, whatever its name: "block:MA:MI", or "file:DEVICE:INODE". */
 export function identityOf(path: string): string {

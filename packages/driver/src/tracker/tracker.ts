@@ -1,21 +1,26 @@
 /**
  * A tracked device, as the main thread sees it.
  *
- * attach: open the original ─▶ CBT map ─▶ queue on a reactor ─▶ front ─▶ links
- * detach: the reverse, and only when nobody uses the front
+ * ```
+ *   attach   original ─▶ CBT map ─▶ ublk device ─▶ record ─▶ queue on a reactor ─▶ front ─▶ link
+ *   detach   the reverse, and only when nobody uses the front
+ *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
+ * ```
  */
-
 import { randomFillSync } from "node:crypto";
 import { closeSync, constants, fsyncSync, openSync } from "node:fs";
-import { CbtMap, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
+import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
 import { type BackingFile, major, minor, openBackingFile, type UblkControl } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
-import { ControlError } from "../control/index.js";
+import { ControlError } from "../control/control-error.js";
+import type { AreaSetup } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { TrackedDeviceCounters } from "../reactor/tracked-device.js";
+import { type TrackerRecord, trackerRecordName } from "../state/records.js";
+import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
-import type { MapFile, StateDirectory } from "../system/map-file.js";
-import { ServedDevice } from "../system/served-device.js";
+import { type QueueStart, ServedDevice } from "../system/served-device.js";
+import { openFenced } from "./fence.js";
 import { blockIdentity, identityOf } from "./identity.js";
 
 const CHUNK_SHIFT = 18;
@@ -30,6 +35,19 @@ export interface TrackerContext {
   readonly maxIoBytes: number;
 }
 
+/** What a tracker is made of before it has a front. */
+interface TrackerParts {
+  readonly id: number;
+  readonly identity: string;
+  readonly backing: BackingFile;
+  readonly geometry: TrackerGeometry;
+  readonly reactor: number;
+  readonly cbtFile: MapFile;
+  readonly cbtMemory: MappedMemory;
+}
+
+type Undo = (() => void)[];
+
 export class Tracker {
   readonly id: number;
   /** The original's path, as attach was given it. */
@@ -41,14 +59,13 @@ export class Tracker {
   readonly front: ServedDevice;
   /** Reads the frozen map beside the reactor, which owns it. */
   readonly cbt: CbtMap;
-  /** Negative errno of the last snapshot's first lost block; 0 while all is well. */
-  errorCode = 0;
+  #errorCode = 0;
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
   readonly #link: string | undefined;
 
-  private constructor(context: TrackerContext, parts: TrackerParts) {
+  private constructor(context: TrackerContext, parts: TrackerParts, front: ServedDevice) {
     this.#context = context;
     this.id = parts.id;
     this.device = parts.backing.path;
@@ -56,11 +73,11 @@ export class Tracker {
     this.backing = parts.backing;
     this.geometry = parts.geometry;
     this.reactor = parts.reactor;
-    this.front = parts.front;
+    this.front = front;
     this.cbt = CbtMap.open(parts.cbtMemory.buffer);
     this.#cbtFile = parts.cbtFile;
     this.#cbtMemory = parts.cbtMemory;
-    this.#link = addLink(linkName(this.device), this.front.path);
+    this.#link = addLink(linkName(this.device), front.path);
   }
 
   /**
@@ -68,33 +85,70 @@ export class Tracker {
    * @throws ControlError DEVICE_…, OUT_OF_MEMORY; UblkError
    */
   static async attach(context: TrackerContext, id: number, path: string): Promise<Tracker> {
-    const undo: (() => void)[] = [];
+    const undo: Undo = [];
     try {
       const identity = identityOf(path);
       const backing = openBackingFile(path);
       undo.push(() => closeSync(backing.fd));
       const geometry = geometryOf(backing);
-      const blockShift = cbtBlockShift(geometry.capacityBytes);
-      const cbtBytes = CbtMap.byteLength(geometry.capacityBytes, blockShift);
-      const cbtFile = context.state.create(`cbt-${id}`, cbtBytes);
-      undo.push(() => context.state.remove(cbtFile));
-      const cbtMemory = MappedMemory.file(cbtFile.fd, 0, cbtBytes);
-      undo.push(() => cbtMemory.unmap());
-      const generation = randomFillSync(new Uint8Array(16));
-      CbtMap.create(cbtMemory.buffer, {
-        capacityBytes: geometry.capacityBytes,
-        blockShift,
-        generation,
+      const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
+      const reactor = assignReactor(context, undo);
+      const parts = { id, identity, backing, geometry, reactor, ...cbt };
+      undo.push(() => context.state.removeRecord(trackerRecordName(id)));
+      const front = await ServedDevice.start(context.control, {
+        params: backing.params,
+        queueDepth: context.frontDepth,
+        maxIoBytes: context.maxIoBytes,
+        onNumber: (number) => writeRecord(context, parts, number, 0),
+        ...frontQueue(context, parts),
       });
-      const reactor = context.reactors.assign();
-      undo.push(() => context.reactors.release(reactor));
-      const front = await startFront(context, { id, backing, geometry, cbtFile, reactor });
-      const parts = { id, identity, backing, geometry, reactor, front, cbtFile, cbtMemory };
-      return new Tracker(context, parts);
+      return new Tracker(context, parts, front);
     } catch (error) {
       for (const step of undo.reverse()) step();
       throw error;
     }
+  }
+
+  /**
+   * Goes on with a tracker of an earlier daemon.
+   * @param area its diff area, where it is in a snapshot that was taken
+   * @throws UblkError CONTROL_FAILED when its front is gone; ControlError
+   */
+  static async recover(
+    context: TrackerContext,
+    record: TrackerRecord,
+    area: AreaSetup | undefined,
+  ): Promise<Tracker> {
+    const undo: Undo = [];
+    try {
+      const { id, identity, geometry } = record;
+      const backing = await openFenced(record.device);
+      undo.push(() => closeSync(backing.fd));
+      if (identityOf(record.device) !== identity) {
+        throw new ControlError("DEVICE_NOT_FOUND", `${record.device} is another device now`);
+      }
+      const cbt = openCbt(context, id, geometry, undo);
+      const reactor = assignReactor(context, undo);
+      const parts = { id, identity, backing, geometry, reactor, ...cbt };
+      const queue = frontQueue(context, parts, area);
+      const front = await ServedDevice.recover(context.control, record.front, queue);
+      const tracker = new Tracker(context, parts, front);
+      tracker.#errorCode = record.errorCode;
+      return tracker;
+    } catch (error) {
+      for (const step of undo.reverse()) step();
+      throw error;
+    }
+  }
+
+  /** Negative errno of the last snapshot's first lost block; 0 while all is well. */
+  get errorCode(): number {
+    return this.#errorCode;
+  }
+
+  set errorCode(errorCode: number) {
+    this.#errorCode = errorCode;
+    writeRecord(this.#context, this, this.front.id, errorCode);
   }
 
   /** "major:minor" of the original; null for a regular file. */
@@ -122,8 +176,9 @@ export class Tracker {
       closeSync(held);
     }
     removeLink(this.#link, this.front.path);
+    this.#context.state.removeRecord(trackerRecordName(this.id));
     this.#cbtMemory.unmap();
-    this.#context.state.remove(this.#cbtFile);
+    this.#context.state.removeMap(this.#cbtFile);
     closeSync(this.backing.fd);
     this.#context.reactors.release(this.reactor);
   }
@@ -156,17 +211,6 @@ export class Tracker {
   }
 }
 
-interface TrackerParts {
-  readonly id: number;
-  readonly identity: string;
-  readonly backing: BackingFile;
-  readonly geometry: TrackerGeometry;
-  readonly reactor: number;
-  readonly front: ServedDevice;
-  readonly cbtFile: MapFile;
-  readonly cbtMemory: MappedMemory;
-}
-
 function geometryOf(backing: BackingFile): TrackerGeometry {
   const { capacityBytes, logicalBlockBytes, readOnly } = backing.params;
   if (readOnly) {
@@ -182,31 +226,80 @@ function geometryOf(backing: BackingFile): TrackerGeometry {
   return { capacityBytes, logicalBlockBytes, chunkShift: CHUNK_SHIFT, blockShift };
 }
 
-interface FrontParts {
-  readonly id: number;
-  readonly backing: BackingFile;
-  readonly geometry: TrackerGeometry;
-  readonly cbtFile: MapFile;
-  readonly reactor: number;
+function assignReactor(context: TrackerContext, undo: Undo): number {
+  const reactor = context.reactors.assign();
+  undo.push(() => context.reactors.release(reactor));
+  return reactor;
 }
 
-function startFront(context: TrackerContext, parts: FrontParts): Promise<ServedDevice> {
+function createCbt(
+  context: TrackerContext,
+  id: number,
+  geometry: TrackerGeometry,
+  reason: number,
+  undo: Undo,
+) {
+  const { capacityBytes } = geometry;
+  const blockShift = cbtBlockShift(capacityBytes);
+  const lengthBytes = CbtMap.byteLength(capacityBytes, blockShift);
+  const cbtFile = context.state.createMap(`cbt-${id}`, lengthBytes);
+  undo.push(() => context.state.removeMap(cbtFile));
+  const cbtMemory = MappedMemory.file(cbtFile.fd, 0, lengthBytes);
+  undo.push(() => cbtMemory.unmap());
+  const generation = randomFillSync(new Uint8Array(16));
+  CbtMap.create(cbtMemory.buffer, { capacityBytes, blockShift, generation, reason });
+  return { cbtFile, cbtMemory };
+}
+
+/** The CBT map of an earlier daemon; where it cannot be used, a new one that says so. */
+function openCbt(context: TrackerContext, id: number, geometry: TrackerGeometry, undo: Undo) {
+  let cbtFile: MapFile | undefined;
+  let cbtMemory: MappedMemory | undefined;
+  try {
+    cbtFile = context.state.openMap(`cbt-${id}`);
+    cbtMemory = MappedMemory.file(cbtFile.fd, 0, cbtFile.lengthBytes);
+    const { capacityBytes } = CbtMap.open(cbtMemory.buffer);
+    if (capacityBytes !== geometry.capacityBytes) throw new Error("it is of another device");
+    const opened = { cbtFile, cbtMemory };
+    undo.push(() => closeSync(opened.cbtFile.fd));
+    undo.push(() => opened.cbtMemory.unmap());
+    return opened;
+  } catch {
+    cbtMemory?.unmap();
+    if (cbtFile !== undefined) closeSync(cbtFile.fd);
+    return createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
+  }
+}
+
+type RecordParts = Pick<TrackerParts, "id" | "identity" | "backing" | "geometry">;
+
+function writeRecord(
+  context: TrackerContext,
+  parts: RecordParts,
+  front: number,
+  errorCode: number,
+): void {
+  const { id, identity, geometry } = parts;
+  const device = parts.backing.path;
+  const record: TrackerRecord = { id, device, identity, front, geometry, errorCode };
+  context.state.writeRecord(trackerRecordName(id), record);
+}
+
+function frontQueue(context: TrackerContext, parts: TrackerParts, area?: AreaSetup) {
+  const { reactors } = context;
   const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
-  return ServedDevice.start(context.control, {
-    params: backing.params,
-    queueDepth: context.frontDepth,
-    maxIoBytes: context.maxIoBytes,
-    features: 0,
-    startQueue: (charFd) =>
-      context.reactors.request(reactor, {
+  return {
+    startQueue: (queue: QueueStart) =>
+      reactors.request(reactor, {
         type: "attach",
         tracker,
-        charFd,
+        queue,
         originalFd: backing.fd,
         isBlock: backing.kind === "block",
         geometry,
         cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
+        area,
       }),
-    queueEnded: () => context.reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
-  });
+    queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
+  };
 }

@@ -1,0 +1,82 @@
+/** What the control API does with a CBT map. */
+import type { DiffResponse, SectorRange } from "@blksnap/api";
+import type { CbtMap } from "@blksnap/engine";
+import { ControlError } from "../control/control-error.js";
+import { uuidText } from "../status.js";
+
+type Changes = Omit<DiffResponse, "device" | "front" | "since">;
+
+const SECTOR_BYTES = 512;
+
+/** A part of the frozen map. @throws ControlError CBT_RANGE */
+export function readMap(cbt: CbtMap, offset: number, length: number): Uint8Array {
+  if (offset + length > cbt.blockCount) {
+    throw new ControlError(
+      "CBT_RANGE",
+      `blocks ${offset} to ${offset + length} of ${cbt.blockCount} were asked for`,
+    );
+  }
+  const bytes = new Uint8Array(length);
+  cbt.readFrozen(bytes, offset, length);
+  return bytes;
+}
+
+/** Offsets and lengths in bytes, in turn. @throws ControlError MARK_RANGE */
+export function markedRanges(
+  ranges: readonly SectorRange[],
+  capacityBytes: number,
+  device: string,
+): number[] {
+  return ranges.flatMap(({ offset_sectors: offset, count_sectors: count }) => {
+    if ((offset + count) * SECTOR_BYTES > capacityBytes) {
+      throw new ControlError(
+        "MARK_RANGE",
+        `sectors ${offset} to ${offset + count} are beyond the ` +
+          `${capacityBytes / SECTOR_BYTES} of ${device}`,
+      );
+    }
+    return [offset * SECTOR_BYTES, count * SECTOR_BYTES];
+  });
+}
+
+/**
+ * What changed after snapshot number `since` up to the last taken one, as sorted ranges that do not
+ * touch each other, cut at the device's end. @throws ControlError CBT_NUMBER_UNKNOWN
+ */
+export function changesSince(cbt: CbtMap, since: number, device: string): Changes {
+  const info = cbt.info();
+  if (since > info.changesNumber) {
+    throw new ControlError(
+      "CBT_NUMBER_UNKNOWN",
+      `${device} has no snapshot number ${since}; the last is ${info.changesNumber}`,
+    );
+  }
+  const map = new Uint8Array(info.blockCount);
+  cbt.readFrozen(map, 0, info.blockCount);
+  const ranges: Changes["ranges"] = [];
+  let changedBlocks = 0;
+  let changedBytes = 0;
+  for (let block = 0; block < map.length; block++) {
+    if (map[block] <= since) continue;
+    const first = block;
+    while (block < map.length && map[block] > since) block++;
+    const offsetBytes = first * info.blockBytes;
+    const endBytes = Math.min(block * info.blockBytes, info.capacityBytes);
+    changedBlocks += block - first;
+    changedBytes += endBytes - offsetBytes;
+    ranges.push({
+      offset_sectors: offsetBytes / SECTOR_BYTES,
+      count_sectors: (endBytes - offsetBytes) / SECTOR_BYTES,
+      kind: "changed",
+    });
+  }
+  return {
+    generation_id: uuidText(info.generation),
+    changes_number: info.changesNumber,
+    block_size: info.blockBytes,
+    device_capacity: info.capacityBytes,
+    changed_blocks: changedBlocks,
+    changed_bytes: changedBytes,
+    ranges,
+  };
+}

@@ -1,0 +1,87 @@
+/** The driver's counters for Prometheus, one row per metric. */
+import type {
+  SnapshotDeviceStatus,
+  SnapshotStatus,
+  StatusResponse,
+  TrackerStatus,
+} from "@blksnap/api";
+import type { MetricFamily } from "./control/metrics.js";
+
+type Row<Of> = readonly [
+  name: string,
+  help: string,
+  type: "counter" | "gauge",
+  value: (of: Of) => number,
+];
+
+const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
+  ["front_reads_total", "Reads through the front.", "counter", ({ io }) => io.reads],
+  ["front_read_bytes_total", "Bytes read through the front.", "counter", ({ io }) => io.read_bytes],
+  ["front_writes_total", "Writes through the front.", "counter", ({ io }) => io.writes],
+  [
+    "front_write_bytes_total",
+    "Bytes written through the front.",
+    "counter",
+    ({ io }) => io.write_bytes,
+  ],
+  ["front_discards_total", "Discards and write-zeroes.", "counter", ({ io }) => io.discards],
+  ["front_flushes_total", "Flushes through the front.", "counter", ({ io }) => io.flushes],
+  ["front_errors_total", "Requests of the front that failed.", "counter", ({ io }) => io.errors],
+];
+
+const DEVICE_ROWS: readonly Row<SnapshotDeviceStatus>[] = [
+  ["copied_bytes_total", "Old data saved to the diff storage.", "counter", (of) => of.copied_bytes],
+  ["lost_bytes", "Old data that could not be saved.", "gauge", (of) => of.lost_bytes],
+  [
+    "image_read_bytes_total",
+    "Bytes read from the image.",
+    "counter",
+    (of) => of.image_io.read_bytes,
+  ],
+  [
+    "image_errors_total",
+    "Requests of the image that failed.",
+    "counter",
+    (of) => of.image_io.errors,
+  ],
+];
+
+const SNAPSHOT_ROWS: readonly Row<SnapshotStatus>[] = [
+  ["diff_storage_used_bytes", "Diff storage in use.", "gauge", (of) => of.used_bytes],
+  ["diff_storage_allocated_bytes", "Diff storage allocated.", "gauge", (of) => of.allocated_bytes],
+  ["diff_storage_limit_bytes", "Limit of the diff storage.", "gauge", (of) => of.limit_bytes],
+  ["take_stall_us", "Time for which writers stood at take.", "gauge", (of) => of.stall_us ?? 0],
+];
+
+interface Labelled<Of> {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly of: Of;
+}
+
+function families<Of>(rows: readonly Row<Of>[], objects: readonly Labelled<Of>[]): MetricFamily[] {
+  return rows.map(([name, help, type, value]) => ({
+    name: `blksnap_${name}`,
+    help,
+    type,
+    samples: objects.map(({ labels, of }) => ({ labels, value: value(of) })),
+  }));
+}
+
+export function driverMetrics({ trackers, snapshots }: StatusResponse): MetricFamily[] {
+  return [
+    ...families(
+      TRACKER_ROWS,
+      trackers.map((of) => ({ labels: { device: of.device }, of })),
+    ),
+    ...families(
+      DEVICE_ROWS,
+      snapshots.flatMap(({ id, devices }) =>
+        devices.map((of) => ({ labels: { snapshot: id, device: of.device }, of })),
+      ),
+    ),
+    ...families(
+      SNAPSHOT_ROWS,
+      snapshots.map((of) => ({ labels: { snapshot: of.id }, of })),
+    ),
+  ];
+}

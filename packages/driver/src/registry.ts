@@ -1,0 +1,85 @@
+/** The trackers and snapshots that there are, and how they are found. */
+import { type DeviceNumber, deviceNumber, type TopologyProbe } from "@blksnap/diff-storage";
+import { ControlError } from "./control/control-error.js";
+import type { Snapshot } from "./snapshot/snapshot.js";
+import { blockIdentity, identityOf } from "./tracker/identity.js";
+import type { Tracker } from "./tracker/tracker.js";
+
+export class Registry {
+  readonly trackers: Map<number, Tracker> = new Map();
+  readonly snapshots: Map<string, Snapshot> = new Map();
+
+  /** The tracker that a path means, by its original or its front; undefined where there is none. */
+  findTracker(path: string): Tracker | undefined {
+    const identity = identityOf(path);
+    return [...this.trackers.values()].find((tracker) => tracker.hasIdentity(identity));
+  }
+
+  /** @throws ControlError NOT_ATTACHED, DEVICE_NOT_FOUND */
+  tracker(path: string): Tracker {
+    const tracker = this.findTracker(path);
+    if (tracker === undefined) throw new ControlError("NOT_ATTACHED", `${path} is not attached`);
+    return tracker;
+  }
+
+  /** @throws ControlError SNAPSHOT_NOT_FOUND */
+  snapshot(id: string): Snapshot {
+    const snapshot = this.snapshots.get(id.toLowerCase());
+    if (snapshot === undefined || snapshot.state === "destroying") throw snapshotNotFound(id);
+    return snapshot;
+  }
+
+  snapshotOf(tracker: Tracker): Snapshot | undefined {
+    return [...this.snapshots.values()].find((snapshot) => snapshot.members.has(tracker.id));
+  }
+
+  /** @throws ControlError when the device is in a snapshot already */
+  assertFree(tracker: Tracker, wanted?: Snapshot): void {
+    const snapshot = this.snapshotOf(tracker);
+    if (snapshot === undefined) return;
+    const what = `${tracker.device} is in snapshot ${snapshot.id}`;
+    if (snapshot === wanted) throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", what);
+    throw new ControlError("DEVICE_IN_OTHER_SNAPSHOT", what);
+  }
+
+  /** @throws ControlError DEVICE_IS_OURS when the path is an image */
+  assertNoImage(path: string): void {
+    const identity = identityOf(path);
+    for (const snapshot of this.snapshots.values()) {
+      for (const { image } of snapshot.members.values()) {
+        if (image === undefined || identity !== blockIdentity(image.deviceNumber)) continue;
+        throw new ControlError("DEVICE_IS_OURS", `${path} is the image of snapshot ${snapshot.id}`);
+      }
+    }
+  }
+
+  /** Block devices through which a tracker's data is written: its front and its original. */
+  deviceNumbers(tracker: Tracker): DeviceNumber[] {
+    const front = parseNumber(tracker.front.deviceNumber);
+    const { kind, deviceNumber: original } = tracker.backing;
+    return kind === "block" ? [front, deviceNumber(original)] : [front];
+  }
+
+  /** What sysfs cannot know: which device lies behind a front or an image. */
+  get topology(): TopologyProbe {
+    return { layers: (device) => this.#layersBelow(`${device.major}:${device.minor}`) };
+  }
+
+  #layersBelow(key: string): DeviceNumber[] {
+    for (const tracker of this.trackers.values()) {
+      const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
+      if (key !== tracker.front.deviceNumber && key !== image?.deviceNumber) continue;
+      return [deviceNumber(tracker.backing.deviceNumber)];
+    }
+    return [];
+  }
+}
+
+export function snapshotNotFound(id: string): ControlError {
+  return new ControlError("SNAPSHOT_NOT_FOUND", `there is no snapshot ${id}`);
+}
+
+function parseNumber(key: string): DeviceNumber {
+  const [major = 0, minor = 0] = key.split(":").map(Number);
+  return { major, minor };
+}

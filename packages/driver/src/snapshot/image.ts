@@ -1,0 +1,87 @@
+/** The image of a member: a ublk device beside the front, on the same reactor. */
+import type { UblkControl } from "@blksnap/ublk";
+import type { ReactorPool } from "../reactor/pool.js";
+import type { StateDirectory } from "../state/state-directory.js";
+import { addLink, linkName, removeLink } from "../system/links.js";
+import { type QueueStart, ServedDevice, type ServeOptions } from "../system/served-device.js";
+import type { Member, Snapshot } from "./snapshot.js";
+
+/** Most that one discard of an image may cover. */
+const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
+
+export interface ImageContext {
+  readonly control: UblkControl;
+  readonly reactors: ReactorPool;
+  readonly state: StateDirectory;
+  readonly imageDepth: number;
+  readonly maxIoBytes: number;
+}
+
+function imageQueue({ reactors }: ImageContext, { tracker }: Member): ServeOptions {
+  const of = { tracker: tracker.id };
+  return {
+    startQueue: (queue: QueueStart) =>
+      reactors.request(tracker.reactor, { type: "openImage", queue, ...of }),
+    queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...of }),
+  };
+}
+
+/** Makes the image of a member whose area is active. */
+export async function openImage(
+  context: ImageContext,
+  snapshot: Snapshot,
+  member: Member,
+): Promise<void> {
+  const { tracker } = member;
+  member.image = await ServedDevice.start(context.control, {
+    params: {
+      ...tracker.backing.params,
+      // Written data is in the store or in its page cache; no flush makes it safer.
+      volatileCache: false,
+      fua: false,
+      discardMaxBytes: IMAGE_DISCARD_MAX_BYTES,
+      discardGranularityBytes: 2 ** tracker.geometry.chunkShift,
+      writeZeroesMaxBytes: 0,
+    },
+    queueDepth: context.imageDepth,
+    maxIoBytes: context.maxIoBytes,
+    onNumber: (number) => {
+      member.imageNumber = number;
+      snapshot.save();
+    },
+    ...imageQueue(context, member),
+  });
+  linkImage(member);
+}
+
+/** Goes on with the image of an earlier daemon. */
+export async function recoverImage(context: ImageContext, member: Member): Promise<void> {
+  if (member.imageNumber === undefined) return;
+  const queue = imageQueue(context, member);
+  member.image = await ServedDevice.recover(context.control, member.imageNumber, queue);
+  linkImage(member);
+}
+
+/** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
+export async function closeMember(context: ImageContext, member: Member): Promise<void> {
+  const { tracker, map, image } = member;
+  if (map === undefined) return;
+  const of = { tracker: tracker.id };
+  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest.
+  await context.reactors.request(tracker.reactor, { type: "dropArea", ...of });
+  if (image !== undefined) {
+    removeLink(member.imageLink, image.path);
+    await image.stop();
+  }
+  await context.reactors.request(tracker.reactor, { type: "closeArea", ...of });
+  context.state.removeMap(map);
+  member.map = undefined;
+  member.imageNumber = undefined;
+  member.image = undefined;
+  member.imageLink = undefined;
+}
+
+function linkImage(member: Member): void {
+  if (member.image === undefined) return;
+  member.imageLink = addLink(`${linkName(member.tracker.device)}-image`, member.image.path);
+}

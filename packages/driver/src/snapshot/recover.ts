@@ -1,0 +1,230 @@
+/**
+ * After a crash: what an earlier daemon has left is finished, taken back, or gone on with.
+ *
+ * ```
+ *   creating, destroying ─▶ gone: images and files removed
+ *   taking               ─▶ created: images and maps removed; nobody has seen an image yet
+ *   created, taken       ─▶ stores reopened, fenced; slots in use read from the maps
+ *   trackers             ─▶ fronts go on, with the areas of taken snapshots
+ *   taken                ─▶ images go on
+ * ```
+ *
+ * A snapshot that cannot be had back is lost and said so; the fronts go on in any case.
+ */
+import { closeSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { DiffArea, DiffAreaMap } from "@blksnap/engine";
+import { UblkState } from "@blksnap/ublk";
+import { MappedMemory } from "@blksnap/uring";
+import type { AreaSetup } from "../reactor/messages.js";
+import { type SnapshotRecord, type TrackerRecord, trackerRecordName } from "../state/records.js";
+import type { MapFile } from "../state/state-directory.js";
+import { ownDevices } from "../system/served-device.js";
+import { openStoresFenced } from "../tracker/fence.js";
+import { Tracker, type TrackerContext } from "../tracker/tracker.js";
+import { recoverImage } from "./image.js";
+import { MEMORY_STORE, Snapshot, type SnapshotContext } from "./snapshot.js";
+import { closeMembers, type TakeContext } from "./take.js";
+
+export type RecoverContext = TrackerContext & SnapshotContext & TakeContext;
+
+/** What an earlier daemon's directory gave back. */
+export interface Recovered {
+  readonly trackers: Tracker[];
+  readonly snapshots: Snapshot[];
+}
+
+/** A snapshot to be gone on with, and the maps of its members. */
+interface Resumed {
+  readonly record: SnapshotRecord;
+  readonly snapshot: Snapshot;
+  readonly maps: Map<number, MapFile>;
+  readonly areas: Map<number, AreaSetup>;
+}
+
+export async function recoverAll(context: RecoverContext): Promise<Recovered> {
+  const records = usableRecords<SnapshotRecord>(context, "snapshot-");
+  const trackerRecords = usableRecords<TrackerRecord>(context, "tracker-");
+  const resumed: Resumed[] = [];
+  for (const record of records) {
+    const snapshot = await resumeSnapshot(context, record);
+    if (snapshot !== undefined) resumed.push(snapshot);
+  }
+  const found = await Promise.all(
+    trackerRecords.map((record) => recoverTracker(context, record, resumed)),
+  );
+  const trackers = found.filter((tracker) => tracker !== undefined);
+  const snapshots: Snapshot[] = [];
+  for (const one of resumed) {
+    if (await rejoin(context, one, trackers)) snapshots.push(one.snapshot);
+  }
+  await removeOrphans(context, trackers, snapshots);
+  return { trackers, snapshots };
+}
+
+function usableRecords<Value>(context: RecoverContext, prefix: string): Value[] {
+  const values: Value[] = [];
+  for (const { name, value, problem } of context.state.readRecords(prefix).map(withValue)) {
+    if (problem === undefined) values.push(value as Value);
+    else context.logger.error({ record: name, problem }, `record ${name} is not used: ${problem}`);
+  }
+  return values;
+}
+
+function withValue(found: { name: string; value?: unknown; problem?: string | undefined }) {
+  return { name: found.name, value: found.value, problem: found.problem };
+}
+
+async function resumeSnapshot(
+  context: RecoverContext,
+  record: SnapshotRecord,
+): Promise<Resumed | undefined> {
+  if (record.state === "creating" || record.state === "destroying") {
+    await discard(context, record);
+    return undefined;
+  }
+  const taken = record.state === "taken";
+  if (!taken) await removeTraces(context, record);
+  const members = taken ? record.members : [];
+  const maps = new Map<number, MapFile>();
+  try {
+    const slots: number[] = [];
+    for (const { tracker, map: name } of members) {
+      if (name === null) continue;
+      const map = context.state.openMap(name);
+      maps.set(tracker, map);
+      slots.push(...usedSlots(map));
+    }
+    const kept = { ...record, state: taken ? record.state : "created" } as const;
+    const snapshot = new Snapshot(context, kept);
+    await openStoresFenced(() => snapshot.openStorage(slots));
+    const areas = new Map<number, AreaSetup>();
+    for (const [tracker, map] of maps) {
+      areas.set(tracker, await snapshot.areaSetup(map, members.length));
+    }
+    return { record, snapshot, maps, areas };
+  } catch (error) {
+    context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
+    for (const { fd } of maps.values()) closeSync(fd);
+    await discard(context, record);
+    return undefined;
+  }
+}
+
+/** @throws EngineError when it is no map */
+function usedSlots(map: MapFile): number[] {
+  const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+  try {
+    const slots: number[] = [];
+    new DiffArea(DiffAreaMap.open(memory.buffer)).forEachUsedSlot((slot) => slots.push(slot));
+    return slots;
+  } finally {
+    memory.unmap();
+  }
+}
+
+async function recoverTracker(
+  context: RecoverContext,
+  record: TrackerRecord,
+  resumed: readonly Resumed[],
+): Promise<Tracker | undefined> {
+  const area = resumed.find(({ areas }) => areas.has(record.id))?.areas.get(record.id);
+  try {
+    return await Tracker.recover(context, record, area);
+  } catch (error) {
+    const info = await context.control.deviceInfo(record.front);
+    context.logger.error({ device: record.device, err: error }, "tracker is not recovered");
+    // Without a living front nobody can miss it; with one the record stays for the next attempt.
+    if (info === undefined || info.state === UblkState.DEAD) {
+      if (info !== undefined) await context.control.deleteDevice(record.front);
+      context.state.removeRecord(trackerRecordName(record.id));
+      context.state.removeFile(`cbt-${record.id}`);
+    }
+    return undefined;
+  }
+}
+
+/**
+ * Puts the recovered trackers back into their snapshot, and its images to work. Answers false when
+ * the snapshot is lost; then nothing of it is left.
+ */
+async function rejoin(
+  context: RecoverContext,
+  { record, snapshot, maps }: Resumed,
+  trackers: readonly Tracker[],
+): Promise<boolean> {
+  for (const { tracker: id, image } of record.members) {
+    const tracker = trackers.find((one) => one.id === id);
+    const map = maps.get(id);
+    if (tracker !== undefined) {
+      snapshot.addMember(tracker, map, map === undefined ? undefined : (image ?? undefined));
+      continue;
+    }
+    if (map !== undefined) context.state.removeMap(map);
+    if (image !== null) await deleteOwnDevice(context, image);
+  }
+  snapshot.save();
+  if (snapshot.state !== "taken") return true;
+  const members = [...snapshot.members.values()];
+  try {
+    for (const member of members) await recoverImage(context, member);
+    return true;
+  } catch (error) {
+    context.logger.error({ snapshot: snapshot.id, err: error }, "snapshot is lost");
+    const unserved = members.filter(({ image }) => image === undefined);
+    for (const { imageNumber } of unserved) await deleteOwnDevice(context, imageNumber ?? -1);
+    await closeMembers(context, members);
+    await snapshot.closeStorage();
+    snapshot.forget();
+    return false;
+  }
+}
+
+/** Removes devices of ours that no record names and that never lived or have ended. */
+async function removeOrphans(
+  context: RecoverContext,
+  trackers: readonly Tracker[],
+  snapshots: readonly Snapshot[],
+): Promise<void> {
+  const known = new Set(trackers.map(({ front }) => front.id));
+  for (const { members } of snapshots) {
+    for (const { imageNumber } of members.values()) known.add(imageNumber ?? -1);
+  }
+  for (const id of await ownDevices(context.control)) {
+    if (known.has(id)) continue;
+    const info = await context.control.deviceInfo(id);
+    if (info?.state === UblkState.DEAD) await deleteOwnDevice(context, id);
+    else context.logger.warn({ device: `/dev/ublkb${id}` }, "device of ours without a record");
+  }
+}
+
+/** Removes everything that a snapshot has left, and its record. */
+async function discard(context: RecoverContext, record: SnapshotRecord): Promise<void> {
+  await removeTraces(context, record);
+  for (const { path, fileName } of record.stores) {
+    if (fileName === undefined) continue;
+    const directory = path === MEMORY_STORE ? context.state.path : path;
+    try {
+      unlinkSync(join(directory, fileName));
+    } catch {
+      // Never made, or gone with its file system.
+    }
+  }
+  context.state.removeRecord(`snapshot-${record.id}`);
+}
+
+/** Removes the images and maps of a snapshot. */
+async function removeTraces(context: RecoverContext, record: SnapshotRecord): Promise<void> {
+  for (const { image, map } of record.members) {
+    if (image !== null) await deleteOwnDevice(context, image);
+    if (map !== null) context.state.removeFile(map);
+  }
+}
+
+async function deleteOwnDevice(context: RecoverContext, id: number): Promise<void> {
+  try {
+    if ((await ownDevices(context.control)).includes(id)) await context.control.deleteDevice(id);
+  } catch (error) {
+    context.logger.warn({ device: `/dev/ublkb${id}`, err: error }, "device is not removed");
+  }
+}

@@ -1,0 +1,54 @@
+/** What the records in the state directory hold. */
+import type { TrackerGeometry } from "@blksnap/engine";
+import type { EventRecord } from "@blksnap/event-queue";
+import type { QueuedEvent } from "../snapshot/events.js";
+
+export interface TrackerRecord {
+  readonly id: number;
+  /** The original's path, and what it led to at attach. */
+  readonly device: string;
+  readonly identity: string;
+  /** Number N of the front, /dev/ublkbN. */
+  readonly front: number;
+  readonly geometry: TrackerGeometry;
+  /** Negative errno of the last snapshot's first lost block, or 0. */
+  readonly errorCode: number;
+}
+
+export interface StoreRecord {
+  /** As the user gave it. */
+  readonly path: string;
+  /** Name of the file made in a directory; absent for files and block devices. */
+  readonly fileName?: string;
+}
+
+export interface MemberRecord {
+  readonly tracker: number;
+  /** Name of the area's map file; null before take. */
+  readonly map: string | null;
+  /** Number N of the image, /dev/ublkbN; null before take. */
+  readonly image: number | null;
+}
+
+export interface SnapshotRecord {
+  readonly id: string;
+  readonly state: "creating" | "created" | "taking" | "taken" | "destroying";
+  readonly createdAt: string;
+  readonly takenAt: string | null;
+  readonly stallUs: number | null;
+  readonly limitBytes: number;
+  readonly alignmentBytes: number;
+  readonly stores: readonly StoreRecord[];
+  readonly members: readonly MemberRecord[];
+  /** Events that nobody has taken yet, and the number of the next one. */
+  readonly events: readonly EventRecord<QueuedEvent>[];
+  readonly nextEvent: number;
+}
+
+export function trackerRecordName(id: number): string {
+  return `tracker-${id}`;
+}
+
+export function snapshotRecordName(id: string): string {
+  return `snapshot-${id}`;
+}

@@ -1,0 +1,161 @@
+/**
+ * Where a daemon's state lives: one directory on tmpfs, which outlives the process but not the
+ * machine.
+ *
+ * ```
+ *   lock                 held by the daemon that owns the directory
+ *   tracker-N.record     what is needed to serve a front again
+ *   cbt-N                CBT map of tracker N, mapped shared
+ *   snapshot-UUID.record what is needed to go on with a snapshot
+ *   area-UUID-N          map of tracker N's diff area, mapped shared
+ *   store-UUID-N         memory store
+ * ```
+ *
+ * A record is one line that names format, version and the SHA-256 of the rest, then JSON. It is
+ * replaced by rename, so a reader finds the old one or the new one. One that is damaged is left
+ * alone and named; the others are not affected.
+ */
+import { createHash } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { tryLockFile } from "@blksnap/uring";
+import { ControlError } from "../control/control-error.js";
+
+const { O_RDWR, O_CREAT, O_TRUNC } = constants;
+const HEADER = /^blksnap-record ([0-9]+) ([0-9a-f]{64})\n/;
+const VERSION = 1;
+const SUFFIX = ".record";
+
+/** A file of maps, to be mapped shared. */
+export interface MapFile {
+  readonly name: string;
+  readonly fd: number;
+  readonly lengthBytes: number;
+}
+
+/** A record that was found; `problem` says why it cannot be used. */
+export type FoundRecord =
+  | { readonly name: string; readonly value: unknown; readonly problem?: undefined }
+  | { readonly name: string; readonly problem: string };
+
+export class StateDirectory {
+  readonly path: string;
+  readonly #lockFd: number;
+
+  /**
+   * Takes possession of the directory.
+   * @throws ControlError ALREADY_RUNNING when another daemon has it; the error of mkdir(2)
+   */
+  constructor(path: string) {
+    this.path = path;
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    this.#lockFd = openSync(join(path, "lock"), O_RDWR | O_CREAT, 0o600);
+    if (tryLockFile(this.#lockFd)) return;
+    closeSync(this.#lockFd);
+    throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${path}`);
+  }
+
+  /** Gives the directory up; what is in it stays. */
+  close(): void {
+    closeSync(this.#lockFd);
+  }
+
+  /**
+   * Makes an empty (all zero) map file; one of the same name is replaced.
+   * @throws ControlError OUT_OF_MEMORY, with the errno of the file system
+   */
+  createMap(name: string, lengthBytes: number): MapFile {
+    const path = join(this.path, name);
+    let fd: number | undefined;
+    try {
+      fd = openSync(path, O_RDWR | O_CREAT | O_TRUNC, 0o600);
+      ftruncateSync(fd, lengthBytes);
+      return { name, fd, lengthBytes };
+    } catch (error) {
+      if (fd !== undefined) {
+        closeSync(fd);
+        unlinkSync(path);
+      }
+      const { code } = error as NodeJS.ErrnoException;
+      throw new ControlError("OUT_OF_MEMORY", `cannot make the map ${path}: ${code}`, {
+        cause: error,
+        ...(code === undefined ? {} : { errnoName: code }),
+      });
+    }
+  }
+
+  /** Opens a map file of an earlier daemon. @throws the error of open(2) */
+  openMap(name: string): MapFile {
+    const fd = openSync(join(this.path, name), O_RDWR);
+    return { name, fd, lengthBytes: fstatSync(fd).size };
+  }
+
+  /** Closes and removes a map file. */
+  removeMap(file: MapFile): void {
+    closeSync(file.fd);
+    this.removeFile(file.name);
+  }
+
+  /** Removes a file; one that is not there is no error. */
+  removeFile(name: string): void {
+    try {
+      unlinkSync(join(this.path, name));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+
+  /** Writes or replaces a record. */
+  writeRecord(name: string, value: unknown): void {
+    const text = JSON.stringify(value);
+    const path = join(this.path, name + SUFFIX);
+    writeFileSync(`${path}.new`, `blksnap-record ${VERSION} ${digest(text)}\n${text}`, {
+      mode: 0o600,
+    });
+    renameSync(`${path}.new`, path);
+  }
+
+  removeRecord(name: string): void {
+    this.removeFile(name + SUFFIX);
+  }
+
+  /** All records whose names begin so, in order of name. */
+  readRecords(prefix: string): FoundRecord[] {
+    return readdirSync(this.path)
+      .filter((file) => file.startsWith(prefix) && file.endsWith(SUFFIX))
+      .sort()
+      .map((file) => this.#readRecord(file.slice(0, -SUFFIX.length)));
+  }
+
+  #readRecord(name: string): FoundRecord {
+    try {
+      const text = readFileSync(join(this.path, name + SUFFIX), "utf8");
+      const header = HEADER.exec(text);
+      if (header === null) return { name, problem: "it is no record" };
+      if (Number(header[1]) !== VERSION) {
+        return { name, problem: `it has version ${header[1]}, this daemon reads ${VERSION}` };
+      }
+      const body = text.slice(header[0].length);
+      if (digest(body) !== header[2]) return { name, problem: "its checksum is wrong" };
+      return { name, value: JSON.parse(body) };
+    } catch (error) {
+      return { name, problem: (error as Error).message };
+    }
+  }
+}
+
+function digest(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}

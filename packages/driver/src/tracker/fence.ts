@@ -1,0 +1,40 @@
+/**
+ * Fencing: a new daemon must not touch an original or a store while requests of its dead predecessor
+ * may still write there. Each such request holds a reference on the file that it was issued on, so
+ * an exclusive open (block devices) or lock (files) succeeds only when the last has ended.
+ */
+
+import { DiffStorageError } from "@blksnap/diff-storage";
+import type { BackingFile } from "@blksnap/ublk";
+import { openBackingFile, UblkError } from "@blksnap/ublk";
+
+const FENCE_TIMEOUT_MS = 60_000;
+const RETRY_INTERVAL_MS = 10;
+
+/** Opens an original as soon as nobody holds it any more. @throws UblkError of openBackingFile */
+export function openFenced(path: string): Promise<BackingFile> {
+  return retry(
+    async () => openBackingFile(path),
+    (error) => error instanceof UblkError && error.code === "BACKING_BUSY",
+  );
+}
+
+/** Opens stores as soon as nobody holds them any more. */
+export function openStoresFenced<Opened>(open: () => Promise<Opened>): Promise<Opened> {
+  return retry(open, (error) => error instanceof DiffStorageError && error.code === "STORE_BUSY");
+}
+
+async function retry<Value>(
+  attempt: () => Promise<Value>,
+  isBusy: (error: unknown) => boolean,
+): Promise<Value> {
+  const deadline = Date.now() + FENCE_TIMEOUT_MS;
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!isBusy(error) || Date.now() > deadline) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_INTERVAL_MS));
+  }
+}
