@@ -25,8 +25,10 @@ struct Event {
   Event() = default;
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
-  ~Event() {
+  ~Event() { Close(); }
+  void Close() {
     if (fd >= 0) close(fd);
+    fd = -1;
   }
   void Raise() const {
     const uint64_t one = 1;
@@ -88,6 +90,8 @@ class Watcher : public Napi::ObjectWrap<Watcher> {
     stop_.Raise();
     thread_.join();
     callback_.Release();
+    arm_.Close();
+    stop_.Close();
   }
 
   void Stop() {

@@ -1,0 +1,81 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { ReactorThread, threadId, type UringError } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { openDescriptors } from "./support.js";
+
+const MODULE = new URL("./workers/reactor.js", import.meta.url);
+
+interface Started {
+  readonly thread: ReactorThread;
+  readonly messages: unknown[];
+  readonly exits: (Error | undefined)[];
+}
+
+function start(options: unknown = {}): Started {
+  const messages: unknown[] = [];
+  const exits: (Error | undefined)[] = [];
+  const thread = new ReactorThread(
+    MODULE,
+    options,
+    (message) => messages.push(message),
+    (error) => exits.push(error),
+  );
+  return { thread, messages, exits };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let waited = 0; !condition(); waited++) {
+    assert.ok(waited < 2000, "nothing happened in 20 s");
+    await sleep(10);
+  }
+}
+
+test("messages wake the reactor on its own thread, and stop ends it", async () => {
+  const { thread, messages, exits } = start();
+  for (let i = 0; i < 100; i++) thread.post(i);
+  await until(() => messages.length === 100);
+  const answers = messages as { echo: number; thread: number }[];
+  assert.equal(
+    answers.map(({ echo }) => echo),
+    Array.from({ length: 100 }, (_, i) => i),
+  );
+  assert.is.not(answers[0].thread, threadId());
+  await thread.stop("stop");
+  assert.equal(exits, [undefined]);
+  await thread.stop("stop");
+  const closed = (error: UringError): boolean => error.code === "REACTOR_FAILED";
+  assert.throws(() => thread.post(1), closed);
+});
+
+test("ten starts and stops leave no descriptor behind", async () => {
+  const first = start();
+  await first.thread.stop("stop");
+  const before = openDescriptors();
+  for (let i = 0; i < 10; i++) {
+    const { thread, exits } = start();
+    await thread.stop("stop");
+    assert.equal(exits, [undefined]);
+  }
+  assert.is(openDescriptors(), before);
+});
+
+test("a worker that fails is told with its error, one that ends by itself too", async () => {
+  const failed = start("fail");
+  await until(() => failed.exits.length === 1);
+  assert.match(failed.exits[0]?.message ?? "", "failed to start");
+  await failed.thread.stop("stop");
+
+  const dying = start();
+  dying.thread.post("die");
+  await until(() => dying.exits.length === 1);
+  assert.match(dying.exits[0]?.message ?? "", "code 3");
+});
+
+test("options that cannot be sent leave no descriptor behind", () => {
+  const before = openDescriptors();
+  assert.throws(() => start({ options: () => undefined }), /could not be cloned/);
+  assert.is(openDescriptors(), before);
+});
+
+test.run();

@@ -1,0 +1,178 @@
+import { closeSync, writeSync } from "node:fs";
+import { MessageChannel } from "node:worker_threads";
+import { prepareNop, Reactor, type UringError } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { native } from "../dist/native.js";
+import { openDescriptors } from "./support.js";
+
+const WAKE = new BigUint64Array([1n]);
+
+interface Setup {
+  readonly reactor: Reactor;
+  readonly messages: unknown[];
+  readonly errors: unknown[];
+  /** Sends a message as another thread would. */
+  send(message: unknown): void;
+}
+
+/** A reactor on this thread; a message "throw" throws, "stop" stops it. */
+function withReactor(use: (setup: Setup) => void): void {
+  const { port1, port2 } = new MessageChannel();
+  const wakeFd = native.eventFd(0, 0o2000000);
+  const messages: unknown[] = [];
+  const errors: unknown[] = [];
+  const reactor = new Reactor({
+    wakeFd,
+    port: port2,
+    onMessage: (message) => {
+      messages.push(message);
+      if (message === "throw") throw new Error("from a message");
+      if (message === "stop") reactor.stop();
+    },
+    onError: (error) => errors.push((error as Error).message),
+  });
+  const send = (message: unknown): void => {
+    port1.postMessage(message);
+    writeSync(wakeFd, WAKE);
+  };
+  try {
+    use({ reactor, messages, errors, send });
+  } finally {
+    port1.close();
+    closeSync(wakeFd);
+  }
+}
+
+test("messages arrive in order, and an exception in one loses none", () => {
+  withReactor(({ reactor, messages, errors, send }) => {
+    send(1);
+    send("throw");
+    send(2);
+    reactor.setTimer(5, () => send("stop"));
+    reactor.run();
+    assert.equal(messages, [1, "throw", 2, "stop"]);
+    assert.equal(errors, ["from a message"]);
+  });
+});
+
+test("timers fire in the order of their times, and their places are used again", () => {
+  withReactor(({ reactor, errors }) => {
+    const fired: number[] = [];
+    reactor.setTimer(30, () => fired.push(30));
+    reactor.setTimer(0, () => fired.push(0));
+    reactor.setTimer(10.5, () => fired.push(10));
+    let left = 300;
+    const again = (): void => {
+      left--;
+      if (left > 0) reactor.setTimer(0, again);
+    };
+    again();
+    reactor.setTimer(50, () => reactor.stop());
+    reactor.run();
+    assert.equal(fired, [0, 10, 30]);
+    assert.is(left, 0);
+    assert.equal(errors, []);
+  });
+});
+
+test("an exception in a handler does not end the loop", () => {
+  withReactor(({ reactor, errors }) => {
+    const id = reactor.addHandler({
+      onCompletion(data) {
+        if (data === 3) reactor.stop();
+        throw new Error(`from completion ${data}`);
+      },
+    });
+    for (const data of [1, 2, 3]) prepareNop(reactor.ring, data, id, 0);
+    reactor.run();
+    assert.equal(errors, ["from completion 1", "from completion 2", "from completion 3"]);
+  });
+});
+
+test("a completion for a removed or unknown handler is told, and the id is given again", () => {
+  withReactor(({ reactor, errors }) => {
+    const id = reactor.addHandler({ onCompletion: () => undefined });
+    reactor.removeHandler(id);
+    prepareNop(reactor.ring, 0, id, 0);
+    prepareNop(reactor.ring, 0, 999, 0);
+    reactor.setTimer(1, () => reactor.stop());
+    reactor.run();
+    assert.is(errors.length, 2);
+    assert.is(reactor.addHandler({ onCompletion: () => undefined }), id);
+  });
+});
+
+test("what is prepared when the loop stops still reaches the kernel", () => {
+  withReactor(({ reactor }) => {
+    let completed = 0;
+    const id = reactor.addHandler({ onCompletion: () => completed++ });
+    prepareNop(reactor.ring, 0, id, 0);
+    reactor.stop();
+    reactor.run();
+    assert.is(completed, 1);
+  });
+});
+
+test("the loop takes more completions than its rings have places", () => {
+  withReactor(({ reactor, errors }) => {
+    let completed = 0;
+    const id = reactor.addHandler({
+      onCompletion() {
+        completed++;
+        if (completed === 10_000) reactor.stop();
+      },
+    });
+    for (let i = 0; i < 10_000; i++) prepareNop(reactor.ring, i, id, 0);
+    reactor.run();
+    assert.is(completed, 10_000);
+    assert.equal(errors, []);
+  });
+});
+
+test("a registered file cannot be removed twice, and a full table says so", () => {
+  withReactor(({ reactor }) => {
+    const index = reactor.addFile(0);
+    reactor.removeFile(index);
+    assert.throws(() => reactor.removeFile(index), /removed twice/);
+    for (let i = 0; i < 1024; i++) reactor.addFile(0);
+    assert.throws(() => reactor.addFile(0), /table of registered files is full/);
+    reactor.removeFile(7);
+    assert.is(reactor.addFile(0), 7);
+    assert.throws(
+      () => reactor.addBuffer(0, 4096),
+      (error: UringError) => error.errno > 0,
+    );
+    reactor.stop();
+    reactor.run();
+  });
+});
+
+test("a loop that nobody can wake any more ends with an error", () => {
+  const { port1, port2 } = new MessageChannel();
+  const options = { port: port2, onMessage: () => undefined, onError: () => undefined };
+  const reactor = new Reactor({ ...options, wakeFd: -1 });
+  assert.throws(
+    () => reactor.run(),
+    (error: UringError) => error.code === "REACTOR_FAILED" && error.errno === 9,
+  );
+  port1.close();
+});
+
+test("a reactor leaves no descriptor behind, one that could not be made neither", () => {
+  const before = openDescriptors();
+  withReactor(({ reactor }) => {
+    reactor.stop();
+    reactor.run();
+  });
+  const options = { wakeFd: -1, onMessage: () => undefined, onError: () => undefined };
+  const { port1, port2 } = new MessageChannel();
+  assert.throws(
+    () => new Reactor({ ...options, port: port2, buffersMax: 1 << 20 }),
+    (error: UringError) => error.code === "REGISTER_FAILED",
+  );
+  port1.close();
+  assert.is(openDescriptors(), before);
+});
+
+test.run();

@@ -1,0 +1,70 @@
+import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import {
+  createMemoryFile,
+  ioctl,
+  ioctlAsync,
+  LockType,
+  setAffinity,
+  threadId,
+  tryLockFile,
+  type UringError,
+} from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { withFolder } from "./support.js";
+
+const BLKGETSIZE64 = 0x80081272;
+const FIONREAD = 0x541b;
+
+test("ioctl writes into the bytes of any view", async () => {
+  const fd = createMemoryFile("test");
+  writeSync(fd, "12345");
+  const read = openSync(`/proc/self/fd/${fd}`, "r");
+  const word = new Int32Array(1);
+  ioctl(read, FIONREAD, word);
+  assert.is(word[0], 5);
+  const view = new DataView(new ArrayBuffer(12), 8);
+  ioctl(read, FIONREAD, view);
+  assert.is(view.getInt32(0, true), 5);
+  word[0] = 0;
+  assert.is(await ioctlAsync(read, FIONREAD, word), 0);
+  assert.is(word[0], 5);
+  closeSync(read);
+  closeSync(fd);
+});
+
+test("an ioctl that the file does not know is ENOTTY: thrown, or answered by the asynchronous one", async () => {
+  const fd = createMemoryFile("test");
+  const size = new BigUint64Array(1);
+  assert.throws(
+    () => ioctl(fd, BLKGETSIZE64, size),
+    (error: UringError) => error.code === "SYSTEM_CALL_FAILED" && error.errno === 25,
+  );
+  assert.is(await ioctlAsync(fd, BLKGETSIZE64, size), -25);
+  closeSync(fd);
+});
+
+test("a file lock belongs to the open file, not to the process", () => {
+  withFolder((folder) => {
+    writeFileSync(join(folder, "file"), "");
+    const one = openSync(join(folder, "file"), "r+");
+    const other = openSync(join(folder, "file"), "r+");
+    assert.ok(tryLockFile(one));
+    assert.not(tryLockFile(other));
+    assert.not(tryLockFile(other, LockType.READ));
+    assert.ok(tryLockFile(one, LockType.READ));
+    assert.ok(tryLockFile(other, LockType.READ));
+    assert.ok(tryLockFile(one, LockType.UNLOCK));
+    assert.ok(tryLockFile(other));
+    closeSync(one);
+    closeSync(other);
+  });
+});
+
+test("the main thread's id is the process's, and a CPU that is not there is refused", () => {
+  assert.is(threadId(), process.pid);
+  assert.is(setAffinity(100_000), -22);
+});
+
+test.run();
