@@ -1,0 +1,55 @@
+/** File systems on the devices under test. */
+import { mkdirSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
+import { run } from "./command.mjs";
+
+const MAKE = {
+  ext4: ["mkfs.ext4", "-q", "-F"],
+  xfs: ["mkfs.xfs", "-q", "-f"],
+};
+
+/** A second mount of one xfs needs to be told that its uuid may be there twice. */
+const IMAGE_OPTIONS = { ext4: [], xfs: ["nouuid"] };
+
+export async function makeFileSystem(type, device) {
+  await run([...MAKE[type], device]);
+}
+
+/** Mounts the device on a folder of its own until the test ends or unmount() is called. */
+export async function mount(t, device, options = []) {
+  const path = join(t.folder, t.name("mnt-"));
+  mkdirSync(path);
+  await run(["mount", ...(options.length > 0 ? ["-o", options.join(",")] : []), device, path]);
+  let mounted = true;
+  async function unmount() {
+    if (!mounted) return;
+    await run(["umount", path]);
+    mounted = false;
+    rmdirSync(path);
+  }
+  t.defer(unmount);
+  return { path, unmount };
+}
+
+/** Mounts an image beside its original. */
+export function mountImage(t, type, image, options = []) {
+  return mount(t, image, [...IMAGE_OPTIONS[type], ...options]);
+}
+
+/** Fails unless the file system on the device is in order; changes nothing. */
+export async function checkFileSystem(type, device) {
+  if (type === "ext4") await run(["e2fsck", "-f", "-n", device]);
+  else await run(["xfs_repair", "-n", device]);
+}
+
+/** Checksums of all files below a folder, as `md5sum -c` reads them. */
+export function checksums(folder) {
+  return run(["sh", "-c", "find . -type f -print0 | sort -z | xargs -0 -r md5sum"], {
+    cwd: folder,
+  });
+}
+
+/** Fails unless every file below the folder that the checksums name is there and has its sum. */
+export async function assertChecksums(sums, folder) {
+  await run(["md5sum", "--check", "--quiet"], { cwd: folder, input: sums });
+}

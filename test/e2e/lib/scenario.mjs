@@ -1,0 +1,157 @@
+/**
+ * The frame of every scenario: a daemon for the file, a folder and a stack of clean-ups for each
+ * test, and after each test the proof that nothing is left.
+ */
+import { appendFileSync, mkdirSync, rmSync } from "node:fs";
+import { basename } from "node:path";
+import { suite } from "uvu";
+import { Daemon } from "./daemon.mjs";
+import { KernelLog } from "./kernel-log.mjs";
+import { assertNothingLeft, holdings } from "./leftovers.mjs";
+
+/** Generous: it ends what hangs, and says nothing about speed. */
+const TEST_LIMIT_MS = 180_000;
+const REACTORS = 2;
+/** The daemon makes these once and keeps them: the rings of its main thread and of its reactors. */
+const MADE_ON_FIRST_USE = Array(1 + REACTORS).fill("anon_inode:[io_uring]");
+const WORK_FOLDER = "/tmp/blksnap-e2e";
+
+/** What a test works with. Everything made through it is undone after the test, last first. */
+export class TestContext {
+  #undo = [];
+  #names = 0;
+  /** Own folder of the test, on tmpfs. */
+  folder = WORK_FOLDER;
+  daemon;
+  /** Patterns of kernel messages that this test provokes. */
+  expectedKernelMessages = [];
+
+  constructor(daemon) {
+    this.daemon = daemon;
+  }
+
+  get client() {
+    return this.daemon.client;
+  }
+
+  /** A name for something new, unlike all others of the test. */
+  name(prefix) {
+    return `${prefix}${++this.#names}`;
+  }
+
+  /** Has something done after the test, whether it failed or not. */
+  defer(step) {
+    this.#undo.push(step);
+  }
+
+  expectKernelMessages(...patterns) {
+    this.expectedKernelMessages.push(...patterns.flat());
+  }
+
+  /** @returns {Promise<unknown[]>} what went wrong */
+  async undo() {
+    const errors = [];
+    for (const step of this.#undo.splice(0).reverse()) {
+      try {
+        await step();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    return errors;
+  }
+}
+
+/** The runner's record of each test; a test started and not ended is one that never came back. */
+function record(entry) {
+  if (process.env.E2E_RESULTS) {
+    appendFileSync(process.env.E2E_RESULTS, `${JSON.stringify(entry)}\n`);
+  }
+}
+
+/** A test that hangs ends its file: nobody can clean up behind what still runs. */
+function within(timeLimitMs, what, work) {
+  const timer = setTimeout(() => {
+    console.error(`${what}: not done within ${timeLimitMs} ms`);
+    process.exit(1);
+  }, timeLimitMs);
+  return work.finally(() => clearTimeout(timer));
+}
+
+/** Ends all snapshots and trackers: after a failure in the middle of a test they are still there. */
+async function endSnapshots(daemon) {
+  if (!daemon?.alive) return;
+  for (const { id } of await daemon.client.snapshotCollect())
+    await daemon.client.snapshotDestroy(id);
+  const { trackers } = await daemon.client.status();
+  for (const { device } of trackers) await daemon.client.detach(device);
+}
+
+async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
+  mkdirSync(WORK_FOLDER, { recursive: true });
+  const t = new TestContext(state.daemon);
+  const kernelLog = new KernelLog();
+  const errors = [];
+  try {
+    await within(timeLimitMs, name, body(t));
+  } catch (error) {
+    errors.push(error);
+  }
+  errors.push(...(await within(timeLimitMs, `clean-up of ${name}`, t.undo())));
+  const daemon = state.daemon && { pid: state.daemon.pid, held: state.held };
+  const knownPids = [process.pid, state.daemon?.pid ?? 0];
+  try {
+    if (state.daemon && !state.daemon.alive) throw new Error("the daemon has ended");
+    await assertNothingLeft({ folder: WORK_FOLDER, knownPids, daemon });
+    await kernelLog.assertCalm(t.expectedKernelMessages);
+  } catch (error) {
+    errors.push(error);
+  }
+  if (errors.length === 0) return;
+  // Only the first is the cause; the others may help.
+  for (const error of errors.slice(1)) console.error(`then: ${error?.stack ?? error}`);
+  throw errors[0];
+}
+
+/**
+ * A suite of tests with one daemon.
+ *
+ * @param {string} url the file's own import.meta.url
+ * @param {{daemon?: false | {args?: string[]}}} [options] false: the tests start their own
+ */
+export function scenario(url, options = {}) {
+  const file = basename(url, ".mjs");
+  const tests = suite(file);
+  const state = {};
+  tests.before(async () => {
+    if (options.daemon === false) return;
+    const args = ["--reactors", String(REACTORS), ...(options.daemon?.args ?? [])];
+    state.daemon = await Daemon.start({ args });
+    state.held = [...holdings(state.daemon.pid), ...MADE_ON_FIRST_USE];
+  });
+  tests.after(async () => {
+    rmSync(WORK_FOLDER, { recursive: true, force: true });
+    await state.daemon?.stop();
+    await assertNothingLeft({ folder: WORK_FOLDER, knownPids: [process.pid] });
+  });
+  function test(name, body, testOptions = {}) {
+    tests(name, async () => {
+      const started = performance.now();
+      const entry = { file, test: name };
+      record({ ...entry, status: "started" });
+      const finish = (status) =>
+        record({ ...entry, status, ms: Math.round(performance.now() - started) });
+      try {
+        await runTest(state, name, body, testOptions);
+        finish("passed");
+      } catch (error) {
+        finish("failed");
+        // The next test shall meet a clean machine all the same.
+        await endSnapshots(state.daemon).catch(() => {});
+        throw error;
+      }
+    });
+  }
+  test.run = () => tests.run();
+  return test;
+}

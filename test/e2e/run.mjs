@@ -1,0 +1,158 @@
+/** The end-to-end tests: scenarios on the real ublk driver, in a VM. See --help. */
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { hostHasUblk, runInVm, VmError } from "../../tools/vm/index.mjs";
+import { GROUPS } from "./plan.mjs";
+import { Report } from "./report.mjs";
+
+const USAGE = `Usage: node test/e2e/run.mjs [OPTION]...
+
+Runs the end-to-end scenarios in VMs with ublk and prints a line per test.
+
+  --only PATTERN   only files whose name matches the regular expression
+  --list           print the files and end
+  --keep-going     run the other files after one has failed
+  --host           run on this machine instead of a VM: it needs ublk and root, and gets test disks
+  --help
+
+In the environment, SEED=TEXT replays a random test with the seed that it printed, and E2E_TRACE=1
+prints every command with its duration.`;
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const REPOSITORY = resolve(HERE, "../..");
+const RUNNER = join(HERE, "guest/runner.mjs");
+const UBLK_TESTS = join(REPOSITORY, "packages/ublk/vm-test");
+const VM_LIMIT_MS = 1_800_000;
+
+function fail(text) {
+  console.error(`e2e: ${text}`);
+  process.exit(1);
+}
+
+function options() {
+  try {
+    return parseArgs({
+      options: {
+        only: { type: "string" },
+        list: { type: "boolean" },
+        "keep-going": { type: "boolean" },
+        host: { type: "boolean" },
+        help: { type: "boolean", short: "h" },
+      },
+    }).values;
+  } catch (error) {
+    return fail(`${error.message}. See --help`);
+  }
+}
+
+/** The plan's groups with full paths, and the tests of ublk alone as one more. */
+function plannedGroups() {
+  const known = GROUPS.flatMap(({ files }) => files);
+  const missing = readdirSync(join(HERE, "scenarios"))
+    .map((name) => basename(name, ".mjs"))
+    .filter((name) => !known.includes(name));
+  if (missing.length > 0) fail(`plan.mjs does not name: ${missing.join(", ")}`);
+  const ublk = existsSync(UBLK_TESTS)
+    ? readdirSync(UBLK_TESTS).filter((name) => name.endsWith(".vm-test.mjs"))
+    : [];
+  return [
+    { name: "ublk", files: ublk.map((name) => join(UBLK_TESTS, name)) },
+    ...GROUPS.map(({ name, files }) => ({
+      name,
+      files: files.map((file) => join(HERE, "scenarios", `${file}.mjs`)),
+    })),
+  ];
+}
+
+function select(groups, only) {
+  const pattern = new RegExp(only ?? "");
+  return groups
+    .map(({ name, files }) => ({
+      name,
+      files: files.filter((file) => pattern.test(basename(file))),
+    }))
+    .filter(({ files }) => files.length > 0);
+}
+
+function guestVariables(given) {
+  return {
+    ...(process.env.SEED ? { SEED: process.env.SEED } : {}),
+    ...(process.env.E2E_TRACE ? { E2E_TRACE: "1" } : {}),
+    ...(given["keep-going"] ? { E2E_KEEP_GOING: "1" } : {}),
+  };
+}
+
+async function runGroupInVm(command, env, shareDir) {
+  const result = await runInVm({
+    command,
+    env,
+    cwd: REPOSITORY,
+    shareDir,
+    timeLimitMs: VM_LIMIT_MS,
+    onProgress: (text) => console.error(`vm: ${text}`),
+  });
+  if (result.status === null) {
+    console.error(result.console.slice(-4000));
+    console.error(result.timedOut ? `the VM did not end within ${VM_LIMIT_MS} ms` : "the VM died");
+  }
+}
+
+function runGroupHere(command, env) {
+  return new Promise((done) => {
+    const child = spawn(command[0], command.slice(1), {
+      cwd: REPOSITORY,
+      stdio: "inherit",
+      env: { ...process.env, ...env },
+    });
+    child.on("close", done);
+  });
+}
+
+async function runGroup(group, given, report) {
+  const shareDir = mkdtempSync(join(tmpdir(), "blksnap-e2e-"));
+  const resultsPath = join(shareDir, "results");
+  const command = [process.execPath, RUNNER, resultsPath, ...group.files];
+  report.follow(resultsPath);
+  try {
+    if (given.host) await runGroupHere(command, guestVariables(given));
+    else await runGroupInVm(command, guestVariables(given), shareDir);
+  } finally {
+    report.finishGroup(group.files.map((file) => basename(file, ".mjs")));
+    rmSync(shareDir, { recursive: true, force: true });
+  }
+}
+
+const given = options();
+if (given.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
+const groups = select(plannedGroups(), given.only);
+if (groups.length === 0) fail(`no file matches ${given.only}`);
+if (given.list) {
+  for (const { files } of groups) for (const file of files) console.log(basename(file, ".mjs"));
+  process.exit(0);
+}
+if (!existsSync(join(REPOSITORY, "node_modules/.bin/blksnapd"))) {
+  fail("the packages are not built; run: npm run build");
+}
+if (given.host && !hostHasUblk()) fail("this machine has no ublk: modprobe ublk_drv as root");
+const report = new Report();
+try {
+  for (const group of groups) {
+    if (report.failed > 0 && !given["keep-going"]) {
+      report.skipFiles(group.files.map((file) => basename(file, ".mjs")));
+    } else {
+      await runGroup(group, given, report);
+    }
+  }
+} catch (error) {
+  if (!(error instanceof VmError)) throw error;
+  fail(`the VM cannot run: ${error.message}`);
+}
+report.printSummary();
+process.exit(report.failed === 0 && report.passed > 0 ? 0 : 1);
