@@ -3,7 +3,7 @@ import { ReactorThread } from "@blksnap/uring";
 import { bounded } from "./bounded.js";
 import { openCharacterDevice, UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
-import type { DeviceParams, UblkDeviceInfo } from "./layout.js";
+import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 import type { DeviceWorkerMessage, DeviceWorkerOptions } from "./worker.js";
 
@@ -69,6 +69,7 @@ export class UblkDevice {
   static async start(options: UblkDeviceOptions): Promise<UblkDevice> {
     const { target } = (await import(options.target.module.href)) as { target: TargetModule };
     const params = target.describe(options.target.options);
+    checkParams(params);
     const onError = options.onError ?? (() => undefined);
     const control = await UblkControl.open();
     let device: UblkDevice | undefined;

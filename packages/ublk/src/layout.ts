@@ -80,7 +80,8 @@ function isBlockSize(bytes: number): boolean {
   return bytes >= SECTOR_BYTES && Number.isInteger(Math.log2(bytes));
 }
 
-function checkParams(params: DeviceParams): void {
+/** @throws UblkError CONTROL_FAILED (EINVAL) that names the value */
+export function checkParams(params: DeviceParams): void {
   const { capacityBytes, logicalBlockBytes } = params;
   const blockOk = isBlockSize(logicalBlockBytes) && logicalBlockBytes <= PAGE_BYTES;
   check(blockOk, `logical block of ${logicalBlockBytes} bytes: a power of two from 512 to 4096`);

@@ -1,0 +1,98 @@
+/** Stands in for the reactor of a queue: keeps the SQEs instead of submitting them. */
+import { closeSync, ftruncateSync } from "node:fs";
+import {
+  type CompletionHandler,
+  createMemoryFile,
+  MappedMemory,
+  type Reactor,
+} from "@blksnap/uring";
+
+const SQE_WORDS = 16;
+const QUEUE_SPAN_BYTES = 98_304;
+
+/** A command as the kernel would see it. */
+export interface SentCommand {
+  readonly op: number;
+  readonly queueId: number;
+  readonly tag: number;
+  readonly result: number;
+  readonly addressLow: number;
+  readonly userLow: number;
+  readonly userHigh: number;
+}
+
+export class FakeReactor {
+  readonly ring = {
+    sqes32: new Int32Array(SQE_WORDS * 1024),
+    sqeWords: SQE_WORDS,
+    nextSqe: (): number => this.#used++ * SQE_WORDS,
+  };
+  readonly handlers: (CompletionHandler | undefined)[] = [];
+  readonly buffers = new Set<number>();
+  #used = 0;
+  #taken = 0;
+
+  addHandler(handler: CompletionHandler): number {
+    return this.handlers.push(handler) - 1;
+  }
+
+  removeHandler(id: number): void {
+    this.handlers[id] = undefined;
+  }
+
+  addBuffer(): number {
+    this.buffers.add(5);
+    return 5;
+  }
+
+  removeBuffer(index: number): void {
+    this.buffers.delete(index);
+  }
+
+  /** The commands since the last call. */
+  takeCommands(): SentCommand[] {
+    const commands: SentCommand[] = [];
+    for (; this.#taken < this.#used; this.#taken++) {
+      const words = this.ring.sqes32.subarray(this.#taken * SQE_WORDS);
+      commands.push({
+        op: words[2] >>> 0,
+        queueId: words[12] & 0xffff,
+        tag: words[12] >>> 16,
+        result: words[13],
+        addressLow: words[14],
+        userLow: words[8],
+        userHigh: words[9],
+      });
+    }
+    return commands;
+  }
+
+  asReactor(): Reactor {
+    return this as unknown as Reactor;
+  }
+}
+
+/** Stands in for /dev/ublkcN: descriptors that the test writes and the queue reads. */
+export class FakeCharacterDevice {
+  readonly fd: number;
+  readonly #memory: MappedMemory;
+
+  constructor() {
+    this.fd = createMemoryFile("ublkc");
+    ftruncateSync(this.fd, 4 * QUEUE_SPAN_BYTES);
+    this.#memory = MappedMemory.file(this.fd, 0, 4 * QUEUE_SPAN_BYTES);
+  }
+
+  /** Writes the descriptor of a request. */
+  describe(queueId: number, tag: number, opFlags: number, sectors: number, start: bigint): void {
+    const view = new DataView(this.#memory.buffer, queueId * QUEUE_SPAN_BYTES + tag * 24, 24);
+    view.setUint32(0, opFlags, true);
+    view.setUint32(4, sectors, true);
+    view.setBigUint64(8, start, true);
+  }
+
+  close(): void {
+    this.#memory.unmap();
+    closeSync(this.fd);
+  }
+}
