@@ -79,44 +79,45 @@ export class Driver implements DriverControl {
   readonly #startedAt = new Date();
   readonly #logger: Logger;
   readonly #ring = new PromiseRing();
-  readonly #context: RecoverContext;
+  readonly #control: UblkControl;
+  readonly #reactors: ReactorPool;
+  readonly #settings: typeof DEFAULTS & DriverOptions;
+  #context!: RecoverContext;
   readonly #serial = new Serial();
   readonly #registry = new Registry();
   #earlyNotices: ReactorNotice[] | undefined = [];
   #nextTracker = 1;
 
-  private constructor(options: DriverOptions, control: UblkControl, state: StateDirectory) {
+  private constructor(options: DriverOptions, control: UblkControl) {
     this.#logger = options.logger;
-    const settings = { ...DEFAULTS, ...options };
-    const reactors = new ReactorPool({
+    this.#control = control;
+    this.#settings = { ...DEFAULTS, ...options };
+    this.#reactors = new ReactorPool({
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
-      imageDepth: settings.imageDepth,
+      imageDepth: this.#settings.imageDepth,
       onNotice: (reactor, notice) => this.#onNotice(reactor, notice),
       onLost: (reactor, error) => {
         this.#logger.fatal({ reactor, err: error }, "a reactor has ended");
         options.onReactorLost?.(reactor);
       },
     });
-    const storeSystem = ringStoreSystem(this.#ring);
-    this.#context = { ...settings, control, reactors, state, storeSystem };
   }
 
   /**
    * Takes the state directory over and goes on with everything that an earlier daemon has left.
+   * @param turn where given, all that can be done before is done, and then this is waited for
    * @throws ControlError UBLK_UNAVAILABLE, DEVICE_NOT_PERMITTED, ALREADY_RUNNING
    */
-  static async start(options: DriverOptions): Promise<Driver> {
-    const control = await named(UblkControl.open());
-    let driver: Driver;
+  static async start(options: DriverOptions, turn?: Promise<void>): Promise<Driver> {
+    const driver = new Driver(options, await named(UblkControl.open()));
     try {
-      const state = new StateDirectory(options.stateDirectory ?? DEFAULTS.stateDirectory);
-      driver = new Driver(options, control, state);
+      await turn;
+      await driver.#takeOver();
+      return driver;
     } catch (error) {
-      control.close();
+      await driver.#close();
       throw error;
     }
-    await driver.#recover();
-    return driver;
   }
 
   /** Fronts that somebody uses: mounted, or opened exclusively. */
@@ -132,10 +133,8 @@ export class Driver implements DriverControl {
       for (const snapshot of [...this.#registry.snapshots.values()]) await this.#destroy(snapshot);
       for (const tracker of [...this.#registry.trackers.values()]) await this.#detach(tracker);
     });
-    await this.#context.reactors.stop();
-    this.#ring.close();
-    this.#context.control.close();
     this.#context.state.close();
+    await this.#close();
   }
 
   async version(): Promise<VersionResponse> {
@@ -196,7 +195,7 @@ export class Driver implements DriverControl {
 
   async markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse> {
     const tracker = this.#registry.tracker(device);
-    await this.#context.reactors.request(tracker.reactor, {
+    await this.#reactors.request(tracker.reactor, {
       type: "markDirty",
       tracker: tracker.id,
       ranges: markedRanges(ranges, tracker.geometry.capacityBytes, tracker.device),
@@ -313,7 +312,15 @@ export class Driver implements DriverControl {
     return this.#registry.snapshot(id).events.follow(from, signal);
   }
 
-  async #recover(): Promise<void> {
+  async #takeOver(): Promise<void> {
+    const takenOverMs = Date.now();
+    this.#context = {
+      ...this.#settings,
+      control: this.#control,
+      reactors: this.#reactors,
+      state: new StateDirectory(this.#settings.stateDirectory),
+      storeSystem: ringStoreSystem(this.#ring),
+    };
     const { trackers, snapshots } = await recoverAll(this.#context);
     for (const tracker of trackers) {
       this.#registry.trackers.set(tracker.id, tracker);
@@ -324,9 +331,15 @@ export class Driver implements DriverControl {
     this.#earlyNotices = undefined;
     for (const notice of early) this.#act(notice);
     if (trackers.length === 0) return;
-    const recoveredMs = Math.round(Date.now() - this.#startedAt.getTime());
-    const counts = { trackers: trackers.length, snapshots: snapshots.length, recoveredMs };
+    const recoveryMs = Date.now() - takenOverMs;
+    const counts = { trackers: trackers.length, snapshots: snapshots.length, recoveryMs };
     this.#logger.info(counts, "serving again after a crash");
+  }
+
+  async #close(): Promise<void> {
+    await this.#reactors.stop();
+    this.#ring.close();
+    this.#control.close();
   }
 
   async #attach(device: string): Promise<Tracker> {
@@ -425,7 +438,7 @@ export class Driver implements DriverControl {
   #statusSource(): StatusSource {
     return {
       startedAt: this.#startedAt,
-      reactors: this.#context.reactors,
+      reactors: this.#reactors,
       trackers: this.#registry.trackers.values(),
       snapshots: this.#registry.snapshots.values(),
       snapshotOf: (tracker) => this.#registry.snapshotOf(tracker),

@@ -96,8 +96,10 @@ Napi::Value Prctl(const Napi::CallbackInfo& info) {
   return Result(info.Env(), prctl(I32(info, 0), static_cast<unsigned long>(U64(info, 1)), 0, 0, 0));
 }
 
+// lockMemory(address, length, flags): mlock2(2)
 Napi::Value LockMemory(const Napi::CallbackInfo& info) {
-  return Result(info.Env(), mlockall(I32(info, 0)));
+  auto* address = reinterpret_cast<void*>(U64(info, 0));
+  return Result(info.Env(), mlock2(address, U64(info, 1), U32(info, 2)));
 }
 
 Napi::Value ThreadId(const Napi::CallbackInfo& info) {

@@ -69,7 +69,7 @@ export interface UringNative {
   eventFd(initial: number, flags: number): number;
   memoryFile(name: string, flags: number): number;
   prctl(option: number, argument: number): number;
-  lockMemory(flags: number): number;
+  lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;
   setAffinity(cpu: number): number;
   directIoAlignment(fd: number): [number, number] | number;

@@ -2,6 +2,8 @@
 import { UringError } from "./errors.js";
 import { native } from "./native.js";
 
+const MLOCK_ONFAULT = 1;
+
 function check(status: number, what: string): number {
   if (status < 0) throw new UringError("SYSTEM_CALL_FAILED", what, status);
   return status;
@@ -52,9 +54,14 @@ export function prctl(option: number, argument: number): number {
   return native.prctl(option, argument);
 }
 
-/** mlockall(2); a negative errno is answered, not thrown. */
-export function lockMemory(flags: number): number {
-  return native.lockMemory(flags);
+/**
+ * Keeps the pages of a range in memory from their first use on (mlock2 with MLOCK_ONFAULT); a
+ * negative errno is answered, not thrown. Not for memory of the JavaScript heap: V8 gives pages of it
+ * back with MADV_DONTNEED, takes it as fatal when that fails, and it fails on locked pages. That is
+ * also why mlockall(2) is not offered.
+ */
+export function lockMemory(address: number, lengthBytes: number): number {
+  return native.lockMemory(address, lengthBytes, MLOCK_ONFAULT);
 }
 
 /** Binds the calling thread to one CPU; a negative errno is answered, not thrown. */

@@ -5,7 +5,9 @@ import { destination, type Logger, pino } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
 import { Driver, type DriverOptions } from "../driver.js";
+import { prepareProcess } from "../system/process-setup.js";
 import { DAEMON_VERSION } from "../version.js";
+import { supervise, untilTurn } from "./supervisor.js";
 
 const USAGE = `Usage: blksnapd [OPTION]...
 
@@ -22,6 +24,7 @@ mounted it refuses to end, and says which.
                          portion by which diff storages grow (default: 1073741824)
   --freeze-timeout MS    bound of freezing file systems at take (default: 10000)
   --log-level LEVEL      trace, debug, info, warn, error (default: info)
+  --supervise            keep a daemon running, and a second one ready to go on after a crash
   --version, --help
 
 Example: blksnapd --reactors 2 &
@@ -38,6 +41,8 @@ const OPTIONS = {
   "diff-storage-minimum": { type: "string" },
   "freeze-timeout": { type: "string" },
   "log-level": { type: "string" },
+  supervise: { type: "boolean" },
+  standby: { type: "boolean" },
   version: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;
@@ -110,14 +115,25 @@ export async function main(args: string[]): Promise<void> {
     console.log(DAEMON_VERSION);
     return;
   }
+  if (values.supervise === true) {
+    process.exit(
+      await supervise(
+        args.filter((arg) => arg !== "--supervise"),
+        logger,
+      ),
+    );
+  }
+  prepareProcess(logger);
   await serve(values, options, logger);
 }
 
 async function serve(values: Values, options: DriverOptions, logger: Logger): Promise<void> {
   const socketPath = values.socket ?? process.env["BLKSNAP_SOCKET"] ?? DEFAULT_SOCKET_PATH;
   try {
-    // Devices first: after a crash their users wait. Only then what the control API needs is loaded.
-    const driver = await Driver.start(options);
+    // Devices first: after a crash their users wait. Only then what the control API needs is
+    // loaded; a standby has loaded it already.
+    if (values.standby === true) await import("../control/server.js");
+    const driver = await Driver.start(options, values.standby === true ? untilTurn() : undefined);
     let server: ControlServer;
     try {
       const { startControlServer } = await import("../control/server.js");

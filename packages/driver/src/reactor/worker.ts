@@ -1,6 +1,7 @@
 /** The thread of one reactor: takes requests of the main thread for the devices that it owns. */
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
+import { becomeIoFlusher } from "../system/process-setup.js";
 import type {
   FromReactor,
   MarkDirtyRequest,
@@ -114,6 +115,8 @@ function onMessage(message: unknown): void {
   }
 }
 
+const flusherProblem = becomeIoFlusher();
+if (flusherProblem !== undefined) say({ notice: "error", message: flusherProblem });
 const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError });
 say({ notice: "ready" });
 reactor.run();
