@@ -1,0 +1,78 @@
+import { CbtMap } from "@blksnap/engine";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { changesSince, markedRanges, readMap } from "../dist/cbt/operations.js";
+
+const BLOCK = 65536;
+/** Four blocks and a half: the last one is short. */
+const CAPACITY = 4.5 * BLOCK;
+
+function map(): CbtMap {
+  const buffer = new ArrayBuffer(CbtMap.byteLength(CAPACITY, 16));
+  const generation = new Uint8Array(16).fill(7);
+  return CbtMap.create(buffer, { capacityBytes: CAPACITY, blockShift: 16, generation });
+}
+
+function write(cbt: CbtMap, offset: number, length: number): void {
+  cbt.markRequest(Float64Array.of(offset), Float64Array.of(length), 0);
+}
+
+test("changes are joined into ranges and cut at the device's end", () => {
+  const cbt = map();
+  write(cbt, 10, 512);
+  write(cbt, BLOCK, BLOCK);
+  write(cbt, 4 * BLOCK, 512);
+  cbt.switch();
+  const changes = changesSince(cbt, 0, "/dev/x");
+  assert.equal(
+    changes.ranges.map((range) => [range.offset_sectors, range.count_sectors]),
+    [
+      [0, (2 * BLOCK) / 512],
+      [(4 * BLOCK) / 512, (0.5 * BLOCK) / 512],
+    ],
+  );
+  assert.is(changes.changed_blocks, 3);
+  assert.is(changes.changed_bytes, 2.5 * BLOCK);
+  assert.is(changes.changes_number, 1);
+  assert.is(changes.generation_id, "07070707-0707-0707-0707-070707070707");
+});
+
+test("since counts takes, and one that was not yet is refused", () => {
+  const cbt = map();
+  write(cbt, 0, 512);
+  cbt.switch();
+  write(cbt, 2 * BLOCK, 512);
+  cbt.switch();
+  assert.equal(
+    changesSince(cbt, 1, "/dev/x").ranges.map((range) => range.offset_sectors),
+    [(2 * BLOCK) / 512],
+  );
+  assert.equal(changesSince(cbt, 2, "/dev/x").ranges, []);
+  assert.throws(
+    () => changesSince(cbt, 3, "/dev/x"),
+    (error: Error & { code?: string }) => error.code === "CBT_NUMBER_UNKNOWN",
+  );
+});
+
+test("a part of the map is read, none beyond its end", () => {
+  const cbt = map();
+  write(cbt, 3 * BLOCK, 512);
+  cbt.switch();
+  assert.equal([...readMap(cbt, 2, 3)], [0, 1, 0]);
+  assert.throws(
+    () => readMap(cbt, 3, 3),
+    (error: Error & { code?: string }) => error.code === "CBT_RANGE",
+  );
+});
+
+test("ranges to mark must lie on the device", () => {
+  const sectors = CAPACITY / 512;
+  const last = { offset_sectors: sectors - 1, count_sectors: 1 };
+  assert.equal(markedRanges([last], CAPACITY, "/dev/x"), [CAPACITY - 512, 512]);
+  assert.throws(
+    () => markedRanges([{ offset_sectors: sectors, count_sectors: 1 }], CAPACITY, "/dev/x"),
+    (error: Error & { code?: string }) => error.code === "MARK_RANGE",
+  );
+});
+
+test.run();
