@@ -59,17 +59,19 @@ function givenFrom(verb: Verb, args: Record<string, unknown>): Given {
 
 function fault(message: string | undefined, typed: string | undefined): Error {
   if (message === undefined || /^Not enough non-option/.test(message)) {
-    return usageError("Command not found", "USAGE", "See blksnapctl --help");
+    return usageError("no command is given", "USAGE", "See blksnapctl --help");
   }
   const [first = "", ...rest] = message.split("\n");
   const unknown = /^Unknown (?:arguments?|commands?): (.*)$/.exec(first);
   if (unknown !== null && typed !== undefined && !verbs.some(({ name }) => name === typed)) {
-    return usageError(`${typed}: Command is not set`, "USAGE", "See blksnapctl --help");
+    return usageError(`there is no command ${typed}`, "USAGE", "See blksnapctl --help");
   }
   if (/^Did you mean/.test(first)) {
-    return usageError(`${typed}: Command is not set`, "USAGE", first);
+    return usageError(`there is no command ${typed}`, "USAGE", first);
   }
-  return usageError([first, ...rest].join(" "), "USAGE", "See --help of the command");
+  const isPath = unknown?.[1]?.startsWith("/") ?? false;
+  const hint = isPath ? "Give a device as --device DEVICE" : "See --help of the command";
+  return usageError([first, ...rest].join(" "), "USAGE", hint);
 }
 
 /**

@@ -39,15 +39,16 @@ async function inProcess(
 type Case = readonly [args: readonly string[], status: number, name: string, line: RegExp];
 
 const wrongUsage: readonly Case[] = [
-  [[], 2, "USAGE", /^blksnapctl: Command not found\. See blksnapctl --help\.$/],
-  [["nonsense"], 2, "USAGE", /nonsense: Command is not set\./],
-  [["snapshot_tak"], 2, "USAGE", /Command is not set\. Did you mean snapshot_take\?$/],
+  [[], 2, "USAGE", /^blksnapctl: no command is given\. See blksnapctl --help\.$/],
+  [["nonsense"], 2, "USAGE", /there is no command nonsense\./],
+  [["snapshot_tak"], 2, "USAGE", /there is no command snapshot_tak\. Did you mean snapshot_take\?$/],
   [
     ["attach"],
     2,
     "USAGE",
     /^blksnapctl: attach: Argument 'device' is missed\. Give --device DEVICE\.$/,
   ],
+  [["attach", "/dev/vdb"], 2, "USAGE", /\/dev\/vdb\. Give a device as --device DEVICE\.$/],
   [["attach", "--device"], 2, "USAGE", /device/],
   [["attach", "--device", ""], 2, "USAGE", /Argument 'device' is empty\./],
   [["attach", ...device, ...device], 2, "USAGE", /Argument 'device' is given 2 times\./],
