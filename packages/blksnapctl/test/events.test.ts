@@ -106,7 +106,7 @@ test("events prints what waits; --follow goes on and takes nothing away", async 
   const text = await harness.ok("events", "--id", id);
   assert.match(
     text,
-    /^\S+ no_space: the stores are at their limit: 64\.0 MiB of 128\.0 MiB used\n/,
+    /^\S+ no_space: the stores have grown to their limit of 128\.0 MiB, 64\.0 MiB are used\n/,
   );
   assert.match(
     text,

@@ -41,7 +41,12 @@ type Case = readonly [args: readonly string[], status: number, name: string, lin
 const wrongUsage: readonly Case[] = [
   [[], 2, "USAGE", /^blksnapctl: no command is given\. See blksnapctl --help\.$/],
   [["nonsense"], 2, "USAGE", /there is no command nonsense\./],
-  [["snapshot_tak"], 2, "USAGE", /there is no command snapshot_tak\. Did you mean snapshot_take\?$/],
+  [
+    ["snapshot_tak"],
+    2,
+    "USAGE",
+    /there is no command snapshot_tak\. Did you mean snapshot_take\?$/,
+  ],
   [
     ["attach"],
     2,
@@ -81,6 +86,7 @@ const wrongUsage: readonly Case[] = [
   [[...create, "9007199254740992"], 2, "LIMIT_INVALID", /too large/],
   [[...create, "99999999999999999999E"], 2, "LIMIT_INVALID", /too large/],
   [[...create, "1G", "--on-overflow", "panic"], 2, "USAGE", /on-overflow: 'panic' is no policy/],
+  [[...create, "1G", "--on-overflow", "block-writes=0"], 2, "USAGE", /'block-writes=0' is no policy/],
 ];
 
 const failing: readonly Case[] = [

@@ -82,7 +82,8 @@ export function describeEvent(event: SnapshotEvent): string {
       return `image of ${event.device} lost blocks: ${strerror(event.error_code)}`;
     case "no_space": {
       const used = formatBytes(event.used_bytes, false);
-      return `the stores are at their limit: ${used} of ${formatBytes(event.limit_bytes, false)} used`;
+      const limit = formatBytes(event.limit_bytes, false);
+      return `the stores have grown to their limit of ${limit}, ${used} are used`;
     }
     case "low_free_space": {
       const why = event.error_code === 0 ? "" : `: ${strerror(event.error_code)}`;
