@@ -27,8 +27,8 @@ export function fio(filename, options, limits) {
 }
 
 /** Starts fio beside the test; end it with kill("SIGINT"), on which it finishes what it has begun. */
-export function startFio(t, filename, options) {
-  const running = start(words(filename, options), { timeLimitMs: 120_000 });
+export function startFio(t, filename, options, { timeLimitMs = 120_000 } = {}) {
+  const running = start(words(filename, options), { timeLimitMs });
   t.defer(() => {
     running.kill("SIGKILL");
     return running.end();

@@ -1,4 +1,4 @@
-import { mkdirSync, readlinkSync, rmdirSync, symlinkSync, unlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readlinkSync, rmdirSync, symlinkSync, unlinkSync } from "node:fs";
 import { basename } from "node:path";
 
 /** Stable names of fronts and images: /dev/blksnap/NAME and /dev/blksnap/NAME-image. */
@@ -19,10 +19,18 @@ export function addLink(name: string, devicePath: string): string | undefined {
   } catch {
     return undefined;
   }
+  const target = `../${basename(devicePath)}`;
   for (const candidate of [name, `${name}-${basename(devicePath)}`]) {
     const path = `${LINKS_DIRECTORY}/${candidate}`;
     try {
-      symlinkSync(`../${basename(devicePath)}`, path);
+      // One that a killed daemon has left is ours if it leads here, and stale if it leads nowhere.
+      if (readlinkSync(path) === target) return path;
+      if (!existsSync(path)) unlinkSync(path);
+    } catch {
+      // There is none.
+    }
+    try {
+      symlinkSync(target, path);
       return path;
     } catch {
       // Taken, by a device of the same base name in another directory.
