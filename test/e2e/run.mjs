@@ -60,10 +60,10 @@ function plannedGroups() {
     ? readdirSync(UBLK_TESTS).filter((name) => name.endsWith(".vm-test.mjs"))
     : [];
   return [
-    { name: "ublk", files: ublk.map((name) => join(UBLK_TESTS, name)) },
-    ...GROUPS.map(({ name, files }) => ({
-      name,
-      files: files.map((file) => join(HERE, "scenarios", `${file}.mjs`)),
+    { name: "ublk", ownDaemons: true, files: ublk.map((name) => join(UBLK_TESTS, name)) },
+    ...GROUPS.map((group) => ({
+      ...group,
+      files: group.files.map((file) => join(HERE, "scenarios", `${file}.mjs`)),
     })),
   ];
 }
@@ -71,15 +71,16 @@ function plannedGroups() {
 function select(groups, only) {
   const pattern = new RegExp(only ?? "");
   return groups
-    .map(({ name, files }) => ({
-      name,
-      files: files.filter((file) => pattern.test(basename(file))),
+    .map((group) => ({
+      ...group,
+      files: group.files.filter((file) => pattern.test(basename(file))),
     }))
     .filter(({ files }) => files.length > 0);
 }
 
-function guestVariables(given) {
+function guestVariables(given, group) {
   return {
+    ...(group.ownDaemons ? {} : { E2E_SHARED_DAEMON: "1" }),
     ...(process.env.SEED ? { SEED: process.env.SEED } : {}),
     ...(process.env.E2E_TRACE ? { E2E_TRACE: "1" } : {}),
     ...(given["keep-going"] ? { E2E_KEEP_GOING: "1" } : {}),
@@ -118,8 +119,8 @@ async function runGroup(group, given, report) {
   const command = [process.execPath, RUNNER, resultsPath, ...group.files];
   report.follow(resultsPath);
   try {
-    if (given.host) await runGroupHere(command, guestVariables(given));
-    else await runGroupInVm(command, guestVariables(given), shareDir);
+    if (given.host) await runGroupHere(command, guestVariables(given, group));
+    else await runGroupInVm(command, guestVariables(given, group), shareDir);
   } finally {
     report.finishGroup(group.files.map((file) => basename(file, ".mjs")));
     rmSync(shareDir, { recursive: true, force: true });

@@ -1,5 +1,5 @@
 /** The daemon under test. */
-import { readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,28 +9,36 @@ import { until } from "./wait.mjs";
 
 export const SOCKET_PATH = "/run/blksnap/blksnapd.sock";
 const BIN = fileURLToPath(new URL("../../../node_modules/.bin/", import.meta.url));
+/** Two, so that devices of one snapshot live on different threads, however few processors there are. */
+const REACTORS = 2;
+/** Made once and kept: the rings of the daemon's main thread and of its reactors. */
+export const MADE_ON_FIRST_USE = Array(1 + REACTORS).fill("anon_inode:[io_uring]");
 /** Small, so that stores of a few megabytes grow. */
 const PORTION_BYTES = 32 * 2 ** 20;
 const LIFE_LIMIT_MS = 900_000;
-const START_LIMIT_MS = 60_000;
+const START_LIMIT_MS = 120_000;
+const CALL_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 30_000;
 
 export class Daemon {
   #running;
   #ended = false;
   #logPath;
+  #socketPath;
   client;
 
   constructor({ args = [], socketPath = SOCKET_PATH, name = "blksnapd" } = {}) {
+    this.#socketPath = socketPath;
     const words = [
       join(BIN, "blksnapd"),
       ...["--diff-storage-minimum", String(PORTION_BYTES), "--socket", socketPath],
+      ...["--reactors", String(REACTORS)],
       ...args,
     ];
     this.#logPath = join(process.env.E2E_LOGS ?? tmpdir(), `${name}.log`);
     rmSync(this.#logPath, { force: true });
     this.#running = start(words, { timeLimitMs: LIFE_LIMIT_MS, logPath: this.#logPath });
-    this.client = new BlksnapClient({ socketPath, timeoutMs: 60_000 });
+    this.client = new BlksnapClient({ socketPath, timeoutMs: CALL_LIMIT_MS });
     void this.#running.end().then(() => {
       this.#ended = true;
     });
@@ -38,13 +46,18 @@ export class Daemon {
 
   /** Starts a daemon and waits until it serves. */
   static async start(options) {
+    const started = performance.now();
     const daemon = new Daemon(options);
     await until("the daemon serves", () => daemon.#ended || daemon.#serves(), START_LIMIT_MS);
     if (daemon.#ended) throw new Error(`the daemon ended at once\n${daemon.log()}`);
+    if (process.env.E2E_TRACE) {
+      console.log(`the daemon serves after ${Math.round(performance.now() - started)} ms`);
+    }
     return daemon;
   }
 
   async #serves() {
+    if (!existsSync(this.#socketPath)) return false;
     return this.client.status().then(
       () => true,
       () => false,
@@ -79,6 +92,23 @@ export class Daemon {
     const { status, signal } = await this.ended();
     if (status !== 0) throw new Error(`the daemon's exit: ${status ?? signal}\n${this.log()}`);
   }
+}
+
+/** The daemon that the runner started for all scenarios of its VM, seen from one of them. */
+export class SharedDaemon {
+  client = new BlksnapClient({ socketPath: SOCKET_PATH, timeoutMs: CALL_LIMIT_MS });
+  pid;
+
+  constructor(pid) {
+    this.pid = pid;
+  }
+
+  get alive() {
+    return existsSync(`/proc/${this.pid}/exe`);
+  }
+
+  /** The runner stops it, and looks at its exit. */
+  async stop() {}
 }
 
 /** Words of a blksnapctl command. */

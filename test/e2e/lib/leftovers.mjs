@@ -29,7 +29,8 @@ export function ublkDevices() {
 }
 
 function stateFiles() {
-  const allowed = new Set([basename(SOCKET_PATH)]);
+  // A lock's file stays: another daemon may hold it the moment it is let go.
+  const allowed = new Set([basename(SOCKET_PATH), "lock"]);
   return list(STATE_FOLDER).filter((name) => !allowed.has(name));
 }
 
@@ -82,7 +83,7 @@ function added(earlier, later) {
 /**
  * Everything that is left at the moment, each with a name.
  *
- * @param {{folder: string, knownPids: number[], daemon?: {pid: number, held: string[]}}} setting
+ * @param {{folder: string, knownPids?: number[], daemon?: {pid: number, held: string[]}}} setting
  */
 function leftovers({ folder, knownPids, daemon }) {
   const held = daemon ? added(daemon.held, holdings(daemon.pid)) : [];
@@ -91,7 +92,7 @@ function leftovers({ folder, knownPids, daemon }) {
     ...stateFiles().map((name) => `${STATE_FOLDER}/${name}`),
     ...mounts(folder).map((line) => `mount ${line}`),
     ...list(folder).map((name) => `${folder}/${name}`),
-    ...processes(knownPids).map((name) => `process ${name}`),
+    ...(knownPids ? processes(knownPids) : []).map((name) => `process ${name}`),
     ...held.map((name) => `held by the daemon: ${name}`),
   ];
 }

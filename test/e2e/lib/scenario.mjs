@@ -5,15 +5,12 @@
 import { appendFileSync, mkdirSync, rmSync } from "node:fs";
 import { basename } from "node:path";
 import { suite } from "uvu";
-import { Daemon } from "./daemon.mjs";
+import { Daemon, MADE_ON_FIRST_USE, SharedDaemon } from "./daemon.mjs";
 import { KernelLog } from "./kernel-log.mjs";
 import { assertNothingLeft, holdings } from "./leftovers.mjs";
 
 /** Generous: it ends what hangs, and says nothing about speed. */
 const TEST_LIMIT_MS = 180_000;
-const REACTORS = 2;
-/** The daemon makes these once and keeps them: the rings of its main thread and of its reactors. */
-const MADE_ON_FIRST_USE = Array(1 + REACTORS).fill("anon_inode:[io_uring]");
 const WORK_FOLDER = "/tmp/blksnap-e2e";
 
 /** What a test works with. Everything made through it is undone after the test, last first. */
@@ -117,7 +114,8 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
  * A suite of tests with one daemon.
  *
  * @param {string} url the file's own import.meta.url
- * @param {{daemon?: false | {args?: string[]}}} [options] false: the tests start their own
+ * @param {{daemon?: false | {args: string[]}}} [options] false: the tests start their own. Both
+ * kinds belong into a group of the plan that has no shared daemon.
  */
 export function scenario(url, options = {}) {
   const file = basename(url, ".mjs");
@@ -125,14 +123,15 @@ export function scenario(url, options = {}) {
   const state = {};
   tests.before(async () => {
     if (options.daemon === false) return;
-    const args = ["--reactors", String(REACTORS), ...(options.daemon?.args ?? [])];
-    state.daemon = await Daemon.start({ args });
+    const sharedPid = process.env.E2E_DAEMON_PID;
+    state.daemon = sharedPid
+      ? new SharedDaemon(Number(sharedPid))
+      : await Daemon.start({ args: options.daemon?.args });
     state.held = [...holdings(state.daemon.pid), ...MADE_ON_FIRST_USE];
   });
   tests.after(async () => {
     rmSync(WORK_FOLDER, { recursive: true, force: true });
     await state.daemon?.stop();
-    await assertNothingLeft({ folder: WORK_FOLDER, knownPids: [process.pid] });
   });
   function test(name, body, testOptions = {}) {
     tests(name, async () => {

@@ -1,0 +1,50 @@
+/** One test file in a process group of its own, which ends with it. */
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+
+const FILE_LIMIT_MS = 600_000;
+const GRACE_MS = 5000;
+
+/** Ends the file's process with all that it started. */
+function killGroup(child) {
+  try {
+    process.kill(-child.pid, "SIGKILL");
+  } catch {
+    // Nobody is left in it.
+  }
+}
+
+/**
+ * @param {Record<string, string>} env on top of this process's own
+ * @returns {Promise<{output: string, problem: string}>} problem: empty where all went well
+ */
+export function runFile(path, env) {
+  return new Promise((done) => {
+    const child = spawn(process.execPath, [path], {
+      env: { ...process.env, ...env },
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let output = "";
+    let problem = "";
+    const timer = setTimeout(() => {
+      problem = `no end within ${FILE_LIMIT_MS / 1000} s`;
+      // Tells in the kernel's log where whoever is blocked stands.
+      writeFileSync("/proc/sysrq-trigger", "w");
+      killGroup(child);
+      // A process stuck in the kernel does not even die: its end is not waited for.
+      setTimeout(() => done({ output, problem }), GRACE_MS).unref();
+    }, FILE_LIMIT_MS);
+    child.stdout.on("data", (chunk) => (output += chunk));
+    child.stderr.on("data", (chunk) => (output += chunk));
+    child.on("exit", (status, signal) => {
+      clearTimeout(timer);
+      if (status !== 0) {
+        problem ||= status === null ? `ended by ${signal}` : `exit status ${status}`;
+      }
+      killGroup(child);
+      // What it wrote last is still in the pipes.
+      setTimeout(() => done({ output, problem }), 100);
+    });
+  });
+}

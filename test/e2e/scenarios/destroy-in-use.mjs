@@ -1,0 +1,108 @@
+/** Destroy ends, whatever its images are used for at that moment, and the original goes on. */
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import * as assert from "uvu/assert";
+import { start } from "../lib/command.mjs";
+import { nullDisk } from "../lib/disks.mjs";
+import { checkFileSystem, makeFileSystem, mount, mountImage } from "../lib/file-systems.mjs";
+import { startFio } from "../lib/fio.mjs";
+import { IMAGE_GONE } from "../lib/kernel-log.mjs";
+import { seededRandom } from "../lib/random.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { attach, takeSnapshot } from "../lib/snapshots.mjs";
+
+const test = scenario(import.meta.url);
+const random = seededRandom("destroy");
+
+/** Long enough for the load to be under way; the test holds for any value. */
+const LOAD_MS = 500;
+
+async function mountedOriginal(t, type, sizeMib) {
+  const device = await nullDisk(t, { sizeMib });
+  const { front } = await attach(t, device);
+  await makeFileSystem(type, front);
+  const mounted = await mount(t, front);
+  for (let number = 0; number < 8; number++) {
+    writeFileSync(join(mounted.path, `file${number}`), random.bytes(500_000));
+  }
+  return { device, front, mounted };
+}
+
+/** Reads all files again and again, past the page cache, until it is killed. */
+function readFiles(t, folder) {
+  const script =
+    "while :; do for f in file*; do dd if=$f of=/dev/null bs=64k iflag=direct; done; done";
+  const reading = start(["sh", "-c", script], { cwd: folder });
+  t.defer(() => {
+    reading.kill("SIGKILL");
+    return reading.end();
+  });
+  return reading;
+}
+
+function writeFiles(t, folder) {
+  const load = { rw: "randwrite", bs: "4k", size: "4m", allow_file_create: 1, time_based: true };
+  return startFio(t, join(folder, "load"), { ...load, runtime: 600, direct: 1 });
+}
+
+async function endAll(...loads) {
+  for (const load of loads) {
+    load.kill("SIGKILL");
+    await load.end();
+  }
+}
+
+async function destroyMounted(t, type, sizeMib) {
+  t.expectKernelMessages(IMAGE_GONE);
+  const { device, front, mounted } = await mountedOriginal(t, type, sizeMib);
+  const snapshot = await takeSnapshot(t, [device]);
+  const image = await mountImage(t, type, snapshot.images[0]);
+  const loads = [writeFiles(t, mounted.path), writeFiles(t, image.path), readFiles(t, image.path)];
+  await sleep(LOAD_MS);
+  await snapshot.destroy();
+  await endAll(...loads);
+  assert.throws(() => readFileSync(join(image.path, "file1")), /EIO|ENXIO|ESHUTDOWN|ENOENT|UCLEAN/);
+  await image.unmount();
+  assert.is(readdirSync(mounted.path).filter((name) => name.startsWith("file")).length, 8);
+  await mounted.unmount();
+  await checkFileSystem(type, front);
+}
+
+test("an ext4 image mounted, read and written", (t) => destroyMounted(t, "ext4", 64));
+
+test("an xfs image mounted, read and written", (t) => destroyMounted(t, "xfs", 320));
+
+test("a raw image that is being read by many", async (t) => {
+  t.expectKernelMessages(IMAGE_GONE);
+  const device = await nullDisk(t, { sizeMib: 32, latencyNs: 500_000 });
+  const { front } = await attach(t, device);
+  const snapshot = await takeSnapshot(t, [device]);
+  const engine = { ioengine: "io_uring", iodepth: 32, time_based: true, runtime: 600, direct: 1 };
+  const loads = [
+    startFio(t, front, { ...engine, rw: "randwrite", bs: "4k" }),
+    startFio(t, snapshot.images[0], { ...engine, rw: "randrw", bs: "4k" }),
+  ];
+  await sleep(LOAD_MS);
+  await snapshot.destroy();
+  const [writing, reading] = loads;
+  assert.is.not((await reading.end()).status, 0, "the image's reader went on after destroy");
+  writing.kill("SIGINT");
+  assert.is((await writing.end()).status, 0, "the front's writer was harmed");
+});
+
+test("destroy and take of the next snapshot under load, again and again", async (t) => {
+  t.expectKernelMessages(IMAGE_GONE);
+  const device = await nullDisk(t, { sizeMib: 32 });
+  const { front } = await attach(t, device);
+  const load = { ioengine: "io_uring", iodepth: 16, rw: "randwrite", bs: "4k", direct: 1 };
+  const writing = startFio(t, front, { ...load, time_based: true, runtime: 600 });
+  for (let round = 0; round < 8; round++) {
+    const snapshot = await takeSnapshot(t, [device]);
+    await snapshot.destroy();
+  }
+  writing.kill("SIGINT");
+  assert.is((await writing.end()).status, 0, "the front's writer was harmed");
+});
+
+test.run();

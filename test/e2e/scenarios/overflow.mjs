@@ -1,0 +1,128 @@
+/** A store of 16 MiB that overflows: the original is unharmed, and nothing that was saved is lost. */
+import * as assert from "uvu/assert";
+import { alignedBuffer, DeviceFile, readDevice, writeDevice } from "../lib/device-file.mjs";
+import { nullDisk, ramDisks } from "../lib/disks.mjs";
+import { fio } from "../lib/fio.mjs";
+import { IMAGE_GONE } from "../lib/kernel-log.mjs";
+import { seededRandom } from "../lib/random.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
+
+const test = scenario(import.meta.url);
+const SIZE_BYTES = 24 * MIB;
+const LIMIT_BYTES = 16 * MIB;
+const PIECE_BYTES = 4096;
+/** Read at once where nothing of it is lost. */
+const STRETCH_BYTES = 65536;
+const ENOSPC = 28;
+
+/** A device full of random bytes, a snapshot of it, and fio writing all over the front. */
+async function overflow(t, device, load) {
+  const { front } = await attach(t, device);
+  const before = seededRandom(device).bytes(SIZE_BYTES);
+  await writeDevice(t, front, before);
+  const snapshot = await takeSnapshot(t, [device], { limitBytes: LIMIT_BYTES });
+  const verified = { ioengine: "io_uring", iodepth: 8, direct: 1, verify: "crc32c" };
+  await fio(front, { ...verified, ...load, size: SIZE_BYTES });
+  return { id: snapshot.id, front, image: snapshot.images[0], before, destroy: snapshot.destroy };
+}
+
+async function events(t, id) {
+  const found = [];
+  for (;;) {
+    const event = await t.client.waitEvent(id, 0);
+    if (event === undefined) return found;
+    found.push(event);
+  }
+}
+
+async function assertEvents(t, id, device) {
+  const found = await events(t, id);
+  const [noSpace] = found.filter(({ event }) => event === "no_space");
+  assert.is(noSpace.limit_bytes, LIMIT_BYTES);
+  assert.is(noSpace.requested_nr_sect * 512, LIMIT_BYTES);
+  assert.ok(noSpace.used_bytes > 0 && noSpace.used_bytes <= LIMIT_BYTES);
+  const corrupted = found.filter(({ event }) => event === "corrupted");
+  assert.is(corrupted.length, 1, "one event per device");
+  assert.is(corrupted[0].device, device);
+  assert.is(corrupted[0].error_code, ENOSPC);
+  assert.ok(noSpace.sequence < corrupted[0].sequence, "the warning came after the loss");
+}
+
+/** Whether the part can be read; then it must be right. */
+async function isReadable(file, buffer, offset, before) {
+  const failed = await file.readInto(buffer, offset).then(
+    () => false,
+    (error) => error.code === "EIO" || Promise.reject(error),
+  );
+  const expected = before.subarray(offset, offset + buffer.length);
+  if (!failed) assert.ok(buffer.equals(expected), `the ${buffer.length} bytes at ${offset} differ`);
+  return !failed;
+}
+
+/** @returns {Promise<boolean[]>} which pieces of the image read as I/O error; all others are right */
+async function unreadablePieces(t, image, before) {
+  const file = await DeviceFile.open(t, image, { readOnly: true });
+  const buffer = alignedBuffer(STRETCH_BYTES);
+  const lost = new Array(before.length / PIECE_BYTES).fill(false);
+  for (let at = 0; at < before.length; at += STRETCH_BYTES) {
+    if (await isReadable(file, buffer, at, before)) continue;
+    for (let piece = at; piece < at + STRETCH_BYTES; piece += PIECE_BYTES) {
+      const readable = await isReadable(file, buffer.subarray(0, PIECE_BYTES), piece, before);
+      lost[piece / PIECE_BYTES] = !readable;
+    }
+  }
+  await file.close();
+  return lost;
+}
+
+async function assertLost(t, { id, image, before }, device) {
+  const lost = await unreadablePieces(t, image, before);
+  const status = await memberStatus(t, id, device);
+  assert.is(status.error_code, -ENOSPC);
+  assert.is((await t.client.snapshotInfo(device)).error_code, -ENOSPC);
+  assert.is(lost.filter(Boolean).length * PIECE_BYTES, status.lost_bytes);
+  assert.ok(status.lost_bytes > 0);
+  for (const { offset_sectors: first, count_sectors: count } of status.lost_ranges) {
+    const from = (first * 512) / PIECE_BYTES;
+    const pieces = lost.slice(from, from + (count * 512) / PIECE_BYTES);
+    assert.ok(pieces.every(Boolean), `sector ${first} is listed as lost and can be read`);
+  }
+  return status;
+}
+
+test("sequential overwriting: events, error code, lost ranges, and all else readable", async (t) => {
+  t.expectKernelMessages(IMAGE_GONE);
+  const [device] = await ramDisks(t, 1, SIZE_BYTES);
+  const state = await overflow(t, device, { rw: "write", bs: "256k" });
+  await assertEvents(t, state.id, device);
+  const status = await assertLost(t, state, device);
+  // Whatever the order in flight, all of the limit was used before anything was lost.
+  assert.is(status.copied_bytes, LIMIT_BYTES);
+  assert.is(status.lost_bytes, SIZE_BYTES - LIMIT_BYTES);
+  assert.is(status.lost_ranges_total, status.lost_ranges.length);
+  const listed = status.lost_ranges.reduce((sum, range) => sum + range.count_sectors * 512, 0);
+  assert.is(listed, status.lost_bytes);
+});
+
+test("random 4 KiB writes: what is lost is lost alone", async (t) => {
+  t.expectKernelMessages(IMAGE_GONE);
+  const device = await nullDisk(t, { sizeMib: SIZE_BYTES / MIB });
+  const state = await overflow(t, device, { rw: "randwrite", bs: "4k", io_size: "6m" });
+  await assertEvents(t, state.id, device);
+  await assertLost(t, state, device);
+});
+
+test("after destroy the same device is taken anew, whole", async (t) => {
+  const [device] = await ramDisks(t, 1, SIZE_BYTES);
+  const { front, destroy } = await overflow(t, device, { rw: "write", bs: "256k" });
+  await destroy();
+  const now = await readDevice(t, front, SIZE_BYTES);
+  const { id, images } = await takeSnapshot(t, [device]);
+  await fio(front, { rw: "write", bs: "256k", direct: 1, size: "20m" });
+  assert.ok(now.equals(await readDevice(t, images[0], SIZE_BYTES)));
+  const { error_code: error, lost_bytes: lost } = await memberStatus(t, id, device);
+  assert.equal({ error, lost }, { error: 0, lost: 0 });
+});
+
+test.run();
