@@ -1,0 +1,195 @@
+/** Devices that are deleted under load, servers that die, targets that fail. */
+import { closeSync, existsSync, openSync, readSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  listDeviceIds,
+  memoryTarget,
+  nullTarget,
+  UblkControl,
+  UblkDevice,
+  UblkState,
+} from "@blksnap/ublk";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { faultyTarget } from "./faulty-target.mjs";
+import {
+  begin,
+  examplesDir,
+  fioArgs,
+  runBeside,
+  until,
+  untilNoDevice,
+  withDevice,
+} from "./support.mjs";
+
+const MIB = 1 << 20;
+
+function fioLoad(path, seconds) {
+  const load = ["--ioengine=io_uring", "--iodepth=64", "--rw=randrw", "--bs=4k"];
+  return begin("fio", ...fioArgs(path, ...load, "--time_based", `--runtime=${seconds}`));
+}
+
+test("a device stops under fio, which gets errors and ends", async () => {
+  const device = await UblkDevice.start({ target: memoryTarget({ capacityBytes: 64 * MIB }) });
+  const load = fioLoad(device.path, 60);
+  await sleep(2000);
+  const start = Date.now();
+  await device.stop();
+  assert.ok(Date.now() - start < 20_000);
+  const { status } = await load.closed;
+  assert.is.not(status, 0);
+  await untilNoDevice();
+});
+
+test("a device stops while it is open, and its number is free when it is closed", async () => {
+  const device = await UblkDevice.start({ target: nullTarget({ capacityBytes: MIB }) });
+  const fd = openSync(device.path, "r");
+  await device.stop();
+  // An error, or the end of a device without capacity; the first pages are still in the page cache.
+  let count = 0;
+  try {
+    count = readSync(fd, Buffer.alloc(4096), 0, 4096, MIB / 2);
+  } catch (error) {
+    assert.is(error.code, "EIO");
+  }
+  closeSync(fd);
+  assert.is(count, 0);
+  await untilNoDevice();
+});
+
+test("stopping twice, and at the same time, is stopping once", async () => {
+  const device = await UblkDevice.start({ target: nullTarget({ capacityBytes: MIB }) });
+  await Promise.all([device.stop(), device.stop()]);
+  await device.stop();
+  await device.ended;
+  assert.equal(listDeviceIds(), []);
+});
+
+test("a device that another program deletes ends here", async () => {
+  const device = await UblkDevice.start({ target: nullTarget({ capacityBytes: MIB }) });
+  const control = await UblkControl.open();
+  await control.stopDevice(device.id);
+  await device.ended;
+  await control.deleteDevice(device.id);
+  await device.stop();
+  control.close();
+  assert.equal(listDeviceIds(), []);
+});
+
+test("a killed server leaves a dead device, which another process deletes", async () => {
+  const server = begin(process.execPath, `${examplesDir}ram-disk.mjs`);
+  const ready = () => listDeviceIds().length === 1 && existsSync("/dev/ublkb0");
+  await until(ready, "the server did not start");
+  const load = fioLoad("/dev/ublkb0", 60);
+  await sleep(1500);
+  server.child.kill("SIGKILL");
+  await server.closed;
+  assert.is.not((await load.closed).status, 0);
+  const control = await UblkControl.open();
+  const state = async () => (await control.deviceInfo(0))?.state;
+  await until(async () => (await state()) === UblkState.DEAD, "the device is not dead");
+  await control.deleteDevice(0);
+  assert.is(await control.deviceInfo(0), undefined);
+  control.close();
+  await untilNoDevice();
+});
+
+test("exceptions of a target are I/O errors, and are told", async () => {
+  const errors = [];
+  const onError = (error) => errors.push(error.message);
+  const device = await UblkDevice.start({ target: faultyTarget("throw"), onError });
+  let failed = 0;
+  for (let i = 0; i < 10; i++) {
+    const dd = ["bs=4k", "count=1", "iflag=direct", `skip=${i}`, "of=/dev/null"];
+    const { status } = await begin("dd", `if=${device.path}`, ...dd).closed;
+    if (status !== 0) failed++;
+  }
+  assert.ok(failed > 0);
+  await device.stop();
+  assert.ok(errors.length > 0 && errors.every((text) => text.includes("defect of the target")));
+  await untilNoDevice();
+});
+
+test("a target that cannot be opened on its thread leaves nothing behind", async () => {
+  const start = Date.now();
+  const error = await UblkDevice.start({ target: faultyTarget("open") }).catch(
+    (failure) => failure,
+  );
+  assert.is(error.code, "QUEUE_FAILED");
+  assert.match(error.message, "cannot be opened");
+  assert.ok(Date.now() - start < 15_000);
+  assert.equal(listDeviceIds(), []);
+});
+
+test("a thread that dies ends its device; the writer gets an error", async () => {
+  const errors = [];
+  const onError = (error) => errors.push(error.code);
+  const device = await UblkDevice.start({ target: faultyTarget("die"), onError });
+  const writer = begin(
+    "dd",
+    "if=/dev/zero",
+    `of=${device.path}`,
+    "bs=4k",
+    "count=1",
+    "oflag=direct",
+  );
+  await device.ended;
+  assert.is.not((await writer.closed).status, 0);
+  assert.equal(errors, ["QUEUE_FAILED"]);
+  await device.stop();
+  await untilNoDevice();
+});
+
+test("START_DEV without a server can be given up", async () => {
+  const control = await UblkControl.open();
+  const { id, maxIoBytes } = await control.addDevice({
+    id: -1,
+    queues: 1,
+    queueDepth: 1,
+    maxIoBytes: 65_536,
+    features: 0,
+    serverFlags: 0,
+  });
+  const { target } = await import("../dist/targets/null.js");
+  await control.setParams(id, target.describe({ capacityBytes: MIB }), maxIoBytes);
+  const signal = AbortSignal.timeout(300);
+  const error = await control.startDevice(id, signal).catch((failure) => failure);
+  assert.is(error.code, "CONTROL_FAILED");
+  assert.ok([4, 125].includes(error.errno), error.message);
+  await control.deleteDevice(id);
+  control.close();
+  assert.equal(listDeviceIds(), []);
+});
+
+test("a process that exits without stopping ends, and leaves a device to delete", async () => {
+  const text = `
+    import { nullTarget, UblkDevice } from "@blksnap/ublk";
+    await UblkDevice.start({ target: nullTarget({ capacityBytes: 1 << 20 }), id: 3 });
+    process.exit(5);`;
+  const { writeFileSync } = await import("node:fs");
+  const file = new URL("./exits-at-once.tmp.mjs", import.meta.url).pathname;
+  writeFileSync(file, text);
+  const { status } = await begin(process.execPath, file).closed;
+  assert.is(status, 5);
+  await runBeside("rm", file);
+  const control = await UblkControl.open();
+  await control.deleteDevice(3);
+  control.close();
+  await untilNoDevice();
+});
+
+test("two devices serve at once, one over the other", async () => {
+  const { fileTarget } = await import("@blksnap/ublk");
+  await withDevice({ target: memoryTarget({ capacityBytes: 8 * MIB }) }, async (below) => {
+    await runBeside(
+      "sh",
+      "-c",
+      `head -c ${8 * MIB} /dev/urandom >/dev/shm/data && dd status=none if=/dev/shm/data of=${below.path} bs=1M oflag=direct`,
+    );
+    const above = await UblkDevice.start({ target: fileTarget({ path: below.path }) });
+    await runBeside("cmp", above.path, "/dev/shm/data");
+    await above.stop();
+  });
+});
+
+test.run();
