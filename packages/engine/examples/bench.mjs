@@ -75,6 +75,7 @@ class BatchHost {
   }
   requestSlots() {}
   freeSlot() {}
+  onWritesBlocked() {}
   onDrained() {}
   onAreaFault() {}
   onAreaClosed() {}

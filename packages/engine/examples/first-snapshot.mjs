@@ -52,6 +52,7 @@ const host = {
   completeFront: (tag, result) => console.log(`front ${tag} done: ${result}`),
   completeImage: (tag, result) => console.log(`image ${tag} done: ${result}`),
   freeSlot() {},
+  onWritesBlocked() {},
   onDrained: () => console.log("drained"),
   onAreaFault: (errno) => console.log(`blocks lost, errno ${errno}`),
   onAreaClosed: () => console.log("area closed"),

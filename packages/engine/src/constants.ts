@@ -31,8 +31,18 @@ export const CopyKind = {
   DIRECT: 2,
 } as const;
 
-/** Which side of a copy failed. */
+/** Which side of a copy failed: reading the old data, or writing it to the slot. */
 export const CopyFault = { NONE: 0, READ: 1, WRITE: 2 } as const;
+
+/** What happens to a write to the original when there is no room for its old data. */
+export const OverflowPolicy = {
+  /** The write goes on; its blocks of the image are lost. */
+  BREAK_SNAPSHOT: 0,
+  /** The write fails, and nothing is lost. */
+  FAIL_WRITES: 1,
+  /** The write waits for room, for a bounded time; then as BREAK_SNAPSHOT. */
+  BLOCK_WRITES: 2,
+} as const;
 
 /** Whose copy window a copy uses. */
 export const BufferOwner = { FRONT: 0, IMAGE: 1 } as const;

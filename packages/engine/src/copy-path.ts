@@ -3,13 +3,16 @@
 //     launch --> I/O --ok--> saved bits set --> waiters and owner go on
 //                 |
 //                 +--failed, several blocks--> again block by block, each ends as one of
-//                 |                              saved | lost (owner: front) | error (owner: image)
+//                 |                              saved | lost (owner: front) | the owner's error
 //                 +--failed, one block or no space: lost, or the owner's error
 //
-// Bits are set here and nowhere before the answer: what a set bit promises is in the slot. A front
-// request's block is lost when it cannot be copied, because its write is not going to be refused. An
-// image request's block is not: the original still has it, only that image write fails.
-import { BufferOwner, CopyKind, EIO, ENOSPC } from "./constants.js";
+// Bits are set here and nowhere before the answer: what a set bit promises is in the slot.
+//
+// A front request's block is lost when it cannot be copied and the overflow policy lets its write go
+// on. It is lost under every policy when the original cannot be read: there is no old data that
+// could be kept, and a write is what mends a bad sector. An image request's block is never lost: the
+// original still has it, only that image write fails.
+import { BufferOwner, CopyFault, CopyKind, EIO, ENOSPC, OverflowPolicy } from "./constants.js";
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
 import { NONE } from "./request-queue.js";
 import { Stat } from "./stats.js";
@@ -81,10 +84,10 @@ export class CopyPath {
   }
 
   /** The host's answer to submitCopy. */
-  onDone(copy: number, result: number): void {
+  onDone(copy: number, result: number, fault: number): void {
     const { copies } = this.core;
     const failed = result < 0;
-    const goesOn = this.core.phase === AreaPhase.ACTIVE;
+    let goesOn = this.core.phase === AreaPhase.ACTIVE;
     if (goesOn && failed) {
       if (copies.blockCount[copy] > 1 && result !== -ENOSPC) {
         copies.blockCount[copy] = 1;
@@ -92,12 +95,12 @@ export class CopyPath {
         this.submit(copy);
         return;
       }
-      this.fail(copy, result);
+      goesOn = this.fail(copy, result, fault);
     } else if (goesOn) {
       this.succeed(copy);
     }
     const nextBlock = copies.blockStart[copy] + copies.blockCount[copy];
-    if (goesOn && nextBlock < copies.rangeEnd[copy] && result !== -ENOSPC) {
+    if (goesOn && nextBlock < copies.rangeEnd[copy]) {
       copies.bufferOffsetBytes[copy] += copies.blockCount[copy] << this.core.geometry.blockShift;
       copies.blockStart[copy] = nextBlock;
       this.core.counters[Stat.COPY_RETRIES]++;
@@ -142,16 +145,23 @@ export class CopyPath {
     counters[Stat.COPIED_BYTES] += copies.lengthBytes[copy];
   }
 
-  private fail(copy: number, result: number): void {
-    const { copies, front, image } = this.core;
+  /** True if the blocks after the failed one are to be tried. */
+  private fail(copy: number, result: number, fault: number): boolean {
+    const { copies, front, image, area } = this.core;
     const owner = copies.owner[copy];
     if (owner >= front.depth) {
       image.error[owner - front.depth] = result;
-      return;
+      return false;
+    }
+    const noSpace = result === -ENOSPC;
+    const errno = noSpace ? ENOSPC : EIO;
+    if (fault !== CopyFault.READ && area!.overflow !== OverflowPolicy.BREAK_SNAPSHOT) {
+      front.error[owner] = -errno;
+      return false;
     }
     const start = copies.blockStart[copy];
-    const noSpace = result === -ENOSPC;
     const end = noSpace ? copies.rangeEnd[copy] : start + copies.blockCount[copy];
-    this.core.lose(copies.chunk[copy], start, end, noSpace ? ENOSPC : EIO);
+    this.core.lose(copies.chunk[copy], start, end, errno);
+    return !noSpace;
   }
 }

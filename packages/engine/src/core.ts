@@ -4,10 +4,12 @@
 //     held        write-like front requests kept back by hold()
 //     on a copy   needs a block that another request is copying
 //     copyWaiters no free copy      runWaiters  no free run      slotWaiters  no free slot
+//     blocked     no room, and the overflow policy is to wait for it
 //
 // Why nothing waits for ever. A request waits on a copy, a pool or a slot only when it has no copy
 // and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end. Slots
-// are always answered, with a grant or a denial. The one thing that is kept while waiting is a run
+// are always answered, with a grant or a denial. Blocked requests hold nothing that another needs,
+// and the host's ticks end their wait. The one thing that is kept while waiting is a run
 // reserved by an image write that lacks a copy; runs are always taken before copies and copies
 // never wait for runs, so there is no circle.
 //
@@ -45,6 +47,8 @@ export const Stop = {
   SLOTS_DENIED: -8,
   /** Things of its own have to end first. */
   OWN: -9,
+  /** No room: wait for it. */
+  BLOCKED: -10,
 } as const;
 
 export const Serving = { NOBODY: 0, COPY_WAITER: 1, RUN_WAITER: 2 } as const;
@@ -82,6 +86,7 @@ export class EngineCore {
   readonly copyWaiters: RequestQueue;
   readonly runWaiters: RequestQueue;
   readonly slotWaiters: RequestQueue;
+  readonly blocked: RequestQueue;
 
   phase: number = AreaPhase.NONE;
   area: DiffArea | null = null;
@@ -91,6 +96,8 @@ export class EngineCore {
   serving: number = Serving.NOBODY;
   /** The copy that stopped a pass with Stop.COPY. */
   stopCopy: number = NONE;
+  /** Counts the ticks; 0 means "never" in RequestTable.blockedSince. */
+  ticks: number = 1;
 
   constructor(geometry: Geometry, io: EngineIo, options: EngineOptions) {
     this.geometry = geometry;
@@ -107,6 +114,7 @@ export class EngineCore {
     this.copyWaiters = new RequestQueue(this.links);
     this.runWaiters = new RequestQueue(this.links);
     this.slotWaiters = new RequestQueue(this.links);
+    this.blocked = new RequestQueue(this.links);
   }
 
   /** The map of the active area. */
@@ -121,6 +129,7 @@ export class EngineCore {
     if (stop === Stop.COPY) this.parkOnCopy(id, this.stopCopy);
     else if (stop === Stop.COPY_POOL) this.copyWaiters.push(id);
     else if (stop === Stop.RUN_POOL) this.runWaiters.push(id);
+    else if (stop === Stop.BLOCKED) this.block(id);
     else this.slotWaiters.push(id);
   }
 
@@ -189,6 +198,23 @@ export class EngineCore {
     if (map.faultErrno !== 0) return;
     map.faultErrno = errno;
     this.io.onAreaFault(errno);
+  }
+
+  /** Lets all blocked writes try again. */
+  unblock(): void {
+    this.ready.takeAll(this.blocked);
+    this.area!.blockedWrites = 0;
+  }
+
+  private block(tag: number): void {
+    const { front, area } = this;
+    if (front.blockedSince[tag] === 0) {
+      front.blockedSince[tag] = this.ticks;
+      this.counters[Stat.BLOCKED_WRITES]++;
+    }
+    this.blocked.push(tag);
+    area!.blockedWrites++;
+    if (area!.blockedWrites === 1) this.io.onWritesBlocked();
   }
 
   private parkOnCopy(id: number, copy: number): void {

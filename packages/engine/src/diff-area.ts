@@ -1,5 +1,6 @@
 // One device's part of a snapshot: its map, and the slots that it may still use.
 import { assert } from "./assert.js";
+import { OverflowPolicy } from "./constants.js";
 import { BlockState, type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
 import { SlotPool } from "./slot-pool.js";
 
@@ -10,6 +11,10 @@ export interface DiffAreaOptions {
   wantedSlots?: number;
   /** Extents that may wait in the pool. */
   extentsMax?: number;
+  /** One of OverflowPolicy; BREAK_SNAPSHOT if not given. */
+  overflow?: number;
+  /** BLOCK_WRITES: ticks that a write waits for room before its blocks are lost. 8 if not given. */
+  blockedTicksMax?: number;
 }
 
 export interface ByteRange {
@@ -17,9 +22,11 @@ export interface ByteRange {
   lengthBytes: number;
 }
 
-/** Who wants to know that slots were granted or denied: the engine that the area is attached to. */
-export interface SlotListener {
-  onSlotsAnswered(): void;
+/** Who wants to know what happens to an area: the engine that it is attached to. */
+export interface AreaListener {
+  /** Slots were granted or denied. */
+  onSlotsAnswered(granted: boolean): void;
+  onTick(): void;
 }
 
 export class DiffArea {
@@ -27,27 +34,50 @@ export class DiffArea {
   readonly slots: SlotPool;
   readonly lowWaterSlots: number;
   readonly wantedSlots: number;
+  readonly blockedTicksMax: number;
+  /** Writes that wait for room. While there are any, the host calls tick() again and again. */
+  blockedWrites: number = 0;
+  /** A write waited its whole time: blocks are lost until slots are granted. Set by the engine. */
+  gaveUp: boolean = false;
   /** Set by the engine. */
-  listener: SlotListener | null = null;
+  listener: AreaListener | null = null;
+  private readonly policy: number;
 
   constructor(map: DiffAreaMap, options: DiffAreaOptions = {}) {
     this.map = map;
     this.lowWaterSlots = options.lowWaterSlots ?? 64;
     this.wantedSlots = options.wantedSlots ?? 256;
     this.slots = new SlotPool(options.extentsMax ?? 64);
+    this.policy = options.overflow ?? OverflowPolicy.BREAK_SNAPSHOT;
+    this.blockedTicksMax = options.blockedTicksMax ?? 8;
     assert(this.lowWaterSlots >= 0 && this.wantedSlots > 0, "slot water marks out of range");
+    assert(this.blockedTicksMax > 0, "a blocked write waits for a tick at least");
+  }
+
+  /** What a write without room meets at this moment: one of OverflowPolicy. */
+  get overflow(): number {
+    return this.gaveUp ? OverflowPolicy.BREAK_SNAPSHOT : this.policy;
   }
 
   /** Gives the area slots firstSlot..firstSlot+count-1: an answer to requestSlots, or unasked. */
   grantSlots(firstSlot: number, count: number): void {
     this.slots.grant(firstSlot, count);
-    this.listener?.onSlotsAnswered();
+    this.gaveUp = false;
+    this.listener?.onSlotsAnswered(true);
   }
 
-  /** Refuses requestSlots. Blocks that need a slot are lost until slots are granted again. */
+  /** Refuses requestSlots: until slots are granted, who needs one meets the overflow policy. */
   denySlots(errno: number): void {
     this.slots.deny(errno);
-    this.listener?.onSlotsAnswered();
+    this.listener?.onSlotsAnswered(false);
+  }
+
+  /**
+   * Time goes on: blocked writes try again, and go through when they have waited `blockedTicksMax`
+   * ticks. The host calls this at even intervals while `blockedWrites` is not 0.
+   */
+  tick(): void {
+    this.listener?.onTick();
   }
 
   /** Ranges that could not be saved and read as EIO, in order. Cold. */

@@ -10,8 +10,14 @@
 // goes on when these have ended, else it parks on what stopped it. The cursor only moves forward:
 // what was passed is saved, or lost, or will be one of both when `pending` is zero again. So a
 // discard of any length goes window by window and never looks at a block twice.
+//
+// Without room for old data the area's overflow policy decides:
+//
+//     BREAK_SNAPSHOT  blocks lost, the request goes on
+//     FAIL_WRITES     the request ends with the error, before anything of it was issued
+//     BLOCK_WRITES    the request is blocked; woken by a grant or a tick it begins again
 import { assert } from "./assert.js";
-import { EINVAL, EOPNOTSUPP, RequestOp } from "./constants.js";
+import { EINVAL, EOPNOTSUPP, OverflowPolicy, RequestOp } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
 import { RequestState } from "./request-table.js";
@@ -63,7 +69,11 @@ export class FrontPath {
 
   /** Goes on with a write-like request that has nothing in flight. */
   advance(tag: number): void {
-    if (this.core.phase === AreaPhase.ACTIVE && !this.preserve(tag)) return;
+    const { core } = this;
+    if (core.phase === AreaPhase.ACTIVE) {
+      if (core.front.error[tag] !== 0 && !this.retry(tag)) return;
+      if (!this.preserve(tag)) return;
+    }
     this.issue(tag);
   }
 
@@ -133,6 +143,10 @@ export class FrontPath {
     const stop = this.pass(tag);
     if (front.pending[tag] > 0) return false;
     if (stop === 0) return true;
+    if (stop === Stop.ERROR) {
+      this.refuse(tag);
+      return false;
+    }
     assert(stop !== Stop.WINDOW, "copy window full without a copy in it");
     core.park(tag, stop);
     return false;
@@ -174,14 +188,47 @@ export class FrontPath {
     const free = this.copyPath.freeEnd(chunk, start, end);
     if (free < 0) return free;
     const slot = core.slotFor(chunk);
-    if (slot === Stop.SLOTS_DENIED) {
-      core.lose(chunk, start, free, core.area!.slots.deniedErrno);
-      return free;
-    }
+    if (slot === Stop.SLOTS_DENIED) return this.overflow(tag, chunk, start, free);
     if (slot < 0) return slot;
     if (!core.mayTakeCopy()) return Stop.COPY_POOL;
     const reached = free - start > room ? start + room : free;
     this.copyPath.launchFront(tag, chunk, start, reached, slot);
     return reached;
+  }
+
+  /** There is no slot for unsaved blocks [start, end): how far it got, or what stopped it. */
+  private overflow(tag: number, chunk: number, start: number, end: number): number {
+    const { core } = this;
+    const area = core.area!;
+    const policy = area.overflow;
+    if (policy === OverflowPolicy.BLOCK_WRITES) return Stop.BLOCKED;
+    if (policy === OverflowPolicy.FAIL_WRITES) {
+      core.front.error[tag] = -area.slots.deniedErrno;
+      return Stop.ERROR;
+    }
+    core.lose(chunk, start, end, area.slots.deniedErrno);
+    return end;
+  }
+
+  /** Old data could not be written to its slot. True: the request begins again at once. */
+  private retry(tag: number): boolean {
+    const { core } = this;
+    const policy = core.area!.overflow;
+    if (policy === OverflowPolicy.FAIL_WRITES) {
+      this.refuse(tag);
+      return false;
+    }
+    core.front.rewind(tag, core.geometry);
+    if (policy === OverflowPolicy.BREAK_SNAPSHOT) return true;
+    core.park(tag, Stop.BLOCKED);
+    return false;
+  }
+
+  /** Ends a request of which nothing was issued with its error. */
+  private refuse(tag: number): void {
+    const { core } = this;
+    core.counters[Stat.REFUSED_WRITES]++;
+    core.front.state[tag] = RequestState.IDLE;
+    core.io.completeFront(tag, core.front.error[tag]);
   }
 }

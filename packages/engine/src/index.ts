@@ -1,7 +1,14 @@
 export { type CbtBlockSizeRule, cbtBlockShift } from "./cbt-block-size.js";
 export { CbtReason } from "./cbt-layout.js";
 export { type CbtInfo, CbtMap, type CbtOptions } from "./cbt-map.js";
-export { BufferOwner, CopyFault, CopyKind, RequestOp, RunKind } from "./constants.js";
+export {
+  BufferOwner,
+  CopyFault,
+  CopyKind,
+  OverflowPolicy,
+  RequestOp,
+  RunKind,
+} from "./constants.js";
 export type { CopyTable } from "./copy-table.js";
 export type { EngineOptions } from "./core.js";
 export { type ByteRange, DiffArea, type DiffAreaOptions } from "./diff-area.js";

@@ -3,7 +3,7 @@
 // Every question (submit...) is answered later by the call named with it, exactly once, and never
 // from inside the asking call; ZERO runs are the one exception. completeFront, completeImage,
 // onDrained and onAreaClosed end an event: the host may call the engine from inside these. From
-// inside requestSlots, freeSlot and onAreaFault it may not.
+// inside requestSlots, freeSlot, onWritesBlocked and onAreaFault it may not.
 
 export interface EngineIo {
   /**
@@ -20,7 +20,8 @@ export interface EngineIo {
    * `copies.bufferOwner`, at `copies.bufferOffsetBytes`. CopyKind.OLD: read `copies.lengthBytes`
    * from the original at chunk `copies.chunk`, block `copies.blockStart`, then write them to the same
    * place in slot `copies.slot`. CopyKind.ZERO: fill with zero instead of reading.
-   * Answer: `engine.onCopyDone(copyId, result, fault)`. A short read or write is a failed one (-EIO).
+   * Answer: `engine.onCopyDone(copyId, result, fault)`. A short read or write is a failed one (-EIO);
+   * `fault` (CopyFault) says which side failed, the read if both did.
    */
   submitCopy(copyId: number): void;
   /**
@@ -36,6 +37,11 @@ export interface EngineIo {
   requestSlots(wanted: number): void;
   /** The slot is not used any more: the image's reader released its chunk. */
   freeSlot(slot: number): void;
+  /**
+   * Writes wait for room now, and none did before (OverflowPolicy.BLOCK_WRITES). From now on
+   * `area.tick()` is to be called at even intervals, for as long as `area.blockedWrites` is not 0.
+   */
+  onWritesBlocked(): void;
   /** After hold(): no write to the original is in flight. */
   onDrained(): void;
   /** The first block of the area was lost, because of `errno` (positive). Once per area. */

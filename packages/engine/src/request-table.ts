@@ -49,6 +49,8 @@ export class RequestTable {
   /** 0 or a negative errno: what the request will end with. */
   readonly error: Int32Array;
   readonly windowUsedBlocks: Int32Array;
+  /** Front: the tick at which the request first waited for room; 0 if it never did. */
+  readonly blockedSince: Int32Array;
   /** A run kept while its request waits for a copy; -1 if none. */
   readonly reservedRun: Int32Array;
 
@@ -70,6 +72,7 @@ export class RequestTable {
     this.pending = new Int32Array(depth);
     this.error = new Int32Array(depth);
     this.windowUsedBlocks = new Int32Array(depth);
+    this.blockedSince = new Int32Array(depth);
     this.reservedRun = new Int32Array(depth).fill(-1);
   }
 
@@ -102,10 +105,16 @@ export class RequestTable {
     this.endChunk[tag] = endChunk;
     this.endInChunkBytes[tag] = endInChunk;
     this.endBlock[tag] = (endInChunk + geometry.blockBytes - 1) >> geometry.blockShift;
-    this.cursorChunk[tag] = beginChunk;
-    this.cursorBlock[tag] = beginInChunk >> geometry.blockShift;
     this.pending[tag] = 0;
-    this.error[tag] = 0;
     this.windowUsedBlocks[tag] = 0;
+    this.blockedSince[tag] = 0;
+    this.rewind(tag, geometry);
+  }
+
+  /** Back to the beginning of a request that was located and has nothing in flight. */
+  rewind(tag: number, geometry: Geometry): void {
+    this.cursorChunk[tag] = this.beginChunk[tag];
+    this.cursorBlock[tag] = this.beginInChunkBytes[tag] >> geometry.blockShift;
+    this.error[tag] = 0;
   }
 }

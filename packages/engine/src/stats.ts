@@ -18,9 +18,11 @@ export const Stat = {
   SLOTS_TAKEN: 14,
   SLOTS_FREED: 15,
   HELD: 16,
+  BLOCKED_WRITES: 17,
+  REFUSED_WRITES: 18,
 } as const;
 
-const STAT_COUNT = 17;
+const STAT_COUNT = 19;
 
 export interface EngineCounters {
   /** Requests on the front. `frontDiscards` counts write-zeroes too. */
@@ -45,6 +47,9 @@ export interface EngineCounters {
   slotsFreed: number;
   /** Front requests that a hold kept back. */
   held: number;
+  /** Front requests that waited for room, and that were refused for lack of it. */
+  blockedWrites: number;
+  refusedWrites: number;
 }
 
 export class EngineStats {
@@ -71,6 +76,8 @@ export class EngineStats {
       slotsTaken: of[Stat.SLOTS_TAKEN],
       slotsFreed: of[Stat.SLOTS_FREED],
       held: of[Stat.HELD],
+      blockedWrites: of[Stat.BLOCKED_WRITES],
+      refusedWrites: of[Stat.REFUSED_WRITES],
     };
   }
 }

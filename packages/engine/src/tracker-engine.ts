@@ -19,7 +19,7 @@ import { assert } from "./assert.js";
 import { CopyPath } from "./copy-path.js";
 import type { CopyTable } from "./copy-table.js";
 import { AreaPhase, EngineCore, type EngineOptions, Serving } from "./core.js";
-import type { DiffArea, SlotListener } from "./diff-area.js";
+import type { AreaListener, DiffArea } from "./diff-area.js";
 import { AreaState } from "./diff-area-map.js";
 import { EngineError } from "./errors.js";
 import { FrontPath } from "./front-path.js";
@@ -31,7 +31,7 @@ import { RequestState, type RequestTable } from "./request-table.js";
 import type { RunTable } from "./run-table.js";
 import type { EngineStats } from "./stats.js";
 
-export class TrackerEngine implements SlotListener {
+export class TrackerEngine implements AreaListener {
   readonly geometry: Geometry;
   /** Requests of the front and of the image: fill in a tag's columns, then submit the tag. */
   readonly front: RequestTable;
@@ -100,9 +100,9 @@ export class TrackerEngine implements SlotListener {
     this.frontPath.onOriginalDone(tag, result);
   }
 
-  /** Answer to submitCopy: >= 0, or -errno. `fault` (CopyFault) is for the host's own records. */
-  onCopyDone(copyId: number, result: number, _fault: number): void {
-    this.copyPath.onDone(copyId, result);
+  /** Answer to submitCopy: >= 0, or -errno with the side that failed (CopyFault). */
+  onCopyDone(copyId: number, result: number, fault: number): void {
+    this.copyPath.onDone(copyId, result, fault);
     this.settle();
   }
 
@@ -113,8 +113,22 @@ export class TrackerEngine implements SlotListener {
   }
 
   /** Slots were granted or denied; called by the area. */
-  onSlotsAnswered(): void {
+  onSlotsAnswered(granted: boolean): void {
+    // Those who were refused before come first.
+    if (granted) this.core.unblock();
     this.wakeAll(this.core.slotWaiters);
+    this.settle();
+  }
+
+  /** Time went on; called by the area. */
+  onTick(): void {
+    const { core } = this;
+    const area = core.area!;
+    core.ticks++;
+    for (let tag = core.blocked.head; tag !== NONE; tag = core.links[tag]) {
+      if (core.ticks - core.front.blockedSince[tag] > area.blockedTicksMax) area.gaveUp = true;
+    }
+    core.unblock();
     this.settle();
   }
 
@@ -189,6 +203,7 @@ export class TrackerEngine implements SlotListener {
     this.wakeAll(core.copyWaiters);
     this.wakeAll(core.runWaiters);
     this.wakeAll(core.slotWaiters);
+    core.unblock();
     for (let copy = 0; copy < core.copies.size; copy++) core.wakeWaiters(copy);
     this.settle();
   }

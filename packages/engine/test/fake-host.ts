@@ -46,6 +46,9 @@ export class FakeHost implements EngineIo {
   closed = 0;
   /** Asked before each I/O: a negative errno makes it fail. */
   fault: (kind: string, id: number) => number = () => 0;
+  /** Which side of a copy it is that fails. */
+  faultSide: number = CopyFault.READ;
+  blockedTold = 0;
 
   constructor(options: HostOptions = {}) {
     this.geometry = {
@@ -152,6 +155,9 @@ export class FakeHost implements EngineIo {
   freeSlot(slot: number): void {
     this.freed.push(slot);
   }
+  onWritesBlocked(): void {
+    this.blockedTold++;
+  }
   onDrained(): void {
     this.drained++;
   }
@@ -168,7 +174,7 @@ export class FakeHost implements EngineIo {
     else if (kind === "run") this.engine.onRunDone(id, failure || this.doRun(id));
     else {
       if (failure === 0) this.doCopy(id);
-      this.engine.onCopyDone(id, failure, failure === 0 ? CopyFault.NONE : CopyFault.READ);
+      this.engine.onCopyDone(id, failure, failure === 0 ? CopyFault.NONE : this.faultSide);
     }
   }
 

@@ -75,6 +75,7 @@ class BatchHost implements EngineIo {
   }
   requestSlots(): void {}
   freeSlot(): void {}
+  onWritesBlocked(): void {}
   onDrained(): void {}
   onAreaFault(): void {}
   onAreaClosed(): void {}

@@ -1,6 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { PLANTED_FAULTS, type PlantedFault, sabotageWith } from "./sim/planted-faults.js";
+import { PLANTED_FAULTS } from "./sim/planted-faults.js";
+import { type PlantedFault, sabotageWith } from "./sim/planting.js";
 import { Simulation } from "./sim/simulation.js";
 
 const SEEDS_MAX = 60;

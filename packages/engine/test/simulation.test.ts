@@ -19,7 +19,7 @@ test("one long run passes the rollover of the CBT numbers", () => {
 
 test("the runs reach every part of the engine", () => {
   const sum: Record<string, number> = {};
-  for (let seed = 1; seed <= 6; seed++) {
+  for (let seed = 1; seed <= 12; seed++) {
     const simulation = new Simulation({ seed });
     simulation.run(STEPS_PER_SEED);
     for (const [name, count] of Object.entries(simulation.totals())) {

@@ -1,32 +1,7 @@
-// Faults to plant into the engine, to see that the simulation finds them. Each replaces a method by
-// one with a mistake that is easy to make; the engine itself knows nothing of this.
-import { CbtMap, DiffAreaMap, Geometry, type TrackerEngine } from "@blksnap/engine";
-
-type Method = (...args: number[]) => unknown;
-// biome-ignore lint/suspicious/noExplicitAny: reaches into private parts of the engine on purpose
-type Inside = any;
-
-export interface PlantedFault {
-  name: string;
-  /** Plants it into every engine that is made. */
-  engine?: (engine: Inside) => void;
-  /** Plants it into a class; what it returns undoes it. */
-  global?: () => () => void;
-}
-
-/** Replaces a method of a class until undone. */
-function replace(prototype: Inside, name: string, by: (original: Method) => Method): () => void {
-  const original: Method = prototype[name];
-  prototype[name] = by(original);
-  return () => {
-    prototype[name] = original;
-  };
-}
-
-function everyNth(times: number): () => boolean {
-  let count = 0;
-  return () => ++count % times === 0;
-}
+// Faults to plant into the engine, to see that the simulation finds them.
+import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
+import { OVERFLOW_FAULTS } from "./planted-overflow-faults.js";
+import { everyNth, type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 
 const cow: PlantedFault[] = [
   {
@@ -313,9 +288,10 @@ const image: PlantedFault[] = [
   },
 ];
 
-export const PLANTED_FAULTS: PlantedFault[] = [...cow, ...take, ...cbt, ...image];
-
-/** The `sabotage` for a simulation with this fault. */
-export function sabotageWith(fault: PlantedFault): (engine: TrackerEngine) => void {
-  return (engine) => fault.engine?.(engine);
-}
+export const PLANTED_FAULTS: PlantedFault[] = [
+  ...cow,
+  ...take,
+  ...cbt,
+  ...image,
+  ...OVERFLOW_FAULTS,
+];

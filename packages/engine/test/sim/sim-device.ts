@@ -15,6 +15,7 @@ import { garbage, sectorValue } from "./content.js";
 import { ImageModel } from "./image-model.js";
 import { IMAGE_DEPTH, ImageSide } from "./image-side.js";
 import { LossModel } from "./loss-model.js";
+import { BLOCKED_TICKS_MAX, OverflowModel } from "./overflow-model.js";
 import type { Random } from "./random.js";
 import { type IoKind, SimIo } from "./sim-io.js";
 import type { SimStore } from "./store.js";
@@ -44,6 +45,8 @@ export interface SimShape {
   copiesMax: number;
   runsMax: number;
   windowBlocks: number;
+  /** OverflowPolicy of all areas. */
+  overflow: number;
 }
 
 export class SimDevice implements EngineIo {
@@ -63,6 +66,7 @@ export class SimDevice implements EngineIo {
   readonly frontState: Uint8Array = new Uint8Array(FRONT_DEPTH);
   readonly frontVersion: Uint32Array = new Uint32Array(FRONT_DEPTH);
   readonly losses: LossModel;
+  readonly overflow: OverflowModel;
   readonly badBlocks: Set<number> = new Set();
 
   engine: TrackerEngine;
@@ -90,6 +94,7 @@ export class SimDevice implements EngineIo {
       this.disk[sector] = sectorValue(1, sector);
     }
     this.losses = new LossModel(this.geometry);
+    this.overflow = new OverflowModel(shape.overflow, FRONT_DEPTH);
     this.cbtBuffer = new ArrayBuffer(CbtMap.byteLength(capacityBytes, shape.cbtBlockShift));
     const generation = new Uint8Array(16).fill(number + 1);
     this.cbt = CbtMap.create(this.cbtBuffer, {
@@ -115,6 +120,7 @@ export class SimDevice implements EngineIo {
     front.lengthBytes[tag] = count * 512;
     this.frontVersion[tag] = version;
     this.frontState[tag] = FrontState.SUBMITTED;
+    this.overflow.submitted(tag);
     if (this.isWriteLike(tag)) this.cbtModel.submitted(first * 512, count * 512);
     this.permitDenied();
     this.engine.submitFront(tag);
@@ -138,6 +144,7 @@ export class SimDevice implements EngineIo {
     require(this.writesInFlight() === 0, () => `device ${this.number} not drained at the take`);
     this.image.instant = new ImageModel(this.disk);
     this.losses.clear();
+    this.overflow.begin();
     this.faultsTold = 0;
   }
 
@@ -179,6 +186,7 @@ export class SimDevice implements EngineIo {
     this.dropping = false;
     this.slotsAsked = 0;
     this.faultsTold = 0;
+    this.overflow.begin();
     this.area = null;
     const used = new Set<number>();
     if (keepArea) {
@@ -213,16 +221,38 @@ export class SimDevice implements EngineIo {
       .filter((io) => io.device === this && io.kind === "original" && io.isWrite).length;
   }
 
-  /** While slots are denied, blocks that writers need in chunks without one may be lost. */
+  /** While slots are denied, writers that need one meet the overflow policy. */
   permitDenied(): void {
-    const { area, engine } = this;
+    const { area, engine, overflow } = this;
     if (area === null || this.dropping || area.slots.deniedErrno === 0) return;
     this.image.excuseAll();
-    for (let tag = 0; tag < FRONT_DEPTH; tag++) {
-      if (this.frontState[tag] !== FrontState.SUBMITTED || !this.isWriteLike(tag)) continue;
+    for (const tag of this.waitingWrites()) {
+      overflow.permitRefusal(tag);
       const { offsetBytes, lengthBytes } = engine.front;
+      if (!overflow.mayLose) continue;
       this.losses.permitDenied(offsetBytes[tag] / 512, lengthBytes[tag] / 512, area);
     }
+  }
+
+  grantSlots(firstSlot: number, count: number): void {
+    this.overflow.begin();
+    this.area!.grantSlots(firstSlot, count);
+  }
+
+  /** Time goes on for blocked writes. */
+  tickArea(): void {
+    const { area } = this;
+    if (area === null || area.blockedWrites === 0) return;
+    this.overflow.tick(this.waitingWrites());
+    this.permitDenied();
+    area.tick();
+  }
+
+  private waitingWrites(): number[] {
+    const tags = [...this.frontState.keys()];
+    return tags.filter(
+      (tag) => this.frontState[tag] === FrontState.SUBMITTED && this.isWriteLike(tag),
+    );
   }
 
   // What the engine asks.
@@ -244,7 +274,13 @@ export class SimDevice implements EngineIo {
     const failed = result < 0;
     const issued = this.frontState[tag] === FrontState.DONE;
     require(issued || failed, () => `front ${tag} completed without being issued`);
-    require(!failed || issued, () => `front ${tag} refused with ${result}`);
+    const permitted = issued || this.overflow.mayRefuse(tag, result);
+    require(!failed || permitted, () => `front ${tag} refused with ${result}`);
+    if (!issued && permitted) {
+      // Its marks stay: the map may say "changed" too often.
+      const { front } = this.engine;
+      this.cbtModel.issued(front.offsetBytes[tag], front.lengthBytes[tag], this.cbtBuffer);
+    }
     this.frontState[tag] = FrontState.FREE;
     this.world.trace(() => `dev${this.number} front ${tag} ends with ${result}`);
   }
@@ -283,6 +319,11 @@ export class SimDevice implements EngineIo {
       require(!uses, () => `slot ${slot} freed while ${io.kind} ${io.id} uses it`);
     }
     this.store.release(slot, this.number);
+  }
+
+  onWritesBlocked(): void {
+    this.world.tick();
+    require(this.area?.blockedWrites === 1, () => "told of blocked writes that are known");
   }
 
   onDrained(): void {
@@ -327,7 +368,13 @@ export class SimDevice implements EngineIo {
   }
 
   private makeArea(map: DiffAreaMap): DiffArea {
-    return new DiffArea(map, { lowWaterSlots: 2, wantedSlots: 4, extentsMax: 32 });
+    return new DiffArea(map, {
+      lowWaterSlots: 2,
+      wantedSlots: 4,
+      extentsMax: 32,
+      overflow: this.shape.overflow,
+      blockedTicksMax: BLOCKED_TICKS_MAX,
+    });
   }
 
   private add(kind: IoKind, id: number): void {

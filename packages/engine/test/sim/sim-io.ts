@@ -4,7 +4,7 @@
 //     original   WRITE, DISCARD: sectors of the device change     READ, FLUSH: nothing to move
 //     copy       stage 0: device -> copy window, stage 1: copy window -> slot
 //     run        device or slot -> image buffer, or image buffer -> slot
-import { BufferOwner, CopyFault, CopyKind, RequestOp, RunKind } from "@blksnap/engine";
+import { BufferOwner, CopyKind, RequestOp, RunKind } from "@blksnap/engine";
 import { sectorValue, ZERO } from "./content.js";
 import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";
@@ -12,7 +12,6 @@ import type { SimDevice } from "./sim-device.js";
 export type IoKind = "original" | "copy" | "run";
 
 const EIO = 5;
-const ENOSPC = 28;
 
 export class SimIo {
   readonly kind: IoKind;
@@ -101,7 +100,7 @@ export class SimIo {
   }
 
   /** Moves what is left, or a part of it and fails, and tells the engine. */
-  complete(random: Random, failure: number): void {
+  complete(random: Random, failure: number, fault: number): void {
     const { engine } = this.device;
     if (failure === 0) this.progress(2 * this.sectors + 1);
     else this.progress(random.below(2 * this.sectors + 1));
@@ -110,8 +109,6 @@ export class SimIo {
       const bytes = isRead ? engine.front.lengthBytes[this.id] : this.sectors * 512;
       engine.onOriginalDone(this.id, failure !== 0 ? failure : bytes);
     } else if (this.kind === "copy") {
-      let fault: number = CopyFault.NONE;
-      if (failure !== 0) fault = failure === -ENOSPC ? CopyFault.WRITE : CopyFault.READ;
       engine.onCopyDone(this.id, failure, fault);
     } else {
       const short = failure === -EIO && random.oneIn(2);

@@ -1,6 +1,6 @@
 // The simulation: some devices, one store, one snapshot at a time, and a random generator that says
 // what happens next. The same seed gives the same run.
-import { RequestOp, type TrackerEngine } from "@blksnap/engine";
+import { CopyFault, OverflowPolicy, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { audit } from "./audit.js";
 import { Random } from "./random.js";
 import { FrontState, SimDevice, type SimShape, type SimWorld } from "./sim-device.js";
@@ -32,6 +32,7 @@ function shapeOf(random: Random): Omit<SimShape, "capacitySectors"> & { chunks: 
     copiesMax: random.pick([1, 2, 3, 16]),
     runsMax: random.pick([1, 2, 3, 16]),
     windowBlocks: random.pick([1, 2, 5, 20]),
+    overflow: random.pick(Object.values(OverflowPolicy)),
   };
 }
 
@@ -107,7 +108,8 @@ export class Simulation implements SimWorld {
       else if (choice < 500) this.progressOne();
       else if (choice < 720) this.submitFront(random.pick(this.devices));
       else if (choice < 880) this.submitImage(random.pick(this.devices));
-      else if (choice < 930) this.answerSlots(random.pick(this.devices));
+      else if (choice < 920) this.answerSlots(random.pick(this.devices));
+      else if (choice < 930) random.pick(this.devices).tickArea();
       else if (choice < 985) this.cycle.step();
       else if (choice < 993) this.holdOrRelease(random.pick(this.devices));
       else if (choice < 997) this.markDirty(random.pick(this.devices));
@@ -150,7 +152,10 @@ export class Simulation implements SimWorld {
       if (this.inFlight.length > 0) this.completeOne();
       else if (this.cycle.phase === Phase.DROPPING) this.cycle.step();
       const asked = this.devices.find((device) => device.slotsAsked > 0);
+      // Time alone must end the wait of those who are blocked.
+      const blocked = this.devices.find((device) => (device.area?.blockedWrites ?? 0) > 0);
       if (asked !== undefined) this.answerSlots(asked);
+      else if (this.inFlight.length === 0 && blocked !== undefined) blocked.tickArea();
       else if (this.inFlight.length === 0 && this.cycle.phase !== Phase.DROPPING) {
         require(!this.busy(), () => `requests hang: ${this.whoHangs()}`);
       }
@@ -194,9 +199,10 @@ export class Simulation implements SimWorld {
     const failure = this.failureOf(io);
     this.trace(() => `dev${io.device.number} ${io.kind} ${io.id} completes with ${failure}`);
     if (io.kind === "original") io.device.frontState[io.id] = FrontState.DONE;
-    if (failure !== 0) this.excuse(io, failure);
+    const fault = this.faultOf(io, failure);
+    if (failure !== 0) this.excuse(io, failure, fault);
     io.device.permitDenied();
-    io.complete(this.random, failure);
+    io.complete(this.random, failure, fault);
   }
 
   private progressOne(): void {
@@ -206,19 +212,33 @@ export class Simulation implements SimWorld {
 
   private failureOf(io: SimIo): number {
     const { random } = this;
-    const { device } = io;
-    if (io.readsOriginal() && device.badBlocks.size > 0) {
-      const first = Math.floor(io.first / device.blockSectors);
-      const last = Math.floor((io.first + io.sectors - 1) / device.blockSectors);
-      for (let block = first; block <= last; block++) if (device.badBlocks.has(block)) return -EIO;
-    }
+    if (io.readsOriginal() && this.isSpoiled(io)) return -EIO;
     if (this.calm || !this.faulty) return 0;
     if (io.kind === "copy" && random.oneIn(200)) return -ENOSPC;
     return random.oneIn(60) ? -EIO : 0;
   }
 
-  /** A failed I/O excuses the image request it is for, or permits blocks to be lost. */
-  private excuse(io: SimIo, failure: number): void {
+  /** Which side of a copy failed. */
+  private faultOf(io: SimIo, failure: number): number {
+    if (failure === 0) return CopyFault.NONE;
+    const reads = io.readsOriginal() && failure !== -ENOSPC;
+    const unreadable = reads && (this.calm || this.random.oneIn(2) || this.isSpoiled(io));
+    return unreadable ? CopyFault.READ : CopyFault.WRITE;
+  }
+
+  private isSpoiled({ device, first, sectors }: SimIo): boolean {
+    const last = Math.floor((first + sectors - 1) / device.blockSectors);
+    for (let block = Math.floor(first / device.blockSectors); block <= last; block++) {
+      if (device.badBlocks.has(block)) return true;
+    }
+    return false;
+  }
+
+  /**
+   * A failed I/O excuses the image request it is for, permits blocks to be lost, or the write that
+   * it was for to be refused.
+   */
+  private excuse(io: SimIo, failure: number, fault: number): void {
     const { device } = io;
     const { copies, runs, front } = device.engine;
     if (io.kind === "run") {
@@ -227,6 +247,8 @@ export class Simulation implements SimWorld {
     } else if (io.kind === "copy" && copies.owner[io.id] >= front.depth) {
       const request = device.image.requests[copies.owner[io.id] - front.depth];
       if (request !== null) request.excused = true;
+    } else if (io.kind === "copy" && fault === CopyFault.WRITE && !device.overflow.mayLose) {
+      device.overflow.permitRefusal(copies.owner[io.id]);
     } else if (io.kind === "copy") {
       const start = copies.blockStart[io.id];
       const single = copies.blockCount[io.id] === 1;
@@ -307,7 +329,7 @@ export class Simulation implements SimWorld {
       return;
     }
     const [first, count] = this.store.grant(device.number, random.between(1, wanted), random);
-    area.grantSlots(first, count);
+    device.grantSlots(first, count);
   }
 
   /** Holds that no take follows: what is held back must go on unharmed. */
