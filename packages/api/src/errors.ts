@@ -96,6 +96,8 @@ const snapshotErrors = {
   SNAPSHOT_ALREADY_TAKEN: failed("EALREADY", 409, "Create another snapshot for another instant"),
   SNAPSHOT_CORRUPTED: failed("EFAULT", 409, "Destroy it and take another with a larger limit"),
   SNAPSHOT_BUSY: failed("EBUSY", 409, "Wait until the running operation on it has ended"),
+  CHUNK_OVER_SLOT: failed("EINVAL", 409, "Name this device when the snapshot is created"),
+  DEVICE_CAPACITY_CHANGED: failed("EFAULT", 409, "Detach the device and attach it again"),
   DEVICE_ALREADY_IN_SNAPSHOT: failed("EALREADY", 409, "Nothing to do; it is a member already"),
   DEVICE_IN_OTHER_SNAPSHOT: failed("EBUSY", 409, "Destroy the other snapshot first; see status"),
   FREEZE_TIMEOUT: failed("ETIMEDOUT", 409, "Try again when the file system is less busy"),

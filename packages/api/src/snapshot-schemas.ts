@@ -5,7 +5,14 @@ import * as is from "./scalars.js";
 /** What happens to a write when its old data finds no room: the snapshot breaks, or the write. */
 export const overflowPolicy = recordWithOptional(
   { policy: { type: "string", enum: ["break-snapshot", "fail-writes", "block-writes"] } },
-  { timeout_ms: { ...is.count, maximum: is.EVENT_TIMEOUT_MAX_MS } },
+  {
+    timeout_ms: {
+      type: "integer",
+      minimum: 1,
+      maximum: is.EVENT_TIMEOUT_MAX_MS,
+      description: "how long block-writes waits before the snapshot breaks; 30 s if not given",
+    },
+  },
 );
 
 export const snapshotCreateRequest = recordWithOptional(

@@ -118,7 +118,10 @@ const snapshotVerbs: readonly Verb[] = [
         required: true,
       },
       "on-overflow": {
-        describe: "break-snapshot (default), fail-writes or block-writes[=SECONDS]",
+        describe:
+          "without room for old data: break-snapshot (default), or put the snapshot above the " +
+          "writer: fail-writes (they get ENOSPC) or block-writes[=SECONDS] (they wait, 30 s " +
+          "if not given, then the snapshot breaks)",
         value: "POLICY",
       },
     },

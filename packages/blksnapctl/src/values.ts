@@ -84,7 +84,7 @@ export function parseOverflow(text: string): OverflowPolicy {
   if (text === "break-snapshot" || text === "fail-writes" || text === "block-writes") {
     return { policy: text };
   }
-  const match = /^block-writes=([0-9]{1,7})$/.exec(text);
+  const match = /^block-writes=([1-9][0-9]{0,6})$/.exec(text);
   const timeout_ms = Number(match?.[1]) * 1000;
   if (!(timeout_ms <= EVENT_TIMEOUT_MAX_MS)) {
     const hint = "Give break-snapshot, fail-writes or block-writes[=SECONDS]";

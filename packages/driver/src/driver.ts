@@ -34,6 +34,8 @@ import type { ReactorNotice } from "./reactor/messages.js";
 import { ReactorPool } from "./reactor/pool.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { Serial } from "./serial.js";
+import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
+import { completePolicy } from "./snapshot/overflow.js";
 import { type RecoverContext, recoverAll } from "./snapshot/recover.js";
 import { MEMORY_STORE, Snapshot } from "./snapshot/snapshot.js";
 import { closeMembers, takeSnapshot } from "./snapshot/take.js";
@@ -44,36 +46,7 @@ import { ringStoreSystem } from "./system/store-system.js";
 import { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
-export interface DriverOptions {
-  readonly logger: Logger;
-  /** Directory on tmpfs for the maps and records; default /run/blksnap. */
-  readonly stateDirectory?: string;
-  /** Reactor threads, 1 to 16; default one per CPU, at most 4. */
-  readonly reactors?: number;
-  /** Requests in flight per front, 1 to 4096; default 128. */
-  readonly frontDepth?: number;
-  /** Requests in flight per image, 1 to 4096; default 64. */
-  readonly imageDepth?: number;
-  /** Largest read or write of fronts and images, a multiple of 4096; default 256 KiB. */
-  readonly maxIoBytes?: number;
-  /** The diff storage grows by this; default 1 GiB (the module's diff_storage_minimum). */
-  readonly portionBytes?: number;
-  /** Bounds of a take: freezing file systems, and draining writes. Default 10 s each. */
-  readonly freezeTimeoutMs?: number;
-  readonly holdTimeoutMs?: number;
-  /** Called when a reactor has ended by itself: its devices wait for a new process. */
-  readonly onReactorLost?: (reactor: number) => void;
-}
-
-const DEFAULTS = {
-  stateDirectory: "/run/blksnap",
-  frontDepth: 128,
-  imageDepth: 64,
-  maxIoBytes: 256 * 1024,
-  portionBytes: 2 ** 30,
-  freezeTimeoutMs: 10_000,
-  holdTimeoutMs: 10_000,
-};
+export type { DriverOptions };
 
 export class Driver implements DriverControl {
   readonly #startedAt = new Date();
@@ -81,7 +54,7 @@ export class Driver implements DriverControl {
   readonly #ring = new PromiseRing();
   readonly #control: UblkControl;
   readonly #reactors: ReactorPool;
-  readonly #settings: typeof DEFAULTS & DriverOptions;
+  readonly #settings: DriverSettings;
   #context!: RecoverContext;
   readonly #serial = new Serial();
   readonly #registry = new Registry();
@@ -91,7 +64,7 @@ export class Driver implements DriverControl {
   private constructor(options: DriverOptions, control: UblkControl) {
     this.#logger = options.logger;
     this.#control = control;
-    this.#settings = { ...DEFAULTS, ...options };
+    this.#settings = settingsOf(options);
     this.#reactors = new ReactorPool({
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
       imageDepth: this.#settings.imageDepth,
@@ -250,6 +223,7 @@ export class Driver implements DriverControl {
       if (known !== undefined) this.#registry.assertFree(known, snapshot);
       const tracker = known ?? (await this.#attach(device));
       try {
+        snapshot.assertFits(tracker);
         const paths = snapshot.stores.map(({ path }) => path);
         await named(this.#assertStoresApart(paths, [tracker]));
       } catch (error) {
@@ -359,9 +333,7 @@ export class Driver implements DriverControl {
   }
 
   async #create(options: SnapshotCreateOptions): Promise<{ id: string }> {
-    if ((options.onOverflow?.policy ?? "break-snapshot") !== "break-snapshot") {
-      throw new ControlError("NOT_SUPPORTED", "only the policy break-snapshot is known");
-    }
+    const onOverflow = completePolicy(options.onOverflow);
     const attached: Tracker[] = [];
     const members = new Set<Tracker>();
     try {
@@ -377,10 +349,13 @@ export class Driver implements DriverControl {
       }
       await this.#assertStoresApart(options.stores, [...members]);
       const alignments = [...members].map(({ geometry }) => geometry.logicalBlockBytes);
+      const chunkShifts = [...members].map(({ geometry }) => geometry.chunkShift);
       const snapshot = await Snapshot.create(this.#context, {
         stores: options.stores,
         limitBytes: options.limitBytes,
         alignmentBytes: alignments.length === 0 ? 512 : Math.min(...alignments),
+        slotBytes: 2 ** Math.max(this.#context.parameters.chunkMinimumShift, ...chunkShifts),
+        onOverflow,
       });
       for (const tracker of members) snapshot.addMember(tracker);
       snapshot.save();
@@ -430,6 +405,9 @@ export class Driver implements DriverControl {
     } else if (notice.notice === "fault") {
       this.#logger.warn({ device: tracker.device, errno: notice.errno }, "snapshot lost data");
       snapshot.fault(tracker, notice.errno);
+    } else if (notice.notice === "blocked") {
+      const text = "writes wait for room in the diff storage";
+      this.#logger.warn({ device: tracker.device, snapshot: snapshot.id }, text);
     } else {
       this.#logger.error({ device: tracker.device }, "a hold of writes expired");
     }

@@ -134,7 +134,7 @@ async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promis
     used_bytes: stats.allocatedBytes,
     fill_bytes_per_s: stats.fillBytesPerSecond,
     full_in_s: stats.secondsToFull ?? null,
-    on_overflow: { policy: "break-snapshot" },
+    on_overflow: snapshot.onOverflow,
     events_pending: snapshot.events.pending.length,
     devices: await Promise.all(members.map((member) => memberStatus(reactors, member))),
     stores: stats.stores.map((store, index) => ({

@@ -102,9 +102,13 @@ function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context
   return (
     `${context.bold(`Snapshot ${snapshot.id}`)}  ${when}${events}\n` +
     `[${bar}] ${formatBytes(used_bytes, exact)} of ${formatBytes(limit_bytes, exact)}${filling}, ` +
-    `on overflow ${snapshot.on_overflow.policy}\n` +
+    `on overflow ${overflowText(snapshot)}\n` +
     indent(snapshot.devices.length > 0 ? devices + stores : stores)
   );
+}
+
+function overflowText({ on_overflow: { policy, timeout_ms } }: SnapshotStatus): string {
+  return timeout_ms === undefined ? policy : `${policy} for ${formatSeconds(timeout_ms / 1000)}`;
 }
 
 function indent(text: string): string {

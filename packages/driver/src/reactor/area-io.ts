@@ -40,6 +40,7 @@ export interface AreaIoOptions {
   readonly imageDepth: number;
   readonly frontWindowBytes: number;
   readonly imageWindowBytes: number;
+  readonly slotBytes: number;
 }
 
 export class AreaIo {
@@ -47,6 +48,8 @@ export class AreaIo {
   readonly #engine: TrackerEngine;
   readonly #reactor: Reactor;
   readonly #chunkBytes: number;
+  /** Distance of slots in a store. */
+  readonly #slotBytes: number;
   readonly #blockShift: number;
   readonly #stores: Int32Array;
   readonly #windows: MappedMemory;
@@ -66,6 +69,8 @@ export class AreaIo {
     this.#engine = engine;
     this.#reactor = reactor;
     this.#chunkBytes = engine.geometry.chunkBytes;
+    this.#slotBytes = options.slotBytes;
+    assert(this.#slotBytes >= this.#chunkBytes, "a chunk does not fit into a slot");
     this.#blockShift = engine.geometry.blockShift;
     this.#stores = Int32Array.from(options.storeFds, (fd) => reactor.addFile(fd));
     this.#imageWindowsAt = options.frontDepth * options.frontWindowBytes;
@@ -118,7 +123,7 @@ export class AreaIo {
       );
     }
     const slot = copies.slot[copy];
-    const target = slotIndex(slot) * this.#chunkBytes + inChunk;
+    const target = slotIndex(slot) * this.#slotBytes + inChunk;
     prepareWrite(
       ring,
       this.#stores[slotStore(slot)],
@@ -148,9 +153,11 @@ export class AreaIo {
     }
     const fromOriginal = kind === RunKind.READ_ORIGINAL;
     const slot = runs.slot[run];
-    const chunk = fromOriginal ? runs.chunk[run] : slotIndex(slot);
+    const base = fromOriginal
+      ? runs.chunk[run] * this.#chunkBytes
+      : slotIndex(slot) * this.#slotBytes;
     const file = fromOriginal ? this.#options.originalIndex : this.#stores[slotStore(slot)];
-    const offset = chunk * this.#chunkBytes + runs.offsetInChunkBytes[run];
+    const offset = base + runs.offsetInChunkBytes[run];
     // The tag's buffer does not cross 4 GiB more than once; the carry goes into the high half.
     const low = (queue.bufferLow[tag] >>> 0) + bufferOffset;
     const high = queue.bufferHigh[tag] + (low >= 4294967296 ? 1 : 0);
@@ -199,7 +206,8 @@ export class AreaIo {
     const isWrite = (data & 1) === 1;
     const { copies } = this.#engine;
     const wanted = !isWrite && copies.kind[copy] === CopyKind.ZERO ? 0 : copies.lengthBytes[copy];
-    if (result !== wanted && this.#copyFault[copy] === CopyFault.NONE) {
+    // A failed read cancels the write: then the read is what failed, in whatever order they come.
+    if (result !== wanted && (!isWrite || this.#copyFault[copy] === CopyFault.NONE)) {
       this.#copyResult[copy] = result < 0 ? result : -EIO;
       this.#copyFault[copy] = isWrite ? CopyFault.WRITE : CopyFault.READ;
     }

@@ -11,6 +11,7 @@
  * ```
  */
 import type { TrackerGeometry } from "@blksnap/engine";
+import type { OverflowSetup } from "../snapshot/overflow.js";
 import type { QueueStart } from "../system/served-device.js";
 
 /** Settings of all devices of a reactor. */
@@ -36,6 +37,9 @@ export interface AreaSetup {
   /** When a device asks for slots, and how many it asks for. */
   readonly lowWaterSlots: number;
   readonly wantedSlots: number;
+  /** Size of a slot: that of the device's chunks, or more. */
+  readonly slotBytes: number;
+  readonly overflow: OverflowSetup;
 }
 
 export interface AttachRequest {
@@ -139,6 +143,7 @@ export type ReactorNotice =
   | { readonly notice: "slots"; readonly tracker: number; readonly wanted: number }
   | { readonly notice: "freed"; readonly tracker: number; readonly slots: readonly number[] }
   | { readonly notice: "fault"; readonly tracker: number; readonly errno: number }
+  | { readonly notice: "blocked"; readonly tracker: number }
   | { readonly notice: "holdExpired"; readonly tracker: number }
   | { readonly notice: "error"; readonly message: string };
 

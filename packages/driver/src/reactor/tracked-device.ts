@@ -58,6 +58,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
+  #tickMs = 0;
+  /** The area that a timer ticks for. */
+  #ticking: DiffArea | undefined;
   readonly #freed: number[] = [];
   #heldSinceMs = 0;
   #onDrained: (() => void) | undefined;
@@ -267,6 +270,13 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     }
   }
 
+  onWritesBlocked(): void {
+    const area = this.#area;
+    if (area === undefined || this.#ticking === area) return;
+    this.#notify({ notice: "blocked", tracker: this.#id });
+    this.#tickLater(area);
+  }
+
   onDrained(): void {
     const told = this.#onDrained;
     this.#onDrained = undefined;
@@ -303,17 +313,33 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       imageDepth: this.#settings.imageDepth,
       frontWindowBytes: this.#copyWindowBytes,
       imageWindowBytes: this.engine.imageCopyWindowBytes,
+      slotBytes: setup.slotBytes,
     });
     this.#imageCounter = new IoCounter();
     this.#beforeArea = this.engine.stats.snapshot();
     return this.#areaMemory;
   }
 
-  #makeArea(map: DiffAreaMap, { lowWaterSlots, wantedSlots, extents }: AreaSetup): DiffArea {
-    const area = new DiffArea(map, { lowWaterSlots, wantedSlots });
+  #makeArea(map: DiffAreaMap, setup: AreaSetup): DiffArea {
+    const { lowWaterSlots, wantedSlots, extents } = setup;
+    const { policy: overflow, ticksMax: blockedTicksMax, tickMs } = setup.overflow;
+    const area = new DiffArea(map, { lowWaterSlots, wantedSlots, overflow, blockedTicksMax });
+    this.#tickMs = tickMs;
     for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
     this.#area = area;
     return area;
+  }
+
+  /** Blocked writes try again from time to time, as long as there are any. */
+  #tickLater(area: DiffArea): void {
+    this.#ticking = area;
+    this.#reactor.setTimer(this.#tickMs, () => {
+      // The device may have got another area meanwhile, with a timer of its own.
+      if (this.#ticking !== area) return;
+      area.tick();
+      if (area.blockedWrites > 0) this.#tickLater(area);
+      else this.#ticking = undefined;
+    });
   }
 
   // ---- the two ends ----

@@ -13,6 +13,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { statSync } from "node:fs";
+import type { OverflowPolicy } from "@blksnap/api";
 import {
   DiffStorage,
   type DiffStorageEvent,
@@ -31,9 +32,10 @@ import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SnapshotEvents } from "./events.js";
+import { completePolicy, overflowSetup } from "./overflow.js";
+import { SlotServer } from "./slot-server.js";
 
-const SLOT_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
-const ENOSPC = 28;
+const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
 /** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
 const LOW_WATER_SLOTS_MAX = 32;
 /** All devices together keep at most this part of the limit unused. */
@@ -65,12 +67,17 @@ export interface SnapshotOptions {
   readonly limitBytes: number;
   /** Smallest alignment of the I/O to the stores: the members' logical block size. */
   readonly alignmentBytes: number;
+  /** Size of a slot: that of the largest chunk of a member. */
+  readonly slotBytes: number;
+  readonly onOverflow: OverflowPolicy;
 }
 
 export class Snapshot {
   readonly id: string;
   readonly createdAt: string;
   readonly limitBytes: number;
+  readonly slotBytes: number;
+  readonly onOverflow: OverflowPolicy;
   readonly events: SnapshotEvents;
   readonly members: Map<number, Member> = new Map();
   readonly stores: readonly StoreRecord[];
@@ -78,6 +85,7 @@ export class Snapshot {
   stallUs: number | null;
   #state: SnapshotRecord["state"];
   #storage: DiffStorage | undefined;
+  #slotServer: SlotServer | undefined;
   readonly #alignmentBytes: number;
   readonly #context: SnapshotContext;
 
@@ -88,6 +96,8 @@ export class Snapshot {
     this.takenAt = record.takenAt;
     this.stallUs = record.stallUs;
     this.limitBytes = record.limitBytes;
+    this.slotBytes = record.slotBytes ?? SLOT_BYTES_DEFAULT;
+    this.onOverflow = completePolicy(record.onOverflow);
     this.stores = record.stores;
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
@@ -105,6 +115,8 @@ export class Snapshot {
       stallUs: null,
       limitBytes: options.limitBytes,
       alignmentBytes: options.alignmentBytes,
+      slotBytes: options.slotBytes,
+      onOverflow: options.onOverflow,
       stores: options.stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
       members: [],
       events: [],
@@ -142,18 +154,24 @@ export class Snapshot {
     const options: DiffStorageOptions = {
       stores: this.stores.map((store) => this.#storeSpec(store, reopen)),
       limitBytes: this.limitBytes,
-      portionBytes: this.#context.portionBytes,
-      slotBytes: SLOT_BYTES,
+      portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
+      slotBytes: this.slotBytes,
       requiredAlignmentBytes: this.#alignmentBytes,
       system: this.#context.storeSystem,
       events: { push: (event) => this.#onStorageEvent(event) },
       ...(reopen ? { recoverSlots } : {}),
     };
     this.#storage = await DiffStorage.open(options);
+    this.#slotServer = new SlotServer({
+      storage: this.#storage,
+      send: (reactor, message) => this.#context.reactors.send(reactor, message),
+      isActive: ({ id }) => this.members.get(id)?.map !== undefined,
+    });
   }
 
   /** Closes the stores; what was made for this snapshot is removed. */
   async closeStorage(): Promise<void> {
+    this.#slotServer?.close();
     await this.#storage?.close();
     this.#storage = undefined;
   }
@@ -168,6 +186,8 @@ export class Snapshot {
       stallUs: this.stallUs,
       limitBytes: this.limitBytes,
       alignmentBytes: this.#alignmentBytes,
+      slotBytes: this.slotBytes,
+      onOverflow: this.onOverflow,
       stores: this.stores,
       members: [...this.members.values()].map(({ tracker, map, imageNumber }) => ({
         tracker: tracker.id,
@@ -195,6 +215,17 @@ export class Snapshot {
     throw new ControlError("SNAPSHOT_BUSY", `snapshot ${this.id} is being worked on`);
   }
 
+  /** @throws ControlError CHUNK_OVER_SLOT when the device's chunks do not fit into the slots */
+  assertFits(tracker: Tracker): void {
+    const chunkBytes = 2 ** tracker.geometry.chunkShift;
+    if (chunkBytes <= this.slotBytes) return;
+    throw new ControlError(
+      "CHUNK_OVER_SLOT",
+      `${tracker.device} has chunks of ${chunkBytes} bytes, the slots of snapshot ${this.id} ` +
+        `have ${this.slotBytes}`,
+    );
+  }
+
   addMember(tracker: Tracker, map?: MapFile, imageNumber?: number): Member {
     const member = { tracker, map, imageNumber, image: undefined, imageLink: undefined };
     this.members.set(tracker.id, member);
@@ -203,7 +234,7 @@ export class Snapshot {
 
   /** How a reactor is to use the storage for one device, with slots to begin with. */
   async areaSetup(map: MapFileRef, memberCount: number): Promise<AreaSetup> {
-    const limitSlots = this.limitBytes / SLOT_BYTES;
+    const limitSlots = this.limitBytes / this.slotBytes;
     const share = Math.floor(limitSlots / (HOARD_DIVISOR * memberCount));
     const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
     const wantedSlots = lowWaterSlots * 2;
@@ -214,20 +245,14 @@ export class Snapshot {
       extents: extent === "full" ? [] : [extent.firstSlot, extent.count],
       lowWaterSlots,
       wantedSlots,
+      slotBytes: this.slotBytes,
+      overflow: overflowSetup(this.onOverflow),
     };
   }
 
-  /** A reactor's device needs slots: answers it when there are some, or never will be. */
+  /** A reactor's device needs slots: answers it when there are some, or will be none for now. */
   async serveSlots(tracker: Tracker, wanted: number): Promise<void> {
-    const extent = await this.#storage?.allocateExtentWhenReady(wanted);
-    const granted = extent === undefined || extent === "full" ? undefined : extent;
-    this.#context.reactors.send(tracker.reactor, {
-      type: "grant",
-      tracker: tracker.id,
-      firstSlot: granted?.firstSlot ?? 0,
-      count: granted?.count ?? 0,
-      errno: ENOSPC,
-    });
+    await this.#slotServer?.serve(tracker, wanted);
   }
 
   freeSlots(slots: readonly number[]): void {

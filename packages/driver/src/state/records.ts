@@ -1,4 +1,5 @@
 /** What the records in the state directory hold. */
+import type { OverflowPolicy } from "@blksnap/api";
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { EventRecord } from "@blksnap/event-queue";
 import type { QueuedEvent } from "../snapshot/events.js";
@@ -38,6 +39,10 @@ export interface SnapshotRecord {
   readonly stallUs: number | null;
   readonly limitBytes: number;
   readonly alignmentBytes: number;
+  /** 256 KiB where it is absent. */
+  readonly slotBytes?: number;
+  /** break-snapshot where it is absent. */
+  readonly onOverflow?: OverflowPolicy;
   readonly stores: readonly StoreRecord[];
   readonly members: readonly MemberRecord[];
   /** Events that nobody has taken yet, and the number of the next one. */

@@ -9,10 +9,17 @@
  */
 import { randomFillSync } from "node:crypto";
 import { closeSync, constants, fsyncSync, openSync } from "node:fs";
-import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
+import {
+  CbtMap,
+  CbtReason,
+  CHUNK_SHIFT_DEFAULT,
+  cbtBlockShift,
+  type TrackerGeometry,
+} from "@blksnap/engine";
 import { type BackingFile, major, minor, openBackingFile, type UblkControl } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
+import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { TrackedDeviceCounters } from "../reactor/tracked-device.js";
@@ -23,8 +30,7 @@ import { type QueueStart, ServedDevice } from "../system/served-device.js";
 import { openFenced } from "./fence.js";
 import { blockIdentity, identityOf } from "./identity.js";
 
-const CHUNK_SHIFT = 18;
-const BLOCK_SHIFT_MIN = 12;
+const CAPACITY_MIN_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
 
 /** What trackers share. */
 export interface TrackerContext {
@@ -33,6 +39,7 @@ export interface TrackerContext {
   readonly state: StateDirectory;
   readonly frontDepth: number;
   readonly maxIoBytes: number;
+  readonly parameters: TrackingParameters;
 }
 
 /** What a tracker is made of before it has a front. */
@@ -90,7 +97,7 @@ export class Tracker {
       const identity = identityOf(path);
       const backing = openBackingFile(path);
       undo.push(() => closeSync(backing.fd));
-      const geometry = geometryOf(backing);
+      const geometry = geometryOf(backing, context.parameters);
       const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt };
@@ -211,19 +218,20 @@ export class Tracker {
   }
 }
 
-function geometryOf(backing: BackingFile): TrackerGeometry {
+function geometryOf(backing: BackingFile, parameters: TrackingParameters): TrackerGeometry {
   const { capacityBytes, logicalBlockBytes, readOnly } = backing.params;
   if (readOnly) {
     throw new ControlError("DEVICE_READ_ONLY", `${backing.path} is read-only`);
   }
-  if (capacityBytes < 2 ** CHUNK_SHIFT) {
+  if (capacityBytes < CAPACITY_MIN_BYTES) {
     throw new ControlError(
       "DEVICE_TOO_SMALL",
-      `${backing.path} has ${capacityBytes} bytes, less than one chunk of ${2 ** CHUNK_SHIFT}`,
+      `${backing.path} has ${capacityBytes} bytes, less than ${CAPACITY_MIN_BYTES}`,
     );
   }
-  const blockShift = Math.max(BLOCK_SHIFT_MIN, Math.log2(logicalBlockBytes));
-  return { capacityBytes, logicalBlockBytes, chunkShift: CHUNK_SHIFT, blockShift };
+  const blockShift = blockShiftOf(logicalBlockBytes);
+  const chunkShift = chunkShiftOf(backing.params, parameters);
+  return { capacityBytes, logicalBlockBytes, chunkShift, blockShift };
 }
 
 function assignReactor(context: TrackerContext, undo: Undo): number {
@@ -240,7 +248,12 @@ function createCbt(
   undo: Undo,
 ) {
   const { capacityBytes } = geometry;
-  const blockShift = cbtBlockShift(capacityBytes);
+  const { parameters } = context;
+  const blockShift = cbtBlockShift(capacityBytes, {
+    minimumShift: parameters.trackingBlockMinimumShift,
+    maximumCount: parameters.trackingBlockMaximumCount,
+    maximumShift: parameters.trackingBlockMaximumShift,
+  });
   const lengthBytes = CbtMap.byteLength(capacityBytes, blockShift);
   const cbtFile = context.state.createMap(`cbt-${id}`, lengthBytes);
   undo.push(() => context.state.removeMap(cbtFile));

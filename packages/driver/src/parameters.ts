@@ -1,0 +1,108 @@
+/**
+ * How finely devices are tracked and saved: the kernel module's parameters, by its names and rules.
+ */
+import { BLOCK_SHIFT_DEFAULT, CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
+
+/** Sizes are given as their log2. */
+export interface TrackingParameters {
+  /** Smallest block of the CBT map. */
+  readonly trackingBlockMinimumShift: number;
+  /** Wanted upper bound of the number of blocks of a CBT map. */
+  readonly trackingBlockMaximumCount: number;
+  /** Largest block of the CBT map; wins over the count. */
+  readonly trackingBlockMaximumShift: number;
+  /** Smallest chunk. */
+  readonly chunkMinimumShift: number;
+  /** Largest chunk; wins over the count. */
+  readonly chunkMaximumShift: number;
+  /** Wanted upper bound of the number of chunks of a device. */
+  readonly chunkMaximumCountShift: number;
+}
+
+export const PARAMETER_DEFAULTS: TrackingParameters = {
+  trackingBlockMinimumShift: 16,
+  trackingBlockMaximumCount: 2_097_152,
+  trackingBlockMaximumShift: 26,
+  chunkMinimumShift: CHUNK_SHIFT_DEFAULT,
+  chunkMaximumShift: 26,
+  chunkMaximumCountShift: 40,
+};
+
+const PAGE_SHIFT = 12;
+const CHUNK_COUNT_SHIFT_MAX = 40;
+/** More chunks than this no map can hold. */
+const MAP_COUNT_SHIFT_MAX = 30;
+
+export interface FixedParameters {
+  readonly parameters: TrackingParameters;
+  readonly portionBytes: number;
+  /** What was not as given, to be told. */
+  readonly notes: readonly string[];
+}
+
+/** Makes parameters fit each other, as the module does at its start. */
+export function fixParameters(
+  given: Partial<TrackingParameters>,
+  portionBytes: number,
+): FixedParameters {
+  const wanted = { ...PARAMETER_DEFAULTS, ...given };
+  const notes: string[] = [];
+  const fix = (name: string, value: number, fixed: number): number => {
+    if (fixed !== value) notes.push(`${name} is ${fixed} instead of ${value}`);
+    return fixed;
+  };
+  const trackingBlockMaximumShift = fix(
+    "tracking_block_maximum_shift",
+    wanted.trackingBlockMaximumShift,
+    Math.max(wanted.trackingBlockMaximumShift, wanted.trackingBlockMinimumShift),
+  );
+  const chunkMinimumShift = fix(
+    "chunk_minimum_shift",
+    wanted.chunkMinimumShift,
+    Math.max(wanted.chunkMinimumShift, PAGE_SHIFT),
+  );
+  const chunkMaximumShift = fix(
+    "chunk_maximum_shift",
+    wanted.chunkMaximumShift,
+    Math.max(wanted.chunkMaximumShift, chunkMinimumShift),
+  );
+  const chunkMaximumCountShift = fix(
+    "chunk_maximum_count_shift",
+    wanted.chunkMaximumCountShift,
+    Math.min(wanted.chunkMaximumCountShift, CHUNK_COUNT_SHIFT_MAX),
+  );
+  const chunkBytes = 2 ** chunkMinimumShift;
+  const wholeChunks = Math.max(2, Math.floor(portionBytes / chunkBytes)) * chunkBytes;
+  const parameters = {
+    ...wanted,
+    trackingBlockMaximumShift,
+    chunkMinimumShift,
+    chunkMaximumShift,
+    chunkMaximumCountShift,
+  };
+  const portion = fix("diff_storage_minimum", portionBytes, wholeChunks);
+  return { parameters, portionBytes: portion, notes };
+}
+
+/** log2 of the blocks in which old data is copied. */
+export function blockShiftOf(logicalBlockBytes: number): number {
+  return Math.max(BLOCK_SHIFT_DEFAULT, Math.log2(logicalBlockBytes));
+}
+
+/**
+ * log2 of a device's chunks: at least its smallest efficient I/O, and large enough that there are
+ * not too many; never below a block.
+ */
+export function chunkShiftOf(
+  device: { capacityBytes: number; ioMinBytes: number; logicalBlockBytes: number },
+  parameters: TrackingParameters,
+): number {
+  const { chunkMinimumShift, chunkMaximumShift, chunkMaximumCountShift } = parameters;
+  const countMax = 2 ** Math.min(chunkMaximumCountShift, MAP_COUNT_SHIFT_MAX);
+  let shift = chunkMinimumShift;
+  while (shift < chunkMaximumShift && 2 ** shift < device.ioMinBytes) shift++;
+  while (shift < chunkMaximumShift && Math.ceil(device.capacityBytes / 2 ** shift) > countMax) {
+    shift++;
+  }
+  return Math.max(shift, blockShiftOf(device.logicalBlockBytes));
+}

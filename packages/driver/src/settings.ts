@@ -1,0 +1,58 @@
+/** What a driver is started with. */
+import type { Logger } from "pino";
+import { fixParameters, type TrackingParameters } from "./parameters.js";
+
+export interface DriverOptions {
+  readonly logger: Logger;
+  /** Directory on tmpfs for the maps and records; default /run/blksnap. */
+  readonly stateDirectory?: string;
+  /** Reactor threads, 1 to 16; default one per CPU, at most 4. */
+  readonly reactors?: number;
+  /** Requests in flight per front, 1 to 4096; default 128. */
+  readonly frontDepth?: number;
+  /** Requests in flight per image, 1 to 4096; default 64. */
+  readonly imageDepth?: number;
+  /** Largest read or write of fronts and images, a multiple of 4096; default 256 KiB. */
+  readonly maxIoBytes?: number;
+  /** The diff storage grows by this; default 1 GiB (the module's diff_storage_minimum). */
+  readonly portionBytes?: number;
+  /** How finely devices are tracked; defaults are the module's. */
+  readonly parameters?: Partial<TrackingParameters>;
+  /** Bounds of a take: freezing file systems, and draining writes. Default 10 s each. */
+  readonly freezeTimeoutMs?: number;
+  readonly holdTimeoutMs?: number;
+  /** Called when a reactor has ended by itself: its devices wait for a new process. */
+  readonly onReactorLost?: (reactor: number) => void;
+}
+
+type WithDefault =
+  | "stateDirectory"
+  | "frontDepth"
+  | "imageDepth"
+  | "maxIoBytes"
+  | "portionBytes"
+  | "freezeTimeoutMs"
+  | "holdTimeoutMs";
+type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
+
+const DEFAULTS: Defaulted = {
+  stateDirectory: "/run/blksnap",
+  frontDepth: 128,
+  imageDepth: 64,
+  maxIoBytes: 256 * 1024,
+  portionBytes: 2 ** 30,
+  freezeTimeoutMs: 10_000,
+  holdTimeoutMs: 10_000,
+};
+
+export interface DriverSettings extends Omit<DriverOptions, "parameters" | WithDefault>, Defaulted {
+  readonly parameters: TrackingParameters;
+}
+
+/** The options with all defaults; what had to be changed in them is logged. */
+export function settingsOf(options: DriverOptions): DriverSettings {
+  const settings = { ...DEFAULTS, ...options };
+  const fixed = fixParameters(options.parameters ?? {}, settings.portionBytes);
+  for (const note of fixed.notes) options.logger.warn(note);
+  return { ...settings, parameters: fixed.parameters, portionBytes: fixed.portionBytes };
+}

@@ -1,0 +1,54 @@
+/**
+ * What happens to writes to an original when the diff storage has no room for their old data, as a
+ * snapshot's maker has chosen it.
+ *
+ * ```
+ *   break-snapshot   the write goes on, its blocks of the image are lost
+ *   fail-writes      the write fails with ENOSPC (EIO: the store is broken), the image stays whole
+ *   block-writes     the write waits for room; after the time limit as break-snapshot
+ * ```
+ *
+ * A blocked write stands for at most: the time that a growth of the storage may take (10 s) before it
+ * is known that there is no room, then the time limit and one tick.
+ */
+import type { OverflowPolicy } from "@blksnap/api";
+import { OverflowPolicy as EnginePolicy } from "@blksnap/engine";
+import { ControlError } from "../control/control-error.js";
+
+const TIMEOUT_DEFAULT_MS = 30_000;
+/** How often blocked writes try again; more often where the time limit is short. */
+const TICK_MS = 1000;
+const TICKS_MIN = 8;
+
+const ENGINE_POLICY = {
+  "break-snapshot": EnginePolicy.BREAK_SNAPSHOT,
+  "fail-writes": EnginePolicy.FAIL_WRITES,
+  "block-writes": EnginePolicy.BLOCK_WRITES,
+} as const;
+
+/** The policy for a reactor. */
+export interface OverflowSetup {
+  /** The engine's OverflowPolicy. */
+  readonly policy: number;
+  readonly tickMs: number;
+  /** Ticks that a blocked write waits. */
+  readonly ticksMax: number;
+}
+
+/** The policy with what was left out. @throws ControlError REQUEST_INVALID */
+export function completePolicy(given: OverflowPolicy | undefined): OverflowPolicy {
+  const policy = given?.policy ?? "break-snapshot";
+  if (policy === "block-writes") {
+    return { policy, timeout_ms: given?.timeout_ms ?? TIMEOUT_DEFAULT_MS };
+  }
+  if (given?.timeout_ms !== undefined) {
+    throw new ControlError("REQUEST_INVALID", "timeout_ms is for the policy block-writes");
+  }
+  return { policy };
+}
+
+export function overflowSetup({ policy, timeout_ms }: OverflowPolicy): OverflowSetup {
+  const timeoutMs = timeout_ms ?? TIMEOUT_DEFAULT_MS;
+  const tickMs = Math.min(TICK_MS, Math.ceil(timeoutMs / TICKS_MIN));
+  return { policy: ENGINE_POLICY[policy], tickMs, ticksMax: Math.ceil(timeoutMs / tickMs) };
+}

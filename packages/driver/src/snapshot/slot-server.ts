@@ -1,0 +1,74 @@
+/**
+ * Answers the reactors' requests for slots of one diff storage.
+ *
+ * ```
+ *   "slots" ──▶ wait for growth ──┬── extent ──▶ grant
+ *                                 └── full ────▶ denial, then noted: whatever frees or adds slots
+ *                                                later (growth, discards of an image) is granted
+ * ```
+ */
+import type { DiffStorage } from "@blksnap/diff-storage";
+import type { GrantMessage } from "../reactor/messages.js";
+
+const ENOSPC = 28;
+
+type Storage = Pick<DiffStorage, "allocateExtent" | "allocateExtentWhenReady" | "onChange">;
+
+/** Who asks: a tracker, and the reactor that serves it. */
+export interface SlotUser {
+  readonly id: number;
+  readonly reactor: number;
+}
+
+export interface SlotServerOptions {
+  readonly storage: Storage;
+  readonly send: (reactor: number, message: GrantMessage) => void;
+  /** False when the user has no diff area any more. */
+  readonly isActive: (user: SlotUser) => boolean;
+}
+
+export class SlotServer {
+  readonly #options: SlotServerOptions;
+  /** Users that were refused, with what they wanted, in the order in which that happened. */
+  readonly #refused = new Map<SlotUser, number>();
+  readonly #unsubscribe: () => void;
+
+  constructor(options: SlotServerOptions) {
+    this.#options = options;
+    this.#unsubscribe = options.storage.onChange(() => this.#serveRefused());
+  }
+
+  /** Ends with an answer sent, after the time limit of a growth at the latest. */
+  async serve(user: SlotUser, wanted: number): Promise<void> {
+    const extent = await this.#options.storage.allocateExtentWhenReady(wanted);
+    if (extent !== "full") {
+      this.#send(user, extent.firstSlot, extent.count);
+      return;
+    }
+    this.#send(user, 0, 0);
+    this.#refused.set(user, wanted);
+    // A change between the answer and now has found nobody to serve.
+    this.#serveRefused();
+  }
+
+  close(): void {
+    this.#unsubscribe();
+    this.#refused.clear();
+  }
+
+  #serveRefused(): void {
+    for (const [user, wanted] of this.#refused) {
+      if (this.#options.isActive(user)) {
+        const extent = this.#options.storage.allocateExtent(wanted);
+        if (extent === "wait" || extent === "full") return;
+        this.#send(user, extent.firstSlot, extent.count);
+      }
+      this.#refused.delete(user);
+    }
+  }
+
+  #send({ id, reactor }: SlotUser, firstSlot: number, count: number): void {
+    const message = { type: "grant", tracker: id, firstSlot, count, errno: ENOSPC } as const;
+    this.#options.send(reactor, message);
+  }
+}
