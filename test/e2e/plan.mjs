@@ -7,8 +7,21 @@
 
 /** @type {Group[]} */
 export const GROUPS = [
-  { name: "file systems", files: ["file-systems", "destroy-in-use"] },
-  { name: "data", files: ["random-io", "image-compare", "one-instant"] },
-  { name: "state", files: ["overflow", "cbt"] },
-  { name: "own daemons", files: ["crash"], ownDaemons: true },
+  {
+    name: "use",
+    files: ["command-line", "bad-input", "file-systems", "file-system-stress", "destroy-in-use"],
+  },
+  {
+    name: "data",
+    files: ["random-io", "image-compare", "one-instant", "discard"],
+  },
+  {
+    name: "state",
+    files: ["stores", "overflow", "cbt"],
+  },
+  {
+    name: "daemons",
+    files: ["daemon", "crash"],
+    ownDaemons: true,
+  },
 ];

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { nullDisk, ramDisks } from "../lib/disks.mjs";
-import { startFio } from "../lib/fio.mjs";
+import { endFio, startFio } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
 
@@ -27,8 +27,7 @@ async function compareUnderLoad(t, device, load) {
   const writing = startFio(t, front, { ...load, time_based: true, runtime: 600, direct: 1 });
   await run(["cmp", image, copy]);
   await run(["dd", `if=${image}`, "of=/dev/null", "bs=128k", "iflag=direct"]);
-  writing.kill("SIGINT");
-  await writing.end();
+  await endFio(writing);
   await run(["sh", "-c", `dd if=${image} bs=1M iflag=direct | cmp - ${copy}`]);
   const { copied_bytes: copied, lost_bytes: lost } = await memberStatus(t, id, device);
   assert.ok(copied > MIB, `only ${copied} bytes were copied: there was no load`);

@@ -1,0 +1,215 @@
+/** What is asked for wrongly is refused by name, leaves nothing behind, and never ends the daemon. */
+import { connect } from "node:net";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
+import { ctl, ctlProgram } from "../lib/ctl.mjs";
+import { SOCKET_PATH } from "../lib/daemon.mjs";
+import { imageFile, loopDisk } from "../lib/disks.mjs";
+import { makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { attach, createSnapshot, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
+
+const test = scenario(import.meta.url);
+const NO_ID = "00000000-0000-4000-8000-000000000000";
+const ENOENT = 2;
+const ESRCH = 3;
+const EBUSY = 16;
+const ENODEV = 19;
+const EINVAL = 22;
+const ENOSPC = 28;
+const EROFS = 30;
+const EALREADY = 114;
+
+/** Trackers and snapshots, without what counts up. */
+async function stateOf(t) {
+  const { trackers, snapshots } = await t.client.status();
+  return {
+    trackers: trackers.map(({ device, front, snapshot_id }) => ({ device, front, snapshot_id })),
+    snapshots: snapshots.map(({ id, taken, devices }) => ({ id, taken, count: devices.length })),
+  };
+}
+
+/** Fails unless the call is refused with this name and errno, and changes nothing. */
+async function refused(t, code, errno, call) {
+  const before = await stateOf(t);
+  const answer = await call().then(
+    (value) => ({ answered: value }),
+    (error) => error,
+  );
+  assert.is(answer.code, code, JSON.stringify(answer));
+  assert.is(answer.errno, errno, `errno of ${code}: ${answer.message}`);
+  assert.ok(answer.message.length > 0 && answer.hint.length > 0);
+  assert.not.match(answer.message, /\n/);
+  assert.equal(await stateOf(t), before);
+}
+
+test("attach: devices that cannot be tracked", async (t) => {
+  const attachIt = (path) => () => t.client.attach(path);
+  await refused(t, "DEVICE_NOT_FOUND", ENOENT, attachIt("/dev/no-such-device"));
+  await refused(t, "DEVICE_NOT_BLOCK", 21, attachIt(t.folder));
+  await refused(t, "DEVICE_NOT_BLOCK", 15, attachIt("/dev/null"));
+  await refused(t, "DEVICE_TOO_SMALL", EINVAL, attachIt(imageFile(t, 65536)));
+  const readOnly = await loopDisk(t, MIB, { readOnly: true });
+  await refused(t, "DEVICE_READ_ONLY", EROFS, attachIt(readOnly));
+  const used = await loopDisk(t, 8 * MIB);
+  await makeFileSystem("ext4", used);
+  const mounted = await mount(t, used);
+  await refused(t, "DEVICE_BUSY", EBUSY, attachIt(used));
+  await mounted.unmount();
+});
+
+test("attach and detach: at the wrong time", async (t) => {
+  const device = await loopDisk(t, 8 * MIB);
+  const { front } = await attach(t, device);
+  // As for the module's tool, a second attach is no failure.
+  assert.is((await t.client.attach(device)).already_attached, true);
+  assert.is((await t.client.attach(front)).already_attached, true);
+  await makeFileSystem("ext4", front);
+  const mounted = await mount(t, front);
+  await refused(t, "FRONT_IN_USE", EBUSY, () => t.client.detach(device));
+  await mounted.unmount();
+  const snapshot = await takeSnapshot(t, [device]);
+  await refused(t, "DEVICE_IN_SNAPSHOT", EBUSY, () => t.client.detach(device));
+  await refused(t, "DEVICE_IS_OURS", 40, () => t.client.attach(snapshot.images[0]));
+  await snapshot.destroy();
+  const other = imageFile(t, MIB);
+  await refused(t, "NOT_ATTACHED", ENOENT, () => t.client.detach(other));
+  await refused(t, "NOT_ATTACHED", ENOENT, () => t.client.cbtInfo(other));
+});
+
+test("snapshot_create: limits and stores", async (t) => {
+  const device = imageFile(t, 4 * MIB);
+  const folder = storeFolder(t);
+  const create = (changes) => () =>
+    t.client.snapshotCreate({ devices: [device], stores: [folder], limitBytes: MIB, ...changes });
+  await refused(t, "LIMIT_INVALID", EINVAL, create({ limitBytes: 0 }));
+  await refused(t, "LIMIT_INVALID", EINVAL, create({ limitBytes: "much" }));
+  await refused(t, "LIMIT_INVALID", EINVAL, create({ limitBytes: 1e300 }));
+  await refused(t, "STORE_NOT_FOUND", ENOENT, create({ stores: [join(folder, "none")] }));
+  await refused(t, "STORE_INVALID", EINVAL, create({ stores: ["/dev/null"] }));
+  await refused(t, "STORE_OVER_LIMIT", ENOSPC, create({ stores: [imageFile(t, 2 * MIB)] }));
+  await refused(t, "REQUEST_INVALID", EINVAL, create({ stores: [] }));
+  await refused(t, "REQUEST_INVALID", EINVAL, create({ stores: ["relative"] }));
+  await refused(t, "DEVICE_NOT_FOUND", ENOENT, create({ devices: [device, "/dev/none"] }));
+  await refused(t, "DEVICE_ALREADY_IN_SNAPSHOT", EALREADY, create({ devices: [device, device] }));
+});
+
+test("snapshot_create: a store that is full, or lies on a member", async (t) => {
+  const full = join(t.folder, t.name("full-"));
+  await run(["mkdir", full]);
+  t.defer(() => run(["rmdir", full]));
+  await run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", full]);
+  t.defer(() => run(["umount", full]));
+  await run(["dd", "if=/dev/zero", `of=${full}/filler`, "bs=64k", "count=15"]);
+  const device = await loopDisk(t, 16 * MIB);
+  const create = (stores) => () =>
+    t.client.snapshotCreate({ devices: [device], stores, limitBytes: 8 * MIB });
+  await refused(t, "STORE_FULL", ENOSPC, create([full]));
+  const { front } = await attach(t, device);
+  await makeFileSystem("ext4", front);
+  const { path } = await mount(t, front);
+  await refused(t, "STORE_ON_DEVICE", EBUSY, create([path]));
+});
+
+test("snapshots: wrong ids and wrong moments", async (t) => {
+  const { client } = t;
+  await refused(t, "ID_INVALID", EINVAL, () => client.snapshotTake("no-uuid"));
+  await refused(t, "SNAPSHOT_NOT_FOUND", ESRCH, () => client.snapshotTake(NO_ID));
+  await refused(t, "SNAPSHOT_NOT_FOUND", ESRCH, () => client.snapshotDestroy(NO_ID));
+  await refused(t, "SNAPSHOT_NOT_FOUND", ESRCH, () => client.waitEvent(NO_ID, 0));
+  const empty = await createSnapshot(t, []);
+  await refused(t, "SNAPSHOT_EMPTY", ENODEV, () => client.snapshotTake(empty.id));
+  await empty.destroy();
+  const device = imageFile(t, 4 * MIB);
+  await attach(t, device);
+  const { id, destroy } = await takeSnapshot(t, [device]);
+  await refused(t, "SNAPSHOT_ALREADY_TAKEN", EALREADY, () => client.snapshotTake(id));
+  const late = imageFile(t, 4 * MIB);
+  await refused(t, "SNAPSHOT_ALREADY_TAKEN", EALREADY, () => client.snapshotAdd(id, late));
+  const again = { devices: [device], stores: ["memory:"], limitBytes: MIB };
+  await refused(t, "DEVICE_IN_OTHER_SNAPSHOT", EBUSY, () => client.snapshotCreate(again));
+  await destroy();
+  await refused(t, "SNAPSHOT_NOT_FOUND", ESRCH, () => client.snapshotDestroy(id));
+});
+
+test("change tracking: beyond the end, unknown numbers", async (t) => {
+  const device = imageFile(t, 4 * MIB);
+  await attach(t, device);
+  const range = { offset_sectors: 8190, count_sectors: 3 };
+  await refused(t, "MARK_RANGE", EINVAL, () => t.client.markDirty(device, [range]));
+  await refused(t, "CBT_RANGE", 61, () => t.client.readCbtMapSlice(device, 60, 10));
+  await refused(t, "CBT_NUMBER_UNKNOWN", EINVAL, () => t.client.diff(device, 7));
+  await refused(t, "FILE_NOT_FOUND", ENOENT, () => t.client.markDirtyFile("/no/such/file"));
+});
+
+/** Sends bytes to the socket and waits until the daemon has closed the connection. */
+function sendRaw(text, { thenEnd = true } = {}) {
+  return new Promise((done, fail) => {
+    const socket = connect(SOCKET_PATH);
+    let answer = "";
+    socket.on("data", (chunk) => (answer += chunk));
+    socket.on("error", (error) => (error.code === "EPIPE" ? undefined : fail(error)));
+    socket.on("close", () => done(answer));
+    socket.write(text);
+    if (thenEnd) socket.end();
+    else setTimeout(() => socket.destroy(), 100);
+  });
+}
+
+function post(path, body) {
+  const head = `POST ${path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n`;
+  return `${head}content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+}
+
+test("malformed requests", async (t) => {
+  const statusOf = async (text) => Number(/^HTTP\/1.1 (\d+)/.exec(await sendRaw(text))?.[1]);
+  assert.is(await statusOf("\0\x01\x02 garbage\r\n\r\n"), 400);
+  assert.is(await statusOf(post("/v1/trackers", "{")), 400);
+  assert.is(await statusOf(post("/v1/trackers", '{"device": 7}')), 400);
+  assert.is(await statusOf(post("/v1/trackers", '{"device": "/dev/x", "more": 1}')), 400);
+  assert.is(await statusOf(post("/v1/none", "{}")), 404);
+  assert.is(await statusOf(post("/v1/trackers", `"${"x".repeat(2 * MIB)}"`)), 413);
+  await sendRaw("POST /v1/trackers HTTP/1.1\r\ncontent-length: 100\r\n\r\n{", { thenEnd: false });
+  assert.equal(await stateOf(t), { trackers: [], snapshots: [] });
+});
+
+/** One line on the error output that says what and what to do; the name and errno in JSON. */
+async function assertCommandRefused(runCtl, status, name, args) {
+  const answer = await runCtl(...args, "--json");
+  assert.is(answer.status, status, answer.stderr);
+  assert.match(answer.stderr, /^blksnapctl: [^\n]+\. [^\n]+\.\n$/);
+  assert.is(JSON.parse(answer.stdout).error.name, name);
+}
+
+test("the command line says it on one line, and by name", async (t) => {
+  const device = imageFile(t, 4 * MIB);
+  const store = storeFolder(t);
+  const create = (...more) => ["snapshot_create", "-d", device, ...more];
+  const table = [
+    [1, "DEVICE_NOT_FOUND", ["attach", "--device", "/dev/none"]],
+    [1, "DEVICE_NOT_BLOCK", ["attach", "--device", t.folder]],
+    [2, "LIMIT_INVALID", create("-f", store, "-l", "0")],
+    [2, "LIMIT_INVALID", create("-f", store, "-l", "lots")],
+    [1, "STORE_NOT_FOUND", create("-f", "/none", "-l", "1M")],
+    [2, "ID_INVALID", ["snapshot_take", "--id", "nonsense"]],
+    [1, "SNAPSHOT_NOT_FOUND", ["snapshot_take", "--id", NO_ID]],
+    [1, "NOT_ATTACHED", ["cbtinfo", "--device", device]],
+    [1, "DAEMON_NOT_RUNNING", ["status", "--socket", "/run/no-daemon.sock"]],
+  ];
+  for (const row of table) await assertCommandRefused(ctl, ...row);
+  await assertCommandRefused(ctlProgram, ...table[0]);
+});
+
+test("a user who is not of the group cannot use the socket", async () => {
+  process.seteuid(65534);
+  try {
+    const { status, stderr } = await ctl("status");
+    assert.is(status, 1);
+    assert.match(stderr, /blksnapctl: status: may not use .* group blksnap\.\n$/);
+  } finally {
+    process.seteuid(0);
+  }
+});
+
+test.run();

@@ -1,0 +1,88 @@
+/** A session with the command line, from attach to detach, as its help tells it. */
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
+import { ctl, ctlProgram } from "../lib/ctl.mjs";
+import { imageFile, loopDisk } from "../lib/disks.mjs";
+import { makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { MIB, storeFolder } from "../lib/snapshots.mjs";
+
+const test = scenario(import.meta.url);
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** Runs a command that must succeed and answers its output. */
+async function ok(...args) {
+  const { status, stdout, stderr } = await ctl(...args);
+  assert.is(status, 0, `${args.join(" ")}: ${stderr}`);
+  assert.is(stderr, "");
+  return stdout;
+}
+
+async function okJson(...args) {
+  return JSON.parse(await ok(...args, "--json"));
+}
+
+test("attach, snapshot, image, change map, destroy, detach", async (t) => {
+  const device = await loopDisk(t, 32 * MIB);
+  const other = imageFile(t, 8 * MIB);
+  const attached = await ctlProgram("attach", "--device", device);
+  assert.is(attached.status, 0, attached.stderr);
+  const [first, second] = attached.stdout.split("\n");
+  assert.is(first, "Attached successfully");
+  const front = second.slice("front=".length);
+  assert.match(front, /^\/dev\/ublkb\d+$/);
+  assert.match(await ok("attach", "-d", device), /^Already was attached\n/);
+  await makeFileSystem("ext4", front);
+  const mounted = await mount(t, front);
+  writeFileSync(join(mounted.path, "file"), "before");
+
+  const created = await ok(
+    ...["snapshot_create", "--device", device, "--device", other],
+    ...["--file", storeFolder(t), "--limit", "64M"],
+  );
+  const id = created.trim();
+  assert.match(id, UUID);
+  assert.is(await ok("snapshot_take", "--id", id), "");
+  assert.is(await ok("snapshot_collect"), `${id} \n\n`);
+  // Either name of a tracked device is taken everywhere.
+  const image = (await ok("snapshot_info", "--device", front, "--field", "image")).trim();
+  assert.is(await ok("snapshot_info", "--device", device), `error_code=0\nimage=${image}\n`);
+
+  writeFileSync(join(mounted.path, "file"), "after");
+  await run(["sync", "-f", mounted.path]);
+  const imageMount = await mount(t, image, ["ro"]);
+  assert.is(readFileSync(join(imageMount.path, "file"), "utf8"), "before");
+  await imageMount.unmount();
+
+  const info = Object.fromEntries(
+    (await ok("cbtinfo", "-d", device))
+      .trim()
+      .split("\n")
+      .map((line) => line.split("=")),
+  );
+  assert.is(info.device_capacity, String(32 * MIB));
+  assert.is(info.changes_number, "1");
+  const mapPath = join(t.folder, "map");
+  await ok("readcbtmap", "-d", device, "-f", mapPath);
+  assert.is(readFileSync(mapPath).length, Number(info.block_count));
+  rmSync(mapPath);
+  await ok("markdirtyblock", "-d", device, "--ranges", "0:8", "128:8");
+  const diff = await ok("diff", "-d", device, "--since", "0", "--raw");
+  assert.match(diff, /^0:\d+\n/);
+
+  const status = await okJson("status");
+  assert.is(status.trackers.length, 2);
+  assert.is(status.snapshots[0].id, id);
+  assert.match(await ok("status"), /SNAPSHOT/);
+  assert.is(await ok("snapshot_waitevent", "--id", id, "--timeout", "0"), "result=timeout\n");
+  assert.match(await ok("version"), /^\d+\.\d+\.\d+\.\d+\n$/);
+
+  await ok("snapshot_destroy", "--id", id);
+  assert.is(await ok("snapshot_collect"), "\n");
+  await mounted.unmount();
+  for (const path of [device, other]) assert.is(await ok("detach", "--device", path), "");
+});
+
+test.run();

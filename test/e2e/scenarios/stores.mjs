@@ -1,0 +1,115 @@
+/** Every kind of store keeps the old data, grows as it may, and leaves what it should. */
+import { mkdirSync, readdirSync, rmdirSync, statSync, truncateSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
+import { readDevice, writeDevice } from "../lib/device-file.mjs";
+import { imageFile, loopDisk, ramDisks } from "../lib/disks.mjs";
+import { IMAGE_GONE } from "../lib/kernel-log.mjs";
+import { seededRandom } from "../lib/random.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { attach, MIB, memberStatus, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
+
+const test = scenario(import.meta.url);
+const random = seededRandom("stores");
+
+async function storesOf(t, id) {
+  const { snapshots } = await t.client.status();
+  return snapshots.find((snapshot) => snapshot.id === id);
+}
+
+/** Overwrites a whole device under a snapshot with these stores; the image must keep all of it. */
+async function overwriteAll(t, device, sizeBytes, stores, limitBytes) {
+  const { front } = await attach(t, device);
+  const before = random.bytes(sizeBytes);
+  await writeDevice(t, front, before);
+  const snapshot = await takeSnapshot(t, [device], { stores, limitBytes });
+  await writeDevice(t, front, random.bytes(sizeBytes));
+  assert.ok(before.equals(await readDevice(t, snapshot.images[0], sizeBytes)), "the image differs");
+  assert.is((await memberStatus(t, snapshot.id, device)).lost_bytes, 0);
+  return snapshot;
+}
+
+test("a regular file that was made before: it grows, and stays", async (t) => {
+  const file = imageFile(t, 4096);
+  const device = await loopDisk(t, 12 * MIB);
+  const { id, destroy } = await overwriteAll(t, device, 12 * MIB, [file], 64 * MIB);
+  const { stores } = await storesOf(t, id);
+  assert.is(stores[0].kind, "file");
+  await destroy();
+  const { size } = statSync(file);
+  assert.ok(size >= 12 * MIB && size <= 64 * MIB, `the file has ${size} bytes`);
+  truncateSync(file);
+});
+
+test("a folder: nothing is seen in it", async (t) => {
+  const folder = storeFolder(t);
+  const device = await loopDisk(t, 8 * MIB);
+  const { id } = await overwriteAll(t, device, 8 * MIB, [folder], 64 * MIB);
+  assert.is((await storesOf(t, id)).stores[0].kind, "directory");
+  assert.equal(readdirSync(folder), []);
+});
+
+test("a block device, then memory", async (t) => {
+  const [disk, device] = await ramDisks(t, 2, 8 * MIB);
+  const first = await overwriteAll(t, device, 8 * MIB, [disk, "memory:"], 64 * MIB);
+  const { stores } = await storesOf(t, first.id);
+  assert.equal(
+    stores.map(({ kind }) => kind),
+    ["block", "memory"],
+  );
+  await first.destroy();
+  const second = await takeSnapshot(t, [device], { stores: ["memory:"], limitBytes: 16 * MIB });
+  assert.is((await storesOf(t, second.id)).stores[0].kind, "memory");
+});
+
+test("two stores are filled in their order", async (t) => {
+  const [disk] = await ramDisks(t, 1, 4 * MIB);
+  const device = await loopDisk(t, 12 * MIB);
+  const { id } = await overwriteAll(t, device, 12 * MIB, [disk, storeFolder(t)], 64 * MIB);
+  const [first, second] = (await storesOf(t, id)).stores;
+  assert.is(first.used_bytes, 4 * MIB);
+  assert.ok(second.used_bytes >= 8 * MIB);
+});
+
+test("growth in portions, never beyond the limit", async (t) => {
+  const device = await loopDisk(t, 72 * MIB);
+  const { id } = await overwriteAll(t, device, 72 * MIB, [storeFolder(t)], 80 * MIB);
+  const {
+    used_bytes: used,
+    allocated_bytes: allocated,
+    limit_bytes: limit,
+  } = await storesOf(t, id);
+  assert.ok(used >= 72 * MIB);
+  assert.ok(allocated >= used && allocated <= limit);
+});
+
+async function smallTmpfs(t, sizeMib) {
+  const folder = join(t.folder, t.name("tmpfs-"));
+  mkdirSync(folder);
+  t.defer(() => rmdirSync(folder));
+  await run(["mount", "-t", "tmpfs", "-o", `size=${sizeMib}m`, "none", folder]);
+  t.defer(() => run(["umount", folder]));
+  return folder;
+}
+
+test("a tmpfs smaller than the limit holds what it can", async (t) => {
+  const device = await loopDisk(t, 16 * MIB);
+  await overwriteAll(t, device, 16 * MIB, [await smallTmpfs(t, 40)], 2048 * MIB);
+});
+
+test("a tmpfs that is full breaks the image alone", async (t) => {
+  t.expectKernelMessages(IMAGE_GONE);
+  const device = await loopDisk(t, 48 * MIB);
+  const { front } = await attach(t, device);
+  const stores = [await smallTmpfs(t, 40)];
+  const { id } = await takeSnapshot(t, [device], { stores, limitBytes: 2048 * MIB });
+  const after = random.bytes(48 * MIB);
+  await writeDevice(t, front, after);
+  assert.ok(after.equals(await readDevice(t, front, 48 * MIB)));
+  const { error_code: error, lost_bytes: lost } = await memberStatus(t, id, device);
+  assert.is(error, -28);
+  assert.ok(lost > 0 && lost < 24 * MIB, `${lost} bytes were lost`);
+});
+
+test.run();
