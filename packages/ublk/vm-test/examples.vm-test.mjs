@@ -1,10 +1,20 @@
 /** The examples, as a user runs them. */
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { listDeviceIds } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { begin, examplesDir, fio, ramDisk, run, until, untilNoDevice } from "./support.mjs";
+import {
+  begin,
+  bytesAt,
+  examplesDir,
+  fio,
+  ramDisk,
+  run,
+  until,
+  untilNoDevice,
+  withDevice,
+} from "./support.mjs";
 
 const rublk = (...args) => run(process.execPath, `${examplesDir}rublk.mjs`, ...args);
 
@@ -61,6 +71,18 @@ test("rublk lists a device whose server was killed as DEAD, and deletes it", asy
   await until(() => fields().at(-1) === "DEAD", "the device is not dead");
   rublk("del", "-n", "0");
   assert.equal(listDeviceIds(), []);
+});
+
+test("the target of the README reads as zeroes and refuses writes", async () => {
+  const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
+  const text = /```js\n(\/\/ zeroes\.mjs.*?)```/s.exec(readme)?.[1] ?? "";
+  writeFileSync("/dev/shm/zeroes.mjs", text);
+  const { zeroes } = await import("/dev/shm/zeroes.mjs");
+  await withDevice({ target: zeroes(1 << 20) }, ({ path }) => {
+    assert.ok(bytesAt(path, 0, 1 << 20).every((byte) => byte === 0));
+    const dd = ["if=/dev/zero", `of=${path}`, "bs=4k", "count=1", "oflag=direct"];
+    assert.is.not(spawnSync("dd", dd).status, 0);
+  });
 });
 
 test("rublk tells the features, and what is wrong", () => {
