@@ -8,11 +8,12 @@
 //                                            48   generation id      16 bytes
 //     4096   write map: one byte per block, then zero up to a multiple of 4096
 //     ...    read map:  the same size
+//     ...    discards:  the same size; CbtDiscard bits
 //
 // The previous number is always active - 1, so one store switches both.
 
 export const CBT_MAGIC = 0x6d544243;
-export const CBT_VERSION = 1;
+export const CBT_VERSION = 2;
 export const CBT_HEADER_BYTES = 4096;
 export const CBT_GENERATION_OFFSET = 48;
 export const CBT_GENERATION_BYTES = 16;
@@ -30,6 +31,14 @@ export const CbtWord = {
   CORRUPTED: 9,
 } as const;
 
+/** Bits of a block in the table of discards. */
+export const CbtDiscard = {
+  /** The last change of the block was a discard of all of it. */
+  LIVE: 1,
+  /** The same of its frozen value; valid only where the read map's is. */
+  FROZEN: 2,
+} as const;
+
 /** Why the current generation began. */
 export const CbtReason = {
   ATTACHED: 1,
@@ -41,7 +50,7 @@ export const CbtReason = {
   REQUESTED: 7,
 } as const;
 
-/** Bytes of one of the two tables. */
+/** Bytes of one of the three tables. */
 export function cbtTableBytes(blockCount: number): number {
   return Math.ceil(blockCount / 4096) * 4096;
 }

@@ -21,6 +21,12 @@
 // its number, so a reader that met one finds the number changed afterwards and reads again. Only a
 // reset takes longer than one store: `sequence` is odd meanwhile, and readers are turned away.
 //
+// Discards. A third table has two bits per block: LIVE says that the last change of the block was a
+// discard of all of it, FROZEN is what LIVE was at the last take, saved and valid as read[b] is. LIVE
+// is set last, by recordDiscard() when the discard has ended, and cleared first, by any mark; so a
+// kill in between leaves "changed", which is always true. A reader that met write[b] before and after
+// it looked at LIVE has seen a value that belongs to it.
+//
 // Killed at any instruction, the file is still right: a mark without its second store is a mark that
 // was not made (its write was not issued either), and a half-made reset is completed by open().
 import { assert } from "./assert.js";
@@ -31,6 +37,7 @@ import {
   CBT_HEADER_BYTES,
   CBT_MAGIC,
   CBT_VERSION,
+  CbtDiscard,
   CbtReason,
   CbtWord,
   cbtTableBytes,
@@ -74,11 +81,12 @@ export class CbtMap {
   private readonly words: Int32Array;
   private readonly write: Uint8Array;
   private readonly read: Uint8Array;
+  private readonly discards: Uint8Array;
   private readonly generation: Uint8Array;
 
   /** Bytes that a map needs for a device of this size. */
   static byteLength(capacityBytes: number, blockShift: number): number {
-    return CBT_HEADER_BYTES + 2 * cbtTableBytes(Math.ceil(capacityBytes / 2 ** blockShift));
+    return CBT_HEADER_BYTES + 3 * cbtTableBytes(Math.ceil(capacityBytes / 2 ** blockShift));
   }
 
   /** Makes a new map in `buffer`, which must be all zero. */
@@ -142,6 +150,7 @@ export class CbtMap {
     const table = cbtTableBytes(this.blockCount);
     this.write = new Uint8Array(buffer, CBT_HEADER_BYTES, this.blockCount);
     this.read = new Uint8Array(buffer, CBT_HEADER_BYTES + table, this.blockCount);
+    this.discards = new Uint8Array(buffer, CBT_HEADER_BYTES + 2 * table, this.blockCount);
     this.generation = new Uint8Array(buffer, CBT_GENERATION_OFFSET, CBT_GENERATION_BYTES);
   }
 
@@ -154,8 +163,26 @@ export class CbtMap {
       return;
     }
     const active = this.words[CbtWord.ACTIVE];
+    const { write, discards } = this;
     for (let block = first; block <= last; block++) {
-      if (this.write[block] !== active) this.touch(block, this.write[block], active);
+      if (write[block] !== active) this.touch(block, write[block], active);
+      else if (discards[block] !== 0) discards[block] &= CbtDiscard.FROZEN;
+    }
+  }
+
+  /**
+   * Records that a discard has ended and that its whole blocks hold no data since: markRequest() was
+   * called for it before, and nobody wrote to the range meanwhile.
+   */
+  recordDiscard(offsetBytes: number, lengthBytes: number): void {
+    const endBytes = offsetBytes + lengthBytes;
+    const first = Math.ceil(offsetBytes * this.blockBytesInverse);
+    const isAtEnd = endBytes === this.capacityBytes;
+    const end = isAtEnd ? this.blockCount : Math.floor(endBytes * this.blockBytesInverse);
+    const active = this.words[CbtWord.ACTIVE];
+    for (let block = first; block < end; block++) {
+      if (this.write[block] !== active) continue;
+      Atomics.store(this.discards, block, this.discards[block] | CbtDiscard.LIVE);
     }
   }
 
@@ -205,6 +232,7 @@ export class CbtMap {
     Atomics.store(this.words, CbtWord.ACTIVE, 1);
     this.write.fill(0);
     this.read.fill(0);
+    this.discards.fill(0);
     this.words[CbtWord.CORRUPTED] = 0;
     Atomics.add(this.words, CbtWord.SEQUENCE, 1);
   }
@@ -215,12 +243,15 @@ export class CbtMap {
   }
 
   /**
-   * Copies `length` bytes of the frozen map, from block `offset` on, to the start of `into`.
+   * Copies `length` bytes of the frozen map, from block `offset` on, to the start of `into`. The same
+   * bytes of `discarded`, where given, become 1 for each block whose last change was a discard of all
+   * of it, else 0.
    * Throws CBT_RANGE, CBT_CORRUPTED, or CBT_BUSY: the owner is resetting the map, try again.
    */
-  readFrozen(into: Uint8Array, offset: number, length: number): void {
+  readFrozen(into: Uint8Array, offset: number, length: number, discarded?: Uint8Array): void {
     const inMap = offset >= 0 && length >= 0 && offset + length <= this.blockCount;
-    if (!Number.isInteger(offset) || !Number.isInteger(length) || !inMap || length > into.length) {
+    const room = Math.min(into.length, discarded?.length ?? length);
+    if (!Number.isInteger(offset) || !Number.isInteger(length) || !inMap || length > room) {
       const end = offset + length;
       throw new EngineError(
         "CBT_RANGE",
@@ -235,6 +266,7 @@ export class CbtMap {
       }
       const active = Atomics.load(this.words, CbtWord.ACTIVE);
       this.copyFrozen(into, offset, length, active);
+      if (discarded !== undefined) this.copyDiscards(discarded, offset, length, active);
       const same = Atomics.load(this.words, CbtWord.ACTIVE) === active;
       if (same && Atomics.load(this.words, CbtWord.SEQUENCE) === sequence) return;
     }
@@ -261,6 +293,8 @@ export class CbtMap {
   }
 
   private touch(block: number, frozen: number, active: number): void {
+    const { discards } = this;
+    if (discards[block] !== 0) discards[block] = (discards[block] & CbtDiscard.LIVE) << 1;
     this.read[block] = frozen;
     Atomics.store(this.write, block, active);
   }
@@ -270,6 +304,7 @@ export class CbtMap {
     const active = this.words[CbtWord.ACTIVE];
     const previous = active - 1;
     for (let block = first; block <= last; block++) {
+      this.discards[block] = 0;
       // A frozen value is never above the previous number, so "at least previous" is previous.
       if (this.write[block] !== active) this.touch(block, previous, active);
       else this.read[block] = previous;
@@ -280,6 +315,19 @@ export class CbtMap {
     for (let index = 0; index < length; index++) {
       const value = Atomics.load(this.write, offset + index);
       into[index] = value === active ? this.read[offset + index] : value;
+    }
+  }
+
+  private copyDiscards(into: Uint8Array, offset: number, length: number, active: number): void {
+    for (let index = 0; index < length; index++) {
+      const block = offset + index;
+      const before = Atomics.load(this.write, block);
+      const bits = Atomics.load(this.discards, block);
+      const value = Atomics.load(this.write, block);
+      // Marked between the looks: FROZEN is stored by now, but `bits` may be older.
+      const stable = value === before ? bits : Atomics.load(this.discards, block);
+      const bit = value === active ? CbtDiscard.FROZEN : CbtDiscard.LIVE;
+      into[index] = (stable & bit) !== 0 ? 1 : 0;
     }
   }
 }

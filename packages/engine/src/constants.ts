@@ -9,6 +9,12 @@ export const RequestOp = {
   WRITE_ZEROES: 5,
 } as const;
 
+/** Flags of front requests that the engine looks at, numbered as ublk numbers them. */
+export const RequestFlag = {
+  /** WRITE_ZEROES: the zero bytes must be stored, the space stays allocated. */
+  NOUNMAP: 0x8000,
+} as const;
+
 /** What a part of an image request is. */
 export const RunKind = {
   /** Read the original into the image tag's data buffer. */

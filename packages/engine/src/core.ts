@@ -19,6 +19,7 @@ import type { CbtMap } from "./cbt-map.js";
 import { CopyTable } from "./copy-table.js";
 import type { DiffArea } from "./diff-area.js";
 import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
+import { DiscardWatch } from "./discard-watch.js";
 import type { Geometry } from "./geometry.js";
 import type { EngineIo } from "./io.js";
 import { NONE, RequestQueue } from "./request-queue.js";
@@ -76,6 +77,7 @@ export class EngineCore {
   readonly copies: CopyTable;
   readonly runs: RunTable;
   readonly cbt: CbtMap;
+  readonly discardWatch: DiscardWatch;
   readonly stats: EngineStats = new EngineStats();
   readonly counters: Float64Array = this.stats.values;
   readonly windowBlocks: number;
@@ -105,6 +107,7 @@ export class EngineCore {
     this.cbt = options.cbt;
     this.front = new RequestTable(options.frontDepth);
     this.image = new RequestTable(options.imageDepth);
+    this.discardWatch = new DiscardWatch(this.front, this.cbt);
     this.copies = new CopyTable(options.copiesMax);
     this.runs = new RunTable(options.runsMax);
     this.windowBlocks = options.copyWindowBytes >> geometry.blockShift;

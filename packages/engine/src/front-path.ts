@@ -87,6 +87,7 @@ export class FrontPath {
     }
     core.front.state[tag] = RequestState.IDLE;
     core.inflightWrites--;
+    if (op !== RequestOp.WRITE) core.discardWatch.ended(tag, result);
     core.io.completeFront(tag, op !== RequestOp.WRITE && result > 0 ? 0 : result);
     if (core.holding) this.tellDrained();
   }
@@ -129,8 +130,10 @@ export class FrontPath {
       this.hold(tag);
       return;
     }
-    core.front.state[tag] = RequestState.ISSUED;
+    const { front, discardWatch } = core;
+    front.state[tag] = RequestState.ISSUED;
     core.inflightWrites++;
+    if (front.op[tag] !== RequestOp.WRITE || discardWatch.inFlight > 0) discardWatch.issued(tag);
     core.io.submitOriginal(tag);
   }
 

@@ -6,6 +6,7 @@ export {
   CopyFault,
   CopyKind,
   OverflowPolicy,
+  RequestFlag,
   RequestOp,
   RunKind,
 } from "./constants.js";

@@ -30,7 +30,7 @@ export const RequestState = {
 export class RequestTable {
   readonly depth: number;
   readonly op: Uint8Array;
-  /** Free for the host; the engine does not look at it. */
+  /** The engine looks at those of RequestFlag; all others are free for the host. */
   readonly flags: Uint32Array;
   readonly offsetBytes: Float64Array;
   readonly lengthBytes: Float64Array;

@@ -213,6 +213,7 @@ export class TrackerEngine implements AreaListener {
    */
   markDirty(offsetBytes: number, lengthBytes: number): void {
     this.core.cbt.markRange(offsetBytes, lengthBytes);
+    this.core.discardWatch.meetAll();
   }
 
   private adopt(area: DiffArea, state: number): void {

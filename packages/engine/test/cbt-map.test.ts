@@ -73,6 +73,78 @@ test("an image write and markRange show at once and after the next take", () => 
   assert.equal(frozen(map), [0, 3, 0, 0, 0, 3, 3, 0, 0, 0]);
 });
 
+/** A discard of a range of blocks, or of bytes, that nothing met. */
+function discard(map: CbtMap, from: number, to: number): void {
+  const offset = Float64Array.of(from * BLOCK);
+  const length = Float64Array.of((to - from) * BLOCK);
+  map.markRequest(offset, length, 0);
+  map.recordDiscard(offset[0], length[0]);
+}
+
+function discarded(map: CbtMap): number[] {
+  const kinds = new Uint8Array(BLOCKS);
+  map.readFrozen(new Uint8Array(BLOCKS), 0, BLOCKS, kinds);
+  return [...kinds.keys()].filter((block) => kinds[block] === 1);
+}
+
+test("whole blocks of a discard show as discarded from the next take on", () => {
+  const { map } = make();
+  discard(map, 1.5, 4.25);
+  assert.equal(discarded(map), []);
+  map.switch();
+  assert.equal(frozen(map).slice(0, 6), [0, 1, 1, 1, 1, 0]);
+  assert.equal(discarded(map), [2, 3]);
+  map.switch();
+  assert.equal(discarded(map), [2, 3]);
+});
+
+test("the last block, cut by the device's end, can be discarded whole", () => {
+  const { map } = make();
+  discard(map, 9, BLOCKS - 512 / BLOCK);
+  discard(map, 8.5, 8.75);
+  map.switch();
+  assert.equal(discarded(map), [9]);
+});
+
+test("a write after the discard makes it a change, before and after a take", () => {
+  const { map } = make();
+  discard(map, 0, 4);
+  write(map, 1);
+  map.switch();
+  assert.equal(discarded(map), [0, 2, 3]);
+  write(map, 2);
+  discard(map, 3, 4);
+  write(map, 3);
+  assert.equal(discarded(map), [0, 2, 3]);
+  map.switch();
+  assert.equal(discarded(map), [0]);
+  discard(map, 2, 3);
+  assert.equal(discarded(map), [0]);
+  map.switch();
+  assert.equal(discarded(map), [0, 2]);
+});
+
+test("an image write and markRange make a discard a change at once", () => {
+  const { map } = make();
+  discard(map, 0, 4);
+  map.switch();
+  write(map, 1, true);
+  map.markRange(2 * BLOCK, 512);
+  assert.equal(discarded(map), [0, 3]);
+  map.switch();
+  assert.equal(discarded(map), [0, 3]);
+});
+
+test("a reset forgets discards, and they outlive the process", () => {
+  const { map, buffer } = make();
+  discard(map, 5, 6);
+  map.switch();
+  assert.equal(discarded(CbtMap.open(buffer, { owner: true })), [5]);
+  map.reset(CbtReason.REQUESTED);
+  map.switch();
+  assert.equal(discarded(map), []);
+});
+
 test("numbers run out after 254 takes: a new generation with empty maps", () => {
   const { map } = make();
   write(map, 0);

@@ -2,7 +2,10 @@
 //
 // `must`: blocks that were written for sure; the map may not show less. `may`: blocks that a request
 // was submitted for; the map may show these as changed too. Nothing else may be shown as changed.
+// `zero`: blocks that held nothing but zero at the last take. Writes never bring zero, so only these
+// may be shown as discarded.
 import type { CbtMap } from "@blksnap/engine";
+import { ZERO } from "./content.js";
 import { require, Violation } from "./violation.js";
 
 export class CbtModel {
@@ -12,7 +15,11 @@ export class CbtModel {
   private frozen: Uint8Array;
   private may: Uint8Array;
   private mayFrozen: Uint8Array;
+  private readonly zero: Uint8Array;
   private readonly into: Uint8Array;
+  private readonly discarded: Uint8Array;
+  /** Blocks that checks found shown as discarded. */
+  discardsSeen = 0;
 
   constructor(blockCount: number, blockShift: number) {
     this.blockShift = blockShift;
@@ -20,7 +27,9 @@ export class CbtModel {
     this.frozen = new Uint8Array(blockCount);
     this.may = new Uint8Array(blockCount);
     this.mayFrozen = new Uint8Array(blockCount);
+    this.zero = new Uint8Array(blockCount);
     this.into = new Uint8Array(blockCount);
+    this.discarded = new Uint8Array(blockCount);
   }
 
   submitted(offsetBytes: number, lengthBytes: number): void {
@@ -45,9 +54,16 @@ export class CbtModel {
     this.must.fill(this.active, first, last + 1);
     this.may.fill(1, first, last + 1);
     this.frozen.fill(this.active - 1, first, last + 1);
+    this.zero.fill(0, first, last + 1);
   }
 
-  switch(): void {
+  /** A take of `disk`. */
+  switch(disk: Uint32Array): void {
+    const sectors = 2 ** (this.blockShift - 9);
+    for (let block = 0; block < this.zero.length; block++) {
+      const content = disk.subarray(block * sectors, (block + 1) * sectors);
+      this.zero[block] = content.every((value) => value === ZERO) ? 1 : 0;
+    }
     if (this.active === 255) {
       this.active = 1;
       for (const table of [this.must, this.frozen, this.may, this.mayFrozen]) table.fill(0);
@@ -63,7 +79,13 @@ export class CbtModel {
     const { changesNumber, corrupted } = map.info();
     require(!corrupted, () => "CBT map says that it is corrupted");
     require(changesNumber === this.active - 1, () => `CBT number ${changesNumber}, not active - 1`);
-    map.readFrozen(this.into, 0, this.into.length);
+    map.readFrozen(this.into, 0, this.into.length, this.discarded);
+    for (let block = 0; block < this.discarded.length; block++) {
+      if (this.discarded[block] === 0) continue;
+      this.discardsSeen++;
+      require(this.into[block] > 0, () => `CBT block ${block} discarded but not changed`);
+      require(this.zero[block] === 1, () => `CBT block ${block} shown as discarded, but it is not`);
+    }
     for (let block = 0; block < this.into.length; block++) {
       const got = this.into[block];
       if (got === this.frozen[block]) continue;

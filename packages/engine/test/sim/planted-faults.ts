@@ -1,5 +1,6 @@
 // Faults to plant into the engine, to see that the simulation finds them.
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
+import { DISCARD_FAULTS } from "./planted-discard-faults.js";
 import { OVERFLOW_FAULTS } from "./planted-overflow-faults.js";
 import { everyNth, type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 
@@ -294,4 +295,5 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...cbt,
   ...image,
   ...OVERFLOW_FAULTS,
+  ...DISCARD_FAULTS,
 ];

@@ -7,6 +7,7 @@ import {
   DiffAreaMap,
   type EngineIo,
   Geometry,
+  RequestFlag,
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
@@ -116,6 +117,7 @@ export class SimDevice implements EngineIo {
   submitFront(tag: number, op: number, first: number, count: number, version: number): void {
     const { front } = this.engine;
     front.op[tag] = op;
+    front.flags[tag] = version % 2 === 0 ? RequestFlag.NOUNMAP : 0;
     front.offsetBytes[tag] = first * 512;
     front.lengthBytes[tag] = count * 512;
     this.frontVersion[tag] = version;
@@ -151,7 +153,7 @@ export class SimDevice implements EngineIo {
   switchAndRelease(): void {
     this.held = false;
     this.image.model = this.image.instant;
-    this.cbtModel.switch();
+    this.cbtModel.switch(this.disk);
     for (let tag = 0; tag < FRONT_DEPTH; tag++) {
       if (this.frontState[tag] === FrontState.SUBMITTED && this.isWriteLike(tag)) {
         const { front } = this.engine;

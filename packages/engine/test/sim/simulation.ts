@@ -133,6 +133,10 @@ export class Simulation implements SimWorld {
   totals(): Record<string, number> {
     const sum: Record<string, number> = { ...this.counted };
     for (const device of this.devices) this.addCounters(sum, device);
+    sum["discardsSeen"] = this.devices.reduce(
+      (all, { cbtModel }) => all + cbtModel.discardsSeen,
+      0,
+    );
     return sum;
   }
 

@@ -1,0 +1,87 @@
+// Which discards of the original may be recorded in the CBT map as what they are.
+//
+// A block counts as discarded only when the discard has succeeded and no write to it was under way
+// at any moment between the discard's issue and its end: whose data won, nobody could say.
+//
+//     write  |-- issued ----------|                        found when the discard is issued
+//     write          |-- issued --|                        found when the write is issued
+//     write                |-- marked, not issued yet ...  found when the discard ends
+//     discard     |------------------------|
+//
+// A discard that was met by a write just counts as a change. Writes pay for this with one look at
+// `inFlight`; the table is only searched while discards are under way.
+import type { CbtMap } from "./cbt-map.js";
+import { RequestFlag, RequestOp } from "./constants.js";
+import { RequestState, type RequestTable } from "./request-table.js";
+
+const CLEAN = 1;
+const MET = 2;
+
+export class DiscardWatch {
+  /** Discards that were issued to the original. */
+  inFlight: number = 0;
+  private readonly front: RequestTable;
+  private readonly cbt: CbtMap;
+  /** Per tag: 0, or CLEAN or MET for a discard in flight. */
+  private readonly watched: Uint8Array;
+
+  constructor(front: RequestTable, cbt: CbtMap) {
+    this.front = front;
+    this.cbt = cbt;
+    this.watched = new Uint8Array(front.depth);
+  }
+
+  /** True if the request leaves nothing of the old content and brings no data. */
+  discards(tag: number): boolean {
+    const op = this.front.op[tag];
+    if (op === RequestOp.DISCARD) return true;
+    if (op !== RequestOp.WRITE_ZEROES) return false;
+    return (this.front.flags[tag] & RequestFlag.NOUNMAP) === 0;
+  }
+
+  /** A write-like request is being issued, in state ISSUED already; only while it matters. */
+  issued(tag: number): void {
+    const { front, watched } = this;
+    const begins = this.discards(tag);
+    if (begins) {
+      this.inFlight++;
+      watched[tag] = CLEAN;
+    }
+    for (let other = 0; other < front.depth; other++) {
+      if (other === tag || front.state[other] !== RequestState.ISSUED) continue;
+      if (!this.overlaps(tag, other)) continue;
+      if (watched[other] === 0) {
+        if (begins) watched[tag] = MET;
+      } else if (!begins) watched[other] = MET;
+    }
+  }
+
+  /** The original has answered a discard; it is IDLE again. */
+  ended(tag: number, result: number): void {
+    const { front, watched } = this;
+    if (watched[tag] === 0) return;
+    let clean = watched[tag] === CLEAN && result >= 0;
+    watched[tag] = 0;
+    this.inFlight--;
+    for (let other = 0; clean && other < front.depth; other++) {
+      if (other === tag || front.state[other] === RequestState.IDLE) continue;
+      if (!this.discards(other) && this.overlaps(tag, other)) clean = false;
+    }
+    if (clean) this.cbt.recordDiscard(front.offsetBytes[tag], front.lengthBytes[tag]);
+  }
+
+  /** Something else has changed the original, or says so. */
+  meetAll(): void {
+    for (let tag = 0; this.inFlight > 0 && tag < this.watched.length; tag++) {
+      if (this.watched[tag] === CLEAN) this.watched[tag] = MET;
+    }
+  }
+
+  private overlaps(tag: number, other: number): boolean {
+    const { offsetBytes, lengthBytes } = this.front;
+    return (
+      offsetBytes[tag] < offsetBytes[other] + lengthBytes[other] &&
+      offsetBytes[other] < offsetBytes[tag] + lengthBytes[tag]
+    );
+  }
+}
