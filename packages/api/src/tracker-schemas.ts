@@ -67,7 +67,13 @@ export const diffQuery = recordWithOptional(
 export const diffRange = record({
   offset_sectors: is.count,
   count_sectors: is.count,
-  kind: { type: "string", enum: ["changed", "discarded"] },
+  kind: {
+    type: "string",
+    enum: ["changed", "discarded"],
+    description:
+      "discarded: holds no data any more (discard, or write-zeroes that unmaps). Nothing is to be " +
+      "read; what an older backup has there is to be zeroed or discarded",
+  },
 });
 export const diffResponse = record({
   device: is.text,
@@ -77,8 +83,8 @@ export const diffResponse = record({
   changes_number: is.count,
   block_size: is.count,
   device_capacity: is.count,
-  changed_blocks: is.count,
-  changed_bytes: is.count,
+  changed_blocks: { ...is.count, description: "of both kinds" },
+  changed_bytes: { ...is.count, description: "of both kinds" },
   ranges: list(diffRange),
 });
 

@@ -77,7 +77,9 @@ const cbtVerbs: readonly Verb[] = [
   },
   {
     name: "diff",
-    describe: "Show what changed since an earlier snapshot of the same generation",
+    describe:
+      "Show what changed since an earlier snapshot of the same generation; of kind 'discarded' is " +
+      "what holds no data any more: not to be read, but to be zeroed in the backup",
     options: {
       device,
       since: {

@@ -37,6 +37,26 @@ test("changes are joined into ranges and cut at the device's end", () => {
   assert.is(changes.generation_id, "07070707-0707-0707-0707-070707070707");
 });
 
+test("discarded blocks are ranges of their own, also beside changed ones", () => {
+  const cbt = map();
+  write(cbt, 0, CAPACITY);
+  cbt.recordDiscard(BLOCK, 2 * BLOCK);
+  cbt.recordDiscard(4 * BLOCK, 0.5 * BLOCK);
+  cbt.switch();
+  const changes = changesSince(cbt, 0, "/dev/x");
+  assert.equal(
+    changes.ranges.map((range) => [range.offset_sectors, range.count_sectors, range.kind]),
+    [
+      [0, 128, "changed"],
+      [128, 256, "discarded"],
+      [384, 128, "changed"],
+      [512, 64, "discarded"],
+    ],
+  );
+  assert.is(changes.changed_blocks, 5);
+  assert.equal(changesSince(cbt, 1, "/dev/x").ranges, []);
+});
+
 test("since counts takes, and one that was not yet is refused", () => {
   const cbt = map();
   write(cbt, 0, 512);

@@ -40,8 +40,8 @@ export function markedRanges(
 }
 
 /**
- * What changed after snapshot number `since` up to the last taken one, as sorted ranges that do not
- * touch each other, cut at the device's end. @throws ControlError CBT_NUMBER_UNKNOWN
+ * What changed after snapshot number `since` up to the last taken one, as sorted ranges, cut at the
+ * device's end; those that touch each other differ in kind. @throws ControlError CBT_NUMBER_UNKNOWN
  */
 export function changesSince(cbt: CbtMap, since: number, device: string): Changes {
   const info = cbt.info();
@@ -52,14 +52,18 @@ export function changesSince(cbt: CbtMap, since: number, device: string): Change
     );
   }
   const map = new Uint8Array(info.blockCount);
-  cbt.readFrozen(map, 0, info.blockCount);
+  const discarded = new Uint8Array(info.blockCount);
+  cbt.readFrozen(map, 0, info.blockCount, discarded);
   const ranges: Changes["ranges"] = [];
   let changedBlocks = 0;
   let changedBytes = 0;
-  for (let block = 0; block < map.length; block++) {
-    if (map[block] <= since) continue;
-    const first = block;
-    while (block < map.length && map[block] > since) block++;
+  let block = 0;
+  while (block < map.length) {
+    const first = block++;
+    if (map[first] <= since) continue;
+    const isSame = (other: number): boolean =>
+      map[other] > since && discarded[other] === discarded[first];
+    while (block < map.length && isSame(block)) block++;
     const offsetBytes = first * info.blockBytes;
     const endBytes = Math.min(block * info.blockBytes, info.capacityBytes);
     changedBlocks += block - first;
@@ -67,7 +71,7 @@ export function changesSince(cbt: CbtMap, since: number, device: string): Change
     ranges.push({
       offset_sectors: offsetBytes / SECTOR_BYTES,
       count_sectors: (endBytes - offsetBytes) / SECTOR_BYTES,
-      kind: "changed",
+      kind: discarded[first] === 1 ? "discarded" : "changed",
     });
   }
   return {
