@@ -20,7 +20,6 @@ import type {
   StatusResponse,
   VersionResponse,
 } from "@blksnap/api";
-import { assertNoConflict } from "@blksnap/diff-storage";
 import { UblkControl } from "@blksnap/ublk";
 import { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
@@ -35,10 +34,8 @@ import { ReactorPool } from "./reactor/pool.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { Serial } from "./serial.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
-import { completePolicy } from "./snapshot/overflow.js";
+import { SnapshotOperations } from "./snapshot/operations.js";
 import { type RecoverContext, recoverAll } from "./snapshot/recover.js";
-import { MEMORY_STORE, Snapshot } from "./snapshot/snapshot.js";
-import { closeMembers, takeSnapshot } from "./snapshot/take.js";
 import { StateDirectory } from "./state/state-directory.js";
 import { cbtState, driverStatus, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
@@ -56,6 +53,7 @@ export class Driver implements DriverControl {
   readonly #reactors: ReactorPool;
   readonly #settings: DriverSettings;
   #context!: RecoverContext;
+  #snapshots!: SnapshotOperations;
   readonly #serial = new Serial();
   readonly #registry = new Registry();
   #earlyNotices: ReactorNotice[] | undefined = [];
@@ -103,7 +101,8 @@ export class Driver implements DriverControl {
   /** Destroys all snapshots, detaches all devices and ends the reactors. */
   async stop(): Promise<void> {
     await this.#serial.run(async () => {
-      for (const snapshot of [...this.#registry.snapshots.values()]) await this.#destroy(snapshot);
+      for (const snapshot of [...this.#registry.snapshots.values()])
+        await this.#snapshots.destroy(snapshot);
       for (const tracker of [...this.#registry.trackers.values()]) await this.#detach(tracker);
     });
     this.#context.state.close();
@@ -129,7 +128,7 @@ export class Driver implements DriverControl {
   }
 
   attach(device: string): Promise<AttachResponse> {
-    return this.#serial.run(async () => {
+    return this.#change(async () => {
       const known = this.#registry.findTracker(device);
       const tracker = known ?? (await this.#attach(device));
       return {
@@ -141,14 +140,14 @@ export class Driver implements DriverControl {
   }
 
   detach(device: string): Promise<DetachResponse> {
-    return this.#serial.run(async () => {
+    return this.#change(async () => {
       const tracker = this.#registry.tracker(device);
       const snapshot = this.#registry.snapshotOf(tracker);
       if (snapshot !== undefined) {
         const what = `${tracker.device} is in snapshot ${snapshot.id}`;
         throw new ControlError("DEVICE_IN_SNAPSHOT", what);
       }
-      await named(this.#detach(tracker));
+      await this.#detach(tracker);
       return { device: tracker.device, front: tracker.front.path };
     });
   }
@@ -212,52 +211,22 @@ export class Driver implements DriverControl {
   }
 
   snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }> {
-    return this.#serial.run(() => named(this.#create(options)));
+    return this.#change(async () => ({ id: (await this.#snapshots.create(options)).id }));
   }
 
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {
-    return this.#serial.run(async () => {
-      const snapshot = this.#registry.snapshot(id);
-      snapshot.assertCreated();
-      const known = this.#registry.findTracker(device);
-      if (known !== undefined) this.#registry.assertFree(known, snapshot);
-      const tracker = known ?? (await this.#attach(device));
-      try {
-        snapshot.assertFits(tracker);
-        const paths = snapshot.stores.map(({ path }) => path);
-        await named(this.#assertStoresApart(paths, [tracker]));
-      } catch (error) {
-        if (known === undefined) await this.#detach(tracker);
-        throw error;
-      }
-      snapshot.addMember(tracker);
-      snapshot.save();
+    return this.#change(async () => {
+      const tracker = await this.#snapshots.add(id, device);
       return { id, device: tracker.device, front: tracker.front.path };
     });
   }
 
   snapshotTake(id: string): Promise<SnapshotTakeResponse> {
-    return this.#serial.run(async () => {
-      const snapshot = this.#registry.snapshot(id);
-      snapshot.assertCreated();
-      if (snapshot.members.size === 0) {
-        throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);
-      }
-      await named(takeSnapshot(this.#context, snapshot));
-      this.#logger.info({ snapshot: id, stallUs: snapshot.stallUs }, "snapshot taken");
-      return {
-        id,
-        stall_us: snapshot.stallUs ?? 0,
-        images: [...snapshot.members.values()].map(({ tracker, image }) => ({
-          device: tracker.device,
-          image: image?.path ?? "",
-        })),
-      };
-    });
+    return this.#change(() => this.#snapshots.take(id));
   }
 
   snapshotDestroy(id: string): Promise<void> {
-    return this.#serial.run(() => named(this.#destroy(this.#registry.snapshot(id))));
+    return this.#change(() => this.#snapshots.destroy(this.#registry.snapshot(id)));
   }
 
   async snapshotCollect(): Promise<readonly SnapshotSummary[]> {
@@ -286,6 +255,11 @@ export class Driver implements DriverControl {
     return this.#registry.snapshot(id).events.follow(from, signal);
   }
 
+  /** Changes run one after another, and fail under the names of the API. */
+  #change<Value>(operation: () => Promise<Value>): Promise<Value> {
+    return this.#serial.run(() => named(operation()));
+  }
+
   async #takeOver(): Promise<void> {
     const takenOverMs = Date.now();
     this.#context = {
@@ -295,11 +269,13 @@ export class Driver implements DriverControl {
       state: new StateDirectory(this.#settings.stateDirectory),
       storeSystem: ringStoreSystem(this.#ring),
     };
-    const { trackers, snapshots } = await recoverAll(this.#context);
-    for (const tracker of trackers) {
-      this.#registry.trackers.set(tracker.id, tracker);
-      this.#nextTracker = Math.max(this.#nextTracker, tracker.id + 1);
-    }
+    this.#snapshots = new SnapshotOperations(this.#context, this.#registry, {
+      attach: (device) => this.#attach(device),
+      detach: (tracker) => this.#detach(tracker),
+    });
+    const { trackers, snapshots, lastTracker } = await recoverAll(this.#context);
+    this.#nextTracker = lastTracker + 1;
+    for (const tracker of trackers) this.#registry.trackers.set(tracker.id, tracker);
     for (const snapshot of snapshots) this.#registry.snapshots.set(snapshot.id, snapshot);
     const early = this.#earlyNotices ?? [];
     this.#earlyNotices = undefined;
@@ -332,60 +308,6 @@ export class Driver implements DriverControl {
     this.#logger.info({ device: tracker.device }, "detached");
   }
 
-  async #create(options: SnapshotCreateOptions): Promise<{ id: string }> {
-    const onOverflow = completePolicy(options.onOverflow);
-    const attached: Tracker[] = [];
-    const members = new Set<Tracker>();
-    try {
-      for (const device of options.devices) {
-        const known = this.#registry.findTracker(device);
-        if (known !== undefined) this.#registry.assertFree(known);
-        const tracker = known ?? (await this.#attach(device));
-        if (known === undefined) attached.push(tracker);
-        if (members.has(tracker)) {
-          throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", `${device} is named twice`);
-        }
-        members.add(tracker);
-      }
-      await this.#assertStoresApart(options.stores, [...members]);
-      const alignments = [...members].map(({ geometry }) => geometry.logicalBlockBytes);
-      const chunkShifts = [...members].map(({ geometry }) => geometry.chunkShift);
-      const snapshot = await Snapshot.create(this.#context, {
-        stores: options.stores,
-        limitBytes: options.limitBytes,
-        alignmentBytes: alignments.length === 0 ? 512 : Math.min(...alignments),
-        slotBytes: 2 ** Math.max(this.#context.parameters.chunkMinimumShift, ...chunkShifts),
-        onOverflow,
-      });
-      for (const tracker of members) snapshot.addMember(tracker);
-      snapshot.save();
-      this.#registry.snapshots.set(snapshot.id, snapshot);
-      return { id: snapshot.id };
-    } catch (error) {
-      for (const tracker of attached) await this.#detach(tracker);
-      throw error;
-    }
-  }
-
-  async #assertStoresApart(stores: readonly string[], members: readonly Tracker[]): Promise<void> {
-    const numbers = members.flatMap((tracker) => this.#registry.deviceNumbers(tracker));
-    for (const path of stores) {
-      if (path === MEMORY_STORE) continue;
-      await assertNoConflict(path, numbers, this.#registry.topology);
-    }
-  }
-
-  async #destroy(snapshot: Snapshot): Promise<void> {
-    snapshot.state = "destroying";
-    // Those who wait for events are told at once, however long the rest takes.
-    snapshot.events.close();
-    await closeMembers(this.#context, [...snapshot.members.values()]);
-    await snapshot.closeStorage();
-    snapshot.forget();
-    this.#registry.snapshots.delete(snapshot.id);
-    this.#logger.info({ snapshot: snapshot.id }, "snapshot destroyed");
-  }
-
   #onNotice(reactor: number, notice: ReactorNotice): void {
     if (notice.notice === "error") this.#logger.error({ reactor }, notice.message);
     // While recovering, who it is about may not be known yet.
@@ -398,8 +320,9 @@ export class Driver implements DriverControl {
     const tracker = this.#registry.trackers.get(notice.tracker);
     const snapshot = tracker && this.#registry.snapshotOf(tracker);
     if (tracker === undefined || snapshot === undefined) return;
+    if ("area" in notice && !snapshot.hasArea(notice.area)) return;
     if (notice.notice === "slots") {
-      void snapshot.serveSlots(tracker, notice.wanted);
+      void snapshot.serveSlots(tracker, notice.area, notice.wanted);
     } else if (notice.notice === "freed") {
       snapshot.freeSlots(notice.slots);
     } else if (notice.notice === "fault") {

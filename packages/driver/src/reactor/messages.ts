@@ -29,6 +29,8 @@ export interface MapFileRef {
 
 /** A diff area: its map, and where its slots are. */
 export interface AreaSetup {
+  /** Of this area alone: what comes late from or for another one is dropped. */
+  readonly id: number;
   readonly map: MapFileRef;
   /** Descriptors of the stores, in the order of the slots' store numbers. */
   readonly storeFds: readonly number[];
@@ -113,6 +115,7 @@ export type ReactorRequest =
 export interface GrantMessage {
   readonly type: "grant";
   readonly tracker: number;
+  readonly area: number;
   readonly firstSlot: number;
   /** 0: none; `errno` says why. */
   readonly count: number;
@@ -138,12 +141,17 @@ export interface ReactorReply {
   readonly error?: string;
 }
 
+interface AreaNotice {
+  readonly tracker: number;
+  readonly area: number;
+}
+
 export type ReactorNotice =
   | { readonly notice: "ready" }
-  | { readonly notice: "slots"; readonly tracker: number; readonly wanted: number }
-  | { readonly notice: "freed"; readonly tracker: number; readonly slots: readonly number[] }
-  | { readonly notice: "fault"; readonly tracker: number; readonly errno: number }
-  | { readonly notice: "blocked"; readonly tracker: number }
+  | (AreaNotice & { readonly notice: "slots"; readonly wanted: number })
+  | (AreaNotice & { readonly notice: "freed"; readonly slots: readonly number[] })
+  | (AreaNotice & { readonly notice: "fault"; readonly errno: number })
+  | (AreaNotice & { readonly notice: "blocked" })
   | { readonly notice: "holdExpired"; readonly tracker: number }
   | { readonly notice: "error"; readonly message: string };
 

@@ -24,7 +24,13 @@ import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import type { QueueStart } from "../system/served-device.js";
 import { AreaIo } from "./area-io.js";
 import { type DeviceIoCounters, IoCounter } from "./counters.js";
-import type { AreaSetup, AttachRequest, ReactorNotice, ReactorSettings } from "./messages.js";
+import type {
+  AreaSetup,
+  AttachRequest,
+  GrantMessage,
+  ReactorNotice,
+  ReactorSettings,
+} from "./messages.js";
 
 const EIO = 5;
 /** Copies and image parts in flight: four of each per request in flight. */
@@ -58,6 +64,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
+  #areaId = 0;
   #tickMs = 0;
   /** The area that a timer ticks for. */
   #ticking: DiffArea | undefined;
@@ -156,6 +163,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
   closeArea(): void {
+    this.#freed.length = 0;
     this.#areaIo?.close();
     this.#areaMemory?.unmap();
     this.#areaIo = undefined;
@@ -197,8 +205,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     else this.#onImageEnd = onEnd;
   }
 
-  grant(firstSlot: number, count: number, errno: number): void {
-    if (this.#area === undefined) return;
+  grant({ area, firstSlot, count, errno }: GrantMessage): void {
+    if (this.#area === undefined || area !== this.#areaId) return;
     if (count > 0) this.#area.grantSlots(firstSlot, count);
     else this.#area.denySlots(errno);
   }
@@ -258,22 +266,24 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   requestSlots(wanted: number): void {
-    this.#notify({ notice: "slots", tracker: this.#id, wanted });
+    this.#notify({ notice: "slots", tracker: this.#id, area: this.#areaId, wanted });
   }
 
   freeSlot(slot: number): void {
     // Sent in one message per turn: a discard of the image frees many.
-    if (this.#freed.push(slot) === 1) {
-      this.#reactor.setTimer(1, () => {
-        this.#notify({ notice: "freed", tracker: this.#id, slots: this.#freed.splice(0) });
-      });
-    }
+    if (this.#freed.push(slot) === 1) this.#reactor.setTimer(1, () => this.#tellFreed());
+  }
+
+  #tellFreed(): void {
+    if (this.#freed.length === 0) return;
+    const slots = this.#freed.splice(0);
+    this.#notify({ notice: "freed", tracker: this.#id, area: this.#areaId, slots });
   }
 
   onWritesBlocked(): void {
     const area = this.#area;
     if (area === undefined || this.#ticking === area) return;
-    this.#notify({ notice: "blocked", tracker: this.#id });
+    this.#notify({ notice: "blocked", tracker: this.#id, area: this.#areaId });
     this.#tickLater(area);
   }
 
@@ -284,7 +294,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   onAreaFault(errno: number): void {
-    this.#notify({ notice: "fault", tracker: this.#id, errno });
+    this.#notify({ notice: "fault", tracker: this.#id, area: this.#areaId, errno });
   }
 
   onAreaClosed(): void {
@@ -327,6 +337,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#tickMs = tickMs;
     for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
     this.#area = area;
+    this.#areaId = setup.id;
     return area;
   }
 
@@ -350,6 +361,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return {
       queueIo: (tag) => {
         front.op[tag] = queue.op(tag);
+        front.flags[tag] = queue.flags(tag);
         front.offsetBytes[tag] =
           (queue.startSectorLow(tag) >>> 0) * 512 + queue.startSectorHigh(tag) * 2199023255552;
         front.lengthBytes[tag] = queue.sectors(tag) * 512;

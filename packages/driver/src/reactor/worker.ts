@@ -103,7 +103,7 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
 function onMessage(message: unknown): void {
   const received = message as ToReactor;
   if ("type" in received) {
-    devices.get(received.tracker)?.grant(received.firstSlot, received.count, received.errno);
+    devices.get(received.tracker)?.grant(received);
     return;
   }
   const { id, request } = received;

@@ -32,6 +32,8 @@ export type RecoverContext = TrackerContext & SnapshotContext & TakeContext;
 export interface Recovered {
   readonly trackers: Tracker[];
   readonly snapshots: Snapshot[];
+  /** Largest tracker number on record, usable or not; 0 without any. */
+  readonly lastTracker: number;
 }
 
 /** A snapshot to be gone on with, and the maps of its members. */
@@ -59,7 +61,8 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
     if (await rejoin(context, one, trackers)) snapshots.push(one.snapshot);
   }
   await removeOrphans(context, trackers, snapshots);
-  return { trackers, snapshots };
+  const numbers = context.state.readRecords("tracker-").map(({ name }) => Number(name.slice(8)));
+  return { trackers, snapshots, lastTracker: Math.max(0, ...numbers.filter(Number.isInteger)) };
 }
 
 function usableRecords<Value>(context: RecoverContext, prefix: string): Value[] {

@@ -14,9 +14,10 @@ const ENOSPC = 28;
 
 type Storage = Pick<DiffStorage, "allocateExtent" | "allocateExtentWhenReady" | "onChange">;
 
-/** Who asks: a tracker, and the reactor that serves it. */
+/** Who asks: a tracker's diff area, and the reactor that serves it. */
 export interface SlotUser {
-  readonly id: number;
+  readonly tracker: number;
+  readonly area: number;
   readonly reactor: number;
 }
 
@@ -67,8 +68,8 @@ export class SlotServer {
     }
   }
 
-  #send({ id, reactor }: SlotUser, firstSlot: number, count: number): void {
-    const message = { type: "grant", tracker: id, firstSlot, count, errno: ENOSPC } as const;
+  #send({ tracker, area, reactor }: SlotUser, firstSlot: number, count: number): void {
+    const message = { type: "grant", tracker, area, firstSlot, count, errno: ENOSPC } as const;
     this.#options.send(reactor, message);
   }
 }

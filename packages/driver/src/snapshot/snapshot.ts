@@ -43,6 +43,9 @@ const HOARD_DIVISOR = 16;
 /** How users name a store in memory. */
 export const MEMORY_STORE = "memory:";
 
+/** Areas are numbered through all snapshots of a process. */
+let nextAreaId = 1;
+
 /** A device of a snapshot. */
 export interface Member {
   readonly tracker: Tracker;
@@ -86,6 +89,7 @@ export class Snapshot {
   #state: SnapshotRecord["state"];
   #storage: DiffStorage | undefined;
   #slotServer: SlotServer | undefined;
+  readonly #areas = new Set<number>();
   readonly #alignmentBytes: number;
   readonly #context: SnapshotContext;
 
@@ -165,7 +169,7 @@ export class Snapshot {
     this.#slotServer = new SlotServer({
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),
-      isActive: ({ id }) => this.members.get(id)?.map !== undefined,
+      isActive: ({ area }) => this.hasArea(area),
     });
   }
 
@@ -239,7 +243,10 @@ export class Snapshot {
     const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
     const wantedSlots = lowWaterSlots * 2;
     const extent = await this.storage.allocateExtentWhenReady(wantedSlots);
+    const id = nextAreaId++;
+    this.#areas.add(id);
     return {
+      id,
       map: { fd: map.fd, lengthBytes: map.lengthBytes },
       storeFds: this.storage.stores.map((store) => store.fd),
       extents: extent === "full" ? [] : [extent.firstSlot, extent.count],
@@ -251,8 +258,18 @@ export class Snapshot {
   }
 
   /** A reactor's device needs slots: answers it when there are some, or will be none for now. */
-  async serveSlots(tracker: Tracker, wanted: number): Promise<void> {
-    await this.#slotServer?.serve(tracker, wanted);
+  async serveSlots({ id, reactor }: Tracker, area: number, wanted: number): Promise<void> {
+    await this.#slotServer?.serve({ tracker: id, area, reactor }, wanted);
+  }
+
+  /** The areas made so far are closed: what comes late from them does not count any more. */
+  forgetAreas(): void {
+    this.#areas.clear();
+  }
+
+  /** Whether the area, by its id, is one of this snapshot. */
+  hasArea(area: number): boolean {
+    return this.#areas.has(area);
   }
 
   freeSlots(slots: readonly number[]): void {

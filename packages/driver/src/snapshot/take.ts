@@ -13,6 +13,7 @@
  * Any failure undoes everything: the snapshot is as it was before.
  */
 import { DiffAreaMap } from "@blksnap/engine";
+import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { SwitchReply } from "../reactor/messages.js";
 import { FreezeGroup } from "../system/freeze.js";
@@ -20,6 +21,7 @@ import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
 export interface TakeContext extends ImageContext {
+  readonly logger: Logger;
   /** Bound of freezing all file systems. */
   readonly freezeTimeoutMs: number;
   /** Bound of draining the writes in flight, while new ones wait. */
@@ -46,6 +48,7 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
     snapshot.state = "taken";
   } catch (error) {
     await closeMembers(context, members);
+    snapshot.forgetAreas();
     snapshot.takenAt = null;
     snapshot.stallUs = null;
     snapshot.state = "created";
@@ -84,11 +87,13 @@ async function prepareArea(
 
 /** Freezes, holds, switches, thaws. Answers the longest time for which writers were held up. */
 async function switchAll(context: TakeContext, members: readonly Member[]): Promise<number> {
-  const freeze = new FreezeGroup();
+  const { logger, holdTimeoutMs: holdMs } = context;
+  const freeze = new FreezeGroup({ logger, holdMs });
   try {
     const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
     const stalls = await holdAndSwitch(context, members);
+    freeze.assertHeld();
     return Math.round(Math.max(...stalls));
   } finally {
     await freeze.thaw();
