@@ -142,15 +142,26 @@ function ioctlInt(fd: number, request: number): number {
   return value[0];
 }
 
-function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams {
+/** Bytes that the device or file has at this moment: `params` says what it had when it was opened. */
+export function presentCapacityBytes({ fd, kind, params }: BackingFile): number {
+  if (kind === "block") return blockCapacityBytes(fd);
+  const { size } = fstatSync(fd);
+  return size - (size % params.logicalBlockBytes);
+}
+
+function blockCapacityBytes(fd: number): number {
   const size = new BigUint64Array(1);
   ioctl(fd, BLKGETSIZE64, size);
+  return Number(size[0]);
+}
+
+function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams {
   const logicalBlockBytes = ioctlInt(fd, BLKSSZGET);
   const queue = (name: string): string => queueAttribute(rdev, name);
   const discardMax = Number(queue("discard_max_bytes") || 0);
   const zeroesMax = Number(queue("write_zeroes_max_bytes") || 0);
   return {
-    capacityBytes: Number(size[0]),
+    capacityBytes: blockCapacityBytes(fd),
     logicalBlockBytes,
     physicalBlockBytes: Math.max(logicalBlockBytes, ioctlInt(fd, BLKPBSZGET)),
     ioMinBytes: powerOfTwo(ioctlInt(fd, BLKIOMIN), logicalBlockBytes),

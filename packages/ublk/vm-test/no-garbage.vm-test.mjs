@@ -1,5 +1,5 @@
 /** A reactor that serves I/O makes no garbage: collections on its thread are counted by V8 itself. */
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { UblkDevice } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -16,6 +16,9 @@ async function collections(fault, requests) {
   const to = WARM_UP + requests;
   const target = faultyTarget(fault, { from: WARM_UP, to, report: REPORT });
   const device = await UblkDevice.start({ target });
+  // Each write of fio shall be a request of its own.
+  writeFileSync(`/sys/block/ublkb${device.id}/queue/nomerges`, "2");
+  rmSync(REPORT, { force: true });
   const start = performance.now();
   await fio(
     device.path,
