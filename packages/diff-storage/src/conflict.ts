@@ -1,5 +1,5 @@
 import { DiffStorageError } from "./errors.js";
-import { MEMORY_STORE_PATH } from "./open-store.js";
+import { MEMORY_STORE_PATH, toStoreError } from "./open-store.js";
 import { lookAtPath, readSysfsDevice, type TopologyProbe } from "./probe.js";
 import { type DeviceNumber, deviceKey } from "./store.js";
 import { type UnderlyingDevice, underlyingDevices, underlyingDevicesOfPath } from "./topology.js";
@@ -15,7 +15,8 @@ import { type UnderlyingDevice, underlyingDevices, underlyingDevicesOfPath } fro
  *
  * Two partitions of one disk, or two volumes of one group, don't conflict.
  *
- * Rejects with STORE_ON_MEMBER naming the layers, or STORE_STACK_UNKNOWN.
+ * Rejects with STORE_ON_MEMBER naming the layers, STORE_STACK_UNKNOWN, or the failure of looking at
+ * the path, such as STORE_NOT_FOUND.
  */
 export async function assertNoConflict(
   storePath: string,
@@ -23,8 +24,8 @@ export async function assertNoConflict(
   probe: TopologyProbe = {},
 ): Promise<void> {
   if (storePath === MEMORY_STORE_PATH || memberDevices.length === 0) return;
+  const blockDevice = await blockDeviceOf(storePath, probe);
   const beneath = await underlyingDevicesOfPath(storePath, probe);
-  const { blockDevice } = await (probe.lookAt ?? lookAtPath)(storePath);
   for (const member of memberDevices) {
     const hit = beneath.find((found) => deviceKey(found.device) === deviceKey(member));
     if (hit !== undefined) throw conflict(storePath, hit.chain, hit.name);
@@ -37,6 +38,17 @@ export async function assertNoConflict(
       const chain = [...whole.chain, `its partition ${partition.name}`];
       throw conflict(storePath, chain, memberStack[0].name);
     }
+  }
+}
+
+async function blockDeviceOf(
+  storePath: string,
+  probe: TopologyProbe,
+): Promise<DeviceNumber | undefined> {
+  try {
+    return (await (probe.lookAt ?? lookAtPath)(storePath)).blockDevice;
+  } catch (error) {
+    throw toStoreError(error, storePath);
   }
 }
 

@@ -25,7 +25,7 @@ const ERRNO_OF_CODE = {
   /** Any other failure of the store. */
   STORE_IO: "EIO",
   /** The store lies on a device that is a member of the same snapshot. */
-  STORE_ON_MEMBER: "EINVAL",
+  STORE_ON_MEMBER: "EBUSY",
   /** It cannot be found out which devices the store lies on. */
   STORE_STACK_UNKNOWN: "EINVAL",
   /** No store, or more stores than a slot number can tell apart. */

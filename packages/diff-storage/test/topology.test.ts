@@ -144,6 +144,10 @@ test("a store on a member is refused, and the message names the way", () =>
     await refused("/dev/sda1", "8:1");
   }));
 
+test("a store that is not there is said to be missing", async () => {
+  await failsWith("STORE_NOT_FOUND", () => assertNoConflict("/no/such/store", [dev("8:1")]));
+});
+
 test("a device that a member is made of, or whole disk and partition, are refused", () =>
   withDirectory(async (root) => {
     const probe = machine(root);
