@@ -9,7 +9,14 @@
 export const GROUPS = [
   {
     name: "use",
-    files: ["command-line", "bad-input", "file-systems", "file-system-stress", "destroy-in-use"],
+    files: [
+      "command-line",
+      "bad-input",
+      "file-systems",
+      "file-system-stress",
+      "destroy-in-use",
+      "freeze",
+    ],
   },
   {
     name: "data",

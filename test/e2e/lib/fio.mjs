@@ -1,5 +1,11 @@
 /** Load by fio, which also verifies what it wrote. */
 import { run, start } from "./command.mjs";
+import { until } from "./wait.mjs";
+
+const LOAD_LIMIT_S = 170;
+const ARRIVAL_LIMIT_MS = 60_000;
+/** So many requests and a load counts as being under way. */
+const REQUESTS_UNDER_WAY = 50;
 
 /** @param {Record<string, string | number | true>} options as fio names them */
 function words(filename, options) {
@@ -27,7 +33,7 @@ export function fio(filename, options, limits) {
 }
 
 /** Starts fio beside the test. */
-export function startFio(t, filename, options, { timeLimitMs = 120_000 } = {}) {
+export function startFio(t, filename, options, { timeLimitMs = (LOAD_LIMIT_S + 10) * 1000 } = {}) {
   const running = start(words(filename, options), { timeLimitMs });
   t.defer(() => {
     running.kill("SIGKILL");
@@ -36,16 +42,41 @@ export function startFio(t, filename, options, { timeLimitMs = 120_000 } = {}) {
   return running;
 }
 
+/**
+ * Starts fio without an end beside the test, and waits until its I/O arrives at the tracked device.
+ *
+ * @param {{device: string, kind?: "io" | "image_io"}} where on the front or the image
+ */
+export async function startLoad(t, filename, options, where) {
+  const before = await requests(t, where);
+  const endless = { time_based: true, runtime: LOAD_LIMIT_S };
+  const running = startFio(t, filename, { ...endless, ...options });
+  const arrived = async () => (await requests(t, where)) >= before + REQUESTS_UNDER_WAY;
+  await until("fio's requests arrive", arrived, ARRIVAL_LIMIT_MS);
+  return running;
+}
+
+async function requests(t, { device, kind = "io" }) {
+  const { trackers, snapshots } = await t.client.status();
+  const members = snapshots.flatMap(({ devices }) => devices);
+  const counters = (kind === "io" ? trackers : members).find((entry) => entry.device === device);
+  return counters[kind].reads + counters[kind].writes;
+}
+
 /** fio's exit status when it was told to end: it finished what it had begun. */
 const INTERRUPTED_STATUS = 128;
-/** Where its terse output has the job's error number. */
+/** A job's line of its terse output, which has the error number in this field. */
+const JOB_LINE = "3;fio-";
 const ERROR_FIELD = 4;
 
 /** Ends fio and fails if any of its requests failed. */
 export async function endFio(running) {
   running.kill("SIGINT");
   const { stdout } = await running.succeed([0, INTERRUPTED_STATUS]);
-  const lines = stdout.toString().trim().split("\n");
-  const failed = lines.filter((line) => line.split(";")[ERROR_FIELD] !== "0");
-  if (lines.length === 0 || failed.length > 0) throw new Error(`fio failed: ${failed.join("\n")}`);
+  const jobs = stdout
+    .toString()
+    .split("\n")
+    .filter((line) => line.startsWith(JOB_LINE));
+  const failed = jobs.filter((line) => line.split(";")[ERROR_FIELD] !== "0");
+  if (jobs.length === 0 || failed.length > 0) throw new Error(`fio failed: ${stdout}`);
 }

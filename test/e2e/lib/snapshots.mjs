@@ -1,5 +1,5 @@
 /** Tracked devices and snapshots that end with their test. */
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 
 export const MIB = 2 ** 20;
@@ -22,7 +22,7 @@ export async function attach(t, device) {
 export function storeFolder(t) {
   const path = join(t.folder, t.name("store-"));
   mkdirSync(path);
-  t.defer(() => rmSync(path, { recursive: true }));
+  t.defer(() => rmdirSync(path));
   return path;
 }
 

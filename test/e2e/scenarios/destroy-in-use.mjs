@@ -1,12 +1,11 @@
 /** Destroy ends, whatever its images are used for at that moment, and the original goes on. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { start } from "../lib/command.mjs";
 import { nullDisk } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount, mountImage } from "../lib/file-systems.mjs";
-import { endFio, startFio } from "../lib/fio.mjs";
+import { endFio, startLoad } from "../lib/fio.mjs";
 import { IMAGE_GONE } from "../lib/kernel-log.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
@@ -14,9 +13,6 @@ import { attach, takeSnapshot } from "../lib/snapshots.mjs";
 
 const test = scenario(import.meta.url);
 const random = seededRandom("destroy");
-
-/** Long enough for the load to be under way; the test holds for any value. */
-const LOAD_MS = 500;
 
 async function mountedOriginal(t, type, sizeMib) {
   const device = await nullDisk(t, { sizeMib });
@@ -41,9 +37,9 @@ function readFiles(t, folder) {
   return reading;
 }
 
-function writeFiles(t, folder) {
-  const load = { rw: "randwrite", bs: "4k", size: "4m", allow_file_create: 1, time_based: true };
-  return startFio(t, join(folder, "load"), { ...load, runtime: 600, direct: 1 });
+function writeFiles(t, folder, where) {
+  const load = { rw: "randwrite", bs: "4k", size: "4m", allow_file_create: 1, direct: 1 };
+  return startLoad(t, join(folder, "load"), load, where);
 }
 
 async function endAll(...loads) {
@@ -58,8 +54,11 @@ async function destroyMounted(t, type, sizeMib) {
   const { device, front, mounted } = await mountedOriginal(t, type, sizeMib);
   const snapshot = await takeSnapshot(t, [device]);
   const image = await mountImage(t, type, snapshot.images[0]);
-  const loads = [writeFiles(t, mounted.path), writeFiles(t, image.path), readFiles(t, image.path)];
-  await sleep(LOAD_MS);
+  const loads = [
+    readFiles(t, image.path),
+    await writeFiles(t, mounted.path, { device }),
+    await writeFiles(t, image.path, { device, kind: "image_io" }),
+  ];
   await snapshot.destroy();
   await endAll(...loads);
   assert.throws(() => readFileSync(join(image.path, "file1")), /EIO|ENXIO|ESHUTDOWN|ENOENT|UCLEAN/);
@@ -78,14 +77,16 @@ test("a raw image that is being read by many", async (t) => {
   const device = await nullDisk(t, { sizeMib: 32, latencyNs: 500_000 });
   const { front } = await attach(t, device);
   const snapshot = await takeSnapshot(t, [device]);
-  const engine = { ioengine: "io_uring", iodepth: 32, time_based: true, runtime: 600, direct: 1 };
-  const loads = [
-    startFio(t, front, { ...engine, rw: "randwrite", bs: "4k" }),
-    startFio(t, snapshot.images[0], { ...engine, rw: "randrw", bs: "4k" }),
-  ];
-  await sleep(LOAD_MS);
+  const [image] = snapshot.images;
+  const load = { ioengine: "io_uring", iodepth: 32, direct: 1, bs: "4k" };
+  const writing = await startLoad(t, front, { ...load, rw: "randwrite" }, { device });
+  const reading = await startLoad(
+    t,
+    image,
+    { ...load, rw: "randrw" },
+    { device, kind: "image_io" },
+  );
   await snapshot.destroy();
-  const [writing, reading] = loads;
   assert.is.not((await reading.end()).status, 0, "the image's reader went on after destroy");
   await endFio(writing);
 });
@@ -95,7 +96,7 @@ test("destroy and take of the next snapshot under load, again and again", async 
   const device = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(t, device);
   const load = { ioengine: "io_uring", iodepth: 16, rw: "randwrite", bs: "4k", direct: 1 };
-  const writing = startFio(t, front, { ...load, time_based: true, runtime: 600 });
+  const writing = await startLoad(t, front, load, { device });
   for (let round = 0; round < 8; round++) {
     const snapshot = await takeSnapshot(t, [device]);
     await snapshot.destroy();

@@ -4,7 +4,7 @@ import { open, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nullDisk } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount, mountImage } from "../lib/file-systems.mjs";
-import { endFio, startFio } from "../lib/fio.mjs";
+import { endFio, startLoad } from "../lib/fio.mjs";
 import { seededRandom, seedsOr } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
@@ -78,7 +78,7 @@ async function busyVolume(t, type, sizeMib, random) {
   const mounted = await mount(t, front);
   const churn = new Churn(join(mounted.path, "churn"), random);
   const load = { rw: "randrw", bsrange: "512-32k", size: "4m", allow_file_create: 1 };
-  const fio = startFio(t, join(mounted.path, "load"), { ...load, time_based: true, runtime: 600 });
+  const fio = await startLoad(t, join(mounted.path, "load"), load, { device });
   return { type, device, front, mounted, churn, fio };
 }
 

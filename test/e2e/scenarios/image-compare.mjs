@@ -4,7 +4,7 @@ import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { nullDisk, ramDisks } from "../lib/disks.mjs";
-import { endFio, startFio } from "../lib/fio.mjs";
+import { endFio, startLoad } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
 
@@ -24,7 +24,7 @@ async function snapshotWithCopy(t, device) {
 
 async function compareUnderLoad(t, device, load) {
   const { id, front, image, copy } = await snapshotWithCopy(t, device);
-  const writing = startFio(t, front, { ...load, time_based: true, runtime: 600, direct: 1 });
+  const writing = await startLoad(t, front, { ...load, direct: 1 }, { device });
   await run(["cmp", image, copy]);
   await run(["dd", `if=${image}`, "of=/dev/null", "bs=128k", "iflag=direct"]);
   await endFio(writing);

@@ -42,11 +42,15 @@ test("a regular file that was made before: it grows, and stays", async (t) => {
   truncateSync(file);
 });
 
-test("a folder: nothing is seen in it", async (t) => {
+test("a folder: one file that nobody else may read, gone with the snapshot", async (t) => {
   const folder = storeFolder(t);
   const device = await loopDisk(t, 8 * MIB);
-  const { id } = await overwriteAll(t, device, 8 * MIB, [folder], 64 * MIB);
+  const { id, destroy } = await overwriteAll(t, device, 8 * MIB, [folder], 64 * MIB);
   assert.is((await storesOf(t, id)).stores[0].kind, "directory");
+  const names = readdirSync(folder);
+  assert.ok(names.length <= 1, names.join(", "));
+  for (const name of names) assert.is(statSync(join(folder, name)).mode & 0o777, 0o600);
+  await destroy();
   assert.equal(readdirSync(folder), []);
 });
 
