@@ -86,7 +86,12 @@ const wrongUsage: readonly Case[] = [
   [[...create, "9007199254740992"], 2, "LIMIT_INVALID", /too large/],
   [[...create, "99999999999999999999E"], 2, "LIMIT_INVALID", /too large/],
   [[...create, "1G", "--on-overflow", "panic"], 2, "USAGE", /on-overflow: 'panic' is no policy/],
-  [[...create, "1G", "--on-overflow", "block-writes=0"], 2, "USAGE", /'block-writes=0' is no policy/],
+  [
+    [...create, "1G", "--on-overflow", "block-writes=0"],
+    2,
+    "USAGE",
+    /'block-writes=0' is no policy/,
+  ],
 ];
 
 const failing: readonly Case[] = [
