@@ -32,7 +32,8 @@ export const trackerStatus = record({
   device_number: is.textOrNull,
   front: is.text,
   attach_kind: { type: "string", enum: ["front", "live"] },
-  device_capacity: is.count,
+  device_capacity: { ...is.count, description: "bytes at attach; the front keeps it" },
+  original_capacity: { ...is.count, description: "bytes that the original has now" },
   logical_block_size: is.count,
   read_only: is.flag,
   reactor: is.count,
@@ -54,6 +55,8 @@ export const snapshotDeviceStatus = record({
   lost_bytes: { ...is.count, description: "old data that could not be saved; reads as EIO" },
   lost_ranges: { ...list(sectorRange), description: "the first of the lost ranges" },
   lost_ranges_total: is.count,
+  blocked_writes: { ...is.count, description: "writes that have waited for room for old data" },
+  refused_writes: { ...is.count, description: "writes that failed for lack of such room" },
   image_io: ioCounters,
 });
 

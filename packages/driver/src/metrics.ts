@@ -32,6 +32,8 @@ const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
 const DEVICE_ROWS: readonly Row<SnapshotDeviceStatus>[] = [
   ["copied_bytes_total", "Old data saved to the diff storage.", "counter", (of) => of.copied_bytes],
   ["lost_bytes", "Old data that could not be saved.", "gauge", (of) => of.lost_bytes],
+  ["blocked_writes_total", "Writes that waited for room.", "counter", (of) => of.blocked_writes],
+  ["refused_writes_total", "Writes that found no room.", "counter", (of) => of.refused_writes],
   [
     "image_read_bytes_total",
     "Bytes read from the image.",

@@ -9,6 +9,7 @@ import type {
   TrackerStatus,
 } from "@blksnap/api";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
+import { presentCapacityBytes } from "@blksnap/ublk";
 import type { DeviceIoCounters } from "./reactor/counters.js";
 import type { LostRange } from "./reactor/messages.js";
 import type { ReactorPool } from "./reactor/pool.js";
@@ -85,7 +86,8 @@ function trackerStatus(
     device_number: tracker.deviceNumber,
     front: tracker.front.path,
     attach_kind: "front",
-    device_capacity: params.capacityBytes,
+    device_capacity: tracker.geometry.capacityBytes,
+    original_capacity: capacityNow(tracker),
     logical_block_size: params.logicalBlockBytes,
     read_only: params.readOnly,
     reactor: tracker.reactor,
@@ -95,6 +97,15 @@ function trackerStatus(
     error_code: tracker.errorCode,
     io: ioStatus(counters.front),
   };
+}
+
+/** 0 for a device that is gone. */
+function capacityNow({ backing }: Tracker): number {
+  try {
+    return presentCapacityBytes(backing);
+  } catch {
+    return 0;
+  }
 }
 
 async function memberStatus(reactors: ReactorPool, member: Member): Promise<SnapshotDeviceStatus> {
@@ -116,6 +127,8 @@ async function memberStatus(reactors: ReactorPool, member: Member): Promise<Snap
       count_sectors: range.lengthBytes / 512,
     })),
     lost_ranges_total: lost.length,
+    blocked_writes: counters.area.blockedWrites,
+    refused_writes: counters.area.refusedWrites,
     image_io: ioStatus(counters.image),
   };
 }

@@ -1,7 +1,15 @@
 import { spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, openSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
-import { major, minor, openBackingFile } from "@blksnap/ublk";
+import { major, minor, openBackingFile, presentCapacityBytes } from "@blksnap/ublk";
 import { tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -22,6 +30,9 @@ test("a regular file has the limits of direct I/O on it", async () => {
     assert.is(params.capacityBytes, 1_000_000 - (1_000_000 % params.logicalBlockBytes));
     assert.ok([512, 4096].includes(params.logicalBlockBytes));
     assert.equal([params.readOnly, params.volatileCache, params.fua], [false, true, false]);
+    assert.is(presentCapacityBytes(backing), params.capacityBytes);
+    truncateSync(path, 4 * 65536 + 100);
+    assert.is(presentCapacityBytes(backing), 4 * 65536);
     closeSync(backing.fd);
     const readOnly = openBackingFile(path, { readOnly: true });
     assert.is(readOnly.params.readOnly, true);

@@ -5,6 +5,7 @@ import { destination, type Logger, pino } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
 import { Driver, type DriverOptions } from "../driver.js";
+import type { TrackingParameters } from "../parameters.js";
 import { prepareProcess } from "../system/process-setup.js";
 import { DAEMON_VERSION } from "../version.js";
 import { supervise, untilTurn } from "./supervisor.js";
@@ -22,6 +23,14 @@ mounted it refuses to end, and says which.
   --max-io BYTES         largest read or write (default: 262144)
   --diff-storage-minimum BYTES
                          portion by which diff storages grow (default: 1073741824)
+  --tracking-block-minimum-shift N, --tracking-block-maximum-shift N
+                         log2 of the smallest and largest CBT block, 9 to 31 (default: 16, 26)
+  --tracking-block-maximum-count N
+                         blocks wanted at most in a CBT map (default: 2097152)
+  --chunk-minimum-shift N, --chunk-maximum-shift N
+                         log2 of the smallest and largest chunk, 9 to 26 (default: 18, 26)
+  --chunk-maximum-count-shift N
+                         log2 of the chunks wanted at most per device (default: 40)
   --freeze-timeout MS    bound of freezing file systems at take (default: 10000)
   --log-level LEVEL      trace, debug, info, warn, error (default: info)
   --supervise            keep a daemon running, and a second one ready to go on after a crash
@@ -39,6 +48,12 @@ const OPTIONS = {
   "image-depth": { type: "string" },
   "max-io": { type: "string" },
   "diff-storage-minimum": { type: "string" },
+  "tracking-block-minimum-shift": { type: "string" },
+  "tracking-block-maximum-shift": { type: "string" },
+  "tracking-block-maximum-count": { type: "string" },
+  "chunk-minimum-shift": { type: "string" },
+  "chunk-maximum-shift": { type: "string" },
+  "chunk-maximum-count-shift": { type: "string" },
   "freeze-timeout": { type: "string" },
   "log-level": { type: "string" },
   supervise: { type: "boolean" },
@@ -64,6 +79,25 @@ function numberOption(values: Values, name: keyof Values, least: number, most: n
   return value;
 }
 
+function parameters(values: Values): Partial<TrackingParameters> {
+  return given({
+    trackingBlockMinimumShift: numberOption(values, "tracking-block-minimum-shift", 9, 31),
+    trackingBlockMaximumShift: numberOption(values, "tracking-block-maximum-shift", 9, 31),
+    trackingBlockMaximumCount: numberOption(values, "tracking-block-maximum-count", 1, 2 ** 30),
+    chunkMinimumShift: numberOption(values, "chunk-minimum-shift", 9, 26),
+    chunkMaximumShift: numberOption(values, "chunk-maximum-shift", 9, 26),
+    chunkMaximumCountShift: numberOption(values, "chunk-maximum-count-shift", 0, 64),
+  });
+}
+
+type Given<Options> = { [Name in keyof Options]?: Exclude<Options[Name], undefined> };
+
+/** Without the options that were not given. */
+function given<Options extends object>(options: Options): Given<Options> {
+  const entries = Object.entries(options).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as Given<Options>;
+}
+
 function driverOptions(values: Values, logger: Logger): DriverOptions {
   const maxIoBytes = numberOption(values, "max-io", 4096, 32 * 2 ** 20);
   if (maxIoBytes !== undefined && maxIoBytes % 4096 !== 0) {
@@ -78,12 +112,12 @@ function driverOptions(values: Values, logger: Logger): DriverOptions {
     portionBytes: numberOption(values, "diff-storage-minimum", 2 ** 19, 2 ** 46),
     freezeTimeoutMs: numberOption(values, "freeze-timeout", 1, 3_600_000),
   };
-  const given = Object.entries(optional).filter(([, value]) => value !== undefined);
   return {
     logger,
     // Its devices wait for a server; only a new process can be one.
     onReactorLost: () => process.exit(REACTOR_LOST_STATUS),
-    ...Object.fromEntries(given),
+    ...given(optional),
+    parameters: parameters(values),
   };
 }
 

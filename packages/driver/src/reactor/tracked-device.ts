@@ -23,6 +23,7 @@ import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import type { QueueStart } from "../system/served-device.js";
 import { AreaIo } from "./area-io.js";
+import { AreaTicker } from "./area-ticker.js";
 import { type DeviceIoCounters, IoCounter } from "./counters.js";
 import type {
   AreaSetup,
@@ -37,13 +38,15 @@ const EIO = 5;
 const COPIES_PER_TAG = 4;
 const RUNS_PER_TAG = 4;
 
+type AreaCounter = "copiedBytes" | "slotsTaken" | "slotsFreed" | "blockedWrites" | "refusedWrites";
+
 export interface TrackedDeviceCounters {
   readonly front: DeviceIoCounters;
   readonly image: DeviceIoCounters;
   /** All since attach. */
   readonly engine: EngineCounters;
   /** Since the present diff area was attached. */
-  readonly area: Pick<EngineCounters, "copiedBytes" | "slotsTaken" | "slotsFreed">;
+  readonly area: Pick<EngineCounters, AreaCounter>;
 }
 
 export class TrackedDevice implements EngineIo, FileIoOwner {
@@ -65,9 +68,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
   #areaId = 0;
-  #tickMs = 0;
-  /** The area that a timer ticks for. */
-  #ticking: DiffArea | undefined;
+  #ticker: AreaTicker | undefined;
   readonly #freed: number[] = [];
   #heldSinceMs = 0;
   #onDrained: (() => void) | undefined;
@@ -226,6 +227,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
         copiedBytes: engine.copiedBytes - (before?.copiedBytes ?? 0),
         slotsTaken: engine.slotsTaken - (before?.slotsTaken ?? 0),
         slotsFreed: engine.slotsFreed - (before?.slotsFreed ?? 0),
+        blockedWrites: engine.blockedWrites - (before?.blockedWrites ?? 0),
+        refusedWrites: engine.refusedWrites - (before?.refusedWrites ?? 0),
       },
     };
   }
@@ -281,10 +284,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   onWritesBlocked(): void {
-    const area = this.#area;
-    if (area === undefined || this.#ticking === area) return;
+    if (this.#area === undefined || this.#ticker?.start(this.#area) !== true) return;
     this.#notify({ notice: "blocked", tracker: this.#id, area: this.#areaId });
-    this.#tickLater(area);
   }
 
   onDrained(): void {
@@ -334,23 +335,11 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const { lowWaterSlots, wantedSlots, extents } = setup;
     const { policy: overflow, ticksMax: blockedTicksMax, tickMs } = setup.overflow;
     const area = new DiffArea(map, { lowWaterSlots, wantedSlots, overflow, blockedTicksMax });
-    this.#tickMs = tickMs;
+    this.#ticker = new AreaTicker(this.#reactor, tickMs);
     for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
     this.#area = area;
     this.#areaId = setup.id;
     return area;
-  }
-
-  /** Blocked writes try again from time to time, as long as there are any. */
-  #tickLater(area: DiffArea): void {
-    this.#ticking = area;
-    this.#reactor.setTimer(this.#tickMs, () => {
-      // The device may have got another area meanwhile, with a timer of its own.
-      if (this.#ticking !== area) return;
-      area.tick();
-      if (area.blockedWrites > 0) this.#tickLater(area);
-      else this.#ticking = undefined;
-    });
   }
 
   // ---- the two ends ----

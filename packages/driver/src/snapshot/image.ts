@@ -36,6 +36,8 @@ export async function openImage(
   member.image = await ServedDevice.start(context.control, {
     params: {
       ...tracker.backing.params,
+      // The original may have grown since it was attached, and its image does not follow.
+      capacityBytes: tracker.geometry.capacityBytes,
       // Written data is in the store or in its page cache; no flush makes it safer.
       volatileCache: false,
       fua: false,

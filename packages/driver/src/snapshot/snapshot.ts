@@ -22,7 +22,7 @@ import {
   type StoreSystem,
 } from "@blksnap/diff-storage";
 import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
-import { major, minor } from "@blksnap/ublk";
+import { major, minor, presentCapacityBytes } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
@@ -228,6 +228,24 @@ export class Snapshot {
       `${tracker.device} has chunks of ${chunkBytes} bytes, the slots of snapshot ${this.id} ` +
         `have ${this.slotBytes}`,
     );
+  }
+
+  /**
+   * A front keeps the capacity of attach. What the original has more is out of reach until it is
+   * attached again; less cannot be read any more.
+   * @throws ControlError DEVICE_CAPACITY_CHANGED
+   */
+  assertCapacity(tracker: Tracker): void {
+    const { device, geometry } = tracker;
+    const now = presentCapacityBytes(tracker.backing);
+    const change = `${device} had ${geometry.capacityBytes} bytes when it was attached, now ${now}`;
+    if (now < geometry.capacityBytes) throw new ControlError("DEVICE_CAPACITY_CHANGED", change);
+    if (now > geometry.capacityBytes) {
+      this.#context.logger.warn(
+        { snapshot: this.id },
+        `${change}: the rest is not in the snapshot`,
+      );
+    }
   }
 
   addMember(tracker: Tracker, map?: MapFile, imageNumber?: number): Member {

@@ -31,6 +31,7 @@ export interface TakeContext extends ImageContext {
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
 export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
+  for (const { tracker } of members) snapshot.assertCapacity(tracker);
   snapshot.state = "taking";
   try {
     for (const member of members) await prepareArea(context, snapshot, member);

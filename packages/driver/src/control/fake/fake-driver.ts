@@ -322,6 +322,8 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
       lost_bytes: 0,
       lost_ranges: [],
       lost_ranges_total: 0,
+      blocked_writes: 0,
+      refused_writes: 0,
       image_io: noIo(),
     })),
     stores: options.stores.map((path) => ({

@@ -95,6 +95,7 @@ export class FakeTracker {
       front: this.front,
       attach_kind: "front",
       device_capacity: this.capacity,
+      original_capacity: this.capacity,
       logical_block_size: 512,
       read_only: false,
       reactor: 0,

@@ -1,0 +1,30 @@
+/** Time for the blocked writes of a diff area: they try again at each tick, and give up in the end. */
+import type { DiffArea } from "@blksnap/engine";
+import type { Reactor } from "@blksnap/uring";
+
+export class AreaTicker {
+  readonly #reactor: Pick<Reactor, "setTimer">;
+  readonly #tickMs: number;
+  #ticking = false;
+
+  constructor(reactor: Pick<Reactor, "setTimer">, tickMs: number) {
+    this.#reactor = reactor;
+    this.#tickMs = tickMs;
+  }
+
+  /** Ticks as long as writes of the area are blocked. True if it did not do so already. */
+  start(area: DiffArea): boolean {
+    if (this.#ticking) return false;
+    this.#ticking = true;
+    this.#tickLater(area);
+    return true;
+  }
+
+  #tickLater(area: DiffArea): void {
+    this.#reactor.setTimer(this.#tickMs, () => {
+      area.tick();
+      if (area.blockedWrites > 0) this.#tickLater(area);
+      else this.#ticking = false;
+    });
+  }
+}

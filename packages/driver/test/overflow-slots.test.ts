@@ -1,0 +1,123 @@
+import { OverflowPolicy } from "@blksnap/engine";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { AreaTicker } from "../dist/reactor/area-ticker.js";
+import { completePolicy, overflowSetup } from "../dist/snapshot/overflow.js";
+import { SlotServer } from "../dist/snapshot/slot-server.js";
+
+type Answer = { firstSlot: number; count: number } | "wait" | "full";
+
+/** A storage that answers what it is told to, and what was sent to the reactors. */
+function setUp(isActive = () => true) {
+  const sent: [tracker: number, firstSlot: number, count: number][] = [];
+  const storage = {
+    answers: [] as Answer[],
+    changed: () => {},
+    subscribed: true,
+    allocateExtent: (): Answer => storage.answers.shift() ?? "full",
+    allocateExtentWhenReady: async () => {
+      const answer = storage.allocateExtent();
+      return answer === "wait" ? "full" : answer;
+    },
+    onChange: (listener: () => void) => {
+      storage.changed = listener;
+      return () => {
+        storage.subscribed = false;
+      };
+    },
+  };
+  const server = new SlotServer({
+    storage,
+    isActive,
+    send: (_reactor, { tracker, firstSlot, count }) => sent.push([tracker, firstSlot, count]),
+  });
+  return { sent, storage, server };
+}
+
+const user = (tracker: number) => ({ tracker, area: tracker, reactor: 0 });
+
+test("slots that are there are granted at once", async () => {
+  const { sent, storage, server } = setUp();
+  storage.answers = [{ firstSlot: 7, count: 2 }];
+  await server.serve(user(1), 4);
+  assert.equal(sent, [[1, 7, 2]]);
+});
+
+test("who was refused gets slots as soon as there are some, first come first served", async () => {
+  const { sent, storage, server } = setUp();
+  await server.serve(user(1), 4);
+  await server.serve(user(2), 4);
+  assert.equal(sent, [
+    [1, 0, 0],
+    [2, 0, 0],
+  ]);
+  storage.answers = [{ firstSlot: 9, count: 1 }, "wait"];
+  storage.changed();
+  assert.equal(sent.slice(2), [[1, 9, 1]]);
+  storage.answers = [{ firstSlot: 3, count: 4 }];
+  storage.changed();
+  storage.changed();
+  assert.equal(sent.slice(3), [[2, 3, 4]]);
+});
+
+test("slots that came between the refusal and now are not missed", async () => {
+  const { sent, storage, server } = setUp();
+  storage.answers = ["full", { firstSlot: 5, count: 1 }];
+  await server.serve(user(1), 4);
+  assert.equal(sent, [
+    [1, 0, 0],
+    [1, 5, 1],
+  ]);
+});
+
+test("nothing is taken for an area that is gone, or after the end", async () => {
+  let active = true;
+  const { sent, storage, server } = setUp(() => active);
+  await server.serve(user(1), 4);
+  active = false;
+  storage.answers = [{ firstSlot: 5, count: 1 }];
+  storage.changed();
+  assert.is(storage.answers.length, 1);
+  assert.is(sent.length, 1);
+  server.close();
+  assert.not(storage.subscribed);
+});
+
+test("blocked writes get ticks as long as there are any, from one timer", () => {
+  const timers: (() => void)[] = [];
+  const setTimer = (_delayMs: number, callback: () => void) => timers.push(callback);
+  const ticker = new AreaTicker({ setTimer } as never, 10);
+  const area = { blockedWrites: 1, ticks: 0, tick: () => area.ticks++ };
+  assert.ok(ticker.start(area as never));
+  assert.not(ticker.start(area as never));
+  timers.shift()?.();
+  assert.is(area.ticks, 1);
+  area.blockedWrites = 0;
+  timers.shift()?.();
+  assert.is(area.ticks, 2);
+  assert.is(timers.length, 0);
+  assert.ok(ticker.start(area as never));
+});
+
+test("a policy is completed, and checked", () => {
+  assert.equal(completePolicy(undefined), { policy: "break-snapshot" });
+  assert.equal(completePolicy({ policy: "block-writes" }), {
+    policy: "block-writes",
+    timeout_ms: 30_000,
+  });
+  assert.throws(
+    () => completePolicy({ policy: "fail-writes", timeout_ms: 5 }),
+    (error: { code?: string }) => error.code === "REQUEST_INVALID",
+  );
+});
+
+test("the time limit becomes ticks of a second at most", () => {
+  const { BLOCK_WRITES, FAIL_WRITES } = OverflowPolicy;
+  const blocks = (timeout_ms: number) => overflowSetup({ policy: "block-writes", timeout_ms });
+  assert.equal(blocks(30_000), { policy: BLOCK_WRITES, tickMs: 1000, ticksMax: 30 });
+  assert.equal(blocks(1000), { policy: BLOCK_WRITES, tickMs: 125, ticksMax: 8 });
+  assert.equal(blocks(1), { policy: BLOCK_WRITES, tickMs: 1, ticksMax: 1 });
+  assert.is(overflowSetup({ policy: "fail-writes" }).policy, FAIL_WRITES);
+});
+
+test.run();

@@ -1,0 +1,59 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { chunkShiftOf, fixParameters, PARAMETER_DEFAULTS } from "../dist/parameters.js";
+
+const GIB = 2 ** 30;
+const device = { capacityBytes: 64 * GIB, ioMinBytes: 512, logicalBlockBytes: 512 };
+
+test("defaults are the module's, and nothing has to be fixed", () => {
+  assert.equal(fixParameters({}, GIB), {
+    parameters: PARAMETER_DEFAULTS,
+    portionBytes: GIB,
+    notes: [],
+  });
+  assert.is(chunkShiftOf(device, PARAMETER_DEFAULTS), 18);
+});
+
+test("parameters that contradict each other are fixed, and it is said", () => {
+  const given = {
+    trackingBlockMinimumShift: 20,
+    trackingBlockMaximumShift: 18,
+    chunkMinimumShift: 10,
+    chunkMaximumShift: 11,
+    chunkMaximumCountShift: 50,
+  };
+  const { parameters, portionBytes, notes } = fixParameters(given, 5000);
+  assert.is(parameters.trackingBlockMaximumShift, 20);
+  assert.is(parameters.chunkMinimumShift, 12);
+  assert.is(parameters.chunkMaximumShift, 12);
+  assert.is(parameters.chunkMaximumCountShift, 40);
+  assert.is(portionBytes, 8192);
+  assert.equal(notes, [
+    "tracking_block_maximum_shift is 20 instead of 18",
+    "chunk_minimum_shift is 12 instead of 10",
+    "chunk_maximum_shift is 12 instead of 11",
+    "chunk_maximum_count_shift is 40 instead of 50",
+    "diff_storage_minimum is 8192 instead of 5000",
+  ]);
+});
+
+test("the portion is cut to whole chunks", () => {
+  assert.is(fixParameters({}, 5 * 2 ** 18 + 1).portionBytes, 5 * 2 ** 18);
+});
+
+test("chunks grow with the device's smallest I/O and its size, up to the largest", () => {
+  const raid = { ...device, ioMinBytes: 2 ** 20 };
+  assert.is(chunkShiftOf(raid, PARAMETER_DEFAULTS), 20);
+  assert.is(chunkShiftOf(raid, { ...PARAMETER_DEFAULTS, chunkMaximumShift: 19 }), 19);
+  const few = { ...PARAMETER_DEFAULTS, chunkMaximumCountShift: 10 };
+  assert.is(chunkShiftOf(device, few), 26);
+  assert.is(chunkShiftOf({ ...device, capacityBytes: GIB }, few), 20);
+  assert.is(chunkShiftOf({ ...device, capacityBytes: GIB + 512 }, few), 21);
+});
+
+test("a chunk holds a logical block", () => {
+  const small = { ...PARAMETER_DEFAULTS, chunkMinimumShift: 12, chunkMaximumShift: 12 };
+  assert.is(chunkShiftOf({ ...device, logicalBlockBytes: 65536 }, small), 16);
+});
+
+test.run();
