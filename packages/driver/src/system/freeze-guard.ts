@@ -1,0 +1,119 @@
+/**
+ * The process that freezes and thaws for a take: libexec/freeze-guard.sh.
+ *
+ * It is a process of its own because of two deaths. A daemon that is killed can thaw nothing. And a
+ * thread of the daemon inside FIFREEZE cannot die before the freeze has written everything through
+ * the front, which waits for the next daemon, which cannot recover the front before this one is gone.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+
+/** Held in memory: when the guard starts, the file system with the script may be frozen. */
+const SCRIPT = readFileSync(new URL("../../libexec/freeze-guard.sh", import.meta.url), "utf8");
+/** Where fsfreeze lies; a daemon's PATH may lack them. */
+const SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
+/** After the standard ones and the script's own. */
+const FIRST_DESCRIPTOR = 4;
+
+/** What the guard's freeze of one file system came to: done, or what fsfreeze said. */
+export type FreezeAnswer = { readonly frozen: true } | { readonly frozen: false; message: string };
+
+export class FreezeGuard {
+  /** Ends with the guard: true when it ended by itself, with everything thawed. */
+  readonly ended: Promise<boolean>;
+  readonly #child: ChildProcess;
+  readonly #asked = new Map<number, (answer: FreezeAnswer) => void>();
+  readonly #onStuck: (index: number, message: string) => void;
+  #alive = true;
+  #partialLine = "";
+
+  /**
+   * Starts the guard in a session of its own, where no signal to the daemon's group reaches it. It
+   * inherits the directories and nothing else.
+   * @param directories descriptors of the file systems
+   * @param limitS after this many seconds it thaws, whatever the daemon does
+   * @param onStuck is told which file system could not be thawed
+   * @throws as spawn does
+   */
+  constructor(
+    directories: readonly number[],
+    limitS: number,
+    onStuck: (index: number, message: string) => void,
+  ) {
+    this.#onStuck = onStuck;
+    this.#child = spawn("/bin/sh", ["-c", SCRIPT, "freeze-guard", String(limitS)], {
+      cwd: "/",
+      detached: true,
+      env: { ...process.env, PATH: `${process.env["PATH"] ?? ""}:${SYSTEM_PATH}`, LC_ALL: "C" },
+      stdio: ["pipe", "pipe", "ignore", "ignore", ...directories],
+    });
+    // A guard that is gone is noticed by its end.
+    this.#child.stdin?.on("error", () => {});
+    this.#child.stdout?.setEncoding("utf8").on("data", (text: string) => this.#onText(text));
+    this.ended = new Promise((resolve) => {
+      this.#child.on("error", (error) => resolve(this.#end(false, error.message)));
+      // Not "exit": the last answers may still be on their way.
+      this.#child.on("close", (status) => resolve(this.#end(status === 0, "the guard has ended")));
+    });
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Freezes one file system; to be called for the next one only after the answer. */
+  freeze(index: number): Promise<FreezeAnswer> {
+    if (!this.#alive) return Promise.resolve({ frozen: false, message: "the guard has ended" });
+    return new Promise((resolve) => {
+      this.#asked.set(index, resolve);
+      this.#send("freeze", index);
+    });
+  }
+
+  /** Has a file system thawed that is frozen already. */
+  adopt(index: number): void {
+    this.#send("adopt", index);
+  }
+
+  /** Has everything thawed. */
+  thaw(): void {
+    this.#child.stdin?.end();
+  }
+
+  /** Leaves the guard to itself: it keeps this process from nothing. */
+  abandon(): void {
+    this.#child.unref();
+    this.#child.stdout?.destroy();
+  }
+
+  #send(verb: string, index: number): void {
+    this.#child.stdin?.write(`${verb} ${FIRST_DESCRIPTOR + index}\n`);
+  }
+
+  #onText(text: string): void {
+    const lines = (this.#partialLine + text).split("\n");
+    this.#partialLine = lines.pop() ?? "";
+    for (const line of lines) {
+      const [, verb, descriptor, message = ""] = /^(\w+) (\d+) ?(.*)$/.exec(line) ?? [];
+      const index = Number(descriptor) - FIRST_DESCRIPTOR;
+      if (verb === "frozen") this.#answer(index, { frozen: true });
+      else if (verb === "failed") this.#answer(index, { frozen: false, message });
+      else if (verb === "stuck") this.#onStuck(index, message);
+    }
+  }
+
+  #answer(index: number, answer: FreezeAnswer): void {
+    this.#asked.get(index)?.(answer);
+    this.#asked.delete(index);
+  }
+
+  #end(clean: boolean, message: string): boolean {
+    this.#alive = false;
+    for (const index of [...this.#asked.keys()]) this.#answer(index, { frozen: false, message });
+    return clean;
+  }
+}

@@ -1,0 +1,190 @@
+/** File systems that only look mounted, and an fsfreeze that only writes down what it was told. */
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseMountinfo, type SystemView } from "../dist/system/mounts.js";
+
+const WAIT_LIMIT_MS = 20_000;
+
+/** Directories are known by their inodes: their names are the tests' worst. */
+const FAKE_FSFREEZE = `#!/bin/sh
+inode=$(stat -L -c %i "$2")
+echo "$1 $inode" >>"$FAKE_FSFREEZE/calls"
+while [ "$1" = --freeze ] && [ -e "$FAKE_FSFREEZE/hang-$inode" ]; do sleep 0.05; done
+if [ -e "$FAKE_FSFREEZE/fail$1-$inode" ]; then
+  echo "fsfreeze: $2: failed: $(cat "$FAKE_FSFREEZE/fail$1-$inode")" >&2
+  exit 1
+fi
+echo "$1 $inode" >>"$FAKE_FSFREEZE/done"
+`;
+
+export interface FakeFileSystem {
+  readonly inode: number;
+  readonly path: Buffer;
+  readonly device: string;
+}
+
+export class FreezeFixture {
+  readonly folder = mkdtempSync(join(tmpdir(), "blksnap-freeze-"));
+  readonly fileSystems: FakeFileSystem[] = [];
+  readonly #path = process.env["PATH"];
+
+  constructor() {
+    // Its built-in fsfreeze would be the real one, on the file system of the test's folder.
+    if (realpathSync("/bin/sh").endsWith("busybox")) throw new Error("/bin/sh is busybox");
+    const bin = join(this.folder, "bin");
+    mkdirSync(bin);
+    writeFileSync(join(bin, "fsfreeze"), FAKE_FSFREEZE);
+    chmodSync(join(bin, "fsfreeze"), 0o755);
+    process.env["PATH"] = `${bin}:${this.#path}`;
+    process.env["FAKE_FSFREEZE"] = this.folder;
+  }
+
+  remove(): void {
+    process.env["PATH"] = this.#path;
+    rmSync(this.folder, { recursive: true });
+  }
+
+  /** Makes directories that pass for mounted file systems, the first mounted first. */
+  add(...names: (string | Buffer)[]): FakeFileSystem[] {
+    const added = names.map((name, index) => {
+      const path = Buffer.concat([Buffer.from(`${this.folder}/`), Buffer.from(name)]);
+      mkdirSync(path);
+      const device = `250:${this.fileSystems.length + index}`;
+      return { inode: statSync(path).ino, path, device };
+    });
+    this.fileSystems.push(...added);
+    return added;
+  }
+
+  get devices(): string[] {
+    return this.fileSystems.map(({ device }) => device);
+  }
+
+  get mountinfo(): string {
+    const id = mountId(this.folder);
+    return this.fileSystems
+      .map(({ path, device }) => `${id} 1 ${device} / ${escaped(path)} rw - ext4 /dev/x rw\n`)
+      .join("");
+  }
+
+  get view(): SystemView {
+    return viewOf(this.mountinfo);
+  }
+
+  hang({ inode }: FakeFileSystem): void {
+    writeFileSync(join(this.folder, `hang-${inode}`), "");
+  }
+
+  release({ inode }: FakeFileSystem): void {
+    rmSync(join(this.folder, `hang-${inode}`));
+  }
+
+  fail(verb: "--freeze" | "--unfreeze", { inode }: FakeFileSystem, message: string): void {
+    writeFileSync(join(this.folder, `fail${verb}-${inode}`), message);
+  }
+
+  /** What fsfreeze was told so far: "--freeze 0" for the first file system. */
+  calls(which: "calls" | "done" = "done"): string[] {
+    const path = join(this.folder, which);
+    if (!existsSync(path)) return [];
+    return readFileSync(path, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => {
+        const [verb, inode] = line.split(" ");
+        return `${verb} ${this.fileSystems.findIndex((one) => one.inode === Number(inode))}`;
+      });
+  }
+}
+
+export function viewOf(mountinfo: string): SystemView {
+  return {
+    root: "",
+    sysfs: "/nonexistent",
+    readMounts: () => parseMountinfo(mountinfo),
+    deviceNumber: () => undefined,
+  };
+}
+
+/** The way mountinfo writes names. */
+function escaped(path: Buffer): string {
+  return path
+    .toString("latin1")
+    .replace(/[ \t\n\\#]/g, (one) => `\\${one.charCodeAt(0).toString(8).padStart(3, "0")}`);
+}
+
+function mountId(path: string): number {
+  const fd = openSync(path, "r");
+  try {
+    const info = readFileSync(`/proc/self/fdinfo/${fd}`, "utf8");
+    return Number(/^mnt_id:\s*(\d+)/m.exec(info)?.[1]);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export async function until(what: string, ask: () => boolean): Promise<void> {
+  const end = performance.now() + WAIT_LIMIT_MS;
+  while (!ask()) {
+    if (performance.now() > end) throw new Error(`waited in vain until ${what}`);
+    await sleep(10);
+  }
+}
+
+/** Processes of a session: a guard's with all that it started. */
+export function sessionProcesses(session: number): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ").at(-1)?.split(" ");
+        return fields?.[0] !== "Z" && Number(fields?.[3]) === session;
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+/** What the descriptors of a process lead to. */
+export function openFiles(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Guards that this process started and that still run. */
+export function guards(parent: number = process.pid): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ").at(-1)?.split(" ");
+        const words = readFileSync(`/proc/${pid}/cmdline`, "latin1");
+        return Number(fields?.[1]) === parent && words.includes("freeze-guard");
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}

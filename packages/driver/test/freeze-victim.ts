@@ -1,0 +1,15 @@
+/**
+ * A daemon in the middle of a take: freezes what the mountinfo in its first argument names, says
+ * "frozen", and waits to be killed.
+ */
+import { FreezeGroup } from "../dist/system/freeze.js";
+import { parseMountinfo } from "../dist/system/mounts.js";
+import { viewOf } from "./freeze-support.js";
+
+const mountinfo = process.argv[2] ?? "";
+const logger = { warn: console.error, error: console.error };
+const group = new FreezeGroup({ logger, holdMs: 60_000, view: viewOf(mountinfo) });
+const devices = parseMountinfo(mountinfo).map(({ device }) => device);
+await group.freeze(devices, 60_000);
+console.log("frozen");
+setInterval(() => {}, 60_000);
