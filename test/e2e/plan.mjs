@@ -24,7 +24,7 @@ export const GROUPS = [
   },
   {
     name: "state",
-    files: ["stores", "overflow", "cbt"],
+    files: ["stores", "overflow", "overflow-policy", "cbt"],
   },
   {
     name: "daemons",
