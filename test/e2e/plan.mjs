@@ -9,14 +9,7 @@
 export const GROUPS = [
   {
     name: "use",
-    files: [
-      "command-line",
-      "bad-input",
-      "file-systems",
-      "file-system-stress",
-      "destroy-in-use",
-      "freeze",
-    ],
+    files: ["command-line", "bad-input", "file-systems", "file-system-stress", "destroy-in-use"],
   },
   {
     name: "data",
@@ -28,7 +21,7 @@ export const GROUPS = [
   },
   {
     name: "daemons",
-    files: ["daemon", "crash"],
+    files: ["daemon", "crash", "freeze"],
     ownDaemons: true,
   },
 ];
