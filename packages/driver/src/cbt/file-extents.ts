@@ -11,7 +11,7 @@
 import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { SectorRange } from "@blksnap/api";
 import { major, minor } from "@blksnap/ublk";
-import { ioctl, UringError } from "@blksnap/uring";
+import { errnoName, ioctlAsync } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import type { Tracker } from "../tracker/tracker.js";
 
@@ -44,7 +44,7 @@ export async function markedFile(file: string, trackers: readonly Tracker[]): Pr
     if (tracker === undefined) {
       throw new ControlError("NOT_ATTACHED", `${file} lies on device ${deviceNumber}, not tracked`);
     }
-    return { tracker, deviceNumber, ranges: fileRanges(fd, file) };
+    return { tracker, deviceNumber, ranges: await fileRanges(fd, file) };
   } finally {
     closeSync(fd);
   }
@@ -59,7 +59,7 @@ function openFile(file: string): number {
   }
 }
 
-function fileRanges(fd: number, file: string): SectorRange[] {
+async function fileRanges(fd: number, file: string): Promise<SectorRange[]> {
   const ranges: SectorRange[] = [];
   const bytes = new Uint8Array(HEADER_BYTES + EXTENTS_PER_CALL * EXTENT_BYTES);
   const view = new DataView(bytes.buffer);
@@ -70,7 +70,7 @@ function fileRanges(fd: number, file: string): SectorRange[] {
     view.setBigUint64(8, 2n ** 63n - start, true);
     view.setUint32(16, SYNC, true);
     view.setUint32(24, EXTENTS_PER_CALL, true);
-    mapExtents(fd, file, bytes);
+    await mapExtents(fd, file, bytes);
     const count = view.getUint32(20, true);
     for (let i = 0; i < count; i++) {
       const at = HEADER_BYTES + i * EXTENT_BYTES;
@@ -83,13 +83,12 @@ function fileRanges(fd: number, file: string): SectorRange[] {
   }
 }
 
-function mapExtents(fd: number, file: string, bytes: Uint8Array): void {
-  try {
-    ioctl(fd, FS_IOC_FIEMAP, bytes);
-  } catch (error) {
-    const why = error instanceof UringError ? error.message : String(error);
-    throw new ControlError("FILE_NOT_MAPPABLE", `cannot map ${file}: ${why}`, { cause: error });
-  }
+/** Not on this thread: it syncs the file, whose writes may wait for slots that this thread grants. */
+async function mapExtents(fd: number, file: string, bytes: Uint8Array): Promise<void> {
+  const status = await ioctlAsync(fd, FS_IOC_FIEMAP, bytes);
+  if (status >= 0) return;
+  const name = errnoName(status);
+  throw new ControlError("FILE_NOT_MAPPABLE", `cannot map ${file}: ${name}`, { errnoName: name });
 }
 
 function rangeOf(view: DataView, at: number, flags: number, file: string): SectorRange {
