@@ -26,7 +26,7 @@ NO_COLOR is honoured. Exit status: 0 if everything was as it should be, 1 if not
 use, 130 after Ctrl-C.`;
 
 const HERE = fileURLToPath(import.meta.url);
-const VM_LIMIT_MS = 900_000;
+const VM_LIMIT_MS = 1_800_000;
 const CONSOLE_LINES_SHOWN = 20;
 /** Tells the demo in the VM about the terminal that it cannot see from there. */
 const WIDTH_VARIABLE = "BLKSNAP_DEMO_COLUMNS";

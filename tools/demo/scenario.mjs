@@ -153,8 +153,11 @@ async function changeVolumes(stage) {
       Promise.all(volumes.map((volume) => changeFiles(volume.liveFiles, volume.names))),
     )
     .then(() => product.system(["sync"]));
-  const [whileChanging] = await Promise.all([verifyImages(stage, "meanwhile"), changes]);
-  return whileChanging;
+  // Neither may go on when the other has failed and everything is being cleaned up.
+  const outcomes = await Promise.allSettled([verifyImages(stage, "meanwhile"), changes]);
+  const failed = outcomes.find(({ status }) => status === "rejected");
+  if (failed) throw failed.reason;
+  return outcomes[0].value;
 }
 
 async function showLiveVolumes(stage) {

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { BlksnapClient } from "@blksnap/client";
 import { mustRun, PATH, quote, run } from "./program.mjs";
 
-const START_LIMIT_MS = 60_000;
+const START_LIMIT_MS = 120_000;
 const STOP_LIMIT_MS = 60_000;
 const POLL_MS = 100;
 const LOG_LINES_SHOWN = 5;
@@ -17,6 +17,7 @@ export class Product {
   #folder;
   #environment;
   #daemon;
+  #serves = false;
   client;
 
   /** @param {string} folder for the daemon's socket, state and log; on tmpfs */
@@ -62,7 +63,10 @@ export class Product {
     while (!hasEnded && Date.now() < deadlineMs) {
       this.#cleanup.checkInterrupt();
       const answer = await this.client.version().catch(() => undefined);
-      if (answer !== undefined) return;
+      if (answer !== undefined) {
+        this.#serves = true;
+        return;
+      }
       await sleep(POLL_MS);
     }
     throw new Error(`blksnapd did not start: ${this.#logTail()}`);
@@ -90,7 +94,8 @@ export class Product {
       await ended;
       throw new Error(`it did not end in ${STOP_LIMIT_MS / 1000} s and was killed`);
     }
-    if (outcome.status === 0) return;
+    const endedAtStart = !this.#serves && outcome.signal === "SIGTERM";
+    if (outcome.status === 0 || endedAtStart) return;
     throw new Error(`exit status ${outcome.status ?? outcome.signal}: ${this.#logTail()}`);
   }
 
