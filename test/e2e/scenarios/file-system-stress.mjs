@@ -2,6 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { open, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { nullDisk } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount, mountImage } from "../lib/file-systems.mjs";
 import { endFio, startLoad } from "../lib/fio.mjs";
@@ -12,6 +13,8 @@ import { attach, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 const test = scenario(import.meta.url);
 const ROUNDS = 5;
 const NAMES = 40;
+/** Leaves the checks of the images some of the processor. */
+const PAUSE_MS = 3;
 
 /** Makes, grows, cuts, renames and deletes files until it is told to end. */
 class Churn {
@@ -58,6 +61,7 @@ class Churn {
 
   async #run() {
     while (!this.#stopped) {
+      await sleep(PAUSE_MS);
       await this.#step().catch((error) => {
         // What is renamed or cut may have been deleted; a full disk is part of the exercise.
         if (error.code !== "ENOENT" && error.code !== "ENOSPC") throw error;
@@ -77,7 +81,13 @@ async function busyVolume(t, type, sizeMib, random) {
   await makeFileSystem(type, front);
   const mounted = await mount(t, front);
   const churn = new Churn(join(mounted.path, "churn"), random);
-  const load = { rw: "randrw", bsrange: "512-32k", size: "4m", allow_file_create: 1 };
+  const load = {
+    rw: "randrw",
+    bsrange: "512-32k",
+    size: "4m",
+    allow_file_create: 1,
+    rate_iops: 300,
+  };
   const fio = await startLoad(t, join(mounted.path, "load"), load, { device });
   return { type, device, front, mounted, churn, fio };
 }
