@@ -14,6 +14,9 @@ const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "ts
 const packageDir = process.cwd();
 const only = process.argv.slice(2);
 
+// Nx asks for colours, which would also colour what the programs under test print.
+const { FORCE_COLOR: _, ...plainEnvironment } = { ...process.env, NO_COLOR: "1" };
+
 function compile() {
   const run = spawnSync(process.execPath, [tsc, "-b", "test"], { stdio: "inherit" });
   if (run.status !== 0) process.exit(run.status ?? 1);
@@ -23,6 +26,7 @@ function runFile(file) {
   return new Promise((done) => {
     const child = spawn(process.execPath, ["--expose-gc", file], {
       stdio: ["ignore", "pipe", "pipe"],
+      env: plainEnvironment,
     });
     let output = "";
     let timedOut = false;

@@ -14,7 +14,7 @@ const STEPS = [
   { name: "layers", command: [process.execPath, "tools/lint-layers.mjs"] },
   {
     name: "unit tests",
-    command: [bin("nx"), "run-many", "-t", "test", "--output-style=static", "--verbose"],
+    command: [bin("nx"), "run-many", "-t", "test", "--output-style=static"],
     counts: true,
   },
   { name: "end to end", command: [process.execPath, "test/e2e/run.mjs"], counts: true },
