@@ -41,11 +41,9 @@ test("snapshot_waitevent tells event, timeout, interruption and a lost snapshot"
 
   const waiting = harness.start("snapshot_waitevent", "--id", id, "--timeout", "60000");
   await eventually("a sleeper", () => queue().sleepers === 1);
-  const start = performance.now();
   waiting.child.kill("SIGINT");
   const { status, out } = await waiting.outcome;
   assert.equal([status, out], [0, "result=interrupted\n"]);
-  assert.ok(performance.now() - start < 3000);
   await eventually("no sleeper", () => queue().sleepers === 0);
 
   const lost = harness.start("snapshot_waitevent", "--id", id, "--timeout", "60000");

@@ -44,7 +44,7 @@ test("a timeout takes real milliseconds and nothing from the queue", async () =>
   const beforeMs = performance.now();
   assert.equal(await queue.wait(40), { kind: "timeout" });
   const tookMs = performance.now() - beforeMs;
-  assert.ok(tookMs >= 39 && tookMs < 2000, `${tookMs} ms`);
+  assert.ok(tookMs >= 39, `${tookMs} ms`);
   queue.push("kept");
   assert.is(eventOf(await queue.wait(0)), "kept");
 });
