@@ -14,7 +14,7 @@
  * the end of the process that serves them.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import type { Logger } from "pino";
 import { becomeIoFlusher } from "../system/process-setup.js";
 
@@ -111,9 +111,17 @@ class Supervisor {
   }
 }
 
-/** A mount namespace of its own for the daemon, where util-linux is installed. */
+/**
+ * A mount namespace of its own for the daemon, where util-linux is installed and the users' root is a
+ * shared mount (as systemd makes it): elsewhere the namespace would not learn of what is mounted and
+ * unmounted later, and keep file systems busy.
+ */
 function namespacePrefix(): string[] {
-  return existsSync(UNSHARE) ? [UNSHARE, "--mount", "--propagation", "slave"] : [];
+  const root = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .findLast((line) => line.split(" ")[4] === "/");
+  const shared = root?.split(" - ")[0]?.includes(" shared:") ?? false;
+  return shared && existsSync(UNSHARE) ? [UNSHARE, "--mount", "--propagation", "slave"] : [];
 }
 
 /** Runs until a daemon has ended by itself; answers its exit status. */
