@@ -73,6 +73,6 @@ function conflict(storePath: string, chain: readonly string[], member: string): 
   const way = chain[0] === storePath ? chain : [storePath, ...chain];
   const text =
     `the store ${storePath} lies on ${member}, a device of the same snapshot ` +
-    `(${way.join(" → ")}); choose a store on another disk, or "memory"`;
+    `(${way.join(" → ")}); choose a store on another disk`;
   return new DiffStorageError("STORE_ON_MEMBER", text, { path: storePath });
 }

@@ -8,11 +8,11 @@ export interface DriverOptions {
   readonly stateDirectory?: string;
   /** Reactor threads, 1 to 16; default one per CPU, at most 4. */
   readonly reactors?: number;
-  /** Requests in flight per front, 1 to 4096; default 128. */
+  /** Requests in flight per front, 1 to 4096; default 64. */
   readonly frontDepth?: number;
-  /** Requests in flight per image, 1 to 4096; default 64. */
+  /** Requests in flight per image, 1 to 4096; default 32. */
   readonly imageDepth?: number;
-  /** Largest read or write of fronts and images, a multiple of 4096; default 256 KiB. */
+  /** Largest read or write of fronts and images, a multiple of 4096; default 512 KiB. */
   readonly maxIoBytes?: number;
   /** The diff storage grows by this; default 1 GiB (the module's diff_storage_minimum). */
   readonly portionBytes?: number;
@@ -37,9 +37,9 @@ type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
 
 const DEFAULTS: Defaulted = {
   stateDirectory: "/run/blksnap",
-  frontDepth: 128,
-  imageDepth: 64,
-  maxIoBytes: 256 * 1024,
+  frontDepth: 64,
+  imageDepth: 32,
+  maxIoBytes: 512 * 1024,
   portionBytes: 2 ** 30,
   freezeTimeoutMs: 10_000,
   holdTimeoutMs: 10_000,

@@ -18,9 +18,9 @@ mounted it refuses to end, and says which.
   --socket PATH          control socket (default: $BLKSNAP_SOCKET or ${DEFAULT_SOCKET_PATH})
   --state-dir PATH       where maps are kept, on tmpfs (default: /run/blksnap)
   --reactors N           threads that serve devices, 1 to 16 (default: one per CPU, at most 4)
-  --front-depth N        requests in flight per tracked device (default: 128)
-  --image-depth N        requests in flight per image (default: 64)
-  --max-io BYTES         largest read or write (default: 262144)
+  --front-depth N        requests in flight per tracked device (default: 64)
+  --image-depth N        requests in flight per image (default: 32)
+  --max-io BYTES         largest read or write (default: 524288)
   --diff-storage-minimum BYTES
                          portion by which diff storages grow (default: 1073741824)
   --tracking-block-minimum-shift N, --tracking-block-maximum-shift N

@@ -41,6 +41,8 @@ export interface AreaSetup {
   readonly wantedSlots: number;
   /** Size of a slot: that of the device's chunks, or more. */
   readonly slotBytes: number;
+  /** Tags of the image that an earlier daemon has left; absent for a new area. */
+  readonly imageDepth?: number;
   readonly overflow: OverflowSetup;
 }
 

@@ -53,8 +53,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly engine: TrackerEngine;
   readonly #id: number;
   readonly #reactor: Reactor;
-  readonly #settings: ReactorSettings;
   readonly #frontDepth: number;
+  readonly #imageDepth: number;
   readonly #copyWindowBytes: number;
   readonly #notify: (notice: ReactorNotice) => void;
   readonly #cbtMemory: MappedMemory;
@@ -86,18 +86,18 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   ) {
     this.#id = request.tracker;
     this.#reactor = reactor;
-    this.#settings = settings;
     this.#notify = notify;
     const { queueDepth, maxIoBytes, charFd } = request.queue;
     this.#frontDepth = queueDepth;
+    this.#imageDepth = Math.max(settings.imageDepth, request.area?.imageDepth ?? 0);
     this.#copyWindowBytes = maxIoBytes + 2 * (1 << request.geometry.blockShift);
     this.#cbtMemory = MappedMemory.file(request.cbt.fd, 0, request.cbt.lengthBytes);
     this.engine = new TrackerEngine(request.geometry, this, {
       frontDepth: queueDepth,
-      imageDepth: settings.imageDepth,
+      imageDepth: this.#imageDepth,
       copyWindowBytes: this.#copyWindowBytes,
       copiesMax: queueDepth * COPIES_PER_TAG,
-      runsMax: settings.imageDepth * RUNS_PER_TAG,
+      runsMax: this.#imageDepth * RUNS_PER_TAG,
       cbt: CbtMap.open(this.#cbtMemory.buffer, { owner: true }),
     });
     this.#frontQueue = new Queue({
@@ -174,7 +174,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   openImage({ charFd, queueDepth, maxIoBytes }: QueueStart): void {
     assert(this.#imageEnded, "the device has an image already");
-    assert(queueDepth <= this.#settings.imageDepth, "the image has more tags than its engine");
+    assert(queueDepth <= this.#imageDepth, "the image has more tags than its engine");
     const areaIo = this.#areaIo;
     assert(areaIo !== undefined, "an image needs a diff area");
     this.#imageEnded = false;
@@ -321,7 +321,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       originalIndex: this.#fileIo.fileIndex,
       storeFds: setup.storeFds,
       frontDepth: this.#frontDepth,
-      imageDepth: this.#settings.imageDepth,
+      imageDepth: this.#imageDepth,
       frontWindowBytes: this.#copyWindowBytes,
       imageWindowBytes: this.engine.imageCopyWindowBytes,
       slotBytes: setup.slotBytes,

@@ -103,7 +103,10 @@ async function resumeSnapshot(
     await openStoresFenced(() => snapshot.openStorage(slots));
     const areas = new Map<number, AreaSetup>();
     for (const [tracker, map] of maps) {
-      areas.set(tracker, await snapshot.areaSetup(map, members.length));
+      const area = await snapshot.areaSetup(map, members.length);
+      const image = members.find((member) => member.tracker === tracker)?.image ?? -1;
+      const info = await context.control.deviceInfo(image);
+      areas.set(tracker, { ...area, imageDepth: info?.queueDepth ?? 0 });
     }
     return { record, snapshot, maps, areas };
   } catch (error) {
