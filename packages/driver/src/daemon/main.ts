@@ -1,6 +1,6 @@
 /** blksnapd: the driver behind its control API, until it is told to end. */
 import { parseArgs } from "node:util";
-import { DEFAULT_SOCKET_PATH } from "@blksnap/api";
+import { DEFAULT_SOCKET_PATH, ERRORS } from "@blksnap/api";
 import { destination, type Logger, pino } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
@@ -66,6 +66,8 @@ type Values = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>["values"
 
 /** Exit status when a reactor has ended by itself: start the daemon again and it goes on. */
 const REACTOR_LOST_STATUS = 70;
+
+const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 class UsageError extends Error {}
 
@@ -167,7 +169,10 @@ async function serve(values: Values, options: DriverOptions, logger: Logger): Pr
     // Devices first: after a crash their users wait. Only then what the control API needs is
     // loaded; a standby has loaded it already.
     if (values.standby === true) await import("../control/server.js");
-    const driver = await Driver.start(options, values.standby === true ? untilTurn() : undefined);
+    const turn = values.standby === true ? untilTurn() : Promise.resolve();
+    const signals = new EndSignals();
+    void turn.then(() => signals.listen());
+    const driver = await Driver.start(options, values.standby === true ? turn : undefined);
     let server: ControlServer;
     try {
       const { startControlServer } = await import("../control/server.js");
@@ -178,33 +183,51 @@ async function serve(values: Values, options: DriverOptions, logger: Logger): Pr
       throw error;
     }
     logger.info({ socketPath }, "serving");
-    await untilToldToEnd(driver, logger);
+    await signals.until((signal) => mayEnd(driver, logger, signal));
     await server.close();
     await driver.stop();
     logger.info("ended");
   } catch (error) {
-    const hint = error instanceof ControlError && error.hint ? `. ${error.hint}` : "";
+    const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
     console.error(`blksnapd: ${(error as Error).message}${hint}`);
     // Fronts that are in use wait for the next daemon; this one cannot be reached.
     process.exit(1);
   }
 }
 
-/** Resolves on a signal, but never while a front is in use: its file system would lose its disk. */
-function untilToldToEnd(driver: Driver, logger: Logger): Promise<void> {
-  return new Promise((resolve) => {
-    const onSignal = (signal: NodeJS.Signals): void => {
-      const inUse = driver.frontsInUse();
-      if (inUse.length > 0) {
-        const names = inUse.map(({ front, device }) => `${front} (${device})`).join(", ");
-        logger.error({ inUse }, `${signal} refused: in use: ${names}. Unmount first`);
-        return;
-      }
-      process.off("SIGTERM", onSignal);
-      process.off("SIGINT", onSignal);
-      resolve();
-    };
-    process.on("SIGTERM", onSignal);
-    process.on("SIGINT", onSignal);
-  });
+/**
+ * Signals that tell the daemon to end. One that comes while devices are being started is kept until
+ * the daemon can judge it: dying in the middle would leave their users waiting.
+ */
+class EndSignals {
+  #kept: NodeJS.Signals | undefined;
+  #onSignal = (signal: NodeJS.Signals): void => {
+    this.#kept = signal;
+  };
+  readonly #listener = (signal: NodeJS.Signals): void => this.#onSignal(signal);
+
+  listen(): void {
+    for (const name of END_SIGNALS) process.on(name, this.#listener);
+  }
+
+  /** Resolves on the first signal that is accepted; the next one ends the process at once. */
+  until(accepts: (signal: NodeJS.Signals) => boolean): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onSignal = (signal) => {
+        if (!accepts(signal)) return;
+        for (const name of END_SIGNALS) process.off(name, this.#listener);
+        resolve();
+      };
+      if (this.#kept !== undefined) this.#onSignal(this.#kept);
+    });
+  }
+}
+
+/** Never while a front is in use: its file system would lose its disk. */
+function mayEnd(driver: Driver, logger: Logger, signal: NodeJS.Signals): boolean {
+  const inUse = driver.frontsInUse();
+  if (inUse.length === 0) return true;
+  const names = inUse.map(({ front, device }) => `${front} (${device})`).join(", ");
+  logger.error({ inUse }, `${signal} refused: in use: ${names}. Unmount first`);
+  return false;
 }
