@@ -3,7 +3,7 @@ import * as assert from "uvu/assert";
 import { Simulation } from "./sim/simulation.js";
 
 const SEEDS = 24;
-const STEPS_PER_SEED = 20_000;
+const STEPS_PER_SEED = 50_000;
 
 for (let seed = 101; seed < 101 + SEEDS; seed++) {
   test(`seed ${seed} runs ${STEPS_PER_SEED} steps without a violation`, () => {
