@@ -26,7 +26,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const REPOSITORY = resolve(HERE, "../..");
 const RUNNER = join(HERE, "guest/runner.mjs");
 const UBLK_TESTS = join(REPOSITORY, "packages/ublk/vm-test");
-const VM_LIMIT_MS = 1_800_000;
+const VM_LIMIT_MS = 3_600_000;
 
 function fail(text) {
   console.error(`e2e: ${text}`);
@@ -94,9 +94,10 @@ async function runGroupInVm(command, env, shareDir) {
     cwd: REPOSITORY,
     shareDir,
     timeLimitMs: VM_LIMIT_MS,
+    signal: interrupted.signal,
     onProgress: (text) => console.error(`vm: ${text}`),
   });
-  if (result.status === null) {
+  if (result.status === null && !result.aborted) {
     console.error(result.console.slice(-4000));
     console.error(result.timedOut ? `the VM did not end within ${VM_LIMIT_MS} ms` : "the VM died");
   }
@@ -107,8 +108,10 @@ function runGroupHere(command, env) {
     const child = spawn(command[0], command.slice(1), {
       cwd: REPOSITORY,
       stdio: "inherit",
+      signal: interrupted.signal,
       env: { ...process.env, ...env },
     });
+    child.on("error", done);
     child.on("close", done);
   });
 }
@@ -125,6 +128,15 @@ async function runGroup(group, given, report) {
     report.finishGroup(group.files.map((file) => basename(file, ".mjs")));
     rmSync(shareDir, { recursive: true, force: true });
   }
+}
+
+/** A VM does not end with the process that started it. */
+const interrupted = new AbortController();
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  process.on(name, () => {
+    interrupted.abort();
+    process.exitCode = 1;
+  });
 }
 
 const given = options();
@@ -145,7 +157,8 @@ if (given.host && !hostHasUblk()) fail("this machine has no ublk: modprobe ublk_
 const report = new Report();
 try {
   for (const group of groups) {
-    if (report.failed > 0 && !given["keep-going"]) {
+    const isEnough = report.failed > 0 && !given["keep-going"];
+    if (isEnough || interrupted.signal.aborted) {
       report.skipFiles(group.files.map((file) => basename(file, ".mjs")));
     } else {
       await runGroup(group, given, report);
