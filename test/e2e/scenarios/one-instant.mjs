@@ -16,6 +16,7 @@ const test = scenario(import.meta.url);
 const LANES = 5;
 const LANE_BYTES = 4096;
 const DISK_BYTES = 4 * MIB;
+const SLOW_NS = 30_000_000;
 
 /** Writers that go on until they are told to end. */
 class Writers {
@@ -52,7 +53,9 @@ async function numbersOf(t, images) {
     const file = await DeviceFile.open(t, image, { readOnly: true });
     await file.readInto(buffer, 0);
     await file.close();
-    for (const [lane, list] of numbers.entries()) list.push(buffer.readUInt32LE(lane * LANE_BYTES));
+    for (const [lane, list] of numbers.entries()) {
+      list.push(buffer.readUInt32LE(lane * LANE_BYTES));
+    }
   }
   return numbers;
 }
@@ -67,38 +70,52 @@ function assertOneInstant(numbers, round) {
   }
 }
 
-async function takeAgainAndAgain(t, devices, rounds) {
+async function openFronts(t, devices) {
   const files = [];
   for (const device of devices) {
     const { front } = await attach(t, device);
     files.push(await DeviceFile.open(t, front));
   }
+  return files;
+}
+
+/** Takes snapshots of the devices while `order` is written in its order, and `aside` on its own. */
+async function takeAgainAndAgain(t, { devices, order, aside = [], rounds }) {
+  const files = await openFronts(t, devices);
   const stores = [storeFolder(t)];
-  const writers = new Writers(files);
+  const writers = new Writers(order.map((index) => files[index]));
+  const others = aside.map((index) => new Writers([files[index]]));
   try {
     for (let round = 1; round <= rounds; round++) {
       const before = writers.written;
       const snapshot = await takeSnapshot(t, devices, { stores });
-      const numbers = await numbersOf(t, snapshot.images);
-      assertOneInstant(numbers, round);
+      const images = order.map((index) => snapshot.images[index]);
+      assertOneInstant(await numbersOf(t, images), round);
       assert.ok(writers.written > before, "nothing was written meanwhile");
       await snapshot.destroy();
     }
   } finally {
-    await writers.stop();
+    await Promise.all([writers, ...others].map((each) => each.stop()));
   }
 }
 
 test("two RAM disks, twenty takes", async (t) => {
-  await takeAgainAndAgain(t, await ramDisks(t, 2, DISK_BYTES), 20);
+  const devices = await ramDisks(t, 2, DISK_BYTES);
+  await takeAgainAndAgain(t, { devices, order: [0, 1], rounds: 20 });
 });
 
-test("four disks with different latencies, five takes", async (t) => {
-  const devices = [];
-  for (const latencyNs of [0, 2_000_000, 0, 300_000]) {
-    devices.push(await nullDisk(t, { sizeMib: DISK_BYTES / MIB, latencyNs }));
-  }
-  await takeAgainAndAgain(t, devices, 5);
-});
+/** With a slow disk between them, the first and the last could be far apart in time. */
+for (const order of [
+  [0, 2],
+  [2, 0],
+]) {
+  test(`disks ${order.join(" and ")} around one whose writes are long in flight`, async (t) => {
+    const devices = [];
+    for (const latencyNs of [0, SLOW_NS, 0]) {
+      devices.push(await nullDisk(t, { sizeMib: DISK_BYTES / MIB, latencyNs }));
+    }
+    await takeAgainAndAgain(t, { devices, order, aside: [1], rounds: 4 });
+  });
+}
 
 test.run();
