@@ -18,7 +18,7 @@ const PORTION_BYTES = 32 * 2 ** 20;
 const LIFE_LIMIT_MS = 900_000;
 const START_LIMIT_MS = 120_000;
 const CALL_LIMIT_MS = 60_000;
-const STOP_LIMIT_MS = 30_000;
+const STOP_LIMIT_MS = 60_000;
 
 export class Daemon {
   #running;

@@ -82,3 +82,16 @@ export async function loopDisk(t, sizeBytes, { sectorBytes = 512, readOnly = fal
   t.defer(() => run(["losetup", "--detach", path]));
   return path;
 }
+
+/**
+ * A disk that looks at what a read wants only after a delay, so that the read sees all writes that were
+ * made meanwhile. Writes are not delayed.
+ */
+export async function lateReadingDisk(t, below, sizeBytes, delayMs) {
+  await run(["modprobe", "dm-delay"]);
+  const name = t.name("blksnap-e2e-late-");
+  const table = `0 ${sizeBytes / 512} delay ${below} 0 ${delayMs} ${below} 0 0`;
+  await run(["dmsetup", "create", name, "--table", table]);
+  t.defer(() => run(["dmsetup", "remove", name]));
+  return `/dev/mapper/${name}`;
+}

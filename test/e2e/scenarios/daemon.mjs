@@ -1,5 +1,5 @@
 /** The daemon's own life: when it ends, when it refuses to, and who else may run. */
-import { mkdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { Daemon } from "../lib/daemon.mjs";
@@ -9,6 +9,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
+const START_LIMIT_MS = 120_000;
 const test = scenario(import.meta.url, { daemon: { args: [] } });
 
 /** A place of its own for another daemon's socket and maps. */
@@ -36,34 +37,35 @@ test("SIGTERM is refused while a front is mounted, and the log says which", asyn
 
 test("a second daemon is refused: same socket, or same maps", async (t) => {
   const { args, socketPath } = ownPlace(t);
-  for (const options of [{ args }, { socketPath }]) {
-    const second = new Daemon({ ...options, name: "second" });
-    const { status } = await second.ended();
-    assert.is(status, 1);
+  const sameSocket = new Daemon({ args, name: "same-socket" });
+  const sameMaps = new Daemon({ socketPath, name: "same-maps" });
+  for (const second of [sameSocket, sameMaps]) {
+    assert.is((await second.ended()).status, 1);
     assert.match(second.log(), /^blksnapd: (a daemon is already|another blksnapd).*\. .+$/m);
   }
   assert.ok(await t.client.status(), "the first one goes on");
 });
 
-test("what a killed daemon left keeps no new one from starting", async (t) => {
-  const place = ownPlace(t);
-  const first = await Daemon.start({ ...place, name: "killed" });
-  first.kill("SIGKILL");
-  await first.ended();
-  const next = await Daemon.start({ ...place, name: "next" });
-  await next.stop();
-});
-
-test("the end of the daemon detaches what nobody uses", async (t) => {
+test("after a killed daemon another starts, and its end detaches what nobody uses", async (t) => {
   const device = await loopDisk(t, 8 * MIB);
-  const daemon = await Daemon.start({ ...ownPlace(t), name: "ending" });
-  await daemon.client.attach(device);
-  const { id } = await daemon.client.snapshotCreate({
+  const place = ownPlace(t);
+  const killed = await Daemon.start({ ...place, name: "killed" });
+  killed.kill("SIGKILL");
+  await killed.ended();
+  const next = await Daemon.start({ ...place, name: "next" });
+  await next.client.attach(device);
+  const { id } = await next.client.snapshotCreate({
     devices: [device],
     stores: ["memory:"],
     limitBytes: 4 * MIB,
   });
-  await daemon.client.snapshotTake(id);
+  await next.client.snapshotTake(id);
+  await next.stop();
+});
+
+test("a daemon told to end before anybody has asked it anything ends cleanly", async (t) => {
+  const daemon = new Daemon({ ...ownPlace(t), name: "early" });
+  await until("its socket is there", () => existsSync(daemon.client.socketPath), START_LIMIT_MS);
   await daemon.stop();
 });
 

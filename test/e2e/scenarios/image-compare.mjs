@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
-import { nullDisk, ramDisks } from "../lib/disks.mjs";
+import { lateReadingDisk, nullDisk, ramDisks } from "../lib/disks.mjs";
 import { endFio, startLoad } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
@@ -48,6 +48,13 @@ test("random writes of mixed sizes, io_uring, on a RAM disk", async (t) => {
 test("writes of 512 bytes from several threads, on a disk with a latency", async (t) => {
   const device = await nullDisk(t, { sizeMib: SIZE_MIB, latencyNs: 100_000 });
   await compareUnderLoad(t, device, { numjobs: 3, rw: "randwrite", bs: "512" });
+});
+
+test("reads of the original that see what was written after they began", async (t) => {
+  const disk = await nullDisk(t, { sizeMib: SIZE_MIB });
+  const device = await lateReadingDisk(t, disk, SIZE_MIB * MIB, 8);
+  const load = { ioengine: "io_uring", iodepth: 16, rw: "randwrite", bs: "4k", norandommap: true };
+  await compareUnderLoad(t, device, load);
 });
 
 test("buffered sequential overwriting of the whole device", async (t) => {

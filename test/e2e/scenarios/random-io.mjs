@@ -1,6 +1,6 @@
 /** Random reads and writes of front and image at the same time, each against a model of its own. */
 import { assertContent, writeDevice } from "../lib/device-file.mjs";
-import { imageFile, loopDisk, nullDisk } from "../lib/disks.mjs";
+import { imageFile, lateReadingDisk, loopDisk, nullDisk } from "../lib/disks.mjs";
 import { seededRandom, seedsOr } from "../lib/random.mjs";
 import { RandomIo } from "../lib/random-io.mjs";
 import { scenario } from "../lib/scenario.mjs";
@@ -30,6 +30,12 @@ const KINDS = {
   "disk with a latency": {
     make: (t) => nullDisk(t, { sizeMib: 8, latencyNs: 200_000 }),
     sizeBytes: 8 * MIB,
+    sectorBytes: 512,
+  },
+  // An image read of the original may then find what was written after the read began.
+  "disk whose reads come late": {
+    make: async (t) => lateReadingDisk(t, await loopDisk(t, 6 * MIB), 6 * MIB, 8),
+    sizeBytes: 6 * MIB,
     sectorBytes: 512,
   },
 };
