@@ -1,7 +1,7 @@
 /**
  * The daemon killed under load, again and again: its users see a pause, nothing else.
  *
- * KILLS=N in the environment kills N times (default 4); the delays between kills follow SEED.
+ * KILLS=N in the environment kills N times (default 3); the delays between kills follow SEED.
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -17,7 +17,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const KILLS = Number(process.env.KILLS ?? 4);
+const KILLS = Number(process.env.KILLS ?? 3);
 const DELAY_MAX_MS = 1500;
 const SIZE_MIB = 48;
 const RECOVERY_LIMIT_MS = 120_000;
