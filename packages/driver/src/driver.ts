@@ -28,6 +28,7 @@ import { changesSince, markedRanges, readMap } from "./cbt/operations.js";
 import { ControlError } from "./control/control-error.js";
 import type { DriverControl, SnapshotCreateOptions } from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
+import { faultPoint } from "./fault-points.js";
 import { driverMetrics } from "./metrics.js";
 import type { ReactorNotice } from "./reactor/messages.js";
 import { ReactorPool } from "./reactor/pool.js";
@@ -298,6 +299,7 @@ export class Driver implements DriverControl {
     const id = this.#nextTracker++;
     const tracker = await named(Tracker.attach(this.#context, id, path));
     this.#registry.trackers.set(id, tracker);
+    faultPoint("attach.linked");
     this.#logger.info({ device: path, front: tracker.front.path }, "attached");
     return tracker;
   }

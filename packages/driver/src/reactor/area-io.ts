@@ -26,6 +26,7 @@ import {
   type Reactor,
   SqeFlag,
 } from "@blksnap/uring";
+import { faultPoint } from "../fault-points.js";
 
 const EIO = 5;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
@@ -103,6 +104,7 @@ export class AreaIo {
     this.#copyPending[copy] = 2;
     this.#copyResult[copy] = 0;
     this.#copyFault[copy] = CopyFault.NONE;
+    faultPoint("copy.slot-recorded");
     const ring = this.#reactor.ring;
     ring.reserve(2);
     if (copies.kind[copy] === CopyKind.ZERO) {
@@ -162,6 +164,7 @@ export class AreaIo {
     const low = (queue.bufferLow[tag] >>> 0) + bufferOffset;
     const high = queue.bufferHigh[tag] + (low >= 4294967296 ? 1 : 0);
     if (kind === RunKind.WRITE_SLOT) {
+      faultPoint("image-write.begun");
       prepareWriteFixed(
         this.#reactor.ring,
         file,
@@ -214,13 +217,17 @@ export class AreaIo {
     this.#copyPending[copy]--;
     if (this.#copyPending[copy] > 0) return;
     assert(this.#copyPending[copy] === 0, "a copy has two completions");
+    faultPoint("copy.data-complete");
     this.#engine.onCopyDone(copy, this.#copyResult[copy], this.#copyFault[copy]);
+    // The original's write may be prepared by now, but the kernel has not got it.
+    faultPoint("copy.bit-recorded");
   }
 
   #onRun(run: number, result: number): void {
     const { runs } = this.#engine;
     const wanted = runs.kind[run] === RunKind.ZERO ? 0 : runs.lengthBytes[run];
     const length = runs.lengthBytes[run];
+    if (runs.kind[run] === RunKind.WRITE_SLOT) faultPoint("image-write.complete");
     this.#engine.onRunDone(run, result === wanted ? length : result < 0 ? result : -EIO);
   }
 }

@@ -21,6 +21,7 @@ import {
 } from "@blksnap/engine";
 import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
+import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
 import { AreaIo } from "./area-io.js";
 import { AreaTicker } from "./area-ticker.js";
@@ -143,6 +144,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   switchAndRelease(): number {
     assert(this.#heldSinceMs !== 0, "the hold has expired");
     this.engine.switchAndRelease();
+    faultPoint("take.one-switched");
     return this.#endHold();
   }
 
@@ -210,6 +212,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     if (this.#area === undefined || area !== this.#areaId) return;
     if (count > 0) this.#area.grantSlots(firstSlot, count);
     else this.#area.denySlots(errno);
+    faultPoint("slots.granted");
   }
 
   lostRanges(): { offsetBytes: number; lengthBytes: number }[] {
@@ -245,6 +248,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   onFileIo(tag: number, result: number): void {
+    if (this.#area !== undefined) faultPoint("copy.original-written");
     this.engine.onOriginalDone(tag, result);
   }
 
@@ -269,6 +273,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   requestSlots(wanted: number): void {
+    faultPoint("slots.asked");
     this.#notify({ notice: "slots", tracker: this.#id, area: this.#areaId, wanted });
   }
 

@@ -1,5 +1,6 @@
 /** The image of a member: a ublk device beside the front, on the same reactor. */
 import type { UblkControl } from "@blksnap/ublk";
+import { faultPoint } from "../fault-points.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { StateDirectory } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
@@ -20,8 +21,10 @@ export interface ImageContext {
 function imageQueue({ reactors }: ImageContext, { tracker }: Member): ServeOptions {
   const of = { tracker: tracker.id };
   return {
-    startQueue: (queue: QueueStart) =>
-      reactors.request(tracker.reactor, { type: "openImage", queue, ...of }),
+    startQueue: async (queue: QueueStart) => {
+      await reactors.request(tracker.reactor, { type: "openImage", queue, ...of });
+      faultPoint("take.image-queue-started");
+    },
     queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...of }),
   };
 }
@@ -48,12 +51,16 @@ export async function openImage(
     queueDepth: context.imageDepth,
     maxIoBytes: context.maxIoBytes,
     onNumber: (number) => {
+      faultPoint("take.image-added");
       member.imageNumber = number;
       snapshot.save();
+      faultPoint("take.image-recorded");
     },
     ...imageQueue(context, member),
   });
+  faultPoint("take.image-live");
   linkImage(member);
+  faultPoint("take.image-linked");
 }
 
 /** Goes on with the image of an earlier daemon. */
@@ -61,6 +68,7 @@ export async function recoverImage(context: ImageContext, member: Member): Promi
   if (member.imageNumber === undefined) return;
   const queue = imageQueue(context, member);
   member.image = await ServedDevice.recover(context.control, member.imageNumber, queue);
+  faultPoint("recover.image-live");
   linkImage(member);
 }
 
@@ -71,12 +79,16 @@ export async function closeMember(context: ImageContext, member: Member): Promis
   const of = { tracker: tracker.id };
   // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest.
   await context.reactors.request(tracker.reactor, { type: "dropArea", ...of });
+  faultPoint("destroy.area-dropped");
   if (image !== undefined) {
     removeLink(member.imageLink, image.path);
     await image.stop();
   }
+  faultPoint("destroy.image-stopped");
   await context.reactors.request(tracker.reactor, { type: "closeArea", ...of });
+  faultPoint("destroy.area-closed");
   context.state.removeMap(map);
+  faultPoint("destroy.map-removed");
   member.map = undefined;
   member.imageNumber = undefined;
   member.image = undefined;

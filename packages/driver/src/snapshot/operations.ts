@@ -4,6 +4,7 @@ import type { SnapshotTakeResponse } from "@blksnap/api";
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
 import type { SnapshotCreateOptions } from "../control/driver-control.js";
+import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { completePolicy } from "./overflow.js";
@@ -56,6 +57,7 @@ export class SnapshotOperations {
       });
       for (const tracker of members) snapshot.addMember(tracker);
       snapshot.save();
+      faultPoint("create.members-recorded");
       this.#registry.snapshots.set(snapshot.id, snapshot);
       return snapshot;
     } catch (error) {
@@ -80,6 +82,7 @@ export class SnapshotOperations {
     }
     snapshot.addMember(tracker);
     snapshot.save();
+    faultPoint("add.recorded");
     return tracker;
   }
 
@@ -104,10 +107,13 @@ export class SnapshotOperations {
 
   async destroy(snapshot: Snapshot): Promise<void> {
     snapshot.state = "destroying";
+    faultPoint("destroy.begun");
     // Those who wait for events are told at once, however long the rest takes.
     snapshot.events.close();
     await closeMembers(this.#context, [...snapshot.members.values()]);
+    faultPoint("destroy.members-closed");
     await snapshot.closeStorage();
+    faultPoint("destroy.stores-closed");
     snapshot.forget();
     this.#registry.snapshots.delete(snapshot.id);
     this.#context.logger.info({ snapshot: snapshot.id }, "snapshot destroyed");

@@ -16,6 +16,7 @@ import { join } from "node:path";
 import { DiffArea, DiffAreaMap } from "@blksnap/engine";
 import { UblkState } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
+import { faultPoint } from "../fault-points.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { type SnapshotRecord, type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
@@ -47,6 +48,7 @@ interface Resumed {
 export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   const records = usableRecords<SnapshotRecord>(context, "snapshot-");
   const trackerRecords = usableRecords<TrackerRecord>(context, "tracker-");
+  faultPoint("recover.records-read");
   const resumed: Resumed[] = [];
   for (const record of records) {
     const snapshot = await resumeSnapshot(context, record);
@@ -55,12 +57,14 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   const found = await Promise.all(
     trackerRecords.map((record) => recoverTracker(context, record, resumed)),
   );
+  faultPoint("recover.fronts-live");
   const trackers = found.filter((tracker) => tracker !== undefined);
   const snapshots: Snapshot[] = [];
   for (const one of resumed) {
     if (await rejoin(context, one, trackers)) snapshots.push(one.snapshot);
   }
   await removeOrphans(context, trackers, snapshots);
+  faultPoint("recover.orphans-removed");
   const numbers = context.state.readRecords("tracker-").map(({ name }) => Number(name.slice(8)));
   return { trackers, snapshots, lastTracker: Math.max(0, ...numbers.filter(Number.isInteger)) };
 }
@@ -101,6 +105,7 @@ async function resumeSnapshot(
     const kept = { ...record, state: taken ? record.state : "created" } as const;
     const snapshot = new Snapshot(context, kept);
     await openStoresFenced(() => snapshot.openStorage(slots));
+    faultPoint("recover.stores-opened");
     const areas = new Map<number, AreaSetup>();
     for (const [tracker, map] of maps) {
       const area = await snapshot.areaSetup(map, members.length);
@@ -216,6 +221,7 @@ async function discard(context: RecoverContext, record: SnapshotRecord): Promise
       // Never made, or gone with its file system.
     }
   }
+  faultPoint("recover.discarded");
   context.state.removeRecord(`snapshot-${record.id}`);
 }
 

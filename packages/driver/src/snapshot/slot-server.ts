@@ -8,6 +8,7 @@
  * ```
  */
 import type { DiffStorage } from "@blksnap/diff-storage";
+import { faultPoint } from "../fault-points.js";
 import type { GrantMessage } from "../reactor/messages.js";
 
 const ENOSPC = 28;
@@ -69,6 +70,7 @@ export class SlotServer {
   }
 
   #send({ tracker, area, reactor }: SlotUser, firstSlot: number, count: number): void {
+    faultPoint("slots.allocated");
     const message = { type: "grant", tracker, area, firstSlot, count, errno: ENOSPC } as const;
     this.#options.send(reactor, message);
   }

@@ -25,6 +25,7 @@ import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
 import { major, minor, presentCapacityBytes } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
+import { faultPoint } from "../fault-points.js";
 import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
@@ -127,9 +128,12 @@ export class Snapshot {
       nextEvent: 1,
     });
     snapshot.save();
+    faultPoint("create.recorded");
     try {
       await snapshot.openStorage();
+      faultPoint("create.stores-opened");
       snapshot.state = "created";
+      faultPoint("create.created");
       return snapshot;
     } catch (error) {
       snapshot.forget();
@@ -208,6 +212,7 @@ export class Snapshot {
   forget(): void {
     this.events.close();
     this.#context.state.removeRecord(snapshotRecordName(this.id));
+    faultPoint("destroy.record-removed");
   }
 
   /** @throws ControlError SNAPSHOT_ALREADY_TAKEN, SNAPSHOT_BUSY unless it is in "created" */
@@ -292,6 +297,7 @@ export class Snapshot {
 
   freeSlots(slots: readonly number[]): void {
     for (const slot of slots) this.#storage?.free(slot, 1);
+    faultPoint("slots.freed");
   }
 
   /** A device lost its first block. */

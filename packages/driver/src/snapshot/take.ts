@@ -15,6 +15,7 @@
 import { DiffAreaMap } from "@blksnap/engine";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
+import { faultPoint } from "../fault-points.js";
 import type { SwitchReply } from "../reactor/messages.js";
 import { FreezeGroup } from "../system/freeze.js";
 import { closeMember, type ImageContext, openImage } from "./image.js";
@@ -33,10 +34,13 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
   const members = [...snapshot.members.values()];
   for (const { tracker } of members) snapshot.assertCapacity(tracker);
   snapshot.state = "taking";
+  faultPoint("take.begun");
   try {
     for (const member of members) await prepareArea(context, snapshot, member);
     snapshot.save();
+    faultPoint("take.areas-recorded");
     snapshot.stallUs = await switchAll(context, members);
+    faultPoint("take.thawed");
     snapshot.takenAt = new Date().toISOString();
     for (const { tracker } of members) {
       if (tracker.errorCode === 0) continue;
@@ -47,6 +51,7 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
     }
     for (const member of members) await openImage(context, snapshot, member);
     snapshot.state = "taken";
+    faultPoint("take.taken");
   } catch (error) {
     await closeMembers(context, members);
     snapshot.forgetAreas();
@@ -75,6 +80,7 @@ async function prepareArea(
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
   const map = context.state.createMap(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
   member.map = map;
+  faultPoint("take.map-made");
   const area = await snapshot.areaSetup(map, snapshot.members.size);
   if (area.extents.length === 0) {
     throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
@@ -84,6 +90,7 @@ async function prepareArea(
     tracker: tracker.id,
     area,
   });
+  faultPoint("take.area-prepared");
 }
 
 /** Freezes, holds, switches, thaws. Answers the longest time for which writers were held up. */
@@ -93,7 +100,9 @@ async function switchAll(context: TakeContext, members: readonly Member[]): Prom
   try {
     const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
+    faultPoint("take.frozen");
     const stalls = await holdAndSwitch(context, members);
+    faultPoint("take.switched");
     freeze.assertHeld();
     return Math.round(Math.max(...stalls));
   } finally {
@@ -119,6 +128,7 @@ async function holdAndSwitch(context: TakeContext, members: readonly Member[]): 
       errnoName: "ETIMEDOUT",
     });
   }
+  faultPoint("take.held");
   const switched = await Promise.allSettled(
     members.map(({ tracker }) =>
       reactors.request<SwitchReply>(tracker.reactor, { type: "switch", tracker: tracker.id }),

@@ -8,6 +8,7 @@ import {
   prepareFallocate,
   tryLockFile,
 } from "@blksnap/uring";
+import { faultPoint } from "../fault-points.js";
 
 const BLKGETSIZE64 = 0x80081272;
 
@@ -20,6 +21,7 @@ function failure(status: number, what: string): Error {
 export function ringStoreSystem(ring: PromiseRing): StoreSystem {
   return {
     async fallocate(fd, mode, offsetBytes, lengthBytes) {
+      faultPoint("growth.begun");
       const status = await ring.submit((target, low, high) =>
         prepareFallocate(
           target,
@@ -34,6 +36,7 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
           0,
         ),
       );
+      faultPoint("growth.allocated");
       if (status < 0) throw failure(status, `fallocate of ${lengthBytes} bytes`);
     },
     blockDeviceSizeBytes(fd) {

@@ -19,6 +19,7 @@ import {
 import { type BackingFile, major, minor, openBackingFile, type UblkControl } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
+import { type FaultPoint, faultPoint } from "../fault-points.js";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
@@ -102,13 +103,19 @@ export class Tracker {
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt };
       undo.push(() => context.state.removeRecord(trackerRecordName(id)));
+      faultPoint("attach.map-made");
       const front = await ServedDevice.start(context.control, {
         params: backing.params,
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
-        onNumber: (number) => writeRecord(context, parts, number, 0),
-        ...frontQueue(context, parts),
+        onNumber: (number) => {
+          faultPoint("attach.device-added");
+          writeRecord(context, parts, number, 0);
+          faultPoint("attach.recorded");
+        },
+        ...frontQueue(context, parts, "attach.queue-started"),
       });
+      faultPoint("attach.front-live");
       return new Tracker(context, parts, front);
     } catch (error) {
       for (const step of undo.reverse()) step();
@@ -134,11 +141,13 @@ export class Tracker {
       if (identityOf(record.device) !== identity) {
         throw new ControlError("DEVICE_NOT_FOUND", `${record.device} is another device now`);
       }
+      faultPoint("recover.original-opened");
       const cbt = openCbt(context, id, geometry, undo);
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt };
-      const queue = frontQueue(context, parts, area);
+      const queue = frontQueue(context, parts, "recover.queue-started", area);
       const front = await ServedDevice.recover(context.control, record.front, queue);
+      faultPoint("recover.front-live");
       const tracker = new Tracker(context, parts, front);
       tracker.#errorCode = record.errorCode;
       return tracker;
@@ -178,14 +187,19 @@ export class Tracker {
     try {
       // What is still in the front's page cache belongs on the original.
       fsyncSync(held);
+      faultPoint("detach.front-synced");
       await this.front.stop();
     } finally {
       closeSync(held);
     }
+    faultPoint("detach.front-stopped");
     removeLink(this.#link, this.front.path);
+    faultPoint("detach.link-removed");
     this.#context.state.removeRecord(trackerRecordName(this.id));
+    faultPoint("detach.record-removed");
     this.#cbtMemory.unmap();
     this.#context.state.removeMap(this.#cbtFile);
+    faultPoint("detach.map-removed");
     closeSync(this.backing.fd);
     this.#context.reactors.release(this.reactor);
   }
@@ -298,12 +312,17 @@ function writeRecord(
   context.state.writeRecord(trackerRecordName(id), record);
 }
 
-function frontQueue(context: TrackerContext, parts: TrackerParts, area?: AreaSetup) {
+function frontQueue(
+  context: TrackerContext,
+  parts: TrackerParts,
+  started: FaultPoint,
+  area?: AreaSetup,
+) {
   const { reactors } = context;
   const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
   return {
-    startQueue: (queue: QueueStart) =>
-      reactors.request(reactor, {
+    startQueue: async (queue: QueueStart) => {
+      await reactors.request(reactor, {
         type: "attach",
         tracker,
         queue,
@@ -312,7 +331,9 @@ function frontQueue(context: TrackerContext, parts: TrackerParts, area?: AreaSet
         geometry,
         cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
         area,
-      }),
+      });
+      faultPoint(started);
+    },
     queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
   };
 }

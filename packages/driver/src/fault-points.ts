@@ -1,0 +1,90 @@
+/**
+ * Moments between two steps of the driver at which a test can have the process die.
+ *
+ * Nothing here can end a process: a test preloads a module of its own (`node --import`) that leaves a
+ * function under FAULT_HOOK before the driver is loaded, and that function decides. Without one, as
+ * everywhere but in tests, a fault point is a call of an empty function.
+ */
+
+export const FAULT_POINTS = [
+  "attach.map-made",
+  "attach.device-added",
+  "attach.recorded",
+  "attach.queue-started",
+  "attach.front-live",
+  "attach.linked",
+
+  "detach.front-synced",
+  "detach.front-stopped",
+  "detach.link-removed",
+  "detach.record-removed",
+  "detach.map-removed",
+
+  "create.recorded",
+  "create.stores-opened",
+  "create.created",
+  "create.members-recorded",
+  "add.recorded",
+
+  "take.begun",
+  "take.map-made",
+  "take.area-prepared",
+  "take.areas-recorded",
+  "take.frozen",
+  "take.held",
+  "take.one-switched",
+  "take.switched",
+  "take.thawed",
+  "take.image-added",
+  "take.image-recorded",
+  "take.image-queue-started",
+  "take.image-live",
+  "take.image-linked",
+  "take.taken",
+
+  // On a reactor. A chunk's slot is recorded before its first copy is issued.
+  "copy.slot-recorded",
+  "copy.data-complete",
+  "copy.bit-recorded",
+  "copy.original-written",
+  "image-write.begun",
+  "image-write.complete",
+
+  "slots.asked",
+  "slots.allocated",
+  "slots.granted",
+  "slots.freed",
+  "growth.begun",
+  "growth.allocated",
+
+  "destroy.begun",
+  "destroy.area-dropped",
+  "destroy.image-stopped",
+  "destroy.area-closed",
+  "destroy.map-removed",
+  "destroy.members-closed",
+  "destroy.stores-closed",
+  "destroy.record-removed",
+
+  "recover.records-read",
+  "recover.stores-opened",
+  "recover.original-opened",
+  "recover.queue-started",
+  "recover.front-live",
+  "recover.fronts-live",
+  "recover.image-live",
+  "recover.discarded",
+  "recover.orphans-removed",
+] as const;
+
+export type FaultPoint = (typeof FAULT_POINTS)[number];
+
+/** Where a test's module leaves its function: `globalThis[FAULT_HOOK]`. */
+export const FAULT_HOOK: symbol = Symbol.for("blksnap.fault-point");
+
+type Hook = (point: FaultPoint) => void;
+
+const preloaded = (globalThis as unknown as Record<symbol, Hook | undefined>)[FAULT_HOOK];
+
+/** The step before this call is done, the one after it has not begun. */
+export const faultPoint: Hook = preloaded ?? (() => undefined);
