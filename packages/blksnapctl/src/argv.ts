@@ -1,77 +1,150 @@
 /**
- * Makes an argument list plain before it is parsed: options may be shortened to any unambiguous
- * beginning (`--dev` for `--device`), and a short option's value may stick to it (`-iUUID`), as the
- * kernel module's tool allows.
+ * Reads an argument list as the kernel module's tool does: long options may be shortened to any
+ * unambiguous beginning (`--dev` for `--device`), a short option's value may stick to it (`-iUUID`),
+ * flags may be put together (`-jb`), and some options take several values at once.
+ *
+ * Nothing is thrown: the first fault is kept, and the rest is read all the same, so that `--json`
+ * counts also where it stands behind a mistake.
  */
+import type { BlksnapClientError } from "@blksnap/client";
 import { usageError } from "./usage-error.js";
 import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 
-/** Options of the parser itself. */
-const builtIn: OptionSpecs = {
+/** Options that every command has, and the program without one. */
+export const builtInOptions: OptionSpecs = {
   help: { short: "h", describe: "show help" },
   version: { describe: "show the version of blksnapctl" },
 };
 
-function fullName(typed: string, options: OptionSpecs): string {
-  if (Object.hasOwn(options, typed)) return typed;
-  const matches = Object.keys(options).filter((name) => name.startsWith(typed));
-  if (matches.length > 1) {
-    const all = matches.map((name) => `--${name}`).join(" or ");
-    throw usageError(`option '--${typed}' is ambiguous`, "USAGE", `Write ${all}`);
+/** As much of a mistyped word as an error message repeats. */
+const QUOTED_MAX = 64;
+
+export function quoted(text: string): string {
+  return text.length > QUOTED_MAX ? `'${text.slice(0, QUOTED_MAX)}...'` : `'${text}'`;
+}
+
+export interface Scanned {
+  /** The first word that is no option, also where there is no such command. */
+  readonly command: string | undefined;
+  readonly verb: Verb | undefined;
+  /** The values of each option that was given; a flag has an empty one for each time. */
+  readonly values: ReadonlyMap<string, readonly string[]>;
+  readonly fault: BlksnapClientError | undefined;
+}
+
+/** Whether a word may be the value of the option before it; a negative number may. */
+function isValue(word: string | undefined): word is string {
+  return word !== undefined && (!word.startsWith("-") || word === "-" || /^-[0-9]/.test(word));
+}
+
+class Scanner {
+  command: string | undefined;
+  verb: Verb | undefined;
+  readonly values = new Map<string, string[]>();
+  fault: BlksnapClientError | undefined;
+  readonly #argv: readonly string[];
+  readonly #verbs: readonly Verb[];
+  #options: OptionSpecs;
+  #next = 0;
+
+  constructor(argv: readonly string[], verbs: readonly Verb[], globals: OptionSpecs) {
+    this.#argv = argv;
+    this.#verbs = verbs;
+    this.#options = { ...globals, ...builtInOptions };
   }
-  return matches[0] ?? typed;
-}
 
-function shortOption(letter: string, options: OptionSpecs): OptionSpec | undefined {
-  return Object.values(options).find((option) => option.short === letter);
-}
-
-interface Plain {
-  readonly words: readonly string[];
-  /** The option takes the next word as its value. */
-  readonly wantsValue: boolean;
-}
-
-function plainOption(word: string, options: OptionSpecs): Plain {
-  if (word.startsWith("--")) {
-    const [typed = "", ...rest] = word.slice(2).split("=");
-    const name = fullName(typed, options);
-    const isAlone = rest.length === 0;
-    const wantsValue = isAlone && options[name]?.value !== undefined;
-    return { words: [isAlone ? `--${name}` : `--${name}=${rest.join("=")}`], wantsValue };
+  scan(): this {
+    let optionsEnded = false;
+    while (this.#next < this.#argv.length) {
+      const word = this.#argv[this.#next++]!;
+      if (optionsEnded || word === "-" || !word.startsWith("-")) this.#word(word);
+      else if (word === "--") optionsEnded = true;
+      else if (word.startsWith("--")) this.#long(word.slice(2));
+      else this.#cluster(word.slice(1));
+    }
+    return this;
   }
-  const isValued = shortOption(word[1]!, options)?.value !== undefined;
-  if (!isValued || word.length === 2) return { words: [word], wantsValue: isValued };
-  const attached = word.slice(2);
-  const value = attached.startsWith("=") ? attached.slice(1) : attached;
-  return { words: [`${word.slice(0, 2)}=${value}`], wantsValue: false };
+
+  #blame(message: string, hint = "See --help of the command"): void {
+    this.fault ??= usageError(message, "USAGE", hint);
+  }
+
+  #word(word: string): void {
+    if (this.command !== undefined) {
+      const hint = word.startsWith("/") ? "Give a device as --device DEVICE" : undefined;
+      this.#blame(`${quoted(word)} belongs to no option`, hint);
+      return;
+    }
+    this.command = word;
+    this.verb = this.#verbs.find(({ name }) => name === word);
+    if (this.verb !== undefined) this.#options = { ...this.#options, ...this.verb.options };
+  }
+
+  #long(text: string): void {
+    const at = text.indexOf("=");
+    const typed = at < 0 ? text : text.slice(0, at);
+    const names = Object.keys(this.#options).filter((name) => name.startsWith(typed));
+    const name = names.includes(typed) ? typed : names[0];
+    if (name === undefined || typed === "") {
+      this.#blame(`there is no option ${quoted(`--${typed}`)}`);
+    } else if (name !== typed && names.length > 1) {
+      const all = names.map((one) => `--${one}`).join(" or ");
+      this.#blame(`option ${quoted(`--${typed}`)} is ambiguous`, `Write ${all}`);
+    } else {
+      this.#take(name, at < 0 ? undefined : text.slice(at + 1));
+    }
+  }
+
+  /** `-j`, `-jb`, `-i UUID`, `-iUUID` or `-i=UUID`. */
+  #cluster(text: string): void {
+    for (let i = 0; i < text.length; i++) {
+      const letter = text[i]!;
+      const found = Object.entries(this.#options).find(([, { short }]) => short === letter);
+      if (found === undefined) {
+        this.#blame(`there is no option ${quoted(`-${text.slice(i)}`)}`);
+        return;
+      }
+      const rest = text.slice(i + 1);
+      if (found[1].value === undefined && !rest.startsWith("=")) {
+        this.#take(found[0], undefined);
+        continue;
+      }
+      this.#take(found[0], rest === "" ? undefined : rest.replace(/^=/, ""));
+      return;
+    }
+  }
+
+  #take(name: string, attached: string | undefined): void {
+    const option = this.#options[name]!;
+    const values = this.values.get(name) ?? [];
+    this.values.set(name, values);
+    if (option.value === undefined) {
+      if (attached !== undefined) this.#blame(`option '--${name}' takes no value`);
+      values.push("");
+      return;
+    }
+    if (attached !== undefined) values.push(attached);
+    else this.#takeNext(name, option, values);
+    while (option.many === true && isValue(this.#argv[this.#next])) {
+      values.push(this.#argv[this.#next++]!);
+    }
+  }
+
+  #takeNext(name: string, option: OptionSpec, values: string[]): void {
+    const word = this.#argv[this.#next];
+    if (!isValue(word)) {
+      this.#blame(`option '--${name}' has no value`, `Give --${name} ${option.value}`);
+      return;
+    }
+    values.push(word);
+    this.#next++;
+  }
 }
 
-/** The same arguments with full option names, each attached value set apart by "=". */
-export function plainArguments(
+export function scanArguments(
   argv: readonly string[],
   verbs: readonly Verb[],
   globals: OptionSpecs,
-): string[] {
-  let options: OptionSpecs = { ...globals, ...builtIn };
-  const plain: string[] = [];
-  let verb: Verb | undefined;
-  let isValue = false;
-  for (let i = 0; i < argv.length; i++) {
-    const word = argv[i]!;
-    if (word === "--") return [...plain, ...argv.slice(i)];
-    if (word.startsWith("-") && word.length > 1 && !/^-[0-9]/.test(word)) {
-      const { words, wantsValue } = plainOption(word, options);
-      plain.push(...words);
-      isValue = wantsValue;
-      continue;
-    }
-    if (!isValue && verb === undefined) {
-      verb = verbs.find(({ name }) => name === word);
-      if (verb !== undefined) options = { ...options, ...verb.options };
-    }
-    plain.push(word);
-    isValue = false;
-  }
-  return plain;
+): Scanned {
+  return new Scanner(argv, verbs, globals).scan();
 }

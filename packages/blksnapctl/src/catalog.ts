@@ -121,9 +121,11 @@ const snapshotVerbs: readonly Verb[] = [
       },
       "on-overflow": {
         describe:
-          "without room for old data: break-snapshot (default), or put the snapshot above the " +
-          "writer: fail-writes (they get ENOSPC) or block-writes[=SECONDS] (they wait, 30 s " +
-          "if not given, then the snapshot breaks)",
+          "what gives way when a write's old data finds no room. break-snapshot (default): the " +
+          "snapshot; the write goes on, and the image reads as EIO where its old data is lost. " +
+          "fail-writes: the write, with ENOSPC; the image stays whole, but a file system may turn " +
+          "read-only. block-writes[=SECONDS]: nobody at first; writes wait for room, and with " +
+          "them whoever made them, 30 s if not given, then the snapshot breaks",
         value: "POLICY",
       },
     },
@@ -174,7 +176,7 @@ const snapshotVerbs: readonly Verb[] = [
     name: "snapshot_collect",
     describe: "List the uuids of all snapshots",
     options: {},
-    examples: [["for ID in $(blksnapctl snapshot_collect); do ...; done", "each of them"]],
+    examples: [["for ID in $(blksnapctl snapshot_collect); do echo $ID; done", "each of them"]],
     load: async () => (await snapshots()).collect,
   },
 ];

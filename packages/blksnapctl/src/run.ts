@@ -2,9 +2,10 @@
 import { readFileSync } from "node:fs";
 import { ERRORS } from "@blksnap/api";
 import { BlksnapClient } from "@blksnap/client";
-import { verbs } from "./catalog.js";
+import type { Scanned } from "./argv.js";
 import { errorLine, namedError } from "./output.js";
-import { parseArguments } from "./parse.js";
+import { parseArguments, scan } from "./parse.js";
+import { parseSocket } from "./values.js";
 import type { Context, Environment, Given } from "./verb.js";
 
 export interface Surroundings {
@@ -16,6 +17,9 @@ export interface Surroundings {
   untilInterrupted(): AbortSignal;
 }
 
+/** The word with which the completion script begins what it asks. */
+const COMPLETIONS_WANTED = "--get-yargs-completions";
+
 function ownVersion(): string {
   const manifest = readFileSync(new URL("../package.json", import.meta.url), "utf8");
   return (JSON.parse(manifest) as { version: string }).version;
@@ -23,7 +27,8 @@ function ownVersion(): string {
 
 function contextFor(given: Given, surroundings: Surroundings): Context {
   const { environment, columns, writeOut, untilInterrupted } = surroundings;
-  const socket = given.one("socket") ?? environment.BLKSNAP_SOCKET;
+  const option = given.one("socket");
+  const socket = option === undefined ? environment.BLKSNAP_SOCKET : parseSocket(option);
   const isColoured = columns !== undefined && !environment.NO_COLOR;
   return {
     client: new BlksnapClient(socket ? { socketPath: socket } : {}),
@@ -37,9 +42,24 @@ function contextFor(given: Given, surroundings: Surroundings): Context {
   };
 }
 
-/** Whether the error is wanted as JSON, also where the arguments could not be parsed. */
-function wantsJson(argv: readonly string[]): boolean {
-  return argv.some((word) => word === "-j" || (word.length > 2 && "--json".startsWith(word)));
+async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise<void> {
+  const parsed = parseArguments(scanned);
+  switch (parsed.wanted) {
+    case "verb": {
+      const runVerb = await parsed.verb.load();
+      return runVerb(contextFor(parsed.given, surroundings), parsed.given);
+    }
+    case "help": {
+      const { printHelp } = await import("./help.js");
+      return printHelp(parsed.verb, ownVersion(), surroundings.columns);
+    }
+    case "completion": {
+      const { printCompletionScript } = await import("./help.js");
+      return printCompletionScript(ownVersion());
+    }
+    case "version":
+      return surroundings.writeOut(`${ownVersion()}\n`);
+  }
 }
 
 /**
@@ -47,20 +67,21 @@ function wantsJson(argv: readonly string[]): boolean {
  * error; with --json standard output gets `{"error":...}` besides.
  */
 export async function run(argv: readonly string[], surroundings: Surroundings): Promise<number> {
-  let verb = verbs.find(({ name }) => argv.includes(name))?.name;
+  if (argv.includes(COMPLETIONS_WANTED)) {
+    const { printCompletions } = await import("./help.js");
+    await printCompletions(argv, ownVersion());
+    return 0;
+  }
+  const scanned = scan(argv);
   try {
-    const parsed = await parseArguments(argv, ownVersion());
-    if (parsed === undefined) return 0;
-    verb = parsed.verb.name;
-    const runVerb = await parsed.verb.load();
-    await runVerb(contextFor(parsed.given, surroundings), parsed.given);
+    await runScanned(scanned, surroundings);
     return 0;
   } catch (caught) {
     const error = namedError(caught);
-    if (wantsJson(argv)) {
+    if (scanned.values.has("json")) {
       surroundings.writeOut(`${JSON.stringify({ error: error.toBody() })}\n`);
     }
-    surroundings.writeError(errorLine(error, verb));
+    surroundings.writeError(errorLine(error, scanned.verb?.name));
     return ERRORS[error.code].exit_status;
   }
 }

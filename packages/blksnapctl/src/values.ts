@@ -4,32 +4,42 @@ import {
   EVENT_TIMEOUT_MAX_MS,
   MEMORY_STORE,
   type OverflowPolicy,
+  PATH_LENGTH_MAX_BYTES,
   SECTOR_SIZE_BYTES,
   type SectorRange,
 } from "@blksnap/api";
+import { quoted } from "./argv.js";
 import { usageError } from "./usage-error.js";
 
+/** Linux keeps 108 bytes for the path of a socket, one of them a zero. */
+const SOCKET_PATH_MAX_BYTES = 107;
 const UNITS = "KMGTPE";
-const SIZE = /^([0-9]+)(?:([KMGTPE])(?:iB)?|B)?$/i;
+/** More digits than any size in range has would only take time. */
+const SIZE = /^([0-9]{1,32})(?:([KMGTPE])(?:iB)?|B)?$/i;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
+const SIZE_TOO_LARGE = "is too large, at most 8191T";
+
 function sizeFault(text: string): string {
-  if (/^-/.test(text)) return `'${text}' is negative`;
-  if (/^[0-9]*[.,][0-9]/.test(text)) return `'${text}' is a fraction`;
-  if (/^[0-9]+[KMGTPE]B$/i.test(text))
-    return `'${text}' is ambiguous, write ${text.slice(0, -1)} or ${text.slice(0, -1)}iB`;
-  return `'${text}' is no size`;
+  if (/^-/.test(text)) return "is negative";
+  if (/^[0-9]*[.,][0-9]/.test(text)) return "is a fraction";
+  if (/^[0-9]{1,32}[KMGTPE]B$/i.test(text)) {
+    return `is ambiguous, write ${text.slice(0, -1)} or ${text.slice(0, -1)}iB`;
+  }
+  return /^[0-9]{33}/.test(text) ? SIZE_TOO_LARGE : "is no size";
 }
 
 /** A size like 512, 64M or 2GiB, in bytes; units are powers of 1024. */
 export function parseLimit(text: string): number {
   const match = SIZE.exec(text);
-  if (match === null) throw usageError(`limit: ${sizeFault(text)}`, "LIMIT_INVALID");
+  if (match === null) {
+    throw usageError(`limit: ${quoted(text)} ${sizeFault(text)}`, "LIMIT_INVALID");
+  }
   const unit = match[2]?.toUpperCase();
   const exact =
     BigInt(match[1]!) * 1024n ** BigInt(unit === undefined ? 0 : UNITS.indexOf(unit) + 1);
   if (exact > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw usageError(`limit: '${text}' is too large, at most 8191T`, "LIMIT_INVALID");
+    throw usageError(`limit: '${text}' ${SIZE_TOO_LARGE}`, "LIMIT_INVALID");
   }
   if (exact < BigInt(SECTOR_SIZE_BYTES)) {
     const why = exact === 0n ? "is zero" : "is smaller than a sector (512 bytes)";
@@ -40,7 +50,7 @@ export function parseLimit(text: string): number {
 
 /** A uuid in lower case. */
 export function parseId(text: string, option = "id"): string {
-  if (!UUID.test(text)) throw usageError(`${option}: '${text}' is no uuid`, "ID_INVALID");
+  if (!UUID.test(text)) throw usageError(`${option}: ${quoted(text)} is no uuid`, "ID_INVALID");
   return text.toLowerCase();
 }
 
@@ -48,7 +58,7 @@ export function parseId(text: string, option = "id"): string {
 export function parseNumber(text: string, option: string, maximum: number, minimum = 0): number {
   const value = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= minimum && value <= maximum)) {
-    const why = `${option}: '${text}' is no whole number from ${minimum} to ${maximum}`;
+    const why = `${option}: ${quoted(text)} is no whole number from ${minimum} to ${maximum}`;
     throw usageError(why, "USAGE", `Give --${option} NUMBER`);
   }
   return value;
@@ -58,13 +68,32 @@ export function parseTimeout(text: string): number {
   return parseNumber(text, "timeout", EVENT_TIMEOUT_MAX_MS);
 }
 
+function checkPath(text: string, path: string, option: string, maxBytes: number): void {
+  if (text.startsWith("-")) {
+    const hint = `Give --${option} ./${quoted(text).slice(1, -1)} if that is its name`;
+    throw usageError(`${option}: ${quoted(text)} looks like an option`, "USAGE", hint);
+  }
+  if (Buffer.byteLength(path) > maxBytes) {
+    const why = `${option}: ${quoted(text)} has more than ${maxBytes} bytes`;
+    throw usageError(why, "USAGE", "Give a shorter path");
+  }
+}
+
 /** A path as the daemon takes it: absolute, since the daemon works in another folder. */
-export function parsePath(text: string): string {
-  return resolve(text);
+export function parsePath(text: string, option: string): string {
+  const path = resolve(text);
+  checkPath(text, path, option, PATH_LENGTH_MAX_BYTES);
+  return path;
+}
+
+/** The path of a socket, as it is: a relative one may be much shorter. */
+export function parseSocket(text: string): string {
+  checkPath(text, text, "socket", SOCKET_PATH_MAX_BYTES);
+  return text;
 }
 
 export function parseStore(text: string): string {
-  return text === MEMORY_STORE ? text : resolve(text);
+  return text === MEMORY_STORE ? text : parsePath(text, "file");
 }
 
 /** A range of sectors, FIRST:COUNT. */
@@ -73,7 +102,7 @@ export function parseRange(text: string): SectorRange {
   const offset_sectors = Number(match?.[1]);
   const count_sectors = Number(match?.[2]);
   if (!Number.isSafeInteger(offset_sectors + count_sectors) || count_sectors === 0) {
-    const why = `Invalid format of range string. '${text}' is not FIRST:COUNT`;
+    const why = `Invalid format of range string. ranges: ${quoted(text)} is not FIRST:COUNT`;
     throw usageError(why, "USAGE", "Give sectors of 512 bytes, as in --ranges 2048:8");
   }
   return { offset_sectors, count_sectors };
@@ -88,7 +117,7 @@ export function parseOverflow(text: string): OverflowPolicy {
   const timeout_ms = Number(match?.[1]) * 1000;
   if (!(timeout_ms <= EVENT_TIMEOUT_MAX_MS)) {
     const hint = "Give break-snapshot, fail-writes or block-writes[=SECONDS]";
-    throw usageError(`on-overflow: '${text}' is no policy`, "USAGE", hint);
+    throw usageError(`on-overflow: ${quoted(text)} is no policy`, "USAGE", hint);
   }
   return { policy: "block-writes", timeout_ms };
 }

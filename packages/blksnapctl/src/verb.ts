@@ -22,7 +22,7 @@ export interface Environment {
   readonly BLKSNAP_SOCKET?: string | undefined;
 }
 
-/** The options that were given. Unlisted ones are absent; flags have no values. */
+/** The options that were given. */
 export interface Given {
   /** The value of an option that is given once; undefined where it is absent. */
   one(option: string): string | undefined;

@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { plainArguments } from "../dist/argv.js";
+import { scanArguments } from "../dist/argv.js";
 import { globalOptions, verbs } from "../dist/catalog.js";
+import { nearestName } from "../dist/nearest-name.js";
 import { fillBar, glyphsFor, heatMap } from "../dist/pictures.js";
 import { strerror } from "../dist/strerror.js";
 import { formatTable } from "../dist/table.js";
@@ -43,19 +44,65 @@ test("ranges that can't be counted exactly are refused", () => {
 });
 
 test("options become full names with their values, whatever their spelling", () => {
-  const plain = (...words: string[]) => plainArguments(words, verbs, globalOptions);
-  assert.equal(plain("attach", "--dev", "x"), ["attach", "--device", "x"]);
-  assert.equal(plain("attach", "--dev=x=y"), ["attach", "--device=x=y"]);
-  assert.equal(plain("attach", "-dx", "-j"), ["attach", "-d=x", "-j"]);
-  assert.equal(plain("--so", "attach", "detach", "--d", "x"), [
-    "--socket",
-    "attach",
+  function scanned(...words: string[]) {
+    const { verb, values, fault } = scanArguments(words, verbs, globalOptions);
+    return fault?.message ?? [verb?.name, Object.fromEntries(values)];
+  }
+  assert.equal(scanned("attach", "--dev", "x"), ["attach", { device: ["x"] }]);
+  assert.equal(scanned("attach", "--dev=x=y"), ["attach", { device: ["x=y"] }]);
+  assert.equal(scanned("attach", "-dx", "-j"), ["attach", { device: ["x"], json: [""] }]);
+  assert.equal(scanned("attach", "-jd=x"), ["attach", { device: ["x"], json: [""] }]);
+  assert.equal(scanned("--so", "attach", "detach", "--d", "x"), [
     "detach",
-    "--device",
-    "x",
+    { socket: ["attach"], device: ["x"] },
   ]);
-  assert.equal(plain("attach", "--", "--dev"), ["attach", "--", "--dev"]);
-  assert.equal(plain("nonsense", "--dev"), ["nonsense", "--dev"]);
+  const create = ["snapshot_create", "-f/a", "-", "-l", "-5", "--file=/b", "/c", "--", "-d"];
+  assert.is(scanned(...create), "'-d' belongs to no option");
+  assert.equal(scanned(...create.slice(0, -1)), [
+    "snapshot_create",
+    { file: ["/a", "-", "/b", "/c"], limit: ["-5"] },
+  ]);
+  assert.is(scanned("nonsense", "--dev"), "there is no option '--dev'");
+  assert.is(scanned("attach", "-jxd"), "there is no option '-xd'");
+  assert.is(scanned("attach", "--json=yes"), "option '--json' takes no value");
+  assert.is(scanned("attach", "-j=yes"), "option '--json' takes no value");
+  assert.is(scanned("attach", "--device", "--json"), "option '--device' has no value");
+});
+
+test("any words are read to their end", () => {
+  const word = fc.oneof(
+    fc.constantFrom(
+      "attach",
+      "diff",
+      "snapshot_create",
+      "-d",
+      "-jb",
+      "--",
+      "-",
+      "--file",
+      "--=",
+      "-=",
+      "",
+    ),
+    fc.string({ maxLength: 5 }),
+    fc.string({ maxLength: 5 }).map((text) => `-${text}`),
+  );
+  fc.assert(
+    fc.property(fc.array(word), (words) => {
+      const { values, fault } = scanArguments(words, verbs, globalOptions);
+      assert.ok(fault === undefined || fault.code === "USAGE");
+      for (const name of values.keys()) assert.match(name, /^[a-z-]+$/);
+    }),
+  );
+});
+
+test("the nearest name is one that a slip leads away from", () => {
+  const names = verbs.map(({ name }) => name);
+  for (const name of names) {
+    assert.is(nearestName(`${name}x`, names), name);
+    assert.is(nearestName(name.slice(1), names), name);
+  }
+  assert.is(nearestName("frobnicate", names), undefined);
 });
 
 test("the heat map darkens where data changed, and never hides a change", () => {

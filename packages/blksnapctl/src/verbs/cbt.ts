@@ -5,11 +5,14 @@ import { usageError } from "../usage-error.js";
 import { parsePath, parseRange } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
+/** How users name it as a file. */
+const STANDARD_OUTPUT = "-";
+
 export async function cbtInfo(
   { client, json, print, printJson }: Context,
   given: Given,
 ): Promise<void> {
-  const info = await client.cbtInfo(parsePath(given.need("device")));
+  const info = await client.cbtInfo(parsePath(given.need("device"), "device"));
   if (json) return printJson(info);
   print(
     `block_size=${info.block_size}\n` +
@@ -25,9 +28,11 @@ export async function readCbtMap(
   given: Given,
 ): Promise<void> {
   const file = given.need("file");
-  if (json && file === "-") throw usageError("the map and --json can't both go to standard output");
-  const { info, map } = await client.readCbtMap(parsePath(given.need("device")));
-  if (file === "-") return print(map);
+  if (file === STANDARD_OUTPUT) {
+    if (json) throw usageError("file: the map and --json can't both go to standard output");
+  } else parsePath(file, "file");
+  const { info, map } = await client.readCbtMap(parsePath(given.need("device"), "device"));
+  if (file === STANDARD_OUTPUT) return print(map);
   await writeFile(file, map).catch((cause: Error) => {
     throw new BlksnapClientError("OUTPUT_FAILED", `can't write ${file}: ${cause.message}`, {
       cause,
@@ -50,7 +55,8 @@ export async function markDirtyBlock(context: Context, given: Given): Promise<vo
   if (ranges.length === 0) {
     throw usageError("Argument 'ranges' is missed", "USAGE", "Give --ranges FIRST:COUNT or --file");
   }
-  const marked = await context.client.markDirty(parsePath(device), ranges.map(parseRange));
+  const path = parsePath(device, "device");
+  const marked = await context.client.markDirty(path, ranges.map(parseRange));
   if (context.json) context.printJson(marked);
 }
 
@@ -60,8 +66,8 @@ async function markFile(
   device: string | undefined,
 ): Promise<void> {
   const marked = await client.markDirtyFile(
-    parsePath(file),
-    device === undefined ? undefined : parsePath(device),
+    parsePath(file, "file"),
+    device === undefined ? undefined : parsePath(device, "device"),
   );
   if (json) return printJson(marked);
   print(`device path: '/dev/block/${marked.device_number}'\n`);

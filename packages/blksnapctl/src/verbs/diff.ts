@@ -12,7 +12,7 @@ const MAP_WIDTH_DEFAULT = 64;
 
 export async function diff(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson, bold } = context;
-  const device = parsePath(given.need("device"));
+  const device = parsePath(given.need("device"), "device");
   const since = parseNumber(given.need("since"), "since", SINCE_MAX);
   const generation = given.one("generation");
   const found = await client.diff(

@@ -3,6 +3,7 @@ import { SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 import { strerror } from "../strerror.js";
 import { formatBytes } from "../units.js";
+import { usageError } from "../usage-error.js";
 import { parseId, parseNumber, parseTimeout } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
@@ -104,6 +105,9 @@ export async function events(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson } = context;
   const id = parseId(given.need("id"));
   const from = parseNumber(given.one("from") ?? "0", "from", Number.MAX_SAFE_INTEGER);
+  if (given.one("from") !== undefined && !given.has("follow")) {
+    throw usageError("from: it counts with --follow only", "USAGE", "Give --follow as well");
+  }
   if (!given.has("follow")) {
     const waiting: SnapshotEvent[] = [];
     for (;;) {

@@ -1,4 +1,5 @@
 /** The life of a snapshot: snapshot_create, _add, _take, _destroy, _info and _collect. */
+import { quoted } from "../argv.js";
 import { usageError } from "../usage-error.js";
 import { parseId, parseLimit, parseOverflow, parsePath, parseStore } from "../values.js";
 import type { Context, Given } from "../verb.js";
@@ -9,7 +10,7 @@ export async function create(
 ): Promise<void> {
   const policy = given.one("on-overflow");
   const created = await client.snapshotCreate({
-    devices: given.many("device").map(parsePath),
+    devices: given.many("device").map((path) => parsePath(path, "device")),
     stores: given.many("file").map(parseStore),
     limitBytes: parseLimit(given.need("limit")),
     ...(policy === undefined ? {} : { onOverflow: parseOverflow(policy) }),
@@ -20,7 +21,7 @@ export async function create(
 
 export async function add({ client, json, printJson }: Context, given: Given): Promise<void> {
   const id = parseId(given.need("id"));
-  const added = await client.snapshotAdd(id, parsePath(given.need("device")));
+  const added = await client.snapshotAdd(id, parsePath(given.need("device"), "device"));
   if (json) printJson(added);
 }
 
@@ -39,7 +40,7 @@ const FIELDS = ["image", "front", "error_code"] as const;
 function fieldOf(text: string): (typeof FIELDS)[number] {
   const field = FIELDS.find((name) => name === text);
   if (field !== undefined) return field;
-  throw usageError(`field: '${text}' is unknown`, "USAGE", `Give ${FIELDS.join(", ")}`);
+  throw usageError(`field: ${quoted(text)} is unknown`, "USAGE", `Give ${FIELDS.join(", ")}`);
 }
 
 export async function info(
@@ -48,7 +49,7 @@ export async function info(
 ): Promise<void> {
   const wanted = given.one("field");
   const field = wanted === undefined ? undefined : fieldOf(wanted);
-  const found = await client.snapshotInfo(parsePath(given.need("device")));
+  const found = await client.snapshotInfo(parsePath(given.need("device"), "device"));
   if (field === undefined) {
     if (json) return printJson(found);
     return print(`error_code=${found.error_code}\nimage=${found.image ?? ""}\n`);

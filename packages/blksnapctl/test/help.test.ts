@@ -1,0 +1,178 @@
+/** Help, its examples, and completion: all made from the catalogue, and all of it works. */
+import { spawn } from "node:child_process";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { globalOptions, verbs } from "../dist/catalog.js";
+import { exampleCommands } from "./examples.js";
+import { eventually, type Harness, program, startHarness } from "./harness.js";
+
+let harness: Harness;
+test.before.each(async () => {
+  harness = await startHarness();
+});
+test.after.each(() => harness.stop());
+
+test("help is there for the program and each verb, with examples", async () => {
+  const all = await harness.ok("help");
+  assert.is(await harness.ok("--help"), all);
+  assert.is(await harness.ok("-h"), all);
+  assert.match(all, "completion");
+  for (const verb of verbs) {
+    assert.match(all, new RegExp(`blksnapctl ${verb.name} `));
+    const text = await harness.ok(verb.name, "--help");
+    assert.match(text, "Examples:");
+    for (const [option, { short }] of Object.entries({ ...verb.options, ...globalOptions })) {
+      assert.match(text, new RegExp(`${short === undefined ? "" : `-${short}, `}--${option}\\b`));
+    }
+  }
+  assert.is(await harness.ok("help", "attach"), await harness.ok("attach", "-h"));
+  // Somebody who asks for help has made a mistake before.
+  assert.is(await harness.ok("attach", "--bogus", "-h"), await harness.ok("attach", "-h"));
+  assert.match(await harness.ok("--version"), /^\d+\.\d+\.\d+\n$/);
+});
+
+test("help tells what each overflow policy does, costs, and which one is the default", async () => {
+  const text = (await harness.ok("snapshot_create", "--help")).replace(/\s+/g, " ");
+  assert.match(text, "break-snapshot (default): the snapshot; the write goes on");
+  assert.match(text, "the image reads as EIO where its old data is lost");
+  assert.match(text, "fail-writes: the write, with ENOSPC");
+  assert.match(text, "block-writes[=SECONDS]: nobody at first; writes wait for room");
+  assert.match(text, "30 s if not given, then the snapshot breaks");
+});
+
+/** What examples use besides blksnapctl; a stub says how it was called. */
+const STUBS = ["mount", "jq"];
+
+async function stubFolder(): Promise<string> {
+  const folder = join(harness.dir, "bin");
+  await mkdir(folder);
+  for (const name of STUBS) {
+    await writeFile(join(folder, name), `#!/bin/sh\ncat > /dev/null\necho ${name} "$@"\n`);
+    await chmod(join(folder, name), 0o755);
+  }
+  const words = `'${process.execPath}' '${program}'`;
+  await writeFile(join(folder, "blksnapctl"), `#!/bin/sh\nexec ${words} "$@"\n`);
+  await chmod(join(folder, "blksnapctl"), 0o755);
+  return folder;
+}
+
+interface Ended {
+  readonly status: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+function runInShell(text: string, folder: string, ID: string): Promise<Ended> {
+  const child = spawn("sh", ["-e", "-c", `${text}\nwait`], {
+    cwd: harness.dir,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: {
+      ...process.env,
+      BLKSNAP_SOCKET: harness.socketPath,
+      ID,
+      PATH: `${folder}:/usr/bin:/bin`,
+    },
+  });
+  let out = "";
+  let err = "";
+  child.stdout.on("data", (part) => {
+    out += part;
+  });
+  child.stderr.on("data", (part) => {
+    err += part;
+  });
+  return new Promise((done) => child.on("close", (status) => done({ status, out, err })));
+}
+
+/** A world in which each example makes sense; some want the device free, others tracked and taken. */
+async function preparedSnapshot(verbName: string): Promise<string> {
+  const { driver } = harness;
+  for (const device of ["/dev/sdb", "/dev/sdc", "/dev/sdd", "/dev/vg/data"]) {
+    driver.devices.set(device, 64 * 2 ** 20);
+  }
+  const wantsFree = ["attach", "detach", "snapshot_create"].includes(verbName);
+  await driver.attach("/dev/vg/data");
+  await driver.attach("/dev/loop0");
+  const devices = wantsFree ? [] : ["/dev/sdb"];
+  const { id } = await driver.snapshotCreate({ devices, stores: ["memory:"], limitBytes: 2 ** 20 });
+  if (["snapshot_add", "snapshot_take"].includes(verbName) || wantsFree) return id;
+  await driver.snapshotTake(id);
+  driver.snapshots.get(id)!.events.push({
+    event: "corrupted",
+    device: "/dev/sdb",
+    major: 8,
+    minor: 16,
+    error_code: 28,
+  });
+  return id;
+}
+
+for (const verb of verbs) {
+  for (const [index, [text]] of verb.examples.entries()) {
+    test(`the example works: ${text}`, async () => {
+      const id = await preparedSnapshot(verb.name);
+      const { values } = exampleCommands(verb)[index]!;
+      if (verb.name === "diff") {
+        // The example wants more snapshots than the fake has seen.
+        for (let i = 0; i < Number(values.get("since")?.[0]); i++) await takeOnceMore();
+      }
+      const ended = runInShell(text, await stubFolder(), id);
+      if (values.has("follow")) {
+        const { events } = harness.driver.snapshots.get(id)!;
+        await eventually("a follower", () => events.sleepers > 0);
+        await harness.driver.snapshotDestroy(id);
+      }
+      const { status, out, err } = await ended;
+      assert.equal([status, err], [0, ""], `${text}: ${out}${err}`);
+      if (text.startsWith("mount"))
+        assert.match(out, /^mount -o ro \/dev\/ublkb\d+ \/mnt\/image\n$/);
+    });
+  }
+}
+
+async function takeOnceMore(): Promise<void> {
+  const { driver } = harness;
+  for (const id of driver.snapshots.keys()) await driver.snapshotDestroy(id);
+  const devices = ["/dev/sdb"];
+  const { id } = await driver.snapshotCreate({ devices, stores: ["memory:"], limitBytes: 2 ** 20 });
+  await driver.snapshotTake(id);
+}
+
+async function offered(...words: string[]): Promise<string[]> {
+  const asked = await harness.run("--get-yargs-completions", "blksnapctl", ...words);
+  assert.is(asked.err, "");
+  // zsh gets a description behind a colon.
+  return asked.out.split("\n").map((line) => line.split(":")[0]!);
+}
+
+test("completion offers every verb, and every option of each", async () => {
+  const names = await offered("");
+  for (const { name } of verbs) assert.ok(names.includes(name), name);
+  for (const verb of verbs) {
+    const options = await offered(verb.name, "--");
+    for (const option of Object.keys({ ...verb.options, ...globalOptions })) {
+      assert.ok(options.includes(`--${option}`), `${verb.name} --${option}`);
+    }
+    const others = verbs.filter(({ name }) => name !== verb.name).map(({ name }) => name);
+    assert.equal(
+      options.filter((option) => others.includes(option)),
+      [],
+    );
+  }
+});
+
+test("completion knows devices, snapshots and values, and survives half a line", async () => {
+  assert.match(await harness.ok("completion"), "complete -o");
+  await harness.driver.attach("/dev/loop0");
+  const stores = ["memory:"];
+  const { id } = await harness.driver.snapshotCreate({ devices: [], stores, limitBytes: 2 ** 20 });
+  assert.ok((await offered("detach", "--device", "")).includes("/dev/loop0"));
+  assert.equal((await offered("snapshot_take", "-i", id.slice(0, 4))).filter(Boolean), [id]);
+  assert.ok((await offered("snapshot_create", "--on-overflow", "f")).includes("fail-writes"));
+  assert.ok((await offered("snapshot_info", "--field", "")).includes("error_code"));
+  await offered("snapshot_create", "--no-such", "--", "x", "");
+});
+
+test.run();
