@@ -14,6 +14,8 @@ function setUp(isActive = () => true) {
     answers: [] as Answer[],
     changed: () => {},
     subscribed: true,
+    freed: [] as [firstSlot: number, count: number][],
+    free: (firstSlot: number, count: number) => storage.freed.push([firstSlot, count]),
     allocateExtent: (): Answer => storage.answers.shift() ?? "full",
     allocateExtentWhenReady: async () => {
       const answer = storage.allocateExtent();
@@ -78,6 +80,9 @@ test("nothing is taken for an area that is gone, or after the end", async () => 
   storage.answers = [{ firstSlot: 5, count: 1 }];
   storage.changed();
   assert.is(storage.answers.length, 1);
+  assert.is(sent.length, 1);
+  await server.serve(user(2), 4);
+  assert.equal(storage.freed, [[5, 1]]);
   assert.is(sent.length, 1);
   server.close();
   assert.not(storage.subscribed);

@@ -7,13 +7,16 @@
  *                                                later (growth, discards of an image) is granted
  * ```
  */
-import type { DiffStorage } from "@blksnap/diff-storage";
+import type { DiffStorage, Extent } from "@blksnap/diff-storage";
 import { faultPoint } from "../fault-points.js";
 import type { GrantMessage } from "../reactor/messages.js";
 
 const ENOSPC = 28;
 
-type Storage = Pick<DiffStorage, "allocateExtent" | "allocateExtentWhenReady" | "onChange">;
+type Storage = Pick<
+  DiffStorage,
+  "allocateExtent" | "allocateExtentWhenReady" | "free" | "onChange"
+>;
 
 /** Who asks: a tracker's diff area, and the reactor that serves it. */
 export interface SlotUser {
@@ -27,6 +30,8 @@ export interface SlotServerOptions {
   readonly send: (reactor: number, message: GrantMessage) => void;
   /** False when the user has no diff area any more. */
   readonly isActive: (user: SlotUser) => boolean;
+  /** Told of each extent before it is sent. */
+  readonly onGrant?: (extent: Extent) => void;
 }
 
 export class SlotServer {
@@ -42,9 +47,11 @@ export class SlotServer {
 
   /** Ends with an answer sent, after the time limit of a growth at the latest. */
   async serve(user: SlotUser, wanted: number): Promise<void> {
-    const extent = await this.#options.storage.allocateExtentWhenReady(wanted);
+    const { storage } = this.#options;
+    const extent = await storage.allocateExtentWhenReady(wanted);
     if (extent !== "full") {
-      this.#send(user, extent.firstSlot, extent.count);
+      if (this.#options.isActive(user)) this.#grant(user, extent);
+      else storage.free(extent.firstSlot, extent.count);
       return;
     }
     this.#send(user, 0, 0);
@@ -63,10 +70,15 @@ export class SlotServer {
       if (this.#options.isActive(user)) {
         const extent = this.#options.storage.allocateExtent(wanted);
         if (extent === "wait" || extent === "full") return;
-        this.#send(user, extent.firstSlot, extent.count);
+        this.#grant(user, extent);
       }
       this.#refused.delete(user);
     }
+  }
+
+  #grant(user: SlotUser, extent: Extent): void {
+    this.#options.onGrant?.(extent);
+    this.#send(user, extent.firstSlot, extent.count);
   }
 
   #send({ tracker, area, reactor }: SlotUser, firstSlot: number, count: number): void {

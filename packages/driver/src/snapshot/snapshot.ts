@@ -18,6 +18,7 @@ import {
   DiffStorage,
   type DiffStorageEvent,
   type DiffStorageOptions,
+  type Extent,
   type StoreSpec,
   type StoreSystem,
 } from "@blksnap/diff-storage";
@@ -91,6 +92,8 @@ export class Snapshot {
   #storage: DiffStorage | undefined;
   #slotServer: SlotServer | undefined;
   readonly #areas = new Set<number>();
+  /** Slots handed out during a take, which come back if it fails; undefined at other times. */
+  #lent: Set<number> | undefined;
   readonly #alignmentBytes: number;
   readonly #context: SnapshotContext;
 
@@ -174,6 +177,7 @@ export class Snapshot {
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),
       isActive: ({ area }) => this.hasArea(area),
+      onGrant: (extent) => this.#lend(extent),
     });
   }
 
@@ -266,6 +270,7 @@ export class Snapshot {
     const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
     const wantedSlots = lowWaterSlots * 2;
     const extent = await this.storage.allocateExtentWhenReady(wantedSlots);
+    if (extent !== "full") this.#lend(extent);
     const id = nextAreaId++;
     this.#areas.add(id);
     return {
@@ -285,9 +290,27 @@ export class Snapshot {
     await this.#slotServer?.serve({ tracker: id, area, reactor }, wanted);
   }
 
-  /** The areas made so far are closed: what comes late from them does not count any more. */
-  forgetAreas(): void {
+  beginTake(): void {
+    this.#lent = new Set();
+    this.state = "taking";
+  }
+
+  endTake(): void {
+    this.#lent = undefined;
+    this.state = "taken";
+  }
+
+  /**
+   * Takes a failed take back. Its areas are closed: their slots are free again, and what comes late
+   * from them does not count any more.
+   */
+  undoTake(): void {
     this.#areas.clear();
+    for (const slot of this.#lent ?? []) this.storage.free(slot, 1);
+    this.#lent = undefined;
+    this.takenAt = null;
+    this.stallUs = null;
+    this.state = "created";
   }
 
   /** Whether the area, by its id, is one of this snapshot. */
@@ -296,8 +319,15 @@ export class Snapshot {
   }
 
   freeSlots(slots: readonly number[]): void {
-    for (const slot of slots) this.#storage?.free(slot, 1);
+    for (const slot of slots) {
+      this.#lent?.delete(slot);
+      this.#storage?.free(slot, 1);
+    }
     faultPoint("slots.freed");
+  }
+
+  #lend({ firstSlot, count }: Extent): void {
+    for (let slot = firstSlot; slot < firstSlot + count; slot++) this.#lent?.add(slot);
   }
 
   /** A device lost its first block. */

@@ -33,7 +33,7 @@ export interface TakeContext extends ImageContext {
 export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
   for (const { tracker } of members) snapshot.assertCapacity(tracker);
-  snapshot.state = "taking";
+  snapshot.beginTake();
   faultPoint("take.begun");
   try {
     for (const member of members) await prepareArea(context, snapshot, member);
@@ -50,14 +50,11 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
       );
     }
     for (const member of members) await openImage(context, snapshot, member);
-    snapshot.state = "taken";
+    snapshot.endTake();
     faultPoint("take.taken");
   } catch (error) {
     await closeMembers(context, members);
-    snapshot.forgetAreas();
-    snapshot.takenAt = null;
-    snapshot.stallUs = null;
-    snapshot.state = "created";
+    snapshot.undoTake();
     throw error;
   }
 }

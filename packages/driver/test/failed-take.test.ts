@@ -1,0 +1,87 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { commandStoreSystem } from "@blksnap/diff-storage";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { Snapshot } from "../dist/snapshot/snapshot.js";
+import type { Tracker } from "../dist/tracker/tracker.js";
+
+const SLOT_BYTES = 262_144;
+const LIMIT_SLOTS = 8;
+const map = { fd: -1, lengthBytes: 0 };
+const tracker = { id: 1, reactor: 0 } as Tracker;
+let folder: string;
+
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-take-"));
+});
+test.after.each(() => rmSync(folder, { recursive: true }));
+
+/** A snapshot with a storage of 8 slots, and the extents that its reactors were granted. */
+async function newSnapshot() {
+  const granted: [firstSlot: number, count: number][] = [];
+  const context = {
+    reactors: {
+      send: (_reactor: number, grant: { firstSlot: number; count: number }) =>
+        granted.push([grant.firstSlot, grant.count]),
+    },
+    state: { path: folder, writeRecord: () => undefined, removeRecord: () => undefined },
+    storeSystem: commandStoreSystem,
+    portionBytes: LIMIT_SLOTS * SLOT_BYTES,
+    logger: { info: () => undefined, warn: () => undefined },
+  };
+  const snapshot = await Snapshot.create(context as never, {
+    stores: [folder],
+    limitBytes: LIMIT_SLOTS * SLOT_BYTES,
+    alignmentBytes: 512,
+    slotBytes: SLOT_BYTES,
+    onOverflow: { policy: "break-snapshot" },
+  });
+  const used = () => snapshot.storage.stats().allocatedBytes / SLOT_BYTES;
+  return { snapshot, granted, used };
+}
+
+test("a take that fails gives all slots back, however often", async () => {
+  const { snapshot, granted, used } = await newSnapshot();
+  for (let attempt = 0; attempt < 5; attempt++) {
+    snapshot.beginTake();
+    const { id, extents } = await snapshot.areaSetup(map, 1);
+    assert.is(extents.length, 2);
+    await snapshot.serveSlots(tracker, id, 4);
+    // What the reader gave back already is not given back twice.
+    snapshot.freeSlots([extents[0]!]);
+    assert.ok(used() >= 1, "no slot was handed out");
+    snapshot.undoTake();
+    assert.is(used(), 0);
+    assert.is(snapshot.state, "created");
+    assert.not(snapshot.hasArea(id));
+  }
+  assert.ok(granted.every(([, count]) => count > 0));
+  await snapshot.closeStorage();
+});
+
+test("a take that is complete keeps its slots", async () => {
+  const { snapshot, used } = await newSnapshot();
+  snapshot.beginTake();
+  const { id, extents } = await snapshot.areaSetup(map, 1);
+  snapshot.endTake();
+  assert.is(snapshot.state, "taken");
+  assert.ok(snapshot.hasArea(id));
+  assert.is(used(), extents[1]);
+  await snapshot.closeStorage();
+});
+
+test("slots that come after the take has failed go back at once", async () => {
+  const { snapshot, granted, used } = await newSnapshot();
+  snapshot.beginTake();
+  const { id } = await snapshot.areaSetup(map, 1);
+  const late = snapshot.serveSlots(tracker, id, 4);
+  snapshot.undoTake();
+  await late;
+  assert.equal(granted, []);
+  assert.is(used(), 0);
+  await snapshot.closeStorage();
+});
+
+test.run();
