@@ -78,7 +78,7 @@ const deviceErrors = {
   DEVICE_READ_ONLY: failed("EROFS", 409, "Make it writable with blockdev --setrw, or remount"),
   DEVICE_TOO_SMALL: failed("EINVAL", 400, "Give a device of at least one chunk (256 KiB)"),
   DEVICE_IS_OURS: failed("ELOOP", 409, "Give the original, not a front or an image of blksnap"),
-  DEVICE_OVERLAPS: failed("EBUSY", 409, "Track either the disk or its partitions, not both"),
+  DEVICE_OVERLAPS: failed("EBUSY", 409, "Track a disk or what lies on it, not both"),
   DEVICE_UNSUPPORTED: failed("EPERM", 400, "Devices with integrity or inline crypto can't be used"),
   DEVICE_FAILED: failed("EIO", 500, "Look for errors of the device in dmesg"),
   NOT_ATTACHED: failed("ENOENT", 404, "Attach it first: blksnapctl attach --device DEVICE"),

@@ -14,7 +14,7 @@ export {
 } from "./errors.js";
 export type { DiffStorageEvent } from "./events.js";
 export { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
-export type { PathDevices, TopologyProbe } from "./probe.js";
+export { lookAtPath, type PathDevices, type TopologyProbe } from "./probe.js";
 export {
   DEFAULT_SLOT_BYTES,
   EXTENT_SLOTS_MAX,

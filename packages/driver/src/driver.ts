@@ -296,6 +296,7 @@ export class Driver implements DriverControl {
   async #attach(device: string): Promise<Tracker> {
     const path = resolve(device);
     this.#registry.assertNoImage(path);
+    await this.#registry.assertApart(path);
     const id = this.#nextTracker++;
     const tracker = await named(Tracker.attach(this.#context, id, path));
     this.#registry.trackers.set(id, tracker);

@@ -3,6 +3,7 @@ import { type DeviceNumber, deviceNumber, type TopologyProbe } from "@blksnap/di
 import { ControlError } from "./control/control-error.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import { blockIdentity, identityOf } from "./tracker/identity.js";
+import { assertNoOverlap } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 export class Registry {
@@ -51,6 +52,16 @@ export class Registry {
         throw new ControlError("DEVICE_IS_OURS", `${path} is the image of snapshot ${snapshot.id}`);
       }
     }
+  }
+
+  /** @throws ControlError DEVICE_OVERLAPS when the path shares data with a tracked device */
+  async assertApart(path: string): Promise<void> {
+    const tracked = [...this.trackers.values()].map((tracker) => ({
+      device: tracker.device,
+      identity: tracker.identity,
+      numbers: this.deviceNumbers(tracker),
+    }));
+    await assertNoOverlap(path, tracked, this.topology);
   }
 
   /** Block devices through which a tracker's data is written: its front and its original. */
