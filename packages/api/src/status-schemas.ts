@@ -60,11 +60,18 @@ export const snapshotDeviceStatus = record({
   image_io: ioCounters,
 });
 
+const grantedBytes = {
+  ...is.count,
+  description: "handed out to devices: used, or waiting for their next chunks",
+};
+const usedBytes = { ...is.count, description: "taken by chunks" };
+
 export const storeStatus = record({
   path: is.text,
   kind: { type: "string", enum: ["file", "directory", "block", "memory"] },
-  allocated_bytes: is.count,
-  used_bytes: is.count,
+  allocated_bytes: { ...is.count, description: "space on the store" },
+  granted_bytes: grantedBytes,
+  used_bytes: usedBytes,
 });
 
 export const snapshotStatus = record({
@@ -74,8 +81,9 @@ export const snapshotStatus = record({
   taken_at: is.wallTimeOrNull,
   stall_us: is.countOrNull,
   limit_bytes: is.count,
-  allocated_bytes: is.count,
-  used_bytes: is.count,
+  allocated_bytes: { ...is.count, description: "space on the stores" },
+  granted_bytes: grantedBytes,
+  used_bytes: usedBytes,
   fill_bytes_per_s: { ...is.numberOrNull, description: "recent rate; null while unknown" },
   full_in_s: { ...is.numberOrNull, description: "at that rate; null if it is not filling" },
   on_overflow: overflowPolicy,

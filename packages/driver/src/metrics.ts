@@ -50,6 +50,12 @@ const DEVICE_ROWS: readonly Row<SnapshotDeviceStatus>[] = [
 
 const SNAPSHOT_ROWS: readonly Row<SnapshotStatus>[] = [
   ["diff_storage_used_bytes", "Diff storage in use.", "gauge", (of) => of.used_bytes],
+  [
+    "diff_storage_granted_bytes",
+    "Diff storage handed out to devices.",
+    "gauge",
+    (of) => of.granted_bytes,
+  ],
   ["diff_storage_allocated_bytes", "Diff storage allocated.", "gauge", (of) => of.allocated_bytes],
   ["diff_storage_limit_bytes", "Limit of the diff storage.", "gauge", (of) => of.limit_bytes],
   ["take_stall_us", "Time for which writers stood at take.", "gauge", (of) => of.stall_us ?? 0],

@@ -8,6 +8,7 @@ import type {
   StatusResponse,
   TrackerStatus,
 } from "@blksnap/api";
+import { slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
 import { presentCapacityBytes } from "@blksnap/ublk";
 import type { DeviceIoCounters } from "./reactor/counters.js";
@@ -108,9 +109,11 @@ function capacityNow({ backing }: Tracker): number {
   }
 }
 
-async function memberStatus(reactors: ReactorPool, member: Member): Promise<SnapshotDeviceStatus> {
-  const { tracker, image } = member;
-  const counters = await tracker.counters();
+async function memberStatus(
+  reactors: ReactorPool,
+  { tracker, image }: Member,
+  counters: TrackedDeviceCounters,
+): Promise<SnapshotDeviceStatus> {
   const request = { type: "lostRanges", tracker: tracker.id } as const;
   const lost = await reactors.request<LostRange[]>(tracker.reactor, request);
   return {
@@ -119,7 +122,7 @@ async function memberStatus(reactors: ReactorPool, member: Member): Promise<Snap
     image: image?.path ?? null,
     error_code: tracker.errorCode,
     chunk_size: 2 ** tracker.geometry.chunkShift,
-    chunks_used: counters.area.slotsTaken - counters.area.slotsFreed,
+    chunks_used: counters.area.slotsUsed,
     copied_bytes: counters.area.copiedBytes,
     lost_bytes: lost.reduce((sum, range) => sum + range.lengthBytes, 0),
     lost_ranges: lost.slice(0, LOST_RANGES_SHOWN).map((range) => ({
@@ -133,9 +136,30 @@ async function memberStatus(reactors: ReactorPool, member: Member): Promise<Snap
   };
 }
 
+/** Slots that wait for a chunk on the reactors, by store. */
+function spareSlots(counters: readonly TrackedDeviceCounters[], stores: number): number[] {
+  const spare = new Array<number>(stores).fill(0);
+  for (const { area } of counters) {
+    for (let i = 0; i < area.spareExtents.length; i += 2) {
+      spare[slotStore(area.spareExtents[i])] += area.spareExtents[i + 1];
+    }
+  }
+  return spare;
+}
+
 async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promise<SnapshotStatus> {
-  const stats = snapshot.storage.stats();
   const members = [...snapshot.members.values()];
+  // A reactor answers after it has received all slots that were granted so far.
+  const stats = snapshot.storage.stats();
+  const counters = await Promise.all(members.map(({ tracker }) => tracker.counters()));
+  const spare = spareSlots(counters, stats.stores.length);
+  const stores = stats.stores.map((store, index) => ({
+    path: snapshot.stores[index].path,
+    kind: snapshot.stores[index].path === MEMORY_STORE ? ("memory" as const) : store.kind,
+    allocated_bytes: store.capacityBytes,
+    granted_bytes: store.allocatedBytes,
+    used_bytes: store.allocatedBytes - spare[index] * stats.slotBytes,
+  }));
   return {
     id: snapshot.id,
     taken: snapshot.state === "taken",
@@ -144,18 +168,16 @@ async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promis
     stall_us: snapshot.stallUs,
     limit_bytes: snapshot.limitBytes,
     allocated_bytes: stats.capacityBytes,
-    used_bytes: stats.allocatedBytes,
+    granted_bytes: stats.allocatedBytes,
+    used_bytes: stores.reduce((sum, store) => sum + store.used_bytes, 0),
     fill_bytes_per_s: stats.fillBytesPerSecond,
     full_in_s: stats.secondsToFull ?? null,
     on_overflow: snapshot.onOverflow,
     events_pending: snapshot.events.pending.length,
-    devices: await Promise.all(members.map((member) => memberStatus(reactors, member))),
-    stores: stats.stores.map((store, index) => ({
-      path: snapshot.stores[index].path,
-      kind: snapshot.stores[index].path === MEMORY_STORE ? "memory" : store.kind,
-      allocated_bytes: store.capacityBytes,
-      used_bytes: store.allocatedBytes,
-    })),
+    devices: await Promise.all(
+      members.map((member, index) => memberStatus(reactors, member, counters[index])),
+    ),
+    stores,
   };
 }
 

@@ -67,6 +67,14 @@ export class SlotPool {
     this.deniedErrno = 0;
   }
 
+  /** Calls `visit` for each extent that waits, next one first. Cold. */
+  forEachExtent(visit: (firstSlot: number, count: number) => void): void {
+    for (let i = 0; i < this.used; i++) {
+      const at = (this.head + i) % this.first.length;
+      visit(this.first[at], this.count[at]);
+    }
+  }
+
   /** Notes that the request for more slots was refused. `errno` is positive. */
   deny(errno: number): void {
     assert(errno > 0, "a denial needs a positive errno");

@@ -31,6 +31,30 @@ function codeOf(act: () => unknown): string {
   return "nothing thrown";
 }
 
+test("slots that wait are told as extents, next one first", () => {
+  const area = new DiffArea(make().map, { extentsMax: 2 });
+  const waiting = () => {
+    const extents: number[][] = [];
+    area.slots.forEachExtent((firstSlot, count) => extents.push([firstSlot, count]));
+    return extents;
+  };
+  assert.equal(waiting(), []);
+  area.grantSlots(40, 2);
+  area.grantSlots(96, 3);
+  area.slots.take();
+  assert.equal(waiting(), [
+    [41, 1],
+    [96, 3],
+  ]);
+  area.slots.take();
+  area.slots.take();
+  area.grantSlots(7, 1);
+  assert.equal(waiting(), [
+    [97, 2],
+    [7, 1],
+  ]);
+});
+
 test("a new map has nothing saved", () => {
   const { map } = make();
   assert.is(map.state, AreaState.PREPARED);

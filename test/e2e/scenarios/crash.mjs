@@ -157,6 +157,7 @@ test(
     const { images } = await first.client.snapshotTake(id);
     const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
     await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
+    const { snapshots: snapshotsBefore } = await first.client.status();
     first.kill("SIGKILL");
     await first.ended();
     // Asked while nobody serves: answered when somebody does.
@@ -167,6 +168,10 @@ test(
     const info = await second.client.cbtInfo(device);
     assert.is(info.changes_number, 1);
     assert.is(info.generation_reason, "first_attach");
+    const { snapshots: snapshotsAfter } = await second.client.status();
+    assert.is(snapshotsBefore[0].used_bytes, 4 * MIB);
+    assert.is(snapshotsAfter[0].used_bytes, 4 * MIB);
+    assert.is(snapshotsAfter[0].devices[0].chunks_used, 16);
     await second.client.snapshotDestroy(id);
     await second.client.detach(device);
     await second.stop();

@@ -23,6 +23,7 @@ import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
+import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
 import { AreaIo } from "./area-io.js";
 import { AreaTicker } from "./area-ticker.js";
 import { type DeviceIoCounters, IoCounter } from "./counters.js";
@@ -39,15 +40,12 @@ const EIO = 5;
 const COPIES_PER_TAG = 4;
 const RUNS_PER_TAG = 4;
 
-type AreaCounter = "copiedBytes" | "slotsTaken" | "slotsFreed" | "blockedWrites" | "refusedWrites";
-
 export interface TrackedDeviceCounters {
   readonly front: DeviceIoCounters;
   readonly image: DeviceIoCounters;
   /** All since attach. */
   readonly engine: EngineCounters;
-  /** Since the present diff area was attached. */
-  readonly area: Pick<EngineCounters, AreaCounter>;
+  readonly area: AreaCounters;
 }
 
 export class TrackedDevice implements EngineIo, FileIoOwner {
@@ -63,7 +61,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #fileIo: FileIo;
   readonly #frontCounter = new IoCounter();
   #imageCounter = new IoCounter();
-  #beforeArea: EngineCounters | undefined;
+  #areaCounter: AreaCounter | undefined;
   #imageQueue: Queue | undefined;
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
@@ -172,6 +170,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#areaIo = undefined;
     this.#areaMemory = undefined;
     this.#area = undefined;
+    this.#areaCounter = undefined;
   }
 
   openImage({ charFd, queueDepth, maxIoBytes }: QueueStart): void {
@@ -221,18 +220,11 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   counters(): TrackedDeviceCounters {
     const engine = this.engine.stats.snapshot();
-    const before = this.#beforeArea;
     return {
       front: this.#frontCounter.snapshot(),
       image: this.#imageCounter.snapshot(),
       engine,
-      area: {
-        copiedBytes: engine.copiedBytes - (before?.copiedBytes ?? 0),
-        slotsTaken: engine.slotsTaken - (before?.slotsTaken ?? 0),
-        slotsFreed: engine.slotsFreed - (before?.slotsFreed ?? 0),
-        blockedWrites: engine.blockedWrites - (before?.blockedWrites ?? 0),
-        refusedWrites: engine.refusedWrites - (before?.refusedWrites ?? 0),
-      },
+      area: this.#areaCounter?.snapshot(engine) ?? NO_AREA,
     };
   }
 
@@ -332,7 +324,6 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       slotBytes: setup.slotBytes,
     });
     this.#imageCounter = new IoCounter();
-    this.#beforeArea = this.engine.stats.snapshot();
     return this.#areaMemory;
   }
 
@@ -343,6 +334,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#ticker = new AreaTicker(this.#reactor, tickMs);
     for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
     this.#area = area;
+    this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot());
     this.#areaId = setup.id;
     return area;
   }

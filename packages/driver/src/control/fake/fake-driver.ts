@@ -306,6 +306,7 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
     stall_us: takenAt === null ? null : STALL_US,
     limit_bytes: options.limitBytes,
     allocated_bytes: 0,
+    granted_bytes: Math.floor(options.limitBytes / 2),
     used_bytes: Math.floor(options.limitBytes / 4),
     fill_bytes_per_s: null,
     full_in_s: null,
@@ -330,6 +331,7 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
       path,
       kind: path === "memory:" ? ("memory" as const) : ("directory" as const),
       allocated_bytes: 0,
+      granted_bytes: 0,
       used_bytes: 0,
     })),
   };
