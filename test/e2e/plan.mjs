@@ -3,6 +3,14 @@
  * those down that come after it, so they are spread over a few.
  */
 
+/** What scenarios read from the environment; passed into the VM where it is set. */
+export const VARIABLES = {
+  SEED: "TEXT: replays a random test with the seed that it printed",
+  KILLS: "N: how often the crash test kills the daemon (3)",
+  UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
+  E2E_TRACE: "1: prints every command with its duration",
+};
+
 /** @typedef {{name: string, files: string[], ownDaemons?: boolean}} Group */
 
 /** @type {Group[]} */

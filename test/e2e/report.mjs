@@ -2,6 +2,12 @@
 import { readFileSync } from "node:fs";
 
 const POLL_MS = 300;
+/** Of the console and of a file's own output, when the VM did not come to the file's end. */
+const LAST_LINES_SHOWN = 40;
+
+function lastLines(text) {
+  return text.trimEnd().split(/\r?\n/).slice(-LAST_LINES_SHOWN).join("\n");
+}
 
 function seconds(ms) {
   return `${(ms / 1000).toFixed(1)} s`;
@@ -26,16 +32,31 @@ export class Report {
     this.#timer = setInterval(() => this.#poll(), POLL_MS);
   }
 
-  /** Ends the run; files that never came to their end count as failed or, when not begun, skipped. */
-  finishGroup(names) {
+  /**
+   * Ends the run; files that never came to their end count as failed or, when not begun, skipped.
+   *
+   * @param {string[]} names
+   * @param {{why: string, console: string, output: string}} [death] of the VM
+   */
+  finishGroup(names, death) {
     clearInterval(this.#timer);
     this.#poll();
+    if (death !== undefined) this.#showDeath(death);
     if (this.#files.size === 0) this.#fail("the VM did not come to its first file");
     for (const name of names) {
       const file = this.#files.get(name);
       if (file === undefined) this.skipFiles([name]);
-      else if (!file.ended) this.#fail(`${name}: did not end`);
+      else if (!file.ended) this.#fail(`${[name, ...file.open].join(": ")}: did not end`);
     }
+  }
+
+  #showDeath({ why, console: text, output }) {
+    const running = [...this.#files].find(([, file]) => !file.ended);
+    const [name, file] = running ?? ["no file"];
+    const where = [name, ...(file?.open ?? [])].join(": ");
+    console.log(`\n===== ${why} while this ran: ${where}`);
+    if (running !== undefined) console.log(`----- ${name} wrote last\n${lastLines(output)}`);
+    console.log(`----- console\n${lastLines(text)}\n=====\n`);
   }
 
   skipFiles(names) {

@@ -1,12 +1,12 @@
 /** The end-to-end tests: scenarios on the real ublk driver, in a VM. See --help. */
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { hostHasUblk, runInVm, VmError } from "../../tools/vm/index.mjs";
-import { GROUPS } from "./plan.mjs";
+import { GROUPS, VARIABLES } from "./plan.mjs";
 import { Report } from "./report.mjs";
 
 const USAGE = `Usage: node test/e2e/run.mjs [OPTION]...
@@ -19,8 +19,11 @@ Runs the end-to-end scenarios in VMs with ublk and prints a line per test.
   --host           run on this machine instead of a VM: it needs ublk and root, and gets test disks
   --help
 
-In the environment, SEED=TEXT replays a random test with the seed that it printed, and E2E_TRACE=1
-prints every command with its duration.`;
+In the environment:
+
+${Object.entries(VARIABLES)
+  .map(([name, what]) => `  ${name.padEnd(22)} ${what}`)
+  .join("\n")}`;
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const REPOSITORY = resolve(HERE, "../..");
@@ -68,6 +71,19 @@ function plannedGroups() {
   ];
 }
 
+/** A variable that is not passed into the VM would be ignored there in silence. */
+function assertVariablesKnown() {
+  for (const folder of [join(HERE, "scenarios"), join(HERE, "lib"), UBLK_TESTS]) {
+    for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+      const path = join(folder, name);
+      for (const [, variable] of readFileSync(path, "utf8").matchAll(/process\.env\.(\w+)/g)) {
+        const known = variable in VARIABLES || /^(E2E_|PATH$)/.test(variable);
+        if (!known) fail(`plan.mjs does not name the variable ${variable} of ${name}`);
+      }
+    }
+  }
+}
+
 function select(groups, only) {
   const pattern = new RegExp(only ?? "");
   return groups
@@ -81,12 +97,16 @@ function select(groups, only) {
 function guestVariables(given, group) {
   return {
     ...(group.ownDaemons ? {} : { E2E_SHARED_DAEMON: "1" }),
-    ...(process.env.SEED ? { SEED: process.env.SEED } : {}),
-    ...(process.env.E2E_TRACE ? { E2E_TRACE: "1" } : {}),
+    ...Object.fromEntries(
+      Object.keys(VARIABLES).flatMap((name) =>
+        process.env[name] ? [[name, process.env[name]]] : [],
+      ),
+    ),
     ...(given["keep-going"] ? { E2E_KEEP_GOING: "1" } : {}),
   };
 }
 
+/** @returns {Promise<{why: string, console: string} | undefined>} how it ended, if not by itself */
 async function runGroupInVm(command, env, shareDir) {
   const result = await runInVm({
     command,
@@ -97,10 +117,14 @@ async function runGroupInVm(command, env, shareDir) {
     signal: interrupted.signal,
     onProgress: (text) => console.error(`vm: ${text}`),
   });
-  if (result.status === null && !result.aborted) {
-    console.error(result.console.slice(-4000));
-    console.error(result.timedOut ? `the VM did not end within ${VM_LIMIT_MS} ms` : "the VM died");
-  }
+  if (result.aborted) return undefined;
+  if (result.status === 0) return undefined;
+  const why = result.timedOut
+    ? `the VM did not end within ${VM_LIMIT_MS / 1000} s`
+    : result.status === null
+      ? "the VM died"
+      : `the VM's runner ended with status ${result.status}`;
+  return { why, console: result.console };
 }
 
 function runGroupHere(command, env) {
@@ -116,16 +140,23 @@ function runGroupHere(command, env) {
   });
 }
 
+function textOf(path) {
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
+}
+
 async function runGroup(group, given, report) {
   const shareDir = mkdtempSync(join(tmpdir(), "blksnap-e2e-"));
   const resultsPath = join(shareDir, "results");
-  const command = [process.execPath, RUNNER, resultsPath, ...group.files];
+  const outputPath = join(shareDir, "output");
+  const command = [process.execPath, RUNNER, resultsPath, outputPath, ...group.files];
   report.follow(resultsPath);
+  let death;
   try {
     if (given.host) await runGroupHere(command, guestVariables(given, group));
-    else await runGroupInVm(command, guestVariables(given, group), shareDir);
+    else death = await runGroupInVm(command, guestVariables(given, group), shareDir);
   } finally {
-    report.finishGroup(group.files.map((file) => basename(file, ".mjs")));
+    const names = group.files.map((file) => basename(file, ".mjs"));
+    report.finishGroup(names, death && { ...death, output: textOf(outputPath) });
     rmSync(shareDir, { recursive: true, force: true });
   }
 }
@@ -150,6 +181,7 @@ if (given.list) {
   for (const { files } of groups) for (const file of files) console.log(basename(file, ".mjs"));
   process.exit(0);
 }
+assertVariablesKnown();
 if (!existsSync(join(REPOSITORY, "node_modules/.bin/blksnapd"))) {
   fail("the packages are not built; run: npm run build");
 }

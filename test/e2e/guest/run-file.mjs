@@ -1,6 +1,6 @@
 /** One test file in a process group of its own, which ends with it. */
 import { spawn } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { appendFileSync, writeFileSync } from "node:fs";
 
 /** For what no test's own limit ends: a process that is stuck in the kernel. */
 const FILE_LIMIT_MS = 1_800_000;
@@ -16,10 +16,12 @@ function killGroup(child) {
 }
 
 /**
- * @param {Record<string, string>} env on top of this process's own
+ * @param {{env: Record<string, string>, outputPath: string}} options variables on top of this
+ * process's own, and the file that follows what it writes
  * @returns {Promise<{output: string, problem: string}>} problem: empty where all went well
  */
-export function runFile(path, env) {
+export function runFile(path, { env, outputPath }) {
+  writeFileSync(outputPath, "");
   return new Promise((done) => {
     const child = spawn(process.execPath, [path], {
       env: { ...process.env, ...env },
@@ -36,8 +38,12 @@ export function runFile(path, env) {
       // A process stuck in the kernel does not even die: its end is not waited for.
       setTimeout(() => done({ output, problem }), GRACE_MS).unref();
     }, FILE_LIMIT_MS);
-    child.stdout.on("data", (chunk) => (output += chunk));
-    child.stderr.on("data", (chunk) => (output += chunk));
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (chunk) => {
+        output += chunk;
+        appendFileSync(outputPath, chunk);
+      });
+    }
     child.on("exit", (status, signal) => {
       clearTimeout(timer);
       if (status !== 0) {

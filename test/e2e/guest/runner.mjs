@@ -1,10 +1,11 @@
 /**
  * Runs test files one after the other inside the VM, each in a process of its own with a time limit.
  *
- *   node runner.mjs RESULTS-FILE FILE…
+ *   node runner.mjs RESULTS-FILE OUTPUT-FILE FILE…
  *
  * Each line of the results is one test (see scenario.mjs), or the outcome of a whole file. What a
- * failed file wrote, its daemon's log and the kernel's last messages go to the standard output.
+ * failed file wrote, its daemon's log and the kernel's last messages go to the standard output. What
+ * the present file wrote so far is in the output file, for the case that the VM does not survive it.
  */
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -17,7 +18,7 @@ const LOGS = "/run/blksnap-e2e";
 const KERNEL_LINES_SHOWN = 50;
 const LOG_LINES_SHOWN = 80;
 
-const [resultsPath, ...files] = process.argv.slice(2);
+const [resultsPath, outputPath, ...files] = process.argv.slice(2);
 const { E2E_SHARED_DAEMON, E2E_KEEP_GOING, E2E_TRACE } = process.env;
 let daemon;
 
@@ -50,7 +51,7 @@ async function runOne(path) {
   record({ file: name, status: "started" });
   const shared = daemon ? { E2E_DAEMON_PID: String(daemon.pid) } : {};
   const env = { ...shared, E2E_RESULTS: resultsPath, E2E_LOGS: LOGS, UV_THREADPOOL_SIZE: "16" };
-  let { problem, output } = await runFile(path, env);
+  let { problem, output } = await runFile(path, { env, outputPath });
   const counts = { passed: uvuCount(output, "Passed"), total: uvuCount(output, "Total") };
   if (problem === "" && counts.total === 0) problem = "no test ran";
   if (problem !== "") await showFailure(name, problem, output);
