@@ -1,0 +1,121 @@
+/**
+ * A digest of the few places on a device that change whenever somebody mounts it read-write, formats
+ * it or moves its partitions. It cannot see a write into the middle of a device by something that is no
+ * file system; the kernel's counters (witness.ts) see that.
+ *
+ * | where          | what changes there                                                           |
+ * | -------------- | ---------------------------------------------------------------------------- |
+ * | first 1 MiB    | partition table, LVM and LUKS headers, md 1.1 and 1.2, ext2/3/4 (mount time  |
+ * |                | and count at 1 KiB), XFS superblock, btrfs superblock at 64 KiB (generation) |
+ * | last 1 MiB     | backup GPT, md 0.9 and 1.0                                                   |
+ * | btrfs: 64 MiB  | second superblock                                                            |
+ * | XFS            | its log: each mount that changes something moves the head (xfs-log.ts)       |
+ *
+ * Facts: fs/ext4/ext4.h (struct ext4_super_block), fs/btrfs/fs.h and
+ * include/uapi/linux/btrfs_tree.h (struct btrfs_super_block, struct btrfs_dev_item),
+ * fs/xfs/libxfs/xfs_format.h (struct xfs_dsb).
+ *
+ * All reads begin at multiples of 4 KiB, and end there or where the device or XFS's log ends, so that a
+ * device open with O_DIRECT will do. That is how to read one that others may hold open as well: file systems
+ * write around the page cache of the block device, whose pages live until the last of them closes it.
+ */
+import { createHash, type Hash } from "node:crypto";
+import { type ReadBytes, uuidAt, viewOf } from "./device-bytes.js";
+import { findXfsLogHead, parseXfsSuperblock, type XfsGeometry } from "./xfs-log.js";
+
+export interface ContentDigest {
+  /** "ext4" stands for ext2 and ext3 too. */
+  readonly fileSystem: "ext4" | "xfs" | "btrfs" | null;
+  /** Of the file system; for btrfs that of the device in it, as all its devices share the other. */
+  readonly uuid: string | null;
+  /** SHA-256, hexadecimal. */
+  readonly digest: string;
+}
+
+const MIB = 1024 * 1024;
+const EDGE_BYTES = MIB;
+const PIECE_BYTES = 64 * 1024;
+
+const EXT_SUPERBLOCK_BYTES = 1024;
+const EXT_MAGIC = 0xef53;
+const BTRFS_MAGIC = "_BHRfS_M";
+const BTRFS_SUPERBLOCK_LENGTH_BYTES = 4096;
+const BTRFS_SUPERBLOCKS_BYTES = [64 * 1024, 64 * MIB] as const;
+
+/**
+ * Every read stays within the capacity, and what is on the device decides only which of a bounded
+ * number of reads are made.
+ * @throws what `read` throws
+ */
+export async function digestContents(
+  read: ReadBytes,
+  capacityBytes: number,
+): Promise<ContentDigest> {
+  const hash = createHash("sha256");
+  const start = await read(0, Math.min(EDGE_BYTES, capacityBytes));
+  mix(hash, "start", 0, start);
+  const tailBytes = Math.max(start.length, alignDown(capacityBytes - EDGE_BYTES));
+  await mixRange(hash, "end", read, tailBytes, capacityBytes);
+
+  const btrfsUuid = btrfsDeviceUuid(start);
+  if (btrfsUuid !== null) {
+    const [, second] = BTRFS_SUPERBLOCKS_BYTES;
+    const endBytes = Math.min(second + BTRFS_SUPERBLOCK_LENGTH_BYTES, capacityBytes);
+    await mixRange(hash, "btrfs", read, second, endBytes);
+    return { fileSystem: "btrfs", uuid: btrfsUuid, digest: hash.digest("hex") };
+  }
+  const xfs = parseXfsSuperblock(start, capacityBytes);
+  if (xfs !== undefined) {
+    await mixXfsLog(hash, read, xfs);
+    return { fileSystem: "xfs", uuid: xfs.uuid, digest: hash.digest("hex") };
+  }
+  const extUuid = extFileSystemUuid(start);
+  const fileSystem = extUuid === null ? null : "ext4";
+  return { fileSystem, uuid: extUuid, digest: hash.digest("hex") };
+}
+
+async function mixXfsLog(hash: Hash, read: ReadBytes, { log }: XfsGeometry): Promise<void> {
+  if (log === undefined) return;
+  const head = await findXfsLogHead(read, log);
+  hash.update(`xfs log head ${head.block} of cycle ${head.cycle}\n`);
+  for (const { startBytes, endBytes } of head.before) {
+    await mixRange(hash, "xfs log", read, startBytes, endBytes);
+  }
+}
+
+async function mixRange(
+  hash: Hash,
+  label: string,
+  read: ReadBytes,
+  startBytes: number,
+  endBytes: number,
+): Promise<void> {
+  for (let at = startBytes; at < endBytes; at += PIECE_BYTES) {
+    mix(hash, label, at, await read(at, Math.min(PIECE_BYTES, endBytes - at)));
+  }
+}
+
+/** With its place, so that the same bytes elsewhere are another digest. */
+function mix(hash: Hash, label: string, offsetBytes: number, bytes: Uint8Array): void {
+  hash.update(`${label} ${offsetBytes}+${bytes.length}\n`).update(bytes);
+}
+
+function extFileSystemUuid(start: Uint8Array): string | null {
+  if (start.length < EXT_SUPERBLOCK_BYTES + 1024) return null;
+  const view = viewOf(start);
+  if (view.getUint16(EXT_SUPERBLOCK_BYTES + 56, true) !== EXT_MAGIC) return null;
+  return uuidAt(start, EXT_SUPERBLOCK_BYTES + 104);
+}
+
+function btrfsDeviceUuid(start: Uint8Array): string | null {
+  const [at] = BTRFS_SUPERBLOCKS_BYTES;
+  if (start.length < at + BTRFS_SUPERBLOCK_LENGTH_BYTES) return null;
+  const magic = String.fromCharCode(...start.subarray(at + 64, at + 72));
+  if (magic !== BTRFS_MAGIC || viewOf(start).getBigUint64(at + 48, true) !== BigInt(at))
+    return null;
+  return uuidAt(start, at + 267);
+}
+
+function alignDown(bytes: number): number {
+  return Math.floor(bytes / 4096) * 4096;
+}

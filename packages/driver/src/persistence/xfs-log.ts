@@ -1,0 +1,137 @@
+/**
+ * How far an XFS has got in its log. Its superblock may stay as it is through a mount, many changes and
+ * an unmount; its log does not: even an unmount alone writes a record.
+ *
+ * The log is a ring of 512-byte blocks, each stamped with the number of the round ("cycle") in which
+ * it was written, so that the head is where a cycle meets the one before:
+ *
+ * ```
+ *   block   0          head          last
+ *           │ 8 8 8 8 8 │ 7 7 7 7 7 7 │      (0 instead of 7 in the first round)
+ * ```
+ *
+ * Facts: fs/xfs/libxfs/xfs_format.h (struct xfs_dsb, XFS_FSB_TO_DADDR), xfs_log_format.h
+ * (xlog_get_cycle: a block begins with its cycle, but a record's header with a magic, then the cycle;
+ * XLOG_TOTAL_REC_SHIFT) and fs/xfs/xfs_log_recover.c (xlog_find_head, xlog_find_cycle_start).
+ */
+import { type ReadBytes, uuidAt, viewOf } from "./device-bytes.js";
+
+export interface XfsGeometry {
+  readonly uuid: string;
+  /** Undefined when the log is on another device. */
+  readonly log: XfsLog | undefined;
+}
+
+export interface XfsLog {
+  readonly startBytes: number;
+  readonly lengthBytes: number;
+}
+
+export interface XfsLogHead {
+  /** Where the next record goes, in 512-byte blocks from the start of the log. */
+  readonly block: number;
+  readonly cycle: number;
+  /** Whole 4 KiB of the device which hold what was logged last. */
+  readonly before: readonly { readonly startBytes: number; readonly endBytes: number }[];
+}
+
+const MAGIC = 0x58465342; // "XFSB"
+const SUPERBLOCK_BYTES = 512;
+const LOG_BLOCK_BYTES = 512;
+const RECORD_MAGIC = 0xfeedbabe;
+/** Reads are of whole multiples of this, in place and length. */
+const READ_UNIT_BYTES = 4096;
+/**
+ * A crash leaves holes among the last 8 records of 256 KiB, which were in flight together, and the
+ * binary search may stop on any side of them. The kernel scans so far back for the true head; whatever
+ * it wrote from there on lies within this distance.
+ */
+const IN_FLIGHT_BYTES = 2 * 1024 * 1024;
+
+/**
+ * Undefined when it is no XFS superblock, or one that contradicts itself or the device.
+ * @param start the device's first bytes
+ */
+export function parseXfsSuperblock(
+  start: Uint8Array,
+  capacityBytes: number,
+): XfsGeometry | undefined {
+  if (start.length < SUPERBLOCK_BYTES) return undefined;
+  const view = viewOf(start);
+  if (view.getUint32(0) !== MAGIC) return undefined;
+  const blockBytes = view.getUint32(4);
+  const blockLog2 = view.getUint8(120);
+  if (blockLog2 < 9 || blockLog2 > 16 || blockBytes !== 2 ** blockLog2) return undefined;
+  const uuid = uuidAt(start, 32);
+  const logStart = view.getBigUint64(48);
+  if (logStart === 0n) return { uuid, log: undefined };
+
+  // A block's number has the allocation group above the bits that the group's length needs.
+  const groupBlocks = view.getUint32(84);
+  const groups = view.getUint32(88);
+  const groupLog2 = view.getUint8(124);
+  if (groupLog2 > 31 || groupBlocks > 2 ** groupLog2) return undefined;
+  const group = Number(logStart >> BigInt(groupLog2));
+  const inGroup = Number(logStart & ((1n << BigInt(groupLog2)) - 1n));
+  const logBlocks = view.getUint32(96);
+  if (group >= groups || logBlocks === 0 || inGroup + logBlocks > groupBlocks) return undefined;
+  const log = {
+    startBytes: (group * groupBlocks + inGroup) * blockBytes,
+    lengthBytes: logBlocks * blockBytes,
+  };
+  return log.startBytes + log.lengthBytes <= capacityBytes ? { uuid, log } : undefined;
+}
+
+/** At most 41 small reads, whatever the superblock and the log contain. */
+export async function findXfsLogHead(read: ReadBytes, log: XfsLog): Promise<XfsLogHead> {
+  const blocks = log.lengthBytes / LOG_BLOCK_BYTES;
+  const firstCycle = await readCycle(read, log, 0);
+  const lastCycle = await readCycle(read, log, blocks - 1);
+  let head = 0;
+  if (firstCycle !== lastCycle) {
+    // The first block of the round before; `low` is never in it, `head` always.
+    let low = 0;
+    head = blocks - 1;
+    while (low + 1 < head) {
+      const middle = Math.floor((low + head) / 2);
+      if ((await readCycle(read, log, middle)) === lastCycle) head = middle;
+      else low = middle;
+    }
+  }
+  return { block: head, cycle: firstCycle, before: rangesBefore(log, head) };
+}
+
+async function readCycle(read: ReadBytes, log: XfsLog, block: number): Promise<number> {
+  const atBytes = log.startBytes + block * LOG_BLOCK_BYTES;
+  const unitBytes = alignDown(atBytes);
+  const endBytes = readEnd(log, atBytes);
+  const bytes = await read(unitBytes, endBytes - unitBytes);
+  const view = viewOf(bytes);
+  const first = view.getUint32(atBytes - unitBytes);
+  return first === RECORD_MAGIC ? view.getUint32(atBytes - unitBytes + 4) : first;
+}
+
+function rangesBefore(log: XfsLog, headBlock: number): XfsLogHead["before"] {
+  const headBytes = headBlock * LOG_BLOCK_BYTES;
+  const windowBytes = Math.min(IN_FLIGHT_BYTES, log.lengthBytes);
+  const wrappedBytes = Math.max(0, windowBytes - headBytes);
+  const ranges = [
+    [log.lengthBytes - wrappedBytes, log.lengthBytes],
+    [Math.max(0, headBytes - windowBytes), headBytes],
+  ] as const;
+  return ranges
+    .filter(([start, end]) => start < end)
+    .map(([start, end]) => ({
+      startBytes: alignDown(log.startBytes + start),
+      endBytes: readEnd(log, log.startBytes + end - 1),
+    }));
+}
+
+/** The end of the unit with this byte, but not beyond the log, where the device may end too. */
+function readEnd(log: XfsLog, atBytes: number): number {
+  return Math.min(alignDown(atBytes) + READ_UNIT_BYTES, log.startBytes + log.lengthBytes);
+}
+
+function alignDown(bytes: number): number {
+  return Math.floor(bytes / READ_UNIT_BYTES) * READ_UNIT_BYTES;
+}
