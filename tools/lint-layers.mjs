@@ -8,12 +8,13 @@ import { join } from "node:path";
 
 const ALLOWED = {
   "event-queue": [],
+  journal: [],
   uring: [],
   api: [],
   ublk: ["uring"],
   "diff-storage": ["event-queue"],
   engine: ["diff-storage", "event-queue"],
-  driver: ["uring", "ublk", "diff-storage", "engine", "event-queue", "api"],
+  driver: ["uring", "ublk", "diff-storage", "engine", "event-queue", "journal", "api"],
   client: ["api"],
   blksnapctl: ["client", "api"],
 };

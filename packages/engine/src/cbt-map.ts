@@ -154,6 +154,43 @@ export class CbtMap {
     this.generation = new Uint8Array(buffer, CBT_GENERATION_OFFSET, CBT_GENERATION_BYTES);
   }
 
+  /** Bytes of a checkpoint of a map with so many blocks. */
+  static checkpointBytes(blockCount: number): number {
+    return CBT_HEADER_BYTES + 2 * blockCount;
+  }
+
+  /**
+   * Copies all that restore() needs into `into`, of checkpointBytes(blockCount) bytes. The owner may
+   * mark meanwhile, but not switch or reset: what it marks is in the copy, or is to be marked again
+   * after restore(). That a block was discarded is not kept: it then counts as written.
+   */
+  checkpoint(into: Uint8Array): void {
+    assert(into.length === CbtMap.checkpointBytes(this.blockCount), "checkpoint of another size");
+    into.set(new Uint8Array(this.words.buffer, 0, CBT_HEADER_BYTES));
+    // read[b] is stored before write[b]: who copies the write map first misses no frozen value.
+    into.set(this.write, CBT_HEADER_BYTES);
+    into.set(this.read, CBT_HEADER_BYTES + this.blockCount);
+  }
+
+  /**
+   * Makes a map in `buffer`, which must be all zero, from a checkpoint.
+   * Throws MAP_FORMAT, MAP_GEOMETRY, MAP_SIZE: the checkpoint is none, or of another device.
+   */
+  static restore(buffer: ArrayBufferLike, checkpoint: Uint8Array): CbtMap {
+    if (checkpoint.length < CBT_HEADER_BYTES || buffer.byteLength < CBT_HEADER_BYTES) {
+      throw new EngineError("MAP_FORMAT", "CBT: the checkpoint is too short");
+    }
+    new Uint8Array(buffer).set(checkpoint.subarray(0, CBT_HEADER_BYTES));
+    const map = CbtMap.open(buffer, { owner: true });
+    if (checkpoint.length !== CbtMap.checkpointBytes(map.blockCount)) {
+      throw new EngineError("MAP_SIZE", "CBT: the checkpoint's size and its header disagree");
+    }
+    const tables = CBT_HEADER_BYTES + map.blockCount;
+    map.write.set(checkpoint.subarray(CBT_HEADER_BYTES, tables));
+    map.read.set(checkpoint.subarray(tables));
+    return map;
+  }
+
   /** Marks the range of request `tag` as changed since the last take. */
   markRequest(offsetBytes: Float64Array, lengthBytes: Float64Array, tag: number): void {
     const first = (offsetBytes[tag] * this.blockBytesInverse) | 0;
@@ -195,6 +232,22 @@ export class CbtMap {
       return;
     }
     this.markBoth(first, last);
+  }
+
+  /** Marks `count` blocks from `first` on as changed since the last take. Cold. Throws RANGE. */
+  markBlocks(first: number, count: number): void {
+    this.checkBlocks(first, count);
+    const active = this.words[CbtWord.ACTIVE];
+    for (let block = first; block < first + count; block++) {
+      if (this.write[block] !== active) this.touch(block, this.write[block], active);
+      else this.discards[block] &= CbtDiscard.FROZEN;
+    }
+  }
+
+  /** As markBlocks, for both since the last take and before it. */
+  markBlocksBoth(first: number, count: number): void {
+    this.checkBlocks(first, count);
+    this.markBoth(first, first + count - 1);
   }
 
   /** As markRequestBoth, for a range given in bytes. Cold path. Throws RANGE. */
@@ -290,6 +343,12 @@ export class CbtMap {
       if (Atomics.load(this.words, CbtWord.SEQUENCE) === sequence) return info;
     }
     throw new EngineError("CBT_BUSY", "the CBT map is being reset: try again");
+  }
+
+  private checkBlocks(first: number, count: number): void {
+    const whole = Number.isInteger(first) && Number.isInteger(count);
+    if (whole && first >= 0 && count >= 1 && first + count <= this.blockCount) return;
+    throw new EngineError("RANGE", `blocks ${first} to ${first + count} of ${this.blockCount}`);
   }
 
   private touch(block: number, frozen: number, active: number): void {

@@ -27,6 +27,8 @@ import {
   SqeFlag,
 } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
+import { AreaJournal } from "./area-journal.js";
+import type { JournalSetup } from "./journal-io.js";
 
 const EIO = 5;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
@@ -42,6 +44,14 @@ export interface AreaIoOptions {
   readonly frontWindowBytes: number;
   readonly imageWindowBytes: number;
   readonly slotBytes: number;
+  /** Of a persistent snapshot. */
+  readonly journal: AreaJournalSetup | undefined;
+}
+
+export interface AreaJournalSetup {
+  readonly setup: JournalSetup;
+  readonly onFault: (errno: number) => void;
+  readonly onLow: () => void;
 }
 
 export class AreaIo {
@@ -61,6 +71,8 @@ export class AreaIo {
   readonly #copyPending: Uint8Array;
   readonly #copyResult: Int32Array;
   readonly #copyFault: Uint8Array;
+  /** Of an area in a persistent snapshot. */
+  readonly journal: AreaJournal | undefined;
   /** The image's queue, whose buffers the runs use. */
   imageQueue: Queue | undefined;
 
@@ -86,6 +98,7 @@ export class AreaIo {
     const runs: CompletionHandler = { onCompletion: (data, result) => this.#onRun(data, result) };
     this.#copyHandler = reactor.addHandler(copies);
     this.#runHandler = reactor.addHandler(runs);
+    this.journal = options.journal && this.#openJournal(options.journal);
   }
 
   submitCopy(copy: number): void {
@@ -198,10 +211,24 @@ export class AreaIo {
 
   /** Only after the engine said that the area is closed. */
   close(): void {
+    this.journal?.drop();
     for (const index of this.#stores) this.#reactor.removeFile(index);
     this.#reactor.removeHandler(this.#copyHandler);
     this.#reactor.removeHandler(this.#runHandler);
     this.#windows.unmap();
+  }
+
+  #openJournal(journal: AreaJournalSetup): AreaJournal {
+    const { copies, runs } = this.#engine;
+    return new AreaJournal({
+      ...journal,
+      reactor: this.#reactor,
+      storeFds: this.#options.storeFds,
+      copiesMax: copies.size,
+      runsMax: runs.size,
+      onCopied: (copy) => this.#copyDone(copy),
+      onWritten: (run) => this.#engine.onRunDone(run, runs.lengthBytes[run]),
+    });
   }
 
   #onCopyPart(data: number, result: number): void {
@@ -218,6 +245,15 @@ export class AreaIo {
     if (this.#copyPending[copy] > 0) return;
     assert(this.#copyPending[copy] === 0, "a copy has two completions");
     faultPoint("copy.data-complete");
+    if (this.journal === undefined || this.#copyResult[copy] !== 0) this.#copyDone(copy);
+    else {
+      const from = copies.blockStart[copy];
+      const to = from + this.#blocks(copies.lengthBytes[copy]);
+      this.journal.copied(copy, copies.chunk[copy], copies.slot[copy], from, to);
+    }
+  }
+
+  #copyDone(copy: number): void {
     this.#engine.onCopyDone(copy, this.#copyResult[copy], this.#copyFault[copy]);
     // The original's write may be prepared by now, but the kernel has not got it.
     faultPoint("copy.bit-recorded");
@@ -228,6 +264,18 @@ export class AreaIo {
     const wanted = runs.kind[run] === RunKind.ZERO ? 0 : runs.lengthBytes[run];
     const length = runs.lengthBytes[run];
     if (runs.kind[run] === RunKind.WRITE_SLOT) faultPoint("image-write.complete");
+    if (this.journal !== undefined && runs.kind[run] === RunKind.WRITE_SLOT && result === wanted) {
+      const start = runs.offsetInChunkBytes[run];
+      const from = start >> this.#blockShift;
+      const to = this.#blocks(start + length);
+      this.journal.written(run, runs.chunk[run], runs.slot[run], from, to);
+      return;
+    }
     this.#engine.onRunDone(run, result === wanted ? length : result < 0 ? result : -EIO);
+  }
+
+  /** Blocks that so many bytes reach into. */
+  #blocks(lengthBytes: number): number {
+    return (lengthBytes + (1 << this.#blockShift) - 1) >> this.#blockShift;
   }
 }

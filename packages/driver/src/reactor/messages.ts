@@ -13,6 +13,7 @@
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { OverflowSetup } from "../snapshot/overflow.js";
 import type { QueueStart } from "../system/served-device.js";
+import type { JournalSetup } from "./journal-io.js";
 
 /** Settings of all devices of a reactor. */
 export interface ReactorSettings {
@@ -44,6 +45,8 @@ export interface AreaSetup {
   /** Tags of the image that an earlier daemon has left; absent for a new area. */
   readonly imageDepth?: number;
   readonly overflow: OverflowSetup;
+  /** Of a persistent snapshot. */
+  readonly journal?: JournalSetup;
 }
 
 export interface AttachRequest {
@@ -56,6 +59,8 @@ export interface AttachRequest {
   readonly cbt: MapFileRef;
   /** The area of a snapshot that is held already: after a recovery. */
   readonly area: AreaSetup | undefined;
+  /** Of a persistent tracker. */
+  readonly journal?: JournalSetup | undefined;
 }
 
 /** Before a take: a new diff area. */
@@ -77,6 +82,29 @@ export interface OpenImageRequest {
   readonly type: "openImage";
   readonly tracker: number;
   readonly queue: QueueStart;
+}
+
+/** A tracker's journal gets a successor: commits go to both until "adoptJournal". */
+export interface MirrorJournalRequest {
+  readonly type: "mirrorJournal";
+  readonly tracker: number;
+  readonly fd: number;
+  readonly logOffsetBytes: number;
+  readonly logBytes: number;
+}
+
+/** Of a device's journals. */
+export interface JournalRequest {
+  readonly type: "adoptJournal" | "dropJournal" | "dropAreaJournal" | "commitJournal";
+  readonly tracker: number;
+}
+
+/** The log of an area's journal has become longer. */
+export interface GrowAreaJournalRequest {
+  readonly type: "growAreaJournal";
+  readonly tracker: number;
+  readonly area: number;
+  readonly logBytes: number;
 }
 
 export interface MarkDirtyRequest {
@@ -110,6 +138,9 @@ export type ReactorRequest =
   | HoldRequest
   | OpenImageRequest
   | MarkDirtyRequest
+  | MirrorJournalRequest
+  | GrowAreaJournalRequest
+  | JournalRequest
   | DeviceRequest
   | StopRequest;
 
@@ -143,6 +174,16 @@ export interface ReactorReply {
   readonly error?: string;
 }
 
+export interface MirrorReply {
+  /** Sequence number of the first sector that goes to the successor too; null: the journal failed. */
+  readonly firstSequence: number | null;
+}
+
+export interface AdoptReply {
+  /** False: the successor missed a commit, and the old journal goes on. */
+  readonly adopted: boolean;
+}
+
 interface AreaNotice {
   readonly tracker: number;
   readonly area: number;
@@ -154,6 +195,10 @@ export type ReactorNotice =
   | (AreaNotice & { readonly notice: "freed"; readonly slots: readonly number[] })
   | (AreaNotice & { readonly notice: "fault"; readonly errno: number })
   | (AreaNotice & { readonly notice: "blocked" })
+  | (AreaNotice & { readonly notice: "areaJournalLow" })
+  | (AreaNotice & { readonly notice: "areaJournalFault"; readonly errno: number })
+  | { readonly notice: "journalLow"; readonly tracker: number }
+  | { readonly notice: "journalFault"; readonly tracker: number; readonly errno: number }
   | { readonly notice: "holdExpired"; readonly tracker: number }
   | { readonly notice: "error"; readonly message: string };
 

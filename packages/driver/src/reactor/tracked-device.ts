@@ -17,6 +17,7 @@ import {
   DiffAreaMap,
   type EngineCounters,
   type EngineIo,
+  RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
 import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
@@ -24,9 +25,11 @@ import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
 import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
-import { AreaIo } from "./area-io.js";
+import { AreaIo, type AreaJournalSetup } from "./area-io.js";
+import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
 import { type DeviceIoCounters, IoCounter } from "./counters.js";
+import type { JournalSetup } from "./journal-io.js";
 import type {
   AreaSetup,
   AttachRequest,
@@ -34,6 +37,9 @@ import type {
   ReactorNotice,
   ReactorSettings,
 } from "./messages.js";
+import { takeRequest } from "./take-request.js";
+import { WriteGate } from "./write-gate.js";
+import { WriteHold } from "./write-hold.js";
 
 const EIO = 5;
 /** Copies and image parts in flight: four of each per request in flight. */
@@ -57,6 +63,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #copyWindowBytes: number;
   readonly #notify: (notice: ReactorNotice) => void;
   readonly #cbtMemory: MappedMemory;
+  readonly #cbt: CbtMap;
+  /** Of a persistent tracker. */
+  readonly gate: WriteGate | undefined;
   readonly #frontQueue: Queue;
   readonly #fileIo: FileIo;
   readonly #frontCounter = new IoCounter();
@@ -69,8 +78,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaId = 0;
   #ticker: AreaTicker | undefined;
   readonly #freed: number[] = [];
-  #heldSinceMs = 0;
-  #onDrained: (() => void) | undefined;
+  readonly #hold = new WriteHold();
   #onAreaClosed: (() => void) | undefined;
   #frontEnded = false;
   #imageEnded = true;
@@ -86,30 +94,24 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#id = request.tracker;
     this.#reactor = reactor;
     this.#notify = notify;
-    const { queueDepth, maxIoBytes, charFd } = request.queue;
+    const { queueDepth, maxIoBytes } = request.queue;
     this.#frontDepth = queueDepth;
     this.#imageDepth = Math.max(settings.imageDepth, request.area?.imageDepth ?? 0);
     this.#copyWindowBytes = maxIoBytes + 2 * (1 << request.geometry.blockShift);
     this.#cbtMemory = MappedMemory.file(request.cbt.fd, 0, request.cbt.lengthBytes);
+    this.#cbt = CbtMap.open(this.#cbtMemory.buffer, { owner: true });
     this.engine = new TrackerEngine(request.geometry, this, {
       frontDepth: queueDepth,
       imageDepth: this.#imageDepth,
       copyWindowBytes: this.#copyWindowBytes,
       copiesMax: queueDepth * COPIES_PER_TAG,
       runsMax: this.#imageDepth * RUNS_PER_TAG,
-      cbt: CbtMap.open(this.#cbtMemory.buffer, { owner: true }),
+      cbt: this.#cbt,
     });
-    this.#frontQueue = new Queue({
-      reactor,
-      charFd,
-      queueId: 0,
-      depth: queueDepth,
-      maxIoBytes,
-      onEnd: () => {
-        this.#frontEnded = true;
-        this.#onFrontEnd?.();
-      },
-      onError: (error) => this.#reportError(error),
+    this.gate = request.journal && this.#openJournal(request.journal);
+    this.#frontQueue = this.#makeQueue(request.queue, () => {
+      this.#frontEnded = true;
+      this.#onFrontEnd?.();
     });
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
     if (request.area !== undefined) this.#resumeArea(request.area);
@@ -127,11 +129,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** Calls back when no write to the original is in flight any more; new ones are kept back. */
   hold(deadlineMs: number, onDrained: () => void): void {
-    this.#heldSinceMs = performance.now();
-    this.#onDrained = onDrained;
-    const since = this.#heldSinceMs;
+    const begin = this.#hold.begin(onDrained);
     this.#reactor.setTimer(deadlineMs, () => {
-      if (this.#heldSinceMs !== since) return;
+      if (!this.#hold.isThe(begin)) return;
       this.release();
       this.#notify({ notice: "holdExpired", tracker: this.#id });
     });
@@ -140,16 +140,17 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** The instant of the take. Answers for how long writes were held, in microseconds. */
   switchAndRelease(): number {
-    assert(this.#heldSinceMs !== 0, "the hold has expired");
+    assert(this.#hold.isActive, "the hold has expired");
+    this.gate?.noteSwitch();
     this.engine.switchAndRelease();
     faultPoint("take.one-switched");
-    return this.#endHold();
+    return this.#hold.end();
   }
 
   release(): void {
-    if (this.#heldSinceMs === 0) return;
+    if (!this.#hold.isActive) return;
     this.engine.release();
-    this.#endHold();
+    this.#hold.end();
   }
 
   /** No copy-on-write from here on; calls back when nothing refers to the area any more. */
@@ -173,24 +174,16 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#areaCounter = undefined;
   }
 
-  openImage({ charFd, queueDepth, maxIoBytes }: QueueStart): void {
+  openImage(start: QueueStart): void {
     assert(this.#imageEnded, "the device has an image already");
-    assert(queueDepth <= this.#imageDepth, "the image has more tags than its engine");
+    assert(start.queueDepth <= this.#imageDepth, "the image has more tags than its engine");
     const areaIo = this.#areaIo;
     assert(areaIo !== undefined, "an image needs a diff area");
     this.#imageEnded = false;
-    const queue = new Queue({
-      reactor: this.#reactor,
-      charFd,
-      queueId: 0,
-      depth: queueDepth,
-      maxIoBytes,
-      onEnd: () => {
-        this.#imageEnded = true;
-        this.#imageQueue = undefined;
-        this.#onImageEnd?.();
-      },
-      onError: (error) => this.#reportError(error),
+    const queue = this.#makeQueue(start, () => {
+      this.#imageEnded = true;
+      this.#imageQueue = undefined;
+      this.#onImageEnd?.();
     });
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
@@ -230,13 +223,15 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** After the front's queue ended. */
   close(): void {
+    this.gate?.journal.drop();
     this.#cbtMemory.unmap();
   }
 
   // ---- what the engine asks for ----
 
   submitOriginal(tag: number): void {
-    this.#fileIo.submit(tag);
+    const { gate } = this;
+    if (gate === undefined || gate.admitFront(tag)) this.#fileIo.submit(tag);
   }
 
   onFileIo(tag: number, result: number): void {
@@ -253,6 +248,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   completeImage(tag: number, result: number): void {
     const { image } = this.engine;
     this.#imageCounter.count(image.op[tag], image.lengthBytes, tag, result);
+    const isDiscard = image.op[tag] === RequestOp.DISCARD && result === 0;
+    if (isDiscard && this.#area !== undefined)
+      this.areaJournal?.recordDiscard(image, tag, this.#area.map);
     (this.#imageQueue as Queue).complete(tag, result);
   }
 
@@ -286,12 +284,11 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   onDrained(): void {
-    const told = this.#onDrained;
-    this.#onDrained = undefined;
-    told?.();
+    this.#hold.drained();
   }
 
   onAreaFault(errno: number): void {
+    if (this.areaJournal !== undefined) this.gate?.journal.noteAreaLost();
     this.#notify({ notice: "fault", tracker: this.#id, area: this.#areaId, errno });
   }
 
@@ -299,6 +296,33 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const told = this.#onAreaClosed;
     this.#onAreaClosed = undefined;
     told?.();
+  }
+
+  // ---- journals ----
+
+  /** Of the present area, where it is in a persistent snapshot. */
+  get areaJournal(): AreaJournal | undefined {
+    return this.#areaIo?.journal;
+  }
+
+  get areaId(): number {
+    return this.#areaId;
+  }
+
+  #openJournal(setup: JournalSetup): WriteGate {
+    return new WriteGate({
+      reactor: this.#reactor,
+      setup,
+      engine: this.engine,
+      cbt: this.#cbt,
+      tracker: this.#id,
+      notify: this.#notify,
+      onFrontAdmitted: (tag) => this.#fileIo.submit(tag),
+      onImageAdmitted: (tag) => {
+        if (this.#area !== undefined) this.engine.submitImage(tag);
+        else this.#imageQueue?.complete(tag, -EIO);
+      },
+    });
   }
 
   // ---- areas ----
@@ -322,9 +346,18 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       frontWindowBytes: this.#copyWindowBytes,
       imageWindowBytes: this.engine.imageCopyWindowBytes,
       slotBytes: setup.slotBytes,
+      journal: setup.journal && { setup: setup.journal, ...this.#areaNotices(setup.id) },
     });
     this.#imageCounter = new IoCounter();
     return this.#areaMemory;
+  }
+
+  #areaNotices(area: number): Pick<AreaJournalSetup, "onFault" | "onLow"> {
+    const of = { tracker: this.#id, area };
+    return {
+      onFault: (errno) => this.#notify({ notice: "areaJournalFault", ...of, errno }),
+      onLow: () => this.#notify({ notice: "areaJournalLow", ...of }),
+    };
   }
 
   #makeArea(map: DiffAreaMap, setup: AreaSetup): DiffArea {
@@ -341,16 +374,25 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   // ---- the two ends ----
 
+  #makeQueue({ charFd, queueDepth: depth, maxIoBytes }: QueueStart, onEnd: () => void): Queue {
+    const onError = (error: unknown) => this.#reportError(error);
+    return new Queue({
+      reactor: this.#reactor,
+      charFd,
+      queueId: 0,
+      depth,
+      maxIoBytes,
+      onEnd,
+      onError,
+    });
+  }
+
   #frontTarget(): Target {
     const { front } = this.engine;
     const queue = this.#frontQueue;
     return {
       queueIo: (tag) => {
-        front.op[tag] = queue.op(tag);
-        front.flags[tag] = queue.flags(tag);
-        front.offsetBytes[tag] =
-          (queue.startSectorLow(tag) >>> 0) * 512 + queue.startSectorHigh(tag) * 2199023255552;
-        front.lengthBytes[tag] = queue.sectors(tag) * 512;
+        takeRequest(queue, front, tag);
         this.engine.submitFront(tag);
       },
       close: () => this.#fileIo.close(),
@@ -361,22 +403,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const { image } = this.engine;
     return {
       queueIo: (tag) => {
-        image.op[tag] = queue.op(tag);
-        image.offsetBytes[tag] =
-          (queue.startSectorLow(tag) >>> 0) * 512 + queue.startSectorHigh(tag) * 2199023255552;
-        image.lengthBytes[tag] = queue.sectors(tag) * 512;
+        takeRequest(queue, image, tag);
         if (this.#area === undefined) queue.complete(tag, -EIO);
-        else this.engine.submitImage(tag);
+        else if (this.gate?.admitImage(tag) !== false) this.engine.submitImage(tag);
       },
       close: () => undefined,
     };
-  }
-
-  #endHold(): number {
-    const stallUs = (performance.now() - this.#heldSinceMs) * 1000;
-    this.#heldSinceMs = 0;
-    this.#onDrained = undefined;
-    return stallUs;
   }
 
   #reportError(error: unknown): void {

@@ -2,6 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
+import { carryOutJournal } from "./journal-requests.js";
 import type {
   FromReactor,
   MarkDirtyRequest,
@@ -93,6 +94,14 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
       return;
     case "lostRanges":
       done(deviceOf(request.tracker).lostRanges());
+      return;
+    case "mirrorJournal":
+    case "adoptJournal":
+    case "dropJournal":
+    case "commitJournal":
+    case "growAreaJournal":
+    case "dropAreaJournal":
+      carryOutJournal(deviceOf(request.tracker), request, done);
       return;
     case "stop":
       assert(devices.size === 0, "a reactor with devices is told to stop");

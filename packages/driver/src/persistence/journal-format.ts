@@ -1,0 +1,94 @@
+/**
+ * What the journals of persistent trackers and snapshots say.
+ *
+ * ```
+ *   tracker    checkpoint: CbtMap.checkpoint()
+ *              MARK       first block, count        written since the last take, or soon
+ *              MARK_BOTH  first block, count        since the last take and before it: image writes
+ *              SWITCH     1 if marks were lost      a take
+ *              AREA_LOST                            old data of a persistent snapshot was lost
+ *
+ *   area       no checkpoint
+ *              SAVED      chunk, slot, from | to << 16     blocks [from, to) are complete in the slot
+ *              RELEASED   first chunk, count               discarded through the image
+ * ```
+ *
+ * MARK is on the medium before the first write to a block of it is issued, SAVED (and before it the
+ * data in the slot) before the first write to its blocks is. So whatever reached the original before
+ * a power cut, the journals know of it.
+ */
+import { type CbtMap, type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
+
+export const JournalKind = { TRACKER: 1, AREA: 2 } as const;
+
+export const CbtOp = { MARK: 1, MARK_BOTH: 2, SWITCH: 3, AREA_LOST: 4 } as const;
+
+export const AreaOp = { SAVED: 1, RELEASED: 2 } as const;
+
+/** Entries of a tracker's journal, to be applied to its checkpoint one after the other. */
+export class CbtReplay {
+  /** Old data of the snapshot that the tracker was in was lost. */
+  areaLost = false;
+  readonly #map: CbtMap;
+
+  constructor(map: CbtMap) {
+    this.#map = map;
+  }
+
+  /** @throws Error when the entry cannot be of this map */
+  readonly apply = (op: number, a: number, b: number): void => {
+    if (op === CbtOp.MARK) this.#map.markBlocks(a, b);
+    else if (op === CbtOp.MARK_BOTH) this.#map.markBlocksBoth(a, b);
+    else if (op === CbtOp.AREA_LOST) this.areaLost = true;
+    else if (op === CbtOp.SWITCH) {
+      if (a !== 0) this.#map.corrupt();
+      this.#map.switch();
+      this.areaLost = false;
+    } else throw new Error(`operation ${op} in the journal of a tracker`);
+  };
+}
+
+/** Entries of an area's journal, to be applied to an empty map one after the other. */
+export class AreaReplay {
+  readonly #map: DiffAreaMap;
+  /** Chunk that each slot belongs to. */
+  readonly #owners = new Map<number, number>();
+
+  constructor(map: DiffAreaMap) {
+    this.#map = map;
+  }
+
+  /** @throws Error when the entry cannot be of this map */
+  readonly apply = (op: number, a: number, b: number, c: number): void => {
+    if (op === AreaOp.SAVED) this.#saved(a, b, c & 0xffff, c >>> 16);
+    else if (op === AreaOp.RELEASED) this.#released(a, b);
+    else throw new Error(`operation ${op} in the journal of a diff area`);
+  };
+
+  #saved(chunk: number, slot: number, from: number, to: number): void {
+    const { geometry } = this.#map;
+    const inDevice = chunk < geometry.chunkCount && from < to;
+    if (!inDevice || to > geometry.blocksInChunk(chunk)) {
+      throw new Error(`blocks ${from} to ${to} of chunk ${chunk} are not of this device`);
+    }
+    const owner = this.#owners.get(slot);
+    // Only a released chunk's slot is used again; word of the release may have come too late.
+    if (owner !== undefined && owner !== chunk) this.#map.release(owner);
+    if (this.#map.slotOf(chunk) === NO_SLOT) this.#map.setSlot(chunk, slot);
+    if (this.#map.slotOf(chunk) !== slot) {
+      this.#owners.delete(this.#map.release(chunk));
+      this.#map.setSlot(chunk, slot);
+    }
+    this.#owners.set(slot, chunk);
+    this.#map.setSaved(chunk, from, to);
+  }
+
+  #released(first: number, count: number): void {
+    if (first + count > this.#map.geometry.chunkCount) {
+      throw new Error(`chunks ${first} to ${first + count} are not of this device`);
+    }
+    for (let chunk = first; chunk < first + count; chunk++) {
+      this.#owners.delete(this.#map.release(chunk));
+    }
+  }
+}

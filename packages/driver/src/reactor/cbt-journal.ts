@@ -1,0 +1,225 @@
+/**
+ * The journal of a persistent tracker: no write reaches the original before its blocks are on record
+ * as changed, on the medium. A block is recorded once per interval; a write that finds all its
+ * blocks recorded costs a look at a bitmap.
+ *
+ * ```
+ *   logged    bit per block: an entry has been appended         durable    the entry is on the medium
+ *
+ *   admit(tag) ── all durable ─▶ goes on
+ *              └─ else: append what is not logged, wait for the commit ──▶ onAdmitted(tag)
+ * ```
+ *
+ * Who writes in sequence finds the blocks ahead recorded already: a power cut then leaves up to
+ * AHEAD_BYTES that count as changed and are not.
+ */
+import type { JournalWriter } from "@blksnap/journal";
+import { assert, type Reactor } from "@blksnap/uring";
+import { CbtOp } from "../persistence/journal-format.js";
+import { JournalIo, type JournalSetup } from "./journal-io.js";
+
+const AHEAD_BYTES = 4 * 2 ** 20;
+/** Entries besides those of requests: takes, and word of lost data. */
+const SPARE_ENTRIES = 16;
+
+export interface CbtJournalOptions {
+  readonly reactor: Reactor;
+  readonly setup: JournalSetup;
+  readonly blockShift: number;
+  readonly blockCount: number;
+  /** Requests that may wait: tags 0 to requestsMax - 1. */
+  readonly requestsMax: number;
+  /** The request may go on. */
+  readonly onAdmitted: (tag: number) => void;
+  readonly onFault: (errno: number) => void;
+  readonly onLow: () => void;
+}
+
+export class CbtJournal {
+  readonly io: JournalIo;
+  readonly #options: CbtJournalOptions;
+  readonly #blockBytesInverse: number;
+  readonly #aheadBlocks: number;
+  readonly #logged: Int32Array;
+  readonly #durable: Int32Array;
+  /** Requests that wait, in order, each for a commit: a ring of requestsMax places. */
+  readonly #waiting: Int32Array;
+  readonly #awaited: Int32Array;
+  #waitingHead = 0;
+  #waitingCount = 0;
+  /** Entries of earlier commits, and of this one before its last SWITCH, are of an old interval. */
+  #intervalCommit: number;
+  /** Writes wait for this commit, whatever their blocks. */
+  #barrier: number;
+  #onCommitted: { commit: number; callback: () => void }[] = [];
+  #dropped = false;
+
+  constructor(options: CbtJournalOptions) {
+    this.#options = options;
+    this.#blockBytesInverse = 1 / 2 ** options.blockShift;
+    this.#aheadBlocks = Math.floor(AHEAD_BYTES * this.#blockBytesInverse);
+    const words = Math.ceil(options.blockCount / 32);
+    this.#logged = new Int32Array(words);
+    this.#durable = new Int32Array(words);
+    this.#waiting = new Int32Array(options.requestsMax);
+    this.#awaited = new Int32Array(options.requestsMax);
+    this.io = new JournalIo({
+      reactor: options.reactor,
+      setup: options.setup,
+      entriesMax: options.requestsMax + SPARE_ENTRIES,
+      syncFirst: [],
+      onCommitted: (writer) => this.#committed(writer),
+      onFault: options.onFault,
+      onLow: options.onLow,
+    });
+    this.#intervalCommit = this.io.writer.committed;
+    this.#barrier = this.io.writer.committed;
+  }
+
+  /**
+   * A write, discard or write-zeroes is about to be issued. True: it may be. False: onAdmitted(tag)
+   * is called once it may.
+   */
+  admit(offsetBytes: Float64Array, lengthBytes: Float64Array, tag: number): boolean {
+    if (this.#dropped) return true;
+    const first = (offsetBytes[tag] * this.#blockBytesInverse) | 0;
+    const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.#blockBytesInverse) | 0;
+    const { writer } = this.io;
+    if (this.#all(this.#durable, first, last)) {
+      if (this.#barrier - writer.committed <= 0) return true;
+    } else if (!this.#all(this.#logged, first, last)) this.#log(first, last);
+    // What is logged and not durable is in the commit being filled, or else in the one on its way.
+    const { fillingCommit } = writer;
+    this.#wait(tag, writer.fillingEntries > 0 ? fillingCommit : (fillingCommit - 1) | 0);
+    this.io.commitSoon();
+    return false;
+  }
+
+  /** A write to the image is about to be issued: it waits until its blocks are on record. */
+  admitImage(
+    offsetBytes: Float64Array,
+    lengthBytes: Float64Array,
+    tag: number,
+    id: number,
+  ): boolean {
+    if (this.#dropped) return true;
+    const first = (offsetBytes[tag] * this.#blockBytesInverse) | 0;
+    const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.#blockBytesInverse) | 0;
+    // The engine refuses it: nothing of it is issued.
+    if (first < 0 || last < first || last >= this.#options.blockCount) return true;
+    this.io.writer.append(CbtOp.MARK_BOTH, first, last - first + 1, 0);
+    this.#wait(id, this.io.writer.fillingCommit);
+    this.io.commitSoon();
+    return false;
+  }
+
+  /** A take: a new interval begins, in which nothing is recorded yet. No write is in flight. */
+  noteSwitch(marksWereLost: boolean): void {
+    if (this.#dropped) return;
+    this.#logged.fill(0);
+    this.#durable.fill(0);
+    this.#intervalCommit = this.io.writer.fillingCommit;
+    this.#append(CbtOp.SWITCH, marksWereLost ? 1 : 0, 0);
+  }
+
+  /** Old data was lost: no write goes on before that is on record. */
+  noteAreaLost(): void {
+    if (this.#dropped) return;
+    this.#barrier = this.io.writer.fillingCommit;
+    this.#append(CbtOp.AREA_LOST, 0, 0);
+  }
+
+  /** Calls back when all that was appended so far is on the medium, or the journal was given up. */
+  whenCommitted(callback: () => void): void {
+    const { writer } = this.io;
+    if (this.#dropped || !this.io.isBusy) callback();
+    else {
+      const commit = writer.fillingEntries > 0 ? writer.fillingCommit : writer.committed + 1;
+      this.#onCommitted.push({ commit, callback });
+    }
+  }
+
+  /** Ends the journal: nobody waits for it any more. */
+  drop(): void {
+    if (this.#dropped) return;
+    this.#dropped = true;
+    this.io.close();
+    for (; this.#waitingCount > 0; ) this.#options.onAdmitted(this.#take());
+    for (const { callback } of this.#onCommitted.splice(0)) callback();
+  }
+
+  #append(op: number, a: number, b: number): void {
+    this.io.writer.append(op, a, b, 0);
+    this.io.commitSoon();
+  }
+
+  /** Appends one entry that covers [first, last], and more where the writer goes on in sequence. */
+  #log(first: number, last: number): void {
+    const { blockCount } = this.#options;
+    const inSequence = first > 0 && this.#all(this.#logged, first - 1, first - 1);
+    let end = last + 1;
+    if (inSequence) {
+      const most = Math.min(end + this.#aheadBlocks, blockCount);
+      while (end < most && !this.#all(this.#logged, end, end)) end++;
+    }
+    this.io.writer.append(CbtOp.MARK, first, end - first, 0);
+    set(this.#logged, first, end);
+  }
+
+  #all(bits: Int32Array, first: number, last: number): boolean {
+    for (let block = first; block <= last; block++) {
+      if (((bits[block >> 5] >>> (block & 31)) & 1) === 0) return false;
+    }
+    return true;
+  }
+
+  #wait(tag: number, commit: number): void {
+    const { requestsMax } = this.#options;
+    assert(this.#waitingCount < requestsMax, "more requests wait than there are");
+    const place = (this.#waitingHead + this.#waitingCount++) % requestsMax;
+    this.#waiting[place] = tag;
+    this.#awaited[place] = commit;
+  }
+
+  #take(): number {
+    const tag = this.#waiting[this.#waitingHead];
+    this.#waitingHead = (this.#waitingHead + 1) % this.#options.requestsMax;
+    this.#waitingCount--;
+    return tag;
+  }
+
+  #committed(writer: JournalWriter): void {
+    const commit = (writer.committed + 1) | 0;
+    const age = this.#intervalCommit - commit;
+    if (age <= 0) this.#setDurable(writer, age === 0);
+    while (this.#waitingCount > 0 && this.#awaited[this.#waitingHead] - commit <= 0) {
+      this.#options.onAdmitted(this.#take());
+    }
+    if (this.#onCommitted.length > 0) this.#tellCommitted(commit);
+  }
+
+  #setDurable(writer: JournalWriter, afterSwitch: boolean): void {
+    let from = 0;
+    if (afterSwitch) {
+      for (let i = 0; i < writer.sealedEntries; i++) {
+        if (writer.sealedWord(i, 0) === CbtOp.SWITCH) from = i + 1;
+      }
+    }
+    for (let i = from; i < writer.sealedEntries; i++) {
+      if (writer.sealedWord(i, 0) !== CbtOp.MARK) continue;
+      const first = writer.sealedWord(i, 1);
+      set(this.#durable, first, first + writer.sealedWord(i, 2));
+    }
+  }
+
+  #tellCommitted(commit: number): void {
+    const due = this.#onCommitted.filter((one) => one.commit - commit <= 0);
+    this.#onCommitted = this.#onCommitted.filter((one) => one.commit - commit > 0);
+    for (const { callback } of due) callback();
+  }
+}
+
+/** Sets bits [from, to). */
+function set(bits: Int32Array, from: number, to: number): void {
+  for (let block = from; block < to; block++) bits[block >> 5] |= 1 << (block & 31);
+}

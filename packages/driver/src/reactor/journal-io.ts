@@ -1,0 +1,306 @@
+/**
+ * A journal's commits on a reactor's ring.
+ *
+ * ```
+ *   entries appended ── NOP: the batch at hand ends ──▶ seal
+ *        [fdatasync store …] ─link─▶ write sectors ─link─▶ fdatasync        and to the mirror, if any
+ *                                                              │ all have ended
+ *                     onCommitted ◀────────────────────────────┘   what came meanwhile is next
+ * ```
+ *
+ * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
+ * both, until adopt().
+ */
+import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
+import {
+  assert,
+  FsyncFlag,
+  high32,
+  low32,
+  MappedMemory,
+  prepareFsync,
+  prepareNop,
+  prepareWrite,
+  type Reactor,
+  SqeFlag,
+} from "@blksnap/uring";
+
+const EIO = 5;
+const ECANCELED = 125;
+const NOP_DATA = 0;
+const MIRROR_DATA = 64;
+const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
+
+/** A log in an open file. */
+export interface LogPlace {
+  readonly fd: number;
+  readonly logOffsetBytes: number;
+  readonly logBytes: number;
+  readonly usedSectors: number;
+}
+
+/** An open journal, to be appended to. */
+export interface JournalSetup extends LogPlace {
+  /** 16 bytes, as numbers. */
+  readonly id: readonly number[];
+  readonly nextSequence: number;
+  readonly nextCommit: number;
+}
+
+export interface JournalIoOptions {
+  readonly reactor: Reactor;
+  readonly setup: JournalSetup;
+  readonly entriesMax: number;
+  /** Descriptors that are synced before each commit. */
+  readonly syncFirst: readonly number[];
+  /** The sealed commit is on the medium; its entries can still be read from the writer. */
+  readonly onCommitted: (writer: JournalWriter) => void;
+  /** The commit failed; nothing is committed any more. */
+  readonly onFault: (errno: number) => void;
+  /** The log is half full, or full. */
+  readonly onLow: () => void;
+}
+
+/** A place that commits are written to. */
+class LogFile {
+  readonly index: number;
+  readonly logOffsetBytes: number;
+  logSectors: number;
+  usedSectors: number;
+
+  constructor(reactor: Reactor, place: LogPlace) {
+    this.index = reactor.addFile(place.fd);
+    this.logOffsetBytes = place.logOffsetBytes;
+    this.logSectors = place.logBytes / SECTOR_BYTES;
+    this.usedSectors = place.usedSectors;
+  }
+}
+
+export class JournalIo {
+  readonly writer: JournalWriter;
+  readonly #options: JournalIoOptions;
+  readonly #reactor: Reactor;
+  readonly #memory: MappedMemory;
+  readonly #handler: number;
+  readonly #syncFirst: readonly number[];
+  #log: LogFile;
+  #mirror: LogFile | undefined;
+  #pending = 0;
+  #errno = 0;
+  #mirrorFailed = false;
+  #nopArmed = false;
+  #full = false;
+  #lowTold = false;
+  #dead = false;
+  #closing = false;
+  #onIdle: (() => void) | undefined;
+
+  constructor(options: JournalIoOptions) {
+    const { reactor, setup, entriesMax } = options;
+    this.#options = options;
+    this.#reactor = reactor;
+    this.#memory = MappedMemory.anonymous(writerBytes(entriesMax));
+    this.writer = new JournalWriter({
+      buffer: this.#memory.buffer,
+      id: Uint8Array.from(setup.id),
+      entriesMax,
+      nextSequence: setup.nextSequence,
+      nextCommit: setup.nextCommit,
+    });
+    this.#log = new LogFile(reactor, setup);
+    this.#syncFirst = options.syncFirst.map((fd) => reactor.addFile(fd));
+    this.#handler = reactor.addHandler({
+      onCompletion: (data, result) => this.#onCompletion(data, result),
+    });
+  }
+
+  /** True while entries are appended that are not committed, or a commit is on its way. */
+  get isBusy(): boolean {
+    return this.writer.isCommitting || this.writer.fillingEntries > 0;
+  }
+
+  /** After append(): commits as soon as the batch at hand is over. */
+  commitSoon(): void {
+    if (this.#nopArmed || this.writer.isCommitting || this.#dead) return;
+    this.#nopArmed = true;
+    prepareNop(this.#reactor.ring, NOP_DATA, this.#handler, 0);
+  }
+
+  /**
+   * From the next commit on everything goes to the mirror too. Only while idle. Answers the sequence
+   * number of the first sector there, or null when the journal has failed.
+   */
+  mirror(place: LogPlace): number | null {
+    if (this.#dead) return null;
+    assert(!this.writer.isCommitting, "a mirror begins between two commits");
+    this.dropMirror();
+    this.#mirror = new LogFile(this.#reactor, place);
+    this.#mirrorFailed = false;
+    return this.writer.nextSequence >>> 0;
+  }
+
+  /** The mirror takes the journal's place. Only while idle. False when it missed a commit. */
+  adopt(): boolean {
+    const mirror = this.#mirror;
+    if (mirror === undefined || this.#mirrorFailed || this.#dead) {
+      this.dropMirror();
+      return false;
+    }
+    assert(!this.writer.isCommitting, "a mirror is adopted between two commits");
+    this.#reactor.removeFile(this.#log.index);
+    this.#log = mirror;
+    this.#mirror = undefined;
+    this.#goOn();
+    return true;
+  }
+
+  dropMirror(): void {
+    if (this.#mirror !== undefined) this.#reactor.removeFile(this.#mirror.index);
+    this.#mirror = undefined;
+  }
+
+  /** The log has become longer. */
+  grown(logBytes: number): void {
+    this.#log.logSectors = logBytes / SECTOR_BYTES;
+    this.#goOn();
+  }
+
+  /** Calls back when no commit is on its way. */
+  whenIdle(callback: () => void): void {
+    if (!this.writer.isCommitting || this.#dead) {
+      callback();
+      return;
+    }
+    assert(this.#onIdle === undefined, "two wait for the same journal");
+    this.#onIdle = callback;
+  }
+
+  /** Ends it at once; a commit that is on its way is told to nobody any more. */
+  close(): void {
+    this.#dead = true;
+    this.#closing = true;
+    this.#cleanUp();
+  }
+
+  /** Memory and files stay until the kernel has given everything back. */
+  #cleanUp(): void {
+    if (this.#pending > 0 || this.#nopArmed) return;
+    this.dropMirror();
+    this.#reactor.removeFile(this.#log.index);
+    for (const index of this.#syncFirst) this.#reactor.removeFile(index);
+    this.#reactor.removeHandler(this.#handler);
+    this.#memory.unmap();
+  }
+
+  #goOn(): void {
+    this.#lowTold = false;
+    if (!this.#full) return;
+    this.#full = false;
+    this.#begin();
+  }
+
+  #begin(): void {
+    const { writer } = this;
+    if (this.#dead || writer.isCommitting || writer.fillingEntries === 0 || this.#full) return;
+    const sectors = Math.ceil(writer.fillingEntries / ENTRIES_PER_SECTOR);
+    if (!this.#hasRoom(sectors)) {
+      this.#full = true;
+      this.#tellLow();
+      return;
+    }
+    writer.seal();
+    this.#errno = 0;
+    this.#pending = this.#submit(this.#log, this.#syncFirst, 1);
+    if (this.#mirror !== undefined && !this.#mirrorFailed) {
+      this.#pending += this.#submit(this.#mirror, [], MIRROR_DATA);
+    }
+  }
+
+  #hasRoom(sectors: number): boolean {
+    const { usedSectors, logSectors } = this.#log;
+    if (usedSectors + sectors > logSectors) return false;
+    const mirror = this.#mirror;
+    if (mirror !== undefined && mirror.usedSectors + sectors > mirror.logSectors) {
+      this.#mirrorFailed = true;
+    }
+    return true;
+  }
+
+  /** Prepares one chain. Answers how many completions it has. */
+  #submit(file: LogFile, syncFirst: readonly number[], firstData: number): number {
+    const { writer } = this;
+    const ring = this.#reactor.ring;
+    const address = this.#memory.address + writer.sealedOffsetBytes;
+    const length = writer.sealedSectors * SECTOR_BYTES;
+    const offset = file.logOffsetBytes + file.usedSectors * SECTOR_BYTES;
+    ring.reserve(syncFirst.length + 2);
+    let data = firstData;
+    for (let i = 0; i < syncFirst.length; i++) {
+      prepareFsync(ring, syncFirst[i], FsyncFlag.DATASYNC, data++, this.#handler, LINKED_FILE);
+    }
+    prepareWrite(
+      ring,
+      file.index,
+      low32(address),
+      high32(address),
+      length,
+      low32(offset),
+      high32(offset),
+      0,
+      data++,
+      this.#handler,
+      LINKED_FILE,
+    );
+    const { DATASYNC } = FsyncFlag;
+    prepareFsync(ring, file.index, DATASYNC, data++, this.#handler, SqeFlag.FIXED_FILE);
+    return data - firstData;
+  }
+
+  #onCompletion(data: number, result: number): void {
+    if (data === NOP_DATA) {
+      this.#nopArmed = false;
+      if (!this.#closing) this.#begin();
+    } else {
+      this.#note(data, result);
+      this.#pending--;
+      if (this.#pending === 0 && !this.#closing) this.#ended();
+    }
+    if (this.#closing) this.#cleanUp();
+  }
+
+  #note(data: number, result: number): void {
+    const isMirror = data >= MIRROR_DATA;
+    const isWrite = isMirror ? data === MIRROR_DATA : data === 1 + this.#syncFirst.length;
+    const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
+    if (result === wanted) return;
+    if (isMirror) this.#mirrorFailed = true;
+    else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
+  }
+
+  #ended(): void {
+    const { writer } = this;
+    if (this.#errno !== 0) {
+      this.#dead = true;
+      const waiting = this.#onIdle;
+      this.#onIdle = undefined;
+      this.#options.onFault(this.#errno);
+      waiting?.();
+      return;
+    }
+    this.#log.usedSectors += writer.sealedSectors;
+    if (this.#mirror !== undefined) this.#mirror.usedSectors += writer.sealedSectors;
+    this.#options.onCommitted(writer);
+    writer.complete();
+    if (this.#log.usedSectors * 2 > this.#log.logSectors) this.#tellLow();
+    const idle = this.#onIdle;
+    this.#onIdle = undefined;
+    idle?.();
+    this.#begin();
+  }
+
+  #tellLow(): void {
+    if (this.#lowTold) return;
+    this.#lowTold = true;
+    this.#options.onLow();
+  }
+}

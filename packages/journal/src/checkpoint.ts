@@ -1,0 +1,51 @@
+import { crc32 } from "node:zlib";
+import { JournalError } from "./errors.js";
+import {
+  checkpointFileBytes,
+  PAGE_BYTES,
+  PAGE_PAYLOAD_BYTES,
+  PageOffset,
+  tagOf,
+} from "./layout.js";
+
+/** Payload as pages with checksums, as it goes into the file. */
+export function encodeCheckpoint(payload: Uint8Array, id: Uint8Array): Uint8Array {
+  const pages = new Uint8Array(checkpointFileBytes(payload.length));
+  const view = new DataView(pages.buffer);
+  const tag = tagOf(id);
+  for (let at = 0, number = 0; at < pages.length; at += PAGE_BYTES, number++) {
+    const from = number * PAGE_PAYLOAD_BYTES;
+    pages.set(payload.subarray(from, from + PAGE_PAYLOAD_BYTES), at);
+    view.setUint32(at + PageOffset.NUMBER, number, true);
+    view.setInt32(at + PageOffset.TAG, tag, true);
+    const checked = pages.subarray(at, at + PageOffset.CHECKSUM);
+    view.setUint32(at + PageOffset.CHECKSUM, crc32(checked), true);
+  }
+  return pages;
+}
+
+/** The payload of a checkpoint. @throws JournalError JOURNAL_DAMAGED, with the page named */
+export function decodeCheckpoint(
+  pages: Uint8Array,
+  payloadBytes: number,
+  id: Uint8Array,
+): Uint8Array {
+  const payload = new Uint8Array(payloadBytes);
+  const view = new DataView(pages.buffer, pages.byteOffset, pages.length);
+  const tag = tagOf(id);
+  const end = checkpointFileBytes(payloadBytes);
+  for (let at = 0, number = 0; at < end; at += PAGE_BYTES, number++) {
+    const right =
+      view.getUint32(at + PageOffset.CHECKSUM, true) ===
+        crc32(pages.subarray(at, at + PageOffset.CHECKSUM)) &&
+      view.getUint32(at + PageOffset.NUMBER, true) === number &&
+      view.getInt32(at + PageOffset.TAG, true) === tag;
+    if (!right) {
+      throw new JournalError("JOURNAL_DAMAGED", `page ${number} of the checkpoint is damaged`);
+    }
+    const from = number * PAGE_PAYLOAD_BYTES;
+    const length = Math.min(PAGE_PAYLOAD_BYTES, payloadBytes - from);
+    payload.set(pages.subarray(at, at + length), from);
+  }
+  return payload;
+}

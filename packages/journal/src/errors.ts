@@ -1,0 +1,32 @@
+/** Every failure of this package, with the errno for callers that speak errno. */
+const ERRNO_OF_CODE = {
+  /** The file does not begin with the header of a journal, or the header is damaged. */
+  JOURNAL_FORMAT: 22,
+  /** The journal was written by a version that this one does not know. */
+  JOURNAL_VERSION: 95,
+  /** The journal is of another kind, or belongs to somebody else. */
+  JOURNAL_FOREIGN: 116,
+  /** The file is shorter than its header says. */
+  JOURNAL_TRUNCATED: 61,
+  /** A page of the checkpoint or a sector of the log is damaged, in a way that no power cut leaves. */
+  JOURNAL_DAMAGED: 74,
+  /** An argument is outside of its documented range. */
+  ARGUMENT_INVALID: 22,
+} as const;
+
+/** Stable name of a failure. */
+export type JournalErrorCode = keyof typeof ERRNO_OF_CODE;
+
+/** A journal that cannot be used, or a call that cannot be carried out. */
+export class JournalError extends Error {
+  readonly code: JournalErrorCode;
+  /** Positive errno number. */
+  readonly errno: number;
+
+  constructor(code: JournalErrorCode, message: string) {
+    super(message);
+    this.name = "JournalError";
+    this.code = code;
+    this.errno = ERRNO_OF_CODE[code];
+  }
+}

@@ -1,0 +1,202 @@
+/**
+ * Journal files: made complete before they get their name, opened with everything checked.
+ */
+import { constants } from "node:fs";
+import { type FileHandle, open, rename, unlink } from "node:fs/promises";
+import { dirname } from "node:path";
+import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint.js";
+import { JournalError } from "./errors.js";
+import { decodeHeader, encodeHeader, type JournalHeader, logOffsetOf } from "./header.js";
+import { HEADER_BYTES, SECTOR_BYTES } from "./layout.js";
+import { type EntryVisitor, type LogEnd, readLog } from "./log-reader.js";
+
+const ZEROES_BYTES = 2 ** 20;
+/** A log beyond this is not read: no writer of ours lets one grow so far. */
+const LOG_BYTES_MAX = 2 ** 31;
+
+export interface NewJournal {
+  readonly kind: number;
+  readonly id: Uint8Array;
+  readonly logBytes: number;
+}
+
+/** A file that is being made; it has its final name only after publish(). */
+export class JournalDraft {
+  readonly path: string;
+  readonly logOffsetBytes: number;
+  readonly logBytes: number;
+  readonly #handle: FileHandle;
+  readonly #journal: NewJournal;
+  readonly #checkpointBytes: number;
+
+  private constructor(
+    path: string,
+    handle: FileHandle,
+    journal: NewJournal,
+    checkpointBytes: number,
+  ) {
+    this.path = path;
+    this.#handle = handle;
+    this.#journal = journal;
+    this.#checkpointBytes = checkpointBytes;
+    this.logOffsetBytes = logOffsetOf(checkpointBytes);
+    this.logBytes = journal.logBytes;
+  }
+
+  /**
+   * Makes `<path>.new` with an empty log that is really allocated: appending to it can then not fail
+   * for want of space (file systems that copy on write excepted).
+   * @throws the error of open(2) or write(2); JournalError ARGUMENT_INVALID
+   */
+  static async create(
+    path: string,
+    journal: NewJournal,
+    checkpointBytes: number,
+  ): Promise<JournalDraft> {
+    const { O_RDWR, O_CREAT, O_TRUNC } = constants;
+    const handle = await open(`${path}.new`, O_RDWR | O_CREAT | O_TRUNC, 0o600);
+    const draft = new JournalDraft(path, handle, journal, checkpointBytes);
+    try {
+      await writeZeroes(handle, 0, draft.logOffsetBytes + draft.logBytes);
+      return draft;
+    } catch (error) {
+      await draft.discard();
+      throw error;
+    }
+  }
+
+  /** The descriptor; from publish() on it is the caller's to close, by `handle.close()`. */
+  get fd(): number {
+    return this.#handle.fd;
+  }
+
+  /**
+   * Writes checkpoint and header, and gives the file its name, in place of another one; all of it is on
+   * the medium when this ends. The log may have been appended to before.
+   */
+  async publish(checkpoint: Uint8Array, firstSequence: number): Promise<FileHandle> {
+    const { kind, id, logBytes } = this.#journal;
+    if (checkpoint.length !== this.#checkpointBytes) {
+      throw new JournalError("ARGUMENT_INVALID", "the checkpoint has another size");
+    }
+    await writeAll(this.#handle, encodeCheckpoint(checkpoint, id), HEADER_BYTES);
+    const header = {
+      kind,
+      id,
+      checkpointBytes: checkpoint.length,
+      logOffsetBytes: this.logOffsetBytes,
+      logBytes,
+      firstSequence,
+    };
+    await writeAll(this.#handle, encodeHeader(header), 0);
+    await this.#handle.sync();
+    await rename(`${this.path}.new`, this.path);
+    await syncDirectory(dirname(this.path));
+    return this.#handle;
+  }
+
+  /** Gives it up. */
+  async discard(): Promise<void> {
+    await this.#handle.close();
+    await unlink(`${this.path}.new`);
+  }
+}
+
+/** A journal that was read. */
+export interface OpenedJournal {
+  readonly header: JournalHeader;
+  readonly checkpoint: Uint8Array;
+  readonly end: LogEnd;
+  /** Open for reading and writing; the caller closes it. */
+  readonly handle: FileHandle;
+}
+
+/**
+ * Opens a journal and reads all of it.
+ * @param expected its kind and id; another one is JOURNAL_FOREIGN
+ * @param visit is called with the log's entries, or not at all
+ * @throws JournalError; the error of open(2) or read(2)
+ */
+export async function openJournal(
+  path: string,
+  expected: { readonly kind: number; readonly id: Uint8Array },
+  visit: EntryVisitor,
+): Promise<OpenedJournal> {
+  const handle = await open(path, constants.O_RDWR);
+  try {
+    const { size } = await handle.stat();
+    const header = decodeHeader(await readAll(handle, 0, SECTOR_BYTES), size);
+    if (header.kind !== expected.kind || !Buffer.from(header.id).equals(expected.id)) {
+      throw new JournalError("JOURNAL_FOREIGN", `${path} is the journal of something else`);
+    }
+    if (header.logBytes > LOG_BYTES_MAX) {
+      throw new JournalError("JOURNAL_FORMAT", `${path} has a log of ${header.logBytes} bytes`);
+    }
+    const pages = await readAll(handle, HEADER_BYTES, header.logOffsetBytes - HEADER_BYTES);
+    const checkpoint = decodeCheckpoint(pages, header.checkpointBytes, header.id);
+    const log = await readAll(handle, header.logOffsetBytes, header.logBytes);
+    const end = readLog(log, header.id, header.firstSequence, visit);
+    return { header, checkpoint, end, handle };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** Zeroes what an incomplete commit has left behind the log's end, so that it can be appended to. */
+export async function repairTail({ header, end, handle }: OpenedJournal): Promise<void> {
+  if (!end.torn) return;
+  const from = end.usedSectors * SECTOR_BYTES;
+  await writeZeroes(handle, header.logOffsetBytes + from, header.logBytes - from);
+  await handle.sync();
+}
+
+/** Makes the log longer, and says so in the header. Appending may go on meanwhile. */
+export async function growLog(
+  handle: FileHandle,
+  header: JournalHeader,
+  logBytes: number,
+): Promise<JournalHeader> {
+  const grown = { ...header, logBytes };
+  const from = header.logOffsetBytes + header.logBytes;
+  await writeZeroes(handle, from, logBytes - header.logBytes);
+  await handle.sync();
+  await writeAll(handle, encodeHeader(grown), 0);
+  await handle.sync();
+  return grown;
+}
+
+/** Makes the names in a directory durable. */
+export async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function writeZeroes(handle: FileHandle, offset: number, length: number): Promise<void> {
+  const zeroes = new Uint8Array(Math.min(ZEROES_BYTES, length));
+  for (let done = 0; done < length; done += zeroes.length) {
+    const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
+    await writeAll(handle, part, offset + done);
+  }
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, offset + done);
+    done += bytesWritten;
+  }
+}
+
+async function readAll(handle: FileHandle, offset: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length; ) {
+    const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
+    if (bytesRead === 0) throw new JournalError("JOURNAL_TRUNCATED", "the journal ends too early");
+    done += bytesRead;
+  }
+  return bytes;
+}

@@ -1,0 +1,158 @@
+/**
+ * Collects entries into commits, in memory that the caller writes to the file.
+ *
+ * ```
+ *   append ──▶ filling half ──seal()──▶ sealed half ── caller: write, fsync ──▶ committed()
+ *                  ▲                         │
+ *                  └───────── swap ──────────┘
+ * ```
+ *
+ * One commit is on its way at a time; what is appended meanwhile goes into the next. Nothing is
+ * allocated after construction.
+ */
+import { crc32 } from "node:zlib";
+import { JournalError } from "./errors.js";
+import {
+  ENTRIES_PER_SECTOR,
+  ENTRY_WORDS,
+  ID_BYTES,
+  SECTOR_BYTES,
+  SECTOR_CHECKED_BYTES,
+  SECTOR_MAGIC,
+  SECTOR_WORDS,
+  SectorWord,
+  tagOf,
+} from "./layout.js";
+
+export interface JournalWriterOptions {
+  /** Of writerBytes(entriesMax) bytes, all zero; stays with the writer. */
+  readonly buffer: ArrayBufferLike;
+  /** 16 bytes: the id in the journal's header. */
+  readonly id: Uint8Array;
+  /** Entries that one commit can hold. */
+  readonly entriesMax: number;
+  readonly nextSequence: number;
+  readonly nextCommit: number;
+}
+
+function sectorsFor(entriesMax: number): number {
+  return Math.ceil(entriesMax / ENTRIES_PER_SECTOR);
+}
+
+/** Bytes of memory that a writer needs. */
+export function writerBytes(entriesMax: number): number {
+  return 2 * sectorsFor(entriesMax) * SECTOR_BYTES;
+}
+
+export class JournalWriter {
+  /** Number of the commit that append() adds to; from 1 on, compare by difference. */
+  fillingCommit: number;
+  /** Number of the last commit that is on the medium. */
+  committed: number;
+  /** Sequence number of the next sealed sector. */
+  nextSequence: number;
+  /** The sealed half: where in the buffer it begins, its length, its entries. */
+  sealedOffsetBytes = 0;
+  sealedSectors = 0;
+  sealedEntries = 0;
+  /** Entries appended and not sealed yet. */
+  fillingEntries = 0;
+  readonly #words: Int32Array;
+  readonly #checked: Uint8Array[] = [];
+  readonly #tag: number;
+  readonly #entriesMax: number;
+  readonly #halfSectors: number;
+  #fillingSector = 0;
+
+  /** @throws JournalError ARGUMENT_INVALID */
+  constructor(options: JournalWriterOptions) {
+    const { buffer, entriesMax, id } = options;
+    if (buffer.byteLength < writerBytes(entriesMax) || entriesMax < 1 || id.length !== ID_BYTES) {
+      throw new JournalError("ARGUMENT_INVALID", "a journal writer needs more memory, or an id");
+    }
+    this.#entriesMax = entriesMax;
+    this.#halfSectors = sectorsFor(entriesMax);
+    this.#words = new Int32Array(buffer);
+    this.#tag = tagOf(id);
+    for (let sector = 0; sector < 2 * this.#halfSectors; sector++) {
+      this.#checked.push(new Uint8Array(buffer, sector * SECTOR_BYTES, SECTOR_CHECKED_BYTES));
+    }
+    this.nextSequence = options.nextSequence;
+    this.fillingCommit = options.nextCommit;
+    this.committed = options.nextCommit - 1;
+  }
+
+  /** Entries that the present commit still has room for. */
+  get room(): number {
+    return this.#entriesMax - this.fillingEntries;
+  }
+
+  /** True between seal() and committed(). */
+  get isCommitting(): boolean {
+    return this.sealedSectors > 0;
+  }
+
+  /** Adds an entry of four 32-bit integers. @throws JournalError ARGUMENT_INVALID without room */
+  append(op: number, a: number, b: number, c: number): void {
+    if (this.room === 0) throw new JournalError("ARGUMENT_INVALID", "the commit is full");
+    const index = this.fillingEntries++;
+    const sector = this.#fillingSector + ((index / ENTRIES_PER_SECTOR) | 0);
+    const at =
+      sector * SECTOR_WORDS + SectorWord.FIRST_ENTRY + (index % ENTRIES_PER_SECTOR) * ENTRY_WORDS;
+    const words = this.#words;
+    words[at] = op;
+    words[at + 1] = a;
+    words[at + 2] = b;
+    words[at + 3] = c;
+  }
+
+  /** Completes the commit's sectors; they lie at sealedOffsetBytes. Only while none is sealed. */
+  seal(): void {
+    if (this.isCommitting || this.fillingEntries === 0) {
+      throw new JournalError("ARGUMENT_INVALID", "nothing to seal, or a commit is on its way");
+    }
+    const first = this.#fillingSector;
+    const sectors = sectorsFor(this.fillingEntries);
+    for (let i = 0; i < sectors; i++) this.#finish(first + i, i);
+    this.sealedOffsetBytes = first * SECTOR_BYTES;
+    this.sealedSectors = sectors;
+    this.sealedEntries = this.fillingEntries;
+    this.fillingEntries = 0;
+    this.fillingCommit = (this.fillingCommit + 1) | 0;
+    this.#fillingSector = first === 0 ? this.#halfSectors : 0;
+  }
+
+  /** Word `word` (0: op, 1 to 3: a, b, c) of entry `index` of the sealed commit. */
+  sealedWord(index: number, word: number): number {
+    const sector = this.sealedOffsetBytes / SECTOR_BYTES + ((index / ENTRIES_PER_SECTOR) | 0);
+    const entry = index % ENTRIES_PER_SECTOR;
+    return this.#words[
+      sector * SECTOR_WORDS + SectorWord.FIRST_ENTRY + entry * ENTRY_WORDS + word
+    ] as number;
+  }
+
+  /** The sealed commit is on the medium. */
+  complete(): void {
+    const first = this.sealedOffsetBytes / SECTOR_BYTES;
+    // A sector that is not full must end in zeroes when the half is filled again.
+    this.#words.fill(0, first * SECTOR_WORDS, (first + this.sealedSectors) * SECTOR_WORDS);
+    this.sealedSectors = 0;
+    this.sealedEntries = 0;
+    this.committed = (this.committed + 1) | 0;
+  }
+
+  #finish(sector: number, index: number): void {
+    const words = this.#words;
+    const at = sector * SECTOR_WORDS;
+    words[at + SectorWord.MAGIC] = SECTOR_MAGIC;
+    words[at + SectorWord.TAG] = this.#tag;
+    words[at + SectorWord.SEQUENCE] = this.nextSequence;
+    words[at + SectorWord.COMMIT] = this.fillingCommit;
+    words[at + SectorWord.ENTRIES] = Math.min(
+      this.fillingEntries - index * ENTRIES_PER_SECTOR,
+      ENTRIES_PER_SECTOR,
+    );
+    words[at + SectorWord.CHECKSUM] = crc32(this.#checked[sector] as Uint8Array);
+    this.nextSequence = (this.nextSequence + 1) | 0;
+  }
+}
