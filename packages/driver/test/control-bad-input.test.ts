@@ -150,6 +150,18 @@ test("bytes that are no HTTP, and requests cut short, leave nothing behind", asy
   await harness.stop();
 });
 
+test("a request that does not arrive is ended by name, and so is a silent connection", async () => {
+  const harness = await startHarness(undefined, { requestTimeoutMs: 200 });
+  const { socketPath } = harness;
+  const before = await openDescriptors();
+  const head = "POST /v1/trackers HTTP/1.1\r\ncontent-type: application/json\r\n";
+  const slow = ["", "P", head, `${head}content-length: 500\r\n\r\n{"device":`];
+  const answers = await Promise.all(slow.map((bytes) => sendBytes(socketPath, bytes, 60_000)));
+  for (const answer of answers) assert.match(answer, /^HTTP\/1.1 408 .*"REQUEST_TOO_SLOW"/s);
+  await eventually("descriptors closed", async () => (await openDescriptors()) <= before);
+  await harness.stop();
+});
+
 test("thousands of wrong requests leak neither descriptors nor memory", async () => {
   const harness = await startHarness();
   const small = cases.filter(([, options]) => (options.text?.length ?? 0) < 1000);

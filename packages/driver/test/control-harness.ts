@@ -7,6 +7,7 @@ import pino from "pino";
 import { FakeDriver } from "../dist/control/fake/fake-driver.js";
 import {
   type ControlServer,
+  type ControlServerOptions,
   type DriverControl,
   startControlServer,
 } from "../dist/control/index.js";
@@ -26,6 +27,7 @@ export function silentLogger(lines: string[] = []): pino.Logger {
 
 export async function startHarness(
   wrap: (driver: FakeDriver) => DriverControl = (driver) => driver,
+  options: Pick<ControlServerOptions, "requestTimeoutMs"> = {},
 ): Promise<Harness> {
   const dir = await mkdtemp(join(tmpdir(), "blksnap-control-"));
   const socketPath = join(dir, "s.sock");
@@ -35,6 +37,7 @@ export async function startHarness(
     socketPath,
     logger: silentLogger(log),
     control: wrap(driver),
+    ...options,
   });
   return {
     server,

@@ -1,4 +1,5 @@
 /** Answers bytes that are not even HTTP, or that stop half way. */
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { answerFor, ControlError } from "./control-error.js";
 
@@ -28,4 +29,17 @@ export function answerClientError(error: Error & { code?: string }, socket: Sock
     // Without this a client that never closes its side keeps the descriptor open.
     () => socket.destroy(),
   );
+}
+
+/** A request with an `Expect` header that is not `100-continue`; Node alone would send no body. */
+export function answerExpectation(_request: IncomingMessage, response: ServerResponse): void {
+  const why = "nothing but 100-continue can be expected of this server";
+  const { httpStatus, error } = answerFor(new ControlError("REQUEST_INVALID", why));
+  const text = JSON.stringify({ error });
+  response.writeHead(httpStatus, {
+    connection: "close",
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+  });
+  response.end(text);
 }

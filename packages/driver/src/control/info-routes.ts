@@ -1,4 +1,4 @@
-/** Routes about the daemon itself: version, status, metrics, the description of the API. */
+/** Routes about the daemon itself: version, status, metrics. */
 import { statusSchemas as schemas } from "@blksnap/api";
 import { formatMetrics, type MetricFamily } from "./metrics.js";
 import { answers, type RouteContext, textAnswers } from "./route-context.js";
@@ -36,7 +36,6 @@ export function addInfoRoutes({ app, driver, counters }: RouteContext): void {
   app.get("/v1/status", { schema: { response: answers(schemas.statusResponse) } }, () =>
     driver().status(),
   );
-  app.get("/v1/openapi.json", { schema: { hide: true } }, async () => app.swagger());
   app.get("/metrics", { schema: { response: textAnswers } }, async (_request, reply) => {
     const families = [...(await driver().metrics()), counters.family(), ...processMetrics()];
     return reply.type("text/plain; version=0.0.4; charset=utf-8").send(formatMetrics(families));

@@ -1,6 +1,5 @@
 /** The control API: HTTP with JSON on a Unix socket. */
 import { setTimeout as sleep } from "node:timers/promises";
-import swagger from "@fastify/swagger";
 import fastify, {
   type FastifyBaseLogger,
   type FastifyError,
@@ -10,8 +9,9 @@ import fastify, {
   LogController,
 } from "fastify";
 import type { Logger } from "pino";
-import { answerClientError } from "./client-errors.js";
+import { answerClientError, answerExpectation } from "./client-errors.js";
 import { answerFor, ControlError, errorNameOf } from "./control-error.js";
+import { addDescriptionRoute, describeApi } from "./description.js";
 import type { DriverControl } from "./driver-control.js";
 import { addEventRoutes } from "./event-routes.js";
 import { addInfoRoutes } from "./info-routes.js";
@@ -19,6 +19,7 @@ import { parseJsonBody } from "./json-body.js";
 import { OpenRequests } from "./open-requests.js";
 import { coerceQuery, validationError } from "./request-check.js";
 import { RequestCounters } from "./request-counters.js";
+import type { RouteContext } from "./route-context.js";
 import { addSnapshotRoutes } from "./snapshot-routes.js";
 import { claimSocket } from "./socket.js";
 import { addTrackerRoutes } from "./tracker-routes.js";
@@ -26,7 +27,13 @@ import { addTrackerRoutes } from "./tracker-routes.js";
 const BODY_MAX_BYTES = 1_048_576;
 const CONNECTIONS_MAX = 1024;
 /** A request must have arrived in full by then; the answer may take as long as it needs. */
-const REQUEST_TIMEOUT_MS = 30_000;
+const REQUEST_TIMEOUT_DEFAULT_MS = 30_000;
+/** The framework's messages repeat what was asked, which can be long. */
+const MESSAGE_MAX = 128;
+/** Enough for any path of a device, but not for who wants to fill the log. */
+const LOGGED_URL_MAX = 4096;
+/** How often connections are looked at for requests that take too long. */
+const TIMEOUT_CHECKS_PER_REQUEST = 4;
 /** How long operations may still run once the daemon stops; then their connections are cut. */
 const CLOSE_GRACE_MS = 10_000;
 
@@ -37,6 +44,8 @@ export interface ControlServerOptions {
   readonly control?: DriverControl;
   /** Version in the OpenAPI description. */
   readonly version?: string;
+  /** Longest time for a request to arrive, from connecting on. Default: half a minute. */
+  readonly requestTimeoutMs?: number;
   /** Group that may use the socket besides root, where it exists. Default: blksnap. */
   readonly group?: string;
 }
@@ -49,14 +58,22 @@ export interface ControlServer {
   close(): Promise<void>;
 }
 
-function createApp(log: FastifyBaseLogger): FastifyInstance {
+function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyInstance {
   return fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_MAX_BYTES,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    requestTimeout: requestTimeoutMs,
+    http: {
+      headersTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: requestTimeoutMs / TIMEOUT_CHECKS_PER_REQUEST,
+      // On a Unix socket there is only one host.
+      requireHostHeader: false,
+    },
     exposeHeadRoutes: false,
     forceCloseConnections: "idle",
+    // Answers are made from typed values, so they are not filtered through the schemas again.
+    schemaController: { compilersFactory: { buildSerializer: () => () => JSON.stringify } },
     ajv: {
       customOptions: {
         coerceTypes: false,
@@ -80,32 +97,51 @@ function named(error: Error): Error {
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
     return new ControlError("MEDIA_TYPE_UNSUPPORTED", "the body is not sent as JSON");
   }
-  if (
-    typeof code === "string" &&
-    code.startsWith("FST_") &&
-    (error as FastifyError).statusCode === 400
-  ) {
-    return new ControlError("REQUEST_INVALID", error.message);
+  const { statusCode = 500, message } = error as FastifyError;
+  if (typeof code === "string" && code.startsWith("FST_") && statusCode < 500) {
+    return new ControlError("REQUEST_INVALID", message.slice(0, MESSAGE_MAX));
   }
   return error;
 }
 
+function whatToTell(error: unknown, { raw }: FastifyRequest): unknown {
+  // Nobody hears it any more, but it is no fault of the daemon either.
+  if (raw.destroyed && !raw.complete) {
+    return new ControlError("REQUEST_INVALID", "the connection ended before the request did");
+  }
+  return error instanceof Error ? named(error) : error;
+}
+
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const told = error instanceof Error ? named(error) : error;
+  const told = whatToTell(error, request);
   const { httpStatus, error: body } = answerFor(told);
   if (errorNameOf(told) === "INTERNAL") {
-    request.log.error({ err: told, method: request.method, url: request.url }, "request failed");
+    const { method, url } = request;
+    request.log.error({ err: told, method, url: url.slice(0, LOGGED_URL_MAX) }, "request failed");
   }
   return reply.code(httpStatus).type("application/json").send({ error: body });
 }
 
-/** A route without a body in the API takes none, or an empty object. */
-function refuseStrayBody(request: FastifyRequest): void {
-  if (request.routeOptions.schema?.body !== undefined) return;
-  const { body } = request;
-  if (body === undefined || body === null) return;
-  if (typeof body === "object" && Object.keys(body).length === 0 && !Array.isArray(body)) return;
-  throw new ControlError("REQUEST_INVALID", "this request takes no body");
+/** A route without a body or a query in the API takes none; an empty object is as good as none. */
+function refuseStrays(request: FastifyRequest): void {
+  const { schema } = request.routeOptions;
+  if (schema?.querystring === undefined && Object.keys(request.query as object).length > 0) {
+    throw new ControlError("REQUEST_INVALID", "this request takes no query");
+  }
+  if (schema?.body !== undefined) return;
+  const { body, headers } = request;
+  // The framework does not read the body of a GET at all.
+  const isUnread = request.method === "GET" && Number(headers["content-length"] ?? 0) > 0;
+  const isEmpty = body === undefined || body === null || isEmptyObject(body);
+  if (isUnread || headers["transfer-encoding"] !== undefined || !isEmpty) {
+    throw new ControlError("REQUEST_INVALID", "this request takes no body");
+  }
+}
+
+function isEmptyObject(value: unknown): boolean {
+  return (
+    typeof value === "object" && !Array.isArray(value) && Object.keys(value as object).length === 0
+  );
 }
 
 function addHooks(app: FastifyInstance, counters: RequestCounters): void {
@@ -117,8 +153,6 @@ function addHooks(app: FastifyInstance, counters: RequestCounters): void {
       done(error as Error);
     }
   });
-  // Answers are made from typed values, so they are not filtered through the schemas again.
-  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.setErrorHandler((error, request, reply) => answerError(error, request, reply));
   app.setNotFoundHandler((request, reply) => {
     const what = `${request.method} ${request.url.split("?")[0]?.slice(0, 128)}`;
@@ -130,18 +164,26 @@ function addHooks(app: FastifyInstance, counters: RequestCounters): void {
   });
   app.addHook("preValidation", async (request) => {
     coerceQuery(request.query, request.routeOptions.schema?.querystring);
-    refuseStrayBody(request);
+    refuseStrays(request);
   });
   app.addHook("onResponse", async (request, reply) => {
     const route = request.routeOptions.url ?? "(none)";
     counters.add(request.method, route, reply.statusCode);
     const level = request.method === "GET" ? "debug" : "info";
     const { statusCode: status, elapsedTime } = reply;
+    const url = request.url.slice(0, LOGGED_URL_MAX);
     request.log[level](
-      { method: request.method, url: request.url, status, ms: Math.round(elapsedTime) },
+      { method: request.method, url, status, ms: Math.round(elapsedTime) },
       "request",
     );
   });
+}
+
+function addRoutes(context: RouteContext): void {
+  addInfoRoutes(context);
+  addTrackerRoutes(context);
+  addSnapshotRoutes(context);
+  addEventRoutes(context);
 }
 
 /**
@@ -150,26 +192,25 @@ function addHooks(app: FastifyInstance, counters: RequestCounters): void {
  */
 export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
   const { socketPath, group = "blksnap", version = "0.0.0" } = options;
+  const { requestTimeoutMs = REQUEST_TIMEOUT_DEFAULT_MS } = options;
   let control = options.control;
   const log: FastifyBaseLogger = options.logger;
   const open = new OpenRequests();
   const counters = new RequestCounters();
-  const app = createApp(log);
+  const app = createApp(log, requestTimeoutMs);
   addHooks(app, counters);
-  await app.register(swagger, {
-    openapi: { openapi: "3.1.0", info: { title: "blksnapd control API", version } },
-  });
   function driver(): DriverControl {
     if (open.closing) throw new ControlError("SHUTTING_DOWN", "the daemon is stopping");
     if (control === undefined) throw new ControlError("STARTING", "the daemon is starting");
     return control;
   }
   const context = { app, driver, open, counters, log };
-  addInfoRoutes(context);
-  addTrackerRoutes(context);
-  addSnapshotRoutes(context);
-  addEventRoutes(context);
+  addRoutes(context);
+  addDescriptionRoute(app, () =>
+    describeApi(version, (described) => addRoutes({ ...context, app: described })),
+  );
   app.server.maxConnections = CONNECTIONS_MAX;
+  app.server.on("checkExpectation", answerExpectation);
   const socket = await claimSocket(socketPath, group, (path) =>
     // The path is a passing one: the log names the socket's real place.
     app.listen({ path, listenTextResolver: () => `control API listens at ${socketPath}` }),
