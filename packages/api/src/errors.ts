@@ -77,6 +77,21 @@ const deviceErrors = {
   DEVICE_BUSY: failed("EBUSY", 409, "Unmount it or stop what uses it, then attach again"),
   DEVICE_READ_ONLY: failed("EROFS", 409, "Make it writable with blockdev --setrw, or remount"),
   DEVICE_TOO_SMALL: failed("EINVAL", 400, "Give a device of at least one chunk (256 KiB)"),
+  TRACKER_NOT_PERSISTENT: failed(
+    "EINVAL",
+    409,
+    "Detach the device, and attach it with --persistent",
+  ),
+  PERSISTENT_STATE_UNUSABLE: failed(
+    "EIO",
+    500,
+    "Give the daemon a --persistent-dir that can be written",
+  ),
+  PERSISTENT_STATE_ON_DEVICE: failed(
+    "EBUSY",
+    409,
+    "Put --persistent-dir on a disk that is not tracked",
+  ),
   DEVICE_IS_OURS: failed("ELOOP", 409, "Give the original, not a front or an image of blksnap"),
   DEVICE_OVERLAPS: failed("EBUSY", 409, "Track a disk or what lies on it, not both"),
   DEVICE_UNSUPPORTED: failed("EPERM", 400, "Devices with integrity or inline crypto can't be used"),

@@ -41,6 +41,14 @@ export const trackerStatus = record({
   snapshot_id: is.uuidOrNull,
   image: is.textOrNull,
   error_code: is.errorCode,
+  persistence: record({
+    state: {
+      type: "string",
+      enum: ["off", "on", "failed"],
+      description: "whether the CBT outlives the daemon's stop and a power cut",
+    },
+    why: { ...is.textOrNull, description: "why it failed, or why the generation is new" },
+  }),
   io: ioCounters,
 });
 

@@ -2,14 +2,22 @@
 import { list, record, recordWithOptional } from "./build.js";
 import * as is from "./scalars.js";
 
-export const attachRequest = record({ device: is.device });
+export const attachRequest = recordWithOptional(
+  { device: is.device },
+  { persistent: { ...is.flag, description: "keep the CBT through stops and power cuts" } },
+);
 export const attachResponse = record({
   device: is.text,
   front: is.text,
   already_attached: is.flag,
+  persistent: is.flag,
 });
 
 export const deviceQuery = record({ device: is.device });
+export const detachQuery = recordWithOptional(
+  { device: is.device },
+  { forget: { ...is.flag, description: "keep nothing of a persistent tracker" } },
+);
 export const detachResponse = record({ device: is.text, front: is.text });
 
 /** Why the CBT's generation is a new one: continuity with earlier generations is not given. */

@@ -7,6 +7,7 @@ import type * as trackers from "./tracker-schemas.js";
 export type AttachRequest = FromSchema<typeof trackers.attachRequest>;
 export type AttachResponse = FromSchema<typeof trackers.attachResponse>;
 export type DeviceQuery = FromSchema<typeof trackers.deviceQuery>;
+export type DetachQuery = FromSchema<typeof trackers.detachQuery>;
 export type DetachResponse = FromSchema<typeof trackers.detachResponse>;
 export type GenerationReason = FromSchema<typeof trackers.generationReason>;
 export type CbtState = FromSchema<typeof trackers.cbtState>;

@@ -20,14 +20,20 @@ const trackerVerbs: readonly Verb[] = [
   {
     name: "attach",
     describe: "Track a device; prints the front through which it is used from now on",
-    options: { device },
-    examples: [["blksnapctl attach --device /dev/vg/data", "then mount the front it names"]],
+    options: {
+      device,
+      persistent: { describe: "keep the change tracking through stops and power cuts" },
+    },
+    examples: [
+      ["blksnapctl attach --device /dev/vg/data", "then mount the front it names"],
+      ["blksnapctl attach -d /dev/vg/data --persistent", "incremental backups after a reboot"],
+    ],
     load: async () => (await trackers()).attach,
   },
   {
     name: "detach",
-    describe: "Stop tracking a device; its CBT is lost",
-    options: { device },
+    describe: "Stop tracking a device; its CBT is lost, unless it was attached as persistent",
+    options: { device, forget: { describe: "keep nothing of a persistent tracker" } },
     examples: [["blksnapctl detach -d /dev/vg/data", "after its front is unmounted"]],
     load: async () => (await trackers()).detach,
   },

@@ -32,6 +32,7 @@ test("attach prints the module's line and the front, detach nothing", async () =
     device: d0,
     front: "/dev/ublkb0",
     already_attached: true,
+    persistent: false,
   });
   assert.is(await harness.ok("detach", "--device", "/dev/ublkb0"), "");
 });
@@ -127,7 +128,10 @@ test("status shows everything, for people and as JSON", async () => {
   const id = await create();
   await harness.ok("snapshot_take", "-i", id);
   const text = await harness.ok("status");
-  assert.match(text, /^DEVICE +FRONT +SIZE +WRITTEN +CBT BLOCK +NUMBER +SNAPSHOT +IMAGE +STATE$/m);
+  assert.match(
+    text,
+    /^DEVICE +FRONT +SIZE +WRITTEN +CBT BLOCK +NUMBER +SNAPSHOT +IMAGE +KEPT +STATE$/m,
+  );
   assert.match(text, /^\/dev\/loop0 +\/dev\/ublkb0 +64\.0 MiB +0 B +64\.0 KiB +1 /m);
   assert.match(text, `Snapshot ${id}  taken `);
   assert.match(text, "[██████░░░░░░░░░░░░░░░░░░] 256.0 MiB of 1.0 GiB, on overflow break-snapshot");

@@ -95,12 +95,22 @@ export class BlksnapClient {
     return sendForJson(this.#call("GET", "/v1/openapi.json", options));
   }
 
-  attach(device: string, options?: CallOptions): Promise<AttachResponse> {
-    return sendForJson(this.#call("POST", "/v1/trackers", options, { device }));
+  /** `persistent`: the CBT is kept through stops and power cuts. */
+  attach(
+    device: string,
+    options: CallOptions & { readonly persistent?: boolean } = {},
+  ): Promise<AttachResponse> {
+    const body = options.persistent === true ? { device, persistent: true } : { device };
+    return sendForJson(this.#call("POST", "/v1/trackers", options, body));
   }
 
-  detach(device: string, options?: CallOptions): Promise<DetachResponse> {
-    return sendForJson(this.#call("DELETE", query("/v1/trackers", { device }), options));
+  /** `forget`: nothing of a persistent tracker is kept. */
+  detach(
+    device: string,
+    options: CallOptions & { readonly forget?: boolean } = {},
+  ): Promise<DetachResponse> {
+    const parameters = options.forget === true ? { device, forget: "true" } : { device };
+    return sendForJson(this.#call("DELETE", query("/v1/trackers", parameters), options));
   }
 
   cbtInfo(device: string, options?: CallOptions): Promise<CbtInfo> {

@@ -3,7 +3,6 @@
  * the control API and can be used without the daemon.
  */
 import { release } from "node:os";
-import { resolve } from "node:path";
 import type {
   AttachResponse,
   CbtInfo,
@@ -26,10 +25,15 @@ import type { Logger } from "pino";
 import { markedFile } from "./cbt/file-extents.js";
 import { changesSince, markedRanges, readMap } from "./cbt/operations.js";
 import { ControlError } from "./control/control-error.js";
-import type { DriverControl, SnapshotCreateOptions } from "./control/driver-control.js";
+import type {
+  AttachRequestOptions,
+  DetachRequestOptions,
+  DriverControl,
+  SnapshotCreateOptions,
+} from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
-import { faultPoint } from "./fault-points.js";
 import { driverMetrics } from "./metrics.js";
+import { PersistentDirectory } from "./persistence/persistent-directory.js";
 import type { ReactorNotice } from "./reactor/messages.js";
 import { ReactorPool } from "./reactor/pool.js";
 import { Registry, snapshotNotFound } from "./registry.js";
@@ -41,7 +45,7 @@ import { StateDirectory } from "./state/state-directory.js";
 import { cbtState, driverStatus, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
 import { ringStoreSystem } from "./system/store-system.js";
-import { Tracker } from "./tracker/tracker.js";
+import { TrackerOperations } from "./tracker/operations.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
 export type { DriverOptions };
@@ -54,11 +58,11 @@ export class Driver implements DriverControl {
   readonly #reactors: ReactorPool;
   readonly #settings: DriverSettings;
   #context!: RecoverContext;
+  #trackers!: TrackerOperations;
   #snapshots!: SnapshotOperations;
   readonly #serial = new Serial();
   readonly #registry = new Registry();
   #earlyNotices: ReactorNotice[] | undefined = [];
-  #nextTracker = 1;
 
   private constructor(options: DriverOptions, control: UblkControl) {
     this.#logger = options.logger;
@@ -104,9 +108,12 @@ export class Driver implements DriverControl {
     await this.#serial.run(async () => {
       for (const snapshot of [...this.#registry.snapshots.values()])
         await this.#snapshots.destroy(snapshot);
-      for (const tracker of [...this.#registry.trackers.values()]) await this.#detach(tracker);
+      for (const tracker of [...this.#registry.trackers.values()]) {
+        await this.#trackers.detach(tracker, { attachAgain: true });
+      }
     });
     this.#context.state.close();
+    this.#context.persistent.close();
     await this.#close();
   }
 
@@ -128,19 +135,25 @@ export class Driver implements DriverControl {
     return this.status().then(driverMetrics);
   }
 
-  attach(device: string): Promise<AttachResponse> {
+  attach(device: string, options: AttachRequestOptions = {}): Promise<AttachResponse> {
+    const { persistent = false } = options;
     return this.#change(async () => {
       const known = this.#registry.findTracker(device);
-      const tracker = known ?? (await this.#attach(device));
+      if (known !== undefined && persistent && known.persistence.state !== "on") {
+        const what = `${known.device} is attached, and not as a persistent tracker`;
+        throw new ControlError("TRACKER_NOT_PERSISTENT", what);
+      }
+      const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
       return {
         device: tracker.device,
         front: tracker.front.path,
         already_attached: known !== undefined,
+        persistent: tracker.persistence.state === "on",
       };
     });
   }
 
-  detach(device: string): Promise<DetachResponse> {
+  detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
     return this.#change(async () => {
       const tracker = this.#registry.tracker(device);
       const snapshot = this.#registry.snapshotOf(tracker);
@@ -148,7 +161,7 @@ export class Driver implements DriverControl {
         const what = `${tracker.device} is in snapshot ${snapshot.id}`;
         throw new ControlError("DEVICE_IN_SNAPSHOT", what);
       }
-      await this.#detach(tracker);
+      await this.#trackers.detach(tracker, options);
       return { device: tracker.device, front: tracker.front.path };
     });
   }
@@ -168,11 +181,9 @@ export class Driver implements DriverControl {
 
   async markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse> {
     const tracker = this.#registry.tracker(device);
-    await this.#reactors.request(tracker.reactor, {
-      type: "markDirty",
-      tracker: tracker.id,
-      ranges: markedRanges(ranges, tracker.geometry.capacityBytes, tracker.device),
-    });
+    await tracker.markDirty(markedRanges(ranges, tracker.geometry.capacityBytes, tracker.device));
+    // What was marked by hand is in no journal: a new checkpoint has it.
+    if (tracker.uuid !== undefined) await this.#serial.run(() => tracker.rotateJournal());
     return { device: tracker.device, ranges: ranges.length };
   }
 
@@ -268,19 +279,18 @@ export class Driver implements DriverControl {
       control: this.#control,
       reactors: this.#reactors,
       state: new StateDirectory(this.#settings.stateDirectory),
+      persistent: new PersistentDirectory(this.#settings.persistentDirectory),
       storeSystem: ringStoreSystem(this.#ring),
     };
-    this.#snapshots = new SnapshotOperations(this.#context, this.#registry, {
-      attach: (device) => this.#attach(device),
-      detach: (tracker) => this.#detach(tracker),
-    });
     const { trackers, snapshots, lastTracker } = await recoverAll(this.#context);
-    this.#nextTracker = lastTracker + 1;
+    this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
+    this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     for (const tracker of trackers) this.#registry.trackers.set(tracker.id, tracker);
     for (const snapshot of snapshots) this.#registry.snapshots.set(snapshot.id, snapshot);
     const early = this.#earlyNotices ?? [];
     this.#earlyNotices = undefined;
     for (const notice of early) this.#act(notice);
+    await this.#trackers.attachPersistent();
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;
     const counts = { trackers: trackers.length, snapshots: snapshots.length, recoveryMs };
@@ -293,24 +303,6 @@ export class Driver implements DriverControl {
     this.#control.close();
   }
 
-  async #attach(device: string): Promise<Tracker> {
-    const path = resolve(device);
-    this.#registry.assertNoImage(path);
-    await this.#registry.assertApart(path);
-    const id = this.#nextTracker++;
-    const tracker = await named(Tracker.attach(this.#context, id, path));
-    this.#registry.trackers.set(id, tracker);
-    faultPoint("attach.linked");
-    this.#logger.info({ device: path, front: tracker.front.path }, "attached");
-    return tracker;
-  }
-
-  async #detach(tracker: Tracker): Promise<void> {
-    await tracker.detach();
-    this.#registry.trackers.delete(tracker.id);
-    this.#logger.info({ device: tracker.device }, "detached");
-  }
-
   #onNotice(reactor: number, notice: ReactorNotice): void {
     if (notice.notice === "error") this.#logger.error({ reactor }, notice.message);
     // While recovering, who it is about may not be known yet.
@@ -321,6 +313,14 @@ export class Driver implements DriverControl {
   #act(notice: ReactorNotice): void {
     if (!("tracker" in notice)) return;
     const tracker = this.#registry.trackers.get(notice.tracker);
+    if (notice.notice === "journalLow") {
+      void this.#serial.run(async () => tracker?.rotateJournal());
+      return;
+    }
+    if (notice.notice === "journalFault") {
+      void tracker?.failJournal(notice.errno);
+      return;
+    }
     const snapshot = tracker && this.#registry.snapshotOf(tracker);
     if (tracker === undefined || snapshot === undefined) return;
     if ("area" in notice && !snapshot.hasArea(notice.area)) return;

@@ -6,6 +6,8 @@ export interface DriverOptions {
   readonly logger: Logger;
   /** Directory on tmpfs for the maps and records; default /run/blksnap. */
   readonly stateDirectory?: string;
+  /** Directory on a medium for persistent trackers and snapshots; default /var/lib/blksnap. */
+  readonly persistentDirectory?: string;
   /** Reactor threads, 1 to 16; default one per CPU, at most 4. */
   readonly reactors?: number;
   /** Requests in flight per front, 1 to 4096; default 64. */
@@ -27,6 +29,7 @@ export interface DriverOptions {
 
 type WithDefault =
   | "stateDirectory"
+  | "persistentDirectory"
   | "frontDepth"
   | "imageDepth"
   | "maxIoBytes"
@@ -37,6 +40,7 @@ type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
 
 const DEFAULTS: Defaulted = {
   stateDirectory: "/run/blksnap",
+  persistentDirectory: "/var/lib/blksnap",
   frontDepth: 64,
   imageDepth: 32,
   maxIoBytes: 512 * 1024,

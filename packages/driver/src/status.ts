@@ -96,6 +96,7 @@ function trackerStatus(
     snapshot_id: snapshot?.id ?? null,
     image: snapshot?.members.get(tracker.id)?.image?.path ?? null,
     error_code: tracker.errorCode,
+    persistence: tracker.persistence,
     io: ioStatus(counters.front),
   };
 }

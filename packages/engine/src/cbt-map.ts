@@ -172,6 +172,21 @@ export class CbtMap {
     into.set(this.read, CBT_HEADER_BYTES + this.blockCount);
   }
 
+  /** Bytes that the map of a checkpoint needs. Throws MAP_FORMAT, MAP_GEOMETRY. */
+  static restoredBytes(checkpoint: Uint8Array): number {
+    if (checkpoint.length < CBT_HEADER_BYTES) {
+      throw new EngineError("MAP_FORMAT", "CBT: the checkpoint is too short");
+    }
+    const header = checkpoint.slice(0, CBT_HEADER_BYTES).buffer;
+    const [capacityBytes] = new Float64Array(header, CBT_CAPACITY_OFFSET, 1);
+    const blockShift = new Int32Array(header)[CbtWord.BLOCK_SHIFT];
+    const blockCount = Math.ceil(capacityBytes / 2 ** blockShift);
+    if (checkpoint.length !== CbtMap.checkpointBytes(blockCount)) {
+      throw new EngineError("MAP_GEOMETRY", "CBT: the checkpoint's size and its header disagree");
+    }
+    return CbtMap.byteLength(capacityBytes, blockShift);
+  }
+
   /**
    * Makes a map in `buffer`, which must be all zero, from a checkpoint.
    * Throws MAP_FORMAT, MAP_GEOMETRY, MAP_SIZE: the checkpoint is none, or of another device.
@@ -205,6 +220,11 @@ export class CbtMap {
       if (write[block] !== active) this.touch(block, write[block], active);
       else if (discards[block] !== 0) discards[block] &= CbtDiscard.FROZEN;
     }
+  }
+
+  /** True if the block is marked as changed since the last take. */
+  isMarked(block: number): boolean {
+    return this.write[block] === this.words[CbtWord.ACTIVE];
   }
 
   /**

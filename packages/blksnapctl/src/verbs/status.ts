@@ -7,6 +7,8 @@ import { formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
 import type { Context, Given } from "../verb.js";
 
 const BAR_WIDTH = 24;
+/** Whether a device's change tracking outlives a stop and a power cut. */
+const KEPT = { on: "yes", off: "no", failed: "FAILED" } as const;
 
 export async function version({ client, json, print, printJson }: Context): Promise<void> {
   const found = await client.version();
@@ -63,6 +65,7 @@ function trackerColumns(exact: boolean): readonly Column<TrackerStatus>[] {
     },
     { title: "SNAPSHOT", value: (tracker) => tracker.snapshot_id?.slice(0, 8) ?? "-" },
     { title: "IMAGE", value: (tracker) => tracker.image ?? "-" },
+    { title: "KEPT", value: ({ persistence }) => KEPT[persistence.state] },
     { title: "STATE", value: (tracker) => stateOf(tracker.error_code) },
   ];
 }

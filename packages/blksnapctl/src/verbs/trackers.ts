@@ -6,13 +6,17 @@ export async function attach(
   { client, json, print, printJson }: Context,
   given: Given,
 ): Promise<void> {
-  const attached = await client.attach(parsePath(given.need("device"), "device"));
+  const attached = await client.attach(parsePath(given.need("device"), "device"), {
+    persistent: given.has("persistent"),
+  });
   if (json) return printJson(attached);
   print(attached.already_attached ? "Already was attached\n" : "Attached successfully\n");
   print(`front=${attached.front}\n`);
 }
 
 export async function detach({ client, json, printJson }: Context, given: Given): Promise<void> {
-  const detached = await client.detach(parsePath(given.need("device"), "device"));
+  const detached = await client.detach(parsePath(given.need("device"), "device"), {
+    forget: given.has("forget"),
+  });
   if (json) printJson(detached);
 }

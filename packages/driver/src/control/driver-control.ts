@@ -37,6 +37,16 @@ export interface SnapshotCreateOptions {
   readonly onOverflow?: OverflowPolicy;
 }
 
+export interface AttachRequestOptions {
+  /** Keep the changed-block map through stops and power cuts. A device that was so stays so. */
+  readonly persistent?: boolean;
+}
+
+export interface DetachRequestOptions {
+  /** Keep nothing of a persistent tracker: the next attach begins a new generation. */
+  readonly forget?: boolean;
+}
+
 export interface DriverControl {
   version(): Promise<VersionResponse>;
   status(): Promise<StatusResponse>;
@@ -44,8 +54,8 @@ export interface DriverControl {
   metrics(): Promise<readonly MetricFamily[]>;
 
   /** Attaching a tracked device once more succeeds, with `already_attached`. */
-  attach(device: string): Promise<AttachResponse>;
-  detach(device: string): Promise<DetachResponse>;
+  attach(device: string, options: AttachRequestOptions): Promise<AttachResponse>;
+  detach(device: string, options: DetachRequestOptions): Promise<DetachResponse>;
   cbtInfo(device: string): Promise<CbtInfo>;
   /** Bytes of the frozen map, one per block; the server copies them before anything else runs. */
   readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array>;

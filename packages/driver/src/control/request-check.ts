@@ -7,8 +7,8 @@ interface QuerySchema {
 }
 
 /**
- * Turns the texts of a query into numbers where its schema wants integers. Only plain decimal digits
- * count; anything else stays text, and validation then refuses it.
+ * Turns the texts of a query into numbers and booleans where its schema wants them. Only plain decimal
+ * digits, `true` and `false` count; anything else stays text, and validation then refuses it.
  */
 export function coerceQuery(query: unknown, schema: unknown): void {
   const properties = (schema as QuerySchema | undefined)?.properties;
@@ -16,8 +16,9 @@ export function coerceQuery(query: unknown, schema: unknown): void {
   const values = query as Record<string, unknown>;
   for (const [name, value] of Object.entries(values)) {
     const wanted = Object.hasOwn(properties, name) ? properties[name]?.type : undefined;
-    if (wanted !== "integer" || typeof value !== "string") continue;
-    if (/^[0-9]{1,19}$/.test(value)) values[name] = Number(value);
+    if (typeof value !== "string") continue;
+    if (wanted === "integer" && /^[0-9]{1,19}$/.test(value)) values[name] = Number(value);
+    if (wanted === "boolean" && /^(true|false)$/.test(value)) values[name] = value === "true";
   }
 }
 

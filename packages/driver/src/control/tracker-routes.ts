@@ -2,6 +2,7 @@
 import {
   type AttachRequest,
   type CbtMapQuery,
+  type DetachQuery,
   type DeviceQuery,
   type DiffQuery,
   type MarkDirtyFileRequest,
@@ -15,12 +16,18 @@ export function addTrackerRoutes({ app, driver }: RouteContext): void {
   app.post<{ Body: AttachRequest }>(
     "/v1/trackers",
     { schema: { body: schemas.attachRequest, response: answers(schemas.attachResponse) } },
-    (request) => driver().attach(request.body.device),
+    (request) => {
+      const { device, ...options } = request.body;
+      return driver().attach(device, options);
+    },
   );
-  app.delete<{ Querystring: DeviceQuery }>(
+  app.delete<{ Querystring: DetachQuery }>(
     "/v1/trackers",
-    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.detachResponse) } },
-    (request) => driver().detach(request.query.device),
+    { schema: { querystring: schemas.detachQuery, response: answers(schemas.detachResponse) } },
+    (request) => {
+      const { device, ...options } = request.query;
+      return driver().detach(device, options);
+    },
   );
   app.get<{ Querystring: DeviceQuery }>(
     "/v1/trackers/snapshot",

@@ -17,6 +17,8 @@ mounted it refuses to end, and says which.
 
   --socket PATH          control socket (default: $BLKSNAP_SOCKET or ${DEFAULT_SOCKET_PATH})
   --state-dir PATH       where maps are kept, on tmpfs (default: /run/blksnap)
+  --persistent-dir PATH  where persistent trackers and snapshots are kept, on a disk that is not
+                         tracked (default: /var/lib/blksnap)
   --reactors N           threads that serve devices, 1 to 16 (default: one per CPU, at most 4)
   --front-depth N        requests in flight per tracked device (default: 64)
   --image-depth N        requests in flight per image (default: 32)
@@ -43,6 +45,7 @@ Example: blksnapd --reactors 2 &
 const OPTIONS = {
   socket: { type: "string" },
   "state-dir": { type: "string" },
+  "persistent-dir": { type: "string" },
   reactors: { type: "string" },
   "front-depth": { type: "string" },
   "image-depth": { type: "string" },
@@ -107,6 +110,7 @@ function driverOptions(values: Values, logger: Logger): DriverOptions {
   }
   const optional = {
     stateDirectory: values["state-dir"],
+    persistentDirectory: values["persistent-dir"],
     reactors: numberOption(values, "reactors", 1, 16),
     frontDepth: numberOption(values, "front-depth", 1, 4096),
     imageDepth: numberOption(values, "image-depth", 1, 4096),

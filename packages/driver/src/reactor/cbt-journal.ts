@@ -16,7 +16,7 @@
 import type { JournalWriter } from "@blksnap/journal";
 import { assert, type Reactor } from "@blksnap/uring";
 import { CbtOp } from "../persistence/journal-format.js";
-import { JournalIo, type JournalSetup } from "./journal-io.js";
+import { JournalIo, type JournalSetup, type LogPlace } from "./journal-io.js";
 
 const AHEAD_BYTES = 4 * 2 ** 20;
 /** Entries besides those of requests: takes, and word of lost data. */
@@ -127,6 +127,23 @@ export class CbtJournal {
     if (this.#dropped) return;
     this.#barrier = this.io.writer.fillingCommit;
     this.#append(CbtOp.AREA_LOST, 0, 0);
+  }
+
+  /**
+   * From now on the successor gets all entries too. Its checkpoint has what is marked; what was recorded
+   * ahead of being written is forgotten. Only while idle. Null when the journal has failed.
+   */
+  mirror(place: LogPlace, isMarked: (block: number) => boolean): number | null {
+    const firstSequence = this.io.mirror(place);
+    for (let word = 0; word < this.#logged.length; word++) {
+      if (this.#logged[word] === 0) continue;
+      for (let block = word * 32; block < word * 32 + 32; block++) {
+        if ((this.#logged[word] & (1 << (block & 31))) === 0 || isMarked(block)) continue;
+        this.#logged[word] &= ~(1 << (block & 31));
+        this.#durable[word] &= ~(1 << (block & 31));
+      }
+    }
+    return firstSequence;
   }
 
   /** Calls back when all that was appended so far is on the medium, or the journal was given up. */

@@ -15,15 +15,15 @@ export function carryOutJournal(
   request: MirrorJournalRequest | GrowAreaJournalRequest | JournalRequest,
   done: (value?: unknown) => void,
 ): void {
-  const { areaJournal } = device;
-  const journal = device.gate?.journal;
+  const { gate, areaJournal } = device;
+  const journal = gate?.journal;
   switch (request.type) {
     case "mirrorJournal":
-      assert(journal !== undefined, "the device has no journal");
+      assert(gate !== undefined && journal !== undefined, "the device has no journal");
       journal.io.whenIdle(() => {
         const { fd, logOffsetBytes, logBytes } = request;
         const place = { fd, logOffsetBytes, logBytes, usedSectors: 0 };
-        const reply: MirrorReply = { firstSequence: journal.io.mirror(place) };
+        const reply: MirrorReply = { firstSequence: gate.mirror(place) };
         done(reply);
       });
       return;

@@ -29,6 +29,7 @@ import { AreaIo, type AreaJournalSetup } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
 import { type DeviceIoCounters, IoCounter } from "./counters.js";
+import { errorText } from "./error-text.js";
 import type { JournalSetup } from "./journal-io.js";
 import type {
   AreaSetup,
@@ -75,7 +76,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
-  #areaId = 0;
+  /** Tells the present area from others. */
+  areaId = 0;
   #ticker: AreaTicker | undefined;
   readonly #freed: number[] = [];
   readonly #hold = new WriteHold();
@@ -201,7 +203,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   grant({ area, firstSlot, count, errno }: GrantMessage): void {
-    if (this.#area === undefined || area !== this.#areaId) return;
+    if (this.#area === undefined || area !== this.areaId) return;
     if (count > 0) this.#area.grantSlots(firstSlot, count);
     else this.#area.denySlots(errno);
     faultPoint("slots.granted");
@@ -264,7 +266,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   requestSlots(wanted: number): void {
     faultPoint("slots.asked");
-    this.#notify({ notice: "slots", tracker: this.#id, area: this.#areaId, wanted });
+    this.#notify({ notice: "slots", tracker: this.#id, area: this.areaId, wanted });
   }
 
   freeSlot(slot: number): void {
@@ -275,12 +277,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #tellFreed(): void {
     if (this.#freed.length === 0) return;
     const slots = this.#freed.splice(0);
-    this.#notify({ notice: "freed", tracker: this.#id, area: this.#areaId, slots });
+    this.#notify({ notice: "freed", tracker: this.#id, area: this.areaId, slots });
   }
 
   onWritesBlocked(): void {
     if (this.#area === undefined || this.#ticker?.start(this.#area) !== true) return;
-    this.#notify({ notice: "blocked", tracker: this.#id, area: this.#areaId });
+    this.#notify({ notice: "blocked", tracker: this.#id, area: this.areaId });
   }
 
   onDrained(): void {
@@ -289,7 +291,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   onAreaFault(errno: number): void {
     if (this.areaJournal !== undefined) this.gate?.journal.noteAreaLost();
-    this.#notify({ notice: "fault", tracker: this.#id, area: this.#areaId, errno });
+    this.#notify({ notice: "fault", tracker: this.#id, area: this.areaId, errno });
   }
 
   onAreaClosed(): void {
@@ -303,10 +305,6 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** Of the present area, where it is in a persistent snapshot. */
   get areaJournal(): AreaJournal | undefined {
     return this.#areaIo?.journal;
-  }
-
-  get areaId(): number {
-    return this.#areaId;
   }
 
   #openJournal(setup: JournalSetup): WriteGate {
@@ -368,14 +366,15 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
     this.#area = area;
     this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot());
-    this.#areaId = setup.id;
+    this.areaId = setup.id;
     return area;
   }
 
   // ---- the two ends ----
 
   #makeQueue({ charFd, queueDepth: depth, maxIoBytes }: QueueStart, onEnd: () => void): Queue {
-    const onError = (error: unknown) => this.#reportError(error);
+    const onError = (error: unknown) =>
+      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
     return new Queue({
       reactor: this.#reactor,
       charFd,
@@ -409,10 +408,5 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       },
       close: () => undefined,
     };
-  }
-
-  #reportError(error: unknown): void {
-    const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#notify({ notice: "error", message: `tracker ${this.#id}: ${message}` });
   }
 }

@@ -2,6 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
+import { errorText } from "./error-text.js";
 import { carryOutJournal } from "./journal-requests.js";
 import type {
   FromReactor,
@@ -24,8 +25,7 @@ function say(message: FromReactor): void {
 }
 
 function reportError(error: unknown): void {
-  const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  say({ notice: "error", message });
+  say({ notice: "error", message: errorText(error) });
 }
 
 function deviceOf(tracker: number): TrackedDevice {

@@ -5,7 +5,7 @@
 import { type CbtMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
 import { CbtJournal } from "./cbt-journal.js";
-import type { JournalSetup } from "./journal-io.js";
+import type { JournalSetup, LogPlace } from "./journal-io.js";
 import type { ReactorNotice } from "./messages.js";
 
 export interface WriteGateOptions {
@@ -58,6 +58,11 @@ export class WriteGate {
     const { op, offsetBytes, lengthBytes } = this.#engine.image;
     if (op[tag] !== RequestOp.WRITE) return true;
     return this.journal.admitImage(offsetBytes, lengthBytes, tag, this.#engine.front.depth + tag);
+  }
+
+  /** The journal gets a successor; see CbtJournal. */
+  mirror(place: LogPlace): number | null {
+    return this.journal.mirror(place, (block) => this.#cbt.isMarked(block));
   }
 
   /** Just before the engine switches. */

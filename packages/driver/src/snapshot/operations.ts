@@ -6,17 +6,14 @@ import { ControlError } from "../control/control-error.js";
 import type { SnapshotCreateOptions } from "../control/driver-control.js";
 import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
+import type { TrackerOperations } from "../tracker/operations.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { completePolicy } from "./overflow.js";
 import type { RecoverContext } from "./recover.js";
 import { MEMORY_STORE, Snapshot } from "./snapshot.js";
 import { closeMembers, takeSnapshot } from "./take.js";
 
-/** Attaching and detaching, for devices that are named and not tracked yet. */
-export interface TrackerOperations {
-  attach(device: string): Promise<Tracker>;
-  detach(tracker: Tracker): Promise<void>;
-}
+const NOT_PERSISTENT = { persistent: false };
 
 export class SnapshotOperations {
   readonly #context: RecoverContext;
@@ -38,7 +35,7 @@ export class SnapshotOperations {
       for (const device of options.devices) {
         const known = this.#registry.findTracker(device);
         if (known !== undefined) this.#registry.assertFree(known);
-        const tracker = known ?? (await this.#trackers.attach(device));
+        const tracker = known ?? (await this.#trackers.attach(device, NOT_PERSISTENT));
         if (known === undefined) attached.push(tracker);
         if (members.has(tracker)) {
           throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", `${device} is named twice`);
@@ -61,7 +58,7 @@ export class SnapshotOperations {
       this.#registry.snapshots.set(snapshot.id, snapshot);
       return snapshot;
     } catch (error) {
-      for (const tracker of attached) await this.#trackers.detach(tracker);
+      for (const tracker of attached) await this.#trackers.detach(tracker, {});
       throw error;
     }
   }
@@ -71,13 +68,13 @@ export class SnapshotOperations {
     snapshot.assertCreated();
     const known = this.#registry.findTracker(device);
     if (known !== undefined) this.#registry.assertFree(known, snapshot);
-    const tracker = known ?? (await this.#trackers.attach(device));
+    const tracker = known ?? (await this.#trackers.attach(device, NOT_PERSISTENT));
     try {
       snapshot.assertFits(tracker);
       const paths = snapshot.stores.map(({ path }) => path);
       await this.#assertStoresApart(paths, [tracker]);
     } catch (error) {
-      if (known === undefined) await this.#trackers.detach(tracker);
+      if (known === undefined) await this.#trackers.detach(tracker, {});
       throw error;
     }
     snapshot.addMember(tracker);

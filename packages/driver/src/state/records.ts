@@ -14,6 +14,8 @@ export interface TrackerRecord {
   readonly geometry: TrackerGeometry;
   /** Negative errno of the last snapshot's first lost block, or 0. */
   readonly errorCode: number;
+  /** Of a persistent tracker: its record in the persistent directory. */
+  readonly uuid?: string;
 }
 
 export interface StoreRecord {

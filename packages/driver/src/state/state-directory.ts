@@ -11,11 +11,9 @@
  *   store-UUID-N         memory store
  * ```
  *
- * A record is one line that names format, version and the SHA-256 of the rest, then JSON. It is
- * replaced by rename, so a reader finds the old one or the new one. One that is damaged is left
- * alone and named; the others are not affected.
+ * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new
+ * one. One that is damaged is left alone and named; the others are not affected.
  */
-import { createHash } from "node:crypto";
 import {
   closeSync,
   constants,
@@ -32,10 +30,9 @@ import {
 import { join } from "node:path";
 import { tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
+import { decodeRecord, encodeRecord } from "./record-format.js";
 
 const { O_RDWR, O_CREAT, O_TRUNC } = constants;
-const HEADER = /^blksnap-record ([0-9]+) ([0-9a-f]{64})\n/;
-const VERSION = 1;
 const SUFFIX = ".record";
 
 /** A file of maps, to be mapped shared. */
@@ -119,11 +116,8 @@ export class StateDirectory {
 
   /** Writes or replaces a record. */
   writeRecord(name: string, value: unknown): void {
-    const text = JSON.stringify(value);
     const path = join(this.path, name + SUFFIX);
-    writeFileSync(`${path}.new`, `blksnap-record ${VERSION} ${digest(text)}\n${text}`, {
-      mode: 0o600,
-    });
+    writeFileSync(`${path}.new`, encodeRecord(value), { mode: 0o600 });
     renameSync(`${path}.new`, path);
   }
 
@@ -141,21 +135,9 @@ export class StateDirectory {
 
   #readRecord(name: string): FoundRecord {
     try {
-      const text = readFileSync(join(this.path, name + SUFFIX), "utf8");
-      const header = HEADER.exec(text);
-      if (header === null) return { name, problem: "it is no record" };
-      if (Number(header[1]) !== VERSION) {
-        return { name, problem: `it has version ${header[1]}, this daemon reads ${VERSION}` };
-      }
-      const body = text.slice(header[0].length);
-      if (digest(body) !== header[2]) return { name, problem: "its checksum is wrong" };
-      return { name, value: JSON.parse(body) };
+      return { name, ...decodeRecord(readFileSync(join(this.path, name + SUFFIX), "utf8")) };
     } catch (error) {
       return { name, problem: (error as Error).message };
     }
   }
-}
-
-function digest(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }

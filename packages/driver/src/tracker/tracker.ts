@@ -7,40 +7,49 @@
  *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
  * ```
  */
-import { randomFillSync } from "node:crypto";
 import { closeSync, constants, fsyncSync, openSync } from "node:fs";
-import {
-  CbtMap,
-  CbtReason,
-  CHUNK_SHIFT_DEFAULT,
-  cbtBlockShift,
-  type TrackerGeometry,
-} from "@blksnap/engine";
+import { CbtMap, CHUNK_SHIFT_DEFAULT, type TrackerGeometry } from "@blksnap/engine";
 import { type BackingFile, major, minor, openBackingFile, type UblkControl } from "@blksnap/ublk";
-import { MappedMemory } from "@blksnap/uring";
+import type { MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 import type { AreaSetup } from "../reactor/messages.js";
-import type { ReactorPool } from "../reactor/pool.js";
 import type { TrackedDeviceCounters } from "../reactor/tracked-device.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
-import type { MapFile, StateDirectory } from "../state/state-directory.js";
+import type { MapFile } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
 import { type QueueStart, ServedDevice } from "../system/served-device.js";
+import { openCbt } from "./cbt-file.js";
 import { openFenced } from "./fence.js";
 import { blockIdentity, identityOf } from "./identity.js";
+import {
+  type JournalContext,
+  type JournalOptions,
+  type PersistenceState,
+  TrackerJournal,
+} from "./tracker-journal.js";
+import { runUndo, type Undo } from "./undo.js";
 
 const CAPACITY_MIN_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
 
 /** What trackers share. */
-export interface TrackerContext {
+export interface TrackerContext extends JournalContext {
   readonly control: UblkControl;
-  readonly reactors: ReactorPool;
-  readonly state: StateDirectory;
   readonly frontDepth: number;
   readonly maxIoBytes: number;
-  readonly parameters: TrackingParameters;
+}
+
+export interface AttachOptions extends JournalOptions {
+  /** The diff area of a persistent snapshot that it is in. */
+  readonly area?: AreaSetup;
+}
+
+export interface DetachOptions {
+  /** Keep nothing of a persistent tracker. */
+  readonly forget?: boolean;
+  /** The next daemon is to attach a persistent tracker by itself. */
+  readonly attachAgain?: boolean;
 }
 
 /** What a tracker is made of before it has a front. */
@@ -52,9 +61,8 @@ interface TrackerParts {
   readonly reactor: number;
   readonly cbtFile: MapFile;
   readonly cbtMemory: MappedMemory;
+  readonly journal: TrackerJournal | undefined;
 }
-
-type Undo = (() => void)[];
 
 export class Tracker {
   readonly id: number;
@@ -71,6 +79,7 @@ export class Tracker {
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
+  readonly #journal: TrackerJournal | undefined;
   readonly #link: string | undefined;
 
   private constructor(context: TrackerContext, parts: TrackerParts, front: ServedDevice) {
@@ -85,6 +94,7 @@ export class Tracker {
     this.cbt = CbtMap.open(parts.cbtMemory.buffer);
     this.#cbtFile = parts.cbtFile;
     this.#cbtMemory = parts.cbtMemory;
+    this.#journal = parts.journal;
     this.#link = addLink(linkName(this.device), front.path);
   }
 
@@ -92,14 +102,19 @@ export class Tracker {
    * Puts a front before the device. Nothing is left behind when it fails.
    * @throws ControlError DEVICE_…, OUT_OF_MEMORY; UblkError
    */
-  static async attach(context: TrackerContext, id: number, path: string): Promise<Tracker> {
+  static async attach(
+    context: TrackerContext,
+    id: number,
+    path: string,
+    options: AttachOptions,
+  ): Promise<Tracker> {
     const undo: Undo = [];
     try {
       const identity = identityOf(path);
       const backing = openBackingFile(path);
       undo.push(() => closeSync(backing.fd));
       const geometry = geometryOf(backing, context.parameters);
-      const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
+      const cbt = await TrackerJournal.attach(context, id, backing, geometry, options, undo);
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt };
       undo.push(() => context.state.removeRecord(trackerRecordName(id)));
@@ -110,15 +125,15 @@ export class Tracker {
         maxIoBytes: context.maxIoBytes,
         onNumber: (number) => {
           faultPoint("attach.device-added");
-          writeRecord(context, parts, number, 0);
+          writeRecord(context, { ...parts, uuid: parts.journal?.uuid }, number, 0);
           faultPoint("attach.recorded");
         },
-        ...frontQueue(context, parts, "attach.queue-started"),
+        ...frontQueue(context, parts, "attach.queue-started", options.area),
       });
       faultPoint("attach.front-live");
       return new Tracker(context, parts, front);
     } catch (error) {
-      for (const step of undo.reverse()) step();
+      await runUndo(undo);
       throw error;
     }
   }
@@ -144,7 +159,11 @@ export class Tracker {
       faultPoint("recover.original-opened");
       const cbt = openCbt(context, id, geometry, undo);
       const reactor = assignReactor(context, undo);
-      const parts = { id, identity, backing, geometry, reactor, ...cbt };
+      const journal =
+        record.uuid === undefined
+          ? undefined
+          : await TrackerJournal.resume(context, backing, record.uuid, cbt);
+      const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
       const front = await ServedDevice.recover(context.control, record.front, queue);
       faultPoint("recover.front-live");
@@ -152,7 +171,7 @@ export class Tracker {
       tracker.#errorCode = record.errorCode;
       return tracker;
     } catch (error) {
-      for (const step of undo.reverse()) step();
+      await runUndo(undo);
       throw error;
     }
   }
@@ -165,6 +184,30 @@ export class Tracker {
   set errorCode(errorCode: number) {
     this.#errorCode = errorCode;
     writeRecord(this.#context, this, this.front.id, errorCode);
+  }
+
+  get persistence(): PersistenceState {
+    return this.#journal?.state ?? { state: "off", why: null };
+  }
+
+  /** Names the record of a persistent tracker that is really kept. */
+  get uuid(): string | undefined {
+    return this.persistence.state === "on" ? this.#journal?.uuid : undefined;
+  }
+
+  /** A persistent tracker's journal is half full. Not while a snapshot is taken. */
+  async rotateJournal(): Promise<void> {
+    await this.#journal?.rotate(this.id, this.reactor);
+  }
+
+  /** A persistent tracker's journal could not be written; its writes wait. */
+  async failJournal(errno: number): Promise<void> {
+    await this.#journal?.fail(this.id, this.reactor, errno);
+  }
+
+  /** Ends when all that was written and taken so far is on record. */
+  async commitJournal(): Promise<void> {
+    await this.#journal?.commit(this.id, this.reactor);
   }
 
   /** "major:minor" of the original; null for a regular file. */
@@ -182,7 +225,7 @@ export class Tracker {
    * Takes the front away.
    * @throws ControlError FRONT_IN_USE: mounted, or opened exclusively
    */
-  async detach(): Promise<void> {
+  async detach({ forget = false, attachAgain = false }: DetachOptions = {}): Promise<void> {
     const held = this.#holdFront();
     try {
       // What is still in the front's page cache belongs on the original.
@@ -197,6 +240,8 @@ export class Tracker {
     faultPoint("detach.link-removed");
     this.#context.state.removeRecord(trackerRecordName(this.id));
     faultPoint("detach.record-removed");
+    if (forget) await this.#journal?.forget();
+    else await this.#journal?.end(attachAgain);
     this.#cbtMemory.unmap();
     this.#context.state.removeMap(this.#cbtFile);
     faultPoint("detach.map-removed");
@@ -212,6 +257,12 @@ export class Tracker {
     } catch {
       return true;
     }
+  }
+
+  /** @param ranges offset and length in bytes, in turn */
+  async markDirty(ranges: readonly number[]): Promise<void> {
+    const request = { type: "markDirty", tracker: this.id, ranges } as const;
+    await this.#context.reactors.request(this.reactor, request);
   }
 
   /** The reactor's counters of this device. */
@@ -254,51 +305,9 @@ function assignReactor(context: TrackerContext, undo: Undo): number {
   return reactor;
 }
 
-function createCbt(
-  context: TrackerContext,
-  id: number,
-  geometry: TrackerGeometry,
-  reason: number,
-  undo: Undo,
-) {
-  const { capacityBytes } = geometry;
-  const { parameters } = context;
-  const blockShift = cbtBlockShift(capacityBytes, {
-    minimumShift: parameters.trackingBlockMinimumShift,
-    maximumCount: parameters.trackingBlockMaximumCount,
-    maximumShift: parameters.trackingBlockMaximumShift,
-  });
-  const lengthBytes = CbtMap.byteLength(capacityBytes, blockShift);
-  const cbtFile = context.state.createMap(`cbt-${id}`, lengthBytes);
-  undo.push(() => context.state.removeMap(cbtFile));
-  const cbtMemory = MappedMemory.file(cbtFile.fd, 0, lengthBytes);
-  undo.push(() => cbtMemory.unmap());
-  const generation = randomFillSync(new Uint8Array(16));
-  CbtMap.create(cbtMemory.buffer, { capacityBytes, blockShift, generation, reason });
-  return { cbtFile, cbtMemory };
-}
-
-/** The CBT map of an earlier daemon; where it cannot be used, a new one that says so. */
-function openCbt(context: TrackerContext, id: number, geometry: TrackerGeometry, undo: Undo) {
-  let cbtFile: MapFile | undefined;
-  let cbtMemory: MappedMemory | undefined;
-  try {
-    cbtFile = context.state.openMap(`cbt-${id}`);
-    cbtMemory = MappedMemory.file(cbtFile.fd, 0, cbtFile.lengthBytes);
-    const { capacityBytes } = CbtMap.open(cbtMemory.buffer);
-    if (capacityBytes !== geometry.capacityBytes) throw new Error("it is of another device");
-    const opened = { cbtFile, cbtMemory };
-    undo.push(() => closeSync(opened.cbtFile.fd));
-    undo.push(() => opened.cbtMemory.unmap());
-    return opened;
-  } catch {
-    cbtMemory?.unmap();
-    if (cbtFile !== undefined) closeSync(cbtFile.fd);
-    return createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
-  }
-}
-
-type RecordParts = Pick<TrackerParts, "id" | "identity" | "backing" | "geometry">;
+type RecordParts = Pick<TrackerParts, "id" | "identity" | "backing" | "geometry"> & {
+  readonly uuid: string | undefined;
+};
 
 function writeRecord(
   context: TrackerContext,
@@ -306,9 +315,17 @@ function writeRecord(
   front: number,
   errorCode: number,
 ): void {
-  const { id, identity, geometry } = parts;
+  const { id, identity, geometry, uuid } = parts;
   const device = parts.backing.path;
-  const record: TrackerRecord = { id, device, identity, front, geometry, errorCode };
+  const record: TrackerRecord = {
+    id,
+    device,
+    identity,
+    front,
+    geometry,
+    errorCode,
+    ...(uuid === undefined ? {} : { uuid }),
+  };
   context.state.writeRecord(trackerRecordName(id), record);
 }
 
@@ -331,6 +348,7 @@ function frontQueue(
         geometry,
         cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
         area,
+        journal: parts.journal?.setup,
       });
       faultPoint(started);
     },

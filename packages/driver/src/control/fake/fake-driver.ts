@@ -84,7 +84,12 @@ export class FakeDriver implements DriverControl {
   async attach(device: string): Promise<AttachResponse> {
     const known = this.#find(device);
     if (known !== undefined) {
-      return { device: known.device, front: known.front, already_attached: true };
+      return {
+        device: known.device,
+        front: known.front,
+        already_attached: true,
+        persistent: false,
+      };
     }
     const capacity = this.devices.get(device);
     if (capacity === undefined) {
@@ -92,7 +97,7 @@ export class FakeDriver implements DriverControl {
     }
     const front = this.#newDevice();
     this.#trackers.set(device, new FakeTracker(device, front, capacity));
-    return { device, front, already_attached: false };
+    return { device, front, already_attached: false, persistent: false };
   }
 
   async detach(device: string): Promise<DetachResponse> {

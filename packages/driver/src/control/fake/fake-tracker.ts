@@ -98,6 +98,7 @@ export class FakeTracker {
       original_capacity: this.capacity,
       logical_block_size: 512,
       read_only: false,
+      persistence: { state: "off", why: null },
       reactor: 0,
       cbt: this.cbt(),
       snapshot_id: this.snapshotId,

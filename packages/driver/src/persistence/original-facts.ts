@@ -1,0 +1,24 @@
+import { open } from "node:fs/promises";
+import type { BackingFile } from "@blksnap/ublk";
+import type { PersistedIdentity } from "./continuity.js";
+import { fileReader } from "./device-bytes.js";
+import { readDeviceIdentity } from "./device-identity.js";
+import { digestContents } from "./superblocks.js";
+import { readWitness } from "./witness.js";
+
+/**
+ * All that tells an original from another, and whether somebody wrote to it. To be read while it is open
+ * exclusively and nothing of ours writes. @throws the error of open(2) or read(2)
+ */
+export async function readFacts(backing: BackingFile): Promise<PersistedIdentity> {
+  const { capacityBytes, logicalBlockBytes } = backing.params;
+  const handle = await open(backing.path, "r");
+  try {
+    const content = await digestContents(fileReader(handle), capacityBytes);
+    const identity = await readDeviceIdentity(backing.path, content);
+    const witness = await readWitness(backing.path);
+    return { capacityBytes, logicalBlockBytes, identity, content, witness };
+  } finally {
+    await handle.close();
+  }
+}

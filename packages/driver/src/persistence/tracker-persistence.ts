@@ -1,0 +1,303 @@
+/**
+ * What keeps a tracker's changed-block map through a clean stop and through a power cut.
+ *
+ * ```
+ *   prepare ──▶ judge what is recorded ──▶ restore the map, or say why a new generation begins
+ *   begin   ──▶ new journal with the map as checkpoint, record "not clean"  ──▶ the front may write
+ *   rotate  ──▶ the log is half full: a new journal, while writes go on
+ *   end     ──▶ nobody writes any more: last checkpoint, what the device looks like, record "clean"
+ *   fail    ──▶ the medium fails: record and journal go, so that nobody believes them later
+ * ```
+ */
+import { randomUUID } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
+import { CbtMap } from "@blksnap/engine";
+import { JournalDraft, openJournal } from "@blksnap/journal";
+import type { BackingFile } from "@blksnap/ublk";
+import { ControlError } from "../control/control-error.js";
+import type { JournalSetup } from "../reactor/journal-io.js";
+import type { AdoptReply, MirrorReply } from "../reactor/messages.js";
+import {
+  type Continuity,
+  type EarlierTracking,
+  judgeContinuity,
+  type PersistedIdentity,
+} from "./continuity.js";
+import { compareIdentity } from "./device-identity.js";
+import { CbtReplay, JournalKind } from "./journal-format.js";
+import { readFacts } from "./original-facts.js";
+import type { PersistentDirectory } from "./persistent-directory.js";
+
+const LOG_BYTES = 2 ** 21;
+const FAIL_TIMEOUT_MS = 5_000;
+
+export interface PersistentTrackerRecord {
+  readonly uuid: string;
+  /** Path of the original. */
+  readonly device: string;
+  /** To be attached again when the daemon starts. */
+  readonly attached: boolean;
+  readonly tracking: EarlierTracking;
+}
+
+/** What a journal had; to be put into a new map. */
+export interface RestoredCbt {
+  readonly checkpoint: Uint8Array;
+  readonly entries: readonly (readonly [number, number, number])[];
+}
+
+/** How the reactor is asked; see messages.ts. */
+export interface JournalRequests {
+  mirror(place: { fd: number; logOffsetBytes: number; logBytes: number }): Promise<MirrorReply>;
+  adopt(): Promise<AdoptReply>;
+}
+
+/** What is looked up. */
+export interface PrepareOptions {
+  /** Make a record where there is none. */
+  readonly persistent: boolean;
+  /** The record that the device must be that of. */
+  readonly uuid?: string;
+}
+
+export class TrackerPersistence {
+  readonly uuid: string;
+  /** Why the map's generation is a new one; undefined where it goes on. */
+  readonly broken: Exclude<Continuity, { verdict: "continue" }> | undefined;
+  /** There was no record. */
+  isNew = false;
+  /** Why nothing is kept any more; undefined while all is well. */
+  failure: string | undefined;
+  readonly #directory: PersistentDirectory;
+  readonly #backing: BackingFile;
+  readonly #tracking: EarlierTracking;
+  #journal: FileHandle | undefined;
+
+  private constructor(
+    directory: PersistentDirectory,
+    backing: BackingFile,
+    uuid: string,
+    tracking: EarlierTracking,
+    broken: TrackerPersistence["broken"],
+  ) {
+    this.#directory = directory;
+    this.#backing = backing;
+    this.uuid = uuid;
+    this.#tracking = tracking;
+    this.broken = broken;
+  }
+
+  /**
+   * Looks up what is recorded about an original that is open exclusively. Undefined where nothing is and
+   * nothing is wanted.
+   * @throws ControlError DEVICE_NOT_FOUND: it is not the device of `uuid`; PERSISTENT_STATE_UNUSABLE
+   */
+  static async prepare(
+    directory: PersistentDirectory,
+    backing: BackingFile,
+    { persistent, uuid }: PrepareOptions,
+  ): Promise<TrackerPersistence | undefined> {
+    if (!persistent && !directory.exists) return undefined;
+    directory.own();
+    const facts = await readFacts(backing);
+    const tracking = { ...facts, clean: false };
+    const found = earlierRecord(await trackerRecords(directory), backing.path, facts, uuid);
+    if (found !== undefined) {
+      const verdict = judgeContinuity(found.tracking, facts);
+      if (verdict.verdict !== "other_device") {
+        const broken = verdict.verdict === "continue" ? undefined : verdict;
+        return new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
+      }
+      if (uuid !== undefined) {
+        const what = `${backing.path} is another device than it was: ${verdict.why}`;
+        throw new ControlError("DEVICE_NOT_FOUND", what);
+      }
+    }
+    if (!persistent) return undefined;
+    const made = new TrackerPersistence(directory, backing, randomUUID(), tracking, undefined);
+    made.isNew = true;
+    return made;
+  }
+
+  /** After a crash of the daemon: the map lives, and all that is missing is a new journal. */
+  static async resume(
+    directory: PersistentDirectory,
+    backing: BackingFile,
+    uuid: string,
+  ): Promise<TrackerPersistence> {
+    directory.own();
+    const record = (await trackerRecords(directory)).find((one) => one.uuid === uuid);
+    const tracking = record?.tracking ?? (await readFacts(backing));
+    return new TrackerPersistence(
+      directory,
+      backing,
+      uuid,
+      { ...tracking, clean: false },
+      undefined,
+    );
+  }
+
+  /** The map's journal. @throws JournalError; the error of open(2) */
+  async load(): Promise<RestoredCbt> {
+    const entries: [number, number, number][] = [];
+    const expected = { kind: JournalKind.TRACKER, id: this.#id };
+    const { checkpoint, handle } = await openJournal(this.#journalPath, expected, (op, a, b) => {
+      entries.push([op, a, b]);
+    });
+    await handle.close();
+    return { checkpoint, entries };
+  }
+
+  /** Before the first write. @throws ControlError PERSISTENT_STATE_UNUSABLE; the error of write(2) */
+  async begin(map: CbtMap): Promise<JournalSetup> {
+    const draft = await this.#draft(map);
+    this.#journal = await draft.publish(checkpointOf(map), 1);
+    await this.#writeRecord({ ...this.#tracking, clean: false }, true);
+    return {
+      fd: this.#journal.fd,
+      id: [...this.#id],
+      logOffsetBytes: draft.logOffsetBytes,
+      logBytes: draft.logBytes,
+      usedSectors: 0,
+      nextSequence: 1,
+      nextCommit: 1,
+    };
+  }
+
+  /**
+   * A new journal takes the old one's place; writes go on. The map must not be switched meanwhile.
+   * @throws Error when it did not work; then the journal has failed
+   */
+  async rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
+    const draft = await this.#draft(map);
+    const { fd, logOffsetBytes, logBytes } = draft;
+    const { firstSequence } = await reactor.mirror({ fd, logOffsetBytes, logBytes });
+    if (firstSequence === null) {
+      await draft.discard();
+      throw new Error("the journal has failed before");
+    }
+    const next = await draft.publish(checkpointOf(map), firstSequence);
+    const { adopted } = await reactor.adopt();
+    await this.#journal?.close();
+    this.#journal = next;
+    if (!adopted) throw new Error("the new journal missed a commit");
+  }
+
+  /**
+   * Nobody writes to the original any more.
+   * @param attached whether the next daemon is to attach it by itself
+   */
+  async end(map: CbtMap, attached: boolean): Promise<void> {
+    if (this.failure !== undefined) return;
+    await this.#journal?.close();
+    this.#journal = undefined;
+    const draft = await this.#draft(map);
+    await (await draft.publish(checkpointOf(map), 1)).close();
+    await this.#writeRecord({ ...(await readFacts(this.#backing)), clean: true }, attached);
+  }
+
+  /**
+   * The journal cannot be written: nobody must believe what it says.
+   * @throws Error when not even that can be put on record
+   */
+  async fail(why: string): Promise<void> {
+    this.failure = why;
+    const removed = this.forget();
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error("the medium does not answer")), FAIL_TIMEOUT_MS);
+    });
+    await Promise.race([removed, timeout]).finally(() => clearTimeout(timer));
+  }
+
+  /** Removes all that is recorded. */
+  async forget(): Promise<void> {
+    await this.#directory.removeRecord(recordName(this.uuid));
+    await this.#directory.removeFile(`${journalName(this.uuid)}`);
+  }
+
+  /** Closes what is open, without a word on the medium. */
+  async close(): Promise<void> {
+    await this.#journal?.close();
+    this.#journal = undefined;
+  }
+
+  get #id(): Uint8Array {
+    return journalId(this.uuid);
+  }
+
+  get #journalPath(): string {
+    return this.#directory.file(journalName(this.uuid));
+  }
+
+  #draft(map: CbtMap): Promise<JournalDraft> {
+    const journal = { kind: JournalKind.TRACKER, id: this.#id, logBytes: LOG_BYTES };
+    const { blockCount } = map;
+    return JournalDraft.create(this.#journalPath, journal, CbtMap.checkpointBytes(blockCount));
+  }
+
+  #writeRecord(tracking: EarlierTracking, attached: boolean): Promise<void> {
+    const { uuid } = this;
+    const record: PersistentTrackerRecord = {
+      uuid,
+      device: this.#backing.path,
+      attached,
+      tracking,
+    };
+    return this.#directory.writeRecord(recordName(uuid), record);
+  }
+}
+
+/** The record of the same device, or else the one of the same path. */
+function earlierRecord(
+  records: readonly PersistentTrackerRecord[],
+  path: string,
+  facts: PersistedIdentity,
+  uuid: string | undefined,
+): PersistentTrackerRecord | undefined {
+  if (uuid !== undefined) return records.find((record) => record.uuid === uuid);
+  return (
+    records.find(({ tracking }) => compareIdentity(tracking.identity, facts.identity) === "same") ??
+    records.find(({ device }) => device === path)
+  );
+}
+
+/** All records of trackers that can be read. */
+export async function trackerRecords(
+  directory: PersistentDirectory,
+  onProblem?: (name: string, problem: string) => void,
+): Promise<PersistentTrackerRecord[]> {
+  const records: PersistentTrackerRecord[] = [];
+  for (const found of await directory.readRecords("tracker-")) {
+    if (found.problem === undefined) records.push(found.value as PersistentTrackerRecord);
+    else onProblem?.(found.name, found.problem);
+  }
+  return records;
+}
+
+/** Puts what a journal had into `buffer`. @throws EngineError, or Error, when it is of another map */
+export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): { areaLost: boolean } {
+  const map = CbtMap.restore(buffer, restored.checkpoint);
+  const replay = new CbtReplay(map);
+  for (const [op, a, b] of restored.entries) replay.apply(op, a, b);
+  return replay;
+}
+
+/** The id of a journal: the 16 bytes of a UUID. */
+export function journalId(uuid: string): Uint8Array {
+  return Uint8Array.from(Buffer.from(uuid.replaceAll("-", ""), "hex"));
+}
+
+function checkpointOf(map: CbtMap): Uint8Array {
+  const checkpoint = new Uint8Array(CbtMap.checkpointBytes(map.blockCount));
+  map.checkpoint(checkpoint);
+  return checkpoint;
+}
+
+function recordName(uuid: string): string {
+  return `tracker-${uuid}`;
+}
+
+function journalName(uuid: string): string {
+  return `cbt-${uuid}.journal`;
+}

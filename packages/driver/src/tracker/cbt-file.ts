@@ -1,0 +1,98 @@
+/** A tracker's changed-block map, as a file on tmpfs that is mapped here and by its reactor. */
+import { randomFillSync } from "node:crypto";
+import { closeSync } from "node:fs";
+import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
+import { MappedMemory } from "@blksnap/uring";
+import type { TrackingParameters } from "../parameters.js";
+import { type RestoredCbt, restoreCbt } from "../persistence/tracker-persistence.js";
+import type { MapFile, StateDirectory } from "../state/state-directory.js";
+import type { Undo } from "./undo.js";
+
+export interface CbtContext {
+  readonly state: StateDirectory;
+  readonly parameters: TrackingParameters;
+}
+
+export interface CbtFile {
+  readonly cbtFile: MapFile;
+  readonly cbtMemory: MappedMemory;
+}
+
+/** A new map: everything counts as unknown, for this reason. */
+export function createCbt(
+  context: CbtContext,
+  id: number,
+  geometry: TrackerGeometry,
+  reason: number,
+  undo: Undo,
+): CbtFile {
+  const { capacityBytes } = geometry;
+  const { parameters } = context;
+  const blockShift = cbtBlockShift(capacityBytes, {
+    minimumShift: parameters.trackingBlockMinimumShift,
+    maximumCount: parameters.trackingBlockMaximumCount,
+    maximumShift: parameters.trackingBlockMaximumShift,
+  });
+  const made = makeFile(context, id, CbtMap.byteLength(capacityBytes, blockShift), undo);
+  const generation = randomFillSync(new Uint8Array(16));
+  CbtMap.create(made.cbtMemory.buffer, { capacityBytes, blockShift, generation, reason });
+  return made;
+}
+
+/** The CBT map of an earlier daemon; where it cannot be used, a new one that says so. */
+export function openCbt(
+  context: CbtContext,
+  id: number,
+  geometry: TrackerGeometry,
+  undo: Undo,
+): CbtFile {
+  let cbtFile: MapFile | undefined;
+  let cbtMemory: MappedMemory | undefined;
+  try {
+    cbtFile = context.state.openMap(`cbt-${id}`);
+    cbtMemory = MappedMemory.file(cbtFile.fd, 0, cbtFile.lengthBytes);
+    const { capacityBytes } = CbtMap.open(cbtMemory.buffer);
+    if (capacityBytes !== geometry.capacityBytes) throw new Error("it is of another device");
+    const opened = { cbtFile, cbtMemory };
+    undo.push(() => closeSync(opened.cbtFile.fd));
+    undo.push(() => opened.cbtMemory.unmap());
+    return opened;
+  } catch {
+    cbtMemory?.unmap();
+    if (cbtFile !== undefined) closeSync(cbtFile.fd);
+    return createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
+  }
+}
+
+/**
+ * The map that the journal of a persistent tracker has.
+ * @throws EngineError, or Error, when it is of another device; nothing is left behind then
+ */
+export function loadCbt(
+  context: CbtContext,
+  id: number,
+  geometry: TrackerGeometry,
+  restored: RestoredCbt,
+  undo: Undo,
+): CbtFile & { areaLost: boolean } {
+  const partly: Undo = [];
+  try {
+    const made = makeFile(context, id, CbtMap.restoredBytes(restored.checkpoint), partly);
+    const { areaLost } = restoreCbt(made.cbtMemory.buffer, restored);
+    const { capacityBytes } = CbtMap.open(made.cbtMemory.buffer);
+    if (capacityBytes !== geometry.capacityBytes) throw new Error("the map is of another device");
+    undo.push(...partly);
+    return { ...made, areaLost };
+  } catch (error) {
+    for (const step of partly.reverse()) void step();
+    throw error;
+  }
+}
+
+function makeFile(context: CbtContext, id: number, lengthBytes: number, undo: Undo): CbtFile {
+  const cbtFile = context.state.createMap(`cbt-${id}`, lengthBytes);
+  undo.push(() => context.state.removeMap(cbtFile));
+  const cbtMemory = MappedMemory.file(cbtFile.fd, 0, lengthBytes);
+  undo.push(() => cbtMemory.unmap());
+  return { cbtFile, cbtMemory };
+}

@@ -1,0 +1,69 @@
+/** What users do with tracked devices. What changes them runs one at a time; the caller sees to that. */
+import { resolve } from "node:path";
+import type { Logger } from "pino";
+import { faultPoint } from "../fault-points.js";
+import {
+  type PersistentTrackerRecord,
+  trackerRecords,
+} from "../persistence/tracker-persistence.js";
+import type { Registry } from "../registry.js";
+import { named } from "../system/errors.js";
+import { type AttachOptions, type DetachOptions, Tracker, type TrackerContext } from "./tracker.js";
+
+export class TrackerOperations {
+  readonly #context: TrackerContext;
+  readonly #registry: Registry;
+  readonly #logger: Logger;
+  #nextId: number;
+
+  /** @param lastId the largest number that an earlier daemon gave a tracker */
+  constructor(context: TrackerContext, registry: Registry, lastId: number) {
+    this.#context = context;
+    this.#registry = registry;
+    this.#logger = context.logger;
+    this.#nextId = lastId + 1;
+  }
+
+  /** @param path of a device that is not tracked */
+  async attach(path: string, options: AttachOptions): Promise<Tracker> {
+    const device = resolve(path);
+    this.#registry.assertNoImage(device);
+    await this.#registry.assertApart(device);
+    const id = this.#nextId++;
+    const tracker = await named(Tracker.attach(this.#context, id, device, options));
+    this.#registry.trackers.set(id, tracker);
+    faultPoint("attach.linked");
+    const { state: persistence } = tracker.persistence;
+    this.#logger.info({ device, front: tracker.front.path, persistence }, "attached");
+    return tracker;
+  }
+
+  async detach(tracker: Tracker, options: DetachOptions): Promise<void> {
+    await tracker.detach(options);
+    this.#registry.trackers.delete(tracker.id);
+    this.#logger.info({ device: tracker.device }, "detached");
+  }
+
+  /** At the daemon's start: persistent trackers that were attached when the last one ended. */
+  async attachPersistent(): Promise<void> {
+    const { persistent } = this.#context;
+    if (!persistent.exists) return;
+    persistent.own();
+    const records = await trackerRecords(persistent, (record, problem) => {
+      this.#logger.error({ record, problem }, `record ${record} is not used: ${problem}`);
+    });
+    const tracked = new Set([...this.#registry.trackers.values()].map(({ uuid }) => uuid));
+    for (const record of records) {
+      if (record.attached && !tracked.has(record.uuid)) await this.#attachRecorded(record);
+    }
+  }
+
+  async #attachRecorded({ device, uuid }: PersistentTrackerRecord): Promise<void> {
+    try {
+      await this.attach(device, { persistent: true, uuid });
+    } catch (error) {
+      const text = `${device} is not attached again: ${(error as Error).message}`;
+      this.#logger.error({ device, err: error }, text);
+    }
+  }
+}

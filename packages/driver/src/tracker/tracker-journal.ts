@@ -1,0 +1,236 @@
+/**
+ * A tracker's side of its persistence: where its map comes from at attach, and what its reactor and the
+ * medium are to do together afterwards.
+ */
+import { assertNoConflict, deviceNumber } from "@blksnap/diff-storage";
+import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
+import type { BackingFile } from "@blksnap/ublk";
+import { errnoName } from "@blksnap/uring";
+import type { Logger } from "pino";
+import { ControlError } from "../control/control-error.js";
+import type { PersistentDirectory } from "../persistence/persistent-directory.js";
+import { TrackerPersistence } from "../persistence/tracker-persistence.js";
+import type { JournalSetup } from "../reactor/journal-io.js";
+import type { AdoptReply, MirrorReply, ReactorRequest } from "../reactor/messages.js";
+import type { ReactorPool } from "../reactor/pool.js";
+import { type CbtContext, type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
+import type { Undo } from "./undo.js";
+
+const REASONS = {
+  capacity_changed: CbtReason.CAPACITY_CHANGED,
+  foreign_write: CbtReason.FOREIGN_WRITE,
+  unclean: CbtReason.UNCLEAN,
+} as const;
+
+export interface JournalContext extends CbtContext {
+  readonly reactors: ReactorPool;
+  readonly persistent: PersistentDirectory;
+  readonly logger: Logger;
+}
+
+/** For `status`. */
+export interface PersistenceState {
+  /** `off`: the map ends with the tracker. `failed`: it was to be kept and cannot be. */
+  readonly state: "off" | "on" | "failed";
+  /** Why it failed, or why the generation is a new one; null where there is nothing to say. */
+  readonly why: string | null;
+}
+
+/** What is looked up for a device that is to be attached. */
+export interface JournalOptions {
+  readonly persistent: boolean;
+  /** The record that the device must be that of. */
+  readonly uuid?: string;
+}
+
+/** A map to begin with, and what keeps it. */
+export interface TrackedMap extends CbtFile {
+  readonly journal: TrackerJournal | undefined;
+}
+
+export class TrackerJournal {
+  /** For the reactor; undefined where the medium failed before it began. */
+  setup: JournalSetup | undefined;
+  readonly #context: JournalContext;
+  readonly #persistence: TrackerPersistence;
+  readonly #device: string;
+  /** Not the reactor's own mapping: reads beside it. */
+  readonly #map: CbtMap;
+  #why: string | null;
+
+  private constructor(
+    context: JournalContext,
+    backing: BackingFile,
+    persistence: TrackerPersistence,
+    cbt: CbtFile,
+    why: string | null,
+  ) {
+    this.#context = context;
+    this.#persistence = persistence;
+    this.#device = backing.path;
+    this.#map = CbtMap.open(cbt.cbtMemory.buffer);
+    this.#why = why;
+  }
+
+  /**
+   * Makes or restores the map of a device that is to be attached, and begins its journal where it is a
+   * persistent tracker: because that is wanted, or because it was one before.
+   */
+  static async attach(
+    context: JournalContext,
+    id: number,
+    backing: BackingFile,
+    geometry: TrackerGeometry,
+    options: JournalOptions,
+    undo: Undo,
+  ): Promise<TrackedMap> {
+    const { persistent } = context;
+    const persistence = await TrackerPersistence.prepare(persistent, backing, options);
+    if (persistence === undefined) {
+      const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
+      return { ...cbt, journal: undefined };
+    }
+    await assertApart(persistent.path, backing);
+    const { cbt, why } = await mapOf(context, id, backing, geometry, persistence, undo);
+    const journal = new TrackerJournal(context, backing, persistence, cbt, why);
+    journal.setup = await persistence.begin(journal.#map);
+    undo.push(() => journal.end(false));
+    return { ...cbt, journal };
+  }
+
+  /** After a crash of the daemon. A medium that fails does not keep the front from going on. */
+  static async resume(
+    context: JournalContext,
+    backing: BackingFile,
+    uuid: string,
+    cbt: CbtFile,
+  ): Promise<TrackerJournal | undefined> {
+    try {
+      const persistence = await TrackerPersistence.resume(context.persistent, backing, uuid);
+      const journal = new TrackerJournal(context, backing, persistence, cbt, null);
+      try {
+        journal.setup = await persistence.begin(journal.#map);
+      } catch (error) {
+        await journal.#giveUp((error as Error).message);
+      }
+      return journal;
+    } catch (error) {
+      context.logger.error({ device: backing.path, err: error }, "the tracker is not persistent");
+      return undefined;
+    }
+  }
+
+  get uuid(): string {
+    return this.#persistence.uuid;
+  }
+
+  get state(): PersistenceState {
+    const { failure } = this.#persistence;
+    if (failure !== undefined) return { state: "failed", why: failure };
+    return { state: "on", why: this.#why };
+  }
+
+  /** The log is half full: a new journal takes its place. Not while a snapshot is taken. */
+  async rotate(tracker: number, reactor: number): Promise<void> {
+    if (this.#persistence.failure !== undefined) return;
+    const { reactors } = this.#context;
+    const ask = <Reply>(request: ReactorRequest) => reactors.request<Reply>(reactor, request);
+    try {
+      await this.#persistence.rotate(this.#map, {
+        mirror: (place) => ask<MirrorReply>({ type: "mirrorJournal", tracker, ...place }),
+        adopt: () => ask<AdoptReply>({ type: "adoptJournal", tracker }),
+      });
+    } catch (error) {
+      await this.fail(tracker, reactor, (error as Error).message);
+    }
+  }
+
+  /** The journal failed, and writes wait for it: nobody is to believe it, then they go on. */
+  async fail(tracker: number, reactor: number, why: string | number): Promise<void> {
+    const text = typeof why === "number" ? errnoName(why) : why;
+    await this.#giveUp(`the journal could not be written: ${text}`);
+    await this.#context.reactors.request(reactor, { type: "dropJournal", tracker });
+  }
+
+  /** Ends when all that was written and taken so far is on record. */
+  async commit(tracker: number, reactor: number): Promise<void> {
+    await this.#context.reactors.request(reactor, { type: "commitJournal", tracker });
+  }
+
+  /** Nobody writes any more; the map can still be read. */
+  async end(attached: boolean): Promise<void> {
+    try {
+      await this.#persistence.end(this.#map, attached);
+    } catch (error) {
+      await this.#giveUp((error as Error).message);
+    } finally {
+      await this.#persistence.close();
+    }
+  }
+
+  /** Nobody writes any more, and nothing is to be kept. */
+  async forget(): Promise<void> {
+    await this.#persistence.close();
+    await this.#persistence.forget();
+  }
+
+  async #giveUp(why: string): Promise<void> {
+    const { logger } = this.#context;
+    const device = this.#device;
+    try {
+      await this.#persistence.fail(why);
+      logger.error(
+        { device },
+        `${why}: the changed-block map will not outlive this machine's power`,
+      );
+    } catch (error) {
+      const text =
+        `${why}, and what is recorded cannot be removed: after a power cut the changed-block map ` +
+        `would miss writes. Remove ${this.#context.persistent.path}/tracker-${this.uuid}.record`;
+      logger.fatal({ device, err: error }, text);
+    }
+  }
+}
+
+/** The map that is recorded, where nothing bypassed it; else a new one that says why. */
+async function mapOf(
+  context: JournalContext,
+  id: number,
+  backing: BackingFile,
+  geometry: TrackerGeometry,
+  persistence: TrackerPersistence,
+  undo: Undo,
+): Promise<{ cbt: CbtFile; why: string | null }> {
+  const { broken, isNew } = persistence;
+  const { logger } = context;
+  const device = backing.path;
+  if (isNew) {
+    return { cbt: createCbt(context, id, geometry, CbtReason.ATTACHED, undo), why: null };
+  }
+  if (broken?.verdict === "new_generation") {
+    logger.warn({ device, reason: broken.reason }, `a new generation begins: ${broken.why}`);
+    const cbt = createCbt(context, id, geometry, REASONS[broken.reason], undo);
+    return { cbt, why: broken.why };
+  }
+  try {
+    const cbt = loadCbt(context, id, geometry, await persistence.load(), undo);
+    logger.info({ device }, "the changed-block map goes on");
+    return { cbt, why: null };
+  } catch (error) {
+    const why = `its journal is not used: ${(error as Error).message}`;
+    logger.warn({ device, err: error }, `a new generation begins: ${why}`);
+    return { cbt: createCbt(context, id, geometry, CbtReason.UNCLEAN, undo), why };
+  }
+}
+
+/** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
+async function assertApart(directory: string, backing: BackingFile): Promise<void> {
+  if (backing.kind !== "block") return;
+  try {
+    await assertNoConflict(directory, [deviceNumber(backing.deviceNumber)], { layers: () => [] });
+  } catch (error) {
+    throw new ControlError("PERSISTENT_STATE_ON_DEVICE", (error as Error).message, {
+      cause: error,
+    });
+  }
+}
