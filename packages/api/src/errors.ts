@@ -65,7 +65,6 @@ const requestErrors = {
   ID_INVALID: misused("EINVAL", 400, "Give the uuid that snapshot_create printed"),
   LIMIT_INVALID: misused("EINVAL", 400, "Give a whole number of bytes of at least 512, or 2G"),
   INTERNAL: failed(null, 500, "See the daemon's log; please report it"),
-  NOT_SUPPORTED: failed("EOPNOTSUPP", 501, "This daemon can not do it; see its README"),
   STARTING: failed("EAGAIN", 503, "Try again in a moment; the daemon recovers its devices"),
   SHUTTING_DOWN: failed("ESHUTDOWN", 503, "The daemon is stopping; start it again"),
 } as const;
@@ -94,15 +93,13 @@ const deviceErrors = {
   ),
   DEVICE_IS_OURS: failed("ELOOP", 409, "Give the original, not a front or an image of blksnap"),
   DEVICE_OVERLAPS: failed("EBUSY", 409, "Track a disk or what lies on it, not both"),
-  DEVICE_UNSUPPORTED: failed("EPERM", 400, "Devices with integrity or inline crypto can't be used"),
   DEVICE_FAILED: failed("EIO", 500, "Look for errors of the device in dmesg"),
   NOT_ATTACHED: failed("ENOENT", 404, "Attach it first: blksnapctl attach --device DEVICE"),
-  ALREADY_ATTACHED: failed("EALREADY", 409, "Nothing to do; status shows its front"),
   FRONT_IN_USE: failed("EBUSY", 409, "Unmount the front first; fuser -vm shows who uses it"),
   DEVICE_IN_SNAPSHOT: failed("EBUSY", 409, "Destroy the snapshot first; status shows its id"),
   UBLK_UNAVAILABLE: failed("ENODEV", 503, "Load the driver with modprobe ublk_drv (Linux >= 6.5)"),
   UBLK_FAILED: failed("EIO", 500, "See dmesg and the daemon's log"),
-  OUT_OF_MEMORY: failed("ENOMEM", 503, "Free memory or raise the locked-memory limit (ulimit -l)"),
+  OUT_OF_MEMORY: failed("ENOMEM", 503, "Free memory: /run for maps, ulimit -l for locked memory"),
 } as const;
 
 const snapshotErrors = {
@@ -130,7 +127,6 @@ const snapshotErrors = {
 
 const cbtErrors = {
   CBT_RANGE: failed("ENODATA", 416, "Stay below the block_count that cbtinfo shows"),
-  CBT_UNAVAILABLE: failed("ESRCH", 409, "Detach the device and attach it again"),
   CBT_CORRUPTED: failed("EFAULT", 409, "Make a full backup; the next take starts a generation"),
   CBT_NUMBER_UNKNOWN: failed("EINVAL", 400, "Give a number up to cbtinfo's changes_number"),
   CBT_GENERATION_CHANGED: failed("ESTALE", 409, "Make a full backup; cbtinfo shows the reason"),

@@ -58,8 +58,10 @@ test("each error has a true errno, statuses, and advice on one line", () => {
 
 test("errno are those of the kernel module", () => {
   const expected = {
-    ALREADY_ATTACHED: "EALREADY",
     NOT_ATTACHED: "ENOENT",
+    DEVICE_NOT_FOUND: "ENOENT",
+    DEVICE_BUSY: "EBUSY",
+    OUT_OF_MEMORY: "ENOMEM",
     SNAPSHOT_NOT_FOUND: "ESRCH",
     SNAPSHOT_EMPTY: "ENODEV",
     SNAPSHOT_ALREADY_TAKEN: "EALREADY",
@@ -67,8 +69,6 @@ test("errno are those of the kernel module", () => {
     DEVICE_ALREADY_IN_SNAPSHOT: "EALREADY",
     DEVICE_IN_OTHER_SNAPSHOT: "EBUSY",
     DEVICE_IN_SNAPSHOT: "EBUSY",
-    DEVICE_UNSUPPORTED: "EPERM",
-    CBT_UNAVAILABLE: "ESRCH",
     CBT_CORRUPTED: "EFAULT",
     CBT_RANGE: "ENODATA",
     MARK_RANGE: "EINVAL",
