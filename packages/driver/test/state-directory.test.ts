@@ -1,6 +1,7 @@
 import {
   existsSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   truncateSync,
@@ -22,6 +23,19 @@ function withDirectory(use: (state: StateDirectory, path: string) => void): void
     rmSync(path, { recursive: true });
   }
 }
+
+test("a map that does not fit into memory is refused before anything is written", () => {
+  withDirectory((state, path) => {
+    const before = readdirSync(path);
+    assert.throws(
+      () => state.createMap("area-1", 2 ** 52),
+      (error: Error & { code?: string }) =>
+        error.code === "OUT_OF_MEMORY" && /it takes 4503599627370496 bytes/.test(error.message),
+    );
+    assert.equal(readdirSync(path), before);
+    state.removeMap(state.createMap("area-1", 4096));
+  });
+});
 
 test("a record is read back, replaced and removed", () => {
   withDirectory((state) => {

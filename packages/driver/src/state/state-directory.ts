@@ -24,6 +24,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  statfsSync,
   unlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -70,13 +71,15 @@ export class StateDirectory {
   }
 
   /**
-   * Makes an empty (all zero) map file; one of the same name is replaced.
-   * @throws ControlError OUT_OF_MEMORY, with the errno of the file system
+   * Makes an empty (all zero) map file; one of the same name is replaced. Its memory is taken when it
+   * is written to, and there is no error then, only SIGBUS: so there must be room for all of it.
+   * @throws ControlError OUT_OF_MEMORY
    */
   createMap(name: string, lengthBytes: number): MapFile {
     const path = join(this.path, name);
     let fd: number | undefined;
     try {
+      this.#assertRoom(lengthBytes);
       fd = openSync(path, O_RDWR | O_CREAT | O_TRUNC, 0o600);
       ftruncateSync(fd, lengthBytes);
       return { name, fd, lengthBytes };
@@ -85,12 +88,17 @@ export class StateDirectory {
         closeSync(fd);
         unlinkSync(path);
       }
-      const { code } = error as NodeJS.ErrnoException;
-      throw new ControlError("OUT_OF_MEMORY", `cannot make the map ${path}: ${code}`, {
-        cause: error,
-        ...(code === undefined ? {} : { errnoName: code }),
-      });
+      const why = `cannot make the map ${path}: ${(error as Error).message}`;
+      throw new ControlError("OUT_OF_MEMORY", why, { cause: error });
     }
+  }
+
+  #assertRoom(lengthBytes: number): void {
+    const { blocks, bavail, bsize } = statfsSync(this.path);
+    // A tmpfs without a limit has no blocks at all.
+    const isUnlimited = blocks === 0;
+    if (isUnlimited || bavail * bsize >= lengthBytes) return;
+    throw new Error(`it takes ${lengthBytes} bytes, and ${bavail * bsize} are free`);
   }
 
   /** Opens a map file of an earlier daemon. @throws the error of open(2) */
