@@ -181,7 +181,7 @@ export class Driver implements DriverControl {
 
   async markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse> {
     const tracker = this.#registry.tracker(device);
-    await tracker.markDirty(markedRanges(ranges, tracker.geometry.capacityBytes, tracker.device));
+    await tracker.markDirty(markedRanges(ranges, tracker.cbt.info(), tracker.device));
     // What was marked by hand is in no journal: a new checkpoint has it.
     if (tracker.uuid !== undefined) await this.#serial.run(() => tracker.rotateJournal());
     return { device: tracker.device, ranges: ranges.length };

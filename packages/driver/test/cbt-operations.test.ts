@@ -2,6 +2,8 @@ import { CbtMap } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { changesSince, markedRanges, readMap } from "../dist/cbt/operations.js";
+import { answerFor } from "../dist/control/control-error.js";
+import { asControlError } from "../dist/system/errors.js";
 
 const BLOCK = 65536;
 /** Four blocks and a half: the last one is short. */
@@ -86,13 +88,43 @@ test("a part of the map is read, none beyond its end", () => {
 });
 
 test("ranges to mark must lie on the device", () => {
+  const info = map().info();
   const sectors = CAPACITY / 512;
   const last = { offset_sectors: sectors - 1, count_sectors: 1 };
-  assert.equal(markedRanges([last], CAPACITY, "/dev/x"), [CAPACITY - 512, 512]);
+  assert.equal(markedRanges([last], info, "/dev/x"), [CAPACITY - 512, 512]);
   assert.throws(
-    () => markedRanges([{ offset_sectors: sectors, count_sectors: 1 }], CAPACITY, "/dev/x"),
+    () => markedRanges([{ offset_sectors: sectors, count_sectors: 1 }], info, "/dev/x"),
     (error: Error & { code?: string }) => error.code === "MARK_RANGE",
   );
+});
+
+/** Name and errno with which a client is told the failure. */
+function toldOf(call: () => unknown): readonly [string, string | null] {
+  try {
+    call();
+  } catch (error) {
+    const { name, errno_name } = answerFor(asControlError(error)).error;
+    return [name, errno_name];
+  }
+  return ["none", null];
+}
+
+test("a map that lost marks: EFAULT for who reads, EINVAL for who marks, until the next take", () => {
+  const cbt = map();
+  const range = { offset_sectors: 0, count_sectors: 1 };
+  const reading = () => readMap(cbt, 0, 1);
+  const marking = () => markedRanges([range], cbt.info(), "/dev/x");
+  cbt.corrupt();
+  assert.equal(toldOf(reading), ["CBT_CORRUPTED", "EFAULT"]);
+  assert.equal(
+    toldOf(() => changesSince(cbt, 0, "/dev/x")),
+    ["CBT_CORRUPTED", "EFAULT"],
+  );
+  assert.equal(toldOf(marking), ["CBT_CORRUPTED", "EINVAL"]);
+  const before = cbt.info().generation.slice();
+  cbt.switch();
+  assert.equal([toldOf(reading)[0], toldOf(marking)[0]], ["none", "none"]);
+  assert.not.equal(cbt.info().generation, before);
 });
 
 test.run();

@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { commandStoreSystem } from "@blksnap/diff-storage";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { answerFor } from "../dist/control/control-error.js";
 import { Snapshot } from "../dist/snapshot/snapshot.js";
+import { takeSnapshot } from "../dist/snapshot/take.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
 
 const SLOT_BYTES = 262_144;
@@ -81,6 +83,45 @@ test("slots that come after the take has failed go back at once", async () => {
   await late;
   assert.equal(granted, []);
   assert.is(used(), 0);
+  await snapshot.closeStorage();
+});
+
+test("a take during which old data is lost fails with EFAULT, and all is as before", async () => {
+  const { snapshot, used } = await newSnapshot();
+  const lossy = {
+    id: 1,
+    reactor: 0,
+    device: "/dev/lossy",
+    errorCode: 0,
+    geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
+    backing: { kind: "file", fd: -1, params: {} },
+    front: { deviceNumber: "0:0" },
+  };
+  snapshot.assertCapacity = () => undefined;
+  const { tracker: member } = snapshot.addMember(lossy as unknown as Tracker);
+  const asked: string[] = [];
+  const context = {
+    reactors: {
+      request: async (_reactor: number, { type }: { type: string }) => {
+        asked.push(type);
+        // The reactor's notice comes between the switch and the thaw.
+        if (type === "switch") lossy.errorCode = -5;
+        return { stallUs: 1 };
+      },
+    },
+    state: { createMap: () => map, removeMap: () => asked.push("removeMap") },
+    logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+    freezeTimeoutMs: 60_000,
+    holdTimeoutMs: 60_000,
+  };
+  const failure = await takeSnapshot(context as never, snapshot).catch((error: Error) => error);
+  const { error } = answerFor(failure);
+  assert.equal([error.name, error.errno_name], ["SNAPSHOT_CORRUPTED", "EFAULT"]);
+  assert.match(error.message, /old data of \/dev\/lossy was lost/);
+  const steps = ["prepareArea", "hold", "switch", "dropArea", "closeArea", "removeMap"];
+  assert.equal(asked, steps);
+  assert.equal([snapshot.state, snapshot.takenAt, used()], ["created", null, 0]);
+  assert.is(snapshot.members.get(member.id)?.map, undefined);
   await snapshot.closeStorage();
 });
 

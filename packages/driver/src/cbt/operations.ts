@@ -1,6 +1,6 @@
 /** What the control API does with a CBT map. */
 import type { DiffResponse, SectorRange } from "@blksnap/api";
-import type { CbtMap } from "@blksnap/engine";
+import type { CbtInfo, CbtMap } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
 import { uuidText } from "../status.js";
 
@@ -21,12 +21,20 @@ export function readMap(cbt: CbtMap, offset: number, length: number): Uint8Array
   return bytes;
 }
 
-/** Offsets and lengths in bytes, in turn. @throws ControlError MARK_RANGE */
+/**
+ * Offsets and lengths in bytes, in turn. With a map that lost marks, to mark more of them would only
+ * feign that it can be trusted. @throws ControlError MARK_RANGE, CBT_CORRUPTED (EINVAL here)
+ */
 export function markedRanges(
   ranges: readonly SectorRange[],
-  capacityBytes: number,
+  { capacityBytes, corrupted }: Pick<CbtInfo, "capacityBytes" | "corrupted">,
   device: string,
 ): number[] {
+  if (corrupted) {
+    throw new ControlError("CBT_CORRUPTED", `the CBT map of ${device} has lost marks`, {
+      errnoName: "EINVAL",
+    });
+  }
   return ranges.flatMap(({ offset_sectors: offset, count_sectors: count }) => {
     if ((offset + count) * SECTOR_BYTES > capacityBytes) {
       throw new ControlError(
