@@ -4,7 +4,7 @@ import { DEFAULT_SOCKET_PATH, ERRORS } from "@blksnap/api";
 import { destination, type Logger, pino } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
-import { Driver, type DriverOptions } from "../driver.js";
+import type { Driver, DriverOptions } from "../driver.js";
 import type { TrackingParameters } from "../parameters.js";
 import { prepareProcess } from "../system/process-setup.js";
 import { DAEMON_VERSION } from "../version.js";
@@ -170,6 +170,8 @@ export async function main(args: string[]): Promise<void> {
 async function serve(values: Values, options: DriverOptions, logger: Logger): Promise<void> {
   const socketPath = values.socket ?? process.env["BLKSNAP_SOCKET"] ?? DEFAULT_SOCKET_PATH;
   try {
+    // A supervisor, which lives beside two daemons, needs nothing of the driver.
+    const { Driver } = await import("../driver.js");
     // Devices first: after a crash their users wait. Only then what the control API needs is
     // loaded; a standby has loaded it already.
     if (values.standby === true) await import("../control/server.js");
