@@ -7,7 +7,7 @@ export interface ExampleCommand {
   readonly values: ReadonlyMap<string, readonly string[]>;
 }
 
-const EXAMPLE_ID = "00000000-0000-4000-8000-000000000000";
+export const EXAMPLE_ID = "00000000-0000-4000-8000-000000000000";
 
 /**
  * What the real parser makes of the verb's own command in each of its examples. The shell's part of

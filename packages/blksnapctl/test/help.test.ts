@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { globalOptions, verbs } from "../dist/catalog.js";
-import { exampleCommands } from "./examples.js";
+import { EXAMPLE_ID, exampleCommands } from "./examples.js";
 import { eventually, type Harness, program, startHarness } from "./harness.js";
 
 let harness: Harness;
@@ -130,6 +130,29 @@ for (const verb of verbs) {
         assert.match(out, /^mount -o ro \/dev\/ublkb\d+ \/mnt\/image\n$/);
     });
   }
+}
+
+/** What an example's value stands for here: the real snapshot, and a folder of the test's own. */
+function ownValue(value: string, id: string): string {
+  if (value === EXAMPLE_ID) return id;
+  return value === "sdb.map" ? join(harness.dir, value) : value;
+}
+
+for (const verb of verbs) {
+  test(`${verb.name} answers --json with JSON alone`, async () => {
+    const id = await preparedSnapshot(verb.name);
+    const { values } = exampleCommands(verb)[0]!;
+    if (verb.name === "diff") {
+      for (let i = 0; i < Number(values.get("since")?.[0]); i++) await takeOnceMore();
+    }
+    const words = [...values].flatMap(([name, given]) =>
+      name === "json" || name === "follow"
+        ? []
+        : given.map((value) => `--${name}=${ownValue(value, id)}`),
+    );
+    const out = await harness.ok(verb.name, ...words, "--json");
+    for (const line of out.trimEnd().split("\n")) assert.type(JSON.parse(line), "object");
+  });
 }
 
 async function takeOnceMore(): Promise<void> {
