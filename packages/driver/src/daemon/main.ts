@@ -72,16 +72,25 @@ const REACTOR_LOST_STATUS = 70;
 
 const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
+/** As much of a mistyped value as an error message repeats. */
+const QUOTED_MAX = 64;
+
 class UsageError extends Error {}
 
 function numberOption(values: Values, name: keyof Values, least: number, most: number) {
   const text = values[name];
   if (text === undefined) return undefined;
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < least || value > most) {
-    throw new UsageError(`--${name}: ${text} is no whole number from ${least} to ${most}`);
+  const value = typeof text === "string" && /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= least && value <= most)) {
+    const typed = String(text).slice(0, QUOTED_MAX);
+    throw new UsageError(`--${name}: '${typed}' is no whole number from ${least} to ${most}`);
   }
   return value;
+}
+
+function pathOption(values: Values, name: "socket" | "state-dir" | "persistent-dir") {
+  if (values[name] === "") throw new UsageError(`--${name} is empty`);
+  return values[name];
 }
 
 function parameters(values: Values): Partial<TrackingParameters> {
@@ -109,8 +118,8 @@ function driverOptions(values: Values, logger: Logger): DriverOptions {
     throw new UsageError(`--max-io: ${maxIoBytes} is no multiple of 4096`);
   }
   const optional = {
-    stateDirectory: values["state-dir"],
-    persistentDirectory: values["persistent-dir"],
+    stateDirectory: pathOption(values, "state-dir"),
+    persistentDirectory: pathOption(values, "persistent-dir"),
     reactors: numberOption(values, "reactors", 1, 16),
     frontDepth: numberOption(values, "front-depth", 1, 4096),
     imageDepth: numberOption(values, "image-depth", 1, 4096),
@@ -129,7 +138,9 @@ function driverOptions(values: Values, logger: Logger): DriverOptions {
 
 function makeLogger(values: Values): Logger {
   const level = values["log-level"] ?? "info";
-  if (!(level in pino.levels.values)) throw new UsageError(`--log-level: ${level} is no level`);
+  if (!Object.hasOwn(pino.levels.values, level)) {
+    throw new UsageError(`--log-level: '${level.slice(0, QUOTED_MAX)}' is no level`);
+  }
   return pino({ level, base: null }, destination({ dest: 2, sync: true }));
 }
 
@@ -142,8 +153,10 @@ export async function main(args: string[]): Promise<void> {
     ({ values } = parseArgs({ args, options: OPTIONS, strict: true }));
     logger = makeLogger(values);
     options = driverOptions(values, logger);
+    pathOption(values, "socket");
   } catch (error) {
-    console.error(`blksnapd: ${(error as Error).message}. See blksnapd --help`);
+    const [why = ""] = (error as Error).message.split("\n");
+    console.error(`blksnapd: ${why.replace(/\.$/, "")}. See blksnapd --help`);
     process.exitCode = 2;
     return;
   }
