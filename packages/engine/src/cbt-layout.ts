@@ -5,15 +5,18 @@
 //     8      blockShift             u32      28   sequence           u32   odd while the map is reset
 //     12     blockCount             u32      32   reason             u32
 //                                            36   corrupted          u32   1: marks were lost
+//                                            40   check              u32   ~active number
 //                                            48   generation id      16 bytes
 //     4096   write map: one byte per block, then zero up to a multiple of 4096
 //     ...    read map:  the same size
 //     ...    discards:  the same size; CbtDiscard bits
 //
-// The previous number is always active - 1, so one store switches both.
+// The previous number is always active - 1, so one store switches both. The check is stored just
+// before: a number that does not fit it is damaged, and a smaller one than was meant would have
+// changes counted as old.
 
 export const CBT_MAGIC = 0x6d544243;
-export const CBT_VERSION = 2;
+export const CBT_VERSION = 3;
 export const CBT_HEADER_BYTES = 4096;
 export const CBT_GENERATION_OFFSET = 48;
 export const CBT_GENERATION_BYTES = 16;
@@ -29,6 +32,7 @@ export const CbtWord = {
   SEQUENCE: 7,
   REASON: 8,
   CORRUPTED: 9,
+  CHECK: 10,
 } as const;
 
 /** Bits of a block in the table of discards. */

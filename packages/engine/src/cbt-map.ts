@@ -30,6 +30,7 @@
 // Killed at any instruction, the file is still right: a mark without its second store is a mark that
 // was not made (its write was not issued either), and a half-made reset is completed by open().
 import { assert } from "./assert.js";
+import { ACTIVE_MAX, recoveredActive, storeActive } from "./cbt-active.js";
 import {
   CBT_CAPACITY_OFFSET,
   CBT_GENERATION_BYTES,
@@ -45,7 +46,6 @@ import {
 } from "./cbt-layout.js";
 import { EngineError } from "./errors.js";
 
-const ACTIVE_MAX = 255;
 const READ_ATTEMPTS_MAX = 16;
 
 export interface CbtOptions {
@@ -107,7 +107,7 @@ export class CbtMap {
     words[CbtWord.VERSION] = CBT_VERSION;
     words[CbtWord.BLOCK_SHIFT] = blockShift;
     words[CbtWord.BLOCK_COUNT] = Math.ceil(capacityBytes / 2 ** blockShift);
-    words[CbtWord.ACTIVE] = 1;
+    storeActive(words, 1);
     words[CbtWord.REASON] = options.reason ?? CbtReason.ATTACHED;
     new Float64Array(buffer, CBT_CAPACITY_OFFSET, 1)[0] = capacityBytes;
     new Uint8Array(buffer, CBT_GENERATION_OFFSET, CBT_GENERATION_BYTES).set(generation);
@@ -118,7 +118,8 @@ export class CbtMap {
 
   /**
    * Opens a map made by create(), for reading beside its owner or to go on with it. Only the owner
-   * may pass `owner: true`: it completes a reset that a crash left half made.
+   * may pass `owner: true`: it completes a reset or a switch that a crash left half made, and begins
+   * a new generation where the active number is damaged.
    */
   static open(buffer: ArrayBufferLike, options: { owner?: boolean } = {}): CbtMap {
     if (buffer.byteLength < CBT_HEADER_BYTES) {
@@ -129,9 +130,7 @@ export class CbtMap {
       throw new EngineError("MAP_FORMAT", "CBT: no map, or one of another version: make a new one");
     }
     const map = new CbtMap(buffer);
-    if (options.owner === true && (words[CbtWord.SEQUENCE] & 1) !== 0) {
-      map.reset(CbtReason.UNCLEAN);
-    }
+    if (options.owner === true) map.takeOver();
     return map;
   }
 
@@ -293,7 +292,7 @@ export class CbtMap {
       this.reset(active >= ACTIVE_MAX ? CbtReason.ROLLOVER : CbtReason.CORRUPTED);
       return;
     }
-    Atomics.store(this.words, CbtWord.ACTIVE, active + 1);
+    storeActive(this.words, active + 1);
   }
 
   /** Forgets all marks and begins a new generation with numbers 1 and 0. */
@@ -302,7 +301,7 @@ export class CbtMap {
     // The id changes first: an interrupted reset must not leave an old id beside empty maps.
     nextGeneration(this.generation);
     this.words[CbtWord.REASON] = reason;
-    Atomics.store(this.words, CbtWord.ACTIVE, 1);
+    storeActive(this.words, 1);
     this.write.fill(0);
     this.read.fill(0);
     this.discards.fill(0);
@@ -369,6 +368,14 @@ export class CbtMap {
     const whole = Number.isInteger(first) && Number.isInteger(count);
     if (whole && first >= 0 && count >= 1 && first + count <= this.blockCount) return;
     throw new EngineError("RANGE", `blocks ${first} to ${first + count} of ${this.blockCount}`);
+  }
+
+  /** What a killed owner left half made is completed. */
+  private takeOver(): void {
+    const active = recoveredActive(this.words);
+    const isReset = (this.words[CbtWord.SEQUENCE] & 1) !== 0;
+    if (active === undefined || isReset) this.reset(CbtReason.UNCLEAN);
+    else storeActive(this.words, active);
   }
 
   private touch(block: number, frozen: number, active: number): void {

@@ -237,6 +237,13 @@ export class DiffAreaMap {
 
   /** Calls `visit` for each chunk that has anything recorded. Cold; cost as the recorded chunks. */
   forEachTouched(visit: (chunk: number) => void): void {
+    this.forEachInTouchedPages((chunk) => {
+      const at = this.entriesAt + chunk * this.entryWords;
+      if (this.words[at] !== 0 || this.words[at + 1] !== 0) visit(chunk);
+    });
+  }
+
+  private forEachInTouchedPages(visit: (chunk: number) => void): void {
     const entriesPerPage = PAGE_BYTES / 4 / this.entryWords;
     const touched = PAGE_BYTES / 4;
     for (let page = 0; page < this.entryPages; page++) {
@@ -245,11 +252,41 @@ export class DiffAreaMap {
       // Entries that begin in this page: an entry's page is the page of its first word.
       const first = Math.ceil(page * entriesPerPage);
       const end = Math.min(Math.ceil((page + 1) * entriesPerPage), this.geometry.chunkCount);
-      for (let chunk = first; chunk < end; chunk++) {
-        const at = this.entriesAt + chunk * this.entryWords;
-        if (this.words[at] !== 0 || this.words[at + 1] !== 0) visit(chunk);
-      }
+      for (let chunk = first; chunk < end; chunk++) visit(chunk);
     }
+  }
+
+  /**
+   * What cannot be in a map that only this code has written, or undefined. It finds damage that
+   * would lead astray; a flipped bit that makes another possible map stays unseen. Cold; cost as the
+   * recorded chunks.
+   */
+  damage(): string | undefined {
+    let found: string | undefined;
+    this.forEachInTouchedPages((chunk) => {
+      found ??= this.damageOf(chunk);
+    });
+    return found;
+  }
+
+  private damageOf(chunk: number): string | undefined {
+    const { blocksPerChunk } = this.geometry;
+    const at = this.entriesAt + chunk * this.entryWords;
+    const flags = this.words[at + 1];
+    if ((flags & ~(FLAG_HOLES | FLAG_RELEASED)) !== 0 || flags === FLAG_RELEASED) {
+      return `chunk ${chunk} has flags ${flags}`;
+    }
+    if (this.words[at] < 0) return `chunk ${chunk} has slot ${this.words[at] - 1}`;
+    const bits = this.wordsPerChunk * 32;
+    if (findBit(this.words, at + 2, 0, blocksPerChunk, bits) < bits) {
+      return `chunk ${chunk} has blocks beyond its end`;
+    }
+    if (this.words[at] !== 0) return undefined;
+    let block = 0;
+    while (block < blocksPerChunk && this.stateAt(chunk, block) !== BlockState.DATA) {
+      block = this.stateEnd(chunk, block, blocksPerChunk);
+    }
+    return block < blocksPerChunk ? `chunk ${chunk} has old data, and no slot` : undefined;
   }
 
   private savedAt(chunk: number): number {

@@ -1,0 +1,201 @@
+/** Every bit of small maps flipped: refused, or of use all the same, and never believed too much. */
+import {
+  AreaState,
+  BlockState,
+  CbtMap,
+  DiffArea,
+  DiffAreaMap,
+  EngineError,
+  type TrackerGeometry,
+} from "@blksnap/engine";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { GENERATION } from "./fake-host.js";
+
+const BLOCK_BYTES = 65536;
+const BLOCKS = 10;
+const CAPACITY_BYTES = BLOCK_BYTES * BLOCKS - 512;
+const HEADER_BYTES = 4096;
+
+/** Calls for each bit of the given bytes, with a copy of the buffer in which it is flipped. */
+function forEachFlip(
+  buffer: ArrayBuffer,
+  firstByte: number,
+  endByte: number,
+  visit: (damaged: ArrayBuffer, where: string) => void,
+): void {
+  for (let at = firstByte; at < endByte; at++) {
+    for (let bit = 0; bit < 8; bit++) {
+      const damaged = buffer.slice(0);
+      new Uint8Array(damaged)[at] ^= 1 << bit;
+      visit(damaged, `byte ${at}, bit ${bit}`);
+    }
+  }
+}
+
+/** What `act` answers, or undefined where it refuses by name; anything else thrown is thrown on. */
+function unlessRefused<Value>(act: () => Value): Value | undefined {
+  try {
+    return act();
+  } catch (error) {
+    if (error instanceof EngineError && error.code.startsWith("MAP_")) return undefined;
+    if (error instanceof EngineError && error.code === "BAD_GEOMETRY") return undefined;
+    throw error;
+  }
+}
+
+function mark(map: CbtMap, block: number): void {
+  map.markRequest(Float64Array.of(block * BLOCK_BYTES), Float64Array.of(512), 0);
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.every((byte, index) => byte === b[index]);
+}
+
+/** A map after six takes with a mark in each interval, block 6 in the present one. */
+function cbtBuffer(): ArrayBuffer {
+  const buffer = new ArrayBuffer(CbtMap.byteLength(CAPACITY_BYTES, 16));
+  const options = { capacityBytes: CAPACITY_BYTES, blockShift: 16, generation: GENERATION };
+  const map = CbtMap.create(buffer, options);
+  for (let block = 0; block < 6; block++) {
+    mark(map, block);
+    map.switch();
+  }
+  mark(map, 6);
+  return buffer;
+}
+
+test("a CBT map with a damaged header is refused, begins anew, or misses no change", () => {
+  const KNOWN = 6;
+  const outcomes = { refused: 0, anew: 0, whole: 0 };
+  forEachFlip(cbtBuffer(), 0, 64, (damaged, where) => {
+    const map = unlessRefused(() => CbtMap.open(damaged, { owner: true }));
+    // The size is compared with the device's by who opens the map.
+    if (map === undefined || map.capacityBytes !== CAPACITY_BYTES) {
+      outcomes.refused++;
+      return;
+    }
+    mark(map, 7);
+    map.switch();
+    if (!sameBytes(map.info().generation, GENERATION)) {
+      outcomes.anew++;
+      return;
+    }
+    const frozen = new Uint8Array(BLOCKS);
+    map.readFrozen(frozen, 0, BLOCKS);
+    // Who backed up at the sixth take asks what changed since.
+    assert.ok(frozen[6] > KNOWN && frozen[7] > KNOWN, `${where}: ${frozen}`);
+    assert.ok(map.info().changesNumber > KNOWN, where);
+    outcomes.whole++;
+  });
+  for (const [outcome, count] of Object.entries(outcomes)) assert.ok(count > 20, outcome);
+});
+
+test("a switch that a kill left half made counts as made", () => {
+  const buffer = cbtBuffer();
+  const words = new Int32Array(buffer);
+  const CHECK = 10;
+  assert.is(words[CHECK], ~7);
+  words[CHECK] = ~8;
+  const map = CbtMap.open(buffer, { owner: true });
+  assert.is(map.info().changesNumber, 7);
+  assert.equal(map.info().generation, GENERATION);
+});
+
+test("a cut CBT map is refused", () => {
+  const buffer = cbtBuffer();
+  for (let length = 0; length < buffer.byteLength; length += 512) {
+    assert.is(
+      unlessRefused(() => CbtMap.open(buffer.slice(0, length))),
+      undefined,
+    );
+  }
+});
+
+const GEOMETRY: TrackerGeometry = {
+  capacityBytes: 5 * 262144 + 5 * 4096,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+
+/** Two chunks with old data, one with a lost block, one released by the reader. */
+function areaBuffer(): ArrayBuffer {
+  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY));
+  const map = DiffAreaMap.create(buffer, GEOMETRY);
+  map.state = AreaState.ACTIVE;
+  map.setSlot(0, 7);
+  map.setSaved(0, 3, 9);
+  map.setSlot(2, 9);
+  map.setSaved(2, 0, 64);
+  map.setLost(3, 5, 6);
+  map.setSlot(4, 11);
+  map.release(4);
+  return buffer;
+}
+
+/** As the driver looks at a map before it goes on with it: why not, or the slots in use. */
+function inspect(buffer: ArrayBuffer): number[] | undefined {
+  return unlessRefused(() => {
+    const map = DiffAreaMap.open(buffer);
+    if (!map.geometry.equals(GEOMETRY) || map.state !== AreaState.ACTIVE) return undefined;
+    if (map.damage() !== undefined) return undefined;
+    const slots: number[] = [];
+    new DiffArea(map).forEachUsedSlot((slot) => slots.push(slot));
+    return slots;
+  });
+}
+
+test("an area map of its own code is not damaged", () => {
+  assert.equal(inspect(areaBuffer()), [7, 9]);
+});
+
+test("an area map with a damaged header is refused", () => {
+  const FAULT_BYTES = 32;
+  forEachFlip(areaBuffer(), 0, FAULT_BYTES, (damaged, where) => {
+    assert.is(inspect(damaged), undefined, where);
+  });
+});
+
+test("an area map with damaged entries is refused, or leads to no slot that there cannot be", () => {
+  const entriesAt = 2 * HEADER_BYTES;
+  const entryBytes = 16;
+  const refused: string[] = [];
+  forEachFlip(areaBuffer(), HEADER_BYTES, entriesAt + 6 * entryBytes, (damaged, where) => {
+    const slots = inspect(damaged);
+    if (slots === undefined) refused.push(where);
+    else
+      assert.ok(
+        slots.every((slot) => slot >= 0),
+        where,
+      );
+  });
+  const refusedBits = (at: number) =>
+    refused.filter((where) => where.startsWith(`byte ${at},`)).length;
+  // The flags of chunk 0, but for the two bits that flags may have.
+  assert.is(refusedBits(entriesAt + 4), 7);
+  for (const at of [5, 6, 7]) assert.is(refusedBits(entriesAt + at), 8);
+  // The sign of its slot; old data without a slot, in chunk 1.
+  assert.is(refusedBits(entriesAt + 3), 1);
+  assert.is(refusedBits(entriesAt + entryBytes + 8), 8);
+});
+
+test("every state of a block can be read in a map with flipped bits", () => {
+  const buffer = areaBuffer();
+  forEachFlip(buffer, 2 * HEADER_BYTES, buffer.byteLength, (damaged, where) => {
+    const map = DiffAreaMap.open(damaged);
+    for (const [chunk, block] of [
+      [0, 3],
+      [3, 5],
+      [4, 1],
+      [5, 4],
+    ] as const) {
+      const state = map.stateAt(chunk, block);
+      assert.ok(state >= BlockState.UNSAVED && state <= BlockState.ZERO, where);
+      const end = map.stateEnd(chunk, block, 64);
+      assert.ok(end > block && end <= 64, where);
+    }
+  });
+});
+
+test.run();
