@@ -35,7 +35,8 @@ mounted it refuses to end, and says which.
                          log2 of the chunks wanted at most per device (default: 40)
   --freeze-timeout MS    bound of freezing file systems at take (default: 10000)
   --log-level LEVEL      trace, debug, info, warn, error (default: info)
-  --supervise            keep a daemon running, and a second one ready to go on after a crash
+  --supervise            keep a daemon running, and others ready to go on after a crash
+  --standbys N           with --supervise: daemons kept ready, 0 to 8 (default: 1)
   --version, --help
 
 Example: blksnapd --reactors 2 &
@@ -60,6 +61,7 @@ const OPTIONS = {
   "freeze-timeout": { type: "string" },
   "log-level": { type: "string" },
   supervise: { type: "boolean" },
+  standbys: { type: "string" },
   standby: { type: "boolean" },
   version: { type: "boolean" },
   help: { type: "boolean", short: "h" },
@@ -149,11 +151,13 @@ export async function main(args: string[]): Promise<void> {
   let values: Values;
   let logger: Logger;
   let options: DriverOptions;
+  let standbys: number;
   try {
     ({ values } = parseArgs({ args, options: OPTIONS, strict: true }));
     logger = makeLogger(values);
     options = driverOptions(values, logger);
     pathOption(values, "socket");
+    standbys = numberOption(values, "standbys", 0, 8) ?? 1;
   } catch (error) {
     const [why = ""] = (error as Error).message.split("\n");
     console.error(`blksnapd: ${why.replace(/\.$/, "")}. See blksnapd --help`);
@@ -172,6 +176,7 @@ export async function main(args: string[]): Promise<void> {
     process.exit(
       await supervise(
         args.filter((arg) => arg !== "--supervise"),
+        standbys,
         logger,
       ),
     );

@@ -1,9 +1,9 @@
 /**
- * blksnapd --supervise: keeps a daemon running, and a second one ready to go on in its place.
+ * blksnapd --supervise: keeps a daemon running, and others ready to go on in its place.
  *
  * ```
  *   supervisor ──┬── active    serves
- *                └── standby   everything loaded, waits for a line on its standard input
+ *                └── standby…  everything loaded, waits for a line on its standard input
  *
  *   active dies ──▶ "go" ──▶ standby takes the state directory over ──▶ a new standby is started
  * ```
@@ -32,11 +32,19 @@ class Supervisor {
   readonly #logger: Logger;
   readonly #done: (status: number) => void;
   #active: ChildProcess | undefined;
-  #standby: ChildProcess | undefined;
+  /** Ready or getting ready, the oldest first. */
+  readonly #standbys: ChildProcess[] = [];
+  readonly #standbysWanted: number;
   #ending = false;
 
-  constructor(program: readonly string[], logger: Logger, done: (status: number) => void) {
+  constructor(
+    program: readonly string[],
+    standbys: number,
+    logger: Logger,
+    done: (status: number) => void,
+  ) {
     this.#program = program;
+    this.#standbysWanted = standbys;
     this.#logger = logger;
     this.#done = done;
   }
@@ -62,25 +70,24 @@ class Supervisor {
     this.#logger.info({ pid: child.pid }, "active daemon");
     child.once("exit", (status, signal) => {
       this.#active = undefined;
-      if (status === 0 || (this.#ending && this.#standby === undefined)) {
+      if (status === 0 || (this.#ending && this.#standbys.length === 0)) {
         this.#end(status ?? 1);
         return;
       }
       // A usage error or a host without ublk does not get better by trying again.
       const lifeMs = Date.now() - startedMs;
-      if (this.#standby === undefined && lifeMs < STANDBY_DELAY_MS && status !== null) {
+      if (this.#standbys.length === 0 && lifeMs < STANDBY_DELAY_MS && status !== null) {
         this.#end(status);
         return;
       }
       this.#logger.error({ pid: child.pid, status, signal }, "daemon died; the next one goes on");
       setTimeout(() => this.#replace(), lifeMs < SHORT_LIFE_MS ? SHORT_LIFE_MS : 0);
     });
-    setTimeout(() => this.#ensureStandby(), STANDBY_DELAY_MS);
+    setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
   }
 
   #replace(): void {
-    const standby = this.#standby;
-    this.#standby = undefined;
+    const standby = this.#standbys.shift();
     if (standby === undefined) {
       this.start();
       return;
@@ -90,23 +97,32 @@ class Supervisor {
     this.#setActive(standby);
   }
 
-  #ensureStandby(): void {
-    if (this.#standby !== undefined || this.#active === undefined || this.#ending) return;
+  #ensureStandbys(): void {
+    while (this.#standbys.length < this.#standbysWanted) {
+      if (this.#active === undefined || this.#ending) return;
+      this.#startStandby();
+    }
+  }
+
+  #startStandby(): void {
     const child = this.#spawn([STANDBY_OPTION]);
-    this.#standby = child;
+    this.#standbys.push(child);
     child.stdin?.on("error", () => undefined);
     child.once("exit", (status, signal) => {
-      if (this.#standby !== child) return;
-      this.#standby = undefined;
+      const at = this.#standbys.indexOf(child);
+      if (at < 0) return;
+      this.#standbys.splice(at, 1);
       this.#logger.warn({ pid: child.pid, status, signal }, "standby died");
-      setTimeout(() => this.#ensureStandby(), STANDBY_DELAY_MS);
+      setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
     });
   }
 
   #end(status: number): void {
     // Its standard input ends with this process; that is what a standby ends on.
-    this.#standby?.removeAllListeners("exit");
-    this.#standby?.stdin?.end();
+    for (const standby of this.#standbys) {
+      standby.removeAllListeners("exit");
+      standby.stdin?.end();
+    }
     this.#done(status);
   }
 }
@@ -124,13 +140,20 @@ function namespacePrefix(): string[] {
   return shared && existsSync(UNSHARE) ? [UNSHARE, "--mount", "--propagation", "slave"] : [];
 }
 
-/** Runs until a daemon has ended by itself; answers its exit status. */
-export function supervise(args: readonly string[], logger: Logger): Promise<number> {
+/**
+ * Runs until a daemon has ended by itself; answers its exit status.
+ * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
+ */
+export function supervise(
+  args: readonly string[],
+  standbys: number,
+  logger: Logger,
+): Promise<number> {
   const problem = becomeIoFlusher();
   if (problem !== undefined) logger.warn({ problem }, "the daemon is not an I/O flusher");
   const program = [process.execPath, process.argv[1] as string, ...args];
   return new Promise((resolve) => {
-    const supervisor = new Supervisor(program, logger, resolve);
+    const supervisor = new Supervisor(program, standbys, logger, resolve);
     process.on("SIGTERM", (signal) => supervisor.signal(signal));
     process.on("SIGINT", (signal) => supervisor.signal(signal));
     supervisor.start();
