@@ -28,7 +28,7 @@ ${Object.entries(VARIABLES)
 const HERE = dirname(fileURLToPath(import.meta.url));
 const REPOSITORY = resolve(HERE, "../..");
 const RUNNER = join(HERE, "guest/runner.mjs");
-const UBLK_TESTS = join(REPOSITORY, "packages/ublk/vm-test");
+const PACKAGES = join(REPOSITORY, "packages");
 const VM_LIMIT_MS = 3_600_000;
 
 function fail(text) {
@@ -52,18 +52,28 @@ function options() {
   }
 }
 
-/** The plan's groups with full paths, and the tests of ublk alone as one more. */
+/** Where packages test what of them needs ublk: packages/NAME/vm-test/SUBJECT.vm-test.mjs. */
+function packageTestFolders() {
+  return readdirSync(PACKAGES)
+    .map((name) => join(PACKAGES, name, "vm-test"))
+    .filter((folder) => existsSync(folder));
+}
+
+function packageTests() {
+  return packageTestFolders()
+    .flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
+    .filter((path) => path.endsWith(".vm-test.mjs"));
+}
+
+/** The plan's groups with full paths, and the packages' own tests as one more. */
 function plannedGroups() {
   const known = GROUPS.flatMap(({ files }) => files);
   const missing = readdirSync(join(HERE, "scenarios"))
     .map((name) => basename(name, ".mjs"))
     .filter((name) => !known.includes(name));
   if (missing.length > 0) fail(`plan.mjs does not name: ${missing.join(", ")}`);
-  const ublk = existsSync(UBLK_TESTS)
-    ? readdirSync(UBLK_TESTS).filter((name) => name.endsWith(".vm-test.mjs"))
-    : [];
   return [
-    { name: "ublk", ownDaemons: true, files: ublk.map((name) => join(UBLK_TESTS, name)) },
+    { name: "packages", ownDaemons: true, files: packageTests() },
     ...GROUPS.map((group) => ({
       ...group,
       files: group.files.map((file) => join(HERE, "scenarios", `${file}.mjs`)),
@@ -73,8 +83,8 @@ function plannedGroups() {
 
 /** A variable that is not passed into the VM would be ignored there in silence. */
 function assertVariablesKnown() {
-  for (const folder of [join(HERE, "scenarios"), join(HERE, "lib"), UBLK_TESTS]) {
-    for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+  for (const folder of [join(HERE, "scenarios"), join(HERE, "lib"), ...packageTestFolders()]) {
+    for (const name of readdirSync(folder)) {
       const path = join(folder, name);
       for (const [, variable] of readFileSync(path, "utf8").matchAll(/process\.env\.(\w+)/g)) {
         const known = variable in VARIABLES || /^(E2E_|PATH$)/.test(variable);
