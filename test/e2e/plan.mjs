@@ -17,7 +17,11 @@ export const VARIABLES = {
 export const GROUPS = [
   {
     name: "use",
-    files: ["command-line", "bad-input", "file-systems", "file-system-stress", "destroy-in-use"],
+    files: ["command-line", "file-systems", "file-system-stress", "destroy-in-use"],
+  },
+  {
+    name: "misuse",
+    files: ["bad-input", "errnos"],
   },
   {
     name: "data",
