@@ -25,7 +25,7 @@ export const GROUPS = [
   },
   {
     name: "data",
-    files: ["random-io", "image-compare", "one-instant", "discard"],
+    files: ["random-io", "image-compare", "one-instant", "discard", "boundary", "corrupt"],
   },
   {
     name: "state",

@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { MappedMemory } from "@blksnap/uring";
 
-const { O_DIRECT, O_RDWR, O_RDONLY } = constants;
+const { O_DIRECT, O_DSYNC, O_RDWR, O_RDONLY } = constants;
 const PIECE_BYTES = 2 ** 20;
 
 /** Memory at a page boundary, as direct I/O wants it. */
@@ -19,8 +19,9 @@ export class DeviceFile {
   }
 
   /** Opens the device until the test ends or close() is called. */
-  static async open(t, path, { direct = true, readOnly = false } = {}) {
-    const flags = (readOnly ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
+  static async open(t, path, { direct = true, readOnly = false, dsync = false } = {}) {
+    const access = readOnly ? O_RDONLY : O_RDWR;
+    const flags = access | (direct ? O_DIRECT : 0) | (dsync ? O_DSYNC : 0);
     const file = new DeviceFile(await open(path, flags));
     t.defer(() => file.close());
     return file;
