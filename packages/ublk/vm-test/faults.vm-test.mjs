@@ -76,7 +76,8 @@ test("a device that another program deletes ends here", async () => {
   assert.equal(listDeviceIds(), []);
 });
 
-test("a killed server leaves a dead device, which another process deletes", async () => {
+/** Kills the server of a device under fio, waits or not, and deletes the device. */
+async function killAndDelete(beforeDelete) {
   const server = begin(process.execPath, `${examplesDir}ram-disk.mjs`);
   const ready = () => listDeviceIds().length === 1 && existsSync("/dev/ublkb0");
   await until(ready, "the server did not start");
@@ -84,15 +85,23 @@ test("a killed server leaves a dead device, which another process deletes", asyn
   await sleep(1500);
   server.child.kill("SIGKILL");
   await server.closed;
-  assert.is.not((await load.closed).status, 0);
   const control = await UblkControl.open();
-  const state = async () => (await control.deviceInfo(0))?.state;
-  await until(async () => (await state()) === UblkState.DEAD, "the device is not dead");
+  await beforeDelete(control);
   await control.deleteDevice(0);
   assert.is(await control.deviceInfo(0), undefined);
   control.close();
+  assert.is.not((await load.closed).status, 0);
   await untilNoDevice();
-});
+}
+
+test("a killed server leaves a dead device, which another process deletes", () =>
+  killAndDelete(async (control) => {
+    const state = async () => (await control.deviceInfo(0))?.state;
+    await until(async () => (await state()) === UblkState.DEAD, "the device is not dead");
+  }));
+
+test("a device is deleted the moment after its server was killed", () =>
+  killAndDelete(() => undefined));
 
 test("exceptions of a target are I/O errors, and are told", async () => {
   const errors = [];
