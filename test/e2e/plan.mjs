@@ -17,11 +17,11 @@ export const VARIABLES = {
 export const GROUPS = [
   {
     name: "use",
-    files: ["command-line", "file-systems", "file-system-stress", "destroy-in-use"],
+    files: ["command-line", "fronts", "file-systems", "file-system-stress", "destroy-in-use"],
   },
   {
     name: "misuse",
-    files: ["bad-input", "errnos"],
+    files: ["bad-input", "errnos", "overlap"],
   },
   {
     name: "data",
@@ -29,7 +29,11 @@ export const GROUPS = [
   },
   {
     name: "state",
-    files: ["stores", "overflow", "overflow-policy", "cbt"],
+    files: ["stores", "overflow", "overflow-policy", "cbt", "changes", "capacity"],
+  },
+  {
+    name: "trouble",
+    files: ["stretch", "image-write", "several-snapshots", "disk-errors"],
   },
   {
     name: "daemons",

@@ -1,9 +1,12 @@
 /** Disks to take snapshots of. Each is gone after the test that made it. */
 import {
   closeSync,
+  existsSync,
   ftruncateSync,
   mkdirSync,
   openSync,
+  readdirSync,
+  readFileSync,
   rmdirSync,
   statSync,
   writeFileSync,
@@ -13,6 +16,7 @@ import { join } from "node:path";
 import { run } from "./command.mjs";
 import { until } from "./wait.mjs";
 
+const SECTOR_BYTES = 512;
 const CONFIGFS = "/sys/kernel/config";
 const NULL_BLK = `${CONFIGFS}/nullb`;
 
@@ -74,9 +78,12 @@ export function imageFile(t, sizeBytes, folder = t.folder) {
   return path;
 }
 
-/** A loop device over a file on tmpfs. */
-export async function loopDisk(t, sizeBytes, { sectorBytes = 512, readOnly = false } = {}) {
-  const file = imageFile(t, sizeBytes);
+/** A loop device over a file on tmpfs, which may be given. */
+export async function loopDisk(
+  t,
+  sizeBytes,
+  { sectorBytes = SECTOR_BYTES, readOnly = false, file = imageFile(t, sizeBytes) } = {},
+) {
   const options = ["--sector-size", String(sectorBytes), ...(readOnly ? ["--read-only"] : [])];
   const path = (await run(["losetup", "--find", "--show", ...options, file])).trim();
   t.defer(() => run(["losetup", "--detach", path]));
@@ -84,14 +91,53 @@ export async function loopDisk(t, sizeBytes, { sectorBytes = 512, readOnly = fal
 }
 
 /**
- * A disk that looks at what a read wants only after a delay, so that the read sees all writes that were
- * made meanwhile. Writes are not delayed.
+ * Gives a device a table of primary partitions, one after the other from the first MiB on, and answers
+ * their nodes.
  */
-export async function lateReadingDisk(t, below, sizeBytes, delayMs) {
-  await run(["modprobe", "dm-delay"]);
-  const name = t.name("blksnap-e2e-late-");
-  const table = `0 ${sizeBytes / 512} delay ${below} 0 ${delayMs} ${below} 0 0`;
-  await run(["dmsetup", "create", name, "--table", table]);
-  t.defer(() => run(["dmsetup", "remove", name]));
-  return `/dev/mapper/${name}`;
+export async function partition(device, sizesMib) {
+  const table = Buffer.alloc(SECTOR_BYTES);
+  let start = 2 ** 20 / SECTOR_BYTES;
+  for (const [index, sizeMib] of sizesMib.entries()) {
+    const sectors = (sizeMib * 2 ** 20) / SECTOR_BYTES;
+    const entry = table.subarray(446 + 16 * index);
+    entry[4] = 0x83;
+    entry.writeUInt32LE(start, 8);
+    entry.writeUInt32LE(sectors, 12);
+    start += sectors;
+  }
+  table.writeUInt16LE(0xaa55, 510);
+  await run(["dd", `of=${device}`, "bs=512", "conv=fsync"], { input: table });
+  await run(["blockdev", "--rereadpt", device]);
+  const nodes = sizesMib.map((_, index) => `${device}p${index + 1}`);
+  await until("the partitions are there", () => nodes.every((node) => existsSync(node)));
+  return nodes;
+}
+
+/** A SCSI disk that can be pulled out while it is in use. */
+export async function scsiDisk(t, sizeMib) {
+  for (const name of ["sd_mod", "scsi_debug"]) {
+    const options = name === "scsi_debug" ? [`dev_size_mb=${sizeMib}`, "delay=0"] : [];
+    await run(["modprobe", name, ...options]);
+  }
+  t.defer(() => run(["modprobe", "-r", "scsi_debug"]));
+  const found = await until("the disk is there", () => {
+    const names = existsSync("/sys/block") ? readdirSync("/sys/block") : [];
+    return names.find(
+      (name) =>
+        name.startsWith("sd") && read(`/sys/block/${name}/device/model`).includes("scsi_debug"),
+    );
+  });
+  await until("its node is there", () => existsSync(`/dev/${found}`));
+  return {
+    path: `/dev/${found}`,
+    pullOut: () => writeFileSync(`/sys/block/${found}/device/delete`, "1"),
+  };
+}
+
+function read(path) {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
 }

@@ -18,9 +18,9 @@ export async function attach(t, device) {
   return { device, front, detach };
 }
 
-/** A folder on tmpfs for stores; it must be empty again at the end of the test. */
-export function storeFolder(t) {
-  const path = join(t.folder, t.name("store-"));
+/** A folder for stores, on tmpfs; it must be empty again at the end of the test. */
+export function storeFolder(t, parent = t.folder) {
+  const path = join(parent, t.name("store-"));
   mkdirSync(path);
   t.defer(() => rmdirSync(path));
   return path;
@@ -56,6 +56,16 @@ function imageOf(taken, device) {
   const entry = taken.images.find((image) => image.device === device);
   if (!entry) throw new Error(`no image of ${device} in ${JSON.stringify(taken)}`);
   return entry.image;
+}
+
+/** The events of a snapshot that nobody has taken yet, which takes them. */
+export async function pendingEvents(t, id) {
+  const found = [];
+  for (;;) {
+    const event = await t.client.waitEvent(id, 0);
+    if (event === undefined) return found;
+    found.push(event);
+  }
 }
 
 /** What status tells about one device of a snapshot. */

@@ -12,14 +12,14 @@ import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { nullDisk } from "../lib/disks.mjs";
+import { linear } from "../lib/device-mapper.mjs";
+import { loopDisk, nullDisk, partition } from "../lib/disks.mjs";
 import { makeFileSystem, mount, mountImage } from "../lib/file-systems.mjs";
 import { endFio, startFio } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, createSnapshot, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const SECTOR_BYTES = 512;
 const RECOVERY_LIMIT_MS = 120_000;
 
 const FSFREEZE = "/usr/sbin/fsfreeze";
@@ -57,44 +57,15 @@ function frozenAndThawed(...paths) {
   ];
 }
 
-/** A table of primary partitions, one after the other from the first MiB on. */
-async function partition(front, sizesMib) {
-  const table = Buffer.alloc(SECTOR_BYTES);
-  let start = MIB / SECTOR_BYTES;
-  for (const [index, sizeMib] of sizesMib.entries()) {
-    const sectors = (sizeMib * MIB) / SECTOR_BYTES;
-    const entry = table.subarray(446 + 16 * index);
-    entry[4] = 0x83;
-    entry.writeUInt32LE(start, 8);
-    entry.writeUInt32LE(sectors, 12);
-    start += sectors;
-  }
-  table.writeUInt16LE(0xaa55, 510);
-  await run(["dd", `of=${front}`, "bs=512", "conv=fsync"], { input: table });
-  await run(["blockdev", "--rereadpt", front]);
-  const nodes = sizesMib.map((_, index) => `${front}p${index + 1}`);
-  await until("the partitions are there", () => nodes.every((node) => existsSync(node)));
-  return nodes;
-}
-
-async function linear(t, below) {
-  const name = t.name("blksnap-e2e-");
-  const sectors = (await run(["blockdev", "--getsz", below])).trim();
-  await run(["dmsetup", "create", name, "--table", `0 ${sectors} linear ${below} 0`]);
-  t.defer(() => run(["dmsetup", "remove", name]));
-  return `/dev/mapper/${name}`;
-}
-
 async function formatAndMount(t, type, device) {
   await makeFileSystem(type, device);
   return await mount(t, device);
 }
 
+/** A loop device over a new file. */
 async function loopOver(t, file, sizeMib) {
   await run(["truncate", "-s", `${sizeMib}M`, file]);
-  const path = (await run(["losetup", "--find", "--show", file])).trim();
-  t.defer(() => run(["losetup", "--detach", path]));
-  return path;
+  return loopDisk(t, sizeMib * MIB, { file });
 }
 
 function writeFiles(t, folder) {
@@ -161,6 +132,8 @@ test("a freeze that takes too long fails the take and is thawed when it ends", a
   rmSync(SLOW);
   await until("the guard has ended", () => guards().length === 0);
   writeFileSync(join(mounted.path, "file"), "x");
+  const { snapshots } = await daemon.t.client.status();
+  assert.is(snapshots[0].granted_bytes, 0, "slots of the failed take are still handed out");
   await daemon.t.client.snapshotTake(id);
   assert.match(takeNotes().join(), /--unfreeze 0 \S+$/);
 });

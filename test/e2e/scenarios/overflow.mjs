@@ -1,19 +1,17 @@
 /** A store of 16 MiB that overflows: the original is unharmed, and nothing that was saved is lost. */
 import * as assert from "uvu/assert";
-import { alignedBuffer, DeviceFile, readDevice, writeDevice } from "../lib/device-file.mjs";
+import { PIECE_BYTES, unreadablePieces } from "../lib/damaged-image.mjs";
+import { readDevice, writeDevice } from "../lib/device-file.mjs";
 import { nullDisk, ramDisks } from "../lib/disks.mjs";
 import { fio } from "../lib/fio.mjs";
 import { IMAGE_GONE } from "../lib/kernel-log.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
-import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
+import { attach, MIB, memberStatus, pendingEvents, takeSnapshot } from "../lib/snapshots.mjs";
 
 const test = scenario(import.meta.url);
 const SIZE_BYTES = 24 * MIB;
 const LIMIT_BYTES = 16 * MIB;
-const PIECE_BYTES = 4096;
-/** Read at once where nothing of it is lost. */
-const STRETCH_BYTES = 65536;
 const ENOSPC = 28;
 
 /** A device full of random bytes, a snapshot of it, and fio writing all over the front. */
@@ -27,17 +25,8 @@ async function overflow(t, device, load) {
   return { id: snapshot.id, front, image: snapshot.images[0], before, destroy: snapshot.destroy };
 }
 
-async function events(t, id) {
-  const found = [];
-  for (;;) {
-    const event = await t.client.waitEvent(id, 0);
-    if (event === undefined) return found;
-    found.push(event);
-  }
-}
-
 async function assertEvents(t, id, device) {
-  const found = await events(t, id);
+  const found = await pendingEvents(t, id);
   const [noSpace] = found.filter(({ event }) => event === "no_space");
   assert.is(noSpace.limit_bytes, LIMIT_BYTES);
   assert.is(noSpace.requested_nr_sect * 512, LIMIT_BYTES);
@@ -47,33 +36,6 @@ async function assertEvents(t, id, device) {
   assert.is(corrupted[0].device, device);
   assert.is(corrupted[0].error_code, ENOSPC);
   assert.ok(noSpace.sequence < corrupted[0].sequence, "the warning came after the loss");
-}
-
-/** Whether the part can be read; then it must be right. */
-async function isReadable(file, buffer, offset, before) {
-  const failed = await file.readInto(buffer, offset).then(
-    () => false,
-    (error) => error.code === "EIO" || Promise.reject(error),
-  );
-  const expected = before.subarray(offset, offset + buffer.length);
-  if (!failed) assert.ok(buffer.equals(expected), `the ${buffer.length} bytes at ${offset} differ`);
-  return !failed;
-}
-
-/** @returns {Promise<boolean[]>} which pieces of the image read as I/O error; all others are right */
-async function unreadablePieces(t, image, before) {
-  const file = await DeviceFile.open(t, image, { readOnly: true });
-  const buffer = alignedBuffer(STRETCH_BYTES);
-  const lost = new Array(before.length / PIECE_BYTES).fill(false);
-  for (let at = 0; at < before.length; at += STRETCH_BYTES) {
-    if (await isReadable(file, buffer, at, before)) continue;
-    for (let piece = at; piece < at + STRETCH_BYTES; piece += PIECE_BYTES) {
-      const readable = await isReadable(file, buffer.subarray(0, PIECE_BYTES), piece, before);
-      lost[piece / PIECE_BYTES] = !readable;
-    }
-  }
-  await file.close();
-  return lost;
 }
 
 async function assertLost(t, { id, image, before }, device) {

@@ -1,6 +1,7 @@
 /** Random reads and writes of front and image at the same time, each against a model of its own. */
 import { assertContent, writeDevice } from "../lib/device-file.mjs";
-import { imageFile, lateReadingDisk, loopDisk, nullDisk } from "../lib/disks.mjs";
+import { lateReadingDisk } from "../lib/device-mapper.mjs";
+import { imageFile, loopDisk, nullDisk } from "../lib/disks.mjs";
 import { seededRandom, seedsOr } from "../lib/random.mjs";
 import { RandomIo } from "../lib/random-io.mjs";
 import { scenario } from "../lib/scenario.mjs";

@@ -1,0 +1,71 @@
+/** Data that is tracked already is not tracked again through another of its devices. */
+import * as assert from "uvu/assert";
+import { linear } from "../lib/device-mapper.mjs";
+import { imageFile, loopDisk, nullDisk, partition } from "../lib/disks.mjs";
+import { makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { attach, MIB } from "../lib/snapshots.mjs";
+
+const test = scenario(import.meta.url);
+const EBUSY = 16;
+
+/** Fails unless attach is refused, and tells the ways of both devices, one above the other. */
+async function refused(t, path, ...chain) {
+  const { trackers } = await t.client.status();
+  const error = await t.client.attach(path).catch((reason) => reason);
+  assert.is(error.code, "DEVICE_OVERLAPS", String(error));
+  assert.is(error.errno, EBUSY);
+  assert.ok(error.message.endsWith(`: ${chain.join(" → ")}`), error.message);
+  assert.is((await t.client.status()).trackers.length, trackers.length);
+}
+
+test("a disk and its partition, and two partitions side by side", async (t) => {
+  const disk = await nullDisk(t, { sizeMib: 16 });
+  const [first, second] = await partition(disk, [4, 8]);
+  const one = await attach(t, first);
+  await refused(t, disk, first, disk);
+  const other = await attach(t, second);
+  await one.detach();
+  await other.detach();
+  await attach(t, disk);
+  await refused(t, second, second, disk);
+});
+
+test("what lies above a front: partition, device-mapper node, loop device", async (t) => {
+  const disk = await nullDisk(t, { sizeMib: 16 });
+  const { front } = await attach(t, disk);
+  const [part] = await partition(front, [4]);
+  await refused(t, part, part, front, disk);
+  const node = await linear(t, part);
+  await refused(t, node, node, part, front, disk);
+  const loop = await loopDisk(t, 4 * MIB, { file: node });
+  await refused(t, loop, loop, node, part, front, disk);
+});
+
+test("a disk below a tracked device-mapper node", async (t) => {
+  const disk = await nullDisk(t, { sizeMib: 8 });
+  const node = await linear(t, disk);
+  await attach(t, node);
+  await refused(t, disk, node, disk);
+});
+
+test("an image file on a mounted front", async (t) => {
+  const disk = await nullDisk(t, { sizeMib: 32 });
+  const { front } = await attach(t, disk);
+  await makeFileSystem("ext4", front);
+  const { path } = await mount(t, front);
+  const file = imageFile(t, MIB, path);
+  await refused(t, file, file, `ext4 on ${front}`, disk);
+});
+
+test("a loop device and its file", async (t) => {
+  const file = imageFile(t, 4 * MIB);
+  const loop = await loopDisk(t, 4 * MIB, { file });
+  const attached = await attach(t, file);
+  await refused(t, loop, loop, file);
+  await attached.detach();
+  await attach(t, loop);
+  await refused(t, file, loop, file);
+});
+
+test.run();
