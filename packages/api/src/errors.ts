@@ -81,6 +81,7 @@ const deviceErrors = {
     409,
     "Detach the device, and attach it with --persistent",
   ),
+  STORE_NOT_PERSISTENT: misused("EINVAL", 400, "Give stores on a disk, not in memory"),
   PERSISTENT_STATE_UNUSABLE: failed(
     "EIO",
     500,

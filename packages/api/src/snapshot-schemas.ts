@@ -26,7 +26,10 @@ export const snapshotCreateRequest = recordWithOptional(
       description: "most bytes that all stores together may hold",
     },
   },
-  { on_overflow: overflowPolicy },
+  {
+    on_overflow: overflowPolicy,
+    persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
+  },
 );
 export const snapshotId = record({ id: is.uuid });
 

@@ -95,6 +95,7 @@ export const snapshotStatus = record({
   fill_bytes_per_s: { ...is.numberOrNull, description: "recent rate; null while unknown" },
   full_in_s: { ...is.numberOrNull, description: "at that rate; null if it is not filling" },
   on_overflow: overflowPolicy,
+  persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
   events_pending: is.count,
   devices: list(snapshotDeviceStatus),
   stores: list(storeStatus),

@@ -134,6 +134,9 @@ const snapshotVerbs: readonly Verb[] = [
           "them whoever made them, 30 s if not given, then the snapshot breaks",
         value: "POLICY",
       },
+      persistent: {
+        describe: "bring it back after a stop or a power cut; its devices are attached so too",
+      },
     },
     examples: [
       ["ID=$(blksnapctl snapshot_create -d /dev/sdb -d /dev/sdc -f /var/tmp -l 2G)", "two devices"],

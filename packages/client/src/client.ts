@@ -45,6 +45,8 @@ export interface SnapshotCreateParameters {
   readonly stores: readonly string[];
   readonly limitBytes: number;
   readonly onOverflow?: OverflowPolicy;
+  /** Comes back after a stop or a power cut; needs persistent trackers and stores on disks. */
+  readonly persistent?: boolean;
 }
 
 export interface CbtMap {
@@ -198,8 +200,14 @@ export class BlksnapClient {
     parameters: SnapshotCreateParameters,
     options?: CallOptions,
   ): Promise<SnapshotId> {
-    const { devices = [], stores, limitBytes, onOverflow } = parameters;
-    const body = { devices, stores, limit_bytes: limitBytes, on_overflow: onOverflow };
+    const { devices = [], stores, limitBytes, onOverflow, persistent } = parameters;
+    const body = {
+      devices,
+      stores,
+      limit_bytes: limitBytes,
+      on_overflow: onOverflow,
+      persistent,
+    };
     return sendForJson(this.#call("POST", "/v1/snapshots", options, body));
   }
 

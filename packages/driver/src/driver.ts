@@ -107,7 +107,8 @@ export class Driver implements DriverControl {
   async stop(): Promise<void> {
     await this.#serial.run(async () => {
       for (const snapshot of [...this.#registry.snapshots.values()])
-        await this.#snapshots.destroy(snapshot);
+        if (snapshot.persistence.isOn) await this.#snapshots.suspend(snapshot);
+        else await this.#snapshots.destroy(snapshot);
       for (const tracker of [...this.#registry.trackers.values()]) {
         await this.#trackers.detach(tracker, { attachAgain: true });
       }
@@ -290,11 +291,10 @@ export class Driver implements DriverControl {
     const early = this.#earlyNotices ?? [];
     this.#earlyNotices = undefined;
     for (const notice of early) this.#act(notice);
-    await this.#trackers.attachPersistent();
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;
     const counts = { trackers: trackers.length, snapshots: snapshots.length, recoveryMs };
-    this.#logger.info(counts, "serving again after a crash");
+    this.#logger.info(counts, "serving again");
   }
 
   async #close(): Promise<void> {

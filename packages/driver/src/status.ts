@@ -174,6 +174,7 @@ async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promis
     fill_bytes_per_s: stats.fillBytesPerSecond,
     full_in_s: stats.secondsToFull ?? null,
     on_overflow: snapshot.onOverflow,
+    persistent: snapshot.persistence.isOn,
     events_pending: snapshot.events.pending.length,
     devices: await Promise.all(
       members.map((member, index) => memberStatus(reactors, member, counters[index])),

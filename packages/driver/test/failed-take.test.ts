@@ -39,6 +39,7 @@ async function newSnapshot() {
     alignmentBytes: 512,
     slotBytes: SLOT_BYTES,
     onOverflow: { policy: "break-snapshot" },
+    persistent: false,
   });
   const used = () => snapshot.storage.stats().allocatedBytes / SLOT_BYTES;
   return { snapshot, granted, used };
@@ -96,6 +97,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
     backing: { kind: "file", fd: -1, params: {} },
     front: { deviceNumber: "0:0" },
+    commitJournal: async () => undefined,
   };
   snapshot.assertCapacity = () => undefined;
   const { tracker: member } = snapshot.addMember(lossy as unknown as Tracker);

@@ -70,6 +70,14 @@ export class JournalDraft {
     return this.#handle.fd;
   }
 
+  /** Writes sealed sectors into the log, before anybody else appends to it. */
+  async writeLog(bytes: Uint8Array, offsetBytes: number): Promise<void> {
+    if (offsetBytes + bytes.length > this.logBytes) {
+      throw new JournalError("ARGUMENT_INVALID", "the sectors do not fit into the log");
+    }
+    await writeAll(this.#handle, bytes, this.logOffsetBytes + offsetBytes);
+  }
+
   /**
    * Writes checkpoint and header, and gives the file its name, in place of another one; all of it is on
    * the medium when this ends. The log may have been appended to before.

@@ -14,6 +14,7 @@ export async function create(
     stores: given.many("file").map(parseStore),
     limitBytes: parseLimit(given.need("limit")),
     ...(policy === undefined ? {} : { onOverflow: parseOverflow(policy) }),
+    ...(given.has("persistent") ? { persistent: true } : {}),
   });
   if (json) return printJson(created);
   print(`${created.id}\n`);

@@ -35,6 +35,8 @@ export interface SnapshotCreateOptions {
   readonly limitBytes: number;
   /** Absent: break the snapshot. */
   readonly onOverflow?: OverflowPolicy;
+  /** Comes back after a stop or a power cut; needs persistent trackers and stores on disks. */
+  readonly persistent?: boolean;
 }
 
 export interface AttachRequestOptions {

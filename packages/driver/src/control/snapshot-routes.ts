@@ -13,12 +13,13 @@ export function addSnapshotRoutes({ app, driver }: RouteContext): void {
     "/v1/snapshots",
     { schema: { body: schemas.snapshotCreateRequest, response: answers(schemas.snapshotId) } },
     async (request) => {
-      const { devices, stores, limit_bytes, on_overflow } = request.body;
+      const { devices, stores, limit_bytes, on_overflow, persistent } = request.body;
       const { id } = await driver().snapshotCreate({
         devices,
         stores,
         limitBytes: limit_bytes,
         ...(on_overflow === undefined ? {} : { onOverflow: on_overflow }),
+        ...(persistent === undefined ? {} : { persistent }),
       });
       return { id };
     },

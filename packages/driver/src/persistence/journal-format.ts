@@ -11,6 +11,7 @@
  *   area       no checkpoint
  *              SAVED      chunk, slot, from | to << 16     blocks [from, to) are complete in the slot
  *              RELEASED   first chunk, count               discarded through the image
+ *              LOST       chunk, 0, from | to << 16        could not be saved; from the map at a stop
  * ```
  *
  * MARK is on the medium before the first write to a block of it is issued, SAVED (and before it the
@@ -23,7 +24,7 @@ export const JournalKind = { TRACKER: 1, AREA: 2 } as const;
 
 export const CbtOp = { MARK: 1, MARK_BOTH: 2, SWITCH: 3, AREA_LOST: 4 } as const;
 
-export const AreaOp = { SAVED: 1, RELEASED: 2 } as const;
+export const AreaOp = { SAVED: 1, RELEASED: 2, LOST: 3 } as const;
 
 /** Entries of a tracker's journal, to be applied to its checkpoint one after the other. */
 export class CbtReplay {
@@ -62,15 +63,24 @@ export class AreaReplay {
   readonly apply = (op: number, a: number, b: number, c: number): void => {
     if (op === AreaOp.SAVED) this.#saved(a, b, c & 0xffff, c >>> 16);
     else if (op === AreaOp.RELEASED) this.#released(a, b);
+    else if (op === AreaOp.LOST) this.#lost(a, c & 0xffff, c >>> 16);
     else throw new Error(`operation ${op} in the journal of a diff area`);
   };
 
-  #saved(chunk: number, slot: number, from: number, to: number): void {
+  #check(chunk: number, from: number, to: number): void {
     const { geometry } = this.#map;
     const inDevice = chunk < geometry.chunkCount && from < to;
-    if (!inDevice || to > geometry.blocksInChunk(chunk)) {
-      throw new Error(`blocks ${from} to ${to} of chunk ${chunk} are not of this device`);
-    }
+    if (inDevice && to <= geometry.blocksInChunk(chunk)) return;
+    throw new Error(`blocks ${from} to ${to} of chunk ${chunk} are not of this device`);
+  }
+
+  #lost(chunk: number, from: number, to: number): void {
+    this.#check(chunk, from, to);
+    this.#map.setLost(chunk, from, to);
+  }
+
+  #saved(chunk: number, slot: number, from: number, to: number): void {
+    this.#check(chunk, from, to);
     const owner = this.#owners.get(slot);
     // Only a released chunk's slot is used again; word of the release may have come too late.
     if (owner !== undefined && owner !== chunk) this.#map.release(owner);

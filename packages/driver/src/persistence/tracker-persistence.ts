@@ -27,9 +27,11 @@ import { compareIdentity } from "./device-identity.js";
 import { CbtReplay, JournalKind } from "./journal-format.js";
 import { readFacts } from "./original-facts.js";
 import type { PersistentDirectory } from "./persistent-directory.js";
+import { within } from "./within.js";
 
 const LOG_BYTES = 2 ** 21;
 const FAIL_TIMEOUT_MS = 5_000;
+const BEGIN_TIMEOUT_MS = 20_000;
 
 export interface PersistentTrackerRecord {
   readonly uuid: string;
@@ -38,6 +40,8 @@ export interface PersistentTrackerRecord {
   /** To be attached again when the daemon starts. */
   readonly attached: boolean;
   readonly tracking: EarlierTracking;
+  /** log2 of the chunks of its diff areas. */
+  readonly chunkShift: number;
 }
 
 /** What a journal had; to be put into a new map. */
@@ -66,6 +70,8 @@ export class TrackerPersistence {
   readonly broken: Exclude<Continuity, { verdict: "continue" }> | undefined;
   /** There was no record. */
   isNew = false;
+  /** log2 of the chunks; to be set before begin() where there was no record. */
+  chunkShift = 0;
   /** Why nothing is kept any more; undefined while all is well. */
   failure: string | undefined;
   readonly #directory: PersistentDirectory;
@@ -106,7 +112,9 @@ export class TrackerPersistence {
       const verdict = judgeContinuity(found.tracking, facts);
       if (verdict.verdict !== "other_device") {
         const broken = verdict.verdict === "continue" ? undefined : verdict;
-        return new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
+        const going = new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
+        going.chunkShift = found.chunkShift;
+        return going;
       }
       if (uuid !== undefined) {
         const what = `${backing.path} is another device than it was: ${verdict.why}`;
@@ -128,13 +136,8 @@ export class TrackerPersistence {
     directory.own();
     const record = (await trackerRecords(directory)).find((one) => one.uuid === uuid);
     const tracking = record?.tracking ?? (await readFacts(backing));
-    return new TrackerPersistence(
-      directory,
-      backing,
-      uuid,
-      { ...tracking, clean: false },
-      undefined,
-    );
+    const unclean = { ...tracking, clean: false };
+    return new TrackerPersistence(directory, backing, uuid, unclean, undefined);
   }
 
   /** The map's journal. @throws JournalError; the error of open(2) */
@@ -148,11 +151,17 @@ export class TrackerPersistence {
     return { checkpoint, entries };
   }
 
-  /** Before the first write. @throws ControlError PERSISTENT_STATE_UNUSABLE; the error of write(2) */
-  async begin(map: CbtMap): Promise<JournalSetup> {
+  /** Before the first write; bounded, as fronts may wait for it. @throws ControlError PERSISTENT_STATE_UNUSABLE; the error of write(2) */
+  begin(map: CbtMap): Promise<JournalSetup> {
+    return within(this.#begin(map), BEGIN_TIMEOUT_MS);
+  }
+
+  async #begin(map: CbtMap): Promise<JournalSetup> {
     const draft = await this.#draft(map);
     this.#journal = await draft.publish(checkpointOf(map), 1);
     await this.#writeRecord({ ...this.#tracking, clean: false }, true);
+    // Given up meanwhile, because it took too long: what was written now must not be believed.
+    if (this.failure !== undefined) await this.forget();
     return {
       fd: this.#journal.fd,
       id: [...this.#id],
@@ -202,12 +211,7 @@ export class TrackerPersistence {
    */
   async fail(why: string): Promise<void> {
     this.failure = why;
-    const removed = this.forget();
-    let timer: NodeJS.Timeout | undefined;
-    const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error("the medium does not answer")), FAIL_TIMEOUT_MS);
-    });
-    await Promise.race([removed, timeout]).finally(() => clearTimeout(timer));
+    await within(this.forget(), FAIL_TIMEOUT_MS);
   }
 
   /** Removes all that is recorded. */
@@ -243,6 +247,7 @@ export class TrackerPersistence {
       device: this.#backing.path,
       attached,
       tracking,
+      chunkShift: this.chunkShift,
     };
     return this.#directory.writeRecord(recordName(uuid), record);
   }

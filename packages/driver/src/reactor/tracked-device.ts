@@ -35,6 +35,7 @@ import type {
   AreaSetup,
   AttachRequest,
   GrantMessage,
+  LostRange,
   ReactorNotice,
   ReactorSettings,
 } from "./messages.js";
@@ -43,9 +44,7 @@ import { WriteGate } from "./write-gate.js";
 import { WriteHold } from "./write-hold.js";
 
 const EIO = 5;
-/** Copies and image parts in flight: four of each per request in flight. */
-const COPIES_PER_TAG = 4;
-const RUNS_PER_TAG = 4;
+const PARTS_PER_TAG = 4; // Copies in flight per request in flight, and image parts.
 
 export interface TrackedDeviceCounters {
   readonly front: DeviceIoCounters;
@@ -106,8 +105,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       frontDepth: queueDepth,
       imageDepth: this.#imageDepth,
       copyWindowBytes: this.#copyWindowBytes,
-      copiesMax: queueDepth * COPIES_PER_TAG,
-      runsMax: this.#imageDepth * RUNS_PER_TAG,
+      copiesMax: queueDepth * PARTS_PER_TAG,
+      runsMax: this.#imageDepth * PARTS_PER_TAG,
       cbt: this.#cbt,
     });
     this.gate = request.journal && this.#openJournal(request.journal);
@@ -209,7 +208,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     faultPoint("slots.granted");
   }
 
-  lostRanges(): { offsetBytes: number; lengthBytes: number }[] {
+  lostRanges(): LostRange[] {
     return this.#area?.lostRanges() ?? [];
   }
 
@@ -223,8 +222,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     };
   }
 
-  /** After the front's queue ended. */
+  /** After the front's queue ended. An area that is still here is one to be gone on with later. */
   close(): void {
+    if (this.#area !== undefined) this.closeArea();
     this.gate?.journal.drop();
     this.#cbtMemory.unmap();
   }

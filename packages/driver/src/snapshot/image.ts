@@ -74,16 +74,13 @@ export async function recoverImage(context: ImageContext, member: Member): Promi
 
 /** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
 export async function closeMember(context: ImageContext, member: Member): Promise<void> {
-  const { tracker, map, image } = member;
+  const { tracker, map } = member;
   if (map === undefined) return;
   const of = { tracker: tracker.id };
   // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest.
   await context.reactors.request(tracker.reactor, { type: "dropArea", ...of });
   faultPoint("destroy.area-dropped");
-  if (image !== undefined) {
-    removeLink(member.imageLink, image.path);
-    await image.stop();
-  }
+  await closeImage(member);
   faultPoint("destroy.image-stopped");
   await context.reactors.request(tracker.reactor, { type: "closeArea", ...of });
   faultPoint("destroy.area-closed");
@@ -91,6 +88,14 @@ export async function closeMember(context: ImageContext, member: Member): Promis
   faultPoint("destroy.map-removed");
   member.map = undefined;
   member.imageNumber = undefined;
+}
+
+/** Takes the image away; copy-on-write goes on. */
+export async function closeImage(member: Member): Promise<void> {
+  const { image, imageLink } = member;
+  if (image === undefined) return;
+  removeLink(imageLink, image.path);
+  await image.stop();
   member.image = undefined;
   member.imageLink = undefined;
 }

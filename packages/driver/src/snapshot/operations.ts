@@ -1,5 +1,7 @@
 /** What users do with snapshots: create, add, take, destroy. One at a time; the caller sees to that. */
 
+import { stat, statfs } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { SnapshotTakeResponse } from "@blksnap/api";
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
@@ -8,12 +10,14 @@ import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
 import type { TrackerOperations } from "../tracker/operations.js";
 import type { Tracker } from "../tracker/tracker.js";
+import { closeImage } from "./image.js";
 import { completePolicy } from "./overflow.js";
 import type { RecoverContext } from "./recover.js";
 import { MEMORY_STORE, Snapshot } from "./snapshot.js";
 import { closeMembers, takeSnapshot } from "./take.js";
 
-const NOT_PERSISTENT = { persistent: false };
+/** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
+const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
 
 export class SnapshotOperations {
   readonly #context: RecoverContext;
@@ -29,13 +33,16 @@ export class SnapshotOperations {
   /** Devices that are not tracked yet are attached, and detached again when it fails. */
   async create(options: SnapshotCreateOptions): Promise<Snapshot> {
     const onOverflow = completePolicy(options.onOverflow);
+    const { persistent = false } = options;
+    if (persistent) await this.#assertMedia(options.stores);
     const attached: Tracker[] = [];
     const members = new Set<Tracker>();
     try {
       for (const device of options.devices) {
         const known = this.#registry.findTracker(device);
         if (known !== undefined) this.#registry.assertFree(known);
-        const tracker = known ?? (await this.#trackers.attach(device, NOT_PERSISTENT));
+        if (known !== undefined && persistent) assertPersistent(known);
+        const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
         if (known === undefined) attached.push(tracker);
         if (members.has(tracker)) {
           throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", `${device} is named twice`);
@@ -51,10 +58,12 @@ export class SnapshotOperations {
         alignmentBytes: alignments.length === 0 ? 512 : Math.min(...alignments),
         slotBytes: 2 ** Math.max(this.#context.parameters.chunkMinimumShift, ...chunkShifts),
         onOverflow,
+        persistent,
       });
       for (const tracker of members) snapshot.addMember(tracker);
       snapshot.save();
       faultPoint("create.members-recorded");
+      await this.#saved(snapshot);
       this.#registry.snapshots.set(snapshot.id, snapshot);
       return snapshot;
     } catch (error) {
@@ -68,7 +77,9 @@ export class SnapshotOperations {
     snapshot.assertCreated();
     const known = this.#registry.findTracker(device);
     if (known !== undefined) this.#registry.assertFree(known, snapshot);
-    const tracker = known ?? (await this.#trackers.attach(device, NOT_PERSISTENT));
+    const persistent = snapshot.persistence.isOn;
+    if (known !== undefined && persistent) assertPersistent(known);
+    const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
     try {
       snapshot.assertFits(tracker);
       const paths = snapshot.stores.map(({ path }) => path);
@@ -107,13 +118,58 @@ export class SnapshotOperations {
     faultPoint("destroy.begun");
     // Those who wait for events are told at once, however long the rest takes.
     snapshot.events.close();
-    await closeMembers(this.#context, [...snapshot.members.values()]);
+    const members = [...snapshot.members.values()];
+    await closeMembers(this.#context, members);
     faultPoint("destroy.members-closed");
+    for (const member of members) await snapshot.persistence.removeJournal(member);
     await snapshot.closeStorage();
     faultPoint("destroy.stores-closed");
+    await snapshot.persistence.forget();
     snapshot.forget();
     this.#registry.snapshots.delete(snapshot.id);
     this.#context.logger.info({ snapshot: snapshot.id }, "snapshot destroyed");
+  }
+
+  /**
+   * At the daemon's end: a persistent snapshot is left as it is on the medium. Its images go, then its
+   * devices; so nothing is written that it would have to know of.
+   */
+  async suspend(snapshot: Snapshot): Promise<void> {
+    await snapshot.persistence.saved();
+    const members = [...snapshot.members.values()];
+    for (const member of members) await closeImage(member);
+    for (const { tracker } of members) {
+      await this.#trackers.detach(tracker, { attachAgain: true });
+    }
+    await snapshot.persistence.suspend(members);
+    for (const { map } of members) {
+      if (map !== undefined) this.#context.state.removeMap(map);
+    }
+    await snapshot.closeStorage({ keep: true });
+    snapshot.forget();
+    this.#registry.snapshots.delete(snapshot.id);
+    this.#context.logger.info({ snapshot: snapshot.id }, "snapshot suspended");
+  }
+
+  /** A snapshot whose record cannot be written is not made. */
+  async #saved(snapshot: Snapshot): Promise<void> {
+    try {
+      await snapshot.persistence.saved();
+    } catch (error) {
+      await snapshot.closeStorage();
+      snapshot.forget();
+      throw error;
+    }
+  }
+
+  /** @throws ControlError STORE_NOT_PERSISTENT: what is in memory is gone with the power */
+  async #assertMedia(stores: readonly string[]): Promise<void> {
+    for (const path of stores) {
+      const inMemory = path === MEMORY_STORE || MEMORY_FILE_SYSTEMS.has((await typeOf(path)) ?? 0);
+      if (!inMemory) continue;
+      const what = `${path} is memory: a persistent snapshot needs a store on a disk`;
+      throw new ControlError("STORE_NOT_PERSISTENT", what);
+    }
   }
 
   async #assertStoresApart(stores: readonly string[], members: readonly Tracker[]): Promise<void> {
@@ -122,5 +178,22 @@ export class SnapshotOperations {
       if (path === MEMORY_STORE) continue;
       await assertNoConflict(path, numbers, this.#registry.topology);
     }
+  }
+}
+
+/** @throws ControlError TRACKER_NOT_PERSISTENT */
+function assertPersistent(tracker: Tracker): void {
+  if (tracker.uuid !== undefined) return;
+  const what = `${tracker.device} is no persistent tracker`;
+  throw new ControlError("TRACKER_NOT_PERSISTENT", what);
+}
+
+/** Type of the file system that a path lies on; what is wrong with the path is said when it is opened. */
+async function typeOf(path: string): Promise<number | undefined> {
+  try {
+    const found = await stat(path);
+    return found.isBlockDevice() ? undefined : (await statfs(path)).type;
+  } catch {
+    return (await statfs(dirname(path)).catch(() => undefined))?.type;
   }
 }

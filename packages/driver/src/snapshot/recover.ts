@@ -17,13 +17,16 @@ import { DiffArea, DiffAreaMap } from "@blksnap/engine";
 import { UblkState } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
+import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
+import { forgetSnapshot } from "../persistence/snapshot-records.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { type SnapshotRecord, type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { ownDevices } from "../system/served-device.js";
 import { openStoresFenced } from "../tracker/fence.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
-import { recoverImage } from "./image.js";
+import { openImage, recoverImage } from "./image.js";
+import { attachPending, type Known, type Restored, restorePersistent } from "./restore.js";
 import { MEMORY_STORE, Snapshot, type SnapshotContext } from "./snapshot.js";
 import { closeMembers, type TakeContext } from "./take.js";
 
@@ -43,20 +46,21 @@ interface Resumed {
   readonly snapshot: Snapshot;
   readonly maps: Map<number, MapFile>;
   readonly areas: Map<number, AreaSetup>;
+  readonly journals: Map<number, AreaJournalFile>;
 }
 
 export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   const records = usableRecords<SnapshotRecord>(context, "snapshot-");
   const trackerRecords = usableRecords<TrackerRecord>(context, "tracker-");
   faultPoint("recover.records-read");
-  const resumed: Resumed[] = [];
-  for (const record of records) {
-    const snapshot = await resumeSnapshot(context, record);
-    if (snapshot !== undefined) resumed.push(snapshot);
-  }
+  const resumed = await resumeAll(context, records);
   const found = await Promise.all(
-    trackerRecords.map((record) => recoverTracker(context, record, resumed)),
+    trackerRecords.map((record) => recoverTracker(context, record, areaOf(resumed, record.id))),
   );
+  // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
+  const { pending, snapshots: restored } = await restore(context, records, trackerRecords);
+  resumed.push(...(await resumeAll(context, restored)));
+  for (const one of pending) found.push(await attachPending(context, one, areaOf(resumed, one.id)));
   faultPoint("recover.fronts-live");
   const trackers = found.filter((tracker) => tracker !== undefined);
   const snapshots: Snapshot[] = [];
@@ -65,8 +69,53 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   }
   await removeOrphans(context, trackers, snapshots);
   faultPoint("recover.orphans-removed");
+  return { trackers, snapshots, lastTracker: largestNumber(context) };
+}
+
+async function resumeAll(
+  context: RecoverContext,
+  records: readonly SnapshotRecord[],
+): Promise<Resumed[]> {
+  const resumed: Resumed[] = [];
+  for (const record of records) {
+    const snapshot = await resumeSnapshot(context, record);
+    if (snapshot !== undefined) resumed.push(snapshot);
+  }
+  return resumed;
+}
+
+/** What the medium has and the state directory has not: after a reboot. */
+async function restore(
+  context: RecoverContext,
+  snapshots: readonly SnapshotRecord[],
+  trackers: readonly TrackerRecord[],
+): Promise<Restored> {
+  const numbers = new Map<string, number>();
+  for (const { members } of snapshots) {
+    for (const { uuid, tracker } of members) if (uuid !== undefined) numbers.set(uuid, tracker);
+  }
+  const known: Known = {
+    snapshots: new Set(snapshots.map(({ id }) => id)),
+    trackers: new Set(trackers.map(({ uuid = "" }) => uuid)),
+    numbers,
+    lastNumber: Math.max(largestNumber(context), ...numbers.values()),
+  };
+  try {
+    return await restorePersistent(context, known);
+  } catch (error) {
+    context.logger.error({ err: error }, "persistent trackers are not attached again");
+    return { pending: [], snapshots: [] };
+  }
+}
+
+/** Largest tracker number on record, usable or not; 0 without any. */
+function largestNumber(context: RecoverContext): number {
   const numbers = context.state.readRecords("tracker-").map(({ name }) => Number(name.slice(8)));
-  return { trackers, snapshots, lastTracker: Math.max(0, ...numbers.filter(Number.isInteger)) };
+  return Math.max(0, ...numbers.filter(Number.isInteger));
+}
+
+function areaOf(resumed: readonly Resumed[], tracker: number): AreaSetup | undefined {
+  return resumed.find(({ areas }) => areas.has(tracker))?.areas.get(tracker);
 }
 
 function usableRecords<Value>(context: RecoverContext, prefix: string): Value[] {
@@ -94,6 +143,7 @@ async function resumeSnapshot(
   if (!taken) await removeTraces(context, record);
   const members = taken ? record.members : [];
   const maps = new Map<number, MapFile>();
+  const journals = new Map<number, AreaJournalFile>();
   try {
     const slots: number[] = [];
     for (const { tracker, map: name } of members) {
@@ -108,17 +158,36 @@ async function resumeSnapshot(
     faultPoint("recover.stores-opened");
     const areas = new Map<number, AreaSetup>();
     for (const [tracker, map] of maps) {
-      const area = await snapshot.areaSetup(map, members.length);
-      const image = members.find((member) => member.tracker === tracker)?.image ?? -1;
-      const info = await context.control.deviceInfo(image);
+      const { image, journal: uuid } = members.find((member) => member.tracker === tracker) ?? {};
+      const journal = await renewJournal(context, map, uuid ?? null);
+      if (journal !== undefined) journals.set(tracker, journal);
+      const area = await snapshot.areaSetup(map, members.length, journal);
+      const info = await context.control.deviceInfo(image ?? -1);
       areas.set(tracker, { ...area, imageDepth: info?.queueDepth ?? 0 });
     }
-    return { record, snapshot, maps, areas };
+    return { record, snapshot, maps, areas, journals };
   } catch (error) {
     context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
     for (const { fd } of maps.values()) closeSync(fd);
+    for (const journal of journals.values()) await journal.close();
     await discard(context, record);
     return undefined;
+  }
+}
+
+/** A journal with what the map has: what the dead daemon's says beyond that, nobody relied on. */
+async function renewJournal(
+  context: RecoverContext,
+  map: MapFile,
+  uuid: string | null,
+): Promise<AreaJournalFile | undefined> {
+  if (uuid === null) return undefined;
+  const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+  try {
+    context.persistent.own();
+    return await AreaJournalFile.create(context.persistent, uuid, DiffAreaMap.open(memory.buffer));
+  } finally {
+    memory.unmap();
   }
 }
 
@@ -137,9 +206,8 @@ function usedSlots(map: MapFile): number[] {
 async function recoverTracker(
   context: RecoverContext,
   record: TrackerRecord,
-  resumed: readonly Resumed[],
+  area: AreaSetup | undefined,
 ): Promise<Tracker | undefined> {
-  const area = resumed.find(({ areas }) => areas.has(record.id))?.areas.get(record.id);
   try {
     return await Tracker.recover(context, record, area);
   } catch (error) {
@@ -161,16 +229,22 @@ async function recoverTracker(
  */
 async function rejoin(
   context: RecoverContext,
-  { record, snapshot, maps }: Resumed,
+  { record, snapshot, maps, journals }: Resumed,
   trackers: readonly Tracker[],
 ): Promise<boolean> {
   for (const { tracker: id, image } of record.members) {
     const tracker = trackers.find((one) => one.id === id);
     const map = maps.get(id);
-    if (tracker !== undefined) {
-      snapshot.addMember(tracker, map, map === undefined ? undefined : (image ?? undefined));
+    const journal = journals.get(id);
+    if (tracker !== undefined && (map === undefined || tracker.hasOldArea)) {
+      const number = map === undefined ? undefined : (image ?? undefined);
+      snapshot.addMember(tracker, map, number).journal = journal;
       continue;
     }
+    const device = tracker?.device;
+    context.logger.error({ snapshot: snapshot.id, device }, "the image of a device is lost");
+    await journal?.close();
+    if (journal !== undefined) await context.persistent.removeFile(areaJournalName(journal.uuid));
     if (map !== undefined) context.state.removeMap(map);
     if (image !== null) await deleteOwnDevice(context, image);
   }
@@ -178,14 +252,20 @@ async function rejoin(
   if (snapshot.state !== "taken") return true;
   const members = [...snapshot.members.values()];
   try {
-    for (const member of members) await recoverImage(context, member);
+    if (members.length === 0) throw new Error("no device of it is there any more");
+    for (const member of members) {
+      if (member.imageNumber === undefined) await openImage(context, snapshot, member);
+      else await recoverImage(context, member);
+    }
     return true;
   } catch (error) {
     context.logger.error({ snapshot: snapshot.id, err: error }, "snapshot is lost");
     const unserved = members.filter(({ image }) => image === undefined);
     for (const { imageNumber } of unserved) await deleteOwnDevice(context, imageNumber ?? -1);
     await closeMembers(context, members);
+    for (const member of members) await snapshot.persistence.removeJournal(member);
     await snapshot.closeStorage();
+    await forgetPersistent(context, record);
     snapshot.forget();
     return false;
   }
@@ -222,7 +302,24 @@ async function discard(context: RecoverContext, record: SnapshotRecord): Promise
     }
   }
   faultPoint("recover.discarded");
+  await forgetPersistent(context, record);
   context.state.removeRecord(`snapshot-${record.id}`);
+}
+
+/** A persistent snapshot that is lost is to be forgotten on the medium too. */
+async function forgetPersistent(context: RecoverContext, record: SnapshotRecord): Promise<void> {
+  if (record.persistent !== true) return;
+  try {
+    context.persistent.own();
+    const members = record.members.map(({ journal = null }) => ({
+      tracker: "",
+      journal,
+      lost: true,
+    }));
+    await forgetSnapshot(context.persistent, { snapshot: record, members });
+  } catch (error) {
+    context.logger.error({ snapshot: record.id, err: error }, "its record is not removed");
+  }
 }
 
 /** Removes the images and maps of a snapshot. */

@@ -27,6 +27,8 @@ import { major, minor, presentCapacityBytes } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
+import type { AreaJournalFile } from "../persistence/area-journal-file.js";
+import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
@@ -35,6 +37,7 @@ import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SnapshotEvents } from "./events.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
+import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
@@ -57,11 +60,14 @@ export interface Member {
   imageNumber: number | undefined;
   image: ServedDevice | undefined;
   imageLink: string | undefined;
+  /** Of a persistent snapshot, from take on. */
+  journal: AreaJournalFile | undefined;
 }
 
 export interface SnapshotContext {
   readonly reactors: ReactorPool;
   readonly state: StateDirectory;
+  readonly persistent: PersistentDirectory;
   readonly storeSystem: StoreSystem;
   readonly portionBytes: number;
   readonly logger: Logger;
@@ -75,6 +81,8 @@ export interface SnapshotOptions {
   /** Size of a slot: that of the largest chunk of a member. */
   readonly slotBytes: number;
   readonly onOverflow: OverflowPolicy;
+  /** Comes back after a reboot. */
+  readonly persistent: boolean;
 }
 
 export class Snapshot {
@@ -88,6 +96,7 @@ export class Snapshot {
   readonly stores: readonly StoreRecord[];
   takenAt: string | null;
   stallUs: number | null;
+  readonly persistence: SnapshotPersistence;
   #state: SnapshotRecord["state"];
   #storage: DiffStorage | undefined;
   #slotServer: SlotServer | undefined;
@@ -109,6 +118,7 @@ export class Snapshot {
     this.stores = record.stores;
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
+    this.persistence = new SnapshotPersistence(context, record.persistent ?? false);
     this.events = new SnapshotEvents(record.events, record.nextEvent, () => this.save());
   }
 
@@ -125,6 +135,7 @@ export class Snapshot {
       alignmentBytes: options.alignmentBytes,
       slotBytes: options.slotBytes,
       onOverflow: options.onOverflow,
+      persistent: options.persistent,
       stores: options.stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
       members: [],
       events: [],
@@ -181,10 +192,10 @@ export class Snapshot {
     });
   }
 
-  /** Closes the stores; what was made for this snapshot is removed. */
-  async closeStorage(): Promise<void> {
+  /** Closes the stores; what was made for this snapshot is removed, unless it is to be kept. */
+  async closeStorage({ keep = false }: { keep?: boolean } = {}): Promise<void> {
     this.#slotServer?.close();
-    await this.#storage?.close();
+    await this.#storage?.close({ keepNamedFiles: keep });
     this.#storage = undefined;
   }
 
@@ -200,16 +211,20 @@ export class Snapshot {
       alignmentBytes: this.#alignmentBytes,
       slotBytes: this.slotBytes,
       onOverflow: this.onOverflow,
+      persistent: this.persistence.isOn,
       stores: this.stores,
-      members: [...this.members.values()].map(({ tracker, map, imageNumber }) => ({
+      members: [...this.members.values()].map(({ tracker, map, imageNumber, journal }) => ({
         tracker: tracker.id,
         map: map?.name ?? null,
         image: imageNumber ?? null,
+        journal: journal?.uuid ?? null,
+        ...(tracker.uuid === undefined ? {} : { uuid: tracker.uuid }),
       })),
       events: this.events.pending,
       nextEvent: this.events.next,
     };
     this.#context.state.writeRecord(snapshotRecordName(this.id), record);
+    this.persistence.save(record, [...this.members.values()]);
   }
 
   /** Removes the record: there is no such snapshot any more. */
@@ -258,13 +273,24 @@ export class Snapshot {
   }
 
   addMember(tracker: Tracker, map?: MapFile, imageNumber?: number): Member {
-    const member = { tracker, map, imageNumber, image: undefined, imageLink: undefined };
+    const member: Member = {
+      tracker,
+      map,
+      imageNumber,
+      image: undefined,
+      imageLink: undefined,
+      journal: undefined,
+    };
     this.members.set(tracker.id, member);
     return member;
   }
 
   /** How a reactor is to use the storage for one device, with slots to begin with. */
-  async areaSetup(map: MapFileRef, memberCount: number): Promise<AreaSetup> {
+  async areaSetup(
+    map: MapFileRef,
+    memberCount: number,
+    journal?: AreaJournalFile,
+  ): Promise<AreaSetup> {
     const limitSlots = this.limitBytes / this.slotBytes;
     const share = Math.floor(limitSlots / (HOARD_DIVISOR * memberCount));
     const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
@@ -282,6 +308,7 @@ export class Snapshot {
       wantedSlots,
       slotBytes: this.slotBytes,
       overflow: overflowSetup(this.onOverflow),
+      ...(journal === undefined ? {} : { journal: journal.setup }),
     };
   }
 

@@ -12,16 +12,24 @@
  * nothing on the other has changed since the instant, and copy-on-write is on before its next write.
  * Any failure undoes everything: the snapshot is as it was before.
  */
+import { randomUUID } from "node:crypto";
+import { fdatasync as fdatasyncCallback } from "node:fs";
+import { promisify } from "node:util";
 import { DiffAreaMap } from "@blksnap/engine";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
+import { AreaJournalFile } from "../persistence/area-journal-file.js";
+import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { SwitchReply } from "../reactor/messages.js";
 import { FreezeGroup } from "../system/freeze.js";
 import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
+const fdatasync = promisify(fdatasyncCallback);
+
 export interface TakeContext extends ImageContext {
+  readonly persistent: PersistentDirectory;
   readonly logger: Logger;
   /** Bound of freezing all file systems. */
   readonly freezeTimeoutMs: number;
@@ -39,8 +47,10 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
     for (const member of members) await prepareArea(context, snapshot, member);
     snapshot.save();
     faultPoint("take.areas-recorded");
-    snapshot.stallUs = await switchAll(context, members);
+    snapshot.stallUs = await switchAll(context, snapshot, members);
     faultPoint("take.thawed");
+    // Numbers that the caller hears of are on record.
+    for (const { tracker } of members) await tracker.commitJournal();
     snapshot.takenAt = new Date().toISOString();
     for (const { tracker } of members) {
       if (tracker.errorCode === 0) continue;
@@ -51,9 +61,11 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
     }
     for (const member of members) await openImage(context, snapshot, member);
     snapshot.endTake();
+    await snapshot.persistence.saved();
     faultPoint("take.taken");
   } catch (error) {
     await closeMembers(context, members);
+    for (const member of members) await snapshot.persistence.removeJournal(member);
     snapshot.undoTake();
     throw error;
   }
@@ -78,7 +90,10 @@ async function prepareArea(
   const map = context.state.createMap(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
   member.map = map;
   faultPoint("take.map-made");
-  const area = await snapshot.areaSetup(map, snapshot.members.size);
+  if (snapshot.persistence.isOn) {
+    member.journal = await AreaJournalFile.create(context.persistent, randomUUID());
+  }
+  const area = await snapshot.areaSetup(map, snapshot.members.size, member.journal);
   if (area.extents.length === 0) {
     throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
   }
@@ -91,14 +106,18 @@ async function prepareArea(
 }
 
 /** Freezes, holds, switches, thaws. Answers the longest time for which writers were held up. */
-async function switchAll(context: TakeContext, members: readonly Member[]): Promise<number> {
+async function switchAll(
+  context: TakeContext,
+  snapshot: Snapshot,
+  members: readonly Member[],
+): Promise<number> {
   const { logger, holdTimeoutMs: holdMs } = context;
   const freeze = new FreezeGroup({ logger, holdMs });
   try {
     const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
     faultPoint("take.frozen");
-    const stalls = await holdAndSwitch(context, members);
+    const stalls = await holdAndSwitch(context, snapshot, members);
     faultPoint("take.switched");
     freeze.assertHeld();
     return Math.round(Math.max(...stalls));
@@ -107,7 +126,11 @@ async function switchAll(context: TakeContext, members: readonly Member[]): Prom
   }
 }
 
-async function holdAndSwitch(context: TakeContext, members: readonly Member[]): Promise<number[]> {
+async function holdAndSwitch(
+  context: TakeContext,
+  snapshot: Snapshot,
+  members: readonly Member[],
+): Promise<number[]> {
   const { reactors, holdTimeoutMs: deadlineMs } = context;
   const holds = members.map(({ tracker }) =>
     reactors.request(
@@ -126,6 +149,7 @@ async function holdAndSwitch(context: TakeContext, members: readonly Member[]): 
     });
   }
   faultPoint("take.held");
+  if (snapshot.persistence.isOn) await syncOriginals(context, members);
   const switched = await Promise.allSettled(
     members.map(({ tracker }) =>
       reactors.request<SwitchReply>(tracker.reactor, { type: "switch", tracker: tracker.id }),
@@ -141,6 +165,19 @@ async function holdAndSwitch(context: TakeContext, members: readonly Member[]): 
     throw new ControlError("TAKE_FAILED", `a device did not switch: ${result.reason}`);
   }
   return stalls;
+}
+
+/**
+ * What is only in the originals' write caches at the instant would be gone after a power cut, and the
+ * image with it.
+ */
+async function syncOriginals(context: TakeContext, members: readonly Member[]): Promise<void> {
+  try {
+    await Promise.all(members.map(({ tracker }) => fdatasync(tracker.backing.fd)));
+  } catch (error) {
+    await releaseAll(context, members);
+    throw new ControlError("TAKE_FAILED", "an original could not be synced", { cause: error });
+  }
 }
 
 async function releaseAll(context: TakeContext, members: readonly Member[]): Promise<void> {

@@ -31,6 +31,10 @@ export interface MemberRecord {
   readonly map: string | null;
   /** Number N of the image, /dev/ublkbN; null before take. */
   readonly image: number | null;
+  /** Of a persistent snapshot: the tracker's record in the persistent directory. */
+  readonly uuid?: string;
+  /** Of a persistent snapshot: the area's journal; null or absent before take. */
+  readonly journal?: string | null;
 }
 
 export interface SnapshotRecord {
@@ -45,6 +49,8 @@ export interface SnapshotRecord {
   readonly slotBytes?: number;
   /** break-snapshot where it is absent. */
   readonly onOverflow?: OverflowPolicy;
+  /** Comes back after a reboot. */
+  readonly persistent?: boolean;
   readonly stores: readonly StoreRecord[];
   readonly members: readonly MemberRecord[];
   /** Events that nobody has taken yet, and the number of the next one. */

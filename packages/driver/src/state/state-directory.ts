@@ -107,6 +107,11 @@ export class StateDirectory {
     return { name, fd, lengthBytes: fstatSync(fd).size };
   }
 
+  /** Closes a map file; it stays. */
+  closeMap(file: MapFile): void {
+    closeSync(file.fd);
+  }
+
   /** Closes and removes a map file. */
   removeMap(file: MapFile): void {
     closeSync(file.fd);

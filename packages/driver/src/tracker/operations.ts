@@ -2,10 +2,6 @@
 import { resolve } from "node:path";
 import type { Logger } from "pino";
 import { faultPoint } from "../fault-points.js";
-import {
-  type PersistentTrackerRecord,
-  trackerRecords,
-} from "../persistence/tracker-persistence.js";
 import type { Registry } from "../registry.js";
 import { named } from "../system/errors.js";
 import { type AttachOptions, type DetachOptions, Tracker, type TrackerContext } from "./tracker.js";
@@ -42,28 +38,5 @@ export class TrackerOperations {
     await tracker.detach(options);
     this.#registry.trackers.delete(tracker.id);
     this.#logger.info({ device: tracker.device }, "detached");
-  }
-
-  /** At the daemon's start: persistent trackers that were attached when the last one ended. */
-  async attachPersistent(): Promise<void> {
-    const { persistent } = this.#context;
-    if (!persistent.exists) return;
-    persistent.own();
-    const records = await trackerRecords(persistent, (record, problem) => {
-      this.#logger.error({ record, problem }, `record ${record} is not used: ${problem}`);
-    });
-    const tracked = new Set([...this.#registry.trackers.values()].map(({ uuid }) => uuid));
-    for (const record of records) {
-      if (record.attached && !tracked.has(record.uuid)) await this.#attachRecorded(record);
-    }
-  }
-
-  async #attachRecorded({ device, uuid }: PersistentTrackerRecord): Promise<void> {
-    try {
-      await this.attach(device, { persistent: true, uuid });
-    } catch (error) {
-      const text = `${device} is not attached again: ${(error as Error).message}`;
-      this.#logger.error({ device, err: error }, text);
-    }
   }
 }

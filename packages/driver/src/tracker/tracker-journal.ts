@@ -46,6 +46,10 @@ export interface JournalOptions {
 /** A map to begin with, and what keeps it. */
 export interface TrackedMap extends CbtFile {
   readonly journal: TrackerJournal | undefined;
+  /** log2 of the device's chunks: as it was, where the map goes on. */
+  readonly chunkShift: number;
+  /** Nobody has written to the original past us, and no old data was lost. */
+  readonly goesOn: boolean;
 }
 
 export class TrackerJournal {
@@ -88,14 +92,16 @@ export class TrackerJournal {
     const persistence = await TrackerPersistence.prepare(persistent, backing, options);
     if (persistence === undefined) {
       const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
-      return { ...cbt, journal: undefined };
+      return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
     await assertApart(persistent.path, backing);
-    const { cbt, why } = await mapOf(context, id, backing, geometry, persistence, undo);
+    const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
+    if (why !== null || persistence.isNew) persistence.chunkShift = geometry.chunkShift;
+    const { chunkShift } = persistence;
     const journal = new TrackerJournal(context, backing, persistence, cbt, why);
     journal.setup = await persistence.begin(journal.#map);
-    undo.push(() => journal.end(false));
-    return { ...cbt, journal };
+    undo.push(() => journal.end(options.uuid !== undefined));
+    return { ...cbt, journal, chunkShift, goesOn };
   }
 
   /** After a crash of the daemon. A medium that fails does not keep the front from going on. */
@@ -103,10 +109,12 @@ export class TrackerJournal {
     context: JournalContext,
     backing: BackingFile,
     uuid: string,
+    chunkShift: number,
     cbt: CbtFile,
   ): Promise<TrackerJournal | undefined> {
     try {
       const persistence = await TrackerPersistence.resume(context.persistent, backing, uuid);
+      persistence.chunkShift = chunkShift;
       const journal = new TrackerJournal(context, backing, persistence, cbt, null);
       try {
         journal.setup = await persistence.begin(journal.#map);
@@ -200,26 +208,28 @@ async function mapOf(
   geometry: TrackerGeometry,
   persistence: TrackerPersistence,
   undo: Undo,
-): Promise<{ cbt: CbtFile; why: string | null }> {
+): Promise<{ cbt: CbtFile; why: string | null; goesOn: boolean }> {
   const { broken, isNew } = persistence;
   const { logger } = context;
   const device = backing.path;
   if (isNew) {
-    return { cbt: createCbt(context, id, geometry, CbtReason.ATTACHED, undo), why: null };
+    const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
+    return { cbt, why: null, goesOn: false };
   }
   if (broken?.verdict === "new_generation") {
     logger.warn({ device, reason: broken.reason }, `a new generation begins: ${broken.why}`);
     const cbt = createCbt(context, id, geometry, REASONS[broken.reason], undo);
-    return { cbt, why: broken.why };
+    return { cbt, why: broken.why, goesOn: false };
   }
   try {
     const cbt = loadCbt(context, id, geometry, await persistence.load(), undo);
     logger.info({ device }, "the changed-block map goes on");
-    return { cbt, why: null };
+    return { cbt, why: null, goesOn: !cbt.areaLost };
   } catch (error) {
     const why = `its journal is not used: ${(error as Error).message}`;
     logger.warn({ device, err: error }, `a new generation begins: ${why}`);
-    return { cbt: createCbt(context, id, geometry, CbtReason.UNCLEAN, undo), why };
+    const cbt = createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
+    return { cbt, why, goesOn: false };
   }
 }
 

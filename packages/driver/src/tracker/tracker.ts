@@ -75,6 +75,8 @@ export class Tracker {
   readonly front: ServedDevice;
   /** Reads the frozen map beside the reactor, which owns it. */
   readonly cbt: CbtMap;
+  /** It goes on with the diff area of an earlier daemon. */
+  hasOldArea = false;
   #errorCode = 0;
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
@@ -113,10 +115,12 @@ export class Tracker {
       const identity = identityOf(path);
       const backing = openBackingFile(path);
       undo.push(() => closeSync(backing.fd));
-      const geometry = geometryOf(backing, context.parameters);
-      const cbt = await TrackerJournal.attach(context, id, backing, geometry, options, undo);
+      const wanted = geometryOf(backing, context.parameters);
+      const cbt = await TrackerJournal.attach(context, id, backing, wanted, options, undo);
+      const geometry = { ...wanted, chunkShift: cbt.chunkShift };
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt };
+      const area = cbt.goesOn ? options.area : undefined;
       undo.push(() => context.state.removeRecord(trackerRecordName(id)));
       faultPoint("attach.map-made");
       const front = await ServedDevice.start(context.control, {
@@ -128,10 +132,12 @@ export class Tracker {
           writeRecord(context, { ...parts, uuid: parts.journal?.uuid }, number, 0);
           faultPoint("attach.recorded");
         },
-        ...frontQueue(context, parts, "attach.queue-started", options.area),
+        ...frontQueue(context, parts, "attach.queue-started", area),
       });
       faultPoint("attach.front-live");
-      return new Tracker(context, parts, front);
+      const tracker = new Tracker(context, parts, front);
+      tracker.hasOldArea = area !== undefined;
+      return tracker;
     } catch (error) {
       await runUndo(undo);
       throw error;
@@ -162,12 +168,13 @@ export class Tracker {
       const journal =
         record.uuid === undefined
           ? undefined
-          : await TrackerJournal.resume(context, backing, record.uuid, cbt);
+          : await TrackerJournal.resume(context, backing, record.uuid, geometry.chunkShift, cbt);
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
       const front = await ServedDevice.recover(context.control, record.front, queue);
       faultPoint("recover.front-live");
       const tracker = new Tracker(context, parts, front);
+      tracker.hasOldArea = area !== undefined;
       tracker.#errorCode = record.errorCode;
       return tracker;
     } catch (error) {

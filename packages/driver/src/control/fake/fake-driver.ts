@@ -315,6 +315,7 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
     used_bytes: Math.floor(options.limitBytes / 4),
     fill_bytes_per_s: null,
     full_in_s: null,
+    persistent: false,
     on_overflow: options.onOverflow ?? { policy: "break-snapshot" },
     events_pending: events.pending,
     devices: members.map((tracker) => ({

@@ -1,0 +1,147 @@
+/**
+ * What keeps a snapshot through a stop and through a power cut: a copy of its record on the medium, and a
+ * journal per diff area, which the reactors write. The record follows each change in order; whoever must
+ * know that it is there waits for saved().
+ */
+
+import { DiffAreaMap } from "@blksnap/engine";
+import { MappedMemory } from "@blksnap/uring";
+import type { Logger } from "pino";
+import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
+import type { PersistentDirectory } from "../persistence/persistent-directory.js";
+import {
+  forgetSnapshot,
+  type PersistentSnapshotRecord,
+  persistentSnapshotName,
+} from "../persistence/snapshot-records.js";
+import { within } from "../persistence/within.js";
+import type { ReactorPool } from "../reactor/pool.js";
+import type { SnapshotRecord } from "../state/records.js";
+import type { Member } from "./snapshot.js";
+
+const GIVE_UP_TIMEOUT_MS = 5_000;
+
+export interface PersistenceContext {
+  readonly reactors: ReactorPool;
+  readonly persistent: PersistentDirectory;
+  readonly logger: Logger;
+}
+
+export class SnapshotPersistence {
+  readonly #context: PersistenceContext;
+  #isOn: boolean;
+  #last: PersistentSnapshotRecord | undefined;
+  #written: Promise<void> = Promise.resolve();
+
+  constructor(context: PersistenceContext, isOn: boolean) {
+    this.#context = context;
+    this.#isOn = isOn;
+  }
+
+  /** False for a snapshot that ends with the machine's power, also because its medium failed. */
+  get isOn(): boolean {
+    return this.#isOn;
+  }
+
+  /** Follows a change. */
+  save({ members: _, ...snapshot }: SnapshotRecord, members: readonly Member[]): void {
+    if (!this.#isOn || snapshot.state === "creating") return;
+    const record: PersistentSnapshotRecord = {
+      snapshot,
+      members: members.map(({ tracker, journal }) => ({
+        tracker: tracker.uuid ?? "",
+        journal: journal?.uuid ?? null,
+        lost: tracker.errorCode !== 0,
+      })),
+    };
+    this.#write(record);
+  }
+
+  #write(record: PersistentSnapshotRecord): void {
+    const { snapshot } = record;
+    this.#last = record;
+    const name = persistentSnapshotName(snapshot.id);
+    this.#written = this.#written.then(() => this.#context.persistent.writeRecord(name, record));
+    // Who waits for it is told; others go on, and the next change tries again.
+    this.#written.catch((error: unknown) => {
+      this.#context.logger.error({ snapshot: snapshot.id, err: error }, "record is not written");
+    });
+  }
+
+  /** Ends when all changes so far are on the medium. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async saved(): Promise<void> {
+    const written = this.#written;
+    try {
+      await written;
+    } catch (error) {
+      if (this.#written === written) this.#written = Promise.resolve();
+      throw error;
+    }
+  }
+
+  /**
+   * At the daemon's end: no device of the snapshot is written any more. Journals learn which blocks were
+   * lost, which only the maps know as long as they are written.
+   */
+  async suspend(members: readonly Member[]): Promise<void> {
+    const last = this.#last;
+    for (const { journal, map, tracker } of members) {
+      await journal?.close();
+      if (journal === undefined || map === undefined || tracker.errorCode === 0) continue;
+      const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+      const area = DiffAreaMap.open(memory.buffer);
+      const complete = await AreaJournalFile.create(this.#context.persistent, journal.uuid, area);
+      await complete.close();
+      memory.unmap();
+    }
+    if (last === undefined || !this.#isOn) return;
+    this.#write({ ...last, members: last.members.map((one) => ({ ...one, lost: false })) });
+    await this.saved();
+  }
+
+  /** Removes all that is kept, but for the journals of areas that are still written. */
+  async forget(): Promise<void> {
+    if (!this.#isOn) return;
+    this.#isOn = false;
+    await this.#written.catch(() => undefined);
+    if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
+  }
+
+  /** The area's journal is not needed any more. */
+  async removeJournal(member: Member): Promise<void> {
+    const { journal } = member;
+    if (journal === undefined) return;
+    member.journal = undefined;
+    await journal.close();
+    await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
+  }
+
+  /** The log of an area's journal is half full. */
+  async growJournal(member: Member, area: number): Promise<void> {
+    const { tracker, journal } = member;
+    if (journal === undefined || !this.#isOn) return;
+    try {
+      const logBytes = await journal.grow();
+      const request = { type: "growAreaJournal", tracker: tracker.id, area, logBytes } as const;
+      await this.#context.reactors.request(tracker.reactor, request);
+    } catch (error) {
+      await this.giveUp([member], (error as Error).message);
+    }
+  }
+
+  /** The medium fails: the snapshot goes on, but ends with the machine's power. Writes wait meanwhile. */
+  async giveUp(members: readonly Member[], why: string): Promise<void> {
+    const { logger, reactors } = this.#context;
+    const snapshot = this.#last?.snapshot.id;
+    const text = `${why}: the snapshot will not outlive this machine's power`;
+    try {
+      await within(this.forget(), GIVE_UP_TIMEOUT_MS);
+      logger.error({ snapshot }, text);
+    } catch (error) {
+      logger.fatal({ snapshot, err: error }, `${text}, and its record cannot be removed`);
+    }
+    for (const { tracker } of members) {
+      await reactors.request(tracker.reactor, { type: "dropAreaJournal", tracker: tracker.id });
+    }
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * After a reboot: what persistent trackers and snapshots have on the medium is brought back.
+ *
+ * ```
+ *   records ─▶ maps of areas from their journals, on tmpfs ─▶ snapshot gone on with, as after a crash
+ *                                                                   │ areas
+ *   records ─▶ original opened, compared with its record ───────────▼
+ *                 nobody wrote to it ─▶ front with its area, image
+ *                 somebody did ───────▶ front alone: the image would be wrong
+ * ```
+ */
+import { readdirSync } from "node:fs";
+import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { MappedMemory } from "@blksnap/uring";
+import { blockShiftOf } from "../parameters.js";
+import { areaJournalName, loadAreaJournal } from "../persistence/area-journal-file.js";
+import {
+  forgetSnapshot,
+  type PersistentMember,
+  type PersistentSnapshotRecord,
+} from "../persistence/snapshot-records.js";
+import {
+  type PersistentTrackerRecord,
+  trackerRecords,
+} from "../persistence/tracker-persistence.js";
+import type { AreaSetup } from "../reactor/messages.js";
+import { type MemberRecord, type SnapshotRecord, snapshotRecordName } from "../state/records.js";
+import { Tracker } from "../tracker/tracker.js";
+import type { RecoverContext } from "./recover.js";
+
+/** A persistent tracker that the last daemon served and this one does not yet. */
+export interface PendingTracker {
+  /** Its number from now on. */
+  readonly id: number;
+  readonly record: PersistentTrackerRecord;
+}
+
+export interface Restored {
+  readonly pending: PendingTracker[];
+  /** Snapshots to be gone on with; their areas' maps are in the state directory. */
+  readonly snapshots: SnapshotRecord[];
+}
+
+/** What the state directory has. */
+export interface Known {
+  /** Ids of snapshots, and uuids of persistent trackers. */
+  readonly snapshots: ReadonlySet<string>;
+  readonly trackers: ReadonlySet<string>;
+  /** Numbers of trackers that come back, by uuid: snapshots that came back before have them. */
+  readonly numbers: ReadonlyMap<string, number>;
+  readonly lastNumber: number;
+}
+
+/** Looks up what is on the medium and not in the state directory. */
+export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
+  const { persistent, logger } = context;
+  if (!persistent.exists) return { pending: [], snapshots: [] };
+  persistent.own();
+  const warn = (record: string, problem: string) => {
+    logger.error({ record, problem }, `record ${record} is not used: ${problem}`);
+  };
+  const records = await trackerRecords(persistent, warn);
+  let number = known.lastNumber;
+  const pending = records
+    .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
+    .map((record) => ({ id: known.numbers.get(record.uuid) ?? ++number, record }));
+  const snapshots: SnapshotRecord[] = [];
+  const journals = new Set<string>();
+  for (const { name, value, problem } of (await persistent.readRecords("snapshot-")).map(plain)) {
+    if (problem !== undefined) {
+      warn(name, problem);
+      continue;
+    }
+    const record = value as PersistentSnapshotRecord;
+    const { id, state } = record.snapshot;
+    if (state === "taken") {
+      for (const { journal } of record.members) journals.add(areaJournalName(journal ?? ""));
+    }
+    if (known.snapshots.has(id)) continue;
+    const restored = await restoreSnapshot(context, record, pending);
+    // On record before any of its devices is: a crash from here on is one like any other.
+    context.state.writeRecord(snapshotRecordName(id), restored);
+    snapshots.push(restored);
+  }
+  await removeOrphans(context, journals);
+  return { pending, snapshots };
+}
+
+/** Attaches a tracker again, with its area where nobody wrote to the original meanwhile. */
+export async function attachPending(
+  context: RecoverContext,
+  { id, record }: PendingTracker,
+  area: AreaSetup | undefined,
+): Promise<Tracker | undefined> {
+  const { device, uuid } = record;
+  const recorded = { persistent: true, uuid };
+  const { logger } = context;
+  if (area !== undefined) {
+    try {
+      return await Tracker.attach(context, id, device, { ...recorded, area });
+    } catch (error) {
+      // The device counts for more than its snapshot.
+      logger.error({ device, err: error }, `${device} is not attached with its snapshot`);
+    }
+  }
+  try {
+    return await Tracker.attach(context, id, device, recorded);
+  } catch (error) {
+    const text = `${device} is not attached again: ${(error as Error).message}`;
+    logger.error({ device, err: error }, text);
+    return undefined;
+  }
+}
+
+function plain(found: { name: string; value?: unknown; problem?: string | undefined }) {
+  return { name: found.name, value: found.value, problem: found.problem };
+}
+
+/** The record as of after a crash of the daemon. */
+async function restoreSnapshot(
+  context: RecoverContext,
+  record: PersistentSnapshotRecord,
+  pending: readonly PendingTracker[],
+): Promise<SnapshotRecord> {
+  const { snapshot } = record;
+  const { logger, persistent } = context;
+  const taken = snapshot.state === "taken";
+  const members: MemberRecord[] = [];
+  for (const member of record.members) {
+    const tracker = pending.find((one) => one.record.uuid === member.tracker);
+    if (tracker === undefined) {
+      logger.error({ snapshot: snapshot.id }, `no tracker ${member.tracker} for the snapshot`);
+      continue;
+    }
+    const { id } = tracker;
+    const { uuid } = tracker.record;
+    if (!taken) members.push({ tracker: id, map: null, image: null, uuid });
+    else {
+      const { device } = tracker.record;
+      try {
+        const map = await restoreMap(context, snapshot.id, tracker, member);
+        members.push({ tracker: id, map, image: null, journal: member.journal, uuid });
+      } catch (error) {
+        const text = `the image of ${device} is lost: ${(error as Error).message}`;
+        logger.error({ snapshot: snapshot.id, device, err: error }, text);
+      }
+    }
+  }
+  if (snapshot.state !== "destroying" && (members.length > 0 || record.members.length === 0)) {
+    return { ...snapshot, members };
+  }
+  await forgetSnapshot(persistent, record);
+  // What it has left besides is removed as after a crash.
+  return { ...snapshot, state: "destroying", members: [] };
+}
+
+/** Makes the area's map on tmpfs. @throws Error, JournalError: what is wrong with the journal */
+async function restoreMap(
+  context: RecoverContext,
+  snapshotId: string,
+  { id, record }: PendingTracker,
+  { journal, lost }: PersistentMember,
+): Promise<string> {
+  if (lost) throw new Error("old data could not be saved before the machine went down");
+  if (journal === null) throw new Error("its area has no journal");
+  const geometry = geometryOf(record);
+  const lengthBytes = DiffAreaMap.byteLength(geometry);
+  const file = context.state.createMap(`area-${snapshotId}-${id}`, lengthBytes);
+  const memory = MappedMemory.file(file.fd, 0, lengthBytes);
+  try {
+    const map = DiffAreaMap.create(memory.buffer, geometry);
+    await loadAreaJournal(context.persistent, journal, map);
+    map.state = AreaState.ACTIVE;
+    return file.name;
+  } catch (error) {
+    context.state.removeFile(file.name);
+    throw error;
+  } finally {
+    memory.unmap();
+    context.state.closeMap(file);
+  }
+}
+
+function geometryOf({ chunkShift, tracking }: PersistentTrackerRecord): TrackerGeometry {
+  const { capacityBytes, logicalBlockBytes } = tracking;
+  return {
+    capacityBytes,
+    logicalBlockBytes,
+    chunkShift,
+    blockShift: blockShiftOf(logicalBlockBytes),
+  };
+}
+
+/** Journals of takes that were never complete. */
+async function removeOrphans(context: RecoverContext, known: ReadonlySet<string>): Promise<void> {
+  const { persistent } = context;
+  for (const name of readdirSync(persistent.path)) {
+    const isArea = name.startsWith("area-") && name.endsWith(".journal");
+    if ((isArea && !known.has(name)) || name.endsWith(".new")) await persistent.removeFile(name);
+  }
+}
