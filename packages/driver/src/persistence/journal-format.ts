@@ -5,7 +5,7 @@
  *   tracker    checkpoint: CbtMap.checkpoint()
  *              MARK       first block, count        written since the last take, or soon
  *              MARK_BOTH  first block, count        since the last take and before it: image writes
- *              SWITCH     1 if marks were lost      a take
+ *              SWITCH     see encodeSwitch()        a take
  *              AREA_LOST                            old data of a persistent snapshot was lost
  *
  *   area       no checkpoint
@@ -16,15 +16,22 @@
  *
  * MARK is on the medium before the first write to a block of it is issued, SAVED (and before it the
  * data in the slot) before the first write to its blocks is. So whatever reached the original before
- * a power cut, the journals know of it.
+ * a power cut, the journals know of it. All of them may be applied to a checkpoint that has them
+ * already: one that was made while they were on their way.
  */
-import { type CbtMap, type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
+import { type CbtInfo, type CbtMap, type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 
 export const JournalKind = { TRACKER: 1, AREA: 2 } as const;
 
 export const CbtOp = { MARK: 1, MARK_BOTH: 2, SWITCH: 3, AREA_LOST: 4 } as const;
 
 export const AreaOp = { SAVED: 1, RELEASED: 2, LOST: 3 } as const;
+
+/** A take of a map that is in this state before it, as the numbers of an entry. */
+export function encodeSwitch({ changesNumber, corrupted, generation }: CbtInfo): [number, number] {
+  const [tag] = new Uint32Array(generation.slice(0, 4).buffer);
+  return [changesNumber * 2 + (corrupted ? 1 : 0), tag];
+}
 
 /** Entries of a tracker's journal, to be applied to its checkpoint one after the other. */
 export class CbtReplay {
@@ -42,11 +49,18 @@ export class CbtReplay {
     else if (op === CbtOp.MARK_BOTH) this.#map.markBlocksBoth(a, b);
     else if (op === CbtOp.AREA_LOST) this.areaLost = true;
     else if (op === CbtOp.SWITCH) {
-      if (a !== 0) this.#map.corrupt();
-      this.#map.switch();
-      this.areaLost = false;
+      this.#switch(a, b);
     } else throw new Error(`operation ${op} in the journal of a tracker`);
   };
+
+  #switch(state: number, generation: number): void {
+    this.areaLost = false;
+    const info = this.#map.info();
+    const [found, tag] = encodeSwitch({ ...info, corrupted: (state & 1) !== 0 });
+    if (found !== state || tag !== generation) return;
+    if ((state & 1) !== 0) this.#map.corrupt();
+    this.#map.switch();
+  }
 }
 
 /** Entries of an area's journal, to be applied to an empty map one after the other. */

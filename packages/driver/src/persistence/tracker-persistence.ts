@@ -189,7 +189,7 @@ export class TrackerPersistence {
     const { adopted } = await reactor.adopt();
     await this.#journal?.close();
     this.#journal = next;
-    if (!adopted) throw new Error("the new journal missed a commit");
+    if (!adopted) throw new Error("the journal has failed meanwhile");
   }
 
   /**

@@ -10,12 +10,14 @@
  *              └─ else: append what is not logged, wait for the commit ──▶ onAdmitted(tag)
  * ```
  *
- * Who writes in sequence finds the blocks ahead recorded already: a power cut then leaves up to
- * AHEAD_BYTES that count as changed and are not.
+ * Who writes in sequence finds the blocks ahead recorded already: as many as it has written without a
+ * gap, up to AHEAD_BYTES. After a power cut these count as changed and are not: never more than what
+ * really was changed.
  */
+import type { CbtInfo } from "@blksnap/engine";
 import type { JournalWriter } from "@blksnap/journal";
 import { assert, type Reactor } from "@blksnap/uring";
-import { CbtOp } from "../persistence/journal-format.js";
+import { CbtOp, encodeSwitch } from "../persistence/journal-format.js";
 import { JournalIo, type JournalSetup, type LogPlace } from "./journal-io.js";
 
 const AHEAD_BYTES = 4 * 2 ** 20;
@@ -29,6 +31,8 @@ export interface CbtJournalOptions {
   readonly blockCount: number;
   /** Requests that may wait: tags 0 to requestsMax - 1. */
   readonly requestsMax: number;
+  /** Whether the map says of a block that it was changed since the last take. */
+  readonly isMarked: (block: number) => boolean;
   /** The request may go on. */
   readonly onAdmitted: (tag: number) => void;
   readonly onFault: (errno: number) => void;
@@ -52,6 +56,8 @@ export class CbtJournal {
   /** Writes wait for this commit, whatever their blocks. */
   #barrier: number;
   #onCommitted: { commit: number; callback: () => void }[] = [];
+  /** Of the snapshot since the last take. */
+  #areaLost = false;
   #dropped = false;
 
   constructor(options: CbtJournalOptions) {
@@ -113,34 +119,44 @@ export class CbtJournal {
     return false;
   }
 
-  /** A take: a new interval begins, in which nothing is recorded yet. No write is in flight. */
-  noteSwitch(marksWereLost: boolean): void {
+  /**
+   * A take: a new interval begins, in which nothing is recorded yet. No write is in flight.
+   * @param before the map's state, which is to be switched now
+   */
+  noteSwitch(before: CbtInfo): void {
     if (this.#dropped) return;
     this.#logged.fill(0);
     this.#durable.fill(0);
     this.#intervalCommit = this.io.writer.fillingCommit;
-    this.#append(CbtOp.SWITCH, marksWereLost ? 1 : 0, 0);
+    this.#areaLost = false;
+    this.#append(CbtOp.SWITCH, ...encodeSwitch(before));
   }
 
   /** Old data was lost: no write goes on before that is on record. */
   noteAreaLost(): void {
     if (this.#dropped) return;
+    this.#areaLost = true;
     this.#barrier = this.io.writer.fillingCommit;
     this.#append(CbtOp.AREA_LOST, 0, 0);
   }
 
   /**
    * From now on the successor gets all entries too. Its checkpoint has what is marked; what was recorded
-   * ahead of being written is forgotten. Only while idle. Null when the journal has failed.
+   * ahead of being written is forgotten. It may get its name after whenCommitted(): word of lost data
+   * is in no checkpoint. Only while idle. Null when the journal has failed.
    */
-  mirror(place: LogPlace, isMarked: (block: number) => boolean): number | null {
+  mirror(place: LogPlace): number | null {
+    const { isMarked } = this.#options;
+    if (this.#areaLost && !this.#dropped) this.#append(CbtOp.AREA_LOST, 0, 0);
     const firstSequence = this.io.mirror(place);
     for (let word = 0; word < this.#logged.length; word++) {
-      if (this.#logged[word] === 0) continue;
-      for (let block = word * 32; block < word * 32 + 32; block++) {
-        if ((this.#logged[word] & (1 << (block & 31))) === 0 || isMarked(block)) continue;
-        this.#logged[word] &= ~(1 << (block & 31));
-        this.#durable[word] &= ~(1 << (block & 31));
+      // An entry of the commit being filled was cleared at an earlier rotation, and is durable since.
+      let bits = this.#logged[word] | this.#durable[word];
+      for (; bits !== 0; bits &= bits - 1) {
+        const lowest = bits & -bits;
+        if (isMarked(word * 32 + 31 - Math.clz32(lowest))) continue;
+        this.#logged[word] &= ~lowest;
+        this.#durable[word] &= ~lowest;
       }
     }
     return firstSequence;
@@ -173,14 +189,20 @@ export class CbtJournal {
   /** Appends one entry that covers [first, last], and more where the writer goes on in sequence. */
   #log(first: number, last: number): void {
     const { blockCount } = this.#options;
-    const inSequence = first > 0 && this.#all(this.#logged, first - 1, first - 1);
     let end = last + 1;
-    if (inSequence) {
-      const most = Math.min(end + this.#aheadBlocks, blockCount);
-      while (end < most && !this.#all(this.#logged, end, end)) end++;
-    }
+    const most = Math.min(end + this.#markedBefore(first), blockCount);
+    while (end < most && !this.#all(this.#logged, end, end)) end++;
     this.io.writer.append(CbtOp.MARK, first, end - first, 0);
     set(this.#logged, first, end);
+  }
+
+  /** Marked blocks in a row that end before this one, aheadBlocks at most. */
+  #markedBefore(first: number): number {
+    const { isMarked } = this.#options;
+    const least = Math.max(0, first - this.#aheadBlocks);
+    let block = first;
+    while (block > least && isMarked(block - 1)) block--;
+    return first - block;
   }
 
   #all(bits: Int32Array, first: number, last: number): boolean {

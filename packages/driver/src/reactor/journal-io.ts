@@ -9,7 +9,8 @@
  * ```
  *
  * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
- * both, until adopt().
+ * both, until adopt(). Which of them would be found after a power cut is not known here, so a commit
+ * that is not on both has failed.
  */
 import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
 import {
@@ -83,16 +84,18 @@ export class JournalIo {
   readonly #memory: MappedMemory;
   readonly #handler: number;
   readonly #syncFirst: readonly number[];
+  /** Kept free until a mirror is there, so that a full log still takes what was being filled. */
+  readonly #reserveSectors: number;
   #log: LogFile;
   #mirror: LogFile | undefined;
   #pending = 0;
   #errno = 0;
-  #mirrorFailed = false;
   #nopArmed = false;
   #full = false;
   #lowTold = false;
   #dead = false;
   #closing = false;
+  #closed = false;
   #onIdle: (() => void) | undefined;
 
   constructor(options: JournalIoOptions) {
@@ -108,6 +111,7 @@ export class JournalIo {
       nextCommit: setup.nextCommit,
     });
     this.#log = new LogFile(reactor, setup);
+    this.#reserveSectors = Math.ceil(entriesMax / ENTRIES_PER_SECTOR);
     this.#syncFirst = options.syncFirst.map((fd) => reactor.addFile(fd));
     this.#handler = reactor.addHandler({
       onCompletion: (data, result) => this.#onCompletion(data, result),
@@ -135,14 +139,15 @@ export class JournalIo {
     assert(!this.writer.isCommitting, "a mirror begins between two commits");
     this.dropMirror();
     this.#mirror = new LogFile(this.#reactor, place);
-    this.#mirrorFailed = false;
-    return this.writer.nextSequence >>> 0;
+    const firstSequence = this.writer.nextSequence >>> 0;
+    this.#goOnIfFull();
+    return firstSequence;
   }
 
-  /** The mirror takes the journal's place. Only while idle. False when it missed a commit. */
+  /** The mirror takes the journal's place. Only while idle. False when the journal has failed. */
   adopt(): boolean {
     const mirror = this.#mirror;
-    if (mirror === undefined || this.#mirrorFailed || this.#dead) {
+    if (mirror === undefined || this.#dead) {
       this.dropMirror();
       return false;
     }
@@ -184,7 +189,8 @@ export class JournalIo {
 
   /** Memory and files stay until the kernel has given everything back. */
   #cleanUp(): void {
-    if (this.#pending > 0 || this.#nopArmed) return;
+    if (this.#pending > 0 || this.#nopArmed || this.#closed) return;
+    this.#closed = true;
     this.dropMirror();
     this.#reactor.removeFile(this.#log.index);
     for (const index of this.#syncFirst) this.#reactor.removeFile(index);
@@ -194,6 +200,10 @@ export class JournalIo {
 
   #goOn(): void {
     this.#lowTold = false;
+    this.#goOnIfFull();
+  }
+
+  #goOnIfFull(): void {
     if (!this.#full) return;
     this.#full = false;
     this.#begin();
@@ -211,19 +221,16 @@ export class JournalIo {
     writer.seal();
     this.#errno = 0;
     this.#pending = this.#submit(this.#log, this.#syncFirst, 1);
-    if (this.#mirror !== undefined && !this.#mirrorFailed) {
+    if (this.#mirror !== undefined) {
       this.#pending += this.#submit(this.#mirror, [], MIRROR_DATA);
     }
   }
 
   #hasRoom(sectors: number): boolean {
-    const { usedSectors, logSectors } = this.#log;
-    if (usedSectors + sectors > logSectors) return false;
     const mirror = this.#mirror;
-    if (mirror !== undefined && mirror.usedSectors + sectors > mirror.logSectors) {
-      this.#mirrorFailed = true;
-    }
-    return true;
+    const reserve = this.#reserveSectors;
+    if (mirror === undefined) return hasRoom(this.#log, sectors + reserve);
+    return hasRoom(this.#log, sectors) && hasRoom(mirror, sectors + reserve);
   }
 
   /** Prepares one chain. Answers how many completions it has. */
@@ -269,12 +276,10 @@ export class JournalIo {
   }
 
   #note(data: number, result: number): void {
-    const isMirror = data >= MIRROR_DATA;
-    const isWrite = isMirror ? data === MIRROR_DATA : data === 1 + this.#syncFirst.length;
+    const isWrite = data === MIRROR_DATA || data === 1 + this.#syncFirst.length;
     const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
     if (result === wanted) return;
-    if (isMirror) this.#mirrorFailed = true;
-    else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
+    if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
   }
 
   #ended(): void {
@@ -303,4 +308,8 @@ export class JournalIo {
     this.#lowTold = true;
     this.#options.onLow();
   }
+}
+
+function hasRoom({ usedSectors, logSectors }: LogFile, sectors: number): boolean {
+  return usedSectors + sectors <= logSectors;
 }

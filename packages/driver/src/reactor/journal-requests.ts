@@ -24,7 +24,7 @@ export function carryOutJournal(
         const { fd, logOffsetBytes, logBytes } = request;
         const place = { fd, logOffsetBytes, logBytes, usedSectors: 0 };
         const reply: MirrorReply = { firstSequence: gate.mirror(place) };
-        done(reply);
+        journal.whenCommitted(() => done(reply));
       });
       return;
     case "adoptJournal":

@@ -36,6 +36,7 @@ export class WriteGate {
       blockShift: cbt.blockShift,
       blockCount: cbt.blockCount,
       requestsMax: frontDepth + engine.image.depth,
+      isMarked: (block) => cbt.isMarked(block),
       onAdmitted: (id) => {
         if (id < frontDepth) options.onFrontAdmitted(id);
         else options.onImageAdmitted(id - frontDepth);
@@ -62,11 +63,11 @@ export class WriteGate {
 
   /** The journal gets a successor; see CbtJournal. */
   mirror(place: LogPlace): number | null {
-    return this.journal.mirror(place, (block) => this.#cbt.isMarked(block));
+    return this.journal.mirror(place);
   }
 
   /** Just before the engine switches. */
   noteSwitch(): void {
-    this.journal.noteSwitch(this.#cbt.info().corrupted);
+    this.journal.noteSwitch(this.#cbt.info());
   }
 }

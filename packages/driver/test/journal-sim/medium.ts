@@ -1,0 +1,211 @@
+/**
+ * A ring whose operations a test carries out one by one, and files on a medium with a write cache: what
+ * was not synced may be lost at a power cut, sector by sector.
+ */
+import { type CompletionHandler, MappedMemory, type Reactor } from "@blksnap/uring";
+import type { Dice } from "../dice.js";
+
+const SQE_WORDS = 16;
+const SQES = 4096;
+const SECTOR_BYTES = 512;
+const EIO = 5;
+const ECANCELED = 125;
+const OP_NOP = 0;
+const OP_FSYNC = 3;
+const OP_WRITE = 23;
+const IO_LINK = 4;
+
+interface CachedSector {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+export class MediumFile {
+  readonly fd: number;
+  /** What a power cut leaves for certain. */
+  readonly durable: Uint8Array;
+  readonly #cached: CachedSector[] = [];
+  syncs = 0;
+  /** A medium that says it has synced, and has not. */
+  lies = false;
+  /** So many writes end well and do nothing. */
+  missedWrites = 0;
+
+  constructor(fd: number, lengthBytes: number) {
+    this.fd = fd;
+    this.durable = new Uint8Array(lengthBytes);
+  }
+
+  write(offset: number, bytes: Uint8Array): void {
+    if (this.missedWrites-- > 0) return;
+    for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
+      const sector = bytes.slice(at, at + SECTOR_BYTES);
+      this.#cached.push({ offset: offset + at, bytes: sector });
+    }
+  }
+
+  sync(): void {
+    this.syncs++;
+    if (this.lies) return;
+    for (const { offset, bytes } of this.#cached.splice(0)) this.durable.set(bytes, offset);
+  }
+
+  /** What is found after a power cut at this moment. */
+  afterPowerCut(dice: Dice): Uint8Array {
+    const found = this.durable.slice();
+    const chance = dice.pick([0, 0.2, 0.5, 0.8, 1]);
+    for (const { offset, bytes } of this.#cached) {
+      if (dice.next() < chance) found.set(bytes, offset);
+    }
+    return found;
+  }
+}
+
+interface Operation {
+  readonly opcode: number;
+  readonly file: MediumFile | undefined;
+  readonly address: number;
+  readonly offset: number;
+  readonly length: number;
+  readonly data: number;
+  readonly handler: number;
+}
+
+/** What a chain's operation does: undefined as it should, else the result instead. */
+export type FaultPlan = (file: MediumFile | undefined, isWrite: boolean) => number | undefined;
+
+/** Stands in for a Reactor: step() carries out one operation of one chain. */
+export class FakeReactor {
+  readonly ring = {
+    sqes32: new Int32Array(SQE_WORDS * SQES),
+    sqeWords: SQE_WORDS,
+    nextSqe: (): number => (this.#prepared++ % SQES) * SQE_WORDS,
+    reserve: (): void => undefined,
+  };
+  faults: FaultPlan = () => undefined;
+  /** Operations that the kernel was given. */
+  submitted = 0;
+  readonly #dice: Dice;
+  readonly #handlers: (CompletionHandler | undefined)[] = [];
+  readonly #files: (MediumFile | undefined)[] = [];
+  readonly #media = new Map<number, MediumFile>();
+  readonly #chains: Operation[][] = [];
+  #prepared = 0;
+  #taken = 0;
+
+  constructor(dice: Dice) {
+    this.#dice = dice;
+  }
+
+  asReactor(): Reactor {
+    return this as unknown as Reactor;
+  }
+
+  makeFile(lengthBytes: number): MediumFile {
+    const file = new MediumFile(this.#media.size + 3, lengthBytes);
+    this.#media.set(file.fd, file);
+    return file;
+  }
+
+  addHandler(handler: CompletionHandler): number {
+    return this.#handlers.push(handler) - 1;
+  }
+
+  removeHandler(id: number): void {
+    this.#handlers[id] = undefined;
+  }
+
+  addFile(fd: number): number {
+    return this.#files.push(this.#media.get(fd)) - 1;
+  }
+
+  removeFile(index: number): void {
+    if (this.#files[index] === undefined) throw new Error("a file is removed twice");
+    this.#files[index] = undefined;
+  }
+
+  get filesOpen(): number {
+    return this.#files.filter((file) => file !== undefined).length;
+  }
+
+  get isIdle(): boolean {
+    this.#submit();
+    return this.#chains.length === 0;
+  }
+
+  /** One operation of some chain is carried out and completes. */
+  step(): void {
+    this.#submit();
+    if (this.#chains.length === 0) return;
+    const index = this.#dice.below(this.#chains.length);
+    const chain = this.#chains[index]!;
+    const operation = chain.shift()!;
+    if (chain.length === 0) this.#chains.splice(index, 1);
+    const result = this.#carryOut(operation);
+    const failed = result < (operation.opcode === OP_WRITE ? operation.length : 0);
+    this.#complete(operation, result);
+    if (!failed || chain.length === 0) return;
+    this.#chains.splice(this.#chains.indexOf(chain), 1);
+    for (const cancelled of chain) this.#complete(cancelled, -ECANCELED);
+  }
+
+  #submit(): void {
+    let chain: Operation[] = [];
+    for (; this.#taken < this.#prepared; this.#taken++) {
+      const at = (this.#taken % SQES) * SQE_WORDS;
+      const words = this.ring.sqes32.subarray(at, at + SQE_WORDS);
+      const opcode = words[0]! & 0xff;
+      chain.push({
+        opcode,
+        file: opcode === OP_NOP ? undefined : this.#files[words[1]!],
+        offset: (words[2]! >>> 0) + words[3]! * 2 ** 32,
+        address: (words[4]! >>> 0) + words[5]! * 2 ** 32,
+        length: words[6]!,
+        data: words[8]!,
+        handler: words[9]!,
+      });
+      this.submitted++;
+      if (((words[0]! >>> 8) & IO_LINK) !== 0) continue;
+      this.#chains.push(chain);
+      chain = [];
+    }
+  }
+
+  #carryOut({ opcode, file, address, offset, length }: Operation): number {
+    if (opcode === OP_NOP) return 0;
+    if (file === undefined) throw new Error("an operation on a file that is not registered");
+    const planned = this.faults(file, opcode === OP_WRITE);
+    if (opcode === OP_FSYNC) {
+      if (planned !== undefined) return -EIO;
+      file.sync();
+      return 0;
+    }
+    const written = planned ?? length;
+    if (written > 0) file.write(offset, memoryAt(address, written));
+    return written;
+  }
+
+  #complete({ handler, data }: Operation, result: number): void {
+    const target = this.#handlers[handler];
+    if (target === undefined) throw new Error("a completion for a handler that was removed");
+    target.onCompletion(data, result, 0);
+  }
+}
+
+const mappings: MappedMemory[] = [];
+const anonymous = MappedMemory.anonymous;
+MappedMemory.anonymous = (lengthBytes) => {
+  const memory = anonymous.call(MappedMemory, lengthBytes);
+  mappings.push(memory);
+  return memory;
+};
+
+/** Memory of this process by its address, as the kernel sees it. */
+function memoryAt(address: number, length: number): Uint8Array {
+  for (const { address: from, buffer } of mappings) {
+    if (address >= from && address + length <= from + buffer.byteLength) {
+      return new Uint8Array(buffer, address - from, length);
+    }
+  }
+  throw new Error("memory that is not mapped");
+}
