@@ -36,6 +36,11 @@ export const GROUPS = [
     files: ["stretch", "image-write", "several-snapshots", "disk-errors"],
   },
   {
+    name: "kept",
+    files: ["persistent"],
+    ownDaemons: true,
+  },
+  {
     name: "daemons",
     files: ["daemon", "crash", "freeze"],
     ownDaemons: true,

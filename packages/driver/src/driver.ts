@@ -331,6 +331,10 @@ export class Driver implements DriverControl {
     } else if (notice.notice === "fault") {
       this.#logger.warn({ device: tracker.device, errno: notice.errno }, "snapshot lost data");
       snapshot.fault(tracker, notice.errno);
+    } else if (notice.notice === "areaJournalLow") {
+      void snapshot.growJournal(tracker, notice.area);
+    } else if (notice.notice === "areaJournalFault") {
+      void snapshot.failJournals(notice.errno);
     } else if (notice.notice === "blocked") {
       const text = "writes wait for room in the diff storage";
       this.#logger.warn({ device: tracker.device, snapshot: snapshot.id }, text);

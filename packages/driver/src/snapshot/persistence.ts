@@ -116,22 +116,19 @@ export class SnapshotPersistence {
     await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
   }
 
-  /** The log of an area's journal is half full. */
+  /** Makes the log of an area's journal longer. @throws Error when the medium fails */
   async growJournal(member: Member, area: number): Promise<void> {
     const { tracker, journal } = member;
     if (journal === undefined || !this.#isOn) return;
-    try {
-      const logBytes = await journal.grow();
-      const request = { type: "growAreaJournal", tracker: tracker.id, area, logBytes } as const;
-      await this.#context.reactors.request(tracker.reactor, request);
-    } catch (error) {
-      await this.giveUp([member], (error as Error).message);
-    }
+    const logBytes = await journal.grow();
+    const request = { type: "growAreaJournal", tracker: tracker.id, area, logBytes } as const;
+    await this.#context.reactors.request(tracker.reactor, request);
   }
 
   /** The medium fails: the snapshot goes on, but ends with the machine's power. Writes wait meanwhile. */
   async giveUp(members: readonly Member[], why: string): Promise<void> {
     const { logger, reactors } = this.#context;
+    if (!this.#isOn) return;
     const snapshot = this.#last?.snapshot.id;
     const text = `${why}: the snapshot will not outlive this machine's power`;
     try {

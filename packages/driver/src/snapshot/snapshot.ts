@@ -24,6 +24,7 @@ import {
 } from "@blksnap/diff-storage";
 import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
 import { major, minor, presentCapacityBytes } from "@blksnap/ublk";
+import { errnoName } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
@@ -355,6 +356,28 @@ export class Snapshot {
 
   #lend({ firstSlot, count }: Extent): void {
     for (let slot = firstSlot; slot < firstSlot + count; slot++) this.#lent?.add(slot);
+  }
+
+  /** The journal of a device's area is half full. */
+  async growJournal(tracker: Tracker, area: number): Promise<void> {
+    const member = this.members.get(tracker.id);
+    if (member === undefined) return;
+    try {
+      await this.persistence.growJournal(member, area);
+    } catch (error) {
+      await this.#giveUpPersistence((error as Error).message);
+    }
+  }
+
+  /** The journal of an area cannot be written; writes wait. */
+  failJournals(errno: number): Promise<void> {
+    return this.#giveUpPersistence(errnoName(errno));
+  }
+
+  async #giveUpPersistence(why: string): Promise<void> {
+    const members = [...this.members.values()];
+    await this.persistence.giveUp(members, `the journal could not be written: ${why}`);
+    this.save();
   }
 
   /** A device lost its first block. */

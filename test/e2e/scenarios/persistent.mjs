@@ -1,0 +1,265 @@
+/**
+ * Persistent trackers and snapshots within one boot: killed, stopped, started, written behind our back,
+ * and a medium that fails. What a power cut does to them is shown in test/e2e/power.
+ */
+import { mkdirSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
+import { Daemon } from "../lib/daemon.mjs";
+import { loopDisk } from "../lib/disks.mjs";
+import { makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { endFio, startFio } from "../lib/fio.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { MIB } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
+
+const SIZE_MIB = 24;
+const BLOCK_BYTES = 65536;
+const LIMIT_BYTES = 256 * MIB;
+const RECOVERY_LIMIT_MS = 120_000;
+/** Each test starts a few daemons. */
+const LIMIT = { timeLimitMs: 480_000 };
+
+const test = scenario(import.meta.url, { daemon: false });
+
+/** A file system on a disk, for the state of persistent trackers and for stores. */
+async function medium(t) {
+  const disk = await loopDisk(t, 400 * MIB);
+  await makeFileSystem("ext4", disk);
+  const { path } = await mount(t, disk);
+  mkdirSync(join(path, "stores"));
+  const start = () =>
+    Daemon.start({ args: ["--persistent-dir", join(path, "state"), "--log-level", "info"] });
+  return { path, stores: join(path, "stores"), start };
+}
+
+async function md5(path) {
+  const text = await run(["sh", "-c", 'dd if="$1" bs=1M iflag=direct | md5sum', "sh", path]);
+  return text.split(" ")[0];
+}
+
+function fill(device, seekKib, countKib) {
+  const blockKib = countKib % 256 === 0 && seekKib % 256 === 0 ? 256 : 4;
+  const words = ["dd", "if=/dev/urandom", `of=${device}`, `bs=${blockKib}k`, "oflag=direct"];
+  const place = [`seek=${seekKib / blockKib}`, `count=${countKib / blockKib}`, "conv=notrunc"];
+  return run([...words, ...place, "iflag=fullblock"]);
+}
+
+function trackerOf({ trackers }, device) {
+  return trackers.find((tracker) => tracker.device === device);
+}
+
+async function waitForNext(t, pid) {
+  const next = async () => {
+    const status = await t.client.status().catch(() => undefined);
+    return status !== undefined && status.daemon.pid !== pid;
+  };
+  await until("the next daemon serves", next, RECOVERY_LIMIT_MS);
+}
+
+/** Takes a snapshot and destroys it, so that `diff` shows what was written before. */
+async function roll(t, device, { stores }) {
+  const { id } = await t.client.snapshotCreate({
+    devices: [device],
+    stores: [stores],
+    limitBytes: LIMIT_BYTES,
+  });
+  await t.client.snapshotTake(id);
+  await t.client.snapshotDestroy(id);
+}
+
+function covers(ranges, offsetBytes) {
+  return ranges.some(
+    ({ offset_sectors: first, count_sectors: count }) =>
+      first * 512 <= offsetBytes && offsetBytes < (first + count) * 512,
+  );
+}
+
+test(
+  "a held snapshot and its tracker go on after a kill under load, a stop and a start",
+  async (t) => {
+    const disk = await medium(t);
+    const device = await loopDisk(t, SIZE_MIB * MIB);
+    t.daemon = await disk.start();
+    t.defer(() => t.daemon.stop());
+    const { front, persistent } = await t.client.attach(device, { persistent: true });
+    assert.ok(persistent);
+    await fill(front, 0, SIZE_MIB * 1024);
+    const before = await md5(front);
+    const { id } = await t.client.snapshotCreate({
+      devices: [device],
+      stores: [disk.stores],
+      limitBytes: LIMIT_BYTES,
+      persistent: true,
+    });
+    const { images } = await t.client.snapshotTake(id);
+    const load = {
+      ioengine: "io_uring",
+      iodepth: 16,
+      direct: 1,
+      rw: "randwrite",
+      bsrange: "4k-64k",
+    };
+    const verify = { verify: "crc32c", verify_fatal: 1, time_based: true, runtime: 600 };
+    const writing = startFio(t, front, { ...load, ...verify }, { timeLimitMs: 600_000 });
+    await until("something was saved", async () => {
+      const { snapshots } = await t.client.status();
+      return snapshots[0].devices[0].copied_bytes > 2 * MIB;
+    });
+    const { pid } = t.daemon;
+    t.daemon.kill("SIGKILL");
+    await t.daemon.ended();
+    t.daemon = await disk.start();
+    await waitForNext(t, pid);
+    await endFio(writing);
+    assert.is(await md5(images[0].image), before);
+
+    const { generation_id: generation } = await t.client.cbtInfo(device);
+    await t.daemon.stop();
+    assert.equal(readdirSync("/sys/class/ublk-char"), []);
+    t.daemon = await disk.start();
+    const status = await t.client.status();
+    const tracker = trackerOf(status, device);
+    assert.equal(tracker.persistence, { state: "on", why: null });
+    assert.is(tracker.cbt.generation_id, generation);
+    assert.is(status.snapshots[0].id, id);
+    assert.ok(status.snapshots[0].persistent);
+    assert.is(await md5(tracker.image), before);
+    await fill(tracker.front, 0, 4096);
+    assert.is(await md5(tracker.image), before);
+
+    await t.client.snapshotDestroy(id);
+    assert.equal(readdirSync(disk.stores), []);
+    await t.client.detach(device, { forget: true });
+    assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
+  },
+  LIMIT,
+);
+
+test(
+  "what was written past us is found, and the generation says so",
+  async (t) => {
+    const disk = await medium(t);
+    const device = await loopDisk(t, SIZE_MIB * MIB);
+    t.daemon = await disk.start();
+    t.defer(() => t.daemon.stop());
+    const { front } = await t.client.attach(device, { persistent: true });
+    await fill(front, 1024, 64);
+    await roll(t, device, disk);
+    const first = await t.client.cbtInfo(device);
+    await t.client.detach(device);
+
+    // Nobody wrote: the same generation, and the tracker is persistent without being asked for it.
+    const again = await t.client.attach(device);
+    assert.ok(again.persistent);
+    assert.is((await t.client.cbtInfo(device)).generation_id, first.generation_id);
+    await fill(again.front, 10240, 64);
+    await roll(t, device, disk);
+    const { ranges } = await t.client.diff(device, first.changes_number);
+    assert.ok(covers(ranges, 10240 * 1024));
+    assert.not.ok(covers(ranges, 1024 * 1024));
+    await t.client.detach(device);
+
+    await fill(device, 20480, 4);
+    await t.client.attach(device);
+    const { persistence, cbt } = trackerOf(await t.client.status(), device);
+    assert.is(cbt.generation_reason, "foreign_write");
+    assert.not.equal(cbt.generation_id, first.generation_id);
+    assert.match(persistence.why, /sectors|written|write/);
+    await t.client.detach(device, { forget: true });
+    await t.client.attach(device);
+    const fresh = trackerOf(await t.client.status(), device);
+    assert.is(fresh.persistence.state, "off");
+    assert.is(fresh.cbt.generation_reason, "first_attach");
+  },
+  LIMIT,
+);
+
+test(
+  "a snapshot whose device was written past us is lost, and its device is not",
+  async (t) => {
+    const disk = await medium(t);
+    const device = await loopDisk(t, SIZE_MIB * MIB);
+    t.daemon = await disk.start();
+    t.defer(() => t.daemon.stop());
+    const { id } = await t.client.snapshotCreate({
+      devices: [device],
+      stores: [disk.stores],
+      limitBytes: LIMIT_BYTES,
+      persistent: true,
+    });
+    await t.client.snapshotTake(id);
+    await t.daemon.stop();
+    await fill(device, 8192, 4);
+    t.daemon = await disk.start();
+    const { trackers, snapshots } = await t.client.status();
+    assert.is(trackers[0].cbt.generation_reason, "foreign_write");
+    assert.is(trackers[0].image, null);
+    assert.equal(snapshots, []);
+    assert.equal(readdirSync(disk.stores), []);
+    await t.client.detach(device, { forget: true });
+    assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
+  },
+  LIMIT,
+);
+
+test(
+  "stores in memory, trackers that are not persistent, and a state on its own device are refused",
+  async (t) => {
+    const disk = await medium(t);
+    const [device, other] = [await loopDisk(t, SIZE_MIB * MIB), await loopDisk(t, SIZE_MIB * MIB)];
+    t.daemon = await disk.start();
+    t.defer(() => t.daemon.stop());
+    const create = (devices, stores) =>
+      t.client
+        .snapshotCreate({ devices, stores, limitBytes: LIMIT_BYTES, persistent: true })
+        .then(() => "created")
+        .catch(({ code }) => code);
+    assert.is(await create([device], ["memory:"]), "STORE_NOT_PERSISTENT");
+    assert.is(await create([device], [t.folder]), "STORE_NOT_PERSISTENT");
+    await t.client.attach(other);
+    assert.is(await create([other], [disk.stores]), "TRACKER_NOT_PERSISTENT");
+    const refused = await t.client.attach(other, { persistent: true }).catch(({ code }) => code);
+    assert.is(refused, "TRACKER_NOT_PERSISTENT");
+    assert.equal(
+      (await t.client.status()).trackers.map((tracker) => tracker.device),
+      [other],
+    );
+    await t.client.detach(other);
+  },
+  LIMIT,
+);
+
+test(
+  "when the medium fails, writes go on and status says it",
+  async (t) => {
+    t.expectKernelMessages(/EXT4-fs|I\/O error|Buffer I\/O|JBD2|device-mapper|Aborting/);
+    const disk = await loopDisk(t, 64 * MIB);
+    const table = (target) => `0 ${(64 * MIB) / 512} ${target}`;
+    await run(["dmsetup", "create", "blksnap-bad", "--table", table(`linear ${disk} 0`)]);
+    t.defer(() => run(["dmsetup", "remove", "--retry", "blksnap-bad"]));
+    await makeFileSystem("ext4", "/dev/mapper/blksnap-bad");
+    const { path } = await mount(t, "/dev/mapper/blksnap-bad");
+    const device = await loopDisk(t, SIZE_MIB * MIB);
+    t.daemon = await Daemon.start({ args: ["--persistent-dir", join(path, "state")] });
+    t.defer(() => t.daemon.stop());
+    const { front } = await t.client.attach(device, { persistent: true });
+    await fill(front, 0, 64);
+    await run(["dmsetup", "suspend", "--noflush", "--nolockfs", "blksnap-bad"]);
+    await run(["dmsetup", "load", "blksnap-bad", "--table", table("error")]);
+    await run(["dmsetup", "resume", "blksnap-bad"]);
+    // Blocks that the journal does not have: nothing may keep them from the original.
+    await fill(front, 16384, 1024);
+    const failed = () =>
+      t.client.status().then((status) => trackerOf(status, device).persistence.state === "failed");
+    await until("status shows it", failed);
+    await roll(t, device, { stores: "memory:" });
+    const { ranges } = await t.client.diff(device, 0);
+    assert.ok(covers(ranges, 16384 * 1024 + BLOCK_BYTES));
+    await t.client.detach(device);
+  },
+  LIMIT,
+);
+
+test.run();
