@@ -110,7 +110,7 @@ export class Driver implements DriverControl {
         if (snapshot.persistence.isOn) await this.#snapshots.suspend(snapshot);
         else await this.#snapshots.destroy(snapshot);
       for (const tracker of [...this.#registry.trackers.values()]) {
-        await this.#trackers.detach(tracker, { attachAgain: true });
+        await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true });
       }
     });
     this.#context.state.close();

@@ -1,4 +1,5 @@
 /** The trackers and snapshots that there are, and how they are found. */
+import { resolve } from "node:path";
 import { type DeviceNumber, deviceNumber, type TopologyProbe } from "@blksnap/diff-storage";
 import { ControlError } from "./control/control-error.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
@@ -10,10 +11,21 @@ export class Registry {
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
 
-  /** The tracker that a path means, by its original or its front; undefined where there is none. */
+  /**
+   * The tracker that a path means, by its original or its front; undefined where there is none. An
+   * original that is gone, pulled out, is still known by its name.
+   * @throws ControlError DEVICE_NOT_FOUND
+   */
   findTracker(path: string): Tracker | undefined {
-    const identity = identityOf(path);
-    return [...this.trackers.values()].find((tracker) => tracker.hasIdentity(identity));
+    const trackers = [...this.trackers.values()];
+    try {
+      const identity = identityOf(path);
+      return trackers.find((tracker) => tracker.hasIdentity(identity));
+    } catch (error) {
+      const gone = trackers.find(({ device }) => device === resolve(path));
+      if (gone !== undefined) return gone;
+      throw error;
+    }
   }
 
   /** @throws ControlError NOT_ATTACHED, DEVICE_NOT_FOUND */

@@ -10,7 +10,6 @@ import type {
 } from "@blksnap/api";
 import { slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
-import { presentCapacityBytes } from "@blksnap/ublk";
 import type { DeviceIoCounters } from "./reactor/counters.js";
 import type { LostRange } from "./reactor/messages.js";
 import type { ReactorPool } from "./reactor/pool.js";
@@ -88,7 +87,7 @@ function trackerStatus(
     front: tracker.front.path,
     attach_kind: "front",
     device_capacity: tracker.geometry.capacityBytes,
-    original_capacity: capacityNow(tracker),
+    original_capacity: tracker.presentCapacityBytes,
     logical_block_size: params.logicalBlockBytes,
     read_only: params.readOnly,
     reactor: tracker.reactor,
@@ -99,15 +98,6 @@ function trackerStatus(
     persistence: tracker.persistence,
     io: ioStatus(counters.front),
   };
-}
-
-/** 0 for a device that is gone. */
-function capacityNow({ backing }: Tracker): number {
-  try {
-    return presentCapacityBytes(backing);
-  } catch {
-    return 0;
-  }
 }
 
 async function memberStatus(

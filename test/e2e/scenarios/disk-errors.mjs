@@ -3,6 +3,7 @@
  * at the cost of a write to the original (blksnap's 8000: reads of the original end in an error).
  */
 import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
 import { unreadableRanges } from "../lib/damaged-image.mjs";
 import { assertContent, DeviceFile, writeDevice } from "../lib/device-file.mjs";
 import { failingDisk, mapped } from "../lib/device-mapper.mjs";
@@ -80,6 +81,21 @@ test("a write that the original refuses is an error of the writer; the image is 
   await disk.heal();
   assert.equal(await unreadableRanges(t, image, before), []);
   assert.is((await memberStatus(t, id, disk.path)).lost_bytes, 0);
+});
+
+test("detach says once that what was written last cannot reach the original", async (t) => {
+  t.expectKernelMessages(KERNEL_MESSAGES, /lost async page write/);
+  const disk = await failingDisk(t, await loopDisk(t, SIZE_BYTES), BAD, "error_writes");
+  const { front } = await t.client.attach(disk.path);
+  await disk.fail();
+  // Through the page cache: whoever writes so without fsync hears of nothing.
+  await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=4k", "count=2", "seek=513"]);
+  const error = await t.client.detach(disk.path).catch((reason) => reason);
+  assert.is(error.code, "DEVICE_FAILED", String(error));
+  assert.match(error.message, /did not all reach/);
+  assert.is((await t.client.status()).trackers.length, 1);
+  await t.client.detach(disk.path);
+  assert.equal((await t.client.status()).trackers, []);
 });
 
 test("a store that fails loses what it should have kept; the writes go through", async (t) => {

@@ -23,7 +23,7 @@ import {
   type StoreSystem,
 } from "@blksnap/diff-storage";
 import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
-import { major, minor, presentCapacityBytes } from "@blksnap/ublk";
+import { major, minor } from "@blksnap/ublk";
 import { errnoName } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
@@ -262,7 +262,7 @@ export class Snapshot {
    */
   assertCapacity(tracker: Tracker): void {
     const { device, geometry } = tracker;
-    const now = presentCapacityBytes(tracker.backing);
+    const now = tracker.presentCapacityBytes;
     const change = `${device} had ${geometry.capacityBytes} bytes when it was attached, now ${now}`;
     if (now < geometry.capacityBytes) throw new ControlError("DEVICE_CAPACITY_CHANGED", change);
     if (now > geometry.capacityBytes) {

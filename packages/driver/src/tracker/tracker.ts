@@ -9,7 +9,14 @@
  */
 import { closeSync, constants, fsyncSync, openSync } from "node:fs";
 import { CbtMap, CHUNK_SHIFT_DEFAULT, type TrackerGeometry } from "@blksnap/engine";
-import { type BackingFile, major, minor, openBackingFile, type UblkControl } from "@blksnap/ublk";
+import {
+  type BackingFile,
+  major,
+  minor,
+  openBackingFile,
+  presentCapacityBytes,
+  type UblkControl,
+} from "@blksnap/ublk";
 import type { MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
@@ -50,6 +57,8 @@ export interface DetachOptions {
   readonly forget?: boolean;
   /** The next daemon is to attach a persistent tracker by itself. */
   readonly attachAgain?: boolean;
+  /** Go on when what is in the front's page cache cannot be written to the original. */
+  readonly giveUp?: boolean;
 }
 
 /** What a tracker is made of before it has a front. */
@@ -78,6 +87,7 @@ export class Tracker {
   /** It goes on with the diff area of an earlier daemon. */
   hasOldArea = false;
   #errorCode = 0;
+  #flushHasFailed = false;
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
@@ -230,13 +240,14 @@ export class Tracker {
 
   /**
    * Takes the front away.
-   * @throws ControlError FRONT_IN_USE: mounted, or opened exclusively
+   * @throws ControlError FRONT_IN_USE: mounted, or opened exclusively; DEVICE_FAILED, once: what
+   * was written last cannot reach the original
    */
-  async detach({ forget = false, attachAgain = false }: DetachOptions = {}): Promise<void> {
+  async detach(options: DetachOptions = {}): Promise<void> {
+    const { forget = false, attachAgain = false, giveUp = false } = options;
     const held = this.#holdFront();
     try {
-      // What is still in the front's page cache belongs on the original.
-      fsyncSync(held);
+      this.#flushFront(held, giveUp);
       faultPoint("detach.front-synced");
       await this.front.stop();
     } finally {
@@ -254,6 +265,35 @@ export class Tracker {
     faultPoint("detach.map-removed");
     closeSync(this.backing.fd);
     this.#context.reactors.release(this.reactor);
+  }
+
+  /** What is still in the front's page cache belongs on the original. */
+  #flushFront(held: number, giveUp: boolean): void {
+    try {
+      fsyncSync(held);
+    } catch (error) {
+      const text = `what was written to ${this.front.path} last did not all reach ${this.device}`;
+      if (giveUp || this.#flushHasFailed || this.presentCapacityBytes === 0) {
+        this.#context.logger.error({ device: this.device, err: error }, text);
+        return;
+      }
+      this.#flushHasFailed = true;
+      const { code: errnoName = "EIO" } = error as NodeJS.ErrnoException;
+      throw new ControlError("DEVICE_FAILED", text, {
+        cause: error,
+        errnoName,
+        hint: "See dmesg; detach again to give it up",
+      });
+    }
+  }
+
+  /** Bytes that the original has now; 0 for one that is gone. */
+  get presentCapacityBytes(): number {
+    try {
+      return presentCapacityBytes(this.backing);
+    } catch {
+      return 0;
+    }
   }
 
   /** True while the front is mounted or opened exclusively. */
