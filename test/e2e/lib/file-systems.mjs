@@ -6,6 +6,15 @@ import { run } from "./command.mjs";
 const MAKE = {
   ext4: ["mkfs.ext4", "-q", "-F"],
   xfs: ["mkfs.xfs", "-q", "-f"],
+  btrfs: ["mkfs.btrfs", "-q", "-f"],
+};
+
+/** Each changes nothing, and fails when something is wrong. */
+const CHECK = {
+  ext4: ["e2fsck", "-f", "-n"],
+  xfs: ["xfs_repair", "-n"],
+  // Forced: it takes an image for mounted, because the file system of its uuid is.
+  btrfs: ["btrfs", "check", "--readonly", "--force", "--check-data-csum"],
 };
 
 /** A second mount of one xfs needs to be told that its uuid may be there twice. */
@@ -38,8 +47,7 @@ export function mountImage(t, type, image, options = []) {
 
 /** Fails unless the file system on the device is in order; changes nothing. */
 export async function checkFileSystem(type, device) {
-  if (type === "ext4") await run(["e2fsck", "-f", "-n", device]);
-  else await run(["xfs_repair", "-n", device]);
+  await run([...CHECK[type], device]);
 }
 
 /** Checksums of all files below a folder, as `md5sum -c` reads them. */
