@@ -33,7 +33,7 @@ export const GROUPS = [
   },
   {
     name: "trouble",
-    files: ["stretch", "image-write", "several-snapshots", "disk-errors"],
+    files: ["stretch", "image-write", "several-snapshots", "disk-errors", "pullout"],
   },
   {
     name: "kept",
