@@ -3,6 +3,7 @@ import { mkdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 
 export const MIB = 2 ** 20;
+export const GIB = 2 ** 30;
 const LIMIT_DEFAULT_BYTES = 1024 * MIB;
 
 /** Attaches the device and answers the path of its front. */
