@@ -25,6 +25,8 @@ const SUFFIX = ".record";
 
 export class PersistentDirectory {
   readonly path: string;
+  /** Records of trackers, by uuid, that somebody goes on with. */
+  readonly inUse: Set<string> = new Set();
   #lockFd: number | undefined;
 
   constructor(path: string) {

@@ -91,6 +91,7 @@ export class TrackerPersistence {
     this.uuid = uuid;
     this.#tracking = tracking;
     this.broken = broken;
+    directory.inUse.add(uuid);
   }
 
   /**
@@ -105,18 +106,27 @@ export class TrackerPersistence {
   ): Promise<TrackerPersistence | undefined> {
     if (!persistent && !directory.exists) return undefined;
     directory.own();
+    // Copies of a disk look the same: the record of one that is tracked is not that of another.
+    const records = (await trackerRecords(directory)).filter(
+      (record) => !directory.inUse.has(record.uuid),
+    );
+    if (!persistent && records.length === 0) return undefined;
     const facts = await readFacts(backing);
     const tracking = { ...facts, clean: false };
-    const found = earlierRecord(await trackerRecords(directory), backing.path, facts, uuid);
+    const found = earlierRecord(records, backing.path, facts, uuid);
     if (found !== undefined) {
       const verdict = judgeContinuity(found.tracking, facts);
-      if (verdict.verdict !== "other_device") {
+      // Without a name of its own, only a device that has not changed is surely the one of the record.
+      const isSure =
+        verdict.verdict === "continue" ||
+        compareIdentity(found.tracking.identity, facts.identity) === "same";
+      if (verdict.verdict !== "other_device" && (isSure || persistent)) {
         const broken = verdict.verdict === "continue" ? undefined : verdict;
         const going = new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
         going.chunkShift = found.chunkShift;
         return going;
       }
-      if (uuid !== undefined) {
+      if (uuid !== undefined && verdict.verdict === "other_device") {
         const what = `${backing.path} is another device than it was: ${verdict.why}`;
         throw new ControlError("DEVICE_NOT_FOUND", what);
       }
@@ -222,6 +232,7 @@ export class TrackerPersistence {
 
   /** Closes what is open, without a word on the medium. */
   async close(): Promise<void> {
+    this.#directory.inUse.delete(this.uuid);
     await this.#journal?.close();
     this.#journal = undefined;
   }

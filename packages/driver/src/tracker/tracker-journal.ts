@@ -94,6 +94,7 @@ export class TrackerJournal {
       const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
+    undo.push(() => persistence.close());
     await assertApart(persistent.path, backing);
     const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
     if (why !== null || persistence.isNew) persistence.chunkShift = geometry.chunkShift;
