@@ -265,6 +265,7 @@ async function rejoin(
     await closeMembers(context, members);
     for (const member of members) await snapshot.persistence.removeJournal(member);
     await snapshot.closeStorage();
+    await snapshot.persistence.forget().catch(() => undefined);
     await forgetPersistent(context, record);
     snapshot.forget();
     return false;
