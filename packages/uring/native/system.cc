@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "convert.h"
 
@@ -106,6 +108,25 @@ Napi::Value ThreadId(const Napi::CallbackInfo& info) {
   return Result(info.Env(), syscall(SYS_gettid));
 }
 
+// replaceProcess(path, arguments): execv(2); comes back only with an error. Node has its descriptors
+// closed on exec, the standard ones among them: those are to stay.
+Napi::Value ReplaceProcess(const Napi::CallbackInfo& info) {
+  const std::string path = Text(info, 0);
+  const auto given = info[1].As<Napi::Array>();
+  std::vector<std::string> words{path};
+  for (uint32_t i = 0; i < given.Length(); i++) {
+    words.push_back(given.Get(i).As<Napi::String>().Utf8Value());
+  }
+  std::vector<char*> argv;
+  for (auto& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  for (int fd = 0; fd <= 2; fd++) {
+    const int flags = fcntl(fd, F_GETFD);
+    if (flags >= 0) fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
+  }
+  return Result(info.Env(), execv(path.c_str(), argv.data()));
+}
+
 // setAffinity(cpu): binds the calling thread to one CPU
 Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
   cpu_set_t set;
@@ -144,6 +165,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
   exports["directIoAlignment"] = Napi::Function::New(env, DirectIoAlignment, "directIoAlignment");
+  exports["replaceProcess"] = Napi::Function::New(env, ReplaceProcess, "replaceProcess");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");
 }
 

@@ -71,6 +71,7 @@ export interface UringNative {
   prctl(option: number, argument: number): number;
   lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;
+  replaceProcess(path: string, words: readonly string[]): number;
   setAffinity(cpu: number): number;
   directIoAlignment(fd: number): [number, number] | number;
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;

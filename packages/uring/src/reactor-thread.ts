@@ -90,7 +90,12 @@ export class ReactorThread {
   post(message: unknown): void {
     if (this.#closed) throw new UringError("REACTOR_FAILED", "the reactor has ended");
     this.#worker.postMessage(message);
-    writeSync(this.#wakeFd, WAKE);
+    this.wake();
+  }
+
+  /** Has the reactor's loop make a turn, without a message. */
+  wake(): void {
+    if (!this.#closed) writeSync(this.#wakeFd, WAKE);
   }
 
   /**

@@ -71,6 +71,8 @@ export interface ReactorOptions {
   readonly onMessage: (message: unknown) => void;
   /** Told of an exception that a handler let escape; the loop goes on. */
   readonly onError: (error: unknown) => void;
+  /** Its first word counts the turns of the loop, for another thread to see that they go on. */
+  readonly heartbeat?: Int32Array;
 }
 
 export class Reactor {
@@ -183,9 +185,11 @@ export class Reactor {
    * @throws UringError when the ring itself fails, or nobody could wake the loop any more
    */
   run(): void {
+    const heartbeat = this.#options.heartbeat ?? new Int32Array(1);
     try {
       while (!this.#stopped) {
         this.ring.submitAndWait(1);
+        heartbeat[0]++;
         this.#reap();
       }
       this.#disarmWake();

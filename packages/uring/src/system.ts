@@ -64,6 +64,20 @@ export function lockMemory(address: number, lengthBytes: number): number {
   return native.lockMemory(address, lengthBytes, MLOCK_ONFAULT);
 }
 
+/**
+ * execv(2): runs another program as this process, with its environment and standard streams. All
+ * other descriptors are closed, and what this program was about to do is not done.
+ * @param words the arguments after the program's own name
+ * @throws UringError SYSTEM_CALL_FAILED; it does not return otherwise
+ */
+export function replaceProcess(path: string, words: readonly string[]): never {
+  throw new UringError(
+    "SYSTEM_CALL_FAILED",
+    `cannot run ${path}`,
+    native.replaceProcess(path, words),
+  );
+}
+
 /** Binds the calling thread to one CPU; a negative errno is answered, not thrown. */
 export function setAffinity(cpu: number): number {
   return native.setAffinity(cpu);
