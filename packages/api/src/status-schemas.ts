@@ -101,6 +101,14 @@ export const snapshotStatus = record({
   stores: list(storeStatus),
 });
 
+/** How a reactor does: a thread that serves devices. */
+export const reactorStatus = record({
+  index: is.count,
+  devices: is.count,
+  stalled_ms: { ...is.count, description: "for how long it has not turned; 0 while all is well" },
+  stalls: { ...is.count, description: "how often it has stalled since the daemon was started" },
+});
+
 export const statusResponse = record({
   daemon: record({
     version: is.text,
@@ -110,6 +118,7 @@ export const statusResponse = record({
     kernel: is.text,
     reactors: is.count,
   }),
+  reactors: list(reactorStatus),
   trackers: list(trackerStatus),
   snapshots: list(snapshotStatus),
 });

@@ -41,6 +41,7 @@ export type WaitEventResponse = FromSchema<typeof snapshots.waitEventResponse>;
 export type FollowEventsQuery = FromSchema<typeof snapshots.followEventsQuery>;
 
 export type VersionResponse = FromSchema<typeof status.versionResponse>;
+export type ReactorStatus = FromSchema<typeof status.reactorStatus>;
 export type TrackerStatus = FromSchema<typeof status.trackerStatus>;
 export type SnapshotDeviceStatus = FromSchema<typeof status.snapshotDeviceStatus>;
 export type StoreStatus = FromSchema<typeof status.storeStatus>;

@@ -32,6 +32,7 @@ import type {
   SnapshotCreateOptions,
 } from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
+import { DeviceReader } from "./device-reader.js";
 import { driverMetrics } from "./metrics.js";
 import { PersistentDirectory } from "./persistence/persistent-directory.js";
 import type { ReactorNotice } from "./reactor/messages.js";
@@ -63,12 +64,14 @@ export class Driver implements DriverControl {
   readonly #serial = new Serial();
   readonly #registry = new Registry();
   #earlyNotices: ReactorNotice[] | undefined = [];
+  readonly #devices: DeviceReader;
 
   private constructor(options: DriverOptions, control: UblkControl) {
     this.#logger = options.logger;
     this.#control = control;
     this.#settings = settingsOf(options);
     this.#reactors = new ReactorPool({
+      logger: this.#logger,
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
       imageDepth: this.#settings.imageDepth,
       onNotice: (reactor, notice) => this.#onNotice(reactor, notice),
@@ -77,6 +80,7 @@ export class Driver implements DriverControl {
         options.onReactorLost?.(reactor);
       },
     });
+    this.#devices = new DeviceReader(this.#reactors);
   }
 
   /**
@@ -87,6 +91,7 @@ export class Driver implements DriverControl {
   static async start(options: DriverOptions, turn?: Promise<void>): Promise<Driver> {
     const driver = new Driver(options, await named(UblkControl.open()));
     try {
+      await driver.#reactors.ready();
       await turn;
       await driver.#takeOver();
       return driver;
@@ -347,6 +352,7 @@ export class Driver implements DriverControl {
     return {
       startedAt: this.#startedAt,
       reactors: this.#reactors,
+      devices: this.#devices,
       trackers: this.#registry.trackers.values(),
       snapshots: this.#registry.snapshots.values(),
       snapshotOf: (tracker) => this.#registry.snapshotOf(tracker),

@@ -1,5 +1,6 @@
 /** The driver's counters for Prometheus, one row per metric. */
 import type {
+  ReactorStatus,
   SnapshotDeviceStatus,
   SnapshotStatus,
   StatusResponse,
@@ -61,6 +62,17 @@ const SNAPSHOT_ROWS: readonly Row<SnapshotStatus>[] = [
   ["take_stall_us", "Time for which writers stood at take.", "gauge", (of) => of.stall_us ?? 0],
 ];
 
+const REACTOR_ROWS: readonly Row<ReactorStatus>[] = [
+  ["reactor_devices", "Devices that the reactor serves.", "gauge", (of) => of.devices],
+  [
+    "reactor_stalled_seconds",
+    "For how long the reactor has not turned.",
+    "gauge",
+    (of) => of.stalled_ms / 1000,
+  ],
+  ["reactor_stalls_total", "How often the reactor has stalled.", "counter", (of) => of.stalls],
+];
+
 interface Labelled<Of> {
   readonly labels: Readonly<Record<string, string>>;
   readonly of: Of;
@@ -75,8 +87,13 @@ function families<Of>(rows: readonly Row<Of>[], objects: readonly Labelled<Of>[]
   }));
 }
 
-export function driverMetrics({ trackers, snapshots }: StatusResponse): MetricFamily[] {
+export function driverMetrics(status: StatusResponse): MetricFamily[] {
+  const { reactors, trackers, snapshots } = status;
   return [
+    ...families(
+      REACTOR_ROWS,
+      reactors.map((of) => ({ labels: { reactor: String(of.index) }, of })),
+    ),
     ...families(
       TRACKER_ROWS,
       trackers.map((of) => ({ labels: { device: of.device }, of })),

@@ -10,10 +10,9 @@ import type {
 } from "@blksnap/api";
 import { slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
+import type { DeviceCounters, DeviceReader } from "./device-reader.js";
 import type { DeviceIoCounters } from "./reactor/counters.js";
-import type { LostRange } from "./reactor/messages.js";
 import type { ReactorPool } from "./reactor/pool.js";
-import type { TrackedDeviceCounters } from "./reactor/tracked-device.js";
 import { MEMORY_STORE, type Member, type Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION } from "./version.js";
@@ -70,6 +69,7 @@ function ioStatus(io: DeviceIoCounters): TrackerStatus["io"] {
 export interface StatusSource {
   readonly startedAt: Date;
   readonly reactors: ReactorPool;
+  readonly devices: DeviceReader;
   readonly trackers: Iterable<Tracker>;
   readonly snapshots: Iterable<Snapshot>;
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
@@ -77,7 +77,7 @@ export interface StatusSource {
 
 function trackerStatus(
   tracker: Tracker,
-  counters: TrackedDeviceCounters,
+  counters: DeviceCounters,
   snapshot: Snapshot | undefined,
 ): TrackerStatus {
   const { params } = tracker.backing;
@@ -101,12 +101,11 @@ function trackerStatus(
 }
 
 async function memberStatus(
-  reactors: ReactorPool,
+  devices: DeviceReader,
   { tracker, image }: Member,
-  counters: TrackedDeviceCounters,
+  counters: DeviceCounters,
 ): Promise<SnapshotDeviceStatus> {
-  const request = { type: "lostRanges", tracker: tracker.id } as const;
-  const lost = await reactors.request<LostRange[]>(tracker.reactor, request);
+  const lost = await devices.lostRanges(tracker);
   return {
     device: tracker.device,
     front: tracker.front.path,
@@ -128,7 +127,7 @@ async function memberStatus(
 }
 
 /** Slots that wait for a chunk on the reactors, by store. */
-function spareSlots(counters: readonly TrackedDeviceCounters[], stores: number): number[] {
+function spareSlots(counters: readonly DeviceCounters[], stores: number): number[] {
   const spare = new Array<number>(stores).fill(0);
   for (const { area } of counters) {
     for (let i = 0; i < area.spareExtents.length; i += 2) {
@@ -138,11 +137,11 @@ function spareSlots(counters: readonly TrackedDeviceCounters[], stores: number):
   return spare;
 }
 
-async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promise<SnapshotStatus> {
+async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promise<SnapshotStatus> {
   const members = [...snapshot.members.values()];
   // A reactor answers after it has received all slots that were granted so far.
   const stats = snapshot.storage.stats();
-  const counters = await Promise.all(members.map(({ tracker }) => tracker.counters()));
+  const counters = await Promise.all(members.map(({ tracker }) => devices.counters(tracker)));
   const spare = spareSlots(counters, stats.stores.length);
   const stores = stats.stores.map((store, index) => ({
     path: snapshot.stores[index].path,
@@ -167,7 +166,7 @@ async function snapshotStatus(reactors: ReactorPool, snapshot: Snapshot): Promis
     persistent: snapshot.persistence.isOn,
     events_pending: snapshot.events.pending.length,
     devices: await Promise.all(
-      members.map((member, index) => memberStatus(reactors, member, counters[index])),
+      members.map((member, index) => memberStatus(devices, member, counters[index])),
     ),
     stores,
   };
@@ -185,13 +184,19 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       kernel: release(),
       reactors: source.reactors.count,
     },
+    reactors: source.reactors.states.map(({ index, devices, stalledMs, stalls }) => ({
+      index,
+      devices,
+      stalled_ms: stalledMs,
+      stalls,
+    })),
     trackers: await Promise.all(
       trackers.map(async (tracker) =>
-        trackerStatus(tracker, await tracker.counters(), source.snapshotOf(tracker)),
+        trackerStatus(tracker, await source.devices.counters(tracker), source.snapshotOf(tracker)),
       ),
     ),
     snapshots: await Promise.all(
-      snapshots.map((snapshot) => snapshotStatus(source.reactors, snapshot)),
+      snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot)),
     ),
   };
 }

@@ -22,6 +22,13 @@ export async function status(context: Context, given: Given): Promise<void> {
   const exact = given.has("bytes");
   const { print } = context;
   print(daemonLine(found));
+  for (const { index, devices, stalled_ms } of found.reactors) {
+    if (stalled_ms === 0) continue;
+    const since = formatSeconds(stalled_ms / 1000);
+    print(
+      `reactor ${index} has stalled for ${since}: ${counted(devices, "device")} do not answer\n`,
+    );
+  }
   if (found.trackers.length > 0) {
     print(`\n${formatTable(found.trackers, trackerColumns(exact))}`);
   }

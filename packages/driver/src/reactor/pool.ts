@@ -1,5 +1,6 @@
 import { cpus } from "node:os";
 import { ReactorThread } from "@blksnap/uring";
+import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type {
   FromReactor,
@@ -8,6 +9,7 @@ import type {
   ReactorSettings,
   ToReactor,
 } from "./messages.js";
+import { type ReactorState, Watchdog } from "./watchdog.js";
 
 /** How long a reactor may take to answer, unless the caller says otherwise. */
 const REPLY_TIMEOUT_MS = 30_000;
@@ -26,6 +28,11 @@ interface Waiter {
 class Member {
   devices = 0;
   readonly index: number;
+  /** Ends when the reactor's loop is about to run. */
+  readonly ready: Promise<void>;
+  #onReady: () => void = () => undefined;
+  #onFailure: (error: Error) => void = () => undefined;
+  readonly #heartbeat: Int32Array;
   readonly #thread: ReactorThread;
   readonly #waiters = new Map<number, Waiter>();
   #nextId = 1;
@@ -33,6 +40,12 @@ class Member {
 
   constructor(settings: ReactorSettings, onNotice: NoticeHandler, onLost: LostHandler) {
     this.index = settings.index;
+    this.#heartbeat = new Int32Array(settings.heartbeat);
+    this.ready = new Promise((resolve, reject) => {
+      this.#onReady = resolve;
+      this.#onFailure = reject;
+    });
+    this.ready.catch(() => undefined);
     this.#thread = new ReactorThread(
       new URL("./worker.js", import.meta.url),
       settings,
@@ -42,9 +55,20 @@ class Member {
         this.#dead = error;
         for (const { reject } of this.#waiters.values()) reject(error);
         this.#waiters.clear();
+        this.#onFailure(error);
         onLost(this.index, error);
       },
     );
+  }
+
+  /** Turns of the reactor's loop so far, in 32 bits. */
+  get turns(): number {
+    return Atomics.load(this.#heartbeat, 0);
+  }
+
+  /** Has the loop make a turn. */
+  wake(): void {
+    if (this.#dead === undefined) this.#thread.wake();
   }
 
   send(message: ToReactor): void {
@@ -75,6 +99,7 @@ class Member {
 
   #onMessage(message: FromReactor, onNotice: NoticeHandler): void {
     if ("notice" in message) {
+      if (message.notice === "ready") this.#onReady();
       onNotice(this.index, message);
       return;
     }
@@ -89,6 +114,7 @@ export interface ReactorPoolOptions {
   /** 1 to 16; default: one per CPU, at most 4. */
   readonly reactors?: number;
   readonly imageDepth: number;
+  readonly logger: Logger;
   readonly onNotice: NoticeHandler;
   /** A reactor has ended by itself. */
   readonly onLost: LostHandler;
@@ -97,13 +123,27 @@ export interface ReactorPoolOptions {
 /** The reactors; each device belongs to one of them from attach to detach. */
 export class ReactorPool {
   readonly #members: Member[] = [];
+  readonly #watchdog: Watchdog;
 
   constructor(options: ReactorPoolOptions) {
     const count = Math.min(options.reactors ?? Math.min(cpus().length, 4), REACTORS_MAX);
     for (let index = 0; index < count; index++) {
-      const settings = { index, imageDepth: options.imageDepth };
+      const heartbeat = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+      const settings = { index, imageDepth: options.imageDepth, heartbeat };
       this.#members.push(new Member(settings, options.onNotice, options.onLost));
     }
+    this.#watchdog = new Watchdog(this.#members, options.logger);
+    this.#watchdog.start();
+  }
+
+  /** Ends when all reactors run. @throws the error of one that cannot */
+  async ready(): Promise<void> {
+    await Promise.all(this.#members.map(({ ready }) => ready));
+  }
+
+  /** How each reactor does. */
+  get states(): readonly ReactorState[] {
+    return this.#watchdog.states;
   }
 
   get count(): number {
@@ -137,6 +177,7 @@ export class ReactorPool {
   }
 
   async stop(): Promise<void> {
+    this.#watchdog.stop();
     await Promise.all(this.#members.map((member) => member.stop()));
   }
 

@@ -126,7 +126,8 @@ function onMessage(message: unknown): void {
 
 const flusherProblem = becomeIoFlusher();
 if (flusherProblem !== undefined) say({ notice: "error", message: flusherProblem });
-const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError });
+const heartbeat = new Int32Array(settings.heartbeat);
+const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError, heartbeat });
 say({ notice: "ready" });
 reactor.run();
 port.close();

@@ -22,7 +22,6 @@ import { ControlError } from "../control/control-error.js";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 import type { AreaSetup } from "../reactor/messages.js";
-import type { TrackedDeviceCounters } from "../reactor/tracked-device.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
@@ -310,12 +309,6 @@ export class Tracker {
   async markDirty(ranges: readonly number[]): Promise<void> {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;
     await this.#context.reactors.request(this.reactor, request);
-  }
-
-  /** The reactor's counters of this device. */
-  counters(): Promise<TrackedDeviceCounters> {
-    const request = { type: "counters", tracker: this.id } as const;
-    return this.#context.reactors.request<TrackedDeviceCounters>(this.reactor, request);
   }
 
   /** Opens the front exclusively: nobody can mount it while it goes away. */

@@ -76,6 +76,7 @@ export class FakeDriver implements DriverControl {
         kernel: release(),
         reactors: 1,
       },
+      reactors: [{ index: 0, devices: this.#trackers.size, stalled_ms: 0, stalls: 0 }],
       trackers: [...this.#trackers.values()].map((tracker) => tracker.status()),
       snapshots: [...this.snapshots.values()].map(snapshotStatus),
     };

@@ -1,0 +1,71 @@
+/** What the reactors know about their devices; asking never waits long for one that hangs. */
+import { ControlError } from "./control/control-error.js";
+import { NO_AREA } from "./reactor/area-counter.js";
+import type { DeviceIoCounters } from "./reactor/counters.js";
+import type { LostRange, ReactorRequest } from "./reactor/messages.js";
+import type { ReactorPool } from "./reactor/pool.js";
+import type { TrackedDeviceCounters } from "./reactor/tracked-device.js";
+import type { Tracker } from "./tracker/tracker.js";
+
+const ANSWER_TIMEOUT_MS = 5_000;
+
+export type DeviceCounters = Pick<TrackedDeviceCounters, "front" | "image" | "area">;
+
+const NO_IO: DeviceIoCounters = {
+  reads: 0,
+  readBytes: 0,
+  writes: 0,
+  writeBytes: 0,
+  discards: 0,
+  discardBytes: 0,
+  flushes: 0,
+  errors: 0,
+};
+const NO_COUNTERS: DeviceCounters = {
+  front: NO_IO,
+  image: NO_IO,
+  area: NO_AREA,
+};
+
+/** Answers with what was seen last where a reactor does not answer. */
+export class DeviceReader {
+  readonly #reactors: ReactorPool;
+  readonly #counters = new WeakMap<Tracker, DeviceCounters>();
+  readonly #lostRanges = new WeakMap<Tracker, readonly LostRange[]>();
+
+  constructor(reactors: ReactorPool) {
+    this.#reactors = reactors;
+  }
+
+  counters(tracker: Tracker): Promise<DeviceCounters> {
+    const request = { type: "counters", tracker: tracker.id } as const;
+    return this.#ask(tracker, request, this.#counters, NO_COUNTERS);
+  }
+
+  lostRanges(tracker: Tracker): Promise<readonly LostRange[]> {
+    const request = { type: "lostRanges", tracker: tracker.id } as const;
+    return this.#ask(tracker, request, this.#lostRanges, []);
+  }
+
+  async #ask<Value>(
+    tracker: Tracker,
+    request: ReactorRequest,
+    seen: WeakMap<Tracker, Value>,
+    otherwise: Value,
+  ): Promise<Value> {
+    const last = (): Value => seen.get(tracker) ?? otherwise;
+    if ((this.#reactors.states[tracker.reactor]?.stalledMs ?? 0) > 0) return last();
+    try {
+      const value = await this.#reactors.request<Value>(
+        tracker.reactor,
+        request,
+        ANSWER_TIMEOUT_MS,
+      );
+      seen.set(tracker, value);
+      return value;
+    } catch (error) {
+      if (error instanceof ControlError && error.errnoName === "ETIMEDOUT") return last();
+      throw error;
+    }
+  }
+}
