@@ -42,7 +42,7 @@ export const GROUPS = [
   },
   {
     name: "daemons",
-    files: ["daemon", "crash", "freeze", "no-memory"],
+    files: ["daemon", "liveness", "upgrade", "crash", "freeze", "no-memory"],
     ownDaemons: true,
   },
 ];

@@ -69,6 +69,12 @@ const requestErrors = {
   SHUTTING_DOWN: failed("ESHUTDOWN", 503, "The daemon is stopping; start it again"),
 } as const;
 
+const daemonErrors = {
+  DAEMON_IN_USE: failed("EBUSY", 409, "Unmount or close them first, or stop with --keep"),
+  UPGRADE_FAILED: failed("EAGAIN", 500, "The old daemon goes on; see its log and try again"),
+  UPGRADE_UNATTENDED: failed("EOPNOTSUPP", 409, "Start it as blksnapd --supervise, or by systemd"),
+} as const;
+
 const deviceErrors = {
   DEVICE_NOT_FOUND: failed("ENOENT", 404, "Check the name with lsblk"),
   DEVICE_NOT_BLOCK: failed("ENOTBLK", 400, "Give a block device or a regular image file"),
@@ -147,12 +153,14 @@ const localErrors = {
   RESPONSE_INVALID: failed("EPROTO", 502, "Use client and daemon of one version"),
   ABORTED: failed("ECANCELED", 499, "It was given up before the answer came"),
   ALREADY_RUNNING: failed("EADDRINUSE", 409, "Stop the running daemon first, or use --socket"),
+  DOCTOR_FAILED: failed("EIO", 500, "Install blksnapd beside blksnapctl, or into the PATH"),
   USAGE: misused("EINVAL", 400, "See blksnapctl --help"),
   OUTPUT_FAILED: failed("EIO", 500, "Check the file's path and its free space"),
 } as const;
 
 const catalogue = {
   ...requestErrors,
+  ...daemonErrors,
   ...deviceErrors,
   ...snapshotErrors,
   ...cbtErrors,

@@ -1,4 +1,5 @@
 /** The control API of blksnapd: schemas, the types derived from them, and the error catalogue. */
+export * as daemonSchemas from "./daemon-schemas.js";
 export * from "./errors.js";
 export * from "./scalars.js";
 export * as snapshotSchemas from "./snapshot-schemas.js";

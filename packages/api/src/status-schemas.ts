@@ -109,6 +109,18 @@ export const reactorStatus = record({
   stalls: { ...is.count, description: "how often it has stalled since the daemon was started" },
 });
 
+/** The daemon that left its devices to this one, on purpose; null after a crash or a first start. */
+const handover = {
+  anyOf: [
+    record({
+      pid: is.count,
+      version: is.text,
+      pause_ms: { ...is.count, description: "for how long nobody served the devices" },
+    }),
+    { type: "null" },
+  ],
+} as const;
+
 export const statusResponse = record({
   daemon: record({
     version: is.text,
@@ -117,6 +129,7 @@ export const statusResponse = record({
     uptime_ms: is.count,
     kernel: is.text,
     reactors: is.count,
+    handover,
   }),
   reactors: list(reactorStatus),
   trackers: list(trackerStatus),

@@ -1,5 +1,6 @@
 /** TypeScript types of the control API, derived from its schemas: the schemas are the source. */
 import type { FromSchema } from "json-schema-to-ts";
+import type * as daemon from "./daemon-schemas.js";
 import type * as snapshots from "./snapshot-schemas.js";
 import type * as status from "./status-schemas.js";
 import type * as trackers from "./tracker-schemas.js";
@@ -39,6 +40,12 @@ export type SnapshotEvent = FromSchema<typeof snapshots.snapshotEvent>;
 export type WaitEventQuery = FromSchema<typeof snapshots.waitEventQuery>;
 export type WaitEventResponse = FromSchema<typeof snapshots.waitEventResponse>;
 export type FollowEventsQuery = FromSchema<typeof snapshots.followEventsQuery>;
+
+export type DaemonUpgradeResponse = FromSchema<typeof daemon.daemonUpgradeResponse>;
+export type DaemonStopRequest = FromSchema<typeof daemon.daemonStopRequest>;
+export type DaemonStopResponse = FromSchema<typeof daemon.daemonStopResponse>;
+export type DoctorCheck = FromSchema<typeof daemon.doctorCheck>;
+export type DoctorReport = FromSchema<typeof daemon.doctorReport>;
 
 export type VersionResponse = FromSchema<typeof status.versionResponse>;
 export type ReactorStatus = FromSchema<typeof status.reactorStatus>;

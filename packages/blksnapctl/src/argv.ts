@@ -70,6 +70,11 @@ class Scanner {
   }
 
   #word(word: string): void {
+    const action = this.verb?.action;
+    if (action !== undefined && !this.values.has(action.name)) {
+      this.values.set(action.name, [word]);
+      return;
+    }
     if (this.command !== undefined) {
       const hint = word.startsWith("/") ? "Give a device as --device DEVICE" : undefined;
       this.#blame(`${quoted(word)} belongs to no option`, hint);

@@ -233,6 +233,27 @@ const daemonVerbs: readonly Verb[] = [
     load: async () => (await import("./verbs/status.js")).status,
   },
   {
+    name: "daemon",
+    action: {
+      name: "action",
+      describe: "upgrade: go on with the program on disk; stop: end the daemon",
+      choices: ["upgrade", "stop"],
+    },
+    describe: "Replace the running daemon without an I/O error, or end it",
+    options: {
+      keep: {
+        describe:
+          "with stop: end although devices are in use; their users wait for the next daemon",
+      },
+    },
+    examples: [
+      ["blksnapctl daemon upgrade", "after a new version was installed"],
+      ["blksnapctl daemon stop", "refused while a front or an image is in use"],
+      ["blksnapctl daemon stop --keep && blksnapd --supervise &", "with a pause, by hand"],
+    ],
+    load: async () => (await import("./verbs/daemon.js")).daemon,
+  },
+  {
     name: "version",
     describe: "Print the version of the module's interface that the daemon serves",
     options: {},

@@ -37,8 +37,12 @@ function createParser(version: string, columns: number | undefined): Argv {
     .epilogue("Sizes are in powers of 1024. See blksnapctl(8).");
   addOptions(parser, globalOptions);
   for (const verb of verbs) {
-    parser.command(verb.name, verb.describe, (sub) => {
-      addOptions(sub, verb.options).usage(`$0 ${verb.name} [OPTIONS]\n\n${verb.describe}.`);
+    const { action } = verb;
+    const words = action === undefined ? "" : ` ${action.choices.join("|")}`;
+    parser.command(verb.name + words, verb.describe, (sub) => {
+      const detail = action === undefined ? "" : `\n\n${action.describe}.`;
+      const usage = `$0 ${verb.name}${words} [OPTIONS]\n\n${verb.describe}.${detail}`;
+      addOptions(sub, verb.options).usage(usage);
       for (const [command, what] of verb.examples) sub.example(command, what);
     });
   }

@@ -25,7 +25,7 @@ function ownVersion(): string {
   return (JSON.parse(manifest) as { version: string }).version;
 }
 
-function contextFor(given: Given, surroundings: Surroundings): Context {
+function contextFor(given: Given, surroundings: Surroundings): Omit<Context, "notAllWell"> {
   const { environment, columns, writeOut, untilInterrupted } = surroundings;
   const option = given.one("socket");
   const socket = option === undefined ? environment.BLKSNAP_SOCKET : parseSocket(option);
@@ -42,24 +42,33 @@ function contextFor(given: Given, surroundings: Surroundings): Context {
   };
 }
 
-async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise<void> {
+/** Answers the exit status. */
+async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise<number> {
   const parsed = parseArguments(scanned);
+  let status = 0;
   switch (parsed.wanted) {
     case "verb": {
       const runVerb = await parsed.verb.load();
-      return runVerb(contextFor(parsed.given, surroundings), parsed.given);
+      const notAllWell = (): void => {
+        status = 1;
+      };
+      await runVerb({ ...contextFor(parsed.given, surroundings), notAllWell }, parsed.given);
+      break;
     }
     case "help": {
       const { printHelp } = await import("./help.js");
-      return printHelp(parsed.verb, ownVersion(), surroundings.columns);
+      await printHelp(parsed.verb, ownVersion(), surroundings.columns);
+      break;
     }
     case "completion": {
       const { printCompletionScript } = await import("./help.js");
-      return printCompletionScript(ownVersion());
+      await printCompletionScript(ownVersion());
+      break;
     }
     case "version":
-      return surroundings.writeOut(`${ownVersion()}\n`);
+      surroundings.writeOut(`${ownVersion()}\n`);
   }
+  return status;
 }
 
 /**
@@ -74,8 +83,7 @@ export async function run(argv: readonly string[], surroundings: Surroundings): 
   }
   const scanned = scan(argv);
   try {
-    await runScanned(scanned, surroundings);
-    return 0;
+    return await runScanned(scanned, surroundings);
   } catch (caught) {
     const error = namedError(caught);
     if (scanned.values.has("json")) {

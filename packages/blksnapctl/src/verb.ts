@@ -46,12 +46,22 @@ export interface Context {
   readonly printJson: (document: unknown) => void;
   /** A signal that aborts at SIGINT or SIGTERM, which end the process at once otherwise. */
   readonly untilInterrupted: () => AbortSignal;
+  /** Has the command end with status 1 although it did what it was to do. */
+  readonly notAllWell: () => void;
 }
 
 export type Run = (context: Context, given: Given) => Promise<void>;
 
+/** What has to follow the verb: one of a few words. */
+export interface Action {
+  readonly name: string;
+  readonly describe: string;
+  readonly choices: readonly string[];
+}
+
 export interface Verb {
   readonly name: string;
+  readonly action?: Action;
   readonly describe: string;
   readonly options: OptionSpecs;
   readonly examples: readonly (readonly [command: string, what: string])[];

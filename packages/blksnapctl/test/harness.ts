@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
+import { type FakeDaemon, startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
 import type { FakeDriver } from "../../driver/dist/control/fake/fake-driver.js";
 
 export const program: string = join(import.meta.dirname, "../bin/blksnapctl.mjs");
@@ -24,6 +24,7 @@ export interface Running {
 
 export interface Harness {
   readonly driver: FakeDriver;
+  readonly server: FakeDaemon["server"];
   readonly dir: string;
   readonly socketPath: string;
   start(...args: string[]): Running;
@@ -59,6 +60,7 @@ export async function startHarness(): Promise<Harness> {
   const run = (...args: string[]) => startProgram(socketPath, args).outcome;
   return {
     driver,
+    server,
     dir,
     socketPath,
     start: (...args) => startProgram(socketPath, args),

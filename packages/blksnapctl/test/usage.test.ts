@@ -46,6 +46,10 @@ const wrongUsage: readonly Case[] = [
     "USAGE",
     /there is no command 'snapshot_tak'\. Did you mean snapshot_take\?$/,
   ],
+  [["daemon"], 2, "USAGE", /no command|action/],
+  [["daemon", "restart"], 2, "USAGE", /restart/],
+  [["daemon", "upgrade", "--keep"], 2, "USAGE", /keep: an upgrade always keeps the devices/],
+  [["daemon", "stop", "now"], 2, "USAGE", /now/],
   [
     ["attach"],
     2,

@@ -37,6 +37,23 @@ test("attach prints the module's line and the front, detach nothing", async () =
   assert.is(await harness.ok("detach", "--device", "/dev/ublkb0"), "");
 });
 
+test("daemon upgrade prints both versions and pids, and the pause", async () => {
+  const { pid } = process;
+  const line = `0.1.0 (pid ${pid}) -> 0.2.0 (pid ${pid + 1}), pause 40 ms\n`;
+  assert.is(await harness.ok("daemon", "upgrade"), line);
+  const again = JSON.parse(await harness.ok("daemon", "upgrade", "-j"));
+  assert.equal(again.from, { pid: pid + 1, version: "0.2.0" });
+});
+
+test("daemon stop is refused while something is in use, and --keep prints what waits", async () => {
+  await harness.ok("attach", "--device", d0);
+  const { status, err } = await harness.run("daemon", "stop");
+  assert.is(status, 1);
+  assert.match(err, /^blksnapctl: daemon: in use: \/dev\/ublkb0: mounted at \/mnt\. Unmount/);
+  assert.is(await harness.ok("daemon", "stop", "--keep"), "kept=/dev/ublkb0\n");
+  assert.is((await harness.run("status")).status, 1);
+});
+
 test("cbtinfo prints five lines", async () => {
   await harness.ok("attach", "-d", d0);
   const lines = (await harness.ok("cbtinfo", "-d", d0)).split("\n");

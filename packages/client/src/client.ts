@@ -3,6 +3,8 @@ import {
   type AttachResponse,
   CBT_MAP_SLICE_MAX_BYTES,
   type CbtInfo,
+  type DaemonStopResponse,
+  type DaemonUpgradeResponse,
   type DetachResponse,
   type DiffResponse,
   MARK_RANGES_MAX,
@@ -23,10 +25,13 @@ import {
   type WaitEventResponse,
 } from "@blksnap/api";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
+import { untilAnswer, untilGone } from "./daemon-change.js";
 import { type Call, type CallOptions, send, sendForJson, sendForLines } from "./transport.js";
 
 /** Enough for a take that waits for busy file systems to freeze. */
 const TIMEOUT_DEFAULT_MS = 120_000;
+/** Each half of an upgrade, loading the next daemon and its taking over, has this long. */
+const UPGRADE_TIMEOUT_MS = 180_000;
 /** A wait's answer comes this much later than its own timeout at the most. */
 const WAIT_SLACK_MS = 10_000;
 /** A map that changes this often while it is read is given up. */
@@ -53,6 +58,15 @@ export interface CbtMap {
   readonly info: CbtInfo;
   /** One byte per block. */
   readonly map: Uint8Array;
+}
+
+/** What an upgrade came to. */
+export interface DaemonUpgrade {
+  readonly from: { readonly pid: number; readonly version: string };
+  readonly to: { readonly pid: number; readonly version: string };
+  readonly started_by: DaemonUpgradeResponse["started_by"];
+  /** For how long nobody served the devices. */
+  readonly pause_ms: number | null;
 }
 
 function query(path: string, parameters: Record<string, string | number | undefined>): string {
@@ -95,6 +109,46 @@ export class BlksnapClient {
   /** The daemon's description of its API. */
   openapi(options?: CallOptions): Promise<Record<string, unknown>> {
     return sendForJson(this.#call("GET", "/v1/openapi.json", options));
+  }
+
+  /**
+   * Has the daemon leave its devices to one started from the program as it is on disk now, and waits
+   * until that one answers. Users of the devices see a pause, and no error.
+   * @throws BlksnapClientError UPGRADE_UNATTENDED, UPGRADE_FAILED
+   */
+  async daemonUpgrade(options: CallOptions = {}): Promise<DaemonUpgrade> {
+    const timeoutMs = options.timeoutMs ?? UPGRADE_TIMEOUT_MS;
+    const call = this.#call("POST", "/v1/daemon/upgrade", { ...options, timeoutMs });
+    const left = await sendForJson<DaemonUpgradeResponse>(call);
+    const isNext = ({ daemon }: StatusResponse): boolean => daemon.pid !== left.pid;
+    const { daemon } = await untilAnswer(() => this.status(options), isNext, timeoutMs);
+    if (left.next_pid !== null && daemon.pid !== left.next_pid) {
+      const next = `daemon ${left.next_pid} of version ${left.next_version} ended`;
+      const why = `${next}; daemon ${daemon.pid} of version ${daemon.version} goes on`;
+      throw new BlksnapClientError("UPGRADE_FAILED", why);
+    }
+    return {
+      from: { pid: left.pid, version: left.version },
+      to: { pid: daemon.pid, version: daemon.version },
+      started_by: left.started_by,
+      pause_ms: daemon.handover?.pid === left.pid ? daemon.handover.pause_ms : null,
+    };
+  }
+
+  /**
+   * Ends the daemon and waits until it has ended. With `keep` fronts and images stay, and their users
+   * wait for the next daemon.
+   * @throws BlksnapClientError DAEMON_IN_USE
+   */
+  async daemonStop(
+    { keep = false }: { readonly keep?: boolean } = {},
+    options: CallOptions = {},
+  ): Promise<DaemonStopResponse> {
+    const call = this.#call("POST", "/v1/daemon/stop", options, { keep });
+    const stopped = await sendForJson<DaemonStopResponse>(call);
+    const pidNow = async (): Promise<number> => (await this.status(options)).daemon.pid;
+    await untilGone(stopped.pid, pidNow, this.#timeoutMs);
+    return stopped;
   }
 
   /** `persistent`: the CBT is kept through stops and power cuts. */

@@ -3,6 +3,7 @@ export {
   BlksnapClient,
   type BlksnapClientOptions,
   type CbtMap,
+  type DaemonUpgrade,
   type SnapshotCreateParameters,
 } from "./client.js";
 export { BlksnapClientError } from "./client-error.js";

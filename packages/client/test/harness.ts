@@ -2,13 +2,14 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
+import { type FakeDaemon, startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
 import type { FakeDriver } from "../../driver/dist/control/fake/fake-driver.js";
 import { BlksnapClient, type BlksnapClientError } from "../dist/index.js";
 
 export interface Harness {
   readonly client: BlksnapClient;
   readonly driver: FakeDriver;
+  readonly daemon: FakeDaemon;
   readonly socketPath: string;
   /** A snapshot of /dev/loop0, not taken. */
   create(): Promise<string>;
@@ -18,11 +19,13 @@ export interface Harness {
 export async function startHarness(): Promise<Harness> {
   const dir = await mkdtemp(join(tmpdir(), "blksnap-client-"));
   const socketPath = join(dir, "s.sock");
-  const { driver, server } = await startFakeDaemon(socketPath);
+  const daemon = await startFakeDaemon(socketPath);
+  const { driver, server } = daemon;
   const client = new BlksnapClient({ socketPath, timeoutMs: 5000 });
   return {
     client,
     driver,
+    daemon,
     socketPath,
     create: async () => {
       const stores = ["/var/tmp"];

@@ -3,6 +3,7 @@
  * the control API and can be used without the daemon.
  */
 import { release } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import type {
   AttachResponse,
   CbtInfo,
@@ -33,6 +34,8 @@ import type {
 } from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
 import { DeviceReader } from "./device-reader.js";
+import { type Handover, readHandover, writeHandover } from "./handover.js";
+import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { driverMetrics } from "./metrics.js";
 import { PersistentDirectory } from "./persistence/persistent-directory.js";
 import type { ReactorNotice } from "./reactor/messages.js";
@@ -49,7 +52,9 @@ import { ringStoreSystem } from "./system/store-system.js";
 import { TrackerOperations } from "./tracker/operations.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
-export type { DriverOptions };
+export type { DeviceInUse, DriverOptions };
+
+const CLAIM_INTERVAL_MS = 20;
 
 export class Driver implements DriverControl {
   readonly #startedAt = new Date();
@@ -64,6 +69,7 @@ export class Driver implements DriverControl {
   readonly #serial = new Serial();
   readonly #registry = new Registry();
   #earlyNotices: ReactorNotice[] | undefined = [];
+  #handover: Handover | null = null;
   readonly #devices: DeviceReader;
 
   private constructor(options: DriverOptions, control: UblkControl) {
@@ -85,14 +91,14 @@ export class Driver implements DriverControl {
 
   /**
    * Takes the state directory over and goes on with everything that an earlier daemon has left.
-   * @param turn where given, all that can be done before is done, and then this is waited for
+   * @param untilTurn where given, all that can be done before is done, and then it is waited for
    * @throws ControlError UBLK_UNAVAILABLE, DEVICE_NOT_PERMITTED, ALREADY_RUNNING
    */
-  static async start(options: DriverOptions, turn?: Promise<void>): Promise<Driver> {
+  static async start(options: DriverOptions, untilTurn?: () => Promise<void>): Promise<Driver> {
     const driver = new Driver(options, await named(UblkControl.open()));
     try {
       await driver.#reactors.ready();
-      await turn;
+      await untilTurn?.();
       await driver.#takeOver();
       return driver;
     } catch (error) {
@@ -101,11 +107,17 @@ export class Driver implements DriverControl {
     }
   }
 
-  /** Fronts that somebody uses: mounted, or opened exclusively. */
-  frontsInUse(): { device: string; front: string }[] {
-    return [...this.#registry.trackers.values()]
-      .filter((tracker) => tracker.inUse())
-      .map((tracker) => ({ device: tracker.device, front: tracker.front.path }));
+  /** Fronts and images that somebody uses: mounted, held by another device, or just open. */
+  devicesInUse(): DeviceInUse[] {
+    return devicesInUse(this.#registry);
+  }
+
+  /**
+   * Waits for operations that run, takes no more, and leaves all devices to the next daemon: their
+   * users wait for it. The process has to end now, without stop().
+   */
+  leave(): Promise<void> {
+    return this.#serial.runLast(() => writeHandover(this.#context.state));
   }
 
   /** Destroys all snapshots, detaches all devices and ends the reactors. */
@@ -284,7 +296,7 @@ export class Driver implements DriverControl {
       ...this.#settings,
       control: this.#control,
       reactors: this.#reactors,
-      state: new StateDirectory(this.#settings.stateDirectory),
+      state: await this.#claimState(),
       persistent: new PersistentDirectory(this.#settings.persistentDirectory),
       storeSystem: ringStoreSystem(this.#ring),
     };
@@ -296,10 +308,25 @@ export class Driver implements DriverControl {
     const early = this.#earlyNotices ?? [];
     this.#earlyNotices = undefined;
     for (const notice of early) this.#act(notice);
+    this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;
     const counts = { trackers: trackers.length, snapshots: snapshots.length, recoveryMs };
-    this.#logger.info(counts, "serving again");
+    this.#logger.info({ ...counts, handover: this.#handover }, "serving again");
+  }
+
+  /** An earlier daemon may be about to leave. */
+  async #claimState(): Promise<StateDirectory> {
+    const deadlineMs = performance.now() + this.#settings.takeOverTimeoutMs;
+    for (;;) {
+      try {
+        return new StateDirectory(this.#settings.stateDirectory);
+      } catch (error) {
+        const isTaken = error instanceof ControlError && error.code === "ALREADY_RUNNING";
+        if (!isTaken || performance.now() > deadlineMs) throw error;
+      }
+      await sleep(CLAIM_INTERVAL_MS);
+    }
   }
 
   async #close(): Promise<void> {
@@ -351,6 +378,7 @@ export class Driver implements DriverControl {
   #statusSource(): StatusSource {
     return {
       startedAt: this.#startedAt,
+      handover: this.#handover,
       reactors: this.#reactors,
       devices: this.#devices,
       trackers: this.#registry.trackers.values(),

@@ -7,4 +7,18 @@ export class Serial {
     this.#last = turn.catch(() => undefined);
     return turn;
   }
+
+  /** Runs one last operation: nothing that comes after it is ever begun. */
+  runLast(operation: () => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      void this.run(() => {
+        try {
+          resolve(operation());
+        } catch (error) {
+          reject(error);
+        }
+        return new Promise<never>(() => undefined);
+      });
+    });
+  }
 }

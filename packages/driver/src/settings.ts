@@ -23,6 +23,8 @@ export interface DriverOptions {
   /** Bounds of a take: freezing file systems, and draining writes. Default 10 s each. */
   readonly freezeTimeoutMs?: number;
   readonly holdTimeoutMs?: number;
+  /** How long to wait for another daemon to give the state directory up; default 0. */
+  readonly takeOverTimeoutMs?: number;
   /** Called when a reactor has ended by itself: its devices wait for a new process. */
   readonly onReactorLost?: (reactor: number) => void;
 }
@@ -35,7 +37,8 @@ type WithDefault =
   | "maxIoBytes"
   | "portionBytes"
   | "freezeTimeoutMs"
-  | "holdTimeoutMs";
+  | "holdTimeoutMs"
+  | "takeOverTimeoutMs";
 type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
 
 const DEFAULTS: Defaulted = {
@@ -47,6 +50,7 @@ const DEFAULTS: Defaulted = {
   portionBytes: 2 ** 30,
   freezeTimeoutMs: 10_000,
   holdTimeoutMs: 10_000,
+  takeOverTimeoutMs: 0,
 };
 
 export interface DriverSettings extends Omit<DriverOptions, "parameters" | WithDefault>, Defaulted {

@@ -11,6 +11,7 @@ import type {
 import { slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
 import type { DeviceCounters, DeviceReader } from "./device-reader.js";
+import type { Handover } from "./handover.js";
 import type { DeviceIoCounters } from "./reactor/counters.js";
 import type { ReactorPool } from "./reactor/pool.js";
 import { MEMORY_STORE, type Member, type Snapshot } from "./snapshot/snapshot.js";
@@ -68,6 +69,7 @@ function ioStatus(io: DeviceIoCounters): TrackerStatus["io"] {
 
 export interface StatusSource {
   readonly startedAt: Date;
+  readonly handover: Handover | null;
   readonly reactors: ReactorPool;
   readonly devices: DeviceReader;
   readonly trackers: Iterable<Tracker>;
@@ -183,6 +185,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       uptime_ms: Date.now() - source.startedAt.getTime(),
       kernel: release(),
       reactors: source.reactors.count,
+      handover: handoverStatus(source.handover),
     },
     reactors: source.reactors.states.map(({ index, devices, stalledMs, stalls }) => ({
       index,
@@ -199,4 +202,9 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot)),
     ),
   };
+}
+
+function handoverStatus(handover: Handover | null): StatusResponse["daemon"]["handover"] {
+  if (handover === null) return null;
+  return { pid: handover.pid, version: handover.version, pause_ms: handover.pauseMs };
 }

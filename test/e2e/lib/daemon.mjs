@@ -27,7 +27,7 @@ export class Daemon {
   #socketPath;
   client;
 
-  constructor({ args = [], socketPath = SOCKET_PATH, name = "blksnapd" } = {}) {
+  constructor({ args = [], socketPath = SOCKET_PATH, name = "blksnapd", env = {} } = {}) {
     this.#socketPath = socketPath;
     const words = [
       join(BIN, "blksnapd"),
@@ -37,7 +37,7 @@ export class Daemon {
     ];
     this.#logPath = join(process.env.E2E_LOGS ?? tmpdir(), `${name}.log`);
     rmSync(this.#logPath, { force: true });
-    this.#running = start(words, { timeLimitMs: LIFE_LIMIT_MS, logPath: this.#logPath });
+    this.#running = start(words, { timeLimitMs: LIFE_LIMIT_MS, logPath: this.#logPath, env });
     this.client = new BlksnapClient({ socketPath, timeoutMs: CALL_LIMIT_MS });
     void this.#running.end().then(() => {
       this.#ended = true;
@@ -54,6 +54,33 @@ export class Daemon {
       console.log(`the daemon serves after ${Math.round(performance.now() - started)} ms`);
     }
     return daemon;
+  }
+
+  /**
+   * Starts a daemon that is the test's own: whatever becomes of the test, nothing of it goes on
+   * running.
+   */
+  static async startFor(t, options) {
+    const daemon = new Daemon(options);
+    t.daemon = daemon;
+    t.defer(() => daemon.destroy());
+    await until("the daemon serves", () => daemon.#ended || daemon.#serves(), START_LIMIT_MS);
+    if (daemon.#ended) throw new Error(`the daemon ended at once\n${daemon.log()}`);
+    return daemon;
+  }
+
+  /** Kills it with the daemons that it supervises. */
+  async destroy() {
+    if (this.#ended) return;
+    const children = childrenOf(this.pid);
+    for (const pid of [this.pid, ...children]) {
+      try {
+        process.kill(Number(pid), "SIGKILL");
+      } catch {
+        // It has just ended.
+      }
+    }
+    await this.ended();
   }
 
   async #serves() {
@@ -92,6 +119,13 @@ export class Daemon {
     const { status, signal } = await this.ended();
     if (status !== 0) throw new Error(`the daemon's exit: ${status ?? signal}\n${this.log()}`);
   }
+}
+
+function childrenOf(pid) {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")
+    .trim()
+    .split(" ")
+    .filter(Boolean);
 }
 
 /** The daemon that the runner started for all scenarios of its VM, seen from one of them. */

@@ -12,6 +12,8 @@
 import type {
   AttachResponse,
   CbtInfo,
+  DaemonStopResponse,
+  DaemonUpgradeResponse,
   DetachResponse,
   DiffResponse,
   MarkDirtyFileResponse,
@@ -89,4 +91,18 @@ export interface DriverControl {
     from: number,
     signal: AbortSignal,
   ): Promise<AsyncIterable<SnapshotEvent>>;
+}
+
+/** What the control server asks of the daemon around the driver. Each answers, and then it happens. */
+export interface DaemonControl {
+  /**
+   * Leaves the devices to a daemon started from the program as it is on disk now.
+   * @throws ControlError UPGRADE_FAILED, UPGRADE_UNATTENDED: this daemon goes on
+   */
+  upgrade(): Promise<DaemonUpgradeResponse>;
+  /**
+   * Ends the daemon: with `keep` the devices wait for the next one, else they are detached.
+   * @throws ControlError DAEMON_IN_USE without `keep`
+   */
+  stop(keep: boolean): Promise<DaemonStopResponse>;
 }

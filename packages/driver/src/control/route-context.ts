@@ -1,7 +1,7 @@
 /** What every group of routes gets, and how the schemas of answers are put together. */
 import { statusSchemas } from "@blksnap/api";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
-import type { DriverControl } from "./driver-control.js";
+import type { DaemonControl, DriverControl } from "./driver-control.js";
 import type { OpenRequests } from "./open-requests.js";
 import type { RequestCounters } from "./request-counters.js";
 
@@ -9,6 +9,8 @@ export interface RouteContext {
   readonly app: FastifyInstance;
   /** The driver; throws STARTING while there is none yet. */
   readonly driver: () => DriverControl;
+  /** Absent where the server belongs to another program. */
+  readonly daemon: DaemonControl | undefined;
   readonly open: OpenRequests;
   readonly counters: RequestCounters;
   readonly log: FastifyBaseLogger;

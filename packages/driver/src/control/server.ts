@@ -11,8 +11,9 @@ import fastify, {
 import type { Logger } from "pino";
 import { answerClientError, answerExpectation } from "./client-errors.js";
 import { answerFor, ControlError, errorNameOf } from "./control-error.js";
+import { addDaemonRoutes } from "./daemon-routes.js";
 import { addDescriptionRoute, describeApi } from "./description.js";
-import type { DriverControl } from "./driver-control.js";
+import type { DaemonControl, DriverControl } from "./driver-control.js";
 import { addEventRoutes } from "./event-routes.js";
 import { addInfoRoutes } from "./info-routes.js";
 import { parseJsonBody } from "./json-body.js";
@@ -42,6 +43,8 @@ export interface ControlServerOptions {
   readonly logger: Logger;
   /** Absent: requests are answered STARTING until `serve` is called. */
   readonly control?: DriverControl;
+  /** Absent: the server belongs to another program, and has no routes to end it. */
+  readonly daemon?: DaemonControl;
   /** Version in the OpenAPI description. */
   readonly version?: string;
   /** Longest time for a request to arrive, from connecting on. Default: half a minute. */
@@ -54,8 +57,11 @@ export interface ControlServer {
   readonly socketPath: string;
   /** Answers requests with this driver from now on. */
   serve(control: DriverControl): void;
-  /** Ends waits at once and other operations when they are done, then removes the socket. */
-  close(): Promise<void>;
+  /**
+   * Removes the socket, ends waits at once and other operations when they are done; after the grace
+   * (10 s by default) their connections are cut.
+   */
+  close(graceMs?: number): Promise<void>;
 }
 
 function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyInstance {
@@ -184,6 +190,7 @@ function addRoutes(context: RouteContext): void {
   addTrackerRoutes(context);
   addSnapshotRoutes(context);
   addEventRoutes(context);
+  addDaemonRoutes(context);
 }
 
 /**
@@ -204,7 +211,8 @@ export async function startControlServer(options: ControlServerOptions): Promise
     if (control === undefined) throw new ControlError("STARTING", "the daemon is starting");
     return control;
   }
-  const context = { app, driver, open, counters, log };
+  const { daemon } = options;
+  const context = { app, driver, daemon, open, counters, log };
   addRoutes(context);
   addDescriptionRoute(app, () =>
     describeApi(version, (described) => addRoutes({ ...context, app: described })),
@@ -228,11 +236,11 @@ export async function startControlServer(options: ControlServerOptions): Promise
     serve: (driverControl) => {
       control = driverControl;
     },
-    close: async () => {
+    close: async (graceMs = CLOSE_GRACE_MS) => {
       await socket.release();
       open.close();
       const grace = new AbortController();
-      const cut = sleep(CLOSE_GRACE_MS, undefined, { signal: grace.signal, ref: false }).then(
+      const cut = sleep(graceMs, undefined, { signal: grace.signal, ref: false }).then(
         () => app.server.closeAllConnections(),
         () => undefined,
       );

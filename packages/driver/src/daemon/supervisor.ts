@@ -3,9 +3,13 @@
  *
  * ```
  *   supervisor ──┬── active    serves
- *                └── standby…  everything loaded, waits for a line on its standard input
+ *                └── standby…  everything loaded, waits for its turn
  *
  *   active dies ──▶ "go" ──▶ standby takes the state directory over ──▶ a new standby is started
+ *
+ *   upgrade: active asks ──▶ fresh standby ──▶ "ready" ──▶ active leaves ──▶ "go"
+ *            the old standbys stay until the new daemon serves: should it fail, the old program
+ *            goes on
  * ```
  *
  * Users of fronts wait meanwhile and see no error; most of what a fresh start would take has been
@@ -16,27 +20,87 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import type { Logger } from "pino";
-import { becomeIoFlusher } from "../system/process-setup.js";
-
-/** The option that makes a daemon a standby; for the supervisor only. */
-export const STANDBY_OPTION = "--standby";
+import { becomeIoFlusher, stayAlive } from "../system/process-setup.js";
+import { ExitStatus } from "./exit-status.js";
+import type { ToDaemon, ToSupervisor } from "./supervisor-link.js";
 
 /** A standby is started when the active daemon has had this time to settle. */
 const STANDBY_DELAY_MS = 2_000;
 /** After a daemon that lived shorter than this, the next one waits as long: no busy loop. */
 const SHORT_LIFE_MS = 1_000;
+/** How long a fresh daemon may take to get ready for an upgrade. */
+const READY_TIMEOUT_MS = 120_000;
 const UNSHARE = "/usr/bin/unshare";
 
-class Supervisor {
+/** A daemon that was started, whatever its part is. */
+class Daemon {
+  readonly process: ChildProcess;
+  readonly startedMs: number = Date.now();
+  /** Ends with the version when it is loaded; rejects when it ended before. */
+  readonly ready: Promise<string>;
+  onServing: () => void = () => undefined;
+  onPrepare: () => void = () => undefined;
+  onExit: (status: number | null, signal: string | null) => void = () => undefined;
+
+  constructor(program: readonly string[], role: "--supervised" | "--standby") {
+    const [command, ...args] = [...namespacePrefix(), ...program, role];
+    const stdio = ["ignore", "inherit", "inherit", "ipc"] as const;
+    this.process = spawn(command as string, args, { stdio: [...stdio] });
+    this.ready = new Promise((resolve, reject) => {
+      this.process.on("message", (message) => {
+        const said = message as ToSupervisor;
+        if (said.type === "ready") resolve(said.version);
+        else if (said.type === "serving") this.onServing();
+        else this.onPrepare();
+      });
+      this.process.once("error", (error) => {
+        reject(error);
+        this.onExit(null, error.message);
+      });
+      this.process.once("exit", (status, signal) => {
+        reject(new Error(`it ended with ${status ?? signal}`));
+        this.onExit(status, signal);
+      });
+    });
+    this.ready.catch(() => undefined);
+  }
+
+  get pid(): number {
+    return this.process.pid ?? 0;
+  }
+
+  send(message: ToDaemon): void {
+    // Its end is told by "exit".
+    if (this.process.connected) this.process.send(message, () => undefined);
+  }
+
+  /** Ends a daemon that has never been active. */
+  dismiss(): void {
+    this.onExit = () => undefined;
+    if (this.process.connected) this.process.disconnect();
+  }
+}
+
+export class Supervisor {
   readonly #program: readonly string[];
   readonly #logger: Logger;
   readonly #done: (status: number) => void;
-  #active: ChildProcess | undefined;
+  #active: Daemon | undefined;
   /** Ready or getting ready, the oldest first. */
-  readonly #standbys: ChildProcess[] = [];
+  #standbys: Daemon[] = [];
   readonly #standbysWanted: number;
-  #ending = false;
+  /** The standbys from before an upgrade, until the new daemon serves. */
+  #fallbacks: Daemon[] = [];
+  #hasServed = false;
+  /** Told while nobody was active. */
+  #keptEnd: NodeJS.Signals | undefined;
+  #preparing = false;
 
+  /**
+   * @param program command and arguments of a daemon, without its role
+   * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
+   * @param done told the exit status when a daemon has ended as it was asked to, or cannot start
+   */
   constructor(
     program: readonly string[],
     standbys: number,
@@ -50,81 +114,117 @@ class Supervisor {
   }
 
   start(): void {
-    this.#setActive(this.#spawn([]));
+    this.#setActive(new Daemon(this.#program, "--supervised"));
   }
 
-  /** Passes a signal on to the daemon that serves; it may refuse to end. */
+  /** Passes a wish to end on to the daemon that serves; it may refuse. */
   signal(signal: NodeJS.Signals): void {
-    this.#ending = true;
-    this.#active?.kill(signal);
+    if (this.#active === undefined) this.#keptEnd = signal;
+    else this.#active.send({ type: "end", signal });
   }
 
-  #spawn(more: readonly string[]): ChildProcess {
-    const [command, ...args] = [...namespacePrefix(), ...this.#program, ...more];
-    return spawn(command as string, args, { stdio: ["pipe", "inherit", "inherit"] });
+  #setActive(daemon: Daemon): void {
+    this.#active = daemon;
+    this.#logger.info({ pid: daemon.pid }, "active daemon");
+    daemon.onServing = () => this.#onServing(daemon);
+    daemon.onPrepare = () => void this.#prepare(daemon);
+    daemon.onExit = (status, signal) => this.#onActiveExit(daemon, status, signal);
+    if (this.#keptEnd !== undefined) daemon.send({ type: "end", signal: this.#keptEnd });
+    this.#keptEnd = undefined;
   }
 
-  #setActive(child: ChildProcess): void {
-    const startedMs = Date.now();
-    this.#active = child;
-    this.#logger.info({ pid: child.pid }, "active daemon");
-    child.once("exit", (status, signal) => {
-      this.#active = undefined;
-      if (status === 0 || (this.#ending && this.#standbys.length === 0)) {
-        this.#end(status ?? 1);
-        return;
-      }
-      // A usage error or a host without ublk does not get better by trying again.
-      const lifeMs = Date.now() - startedMs;
-      if (this.#standbys.length === 0 && lifeMs < STANDBY_DELAY_MS && status !== null) {
-        this.#end(status);
-        return;
-      }
-      this.#logger.error({ pid: child.pid, status, signal }, "daemon died; the next one goes on");
-      setTimeout(() => this.#replace(), lifeMs < SHORT_LIFE_MS ? SHORT_LIFE_MS : 0);
-    });
-    setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
+  #onServing(daemon: Daemon): void {
+    this.#hasServed = true;
+    for (const fallback of this.#fallbacks.splice(0)) fallback.dismiss();
+    setTimeout(() => {
+      if (this.#active === daemon) this.#ensureStandbys();
+    }, STANDBY_DELAY_MS);
+  }
+
+  #onActiveExit(daemon: Daemon, status: number | null, signal: string | null): void {
+    this.#active = undefined;
+    // A usage error or a host without ublk does not get better by trying again.
+    const isFinal = status === ExitStatus.ENDED || !this.#hasServed;
+    if (isFinal && status !== null) {
+      this.#end(status);
+      return;
+    }
+    const { pid } = daemon;
+    if (status === ExitStatus.HANDED_OVER) {
+      this.#logger.info({ pid }, "daemon left to its successor");
+      this.#replace();
+      return;
+    }
+    this.#logger.error({ pid, status, signal }, "daemon died; the next one goes on");
+    const isShortLife = Date.now() - daemon.startedMs < SHORT_LIFE_MS;
+    setTimeout(() => this.#replace(), isShortLife ? SHORT_LIFE_MS : 0);
   }
 
   #replace(): void {
-    const standby = this.#standbys.shift();
-    if (standby === undefined) {
+    const next = this.#standbys.shift() ?? this.#fallbacks.shift();
+    if (next === undefined) {
       this.start();
       return;
     }
-    standby.removeAllListeners("exit");
-    standby.stdin?.write("go\n");
-    this.#setActive(standby);
+    next.send({ type: "go" });
+    this.#setActive(next);
   }
 
   #ensureStandbys(): void {
+    if (this.#active === undefined || this.#preparing) return;
     while (this.#standbys.length < this.#standbysWanted) {
-      if (this.#active === undefined || this.#ending) return;
-      this.#startStandby();
+      this.#standbys.push(this.#standby());
     }
   }
 
-  #startStandby(): void {
-    const child = this.#spawn([STANDBY_OPTION]);
-    this.#standbys.push(child);
-    child.stdin?.on("error", () => undefined);
-    child.once("exit", (status, signal) => {
-      const at = this.#standbys.indexOf(child);
-      if (at < 0) return;
-      this.#standbys.splice(at, 1);
-      this.#logger.warn({ pid: child.pid, status, signal }, "standby died");
+  /** A new standby, which is none any more when it ends. */
+  #standby(): Daemon {
+    const daemon = new Daemon(this.#program, "--standby");
+    daemon.onExit = (status, signal) => {
+      this.#logger.warn({ pid: daemon.pid, status, signal }, "standby died");
+      this.#standbys = this.#standbys.filter((one) => one !== daemon);
+      this.#fallbacks = this.#fallbacks.filter((one) => one !== daemon);
       setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
-    });
+    };
+    return daemon;
+  }
+
+  /** Starts a daemon from the program as it is on disk now, for the active one to leave to. */
+  async #prepare(active: Daemon): Promise<void> {
+    if (this.#preparing) {
+      active.send({ type: "unprepared", problem: "another upgrade is under way" });
+      return;
+    }
+    this.#preparing = true;
+    const fresh = this.#standby();
+    try {
+      const version = await inTime(fresh.ready);
+      this.#fallbacks.push(...this.#standbys);
+      this.#standbys = [fresh];
+      active.send({ type: "prepared", pid: fresh.pid, version });
+    } catch (error) {
+      fresh.dismiss();
+      active.send({ type: "unprepared", problem: (error as Error).message });
+    } finally {
+      this.#preparing = false;
+      setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
+    }
   }
 
   #end(status: number): void {
-    // Its standard input ends with this process; that is what a standby ends on.
-    for (const standby of this.#standbys) {
-      standby.removeAllListeners("exit");
-      standby.stdin?.end();
-    }
+    for (const daemon of [...this.#standbys, ...this.#fallbacks]) daemon.dismiss();
     this.#done(status);
   }
+}
+
+function inTime(ready: Promise<string>): Promise<string> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new Error(`it is not loaded after ${READY_TIMEOUT_MS} ms`));
+    }, READY_TIMEOUT_MS);
+  });
+  return Promise.race([ready, late]).finally(() => clearTimeout(timer));
 }
 
 /**
@@ -133,15 +233,18 @@ class Supervisor {
  * unmounted later, and keep file systems busy.
  */
 function namespacePrefix(): string[] {
-  const root = readFileSync("/proc/self/mountinfo", "utf8")
-    .split("\n")
-    .findLast((line) => line.split(" ")[4] === "/");
-  const shared = root?.split(" - ")[0]?.includes(" shared:") ?? false;
+  const shared = isSharedRoot(readFileSync("/proc/self/mountinfo", "utf8"));
   return shared && existsSync(UNSHARE) ? [UNSHARE, "--mount", "--propagation", "slave"] : [];
 }
 
+/** Whether mounts below "/" are passed on to namespaces made of this one, from mountinfo. */
+export function isSharedRoot(mountinfo: string): boolean {
+  const root = mountinfo.split("\n").findLast((line) => line.split(" ")[4] === "/");
+  return root?.split(" - ")[0]?.includes(" shared:") ?? false;
+}
+
 /**
- * Runs until a daemon has ended by itself; answers its exit status.
+ * Runs until a daemon has ended as it was asked to; answers its exit status.
  * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
  */
 export function supervise(
@@ -149,25 +252,16 @@ export function supervise(
   standbys: number,
   logger: Logger,
 ): Promise<number> {
-  const problem = becomeIoFlusher();
-  if (problem !== undefined) logger.warn({ problem }, "the daemon is not an I/O flusher");
+  for (const problem of [becomeIoFlusher(), stayAlive()]) {
+    if (problem !== undefined) logger.warn({ problem }, "the daemon is not protected");
+  }
   const program = [process.execPath, process.argv[1] as string, ...args];
   return new Promise((resolve) => {
     const supervisor = new Supervisor(program, standbys, logger, resolve);
-    process.on("SIGTERM", (signal) => supervisor.signal(signal));
-    process.on("SIGINT", (signal) => supervisor.signal(signal));
+    for (const name of ["SIGTERM", "SIGINT"] as const) {
+      process.on(name, (signal) => supervisor.signal(signal));
+    }
+    process.on("SIGHUP", () => logger.warn("SIGHUP is ignored"));
     supervisor.start();
-  });
-}
-
-/** In a standby: resolves when it is its turn; ends the process when the supervisor has ended. */
-export function untilTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    process.stdin.once("data", () => {
-      process.stdin.removeAllListeners("end");
-      process.stdin.destroy();
-      resolve();
-    });
-    process.stdin.once("end", () => process.exit(0));
   });
 }

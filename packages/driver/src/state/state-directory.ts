@@ -17,6 +17,7 @@
 import {
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   ftruncateSync,
   mkdirSync,
@@ -140,17 +141,26 @@ export class StateDirectory {
 
   /** All records whose names begin so, in order of name. */
   readRecords(prefix: string): FoundRecord[] {
-    return readdirSync(this.path)
-      .filter((file) => file.startsWith(prefix) && file.endsWith(SUFFIX))
-      .sort()
-      .map((file) => this.#readRecord(file.slice(0, -SUFFIX.length)));
+    return readRecords(this.path, prefix);
   }
+}
 
-  #readRecord(name: string): FoundRecord {
-    try {
-      return { name, ...decodeRecord(readFileSync(join(this.path, name + SUFFIX), "utf8")) };
-    } catch (error) {
-      return { name, problem: (error as Error).message };
-    }
+/**
+ * The records of a state directory, whoever owns it, whose names begin so, in order of name; none
+ * where there is no directory.
+ */
+export function readRecords(directory: string, prefix: string): FoundRecord[] {
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory)
+    .filter((file) => file.startsWith(prefix) && file.endsWith(SUFFIX))
+    .sort()
+    .map((file) => readRecord(directory, file.slice(0, -SUFFIX.length)));
+}
+
+function readRecord(directory: string, name: string): FoundRecord {
+  try {
+    return { name, ...decodeRecord(readFileSync(join(directory, name + SUFFIX), "utf8")) };
+  } catch (error) {
+    return { name, problem: (error as Error).message };
   }
 }

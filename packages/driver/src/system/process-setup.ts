@@ -1,11 +1,14 @@
 /** What a process in the data path of mounted file systems needs from the kernel. */
-import { readFileSync } from "node:fs";
-import { errnoName, lockMemory, prctl } from "@blksnap/uring";
+import { readFileSync, writeFileSync } from "node:fs";
+import { errnoName, lockMemory, prctl, replaceProcess } from "@blksnap/uring";
 import type { Logger } from "pino";
 
 /** `include/uapi/linux/prctl.h` */
 const PR_SET_IO_FLUSHER = 57;
 const PR_GET_IO_FLUSHER = 58;
+/** The kernel's out-of-memory killer passes over a process with this score. */
+const OOM_SCORE_NEVER = "-1000";
+
 /**
  * Marks the calling thread, and the threads and processes that it makes from now on, as one that
  * writes back for others: the kernel then never lets it wait for its own devices when memory is
@@ -33,9 +36,28 @@ export function lockProgram(): string | undefined {
   return undefined;
 }
 
-/** Does both for the daemon; it serves without them too, but says what is missing. */
+/** Keeps the out-of-memory killer away, from children too. Answers a problem, or undefined. */
+export function stayAlive(): string | undefined {
+  try {
+    writeFileSync("/proc/self/oom_score_adj", OOM_SCORE_NEVER);
+    return undefined;
+  } catch (error) {
+    return `oom_score_adj: ${(error as NodeJS.ErrnoException).code}`;
+  }
+}
+
+/**
+ * Node has threads of its own before any script runs. So a process that is no I/O flusher yet marks
+ * itself and starts over as the same process: the mark outlives execve(2), and all threads get it.
+ */
+export function startOverAsIoFlusher(): void {
+  if (prctl(PR_GET_IO_FLUSHER, 0) !== 0 || becomeIoFlusher() !== undefined) return;
+  replaceProcess(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
+}
+
+/** Does all that for the daemon; it serves without it too, but says what is missing. */
 export function prepareProcess(logger: Logger): void {
-  for (const problem of [becomeIoFlusher(), lockProgram()]) {
+  for (const problem of [becomeIoFlusher(), lockProgram(), stayAlive()]) {
     if (problem === undefined) continue;
     logger.warn(
       { problem },

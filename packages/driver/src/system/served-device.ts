@@ -9,6 +9,7 @@ import {
   UblkFeature,
   UblkState,
 } from "@blksnap/ublk";
+import { keepOneTagParked } from "./queue-settings.js";
 
 /** Marks a ublk device as ours in the server's own word that the kernel keeps: "BLKS". */
 export const SERVER_FLAGS = 0x424c4b53;
@@ -87,6 +88,8 @@ export class ServedDevice {
       device.#queueStarted = true;
       await control.startDevice(id);
       device.#readNumber();
+      // Without it a death is only noticed later; the device is as good as any.
+      await keepOneTagParked(device.path, queueDepth);
       return device;
     } catch (error) {
       if (device) await device.stop();

@@ -295,16 +295,6 @@ export class Tracker {
     }
   }
 
-  /** True while the front is mounted or opened exclusively. */
-  inUse(): boolean {
-    try {
-      closeSync(this.#holdFront());
-      return false;
-    } catch {
-      return true;
-    }
-  }
-
   /** @param ranges offset and length in bytes, in turn */
   async markDirty(ranges: readonly number[]): Promise<void> {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;

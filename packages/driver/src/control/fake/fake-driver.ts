@@ -45,6 +45,12 @@ export class FakeDriver implements DriverControl {
     ["/dev/loop1", 32 * 2 ** 20],
   ]);
   readonly snapshots: Map<string, FakeSnapshot> = new Map();
+  /** As whom it shows itself in status. */
+  identity: Pick<StatusResponse["daemon"], "pid" | "version" | "handover"> = {
+    pid: process.pid,
+    version: "0.1.0",
+    handover: null,
+  };
   readonly #trackers = new Map<string, FakeTracker>();
   readonly #startedAt = Date.now();
   #nextDevice = 0;
@@ -69,8 +75,7 @@ export class FakeDriver implements DriverControl {
   async status(): Promise<StatusResponse> {
     return {
       daemon: {
-        version: "0.1.0",
-        pid: process.pid,
+        ...this.identity,
         started_at: new Date(this.#startedAt).toISOString(),
         uptime_ms: Date.now() - this.#startedAt,
         kernel: release(),

@@ -1,0 +1,41 @@
+/** Schemas of the operations on the daemon itself. */
+import { list, record, recordWithOptional } from "./build.js";
+import * as is from "./scalars.js";
+
+export const daemonUpgradeResponse = record({
+  pid: { ...is.count, description: "of the daemon that leaves" },
+  version: is.text,
+  started_by: {
+    type: "string",
+    enum: ["supervisor", "systemd"],
+    description: "who starts the next daemon",
+  },
+  next_pid: { ...is.countOrNull, description: "of the next daemon, where it is ready already" },
+  next_version: is.textOrNull,
+});
+
+export const daemonStopRequest = record({
+  keep: { ...is.flag, description: "leave fronts and images to the next daemon" },
+});
+export const daemonStopResponse = record({
+  pid: is.count,
+  kept: { ...list(is.text), description: "devices whose users wait for the next daemon" },
+});
+
+/** What one check of the host found; not sent by the daemon, but printed by its program. */
+export const doctorCheck = recordWithOptional(
+  {
+    check: { ...is.text, description: "stable name" },
+    state: { type: "string", enum: ["ok", "warning", "error"] },
+    what: is.text,
+  },
+  {
+    why: { ...is.text, description: "why it matters" },
+    hint: { ...is.text, description: "what to do" },
+    fixed: { ...is.flag, description: "it was put right" },
+  },
+);
+export const doctorReport = record({
+  version: { ...is.text, description: "of the program on disk" },
+  checks: list(doctorCheck),
+});

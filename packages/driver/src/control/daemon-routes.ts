@@ -1,0 +1,28 @@
+/** Routes that end the daemon, for good or for its successor. */
+import { type DaemonStopRequest, daemonSchemas as schemas } from "@blksnap/api";
+import { answers, type RouteContext } from "./route-context.js";
+
+export function addDaemonRoutes({ app, driver, daemon }: RouteContext): void {
+  if (daemon === undefined) return;
+  app.post(
+    "/v1/daemon/upgrade",
+    { schema: { response: answers(schemas.daemonUpgradeResponse) } },
+    () => {
+      assertServing(driver);
+      return daemon.upgrade();
+    },
+  );
+  app.post<{ Body: DaemonStopRequest }>(
+    "/v1/daemon/stop",
+    { schema: { body: schemas.daemonStopRequest, response: answers(schemas.daemonStopResponse) } },
+    (request) => {
+      assertServing(driver);
+      return daemon.stop(request.body.keep);
+    },
+  );
+}
+
+/** @throws ControlError STARTING, SHUTTING_DOWN */
+function assertServing(driver: RouteContext["driver"]): void {
+  driver();
+}

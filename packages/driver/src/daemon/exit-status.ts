@@ -1,0 +1,11 @@
+/** How a daemon's process ends, for who starts the next one. */
+export const ExitStatus = {
+  /** As somebody asked: no next one is wanted. */
+  ENDED: 0,
+  FAILED: 1,
+  USAGE: 2,
+  /** A reactor has ended by itself: start the daemon again and it goes on. */
+  REACTOR_LOST: 70,
+  /** Left to a successor, for an upgrade: start it now. */
+  HANDED_OVER: 75,
+} as const;

@@ -1,0 +1,126 @@
+/** A daemon from its start to its end: the driver, its control API, and how it is told to end. */
+import { ERRORS } from "@blksnap/api";
+import type { Logger } from "pino";
+import { ControlError } from "../control/control-error.js";
+import type { ControlServer } from "../control/server.js";
+import { Driver, type DriverOptions } from "../driver.js";
+import { DAEMON_VERSION } from "../version.js";
+import { DaemonOperations, type Ending } from "./daemon-operations.js";
+import { EndSignals } from "./end-signals.js";
+import { ExitStatus } from "./exit-status.js";
+import { socketPathOf, type Values } from "./options.js";
+import { SupervisorLink } from "./supervisor-link.js";
+
+/** How long operations of clients may still run when devices are left to the next daemon. */
+const LEAVE_GRACE_MS = 120_000;
+/** A daemon whose supervisor died may still be leaving. */
+const TAKE_OVER_TIMEOUT_MS = 5_000;
+
+/** Serves until it is told to end. */
+export async function serve(values: Values, options: DriverOptions, logger: Logger): Promise<void> {
+  const isSupervised = values.supervised === true || values.standby === true;
+  const link = isSupervised ? new SupervisorLink() : undefined;
+  const signals = new EndSignals();
+  try {
+    const driver = await startDriver(values, options, link, signals);
+    const operations = new DaemonOperations({
+      devices: driver,
+      logger,
+      keep: values.keep === true,
+      link,
+    });
+    const server = await startServer(values, driver, operations, logger);
+    link?.serving();
+    link?.onEnd((signal) => operations.onSignal(signal));
+    link?.onLost(() => onSupervisorLost(operations, logger));
+    signals.handle((signal) => operations.onSignal(signal));
+    const ending = await operations.ending;
+    signals.release();
+    await end(ending, driver, server, logger);
+    link?.close();
+  } catch (error) {
+    const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
+    console.error(`blksnapd: ${(error as Error).message}${hint}`);
+    // Devices that are in use wait for the next daemon; this one cannot be reached.
+    process.exit(ExitStatus.FAILED);
+  }
+}
+
+async function startDriver(
+  values: Values,
+  given: DriverOptions,
+  link: SupervisorLink | undefined,
+  signals: EndSignals,
+): Promise<Driver> {
+  const options: DriverOptions = {
+    ...given,
+    // Its devices wait for a server; only a new process can be one.
+    onReactorLost: () => process.exit(ExitStatus.REACTOR_LOST),
+    ...(link === undefined ? {} : { takeOverTimeoutMs: TAKE_OVER_TIMEOUT_MS }),
+  };
+  if (values.standby !== true || link === undefined) {
+    signals.listen();
+    return await Driver.start(options);
+  }
+  // Devices first: after a crash their users wait. So a standby loads the control API beforehand.
+  await import("../control/server.js");
+  link.onLost(() => process.exit(ExitStatus.ENDED));
+  return await Driver.start(options, async () => {
+    await link.untilTurn();
+    link.onLost(() => undefined);
+    signals.listen();
+  });
+}
+
+async function startServer(
+  values: Values,
+  driver: Driver,
+  daemon: DaemonOperations,
+  logger: Logger,
+): Promise<ControlServer> {
+  const socketPath = socketPathOf(values);
+  try {
+    const { startControlServer } = await import("../control/server.js");
+    const version = DAEMON_VERSION;
+    const server = await startControlServer({
+      socketPath,
+      logger,
+      version,
+      control: driver,
+      daemon,
+    });
+    logger.info({ socketPath }, "serving");
+    return server;
+  } catch (error) {
+    if (driver.devicesInUse().length === 0) await driver.stop();
+    throw error;
+  }
+}
+
+async function end(
+  ending: Ending,
+  driver: Driver,
+  server: ControlServer,
+  logger: Logger,
+): Promise<void> {
+  if (ending === "detach") {
+    await server.close();
+    await driver.stop();
+    logger.info("ended");
+    return;
+  }
+  await server.close(LEAVE_GRACE_MS);
+  await driver.leave();
+  logger.info({ ending }, "left the devices to the next daemon");
+  process.exit(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);
+}
+
+/** Under systemd the supervisor is started again, and brings a daemon that goes on. */
+function onSupervisorLost(operations: DaemonOperations, logger: Logger): void {
+  if (process.env["INVOCATION_ID"] === undefined) {
+    logger.error("the supervisor has died: nobody goes on after this daemon");
+    return;
+  }
+  logger.error("the supervisor has died: leaving to the one that systemd starts");
+  operations.leave();
+}

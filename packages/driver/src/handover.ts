@@ -1,0 +1,48 @@
+/** The note that a daemon leaves for the next one when it ends and its devices stay. */
+import { readFileSync } from "node:fs";
+import type { StateDirectory } from "./state/state-directory.js";
+import { DAEMON_VERSION } from "./version.js";
+
+const RECORD = "handover";
+
+interface HandoverRecord {
+  readonly pid: number;
+  readonly version: string;
+  /** CLOCK_MONOTONIC, of this boot. */
+  readonly leftAtNs: string;
+  readonly bootId: string;
+}
+
+/** Who left the devices to this daemon, and for how long nobody served them. */
+export interface Handover {
+  readonly pid: number;
+  readonly version: string;
+  readonly pauseMs: number;
+}
+
+/** Written last: what comes after it is the pause. */
+export function writeHandover(state: StateDirectory): void {
+  const record: HandoverRecord = {
+    pid: process.pid,
+    version: DAEMON_VERSION,
+    leftAtNs: String(process.hrtime.bigint()),
+    bootId: bootId(),
+  };
+  state.writeRecord(RECORD, record);
+}
+
+/** Reads the note and takes it away; null where the last daemon has left none: it was killed. */
+export function readHandover(state: StateDirectory): Handover | null {
+  const found = state.readRecords(RECORD)[0];
+  if (found === undefined) return null;
+  state.removeRecord(RECORD);
+  if (found.problem !== undefined) return null;
+  const { pid, version, leftAtNs, bootId: boot } = found.value as HandoverRecord;
+  if (boot !== bootId()) return null;
+  const pauseNs = process.hrtime.bigint() - BigInt(leftAtNs);
+  return { pid, version, pauseMs: Math.round(Number(pauseNs) / 1e6) };
+}
+
+function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+}

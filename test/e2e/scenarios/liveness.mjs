@@ -1,0 +1,116 @@
+/** What keeps the daemon going: protection from memory shortage, and a watch over its reactors. */
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
+import { ctl } from "../lib/ctl.mjs";
+import { Daemon } from "../lib/daemon.mjs";
+import { ramDisks } from "../lib/disks.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
+
+/** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of Linux: what PR_SET_IO_FLUSHER sets. */
+const IO_FLUSHER = 0x80000 | 0x100000;
+const FLAGS_FIELD = 6;
+const BLOCKER = new URL("../lib/block-reactors.mjs", import.meta.url).href;
+const LIMIT_MS = 120_000;
+const test = scenario(import.meta.url, { daemon: false });
+
+/** Threads of a process that may wait for their own devices when memory is short. */
+function unprotectedThreads(pid) {
+  return readdirSync(`/proc/${pid}/task`).filter((tid) => {
+    const stat = readFileSync(`/proc/${pid}/task/${tid}/stat`, "utf8");
+    const flags = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[FLAGS_FIELD]);
+    return (flags & IO_FLUSHER) !== IO_FLUSHER;
+  });
+}
+
+function statusField(pid, name) {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  return Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(status)[1]);
+}
+
+for (const args of [[], ["--supervise"]]) {
+  const how = args.length === 0 ? "alone" : "supervised";
+  test(`all threads of a daemon ${how} are I/O flushers, its program is locked, it is no OOM victim`, async (t) => {
+    await Daemon.startFor(t, { args });
+    const [device] = await ramDisks(t, 1, 16 * MIB);
+    const { front } = await t.client.attach(device);
+    const { destroy } = await takeSnapshot(t, [device], { stores: ["memory:"] });
+    // The thread pool and the garbage collector's threads are at work too.
+    await run(["dd", "if=/dev/zero", `of=${front}`, "bs=1M", "count=16", "oflag=direct"]);
+    const { pid } = (await t.client.status()).daemon;
+    assert.equal(unprotectedThreads(pid), []);
+    assert.ok(readdirSync(`/proc/${pid}/task`).length > 4);
+    const lockedKib = statusField(pid, "VmLck");
+    assert.ok(lockedKib > 0, "nothing is locked");
+    console.log(`${how}: ${lockedKib} KiB locked, ${statusField(pid, "VmRSS")} KiB resident`);
+    assert.is(readFileSync(`/proc/${pid}/oom_score_adj`, "utf8").trim(), "-1000");
+    await destroy();
+    await t.client.detach(device);
+    await t.daemon.stop();
+  });
+}
+
+test("one command of each queue stays parked, so that the kernel notices a death at once", async (t) => {
+  await Daemon.startFor(t, { args: ["--front-depth", "8", "--image-depth", "6"] });
+  const [device] = await ramDisks(t, 1, 16 * MIB);
+  const { front } = await t.client.attach(device);
+  const { destroy, images } = await takeSnapshot(t, [device], { stores: ["memory:"] });
+  const setting = (path, name) =>
+    readFileSync(`/sys/block/${basename(path)}/queue/${name}`, "utf8").trim();
+  assert.equal(
+    [front, images[0]].map((path) => setting(path, "nr_requests")),
+    ["7", "5"],
+  );
+  for (const path of [front, images[0]])
+    assert.match(setting(path, "scheduler"), /\[none\]|^none$/);
+  await destroy();
+  await t.client.detach(device);
+  await t.daemon.stop();
+});
+
+test("a reactor that does not turn is reported, and status answers all the same", async (t) => {
+  const flag = join(t.folder, "block");
+  const env = { NODE_OPTIONS: `--import ${BLOCKER}`, BLOCK_REACTORS: flag };
+  await Daemon.startFor(t, { env });
+  t.defer(() => rmSync(flag, { force: true }));
+  const [device] = await ramDisks(t, 1, 16 * MIB);
+  const { front } = await t.client.attach(device);
+  await run(["dd", "if=/dev/zero", `of=${front}`, "bs=1M", "count=1", "oflag=direct"]);
+  const { trackers } = await t.client.status();
+  writeFileSync(flag, "");
+  const stalled = await until(
+    "the stall is in status",
+    async () => {
+      const { reactors } = await t.client.status();
+      return reactors.find(({ stalled_ms }) => stalled_ms > 0);
+    },
+    LIMIT_MS,
+  );
+  assert.is(stalled.index, trackers[0].reactor);
+  assert.is(stalled.devices, 1);
+  const status = await t.client.status();
+  assert.is(status.trackers[0].io.writes, trackers[0].io.writes, "the last known counters");
+  const text = (await ctl("status")).stdout;
+  assert.match(text, `reactor ${stalled.index} has stalled for`);
+  const metric = new RegExp(
+    `^blksnap_reactor_stalled_seconds\\{reactor="${stalled.index}"\\} (.+)$`,
+    "m",
+  );
+  assert.ok(Number(metric.exec(await t.client.metrics())[1]) > 0);
+  assert.match(t.daemon.log(), `reactor ${stalled.index} has not turned for a second`);
+  rmSync(flag);
+  const turns = async () => {
+    const { reactors } = await t.client.status();
+    return reactors[stalled.index].stalled_ms === 0;
+  };
+  await until("it turns again", turns, LIMIT_MS);
+  assert.is((await t.client.status()).reactors[stalled.index].stalls, 1);
+  assert.match(t.daemon.log(), `reactor ${stalled.index} turns again`);
+  await t.client.detach(device);
+  await t.daemon.stop();
+});
+
+test.run();
