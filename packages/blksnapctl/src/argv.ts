@@ -73,6 +73,9 @@ class Scanner {
     const action = this.verb?.action;
     if (action !== undefined && !this.values.has(action.name)) {
       this.values.set(action.name, [word]);
+      if (action.choices.includes(word)) return;
+      const hint = `Give ${action.choices.join(" or ")}`;
+      this.#blame(`${action.name}: ${quoted(word)} is unknown`, hint);
       return;
     }
     if (this.command !== undefined) {

@@ -254,6 +254,22 @@ const daemonVerbs: readonly Verb[] = [
     load: async () => (await import("./verbs/daemon.js")).daemon,
   },
   {
+    name: "doctor",
+    describe: "Find what is wrong on this host, with or without a daemon, one line each",
+    options: {
+      fix: {
+        describe: "repair or remove what is ours and broken; others' devices are not touched",
+      },
+      "state-dir": { describe: "of a daemon that has another one", value: "PATH" },
+    },
+    examples: [
+      ["blksnapctl doctor", "exit status 0: all is well; 1: something is not"],
+      ["blksnapctl doctor --json | jq '.checks[] | select(.state != \"ok\")'", "for programs"],
+      ["blksnapctl doctor --fix", "after a crash, before the daemon is started again"],
+    ],
+    load: async () => (await import("./verbs/doctor.js")).doctor,
+  },
+  {
     name: "version",
     describe: "Print the version of the module's interface that the daemon serves",
     options: {},

@@ -3,7 +3,7 @@ import { quoted, type Scanned, scanArguments } from "./argv.js";
 import { globalOptions, verbs } from "./catalog.js";
 import { nearestName } from "./nearest-name.js";
 import { usageError } from "./usage-error.js";
-import type { Action, Given, OptionSpec, Verb } from "./verb.js";
+import type { Given, OptionSpec, Verb } from "./verb.js";
 
 export type Parsed =
   | { readonly wanted: "verb"; readonly verb: Verb; readonly given: Given }
@@ -28,18 +28,15 @@ function checkOption(name: string, option: OptionSpec, values: readonly string[]
   }
 }
 
-function checkAction({ name, choices }: Action, word: string | undefined): void {
-  const hint = `Give ${choices.join(" or ")}`;
-  if (word === undefined) throw usageError(`Argument '${name}' is missed`, "USAGE", hint);
-  if (choices.includes(word)) return;
-  throw usageError(`${name}: ${quoted(word)} is unknown`, "USAGE", hint);
-}
-
 function givenFrom(verb: Verb, values: Scanned["values"]): Given {
   for (const [name, option] of Object.entries({ ...globalOptions, ...verb.options })) {
     checkOption(name, option, values.get(name) ?? []);
   }
-  if (verb.action !== undefined) checkAction(verb.action, values.get(verb.action.name)?.[0]);
+  const { action } = verb;
+  if (action !== undefined && !values.has(action.name)) {
+    const hint = `Give ${action.choices.join(" or ")}`;
+    throw usageError(`Argument '${action.name}' is missed`, "USAGE", hint);
+  }
   return {
     one: (option) => values.get(option)?.[0],
     need: (option) => values.get(option)![0]!,

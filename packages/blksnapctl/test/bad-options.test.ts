@@ -102,14 +102,15 @@ function goodOptions(verb: Verb, option: string): Options {
   return new Map([...chosen].filter(([name]) => name !== "json"));
 }
 
-function asArguments(options: Options): string[] {
-  return [...options].flatMap(([name, values]) =>
-    values.map((value) => (value === "" ? `--${name}` : `--${name}=${value}`)),
-  );
+function asArguments(verb: Verb, options: Options): string[] {
+  return [...options].flatMap(([name, values]) => {
+    if (name === verb.action?.name) return values;
+    return values.map((value) => (value === "" ? `--${name}` : `--${name}=${value}`));
+  });
 }
 
-function without(options: Options, option: string): string[] {
-  return asArguments(new Map([...options].filter(([name]) => name !== option)));
+function without(verb: Verb, options: Options, option: string): string[] {
+  return asArguments(verb, new Map([...options].filter(([name]) => name !== option)));
 }
 
 for (const verb of verbs) {
@@ -117,7 +118,7 @@ for (const verb of verbs) {
     test(`${verb.name} --${option}`, () => refusedInAllWays(verb, option, spec));
   }
   test(`${verb.name} with what it does not know`, async () => {
-    const good = asArguments(goodOptions(verb, ""));
+    const good = asArguments(verb, goodOptions(verb, ""));
     await refused(verb, "--no-such-option", [...good, "--no-such-option"]);
     await refused(verb, "--no-such-option", [...good, "--no-such-option=1"]);
     await refused(verb, "--", [...good, "--=x"]);
@@ -130,7 +131,7 @@ for (const verb of verbs) {
 
 async function refusedInAllWays(verb: Verb, option: string, spec: OptionSpec): Promise<void> {
   const good = goodOptions(verb, option);
-  const rest = without(good, option);
+  const rest = without(verb, good, option);
   if (spec.required === true) await refused(verb, option, rest);
   if (spec.value === undefined) {
     await refused(verb, option, [...rest, `--${option}`, `--${option}`]);

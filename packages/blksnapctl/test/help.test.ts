@@ -48,13 +48,14 @@ const STUBS = ["mount", "jq"];
 async function stubFolder(): Promise<string> {
   const folder = join(harness.dir, "bin");
   await mkdir(folder);
-  for (const name of STUBS) {
-    await writeFile(join(folder, name), `#!/bin/sh\ncat > /dev/null\necho ${name} "$@"\n`);
+  const put = async (name: string, script: string): Promise<void> => {
+    await writeFile(join(folder, name), `#!/bin/sh\n${script}\n`);
     await chmod(join(folder, name), 0o755);
-  }
-  const words = `'${process.execPath}' '${program}'`;
-  await writeFile(join(folder, "blksnapctl"), `#!/bin/sh\nexec ${words} "$@"\n`);
-  await chmod(join(folder, "blksnapctl"), 0o755);
+  };
+  for (const name of STUBS) await put(name, `cat > /dev/null\necho ${name} "$@"`);
+  await put("blksnapctl", `exec '${process.execPath}' '${program}' "$@"`);
+  // The daemon's program, as far as doctor asks it.
+  await put("blksnapd", `echo '{"version":"0.1.0","checks":[]}'`);
   return folder;
 }
 
@@ -92,6 +93,8 @@ async function preparedSnapshot(verbName: string): Promise<string> {
   for (const device of ["/dev/sdb", "/dev/sdc", "/dev/sdd", "/dev/vg/data"]) {
     driver.devices.set(device, 64 * 2 ** 20);
   }
+  // It does not end while anything is attached.
+  if (verbName === "daemon") return EXAMPLE_ID;
   const wantsFree = ["attach", "detach", "snapshot_create"].includes(verbName);
   await driver.attach("/dev/vg/data");
   await driver.attach("/dev/loop0");
@@ -145,12 +148,15 @@ for (const verb of verbs) {
     if (verb.name === "diff") {
       for (let i = 0; i < Number(values.get("since")?.[0]); i++) await takeOnceMore();
     }
-    const words = [...values].flatMap(([name, given]) =>
-      name === "json" || name === "follow"
-        ? []
-        : given.map((value) => `--${name}=${ownValue(value, id)}`),
-    );
+    const words = [...values].flatMap(([name, given]) => {
+      if (name === "json" || name === "follow") return [];
+      if (name === verb.action?.name) return given;
+      return given.map((value) => `--${name}=${ownValue(value, id)}`);
+    });
+    const PATH = process.env["PATH"];
+    process.env["PATH"] = `${await stubFolder()}:${PATH}`;
     const out = await harness.ok(verb.name, ...words, "--json");
+    process.env["PATH"] = PATH;
     for (const line of out.trimEnd().split("\n")) assert.type(JSON.parse(line), "object");
   });
 }

@@ -41,11 +41,22 @@ export async function main(args: string[]): Promise<void> {
     console.log(DAEMON_VERSION);
     return;
   }
+  if (values.doctor === true) {
+    const { examine } = await import("../doctor/doctor.js");
+    const { settingsOf } = await import("../settings.js");
+    const { stateDirectory } = settingsOf(options);
+    const fix = values.fix === true;
+    console.log(
+      JSON.stringify(await examine({ stateDirectory, socketPath: socketPathOf(values), fix })),
+    );
+    return;
+  }
   if (values.supervise === true) {
     const daemonArgs = args.filter((arg) => arg !== "--supervise");
     process.exit(await supervise(daemonArgs, standbys, logger));
   }
-  startOverAsIoFlusher();
+  const problem = startOverAsIoFlusher();
+  if (problem !== undefined) logger.warn({ problem }, "not all threads are protected");
   prepareProcess(logger);
   // A supervisor, which lives beside two daemons, needs nothing of the driver.
   const { serve } = await import("./serve.js");

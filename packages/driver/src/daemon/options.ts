@@ -32,6 +32,8 @@ image is in use it refuses to end, and says which and by whom. SIGHUP is ignored
   --log-level LEVEL      trace, debug, info, warn, error (default: info)
   --keep                 end at once on SIGTERM and leave fronts and images to the next daemon: who
                          uses them waits until it is started, and sees no error
+  --doctor [--fix]       print what is wrong on this host as JSON and end; for people there is
+                         blksnapctl doctor
   --supervise            keep a daemon running, and others ready to go on after a crash
   --standbys N           with --supervise: daemons kept ready, 0 to 8 (default: 1)
   --version, --help
@@ -62,6 +64,8 @@ const OPTIONS = {
   "freeze-timeout": { type: "string" },
   "log-level": { type: "string" },
   keep: { type: "boolean" },
+  doctor: { type: "boolean" },
+  fix: { type: "boolean" },
   supervise: { type: "boolean" },
   standbys: { type: "string" },
   // Said by the supervisor to the daemons that it starts.
@@ -76,7 +80,11 @@ export type Values = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>["
 
 /** @throws Error with what is wrong about them */
 export function parseOptions(args: string[]): Values {
-  return parseArgs({ args, options: OPTIONS, strict: true }).values;
+  const { values } = parseArgs({ args, options: OPTIONS, strict: true });
+  if (values.fix === true && values.doctor !== true) {
+    throw new UsageError("--fix goes with --doctor");
+  }
+  return values;
 }
 
 /** How many daemons a supervisor keeps ready. @throws Error with what is wrong about it */

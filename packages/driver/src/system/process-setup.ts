@@ -49,10 +49,16 @@ export function stayAlive(): string | undefined {
 /**
  * Node has threads of its own before any script runs. So a process that is no I/O flusher yet marks
  * itself and starts over as the same process: the mark outlives execve(2), and all threads get it.
+ * Answers a problem, or undefined where there was nothing to do.
  */
-export function startOverAsIoFlusher(): void {
-  if (prctl(PR_GET_IO_FLUSHER, 0) !== 0 || becomeIoFlusher() !== undefined) return;
-  replaceProcess(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
+export function startOverAsIoFlusher(): string | undefined {
+  if (prctl(PR_GET_IO_FLUSHER, 0) !== 0 || becomeIoFlusher() !== undefined) return undefined;
+  try {
+    return replaceProcess(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
+  } catch (error) {
+    // The program was replaced by another version, for one: the running one is good all the same.
+    return `the threads that node has started are no I/O flushers: ${(error as Error).message}`;
+  }
 }
 
 /** Does all that for the daemon; it serves without it too, but says what is missing. */

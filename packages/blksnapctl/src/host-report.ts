@@ -1,0 +1,50 @@
+/** What the daemon's program finds on this host: it runs without a daemon. */
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { DoctorReport } from "@blksnap/api";
+import { BlksnapClientError } from "@blksnap/client";
+
+const PROGRAM = "blksnapd";
+/** It asks the kernel about each device, with a bound each. */
+const TIMEOUT_MS = 300_000;
+const OUTPUT_MAX_BYTES = 16 * 2 ** 20;
+
+export interface ReportOptions {
+  readonly socketPath: string;
+  readonly stateDirectory: string | undefined;
+  readonly fix: boolean;
+}
+
+/** Beside this program, or wherever the shell finds it. */
+function programPath(): string {
+  const beside = join(dirname(process.argv[1] ?? ""), PROGRAM);
+  return existsSync(beside) ? beside : PROGRAM;
+}
+
+/** @throws BlksnapClientError DOCTOR_FAILED */
+export async function hostReport(options: ReportOptions): Promise<DoctorReport> {
+  const { socketPath, stateDirectory, fix } = options;
+  const words = [
+    "--doctor",
+    ...["--socket", socketPath],
+    ...(stateDirectory === undefined ? [] : ["--state-dir", stateDirectory]),
+    ...(fix ? ["--fix"] : []),
+  ];
+  const path = programPath();
+  const text = await new Promise<string>((done, fail) => {
+    const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_MAX_BYTES };
+    execFile(path, words, limits, (cause, stdout, stderr) => {
+      if (cause === null) return done(stdout);
+      const why = stderr.trim().split("\n").at(-1) || cause.message;
+      fail(
+        new BlksnapClientError("DOCTOR_FAILED", `can't run ${path} --doctor: ${why}`, { cause }),
+      );
+    });
+  });
+  try {
+    return JSON.parse(text) as DoctorReport;
+  } catch (cause) {
+    throw new BlksnapClientError("DOCTOR_FAILED", `${path} --doctor printed no JSON`, { cause });
+  }
+}

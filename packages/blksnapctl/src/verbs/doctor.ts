@@ -1,0 +1,86 @@
+/** doctor: what is wrong on this host, from outside of the daemon and from the daemon itself. */
+import type { DoctorCheck, StatusResponse } from "@blksnap/api";
+import { type BlksnapClient, BlksnapClientError } from "@blksnap/client";
+import { hostReport } from "../host-report.js";
+import { parsePath } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+/** A daemon that does not answer by then is one that hangs. */
+const ANSWER_TIMEOUT_MS = 30_000;
+
+export async function doctor(context: Context, given: Given): Promise<void> {
+  const { client, json, print, printJson, notAllWell } = context;
+  const stateDirectory = given.one("state-dir");
+  const report = await hostReport({
+    socketPath: client.socketPath,
+    stateDirectory:
+      stateDirectory === undefined ? undefined : parsePath(stateDirectory, "state-dir"),
+    fix: given.has("fix"),
+  });
+  const checks = [...report.checks, ...(await askDaemon(client, report.version))];
+  if (checks.some(({ state }) => state !== "ok")) notAllWell();
+  if (json) return printJson({ version: report.version, checks });
+  for (const check of checks) print(lineOf(check));
+}
+
+function lineOf({ state, check, what, why, hint, fixed }: DoctorCheck): string {
+  const reason = why === undefined ? "" : `; ${why}`;
+  const advice = hint === undefined ? "" : `. ${hint}`;
+  return `${(fixed ? "fixed" : state).padEnd(7)}  ${check}: ${what}${reason}${advice}\n`;
+}
+
+async function askDaemon(client: BlksnapClient, onDisk: string): Promise<DoctorCheck[]> {
+  let status: StatusResponse;
+  try {
+    status = await client.status({ timeoutMs: ANSWER_TIMEOUT_MS });
+  } catch (error) {
+    if (!(error instanceof BlksnapClientError)) throw error;
+    // That none runs is said already.
+    if (error.code === "DAEMON_NOT_RUNNING") return [];
+    const { message: what, hint } = error;
+    return [{ check: "control_api", state: "error", what, why: "nothing can be changed", hint }];
+  }
+  return [
+    { check: "control_api", state: "ok", what: `the daemon answers at ${client.socketPath}` },
+    versionCheck(status, onDisk),
+    ...reactorChecks(status),
+    ...snapshotChecks(status),
+  ];
+}
+
+function versionCheck({ daemon }: StatusResponse, onDisk: string): DoctorCheck {
+  const check = "version";
+  if (daemon.version === onDisk) return { check, state: "ok", what: `blksnapd ${onDisk}` };
+  const what = `version ${daemon.version} runs, ${onDisk} is installed`;
+  const why = "what was repaired is not at work yet";
+  return { check, state: "warning", what, why, hint: "blksnapctl daemon upgrade" };
+}
+
+function reactorChecks({ reactors }: StatusResponse): DoctorCheck[] {
+  const check = "reactors";
+  const stalled = reactors.filter(({ stalled_ms }) => stalled_ms > 0);
+  if (stalled.length === 0) {
+    return [{ check, state: "ok", what: `${reactors.length} reactors turn` }];
+  }
+  return stalled.map(({ index, devices, stalled_ms }) => ({
+    check,
+    state: "error",
+    what: `reactor ${index} has not turned for ${stalled_ms} ms`,
+    why: `its ${devices} devices do not answer`,
+    hint: "If it stays so, end the daemon with kill -9: the next one goes on without an I/O error",
+  }));
+}
+
+function snapshotChecks({ snapshots }: StatusResponse): DoctorCheck[] {
+  return snapshots.flatMap(({ id, devices }) =>
+    devices
+      .filter(({ error_code }) => error_code !== 0)
+      .map(({ device, lost_bytes }) => ({
+        check: "snapshots",
+        state: "warning" as const,
+        what: `snapshot ${id} has lost ${lost_bytes} bytes of ${device}`,
+        why: "its image gives EIO there",
+        hint: "Destroy it and take another with a larger limit",
+      })),
+  );
+}

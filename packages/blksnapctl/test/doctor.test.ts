@@ -1,0 +1,136 @@
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { type Harness, startHarness } from "./harness.js";
+
+const FINE = [{ check: "kernel_version", state: "ok", what: "Linux 6.12" }];
+const BROKEN = {
+  check: "oom_score",
+  state: "warning",
+  what: "daemon 7 has an oom_score_adj of 0",
+  why: "it may be chosen",
+  hint: "Run as root",
+};
+
+let harness: Harness;
+let bin: string;
+const path = process.env["PATH"];
+
+/** Puts a blksnapd into the PATH that answers so, and notes its arguments. */
+function install(script: string): void {
+  writeFileSync(join(bin, "blksnapd"), `#!/bin/sh\necho "$*" > ${bin}/words\n${script}\n`);
+  chmodSync(join(bin, "blksnapd"), 0o755);
+}
+
+function report(checks: readonly object[], version = "0.1.0"): string {
+  return `cat << 'EOT'\n${JSON.stringify({ version, checks })}\nEOT`;
+}
+
+test.before.each(async () => {
+  harness = await startHarness();
+  bin = mkdtempSync(join(tmpdir(), "blksnapd-"));
+  process.env["PATH"] = `${bin}${delimiter}${path}`;
+});
+test.after.each(async () => {
+  process.env["PATH"] = path;
+  rmSync(bin, { recursive: true });
+  await harness.stop();
+});
+
+test("a host where all is well: a line per check, the daemon's among them, and status 0", async () => {
+  install(report(FINE));
+  const out = await harness.ok("doctor");
+  assert.equal(out.split("\n"), [
+    "ok       kernel_version: Linux 6.12",
+    `ok       control_api: the daemon answers at ${harness.socketPath}`,
+    "ok       version: blksnapd 0.1.0",
+    "ok       reactors: 1 reactors turn",
+    "",
+  ]);
+  const words = readFileSync(join(bin, "words"), "utf8");
+  assert.is(words, `--doctor --socket ${harness.socketPath}\n`);
+});
+
+test("what is not well is told with why and what to do, and gives status 1", async () => {
+  install(report([BROKEN]));
+  const { status, out, err } = await harness.run("doctor", "--fix", "--state-dir", "/run/other");
+  assert.equal([status, err], [1, ""]);
+  const line =
+    "warning  oom_score: daemon 7 has an oom_score_adj of 0; it may be chosen. Run as root\n";
+  assert.ok(out.startsWith(line), out);
+  assert.match(readFileSync(join(bin, "words"), "utf8"), "--state-dir /run/other --fix\n");
+});
+
+test("what was fixed is well again", async () => {
+  const what = "removed /dev/ublkb3";
+  install(report([{ check: "ublk_devices", state: "ok", what, fixed: true }]));
+  assert.match(await harness.ok("doctor", "--fix"), `fixed    ublk_devices: ${what}\n`);
+});
+
+test("JSON has the checks of both, also when something is wrong", async () => {
+  install(report([...FINE, BROKEN]));
+  const { status, out } = await harness.run("doctor", "--json");
+  assert.is(status, 1);
+  const { checks } = JSON.parse(out);
+  assert.equal(checks.slice(0, 2), [...FINE, BROKEN]);
+  assert.is(checks.length, 5);
+});
+
+test("the daemon adds stalled reactors, lost blocks and an old version", async () => {
+  install(report(FINE, "0.3.0"));
+  await harness.driver.attach("/dev/loop0");
+  const id = (
+    await harness.driver.snapshotCreate({
+      devices: ["/dev/loop0"],
+      stores: ["/var/tmp"],
+      limitBytes: 1 << 20,
+    })
+  ).id;
+  const { status: ask } = harness.driver;
+  harness.driver.status = async () => {
+    const found = structuredClone(await ask.call(harness.driver));
+    const [snapshot] = found.snapshots;
+    return {
+      ...found,
+      reactors: [{ index: 2, devices: 1, stalled_ms: 4000, stalls: 1 }],
+      snapshots: [
+        {
+          ...snapshot!,
+          devices: [{ ...snapshot!.devices[0]!, error_code: -28, lost_bytes: 4096 }],
+        },
+      ],
+    };
+  };
+  const { status, out } = await harness.run("doctor");
+  assert.is(status, 1);
+  assert.match(out, /^warning {2}version: version 0\.1\.0 runs, 0\.3\.0 is installed;/m);
+  assert.match(out, /^error {4}reactors: reactor 2 has not turned for 4000 ms;/m);
+  assert.match(out, `snapshots: snapshot ${id} has lost 4096 bytes of /dev/loop0;`);
+});
+
+test("without a daemon the host is looked at all the same", async () => {
+  install(report(FINE));
+  await harness.server.close();
+  assert.is(await harness.ok("doctor"), "ok       kernel_version: Linux 6.12\n");
+});
+
+test("a program that is missing, fails or babbles is an error with a name", async () => {
+  const failures: [script: string | undefined, message: RegExp][] = [
+    [undefined, /can't run blksnapd --doctor: .*ENOENT/],
+    ["echo 'blksnapd: no memory' >&2; exit 1", /--doctor: blksnapd: no memory/],
+    ["echo hello", /printed no JSON/],
+  ];
+  for (const [script, message] of failures) {
+    if (script !== undefined) install(script);
+    else process.env["PATH"] = bin;
+    const { status, out } = await harness.run("doctor", "--json");
+    process.env["PATH"] = `${bin}${delimiter}${path}`;
+    const { error } = JSON.parse(out);
+    assert.equal([status, error.name], [1, "DOCTOR_FAILED"]);
+    assert.match(error.message, message);
+  }
+});
+
+test.run();

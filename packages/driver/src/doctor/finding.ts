@@ -1,0 +1,24 @@
+/** What a check of the host found. */
+import type { DoctorCheck } from "@blksnap/api";
+
+export type Finding = DoctorCheck;
+
+/** A finding that can be put right. */
+export interface FixableFinding extends Finding {
+  /** Does it, and says what was done. */
+  readonly fix?: () => Promise<string>;
+}
+
+export function ok(check: string, what: string): Finding {
+  return { check, state: "ok", what };
+}
+
+/** @param why it matters @param hint what to do */
+export function warning(check: string, what: string, why: string, hint: string): Finding {
+  return { check, state: "warning", what, why, hint };
+}
+
+/** @param why it matters @param hint what to do */
+export function error(check: string, what: string, why: string, hint: string): Finding {
+  return { check, state: "error", what, why, hint };
+}

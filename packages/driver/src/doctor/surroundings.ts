@@ -1,0 +1,120 @@
+/** Checks of what the host offers: node, programs, state directory, socket, names of devices. */
+import { lstatSync, realpathSync, statfsSync, statSync } from "node:fs";
+import { error, type Finding, ok, warning } from "./finding.js";
+import type { HostFiles } from "./host-files.js";
+
+const OLDEST_NODE: readonly [major: number, minor: number] = [20, 19];
+/** `include/uapi/linux/magic.h` */
+const TMPFS_MAGIC = 0x01021994;
+const RAMFS_MAGIC = 0x858458f6;
+const STATE_SPACE_MIN_BYTES = 64 * 2 ** 20;
+const OTHERS = 0o007;
+const GROUP_OR_OTHERS_WRITE = 0o022;
+
+/** @param version like "v20.19.0" */
+export function checkNode(version: string): Finding {
+  const [major = 0, minor = 0] = version.slice(1).split(".").map(Number);
+  const isNew = major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1]);
+  if (isNew) return ok("node_version", `Node ${version}`);
+  const what = `Node ${version} is older than ${OLDEST_NODE.join(".")}`;
+  return error("node_version", what, "the daemon does not run on it", "Install a newer Node");
+}
+
+/** Freezing is done by a shell and fsfreeze, outside of the daemon. */
+export function checkFreeze(host: HostFiles): Finding {
+  const folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+  const missing = ["sh", "fsfreeze"].filter(
+    (name) => !folders.some((folder) => host.exists(`${folder}/${name}`)),
+  );
+  if (missing.length === 0) return ok("freeze", "file systems can be frozen");
+  const why = "without it snapshots of mounted file systems are not taken";
+  return error("freeze", `${missing.join(", ")} is not installed`, why, "Install util-linux");
+}
+
+export function checkStateDirectory(path: string): Finding {
+  const check = "state_directory";
+  try {
+    const { mode, uid } = statSync(path);
+    const { type, bavail, bsize } = statfsSync(path);
+    if (uid !== 0 || (mode & GROUP_OR_OTHERS_WRITE) !== 0) {
+      const why = "whoever writes there decides about devices";
+      return error(check, `${path} may be written by others than root`, why, `chmod go-w ${path}`);
+    }
+    if (type !== TMPFS_MAGIC && type !== RAMFS_MAGIC) {
+      const why = "maps on a disk cost a write each, and may lie on a front";
+      return warning(check, `${path} is not on tmpfs`, why, "Give --state-dir below /run");
+    }
+    const freeBytes = bavail * bsize;
+    const free = `${Math.floor(freeBytes / 2 ** 20)} MiB free`;
+    if (freeBytes < STATE_SPACE_MIN_BYTES) {
+      const why = "a snapshot needs a map there";
+      return warning(check, `${path} has only ${free}`, why, "Enlarge /run, or end snapshots");
+    }
+    return ok(check, `${path} is on tmpfs, ${free}`);
+  } catch (failure) {
+    const { code } = failure as NodeJS.ErrnoException;
+    if (code === "ENOENT") return ok(check, `${path} will be made by the daemon`);
+    return error(check, `${path}: ${code}`, "the daemon's maps are there", "Run as root");
+  }
+}
+
+/** @param groups text of /etc/group @param hasDaemon whether somebody should listen there */
+export function checkSocket(path: string, groups: string, hasDaemon: boolean): Finding {
+  const check = "socket";
+  try {
+    const { mode, uid, gid } = lstatSync(path);
+    if ((mode & OTHERS) !== 0 || uid !== 0) {
+      const why = "it gives root's power over block devices";
+      return error(check, `${path} is open to everybody`, why, `chmod o= ${path}`);
+    }
+    const group = groups.split("\n").find((line) => line.split(":")[2] === String(gid));
+    const wanted = /^blksnap:[^:]*:(\d+)/m.exec(groups)?.[1];
+    if (wanted !== undefined && String(gid) !== wanted) {
+      const why = "its members may not use the daemon";
+      const what = `${path} does not belong to the group blksnap`;
+      return warning(check, what, why, "Restart the daemon: blksnapctl daemon upgrade");
+    }
+    const whom = wanted === undefined ? "root" : `root and group ${group?.split(":")[0]}`;
+    return ok(check, `${path} is for ${whom}`);
+  } catch (failure) {
+    const { code } = failure as NodeJS.ErrnoException;
+    if (code === "ENOENT" && !hasDaemon) return ok(check, `${path} is not there without a daemon`);
+    const hint = "Give --socket of the running daemon, or restart it";
+    return error(check, `${path}: ${code}`, "nobody can reach the daemon", hint);
+  }
+}
+
+/** A tracked device: the original's path and its front's. */
+export interface TrackedPaths {
+  readonly device: string;
+  readonly front: string;
+}
+
+/** Names like /dev/disk/by-uuid must lead to the front: the original is taken. */
+export function checkNames(
+  host: HostFiles,
+  tracked: readonly TrackedPaths[],
+  folder: string = "/dev/disk/by-uuid",
+): Finding {
+  const check = "device_names";
+  const paths = host.names(folder).map((name) => `${folder}/${name}`);
+  const wrong = tracked.flatMap(({ device, front }) =>
+    paths
+      .filter((path) => real(host.path(path)) === real(host.path(device)))
+      .map((path) => ({ path, device, front })),
+  );
+  const [first] = wrong;
+  if (first === undefined) return ok(check, "no link of udev leads around a front");
+  const links = wrong.map(({ path }) => path).join(", ");
+  const what = `${links} leads to ${first.device}, not to its front`;
+  const why = "a mount by that name fails, or goes around the front at the next boot";
+  return warning(check, what, why, `Mount ${first.front} or its name in /dev/blksnap`);
+}
+
+function real(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
+}

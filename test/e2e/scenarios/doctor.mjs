@@ -1,0 +1,147 @@
+/** blksnapctl doctor: what it finds on a fit host, and what it puts right after crashes. */
+import { existsSync, mkdirSync, rmSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { listDeviceIds, memoryTarget, UblkControl, UblkDevice } from "@blksnap/ublk";
+import * as assert from "uvu/assert";
+import { SERVER_FLAGS } from "../../../packages/driver/dist/system/served-device.js";
+import { run, start } from "../lib/command.mjs";
+import { ctlProgram } from "../lib/ctl.mjs";
+import { Daemon } from "../lib/daemon.mjs";
+import { ramDisks } from "../lib/disks.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { MIB } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
+
+const LIMIT_MS = 180_000;
+const STATE = "/run/blksnap";
+const FOREIGN_SERVER = `
+  import { memoryTarget, UblkDevice } from "@blksnap/ublk";
+  const device = await UblkDevice.start({ target: memoryTarget({ capacityBytes: 1 << 20 }) });
+  console.log(device.id);
+`;
+const test = scenario(import.meta.url, { daemon: false });
+
+async function doctor(...args) {
+  const { status, stdout, stderr } = await ctlProgram("doctor", "--json", ...args);
+  assert.ok(stdout, stderr);
+  const { checks } = JSON.parse(stdout);
+  const notOk = checks.filter(({ state }) => state !== "ok");
+  assert.is(status, notOk.length === 0 ? 0 : 1);
+  return { status, checks, notOk };
+}
+
+/** What was found, each as one text. */
+const texts = (findings) => findings.map(({ what }) => what);
+
+test(
+  "a supervised daemon on a fit host gives nothing to complain of; without it, that",
+  async (t) => {
+    await Daemon.startFor(t, { args: ["--supervise"] });
+    let last;
+    const isWell = async () => {
+      last = await doctor();
+      return last.status === 0;
+    };
+    await until("all is well, the standby too", isWell, LIMIT_MS).catch((error) => {
+      throw new Error(`${error.message}: ${JSON.stringify(last.notOk)}`);
+    });
+    const names = new Set(last.checks.map(({ check }) => check));
+    const expected = `kernel_version ublk_module ublk_control ublk_features io_uring node_version
+      freeze state_directory socket daemon standby io_flusher locked_memory oom_score swap
+      mount_namespace program device_names ublk_devices links state_files freezes control_api
+      version reactors`;
+    assert.equal([...names].sort(), expected.split(/\s+/).sort());
+    const { stdout } = await ctlProgram("doctor");
+    assert.match(stdout, /^ok {7}kernel_version: Linux 6/m);
+    await t.daemon.stop();
+    const { notOk } = await doctor();
+    assert.equal(texts(notOk), ["no daemon runs"]);
+  },
+  { timeLimitMs: 600_000 },
+);
+
+test(
+  "--fix removes what is ours and forgotten, and touches nothing else",
+  async (t) => {
+    const control = await UblkControl.open();
+    t.defer(() => control.close());
+    // Others' devices: one that is served, one whose server was killed.
+    const served = await UblkDevice.start({ target: memoryTarget({ capacityBytes: MIB }) });
+    t.defer(() => served.stop());
+    const server = start([process.execPath, "--input-type=module", "-e", FOREIGN_SERVER], {
+      cwd: new URL("../../..", import.meta.url).pathname,
+    });
+    const deadId = await foreignDevice(t, control, served.id);
+    server.kill("SIGKILL");
+    await server.end();
+
+    await Daemon.startFor(t);
+    const [recorded, forgotten] = await ramDisks(t, 2, 8 * MIB);
+    const { front: waiting } = await t.client.attach(recorded);
+    const { front: lost } = await t.client.attach(forgotten);
+    const user = start(["sh", "-c", `exec 3<${lost}; while :; do sleep 1; done`], {
+      timeLimitMs: LIMIT_MS,
+    });
+    t.defer(() => user.end());
+    t.defer(() => user.kill("SIGKILL"));
+    const opened = async () => (await run(["ls", "-l", `/proc/${user.pid}/fd`])).includes(lost);
+    await until("it is open", opened);
+    t.daemon.kill("SIGKILL");
+    await t.daemon.ended();
+    rmSync(join(STATE, "tracker-2.record"));
+    const halfMade = await control.addDevice({
+      id: -1,
+      queues: 1,
+      queueDepth: 4,
+      maxIoBytes: 4096,
+      features: 0,
+      serverFlags: SERVER_FLAGS,
+    });
+    mkdirSync("/dev/blksnap", { recursive: true });
+    symlinkSync("../ublkb99", "/dev/blksnap/stale");
+
+    const expected = [
+      "no daemon runs",
+      `${waiting} waits for a daemon`,
+      `${lost} waits without a record, and is in use: sh (pid ${user.pid})`,
+      `/dev/ublkb${halfMade.id} is ours and has ended`,
+      "/dev/blksnap/stale leads to no device of ours",
+      `${STATE}/cbt-2 belongs to nothing on record`,
+    ];
+    const isQuiesced = async () => (await control.deviceInfo(Number(lost.slice(10)))).state === 2;
+    await until("the kernel has noticed the death", isQuiesced, LIMIT_MS);
+    const found = texts((await doctor()).notOk);
+    for (const what of expected) {
+      assert.ok(found.includes(what), `${what}; found ${found.join("; ")}`);
+    }
+    const first = await doctor("--fix");
+    assert.ok(existsSync(lost), "in use, and so not removed");
+    assert.not.ok(existsSync(`/sys/class/ublk-char/ublkc${halfMade.id}`));
+    assert.not.ok(existsSync(join(STATE, "cbt-2")));
+    assert.equal(texts(first.notOk), expected.slice(0, 3));
+
+    user.kill("SIGKILL");
+    await user.end();
+    await doctor("--fix");
+    await until("the forgotten front is gone", () => !existsSync(lost));
+    assert.equal(texts((await doctor("--fix")).notOk), expected.slice(0, 2));
+    assert.is((await control.deviceInfo(deadId))?.serverFlags, 0, "others' devices are there");
+    await run(["dd", `if=${served.path}`, "of=/dev/null", "bs=1M"]);
+
+    await Daemon.startFor(t, { name: "next" });
+    assert.is((await t.client.status()).trackers[0].front, waiting);
+    await t.client.detach(recorded);
+    await t.daemon.stop();
+  },
+  { timeLimitMs: 900_000 },
+);
+
+/** The number of the device that another program has just made; removed after the test. */
+async function foreignDevice(t, control, known) {
+  const find = () => listDeviceIds().find((id) => id !== known && existsSync(`/dev/ublkb${id}`));
+  const id = await until("the other server's device is there", find, LIMIT_MS);
+  t.defer(() => control.deleteDevice(id));
+  return id;
+}
+
+test.run();
