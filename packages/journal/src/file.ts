@@ -2,7 +2,7 @@
  * Journal files: made complete before they get their name, opened with everything checked.
  */
 import { constants } from "node:fs";
-import { type FileHandle, open, rename, unlink } from "node:fs/promises";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint.js";
 import { JournalError } from "./errors.js";
@@ -80,9 +80,19 @@ export class JournalDraft {
 
   /**
    * Writes checkpoint and header, and gives the file its name, in place of another one; all of it is on
-   * the medium when this ends. The log may have been appended to before.
+   * the medium when this ends. The log may have been appended to before. When it fails, the draft is
+   * given up.
    */
   async publish(checkpoint: Uint8Array, firstSequence: number): Promise<FileHandle> {
+    try {
+      return await this.#publish(checkpoint, firstSequence);
+    } catch (error) {
+      await this.discard();
+      throw error;
+    }
+  }
+
+  async #publish(checkpoint: Uint8Array, firstSequence: number): Promise<FileHandle> {
     const { kind, id, logBytes } = this.#journal;
     if (checkpoint.length !== this.#checkpointBytes) {
       throw new JournalError("ARGUMENT_INVALID", "the checkpoint has another size");
@@ -106,7 +116,7 @@ export class JournalDraft {
   /** Gives it up. */
   async discard(): Promise<void> {
     await this.#handle.close();
-    await unlink(`${this.path}.new`);
+    await rm(`${this.path}.new`, { force: true });
   }
 }
 

@@ -101,13 +101,19 @@ export class PersistentDirectory {
     }
   }
 
-  /** All records whose names begin so, in order of name. */
+  /** All records whose names begin so, in order of name. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async readRecords(prefix: string): Promise<FoundRecord[]> {
     if (!this.exists) return [];
-    const names = readdirSync(this.path).filter(
-      (file) => file.startsWith(prefix) && file.endsWith(SUFFIX),
-    );
+    const names = this.#files().filter((file) => file.startsWith(prefix) && file.endsWith(SUFFIX));
     return Promise.all(names.sort().map((file) => this.#readRecord(file)));
+  }
+
+  #files(): string[] {
+    try {
+      return readdirSync(this.path);
+    } catch (error) {
+      throw unusable(this.path, error);
+    }
   }
 
   async #readRecord(file: string): Promise<FoundRecord> {
@@ -120,7 +126,8 @@ export class PersistentDirectory {
   }
 }
 
-function unusable(path: string, error: unknown): ControlError {
+/** What is wrong with a file of the directory, under its name. */
+export function unusable(path: string, error: unknown): ControlError {
   const { code, message } = error as NodeJS.ErrnoException;
   return new ControlError("PERSISTENT_STATE_UNUSABLE", `${path}: ${message}`, {
     cause: error,

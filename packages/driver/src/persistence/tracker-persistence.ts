@@ -26,7 +26,7 @@ import {
 import { compareIdentity } from "./device-identity.js";
 import { CbtReplay, JournalKind } from "./journal-format.js";
 import { readFacts } from "./original-facts.js";
-import type { PersistentDirectory } from "./persistent-directory.js";
+import { type PersistentDirectory, unusable } from "./persistent-directory.js";
 import { within } from "./within.js";
 
 const LOG_BYTES = 2 ** 21;
@@ -97,7 +97,8 @@ export class TrackerPersistence {
   /**
    * Looks up what is recorded about an original that is open exclusively. Undefined where nothing is and
    * nothing is wanted.
-   * @throws ControlError DEVICE_NOT_FOUND: it is not the device of `uuid`; PERSISTENT_STATE_UNUSABLE
+   * @throws ControlError DEVICE_NOT_FOUND: it is not the device of `uuid`; PERSISTENT_STATE_UNUSABLE:
+   * it cannot be read, or it is wanted or has a record and cannot be written
    */
   static async prepare(
     directory: PersistentDirectory,
@@ -105,7 +106,7 @@ export class TrackerPersistence {
     { persistent, uuid }: PrepareOptions,
   ): Promise<TrackerPersistence | undefined> {
     if (!persistent && !directory.exists) return undefined;
-    directory.own();
+    if (persistent) directory.own();
     // Copies of a disk look the same: the record of one that is tracked is not that of another.
     const records = (await trackerRecords(directory)).filter(
       (record) => !directory.inUse.has(record.uuid),
@@ -121,6 +122,8 @@ export class TrackerPersistence {
         verdict.verdict === "continue" ||
         compareIdentity(found.tracking.identity, facts.identity) === "same";
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
+        // Who needs nothing of the medium does not suffer when it cannot be written; this one does.
+        directory.own();
         const broken = verdict.verdict === "continue" ? undefined : verdict;
         const going = new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
         going.chunkShift = found.chunkShift;
@@ -161,9 +164,14 @@ export class TrackerPersistence {
     return { checkpoint, entries };
   }
 
-  /** Before the first write; bounded, as fronts may wait for it. @throws ControlError PERSISTENT_STATE_UNUSABLE; the error of write(2) */
-  begin(map: CbtMap): Promise<JournalSetup> {
-    return within(this.#begin(map), BEGIN_TIMEOUT_MS);
+  /** Before the first write; bounded, as fronts may wait. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async begin(map: CbtMap): Promise<JournalSetup> {
+    try {
+      return await within(this.#begin(map), BEGIN_TIMEOUT_MS);
+    } catch (error) {
+      await this.close();
+      throw error instanceof ControlError ? error : unusable(this.#journalPath, error);
+    }
   }
 
   async #begin(map: CbtMap): Promise<JournalSetup> {

@@ -12,6 +12,7 @@
 import { readdirSync } from "node:fs";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
+import type { ControlError } from "../control/control-error.js";
 import { blockShiftOf } from "../parameters.js";
 import { areaJournalName, loadAreaJournal } from "../persistence/area-journal-file.js";
 import {
@@ -54,8 +55,7 @@ export interface Known {
 /** Looks up what is on the medium and not in the state directory. */
 export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
-  if (!persistent.exists) return { pending: [], snapshots: [] };
-  persistent.own();
+  if (!persistent.exists || !mayOwn(context)) return { pending: [], snapshots: [] };
   const warn = (record: string, problem: string) => {
     logger.error({ record, problem }, `record ${record} is not used: ${problem}`);
   };
@@ -84,6 +84,19 @@ export async function restorePersistent(context: RecoverContext, known: Known): 
   }
   await removeOrphans(context, journals);
   return { pending, snapshots };
+}
+
+/** A medium that cannot be used does not keep what needs none from being served. */
+function mayOwn({ persistent, logger }: RecoverContext): boolean {
+  try {
+    persistent.own();
+    return true;
+  } catch (error) {
+    const { code, message } = error as ControlError;
+    if (code === "ALREADY_RUNNING") throw error;
+    logger.error({ err: error }, `no persistent tracker is attached again: ${message}`);
+    return false;
+  }
 }
 
 /** Attaches a tracker again, with its area where nobody wrote to the original meanwhile. */

@@ -95,13 +95,16 @@ export class TrackerJournal {
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
     undo.push(() => persistence.close());
+    undo.push(() => persistence.close());
     await assertApart(persistent.path, backing);
     const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
     if (why !== null || persistence.isNew) persistence.chunkShift = geometry.chunkShift;
     const { chunkShift } = persistence;
     const journal = new TrackerJournal(context, backing, persistence, cbt, why);
     journal.setup = await persistence.begin(journal.#map);
-    undo.push(() => journal.end(options.uuid !== undefined));
+    undo.push(() =>
+      persistence.isNew ? journal.forget() : journal.end(options.uuid !== undefined),
+    );
     return { ...cbt, journal, chunkShift, goesOn };
   }
 
@@ -171,10 +174,18 @@ export class TrackerJournal {
     try {
       await this.#persistence.end(this.#map, attached);
     } catch (error) {
-      await this.#giveUp((error as Error).message);
+      const { message } = error as Error;
+      // What is on record is true, but for the order of the end: the device comes back by it.
+      if (attached) this.#warnUnclean(message);
+      else await this.#giveUp(message);
     } finally {
       await this.#persistence.close();
     }
+  }
+
+  #warnUnclean(why: string): void {
+    const device = this.#device;
+    this.#context.logger.error({ device }, `the end of tracking is not on record: ${why}`);
   }
 
   /** Nobody writes any more, and nothing is to be kept. */

@@ -1,0 +1,173 @@
+/** The records and journals of a persistent tracker in a directory, through their whole life. */
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+} from "node:fs";
+import { join } from "node:path";
+import { openBackingFile } from "@blksnap/ublk";
+import * as assert from "uvu/assert";
+import type { ControlError } from "../dist/control/control-error.js";
+import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
+import { TrackerPersistence, trackerRecords } from "../dist/persistence/tracker-persistence.js";
+import {
+  CAPACITY_BYTES,
+  ended,
+  fileOf,
+  newMap,
+  persistenceSuite,
+  prepared,
+  restored,
+} from "./persistence-world.js";
+
+const test = persistenceSuite("tracker-persistence");
+
+test("a clean end: generation, number and marks go on", async (world) => {
+  const map = await ended(world);
+  const next = await prepared(world);
+  assert.not.ok(next.isNew);
+  assert.is(next.broken, undefined);
+  const found = await restored(next);
+  assert.equal(found.info(), map.info());
+  assert.ok(found.isMarked(3));
+  assert.not.ok(found.isMarked(4));
+});
+
+test("without an end a regular file is not believed", async (world) => {
+  const first = await prepared(world);
+  await first.begin(newMap());
+  await first.close();
+  const { broken } = await prepared(world);
+  assert.is(broken?.verdict === "new_generation" && broken.reason, "unclean");
+});
+
+test("a file that was modified after the end is not believed", async (world) => {
+  await ended(world);
+  utimesSync(world.backing.path, 1, 1);
+  const { broken } = await prepared(world);
+  assert.is(broken?.verdict === "new_generation" && broken.reason, "foreign_write");
+});
+
+test("a device of another size begins a new generation", async (world) => {
+  await ended(world);
+  closeSync(world.backing.fd);
+  truncateSync(world.backing.path, 2 * CAPACITY_BYTES);
+  world.backing = openBackingFile(world.backing.path);
+  const { broken } = await prepared(world);
+  assert.is(broken?.verdict === "new_generation" && broken.reason, "capacity_changed");
+});
+
+test("the record says whether it comes back by itself, and what it was", async (world) => {
+  await ended(world, false);
+  const [record] = await trackerRecords(world.directory);
+  assert.is(record?.attached, false);
+  assert.is(record?.device, world.backing.path);
+  assert.is(record?.tracking.clean, true);
+  const next = await prepared(world);
+  await next.begin(newMap());
+  await next.close();
+  const [later] = await trackerRecords(world.directory);
+  assert.is(later?.attached, true);
+  assert.is(later?.tracking.clean, false);
+});
+
+test("who is not asked for it, and has no record, leaves the directory alone", async (world) => {
+  const options = { persistent: false };
+  assert.is(await TrackerPersistence.prepare(world.directory, world.backing, options), undefined);
+  assert.not.ok(existsSync(world.path));
+  mkdirSync(world.path);
+  assert.is(await TrackerPersistence.prepare(world.directory, world.backing, options), undefined);
+  assert.equal(readdirSync(world.path), []);
+});
+
+test("one that was persistent stays it, asked or not", async (world) => {
+  await ended(world);
+  assert.ok((await prepared(world, { persistent: false })).uuid);
+});
+
+test("forget leaves nothing, and the next one is new", async (world) => {
+  await ended(world);
+  await (await prepared(world)).forget();
+  assert.equal(readdirSync(world.path), ["lock"]);
+  assert.ok((await prepared(world)).isNew);
+});
+
+test("fail leaves nothing that could be believed", async (world) => {
+  const persistence = await prepared(world);
+  await persistence.begin(newMap());
+  await persistence.fail("the medium is gone");
+  assert.equal(readdirSync(world.path), ["lock"]);
+  await persistence.end(newMap(), true);
+  assert.equal(readdirSync(world.path), ["lock"], "an end after that writes nothing");
+  assert.ok((await prepared(world)).isNew);
+  await persistence.close();
+});
+
+test("resume: a new journal with the map that lives", async (world) => {
+  const map = newMap();
+  const first = await prepared(world);
+  await first.begin(map);
+  map.markBlocks(5, 1);
+  await first.close();
+  const resumed = await TrackerPersistence.resume(world.directory, world.backing, first.uuid);
+  await resumed.begin(map);
+  assert.ok((await restored(resumed)).isMarked(5));
+  await resumed.close();
+});
+
+test("rotate: the new journal has the map, and the old one is gone", async (world) => {
+  const map = newMap();
+  const persistence = await prepared(world);
+  await persistence.begin(map);
+  map.markBlocks(7, 2);
+  await persistence.rotate(map, {
+    mirror: async () => ({ firstSequence: 9 }),
+    adopt: async () => ({ adopted: true }),
+  });
+  assert.ok((await restored(persistence)).isMarked(8));
+  assert.equal(
+    readdirSync(world.path).filter((name) => name.endsWith(".new")),
+    [],
+  );
+  await persistence.close();
+});
+
+test("rotate: a journal that failed is not replaced", async (world) => {
+  const persistence = await prepared(world);
+  await persistence.begin(newMap());
+  const before = readFileSync(fileOf(world, "cbt-"));
+  const dead = {
+    mirror: async () => ({ firstSequence: null }),
+    adopt: async () => ({ adopted: false }),
+  };
+  let message = "";
+  await persistence.rotate(newMap(), dead).catch((error: Error) => {
+    message = error.message;
+  });
+  assert.match(message, /has failed/);
+  assert.equal(readFileSync(fileOf(world, "cbt-")), before);
+  await persistence.close();
+});
+
+test("two daemons do not share a directory", async (world) => {
+  await prepared(world);
+  const second = new PersistentDirectory(world.path);
+  assert.throws(
+    () => second.own(),
+    (error: ControlError) => error.code === "ALREADY_RUNNING",
+  );
+});
+
+test("nobody but root can read what is kept", async (world) => {
+  await ended(world);
+  for (const name of readdirSync(world.path)) {
+    assert.is(statSync(join(world.path, name)).mode & 0o077, 0, name);
+  }
+});
+
+test.run();
