@@ -73,7 +73,7 @@ test("one command of each queue stays parked, so that the kernel notices a death
 
 test("a reactor that does not turn is reported, and status answers all the same", async (t) => {
   const flag = join(t.folder, "block");
-  const env = { NODE_OPTIONS: `--import ${BLOCKER}`, BLOCK_REACTORS: flag };
+  const env = { NODE_OPTIONS: `--import ${BLOCKER}`, E2E_BLOCK_REACTORS: flag };
   await Daemon.startFor(t, { env });
   t.defer(() => rmSync(flag, { force: true }));
   const [device] = await ramDisks(t, 1, 16 * MIB);
