@@ -21,7 +21,7 @@ export const GROUPS = [
   },
   {
     name: "misuse",
-    files: ["bad-input", "errnos", "overlap"],
+    files: ["bad-input", "errnos", "overlap", "hostile-requests"],
   },
   {
     name: "data",

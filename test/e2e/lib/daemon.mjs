@@ -15,7 +15,7 @@ const REACTORS = 2;
 export const MADE_ON_FIRST_USE = Array(1 + REACTORS).fill("anon_inode:[io_uring]");
 /** Small, so that stores of a few megabytes grow. */
 const PORTION_BYTES = 32 * 2 ** 20;
-const LIFE_LIMIT_MS = 900_000;
+const LIFE_LIMIT_MS = 2_700_000;
 const START_LIMIT_MS = 120_000;
 const CALL_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 60_000;

@@ -49,8 +49,9 @@ export function startFio(t, filename, options, { timeLimitMs = (LOAD_LIMIT_S + 1
  */
 export async function startLoad(t, filename, options, where) {
   const before = await requests(t, where);
-  const endless = { time_based: true, runtime: LOAD_LIMIT_S };
-  const running = startFio(t, filename, { ...endless, ...options });
+  const { runtime = LOAD_LIMIT_S } = options;
+  const endless = { time_based: true, ...options, runtime };
+  const running = startFio(t, filename, endless, { timeLimitMs: (runtime + 10) * 1000 });
   const arrived = async () => (await requests(t, where)) >= before + REQUESTS_UNDER_WAY;
   await until("fio's requests arrive", arrived, ARRIVAL_LIMIT_MS);
   return running;
