@@ -42,7 +42,7 @@ export const GROUPS = [
   },
   {
     name: "daemons",
-    files: ["upgrade", "doctor", "daemon", "liveness", "crash", "freeze", "no-memory"],
+    files: ["upgrade", "doctor", "daemon", "liveness", "crash", "freeze", "no-memory", "geometry"],
     ownDaemons: true,
   },
 ];
