@@ -18,6 +18,7 @@ const STEPS = [
     counts: true,
   },
   { name: "end to end", command: [process.execPath, "test/e2e/run.mjs"], counts: true },
+  { name: "power cuts", command: [process.execPath, "test/e2e/power/run.mjs"], counts: true },
 ];
 
 function run(command) {

@@ -7,6 +7,7 @@ const USAGE = `Usage: npm run bench -- NAME [--rounds N] [--json]
 
   ring           NOPs through a ring: TypeScript against C with liburing, on this machine
   passthrough    file target and tracked front against the kernel's loop device, in the VM
+  persistent     a persistent tracker against one that is not, in the VM
 
 Medians of interleaved rounds. Only ratios within one table mean something: the VM is emulated.
 `;
@@ -14,6 +15,7 @@ Medians of interleaved rounds. Only ratios within one table mean something: the 
 const BENCHES = {
   ring: (args) => runHere("ring.mjs", args),
   passthrough: (args) => runInGuest("guest/passthrough.mjs", args),
+  persistent: (args) => runInGuest("guest/persistent.mjs", args),
 };
 
 function runHere(script, args) {

@@ -55,14 +55,26 @@ function fileSystem(tag, socketPath) {
   ];
 }
 
-/** Flushes end in the host's page cache: it survives the end of qemu, which is all that a test can cut the power of. */
-function disk({ path, readOnly }, index) {
-  const escaped = path.replaceAll(",", ",,");
+function escaped(path) {
+  return path.replaceAll(",", ",,");
+}
+
+/**
+ * Of an image: flushes end in the host's page cache, which survives the end of qemu. Of a server: it is
+ * told of every flush, and decides itself what survives.
+ */
+function storage({ path, nbdSocket }) {
+  return nbdSocket
+    ? `cache=writeback,discard=unmap,file.driver=nbd,file.server.type=unix,file.server.path=${escaped(nbdSocket)}`
+    : `cache=unsafe,discard=unmap,file=${escaped(path)}`;
+}
+
+function disk({ serial, readOnly, ...where }, index) {
   return [
     "-drive",
-    `if=none,id=disk${index},format=raw,cache=unsafe,discard=unmap,readonly=${readOnly ? "on" : "off"},file=${escaped}`,
+    `if=none,id=disk${index},format=raw,readonly=${readOnly ? "on" : "off"},${storage(where)}`,
     "-device",
-    `virtio-blk-pci,drive=disk${index},serial=disk${index}`,
+    `virtio-blk-pci,drive=disk${index},serial=${serial ?? `disk${index}`}`,
   ];
 }
 

@@ -38,7 +38,9 @@ function withDefaults(given) {
     onConsole: () => {},
     onProgress: () => {},
     ...given,
-    disks: (given.disks ?? []).map((disk) => ({ ...disk, path: resolve(disk.path) })),
+    disks: (given.disks ?? []).map((disk) =>
+      disk.path === undefined ? disk : { ...disk, path: resolve(disk.path) },
+    ),
   };
 }
 
@@ -99,7 +101,8 @@ async function bootsWith(accel, options) {
  * @param {number} [given.timeLimitMs]
  * @param {number} [given.memoryMib]
  * @param {number} [given.cpus]
- * @param {{path: string, readOnly?: boolean}[]} [given.disks] raw images, /dev/vda onwards
+ * @param {{path?: string, nbdSocket?: string, serial?: string, readOnly?: boolean}[]} [given.disks] raw images, or Unix
+ *   sockets of NBD servers; /dev/vda onwards
  * @param {string} [given.shareDir] folder that the guest may write; without it a fresh one, which goes away after a run that
  *   ended by itself
  * @param {AbortSignal} [given.signal] ends the VM at once, like a power cut

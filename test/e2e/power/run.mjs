@@ -1,0 +1,63 @@
+/**
+ * Power cuts: a machine with persistent trackers under load loses its power at random moments, and what
+ * it finds afterwards is compared with what its disks have seen. See --help.
+ */
+import { parseArgs } from "node:util";
+import { seededRandom } from "../lib/random.mjs";
+import { Machine } from "./machine.mjs";
+import { randomCuts } from "./random-cuts.mjs";
+import { SCENARIOS } from "./scenarios.mjs";
+
+const USAGE = `Usage: npm run power-cuts -- [OPTION]...
+
+  --cuts N         power cuts under load; 0: none (default 5)
+  --seed TEXT      of the moments and of what survives; printed at the start
+  --only PATTERN   only scenarios whose names match the regular expression
+  --help`;
+
+const { values } = parseArgs({
+  options: {
+    cuts: { type: "string" },
+    seed: { type: "string" },
+    only: { type: "string" },
+    help: { type: "boolean", short: "h" },
+  },
+});
+if (values.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
+const cuts = Number(values.cuts ?? 5);
+if (!Number.isSafeInteger(cuts) || cuts < 0) {
+  console.error("power-cuts: --cuts wants a whole number");
+  process.exit(2);
+}
+const seed = values.seed ?? process.env.SEED ?? String(Date.now() % 1_000_000);
+const counts = { passed: 0, failed: 0 };
+
+async function runTest(name, body) {
+  const started = performance.now();
+  const machine = new Machine(seededRandom(`${seed} ${name}`));
+  await machine.open();
+  try {
+    const note = await body(machine, seededRandom(`${name} ${seed}`));
+    counts.passed++;
+    const seconds = Math.round((performance.now() - started) / 1000);
+    console.log(`✓ power: ${name}${note ? ` (${note})` : ""}, ${seconds} s`);
+  } catch (error) {
+    counts.failed++;
+    console.log(`✗ power: ${name}, seed ${seed}\n${error.stack ?? error}`);
+  } finally {
+    await machine.close();
+  }
+}
+
+console.log(`seed ${seed}`);
+const tests = [
+  ...(cuts > 0 ? [[`${cuts} cuts under load`, randomCuts(cuts)]] : []),
+  ...Object.entries(SCENARIOS),
+];
+const pattern = new RegExp(values.only ?? "");
+for (const [name, body] of tests.filter(([name]) => pattern.test(name))) await runTest(name, body);
+console.log(`${counts.passed} passed, ${counts.failed} failed`);
+process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1);

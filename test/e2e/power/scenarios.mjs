@@ -1,0 +1,139 @@
+/** Ends and beginnings that are no cut under load: clean stops, strangers, damage, a medium that fails. */
+import assert from "node:assert/strict";
+import { DISKS, TRACKED } from "./machine.mjs";
+import {
+  ATTACH,
+  expectations,
+  inspection,
+  judge,
+  noteGenerations,
+  PREPARE,
+  SERVE,
+} from "./random-cuts.mjs";
+import { compareDiff } from "./tracked.mjs";
+
+const { raw, files, state, store } = DISKS;
+const FRONT_OF_RAW = "/dev/blksnap/vda";
+const STOP = [
+  { step: "stopDaemon" },
+  { step: "unmount", point: "/mnt/state" },
+  { step: "unmount", point: "/mnt/store" },
+];
+
+function write(device, offsetMib, count = 1) {
+  const words = ["dd", "if=/dev/urandom", `of=${device}`, "bs=4k", "oflag=direct"];
+  return { step: "run", words: [...words, `seek=${offsetMib * 256}`, `count=${count}`] };
+}
+
+function looks(events) {
+  return events.filter(({ event }) => event === "look");
+}
+
+function trackerIn(look, device) {
+  return look.trackers.find((tracker) => tracker.device === device);
+}
+
+/** Formats, attaches, takes, writes a little, and ends in order. */
+async function trackAndStop(machine) {
+  const events = await machine.boot([
+    ...PREPARE,
+    ...SERVE,
+    ...ATTACH,
+    { step: "look" },
+    { step: "take", devices: TRACKED },
+    ...[3, 9, 21].map((offsetMib) => write(FRONT_OF_RAW, offsetMib, 5)),
+    ...STOP,
+  ]);
+  assert.equal(events.find(({ event }) => event === "daemon ended").status, 0);
+  noteGenerations(machine, events);
+}
+
+export const SCENARIOS = {
+  "the judge sees a block that is missing, and one too many": async () => {
+    const expected = { written: new Set([4, 7]), maybe: new Set([8]) };
+    const ranges = (...blocks) =>
+      blocks.map((block) => ({ offset_sectors: block * 8, count_sectors: 8 }));
+    assert.equal(compareDiff(expected, ranges(4, 7), { exact: true }).problem, undefined);
+    assert.equal(compareDiff(expected, ranges(4, 7, 8), { exact: true }).problem, undefined);
+    assert.match(compareDiff(expected, ranges(4, 8)).problem, /1 written blocks are not/);
+    assert.match(compareDiff(expected, ranges(4, 7, 9), { exact: true }).problem, /never written/);
+    const all = [{ offset_sectors: 0, count_sectors: 8 * 2000 }];
+    assert.match(compareDiff(expected, all).problem, /never written/);
+  },
+
+  "a clean stop keeps the exact map; who writes past us begins a new generation": async (
+    machine,
+  ) => {
+    await trackAndStop(machine);
+    const expected = expectations(machine);
+    const mountAndTouch = [
+      { step: "run", words: ["mount", files.path, "/mnt"] },
+      { step: "run", words: ["touch", "/mnt/stranger"] },
+      { step: "run", words: ["umount", "/mnt"] },
+    ];
+    const events = await machine.boot([
+      ...SERVE,
+      ...inspection(machine),
+      ...STOP,
+      ...mountAndTouch,
+    ]);
+    judge(machine, events, expected, { exact: true });
+    // One is seen by the kernel's counters of this boot, the other by what it holds.
+    const later = await machine.boot([
+      { step: "mountState", device: state.path },
+      { step: "mountStore", device: store.path },
+      write(raw.path, 17),
+      { step: "startDaemon" },
+      { step: "look" },
+      ...STOP,
+    ]);
+    const [look] = looks(later);
+    for (const device of TRACKED) {
+      const { generation, reason, number, persistence } = trackerIn(look, device);
+      assert.notEqual(generation, machine.tracked[device].generation, device);
+      assert.equal(reason, "foreign_write", device);
+      assert.equal(number, 0, device);
+      assert.match(persistence.why, /not tracked|before it was tracked/, device);
+    }
+  },
+
+  "damage, another disk and a medium that is read-only are named; fronts serve all the same":
+    async (machine) => {
+      await trackAndStop(machine);
+      machine.disks.raw.serial = "power-other";
+      const damaged = await machine.boot([
+        { step: "mountState", device: state.path },
+        { step: "mountStore", device: store.path },
+        { step: "damage", name: "cbt-", at: 5000 },
+        { step: "startDaemon" },
+        { step: "look" },
+        { step: "attach", device: files.path },
+        { step: "checkFiles", device: files.path },
+        ...STOP,
+        { step: "mountState", device: state.path, readOnly: true },
+        { step: "startDaemon" },
+        { step: "attach", device: raw.path },
+        { step: "attach", device: files.path, persistent: false },
+        { step: "attach", device: raw.path, persistent: false },
+        { step: "look" },
+        write(FRONT_OF_RAW, 1),
+        { step: "stopDaemon" },
+      ]);
+      const [withDamage, readOnly] = looks(damaged);
+      assert.equal(trackerIn(withDamage, raw.path), undefined, "another disk is attached");
+      assert.match(withDamage.log, /\/dev\/vda is not attached again: .*another device/);
+      const tracker = trackerIn(withDamage, files.path);
+      assert.equal(tracker.reason, "unclean");
+      assert.match(tracker.persistence.why, /journal is not used: page 0 of the checkpoint/);
+      const refused = damaged.filter(({ event }) => event === "refused");
+      assert.deepEqual(
+        refused.map(({ device, code }) => [device, code]),
+        [
+          [raw.path, "PERSISTENT_STATE_UNUSABLE"],
+          [files.path, "PERSISTENT_STATE_UNUSABLE"],
+        ],
+      );
+      assert.equal(trackerIn(readOnly, raw.path).persistence.state, "off");
+      assert.match(readOnly.log, /no persistent tracker is attached again: .*EROFS|read-only/);
+    },
+};
