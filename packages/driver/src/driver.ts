@@ -350,7 +350,10 @@ export class Driver implements DriverControl {
       return;
     }
     if (notice.notice === "journalFault") {
-      void tracker?.failJournal(notice.errno);
+      // It may have been detached meanwhile: then nobody waits for its journal any more.
+      tracker?.failJournal(notice.errno).catch((error) => {
+        this.#logger.warn({ device: tracker.device, err: error }, "its journal was not dropped");
+      });
       return;
     }
     const snapshot = tracker && this.#registry.snapshotOf(tracker);

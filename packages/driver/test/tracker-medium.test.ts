@@ -157,6 +157,20 @@ test("a directory that cannot be made or used is named; who needs none is served
   assert.is(await TrackerPersistence.prepare(world.directory, world.backing, options), undefined);
 });
 
+test("after a crash, a medium that fails is named at the beginning of the new journal", async (world) => {
+  const first = await prepared(world);
+  await first.begin(newMap());
+  await first.close();
+  world.directory.close();
+  rmSync(join(world.path, "lock"));
+  mkdirSync(join(world.path, "lock"));
+  const later = new PersistentDirectory(world.path);
+  const resumed = await TrackerPersistence.resume(later, world.backing, first.uuid);
+  assert.is((await refusal(resumed.begin(newMap()))).code, "PERSISTENT_STATE_UNUSABLE");
+  await resumed.fail("as the daemon does then");
+  assert.equal(await trackerRecords(world.directory), [], "nobody believes it later");
+});
+
 test("one with a record is refused where it cannot be kept up to date", async (world) => {
   await ended(world);
   world.directory.close();

@@ -146,8 +146,9 @@ export class TrackerPersistence {
     backing: BackingFile,
     uuid: string,
   ): Promise<TrackerPersistence> {
-    directory.own();
-    const record = (await trackerRecords(directory)).find((one) => one.uuid === uuid);
+    // A medium that fails is met again in begin(), which says that it has failed.
+    const records = await trackerRecords(directory).catch(() => []);
+    const record = records.find((one) => one.uuid === uuid);
     const tracking = record?.tracking ?? (await readFacts(backing));
     const unclean = { ...tracking, clean: false };
     return new TrackerPersistence(directory, backing, uuid, unclean, undefined);
@@ -175,6 +176,7 @@ export class TrackerPersistence {
   }
 
   async #begin(map: CbtMap): Promise<JournalSetup> {
+    this.#directory.own();
     const draft = await this.#draft(map);
     this.#journal = await draft.publish(checkpointOf(map), 1);
     await this.#writeRecord({ ...this.#tracking, clean: false }, true);
