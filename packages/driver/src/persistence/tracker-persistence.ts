@@ -200,15 +200,19 @@ export class TrackerPersistence {
   async rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
     const draft = await this.#draft(map);
     const { fd, logOffsetBytes, logBytes } = draft;
-    const { firstSequence } = await reactor.mirror({ fd, logOffsetBytes, logBytes });
+    const { firstSequence } = await reactor
+      .mirror({ fd, logOffsetBytes, logBytes })
+      .catch(async (error: unknown) => {
+        await draft.discard();
+        throw error;
+      });
     if (firstSequence === null) {
       await draft.discard();
       throw new Error("the journal has failed before");
     }
-    const next = await draft.publish(checkpointOf(map), firstSequence);
-    const { adopted } = await reactor.adopt();
-    await this.#journal?.close();
-    this.#journal = next;
+    const before = this.#journal;
+    this.#journal = await draft.publish(checkpointOf(map), firstSequence);
+    const { adopted } = await reactor.adopt().finally(() => before?.close());
     if (!adopted) throw new Error("the journal has failed meanwhile");
   }
 

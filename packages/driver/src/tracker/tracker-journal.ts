@@ -61,6 +61,8 @@ export class TrackerJournal {
   /** Not the reactor's own mapping: reads beside it. */
   readonly #map: CbtMap;
   #why: string | null;
+  /** Tracking has ended: what is on record stays as it is, whatever is still told of the journal. */
+  #isOver = false;
 
   private constructor(
     context: JournalContext,
@@ -144,7 +146,7 @@ export class TrackerJournal {
 
   /** The log is half full: a new journal takes its place. Not while a snapshot is taken. */
   async rotate(tracker: number, reactor: number): Promise<void> {
-    if (this.#persistence.failure !== undefined) return;
+    if (this.#isOver || this.#persistence.failure !== undefined) return;
     const { reactors } = this.#context;
     const ask = <Reply>(request: ReactorRequest) => reactors.request<Reply>(reactor, request);
     try {
@@ -159,6 +161,7 @@ export class TrackerJournal {
 
   /** The journal failed, and writes wait for it: nobody is to believe it, then they go on. */
   async fail(tracker: number, reactor: number, why: string | number): Promise<void> {
+    if (this.#isOver) return;
     const text = typeof why === "number" ? errnoName(why) : why;
     await this.#giveUp(`the journal could not be written: ${text}`);
     await this.#context.reactors.request(reactor, { type: "dropJournal", tracker });
@@ -171,6 +174,7 @@ export class TrackerJournal {
 
   /** Nobody writes any more; the map can still be read. */
   async end(attached: boolean): Promise<void> {
+    this.#isOver = true;
     try {
       await this.#persistence.end(this.#map, attached);
     } catch (error) {
@@ -190,6 +194,7 @@ export class TrackerJournal {
 
   /** Nobody writes any more, and nothing is to be kept. */
   async forget(): Promise<void> {
+    this.#isOver = true;
     await this.#persistence.close();
     await this.#persistence.forget();
   }
