@@ -14,7 +14,8 @@ import type { DeviceCounters, DeviceReader } from "./device-reader.js";
 import type { Handover } from "./handover.js";
 import type { DeviceIoCounters } from "./reactor/counters.js";
 import type { ReactorPool } from "./reactor/pool.js";
-import { MEMORY_STORE, type Member, type Snapshot } from "./snapshot/snapshot.js";
+import type { Member, Snapshot } from "./snapshot/snapshot.js";
+import { MEMORY_STORE } from "./snapshot/store-record.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION } from "./version.js";
 

@@ -24,7 +24,7 @@ import {
 } from "../dist/doctor/leftovers.js";
 import { checkNames, checkSocket, checkStateDirectory } from "../dist/doctor/surroundings.js";
 import { readRecords, StateDirectory } from "../dist/state/state-directory.js";
-import { SERVER_FLAGS } from "../dist/system/served-device.js";
+import { DeviceMark } from "../dist/system/served-device.js";
 
 const UUID = "11111111-2222-4333-8444-555555555555";
 const DAEMON: OwnProcess = { pid: 40, parent: 1, role: "daemon", words: ["node", "blksnapd"] };
@@ -46,7 +46,7 @@ function surroundings(more: Partial<Surroundings> = {}): Surroundings {
 function device(id: number, state: number, more: Partial<UblkDeviceInfo> = {}): UblkDeviceInfo {
   const none = { queues: 1, queueDepth: 64, maxIoBytes: 4096, features: 0 };
   const owner = { serverPid: 40, ownerUid: 0, ownerGid: 0 };
-  return { id, state, serverFlags: SERVER_FLAGS, ...none, ...owner, ...more };
+  return { id, state, serverFlags: DeviceMark.FRONT, ...none, ...owner, ...more };
 }
 
 /** ublk with these devices; those removed are gone from `infos`. */
@@ -138,9 +138,14 @@ test("files of the state directory that are nobody's are removed, unless a daemo
   const state = new StateDirectory(path);
   state.writeRecord("tracker-1", { id: 1 });
   state.writeRecord("tracker-8", { id: 8 });
-  writeFileSync(join(path, "tracker-8.record"), "damaged");
+  for (const name of ["tracker-8.record", "tracker-8.record-copy"]) {
+    writeFileSync(join(path, name), "damaged");
+  }
   const kept = ["cbt-1", "cbt-8", "blksnapd.sock", "something-else"];
-  const stale = ["cbt-2", `area-${UUID}-1`, `blksnap-store-${UUID}-0`, "tracker-3.record.new"];
+  const stale = [
+    ...["cbt-2", `area-${UUID}-1`, `blksnap-store-${UUID}-0`, "tracker-3.record.new"],
+    "tracker-3.record-copy",
+  ];
   for (const name of [...kept, ...stale]) writeFileSync(join(path, name), "");
   state.close();
   const records = recordsFrom(readRecords(path, ""));

@@ -1,4 +1,6 @@
 import {
+  closeSync,
+  copyFileSync,
   existsSync,
   mkdtempSync,
   readdirSync,
@@ -39,14 +41,30 @@ test("a map that does not fit into memory is refused before anything is written"
 
 test("a record is read back, replaced and removed", () => {
   withDirectory((state) => {
-    state.writeRecord("tracker-1", { id: 1 });
-    state.writeRecord("tracker-1", { id: 2 });
-    assert.equal(state.readRecords("tracker-"), [{ name: "tracker-1", value: { id: 2 } }]);
+    state.writeRecord("tracker-1", { id: 1, front: 3 });
+    state.writeRecord("tracker-1", { id: 1, front: 4 });
+    assert.equal(state.readRecords("tracker-"), [
+      { name: "tracker-1", value: { id: 1, front: 4 } },
+    ]);
     state.removeRecord("tracker-1");
     state.removeRecord("tracker-1");
     assert.equal(state.readRecords("tracker-"), []);
   });
 });
+
+/** All ways in which one file of a record may be damaged. */
+function* damages(whole: Buffer): Generator<[what: string, content: Buffer]> {
+  for (let at = 0; at < whole.length; at++) {
+    for (const bit of [1, 128]) {
+      const damaged = Buffer.from(whole);
+      damaged[at] ^= bit;
+      yield [`byte ${at} ^ ${bit}`, damaged];
+    }
+    yield [`cut at ${at}`, whole.subarray(0, at)];
+  }
+  yield ["zeroes", Buffer.alloc(whole.length)];
+  yield ["version", Buffer.from(whole.toString().replace("blksnap-record 1", "blksnap-record 2"))];
+}
 
 test("every damaged byte, every cut and a newer version are named, and other records still read", () => {
   withDirectory((state, path) => {
@@ -54,23 +72,48 @@ test("every damaged byte, every cut and a newer version are named, and other rec
     state.writeRecord("tracker-2", { device: "/dev/vg/two" });
     const file = join(path, "tracker-1.record");
     const whole = readFileSync(file);
-    for (let at = 0; at < whole.length; at++) {
-      for (const bit of [1, 128]) {
-        const damaged = Buffer.from(whole);
-        damaged[at] ^= bit;
-        writeFileSync(file, damaged);
-        const [first, second] = state.readRecords("tracker-");
-        assert.ok(first?.problem, `byte ${at} ^ ${bit} went unnoticed`);
-        assert.equal(second?.problem, undefined);
-      }
+    for (const [what, content] of damages(whole)) {
+      writeFileSync(file, content);
+      writeFileSync(`${file}-copy`, content);
+      const [first, second] = state.readRecords("tracker-");
+      assert.ok(first?.problem, `${what} went unnoticed`);
+      if (what === "version") assert.match(first.problem, "version 2");
+      assert.is(second?.problem, undefined);
     }
-    for (let length = 0; length < whole.length; length++) {
-      writeFileSync(file, whole);
-      truncateSync(file, length);
-      assert.ok(state.readRecords("tracker-1")[0]?.problem, `cut at ${length} went unnoticed`);
+  });
+});
+
+test("a damaged record is read from its copy, which says so, and a damaged copy harms nobody", () => {
+  withDirectory((state, path) => {
+    const value = { device: "/dev/vg/one" };
+    state.writeRecord("tracker-1", value);
+    const file = join(path, "tracker-1.record");
+    const whole = readFileSync(file);
+    for (const [what, content] of damages(whole)) {
+      writeFileSync(file, content);
+      const [found] = state.readRecords("tracker-");
+      assert.ok(found?.problem === undefined && found?.instead, what);
+      assert.equal(found.value, value);
     }
-    writeFileSync(file, whole.toString().replace("blksnap-record 1", "blksnap-record 2"));
-    assert.match(state.readRecords("tracker-1")[0]?.problem ?? "", "version 2");
+    state.writeRecord("tracker-2", { id: 2 });
+    copyFileSync(join(path, "tracker-2.record"), file);
+    assert.match(JSON.stringify(state.readRecords("tracker-1")), "it is that of 2");
+    state.removeRecord("tracker-2");
+    writeFileSync(file, whole);
+    writeFileSync(`${file}-copy`, "");
+    assert.equal(state.readRecords("tracker-"), [{ name: "tracker-1", value }]);
+  });
+});
+
+test("a map under another's name is refused", () => {
+  withDirectory((state, path) => {
+    closeSync(state.createMap("cbt-1", 8192).fd);
+    closeSync(state.createMap("cbt-2", 8192).fd);
+    copyFileSync(join(path, "cbt-2"), join(path, "cbt-1"));
+    assert.throws(() => state.openMap("cbt-1"), /damaged, or another device's/);
+    closeSync(state.openMap("cbt-2").fd);
+    truncateSync(join(path, "cbt-2"), 100);
+    assert.throws(() => state.openMap("cbt-2"), /damaged/);
   });
 });
 
@@ -94,7 +137,9 @@ test("a map file is made empty, found again and removed", () => {
     const made = state.createMap("cbt-1", 8192);
     const again = state.openMap("cbt-1");
     assert.is(again.lengthBytes, 8192);
-    assert.ok(readFileSync(join(path, "cbt-1")).every((byte) => byte === 0));
+    const content = readFileSync(join(path, "cbt-1"));
+    // The end of the first page says whose it is.
+    assert.ok(content.every((byte, at) => byte === 0 || (at >= 4064 && at < 4096)));
     state.removeMap(made);
     assert.not.ok(existsSync(join(path, "cbt-1")));
     assert.throws(() => state.openMap("cbt-1"), "ENOENT");

@@ -24,7 +24,7 @@ test("attach and snapshot_take: ENOMEM, no room for the maps", async (t) => {
   const large = imageFile(t, 4 * GIB);
   await attach(t, large);
   const { id, destroy } = await createSnapshot(t, [large]);
-  await run(["dd", "if=/dev/zero", `of=${state}/filler`, "bs=64k", "count=14"]);
+  await run(["dd", "if=/dev/zero", `of=${state}/filler`, "bs=64k", "count=11"]);
   t.defer(() => run(["rm", `${state}/filler`]));
   await refused(t, "OUT_OF_MEMORY", ENOMEM, () => t.client.snapshotTake(id));
   await refused(t, "OUT_OF_MEMORY", ENOMEM, () => t.client.attach(huge));

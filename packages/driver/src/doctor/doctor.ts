@@ -10,7 +10,7 @@ import type { DoctorReport } from "@blksnap/api";
 import { listDeviceIds, UblkControl, UblkError, UblkFeature } from "@blksnap/ublk";
 import { Ring, tryLockFile } from "@blksnap/uring";
 import { readRecords } from "../state/state-directory.js";
-import { SERVER_FLAGS } from "../system/served-device.js";
+import { isOurs } from "../system/served-device.js";
 import { DAEMON_VERSION } from "../version.js";
 import { error, type Finding, type FixableFinding } from "./finding.js";
 import { HostFiles, ownerOf, ownProcesses } from "./host-files.js";
@@ -70,7 +70,7 @@ async function allFindings(
   const given = { host, records, processes, daemon };
   const devices = control instanceof UblkControl ? devicesOf(control) : undefined;
   const all = (await devices?.list()) ?? [];
-  const own = all.filter(({ serverFlags }) => serverFlags === SERVER_FLAGS).map(({ id }) => id);
+  const own = all.filter(({ serverFlags }) => isOurs(serverFlags)).map(({ id }) => id);
   const tracked = records.trackers.map(({ device, front }) => ({
     device,
     front: `/dev/ublkb${front}`,

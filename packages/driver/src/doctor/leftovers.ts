@@ -6,7 +6,7 @@ import { type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import type { SnapshotRecord, TrackerRecord } from "../state/records.js";
 import type { FoundRecord } from "../state/state-directory.js";
 import { usersOf } from "../system/device-users.js";
-import { SERVER_FLAGS } from "../system/served-device.js";
+import { isOurs } from "../system/served-device.js";
 import { error, type FixableFinding, ok, warning } from "./finding.js";
 import type { HostFiles, OwnProcess } from "./host-files.js";
 
@@ -59,7 +59,7 @@ export async function checkDevices(
   given: Surroundings,
 ): Promise<FixableFinding[]> {
   const all = await devices.list();
-  const own = all.filter(({ serverFlags }) => serverFlags === SERVER_FLAGS);
+  const own = all.filter(({ serverFlags }) => isOurs(serverFlags));
   const recorded = recordedDevices(given.records);
   const findings: FixableFinding[] = [];
   for (const info of own) {
@@ -135,14 +135,14 @@ function judgeForgotten(
 async function isAnotherSoon(devices: UblkDevices, id: number): Promise<boolean> {
   await sleep(SECOND_LOOK_MS);
   const info = await devices.info(id);
-  return info?.state !== UblkState.DEAD || info.serverFlags !== SERVER_FLAGS;
+  return info?.state !== UblkState.DEAD || !isOurs(info.serverFlags);
 }
 
 /** Looks once more: a number that became free may be somebody else's by now. */
 async function remove(devices: UblkDevices, id: number): Promise<string> {
   const info = await devices.info(id);
   if (info === undefined) return `/dev/ublkb${id} is gone`;
-  if (info.serverFlags !== SERVER_FLAGS || info.state === UblkState.LIVE) {
+  if (!isOurs(info.serverFlags) || info.state === UblkState.LIVE) {
     throw new Error(`/dev/ublkb${id} is used by another server now`);
   }
   await devices.remove(id);
@@ -219,7 +219,9 @@ function isStale(name: string, { trackers, snapshots, damaged }: Records): boole
   if (map !== undefined) return !isTracker(map);
   const uuid = /^(?:area|blksnap-store)-([0-9a-f-]{36})-\d+$/.exec(name)?.[1];
   if (uuid !== undefined) return !isSnapshot(uuid);
-  return name.endsWith(".record.new");
+  const [, kind, id = ""] = /^(tracker|snapshot)-(.*)\.record-copy$/.exec(name) ?? [];
+  if (kind !== undefined) return kind === "tracker" ? !isTracker(id) : !isSnapshot(id);
+  return /\.record(-copy)?\.new$/.test(name);
 }
 
 /** File systems that a take has frozen and nobody thaws. */

@@ -4,7 +4,12 @@ import { faultPoint } from "../fault-points.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { StateDirectory } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
-import { type QueueStart, ServedDevice, type ServeOptions } from "../system/served-device.js";
+import {
+  DeviceMark,
+  type QueueStart,
+  ServedDevice,
+  type ServeOptions,
+} from "../system/served-device.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
 /** Most that one discard of an image may cover. */
@@ -37,6 +42,7 @@ export async function openImage(
 ): Promise<void> {
   const { tracker } = member;
   member.image = await ServedDevice.start(context.control, {
+    mark: DeviceMark.IMAGE,
     params: {
       ...tracker.backing.params,
       // The original may have grown since it was attached, and its image does not follow.

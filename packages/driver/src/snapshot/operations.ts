@@ -13,7 +13,8 @@ import type { Tracker } from "../tracker/tracker.js";
 import { closeImage } from "./image.js";
 import { completePolicy } from "./overflow.js";
 import type { RecoverContext } from "./recover.js";
-import { MEMORY_STORE, Snapshot } from "./snapshot.js";
+import { Snapshot } from "./snapshot.js";
+import { MEMORY_STORE } from "./store-record.js";
 import { closeMembers, takeSnapshot } from "./take.js";
 
 /** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
@@ -81,7 +82,7 @@ export class SnapshotOperations {
     if (known !== undefined && persistent) assertPersistent(known);
     const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
     try {
-      snapshot.assertFits(tracker);
+      assertFits(snapshot, tracker);
       const paths = snapshot.stores.map(({ path }) => path);
       await this.#assertStoresApart(paths, [tracker]);
     } catch (error) {
@@ -114,7 +115,7 @@ export class SnapshotOperations {
   }
 
   async destroy(snapshot: Snapshot): Promise<void> {
-    snapshot.state = "destroying";
+    snapshot.retreat("destroying");
     faultPoint("destroy.begun");
     // Those who wait for events are told at once, however long the rest takes.
     snapshot.events.close();
@@ -196,4 +197,14 @@ async function typeOf(path: string): Promise<number | undefined> {
   } catch {
     return (await statfs(dirname(path)).catch(() => undefined))?.type;
   }
+}
+
+/** @throws ControlError CHUNK_OVER_SLOT when the device's chunks do not fit into the slots */
+function assertFits({ id, slotBytes }: Snapshot, { device, geometry }: Tracker): void {
+  const chunkBytes = 2 ** geometry.chunkShift;
+  if (chunkBytes <= slotBytes) return;
+  throw new ControlError(
+    "CHUNK_OVER_SLOT",
+    `${device} has chunks of ${chunkBytes} bytes, the slots of snapshot ${id} have ${slotBytes}`,
+  );
 }

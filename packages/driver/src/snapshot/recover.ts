@@ -13,7 +13,7 @@
  */
 import { closeSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { DiffArea, DiffAreaMap } from "@blksnap/engine";
+import { AreaState, DiffArea, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { UblkState } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
@@ -22,12 +22,14 @@ import { forgetSnapshot } from "../persistence/snapshot-records.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { type SnapshotRecord, type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
-import { ownDevices } from "../system/served-device.js";
+import { DeviceMark, ownDevices } from "../system/served-device.js";
 import { openStoresFenced } from "../tracker/fence.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
 import { openImage, recoverImage } from "./image.js";
 import { attachPending, type Known, type Restored, restorePersistent } from "./restore.js";
-import { MEMORY_STORE, Snapshot, type SnapshotContext } from "./snapshot.js";
+import { Snapshot, type SnapshotContext } from "./snapshot.js";
+import { MEMORY_STORE } from "./store-record.js";
+import { sweep } from "./sweep.js";
 import { closeMembers, type TakeContext } from "./take.js";
 
 export type RecoverContext = TrackerContext & SnapshotContext & TakeContext;
@@ -52,14 +54,15 @@ interface Resumed {
 export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   const records = usableRecords<SnapshotRecord>(context, "snapshot-");
   const trackerRecords = usableRecords<TrackerRecord>(context, "tracker-");
+  const geometries = new Map(trackerRecords.map(({ id, geometry }) => [id, geometry]));
   faultPoint("recover.records-read");
-  const resumed = await resumeAll(context, records);
+  const resumed = await resumeAll(context, records, geometries);
   const found = await Promise.all(
     trackerRecords.map((record) => recoverTracker(context, record, areaOf(resumed, record.id))),
   );
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
   const { pending, snapshots: restored } = await restore(context, records, trackerRecords);
-  resumed.push(...(await resumeAll(context, restored)));
+  resumed.push(...(await resumeAll(context, restored, geometries)));
   for (const one of pending) found.push(await attachPending(context, one, areaOf(resumed, one.id)));
   faultPoint("recover.fronts-live");
   const trackers = found.filter((tracker) => tracker !== undefined);
@@ -69,16 +72,19 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   }
   await removeOrphans(context, trackers, snapshots);
   faultPoint("recover.orphans-removed");
+  const swept = sweep(context.state, snapshots);
+  if (swept.length > 0) context.logger.info({ swept }, "files of an interrupted operation removed");
   return { trackers, snapshots, lastTracker: largestNumber(context) };
 }
 
 async function resumeAll(
   context: RecoverContext,
   records: readonly SnapshotRecord[],
+  geometries: ReadonlyMap<number, TrackerGeometry>,
 ): Promise<Resumed[]> {
   const resumed: Resumed[] = [];
   for (const record of records) {
-    const snapshot = await resumeSnapshot(context, record);
+    const snapshot = await resumeSnapshot(context, record, geometries);
     if (snapshot !== undefined) resumed.push(snapshot);
   }
   return resumed;
@@ -120,20 +126,24 @@ function areaOf(resumed: readonly Resumed[], tracker: number): AreaSetup | undef
 
 function usableRecords<Value>(context: RecoverContext, prefix: string): Value[] {
   const values: Value[] = [];
-  for (const { name, value, problem } of context.state.readRecords(prefix).map(withValue)) {
-    if (problem === undefined) values.push(value as Value);
-    else context.logger.error({ record: name, problem }, `record ${name} is not used: ${problem}`);
+  for (const found of context.state.readRecords(prefix)) {
+    const { name: record, problem } = found;
+    if (problem !== undefined) {
+      context.logger.error({ record, problem }, `record ${record} is not used: ${problem}`);
+      continue;
+    }
+    values.push(found.value as Value);
+    if (found.instead === undefined) continue;
+    const why = `the copy of record ${record} is used: ${found.instead}`;
+    context.logger.error({ record, problem: found.instead }, why);
   }
   return values;
-}
-
-function withValue(found: { name: string; value?: unknown; problem?: string | undefined }) {
-  return { name: found.name, value: found.value, problem: found.problem };
 }
 
 async function resumeSnapshot(
   context: RecoverContext,
   record: SnapshotRecord,
+  geometries: ReadonlyMap<number, TrackerGeometry>,
 ): Promise<Resumed | undefined> {
   if (record.state === "creating" || record.state === "destroying") {
     await discard(context, record);
@@ -145,16 +155,16 @@ async function resumeSnapshot(
   const maps = new Map<number, MapFile>();
   const journals = new Map<number, AreaJournalFile>();
   try {
-    const slots: number[] = [];
+    const slots: number[][] = [];
     for (const { tracker, map: name } of members) {
       if (name === null) continue;
       const map = context.state.openMap(name);
       maps.set(tracker, map);
-      slots.push(...usedSlots(map));
+      slots.push(usedSlots(map, geometries.get(tracker)));
     }
     const kept = { ...record, state: taken ? record.state : "created" } as const;
     const snapshot = new Snapshot(context, kept);
-    await openStoresFenced(() => snapshot.openStorage(slots));
+    await openStoresFenced(() => snapshot.openStorage(slots.flat()));
     faultPoint("recover.stores-opened");
     const areas = new Map<number, AreaSetup>();
     for (const [tracker, map] of maps) {
@@ -191,12 +201,22 @@ async function renewJournal(
   }
 }
 
-/** @throws EngineError when it is no map */
-function usedSlots(map: MapFile): number[] {
+/**
+ * What its map says of an area that is to go on. All that the reactor relies on is looked at here:
+ * there it would be the front that cannot go on.
+ * @throws EngineError when it is no map; Error when it is another device's, or damaged
+ */
+function usedSlots(map: MapFile, geometry: TrackerGeometry | undefined): number[] {
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
   try {
+    const area = DiffAreaMap.open(memory.buffer);
+    if (geometry !== undefined && !area.geometry.equals(geometry)) {
+      throw new Error(`the map ${map.name} is of another device`);
+    }
+    const damage = area.state === AreaState.ACTIVE ? area.damage() : `it is in state ${area.state}`;
+    if (damage !== undefined) throw new Error(`the map ${map.name} is damaged: ${damage}`);
     const slots: number[] = [];
-    new DiffArea(DiffAreaMap.open(memory.buffer)).forEachUsedSlot((slot) => slots.push(slot));
+    new DiffArea(area).forEachUsedSlot((slot) => slots.push(slot));
     return slots;
   } finally {
     memory.unmap();
@@ -248,7 +268,7 @@ async function rejoin(
     if (map !== undefined) context.state.removeMap(map);
     if (image !== null) await deleteOwnDevice(context, image);
   }
-  snapshot.save();
+  snapshot.saveIfPossible();
   if (snapshot.state !== "taken") return true;
   const members = [...snapshot.members.values()];
   try {
@@ -272,7 +292,10 @@ async function rejoin(
   }
 }
 
-/** Removes devices of ours that no record names and that never lived or have ended. */
+/**
+ * Removes devices of ours that no record names: those that never lived or have ended, and images,
+ * which are worth nothing without their snapshot and would have their readers wait for ever.
+ */
 async function removeOrphans(
   context: RecoverContext,
   trackers: readonly Tracker[],
@@ -282,16 +305,30 @@ async function removeOrphans(
   for (const { members } of snapshots) {
     for (const { imageNumber } of members.values()) known.add(imageNumber ?? -1);
   }
-  for (const id of await ownDevices(context.control)) {
-    if (known.has(id)) continue;
-    const info = await context.control.deviceInfo(id);
-    if (info?.state === UblkState.DEAD) await deleteOwnDevice(context, id);
-    else context.logger.warn({ device: `/dev/ublkb${id}` }, "device of ours without a record");
+  for (const { id, state, serverFlags } of await ownDevices(context.control)) {
+    if (known.has(id) || state === UblkState.LIVE) continue;
+    const device = `/dev/ublkb${id}`;
+    if (state !== UblkState.DEAD && serverFlags === DeviceMark.FRONT) {
+      const text = `the front ${device} has no record that can be used: its users wait`;
+      context.logger.error({ device }, text);
+      continue;
+    }
+    if (state !== UblkState.DEAD)
+      context.logger.error({ device }, "image without a snapshot removed");
+    await deleteOwnDevice(context, id);
   }
 }
 
-/** Removes everything that a snapshot has left, and its record. */
+/** Removes everything that a snapshot has left, and its record. What resists stays, and is named. */
 async function discard(context: RecoverContext, record: SnapshotRecord): Promise<void> {
+  try {
+    await removeAll(context, record);
+  } catch (error) {
+    context.logger.error({ snapshot: record.id, err: error }, "not all of a snapshot is removed");
+  }
+}
+
+async function removeAll(context: RecoverContext, record: SnapshotRecord): Promise<void> {
   await removeTraces(context, record);
   for (const { path, fileName } of record.stores) {
     if (fileName === undefined) continue;
@@ -333,7 +370,8 @@ async function removeTraces(context: RecoverContext, record: SnapshotRecord): Pr
 
 async function deleteOwnDevice(context: RecoverContext, id: number): Promise<void> {
   try {
-    if ((await ownDevices(context.control)).includes(id)) await context.control.deleteDevice(id);
+    const own = await ownDevices(context.control);
+    if (own.some((device) => device.id === id)) await context.control.deleteDevice(id);
   } catch (error) {
     context.logger.warn({ device: `/dev/ublkb${id}`, err: error }, "device is not removed");
   }

@@ -12,7 +12,6 @@
  * take it back.
  */
 import { randomUUID } from "node:crypto";
-import { statSync } from "node:fs";
 import type { OverflowPolicy } from "@blksnap/api";
 import {
   DiffStorage,
@@ -40,14 +39,13 @@ import { SnapshotEvents } from "./events.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
+import { MEMORY_STORE, storeRecord } from "./store-record.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
 /** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
 const LOW_WATER_SLOTS_MAX = 32;
 /** All devices together keep at most this part of the limit unused. */
 const HOARD_DIVISOR = 16;
-/** How users name a store in memory. */
-export const MEMORY_STORE = "memory:";
 
 /** Areas are numbered through all snapshots of a process. */
 let nextAreaId = 1;
@@ -120,7 +118,7 @@ export class Snapshot {
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
     this.persistence = new SnapshotPersistence(context, record.persistent ?? false);
-    this.events = new SnapshotEvents(record.events, record.nextEvent, () => this.save());
+    this.events = new SnapshotEvents(record.events, record.nextEvent, () => this.saveIfPossible());
   }
 
   /** Opens the stores of a new snapshot. @throws DiffStorageError */
@@ -160,10 +158,16 @@ export class Snapshot {
     return this.#state;
   }
 
-  /** Goes on record before it is acted on. */
+  /** Goes on record before it is acted on. @throws ControlError OUT_OF_MEMORY; then it did not change */
   set state(state: SnapshotRecord["state"]) {
+    const before = this.#state;
     this.#state = state;
-    this.save();
+    try {
+      this.save();
+    } catch (error) {
+      this.#state = before;
+      throw error;
+    }
   }
 
   get storage(): DiffStorage {
@@ -228,6 +232,25 @@ export class Snapshot {
     this.persistence.save(record, [...this.members.values()]);
   }
 
+  /** For what nobody must fail for: without room the record stays as it was. */
+  saveIfPossible(): void {
+    try {
+      this.save();
+    } catch (error) {
+      this.#context.logger.warn({ snapshot: this.id, err: error }, "record is not up to date");
+    }
+  }
+
+  /**
+   * Goes back to "created" or on to "destroying", which a lack of room for the record must not stop.
+   * What the next daemon then finds on record comes to the same: a take that did not end, or a
+   * snapshot without its maps.
+   */
+  retreat(state: "created" | "destroying"): void {
+    this.#state = state;
+    this.saveIfPossible();
+  }
+
   /** Removes the record: there is no such snapshot any more. */
   forget(): void {
     this.events.close();
@@ -242,17 +265,6 @@ export class Snapshot {
       throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${this.id} is taken already`);
     }
     throw new ControlError("SNAPSHOT_BUSY", `snapshot ${this.id} is being worked on`);
-  }
-
-  /** @throws ControlError CHUNK_OVER_SLOT when the device's chunks do not fit into the slots */
-  assertFits(tracker: Tracker): void {
-    const chunkBytes = 2 ** tracker.geometry.chunkShift;
-    if (chunkBytes <= this.slotBytes) return;
-    throw new ControlError(
-      "CHUNK_OVER_SLOT",
-      `${tracker.device} has chunks of ${chunkBytes} bytes, the slots of snapshot ${this.id} ` +
-        `have ${this.slotBytes}`,
-    );
   }
 
   /**
@@ -324,8 +336,8 @@ export class Snapshot {
   }
 
   endTake(): void {
-    this.#lent = undefined;
     this.state = "taken";
+    this.#lent = undefined;
   }
 
   /**
@@ -338,7 +350,7 @@ export class Snapshot {
     this.#lent = undefined;
     this.takenAt = null;
     this.stallUs = null;
-    this.state = "created";
+    this.retreat("created");
   }
 
   /** Whether the area, by its id, is one of this snapshot. */
@@ -403,17 +415,5 @@ export class Snapshot {
     this.#context.logger.info({ event, snapshot: this.id }, `diff storage: ${event.type}`);
     const usedBytes = this.#storage?.stats().allocatedBytes ?? 0;
     this.events.push({ ...event, usedBytes, limitBytes: this.limitBytes });
-  }
-}
-
-/** A directory gets a file with a name, so that the next daemon finds it after a crash. */
-function storeRecord(path: string, suffix: string): StoreRecord {
-  const named = { path, fileName: `blksnap-store-${suffix}` };
-  if (path === MEMORY_STORE) return named;
-  try {
-    return statSync(path).isDirectory() ? named : { path };
-  } catch {
-    // What is wrong with it is said when it is opened.
-    return { path };
   }
 }

@@ -12,30 +12,40 @@
  * ```
  *
  * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new
- * one. One that is damaged is left alone and named; the others are not affected.
+ * one. Beside it is a copy, for the case that it is damaged: a front that nobody can serve any more
+ * leaves its users waiting. Where both are, they are left alone and named; others are not affected.
  */
+import { createHash } from "node:crypto";
 import {
   closeSync,
   constants,
   existsSync,
   fstatSync,
-  ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  readSync,
   renameSync,
+  rmSync,
   statfsSync,
   unlinkSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { join } from "node:path";
 import { tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
-import { decodeRecord, encodeRecord } from "./record-format.js";
+import { type DecodedRecord, decodeRecord, encodeRecord } from "./record-format.js";
 
 const { O_RDWR, O_CREAT, O_TRUNC } = constants;
 const SUFFIX = ".record";
+const COPY_SUFFIX = ".record-copy";
+const UNFINISHED_SUFFIX = ".new";
+/** Where a map file says whose it is: at the end of the page that every map begins with. */
+const NAME_DIGEST_BYTES = 32;
+const NAME_DIGEST_OFFSET = 4096 - NAME_DIGEST_BYTES;
+const FILL_BYTES = 2 ** 20;
 
 /** A file of maps, to be mapped shared. */
 export interface MapFile {
@@ -44,9 +54,17 @@ export interface MapFile {
   readonly lengthBytes: number;
 }
 
-/** A record that was found; `problem` says why it cannot be used. */
+/**
+ * A record that was found; `problem` says why it cannot be used, `instead` why its copy is used in its
+ * place.
+ */
 export type FoundRecord =
-  | { readonly name: string; readonly value: unknown; readonly problem?: undefined }
+  | {
+      readonly name: string;
+      readonly value: unknown;
+      readonly instead?: string;
+      readonly problem?: undefined;
+    }
   | { readonly name: string; readonly problem: string };
 
 export class StateDirectory {
@@ -72,8 +90,9 @@ export class StateDirectory {
   }
 
   /**
-   * Makes an empty (all zero) map file; one of the same name is replaced. Its memory is taken when it
-   * is written to, and there is no error then, only SIGBUS: so there must be room for all of it.
+   * Makes an empty (all zero) map file; one of the same name is replaced. All its memory is taken
+   * now: a store into a page that a full tmpfs cannot give would end the process, and the next one
+   * when the request comes again.
    * @throws ControlError OUT_OF_MEMORY
    */
   createMap(name: string, lengthBytes: number): MapFile {
@@ -82,15 +101,16 @@ export class StateDirectory {
     try {
       this.#assertRoom(lengthBytes);
       fd = openSync(path, O_RDWR | O_CREAT | O_TRUNC, 0o600);
-      ftruncateSync(fd, lengthBytes);
-      return { name, fd, lengthBytes };
+      fillWithZeroes(fd, lengthBytes);
+      const file = { name, fd, lengthBytes };
+      this.bindMap(file);
+      return file;
     } catch (error) {
       if (fd !== undefined) {
         closeSync(fd);
         unlinkSync(path);
       }
-      const why = `cannot make the map ${path}: ${(error as Error).message}`;
-      throw new ControlError("OUT_OF_MEMORY", why, { cause: error });
+      throw outOfMemory(`cannot make the map ${path}`, error);
     }
   }
 
@@ -102,10 +122,19 @@ export class StateDirectory {
     throw new Error(`it takes ${lengthBytes} bytes, and ${bavail * bsize} are free`);
   }
 
-  /** Opens a map file of an earlier daemon. @throws the error of open(2) */
+  /** Writes into the map whose it is; again, where its header was filled from elsewhere. */
+  bindMap({ name, fd }: MapFile): void {
+    writeSync(fd, nameDigest(name), 0, NAME_DIGEST_BYTES, NAME_DIGEST_OFFSET);
+  }
+
+  /** Opens a map file of an earlier daemon. @throws the error of open(2); Error when it is another's */
   openMap(name: string): MapFile {
     const fd = openSync(join(this.path, name), O_RDWR);
-    return { name, fd, lengthBytes: fstatSync(fd).size };
+    const found = Buffer.alloc(NAME_DIGEST_BYTES);
+    readSync(fd, found, 0, NAME_DIGEST_BYTES, NAME_DIGEST_OFFSET);
+    if (found.equals(nameDigest(name))) return { name, fd, lengthBytes: fstatSync(fd).size };
+    closeSync(fd);
+    throw new Error(`the map ${join(this.path, name)} is damaged, or another device's`);
   }
 
   /** Closes a map file; it stays. */
@@ -128,15 +157,43 @@ export class StateDirectory {
     }
   }
 
-  /** Writes or replaces a record. */
+  /**
+   * Writes or replaces a record.
+   * @throws ControlError OUT_OF_MEMORY; the old one is still there
+   */
   writeRecord(name: string, value: unknown): void {
     const path = join(this.path, name + SUFFIX);
-    writeFileSync(`${path}.new`, encodeRecord(value), { mode: 0o600 });
-    renameSync(`${path}.new`, path);
+    try {
+      replaceFile(path, encodeRecord(value));
+    } catch (error) {
+      throw outOfMemory(`cannot write the record ${path}`, error);
+    }
+    this.#writeCopy(name + COPY_SUFFIX, encodeRecord(value));
+  }
+
+  /** A copy that cannot be written must not stay as it was: it would be believed one day. */
+  #writeCopy(file: string, text: string): void {
+    try {
+      replaceFile(join(this.path, file), text);
+    } catch {
+      this.removeFile(file);
+    }
   }
 
   removeRecord(name: string): void {
+    // The record last: as long as it is there the copy belongs to it.
+    this.removeFile(name + COPY_SUFFIX);
     this.removeFile(name + SUFFIX);
+  }
+
+  /** Everything in the directory. */
+  fileNames(): string[] {
+    return readdirSync(this.path);
+  }
+
+  /** Names of all records, usable or not, in order. */
+  recordNames(): string[] {
+    return recordNames(this.path);
   }
 
   /** All records whose names begin so, in order of name. */
@@ -151,16 +208,60 @@ export class StateDirectory {
  */
 export function readRecords(directory: string, prefix: string): FoundRecord[] {
   if (!existsSync(directory)) return [];
+  return recordNames(directory)
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => readRecord(directory, name));
+}
+
+function recordNames(directory: string): string[] {
   return readdirSync(directory)
-    .filter((file) => file.startsWith(prefix) && file.endsWith(SUFFIX))
-    .sort()
-    .map((file) => readRecord(directory, file.slice(0, -SUFFIX.length)));
+    .filter((file) => file.endsWith(SUFFIX))
+    .map((file) => file.slice(0, -SUFFIX.length))
+    .sort();
 }
 
 function readRecord(directory: string, name: string): FoundRecord {
+  const found = decode(directory, name, SUFFIX);
+  if (found.problem === undefined) return { name, value: found.value };
+  const copy = decode(directory, name, COPY_SUFFIX);
+  if (copy.problem !== undefined) return { name, problem: found.problem };
+  return { name, value: copy.value, instead: found.problem };
+}
+
+function decode(directory: string, name: string, suffix: string): DecodedRecord {
   try {
-    return { name, ...decodeRecord(readFileSync(join(directory, name + SUFFIX), "utf8")) };
+    const found = decodeRecord(readFileSync(join(directory, name + suffix), "utf8"));
+    const id = found.problem === undefined && (found.value as { id?: unknown }).id;
+    // Names end with what they are the name of.
+    return id && !name.endsWith(`-${id}`) ? { problem: `it is that of ${id}` } : found;
   } catch (error) {
-    return { name, problem: (error as Error).message };
+    return { problem: (error as Error).message };
   }
+}
+
+/** By rename: whoever reads finds the old one or the new one. */
+function replaceFile(path: string, text: string): void {
+  try {
+    writeFileSync(`${path}${UNFINISHED_SUFFIX}`, text, { mode: 0o600 });
+    renameSync(`${path}${UNFINISHED_SUFFIX}`, path);
+  } catch (error) {
+    rmSync(`${path}${UNFINISHED_SUFFIX}`, { force: true });
+    throw error;
+  }
+}
+
+function nameDigest(name: string): Buffer {
+  return createHash("sha256").update(name).digest();
+}
+
+function fillWithZeroes(fd: number, lengthBytes: number): void {
+  const zeroes = new Uint8Array(Math.min(lengthBytes, FILL_BYTES));
+  for (let at = 0; at < lengthBytes; ) {
+    const length = Math.min(zeroes.length, lengthBytes - at);
+    at += writeSync(fd, zeroes, 0, length, at);
+  }
+}
+
+function outOfMemory(what: string, cause: unknown): ControlError {
+  return new ControlError("OUT_OF_MEMORY", `${what}: ${(cause as Error).message}`, { cause });
 }

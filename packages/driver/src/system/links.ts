@@ -1,4 +1,12 @@
-import { existsSync, mkdirSync, readlinkSync, rmdirSync, symlinkSync, unlinkSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  rmdirSync,
+  symlinkSync,
+  unlinkSync,
+} from "node:fs";
 import { basename } from "node:path";
 
 /** Stable names of fronts and images: /dev/blksnap/NAME and /dev/blksnap/NAME-image. */
@@ -37,6 +45,19 @@ export function addLink(name: string, devicePath: string): string | undefined {
     }
   }
   return undefined;
+}
+
+/** Removes the links that lead nowhere: a killed daemon's. */
+export function removeStaleLinks(): void {
+  try {
+    for (const name of readdirSync(LINKS_DIRECTORY)) {
+      const path = `${LINKS_DIRECTORY}/${name}`;
+      if (!existsSync(path)) unlinkSync(path);
+    }
+    rmdirSync(LINKS_DIRECTORY);
+  } catch {
+    // There are none, or others that lead somewhere.
+  }
 }
 
 /** Removes a link, if it still leads to the device. */

@@ -5,14 +5,19 @@ import {
   minor,
   openCharacterDevice,
   type UblkControl,
+  type UblkDeviceInfo,
   UblkError,
   UblkFeature,
   UblkState,
 } from "@blksnap/ublk";
 import { keepOneTagParked } from "./queue-settings.js";
 
-/** Marks a ublk device as ours in the server's own word that the kernel keeps: "BLKS". */
-export const SERVER_FLAGS = 0x424c4b53;
+/** Marks a ublk device as ours in the server's own word that the kernel keeps: "BLKS", "BLKI". */
+export const DeviceMark = { FRONT: 0x424c4b53, IMAGE: 0x424c4b49 } as const;
+
+export function isOurs(serverFlags: number): boolean {
+  return serverFlags === DeviceMark.FRONT || serverFlags === DeviceMark.IMAGE;
+}
 
 /** A killed server's requests are sent again to the next one; until then everybody waits. */
 const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE;
@@ -40,6 +45,8 @@ export interface ServeOptions {
 }
 
 export interface NewDeviceOptions extends ServeOptions {
+  /** One of DeviceMark. */
+  readonly mark: number;
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
@@ -76,7 +83,7 @@ export class ServedDevice {
       queueDepth,
       maxIoBytes: wantedIoBytes,
       features: RECOVERABLE,
-      serverFlags: SERVER_FLAGS,
+      serverFlags: options.mark,
     });
     let device: ServedDevice | undefined;
     try {
@@ -142,7 +149,7 @@ async function untilQuiesced(control: UblkControl, id: number) {
   const deadline = Date.now() + QUIESCED_TIMEOUT_MS;
   for (;;) {
     const info = await control.deviceInfo(id);
-    if (info === undefined || info.serverFlags !== SERVER_FLAGS) {
+    if (info === undefined || !isOurs(info.serverFlags)) {
       throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} is gone, or not ours`, 19);
     }
     if (info.state === UblkState.DEAD) {
@@ -175,13 +182,13 @@ function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
 }
 
-/** Numbers of all ublk devices that carry our mark, whoever serves them. */
-export async function ownDevices(control: UblkControl): Promise<number[]> {
-  const own: number[] = [];
+/** All ublk devices that carry a mark of ours, whoever serves them. */
+export async function ownDevices(control: UblkControl): Promise<UblkDeviceInfo[]> {
+  const own: UblkDeviceInfo[] = [];
   for (const name of readdirSync("/sys/class/ublk-char")) {
     const id = Number(name.replace("ublkc", ""));
     const info = await control.deviceInfo(id);
-    if (info?.serverFlags === SERVER_FLAGS) own.push(id);
+    if (info !== undefined && isOurs(info.serverFlags)) own.push(info);
   }
   return own;
 }

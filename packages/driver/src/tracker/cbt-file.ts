@@ -3,6 +3,7 @@ import { randomFillSync } from "node:crypto";
 import { closeSync } from "node:fs";
 import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
+import type { Logger } from "pino";
 import type { TrackingParameters } from "../parameters.js";
 import { type RestoredCbt, restoreCbt } from "../persistence/tracker-persistence.js";
 import type { MapFile, StateDirectory } from "../state/state-directory.js";
@@ -11,6 +12,7 @@ import type { Undo } from "./undo.js";
 export interface CbtContext {
   readonly state: StateDirectory;
   readonly parameters: TrackingParameters;
+  readonly logger: Logger;
 }
 
 export interface CbtFile {
@@ -57,9 +59,10 @@ export function openCbt(
     undo.push(() => closeSync(opened.cbtFile.fd));
     undo.push(() => opened.cbtMemory.unmap());
     return opened;
-  } catch {
+  } catch (error) {
     cbtMemory?.unmap();
     if (cbtFile !== undefined) closeSync(cbtFile.fd);
+    context.logger.error({ err: error }, `map cbt-${id} is not used: ${(error as Error).message}`);
     return createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
   }
 }
@@ -79,6 +82,7 @@ export function loadCbt(
   try {
     const made = makeFile(context, id, CbtMap.restoredBytes(restored.checkpoint), partly);
     const { areaLost } = restoreCbt(made.cbtMemory.buffer, restored);
+    context.state.bindMap(made.cbtFile);
     const { capacityBytes } = CbtMap.open(made.cbtMemory.buffer);
     if (capacityBytes !== geometry.capacityBytes) throw new Error("the map is of another device");
     undo.push(...partly);

@@ -25,7 +25,7 @@ import type { AreaSetup } from "../reactor/messages.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
-import { type QueueStart, ServedDevice } from "../system/served-device.js";
+import { DeviceMark, type QueueStart, ServedDevice } from "../system/served-device.js";
 import { openCbt } from "./cbt-file.js";
 import { openFenced } from "./fence.js";
 import { blockIdentity, identityOf } from "./identity.js";
@@ -133,6 +133,7 @@ export class Tracker {
       undo.push(() => context.state.removeRecord(trackerRecordName(id)));
       faultPoint("attach.map-made");
       const front = await ServedDevice.start(context.control, {
+        mark: DeviceMark.FRONT,
         params: backing.params,
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
@@ -199,7 +200,12 @@ export class Tracker {
 
   set errorCode(errorCode: number) {
     this.#errorCode = errorCode;
-    writeRecord(this.#context, this, this.front.id, errorCode);
+    try {
+      writeRecord(this.#context, this, this.front.id, errorCode);
+    } catch (error) {
+      // It is known as long as this process lives; the front must not suffer for it.
+      this.#context.logger.warn({ device: this.device, err: error }, "error code is not on record");
+    }
   }
 
   get persistence(): PersistenceState {

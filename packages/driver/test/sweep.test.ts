@@ -1,0 +1,43 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { Snapshot } from "../dist/snapshot/snapshot.js";
+import { sweep } from "../dist/snapshot/sweep.js";
+import { StateDirectory } from "../dist/state/state-directory.js";
+
+const HELD = "11111111-2222-4333-8444-555555555555";
+const LOST = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+const GONE = "99999999-8888-4777-8666-555555555555";
+
+test("what belongs to nobody is removed, what a record names or may name stays", () => {
+  const path = mkdtempSync(join(tmpdir(), "blksnap-sweep-"));
+  const state = new StateDirectory(path);
+  try {
+    state.writeRecord("tracker-1", {});
+    state.writeRecord(`snapshot-${HELD}`, {});
+    state.writeRecord(`snapshot-${LOST}`, {});
+    const stay = [
+      ...["cbt-1", `area-${HELD}-1`, `blksnap-store-${HELD}-0`],
+      // Of a record that cannot be used, of somebody else, or of a user.
+      ...[`area-${LOST}-1`, `blksnap-store-${LOST}-0`, "cbt-notes", "blksnapd.sock", "area-x"],
+    ];
+    const go = [
+      ...["cbt-2", `area-${HELD}-2`, `area-${GONE}-1`, `blksnap-store-${GONE}-0`],
+      "tracker-1.record.new",
+    ];
+    for (const name of [...stay, ...go]) writeFileSync(join(path, name), "");
+    const before = new Set(readdirSync(path));
+    const held = { id: HELD, members: new Map([[1, { map: { name: `area-${HELD}-1` } }]]) };
+    const swept = sweep(state, [held as unknown as Snapshot]);
+    assert.equal(swept.sort(), [...go].sort());
+    const left = [...before].filter((name) => !go.includes(name)).sort();
+    assert.equal(readdirSync(path).sort(), left);
+  } finally {
+    state.close();
+    rmSync(path, { recursive: true });
+  }
+});
+
+test.run();
