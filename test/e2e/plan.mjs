@@ -7,6 +7,7 @@
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
   KILLS: "N: how often the crash test kills the daemon (3)",
+  E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
   E2E_TRACE: "1: prints every command with its duration",
 };
@@ -44,5 +45,14 @@ export const GROUPS = [
     name: "daemons",
     files: ["upgrade", "doctor", "daemon", "liveness", "crash", "freeze", "no-memory", "geometry"],
     ownDaemons: true,
+  },
+  {
+    name: "deaths",
+    files: ["damaged-state", "late-notice"],
+    ownDaemons: true,
+  },
+  {
+    name: "failures",
+    files: ["store-errors", "memory-pressure"],
   },
 ];

@@ -85,7 +85,10 @@ export class Report {
   }
 
   #take(entry) {
-    if (entry.test !== undefined) this.#takeTest(entry);
+    if (entry.status === "note") console.log(`  ${entry.text}`);
+    else if (entry.status === "progress") {
+      if (process.env.E2E_PROGRESS) console.log(`  ${entry.text}`);
+    } else if (entry.test !== undefined) this.#takeTest(entry);
     else if (entry.status === "started") {
       this.#files.set(entry.file, { open: new Set(), tests: 0, failed: 0, ended: false });
     } else this.#takeFile(entry);

@@ -6,6 +6,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { hostHasUblk, runInVm, VmError } from "../../tools/vm/index.mjs";
+import { timeLimitMs } from "./lib/limits.mjs";
 import { GROUPS, VARIABLES } from "./plan.mjs";
 import { Report } from "./report.mjs";
 
@@ -29,7 +30,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const REPOSITORY = resolve(HERE, "../..");
 const RUNNER = join(HERE, "guest/runner.mjs");
 const PACKAGES = join(REPOSITORY, "packages");
-const VM_LIMIT_MS = 3_600_000;
+const VM_LIMIT_MS = timeLimitMs(3_600_000);
 
 function fail(text) {
   console.error(`e2e: ${text}`);

@@ -1,9 +1,10 @@
 /** One test file in a process group of its own, which ends with it. */
 import { spawn } from "node:child_process";
 import { appendFileSync, writeFileSync } from "node:fs";
+import { timeLimitMs } from "../lib/limits.mjs";
 
 /** For what no test's own limit ends: a process that is stuck in the kernel. */
-const FILE_LIMIT_MS = 1_800_000;
+const FILE_LIMIT_MS = timeLimitMs(1_800_000);
 const GRACE_MS = 5000;
 
 /** Ends the file's process with all that it started. */

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { BlksnapClient } from "@blksnap/client";
 import { start } from "./command.mjs";
+import { timeLimitMs } from "./limits.mjs";
 import { until } from "./wait.mjs";
 
 export const SOCKET_PATH = "/run/blksnap/blksnapd.sock";
@@ -15,8 +16,8 @@ const REACTORS = 2;
 export const MADE_ON_FIRST_USE = Array(1 + REACTORS).fill("anon_inode:[io_uring]");
 /** Small, so that stores of a few megabytes grow. */
 const PORTION_BYTES = 32 * 2 ** 20;
-const LIFE_LIMIT_MS = 2_700_000;
-const START_LIMIT_MS = 120_000;
+const LIFE_LIMIT_MS = timeLimitMs(2_700_000);
+const START_LIMIT_MS = 300_000;
 const CALL_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 60_000;
 

@@ -12,6 +12,8 @@ import { assertNothingLeft, holdings } from "./leftovers.mjs";
 /** Generous: it ends what hangs, and says nothing about speed. */
 const TEST_LIMIT_MS = 180_000;
 const WORK_FOLDER = "/tmp/blksnap-e2e";
+/** For the suite to say what failed. */
+const REPORT_MS = 5_000;
 
 /** What a test works with. Everything made through it is undone after the test, last first. */
 export class TestContext {
@@ -64,6 +66,18 @@ function record(entry) {
   if (process.env.E2E_RESULTS) {
     appendFileSync(process.env.E2E_RESULTS, `${JSON.stringify(entry)}\n`);
   }
+}
+
+/** Has a line shown in the report, where the outcome of a test says too little. */
+export function note(text) {
+  record({ status: "note", text });
+  console.log(text);
+}
+
+/** As a note, but only for a run that shows how far it is. */
+export function progress(text) {
+  record({ status: "progress", text });
+  console.log(text);
 }
 
 /** A test that hangs ends its file: nobody can clean up behind what still runs. */
@@ -132,6 +146,8 @@ export function scenario(url, options = {}) {
   tests.after(async () => {
     rmSync(WORK_FOLDER, { recursive: true, force: true });
     await state.daemon?.stop();
+    // A daemon of a failed test's own would keep this process from ending.
+    if (state.failed) setTimeout(() => process.exit(1), REPORT_MS).unref();
   });
   function test(name, body, testOptions = {}) {
     tests(name, async () => {
@@ -145,6 +161,7 @@ export function scenario(url, options = {}) {
         finish("passed");
       } catch (error) {
         finish("failed");
+        state.failed = true;
         // The next test shall meet a clean machine all the same.
         await endSnapshots(state.daemon).catch(() => {});
         throw error;

@@ -1,0 +1,31 @@
+/** Supervised daemons: who serves, and who goes on after a death. */
+import { until } from "./wait.mjs";
+
+const SUCCESSION_LIMIT_MS = 300_000;
+
+/** The daemon that serves, or undefined. */
+export async function servingPid(t) {
+  const status = await t.client.status().catch(() => undefined);
+  return status?.daemon.pid;
+}
+
+/** Waits until another daemon than the one of this process id serves, and answers its own. */
+export function successor(t, pid) {
+  const next = async () => {
+    const other = await servingPid(t);
+    return other === pid ? undefined : other;
+  };
+  return until("the next daemon serves", next, SUCCESSION_LIMIT_MS);
+}
+
+/** Kills the daemon that serves; answers the process id of the one that goes on in its place. */
+export async function killServing(t) {
+  const pid = await until("a daemon serves", () => servingPid(t), SUCCESSION_LIMIT_MS);
+  process.kill(pid, "SIGKILL");
+  return successor(t, pid);
+}
+
+/** What the daemons that went on after a death wrote in their log about how long it took, in ms. */
+export function recoveryTimesMs(daemon) {
+  return [...daemon.log().matchAll(/"recoveryMs":(\d+)/g)].map((match) => Number(match[1]));
+}
