@@ -62,7 +62,7 @@ export class SnapshotOperations {
         persistent,
       });
       for (const tracker of members) snapshot.addMember(tracker);
-      snapshot.save();
+      await recordNew(snapshot);
       faultPoint("create.members-recorded");
       await this.#saved(snapshot);
       this.#registry.snapshots.set(snapshot.id, snapshot);
@@ -85,12 +85,13 @@ export class SnapshotOperations {
       assertFits(snapshot, tracker);
       const paths = snapshot.stores.map(({ path }) => path);
       await this.#assertStoresApart(paths, [tracker]);
+      snapshot.addMember(tracker);
+      snapshot.save();
     } catch (error) {
+      snapshot.members.delete(tracker.id);
       if (known === undefined) await this.#trackers.detach(tracker, {});
       throw error;
     }
-    snapshot.addMember(tracker);
-    snapshot.save();
     faultPoint("add.recorded");
     return tracker;
   }
@@ -196,6 +197,17 @@ async function typeOf(path: string): Promise<number | undefined> {
     return found.isBlockDevice() ? undefined : (await statfs(path)).type;
   } catch {
     return (await statfs(dirname(path)).catch(() => undefined))?.type;
+  }
+}
+
+/** Without room for its record there is no snapshot. @throws ControlError OUT_OF_MEMORY */
+async function recordNew(snapshot: Snapshot): Promise<void> {
+  try {
+    snapshot.save();
+  } catch (error) {
+    await snapshot.closeStorage();
+    snapshot.forget();
+    throw error;
   }
 }
 

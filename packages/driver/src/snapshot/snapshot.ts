@@ -149,6 +149,7 @@ export class Snapshot {
       faultPoint("create.created");
       return snapshot;
     } catch (error) {
+      await snapshot.closeStorage();
       snapshot.forget();
       throw error;
     }
