@@ -10,7 +10,7 @@ import { SCENARIOS } from "./scenarios.mjs";
 
 const USAGE = `Usage: npm run power-cuts -- [OPTION]...
 
-  --cuts N         power cuts under load; 0: none (default 5)
+  --cuts N         power cuts under load; 0: none (default 3)
   --seed TEXT      of the moments and of what survives; printed at the start
   --only PATTERN   only scenarios whose names match the regular expression
   --help`;
@@ -27,7 +27,7 @@ if (values.help) {
   console.log(USAGE);
   process.exit(0);
 }
-const cuts = Number(values.cuts ?? 5);
+const cuts = Number(values.cuts ?? 3);
 if (!Number.isSafeInteger(cuts) || cuts < 0) {
   console.error("power-cuts: --cuts wants a whole number");
   process.exit(2);
