@@ -6,13 +6,17 @@
 /** What scenarios read from the environment; passed into the VM where it is set. */
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
-  KILLS: "N: how often the crash test kills the daemon (3)",
+  KILLS: "N: how often the crash test (3) and the torture test (100) kill the daemon",
+  POINTS: "PATTERN: the fault points at which the daemon dies (all)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
   E2E_TRACE: "1: prints every command with its duration",
 };
 
-/** @typedef {{name: string, files: string[], ownDaemons?: boolean}} Group */
+/**
+ * @typedef {{name: string, files: string[], ownDaemons?: boolean, isLong?: boolean}} Group isLong: takes
+ * a quarter of an hour or more in an emulated VM, and runs only when --only names it
+ */
 
 /** @type {Group[]} */
 export const GROUPS = [
@@ -54,5 +58,17 @@ export const GROUPS = [
   {
     name: "failures",
     files: ["store-errors", "memory-pressure"],
+  },
+  {
+    name: "torture",
+    files: ["torture"],
+    ownDaemons: true,
+    isLong: true,
+  },
+  {
+    name: "fault points",
+    files: ["fault-points"],
+    ownDaemons: true,
+    isLong: true,
   },
 ];

@@ -1,0 +1,24 @@
+/** Whether diff tells of every change. It may tell of more. */
+import * as assert from "uvu/assert";
+
+/** Offsets of the blocks in which two states of a device differ. */
+export function changedBlocks(before, after, blockBytes) {
+  const changed = [];
+  for (let at = 0; at < before.length; at += blockBytes) {
+    const same = before.subarray(at, at + blockBytes).equals(after.subarray(at, at + blockBytes));
+    if (!same) changed.push(at);
+  }
+  return changed;
+}
+
+/** Fails unless each changed block lies in one of the ranges that diff answered. */
+export function assertCovered(offsets, ranges) {
+  for (const offset of offsets) {
+    const hit = ranges.find(
+      (range) =>
+        range.offset_sectors * 512 <= offset &&
+        offset < (range.offset_sectors + range.count_sectors) * 512,
+    );
+    assert.ok(hit, `the block at ${offset} changed, and diff does not say so`);
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * Preloaded into the daemons of a test (`node --import`): has one die at a fault point.
+ *
+ * The file that $E2E_FAULT_FILE names holds a fault point per line. Whoever comes to the first one
+ * takes its line out of the file and ends its process; the next daemon meets the next line.
+ */
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+
+/** Often enough for a test, and rare enough for the data path. */
+const LOOK_INTERVAL_MS = 20;
+
+const path = process.env.E2E_FAULT_FILE;
+let lookedMs = Number.NEGATIVE_INFINITY;
+let armed = [];
+
+function look() {
+  const nowMs = performance.now();
+  if (nowMs - lookedMs < LOOK_INTERVAL_MS) return;
+  lookedMs = nowMs;
+  armed = existsSync(path) ? readFileSync(path, "utf8").trim().split("\n") : [];
+}
+
+globalThis[Symbol.for("blksnap.fault-point")] = (point) => {
+  look();
+  if (armed[0] !== point) return;
+  try {
+    // Two threads may be here: only one can make this file.
+    closeSync(openSync(`${path}.${armed.length}`, "wx"));
+  } catch {
+    return;
+  }
+  if (armed.length === 1) unlinkSync(path);
+  else {
+    writeFileSync(`${path}.new`, armed.slice(1).join("\n"));
+    renameSync(`${path}.new`, path);
+  }
+  process.kill(process.pid, "SIGKILL");
+};

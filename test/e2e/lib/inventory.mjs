@@ -1,0 +1,51 @@
+/** Whether what the daemon has in the system is what it says it has: nothing less, nothing left over. */
+import { existsSync, readdirSync } from "node:fs";
+import { basename } from "node:path";
+import { until } from "./wait.mjs";
+
+const STATE_FOLDER = "/run/blksnap";
+const LINKS_FOLDER = "/dev/blksnap";
+const SETTLE_LIMIT_MS = 20_000;
+
+function list(folder) {
+  return existsSync(folder) ? readdirSync(folder) : [];
+}
+
+/** Differences between what status tells and the system, each with a name. */
+function differences({ trackers, snapshots }) {
+  const members = snapshots.flatMap(({ devices }) => devices);
+  const images = members.map(({ image }) => image).filter((image) => image !== null);
+  const devices = [...trackers.map(({ front }) => front), ...images].map((path) => basename(path));
+  const files = list(STATE_FOLDER);
+  const count = (pattern) => files.filter((name) => pattern.test(name)).length;
+  const isThere = list("/dev").filter((name) => /^ublkb\d+$/.test(name));
+  const known = list("/sys/class/ublk-char").map((name) => name.replace("ublkc", "ublkb"));
+  const unequal = (what, actual, expected) => {
+    const [is, should] = [actual, expected].map((names) => [...names].sort().join(" "));
+    return is === should ? [] : [`${what}: ${is || "none"} instead of ${should || "none"}`];
+  };
+  return [
+    ...unequal("block devices", isThere, devices),
+    ...unequal("ublk devices", known, devices),
+    ...unequal("links", [list(LINKS_FOLDER).length], [devices.length]),
+    ...unequal("tracker records", [count(/^tracker-\d+\.record$/)], [trackers.length]),
+    ...unequal("CBT maps", [count(/^cbt-\d+$/)], [trackers.length]),
+    ...unequal("snapshot records", [count(/^snapshot-.*\.record$/)], [snapshots.length]),
+    ...unequal("area maps", [count(/^area-/)], [images.length]),
+    ...unequal("unfinished records", [count(/\.record\.new$/)], [0]),
+  ];
+}
+
+/** Fails unless they are the same soon: the kernel ends some things only after the last close. */
+export async function assertInventory(t) {
+  let found = [];
+  const isTrue = async () => {
+    found = differences(await t.client.status());
+    return found.length === 0;
+  };
+  try {
+    await until("the inventory is right", isTrue, SETTLE_LIMIT_MS);
+  } catch {
+    throw new Error(`left behind or missing:\n  ${found.join("\n  ")}`);
+  }
+}
