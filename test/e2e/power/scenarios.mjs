@@ -123,7 +123,7 @@ export const SCENARIOS = {
       assert.equal(trackerIn(withDamage, raw.path), undefined, "another disk is attached");
       assert.match(withDamage.log, /\/dev\/vda is not attached again: .*another device/);
       const tracker = trackerIn(withDamage, files.path);
-      assert.equal(tracker.reason, "unclean");
+      assert.equal(tracker.reason, "tracking_broken");
       assert.match(tracker.persistence.why, /journal is not used: page 0 of the checkpoint/);
       const refused = damaged.filter(({ event }) => event === "refused");
       assert.deepEqual(
