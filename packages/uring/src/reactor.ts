@@ -88,6 +88,7 @@ export class Reactor {
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
   #stopped = false;
+  #processEnds = false;
   #wakeArmed = false;
   #failure: unknown;
 
@@ -181,7 +182,10 @@ export class Reactor {
   }
 
   /**
-   * Serves until stop() is called, then closes the ring.
+   * Serves until stop() is called, then closes the ring. After END_REACTOR it returns at once and leaves
+   * the ring to the end of the process: the kernel then takes back what is in flight as after a kill,
+   * while a ring that is closed under the requests of a living thread can keep drivers waiting for
+   * theirs (ublk, Linux 6.12).
    * @throws UringError when the ring itself fails, or nobody could wake the loop any more
    */
   run(): void {
@@ -192,13 +196,17 @@ export class Reactor {
         heartbeat[0]++;
         this.#reap();
       }
-      this.#disarmWake();
+      if (!this.#processEnds) this.#disarmWake();
       if (this.#failure !== undefined) throw this.#failure;
     } finally {
-      this.ring.close();
-      // A read that is still armed may write here: the page is then left to the end of the thread.
-      if (!this.#wakeArmed) this.#page.unmap();
+      if (!this.#processEnds) this.#close();
     }
+  }
+
+  #close(): void {
+    this.ring.close();
+    // A read that is still armed may write here: the page is then left to the end of the thread.
+    if (!this.#wakeArmed) this.#page.unmap();
   }
 
   /** Ends run() after the current batch; nothing else may be in flight then. */
@@ -263,7 +271,10 @@ export class Reactor {
       }
       return;
     }
-    if (result > 0 && this.#counter[1] > 0) this.#stopped = true;
+    if (result > 0 && this.#counter[1] > 0) {
+      this.#processEnds = true;
+      this.#stopped = true;
+    }
     if (!this.#stopped) this.#armWake();
     for (;;) {
       const received = receiveMessageOnPort(this.#options.port);
