@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
 import { Driver, type DriverOptions } from "../driver.js";
+import { endAtOnce } from "../system/process-end.js";
 import { DAEMON_VERSION } from "../version.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
@@ -55,7 +56,7 @@ async function startDriver(
   const options: DriverOptions = {
     ...given,
     // Its devices wait for a server; only a new process can be one.
-    onReactorLost: () => process.exit(ExitStatus.REACTOR_LOST),
+    onReactorLost: () => endAtOnce(ExitStatus.REACTOR_LOST),
     ...(link === undefined ? {} : { takeOverTimeoutMs: TAKE_OVER_TIMEOUT_MS }),
   };
   if (values.standby !== true || link === undefined) {
@@ -112,7 +113,7 @@ async function end(
   await server.close(LEAVE_GRACE_MS);
   await driver.leave();
   logger.info({ ending }, "left the devices to the next daemon");
-  process.exit(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);
+  endAtOnce(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);
 }
 
 /** Under systemd the supervisor is started again, and brings a daemon that goes on. */

@@ -1,0 +1,15 @@
+import { replaceProcess } from "@blksnap/uring";
+
+/**
+ * Ends the process with a status and leaves its devices to the next one, as a kill would: all threads end
+ * wherever they are. The orderly end of a reactor's thread takes a while in which the kernel still hands it
+ * requests; those are then with a server that is gone, and Linux 6.12 waits for them for ever before it
+ * lets another one go on.
+ */
+export function endAtOnce(status: number): never {
+  try {
+    return replaceProcess("/bin/sh", ["-c", `exit ${status}`]);
+  } catch {
+    process.exit(status);
+  }
+}
