@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { listDeviceIds, memoryTarget, UblkControl, UblkDevice } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
-import { SERVER_FLAGS } from "../../../packages/driver/dist/system/served-device.js";
+import { DeviceMark } from "../../../packages/driver/dist/system/served-device.js";
 import { run, start } from "../lib/command.mjs";
 import { ctlProgram } from "../lib/ctl.mjs";
 import { Daemon } from "../lib/daemon.mjs";
@@ -95,7 +95,7 @@ test(
       queueDepth: 4,
       maxIoBytes: 4096,
       features: 0,
-      serverFlags: SERVER_FLAGS,
+      serverFlags: DeviceMark.FRONT,
     });
     mkdirSync("/dev/blksnap", { recursive: true });
     symlinkSync("../ublkb99", "/dev/blksnap/stale");
