@@ -17,6 +17,7 @@ import type { ReactorPool } from "./reactor/pool.js";
 import type { Member, Snapshot } from "./snapshot/snapshot.js";
 import { MEMORY_STORE } from "./snapshot/store-record.js";
 import type { Tracker } from "./tracker/tracker.js";
+import { uuidText } from "./uuid.js";
 import { DAEMON_VERSION } from "./version.js";
 
 /** Lost ranges that status lists; it always tells how many there are. */
@@ -31,18 +32,6 @@ const REASON_NAMES: Readonly<Record<number, GenerationReason>> = {
   [CbtReason.FOREIGN_WRITE]: "foreign_write",
   [CbtReason.REQUESTED]: "tracking_broken",
 };
-
-/** A uuid's 16 bytes as text. */
-export function uuidText(bytes: Uint8Array): string {
-  const hex = Buffer.from(bytes).toString("hex");
-  return [
-    hex.slice(0, 8),
-    hex.slice(8, 12),
-    hex.slice(12, 16),
-    hex.slice(16, 20),
-    hex.slice(20),
-  ].join("-");
-}
 
 export function cbtState(info: CbtInfo): CbtState {
   return {

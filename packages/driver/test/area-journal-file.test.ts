@@ -13,7 +13,7 @@ import {
 } from "../dist/persistence/area-journal-file.js";
 import { AreaOp } from "../dist/persistence/journal-format.js";
 import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { journalId } from "../dist/persistence/tracker-persistence.js";
+import { uuidBytes } from "../dist/uuid.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a001";
 /** The last chunk is half a chunk and one sector long. */
@@ -65,7 +65,7 @@ async function append(journal: AreaJournalFile, entries: number[][]): Promise<vo
   const { setup } = journal;
   const buffer = new ArrayBuffer(writerBytes(1));
   const { nextSequence, nextCommit } = setup;
-  const id = journalId(UUID);
+  const id = uuidBytes(UUID);
   const writer = new JournalWriter({ buffer, id, entriesMax: 1, nextSequence, nextCommit });
   const handle = await open(directory.file(areaJournalName(UUID)), "r+");
   let at = setup.logOffsetBytes + setup.usedSectors * SECTOR_BYTES;

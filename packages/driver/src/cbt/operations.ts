@@ -2,7 +2,7 @@
 import type { DiffResponse, SectorRange } from "@blksnap/api";
 import type { CbtInfo, CbtMap } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
-import { uuidText } from "../status.js";
+import { uuidText } from "../uuid.js";
 
 type Changes = Omit<DiffResponse, "device" | "front" | "since">;
 

@@ -5,6 +5,7 @@
 import type { FileHandle } from "node:fs/promises";
 import { BlockState, type DiffAreaMap } from "@blksnap/engine";
 import {
+  ENTRIES_PER_SECTOR,
   growLog,
   JournalDraft,
   type JournalHeader,
@@ -15,9 +16,9 @@ import {
   writerBytes,
 } from "@blksnap/journal";
 import type { JournalSetup } from "../reactor/journal-io.js";
+import { uuidBytes } from "../uuid.js";
 import { AreaOp, AreaReplay, JournalKind } from "./journal-format.js";
 import type { PersistentDirectory } from "./persistent-directory.js";
-import { journalId } from "./tracker-persistence.js";
 
 const LOG_BYTES = 2 ** 20;
 const GROWTH_MAX_BYTES = 2 ** 24;
@@ -60,9 +61,10 @@ export class AreaJournalFile {
     uuid: string,
     map?: DiffAreaMap,
   ): Promise<AreaJournalFile> {
-    const id = journalId(uuid);
+    const id = uuidBytes(uuid);
     const entries = map === undefined ? [] : entriesOf(map);
-    const logBytes = LOG_BYTES + Math.ceil(entries.length / 4 / 30 + 1) * 2 * SECTOR_BYTES;
+    const logBytes =
+      LOG_BYTES + Math.ceil(entries.length / 4 / ENTRIES_PER_SECTOR + 1) * 2 * SECTOR_BYTES;
     const journal = { kind: JournalKind.AREA, id, logBytes };
     const draft = await JournalDraft.create(directory.file(areaJournalName(uuid)), journal, 0);
     try {
@@ -115,7 +117,7 @@ export async function loadAreaJournal(
   map: DiffAreaMap,
 ): Promise<void> {
   const replay = new AreaReplay(map);
-  const expected = { kind: JournalKind.AREA, id: journalId(uuid) };
+  const expected = { kind: JournalKind.AREA, id: uuidBytes(uuid) };
   const path = directory.file(areaJournalName(uuid));
   const { handle } = await openJournal(path, expected, replay.apply);
   await handle.close();

@@ -1,5 +1,6 @@
 /** Reading a device, and reading what was read. */
 import type { FileHandle } from "node:fs/promises";
+import { uuidText } from "../uuid.js";
 
 /** Reads exactly this many bytes, or fails. */
 export type ReadBytes = (offsetBytes: number, lengthBytes: number) => Promise<Uint8Array>;
@@ -27,6 +28,5 @@ export function viewOf(bytes: Uint8Array): DataView {
 }
 
 export function uuidAt(bytes: Uint8Array, offsetBytes: number): string {
-  const hex = Buffer.from(bytes.subarray(offsetBytes, offsetBytes + 16)).toString("hex");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+  return uuidText(bytes.subarray(offsetBytes, offsetBytes + 16));
 }

@@ -17,6 +17,7 @@ import type { BackingFile } from "@blksnap/ublk";
 import { ControlError } from "../control/control-error.js";
 import type { JournalSetup } from "../reactor/journal-io.js";
 import type { AdoptReply, MirrorReply } from "../reactor/messages.js";
+import { uuidBytes } from "../uuid.js";
 import {
   type Continuity,
   type EarlierTracking,
@@ -252,7 +253,7 @@ export class TrackerPersistence {
   }
 
   get #id(): Uint8Array {
-    return journalId(this.uuid);
+    return uuidBytes(this.uuid);
   }
 
   get #journalPath(): string {
@@ -311,11 +312,6 @@ export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): { ar
   const replay = new CbtReplay(map);
   for (const [op, a, b] of restored.entries) replay.apply(op, a, b);
   return replay;
-}
-
-/** The id of a journal: the 16 bytes of a UUID. */
-export function journalId(uuid: string): Uint8Array {
-  return Uint8Array.from(Buffer.from(uuid.replaceAll("-", ""), "hex"));
 }
 
 function checkpointOf(map: CbtMap): Uint8Array {

@@ -22,6 +22,7 @@ import { forgetSnapshot } from "../persistence/snapshot-records.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { type SnapshotRecord, type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
+import { usableRecords } from "../state/usable-records.js";
 import { DeviceMark, ownDevices } from "../system/served-device.js";
 import { openStoresFenced } from "../tracker/fence.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
@@ -52,8 +53,12 @@ interface Resumed {
 }
 
 export async function recoverAll(context: RecoverContext): Promise<Recovered> {
-  const records = usableRecords<SnapshotRecord>(context, "snapshot-");
-  const trackerRecords = usableRecords<TrackerRecord>(context, "tracker-");
+  const { logger } = context;
+  const records = usableRecords<SnapshotRecord>(context.state.readRecords("snapshot-"), logger);
+  const trackerRecords = usableRecords<TrackerRecord>(
+    context.state.readRecords("tracker-"),
+    logger,
+  );
   const geometries = new Map(trackerRecords.map(({ id, geometry }) => [id, geometry]));
   faultPoint("recover.records-read");
   const resumed = await resumeAll(context, records, geometries);
@@ -122,22 +127,6 @@ function largestNumber(context: RecoverContext): number {
 
 function areaOf(resumed: readonly Resumed[], tracker: number): AreaSetup | undefined {
   return resumed.find(({ areas }) => areas.has(tracker))?.areas.get(tracker);
-}
-
-function usableRecords<Value>(context: RecoverContext, prefix: string): Value[] {
-  const values: Value[] = [];
-  for (const found of context.state.readRecords(prefix)) {
-    const { name: record, problem } = found;
-    if (problem !== undefined) {
-      context.logger.error({ record, problem }, `record ${record} is not used: ${problem}`);
-      continue;
-    }
-    values.push(found.value as Value);
-    if (found.instead === undefined) continue;
-    const why = `the copy of record ${record} is used: ${found.instead}`;
-    context.logger.error({ record, problem: found.instead }, why);
-  }
-  return values;
 }
 
 async function resumeSnapshot(

@@ -20,12 +20,10 @@ import {
   type PersistentMember,
   type PersistentSnapshotRecord,
 } from "../persistence/snapshot-records.js";
-import {
-  type PersistentTrackerRecord,
-  trackerRecords,
-} from "../persistence/tracker-persistence.js";
+import type { PersistentTrackerRecord } from "../persistence/tracker-persistence.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { type MemberRecord, type SnapshotRecord, snapshotRecordName } from "../state/records.js";
+import { usableRecords } from "../state/usable-records.js";
 import { Tracker } from "../tracker/tracker.js";
 import type { RecoverContext } from "./recover.js";
 
@@ -56,22 +54,18 @@ export interface Known {
 export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
   if (!persistent.exists || !mayOwn(context)) return { pending: [], snapshots: [] };
-  const warn = (record: string, problem: string) => {
-    logger.error({ record, problem }, `record ${record} is not used: ${problem}`);
-  };
-  const records = await trackerRecords(persistent, warn);
+  const records = usableRecords<PersistentTrackerRecord>(
+    await persistent.readRecords("tracker-"),
+    logger,
+  );
   let number = known.lastNumber;
   const pending = records
     .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
     .map((record) => ({ id: known.numbers.get(record.uuid) ?? ++number, record }));
   const snapshots: SnapshotRecord[] = [];
   const journals = new Set<string>();
-  for (const { name, value, problem } of (await persistent.readRecords("snapshot-")).map(plain)) {
-    if (problem !== undefined) {
-      warn(name, problem);
-      continue;
-    }
-    const record = value as PersistentSnapshotRecord;
+  const kept = await persistent.readRecords("snapshot-");
+  for (const record of usableRecords<PersistentSnapshotRecord>(kept, logger)) {
     const { id, state } = record.snapshot;
     if (state === "taken") {
       for (const { journal } of record.members) journals.add(areaJournalName(journal ?? ""));
@@ -123,10 +117,6 @@ export async function attachPending(
     logger.error({ device, err: error }, text);
     return undefined;
   }
-}
-
-function plain(found: { name: string; value?: unknown; problem?: string | undefined }) {
-  return { name: found.name, value: found.value, problem: found.problem };
 }
 
 /** The record as of after a crash of the daemon. */
