@@ -6,6 +6,7 @@ import fastify, {
   type FastifyInstance,
   type FastifyReply,
   type FastifyRequest,
+  type FastifyServerOptions,
   LogController,
 } from "fastify";
 import type { Logger } from "pino";
@@ -24,6 +25,7 @@ import type { RouteContext } from "./route-context.js";
 import { addSnapshotRoutes } from "./snapshot-routes.js";
 import { claimSocket } from "./socket.js";
 import { addTrackerRoutes } from "./tracker-routes.js";
+import { validatorOf } from "./validation.js";
 
 const BODY_MAX_BYTES = 1_048_576;
 const CONNECTIONS_MAX = 1024;
@@ -64,6 +66,15 @@ export interface ControlServer {
   close(graceMs?: number): Promise<void>;
 }
 
+type CompilersFactory = NonNullable<
+  NonNullable<FastifyServerOptions["schemaController"]>["compilersFactory"]
+>;
+
+/** Its declared type is that of the framework's own compiler, which takes the route as one object. */
+const buildValidator = (() =>
+  ({ schema }: { schema: object }) =>
+    validatorOf(schema)) as unknown as NonNullable<CompilersFactory["buildValidator"]>;
+
 function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyInstance {
   return fastify({
     loggerInstance: log,
@@ -78,14 +89,11 @@ function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyIns
     },
     exposeHeadRoutes: false,
     forceCloseConnections: "idle",
-    // Answers are made from typed values, so they are not filtered through the schemas again.
-    schemaController: { compilersFactory: { buildSerializer: () => () => JSON.stringify } },
-    ajv: {
-      customOptions: {
-        coerceTypes: false,
-        removeAdditional: false,
-        useDefaults: false,
-        allErrors: false,
+    schemaController: {
+      compilersFactory: {
+        buildValidator,
+        // Answers are made from typed values, so they are not filtered through the schemas again.
+        buildSerializer: () => () => JSON.stringify,
       },
     },
     clientErrorHandler: answerClientError,
