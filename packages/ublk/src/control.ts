@@ -1,5 +1,6 @@
 import { closeSync, existsSync, openSync, readdirSync } from "node:fs";
 import {
+  bounded,
   high32,
   low32,
   MappedMemory,
@@ -9,7 +10,6 @@ import {
   SetupFlag,
 } from "@blksnap/uring";
 import { ControlCommand, UblkFeature } from "./abi.js";
-import { bounded } from "./bounded.js";
 import { UblkError } from "./errors.js";
 import {
   ANY_DEVICE_ID,

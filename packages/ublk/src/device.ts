@@ -1,6 +1,5 @@
 import { closeSync } from "node:fs";
-import { ReactorThread } from "@blksnap/uring";
-import { bounded } from "./bounded.js";
+import { bounded, ReactorThread } from "@blksnap/uring";
 import { openCharacterDevice, UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js";

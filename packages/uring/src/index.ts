@@ -6,6 +6,7 @@ export {
   SetupFlag,
   SqeFlag,
 } from "./abi.js";
+export { bounded } from "./bounded.js";
 export { assert, errnoName, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export * from "./operations.js";

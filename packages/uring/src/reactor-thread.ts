@@ -1,5 +1,6 @@
 import { closeSync, writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
+import { bounded } from "./bounded.js";
 import { UringError } from "./errors.js";
 import { native } from "./native.js";
 import { END_REACTOR } from "./reactor.js";
@@ -37,6 +38,15 @@ function removeRunning(wakeFd: number): void {
 }
 
 /**
+ * A worker starts from a file, and refuses to where it inherits how to read a program from the command
+ * line. Options of V8 hold for the whole process, and are not accepted here.
+ */
+function workerArguments(): { execArgv: string[] } | undefined {
+  const isInline = process.execArgv.some((word) => /^--input-type\b/.test(word));
+  return isInline ? { execArgv: [] } : undefined;
+}
+
+/**
  * The main thread's side of a reactor: starts the worker, sends it messages and wakes it.
  * `module` must make a `Reactor` with `workerData.wakeFd` and run it. A process that exits without
  * stop() ends the reactor wherever it is.
@@ -63,7 +73,11 @@ export class ReactorThread {
     const workerData: ReactorWorkerData = { wakeFd, options };
     try {
       // Descriptors cross threads here: opened by one, closed by another.
-      this.#worker = new Worker(module, { workerData, trackUnmanagedFds: false });
+      this.#worker = new Worker(module, {
+        workerData,
+        trackUnmanagedFds: false,
+        ...workerArguments(),
+      });
     } catch (error) {
       closeSync(wakeFd);
       throw error;
@@ -107,12 +121,8 @@ export class ReactorThread {
       this.post(message);
       this.#closed = true;
     }
-    let timer: NodeJS.Timeout | undefined;
-    const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new UringError("REACTOR_FAILED", `a reactor did not end in ${STOP_TIMEOUT_MS} ms`));
-      }, STOP_TIMEOUT_MS);
+    await bounded(this.#exited, STOP_TIMEOUT_MS, () => {
+      return new UringError("REACTOR_FAILED", `a reactor did not end in ${STOP_TIMEOUT_MS} ms`);
     });
-    await Promise.race([this.#exited, timeout]).finally(() => clearTimeout(timer));
   }
 }

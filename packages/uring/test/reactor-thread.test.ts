@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ReactorThread, threadId, type UringError } from "@blksnap/uring";
 import { test } from "uvu";
@@ -46,6 +47,22 @@ test("messages wake the reactor on its own thread, and stop ends it", async () =
   await thread.stop("stop");
   const closed = (error: UringError): boolean => error.code === "REACTOR_FAILED";
   assert.throws(() => thread.post(1), closed);
+});
+
+test("a program given on the command line can have reactors", () => {
+  for (const inputType of [["--input-type=module"], ["--input-type", "module"]]) {
+    const program = `
+      import { ReactorThread } from "@blksnap/uring";
+      const thread = new ReactorThread(new URL("${MODULE}"), {}, () => {}, () => {});
+      await thread.stop("stop");
+      console.log("stopped");
+    `;
+    const { stdout, stderr } = spawnSync(process.execPath, [...inputType, "-e", program], {
+      encoding: "utf8",
+      timeout: 60_000,
+    });
+    assert.is(stdout, "stopped\n", stderr);
+  }
 });
 
 test("ten starts and stops leave no descriptor behind", async () => {

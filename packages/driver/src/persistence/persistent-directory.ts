@@ -126,6 +126,11 @@ export class PersistentDirectory {
   }
 }
 
+/** For waits that are bounded, because a medium may never answer. */
+export function noAnswer(): Error {
+  return new Error("the medium does not answer");
+}
+
 /** What is wrong with a file of the directory, under its name. */
 export function unusable(path: string, error: unknown): ControlError {
   const { code, message } = error as NodeJS.ErrnoException;

@@ -14,6 +14,7 @@ import type { FileHandle } from "node:fs/promises";
 import { CbtMap } from "@blksnap/engine";
 import { JournalDraft, openJournal } from "@blksnap/journal";
 import type { BackingFile } from "@blksnap/ublk";
+import { bounded } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import type { JournalSetup } from "../reactor/journal-io.js";
 import type { AdoptReply, MirrorReply } from "../reactor/messages.js";
@@ -27,8 +28,7 @@ import {
 import { compareIdentity } from "./device-identity.js";
 import { CbtReplay, JournalKind } from "./journal-format.js";
 import { readFacts } from "./original-facts.js";
-import { type PersistentDirectory, unusable } from "./persistent-directory.js";
-import { within } from "./within.js";
+import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 21;
 const FAIL_TIMEOUT_MS = 5_000;
@@ -169,7 +169,7 @@ export class TrackerPersistence {
   /** Before the first write; bounded, as fronts may wait. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async begin(map: CbtMap): Promise<JournalSetup> {
     try {
-      return await within(this.#begin(map), BEGIN_TIMEOUT_MS);
+      return await bounded(this.#begin(map), BEGIN_TIMEOUT_MS, noAnswer);
     } catch (error) {
       await this.close();
       throw error instanceof ControlError ? error : unusable(this.#journalPath, error);
@@ -236,7 +236,7 @@ export class TrackerPersistence {
    */
   async fail(why: string): Promise<void> {
     this.failure = why;
-    await within(this.forget(), FAIL_TIMEOUT_MS);
+    await bounded(this.forget(), FAIL_TIMEOUT_MS, noAnswer);
   }
 
   /** Removes all that is recorded. */

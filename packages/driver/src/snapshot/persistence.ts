@@ -5,16 +5,15 @@
  */
 
 import { DiffAreaMap } from "@blksnap/engine";
-import { MappedMemory } from "@blksnap/uring";
+import { bounded, MappedMemory } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
-import type { PersistentDirectory } from "../persistence/persistent-directory.js";
+import { noAnswer, type PersistentDirectory } from "../persistence/persistent-directory.js";
 import {
   forgetSnapshot,
   type PersistentSnapshotRecord,
   persistentSnapshotName,
 } from "../persistence/snapshot-records.js";
-import { within } from "../persistence/within.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { SnapshotRecord } from "../state/records.js";
 import type { Member } from "./snapshot.js";
@@ -132,7 +131,7 @@ export class SnapshotPersistence {
     const snapshot = this.#last?.snapshot.id;
     const text = `${why}: the snapshot will not outlive this machine's power`;
     try {
-      await within(this.forget(), GIVE_UP_TIMEOUT_MS);
+      await bounded(this.forget(), GIVE_UP_TIMEOUT_MS, noAnswer);
       logger.error({ snapshot }, text);
     } catch (error) {
       logger.fatal({ snapshot, err: error }, `${text}, and its record cannot be removed`);

@@ -1,4 +1,7 @@
-/** The promise's outcome, or the error of `onTimeout` when it has none after `timeoutMs`. */
+/**
+ * The promise's outcome, or the error of `onTimeout` when it has none after `timeoutMs`. What the
+ * promise stands for goes on; how it ends is then nobody's business any more.
+ */
 export function bounded<Value>(
   promise: Promise<Value>,
   timeoutMs: number,
