@@ -69,6 +69,7 @@ export const FAULT_POINTS = [
   "recover.records-read",
   "recover.stores-opened",
   "recover.original-opened",
+  "recover.begun",
   "recover.queue-started",
   "recover.front-live",
   "recover.fronts-live",

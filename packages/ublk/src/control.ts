@@ -9,7 +9,7 @@ import {
   type Ring,
   SetupFlag,
 } from "@blksnap/uring";
-import { ControlCommand, UblkFeature } from "./abi.js";
+import { ControlCommand, UblkFeature, UblkState } from "./abi.js";
 import { UblkError } from "./errors.js";
 import {
   ANY_DEVICE_ID,
@@ -148,10 +148,23 @@ export class UblkControl {
     await this.#run({ op: ControlCommand.DEL_DEV, name: "DEL_DEV", deviceId });
   }
 
-  /** START_USER_RECOVERY: EBUSY until the old server's last reference to /dev/ublkcN is gone. */
+  /**
+   * START_USER_RECOVERY: EBUSY until the old server's last reference to /dev/ublkcN is gone. A recovery
+   * whose server died before it fetched is gone on with; up to Linux 6.15 the kernel answers EINVAL to
+   * who begins it once more (ublk_drv.c, ublk_ctrl_start_recovery).
+   */
   async startRecovery(deviceId: number): Promise<void> {
     const op = ControlCommand.START_USER_RECOVERY;
-    await this.#run({ op, name: "START_USER_RECOVERY", deviceId });
+    const command = { op, name: "START_USER_RECOVERY", deviceId };
+    const status = await this.#command(command);
+    if (status === -EINVAL && (await this.#waitsForServer(deviceId))) return;
+    this.#check(status, command);
+  }
+
+  async #waitsForServer(deviceId: number): Promise<boolean> {
+    const info = await this.deviceInfo(deviceId);
+    if (info === undefined || (info.features & UblkFeature.USER_RECOVERY) === 0) return false;
+    return info.state === UblkState.QUIESCED || info.state === UblkState.FAIL_IO;
   }
 
   /** END_USER_RECOVERY: ends when every tag was fetched again; the device is then live. */

@@ -59,8 +59,8 @@ export class Queue implements CompletionHandler {
   /** Registered buffer that holds the buffers of all tags. */
   readonly bufferIndex: number;
   readonly #options: QueueOptions;
-  readonly #descriptors: MappedMemory;
-  readonly #desc32: Int32Array;
+  #descriptors: MappedMemory | undefined;
+  #desc32 = new Int32Array(0);
   readonly #buffers: MappedMemory;
   readonly #handlerId: number;
   readonly #inServer: Uint8Array;
@@ -68,24 +68,18 @@ export class Queue implements CompletionHandler {
   #liveTags = 0;
 
   constructor(options: QueueOptions) {
-    const { depth, maxIoBytes, queueId, charFd, reactor } = options;
+    const { depth, maxIoBytes, reactor } = options;
     this.#options = options;
     this.depth = depth;
     this.maxIoBytes = maxIoBytes;
-    const stride = Math.ceil((QUEUE_DEPTH_MAX * IO_DESC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
-    const length = Math.ceil((depth * IO_DESC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
-    this.#descriptors = MappedMemory.file(charFd, queueId * stride, length, "read");
-    this.#desc32 = new Int32Array(this.#descriptors.buffer);
-    let buffers: MappedMemory | undefined;
+    const buffers = MappedMemory.anonymous(depth * maxIoBytes);
     try {
-      buffers = MappedMemory.anonymous(depth * maxIoBytes);
       this.bufferIndex = reactor.addBuffer(buffers.address, buffers.lengthBytes);
-      this.#buffers = buffers;
     } catch (error) {
-      buffers?.unmap();
-      this.#descriptors.unmap();
+      buffers.unmap();
       throw error;
     }
+    this.#buffers = buffers;
     this.bufferLow = new Int32Array(depth);
     this.bufferHigh = new Int32Array(depth);
     for (let tag = 0; tag < depth; tag++) {
@@ -97,13 +91,32 @@ export class Queue implements CompletionHandler {
     this.#handlerId = reactor.addHandler(this);
   }
 
-  /** Fetches every tag, once per queue; from the reactor's next turn on requests reach the target. */
+  /**
+   * Fetches every tag, once per queue; from the reactor's next turn on requests reach the target.
+   *
+   * A process can be killed at any step, and Linux (up to 6.15) lets the next one recover the device
+   * only when all tags of a queue were fetched or none, and when nobody who had the descriptors mapped
+   * died before that. So the tags are fetched by one system call, and mapped is after it.
+   * @throws UringError; the queue then ends with its device
+   */
   start(target: Target): void {
+    const { ring } = this.#options.reactor;
     this.#target = target;
+    ring.reserve(Math.min(this.depth, ring.sqEntries));
     for (let tag = 0; tag < this.depth; tag++) {
       this.#command(FETCH, tag, 0);
       this.#liveTags++;
     }
+    ring.submit();
+    this.#mapDescriptors();
+  }
+
+  #mapDescriptors(): void {
+    const { charFd, queueId } = this.#options;
+    const stride = Math.ceil((QUEUE_DEPTH_MAX * IO_DESC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+    const length = Math.ceil((this.depth * IO_DESC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+    this.#descriptors = MappedMemory.file(charFd, queueId * stride, length, "read");
+    this.#desc32 = new Int32Array(this.#descriptors.buffer);
   }
 
   /** Gives up a queue that was not started, for example because its target could not be made. */
@@ -197,6 +210,6 @@ export class Queue implements CompletionHandler {
     reactor.removeBuffer(this.bufferIndex);
     this.#buffers.unmap();
     // The mapping of the descriptors keeps /dev/ublkcN open; DEL_DEV would wait for it.
-    this.#descriptors.unmap();
+    this.#descriptors?.unmap();
   }
 }

@@ -1,5 +1,5 @@
 /** Stands in for the reactor of a queue: keeps the SQEs instead of submitting them. */
-import { closeSync, ftruncateSync } from "node:fs";
+import { closeSync, ftruncateSync, readFileSync } from "node:fs";
 import {
   type CompletionHandler,
   createMemoryFile,
@@ -21,12 +21,22 @@ export interface SentCommand {
   readonly userHigh: number;
 }
 
+/** Mappings of descriptors that this process has, its own and those of queues. */
+export function mappings(): number {
+  return readFileSync("/proc/self/maps", "utf8").match(/memfd:ublkc/g)?.length ?? 0;
+}
+
 export class FakeReactor {
   readonly ring = {
     sqes32: new Int32Array(SQE_WORDS * 1024),
     sqeWords: SQE_WORDS,
+    sqEntries: 256,
     nextSqe: (): number => this.#used++ * SQE_WORDS,
+    reserve: (count: number): void => void this.calls.push(`reserve ${count}`),
+    submit: (): void => void this.calls.push(`submit with ${mappings()} mappings`),
   };
+  /** What was asked of the ring besides entries. */
+  readonly calls: string[] = [];
   readonly handlers: (CompletionHandler | undefined)[] = [];
   readonly buffers = new Set<number>();
   #used = 0;

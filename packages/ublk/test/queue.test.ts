@@ -1,18 +1,12 @@
-import { readFileSync } from "node:fs";
 import { IO_RES_ABORT, Queue, type Target, UblkIoFlag, UblkOp } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { IoCommand } from "../dist/abi.js";
-import { FakeCharacterDevice, FakeReactor } from "./fake-reactor.js";
+import { FakeCharacterDevice, FakeReactor, mappings } from "./fake-reactor.js";
 
 const DEPTH = 4;
 const MAX_IO = 8192;
 const EIO = 5;
-
-/** Mappings of descriptors that this process has, its own and those of queues. */
-function mappings(): number {
-  return readFileSync("/proc/self/maps", "utf8").match(/memfd:ublkc/g)?.length ?? 0;
-}
 
 interface Setup {
   readonly reactor: FakeReactor;
@@ -66,6 +60,38 @@ test("starting fetches every tag into its own part of the buffer", () => {
       });
     },
   );
+});
+
+test("tags are fetched by one call, and descriptors are mapped after it", () => {
+  const own = mappings() + 1;
+  withQueue(
+    () => undefined,
+    ({ reactor }) => {
+      assert.equal(reactor.calls, [`reserve ${DEPTH}`, `submit with ${own} mappings`]);
+      assert.is(mappings(), own + 1);
+    },
+  );
+});
+
+test("a queue whose descriptors cannot be mapped ends with its device", () => {
+  const device = new FakeCharacterDevice();
+  const reactor = new FakeReactor();
+  const calls: string[] = [];
+  const queue = new Queue({
+    reactor: reactor.asReactor(),
+    charFd: -1,
+    queueId: 0,
+    depth: DEPTH,
+    maxIoBytes: MAX_IO,
+    onEnd: () => calls.push("end"),
+    onError: (error) => calls.push((error as Error).message),
+  });
+  assert.throws(() => queue.start({ queueIo: () => undefined, close: () => calls.push("close") }));
+  assert.is(reactor.takeCommands().length, DEPTH);
+  for (let tag = 0; tag < DEPTH; tag++) reactor.handlers[0]?.onCompletion(tag, IO_RES_ABORT, 0);
+  assert.equal(calls, ["close", "end"]);
+  assert.is(reactor.buffers.size, 0);
+  device.close();
 });
 
 test("a request's fields are read where the kernel writes them", () => {

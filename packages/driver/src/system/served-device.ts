@@ -10,6 +10,7 @@ import {
   UblkFeature,
   UblkState,
 } from "@blksnap/ublk";
+import { faultPoint } from "../fault-points.js";
 import { keepOneTagParked } from "./queue-settings.js";
 
 /** Marks a ublk device as ours in the server's own word that the kernel keeps: "BLKS", "BLKI". */
@@ -115,8 +116,9 @@ export class ServedDevice {
     options: ServeOptions,
   ): Promise<ServedDevice> {
     const { queueDepth, maxIoBytes } = await untilQuiesced(control, id);
-    await untilReleased(control, id);
-    const charFd = await openCharacterDevice(id);
+    await untilReleased(() => control.startRecovery(id));
+    faultPoint("recover.begun");
+    const charFd = await untilReleased(() => openCharacterDevice(id));
     const device = new ServedDevice(control, id, charFd, options);
     try {
       await options.startQueue({ charFd, queueDepth, maxIoBytes });
@@ -164,12 +166,11 @@ async function untilQuiesced(control: UblkControl, id: number) {
 }
 
 /** The kernel accepts a new server when the last reference of the old one's requests is gone. */
-async function untilReleased(control: UblkControl, id: number): Promise<void> {
+async function untilReleased<Value>(attempt: () => Promise<Value>): Promise<Value> {
   const deadline = Date.now() + QUIESCED_TIMEOUT_MS;
   for (;;) {
     try {
-      await control.startRecovery(id);
-      return;
+      return await attempt();
     } catch (error) {
       const busy = error instanceof UblkError && error.errno === EBUSY;
       if (!busy || Date.now() > deadline) throw error;
