@@ -49,6 +49,7 @@ import { StateDirectory } from "./state/state-directory.js";
 import { cbtState, driverStatus, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
 import { ringStoreSystem } from "./system/store-system.js";
+import { LateRecovery } from "./tracker/late-recovery.js";
 import { TrackerOperations } from "./tracker/operations.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
@@ -66,6 +67,7 @@ export class Driver implements DriverControl {
   #context!: RecoverContext;
   #trackers!: TrackerOperations;
   #snapshots!: SnapshotOperations;
+  #late!: LateRecovery;
   readonly #serial = new Serial();
   readonly #registry = new Registry();
   #earlyNotices: ReactorNotice[] | undefined = [];
@@ -122,6 +124,7 @@ export class Driver implements DriverControl {
 
   /** Destroys all snapshots, detaches all devices and ends the reactors. */
   async stop(): Promise<void> {
+    this.#late.stop();
     await this.#serial.run(async () => {
       for (const snapshot of [...this.#registry.snapshots.values()])
         if (snapshot.persistence.isOn) await this.#snapshots.suspend(snapshot);
@@ -157,6 +160,7 @@ export class Driver implements DriverControl {
     const { persistent = false } = options;
     return this.#change(async () => {
       const known = this.#registry.findTracker(device);
+      if (known === undefined) this.#late.assertNotWaiting(device);
       if (known !== undefined && persistent && known.persistence.state !== "on") {
         const what = `${known.device} is attached, and not as a persistent tracker`;
         throw new ControlError("TRACKER_NOT_PERSISTENT", what);
@@ -300,7 +304,10 @@ export class Driver implements DriverControl {
       persistent: new PersistentDirectory(this.#settings.persistentDirectory),
       storeSystem: ringStoreSystem(this.#ring),
     };
-    const { trackers, snapshots, lastTracker } = await recoverAll(this.#context);
+    const { trackers, snapshots, waiting, lastTracker } = await recoverAll(this.#context);
+    this.#late = new LateRecovery(this.#context, waiting, this.#serial, (tracker) => {
+      this.#registry.trackers.set(tracker.id, tracker);
+    });
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     for (const tracker of trackers) this.#registry.trackers.set(tracker.id, tracker);

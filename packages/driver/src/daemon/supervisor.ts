@@ -19,6 +19,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { becomeIoFlusher, stayAlive } from "../system/process-setup.js";
 import { ExitStatus } from "./exit-status.js";
@@ -198,7 +199,9 @@ export class Supervisor {
     this.#preparing = true;
     const fresh = this.#standby();
     try {
-      const version = await inTime(fresh.ready);
+      const version = await bounded(fresh.ready, READY_TIMEOUT_MS, () => {
+        return new Error(`it is not loaded after ${READY_TIMEOUT_MS} ms`);
+      });
       this.#fallbacks.push(...this.#standbys);
       this.#standbys = [fresh];
       active.send({ type: "prepared", pid: fresh.pid, version });
@@ -215,16 +218,6 @@ export class Supervisor {
     for (const daemon of [...this.#standbys, ...this.#fallbacks]) daemon.dismiss();
     this.#done(status);
   }
-}
-
-function inTime(ready: Promise<string>): Promise<string> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`it is not loaded after ${READY_TIMEOUT_MS} ms`));
-    }, READY_TIMEOUT_MS);
-  });
-  return Promise.race([ready, late]).finally(() => clearTimeout(timer));
 }
 
 /**

@@ -20,11 +20,12 @@ import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
 import { forgetSnapshot } from "../persistence/snapshot-records.js";
 import type { AreaSetup } from "../reactor/messages.js";
-import { type SnapshotRecord, type TrackerRecord, trackerRecordName } from "../state/records.js";
+import type { SnapshotRecord, TrackerRecord } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { usableRecords } from "../state/usable-records.js";
 import { DeviceMark, ownDevices } from "../system/served-device.js";
 import { openStoresFenced } from "../tracker/fence.js";
+import { forgetIfGone } from "../tracker/late-recovery.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
 import { openImage, recoverImage } from "./image.js";
 import { attachPending, type Known, type Restored, restorePersistent } from "./restore.js";
@@ -39,6 +40,8 @@ export type RecoverContext = TrackerContext & SnapshotContext & TakeContext;
 export interface Recovered {
   readonly trackers: Tracker[];
   readonly snapshots: Snapshot[];
+  /** Trackers whose fronts could not be gone on with yet; their users wait. */
+  readonly waiting: TrackerRecord[];
   /** Largest tracker number on record, usable or not; 0 without any. */
   readonly lastTracker: number;
 }
@@ -62,8 +65,11 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   const geometries = new Map(trackerRecords.map(({ id, geometry }) => [id, geometry]));
   faultPoint("recover.records-read");
   const resumed = await resumeAll(context, records, geometries);
+  const waiting: TrackerRecord[] = [];
   const found = await Promise.all(
-    trackerRecords.map((record) => recoverTracker(context, record, areaOf(resumed, record.id))),
+    trackerRecords.map((record) =>
+      recoverTracker(context, record, areaOf(resumed, record.id), waiting),
+    ),
   );
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
   const { pending, snapshots: restored } = await restore(context, records, trackerRecords);
@@ -75,11 +81,19 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   for (const one of resumed) {
     if (await rejoin(context, one, trackers)) snapshots.push(one.snapshot);
   }
-  await removeOrphans(context, trackers, snapshots);
+  await removeOrphans(
+    context,
+    [...trackers.map(({ front }) => front.id), ...frontsOf(waiting)],
+    snapshots,
+  );
   faultPoint("recover.orphans-removed");
   const swept = sweep(context.state, snapshots);
   if (swept.length > 0) context.logger.info({ swept }, "files of an interrupted operation removed");
-  return { trackers, snapshots, lastTracker: largestNumber(context) };
+  return { trackers, snapshots, waiting, lastTracker: largestNumber(context) };
+}
+
+function frontsOf(records: readonly TrackerRecord[]): number[] {
+  return records.map(({ front }) => front);
 }
 
 async function resumeAll(
@@ -216,18 +230,13 @@ async function recoverTracker(
   context: RecoverContext,
   record: TrackerRecord,
   area: AreaSetup | undefined,
+  waiting: TrackerRecord[],
 ): Promise<Tracker | undefined> {
   try {
     return await Tracker.recover(context, record, area);
   } catch (error) {
-    const info = await context.control.deviceInfo(record.front);
     context.logger.error({ device: record.device, err: error }, "tracker is not recovered");
-    // Without a living front nobody can miss it; with one the record stays for the next attempt.
-    if (info === undefined || info.state === UblkState.DEAD) {
-      if (info !== undefined) await context.control.deleteDevice(record.front);
-      context.state.removeRecord(trackerRecordName(record.id));
-      context.state.removeFile(`cbt-${record.id}`);
-    }
+    if (!(await forgetIfGone(context, record))) waiting.push(record);
     return undefined;
   }
 }
@@ -287,10 +296,10 @@ async function rejoin(
  */
 async function removeOrphans(
   context: RecoverContext,
-  trackers: readonly Tracker[],
+  fronts: readonly number[],
   snapshots: readonly Snapshot[],
 ): Promise<void> {
-  const known = new Set(trackers.map(({ front }) => front.id));
+  const known = new Set(fronts);
   for (const { members } of snapshots) {
     for (const { imageNumber } of members.values()) known.add(imageNumber ?? -1);
   }

@@ -1,0 +1,107 @@
+/**
+ * Fronts of an earlier daemon that could not be gone on with at the start: their original was away, or
+ * the kernel had not let go of the dead server yet. Their users wait, so it is tried until they go on,
+ * or until the front is gone. Images of theirs are lost by then: the snapshot went on without them.
+ */
+import { resolve } from "node:path";
+import { UblkState } from "@blksnap/ublk";
+import { ControlError } from "../control/control-error.js";
+import type { Serial } from "../serial.js";
+import { type TrackerRecord, trackerRecordName } from "../state/records.js";
+import { identityOf } from "./identity.js";
+import { Tracker, type TrackerContext } from "./tracker.js";
+
+export const RETRY_INTERVAL_MS = 5_000;
+
+/**
+ * Forgets a tracker whose front is gone, or has ended: nobody can miss it. Answers false where its
+ * users still wait.
+ */
+export async function forgetIfGone(
+  context: TrackerContext,
+  { id, front }: TrackerRecord,
+): Promise<boolean> {
+  const info = await context.control.deviceInfo(front);
+  if (info !== undefined && info.state !== UblkState.DEAD) return false;
+  if (info !== undefined) await context.control.deleteDevice(front);
+  context.state.removeRecord(trackerRecordName(id));
+  context.state.removeFile(`cbt-${id}`);
+  return true;
+}
+
+export class LateRecovery {
+  readonly #context: TrackerContext;
+  readonly #waiting: Map<number, TrackerRecord>;
+  readonly #timer: NodeJS.Timeout | undefined;
+  readonly #serial: Serial;
+  readonly #onRecovered: (tracker: Tracker) => void;
+  #trying = false;
+  /** Said once per front and reason: it is tried for as long as it takes. */
+  readonly #said = new Map<number, string>();
+
+  /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
+  constructor(
+    context: TrackerContext,
+    waiting: readonly TrackerRecord[],
+    serial: Serial,
+    onRecovered: (tracker: Tracker) => void,
+    intervalMs: number = RETRY_INTERVAL_MS,
+  ) {
+    this.#context = context;
+    this.#waiting = new Map(waiting.map((record) => [record.id, record]));
+    this.#serial = serial;
+    this.#onRecovered = onRecovered;
+    if (waiting.length === 0) return;
+    this.#timer = setInterval(() => void this.#tryAll(), intervalMs);
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#waiting.clear();
+  }
+
+  /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
+  assertNotWaiting(path: string): void {
+    for (const { device, identity, front } of this.#waiting.values()) {
+      if (device !== resolve(path) && identity !== identityOf(path)) continue;
+      throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
+        hint: "It goes on when its device and the kernel let it; see the daemon's log",
+      });
+    }
+  }
+
+  async #tryAll(): Promise<void> {
+    if (this.#trying) return;
+    this.#trying = true;
+    for (const record of [...this.#waiting.values()]) {
+      await this.#serial.run(() => this.#try(record)).catch((error) => this.#say(record, error));
+    }
+    this.#trying = false;
+    if (this.#waiting.size === 0) clearInterval(this.#timer);
+  }
+
+  async #try(record: TrackerRecord): Promise<void> {
+    if (!this.#waiting.has(record.id)) return;
+    const { control, logger } = this.#context;
+    if (await forgetIfGone(this.#context, record)) {
+      this.#waiting.delete(record.id);
+      logger.warn({ device: record.device }, "its front has ended before it was gone on with");
+      return;
+    }
+    // Asked first, because other operations wait while a recovery does.
+    const info = await control.deviceInfo(record.front);
+    if (info?.state === UblkState.LIVE) throw new Error("the kernel has not noticed its death yet");
+    const tracker = await Tracker.recover(this.#context, record, undefined);
+    this.#waiting.delete(record.id);
+    this.#onRecovered(tracker);
+    logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
+  }
+
+  #say({ id, device }: TrackerRecord, error: unknown): void {
+    const { message } = error as Error;
+    if (this.#said.get(id) === message) return;
+    this.#said.set(id, message);
+    this.#context.logger.warn({ device, err: error }, "its front still waits; trying again");
+  }
+}

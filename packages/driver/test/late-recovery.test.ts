@@ -1,0 +1,98 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { UblkState } from "@blksnap/ublk";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { ControlError } from "../dist/control/index.js";
+import { Serial } from "../dist/serial.js";
+import type { TrackerRecord } from "../dist/state/records.js";
+import { StateDirectory } from "../dist/state/state-directory.js";
+import { LateRecovery } from "../dist/tracker/late-recovery.js";
+
+const DEVICE = "/dev/null";
+const record = {
+  id: 7,
+  device: DEVICE,
+  identity: "file:0:0",
+  front: 3,
+} as unknown as TrackerRecord;
+
+let folder: string;
+let state: StateDirectory;
+let logged: string[];
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-late-"));
+  state = new StateDirectory(folder);
+  state.writeRecord("tracker-7", record);
+  writeFileSync(join(folder, "cbt-7"), "");
+  logged = [];
+});
+test.after.each(() => {
+  state.close();
+  rmSync(folder, { recursive: true });
+});
+
+/** A device of which the kernel says one thing after another; the last for ever. */
+function start(states: (number | undefined)[]) {
+  const asked: number[] = [];
+  const deleted: number[] = [];
+  const control = {
+    deviceInfo: async (id: number) => {
+      asked.push(id);
+      const now = states.length > 1 ? states.shift() : states[0];
+      return now === undefined ? undefined : { id, state: now };
+    },
+    deleteDevice: async (id: number) => deleted.push(id),
+  };
+  const log = (_: unknown, text: string) => logged.push(text);
+  const context = { control, state, logger: { info: log, warn: log } };
+  const none = () => assert.unreachable("nothing can go on here");
+  const late = new LateRecovery(context as never, [record], new Serial(), none, 1);
+  return { late, asked, deleted };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let waited = 0; !condition(); waited++) {
+    assert.ok(waited < 10_000, "nothing happened in 10 s");
+    await new Promise((done) => setTimeout(done, 1));
+  }
+}
+
+function isWaiting(late: LateRecovery): boolean {
+  try {
+    late.assertNotWaiting(DEVICE);
+    return false;
+  } catch (error) {
+    assert.is((error as ControlError).code, "DEVICE_BUSY");
+    return true;
+  }
+}
+
+test("it is tried for as long as the kernel has not let go, which is said once", async () => {
+  const { late, asked } = start([UblkState.LIVE]);
+  await until(() => asked.length > 10);
+  assert.ok(isWaiting(late));
+  assert.equal(logged, ["its front still waits; trying again"]);
+  assert.equal(state.recordNames(), ["tracker-7"]);
+  late.stop();
+  assert.not.ok(isWaiting(late));
+});
+
+for (const [how, end, deleted] of [
+  ["is gone", undefined, []],
+  ["has ended", UblkState.DEAD, [3]],
+] as const) {
+  test(`a front that ${how} is forgotten`, async () => {
+    const started = start([UblkState.LIVE, UblkState.LIVE, end]);
+    await until(() => !isWaiting(started.late));
+    assert.equal(started.deleted, deleted);
+    assert.equal(state.recordNames(), []);
+    assert.not.ok(state.fileNames().includes("cbt-7"));
+    const { length } = started.asked;
+    await new Promise((done) => setTimeout(done, 20));
+    assert.is(started.asked.length, length, "nobody asks any more");
+  });
+}
+
+test.run();
