@@ -17,6 +17,7 @@ export class PieceWriter {
   #lanes;
   #stopped = false;
   #running = [];
+  #ended;
 
   static async start(t, path, model, random, lanes = 4) {
     const writer = new PieceWriter();
@@ -24,7 +25,10 @@ export class PieceWriter {
     writer.#model = model;
     writer.#random = random;
     writer.#lanes = lanes;
+    t.defer(() => writer.stop());
     writer.#running = Array.from({ length: lanes }, (_, lane) => writer.#run(lane));
+    // Told by stop(); a writer that fails must not end the process before.
+    for (const lane of writer.#running) lane.catch(() => writer.#giveUp());
     return writer;
   }
 
@@ -51,15 +55,21 @@ export class PieceWriter {
     }
   }
 
+  /** Nobody waits for more writes of one that has failed. */
+  #giveUp() {
+    this.#stopped = true;
+  }
+
   /** Ends when so many more writes have been tried. */
   async more(count) {
     const until = this.writes + count;
     while (this.writes < until && !this.#stopped) await new Promise((done) => setTimeout(done, 20));
   }
 
-  async stop() {
+  /** Ends the writers, once. @throws what ended one of them before */
+  stop() {
     this.#stopped = true;
-    await Promise.all(this.#running);
-    await this.#file.close();
+    this.#ended ??= Promise.all(this.#running).then(() => this.#file.close());
+    return this.#ended;
   }
 }

@@ -79,7 +79,7 @@ test(
     const [recorded, forgotten] = await ramDisks(t, 2, 8 * MIB);
     const { front: waiting } = await t.client.attach(recorded);
     const { front: lost } = await t.client.attach(forgotten);
-    const user = start(["sh", "-c", `exec 3<${lost}; while :; do sleep 1; done`], {
+    const user = start(["sh", "-c", `exec sleep infinity 3<${lost}`], {
       timeLimitMs: LIMIT_MS,
     });
     t.defer(() => user.end());
@@ -88,7 +88,7 @@ test(
     await until("it is open", opened);
     t.daemon.kill("SIGKILL");
     await t.daemon.ended();
-    rmSync(join(STATE, "tracker-2.record"));
+    for (const name of ["tracker-2.record", "tracker-2.record-copy"]) rmSync(join(STATE, name));
     const halfMade = await control.addDevice({
       id: -1,
       queues: 1,
@@ -103,7 +103,7 @@ test(
     const expected = [
       "no daemon runs",
       `${waiting} waits for a daemon`,
-      `${lost} waits without a record, and is in use: sh (pid ${user.pid})`,
+      `${lost} waits without a record, and is in use: sleep (pid ${user.pid})`,
       `/dev/ublkb${halfMade.id} is ours and has ended`,
       "/dev/blksnap/stale leads to no device of ours",
       `${STATE}/cbt-2 belongs to nothing on record`,

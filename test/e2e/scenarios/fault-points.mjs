@@ -96,7 +96,7 @@ class Setting {
   }
 
   async snapshot() {
-    const { snapshots } = await this.t.client.status();
+    const { snapshots } = await this.status();
     assert.ok(snapshots.length <= 1, "there is one snapshot at most");
     return snapshots[0];
   }

@@ -22,14 +22,20 @@ import { timeLimitMs } from "../lib/limits.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { note, progress, scenario } from "../lib/scenario.mjs";
 import { MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
-import { recoveryTimesMs } from "../lib/successor.mjs";
+import { recoveryTimesMs, servingPid } from "../lib/successor.mjs";
 import { until } from "../lib/wait.mjs";
 
 const KILLS = Number(process.env.KILLS ?? 100);
 const SIZE_MIB = 32;
 const CHURN_BYTES = 4 * MIB;
-/** A life's length after its devices are served again; one in four is not even waited for. */
-const LIFE_MAX_MS = 500;
+/**
+ * Lengths of a life, from when its devices are served again, or its control API. In a short one hardly
+ * any request of a client is begun; in a long one snapshots are taken and destroyed.
+ */
+const SHORT_LIFE_MAX_MS = 500;
+const LONG_LIFE_MAX_MS = 3_000;
+const LONG_ONE_IN = 4;
+/** How many are not even waited for. */
 const BLIND_ONE_IN = 4;
 const RECOVERY_LIMIT_MS = 300_000;
 const TEST_LIMIT_MS = timeLimitMs(1_500_000);
@@ -87,14 +93,23 @@ class Killer {
     await until("the next daemon has its turn", () => this.#other(pid), RECOVERY_LIMIT_MS);
     if (this.random.once(BLIND_ONE_IN)) {
       await noticing;
-      await sleep(this.random.below(LIFE_MAX_MS));
+      await sleep(this.random.below(SHORT_LIFE_MAX_MS));
       return "not waited for";
     }
     const [noticedMs, pauseMs] = await Promise.all([noticing, this.#pause(killedMs)]);
     this.noticedMs.push(noticedMs);
     this.pausesMs.push(pauseMs);
-    await sleep(this.random.below(LIFE_MAX_MS));
+    await this.#live();
     return `noticed by the kernel after ${noticedMs} ms, users waited ${pauseMs} ms`;
+  }
+
+  async #live() {
+    if (!this.random.once(LONG_ONE_IN)) {
+      await sleep(this.random.below(SHORT_LIFE_MAX_MS));
+      return;
+    }
+    await until("the next daemon answers", () => servingPid(this.t), RECOVERY_LIMIT_MS);
+    await sleep(this.random.below(LONG_LIFE_MAX_MS));
   }
 
   #other(pid) {
@@ -244,6 +259,7 @@ test(
     ];
     const churn = new Churn(t, churned, random);
     churn.start();
+    await until("a snapshot was taken and destroyed", () => churn.cycles > 0, RECOVERY_LIMIT_MS);
     const control = await UblkControl.open();
     t.defer(() => control.close());
     const killer = new Killer(t, front, control, random);
