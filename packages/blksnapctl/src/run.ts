@@ -21,7 +21,10 @@ export interface Surroundings {
 const COMPLETIONS_WANTED = "--get-yargs-completions";
 
 function ownVersion(): string {
-  const manifest = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+  const manifest = readFileSync(
+    new URL(import.meta.resolve("blksnapctl/package.json")),
+    "utf8",
+  );
   return (JSON.parse(manifest) as { version: string }).version;
 }
 

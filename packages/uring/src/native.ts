@@ -78,7 +78,9 @@ export interface UringNative {
 }
 
 function load(): UringNative {
-  const packageDir = fileURLToPath(new URL("..", import.meta.url));
+  // By its name: whoever bundles this module puts it elsewhere.
+  const manifest = import.meta.resolve("@blksnap/uring/package.json");
+  const packageDir = fileURLToPath(new URL(".", manifest));
   const places = [
     `${packageDir}prebuilds/${process.platform}-${process.arch}.node`,
     `${packageDir}build/Debug/uring.node`,

@@ -18,7 +18,8 @@ export async function mapped(t, table) {
   /** Puts another table in its place, under its users. */
   async function load(next) {
     await run(["dmsetup", "load", name], { input: next.join("\n") });
-    await run(["dmsetup", "resume", name]);
+    // A file system on it is not frozen meanwhile: one whose disk has failed could not be thawed.
+    await run(["dmsetup", "resume", "--nolockfs", name]);
   }
   return { path: `/dev/mapper/${name}`, load };
 }

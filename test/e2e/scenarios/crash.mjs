@@ -2,6 +2,7 @@
  * Daemons killed and started by hand: the next one goes on with what it can have, and with the rest as
  * soon as it can. Killed again and again under load: torture.mjs.
  */
+import { rmSync } from "node:fs";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";

@@ -7,9 +7,10 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { MANIFEST_URL } from "../version.js";
 
 /** Held in memory: when the guard starts, the file system with the script may be frozen. */
-const SCRIPT = readFileSync(new URL("../../libexec/freeze-guard.sh", import.meta.url), "utf8");
+const SCRIPT = readFileSync(new URL("libexec/freeze-guard.sh", MANIFEST_URL), "utf8");
 /** Where fsfreeze lies; a daemon's PATH may lack them. */
 const SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 /** After the standard ones and the script's own. */
