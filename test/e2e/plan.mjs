@@ -6,17 +6,14 @@
 /** What scenarios read from the environment; passed into the VM where it is set. */
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
-  KILLS: "N: how often the crash test (3) and the torture test (100) kill the daemon",
+  KILLS: "N: how often the torture test kills the daemon (100)",
   POINTS: "PATTERN: the fault points at which the daemon dies (all)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
   E2E_TRACE: "1: prints every command with its duration",
 };
 
-/**
- * @typedef {{name: string, files: string[], ownDaemons?: boolean, isLong?: boolean}} Group isLong: runs
- * only when --only names it, because it takes long in an emulated VM, or is not steady there yet
- */
+/** @typedef {{name: string, files: string[], ownDaemons?: boolean}} Group */
 
 /** @type {Group[]} */
 export const GROUPS = [
@@ -51,17 +48,9 @@ export const GROUPS = [
     ownDaemons: true,
   },
   {
-    // Six minutes; failed once in three runs for a reason that is not known. doctor has never run.
     name: "hand-over",
     files: ["upgrade", "doctor"],
     ownDaemons: true,
-    isLong: true,
-  },
-  {
-    // Passed before; its writer then ran into a file that a failed test had closed.
-    name: "store errors",
-    files: ["store-errors"],
-    isLong: true,
   },
   {
     name: "deaths",
@@ -70,18 +59,16 @@ export const GROUPS = [
   },
   {
     name: "failures",
-    files: ["memory-pressure"],
+    files: ["store-errors", "memory-pressure"],
   },
   {
     name: "torture",
     files: ["torture"],
     ownDaemons: true,
-    isLong: true,
   },
   {
     name: "fault points",
     files: ["fault-points"],
     ownDaemons: true,
-    isLong: true,
   },
 ];

@@ -102,7 +102,7 @@ function select(groups, only) {
       ...group,
       files: group.files.filter((file) => pattern.test(basename(file))),
     }))
-    .filter(({ files, isLong }) => files.length > 0 && (only !== undefined || isLong !== true));
+    .filter(({ files }) => files.length > 0);
 }
 
 function guestVariables(given, group) {
