@@ -21,10 +21,7 @@ export interface Surroundings {
 const COMPLETIONS_WANTED = "--get-yargs-completions";
 
 function ownVersion(): string {
-  const manifest = readFileSync(
-    new URL(import.meta.resolve("blksnapctl/package.json")),
-    "utf8",
-  );
+  const manifest = readFileSync(new URL(import.meta.resolve("blksnapctl/package.json")), "utf8");
   return (JSON.parse(manifest) as { version: string }).version;
 }
 

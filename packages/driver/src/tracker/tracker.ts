@@ -7,7 +7,8 @@
  *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
  * ```
  */
-import { closeSync, constants, fsyncSync, openSync } from "node:fs";
+import { closeSync, constants, fsync, openSync } from "node:fs";
+import { promisify } from "node:util";
 import { CbtMap, CHUNK_SHIFT_DEFAULT, type TrackerGeometry } from "@blksnap/engine";
 import {
   type BackingFile,
@@ -252,7 +253,7 @@ export class Tracker {
     const { forget = false, attachAgain = false, giveUp = false } = options;
     const held = this.#holdFront();
     try {
-      this.#flushFront(held, giveUp);
+      await this.#flushFront(held, giveUp);
       faultPoint("detach.front-synced");
       await this.front.stop();
     } finally {
@@ -272,10 +273,13 @@ export class Tracker {
     this.#context.reactors.release(this.reactor);
   }
 
-  /** What is still in the front's page cache belongs on the original. */
-  #flushFront(held: number, giveUp: boolean): void {
+  /**
+   * What is still in the front's page cache belongs on the original. That may take minutes: other
+   * devices are served meanwhile.
+   */
+  async #flushFront(held: number, giveUp: boolean): Promise<void> {
     try {
-      fsyncSync(held);
+      await promisify(fsync)(held);
     } catch (error) {
       const text = `what was written to ${this.front.path} last did not all reach ${this.device}`;
       if (giveUp || this.#flushHasFailed || this.presentCapacityBytes === 0) {
