@@ -7,6 +7,18 @@ const ARRIVAL_LIMIT_MS = 60_000;
 /** So many requests and a load counts as being under way. */
 const REQUESTS_UNDER_WAY = 50;
 
+/** Writes of all sizes that fio reads back and checks, until it is told to end. */
+export const VERIFIED_WRITES = {
+  ioengine: "io_uring",
+  iodepth: 32,
+  direct: 1,
+  rw: "randwrite",
+  bsrange: "4k-64k",
+  verify: "crc32c",
+  verify_fatal: 1,
+  time_based: true,
+};
+
 /** @param {Record<string, string | number | true>} options as fio names them */
 function words(filename, options) {
   const all = {

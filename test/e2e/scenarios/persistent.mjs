@@ -9,7 +9,7 @@ import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { loopDisk } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
-import { endFio, startFio } from "../lib/fio.mjs";
+import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -94,15 +94,8 @@ test(
       persistent: true,
     });
     const { images } = await t.client.snapshotTake(id);
-    const load = {
-      ioengine: "io_uring",
-      iodepth: 16,
-      direct: 1,
-      rw: "randwrite",
-      bsrange: "4k-64k",
-    };
-    const verify = { verify: "crc32c", verify_fatal: 1, time_based: true, runtime: 600 };
-    const writing = startFio(t, front, { ...load, ...verify }, { timeLimitMs: 600_000 });
+    const load = { ...VERIFIED_WRITES, runtime: 600 };
+    const writing = startFio(t, front, load, { timeLimitMs: 600_000 });
     await until("something was saved", async () => {
       const { snapshots } = await t.client.status();
       return snapshots[0].devices[0].copied_bytes > 2 * MIB;

@@ -16,7 +16,7 @@ import { Daemon } from "../lib/daemon.mjs";
 import { alignedBuffer, assertContent, DeviceFile, writeDevice } from "../lib/device-file.mjs";
 import { ramDisks } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount, mountImage } from "../lib/file-systems.mjs";
-import { endFio, startFio } from "../lib/fio.mjs";
+import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
 import { assertInventory } from "../lib/inventory.mjs";
 import { timeLimitMs } from "../lib/limits.mjs";
 import { seededRandom } from "../lib/random.mjs";
@@ -40,15 +40,8 @@ const BLIND_ONE_IN = 4;
 const RECOVERY_LIMIT_MS = 300_000;
 const TEST_LIMIT_MS = timeLimitMs(1_500_000);
 const LOAD = {
-  ioengine: "io_uring",
-  iodepth: 32,
-  direct: 1,
-  rw: "randwrite",
-  bsrange: "4k-64k",
-  verify: "crc32c",
-  verify_fatal: 1,
+  ...VERIFIED_WRITES,
   verify_backlog: 64,
-  time_based: true,
   runtime: TEST_LIMIT_MS / 1000,
   // The load is there to be right, not to take the processor from the daemons that start.
   rate_iops: 150,

@@ -7,7 +7,7 @@ import { ctl } from "../lib/ctl.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { ramDisks } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
-import { endFio, startFio } from "../lib/fio.mjs";
+import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -28,17 +28,7 @@ function verifyingLoad(t, front) {
   return startFio(
     t,
     front,
-    {
-      ioengine: "io_uring",
-      iodepth: 32,
-      direct: 1,
-      rw: "randwrite",
-      bsrange: "4k-64k",
-      verify: "crc32c",
-      verify_fatal: 1,
-      time_based: true,
-      runtime: LOAD_LIMIT_S,
-    },
+    { ...VERIFIED_WRITES, runtime: LOAD_LIMIT_S },
     { timeLimitMs: LOAD_LIMIT_S * 1000 },
   );
 }
