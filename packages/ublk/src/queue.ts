@@ -96,7 +96,8 @@ export class Queue implements CompletionHandler {
    *
    * A process can be killed at any step, and Linux (up to 6.15) lets the next one recover the device
    * only when all tags of a queue were fetched or none, and when nobody who had the descriptors mapped
-   * died before that. So the tags are fetched by one system call, and mapped is after it.
+   * died before that. So the tags are fetched by one system call, and descriptors are mapped
+   * after it.
    * @throws UringError; the queue then ends with its device
    */
   start(target: Target): void {

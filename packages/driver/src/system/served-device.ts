@@ -27,7 +27,7 @@ const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSU
  * How long to wait until the kernel has noticed the old server's death. Up to Linux 6.14 it does so
  * only by its own 30 s timeout when every tag was inside that server.
  */
-const QUIESCED_TIMEOUT_MS = 60_000;
+export const RECOVERY_PATIENCE_MS = 60_000;
 const POLL_INTERVAL_MS = 10;
 const EBUSY = 16;
 
@@ -108,17 +108,21 @@ export class ServedDevice {
 
   /**
    * Goes on serving a device whose server has died: its users have waited, and see no error.
-   * @throws UblkError CONTROL_FAILED when there is no such device, it is not ours, or never lived
+   * @param patienceMs how long the old server's last requests are waited for
+   * @throws UblkError CONTROL_FAILED when there is no such device, it is not ours, or never lived;
+   * CONTROL_TIMEOUT
    */
   static async recover(
     control: UblkControl,
     id: number,
     options: ServeOptions,
+    patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<ServedDevice> {
-    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id);
-    await untilReleased(() => control.startRecovery(id));
+    const deadlineMs = performance.now() + patienceMs;
+    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, deadlineMs);
+    await untilReleased(() => control.startRecovery(id), deadlineMs);
     faultPoint("recover.begun");
-    const charFd = await untilReleased(() => openCharacterDevice(id));
+    const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
     const device = new ServedDevice(control, id, charFd, options);
     try {
       await options.startQueue({ charFd, queueDepth, maxIoBytes });
@@ -147,8 +151,7 @@ export class ServedDevice {
   }
 }
 
-async function untilQuiesced(control: UblkControl, id: number) {
-  const deadline = Date.now() + QUIESCED_TIMEOUT_MS;
+async function untilQuiesced(control: UblkControl, id: number, deadlineMs: number) {
   for (;;) {
     const info = await control.deviceInfo(id);
     if (info === undefined || !isOurs(info.serverFlags)) {
@@ -158,7 +161,7 @@ async function untilQuiesced(control: UblkControl, id: number) {
       throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} has ended`, 19);
     }
     if (info.state !== UblkState.LIVE) return info;
-    if (Date.now() > deadline) {
+    if (performance.now() > deadlineMs) {
       throw new UblkError("CONTROL_TIMEOUT", `/dev/ublkb${id} still has its old server`, 110);
     }
     await pause();
@@ -166,14 +169,16 @@ async function untilQuiesced(control: UblkControl, id: number) {
 }
 
 /** The kernel accepts a new server when the last reference of the old one's requests is gone. */
-async function untilReleased<Value>(attempt: () => Promise<Value>): Promise<Value> {
-  const deadline = Date.now() + QUIESCED_TIMEOUT_MS;
+async function untilReleased<Value>(
+  attempt: () => Promise<Value>,
+  deadlineMs: number,
+): Promise<Value> {
   for (;;) {
     try {
       return await attempt();
     } catch (error) {
       const busy = error instanceof UblkError && error.errno === EBUSY;
-      if (!busy || Date.now() > deadline) throw error;
+      if (!busy || performance.now() > deadlineMs) throw error;
     }
     await pause();
   }

@@ -7,33 +7,39 @@
 import { DiffStorageError } from "@blksnap/diff-storage";
 import type { BackingFile } from "@blksnap/ublk";
 import { openBackingFile, UblkError } from "@blksnap/ublk";
+import { RECOVERY_PATIENCE_MS } from "../system/served-device.js";
 
-const FENCE_TIMEOUT_MS = 60_000;
 const RETRY_INTERVAL_MS = 10;
 
 /** Opens an original as soon as nobody holds it any more. @throws UblkError of openBackingFile */
-export function openFenced(path: string): Promise<BackingFile> {
+export function openFenced(path: string, patienceMs: number): Promise<BackingFile> {
   return retry(
     async () => openBackingFile(path),
     (error) => error instanceof UblkError && error.code === "BACKING_BUSY",
+    patienceMs,
   );
 }
 
 /** Opens stores as soon as nobody holds them any more. */
 export function openStoresFenced<Opened>(open: () => Promise<Opened>): Promise<Opened> {
-  return retry(open, (error) => error instanceof DiffStorageError && error.code === "STORE_BUSY");
+  return retry(
+    open,
+    (error) => error instanceof DiffStorageError && error.code === "STORE_BUSY",
+    RECOVERY_PATIENCE_MS,
+  );
 }
 
 async function retry<Value>(
   attempt: () => Promise<Value>,
   isBusy: (error: unknown) => boolean,
+  patienceMs: number,
 ): Promise<Value> {
-  const deadline = Date.now() + FENCE_TIMEOUT_MS;
+  const deadlineMs = performance.now() + patienceMs;
   for (;;) {
     try {
       return await attempt();
     } catch (error) {
-      if (!isBusy(error) || Date.now() > deadline) throw error;
+      if (!isBusy(error) || performance.now() > deadlineMs) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_INTERVAL_MS));
   }

@@ -11,7 +11,9 @@ import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import { identityOf } from "./identity.js";
 import { Tracker, type TrackerContext } from "./tracker.js";
 
-export const RETRY_INTERVAL_MS = 5_000;
+const RETRY_INTERVAL_MS = 5_000;
+/** Short, because other operations wait meanwhile, and it is tried again. */
+const PATIENCE_MS = 1_000;
 
 /**
  * Forgets a tracker whose front is gone, or has ended: nobody can miss it. Answers false where its
@@ -83,16 +85,13 @@ export class LateRecovery {
 
   async #try(record: TrackerRecord): Promise<void> {
     if (!this.#waiting.has(record.id)) return;
-    const { control, logger } = this.#context;
+    const { logger } = this.#context;
     if (await forgetIfGone(this.#context, record)) {
       this.#waiting.delete(record.id);
       logger.warn({ device: record.device }, "its front has ended before it was gone on with");
       return;
     }
-    // Asked first, because other operations wait while a recovery does.
-    const info = await control.deviceInfo(record.front);
-    if (info?.state === UblkState.LIVE) throw new Error("the kernel has not noticed its death yet");
-    const tracker = await Tracker.recover(this.#context, record, undefined);
+    const tracker = await Tracker.recover(this.#context, record, undefined, PATIENCE_MS);
     this.#waiting.delete(record.id);
     this.#onRecovered(tracker);
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");

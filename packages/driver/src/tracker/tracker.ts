@@ -9,7 +9,7 @@
  */
 import { closeSync, constants, fsync, openSync } from "node:fs";
 import { promisify } from "node:util";
-import { CbtMap, CHUNK_SHIFT_DEFAULT, type TrackerGeometry } from "@blksnap/engine";
+import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
   type BackingFile,
   major,
@@ -21,14 +21,19 @@ import {
 import type { MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
-import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
-import { DeviceMark, type QueueStart, ServedDevice } from "../system/served-device.js";
+import {
+  DeviceMark,
+  type QueueStart,
+  RECOVERY_PATIENCE_MS,
+  ServedDevice,
+} from "../system/served-device.js";
 import { openCbt } from "./cbt-file.js";
 import { openFenced } from "./fence.js";
+import { geometryOf } from "./geometry.js";
 import { blockIdentity, identityOf } from "./identity.js";
 import {
   type JournalContext,
@@ -37,8 +42,6 @@ import {
   TrackerJournal,
 } from "./tracker-journal.js";
 import { runUndo, type Undo } from "./undo.js";
-
-const CAPACITY_MIN_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
 
 /** What trackers share. */
 export interface TrackerContext extends JournalContext {
@@ -158,17 +161,19 @@ export class Tracker {
   /**
    * Goes on with a tracker of an earlier daemon.
    * @param area its diff area, where it is in a snapshot that was taken
+   * @param patienceMs how long the old server's last requests are waited for
    * @throws UblkError CONTROL_FAILED when its front is gone; ControlError
    */
   static async recover(
     context: TrackerContext,
     record: TrackerRecord,
     area: AreaSetup | undefined,
+    patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<Tracker> {
     const undo: Undo = [];
     try {
       const { id, identity, geometry } = record;
-      const backing = await openFenced(record.device);
+      const backing = await openFenced(record.device, patienceMs);
       undo.push(() => closeSync(backing.fd));
       if (identityOf(record.device) !== identity) {
         throw new ControlError("DEVICE_NOT_FOUND", `${record.device} is another device now`);
@@ -182,7 +187,7 @@ export class Tracker {
           : await TrackerJournal.resume(context, backing, record.uuid, geometry.chunkShift, cbt);
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
-      const front = await ServedDevice.recover(context.control, record.front, queue);
+      const front = await ServedDevice.recover(context.control, record.front, queue, patienceMs);
       faultPoint("recover.front-live");
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
@@ -321,22 +326,6 @@ export class Tracker {
       });
     }
   }
-}
-
-function geometryOf(backing: BackingFile, parameters: TrackingParameters): TrackerGeometry {
-  const { capacityBytes, logicalBlockBytes, readOnly } = backing.params;
-  if (readOnly) {
-    throw new ControlError("DEVICE_READ_ONLY", `${backing.path} is read-only`);
-  }
-  if (capacityBytes < CAPACITY_MIN_BYTES) {
-    throw new ControlError(
-      "DEVICE_TOO_SMALL",
-      `${backing.path} has ${capacityBytes} bytes, less than ${CAPACITY_MIN_BYTES}`,
-    );
-  }
-  const blockShift = blockShiftOf(logicalBlockBytes);
-  const chunkShift = chunkShiftOf(backing.params, parameters);
-  return { capacityBytes, logicalBlockBytes, chunkShift, blockShift };
 }
 
 function assignReactor(context: TrackerContext, undo: Undo): number {
