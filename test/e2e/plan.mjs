@@ -8,6 +8,7 @@ export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
   KILLS: "N: how often the torture test kills the daemon (100)",
   POINTS: "PATTERN: the fault points at which the daemon dies (all)",
+  FLUSHES: "N: at how many flushes the log-writes test loses the power (6)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
   E2E_TRACE: "1: prints every command with its duration",
@@ -39,7 +40,7 @@ export const GROUPS = [
   },
   {
     name: "kept",
-    files: ["persistent"],
+    files: ["persistent", "log-writes"],
     ownDaemons: true,
   },
   {
