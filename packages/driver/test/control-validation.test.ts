@@ -1,7 +1,9 @@
 import { daemonSchemas, snapshotSchemas, statusSchemas, trackerSchemas } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { validatorOf } from "../dist/control/validation.js";
+import { prepareValidation, validatorOf } from "../dist/control/validation.js";
+
+test.before(() => prepareValidation());
 
 const all = Object.entries({
   ...trackerSchemas,

@@ -25,7 +25,7 @@ import type { RouteContext } from "./route-context.js";
 import { addSnapshotRoutes } from "./snapshot-routes.js";
 import { claimSocket } from "./socket.js";
 import { addTrackerRoutes } from "./tracker-routes.js";
-import { validatorOf } from "./validation.js";
+import { prepareValidation, validatorOf } from "./validation.js";
 
 const BODY_MAX_BYTES = 1_048_576;
 const CONNECTIONS_MAX = 1024;
@@ -177,7 +177,9 @@ function addHooks(app: FastifyInstance, counters: RequestCounters): void {
     );
   });
   app.addHook("preValidation", async (request) => {
-    coerceQuery(request.query, request.routeOptions.schema?.querystring);
+    const { schema } = request.routeOptions;
+    if (schema?.body ?? schema?.querystring ?? schema?.params) await prepareValidation();
+    coerceQuery(request.query, schema?.querystring);
     refuseStrays(request);
   });
   app.addHook("onResponse", async (request, reply) => {

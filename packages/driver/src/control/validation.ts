@@ -3,7 +3,7 @@
  * compiling all of them, and loading what compiles them, is a third of the time until a daemon serves,
  * and after a crash that is time in which fronts wait.
  */
-import { createRequire } from "node:module";
+import { assert } from "@blksnap/uring";
 import type { Ajv, Options, SchemaObject, ValidateFunction } from "ajv";
 
 const OPTIONS: Options = {
@@ -22,17 +22,19 @@ export interface Validator {
 
 let compiler: Ajv | undefined;
 
-function loadCompiler(): Ajv {
-  // Synchronous, because a validator is: a promise would be one more turn for every request.
-  const loaded = createRequire(import.meta.url)("ajv") as typeof import("ajv");
-  return new loaded.Ajv(OPTIONS);
+/** Loads what compiles schemas. To be waited for before a validator is used: those cannot wait. */
+export async function prepareValidation(): Promise<void> {
+  compiler ??= new (await import("ajv")).Ajv(OPTIONS);
 }
 
-/** A validator of `schema`, compiled at its first use, which throws where the schema is not one. */
+/**
+ * A validator of `schema`, compiled at its first use, which throws where the schema is not one. After
+ * prepareValidation().
+ */
 export function validatorOf(schema: object): Validator {
   let compiled: ValidateFunction | undefined;
   const validator: Validator = (data) => {
-    compiler ??= loadCompiler();
+    assert(compiler !== undefined, "a request is validated before that was prepared");
     compiled ??= compiler.compile(schema as SchemaObject);
     const isValid = compiled(data);
     validator.errors = compiled.errors;
