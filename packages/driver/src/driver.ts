@@ -81,6 +81,7 @@ export class Driver implements DriverControl {
     this.#reactors = new ReactorPool({
       logger: this.#logger,
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
+      frontDepth: this.#settings.frontDepth,
       imageDepth: this.#settings.imageDepth,
       onNotice: (reactor, notice) => this.#onNotice(reactor, notice),
       onLost: (reactor, error) => {

@@ -83,6 +83,7 @@ test("a real reactor turns when it is woken, and only then", async () => {
   const logger = pino({ level: "silent" });
   const pool = new ReactorPool({
     reactors: 1,
+    frontDepth: 1,
     imageDepth: 1,
     logger,
     onNotice: () => undefined,

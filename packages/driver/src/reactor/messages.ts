@@ -20,6 +20,8 @@ export interface ReactorSettings {
   readonly index: number;
   /** Tags that an image's queue may have; its device may have fewer. */
   readonly imageDepth: number;
+  /** Submission entries of its ring: all tags of a queue are fetched by one call. */
+  readonly ringEntries: number;
   /** One word, which the reactor's loop counts its turns in. */
   readonly heartbeat: SharedArrayBuffer;
 }

@@ -15,6 +15,7 @@ import { type ReactorState, Watchdog } from "./watchdog.js";
 const REPLY_TIMEOUT_MS = 30_000;
 /** More reactors than this only take memory: one serves hundreds of thousands of requests a second. */
 const REACTORS_MAX = 16;
+const RING_ENTRIES_MIN = 256;
 
 export type LostHandler = (reactor: number, error: Error) => void;
 export type NoticeHandler = (reactor: number, notice: ReactorNotice) => void;
@@ -113,6 +114,8 @@ class Member {
 export interface ReactorPoolOptions {
   /** 1 to 16; default: one per CPU, at most 4. */
   readonly reactors?: number;
+  /** Tags of a front's and of an image's queue. */
+  readonly frontDepth: number;
   readonly imageDepth: number;
   readonly logger: Logger;
   readonly onNotice: NoticeHandler;
@@ -129,7 +132,9 @@ export class ReactorPool {
     const count = Math.min(options.reactors ?? Math.min(cpus().length, 4), REACTORS_MAX);
     for (let index = 0; index < count; index++) {
       const heartbeat = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
-      const settings = { index, imageDepth: options.imageDepth, heartbeat };
+      const { frontDepth, imageDepth } = options;
+      const ringEntries = Math.max(RING_ENTRIES_MIN, frontDepth, imageDepth);
+      const settings = { index, imageDepth, ringEntries, heartbeat };
       this.#members.push(new Member(settings, options.onNotice, options.onLost));
     }
     this.#watchdog = new Watchdog(this.#members, options.logger);

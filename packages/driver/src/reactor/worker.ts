@@ -127,7 +127,8 @@ function onMessage(message: unknown): void {
 const flusherProblem = becomeIoFlusher();
 if (flusherProblem !== undefined) say({ notice: "error", message: flusherProblem });
 const heartbeat = new Int32Array(settings.heartbeat);
-const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError, heartbeat });
+const { ringEntries: entries } = settings;
+const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError, heartbeat, entries });
 say({ notice: "ready" });
 reactor.run();
 port.close();
