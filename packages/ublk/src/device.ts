@@ -80,6 +80,7 @@ export class UblkDevice {
         maxIoBytes: options.maxIoBytes ?? 512 * 1024,
         features: 0,
         serverFlags: 0,
+        serverFlagsHigh: 0,
       });
       device = new UblkDevice(control, info.id, params, onError);
       await device.#begin(options.target, info);

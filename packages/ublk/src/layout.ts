@@ -45,8 +45,9 @@ export interface UblkDeviceInfo {
   readonly ownerGid: number;
   /** UblkFeature bits that are on for this device. */
   readonly features: number;
-  /** A 32-bit word of the server's own, kept by the kernel. */
+  /** Two 32-bit words of the server's own, kept by the kernel: halves of its `ublksrv_flags`. */
   readonly serverFlags: number;
+  readonly serverFlagsHigh: number;
 }
 
 /** Geometry and abilities of a block device to be, in bytes. Sizes are powers of two but capacity. */
@@ -156,7 +157,9 @@ export interface NewDevice {
   readonly maxIoBytes: number;
   /** UblkFeature bits that are wanted. */
   readonly features: number;
+  /** Two 32-bit words that the kernel keeps for the server. */
   readonly serverFlags: number;
+  readonly serverFlagsHigh: number;
 }
 
 /** @throws UblkError CONTROL_FAILED (EINVAL) */
@@ -174,7 +177,8 @@ export function encodeDeviceInfo(device: NewDevice): Uint8Array {
   view.setUint32(8, device.maxIoBytes, true);
   view.setUint32(12, id < 0 ? ANY_DEVICE_ID : id, true);
   view.setBigUint64(24, BigInt(device.features), true);
-  view.setBigUint64(32, BigInt(device.serverFlags), true);
+  view.setUint32(32, device.serverFlags, true);
+  view.setUint32(36, device.serverFlagsHigh, true);
   return bytes;
 }
 
@@ -189,6 +193,7 @@ export function decodeDeviceInfo(bytes: Uint8Array): UblkDeviceInfo {
     serverPid: view.getInt32(16, true),
     features: view.getUint32(24, true),
     serverFlags: view.getUint32(32, true),
+    serverFlagsHigh: view.getUint32(36, true),
     ownerUid: view.getUint32(40, true),
     ownerGid: view.getUint32(44, true),
   };

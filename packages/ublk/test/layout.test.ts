@@ -20,10 +20,11 @@ test("the device info that ADD_DEV takes", () => {
     maxIoBytes: MAX_IO,
     features: 0x18,
     serverFlags: 0x12345678,
+    serverFlagsHigh: 0xfedcba98,
   });
   assert.is(bytes.length, 64);
   assert.is(hex(bytes, 0, 16), "02008000 00000000 00000800 ffffffff");
-  assert.is(hex(bytes, 16, 40), "00000000 00000000 18000000 00000000 78563412 00000000");
+  assert.is(hex(bytes, 16, 40), "00000000 00000000 18000000 00000000 78563412 98badcfe");
   assert.ok(bytes.subarray(40).every((byte) => byte === 0));
 });
 
@@ -32,6 +33,8 @@ test("the device info that the kernel gives", () => {
     "0100800001000000" + "0000080003000000" + "b20000000000000" + "0" + "6200000000000000";
   const bytes = new Uint8Array(80);
   bytes.set(Buffer.from(text, "hex"), 8);
+  new DataView(bytes.buffer).setUint32(8 + 32, 0x424c4b53, true);
+  new DataView(bytes.buffer).setUint32(8 + 36, 0xfedcba98, true);
   new DataView(bytes.buffer).setUint32(8 + 40, 1000, true);
   new DataView(bytes.buffer).setUint32(8 + 44, 1001, true);
   assert.equal(decodeDeviceInfo(bytes.subarray(8, 72)), {
@@ -42,7 +45,8 @@ test("the device info that the kernel gives", () => {
     maxIoBytes: MAX_IO,
     serverPid: 178,
     features: 0x62,
-    serverFlags: 0,
+    serverFlags: 0x424c4b53,
+    serverFlagsHigh: 0xfedcba98,
     ownerUid: 1000,
     ownerGid: 1001,
   });
@@ -110,6 +114,7 @@ const GOOD_DEVICE = {
   maxIoBytes: 32 << 20,
   features: 0,
   serverFlags: 0,
+  serverFlagsHigh: 0,
 };
 
 for (const change of [

@@ -158,6 +158,7 @@ test("START_DEV without a server can be given up", async () => {
     maxIoBytes: 65_536,
     features: 0,
     serverFlags: 0,
+    serverFlagsHigh: 0,
   });
   const { target } = await import("../dist/targets/null.js");
   await control.setParams(id, target.describe({ capacityBytes: MIB }), maxIoBytes);

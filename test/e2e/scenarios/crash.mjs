@@ -109,4 +109,43 @@ test(
   { timeLimitMs: 600_000 },
 );
 
+test(
+  "a daemon with another state directory leaves alone what waits for its own",
+  async (t) => {
+    const [device, others] = await ramDisks(t, 2, SIZE_MIB * MIB);
+    const first = await Daemon.startFor(t);
+    const { front } = await first.client.attach(device);
+    await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
+    const { id } = await first.client.snapshotCreate({
+      devices: [device],
+      stores: ["memory:"],
+      limitBytes: 64 * MIB,
+    });
+    const { images } = await first.client.snapshotTake(id);
+    const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
+    first.kill("SIGKILL");
+    await first.ended();
+    t.defer(() => rmSync("/run/blksnap/other", { recursive: true, force: true }));
+    const other = await Daemon.startFor(t, {
+      socketPath: "/run/blksnap/other.sock",
+      name: "other",
+      args: ["--state-dir", "/run/blksnap/other", "--persistent-dir", "/run/blksnap/other/kept"],
+    });
+    const { front: othersFront } = await other.client.attach(others);
+    assert.not.ok([front, images[0].image].includes(othersFront));
+    await other.client.detach(others);
+    await other.stop();
+
+    const next = await Daemon.startFor(t, { name: "next" });
+    const { trackers, snapshots } = await next.client.status();
+    assert.is(trackers[0].front, front);
+    assert.is(snapshots[0].devices[0].image, images[0].image);
+    assert.is(await run(["sh", "-c", `md5sum < ${images[0].image}`]), before);
+    await next.client.snapshotDestroy(id);
+    await next.client.detach(device);
+    await next.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
 test.run();

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { listDeviceIds, memoryTarget, UblkControl, UblkDevice } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
+import { ownerTag } from "../../../packages/driver/dist/state/state-directory.js";
 import { DeviceMark } from "../../../packages/driver/dist/system/served-device.js";
 import { run, start } from "../lib/command.mjs";
 import { ctlProgram } from "../lib/ctl.mjs";
@@ -96,6 +97,7 @@ test(
       maxIoBytes: 4096,
       features: 0,
       serverFlags: DeviceMark.FRONT,
+      serverFlagsHigh: ownerTag(STATE),
     });
     mkdirSync("/dev/blksnap", { recursive: true });
     symlinkSync("../ublkb99", "/dev/blksnap/stale");

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import type { DoctorReport } from "@blksnap/api";
 import { listDeviceIds, UblkControl, UblkError, UblkFeature } from "@blksnap/ublk";
 import { Ring, tryLockFile } from "@blksnap/uring";
-import { readRecords } from "../state/state-directory.js";
+import { ownerTag, readRecords } from "../state/state-directory.js";
 import { isOurs } from "../system/served-device.js";
 import { DAEMON_VERSION } from "../version.js";
 import { error, type Finding, type FixableFinding } from "./finding.js";
@@ -67,10 +67,11 @@ async function allFindings(
   const daemon = ownerOf(host, stateDirectory, processes);
   const found = readRecords(stateDirectory, "");
   const records = recordsFrom(found);
-  const given = { host, records, processes, daemon };
+  const owner = ownerTag(stateDirectory);
+  const given = { host, records, processes, daemon, owner };
   const devices = control instanceof UblkControl ? devicesOf(control) : undefined;
   const all = (await devices?.list()) ?? [];
-  const own = all.filter(({ serverFlags }) => isOurs(serverFlags)).map(({ id }) => id);
+  const own = all.filter((info) => isOurs(info, owner)).map(({ id }) => id);
   const tracked = records.trackers.map(({ device, front }) => ({
     device,
     front: `/dev/ublkb${front}`,

@@ -52,6 +52,8 @@ export interface Surroundings {
   readonly processes: readonly OwnProcess[];
   /** The daemon that owns the state directory. */
   readonly daemon: OwnProcess | undefined;
+  /** Tag of the state directory on devices; all others are another daemon's, or nobody's here. */
+  readonly owner: number;
 }
 
 export async function checkDevices(
@@ -59,7 +61,7 @@ export async function checkDevices(
   given: Surroundings,
 ): Promise<FixableFinding[]> {
   const all = await devices.list();
-  const own = all.filter(({ serverFlags }) => isOurs(serverFlags));
+  const own = all.filter((info) => isOurs(info, given.owner));
   const recorded = recordedDevices(given.records);
   const findings: FixableFinding[] = [];
   for (const info of own) {
@@ -76,8 +78,9 @@ async function judgeDevice(
   devices: UblkDevices,
   info: UblkDeviceInfo,
   isRecorded: boolean,
-  { processes, daemon }: Surroundings,
+  given: Surroundings,
 ): Promise<FixableFinding | undefined> {
+  const { processes, daemon, owner } = given;
   const check = "ublk_devices";
   const path = `/dev/ublkb${info.id}`;
   if (info.state === UblkState.LIVE) {
@@ -87,7 +90,7 @@ async function judgeDevice(
     return warning(check, what, why, "Look again in a minute");
   }
   if (info.state === UblkState.DEAD) {
-    if (daemon !== undefined && (await isAnotherSoon(devices, info.id))) return undefined;
+    if (daemon !== undefined && (await isAnotherSoon(devices, info.id, owner))) return undefined;
     const what = `${path} is ours and has ended`;
     const finding = warning(
       check,
@@ -95,14 +98,14 @@ async function judgeDevice(
       "it holds its number and memory",
       "doctor --fix removes it",
     );
-    return { ...finding, fix: () => remove(devices, info.id) };
+    return { ...finding, fix: () => remove(devices, info.id, owner) };
   }
   const why = "whoever uses it waits until a daemon serves it";
   if (isRecorded) {
     const hint = daemon === undefined ? "Start it: blksnapd --supervise" : "See the daemon's log";
     return warning(check, `${path} waits for a daemon`, why, hint);
   }
-  return judgeForgotten(devices, path, info.id, processes);
+  return judgeForgotten(devices, path, info.id, owner);
 }
 
 /** A device that waits, and no record says for whom. */
@@ -110,15 +113,10 @@ function judgeForgotten(
   devices: UblkDevices,
   path: string,
   id: number,
-  processes: readonly OwnProcess[],
+  owner: number,
 ): FixableFinding {
   const check = "ublk_devices";
-  const why = "no daemon with this state directory can go on with it";
-  const elsewhere = processes.find(({ words }) => words.includes("--state-dir"));
-  if (elsewhere !== undefined) {
-    const hint = "Give doctor --state-dir of the daemon that it belongs to";
-    return warning(check, `${path} waits, and is not on record here`, why, hint);
-  }
+  const why = "no daemon can go on with it";
   const users = usersOf([path]).get(path) ?? [];
   if (users.length > 0) {
     const what = `${path} waits without a record, and is in use: ${users.join(", ")}`;
@@ -128,21 +126,21 @@ function judgeForgotten(
   const what = `${path} waits without a record, and nobody uses it`;
   return {
     ...warning(check, what, why, "doctor --fix removes it"),
-    fix: () => remove(devices, id),
+    fix: () => remove(devices, id, owner),
   };
 }
 
-async function isAnotherSoon(devices: UblkDevices, id: number): Promise<boolean> {
+async function isAnotherSoon(devices: UblkDevices, id: number, owner: number): Promise<boolean> {
   await sleep(SECOND_LOOK_MS);
   const info = await devices.info(id);
-  return info?.state !== UblkState.DEAD || !isOurs(info.serverFlags);
+  return info?.state !== UblkState.DEAD || !isOurs(info, owner);
 }
 
 /** Looks once more: a number that became free may be somebody else's by now. */
-async function remove(devices: UblkDevices, id: number): Promise<string> {
+async function remove(devices: UblkDevices, id: number, owner: number): Promise<string> {
   const info = await devices.info(id);
   if (info === undefined) return `/dev/ublkb${id} is gone`;
-  if (!isOurs(info.serverFlags) || info.state === UblkState.LIVE) {
+  if (!isOurs(info, owner) || info.state === UblkState.LIVE) {
     throw new Error(`/dev/ublkb${id} is used by another server now`);
   }
   await devices.remove(id);

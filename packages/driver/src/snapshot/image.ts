@@ -43,6 +43,7 @@ export async function openImage(
   const { tracker } = member;
   member.image = await ServedDevice.start(context.control, {
     mark: DeviceMark.IMAGE,
+    owner: context.state.owner,
     params: {
       ...tracker.backing.params,
       // The original may have grown since it was attached, and its image does not follow.
@@ -73,7 +74,12 @@ export async function openImage(
 export async function recoverImage(context: ImageContext, member: Member): Promise<void> {
   if (member.imageNumber === undefined) return;
   const queue = imageQueue(context, member);
-  member.image = await ServedDevice.recover(context.control, member.imageNumber, queue);
+  member.image = await ServedDevice.recover(
+    context.control,
+    member.imageNumber,
+    context.state.owner,
+    queue,
+  );
   faultPoint("recover.image-live");
   linkImage(member);
 }

@@ -303,7 +303,7 @@ async function removeOrphans(
   for (const { members } of snapshots) {
     for (const { imageNumber } of members.values()) known.add(imageNumber ?? -1);
   }
-  for (const { id, state, serverFlags } of await ownDevices(context.control)) {
+  for (const { id, state, serverFlags } of await ownDevices(context.control, context.state.owner)) {
     if (known.has(id) || state === UblkState.LIVE) continue;
     const device = `/dev/ublkb${id}`;
     if (state !== UblkState.DEAD && serverFlags === DeviceMark.FRONT) {
@@ -368,7 +368,7 @@ async function removeTraces(context: RecoverContext, record: SnapshotRecord): Pr
 
 async function deleteOwnDevice(context: RecoverContext, id: number): Promise<void> {
   try {
-    const own = await ownDevices(context.control);
+    const own = await ownDevices(context.control, context.state.owner);
     if (own.some((device) => device.id === id)) await context.control.deleteDevice(id);
   } catch (error) {
     context.logger.warn({ device: `/dev/ublkb${id}`, err: error }, "device is not removed");

@@ -26,6 +26,7 @@ import {
   readdirSync,
   readFileSync,
   readSync,
+  realpathSync,
   renameSync,
   rmSync,
   statfsSync,
@@ -33,7 +34,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type DecodedRecord, decodeRecord, encodeRecord } from "./record-format.js";
@@ -67,8 +68,16 @@ export type FoundRecord =
     }
   | { readonly name: string; readonly problem: string };
 
+/** 32 bits that tell devices of daemons with different state directories apart. */
+export function ownerTag(path: string): number {
+  const real = existsSync(path) ? realpathSync(path) : resolve(path);
+  return createHash("sha256").update(real).digest().readUInt32LE(0);
+}
+
 export class StateDirectory {
   readonly path: string;
+  /** Tag of this directory on the devices that are on record here. */
+  readonly owner: number;
   readonly #lockFd: number;
 
   /**
@@ -79,6 +88,7 @@ export class StateDirectory {
     this.path = path;
     mkdirSync(path, { recursive: true, mode: 0o700 });
     this.#lockFd = openSync(join(path, "lock"), O_RDWR | O_CREAT, 0o600);
+    this.owner = ownerTag(path);
     if (tryLockFile(this.#lockFd)) return;
     closeSync(this.#lockFd);
     throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${path}`);

@@ -13,11 +13,18 @@ import {
 import { faultPoint } from "../fault-points.js";
 import { keepOneTagParked } from "./queue-settings.js";
 
-/** Marks a ublk device as ours in the server's own word that the kernel keeps: "BLKS", "BLKI". */
+/**
+ * Marks a ublk device in the two words that the kernel keeps for its server: what it is, "BLKS" or
+ * "BLKI", and whose: a digest of the state directory of the daemon that made it, ownerTag().
+ */
 export const DeviceMark = { FRONT: 0x424c4b53, IMAGE: 0x424c4b49 } as const;
 
-export function isOurs(serverFlags: number): boolean {
-  return serverFlags === DeviceMark.FRONT || serverFlags === DeviceMark.IMAGE;
+type Marked = Pick<UblkDeviceInfo, "serverFlags" | "serverFlagsHigh">;
+
+/** Whether a daemon with the state directory of this tag has made the device. */
+export function isOurs({ serverFlags, serverFlagsHigh }: Marked, owner: number): boolean {
+  const isMarked = serverFlags === DeviceMark.FRONT || serverFlags === DeviceMark.IMAGE;
+  return isMarked && serverFlagsHigh === owner;
 }
 
 /** A killed server's requests are sent again to the next one; until then everybody waits. */
@@ -48,6 +55,8 @@ export interface ServeOptions {
 export interface NewDeviceOptions extends ServeOptions {
   /** One of DeviceMark. */
   readonly mark: number;
+  /** Tag of the state directory that has it on record. */
+  readonly owner: number;
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
@@ -85,6 +94,7 @@ export class ServedDevice {
       maxIoBytes: wantedIoBytes,
       features: RECOVERABLE,
       serverFlags: options.mark,
+      serverFlagsHigh: options.owner,
     });
     let device: ServedDevice | undefined;
     try {
@@ -108,6 +118,7 @@ export class ServedDevice {
 
   /**
    * Goes on serving a device whose server has died: its users have waited, and see no error.
+   * @param owner tag of the state directory that has it on record
    * @param patienceMs how long the old server's last requests are waited for
    * @throws UblkError CONTROL_FAILED when there is no such device, it is not ours, or never lived;
    * CONTROL_TIMEOUT
@@ -115,11 +126,12 @@ export class ServedDevice {
   static async recover(
     control: UblkControl,
     id: number,
+    owner: number,
     options: ServeOptions,
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<ServedDevice> {
     const deadlineMs = performance.now() + patienceMs;
-    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, deadlineMs);
+    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, owner, deadlineMs);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
     faultPoint("recover.begun");
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
@@ -151,10 +163,10 @@ export class ServedDevice {
   }
 }
 
-async function untilQuiesced(control: UblkControl, id: number, deadlineMs: number) {
+async function untilQuiesced(control: UblkControl, id: number, owner: number, deadlineMs: number) {
   for (;;) {
     const info = await control.deviceInfo(id);
-    if (info === undefined || !isOurs(info.serverFlags)) {
+    if (info === undefined || !isOurs(info, owner)) {
       throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} is gone, or not ours`, 19);
     }
     if (info.state === UblkState.DEAD) {
@@ -188,13 +200,13 @@ function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
 }
 
-/** All ublk devices that carry a mark of ours, whoever serves them. */
-export async function ownDevices(control: UblkControl): Promise<UblkDeviceInfo[]> {
+/** All ublk devices that a daemon with this state directory has made, whoever serves them. */
+export async function ownDevices(control: UblkControl, owner: number): Promise<UblkDeviceInfo[]> {
   const own: UblkDeviceInfo[] = [];
   for (const name of readdirSync("/sys/class/ublk-char")) {
     const id = Number(name.replace("ublkc", ""));
     const info = await control.deviceInfo(id);
-    if (info !== undefined && isOurs(info.serverFlags)) own.push(info);
+    if (info !== undefined && isOurs(info, owner)) own.push(info);
   }
   return own;
 }

@@ -138,6 +138,7 @@ export class Tracker {
       faultPoint("attach.map-made");
       const front = await ServedDevice.start(context.control, {
         mark: DeviceMark.FRONT,
+        owner: context.state.owner,
         params: backing.params,
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
@@ -187,7 +188,13 @@ export class Tracker {
           : await TrackerJournal.resume(context, backing, record.uuid, geometry.chunkShift, cbt);
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
-      const front = await ServedDevice.recover(context.control, record.front, queue, patienceMs);
+      const front = await ServedDevice.recover(
+        context.control,
+        record.front,
+        context.state.owner,
+        queue,
+        patienceMs,
+      );
       faultPoint("recover.front-live");
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
