@@ -24,7 +24,9 @@ let compiler: Ajv | undefined;
 
 /** Loads what compiles schemas. To be waited for before a validator is used: those cannot wait. */
 export async function prepareValidation(): Promise<void> {
-  compiler ??= new (await import("ajv")).Ajv(OPTIONS);
+  // Of a CommonJS module a bundle knows the default export only.
+  const { default: ajv } = await import("ajv");
+  compiler ??= new ajv.Ajv(OPTIONS);
 }
 
 /**
