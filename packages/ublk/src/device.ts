@@ -3,6 +3,7 @@ import { bounded, ReactorThread } from "@blksnap/uring";
 import { openCharacterDevice, UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js";
+import { addPartitions } from "./partitions.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 import type { DeviceWorkerMessage, DeviceWorkerOptions } from "./worker.js";
 
@@ -19,7 +20,7 @@ export interface UblkDeviceOptions {
   readonly queueDepth?: number;
   /** Largest read or write; a multiple of 4096, at most 32 MiB; default 512 KiB. */
   readonly maxIoBytes?: number;
-  /** Told of defects in the target and of a reactor that ended by itself. */
+  /** Told of defects in the target, of a reactor that ended by itself, of partitions not made. */
   readonly onError?: (error: Error) => void;
 }
 
@@ -121,6 +122,8 @@ export class UblkDevice {
     if (giveUp.signal.aborted) {
       throw this.#failure ?? new UblkError("QUEUE_FAILED", `${this.path} ended while it started`);
     }
+    // The device is as good without them.
+    await addPartitions(this.path).catch(this.#onError);
   }
 
   async #end(): Promise<void> {

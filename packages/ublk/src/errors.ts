@@ -12,7 +12,8 @@ export type UblkErrorCode =
   | "BACKING_BUSY"
   | "BACKING_UNSUPPORTED"
   | "BACKING_FAILED"
-  | "QUEUE_FAILED";
+  | "QUEUE_FAILED"
+  | "PARTITIONS_FAILED";
 
 /** Every error that this package throws. `errno` is positive, 0 where the kernel gave none. */
 export class UblkError extends Error {

@@ -12,6 +12,7 @@ export { UblkDevice, type UblkDeviceOptions } from "./device.js";
 export { UblkError, type UblkErrorCode } from "./errors.js";
 export { FileIo, type FileIoOwner } from "./file-io.js";
 export type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
+export { addPartitions } from "./partitions.js";
 export { Queue, type QueueOptions } from "./queue.js";
 export type { Target, TargetModule, TargetSpec } from "./target.js";
 export { FileTarget, fileTarget } from "./targets/file.js";

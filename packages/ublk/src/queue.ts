@@ -19,6 +19,7 @@
  */
 import {
   assert,
+  Capability,
   type CompletionHandler,
   high32,
   low32,
@@ -26,6 +27,7 @@ import {
   PAGE_BYTES,
   prepareCommand,
   type Reactor,
+  withoutCapability,
 } from "@blksnap/uring";
 import { IO_DESC_BYTES, IO_RES_ABORT, IoCommand, QUEUE_DEPTH_MAX } from "./abi.js";
 import type { Target } from "./target.js";
@@ -98,17 +100,24 @@ export class Queue implements CompletionHandler {
    * only when all tags of a queue were fetched or none, and when nobody who had the descriptors mapped
    * died before that. So the tags are fetched by one system call, and descriptors are mapped
    * after it.
+   *
+   * START_DEV reads the partition table of a device whose queues were all fetched with CAP_SYS_ADMIN,
+   * and up to Linux 6.18 a server killed meanwhile can neither end nor be replaced (partitions.ts).
+   * So the tags are fetched without it; addPartitions() does what the kernel then leaves undone.
    * @throws UringError; the queue then ends with its device
    */
   start(target: Target): void {
     const { ring } = this.#options.reactor;
     this.#target = target;
-    ring.reserve(Math.min(this.depth, ring.sqEntries));
-    for (let tag = 0; tag < this.depth; tag++) {
-      this.#command(FETCH, tag, 0);
-      this.#liveTags++;
-    }
     ring.submit();
+    ring.reserve(Math.min(this.depth, ring.sqEntries));
+    withoutCapability(Capability.SYS_ADMIN, () => {
+      for (let tag = 0; tag < this.depth; tag++) {
+        this.#command(FETCH, tag, 0);
+        this.#liveTags++;
+      }
+      ring.submit();
+    });
     this.#mapDescriptors();
   }
 

@@ -1,12 +1,23 @@
 /** Devices that are deleted under load, servers that die, targets that fail. */
-import { closeSync, existsSync, openSync, readSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  addPartitions,
   listDeviceIds,
   memoryTarget,
   nullTarget,
   UblkControl,
   UblkDevice,
+  UblkFeature,
   UblkState,
 } from "@blksnap/ublk";
 import { test } from "uvu";
@@ -169,6 +180,57 @@ test("START_DEV without a server can be given up", async () => {
   await control.deleteDevice(id);
   control.close();
   assert.equal(listDeviceIds(), []);
+});
+
+/** Kills a server that answers nothing as soon as its device is there, and deletes the device. */
+async function killMute(features) {
+  const program = new URL("mute-server.mjs", import.meta.url).pathname;
+  const server = begin(process.execPath, program, String(features));
+  await until(() => existsSync("/dev/ublkb0"), "the server did not start");
+  server.child.kill("SIGKILL");
+  const { signal } = await server.closed;
+  assert.is(signal, "SIGKILL");
+  const control = await UblkControl.open();
+  await control.deleteDevice(0);
+  control.close();
+  await untilNoDevice();
+}
+
+// The kernel's own reading of the partition table would wait for an answer, and the end for it.
+test("a server killed while its device starts ends, and so does the device", () => killMute(0));
+test("the same with a device that would wait for the next server", () =>
+  killMute(UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE));
+
+test("partitions are there when a device has started, and go with it", async () => {
+  const { fileTarget } = await import("@blksnap/ublk");
+  const table = Buffer.alloc(512);
+  const parts = [
+    [2048, 4096],
+    [6144, 2048],
+  ];
+  for (const [index, [start, sectors]] of parts.entries()) {
+    const entry = table.subarray(446 + 16 * index);
+    entry[4] = 0x83;
+    entry.writeUInt32LE(start, 8);
+    entry.writeUInt32LE(sectors, 12);
+  }
+  table.writeUInt16LE(0xaa55, 510);
+  const file = "/dev/shm/partitioned";
+  writeFileSync(file, table);
+  truncateSync(file, 8 * MIB);
+  await withDevice({ target: fileTarget({ path: file }) }, async ({ path }) => {
+    const name = path.slice("/dev/".length);
+    for (const [index, [start, sectors]] of parts.entries()) {
+      const part = `${name}p${index + 1}`;
+      const attribute = (of) => Number(readFileSync(`/sys/block/${name}/${part}/${of}`, "utf8"));
+      assert.equal([attribute("start"), attribute("size")], [start, sectors]);
+      assert.ok(existsSync(`/dev/${part}`));
+    }
+    // Once more is not an error.
+    await addPartitions(path);
+  });
+  assert.not(existsSync("/dev/ublkb0p1"));
+  rmSync(file);
 });
 
 test("a process that exits without stopping ends, and leaves a device to delete", async () => {

@@ -7,7 +7,7 @@ const READ_WRITE = 1;
 
 /**
  * @param fault "open": cannot be opened; "throw": every second request throws; "die": the first write
- * ends the thread; "keep": the first write is never answered; "count": garbage collections between two
+ * ends the thread; "keep": the first write is never answered; "mute": nothing is; "count": garbage collections between two
  * numbers of requests are counted and written to `report`; "allocate": the same, with one object made
  * per request
  */
@@ -31,6 +31,7 @@ class FaultyTarget {
     this.served++;
     if (fault === "count" || fault === "allocate") this.count(tag, fault === "allocate");
     else if (fault === "throw" && this.served % 2 === 0) throw new Error("defect of the target");
+    else if (fault === "mute") return;
     else if (fault === "die" && op === READ_WRITE) process.exit(9);
     else if (fault === "keep" && op === READ_WRITE) return;
     queue.complete(tag, op <= READ_WRITE ? queue.sectors(tag) << 9 : 0);

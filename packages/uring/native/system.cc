@@ -1,6 +1,7 @@
 // System calls that node:fs does not offer. Mechanism only: which call with which number is decided
 // in TypeScript.
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -135,6 +136,22 @@ Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
   return Result(info.Env(), sched_setaffinity(0, sizeof set, &set));
 }
 
+// setCapability(capability, effective): whether it was effective for the calling thread until now.
+// Neither call has a wrapper in the C library.
+Napi::Value SetCapability(const Napi::CallbackInfo& info) {
+  const uint32_t capability = U32(info, 0);
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3]{};
+  if (capability > CAP_LAST_CAP) return Number(info.Env(), -EINVAL);
+  if (syscall(SYS_capget, &header, sets) < 0) return Result(info.Env(), -1);
+  uint32_t& effective = sets[CAP_TO_INDEX(capability)].effective;
+  const uint32_t bit = CAP_TO_MASK(capability);
+  const bool was = (effective & bit) != 0;
+  effective = info[1].ToBoolean() ? effective | bit : effective & ~bit;
+  if (syscall(SYS_capset, &header, sets) < 0) return Result(info.Env(), -1);
+  return Number(info.Env(), was);
+}
+
 // directIoAlignment(fd) -> [memory, offset] in bytes, or a negative errno. Both are 0 where the kernel
 // or the file system cannot say. The fields are newer than the C library's struct statx:
 //   152 u32 stx_dio_mem_align   156 u32 stx_dio_offset_align
@@ -166,6 +183,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
   exports["directIoAlignment"] = Napi::Function::New(env, DirectIoAlignment, "directIoAlignment");
   exports["replaceProcess"] = Napi::Function::New(env, ReplaceProcess, "replaceProcess");
+  exports["setCapability"] = Napi::Function::New(env, SetCapability, "setCapability");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");
 }
 

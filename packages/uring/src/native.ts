@@ -73,6 +73,7 @@ export interface UringNative {
   threadId(): number;
   replaceProcess(path: string, words: readonly string[]): number;
   setAffinity(cpu: number): number;
+  setCapability(capability: number, effective: boolean): number;
   directIoAlignment(fd: number): [number, number] | number;
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;
 }

@@ -83,6 +83,23 @@ export function setAffinity(cpu: number): number {
   return native.setAffinity(cpu);
 }
 
+/** Numbers of capabilities(7), from linux/capability.h. */
+export const Capability = { SYS_ADMIN: 21 } as const;
+
+/**
+ * Runs `action` while a capability is not in the calling thread's effective set (capset(2) is for
+ * one thread), and puts it back afterwards. Commands that io_uring starts meanwhile run without it.
+ * @throws UringError SYSTEM_CALL_FAILED; what `action` throws
+ */
+export function withoutCapability<Value>(capability: number, action: () => Value): Value {
+  const wasEffective = check(native.setCapability(capability, false), "cannot drop a capability");
+  try {
+    return action();
+  } finally {
+    if (wasEffective === 1) check(native.setCapability(capability, true), "cannot take it back");
+  }
+}
+
 /** What direct I/O on a file needs, in bytes. */
 export interface DirectIoAlignment {
   readonly memoryAlignmentBytes: number;

@@ -1,6 +1,7 @@
-import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import {
+  Capability,
   createMemoryFile,
   ioctl,
   ioctlAsync,
@@ -9,6 +10,7 @@ import {
   threadId,
   tryLockFile,
   type UringError,
+  withoutCapability,
 } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -65,6 +67,31 @@ test("a file lock belongs to the open file, not to the process", () => {
 test("the main thread's id is the process's, and a CPU that is not there is refused", () => {
   assert.is(threadId(), process.pid);
   assert.is(setAffinity(100_000), -22);
+});
+
+/** Whether the calling thread may use a capability now. */
+function isEffective(capability: number): boolean {
+  const status = readFileSync(`/proc/thread-self/status`, "utf8");
+  const [, set = ""] = /^CapEff:\s*([0-9a-f]+)/m.exec(status) ?? [];
+  return ((BigInt(`0x${set}`) >> BigInt(capability)) & 1n) === 1n;
+}
+
+test("a capability is away while an action runs, and back after it, also when it throws", () => {
+  const before = isEffective(Capability.SYS_ADMIN);
+  assert.is(
+    withoutCapability(Capability.SYS_ADMIN, () => isEffective(Capability.SYS_ADMIN)),
+    false,
+  );
+  assert.is(isEffective(Capability.SYS_ADMIN), before);
+  const fail = (): never => {
+    throw new Error("by intention");
+  };
+  assert.throws(() => withoutCapability(Capability.SYS_ADMIN, fail), /by intention/);
+  assert.is(isEffective(Capability.SYS_ADMIN), before);
+  assert.throws(
+    () => withoutCapability(99, () => 0),
+    (error: UringError) => error.code === "SYSTEM_CALL_FAILED" && error.errno === 22,
+  );
 });
 
 test.run();

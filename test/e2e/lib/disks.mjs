@@ -107,7 +107,8 @@ export async function partition(device, sizesMib) {
   }
   table.writeUInt16LE(0xaa55, 510);
   await run(["dd", `of=${device}`, "bs=512", "conv=fsync"], { input: table });
-  await run(["blockdev", "--rereadpt", device]);
+  // Not BLKRRPART, which a front does not know.
+  await run(["partx", "--update", device]);
   const nodes = sizesMib.map((_, index) => `${device}p${index + 1}`);
   await until("the partitions are there", () => nodes.every((node) => existsSync(node)));
   return nodes;

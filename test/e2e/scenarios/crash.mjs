@@ -2,11 +2,12 @@
  * Daemons killed and started by hand: the next one goes on with what it can have, and with the rest as
  * soon as it can. Killed again and again under load: torture.mjs.
  */
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { imageFile, loopDisk, ramDisks } from "../lib/disks.mjs";
+import { imageFile, loopDisk, nullDisk, partition, ramDisks } from "../lib/disks.mjs";
+import { Faults } from "../lib/faults.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -52,6 +53,28 @@ test(
     await second.client.snapshotDestroy(id);
     await second.client.detach(device);
     await second.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
+test(
+  "a daemon killed before it had made a front's partitions: the next one makes them",
+  async (t) => {
+    const device = await nullDisk(t, { sizeMib: SIZE_MIB });
+    await partition(device, [8, 16]);
+    const faults = new Faults(t);
+    const first = await Daemon.startFor(t, { env: faults.environment });
+    await faults.arm("attach.front-live");
+    await first.client.attach(device).then(assert.unreachable, () => undefined);
+    await faults.met();
+    await first.ended();
+
+    const next = await Daemon.startFor(t, { name: "next" });
+    const { front } = (await next.client.status()).trackers[0];
+    assert.ok(existsSync(`${front}p1`) && existsSync(`${front}p2`));
+    await run(["cmp", `${front}p2`, `${device}p2`]);
+    await next.client.detach(device);
+    await next.stop();
   },
   { timeLimitMs: 600_000 },
 );

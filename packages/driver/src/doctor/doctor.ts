@@ -34,6 +34,7 @@ import {
   checkFreeze,
   checkNames,
   checkNode,
+  checkPartitions,
   checkSocket,
   checkStateDirectory,
 } from "./surroundings.js";
@@ -84,6 +85,7 @@ async function allFindings(
     checkIoUring(host, ringProblem),
     checkNode(process.version),
     checkFreeze(host),
+    checkPartitions(host),
     checkStateDirectory(stateDirectory),
     checkSocket(socketPath, host.text("/etc/group") ?? "", daemon !== undefined),
     ...checkProcesses(host, daemon, processes),

@@ -22,13 +22,23 @@ export function checkNode(version: string): Finding {
 
 /** Freezing is done by a shell and fsfreeze, outside of the daemon. */
 export function checkFreeze(host: HostFiles): Finding {
-  const folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-  const missing = ["sh", "fsfreeze"].filter(
-    (name) => !folders.some((folder) => host.exists(`${folder}/${name}`)),
-  );
+  const missing = missingPrograms(host, "sh", "fsfreeze");
   if (missing.length === 0) return ok("freeze", "file systems can be frozen");
   const why = "without it snapshots of mounted file systems are not taken";
   return error("freeze", `${missing.join(", ")} is not installed`, why, "Install util-linux");
+}
+
+/** The kernel is not let read the partition tables of ublk devices; partx does it. */
+export function checkPartitions(host: HostFiles): Finding {
+  const missing = missingPrograms(host, "partx");
+  if (missing.length === 0) return ok("partitions", "partitions of fronts and images are made");
+  const why = "without it fronts and images of whole disks have no partitions";
+  return warning("partitions", "partx is not installed", why, "Install util-linux");
+}
+
+function missingPrograms(host: HostFiles, ...names: readonly string[]): string[] {
+  const folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+  return names.filter((name) => !folders.some((folder) => host.exists(`${folder}/${name}`)));
 }
 
 export function checkStateDirectory(path: string): Finding {

@@ -1,9 +1,11 @@
 /** The image of a member: a ublk device beside the front, on the same reactor. */
 import type { UblkControl } from "@blksnap/ublk";
+import type { Logger } from "pino";
 import { faultPoint } from "../fault-points.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { StateDirectory } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
+import { makePartitions } from "../system/partitions.js";
 import {
   DeviceMark,
   type QueueStart,
@@ -16,6 +18,7 @@ import type { Member, Snapshot } from "./snapshot.js";
 const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
 
 export interface ImageContext {
+  readonly logger: Logger;
   readonly control: UblkControl;
   readonly reactors: ReactorPool;
   readonly state: StateDirectory;
@@ -66,6 +69,7 @@ export async function openImage(
     ...imageQueue(context, member),
   });
   faultPoint("take.image-live");
+  await makePartitions(member.image.path, context.logger);
   linkImage(member);
   faultPoint("take.image-linked");
 }

@@ -16,7 +16,6 @@ import { randomUUID } from "node:crypto";
 import { fdatasync as fdatasyncCallback } from "node:fs";
 import { promisify } from "node:util";
 import { DiffAreaMap } from "@blksnap/engine";
-import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile } from "../persistence/area-journal-file.js";
@@ -30,7 +29,6 @@ const fdatasync = promisify(fdatasyncCallback);
 
 export interface TakeContext extends ImageContext {
   readonly persistent: PersistentDirectory;
-  readonly logger: Logger;
   /** Bound of freezing all file systems. */
   readonly freezeTimeoutMs: number;
   /** Bound of draining the writes in flight, while new ones wait. */

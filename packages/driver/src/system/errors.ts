@@ -18,6 +18,7 @@ const NAME_OF_UBLK_CODE: Readonly<Record<UblkErrorCode, ErrorName>> = {
   BACKING_UNSUPPORTED: "DEVICE_NOT_BLOCK",
   BACKING_FAILED: "DEVICE_FAILED",
   QUEUE_FAILED: "UBLK_FAILED",
+  PARTITIONS_FAILED: "UBLK_FAILED",
 };
 
 const NAME_OF_STORAGE_CODE: Readonly<Record<DiffStorageErrorCode, ErrorName>> = {

@@ -47,6 +47,18 @@ export function addLink(name: string, devicePath: string): string | undefined {
   return undefined;
 }
 
+/** Whether addLink() has linked the device under this name. */
+export function hasLink(name: string, devicePath: string): boolean {
+  const target = `../${basename(devicePath)}`;
+  return [name, `${name}-${basename(devicePath)}`].some((candidate) => {
+    try {
+      return readlinkSync(`${LINKS_DIRECTORY}/${candidate}`) === target;
+    } catch {
+      return false;
+    }
+  });
+}
+
 /** Removes the links that lead nowhere: a killed daemon's. */
 export function removeStaleLinks(): void {
   try {

@@ -24,7 +24,8 @@ import { type FaultPoint, faultPoint } from "../fault-points.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
-import { addLink, linkName, removeLink } from "../system/links.js";
+import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
+import { makePartitions } from "../system/partitions.js";
 import {
   DeviceMark,
   type QueueStart,
@@ -150,6 +151,7 @@ export class Tracker {
         ...frontQueue(context, parts, "attach.queue-started", area),
       });
       faultPoint("attach.front-live");
+      await makePartitions(front.path, context.logger);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       return tracker;
@@ -196,6 +198,10 @@ export class Tracker {
         patienceMs,
       );
       faultPoint("recover.front-live");
+      // Attaching ends with the link: the old daemon did not get that far.
+      if (!hasLink(linkName(backing.path), front.path)) {
+        await makePartitions(front.path, context.logger);
+      }
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       tracker.#errorCode = record.errorCode;
