@@ -45,7 +45,7 @@ export const GROUPS = [
   },
   {
     name: "daemons",
-    files: ["daemon", "liveness", "crash", "freeze", "no-memory", "geometry"],
+    files: ["daemon", "liveness", "crash", "killed-waiting", "freeze", "no-memory", "geometry"],
     ownDaemons: true,
   },
   {

@@ -111,7 +111,7 @@ export class Driver implements DriverControl {
   }
 
   /** Fronts and images that somebody uses: mounted, held by another device, or just open. */
-  devicesInUse(): DeviceInUse[] {
+  devicesInUse(): Promise<DeviceInUse[]> {
     return devicesInUse(this.#registry);
   }
 

@@ -1,8 +1,7 @@
 /** Which fronts and images are in use, and by whom. */
-import { closeSync, constants, openSync } from "node:fs";
+import { claimApart } from "@blksnap/uring";
 import type { Registry } from "./registry.js";
 import { usersOf } from "./system/device-users.js";
-import type { ServedDevice } from "./system/served-device.js";
 
 export interface DeviceInUse {
   /** The original. */
@@ -14,7 +13,7 @@ export interface DeviceInUse {
   readonly users: readonly string[];
 }
 
-export function devicesInUse(registry: Registry): DeviceInUse[] {
+export async function devicesInUse(registry: Registry): Promise<DeviceInUse[]> {
   const served = [...registry.trackers.values()].flatMap((tracker) => {
     const { device, front } = tracker;
     const image = registry.snapshotOf(tracker)?.members.get(tracker.id)?.image;
@@ -27,19 +26,13 @@ export function devicesInUse(registry: Registry): DeviceInUse[] {
     served.map(({ path }) => path),
     { exceptPid: process.pid },
   );
-  return served
-    .map((one) => ({ ...one, users: users.get(one.path) ?? [] }))
-    .filter((one) => one.users.length > 0 || isClaimed(one.path));
-}
-
-/** Mounted or opened exclusively, also where this process cannot see by whom. */
-function isClaimed(path: ServedDevice["path"]): boolean {
-  try {
-    closeSync(openSync(path, constants.O_RDONLY | constants.O_EXCL));
-    return false;
-  } catch {
-    return true;
+  const inUse: DeviceInUse[] = [];
+  for (const one of served) {
+    const of = users.get(one.path) ?? [];
+    // Mounted or opened exclusively, also where this process cannot see by whom.
+    if (of.length > 0 || (await claimApart(one.path)) < 0) inUse.push({ ...one, users: of });
   }
+  return inUse;
 }
 
 /** "/dev/ublkb0 (/dev/sdb): mounted at /srv; …", for messages. */

@@ -16,7 +16,7 @@ function operations(inUse: readonly DeviceInUse[], more: { keep?: boolean; link?
   const log: string[] = [];
   const options = {
     devices: {
-      devicesInUse: () => inUse,
+      devicesInUse: async () => inUse,
       status: async () => ({ trackers: [{ front: "/dev/ublkb0", image: "/dev/ublkb1" }] }),
     },
     logger: silentLogger(log),

@@ -11,7 +11,7 @@ import {
   checkKernelVersion,
   checkModule,
 } from "../dist/doctor/kernel.js";
-import { checkNode } from "../dist/doctor/surroundings.js";
+import { checkFreeze, checkNode, checkPartitions } from "../dist/doctor/surroundings.js";
 
 const root = mkdtempSync(join(tmpdir(), "blksnap-doctor-"));
 test.after(() => rmSync(root, { recursive: true }));
@@ -70,6 +70,16 @@ test("io_uring is tried, and a sysctl that forbids it is named", () => {
   put("proc/sys/kernel/io_uring_disabled", "2\n");
   const closed = checkIoUring(host, () => undefined);
   assert.equal([closed.state, /io_uring_disabled is 2/.test(closed.what)], ["error", true]);
+});
+
+test("programs of util-linux are looked for", () => {
+  put("usr/bin/sh", "");
+  put("usr/sbin/fsfreeze", "");
+  assert.is(checkFreeze(host).state, "ok");
+  const missing = checkPartitions(host);
+  assert.equal([missing.state, missing.what], ["warning", "partx is not installed"]);
+  put("usr/bin/partx", "");
+  assert.is(checkPartitions(host).state, "ok");
 });
 
 test("an old node is an error", () => {

@@ -135,6 +135,18 @@ const faults: readonly [check: string, state: string, what: RegExp, fault: Fault
         "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 259:0 / /usr rw - ext4 /dev/ublkb0 rw\n",
       ),
   ],
+  [
+    "log",
+    "error",
+    /\/var\/log\/blksnapd lies on a ublk device/,
+    ({ put, link }) => {
+      link("proc/11/fd/2", "/var/log/blksnapd");
+      put(
+        "proc/11/mountinfo",
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 259:0 / /var rw - ext4 /dev/ublkb0 rw\n",
+      );
+    },
+  ],
 ];
 
 for (const [check, state, what, fault] of faults) {

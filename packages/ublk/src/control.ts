@@ -1,6 +1,7 @@
 import { closeSync, existsSync, openSync, readdirSync } from "node:fs";
 import {
   bounded,
+  commandApart,
   high32,
   low32,
   MappedMemory,
@@ -25,6 +26,8 @@ import {
 const CONTROL_PATH = "/dev/ublk-control";
 const CLASS_PATH = "/sys/class/ublk-char";
 const NO_QUEUE = 0xffff;
+/** 32-bit words of a control command, `struct ublksrv_ctrl_cmd`. */
+const CONTROL_COMMAND_WORDS = 8;
 const ENODEV = 19;
 const EPERM = 1;
 const EACCES = 13;
@@ -132,9 +135,21 @@ export class UblkControl {
     await this.#run({ op: ControlCommand.START_DEV, name: "START_DEV", deviceId, data, signal });
   }
 
-  /** STOP_DEV: the block device goes away; the server must go on serving until this ends. */
+  /**
+   * STOP_DEV: the block device goes away; the server must go on serving until this ends. The kernel
+   * waits in it for the requests that the server has, so another process gives the command (apart.ts
+   * of @blksnap/uring): this one can be killed meanwhile, and the device ends all the same.
+   */
   async stopDevice(deviceId: number, timeoutMs: number = COMMAND_TIMEOUT_MS): Promise<void> {
-    await this.#run({ op: ControlCommand.STOP_DEV, name: "STOP_DEV", deviceId, timeoutMs });
+    const command = { op: ControlCommand.STOP_DEV, name: "STOP_DEV", deviceId, timeoutMs };
+    const words = new Int32Array(CONTROL_COMMAND_WORDS);
+    words[0] = deviceId;
+    words[1] = NO_QUEUE;
+    const bytes = new Uint8Array(words.buffer);
+    const status = await this.#inTurn(() =>
+      inTime(commandApart(CONTROL_PATH, command.op, bytes), command, () => undefined),
+    );
+    this.#check(status, command);
   }
 
   /**
@@ -202,7 +217,11 @@ export class UblkControl {
   }
 
   #command(command: Command): Promise<number> {
-    const turn = this.#last.then(() => this.#submit(command));
+    return this.#inTurn(() => this.#submit(command));
+  }
+
+  #inTurn(work: () => Promise<number>): Promise<number> {
+    const turn = this.#last.then(work);
     this.#last = turn.catch(() => undefined);
     return turn;
   }

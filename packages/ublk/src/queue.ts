@@ -109,7 +109,6 @@ export class Queue implements CompletionHandler {
   start(target: Target): void {
     const { ring } = this.#options.reactor;
     this.#target = target;
-    ring.submit();
     ring.reserve(Math.min(this.depth, ring.sqEntries));
     withoutCapability(Capability.SYS_ADMIN, () => {
       for (let tag = 0; tag < this.depth; tag++) {

@@ -67,7 +67,7 @@ test("tags are fetched by one call, and descriptors are mapped after it", () => 
   withQueue(
     () => undefined,
     ({ reactor }) => {
-      assert.equal(reactor.calls, [`reserve ${DEPTH}`, `submit with ${own} mappings`]);
+      assert.equal(reactor.calls, [`reserve ${DEPTH}`, `submit as anybody with ${own} mappings`]);
       assert.is(mappings(), own + 1);
     },
   );

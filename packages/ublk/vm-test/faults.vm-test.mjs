@@ -201,6 +201,24 @@ test("a server killed while its device starts ends, and so does the device", () 
 test("the same with a device that would wait for the next server", () =>
   killMute(UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE));
 
+test("a server killed in the middle of its stop, with a request inside, ends all the same", async () => {
+  const program = new URL("keeping-server.mjs", import.meta.url).pathname;
+  const server = begin(process.execPath, program);
+  await until(() => existsSync("/dev/ublkb0"), "the server did not start");
+  await sleep(500);
+  const writer = begin("dd", "if=/dev/zero", "of=/dev/ublkb0", "oflag=direct", "bs=4k", "count=1");
+  await sleep(500);
+  server.child.kill("SIGUSR1");
+  await sleep(1000);
+  server.child.kill("SIGKILL");
+  assert.is((await server.closed).signal, "SIGKILL");
+  assert.is.not((await writer.closed).status, 0);
+  const control = await UblkControl.open();
+  await control.deleteDevice(0);
+  control.close();
+  await untilNoDevice();
+});
+
 test("partitions are there when a device has started, and go with it", async () => {
   const { fileTarget } = await import("@blksnap/ublk");
   const table = Buffer.alloc(512);

@@ -17,6 +17,7 @@ export type UringErrorCode =
   | "REGISTER_FAILED"
   | "MAP_FAILED"
   | "SYSTEM_CALL_FAILED"
+  | "PROCESS_FAILED"
   | "REACTOR_FAILED";
 
 /** Every error that this package throws. `errno` is positive, 0 where the kernel gave none. */

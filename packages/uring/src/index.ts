@@ -6,6 +6,15 @@ export {
   SetupFlag,
   SqeFlag,
 } from "./abi.js";
+export {
+  claimApart,
+  commandApart,
+  extentsApart,
+  type FileExtent,
+  type FileExtents,
+  fsyncApart,
+  writeApart,
+} from "./apart.js";
 export { bounded } from "./bounded.js";
 export { assert, errnoName, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";

@@ -7,6 +7,8 @@ export const PAGE_BYTES = 4096;
 
 /** Advice of madvise that gives the pages back while the mapping stays. */
 const MADV_DONTNEED = 4;
+/** Keeps a range out of child processes. */
+const MADV_DONTFORK = 10;
 
 /**
  * Memory outside of the JavaScript heap, at an address that does not move, which the kernel can be
@@ -39,10 +41,13 @@ export class MappedMemory {
   static anonymous(lengthBytes: number): MappedMemory {
     const rounded = Math.ceil(lengthBytes / PAGE_BYTES) * PAGE_BYTES;
     assert(rounded > 0 && rounded <= 2 ** 32, `mapping length ${lengthBytes}`);
-    return new MappedMemory(
+    const memory = new MappedMemory(
       native.mapMemory(rounded, MapFlag.NORESERVE),
       `${rounded} bytes of memory`,
     );
+    // A fork would write-protect it under the reactors, and copy what is pinned for the kernel.
+    memory.#advise(0, rounded, MADV_DONTFORK, "keep memory from child processes");
+    return memory;
   }
 
   /**
@@ -71,8 +76,12 @@ export class MappedMemory {
 
   /** Gives the pages back; the range reads as zeroes afterwards (anonymous memory). */
   discard(offsetBytes: number, lengthBytes: number): void {
-    const status = native.advise(this.buffer, offsetBytes, lengthBytes, MADV_DONTNEED);
-    if (status < 0) throw new UringError("MAP_FAILED", "cannot discard pages", status);
+    this.#advise(offsetBytes, lengthBytes, MADV_DONTNEED, "discard pages");
+  }
+
+  #advise(offsetBytes: number, lengthBytes: number, advice: number, what: string): void {
+    const status = native.advise(this.buffer, offsetBytes, lengthBytes, advice);
+    if (status < 0) throw new UringError("MAP_FAILED", `cannot ${what}`, status);
   }
 
   /** Ends the mapping now. Calling it again does nothing. */

@@ -78,7 +78,7 @@ export interface UringNative {
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;
 }
 
-function load(): UringNative {
+function findAddon(): string {
   // By its name: whoever bundles this module puts it elsewhere.
   const manifest = import.meta.resolve("@blksnap/uring/package.json");
   const packageDir = fileURLToPath(new URL(".", manifest));
@@ -88,18 +88,22 @@ function load(): UringNative {
     `${packageDir}build/Release/uring.node`,
   ];
   const place = places.find((path) => existsSync(path));
-  if (place === undefined) {
-    throw new UringError(
-      "ADDON_MISSING",
-      `the native addon of @blksnap/uring is not built; looked for ${places.join(", ")}. ` +
-        "Build it with: npm run build:native (needs g++ and liburing-dev)",
-    );
-  }
+  if (place !== undefined) return place;
+  throw new UringError(
+    "ADDON_MISSING",
+    `the native addon of @blksnap/uring is not built; looked for ${places.join(", ")}. ` +
+      "Build it with: npm run build:native (needs g++ and liburing-dev)",
+  );
+}
+
+function load(path: string): UringNative {
   try {
-    return createRequire(import.meta.url)(place) as UringNative;
+    return createRequire(import.meta.url)(path) as UringNative;
   } catch (error) {
-    throw new UringError("ADDON_MISSING", `cannot load ${place}; rebuild it here`, 0, error);
+    throw new UringError("ADDON_MISSING", `cannot load ${path}; rebuild it here`, 0, error);
   }
 }
 
-export const native: UringNative = load();
+/** Where the addon lies; its programs lie beside it. */
+export const addonPath: string = findAddon();
+export const native: UringNative = load(addonPath);

@@ -48,6 +48,16 @@ export function withFolder(use: (folder: string) => void): void {
   }
 }
 
+/** The same for what takes its time. */
+export async function withFolderMeanwhile(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "uring-test-"));
+  try {
+    await use(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
 /** Descriptors that this process has open. */
 export function openDescriptors(): number {
   return readdirSync("/proc/self/fd").length;

@@ -47,4 +47,11 @@ export class MappedDisk {
     const reads = `${this.#below} 0 0`;
     await this.#load([`0 ${this.#sectors} delay ${reads} ${this.#below} 0 ${delayMs}`]);
   }
+
+  /** dm-delay: each read is passed on so much later. */
+  async delayReads(delayMs) {
+    await run(["modprobe", "dm-delay"]);
+    const writes = `${this.#below} 0 0`;
+    await this.#load([`0 ${this.#sectors} delay ${this.#below} 0 ${delayMs} ${writes}`]);
+  }
 }

@@ -13,7 +13,7 @@ export type Ending = "detach" | "keep" | "handOver";
 
 /** The part of the driver that is asked here. */
 export interface Devices {
-  devicesInUse(): readonly DeviceInUse[];
+  devicesInUse(): Promise<readonly DeviceInUse[]>;
   status(): Promise<{
     readonly trackers: readonly { readonly front: string; readonly image: string | null }[];
   }>;
@@ -58,7 +58,7 @@ export class DaemonOperations implements DaemonControl {
     const { devices } = this.#options;
     const { trackers } = await devices.status();
     if (!keep) {
-      const inUse = devices.devicesInUse();
+      const inUse = await devices.devicesInUse();
       if (inUse.length > 0) {
         throw new ControlError("DAEMON_IN_USE", `in use: ${describeInUse(inUse)}`);
       }
@@ -70,8 +70,15 @@ export class DaemonOperations implements DaemonControl {
 
   /** Never while a device is in use, unless it may be left waiting: its user would lose it. */
   onSignal(signal: NodeJS.Signals): void {
+    this.#judge(signal).catch((error: unknown) => {
+      const text = `${signal} is not followed: nobody knows whether a device is in use`;
+      this.#options.logger.error({ err: error }, text);
+    });
+  }
+
+  async #judge(signal: NodeJS.Signals): Promise<void> {
     const { devices, logger, keep } = this.#options;
-    const inUse = keep ? [] : devices.devicesInUse();
+    const inUse = keep ? [] : await devices.devicesInUse();
     if (inUse.length === 0) {
       this.#end(keep ? "keep" : "detach");
       return;

@@ -93,7 +93,8 @@ async function startServer(
     logger.info({ socketPath }, "serving");
     return server;
   } catch (error) {
-    if (driver.devicesInUse().length === 0) await driver.stop();
+    const inUse = await driver.devicesInUse();
+    if (inUse.length === 0) await driver.stop();
     throw error;
   }
 }

@@ -31,6 +31,7 @@ export function checkProcesses(
     checkSwap(host, daemon.pid),
     checkNamespace(host, daemon.pid),
     checkProgram(host, daemon),
+    checkLog(host, daemon),
   ];
 }
 
@@ -117,13 +118,30 @@ function checkNamespace(host: HostFiles, pid: number): Finding {
 
 /** A program on a device that it serves cannot be read while nobody serves. */
 function checkProgram(host: HostFiles, { pid, words }: OwnProcess): Finding {
-  const mounts = parseMountinfo(host.text(`/proc/${pid}/mountinfo`) ?? "");
-  const paths = [host.link(`/proc/${pid}/exe`), ...words.slice(1, 2)];
-  const onFront = paths.find(
-    (path) => path !== undefined && mountAt(path, mounts)?.source.startsWith("/dev/ublkb"),
-  );
+  const onFront = findOnFront(host, pid, [host.link(`/proc/${pid}/exe`), ...words.slice(1, 2)]);
   if (onFront === undefined) return ok("program", "the program lies on no ublk device");
   const why = "the next daemon cannot be started from a device that waits for it";
   const hint = "Install node and blksnapd on a file system that is not tracked";
   return error("program", `${onFront} lies on a ublk device`, why, hint);
+}
+
+/** A write to a log on a front can wait for the very daemon that writes. */
+function checkLog(host: HostFiles, { pid }: OwnProcess): Finding {
+  const onFront = findOnFront(host, pid, [host.link(`/proc/${pid}/fd/2`)]);
+  if (onFront === undefined) return ok("log", "the log lies on no ublk device");
+  const why = "the daemon may wait for itself";
+  const hint = "Have another process write the log: systemd, or a pipe";
+  return error("log", `${onFront} lies on a ublk device`, why, hint);
+}
+
+/** The first of some paths, as the process sees them, that lies on a ublk device. */
+function findOnFront(
+  host: HostFiles,
+  pid: number,
+  paths: readonly (string | undefined)[],
+): string | undefined {
+  const mounts = parseMountinfo(host.text(`/proc/${pid}/mountinfo`) ?? "");
+  return paths.find(
+    (path) => path?.startsWith("/") && mountAt(path, mounts)?.source.startsWith("/dev/ublkb"),
+  );
 }

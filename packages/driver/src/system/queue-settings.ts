@@ -1,7 +1,7 @@
 /** Settings of a served device's request queue in the kernel. */
-import { writeFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { errnoName, writeApart } from "@blksnap/uring";
 
 /** Below this many requests the kernel sets no limit. */
 const REQUESTS_MIN = 4;
@@ -25,11 +25,11 @@ export async function keepOneTagParked(
 
 async function setLimit(device: string, requests: number): Promise<string | undefined> {
   const folder = `/sys/block/${basename(device)}/queue`;
-  try {
-    await writeFile(`${folder}/scheduler`, "none");
-    await writeFile(`${folder}/nr_requests`, String(requests));
-    return undefined;
-  } catch (error) {
-    return (error as Error).message;
-  }
+  // The kernel waits in both for the requests in flight.
+  const ends = [
+    await writeApart(`${folder}/scheduler`, "none"),
+    await writeApart(`${folder}/nr_requests`, String(requests)),
+  ];
+  const failed = ends.find((end) => end < 0);
+  return failed === undefined ? undefined : errnoName(failed);
 }

@@ -7,7 +7,7 @@
  *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
  * ```
  */
-import { closeSync, constants, fsync, openSync } from "node:fs";
+import { close, closeSync, constants, open } from "node:fs";
 import { promisify } from "node:util";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
@@ -18,7 +18,7 @@ import {
   presentCapacityBytes,
   type UblkControl,
 } from "@blksnap/ublk";
-import type { MappedMemory } from "@blksnap/uring";
+import { errnoName, fsyncApart, type MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
 import type { AreaSetup } from "../reactor/messages.js";
@@ -269,13 +269,14 @@ export class Tracker {
    */
   async detach(options: DetachOptions = {}): Promise<void> {
     const { forget = false, attachAgain = false, giveUp = false } = options;
-    const held = this.#holdFront();
+    const held = await this.#holdFront();
     try {
-      await this.#flushFront(held, giveUp);
+      await this.#flushFront(giveUp);
       faultPoint("detach.front-synced");
       await this.front.stop();
     } finally {
-      closeSync(held);
+      // Not on this thread: writes of the front may wait for slots that this thread grants.
+      await promisify(close)(held);
     }
     faultPoint("detach.front-stopped");
     removeLink(this.#link, this.front.path);
@@ -292,26 +293,21 @@ export class Tracker {
   }
 
   /**
-   * What is still in the front's page cache belongs on the original. That may take minutes: other
-   * devices are served meanwhile.
+   * What is still in the front's page cache belongs on the original. That may take minutes, in which
+   * this process can be killed.
    */
-  async #flushFront(held: number, giveUp: boolean): Promise<void> {
-    try {
-      await promisify(fsync)(held);
-    } catch (error) {
-      const text = `what was written to ${this.front.path} last did not all reach ${this.device}`;
-      if (giveUp || this.#flushHasFailed || this.presentCapacityBytes === 0) {
-        this.#context.logger.error({ device: this.device, err: error }, text);
-        return;
-      }
-      this.#flushHasFailed = true;
-      const { code: errnoName = "EIO" } = error as NodeJS.ErrnoException;
-      throw new ControlError("DEVICE_FAILED", text, {
-        cause: error,
-        errnoName,
-        hint: "See dmesg; detach again to give it up",
-      });
+  async #flushFront(giveUp: boolean): Promise<void> {
+    const status = await fsyncApart(this.front.path);
+    if (status === 0) return;
+    const text = `what was written to ${this.front.path} last did not all reach ${this.device}`;
+    const name = errnoName(status);
+    if (giveUp || this.#flushHasFailed || this.presentCapacityBytes === 0) {
+      this.#context.logger.error({ device: this.device, errno: name }, text);
+      return;
     }
+    this.#flushHasFailed = true;
+    const hint = "See dmesg; detach again to give it up";
+    throw new ControlError("DEVICE_FAILED", text, { errnoName: name, hint });
   }
 
   /** Bytes that the original has now; 0 for one that is gone. */
@@ -330,9 +326,9 @@ export class Tracker {
   }
 
   /** Opens the front exclusively: nobody can mount it while it goes away. */
-  #holdFront(): number {
+  async #holdFront(): Promise<number> {
     try {
-      return openSync(this.front.path, constants.O_RDWR | constants.O_EXCL);
+      return await promisify(open)(this.front.path, constants.O_RDWR | constants.O_EXCL, 0);
     } catch (error) {
       throw new ControlError("FRONT_IN_USE", `the front ${this.front.path} is in use`, {
         cause: error,

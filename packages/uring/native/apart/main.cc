@@ -1,0 +1,124 @@
+// The program behind src/apart.ts, which says what it is for: one system call, then it ends.
+//
+//   uring-apart command PATH OP HEX   an IORING_OP_URING_CMD with up to 80 bytes
+//   uring-apart fsync PATH
+//   uring-apart claim PATH            opens it exclusively, and closes it
+//   uring-apart write PATH TEXT
+//   uring-apart extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
+//
+// The first line of its output is what the call answered, or a negative errno. "extents" goes on with
+// "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS".
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+constexpr size_t kCommandBytes = 80;
+constexpr uint32_t kExtentsPerCall = 128;
+
+int64_t Checked(int64_t value) { return value < 0 ? -errno : value; }
+
+int Open(const char* path, int flags) {
+  return static_cast<int>(Checked(open(path, flags | O_CLOEXEC)));
+}
+
+int64_t Command(const char* path, const char* op, std::string_view hex) {
+  if (hex.size() % 2 != 0 || hex.size() > 2 * kCommandBytes) return -EINVAL;
+  const int fd = Open(path, O_RDWR);
+  if (fd < 0) return fd;
+  io_uring ring;
+  if (const int status = io_uring_queue_init(1, &ring, IORING_SETUP_SQE128); status < 0) {
+    return status;
+  }
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring);
+  if (sqe == nullptr) return -EBUSY;
+  std::memset(static_cast<void*>(sqe), 0, 2 * sizeof *sqe);
+  sqe->opcode = IORING_OP_URING_CMD;
+  sqe->fd = fd;
+  sqe->cmd_op = static_cast<uint32_t>(std::strtoul(op, nullptr, 10));
+  for (size_t i = 0; i < hex.size() / 2; i++) {
+    const std::string digits(hex.substr(2 * i, 2));
+    sqe->cmd[i] = static_cast<uint8_t>(std::strtoul(digits.c_str(), nullptr, 16));
+  }
+  int status = io_uring_submit(&ring);
+  io_uring_cqe* cqe = nullptr;
+  if (status >= 0) {
+    do {
+      status = io_uring_wait_cqe(&ring, &cqe);
+    } while (status == -EINTR);
+  }
+  return status < 0 ? status : cqe->res;
+}
+
+int64_t Fsync(const char* path) {
+  const int fd = Open(path, O_RDONLY);
+  return fd < 0 ? fd : Checked(fsync(fd));
+}
+
+int64_t Claim(const char* path) {
+  const int fd = Open(path, O_RDONLY | O_EXCL);
+  return fd < 0 ? fd : Checked(close(fd));
+}
+
+int64_t Write(const char* path, std::string_view text) {
+  const int fd = Open(path, O_WRONLY);
+  return fd < 0 ? fd : Checked(write(fd, text.data(), text.size()));
+}
+
+int64_t Extents(const char* path, std::string& lines) {
+  const int fd = Open(path, O_RDONLY);
+  if (fd < 0) return fd;
+  struct stat file;
+  if (fstat(fd, &file) < 0) return -errno;
+  lines += std::to_string(file.st_dev) + " " + std::to_string(file.st_mode) + "\n";
+  if (!S_ISREG(file.st_mode)) return 0;
+  std::vector<uint64_t> memory((sizeof(fiemap) + kExtentsPerCall * sizeof(fiemap_extent)) / 8);
+  auto* map = reinterpret_cast<fiemap*>(memory.data());
+  for (uint64_t start = 0;;) {
+    std::memset(map, 0, sizeof *map);
+    map->fm_start = start;
+    map->fm_length = FIEMAP_MAX_OFFSET - start;
+    map->fm_flags = FIEMAP_FLAG_SYNC;
+    map->fm_extent_count = kExtentsPerCall;
+    if (ioctl(fd, FS_IOC_FIEMAP, map) < 0) return -errno;
+    for (uint32_t i = 0; i < map->fm_mapped_extents; i++) {
+      const fiemap_extent& extent = map->fm_extents[i];
+      char line[80];
+      std::snprintf(line, sizeof line, "%" PRIu64 " %" PRIu64 " %" PRIu32 "\n",
+                    static_cast<uint64_t>(extent.fe_physical),
+                    static_cast<uint64_t>(extent.fe_length), extent.fe_flags);
+      lines += line;
+      if ((extent.fe_flags & FIEMAP_EXTENT_LAST) != 0) return 0;
+      start = extent.fe_logical + extent.fe_length;
+    }
+    if (map->fm_mapped_extents == 0) return 0;
+  }
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const std::string_view verb = count > 2 ? words[1] : "";
+  std::string lines;
+  int64_t answer = -EINVAL;
+  if (verb == "command" && count == 5) answer = Command(words[2], words[3], words[4]);
+  if (verb == "fsync" && count == 3) answer = Fsync(words[2]);
+  if (verb == "claim" && count == 3) answer = Claim(words[2]);
+  if (verb == "write" && count == 4) answer = Write(words[2], words[3]);
+  if (verb == "extents" && count == 3) answer = Extents(words[2], lines);
+  std::printf("%" PRId64 "\n%s", answer, lines.c_str());
+}

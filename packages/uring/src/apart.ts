@@ -1,0 +1,102 @@
+/**
+ * System calls in a process of their own, for those that can wait for the calling process itself.
+ *
+ * ```
+ *   thread of a server ──waits in the kernel for──▶ a request of its own device
+ *          ▲                                                   │ is given up, or sent again, when
+ *          └────── has ended, with all its threads ◀───────────┘ the server has ended
+ * ```
+ *
+ * Such a wait cannot be interrupted, and a server of block devices that is killed in it never ends:
+ * its devices hang until the machine is rebooted. Said by another process, the same call just waits
+ * for the next server.
+ */
+import { execFile } from "node:child_process";
+import { UringError } from "./errors.js";
+import { addonPath } from "./native.js";
+
+const PROGRAM = addonPath.replace(/\.node$/, "-apart");
+/** Some five million extents of a file. */
+const OUTPUT_MAX_BYTES = 256 * 2 ** 20;
+const COMMAND_BYTES_MAX = 80;
+
+/**
+ * An IORING_OP_URING_CMD with 128-byte entries.
+ * @param path file that takes the command; opened for reading and writing
+ * @param op the command's number
+ * @param bytes the command's own part of the entry, at most 80
+ * @returns the command's result, or a negative errno
+ * @throws UringError PROCESS_FAILED
+ */
+export async function commandApart(path: string, op: number, bytes: Uint8Array): Promise<number> {
+  if (bytes.length > COMMAND_BYTES_MAX) throw new RangeError("a command has at most 80 bytes");
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex");
+  return answerOf(await run("command", path, String(op >>> 0), hex));
+}
+
+/** fsync(2). @returns 0 or a negative errno @throws UringError PROCESS_FAILED */
+export async function fsyncApart(path: string): Promise<number> {
+  return answerOf(await run("fsync", path));
+}
+
+/**
+ * Whether a block device could be opened exclusively; it is closed again.
+ * @returns 0, or a negative errno: EBUSY for one that is mounted or held
+ * @throws UringError PROCESS_FAILED
+ */
+export async function claimApart(path: string): Promise<number> {
+  return answerOf(await run("claim", path));
+}
+
+/** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */
+export async function writeApart(path: string, text: string): Promise<number> {
+  return answerOf(await run("write", path, text));
+}
+
+/** Where a file lies, as FIEMAP says it. */
+export interface FileExtents {
+  /** `st_dev` and `st_mode` of the file. */
+  readonly device: number;
+  readonly mode: number;
+  /** In the order of the file; none for what is no regular file. */
+  readonly extents: readonly FileExtent[];
+}
+
+export interface FileExtent {
+  readonly physicalBytes: bigint;
+  readonly lengthBytes: bigint;
+  /** FIEMAP_EXTENT_… bits. */
+  readonly flags: number;
+}
+
+/** FIEMAP of a synced file. @returns a negative errno, or the extents @throws as above */
+export async function extentsApart(path: string): Promise<FileExtents | number> {
+  const lines = await run("extents", path);
+  const answer = answerOf(lines);
+  if (answer < 0) return answer;
+  const [device, mode] = (lines[1] ?? "").split(" ").map(Number) as [number, number];
+  const extents = lines.slice(2).map((line) => {
+    const [physical, length, flags] = line.split(" ") as [string, string, string];
+    return {
+      physicalBytes: BigInt(physical),
+      lengthBytes: BigInt(length),
+      flags: Number(flags),
+    };
+  });
+  return { device, mode, extents };
+}
+
+function answerOf([first]: readonly string[]): number {
+  return Number(first);
+}
+
+/** The lines that the program has printed: at least one. */
+function run(...words: readonly string[]): Promise<string[]> {
+  return new Promise((resolve, reject) => {
+    execFile(PROGRAM, words, { maxBuffer: OUTPUT_MAX_BYTES }, (error, stdout) => {
+      if (error === null) return resolve(stdout.trimEnd().split("\n"));
+      const { errno = 0 } = error as { errno?: number };
+      reject(new UringError("PROCESS_FAILED", `cannot run ${PROGRAM}`, errno, error));
+    });
+  });
+}

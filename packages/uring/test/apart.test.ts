@@ -1,0 +1,79 @@
+import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import {
+  claimApart,
+  commandApart,
+  extentsApart,
+  fsyncApart,
+  MappedMemory,
+  writeApart,
+} from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { withFolderMeanwhile } from "./support.js";
+
+const ENOENT = 2;
+const EOPNOTSUPP = 95;
+const EXTENT_LAST = 1;
+
+test("what the other process is answered is answered here", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "file");
+    writeFileSync(path, "before");
+    assert.is(await writeApart(path, "after"), 5);
+    assert.is(readFileSync(path, "utf8"), "aftere");
+    assert.is(await fsyncApart(path), 0);
+    assert.is(await claimApart(path), 0);
+    const none = join(folder, "none");
+    assert.equal(
+      [await writeApart(none, ""), await fsyncApart(none), await claimApart(none)],
+      [-ENOENT, -ENOENT, -ENOENT],
+    );
+    assert.is(await extentsApart(none), -ENOENT);
+  });
+});
+
+test("extents of a file are those of its data, holes left out", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "file");
+    const fd = openSync(path, "w");
+    writeSync(fd, Buffer.alloc(8192, 1), 0, 8192, 1 << 20);
+    closeSync(fd);
+    const found = await extentsApart(path);
+    // A file system that keeps no such list says so.
+    if (typeof found === "number") return assert.is(found, -EOPNOTSUPP);
+    const { dev, mode } = statSync(path);
+    assert.equal([found.device, found.mode], [dev, mode]);
+    const lengths = found.extents.map(({ lengthBytes }) => lengthBytes);
+    assert.is(
+      lengths.reduce((sum, length) => sum + length, 0n),
+      8192n,
+    );
+    const flags = found.extents.at(-1)?.flags ?? 0;
+    assert.is(flags & EXTENT_LAST, EXTENT_LAST);
+    const { extents } = (await extentsApart("/dev/null")) as { extents: readonly unknown[] };
+    assert.equal(extents, []);
+  });
+});
+
+test("a command that a file does not take, and one that is too long", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "file");
+    writeFileSync(path, "");
+    assert.is(await commandApart(path, 1, new Uint8Array(80)), -EOPNOTSUPP);
+    const tooLong = await commandApart(path, 1, new Uint8Array(81)).catch((error) => error);
+    assert.instance(tooLong, RangeError);
+  });
+});
+
+test("memory for the kernel is not in child processes", () => {
+  const memory = MappedMemory.anonymous(1 << 20);
+  const start = memory.address.toString(16);
+  const text = readFileSync("/proc/self/smaps", "utf8");
+  const area = text.slice(text.indexOf(`\n${start.padStart(8, "0")}`));
+  const [, flags = ""] = /^VmFlags: (.*)$/m.exec(area) ?? [];
+  assert.ok(flags.split(" ").includes("dc"), flags);
+  memory.unmap();
+});
+
+test.run();

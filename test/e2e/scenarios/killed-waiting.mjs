@@ -1,0 +1,149 @@
+/**
+ * The daemon killed while the kernel waits, for its sake, for one of its own devices. A process that
+ * waits like that cannot end, and its devices would never get another server: so others wait for it
+ * (packages/uring/src/apart.ts).
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { run, start } from "../lib/command.mjs";
+import { Daemon } from "../lib/daemon.mjs";
+import { ramDisks } from "../lib/disks.mjs";
+import { makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { IMAGE_GONE } from "../lib/kernel-log.mjs";
+import { MappedDisk } from "../lib/mapped-disk.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { MIB } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
+
+const SIZE_BYTES = 48 * MIB;
+const DELAY_MS = 2_000;
+const END_LIMIT_MS = 120_000;
+
+const test = scenario(import.meta.url, { daemon: false });
+
+/** A tracked device whose requests can be made slow. */
+async function slowDevice(t) {
+  const [below] = await ramDisks(t, 1, SIZE_BYTES);
+  const disk = await MappedDisk.create(t, below, SIZE_BYTES);
+  const daemon = await Daemon.startFor(t);
+  const { front } = await daemon.client.attach(disk.path);
+  return { daemon, disk, front };
+}
+
+/** Ends when another process makes the call for the daemon. */
+function waitsApart(verb) {
+  return until(`a process does "${verb}"`, () =>
+    readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .some((pid) => wordsOf(pid).slice(0, 2).join(" ").endsWith(`uring-apart ${verb}`)),
+  );
+}
+
+function wordsOf(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  } catch {
+    return [];
+  }
+}
+
+/** Kills the daemon: it must end, and another one must serve what it has served. */
+async function replace(t, daemon) {
+  daemon.kill("SIGKILL");
+  await daemon.ended();
+  return Daemon.startFor(t, { name: "next" });
+}
+
+test(
+  "killed while detach waits for what is in the front's page cache",
+  async (t) => {
+    const { daemon, disk, front } = await slowDevice(t);
+    // Held open, so that what is written stays in the page cache.
+    const holder = start(["sh", "-c", `exec sleep infinity 3<${front}`], {
+      timeLimitMs: END_LIMIT_MS,
+    });
+    t.defer(() => holder.end());
+    t.defer(() => holder.kill("SIGKILL"));
+    await run(["sh", "-c", `head -c ${4 * MIB} /dev/urandom > ${t.folder}/data`]);
+    t.defer(() => run(["rm", `${t.folder}/data`]));
+    await run(["dd", `if=${t.folder}/data`, `of=${front}`, "bs=1M", "conv=notrunc"]);
+    await disk.delayWrites(DELAY_MS);
+    const detaching = daemon.client.detach(disk.path).catch((error) => error);
+    await waitsApart("fsync");
+    const next = await replace(t, daemon);
+    assert.instance(await detaching, Error);
+    await disk.heal();
+    assert.is((await next.client.status()).trackers[0].front, front);
+    await next.client.detach(disk.path);
+    await run(["cmp", `${t.folder}/data`, "-n", String(4 * MIB), disk.path]);
+    await next.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
+test(
+  "killed while an image goes away in which a read is under way",
+  async (t) => {
+    t.expectKernelMessages(IMAGE_GONE);
+    const { daemon, disk, front } = await slowDevice(t);
+    const { id } = await daemon.client.snapshotCreate({
+      devices: [disk.path],
+      stores: ["memory:"],
+      limitBytes: 64 * MIB,
+    });
+    const { images } = await daemon.client.snapshotTake(id);
+    await disk.delayReads(DELAY_MS);
+    const words = [`if=${images[0].image}`, "of=/dev/null", "bs=4k", "count=1", "iflag=direct"];
+    const reader = start(["dd", ...words], { timeLimitMs: END_LIMIT_MS });
+    await until("the read is under way", () => inFlight(images[0].image) > 0);
+    const destroying = daemon.client.snapshotDestroy(id).catch((error) => error);
+    await waitsApart("command");
+    const next = await replace(t, daemon);
+    assert.instance(await destroying, Error);
+    // With its data, or with an error: the image goes away.
+    await reader.end();
+    await disk.heal();
+    assert.is((await next.client.status()).trackers[0].front, front);
+    await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
+    const { snapshots } = await next.client.status();
+    for (const snapshot of snapshots) await next.client.snapshotDestroy(snapshot.id);
+    await next.client.detach(disk.path);
+    await next.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
+test(
+  "killed while a file on the front is synced to be marked",
+  async (t) => {
+    const { daemon, disk, front } = await slowDevice(t);
+    await makeFileSystem("ext4", front);
+    const mounted = await mount(t, front);
+    const file = join(mounted.path, "file");
+    await run(["dd", "if=/dev/urandom", `of=${file}`, "bs=1M", "count=4"]);
+    await disk.delayWrites(DELAY_MS);
+    const marking = daemon.client.markDirtyFile(file).catch((error) => error);
+    await waitsApart("extents");
+    const next = await replace(t, daemon);
+    assert.instance(await marking, Error);
+    await disk.heal();
+    await next.client.markDirtyFile(file);
+    await mounted.unmount();
+    await run(["e2fsck", "-f", "-n", front]);
+    await next.client.detach(disk.path);
+    await next.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
+/** Requests that the device's users wait for. */
+function inFlight(path) {
+  const text = readFileSync(`/sys/block/${path.slice("/dev/".length)}/inflight`, "utf8");
+  return text
+    .trim()
+    .split(/\s+/)
+    .reduce((sum, count) => sum + Number(count), 0);
+}
+
+test.run();
