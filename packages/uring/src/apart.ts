@@ -58,6 +58,8 @@ export interface FileExtents {
   /** `st_dev` and `st_mode` of the file. */
   readonly device: number;
   readonly mode: number;
+  /** 0, or the negative errno of FIEMAP; then extents are missing. */
+  readonly status: number;
   /** In the order of the file; none for what is no regular file. */
   readonly extents: readonly FileExtent[];
 }
@@ -69,11 +71,11 @@ export interface FileExtent {
   readonly flags: number;
 }
 
-/** FIEMAP of a synced file. @returns a negative errno, or the extents @throws as above */
+/** FIEMAP of a synced file. @returns extents; a negative errno for what cannot be opened @throws as above */
 export async function extentsApart(path: string): Promise<FileExtents | number> {
   const lines = await run("extents", path);
-  const answer = answerOf(lines);
-  if (answer < 0) return answer;
+  const status = answerOf(lines);
+  if (lines.length === 1) return status;
   const [device, mode] = (lines[1] ?? "").split(" ").map(Number) as [number, number];
   const extents = lines.slice(2).map((line) => {
     const [physical, length, flags] = line.split(" ") as [string, string, string];
@@ -83,7 +85,7 @@ export async function extentsApart(path: string): Promise<FileExtents | number> 
       flags: Number(flags),
     };
   });
-  return { device, mode, extents };
+  return { device, mode, status, extents };
 }
 
 function answerOf([first]: readonly string[]): number {

@@ -2,14 +2,18 @@
 import { constants } from "node:fs";
 import type { SectorRange } from "@blksnap/api";
 import { major, minor } from "@blksnap/ublk";
-import { errnoName, extentsApart, type FileExtent, type FileExtents } from "@blksnap/uring";
+import {
+  extentsApart,
+  type FileExtent,
+  type FileExtents,
+  errnoName as nameOfErrno,
+} from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import type { Tracker } from "../tracker/tracker.js";
 
 const SECTOR_BYTES = 512n;
 /** Flags of an extent, `include/uapi/linux/fiemap.h`. */
 const Extent = { UNKNOWN: 2, DELALLOC: 4, NOT_ALIGNED: 0x100 } as const;
-const OPEN_ERRORS = ["ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG"];
 
 export interface MarkedFile {
   readonly tracker: Tracker;
@@ -20,7 +24,7 @@ export interface MarkedFile {
 
 /** @throws ControlError FILE_NOT_FOUND, FILE_NOT_MAPPABLE, FILE_NOT_ALIGNED, NOT_ATTACHED */
 export async function markedFile(file: string, trackers: readonly Tracker[]): Promise<MarkedFile> {
-  const { device, mode, extents } = await mapped(file);
+  const { device, mode, status, extents } = await mapped(file);
   if ((mode & constants.S_IFMT) !== constants.S_IFREG) {
     throw new ControlError("FILE_NOT_MAPPABLE", `${file} is no regular file`);
   }
@@ -31,6 +35,10 @@ export async function markedFile(file: string, trackers: readonly Tracker[]): Pr
   if (tracker === undefined) {
     throw new ControlError("NOT_ATTACHED", `${file} lies on device ${deviceNumber}, not tracked`);
   }
+  if (status < 0) {
+    const errnoName = nameOfErrno(status);
+    throw new ControlError("FILE_NOT_MAPPABLE", `cannot map ${file}: ${errnoName}`, { errnoName });
+  }
   return { tracker, deviceNumber, ranges: extents.map((extent) => rangeOf(extent, file)) };
 }
 
@@ -38,11 +46,7 @@ export async function markedFile(file: string, trackers: readonly Tracker[]): Pr
 async function mapped(file: string): Promise<FileExtents> {
   const answer = await extentsApart(file);
   if (typeof answer !== "number") return answer;
-  const name = errnoName(answer);
-  if (OPEN_ERRORS.includes(name)) {
-    throw new ControlError("FILE_NOT_FOUND", `cannot open ${file}: ${name}`);
-  }
-  throw new ControlError("FILE_NOT_MAPPABLE", `cannot map ${file}: ${name}`, { errnoName: name });
+  throw new ControlError("FILE_NOT_FOUND", `cannot open ${file}: ${nameOfErrno(answer)}`);
 }
 
 function rangeOf({ physicalBytes, lengthBytes, flags }: FileExtent, file: string): SectorRange {
