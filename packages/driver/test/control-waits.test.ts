@@ -1,7 +1,13 @@
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { request } from "node:http";
+import { connect } from "node:net";
+import { text } from "node:stream/consumers";
+import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ask, eventually, openDescriptors, startHarness } from "./control-harness.js";
+import { parseAnswers } from "./raw-exchange.js";
 
 const corrupted = {
   event: "corrupted",
@@ -108,6 +114,21 @@ test("closing the server ends all waits at once, by name", async () => {
   const { name, errno } = (await waiting).json.error;
   assert.equal([name, errno], ["SHUTTING_DOWN", 108]);
   assert.match((await following).bytes.toString(), /"SHUTTING_DOWN"/);
+});
+
+test("a request that comes while the server closes is refused by name", async () => {
+  const { socketPath, stop } = await startHarness();
+  const socket = connect(socketPath);
+  await once(socket, "connect");
+  // Begun before, and ended after: the connection is not idle, and stays.
+  socket.write("GET /v1/status HTTP/1.1\r\n");
+  await sleep(20);
+  const stopped = stop();
+  await eventually("it closes", () => !existsSync(socketPath));
+  socket.write("\r\n");
+  const [answer] = parseAnswers(await text(socket));
+  assert.match(answer?.body ?? "", /"SHUTTING_DOWN"/);
+  await stopped;
 });
 
 test("an operation that runs when the server closes is still answered", async () => {

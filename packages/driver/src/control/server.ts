@@ -89,6 +89,8 @@ function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyIns
     },
     exposeHeadRoutes: false,
     forceCloseConnections: "idle",
+    // What comes while it closes gets an answer of ours, SHUTTING_DOWN, which clients know.
+    return503OnClosing: false,
     schemaController: {
       compilersFactory: {
         buildValidator,
