@@ -121,6 +121,13 @@ const handover = {
   ],
 } as const;
 
+/** A front of an earlier daemon that this one could not go on with yet; tried again and again. */
+export const waitingFront = record({
+  device: { ...is.text, description: "its original" },
+  front: { ...is.text, description: "/dev/ublkbN, whose users wait" },
+  why: is.text,
+});
+
 export const statusResponse = record({
   daemon: record({
     version: is.text,
@@ -133,6 +140,7 @@ export const statusResponse = record({
   }),
   reactors: list(reactorStatus),
   trackers: list(trackerStatus),
+  waiting: list(waitingFront),
   snapshots: list(snapshotStatus),
 });
 

@@ -110,6 +110,15 @@ test("the daemon adds stalled reactors, lost blocks and an old version", async (
   assert.match(out, `snapshots: snapshot ${id} has lost 4096 bytes of /dev/loop0;`);
 });
 
+test("a front that waits for its device is an error", async () => {
+  install(report(FINE));
+  harness.driver.waiting = [{ device: "/dev/sdb", front: "/dev/ublkb3", why: "no such device" }];
+  const { status, out } = await harness.run("doctor");
+  assert.is(status, 1);
+  const line = "waiting_fronts: /dev/ublkb3 of /dev/sdb is not served yet; its users wait: no such";
+  assert.match(out, line);
+});
+
 test("without a daemon the host is looked at all the same", async () => {
   install(report(FINE));
   await harness.server.close();

@@ -137,6 +137,15 @@ test("snapshot_create takes several devices and stores in order, and a policy", 
   assert.equal(JSON.parse(await harness.ok("snapshot_destroy", "-j", "-i", id)), { id });
 });
 
+test("status names fronts that are not served yet", async () => {
+  harness.driver.waiting = [{ device: "/dev/sdb", front: "/dev/ublkb3", why: "no such device" }];
+  assert.match(
+    await harness.ok("status"),
+    "\n/dev/ublkb3 of /dev/sdb is not served yet, and its users wait: no such device\n",
+  );
+  harness.driver.waiting = [];
+});
+
 test("status shows everything, for people and as JSON", async () => {
   assert.match(
     await harness.ok("status"),

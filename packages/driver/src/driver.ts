@@ -306,12 +306,11 @@ export class Driver implements DriverControl {
       storeSystem: ringStoreSystem(this.#ring),
     };
     const { trackers, snapshots, waiting, lastTracker } = await recoverAll(this.#context);
-    this.#late = new LateRecovery(this.#context, waiting, this.#serial, (tracker) => {
-      this.#registry.trackers.set(tracker.id, tracker);
-    });
+    const { addTracker } = this.#registry;
+    this.#late = new LateRecovery(this.#context, waiting, this.#serial, addTracker);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
-    for (const tracker of trackers) this.#registry.trackers.set(tracker.id, tracker);
+    trackers.forEach(addTracker);
     for (const snapshot of snapshots) this.#registry.snapshots.set(snapshot.id, snapshot);
     const early = this.#earlyNotices ?? [];
     this.#earlyNotices = undefined;
@@ -393,6 +392,7 @@ export class Driver implements DriverControl {
       reactors: this.#reactors,
       devices: this.#devices,
       trackers: this.#registry.trackers.values(),
+      waiting: this.#late.waiting,
       snapshots: this.#registry.snapshots.values(),
       snapshotOf: (tracker) => this.#registry.snapshotOf(tracker),
     };

@@ -11,6 +11,10 @@ export class Registry {
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
 
+  readonly addTracker = (tracker: Tracker): void => {
+    this.trackers.set(tracker.id, tracker);
+  };
+
   /**
    * The tracker that a path means, by its original or its front; undefined where there is none. An
    * original that is gone, pulled out, is still known by its name.

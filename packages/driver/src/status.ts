@@ -16,6 +16,7 @@ import type { DeviceIoCounters } from "./reactor/counters.js";
 import type { ReactorPool } from "./reactor/pool.js";
 import type { Member, Snapshot } from "./snapshot/snapshot.js";
 import { MEMORY_STORE } from "./snapshot/store-record.js";
+import type { WaitingFront } from "./tracker/late-recovery.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { uuidText } from "./uuid.js";
 import { DAEMON_VERSION } from "./version.js";
@@ -63,6 +64,7 @@ export interface StatusSource {
   readonly reactors: ReactorPool;
   readonly devices: DeviceReader;
   readonly trackers: Iterable<Tracker>;
+  readonly waiting: readonly WaitingFront[];
   readonly snapshots: Iterable<Snapshot>;
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
 }
@@ -188,6 +190,11 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
         trackerStatus(tracker, await source.devices.counters(tracker), source.snapshotOf(tracker)),
       ),
     ),
+    waiting: source.waiting.map(({ record, why }) => ({
+      device: record.device,
+      front: `/dev/ublkb${record.front}`,
+      why,
+    })),
     snapshots: await Promise.all(
       snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot)),
     ),

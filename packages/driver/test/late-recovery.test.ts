@@ -48,7 +48,13 @@ function start(states: (number | undefined)[]) {
   const log = (_: unknown, text: string) => logged.push(text);
   const context = { control, state, logger: { info: log, warn: log } };
   const none = () => assert.unreachable("nothing can go on here");
-  const late = new LateRecovery(context as never, [record], new Serial(), none, 1);
+  const late = new LateRecovery(
+    context as never,
+    [{ record, why: "at the start" }],
+    new Serial(),
+    none,
+    1,
+  );
   return { late, asked, deleted };
 }
 
@@ -73,6 +79,9 @@ test("it is tried for as long as the kernel has not let go, which is said once",
   const { late, asked } = start([UblkState.LIVE]);
   await until(() => asked.length > 10);
   assert.ok(isWaiting(late));
+  const [{ record: waiting, why }] = late.waiting;
+  assert.is(waiting, record);
+  assert.match(why, "/dev/null is no block device or regular file");
   assert.equal(logged, ["its front still waits; trying again"]);
   assert.equal(state.recordNames(), ["tracker-7"]);
   late.stop();

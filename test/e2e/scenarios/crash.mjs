@@ -107,6 +107,12 @@ test(
       return trackers.map((tracker) => tracker.front);
     };
     assert.not.ok((await fronts()).includes(front), "it is served without its device");
+    const { waiting } = await second.client.status();
+    assert.equal(
+      waiting.map((one) => [one.device, one.front]),
+      [[device, front]],
+    );
+    assert.match(waiting[0].why, device);
     const error = await second.client.attach(device).catch((failure) => failure);
     assert.is(error.code, "DEVICE_BUSY");
     assert.match(error.message, front);
@@ -120,6 +126,7 @@ test(
       async () => (await fronts()).includes(front),
       RECOVERY_LIMIT_MS,
     );
+    assert.equal((await second.client.status()).waiting, []);
     assert.is(await reading, before);
     assert.is((await second.client.attach(device)).already_attached, true);
     await run(["dd", "if=/dev/zero", `of=${front}`, "bs=1M", "count=1", "oflag=direct"]);

@@ -44,6 +44,7 @@ async function askDaemon(client: BlksnapClient, onDisk: string): Promise<DoctorC
     { check: "control_api", state: "ok", what: `the daemon answers at ${client.socketPath}` },
     versionCheck(status, onDisk),
     ...reactorChecks(status),
+    ...waitingChecks(status),
     ...snapshotChecks(status),
   ];
 }
@@ -68,6 +69,16 @@ function reactorChecks({ reactors }: StatusResponse): DoctorCheck[] {
     what: `reactor ${index} has not turned for ${stalled_ms} ms`,
     why: `its ${devices} devices do not answer`,
     hint: "If it stays so, end the daemon with kill -9: the next one goes on without an I/O error",
+  }));
+}
+
+function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
+  return waiting.map(({ device, front, why }) => ({
+    check: "waiting_fronts",
+    state: "error",
+    what: `${front} of ${device} is not served yet`,
+    why: `its users wait: ${why}`,
+    hint: "It goes on when its device and the kernel let it",
   }));
 }
 

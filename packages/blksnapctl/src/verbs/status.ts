@@ -29,6 +29,9 @@ export async function status(context: Context, given: Given): Promise<void> {
       `reactor ${index} has stalled for ${since}: ${counted(devices, "device")} do not answer\n`,
     );
   }
+  for (const { device, front, why } of found.waiting) {
+    print(`${front} of ${device} is not served yet, and its users wait: ${why}\n`);
+  }
   if (found.trackers.length > 0) {
     print(`\n${formatTable(found.trackers, trackerColumns(exact))}`);
   }

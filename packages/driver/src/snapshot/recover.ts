@@ -25,7 +25,7 @@ import type { MapFile } from "../state/state-directory.js";
 import { usableRecords } from "../state/usable-records.js";
 import { DeviceMark, ownDevices } from "../system/served-device.js";
 import { openStoresFenced } from "../tracker/fence.js";
-import { forgetIfGone } from "../tracker/late-recovery.js";
+import { forgetIfGone, type WaitingFront } from "../tracker/late-recovery.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
 import { openImage, recoverImage } from "./image.js";
 import { attachPending, type Known, type Restored, restorePersistent } from "./restore.js";
@@ -41,7 +41,7 @@ export interface Recovered {
   readonly trackers: Tracker[];
   readonly snapshots: Snapshot[];
   /** Trackers whose fronts could not be gone on with yet; their users wait. */
-  readonly waiting: TrackerRecord[];
+  readonly waiting: WaitingFront[];
   /** Largest tracker number on record, usable or not; 0 without any. */
   readonly lastTracker: number;
 }
@@ -65,7 +65,7 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   const geometries = new Map(trackerRecords.map(({ id, geometry }) => [id, geometry]));
   faultPoint("recover.records-read");
   const resumed = await resumeAll(context, records, geometries);
-  const waiting: TrackerRecord[] = [];
+  const waiting: WaitingFront[] = [];
   const found = await Promise.all(
     trackerRecords.map((record) =>
       recoverTracker(context, record, areaOf(resumed, record.id), waiting),
@@ -83,17 +83,13 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   }
   await removeOrphans(
     context,
-    [...trackers.map(({ front }) => front.id), ...frontsOf(waiting)],
+    [...trackers.map(({ front }) => front.id), ...waiting.map(({ record }) => record.front)],
     snapshots,
   );
   faultPoint("recover.orphans-removed");
   const swept = sweep(context.state, snapshots);
   if (swept.length > 0) context.logger.info({ swept }, "files of an interrupted operation removed");
   return { trackers, snapshots, waiting, lastTracker: largestNumber(context) };
-}
-
-function frontsOf(records: readonly TrackerRecord[]): number[] {
-  return records.map(({ front }) => front);
 }
 
 async function resumeAll(
@@ -230,13 +226,14 @@ async function recoverTracker(
   context: RecoverContext,
   record: TrackerRecord,
   area: AreaSetup | undefined,
-  waiting: TrackerRecord[],
+  waiting: WaitingFront[],
 ): Promise<Tracker | undefined> {
   try {
     return await Tracker.recover(context, record, area);
   } catch (error) {
     context.logger.error({ device: record.device, err: error }, "tracker is not recovered");
-    if (!(await forgetIfGone(context, record))) waiting.push(record);
+    const why = (error as Error).message;
+    if (!(await forgetIfGone(context, record))) waiting.push({ record, why });
     return undefined;
   }
 }

@@ -31,31 +31,39 @@ export async function forgetIfGone(
   return true;
 }
 
+/** A front that nobody serves yet, and why. */
+export interface WaitingFront {
+  readonly record: TrackerRecord;
+  readonly why: string;
+}
+
 export class LateRecovery {
   readonly #context: TrackerContext;
-  readonly #waiting: Map<number, TrackerRecord>;
+  readonly #waiting: Map<number, WaitingFront>;
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #serial: Serial;
   readonly #onRecovered: (tracker: Tracker) => void;
   #trying = false;
-  /** Said once per front and reason: it is tried for as long as it takes. */
-  readonly #said = new Map<number, string>();
 
   /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
   constructor(
     context: TrackerContext,
-    waiting: readonly TrackerRecord[],
+    waiting: readonly WaitingFront[],
     serial: Serial,
     onRecovered: (tracker: Tracker) => void,
     intervalMs: number = RETRY_INTERVAL_MS,
   ) {
     this.#context = context;
-    this.#waiting = new Map(waiting.map((record) => [record.id, record]));
+    this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
     this.#serial = serial;
     this.#onRecovered = onRecovered;
     if (waiting.length === 0) return;
     this.#timer = setInterval(() => void this.#tryAll(), intervalMs);
     this.#timer.unref();
+  }
+
+  get waiting(): readonly WaitingFront[] {
+    return [...this.#waiting.values()];
   }
 
   stop(): void {
@@ -65,7 +73,8 @@ export class LateRecovery {
 
   /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
   assertNotWaiting(path: string): void {
-    for (const { device, identity, front } of this.#waiting.values()) {
+    for (const { record } of this.#waiting.values()) {
+      const { device, identity, front } = record;
       if (device !== resolve(path) && identity !== identityOf(path)) continue;
       throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
         hint: "It goes on when its device and the kernel let it; see the daemon's log",
@@ -76,7 +85,7 @@ export class LateRecovery {
   async #tryAll(): Promise<void> {
     if (this.#trying) return;
     this.#trying = true;
-    for (const record of [...this.#waiting.values()]) {
+    for (const { record } of this.waiting) {
       await this.#serial.run(() => this.#try(record)).catch((error) => this.#say(record, error));
     }
     this.#trying = false;
@@ -97,10 +106,12 @@ export class LateRecovery {
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
   }
 
-  #say({ id, device }: TrackerRecord, error: unknown): void {
-    const { message } = error as Error;
-    if (this.#said.get(id) === message) return;
-    this.#said.set(id, message);
+  /** Each reason once: it is tried for as long as it takes. */
+  #say(record: TrackerRecord, error: unknown): void {
+    const { id, device } = record;
+    const { message: why } = error as Error;
+    if (this.#waiting.get(id)?.why === why) return;
+    this.#waiting.set(id, { record, why });
     this.#context.logger.warn({ device, err: error }, "its front still waits; trying again");
   }
 }

@@ -51,6 +51,8 @@ export class FakeDriver implements DriverControl {
     version: "0.1.0",
     handover: null,
   };
+  /** Fronts that it shows as not served yet. */
+  waiting: StatusResponse["waiting"] = [];
   readonly #trackers = new Map<string, FakeTracker>();
   readonly #startedAt = Date.now();
   #nextDevice = 0;
@@ -83,6 +85,7 @@ export class FakeDriver implements DriverControl {
       },
       reactors: [{ index: 0, devices: this.#trackers.size, stalled_ms: 0, stalls: 0 }],
       trackers: [...this.#trackers.values()].map((tracker) => tracker.status()),
+      waiting: this.waiting,
       snapshots: [...this.snapshots.values()].map(snapshotStatus),
     };
   }
