@@ -4,7 +4,8 @@
  * START_DEV can read the partition table itself. Up to Linux 6.18 it holds the device's mutex while
  * it does (ublk_drv.c, ublk_ctrl_start_dev), and the reading waits for the server: one that is killed
  * at that moment can neither end, since its own command is not done, nor be replaced, since that
- * takes the mutex. Only a reboot helps. Queue has the kernel leave the table alone, and a process
+ * takes the mutex. Only a reboot helps. (Some kernels after that read freed memory in their scan when
+ * the device ends meanwhile.) Queue has the kernel leave the table alone, and a process
  * that holds nothing reads it afterwards: without a server it waits for the next one.
  */
 import { execFile } from "node:child_process";
