@@ -6,6 +6,7 @@ import { run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { ramDisks } from "../lib/disks.mjs";
+import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -14,6 +15,7 @@ import { until } from "../lib/wait.mjs";
 const IO_FLUSHER = 0x80000 | 0x100000;
 const FLAGS_FIELD = 6;
 const BLOCKER = new URL("../lib/block-reactors.mjs", import.meta.url).href;
+const CORE_PATTERN = "/proc/sys/kernel/core_pattern";
 const LIMIT_MS = 120_000;
 const test = scenario(import.meta.url, { daemon: false });
 
@@ -52,6 +54,27 @@ for (const args of [[], ["--supervise"]]) {
     await t.daemon.stop();
   });
 }
+
+test("a daemon that crashes does not dump itself onto its own front", async (t) => {
+  await Daemon.startFor(t);
+  const [device] = await ramDisks(t, 1, 48 * MIB);
+  const { front } = await t.client.attach(device);
+  await makeFileSystem("ext4", front);
+  const mounted = await mount(t, front);
+  const before = readFileSync(CORE_PATTERN, "utf8");
+  t.defer(() => writeFileSync(CORE_PATTERN, before));
+  writeFileSync(CORE_PATTERN, `${mounted.path}/core`);
+  const { pid } = (await t.client.status()).daemon;
+  await run(["prlimit", "--pid", String(pid), "--core=unlimited"]);
+  // This is how V8 ends when it has no memory left.
+  t.daemon.kill("SIGABRT");
+  await t.daemon.ended();
+  await Daemon.startFor(t, { name: "next" });
+  assert.equal(readdirSync(mounted.path), ["lost+found"]);
+  await mounted.unmount();
+  await t.client.detach(device);
+  await t.daemon.stop();
+});
 
 test("one command of each queue stays parked, so that the kernel notices a death at once", async (t) => {
   await Daemon.startFor(t, { args: ["--front-depth", "8", "--image-depth", "6"] });

@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 /** `include/uapi/linux/prctl.h` */
 const PR_SET_IO_FLUSHER = 57;
 const PR_GET_IO_FLUSHER = 58;
+const PR_SET_DUMPABLE = 4;
 /** The kernel's out-of-memory killer passes over a process with this score. */
 const OOM_SCORE_NEVER = "-1000";
 
@@ -47,6 +48,15 @@ export function stayAlive(): string | undefined {
 }
 
 /**
+ * No memory dump after a crash: a process that dumps has not ended, so its devices wait for the dump,
+ * and the dump may be written to a file system on one of them. Answers a problem, or undefined.
+ */
+export function dieWithoutDump(): string | undefined {
+  const status = prctl(PR_SET_DUMPABLE, 0);
+  return status < 0 ? `PR_SET_DUMPABLE: ${errnoName(status)}` : undefined;
+}
+
+/**
  * Node has threads of its own before any script runs. So a process that is no I/O flusher yet marks
  * itself and starts over as the same process: the mark outlives execve(2), and all threads get it.
  * Answers a problem, or undefined where there was nothing to do.
@@ -63,11 +73,8 @@ export function startOverAsIoFlusher(): string | undefined {
 
 /** Does all that for the daemon; it serves without it too, but says what is missing. */
 export function prepareProcess(logger: Logger): void {
-  for (const problem of [becomeIoFlusher(), lockProgram(), stayAlive()]) {
+  for (const problem of [becomeIoFlusher(), lockProgram(), stayAlive(), dieWithoutDump()]) {
     if (problem === undefined) continue;
-    logger.warn(
-      { problem },
-      "no protection against memory shortage: run as root, unlimited memlock",
-    );
+    logger.warn({ problem }, "not well protected: run as root, unlimited memlock");
   }
 }
