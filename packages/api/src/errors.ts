@@ -126,7 +126,7 @@ const snapshotErrors = {
   STORE_INVALID: failed("EINVAL", 400, "Give a regular file, a directory or a block device"),
   STORE_NOT_PERMITTED: failed("EACCES", 403, "Give a store that the daemon may write"),
   STORE_BUSY: failed("EBUSY", 409, "Unmount it or name another store"),
-  STORE_ON_DEVICE: failed("EBUSY", 409, "Put the store on a device outside of the snapshot"),
+  STORE_ON_DEVICE: failed("EBUSY", 409, "Put the store on a disk that is not tracked"),
   STORE_FULL: failed("ENOSPC", 507, "Free space there, lower --limit or name another store"),
   STORE_OVER_LIMIT: failed("ENOSPC", 409, "Raise --limit or give a smaller file"),
   STORE_FAILED: failed("EIO", 500, "Look for errors of the store in dmesg, or name another"),

@@ -1,6 +1,12 @@
 /** The trackers and snapshots that there are, and how they are found. */
 import { resolve } from "node:path";
-import { type DeviceNumber, deviceNumber, type TopologyProbe } from "@blksnap/diff-storage";
+import {
+  type DeviceNumber,
+  deviceKey,
+  deviceNumber,
+  type TopologyProbe,
+  underlyingDevicesOfPath,
+} from "@blksnap/diff-storage";
 import { ControlError } from "./control/control-error.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import { blockIdentity, identityOf } from "./tracker/identity.js";
@@ -85,6 +91,21 @@ export class Registry {
     const front = parseNumber(tracker.front.deviceNumber);
     const { kind, deviceNumber: original } = tracker.backing;
     return kind === "block" ? [front, deviceNumber(original)] : [front];
+  }
+
+  /**
+   * The front or image that a path lies on; undefined where on none. Nothing of the daemon's own may lie
+   * there: killed while it waits for its own device it could not end (apart.ts of @blksnap/uring).
+   */
+  async ownDeviceBeneath(path: string): Promise<string | undefined> {
+    const own = [...this.trackers.values()].flatMap((tracker) => {
+      const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
+      return image === undefined ? [tracker.front] : [tracker.front, image];
+    });
+    if (own.length === 0) return undefined;
+    const beneath = await underlyingDevicesOfPath(path, this.topology);
+    const numbers = new Set(beneath.map(({ device }) => deviceKey(device)));
+    return own.find(({ deviceNumber }) => numbers.has(deviceNumber))?.path;
   }
 
   /** What sysfs cannot know: which device lies behind a front or an image. */

@@ -86,6 +86,15 @@ test("snapshot_create: a store that is full, or lies on a member", async (t) => 
   await makeFileSystem("ext4", front);
   const { path } = await mount(t, front);
   await refused(t, "STORE_ON_DEVICE", EBUSY, create([path]));
+  // Nor on a device of no snapshot: killed while it waits for its own front, the daemon could not end.
+  const other = await loopDisk(t, 16 * MIB);
+  const createOther = (store) => () =>
+    t.client.snapshotCreate({ devices: [other], stores: [store], limitBytes: 8 * MIB });
+  await refused(t, "STORE_ON_DEVICE", EBUSY, createOther(path));
+  await refused(t, "STORE_ON_DEVICE", EBUSY, createOther(join(path, "lost+found")));
+  const { front: raw } = await attach(t, await loopDisk(t, 16 * MIB));
+  await refused(t, "STORE_ON_DEVICE", EBUSY, createOther(raw));
+  assert.is((await t.client.status()).trackers.length, 2);
 });
 
 test("ids and files that are none", async (t) => {

@@ -2,7 +2,7 @@
  * Persistent trackers and snapshots within one boot: killed, stopped, started, written behind our back,
  * and a medium that fails. What a power cut does to them is shown in test/e2e/power.
  */
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
@@ -220,6 +220,28 @@ test(
       (await t.client.status()).trackers.map((tracker) => tracker.device),
       [other],
     );
+    await t.client.detach(other);
+  },
+  LIMIT,
+);
+
+test(
+  "a state on a front of the daemon is refused",
+  async (t) => {
+    const [device, other] = [await loopDisk(t, SIZE_MIB * MIB), await loopDisk(t, SIZE_MIB * MIB)];
+    const place = join(t.folder, "place");
+    mkdirSync(place);
+    t.defer(() => rmdirSync(place));
+    const args = ["--persistent-dir", join(place, "lost+found")];
+    t.daemon = await Daemon.start({ args });
+    t.defer(() => t.daemon.stop());
+    const { front } = await t.client.attach(other);
+    await makeFileSystem("ext4", front);
+    await run(["mount", front, place]);
+    const refused = await t.client.attach(device, { persistent: true }).catch((error) => error);
+    await run(["umount", place]);
+    assert.is(refused.code, "PERSISTENT_STATE_ON_DEVICE");
+    assert.match(refused.message, front);
     await t.client.detach(other);
   },
   LIMIT,

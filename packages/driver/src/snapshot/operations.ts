@@ -179,6 +179,10 @@ export class SnapshotOperations {
     for (const path of stores) {
       if (path === MEMORY_STORE) continue;
       await assertNoConflict(path, numbers, this.#registry.topology);
+      const own = await this.#registry.ownDeviceBeneath(path);
+      if (own === undefined) continue;
+      const what = `the store ${path} lies on ${own}, which this daemon serves`;
+      throw new ControlError("STORE_ON_DEVICE", what);
     }
   }
 }

@@ -1,6 +1,8 @@
 /** What users do with tracked devices. What changes them runs one at a time; the caller sees to that. */
-import { resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import type { Logger } from "pino";
+import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
 import { named } from "../system/errors.js";
@@ -25,6 +27,7 @@ export class TrackerOperations {
     const device = resolve(path);
     this.#registry.assertNoImage(device);
     await this.#registry.assertApart(device);
+    if (options.persistent) await this.#assertStateApart();
     const id = this.#nextId++;
     const tracker = await named(Tracker.attach(this.#context, id, device, options));
     this.#registry.trackers.set(id, tracker);
@@ -32,6 +35,18 @@ export class TrackerOperations {
     const { state: persistence } = tracker.persistence;
     this.#logger.info({ device, front: tracker.front.path, persistence }, "attached");
     return tracker;
+  }
+
+  /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
+  async #assertStateApart(): Promise<void> {
+    const { path } = this.#context.persistent;
+    // It is made when it is needed first.
+    let there = resolve(path);
+    while (!existsSync(there)) there = dirname(there);
+    const own = await this.#registry.ownDeviceBeneath(there);
+    if (own === undefined) return;
+    const what = `${path} lies on ${own}, which this daemon serves`;
+    throw new ControlError("PERSISTENT_STATE_ON_DEVICE", what);
   }
 
   async detach(tracker: Tracker, options: DetachOptions): Promise<void> {
