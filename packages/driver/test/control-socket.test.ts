@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -63,6 +63,19 @@ test("the socket of a dead daemon is replaced", async () => {
   assert.is((await ask(path, "/v1/version")).status, 200);
   await server.close();
   assert.equal(await readdir(dir), []);
+});
+
+test("what daemons killed while they made their socket have left goes with the next one", async () => {
+  const path = join(dir, "s.sock");
+  // Above all numbers that Linux gives to processes, and one that lives.
+  const [dead, alive] = [2 ** 22 + 1, process.pid].map((pid) => pid.toString(36));
+  const kept = [`.b${alive}-AbC123`, "s.sock.old"];
+  for (const name of [`.b${dead}-AbC123`, `.b${alive}-AbC123`]) await mkdir(join(dir, name));
+  leaveStale(join(dir, `.b${dead}-AbC123`, "s"));
+  leaveStale(`${path}.${dead}`);
+  await writeFile(`${path}.old`, "somebody's");
+  await (await start(path)).close();
+  assert.equal((await readdir(dir)).sort(), kept);
 });
 
 test("a second daemon at the same socket is refused, and the first goes on", async () => {

@@ -2,15 +2,28 @@
  * The daemon's Unix socket: made ready out of sight, then linked into place in one step, so that no
  * client ever meets it with wrong permissions and no two daemons ever own it.
  */
-import { readFileSync } from "node:fs";
-import { chmod, chown, link, lstat, mkdir, mkdtemp, rename, rm, unlink } from "node:fs/promises";
+import { existsSync, readFileSync } from "node:fs";
+import {
+  chmod,
+  chown,
+  link,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  rename,
+  rm,
+  unlink,
+} from "node:fs/promises";
 import { connect } from "node:net";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { ControlError } from "./control-error.js";
 
 /** Linux keeps 108 bytes for the path of a socket, one of them a zero. */
 const SOCKET_PATH_MAX_BYTES = 107;
 const PROBE_TIMEOUT_MS = 2000;
+/** Who has made a passing file: the process id, in few characters. */
+const OWN_MARK = process.pid.toString(36);
 
 /** Numeric id of a group of this host; undefined where it does not exist. */
 function groupId(name: string): number | undefined {
@@ -70,7 +83,7 @@ async function removeStale(path: string): Promise<void> {
   const inode = await inodeOf(path);
   if (inode === undefined) return;
   if (await isAnswered(path)) throw alreadyRunning(path);
-  const aside = `${path}.${process.pid}`;
+  const aside = `${path}.${OWN_MARK}`;
   try {
     await rename(path, aside);
   } catch (error) {
@@ -84,6 +97,21 @@ async function removeStale(path: string): Promise<void> {
     throw alreadyRunning(path);
   }
   await unlink(aside);
+}
+
+/** Removes what daemons that were killed in the middle of this have left beside the socket. */
+async function sweep(path: string): Promise<void> {
+  const folder = dirname(path);
+  for (const name of await readdir(folder)) {
+    const aside = `${basename(path)}.`;
+    const [, hidden] = /^\.b([0-9a-z]{1,5})-.{6}$/.exec(name) ?? [];
+    const owner = name.startsWith(aside) ? name.slice(aside.length) : hidden;
+    if (owner === undefined || !/^[0-9a-z]{1,5}$/.test(owner)) continue;
+    if (existsSync(`/proc/${Number.parseInt(owner, 36)}`)) continue;
+    const left = await lstat(join(folder, name)).catch(() => undefined);
+    const isOurs = hidden === undefined ? left?.isSocket() : left?.isDirectory();
+    if (isOurs) await rm(join(folder, name), { recursive: true, force: true });
+  }
 }
 
 async function allowGroup(socket: string, group: string): Promise<void> {
@@ -109,7 +137,8 @@ export async function claimSocket(
   listen: (path: string) => Promise<unknown>,
 ): Promise<ClaimedSocket> {
   await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-  const hidden = await mkdtemp(join(dirname(path), ".b"));
+  await sweep(path);
+  const hidden = await mkdtemp(join(dirname(path), `.b${OWN_MARK}-`));
   try {
     const fresh = join(hidden, "s");
     if (Buffer.byteLength(path) > SOCKET_PATH_MAX_BYTES || fresh.length > SOCKET_PATH_MAX_BYTES) {
