@@ -20,7 +20,7 @@ import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
 import { forgetSnapshot } from "../persistence/snapshot-records.js";
 import type { AreaSetup } from "../reactor/messages.js";
-import type { SnapshotRecord, TrackerRecord } from "../state/records.js";
+import { type SnapshotRecord, snapshotRecordName, type TrackerRecord } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { usableRecords } from "../state/usable-records.js";
 import { DeviceMark, ownDevices } from "../system/served-device.js";
@@ -149,7 +149,7 @@ async function resumeSnapshot(
     return undefined;
   }
   const taken = record.state === "taken";
-  if (!taken) await removeTraces(context, record);
+  if (!taken) await rollBack(context, record);
   const members = taken ? record.members : [];
   const maps = new Map<number, MapFile>();
   const journals = new Map<number, AreaJournalFile>();
@@ -162,7 +162,7 @@ async function resumeSnapshot(
       slots.push(usedSlots(map, geometries.get(tracker)));
     }
     const kept = { ...record, state: taken ? record.state : "created" } as const;
-    const snapshot = new Snapshot(context, kept);
+    const snapshot = new Snapshot(context, kept, true);
     await openStoresFenced(() => snapshot.openStorage(slots.flat()));
     faultPoint("recover.stores-opened");
     const areas = new Map<number, AreaSetup>();
@@ -263,7 +263,7 @@ async function rejoin(
     if (map !== undefined) context.state.removeMap(map);
     if (image !== null) await deleteOwnDevice(context, image);
   }
-  snapshot.saveIfPossible();
+  snapshot.rejoined();
   if (snapshot.state !== "taken") return true;
   const members = [...snapshot.members.values()];
   try {
@@ -314,6 +314,18 @@ async function removeOrphans(
   }
 }
 
+/** Takes back what a take has made, and forgets it: another image may have its number before long. */
+async function rollBack(context: RecoverContext, record: SnapshotRecord): Promise<void> {
+  await removeTraces(context, record);
+  const members = record.members.map((member) => ({ ...member, map: null, image: null }));
+  const rolledBack = { ...record, state: "created", members } satisfies SnapshotRecord;
+  try {
+    context.state.writeRecord(snapshotRecordName(record.id), rolledBack);
+  } catch (error) {
+    context.logger.warn({ snapshot: record.id, err: error }, "record is not up to date");
+  }
+}
+
 /** Removes everything that a snapshot has left, and its record. What resists stays, and is named. */
 async function discard(context: RecoverContext, record: SnapshotRecord): Promise<void> {
   try {
@@ -336,7 +348,7 @@ async function removeAll(context: RecoverContext, record: SnapshotRecord): Promi
   }
   faultPoint("recover.discarded");
   await forgetPersistent(context, record);
-  context.state.removeRecord(`snapshot-${record.id}`);
+  context.state.removeRecord(snapshotRecordName(record.id));
 }
 
 /** A persistent snapshot that is lost is to be forgotten on the medium too. */

@@ -97,6 +97,7 @@ export class Snapshot {
   stallUs: number | null;
   readonly persistence: SnapshotPersistence;
   #state: SnapshotRecord["state"];
+  #isRejoining: boolean;
   #storage: DiffStorage | undefined;
   #slotServer: SlotServer | undefined;
   readonly #areas = new Set<number>();
@@ -105,8 +106,10 @@ export class Snapshot {
   readonly #alignmentBytes: number;
   readonly #context: SnapshotContext;
 
-  constructor(context: SnapshotContext, record: SnapshotRecord) {
+  /** @param isRejoining of an earlier daemon: its record stays as it is until rejoined() */
+  constructor(context: SnapshotContext, record: SnapshotRecord, isRejoining = false) {
     this.#context = context;
+    this.#isRejoining = isRejoining;
     this.id = record.id;
     this.createdAt = record.createdAt;
     this.takenAt = record.takenAt;
@@ -205,8 +208,16 @@ export class Snapshot {
     this.#storage = undefined;
   }
 
+  /** All members that there still are have been added again. */
+  rejoined(): void {
+    this.#isRejoining = false;
+    this.saveIfPossible();
+  }
+
   /** Writes the record. */
   save(): void {
+    // Events of its stores come before its members: a record without them would be a lost snapshot.
+    if (this.#isRejoining) return;
     const record: SnapshotRecord = {
       id: this.id,
       state: this.#state,
@@ -266,24 +277,6 @@ export class Snapshot {
       throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${this.id} is taken already`);
     }
     throw new ControlError("SNAPSHOT_BUSY", `snapshot ${this.id} is being worked on`);
-  }
-
-  /**
-   * A front keeps the capacity of attach. What the original has more is out of reach until it is
-   * attached again; less cannot be read any more.
-   * @throws ControlError DEVICE_CAPACITY_CHANGED
-   */
-  assertCapacity(tracker: Tracker): void {
-    const { device, geometry } = tracker;
-    const now = tracker.presentCapacityBytes;
-    const change = `${device} had ${geometry.capacityBytes} bytes when it was attached, now ${now}`;
-    if (now < geometry.capacityBytes) throw new ControlError("DEVICE_CAPACITY_CHANGED", change);
-    if (now > geometry.capacityBytes) {
-      this.#context.logger.warn(
-        { snapshot: this.id },
-        `${change}: the rest is not in the snapshot`,
-      );
-    }
   }
 
   addMember(tracker: Tracker, map?: MapFile, imageNumber?: number): Member {

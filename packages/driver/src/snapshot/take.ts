@@ -22,6 +22,7 @@ import { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { SwitchReply } from "../reactor/messages.js";
 import { FreezeGroup } from "../system/freeze.js";
+import type { Tracker } from "../tracker/tracker.js";
 import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
@@ -38,7 +39,7 @@ export interface TakeContext extends ImageContext {
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
 export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
-  for (const { tracker } of members) snapshot.assertCapacity(tracker);
+  for (const { tracker } of members) assertCapacity(context, snapshot, tracker);
   snapshot.beginTake();
   faultPoint("take.begun");
   try {
@@ -75,6 +76,21 @@ export async function closeMembers(
   members: readonly Member[],
 ): Promise<void> {
   await Promise.all(members.map((member) => closeMember(context, member)));
+}
+
+/**
+ * A front keeps the capacity of attach. What the original has more is out of reach until it is attached
+ * again; less cannot be read any more.
+ * @throws ControlError DEVICE_CAPACITY_CHANGED
+ */
+function assertCapacity({ logger }: TakeContext, { id }: Snapshot, tracker: Tracker): void {
+  const { device, geometry } = tracker;
+  const now = tracker.presentCapacityBytes;
+  const change = `${device} had ${geometry.capacityBytes} bytes when it was attached, now ${now}`;
+  if (now < geometry.capacityBytes) throw new ControlError("DEVICE_CAPACITY_CHANGED", change);
+  if (now > geometry.capacityBytes) {
+    logger.warn({ snapshot: id }, `${change}: the rest is not in the snapshot`);
+  }
 }
 
 async function prepareArea(
