@@ -39,7 +39,10 @@ export interface OpenStoreOptions {
    * process, which is what recovery needs, and is removed when the store is closed.
    */
   readonly fileName?: string;
-  /** The named file must exist already, left by an earlier process of this user. */
+  /**
+   * Goes on with what an earlier process of this user has left: a named file must be there, nothing is
+   * tried out on it, and no limit stands in the way of what it has.
+   */
   readonly reopen?: boolean;
 }
 
@@ -215,6 +218,7 @@ async function prepare(
     throw new DiffStorageError("STORE_PERMISSION", text, { path });
   }
   if (store.named) await call(path, () => system.lockFile(store.fd));
+  if (options.reopen === true) return;
   if (stats.size > store.limitBytes) throw tooLarge(path, stats.size, store.limitBytes);
   await probeGrowth(store, path, slotBytes);
 }

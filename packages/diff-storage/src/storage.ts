@@ -14,8 +14,7 @@ import type { Store } from "./store.js";
 import { type Clock, type StoreSystem, systemClock } from "./system.js";
 
 /** One store of a diff storage. */
-export interface StoreSpec
-  extends Pick<OpenStoreOptions, "limitBytes" | "directIo" | "fileName" | "reopen"> {
+export interface StoreSpec extends Pick<OpenStoreOptions, "limitBytes" | "directIo" | "fileName"> {
   /** Regular file, directory or block device, or "memory". */
   readonly path: string;
 }
@@ -29,7 +28,11 @@ export interface DiffStorageOptions extends Omit<SlotAllocatorOptions, "onEvent"
   readonly requiredAlignmentBytes?: number;
   /** Where events go; an EventQueue, or anything with a `push` that does not throw. */
   readonly events?: EventSink<DiffStorageEvent>;
-  /** Slots that the maps of an earlier process name; the stores are the ones it left behind. */
+  /**
+   * Slots that the maps of an earlier process name. The stores are the ones it left behind, whatever size
+   * they have: killed while it tried a store out, or with holes in one of several, it left more than the
+   * limit.
+   */
   readonly recoverSlots?: Iterable<number>;
 }
 
@@ -87,7 +90,7 @@ export class DiffStorage {
       for (const spec of specs) {
         stores.push(await openStore(spec.path, storeOptions(spec, options)));
       }
-      checkOpened(stores, options);
+      if (!recovering) checkOpened(stores, options);
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
       allocator = new SlotAllocator(stores, { ...options, onEvent });
       if (options.recoverSlots !== undefined) allocator.reserveForRecovery(options.recoverSlots);
@@ -173,6 +176,7 @@ function storeOptions(spec: StoreSpec, options: DiffStorageOptions): OpenStoreOp
   return {
     ...own,
     system,
+    reopen: options.recoverSlots !== undefined,
     ...(slotBytes === undefined ? {} : { slotBytes }),
     ...(requiredAlignmentBytes === undefined ? {} : { requiredAlignmentBytes }),
   };

@@ -1,4 +1,4 @@
-import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   commandStoreSystem,
@@ -133,7 +133,7 @@ test("a restart finds the slots of the process before", () =>
     await first.close({ keepNamedFiles: true });
     const second = await DiffStorage.open({
       ...BASE,
-      stores: [{ ...spec, reopen: true }],
+      stores: [spec],
       recoverSlots: [extent.firstSlot + 1],
     });
     assert.is(second.stats().allocatedBytes, SLOT_BYTES);
@@ -141,6 +141,29 @@ test("a restart finds the slots of the process before", () =>
     second.free(extent.firstSlot + 1, 1);
     await second.close();
     assert.equal(readdirSync(directory), []);
+  }));
+
+test("a restart takes files longer than the limit, as a kill can leave them, and tries nothing", () =>
+  withDirectory(async (directory) => {
+    const spec = { path: directory, fileName: "old-data" };
+    const user = { path: join(directory, "user") };
+    writeFileSync(user.path, "");
+    const limits = { ...BASE, stores: [spec, user], limitBytes: 8 * SLOT_BYTES };
+    const first = await DiffStorage.open(limits);
+    await first.close({ keepNamedFiles: true });
+    // Killed between the two halves of what finds out whether a file can grow.
+    truncateSync(join(directory, "old-data"), 9 * SLOT_BYTES);
+    truncateSync(user.path, 9 * SLOT_BYTES);
+    await failsWith("STORE_TOO_LARGE", () => DiffStorage.open({ ...limits, stores: [user] }));
+    const second = await DiffStorage.open({ ...limits, recoverSlots: [3] });
+    assert.is(second.stats().allocatedBytes, SLOT_BYTES);
+    assert.ok(second.stats().capacityBytes <= limits.limitBytes, "the limit holds for what is new");
+    await second.close();
+    const own = { path: user.path, limitBytes: SLOT_BYTES };
+    const third = await DiffStorage.open({ ...BASE, stores: [own], recoverSlots: [5] });
+    assert.is(third.stats().allocatedBytes, SLOT_BYTES);
+    await third.close();
+    assert.is(statSync(user.path).size, 9 * SLOT_BYTES);
   }));
 
 test("limits are checked before anything is opened", async () => {

@@ -181,16 +181,15 @@ export class Snapshot {
 
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
-    const reopen = recoverSlots !== undefined;
     const options: DiffStorageOptions = {
-      stores: this.stores.map((store) => this.#storeSpec(store, reopen)),
+      stores: this.stores.map((store) => this.#storeSpec(store)),
       limitBytes: this.limitBytes,
       portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
       slotBytes: this.slotBytes,
       requiredAlignmentBytes: this.#alignmentBytes,
       system: this.#context.storeSystem,
       events: { push: (event) => this.#onStorageEvent(event) },
-      ...(reopen ? { recoverSlots } : {}),
+      ...(recoverSlots === undefined ? {} : { recoverSlots }),
     };
     this.#storage = await DiffStorage.open(options);
     this.#slotServer = new SlotServer({
@@ -399,10 +398,10 @@ export class Snapshot {
     });
   }
 
-  #storeSpec({ path, fileName }: StoreRecord, reopen: boolean): StoreSpec {
+  #storeSpec({ path, fileName }: StoreRecord): StoreSpec {
     if (fileName === undefined) return { path };
     const directory = path === MEMORY_STORE ? this.#context.state.path : path;
-    return { path: directory, fileName, reopen };
+    return { path: directory, fileName };
   }
 
   #onStorageEvent(event: DiffStorageEvent): void {
