@@ -9,7 +9,8 @@
  *
  * Such a wait cannot be interrupted, and a server of block devices that is killed in it never ends:
  * its devices hang until the machine is rebooted. Said by another process, the same call just waits
- * for the next server.
+ * for the next server. That process ends with this one's main thread, which has to be the caller: a call
+ * that begins after the server's death could meet what the next server has made meanwhile.
  */
 import { execFile } from "node:child_process";
 import { UringError } from "./errors.js";
@@ -95,10 +96,15 @@ function answerOf([first]: readonly string[]): number {
 /** The lines that the program has printed: at least one. */
 function run(...words: readonly string[]): Promise<string[]> {
   return new Promise((resolve, reject) => {
-    execFile(PROGRAM, words, { maxBuffer: OUTPUT_MAX_BYTES }, (error, stdout) => {
-      if (error === null) return resolve(stdout.trimEnd().split("\n"));
-      const { errno = 0 } = error as { errno?: number };
-      reject(new UringError("PROCESS_FAILED", `cannot run ${PROGRAM}`, errno, error));
-    });
+    execFile(
+      PROGRAM,
+      [String(process.pid), ...words],
+      { maxBuffer: OUTPUT_MAX_BYTES },
+      (error, stdout) => {
+        if (error === null) return resolve(stdout.trimEnd().split("\n"));
+        const { errno = 0 } = error as { errno?: number };
+        reject(new UringError("PROCESS_FAILED", `cannot run ${PROGRAM}`, errno, error));
+      },
+    );
   });
 }

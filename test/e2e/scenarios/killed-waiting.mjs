@@ -36,7 +36,8 @@ function waitsApart(verb) {
   return until(`a process does "${verb}"`, () =>
     readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name))
-      .some((pid) => wordsOf(pid).slice(0, 2).join(" ").endsWith(`uring-apart ${verb}`)),
+      .map(wordsOf)
+      .some(([program, _daemon, word]) => program?.endsWith("/uring-apart") && word === verb),
   );
 }
 

@@ -1,10 +1,13 @@
 // The program behind src/apart.ts, which says what it is for: one system call, then it ends.
 //
-//   uring-apart command PATH OP HEX   an IORING_OP_URING_CMD with up to 80 bytes
-//   uring-apart fsync PATH
-//   uring-apart claim PATH            opens it exclusively, and closes it
-//   uring-apart write PATH TEXT
-//   uring-apart extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
+//   uring-apart PARENT command PATH OP HEX   an IORING_OP_URING_CMD with up to 80 bytes
+//   uring-apart PARENT fsync PATH
+//   uring-apart PARENT claim PATH            opens it exclusively, and closes it
+//   uring-apart PARENT write PATH TEXT
+//   uring-apart PARENT extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
+//
+// PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
+// may be about a device whose number another one has by now.
 //
 // The first line of its output is what the call answered, or a negative errno. "extents" goes on with
 // "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS".
@@ -13,11 +16,13 @@
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -109,16 +114,24 @@ int64_t Extents(const char* path, std::string& lines) {
   }
 }
 
+/** Ends with the parent from now on; false when it has ended before. */
+bool EndWith(const char* parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  return getppid() == std::atoi(parent);
+}
+
 }  // namespace
 
 int main(int count, char** words) {
-  const std::string_view verb = count > 2 ? words[1] : "";
+  if (count < 4 || !EndWith(words[1])) return EXIT_FAILURE;
+  const std::string_view verb = words[2];
+  const char* path = words[3];
   std::string lines;
   int64_t answer = -EINVAL;
-  if (verb == "command" && count == 5) answer = Command(words[2], words[3], words[4]);
-  if (verb == "fsync" && count == 3) answer = Fsync(words[2]);
-  if (verb == "claim" && count == 3) answer = Claim(words[2]);
-  if (verb == "write" && count == 4) answer = Write(words[2], words[3]);
-  if (verb == "extents" && count == 3) answer = Extents(words[2], lines);
+  if (verb == "command" && count == 6) answer = Command(path, words[4], words[5]);
+  if (verb == "fsync" && count == 4) answer = Fsync(path);
+  if (verb == "claim" && count == 4) answer = Claim(path);
+  if (verb == "write" && count == 5) answer = Write(path, words[4]);
+  if (verb == "extents" && count == 4) answer = Extents(path, lines);
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }
