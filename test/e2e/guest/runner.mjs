@@ -30,11 +30,19 @@ function tail(text, lines) {
   return text.trimEnd().split("\n").slice(-lines).join("\n");
 }
 
+/** The last lines, and before them the warnings and errors of what came earlier. */
+function digest(log) {
+  const lines = log.trimEnd().split("\n");
+  const earlier = lines.slice(0, -LOG_LINES_SHOWN);
+  const alarms = earlier.filter((line) => /"level":[456]0/.test(line));
+  return [...alarms, ...lines.slice(-LOG_LINES_SHOWN)].slice(-2 * LOG_LINES_SHOWN).join("\n");
+}
+
 async function showFailure(name, problem, output) {
   console.log(`\n===== ${name}: ${problem}`);
   console.log(output.trimEnd());
   for (const log of readdirSync(LOGS)) {
-    console.log(`----- ${log}\n${tail(readFileSync(join(LOGS, log), "utf8"), LOG_LINES_SHOWN)}`);
+    console.log(`----- ${log}\n${digest(readFileSync(join(LOGS, log), "utf8"))}`);
   }
   console.log(`----- kernel\n${tail(await run(["dmesg"]), KERNEL_LINES_SHOWN)}\n=====\n`);
 }

@@ -6,7 +6,7 @@
  * `npm run torture -- --kills N`.
  */
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UblkControl, UblkState } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
@@ -74,6 +74,17 @@ class Killer {
 
   constructor(t, front, control, random) {
     Object.assign(this, { t, front, control, random, id: Number(/\d+$/.exec(front)[0]) });
+  }
+
+  /** @returns how many seconds it took */
+  async killAll(images) {
+    const startedMs = performance.now();
+    for (let kill = 1; kill <= KILLS; kill++) {
+      progress(`kill ${kill} of ${KILLS}: ${await this.killOnce()}`);
+      // Said at once: later kills would push out of the log what happened here.
+      for (const image of images) assert.ok(existsSync(image), `kill ${kill}: ${image} is gone`);
+    }
+    return Math.round((performance.now() - startedMs) / 1000);
   }
 
   async killOnce() {
@@ -147,6 +158,7 @@ class Churn {
     this.#running = this.#run();
     // Waited for in end(); a failure before that must not end the process.
     this.#running.catch(() => undefined);
+    this.t.defer(() => this.end());
   }
 
   async end() {
@@ -212,6 +224,18 @@ class Churn {
   }
 }
 
+/**
+ * What the kernel says of an image in the making when its daemon dies: the next one takes it away while
+ * its partition table is read.
+ */
+function readsOfOthers(devices) {
+  const others = `(?!(?:${devices.map((path) => basename(path)).join("|")})\\b)ublkb\\d+`;
+  return [
+    new RegExp(`I/O error, dev ${others}, .*\\(READ\\)`),
+    new RegExp(`Buffer I/O error on dev ${others}, .*read`),
+  ];
+}
+
 function spread(values) {
   const sorted = [...values].sort((a, b) => a - b);
   return `${sorted[0]} / ${sorted[Math.floor(sorted.length / 2)]} / ${sorted.at(-1)} ms`;
@@ -226,8 +250,10 @@ test(
     const [raw, formatted, churned] = await ramDisks(t, 3, SIZE_MIB * MIB);
     const stores = [storeFolder(t)];
     t.daemon = await Daemon.start({ args: ["--supervise", "--standbys", "2"] });
-    const { front } = await t.client.attach(raw);
-    const { front: ext4Front } = await t.client.attach(formatted);
+    const fronts = [];
+    for (const device of [raw, formatted, churned])
+      fronts.push((await t.client.attach(device)).front);
+    const [front, ext4Front] = fronts;
     const [copy, later] = ["copy", "later"].map((name) => join(t.folder, name));
     t.defer(() => rmSync(copy, { force: true }));
     t.defer(() => rmSync(later, { force: true }));
@@ -239,6 +265,7 @@ test(
     const sums = `cd "$1" && find can -type f | sort | xargs md5sum`;
     const before = await run(["sh", "-c", sums, "sh", files.path]);
     const { destroy, images } = await takeSnapshot(t, [raw, formatted], { stores });
+    t.expectKernelMessages(readsOfOthers([...fronts, ...images]));
 
     const limits = { timeLimitMs: TEST_LIMIT_MS };
     const writing = [
@@ -256,12 +283,7 @@ test(
     const control = await UblkControl.open();
     t.defer(() => control.close());
     const killer = new Killer(t, front, control, random);
-    const startedMs = performance.now();
-    for (let kill = 1; kill <= KILLS; kill++) {
-      const outcome = await killer.killOnce();
-      progress(`kill ${kill} of ${KILLS}: ${outcome}`);
-    }
-    const tookS = Math.round((performance.now() - startedMs) / 1000);
+    const tookS = await killer.killAll(images);
     for (const fio of writing) await endFio(fio);
     await churn.end();
     note(`${KILLS} kills in ${tookS} s, beside them ${churn.cycles} snapshots taken and destroyed`);
