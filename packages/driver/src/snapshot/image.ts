@@ -1,7 +1,7 @@
 /** The image of a member: a ublk device beside the front, on the same reactor. */
 import type { UblkControl } from "@blksnap/ublk";
 import type { Logger } from "pino";
-import { faultPoint } from "../fault-points.js";
+import { type FaultPoint, faultPoint } from "../fault-points.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { StateDirectory } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
@@ -26,12 +26,16 @@ export interface ImageContext {
   readonly maxIoBytes: number;
 }
 
-function imageQueue({ reactors }: ImageContext, { tracker }: Member): ServeOptions {
+function imageQueue(
+  { reactors }: ImageContext,
+  { tracker }: Member,
+  started: FaultPoint,
+): ServeOptions {
   const of = { tracker: tracker.id };
   return {
     startQueue: async (queue: QueueStart) => {
       await reactors.request(tracker.reactor, { type: "openImage", queue, ...of });
-      faultPoint("take.image-queue-started");
+      faultPoint(started);
     },
     queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...of }),
   };
@@ -66,7 +70,7 @@ export async function openImage(
       snapshot.save();
       faultPoint("take.image-recorded");
     },
-    ...imageQueue(context, member),
+    ...imageQueue(context, member, "take.image-queue-started"),
   });
   faultPoint("take.image-live");
   await makePartitions(member.image.path, context.logger);
@@ -77,12 +81,12 @@ export async function openImage(
 /** Goes on with the image of an earlier daemon. */
 export async function recoverImage(context: ImageContext, member: Member): Promise<void> {
   if (member.imageNumber === undefined) return;
-  const queue = imageQueue(context, member);
+  const queue = imageQueue(context, member, "recover.image-queue-started");
   member.image = await ServedDevice.recover(
     context.control,
     member.imageNumber,
     context.state.owner,
-    queue,
+    { ...queue, begun: "recover.image-begun" },
   );
   faultPoint("recover.image-live");
   linkImage(member);

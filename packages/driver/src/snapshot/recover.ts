@@ -264,6 +264,7 @@ async function rejoin(
     if (image !== null) await deleteOwnDevice(context, image);
   }
   snapshot.rejoined();
+  faultPoint("recover.rejoined");
   if (snapshot.state !== "taken") return true;
   const members = [...snapshot.members.values()];
   try {

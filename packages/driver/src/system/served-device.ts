@@ -10,7 +10,7 @@ import {
   UblkFeature,
   UblkState,
 } from "@blksnap/ublk";
-import { faultPoint } from "../fault-points.js";
+import { type FaultPoint, faultPoint } from "../fault-points.js";
 import { keepOneTagParked } from "./queue-settings.js";
 
 /**
@@ -50,6 +50,11 @@ export interface ServeOptions {
   readonly startQueue: (queue: QueueStart) => Promise<void>;
   /** Ends when the queue's last command came back. */
   readonly queueEnded: () => Promise<void>;
+}
+
+export interface RecoverOptions extends ServeOptions {
+  /** The kernel waits for the new server. */
+  readonly begun: FaultPoint;
 }
 
 export interface NewDeviceOptions extends ServeOptions {
@@ -127,13 +132,13 @@ export class ServedDevice {
     control: UblkControl,
     id: number,
     owner: number,
-    options: ServeOptions,
+    options: RecoverOptions,
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<ServedDevice> {
     const deadlineMs = performance.now() + patienceMs;
     const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, owner, deadlineMs);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
-    faultPoint("recover.begun");
+    faultPoint(options.begun);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
     const device = new ServedDevice(control, id, charFd, options);
     try {

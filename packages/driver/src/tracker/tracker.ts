@@ -194,7 +194,7 @@ export class Tracker {
         context.control,
         record.front,
         context.state.owner,
-        queue,
+        { ...queue, begun: "recover.begun" },
         patienceMs,
       );
       faultPoint("recover.front-live");
