@@ -102,8 +102,8 @@ async function removeStale(path: string): Promise<void> {
 /** Removes what daemons that were killed in the middle of this have left beside the socket. */
 async function sweep(path: string): Promise<void> {
   const folder = dirname(path);
+  const aside = `${basename(path)}.`;
   for (const name of await readdir(folder)) {
-    const aside = `${basename(path)}.`;
     const [, hidden] = /^\.b([0-9a-z]{1,5})-.{6}$/.exec(name) ?? [];
     const owner = name.startsWith(aside) ? name.slice(aside.length) : hidden;
     if (owner === undefined || !/^[0-9a-z]{1,5}$/.test(owner)) continue;
