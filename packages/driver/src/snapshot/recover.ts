@@ -141,16 +141,15 @@ function areaOf(resumed: readonly Resumed[], tracker: number): AreaSetup | undef
 
 async function resumeSnapshot(
   context: RecoverContext,
-  record: SnapshotRecord,
+  found: SnapshotRecord,
   geometries: ReadonlyMap<number, TrackerGeometry>,
 ): Promise<Resumed | undefined> {
-  if (record.state === "creating" || record.state === "destroying") {
-    await discard(context, record);
+  if (found.state === "creating" || found.state === "destroying") {
+    await discard(context, found);
     return undefined;
   }
-  const taken = record.state === "taken";
-  if (!taken) await rollBack(context, record);
-  const members = taken ? record.members : [];
+  const record = found.state === "taking" ? await rollBack(context, found) : found;
+  const { members } = record;
   const maps = new Map<number, MapFile>();
   const journals = new Map<number, AreaJournalFile>();
   try {
@@ -161,8 +160,7 @@ async function resumeSnapshot(
       maps.set(tracker, map);
       slots.push(usedSlots(map, geometries.get(tracker)));
     }
-    const kept = { ...record, state: taken ? record.state : "created" } as const;
-    const snapshot = new Snapshot(context, kept, true);
+    const snapshot = new Snapshot(context, record, true);
     await openStoresFenced(() => snapshot.openStorage(slots.flat()));
     faultPoint("recover.stores-opened");
     const areas = new Map<number, AreaSetup>();
@@ -315,16 +313,20 @@ async function removeOrphans(
   }
 }
 
-/** Takes back what a take has made, and forgets it: another image may have its number before long. */
-async function rollBack(context: RecoverContext, record: SnapshotRecord): Promise<void> {
+/**
+ * Takes back what a take has made, and forgets it: another image may have its number before long.
+ * Answers the record from here on.
+ */
+async function rollBack(context: RecoverContext, record: SnapshotRecord): Promise<SnapshotRecord> {
   await removeTraces(context, record);
   const members = record.members.map((member) => ({ ...member, map: null, image: null }));
-  const rolledBack = { ...record, state: "created", members } satisfies SnapshotRecord;
+  const rolledBack = { ...record, state: "created", members } as const;
   try {
     context.state.writeRecord(snapshotRecordName(record.id), rolledBack);
   } catch (error) {
     context.logger.warn({ snapshot: record.id, err: error }, "record is not up to date");
   }
+  return rolledBack;
 }
 
 /** Removes everything that a snapshot has left, and its record. What resists stays, and is named. */
