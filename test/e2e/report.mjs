@@ -32,6 +32,34 @@ export class Report {
     this.#timer = setInterval(() => this.#poll(), POLL_MS);
   }
 
+  unfollow() {
+    clearInterval(this.#timer);
+    this.#poll();
+  }
+
+  /**
+   * Ends a run whose VM the emulator has broken: files that had not come to their end count for nothing, but where a test of
+   * theirs had failed already.
+   *
+   * @param {string[]} names
+   * @returns {string[]} the names of those that are to be begun again
+   */
+  takeBackUnended(names) {
+    this.unfollow();
+    const again = [];
+    for (const name of names) {
+      const file = this.#files.get(name);
+      if (file?.ended) continue;
+      if (file?.failed > 0) this.#fail(`${[name, ...file.open].join(": ")}: did not end`);
+      else {
+        this.passed -= file?.passed ?? 0;
+        again.push(name);
+      }
+    }
+    console.log(`! the emulator broke the VM (Oops: int3); begun again: ${again.join(", ")}`);
+    return again;
+  }
+
   /**
    * Ends the run; files that never came to their end count as failed or, when not begun, skipped.
    *
@@ -39,8 +67,7 @@ export class Report {
    * @param {{why: string, console: string, output: string}} [death] of the VM
    */
   finishGroup(names, death) {
-    clearInterval(this.#timer);
-    this.#poll();
+    this.unfollow();
     if (death !== undefined) this.#showDeath(death);
     if (this.#files.size === 0) this.#fail("the VM did not come to its first file");
     for (const name of names) {
@@ -90,7 +117,13 @@ export class Report {
       if (process.env.E2E_PROGRESS) console.log(`  ${entry.text}`);
     } else if (entry.test !== undefined) this.#takeTest(entry);
     else if (entry.status === "started") {
-      this.#files.set(entry.file, { open: new Set(), tests: 0, failed: 0, ended: false });
+      this.#files.set(entry.file, {
+        open: new Set(),
+        tests: 0,
+        passed: 0,
+        failed: 0,
+        ended: false,
+      });
     } else this.#takeFile(entry);
   }
 
@@ -103,8 +136,10 @@ export class Report {
     }
     state.open.delete(test);
     const line = `${file}: ${test} (${seconds(ms)})`;
-    if (status === "passed") this.#pass(line);
-    else {
+    if (status === "passed") {
+      state.passed++;
+      this.#pass(line);
+    } else {
       state.failed++;
       this.#fail(line);
     }

@@ -31,6 +31,8 @@ const REPOSITORY = resolve(HERE, "../..");
 const RUNNER = join(HERE, "guest/runner.mjs");
 const PACKAGES = join(REPOSITORY, "packages");
 const VM_LIMIT_MS = timeLimitMs(3_600_000);
+/** How often one group is begun again because the emulator broke the VM (tools/vm, emulatorFault). */
+const EMULATOR_FAULTS_BORNE = 2;
 
 function fail(text) {
   console.error(`e2e: ${text}`);
@@ -117,7 +119,7 @@ function guestVariables(given, group) {
   };
 }
 
-/** @returns {Promise<{why: string, console: string} | undefined>} how it ended, if not by itself */
+/** @returns {Promise<{why: string, console: string, emulatorFault: boolean} | undefined>} how it ended, if not by itself */
 async function runGroupInVm(command, env, shareDir) {
   const result = await runInVm({
     command,
@@ -135,7 +137,7 @@ async function runGroupInVm(command, env, shareDir) {
     : result.status === null
       ? "the VM died"
       : `the VM's runner ended with status ${result.status}`;
-  return { why, console: result.console };
+  return { why, console: result.console, emulatorFault: result.emulatorFault };
 }
 
 function runGroupHere(command, env) {
@@ -151,24 +153,42 @@ function runGroupHere(command, env) {
   });
 }
 
+function nameOf(file) {
+  return basename(file, ".mjs");
+}
+
 function textOf(path) {
   return existsSync(path) ? readFileSync(path, "utf8") : "";
 }
 
-async function runGroup(group, given, report) {
+/** @returns {Promise<string[]>} files to begin again, because the emulator broke the VM under them */
+async function runFiles(files, group, given, report, mayRepeat) {
   const shareDir = mkdtempSync(join(tmpdir(), "blksnap-e2e-"));
   const resultsPath = join(shareDir, "results");
   const outputPath = join(shareDir, "output");
-  const command = [process.execPath, RUNNER, resultsPath, outputPath, ...group.files];
+  const command = [process.execPath, RUNNER, resultsPath, outputPath, ...files];
   report.follow(resultsPath);
   let death;
   try {
     if (given.host) await runGroupHere(command, guestVariables(given, group));
     else death = await runGroupInVm(command, guestVariables(given, group), shareDir);
+    if (death?.emulatorFault && mayRepeat) {
+      const again = report.takeBackUnended(files.map(nameOf));
+      return files.filter((file) => again.includes(nameOf(file)));
+    }
+    report.finishGroup(files.map(nameOf), death && { ...death, output: textOf(outputPath) });
+    return [];
   } finally {
-    const names = group.files.map((file) => basename(file, ".mjs"));
-    report.finishGroup(names, death && { ...death, output: textOf(outputPath) });
+    report.unfollow();
     rmSync(shareDir, { recursive: true, force: true });
+  }
+}
+
+async function runGroup(group, given, report) {
+  let files = group.files;
+  for (let faults = 0; files.length > 0; faults++) {
+    const mayRepeat = faults < EMULATOR_FAULTS_BORNE;
+    files = await runFiles(files, group, given, report, mayRepeat);
   }
 }
 
@@ -202,7 +222,7 @@ try {
   for (const group of groups) {
     const isEnough = report.failed > 0 && !given["keep-going"];
     if (isEnough || interrupted.signal.aborted) {
-      report.skipFiles(group.files.map((file) => basename(file, ".mjs")));
+      report.skipFiles(group.files.map(nameOf));
     } else {
       await runGroup(group, given, report);
     }

@@ -98,9 +98,15 @@ async function runInGuest() {
   if (interrupted !== 0) return interrupted;
   if (result.status !== null) return result.status;
   process.stderr.write(lastLines(result.console));
-  const why = result.timedOut ? `took longer than ${VM_LIMIT_MS / 1000} s` : "ended by itself";
-  process.stderr.write(`demo: the VM ${why}\n`);
+  process.stderr.write(`demo: the VM ${endOf(result)}\n`);
   return 1;
+}
+
+function endOf({ timedOut, emulatorFault }) {
+  if (timedOut) return `took longer than ${VM_LIMIT_MS / 1000} s`;
+  return emulatorFault
+    ? "was broken by its emulator (qemu before 8.1): start the demo again"
+    : "ended by itself";
 }
 
 function lastLines(text) {

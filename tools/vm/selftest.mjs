@@ -154,6 +154,14 @@ const checks = {
     assert.match(run.stderr, /Kernel panic/);
   },
 
+  async "tells that the emulator broke the guest"() {
+    // What such a kernel says; the fault itself comes by chance.
+    const script = "echo 'Oops: int3: 0000 [#1] SMP' >/dev/ttyS0; echo c >/proc/sysrq-trigger";
+    const run = await vm(["sh", "-c", script]);
+    assert.equal(run.status, 125);
+    assert.match(run.stderr, /the emulator broke the guest's kernel/);
+  },
+
   async "refuses wrong use"() {
     assert.equal((await vm([])).status, 2);
     assert.equal((await vm(["--nonsense", "true"])).status, 2);

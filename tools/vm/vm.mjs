@@ -34,7 +34,11 @@ function report(result, options) {
   if (result.aborted) return undefined;
   showConsole(result);
   if (result.qemuErrors) process.stderr.write(result.qemuErrors);
-  say("the guest ended before the command did (panic, power off or failed start)");
+  say(
+    result.emulatorFault
+      ? "the emulator broke the guest's kernel (qemu before 8.1: Oops: int3): run it again"
+      : "the guest ended before the command did (panic, power off or failed start)",
+  );
   return STATUS_VM_FAILED;
 }
 

@@ -20,6 +20,9 @@ export const DISKS = {
 };
 export const TRACKED = [DISKS.raw.path, DISKS.files.path];
 
+/** The emulator broke the machine (tools/vm): what was tried says nothing, and is to be tried again. */
+export class EmulatorFault extends Error {}
+
 export class Machine {
   /** By path in the guest: what must be in its next diff. */
   tracked = Object.fromEntries(TRACKED.map((path) => [path, new Tracked()]));
@@ -103,6 +106,7 @@ export class Machine {
     });
     const failed = events.find(({ event }) => event === "failed");
     if (failed) throw new Error(`in the machine: ${failed.message}\n${failed.log}`);
+    if (result.emulatorFault) throw new EmulatorFault("Oops: int3");
     if (!isCut) {
       const last = JSON.stringify(events.at(-1))?.slice(0, 400);
       throw new Error(

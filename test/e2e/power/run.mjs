@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { seededRandom } from "../lib/random.mjs";
-import { Machine } from "./machine.mjs";
+import { EmulatorFault, Machine } from "./machine.mjs";
 import { randomCuts } from "./random-cuts.mjs";
 import { SCENARIOS } from "./scenarios.mjs";
 
@@ -33,6 +33,8 @@ if (!Number.isSafeInteger(cuts) || cuts < 0) {
   process.exit(2);
 }
 const seed = values.seed ?? process.env.SEED ?? String(Date.now() % 1_000_000);
+/** How often one test is begun again because the emulator broke its machine. */
+const EMULATOR_FAULTS_BORNE = 2;
 const counts = { passed: 0, failed: 0 };
 
 async function runTest(name, body) {
@@ -44,11 +46,24 @@ async function runTest(name, body) {
     counts.passed++;
     const seconds = Math.round((performance.now() - started) / 1000);
     console.log(`✓ power: ${name}${note ? ` (${note})` : ""}, ${seconds} s`);
-  } catch (error) {
-    counts.failed++;
-    console.log(`✗ power: ${name}, seed ${seed}\n${error.stack ?? error}`);
   } finally {
     await machine.close();
+  }
+}
+
+async function runTestToItsEnd(name, body) {
+  for (let faults = 0; ; faults++) {
+    try {
+      return await runTest(name, body);
+    } catch (error) {
+      if (error instanceof EmulatorFault && faults < EMULATOR_FAULTS_BORNE) {
+        console.log(`! the emulator broke the machine (${error.message}); begun again: ${name}`);
+        continue;
+      }
+      counts.failed++;
+      console.log(`✗ power: ${name}, seed ${seed}\n${error.stack ?? error}`);
+      return;
+    }
   }
 }
 
@@ -58,6 +73,7 @@ const tests = [
   ...Object.entries(SCENARIOS),
 ];
 const pattern = new RegExp(values.only ?? "");
-for (const [name, body] of tests.filter(([name]) => pattern.test(name))) await runTest(name, body);
+for (const [name, body] of tests.filter(([name]) => pattern.test(name)))
+  await runTestToItsEnd(name, body);
 console.log(`${counts.passed} passed, ${counts.failed} failed`);
 process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1);

@@ -14,7 +14,12 @@ const COSTLY_FEATURES = "la57 erms fsrm smap smep umip pku avx avx2 xsave"
   .split(" ")
   .map((name) => `${name}=off`);
 
-const EMULATED = ["-accel", "tcg,thread=multi", "-cpu", ["max", ...COSTLY_FEATURES].join(",")];
+export const EMULATED = [
+  "-accel",
+  "tcg,thread=multi",
+  "-cpu",
+  ["max", ...COSTLY_FEATURES].join(","),
+];
 const HARDWARE = ["-accel", "kvm", "-cpu", "host"];
 
 function mayOpenKvm() {

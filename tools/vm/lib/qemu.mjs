@@ -4,12 +4,18 @@
 export const CHANNELS = ["console", "stdout", "stderr", "control"];
 export const FIRST_CHANNEL_FD = 3;
 
-/** Quick start and little emulation; "panic=-1" with "-no-reboot" makes a panic end qemu. */
+/**
+ * Quick start and little emulation; "panic=-1" with "-no-reboot" makes a panic end qemu, and any oops is one: nothing that
+ * a broken kernel says can be trusted. Without "tsc=reliable" the kernel leaves that clock for a slow one when the host
+ * held the guest up for long, and patches its code under load for it, which old emulators do not bear (run.mjs).
+ */
 const KERNEL_OPTIONS = [
   "console=ttyS0",
   "quiet",
   "loglevel=4",
   "panic=-1",
+  "oops=panic",
+  "tsc=reliable",
   "nokaslr",
   "mitigations=off",
   "init_on_alloc=0",

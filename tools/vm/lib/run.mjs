@@ -2,15 +2,24 @@
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { acceleration } from "./accel.mjs";
+import { acceleration, EMULATED } from "./accel.mjs";
 import { guestInitramfs } from "./guest.mjs";
 import { ensureKernel } from "./kernel.mjs";
 import { startQemu, superviseQemu } from "./supervise.mjs";
 import { startVirtiofsd } from "./virtiofsd.mjs";
 
-/** Emulators before qemu 8.1 crash about one boot in a hundred (a race in the guest's own code patching). */
 const BOOT_ATTEMPTS = 3;
+/**
+ * Emulators before qemu 8.1 can keep a breakpoint that the guest's kernel set and removed again while it patched its own code
+ * (Linux, arch/x86/kernel/alternative.c): about one boot in a hundred meets it, and a running guest now and then. Only
+ * the kernel writes its text, so nothing that runs in the guest can be the cause.
+ */
+const EMULATOR_FAULT = /Oops: int3: /;
 const KVM_PROBE_LIMIT_MS = 10_000;
+
+function isEmulatorFault({ accel }, { status, aborted, console }) {
+  return accel === EMULATED && status === null && !aborted && EMULATOR_FAULT.test(console);
+}
 
 function readDmesg(shareDir) {
   try {
@@ -107,8 +116,9 @@ async function bootsWith(accel, options) {
  *   ended by itself
  * @param {AbortSignal} [given.signal] ends the VM at once, like a power cut
  * @param {(chunk: Buffer) => void} [given.onStdout] default: this process's own output; the same for onStderr
- * @returns {Promise<{status: number | null, timedOut: boolean, aborted: boolean, dmesg: string, console: string,
- *   qemuErrors: string, shareDir: string}>} status is null when the command did not end by itself
+ * @returns {Promise<{status: number | null, timedOut: boolean, aborted: boolean, emulatorFault: boolean, dmesg: string,
+ *   console: string, qemuErrors: string, shareDir: string}>} status is null when the command did not end by itself;
+ *   emulatorFault says that the emulator broke the guest's kernel, and what ran there is to be run again
  */
 export async function runInVm(given) {
   const defaults = withDefaults(given);
@@ -121,7 +131,8 @@ export async function runInVm(given) {
   options.accel = await acceleration(kernel, (accel) => bootsWith(accel, options));
   rmSync(join(shareDir, "dmesg.txt"), { force: true });
   const outcome = await bootUntilReady(options);
-  const result = { ...outcome, dmesg: readDmesg(shareDir), shareDir };
+  const emulatorFault = isEmulatorFault(options, outcome);
+  const result = { ...outcome, emulatorFault, dmesg: readDmesg(shareDir), shareDir };
   const hasEnded = outcome.status !== null || outcome.aborted;
   if (!given.shareDir && hasEnded) rmSync(shareDir, { recursive: true, force: true });
   return result;
