@@ -12,7 +12,7 @@
  * for the next server. That process ends with this one's main thread, which has to be the caller: a call
  * that begins after the server's death could meet what the next server has made meanwhile.
  */
-import { execFile } from "node:child_process";
+import { type ChildProcess, execFile } from "node:child_process";
 import { UringError } from "./errors.js";
 import { addonPath } from "./native.js";
 
@@ -20,6 +20,7 @@ const PROGRAM = addonPath.replace(/\.node$/, "-apart");
 /** Some five million extents of a file. */
 const OUTPUT_MAX_BYTES = 256 * 2 ** 20;
 const COMMAND_BYTES_MAX = 80;
+const ETIMEDOUT = 110;
 
 /**
  * An IORING_OP_URING_CMD with 128-byte entries.
@@ -32,12 +33,12 @@ const COMMAND_BYTES_MAX = 80;
 export async function commandApart(path: string, op: number, bytes: Uint8Array): Promise<number> {
   if (bytes.length > COMMAND_BYTES_MAX) throw new RangeError("a command has at most 80 bytes");
   const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex");
-  return answerOf(await run("command", path, String(op >>> 0), hex));
+  return answerOf(await run(["command", path, String(op >>> 0), hex]));
 }
 
 /** fsync(2). @returns 0 or a negative errno @throws UringError PROCESS_FAILED */
 export async function fsyncApart(path: string): Promise<number> {
-  return answerOf(await run("fsync", path));
+  return answerOf(await run(["fsync", path]));
 }
 
 /**
@@ -46,12 +47,12 @@ export async function fsyncApart(path: string): Promise<number> {
  * @throws UringError PROCESS_FAILED
  */
 export async function claimApart(path: string): Promise<number> {
-  return answerOf(await run("claim", path));
+  return answerOf(await run(["claim", path]));
 }
 
 /** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */
 export async function writeApart(path: string, text: string): Promise<number> {
-  return answerOf(await run("write", path, text));
+  return answerOf(await run(["write", path, text]));
 }
 
 /** Where a file lies, as FIEMAP says it. */
@@ -74,7 +75,7 @@ export interface FileExtent {
 
 /** FIEMAP of a synced file. @returns extents; a negative errno for what cannot be opened @throws as above */
 export async function extentsApart(path: string): Promise<FileExtents | number> {
-  const lines = await run("extents", path);
+  const lines = await run(["extents", path]);
   const status = answerOf(lines);
   if (lines.length === 1) return status;
   const [device, mode] = (lines[1] ?? "").split(" ").map(Number) as [number, number];
@@ -89,22 +90,64 @@ export async function extentsApart(path: string): Promise<FileExtents | number> 
   return { device, mode, status, extents };
 }
 
+/** What a path leads to, as stat(2) and realpath(3) say it; numbers as `node:fs` has them. */
+export interface FileStatus {
+  /** `st_dev`: of the file system. */
+  readonly device: number;
+  readonly inode: number;
+  readonly mode: number;
+  /** `st_rdev`: of the device that the file is. */
+  readonly special: number;
+  /** Without symbolic links. */
+  readonly realPath: string;
+}
+
+/**
+ * @param timeoutMs for what a path lies on and does not answer: this process goes on, and can end
+ * @returns what is there; a negative errno for what cannot be looked at, -ETIMEDOUT @throws as above
+ */
+export async function statApart(path: string, timeoutMs: number): Promise<FileStatus | number> {
+  const lines = await run(["stat", path], timeoutMs);
+  if (lines.length === 1) return answerOf(lines);
+  const [device, inode, mode, special] = (lines[1] ?? "").split(" ").map(Number) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  return { device, inode, mode, special, realPath: lines.slice(2, -1).join("\n") };
+}
+
 function answerOf([first]: readonly string[]): number {
   return Number(first);
 }
 
-/** The lines that the program has printed: at least one. */
-function run(...words: readonly string[]): Promise<string[]> {
+/** The lines that the program has printed: at least one, which is -ETIMEDOUT when it did not end in time. */
+function run(words: readonly string[], timeoutMs?: number): Promise<string[]> {
   return new Promise((resolve, reject) => {
-    execFile(
+    const child = execFile(
       PROGRAM,
       [String(process.pid), ...words],
       { maxBuffer: OUTPUT_MAX_BYTES },
       (error, stdout) => {
+        clearTimeout(timer);
         if (error === null) return resolve(stdout.trimEnd().split("\n"));
         const { errno = 0 } = error as { errno?: number };
         reject(new UringError("PROCESS_FAILED", `cannot run ${PROGRAM}`, errno, error));
       },
     );
+    const giveUp = () => {
+      leave(child);
+      resolve([String(-ETIMEDOUT)]);
+    };
+    const timer = timeoutMs === undefined ? undefined : setTimeout(giveUp, timeoutMs);
   });
+}
+
+/** It may never end, whatever it is sent: nobody waits for it any more. */
+function leave(child: ChildProcess): void {
+  child.kill("SIGKILL");
+  child.stdout?.destroy();
+  child.stderr?.destroy();
+  child.unref();
 }

@@ -12,7 +12,9 @@ export {
   extentsApart,
   type FileExtent,
   type FileExtents,
+  type FileStatus,
   fsyncApart,
+  statApart,
   writeApart,
 } from "./apart.js";
 export { bounded } from "./bounded.js";

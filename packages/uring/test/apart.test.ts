@@ -1,18 +1,31 @@
-import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import {
   claimApart,
   commandApart,
   extentsApart,
+  type FileStatus,
   fsyncApart,
   MappedMemory,
+  statApart,
   writeApart,
 } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { withFolderMeanwhile } from "./support.js";
 
+/** Ends only what hangs. */
+const LIMIT_MS = 60_000;
 const ENOENT = 2;
+const ENOTDIR = 20;
 const EOPNOTSUPP = 95;
 const EXTENT_LAST = 1;
 
@@ -55,6 +68,22 @@ test("extents of a file are those of its data, holes left out", async () => {
     assert.is(flags & EXTENT_LAST, EXTENT_LAST);
     const { extents } = (await extentsApart("/dev/null")) as { extents: readonly unknown[] };
     assert.equal(extents, []);
+  });
+});
+
+test("what a path leads to is what node:fs says of it", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "two\nlines, and a blank ");
+    writeFileSync(path, "");
+    const link = join(folder, "link");
+    symlinkSync(path, link);
+    const file = (await statApart(link, LIMIT_MS)) as FileStatus;
+    const { dev, ino, mode } = statSync(path);
+    assert.equal(file, { device: dev, inode: ino, mode, special: 0, realPath: path });
+    const device = (await statApart("/dev/null", LIMIT_MS)) as FileStatus;
+    assert.equal([device.special, device.realPath], [statSync("/dev/null").rdev, "/dev/null"]);
+    assert.is(await statApart(join(folder, "none"), LIMIT_MS), -ENOENT);
+    assert.is(await statApart(join(path, "below"), LIMIT_MS), -ENOTDIR);
   });
 });
 

@@ -5,12 +5,14 @@
 //   uring-apart PARENT claim PATH            opens it exclusively, and closes it
 //   uring-apart PARENT write PATH TEXT
 //   uring-apart PARENT extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
+//   uring-apart PARENT stat PATH
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
 // may be about a device whose number another one has by now.
 //
 // The first line of its output is what the call answered, or a negative errno. "extents" goes on with
-// "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS".
+// "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS"; "stat" with
+// "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end".
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fiemap.h>
@@ -26,6 +28,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -114,6 +117,16 @@ int64_t Extents(const char* path, std::string& lines) {
   }
 }
 
+int64_t Stat(const char* path, std::string& lines) {
+  const std::unique_ptr<char, decltype(&std::free)> real(realpath(path, nullptr), std::free);
+  struct stat file;
+  if (real == nullptr || stat(real.get(), &file) < 0) return -errno;
+  lines += std::to_string(file.st_dev) + " " + std::to_string(file.st_ino) + " " +
+           std::to_string(file.st_mode) + " " + std::to_string(file.st_rdev) + "\n" + real.get() +
+           "\nend\n";
+  return 0;
+}
+
 /** Ends with the parent from now on; false when it has ended before. */
 bool EndWith(const char* parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -133,5 +146,6 @@ int main(int count, char** words) {
   if (verb == "claim" && count == 4) answer = Claim(path);
   if (verb == "write" && count == 5) answer = Write(path, words[4]);
   if (verb == "extents" && count == 4) answer = Extents(path, lines);
+  if (verb == "stat" && count == 4) answer = Stat(path, lines);
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }
