@@ -264,6 +264,7 @@ const CODE_OF_ERRNO: Readonly<Record<string, DiffStorageErrorCode>> = {
   EDQUOT: "STORE_FULL",
   EOPNOTSUPP: "STORE_NOT_GROWABLE",
   EISDIR: "STORE_NOT_GROWABLE",
+  ETIMEDOUT: "STORE_TIMEOUT",
 };
 
 const ADVICE: Readonly<Partial<Record<DiffStorageErrorCode, string>>> = {
@@ -274,6 +275,7 @@ const ADVICE: Readonly<Partial<Record<DiffStorageErrorCode, string>>> = {
   STORE_FULL: "lies on a full file system; free space there or choose another one",
   STORE_NOT_GROWABLE:
     "lies on a file system without fallocate or unnamed files; choose ext4, xfs, btrfs or tmpfs",
+  STORE_TIMEOUT: "cannot be looked at in time; choose a store on something that answers",
 };
 
 /** Turns a system call's failure on a store into an error that says what to do. */

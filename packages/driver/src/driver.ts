@@ -69,7 +69,7 @@ export class Driver implements DriverControl {
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
   readonly #serial = new Serial();
-  readonly #registry = new Registry();
+  readonly #registry = new Registry(() => this.#late.waiting.map(({ record }) => record));
   #earlyNotices: ReactorNotice[] | undefined = [];
   #handover: Handover | null = null;
   readonly #devices: DeviceReader;
@@ -160,8 +160,8 @@ export class Driver implements DriverControl {
   attach(device: string, options: AttachRequestOptions = {}): Promise<AttachResponse> {
     const { persistent = false } = options;
     return this.#change(async () => {
-      const known = this.#registry.findTracker(device);
-      if (known === undefined) this.#late.assertNotWaiting(device);
+      const known = await this.#registry.findTracker(device);
+      if (known === undefined) await this.#late.assertNotWaiting(device);
       if (known !== undefined && persistent && known.persistence.state !== "on") {
         const what = `${known.device} is attached, and not as a persistent tracker`;
         throw new ControlError("TRACKER_NOT_PERSISTENT", what);
@@ -178,7 +178,7 @@ export class Driver implements DriverControl {
 
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
     return this.#change(async () => {
-      const tracker = this.#registry.tracker(device);
+      const tracker = await this.#registry.tracker(device);
       const snapshot = this.#registry.snapshotOf(tracker);
       if (snapshot !== undefined) {
         const what = `${tracker.device} is in snapshot ${snapshot.id}`;
@@ -190,7 +190,7 @@ export class Driver implements DriverControl {
   }
 
   async cbtInfo(device: string): Promise<CbtInfo> {
-    const tracker = this.#registry.tracker(device);
+    const tracker = await this.#registry.tracker(device);
     return {
       device: tracker.device,
       front: tracker.front.path,
@@ -199,11 +199,12 @@ export class Driver implements DriverControl {
   }
 
   async readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array> {
-    return readMap(this.#registry.tracker(device).cbt, offset, length);
+    const { cbt } = await this.#registry.tracker(device);
+    return readMap(cbt, offset, length);
   }
 
   async markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse> {
-    const tracker = this.#registry.tracker(device);
+    const tracker = await this.#registry.tracker(device);
     await tracker.markDirty(markedRanges(ranges, tracker.cbt.info(), tracker.device));
     // What was marked by hand is in no journal: a new checkpoint has it.
     if (tracker.uuid !== undefined) await this.#serial.run(() => tracker.rotateJournal());
@@ -212,7 +213,7 @@ export class Driver implements DriverControl {
 
   async markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse> {
     const marked = await markedFile(file, [...this.#registry.trackers.values()]);
-    if (device !== undefined && this.#registry.tracker(device) !== marked.tracker) {
+    if (device !== undefined && (await this.#registry.tracker(device)) !== marked.tracker) {
       throw new ControlError("FILE_NOT_MAPPABLE", `${file} does not lie on ${device}`);
     }
     await this.markDirty(marked.tracker.device, marked.ranges);
@@ -224,7 +225,7 @@ export class Driver implements DriverControl {
   }
 
   async diff(device: string, since: number): Promise<DiffResponse> {
-    const tracker = this.#registry.tracker(device);
+    const tracker = await this.#registry.tracker(device);
     return {
       device: tracker.device,
       front: tracker.front.path,
@@ -234,7 +235,7 @@ export class Driver implements DriverControl {
   }
 
   async snapshotInfo(device: string): Promise<SnapshotInfo> {
-    const tracker = this.#registry.tracker(device);
+    const tracker = await this.#registry.tracker(device);
     const snapshot = this.#registry.snapshotOf(tracker);
     return {
       device: tracker.device,

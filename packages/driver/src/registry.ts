@@ -1,21 +1,30 @@
 /** The trackers and snapshots that there are, and how they are found. */
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import {
   type DeviceNumber,
   deviceKey,
   deviceNumber,
-  type TopologyProbe,
   underlyingDevicesOfPath,
 } from "@blksnap/diff-storage";
 import { ControlError } from "./control/control-error.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import { blockIdentity, identityOf } from "./tracker/identity.js";
-import { assertNoOverlap } from "./tracker/overlap.js";
+import type { TrackerRecord } from "./state/records.js";
+import { blockIdentity, identityOf, placeOf } from "./system/place.js";
+import { assertNoOverlap, type PlaceProbe } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
+/** A front of an earlier daemon that nobody serves yet. */
+export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front">;
+
 export class Registry {
+  readonly #unserved: () => readonly UnservedFront[];
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
+
+  constructor(unserved: () => readonly UnservedFront[] = () => []) {
+    this.#unserved = unserved;
+  }
 
   readonly addTracker = (tracker: Tracker): void => {
     this.trackers.set(tracker.id, tracker);
@@ -24,23 +33,27 @@ export class Registry {
   /**
    * The tracker that a path means, by its original or its front; undefined where there is none. An
    * original that is gone, pulled out, is still known by its name.
-   * @throws ControlError DEVICE_NOT_FOUND
+   * @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED
    */
-  findTracker(path: string): Tracker | undefined {
-    const trackers = [...this.trackers.values()];
+  async findTracker(path: string): Promise<Tracker | undefined> {
     try {
-      const identity = identityOf(path);
-      return trackers.find((tracker) => tracker.hasIdentity(identity));
+      const identity = await identityOf(path);
+      // As they are now: one may have been detached meanwhile.
+      return this.#trackerWhere((tracker) => tracker.hasIdentity(identity));
     } catch (error) {
-      const gone = trackers.find(({ device }) => device === resolve(path));
+      const gone = this.#trackerWhere(({ device }) => device === resolve(path));
       if (gone !== undefined) return gone;
       throw error;
     }
   }
 
-  /** @throws ControlError NOT_ATTACHED, DEVICE_NOT_FOUND */
-  tracker(path: string): Tracker {
-    const tracker = this.findTracker(path);
+  #trackerWhere(isWanted: (tracker: Tracker) => boolean): Tracker | undefined {
+    return [...this.trackers.values()].find(isWanted);
+  }
+
+  /** @throws ControlError NOT_ATTACHED, DEVICE_NOT_FOUND, DEVICE_FAILED */
+  async tracker(path: string): Promise<Tracker> {
+    const tracker = await this.findTracker(path);
     if (tracker === undefined) throw new ControlError("NOT_ATTACHED", `${path} is not attached`);
     return tracker;
   }
@@ -66,8 +79,8 @@ export class Registry {
   }
 
   /** @throws ControlError DEVICE_IS_OURS when the path is an image */
-  assertNoImage(path: string): void {
-    const identity = identityOf(path);
+  async assertNoImage(path: string): Promise<void> {
+    const identity = await identityOf(path);
     for (const snapshot of this.snapshots.values()) {
       for (const { image } of snapshot.members.values()) {
         if (image === undefined || identity !== blockIdentity(image.deviceNumber)) continue;
@@ -83,7 +96,12 @@ export class Registry {
       identity: tracker.identity,
       numbers: this.deviceNumbers(tracker),
     }));
-    await assertNoOverlap(path, tracked, this.topology);
+    const unserved = this.#unserved().map(({ device, identity, front }) => ({
+      device,
+      identity,
+      numbers: numbersOfFront(front),
+    }));
+    await assertNoOverlap(path, [...tracked, ...unserved], this.topology);
   }
 
   /** Block devices through which a tracker's data is written: its front and its original. */
@@ -98,19 +116,27 @@ export class Registry {
    * there: killed while it waits for its own device it could not end (apart.ts of @blksnap/uring).
    */
   async ownDeviceBeneath(path: string): Promise<string | undefined> {
-    const own = [...this.trackers.values()].flatMap((tracker) => {
+    const served = [...this.trackers.values()].flatMap((tracker) => {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       return image === undefined ? [tracker.front] : [tracker.front, image];
     });
+    const unserved = this.#unserved().flatMap(({ front }) =>
+      numbersOfFront(front).map((number) => ({
+        path: `/dev/ublkb${front}`,
+        deviceNumber: deviceKey(number),
+      })),
+    );
+    const own = [...served, ...unserved];
     if (own.length === 0) return undefined;
     const beneath = await underlyingDevicesOfPath(path, this.topology);
     const numbers = new Set(beneath.map(({ device }) => deviceKey(device)));
     return own.find(({ deviceNumber }) => numbers.has(deviceNumber))?.path;
   }
 
-  /** What sysfs cannot know: which device lies behind a front or an image. */
-  get topology(): TopologyProbe {
-    return { layers: (device) => this.#layersBelow(`${device.major}:${device.minor}`) };
+  /** With what sysfs cannot know: which device lies behind a front or an image. */
+  get topology(): PlaceProbe {
+    const layers = (device: DeviceNumber) => this.#layersBelow(`${device.major}:${device.minor}`);
+    return { layers, lookAt: placeOf };
   }
 
   #layersBelow(key: string): DeviceNumber[] {
@@ -125,6 +151,15 @@ export class Registry {
 
 export function snapshotNotFound(id: string): ControlError {
   return new ControlError("SNAPSHOT_NOT_FOUND", `there is no snapshot ${id}`);
+}
+
+/** What the kernel calls /dev/ublkbN; nothing where there is none. */
+function numbersOfFront(front: number): DeviceNumber[] {
+  try {
+    return [parseNumber(readFileSync(`/sys/block/ublkb${front}/dev`, "utf8"))];
+  } catch {
+    return [];
+  }
 }
 
 function parseNumber(key: string): DeviceNumber {

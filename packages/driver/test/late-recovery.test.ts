@@ -58,16 +58,16 @@ function start(states: (number | undefined)[]) {
   return { late, asked, deleted };
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  for (let waited = 0; !condition(); waited++) {
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let waited = 0; !(await condition()); waited++) {
     assert.ok(waited < 10_000, "nothing happened in 10 s");
     await new Promise((done) => setTimeout(done, 1));
   }
 }
 
-function isWaiting(late: LateRecovery): boolean {
+async function isWaiting(late: LateRecovery): Promise<boolean> {
   try {
-    late.assertNotWaiting(DEVICE);
+    await late.assertNotWaiting(DEVICE);
     return false;
   } catch (error) {
     assert.is((error as ControlError).code, "DEVICE_BUSY");
@@ -78,14 +78,14 @@ function isWaiting(late: LateRecovery): boolean {
 test("it is tried for as long as the kernel has not let go, which is said once", async () => {
   const { late, asked } = start([UblkState.LIVE]);
   await until(() => asked.length > 10);
-  assert.ok(isWaiting(late));
+  assert.ok(await isWaiting(late));
   const [{ record: waiting, why }] = late.waiting;
   assert.is(waiting, record);
   assert.match(why, "/dev/null is no block device or regular file");
   assert.equal(logged, ["its front still waits; trying again"]);
   assert.equal(state.recordNames(), ["tracker-7"]);
   late.stop();
-  assert.not.ok(isWaiting(late));
+  assert.not.ok(await isWaiting(late));
 });
 
 for (const [how, end, deleted] of [
@@ -94,7 +94,7 @@ for (const [how, end, deleted] of [
 ] as const) {
   test(`a front that ${how} is forgotten`, async () => {
     const started = start([UblkState.LIVE, UblkState.LIVE, end]);
-    await until(() => !isWaiting(started.late));
+    await until(async () => !(await isWaiting(started.late)));
     assert.equal(started.deleted, deleted);
     assert.equal(state.recordNames(), []);
     assert.not.ok(state.fileNames().includes("cbt-7"));

@@ -4,28 +4,26 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { linkName } from "../dist/system/links.js";
-import { identityOf } from "../dist/tracker/identity.js";
+import { identityOf } from "../dist/system/place.js";
 
 test("a link's name is that of the node, without characters that need quoting", () => {
   assert.is(linkName("/dev/mapper/vg-root"), "vg-root");
   assert.is(linkName("/srv/disk images/a b.img"), "a_b.img");
 });
 
-test("every path to a file is the same device, another file is another", () => {
+test("every path to a file is the same device, another file is another", async () => {
   const dir = mkdtempSync(join(tmpdir(), "blksnap-identity-"));
   try {
     writeFileSync(join(dir, "a"), "");
     writeFileSync(join(dir, "b"), "");
     symlinkSync("a", join(dir, "soft"));
     linkSync(join(dir, "a"), join(dir, "hard"));
-    const identity = identityOf(join(dir, "a"));
-    assert.is(identityOf(join(dir, "soft")), identity);
-    assert.is(identityOf(join(dir, "hard")), identity);
-    assert.is.not(identityOf(join(dir, "b")), identity);
-    assert.throws(
-      () => identityOf(join(dir, "none")),
-      (error: Error & { code?: string }) => error.code === "DEVICE_NOT_FOUND",
-    );
+    const identity = await identityOf(join(dir, "a"));
+    assert.is(await identityOf(join(dir, "soft")), identity);
+    assert.is(await identityOf(join(dir, "hard")), identity);
+    assert.is.not(await identityOf(join(dir, "b")), identity);
+    const error = await identityOf(join(dir, "none")).catch((reason) => reason);
+    assert.equal([error.code, error.errnoName], ["DEVICE_NOT_FOUND", "ENOENT"]);
   } finally {
     rmSync(dir, { recursive: true });
   }

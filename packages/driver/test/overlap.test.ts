@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { identityOf } from "../dist/tracker/identity.js";
+import { identityOf } from "../dist/system/place.js";
 import { assertNoOverlap, type TrackedPath } from "../dist/tracker/overlap.js";
 
 const test = suite("overlap");
@@ -56,7 +56,13 @@ const probe = () => ({
     const name = path.split("/").at(-1) as string;
     const blockDevice = NUMBERS[name] === undefined ? undefined : number(name);
     const onFront = path.startsWith("/mnt/");
-    return { realPath: path, device: number(onFront ? "ublkb0p1" : "sda1"), blockDevice };
+    const identity = await identityOf(path);
+    return {
+      realPath: path,
+      device: number(onFront ? "ublkb0p1" : "sda1"),
+      blockDevice,
+      identity,
+    };
   },
   layers: ({ major, minor }: { major: number; minor: number }) =>
     `${major}:${minor}` === NUMBERS["ublkb0"] ? [number("sda")] : [],
@@ -109,7 +115,7 @@ test("a device or file above a front", async () => {
 
 test("a loop device over a tracked file, and the file of a tracked loop device", async () => {
   const path = join(folder, "image");
-  const file = { device: path, identity: identityOf(path), numbers: [number("ublkb0")] };
+  const file = { device: path, identity: await identityOf(path), numbers: [number("ublkb0")] };
   assert.match(await refusal(node("loop0"), file), /loop0 lies on .*image, which is tracked/);
   assert.match(await refusal(path, tracked("loop0")), /loop0, which is tracked, lies on .*image: /);
 });

@@ -40,6 +40,17 @@ export async function mount(t, device, options = []) {
   return { path, unmount };
 }
 
+/** A mounted file system with a file that the kernel finds on the device only, not in its memory. */
+export async function fileToBeRead(t, device) {
+  await makeFileSystem("ext4", device);
+  const { path, unmount } = await mount(t, device);
+  await run(["mkdir", join(path, "folder")]);
+  await run(["truncate", "--size=1M", join(path, "folder/file")]);
+  await unmount();
+  const mounted = await mount(t, device);
+  return { file: join(mounted.path, "folder/file"), unmount: mounted.unmount };
+}
+
 /** Mounts an image beside its original. */
 export function mountImage(t, type, image, options = []) {
   return mount(t, image, [...IMAGE_OPTIONS[type], ...options]);

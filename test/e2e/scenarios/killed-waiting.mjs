@@ -9,7 +9,7 @@ import * as assert from "uvu/assert";
 import { run, start } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { ramDisks } from "../lib/disks.mjs";
-import { makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { fileToBeRead, makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { IMAGE_GONE } from "../lib/kernel-log.mjs";
 import { MappedDisk } from "../lib/mapped-disk.mjs";
 import { scenario } from "../lib/scenario.mjs";
@@ -132,6 +132,26 @@ test(
     await next.client.markDirtyFile(file);
     await mounted.unmount();
     await run(["e2fsck", "-f", "-n", front]);
+    await next.client.detach(disk.path);
+    await next.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
+test(
+  "killed while a path above the front is looked up",
+  async (t) => {
+    const { daemon, disk, front } = await slowDevice(t);
+    const { file, unmount } = await fileToBeRead(t, front);
+    await disk.delayReads(DELAY_MS);
+    const attaching = daemon.client.attach(file).catch((error) => error);
+    await waitsApart("stat");
+    const next = await replace(t, daemon);
+    assert.instance(await attaching, Error);
+    await disk.heal();
+    const refused = await next.client.attach(file).catch((error) => error);
+    assert.is(refused.code, "DEVICE_OVERLAPS");
+    await unmount();
     await next.client.detach(disk.path);
     await next.stop();
   },

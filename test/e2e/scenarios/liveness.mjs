@@ -1,12 +1,13 @@
 /** What keeps the daemon going: protection from memory shortage, and a watch over its reactors. */
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { ramDisks } from "../lib/disks.mjs";
-import { makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { fileToBeRead, makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { MappedDisk } from "../lib/mapped-disk.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -54,6 +55,28 @@ for (const args of [[], ["--supervise"]]) {
     await t.daemon.stop();
   });
 }
+
+test("a path that does not answer is refused in time, and all else goes on", async (t) => {
+  await Daemon.startFor(t);
+  const [below, device] = await ramDisks(t, 2, 48 * MIB);
+  const disk = await MappedDisk.create(t, below, 48 * MIB);
+  const { file, unmount } = await fileToBeRead(t, disk.path);
+  await disk.delayReads(10 * LIMIT_MS);
+  t.defer(() => disk.heal());
+  const attached = await t.client.attach(file).catch((error) => error);
+  assert.equal([attached.code, attached.errnoName], ["DEVICE_FAILED", "ETIMEDOUT"]);
+  const { front } = await t.client.attach(device);
+  const snapshot = { devices: [device], stores: [dirname(file)], limitBytes: MIB };
+  const created = await t.client.snapshotCreate(snapshot).catch((error) => error);
+  assert.equal([created.code, created.errnoName], ["STORE_FAILED", "ETIMEDOUT"]);
+  await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=16", "oflag=direct"]);
+  await run(["cmp", "-n", String(16 * MIB), front, device]);
+  await t.client.detach(device);
+  // What looks at the path still waits for the disk; the daemon does not.
+  await t.daemon.stop();
+  await disk.heal();
+  await unmount();
+});
 
 test("a daemon that crashes does not dump itself onto its own front", async (t) => {
   await Daemon.startFor(t);

@@ -35,12 +35,11 @@ export class SnapshotOperations {
   async create(options: SnapshotCreateOptions): Promise<Snapshot> {
     const onOverflow = completePolicy(options.onOverflow);
     const { persistent = false } = options;
-    if (persistent) await this.#assertMedia(options.stores);
     const attached: Tracker[] = [];
     const members = new Set<Tracker>();
     try {
       for (const device of options.devices) {
-        const known = this.#registry.findTracker(device);
+        const known = await this.#registry.findTracker(device);
         if (known !== undefined) this.#registry.assertFree(known);
         if (known !== undefined && persistent) assertPersistent(known);
         const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
@@ -51,6 +50,7 @@ export class SnapshotOperations {
         members.add(tracker);
       }
       await this.#assertStoresApart(options.stores, [...members]);
+      if (persistent) await this.#assertMedia(options.stores);
       const alignments = [...members].map(({ geometry }) => geometry.logicalBlockBytes);
       const chunkShifts = [...members].map(({ geometry }) => geometry.chunkShift);
       const snapshot = await Snapshot.create(this.#context, {
@@ -76,7 +76,7 @@ export class SnapshotOperations {
   async add(id: string, device: string): Promise<Tracker> {
     const snapshot = this.#registry.snapshot(id);
     snapshot.assertCreated();
-    const known = this.#registry.findTracker(device);
+    const known = await this.#registry.findTracker(device);
     if (known !== undefined) this.#registry.assertFree(known, snapshot);
     const persistent = snapshot.persistence.isOn;
     if (known !== undefined && persistent) assertPersistent(known);

@@ -8,7 +8,7 @@ import { UblkState } from "@blksnap/ublk";
 import { ControlError } from "../control/control-error.js";
 import type { Serial } from "../serial.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
-import { identityOf } from "./identity.js";
+import { identityOf } from "../system/place.js";
 import { Tracker, type TrackerContext } from "./tracker.js";
 
 const RETRY_INTERVAL_MS = 5_000;
@@ -72,10 +72,12 @@ export class LateRecovery {
   }
 
   /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
-  assertNotWaiting(path: string): void {
+  async assertNotWaiting(path: string): Promise<void> {
+    if (this.#waiting.size === 0) return;
+    const found = await identityOf(path).catch(() => undefined);
     for (const { record } of this.#waiting.values()) {
       const { device, identity, front } = record;
-      if (device !== resolve(path) && identity !== identityOf(path)) continue;
+      if (device !== resolve(path) && identity !== found) continue;
       throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
         hint: "It goes on when its device and the kernel let it; see the daemon's log",
       });

@@ -1,11 +1,11 @@
 /** What users do with tracked devices. What changes them runs one at a time; the caller sees to that. */
-import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
 import { named } from "../system/errors.js";
+import { placeOf } from "../system/place.js";
 import { type AttachOptions, type DetachOptions, Tracker, type TrackerContext } from "./tracker.js";
 
 export class TrackerOperations {
@@ -25,7 +25,7 @@ export class TrackerOperations {
   /** @param path of a device that is not tracked */
   async attach(path: string, options: AttachOptions): Promise<Tracker> {
     const device = resolve(path);
-    this.#registry.assertNoImage(device);
+    await this.#registry.assertNoImage(device);
     await this.#registry.assertApart(device);
     if (options.persistent) await this.#assertStateApart();
     const id = this.#nextId++;
@@ -40,10 +40,7 @@ export class TrackerOperations {
   /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
   async #assertStateApart(): Promise<void> {
     const { path } = this.#context.persistent;
-    // It is made when it is needed first.
-    let there = resolve(path);
-    while (!existsSync(there)) there = dirname(there);
-    const own = await this.#registry.ownDeviceBeneath(there);
+    const own = await this.#registry.ownDeviceBeneath(await existingPart(resolve(path)));
     if (own === undefined) return;
     const what = `${path} lies on ${own}, which this daemon serves`;
     throw new ControlError("PERSISTENT_STATE_ON_DEVICE", what);
@@ -53,5 +50,17 @@ export class TrackerOperations {
     await tracker.detach(options);
     this.#registry.trackers.delete(tracker.id);
     this.#logger.info({ device: tracker.device }, "detached");
+  }
+}
+
+/** Of a folder that is made when it is needed first. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+async function existingPart(path: string): Promise<string> {
+  try {
+    return (await placeOf(path)).realPath;
+  } catch (error) {
+    const { code = "EIO" } = error as NodeJS.ErrnoException;
+    if (code !== "ETIMEDOUT" && path !== "/") return existingPart(dirname(path));
+    const what = `what ${path} lies on does not answer`;
+    throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, errnoName: code });
   }
 }

@@ -11,13 +11,11 @@
 import {
   type DeviceNumber,
   deviceKey,
-  lookAtPath,
-  type PathDevices,
   type TopologyProbe,
   underlyingDevicesOfPath,
 } from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
-import { blockIdentity, identityOf } from "./identity.js";
+import { blockIdentity, identityOf, type Place, placeOf } from "../system/place.js";
 
 /** A device that is tracked already. */
 export interface TrackedPath {
@@ -27,6 +25,11 @@ export interface TrackedPath {
   readonly numbers: readonly DeviceNumber[];
 }
 
+/** Looks at paths as place.ts does, which is the default. */
+export interface PlaceProbe extends TopologyProbe {
+  readonly lookAt?: (path: string) => Promise<Place>;
+}
+
 /** What a path lies on: identities as identityOf() gives them, each with the way to it. */
 type Stack = Map<string, readonly string[]>;
 
@@ -34,8 +37,9 @@ type Stack = Map<string, readonly string[]>;
 export async function assertNoOverlap(
   path: string,
   tracked: readonly TrackedPath[],
-  probe: TopologyProbe = {},
+  probe: PlaceProbe = {},
 ): Promise<void> {
+  const wanted = await identityOf(path);
   const stack = await stackOf(path, probe);
   for (const { device, identity, numbers } of tracked) {
     const identities = [identity, ...numbers.map((number) => blockIdentity(deviceKey(number)))];
@@ -43,7 +47,7 @@ export async function assertNoOverlap(
     if (down !== undefined) {
       throw overlap(`${path} lies on ${device}, which is tracked`, down);
     }
-    const up = (await stackOf(device, probe)).get(identityOf(path));
+    const up = (await stackOf(device, probe)).get(wanted);
     if (up !== undefined) throw overlap(`${device}, which is tracked, lies on ${path}`, up);
   }
 }
@@ -52,12 +56,12 @@ function overlap(what: string, chain: readonly string[]): ControlError {
   return new ControlError("DEVICE_OVERLAPS", `${what}: ${chain.join(" → ")}`);
 }
 
-async function stackOf(path: string, probe: TopologyProbe): Promise<Stack> {
+async function stackOf(path: string, probe: PlaceProbe): Promise<Stack> {
   const stack: Stack = new Map();
-  async function lookAt(layer: string): Promise<PathDevices> {
-    const there = await (probe.lookAt ?? lookAtPath)(layer);
+  async function lookAt(layer: string): Promise<Place> {
+    const there = await (probe.lookAt ?? placeOf)(layer);
     const way = layer === path ? [path] : [path, layer];
-    if (there.blockDevice === undefined) stack.set(identityOf(layer), way);
+    if (there.blockDevice === undefined) stack.set(there.identity, way);
     return there;
   }
   try {

@@ -26,6 +26,7 @@ import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
+import { blockIdentity, identityOfOpen } from "../system/place.js";
 import {
   DeviceMark,
   type QueueStart,
@@ -35,7 +36,6 @@ import {
 import { openCbt } from "./cbt-file.js";
 import { openFenced } from "./fence.js";
 import { geometryOf } from "./geometry.js";
-import { blockIdentity, identityOf } from "./identity.js";
 import {
   type JournalContext,
   type JournalOptions,
@@ -126,9 +126,9 @@ export class Tracker {
   ): Promise<Tracker> {
     const undo: Undo = [];
     try {
-      const identity = identityOf(path);
       const backing = openBackingFile(path);
       undo.push(() => closeSync(backing.fd));
+      const identity = identityOfOpen(backing.fd);
       const wanted = geometryOf(backing, context.parameters);
       const cbt = await TrackerJournal.attach(context, id, backing, wanted, options, undo);
       const geometry = { ...wanted, chunkShift: cbt.chunkShift };
@@ -178,7 +178,7 @@ export class Tracker {
       const { id, identity, geometry } = record;
       const backing = await openFenced(record.device, patienceMs);
       undo.push(() => closeSync(backing.fd));
-      if (identityOf(record.device) !== identity) {
+      if (identityOfOpen(backing.fd) !== identity) {
         throw new ControlError("DEVICE_NOT_FOUND", `${record.device} is another device now`);
       }
       faultPoint("recover.original-opened");

@@ -1,0 +1,100 @@
+/**
+ * What paths lead to that users name, found without this process waiting for it.
+ *
+ * A path can lie on a file system that does not answer: of a server that is away, or above a front. The
+ * main thread must not wait there, because fronts wait for it (it grants slots), nor any other thread,
+ * because a server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
+ */
+import { fstatSync, lstatSync } from "node:fs";
+import { getSystemErrorName } from "node:util";
+import { deviceNumber, type PathDevices } from "@blksnap/diff-storage";
+import { major, minor } from "@blksnap/ublk";
+import { type FileStatus, statApart } from "@blksnap/uring";
+import { ControlError } from "../control/control-error.js";
+
+const ANSWER_LIMIT_MS = 5_000;
+/** Nodes of devices are in memory: a look at one waits for nobody. */
+const NODE = /^\/dev\/[^/]+$/;
+const S_IFMT = 0o170000;
+const S_IFBLK = 0o060000;
+
+/** What is at the end of a path. */
+export interface Place extends PathDevices {
+  /** The same for all its names: "block:MA:MI", or "file:DEVICE:INODE". */
+  readonly identity: string;
+}
+
+/**
+ * Looks at a path, but for a device's node in another process and for at most five seconds.
+ * @throws an error as node:fs has them, with `code` and `errno`: ENOENT and the like; ETIMEDOUT when
+ * what the path lies on does not answer
+ */
+export async function placeOf(path: string): Promise<Place> {
+  return nodeAt(path) ?? placeOfStatus(await answered(path));
+}
+
+/** @param number "major:minor" */
+export function blockIdentity(number: string): string {
+  return `block:${number}`;
+}
+
+/** What a path leads to, whatever its name. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
+export async function identityOf(path: string): Promise<string> {
+  try {
+    return (await placeOf(path)).identity;
+  } catch (error) {
+    const { code = "EIO" } = error as NodeJS.ErrnoException;
+    const options = { cause: error, errnoName: code };
+    if (code === "ETIMEDOUT") {
+      throw new ControlError("DEVICE_FAILED", `what ${path} lies on does not answer`, options);
+    }
+    throw new ControlError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, options);
+  }
+}
+
+/** What is open, as identityOf() tells it of a path. */
+export function identityOfOpen(fd: number): string {
+  const stats = fstatSync(fd);
+  return identityOfStats(stats.isBlockDevice(), stats.dev, stats.ino, stats.rdev);
+}
+
+function identityOfStats(
+  isBlockDevice: boolean,
+  device: number,
+  inode: number,
+  special: number,
+): string {
+  return isBlockDevice
+    ? blockIdentity(`${major(special)}:${minor(special)}`)
+    : `file:${device}:${inode}`;
+}
+
+function nodeAt(path: string): Place | undefined {
+  if (!NODE.test(path)) return undefined;
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (!stats?.isBlockDevice()) return undefined;
+  return placeOfStatus({
+    device: stats.dev,
+    inode: stats.ino,
+    mode: stats.mode,
+    special: stats.rdev,
+    realPath: path,
+  });
+}
+
+function placeOfStatus({ device, inode, mode, special, realPath }: FileStatus): Place {
+  const isBlockDevice = (mode & S_IFMT) === S_IFBLK;
+  return {
+    realPath,
+    device: deviceNumber(device),
+    blockDevice: isBlockDevice ? deviceNumber(special) : undefined,
+    identity: identityOfStats(isBlockDevice, device, inode, special),
+  };
+}
+
+async function answered(path: string): Promise<FileStatus> {
+  const answer = await statApart(path, ANSWER_LIMIT_MS);
+  if (typeof answer !== "number") return answer;
+  const code = getSystemErrorName(answer);
+  throw Object.assign(new Error(`${code}: stat ${path}`), { code, errno: answer });
+}
