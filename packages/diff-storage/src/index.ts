@@ -13,6 +13,7 @@ export {
   type DiffStorageErrorDetail,
 } from "./errors.js";
 export type { DiffStorageEvent } from "./events.js";
+export { type Mount, mountAt, parseMountinfo } from "./mountinfo.js";
 export { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
 export { lookAtPath, type PathDevices, type TopologyProbe } from "./probe.js";
 export {

@@ -1,50 +1,80 @@
-/** One line of /proc/PID/mountinfo: a file system at a place. */
+/** Mounted file systems, from mountinfo (proc_pid_mountinfo(5)). */
+
+/** One line of mountinfo. */
 export interface Mount {
+  readonly id: number;
+  readonly parent: number;
+  /** "major:minor" of the file system; of no device where it has several or none. */
+  readonly device: string;
+  /** For comparing and for messages; a name that is no UTF-8 is told only roughly. */
   readonly mountPoint: string;
-  /** "ext4", "btrfs", "tmpfs"… */
+  /** The name as it is. */
+  readonly mountPointBytes: Buffer;
   readonly fsType: string;
-  /** What was mounted: often a device's path. */
+  /** The device as mount was given it. */
   readonly source: string;
-  /** Options of the file system itself, such as "upperdir=/x". */
+  /** Options of the file system itself, not of this mount of it. */
   readonly superOptions: readonly string[];
 }
 
-/** Undoes the octal escapes of blanks and backslashes. */
-function unescapeField(field: string): string {
-  return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
+/** Undoes the octal escapes (space, tab, newline, backslash) of mountinfo. */
+function fieldBytes(field: string): Buffer {
+  const raw = field.replace(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
   );
+  return Buffer.from(raw, "latin1");
 }
 
-/** Reads the lines of a mountinfo file; lines of another shape are passed over. */
+function parseLine(line: string): Mount | undefined {
+  const [left, right] = line.split(" - ");
+  if (left === undefined || right === undefined) return undefined;
+  const [id, parent, device, , mountPoint, options] = left.split(" ");
+  const [fsType, source, superOptions] = right.split(" ");
+  if (device === undefined || mountPoint === undefined || options === undefined) return undefined;
+  const mountPointBytes = fieldBytes(mountPoint);
+  return {
+    id: Number(id),
+    parent: Number(parent),
+    device,
+    mountPoint: mountPointBytes.toString(),
+    mountPointBytes,
+    fsType: fsType ?? "",
+    source: fieldBytes(source ?? "").toString(),
+    superOptions: (superOptions ?? "").split(",").map((option) => fieldBytes(option).toString()),
+  };
+}
+
+/**
+ * Reads mountinfo text; lines that are not understood are left out.
+ * @param text one character per byte (latin1): names need not be UTF-8
+ */
 export function parseMountinfo(text: string): Mount[] {
-  return text.split("\n").flatMap((line) => {
-    const [left, right] = line.split(" - ", 2);
-    const place = left.split(" ");
-    const what = (right ?? "").split(" ");
-    if (place.length < 6 || what.length < 3) return [];
-    return [
-      {
-        mountPoint: unescapeField(place[4]),
-        fsType: what[0],
-        source: unescapeField(what[1]),
-        superOptions: what[2].split(",").map(unescapeField),
-      },
-    ];
-  });
+  return text
+    .split("\n")
+    .map(parseLine)
+    .filter((mount) => mount !== undefined);
 }
 
-/** The mount that an absolute, resolved path lies on; the last one where several cover it. */
-export function mountOf(path: string, mounts: readonly Mount[]): Mount | undefined {
-  let found: Mount | undefined;
-  for (const mount of mounts) {
-    const { mountPoint } = mount;
-    const under = mountPoint === "/" || path === mountPoint || path.startsWith(`${mountPoint}/`);
-    if (under && (found === undefined || mountPoint.length >= found.mountPoint.length)) {
-      found = mount;
+function lies(path: string, mountPoint: string): boolean {
+  if (mountPoint === "/") return path.startsWith("/");
+  return path === mountPoint || path.startsWith(`${mountPoint}/`);
+}
+
+/** The mount on which an absolute path lies, found as the kernel walks: mount by mount. */
+export function mountAt(path: string, mounts: readonly Mount[]): Mount | undefined {
+  const ids = new Set(mounts.map(({ id }) => id));
+  let here = mounts.find(({ id, parent }) => parent === id || !ids.has(parent));
+  // A mount is left for another at most once.
+  for (let steps = 0; here !== undefined && steps < mounts.length; steps++) {
+    let next: Mount | undefined;
+    for (const mount of mounts) {
+      if (mount.parent !== here.id || mount === here || !lies(path, mount.mountPoint)) continue;
+      if (next === undefined || mount.mountPoint.length < next.mountPoint.length) next = mount;
     }
+    if (next === undefined) return here;
+    here = next;
   }
-  return found;
+  return here;
 }
 
 /** Value of an option "name=value"; undefined when it is not there. */

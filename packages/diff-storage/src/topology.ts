@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { DiffStorageError, messageOf } from "./errors.js";
-import { type Mount, mountOf, parseMountinfo, superOption } from "./mountinfo.js";
+import { type Mount, mountAt, parseMountinfo, superOption } from "./mountinfo.js";
 import {
   btrfsDevices,
   lookAtPath,
@@ -72,7 +72,7 @@ class Search {
       await this.addDevice(there.blockDevice, via, above);
       return;
     }
-    const mount = mountOf(there.realPath, await this.#readMounts());
+    const mount = mountAt(there.realPath, await this.#readMounts());
     if (there.device.major !== 0) {
       const entry = await readSysfsDevice(this.#sysfsRoot, there.device);
       const name = entry?.name ?? deviceKey(there.device);
@@ -96,7 +96,7 @@ class Search {
 
   #readMounts(): Promise<Mount[]> {
     const path = this.#probe.mountinfoPath ?? "/proc/self/mountinfo";
-    this.#mounts ??= readFile(path, "utf8").then(parseMountinfo);
+    this.#mounts ??= readFile(path, "latin1").then(parseMountinfo);
     return this.#mounts;
   }
 

@@ -124,7 +124,8 @@ export class FakeTree {
   /** Adds a mount line. */
   mount(dev: string, point: string, fsType: string, source: string, options = "rw"): this {
     const id = this.#mountLines.length + 20;
-    this.#mountLines.push(`${id} 1 ${dev} / ${point} rw - ${fsType} ${source} ${options}`);
+    const parent = id === 20 ? 1 : 20;
+    this.#mountLines.push(`${id} ${parent} ${dev} / ${point} rw - ${fsType} ${source} ${options}`);
     writeFileSync(this.mountinfoPath, `${this.#mountLines.join("\n")}\n`);
     return this;
   }

@@ -1,10 +1,10 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { parseMountinfo } from "@blksnap/diff-storage";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { fileSystemsAbove } from "../dist/system/block-stack.js";
-import { mountAt, parseMountinfo } from "../dist/system/mounts.js";
 
 const test = suite("block stack");
 const FRONT = "259:0";
@@ -171,26 +171,6 @@ test("the root file system comes last of its level", () => {
     found.map(({ mounts: [first] }) => first!.mountPoint),
     ["/var", "/"],
   );
-});
-
-test("a path is followed through mounts as the kernel does", () => {
-  const list = parseMountinfo(
-    [
-      "20 1 0:2 / / rw - rootfs rootfs rw",
-      "21 20 8:0 / / rw - ext4 /dev/sda rw",
-      "22 21 8:1 / /a/b rw - ext4 /dev/sda1 rw",
-      "23 21 8:2 / /a rw - ext4 /dev/sda2 rw",
-      "24 23 8:3 / /a/c\\040d rw - ext4 /dev/sda3 rw",
-      "25 24 8:4 / /a/c\\040d rw - ext4 /dev/sda4 rw",
-      "not a line",
-    ].join("\n"),
-  );
-  const at = (path: string) => mountAt(path, list)?.id;
-  assert.is(at("/x"), 21);
-  assert.is(at("/a/b/file"), 23, "/a was mounted over /a/b");
-  assert.is(at("/a/c d/file"), 25);
-  assert.is(at("/a/c dx"), 23);
-  assert.is(mountAt("/x", []), undefined);
 });
 
 test.run();

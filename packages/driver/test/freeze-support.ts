@@ -17,7 +17,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseMountinfo, type SystemView } from "../dist/system/mounts.js";
+import { parseMountinfo } from "@blksnap/diff-storage";
+import type { SystemView } from "../dist/system/mounts.js";
 
 const WAIT_LIMIT_MS = 20_000;
 

@@ -2,8 +2,9 @@
  * A daemon in the middle of a take: freezes what the mountinfo in its first argument names, says
  * "frozen", and waits to be killed.
  */
+
+import { parseMountinfo } from "@blksnap/diff-storage";
 import { FreezeGroup } from "../dist/system/freeze.js";
-import { parseMountinfo } from "../dist/system/mounts.js";
 import { viewOf } from "./freeze-support.js";
 
 const mountinfo = process.argv[2] ?? "";

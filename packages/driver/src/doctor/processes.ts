@@ -1,6 +1,7 @@
 /** Checks of the daemon's process: whether it keeps going when memory is short, and who goes on. */
+
+import { mountAt, parseMountinfo } from "@blksnap/diff-storage";
 import { isSharedRoot } from "../daemon/supervisor.js";
-import { mountAt, parseMountinfo } from "../system/mounts.js";
 import { error, type Finding, ok, warning } from "./finding.js";
 import type { HostFiles, OwnProcess } from "./host-files.js";
 

@@ -8,7 +8,8 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { type Mount, mountAt, type SystemView } from "./mounts.js";
+import { type Mount, mountAt } from "@blksnap/diff-storage";
+import type { SystemView } from "./mounts.js";
 
 /** A file system: one superblock, however often it is mounted. */
 export interface FileSystem {

@@ -6,7 +6,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
-import { parseMountinfo } from "./mounts.js";
+import { parseMountinfo } from "@blksnap/diff-storage";
 
 /** Looks at a disk again after whoever closed it; never for long, and fails without harm. */
 const PASSING_USERS = ["systemd-udevd", "(udev-worker)", "udevd"];

@@ -3,10 +3,11 @@
  * back until it is thawed.
  */
 import { closeSync, constants, openSync, readFileSync } from "node:fs";
+import type { Mount } from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
 import { type FileSystem, fileSystemsAbove } from "./block-stack.js";
 import { type FreezeAnswer, FreezeGuard } from "./freeze-guard.js";
-import { type Mount, reachableMountPoint, type SystemView, USERS_VIEW } from "./mounts.js";
+import { reachableMountPoint, type SystemView, USERS_VIEW } from "./mounts.js";
 
 /** Opens a place without asking its file system for anything (fcntl.h; Node has no name for it). */
 const O_PATH = 0o10000000;

@@ -1,23 +1,7 @@
-/** The file systems that users have mounted, from mountinfo (proc_pid_mountinfo(5)). */
+/** The file systems that users have mounted. */
 import { readFileSync, statSync } from "node:fs";
+import { type Mount, parseMountinfo } from "@blksnap/diff-storage";
 import { major, minor } from "@blksnap/ublk";
-
-/** One line of mountinfo. */
-export interface Mount {
-  readonly id: number;
-  readonly parent: number;
-  /** "major:minor" of the file system; of no device where it has several or none. */
-  readonly device: string;
-  /** For comparing and for messages; a name that is no UTF-8 is told only roughly. */
-  readonly mountPoint: string;
-  /** The name as it is. */
-  readonly mountPointBytes: Buffer;
-  readonly fsType: string;
-  /** The device as mount was given it. */
-  readonly source: string;
-  /** Options of the file system itself, not of this mount of it. */
-  readonly superOptions: readonly string[];
-}
 
 /** The system as its users see it, wherever the daemon lives. */
 export interface SystemView {
@@ -45,67 +29,7 @@ export const USERS_VIEW: SystemView = {
   },
 };
 
-/** Undoes the octal escapes (space, tab, newline, backslash) of mountinfo. */
-function fieldBytes(field: string): Buffer {
-  const raw = field.replace(/\\([0-7]{3})/g, (_, digits: string) =>
-    String.fromCharCode(Number.parseInt(digits, 8)),
-  );
-  return Buffer.from(raw, "latin1");
-}
-
-function parseLine(line: string): Mount | undefined {
-  const [left, right] = line.split(" - ");
-  if (left === undefined || right === undefined) return undefined;
-  const [id, parent, device, , mountPoint, options] = left.split(" ");
-  const [fsType, source, superOptions] = right.split(" ");
-  if (device === undefined || mountPoint === undefined || options === undefined) return undefined;
-  const mountPointBytes = fieldBytes(mountPoint);
-  return {
-    id: Number(id),
-    parent: Number(parent),
-    device,
-    mountPoint: mountPointBytes.toString(),
-    mountPointBytes,
-    fsType: fsType ?? "",
-    source: fieldBytes(source ?? "").toString(),
-    superOptions: (superOptions ?? "").split(",").map((option) => fieldBytes(option).toString()),
-  };
-}
-
-/**
- * Reads mountinfo text; lines that are not understood are left out.
- * @param text one character per byte (latin1): names need not be UTF-8
- */
-export function parseMountinfo(text: string): Mount[] {
-  return text
-    .split("\n")
-    .map(parseLine)
-    .filter((mount) => mount !== undefined);
-}
-
 /** Where a mount point of the users' namespace is found from this process. */
 export function reachableMountPoint(view: SystemView, mount: Mount): Buffer {
   return Buffer.concat([Buffer.from(view.root), mount.mountPointBytes]);
-}
-
-function lies(path: string, mountPoint: string): boolean {
-  if (mountPoint === "/") return path.startsWith("/");
-  return path === mountPoint || path.startsWith(`${mountPoint}/`);
-}
-
-/** The mount on which an absolute path lies, found as the kernel walks: mount by mount. */
-export function mountAt(path: string, mounts: readonly Mount[]): Mount | undefined {
-  const ids = new Set(mounts.map(({ id }) => id));
-  let here = mounts.find(({ id, parent }) => parent === id || !ids.has(parent));
-  // A mount is left for another at most once.
-  for (let steps = 0; here !== undefined && steps < mounts.length; steps++) {
-    let next: Mount | undefined;
-    for (const mount of mounts) {
-      if (mount.parent !== here.id || mount === here || !lies(path, mount.mountPoint)) continue;
-      if (next === undefined || mount.mountPoint.length < next.mountPoint.length) next = mount;
-    }
-    if (next === undefined) return here;
-    here = next;
-  }
-  return here;
 }
