@@ -1,10 +1,9 @@
 /** What the reactors know about their devices; asking never waits long for one that hangs. */
 import { ControlError } from "./control/control-error.js";
 import { NO_AREA } from "./reactor/area-counter.js";
-import type { DeviceIoCounters } from "./reactor/counters.js";
+import type { DeviceIoCounters, TrackedDeviceCounters } from "./reactor/counters.js";
 import type { LostRange, ReactorRequest } from "./reactor/messages.js";
 import type { ReactorPool } from "./reactor/pool.js";
-import type { TrackedDeviceCounters } from "./reactor/tracked-device.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 const ANSWER_TIMEOUT_MS = 5_000;

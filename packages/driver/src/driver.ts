@@ -37,8 +37,8 @@ import { DeviceReader } from "./device-reader.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { driverMetrics } from "./metrics.js";
+import { Notices } from "./notices.js";
 import { PersistentDirectory } from "./persistence/persistent-directory.js";
-import type { ReactorNotice } from "./reactor/messages.js";
 import { ReactorPool } from "./reactor/pool.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { Serial } from "./serial.js";
@@ -69,8 +69,11 @@ export class Driver implements DriverControl {
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
   readonly #serial = new Serial();
-  readonly #registry = new Registry(() => this.#late.waiting.map(({ record }) => record));
-  #earlyNotices: ReactorNotice[] | undefined = [];
+  readonly #registry = new Registry(
+    () => this.#late.waiting.map(({ record }) => record),
+    (tracker) => this.#notices.actOnUnclaimed(tracker),
+  );
+  readonly #notices: Notices;
   #handover: Handover | null = null;
   readonly #devices: DeviceReader;
 
@@ -78,12 +81,13 @@ export class Driver implements DriverControl {
     this.#logger = options.logger;
     this.#control = control;
     this.#settings = settingsOf(options);
+    this.#notices = new Notices(this.#registry, this.#logger);
     this.#reactors = new ReactorPool({
       logger: this.#logger,
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
       frontDepth: this.#settings.frontDepth,
       imageDepth: this.#settings.imageDepth,
-      onNotice: (reactor, notice) => this.#onNotice(reactor, notice),
+      onNotice: (reactor, notice) => this.#notices.take(reactor, notice),
       onLost: (reactor, error) => {
         this.#logger.fatal({ reactor, err: error }, "a reactor has ended");
         options.onReactorLost?.(reactor);
@@ -120,7 +124,13 @@ export class Driver implements DriverControl {
    * users wait for it. The process has to end now, without stop().
    */
   leave(): Promise<void> {
-    return this.#serial.runLast(() => writeHandover(this.#context.state));
+    return this.#serial.runLast(() => {
+      try {
+        writeHandover(this.#context.state);
+      } catch (error) {
+        this.#logger.warn({ err: error }, "the next daemon will not know of the pause");
+      }
+    });
   }
 
   /** Destroys all snapshots, detaches all devices and ends the reactors. */
@@ -207,7 +217,7 @@ export class Driver implements DriverControl {
     const tracker = await this.#registry.tracker(device);
     await tracker.markDirty(markedRanges(ranges, tracker.cbt.info(), tracker.device));
     // What was marked by hand is in no journal: a new checkpoint has it.
-    if (tracker.uuid !== undefined) await this.#serial.run(() => tracker.rotateJournal());
+    if (tracker.uuid !== undefined) await tracker.rotateJournal();
     return { device: tracker.device, ranges: ranges.length };
   }
 
@@ -262,7 +272,7 @@ export class Driver implements DriverControl {
   }
 
   snapshotDestroy(id: string): Promise<void> {
-    return this.#change(() => this.#snapshots.destroy(this.#registry.snapshot(id)));
+    return this.#change(() => this.#snapshots.destroy(this.#registry.snapshotToDestroy(id)));
   }
 
   async snapshotCollect(): Promise<readonly SnapshotSummary[]> {
@@ -313,9 +323,7 @@ export class Driver implements DriverControl {
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     trackers.forEach(addTracker);
     for (const snapshot of snapshots) this.#registry.snapshots.set(snapshot.id, snapshot);
-    const early = this.#earlyNotices ?? [];
-    this.#earlyNotices = undefined;
-    for (const notice of early) this.#act(notice);
+    this.#notices.begin();
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;
@@ -341,49 +349,6 @@ export class Driver implements DriverControl {
     await this.#reactors.stop();
     this.#ring.close();
     this.#control.close();
-  }
-
-  #onNotice(reactor: number, notice: ReactorNotice): void {
-    if (notice.notice === "error") this.#logger.error({ reactor }, notice.message);
-    // While recovering, who it is about may not be known yet.
-    else if (this.#earlyNotices !== undefined) this.#earlyNotices.push(notice);
-    else this.#act(notice);
-  }
-
-  #act(notice: ReactorNotice): void {
-    if (!("tracker" in notice)) return;
-    const tracker = this.#registry.trackers.get(notice.tracker);
-    if (notice.notice === "journalLow") {
-      void this.#serial.run(async () => tracker?.rotateJournal());
-      return;
-    }
-    if (notice.notice === "journalFault") {
-      // It may have been detached meanwhile: then nobody waits for its journal any more.
-      tracker?.failJournal(notice.errno).catch((error) => {
-        this.#logger.warn({ device: tracker.device, err: error }, "its journal was not dropped");
-      });
-      return;
-    }
-    const snapshot = tracker && this.#registry.snapshotOf(tracker);
-    if (tracker === undefined || snapshot === undefined) return;
-    if ("area" in notice && !snapshot.hasArea(notice.area)) return;
-    if (notice.notice === "slots") {
-      void snapshot.serveSlots(tracker, notice.area, notice.wanted);
-    } else if (notice.notice === "freed") {
-      snapshot.freeSlots(notice.slots);
-    } else if (notice.notice === "fault") {
-      this.#logger.warn({ device: tracker.device, errno: notice.errno }, "snapshot lost data");
-      snapshot.fault(tracker, notice.errno);
-    } else if (notice.notice === "areaJournalLow") {
-      void snapshot.growJournal(tracker, notice.area);
-    } else if (notice.notice === "areaJournalFault") {
-      void snapshot.failJournals(notice.errno);
-    } else if (notice.notice === "blocked") {
-      const text = "writes wait for room in the diff storage";
-      this.#logger.warn({ device: tracker.device, snapshot: snapshot.id }, text);
-    } else {
-      this.#logger.error({ device: tracker.device }, "a hold of writes expired");
-    }
   }
 
   #statusSource(): StatusSource {

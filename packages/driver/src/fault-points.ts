@@ -66,6 +66,10 @@ export const FAULT_POINTS = [
   "destroy.stores-closed",
   "destroy.record-removed",
 
+  "suspend.images-forgotten",
+  "suspend.images-stopped",
+  "suspend.journals-complete",
+
   "recover.records-read",
   "recover.stores-opened",
   "recover.original-opened",

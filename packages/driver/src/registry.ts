@@ -22,12 +22,19 @@ export class Registry {
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
 
-  constructor(unserved: () => readonly UnservedFront[] = () => []) {
+  readonly #onAdded: (tracker: Tracker) => void;
+
+  constructor(
+    unserved: () => readonly UnservedFront[] = () => [],
+    onAdded: (tracker: Tracker) => void = () => undefined,
+  ) {
     this.#unserved = unserved;
+    this.#onAdded = onAdded;
   }
 
   readonly addTracker = (tracker: Tracker): void => {
     this.trackers.set(tracker.id, tracker);
+    this.#onAdded(tracker);
   };
 
   /**
@@ -60,8 +67,15 @@ export class Registry {
 
   /** @throws ControlError SNAPSHOT_NOT_FOUND */
   snapshot(id: string): Snapshot {
+    const snapshot = this.snapshotToDestroy(id);
+    if (snapshot.state === "destroying") throw snapshotNotFound(id);
+    return snapshot;
+  }
+
+  /** Also one that could not be destroyed to its end. @throws ControlError SNAPSHOT_NOT_FOUND */
+  snapshotToDestroy(id: string): Snapshot {
     const snapshot = this.snapshots.get(id.toLowerCase());
-    if (snapshot === undefined || snapshot.state === "destroying") throw snapshotNotFound(id);
+    if (snapshot === undefined) throw snapshotNotFound(id);
     return snapshot;
   }
 

@@ -99,6 +99,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     backing: { kind: "file", fd: -1, params: {} },
     front: { deviceNumber: "0:0" },
     commitJournal: async () => undefined,
+    withoutRotation: (operation: () => Promise<unknown>) => operation(),
   };
   const { tracker: member } = snapshot.addMember(lossy as unknown as Tracker);
   const asked: string[] = [];

@@ -36,9 +36,9 @@ async function loadNullBlk() {
 }
 
 /**
- * A null_blk device that keeps its data in memory.
+ * A null_blk device that keeps its data in memory, or forgets it.
  *
- * @param {{sizeMib: number, blockBytes?: 512 | 4096, latencyNs?: number, discard?: boolean, cacheMib?: number}} options
+ * @param {{sizeMib: number, blockBytes?: 512 | 4096, latencyNs?: number, discard?: boolean, cacheMib?: number, isForgetful?: boolean}} options
  */
 export async function nullDisk(t, options) {
   await loadNullBlk();
@@ -53,7 +53,7 @@ export async function nullDisk(t, options) {
   const settings = {
     size: options.sizeMib,
     blocksize: options.blockBytes ?? 512,
-    memory_backed: 1,
+    memory_backed: options.isForgetful ? 0 : 1,
     discard: options.discard ? 1 : 0,
     cache_size: options.cacheMib ?? 0,
     irqmode: latencyNs > 0 ? 2 : 0,

@@ -2,12 +2,15 @@
  * Persistent trackers and snapshots within one boot: killed, stopped, started, written behind our back,
  * and a medium that fails. What a power cut does to them is shown in test/e2e/power.
  */
-import { mkdirSync, readdirSync, rmdirSync } from "node:fs";
+import { mkdirSync, readdirSync, renameSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
-import { run } from "../lib/command.mjs";
+import { FAULT_POINTS } from "../../../packages/driver/dist/fault-points.js";
+import { run, start } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { loopDisk } from "../lib/disks.mjs";
+import { loopDisk, nullDisk } from "../lib/disks.mjs";
+import { Faults } from "../lib/faults.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
@@ -17,6 +20,10 @@ import { until } from "../lib/wait.mjs";
 const SIZE_MIB = 24;
 const BLOCK_BYTES = 65536;
 const LIMIT_BYTES = 256 * MIB;
+/** So many blocks that the log has no room for every other one. */
+const WIDE_MIB = 12_288;
+/** Longer than a start takes. */
+const LATE_MS = 8_000;
 const RECOVERY_LIMIT_MS = 120_000;
 /** Each test starts a few daemons. */
 const LIMIT = { timeLimitMs: 480_000 };
@@ -29,8 +36,8 @@ async function medium(t) {
   await makeFileSystem("ext4", disk);
   const { path } = await mount(t, disk);
   mkdirSync(join(path, "stores"));
-  const start = () =>
-    Daemon.start({ args: ["--persistent-dir", join(path, "state"), "--log-level", "info"] });
+  const start = (env = {}) =>
+    Daemon.start({ args: ["--persistent-dir", join(path, "state"), "--log-level", "info"], env });
   return { path, stores: join(path, "stores"), start };
 }
 
@@ -130,6 +137,88 @@ test(
   LIMIT,
 );
 
+/** A persistent snapshot that is taken, and what it froze. */
+async function heldSnapshot(t, disk, device) {
+  const { id } = await t.client.snapshotCreate({
+    devices: [device],
+    stores: [disk.stores],
+    limitBytes: LIMIT_BYTES,
+    persistent: true,
+  });
+  const { images } = await t.client.snapshotTake(id);
+  return { id, frozen: await md5(images[0].image) };
+}
+
+/** The snapshot is there, its image is right, and stays so. */
+async function assertHeld(t, { id, frozen }) {
+  const { snapshots, trackers } = await t.client.status();
+  assert.equal(
+    snapshots.map((snapshot) => [snapshot.id, snapshot.persistent]),
+    [[id, true]],
+  );
+  const [{ front, image }] = trackers;
+  assert.is(await md5(image), frozen);
+  await fill(front, 0, 1024);
+  assert.is(await md5(image), frozen);
+}
+
+test(
+  "a daemon killed while it stops loses no persistent snapshot, nor does a store that comes late",
+  async (t) => {
+    const disk = await medium(t);
+    const device = await loopDisk(t, SIZE_MIB * MIB);
+    const faults = new Faults(t);
+    t.daemon = await disk.start(faults.environment);
+    t.defer(() => t.daemon.stop());
+    const { front } = await t.client.attach(device, { persistent: true });
+    await fill(front, 0, 2048);
+    const held = await heldSnapshot(t, disk, device);
+    for (const point of FAULT_POINTS.filter((name) => name.startsWith("suspend."))) {
+      await faults.arm(point);
+      t.daemon.kill("SIGTERM");
+      await faults.met();
+      await t.daemon.ended();
+      t.daemon = await disk.start(faults.environment);
+      await assertHeld(t, held);
+    }
+    await t.daemon.stop();
+    renameSync(disk.stores, `${disk.stores}-away`);
+    const starting = disk.start();
+    await sleep(LATE_MS);
+    renameSync(`${disk.stores}-away`, disk.stores);
+    t.daemon = await starting;
+    await assertHeld(t, held);
+    await t.client.snapshotDestroy(held.id);
+    await t.client.detach(device, { forget: true });
+    assert.equal(readdirSync(disk.stores), []);
+    assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
+  },
+  LIMIT,
+);
+
+test(
+  "detach writes out more blocks than the journal's log takes at a time",
+  async (t) => {
+    const disk = await medium(t);
+    const device = await nullDisk(t, { sizeMib: WIDE_MIB, isForgetful: true });
+    t.daemon = await disk.start();
+    t.defer(() => t.daemon.stop());
+    const { front } = await t.client.attach(device, { persistent: true });
+    // Held open, so that what is written stays in the page cache until detach flushes it.
+    const holder = start(["sh", "-c", `exec sleep infinity 3<${front}`], { timeLimitMs: 600_000 });
+    t.defer(() => holder.end());
+    t.defer(() => holder.kill("SIGKILL"));
+    // A gap after each, so that nothing is recorded ahead.
+    const writes = (WIDE_MIB * MIB) / (2 * BLOCK_BYTES);
+    await run([
+      ...["fio", "--name=wide", `--filename=${front}`, "--rw=write:124k", "--bs=4k", "--direct=0"],
+      ...[`--io_size=${writes * 4096}`, "--ioengine=psync", "--end_fsync=0"],
+    ]);
+    await t.client.detach(device, { forget: true });
+  },
+  LIMIT,
+);
+
 test(
   "what was written past us is found, and the generation says so",
   async (t) => {
@@ -186,6 +275,11 @@ test(
     await t.client.snapshotTake(id);
     await t.daemon.stop();
     await fill(device, 8192, 4);
+    // Killed after the image was given up and before it is forgotten, it is not believed by the next one.
+    const faults = new Faults(t);
+    await faults.arm("recover.fronts-live");
+    const died = await disk.start(faults.environment).catch(({ message }) => message);
+    assert.match(String(died), "the daemon ended at once");
     t.daemon = await disk.start();
     const { trackers, snapshots } = await t.client.status();
     assert.is(trackers[0].cbt.generation_reason, "foreign_write");
@@ -212,6 +306,7 @@ test(
         .catch(({ code }) => code);
     assert.is(await create([device], ["memory:"]), "STORE_NOT_PERSISTENT");
     assert.is(await create([device], [t.folder]), "STORE_NOT_PERSISTENT");
+    assert.is(await create([device], [await loopDisk(t, MIB)]), "STORE_NOT_PERSISTENT");
     await t.client.attach(other);
     assert.is(await create([other], [disk.stores]), "TRACKER_NOT_PERSISTENT");
     const refused = await t.client.attach(other, { persistent: true }).catch(({ code }) => code);

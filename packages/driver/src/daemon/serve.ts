@@ -22,6 +22,10 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
   const isSupervised = values.supervised === true || values.standby === true;
   const link = isSupervised ? new SupervisorLink() : undefined;
   const signals = new EndSignals();
+  process.on("uncaughtException", (error) => {
+    logger.fatal({ err: error }, "unexpected failure: leaving the devices to the next daemon");
+    endAtOnce(ExitStatus.FAILED);
+  });
   try {
     const driver = await startDriver(values, options, link, signals);
     const operations = new DaemonOperations({
@@ -43,7 +47,7 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
     const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
     console.error(`blksnapd: ${(error as Error).message}${hint}`);
     // Devices that are in use wait for the next daemon; this one cannot be reached.
-    process.exit(ExitStatus.FAILED);
+    endAtOnce(ExitStatus.FAILED);
   }
 }
 

@@ -22,6 +22,8 @@ import type { PersistentDirectory } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 20;
 const GROWTH_MAX_BYTES = 2 ** 24;
+/** What is longer could not be read back in one piece. */
+const LOG_MAX_BYTES = 2 ** 30;
 /** Entries that are written at a time when a journal is made from a map. */
 const COPY_ENTRIES = 3000;
 
@@ -90,9 +92,10 @@ export class AreaJournalFile {
     return this.#setup;
   }
 
-  /** Makes the log longer while the reactor appends. Answers its new length in bytes. */
+  /** Makes the log longer while the reactor appends. Answers its new length in bytes. @throws Error at 1 GiB */
   async grow(): Promise<number> {
     const { logBytes } = this.#header;
+    if (logBytes >= LOG_MAX_BYTES) throw new Error("it has grown to 1 GiB");
     const grown = logBytes + Math.min(logBytes, GROWTH_MAX_BYTES);
     this.#header = await growLog(this.#handle, this.#header, grown);
     return grown;

@@ -1,3 +1,6 @@
+import type { EngineCounters } from "@blksnap/engine";
+import type { AreaCounters } from "./area-counter.js";
+
 /** I/O of one ublk device, counted on its reactor; doubles, exact to 2^53. */
 export interface DeviceIoCounters {
   readonly reads: number;
@@ -30,6 +33,15 @@ const PLACE = new Uint8Array([
   Count.ERRORS,
   Count.DISCARDS,
 ]);
+
+/** Of one tracked device. */
+export interface TrackedDeviceCounters {
+  readonly front: DeviceIoCounters;
+  readonly image: DeviceIoCounters;
+  /** All since attach. */
+  readonly engine: EngineCounters;
+  readonly area: AreaCounters;
+}
 
 /** Counts without allocating: everything is a field of one Float64Array. */
 export class IoCounter {

@@ -47,6 +47,7 @@ export function carryOutJournal(
       done();
       return;
     case "dropAreaJournal":
+      device.noteAreaLost();
       areaJournal?.drop();
       done();
   }

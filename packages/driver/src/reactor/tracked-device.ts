@@ -15,7 +15,6 @@ import {
   CbtMap,
   DiffArea,
   DiffAreaMap,
-  type EngineCounters,
   type EngineIo,
   RequestOp,
   TrackerEngine,
@@ -24,12 +23,13 @@ import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
-import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
+import { AreaCounter, NO_AREA } from "./area-counter.js";
 import { AreaIo, type AreaJournalSetup } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
-import { type DeviceIoCounters, IoCounter } from "./counters.js";
+import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { errorText } from "./error-text.js";
+import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
 import type {
   AreaSetup,
@@ -45,15 +45,6 @@ import { WriteHold } from "./write-hold.js";
 
 const EIO = 5;
 const PARTS_PER_TAG = 4; // Copies in flight per request in flight, and image parts.
-
-export interface TrackedDeviceCounters {
-  readonly front: DeviceIoCounters;
-  readonly image: DeviceIoCounters;
-  /** All since attach. */
-  readonly engine: EngineCounters;
-  readonly area: AreaCounters;
-}
-
 export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly engine: TrackerEngine;
   readonly #id: number;
@@ -78,8 +69,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** Tells the present area from others. */
   areaId = 0;
   #ticker: AreaTicker | undefined;
-  readonly #freed: number[] = [];
+  readonly #freed: FreedSlots;
   readonly #hold = new WriteHold();
+  #isAreaDropped = false;
   #onAreaClosed: (() => void) | undefined;
   #frontEnded = false;
   #imageEnded = true;
@@ -95,6 +87,10 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#id = request.tracker;
     this.#reactor = reactor;
     this.#notify = notify;
+    this.#freed = new FreedSlots(reactor, {
+      tell: (slots) => notify({ notice: "freed", tracker: this.#id, area: this.areaId, slots }),
+      grant: (slot) => this.#area?.grantSlots(slot, 1),
+    });
     const { queueDepth, maxIoBytes } = request.queue;
     this.#frontDepth = queueDepth;
     this.#imageDepth = Math.max(settings.imageDepth, request.area?.imageDepth ?? 0);
@@ -154,19 +150,30 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#hold.end();
   }
 
-  /** No copy-on-write from here on; calls back when nothing refers to the area any more. */
+  /**
+   * No copy-on-write from here on; calls back when nothing refers to the area any more. Who asks again
+   * had given up waiting.
+   */
   dropArea(onClosed: () => void): void {
-    if (this.#area === undefined) {
+    if (this.#area === undefined || this.#isAreaDropped) {
       onClosed();
       return;
     }
+    const isBegun = this.#onAreaClosed !== undefined;
     this.#onAreaClosed = onClosed;
+    if (isBegun) return;
+    this.noteAreaLost();
     this.engine.dropArea();
+  }
+
+  /** From here on writes are not copied: whoever finds the area's journal must not believe it. */
+  noteAreaLost(): void {
+    if (this.areaJournal !== undefined) this.gate?.journal.noteAreaLost();
   }
 
   /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
   closeArea(): void {
-    this.#freed.length = 0;
+    this.#freed.clear();
     this.#areaIo?.close();
     this.#areaMemory?.unmap();
     this.#areaIo = undefined;
@@ -266,18 +273,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   requestSlots(wanted: number): void {
     faultPoint("slots.asked");
+    if (this.#freed.reuse(wanted)) return;
     this.#notify({ notice: "slots", tracker: this.#id, area: this.areaId, wanted });
   }
 
   freeSlot(slot: number): void {
-    // Sent in one message per turn: a discard of the image frees many.
-    if (this.#freed.push(slot) === 1) this.#reactor.setTimer(1, () => this.#tellFreed());
-  }
-
-  #tellFreed(): void {
-    if (this.#freed.length === 0) return;
-    const slots = this.#freed.splice(0);
-    this.#notify({ notice: "freed", tracker: this.#id, area: this.areaId, slots });
+    this.#freed.add(slot, this.areaJournal !== undefined);
   }
 
   onWritesBlocked(): void {
@@ -290,11 +291,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   onAreaFault(errno: number): void {
-    if (this.areaJournal !== undefined) this.gate?.journal.noteAreaLost();
+    this.noteAreaLost();
     this.#notify({ notice: "fault", tracker: this.#id, area: this.areaId, errno });
   }
 
   onAreaClosed(): void {
+    this.#isAreaDropped = true;
     const told = this.#onAreaClosed;
     this.#onAreaClosed = undefined;
     told?.();
@@ -365,6 +367,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#ticker = new AreaTicker(this.#reactor, tickMs);
     for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
     this.#area = area;
+    this.#isAreaDropped = false;
     this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot());
     this.areaId = setup.id;
     return area;

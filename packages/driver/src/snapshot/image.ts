@@ -86,7 +86,7 @@ export async function recoverImage(context: ImageContext, member: Member): Promi
     context.control,
     member.imageNumber,
     context.state.owner,
-    { ...queue, begun: "recover.image-begun" },
+    { ...queue, mark: DeviceMark.IMAGE, begun: "recover.image-begun" },
   );
   faultPoint("recover.image-live");
   linkImage(member);

@@ -20,6 +20,9 @@ import { closeMembers, takeSnapshot } from "./take.js";
 /** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
 const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
 
+/** Of a device, by the order in which the kernel found it. */
+const KERNEL_NAME = /^\/dev\/[^/]+$/;
+
 export class SnapshotOperations {
   readonly #context: RecoverContext;
   readonly #registry: Registry;
@@ -115,6 +118,7 @@ export class SnapshotOperations {
     };
   }
 
+  /** Where it fails it can be tried again. */
   async destroy(snapshot: Snapshot): Promise<void> {
     snapshot.retreat("destroying");
     faultPoint("destroy.begun");
@@ -139,16 +143,23 @@ export class SnapshotOperations {
   async suspend(snapshot: Snapshot): Promise<void> {
     await snapshot.persistence.saved();
     const members = [...snapshot.members.values()];
+    // A daemon that finds this half done makes images again, and has to miss none.
+    for (const member of members) member.imageNumber = undefined;
+    snapshot.saveIfPossible();
+    faultPoint("suspend.images-forgotten");
     for (const member of members) await closeImage(member);
+    faultPoint("suspend.images-stopped");
     for (const { tracker } of members) {
-      await this.#trackers.detach(tracker, { attachAgain: true });
+      await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true });
     }
     await snapshot.persistence.suspend(members);
+    faultPoint("suspend.journals-complete");
+    // From here on the medium alone has it: its maps are not missed.
+    snapshot.forget();
     for (const { map } of members) {
       if (map !== undefined) this.#context.state.removeMap(map);
     }
     await snapshot.closeStorage({ keep: true });
-    snapshot.forget();
     this.#registry.snapshots.delete(snapshot.id);
     this.#context.logger.info({ snapshot: snapshot.id }, "snapshot suspended");
   }
@@ -164,9 +175,17 @@ export class SnapshotOperations {
     }
   }
 
-  /** @throws ControlError STORE_NOT_PERSISTENT: what is in memory is gone with the power */
+  /**
+   * What is in memory is gone with the power, and "sdc" can be another disk then.
+   * @throws ControlError STORE_NOT_PERSISTENT
+   */
   async #assertMedia(stores: readonly string[]): Promise<void> {
     for (const path of stores) {
+      if (KERNEL_NAME.test(path) && path !== MEMORY_STORE) {
+        const what = `${path} can be another disk after a reboot`;
+        const hint = "Name it by /dev/disk/by-id/... or /dev/mapper/...";
+        throw new ControlError("STORE_NOT_PERSISTENT", what, { hint });
+      }
       const inMemory = path === MEMORY_STORE || MEMORY_FILE_SYSTEMS.has((await typeOf(path)) ?? 0);
       if (!inMemory) continue;
       const what = `${path} is memory: a persistent snapshot needs a store on a disk`;

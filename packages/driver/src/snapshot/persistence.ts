@@ -31,6 +31,8 @@ export class SnapshotPersistence {
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
   #written: Promise<void> = Promise.resolve();
+  #givenUp: Promise<void> | undefined;
+  #growing: Promise<void> = Promise.resolve();
 
   constructor(context: PersistenceContext, isOn: boolean) {
     this.#context = context;
@@ -60,7 +62,8 @@ export class SnapshotPersistence {
     const { snapshot } = record;
     this.#last = record;
     const name = persistentSnapshotName(snapshot.id);
-    this.#written = this.#written.then(() => this.#context.persistent.writeRecord(name, record));
+    const earlier = this.#written.catch(() => undefined);
+    this.#written = earlier.then(() => this.#context.persistent.writeRecord(name, record));
     // Who waits for it is told; others go on, and the next change tries again.
     this.#written.catch((error: unknown) => {
       this.#context.logger.error({ snapshot: snapshot.id, err: error }, "record is not written");
@@ -83,6 +86,7 @@ export class SnapshotPersistence {
    * lost, which only the maps know as long as they are written.
    */
   async suspend(members: readonly Member[]): Promise<void> {
+    await this.#growing;
     const last = this.#last;
     for (const { journal, map, tracker } of members) {
       await journal?.close();
@@ -110,24 +114,43 @@ export class SnapshotPersistence {
   async removeJournal(member: Member): Promise<void> {
     const { journal } = member;
     if (journal === undefined) return;
+    await this.#growing;
     member.journal = undefined;
     await journal.close();
     await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
   }
 
-  /** Makes the log of an area's journal longer. @throws Error when the medium fails */
+  /** Makes the log of an area's journal longer. @throws Error when the medium fails, or it is too long */
   async growJournal(member: Member, area: number): Promise<void> {
-    const { tracker, journal } = member;
-    if (journal === undefined || !this.#isOn) return;
+    const growing = this.#growing.then(() => this.#grow(member, area));
+    this.#growing = growing.catch(() => undefined);
+    await growing;
+  }
+
+  async #grow({ tracker, journal }: Member, area: number): Promise<void> {
+    if (journal === undefined || !this.#isOn || tracker.isEnding) return;
     const logBytes = await journal.grow();
     const request = { type: "growAreaJournal", tracker: tracker.id, area, logBytes } as const;
-    await this.#context.reactors.request(tracker.reactor, request);
+    await this.#context.reactors.request(tracker.reactor, request).catch((error) => {
+      // Then nobody appends any more.
+      if (!tracker.isEnding) throw error;
+    });
   }
 
   /** The medium fails: the snapshot goes on, but ends with the machine's power. Writes wait meanwhile. */
   async giveUp(members: readonly Member[], why: string): Promise<void> {
-    const { logger, reactors } = this.#context;
+    const { reactors } = this.#context;
+    // Whatever fails meanwhile: no write goes on before the record is gone.
+    this.#givenUp ??= this.#goOnWithout(why);
+    await this.#givenUp;
+    for (const { tracker } of members) {
+      await reactors.request(tracker.reactor, { type: "dropAreaJournal", tracker: tracker.id });
+    }
+  }
+
+  async #goOnWithout(why: string): Promise<void> {
     if (!this.#isOn) return;
+    const { logger } = this.#context;
     const snapshot = this.#last?.snapshot.id;
     const text = `${why}: the snapshot will not outlive this machine's power`;
     try {
@@ -135,9 +158,6 @@ export class SnapshotPersistence {
       logger.error({ snapshot }, text);
     } catch (error) {
       logger.fatal({ snapshot, err: error }, `${text}, and its record cannot be removed`);
-    }
-    for (const { tracker } of members) {
-      await reactors.request(tracker.reactor, { type: "dropAreaJournal", tracker: tracker.id });
     }
   }
 }

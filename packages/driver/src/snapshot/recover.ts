@@ -11,26 +11,25 @@
  *
  * A snapshot that cannot be had back is lost and said so; the fronts go on in any case.
  */
-import { closeSync, unlinkSync } from "node:fs";
-import { join } from "node:path";
+import { closeSync } from "node:fs";
 import { AreaState, DiffArea, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
-import { UblkState } from "@blksnap/ublk";
-import { MappedMemory } from "@blksnap/uring";
+import { type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
+import { bounded, MappedMemory } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
-import { forgetSnapshot } from "../persistence/snapshot-records.js";
+import { noAnswer } from "../persistence/persistent-directory.js";
 import type { AreaSetup } from "../reactor/messages.js";
-import { type SnapshotRecord, snapshotRecordName, type TrackerRecord } from "../state/records.js";
+import type { SnapshotRecord, TrackerRecord } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { usableRecords } from "../state/usable-records.js";
-import { DeviceMark, ownDevices } from "../system/served-device.js";
+import { DeviceMark, isOurs, ownDevices } from "../system/served-device.js";
 import { openStoresFenced } from "../tracker/fence.js";
 import { forgetIfGone, type WaitingFront } from "../tracker/late-recovery.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
+import { deleteOwnImage, discard, forgetPersistent, rollBack } from "./discard.js";
 import { openImage, recoverImage } from "./image.js";
 import { attachPending, type Known, type Restored, restorePersistent } from "./restore.js";
 import { Snapshot, type SnapshotContext } from "./snapshot.js";
-import { MEMORY_STORE } from "./store-record.js";
 import { sweep } from "./sweep.js";
 import { closeMembers, type TakeContext } from "./take.js";
 
@@ -46,13 +45,20 @@ export interface Recovered {
   readonly lastTracker: number;
 }
 
-/** A snapshot to be gone on with, and the maps of its members. */
+/** How long fronts wait for a medium that keeps a snapshot; then it goes on without. */
+const MEDIUM_PATIENCE_MS = 20_000;
+
+/** A snapshot to be gone on with, and what its members have, by their trackers' numbers. */
 interface Resumed {
   readonly record: SnapshotRecord;
   readonly snapshot: Snapshot;
-  readonly maps: Map<number, MapFile>;
-  readonly areas: Map<number, AreaSetup>;
-  readonly journals: Map<number, AreaJournalFile>;
+  readonly maps: ReadonlyMap<number, MapFile>;
+  readonly areas: ReadonlyMap<number, AreaSetup>;
+  readonly journals: ReadonlyMap<number, AreaJournalFile>;
+  /** Numbers of images that are still there. */
+  readonly images: ReadonlyMap<number, number>;
+  /** Errnos with which blocks were lost. */
+  readonly faults: ReadonlyMap<number, number>;
 }
 
 export async function recoverAll(context: RecoverContext): Promise<Recovered> {
@@ -74,7 +80,10 @@ export async function recoverAll(context: RecoverContext): Promise<Recovered> {
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
   const { pending, snapshots: restored } = await restore(context, records, trackerRecords);
   resumed.push(...(await resumeAll(context, restored, geometries)));
-  for (const one of pending) found.push(await attachPending(context, one, areaOf(resumed, one.id)));
+  for (const one of pending) {
+    const onAreaLost = () => abandonArea(context, resumed, one.id);
+    found.push(await attachPending(context, one, areaOf(resumed, one.id), onAreaLost));
+  }
   faultPoint("recover.fronts-live");
   const trackers = found.filter((tracker) => tracker !== undefined);
   const snapshots: Snapshot[] = [];
@@ -99,7 +108,7 @@ async function resumeAll(
 ): Promise<Resumed[]> {
   const resumed: Resumed[] = [];
   for (const record of records) {
-    const snapshot = await resumeSnapshot(context, record, geometries);
+    const snapshot = await resumeSnapshot(context, record, records, geometries);
     if (snapshot !== undefined) resumed.push(snapshot);
   }
   return resumed;
@@ -117,6 +126,9 @@ async function restore(
   }
   const known: Known = {
     snapshots: new Set(snapshots.map(({ id }) => id)),
+    journals: new Set(
+      snapshots.flatMap(({ members }) => members.map(({ journal }) => journal ?? "")),
+    ),
     trackers: new Set(trackers.map(({ uuid = "" }) => uuid)),
     numbers,
     lastNumber: Math.max(largestNumber(context), ...numbers.values()),
@@ -139,56 +151,119 @@ function areaOf(resumed: readonly Resumed[], tracker: number): AreaSetup | undef
   return resumed.find(({ areas }) => areas.has(tracker))?.areas.get(tracker);
 }
 
+/** @param all the records with which it was found */
 async function resumeSnapshot(
   context: RecoverContext,
   found: SnapshotRecord,
+  all: readonly SnapshotRecord[],
   geometries: ReadonlyMap<number, TrackerGeometry>,
 ): Promise<Resumed | undefined> {
   if (found.state === "creating" || found.state === "destroying") {
-    await discard(context, found);
+    await discard(context, found, all);
     return undefined;
   }
-  const record = found.state === "taking" ? await rollBack(context, found) : found;
+  const record = found.state === "taking" ? await rollBack(context, found, all) : found;
   const { members } = record;
   const maps = new Map<number, MapFile>();
-  const journals = new Map<number, AreaJournalFile>();
+  const faults = new Map<number, number>();
+  let journals: ReadonlyMap<number, AreaJournalFile> | undefined;
   try {
     const slots: number[][] = [];
     for (const { tracker, map: name } of members) {
       if (name === null) continue;
       const map = context.state.openMap(name);
       maps.set(tracker, map);
-      slots.push(usedSlots(map, geometries.get(tracker)));
+      const { used, faultErrno } = lookThrough(map, geometries.get(tracker));
+      slots.push(used);
+      faults.set(tracker, faultErrno);
     }
-    const snapshot = new Snapshot(context, record, true);
+    journals = await renewJournals(context, record, maps);
+    const persistent = record.persistent === true && journals !== undefined;
+    const snapshot = new Snapshot(context, { ...record, persistent }, true);
     await openStoresFenced(() => snapshot.openStorage(slots.flat()));
     faultPoint("recover.stores-opened");
     const areas = new Map<number, AreaSetup>();
+    const images = new Map<number, number>();
     for (const [tracker, map] of maps) {
-      const { image, journal: uuid } = members.find((member) => member.tracker === tracker) ?? {};
-      const journal = await renewJournal(context, map, uuid ?? null);
-      if (journal !== undefined) journals.set(tracker, journal);
-      const area = await snapshot.areaSetup(map, members.length, journal);
-      const info = await context.control.deviceInfo(image ?? -1);
-      areas.set(tracker, { ...area, imageDepth: info?.queueDepth ?? 0 });
+      const area = await snapshot.areaSetup(map, members.length, journals?.get(tracker));
+      const image = await imageOf(context, record, tracker);
+      if (image !== undefined) images.set(tracker, image.id);
+      areas.set(tracker, { ...area, imageDepth: image?.queueDepth ?? 0 });
     }
-    return { record, snapshot, maps, areas, journals };
+    return { record, snapshot, maps, areas, journals: journals ?? new Map(), images, faults };
   } catch (error) {
     context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
     for (const { fd } of maps.values()) closeSync(fd);
-    for (const journal of journals.values()) await journal.close();
-    await discard(context, record);
+    for (const journal of journals?.values() ?? []) await journal.close();
+    await discard(context, record, all);
     return undefined;
   }
 }
 
-/** A journal with what the map has: what the dead daemon's says beyond that, nobody relied on. */
+/** Else a daemon that is killed, or a power cut, would bring it back without what is written from now on. */
+async function abandonArea(
+  context: RecoverContext,
+  resumed: readonly Resumed[],
+  tracker: number,
+): Promise<void> {
+  const its = resumed.find(({ maps }) => maps.has(tracker));
+  const map = its?.maps.get(tracker);
+  const journal = its?.journals.get(tracker);
+  if (map !== undefined) {
+    const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+    DiffAreaMap.open(memory.buffer).state = AreaState.DROPPED;
+    memory.unmap();
+  }
+  if (journal !== undefined) await context.persistent.removeFile(areaJournalName(journal.uuid));
+}
+
+/** The image that the record names, where it is still one that can be gone on with. */
+async function imageOf(
+  { control, state }: RecoverContext,
+  { members }: SnapshotRecord,
+  tracker: number,
+): Promise<UblkDeviceInfo | undefined> {
+  const { image } = members.find((member) => member.tracker === tracker) ?? {};
+  const info = await control.deviceInfo(image ?? -1);
+  if (info === undefined || !isOurs(info, state.owner)) return undefined;
+  const isUsable = info.serverFlags === DeviceMark.IMAGE && info.state !== UblkState.DEAD;
+  return isUsable ? info : undefined;
+}
+
+/**
+ * Journals with what the maps have: what the dead daemon's say beyond that, nobody relied on. Undefined
+ * where the medium fails: the snapshot goes on, and ends with the machine's power.
+ */
+async function renewJournals(
+  context: RecoverContext,
+  record: SnapshotRecord,
+  maps: ReadonlyMap<number, MapFile>,
+): Promise<ReadonlyMap<number, AreaJournalFile> | undefined> {
+  const journals = new Map<number, AreaJournalFile>();
+  if (record.persistent !== true) return journals;
+  const deadlineMs = performance.now() + MEDIUM_PATIENCE_MS;
+  try {
+    for (const { tracker, journal: uuid } of record.members) {
+      const map = maps.get(tracker);
+      if (map === undefined || typeof uuid !== "string") continue;
+      const renewing = renewJournal(context, map, uuid);
+      journals.set(tracker, await bounded(renewing, deadlineMs - performance.now(), noAnswer));
+    }
+    return journals;
+  } catch (error) {
+    const text = "the snapshot will not outlive this machine's power: its journal is not written";
+    context.logger.error({ snapshot: record.id, err: error }, text);
+    for (const journal of journals.values()) await journal.close().catch(() => undefined);
+    await forgetPersistent(context, record);
+    return undefined;
+  }
+}
+
 async function renewJournal(
   context: RecoverContext,
   map: MapFile,
-  uuid: string | null,
-): Promise<AreaJournalFile | undefined> {
-  if (uuid === null) return undefined;
+  uuid: string,
+): Promise<AreaJournalFile> {
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
   try {
     context.persistent.own();
@@ -203,7 +278,10 @@ async function renewJournal(
  * there it would be the front that cannot go on.
  * @throws EngineError when it is no map; Error when it is another device's, or damaged
  */
-function usedSlots(map: MapFile, geometry: TrackerGeometry | undefined): number[] {
+function lookThrough(
+  map: MapFile,
+  geometry: TrackerGeometry | undefined,
+): { readonly used: number[]; readonly faultErrno: number } {
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
   try {
     const area = DiffAreaMap.open(memory.buffer);
@@ -212,9 +290,9 @@ function usedSlots(map: MapFile, geometry: TrackerGeometry | undefined): number[
     }
     const damage = area.state === AreaState.ACTIVE ? area.damage() : `it is in state ${area.state}`;
     if (damage !== undefined) throw new Error(`the map ${map.name} is damaged: ${damage}`);
-    const slots: number[] = [];
-    new DiffArea(area).forEachUsedSlot((slot) => slots.push(slot));
-    return slots;
+    const used: number[] = [];
+    new DiffArea(area).forEachUsedSlot((slot) => used.push(slot));
+    return { used, faultErrno: area.faultErrno };
   } finally {
     memory.unmap();
   }
@@ -242,7 +320,7 @@ async function recoverTracker(
  */
 async function rejoin(
   context: RecoverContext,
-  { record, snapshot, maps, journals }: Resumed,
+  { record, snapshot, maps, journals, images, faults }: Resumed,
   trackers: readonly Tracker[],
 ): Promise<boolean> {
   for (const { tracker: id, image } of record.members) {
@@ -250,16 +328,18 @@ async function rejoin(
     const map = maps.get(id);
     const journal = journals.get(id);
     if (tracker !== undefined && (map === undefined || tracker.hasOldArea)) {
-      const number = map === undefined ? undefined : (image ?? undefined);
-      snapshot.addMember(tracker, map, number).journal = journal;
+      snapshot.addMember(tracker, map, images.get(id)).journal = journal;
+      const errno = faults.get(id) ?? 0;
+      // The daemon ended before it was told.
+      if (errno !== 0 && tracker.errorCode === 0) snapshot.fault(tracker, errno);
       continue;
     }
     const device = tracker?.device;
     context.logger.error({ snapshot: snapshot.id, device }, "the image of a device is lost");
     await journal?.close();
-    if (journal !== undefined) await context.persistent.removeFile(areaJournalName(journal.uuid));
+    if (journal !== undefined) await removeJournal(context, journal);
     if (map !== undefined) context.state.removeMap(map);
-    if (image !== null) await deleteOwnDevice(context, image);
+    if (image !== null) await deleteOwnImage(context, image);
   }
   snapshot.rejoined();
   faultPoint("recover.rejoined");
@@ -275,7 +355,7 @@ async function rejoin(
   } catch (error) {
     context.logger.error({ snapshot: snapshot.id, err: error }, "snapshot is lost");
     const unserved = members.filter(({ image }) => image === undefined);
-    for (const { imageNumber } of unserved) await deleteOwnDevice(context, imageNumber ?? -1);
+    for (const { imageNumber } of unserved) await deleteOwnImage(context, imageNumber ?? -1);
     await closeMembers(context, members);
     for (const member of members) await snapshot.persistence.removeJournal(member);
     await snapshot.closeStorage();
@@ -284,6 +364,16 @@ async function rejoin(
     snapshot.forget();
     return false;
   }
+}
+
+/** What cannot be removed is nobody's at the next start, and removed then. */
+async function removeJournal(
+  { persistent, logger }: RecoverContext,
+  { uuid }: AreaJournalFile,
+): Promise<void> {
+  await persistent.removeFile(areaJournalName(uuid)).catch((error) => {
+    logger.warn({ err: error }, "the journal of a lost image is not removed");
+  });
 }
 
 /**
@@ -309,80 +399,8 @@ async function removeOrphans(
     }
     if (state !== UblkState.DEAD)
       context.logger.error({ device }, "image without a snapshot removed");
-    await deleteOwnDevice(context, id);
-  }
-}
-
-/**
- * Takes back what a take has made, and forgets it: another image may have its number before long.
- * Answers the record from here on.
- */
-async function rollBack(context: RecoverContext, record: SnapshotRecord): Promise<SnapshotRecord> {
-  await removeTraces(context, record);
-  const members = record.members.map((member) => ({ ...member, map: null, image: null }));
-  const rolledBack = { ...record, state: "created", members } as const;
-  try {
-    context.state.writeRecord(snapshotRecordName(record.id), rolledBack);
-  } catch (error) {
-    context.logger.warn({ snapshot: record.id, err: error }, "record is not up to date");
-  }
-  return rolledBack;
-}
-
-/** Removes everything that a snapshot has left, and its record. What resists stays, and is named. */
-async function discard(context: RecoverContext, record: SnapshotRecord): Promise<void> {
-  try {
-    await removeAll(context, record);
-  } catch (error) {
-    context.logger.error({ snapshot: record.id, err: error }, "not all of a snapshot is removed");
-  }
-}
-
-async function removeAll(context: RecoverContext, record: SnapshotRecord): Promise<void> {
-  await removeTraces(context, record);
-  for (const { path, fileName } of record.stores) {
-    if (fileName === undefined) continue;
-    const directory = path === MEMORY_STORE ? context.state.path : path;
-    try {
-      unlinkSync(join(directory, fileName));
-    } catch {
-      // Never made, or gone with its file system.
-    }
-  }
-  faultPoint("recover.discarded");
-  await forgetPersistent(context, record);
-  context.state.removeRecord(snapshotRecordName(record.id));
-}
-
-/** A persistent snapshot that is lost is to be forgotten on the medium too. */
-async function forgetPersistent(context: RecoverContext, record: SnapshotRecord): Promise<void> {
-  if (record.persistent !== true) return;
-  try {
-    context.persistent.own();
-    const members = record.members.map(({ journal = null }) => ({
-      tracker: "",
-      journal,
-      lost: true,
-    }));
-    await forgetSnapshot(context.persistent, { snapshot: record, members });
-  } catch (error) {
-    context.logger.error({ snapshot: record.id, err: error }, "its record is not removed");
-  }
-}
-
-/** Removes the images and maps of a snapshot. */
-async function removeTraces(context: RecoverContext, record: SnapshotRecord): Promise<void> {
-  for (const { image, map } of record.members) {
-    if (image !== null) await deleteOwnDevice(context, image);
-    if (map !== null) context.state.removeFile(map);
-  }
-}
-
-async function deleteOwnDevice(context: RecoverContext, id: number): Promise<void> {
-  try {
-    const own = await ownDevices(context.control, context.state.owner);
-    if (own.some((device) => device.id === id)) await context.control.deleteDevice(id);
-  } catch (error) {
-    context.logger.warn({ device: `/dev/ublkb${id}`, err: error }, "device is not removed");
+    await context.control.deleteDevice(id).catch((error) => {
+      context.logger.warn({ device, err: error }, "device is not removed");
+    });
   }
 }

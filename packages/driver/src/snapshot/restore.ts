@@ -10,6 +10,8 @@
  * ```
  */
 import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
 import type { ControlError } from "../control/control-error.js";
@@ -24,8 +26,13 @@ import type { PersistentTrackerRecord } from "../persistence/tracker-persistence
 import type { AreaSetup } from "../reactor/messages.js";
 import { type MemberRecord, type SnapshotRecord, snapshotRecordName } from "../state/records.js";
 import { usableRecords } from "../state/usable-records.js";
+import { placeOf } from "../system/place.js";
 import { Tracker } from "../tracker/tracker.js";
 import type { RecoverContext } from "./recover.js";
+
+/** All together; a mount at boot gives up after 90 s. */
+const ARRIVAL_PATIENCE_MS = 30_000;
+const ARRIVAL_POLL_MS = 200;
 
 /** A persistent tracker that the last daemon served and this one does not yet. */
 export interface PendingTracker {
@@ -44,6 +51,8 @@ export interface Restored {
 export interface Known {
   /** Ids of snapshots, and uuids of persistent trackers. */
   readonly snapshots: ReadonlySet<string>;
+  /** Uuids of journals of those snapshots' areas. */
+  readonly journals: ReadonlySet<string>;
   readonly trackers: ReadonlySet<string>;
   /** Numbers of trackers that come back, by uuid: snapshots that came back before have them. */
   readonly numbers: ReadonlyMap<string, number>;
@@ -62,10 +71,16 @@ export async function restorePersistent(context: RecoverContext, known: Known): 
   const pending = records
     .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
     .map((record) => ({ id: known.numbers.get(record.uuid) ?? ++number, record }));
-  const snapshots: SnapshotRecord[] = [];
-  const journals = new Set<string>();
   const kept = await persistent.readRecords("snapshot-");
-  for (const record of usableRecords<PersistentSnapshotRecord>(kept, logger)) {
+  const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
+  // Where there are fronts, this is no boot, and they must not wait.
+  if (known.trackers.size === 0) {
+    const wanted = found.filter(({ snapshot }) => !known.snapshots.has(snapshot.id));
+    await untilThere(context, pending, wanted);
+  }
+  const snapshots: SnapshotRecord[] = [];
+  const journals = new Set([...known.journals].map(areaJournalName));
+  for (const record of found) {
     const { id, state } = record.snapshot;
     if (state === "taken") {
       for (const { journal } of record.members) journals.add(areaJournalName(journal ?? ""));
@@ -76,7 +91,8 @@ export async function restorePersistent(context: RecoverContext, known: Known): 
     context.state.writeRecord(snapshotRecordName(id), restored);
     snapshots.push(restored);
   }
-  await removeOrphans(context, journals);
+  // A record that cannot be read now may name some of them.
+  if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
   return { pending, snapshots };
 }
 
@@ -93,21 +109,59 @@ function mayOwn({ persistent, logger }: RecoverContext): boolean {
   }
 }
 
-/** Attaches a tracker again, with its area where nobody wrote to the original meanwhile. */
+/**
+ * At boot, disks and file systems can come after the daemon: what is needed of them is waited for, before
+ * anything is put on record that a daemon which is killed meanwhile would leave.
+ */
+async function untilThere(
+  { logger }: RecoverContext,
+  pending: readonly PendingTracker[],
+  records: readonly PersistentSnapshotRecord[],
+): Promise<void> {
+  const deadlineMs = performance.now() + ARRIVAL_PATIENCE_MS;
+  const stores = records
+    .filter(({ snapshot }) => snapshot.state !== "destroying")
+    .flatMap(({ snapshot }) => snapshot.stores)
+    .map(({ path, fileName }) => (fileName === undefined ? path : join(path, fileName)));
+  for (const path of [...pending.map(({ record }) => record.device), ...stores]) {
+    if (await isThere(path)) continue;
+    logger.warn({ path }, "not there yet: waiting for it");
+    while (performance.now() < deadlineMs && !(await isThere(path))) await sleep(ARRIVAL_POLL_MS);
+  }
+}
+
+/** What else can be wrong with it is said when it is opened. */
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await placeOf(path);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ENOENT";
+  }
+}
+
+/**
+ * Attaches a tracker again, with its area where nobody wrote to the original meanwhile.
+ * @param onAreaLost its area cannot go on, and before the next write nobody must find it any more
+ */
 export async function attachPending(
   context: RecoverContext,
   { id, record }: PendingTracker,
   area: AreaSetup | undefined,
+  onAreaLost: () => Promise<void>,
 ): Promise<Tracker | undefined> {
   const { device, uuid } = record;
   const recorded = { persistent: true, uuid };
   const { logger } = context;
   if (area !== undefined) {
     try {
-      return await Tracker.attach(context, id, device, { ...recorded, area });
+      return await Tracker.attach(context, id, device, { ...recorded, area, onAreaLost });
     } catch (error) {
       // The device counts for more than its snapshot.
       logger.error({ device, err: error }, `${device} is not attached with its snapshot`);
+      await onAreaLost().catch((reason) => {
+        logger.fatal({ device, err: reason }, "its diff area cannot be forgotten");
+      });
     }
   }
   try {

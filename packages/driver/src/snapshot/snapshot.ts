@@ -233,7 +233,7 @@ export class Snapshot {
         tracker: tracker.id,
         map: map?.name ?? null,
         image: imageNumber ?? null,
-        journal: journal?.uuid ?? null,
+        journal: (this.persistence.isOn ? journal?.uuid : undefined) ?? null,
         ...(tracker.uuid === undefined ? {} : { uuid: tracker.uuid }),
       })),
       events: this.events.pending,
@@ -255,7 +255,7 @@ export class Snapshot {
   /**
    * Goes back to "created" or on to "destroying", which a lack of room for the record must not stop.
    * What the next daemon then finds on record comes to the same: a take that did not end, or a
-   * snapshot without its maps.
+   * snapshot without its maps. Images that it names may be other devices by then (discard.ts).
    */
   retreat(state: "created" | "destroying"): void {
     this.#state = state;
@@ -382,13 +382,13 @@ export class Snapshot {
   async #giveUpPersistence(why: string): Promise<void> {
     const members = [...this.members.values()];
     await this.persistence.giveUp(members, `the journal could not be written: ${why}`);
-    this.save();
+    this.saveIfPossible();
   }
 
   /** A device lost its first block. */
   fault(tracker: Tracker, errno: number): void {
-    tracker.errorCode = -errno;
     const { deviceNumber } = tracker.backing;
+    // First, so that it is told twice rather than not at all by a daemon that is killed here.
     this.events.push({
       type: "corrupted",
       device: tracker.device,
@@ -396,6 +396,7 @@ export class Snapshot {
       minor: minor(deviceNumber),
       errno,
     });
+    tracker.errorCode = -errno;
   }
 
   #storeSpec({ path, fileName }: StoreRecord): StoreSpec {

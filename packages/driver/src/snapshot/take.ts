@@ -131,13 +131,50 @@ async function switchAll(
     const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
     faultPoint("take.frozen");
-    const stalls = await holdAndSwitch(context, snapshot, members);
+    const stalls = await whileNoneRotates(members, holdMs, () =>
+      holdAndSwitch(context, snapshot, members),
+    );
     faultPoint("take.switched");
     freeze.assertHeld();
     return Math.round(Math.max(...stalls));
   } finally {
     await freeze.thaw();
   }
+}
+
+/**
+ * Journals are rotated before the instant or after it. Freezing may need rotations: it writes a lot. One
+ * that is under way is waited for, while file systems are frozen.
+ */
+function whileNoneRotates<Value>(
+  members: readonly Member[],
+  timeoutMs: number,
+  operation: () => Promise<Value>,
+): Promise<Value> {
+  let isLate = false;
+  let timer: NodeJS.Timeout | undefined;
+  const outcome = inTurn(members, () => {
+    clearTimeout(timer);
+    if (isLate) return Promise.reject(new Error("nobody waits any more"));
+    return operation();
+  });
+  const tooLate = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      isLate = true;
+      const why = "the journal of a tracker is being made anew, and that takes too long";
+      reject(new ControlError("TAKE_FAILED", why, { errnoName: "ETIMEDOUT" }));
+    }, timeoutMs);
+  });
+  return Promise.race([outcome, tooLate]);
+}
+
+/** Runs the operation when it is its turn among the rotations of all members. */
+function inTurn<Value>(
+  [first, ...others]: readonly Member[],
+  operation: () => Promise<Value>,
+): Promise<Value> {
+  if (first === undefined) return operation();
+  return first.tracker.withoutRotation(() => inTurn(others, operation));
 }
 
 async function holdAndSwitch(

@@ -53,6 +53,8 @@ export interface ServeOptions {
 }
 
 export interface RecoverOptions extends ServeOptions {
+  /** What it must be: one of DeviceMark. */
+  readonly mark: number;
   /** The kernel waits for the new server. */
   readonly begun: FaultPoint;
 }
@@ -80,6 +82,7 @@ export class ServedDevice {
   readonly #charFd: number;
   readonly #queueEnded: () => Promise<void>;
   #queueStarted = false;
+  #isOpen = true;
 
   private constructor(control: UblkControl, id: number, charFd: number, options: ServeOptions) {
     this.#control = control;
@@ -125,7 +128,7 @@ export class ServedDevice {
    * Goes on serving a device whose server has died: its users have waited, and see no error.
    * @param owner tag of the state directory that has it on record
    * @param patienceMs how long the old server's last requests are waited for
-   * @throws UblkError CONTROL_FAILED when there is no such device, it is not ours, or never lived;
+   * @throws UblkError CONTROL_FAILED when there is no such device, it is another one, or never lived;
    * CONTROL_TIMEOUT
    */
   static async recover(
@@ -136,7 +139,12 @@ export class ServedDevice {
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<ServedDevice> {
     const deadlineMs = performance.now() + patienceMs;
-    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, owner, deadlineMs);
+    const { queueDepth, maxIoBytes } = await untilQuiesced(
+      control,
+      id,
+      { serverFlags: options.mark, serverFlagsHigh: owner },
+      deadlineMs,
+    );
     await untilReleased(() => control.startRecovery(id), deadlineMs);
     faultPoint(options.begun);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
@@ -154,11 +162,16 @@ export class ServedDevice {
     return device;
   }
 
-  /** Ends the device: whoever still has it open gets I/O errors, and frees its number on closing. */
+  /**
+   * Ends the device: whoever still has it open gets I/O errors, and frees its number on closing. Where it
+   * fails it can be tried again.
+   */
   async stop(): Promise<void> {
     await this.#control.stopDevice(this.id);
     if (this.#queueStarted) await this.#queueEnded();
-    closeSync(this.#charFd);
+    this.#queueStarted = false;
+    if (this.#isOpen) closeSync(this.#charFd);
+    this.#isOpen = false;
     await this.#control.deleteDevice(this.id);
   }
 
@@ -168,11 +181,17 @@ export class ServedDevice {
   }
 }
 
-async function untilQuiesced(control: UblkControl, id: number, owner: number, deadlineMs: number) {
+async function untilQuiesced(
+  control: UblkControl,
+  id: number,
+  { serverFlags, serverFlagsHigh }: Marked,
+  deadlineMs: number,
+) {
   for (;;) {
     const info = await control.deviceInfo(id);
-    if (info === undefined || !isOurs(info, owner)) {
-      throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} is gone, or not ours`, 19);
+    const isIt = info?.serverFlags === serverFlags && info.serverFlagsHigh === serverFlagsHigh;
+    if (info === undefined || !isIt) {
+      throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} is gone, or another device`, 19);
     }
     if (info.state === UblkState.DEAD) {
       throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} has ended`, 19);

@@ -30,7 +30,7 @@ export class TrackerOperations {
     if (options.persistent) await this.#assertStateApart();
     const id = this.#nextId++;
     const tracker = await named(Tracker.attach(this.#context, id, device, options));
-    this.#registry.trackers.set(id, tracker);
+    this.#registry.addTracker(tracker);
     faultPoint("attach.linked");
     const { state: persistence } = tracker.persistence;
     this.#logger.info({ device, front: tracker.front.path, persistence }, "attached");

@@ -41,6 +41,8 @@ export interface JournalOptions {
   readonly persistent: boolean;
   /** The record that the device must be that of. */
   readonly uuid?: string;
+  /** Called where an area cannot go on, before the record that says so is replaced. */
+  readonly onAreaLost?: () => Promise<void>;
 }
 
 /** A map to begin with, and what keeps it. */
@@ -100,6 +102,7 @@ export class TrackerJournal {
     undo.push(() => persistence.close());
     await assertApart(persistent.path, backing);
     const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
+    if (!goesOn) await options.onAreaLost?.();
     if (why !== null || persistence.isNew) persistence.chunkShift = geometry.chunkShift;
     const { chunkShift } = persistence;
     const journal = new TrackerJournal(context, backing, persistence, cbt, why);

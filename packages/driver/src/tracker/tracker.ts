@@ -22,6 +22,7 @@ import { errnoName, fsyncApart, type MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
 import type { AreaSetup } from "../reactor/messages.js";
+import { Serial } from "../serial.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
@@ -91,6 +92,9 @@ export class Tracker {
   /** It goes on with the diff area of an earlier daemon. */
   hasOldArea = false;
   #errorCode = 0;
+  readonly #rotations = new Serial();
+  /** Its front goes away, and with it what the reactor has of it. */
+  isEnding = false;
   #flushHasFailed = false;
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
@@ -194,7 +198,7 @@ export class Tracker {
         context.control,
         record.front,
         context.state.owner,
-        { ...queue, begun: "recover.begun" },
+        { ...queue, mark: DeviceMark.FRONT, begun: "recover.begun" },
         patienceMs,
       );
       faultPoint("recover.front-live");
@@ -236,9 +240,19 @@ export class Tracker {
     return this.persistence.state === "on" ? this.#journal?.uuid : undefined;
   }
 
-  /** A persistent tracker's journal is half full. Not while a snapshot is taken. */
-  async rotateJournal(): Promise<void> {
-    await this.#journal?.rotate(this.id, this.reactor);
+  /**
+   * A persistent tracker's journal is half full, and writes wait once it is full: so this waits for
+   * nothing that itself waits for writes.
+   */
+  rotateJournal(): Promise<void> {
+    return this.#rotations.run(async () => {
+      if (!this.isEnding) await this.#journal?.rotate(this.id, this.reactor);
+    });
+  }
+
+  /** Runs what no rotation may come between. It must not need more of the log than a half of it. */
+  withoutRotation<Value>(operation: () => Promise<Value>): Promise<Value> {
+    return this.#rotations.run(operation);
   }
 
   /** A persistent tracker's journal could not be written; its writes wait. */
@@ -273,7 +287,7 @@ export class Tracker {
     try {
       await this.#flushFront(giveUp);
       faultPoint("detach.front-synced");
-      await this.front.stop();
+      await this.withoutRotation(() => this.#stopFront());
     } finally {
       // Not on this thread: writes of the front may wait for slots that this thread grants.
       await promisify(close)(held);
@@ -290,6 +304,16 @@ export class Tracker {
     faultPoint("detach.map-removed");
     closeSync(this.backing.fd);
     this.#context.reactors.release(this.reactor);
+  }
+
+  async #stopFront(): Promise<void> {
+    this.isEnding = true;
+    try {
+      await this.front.stop();
+    } catch (error) {
+      this.isEnding = false;
+      throw error;
+    }
   }
 
   /**

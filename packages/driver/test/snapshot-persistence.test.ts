@@ -1,0 +1,54 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { SnapshotPersistence } from "../dist/snapshot/persistence.js";
+import type { Member } from "../dist/snapshot/snapshot.js";
+import type { SnapshotRecord } from "../dist/state/records.js";
+
+const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
+
+/** A medium whose next writes fail as told, and reactors that say what is asked of them. */
+function world({ failures = 0 } = {}) {
+  const steps: string[] = [];
+  const persistent = {
+    writeRecord: async () => {
+      if (failures-- > 0) throw new Error("no space");
+      steps.push("written");
+    },
+    removeRecord: async () => steps.push("record removed"),
+    removeFile: async () => steps.push("file removed"),
+  };
+  const reactors = {
+    request: async (_reactor: number, { type }: { type: string }) => steps.push(type),
+  };
+  const logger = { error: () => undefined, fatal: () => undefined };
+  const persistence = new SnapshotPersistence({ persistent, reactors, logger } as never, true);
+  return { persistence, steps };
+}
+
+const member = { tracker: { id: 1, reactor: 0, errorCode: 0 } } as unknown as Member;
+
+test("a record that could not be written does not keep the next one from being written", async () => {
+  const { persistence, steps } = world({ failures: 1 });
+  persistence.save(record, []);
+  persistence.save({ ...record, state: "destroying" }, []);
+  await persistence.saved();
+  assert.equal(steps, ["written"]);
+});
+
+test("given up: no write goes on before the record is gone, whoever asks", async () => {
+  const { persistence, steps } = world();
+  persistence.save(record, [member]);
+  await Promise.all([
+    persistence.giveUp([member], "the first reason"),
+    persistence.giveUp([member], "another one, meanwhile"),
+  ]);
+  assert.not.ok(persistence.isOn);
+  const removed = steps.indexOf("record removed");
+  assert.ok(removed >= 0 && removed < steps.indexOf("dropAreaJournal"), steps.join(", "));
+  // A journal that fails although the snapshot is not persistent any more holds nobody up.
+  steps.length = 0;
+  await persistence.giveUp([member], "once more");
+  assert.equal(steps, ["dropAreaJournal"]);
+});
+
+test.run();
