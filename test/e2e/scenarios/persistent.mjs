@@ -83,6 +83,30 @@ function covers(ranges, offsetBytes) {
   );
 }
 
+/** A snapshot that comes back after a reboot. */
+function createKept(t, disk, device) {
+  return t.client.snapshotCreate({
+    devices: [device],
+    stores: [disk.stores],
+    limitBytes: LIMIT_BYTES,
+    persistent: true,
+  });
+}
+
+/** No snapshot has a store any more, and the tracker leaves nothing on the medium. */
+async function assertNothingKept(t, disk, device) {
+  assert.equal(readdirSync(disk.stores), []);
+  await t.client.detach(device, { forget: true });
+  assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
+}
+
+/** A persistent snapshot that is taken, and what it froze. */
+async function heldSnapshot(t, disk, device) {
+  const { id } = await createKept(t, disk, device);
+  const { images } = await t.client.snapshotTake(id);
+  return { id, frozen: await md5(images[0].image) };
+}
+
 test(
   "a held snapshot and its tracker go on after a kill under load, a stop and a start",
   async (t) => {
@@ -94,12 +118,7 @@ test(
     assert.ok(persistent);
     await fill(front, 0, SIZE_MIB * 1024);
     const before = await md5(front);
-    const { id } = await t.client.snapshotCreate({
-      devices: [device],
-      stores: [disk.stores],
-      limitBytes: LIMIT_BYTES,
-      persistent: true,
-    });
+    const { id } = await createKept(t, disk, device);
     const { images } = await t.client.snapshotTake(id);
     const load = { ...VERIFIED_WRITES, runtime: 600 };
     const writing = startFio(t, front, load, { timeLimitMs: 600_000 });
@@ -130,24 +149,10 @@ test(
     assert.is(await md5(tracker.image), before);
 
     await t.client.snapshotDestroy(id);
-    assert.equal(readdirSync(disk.stores), []);
-    await t.client.detach(device, { forget: true });
-    assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
+    await assertNothingKept(t, disk, device);
   },
   LIMIT,
 );
-
-/** A persistent snapshot that is taken, and what it froze. */
-async function heldSnapshot(t, disk, device) {
-  const { id } = await t.client.snapshotCreate({
-    devices: [device],
-    stores: [disk.stores],
-    limitBytes: LIMIT_BYTES,
-    persistent: true,
-  });
-  const { images } = await t.client.snapshotTake(id);
-  return { id, frozen: await md5(images[0].image) };
-}
 
 /** The snapshot is there, its image is right, and stays so. */
 async function assertHeld(t, { id, frozen }) {
@@ -189,9 +194,7 @@ test(
     t.daemon = await starting;
     await assertHeld(t, held);
     await t.client.snapshotDestroy(held.id);
-    await t.client.detach(device, { forget: true });
-    assert.equal(readdirSync(disk.stores), []);
-    assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
+    await assertNothingKept(t, disk, device);
   },
   LIMIT,
 );
@@ -266,12 +269,7 @@ test(
     const device = await loopDisk(t, SIZE_MIB * MIB);
     t.daemon = await disk.start();
     t.defer(() => t.daemon.stop());
-    const { id } = await t.client.snapshotCreate({
-      devices: [device],
-      stores: [disk.stores],
-      limitBytes: LIMIT_BYTES,
-      persistent: true,
-    });
+    const { id } = await createKept(t, disk, device);
     await t.client.snapshotTake(id);
     await t.daemon.stop();
     await fill(device, 8192, 4);
@@ -285,9 +283,7 @@ test(
     assert.is(trackers[0].cbt.generation_reason, "foreign_write");
     assert.is(trackers[0].image, null);
     assert.equal(snapshots, []);
-    assert.equal(readdirSync(disk.stores), []);
-    await t.client.detach(device, { forget: true });
-    assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
+    await assertNothingKept(t, disk, device);
   },
   LIMIT,
 );
