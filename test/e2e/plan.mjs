@@ -14,7 +14,11 @@ export const VARIABLES = {
   E2E_TRACE: "1: prints every command with its duration",
 };
 
-/** @typedef {{name: string, files: string[], ownDaemons?: boolean}} Group */
+/**
+ * Files are scenarios, or tests of a package as PACKAGE/vm-test/NAME. `kernel` is a series that tools/vm knows; the stock one
+ * where it is not given.
+ * @typedef {{name: string, files: string[], ownDaemons?: boolean, kernel?: string}} Group
+ */
 
 /** @type {Group[]} */
 export const GROUPS = [
@@ -70,6 +74,21 @@ export const GROUPS = [
   {
     name: "fault points",
     files: ["fault-points"],
+    ownDaemons: true,
+  },
+  {
+    // What depends on the kernel's ublk: life and death of servers, recovery, partitions, discards.
+    name: "newest kernel",
+    kernel: "newest",
+    files: [
+      "ublk/vm-test/memory.vm-test",
+      "ublk/vm-test/faults.vm-test",
+      "fronts",
+      "discard",
+      "destroy-in-use",
+      "crash",
+      "killed-waiting",
+    ],
     ownDaemons: true,
   },
 ];

@@ -17,6 +17,7 @@ Runs the end-to-end scenarios in VMs with ublk and prints a line per test.
   --only PATTERN   only files whose name matches the regular expression
   --list           print the files and end
   --keep-going     run the other files after one has failed
+  --kernel SERIES  run them on this kernel of tools/vm alone: "newest" for that of the backports
   --host           run on this machine instead of a VM: it needs ublk and root, and gets test disks
   --help
 
@@ -46,6 +47,7 @@ function options() {
         only: { type: "string" },
         list: { type: "boolean" },
         "keep-going": { type: "boolean" },
+        kernel: { type: "string" },
         host: { type: "boolean" },
         help: { type: "boolean", short: "h" },
       },
@@ -68,6 +70,11 @@ function packageTests() {
     .filter((path) => path.endsWith(".vm-test.mjs"));
 }
 
+function pathOf(file) {
+  const folder = file.includes("/") ? PACKAGES : join(HERE, "scenarios");
+  return join(folder, `${file}.mjs`);
+}
+
 /** The plan's groups with full paths, and the packages' own tests as one more. */
 function plannedGroups() {
   const known = GROUPS.flatMap(({ files }) => files);
@@ -79,7 +86,7 @@ function plannedGroups() {
     { name: "packages", ownDaemons: true, files: packageTests() },
     ...GROUPS.map((group) => ({
       ...group,
-      files: group.files.map((file) => join(HERE, "scenarios", `${file}.mjs`)),
+      files: group.files.map(pathOf),
     })),
   ];
 }
@@ -97,9 +104,12 @@ function assertVariablesKnown() {
   }
 }
 
-function select(groups, only) {
+/** Which files run, and where: on a kernel that is asked for, or on this machine, the groups of other kernels add nothing. */
+function select(groups, { only, kernel, host }) {
   const pattern = new RegExp(only ?? "");
-  return groups
+  const wanted = kernel === undefined && !host ? groups : groups.filter((group) => !group.kernel);
+  return wanted
+    .map((group) => ({ ...group, kernel: kernel ?? group.kernel }))
     .map((group) => ({
       ...group,
       files: group.files.filter((file) => pattern.test(basename(file))),
@@ -120,10 +130,11 @@ function guestVariables(given, group) {
 }
 
 /** @returns {Promise<{why: string, console: string, emulatorFault: boolean} | undefined>} how it ended, if not by itself */
-async function runGroupInVm(command, env, shareDir) {
+async function runGroupInVm(command, env, shareDir, kernelSeries) {
   const result = await runInVm({
     command,
     env,
+    kernelSeries,
     cwd: REPOSITORY,
     shareDir,
     timeLimitMs: VM_LIMIT_MS,
@@ -171,7 +182,7 @@ async function runFiles(files, group, given, report, mayRepeat) {
   let death;
   try {
     if (given.host) await runGroupHere(command, guestVariables(given, group));
-    else death = await runGroupInVm(command, guestVariables(given, group), shareDir);
+    else death = await runGroupInVm(command, guestVariables(given, group), shareDir, group.kernel);
     if (death?.emulatorFault && mayRepeat) {
       const again = report.takeBackUnended(files.map(nameOf));
       return files.filter((file) => again.includes(nameOf(file)));
@@ -185,6 +196,7 @@ async function runFiles(files, group, given, report, mayRepeat) {
 }
 
 async function runGroup(group, given, report) {
+  if (group.kernel !== undefined) console.log(`── on the kernel "${group.kernel}"`);
   let files = group.files;
   for (let faults = 0; files.length > 0; faults++) {
     const mayRepeat = faults < EMULATOR_FAULTS_BORNE;
@@ -206,10 +218,11 @@ if (given.help) {
   console.log(USAGE);
   process.exit(0);
 }
-const groups = select(plannedGroups(), given.only);
+const groups = select(plannedGroups(), given);
 if (groups.length === 0) fail(`no file matches ${given.only}`);
 if (given.list) {
-  for (const { files } of groups) for (const file of files) console.log(basename(file, ".mjs"));
+  const names = groups.flatMap(({ files }) => files.map(nameOf));
+  for (const name of new Set(names)) console.log(name);
   process.exit(0);
 }
 assertVariablesKnown();

@@ -4,8 +4,6 @@ import { cpus, release } from "node:os";
 import { readCached, writeCached } from "./cache.mjs";
 import { requireProgram } from "./host.mjs";
 
-const ANSWER_FILE = "kvm-probe.json";
-
 /**
  * Features whose emulation costs more than it gives: string moves byte by byte, wide vectors, a fifth level of page tables,
  * and protections that end a translated block at each crossing. Without them copying memory is three times quicker.
@@ -31,10 +29,15 @@ function mayOpenKvm() {
   }
 }
 
-/** A different processor, host kernel, emulator or guest kernel makes an earlier answer void. */
-function probeKey(kernel) {
+/** Each guest kernel has an answer of its own. */
+function answerFile(kernel) {
+  return `kvm-probe-${kernel.release}.json`;
+}
+
+/** A different processor, host kernel or emulator makes an earlier answer void. */
+function probeKey() {
   const emulator = statSync(requireProgram("qemu-system-x86_64", "qemu-system-x86"));
-  return [cpus()[0]?.model, release(), emulator.mtimeMs, emulator.size, kernel.release].join("|");
+  return [cpus()[0]?.model, release(), emulator.mtimeMs, emulator.size].join("|");
 }
 
 /**
@@ -46,10 +49,10 @@ function probeKey(kernel) {
  */
 export async function acceleration(kernel, boots) {
   if (!mayOpenKvm()) return EMULATED;
-  const key = probeKey(kernel);
-  const answer = JSON.parse(readCached(ANSWER_FILE) ?? "{}");
+  const key = probeKey();
+  const answer = JSON.parse(readCached(answerFile(kernel)) ?? "{}");
   if (answer.key === key) return answer.works ? HARDWARE : EMULATED;
   const works = await boots(HARDWARE);
-  writeCached(ANSWER_FILE, JSON.stringify({ key, works }));
+  writeCached(answerFile(kernel), JSON.stringify({ key, works }));
   return works ? HARDWARE : EMULATED;
 }

@@ -1,4 +1,4 @@
-/** The guest's kernel: Debian's cloud kernel, unpacked into the cache and never installed on the host. */
+/** The guest's kernels: Debian's cloud kernels, unpacked into the cache and never installed on the host. */
 import { spawnSync } from "node:child_process";
 import {
   closeSync,
@@ -13,27 +13,29 @@ import {
 import { join } from "node:path";
 import { cacheFolder, createFolderAtOnce } from "./cache.mjs";
 import { findProgram, requireProgram, VmError } from "./host.mjs";
+import { compareVersions, fetchKernel, listedKernels, run, withNewestKernel } from "./packages.mjs";
 
-const SERIES = "6.12";
-const PACKAGE = new RegExp(`^linux-image-(${SERIES.replace(".", "\\.")}\\.\\S+-cloud-amd64)$`);
+/** The series of the stock kernel; what is newer comes from backports. */
+const STOCK = "6.12";
+export const NEWEST = "newest";
+/** What `--kernel` takes. */
+export const KERNELS = [STOCK, NEWEST];
 const FOLDER_PREFIX = "kernel-";
 
-function run(program, args, options = {}) {
-  const result = spawnSync(program, args, { encoding: "utf8", maxBuffer: 64 << 20, ...options });
-  if (result.status === 0) return result.stdout ?? "";
-  const detail = (result.stderr || result.error?.message || "").trim();
-  throw new VmError(`"${program} ${args.join(" ")}" failed: ${detail}`);
+function isOfSeries(release, series) {
+  const isStock = release.startsWith(`${STOCK}.`);
+  return series === STOCK ? isStock : !isStock;
 }
 
-function compareVersions(a, b) {
-  return a.localeCompare(b, "en", { numeric: true });
-}
-
-/** @returns {{release: string, folder: string, image: string, modulesFolder: string} | undefined} the newest one in the cache */
-export function cachedKernel() {
+/**
+ * @param {string} series one of KERNELS
+ * @returns {{release: string, folder: string, image: string, modulesFolder: string} | undefined} the newest one in the cache
+ */
+export function cachedKernel(series = STOCK) {
   const release = readdirSync(cacheFolder())
     .filter((name) => name.startsWith(FOLDER_PREFIX) && !name.includes(".new-"))
     .map((name) => name.slice(FOLDER_PREFIX.length))
+    .filter((name) => isOfSeries(name, series))
     .sort(compareVersions)
     .at(-1);
   if (!release) return undefined;
@@ -46,16 +48,13 @@ export function cachedKernel() {
   };
 }
 
-function newestPackage() {
-  const aptCache = requireProgram("apt-cache", "apt");
-  const listed = run(aptCache, ["pkgnames", `linux-image-${SERIES}`]).split("\n");
-  const newest = listed
-    .filter((name) => PACKAGE.test(name))
-    .sort(compareVersions)
+function stockRelease() {
+  const newest = listedKernels()
+    .filter((release) => isOfSeries(release, STOCK))
     .at(-1);
   if (newest) return newest;
   throw new VmError(
-    `apt lists no package linux-image-${SERIES}.*-cloud-amd64; run "apt-get update" (Debian 12 or newer, with its security updates)`,
+    `apt lists no package linux-image-${STOCK}.*-cloud-amd64; run "apt-get update" (Debian 12 or newer, with its security updates)`,
   );
 }
 
@@ -92,40 +91,44 @@ function unpackImage(imagePath) {
   else rmSync(unpackedPath);
 }
 
-function unpackPackage(work, release) {
-  const archive = readdirSync(work).find((name) => name.endsWith(".deb"));
-  run(requireProgram("dpkg-deb", "dpkg"), ["-x", join(work, archive), join(work, "tree")]);
+/** Brings what was unpacked below `tree` into the form in which a kernel is kept. */
+function arrange(work, release) {
   const tree = join(work, "tree");
-  renameSync(join(tree, "boot", `vmlinuz-${release}`), join(work, "vmlinuz"));
-  unpackImage(join(work, "vmlinuz"));
   const lib = existsSync(join(tree, "lib/modules")) ? "lib" : "usr/lib";
+  const images = [
+    join(tree, "boot", `vmlinuz-${release}`),
+    join(tree, lib, "modules", release, "vmlinuz"),
+  ];
+  const image = images.find((path) => existsSync(path));
+  if (image === undefined) throw new VmError(`the packages of ${release} have no kernel in them`);
+  renameSync(image, join(work, "vmlinuz"));
+  unpackImage(join(work, "vmlinuz"));
   mkdirSync(join(work, "lib"));
   renameSync(join(tree, lib, "modules"), join(work, "lib/modules"));
   unpackModules(join(work, "lib"), release);
   run(requireProgram("depmod", "kmod"), ["-b", work, release]);
   rmSync(tree, { recursive: true });
-  rmSync(join(work, archive));
 }
 
-/** @returns the kernel, fetched into the cache when it is not there yet */
-export function ensureKernel({ onProgress = () => {} } = {}) {
-  const present = cachedKernel();
+/**
+ * @param {object} [options]
+ * @param {string} [options.kernelSeries] one of KERNELS
+ * @param {(text: string) => void} [options.onProgress]
+ * @returns the kernel, fetched into the cache when it is not there yet
+ */
+export function ensureKernel({ kernelSeries = STOCK, onProgress = () => {} } = {}) {
+  const present = cachedKernel(kernelSeries);
   if (present) return present;
-  const name = newestPackage();
-  const release = PACKAGE.exec(name)[1];
-  onProgress(`getting the guest kernel ${release} (34 MB)`);
-  createFolderAtOnce(join(cacheFolder(), FOLDER_PREFIX + release), (work) => {
-    // Without this option apt tries, and says that it cannot, to write here as an unprivileged user.
-    run(
-      requireProgram("apt-get", "apt"),
-      ["-o", "APT::Sandbox::User=root", "-q", "download", name],
-      {
-        cwd: work,
-      },
-    );
-    unpackPackage(work, release);
-  });
-  return cachedKernel();
+  const fetch = (release, apt = []) => {
+    onProgress(`getting the guest kernel ${release} (34 MB)`);
+    createFolderAtOnce(join(cacheFolder(), FOLDER_PREFIX + release), (work) => {
+      fetchKernel(release, work, apt);
+      arrange(work, release);
+    });
+  };
+  if (kernelSeries === NEWEST) withNewestKernel(fetch);
+  else fetch(stockRelease());
+  return cachedKernel(kernelSeries);
 }
 
 /** @returns {string[]} the names of the files of the given modules and of all they depend on, in loading order */

@@ -1,5 +1,6 @@
 /** The command line of `npm run vm`. */
 import { VmError } from "./host.mjs";
+import { KERNELS } from "./kernel.mjs";
 
 export const USAGE = `Usage: npm run vm -- [OPTIONS] COMMAND [ARGUMENTS...]
 
@@ -10,6 +11,7 @@ for what it puts into the shared folder ($BLKSNAP_VM_SHARE in the guest) and on 
   --time-limit-s N     end the VM after N seconds with status 124 (default 600)
   --memory-mib N       memory of the guest (default 4096)
   --cpus N             processors of the guest (default 2)
+  --kernel SERIES      6.12 (default), or "newest": the newest one in the distribution's backports
   --disk FILE[,ro]     raw image as a disk, the first is /dev/vda; repeatable
   --share DIR          folder that the guest may write, at the same path (default: a fresh one)
   --env NAME=VALUE     variable for the command; repeatable
@@ -50,6 +52,12 @@ const WITH_VALUE = {
   },
   cpus: (to, text) => {
     to.cpus = positiveNumber("cpus", text);
+  },
+  kernel: (to, text) => {
+    if (!KERNELS.includes(text)) {
+      throw new UsageError(`--kernel knows ${KERNELS.join(" and ")}, not "${text}"`);
+    }
+    to.kernelSeries = text;
   },
   disk: (to, text) => to.disks.push(diskOption(text)),
   share: (to, text) => {

@@ -108,6 +108,7 @@ async function bootsWith(accel, options) {
  * @param {string} [given.cwd] folder of the command
  * @param {Record<string, string>} [given.env] variables on top of the guest's own
  * @param {number} [given.timeLimitMs]
+ * @param {string} [given.kernelSeries] "6.12" unless given, or "newest": of the distribution's backports
  * @param {number} [given.memoryMib]
  * @param {number} [given.cpus]
  * @param {{path?: string, nbdSocket?: string, serial?: string, readOnly?: boolean}[]} [given.disks] raw images, or Unix
