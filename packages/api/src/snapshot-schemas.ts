@@ -86,15 +86,25 @@ export const snapshotEvent = {
   anyOf: [corruptedEvent, noSpaceEvent, lowFreeSpaceEvent, missedEvent],
 } as const;
 
-export const waitEventQuery = record({
-  timeout_ms: { type: "integer", minimum: 0, maximum: is.EVENT_TIMEOUT_MAX_MS },
-});
+export const waitEventQuery = recordWithOptional(
+  { timeout_ms: { type: "integer", minimum: 0, maximum: is.EVENT_TIMEOUT_MAX_MS } },
+  {
+    reader: {
+      type: "string",
+      pattern: "^[A-Za-z0-9_.:@-]{1,64}$",
+      description: "readers with different names take no events from each other; 64 at most",
+    },
+  },
+);
 export const waitEventResponse = {
   anyOf: [
     record({ result: { type: "string", const: "ok" }, event: snapshotEvent }),
     record({ result: { type: "string", const: "timeout" } }),
   ],
 } as const;
+
+/** All events that are kept, taken or not, the oldest first; looking takes none. */
+export const listEventsResponse = record({ events: list(snapshotEvent) });
 
 export const followEventsQuery = recordWithOptional(
   {},

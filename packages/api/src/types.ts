@@ -39,6 +39,7 @@ export type MissedEvent = FromSchema<typeof snapshots.missedEvent>;
 export type SnapshotEvent = FromSchema<typeof snapshots.snapshotEvent>;
 export type WaitEventQuery = FromSchema<typeof snapshots.waitEventQuery>;
 export type WaitEventResponse = FromSchema<typeof snapshots.waitEventResponse>;
+export type ListEventsResponse = FromSchema<typeof snapshots.listEventsResponse>;
 export type FollowEventsQuery = FromSchema<typeof snapshots.followEventsQuery>;
 
 export type DaemonUpgradeResponse = FromSchema<typeof daemon.daemonUpgradeResponse>;

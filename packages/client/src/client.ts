@@ -7,6 +7,7 @@ import {
   type DaemonUpgradeResponse,
   type DetachResponse,
   type DiffResponse,
+  type ListEventsResponse,
   MARK_RANGES_MAX,
   type MarkDirtyFileResponse,
   type MarkDirtyResponse,
@@ -283,20 +284,28 @@ export class BlksnapClient {
   }
 
   /**
-   * Takes the oldest event out of the snapshot's queue, waiting for one up to `waitMs`; undefined
-   * when none came. Throws SNAPSHOT_NOT_FOUND as soon as the snapshot is destroyed.
+   * Takes the oldest event that `reader` has not taken, waiting for one up to `waitMs`; undefined
+   * when none came. Readers with different names take nothing from each other; those without a name
+   * are one reader. Throws SNAPSHOT_NOT_FOUND as soon as the snapshot is destroyed.
    */
   async waitEvent(
     id: string,
     waitMs: number,
-    options: CallOptions = {},
+    options: CallOptions & { readonly reader?: string | undefined } = {},
   ): Promise<SnapshotEvent | undefined> {
-    const path = query(snapshotPath(id, "/events"), { timeout_ms: waitMs });
+    const { reader } = options;
+    const path = query(snapshotPath(id, "/events"), { timeout_ms: waitMs, reader });
     const timeoutMs = Math.min(waitMs + WAIT_SLACK_MS, 2 ** 31 - 1);
     const answer = await sendForJson<WaitEventResponse>(
       this.#call("GET", path, { timeoutMs, ...options }),
     );
     return answer.result === "ok" ? answer.event : undefined;
+  }
+
+  /** All events that are kept, the oldest first; looking takes none. */
+  async listEvents(id: string, options?: CallOptions): Promise<readonly SnapshotEvent[]> {
+    const call = this.#call("GET", snapshotPath(id, "/events/list"), options);
+    return (await sendForJson<ListEventsResponse>(call)).events;
   }
 
   /**

@@ -287,10 +287,16 @@ export class Driver implements DriverControl {
     id: string,
     timeoutMs: number,
     signal: AbortSignal,
+    reader?: string,
   ): Promise<SnapshotEvent | undefined> {
-    const event = await this.#registry.snapshot(id).events.wait(timeoutMs, signal);
+    const { events } = this.#registry.snapshot(id);
+    const event = await named(events.wait(timeoutMs, signal, reader));
     if (event === "closed") throw snapshotNotFound(id);
     return event;
+  }
+
+  async listEvents(id: string): Promise<readonly SnapshotEvent[]> {
+    return this.#registry.snapshot(id).events.list();
   }
 
   async followEvents(

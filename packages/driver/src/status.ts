@@ -158,7 +158,7 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
     full_in_s: stats.secondsToFull ?? null,
     on_overflow: snapshot.onOverflow,
     persistent: snapshot.persistence.isOn,
-    events_pending: snapshot.events.pending.length,
+    events_pending: snapshot.events.pendingCount,
     devices: await Promise.all(
       members.map((member, index) => memberStatus(devices, member, counters[index])),
     ),

@@ -93,6 +93,7 @@ test("the OpenAPI description names every route", async () => {
       "get /v1/snapshots",
       "get /v1/snapshots/{id}/events",
       "get /v1/snapshots/{id}/events/follow",
+      "get /v1/snapshots/{id}/events/list",
       "get /v1/status",
       "get /v1/trackers/cbt",
       "get /v1/trackers/cbt/diff",

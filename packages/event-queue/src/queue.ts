@@ -1,12 +1,17 @@
+import { Consumer, type Waiter, type WaitResult } from "./consumer.js";
 import { checkInteger, EventQueueError } from "./errors.js";
 import { Follower } from "./follower.js";
-import { type Delivery, type EventRecord, EventRing } from "./ring.js";
+import { type EventRecord, EventRing } from "./ring.js";
 import { startTimer } from "./timer.js";
 
 /** Events a queue remembers unless told otherwise. */
 export const DEFAULT_CAPACITY = 1024;
 /** Waits, and separately followers, that one queue serves at the same time. */
 export const READERS_MAX = 1024;
+/** Names under which events are taken from one queue; the one without a name is not counted. */
+export const READER_NAMES_MAX = 64;
+/** The reader of those who give no name. */
+export const DEFAULT_READER = "";
 
 /** Settings of a queue; all may be left out. */
 export interface EventQueueOptions {
@@ -16,6 +21,8 @@ export interface EventQueueOptions {
   readonly firstSequence?: number;
   /** Clock for `timeNs`; CLOCK_MONOTONIC by default. */
   readonly nowNs?: () => number;
+  /** Where the readers of an earlier process were: `cursors` of its queue. */
+  readonly cursors?: Readonly<Record<string, number>>;
 }
 
 /** Where `subscribe` starts, and what ends it from outside. */
@@ -29,38 +36,23 @@ export interface SubscribeOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What a wait ended with. Only "event" took something out of the queue. */
-export type WaitResult<E> =
-  | ({ readonly kind: "event" } & Delivery<E>)
-  /** The time was up (the kernel's ENOENT). */
-  | { readonly kind: "timeout" }
-  /** The abort signal fired (the kernel's EINTR). */
-  | { readonly kind: "aborted" }
-  /** The queue is closed and everything pushed before was taken (the kernel's ESRCH). */
-  | { readonly kind: "closed" };
-
 /** The writing end of a queue: what a part that only reports events asks for. */
 export interface EventSink<E> {
   push(event: E): unknown;
 }
 
-interface Waiter<E> {
-  finish(result: WaitResult<E>): void;
-}
-
 /**
  * A bounded queue of typed events with two kinds of readers.
  *
- * `wait` consumes: each event goes to exactly one waiter, waiters are served first come, first
- * served. `subscribe` follows: each follower sees all events, consumed or not. Both read the same
- * ring, so a reader may change from one to the other at any sequence number and lose nothing that
- * the ring still holds.
+ * `wait` consumes: of all waits under one reader's name each event goes to exactly one, first come,
+ * first served. Readers with different names take nothing from each other. `subscribe` follows: each
+ * follower sees all events, consumed or not. All read the same ring, so a reader may change from one
+ * to the other at any sequence number and lose nothing that the ring still holds.
  */
 export class EventQueue<E> implements EventSink<E> {
   #ring: EventRing<E>;
   #nowNs: () => number;
-  #waitCursor: number;
-  #waiters = new Set<Waiter<E>>();
+  #consumers = new Map<string, Consumer<E>>();
   #followers = new Set<Follower<E>>();
   #closed = false;
 
@@ -68,7 +60,13 @@ export class EventQueue<E> implements EventSink<E> {
   constructor(options: EventQueueOptions = {}) {
     const firstSequence = options.firstSequence ?? 1;
     this.#ring = new EventRing(options.capacity ?? DEFAULT_CAPACITY, firstSequence);
-    this.#waitCursor = firstSequence;
+    for (const [reader, cursor] of Object.entries(options.cursors ?? {})) {
+      checkInteger(`the cursor of reader "${reader}"`, cursor, 0, 2 ** 53 - 1);
+      this.#consumers.set(reader, new Consumer(this.#ring, cursor));
+    }
+    if (!this.#consumers.has(DEFAULT_READER)) {
+      this.#consumers.set(DEFAULT_READER, new Consumer(this.#ring, firstSequence));
+    }
     this.#nowNs = options.nowNs ?? (() => Number(process.hrtime.bigint()));
   }
 
@@ -82,9 +80,32 @@ export class EventQueue<E> implements EventSink<E> {
     return this.#ring.oldest;
   }
 
-  /** Events that no `wait` has taken yet and that are still held. */
-  get pendingCount(): number {
-    return this.#ring.next - Math.max(this.#waitCursor, this.#ring.oldest);
+  /** Events that this reader has not taken yet and that are still held. */
+  pendingCount(reader: string = DEFAULT_READER): number {
+    const known = this.#consumers.get(reader);
+    return known?.pendingCount ?? this.#ring.next - this.#ring.oldest;
+  }
+
+  /** The next event of each reader: what lets a restarted process go on for all of them. */
+  get cursors(): Record<string, number> {
+    return Object.fromEntries([...this.#consumers].map(([name, { cursor }]) => [name, cursor]));
+  }
+
+  /** Sequence number of the oldest event held that some reader has not taken. */
+  get unreadSequence(): number {
+    const least = Math.min(...[...this.#consumers.values()].map(({ cursor }) => cursor));
+    return Math.min(Math.max(least, this.#ring.oldest), this.#ring.next);
+  }
+
+  /** The records from `fromSequence` on that are held, taken or not, the oldest first. */
+  held(fromSequence: number = this.#ring.oldest): EventRecord<E>[] {
+    const records: EventRecord<E>[] = [];
+    for (let at = fromSequence; ; ) {
+      const record = this.#ring.read(at)?.record;
+      if (record === undefined) return records;
+      records.push(record);
+      at = record.sequence + 1;
+    }
   }
 
   get closed(): boolean {
@@ -100,7 +121,7 @@ export class EventQueue<E> implements EventSink<E> {
       throw new EventQueueError("QUEUE_CLOSED", "the event queue is closed; nothing can be pushed");
     }
     const record = this.#ring.push(event, this.#nowNs());
-    this.#serveWaiters();
+    for (const consumer of this.#consumers.values()) consumer.serve();
     for (const follower of [...this.#followers]) follower.wake();
     return record;
   }
@@ -111,25 +132,32 @@ export class EventQueue<E> implements EventSink<E> {
    * @param timeoutMs longest wait in real milliseconds, 0 or more; 0 only looks; undefined or
    *   Infinity waits without a limit.
    * @param signal ends the wait early; an aborted wait has taken no event.
+   * @param reader whose events these are. A new name begins with the oldest event that is held.
    *
-   * Rejects with ARGUMENT_INVALID for a bad timeout and TOO_MANY_READERS beyond `READERS_MAX` waits.
+   * Rejects with ARGUMENT_INVALID for a bad timeout and TOO_MANY_READERS beyond `READERS_MAX` waits
+   * under one name, or beyond `READER_NAMES_MAX` names.
    */
-  async wait(timeoutMs?: number, signal?: AbortSignal): Promise<WaitResult<E>> {
+  async wait(
+    timeoutMs?: number,
+    signal?: AbortSignal,
+    reader: string = DEFAULT_READER,
+  ): Promise<WaitResult<E>> {
     const limitMs = timeoutMs ?? Number.POSITIVE_INFINITY;
     if (Number.isNaN(limitMs) || limitMs < 0) {
       const text = `timeoutMs must be 0 or more, not ${limitMs}`;
       throw new EventQueueError("ARGUMENT_INVALID", text);
     }
     if (signal?.aborted) return { kind: "aborted" };
-    const ready = this.#waiters.size === 0 ? this.#take() : undefined;
+    const consumer = this.#consumer(reader);
+    const ready = consumer.waiters.size === 0 ? consumer.pop() : undefined;
     if (ready !== undefined) return ready;
     if (this.#closed) return { kind: "closed" };
     if (limitMs === 0) return { kind: "timeout" };
-    if (this.#waiters.size >= READERS_MAX) {
+    if (consumer.waiters.size >= READERS_MAX) {
       const text = `${READERS_MAX} waits are outstanding already`;
       throw new EventQueueError("TOO_MANY_READERS", text);
     }
-    return this.#enqueue(limitMs, signal);
+    return this.#enqueue(consumer, limitMs, signal);
   }
 
   /**
@@ -163,31 +191,33 @@ export class EventQueue<E> implements EventSink<E> {
    */
   close(): void {
     this.#closed = true;
-    for (const waiter of [...this.#waiters]) waiter.finish({ kind: "closed" });
+    for (const consumer of this.#consumers.values()) consumer.close();
     for (const follower of [...this.#followers]) follower.close();
     this.#followers.clear();
   }
 
-  #take(): WaitResult<E> | undefined {
-    const delivery = this.#ring.read(this.#waitCursor);
-    if (delivery === undefined) return undefined;
-    this.#waitCursor = delivery.record.sequence + 1;
-    return { kind: "event", record: delivery.record, missed: delivery.missed };
-  }
-
-  #serveWaiters(): void {
-    for (const waiter of this.#waiters) {
-      const result = this.#take();
-      if (result === undefined) return;
-      waiter.finish(result);
+  #consumer(reader: string): Consumer<E> {
+    const known = this.#consumers.get(reader);
+    if (known !== undefined) return known;
+    // The reader without a name is always there, and is not counted.
+    if (this.#consumers.size > READER_NAMES_MAX) {
+      const text = `${READER_NAMES_MAX} readers have names already`;
+      throw new EventQueueError("TOO_MANY_READERS", text);
     }
+    const consumer = new Consumer(this.#ring, this.#ring.oldest);
+    this.#consumers.set(reader, consumer);
+    return consumer;
   }
 
-  #enqueue(limitMs: number, signal: AbortSignal | undefined): Promise<WaitResult<E>> {
+  #enqueue(
+    { waiters }: Consumer<E>,
+    limitMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<WaitResult<E>> {
     return new Promise((resolve) => {
       const waiter: Waiter<E> = {
         finish: (result) => {
-          this.#waiters.delete(waiter);
+          waiters.delete(waiter);
           cancelTimer?.();
           signal?.removeEventListener("abort", onAbort);
           resolve(result);
@@ -198,7 +228,7 @@ export class EventQueue<E> implements EventSink<E> {
         ? startTimer(limitMs, () => waiter.finish({ kind: "timeout" }))
         : undefined;
       signal?.addEventListener("abort", onAbort, { once: true });
-      this.#waiters.add(waiter);
+      waiters.add(waiter);
     });
   }
 }

@@ -1,4 +1,9 @@
-import { EventQueue, EventQueueError, type WaitResult } from "@blksnap/event-queue";
+import {
+  EventQueue,
+  EventQueueError,
+  READER_NAMES_MAX,
+  type WaitResult,
+} from "@blksnap/event-queue";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 
@@ -21,7 +26,7 @@ test("each event goes to one waiter, first come, first served", async () => {
   queue.push("b");
   queue.push("c");
   assert.equal((await Promise.all(waits)).map(eventOf), ["a", "b", "c"]);
-  assert.is(queue.pendingCount, 0);
+  assert.is(queue.pendingCount(), 0);
 });
 
 test("events wait for readers, with consecutive numbers and rising times", async () => {
@@ -92,7 +97,7 @@ test("close wakes all waiters; what was pushed before is still delivered", async
 test("a full queue overwrites the oldest and says how many were lost", async () => {
   const queue = new EventQueue<number>({ capacity: 4 });
   for (let i = 1; i <= 10; i++) queue.push(i);
-  assert.is(queue.pendingCount, 4);
+  assert.is(queue.pendingCount(), 4);
   assert.is(queue.oldestSequence, 7);
   const first = await queue.wait();
   assert.ok(first.kind === "event" && first.missed === 6 && first.record.event === 7);
@@ -135,6 +140,35 @@ test("the number of waits is bounded", async () => {
   assert.is(refused, "TOO_MANY_READERS");
   queue.close();
   await Promise.all(waits);
+});
+
+test("readers with names take nothing from each other", async () => {
+  const queue = new EventQueue<string>({ capacity: 3 });
+  const backup = queue.wait(undefined, undefined, "backup");
+  queue.push("a");
+  assert.is(eventOf(await backup), "a");
+  assert.is(eventOf(await queue.wait(0)), "a");
+  for (const event of ["b", "c", "d", "e"]) queue.push(event);
+  assert.is(eventOf(await queue.wait(0, undefined, "monitor")), "c", "the oldest that is held");
+  const late = await queue.wait(0, undefined, "backup");
+  assert.is(late.kind === "event" && late.missed, 1);
+  assert.equal(queue.cursors, { "": 2, backup: 4, monitor: 4 });
+  assert.is(queue.unreadSequence, 3);
+  assert.is(queue.pendingCount("backup"), 2);
+
+  const next = new EventQueue<string>({ firstSequence: 3, cursors: queue.cursors });
+  for (const event of ["c", "d", "e"]) next.push(event);
+  assert.is(eventOf(await next.wait(0, undefined, "backup")), "d");
+  assert.is(eventOf(await next.wait(0)), "c");
+});
+
+test("names of readers are bounded", async () => {
+  const queue = new EventQueue<string>();
+  for (let i = 0; i < READER_NAMES_MAX; i++) await queue.wait(0, undefined, `reader ${i}`);
+  await queue.wait(0, undefined, "reader 0");
+  const refused = await queue.wait(0, undefined, "one more").catch((error) => error);
+  assert.is(refused.code, "TOO_MANY_READERS");
+  assert.is((await queue.wait(0)).kind, "timeout");
 });
 
 test.run();

@@ -79,8 +79,18 @@ export interface DriverControl {
   snapshotDestroy(id: string): Promise<void>;
   snapshotCollect(): Promise<readonly SnapshotSummary[]>;
 
-  /** Takes the oldest event out of the queue; undefined when `timeoutMs` have passed without one. */
-  waitEvent(id: string, timeoutMs: number, signal: AbortSignal): Promise<SnapshotEvent | undefined>;
+  /**
+   * Takes the oldest event that this reader has not taken; undefined when `timeoutMs` have passed
+   * without one.
+   */
+  waitEvent(
+    id: string,
+    timeoutMs: number,
+    signal: AbortSignal,
+    reader?: string,
+  ): Promise<SnapshotEvent | undefined>;
+  /** All events that are kept, taken or not. */
+  listEvents(id: string): Promise<readonly SnapshotEvent[]>;
   /**
    * Events from sequence number `from` on, those that are still kept and those to come, without
    * taking them out of the queue. Rejects for an unknown snapshot; the iteration ends when the

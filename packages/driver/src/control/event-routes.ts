@@ -41,7 +41,8 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
       const signal = open.signalFor(reply.raw);
       const id = request.params.id.toLowerCase();
       try {
-        const event = await driver().waitEvent(id, request.query.timeout_ms, signal);
+        const { timeout_ms, reader } = request.query;
+        const event = await driver().waitEvent(id, timeout_ms, signal, reader);
         if (event !== undefined) return { result: "ok", event };
       } catch (error) {
         if (!signal.aborted) throw error;
@@ -49,6 +50,12 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
       if (open.closing) throw stopping();
       return { result: "timeout" };
     },
+  );
+
+  app.get<{ Params: SnapshotId }>(
+    "/v1/snapshots/:id/events/list",
+    { schema: { params: schemas.snapshotId, response: answers(schemas.listEventsResponse) } },
+    async ({ params }) => ({ events: await driver().listEvents(params.id.toLowerCase()) }),
   );
 
   app.get<{ Params: SnapshotId; Querystring: FollowEventsQuery }>(

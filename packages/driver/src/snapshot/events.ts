@@ -19,38 +19,45 @@ type NewEvent = CorruptedEvent | StorageEvent;
 /** What a snapshot's event queue holds. */
 export type QueuedEvent = NewEvent & { readonly wallTime: string };
 
-/** The events of one snapshot: those that nobody has taken yet outlive the daemon. */
+/** What an earlier daemon has left of a snapshot's events. */
+export interface EventsRecord {
+  /** Those that some reader has not taken. */
+  readonly events: readonly EventRecord<QueuedEvent>[];
+  /** Number of the next event. */
+  readonly nextEvent: number;
+  /** The next event of each reader, by name; absent in records of older daemons. */
+  readonly readers?: Readonly<Record<string, number>>;
+}
+
+/** The events of one snapshot: those that a reader has not taken yet outlive the daemon. */
 export class SnapshotEvents {
   readonly #queue: EventQueue<QueuedEvent>;
   readonly #save: () => void;
-  #pending: EventRecord<QueuedEvent>[];
 
-  /**
-   * @param pending events that an earlier daemon has left
-   * @param next number of the next event
-   * @param save called after each change of `pending`
-   */
-  constructor(pending: readonly EventRecord<QueuedEvent>[], next: number, save: () => void) {
+  /** @param save called after each change of `record` */
+  constructor({ events, nextEvent, readers }: EventsRecord, save: () => void) {
     let restoredNs: number | undefined;
     this.#queue = new EventQueue<QueuedEvent>({
-      firstSequence: pending[0]?.sequence ?? next,
+      firstSequence: events[0]?.sequence ?? nextEvent,
       nowNs: () => restoredNs ?? Number(process.hrtime.bigint()),
+      ...(readers === undefined ? {} : { cursors: readers }),
     });
-    for (const { timeNs, event } of pending) {
+    for (const { timeNs, event } of events) {
       restoredNs = timeNs;
       this.#queue.push(event);
     }
     restoredNs = undefined;
-    this.#pending = [...pending];
     this.#save = save;
   }
 
-  get pending(): readonly EventRecord<QueuedEvent>[] {
-    return this.#pending;
+  get record(): Required<EventsRecord> {
+    const { nextSequence: nextEvent, cursors: readers, unreadSequence } = this.#queue;
+    return { events: this.#queue.held(unreadSequence), nextEvent, readers };
   }
 
-  get next(): number {
-    return this.#queue.nextSequence;
+  /** Events that the reader without a name has not taken. */
+  get pendingCount(): number {
+    return this.#queue.pendingCount();
   }
 
   /** Tells the users; events that are only for the log, and those of a closed queue, are dropped. */
@@ -58,31 +65,29 @@ export class SnapshotEvents {
     const forUsers =
       event.type === "corrupted" || event.type === "no_space" || event.type === "low_free_space";
     if (!forUsers || this.#queue.closed) return;
-    const record = this.#queue.push({ ...event, wallTime: new Date().toISOString() });
-    // A waiter may have taken it inside of push().
-    if (this.#queue.pendingCount > 0) this.#pending.push(record);
-    this.#pending = this.#pending.slice(-this.#queue.pendingCount);
+    this.#queue.push({ ...event, wallTime: new Date().toISOString() });
     this.#save();
   }
 
   /**
-   * Takes the oldest event, waiting for one.
+   * Takes the oldest event that this reader has not taken, waiting for one.
    * @returns "closed" when the snapshot is gone, undefined on time-out or abort
    */
   async wait(
     timeoutMs: number,
     signal: AbortSignal,
+    reader?: string,
   ): Promise<SnapshotEvent | "closed" | undefined> {
-    const result = await this.#queue.wait(timeoutMs, signal);
+    const result = await this.#queue.wait(timeoutMs, signal, reader);
     if (result.kind === "closed") return "closed";
     if (result.kind !== "event") return undefined;
-    const { sequence } = result.record;
-    const left = this.#pending.filter((record) => record.sequence > sequence);
-    if (left.length < this.#pending.length) {
-      this.#pending = left;
-      this.#save();
-    }
+    this.#save();
     return apiEvent(result.record);
+  }
+
+  /** All that are held, taken or not, the oldest first. */
+  list(): SnapshotEvent[] {
+    return this.#queue.held().map(apiEvent);
   }
 
   /** Follows from an event on; those not kept any more are told as missed. */

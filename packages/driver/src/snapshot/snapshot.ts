@@ -121,7 +121,7 @@ export class Snapshot {
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
     this.persistence = new SnapshotPersistence(context, record.persistent ?? false);
-    this.events = new SnapshotEvents(record.events, record.nextEvent, () => this.saveIfPossible());
+    this.events = new SnapshotEvents(record, () => this.saveIfPossible());
   }
 
   /** Opens the stores of a new snapshot. @throws DiffStorageError */
@@ -236,8 +236,7 @@ export class Snapshot {
         journal: (this.persistence.isOn ? journal?.uuid : undefined) ?? null,
         ...(tracker.uuid === undefined ? {} : { uuid: tracker.uuid }),
       })),
-      events: this.events.pending,
-      nextEvent: this.events.next,
+      ...this.events.record,
     };
     this.#context.state.writeRecord(snapshotRecordName(this.id), record);
     this.persistence.save(record, [...this.members.values()]);

@@ -1,8 +1,7 @@
 /** What the records in the state directory hold. */
 import type { OverflowPolicy } from "@blksnap/api";
 import type { TrackerGeometry } from "@blksnap/engine";
-import type { EventRecord } from "@blksnap/event-queue";
-import type { QueuedEvent } from "../snapshot/events.js";
+import type { EventsRecord } from "../snapshot/events.js";
 
 export interface TrackerRecord {
   readonly id: number;
@@ -37,7 +36,7 @@ export interface MemberRecord {
   readonly journal?: string | null;
 }
 
-export interface SnapshotRecord {
+export interface SnapshotRecord extends EventsRecord {
   readonly id: string;
   readonly state: "creating" | "created" | "taking" | "taken" | "destroying";
   readonly createdAt: string;
@@ -53,9 +52,6 @@ export interface SnapshotRecord {
   readonly persistent?: boolean;
   readonly stores: readonly StoreRecord[];
   readonly members: readonly MemberRecord[];
-  /** Events that nobody has taken yet, and the number of the next one. */
-  readonly events: readonly EventRecord<QueuedEvent>[];
-  readonly nextEvent: number;
 }
 
 export function trackerRecordName(id: number): string {

@@ -2,6 +2,7 @@
 import type { ErrorName } from "@blksnap/api";
 import { DiffStorageError, type DiffStorageErrorCode } from "@blksnap/diff-storage";
 import { EngineError } from "@blksnap/engine";
+import { EventQueueError } from "@blksnap/event-queue";
 import { UblkError, type UblkErrorCode } from "@blksnap/ublk";
 import { errnoName } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
@@ -56,6 +57,9 @@ export function asControlError(error: unknown): unknown {
   }
   if (error instanceof DiffStorageError) {
     return renamed(NAME_OF_STORAGE_CODE[error.code], error, error.errnoName);
+  }
+  if (error instanceof EventQueueError && error.code === "TOO_MANY_READERS") {
+    return renamed("TOO_MANY_READERS", error, 0);
   }
   if (error instanceof EngineError) {
     const name = NAME_OF_ENGINE_CODE[error.code];

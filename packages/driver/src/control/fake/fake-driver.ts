@@ -272,8 +272,13 @@ export class FakeDriver implements DriverControl {
     id: string,
     timeoutMs: number,
     signal: AbortSignal,
+    reader?: string,
   ): Promise<SnapshotEvent | undefined> {
-    return this.#snapshot(id).events.wait(timeoutMs, signal);
+    return this.#snapshot(id).events.wait(timeoutMs, signal, reader);
+  }
+
+  async listEvents(id: string): Promise<readonly SnapshotEvent[]> {
+    return this.#snapshot(id).events.list;
   }
 
   async followEvents(

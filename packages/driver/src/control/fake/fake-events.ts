@@ -12,7 +12,7 @@ export class FakeEvents {
   readonly #id: string;
   readonly #kept: SnapshotEvent[] = [];
   readonly #wakers = new Set<() => void>();
-  #consumed = 0;
+  readonly #consumed = new Map<string, number>();
   #destroyed = false;
 
   constructor(id: string) {
@@ -25,7 +25,15 @@ export class FakeEvents {
   }
 
   get pending(): number {
-    return this.#kept.length - this.#consumed;
+    return this.#pendingOf("");
+  }
+
+  get list(): readonly SnapshotEvent[] {
+    return this.#kept;
+  }
+
+  #pendingOf(reader: string): number {
+    return this.#kept.length - (this.#consumed.get(reader) ?? 0);
   }
 
   push(event: FakeEvent): void {
@@ -43,9 +51,13 @@ export class FakeEvents {
     this.#wake();
   }
 
-  async wait(timeoutMs: number, signal: AbortSignal): Promise<SnapshotEvent | undefined> {
+  async wait(
+    timeoutMs: number,
+    signal: AbortSignal,
+    reader = "",
+  ): Promise<SnapshotEvent | undefined> {
     const deadline = performance.now() + timeoutMs;
-    while (this.pending === 0) {
+    while (this.#pendingOf(reader) === 0) {
       if (this.#destroyed) {
         throw new ControlError("SNAPSHOT_NOT_FOUND", `snapshot ${this.#id} was destroyed`);
       }
@@ -53,7 +65,9 @@ export class FakeEvents {
       if (signal.aborted || left <= 0) return undefined;
       await this.#sleep(left, signal);
     }
-    return this.#kept[this.#consumed++];
+    const next = this.#consumed.get(reader) ?? 0;
+    this.#consumed.set(reader, next + 1);
+    return this.#kept[next];
   }
 
   async *follow(from: number, signal: AbortSignal): AsyncGenerator<SnapshotEvent> {
