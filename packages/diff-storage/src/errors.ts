@@ -99,6 +99,14 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** Text of a failed system call with the errno's name before it, once. */
+export function describeFailure(error: unknown): string {
+  const name = errnoNameOf(error);
+  let text = messageOf(error);
+  while (text.startsWith(`${name}: `)) text = text.slice(name.length + 2);
+  return `${name}: ${text}`;
+}
+
 /** Throws unless `condition` holds: a bug of this package, never a caller's mistake. */
 export function assert(condition: boolean, what: string): asserts condition {
   if (!condition) throw new Error(`diff-storage: assertion failed: ${what}`);

@@ -1,7 +1,12 @@
 import type { Stats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { resolve } from "node:path";
-import { DiffStorageError, type DiffStorageErrorCode, errnoNameOf, messageOf } from "./errors.js";
+import {
+  DiffStorageError,
+  type DiffStorageErrorCode,
+  describeFailure,
+  errnoNameOf,
+} from "./errors.js";
 import { FileStore, type FileStoreParts } from "./file-store.js";
 import {
   OPEN_CREATE,
@@ -284,7 +289,7 @@ export function toStoreError(error: unknown, path: string): DiffStorageError {
   const name = errnoNameOf(error);
   const code = CODE_OF_ERRNO[name] ?? "STORE_IO";
   const advice = ADVICE[code] ?? "failed; see the errno and the kernel's log";
-  const text = `${path} ${advice} (${name}: ${messageOf(error)})`;
+  const text = `${path} ${advice} (${describeFailure(error)})`;
   return new DiffStorageError(code, text, { path, cause: error });
 }
 

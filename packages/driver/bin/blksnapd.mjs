@@ -1,4 +1,10 @@
 #!/usr/bin/env node
-import { main } from "../dist/bundle/main.js";
-
-await main(process.argv.slice(2));
+let program;
+try {
+  program = await import("../dist/bundle/main.js");
+} catch (error) {
+  // Such as a native addon that is not built: the stack shows bundled code and helps nobody.
+  console.error(`blksnapd: ${error.message}`);
+  process.exit(1);
+}
+await program.main(process.argv.slice(2));

@@ -92,7 +92,7 @@ function findAddon(): string {
   throw new UringError(
     "ADDON_MISSING",
     `the native addon of @blksnap/uring is not built; looked for ${places.join(", ")}. ` +
-      "Build it with: npm run build:native (needs g++ and liburing-dev)",
+      "Build it with: npm run build (needs g++ and liburing-dev)",
   );
 }
 

@@ -5,8 +5,10 @@ import { ControlError } from "../control/control-error.js";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 
 const CAPACITY_MIN_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
+/** Offsets are numbers: beyond this not each byte has one. */
+const CAPACITY_MAX_BYTES = 2 ** 53 - 512;
 
-/** @throws ControlError DEVICE_READ_ONLY, DEVICE_TOO_SMALL */
+/** @throws ControlError DEVICE_READ_ONLY, DEVICE_TOO_SMALL, DEVICE_TOO_LARGE */
 export function geometryOf(backing: BackingFile, parameters: TrackingParameters): TrackerGeometry {
   const { capacityBytes, logicalBlockBytes, readOnly } = backing.params;
   if (readOnly) {
@@ -17,6 +19,10 @@ export function geometryOf(backing: BackingFile, parameters: TrackingParameters)
       "DEVICE_TOO_SMALL",
       `${backing.path} has ${capacityBytes} bytes, less than ${CAPACITY_MIN_BYTES}`,
     );
+  }
+  if (!(capacityBytes <= CAPACITY_MAX_BYTES)) {
+    const what = `${backing.path} has ${capacityBytes} bytes, more than ${CAPACITY_MAX_BYTES}`;
+    throw new ControlError("DEVICE_TOO_LARGE", what);
   }
   const blockShift = blockShiftOf(logicalBlockBytes);
   const chunkShift = chunkShiftOf(backing.params, parameters);
