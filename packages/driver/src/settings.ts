@@ -1,10 +1,11 @@
 /** What a driver is started with. */
 import type { Logger } from "pino";
 import { fixParameters, type TrackingParameters } from "./parameters.js";
+import { readRecords } from "./state/state-directory.js";
 
 export interface DriverOptions {
   readonly logger: Logger;
-  /** Directory on tmpfs for the maps and records; default /run/blksnap. */
+  /** Directory on tmpfs for the maps and records; default /run/blksnap/state. */
   readonly stateDirectory?: string;
   /** Directory on a medium for persistent trackers and snapshots; default /var/lib/blksnap. */
   readonly persistentDirectory?: string;
@@ -41,8 +42,13 @@ type WithDefault =
   | "takeOverTimeoutMs";
 type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
 
+/** Private, and apart from the socket, whose folder the group may enter. */
+const STATE_DIRECTORY = "/run/blksnap/state";
+/** Where daemons before this one kept it: fronts of theirs that are in use are gone on with there. */
+const STATE_DIRECTORY_BEFORE = "/run/blksnap";
+
 const DEFAULTS: Defaulted = {
-  stateDirectory: "/run/blksnap",
+  stateDirectory: STATE_DIRECTORY,
   persistentDirectory: "/var/lib/blksnap",
   frontDepth: 64,
   imageDepth: 32,
@@ -57,9 +63,19 @@ export interface DriverSettings extends Omit<DriverOptions, "parameters" | WithD
   readonly parameters: TrackingParameters;
 }
 
+/** The usual directory, unless it is the one before that holds records. */
+export function presentStateDirectory(
+  usual: string = STATE_DIRECTORY,
+  before: string = STATE_DIRECTORY_BEFORE,
+): string {
+  const hasRecords = (path: string) => readRecords(path, "").length > 0;
+  return hasRecords(before) && !hasRecords(usual) ? before : usual;
+}
+
 /** The options with all defaults; what had to be changed in them is logged. */
 export function settingsOf(options: DriverOptions): DriverSettings {
-  const settings = { ...DEFAULTS, ...options };
+  const stateDirectory = options.stateDirectory ?? presentStateDirectory();
+  const settings = { ...DEFAULTS, ...options, stateDirectory };
   const fixed = fixParameters(options.parameters ?? {}, settings.portionBytes);
   for (const note of fixed.notes) options.logger.warn(note);
   return { ...settings, parameters: fixed.parameters, portionBytes: fixed.portionBytes };

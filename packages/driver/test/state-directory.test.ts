@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -13,6 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { presentStateDirectory } from "../dist/settings.js";
 import { StateDirectory } from "../dist/state/state-directory.js";
 
 function withDirectory(use: (state: StateDirectory, path: string) => void): void {
@@ -25,6 +27,32 @@ function withDirectory(use: (state: StateDirectory, path: string) => void): void
     rmSync(path, { recursive: true });
   }
 }
+
+test("it is private, and what lies above it is not, whatever the umask", () => {
+  const top = mkdtempSync(join(tmpdir(), "blksnap-state-"));
+  const umask = process.umask(0o077);
+  try {
+    new StateDirectory(join(top, "run", "blksnap", "state")).close();
+  } finally {
+    process.umask(umask);
+  }
+  const modeOf = (path: string) => statSync(join(top, path)).mode & 0o777;
+  assert.equal(["run", "run/blksnap", "run/blksnap/state"].map(modeOf), [0o755, 0o755, 0o700]);
+  rmSync(top, { recursive: true });
+});
+
+test("the directory of an earlier daemon is gone on with as long as its records are there", () => {
+  const before = mkdtempSync(join(tmpdir(), "blksnap-state-"));
+  const usual = join(before, "state");
+  assert.is(presentStateDirectory(usual, before), usual);
+  const state = new StateDirectory(before);
+  state.writeRecord("tracker-1", { id: 1 });
+  assert.is(presentStateDirectory(usual, before), before);
+  state.removeRecord("tracker-1");
+  state.close();
+  assert.is(presentStateDirectory(usual, before), usual);
+  rmSync(before, { recursive: true });
+});
 
 test("a map that does not fit into memory is refused before anything is written", () => {
   withDirectory((state, path) => {

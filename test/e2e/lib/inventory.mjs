@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { basename } from "node:path";
 import { until } from "./wait.mjs";
 
-const STATE_FOLDER = "/run/blksnap";
+const STATE_FOLDER = "/run/blksnap/state";
 const LINKS_FOLDER = "/dev/blksnap";
 const SETTLE_LIMIT_MS = 20_000;
 

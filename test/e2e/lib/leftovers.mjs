@@ -1,10 +1,10 @@
 /** Nothing may be left behind: by a test, and by the daemon. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { basename } from "node:path";
+import { basename, dirname } from "node:path";
 import { SOCKET_PATH } from "./daemon.mjs";
 import { until } from "./wait.mjs";
 
-const STATE_FOLDER = "/run/blksnap";
+const STATE_FOLDER = "/run/blksnap/state";
 const SETTLE_LIMIT_MS = 20_000;
 
 function list(folder) {
@@ -29,9 +29,12 @@ export function ublkDevices() {
 }
 
 function stateFiles() {
-  // A lock's file stays: another daemon may hold it the moment it is let go.
-  const allowed = new Set([basename(SOCKET_PATH), "lock"]);
-  return list(STATE_FOLDER).filter((name) => !allowed.has(name));
+  const beside = new Set([basename(SOCKET_PATH), basename(STATE_FOLDER)]);
+  return [
+    ...list(dirname(SOCKET_PATH)).filter((name) => !beside.has(name)),
+    // A lock's file stays: another daemon may hold it the moment it is let go.
+    ...list(STATE_FOLDER).filter((name) => name !== "lock"),
+  ];
 }
 
 function mounts(folder) {

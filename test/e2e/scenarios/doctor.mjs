@@ -14,7 +14,7 @@ import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const LIMIT_MS = 180_000;
-const STATE = "/run/blksnap";
+const STATE = "/run/blksnap/state";
 const FOREIGN_SERVER = `
   import { memoryTarget, UblkDevice } from "@blksnap/ublk";
   const device = await UblkDevice.start({ target: memoryTarget({ capacityBytes: 1 << 20 }) });

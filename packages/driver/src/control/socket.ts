@@ -136,7 +136,9 @@ export async function claimSocket(
   group: string,
   listen: (path: string) => Promise<unknown>,
 ): Promise<ClaimedSocket> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+  const made = await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+  // The umask of whoever has started the daemon must not close it to the group.
+  if (made !== undefined) await chmod(dirname(path), 0o755);
   await sweep(path);
   const hidden = await mkdtemp(join(dirname(path), `.b${OWN_MARK}-`));
   try {

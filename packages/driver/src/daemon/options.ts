@@ -11,7 +11,7 @@ Serves the control API of blksnap on a Unix socket, until SIGTERM or SIGINT. As 
 image is in use it refuses to end, and says which and by whom. SIGHUP is ignored.
 
   --socket PATH          control socket (default: $BLKSNAP_SOCKET or ${DEFAULT_SOCKET_PATH})
-  --state-dir PATH       where maps are kept, on tmpfs (default: /run/blksnap)
+  --state-dir PATH       where maps are kept, on tmpfs (default: /run/blksnap/state)
   --persistent-dir PATH  where persistent trackers and snapshots are kept, on a disk that is not
                          tracked (default: /var/lib/blksnap)
   --reactors N           threads that serve devices, 1 to 16 (default: one per CPU, at most 4)

@@ -17,6 +17,7 @@
  */
 import { createHash } from "node:crypto";
 import {
+  chmodSync,
   closeSync,
   constants,
   existsSync,
@@ -34,7 +35,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type DecodedRecord, decodeRecord, encodeRecord } from "./record-format.js";
@@ -68,6 +69,18 @@ export type FoundRecord =
     }
   | { readonly name: string; readonly problem: string };
 
+/**
+ * What lies above may be used by others, as the socket's folder is by its group: it is not closed to them
+ * because this directory is, nor by the umask of whoever has started the daemon.
+ */
+function makeParent(path: string): void {
+  const made = mkdirSync(dirname(resolve(path)), { recursive: true, mode: 0o755 });
+  for (let at = dirname(resolve(path)); made !== undefined; at = dirname(at)) {
+    chmodSync(at, 0o755);
+    if (at === made) return;
+  }
+}
+
 /** 32 bits that tell devices of daemons with different state directories apart. */
 export function ownerTag(path: string): number {
   const real = existsSync(path) ? realpathSync(path) : resolve(path);
@@ -86,6 +99,7 @@ export class StateDirectory {
    */
   constructor(path: string) {
     this.path = path;
+    makeParent(path);
     mkdirSync(path, { recursive: true, mode: 0o700 });
     this.#lockFd = openSync(join(path, "lock"), O_RDWR | O_CREAT, 0o600);
     this.owner = ownerTag(path);
