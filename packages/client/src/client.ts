@@ -43,6 +43,10 @@ export interface BlksnapClientOptions {
   readonly socketPath?: string;
   /** Longest time for one answer. Default: two minutes. */
   readonly timeoutMs?: number;
+  /** How long each call waits for a daemon that does not serve yet, milliseconds. Default: not at all. */
+  readonly waitMs?: number;
+  /** Called when a call begins to wait for a daemon. */
+  readonly onWait?: () => void;
 }
 
 export interface SnapshotCreateParameters {
@@ -88,10 +92,13 @@ function snapshotPath(id: string, rest = ""): string {
 export class BlksnapClient {
   readonly socketPath: string;
   readonly #timeoutMs: number;
+  readonly #waiting: Pick<BlksnapClientOptions, "waitMs" | "onWait">;
 
   constructor(options: BlksnapClientOptions = {}) {
     this.socketPath = options.socketPath ?? socketPath();
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_DEFAULT_MS;
+    const { waitMs, onWait } = options;
+    this.#waiting = { ...(waitMs && { waitMs }), ...(onWait && { onWait }) };
   }
 
   version(options?: CallOptions): Promise<VersionResponse> {
@@ -333,6 +340,7 @@ export class BlksnapClient {
       body,
       signal: options.signal,
       timeoutMs: options.timeoutMs ?? this.#timeoutMs,
+      ...this.#waiting,
     };
   }
 }

@@ -1,5 +1,6 @@
 /** One HTTP request over the daemon's Unix socket. */
 import { type IncomingMessage, request } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { BlksnapClientError, connectionError, errorFromAnswer } from "./client-error.js";
 
 export interface CallOptions {
@@ -14,7 +15,15 @@ export interface Call extends CallOptions {
   readonly method: "GET" | "POST" | "DELETE";
   readonly path: string;
   readonly body?: unknown;
+  /** How long a daemon that is not there yet is waited for. */
+  readonly waitMs?: number | undefined;
+  /** Called once when that wait begins. */
+  readonly onWait?: (() => void) | undefined;
 }
+
+const WAIT_INTERVAL_MS = 50;
+/** What a daemon that begins to serve answers, or what is met while its socket is not there. */
+const NOT_YET: readonly string[] = ["DAEMON_NOT_RUNNING", "STARTING"];
 
 export interface OpenAnswer {
   readonly response: IncomingMessage;
@@ -28,8 +37,39 @@ function failure(error: Error, call: Call): BlksnapClientError {
   return error instanceof BlksnapClientError ? error : connectionError(error, call.socketPath);
 }
 
-/** Sends the request; resolves when the answer's header is there, whatever its status. */
-export function open(call: Call): Promise<OpenAnswer> {
+/**
+ * Sends the request; resolves when the answer's header is there, whatever its status. A daemon that is not
+ * there yet, and has begun nothing therefore, is asked again for `waitMs`.
+ */
+export async function open(call: Call): Promise<OpenAnswer> {
+  const { waitMs = 0, onWait, signal } = call;
+  const deadlineMs = performance.now() + waitMs;
+  for (let isFirst = true; ; isFirst = false) {
+    try {
+      const answer = await openOnce(call);
+      if (waitMs === 0 || answer.response.statusCode !== 503) return answer;
+      throw await errorOf(answer);
+    } catch (error) {
+      const isNotYet = error instanceof BlksnapClientError && NOT_YET.includes(error.code);
+      if (!isNotYet || performance.now() >= deadlineMs || signal?.aborted === true) throw error;
+    }
+    if (isFirst) onWait?.();
+    await sleep(WAIT_INTERVAL_MS);
+  }
+}
+
+/** What an answer says that is known to be an error. */
+async function errorOf(answer: OpenAnswer): Promise<BlksnapClientError> {
+  try {
+    let text = "";
+    for await (const part of answer.response) text += part;
+    return errorFromAnswer(text) ?? notOurs(answer.response);
+  } finally {
+    answer.close();
+  }
+}
+
+function openOnce(call: Call): Promise<OpenAnswer> {
   const { socketPath, method, path, signal, timeoutMs = 0 } = call;
   return new Promise((done, fail) => {
     const text = call.body === undefined ? undefined : JSON.stringify(call.body);

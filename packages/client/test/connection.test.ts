@@ -47,6 +47,40 @@ test("no socket, or nobody behind it, is DAEMON_NOT_RUNNING", async () => {
   assert.is(plain.code, "DAEMON_NOT_RUNNING");
 });
 
+test("a daemon that is about to come is waited for, and told of once", async () => {
+  const path = join(dir, "late.sock");
+  let told = 0;
+  const client = new BlksnapClient({ socketPath: path, waitMs: 60_000, onWait: () => told++ });
+  const asked = client.version();
+  while (told === 0) await new Promise((done) => setTimeout(done, 1));
+  const body = JSON.stringify({ error: { name: "STARTING", message: "not yet" } });
+  const head = `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
+  let asks = 0;
+  const server = createServer((socket) => {
+    socket.once("data", () => {
+      const isReady = ++asks > 2;
+      const version = 'HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{"daemon":"9.9"}';
+      socket.end(isReady ? version : `HTTP/1.1 503 Busy\r\n${head}\r\n\r\n${body}`);
+    });
+  });
+  await new Promise<void>((done) => server.listen(path, done));
+  assert.equal([(await asked).daemon, told, asks], ["9.9", 1, 3]);
+  server.close();
+});
+
+test("who waits for a daemon in vain, or gives up, is told so", async () => {
+  const socketPath = join(dir, "never.sock");
+  const inVain = await failureOf(new BlksnapClient({ socketPath, waitMs: 60 }).version());
+  assert.is(inVain.code, "DAEMON_NOT_RUNNING");
+  const controller = new AbortController();
+  const client = new BlksnapClient({
+    socketPath,
+    waitMs: 60_000,
+    onWait: () => controller.abort(),
+  });
+  assert.is((await failureOf(client.version({ signal: controller.signal }))).code, "ABORTED");
+});
+
 test("answers that are not ours are told apart", async () => {
   const head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
   assert.is(await codeAgainst("", true), "CONNECTION_LOST");
