@@ -10,6 +10,8 @@ export const MARK_RANGES_MAX = 8192;
 export const CBT_MAP_SLICE_MAX_BYTES = 1_048_576;
 /** Bytes in a sector, the unit of ranges, whatever the device's block size. */
 export const SECTOR_SIZE_BYTES = 512;
+/** Most stores of one snapshot. */
+export const STORES_MAX = 8;
 /** The name of a store that lives in the daemon's memory. */
 export const MEMORY_STORE = "memory:";
 
@@ -22,7 +24,6 @@ export const countOrNull = {
 export const text = { type: "string" } as const;
 export const textOrNull = { type: ["string", "null"] } as const;
 export const flag = { type: "boolean" } as const;
-export const numberOrNull = { type: ["number", "null"] } as const;
 
 export const path = {
   type: "string",

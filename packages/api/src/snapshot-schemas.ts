@@ -18,7 +18,7 @@ export const overflowPolicy = recordWithOptional(
 export const snapshotCreateRequest = recordWithOptional(
   {
     devices: { type: "array", items: is.device, maxItems: 1024 },
-    stores: { type: "array", items: is.store, minItems: 1, maxItems: 64 },
+    stores: { type: "array", items: is.store, minItems: 1, maxItems: is.STORES_MAX },
     limit_bytes: {
       type: "integer",
       minimum: is.SECTOR_SIZE_BYTES,
@@ -91,7 +91,7 @@ export const waitEventQuery = recordWithOptional(
   {
     reader: {
       type: "string",
-      pattern: "^[A-Za-z0-9_.:@-]{1,64}$",
+      pattern: "^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}$",
       description: "readers with different names take no events from each other; 64 at most",
     },
   },

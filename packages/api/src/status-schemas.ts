@@ -64,6 +64,7 @@ export const snapshotDeviceStatus = record({
   lost_ranges: { ...list(sectorRange), description: "the first of the lost ranges" },
   lost_ranges_total: is.count,
   blocked_writes: { ...is.count, description: "writes that have waited for room for old data" },
+  blocked_writes_now: { ...is.count, description: "writes that wait for room at this moment" },
   refused_writes: { ...is.count, description: "writes that failed for lack of such room" },
   image_io: ioCounters,
 });
@@ -92,8 +93,8 @@ export const snapshotStatus = record({
   allocated_bytes: { ...is.count, description: "space on the stores" },
   granted_bytes: grantedBytes,
   used_bytes: usedBytes,
-  fill_bytes_per_s: { ...is.numberOrNull, description: "recent rate; null while unknown" },
-  full_in_s: { ...is.numberOrNull, description: "at that rate; null if it is not filling" },
+  fill_bytes_per_s: { ...is.countOrNull, description: "recent rate; null while unknown" },
+  full_in_ms: { ...is.countOrNull, description: "at that rate; null if it is not filling" },
   on_overflow: overflowPolicy,
   persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
   events_pending: is.count,

@@ -115,6 +115,7 @@ async function memberStatus(
     })),
     lost_ranges_total: lost.length,
     blocked_writes: counters.area.blockedWrites,
+    blocked_writes_now: counters.area.blockedNow,
     refused_writes: counters.area.refusedWrites,
     image_io: ioStatus(counters.image),
   };
@@ -129,6 +130,12 @@ function spareSlots(counters: readonly DeviceCounters[], stores: number): number
     }
   }
   return spare;
+}
+
+/** A rate or a forecast as an integer; null where it is unknown, or beyond all bounds. */
+function wholeOrNull(value: number | null | undefined, factor = 1): number | null {
+  const whole = Math.round((value ?? Number.NaN) * factor);
+  return Number.isSafeInteger(whole) ? whole : null;
 }
 
 async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promise<SnapshotStatus> {
@@ -154,8 +161,8 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
     allocated_bytes: stats.capacityBytes,
     granted_bytes: stats.allocatedBytes,
     used_bytes: stores.reduce((sum, store) => sum + store.used_bytes, 0),
-    fill_bytes_per_s: stats.fillBytesPerSecond,
-    full_in_s: stats.secondsToFull ?? null,
+    fill_bytes_per_s: wholeOrNull(stats.fillBytesPerSecond),
+    full_in_ms: wholeOrNull(stats.secondsToFull, 1000),
     on_overflow: snapshot.onOverflow,
     persistent: snapshot.persistence.isOn,
     events_pending: snapshot.events.pendingCount,

@@ -3,6 +3,8 @@ import type { DiffArea, EngineCounters } from "@blksnap/engine";
 
 export interface AreaCounters
   extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites"> {
+  /** Writes that wait for room at this moment. */
+  readonly blockedNow: number;
   /** Slots that hold a chunk. */
   readonly slotsUsed: number;
   /** Slots that wait for a chunk, as extents: first slot and count, in turn. */
@@ -12,6 +14,7 @@ export interface AreaCounters
 export const NO_AREA: AreaCounters = {
   copiedBytes: 0,
   blockedWrites: 0,
+  blockedNow: 0,
   refusedWrites: 0,
   slotsUsed: 0,
   spareExtents: [],
@@ -36,6 +39,7 @@ export class AreaCounter {
     return {
       copiedBytes: now.copiedBytes - before.copiedBytes,
       blockedWrites: now.blockedWrites - before.blockedWrites,
+      blockedNow: this.#area.blockedWrites,
       refusedWrites: now.refusedWrites - before.refusedWrites,
       slotsUsed:
         this.#slotsBefore + now.slotsTaken - before.slotsTaken - now.slotsFreed + before.slotsFreed,
