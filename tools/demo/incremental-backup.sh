@@ -20,8 +20,8 @@ fi
 device=$1 backup=$2 store=${3:-/var/tmp}
 
 id=$(blksnapctl snapshot_create --device "$device" --file "$store" --limit "${LIMIT:-1G}")
-trap 'blksnapctl snapshot_destroy --id "$id"' EXIT
-blksnapctl snapshot_take --id "$id"
+trap 'blksnapctl snapshot_destroy --id "$id" >/dev/null' EXIT
+blksnapctl snapshot_take --id "$id" >/dev/null
 image=$(blksnapctl snapshot_info --device "$device" --field image)
 
 info=$(blksnapctl cbtinfo --device "$device")

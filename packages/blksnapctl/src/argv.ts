@@ -7,6 +7,7 @@
  * counts also where it stands behind a mistake.
  */
 import type { BlksnapClientError } from "@blksnap/client";
+import { nearestName } from "./nearest-name.js";
 import { usageError } from "./usage-error.js";
 import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 
@@ -15,6 +16,9 @@ export const builtInOptions: OptionSpecs = {
   help: { short: "h", describe: "show help" },
   version: { describe: "show the version of blksnapctl" },
 };
+
+/** The option with which the shells ask; the words of the line follow it, the unfinished one last. */
+export const COMPLETIONS_WANTED = "--complete";
 
 /** As much of a mistyped word as an error message repeats. */
 const QUOTED_MAX = 64;
@@ -94,7 +98,9 @@ class Scanner {
     const names = Object.keys(this.#options).filter((name) => name.startsWith(typed));
     const name = names.includes(typed) ? typed : names[0];
     if (name === undefined || typed === "") {
-      this.#blame(`there is no option ${quoted(`--${typed}`)}`);
+      const near = nearestName(typed, Object.keys(this.#options));
+      const hint = near === undefined ? undefined : `Did you mean --${near}?`;
+      this.#blame(`there is no option ${quoted(`--${typed}`)}`, hint);
     } else if (name !== typed && names.length > 1) {
       const all = names.map((one) => `--${one}`).join(" or ");
       this.#blame(`option ${quoted(`--${typed}`)} is ambiguous`, `Write ${all}`);
@@ -132,6 +138,7 @@ class Scanner {
       return;
     }
     if (attached !== undefined) values.push(attached);
+    else if (option.optional === true) values.push("");
     else this.#takeNext(name, option, values);
     while (option.many === true && isValue(this.#argv[this.#next])) {
       values.push(this.#argv[this.#next++]!);

@@ -1,14 +1,28 @@
 /** All verbs with their options. The names are those of the kernel module's tool, where it has them. */
-import type { OptionSpecs, Verb } from "./verb.js";
+import type { OptionSpecs, Verb, VerbGroup } from "./verb.js";
 
 const device = { short: "d", describe: "original or front", value: "DEVICE", required: true };
-const id = { short: "i", describe: "uuid of the snapshot", value: "UUID", required: true };
+const id = {
+  short: "i",
+  describe: "uuid of the snapshot, or its beginning",
+  value: "UUID",
+  required: true,
+};
+const reader = {
+  describe: "take events under this name; readers with other names get them all the same",
+  value: "NAME",
+};
 const bytes = { short: "b", describe: "exact sizes in bytes" };
 
 /** Options that every verb has. */
 export const globalOptions: OptionSpecs = {
   socket: { describe: "socket of the daemon", value: "PATH" },
   json: { short: "j", describe: "print one JSON document" },
+  wait: {
+    describe: "wait until a daemon serves, 60 seconds if not given",
+    value: "SECONDS",
+    optional: true,
+  },
 };
 
 const trackers = () => import("./verbs/trackers.js");
@@ -36,6 +50,16 @@ const trackerVerbs: readonly Verb[] = [
     options: { device, forget: { describe: "keep nothing of a persistent tracker" } },
     examples: [["blksnapctl detach -d /dev/vg/data", "after its front is unmounted"]],
     load: async () => (await trackers()).detach,
+  },
+  {
+    name: "status",
+    describe: "Show everything: devices, change tracking, snapshots, stores",
+    options: { bytes },
+    examples: [
+      ["blksnapctl status", "for people"],
+      ["blksnapctl status --json | jq .snapshots", "for programs"],
+    ],
+    load: async () => (await import("./verbs/status.js")).status,
   },
 ];
 
@@ -197,41 +221,38 @@ const eventVerbs: readonly Verb[] = [
     options: {
       id,
       timeout: { short: "t", describe: "longest wait", value: "MILLISECONDS", required: true },
+      reader,
     },
-    examples: [["blksnapctl snapshot_waitevent --id $ID --timeout 10000", "ten seconds"]],
+    examples: [
+      ["blksnapctl snapshot_waitevent --id $ID --timeout 10000", "ten seconds"],
+      ["blksnapctl snapshot_waitevent -i $ID -t 10000 --reader backup", "beside other readers"],
+    ],
     load: async () => (await events()).waitEvent,
   },
   {
     name: "snapshot_watcher",
     describe: "Watch a snapshot until it is corrupted or destroyed",
-    options: { id },
+    options: { id, reader },
     examples: [["blksnapctl snapshot_watcher --id $ID &", "beside a backup"]],
     load: async () => (await events()).watcher,
   },
   {
     name: "events",
-    describe: "Print the waiting events of a snapshot, or follow them as they come",
+    describe: "Print the events of a snapshot, or follow them as they come; takes none away",
     options: {
       id,
-      follow: { describe: "go on until the snapshot is destroyed; takes no event away" },
+      follow: { describe: "go on until the snapshot is destroyed" },
       from: { describe: "with --follow: first sequence number", value: "NUMBER" },
     },
-    examples: [["blksnapctl events --id $ID --follow --json", "one JSON document per line"]],
+    examples: [
+      ["blksnapctl events --id $ID", "all that are kept, read or not"],
+      ["blksnapctl events --id $ID --follow --json", "one JSON document per line"],
+    ],
     load: async () => (await events()).events,
   },
 ];
 
-const daemonVerbs: readonly Verb[] = [
-  {
-    name: "status",
-    describe: "Show everything: devices, change tracking, snapshots, stores",
-    options: { bytes },
-    examples: [
-      ["blksnapctl status", "for people"],
-      ["blksnapctl status --json | jq .snapshots", "for programs"],
-    ],
-    load: async () => (await import("./verbs/status.js")).status,
-  },
+const besidesVerbs: readonly Verb[] = [
   {
     name: "daemon",
     action: {
@@ -276,13 +297,28 @@ const daemonVerbs: readonly Verb[] = [
     examples: [["blksnapctl version --json", "with the daemon's own version"]],
     load: async () => (await import("./verbs/status.js")).version,
   },
+  {
+    name: "completion",
+    action: {
+      name: "shell",
+      describe: "bash, zsh or fish; the one in $SHELL if not given",
+      choices: ["bash", "zsh", "fish"],
+      optional: true,
+    },
+    describe: "Print the script that teaches a shell to complete commands, options and names",
+    options: {},
+    examples: [["blksnapctl completion bash > blksnapctl.bash", "to be sourced"]],
+    load: async () => (await import("./verbs/completion.js")).completion,
+  },
 ];
 
 /** In the order in which help shows them. */
-export const verbs: readonly Verb[] = [
-  ...trackerVerbs,
-  ...cbtVerbs,
-  ...snapshotVerbs,
-  ...eventVerbs,
-  ...daemonVerbs,
+export const verbGroups: readonly VerbGroup[] = [
+  { title: "Devices", verbs: trackerVerbs },
+  { title: "Snapshots", verbs: snapshotVerbs },
+  { title: "Changes", verbs: cbtVerbs },
+  { title: "Events", verbs: eventVerbs },
+  { title: "Besides", verbs: besidesVerbs },
 ];
+
+export const verbs: readonly Verb[] = verbGroups.flatMap((group) => group.verbs);

@@ -1,12 +1,12 @@
-/** What the shell offers at the Tab key: names from the daemon where an option wants one. */
+/** What the shell offers at the Tab key: words of the catalogue, and names from the daemon. */
 import { readdirSync } from "node:fs";
-import { BlksnapClient } from "@blksnap/client";
+import { builtInOptions } from "./argv.js";
+import { globalOptions, verbs } from "./catalog.js";
+import { SNAPSHOT_FIELDS } from "./fields.js";
+import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 
 /** Nobody waits longer than this for a completion. */
 const TIMEOUT_MS = 500;
-
-type Done = (choices: string[]) => void;
-type Filter = (onDone?: (error: Error | null, choices: string[] | undefined) => void) => void;
 
 function blockDevices(): string[] {
   try {
@@ -16,36 +16,61 @@ function blockDevices(): string[] {
   }
 }
 
-async function choicesFor(option: string | undefined): Promise<string[] | undefined> {
-  const client = new BlksnapClient({ timeoutMs: TIMEOUT_MS });
+async function quickClient() {
+  const { BlksnapClient } = await import("@blksnap/client");
+  return new BlksnapClient({ timeoutMs: TIMEOUT_MS });
+}
+
+/** Values of an option; none where only its user knows them, or they are files. */
+async function valuesOf(option: string): Promise<readonly string[]> {
   switch (option) {
-    case "--id":
-    case "-i":
-      return (await client.snapshotCollect().catch(() => [])).map(({ id }) => id);
-    case "--device":
-    case "-d": {
-      const status = await client.status().catch(() => undefined);
+    case "id": {
+      const known = await (await quickClient()).snapshotCollect().catch(() => []);
+      return known.map(({ id }) => id);
+    }
+    case "device": {
+      const status = await (await quickClient()).status().catch(() => undefined);
       const known = status?.trackers.flatMap(({ device, front }) => [device, front]) ?? [];
       return [...new Set([...known, ...blockDevices()])];
     }
-    case "--field":
-      return ["image", "front", "error_code"];
-    case "--on-overflow":
+    case "field":
+      return SNAPSHOT_FIELDS;
+    case "on-overflow":
       return ["break-snapshot", "fail-writes", "block-writes"];
     default:
-      return undefined;
+      return [];
   }
 }
 
-/** The completion function for yargs, in the form that can fall back to yargs' own choices. */
-export function completions(current: string, _argv: unknown, ownChoices: Filter, done: Done): void {
-  const words = process.argv.slice(process.argv.indexOf("--get-yargs-completions") + 1);
-  const previous = words.at(current === "" && words.at(-1) !== "" ? -1 : -2);
-  choicesFor(previous).then(
-    (choices) => {
-      if (choices === undefined) ownChoices((_error, own) => done(own ?? []));
-      else done(choices.filter((choice) => choice.startsWith(current)));
-    },
-    () => done([]),
+function optionNamed(word: string, options: OptionSpecs): [string, OptionSpec] | undefined {
+  return Object.entries(options).find(
+    ([name, { short }]) => word === `--${name}` || (short !== undefined && word === `-${short}`),
   );
+}
+
+/** The option whose value the next word is; undefined where it is none. */
+function openOption(words: readonly string[], options: OptionSpecs): string | undefined {
+  const at = words.findLastIndex((word) => word.startsWith("-"));
+  const [name, option] = (at < 0 ? undefined : optionNamed(words[at]!, options)) ?? [];
+  if (option?.value === undefined || option.optional === true) return undefined;
+  return at === words.length - 1 || option.many === true ? name : undefined;
+}
+
+async function choices(before: readonly string[], current: string): Promise<readonly string[]> {
+  const verb: Verb | undefined = verbs.find(({ name }) => name === before[0]);
+  const options = { ...verb?.options, ...globalOptions, ...builtInOptions };
+  const open = openOption(before, options);
+  if (current.startsWith("-")) return Object.keys(options).map((name) => `--${name}`);
+  if (open !== undefined) return await valuesOf(open);
+  if (before.length === 0) return [...verbs.map(({ name }) => name), "help"];
+  if (before[0] === "help") return verbs.map(({ name }) => name);
+  if (verb?.action !== undefined && before.length === 1) return verb.action.choices;
+  return Object.keys(options).map((name) => `--${name}`);
+}
+
+/** @param words of the line behind the program's name; the last one is being typed */
+export async function completions(words: readonly string[]): Promise<string[]> {
+  const current = words.at(-1) ?? "";
+  const found = await choices(words.slice(0, -1), current);
+  return found.filter((choice) => choice.startsWith(current));
 }

@@ -1,71 +1,87 @@
-/**
- * Help and completion, by yargs. Loaded only where one of them is wanted: yargs takes longer to load
- * than everything else that a command needs.
- */
-import yargs, { type Argv } from "yargs";
-import { globalOptions, verbs } from "./catalog.js";
-import { completions } from "./completion.js";
-import { COMPLETION_COMMAND } from "./parse.js";
-import type { OptionSpecs, Verb } from "./verb.js";
+/** Help texts, made from the catalogue. */
+import { builtInOptions } from "./argv.js";
+import { globalOptions, verbGroups } from "./catalog.js";
+import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 
-const HELP_WIDTH_MAX = 100;
+const WIDTH_MAX = 100;
+/** Narrower than this nothing is readable in two columns. */
+const WIDTH_MIN = 40;
+const GAP = "  ";
 
-function addOptions(parser: Argv, options: OptionSpecs): Argv {
-  for (const [name, option] of Object.entries(options)) {
-    const { short, describe, value, many = false, required = false } = option;
-    const placeholder = value === undefined ? "" : `${value}${many ? " ..." : ""}: `;
-    parser.option(name, {
-      describe: `${placeholder}${describe}${required ? " (required)" : ""}`,
-      type: value === undefined ? "boolean" : many ? "array" : "string",
-      string: value !== undefined,
-      ...(short === undefined ? {} : { alias: short }),
-    });
+/** The text in lines of at most `width` characters, broken at blanks. */
+function wrapped(text: string, width: number): string[] {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else line = line === "" ? word : `${line} ${word}`;
   }
-  return parser;
+  return [...lines, line];
 }
 
-function createParser(version: string, columns: number | undefined): Argv {
-  const parser: Argv = yargs()
-    .scriptName("blksnapctl")
-    .usage("$0 COMMAND [OPTIONS]\n\nSnapshots and changed-block tracking by blksnapd.")
-    .wrap(Math.min(HELP_WIDTH_MAX, columns ?? HELP_WIDTH_MAX))
-    .help("help")
-    .alias("help", "h")
-    .version(version)
-    .completion(COMPLETION_COMMAND, "Print a completion script for bash or zsh", completions)
-    .exitProcess(false)
-    .epilogue("Sizes are in powers of 1024. See blksnapctl(8).");
-  addOptions(parser, globalOptions);
-  for (const verb of verbs) {
-    const { action } = verb;
-    const words = action === undefined ? "" : ` ${action.choices.join("|")}`;
-    parser.command(verb.name + words, verb.describe, (sub) => {
-      const detail = action === undefined ? "" : `\n\n${action.describe}.`;
-      const usage = `$0 ${verb.name}${words} [OPTIONS]\n\n${verb.describe}.${detail}`;
-      addOptions(sub, verb.options).usage(usage);
-      for (const [command, what] of verb.examples) sub.example(command, what);
-    });
-  }
-  return parser;
+/** Names to the left, what they mean to the right. */
+function columns(rows: readonly (readonly [string, string])[], width: number): string {
+  const left = Math.max(...rows.map(([name]) => name.length));
+  const indent = GAP.length + left + GAP.length;
+  return rows
+    .map(([name, what]) => {
+      const lines = wrapped(what, Math.max(20, width - indent));
+      return `${GAP}${name.padEnd(left)}${GAP}${lines.join(`\n${" ".repeat(indent)}`)}\n`;
+    })
+    .join("");
 }
 
-/** Prints help for a verb, or for the program. */
-export async function printHelp(
-  verb: Verb | undefined,
-  version: string,
-  columns: number | undefined,
-): Promise<void> {
-  const words = verb === undefined ? ["--help"] : [verb.name, "--help"];
-  await createParser(version, columns).parseAsync(words);
+/** "--limit SIZE", "--wait[=SECONDS]", "--device DEVICE..." */
+function usageOf(name: string, { value, many, optional }: OptionSpec): string {
+  if (value === undefined) return `--${name}`;
+  if (optional === true) return `--${name}[=${value}]`;
+  return `--${name} ${value}${many === true ? "..." : ""}`;
 }
 
-export async function printCompletionScript(version: string): Promise<void> {
-  await createParser(version, undefined).parseAsync([COMPLETION_COMMAND]);
+function optionRows(options: OptionSpecs): (readonly [string, string])[] {
+  return Object.entries(options).map(([name, option]) => {
+    const short = option.short === undefined ? "    " : `-${option.short}, `;
+    const note = option.required === true ? " (required)" : "";
+    return [short + usageOf(name, option), option.describe + note];
+  });
 }
 
-/** What the shell asks for at the Tab key; a line that is being typed need not make sense yet. */
-export async function printCompletions(argv: readonly string[], version: string): Promise<void> {
-  await createParser(version, undefined)
-    .fail(() => undefined)
-    .parseAsync([...argv]);
+function verbHelp({ name, action, describe, options, examples }: Verb, width: number): string {
+  const required = Object.entries(options).filter(([, option]) => option.required);
+  const words = [
+    name,
+    ...(action === undefined ? [] : [action.choices.join("|")]),
+    ...required.map(([option, spec]) => usageOf(option, spec)),
+    "[OPTIONS]",
+  ];
+  const notes = action === undefined ? "" : `\n\n${wrapped(action.describe, width).join("\n")}.`;
+  // A comment and a command on lines of their own: both can be copied into a shell.
+  const lines = examples.map(([command, what]) => `${GAP}# ${what}\n${GAP}${command}\n`);
+  return (
+    `Usage: blksnapctl ${words.join(" ")}\n\n${wrapped(describe, width).join("\n")}.${notes}\n\n` +
+    `Options:\n${columns(optionRows({ ...options, ...globalOptions, ...builtInOptions }), width)}\n` +
+    `Examples:\n${lines.join("")}`
+  );
+}
+
+function programHelp(width: number): string {
+  const groups = verbGroups.map(({ title, verbs }) => {
+    const rows = verbs.map(({ name, describe }) => [name, describe] as const);
+    return `${title}:\n${columns(rows, width)}`;
+  });
+  return (
+    "Usage: blksnapctl COMMAND [OPTIONS]\n\n" +
+    "Snapshots and changed-block tracking by blksnapd.\n\n" +
+    `${groups.join("\n")}\n` +
+    `Options of all commands:\n${columns(optionRows({ ...globalOptions, ...builtInOptions }), width)}\n` +
+    "Sizes are in powers of 1024. blksnapctl COMMAND --help has examples; see also blksnapctl(8).\n"
+  );
+}
+
+/** @param width of the terminal; undefined where the output is none */
+export function helpText(verb: Verb | undefined, terminalColumns: number | undefined): string {
+  const width = Math.max(WIDTH_MIN, Math.min(WIDTH_MAX, terminalColumns ?? WIDTH_MAX));
+  return verb === undefined ? programHelp(width) : verbHelp(verb, width);
 }

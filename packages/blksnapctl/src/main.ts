@@ -1,4 +1,5 @@
 /** The command line of blksnap as a process. */
+import { writeSync } from "node:fs";
 import { watchOutput } from "./output.js";
 import { run } from "./run.js";
 
@@ -11,12 +12,28 @@ function untilInterrupted(): AbortSignal {
   return controller.signal;
 }
 
+/** Standard output is waited for: what a command undoes when it cannot be told is known in time. */
+function writeOutNow(text: string): void {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(process.stdout.fd, bytes, at);
+    } catch (error) {
+      // A pipe that does not block, and is full.
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+    }
+  }
+}
+
 /** Runs the command in `argv` (without program names) and sets the process's exit status. */
 export async function main(argv: readonly string[]): Promise<void> {
   watchOutput();
   process.exitCode = await run(argv, {
     environment: process.env,
     columns: process.stdout.isTTY ? process.stdout.columns : undefined,
+    isAttended: process.stderr.isTTY === true,
+    writeOutNow,
     writeOut: (text) => void process.stdout.write(text),
     writeError: (text) => void process.stderr.write(text),
     untilInterrupted,

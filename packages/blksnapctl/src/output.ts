@@ -17,6 +17,13 @@ export function watchOutput(): void {
   process.stderr.on("error", () => process.exit(1));
 }
 
+/** What was asked for could not be told. */
+export function outputFailed(cause: Error): BlksnapClientError {
+  return new BlksnapClientError("OUTPUT_FAILED", `can't write the output: ${cause.message}`, {
+    cause,
+  });
+}
+
 /** Any failure as one with a name; what has none is our own fault. */
 export function namedError(error: unknown): BlksnapClientError {
   if (error instanceof BlksnapClientError) return error;
@@ -27,10 +34,14 @@ export function namedError(error: unknown): BlksnapClientError {
   });
 }
 
-/** "<why>. <what to do>." on one line, after the verb where there is one. */
+/**
+ * "<why>. <what to do>. [NAME]" on one line, after the verb where there is one. The name can be looked up in
+ * the manual; that of a wrong usage says nothing more.
+ */
 export function errorLine(error: BlksnapClientError, verb: string | undefined): string {
   const why = error.message.replace(/\s*\n\s*/g, " ").replace(/\.$/, "");
   const hint = error.hint.replace(/\.$/, "");
   const end = hint.endsWith("?") ? "" : ".";
-  return `blksnapctl: ${verb === undefined ? "" : `${verb}: `}${why}. ${hint}${end}\n`;
+  const name = error.code === "USAGE" ? "" : ` [${error.code}]`;
+  return `blksnapctl: ${verb === undefined ? "" : `${verb}: `}${why}. ${hint}${end}${name}\n`;
 }

@@ -8,14 +8,12 @@ import type { Given, OptionSpec, Verb } from "./verb.js";
 export type Parsed =
   | { readonly wanted: "verb"; readonly verb: Verb; readonly given: Given }
   | { readonly wanted: "help"; readonly verb: Verb | undefined }
-  | { readonly wanted: "version" | "completion" };
+  | { readonly wanted: "version" };
 
-/** The command that prints a completion script. */
-export const COMPLETION_COMMAND = "completion";
 const HELP_COMMAND = "help";
 
 function checkOption(name: string, option: OptionSpec, values: readonly string[]): void {
-  const { value, many = false, required = false } = option;
+  const { value, many = false, required = false, optional = false } = option;
   const hint = `Give --${name}${value === undefined ? "" : ` ${value}`}`;
   if (values.length === 0 && required) {
     throw usageError(`Argument '${name}' is missed`, "USAGE", hint);
@@ -23,7 +21,7 @@ function checkOption(name: string, option: OptionSpec, values: readonly string[]
   if (values.length > 1 && !many) {
     throw usageError(`Argument '${name}' is given ${values.length} times`, "USAGE", `${hint} once`);
   }
-  if (value !== undefined && values.includes("")) {
+  if (value !== undefined && !optional && values.includes("")) {
     throw usageError(`Argument '${name}' is empty`, "USAGE", hint);
   }
 }
@@ -33,7 +31,7 @@ function givenFrom(verb: Verb, values: Scanned["values"]): Given {
     checkOption(name, option, values.get(name) ?? []);
   }
   const { action } = verb;
-  if (action !== undefined && !values.has(action.name)) {
+  if (action !== undefined && action.optional !== true && !values.has(action.name)) {
     const hint = `Give ${action.choices.join(" or ")}`;
     throw usageError(`Argument '${action.name}' is missed`, "USAGE", hint);
   }
@@ -45,6 +43,15 @@ function givenFrom(verb: Verb, values: Scanned["values"]): Given {
   };
 }
 
+function unknownCommand(command: string): Error {
+  const near = nearestName(
+    command,
+    verbs.map(({ name }) => name),
+  );
+  const hint = near === undefined ? "See blksnapctl --help" : `Did you mean ${near}?`;
+  return usageError(`there is no command ${quoted(command)}`, "USAGE", hint);
+}
+
 /**
  * What is to be done. Throws a usage error, that names the option, for whatever is not right about
  * the arguments.
@@ -53,21 +60,16 @@ export function parseArguments(scanned: Scanned): Parsed {
   const { command, verb, values, fault } = scanned;
   // Who asks for help may well have made a mistake before.
   if (values.has("help")) return { wanted: "help", verb };
+  if (command !== undefined && verb === undefined && command !== HELP_COMMAND) {
+    // Before what its options are blamed for: they may be right for the command that was meant.
+    throw unknownCommand(command);
+  }
   if (fault !== undefined) throw fault;
   if (values.has("version")) return { wanted: "version" };
   if (command === undefined) {
     throw usageError("no command is given", "USAGE", "See blksnapctl --help");
   }
-  if (command === HELP_COMMAND) return { wanted: "help", verb: undefined };
-  if (command === COMPLETION_COMMAND) return { wanted: "completion" };
-  if (verb === undefined) {
-    const near = nearestName(
-      command,
-      verbs.map(({ name }) => name),
-    );
-    const hint = near === undefined ? "See blksnapctl --help" : `Did you mean ${near}?`;
-    throw usageError(`there is no command ${quoted(command)}`, "USAGE", hint);
-  }
+  if (verb === undefined) return { wanted: "help", verb: undefined };
   return { wanted: "verb", verb, given: givenFrom(verb, values) };
 }
 

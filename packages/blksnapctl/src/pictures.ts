@@ -11,10 +11,10 @@ export interface Glyphs {
 const UNICODE: Glyphs = { shades: " ░▒▓█", full: "█", empty: "░" };
 const ASCII: Glyphs = { shades: " .:*#", full: "#", empty: "-" };
 
-/** Block characters, unless the locale is the plain one. */
+/** Block characters where the locale says that the terminal knows them. */
 export function glyphsFor(environment: Environment): Glyphs {
-  const locale = environment.LC_ALL || environment.LC_CTYPE || environment.LANG;
-  return locale === "C" || locale === "POSIX" ? ASCII : UNICODE;
+  const locale = environment.LC_ALL || environment.LC_CTYPE || environment.LANG || "";
+  return /utf-?8/i.test(locale) ? UNICODE : ASCII;
 }
 
 interface Extent {

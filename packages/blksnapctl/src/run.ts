@@ -1,42 +1,63 @@
 /** Runs one command, with its surroundings handed in. */
 import { readFileSync } from "node:fs";
 import { ERRORS } from "@blksnap/api";
-import { BlksnapClient } from "@blksnap/client";
-import type { Scanned } from "./argv.js";
-import { errorLine, namedError } from "./output.js";
+import { COMPLETIONS_WANTED, type Scanned } from "./argv.js";
+import { errorLine, namedError, outputFailed } from "./output.js";
 import { parseArguments, scan } from "./parse.js";
-import { parseSocket } from "./values.js";
+import { parseSocket, parseWait } from "./values.js";
 import type { Context, Environment, Given } from "./verb.js";
 
 export interface Surroundings {
   readonly environment: Environment;
   /** Width of the terminal; undefined where the output goes elsewhere. */
   readonly columns: number | undefined;
+  /** Whether somebody reads standard error as it comes. */
+  readonly isAttended?: boolean;
   writeOut(text: string | Uint8Array): void;
+  /** Writes before it returns. @throws the error of write(2) */
+  writeOutNow?(text: string): void;
   writeError(text: string): void;
   untilInterrupted(): AbortSignal;
 }
-
-/** The word with which the completion script begins what it asks. */
-const COMPLETIONS_WANTED = "--get-yargs-completions";
 
 function ownVersion(): string {
   const manifest = readFileSync(new URL(import.meta.resolve("blksnapctl/package.json")), "utf8");
   return (JSON.parse(manifest) as { version: string }).version;
 }
 
-function contextFor(given: Given, surroundings: Surroundings): Omit<Context, "notAllWell"> {
+/** The client is loaded for commands alone: help and completion are there at once. */
+async function contextFor(
+  given: Given,
+  surroundings: Surroundings,
+): Promise<Omit<Context, "notAllWell">> {
+  const { BlksnapClient } = await import("@blksnap/client");
   const { environment, columns, writeOut, untilInterrupted } = surroundings;
   const option = given.one("socket");
   const socket = option === undefined ? environment.BLKSNAP_SOCKET : parseSocket(option);
+  const wait = given.one("wait");
   const isColoured = columns !== undefined && !environment.NO_COLOR;
+  const tell = (text: string): void => {
+    if (surroundings.isAttended === true) surroundings.writeError(`blksnapctl: ${text}\n`);
+  };
   return {
-    client: new BlksnapClient(socket ? { socketPath: socket } : {}),
+    client: new BlksnapClient({
+      ...(socket ? { socketPath: socket } : {}),
+      ...(wait === undefined ? {} : { waitMs: parseWait(wait) }),
+      onWait: () => tell("waiting for a daemon ..."),
+    }),
     json: given.has("json"),
     environment,
     columns,
     bold: (text) => (isColoured ? `\x1b[1m${text}\x1b[0m` : text),
     print: writeOut,
+    deliver: async (text) => {
+      try {
+        (surroundings.writeOutNow ?? writeOut)(text);
+      } catch (error) {
+        throw outputFailed(error as Error);
+      }
+    },
+    tell,
     printJson: (document) => writeOut(`${JSON.stringify(document)}\n`),
     untilInterrupted,
   };
@@ -52,17 +73,15 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
       const notAllWell = (): void => {
         status = 1;
       };
-      await runVerb({ ...contextFor(parsed.given, surroundings), notAllWell }, parsed.given);
+      await runVerb(
+        { ...(await contextFor(parsed.given, surroundings)), notAllWell },
+        parsed.given,
+      );
       break;
     }
     case "help": {
-      const { printHelp } = await import("./help.js");
-      await printHelp(parsed.verb, ownVersion(), surroundings.columns);
-      break;
-    }
-    case "completion": {
-      const { printCompletionScript } = await import("./help.js");
-      await printCompletionScript(ownVersion());
+      const { helpText } = await import("./help.js");
+      surroundings.writeOut(helpText(parsed.verb, surroundings.columns));
       break;
     }
     case "version":
@@ -76,9 +95,9 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
  * error; with --json standard output gets `{"error":...}` besides.
  */
 export async function run(argv: readonly string[], surroundings: Surroundings): Promise<number> {
-  if (argv.includes(COMPLETIONS_WANTED)) {
-    const { printCompletions } = await import("./help.js");
-    await printCompletions(argv, ownVersion());
+  if (argv[0] === COMPLETIONS_WANTED) {
+    const { completions } = await import("./completion.js");
+    for (const word of await completions(argv.slice(1))) surroundings.writeOut(`${word}\n`);
     return 0;
   }
   const scanned = scan(argv);

@@ -2,6 +2,20 @@
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
+export interface Unit {
+  readonly name: string;
+  readonly bytes: number;
+}
+
+export const BYTES: Unit = { name: "B", bytes: 1 };
+
+/** The largest unit in which all these sizes are whole numbers. */
+export function commonUnit(sizesBytes: readonly number[]): Unit {
+  const units = UNITS.map((name, index) => ({ name, bytes: 1024 ** (index + 1) }));
+  const fits = ({ bytes }: Unit) => sizesBytes.every((size) => size % bytes === 0);
+  return sizesBytes.length === 0 ? BYTES : (units.findLast(fits) ?? BYTES);
+}
+
 /** "64.0 MiB"; with `exact`, "67108864". */
 export function formatBytes(bytes: number, exact: boolean): string {
   if (exact) return String(bytes);

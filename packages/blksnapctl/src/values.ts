@@ -7,6 +7,7 @@ import {
   PATH_LENGTH_MAX_BYTES,
   SECTOR_SIZE_BYTES,
   type SectorRange,
+  STORES_MAX,
 } from "@blksnap/api";
 import { quoted } from "./argv.js";
 import { usageError } from "./usage-error.js";
@@ -17,6 +18,10 @@ const UNITS = "KMGTPE";
 /** More digits than any size in range has would only take time. */
 const SIZE = /^([0-9]{1,32})(?:([KMGTPE])(?:iB)?|B)?$/i;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+const READER = /^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}$/;
+/** What stands for bytes of an argument that are no UTF-8. */
+const REPLACEMENT = "\ufffd";
 
 const SIZE_TOO_LARGE = "is too large, at most 8191T";
 
@@ -48,10 +53,26 @@ export function parseLimit(text: string): number {
   return Number(exact);
 }
 
-/** A uuid in lower case. */
-export function parseId(text: string, option = "id"): string {
-  if (!UUID.test(text)) throw usageError(`${option}: ${quoted(text)} is no uuid`, "ID_INVALID");
-  return text.toLowerCase();
+/** A generation's uuid in lower case. */
+export function parseGeneration(text: string): string {
+  if (UUID.test(text)) return text.toLowerCase();
+  const hint = "Give the generation_id that cbtinfo or diff has shown";
+  throw usageError(`generation: ${quoted(text)} is no uuid`, "ID_INVALID", hint);
+}
+
+/** The name of a reader of events. */
+export function parseReader(text: string): string {
+  if (READER.test(text)) return text;
+  const hint = "Give up to 64 letters, digits or any of _.:@-";
+  throw usageError(`reader: ${quoted(text)} is no name`, "USAGE", hint);
+}
+
+const WAIT_DEFAULT_S = 60;
+const WAIT_MAX_S = 86_400;
+
+/** Seconds, or nothing, in milliseconds. */
+export function parseWait(text: string): number {
+  return (text === "" ? WAIT_DEFAULT_S : parseNumber(text, "wait", WAIT_MAX_S)) * 1000;
 }
 
 /** A whole number from `minimum` to `maximum`. */
@@ -73,6 +94,10 @@ function checkPath(text: string, path: string, option: string, maxBytes: number)
     const hint = `Give --${option} ./${quoted(text).slice(1, -1)} if that is its name`;
     throw usageError(`${option}: ${quoted(text)} looks like an option`, "USAGE", hint);
   }
+  if (text.includes(REPLACEMENT)) {
+    const why = `${option}: ${quoted(text)} has bytes that are no UTF-8`;
+    throw usageError(why, "USAGE", "Give another name, such as a link in UTF-8 that leads there");
+  }
   if (Buffer.byteLength(path) > maxBytes) {
     const why = `${option}: ${quoted(text)} has more than ${maxBytes} bytes`;
     throw usageError(why, "USAGE", "Give a shorter path");
@@ -92,7 +117,14 @@ export function parseSocket(text: string): string {
   return text;
 }
 
-export function parseStore(text: string): string {
+/** The stores of a snapshot, in order. */
+export function parseStores(texts: readonly string[]): string[] {
+  if (texts.length <= STORES_MAX) return texts.map(parseStore);
+  const why = `file: ${texts.length} stores are given, a snapshot has ${STORES_MAX} at most`;
+  throw usageError(why, "USAGE", "Give fewer --file");
+}
+
+function parseStore(text: string): string {
   return text === MEMORY_STORE ? text : parsePath(text, "file");
 }
 

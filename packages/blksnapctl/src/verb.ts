@@ -9,6 +9,8 @@ export interface OptionSpec {
   /** May be repeated, and take several values at once. */
   readonly many?: boolean;
   readonly required?: boolean;
+  /** The value may be left out; where it is not, it follows behind "=". */
+  readonly optional?: boolean;
 }
 
 export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
@@ -20,6 +22,7 @@ export interface Environment {
   readonly LANG?: string | undefined;
   readonly NO_COLOR?: string | undefined;
   readonly BLKSNAP_SOCKET?: string | undefined;
+  readonly SHELL?: string | undefined;
 }
 
 /** The options that were given. */
@@ -42,12 +45,24 @@ export interface Context {
   readonly bold: (text: string) => string;
   /** Text or bytes as they are; lines with their newline. */
   readonly print: (text: string | Uint8Array) => void;
+  /**
+   * Like print; ends when the text has left this process.
+   * @throws BlksnapClientError OUTPUT_FAILED
+   */
+  readonly deliver: (text: string) => Promise<void>;
+  /** Says on standard error what is waited for; only where a person looks at it. */
+  readonly tell: (text: string) => void;
   /** One JSON document on a line. */
   readonly printJson: (document: unknown) => void;
   /** A signal that aborts at SIGINT or SIGTERM, which end the process at once otherwise. */
   readonly untilInterrupted: () => AbortSignal;
   /** Has the command end with status 1 although it did what it was to do. */
   readonly notAllWell: () => void;
+}
+
+export interface VerbGroup {
+  readonly title: string;
+  readonly verbs: readonly Verb[];
 }
 
 export type Run = (context: Context, given: Given) => Promise<void>;
@@ -57,6 +72,8 @@ export interface Action {
   readonly name: string;
   readonly describe: string;
   readonly choices: readonly string[];
+  /** It may be left out. */
+  readonly optional?: boolean;
 }
 
 export interface Verb {

@@ -95,7 +95,7 @@ test("snapshot_watcher ends at SIGINT", async () => {
   assert.equal([status, out], [0, "Start snapshot watcher.\nSnapshot watcher finished\n"]);
 });
 
-test("events prints what waits; --follow goes on and takes nothing away", async () => {
+test("events prints what is kept; --follow goes on and takes nothing away", async () => {
   queue().push(noSpace);
   const following = harness.start("events", "--id", id, "--follow", "--json");
   await eventually("the first line", () => following.out().includes("\n"));
@@ -110,7 +110,18 @@ test("events prints what waits; --follow goes on and takes nothing away", async 
     text,
     /^\S+ corrupted: image of \/dev\/loop0 lost blocks: No space left on device$/m,
   );
-  assert.is(await harness.ok("events", "--id", id, "--json"), '{"events":[]}\n');
+  const listed = JSON.parse(await harness.ok("events", "--id", id, "--json")).events;
+  assert.equal(
+    listed.map(({ sequence }: { sequence: number }) => sequence),
+    [1, 2],
+    "looking takes nothing away",
+  );
+  const taken = ["snapshot_waitevent", "-i", id, "-t", "0", "--json"];
+  for (const reader of [[], ["--reader", "backup"], ["--reader", "monitor"]]) {
+    const { event } = JSON.parse(await harness.ok(...taken, ...reader));
+    assert.is(event.sequence, 1, "each reader begins with the first one");
+  }
+  assert.is(JSON.parse(await harness.ok(...taken)).event.sequence, 2);
   await harness.driver.snapshotDestroy(id);
   const { status, out } = await following.outcome;
   assert.is(status, 0);

@@ -11,11 +11,11 @@ export const EXAMPLE_ID = "00000000-0000-4000-8000-000000000000";
 
 /**
  * What the real parser makes of the verb's own command in each of its examples. The shell's part of
- * them is left away: what comes before the command, and from the first `)`, `|`, `;` or `&` on.
+ * them is left away: what comes before the command, and from the first `)`, `|`, `;`, `&` or `>` on.
  */
 export function exampleCommands(verb: Verb): ExampleCommand[] {
   return verb.examples.map(([text]) => {
-    const command = /blksnapctl ([^)|;&]*)/.exec(text)?.[1];
+    const command = /blksnapctl ([^)|;&>]*)/.exec(text)?.[1];
     if (command === undefined) throw new Error(`no command in the example ${text}`);
     const words = command.trim().replaceAll("$ID", EXAMPLE_ID).split(/\s+/);
     const scanned = scan(words);

@@ -1,5 +1,5 @@
 /** Help, its examples, and completion: all made from the catalogue, and all of it works. */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -20,9 +20,11 @@ test("help is there for the program and each verb, with examples", async () => {
   assert.is(await harness.ok("-h"), all);
   assert.match(all, "completion");
   for (const verb of verbs) {
-    assert.match(all, new RegExp(`blksnapctl ${verb.name} `));
+    assert.match(all, new RegExp(`^  ${verb.name} `, "m"));
     const text = await harness.ok(verb.name, "--help");
-    assert.match(text, "Examples:");
+    for (const [command, what] of verb.examples) {
+      assert.match(text, `\n  # ${what}\n  ${command}\n`, "both lines can be copied");
+    }
     for (const [option, { short }] of Object.entries({ ...verb.options, ...globalOptions })) {
       assert.match(text, new RegExp(`${short === undefined ? "" : `-${short}, `}--${option}\\b`));
     }
@@ -170,10 +172,9 @@ async function takeOnceMore(): Promise<void> {
 }
 
 async function offered(...words: string[]): Promise<string[]> {
-  const asked = await harness.run("--get-yargs-completions", "blksnapctl", ...words);
+  const asked = await harness.run("--complete", ...words);
   assert.is(asked.err, "");
-  // zsh gets a description behind a colon.
-  return asked.out.split("\n").map((line) => line.split(":")[0]!);
+  return asked.out.split("\n");
 }
 
 test("completion offers every verb, and every option of each", async () => {
@@ -193,7 +194,8 @@ test("completion offers every verb, and every option of each", async () => {
 });
 
 test("completion knows devices, snapshots and values, and survives half a line", async () => {
-  assert.match(await harness.ok("completion"), "complete -o");
+  assert.equal(await offered("daemon", ""), ["upgrade", "stop", ""]);
+  assert.equal(await offered("completion", "b"), ["bash", ""]);
   await harness.driver.attach("/dev/loop0");
   const stores = ["memory:"];
   const { id } = await harness.driver.snapshotCreate({ devices: [], stores, limitBytes: 2 ** 20 });
@@ -201,7 +203,30 @@ test("completion knows devices, snapshots and values, and survives half a line",
   assert.equal((await offered("snapshot_take", "-i", id.slice(0, 4))).filter(Boolean), [id]);
   assert.ok((await offered("snapshot_create", "--on-overflow", "f")).includes("fail-writes"));
   assert.ok((await offered("snapshot_info", "--field", "")).includes("error_code"));
+  assert.ok((await offered("snapshot_create", "-d", "/dev/sdb", "/dev/l")).includes("/dev/loop0"));
   await offered("snapshot_create", "--no-such", "--", "x", "");
+});
+
+/** Whether this machine's shell takes the script, and what it then offers. */
+function shellOffers(script: string): string[] {
+  const text = `${script}
+COMP_WORDS=(blksnapctl daemon up); COMP_CWORD=2
+_blksnapctl; printf '%s\\n' "\${COMPREPLY[@]}"`;
+  const blksnapctl = `blksnapctl() { '${process.execPath}' '${program}' "$@"; }`;
+  const { stdout, stderr } = spawnSync("bash", ["-c", `${blksnapctl}\n${text}`], {
+    encoding: "utf8",
+  });
+  assert.is(stderr, "");
+  return stdout.trimEnd().split("\n");
+}
+
+test("completion prints a script for the shell that is named, or in use", async () => {
+  assert.equal(shellOffers(await harness.ok("completion", "bash")), ["upgrade"]);
+  assert.match(await harness.ok("completion", "zsh"), /^#compdef blksnapctl$/m);
+  assert.match(await harness.ok("completion", "fish"), /^complete -c blksnapctl /m);
+  const unknown = await harness.run("completion", "tcsh");
+  assert.equal([unknown.status, unknown.out], [2, ""]);
+  assert.match(unknown.err, "Give bash or zsh or fish");
 });
 
 test.run();

@@ -7,7 +7,7 @@ import { nearestName } from "../dist/nearest-name.js";
 import { fillBar, glyphsFor, heatMap } from "../dist/pictures.js";
 import { strerror } from "../dist/strerror.js";
 import { formatTable } from "../dist/table.js";
-import { formatBytes, formatMicroseconds, formatSeconds } from "../dist/units.js";
+import { commonUnit, formatBytes, formatMicroseconds, formatSeconds } from "../dist/units.js";
 import { parseLimit, parseRange } from "../dist/values.js";
 
 test("sizes are in powers of 1024, with or without iB, in any case", () => {
@@ -135,7 +135,10 @@ test("figures for people", () => {
   ]);
   assert.equal([7, 1500, 2e6].map(formatMicroseconds), ["7 us", "1.5 ms", "2.0 s"]);
   assert.is(fillBar(0.5, 4, glyphsFor({ LC_ALL: "POSIX" })), "##--");
-  assert.is(fillBar(7, 2, glyphsFor({})), "██");
+  assert.is(fillBar(7, 2, glyphsFor({ LANG: "de_DE.utf8" })), "██");
+  assert.is(fillBar(7, 2, glyphsFor({})), "##");
+  assert.equal(commonUnit([0, 4096, 2 ** 20]), { name: "KiB", bytes: 1024 });
+  assert.is(commonUnit([513]).bytes, 1);
   assert.equal([28, 5, 22, 9999].map(strerror), [
     "No space left on device",
     "Input/output error",
@@ -155,6 +158,15 @@ test("tables align text to the left and figures to the right, without trailing b
     { title: "X", value: () => "" },
   ]);
   assert.is(table, "NAME  SIZE  X\na       10\nlong     9\n");
+  const narrow = formatTable(
+    rows,
+    [
+      { title: "N", value: ({ name }) => name },
+      { title: "SIZE", align: "right", value: ({ size }) => size },
+    ],
+    { firstWidthMax: 3, details: ({ size }) => [`of ${size}`] },
+  );
+  assert.is(narrow, "N  SIZE\na    10\n  of 10\nlong\n      9\n  of 9\n");
 });
 
 test.run();

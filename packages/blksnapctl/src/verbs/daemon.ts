@@ -19,5 +19,6 @@ async function upgrade({ client, json, print, printJson }: Context): Promise<voi
 async function stop({ client, json, print, printJson }: Context, keep: boolean): Promise<void> {
   const stopped = await client.daemonStop({ keep });
   if (json) return printJson(stopped);
+  print(`Stopped blksnapd, pid ${stopped.pid}\n`);
   for (const device of stopped.kept) print(`kept=${device}\n`);
 }

@@ -2,8 +2,8 @@
 import { type DiffRange, SECTOR_SIZE_BYTES } from "@blksnap/api";
 import { glyphsFor, heatMap } from "../pictures.js";
 import { formatTable } from "../table.js";
-import { formatBytes } from "../units.js";
-import { parseId, parseNumber, parsePath } from "../values.js";
+import { BYTES, commonUnit, formatBytes } from "../units.js";
+import { parseGeneration, parseNumber, parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 const SINCE_MAX = 254;
@@ -18,7 +18,7 @@ export async function diff(context: Context, given: Given): Promise<void> {
   const found = await client.diff(
     device,
     since,
-    generation === undefined ? undefined : parseId(generation, "generation"),
+    generation === undefined ? undefined : parseGeneration(generation),
   );
   if (json) return printJson(found);
   if (given.has("raw")) {
@@ -44,17 +44,16 @@ export async function diff(context: Context, given: Given): Promise<void> {
 }
 
 function rangeTable(ranges: readonly DiffRange[], exact: boolean): string {
+  const sectors = ranges.flatMap((range) => [range.offset_sectors, range.count_sectors]);
+  const unit = exact ? BYTES : commonUnit(sectors.map((count) => count * SECTOR_SIZE_BYTES));
+  const inUnit = (count: number) => String((count * SECTOR_SIZE_BYTES) / unit.bytes);
   return formatTable(ranges, [
     {
-      title: "OFFSET",
+      title: `OFFSET ${unit.name}`,
       align: "right",
-      value: (range) => String(range.offset_sectors * SECTOR_SIZE_BYTES),
+      value: (range) => inUnit(range.offset_sectors),
     },
-    {
-      title: "LENGTH",
-      align: "right",
-      value: (range) => formatBytes(range.count_sectors * SECTOR_SIZE_BYTES, exact),
-    },
+    { title: `LENGTH ${unit.name}`, align: "right", value: (range) => inUnit(range.count_sectors) },
     { title: "KIND", value: (range) => range.kind },
   ]);
 }

@@ -1,14 +1,21 @@
 /** Verbs that wait for what happens to a snapshot: snapshot_waitevent, snapshot_watcher, events. */
 import { SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
+import { resolveId } from "../resolve-id.js";
 import { strerror } from "../strerror.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
-import { parseId, parseNumber, parseTimeout } from "../values.js";
+import { parseNumber, parseReader, parseTimeout } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 /** One wait of the watcher; it then asks again. */
 const WATCH_WAIT_MS = 60_000;
+
+/** The name under which events are taken, as an option of a wait. */
+function readerOf(given: Given): { readonly reader?: string } {
+  const name = given.one("reader");
+  return name === undefined ? {} : { reader: parseReader(name) };
+}
 
 function isGone(error: unknown): boolean {
   return error instanceof BlksnapClientError && error.code === "SNAPSHOT_NOT_FOUND";
@@ -16,8 +23,9 @@ function isGone(error: unknown): boolean {
 
 export async function waitEvent(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson } = context;
-  const id = parseId(given.need("id"));
+  const id = await resolveId(client, given.need("id"));
   const timeoutMs = parseTimeout(given.need("timeout"));
+  const reader = readerOf(given);
   const signal = context.untilInterrupted();
   function tell(result: string): void {
     if (json) printJson({ result });
@@ -25,7 +33,7 @@ export async function waitEvent(context: Context, given: Given): Promise<void> {
   }
   let event: SnapshotEvent | undefined;
   try {
-    event = await client.waitEvent(id, timeoutMs, { signal });
+    event = await client.waitEvent(id, timeoutMs, { signal, ...reader });
   } catch (error) {
     if (signal.aborted) return tell("interrupted");
     if (isGone(error) && !json) tell("not found");
@@ -54,14 +62,15 @@ function watcherLine(event: SnapshotEvent): string | undefined {
 
 export async function watcher(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson } = context;
-  const id = parseId(given.need("id"));
+  const id = await resolveId(client, given.need("id"));
+  const reader = readerOf(given);
   const signal = context.untilInterrupted();
   if (!json) print("Start snapshot watcher.\n");
   let isFirst = true;
   try {
     for (;;) {
       // The first answer comes at once: it says whether there is such a snapshot at all.
-      const event = await client.waitEvent(id, isFirst ? 0 : WATCH_WAIT_MS, { signal });
+      const event = await client.waitEvent(id, isFirst ? 0 : WATCH_WAIT_MS, { signal, ...reader });
       isFirst = false;
       if (event === undefined) continue;
       if (json) printJson(event);
@@ -103,20 +112,15 @@ function eventLine(event: SnapshotEvent): string {
 
 export async function events(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson } = context;
-  const id = parseId(given.need("id"));
+  const id = await resolveId(client, given.need("id"));
   const from = parseNumber(given.one("from") ?? "0", "from", Number.MAX_SAFE_INTEGER);
   if (given.one("from") !== undefined && !given.has("follow")) {
     throw usageError("from: it counts with --follow only", "USAGE", "Give --follow as well");
   }
   if (!given.has("follow")) {
-    const waiting: SnapshotEvent[] = [];
-    for (;;) {
-      const event = await client.waitEvent(id, 0);
-      if (event === undefined) break;
-      waiting.push(event);
-      if (!json) print(eventLine(event));
-    }
-    if (json) printJson({ events: waiting });
+    const kept = await client.listEvents(id);
+    if (json) printJson({ events: kept });
+    else print(kept.map(eventLine).join(""));
     return;
   }
   const signal = context.untilInterrupted();

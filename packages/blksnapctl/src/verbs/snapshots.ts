@@ -1,47 +1,58 @@
 /** The life of a snapshot: snapshot_create, _add, _take, _destroy, _info and _collect. */
 import { quoted } from "../argv.js";
+import { SNAPSHOT_FIELDS } from "../fields.js";
+import { resolveId } from "../resolve-id.js";
 import { usageError } from "../usage-error.js";
-import { parseId, parseLimit, parseOverflow, parsePath, parseStore } from "../values.js";
+import { parseLimit, parseOverflow, parsePath, parseStores } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
-export async function create(
-  { client, json, print, printJson }: Context,
-  given: Given,
-): Promise<void> {
+export async function create({ client, json, deliver }: Context, given: Given): Promise<void> {
   const policy = given.one("on-overflow");
   const created = await client.snapshotCreate({
     devices: given.many("device").map((path) => parsePath(path, "device")),
-    stores: given.many("file").map(parseStore),
+    stores: parseStores(given.many("file")),
     limitBytes: parseLimit(given.need("limit")),
     ...(policy === undefined ? {} : { onOverflow: parseOverflow(policy) }),
     ...(given.has("persistent") ? { persistent: true } : {}),
   });
-  if (json) return printJson(created);
-  print(`${created.id}\n`);
+  try {
+    await deliver(json ? `${JSON.stringify(created)}\n` : `${created.id}\n`);
+  } catch (error) {
+    // Nobody knows its name: it would stay for ever.
+    await client.snapshotDestroy(created.id);
+    throw error;
+  }
 }
 
 export async function add({ client, json, printJson }: Context, given: Given): Promise<void> {
-  const id = parseId(given.need("id"));
+  const id = await resolveId(client, given.need("id"));
   const added = await client.snapshotAdd(id, parsePath(given.need("device"), "device"));
   if (json) printJson(added);
 }
 
-export async function take({ client, json, printJson }: Context, given: Given): Promise<void> {
-  const taken = await client.snapshotTake(parseId(given.need("id")));
-  if (json) printJson(taken);
+export async function take(
+  { client, json, print, printJson }: Context,
+  given: Given,
+): Promise<void> {
+  const taken = await client.snapshotTake(await resolveId(client, given.need("id")));
+  if (json) return printJson(taken);
+  print(taken.images.map(({ device, image }) => `device=${device}\nimage=${image}\n`).join(""));
 }
 
-export async function destroy({ client, json, printJson }: Context, given: Given): Promise<void> {
-  const destroyed = await client.snapshotDestroy(parseId(given.need("id")));
-  if (json) printJson(destroyed);
+export async function destroy(
+  { client, json, print, printJson }: Context,
+  given: Given,
+): Promise<void> {
+  const destroyed = await client.snapshotDestroy(await resolveId(client, given.need("id")));
+  if (json) return printJson(destroyed);
+  print("Destroyed successfully\n");
 }
 
-const FIELDS = ["image", "front", "error_code"] as const;
-
-function fieldOf(text: string): (typeof FIELDS)[number] {
-  const field = FIELDS.find((name) => name === text);
+function fieldOf(text: string): (typeof SNAPSHOT_FIELDS)[number] {
+  const field = SNAPSHOT_FIELDS.find((name) => name === text);
   if (field !== undefined) return field;
-  throw usageError(`field: ${quoted(text)} is unknown`, "USAGE", `Give ${FIELDS.join(", ")}`);
+  const hint = `Give ${SNAPSHOT_FIELDS.join(", ")}`;
+  throw usageError(`field: ${quoted(text)} is unknown`, "USAGE", hint);
 }
 
 export async function info(

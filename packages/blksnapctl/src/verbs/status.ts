@@ -1,14 +1,14 @@
 /** status and version. */
 import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
 import { fillBar, glyphsFor } from "../pictures.js";
-import { strerror } from "../strerror.js";
 import { type Column, formatTable } from "../table.js";
+import { stateOf, troublesOf } from "../troubles.js";
 import { formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
 import type { Context, Given } from "../verb.js";
 
 const BAR_WIDTH = 24;
-/** Whether a device's change tracking outlives a stop and a power cut. */
-const KEPT = { on: "yes", off: "no", failed: "FAILED" } as const;
+/** So that a line has 80 columns at most; longer names stand on lines of their own. */
+const NAME_WIDTH_MAX = 24;
 
 export async function version({ client, json, print, printJson }: Context): Promise<void> {
   const found = await client.version();
@@ -32,10 +32,9 @@ export async function status(context: Context, given: Given): Promise<void> {
   for (const { device, front, why } of found.waiting) {
     print(`${front} of ${device} is not served yet, and its users wait: ${why}\n`);
   }
-  if (found.trackers.length > 0) {
-    print(`\n${formatTable(found.trackers, trackerColumns(exact))}`);
-  }
-  for (const snapshot of found.snapshots) print(`\n${snapshotText(snapshot, exact, context)}`);
+  if (found.trackers.length > 0) print(`\n${trackerTable(found, exact)}`);
+  const snapshots = found.snapshots.toSorted((a, b) => a.created_at.localeCompare(b.created_at));
+  for (const snapshot of snapshots) print(`\n${snapshotText(snapshot, exact, context)}`);
 }
 
 function counted(count: number, what: string): string {
@@ -49,8 +48,13 @@ function daemonLine({ daemon, trackers, snapshots }: StatusResponse): string {
   );
 }
 
-function trackerColumns(exact: boolean): readonly Column<TrackerStatus>[] {
-  return [
+function byName(a: { readonly device: string }, b: { readonly device: string }): number {
+  return a.device.localeCompare(b.device, "en", { numeric: true });
+}
+
+function trackerTable({ trackers, snapshots }: StatusResponse, exact: boolean): string {
+  const troubles = new Map(trackers.map((one) => [one, troublesOf(one, snapshots)]));
+  const columns: readonly Column<TrackerStatus>[] = [
     { title: "DEVICE", value: ({ device }) => device },
     { title: "FRONT", value: ({ front }) => front },
     {
@@ -58,30 +62,27 @@ function trackerColumns(exact: boolean): readonly Column<TrackerStatus>[] {
       align: "right",
       value: (tracker) => formatBytes(tracker.device_capacity, exact),
     },
-    {
-      title: "WRITTEN",
-      align: "right",
-      value: (tracker) => formatBytes(tracker.io.write_bytes, exact),
-    },
-    {
-      title: "CBT BLOCK",
-      align: "right",
-      value: (tracker) => formatBytes(tracker.cbt.block_size, exact),
-    },
-    {
-      title: "NUMBER",
-      align: "right",
-      value: (tracker) => String(tracker.cbt.changes_number),
-    },
     { title: "SNAPSHOT", value: (tracker) => tracker.snapshot_id?.slice(0, 8) ?? "-" },
     { title: "IMAGE", value: (tracker) => tracker.image ?? "-" },
-    { title: "KEPT", value: ({ persistence }) => KEPT[persistence.state] },
-    { title: "STATE", value: (tracker) => stateOf(tracker.error_code) },
+    { title: "STATE", value: (tracker) => stateOf(troubles.get(tracker)!) },
   ];
+  return formatTable(trackers.toSorted(byName), columns, {
+    firstWidthMax: NAME_WIDTH_MAX,
+    details: (tracker) => [
+      trackingLine(tracker, exact),
+      ...troubles.get(tracker)!.map(({ what, hint }) => `! ${what}. ${hint}.`),
+    ],
+  });
 }
 
-function stateOf(errorCode: number): string {
-  return errorCode === 0 ? "ok" : strerror(-errorCode);
+function trackingLine({ io, cbt, persistence }: TrackerStatus, exact: boolean): string {
+  const parts = [
+    `number ${cbt.changes_number}`,
+    `CBT block ${formatBytes(cbt.block_size, exact)}`,
+    `written ${formatBytes(io.write_bytes, exact)}`,
+    ...(persistence.state === "on" ? ["kept"] : []),
+  ];
+  return parts.join(", ");
 }
 
 function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context): string {
@@ -92,30 +93,38 @@ function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context
   const fraction = limit_bytes === 0 ? 1 : used_bytes / limit_bytes;
   const bar = fillBar(fraction, BAR_WIDTH, glyphsFor(context.environment));
   const filling =
-    snapshot.full_in_s === null ? "" : `, full in ${formatSeconds(snapshot.full_in_s)}`;
+    snapshot.full_in_ms === null ? "" : `, full in ${formatSeconds(snapshot.full_in_ms / 1000)}`;
   const events =
     snapshot.events_pending === 0 ? "" : `, ${counted(snapshot.events_pending, "event")} unread`;
-  const devices = formatTable(snapshot.devices, [
-    { title: "DEVICE", value: ({ device }) => device },
-    { title: "IMAGE", value: ({ image }) => image ?? "-" },
-    { title: "SAVED", align: "right", value: (row) => formatBytes(row.copied_bytes, exact) },
-    { title: "LOST", align: "right", value: (row) => formatBytes(row.lost_bytes, exact) },
-    { title: "STATE", value: (row) => stateOf(row.error_code) },
-  ]);
-  const stores = formatTable(snapshot.stores, [
-    { title: "STORE", value: ({ path }) => path },
-    { title: "KIND", value: ({ kind }) => kind },
-    { title: "USED", align: "right", value: (row) => formatBytes(row.used_bytes, exact) },
-    {
-      title: "ALLOCATED",
-      align: "right",
-      value: (row) => formatBytes(row.allocated_bytes, exact),
-    },
-  ]);
+  const devices = formatTable(
+    snapshot.devices.toSorted(byName),
+    [
+      { title: "DEVICE", value: ({ device }) => device },
+      { title: "IMAGE", value: ({ image }) => image ?? "-" },
+      { title: "SAVED", align: "right", value: (row) => formatBytes(row.copied_bytes, exact) },
+      { title: "LOST", align: "right", value: (row) => formatBytes(row.lost_bytes, exact) },
+    ],
+    { firstWidthMax: NAME_WIDTH_MAX },
+  );
+  const stores = formatTable(
+    snapshot.stores,
+    [
+      { title: "STORE", value: ({ path }) => path },
+      { title: "KIND", value: ({ kind }) => kind },
+      { title: "USED", align: "right", value: (row) => formatBytes(row.used_bytes, exact) },
+      {
+        title: "ALLOCATED",
+        align: "right",
+        value: (row) => formatBytes(row.allocated_bytes, exact),
+      },
+    ],
+    { firstWidthMax: NAME_WIDTH_MAX },
+  );
   return (
-    `${context.bold(`Snapshot ${snapshot.id}`)}  ${when}${events}\n` +
-    `[${bar}] ${formatBytes(used_bytes, exact)} of ${formatBytes(limit_bytes, exact)}${filling}, ` +
-    `on overflow ${overflowText(snapshot)}\n` +
+    `${context.bold(`Snapshot ${snapshot.id}`)}\n` +
+    `${when}${events}\n` +
+    `[${bar}] ${formatBytes(used_bytes, exact)} of ${formatBytes(limit_bytes, exact)}${filling}\n` +
+    `on overflow: ${overflowText(snapshot)}\n` +
     indent(snapshot.devices.length > 0 ? devices + stores : stores)
   );
 }

@@ -14,9 +14,13 @@ export async function attach(
   print(`front=${attached.front}\n`);
 }
 
-export async function detach({ client, json, printJson }: Context, given: Given): Promise<void> {
+export async function detach(
+  { client, json, print, printJson }: Context,
+  given: Given,
+): Promise<void> {
   const detached = await client.detach(parsePath(given.need("device"), "device"), {
     forget: given.has("forget"),
   });
-  if (json) printJson(detached);
+  if (json) return printJson(detached);
+  print("Detached successfully\n");
 }

@@ -1,0 +1,74 @@
+/** What is not well with a tracked device, from what `status` tells of it; the gravest first. */
+import type { SnapshotStatus, TrackerStatus } from "@blksnap/api";
+import { strerror } from "./strerror.js";
+import { formatBytes } from "./units.js";
+
+export interface Trouble {
+  /** One word for a column. */
+  readonly state: string;
+  readonly what: string;
+  /** What to do. */
+  readonly hint: string;
+}
+
+type Member = SnapshotStatus["devices"][number];
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
+const MORE_ROOM = "Destroy the snapshot, and take the next with a larger --limit";
+
+/** A write that is refused or kept waiting hurts the users of the front: that comes first. */
+function writeTroubles(member: Member): Trouble[] {
+  const { blocked_writes_now: blocked, refused_writes: refused } = member;
+  const troubles: Trouble[] = [];
+  if (refused > 0) {
+    const what = `${counted(refused, "write")} failed for lack of room for old data (fail-writes)`;
+    const hint = `${MORE_ROOM}; a file system that turned read-only wants fsck and a new mount`;
+    troubles.push({ state: "REFUSING", what, hint });
+  }
+  if (blocked > 0) {
+    const what = `${counted(blocked, "write")} wait for room for old data (block-writes)`;
+    troubles.push({ state: "BLOCKED", what, hint: MORE_ROOM });
+  }
+  return troubles;
+}
+
+function lossTroubles(member: Member): Trouble[] {
+  if (member.error_code === 0) return [];
+  const lost = `${formatBytes(member.lost_bytes, false)} of the image are lost`;
+  const what = `${lost}: ${strerror(-member.error_code)}; it gives EIO there`;
+  return [{ state: "LOST", what, hint: MORE_ROOM }];
+}
+
+/** An error of an earlier snapshot is past: it says nothing about the device as it is. */
+export function troublesOf(
+  tracker: TrackerStatus,
+  snapshots: readonly SnapshotStatus[],
+): readonly Trouble[] {
+  const { io, persistence, original_capacity, snapshot_id } = tracker;
+  const snapshot = snapshots.find(({ id }) => id === snapshot_id);
+  const member = snapshot?.devices.find(({ front }) => front === tracker.front);
+  const troubles: Trouble[] = [];
+  if (original_capacity === 0) {
+    const hint = "Detach it; what was not written to it is lost";
+    troubles.push({ state: "GONE", what: "the original is gone", hint });
+  }
+  if (member !== undefined) troubles.push(...writeTroubles(member), ...lossTroubles(member));
+  if (io.errors > 0 && (member?.refused_writes ?? 0) < io.errors) {
+    const what = `${counted(io.errors, "request")} of the front failed since attach`;
+    troubles.push({ state: "ERRORS", what, hint: "See dmesg for errors of the original" });
+  }
+  if (persistence.state === "failed") {
+    const why = persistence.why === null ? "" : `: ${persistence.why}`;
+    const hint = "Mend the disk of --persistent-dir, detach and attach again";
+    troubles.push({ state: "UNKEPT", what: `the change tracking is not kept${why}`, hint });
+  }
+  return troubles;
+}
+
+/** "ok", or the gravest trouble. */
+export function stateOf(troubles: readonly Trouble[]): string {
+  return troubles[0]?.state ?? "ok";
+}

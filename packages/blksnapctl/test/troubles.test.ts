@@ -1,0 +1,61 @@
+/** What status says of devices that are not well. */
+import type { SnapshotStatus, TrackerStatus } from "@blksnap/api";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { stateOf, troublesOf } from "../dist/troubles.js";
+
+const front = "/dev/ublkb0";
+const tracker = {
+  device: "/dev/sdb",
+  front,
+  snapshot_id: "s",
+  original_capacity: 1,
+  error_code: 0,
+  persistence: { state: "off", why: null },
+  io: { errors: 0 },
+} as unknown as TrackerStatus;
+const member = { front, error_code: 0, lost_bytes: 0, blocked_writes_now: 0, refused_writes: 0 };
+
+function troubles(change: object, memberChange: object = {}) {
+  const snapshot = { id: "s", devices: [{ ...member, ...memberChange }] };
+  return troublesOf({ ...tracker, ...change } as TrackerStatus, [
+    snapshot as unknown as SnapshotStatus,
+  ]);
+}
+
+test("a device that is well is ok, also after a snapshot that lost blocks is destroyed", () => {
+  assert.is(stateOf(troubles({})), "ok");
+  assert.is(stateOf(troubles({ snapshot_id: null, error_code: -28 })), "ok");
+});
+
+test("refused and waiting writes come before what the image has lost", () => {
+  const found = troubles(
+    {},
+    { refused_writes: 2, blocked_writes_now: 1, error_code: -28, lost_bytes: 8 },
+  );
+  assert.equal(
+    found.map(({ state }) => state),
+    ["REFUSING", "BLOCKED", "LOST"],
+  );
+  assert.match(found[0]!.what, "2 writes failed for lack of room");
+  for (const { hint } of found) assert.match(hint, "larger --limit");
+});
+
+test("errors of the front are told once: not those that are refused writes", () => {
+  assert.is(stateOf(troubles({ io: { errors: 1 } })), "ERRORS");
+  assert.equal(
+    troubles({ io: { errors: 2 } }, { refused_writes: 2 }).map(({ state }) => state),
+    ["REFUSING"],
+  );
+});
+
+test("an original that is gone, and tracking that is not kept", () => {
+  const persistence = { state: "failed", why: "EIO" };
+  const found = troubles({ original_capacity: 0, persistence });
+  assert.equal(
+    found.map(({ state }) => state),
+    ["GONE", "UNKEPT"],
+  );
+});
+
+test.run();
