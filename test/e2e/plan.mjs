@@ -49,7 +49,16 @@ export const GROUPS = [
   },
   {
     name: "daemons",
-    files: ["daemon", "liveness", "crash", "killed-waiting", "freeze", "no-memory", "geometry"],
+    files: [
+      "readme",
+      "daemon",
+      "liveness",
+      "crash",
+      "killed-waiting",
+      "freeze",
+      "no-memory",
+      "geometry",
+    ],
     ownDaemons: true,
   },
   {

@@ -44,10 +44,11 @@ test("attach, snapshot, image, change map, destroy, detach", async (t) => {
   );
   const id = created.trim();
   assert.match(id, UUID);
-  assert.is(await ok("snapshot_take", "--id", id), "");
+  const taken = (await ok("snapshot_take", "--id", id)).split("\n");
   assert.is(await ok("snapshot_collect"), `${id} \n\n`);
   // Either name of a tracked device is taken everywhere.
   const image = (await ok("snapshot_info", "--device", front, "--field", "image")).trim();
+  assert.equal(taken.slice(0, 3), [`device=${device}`, `image=${image}`, `device=${other}`]);
   assert.is(await ok("snapshot_info", "--device", device), `error_code=0\nimage=${image}\n`);
 
   writeFileSync(join(mounted.path, "file"), "after");
@@ -79,10 +80,12 @@ test("attach, snapshot, image, change map, destroy, detach", async (t) => {
   assert.is(await ok("snapshot_waitevent", "--id", id, "--timeout", "0"), "result=timeout\n");
   assert.match(await ok("version"), /^\d+\.\d+\.\d+\.\d+\n$/);
 
-  await ok("snapshot_destroy", "--id", id);
+  await ok("snapshot_destroy", "--id", id.slice(0, 8));
   assert.is(await ok("snapshot_collect"), "\n");
   await mounted.unmount();
-  for (const path of [device, other]) assert.is(await ok("detach", "--device", path), "");
+  for (const path of [device, other]) {
+    assert.is(await ok("detach", "--device", path), "Detached successfully\n");
+  }
 });
 
 test.run();
