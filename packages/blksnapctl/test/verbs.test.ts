@@ -1,8 +1,10 @@
+import { spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Harness, startHarness } from "./harness.js";
+import { type Harness, program, startHarness } from "./harness.js";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const d0 = "/dev/loop0";
@@ -140,6 +142,26 @@ test("snapshot_create takes several devices and stores in order, and a policy", 
   const taken = JSON.parse(await harness.ok("snapshot_take", "-j", "-i", id));
   assert.equal([taken.images.length, taken.stall_us], [2, 125]);
   assert.equal(JSON.parse(await harness.ok("snapshot_destroy", "-j", "-i", id)), { id });
+});
+
+test("a snapshot whose id cannot be told is undone", async () => {
+  const words = ["snapshot_create", "-d", d0, "-f", "/var/tmp", "-l", "1G"];
+  for (const more of [[], ["--json"]]) {
+    const full = openSync("/dev/full", "w");
+    const child = spawn(process.execPath, [program, ...words, ...more], {
+      env: { ...process.env, BLKSNAP_SOCKET: harness.socketPath },
+      stdio: ["ignore", full, "pipe"],
+    });
+    closeSync(full);
+    let err = "";
+    child.stderr?.on("data", (part) => {
+      err += part;
+    });
+    const status = await new Promise((done) => child.on("close", done));
+    assert.is(status, 1);
+    assert.match(err, "can't write the output: ENOSPC");
+    assert.is(harness.driver.snapshots.size, 0);
+  }
 });
 
 test("status names fronts that are not served yet", async () => {

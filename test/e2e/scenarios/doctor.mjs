@@ -53,7 +53,7 @@ test(
       version reactors`;
     assert.equal([...names].sort(), expected.split(/\s+/).sort());
     const { stdout } = await ctlProgram("doctor");
-    assert.match(stdout, /^ok {7}kernel_version: Linux 6/m);
+    assert.match(stdout, /^ok {7}kernel_version: Linux \d/m);
     await t.daemon.stop();
     const { notOk } = await doctor();
     assert.equal(texts(notOk), ["no daemon runs"]);

@@ -2,6 +2,7 @@
 import type { DoctorCheck, StatusResponse } from "@blksnap/api";
 import { type BlksnapClient, BlksnapClientError } from "@blksnap/client";
 import { hostReport } from "../host-report.js";
+import { troublesOf } from "../troubles.js";
 import { parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
@@ -45,7 +46,7 @@ async function askDaemon(client: BlksnapClient, onDisk: string): Promise<DoctorC
     versionCheck(status, onDisk),
     ...reactorChecks(status),
     ...waitingChecks(status),
-    ...snapshotChecks(status),
+    ...deviceChecks(status),
   ];
 }
 
@@ -82,16 +83,13 @@ function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
   }));
 }
 
-function snapshotChecks({ snapshots }: StatusResponse): DoctorCheck[] {
-  return snapshots.flatMap(({ id, devices }) =>
-    devices
-      .filter(({ error_code }) => error_code !== 0)
-      .map(({ device, lost_bytes }) => ({
-        check: "snapshots",
-        state: "warning" as const,
-        what: `snapshot ${id} has lost ${lost_bytes} bytes of ${device}`,
-        why: "its image gives EIO there",
-        hint: "Destroy it and take another with a larger limit",
-      })),
+function deviceChecks({ trackers, snapshots }: StatusResponse): DoctorCheck[] {
+  return trackers.flatMap((tracker) =>
+    troublesOf(tracker, snapshots).map(({ what, hint }) => ({
+      check: "devices",
+      state: "warning" as const,
+      what: `${tracker.device}: ${what}`,
+      hint,
+    })),
   );
 }
