@@ -18,7 +18,8 @@ export {
   writeApart,
 } from "./apart.js";
 export { bounded } from "./bounded.js";
-export { assert, errnoName, UringError, type UringErrorCode } from "./errors.js";
+export { errnoName, errnoNumber } from "./errno.js";
+export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export * from "./operations.js";
 export { PromiseRing } from "./promise-ring.js";

@@ -1,3 +1,4 @@
+import { constants } from "node:os";
 import type { DeviceNumber, Store, StoreKind } from "../store.js";
 import type { Clock } from "../system.js";
 
@@ -120,5 +121,6 @@ function units(offsetBytes: number, lengthBytes: number): number[] {
 }
 
 function failure(errnoName: string): Error {
-  return Object.assign(new Error(`fake failure ${errnoName}`), { code: errnoName });
+  const errno = -((constants.errno as Record<string, number>)[errnoName] ?? constants.errno.EIO);
+  return Object.assign(new Error(`fake failure ${errnoName}`), { code: errnoName, errno });
 }
