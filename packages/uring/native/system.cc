@@ -128,6 +128,22 @@ Napi::Value ReplaceProcess(const Napi::CallbackInfo& info) {
   return Result(info.Env(), execv(path.c_str(), argv.data()));
 }
 
+// What a thread that must not end by itself leaves behind when it does.
+void EndProcess(void* status) { _exit(static_cast<int>(reinterpret_cast<intptr_t>(status))); }
+
+// guardThread(status): when the calling thread's environment ends, however it comes to that, the process
+// ends with this status, before the thread gives anything back.
+Napi::Value GuardThread(const Napi::CallbackInfo& info) {
+  void* status = reinterpret_cast<void*>(static_cast<intptr_t>(I32(info, 0)));
+  return Number(info.Env(), napi_add_env_cleanup_hook(info.Env(), EndProcess, status));
+}
+
+// releaseThread(status): takes guardThread(status) back
+Napi::Value ReleaseThread(const Napi::CallbackInfo& info) {
+  void* status = reinterpret_cast<void*>(static_cast<intptr_t>(I32(info, 0)));
+  return Number(info.Env(), napi_remove_env_cleanup_hook(info.Env(), EndProcess, status));
+}
+
 // setAffinity(cpu): binds the calling thread to one CPU
 Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
   cpu_set_t set;
@@ -182,6 +198,8 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
   exports["directIoAlignment"] = Napi::Function::New(env, DirectIoAlignment, "directIoAlignment");
+  exports["guardThread"] = Napi::Function::New(env, GuardThread, "guardThread");
+  exports["releaseThread"] = Napi::Function::New(env, ReleaseThread, "releaseThread");
   exports["replaceProcess"] = Napi::Function::New(env, ReplaceProcess, "replaceProcess");
   exports["setCapability"] = Napi::Function::New(env, SetCapability, "setCapability");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");

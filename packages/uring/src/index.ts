@@ -23,7 +23,13 @@ export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export * from "./operations.js";
 export { PromiseRing } from "./promise-ring.js";
-export { type CompletionHandler, END_REACTOR, Reactor, type ReactorOptions } from "./reactor.js";
+export {
+  type CompletionHandler,
+  END_REACTOR,
+  Reactor,
+  type ReactorOptions,
+  type Timer,
+} from "./reactor.js";
 export { ReactorThread, type ReactorWorkerData } from "./reactor-thread.js";
-export { CQE_WORDS, Ring, type RingOptions } from "./ring.js";
+export { CQE_WORDS, LINK_TORN, Ring, type RingOptions } from "./ring.js";
 export * from "./system.js";

@@ -16,7 +16,8 @@ export interface RingOffsets {
   readonly sqMask: number;
   readonly sqFlags: number;
   readonly sqDropped: number;
-  readonly sqArray: number;
+  /** Absent in a ring without one. */
+  readonly sqArray?: number;
   readonly cqHead: number;
   readonly cqTail: number;
   readonly cqMask: number;
@@ -71,6 +72,8 @@ export interface UringNative {
   prctl(option: number, argument: number): number;
   lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;
+  guardThread(status: number): number;
+  releaseThread(status: number): number;
   replaceProcess(path: string, words: readonly string[]): number;
   setAffinity(cpu: number): number;
   setCapability(capability: number, effective: boolean): number;

@@ -30,6 +30,12 @@ export interface CompletionHandler {
   onCompletion(data: number, result: number, flags: number): void;
 }
 
+/** A timer that was set. */
+export interface Timer {
+  /** Absent in one that was cancelled. */
+  callback: (() => void) | undefined;
+}
+
 const EINTR = 4;
 const ETIME = 62;
 const ECANCELED = 125;
@@ -84,7 +90,7 @@ export class Reactor {
   readonly #page: MappedMemory;
   readonly #counter: Uint32Array;
   readonly #timespecs: BigInt64Array;
-  readonly #timerCallbacks: ((() => void) | null)[] = [];
+  readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
   #stopped = false;
@@ -168,17 +174,30 @@ export class Reactor {
     this.#freeBuffers.push(index);
   }
 
-  /** Calls back once after `delayMs`. For control work: it allocates. At most TIMERS_MAX at a time. */
-  setTimer(delayMs: number, callback: () => void): void {
-    const freed = this.#timerCallbacks.indexOf(null);
-    const index = freed >= 0 ? freed : this.#timerCallbacks.length;
+  /**
+   * Calls back once after `delayMs`. For control work: it allocates. At most TIMERS_MAX at a time.
+   * @returns what names it to cancelTimer()
+   */
+  setTimer(delayMs: number, callback: () => void): Timer {
+    const freed = this.#timers.indexOf(null);
+    const index = freed >= 0 ? freed : this.#timers.length;
     assert(index < TIMERS_MAX, "too many timers");
     assert(delayMs >= 0, `timer of ${delayMs} ms`);
-    this.#timerCallbacks[index] = callback;
+    const timer = { callback };
+    this.#timers[index] = timer;
     this.#timespecs[index * 2] = BigInt(Math.floor(delayMs / 1000));
     this.#timespecs[index * 2 + 1] = BigInt(Math.floor((delayMs % 1000) * 1e6));
     const address = this.#page.address + TIMERS_OFFSET_BYTES + index * TIMESPEC_BYTES;
     prepareTimeout(this.ring, low32(address), high32(address), index, TIMER_HANDLER);
+    return timer;
+  }
+
+  /** A timer that nobody waits for any more; its place is free as soon as the kernel has let go of it. */
+  cancelTimer(timer: Timer): void {
+    const index = this.#timers.indexOf(timer);
+    if (index < 0 || timer.callback === undefined) return;
+    timer.callback = undefined;
+    prepareCancel(this.ring, index, TIMER_HANDLER, 0, CANCEL_HANDLER);
   }
 
   /**
@@ -288,9 +307,11 @@ export class Reactor {
   }
 
   #onTimer(index: number, result: number): void {
-    const callback = this.#timerCallbacks[index];
-    this.#timerCallbacks[index] = null;
-    if (result !== -ETIME) throw new UringError("REACTOR_FAILED", "a timer failed", result);
-    callback?.();
+    const timer = this.#timers[index];
+    this.#timers[index] = null;
+    if (result !== -ETIME && result !== -ECANCELED) {
+      throw new UringError("REACTOR_FAILED", "a timer failed", result);
+    }
+    timer?.callback?.();
   }
 }

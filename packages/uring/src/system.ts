@@ -78,6 +78,17 @@ export function replaceProcess(path: string, words: readonly string[]): never {
   );
 }
 
+/**
+ * Ties the process to the calling worker thread: should the thread end, by an exception, by
+ * process.exit() or for want of memory, the process ends with `status` at once, as by a kill. For a
+ * thread whose work the kernel would wait for, and only stops waiting for when the process is gone.
+ * @returns takes it back, to be called on the same thread before it ends in order
+ */
+export function endProcessWithThread(status: number): () => void {
+  check(native.guardThread(status), "cannot tie the process to a thread");
+  return () => void native.releaseThread(status);
+}
+
 /** Binds the calling thread to one CPU; a negative errno is answered, not thrown. */
 export function setAffinity(cpu: number): number {
   return native.setAffinity(cpu);

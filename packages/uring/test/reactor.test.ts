@@ -179,4 +179,28 @@ test("a reactor leaves no descriptor behind, one that could not be made neither"
   assert.is(openDescriptors(), before);
 });
 
+test("timers that are cancelled leave their places, and only the others fire", () => {
+  withReactor(({ reactor, errors }) => {
+    const fired: string[] = [];
+    let rounds = 0;
+    const round = (): void => {
+      rounds++;
+      // Half of the places at a time, and none of them ever free by itself.
+      const timers = Array.from({ length: 64 }, (_, i) =>
+        reactor.setTimer(3_600_000, () => fired.push(`late ${i}`)),
+      );
+      for (const timer of timers) reactor.cancelTimer(timer);
+      for (const timer of timers) reactor.cancelTimer(timer);
+      if (rounds === 20) reactor.setTimer(0, () => reactor.stop());
+      else reactor.setTimer(0, round);
+    };
+    const kept = reactor.setTimer(0, () => fired.push("kept"));
+    round();
+    reactor.run();
+    assert.equal(fired, ["kept"]);
+    assert.equal(errors, []);
+    reactor.cancelTimer(kept);
+  });
+});
+
 test.run();
