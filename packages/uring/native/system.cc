@@ -144,6 +144,9 @@ Napi::Value ReleaseThread(const Napi::CallbackInfo& info) {
   return Number(info.Env(), napi_remove_env_cleanup_hook(info.Env(), EndProcess, status));
 }
 
+// endProcess(status): _exit(2)
+Napi::Value EndProcessNow(const Napi::CallbackInfo& info) { _exit(I32(info, 0)); }
+
 // setAffinity(cpu): binds the calling thread to one CPU
 Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
   cpu_set_t set;
@@ -198,6 +201,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
   exports["directIoAlignment"] = Napi::Function::New(env, DirectIoAlignment, "directIoAlignment");
+  exports["endProcess"] = Napi::Function::New(env, EndProcessNow, "endProcess");
   exports["guardThread"] = Napi::Function::New(env, GuardThread, "guardThread");
   exports["releaseThread"] = Napi::Function::New(env, ReleaseThread, "releaseThread");
   exports["replaceProcess"] = Napi::Function::New(env, ReplaceProcess, "replaceProcess");

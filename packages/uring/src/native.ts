@@ -72,6 +72,7 @@ export interface UringNative {
   prctl(option: number, argument: number): number;
   lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;
+  endProcess(status: number): never;
   guardThread(status: number): number;
   releaseThread(status: number): number;
   replaceProcess(path: string, words: readonly string[]): number;

@@ -93,6 +93,8 @@ export class Reactor {
   readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
+  /** What gives back the places that were taken in the present attempt(). */
+  #taken: (() => void)[] | undefined;
   #stopped = false;
   #processEnds = false;
   #wakeArmed = false;
@@ -128,15 +130,37 @@ export class Reactor {
     this.#armWake();
   }
 
+  /**
+   * Runs what takes places in this reactor's tables for something new. When it throws they are given back:
+   * a file that stayed registered would stay open, and claimed, as long as the reactor runs. Operations
+   * that use the places are not to be prepared inside.
+   */
+  attempt<Made>(make: () => Made): Made {
+    const outer = this.#taken;
+    const taken: (() => void)[] = [];
+    this.#taken = taken;
+    try {
+      const made = make();
+      outer?.push(...taken);
+      return made;
+    } catch (error) {
+      for (const giveBack of taken.reverse()) giveBack();
+      throw error;
+    } finally {
+      this.#taken = outer;
+    }
+  }
+
   /** Gives a handler its id: the high half of the user data of its operations. */
   addHandler(handler: CompletionHandler): number {
     const free = this.#handlers.indexOf(UNUSED);
-    if (free >= 0) {
-      this.#handlers[free] = handler;
-      return free;
-    }
-    assert(this.#handlers.length < HANDLERS_MAX, "too many handlers");
-    return this.#handlers.push(handler) - 1;
+    const id = free >= 0 ? free : this.#handlers.length;
+    assert(id < HANDLERS_MAX, "too many handlers");
+    this.#handlers[id] = handler;
+    this.#taken?.push(() => {
+      if (this.#handlers[id] === handler) this.removeHandler(id);
+    });
+    return id;
   }
 
   /** Frees a handler's id, which the next one may get; only when none of its operations is in flight any more. */
@@ -150,6 +174,9 @@ export class Reactor {
     assert(index !== undefined, "the table of registered files is full");
     this.ring.setFile(index, fd);
     this.#freeFiles.pop();
+    this.#taken?.push(() => {
+      if (!this.#freeFiles.includes(index)) this.removeFile(index);
+    });
     return index;
   }
 
@@ -165,6 +192,9 @@ export class Reactor {
     assert(index !== undefined, "the table of registered buffers is full");
     this.ring.setBuffer(index, address, lengthBytes);
     this.#freeBuffers.pop();
+    this.#taken?.push(() => {
+      if (!this.#freeBuffers.includes(index)) this.removeBuffer(index);
+    });
     return index;
   }
 

@@ -79,6 +79,15 @@ export function replaceProcess(path: string, words: readonly string[]): never {
 }
 
 /**
+ * _exit(2): the process ends with all its threads, wherever they are, as by a kill. Nothing is flushed, no
+ * handler runs, and no operation that its rings have in flight is waited for (execve(2) waits for those of
+ * the calling thread).
+ */
+export function endProcess(status: number): never {
+  return native.endProcess(status);
+}
+
+/**
  * Ties the process to the calling worker thread: should the thread end, by an exception, by
  * process.exit() or for want of memory, the process ends with `status` at once, as by a kill. For a
  * thread whose work the kernel would wait for, and only stops waiting for when the process is gone.
