@@ -31,6 +31,7 @@ export const trackerStatus = record({
   device: is.text,
   device_number: is.textOrNull,
   front: is.text,
+  front_live: { ...is.flag, description: "false: another program has ended it; detach the device" },
   attach_kind: { type: "string", enum: ["front", "live"] },
   device_capacity: { ...is.count, description: "bytes at attach; the front keeps it" },
   original_capacity: { ...is.count, description: "bytes that the original has now" },

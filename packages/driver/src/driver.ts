@@ -46,9 +46,10 @@ import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.
 import { SnapshotOperations } from "./snapshot/operations.js";
 import { type RecoverContext, recoverAll } from "./snapshot/recover.js";
 import { StateDirectory } from "./state/state-directory.js";
-import { cbtState, driverStatus, type StatusSource } from "./status.js";
+import { cbtState, driverStatus, imagePath, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
 import { ringStoreSystem } from "./system/store-system.js";
+import { assertFront } from "./tracker/front-state.js";
 import { LateRecovery } from "./tracker/late-recovery.js";
 import { TrackerOperations } from "./tracker/operations.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
@@ -81,15 +82,19 @@ export class Driver implements DriverControl {
     this.#logger = options.logger;
     this.#control = control;
     this.#settings = settingsOf(options);
-    this.#notices = new Notices(this.#registry, this.#logger);
+    this.#notices = new Notices(this.#registry, this.#logger, ({ id, reactor }) =>
+      this.#reactors.request(reactor, { type: "dropArea", tracker: id }),
+    );
     this.#reactors = new ReactorPool({
       logger: this.#logger,
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
       frontDepth: this.#settings.frontDepth,
       imageDepth: this.#settings.imageDepth,
       onNotice: (reactor, notice) => this.#notices.take(reactor, notice),
+      lostStatus: options.reactorLostStatus,
       onLost: (reactor, error) => {
         this.#logger.fatal({ reactor, err: error }, "a reactor has ended");
+        this.#registry.letGo(reactor);
         options.onReactorLost?.(reactor);
       },
     });
@@ -172,6 +177,7 @@ export class Driver implements DriverControl {
     return this.#change(async () => {
       const known = await this.#registry.findTracker(device);
       if (known === undefined) await this.#late.assertNotWaiting(device);
+      else assertFront(known);
       if (known !== undefined && persistent && known.persistence.state !== "on") {
         const what = `${known.device} is attached, and not as a persistent tracker`;
         throw new ControlError("TRACKER_NOT_PERSISTENT", what);
@@ -250,7 +256,7 @@ export class Driver implements DriverControl {
     return {
       device: tracker.device,
       front: tracker.front.path,
-      image: snapshot?.members.get(tracker.id)?.image?.path ?? null,
+      image: imagePath(snapshot?.members.get(tracker.id)),
       error_code: tracker.errorCode,
       snapshot_id: snapshot?.id ?? null,
     };

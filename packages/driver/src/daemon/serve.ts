@@ -60,6 +60,7 @@ async function startDriver(
   const options: DriverOptions = {
     ...given,
     // Its devices wait for a server; only a new process can be one.
+    reactorLostStatus: ExitStatus.REACTOR_LOST,
     onReactorLost: () => endAtOnce(ExitStatus.REACTOR_LOST),
     ...(link === undefined ? {} : { takeOverTimeoutMs: TAKE_OVER_TIMEOUT_MS }),
   };

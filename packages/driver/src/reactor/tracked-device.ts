@@ -19,15 +19,16 @@ import {
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
-import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
+import { FileIo, type FileIoOwner, type Queue, type Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
 import { AreaCounter, NO_AREA } from "./area-counter.js";
-import { AreaIo, type AreaJournalSetup } from "./area-io.js";
+import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
+import { makeQueue, QueueEnd } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
@@ -66,17 +67,18 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
-  /** Tells the present area from others. */
-  areaId = 0;
+  areaId = 0; // Tells the present area from others.
   #ticker: AreaTicker | undefined;
   readonly #freed: FreedSlots;
-  readonly #hold = new WriteHold();
+  readonly #hold: WriteHold;
   #isAreaDropped = false;
   #onAreaClosed: (() => void) | undefined;
-  #frontEnded = false;
-  #imageEnded = true;
-  #onFrontEnd: (() => void) | undefined;
-  #onImageEnd: (() => void) | undefined;
+  readonly #frontEnd = new QueueEnd(() =>
+    this.#notify({ notice: "frontEnded", tracker: this.#id }),
+  );
+  readonly #imageEnd = new QueueEnd(() =>
+    this.#notify({ notice: "imageEnded", tracker: this.#id }),
+  );
 
   constructor(
     reactor: Reactor,
@@ -105,14 +107,21 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       runsMax: this.#imageDepth * PARTS_PER_TAG,
       cbt: this.#cbt,
     });
+    this.#hold = new WriteHold(reactor, this.engine);
     this.gate = request.journal && this.#openJournal(request.journal);
-    this.#frontQueue = this.#makeQueue(request.queue, () => {
-      this.#frontEnded = true;
-      this.#onFrontEnd?.();
-    });
+    this.#frontQueue = this.#makeQueue(request.queue, () => this.#frontEnd.end());
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
     if (request.area !== undefined) this.#resumeArea(request.area);
-    this.#frontQueue.start(this.#frontTarget());
+  }
+
+  /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
+  start(): void {
+    try {
+      this.#frontQueue.start(this.#frontTarget());
+    } finally {
+      if (this.#frontQueue.isServing) this.#frontEnd.begin();
+      else this.#frontQueue.discard();
+    }
   }
 
   // ---- what the main thread asks for ----
@@ -120,34 +129,33 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** Attaches a new diff area; nothing is copied before switchAndRelease(). */
   prepareArea(setup: AreaSetup): void {
     const memory = this.#openAreaIo(setup);
-    const map = DiffAreaMap.create(memory.buffer, this.engine.geometry);
-    this.engine.attachArea(this.#makeArea(map, setup));
+    try {
+      const map = DiffAreaMap.create(memory.buffer, this.engine.geometry);
+      this.engine.attachArea(this.#makeArea(map, setup));
+    } catch (error) {
+      this.closeArea();
+      throw error;
+    }
   }
 
   /** Calls back when no write to the original is in flight any more; new ones are kept back. */
   hold(deadlineMs: number, onDrained: () => void): void {
-    const begin = this.#hold.begin(onDrained);
-    this.#reactor.setTimer(deadlineMs, () => {
-      if (!this.#hold.isThe(begin)) return;
-      this.release();
-      this.#notify({ notice: "holdExpired", tracker: this.#id });
-    });
-    this.engine.hold();
+    this.#hold.begin(deadlineMs, onDrained, () =>
+      this.#notify({ notice: "holdExpired", tracker: this.#id }),
+    );
   }
 
   /** The instant of the take. Answers for how long writes were held, in microseconds. */
   switchAndRelease(): number {
     assert(this.#hold.isActive, "the hold has expired");
     this.gate?.noteSwitch();
-    this.engine.switchAndRelease();
+    const stallUs = this.#hold.switchAndRelease();
     faultPoint("take.one-switched");
-    return this.#hold.end();
+    return stallUs;
   }
 
   release(): void {
-    if (!this.#hold.isActive) return;
-    this.engine.release();
-    this.#hold.end();
+    this.#hold.release();
   }
 
   /**
@@ -183,29 +191,26 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   openImage(start: QueueStart): void {
-    assert(this.#imageEnded, "the device has an image already");
+    assert(this.#imageEnd.isEnded, "the device has an image already");
     assert(start.queueDepth <= this.#imageDepth, "the image has more tags than its engine");
     const areaIo = this.#areaIo;
     assert(areaIo !== undefined, "an image needs a diff area");
-    this.#imageEnded = false;
     const queue = this.#makeQueue(start, () => {
-      this.#imageEnded = true;
       this.#imageQueue = undefined;
-      this.#onImageEnd?.();
+      this.#imageEnd.end();
     });
+    this.#imageEnd.begin();
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
     queue.start(this.#imageTarget(queue));
   }
 
   awaitFrontEnd(onEnd: () => void): void {
-    if (this.#frontEnded) onEnd();
-    else this.#onFrontEnd = onEnd;
+    this.#frontEnd.await(onEnd);
   }
 
   awaitImageEnd(onEnd: () => void): void {
-    if (this.#imageEnded) onEnd();
-    else this.#onImageEnd = onEnd;
+    this.#imageEnd.await(onEnd);
   }
 
   grant({ area, firstSlot, count, errno }: GrantMessage): void {
@@ -232,6 +237,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** After the front's queue ended. An area that is still here is one to be gone on with later. */
   close(): void {
     if (this.#area !== undefined) this.closeArea();
+    this.#fileIo.close();
     this.gate?.journal.drop();
     this.#cbtMemory.unmap();
   }
@@ -257,9 +263,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   completeImage(tag: number, result: number): void {
     const { image } = this.engine;
     this.#imageCounter.count(image.op[tag], image.lengthBytes, tag, result);
-    const isDiscard = image.op[tag] === RequestOp.DISCARD && result === 0;
-    if (isDiscard && this.#area !== undefined)
-      this.areaJournal?.recordDiscard(image, tag, this.#area.map);
+    const discarded = image.op[tag] === RequestOp.DISCARD && result === 0 ? this.#area : undefined;
+    if (discarded !== undefined) this.areaJournal?.recordDiscard(image, tag, discarded.map);
     (this.#imageQueue as Queue).complete(tag, result);
   }
 
@@ -330,13 +335,17 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** Goes on with the area of a snapshot that an earlier daemon took. */
   #resumeArea(setup: AreaSetup): void {
     const memory = this.#openAreaIo(setup);
-    this.engine.resumeArea(this.#makeArea(DiffAreaMap.open(memory.buffer), setup));
+    const map = DiffAreaMap.open(memory.buffer);
+    this.engine.resumeArea(this.#makeArea(map, setup));
+    // Told once per area, and that was the daemon before this one: its journal is another one.
+    if (map.faultErrno !== 0) this.noteAreaLost();
   }
 
   #openAreaIo(setup: AreaSetup): MappedMemory {
     assert(this.#areaIo === undefined, "the device has a diff area already");
-    this.#areaMemory = MappedMemory.file(setup.map.fd, 0, setup.map.lengthBytes);
-    this.#areaIo = new AreaIo({
+    const memory = MappedMemory.file(setup.map.fd, 0, setup.map.lengthBytes);
+    const of = { tracker: this.#id, area: setup.id };
+    const options = {
       reactor: this.#reactor,
       engine: this.engine,
       originalIndex: this.#fileIo.fileIndex,
@@ -346,18 +355,16 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       frontWindowBytes: this.#copyWindowBytes,
       imageWindowBytes: this.engine.imageCopyWindowBytes,
       slotBytes: setup.slotBytes,
-      journal: setup.journal && { setup: setup.journal, ...this.#areaNotices(setup.id) },
-    });
-    this.#imageCounter = new IoCounter();
-    return this.#areaMemory;
-  }
-
-  #areaNotices(area: number): Pick<AreaJournalSetup, "onFault" | "onLow"> {
-    const of = { tracker: this.#id, area };
-    return {
-      onFault: (errno) => this.#notify({ notice: "areaJournalFault", ...of, errno }),
-      onLow: () => this.#notify({ notice: "areaJournalLow", ...of }),
+      journal: setup.journal && {
+        setup: setup.journal,
+        onFault: (errno: number) => this.#notify({ notice: "areaJournalFault", ...of, errno }),
+        onLow: () => this.#notify({ notice: "areaJournalLow", ...of }),
+      },
     };
+    this.#areaIo = this.#reactor.attempt(() => new AreaIo(options));
+    this.#areaMemory = memory;
+    this.#imageCounter = new IoCounter();
+    return memory;
   }
 
   #makeArea(map: DiffAreaMap, setup: AreaSetup): DiffArea {
@@ -375,18 +382,10 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   // ---- the two ends ----
 
-  #makeQueue({ charFd, queueDepth: depth, maxIoBytes }: QueueStart, onEnd: () => void): Queue {
-    const onError = (error: unknown) =>
-      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
-    return new Queue({
-      reactor: this.#reactor,
-      charFd,
-      queueId: 0,
-      depth,
-      maxIoBytes,
-      onEnd,
-      onError,
-    });
+  #makeQueue(start: QueueStart, onEnd: () => void): Queue {
+    return makeQueue(this.#reactor, start, onEnd, (error) =>
+      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` }),
+    );
   }
 
   #frontTarget(): Target {
@@ -397,7 +396,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
         takeRequest(queue, front, tag);
         this.engine.submitFront(tag);
       },
-      close: () => this.#fileIo.close(),
+      // The image reads the original as long as it lives, and others must not get its place.
+      close: () => undefined,
     };
   }
 

@@ -104,10 +104,11 @@ export async function closeMember(context: ImageContext, member: Member): Promis
   faultPoint("destroy.image-stopped");
   await context.reactors.request(tracker.reactor, { type: "closeArea", ...of });
   faultPoint("destroy.area-closed");
-  context.state.removeMap(map);
-  faultPoint("destroy.map-removed");
+  // Before its descriptor is closed: whatever fails from here on, nobody closes it a second time.
   member.map = undefined;
   member.imageNumber = undefined;
+  context.state.removeMap(map);
+  faultPoint("destroy.map-removed");
 }
 
 /** Takes the image away; copy-on-write goes on. */

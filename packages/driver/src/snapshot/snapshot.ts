@@ -384,7 +384,7 @@ export class Snapshot {
     this.saveIfPossible();
   }
 
-  /** A device lost its first block. */
+  /** A device lost its first block, or its image as a whole. */
   fault(tracker: Tracker, errno: number): void {
     const { deviceNumber } = tracker.backing;
     // First, so that it is told twice rather than not at all by a daemon that is killed here.

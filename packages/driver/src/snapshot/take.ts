@@ -22,6 +22,7 @@ import { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { SwitchReply } from "../reactor/messages.js";
 import { FreezeGroup } from "../system/freeze.js";
+import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
@@ -39,7 +40,10 @@ export interface TakeContext extends ImageContext {
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
 export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
-  for (const { tracker } of members) assertCapacity(context, snapshot, tracker);
+  for (const { tracker } of members) {
+    assertFront(tracker);
+    assertCapacity(context, snapshot, tracker);
+  }
   snapshot.beginTake();
   faultPoint("take.begun");
   try {
@@ -75,7 +79,9 @@ export async function closeMembers(
   context: ImageContext,
   members: readonly Member[],
 ): Promise<void> {
-  await Promise.all(members.map((member) => closeMember(context, member)));
+  // To the end of each: who tries again must not meet one that is still being closed.
+  const closed = await Promise.allSettled(members.map((member) => closeMember(context, member)));
+  for (const end of closed) if (end.status === "rejected") throw end.reason;
 }
 
 /**

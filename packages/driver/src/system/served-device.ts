@@ -11,6 +11,7 @@ import {
   UblkState,
 } from "@blksnap/ublk";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
+import { NoAnswerError } from "../reactor/claim.js";
 import { keepOneTagParked } from "./queue-settings.js";
 
 /**
@@ -80,16 +81,33 @@ export class ServedDevice {
   deviceNumber = "";
   readonly #control: UblkControl;
   readonly #charFd: number;
+  readonly #mark: Marked;
   readonly #queueEnded: () => Promise<void>;
   #queueStarted = false;
   #isOpen = true;
+  #isStopping = false;
+  #isLive = true;
+  /** Set where it is not known whether a reactor goes on with the queue. */
+  #mayBeServed = false;
 
-  private constructor(control: UblkControl, id: number, charFd: number, options: ServeOptions) {
+  private constructor(
+    control: UblkControl,
+    id: number,
+    charFd: number,
+    mark: Marked,
+    options: ServeOptions,
+  ) {
     this.#control = control;
     this.id = id;
     this.path = `/dev/ublkb${id}`;
     this.#charFd = charFd;
+    this.#mark = mark;
     this.#queueEnded = options.queueEnded;
+  }
+
+  /** False when another program has ended it: its number may be that of another device by now. */
+  get isLive(): boolean {
+    return this.#isLive;
   }
 
   /** Makes the device and brings it to life; when it fails nothing is left behind. */
@@ -108,10 +126,10 @@ export class ServedDevice {
     try {
       await control.setParams(id, params, maxIoBytes);
       const charFd = await openCharacterDevice(id);
-      device = new ServedDevice(control, id, charFd, options);
+      const mark = { serverFlags: options.mark, serverFlagsHigh: options.owner };
+      device = new ServedDevice(control, id, charFd, mark, options);
       options.onNumber(id);
-      await options.startQueue({ charFd, queueDepth, maxIoBytes });
-      device.#queueStarted = true;
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
       await control.startDevice(id);
       device.#readNumber();
       // Without it a death is only noticed later; the device is as good as any.
@@ -139,23 +157,18 @@ export class ServedDevice {
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<ServedDevice> {
     const deadlineMs = performance.now() + patienceMs;
-    const { queueDepth, maxIoBytes } = await untilQuiesced(
-      control,
-      id,
-      { serverFlags: options.mark, serverFlagsHigh: owner },
-      deadlineMs,
-    );
+    const mark = { serverFlags: options.mark, serverFlagsHigh: owner };
+    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, mark, deadlineMs);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
     faultPoint(options.begun);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
-    const device = new ServedDevice(control, id, charFd, options);
+    const device = new ServedDevice(control, id, charFd, mark, options);
     try {
-      await options.startQueue({ charFd, queueDepth, maxIoBytes });
-      device.#queueStarted = true;
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
       await control.endRecovery(id);
     } catch (error) {
       // Not stopped: its users go on waiting for a server that can do better.
-      closeSync(charFd);
+      device.letGo();
       throw error;
     }
     device.#readNumber();
@@ -167,12 +180,64 @@ export class ServedDevice {
    * fails it can be tried again.
    */
   async stop(): Promise<void> {
-    await this.#control.stopDevice(this.id);
-    if (this.#queueStarted) await this.#queueEnded();
+    this.#isStopping = true;
+    if (this.#isLive) await this.#control.stopDevice(this.id);
+    if (this.#queueStarted) await this.#untilQueueEnded();
     this.#queueStarted = false;
+    this.#close();
+    if (this.#isLive) await this.#control.deleteDevice(this.id);
+    else await this.#deleteRest();
+  }
+
+  /**
+   * Its queue has ended. Answers whether another program was it: who deletes it waits until it is closed
+   * here, and then its number may be another device's.
+   */
+  noteEnd(): boolean {
+    if (this.#isStopping || !this.#isLive) return false;
+    this.#isLive = false;
+    this.deviceNumber = "";
+    this.#close();
+    return true;
+  }
+
+  /** Leaves it to another server: the kernel gives the requests back that this one had. */
+  letGo(): void {
+    // A queue that may have begun uses the descriptor by its number.
+    if (!this.#mayBeServed) this.#close();
+  }
+
+  async #startQueue(options: ServeOptions, queue: QueueStart): Promise<void> {
+    try {
+      await options.startQueue(queue);
+      this.#queueStarted = true;
+    } catch (error) {
+      this.#mayBeServed = error instanceof NoAnswerError && error.isTaken;
+      this.#queueStarted = this.#mayBeServed;
+      throw error;
+    }
+  }
+
+  async #untilQueueEnded(): Promise<void> {
+    try {
+      await this.#queueEnded();
+    } catch (error) {
+      // A reactor that does not know the queue has not begun with it.
+      if (!this.#mayBeServed || error instanceof NoAnswerError) throw error;
+    }
+  }
+
+  #close(): void {
     if (this.#isOpen) closeSync(this.#charFd);
     this.#isOpen = false;
-    await this.#control.deleteDevice(this.id);
+  }
+
+  /** One that was only stopped is still there, and dead. */
+  async #deleteRest(): Promise<void> {
+    const info = await this.#control.deviceInfo(this.id);
+    const { serverFlags, serverFlagsHigh } = this.#mark;
+    const isIt = info?.serverFlags === serverFlags && info.serverFlagsHigh === serverFlagsHigh;
+    if (isIt && info.state === UblkState.DEAD) await this.#control.deleteDevice(this.id);
   }
 
   #readNumber(): void {

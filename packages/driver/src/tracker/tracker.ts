@@ -7,7 +7,7 @@
  *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
  * ```
  */
-import { close, closeSync, constants, open } from "node:fs";
+import { close, closeSync } from "node:fs";
 import { promisify } from "node:util";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
@@ -36,6 +36,7 @@ import {
 } from "../system/served-device.js";
 import { openCbt } from "./cbt-file.js";
 import { openFenced } from "./fence.js";
+import { holdFront } from "./front-state.js";
 import { geometryOf } from "./geometry.js";
 import {
   type JournalContext,
@@ -273,7 +274,8 @@ export class Tracker {
 
   /** Whether a path of this identity means this device. */
   hasIdentity(identity: string): boolean {
-    return identity === this.identity || identity === blockIdentity(this.front.deviceNumber);
+    if (identity === this.identity) return true;
+    return this.front.isLive && identity === blockIdentity(this.front.deviceNumber);
   }
 
   /**
@@ -283,15 +285,8 @@ export class Tracker {
    */
   async detach(options: DetachOptions = {}): Promise<void> {
     const { forget = false, attachAgain = false, giveUp = false } = options;
-    const held = await this.#holdFront();
-    try {
-      await this.#flushFront(giveUp);
-      faultPoint("detach.front-synced");
-      await this.withoutRotation(() => this.#stopFront());
-    } finally {
-      // Not on this thread: writes of the front may wait for slots that this thread grants.
-      await promisify(close)(held);
-    }
+    if (this.front.isLive) await this.#endFront(giveUp);
+    else await this.withoutRotation(() => this.#stopFront());
     faultPoint("detach.front-stopped");
     removeLink(this.#link, this.front.path);
     faultPoint("detach.link-removed");
@@ -304,6 +299,27 @@ export class Tracker {
     faultPoint("detach.map-removed");
     closeSync(this.backing.fd);
     this.#context.reactors.release(this.reactor);
+  }
+
+  /** Its queue has ended. Answers whether another program has ended the front. */
+  noteFrontEnd(): boolean {
+    if (!this.front.noteEnd()) return false;
+    // The number may be another device's from now on.
+    removeLink(this.#link, this.front.path);
+    return true;
+  }
+
+  /** Of a front that is there. */
+  async #endFront(giveUp: boolean): Promise<void> {
+    const held = await holdFront(this.front.path);
+    try {
+      await this.#flushFront(giveUp);
+      faultPoint("detach.front-synced");
+      await this.withoutRotation(() => this.#stopFront());
+    } finally {
+      // Not on this thread: writes of the front may wait for slots that this thread grants.
+      await promisify(close)(held);
+    }
   }
 
   async #stopFront(): Promise<void> {
@@ -347,17 +363,6 @@ export class Tracker {
   async markDirty(ranges: readonly number[]): Promise<void> {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;
     await this.#context.reactors.request(this.reactor, request);
-  }
-
-  /** Opens the front exclusively: nobody can mount it while it goes away. */
-  async #holdFront(): Promise<number> {
-    try {
-      return await promisify(open)(this.front.path, constants.O_RDWR | constants.O_EXCL, 0);
-    } catch (error) {
-      throw new ControlError("FRONT_IN_USE", `the front ${this.front.path} is in use`, {
-        cause: error,
-      });
-    }
   }
 }
 

@@ -1,0 +1,49 @@
+/** A served queue, and its end. */
+import { Queue } from "@blksnap/ublk";
+import type { Reactor } from "@blksnap/uring";
+import type { QueueStart } from "../system/served-device.js";
+
+export function makeQueue(
+  reactor: Reactor,
+  { charFd, queueDepth: depth, maxIoBytes }: QueueStart,
+  onEnd: () => void,
+  onError: (error: unknown) => void,
+): Queue {
+  return new Queue({ reactor, charFd, queueId: 0, depth, maxIoBytes, onEnd, onError });
+}
+
+/** Who waits for the end of a queue: the main thread, or nobody who had expected it. */
+export class QueueEnd {
+  readonly #onUnexpected: () => void;
+  #isEnded = true;
+  #onEnd: (() => void) | undefined;
+
+  constructor(onUnexpected: () => void) {
+    this.#onUnexpected = onUnexpected;
+  }
+
+  /** There is no queue, or none any more. */
+  get isEnded(): boolean {
+    return this.#isEnded;
+  }
+
+  /** There is a queue from now on. */
+  begin(): void {
+    this.#isEnded = false;
+  }
+
+  /** The last command has come back. */
+  end(): void {
+    this.#isEnded = true;
+    const told = this.#onEnd;
+    this.#onEnd = undefined;
+    if (told === undefined) this.#onUnexpected();
+    else told();
+  }
+
+  /** Calls back once, at the end, or now. */
+  await(onEnd: () => void): void {
+    if (this.#isEnded) onEnd();
+    else this.#onEnd = onEnd;
+  }
+}
