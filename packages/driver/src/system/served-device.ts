@@ -118,7 +118,8 @@ export class ServedDevice {
       queues: 1,
       queueDepth,
       maxIoBytes: wantedIoBytes,
-      features: RECOVERABLE,
+      // Partitions come from makePartitions() on all kernels (partitions.ts of @blksnap/ublk).
+      features: RECOVERABLE | (control.features & UblkFeature.NO_AUTO_PART_SCAN),
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });
