@@ -49,7 +49,13 @@ test("while recovering nothing is acted on", () => {
 /** A tracker in a snapshot, whose devices end. */
 function endings(isStopping: boolean) {
   const said: string[] = [];
-  const device = (path: string) => ({ path, noteEnd: () => !isStopping });
+  const device = (path: string) => ({
+    path,
+    noteEnd(forgetNumber: () => void) {
+      if (!isStopping) forgetNumber();
+      return !isStopping;
+    },
+  });
   const registry: Registry = new Registry(
     () => [],
     (tracker) => notices.actOnUnclaimed(tracker),
@@ -74,6 +80,7 @@ function endings(isStopping: boolean) {
     id: "one",
     members: new Map([[1, member]]),
     fault: (of: Tracker, errno: number) => said.push(`fault ${of.id}: ${errno}`),
+    saveIfPossible: () => said.push(`save image ${member.imageNumber}`),
   };
   registry.snapshots.set("one", snapshot as never);
   notices.begin();
@@ -92,7 +99,7 @@ test("an image that another program has ended is told, and its number is another
   const { registry, notices, tracker, said, member } = endings(false);
   registry.addTracker(tracker);
   notices.take(0, { notice: "imageEnded", tracker: 1 });
-  assert.equal(said, ["fault 1: 19"]);
+  assert.equal(said, ["save image undefined", "fault 1: 19"]);
   assert.is(member.imageNumber, undefined);
 });
 

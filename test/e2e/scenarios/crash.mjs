@@ -3,6 +3,7 @@
  * soon as it can. Killed again and again under load: torture.mjs.
  */
 import { existsSync, rmSync } from "node:fs";
+import { UblkControl } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
@@ -225,6 +226,36 @@ test(
     assert.is(await run(["sh", "-c", `md5sum < ${images[0].image}`]), before);
     await next.client.snapshotDestroy(id);
     await next.client.detach(device);
+    await next.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
+test(
+  "a front that another program has deleted is not gone on with under the number that another one got",
+  async (t) => {
+    const [gone, other] = await ramDisks(t, 2, SIZE_MIB * MIB);
+    const first = await Daemon.startFor(t);
+    const { front } = await first.client.attach(gone);
+    await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
+    const control = await UblkControl.open();
+    await control.deleteDevice(Number(front.slice("/dev/ublkb".length)));
+    control.close();
+    const isFree = () => !existsSync(front.replace("/dev/ublkb", "/sys/class/ublk-char/ublkc"));
+    await until("its number is free", isFree, RECOVERY_LIMIT_MS);
+    assert.is((await first.client.attach(other)).front, front);
+    await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
+    first.kill("SIGKILL");
+    await first.ended();
+    const next = await Daemon.startFor(t, { name: "next" });
+    const { trackers, waiting } = await next.client.status();
+    assert.equal(
+      trackers.map((tracker) => [tracker.device, tracker.front]),
+      [[other, front]],
+    );
+    assert.equal(waiting, []);
+    await run(["cmp", "-n", String(4 * MIB), front, other]);
+    await next.client.detach(other);
     await next.stop();
   },
   { timeLimitMs: 600_000 },

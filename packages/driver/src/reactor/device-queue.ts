@@ -1,5 +1,5 @@
 /** A served queue, and its end. */
-import { Queue } from "@blksnap/ublk";
+import { Queue, type Target } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
 import type { QueueStart } from "../system/served-device.js";
 
@@ -10,6 +10,16 @@ export function makeQueue(
   onError: (error: unknown) => void,
 ): Queue {
   return new Queue({ reactor, charFd, queueId: 0, depth, maxIoBytes, onEnd, onError });
+}
+
+/** Where it throws the queue is given up, or ends with its device: `end` tells. */
+export function startQueue(queue: Queue, target: Target, end: QueueEnd): void {
+  try {
+    queue.start(target);
+  } finally {
+    if (queue.isServing) end.begin();
+    else queue.discard();
+  }
 }
 
 /** Who waits for the end of a queue: the main thread, or nobody who had expected it. */

@@ -28,7 +28,7 @@ import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
-import { makeQueue, QueueEnd } from "./device-queue.js";
+import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
@@ -116,12 +116,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
   start(): void {
-    try {
-      this.#frontQueue.start(this.#frontTarget());
-    } finally {
-      if (this.#frontQueue.isServing) this.#frontEnd.begin();
-      else this.#frontQueue.discard();
-    }
+    startQueue(this.#frontQueue, this.#frontTarget(), this.#frontEnd);
   }
 
   // ---- what the main thread asks for ----
@@ -199,10 +194,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       this.#imageQueue = undefined;
       this.#imageEnd.end();
     });
-    this.#imageEnd.begin();
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
-    queue.start(this.#imageTarget(queue));
+    startQueue(queue, this.#imageTarget(queue), this.#imageEnd);
   }
 
   awaitFrontEnd(onEnd: () => void): void {

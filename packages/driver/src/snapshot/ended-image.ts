@@ -13,13 +13,16 @@ const ENODEV = 19;
 export function noteImageEnd(snapshot: Snapshot, tracker: Tracker, logger: Logger): void {
   const member = snapshot.members.get(tracker.id);
   const image = member?.image;
-  if (member === undefined || image?.noteEnd() !== true) return;
+  if (member === undefined || image === undefined) return;
   const { device } = tracker;
+  const isByOthers = image.noteEnd(() => {
+    removeLink(member.imageLink, image.path);
+    member.imageLink = undefined;
+    member.imageNumber = undefined;
+    snapshot.saveIfPossible();
+  });
+  if (!isByOthers) return;
   const text = `another program has ended the image ${image.path}`;
   logger.error({ device, snapshot: snapshot.id }, text);
-  // Its number may be another device's from now on.
-  removeLink(member.imageLink, image.path);
-  member.imageLink = undefined;
-  member.imageNumber = undefined;
   snapshot.fault(tracker, ENODEV);
 }

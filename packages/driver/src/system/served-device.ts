@@ -193,11 +193,13 @@ export class ServedDevice {
   /**
    * Its queue has ended. Answers whether another program was it: who deletes it waits until it is closed
    * here, and then its number may be another device's.
+   * @param forgetNumber called before that: nobody may find the number on record later
    */
-  noteEnd(): boolean {
+  noteEnd(forgetNumber: () => void): boolean {
     if (this.#isStopping || !this.#isLive) return false;
     this.#isLive = false;
     this.deviceNumber = "";
+    forgetNumber();
     this.#close();
     return true;
   }

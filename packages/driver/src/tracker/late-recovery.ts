@@ -9,6 +9,7 @@ import { ControlError } from "../control/control-error.js";
 import type { Serial } from "../serial.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import { identityOf } from "../system/place.js";
+import { DeviceMark } from "../system/served-device.js";
 import { Tracker, type TrackerContext } from "./tracker.js";
 
 const RETRY_INTERVAL_MS = 5_000;
@@ -24,8 +25,11 @@ export async function forgetIfGone(
   { id, front }: TrackerRecord,
 ): Promise<boolean> {
   const info = await context.control.deviceInfo(front);
-  if (info !== undefined && info.state !== UblkState.DEAD) return false;
-  if (info !== undefined) await context.control.deleteDevice(front);
+  // Another device may have the number by now.
+  const isFront =
+    info?.serverFlags === DeviceMark.FRONT && info.serverFlagsHigh === context.state.owner;
+  if (isFront && info.state !== UblkState.DEAD) return false;
+  if (isFront) await context.control.deleteDevice(front);
   context.state.removeRecord(trackerRecordName(id));
   context.state.removeFile(`cbt-${id}`);
   return true;

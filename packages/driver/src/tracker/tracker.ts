@@ -224,6 +224,7 @@ export class Tracker {
 
   set errorCode(errorCode: number) {
     this.#errorCode = errorCode;
+    if (!this.front.isLive) return;
     try {
       writeRecord(this.#context, this, this.front.id, errorCode);
     } catch (error) {
@@ -303,10 +304,11 @@ export class Tracker {
 
   /** Its queue has ended. Answers whether another program has ended the front. */
   noteFrontEnd(): boolean {
-    if (!this.front.noteEnd()) return false;
-    // The number may be another device's from now on.
-    removeLink(this.#link, this.front.path);
-    return true;
+    return this.front.noteEnd(() => {
+      removeLink(this.#link, this.front.path);
+      // A daemon that went on with the number could put this original behind another one's front.
+      this.#context.state.removeRecord(trackerRecordName(this.id));
+    });
   }
 
   /** Of a front that is there. */
