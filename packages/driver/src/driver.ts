@@ -138,15 +138,18 @@ export class Driver implements DriverControl {
     });
   }
 
-  /** Destroys all snapshots, detaches all devices and ends the reactors. */
-  async stop(): Promise<void> {
+  /**
+   * Destroys all snapshots, detaches all devices and ends the reactors.
+   * @param closing the system goes down, and nobody is left who could write to the devices
+   */
+  async stop(closing = false): Promise<void> {
     this.#late.stop();
     await this.#serial.run(async () => {
       for (const snapshot of [...this.#registry.snapshots.values()])
         if (snapshot.persistence.isOn) await this.#snapshots.suspend(snapshot);
         else await this.#snapshots.destroy(snapshot);
       for (const tracker of [...this.#registry.trackers.values()]) {
-        await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true });
+        await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true, closing });
       }
     });
     this.#context.state.close();

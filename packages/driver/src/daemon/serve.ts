@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
 import { Driver, type DriverOptions } from "../driver.js";
+import { isEndOfBoot } from "../system/end-of-boot.js";
 import { endAtOnce } from "../system/process-end.js";
 import { DAEMON_VERSION } from "../version.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
@@ -33,6 +34,7 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
       logger,
       keep: values.keep === true,
       link,
+      isGoingDown: isEndOfBoot,
     });
     const server = await startServer(values, driver, operations, logger);
     link?.serving();
@@ -41,7 +43,7 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
     signals.handle((signal) => operations.onSignal(signal));
     const ending = await operations.ending;
     signals.release();
-    await end(ending, driver, server, logger);
+    await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
     link?.close();
   } catch (error) {
     const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
@@ -104,16 +106,20 @@ async function startServer(
   }
 }
 
-async function end(
-  ending: Ending,
-  driver: Driver,
-  server: ControlServer,
-  logger: Logger,
-): Promise<void> {
+interface Parts {
+  readonly driver: Driver;
+  readonly server: ControlServer;
+  readonly logger: Logger;
+  readonly stopsLast: boolean;
+}
+
+async function end(ending: Ending, parts: Parts): Promise<void> {
+  const { driver, server, logger } = parts;
   if (ending === "detach") {
+    const closing = parts.stopsLast && (await isEndOfBoot());
     await server.close();
-    await driver.stop();
-    logger.info("ended");
+    await driver.stop(closing);
+    logger.info({ closing }, "ended");
     return;
   }
   await server.close(LEAVE_GRACE_MS);

@@ -3,7 +3,8 @@
  * the machine's power.
  *
  * ```
- *   lock                        held by the daemon that owns the directory
+ *   lock                        held by the daemon that owns the directory; in it the last two boots
+ *                               in which one did
  *   tracker-UUID.record         a device, and what it looked like when nobody tracked it any more
  *   cbt-UUID.journal            its changed-block map
  *   snapshot-UUID.record        a snapshot
@@ -20,6 +21,7 @@ import { tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { decodeRecord, encodeRecord } from "../state/record-format.js";
 import type { FoundRecord } from "../state/state-directory.js";
+import { type BootMark, chainBoot, UNKNOWN_BOOT } from "./boot-chain.js";
 
 const SUFFIX = ".record";
 
@@ -28,6 +30,7 @@ export class PersistentDirectory {
   /** Records of trackers, by uuid, that somebody goes on with. */
   readonly inUse: Set<string> = new Set();
   #lockFd: number | undefined;
+  #boot: Promise<BootMark> | undefined;
 
   constructor(path: string) {
     this.path = path;
@@ -56,6 +59,28 @@ export class PersistentDirectory {
       throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${this.path}`);
     }
     this.#lockFd = fd;
+  }
+
+  /** This boot, linked to the one before where the directory is owned. */
+  boot(): Promise<BootMark> {
+    if (this.#lockFd === undefined) return Promise.resolve(UNKNOWN_BOOT);
+    this.#boot ??= chainBoot({
+      read: () => readFile(this.file("lock"), "utf8"),
+      write: (text) => this.#writeLock(text),
+    });
+    return this.#boot;
+  }
+
+  /** In place, as the lock is on the file; a half of it has the wrong checksum. */
+  async #writeLock(text: string): Promise<void> {
+    const handle = await open(this.file("lock"), "r+");
+    try {
+      await handle.truncate();
+      await handle.write(text, 0);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
   }
 
   /** Gives the directory up; what is in it stays. */

@@ -29,6 +29,7 @@ import { compareIdentity } from "./device-identity.js";
 import { CbtReplay, JournalKind } from "./journal-format.js";
 import { readFacts } from "./original-facts.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
+import { untilWritesShow } from "./witness.js";
 
 const LOG_BYTES = 2 ** 21;
 const FAIL_TIMEOUT_MS = 5_000;
@@ -63,6 +64,8 @@ export interface PrepareOptions {
   readonly persistent: boolean;
   /** The record that the device must be that of. */
   readonly uuid?: string;
+  /** See JudgeOptions. */
+  readonly trustReboots?: boolean;
 }
 
 export class TrackerPersistence {
@@ -104,7 +107,7 @@ export class TrackerPersistence {
   static async prepare(
     directory: PersistentDirectory,
     backing: BackingFile,
-    { persistent, uuid }: PrepareOptions,
+    { persistent, uuid, trustReboots = false }: PrepareOptions,
   ): Promise<TrackerPersistence | undefined> {
     if (!persistent && !directory.exists) return undefined;
     if (persistent) directory.own();
@@ -113,11 +116,11 @@ export class TrackerPersistence {
       (record) => !directory.inUse.has(record.uuid),
     );
     if (!persistent && records.length === 0) return undefined;
-    const facts = await readFacts(backing);
+    const facts = await readFacts(backing, await directory.boot());
     const tracking = { ...facts, clean: false };
     const found = earlierRecord(records, backing.path, facts, uuid);
     if (found !== undefined) {
-      const verdict = judgeContinuity(found.tracking, facts);
+      const verdict = judgeContinuity(found.tracking, facts, { trustReboots });
       // Without a name of its own, only a device that has not changed is surely the one of the record.
       const isSure =
         verdict.verdict === "continue" ||
@@ -150,8 +153,8 @@ export class TrackerPersistence {
     // A medium that fails is met again in begin(), which says that it has failed.
     const records = await trackerRecords(directory).catch(() => []);
     const record = records.find((one) => one.uuid === uuid);
-    const tracking = record?.tracking ?? (await readFacts(backing));
-    const unclean = { ...tracking, clean: false };
+    const tracking = record?.tracking ?? (await readFacts(backing, await directory.boot()));
+    const unclean = { ...tracking, clean: false, closing: false };
     return new TrackerPersistence(directory, backing, uuid, unclean, undefined);
   }
 
@@ -220,14 +223,17 @@ export class TrackerPersistence {
   /**
    * Nobody writes to the original any more.
    * @param attached whether the next daemon is to attach it by itself
+   * @param closing the system goes down, and nobody is left who could write
    */
-  async end(map: CbtMap, attached: boolean): Promise<void> {
+  async end(map: CbtMap, attached: boolean, closing = false): Promise<void> {
     if (this.failure !== undefined) return;
     await this.#journal?.close();
     this.#journal = undefined;
     const draft = await this.#draft(map);
     await (await draft.publish(checkpointOf(map), 1)).close();
-    await this.#writeRecord({ ...(await readFacts(this.#backing)), clean: true }, attached);
+    const facts = await readFacts(this.#backing, await this.#directory.boot());
+    await untilWritesShow(facts.witness);
+    await this.#writeRecord({ ...facts, clean: true, closing }, attached);
   }
 
   /**

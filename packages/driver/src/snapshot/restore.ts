@@ -63,6 +63,8 @@ export interface Known {
 export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
   if (!persistent.exists || !mayOwn(context)) return { pending: [], snapshots: [] };
+  // Also where nothing comes back: who comes back later must know that there was this boot.
+  await persistent.boot();
   const records = usableRecords<PersistentTrackerRecord>(
     await persistent.readRecords("tracker-"),
     logger,

@@ -25,6 +25,8 @@ const REASONS = {
 export interface JournalContext extends CbtContext {
   readonly reactors: ReactorPool;
   readonly persistent: PersistentDirectory;
+  /** See JudgeOptions. */
+  readonly trustReboots: boolean;
   readonly logger: Logger;
 }
 
@@ -92,8 +94,9 @@ export class TrackerJournal {
     options: JournalOptions,
     undo: Undo,
   ): Promise<TrackedMap> {
-    const { persistent } = context;
-    const persistence = await TrackerPersistence.prepare(persistent, backing, options);
+    const { persistent, trustReboots } = context;
+    const wanted = { ...options, trustReboots };
+    const persistence = await TrackerPersistence.prepare(persistent, backing, wanted);
     if (persistence === undefined) {
       const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
@@ -175,11 +178,14 @@ export class TrackerJournal {
     await this.#context.reactors.request(reactor, { type: "commitJournal", tracker });
   }
 
-  /** Nobody writes any more; the map can still be read. */
-  async end(attached: boolean): Promise<void> {
+  /**
+   * Nobody writes any more; the map can still be read.
+   * @param closing the system goes down, and nobody is left who could write
+   */
+  async end(attached: boolean, closing = false): Promise<void> {
     this.#isOver = true;
     try {
-      await this.#persistence.end(this.#map, attached);
+      await this.#persistence.end(this.#map, attached, closing);
     } catch (error) {
       const { message } = error as Error;
       // What is on record is true, but for the order of the end: the device comes back by it.

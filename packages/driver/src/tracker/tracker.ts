@@ -63,6 +63,8 @@ export interface DetachOptions {
   readonly forget?: boolean;
   /** The next daemon is to attach a persistent tracker by itself. */
   readonly attachAgain?: boolean;
+  /** The system goes down, and nobody is left who could write to the original. */
+  readonly closing?: boolean;
   /** Go on when what is in the front's page cache cannot be written to the original. */
   readonly giveUp?: boolean;
 }
@@ -285,7 +287,7 @@ export class Tracker {
    * was written last cannot reach the original
    */
   async detach(options: DetachOptions = {}): Promise<void> {
-    const { forget = false, attachAgain = false, giveUp = false } = options;
+    const { forget = false, attachAgain = false, giveUp = false, closing = false } = options;
     if (this.front.isLive) await this.#endFront(giveUp);
     else await this.withoutRotation(() => this.#stopFront());
     faultPoint("detach.front-stopped");
@@ -294,7 +296,7 @@ export class Tracker {
     this.#context.state.removeRecord(trackerRecordName(this.id));
     faultPoint("detach.record-removed");
     if (forget) await this.#journal?.forget();
-    else await this.#journal?.end(attachAgain);
+    else await this.#journal?.end(attachAgain, closing);
     this.#cbtMemory.unmap();
     this.#context.state.removeMap(this.#cbtFile);
     faultPoint("detach.map-removed");
