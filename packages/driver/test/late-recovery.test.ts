@@ -51,7 +51,8 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
     deleteDevice: async (id: number) => deleted.push(id),
   };
   const log = (_: unknown, text: string) => logged.push(text);
-  const context = { control, state, logger: { info: log, warn: log } };
+  const persistent = { inUse: new Set<string>() };
+  const context = { control, state, persistent, logger: { info: log, warn: log } };
   const none = () => assert.unreachable("nothing can go on here");
   const late = new LateRecovery(
     context as never,

@@ -29,6 +29,8 @@ export class PersistentDirectory {
   readonly path: string;
   /** Records of trackers, by uuid, that somebody goes on with. */
   readonly inUse: Set<string> = new Set();
+  /** Those of which something is still being written, by somebody who may have given up. */
+  readonly unanswered: Set<string> = new Set();
   #lockFd: number | undefined;
   #boot: Promise<BootMark> | undefined;
 

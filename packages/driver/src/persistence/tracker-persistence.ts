@@ -82,6 +82,7 @@ export class TrackerPersistence {
   readonly #backing: BackingFile;
   readonly #tracking: EarlierTracking;
   #journal: FileHandle | undefined;
+  #isClosed = false;
 
   private constructor(
     directory: PersistentDirectory,
@@ -120,6 +121,8 @@ export class TrackerPersistence {
     const tracking = { ...facts, clean: false };
     const found = earlierRecord(records, backing.path, facts, uuid);
     if (found !== undefined) {
+      // What is still on its way to the medium would take the place of what is written now.
+      if (directory.unanswered.has(found.uuid)) throw unusable(directory.path, noAnswer());
       const verdict = judgeContinuity(found.tracking, facts, { trustReboots });
       // Without a name of its own, only a device that has not changed is surely the one of the record.
       const isSure =
@@ -171,10 +174,16 @@ export class TrackerPersistence {
 
   /** Before the first write; bounded, as fronts may wait. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async begin(map: CbtMap): Promise<JournalSetup> {
+    const { unanswered } = this.#directory;
+    unanswered.add(this.uuid);
+    const beginning = this.#begin(map).finally(() => unanswered.delete(this.uuid));
     try {
-      return await bounded(this.#begin(map), BEGIN_TIMEOUT_MS, noAnswer);
+      return await bounded(beginning, BEGIN_TIMEOUT_MS, noAnswer);
     } catch (error) {
       await this.close();
+      // A journal without a record is nobody's.
+      if (this.isNew)
+        await bounded(this.forget(), FAIL_TIMEOUT_MS, noAnswer).catch(() => undefined);
       throw error instanceof ControlError ? error : unusable(this.#journalPath, error);
     }
   }
@@ -186,6 +195,11 @@ export class TrackerPersistence {
     await this.#writeRecord({ ...this.#tracking, clean: false }, true);
     // Given up meanwhile, because it took too long: what was written now must not be believed.
     if (this.failure !== undefined) await this.forget();
+    if (this.#isClosed) {
+      await this.#journal.close();
+      if (this.isNew) await this.forget();
+      throw new Error("it was given up meanwhile");
+    }
     return {
       fd: this.#journal.fd,
       id: [...this.#id],
@@ -253,9 +267,11 @@ export class TrackerPersistence {
 
   /** Closes what is open, without a word on the medium. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#directory.inUse.delete(this.uuid);
-    await this.#journal?.close();
+    const journal = this.#journal;
     this.#journal = undefined;
+    await journal?.close();
   }
 
   get #id(): Uint8Array {

@@ -225,8 +225,9 @@ async function restoreMap(
   const geometry = geometryOf(record);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
   const file = context.state.createMap(`area-${snapshotId}-${id}`, lengthBytes);
-  const memory = MappedMemory.file(file.fd, 0, lengthBytes);
+  let memory: MappedMemory | undefined;
   try {
+    memory = MappedMemory.file(file.fd, 0, lengthBytes);
     const map = DiffAreaMap.create(memory.buffer, geometry);
     await loadAreaJournal(context.persistent, journal, map);
     map.state = AreaState.ACTIVE;
@@ -235,7 +236,7 @@ async function restoreMap(
     context.state.removeFile(file.name);
     throw error;
   } finally {
-    memory.unmap();
+    memory?.unmap();
     context.state.closeMap(file);
   }
 }

@@ -61,6 +61,7 @@ export class LateRecovery {
     this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
     this.#serial = serial;
     this.#onRecovered = onRecovered;
+    for (const { record } of waiting) this.#reserve(record);
     if (waiting.length === 0) return;
     this.#timer = setInterval(() => void this.#tryAll(), intervalMs);
     this.#timer.unref();
@@ -103,6 +104,7 @@ export class LateRecovery {
     const { logger } = this.#context;
     if (await forgetIfGone(this.#context, record)) {
       this.#waiting.delete(record.id);
+      this.#context.persistent.inUse.delete(record.uuid ?? "");
       logger.warn({ device: record.device }, "its front has ended before it was gone on with");
       return;
     }
@@ -112,8 +114,14 @@ export class LateRecovery {
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
   }
 
+  /** What is on the medium of a device whose front waits is not another one's, as of a copy of it. */
+  #reserve({ uuid }: TrackerRecord): void {
+    if (uuid !== undefined) this.#context.persistent.inUse.add(uuid);
+  }
+
   /** Each reason once: it is tried for as long as it takes. */
   #say(record: TrackerRecord, error: unknown): void {
+    this.#reserve(record);
     const { id, device } = record;
     const { message: why } = error as Error;
     if (this.#waiting.get(id)?.why === why) return;

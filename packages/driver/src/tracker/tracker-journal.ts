@@ -102,7 +102,6 @@ export class TrackerJournal {
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
     undo.push(() => persistence.close());
-    undo.push(() => persistence.close());
     await assertApart(persistent.path, backing);
     const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
     if (!goesOn) await options.onAreaLost?.();
@@ -124,8 +123,9 @@ export class TrackerJournal {
     chunkShift: number,
     cbt: CbtFile,
   ): Promise<TrackerJournal | undefined> {
+    let persistence: TrackerPersistence | undefined;
     try {
-      const persistence = await TrackerPersistence.resume(context.persistent, backing, uuid);
+      persistence = await TrackerPersistence.resume(context.persistent, backing, uuid);
       persistence.chunkShift = chunkShift;
       const journal = new TrackerJournal(context, backing, persistence, cbt, null);
       try {
@@ -136,6 +136,7 @@ export class TrackerJournal {
       return journal;
     } catch (error) {
       context.logger.error({ device: backing.path, err: error }, "the tracker is not persistent");
+      await persistence?.close();
       return undefined;
     }
   }
@@ -199,6 +200,12 @@ export class TrackerJournal {
   #warnUnclean(why: string): void {
     const device = this.#device;
     this.#context.logger.error({ device }, `the end of tracking is not on record: ${why}`);
+  }
+
+  /** The front is not gone on with here: what is on record stays as it is. */
+  async close(): Promise<void> {
+    this.#isOver = true;
+    await this.#persistence.close();
   }
 
   /** Nobody writes any more, and nothing is to be kept. */

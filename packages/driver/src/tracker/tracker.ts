@@ -20,7 +20,7 @@ import {
 } from "@blksnap/ublk";
 import { errnoName, fsyncApart, type MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
-import { type FaultPoint, faultPoint } from "../fault-points.js";
+import { faultPoint } from "../fault-points.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import { Serial } from "../serial.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
@@ -28,14 +28,10 @@ import type { MapFile } from "../state/state-directory.js";
 import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
 import { blockIdentity, identityOfOpen } from "../system/place.js";
-import {
-  DeviceMark,
-  type QueueStart,
-  RECOVERY_PATIENCE_MS,
-  ServedDevice,
-} from "../system/served-device.js";
+import { DeviceMark, RECOVERY_PATIENCE_MS, ServedDevice } from "../system/served-device.js";
 import { openCbt } from "./cbt-file.js";
 import { openFenced } from "./fence.js";
+import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
 import { geometryOf } from "./geometry.js";
 import {
@@ -44,7 +40,7 @@ import {
   type PersistenceState,
   TrackerJournal,
 } from "./tracker-journal.js";
-import { runUndo, type Undo } from "./undo.js";
+import { runUndo, takeBack, type Undo } from "./undo.js";
 
 /** What trackers share. */
 export interface TrackerContext extends JournalContext {
@@ -70,7 +66,7 @@ export interface DetachOptions {
 }
 
 /** What a tracker is made of before it has a front. */
-interface TrackerParts {
+export interface TrackerParts {
   readonly id: number;
   readonly identity: string;
   readonly backing: BackingFile;
@@ -99,6 +95,7 @@ export class Tracker {
   /** Its front goes away, and with it what the reactor has of it. */
   isEnding = false;
   #flushHasFailed = false;
+  #hasEnded = false;
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
@@ -157,13 +154,14 @@ export class Tracker {
         },
         ...frontQueue(context, parts, "attach.queue-started", area),
       });
+      undo.push(() => front.stop());
       faultPoint("attach.front-live");
       await makePartitions(front.path, context.logger);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       return tracker;
     } catch (error) {
-      await runUndo(undo);
+      await takeBack(undo, context.logger, path);
       throw error;
     }
   }
@@ -195,6 +193,7 @@ export class Tracker {
         record.uuid === undefined
           ? undefined
           : await TrackerJournal.resume(context, backing, record.uuid, geometry.chunkShift, cbt);
+      undo.push(() => journal?.close());
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
       const front = await ServedDevice.recover(
@@ -214,7 +213,7 @@ export class Tracker {
       tracker.#errorCode = record.errorCode;
       return tracker;
     } catch (error) {
-      await runUndo(undo);
+      await takeBack(undo, context.logger, record.device);
       throw error;
     }
   }
@@ -281,27 +280,38 @@ export class Tracker {
     return this.front.isLive && identity === blockIdentity(this.front.deviceNumber);
   }
 
+  /** Its front is gone, and all that it had with it. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
   /**
-   * Takes the front away.
+   * Takes the front away. Once it is gone all that the tracker has is given back, whatever fails of that.
    * @throws ControlError FRONT_IN_USE: mounted, or opened exclusively; DEVICE_FAILED, once: what
-   * was written last cannot reach the original
+   * was written last cannot reach the original; what failed where it has ended
    */
   async detach(options: DetachOptions = {}): Promise<void> {
     const { forget = false, attachAgain = false, giveUp = false, closing = false } = options;
     if (this.front.isLive) await this.#endFront(giveUp);
     else await this.withoutRotation(() => this.#stopFront());
     faultPoint("detach.front-stopped");
-    removeLink(this.#link, this.front.path);
-    faultPoint("detach.link-removed");
-    this.#context.state.removeRecord(trackerRecordName(this.id));
-    faultPoint("detach.record-removed");
-    if (forget) await this.#journal?.forget();
-    else await this.#journal?.end(attachAgain, closing);
-    this.#cbtMemory.unmap();
-    this.#context.state.removeMap(this.#cbtFile);
-    faultPoint("detach.map-removed");
-    closeSync(this.backing.fd);
-    this.#context.reactors.release(this.reactor);
+    this.#hasEnded = true;
+    const { state, reactors } = this.#context;
+    const failures: unknown[] = [];
+    const steps: Undo = [
+      () => reactors.release(this.reactor),
+      () => closeSync(this.backing.fd),
+      () => faultPoint("detach.map-removed"),
+      () => state.removeMap(this.#cbtFile),
+      () => this.#cbtMemory.unmap(),
+      () => (forget ? this.#journal?.forget() : this.#journal?.end(attachAgain, closing)),
+      () => faultPoint("detach.record-removed"),
+      () => state.removeRecord(trackerRecordName(this.id)),
+      () => faultPoint("detach.link-removed"),
+      () => removeLink(this.#link, this.front.path),
+    ];
+    await runUndo(steps, (error) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
   }
 
   /** Its queue has ended. Answers whether another program has ended the front. */
@@ -398,31 +408,4 @@ function writeRecord(
     ...(uuid === undefined ? {} : { uuid }),
   };
   context.state.writeRecord(trackerRecordName(id), record);
-}
-
-function frontQueue(
-  context: TrackerContext,
-  parts: TrackerParts,
-  started: FaultPoint,
-  area?: AreaSetup,
-) {
-  const { reactors } = context;
-  const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
-  return {
-    startQueue: async (queue: QueueStart) => {
-      await reactors.request(reactor, {
-        type: "attach",
-        tracker,
-        queue,
-        originalFd: backing.fd,
-        isBlock: backing.kind === "block",
-        geometry,
-        cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
-        area,
-        journal: parts.journal?.setup,
-      });
-      faultPoint(started);
-    },
-    queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
-  };
 }
