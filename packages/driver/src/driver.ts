@@ -51,6 +51,7 @@ import { named } from "./system/errors.js";
 import { ringStoreSystem } from "./system/store-system.js";
 import { assertFront } from "./tracker/front-state.js";
 import { LateRecovery } from "./tracker/late-recovery.js";
+import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
 import { TrackerOperations } from "./tracker/operations.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
@@ -69,6 +70,7 @@ export class Driver implements DriverControl {
   #trackers!: TrackerOperations;
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
+  #mounts!: MountWatch;
   readonly #serial = new Serial();
   readonly #registry = new Registry(
     () => this.#late.waiting.map(({ record }) => record),
@@ -144,6 +146,7 @@ export class Driver implements DriverControl {
    */
   async stop(closing = false): Promise<void> {
     this.#late.stop();
+    this.#mounts.stop();
     await this.#serial.run(async () => {
       for (const snapshot of [...this.#registry.snapshots.values()])
         if (snapshot.persistence.isOn) await this.#snapshots.suspend(snapshot);
@@ -339,6 +342,8 @@ export class Driver implements DriverControl {
     trackers.forEach(addTracker);
     for (const snapshot of snapshots) this.#registry.snapshots.set(snapshot.id, snapshot);
     this.#notices.begin();
+    const { trackers: watched } = this.#registry;
+    this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;

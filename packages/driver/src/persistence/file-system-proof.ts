@@ -67,6 +67,20 @@ export async function proveFileSystem(
   return isExt ? extProof(start, capacityBytes) : NOTHING;
 }
 
+/** What an ext2/3/4 is in; undefined where it is none, or proves nothing. */
+export interface ExtSession {
+  readonly uuid: string;
+  readonly session: string;
+}
+
+/** @param start the device's first 8 KiB at least */
+export function extSession(start: Uint8Array, capacityBytes: number): ExtSession | undefined {
+  if (start.length < 2 * SECOND_PAGE || hasOtherOwner(start)) return undefined;
+  const isExt = viewOf(start).getUint16(EXT_START + 56, true) === EXT_MAGIC;
+  const { session } = isExt ? extProof(start, capacityBytes) : NOTHING;
+  return session === null ? undefined : { uuid: uuidAt(start, EXT_START + 0x68), session };
+}
+
 function extProof(start: Uint8Array, capacityBytes: number): FileSystemProof {
   const superblock = start.subarray(EXT_START, EXT_START + 1024);
   const view = viewOf(superblock);

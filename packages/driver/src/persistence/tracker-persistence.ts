@@ -26,6 +26,7 @@ import {
   type PersistedIdentity,
 } from "./continuity.js";
 import { compareIdentity } from "./device-identity.js";
+import { extSession } from "./file-system-proof.js";
 import { CbtReplay, JournalKind } from "./journal-format.js";
 import { readFacts } from "./original-facts.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
@@ -80,7 +81,7 @@ export class TrackerPersistence {
   failure: string | undefined;
   readonly #directory: PersistentDirectory;
   readonly #backing: BackingFile;
-  readonly #tracking: EarlierTracking;
+  #tracking: EarlierTracking;
   #journal: FileHandle | undefined;
   #isClosed = false;
 
@@ -232,6 +233,24 @@ export class TrackerPersistence {
     this.#journal = await draft.publish(checkpointOf(map), firstSequence);
     const { adopted } = await reactor.adopt().finally(() => before?.close());
     if (!adopted) throw new Error("the journal has failed meanwhile");
+  }
+
+  /**
+   * The original's first bytes, as written through the front: a file system that was mounted there when
+   * power was cut can prove later that nobody else has mounted it. @throws ControlError
+   */
+  async noteStart(start: Uint8Array): Promise<void> {
+    const { identity, content, capacityBytes } = this.#tracking;
+    const found = extSession(start, capacityBytes);
+    const session = found?.session ?? null;
+    if (session === (content.proof?.session ?? null)) return;
+    const tracking = {
+      ...this.#tracking,
+      identity: { ...identity, contentUuid: found?.uuid ?? identity.contentUuid },
+      content: { ...content, proof: { unmounted: null, session } },
+    };
+    await this.#writeRecord(tracking, true);
+    this.#tracking = tracking;
   }
 
   /**

@@ -174,6 +174,17 @@ export class TrackerJournal {
     await this.#context.reactors.request(reactor, { type: "dropJournal", tracker });
   }
 
+  /** What is at the original's start now; see TrackerPersistence. */
+  async noteStart(start: Uint8Array): Promise<void> {
+    if (this.#isOver || this.#persistence.failure !== undefined) return;
+    try {
+      await this.#persistence.noteStart(start);
+    } catch (error) {
+      // The record stays true: after a power cut its file system only proves nothing.
+      this.#context.logger.warn({ device: this.#device, err: error }, "a mount is not on record");
+    }
+  }
+
   /** Ends when all that was written and taken so far is on record. */
   async commit(tracker: number, reactor: number): Promise<void> {
     await this.#context.reactors.request(reactor, { type: "commitJournal", tracker });

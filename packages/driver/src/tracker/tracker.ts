@@ -253,6 +253,13 @@ export class Tracker {
     });
   }
 
+  /** What is at the original's start now, for the record of a persistent tracker. */
+  noteStart(start: Uint8Array): Promise<void> {
+    return this.#rotations.run(async () => {
+      if (!this.isEnding) await this.#journal?.noteStart(start);
+    });
+  }
+
   /** Runs what no rotation may come between. It must not need more of the log than a half of it. */
   withoutRotation<Value>(operation: () => Promise<Value>): Promise<Value> {
     return this.#rotations.run(operation);
