@@ -74,7 +74,13 @@ for (const [base, cases] of [
   }
 }
 
-const NEXT_BOOT = { bootId: "b-2", diskseq: "1", writeSectors: 0, discardSectors: 0 };
+const NEXT_BOOT = {
+  bootId: "b-2",
+  diskseq: "1",
+  isFirstAppearance: true,
+  writeSectors: 0,
+  discardSectors: 0,
+};
 const OTHER_DISKSEQ = { diskseq: "8", writeSectors: 0, discardSectors: 0 };
 
 /** A boot with these counters, after one of this id. */
@@ -133,6 +139,11 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
       },
     },
     /no other system/,
+  ],
+  [
+    "it may have been away in this boot",
+    { ...CLOSED, isWitness: { ...NEXT_BOOT, isFirstAppearance: false } },
+    /taken away/,
   ],
   [
     "writes of this boot are not counted",

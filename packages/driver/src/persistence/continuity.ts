@@ -5,7 +5,7 @@
  * - the counters of the device, as long as it is the same incarnation of it; the times of a regular file;
  * - a file system's own superblock (file-system-proof.ts);
  * - a record that was closed as the last of a system that went down, when this boot is the very next one
- *   of the machine, and nobody has written since the device appeared in it.
+ *   of the machine, and nobody has written since the device appeared in it, which it did once.
  *
  * What is not known counts for nothing: it neither shows a write nor proves that there was none.
  */
@@ -164,6 +164,9 @@ function doubtAboutReboot(
 ): string | undefined {
   if (!hasSameName(identity, now.identity)) return "nothing proves that this is the same device";
   if (!countersKnown(now.witness)) return NOT_COUNTED;
+  if (now.witness.isFirstAppearance !== true) {
+    return "a disk was taken away since the system booted, and it may have been this one";
+  }
   if (now.boot?.previousBootId !== witness.bootId) {
     return "there was another boot meanwhile, in which it was not tracked";
   }

@@ -21,6 +21,11 @@ export interface Witness {
   readonly bootId: string;
   /** Number of the whole disk's incarnation, never used twice in one boot; null before Linux 5.15. */
   readonly diskseq: string | null;
+  /**
+   * No disk has gone in this boot that appeared before this one, so this one has never been away. Where
+   * one has, nobody can tell which. Not in records of earlier versions.
+   */
+  readonly isFirstAppearance?: boolean;
   /** 512-byte sectors written since the device appeared; null when nobody counts. */
   readonly writeSectors: number | null;
   /** 512-byte sectors discarded since the device appeared; null when nobody counts. */
@@ -63,13 +68,33 @@ export async function readBlockWitness(
 ): Promise<Witness> {
   const folders = await blockFolders(deviceNumber, sysfs);
   const counters = folders === undefined ? UNKNOWN : await readCounters(folders);
+  const diskseq = folders === undefined ? null : attribute(folders.disk, "diskseq");
   return {
     bootId: await readBootId(proc),
-    diskseq: folders === undefined ? null : attribute(folders.disk, "diskseq"),
+    diskseq,
+    isFirstAppearance: noDiskHasGoneBefore(diskseq, sysfs),
     ...counters,
     mtimeNs: null,
     ctimeNs: null,
   };
+}
+
+/** Numbers are given in order, and never again: each that is missing is of a disk that has gone. */
+function noDiskHasGoneBefore(diskseq: string | null, sysfs: string): boolean {
+  if (diskseq === null) return false;
+  const present = new Set(disks(sysfs).map((disk) => attribute(disk, "diskseq")));
+  for (let earlier = 1; earlier < Number(diskseq); earlier++) {
+    if (!present.has(String(earlier))) return false;
+  }
+  return true;
+}
+
+function disks(sysfs: string): string[] {
+  try {
+    return readdirSync(join(sysfs, "block")).map((name) => join(sysfs, "block", name));
+  } catch {
+    return [];
+  }
 }
 
 async function readCounters(folders: BlockFolders): Promise<Counters> {
