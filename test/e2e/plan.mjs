@@ -51,7 +51,7 @@ export const GROUPS = [
   },
   {
     name: "kept",
-    files: ["persistent", "log-writes"],
+    files: ["persistent", "continuity", "log-writes"],
     ownDaemons: true,
   },
   {

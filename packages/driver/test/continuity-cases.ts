@@ -256,8 +256,8 @@ export const BLOCK_CASES: Case[] = [
   [
     "made anew, written",
     { isWitness: { ...MADE_ANEW, ...UNTOUCHED, writeSectors: 8 } },
-    "foreign_write",
-    "foreign_write",
+    "unclean",
+    "unclean",
   ],
   [
     "made anew, content changed",

@@ -92,22 +92,18 @@ export function judgeContinuity(
 function writeAfterEnd(before: EarlierTracking, now: PersistedIdentity): string | undefined {
   const file = fileTouched(before.witness, now.witness);
   if (file !== undefined) return file;
-  const incarnation = incarnationOf(before.witness, now.witness);
-  const written =
-    incarnation === "same"
-      ? writtenBetween(before.witness, now.witness)
-      : incarnation === "other"
-        ? writtenSinceAppearance(now.witness)
-        : undefined;
+  const isSame = incarnationOf(before.witness, now.witness) === "same";
+  const written = isSame
+    ? writtenBetween(before.witness, now.witness)
+    : writtenInThisBoot(before.witness, now.witness);
   if (written !== undefined) return written;
-  const isSame = before.content.digest === now.content.digest;
-  return isSame ? undefined : contentChange(before.content, now.content);
+  const isUnchanged = before.content.digest === now.content.digest;
+  return isUnchanged ? undefined : contentChange(before.content, now.content);
 }
 
 /** Counters that began after the crash have nothing of the tracker's own in them. */
 function writeAfterCrash(before: EarlierTracking, now: PersistedIdentity): string | undefined {
-  const isAnew = incarnationOf(before.witness, now.witness) === "other";
-  return isAnew ? writtenSinceAppearance(now.witness) : undefined;
+  return writtenInThisBoot(before.witness, now.witness);
 }
 
 /** Why nothing proves that nobody wrote after tracking had ended in order; undefined where it does. */
@@ -223,8 +219,13 @@ function grown(before: number | null, now: number | null): number {
   return before === null || now === null ? 0 : now - before;
 }
 
-function writtenSinceAppearance({ writeSectors, discardSectors }: Witness): string | undefined {
-  const [written, discarded] = [writeSectors ?? 0, discardSectors ?? 0];
+/**
+ * Undefined also within one boot: a loop device that is set up anew is another incarnation, and goes on
+ * with the counters of the one before.
+ */
+function writtenInThisBoot(before: Witness, now: Witness): string | undefined {
+  if (before.bootId === now.bootId) return undefined;
+  const [written, discarded] = [now.writeSectors ?? 0, now.discardSectors ?? 0];
   if (written === 0 && discarded === 0) return undefined;
   return `${amounts(written, discarded)} since the device appeared, before it was tracked`;
 }

@@ -301,8 +301,6 @@ export class Tracker {
     const { forget = false, attachAgain = false, giveUp = false, closing = false } = options;
     if (this.front.isLive) await this.#endFront(giveUp);
     else await this.withoutRotation(() => this.#stopFront());
-    faultPoint("detach.front-stopped");
-    this.#hasEnded = true;
     const { state, reactors } = this.#context;
     const failures: unknown[] = [];
     const steps: Undo = [
@@ -316,6 +314,7 @@ export class Tracker {
       () => state.removeRecord(trackerRecordName(this.id)),
       () => faultPoint("detach.link-removed"),
       () => removeLink(this.#link, this.front.path),
+      () => faultPoint("detach.front-stopped"),
     ];
     await runUndo(steps, (error) => failures.push(error));
     if (failures.length > 0) throw failures[0];
@@ -339,7 +338,7 @@ export class Tracker {
       await this.withoutRotation(() => this.#stopFront());
     } finally {
       // Not on this thread: writes of the front may wait for slots that this thread grants.
-      await promisify(close)(held);
+      await promisify(close)(held).catch(() => undefined);
     }
   }
 
@@ -347,6 +346,7 @@ export class Tracker {
     this.isEnding = true;
     try {
       await this.front.stop();
+      this.#hasEnded = true;
     } catch (error) {
       this.isEnding = false;
       throw error;
