@@ -48,6 +48,8 @@ const LOG_BLOCK_BYTES = 512;
 const RECORD_MAGIC = 0xfeedbabe;
 /** Reads are of whole multiples of this, in place and length. */
 const READ_UNIT_BYTES = 4096;
+/** Where many blocks are read, one after the other. */
+const PIECE_BYTES = 64 * 1024;
 /**
  * A crash leaves holes among the last 8 records of 256 KiB, which were in flight together, and the
  * binary search may stop on any side of them. The kernel scans so far back for the true head; whatever
@@ -132,9 +134,11 @@ export class XfsLogReader {
 
   async block(block: number): Promise<Uint8Array> {
     const atBytes = this.#log.startBytes + block * LOG_BLOCK_BYTES;
-    const unitBytes = alignDown(atBytes);
+    const pieceBytes = Math.floor(atBytes / PIECE_BYTES) * PIECE_BYTES;
+    const unitBytes = Math.max(pieceBytes, alignDown(this.#log.startBytes));
     if (unitBytes !== this.#unitBytes) {
-      this.#unit = await this.#read(unitBytes, readEnd(this.#log, atBytes) - unitBytes);
+      const endBytes = readEnd(this.#log, pieceBytes + PIECE_BYTES - 1);
+      this.#unit = await this.#read(unitBytes, endBytes - unitBytes);
       this.#unitBytes = unitBytes;
     }
     return this.#unit.subarray(atBytes - unitBytes, atBytes - unitBytes + LOG_BLOCK_BYTES);
