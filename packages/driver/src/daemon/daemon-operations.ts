@@ -88,17 +88,15 @@ export class DaemonOperations implements DaemonControl {
       this.#end(keep ? "keep" : "detach");
       return;
     }
-    if (this.#isTriedAgain) return this.#tryAgain(signal);
+    const isGoingDown = (await this.#options.isGoingDown?.()) === true;
+    const isSaid = this.#isTriedAgain;
+    this.#isTriedAgain = isGoingDown;
+    // Nobody asks again while a system goes down, and file systems may be unmounted after us.
+    if (isGoingDown) setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
+    if (isSaid && isGoingDown) return;
     const what = describeInUse(inUse);
     const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";
     logger.error({ inUse }, `${signal} refused: in use: ${what}. ${hint}`);
-    if ((await this.#options.isGoingDown?.()) === true) this.#tryAgain(signal);
-  }
-
-  /** Nobody asks again while a system goes down, and file systems may be unmounted after us. */
-  #tryAgain(signal: NodeJS.Signals): void {
-    this.#isTriedAgain = true;
-    setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
   }
 
   /** Leaves the devices to whoever comes next, without having been asked to. */

@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
 import { Driver, type DriverOptions } from "../driver.js";
-import { isEndOfBoot } from "../system/end-of-boot.js";
+import { isEndOfBoot, isGoingDown } from "../system/end-of-boot.js";
 import { endAtOnce } from "../system/process-end.js";
 import { DAEMON_VERSION } from "../version.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
@@ -34,7 +34,7 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
       logger,
       keep: values.keep === true,
       link,
-      isGoingDown: isEndOfBoot,
+      isGoingDown,
     });
     const server = await startServer(values, driver, operations, logger);
     link?.serving();

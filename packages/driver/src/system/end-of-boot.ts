@@ -1,6 +1,6 @@
 /**
- * Whether systemd takes the system down, to the firmware: not where another kernel is loaded, which may be
- * started instead (kexec), and would be a boot that no counter of the machine counts.
+ * Whether systemd takes the system down; and whether to the firmware, which is not sure where another kernel
+ * is loaded that may be started instead (kexec), a boot that no counter of the machine counts.
  */
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -31,9 +31,14 @@ const OWN: EndOfBootProbe = {
   },
 };
 
+export async function isGoingDown(probe: EndOfBootProbe = OWN): Promise<boolean> {
+  return (await probe.systemState()).trim() === "stopping";
+}
+
+/** Whether it goes down to the firmware. */
 export async function isEndOfBoot(probe: EndOfBootProbe = OWN): Promise<boolean> {
   try {
-    if ((await probe.systemState()).trim() !== "stopping") return false;
+    if (!(await isGoingDown(probe))) return false;
     const loaded = await probe.kexecLoaded();
     return loaded === undefined || loaded.trim() === "0";
   } catch {
