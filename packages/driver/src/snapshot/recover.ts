@@ -167,6 +167,7 @@ async function resumeSnapshot(
   const maps = new Map<number, MapFile>();
   const faults = new Map<number, number>();
   let journals: ReadonlyMap<number, AreaJournalFile> | undefined;
+  let snapshot: Snapshot | undefined;
   try {
     const slots: number[][] = [];
     for (const { tracker, map: name } of members) {
@@ -179,8 +180,9 @@ async function resumeSnapshot(
     }
     journals = await renewJournals(context, record, maps);
     const persistent = record.persistent === true && journals !== undefined;
-    const snapshot = new Snapshot(context, { ...record, persistent }, true);
-    await openStoresFenced(() => snapshot.openStorage(slots.flat()));
+    const resumed = new Snapshot(context, { ...record, persistent }, true);
+    snapshot = resumed;
+    await openStoresFenced(() => resumed.openStorage(slots.flat()));
     faultPoint("recover.stores-opened");
     const areas = new Map<number, AreaSetup>();
     const images = new Map<number, number>();
@@ -190,11 +192,20 @@ async function resumeSnapshot(
       if (image !== undefined) images.set(tracker, image.id);
       areas.set(tracker, { ...area, imageDepth: image?.queueDepth ?? 0 });
     }
-    return { record, snapshot, maps, areas, journals: journals ?? new Map(), images, faults };
+    return {
+      record,
+      snapshot: resumed,
+      maps,
+      areas,
+      journals: journals ?? new Map(),
+      images,
+      faults,
+    };
   } catch (error) {
     context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
     for (const { fd } of maps.values()) closeSync(fd);
     for (const journal of journals?.values() ?? []) await journal.close();
+    await snapshot?.closeStorage().catch(() => undefined);
     await discard(context, record, all);
     return undefined;
   }
