@@ -7,6 +7,7 @@ export {
   SqeFlag,
 } from "./abi.js";
 export {
+  apartProgram,
   claimApart,
   commandApart,
   extentsApart,
@@ -15,12 +16,19 @@ export {
   type FileStatus,
   fsyncApart,
   statApart,
+  syncApart,
   writeApart,
 } from "./apart.js";
 export { bounded } from "./bounded.js";
 export { errnoName, errnoNumber } from "./errno.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
+export {
+  type MountsOfAll,
+  mountsApart,
+  type ReachedFileSystem,
+  ReachedFileSystems,
+} from "./mounts-apart.js";
 export * from "./operations.js";
 export { PromiseRing } from "./promise-ring.js";
 export {

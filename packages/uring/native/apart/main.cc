@@ -6,6 +6,11 @@
 //   uring-apart PARENT write PATH TEXT
 //   uring-apart PARENT extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
 //   uring-apart PARENT stat PATH
+//   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
+//   uring-apart PARENT mounts MS TYPE...
+//   uring-apart PARENT reach MS DEVICE...
+//   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; ends with nobody but itself
+//   uring-apart 0 thaw PATH
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
 // may be about a device whose number another one has by now.
@@ -32,6 +37,9 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "mounts.h"
+#include "sync.h"
 
 namespace {
 
@@ -127,6 +135,19 @@ int64_t Stat(const char* path, std::string& lines) {
   return 0;
 }
 
+int64_t Freezing(const char* path, unsigned long request) {
+  const int fd = Open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  return fd < 0 ? fd : Checked(ioctl(fd, request, 0));
+}
+
+/** As fsfreeze(8) ends. */
+int Freeze(std::string_view verb, const char* path) {
+  const int64_t answer = Freezing(path, verb == "freeze" ? FIFREEZE : FITHAW);
+  if (answer >= 0) return EXIT_SUCCESS;
+  std::fprintf(stderr, "%s: %s\n", path, std::strerror(static_cast<int>(-answer)));
+  return EXIT_FAILURE;
+}
+
 /** Ends with the parent from now on; false when it has ended before. */
 bool EndWith(const char* parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -136,9 +157,16 @@ bool EndWith(const char* parent) {
 }  // namespace
 
 int main(int count, char** words) {
-  if (count < 4 || !EndWith(words[1])) return EXIT_FAILURE;
+  if (count < 4) return EXIT_FAILURE;
   const std::string_view verb = words[2];
   const char* path = words[3];
+  if (verb == "freeze" || verb == "thaw") return Freeze(verb, path);
+  if (!EndWith(words[1])) return EXIT_FAILURE;
+  const std::vector<const char*> more(words + 4, words + count);
+  if (verb == "reach") {
+    Reach(std::atoll(path), more);
+    return EXIT_SUCCESS;
+  }
   std::string lines;
   int64_t answer = -EINVAL;
   if (verb == "command" && count == 6) answer = Command(path, words[4], words[5]);
@@ -147,5 +175,7 @@ int main(int count, char** words) {
   if (verb == "write" && count == 5) answer = Write(path, words[4]);
   if (verb == "extents" && count == 4) answer = Extents(path, lines);
   if (verb == "stat" && count == 4) answer = Stat(path, lines);
+  if (verb == "sync") answer = Sync(std::atoll(path), more, lines);
+  if (verb == "mounts") answer = Mounts(std::atoll(path), more, lines);
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }
