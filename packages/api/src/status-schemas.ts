@@ -1,7 +1,7 @@
 /** Schemas of what the daemon says about itself: version, status, errors. */
 import { list, record } from "./build.js";
 import * as is from "./scalars.js";
-import { overflowPolicy } from "./snapshot-schemas.js";
+import { fileSystemFreeze, overflowPolicy } from "./snapshot-schemas.js";
 import { cbtState, sectorRange } from "./tracker-schemas.js";
 
 export const versionResponse = record({
@@ -98,6 +98,8 @@ export const snapshotStatus = record({
   full_in_ms: { ...is.countOrNull, description: "at that rate; null if it is not filling" },
   on_overflow: overflowPolicy,
   persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
+  read_only_images: is.flag,
+  file_systems: { ...list(fileSystemFreeze), description: "what the take did with them" },
   events_pending: is.count,
   devices: list(snapshotDeviceStatus),
   stores: list(storeStatus),

@@ -31,6 +31,7 @@ import type {
   DetachRequestOptions,
   DriverControl,
   SnapshotCreateOptions,
+  SnapshotTakeOptions,
 } from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
 import { DeviceReader } from "./device-reader.js";
@@ -279,8 +280,8 @@ export class Driver implements DriverControl {
     });
   }
 
-  snapshotTake(id: string): Promise<SnapshotTakeResponse> {
-    return this.#change(() => this.#snapshots.take(id));
+  snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse> {
+    return this.#change(() => this.#snapshots.take(id, options));
   }
 
   snapshotDestroy(id: string): Promise<void> {

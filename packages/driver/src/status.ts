@@ -173,6 +173,8 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
     full_in_ms: wholeOrNull(stats.secondsToFull, 1000),
     on_overflow: snapshot.onOverflow,
     persistent: snapshot.persistence.isOn,
+    read_only_images: snapshot.readOnlyImages,
+    file_systems: [...snapshot.fileSystems],
     events_pending: snapshot.events.pendingCount,
     devices: await Promise.all(
       members.map((member, index) => memberStatus(devices, member, counters[index])),

@@ -40,6 +40,7 @@ async function newSnapshot() {
     slotBytes: SLOT_BYTES,
     onOverflow: { policy: "break-snapshot" },
     persistent: false,
+    readOnlyImages: false,
   });
   const used = () => snapshot.storage.stats().allocatedBytes / SLOT_BYTES;
   return { snapshot, granted, used };

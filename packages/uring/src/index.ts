@@ -24,6 +24,8 @@ export { errnoName, errnoNumber } from "./errno.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {
+  type LoopFile,
+  loopFilesApart,
   type MountsOfAll,
   mountsApart,
   type ReachedFileSystem,

@@ -49,6 +49,29 @@ export async function mountsApart(
   return { mounts, isComplete };
 }
 
+/** What the file behind a loop device is, as "major:minor". */
+export interface LoopFile {
+  /** Of the file system that it lies on; "0:0" where that is not known. */
+  readonly fileSystem: string;
+  /** The device that it is; "0:0" for a regular file. */
+  readonly device: string;
+}
+
+/**
+ * @param names as "loop0"; one for each in the answer
+ * @throws UringError PROCESS_FAILED
+ */
+export async function loopFilesApart(
+  names: readonly string[],
+  timeoutMs: number,
+): Promise<LoopFile[]> {
+  const [, ...lines] = names.length === 0 ? [] : await run(["loops", ...names], timeoutMs);
+  return names.map((_, index) => {
+    const [fileSystem = "0:0", device = "0:0"] = (lines[index] ?? "").split(" ");
+    return { fileSystem, device };
+  });
+}
+
 export interface ReachedFileSystem {
   /** Leads to a directory or a regular file of it until release(); absent where it cannot be reached. */
   readonly path: string | undefined;

@@ -39,6 +39,13 @@ export interface SnapshotCreateOptions {
   readonly onOverflow?: OverflowPolicy;
   /** Comes back after a stop or a power cut; needs persistent trackers and stores on disks. */
   readonly persistent?: boolean;
+  /** Images refuse writes. */
+  readonly readOnlyImages?: boolean;
+}
+
+export interface SnapshotTakeOptions {
+  /** Fail unless every file system with data on the devices is frozen. */
+  readonly requireFreeze?: boolean;
 }
 
 export interface AttachRequestOptions {
@@ -75,7 +82,7 @@ export interface DriverControl {
   /** Attaches devices that are not tracked yet; where one can't be added, nothing is left. */
   snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }>;
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse>;
-  snapshotTake(id: string): Promise<SnapshotTakeResponse>;
+  snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse>;
   snapshotDestroy(id: string): Promise<void>;
   snapshotCollect(): Promise<readonly SnapshotSummary[]>;
 

@@ -57,6 +57,7 @@ export async function openImage(
       capacityBytes: tracker.geometry.capacityBytes,
       // Written data is in the store or in its page cache; no flush makes it safer.
       volatileCache: false,
+      readOnly: snapshot.readOnlyImages,
       fua: false,
       discardMaxBytes: IMAGE_DISCARD_MAX_BYTES,
       discardGranularityBytes: 2 ** tracker.geometry.chunkShift,

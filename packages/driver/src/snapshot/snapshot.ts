@@ -12,13 +12,12 @@
  * take it back.
  */
 import { randomUUID } from "node:crypto";
-import type { OverflowPolicy } from "@blksnap/api";
+import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import {
   DiffStorage,
   type DiffStorageEvent,
   type DiffStorageOptions,
   type Extent,
-  type StoreSpec,
   type StoreSystem,
 } from "@blksnap/diff-storage";
 import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
@@ -39,7 +38,7 @@ import { SnapshotEvents } from "./events.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
-import { MEMORY_STORE, storeRecord } from "./store-record.js";
+import { storeRecord, storeSpec } from "./store-record.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
 /** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
@@ -82,6 +81,8 @@ export interface SnapshotOptions {
   readonly onOverflow: OverflowPolicy;
   /** Comes back after a reboot. */
   readonly persistent: boolean;
+  /** Images refuse writes. */
+  readonly readOnlyImages: boolean;
 }
 
 export class Snapshot {
@@ -95,6 +96,9 @@ export class Snapshot {
   readonly stores: readonly StoreRecord[];
   takenAt: string | null;
   stallUs: number | null;
+  readonly readOnlyImages: boolean;
+  /** What the take did with the file systems on the members. */
+  fileSystems: readonly FileSystemFreeze[];
   readonly persistence: SnapshotPersistence;
   #state: SnapshotRecord["state"];
   #isRejoining: boolean;
@@ -114,6 +118,8 @@ export class Snapshot {
     this.createdAt = record.createdAt;
     this.takenAt = record.takenAt;
     this.stallUs = record.stallUs;
+    this.readOnlyImages = record.readOnlyImages ?? false;
+    this.fileSystems = record.fileSystems ?? [];
     this.limitBytes = record.limitBytes;
     this.slotBytes = record.slotBytes ?? SLOT_BYTES_DEFAULT;
     this.onOverflow = completePolicy(record.onOverflow);
@@ -138,6 +144,7 @@ export class Snapshot {
       slotBytes: options.slotBytes,
       onOverflow: options.onOverflow,
       persistent: options.persistent,
+      readOnlyImages: options.readOnlyImages,
       stores: options.stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
       members: [],
       events: [],
@@ -182,7 +189,7 @@ export class Snapshot {
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
     const options: DiffStorageOptions = {
-      stores: this.stores.map((store) => this.#storeSpec(store)),
+      stores: this.stores.map((store) => storeSpec(store, this.#context.state.path)),
       limitBytes: this.limitBytes,
       portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
       slotBytes: this.slotBytes,
@@ -228,6 +235,8 @@ export class Snapshot {
       slotBytes: this.slotBytes,
       onOverflow: this.onOverflow,
       persistent: this.persistence.isOn,
+      readOnlyImages: this.readOnlyImages,
+      fileSystems: this.fileSystems,
       stores: this.stores,
       members: [...this.members.values()].map(({ tracker, map, imageNumber, journal }) => ({
         tracker: tracker.id,
@@ -342,6 +351,7 @@ export class Snapshot {
     this.#lent = undefined;
     this.takenAt = null;
     this.stallUs = null;
+    this.fileSystems = [];
     this.retreat("created");
   }
 
@@ -396,12 +406,6 @@ export class Snapshot {
       errno,
     });
     tracker.errorCode = -errno;
-  }
-
-  #storeSpec({ path, fileName }: StoreRecord): StoreSpec {
-    if (fileName === undefined) return { path };
-    const directory = path === MEMORY_STORE ? this.#context.state.path : path;
-    return { path: directory, fileName };
   }
 
   #onStorageEvent(event: DiffStorageEvent): void {

@@ -17,6 +17,7 @@ import { fdatasync as fdatasyncCallback } from "node:fs";
 import { promisify } from "node:util";
 import { DiffAreaMap } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
+import type { SnapshotTakeOptions } from "../control/driver-control.js";
 import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
@@ -38,7 +39,11 @@ export interface TakeContext extends ImageContext {
 }
 
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
-export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Promise<void> {
+export async function takeSnapshot(
+  context: TakeContext,
+  snapshot: Snapshot,
+  options: SnapshotTakeOptions = {},
+): Promise<void> {
   const members = [...snapshot.members.values()];
   for (const { tracker } of members) {
     assertFront(tracker);
@@ -50,7 +55,7 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
     for (const member of members) await prepareArea(context, snapshot, member);
     snapshot.save();
     faultPoint("take.areas-recorded");
-    snapshot.stallUs = await switchAll(context, snapshot, members);
+    snapshot.stallUs = await switchAll(context, snapshot, options);
     faultPoint("take.thawed");
     // Numbers that the caller hears of are on record.
     for (const { tracker } of members) await tracker.commitJournal();
@@ -129,10 +134,11 @@ async function prepareArea(
 async function switchAll(
   context: TakeContext,
   snapshot: Snapshot,
-  members: readonly Member[],
+  { requireFreeze = false }: SnapshotTakeOptions,
 ): Promise<number> {
   const { logger, holdTimeoutMs: holdMs } = context;
-  const freeze = new FreezeGroup({ logger, holdMs });
+  const members = [...snapshot.members.values()];
+  const freeze = new FreezeGroup({ logger, holdMs, isRequired: requireFreeze });
   try {
     const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
@@ -142,6 +148,7 @@ async function switchAll(
     );
     faultPoint("take.switched");
     freeze.assertHeld();
+    snapshot.fileSystems = freeze.report;
     return Math.round(Math.max(...stalls));
   } finally {
     await freeze.thaw();

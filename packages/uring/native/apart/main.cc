@@ -8,6 +8,7 @@
 //   uring-apart PARENT stat PATH
 //   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
 //   uring-apart PARENT mounts MS TYPE...
+//   uring-apart PARENT loops NAME...         a line "FILE-SYSTEM DEVICE", each MAJOR:MINOR, for each
 //   uring-apart PARENT reach MS DEVICE...
 //   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; ends with nobody but itself
 //   uring-apart 0 thaw PATH
@@ -22,9 +23,11 @@
 #include <liburing.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -135,6 +138,21 @@ int64_t Stat(const char* path, std::string& lines) {
   return 0;
 }
 
+std::string Number(uint64_t device) {
+  return std::to_string(major(device)) + ":" + std::to_string(minor(device));
+}
+
+/** What the file behind a loop device lies on, and what device it is; 0:0 for none. */
+void Loops(const std::vector<const char*>& names, std::string& lines) {
+  for (const char* name : names) {
+    loop_info64 info = {};
+    const int fd = Open((std::string("/dev/") + name).c_str(), O_RDONLY | O_NONBLOCK);
+    if (fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) < 0) info = {};
+    if (fd >= 0) close(fd);
+    lines += Number(info.lo_device) + " " + Number(info.lo_rdevice) + "\n";
+  }
+}
+
 int64_t Freezing(const char* path, unsigned long request) {
   const int fd = Open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
   return fd < 0 ? fd : Checked(ioctl(fd, request, 0));
@@ -176,6 +194,10 @@ int main(int count, char** words) {
   if (verb == "extents" && count == 4) answer = Extents(path, lines);
   if (verb == "stat" && count == 4) answer = Stat(path, lines);
   if (verb == "sync") answer = Sync(std::atoll(path), more, lines);
+  if (verb == "loops") {
+    Loops({words + 3, words + count}, lines);
+    answer = 0;
+  }
   if (verb == "mounts") answer = Mounts(std::atoll(path), more, lines);
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }
