@@ -32,11 +32,16 @@ const ERRNO_OF_MESSAGE: Readonly<Record<string, string>> = {
   "Permission denied": "EACCES",
   "Input/output error": "EIO",
   "I/O error": "EIO",
+  "Structure needs cleaning": "EUCLEAN",
+  "Cannot send after transport endpoint shutdown": "ESHUTDOWN",
   "No space left on device": "ENOSPC",
   "Read-only file system": "EROFS",
   "Cannot allocate memory": "ENOMEM",
   "Out of memory": "ENOMEM",
 };
+/** With these a file system fails that was shut down by an error. That syncing it succeeds says nothing. */
+const BROKEN: readonly (string | null)[] = ["EIO", "EUCLEAN", "ESHUTDOWN", "EROFS"];
+
 /** The part of pino's logger that is used here. */
 export interface FreezeLogger {
   warn(details: object, message: string): void;
@@ -177,7 +182,9 @@ export class FreezeGroup {
   async #syncAgain(level: readonly FreezeEntry[], timeoutMs: number): Promise<void> {
     const left = level.filter(({ state, syncPath }) => state === "not" && syncPath !== undefined);
     await this.#sync(left, [], Math.min(timeoutMs, SYNC_AGAIN_MAX_MS));
-    for (const entry of left) if (entry.syncStatus === 0) entry.state = "synced";
+    for (const entry of left) {
+      if (entry.syncStatus === 0 && !BROKEN.includes(entry.why)) entry.state = "synced";
+    }
   }
 
   async #sync(
@@ -243,7 +250,7 @@ export class FreezeGroup {
     for (const entry of this.#entries) {
       if (entry.state === "frozen") continue;
       const { device, name, type, state, syncStatus } = entry;
-      if (state === "not") {
+      if (state === "not" && syncStatus !== 0) {
         const sync = syncStatus === undefined ? "not tried" : errnoName(syncStatus);
         entry.why = `${entry.why}, and its sync: ${sync}`;
       }

@@ -133,7 +133,6 @@ bool ForEachNamespace(int64_t deadline_ms, Visit visit) {
 
 struct Status {
   std::string device;
-  std::string mount;
   bool usable;
 };
 
@@ -141,12 +140,19 @@ struct Status {
 Status StatusOf(int folder, const char* name, int flags) {
   struct statx found;
   std::memset(&found, 0, sizeof found);
-  if (statx(folder, name, flags | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID,
-            &found) < 0) {
-    return {"", "", false};
-  }
+  const int how = flags | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+  if (statx(folder, name, how, STATX_TYPE, &found) < 0) return {"", false};
   return {std::to_string(found.stx_dev_major) + ":" + std::to_string(found.stx_dev_minor),
-          std::to_string(found.stx_mnt_id), S_ISDIR(found.stx_mode) || S_ISREG(found.stx_mode)};
+          S_ISDIR(found.stx_mode) || S_ISREG(found.stx_mode)};
+}
+
+/** The file system is not asked: one that was shut down by an error answers nothing. */
+bool LiesOn(int fd, std::string_view mount) {
+  const std::string text = ReadAll("self/fdinfo/" + std::to_string(fd));
+  const size_t at = text.find("mnt_id:\t");
+  if (at == std::string::npos) return false;
+  const size_t start = at + std::strlen("mnt_id:\t");
+  return text.substr(start, text.find('\n', start) - start) == mount;
 }
 
 int OpenPlace(const std::string& path) { return open(path.c_str(), O_PATH | O_CLOEXEC); }
@@ -172,7 +178,7 @@ int OpenCovered(std::string_view device, std::string_view point) {
     });
     if (wanted == mounts.end()) return -ENOENT;
     const int fd = OpenPlace(Unescaped(point));
-    if (fd >= 0 && StatusOf(fd, "", AT_EMPTY_PATH).mount == wanted->id) return fd;
+    if (fd >= 0 && LiesOn(fd, wanted->id)) return fd;
     if (fd >= 0) close(fd);
     std::set<std::string_view> chain;
     for (auto at = wanted; at != mounts.end() && chain.insert(at->id).second;) {
@@ -202,7 +208,7 @@ struct Way {
 int OpenWay(const Way& way) {
   if (!Enter(way.pid)) return -errno;
   const int fd = OpenPlace(Unescaped(way.point));
-  if (fd >= 0 && StatusOf(fd, "", AT_EMPTY_PATH).mount == way.id) return fd;
+  if (fd >= 0 && LiesOn(fd, way.id)) return fd;
   if (fd >= 0) close(fd);
   return OpenCovered(way.device, way.point);
 }
