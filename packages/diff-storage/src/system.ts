@@ -28,6 +28,8 @@ export interface StoreSystem {
    * when another open file holds it.
    */
   lockFile(fd: number): Awaitable<void>;
+  /** Takes O_DIRECT off an open file; absent where that cannot be done. */
+  endDirectIo?(fd: number): Awaitable<void>;
   /** What direct I/O needs here; undefined when the kernel cannot say. */
   statDirectIo?(fd: number): Awaitable<DirectIoAlignment | undefined>;
 }

@@ -171,6 +171,30 @@ test("direct I/O is used where its alignment is no stricter than the caller's", 
     assert.equal(await open(BASE), [false, 1], "unknown alignment is taken to be a page");
   }));
 
+test("a smaller alignment that comes later ends direct I/O, where it is too small", () =>
+  withDirectory(async (directory) => {
+    const ended: number[] = [];
+    const system: Partial<StoreSystem> = {
+      statDirectIo: () => ({ memoryAlignmentBytes: 4, offsetAlignmentBytes: 4096 }),
+      endDirectIo: (fd) => void ended.push(fd),
+    };
+    const options = { ...withSystem(system), requiredAlignmentBytes: 4096 };
+    const store = await openStore(directory, options);
+    await store.allowAlignment(4096);
+    assert.equal([store.directIo, store.alignmentBytes, ended], [true, 4096, []]);
+    await store.allowAlignment(512);
+    await store.allowAlignment(512);
+    assert.equal([store.directIo, store.alignmentBytes, ended], [false, 1, [store.fd]]);
+    await store.close(false);
+    const { endDirectIo: _, ...unable } = system;
+    const another = await openStore(directory, {
+      ...withSystem(unable),
+      ...{ requiredAlignmentBytes: 4096 },
+    });
+    await failsWith("STORE_KIND_UNSUPPORTED", () => another.allowAlignment(512));
+    await another.close(false);
+  }));
+
 test("system failures become errors that say what to do, and leave nothing open", () =>
   withDirectory(async (directory) => {
     const path = join(directory, "store");

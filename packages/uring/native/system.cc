@@ -87,6 +87,13 @@ Napi::Value LockFile(const Napi::CallbackInfo& info) {
   return Result(info.Env(), fcntl(I32(info, 0), F_OFD_SETLK, &lock));
 }
 
+// endDirectIo(fd): takes O_DIRECT off the open file
+Napi::Value EndDirectIo(const Napi::CallbackInfo& info) {
+  const int flags = fcntl(I32(info, 0), F_GETFL);
+  if (flags < 0) return Result(info.Env(), flags);
+  return Result(info.Env(), fcntl(I32(info, 0), F_SETFL, flags & ~O_DIRECT));
+}
+
 Napi::Value CreateEventFd(const Napi::CallbackInfo& info) {
   return Result(info.Env(), eventfd(U32(info, 0), I32(info, 1)));
 }
@@ -195,6 +202,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["ioctl"] = Napi::Function::New(env, Ioctl, "ioctl");
   exports["ioctlAsync"] = Napi::Function::New(env, IoctlAsync, "ioctlAsync");
   exports["lockFile"] = Napi::Function::New(env, LockFile, "lockFile");
+  exports["endDirectIo"] = Napi::Function::New(env, EndDirectIo, "endDirectIo");
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
   exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");

@@ -39,6 +39,11 @@ export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean 
   return true;
 }
 
+/** From here on I/O to the open file goes through the page cache, for all who share it. */
+export function endDirectIo(fd: number): void {
+  check(native.endDirectIo(fd), "cannot end direct I/O");
+}
+
 /** A file that lives in memory and ends with its last descriptor (memfd_create, close-on-exec). */
 export function createMemoryFile(name: string): number {
   return check(native.memoryFile(name, 1), `cannot make the memory file ${name}`);

@@ -72,6 +72,8 @@ export class FakeStore implements Store {
     return units(offsetBytes, lengthBytes).every((unit) => this.#backed.has(unit));
   }
 
+  async allowAlignment(): Promise<void> {}
+
   async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
     if (this.kind === "block") return;
     await this.#outcome((this.#options.onPreallocate ?? (() => AT_ONCE))(offsetBytes, lengthBytes));

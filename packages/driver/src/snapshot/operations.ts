@@ -89,6 +89,7 @@ export class SnapshotOperations {
       assertFits(snapshot, tracker);
       const paths = snapshot.stores.map(({ path }) => path);
       await this.#assertStoresApart(paths, [tracker]);
+      await snapshot.allowAlignment(tracker.geometry.logicalBlockBytes);
       snapshot.addMember(tracker);
       snapshot.save();
     } catch (error) {

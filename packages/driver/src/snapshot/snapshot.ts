@@ -35,6 +35,7 @@ import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SnapshotEvents } from "./events.js";
+import { memberRecord } from "./member-record.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
@@ -107,7 +108,7 @@ export class Snapshot {
   readonly #areas = new Set<number>();
   /** Slots handed out during a take, which come back if it fails; undefined at other times. */
   #lent: Set<number> | undefined;
-  readonly #alignmentBytes: number;
+  #alignmentBytes: number;
   readonly #context: SnapshotContext;
 
   /** @param isRejoining of an earlier daemon: its record stays as it is until rejoined() */
@@ -207,6 +208,12 @@ export class Snapshot {
     });
   }
 
+  /** A member with these blocks comes in. @throws DiffStorageError */
+  async allowAlignment(bytes: number): Promise<void> {
+    await this.storage.allowAlignment(bytes);
+    this.#alignmentBytes = Math.min(this.#alignmentBytes, bytes);
+  }
+
   /** Closes the stores; what was made for this snapshot is removed, unless it is to be kept. */
   async closeStorage({ keep = false }: { keep?: boolean } = {}): Promise<void> {
     this.#slotServer?.close();
@@ -238,13 +245,7 @@ export class Snapshot {
       readOnlyImages: this.readOnlyImages,
       fileSystems: this.fileSystems,
       stores: this.stores,
-      members: [...this.members.values()].map(({ tracker, map, imageNumber, journal }) => ({
-        tracker: tracker.id,
-        map: map?.name ?? null,
-        image: imageNumber ?? null,
-        journal: (this.persistence.isOn ? journal?.uuid : undefined) ?? null,
-        ...(tracker.uuid === undefined ? {} : { uuid: tracker.uuid }),
-      })),
+      members: [...this.members.values()].map((one) => memberRecord(one, this.persistence.isOn)),
       ...this.events.record,
     };
     this.#context.state.writeRecord(snapshotRecordName(this.id), record);

@@ -2,6 +2,7 @@ import type { StoreSystem } from "@blksnap/diff-storage";
 import {
   createMemoryFile,
   directIoAlignment,
+  endDirectIo,
   errnoName,
   ioctl,
   type PromiseRing,
@@ -46,6 +47,7 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
     },
     createMemoryFile,
     statDirectIo: directIoAlignment,
+    endDirectIo,
     lockFile(fd) {
       if (!tryLockFile(fd)) throw failure(-11, "the file is locked by another program");
     },
