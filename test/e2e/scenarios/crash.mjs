@@ -3,9 +3,10 @@
  * soon as it can. Killed again and again under load: torture.mjs.
  */
 import { existsSync, rmSync } from "node:fs";
+import { basename } from "node:path";
 import { UblkControl } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
-import { run } from "../lib/command.mjs";
+import { attempt, run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { imageFile, loopDisk, nullDisk, partition, ramDisks } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
@@ -35,8 +36,11 @@ test(
       devices: [device],
       stores: ["memory:"],
       limitBytes: 64 * MIB,
+      readOnlyImages: true,
     });
     const { images } = await first.client.snapshotTake(id);
+    const isImage = () => existsSync(`/run/blksnap-udev/images/${basename(images[0].image)}`);
+    assert.ok(isImage() && existsSync(`/run/blksnap-udev/fronts/${basename(front)}`));
     const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
     await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
     const { snapshots: snapshotsBefore } = await first.client.status();
@@ -46,6 +50,10 @@ test(
     const reading = run(["sh", "-c", `md5sum < ${images[0].image}`]);
     const second = await Daemon.start({ ...alone, args });
     assert.is(await reading, before);
+    assert.ok(isImage());
+    assert.is((await run(["blockdev", "--getro", images[0].image])).trim(), "1");
+    const written = await attempt(["dd", "if=/dev/zero", `of=${images[0].image}`, "count=8"]);
+    assert.is.not(written.status, 0);
     assert.equal((await second.client.snapshotCollect())[0]?.id, id);
     const info = await second.client.cbtInfo(device);
     assert.is(info.changes_number, 1);

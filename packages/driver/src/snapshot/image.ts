@@ -64,6 +64,7 @@ export async function openImage(
       writeZeroesMaxBytes: 0,
     },
     queueDepth: context.imageDepth,
+    above: tracker.front.id,
     maxIoBytes: context.maxIoBytes,
     onNumber: (number) => {
       faultPoint("take.image-added");

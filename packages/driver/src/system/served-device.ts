@@ -1,8 +1,10 @@
 import { closeSync, readdirSync, statSync } from "node:fs";
 import {
   type DeviceParams,
+  listDeviceIds,
   major,
   minor,
+  type NewDevice,
   openCharacterDevice,
   type UblkControl,
   type UblkDeviceInfo,
@@ -13,6 +15,7 @@ import {
 import { type FaultPoint, faultPoint } from "../fault-points.js";
 import { NoAnswerError } from "../reactor/claim.js";
 import { keepOneTagParked } from "./queue-settings.js";
+import { udevMarks } from "./udev-marks.js";
 
 /**
  * Marks a ublk device in the two words that the kernel keeps for its server: what it is, "BLKS" or
@@ -38,6 +41,9 @@ const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSU
 export const RECOVERY_PATIENCE_MS = 60_000;
 const POLL_INTERVAL_MS = 10;
 const EBUSY = 16;
+const EEXIST = 17;
+/** Numbers are tried again where somebody else was faster. */
+const NUMBERS_TRIED_MAX = 8;
 
 /** A queue about to be served. */
 export interface QueueStart {
@@ -68,6 +74,8 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
+  /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
+  readonly above?: number;
   /** Called with the device's number before anybody can use it, to make a record of it. */
   readonly onNumber: (id: number) => void;
 }
@@ -113,8 +121,7 @@ export class ServedDevice {
   /** Makes the device and brings it to life; when it fails nothing is left behind. */
   static async start(control: UblkControl, options: NewDeviceOptions): Promise<ServedDevice> {
     const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
-    const { id, maxIoBytes } = await control.addDevice({
-      id: -1,
+    const { id, maxIoBytes } = await addDevice(control, options.above, {
       queues: 1,
       queueDepth,
       maxIoBytes: wantedIoBytes,
@@ -123,6 +130,7 @@ export class ServedDevice {
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });
+    udevMarks.add(options.mark === DeviceMark.IMAGE ? "images" : "fronts", id);
     let device: ServedDevice | undefined;
     try {
       await control.setParams(id, params, maxIoBytes);
@@ -137,6 +145,7 @@ export class ServedDevice {
       await keepOneTagParked(device.path, queueDepth);
       return device;
     } catch (error) {
+      udevMarks.remove(id);
       if (device) await device.stop();
       else await control.deleteDevice(id);
       throw error;
@@ -162,6 +171,7 @@ export class ServedDevice {
     const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, mark, deadlineMs);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
     faultPoint(options.begun);
+    udevMarks.add(options.mark === DeviceMark.IMAGE ? "images" : "fronts", id);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
     const device = new ServedDevice(control, id, charFd, mark, options);
     try {
@@ -182,7 +192,11 @@ export class ServedDevice {
    */
   async stop(): Promise<void> {
     this.#isStopping = true;
-    if (this.#isLive) await this.#control.stopDevice(this.id);
+    if (this.#isLive) {
+      await this.#control.stopDevice(this.id);
+      // Before its number can be another device's.
+      udevMarks.remove(this.id);
+    }
     if (this.#queueStarted) await this.#untilQueueEnded();
     this.#queueStarted = false;
     this.#close();
@@ -200,6 +214,7 @@ export class ServedDevice {
     this.#isLive = false;
     this.deviceNumber = "";
     forgetNumber();
+    udevMarks.remove(this.id);
     this.#close();
     return true;
   }
@@ -247,6 +262,29 @@ export class ServedDevice {
     const { rdev } = statSync(this.path);
     this.deviceNumber = `${major(rdev)}:${minor(rdev)}`;
   }
+}
+
+async function addDevice(
+  control: UblkControl,
+  above: number | undefined,
+  device: Omit<NewDevice, "id">,
+): Promise<UblkDeviceInfo> {
+  for (let tried = 0; above !== undefined && tried < NUMBERS_TRIED_MAX; tried++) {
+    try {
+      return await control.addDevice({ ...device, id: firstFree(above) });
+    } catch (error) {
+      if (!(error instanceof UblkError) || error.errno !== EEXIST) throw error;
+    }
+  }
+  return control.addDevice({ ...device, id: -1 });
+}
+
+/** The smallest number above this one that no device has. */
+function firstFree(above: number): number {
+  const taken = new Set(listDeviceIds());
+  let id = above + 1;
+  while (taken.has(id)) id++;
+  return id;
 }
 
 async function untilQuiesced(
