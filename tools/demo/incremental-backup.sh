@@ -19,7 +19,8 @@ if [ $# -lt 2 ]; then
 fi
 device=$1 backup=$2 store=${3:-/var/tmp}
 
-id=$(blksnapctl snapshot_create --device "$device" --file "$store" --limit "${LIMIT:-1G}")
+id=$(blksnapctl snapshot_create --device "$device" --file "$store" --limit "${LIMIT:-1G}" \
+  --read-only-images)
 trap 'blksnapctl snapshot_destroy --id "$id" >/dev/null' EXIT
 blksnapctl snapshot_take --id "$id" >/dev/null
 image=$(blksnapctl snapshot_info --device "$device" --field image)
