@@ -178,7 +178,7 @@ function whileNoneRotates<Value>(
       reject(new ControlError("TAKE_FAILED", why, { errnoName: "ETIMEDOUT" }));
     }, timeoutMs);
   });
-  return Promise.race([outcome, tooLate]);
+  return Promise.race([outcome, tooLate]).finally(() => clearTimeout(timer));
 }
 
 /** Runs the operation when it is its turn among the rotations of all members. */
