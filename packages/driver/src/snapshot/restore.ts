@@ -17,6 +17,7 @@ import { MappedMemory } from "@blksnap/uring";
 import type { ControlError } from "../control/control-error.js";
 import { blockShiftOf } from "../parameters.js";
 import { areaJournalName, loadAreaJournal } from "../persistence/area-journal-file.js";
+import { findPersistent } from "../persistence/find-original.js";
 import {
   forgetSnapshot,
   type PersistentMember,
@@ -125,10 +126,17 @@ async function untilThere(
     .filter(({ snapshot }) => snapshot.state !== "destroying")
     .flatMap(({ snapshot }) => snapshot.stores)
     .map(({ path, fileName }) => (fileName === undefined ? path : join(path, fileName)));
-  for (const path of [...pending.map(({ record }) => record.device), ...stores]) {
-    if (await isThere(path)) continue;
+  const wanted = [
+    ...pending.map(({ record }) => ({
+      path: record.device,
+      isThere: async () => (await findPersistent(record)) !== undefined,
+    })),
+    ...stores.map((path) => ({ path, isThere: () => isThere(path) })),
+  ];
+  for (const { path, isThere: isItThere } of wanted) {
+    if (await isItThere()) continue;
     logger.warn({ path }, "not there yet: waiting for it");
-    while (performance.now() < deadlineMs && !(await isThere(path))) await sleep(ARRIVAL_POLL_MS);
+    while (performance.now() < deadlineMs && !(await isItThere())) await sleep(ARRIVAL_POLL_MS);
   }
 }
 
@@ -153,8 +161,12 @@ export async function attachPending(
   onAreaLost: () => Promise<void>,
 ): Promise<Tracker | undefined> {
   const { device, uuid } = record;
-  const recorded = { persistent: true, uuid };
   const { logger } = context;
+  const openAt = await findPersistent(record);
+  const recorded = { persistent: true, uuid, ...(openAt === undefined ? {} : { openAt }) };
+  if (openAt !== undefined && openAt !== device) {
+    logger.warn({ device, openAt }, `${device} is ${openAt} now, by what the disk says of itself`);
+  }
   if (area !== undefined) {
     try {
       return await Tracker.attach(context, id, device, { ...recorded, area, onAreaLost });

@@ -2,12 +2,15 @@
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { EventsRecord } from "../snapshot/events.js";
+import type { DeviceMarks } from "../system/device-marks.js";
 
 export interface TrackerRecord {
   readonly id: number;
-  /** The original's path, and what it led to at attach. */
+  /** The original's name at attach, and what it led to: this is what the device is. */
   readonly device: string;
   readonly identity: string;
+  /** Of a block device; absent in records of older daemons. */
+  readonly marks?: DeviceMarks;
   /** Number N of the front, /dev/ublkbN. */
   readonly front: number;
   readonly geometry: TrackerGeometry;
