@@ -66,6 +66,18 @@ test("another device under the same number is told by its sequence, or its name"
   assert.is(compareMarks(volume, readMarks("252:0", folder)!), "other");
 });
 
+test("a loop device that was set up again is its file, a renamed file no other device", () => {
+  device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/a" });
+  const before = readMarks("7:0", folder)!;
+  device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/b" });
+  assert.is(compareMarks(before, readMarks("7:0", folder)!), "same");
+  device("7:0", "loop0", { diskseq: "5", "loop/backing_file": "/b" });
+  assert.is(compareMarks(before, readMarks("7:0", folder)!), "other");
+  device("7:1", "loop1", { diskseq: "6", "loop/backing_file": "/a" });
+  assert.is(compareMarks(before, readMarks("7:1", folder)!), "again");
+  assert.equal(devicesLike(before, folder), ["7:1"]);
+});
+
 test("a partition is its disk, and its place there", () => {
   device("8:0", "sda", { diskseq: "1", "device/wwid": "naa.5" });
   device("8:1", "sda/sda1", { partition: "1", start: "2048" });
@@ -75,6 +87,7 @@ test("a partition is its disk, and its place there", () => {
     diskSequence: "1",
     dmUuid: null,
     wwid: "naa.5",
+    backingFile: null,
     startSector: "2048",
     sectors: "2048",
   });

@@ -30,6 +30,7 @@ import {
   recordsFrom,
   type UblkDevices,
 } from "./leftovers.js";
+import { checkLvm } from "./lvm.js";
 import { checkProcesses } from "./processes.js";
 import {
   checkFreeze,
@@ -93,6 +94,7 @@ async function allFindings(
     ...checkProcesses(host, daemon, processes),
     checkNames(host, tracked),
     checkSearches(host, writableImages(records)),
+    checkLvm(host, records.trackers),
     ...(devices === undefined ? [] : await checkDevices(devices, given)),
     ...(devices === undefined ? [] : checkLinks(given, own)),
     ...checkStateFiles(given, stateDirectory, (work) => withLock(stateDirectory, work)),

@@ -14,6 +14,8 @@ import { ControlError } from "../control/control-error.js";
 import type { SnapshotCreateOptions, SnapshotTakeOptions } from "../control/driver-control.js";
 import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
+import { placeOf } from "../system/place.js";
+import { isZoned } from "../system/zoned.js";
 import type { TrackerOperations } from "../tracker/operations.js";
 import { ownPlaces } from "../tracker/own-places.js";
 import type { Tracker } from "../tracker/tracker.js";
@@ -235,6 +237,10 @@ export class SnapshotOperations {
         throw new ControlError("STORE_ON_DEVICE", what);
       }
       await assertNotInUse(path, topology);
+      const { blockDevice } = await placeOf(path);
+      if (blockDevice === undefined || !isZoned(blockDevice)) continue;
+      const what = `the store ${path} is a zoned disk, which takes writes only in sequence`;
+      throw new ControlError("STORE_INVALID", what, { hint: "Give a disk without zones" });
     }
     await this.#assertDistinct(stores);
   }

@@ -14,10 +14,14 @@ export interface DeviceMarks {
   readonly diskSequence: string | null;
   readonly dmUuid: string | null;
   readonly wwid: string | null;
+  /** Name of the file behind a loop device. */
+  readonly backingFile: string | null;
   /** First sector of a partition; null for a whole disk. */
   readonly startSector: string | null;
   readonly sectors: string | null;
 }
+
+const NAMES = ["dmUuid", "wwid", "backingFile"] as const;
 
 /** @param number "major:minor" @returns undefined where there is no such device */
 export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefined {
@@ -29,6 +33,7 @@ export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefin
     diskSequence: text(join(disk, "diskseq")),
     dmUuid: text(join(disk, "dm/uuid")),
     wwid: text(join(disk, "wwid")) ?? text(join(disk, "device/wwid")),
+    backingFile: text(join(disk, "loop/backing_file")),
     startSector: isPartition ? text(join(own, "start")) : null,
     sectors: text(join(own, "size")),
   };
@@ -41,16 +46,20 @@ export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefin
  */
 export function compareMarks(before: DeviceMarks, now: DeviceMarks): "same" | "again" | "other" {
   if (before.startSector !== now.startSector) return "other";
-  const names = ["dmUuid", "wwid"] as const;
-  if (names.some((name) => before[name] !== null && before[name] !== now[name])) return "other";
   const { diskSequence } = before;
-  if (diskSequence === null || diskSequence === now.diskSequence) return "same";
-  return names.some((name) => before[name] !== null) ? "again" : "other";
+  if (diskSequence !== null && diskSequence === now.diskSequence) return "same";
+  if (NAMES.some((name) => before[name] !== null && before[name] !== now[name])) return "other";
+  if (diskSequence === null) return "same";
+  return hasName(before) ? "again" : "other";
+}
+
+function hasName(marks: DeviceMarks): boolean {
+  return NAMES.some((name) => marks[name] !== null);
 }
 
 /** Numbers of devices that are this one by name, such as a volume that was activated again. */
 export function devicesLike(before: DeviceMarks, sysfs = "/sys"): string[] {
-  if (before.dmUuid === null && before.wwid === null) return [];
+  if (!hasName(before)) return [];
   return names(join(sysfs, "dev/block")).filter((number) => {
     const marks = readMarks(number, sysfs);
     // Two paths to one disk are alike, and neither is surely the one.

@@ -9,7 +9,7 @@
  */
 import { close, closeSync, readlinkSync } from "node:fs";
 import { promisify } from "node:util";
-import type { Place } from "@blksnap/diff-storage";
+import { deviceNumber, type Place } from "@blksnap/diff-storage";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
   type BackingFile,
@@ -30,6 +30,7 @@ import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
 import { blockIdentity, identityOfOpen, placeOfIdentity } from "../system/place.js";
 import { DeviceMark, RECOVERY_PATIENCE_MS, ServedDevice } from "../system/served-device.js";
+import { isZoned } from "../system/zoned.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
@@ -137,6 +138,7 @@ export class Tracker {
       const backing = { ...openBackingFile(options.openAt ?? path), path };
       undo.push(() => closeSync(backing.fd));
       const identity = identityOfOpen(backing.fd);
+      assertNotZoned(backing);
       const wanted = geometryOf(backing, context.parameters);
       const cbt = await TrackerJournal.attach(context, id, backing, wanted, options, undo);
       const geometry = { ...wanted, chunkShift: cbt.chunkShift };
@@ -400,6 +402,13 @@ export class Tracker {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;
     await this.#context.reactors.request(this.reactor, request);
   }
+}
+
+/** @throws ControlError DEVICE_ZONED */
+function assertNotZoned({ path, kind, deviceNumber: number }: BackingFile): void {
+  if (kind !== "block" || !isZoned(deviceNumber(number))) return;
+  const what = `${path} is a zoned disk, which takes writes only in sequence`;
+  throw new ControlError("DEVICE_ZONED", what);
 }
 
 function assignReactor(context: TrackerContext, undo: Undo): number {
