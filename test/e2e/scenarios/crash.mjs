@@ -386,4 +386,49 @@ test(
   { timeLimitMs: 600_000 },
 );
 
+test(
+  "a snapshot goes on with its store, whatever has the store's name by now",
+  async (t) => {
+    const [device] = await ramDisks(t, 1, 8 * MIB);
+    const [disk, other] = [await loopDisk(t, 16 * MIB), await loopDisk(t, 16 * MIB)];
+    const link = join(t.folder, t.name("store-"));
+    symlinkSync(disk, link);
+    t.defer(() => unlinkSync(link));
+    const first = await Daemon.startFor(t);
+    const { front } = await first.client.attach(device);
+    await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=8", "oflag=direct"]);
+    const { id } = await first.client.snapshotCreate({
+      devices: [device],
+      stores: [link],
+      limitBytes: 16 * MIB,
+    });
+    const { images } = await first.client.snapshotTake(id);
+    const before = await run(["md5sum", images[0].image]);
+    const overwrite = (skip) =>
+      run([
+        "dd",
+        "if=/dev/zero",
+        `of=${front}`,
+        "bs=1M",
+        "count=4",
+        `seek=${skip}`,
+        "oflag=direct",
+      ]);
+    await overwrite(0);
+    const next = await across(t, first, () => {
+      unlinkSync(link);
+      symlinkSync(other, link);
+    });
+    await overwrite(4);
+    assert.is(await run(["md5sum", images[0].image]), before);
+    const [{ devices }] = (await next.client.status()).snapshots;
+    assert.is(devices[0].lost_bytes, 0);
+    await next.client.snapshotDestroy(id);
+    await next.client.detach(device);
+    await next.stop();
+    await run(["cmp", other, "/dev/zero", "-n", String(16 * MIB)]);
+  },
+  { timeLimitMs: 600_000 },
+);
+
 test.run();

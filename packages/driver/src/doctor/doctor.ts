@@ -76,8 +76,9 @@ async function allFindings(
   const devices = control instanceof UblkControl ? devicesOf(control) : undefined;
   const all = (await devices?.list()) ?? [];
   const own = all.filter((info) => isOurs(info, owner)).map(({ id }) => id);
-  const tracked = records.trackers.map(({ device, front }) => ({
+  const tracked = records.trackers.map(({ device, identity, front }) => ({
     device,
+    identity,
     front: `/dev/ublkb${front}`,
   }));
   return [

@@ -39,6 +39,7 @@ import { memberRecord } from "./member-record.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
+import { identified, located } from "./store-location.js";
 import { storeRecord, storeSpec } from "./store-record.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
@@ -94,7 +95,7 @@ export class Snapshot {
   readonly onOverflow: OverflowPolicy;
   readonly events: SnapshotEvents;
   readonly members: Map<number, Member> = new Map();
-  readonly stores: readonly StoreRecord[];
+  stores: readonly StoreRecord[];
   takenAt: string | null;
   stallUs: number | null;
   readonly readOnlyImages: boolean;
@@ -189,8 +190,10 @@ export class Snapshot {
 
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
+    const isRecovered = recoverSlots !== undefined;
+    const stores = isRecovered ? await Promise.all(this.stores.map(located)) : this.stores;
     const options: DiffStorageOptions = {
-      stores: this.stores.map((store) => storeSpec(store, this.#context.state.path)),
+      stores: stores.map((store) => storeSpec(store, this.#context.state.path)),
       limitBytes: this.limitBytes,
       portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
       slotBytes: this.slotBytes,
@@ -199,7 +202,9 @@ export class Snapshot {
       events: { push: (event) => this.#onStorageEvent(event) },
       ...(recoverSlots === undefined ? {} : { recoverSlots }),
     };
-    this.#storage = await DiffStorage.open(options);
+    const storage = await DiffStorage.open(options);
+    this.#storage = storage;
+    this.stores = this.stores.map((store, at) => identified(store, storage.stores[at].fd));
     this.#slotServer = new SlotServer({
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),

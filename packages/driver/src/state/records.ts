@@ -25,6 +25,10 @@ export interface StoreRecord {
   readonly path: string;
   /** Name of the file made in a directory; absent for files and block devices. */
   readonly fileName?: string;
+  /** What was opened by that name; absent in records of older daemons, and for memory. */
+  readonly identity?: string;
+  /** Of a block device. */
+  readonly marks?: DeviceMarks;
 }
 
 export interface MemberRecord {
