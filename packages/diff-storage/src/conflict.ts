@@ -69,14 +69,17 @@ export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promis
       return shares.length === 0 ? [] : [[identity, { ...node, shares }]];
     }),
   );
-  const uses: OtherUse[] = [];
-  for (const device of await servedDevices(probe)) {
-    // Where a device is used through this one, it is this one that is claimed.
-    if (stack.has(blockIdentity(device.device))) continue;
-    const other = await stackOf(device.device, probe).catch(() => undefined);
-    const meeting = other && meetingOf(own, other);
-    if (meeting) uses.push({ name: device.name, chain: meeting.other.chain, device });
-  }
+  // All at once: what does not answer is waited for as long as one of them.
+  const found = await Promise.all(
+    (await servedDevices(probe)).map(async (device): Promise<OtherUse | undefined> => {
+      // Where a device is used through this one, it is this one that is claimed.
+      if (stack.has(blockIdentity(device.device))) return undefined;
+      const other = await stackOf(device.device, probe).catch(() => undefined);
+      const meeting = other && meetingOf(own, other);
+      return meeting && { name: device.name, chain: meeting.other.chain, device };
+    }),
+  );
+  const uses = found.filter((use) => use !== undefined);
   for (const path of await swapPaths(probe)) {
     const there = await (probe.lookAt ?? lookAtPath)(path).catch(() => undefined);
     if (there === undefined || !own.has(there.identity)) continue;

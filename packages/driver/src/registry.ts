@@ -132,19 +132,23 @@ export class Registry {
 
   /** All that is tracked, also by fronts that nobody serves yet. */
   get tracked(): TrackedPath[] {
-    const served = [...this.trackers.values()].map((tracker) => ({
-      device: tracker.device,
-      identity: tracker.identity,
-      places: [
-        tracker.place,
-        ...(tracker.front.isLive ? [parseNumber(tracker.front.deviceNumber)] : []),
-      ],
-    }));
-    const unserved = this.#unserved().map(({ device, identity, front }) => ({
-      device,
-      identity,
-      places: [placeOfIdentity(identity, device), ...numbersOfFront(front)],
-    }));
+    const served = [...this.trackers.values()].map(
+      (tracker): TrackedPath => ({
+        device: tracker.device,
+        identity: tracker.identity,
+        places: [
+          tracker.place,
+          ...(tracker.front.isLive ? [parseNumber(tracker.front.deviceNumber)] : []),
+        ],
+      }),
+    );
+    const unserved = this.#unserved().map(
+      ({ device, identity, front }): TrackedPath => ({
+        device,
+        identity,
+        places: [placeOfIdentity(identity, device), ...numbersOfFront(front)],
+      }),
+    );
     return [...served, ...unserved];
   }
 

@@ -75,7 +75,7 @@ const probe = () => ({
 function tracked(name: string, ...fronts: string[]): TrackedPath {
   const identity = `block:${NUMBERS[name]}`;
   if (fronts.includes("ublkb0")) original = name;
-  return { device: node(name), identity, places: [name, ...fronts].map(number) };
+  return { device: node(name), identity, places: [number(name), ...fronts.map(number)] };
 }
 
 async function refusal(path: string, ...others: TrackedPath[]): Promise<string> {
@@ -123,7 +123,7 @@ test("a loop device over a tracked file, and the file of a tracked loop device",
   const path = join(folder, "image");
   const identity = await identityOf(path);
   const place = { identity, device: number("sda1"), path };
-  const file = { device: path, identity, places: [place, number("ublkb0")] };
+  const file: TrackedPath = { device: path, identity, places: [place, number("ublkb0")] };
   assert.match(await refusal(node("loop0"), file), /loop0 lies on .*image, which is tracked/);
   assert.match(await refusal(path, tracked("loop0")), /loop0, which is tracked, lies on .*image: /);
 });

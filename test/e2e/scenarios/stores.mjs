@@ -17,7 +17,7 @@ import { attempt, run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
 import { readDevice, writeDevice } from "../lib/device-file.mjs";
 import { linear } from "../lib/device-mapper.mjs";
-import { imageFile, loopDisk, ramDisks } from "../lib/disks.mjs";
+import { imageFile, loopDisk, nullDisk, ramDisks } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { IMAGE_GONE } from "../lib/kernel-log.mjs";
 import { seededRandom } from "../lib/random.mjs";
@@ -361,6 +361,27 @@ test("swap is neither a store nor an original", async (t) => {
   assert.is(error.code, "DEVICE_BUSY");
   await run(["swapoff", file]);
   await unmount();
+});
+
+/** Undefined, and said so, on a kernel without zones. */
+async function zonedDisk(t) {
+  try {
+    return await nullDisk(t, { sizeMib: 16, zoneMib: 4 });
+  } catch (error) {
+    if (error.code !== "EINVAL" || process.env.CI) throw error;
+    console.log("this kernel knows no zoned disks: nothing is tested");
+    return undefined;
+  }
+}
+
+test("a zoned disk is refused by name, as an original and as a store", async (t) => {
+  const disk = await zonedDisk(t);
+  if (disk === undefined) return;
+  const error = await t.client.attach(disk).catch((failure) => failure);
+  assert.is(error.code, "DEVICE_ZONED", String(error.message ?? error));
+  const device = await loopDisk(t, MIB);
+  await attach(t, device);
+  await refuses(t, device, disk, "STORE_INVALID", "is a zoned disk");
 });
 
 test.run();

@@ -226,7 +226,7 @@ export class SnapshotOperations {
 
   /** @throws ControlError STORE_ON_DEVICE; DiffStorageError STORE_ON_MEMBER, STORE_BUSY */
   async #assertStoresApart(stores: readonly string[]): Promise<void> {
-    const places = this.#registry.tracked.flatMap(({ places: its }) => its);
+    const places = this.#registry.tracked.map(({ places: [original] }) => original);
     const { topology } = this.#registry;
     for (const path of stores) {
       if (path === MEMORY_STORE) continue;

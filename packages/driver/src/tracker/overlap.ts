@@ -21,7 +21,7 @@ export interface TrackedPath {
   readonly device: string;
   readonly identity: string;
   /** The original, then other devices through which its data is written. */
-  readonly places: readonly Place[];
+  readonly places: readonly [Place, ...Place[]];
 }
 
 /** @throws ControlError DEVICE_OVERLAPS, with the chain of what lies on what */
@@ -39,16 +39,16 @@ export async function assertNoOverlap(
     const identities = [identity, ...places.map(identityOfPlace)];
     const down = identities.map((one) => stack.get(one)).find((node) => node !== undefined);
     if (down !== undefined) throw overlap(`${path} lies on ${await said()}`, down.chain);
-    for (const place of places) {
-      const its = await knownStackOf(place, probe);
-      const up = its.get(wanted);
-      if (up !== undefined) throw overlap(`${await said()}, lies on ${path}`, up.chain);
-      const meeting = meetingOf(stack, its);
-      if (meeting === undefined) continue;
-      const { one, other } = meeting;
-      const what = `${path} and ${await said()}, lie on the same bytes of ${one.name}`;
-      throw overlap(what, [...one.chain, ...other.chain.toReversed().slice(1)]);
-    }
+    // Through its front it is the same.
+    const [original] = places;
+    const its = await knownStackOf(original, probe);
+    const up = its.get(wanted);
+    if (up !== undefined) throw overlap(`${await said()}, lies on ${path}`, up.chain);
+    const meeting = meetingOf(stack, its);
+    if (meeting === undefined) continue;
+    const { one, other } = meeting;
+    const what = `${path} and ${await said()}, lie on the same bytes of ${one.name}`;
+    throw overlap(what, [...one.chain, ...other.chain.toReversed().slice(1)]);
   }
 }
 
