@@ -39,7 +39,7 @@ import { memberRecord } from "./member-record.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
-import { identified, located } from "./store-location.js";
+import { storesOpened, storesToOpen } from "./store-location.js";
 import { storeRecord, storeSpec } from "./store-record.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
@@ -190,10 +190,10 @@ export class Snapshot {
 
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
-    const isRecovered = recoverSlots !== undefined;
-    const stores = isRecovered ? await Promise.all(this.stores.map(located)) : this.stores;
     const options: DiffStorageOptions = {
-      stores: stores.map((store) => storeSpec(store, this.#context.state.path)),
+      stores: (await storesToOpen(this.stores, recoverSlots !== undefined)).map((store) =>
+        storeSpec(store, this.#context.state.path),
+      ),
       limitBytes: this.limitBytes,
       portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
       slotBytes: this.slotBytes,
@@ -202,9 +202,8 @@ export class Snapshot {
       events: { push: (event) => this.#onStorageEvent(event) },
       ...(recoverSlots === undefined ? {} : { recoverSlots }),
     };
-    const storage = await DiffStorage.open(options);
-    this.#storage = storage;
-    this.stores = this.stores.map((store, at) => identified(store, storage.stores[at].fd));
+    this.#storage = await DiffStorage.open(options);
+    this.stores = storesOpened(this.stores, this.#storage.stores);
     this.#slotServer = new SlotServer({
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),

@@ -11,6 +11,22 @@ import { identityOfOpen, placeOf } from "../system/place.js";
 import { findOriginal } from "../tracker/original.js";
 import { MEMORY_STORE } from "./store-record.js";
 
+/** Where to open them. @throws ControlError STORE_NOT_FOUND */
+export async function storesToOpen(
+  stores: readonly StoreRecord[],
+  isRecovered: boolean,
+): Promise<readonly StoreRecord[]> {
+  return isRecovered ? Promise.all(stores.map(located)) : stores;
+}
+
+/** The records with what is open now. */
+export function storesOpened(
+  stores: readonly StoreRecord[],
+  opened: readonly { readonly fd: number }[],
+): StoreRecord[] {
+  return stores.map((store, at) => identified(store, opened[at]!.fd));
+}
+
 /** The record with what is open now. */
 export function identified(record: StoreRecord, fd: number): StoreRecord {
   if (record.path === MEMORY_STORE) return record;

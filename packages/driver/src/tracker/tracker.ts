@@ -42,8 +42,8 @@ import {
   type PersistenceState,
   TrackerJournal,
 } from "./tracker-journal.js";
-import { runUndo, takeBack, type Undo } from "./undo.js";
 import { writeTrackerRecord } from "./tracker-record.js";
+import { runUndo, takeBack, type Undo } from "./undo.js";
 
 /** What trackers share. */
 export interface TrackerContext extends JournalContext {
