@@ -40,7 +40,7 @@ import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
-import { storeRecord, storeSpec } from "./store-record.js";
+import { storeRecord } from "./store-record.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
 /** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
@@ -191,9 +191,7 @@ export class Snapshot {
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
     const options: DiffStorageOptions = {
-      stores: (await storesToOpen(this.stores, recoverSlots !== undefined)).map((store) =>
-        storeSpec(store, this.#context.state.path),
-      ),
+      stores: await storesToOpen(this.stores, recoverSlots !== undefined, this.#context.state.path),
       limitBytes: this.limitBytes,
       portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
       slotBytes: this.slotBytes,

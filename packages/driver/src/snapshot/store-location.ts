@@ -3,20 +3,22 @@
  * neither be read from another disk, nor be written to it.
  */
 import { basename, dirname, join } from "node:path";
-import { deviceKey } from "@blksnap/diff-storage";
+import { deviceKey, type StoreSpec } from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
 import type { StoreRecord } from "../state/records.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
 import { identityOfOpen, placeOf } from "../system/place.js";
 import { findOriginal } from "../tracker/original.js";
-import { MEMORY_STORE } from "./store-record.js";
+import { MEMORY_STORE, storeSpec } from "./store-record.js";
 
 /** Where to open them. @throws ControlError STORE_NOT_FOUND */
 export async function storesToOpen(
   stores: readonly StoreRecord[],
   isRecovered: boolean,
-): Promise<readonly StoreRecord[]> {
-  return isRecovered ? Promise.all(stores.map(located)) : stores;
+  statePath: string,
+): Promise<StoreSpec[]> {
+  const found = isRecovered ? await Promise.all(stores.map(located)) : stores;
+  return found.map((store) => storeSpec(store, statePath));
 }
 
 /** The records with what is open now. */
