@@ -1,78 +1,162 @@
+import { readFile } from "node:fs/promises";
 import { DiffStorageError } from "./errors.js";
+import { fieldBytes } from "./mountinfo.js";
 import { MEMORY_STORE_PATH, toStoreError } from "./open-store.js";
-import { lookAtPath, readSysfsDevice, type TopologyProbe } from "./probe.js";
-import { type DeviceNumber, deviceKey } from "./store.js";
-import { type UnderlyingDevice, underlyingDevices, underlyingDevicesOfPath } from "./topology.js";
+import {
+  blockIdentity,
+  lookAtPath,
+  namesIn,
+  type Place,
+  parseDevice,
+  readSysfsDevice,
+  type SysfsDevice,
+  type TopologyProbe,
+} from "./probe.js";
+import { type Meeting, meetingOf, type Stack, type StackNode } from "./stack.js";
+import { stackOf } from "./topology.js";
+
+/** Devices that show what other programs may write to, past any claim on it. */
+const SERVED_NAME = /^(loop|nbd|ublkb)\d+$/;
 
 /**
- * Refuses a store that lies on a member of its own snapshot: saving old data would write to the
- * member, which saves old data, and so on.
+ * Refuses a store whose bytes are those of a device that is tracked: saving old data would write to the
+ * device, which saves old data, and so on.
  *
  * Three ways to conflict:
- * 1. a member is among the devices beneath the store;
- * 2. the store is a block device that a member is put together from;
- * 3. the store fills a whole disk of which a member, or what it lies on, is a partition.
+ * 1. a device is among what is beneath the store;
+ * 2. the store is what a device is put together from, or shows: a disk, the file of a loop device;
+ * 3. both lie on the same bytes of a third one: two loop devices over one file, a disk and its partition.
  *
- * Two partitions of one disk, or two volumes of one group, don't conflict.
+ * Two partitions of one disk, two volumes of one group, or two files of one file system don't conflict.
  *
  * Rejects with STORE_ON_MEMBER naming the layers, STORE_STACK_UNKNOWN, or the failure of looking at
  * the path, such as STORE_NOT_FOUND.
  */
 export async function assertNoConflict(
   storePath: string,
-  memberDevices: readonly DeviceNumber[],
+  devices: readonly Place[],
   probe: TopologyProbe = {},
 ): Promise<void> {
-  if (storePath === MEMORY_STORE_PATH || memberDevices.length === 0) return;
-  const blockDevice = await blockDeviceOf(storePath, probe);
-  const beneath = await underlyingDevicesOfPath(storePath, probe);
-  for (const member of memberDevices) {
-    const hit = beneath.find((found) => deviceKey(found.device) === deviceKey(member));
-    if (hit !== undefined) throw conflict(storePath, hit.chain, hit.name);
-    const memberStack = await underlyingDevices(member, probe);
-    const part = blockDevice && memberStack.find((found) => sameDevice(found, blockDevice));
-    if (part) throw conflict(storePath, part.chain, memberStack[0].name);
-    for (const whole of beneath.filter((found) => found.via !== "partition")) {
-      const partition = await partitionOf(whole, memberStack, probe);
-      if (partition === undefined) continue;
-      const chain = [...whole.chain, `its partition ${partition.name}`];
-      throw conflict(storePath, chain, memberStack[0].name);
-    }
+  if (storePath === MEMORY_STORE_PATH || devices.length === 0) return;
+  await assertThere(storePath, probe);
+  const store = await stackOf(storePath, probe);
+  for (const device of devices) {
+    const stack = await stackOf(device, probe);
+    const meeting = meetingOf(store, stack);
+    if (meeting !== undefined) throw conflict(storePath, store, stack, meeting);
   }
 }
 
-async function blockDeviceOf(
-  storePath: string,
-  probe: TopologyProbe,
-): Promise<DeviceNumber | undefined> {
+/** A device or a place of swap whose bytes something else is. */
+export interface OtherUse {
+  /** Such as "/dev/loop0", "swap". */
+  readonly name: string;
+  /** How it lies on what was asked about; nothing where it is the same. */
+  readonly chain: readonly string[];
+  /** Set for a device. */
+  readonly device: SysfsDevice | undefined;
+}
+
+/**
+ * Who may write to the bytes of a device or file without claiming it: loop devices, servers of nbd and
+ * ublk on this host, swap. What cannot be looked through is left out.
+ */
+export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promise<OtherUse[]> {
+  // What lies beneath a file system is written to in any case.
+  const own: Stack = new Map(
+    [...stack].flatMap(([identity, node]): [string, StackNode][] => {
+      const shares = node.shares.filter(({ kind }) => kind === "all" || kind === "part");
+      return shares.length === 0 ? [] : [[identity, { ...node, shares }]];
+    }),
+  );
+  // All at once: what does not answer is waited for as long as one of them.
+  const found = await Promise.all(
+    (await servedDevices(probe)).map(async (device): Promise<OtherUse | undefined> => {
+      // Where a device is used through this one, it is this one that is claimed.
+      if (stack.has(blockIdentity(device.device))) return undefined;
+      const other = await stackOf(device.device, probe).catch(() => undefined);
+      const meeting = other && meetingOf(own, other);
+      return meeting && { name: device.name, chain: meeting.other.chain, device };
+    }),
+  );
+  const uses = found.filter((use) => use !== undefined);
+  for (const path of await swapPaths(probe)) {
+    const there = await (probe.lookAt ?? lookAtPath)(path).catch(() => undefined);
+    if (there === undefined || !own.has(there.identity)) continue;
+    uses.push({ name: "swap", chain: [path], device: undefined });
+  }
+  return uses;
+}
+
+/** @throws DiffStorageError STORE_BUSY naming who else may write to the store; see assertNoConflict() */
+export async function assertNotInUse(storePath: string, probe: TopologyProbe = {}): Promise<void> {
+  if (storePath === MEMORY_STORE_PATH) return;
+  await assertThere(storePath, probe);
+  const [use] = await otherUses(await stackOf(storePath, probe), probe);
+  if (use === undefined) return;
+  const text =
+    use.device === undefined
+      ? `${storePath} is used as swap; choose another store`
+      : `${storePath} is what ${use.name} shows (${use.chain.join(" → ")}); ` +
+        "end that device, or choose another store";
+  throw new DiffStorageError("STORE_BUSY", text, { path: storePath });
+}
+
+async function servedDevices(probe: TopologyProbe): Promise<SysfsDevice[]> {
+  const sysfsRoot = probe.sysfsRoot ?? "/sys";
+  const devices: SysfsDevice[] = [];
+  for (const key of await namesIn(`${sysfsRoot}/dev/block`)) {
+    const number = parseDevice(key);
+    const entry = number && (await readSysfsDevice(sysfsRoot, number));
+    if (entry === undefined || !SERVED_NAME.test(entry.kernelName)) continue;
+    const isLoop = entry.kernelName.startsWith("loop");
+    if (!isLoop || entry.backingPath !== undefined) devices.push(entry);
+  }
+  return devices;
+}
+
+async function swapPaths({ procRoot = "/proc" }: TopologyProbe): Promise<string[]> {
+  const text = await readFile(`${procRoot}/swaps`, "latin1").catch(() => "");
+  return text
+    .split("\n")
+    .slice(1)
+    .map((line) => line.split(" ")[0] as string)
+    .filter((name) => name.startsWith("/"))
+    .map((name) => fieldBytes(name).toString());
+}
+
+async function assertThere(storePath: string, probe: TopologyProbe): Promise<void> {
   try {
-    return (await (probe.lookAt ?? lookAtPath)(storePath)).blockDevice;
+    await (probe.lookAt ?? lookAtPath)(storePath);
   } catch (error) {
     throw toStoreError(error, storePath);
   }
 }
 
-function sameDevice(found: UnderlyingDevice, device: DeviceNumber): boolean {
-  return deviceKey(found.device) === deviceKey(device);
-}
-
-/** The first device of a stack that is a partition of the disk `whole`. */
-async function partitionOf(
-  whole: UnderlyingDevice,
-  stack: readonly UnderlyingDevice[],
-  probe: TopologyProbe,
-): Promise<UnderlyingDevice | undefined> {
-  for (const found of stack) {
-    const entry = await readSysfsDevice(probe.sysfsRoot ?? "/sys", found.device);
-    if (entry?.partitionOf !== undefined && sameDevice(whole, entry.partitionOf)) return found;
-  }
-  return undefined;
-}
-
-function conflict(storePath: string, chain: readonly string[], member: string): DiffStorageError {
-  const way = chain[0] === storePath ? chain : [storePath, ...chain];
-  const text =
-    `the store ${storePath} lies on ${member}, a device of the same snapshot ` +
-    `(${way.join(" → ")}); choose a store on another disk`;
+function conflict(
+  storePath: string,
+  store: Stack,
+  stack: Stack,
+  { one, other }: Meeting,
+): DiffStorageError {
+  const device = first(stack);
+  const [what, chain] =
+    one.identity === device.identity
+      ? [`the store ${storePath} lies on ${device.name}`, from(storePath, one.chain)]
+      : one.identity === first(store).identity
+        ? [`the store ${storePath} is what ${device.name} lies on`, other.chain]
+        : [
+            `the store ${storePath} and ${device.name} lie on the same bytes of ${one.name}`,
+            [...from(storePath, one.chain), ...other.chain.toReversed()],
+          ];
+  const text = `${what}, a device that is tracked (${chain.join(" → ")}); choose a store on another disk`;
   return new DiffStorageError("STORE_ON_MEMBER", text, { path: storePath });
+}
+
+function first(stack: Stack): StackNode {
+  return stack.values().next().value as StackNode;
+}
+
+function from(path: string, chain: readonly string[]): readonly string[] {
+  return chain[0] === path ? chain : [path, ...chain];
 }

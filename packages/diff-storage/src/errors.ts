@@ -24,7 +24,7 @@ const ERRNO_OF_CODE = {
   STORE_TIMEOUT: "ETIMEDOUT",
   /** Any other failure of the store. */
   STORE_IO: "EIO",
-  /** The store lies on a device that is a member of the same snapshot. */
+  /** The bytes of the store are those of a device that is tracked. */
   STORE_ON_MEMBER: "EBUSY",
   /** It cannot be found out which devices the store lies on. */
   STORE_STACK_UNKNOWN: "EINVAL",

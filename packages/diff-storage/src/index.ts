@@ -5,7 +5,7 @@ export {
   type SlotAllocatorOptions,
 } from "./allocator.js";
 export { commandStoreSystem } from "./command-system.js";
-export { assertNoConflict } from "./conflict.js";
+export { assertNoConflict, assertNotInUse, type OtherUse, otherUses } from "./conflict.js";
 export {
   DIFF_STORAGE_ERROR_CODES,
   DiffStorageError,
@@ -16,7 +16,18 @@ export {
 export type { DiffStorageEvent } from "./events.js";
 export { type Mount, mountAt, parseMountinfo } from "./mountinfo.js";
 export { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
-export { lookAtPath, type PathDevices, type TopologyProbe } from "./probe.js";
+export {
+  blockIdentity,
+  type FilePlace,
+  fileIdentity,
+  type LoopBacking,
+  lookAtPath,
+  type PathDevices,
+  type Place,
+  readSysfsDevice,
+  type SysfsDevice,
+  type TopologyProbe,
+} from "./probe.js";
 export {
   DEFAULT_SLOT_BYTES,
   EXTENT_SLOTS_MAX,
@@ -30,6 +41,7 @@ export {
   slotOffsetBytes,
   slotStore,
 } from "./slot.js";
+export { type Meeting, meetingOf, type Share, type Stack, type StackNode } from "./stack.js";
 export type { DiffStorageStats, StoreStats } from "./stats.js";
 export {
   type CloseOptions,
@@ -54,7 +66,9 @@ export {
   systemClock,
 } from "./system.js";
 export {
-  type LayerKind,
+  devicesIn,
+  knownStackOf,
+  stackOf,
   type UnderlyingDevice,
   underlyingDevices,
   underlyingDevicesOfPath,

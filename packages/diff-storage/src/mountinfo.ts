@@ -17,8 +17,8 @@ export interface Mount {
   readonly superOptions: readonly string[];
 }
 
-/** Undoes the octal escapes (space, tab, newline, backslash) of mountinfo. */
-function fieldBytes(field: string): Buffer {
+/** Undoes the octal escapes (space, tab, newline, backslash) of mountinfo and swaps. */
+export function fieldBytes(field: string): Buffer {
   const raw = field.replace(/\\([0-7]{3})/g, (_, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),
   );

@@ -1,94 +1,195 @@
 import { readFile } from "node:fs/promises";
 import { DiffStorageError, messageOf } from "./errors.js";
+import {
+  bitmapFile,
+  btrfsDevices,
+  extJournalDevices,
+  isDeviceless,
+  optionDevices,
+} from "./file-system-devices.js";
 import { type Mount, mountAt, parseMountinfo, superOption } from "./mountinfo.js";
 import {
-  btrfsDevices,
+  blockIdentity,
+  type FilePlace,
   lookAtPath,
   type PathDevices,
+  type Place,
   readSysfsDevice,
+  type SysfsDevice,
   type TopologyProbe,
 } from "./probe.js";
+import { serversOf, writtenBy } from "./servers.js";
+import { type Share, type Stack, type StackNode, sameShare, shareBelow } from "./stack.js";
 import { type DeviceNumber, deviceKey } from "./store.js";
 
 /** Layers that are followed; real stacks have fewer than ten. */
 const DEPTH_MAX = 64;
-
-/** How one device or file lies on the next. */
-export type LayerKind = "self" | "partition" | "slave" | "file" | "layer";
+const DELETED = " (deleted)";
+const MEMORY_FILE = "/memfd:";
+const ALL: Share = { kind: "all" };
+const FILE: Share = { kind: "file" };
+const SERVED: Share = { kind: "served" };
+/** File systems whose files tell a device number that no mount has. */
+const OWN_NUMBERS = ["btrfs", "bcachefs", "overlay"];
 
 /** A device found beneath another one or beneath a file. */
 export interface UnderlyingDevice {
   readonly device: DeviceNumber;
   /** Such as "/dev/sda1". */
   readonly name: string;
-  /** How the layer above lies on it. "self": it is where the search began. */
-  readonly via: LayerKind;
   /** The layers from the start to this device, in words. */
   readonly chain: readonly string[];
 }
 
-/** File systems that lie on no local block device. */
-const DEVICELESS =
-  /^(tmpfs|ramfs|devtmpfs|hugetlbfs|proc|sysfs|nfs4?|cifs|smb3|9p|virtiofs|ceph|afs|fuse|fuse\..+)$/;
+type OpenNode = StackNode & { readonly shares: Share[] };
 
-/** One search: collects each device once, with the way by which it was found first. */
+/** How a search came to a layer. */
+interface Way {
+  readonly share: Share;
+  /** In words, from the start. */
+  readonly above: readonly string[];
+}
+
+/** One search: collects each device and file with the way by which it was found first. */
 class Search {
-  readonly found = new Map<string, UnderlyingDevice>();
-  #probe: TopologyProbe;
-  #sysfsRoot: string;
+  readonly found = new Map<string, OpenNode>();
+  readonly #probe: TopologyProbe;
+  readonly #sysfsRoot: string;
+  readonly #procRoot: string;
+  readonly #entries = new Map<string, Promise<SysfsDevice | undefined>>();
   #mounts: Promise<Mount[]> | undefined;
 
   constructor(probe: TopologyProbe) {
     this.#probe = probe;
     this.#sysfsRoot = probe.sysfsRoot ?? "/sys";
+    this.#procRoot = probe.procRoot ?? "/proc";
   }
 
-  async addDevice(device: DeviceNumber, via: LayerKind, above: readonly string[]): Promise<void> {
-    const key = deviceKey(device);
-    if (this.found.has(key)) return;
-    if (above.length >= DEPTH_MAX) throw unknown(above, `more than ${DEPTH_MAX} layers`);
-    const entry = await readSysfsDevice(this.#sysfsRoot, device);
-    const name = entry?.name ?? key;
+  begin(start: Place | string): Promise<void> {
+    const way = { share: ALL, above: [] };
+    return typeof start === "string" ? this.addPath(start, way) : this.addPlace(start, way);
+  }
+
+  addPlace(place: Place, way: Way): Promise<void> {
+    return "identity" in place ? this.addFile(place, way) : this.addDevice(place, way);
+  }
+
+  async addDevice(device: DeviceNumber, { share, above }: Way): Promise<void> {
+    const entry = await this.#entry(device);
+    const name = entry?.name ?? deviceKey(device);
     // A file system's name in the chain mentions its device already.
     const chain = above.at(-1)?.endsWith(` on ${name}`) ? above : [...above, name];
-    this.found.set(key, { device, name, via, chain });
-    for (const lower of this.#probe.layers?.(device) ?? []) {
-      await this.addDevice(lower, "layer", chain);
-    }
+    const node = { identity: blockIdentity(device), device, name, chain };
+    if (!this.#isNew(node, share)) return;
+    const on = (edge: Share): Way => ({
+      share: shareBelow(share, node.identity, edge),
+      above: chain,
+    });
+    const own = this.#probe.layers?.(device);
+    for (const lower of own ?? []) await this.addPlace(lower, on(ALL));
     if (entry === undefined) return;
-    if (entry.partitionOf !== undefined) {
-      await this.addDevice(entry.partitionOf, "partition", chain);
-    }
-    for (const slave of entry.slaves) await this.addDevice(slave, "slave", chain);
-    if (entry.backingPath !== undefined) await this.addPath(entry.backingPath, chain, "file");
+    if (own === undefined) await this.#addServed(entry, on(SERVED));
+    await this.#addParts(entry, on);
+    if (entry.backingPath !== undefined) await this.#addBacking(entry, on);
   }
 
-  /** Adds the devices a file lies on, or a block device named by its path. */
-  async addPath(path: string, above: readonly string[], via: LayerKind): Promise<void> {
+  /** What the kernel puts a device together from. */
+  async #addParts(entry: SysfsDevice, on: (edge: Share) => Way): Promise<void> {
+    const { partitionOf, range, worldWideName } = entry;
+    if (partitionOf !== undefined) await this.addDevice(partitionOf, on({ kind: "part", range }));
+    for (const slave of entry.slaves) {
+      const share = (await this.#isWhole(entry, slave)) ? ALL : ({ kind: "slave" } as const);
+      await this.addDevice(slave, on(share));
+    }
+    const bitmap = await bitmapFile(this.#procRoot, entry);
+    if (bitmap !== undefined) await this.addPath(bitmap, on(FILE));
+    // Another path to the same disk is another device of the same name.
+    if (worldWideName === undefined) return;
+    const { share, above } = on(ALL);
+    const node = { identity: `wwid:${worldWideName}`, device: undefined, chain: above };
+    this.#isNew({ ...node, name: `the disk ${worldWideName}` }, share);
+  }
+
+  /** Whether a device shows another one from its first to its last byte: multipath, a linear mapping. */
+  async #isWhole({ sizeBytes, dmUuid }: SysfsDevice, slave: DeviceNumber): Promise<boolean> {
+    // Volumes of one pool, a volume and its snapshot: the same size, and not the same bytes.
+    if (dmUuid === undefined || dmUuid.startsWith("LVM-") || sizeBytes === undefined) return false;
+    return (await this.#entry(slave))?.sizeBytes === sizeBytes;
+  }
+
+  async #addServed(entry: SysfsDevice, way: Way): Promise<void> {
+    for (const pid of await serversOf(this.#procRoot, entry)) {
+      const above = [...way.above, `process ${pid}`];
+      for (const there of await writtenBy(this.#procRoot, pid, (path) => this.#stat(path))) {
+        const { blockDevice, identity, device, realPath } = there;
+        if (blockDevice !== undefined) await this.addDevice(blockDevice, { ...way, above });
+        else await this.addFile({ identity, device, path: realPath }, { ...way, above });
+      }
+    }
+  }
+
+  /** What a loop device shows, by what it is; its name may be gone, or of another file now. */
+  async #addBacking(entry: SysfsDevice, on: (edge: Share) => Way): Promise<void> {
+    const { name, device, backingRange: range } = entry;
+    const way = on(range === undefined ? ALL : { kind: "part", range });
+    const path = entry.backingPath as string;
+    const said = await this.#probe.loopBacking?.(name, device);
+    if (said === undefined) await this.addPath(path, way);
+    else if (said.blockDevice !== undefined) await this.addDevice(said.blockDevice, way);
+    else await this.addFile({ identity: said.identity, device: said.device, path }, way);
+  }
+
+  /** Adds what a path leads to: a block device, or a file and the devices it lies on. */
+  async addPath(path: string, way: Way): Promise<void> {
+    const chain = [...way.above, path];
+    const { blockDevice, device, identity, realPath } = await this.#lookAt(path, chain);
+    if (blockDevice !== undefined) await this.addDevice(blockDevice, way);
+    else {
+      if (!this.#isNew({ identity, device: undefined, name: path, chain }, way.share)) return;
+      const mounts = await this.#readMounts();
+      const mount = mountOfNumber(realPath, device, mounts) ?? mountAt(realPath, mounts);
+      await this.#addFileSystem(mount, device, chain);
+    }
+  }
+
+  /** Adds a file that need not have its name any more. */
+  async addFile({ identity, device, path }: FilePlace, { share, above }: Way): Promise<void> {
     const chain = [...above, path];
-    if (chain.length >= DEPTH_MAX) throw unknown(chain, `more than ${DEPTH_MAX} layers`);
-    const there = await this.#lookAt(path, chain);
-    if (there.blockDevice !== undefined) {
-      await this.addDevice(there.blockDevice, via, above);
-      return;
-    }
-    const mount = mountAt(there.realPath, await this.#readMounts());
-    if (there.device.major !== 0) {
-      const entry = await readSysfsDevice(this.#sysfsRoot, there.device);
-      const name = entry?.name ?? deviceKey(there.device);
-      await this.addDevice(there.device, "file", [
-        ...chain,
-        `${mount?.fsType ?? "files"} on ${name}`,
-      ]);
-      if (mount !== undefined) await this.#addLogDevices(mount, chain);
-      return;
-    }
-    await this.#addAnonymous(mount, chain);
+    if (!this.#isNew({ identity, device: undefined, name: path, chain }, share)) return;
+    if (path.startsWith(MEMORY_FILE)) return;
+    const name = path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path;
+    const mounts = await this.#readMounts();
+    const there = mountAt(name, mounts);
+    const mount =
+      mountOfNumber(name, device, mounts) ??
+      (OWN_NUMBERS.includes(there?.fsType ?? "") ? there : undefined);
+    await this.#addFileSystem(mount, device, chain);
+  }
+
+  /** Counts what was found; false where it was found with this share before. */
+  #isNew(node: Omit<StackNode, "shares">, share: Share): boolean {
+    if (node.chain.length > DEPTH_MAX) throw unknown(node.chain, `more than ${DEPTH_MAX} layers`);
+    const known = this.found.get(node.identity);
+    if (known === undefined) this.found.set(node.identity, { ...node, shares: [share] });
+    else if (known.shares.some((one) => sameShare(one, share))) return false;
+    else known.shares.push(share);
+    return true;
+  }
+
+  #entry(device: DeviceNumber): Promise<SysfsDevice | undefined> {
+    const key = deviceKey(device);
+    const entry = this.#entries.get(key) ?? readSysfsDevice(this.#sysfsRoot, device);
+    this.#entries.set(key, entry);
+    return entry;
+  }
+
+  #stat(path: string): Promise<PathDevices> {
+    return (this.#probe.lookAt ?? lookAtPath)(path);
   }
 
   async #lookAt(path: string, chain: readonly string[]): Promise<PathDevices> {
     try {
-      return await (this.#probe.lookAt ?? lookAtPath)(path);
+      return await this.#stat(path);
     } catch (error) {
       throw unknown(chain, messageOf(error));
     }
@@ -100,36 +201,61 @@ class Search {
     return this.#mounts;
   }
 
+  /** A file system, with the devices for its journal and the like. */
+  async #addFileSystem(
+    mount: Mount | undefined,
+    device: DeviceNumber,
+    chain: readonly string[],
+  ): Promise<void> {
+    if (device.major === 0) return this.#addAnonymous(mount, chain);
+    const entry = await this.#entry(device);
+    const name = entry?.name ?? deviceKey(device);
+    const type = mount?.fsType ?? "files";
+    await this.addDevice(device, { share: FILE, above: [...chain, `${type} on ${name}`] });
+    if (entry !== undefined) {
+      const above = [...chain, `journal of ${name}`];
+      for (const one of await extJournalDevices(this.#sysfsRoot, this.#procRoot, entry)) {
+        await this.addDevice(one, { share: FILE, above });
+      }
+    }
+    for (const { option, path } of mount === undefined ? [] : optionDevices(mount)) {
+      await this.addPath(path, { share: FILE, above: [...chain, `${type} ${option}`] });
+    }
+  }
+
   /** A file system whose device number is none of a block device: only its mount tells more. */
   async #addAnonymous(mount: Mount | undefined, chain: readonly string[]): Promise<void> {
     if (mount === undefined) throw unknown(chain, "no mount covers it");
-    if (DEVICELESS.test(mount.fsType)) return;
-    const label = [...chain, `${mount.fsType} on ${mount.source}`];
+    if (isDeviceless(mount)) return;
+    const above = [...chain, `${mount.fsType} on ${mount.source}`];
     if (mount.fsType === "overlay") {
       const upper = superOption(mount, "upperdir") ?? superOption(mount, "lowerdir")?.split(":")[0];
-      if (upper === undefined) throw unknown(label, "its directories are not known");
-      await this.addPath(upper, label, "file");
+      if (upper === undefined) throw unknown(above, "its directories are not known");
+      await this.addPath(upper, { share: FILE, above });
       return;
     }
     // bcachefs names all its devices, joined by colons.
     for (const source of mount.source.split(":")) {
-      if (!source.startsWith("/")) throw unknown(label, `its devices are not known (${source})`);
-      const { blockDevice } = await this.#lookAt(source, label);
-      if (blockDevice === undefined) throw unknown(label, `${source} is not a block device`);
+      if (!source.startsWith("/")) throw unknown(above, `its devices are not known (${source})`);
+      const { blockDevice } = await this.#lookAt(source, above);
+      if (blockDevice === undefined) throw unknown(above, `${source} is not a block device`);
       const devices =
         mount.fsType === "btrfs" ? await btrfsDevices(this.#sysfsRoot, blockDevice) : [blockDevice];
-      for (const device of devices) await this.addDevice(device, "file", label);
+      if (devices === undefined) throw unknown(above, `${source} is no device of a mounted btrfs`);
+      for (const device of devices) await this.addDevice(device, { share: FILE, above });
     }
   }
+}
 
-  /** Devices that a file system writes to besides the main one. */
-  async #addLogDevices(mount: Mount, chain: readonly string[]): Promise<void> {
-    for (const option of ["logdev", "rtdev", "journal_path"]) {
-      const path = superOption(mount, option);
-      if (path !== undefined)
-        await this.addPath(path, [...chain, `${mount.fsType} ${option}`], "file");
-    }
-  }
+/** The mount of a file system's number that a path lies on, or another of the same number. */
+function mountOfNumber(
+  path: string,
+  device: DeviceNumber,
+  mounts: readonly Mount[],
+): Mount | undefined {
+  const key = deviceKey(device);
+  const there = mountAt(path, mounts);
+  return there?.device === key ? there : mounts.find((mount) => mount.device === key);
 }
 
 function unknown(chain: readonly string[], why: string): DiffStorageError {
@@ -140,31 +266,50 @@ function unknown(chain: readonly string[], why: string): DiffStorageError {
 }
 
 /**
- * All block devices that `device` lies on, itself first: through partitions, device-mapper, md, loop
- * devices with the file systems beneath them, and the probe's own layers.
+ * All that a device, a file or a path lies on, itself first: through partitions, device-mapper, md,
+ * bcache, loop devices, file systems with their journals, servers on this host, and the probe's own
+ * layers. A path to a directory stands for the files in it.
  *
- * Rejects with STORE_STACK_UNKNOWN where a layer cannot be resolved.
+ * Rejects with STORE_STACK_UNKNOWN where a layer, or the path, cannot be resolved.
  */
+export async function stackOf(start: Place | string, probe: TopologyProbe = {}): Promise<Stack> {
+  const search = new Search(probe);
+  await search.begin(start);
+  return search.found;
+}
+
+/** As stackOf(), as far as it can be looked through. */
+export async function knownStackOf(
+  start: Place | string,
+  probe: TopologyProbe = {},
+): Promise<Stack> {
+  const search = new Search(probe);
+  await search.begin(start).catch(() => undefined);
+  return search.found;
+}
+
+/** The block devices of a stack. */
+export function devicesIn(stack: Stack): UnderlyingDevice[] {
+  return [...stack.values()].flatMap(({ device, name, chain }) =>
+    device === undefined ? [] : [{ device, name, chain }],
+  );
+}
+
+/** All block devices that `device` lies on, itself first. @see stackOf */
 export async function underlyingDevices(
   device: DeviceNumber,
   probe: TopologyProbe = {},
 ): Promise<UnderlyingDevice[]> {
-  const search = new Search(probe);
-  await search.addDevice(device, "self", []);
-  return [...search.found.values()];
+  return devicesIn(await stackOf(device, probe));
 }
 
 /**
  * All block devices that a file or directory lies on; for a block device's path, that device and what
- * is beneath it. Empty for memory and network file systems.
- *
- * Rejects with STORE_STACK_UNKNOWN where a layer, or the path, cannot be resolved.
+ * is beneath it. Empty for memory and network file systems. @see stackOf
  */
 export async function underlyingDevicesOfPath(
   path: string,
   probe: TopologyProbe = {},
 ): Promise<UnderlyingDevice[]> {
-  const search = new Search(probe);
-  await search.addPath(path, [], "self");
-  return [...search.found.values()];
+  return devicesIn(await stackOf(path, probe));
 }

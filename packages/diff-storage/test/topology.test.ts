@@ -60,6 +60,8 @@ const MOUNTS: readonly (readonly [string, string])[] = [
   ["/whole disk", "8:32"],
   ["/", "8:1"],
 ];
+/** Other names of the same file. */
+const HARD_LINKS: Readonly<Record<string, string>> = { "/var/x/again.img": "/var/images/a.img" };
 const NODES: Readonly<Record<string, string>> = {
   "/dev/sda": "8:0",
   "/dev/sda1": "8:1",
@@ -67,6 +69,9 @@ const NODES: Readonly<Record<string, string>> = {
   "/dev/sdc": "8:32",
   "/dev/loop0": "7:0",
   "/dev/loop1": "7:1",
+  "/dev/loop2": "7:2",
+  "/dev/nbd0": "43:0",
+  "/dev/mapper/multipath": "253:2",
   "/dev/mapper/vg-data": "253:1",
 };
 
@@ -81,11 +86,12 @@ async function lookAt(path: string): Promise<PathDevices> {
     realPath: path,
     device: dev(node === undefined ? key : "0:6"),
     blockDevice: node === undefined ? undefined : dev(node),
+    identity: node === undefined ? `file:${key}:${HARD_LINKS[path] ?? path}` : `block:${node}`,
   };
 }
 
-const layers = (device: DeviceNumber): DeviceNumber[] =>
-  deviceKey(device) === "259:5" ? [dev("8:1")] : [];
+const layers = (device: DeviceNumber): DeviceNumber[] | undefined =>
+  deviceKey(device) === "259:5" ? [dev("8:1")] : undefined;
 
 const keysOf = (found: readonly { device: DeviceNumber }[]): string[] =>
   found.map(({ device }) => deviceKey(device));

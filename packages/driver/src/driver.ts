@@ -345,6 +345,7 @@ export class Driver implements DriverControl {
     this.#notices.begin();
     const { trackers: watched } = this.#registry;
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
+    void this.#trackers.checkOwnPlaces();
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;

@@ -4,14 +4,22 @@ import { resolve } from "node:path";
 import {
   type DeviceNumber,
   deviceKey,
-  deviceNumber,
-  underlyingDevicesOfPath,
+  devicesIn,
+  type Place,
+  stackOf,
+  type TopologyProbe,
 } from "@blksnap/diff-storage";
 import { ControlError } from "./control/control-error.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { TrackerRecord } from "./state/records.js";
-import { blockIdentity, identityOf, placeOf } from "./system/place.js";
-import { assertNoOverlap, type PlaceProbe } from "./tracker/overlap.js";
+import {
+  blockIdentity,
+  identityOf,
+  loopBackingOf,
+  placeOf,
+  placeOfIdentity,
+} from "./system/place.js";
+import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 /** A front of an earlier daemon that nobody serves yet. */
@@ -70,8 +78,13 @@ export class Registry {
   /** @throws ControlError NOT_ATTACHED, DEVICE_NOT_FOUND, DEVICE_FAILED */
   async tracker(path: string): Promise<Tracker> {
     const tracker = await this.findTracker(path);
-    if (tracker === undefined) throw new ControlError("NOT_ATTACHED", `${path} is not attached`);
-    return tracker;
+    if (tracker !== undefined) return tracker;
+    const named = this.#trackerWhere(({ device }) => device === resolve(path));
+    if (named === undefined) throw new ControlError("NOT_ATTACHED", `${path} is not attached`);
+    const what = `${path} leads to another device now, which is not attached`;
+    const name = await bothNames(named.device, named.identity);
+    const hint = `What was attached by this name is ${name}; its front is ${named.front.path}`;
+    throw new ControlError("NOT_ATTACHED", what, { hint });
   }
 
   /** @throws ControlError SNAPSHOT_NOT_FOUND */
@@ -114,31 +127,36 @@ export class Registry {
 
   /** @throws ControlError DEVICE_OVERLAPS when the path shares data with a tracked device */
   async assertApart(path: string): Promise<void> {
-    const tracked = [...this.trackers.values()].map((tracker) => ({
-      device: tracker.device,
-      identity: tracker.identity,
-      numbers: this.deviceNumbers(tracker),
-    }));
-    const unserved = this.#unserved().map(({ device, identity, front }) => ({
-      device,
-      identity,
-      numbers: numbersOfFront(front),
-    }));
-    await assertNoOverlap(path, [...tracked, ...unserved], this.topology);
+    await assertNoOverlap(path, this.tracked, this.topology);
   }
 
-  /** Block devices through which a tracker's data is written: its front and its original. */
-  deviceNumbers(tracker: Tracker): DeviceNumber[] {
-    const { kind, deviceNumber: original } = tracker.backing;
-    const front = tracker.front.isLive ? [parseNumber(tracker.front.deviceNumber)] : [];
-    return kind === "block" ? [...front, deviceNumber(original)] : front;
+  /** All that is tracked, also by fronts that nobody serves yet. */
+  get tracked(): TrackedPath[] {
+    const served = [...this.trackers.values()].map(
+      (tracker): TrackedPath => ({
+        device: tracker.device,
+        identity: tracker.identity,
+        places: [
+          tracker.place,
+          ...(tracker.front.isLive ? [parseNumber(tracker.front.deviceNumber)] : []),
+        ],
+      }),
+    );
+    const unserved = this.#unserved().map(
+      ({ device, identity, front }): TrackedPath => ({
+        device,
+        identity,
+        places: [placeOfIdentity(identity, device), ...numbersOfFront(front)],
+      }),
+    );
+    return [...served, ...unserved];
   }
 
   /**
    * The front or image that a path lies on; undefined where on none. Nothing of the daemon's own may lie
    * there: killed while it waits for its own device it could not end (apart.ts of @blksnap/uring).
    */
-  async ownDeviceBeneath(path: string): Promise<string | undefined> {
+  async ownDeviceBeneath(path: Place | string): Promise<string | undefined> {
     const served = [...this.trackers.values()].flatMap((tracker) => {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       return image === undefined ? [tracker.front] : [tracker.front, image];
@@ -151,24 +169,28 @@ export class Registry {
     );
     const own = [...served, ...unserved];
     if (own.length === 0) return undefined;
-    const beneath = await underlyingDevicesOfPath(path, this.topology);
+    const beneath = devicesIn(await stackOf(path, this.topology));
     const numbers = new Set(beneath.map(({ device }) => deviceKey(device)));
     return own.find(({ deviceNumber }) => numbers.has(deviceNumber))?.path;
   }
 
-  /** With what sysfs cannot know: which device lies behind a front or an image. */
-  get topology(): PlaceProbe {
-    const layers = (device: DeviceNumber) => this.#layersBelow(`${device.major}:${device.minor}`);
-    return { layers, lookAt: placeOf };
+  /** With what sysfs cannot know: what lies behind a front or an image, whatever its name. */
+  get topology(): TopologyProbe {
+    const layers = (device: DeviceNumber) => this.#layersBelow(deviceKey(device));
+    return { layers, lookAt: placeOf, loopBacking: loopBackingOf };
   }
 
-  #layersBelow(key: string): DeviceNumber[] {
+  #layersBelow(key: string): Place[] | undefined {
     for (const tracker of this.trackers.values()) {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       if (key !== tracker.front.deviceNumber && key !== image?.deviceNumber) continue;
-      return [deviceNumber(tracker.backing.deviceNumber)];
+      return [tracker.place];
     }
-    return [];
+    for (const { device, identity, front } of this.#unserved()) {
+      if (!numbersOfFront(front).some((number) => deviceKey(number) === key)) continue;
+      return [placeOfIdentity(identity, device)];
+    }
+    return undefined;
   }
 }
 

@@ -220,6 +220,11 @@ test("names of udev that lead to an original are told", () => {
   symlinkSync("../vdb", join(root, "dev/by/bad"));
   const found = checkNames(host, tracked, "/dev/by");
   assert.match(found.what, "/dev/by/bad leads to /dev/vdb, not to its front");
+  // Attached by a link that has turned to the front since.
+  const linked = [{ ...tracked[0]!, device: "/dev/by/good", identity: "block:254:16" }];
+  mkdirSync(join(root, "sys/dev/block/254:16"), { recursive: true });
+  writeFileSync(join(root, "sys/dev/block/254:16/uevent"), "DEVNAME=vdb\n");
+  assert.match(checkNames(host, linked, "/dev/by").what, /^\/dev\/by\/bad leads to/);
 });
 
 test("writable images are found by UUID, unless udev hides them", () => {

@@ -8,6 +8,7 @@ import type { ControlError } from "../dist/control/index.js";
 import { Serial } from "../dist/serial.js";
 import type { TrackerRecord } from "../dist/state/records.js";
 import { StateDirectory } from "../dist/state/state-directory.js";
+import { identityOf } from "../dist/system/place.js";
 import { DeviceMark } from "../dist/system/served-device.js";
 import { LateRecovery } from "../dist/tracker/late-recovery.js";
 
@@ -15,7 +16,7 @@ const DEVICE = "/dev/null";
 const record = {
   id: 7,
   device: DEVICE,
-  identity: "file:0:0",
+  identity: await identityOf(DEVICE),
   front: 3,
 } as unknown as TrackerRecord;
 
@@ -80,6 +81,19 @@ async function isWaiting(late: LateRecovery): Promise<boolean> {
     return true;
   }
 }
+
+test("the name of attach counts only where it leads to nothing else by now", async () => {
+  const told = async (device: string, path: string) => {
+    const waiting = [{ record: { ...record, device }, why: "" }];
+    const late = new LateRecovery({} as never, waiting, new Serial(), () => undefined);
+    const answer = await late.assertNotWaiting(path).then(() => "", String);
+    late.stop();
+    return answer;
+  };
+  assert.is(await told("/dev/zero", "/dev/zero"), "");
+  assert.match(await told("/dev/zero", DEVICE), /still waits/);
+  assert.match(await told("/dev/gone", "/dev/gone"), /still waits/);
+});
 
 test("it is tried for as long as the kernel has not let go, which is said once", async () => {
   const { late, asked } = start([UblkState.LIVE]);

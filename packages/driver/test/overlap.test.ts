@@ -15,10 +15,13 @@ const NUMBERS: Record<string, string> = {
   "dm-0": "252:0",
   "dm-1": "252:1",
   loop0: "7:0",
+  loop1: "7:1",
   ublkb0: "259:0",
   ublkb0p1: "259:1",
 };
 let folder: string;
+/** Which device the front ublkb0 is of. */
+let original: string;
 
 function write(path: string, text: string): void {
   const full = join(folder, path);
@@ -56,7 +59,7 @@ const probe = () => ({
     const name = path.split("/").at(-1) as string;
     const blockDevice = NUMBERS[name] === undefined ? undefined : number(name);
     const onFront = path.startsWith("/mnt/");
-    const identity = await identityOf(path);
+    const identity = blockDevice === undefined ? await identityOf(path) : `block:${NUMBERS[name]}`;
     return {
       realPath: path,
       device: number(onFront ? "ublkb0p1" : "sda1"),
@@ -65,12 +68,14 @@ const probe = () => ({
     };
   },
   layers: ({ major, minor }: { major: number; minor: number }) =>
-    `${major}:${minor}` === NUMBERS["ublkb0"] ? [number("sda")] : [],
+    `${major}:${minor}` === NUMBERS["ublkb0"] ? [number(original)] : undefined,
+  procRoot: join(folder, "proc"),
 });
 
 function tracked(name: string, ...fronts: string[]): TrackedPath {
   const identity = `block:${NUMBERS[name]}`;
-  return { device: node(name), identity, numbers: [name, ...fronts].map(number) };
+  if (fronts.includes("ublkb0")) original = name;
+  return { device: node(name), identity, places: [number(name), ...fronts.map(number)] };
 }
 
 async function refusal(path: string, ...others: TrackedPath[]): Promise<string> {
@@ -81,6 +86,7 @@ async function refusal(path: string, ...others: TrackedPath[]): Promise<string> 
 }
 
 test.before.each(() => {
+  original = "sda";
   folder = mkdtempSync(join(tmpdir(), "blksnap-overlap-"));
   for (const name of ["sda", "dm-0", "dm-1", "loop0", "ublkb0"]) device(name);
   device("sda1", "sda");
@@ -115,9 +121,34 @@ test("a device or file above a front", async () => {
 
 test("a loop device over a tracked file, and the file of a tracked loop device", async () => {
   const path = join(folder, "image");
-  const file = { device: path, identity: await identityOf(path), numbers: [number("ublkb0")] };
+  const identity = await identityOf(path);
+  const place = { identity, device: number("sda1"), path };
+  const file: TrackedPath = { device: path, identity, places: [place, number("ublkb0")] };
   assert.match(await refusal(node("loop0"), file), /loop0 lies on .*image, which is tracked/);
   assert.match(await refusal(path, tracked("loop0")), /loop0, which is tracked, lies on .*image: /);
+});
+
+test("two loop devices over one file, but not over two parts of it", async () => {
+  device("loop1");
+  write("block/loop1/loop/backing_file", join(folder, "image"));
+  assert.is(
+    (await refusal(node("loop1"), tracked("loop0"))).replaceAll(folder, ""),
+    "DEVICE_OVERLAPS: /dev/loop1 and /dev/loop0, which is tracked, lie on the same bytes of " +
+      "/image: /dev/loop1 → /image → /dev/loop0",
+  );
+  write("block/loop0/loop/sizelimit", "4096");
+  write("block/loop1/loop/offset", "4096");
+  assert.is(await refusal(node("loop1"), tracked("loop0")), "");
+  write("block/loop1/loop/offset", "4095");
+  assert.match(await refusal(node("loop1"), tracked("loop0")), /same bytes/);
+});
+
+test("a tracked device is its number, whatever its name leads to", async () => {
+  const disk = { ...tracked("sda", "ublkb0"), device: node("gone") };
+  assert.match(await refusal(node("sda1"), disk), /lies on .*gone \(now \/dev\/sda\), which/);
+  device("loop1");
+  const moved = { ...tracked("loop1"), device: node("sda") };
+  assert.is(await refusal(node("sda"), moved), "");
 });
 
 test("neighbours are no overlap", async () => {

@@ -133,6 +133,30 @@ export async function statApart(path: string, timeoutMs: number): Promise<FileSt
   return { device, inode, mode, special, realPath: lines.slice(2, -1).join("\n") };
 }
 
+/** What is behind a loop device, as the kernel says it; numbers as `node:fs` has them. */
+export interface LoopStatus {
+  /** `st_dev` and `st_ino` of the file or node behind it. */
+  readonly device: number;
+  readonly inode: number;
+  /** `st_rdev` of a block device behind it, else 0. */
+  readonly special: number;
+  /** `st_rdev` of the loop device that was asked. */
+  readonly loop: number;
+}
+
+/** LOOP_GET_STATUS64. @param timeoutMs as with statApart() @returns a negative errno for what is none, -ETIMEDOUT @throws as above */
+export async function loopApart(path: string, timeoutMs: number): Promise<LoopStatus | number> {
+  const lines = await run(["loop", path], timeoutMs);
+  if (lines.length === 1) return answerOf(lines);
+  const [device, inode, special, loop] = (lines[1] ?? "").split(" ").map(Number) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  return { device, inode, special, loop };
+}
+
 function answerOf([first]: readonly string[]): number {
   return Number(first);
 }

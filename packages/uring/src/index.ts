@@ -15,6 +15,8 @@ export {
   type FileExtents,
   type FileStatus,
   fsyncApart,
+  type LoopStatus,
+  loopApart,
   statApart,
   syncApart,
   writeApart,

@@ -38,7 +38,8 @@ async function loadNullBlk() {
 /**
  * A null_blk device that keeps its data in memory, or forgets it.
  *
- * @param {{sizeMib: number, blockBytes?: 512 | 4096, latencyNs?: number, discard?: boolean, cacheMib?: number, isForgetful?: boolean}} options
+ * @param {{sizeMib: number, blockBytes?: 512 | 4096, latencyNs?: number, discard?: boolean, cacheMib?: number, isForgetful?: boolean, zoneMib?: number}} options
+ *   `zoneMib`: a disk with zones of this size, if the kernel knows such
  */
 export async function nullDisk(t, options) {
   await loadNullBlk();
@@ -58,6 +59,7 @@ export async function nullDisk(t, options) {
     cache_size: options.cacheMib ?? 0,
     irqmode: latencyNs > 0 ? 2 : 0,
     completion_nsec: latencyNs,
+    ...(options.zoneMib === undefined ? {} : { zoned: 1, zone_size: options.zoneMib }),
     power: 1,
   };
   for (const [key, value] of Object.entries(settings)) {

@@ -1,4 +1,6 @@
 /** Data that is tracked already is not tracked again through another of its devices. */
+import { linkSync, symlinkSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { linear } from "../lib/device-mapper.mjs";
 import { imageFile, loopDisk, nullDisk, partition } from "../lib/disks.mjs";
@@ -66,6 +68,50 @@ test("a loop device and its file", async (t) => {
   await attached.detach();
   await attach(t, loop);
   await refused(t, file, loop, file);
+});
+
+test("two loop devices over one file, one of them by a hard link", async (t) => {
+  const file = imageFile(t, 4 * MIB);
+  const link = join(t.folder, t.name("link-"));
+  linkSync(file, link);
+  t.defer(() => unlinkSync(link));
+  const [one, other] = [
+    await loopDisk(t, 4 * MIB, { file }),
+    await loopDisk(t, 4 * MIB, { file: link }),
+  ];
+  const { detach } = await attach(t, one);
+  const error = await t.client.attach(other).catch((reason) => reason);
+  assert.is(error.code, "DEVICE_OVERLAPS", String(error));
+  assert.match(error.message, "lie on the same bytes of");
+  await detach();
+  await attach(t, other);
+});
+
+test("a tracked device is what it is, and not the name of attach", async (t) => {
+  const file = imageFile(t, MIB);
+  const [one, other] = [await loopDisk(t, MIB, { file }), await loopDisk(t, MIB)];
+  const bay = join(t.folder, t.name("disk-in-bay-"));
+  symlinkSync(one, bay);
+  const first = await t.client.attach(bay);
+  t.defer(() => t.client.detach(first.front));
+  unlinkSync(bay);
+  // Nothing else has the name: it still means the device.
+  assert.is((await t.client.attach(bay)).front, first.front);
+  await refused(t, file, one, file);
+  const { message } = await t.client.attach(file).catch((reason) => reason);
+  assert.match(message, `${bay} (now ${one}), which is tracked`);
+
+  // Another disk in the same bay.
+  symlinkSync(other, bay);
+  t.defer(() => unlinkSync(bay));
+  const error = await t.client.detach(bay).catch((reason) => reason);
+  assert.is(error.code, "NOT_ATTACHED");
+  assert.match(error.hint, first.front);
+  const second = await t.client.attach(bay);
+  assert.is(second.already_attached, false);
+  assert.is((await t.client.detach(bay)).front, second.front);
+  assert.is((await t.client.detach(one)).front, first.front);
+  await t.client.attach(one);
 });
 
 test.run();

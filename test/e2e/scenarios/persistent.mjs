@@ -9,7 +9,7 @@ import * as assert from "uvu/assert";
 import { FAULT_POINTS } from "../../../packages/driver/dist/fault-points.js";
 import { run, start } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { loopDisk, nullDisk } from "../lib/disks.mjs";
+import { imageFile, loopDisk, nullDisk } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
@@ -324,6 +324,27 @@ test(
     assert.is(refused.code, "PERSISTENT_STATE_ON_DEVICE");
     assert.match(refused.message, front);
     await t.client.detach(other);
+  },
+  LIMIT,
+);
+
+test(
+  "a file that the daemon's own directory lies on is refused",
+  async (t) => {
+    const file = imageFile(t, 32 * MIB);
+    const disk = await loopDisk(t, 32 * MIB, { file });
+    await makeFileSystem("ext4", disk);
+    const { path, unmount } = await mount(t, disk);
+    t.daemon = await Daemon.start({ args: ["--persistent-dir", path] });
+    t.defer(() => t.daemon.stop());
+    for (const persistent of [false, true]) {
+      const refused = await t.client.attach(file, { persistent }).catch((error) => error);
+      assert.is(refused.code, "DEVICE_BUSY");
+      assert.match(refused.message, "holds the daemon's files");
+    }
+    await unmount();
+    const { front } = await t.client.attach(file);
+    await t.client.detach(front);
   },
   LIMIT,
 );

@@ -30,6 +30,7 @@ import {
   recordsFrom,
   type UblkDevices,
 } from "./leftovers.js";
+import { checkLvm } from "./lvm.js";
 import { checkProcesses } from "./processes.js";
 import {
   checkFreeze,
@@ -75,8 +76,9 @@ async function allFindings(
   const devices = control instanceof UblkControl ? devicesOf(control) : undefined;
   const all = (await devices?.list()) ?? [];
   const own = all.filter((info) => isOurs(info, owner)).map(({ id }) => id);
-  const tracked = records.trackers.map(({ device, front }) => ({
+  const tracked = records.trackers.map(({ device, identity, front }) => ({
     device,
+    identity,
     front: `/dev/ublkb${front}`,
   }));
   return [
@@ -93,6 +95,7 @@ async function allFindings(
     ...checkProcesses(host, daemon, processes),
     checkNames(host, tracked),
     checkSearches(host, writableImages(records)),
+    checkLvm(host, records.trackers),
     ...(devices === undefined ? [] : await checkDevices(devices, given)),
     ...(devices === undefined ? [] : checkLinks(given, own)),
     ...checkStateFiles(given, stateDirectory, (work) => withLock(stateDirectory, work)),

@@ -94,9 +94,11 @@ export function checkSocket(path: string, groups: string, hasDaemon: boolean): F
   }
 }
 
-/** A tracked device: the original's path and its front's. */
+/** A tracked device: the original's name at attach, what it is, and its front's path. */
 export interface TrackedPaths {
   readonly device: string;
+  /** Absent, or of a file, it is known by its name. */
+  readonly identity?: string;
   readonly front: string;
 }
 
@@ -108,9 +110,9 @@ export function checkNames(
 ): Finding {
   const check = "device_names";
   const paths = host.names(folder).map((name) => `${folder}/${name}`);
-  const wrong = tracked.flatMap(({ device, front }) =>
+  const wrong = tracked.flatMap(({ device, identity, front }) =>
     paths
-      .filter((path) => real(host.path(path)) === real(host.path(device)))
+      .filter((path) => real(host.path(path)) === originalNode(host, device, identity))
       .map((path) => ({ path, device, front })),
   );
   const [first] = wrong;
@@ -141,6 +143,13 @@ export function checkSearches(host: HostFiles, images: readonly string[]): Findi
     "mount UUID=, findfs and blkid -U can find it instead of the front, and what is written there is gone at destroy";
   const hint = `Mount fronts by name, install udev/${RULES}, or use snapshot_create --read-only-images`;
   return warning(check, what, why, hint);
+}
+
+/** The name of attach may lead to the front by now, which is as it should be. */
+function originalNode(host: HostFiles, device: string, identity = ""): string {
+  const uevent = host.text(`/sys/dev/block/${identity.replace("block:", "")}/uevent`) ?? "";
+  const name = /^DEVNAME=(.+)$/m.exec(uevent)?.[1];
+  return real(host.path(name === undefined ? device : `/dev/${name}`));
 }
 
 function real(path: string): string {

@@ -14,11 +14,13 @@ import { readWitness } from "./witness.js";
  */
 export async function readFacts(backing: BackingFile, boot: BootMark): Promise<PersistedIdentity> {
   const { capacityBytes, logicalBlockBytes } = backing.params;
-  const handle = await open(backing.path, "r");
+  // The name of attach may lead elsewhere by now.
+  const path = `/proc/self/fd/${backing.fd}`;
+  const handle = await open(path, "r");
   try {
     const content = await digestContents(fileReader(handle), capacityBytes);
-    const identity = await readDeviceIdentity(backing.path, content);
-    const witness = await readWitness(backing.path);
+    const identity = await readDeviceIdentity(path, content);
+    const witness = await readWitness(path);
     return { capacityBytes, logicalBlockBytes, identity, content, witness, boot };
   } finally {
     await handle.close();

@@ -3,12 +3,21 @@
 import { stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { SnapshotTakeResponse } from "@blksnap/api";
-import { assertNoConflict } from "@blksnap/diff-storage";
+import {
+  assertNoConflict,
+  assertNotInUse,
+  knownStackOf,
+  type Meeting,
+  meetingOf,
+} from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
 import type { SnapshotCreateOptions, SnapshotTakeOptions } from "../control/driver-control.js";
 import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
+import { placeOf } from "../system/place.js";
+import { isZoned } from "../system/zoned.js";
 import type { TrackerOperations } from "../tracker/operations.js";
+import { ownPlaces } from "../tracker/own-places.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { closeImage } from "./image.js";
 import { completePolicy } from "./overflow.js";
@@ -52,7 +61,7 @@ export class SnapshotOperations {
         }
         members.add(tracker);
       }
-      await this.#assertStoresApart(options.stores, [...members]);
+      await this.#assertStoresApart(options.stores);
       if (persistent) await this.#assertMedia(options.stores);
       const alignments = [...members].map(({ geometry }) => geometry.logicalBlockBytes);
       const chunkShifts = [...members].map(({ geometry }) => geometry.chunkShift);
@@ -88,7 +97,7 @@ export class SnapshotOperations {
     try {
       assertFits(snapshot, tracker);
       const paths = snapshot.stores.map(({ path }) => path);
-      await this.#assertStoresApart(paths, [tracker]);
+      await this.#assertStoresApart(paths);
       await snapshot.allowAlignment(tracker.geometry.logicalBlockBytes);
       snapshot.addMember(tracker);
       snapshot.save();
@@ -196,17 +205,49 @@ export class SnapshotOperations {
     }
   }
 
-  async #assertStoresApart(stores: readonly string[], members: readonly Tracker[]): Promise<void> {
-    const numbers = members.flatMap((tracker) => this.#registry.deviceNumbers(tracker));
-    for (const path of stores) {
-      if (path === MEMORY_STORE) continue;
-      await assertNoConflict(path, numbers, this.#registry.topology);
-      const own = await this.#registry.ownDeviceBeneath(path);
-      if (own === undefined) continue;
-      const what = `the store ${path} lies on ${own}, which this daemon serves`;
-      throw new ControlError("STORE_ON_DEVICE", what);
+  /** Old data of two, in the same bytes. What is named twice is locked already. @throws STORE_BUSY */
+  async #assertDistinct(stores: readonly string[]): Promise<void> {
+    const { topology, snapshots } = this.#registry;
+    const others = ownPlaces([], snapshots.values()).filter(
+      ({ at }) => typeof at !== "string" || !stores.includes(at),
+    );
+    const seen = others.map(({ what, at }) => ({ what, stack: knownStackOf(at, topology) }));
+    for (const path of stores.filter((store) => store !== MEMORY_STORE)) {
+      const stack = knownStackOf(path, topology);
+      for (const other of seen) {
+        const meeting = meetingOf(await stack, await other.stack);
+        if (meeting === undefined || isFirstOfBoth(meeting)) continue;
+        const text = `the bytes of ${path} are those of ${other.what} (${meeting.other.chain.join(" → ")})`;
+        throw new ControlError("STORE_BUSY", text);
+      }
+      seen.push({ what: `the store ${path}`, stack });
     }
   }
+
+  /** @throws ControlError STORE_ON_DEVICE; DiffStorageError STORE_ON_MEMBER, STORE_BUSY */
+  async #assertStoresApart(stores: readonly string[]): Promise<void> {
+    const places = this.#registry.tracked.map(({ places: [original] }) => original);
+    const { topology } = this.#registry;
+    for (const path of stores) {
+      if (path === MEMORY_STORE) continue;
+      await assertNoConflict(path, places, topology);
+      const own = await this.#registry.ownDeviceBeneath(path);
+      if (own !== undefined) {
+        const what = `the store ${path} lies on ${own}, which this daemon serves`;
+        throw new ControlError("STORE_ON_DEVICE", what);
+      }
+      await assertNotInUse(path, topology);
+      const { blockDevice } = await placeOf(path);
+      if (blockDevice === undefined || !isZoned(blockDevice)) continue;
+      const what = `the store ${path} is a zoned disk, which takes writes only in sequence`;
+      throw new ControlError("STORE_INVALID", what, { hint: "Give a disk without zones" });
+    }
+    await this.#assertDistinct(stores);
+  }
+}
+
+function isFirstOfBoth({ one, other }: Meeting): boolean {
+  return one.chain.length === 1 && other.chain.length === 1;
 }
 
 /** @throws ControlError TRACKER_NOT_PERSISTENT */

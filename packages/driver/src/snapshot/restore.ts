@@ -17,6 +17,7 @@ import { MappedMemory } from "@blksnap/uring";
 import type { ControlError } from "../control/control-error.js";
 import { blockShiftOf } from "../parameters.js";
 import { areaJournalName, loadAreaJournal } from "../persistence/area-journal-file.js";
+import { findPersistent } from "../persistence/find-original.js";
 import {
   forgetSnapshot,
   type PersistentMember,
@@ -24,11 +25,17 @@ import {
 } from "../persistence/snapshot-records.js";
 import type { PersistentTrackerRecord } from "../persistence/tracker-persistence.js";
 import type { AreaSetup } from "../reactor/messages.js";
-import { type MemberRecord, type SnapshotRecord, snapshotRecordName } from "../state/records.js";
+import {
+  type MemberRecord,
+  type SnapshotRecord,
+  type StoreRecord,
+  snapshotRecordName,
+} from "../state/records.js";
 import { usableRecords } from "../state/usable-records.js";
 import { placeOf } from "../system/place.js";
 import { Tracker } from "../tracker/tracker.js";
 import type { RecoverContext } from "./recover.js";
+import { acrossBoots, located } from "./store-location.js";
 
 /** All together; a mount at boot gives up after 90 s. */
 const ARRIVAL_PATIENCE_MS = 30_000;
@@ -124,22 +131,35 @@ async function untilThere(
   const stores = records
     .filter(({ snapshot }) => snapshot.state !== "destroying")
     .flatMap(({ snapshot }) => snapshot.stores)
-    .map(({ path, fileName }) => (fileName === undefined ? path : join(path, fileName)));
-  for (const path of [...pending.map(({ record }) => record.device), ...stores]) {
-    if (await isThere(path)) continue;
+    .map(({ path, fileName, ...rest }) => ({
+      path: fileName === undefined ? path : join(path, fileName),
+      store: acrossBoots({ path, ...(fileName === undefined ? {} : { fileName }), ...rest }),
+    }));
+  const wanted = [
+    ...pending.map(({ record }) => ({
+      path: record.device,
+      isThere: async () => (await findPersistent(record)) !== undefined,
+    })),
+    ...stores.map(({ path, store }) => ({ path, isThere: () => isThere(store, path) })),
+  ];
+  for (const { path, isThere: isItThere } of wanted) {
+    if (await isItThere()) continue;
     logger.warn({ path }, "not there yet: waiting for it");
-    while (performance.now() < deadlineMs && !(await isThere(path))) await sleep(ARRIVAL_POLL_MS);
+    while (performance.now() < deadlineMs && !(await isItThere())) await sleep(ARRIVAL_POLL_MS);
   }
 }
 
 /** What else can be wrong with it is said when it is opened. */
-async function isThere(path: string): Promise<boolean> {
+async function isThere(store: StoreRecord, path: string): Promise<boolean> {
   try {
     await placeOf(path);
     return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ENOENT";
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") return true;
   }
+  // Under another name?
+  const found = await located(store).catch(() => undefined);
+  return found !== undefined && found.path !== store.path;
 }
 
 /**
@@ -153,8 +173,12 @@ export async function attachPending(
   onAreaLost: () => Promise<void>,
 ): Promise<Tracker | undefined> {
   const { device, uuid } = record;
-  const recorded = { persistent: true, uuid };
   const { logger } = context;
+  const openAt = await findPersistent(record);
+  const recorded = { persistent: true, uuid, ...(openAt === undefined ? {} : { openAt }) };
+  if (openAt !== undefined && openAt !== device) {
+    logger.warn({ device, openAt }, `${device} is ${openAt} now, by what the disk says of itself`);
+  }
   if (area !== undefined) {
     try {
       return await Tracker.attach(context, id, device, { ...recorded, area, onAreaLost });
@@ -206,7 +230,7 @@ async function restoreSnapshot(
     }
   }
   if (snapshot.state !== "destroying" && (members.length > 0 || record.members.length === 0)) {
-    return { ...snapshot, members };
+    return { ...snapshot, stores: snapshot.stores.map(acrossBoots), members };
   }
   await forgetSnapshot(persistent, record);
   // What it has left besides is removed as after a crash.

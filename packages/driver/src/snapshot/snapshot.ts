@@ -39,7 +39,8 @@ import { memberRecord } from "./member-record.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
-import { storeRecord, storeSpec } from "./store-record.js";
+import { storesOpened, storesToOpen } from "./store-location.js";
+import { storeRecord } from "./store-record.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
 /** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
@@ -94,7 +95,7 @@ export class Snapshot {
   readonly onOverflow: OverflowPolicy;
   readonly events: SnapshotEvents;
   readonly members: Map<number, Member> = new Map();
-  readonly stores: readonly StoreRecord[];
+  stores: readonly StoreRecord[];
   takenAt: string | null;
   stallUs: number | null;
   readonly readOnlyImages: boolean;
@@ -190,7 +191,7 @@ export class Snapshot {
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
     const options: DiffStorageOptions = {
-      stores: this.stores.map((store) => storeSpec(store, this.#context.state.path)),
+      stores: await storesToOpen(this.stores, recoverSlots !== undefined, this.#context.state.path),
       limitBytes: this.limitBytes,
       portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
       slotBytes: this.slotBytes,
@@ -200,6 +201,7 @@ export class Snapshot {
       ...(recoverSlots === undefined ? {} : { recoverSlots }),
     };
     this.#storage = await DiffStorage.open(options);
+    this.stores = storesOpened(this.stores, this.#storage.stores);
     this.#slotServer = new SlotServer({
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),

@@ -2,12 +2,15 @@
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { EventsRecord } from "../snapshot/events.js";
+import type { DeviceMarks } from "../system/device-marks.js";
 
 export interface TrackerRecord {
   readonly id: number;
-  /** The original's path, and what it led to at attach. */
+  /** The original's name at attach, and what it led to: this is what the device is. */
   readonly device: string;
   readonly identity: string;
+  /** Of a block device; absent in records of older daemons. */
+  readonly marks?: DeviceMarks;
   /** Number N of the front, /dev/ublkbN. */
   readonly front: number;
   readonly geometry: TrackerGeometry;
@@ -22,6 +25,10 @@ export interface StoreRecord {
   readonly path: string;
   /** Name of the file made in a directory; absent for files and block devices. */
   readonly fileName?: string;
+  /** What was opened by that name; absent in records of older daemons, and for memory. */
+  readonly identity?: string;
+  /** Of a block device. */
+  readonly marks?: DeviceMarks;
 }
 
 export interface MemberRecord {

@@ -6,9 +6,18 @@
  * because a server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
  */
 import { fstatSync, lstatSync } from "node:fs";
-import { deviceNumber, type PathDevices } from "@blksnap/diff-storage";
+import {
+  type DeviceNumber,
+  deviceKey,
+  deviceNumber,
+  fileIdentity,
+  type LoopBacking,
+  type PathDevices,
+  type Place,
+  readSysfsDevice,
+} from "@blksnap/diff-storage";
 import { major, minor } from "@blksnap/ublk";
-import { errnoName, type FileStatus, statApart } from "@blksnap/uring";
+import { errnoName, type FileStatus, loopApart, statApart } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 
 const ANSWER_LIMIT_MS = 5_000;
@@ -17,18 +26,12 @@ const NODE = /^\/dev\/[^/]+$/;
 const S_IFMT = 0o170000;
 const S_IFBLK = 0o060000;
 
-/** What is at the end of a path. */
-export interface Place extends PathDevices {
-  /** The same for all its names: "block:MA:MI", or "file:DEVICE:INODE". */
-  readonly identity: string;
-}
-
 /**
  * Looks at a path, but for a device's node in another process and for at most five seconds.
  * @throws an error as node:fs has them, with `code` and `errno`: ENOENT and the like; ETIMEDOUT when
  * what the path lies on does not answer
  */
-export async function placeOf(path: string): Promise<Place> {
+export async function placeOf(path: string): Promise<PathDevices> {
   return nodeAt(path) ?? placeOfStatus(await answered(path));
 }
 
@@ -38,9 +41,12 @@ export function blockIdentity(number: string): string {
 }
 
 /** What a path leads to, whatever its name. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
-export async function identityOf(path: string): Promise<string> {
+export async function identityOf(
+  path: string,
+  lookAt: (path: string) => Promise<PathDevices> = placeOf,
+): Promise<string> {
   try {
-    return (await placeOf(path)).identity;
+    return (await lookAt(path)).identity;
   } catch (error) {
     const { code = "EIO" } = error as NodeJS.ErrnoException;
     const options = { cause: error, errnoName: code };
@@ -65,10 +71,40 @@ function identityOfStats(
 ): string {
   return isBlockDevice
     ? blockIdentity(`${major(special)}:${minor(special)}`)
-    : `file:${device}:${inode}`;
+    : fileIdentity(device, inode);
 }
 
-function nodeAt(path: string): Place | undefined {
+/** Where a search for devices begins for what an identity tells. @param path of a file, its name */
+export function placeOfIdentity(identity: string, path: string): Place {
+  const [kind, one, other] = identity.split(":");
+  if (kind === "block") return { major: Number(one), minor: Number(other) };
+  return { identity, device: deviceNumber(Number(one)), path };
+}
+
+/** What a block device is called now; undefined for a file, and for a device that is gone. */
+export async function presentName(identity: string, sysfs = "/sys"): Promise<string | undefined> {
+  const place = placeOfIdentity(identity, "");
+  return "path" in place ? undefined : (await readSysfsDevice(sysfs, place))?.name;
+}
+
+/** What the kernel says of a loop device's file, for TopologyProbe: its name may be gone. */
+export async function loopBackingOf(
+  node: string,
+  device: DeviceNumber,
+): Promise<LoopBacking | undefined> {
+  const answer = await loopApart(node, ANSWER_LIMIT_MS);
+  // Without the node, or with another device's: what sysfs says has to do.
+  if (typeof answer === "number") return undefined;
+  if (deviceKey(deviceNumber(answer.loop)) !== deviceKey(device)) return undefined;
+  const isBlock = answer.special !== 0;
+  return {
+    device: deviceNumber(answer.device),
+    blockDevice: isBlock ? deviceNumber(answer.special) : undefined,
+    identity: identityOfStats(isBlock, answer.device, answer.inode, answer.special),
+  };
+}
+
+function nodeAt(path: string): PathDevices | undefined {
   if (!NODE.test(path)) return undefined;
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (!stats?.isBlockDevice()) return undefined;
@@ -81,7 +117,7 @@ function nodeAt(path: string): Place | undefined {
   });
 }
 
-function placeOfStatus({ device, inode, mode, special, realPath }: FileStatus): Place {
+function placeOfStatus({ device, inode, mode, special, realPath }: FileStatus): PathDevices {
   const isBlockDevice = (mode & S_IFMT) === S_IFBLK;
   return {
     realPath,

@@ -67,6 +67,16 @@ export function openCbt(
   }
 }
 
+/** In the place of an earlier daemon's map, which knows nothing of what was written meanwhile. */
+export function renewCbt(
+  context: CbtContext,
+  id: number,
+  geometry: TrackerGeometry,
+  undo: Undo,
+): CbtFile {
+  return createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
+}
+
 /**
  * The map that the journal of a persistent tracker has.
  * @throws EngineError, or Error, when it is of another device; nothing is left behind then

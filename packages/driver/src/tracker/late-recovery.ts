@@ -82,7 +82,9 @@ export class LateRecovery {
     const found = await identityOf(path).catch(() => undefined);
     for (const { record } of this.#waiting.values()) {
       const { device, identity, front } = record;
-      if (device !== resolve(path) && identity !== found) continue;
+      // The name of attach counts only where it leads to nothing else by now.
+      const isIt = found === undefined ? device === resolve(path) : identity === found;
+      if (!isIt) continue;
       throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
         hint: "It goes on when its device and the kernel let it; see the daemon's log",
       });

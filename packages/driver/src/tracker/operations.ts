@@ -6,6 +6,7 @@ import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
 import { named } from "../system/errors.js";
 import { placeOf } from "../system/place.js";
+import { assertNotOurs, assertNotUsedPastUs, type OwnPlace, ownPlaces } from "./own-places.js";
 import { type AttachOptions, type DetachOptions, Tracker, type TrackerContext } from "./tracker.js";
 
 export class TrackerOperations {
@@ -27,6 +28,7 @@ export class TrackerOperations {
     const device = resolve(path);
     await this.#registry.assertNoImage(device);
     await this.#registry.assertApart(device);
+    await this.#assertFree(device);
     if (options.persistent) await this.#assertStateApart();
     const id = this.#nextId++;
     const tracker = await named(Tracker.attach(this.#context, id, device, options));
@@ -35,6 +37,27 @@ export class TrackerOperations {
     const { state: persistence } = tracker.persistence;
     this.#logger.info({ device, front: tracker.front.path, persistence }, "attached");
     return tracker;
+  }
+
+  /** @throws ControlError DEVICE_BUSY */
+  async #assertFree(device: string): Promise<void> {
+    const { topology } = this.#registry;
+    await assertNotOurs(device, this.#ownPlaces(), topology);
+    await assertNotUsedPastUs(device, topology);
+  }
+
+  #ownPlaces(): OwnPlace[] {
+    const { state, persistent } = this.#context;
+    return ownPlaces([state.path, persistent.path], this.#registry.snapshots.values());
+  }
+
+  /** Says what nobody can be refused any more: a file system mounted over the daemon's own files. */
+  async checkOwnPlaces(): Promise<void> {
+    for (const { what, at } of this.#ownPlaces()) {
+      const own = await this.#registry.ownDeviceBeneath(at).catch(() => undefined);
+      if (own === undefined) continue;
+      this.#logger.error({ device: own, at }, `${what} are on ${own}, which this daemon serves`);
+    }
   }
 
   /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */

@@ -1,54 +1,54 @@
 /**
  * Two trackers of the same data would each miss what goes through the other's front, and a take of
  * both could never drain the upper one's writes while the lower one holds them. So a device is
- * refused when it lies on a tracked one, or a tracked one on it, whatever is between:
+ * refused when it lies on a tracked one, or a tracked one on it, or both on the same bytes of a third
+ * one, whatever is between:
  *
  * ```
  *   partition ─▶ disk          device-mapper, md ─▶ disk
  *   loop device ─▶ its file ─▶ the disk of its file system       front, image ─▶ original
  * ```
+ *
+ * A device that is tracked is its number, or its file; the name of attach may lead elsewhere by now.
  */
-import {
-  type DeviceNumber,
-  deviceKey,
-  type TopologyProbe,
-  underlyingDevicesOfPath,
-} from "@blksnap/diff-storage";
+import { knownStackOf, meetingOf, type Place, type TopologyProbe } from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
-import { blockIdentity, identityOf, type Place, placeOf } from "../system/place.js";
+import { blockIdentity, identityOf, presentName } from "../system/place.js";
 
 /** A device that is tracked already. */
 export interface TrackedPath {
+  /** The name of attach. */
   readonly device: string;
   readonly identity: string;
-  /** The block devices through which its data is written. */
-  readonly numbers: readonly DeviceNumber[];
+  /** The original, then other devices through which its data is written. */
+  readonly places: readonly [Place, ...Place[]];
 }
-
-/** Looks at paths as place.ts does, which is the default. */
-export interface PlaceProbe extends TopologyProbe {
-  readonly lookAt?: (path: string) => Promise<Place>;
-}
-
-/** What a path lies on: identities as identityOf() gives them, each with the way to it. */
-type Stack = Map<string, readonly string[]>;
 
 /** @throws ControlError DEVICE_OVERLAPS, with the chain of what lies on what */
 export async function assertNoOverlap(
   path: string,
   tracked: readonly TrackedPath[],
-  probe: PlaceProbe = {},
+  probe: TopologyProbe = {},
 ): Promise<void> {
-  const wanted = await identityOf(path);
-  const stack = await stackOf(path, probe);
-  for (const { device, identity, numbers } of tracked) {
-    const identities = [identity, ...numbers.map((number) => blockIdentity(deviceKey(number)))];
-    const down = identities.map((one) => stack.get(one)).find((chain) => chain !== undefined);
-    if (down !== undefined) {
-      throw overlap(`${path} lies on ${device}, which is tracked`, down);
-    }
-    const up = (await stackOf(device, probe)).get(wanted);
-    if (up !== undefined) throw overlap(`${device}, which is tracked, lies on ${path}`, up);
+  const wanted = await identityOf(path, probe.lookAt);
+  // A layer that nobody can look through is no reason to refuse: the kernel still keeps two exclusive
+  // users of one block device apart.
+  const stack = await knownStackOf(path, probe);
+  for (const { device, identity, places } of tracked) {
+    const said = async () => `${await bothNames(device, identity, probe)}, which is tracked`;
+    const identities = [identity, ...places.map(identityOfPlace)];
+    const down = identities.map((one) => stack.get(one)).find((node) => node !== undefined);
+    if (down !== undefined) throw overlap(`${path} lies on ${await said()}`, down.chain);
+    // Through its front it is the same.
+    const [original] = places;
+    const its = await knownStackOf(original, probe);
+    const up = its.get(wanted);
+    if (up !== undefined) throw overlap(`${await said()}, lies on ${path}`, up.chain);
+    const meeting = meetingOf(stack, its);
+    if (meeting === undefined) continue;
+    const { one, other } = meeting;
+    const what = `${path} and ${await said()}, lie on the same bytes of ${one.name}`;
+    throw overlap(what, [...one.chain, ...other.chain.toReversed().slice(1)]);
   }
 }
 
@@ -56,21 +56,19 @@ function overlap(what: string, chain: readonly string[]): ControlError {
   return new ControlError("DEVICE_OVERLAPS", `${what}: ${chain.join(" → ")}`);
 }
 
-async function stackOf(path: string, probe: PlaceProbe): Promise<Stack> {
-  const stack: Stack = new Map();
-  async function lookAt(layer: string): Promise<Place> {
-    const there = await (probe.lookAt ?? placeOf)(layer);
-    const way = layer === path ? [path] : [path, layer];
-    if (there.blockDevice === undefined) stack.set(there.identity, way);
-    return there;
-  }
-  try {
-    for (const { device, chain } of await underlyingDevicesOfPath(path, { ...probe, lookAt })) {
-      stack.set(blockIdentity(deviceKey(device)), chain);
-    }
-  } catch {
-    // A layer that nobody can look through is no reason to refuse: the kernel still keeps two
-    // exclusive users of one block device apart.
-  }
-  return stack;
+function identityOfPlace(place: Place): string {
+  return "identity" in place ? place.identity : blockIdentity(`${place.major}:${place.minor}`);
+}
+
+/** The name of attach, and what the device is called now where that name leads elsewhere. */
+export async function bothNames(
+  device: string,
+  identity: string,
+  probe: TopologyProbe = {},
+): Promise<string> {
+  const found = await identityOf(device, probe.lookAt).catch(() => undefined);
+  if (found === identity) return device;
+  const now = await presentName(identity, probe.sysfsRoot);
+  if (now !== undefined) return now === device ? device : `${device} (now ${now})`;
+  return found === undefined ? device : `${device} (which is something else now)`;
 }

@@ -2,7 +2,7 @@
  * A tracker's side of its persistence: where its map comes from at attach, and what its reactor and the
  * medium are to do together afterwards.
  */
-import { assertNoConflict, deviceNumber } from "@blksnap/diff-storage";
+import { assertNoConflict } from "@blksnap/diff-storage";
 import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import type { BackingFile } from "@blksnap/ublk";
 import { errnoName } from "@blksnap/uring";
@@ -13,6 +13,7 @@ import { TrackerPersistence } from "../persistence/tracker-persistence.js";
 import type { JournalSetup } from "../reactor/journal-io.js";
 import type { AdoptReply, MirrorReply, ReactorRequest } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
+import { identityOfOpen, loopBackingOf, placeOf, placeOfIdentity } from "../system/place.js";
 import { type CbtContext, type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
 
@@ -279,9 +280,11 @@ async function mapOf(
 
 /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
 async function assertApart(directory: string, backing: BackingFile): Promise<void> {
-  if (backing.kind !== "block") return;
+  const place = placeOfIdentity(identityOfOpen(backing.fd), backing.path);
+  // What this process serves is looked at before, by who knows of it.
+  const probe = { layers: () => [], lookAt: placeOf, loopBacking: loopBackingOf };
   try {
-    await assertNoConflict(directory, [deviceNumber(backing.deviceNumber)], { layers: () => [] });
+    await assertNoConflict(directory, [place], probe);
   } catch (error) {
     throw new ControlError("PERSISTENT_STATE_ON_DEVICE", (error as Error).message, {
       cause: error,

@@ -7,8 +7,9 @@
  *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
  * ```
  */
-import { close, closeSync } from "node:fs";
+import { close, closeSync, readlinkSync } from "node:fs";
 import { promisify } from "node:util";
+import { deviceNumber, type Place } from "@blksnap/diff-storage";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
   type BackingFile,
@@ -27,19 +28,21 @@ import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
 import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
-import { blockIdentity, identityOfOpen } from "../system/place.js";
+import { blockIdentity, identityOfOpen, placeOfIdentity } from "../system/place.js";
 import { DeviceMark, RECOVERY_PATIENCE_MS, ServedDevice } from "../system/served-device.js";
-import { openCbt } from "./cbt-file.js";
-import { openFenced } from "./fence.js";
+import { isZoned } from "../system/zoned.js";
+import { openCbt, renewCbt } from "./cbt-file.js";
 import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
 import { geometryOf } from "./geometry.js";
+import { reopenOriginal } from "./original.js";
 import {
   type JournalContext,
   type JournalOptions,
   type PersistenceState,
   TrackerJournal,
 } from "./tracker-journal.js";
+import { writeTrackerRecord } from "./tracker-record.js";
 import { runUndo, takeBack, type Undo } from "./undo.js";
 
 /** What trackers share. */
@@ -52,6 +55,8 @@ export interface TrackerContext extends JournalContext {
 export interface AttachOptions extends JournalOptions {
   /** The diff area of a persistent snapshot that it is in. */
   readonly area?: AreaSetup;
+  /** Where the original is, if not at its name. */
+  readonly openAt?: string;
 }
 
 export interface DetachOptions {
@@ -130,9 +135,10 @@ export class Tracker {
   ): Promise<Tracker> {
     const undo: Undo = [];
     try {
-      const backing = openBackingFile(path);
+      const backing = { ...openBackingFile(options.openAt ?? path), path };
       undo.push(() => closeSync(backing.fd));
       const identity = identityOfOpen(backing.fd);
+      assertNotZoned(backing);
       const wanted = geometryOf(backing, context.parameters);
       const cbt = await TrackerJournal.attach(context, id, backing, wanted, options, undo);
       const geometry = { ...wanted, chunkShift: cbt.chunkShift };
@@ -149,7 +155,7 @@ export class Tracker {
         maxIoBytes: context.maxIoBytes,
         onNumber: (number) => {
           faultPoint("attach.device-added");
-          writeRecord(context, { ...parts, uuid: parts.journal?.uuid }, number, 0);
+          writeTrackerRecord(context.state, { ...parts, uuid: parts.journal?.uuid }, number, 0);
           faultPoint("attach.recorded");
         },
         ...frontQueue(context, parts, "attach.queue-started", area),
@@ -168,26 +174,29 @@ export class Tracker {
 
   /**
    * Goes on with a tracker of an earlier daemon.
-   * @param area its diff area, where it is in a snapshot that was taken
+   * @param recordedArea its diff area, where it is in a snapshot that was taken
    * @param patienceMs how long the old server's last requests are waited for
    * @throws UblkError CONTROL_FAILED when its front is gone; ControlError
    */
   static async recover(
     context: TrackerContext,
     record: TrackerRecord,
-    area: AreaSetup | undefined,
+    recordedArea: AreaSetup | undefined,
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<Tracker> {
     const undo: Undo = [];
     try {
-      const { id, identity, geometry } = record;
-      const backing = await openFenced(record.device, patienceMs);
-      undo.push(() => closeSync(backing.fd));
-      if (identityOfOpen(backing.fd) !== identity) {
-        throw new ControlError("DEVICE_NOT_FOUND", `${record.device} is another device now`);
-      }
+      const { id, geometry } = record;
+      const { backing, identity, wasAway } = await reopenOriginal(
+        context,
+        record,
+        patienceMs,
+        undo,
+      );
       faultPoint("recover.original-opened");
-      const cbt = openCbt(context, id, geometry, undo);
+      const area = wasAway ? undefined : recordedArea;
+      const open = wasAway ? renewCbt : openCbt;
+      const cbt = open(context, id, geometry, undo);
       const reactor = assignReactor(context, undo);
       const journal =
         record.uuid === undefined
@@ -211,6 +220,7 @@ export class Tracker {
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       tracker.#errorCode = record.errorCode;
+      if (identity !== record.identity || wasAway) tracker.errorCode = record.errorCode;
       return tracker;
     } catch (error) {
       await takeBack(undo, context.logger, record.device);
@@ -227,7 +237,7 @@ export class Tracker {
     this.#errorCode = errorCode;
     if (!this.front.isLive) return;
     try {
-      writeRecord(this.#context, this, this.front.id, errorCode);
+      writeTrackerRecord(this.#context.state, this, this.front.id, errorCode);
     } catch (error) {
       // It is known as long as this process lives; the front must not suffer for it.
       this.#context.logger.warn({ device: this.device, err: error }, "error code is not on record");
@@ -273,6 +283,13 @@ export class Tracker {
   /** Ends when all that was written and taken so far is on record. */
   async commitJournal(): Promise<void> {
     await this.#journal?.commit(this.id, this.reactor);
+  }
+
+  /** Where the original's data is, whatever it is called. */
+  get place(): Place {
+    const { fd, kind } = this.backing;
+    const path = kind === "block" ? this.device : readlinkSync(`/proc/self/fd/${fd}`);
+    return placeOfIdentity(this.identity, path);
   }
 
   /** "major:minor" of the original; null for a regular file. */
@@ -387,32 +404,15 @@ export class Tracker {
   }
 }
 
+/** @throws ControlError DEVICE_ZONED */
+function assertNotZoned({ path, kind, deviceNumber: number }: BackingFile): void {
+  if (kind !== "block" || !isZoned(deviceNumber(number))) return;
+  const what = `${path} is a zoned disk, which takes writes only in sequence`;
+  throw new ControlError("DEVICE_ZONED", what);
+}
+
 function assignReactor(context: TrackerContext, undo: Undo): number {
   const reactor = context.reactors.assign();
   undo.push(() => context.reactors.release(reactor));
   return reactor;
-}
-
-type RecordParts = Pick<TrackerParts, "id" | "identity" | "backing" | "geometry"> & {
-  readonly uuid: string | undefined;
-};
-
-function writeRecord(
-  context: TrackerContext,
-  parts: RecordParts,
-  front: number,
-  errorCode: number,
-): void {
-  const { id, identity, geometry, uuid } = parts;
-  const device = parts.backing.path;
-  const record: TrackerRecord = {
-    id,
-    device,
-    identity,
-    front,
-    geometry,
-    errorCode,
-    ...(uuid === undefined ? {} : { uuid }),
-  };
-  context.state.writeRecord(trackerRecordName(id), record);
 }

@@ -12,13 +12,15 @@
 //   uring-apart PARENT reach MS DEVICE...
 //   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; ends with nobody but itself
 //   uring-apart 0 thaw PATH
+//   uring-apart PARENT loop PATH             LOOP_GET_STATUS64
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
 // may be about a device whose number another one has by now.
 //
 // The first line of its output is what the call answered, or a negative errno. "extents" goes on with
 // "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS"; "stat" with
-// "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end".
+// "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end"; "loop" with
+// "DEVICE INODE SPECIAL" of what is behind the loop device, and its own SPECIAL.
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fiemap.h>
@@ -166,6 +168,17 @@ int Freeze(std::string_view verb, const char* path) {
   return EXIT_FAILURE;
 }
 
+int64_t Loop(const char* path, std::string& lines) {
+  const int fd = Open(path, O_RDONLY | O_NONBLOCK);
+  if (fd < 0) return fd;
+  struct stat file;
+  loop_info64 info{};
+  if (fstat(fd, &file) < 0 || ioctl(fd, LOOP_GET_STATUS64, &info) < 0) return -errno;
+  lines += std::to_string(info.lo_device) + " " + std::to_string(info.lo_inode) + " " +
+           std::to_string(info.lo_rdevice) + " " + std::to_string(file.st_rdev) + "\n";
+  return 0;
+}
+
 /** Ends with the parent from now on; false when it has ended before. */
 bool EndWith(const char* parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -199,5 +212,6 @@ int main(int count, char** words) {
     answer = 0;
   }
   if (verb == "mounts") answer = Mounts(std::atoll(path), more, lines);
+  if (verb == "loop" && count == 4) answer = Loop(path, lines);
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }

@@ -1,0 +1,88 @@
+/**
+ * Where stores on record are by now: by what they are, as their names may lead elsewhere. Old data must
+ * neither be read from another disk, nor be written to it.
+ */
+import { basename, dirname, join } from "node:path";
+import { deviceKey, type StoreSpec } from "@blksnap/diff-storage";
+import { ControlError } from "../control/control-error.js";
+import type { StoreRecord } from "../state/records.js";
+import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
+import { identityOfOpen, placeOf } from "../system/place.js";
+import { findOriginal } from "../tracker/original.js";
+import { MEMORY_STORE, storeSpec } from "./store-record.js";
+
+/** Where to open them. @throws ControlError STORE_NOT_FOUND */
+export async function storesToOpen(
+  stores: readonly StoreRecord[],
+  isRecovered: boolean,
+  statePath: string,
+): Promise<StoreSpec[]> {
+  const found = isRecovered ? await Promise.all(stores.map(located)) : stores;
+  return found.map((store) => storeSpec(store, statePath));
+}
+
+/** The records with what is open now. */
+export function storesOpened(
+  stores: readonly StoreRecord[],
+  opened: readonly { readonly fd: number }[],
+): StoreRecord[] {
+  return stores.map((store, at) => identified(store, opened[at]!.fd));
+}
+
+/** The record with what is open now. */
+export function identified(record: StoreRecord, fd: number): StoreRecord {
+  if (record.path === MEMORY_STORE) return record;
+  const identity = identityOfOpen(fd);
+  const { marks: _, ...rest } = record;
+  const marks = readMarks(identity.replace("block:", ""));
+  return { ...rest, identity, ...(marks === undefined ? {} : { marks }) };
+}
+
+/** Numbers of devices and file systems, and their sequence, are of one boot. */
+export function acrossBoots(record: StoreRecord): StoreRecord {
+  const { identity, marks, ...rest } = record;
+  if (identity === undefined) return record;
+  if (marks !== undefined) return { ...rest, marks: { ...marks, diskSequence: null } };
+  return { ...rest, identity: `file::${identity.split(":").at(-1)}` };
+}
+
+/**
+ * The record with the path to open it by.
+ * @throws ControlError STORE_NOT_FOUND: it is gone, or there is another one in its place
+ */
+export async function located(record: StoreRecord): Promise<StoreRecord> {
+  const { path, fileName, identity, marks } = record;
+  if (path === MEMORY_STORE || (identity === undefined && marks === undefined)) return record;
+  const device = fileName === undefined ? path : join(path, fileName);
+  const found = await find(device, record);
+  if (fileName === undefined) return { ...record, path: found };
+  return { ...record, path: dirname(found), fileName: basename(found) };
+}
+
+async function find(path: string, { identity, marks }: StoreRecord): Promise<string> {
+  try {
+    if (identity === undefined) return await findByMarks(path, marks as Marks);
+    if (!identity.startsWith("file::")) {
+      return (await findOriginal({ device: path, identity, ...(marks && { marks }) })).path;
+    }
+    const there = await placeOf(path);
+    if (there.identity.endsWith(identity.slice("file:".length))) return path;
+  } catch (error) {
+    const { message } = error as Error;
+    throw new ControlError("STORE_NOT_FOUND", `the store ${path}: ${message}`, { cause: error });
+  }
+  throw new ControlError("STORE_NOT_FOUND", `the store ${path} is another file now`);
+}
+
+type Marks = NonNullable<StoreRecord["marks"]>;
+
+/** After a reboot: its name of before, unless that leads to another disk by now. */
+async function findByMarks(path: string, marks: Marks): Promise<string> {
+  const { blockDevice } = await placeOf(path).catch(() => ({ blockDevice: undefined }));
+  const now = blockDevice && readMarks(deviceKey(blockDevice));
+  if (now !== undefined && compareMarks(marks, now) === "same") return path;
+  const [only, ...others] = devicesLike(marks);
+  const node = only === undefined || others.length > 0 ? undefined : nodeOf(only);
+  if (node === undefined) throw new Error("it is gone, or another disk now");
+  return node;
+}

@@ -1,0 +1,110 @@
+/**
+ * What a block device is, beside its number, which another device may have by now.
+ *
+ * Facts: block/genhd.c (`diskseq`: counts devices since boot, and again when another file or medium is put
+ * into one), drivers/md/dm-sysfs.c (`dm/uuid`), drivers/scsi/scsi_sysfs.c and drivers/nvme/host/sysfs.c
+ * (`wwid`).
+ */
+import { readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { major, minor } from "@blksnap/ublk";
+
+/** As sysfs has it, null for what it does not say; a partition has the disk's, and its own place. */
+export interface DeviceMarks {
+  readonly diskSequence: string | null;
+  readonly dmUuid: string | null;
+  readonly wwid: string | null;
+  /** Name of the file behind a loop device. */
+  readonly backingFile: string | null;
+  /** First sector of a partition; null for a whole disk. */
+  readonly startSector: string | null;
+  readonly sectors: string | null;
+}
+
+const NAMES = ["dmUuid", "wwid", "backingFile"] as const;
+
+/** @param number "major:minor" @returns undefined where there is no such device */
+export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefined {
+  const own = folderOf(number, sysfs);
+  if (own === undefined) return undefined;
+  const isPartition = text(join(own, "partition")) !== null;
+  const disk = isPartition ? dirname(own) : own;
+  return {
+    diskSequence: text(join(disk, "diskseq")),
+    dmUuid: text(join(disk, "dm/uuid")),
+    wwid: text(join(disk, "wwid")) ?? text(join(disk, "device/wwid")),
+    backingFile: text(join(disk, "loop/backing_file")),
+    startSector: isPartition ? text(join(own, "start")) : null,
+    sectors: text(join(own, "size")),
+  };
+}
+
+/**
+ * - `same`: nothing was taken out or put in since
+ * - `again`: the same disk or volume, which was away; others may have written to it
+ * - `other`: another device with its number
+ */
+export function compareMarks(before: DeviceMarks, now: DeviceMarks): "same" | "again" | "other" {
+  if (before.startSector !== now.startSector) return "other";
+  const { diskSequence } = before;
+  if (diskSequence !== null && diskSequence === now.diskSequence) return "same";
+  if (NAMES.some((name) => before[name] !== null && before[name] !== now[name])) return "other";
+  if (diskSequence === null) return "same";
+  return hasName(before) ? "again" : "other";
+}
+
+function hasName(marks: DeviceMarks): boolean {
+  return NAMES.some((name) => marks[name] !== null);
+}
+
+/** Numbers of devices that are this one by name, such as a volume that was activated again. */
+export function devicesLike(before: DeviceMarks, sysfs = "/sys"): string[] {
+  if (!hasName(before)) return [];
+  return names(join(sysfs, "dev/block")).filter((number) => {
+    const marks = readMarks(number, sysfs);
+    // Two paths to one disk are alike, and neither is surely the one.
+    return marks?.sectors === before.sectors && compareMarks(before, marks) !== "other";
+  });
+}
+
+/**
+ * A node of a device, whatever udev has named: the kernel makes one of its own name.
+ * @returns undefined where neither is there
+ */
+export function nodeOf(number: string, sysfs = "/sys", dev = "/dev"): string | undefined {
+  const own = folderOf(number, sysfs);
+  const said = own === undefined ? null : text(join(own, "uevent"));
+  const name = /^DEVNAME=(.+)$/m.exec(said ?? "")?.[1];
+  const nodes = [`${dev}/block/${number}`, ...(name === undefined ? [] : [`${dev}/${name}`])];
+  return nodes.find((node) => numberAt(node) === number);
+}
+
+/** Below /dev, where a look waits for nobody. */
+function numberAt(node: string): string | undefined {
+  const stat = statSync(node, { throwIfNoEntry: false });
+  return stat?.isBlockDevice() ? `${major(stat.rdev)}:${minor(stat.rdev)}` : undefined;
+}
+
+function folderOf(number: string, sysfs: string): string | undefined {
+  try {
+    return realpathSync(join(sysfs, "dev/block", number));
+  } catch {
+    return undefined;
+  }
+}
+
+function names(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+function text(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8").trim() || null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * Where the daemon writes by itself must not be the bytes of a device that it serves: what it writes would
+ * wait for itself, or change what users have there.
+ */
+import { fstatSync, readlinkSync } from "node:fs";
+import { join, resolve } from "node:path";
+import {
+  deviceNumber,
+  fileIdentity,
+  knownStackOf,
+  meetingOf,
+  otherUses,
+  type Place,
+  type TopologyProbe,
+} from "@blksnap/diff-storage";
+import { claimApart } from "@blksnap/uring";
+import { ControlError } from "../control/control-error.js";
+import type { Snapshot } from "../snapshot/snapshot.js";
+import { MEMORY_STORE } from "../snapshot/store-record.js";
+
+const EBUSY = 16;
+const OUTPUTS = [1, 2];
+
+/** Something that the daemon writes. */
+export interface OwnPlace {
+  /** In words. */
+  readonly what: string;
+  readonly at: Place | string;
+}
+
+/** @param directories of its state, of what is persistent */
+export function ownPlaces(
+  directories: readonly string[],
+  snapshots: Iterable<Snapshot>,
+): OwnPlace[] {
+  const places: OwnPlace[] = [
+    ...directories.map((path) => ({ what: "the daemon's files", at: resolve(path) })),
+    ...OUTPUTS.flatMap((fd) => logOf(fd) ?? []),
+  ];
+  for (const { id, stores } of snapshots) {
+    for (const { path, fileName } of stores) {
+      if (path === MEMORY_STORE) continue;
+      const at = fileName === undefined ? path : join(path, fileName);
+      places.push({ what: `old data of snapshot ${id}`, at });
+    }
+  }
+  return places;
+}
+
+/** The file that an output of this process goes to. */
+function logOf(fd: number): OwnPlace | undefined {
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) return undefined;
+    const identity = fileIdentity(stats.dev, stats.ino);
+    const path = readlinkSync(`/proc/self/fd/${fd}`);
+    return { what: "the daemon's log", at: { identity, device: deviceNumber(stats.dev), path } };
+  } catch {
+    return undefined;
+  }
+}
+
+/** @throws ControlError DEVICE_BUSY: the daemon writes to the device, through whatever layers */
+export async function assertNotOurs(
+  device: string,
+  places: readonly OwnPlace[],
+  probe: TopologyProbe,
+): Promise<void> {
+  const stack = await knownStackOf(device, probe);
+  for (const { what, at } of places) {
+    const meeting = meetingOf(await knownStackOf(at, probe), stack);
+    if (meeting === undefined) continue;
+    const { one, other } = meeting;
+    const chain = [...one.chain, ...other.chain.toReversed().slice(1)];
+    const hint = "Give another device, or move what the daemon has there";
+    const text = `${device} holds ${what}: ${chain.join(" → ")}`;
+    throw new ControlError("DEVICE_BUSY", text, { hint });
+  }
+}
+
+/**
+ * Who writes past the front makes changed blocks be missed and images wrong.
+ * @throws ControlError DEVICE_BUSY: it is swap, or used through a loop device or a server's device
+ */
+export async function assertNotUsedPastUs(device: string, probe: TopologyProbe): Promise<void> {
+  for (const use of await otherUses(await knownStackOf(device, probe), probe)) {
+    if (use.device === undefined) throw new ControlError("DEVICE_BUSY", `${device} is swap`);
+    // A loop device that nobody has mounted writes nothing.
+    const isLoop = use.device.kernelName.startsWith("loop");
+    if (isLoop && (await claimApart(use.name)) !== -EBUSY) continue;
+    const text = `${device} is in use through ${use.name}: ${use.chain.join(" → ")}`;
+    throw new ControlError("DEVICE_BUSY", text);
+  }
+}

@@ -1,0 +1,36 @@
+/** A tracker on record in the state directory. */
+import type { TrackerGeometry } from "@blksnap/engine";
+import type { BackingFile } from "@blksnap/ublk";
+import { type TrackerRecord, trackerRecordName } from "../state/records.js";
+import type { StateDirectory } from "../state/state-directory.js";
+import { readMarks } from "../system/device-marks.js";
+
+export interface RecordParts {
+  readonly id: number;
+  readonly identity: string;
+  readonly backing: BackingFile;
+  readonly geometry: TrackerGeometry;
+  readonly uuid: string | undefined;
+}
+
+/** @param front number of the front @throws ControlError OUT_OF_MEMORY */
+export function writeTrackerRecord(
+  state: StateDirectory,
+  parts: RecordParts,
+  front: number,
+  errorCode: number,
+): void {
+  const { id, identity, geometry, uuid } = parts;
+  const marks = readMarks(identity.replace("block:", ""));
+  const record: TrackerRecord = {
+    id,
+    device: parts.backing.path,
+    identity,
+    ...(marks === undefined ? {} : { marks }),
+    front,
+    geometry,
+    errorCode,
+    ...(uuid === undefined ? {} : { uuid }),
+  };
+  state.writeRecord(trackerRecordName(id), record);
+}

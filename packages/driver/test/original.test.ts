@@ -1,0 +1,178 @@
+import {
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { findPersistent } from "../dist/persistence/find-original.js";
+import { compareMarks, devicesLike, nodeOf, readMarks } from "../dist/system/device-marks.js";
+import { identityOf } from "../dist/system/place.js";
+import { findOriginal } from "../dist/tracker/original.js";
+
+const test = suite("original");
+let folder: string;
+
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-original-"));
+  mkdirSync(join(folder, "dev/block"), { recursive: true });
+});
+test.after.each(() => rmSync(folder, { recursive: true }));
+
+function device(number: string, place: string, files: Readonly<Record<string, string>>): void {
+  for (const [name, text] of Object.entries({ size: "2048", ...files })) {
+    const path = join(folder, "devices", place, name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, `${text}\n`);
+  }
+  rmSync(join(folder, "dev/block", number), { force: true });
+  symlinkSync(join(folder, "devices", place), join(folder, "dev/block", number));
+}
+
+function remove(number: string): void {
+  rmSync(join(folder, "dev/block", number));
+}
+
+/** What is recorded of a device at attach. */
+function recorded(number: string, name = "/dev/gone") {
+  const marks = readMarks(number, folder);
+  return { device: name, identity: `block:${number}`, ...(marks && { marks }) };
+}
+
+async function refused(wanted: Parameters<typeof findOriginal>[0]): Promise<string> {
+  return findOriginal(wanted, folder, folder).then(
+    ({ identity }) => assert.unreachable(identity) as never,
+    (error) => `${error.code}: ${error.message}`,
+  );
+}
+
+test("another device under the same number is told by its sequence, or its name", () => {
+  device("7:0", "loop0", { diskseq: "4" });
+  const before = readMarks("7:0", folder)!;
+  assert.is(compareMarks(before, readMarks("7:0", folder)!), "same");
+  device("7:0", "loop0", { diskseq: "5" });
+  assert.is(compareMarks(before, readMarks("7:0", folder)!), "other");
+  device("252:0", "dm-0", { diskseq: "6", "dm/uuid": "LVM-a" });
+  const volume = readMarks("252:0", folder)!;
+  device("252:0", "dm-0", { diskseq: "7", "dm/uuid": "LVM-a" });
+  assert.is(compareMarks(volume, readMarks("252:0", folder)!), "again");
+  device("252:0", "dm-0", { diskseq: "7", "dm/uuid": "LVM-b" });
+  assert.is(compareMarks(volume, readMarks("252:0", folder)!), "other");
+});
+
+test("a loop device that was set up again is its file, a renamed file no other device", () => {
+  device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/a" });
+  const before = readMarks("7:0", folder)!;
+  device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/b" });
+  assert.is(compareMarks(before, readMarks("7:0", folder)!), "same");
+  device("7:0", "loop0", { diskseq: "5", "loop/backing_file": "/b" });
+  assert.is(compareMarks(before, readMarks("7:0", folder)!), "other");
+  device("7:1", "loop1", { diskseq: "6", "loop/backing_file": "/a" });
+  assert.is(compareMarks(before, readMarks("7:1", folder)!), "again");
+  assert.equal(devicesLike(before, folder), ["7:1"]);
+});
+
+test("a partition is its disk, and its place there", () => {
+  device("8:0", "sda", { diskseq: "1", "device/wwid": "naa.5" });
+  device("8:1", "sda/sda1", { partition: "1", start: "2048" });
+  device("8:2", "sda/sda2", { partition: "2", start: "4096" });
+  const first = readMarks("8:1", folder)!;
+  assert.equal(first, {
+    diskSequence: "1",
+    dmUuid: null,
+    wwid: "naa.5",
+    backingFile: null,
+    startSector: "2048",
+    sectors: "2048",
+  });
+  assert.is(compareMarks(first, readMarks("8:2", folder)!), "other");
+  assert.is(compareMarks(first, readMarks("8:0", folder)!), "other");
+  assert.equal(devicesLike(first, folder), ["8:1"]);
+});
+
+test("a device that is gone, one that is another, one that came back under another number", async () => {
+  device("7:0", "loop0", { diskseq: "4" });
+  const loop = recorded("7:0", "/dev/loop0");
+  device("7:0", "loop0", { diskseq: "5" });
+  assert.is(await refused(loop), "DEVICE_NOT_FOUND: /dev/loop0 (7:0) is another device now");
+  remove("7:0");
+  assert.is(await refused(loop), "DEVICE_NOT_FOUND: /dev/loop0 (7:0) is gone");
+  device("8:0", "sda", { diskseq: "1", "device/wwid": "naa.5" });
+  const disk = recorded("8:0", "/dev/sda");
+  device("8:0", "sda", { diskseq: "8", "device/wwid": "naa.6" });
+  device("8:16", "sdb", { diskseq: "9", "device/wwid": "naa.5" });
+  assert.match(await refused(disk), "the device 8:16, attached as /dev/sda, has no node in /dev");
+  device("8:32", "sdc", { diskseq: "10", "device/wwid": "naa.5" });
+  assert.match(await refused(disk), "/dev/sda is one of 8:16, 8:32");
+});
+
+test("a record of an older daemon goes by the number", async () => {
+  assert.match(await refused({ device: "/dev/x", identity: "block:7:0" }), "/dev/x (7:0) is gone");
+});
+
+test("a node counts only where it is the device's", () => {
+  device("1:0", "ram0", { uevent: "MAJOR=1\nMINOR=0\nDEVNAME=ram0" });
+  writeFileSync(join(folder, "ram0"), "");
+  assert.is(nodeOf("1:0", folder, folder), undefined);
+});
+
+test("a file is found by another of its names, and no other file by its own", async () => {
+  const path = join(folder, "disk.img");
+  writeFileSync(path, "");
+  const wanted = { device: path, identity: await identityOf(path) };
+  assert.equal(await findOriginal(wanted), {
+    identity: wanted.identity,
+    path,
+    wasAway: false,
+  });
+  renameSync(path, join(folder, "re named\n.img"));
+  assert.is((await findOriginal(wanted)).path, join(folder, "re named\n.img"));
+  writeFileSync(path, "");
+  linkSync(join(folder, "re named\n.img"), join(folder, "again.img"));
+  assert.ok(
+    [join(folder, "re named\n.img"), join(folder, "again.img")].includes(
+      (await findOriginal(wanted)).path,
+    ),
+  );
+  rmSync(join(folder, "re named\n.img"));
+  rmSync(join(folder, "again.img"));
+  assert.match(await refused(wanted), `${path} is another file now`);
+  rmSync(path);
+  assert.match(await refused(wanted), `${path} does not exist (ENOENT)`);
+});
+
+test("at boot: the name of attach, unless it leads to another disk", async () => {
+  const names = { wwid: "naa.5", serial: null, dmUuid: null, partition: null, partUuid: null };
+  const identity = { ...names, contentUuid: "aa" };
+  const wanted = { device: "/dev/sdb", tracking: { identity } } as never;
+  let at: string | undefined = "8:16";
+  const options = {
+    sysfs: folder,
+    dev: folder,
+    lookAt: async (path: string) => {
+      if (at === undefined) throw Object.assign(new Error("ENOENT"), { code: "ENOENT" });
+      const [major = 0, minor = 0] = at.split(":").map(Number);
+      const device = { major: 0, minor: 6 };
+      return { realPath: path, device, blockDevice: { major, minor }, identity: `block:${at}` };
+    },
+  };
+  device("8:16", "sdb", { "device/wwid": "naa.5" });
+  assert.is(await findPersistent(wanted, options), "/dev/sdb");
+  // Not known to be another one.
+  device("8:32", "sdc", {});
+  at = "8:32";
+  assert.is(await findPersistent(wanted, options), "/dev/sdb");
+  // Another one, and its own has no node here: what is wrong is said when the name is opened.
+  device("8:32", "sdc", { "device/wwid": "naa.6" });
+  assert.is(await findPersistent(wanted, options), "/dev/sdb");
+  at = undefined;
+  assert.is(await findPersistent(wanted, options), undefined);
+});
+
+test.run();
