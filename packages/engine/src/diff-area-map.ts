@@ -197,6 +197,18 @@ export class DiffAreaMap {
     return findBit(this.words, holes, skip, from, end);
   }
 
+  /** Bits of 32 blocks from `32 * word` on that are DATA. */
+  dataBits(chunk: number, word: number): number {
+    const saved = this.words[this.savedAt(chunk) + word];
+    return this.flagsOf(chunk) === 0 ? saved : saved & ~this.words[this.holesOf(chunk) + word];
+  }
+
+  /** The same of those that are LOST, or ZERO where the chunk was released. */
+  holeBits(chunk: number, word: number): number {
+    if (this.flagsOf(chunk) === 0) return 0;
+    return this.words[this.savedAt(chunk) + word] & this.words[this.holesOf(chunk) + word];
+  }
+
   /** Records that blocks [from, to) are complete in the slot. */
   setSaved(chunk: number, from: number, to: number): void {
     const flags = this.flagsOf(chunk);
@@ -278,7 +290,8 @@ export class DiffAreaMap {
     });
   }
 
-  private visitPages(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
+  /** As visitTouched(), but all chunks of the pages in which something is recorded. */
+  visitPages(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
     const { chunkCount } = this.geometry;
     const pageWords = PAGE_BYTES / 4;
     let units = unitsMax;
