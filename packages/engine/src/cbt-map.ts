@@ -213,12 +213,12 @@ export class CbtMap {
       this.words[CbtWord.CORRUPTED] = 1;
       return;
     }
-    const active = this.words[CbtWord.ACTIVE];
-    const { write, discards } = this;
-    for (let block = first; block <= last; block++) {
-      if (write[block] !== active) this.touch(block, write[block], active);
-      else if (discards[block] !== 0) discards[block] &= CbtDiscard.FROZEN;
-    }
+    this.mark(first, last);
+  }
+
+  /** False once the memory that it was opened on is unmapped. */
+  get isMapped(): boolean {
+    return this.words.length > 0;
   }
 
   /** True if the block is marked as changed since the last take. */
@@ -256,11 +256,7 @@ export class CbtMap {
   /** Marks `count` blocks from `first` on as changed since the last take. Cold. Throws RANGE. */
   markBlocks(first: number, count: number): void {
     this.checkBlocks(first, count);
-    const active = this.words[CbtWord.ACTIVE];
-    for (let block = first; block < first + count; block++) {
-      if (this.write[block] !== active) this.touch(block, this.write[block], active);
-      else this.discards[block] &= CbtDiscard.FROZEN;
-    }
+    this.mark(first, first + count - 1);
   }
 
   /** As markBlocks, for both since the last take and before it. */
@@ -376,6 +372,15 @@ export class CbtMap {
     const isReset = (this.words[CbtWord.SEQUENCE] & 1) !== 0;
     if (active === undefined || isReset) this.reset(CbtReason.UNCLEAN);
     else storeActive(this.words, active);
+  }
+
+  private mark(first: number, last: number): void {
+    const active = this.words[CbtWord.ACTIVE];
+    const { write, discards } = this;
+    for (let block = first; block <= last; block++) {
+      if (write[block] !== active) this.touch(block, write[block], active);
+      else if (discards[block] !== 0) discards[block] &= CbtDiscard.FROZEN;
+    }
   }
 
   private touch(block: number, frozen: number, active: number): void {

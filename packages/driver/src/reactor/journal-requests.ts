@@ -30,8 +30,10 @@ export function carryOutJournal(
         if (!take()) return;
         const { fd, logOffsetBytes, logBytes } = request;
         const place = { fd, logOffsetBytes, logBytes, usedSectors: 0 };
-        const reply: MirrorReply = { firstSequence: gate.mirror(place) };
-        journal.whenCommitted(() => done(reply));
+        gate.mirror(place, (firstSequence) => {
+          const reply: MirrorReply = { firstSequence };
+          done(reply);
+        });
       });
       return;
     case "adoptJournal":

@@ -317,10 +317,6 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return this.#area?.map;
   }
 
-  get cbtBlockBytes(): number {
-    return 2 ** this.#cbt.blockShift;
-  }
-
   #openJournal(setup: JournalSetup): WriteGate {
     return new WriteGate({
       reactor: this.#reactor,

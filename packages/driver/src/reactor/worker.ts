@@ -43,7 +43,8 @@ function deviceOf(tracker: number): TrackedDevice {
 
 /** In slices: it may be all of a device. */
 function markDirty({ tracker, ranges }: MarkDirtyRequest, done: () => void): void {
-  const { engine, slices, cbtBlockBytes } = deviceOf(tracker);
+  const { engine, slices } = deviceOf(tracker);
+  const { cbtBlockBytes } = engine;
   const bytesMax = REACTOR_TURN_UNITS * cbtBlockBytes;
   let range = 0;
   let doneBytes = 0;
