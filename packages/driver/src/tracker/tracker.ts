@@ -14,7 +14,7 @@ import {
   type BackingFile,
   major,
   minor,
-  openBackingFile,
+  openBackingFileBeside,
   presentCapacityBytes,
   type UblkControl,
 } from "@blksnap/ublk";
@@ -130,7 +130,7 @@ export class Tracker {
   ): Promise<Tracker> {
     const undo: Undo = [];
     try {
-      const backing = openBackingFile(path);
+      const backing = await openBackingFileBeside(path);
       undo.push(() => closeSync(backing.fd));
       const identity = identityOfOpen(backing.fd);
       const wanted = geometryOf(backing, context.parameters);
@@ -187,7 +187,7 @@ export class Tracker {
         throw new ControlError("DEVICE_NOT_FOUND", `${record.device} is another device now`);
       }
       faultPoint("recover.original-opened");
-      const cbt = openCbt(context, id, geometry, undo);
+      const cbt = await openCbt(context, id, geometry, undo);
       const reactor = assignReactor(context, undo);
       const journal =
         record.uuid === undefined
