@@ -3,7 +3,7 @@
  *
  * ```
  *   entries appended ── NOP: the batch at hand ends ──▶ seal
- *        [fdatasync store …] ─link─▶ write sectors ─link─▶ fdatasync        and to the mirror, if any
+ *        [fdatasync store …] ─link─▶ write sectors ─link─▶ fdatasync        the same to the mirror
  *                                                              │ all have ended
  *                     onCommitted ◀────────────────────────────┘   what came meanwhile is next
  * ```
@@ -277,9 +277,10 @@ export class JournalIo {
     this.#errno = 0;
     this.#isTorn = false;
     this.#attempts++;
-    this.#pending = this.#submit(this.#log, this.#syncFirst, 1);
+    this.#pending = this.#submit(this.#log, 1);
     if (this.#mirror !== undefined) {
-      this.#pending += this.#submit(this.#mirror, [], MIRROR_DATA);
+      // It may have the journal's name by now: it must not know of data that is not there either.
+      this.#pending += this.#submit(this.#mirror, MIRROR_DATA);
     }
   }
 
@@ -300,8 +301,9 @@ export class JournalIo {
   }
 
   /** Prepares one chain. Answers how many completions it has. */
-  #submit(file: LogFile, syncFirst: readonly number[], firstData: number): number {
+  #submit(file: LogFile, firstData: number): number {
     const { writer } = this;
+    const syncFirst = this.#syncFirst;
     const ring = this.#reactor.ring;
     const address = this.#memory.address + writer.sealedOffsetBytes;
     const length = writer.sealedSectors * SECTOR_BYTES;
@@ -342,7 +344,8 @@ export class JournalIo {
   }
 
   #note(data: number, result: number): void {
-    const isWrite = data === MIRROR_DATA || data === 1 + this.#syncFirst.length;
+    const syncs = this.#syncFirst.length;
+    const isWrite = data === MIRROR_DATA + syncs || data === 1 + syncs;
     const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
     if (result === wanted) return;
     if (result === LINK_TORN) this.#isTorn = true;

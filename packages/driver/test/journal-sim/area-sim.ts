@@ -51,6 +51,8 @@ interface Pending {
   readonly slot: number;
   readonly from: number;
   readonly to: number;
+  /** How often the store was synced before its data was written there. */
+  readonly syncsBefore: number;
 }
 
 export class AreaSim {
@@ -66,6 +68,8 @@ export class AreaSim {
   readonly #dice: Dice;
   readonly #options: AreaSimOptions;
   readonly #geometry: TrackerGeometry;
+  /** Only its syncs are of interest. */
+  readonly #store: File;
   readonly #copies: (Pending | undefined)[] = Array(COPIES).fill(undefined);
   readonly #runs: (Pending | undefined)[] = Array(RUNS).fill(undefined);
   /** Saves that wait, by chunk: a busy chunk is not discarded. */
@@ -91,6 +95,7 @@ export class AreaSim {
       blockShift: 12,
     };
     this.map = this.#newMap();
+    this.#store = kernel.makeFile(0);
     const file = kernel.makeFile(options.logBytes);
     this.#named = { file, firstSequence: 1 };
     this.journal = new AreaJournal({
@@ -104,7 +109,7 @@ export class AreaSim {
         nextSequence: 1,
         nextCommit: 1,
       },
-      storeFds: [kernel.makeFile(0).fd],
+      storeFds: [this.#store.fd],
       copiesMax: COPIES,
       runsMax: RUNS,
       onCopied: (copy) => this.#saved(this.#copies, copy),
@@ -168,7 +173,7 @@ export class AreaSim {
       this.map.setSlot(chunk, this.#freeSlots.pop() ?? this.#nextSlot++);
     }
     const slot = this.map.slotOf(chunk);
-    waiting[id] = { chunk, slot, from, to };
+    waiting[id] = { chunk, slot, from, to, syncsBefore: this.#store.syncs };
     this.#busy.set(chunk, (this.#busy.get(chunk) ?? 0) + 1);
     if (waiting === this.#copies) this.journal.copied(id, chunk, slot, from, to);
     else this.journal.written(id, chunk, slot, from, to);
@@ -345,9 +350,17 @@ export class AreaSim {
     return undefined;
   }
 
+  /** Saves of these blocks are on their way, and their data is in the store for certain. */
   #areComing(chunk: number, slot: number, from: number, to: number, was: number): boolean {
     if (was !== BlockState.DATA || slot !== this.map.slotOf(chunk)) return false;
-    for (let block = from; block < to; block++) if (!this.#isPending(chunk, block)) return false;
+    for (let block = from; block < to; block++) {
+      const has = (one: Pending | undefined): boolean =>
+        one?.chunk === chunk &&
+        one.from <= block &&
+        block < one.to &&
+        one.syncsBefore < this.#store.syncs;
+      if (!this.#copies.some(has) && !this.#runs.some(has)) return false;
+    }
     return true;
   }
 

@@ -16,6 +16,7 @@ const OP_WRITE = 23;
 export class PackedFile {
   readonly fd: number;
   content: Uint8Array;
+  syncs = 0;
   #dirtyFrom = 0;
   #dirtyTo = 0;
 
@@ -32,6 +33,7 @@ export class PackedFile {
   }
 
   sync(): void {
+    this.syncs++;
     this.#dirtyFrom = this.#dirtyTo;
   }
 
