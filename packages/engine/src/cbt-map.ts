@@ -199,9 +199,8 @@ export class CbtMap {
     if (checkpoint.length !== CbtMap.checkpointBytes(map.blockCount)) {
       throw new EngineError("MAP_SIZE", "CBT: the checkpoint's size and its header disagree");
     }
-    const tables = CBT_HEADER_BYTES + map.blockCount;
-    map.write.set(checkpoint.subarray(CBT_HEADER_BYTES, tables));
-    map.read.set(checkpoint.subarray(tables));
+    map.write.set(checkpoint.subarray(CBT_HEADER_BYTES).subarray(0, map.blockCount));
+    map.read.set(checkpoint.subarray(CBT_HEADER_BYTES + map.blockCount));
     return map;
   }
 
@@ -393,12 +392,11 @@ export class CbtMap {
   private markBoth(first: number, last: number): void {
     assert(first >= 0 && last < this.blockCount, "CBT mark beyond the map");
     const active = this.words[CbtWord.ACTIVE];
-    const previous = active - 1;
     for (let block = first; block <= last; block++) {
       this.discards[block] = 0;
       // A frozen value is never above the previous number, so "at least previous" is previous.
-      if (this.write[block] !== active) this.touch(block, previous, active);
-      else this.read[block] = previous;
+      if (this.write[block] !== active) this.touch(block, active - 1, active);
+      else this.read[block] = active - 1;
     }
   }
 

@@ -29,6 +29,9 @@ import {
   type Reactor,
   SqeFlag,
 } from "@blksnap/uring";
+import { hasRoom, isHalfFull, LogFile, type LogPlace } from "./log-file.js";
+
+export type { LogPlace };
 
 const EIO = 5;
 const ECANCELED = 125;
@@ -40,14 +43,6 @@ const MIRROR_DATA = 64;
 /** How many times longer than what a log began with it becomes before it is compacted. */
 const WORTH_RENEWAL = 4;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
-
-/** A log in an open file. */
-export interface LogPlace {
-  readonly fd: number;
-  readonly logOffsetBytes: number;
-  readonly logBytes: number;
-  readonly usedSectors: number;
-}
 
 /** An open journal, to be appended to. */
 export interface JournalSetup extends LogPlace {
@@ -82,26 +77,6 @@ export interface JournalIoOptions {
   readonly onLow: (need: LogNeed) => void;
   /** Of a journal that can be compacted. */
   readonly prefixEntriesMax?: number;
-}
-
-/** A place that commits are written to. */
-class LogFile {
-  readonly fd: number;
-  readonly index: number;
-  readonly logOffsetBytes: number;
-  logSectors: number;
-  usedSectors: number;
-  /** What it had when it became the log: what a compaction would make again. */
-  baseSectors: number;
-
-  constructor(reactor: Reactor, place: LogPlace) {
-    this.fd = place.fd;
-    this.index = reactor.addFile(place.fd);
-    this.logOffsetBytes = place.logOffsetBytes;
-    this.logSectors = place.logBytes / SECTOR_BYTES;
-    this.usedSectors = place.usedSectors;
-    this.baseSectors = place.usedSectors;
-  }
 }
 
 export class JournalIo {
@@ -411,12 +386,4 @@ export class JournalIo {
     if (isHalfFull(mirror) || !hasRoom(mirror, lessThan)) return "mirror";
     return undefined;
   }
-}
-
-function isHalfFull({ usedSectors, logSectors }: LogFile): boolean {
-  return usedSectors * 2 > logSectors;
-}
-
-function hasRoom({ usedSectors, logSectors }: LogFile, sectors: number): boolean {
-  return usedSectors + sectors <= logSectors;
 }
