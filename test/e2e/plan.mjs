@@ -51,7 +51,7 @@ export const GROUPS = [
   },
   {
     name: "kept",
-    files: ["persistent", "continuity", "log-writes"],
+    files: ["persistent", "continuity", "area-journal", "log-writes"],
     ownDaemons: true,
   },
   {

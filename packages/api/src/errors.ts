@@ -142,6 +142,7 @@ const cbtErrors = {
   CBT_RANGE: failed("ENODATA", 416, "Stay below the block_count that cbtinfo shows"),
   CBT_CORRUPTED: failed("EFAULT", 409, "Make a full backup; the next take starts a generation"),
   CBT_NUMBER_UNKNOWN: failed("EINVAL", 400, "Give a number up to cbtinfo's changes_number"),
+  CBT_BUSY: failed("EBUSY", 409, "Try again when fewer snapshots are taken"),
   CBT_GENERATION_CHANGED: failed("ESTALE", 409, "Make a full backup; cbtinfo shows the reason"),
   MARK_RANGE: failed("EINVAL", 400, "Stay within the device; ranges count sectors of 512 bytes"),
   FILE_NOT_FOUND: failed("ENOENT", 404, "Check the file's name"),

@@ -8,7 +8,6 @@ import type {
   AttachResponse,
   CbtInfo,
   DetachResponse,
-  DiffResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
   SectorRange,
@@ -23,12 +22,14 @@ import type {
 import { UblkControl } from "@blksnap/ublk";
 import { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
+import { changesSince } from "./cbt/diff.js";
 import { markedFile } from "./cbt/file-extents.js";
-import { changesSince, markedRanges, readMap } from "./cbt/operations.js";
+import { markedRanges, readMap } from "./cbt/operations.js";
 import { ControlError } from "./control/control-error.js";
 import type {
   AttachRequestOptions,
   DetachRequestOptions,
+  DiffAnswer,
   DriverControl,
   SnapshotCreateOptions,
   SnapshotTakeOptions,
@@ -247,13 +248,13 @@ export class Driver implements DriverControl {
     };
   }
 
-  async diff(device: string, since: number): Promise<DiffResponse> {
+  async diff(device: string, since: number): Promise<DiffAnswer> {
     const tracker = await this.#registry.tracker(device);
     return {
       device: tracker.device,
       front: tracker.front.path,
       since,
-      ...changesSince(tracker.cbt, since, tracker.device),
+      ...(await changesSince(tracker.cbt, since, tracker.device)),
     };
   }
 

@@ -78,7 +78,7 @@ export class Notices {
     } else if (notice.notice === "imageEnded") {
       noteImageEnd(snapshot, tracker, this.#logger);
     } else if (notice.notice === "areaJournalLow") {
-      void snapshot.growJournal(tracker, notice.area);
+      void snapshot.tendJournal(tracker, notice.area, notice.need);
     } else if (notice.notice === "areaJournalFault") {
       void snapshot.failJournals(notice.errno);
     } else if (notice.notice === "blocked") {

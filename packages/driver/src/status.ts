@@ -21,9 +21,6 @@ import type { Tracker } from "./tracker/tracker.js";
 import { uuidText } from "./uuid.js";
 import { DAEMON_VERSION } from "./version.js";
 
-/** Lost ranges that status lists; it always tells how many there are. */
-const LOST_RANGES_SHOWN = 100;
-
 const REASON_NAMES: Readonly<Record<number, GenerationReason>> = {
   [CbtReason.ATTACHED]: "first_attach",
   [CbtReason.CAPACITY_CHANGED]: "capacity_changed",
@@ -107,7 +104,7 @@ async function memberStatus(
   counters: DeviceCounters,
 ): Promise<SnapshotDeviceStatus> {
   const { tracker } = member;
-  const lost = await devices.lostRanges(tracker);
+  const lost = counters.area.lostRanges === 0 ? [] : await devices.lostRanges(tracker);
   return {
     device: tracker.device,
     front: tracker.front.path,
@@ -116,12 +113,12 @@ async function memberStatus(
     chunk_size: 2 ** tracker.geometry.chunkShift,
     chunks_used: counters.area.slotsUsed,
     copied_bytes: counters.area.copiedBytes,
-    lost_bytes: lost.reduce((sum, range) => sum + range.lengthBytes, 0),
-    lost_ranges: lost.slice(0, LOST_RANGES_SHOWN).map((range) => ({
+    lost_bytes: counters.area.lostBytes,
+    lost_ranges: lost.map((range) => ({
       offset_sectors: range.offsetBytes / 512,
       count_sectors: range.lengthBytes / 512,
     })),
-    lost_ranges_total: lost.length,
+    lost_ranges_total: counters.area.lostRanges,
     blocked_writes: counters.area.blockedWrites,
     blocked_writes_now: counters.area.blockedNow,
     refused_writes: counters.area.refusedWrites,

@@ -145,9 +145,11 @@ test("a journal made from a map has all of it, also what was lost and released",
 
 test("a journal can be made longer while it is appended to", async () => {
   const journal = await AreaJournalFile.create(directory, UUID);
-  const before = journal.setup.logBytes;
-  const logBytes = await journal.grow();
-  assert.ok(logBytes >= 2 * before);
+  const told: number[] = [];
+  const requests = { grown: async (...grown: number[]) => void told.push(...grown) };
+  await journal.serve("log", requests as never);
+  assert.equal(told, [journal.setup.fd, 2 * journal.setup.logBytes]);
+  assert.is(journal.logBytes, 2 * journal.setup.logBytes);
   await append(journal, [[AreaOp.SAVED, 1, 1, range(0, 1)]]);
   await journal.close();
   assert.equal(contents(await loaded()), ["1: 0-1 1 1"]);

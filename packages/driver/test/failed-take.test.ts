@@ -113,7 +113,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
         return { stallUs: 1 };
       },
     },
-    state: { createMap: () => map, removeMap: () => asked.push("removeMap") },
+    state: { createMap: async () => map, removeMap: () => asked.push("removeMap") },
     logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
     freezeTimeoutMs: 60_000,
     holdTimeoutMs: 60_000,

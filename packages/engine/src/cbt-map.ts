@@ -199,9 +199,8 @@ export class CbtMap {
     if (checkpoint.length !== CbtMap.checkpointBytes(map.blockCount)) {
       throw new EngineError("MAP_SIZE", "CBT: the checkpoint's size and its header disagree");
     }
-    const tables = CBT_HEADER_BYTES + map.blockCount;
-    map.write.set(checkpoint.subarray(CBT_HEADER_BYTES, tables));
-    map.read.set(checkpoint.subarray(tables));
+    map.write.set(checkpoint.subarray(CBT_HEADER_BYTES).subarray(0, map.blockCount));
+    map.read.set(checkpoint.subarray(CBT_HEADER_BYTES + map.blockCount));
     return map;
   }
 
@@ -213,12 +212,12 @@ export class CbtMap {
       this.words[CbtWord.CORRUPTED] = 1;
       return;
     }
-    const active = this.words[CbtWord.ACTIVE];
-    const { write, discards } = this;
-    for (let block = first; block <= last; block++) {
-      if (write[block] !== active) this.touch(block, write[block], active);
-      else if (discards[block] !== 0) discards[block] &= CbtDiscard.FROZEN;
-    }
+    this.mark(first, last);
+  }
+
+  /** False once the memory that it was opened on is unmapped. */
+  get isMapped(): boolean {
+    return this.words.length > 0;
   }
 
   /** True if the block is marked as changed since the last take. */
@@ -256,11 +255,7 @@ export class CbtMap {
   /** Marks `count` blocks from `first` on as changed since the last take. Cold. Throws RANGE. */
   markBlocks(first: number, count: number): void {
     this.checkBlocks(first, count);
-    const active = this.words[CbtWord.ACTIVE];
-    for (let block = first; block < first + count; block++) {
-      if (this.write[block] !== active) this.touch(block, this.write[block], active);
-      else this.discards[block] &= CbtDiscard.FROZEN;
-    }
+    this.mark(first, first + count - 1);
   }
 
   /** As markBlocks, for both since the last take and before it. */
@@ -378,6 +373,15 @@ export class CbtMap {
     else storeActive(this.words, active);
   }
 
+  private mark(first: number, last: number): void {
+    const active = this.words[CbtWord.ACTIVE];
+    const { write, discards } = this;
+    for (let block = first; block <= last; block++) {
+      if (write[block] !== active) this.touch(block, write[block], active);
+      else if (discards[block] !== 0) discards[block] &= CbtDiscard.FROZEN;
+    }
+  }
+
   private touch(block: number, frozen: number, active: number): void {
     const { discards } = this;
     if (discards[block] !== 0) discards[block] = (discards[block] & CbtDiscard.LIVE) << 1;
@@ -388,12 +392,11 @@ export class CbtMap {
   private markBoth(first: number, last: number): void {
     assert(first >= 0 && last < this.blockCount, "CBT mark beyond the map");
     const active = this.words[CbtWord.ACTIVE];
-    const previous = active - 1;
     for (let block = first; block <= last; block++) {
       this.discards[block] = 0;
       // A frozen value is never above the previous number, so "at least previous" is previous.
-      if (this.write[block] !== active) this.touch(block, previous, active);
-      else this.read[block] = previous;
+      if (this.write[block] !== active) this.touch(block, active - 1, active);
+      else this.read[block] = active - 1;
     }
   }
 

@@ -59,3 +59,6 @@ export const ENOSPC = 28;
 export const EOPNOTSUPP = 95;
 
 export const SECTOR_BYTES = 512;
+
+/** What the image shows in place of a block that the original has written over. */
+export const BlockState = { UNSAVED: 0, DATA: 1, LOST: 2, ZERO: 3 } as const;

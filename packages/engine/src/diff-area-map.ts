@@ -25,8 +25,10 @@
 // to it, and a saved bit only after the block is complete in the slot.
 import { assert } from "./assert.js";
 import { bitAt, clearBits, findBit, setBits } from "./bits.js";
+import { BlockState } from "./constants.js";
 import { EngineError } from "./errors.js";
 import { Geometry, type TrackerGeometry } from "./geometry.js";
+import { LossCount } from "./loss-count.js";
 
 const MAGIC = 0x6d724144;
 const VERSION = 1;
@@ -49,8 +51,6 @@ export const NO_SLOT = -1;
 /** How far an area got; kept in the map so that a new process knows. */
 export const AreaState = { PREPARED: 1, ACTIVE: 2, DROPPED: 3 } as const;
 
-export const BlockState = { UNSAVED: 0, DATA: 1, LOST: 2, ZERO: 3 } as const;
-
 function regions(geometry: Geometry) {
   const entryWords = 2 + geometry.wordsPerChunk;
   const entriesBytes = Math.ceil((geometry.chunkCount * entryWords * 4) / PAGE_BYTES) * PAGE_BYTES;
@@ -65,6 +65,8 @@ function regions(geometry: Geometry) {
 
 export class DiffAreaMap {
   readonly geometry: Geometry;
+  /** How much is lost, kept as it happens. Of a map that was opened: after losses.reset(). */
+  readonly losses: LossCount = new LossCount(this);
   private readonly words: Int32Array;
   private readonly entryWords: number;
   private readonly entryPages: number;
@@ -195,19 +197,38 @@ export class DiffAreaMap {
     return findBit(this.words, holes, skip, from, end);
   }
 
+  /** Bits of 32 blocks from `32 * word` on that are DATA. */
+  dataBits(chunk: number, word: number): number {
+    const saved = this.words[this.savedAt(chunk) + word];
+    return this.flagsOf(chunk) === 0 ? saved : saved & ~this.words[this.holesOf(chunk) + word];
+  }
+
+  /** The same of those that are LOST, or ZERO where the chunk was released. */
+  holeBits(chunk: number, word: number): number {
+    if (this.flagsOf(chunk) === 0) return 0;
+    return this.words[this.savedAt(chunk) + word] & this.words[this.holesOf(chunk) + word];
+  }
+
   /** Records that blocks [from, to) are complete in the slot. */
   setSaved(chunk: number, from: number, to: number): void {
-    if (this.flagsOf(chunk) !== 0) clearBits(this.words, this.holesOf(chunk), from, to);
+    const flags = this.flagsOf(chunk);
+    if (flags !== 0) {
+      if (flags === FLAG_HOLES) this.losses.before(chunk, from, to);
+      clearBits(this.words, this.holesOf(chunk), from, to);
+      if (flags === FLAG_HOLES) this.losses.after(chunk, from, to);
+    }
     setBits(this.words, this.savedAt(chunk), from, to);
   }
 
   /** Records that blocks [from, to) could not be saved. */
   setLost(chunk: number, from: number, to: number): void {
     const at = this.entriesAt + chunk * this.entryWords;
+    this.losses.before(chunk, from, to);
     this.touch(at);
     this.words[at + 1] |= FLAG_HOLES;
     setBits(this.words, this.holesOf(chunk), from, to);
     setBits(this.words, at + 2, from, to);
+    this.losses.after(chunk, from, to);
   }
 
   /**
@@ -217,10 +238,7 @@ export class DiffAreaMap {
   release(chunk: number): number {
     const at = this.entriesAt + chunk * this.entryWords;
     const slot = this.words[at] - 1;
-    this.touch(at);
-    this.words[at + 1] |= FLAG_HOLES | FLAG_RELEASED;
-    setBits(this.words, this.holesOf(chunk), 0, this.geometry.blocksPerChunk);
-    setBits(this.words, at + 2, 0, this.geometry.blocksPerChunk);
+    this.setZero(chunk, 0, this.geometry.blocksPerChunk);
     this.words[at] = 0;
     return slot;
   }
@@ -235,25 +253,63 @@ export class DiffAreaMap {
     return this.flagsOf(chunk) !== 0;
   }
 
+  /**
+   * Records that blocks [from, to) show zero, as release() does for all of a chunk: for a map that is
+   * made from what another one has.
+   */
+  setZero(chunk: number, from: number, to: number): void {
+    const at = this.entriesAt + chunk * this.entryWords;
+    // Blocks that were lost show zero from here on, all of the chunk.
+    const wasLost = this.words[at + 1] === FLAG_HOLES;
+    const blocks = this.geometry.blocksInChunk(chunk);
+    if (wasLost) this.losses.before(chunk, 0, blocks);
+    this.touch(at);
+    this.words[at + 1] |= FLAG_HOLES | FLAG_RELEASED;
+    setBits(this.words, this.holesOf(chunk), from, to);
+    setBits(this.words, at + 2, from, to);
+    if (wasLost) this.losses.after(chunk, 0, blocks);
+  }
+
   /** Calls `visit` for each chunk that has anything recorded. Cold; cost as the recorded chunks. */
   forEachTouched(visit: (chunk: number) => void): void {
-    this.forEachInTouchedPages((chunk) => {
-      const at = this.entriesAt + chunk * this.entryWords;
-      if (this.words[at] !== 0 || this.words[at + 1] !== 0) visit(chunk);
+    this.visitTouched(0, Number.MAX_SAFE_INTEGER, (chunk) => {
+      visit(chunk);
+      return true;
     });
   }
 
-  private forEachInTouchedPages(visit: (chunk: number) => void): void {
-    const entriesPerPage = PAGE_BYTES / 4 / this.entryWords;
-    const touched = PAGE_BYTES / 4;
-    for (let page = 0; page < this.entryPages; page++) {
-      page = findBit(this.words, touched, 0, page, this.entryPages);
-      if (page === this.entryPages) return;
-      // Entries that begin in this page: an entry's page is the page of its first word.
-      const first = Math.ceil(page * entriesPerPage);
-      const end = Math.min(Math.ceil((page + 1) * entriesPerPage), this.geometry.chunkCount);
-      for (let chunk = first; chunk < end; chunk++) visit(chunk);
+  /**
+   * As forEachTouched() from chunk `from` on, in bounded steps: until `visit` answers false, which leaves
+   * that chunk for later, or after `unitsMax` units of work: chunks, and words of the index, looked at.
+   * Answers where to go on; chunkCount at the end.
+   */
+  visitTouched(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
+    return this.visitPages(from, unitsMax, (chunk) => {
+      const at = this.entriesAt + chunk * this.entryWords;
+      return (this.words[at] === 0 && this.words[at + 1] === 0) || visit(chunk);
+    });
+  }
+
+  /** As visitTouched(), but all chunks of the pages in which something is recorded. */
+  visitPages(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
+    const { chunkCount } = this.geometry;
+    const pageWords = PAGE_BYTES / 4;
+    let units = unitsMax;
+    let chunk = from;
+    while (chunk < chunkCount && units > 0) {
+      // An entry's page is the page of its first word.
+      const page = Math.floor((chunk * this.entryWords) / pageWords);
+      const limit = Math.min(this.entryPages, page + units * 32);
+      const found = findBit(this.words, pageWords, 0, page, limit);
+      units -= Math.ceil((found - page) / 32);
+      if (found > page) chunk = Math.ceil((found * pageWords) / this.entryWords);
+      if (found === limit) continue;
+      const next = Math.ceil(((found + 1) * pageWords) / this.entryWords);
+      const end = Math.min(next, chunkCount, chunk + units);
+      units -= end - chunk;
+      for (; chunk < end; chunk++) if (!visit(chunk)) return chunk;
     }
+    return Math.min(chunk, chunkCount);
   }
 
   /**
@@ -263,13 +319,15 @@ export class DiffAreaMap {
    */
   damage(): string | undefined {
     let found: string | undefined;
-    this.forEachInTouchedPages((chunk) => {
-      found ??= this.damageOf(chunk);
+    this.visitPages(0, Number.MAX_SAFE_INTEGER, (chunk) => {
+      found = this.damageOf(chunk);
+      return found === undefined;
     });
     return found;
   }
 
-  private damageOf(chunk: number): string | undefined {
+  /** What damage() says of one chunk. */
+  damageOf(chunk: number): string | undefined {
     const { blocksPerChunk } = this.geometry;
     const at = this.entriesAt + chunk * this.entryWords;
     const flags = this.words[at + 1];

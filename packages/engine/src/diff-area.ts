@@ -1,7 +1,8 @@
 // One device's part of a snapshot: its map, and the slots that it may still use.
 import { assert } from "./assert.js";
 import { OverflowPolicy } from "./constants.js";
-import { BlockState, type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
+import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
+import { type ByteRange, LostRangeScan } from "./lost-range-scan.js";
 import { SlotPool } from "./slot-pool.js";
 
 export interface DiffAreaOptions {
@@ -15,11 +16,6 @@ export interface DiffAreaOptions {
   overflow?: number;
   /** BLOCK_WRITES: ticks that a write waits for room before its blocks are lost. 8 if not given. */
   blockedTicksMax?: number;
-}
-
-export interface ByteRange {
-  offsetBytes: number;
-  lengthBytes: number;
 }
 
 /** Who wants to know what happens to an area: the engine that it is attached to. */
@@ -80,30 +76,11 @@ export class DiffArea {
     this.listener?.onTick();
   }
 
-  /** Ranges that could not be saved and read as EIO, in order. Cold. */
+  /** Ranges that could not be saved and read as EIO, in order. All at once: for maps that are small. */
   lostRanges(): ByteRange[] {
-    const ranges: ByteRange[] = [];
-    const { geometry } = this.map;
-    this.map.forEachTouched((chunk) => {
-      if (!this.map.hasHoles(chunk)) return;
-      const blocks = geometry.blocksInChunk(chunk);
-      let block = 0;
-      while (block < blocks) {
-        const end = this.map.stateEnd(chunk, block, blocks);
-        if (this.map.stateAt(chunk, block) === BlockState.LOST) {
-          const offsetBytes = chunk * geometry.chunkBytes + (block << geometry.blockShift);
-          const endBytes = chunk * geometry.chunkBytes + geometry.blockEndInChunk(chunk, end - 1);
-          const last = ranges.at(-1);
-          if (last !== undefined && last.offsetBytes + last.lengthBytes === offsetBytes) {
-            last.lengthBytes = endBytes - last.offsetBytes;
-          } else {
-            ranges.push({ offsetBytes, lengthBytes: endBytes - offsetBytes });
-          }
-        }
-        block = end;
-      }
-    });
-    return ranges;
+    const scan = new LostRangeScan(this.map, Number.MAX_SAFE_INTEGER);
+    while (!scan.isDone) scan.step(Number.MAX_SAFE_INTEGER);
+    return scan.ranges;
   }
 
   /** Calls `visit` for each slot in use: what an allocator needs after a restart. Cold. */

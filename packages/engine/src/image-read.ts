@@ -7,9 +7,9 @@
 // only after the block's saved bit is set, so a bit that is still clear once the read has ended means
 // that what was read is old. Blocks whose bit was set meanwhile are read again from the slot, through
 // the same run, one stretch after the other.
-import { EIO, RunKind } from "./constants.js";
+import { BlockState, EIO, RunKind } from "./constants.js";
 import { type EngineCore, Stop } from "./core.js";
-import { BlockState } from "./diff-area-map.js";
+
 import { NONE } from "./request-queue.js";
 import type { RunPath } from "./run-path.js";
 import { Stat } from "./stats.js";

@@ -9,10 +9,10 @@
 // waits for it; its saved bits are set when it has succeeded. A failed one leaves them unset: the old
 // data is still where it was, and who waited looks again and copies it himself. Writing a whole
 // block over a lost one heals it; writing a part of a lost one is an error.
-import { CopyKind, EIO, RunKind } from "./constants.js";
+import { BlockState, CopyKind, EIO, RunKind } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
 import { type EngineCore, Stop } from "./core.js";
-import { BlockState } from "./diff-area-map.js";
+
 import { NONE } from "./request-queue.js";
 import type { RunPath } from "./run-path.js";
 

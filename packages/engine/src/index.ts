@@ -2,6 +2,7 @@ export { type CbtBlockSizeRule, cbtBlockShift } from "./cbt-block-size.js";
 export { CbtReason } from "./cbt-layout.js";
 export { type CbtInfo, CbtMap, type CbtOptions } from "./cbt-map.js";
 export {
+  BlockState,
   BufferOwner,
   CopyFault,
   CopyKind,
@@ -12,8 +13,8 @@ export {
 } from "./constants.js";
 export type { CopyTable } from "./copy-table.js";
 export type { EngineOptions } from "./core.js";
-export { type ByteRange, DiffArea, type DiffAreaOptions } from "./diff-area.js";
-export { AreaState, BlockState, DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
+export { DiffArea, type DiffAreaOptions } from "./diff-area.js";
+export { AreaState, DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
 export { EngineError, type EngineErrorCode } from "./errors.js";
 export {
   BLOCK_SHIFT_DEFAULT,
@@ -22,6 +23,8 @@ export {
   type TrackerGeometry,
 } from "./geometry.js";
 export type { EngineIo } from "./io.js";
+export { LossCount } from "./loss-count.js";
+export { type ByteRange, LostRangeScan } from "./lost-range-scan.js";
 export type { RequestTable } from "./request-table.js";
 export type { RunTable } from "./run-table.js";
 export { type EngineCounters, EngineStats } from "./stats.js";

@@ -212,6 +212,11 @@ export class TrackerEngine implements AreaListener {
     this.settle();
   }
 
+  /** Of the CBT map. */
+  get cbtBlockBytes(): number {
+    return 2 ** this.core.cbt.blockShift;
+  }
+
   /**
    * Marks a range as changed, in the CBT map that can be read now and in the next. Cold. Throws RANGE.
    */

@@ -4,6 +4,7 @@ import {
   DiffArea,
   DiffAreaMap,
   EngineError,
+  LostRangeScan,
   type TrackerGeometry,
 } from "@blksnap/engine";
 import { test } from "uvu";
@@ -232,6 +233,76 @@ test("slots are handed out in order, once each, and denials hold until a grant",
     codeOf(() => slots.grant(2 ** 31 - 2, 2)),
     "ASSERTION",
   );
+});
+
+/** Chunks far apart and in rows, of a map with so many words per chunk. */
+function scattered(geometry: TrackerGeometry): { map: DiffAreaMap; chunks: number[] } {
+  const { map } = make(geometry);
+  const chunks: number[] = [];
+  for (let chunk = 0; chunk < map.geometry.chunkCount; chunk += chunk % 100 < 3 ? 1 : 997) {
+    map.setSlot(chunk, chunk);
+    chunks.push(chunk);
+  }
+  return { map, chunks };
+}
+
+test("recorded chunks are visited in steps that do not grow with the map, each once", () => {
+  for (const chunkShift of [14, 17, 18, 26]) {
+    const capacityBytes = 2 ** (chunkShift + 16) - 512;
+    const { map, chunks } = scattered({ ...GEOMETRY, capacityBytes, chunkShift });
+    for (const unitsMax of [1, 7, 1000, Number.MAX_SAFE_INTEGER]) {
+      const visited: number[] = [];
+      let steps = 0;
+      for (let chunk = 0; chunk < map.geometry.chunkCount; steps++) {
+        let units = 0;
+        const next = map.visitTouched(chunk, unitsMax, (one) => {
+          if (visited.at(-1) === one - 1 && one % 2 === 0 && units > 0) return false;
+          visited.push(one);
+          return ++units <= unitsMax;
+        });
+        assert.ok(next >= chunk && units <= unitsMax, `${units} of ${unitsMax}`);
+        chunk = next;
+      }
+      assert.equal(visited, chunks);
+      assert.ok(steps >= chunks.length / unitsMax, "one long step");
+    }
+  }
+});
+
+test("losses are counted as they happen, over the borders of chunks, up to the short last block", () => {
+  const { map } = make();
+  const area = new DiffArea(map);
+  const last = map.geometry.chunkCount - 1;
+  const counted = () => [map.losses.bytes, map.losses.ranges];
+  map.setLost(3, 62, 64);
+  map.setLost(4, 0, 1);
+  assert.equal(counted(), [3 * 4096, 1]);
+  map.setLost(4, 2, 3);
+  map.setLost(4, 1, 2);
+  assert.equal(counted(), [5 * 4096, 1]);
+  map.setLost(last, 4, 6);
+  assert.equal(counted(), [6 * 4096 + 1024, 2]);
+  map.setSlot(4, 9);
+  map.setSaved(4, 1, 2);
+  assert.equal(counted(), [5 * 4096 + 1024, 3]);
+  map.release(4);
+  assert.equal(counted(), [3 * 4096 + 1024, 2]);
+  assert.equal(area.lostRanges(), [
+    { offsetBytes: 3 * 262144 + 62 * 4096, lengthBytes: 8192 },
+    { offsetBytes: last * 262144 + 4 * 4096, lengthBytes: 4096 + 1024 },
+  ]);
+});
+
+test("the first lost ranges are found in steps, and no more of them than were asked for", () => {
+  const { map } = make();
+  for (let chunk = 0; chunk < 1000; chunk++) map.setLost(chunk, 5, 6);
+  const all = new DiffArea(map).lostRanges();
+  assert.is(all.length, 1000);
+  const scan = new LostRangeScan(map, 100);
+  let steps = 0;
+  for (; !scan.isDone; steps++) scan.step(10);
+  assert.equal(scan.ranges, all.slice(0, 100));
+  assert.ok(steps > 10 && steps < 60, `${steps} steps`);
 });
 
 test.run();

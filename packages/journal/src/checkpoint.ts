@@ -8,15 +8,19 @@ import {
   tagOf,
 } from "./layout.js";
 
-/** Payload as pages with checksums, as it goes into the file. */
-export function encodeCheckpoint(payload: Uint8Array, id: Uint8Array): Uint8Array {
+/** Payload as pages with checksums, as it goes into the file from page `firstPage` on. */
+export function encodeCheckpoint(
+  payload: Uint8Array,
+  id: Uint8Array,
+  firstPage: number = 0,
+): Uint8Array {
   const pages = new Uint8Array(checkpointFileBytes(payload.length));
   const view = new DataView(pages.buffer);
   const tag = tagOf(id);
   for (let at = 0, number = 0; at < pages.length; at += PAGE_BYTES, number++) {
     const from = number * PAGE_PAYLOAD_BYTES;
     pages.set(payload.subarray(from, from + PAGE_PAYLOAD_BYTES), at);
-    view.setUint32(at + PageOffset.NUMBER, number, true);
+    view.setUint32(at + PageOffset.NUMBER, firstPage + number, true);
     view.setInt32(at + PageOffset.TAG, tag, true);
     const checked = pages.subarray(at, at + PageOffset.CHECKSUM);
     view.setUint32(at + PageOffset.CHECKSUM, crc32(checked), true);

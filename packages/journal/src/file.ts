@@ -7,12 +7,12 @@ import { dirname } from "node:path";
 import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint.js";
 import { JournalError } from "./errors.js";
 import { decodeHeader, encodeHeader, type JournalHeader, logOffsetOf } from "./header.js";
-import { HEADER_BYTES, SECTOR_BYTES } from "./layout.js";
-import { type EntryVisitor, type LogEnd, readLog } from "./log-reader.js";
+import { HEADER_BYTES, PAGE_BYTES, PAGE_PAYLOAD_BYTES, SECTOR_BYTES } from "./layout.js";
+import { type EntryVisitor, LogCheck, type LogEnd, visitEntries } from "./log-reader.js";
 
 const ZEROES_BYTES = 2 ** 20;
-/** A log beyond this is not read: no writer of ours lets one grow so far. */
-const LOG_BYTES_MAX = 2 ** 31;
+/** Of a log that is read, and of a checkpoint that is written: so much in one turn of the thread. */
+const WINDOW_BYTES = 2 ** 20;
 
 export interface NewJournal {
   readonly kind: number;
@@ -24,9 +24,9 @@ export interface NewJournal {
 export class JournalDraft {
   readonly path: string;
   readonly logOffsetBytes: number;
-  readonly logBytes: number;
   readonly #handle: FileHandle;
   readonly #journal: NewJournal;
+  #logBytes: number;
   readonly #checkpointBytes: number;
 
   private constructor(
@@ -40,7 +40,7 @@ export class JournalDraft {
     this.#journal = journal;
     this.#checkpointBytes = checkpointBytes;
     this.logOffsetBytes = logOffsetOf(checkpointBytes);
-    this.logBytes = journal.logBytes;
+    this.#logBytes = journal.logBytes;
   }
 
   /**
@@ -70,6 +70,17 @@ export class JournalDraft {
     return this.#handle.fd;
   }
 
+  get logBytes(): number {
+    return this.#logBytes;
+  }
+
+  /** Makes the log longer. Appending may go on meanwhile. */
+  async grow(logBytes: number): Promise<void> {
+    const before = this.#logBytes;
+    await writeZeroes(this.#handle, this.logOffsetBytes + before, logBytes - before);
+    this.#logBytes = logBytes;
+  }
+
   /** Writes sealed sectors into the log, before anybody else appends to it. */
   async writeLog(bytes: Uint8Array, offsetBytes: number): Promise<void> {
     if (offsetBytes + bytes.length > this.logBytes) {
@@ -93,17 +104,23 @@ export class JournalDraft {
   }
 
   async #publish(checkpoint: Uint8Array, firstSequence: number): Promise<FileHandle> {
-    const { kind, id, logBytes } = this.#journal;
+    const { kind, id } = this.#journal;
     if (checkpoint.length !== this.#checkpointBytes) {
       throw new JournalError("ARGUMENT_INVALID", "the checkpoint has another size");
     }
-    await writeAll(this.#handle, encodeCheckpoint(checkpoint, id), HEADER_BYTES);
+    const pages = WINDOW_BYTES / PAGE_BYTES;
+    for (let page = 0; page * PAGE_PAYLOAD_BYTES < checkpoint.length; page += pages) {
+      const from = page * PAGE_PAYLOAD_BYTES;
+      const part = checkpoint.subarray(from, from + pages * PAGE_PAYLOAD_BYTES);
+      const at = HEADER_BYTES + page * PAGE_BYTES;
+      await writeAll(this.#handle, encodeCheckpoint(part, id, page), at);
+    }
     const header = {
       kind,
       id,
       checkpointBytes: checkpoint.length,
       logOffsetBytes: this.logOffsetBytes,
-      logBytes,
+      logBytes: this.#logBytes,
       firstSequence,
     };
     await writeAll(this.#handle, encodeHeader(header), 0);
@@ -130,7 +147,7 @@ export interface OpenedJournal {
 }
 
 /**
- * Opens a journal and reads all of it.
+ * Opens a journal and reads all of it, the log in windows: it can be long.
  * @param expected its kind and id; another one is JOURNAL_FOREIGN
  * @param visit is called with the log's entries, or not at all
  * @throws JournalError; the error of open(2) or read(2)
@@ -147,18 +164,34 @@ export async function openJournal(
     if (header.kind !== expected.kind || !Buffer.from(header.id).equals(expected.id)) {
       throw new JournalError("JOURNAL_FOREIGN", `${path} is the journal of something else`);
     }
-    if (header.logBytes > LOG_BYTES_MAX) {
-      throw new JournalError("JOURNAL_FORMAT", `${path} has a log of ${header.logBytes} bytes`);
-    }
     const pages = await readAll(handle, HEADER_BYTES, header.logOffsetBytes - HEADER_BYTES);
     const checkpoint = decodeCheckpoint(pages, header.checkpointBytes, header.id);
-    const log = await readAll(handle, header.logOffsetBytes, header.logBytes);
-    const end = readLog(log, header.id, header.firstSequence, visit);
+    const end = await readLogFrom(handle, header, visit);
     return { header, checkpoint, end, handle };
   } catch (error) {
     await handle.close();
     throw error;
   }
+}
+
+/** All is checked before anything is visited. */
+async function readLogFrom(
+  handle: FileHandle,
+  { logOffsetBytes, logBytes, id, firstSequence }: JournalHeader,
+  visit: EntryVisitor,
+): Promise<LogEnd> {
+  const check = new LogCheck(id, firstSequence);
+  for (let at = 0; at < logBytes; at += WINDOW_BYTES) {
+    const length = Math.min(WINDOW_BYTES, logBytes - at);
+    check.take(await readAll(handle, logOffsetBytes + at, length));
+  }
+  const { end } = check;
+  const usedBytes = end.usedSectors * SECTOR_BYTES;
+  for (let at = 0; at < usedBytes; at += WINDOW_BYTES) {
+    const length = Math.min(WINDOW_BYTES, usedBytes - at);
+    visitEntries(await readAll(handle, logOffsetBytes + at, length), visit);
+  }
+  return end;
 }
 
 /** Zeroes what an incomplete commit has left behind the log's end, so that it can be appended to. */

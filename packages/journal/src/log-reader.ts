@@ -38,10 +38,77 @@ export function readLog(
   firstSequence: number,
   visit: EntryVisitor,
 ): LogEnd {
-  const words = new Uint32Array(log.buffer, log.byteOffset, log.length / 4);
-  const end = endOf(log, words, tagOf(id) >>> 0, firstSequence);
-  for (let sector = 0; sector < end.usedSectors; sector++) {
-    const at = sector * SECTOR_WORDS;
+  const check = new LogCheck(id, firstSequence);
+  check.take(log);
+  const { end } = check;
+  visitEntries(log.subarray(0, end.usedSectors * SECTOR_BYTES), visit);
+  return end;
+}
+
+/** Checks a log that comes in windows of whole sectors, one after the other. */
+export class LogCheck {
+  readonly #tag: number;
+  readonly #firstSequence: number;
+  #sectors = 0;
+  #used = 0;
+  /** The first missing sector was met. */
+  #isOver = false;
+  #lastCommit = 0;
+  #torn = 0;
+
+  constructor(id: Uint8Array, firstSequence: number) {
+    this.#tag = tagOf(id) >>> 0;
+    this.#firstSequence = firstSequence;
+  }
+
+  /** @param window aligned to 4 @throws JournalError JOURNAL_DAMAGED */
+  take(window: Uint8Array): void {
+    const words = new Uint32Array(window.buffer, window.byteOffset, window.length / 4);
+    const sectors = Math.floor(window.length / SECTOR_BYTES);
+    for (let sector = 0; sector < sectors; sector++) {
+      const number = this.#sectors++;
+      const commit = commitOf(window, words, sector, number, this.#tag, this.#firstSequence);
+      if (this.#isOver) this.#afterEnd(commit);
+      else if (commit === ABSENT) this.#isOver = true;
+      else this.#inOrder(number, commit);
+    }
+  }
+
+  /** Where the log ends, once all of it was taken. */
+  get end(): LogEnd {
+    return {
+      usedSectors: this.#used,
+      nextSequence: (this.#firstSequence + this.#used) >>> 0,
+      nextCommit: (this.#lastCommit + 1) >>> 0,
+      torn: this.#torn !== 0,
+    };
+  }
+
+  #inOrder(sector: number, commit: number): void {
+    const last = this.#lastCommit;
+    if (sector > 0 && commit !== last && commit !== last + 1) {
+      throw damaged(sector, `belongs to commit ${commit} after ${last}`);
+    }
+    this.#lastCommit = commit;
+    this.#used++;
+  }
+
+  /** What lies behind the first missing sector can only be of the commit that was being written. */
+  #afterEnd(commit: number): void {
+    if (commit === ABSENT) return;
+    const last = this.#lastCommit;
+    const possible = commit === last || commit === last + 1 || this.#used === 0;
+    if (!possible || (this.#torn !== 0 && commit !== this.#torn)) {
+      throw damaged(this.#used, `is missing before commit ${commit}`);
+    }
+    this.#torn = commit;
+  }
+}
+
+/** Visits the entries of checked sectors. @param sectors aligned to 4 */
+export function visitEntries(sectors: Uint8Array, visit: EntryVisitor): void {
+  const words = new Uint32Array(sectors.buffer, sectors.byteOffset, sectors.length / 4);
+  for (let at = 0; at + SECTOR_WORDS <= words.length; at += SECTOR_WORDS) {
     const entries = words[at + SectorWord.ENTRIES] as number;
     for (let entry = 0; entry < entries; entry++) {
       const from = at + SectorWord.FIRST_ENTRY + entry * ENTRY_WORDS;
@@ -53,59 +120,28 @@ export function readLog(
       );
     }
   }
-  return end;
-}
-
-function endOf(log: Uint8Array, words: Uint32Array, tag: number, firstSequence: number): LogEnd {
-  const sectors = Math.floor(log.length / SECTOR_BYTES);
-  let used = 0;
-  let lastCommit = 0;
-  while (used < sectors) {
-    const commit = commitOf(log, words, used, tag, firstSequence);
-    if (commit === ABSENT) break;
-    if (used > 0 && commit !== lastCommit && commit !== lastCommit + 1) {
-      throw damaged(used, `belongs to commit ${commit} after ${lastCommit}`);
-    }
-    lastCommit = commit;
-    used++;
-  }
-  // What lies behind the first missing sector can only be of the commit that was being written.
-  let torn = 0;
-  for (let sector = used + 1; sector < sectors; sector++) {
-    const commit = commitOf(log, words, sector, tag, firstSequence);
-    if (commit === ABSENT) continue;
-    const possible = commit === lastCommit || commit === lastCommit + 1 || used === 0;
-    if (!possible || (torn !== 0 && commit !== torn)) {
-      throw damaged(used, `is missing before commit ${commit}`);
-    }
-    torn = commit;
-  }
-  return {
-    usedSectors: used,
-    nextSequence: (firstSequence + used) >>> 0,
-    nextCommit: (lastCommit + 1) >>> 0,
-    torn: torn !== 0,
-  };
 }
 
 /** The commit that a sector belongs to, or ABSENT. */
 function commitOf(
-  log: Uint8Array,
+  window: Uint8Array,
   words: Uint32Array,
   sector: number,
+  number: number,
   tag: number,
   firstSequence: number,
 ): number {
   const at = sector * SECTOR_WORDS;
   if (isZero(words, at)) return ABSENT;
-  const bytes = log.subarray(sector * SECTOR_BYTES, sector * SECTOR_BYTES + SECTOR_CHECKED_BYTES);
-  if (words[at + SectorWord.CHECKSUM] !== crc32(bytes)) throw damaged(sector, "is damaged");
+  const from = sector * SECTOR_BYTES;
+  const bytes = window.subarray(from, from + SECTOR_CHECKED_BYTES);
+  if (words[at + SectorWord.CHECKSUM] !== crc32(bytes)) throw damaged(number, "is damaged");
   const right =
     words[at + SectorWord.MAGIC] === SECTOR_MAGIC &&
     words[at + SectorWord.TAG] === tag &&
-    words[at + SectorWord.SEQUENCE] === (firstSequence + sector) >>> 0 &&
+    words[at + SectorWord.SEQUENCE] === (firstSequence + number) >>> 0 &&
     (words[at + SectorWord.ENTRIES] as number) <= ENTRIES_PER_SECTOR;
-  if (!right) throw damaged(sector, "belongs to another journal");
+  if (!right) throw damaged(number, "belongs to another journal");
   return words[at + SectorWord.COMMIT] as number;
 }
 

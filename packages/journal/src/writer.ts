@@ -9,6 +9,9 @@
  *
  * One commit is on its way at a time; what is appended meanwhile goes into the next. Nothing is
  * allocated after construction.
+ *
+ * A commit may begin with a prefix: entries that are put before all that was appended, just before the
+ * commit is sealed. They can say how things are at that moment, while what was appended is still to come.
  */
 import { crc32 } from "node:zlib";
 import { JournalError } from "./errors.js";
@@ -31,6 +34,8 @@ export interface JournalWriterOptions {
   readonly id: Uint8Array;
   /** Entries that one commit can hold. */
   readonly entriesMax: number;
+  /** Entries that a commit's prefix can hold; 0 if not given. */
+  readonly prefixEntriesMax?: number;
   readonly nextSequence: number;
   readonly nextCommit: number;
 }
@@ -40,8 +45,8 @@ function sectorsFor(entriesMax: number): number {
 }
 
 /** Bytes of memory that a writer needs. */
-export function writerBytes(entriesMax: number): number {
-  return 2 * sectorsFor(entriesMax) * SECTOR_BYTES;
+export function writerBytes(entriesMax: number, prefixEntriesMax: number = 0): number {
+  return 2 * (sectorsFor(entriesMax) + sectorsFor(prefixEntriesMax)) * SECTOR_BYTES;
 }
 
 export class JournalWriter {
@@ -51,27 +56,36 @@ export class JournalWriter {
   committed: number;
   /** Sequence number of the next sealed sector. */
   nextSequence: number;
-  /** The sealed half: where in the buffer it begins, its length, its entries. */
+  /** The sealed half: where in the buffer it begins, its length, its entries without the prefix. */
   sealedOffsetBytes = 0;
   sealedSectors = 0;
   sealedEntries = 0;
   /** Entries appended and not sealed yet. */
   fillingEntries = 0;
+  /** Entries of the prefix, not sealed yet. */
+  prefixEntries = 0;
   readonly #words: Int32Array;
   readonly #checked: Uint8Array[] = [];
   readonly #tag: number;
   readonly #entriesMax: number;
+  readonly #prefixEntriesMax: number;
+  readonly #prefixSectors: number;
   readonly #halfSectors: number;
+  /** Where the half being filled begins: with room for the prefix. */
   #fillingSector = 0;
+  #sealedEntriesSector = 0;
 
   /** @throws JournalError ARGUMENT_INVALID */
   constructor(options: JournalWriterOptions) {
-    const { buffer, entriesMax, id } = options;
-    if (buffer.byteLength < writerBytes(entriesMax) || entriesMax < 1 || id.length !== ID_BYTES) {
+    const { buffer, entriesMax, id, prefixEntriesMax = 0 } = options;
+    const bytes = writerBytes(entriesMax, prefixEntriesMax);
+    if (buffer.byteLength < bytes || entriesMax < 1 || id.length !== ID_BYTES) {
       throw new JournalError("ARGUMENT_INVALID", "a journal writer needs more memory, or an id");
     }
     this.#entriesMax = entriesMax;
-    this.#halfSectors = sectorsFor(entriesMax);
+    this.#prefixEntriesMax = prefixEntriesMax;
+    this.#prefixSectors = sectorsFor(prefixEntriesMax);
+    this.#halfSectors = this.#prefixSectors + sectorsFor(entriesMax);
     this.#words = new Int32Array(buffer);
     this.#tag = tagOf(id);
     for (let sector = 0; sector < 2 * this.#halfSectors; sector++) {
@@ -95,36 +109,50 @@ export class JournalWriter {
   /** Adds an entry of four 32-bit integers. @throws JournalError ARGUMENT_INVALID without room */
   append(op: number, a: number, b: number, c: number): void {
     if (this.room === 0) throw new JournalError("ARGUMENT_INVALID", "the commit is full");
-    const index = this.fillingEntries++;
-    const sector = this.#fillingSector + ((index / ENTRIES_PER_SECTOR) | 0);
-    const at =
-      sector * SECTOR_WORDS + SectorWord.FIRST_ENTRY + (index % ENTRIES_PER_SECTOR) * ENTRY_WORDS;
-    const words = this.#words;
-    words[at] = op;
-    words[at + 1] = a;
-    words[at + 2] = b;
-    words[at + 3] = c;
+    this.#write(this.#fillingSector + this.#prefixSectors, this.fillingEntries++, op, a, b, c);
+  }
+
+  /** Entries that the present commit's prefix still has room for. */
+  get prefixRoom(): number {
+    return this.#prefixEntriesMax - this.prefixEntries;
+  }
+
+  /** Sectors that seal() would make now. */
+  get sectorsToSeal(): number {
+    return sectorsFor(this.prefixEntries) + sectorsFor(this.fillingEntries);
+  }
+
+  /** Adds an entry to the prefix. @throws JournalError ARGUMENT_INVALID without room */
+  prepend(op: number, a: number, b: number, c: number): void {
+    if (this.prefixRoom <= 0) throw new JournalError("ARGUMENT_INVALID", "the prefix is full");
+    this.#write(this.#fillingSector, this.prefixEntries++, op, a, b, c);
   }
 
   /** Completes the commit's sectors; they lie at sealedOffsetBytes. Only while none is sealed. */
   seal(): void {
-    if (this.isCommitting || this.fillingEntries === 0) {
+    if (this.isCommitting || this.fillingEntries + this.prefixEntries === 0) {
       throw new JournalError("ARGUMENT_INVALID", "nothing to seal, or a commit is on its way");
     }
-    const first = this.#fillingSector;
+    const entriesSector = this.#fillingSector + this.#prefixSectors;
+    const prefixSectors = sectorsFor(this.prefixEntries);
+    const first = entriesSector - prefixSectors;
+    if (prefixSectors > 0) this.#movePrefix(first, prefixSectors);
+    for (let i = 0; i < prefixSectors; i++) this.#finish(first + i, i, this.prefixEntries);
     const sectors = sectorsFor(this.fillingEntries);
-    for (let i = 0; i < sectors; i++) this.#finish(first + i, i);
+    for (let i = 0; i < sectors; i++) this.#finish(entriesSector + i, i, this.fillingEntries);
     this.sealedOffsetBytes = first * SECTOR_BYTES;
-    this.sealedSectors = sectors;
+    this.sealedSectors = prefixSectors + sectors;
     this.sealedEntries = this.fillingEntries;
+    this.#sealedEntriesSector = entriesSector;
     this.fillingEntries = 0;
+    this.prefixEntries = 0;
     this.fillingCommit = (this.fillingCommit + 1) | 0;
-    this.#fillingSector = first === 0 ? this.#halfSectors : 0;
+    this.#fillingSector = this.#fillingSector === 0 ? this.#halfSectors : 0;
   }
 
   /** Word `word` (0: op, 1 to 3: a, b, c) of entry `index` of the sealed commit. */
   sealedWord(index: number, word: number): number {
-    const sector = this.sealedOffsetBytes / SECTOR_BYTES + ((index / ENTRIES_PER_SECTOR) | 0);
+    const sector = this.#sealedEntriesSector + ((index / ENTRIES_PER_SECTOR) | 0);
     const entry = index % ENTRIES_PER_SECTOR;
     return this.#words[
       sector * SECTOR_WORDS + SectorWord.FIRST_ENTRY + entry * ENTRY_WORDS + word
@@ -141,7 +169,27 @@ export class JournalWriter {
     this.committed = (this.committed + 1) | 0;
   }
 
-  #finish(sector: number, index: number): void {
+  #write(first: number, index: number, op: number, a: number, b: number, c: number): void {
+    const sector = first + ((index / ENTRIES_PER_SECTOR) | 0);
+    const at =
+      sector * SECTOR_WORDS + SectorWord.FIRST_ENTRY + (index % ENTRIES_PER_SECTOR) * ENTRY_WORDS;
+    const words = this.#words;
+    words[at] = op;
+    words[at + 1] = a;
+    words[at + 2] = b;
+    words[at + 3] = c;
+  }
+
+  /** The prefix was filled from the half's start on: now it ends where the other entries begin. */
+  #movePrefix(to: number, sectors: number): void {
+    const from = this.#fillingSector;
+    if (to === from) return;
+    const words = this.#words;
+    words.copyWithin(to * SECTOR_WORDS, from * SECTOR_WORDS, (from + sectors) * SECTOR_WORDS);
+    words.fill(0, from * SECTOR_WORDS, to * SECTOR_WORDS);
+  }
+
+  #finish(sector: number, index: number, entries: number): void {
     const words = this.#words;
     const at = sector * SECTOR_WORDS;
     words[at + SectorWord.MAGIC] = SECTOR_MAGIC;
@@ -149,7 +197,7 @@ export class JournalWriter {
     words[at + SectorWord.SEQUENCE] = this.nextSequence;
     words[at + SectorWord.COMMIT] = this.fillingCommit;
     words[at + SectorWord.ENTRIES] = Math.min(
-      this.fillingEntries - index * ENTRIES_PER_SECTOR,
+      entries - index * ENTRIES_PER_SECTOR,
       ENTRIES_PER_SECTOR,
     );
     words[at + SectorWord.CHECKSUM] = crc32(this.#checked[sector] as Uint8Array);

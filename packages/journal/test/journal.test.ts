@@ -41,24 +41,25 @@ class Log {
   #sectors = 0;
   #draft: JournalDraft;
 
-  private constructor(draft: JournalDraft, path: string, entriesMax: number) {
+  private constructor(draft: JournalDraft, path: string, entriesMax: number, prefixMax: number) {
     this.path = path;
     this.#draft = draft;
-    this.#buffer = new ArrayBuffer(writerBytes(entriesMax));
+    this.#buffer = new ArrayBuffer(writerBytes(entriesMax, prefixMax));
     this.writer = new JournalWriter({
       buffer: this.#buffer,
       id: ID,
       entriesMax,
+      prefixEntriesMax: prefixMax,
       nextSequence: 1,
       nextCommit: 1,
     });
   }
 
-  static async create(entriesMax = 100, logSectors = 32): Promise<Log> {
+  static async create(entriesMax = 100, logSectors = 32, prefixMax = 0): Promise<Log> {
     const path = join(directory, `journal-${files++}`);
     const journal = { kind: KIND, id: ID, logBytes: logSectors * SECTOR_BYTES };
     const draft = await JournalDraft.create(path, journal, CHECKPOINT.length);
-    const log = new Log(draft, path, entriesMax);
+    const log = new Log(draft, path, entriesMax, prefixMax);
     const handle = await draft.publish(CHECKPOINT, 1);
     await handle.close();
     return log;
@@ -265,6 +266,63 @@ test("a draft that is given up leaves nothing", async () => {
   const draft = await JournalDraft.create(path, { kind: KIND, id: ID, logBytes: 512 }, 0);
   await draft.discard();
   assert.throws(() => readFileSync(`${path}.new`), /ENOENT/);
+});
+
+test("a prefix comes before what was appended before it, in the same commit", async () => {
+  const log = await Log.create(70, 64, 65);
+  const { writer } = log;
+  for (let commit = 0; commit < 5; commit++) {
+    const appended = append(log, [0, 1, 31, 70, 40][commit]!, 100 * commit);
+    const prefix: Entry[] = [];
+    const room = [65, 1, 30, 64, 0][commit]!;
+    for (let i = 0; i < room; i++) {
+      const entry: Entry = [2, commit, i, 7];
+      writer.prepend(...entry);
+      prefix.push(entry);
+    }
+    const sectors = writer.sectorsToSeal;
+    const before = (await read(log.path)).entries;
+    await log.write();
+    const { entries, end } = await read(log.path);
+    assert.equal(entries, [...before, ...prefix, ...appended], `commit ${commit}`);
+    assert.is(end.nextCommit, commit + 2);
+    assert.is(sectors, Math.ceil(room / 30) + Math.ceil(appended.length / 30));
+  }
+  for (let i = 0; i < 65; i++) writer.prepend(2, 0, 0, 0);
+  assert.throws(() => writer.prepend(2, 0, 0, 0), /prefix is full/);
+});
+
+test("a log that is longer than what is read at a time, in a draft that grew", async () => {
+  const path = join(directory, "long");
+  const logBytes = 2 ** 20;
+  const draft = await JournalDraft.create(
+    path,
+    { kind: KIND, id: ID, logBytes },
+    CHECKPOINT.length,
+  );
+  await draft.grow(3 * logBytes);
+  const buffer = new ArrayBuffer(writerBytes(3000));
+  const options = { buffer, id: ID, entriesMax: 3000, nextSequence: 1, nextCommit: 1 };
+  const writer = new JournalWriter(options);
+  let sectors = 0;
+  for (let entry = 0; entry < 90_000; ) {
+    for (; writer.room > 0; entry++) writer.append(1, entry, 0, 0);
+    writer.seal();
+    const bytes = new Uint8Array(
+      buffer,
+      writer.sealedOffsetBytes,
+      writer.sealedSectors * SECTOR_BYTES,
+    );
+    await draft.writeLog(bytes, sectors * SECTOR_BYTES);
+    sectors += writer.sealedSectors;
+    writer.complete();
+  }
+  await (await draft.publish(CHECKPOINT, 1)).close();
+  const { entries, end, header } = await read(path);
+  assert.is(header.logBytes, 3 * logBytes);
+  assert.is(end.usedSectors, 3000);
+  assert.is(entries.length, 90_000);
+  assert.ok(entries.every(([, a], index) => a === index));
 });
 
 test.run();

@@ -2,23 +2,32 @@ import {
   closeSync,
   constants,
   fstatSync,
+  open as openCallback,
   openSync,
+  read as readCallback,
   readFileSync,
   readSync,
   type Stats,
   statSync,
 } from "node:fs";
-import { ioctl, LockType, MappedMemory, tryLockFile } from "@blksnap/uring";
+import { stat as statBeside } from "node:fs/promises";
+import { promisify } from "node:util";
+import { bounded, ioctl, LockType, MappedMemory, tryLockFile } from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 import type { DeviceParams } from "./layout.js";
 
 const { O_RDONLY, O_RDWR, O_DIRECT, O_EXCL } = constants;
 const O_CLOEXEC = 0o2000000;
 
+const openFdBeside = promisify(openCallback);
+const readBeside = promisify(readCallback);
+const OPEN_TIMEOUT_MS = 30_000;
+
 const ENOTBLK = 15;
 const EBUSY = 16;
 const EISDIR = 21;
 const EINVAL = 22;
+const ETIMEDOUT = 110;
 
 /** ioctls of `include/uapi/linux/fs.h`. */
 const BLKROGET = 0x125e;
@@ -57,31 +66,81 @@ export function openBackingFile(path: string, options: OpenBackingOptions = {}):
     path,
     told(path, () => statSync(path)),
   );
-  const exclusive = kind === "block" ? O_EXCL : 0;
-  const access = readOnly ? O_RDONLY : O_RDWR;
-  const fd = told(path, () => openSync(path, access | O_DIRECT | O_CLOEXEC | exclusive));
+  const fd = told(path, () => openSync(path, openFlags(kind, readOnly)));
   try {
-    const stat = fstatSync(fd);
-    // Looked at again: the path may have got another meaning between the two calls.
-    if (kindOf(path, stat) !== kind) {
-      throw new UblkError("BACKING_FAILED", `${path} was replaced while it was opened`);
-    }
-    if (kind === "file" && !tryLockFile(fd, readOnly ? LockType.READ : LockType.WRITE)) {
-      throw new UblkError("BACKING_BUSY", `${path} is locked by another program`, EBUSY);
-    }
-    const deviceNumber = kind === "block" ? stat.rdev : stat.dev;
-    const params =
-      kind === "block"
-        ? blockParams(fd, stat.rdev, readOnly)
-        : fileParams(fd, path, stat.size, stat.dev, readOnly);
-    if (params.capacityBytes === 0) {
-      throw new UblkError("BACKING_UNSUPPORTED", `${path} is empty`, EINVAL);
-    }
-    return { path, fd, kind, deviceNumber, params };
+    const alignmentBytes = kind === "file" ? directIoAlignment(fd, path) : 0;
+    return described(path, fd, kind, readOnly, alignmentBytes);
   } catch (error) {
     closeSync(fd);
     throw error;
   }
+}
+
+/**
+ * As openBackingFile(), while the calling thread goes on: what waits for a device or a file system is done
+ * beside it, and given up after a time. What opens later than that is closed at once.
+ */
+export function openBackingFileBeside(
+  path: string,
+  options: OpenBackingOptions = {},
+): Promise<BackingFile> {
+  const opening = openBeside(path, options.readOnly ?? false);
+  let isLate = false;
+  opening.then(
+    ({ fd }) => {
+      if (isLate) closeSync(fd);
+    },
+    () => undefined,
+  );
+  return bounded(opening, OPEN_TIMEOUT_MS, () => {
+    isLate = true;
+    return new UblkError("BACKING_FAILED", `${path} does not answer`, ETIMEDOUT);
+  });
+}
+
+async function openBeside(path: string, readOnly: boolean): Promise<BackingFile> {
+  const kind = kindOf(path, await statBeside(path).catch((error) => fail(path, error)));
+  const flags = openFlags(kind, readOnly);
+  const fd = await openFdBeside(path, flags).catch((error) => fail(path, error));
+  try {
+    const alignmentBytes = kind === "file" ? await directIoAlignmentBeside(fd, path) : 0;
+    return described(path, fd, kind, readOnly, alignmentBytes);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function openFlags(kind: BackingFile["kind"], readOnly: boolean): number {
+  const exclusive = kind === "block" ? O_EXCL : 0;
+  return (readOnly ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | exclusive;
+}
+
+/** What is open: claimed, and with its limits. The caller closes it when this fails. */
+function described(
+  path: string,
+  fd: number,
+  kind: BackingFile["kind"],
+  readOnly: boolean,
+  alignmentBytes: number,
+): BackingFile {
+  const stat = fstatSync(fd);
+  // Looked at again: the path may have got another meaning between the two calls.
+  if (kindOf(path, stat) !== kind) {
+    throw new UblkError("BACKING_FAILED", `${path} was replaced while it was opened`);
+  }
+  if (kind === "file" && !tryLockFile(fd, readOnly ? LockType.READ : LockType.WRITE)) {
+    throw new UblkError("BACKING_BUSY", `${path} is locked by another program`, EBUSY);
+  }
+  const deviceNumber = kind === "block" ? stat.rdev : stat.dev;
+  const params =
+    kind === "block"
+      ? blockParams(fd, stat.rdev, readOnly)
+      : fileParams(alignmentBytes, stat.size, stat.dev, readOnly);
+  if (params.capacityBytes === 0) {
+    throw new UblkError("BACKING_UNSUPPORTED", `${path} is empty`, EINVAL);
+  }
+  return { path, fd, kind, deviceNumber, params };
 }
 
 function kindOf(path: string, stat: Stats): "block" | "file" {
@@ -99,6 +158,10 @@ function told<Value>(path: string, call: () => Value): Value {
   } catch (error) {
     throw explain(path, error as NodeJS.ErrnoException);
   }
+}
+
+function fail(path: string, error: unknown): never {
+  throw explain(path, error as NodeJS.ErrnoException);
 }
 
 function explain(path: string, error: NodeJS.ErrnoException): UblkError {
@@ -204,13 +267,11 @@ function powerOfTwo(bytes: number, leastBytes: number): number {
 }
 
 function fileParams(
-  fd: number,
-  path: string,
+  logicalBlockBytes: number,
   sizeBytes: number,
   dev: number,
   readOnly: boolean,
 ): DeviceParams {
-  const logicalBlockBytes = directIoAlignment(fd, path);
   return {
     capacityBytes: sizeBytes - (sizeBytes % logicalBlockBytes),
     logicalBlockBytes,
@@ -228,21 +289,48 @@ function fileParams(
   };
 }
 
+const ALIGNMENTS = [512, 4096] as const;
+
 /** The smallest unit in which the file takes direct I/O: 512 bytes where the disk below does. */
 function directIoAlignment(fd: number, path: string): number {
   const memory = MappedMemory.anonymous(8192);
   try {
-    for (const alignment of [512, 4096]) {
+    for (const alignment of ALIGNMENTS) {
       try {
-        const bytes = new Uint8Array(memory.buffer, alignment % 4096, alignment);
-        readSync(fd, bytes, 0, alignment, alignment);
+        readSync(fd, alignedBytes(memory, alignment), 0, alignment, alignment);
         return alignment;
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw explain(path, error as Error);
+        if ((error as NodeJS.ErrnoException).code !== "EINVAL") fail(path, error);
       }
     }
   } finally {
     memory.unmap();
   }
-  throw new UblkError("BACKING_UNSUPPORTED", `${path} takes no direct I/O of 4096 bytes`, EINVAL);
+  throw noDirectIo(path);
+}
+
+async function directIoAlignmentBeside(fd: number, path: string): Promise<number> {
+  const memory = MappedMemory.anonymous(8192);
+  try {
+    for (const alignment of ALIGNMENTS) {
+      try {
+        await readBeside(fd, alignedBytes(memory, alignment), 0, alignment, alignment);
+        return alignment;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "EINVAL") fail(path, error);
+      }
+    }
+  } finally {
+    memory.unmap();
+  }
+  throw noDirectIo(path);
+}
+
+function alignedBytes(memory: MappedMemory, alignment: number): Uint8Array {
+  return new Uint8Array(memory.buffer, alignment % 4096, alignment);
+}
+
+function noDirectIo(path: string): UblkError {
+  const what = `${path} takes no direct I/O of 4096 bytes`;
+  return new UblkError("BACKING_UNSUPPORTED", what, EINVAL);
 }

@@ -5,6 +5,7 @@ export {
   minor,
   type OpenBackingOptions,
   openBackingFile,
+  openBackingFileBeside,
   presentCapacityBytes,
 } from "./backing-file.js";
 export { featureNames, listDeviceIds, openCharacterDevice, UblkControl } from "./control.js";

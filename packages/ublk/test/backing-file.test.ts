@@ -9,7 +9,13 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { major, minor, openBackingFile, presentCapacityBytes } from "@blksnap/ublk";
+import {
+  major,
+  minor,
+  openBackingFile,
+  openBackingFileBeside,
+  presentCapacityBytes,
+} from "@blksnap/ublk";
 import { tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -20,7 +26,7 @@ function openDescriptors(): number {
 }
 
 test("a regular file has the limits of direct I/O on it", async () => {
-  await withFolder((folder) => {
+  await withFolder(async (folder) => {
     const path = join(folder, "file");
     writeFileSync(path, Buffer.alloc(1_000_000));
     const backing = openBackingFile(path);
@@ -34,6 +40,18 @@ test("a regular file has the limits of direct I/O on it", async () => {
     truncateSync(path, 4 * 65536 + 100);
     assert.is(presentCapacityBytes(backing), 4 * 65536);
     closeSync(backing.fd);
+    const beside = await openBackingFileBeside(path);
+    assert.equal(
+      { ...beside, fd: 0, params: { ...params, capacityBytes: 4 * 65536 } },
+      {
+        ...backing,
+        fd: 0,
+        params: { ...params, capacityBytes: 4 * 65536 },
+      },
+    );
+    const busy = await openBackingFileBeside(path).catch((error: Error) => error);
+    assert.ok(isError("BACKING_BUSY", 16, path)(busy as Error), "it is locked");
+    closeSync(beside.fd);
     const readOnly = openBackingFile(path, { readOnly: true });
     assert.is(readOnly.params.readOnly, true);
     closeSync(readOnly.fd);
@@ -41,7 +59,7 @@ test("a regular file has the limits of direct I/O on it", async () => {
 });
 
 test("what cannot be served is refused, with code, errno and path, and no descriptor stays", async () => {
-  await withFolder((folder) => {
+  await withFolder(async (folder) => {
     const empty = join(folder, "empty");
     writeFileSync(empty, "");
     const tiny = join(folder, "tiny");
@@ -60,6 +78,8 @@ test("what cannot be served is refused, with code, errno and path, and no descri
       [tiny, "BACKING_UNSUPPORTED", 22],
     ] as const) {
       assert.throws(() => openBackingFile(path), isError(code, errno, path), path);
+      const failure = await openBackingFileBeside(path).catch((error: Error) => error);
+      assert.ok(isError(code, errno, path)(failure as Error), path);
     }
     assert.is(openDescriptors(), before);
   });

@@ -13,6 +13,16 @@ import { imageFile, loopDisk, nullDisk } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
+import {
+  assertHeld,
+  assertNothingKept,
+  createKept,
+  fill,
+  heldSnapshot,
+  LIMIT_BYTES,
+  md5,
+  waitForNext,
+} from "../lib/kept.mjs";
 import { medium } from "../lib/medium.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
@@ -20,39 +30,17 @@ import { until } from "../lib/wait.mjs";
 
 const SIZE_MIB = 24;
 const BLOCK_BYTES = 65536;
-const LIMIT_BYTES = 256 * MIB;
 /** So many blocks that the log has no room for every other one. */
 const WIDE_MIB = 12_288;
 /** Longer than a start takes. */
 const LATE_MS = 8_000;
-const RECOVERY_LIMIT_MS = 120_000;
 /** Each test starts a few daemons. */
 const LIMIT = { timeLimitMs: 480_000 };
 
 const test = scenario(import.meta.url, { daemon: false });
 
-async function md5(path) {
-  const text = await run(["sh", "-c", 'dd if="$1" bs=1M iflag=direct | md5sum', "sh", path]);
-  return text.split(" ")[0];
-}
-
-function fill(device, seekKib, countKib) {
-  const blockKib = countKib % 256 === 0 && seekKib % 256 === 0 ? 256 : 4;
-  const words = ["dd", "if=/dev/urandom", `of=${device}`, `bs=${blockKib}k`, "oflag=direct"];
-  const place = [`seek=${seekKib / blockKib}`, `count=${countKib / blockKib}`, "conv=notrunc"];
-  return run([...words, ...place, "iflag=fullblock"]);
-}
-
 function trackerOf({ trackers }, device) {
   return trackers.find((tracker) => tracker.device === device);
-}
-
-async function waitForNext(t, pid) {
-  const next = async () => {
-    const status = await t.client.status().catch(() => undefined);
-    return status !== undefined && status.daemon.pid !== pid;
-  };
-  await until("the next daemon serves", next, RECOVERY_LIMIT_MS);
 }
 
 /** Takes a snapshot and destroys it, so that `diff` shows what was written before. */
@@ -71,30 +59,6 @@ function covers(ranges, offsetBytes) {
     ({ offset_sectors: first, count_sectors: count }) =>
       first * 512 <= offsetBytes && offsetBytes < (first + count) * 512,
   );
-}
-
-/** A snapshot that comes back after a reboot. */
-function createKept(t, disk, device) {
-  return t.client.snapshotCreate({
-    devices: [device],
-    stores: [disk.stores],
-    limitBytes: LIMIT_BYTES,
-    persistent: true,
-  });
-}
-
-/** No snapshot has a store any more, and the tracker leaves nothing on the medium. */
-async function assertNothingKept(t, disk, device) {
-  assert.equal(readdirSync(disk.stores), []);
-  await t.client.detach(device, { forget: true });
-  assert.equal(readdirSync(join(disk.path, "state")), ["lock"]);
-}
-
-/** A persistent snapshot that is taken, and what it froze. */
-async function heldSnapshot(t, disk, device) {
-  const { id } = await createKept(t, disk, device);
-  const { images } = await t.client.snapshotTake(id);
-  return { id, frozen: await md5(images[0].image) };
 }
 
 test(
@@ -143,19 +107,6 @@ test(
   },
   LIMIT,
 );
-
-/** The snapshot is there, its image is right, and stays so. */
-async function assertHeld(t, { id, frozen }) {
-  const { snapshots, trackers } = await t.client.status();
-  assert.equal(
-    snapshots.map((snapshot) => [snapshot.id, snapshot.persistent]),
-    [[id, true]],
-  );
-  const [{ front, image }] = trackers;
-  assert.is(await md5(image), frozen);
-  await fill(front, 0, 1024);
-  assert.is(await md5(image), frozen);
-}
 
 test(
   "a daemon killed while it stops loses no persistent snapshot, nor does a store that comes late",

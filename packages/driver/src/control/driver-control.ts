@@ -58,6 +58,11 @@ export interface DetachRequestOptions {
   readonly forget?: boolean;
 }
 
+/** A diff whose ranges come in batches: there may be a million. */
+export interface DiffAnswer extends Omit<DiffResponse, "ranges"> {
+  readonly ranges: AsyncIterable<DiffResponse["ranges"]>;
+}
+
 export interface DriverControl {
   version(): Promise<VersionResponse>;
   status(): Promise<StatusResponse>;
@@ -75,8 +80,8 @@ export interface DriverControl {
    * Marks the blocks under a file. `device` is a check: where it is given, the file must lie on it.
    */
   markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse>;
-  /** What changed after snapshot number `since` up to the last taken one. */
-  diff(device: string, since: number): Promise<DiffResponse>;
+  /** What changed after snapshot number `since` up to the last taken one, all of it of one take. */
+  diff(device: string, since: number): Promise<DiffAnswer>;
   snapshotInfo(device: string): Promise<SnapshotInfo>;
 
   /** Attaches devices that are not tracked yet; where one can't be added, nothing is left. */

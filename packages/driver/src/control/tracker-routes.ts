@@ -1,4 +1,5 @@
 /** Routes of one tracked device. */
+import { Readable } from "node:stream";
 import {
   type AttachRequest,
   type CbtMapQuery,
@@ -10,7 +11,19 @@ import {
   trackerSchemas as schemas,
 } from "@blksnap/api";
 import { ControlError } from "./control-error.js";
+import type { DiffAnswer } from "./driver-control.js";
 import { answers, binaryAnswers, type RouteContext } from "./route-context.js";
+
+async function* diffText({ ranges, ...head }: DiffAnswer): AsyncGenerator<string> {
+  yield `${JSON.stringify(head).slice(0, -1)},"ranges":[`;
+  let separator = "";
+  for await (const batch of ranges) {
+    if (batch.length === 0) continue;
+    yield separator + JSON.stringify(batch).slice(1, -1);
+    separator = ",";
+  }
+  yield "]}";
+}
 
 export function addTrackerRoutes({ app, driver }: RouteContext): void {
   app.post<{ Body: AttachRequest }>(
@@ -74,7 +87,7 @@ function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): vo
   app.get<{ Querystring: DiffQuery }>(
     "/v1/trackers/cbt/diff",
     { schema: { querystring: schemas.diffQuery, response: answers(schemas.diffResponse) } },
-    async (request) => {
+    async (request, reply) => {
       const { device, since, generation } = request.query;
       const diff = await driver().diff(device, since);
       if (generation !== undefined && generation.toLowerCase() !== diff.generation_id) {
@@ -83,7 +96,8 @@ function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): vo
           `${diff.device} has CBT generation ${diff.generation_id} by now`,
         );
       }
-      return diff;
+      // Not all at once: a million ranges are 70 MB of text.
+      return reply.type("application/json; charset=utf-8").send(Readable.from(diffText(diff)));
     },
   );
 }

@@ -11,8 +11,12 @@
  *   area       no checkpoint
  *              SAVED      chunk, slot, from | to << 16     blocks [from, to) are complete in the slot
  *              RELEASED   first chunk, count               discarded through the image
- *              LOST       chunk, 0, from | to << 16        could not be saved; from the map at a stop
+ *              LOST       chunk, 0, from | to << 16        could not be saved
+ *              ZERO       chunk, 0, from | to << 16        discarded; the chunk was written to since
+ *              ..._MASK   | word << 8; chunk, slot, bits   the same of blocks 32 * word + bit
  * ```
+ *
+ * LOST, ZERO and the masks are only written by who goes through a map, see area-encoder.ts.
  *
  * MARK is on the medium before the first write to a block of it is issued, SAVED (and before it the
  * data in the slot) before the first write to its blocks is. So whatever reached the original before
@@ -25,7 +29,26 @@ export const JournalKind = { TRACKER: 1, AREA: 2 } as const;
 
 export const CbtOp = { MARK: 1, MARK_BOTH: 2, SWITCH: 3, AREA_LOST: 4 } as const;
 
-export const AreaOp = { SAVED: 1, RELEASED: 2, LOST: 3 } as const;
+export const AreaOp = {
+  SAVED: 1,
+  RELEASED: 2,
+  LOST: 3,
+  ZERO: 4,
+  SAVED_MASK: 5,
+  LOST_MASK: 6,
+  ZERO_MASK: 7,
+} as const;
+
+const RANGE_OF_MASK: Readonly<Record<number, number>> = {
+  [AreaOp.SAVED_MASK]: AreaOp.SAVED,
+  [AreaOp.LOST_MASK]: AreaOp.LOST,
+  [AreaOp.ZERO_MASK]: AreaOp.ZERO,
+};
+
+/** Operation `op` on the blocks of a chunk's 32-bit word. */
+export function maskOp(op: number, word: number): number {
+  return op | (word << 8);
+}
 
 /** A take of a map that is in this state before it, as the numbers of an entry. */
 export function encodeSwitch({ changesNumber, corrupted, generation }: CbtInfo): [number, number] {
@@ -75,11 +98,30 @@ export class AreaReplay {
 
   /** @throws Error when the entry cannot be of this map */
   readonly apply = (op: number, a: number, b: number, c: number): void => {
-    if (op === AreaOp.SAVED) this.#saved(a, b, c & 0xffff, c >>> 16);
-    else if (op === AreaOp.RELEASED) this.#released(a, b);
-    else if (op === AreaOp.LOST) this.#lost(a, c & 0xffff, c >>> 16);
-    else throw new Error(`operation ${op} in the journal of a diff area`);
+    if (op === AreaOp.RELEASED) this.#released(a, b);
+    else if (op <= AreaOp.ZERO) this.#range(op, a, b, c & 0xffff, c >>> 16);
+    else this.#mask(op & 0xff, op >>> 8, a, b, c);
   };
+
+  #range(op: number, chunk: number, slot: number, from: number, to: number): void {
+    this.#check(chunk, from, to);
+    if (op === AreaOp.SAVED) this.#saved(chunk, slot, from, to);
+    else if (op === AreaOp.LOST) this.#map.setLost(chunk, from, to);
+    else if (op === AreaOp.ZERO) this.#map.setZero(chunk, from, to);
+    else throw new Error(`operation ${op} in the journal of a diff area`);
+  }
+
+  #mask(op: number, word: number, chunk: number, slot: number, mask: number): void {
+    const range = RANGE_OF_MASK[op];
+    if (range === undefined) throw new Error(`operation ${op} in the journal of a diff area`);
+    for (let from = 0; from < 32; from++) {
+      if (((mask >>> from) & 1) === 0) continue;
+      let to = from + 1;
+      while (to < 32 && ((mask >>> to) & 1) !== 0) to++;
+      this.#range(range, chunk, slot, 32 * word + from, 32 * word + to);
+      from = to;
+    }
+  }
 
   #check(chunk: number, from: number, to: number): void {
     const { geometry } = this.#map;
@@ -88,13 +130,7 @@ export class AreaReplay {
     throw new Error(`blocks ${from} to ${to} of chunk ${chunk} are not of this device`);
   }
 
-  #lost(chunk: number, from: number, to: number): void {
-    this.#check(chunk, from, to);
-    this.#map.setLost(chunk, from, to);
-  }
-
   #saved(chunk: number, slot: number, from: number, to: number): void {
-    this.#check(chunk, from, to);
     const owner = this.#owners.get(slot);
     // Only a released chunk's slot is used again; word of the release may have come too late.
     if (owner !== undefined && owner !== chunk) this.#map.release(owner);

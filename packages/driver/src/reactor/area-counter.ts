@@ -9,6 +9,16 @@ export interface AreaCounters
   readonly slotsUsed: number;
   /** Slots that wait for a chunk, as extents: first slot and count, in turn. */
   readonly spareExtents: readonly number[];
+  readonly lostBytes: number;
+  /** In how many ranges that is. */
+  readonly lostRanges: number;
+}
+
+/** What is in an area that an earlier daemon has left. */
+export interface AreaFigures {
+  readonly slotsUsed: number;
+  readonly lostBlocks: number;
+  readonly lostRanges: number;
 }
 
 export const NO_AREA: AreaCounters = {
@@ -18,22 +28,27 @@ export const NO_AREA: AreaCounters = {
   refusedWrites: 0,
   slotsUsed: 0,
   spareExtents: [],
+  lostBytes: 0,
+  lostRanges: 0,
 };
 
 export class AreaCounter {
   readonly #area: DiffArea;
   readonly #before: EngineCounters;
-  /** Slots in use when the area was attached: those of an earlier daemon. */
-  #slotsBefore = 0;
+  readonly #figures: AreaFigures | undefined;
 
-  constructor(area: DiffArea, before: EngineCounters) {
+  /** @param figures of an area that an earlier daemon has left */
+  constructor(area: DiffArea, before: EngineCounters, figures?: AreaFigures) {
     this.#area = area;
     this.#before = before;
-    area.forEachUsedSlot(() => this.#slotsBefore++);
+    this.#figures = figures;
+    if (figures !== undefined) area.map.losses.reset(figures.lostBlocks, figures.lostRanges);
   }
 
   snapshot(now: EngineCounters): AreaCounters {
     const before = this.#before;
+    const { losses } = this.#area.map;
+    const slotsBefore = this.#figures?.slotsUsed ?? 0;
     const spareExtents: number[] = [];
     this.#area.slots.forEachExtent((firstSlot, count) => spareExtents.push(firstSlot, count));
     return {
@@ -42,8 +57,10 @@ export class AreaCounter {
       blockedNow: this.#area.blockedWrites,
       refusedWrites: now.refusedWrites - before.refusedWrites,
       slotsUsed:
-        this.#slotsBefore + now.slotsTaken - before.slotsTaken - now.slotsFreed + before.slotsFreed,
+        slotsBefore + now.slotsTaken - before.slotsTaken - now.slotsFreed + before.slotsFreed,
       spareExtents,
+      lostBytes: losses.bytes,
+      lostRanges: losses.ranges,
     };
   }
 }

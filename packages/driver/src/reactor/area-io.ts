@@ -30,7 +30,7 @@ import {
 } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import { AreaJournal } from "./area-journal.js";
-import type { JournalSetup } from "./journal-io.js";
+import type { JournalSetup, LogNeed } from "./journal-io.js";
 
 const EIO = 5;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
@@ -53,7 +53,7 @@ export interface AreaIoOptions {
 export interface AreaJournalSetup {
   readonly setup: JournalSetup;
   readonly onFault: (errno: number) => void;
-  readonly onLow: () => void;
+  readonly onLow: (need: LogNeed) => void;
 }
 
 export class AreaIo {

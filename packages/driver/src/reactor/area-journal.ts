@@ -10,11 +10,14 @@
 import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 import { assert, type Reactor } from "@blksnap/uring";
 import { AreaOp } from "../persistence/journal-format.js";
-import { JournalIo, type JournalSetup } from "./journal-io.js";
+import { AreaCompaction } from "./area-compaction.js";
+import { JournalIo, type JournalSetup, type LogNeed, type LogPlace } from "./journal-io.js";
 
 /** Entries for discards of the image in one commit; more are not recorded, which loses nothing. */
 const RELEASE_ENTRIES = 64;
 const BLOCKS_MAX = 0xffff;
+/** Of a compaction in one commit: 16 KiB. */
+const COMPACTION_ENTRIES = 960;
 
 export interface AreaJournalOptions {
   readonly reactor: Reactor;
@@ -27,7 +30,7 @@ export interface AreaJournalOptions {
   /** A write into a slot is on the medium. */
   readonly onWritten: (run: number) => void;
   readonly onFault: (errno: number) => void;
-  readonly onLow: () => void;
+  readonly onLow: (need: LogNeed) => void;
 }
 
 /** Ranges of requests, by tag. */
@@ -46,6 +49,8 @@ export class AreaJournal {
   #sealedCount = 0;
   #fillingCommit = 0;
   #dropped = false;
+  #compaction: AreaCompaction | undefined;
+  #onIdle: (() => void) | undefined;
 
   constructor(options: AreaJournalOptions) {
     this.#options = options;
@@ -56,6 +61,7 @@ export class AreaJournal {
       reactor: options.reactor,
       setup: options.setup,
       entriesMax: waitersMax + RELEASE_ENTRIES,
+      prefixEntriesMax: COMPACTION_ENTRIES,
       syncFirst: options.storeFds,
       onCommitted: () => this.#committed(),
       onFault: options.onFault,
@@ -89,11 +95,60 @@ export class AreaJournal {
     }
   }
 
+  /**
+   * A successor gets all commits too, and all that the map has. `onEnd` is told the sequence number of the
+   * successor's first sector once it is complete on the medium; from then on it may get its name, and is to
+   * be adopted. Null: the journal has failed, or was dropped.
+   */
+  compact(place: LogPlace, map: DiffAreaMap, onEnd: (firstSequence: number | null) => void): void {
+    const compaction = new AreaCompaction(map, onEnd);
+    if (this.#dropped) {
+      compaction.end(null);
+      return;
+    }
+    this.#compaction?.end(null);
+    this.#compaction = compaction;
+    this.#whenIdle(() => {
+      const firstSequence = this.#dropped ? null : this.io.mirror(place, compaction);
+      if (firstSequence === null) compaction.end(null);
+      else compaction.firstSequence = firstSequence;
+    });
+  }
+
+  /** The successor takes the journal's place. `done` is told false where the journal has failed. */
+  adopt(done: (adopted: boolean) => void): void {
+    this.#whenIdle(() => done(!this.#dropped && this.io.adopt()));
+  }
+
+  /** The successor is given up, the journal goes on. */
+  abandon(done: () => void): void {
+    this.#whenIdle(() => {
+      if (!this.#dropped) this.io.dropMirror();
+      this.#compaction?.end(null);
+      this.#compaction = undefined;
+      done();
+    });
+  }
+
+  /** When no commit is on its way, or the journal is dropped. One waits at a time. */
+  #whenIdle(callback: () => void): void {
+    this.#onIdle = callback;
+    this.io.whenIdle(() => this.#tellIdle());
+  }
+
+  #tellIdle(): void {
+    const told = this.#onIdle;
+    this.#onIdle = undefined;
+    told?.();
+  }
+
   /** Ends the journal: nothing waits for it any more. */
   drop(): void {
     if (this.#dropped) return;
     this.#dropped = true;
     this.io.close();
+    this.#tellIdle();
+    this.#compaction?.end(null);
     this.#tell(this.#sealed, this.#sealedCount);
     this.#tell(this.#filling, this.#fillingCount);
     this.#sealedCount = 0;
@@ -132,6 +187,7 @@ export class AreaJournal {
     const count = this.#sealedCount;
     this.#sealedCount = 0;
     this.#tell(this.#sealed, count);
+    this.#compaction?.committed((this.io.writer.committed + 1) | 0);
   }
 
   #tell(waiters: Int32Array, count: number): void {

@@ -18,7 +18,9 @@ import type { CbtInfo } from "@blksnap/engine";
 import type { JournalWriter } from "@blksnap/journal";
 import { assert, type Reactor } from "@blksnap/uring";
 import { CbtOp, encodeSwitch } from "../persistence/journal-format.js";
+import { REACTOR_TURN_UNITS } from "../turns.js";
 import { JournalIo, type JournalSetup, type LogPlace } from "./journal-io.js";
+import { Slices } from "./slices.js";
 
 const AHEAD_BYTES = 4 * 2 ** 20;
 /** Entries besides those of requests: takes, and word of lost data. */
@@ -37,6 +39,8 @@ export interface CbtJournalOptions {
   readonly onAdmitted: (tag: number) => void;
   readonly onFault: (errno: number) => void;
   readonly onLow: () => void;
+  /** Blocks that one turn looks at, at most. */
+  readonly turnUnits?: number;
 }
 
 export class CbtJournal {
@@ -59,9 +63,14 @@ export class CbtJournal {
   /** Of the snapshot since the last take. */
   #areaLost = false;
   #dropped = false;
+  readonly #slices: Slices;
+  readonly #turnWords: number;
+  #onMirrored: ((firstSequence: number | null) => void) | undefined;
 
   constructor(options: CbtJournalOptions) {
     this.#options = options;
+    this.#slices = new Slices(options.reactor);
+    this.#turnWords = Math.ceil((options.turnUnits ?? REACTOR_TURN_UNITS) / 32);
     this.#blockBytesInverse = 1 / 2 ** options.blockShift;
     this.#aheadBlocks = Math.floor(AHEAD_BYTES * this.#blockBytesInverse);
     const words = Math.ceil(options.blockCount / 32);
@@ -142,24 +151,54 @@ export class CbtJournal {
 
   /**
    * From now on the successor gets all entries too. Its checkpoint has what is marked; what was recorded
-   * ahead of being written is forgotten. It may get its name after whenCommitted(): word of lost data
-   * is in no checkpoint. Only while idle. Null when the journal has failed.
+   * ahead of being written is forgotten, in slices, and all that was appended so far is committed, since word
+   * of lost data is in no checkpoint. Then `done` is told the sequence number of the successor's first
+   * sector: the checkpoint may be made. Null when the journal has failed, or was dropped. Only while idle.
    */
-  mirror(place: LogPlace): number | null {
-    const { isMarked } = this.#options;
+  mirror(place: LogPlace, done: (firstSequence: number | null) => void): void {
     if (this.#areaLost && !this.#dropped) this.#append(CbtOp.AREA_LOST, 0, 0);
     const firstSequence = this.io.mirror(place);
-    for (let word = 0; word < this.#logged.length; word++) {
-      // An entry of the commit being filled was cleared at an earlier rotation, and is durable since.
-      let bits = this.#logged[word] | this.#durable[word];
-      for (; bits !== 0; bits &= bits - 1) {
-        const lowest = bits & -bits;
-        if (isMarked(word * 32 + 31 - Math.clz32(lowest))) continue;
-        this.#logged[word] &= ~lowest;
-        this.#durable[word] &= ~lowest;
-      }
+    if (firstSequence === null || this.#dropped) {
+      done(null);
+      return;
     }
-    return firstSequence;
+    this.#onMirrored = done;
+    let left = 2;
+    const oneEnded = (): void => {
+      if (--left === 0) this.#tellMirrored(firstSequence);
+    };
+    // For what was appended so far the old log has room, for what comes later perhaps not.
+    this.whenCommitted(oneEnded);
+    let word = 0;
+    this.#slices.run(() => {
+      const end = Math.min(word + this.#turnWords, this.#logged.length);
+      for (; word < end; word++) this.#forgetAhead(word);
+      if (word < this.#logged.length) return true;
+      oneEnded();
+      return false;
+    });
+  }
+
+  #tellMirrored(firstSequence: number | null): void {
+    const told = this.#onMirrored;
+    this.#onMirrored = undefined;
+    told?.(firstSequence);
+  }
+
+  /**
+   * Who writes to such a block before this has marked it, and the checkpoint is made after it; who writes
+   * later finds it not recorded.
+   */
+  #forgetAhead(word: number): void {
+    const { isMarked } = this.#options;
+    // An entry of the commit being filled was cleared at an earlier rotation, and is durable since.
+    let bits = this.#logged[word] | this.#durable[word];
+    for (; bits !== 0; bits &= bits - 1) {
+      const lowest = bits & -bits;
+      if (isMarked(word * 32 + 31 - Math.clz32(lowest))) continue;
+      this.#logged[word] &= ~lowest;
+      this.#durable[word] &= ~lowest;
+    }
   }
 
   /** Calls back when all that was appended so far is on the medium, or the journal was given up. */
@@ -176,8 +215,10 @@ export class CbtJournal {
   drop(): void {
     if (this.#dropped) return;
     this.#dropped = true;
+    this.#slices.close();
     this.io.close();
     for (; this.#waitingCount > 0; ) this.#options.onAdmitted(this.#take());
+    this.#tellMirrored(null);
     for (const { callback } of this.#onCommitted.splice(0)) callback();
   }
 

@@ -3,7 +3,7 @@
  *
  * ```
  *   entries appended ── NOP: the batch at hand ends ──▶ seal
- *        [fdatasync store …] ─link─▶ write sectors ─link─▶ fdatasync        and to the mirror, if any
+ *        [fdatasync store …] ─link─▶ write sectors ─link─▶ fdatasync        the same to the mirror
  *                                                              │ all have ended
  *                     onCommitted ◀────────────────────────────┘   what came meanwhile is next
  * ```
@@ -11,6 +11,9 @@
  * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
  * both, until adopt(). Which of them would be found after a power cut is not known here, so a commit
  * that is not on both has failed.
+ *
+ * A compaction makes the checkpoint of a mirror's log itself: each commit begins with some of it, and where
+ * nothing else is to be committed it goes on alone. It never takes room that the commits need.
  */
 import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
 import {
@@ -26,6 +29,9 @@ import {
   type Reactor,
   SqeFlag,
 } from "@blksnap/uring";
+import { hasRoom, isHalfFull, LogFile, type LogPlace } from "./log-file.js";
+
+export type { LogPlace };
 
 const EIO = 5;
 const ECANCELED = 125;
@@ -34,15 +40,9 @@ const ENOMEM = 12;
 const ATTEMPTS_MAX = 100;
 const NOP_DATA = 0;
 const MIRROR_DATA = 64;
+/** How many times longer than what a log began with it becomes before it is compacted. */
+const WORTH_RENEWAL = 4;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
-
-/** A log in an open file. */
-export interface LogPlace {
-  readonly fd: number;
-  readonly logOffsetBytes: number;
-  readonly logBytes: number;
-  readonly usedSectors: number;
-}
 
 /** An open journal, to be appended to. */
 export interface JournalSetup extends LogPlace {
@@ -51,6 +51,17 @@ export interface JournalSetup extends LogPlace {
   readonly nextSequence: number;
   readonly nextCommit: number;
 }
+
+/** What puts a checkpoint into the log of a mirror, part by part. */
+export interface Compaction {
+  /** There is more of it to come. */
+  readonly isPending: boolean;
+  /** A commit is about to be sealed: puts a part into its prefix, or nothing. */
+  prepend(writer: JournalWriter): void;
+}
+
+/** Which log is to become longer, or that it is to be made anew. */
+export type LogNeed = "renewal" | "log" | "mirror";
 
 export interface JournalIoOptions {
   readonly reactor: Reactor;
@@ -63,22 +74,9 @@ export interface JournalIoOptions {
   /** The commit failed; nothing is committed any more. */
   readonly onFault: (errno: number) => void;
   /** The log is half full, or full. */
-  readonly onLow: () => void;
-}
-
-/** A place that commits are written to. */
-class LogFile {
-  readonly index: number;
-  readonly logOffsetBytes: number;
-  logSectors: number;
-  usedSectors: number;
-
-  constructor(reactor: Reactor, place: LogPlace) {
-    this.index = reactor.addFile(place.fd);
-    this.logOffsetBytes = place.logOffsetBytes;
-    this.logSectors = place.logBytes / SECTOR_BYTES;
-    this.usedSectors = place.usedSectors;
-  }
+  readonly onLow: (need: LogNeed) => void;
+  /** Of a journal that can be compacted. */
+  readonly prefixEntriesMax?: number;
 }
 
 export class JournalIo {
@@ -90,8 +88,10 @@ export class JournalIo {
   readonly #syncFirst: readonly number[];
   /** Kept free until a mirror is there, so that a full log still takes what was being filled. */
   readonly #reserveSectors: number;
+  readonly #prefixSectors: number;
   #log: LogFile;
   #mirror: LogFile | undefined;
+  #compaction: Compaction | undefined;
   #pending = 0;
   #errno = 0;
   /** The kernel took only a part of a chain, and how often the commit was submitted. */
@@ -106,19 +106,21 @@ export class JournalIo {
   #onIdle: (() => void) | undefined;
 
   constructor(options: JournalIoOptions) {
-    const { reactor, setup, entriesMax } = options;
+    const { reactor, setup, entriesMax, prefixEntriesMax = 0 } = options;
     this.#options = options;
     this.#reactor = reactor;
-    this.#memory = MappedMemory.anonymous(writerBytes(entriesMax));
+    this.#memory = MappedMemory.anonymous(writerBytes(entriesMax, prefixEntriesMax));
     this.writer = new JournalWriter({
       buffer: this.#memory.buffer,
       id: Uint8Array.from(setup.id),
       entriesMax,
+      prefixEntriesMax,
       nextSequence: setup.nextSequence,
       nextCommit: setup.nextCommit,
     });
     this.#log = new LogFile(reactor, setup);
     this.#reserveSectors = Math.ceil(entriesMax / ENTRIES_PER_SECTOR);
+    this.#prefixSectors = Math.ceil(prefixEntriesMax / ENTRIES_PER_SECTOR);
     this.#syncFirst = options.syncFirst.map((fd) => reactor.addFile(fd));
     this.#handler = reactor.addHandler({
       onCompletion: (data, result) => this.#onCompletion(data, result),
@@ -140,14 +142,17 @@ export class JournalIo {
   /**
    * From the next commit on everything goes to the mirror too. Only while idle. Answers the sequence
    * number of the first sector there, or null when the journal has failed.
+   * @param compaction puts into the mirror's log what was in the journal before
    */
-  mirror(place: LogPlace): number | null {
+  mirror(place: LogPlace, compaction?: Compaction): number | null {
     if (this.#dead) return null;
     assert(!this.writer.isCommitting, "a mirror begins between two commits");
     this.dropMirror();
     this.#mirror = new LogFile(this.#reactor, place);
+    this.#compaction = compaction;
     const firstSequence = this.writer.nextSequence >>> 0;
-    this.#goOnIfFull();
+    if (compaction === undefined) this.#goOnIfFull();
+    else this.#goOn();
     return firstSequence;
   }
 
@@ -160,8 +165,10 @@ export class JournalIo {
     }
     assert(!this.writer.isCommitting, "a mirror is adopted between two commits");
     this.#reactor.removeFile(this.#log.index);
+    mirror.baseSectors = mirror.usedSectors;
     this.#log = mirror;
     this.#mirror = undefined;
+    this.#compaction = undefined;
     this.#goOn();
     return true;
   }
@@ -169,11 +176,14 @@ export class JournalIo {
   dropMirror(): void {
     if (this.#mirror !== undefined) this.#reactor.removeFile(this.#mirror.index);
     this.#mirror = undefined;
+    this.#compaction = undefined;
   }
 
-  /** The log has become longer. */
-  grown(logBytes: number): void {
-    this.#log.logSectors = logBytes / SECTOR_BYTES;
+  /** The log in this file has become longer: that of the journal, or of its mirror. */
+  grown(fd: number, logBytes: number): void {
+    const file = [this.#log, this.#mirror].find((one) => one?.fd === fd);
+    if (file === undefined) return;
+    file.logSectors = logBytes / SECTOR_BYTES;
     this.#goOn();
   }
 
@@ -208,6 +218,7 @@ export class JournalIo {
   #goOn(): void {
     this.#lowTold = false;
     this.#goOnIfFull();
+    if (this.#compaction?.isPending === true) this.commitSoon();
   }
 
   #goOnIfFull(): void {
@@ -218,8 +229,15 @@ export class JournalIo {
 
   #begin(): void {
     const { writer } = this;
-    if (this.#dead || writer.isCommitting || writer.fillingEntries === 0 || this.#full) return;
-    const sectors = Math.ceil(writer.fillingEntries / ENTRIES_PER_SECTOR);
+    if (this.#dead || writer.isCommitting || this.#full) return;
+    const compaction = this.#compaction;
+    if (compaction?.isPending === true && this.#hasRoomForPrefix()) {
+      compaction.prepend(writer);
+      // It found nothing yet in what it may look at in one turn.
+      if (compaction.isPending && writer.sectorsToSeal === 0) this.commitSoon();
+    }
+    const sectors = writer.sectorsToSeal;
+    if (sectors === 0) return;
     if (!this.#hasRoom(sectors)) {
       this.#full = true;
       this.#tellLow();
@@ -234,9 +252,10 @@ export class JournalIo {
     this.#errno = 0;
     this.#isTorn = false;
     this.#attempts++;
-    this.#pending = this.#submit(this.#log, this.#syncFirst, 1);
+    this.#pending = this.#submit(this.#log, 1);
     if (this.#mirror !== undefined) {
-      this.#pending += this.#submit(this.#mirror, [], MIRROR_DATA);
+      // It may have the journal's name by now: it must not know of data that is not there either.
+      this.#pending += this.#submit(this.#mirror, MIRROR_DATA);
     }
   }
 
@@ -247,9 +266,19 @@ export class JournalIo {
     return hasRoom(this.#log, sectors) && hasRoom(mirror, sectors + reserve);
   }
 
+  /** With the largest commit behind it, and one more, there is still room. */
+  #hasRoomForPrefix(): boolean {
+    const mirror = this.#mirror;
+    const sectors = this.#prefixSectors + 2 * this.#reserveSectors;
+    const room = mirror !== undefined && hasRoom(this.#log, sectors) && hasRoom(mirror, sectors);
+    if (!room) this.#tellIfLow();
+    return room;
+  }
+
   /** Prepares one chain. Answers how many completions it has. */
-  #submit(file: LogFile, syncFirst: readonly number[], firstData: number): number {
+  #submit(file: LogFile, firstData: number): number {
     const { writer } = this;
+    const syncFirst = this.#syncFirst;
     const ring = this.#reactor.ring;
     const address = this.#memory.address + writer.sealedOffsetBytes;
     const length = writer.sealedSectors * SECTOR_BYTES;
@@ -290,7 +319,8 @@ export class JournalIo {
   }
 
   #note(data: number, result: number): void {
-    const isWrite = data === MIRROR_DATA || data === 1 + this.#syncFirst.length;
+    const syncs = this.#syncFirst.length;
+    const isWrite = data === MIRROR_DATA + syncs || data === 1 + syncs;
     const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
     if (result === wanted) return;
     if (result === LINK_TORN) this.#isTorn = true;
@@ -319,20 +349,41 @@ export class JournalIo {
     if (this.#mirror !== undefined) this.#mirror.usedSectors += writer.sealedSectors;
     this.#options.onCommitted(writer);
     writer.complete();
-    if (this.#log.usedSectors * 2 > this.#log.logSectors) this.#tellLow();
+    this.#tellIfLow();
     const idle = this.#onIdle;
     this.#onIdle = undefined;
     idle?.();
     this.#begin();
   }
 
+  #tellIfLow(): void {
+    if (this.#lowTold) return;
+    const isLow =
+      this.#compaction !== undefined ? this.#lowOf() !== undefined : isHalfFull(this.#log);
+    if (isLow) this.#tellLow();
+  }
+
   #tellLow(): void {
     if (this.#lowTold) return;
     this.#lowTold = true;
-    this.#options.onLow();
+    this.#options.onLow(this.#lowOf() ?? (this.#isWorthRenewal ? "renewal" : "log"));
   }
-}
 
-function hasRoom({ usedSectors, logSectors }: LogFile, sectors: number): boolean {
-  return usedSectors + sectors <= logSectors;
+  /** A compaction writes what the log began with once more: it must have grown a lot since. */
+  get #isWorthRenewal(): boolean {
+    const { baseSectors, logSectors } = this.#log;
+    return this.#prefixSectors === 0 || baseSectors * WORTH_RENEWAL <= logSectors;
+  }
+
+  /** The log that should become longer while a checkpoint is put into the mirror's. */
+  #lowOf(): LogNeed | undefined {
+    if (this.#compaction === undefined) return undefined;
+    const mirror = this.#mirror as LogFile;
+    const { usedSectors, logSectors } = this.#log;
+    const isScarce = (logSectors - usedSectors) * 4 < logSectors;
+    const lessThan = 2 * (this.#prefixSectors + 2 * this.#reserveSectors);
+    if (isScarce || !hasRoom(this.#log, lessThan)) return "log";
+    if (isHalfFull(mirror) || !hasRoom(mirror, lessThan)) return "mirror";
+    return undefined;
+  }
 }

@@ -2,10 +2,12 @@
 import { assert } from "@blksnap/uring";
 import type {
   AdoptReply,
+  CompactAreaJournalRequest,
   GrowAreaJournalRequest,
   JournalRequest,
   MirrorJournalRequest,
   MirrorReply,
+  SuccessorRequest,
 } from "./messages.js";
 import type { TrackedDevice } from "./tracked-device.js";
 
@@ -15,7 +17,7 @@ import type { TrackedDevice } from "./tracked-device.js";
  */
 export function carryOutJournal(
   device: TrackedDevice,
-  request: MirrorJournalRequest | GrowAreaJournalRequest | JournalRequest,
+  request: MirrorJournalRequest | JournalRequest,
   done: (value?: unknown) => void,
   take: () => boolean,
 ): void {
@@ -28,8 +30,10 @@ export function carryOutJournal(
         if (!take()) return;
         const { fd, logOffsetBytes, logBytes } = request;
         const place = { fd, logOffsetBytes, logBytes, usedSectors: 0 };
-        const reply: MirrorReply = { firstSequence: gate.mirror(place) };
-        journal.whenCommitted(() => done(reply));
+        gate.mirror(place, (firstSequence) => {
+          const reply: MirrorReply = { firstSequence };
+          done(reply);
+        });
       });
       return;
     case "adoptJournal":
@@ -47,13 +51,46 @@ export function carryOutJournal(
       if (journal === undefined) done();
       else journal.whenCommitted(done);
       return;
-    case "growAreaJournal":
-      if (request.area === device.areaId) areaJournal?.io.grown(request.logBytes);
-      done();
-      return;
     case "dropAreaJournal":
       device.noteAreaLost();
       areaJournal?.drop();
       done();
+  }
+}
+
+/** The same of the journal of an area; one that has gone has no journal. */
+export function carryOutAreaJournal(
+  device: TrackedDevice,
+  request: GrowAreaJournalRequest | CompactAreaJournalRequest | SuccessorRequest,
+  done: (value?: unknown) => void,
+): void {
+  const { areaMap } = device;
+  const areaJournal = request.area === device.areaId ? device.areaJournal : undefined;
+  switch (request.type) {
+    case "growAreaJournal":
+      areaJournal?.io.grown(request.fd, request.logBytes);
+      done();
+      return;
+    case "compactAreaJournal": {
+      const tell = (firstSequence: number | null): void => {
+        const reply: MirrorReply = { firstSequence };
+        done(reply);
+      };
+      if (areaJournal === undefined || areaMap === undefined) tell(null);
+      else areaJournal.compact({ ...request, usedSectors: 0 }, areaMap, tell);
+      return;
+    }
+    case "adoptAreaJournal": {
+      const tell = (adopted: boolean): void => {
+        const reply: AdoptReply = { adopted };
+        done(reply);
+      };
+      if (areaJournal === undefined) tell(false);
+      else areaJournal.adopt(tell);
+      return;
+    }
+    case "abandonAreaJournal":
+      if (areaJournal === undefined) done();
+      else areaJournal.abandon(done);
   }
 }

@@ -13,8 +13,9 @@
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { OverflowSetup } from "../snapshot/overflow.js";
 import type { QueueStart } from "../system/served-device.js";
+import type { AreaFigures } from "./area-counter.js";
 import type { Claim } from "./claim.js";
-import type { JournalSetup } from "./journal-io.js";
+import type { JournalSetup, LogNeed } from "./journal-io.js";
 
 /** Settings of all devices of a reactor. */
 export interface ReactorSettings {
@@ -54,6 +55,8 @@ export interface AreaSetup {
   readonly overflow: OverflowSetup;
   /** Of a persistent snapshot. */
   readonly journal?: JournalSetup;
+  /** Of an area that an earlier daemon has left. */
+  readonly figures?: AreaFigures;
 }
 
 export interface AttachRequest {
@@ -106,12 +109,34 @@ export interface JournalRequest {
   readonly tracker: number;
 }
 
-/** The log of an area's journal has become longer. */
+/** The log of an area's journal, or of its successor, has become longer. */
 export interface GrowAreaJournalRequest {
   readonly type: "growAreaJournal";
   readonly tracker: number;
   readonly area: number;
+  /** Which log it is. */
+  readonly fd: number;
   readonly logBytes: number;
+}
+
+/**
+ * An area's journal gets a successor: commits go to both, and with them all that the map has. The reply comes
+ * when that is complete, however long it takes: until then the descriptor must stay open.
+ */
+export interface CompactAreaJournalRequest {
+  readonly type: "compactAreaJournal";
+  readonly tracker: number;
+  readonly area: number;
+  readonly fd: number;
+  readonly logOffsetBytes: number;
+  readonly logBytes: number;
+}
+
+/** The successor of an area's journal takes its place, or is given up. */
+export interface SuccessorRequest {
+  readonly type: "adoptAreaJournal" | "abandonAreaJournal";
+  readonly tracker: number;
+  readonly area: number;
 }
 
 export interface MarkDirtyRequest {
@@ -147,6 +172,8 @@ export type ReactorRequest =
   | MarkDirtyRequest
   | MirrorJournalRequest
   | GrowAreaJournalRequest
+  | CompactAreaJournalRequest
+  | SuccessorRequest
   | JournalRequest
   | DeviceRequest
   | StopRequest;
@@ -209,7 +236,7 @@ export type ReactorNotice =
   | (AreaNotice & { readonly notice: "freed"; readonly slots: readonly number[] })
   | (AreaNotice & { readonly notice: "fault"; readonly errno: number })
   | (AreaNotice & { readonly notice: "blocked" })
-  | (AreaNotice & { readonly notice: "areaJournalLow" })
+  | (AreaNotice & { readonly notice: "areaJournalLow"; readonly need: LogNeed })
   | (AreaNotice & { readonly notice: "areaJournalFault"; readonly errno: number })
   | { readonly notice: "journalLow"; readonly tracker: number }
   | { readonly notice: "journalFault"; readonly tracker: number; readonly errno: number }

@@ -13,7 +13,7 @@
  */
 import {
   CbtMap,
-  DiffArea,
+  type DiffArea,
   DiffAreaMap,
   type EngineIo,
   RequestOp,
@@ -26,20 +26,22 @@ import type { QueueStart } from "../system/served-device.js";
 import { AreaCounter, NO_AREA } from "./area-counter.js";
 import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
+import { areaJournalNotices, makeArea } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
+import { LostRanges } from "./lost-ranges.js";
 import type {
   AreaSetup,
   AttachRequest,
   GrantMessage,
-  LostRange,
   ReactorNotice,
   ReactorSettings,
 } from "./messages.js";
+import { Slices } from "./slices.js";
 import { takeRequest } from "./take-request.js";
 import { WriteGate } from "./write-gate.js";
 import { WriteHold } from "./write-hold.js";
@@ -70,6 +72,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   areaId = 0; // Tells the present area from others.
   #ticker: AreaTicker | undefined;
   readonly #freed: FreedSlots;
+  /** Long work of this device. */
+  readonly slices: Slices;
+  readonly lostRanges: LostRanges;
   readonly #hold: WriteHold;
   #isAreaDropped = false;
   #onAreaClosed: (() => void) | undefined;
@@ -89,6 +94,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#id = request.tracker;
     this.#reactor = reactor;
     this.#notify = notify;
+    this.slices = new Slices(reactor);
+    this.lostRanges = new LostRanges(this.slices);
     this.#freed = new FreedSlots(reactor, {
       tell: (slots) => notify({ notice: "freed", tracker: this.#id, area: this.areaId, slots }),
       grant: (slot) => this.#area?.grantSlots(slot, 1),
@@ -177,6 +184,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
   closeArea(): void {
     this.#freed.clear();
+    this.lostRanges.use(undefined);
     this.#areaIo?.close();
     this.#areaMemory?.unmap();
     this.#areaIo = undefined;
@@ -214,10 +222,6 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     faultPoint("slots.granted");
   }
 
-  lostRanges(): LostRange[] {
-    return this.#area?.lostRanges() ?? [];
-  }
-
   counters(): TrackedDeviceCounters {
     const engine = this.engine.stats.snapshot();
     return {
@@ -233,6 +237,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     if (this.#area !== undefined) this.closeArea();
     this.#fileIo.close();
     this.gate?.journal.drop();
+    this.slices.close();
     this.#cbtMemory.unmap();
   }
 
@@ -308,6 +313,10 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return this.#areaIo?.journal;
   }
 
+  get areaMap(): DiffAreaMap | undefined {
+    return this.#area?.map;
+  }
+
   #openJournal(setup: JournalSetup): WriteGate {
     return new WriteGate({
       reactor: this.#reactor,
@@ -338,7 +347,6 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #openAreaIo(setup: AreaSetup): MappedMemory {
     assert(this.#areaIo === undefined, "the device has a diff area already");
     const memory = MappedMemory.file(setup.map.fd, 0, setup.map.lengthBytes);
-    const of = { tracker: this.#id, area: setup.id };
     const options = {
       reactor: this.#reactor,
       engine: this.engine,
@@ -351,8 +359,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       slotBytes: setup.slotBytes,
       journal: setup.journal && {
         setup: setup.journal,
-        onFault: (errno: number) => this.#notify({ notice: "areaJournalFault", ...of, errno }),
-        onLow: () => this.#notify({ notice: "areaJournalLow", ...of }),
+        ...areaJournalNotices(this.#id, setup.id, this.#notify),
       },
     };
     this.#areaIo = this.#reactor.attempt(() => new AreaIo(options));
@@ -362,14 +369,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   #makeArea(map: DiffAreaMap, setup: AreaSetup): DiffArea {
-    const { lowWaterSlots, wantedSlots, extents } = setup;
-    const { policy: overflow, ticksMax: blockedTicksMax, tickMs } = setup.overflow;
-    const area = new DiffArea(map, { lowWaterSlots, wantedSlots, overflow, blockedTicksMax });
-    this.#ticker = new AreaTicker(this.#reactor, tickMs);
-    for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
+    const area = makeArea(map, setup);
+    this.#ticker = new AreaTicker(this.#reactor, setup.overflow.tickMs);
     this.#area = area;
     this.#isAreaDropped = false;
-    this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot());
+    this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot(), setup.figures);
+    this.lostRanges.use(map);
     this.areaId = setup.id;
     return area;
   }

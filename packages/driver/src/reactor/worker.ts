@@ -3,9 +3,10 @@ import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, endProcessWithThread, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
+import { REACTOR_TURN_UNITS } from "../turns.js";
 import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
-import { carryOutJournal } from "./journal-requests.js";
+import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
 import type {
   AttachRequest,
   FromReactor,
@@ -40,11 +41,27 @@ function deviceOf(tracker: number): TrackedDevice {
   return device;
 }
 
-function markDirty(request: MarkDirtyRequest): void {
-  const { engine } = deviceOf(request.tracker);
-  for (let i = 0; i < request.ranges.length; i += 2) {
-    engine.markDirty(request.ranges[i], request.ranges[i + 1]);
-  }
+/** In slices: it may be all of a device. */
+function markDirty({ tracker, ranges }: MarkDirtyRequest, done: () => void): void {
+  const { engine, slices } = deviceOf(tracker);
+  const { cbtBlockBytes } = engine;
+  const bytesMax = REACTOR_TURN_UNITS * cbtBlockBytes;
+  let range = 0;
+  let doneBytes = 0;
+  slices.run(() => {
+    for (let units = 0; range < ranges.length && units < REACTOR_TURN_UNITS; units++) {
+      const lengthBytes = Math.min(ranges[range + 1] - doneBytes, bytesMax);
+      engine.markDirty(ranges[range] + doneBytes, lengthBytes);
+      units += lengthBytes / cbtBlockBytes;
+      doneBytes += lengthBytes;
+      if (doneBytes < ranges[range + 1]) continue;
+      range += 2;
+      doneBytes = 0;
+    }
+    if (range < ranges.length) return true;
+    done();
+    return false;
+  });
 }
 
 function attach(request: AttachRequest): void {
@@ -120,22 +137,26 @@ function carryOut(
       });
       return;
     case "markDirty":
-      markDirty(request);
-      done();
+      markDirty(request, done);
       return;
     case "counters":
       done(deviceOf(request.tracker).counters());
       return;
     case "lostRanges":
-      done(deviceOf(request.tracker).lostRanges());
+      deviceOf(request.tracker).lostRanges.read(done);
       return;
     case "mirrorJournal":
     case "adoptJournal":
     case "dropJournal":
     case "commitJournal":
-    case "growAreaJournal":
     case "dropAreaJournal":
       carryOutJournal(deviceOf(request.tracker), request, done, take);
+      return;
+    case "growAreaJournal":
+    case "compactAreaJournal":
+    case "adoptAreaJournal":
+    case "abandonAreaJournal":
+      carryOutAreaJournal(deviceOf(request.tracker), request, done);
       return;
     case "stop":
       assert(devices.size === 0, "a reactor with devices is told to stop");

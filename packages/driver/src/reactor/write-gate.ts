@@ -62,8 +62,8 @@ export class WriteGate {
   }
 
   /** The journal gets a successor; see CbtJournal. */
-  mirror(place: LogPlace): number | null {
-    return this.journal.mirror(place);
+  mirror(place: LogPlace, done: (firstSequence: number | null) => void): void {
+    this.journal.mirror(place, done);
   }
 
   /** Just before the engine switches. */

@@ -7,18 +7,27 @@
 import { DiffAreaMap } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { Logger } from "pino";
-import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
+import {
+  AreaJournalFile,
+  type AreaJournalRequests,
+  areaJournalName,
+} from "../persistence/area-journal-file.js";
 import { noAnswer, type PersistentDirectory } from "../persistence/persistent-directory.js";
 import {
   forgetSnapshot,
   type PersistentSnapshotRecord,
   persistentSnapshotName,
 } from "../persistence/snapshot-records.js";
+import type { LogNeed } from "../reactor/journal-io.js";
+import type { AdoptReply, MirrorReply, ReactorRequest } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { SnapshotRecord } from "../state/records.js";
+import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./snapshot.js";
 
 const GIVE_UP_TIMEOUT_MS = 5_000;
+/** The longest that a timer takes: some 24 days. */
+const NO_LIMIT_MS = 2 ** 31 - 1;
 
 export interface PersistenceContext {
   readonly reactors: ReactorPool;
@@ -32,7 +41,6 @@ export class SnapshotPersistence {
   #last: PersistentSnapshotRecord | undefined;
   #written: Promise<void> = Promise.resolve();
   #givenUp: Promise<void> | undefined;
-  #growing: Promise<void> = Promise.resolve();
 
   constructor(context: PersistenceContext, isOn: boolean) {
     this.#context = context;
@@ -86,7 +94,6 @@ export class SnapshotPersistence {
    * lost, which only the maps know as long as they are written.
    */
   async suspend(members: readonly Member[]): Promise<void> {
-    await this.#growing;
     const last = this.#last;
     for (const { journal, map, tracker } of members) {
       await journal?.close();
@@ -114,27 +121,35 @@ export class SnapshotPersistence {
   async removeJournal(member: Member): Promise<void> {
     const { journal } = member;
     if (journal === undefined) return;
-    await this.#growing;
     member.journal = undefined;
-    await journal.close();
+    await journal.close().catch((error: unknown) => {
+      this.#context.logger.error({ err: error }, "the journal of a diff area is not closed");
+    });
     await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
   }
 
-  /** Makes the log of an area's journal longer. @throws Error when the medium fails, or it is too long */
-  async growJournal(member: Member, area: number): Promise<void> {
-    const growing = this.#growing.then(() => this.#grow(member, area));
-    this.#growing = growing.catch(() => undefined);
-    await growing;
-  }
-
-  async #grow({ tracker, journal }: Member, area: number): Promise<void> {
+  /** Does what an area's journal needs. @throws Error when the medium fails, or the log is too long */
+  async tendJournal({ tracker, journal }: Member, area: number, need: LogNeed): Promise<void> {
     if (journal === undefined || !this.#isOn || tracker.isEnding) return;
-    const logBytes = await journal.grow();
-    const request = { type: "growAreaJournal", tracker: tracker.id, area, logBytes } as const;
-    await this.#context.reactors.request(tracker.reactor, request).catch((error) => {
+    try {
+      await journal.serve(need, this.#requests(tracker, area));
+    } catch (error) {
       // Then nobody appends any more.
       if (!tracker.isEnding) throw error;
-    });
+    }
+  }
+
+  #requests({ id: tracker, reactor }: Tracker, area: number): AreaJournalRequests {
+    const its = { tracker, area };
+    // Without a limit in time: as long as the reactor may use them, the files stay open here.
+    const ask = <Reply>(request: ReactorRequest): Promise<Reply> =>
+      this.#context.reactors.request<Reply>(reactor, request, NO_LIMIT_MS);
+    return {
+      compact: (place) => ask<MirrorReply>({ type: "compactAreaJournal", ...its, ...place }),
+      adopt: () => ask<AdoptReply>({ type: "adoptAreaJournal", ...its }),
+      abandon: () => ask<void>({ type: "abandonAreaJournal", ...its }),
+      grown: (fd, logBytes) => ask<void>({ type: "growAreaJournal", ...its, fd, logBytes }),
+    };
   }
 
   /** The medium fails: the snapshot goes on, but ends with the machine's power. Writes wait meanwhile. */

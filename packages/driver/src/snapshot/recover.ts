@@ -12,12 +12,13 @@
  * A snapshot that cannot be had back is lost and said so; the fronts go on in any case.
  */
 import { closeSync } from "node:fs";
-import { AreaState, DiffArea, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
 import { noAnswer } from "../persistence/persistent-directory.js";
+import type { AreaFigures } from "../reactor/area-counter.js";
 import type { AreaSetup } from "../reactor/messages.js";
 import type { SnapshotRecord, TrackerRecord } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
@@ -28,6 +29,7 @@ import { forgetIfGone, type WaitingFront } from "../tracker/late-recovery.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
 import { deleteOwnImage, discard, forgetPersistent, rollBack } from "./discard.js";
 import { openImage, recoverImage } from "./image.js";
+import { lookThrough } from "./look-through.js";
 import { attachPending, type Known, type Restored, restorePersistent } from "./restore.js";
 import { Snapshot, type SnapshotContext } from "./snapshot.js";
 import { sweep } from "./sweep.js";
@@ -169,14 +171,16 @@ async function resumeSnapshot(
   let journals: ReadonlyMap<number, AreaJournalFile> | undefined;
   let snapshot: Snapshot | undefined;
   try {
-    const slots: number[][] = [];
+    const slots: (readonly number[])[] = [];
+    const figures = new Map<number, AreaFigures>();
     for (const { tracker, map: name } of members) {
       if (name === null) continue;
       const map = context.state.openMap(name);
       maps.set(tracker, map);
-      const { used, faultErrno } = lookThrough(map, geometries.get(tracker));
-      slots.push(used);
-      faults.set(tracker, faultErrno);
+      const found = await lookThrough(map, geometries.get(tracker));
+      slots.push(found.used);
+      figures.set(tracker, found.figures);
+      faults.set(tracker, found.faultErrno);
     }
     journals = await renewJournals(context, record, maps);
     const persistent = record.persistent === true && journals !== undefined;
@@ -190,7 +194,9 @@ async function resumeSnapshot(
       const area = await snapshot.areaSetup(map, members.length, journals?.get(tracker));
       const image = await imageOf(context, record, tracker);
       if (image !== undefined) images.set(tracker, image.id);
-      areas.set(tracker, { ...area, imageDepth: image?.queueDepth ?? 0 });
+      const its = figures.get(tracker);
+      const imageDepth = image?.queueDepth ?? 0;
+      areas.set(tracker, { ...area, imageDepth, ...(its === undefined ? {} : { figures: its }) });
     }
     return {
       record,
@@ -279,31 +285,6 @@ async function renewJournal(
   try {
     context.persistent.own();
     return await AreaJournalFile.create(context.persistent, uuid, DiffAreaMap.open(memory.buffer));
-  } finally {
-    memory.unmap();
-  }
-}
-
-/**
- * What its map says of an area that is to go on. All that the reactor relies on is looked at here:
- * there it would be the front that cannot go on.
- * @throws EngineError when it is no map; Error when it is another device's, or damaged
- */
-function lookThrough(
-  map: MapFile,
-  geometry: TrackerGeometry | undefined,
-): { readonly used: number[]; readonly faultErrno: number } {
-  const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
-  try {
-    const area = DiffAreaMap.open(memory.buffer);
-    if (geometry !== undefined && !area.geometry.equals(geometry)) {
-      throw new Error(`the map ${map.name} is of another device`);
-    }
-    const damage = area.state === AreaState.ACTIVE ? area.damage() : `it is in state ${area.state}`;
-    if (damage !== undefined) throw new Error(`the map ${map.name} is damaged: ${damage}`);
-    const used: number[] = [];
-    new DiffArea(area).forEachUsedSlot((slot) => used.push(slot));
-    return { used, faultErrno: area.faultErrno };
   } finally {
     memory.unmap();
   }

@@ -248,7 +248,7 @@ async function restoreMap(
   if (journal === null) throw new Error("its area has no journal");
   const geometry = geometryOf(record);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
-  const file = context.state.createMap(`area-${snapshotId}-${id}`, lengthBytes);
+  const file = await context.state.createMap(`area-${snapshotId}-${id}`, lengthBytes);
   let memory: MappedMemory | undefined;
   try {
     memory = MappedMemory.file(file.fd, 0, lengthBytes);

@@ -28,6 +28,7 @@ import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
 import type { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
+import type { LogNeed } from "../reactor/journal-io.js";
 import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
@@ -376,11 +377,11 @@ export class Snapshot {
   }
 
   /** The journal of a device's area is half full. */
-  async growJournal(tracker: Tracker, area: number): Promise<void> {
+  async tendJournal(tracker: Tracker, area: number, need: LogNeed): Promise<void> {
     const member = this.members.get(tracker.id);
     if (member === undefined) return;
     try {
-      await this.persistence.growJournal(member, area);
+      await this.persistence.tendJournal(member, area, need);
     } catch (error) {
       await this.#giveUpPersistence((error as Error).message);
     }

@@ -112,7 +112,7 @@ async function prepareArea(
   const { tracker } = member;
   tracker.errorCode = 0;
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
-  const map = context.state.createMap(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
+  const map = await context.state.createMap(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
   member.map = map;
   faultPoint("take.map-made");
   if (snapshot.persistence.isOn) {

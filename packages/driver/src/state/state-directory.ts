@@ -32,15 +32,18 @@ import {
   rmSync,
   statfsSync,
   unlinkSync,
+  write as writeCallback,
   writeFileSync,
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type DecodedRecord, decodeRecord, encodeRecord } from "./record-format.js";
 
 const { O_RDWR, O_CREAT, O_TRUNC } = constants;
+const writePart = promisify(writeCallback);
 const SUFFIX = ".record";
 const COPY_SUFFIX = ".record-copy";
 const UNFINISHED_SUFFIX = ".new";
@@ -116,16 +119,16 @@ export class StateDirectory {
   /**
    * Makes an empty (all zero) map file; one of the same name is replaced. All its memory is taken
    * now: a store into a page that a full tmpfs cannot give would end the process, and the next one
-   * when the request comes again.
+   * when the request comes again. The calling thread goes on meanwhile: a large one takes seconds.
    * @throws ControlError OUT_OF_MEMORY
    */
-  createMap(name: string, lengthBytes: number): MapFile {
+  async createMap(name: string, lengthBytes: number): Promise<MapFile> {
     const path = join(this.path, name);
     let fd: number | undefined;
     try {
       this.#assertRoom(lengthBytes);
       fd = openSync(path, O_RDWR | O_CREAT | O_TRUNC, 0o600);
-      fillWithZeroes(fd, lengthBytes);
+      await fillWithZeroes(fd, lengthBytes);
       const file = { name, fd, lengthBytes };
       this.bindMap(file);
       return file;
@@ -278,11 +281,11 @@ function nameDigest(name: string): Buffer {
   return createHash("sha256").update(name).digest();
 }
 
-function fillWithZeroes(fd: number, lengthBytes: number): void {
+async function fillWithZeroes(fd: number, lengthBytes: number): Promise<void> {
   const zeroes = new Uint8Array(Math.min(lengthBytes, FILL_BYTES));
   for (let at = 0; at < lengthBytes; ) {
     const length = Math.min(zeroes.length, lengthBytes - at);
-    at += writeSync(fd, zeroes, 0, length, at);
+    at += (await writePart(fd, zeroes, 0, length, at)).bytesWritten;
   }
 }
 

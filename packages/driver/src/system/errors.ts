@@ -44,6 +44,7 @@ const NAME_OF_STORAGE_CODE: Readonly<Record<DiffStorageErrorCode, ErrorName>> = 
 };
 
 const NAME_OF_ENGINE_CODE: Readonly<Record<string, ErrorName>> = {
+  CBT_BUSY: "CBT_BUSY",
   CBT_CORRUPTED: "CBT_CORRUPTED",
   CBT_RANGE: "CBT_RANGE",
   RANGE: "MARK_RANGE",

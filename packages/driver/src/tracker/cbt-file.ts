@@ -21,13 +21,13 @@ export interface CbtFile {
 }
 
 /** A new map: everything counts as unknown, for this reason. */
-export function createCbt(
+export async function createCbt(
   context: CbtContext,
   id: number,
   geometry: TrackerGeometry,
   reason: number,
   undo: Undo,
-): CbtFile {
+): Promise<CbtFile> {
   const { capacityBytes } = geometry;
   const { parameters } = context;
   const blockShift = cbtBlockShift(capacityBytes, {
@@ -35,19 +35,19 @@ export function createCbt(
     maximumCount: parameters.trackingBlockMaximumCount,
     maximumShift: parameters.trackingBlockMaximumShift,
   });
-  const made = makeFile(context, id, CbtMap.byteLength(capacityBytes, blockShift), undo);
+  const made = await makeFile(context, id, CbtMap.byteLength(capacityBytes, blockShift), undo);
   const generation = randomFillSync(new Uint8Array(16));
   CbtMap.create(made.cbtMemory.buffer, { capacityBytes, blockShift, generation, reason });
   return made;
 }
 
 /** The CBT map of an earlier daemon; where it cannot be used, a new one that says so. */
-export function openCbt(
+export async function openCbt(
   context: CbtContext,
   id: number,
   geometry: TrackerGeometry,
   undo: Undo,
-): CbtFile {
+): Promise<CbtFile> {
   let cbtFile: MapFile | undefined;
   let cbtMemory: MappedMemory | undefined;
   try {
@@ -63,7 +63,7 @@ export function openCbt(
     cbtMemory?.unmap();
     if (cbtFile !== undefined) closeSync(cbtFile.fd);
     context.logger.error({ err: error }, `map cbt-${id} is not used: ${(error as Error).message}`);
-    return createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
+    return await createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
   }
 }
 
@@ -73,7 +73,7 @@ export function renewCbt(
   id: number,
   geometry: TrackerGeometry,
   undo: Undo,
-): CbtFile {
+): Promise<CbtFile> {
   return createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
 }
 
@@ -81,16 +81,16 @@ export function renewCbt(
  * The map that the journal of a persistent tracker has.
  * @throws EngineError, or Error, when it is of another device; nothing is left behind then
  */
-export function loadCbt(
+export async function loadCbt(
   context: CbtContext,
   id: number,
   geometry: TrackerGeometry,
   restored: RestoredCbt,
   undo: Undo,
-): CbtFile & { areaLost: boolean } {
+): Promise<CbtFile & { areaLost: boolean }> {
   const partly: Undo = [];
   try {
-    const made = makeFile(context, id, CbtMap.restoredBytes(restored.checkpoint), partly);
+    const made = await makeFile(context, id, CbtMap.restoredBytes(restored.checkpoint), partly);
     const { areaLost } = restoreCbt(made.cbtMemory.buffer, restored);
     context.state.bindMap(made.cbtFile);
     const { capacityBytes } = CbtMap.open(made.cbtMemory.buffer);
@@ -103,8 +103,13 @@ export function loadCbt(
   }
 }
 
-function makeFile(context: CbtContext, id: number, lengthBytes: number, undo: Undo): CbtFile {
-  const cbtFile = context.state.createMap(`cbt-${id}`, lengthBytes);
+async function makeFile(
+  context: CbtContext,
+  id: number,
+  lengthBytes: number,
+  undo: Undo,
+): Promise<CbtFile> {
+  const cbtFile = await context.state.createMap(`cbt-${id}`, lengthBytes);
   undo.push(() => context.state.removeMap(cbtFile));
   const cbtMemory = MappedMemory.file(cbtFile.fd, 0, lengthBytes);
   undo.push(() => cbtMemory.unmap());

@@ -6,15 +6,15 @@
 
 import { DiffStorageError } from "@blksnap/diff-storage";
 import type { BackingFile } from "@blksnap/ublk";
-import { openBackingFile, UblkError } from "@blksnap/ublk";
+import { openBackingFileBeside, UblkError } from "@blksnap/ublk";
 import { RECOVERY_PATIENCE_MS } from "../system/served-device.js";
 
 const RETRY_INTERVAL_MS = 10;
 
-/** Opens an original as soon as nobody holds it any more. @throws UblkError of openBackingFile */
+/** Opens an original as soon as nobody holds it any more. @throws UblkError of openBackingFileBeside */
 export function openFenced(path: string, patienceMs: number): Promise<BackingFile> {
   return retry(
-    async () => openBackingFile(path),
+    () => openBackingFileBeside(path),
     (error) => error instanceof UblkError && error.code === "BACKING_BUSY",
     patienceMs,
   );

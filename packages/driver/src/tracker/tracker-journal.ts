@@ -99,7 +99,7 @@ export class TrackerJournal {
     const wanted = { ...options, trustReboots };
     const persistence = await TrackerPersistence.prepare(persistent, backing, wanted);
     if (persistence === undefined) {
-      const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
+      const cbt = await createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
     undo.push(() => persistence.close());
@@ -258,22 +258,22 @@ async function mapOf(
   const { logger } = context;
   const device = backing.path;
   if (isNew) {
-    const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
+    const cbt = await createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
     return { cbt, why: null, goesOn: false };
   }
   if (broken?.verdict === "new_generation") {
     logger.warn({ device, reason: broken.reason }, `a new generation begins: ${broken.why}`);
-    const cbt = createCbt(context, id, geometry, REASONS[broken.reason], undo);
+    const cbt = await createCbt(context, id, geometry, REASONS[broken.reason], undo);
     return { cbt, why: broken.why, goesOn: false };
   }
   try {
-    const cbt = loadCbt(context, id, geometry, await persistence.load(), undo);
+    const cbt = await loadCbt(context, id, geometry, await persistence.load(), undo);
     logger.info({ device }, "the changed-block map goes on");
     return { cbt, why: null, goesOn: !cbt.areaLost };
   } catch (error) {
     const why = `its journal is not used: ${(error as Error).message}`;
     logger.warn({ device, err: error }, `a new generation begins: ${why}`);
-    const cbt = createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
+    const cbt = await createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
     return { cbt, why, goesOn: false };
   }
 }

@@ -15,7 +15,7 @@ import {
   type BackingFile,
   major,
   minor,
-  openBackingFile,
+  openBackingFileBeside,
   presentCapacityBytes,
   type UblkControl,
 } from "@blksnap/ublk";
@@ -135,7 +135,8 @@ export class Tracker {
   ): Promise<Tracker> {
     const undo: Undo = [];
     try {
-      const backing = { ...openBackingFile(options.openAt ?? path), path };
+      const opened = await openBackingFileBeside(options.openAt ?? path);
+      const backing = { ...opened, path };
       undo.push(() => closeSync(backing.fd));
       const identity = identityOfOpen(backing.fd);
       assertNotZoned(backing);
@@ -196,7 +197,7 @@ export class Tracker {
       faultPoint("recover.original-opened");
       const area = wasAway ? undefined : recordedArea;
       const open = wasAway ? renewCbt : openCbt;
-      const cbt = open(context, id, geometry, undo);
+      const cbt = await open(context, id, geometry, undo);
       const reactor = assignReactor(context, undo);
       const journal =
         record.uuid === undefined

@@ -23,7 +23,7 @@ interface CachedSector {
 export class MediumFile {
   readonly fd: number;
   /** What a power cut leaves for certain. */
-  readonly durable: Uint8Array;
+  durable: Uint8Array;
   readonly #cached: CachedSector[] = [];
   syncs = 0;
   /** A medium that says it has synced, and has not. */
@@ -48,6 +48,12 @@ export class MediumFile {
     this.syncs++;
     if (this.lies) return;
     for (const { offset, bytes } of this.#cached.splice(0)) this.durable.set(bytes, offset);
+  }
+
+  grow(lengthBytes: number): void {
+    const longer = new Uint8Array(lengthBytes);
+    longer.set(this.durable);
+    this.durable = longer;
   }
 
   /** What is found after a power cut at this moment. */
@@ -96,6 +102,7 @@ export class FakeReactor {
   readonly #files: (MediumFile | undefined)[] = [];
   readonly #media = new Map<number, MediumFile>();
   readonly #chains: Operation[][] = [];
+  #nextFd = 3;
   #prepared = 0;
   #taken = 0;
 
@@ -108,9 +115,13 @@ export class FakeReactor {
   }
 
   makeFile(lengthBytes: number): MediumFile {
-    const file = new MediumFile(this.#media.size + 3, lengthBytes);
+    const file = new MediumFile(this.#nextFd++, lengthBytes);
     this.#media.set(file.fd, file);
     return file;
+  }
+
+  removeMedium(file: MediumFile): void {
+    this.#media.delete(file.fd);
   }
 
   addHandler(handler: CompletionHandler): number {
@@ -219,7 +230,7 @@ MappedMemory.anonymous = (lengthBytes) => {
 };
 
 /** Memory of this process by its address, as the kernel sees it. */
-function memoryAt(address: number, length: number): Uint8Array {
+export function memoryAt(address: number, length: number): Uint8Array {
   for (const { address: from, buffer } of mappings) {
     if (address >= from && address + length <= from + buffer.byteLength) {
       return new Uint8Array(buffer, address - from, length);

@@ -103,6 +103,7 @@ export class TrackerSim {
       setup: { ...this.#place(file), id: [...ID], nextSequence: 1, nextCommit: 1 },
       blockShift: BLOCK_SHIFT,
       blockCount,
+      turnUnits: 64,
       requestsMax: DEPTH + IMAGE_DEPTH,
       isMarked: (block) => this.cbt.isMarked(block),
       onAdmitted: (tag) => this.#admitted(tag),
@@ -268,11 +269,15 @@ export class TrackerSim {
       const place = this.#place(file);
       const { journal } = this;
       const isPlanted = this.#options.plant === "blocks ahead kept over a rotation";
-      const firstSequence = isPlanted ? journal.io.mirror(place) : journal.mirror(place);
-      if (firstSequence === null) return;
-      journal.whenCommitted(() => {
-        if (this.hasJournal) this.#rotation = { file, firstSequence, stale };
-      });
+      const mirrored = (firstSequence: number | null): void => {
+        if (firstSequence === null || !this.hasJournal) return;
+        this.#rotation = { file, firstSequence, stale };
+      };
+      if (!isPlanted) journal.mirror(place, mirrored);
+      else {
+        const firstSequence = journal.io.mirror(place);
+        journal.whenCommitted(() => mirrored(firstSequence));
+      }
     });
   }
 

@@ -63,6 +63,10 @@ export class LossModel {
   check(area: DiffArea): void {
     const size = this.geometry.blockBytes;
     const ranges = area.lostRanges();
+    const lostBytes = ranges.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+    const { losses } = area.map;
+    require(losses.bytes === lostBytes, () => `${losses.bytes} lost counted, ${lostBytes} found`);
+    require(losses.ranges === ranges.length, () => `${losses.ranges} lost ranges counted`);
     for (const range of ranges) {
       for (let at = range.offsetBytes; at < range.offsetBytes + range.lengthBytes; at += size) {
         require(this.now.has(at / size), () => `block ${at / size} lost without a reason`);

@@ -193,6 +193,14 @@ export class SimDevice implements EngineIo {
     const used = new Set<number>();
     if (keepArea) {
       const map = DiffAreaMap.open(this.areaBuffer!);
+      const lost = new DiffArea(map).lostRanges();
+      const blocks = lost.map(({ lengthBytes }) =>
+        Math.ceil(lengthBytes / map.geometry.blockBytes),
+      );
+      map.losses.reset(
+        blocks.reduce((sum, count) => sum + count, 0),
+        lost.length,
+      );
       this.area = this.makeArea(map);
       this.area.forEachUsedSlot((slot) => {
         require(!used.has(slot), () => `slot ${slot} is in the map twice`);

@@ -4,11 +4,11 @@
  */
 import { randomUUID } from "node:crypto";
 import { release } from "node:os";
+import { Readable } from "node:stream";
 import type {
   AttachResponse,
   CbtInfo,
   DetachResponse,
-  DiffResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
   SectorRange,
@@ -22,7 +22,7 @@ import type {
   VersionResponse,
 } from "@blksnap/api";
 import { ControlError } from "../control-error.js";
-import type { DriverControl, SnapshotCreateOptions } from "../driver-control.js";
+import type { DiffAnswer, DriverControl, SnapshotCreateOptions } from "../driver-control.js";
 import type { MetricFamily } from "../metrics.js";
 import { FakeEvents } from "./fake-events.js";
 import { FakeTracker, noIo } from "./fake-tracker.js";
@@ -153,7 +153,7 @@ export class FakeDriver implements DriverControl {
     return { device: tracker.device, device_number: "7:0", ranges };
   }
 
-  async diff(device: string, since: number): Promise<DiffResponse> {
+  async diff(device: string, since: number): Promise<DiffAnswer> {
     const tracker = this.#tracker(device);
     const { block_size, device_capacity, generation_id, changes_number } = tracker.cbt();
     if (since > changes_number) {
@@ -173,7 +173,7 @@ export class FakeDriver implements DriverControl {
       device_capacity,
       changed_blocks: tracker.readMap.reduce((sum, number) => sum + Number(number > since), 0),
       changed_bytes: ranges.reduce((sum, range) => sum + range.count_sectors * 512, 0),
-      ranges,
+      ranges: Readable.from([ranges]),
     };
   }
 

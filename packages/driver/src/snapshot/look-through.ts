@@ -1,0 +1,93 @@
+/**
+ * What its map says of an area that is to go on. All that a reactor relies on is looked at here: there it
+ * would be the front that cannot go on.
+ */
+import { AreaState, BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
+import { MappedMemory } from "@blksnap/uring";
+import type { AreaFigures } from "../reactor/area-counter.js";
+import type { MapFile } from "../state/state-directory.js";
+import { TURN_UNITS, Turns } from "../turns.js";
+
+export interface FoundArea {
+  readonly used: readonly number[];
+  /** Errno of its first lost block, or 0. */
+  readonly faultErrno: number;
+  readonly figures: AreaFigures;
+}
+
+/** @throws EngineError when it is no map; Error when it is another device's, or damaged */
+export async function lookThrough(
+  map: MapFile,
+  geometry: TrackerGeometry | undefined,
+): Promise<FoundArea> {
+  const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+  try {
+    const area = DiffAreaMap.open(memory.buffer);
+    if (geometry !== undefined && !area.geometry.equals(geometry)) {
+      throw new Error(`the map ${map.name} is of another device`);
+    }
+    if (area.state !== AreaState.ACTIVE) throw damaged(map, `it is in state ${area.state}`);
+    return await found(map, area);
+  } finally {
+    memory.unmap();
+  }
+}
+
+/** In turns: there may be millions of chunks, and other devices need slots meanwhile. */
+async function found(file: MapFile, map: DiffAreaMap): Promise<FoundArea> {
+  const { chunkCount } = map.geometry;
+  const used: number[] = [];
+  const losses = new LossesInOrder(map);
+  const turns = new Turns();
+  let damage: string | undefined;
+  for (let chunk = 0; chunk < chunkCount; ) {
+    chunk = map.visitPages(chunk, TURN_UNITS, (one) => {
+      damage = map.damageOf(one);
+      if (damage !== undefined) return false;
+      const slot = map.slotOf(one);
+      if (slot !== NO_SLOT) used.push(slot);
+      losses.look(one);
+      return true;
+    });
+    if (damage !== undefined) throw damaged(file, damage);
+    await turns.spend(TURN_UNITS);
+  }
+  const { blocks, ranges } = losses;
+  const figures = { slotsUsed: used.length, lostBlocks: blocks, lostRanges: ranges };
+  return { used, faultErrno: map.faultErrno, figures };
+}
+
+/** Counts what is lost in chunks that come in order. */
+class LossesInOrder {
+  blocks = 0;
+  ranges = 0;
+  readonly #map: DiffAreaMap;
+  /** The chunk behind the last one that ends with a lost block. */
+  #after = -1;
+
+  constructor(map: DiffAreaMap) {
+    this.#map = map;
+  }
+
+  look(chunk: number): void {
+    const map = this.#map;
+    if (!map.hasHoles(chunk) || map.isReleased(chunk)) return;
+    const blocks = map.geometry.blocksInChunk(chunk);
+    let goesOn = this.#after === chunk;
+    for (let block = 0; block < blocks; ) {
+      const end = map.stateEnd(chunk, block, blocks);
+      const isLost = map.stateAt(chunk, block) === BlockState.LOST;
+      if (isLost) {
+        this.blocks += end - block;
+        if (!goesOn) this.ranges++;
+      }
+      goesOn = isLost;
+      block = end;
+    }
+    if (goesOn) this.#after = chunk + 1;
+  }
+}
+
+function damaged({ name }: MapFile, what: string): Error {
+  return new Error(`the map ${name} is damaged: ${what}`);
+}

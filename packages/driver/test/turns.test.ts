@@ -1,0 +1,300 @@
+/** The longest turn of a thread on a device of 64 TiB, in units of work: blocks, chunks, words of a map. */
+
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CbtMap, DiffAreaMap } from "@blksnap/engine";
+import { MappedMemory } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { changesSince } from "../dist/cbt/diff.js";
+import { AreaJournal } from "../dist/reactor/area-journal.js";
+import { CbtJournal } from "../dist/reactor/cbt-journal.js";
+import { LostRanges } from "../dist/reactor/lost-ranges.js";
+import { Slices } from "../dist/reactor/slices.js";
+import { lookThrough } from "../dist/snapshot/look-through.js";
+import { REACTOR_TURN_UNITS, TURN_UNITS } from "../dist/turns.js";
+import { PackedKernel } from "./journal-sim/packed-kernel.js";
+
+const CAPACITY_BYTES = 64 * 2 ** 40;
+const ID = Uint8Array.from({ length: 16 }, (_, i) => i + 1);
+
+/** As many as the default parameters allow. */
+function scatteredCbt(): CbtMap {
+  const options = { capacityBytes: CAPACITY_BYTES, blockShift: 25, generation: ID };
+  const buffer = new ArrayBuffer(CbtMap.byteLength(CAPACITY_BYTES, options.blockShift));
+  const cbt = CbtMap.create(buffer, options);
+  assert.is(cbt.blockCount, 2 ** 21);
+  for (let block = 0; block < cbt.blockCount; block += 2) cbt.markBlocks(block, 1);
+  return cbt;
+}
+
+/** Chunks of 4 MiB: sixteen million of them. */
+const GEOMETRY = {
+  capacityBytes: CAPACITY_BYTES,
+  logicalBlockBytes: 512,
+  chunkShift: 22,
+  blockShift: 16,
+};
+const DENSE_CHUNKS = 2 ** 20;
+
+/** Many recorded chunks in the first 4 TiB, few behind them. Answers how many. */
+function fillArea(map: DiffAreaMap): number {
+  let number = 0;
+  for (let chunk = 0; chunk < map.geometry.chunkCount; chunk += chunk < DENSE_CHUNKS ? 16 : 4096) {
+    map.setSlot(chunk, number++);
+    map.setSaved(chunk, 3, 9);
+  }
+  return number;
+}
+
+/** Counts units until the thread does something else. */
+class Meter {
+  units = 0;
+  longest = 0;
+  total = 0;
+  turns = 0;
+  #ticking = true;
+
+  add(units: number): void {
+    this.units += units;
+    this.total += units;
+    this.longest = Math.max(this.longest, this.units);
+  }
+
+  turn(): void {
+    this.units = 0;
+    this.turns++;
+  }
+
+  /** On the main thread: what else it does comes between two calls of this. */
+  tick(): this {
+    const next = (): void => {
+      this.turn();
+      if (this.#ticking) setImmediate(next);
+    };
+    setImmediate(next);
+    return this;
+  }
+
+  stop(): void {
+    this.#ticking = false;
+  }
+
+  /** Counts calls of a method, each for so many units. */
+  count<Of extends object>(of: Of, method: keyof Of, units: (...args: never[]) => number): void {
+    const call = of[method] as (...args: never[]) => unknown;
+    const add = (count: number): void => this.add(count);
+    of[method] = function (this: Of, ...args: never[]) {
+      add(units(...args));
+      return call.apply(this, args);
+    } as never;
+  }
+}
+
+test("main thread: a diff of a million ranges", async () => {
+  const cbt = scatteredCbt();
+  cbt.switch();
+  const meter = new Meter().tick();
+  meter.count(cbt, "readFrozen", (_into, _offset: number, length: number) => length);
+  const { ranges, changed_blocks } = await changesSince(cbt, 0, "/dev/x");
+  let told = 0;
+  for await (const batch of ranges) {
+    // From one turn to the next the blocks that the ranges lie in were looked at.
+    meter.add(2 * batch.length);
+    told += batch.length;
+  }
+  meter.stop();
+  assert.is(told, 2 ** 20);
+  assert.is(changed_blocks, 2 ** 20);
+  assert.ok(meter.total > 2 * cbt.blockCount - 10, `${meter.total} units in all`);
+  assert.ok(meter.longest <= 2 * TURN_UNITS, `${meter.longest} units in one turn`);
+});
+
+test("main thread: the map of an area that is to go on is looked through", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-turns-"));
+  const fd = openSync(join(folder, "map"), "w+");
+  const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
+  ftruncateSync(fd, lengthBytes);
+  const memory = MappedMemory.file(fd, 0, lengthBytes);
+  const map = DiffAreaMap.create(memory.buffer, GEOMETRY);
+  map.state = 2;
+  const used = fillArea(map);
+  for (let chunk = 0; chunk < DENSE_CHUNKS; chunk += 160) map.setLost(chunk, 20, 21);
+  const meter = new Meter().tick();
+  const { damageOf } = DiffAreaMap.prototype;
+  meter.count(DiffAreaMap.prototype, "damageOf", () => 1);
+  try {
+    const found = await lookThrough({ name: "area", fd, lengthBytes }, GEOMETRY);
+    assert.is(found.used.length, used);
+    assert.equal(found.figures, {
+      slotsUsed: used,
+      lostBlocks: map.losses.blocks,
+      lostRanges: map.losses.ranges,
+    });
+  } finally {
+    DiffAreaMap.prototype.damageOf = damageOf;
+    meter.stop();
+    memory.unmap();
+    closeSync(fd);
+    rmSync(folder, { recursive: true });
+  }
+  assert.ok(meter.total > DENSE_CHUNKS, `${meter.total} units in all`);
+  assert.ok(meter.longest <= 2 * TURN_UNITS, `${meter.longest} units in one turn`);
+});
+
+/** Runs the kernel, one turn of the reactor per operation. */
+function runTurns(kernel: PackedKernel, meter: Meter): void {
+  do meter.turn();
+  while (kernel.step());
+}
+
+test("reactor: a tracker's journal gets a successor", () => {
+  const cbt = scatteredCbt();
+  const kernel = new PackedKernel();
+  const logBytes = 2 ** 21;
+  const log = kernel.makeFile(logBytes);
+  const successor = kernel.makeFile(logBytes);
+  const meter = new Meter();
+  const journal = new CbtJournal({
+    reactor: kernel.asReactor(),
+    setup: {
+      fd: log.fd,
+      logOffsetBytes: 0,
+      logBytes,
+      usedSectors: 0,
+      id: [...ID],
+      nextSequence: 1,
+      nextCommit: 1,
+    },
+    blockShift: cbt.blockShift,
+    blockCount: cbt.blockCount,
+    requestsMax: 4,
+    isMarked: (block) => {
+      meter.add(1);
+      return cbt.isMarked(block);
+    },
+    onAdmitted: () => undefined,
+    onFault: (errno) => assert.unreachable(`errno ${errno}`),
+    onLow: () => undefined,
+  });
+  // One write over half of the device: all its blocks are recorded.
+  const offsetBytes = Float64Array.of(0);
+  const lengthBytes = Float64Array.of(CAPACITY_BYTES / 2);
+  assert.not.ok(journal.admit(offsetBytes, lengthBytes, 0));
+  runTurns(kernel, meter);
+  const before = meter.total;
+  meter.longest = 0;
+  let firstSequence: number | null = null;
+  const place = { fd: successor.fd, logOffsetBytes: 0, logBytes, usedSectors: 0 };
+  journal.mirror(place, (first) => {
+    firstSequence = first;
+  });
+  assert.is(firstSequence, null);
+  runTurns(kernel, meter);
+  assert.ok(firstSequence !== null, "it is there in the end");
+  assert.is(meter.total - before, cbt.blockCount / 2);
+  assert.ok(meter.longest <= REACTOR_TURN_UNITS, `${meter.longest} units in one turn`);
+  journal.drop();
+});
+
+/** Counts chunks and words that are looked at. */
+function meterMap(map: DiffAreaMap, meter: Meter): void {
+  const { visitPages } = map;
+  map.visitPages = (from, unitsMax, visit) => {
+    let chunks = 0;
+    const next = visitPages.call(map, from, unitsMax, (chunk) => {
+      chunks++;
+      return visit(chunk);
+    });
+    const { chunkCount, wordsPerChunk } = map.geometry;
+    assert.ok(next > from || from === chunkCount, "a step that does not go on");
+    // A word of the index stands for 32 pages of entries.
+    const words = Math.floor(((next - from - chunks) * 4 * (2 + wordsPerChunk)) / 4096 / 32);
+    meter.add(chunks + words);
+    return next;
+  };
+}
+
+test("reactor: an area's journal is compacted", () => {
+  const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
+  const used = fillArea(map);
+  const kernel = new PackedKernel();
+  const meter = new Meter();
+  const logBytes = 2 ** 24;
+  const file = kernel.makeFile(logBytes);
+  const successor = kernel.makeFile(logBytes);
+  const place = { fd: file.fd, logOffsetBytes: 0, logBytes, usedSectors: 0 };
+  const journal = new AreaJournal({
+    reactor: kernel.asReactor(),
+    setup: { ...place, id: [...ID], nextSequence: 1, nextCommit: 1 },
+    storeFds: [],
+    copiesMax: 8,
+    runsMax: 8,
+    onCopied: () => undefined,
+    onWritten: () => undefined,
+    onFault: (errno) => assert.unreachable(`errno ${errno}`),
+    onLow: () => undefined,
+  });
+  meterMap(map, meter);
+  let entries = 0;
+  const { writer } = journal.io;
+  const prepend = writer.prepend.bind(writer);
+  writer.prepend = (...entry) => {
+    entries++;
+    meter.add(1);
+    prepend(...entry);
+  };
+  let ends = 0;
+  journal.compact({ ...place, fd: successor.fd }, map, (firstSequence) => {
+    assert.is(firstSequence, 1);
+    ends++;
+  });
+  assert.is(meter.total, 0);
+  runTurns(kernel, meter);
+  assert.is(ends, 1);
+  assert.is(entries, used);
+  assert.ok(meter.total > DENSE_CHUNKS, `${meter.total} units in all`);
+  assert.ok(meter.longest <= 2 * REACTOR_TURN_UNITS, `${meter.longest} units in one turn`);
+  journal.drop();
+});
+
+test("reactor: lost ranges are found, and told again for nothing", () => {
+  const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
+  fillArea(map);
+  // All of the map is looked at before this one is found.
+  map.setLost(map.geometry.chunkCount - 1, 5, 7);
+  const kernel = new PackedKernel();
+  const meter = new Meter();
+  meterMap(map, meter);
+  const slices = new Slices(kernel.asReactor());
+  const lost = new LostRanges(slices);
+  lost.use(map);
+  const answers: unknown[] = [];
+  for (let asked = 0; asked < 3; asked++) lost.read((ranges) => answers.push(ranges));
+  runTurns(kernel, meter);
+  const { chunkBytes, blockBytes } = map.geometry;
+  const offsetBytes = CAPACITY_BYTES - chunkBytes + 5 * blockBytes;
+  const found = [{ offsetBytes, lengthBytes: 2 * blockBytes }];
+  assert.equal(answers, [found, found, found]);
+  assert.ok(meter.total > DENSE_CHUNKS, `${meter.total} units in all`);
+  assert.ok(meter.longest <= 2 * REACTOR_TURN_UNITS, `${meter.longest} units in one turn`);
+  const before = meter.total;
+  lost.read((ranges) => assert.equal(ranges, found));
+  assert.is(meter.total, before, "nothing was lost meanwhile");
+  // A million more of them: the first hundred are told.
+  for (let chunk = 7; chunk < DENSE_CHUNKS; chunk += 16) {
+    for (let block = 0; block < 32; block += 2) map.setLost(chunk, block, block + 1);
+  }
+  meter.longest = 0;
+  let told = 0;
+  lost.read((ranges) => {
+    told = ranges.length;
+  });
+  runTurns(kernel, meter);
+  assert.is(told, 100);
+  assert.is(map.losses.ranges, DENSE_CHUNKS + 1);
+  assert.ok(meter.longest <= 2 * REACTOR_TURN_UNITS, `${meter.longest} units in one turn`);
+});
+
+test.run();
