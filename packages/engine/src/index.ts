@@ -22,6 +22,8 @@ export {
   type TrackerGeometry,
 } from "./geometry.js";
 export type { EngineIo } from "./io.js";
+export { KeptDiscards } from "./kept-discards.js";
+export type { KeptSlice } from "./kept-slice.js";
 export type { RequestTable } from "./request-table.js";
 export type { RunTable } from "./run-table.js";
 export { type EngineCounters, EngineStats } from "./stats.js";
