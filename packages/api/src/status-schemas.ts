@@ -50,6 +50,10 @@ export const trackerStatus = record({
     },
     why: { ...is.textOrNull, description: "why it failed, or why the generation is new" },
   }),
+  kept_discard_bytes: {
+    ...is.count,
+    description: "discarded under a snapshot; sent to the original when no snapshot is left",
+  },
   io: ioCounters,
 });
 

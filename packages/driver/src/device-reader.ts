@@ -8,7 +8,10 @@ import type { Tracker } from "./tracker/tracker.js";
 
 const ANSWER_TIMEOUT_MS = 5_000;
 
-export type DeviceCounters = Pick<TrackedDeviceCounters, "front" | "image" | "area">;
+export type DeviceCounters = Pick<
+  TrackedDeviceCounters,
+  "front" | "image" | "area" | "keptDiscardBytes"
+>;
 
 const NO_IO: DeviceIoCounters = {
   reads: 0,
@@ -23,6 +26,7 @@ const NO_IO: DeviceIoCounters = {
 const NO_COUNTERS: DeviceCounters = {
   front: NO_IO,
   image: NO_IO,
+  keptDiscardBytes: 0,
   area: NO_AREA,
 };
 

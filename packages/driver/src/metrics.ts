@@ -26,6 +26,12 @@ const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
     ({ io }) => io.write_bytes,
   ],
   ["front_discards_total", "Discards and write-zeroes.", "counter", ({ io }) => io.discards],
+  [
+    "kept_discard_bytes",
+    "Discarded under a snapshot, to be sent to the original when it is gone.",
+    "gauge",
+    (of) => of.kept_discard_bytes,
+  ],
   ["front_flushes_total", "Flushes through the front.", "counter", ({ io }) => io.flushes],
   ["front_errors_total", "Requests of the front that failed.", "counter", ({ io }) => io.errors],
 ];

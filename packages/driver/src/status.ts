@@ -88,6 +88,7 @@ function trackerStatus(
     image: imagePath(snapshot?.members.get(tracker.id)),
     error_code: tracker.errorCode,
     persistence: tracker.persistence,
+    kept_discard_bytes: counters.keptDiscardBytes,
     io: ioStatus(counters.front),
   };
 }

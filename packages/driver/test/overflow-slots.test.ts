@@ -45,6 +45,18 @@ test("slots that are there are granted at once", async () => {
   assert.equal(sent, [[1, 7, 2]]);
 });
 
+test("who asks again after a refusal waits once, not twice", async () => {
+  const { sent, storage, server } = setUp();
+  await server.serve(user(1), 4);
+  await server.serve(user(1), 4);
+  storage.answers = [
+    { firstSlot: 9, count: 1 },
+    { firstSlot: 20, count: 1 },
+  ];
+  storage.changed();
+  assert.equal(sent.slice(2), [[1, 9, 1]]);
+});
+
 test("who was refused gets slots as soon as there are some, first come first served", async () => {
   const { sent, storage, server } = setUp();
   await server.serve(user(1), 4);

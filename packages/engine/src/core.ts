@@ -5,6 +5,7 @@
 //     on a copy   needs a block that another request is copying
 //     copyWaiters no free copy      runWaiters  no free run      slotWaiters  no free slot
 //     blocked     no room, and the overflow policy is to wait for it
+//     sliceWaiters  overlaps the slice of kept-back discards that is in flight
 //
 // Why nothing waits for ever. A request waits on a copy, a pool or a slot only when it has no copy
 // and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end. Slots
@@ -22,6 +23,8 @@ import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
 import { DiscardWatch } from "./discard-watch.js";
 import type { Geometry } from "./geometry.js";
 import type { EngineIo } from "./io.js";
+import { KeptDiscards } from "./kept-discards.js";
+import { KeptSlice } from "./kept-slice.js";
 import { NONE, RequestQueue } from "./request-queue.js";
 import { RequestState, RequestTable } from "./request-table.js";
 import { RunTable } from "./run-table.js";
@@ -50,6 +53,8 @@ export const Stop = {
   OWN: -9,
   /** No room: wait for it. */
   BLOCKED: -10,
+  /** A slice of kept-back discards is on its way to the same place. */
+  SLICE: -11,
 } as const;
 
 export const Serving = { NOBODY: 0, COPY_WAITER: 1, RUN_WAITER: 2 } as const;
@@ -78,6 +83,8 @@ export class EngineCore {
   readonly runs: RunTable;
   readonly cbt: CbtMap;
   readonly discardWatch: DiscardWatch;
+  readonly kept: KeptDiscards;
+  readonly slice: KeptSlice = new KeptSlice();
   readonly stats: EngineStats = new EngineStats();
   readonly counters: Float64Array = this.stats.values;
   readonly windowBlocks: number;
@@ -89,6 +96,7 @@ export class EngineCore {
   readonly runWaiters: RequestQueue;
   readonly slotWaiters: RequestQueue;
   readonly blocked: RequestQueue;
+  readonly sliceWaiters: RequestQueue;
 
   phase: number = AreaPhase.NONE;
   area: DiffArea | null = null;
@@ -108,6 +116,7 @@ export class EngineCore {
     this.front = new RequestTable(options.frontDepth);
     this.image = new RequestTable(options.imageDepth);
     this.discardWatch = new DiscardWatch(this.front, this.cbt);
+    this.kept = new KeptDiscards(geometry);
     this.copies = new CopyTable(options.copiesMax);
     this.runs = new RunTable(options.runsMax);
     this.windowBlocks = options.copyWindowBytes >> geometry.blockShift;
@@ -118,6 +127,7 @@ export class EngineCore {
     this.runWaiters = new RequestQueue(this.links);
     this.slotWaiters = new RequestQueue(this.links);
     this.blocked = new RequestQueue(this.links);
+    this.sliceWaiters = new RequestQueue(this.links);
   }
 
   /** The map of the active area. */
@@ -133,6 +143,7 @@ export class EngineCore {
     else if (stop === Stop.COPY_POOL) this.copyWaiters.push(id);
     else if (stop === Stop.RUN_POOL) this.runWaiters.push(id);
     else if (stop === Stop.BLOCKED) this.block(id);
+    else if (stop === Stop.SLICE) this.sliceWaiters.push(id);
     else this.slotWaiters.push(id);
   }
 

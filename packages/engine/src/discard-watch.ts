@@ -77,6 +77,17 @@ export class DiscardWatch {
     }
   }
 
+  /** True if a request that brings data to the range was accepted and has not ended. */
+  isAwaited(offset: number, length: number): boolean {
+    const { offsetBytes, lengthBytes, state, depth } = this.front;
+    for (let tag = 0; tag < depth; tag++) {
+      if (state[tag] === RequestState.IDLE || this.discards(tag)) continue;
+      const overlaps = offset < offsetBytes[tag] + lengthBytes[tag];
+      if (overlaps && offsetBytes[tag] < offset + length) return true;
+    }
+    return false;
+  }
+
   private overlaps(tag: number, other: number): boolean {
     const { offsetBytes, lengthBytes } = this.front;
     return (

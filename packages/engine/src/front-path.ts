@@ -3,6 +3,7 @@
 //     READ, FLUSH   ------------------------------------------------> original
 //     WRITE, DISCARD, WRITE_ZEROES
 //                   mark CBT -> save old blocks (active area) -> held? -> original
+//     DISCARD of blocks that the active area still needs: kept back, see discard-keeper
 //
 // Saving goes over the request from its cursor. Blocks that are saved are passed, runs of unsaved
 // blocks are copied, and the pass ends at the first thing in its way: a block that another request
@@ -20,16 +21,19 @@ import { assert } from "./assert.js";
 import { EINVAL, EIO, EOPNOTSUPP, OverflowPolicy, RequestOp } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
+import type { DiscardKeeper } from "./discard-keeper.js";
 import { RequestState } from "./request-table.js";
 import { Stat } from "./stats.js";
 
 export class FrontPath {
   private readonly core: EngineCore;
   private readonly copyPath: CopyPath;
+  private readonly keeper: DiscardKeeper;
 
-  constructor(core: EngineCore, copyPath: CopyPath) {
+  constructor(core: EngineCore, copyPath: CopyPath, keeper: DiscardKeeper) {
     this.core = core;
     this.copyPath = copyPath;
+    this.keeper = keeper;
   }
 
   /** A new request. */
@@ -57,12 +61,18 @@ export class FrontPath {
   /** A write-like request from its beginning: new, or held until now. */
   start(tag: number): void {
     const { core } = this;
-    this.mark(tag);
     if (core.phase !== AreaPhase.ACTIVE) {
+      this.mark(tag);
       this.issue(tag);
       return;
     }
     core.front.locate(tag, core.geometry);
+    if (this.keeper.keeps(tag)) {
+      core.front.state[tag] = RequestState.IDLE;
+      core.io.completeFront(tag, 0);
+      return;
+    }
+    this.mark(tag);
     core.front.state[tag] = RequestState.ACTIVE;
     this.advance(tag);
   }
@@ -131,6 +141,10 @@ export class FrontPath {
     const { core } = this;
     if (core.holding) {
       this.hold(tag);
+      return;
+    }
+    if (!this.keeper.admits(tag)) {
+      core.park(tag, Stop.SLICE);
       return;
     }
     const { front, discardWatch } = core;

@@ -23,6 +23,8 @@ export {
   type TrackerGeometry,
 } from "./geometry.js";
 export type { EngineIo } from "./io.js";
+export { KeptDiscards } from "./kept-discards.js";
+export type { KeptSlice } from "./kept-slice.js";
 export { LossCount } from "./loss-count.js";
 export { type ByteRange, LostRangeScan } from "./lost-range-scan.js";
 export type { RequestTable } from "./request-table.js";

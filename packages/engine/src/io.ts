@@ -13,6 +13,12 @@ export interface EngineIo {
    * ends with -EIO then.
    */
   submitOriginal(tag: number): void;
+  /**
+   * Discard the range of `engine.keptSlice` on the original: a part of the discards that were kept
+   * back. It is as good as a write: a journal of changes has to know of it first.
+   * Answer: `engine.onKeptDone(result)`.
+   */
+  submitKept(): void;
   /** End front request `tag`. `result`: bytes for READ and WRITE, 0 for others, or -errno. */
   completeFront(tag: number, result: number): void;
   /** End image request `tag`. `result`: bytes for READ and WRITE, 0 for others, or -errno. */
@@ -44,7 +50,7 @@ export interface EngineIo {
    * `area.tick()` is to be called at even intervals, for as long as `area.blockedWrites` is not 0.
    */
   onWritesBlocked(): void;
-  /** After hold(): no write to the original is in flight. */
+  /** After hold(): no write and no slice of kept-back discards is in flight to the original. */
   onDrained(): void;
   /** The first block of the area was lost, because of `errno` (positive). Once per area. */
   onAreaFault(errno: number): void;

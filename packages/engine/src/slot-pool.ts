@@ -30,6 +30,16 @@ export class SlotPool {
     this.count = new Int32Array(extentsMax);
   }
 
+  /** Extents that grant() has room for. */
+  get extentsFree(): number {
+    return this.first.length - this.used;
+  }
+
+  /** True if the last answer was a denial. */
+  get isRefused(): boolean {
+    return this.deniedErrno !== 0;
+  }
+
   /** A slot, or NO_FREE_SLOT. */
   take(): number {
     if (this.used === 0) return NO_FREE_SLOT;

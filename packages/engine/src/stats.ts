@@ -20,9 +20,11 @@ export const Stat = {
   HELD: 16,
   BLOCKED_WRITES: 17,
   REFUSED_WRITES: 18,
+  KEPT_DISCARDS: 19,
+  SENT_DISCARD_BYTES: 20,
 } as const;
 
-const STAT_COUNT = 19;
+const STAT_COUNT = 21;
 
 export interface EngineCounters {
   /** Requests on the front. `frontDiscards` counts write-zeroes too. */
@@ -50,6 +52,9 @@ export interface EngineCounters {
   /** Front requests that waited for room, and that were refused for lack of it. */
   blockedWrites: number;
   refusedWrites: number;
+  /** Discards that were kept back, and bytes of them that were sent to the original later. */
+  keptDiscards: number;
+  sentDiscardBytes: number;
 }
 
 export class EngineStats {
@@ -78,6 +83,8 @@ export class EngineStats {
       held: of[Stat.HELD],
       blockedWrites: of[Stat.BLOCKED_WRITES],
       refusedWrites: of[Stat.REFUSED_WRITES],
+      keptDiscards: of[Stat.KEPT_DISCARDS],
+      sentDiscardBytes: of[Stat.SENT_DISCARD_BYTES],
     };
   }
 }

@@ -4,6 +4,7 @@
 //     submitFront  --------------------->  +-----------+ --- submitOriginal -->    onOriginalDone
 //     submitImage  --------------------->  | state     | --- submitCopy ------>    onCopyDone
 //     hold, switchAndRelease, release -->  | machines  | --- submitRun ------->    onRunDone
+//                                          |           | --- submitKept ------>    onKeptDone
 //     attachArea, dropArea ------------->  +-----------+ --- requestSlots ---->    area.grantSlots
 //                                                |
 //                                                +--> completeFront, completeImage, onDrained, ...
@@ -21,11 +22,13 @@ import type { CopyTable } from "./copy-table.js";
 import { AreaPhase, EngineCore, type EngineOptions, Serving } from "./core.js";
 import type { AreaListener, DiffArea } from "./diff-area.js";
 import { AreaState } from "./diff-area-map.js";
+import { DiscardKeeper } from "./discard-keeper.js";
 import { EngineError } from "./errors.js";
 import { FrontPath } from "./front-path.js";
 import { Geometry, type TrackerGeometry } from "./geometry.js";
 import { ImagePath } from "./image-path.js";
 import type { EngineIo } from "./io.js";
+import type { KeptSlice } from "./kept-slice.js";
 import { NONE, type RequestQueue } from "./request-queue.js";
 import { RequestState, type RequestTable } from "./request-table.js";
 import type { RunTable } from "./run-table.js";
@@ -41,6 +44,7 @@ export class TrackerEngine implements AreaListener {
   readonly stats: EngineStats;
   private readonly core: EngineCore;
   private readonly copyPath: CopyPath;
+  private readonly keeper: DiscardKeeper;
   private readonly frontPath: FrontPath;
   private readonly imagePath: ImagePath;
   private settling: boolean = false;
@@ -60,7 +64,8 @@ export class TrackerEngine implements AreaListener {
     this.runs = this.core.runs;
     this.stats = this.core.stats;
     this.copyPath = new CopyPath(this.core);
-    this.frontPath = new FrontPath(this.core, this.copyPath);
+    this.keeper = new DiscardKeeper(this.core);
+    this.frontPath = new FrontPath(this.core, this.copyPath, this.keeper);
     this.imagePath = new ImagePath(this.core, this.copyPath);
   }
 
@@ -69,9 +74,19 @@ export class TrackerEngine implements AreaListener {
     return 2 * this.geometry.blockBytes;
   }
 
-  /** Writes issued to the original and not answered yet. */
+  /** Writes, and slices of kept-back discards, issued to the original and not answered yet. */
   get inflightWrites(): number {
     return this.core.inflightWrites;
+  }
+
+  /** The range of submitKept, until its answer. */
+  get keptSlice(): KeptSlice {
+    return this.core.slice;
+  }
+
+  /** Bytes of discards that are kept back. */
+  get keptDiscardBytes(): number {
+    return this.core.kept.bytes;
   }
 
   /** The attached area, also while it closes; null if there is none. */
@@ -110,6 +125,19 @@ export class TrackerEngine implements AreaListener {
   onRunDone(runId: number, result: number): void {
     this.imagePath.onRunDone(runId, result);
     this.settle();
+  }
+
+  /** Answer to submitKept: >= 0, or -errno. */
+  onKeptDone(result: number): void {
+    this.keeper.ended(result);
+    this.settle();
+    if (this.core.holding) this.frontPath.tellDrained();
+    this.keeper.next();
+  }
+
+  /** Forgets the discards that are kept back. A slice that is in flight goes on. */
+  forgetKept(): void {
+    this.core.kept.clear();
   }
 
   /** Slots were granted or denied; called by the area. */
@@ -190,6 +218,7 @@ export class TrackerEngine implements AreaListener {
       }
     }
     this.settle();
+    this.keeper.next();
     if (failure !== undefined) throw failure;
   }
 
@@ -223,6 +252,7 @@ export class TrackerEngine implements AreaListener {
   markDirty(offsetBytes: number, lengthBytes: number): void {
     this.core.cbt.markRange(offsetBytes, lengthBytes);
     this.core.discardWatch.meetAll();
+    this.keeper.meet(offsetBytes, lengthBytes);
   }
 
   private adopt(area: DiffArea, state: number): void {
@@ -292,5 +322,6 @@ export class TrackerEngine implements AreaListener {
     core.area = null;
     core.phase = AreaPhase.NONE;
     core.io.onAreaClosed();
+    this.keeper.next();
   }
 }

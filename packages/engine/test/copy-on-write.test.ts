@@ -3,7 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FakeHost } from "./fake-host.js";
 
-const { READ, WRITE, DISCARD } = RequestOp;
+const { READ, WRITE, WRITE_ZEROES } = RequestOp;
 
 test("without an area a write goes straight to the original", () => {
   const host = new FakeHost();
@@ -51,11 +51,11 @@ test("a write parks on the copy of another and goes on after it", () => {
   );
 });
 
-test("a discard longer than the copy window goes window by window", () => {
+test("write-zeroes longer than the copy window goes window by window", () => {
   const host = new FakeHost({ copyWindowBytes: 8192 });
   const before = host.original.slice();
   host.take();
-  host.front(0, DISCARD, 0, host.original.length);
+  host.front(0, WRITE_ZEROES, 0, host.original.length);
   host.run();
   assert.is(host.frontResults.get(0), 0);
   assert.is(host.original[0], 0);

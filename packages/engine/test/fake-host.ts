@@ -26,7 +26,7 @@ export interface HostOptions {
   copyWindowBytes?: number;
 }
 
-type Question = { kind: "original" | "copy" | "run"; id: number };
+type Question = { kind: "original" | "copy" | "run" | "kept"; id: number };
 
 export class FakeHost implements EngineIo {
   readonly geometry: TrackerGeometry;
@@ -80,6 +80,14 @@ export class FakeHost implements EngineIo {
 
   /** Attaches an area with `slots` free slots and takes the snapshot. */
   take(slots = 1000, options: DiffAreaOptions = {}): DiffArea {
+    const area = this.attach(slots, options);
+    this.engine.hold();
+    this.engine.switchAndRelease();
+    return area;
+  }
+
+  /** Attaches an area with `slots` free slots. */
+  attach(slots = 1000, options: DiffAreaOptions = {}): DiffArea {
     const map = DiffAreaMap.create(
       new ArrayBuffer(DiffAreaMap.byteLength(this.geometry)),
       this.geometry,
@@ -87,8 +95,6 @@ export class FakeHost implements EngineIo {
     const area = new DiffArea(map, { lowWaterSlots: 0, ...options });
     if (slots > 0) area.grantSlots(0, slots);
     this.engine.attachArea(area);
-    this.engine.hold();
-    this.engine.switchAndRelease();
     return area;
   }
 
@@ -137,6 +143,9 @@ export class FakeHost implements EngineIo {
   submitOriginal(id: number): void {
     this.questions.push({ kind: "original", id });
   }
+  submitKept(): void {
+    this.questions.push({ kind: "kept", id: 0 });
+  }
   submitCopy(id: number): void {
     this.questions.push({ kind: "copy", id });
   }
@@ -171,6 +180,7 @@ export class FakeHost implements EngineIo {
   private perform({ kind, id }: Question): void {
     const failure = this.fault(kind, id);
     if (kind === "original") this.engine.onOriginalDone(id, failure || this.doOriginal(id));
+    else if (kind === "kept") this.engine.onKeptDone(failure || this.doKept());
     else if (kind === "run") this.engine.onRunDone(id, failure || this.doRun(id));
     else {
       if (failure === 0) this.doCopy(id);
@@ -197,6 +207,12 @@ export class FakeHost implements EngineIo {
       this.frontData[tag].set(this.original.subarray(offset, offset + length));
     } else if (op !== RequestOp.FLUSH) this.original.fill(0, offset, offset + length);
     return op === RequestOp.READ || op === RequestOp.WRITE ? length : 0;
+  }
+
+  private doKept(): number {
+    const { offsetBytes, lengthBytes } = this.engine.keptSlice;
+    this.original.fill(0, offsetBytes[0], offsetBytes[0] + lengthBytes[0]);
+    return 0;
   }
 
   private doCopy(id: number): void {

@@ -61,6 +61,7 @@ class BatchHost implements EngineIo {
   submitOriginal(tag: number): void {
     this.asked[this.counts[0]++] = tag;
   }
+  submitKept(): void {}
   submitCopy(copy: number): void {
     this.asked[BATCH + this.counts[1]++] = copy;
   }

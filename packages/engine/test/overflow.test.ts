@@ -4,7 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FakeHost } from "./fake-host.js";
 
-const { READ, WRITE, DISCARD } = RequestOp;
+const { READ, WRITE, WRITE_ZEROES } = RequestOp;
 const EIO = -5;
 const ENOSPC = -28;
 const failWrites = { overflow: OverflowPolicy.FAIL_WRITES };
@@ -23,7 +23,7 @@ test("fail-writes: without slots a write ends with ENOSPC, and nothing has happe
   const before = host.original.slice();
   const area = host.take(0, failWrites);
   host.front(0, WRITE, 4096, 4096, 200);
-  host.front(1, DISCARD, 65536, 65536);
+  host.front(1, WRITE_ZEROES, 65536, 65536);
   area.denySlots(28);
   assert.is(host.frontResults.get(0), ENOSPC);
   assert.is(host.frontResults.get(1), ENOSPC);

@@ -4,7 +4,7 @@ import { PLANTED_FAULTS } from "./sim/planted-faults.js";
 import { type PlantedFault, sabotageWith } from "./sim/planting.js";
 import { Simulation } from "./sim/simulation.js";
 
-const SEEDS_MAX = 60;
+const SEEDS_MAX = 300;
 const STEPS_PER_SEED = 5000;
 
 /** Steps until the simulation notices the fault, or 0 if it never does. */

@@ -21,7 +21,7 @@ const ENOTTY = 25;
 const EOPNOTSUPP = 95;
 
 /** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
-const BLOCK_URING_CMD_DISCARD = 0x1200;
+export const BLOCK_URING_CMD_DISCARD = 0x1200;
 
 /** What a request became on its way to the file; kept per tag to know what to try next. */
 const Way = { TRANSFER: 0, FINAL: 1, DISCARD_COMMAND: 2, PUNCH_HOLE: 3, UNKNOWN: 4 } as const;

@@ -11,7 +11,7 @@ export {
 export { featureNames, listDeviceIds, openCharacterDevice, UblkControl } from "./control.js";
 export { UblkDevice, type UblkDeviceOptions } from "./device.js";
 export { UblkError, type UblkErrorCode } from "./errors.js";
-export { FileIo, type FileIoOwner } from "./file-io.js";
+export { BLOCK_URING_CMD_DISCARD, FileIo, type FileIoOwner } from "./file-io.js";
 export type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
 export { addPartitions } from "./partitions.js";
 export { Queue, type QueueOptions } from "./queue.js";

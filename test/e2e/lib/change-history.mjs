@@ -6,8 +6,11 @@ import * as assert from "uvu/assert";
 import { run } from "./command.mjs";
 import { alignedBuffer, DeviceFile, firstDifference, readDevice } from "./device-file.mjs";
 import { takeSnapshot } from "./snapshots.mjs";
+import { until } from "./wait.mjs";
 
 const SECTOR_BYTES = 512;
+/** Blocks in which old data is saved, and discards are kept back. */
+const COPY_SECTORS = 8;
 const LENGTHS = [1, 1, 2, 8, 8, 16, 100, 128, 129, 300, 600];
 
 export class ChangeHistory {
@@ -24,6 +27,10 @@ export class ChangeHistory {
   /** Blocks that nothing but a discard of all of them has touched last: now, and at the last take. */
   #discarded;
   #frozenDiscarded;
+  /** By copy block: saved for the snapshot that is held, and discarded since and not written. */
+  #saved;
+  #kept;
+  #isHeld = false;
   #number = 1;
   /** What the image of each take held. */
   #copies;
@@ -38,6 +45,8 @@ export class ChangeHistory {
     this.#blockSectors = blockBytes / SECTOR_BYTES;
     this.#changed = new Uint8Array(sizeBytes / SECTOR_BYTES);
     this.#discarded = new Uint8Array(Math.ceil(this.#changed.length / this.#blockSectors));
+    this.#saved = new Uint8Array(Math.ceil(this.#changed.length / COPY_SECTORS));
+    this.#kept = new Uint8Array(this.#saved.length);
     this.#copies = [Buffer.alloc(sizeBytes)];
   }
 
@@ -71,6 +80,8 @@ export class ChangeHistory {
     this.#touch(this.#changed, range, this.#number);
     const { from, end } = this.#blocksOf(range);
     this.#discarded.fill(0, from, end);
+    this.#kept.fill(0, ...copyBlocksOf(range));
+    if (this.#isHeld) this.#saved.fill(1, ...copyBlocksOf(range));
   }
 
   async #write(file, { first, count }) {
@@ -94,6 +105,35 @@ export class ChangeHistory {
     const { first, count } = this.#range();
     const range = { first, count: Math.min(count * 2, this.#changed.length - first) };
     await this.#blkdiscard(range);
+    if (this.#isHeld && this.#saved.subarray(...copyBlocksOf(range)).includes(0)) {
+      this.#keep(range);
+    } else this.#discardedAt(range);
+  }
+
+  #keep({ first, count }) {
+    const end = first + count;
+    const isAtEnd = end === this.#changed.length;
+    const last = isAtEnd ? this.#kept.length : Math.floor(end / COPY_SECTORS);
+    this.#kept.fill(1, Math.ceil(first / COPY_SECTORS), last);
+  }
+
+  /** What was kept back is sent to the original. */
+  async #sent() {
+    await until("no discard is kept", async () => {
+      const { trackers } = await this.#t.client.status();
+      return trackers.find(({ device }) => device === this.#device).kept_discard_bytes === 0;
+    });
+    for (let block = 0; block < this.#kept.length; block++) {
+      if (this.#kept[block] === 0) continue;
+      let end = block;
+      while (this.#kept[end] === 1) end++;
+      const first = block * COPY_SECTORS;
+      const count = Math.min(end * COPY_SECTORS, this.#changed.length) - first;
+      this.#discardedAt({ first, count });
+    }
+  }
+
+  #discardedAt(range) {
     this.#changedAt(range);
     const { from, end } = this.#blocksOf(range);
     for (let block = from; block < end; block++) {
@@ -149,6 +189,8 @@ export class ChangeHistory {
     this.#frozenDiscarded = Uint8Array.from(this.#discarded);
     this.#copies.push(await readDevice(this.#t, images[0], this.#sizeBytes));
     await this.#assertDiffs({ withCopies: true });
+    this.#isHeld = true;
+    this.#saved.fill(0);
     await this.#change(Math.ceil(steps / 2));
     const image = await DeviceFile.open(this.#t, images[0]);
     await this.#writeImage(image);
@@ -156,6 +198,8 @@ export class ChangeHistory {
     await this.#mark();
     await this.#assertDiffs({ withCopies: false });
     await destroy();
+    this.#isHeld = false;
+    await this.#sent();
   }
 
   async #assertDiffs({ withCopies }) {
@@ -208,4 +252,9 @@ export class ChangeHistory {
   close() {
     return this.#file.close();
   }
+}
+
+/** First copy block that the range touches, and the one after the last. */
+function copyBlocksOf({ first, count }) {
+  return [Math.floor(first / COPY_SECTORS), Math.ceil((first + count) / COPY_SECTORS)];
 }

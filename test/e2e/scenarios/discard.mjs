@@ -1,10 +1,19 @@
-/** Discards, write-zeroes and forced writes on the front: the image keeps the old data. */
-import { readdirSync, rmSync, writeFileSync } from "node:fs";
+/**
+ * Discards, write-zeroes and forced writes on the front: the image keeps the old data. A discard is a
+ * hint: under a snapshot it is kept back, costs no copy, and arrives when the snapshot is gone.
+ */
+import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { run } from "../lib/command.mjs";
-import { assertContent, readDevice, writeDevice } from "../lib/device-file.mjs";
-import { loopDisk, nullDisk } from "../lib/disks.mjs";
+import { attempt, run } from "../lib/command.mjs";
+import {
+  alignedBuffer,
+  assertContent,
+  DeviceFile,
+  readDevice,
+  writeDevice,
+} from "../lib/device-file.mjs";
+import { imageFile, loopDisk, nullDisk } from "../lib/disks.mjs";
 import {
   assertChecksums,
   checksums,
@@ -15,6 +24,7 @@ import {
 import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
 const SIZE_BYTES = 12 * MIB;
@@ -31,32 +41,102 @@ const ACTIONS = {
   "discard of everything": {
     words: (front) => ["blkdiscard", front],
     zeroes: [0, SIZE_BYTES],
+    isHint: true,
   },
   "discard of an odd part": {
     words: (front) => ["blkdiscard", "-o", "69632", "-l", "5255168", front],
     zeroes: [69632, 69632 + 5255168],
+    isHint: true,
   },
   "zeroing of a part": {
     words: (front) => ["blkdiscard", "-z", "-o", "512", "-l", "4718080", front],
     zeroes: [512, 512 + 4718080],
+    isHint: false,
   },
 };
 
+async function keptBytes(t, device) {
+  const { trackers } = await t.client.status();
+  return trackers.find((tracker) => tracker.device === device).kept_discard_bytes;
+}
+
+/** Waits until all that was kept back was sent to the original. */
+function nothingKept(t, device) {
+  return until("no discard is kept", async () => (await keptBytes(t, device)) === 0);
+}
+
 for (const [diskName, makeDisk] of Object.entries(DISKS)) {
-  for (const [name, { words, zeroes }] of Object.entries(ACTIONS)) {
+  for (const [name, { words, zeroes, isHint }] of Object.entries(ACTIONS)) {
     test(`${name}, on ${diskName}`, async (t) => {
       const device = await makeDisk(t);
       const { front } = await attach(t, device);
       const before = random.bytes(SIZE_BYTES);
       await writeDevice(t, front, before);
-      const { images } = await takeSnapshot(t, [device]);
+      const { id, images, destroy } = await takeSnapshot(t, [device]);
       await run(words(front));
-      await assertContent(t, images[0], before);
       const after = Buffer.from(before).fill(0, ...zeroes);
+      await assertContent(t, images[0], before);
+      await assertContent(t, front, isHint ? before : after);
+      const { copied_bytes: copied, lost_bytes: lost } = await memberStatus(t, id, device);
+      assert.equal([copied > 0, lost], [!isHint, 0]);
+      assert.is(await keptBytes(t, device), isHint ? zeroes[1] - zeroes[0] : 0);
+      await destroy();
+      await nothingKept(t, device);
       await assertContent(t, front, after);
     });
   }
 }
+
+test("a discard promises no zeroes, and one that must be carried out is refused", async (t) => {
+  const device = await loopDisk(t, SIZE_BYTES);
+  const { front } = await attach(t, device);
+  const queue = `/sys/block/${front.slice("/dev/".length)}/queue`;
+  assert.is(readFileSync(`${queue}/discard_zeroes_data`, "utf8").trim(), "0");
+  const { status, stderr } = await attempt(["blkdiscard", "--secure", front]);
+  assert.is.not(status, 0);
+  assert.match(stderr, /not supported/);
+});
+
+test("what is written after a discard stays, before, while and after that is sent", async (t) => {
+  const sizeBytes = 24 * MIB;
+  const device = await loopDisk(t, sizeBytes);
+  const { front } = await attach(t, device);
+  const file = await DeviceFile.open(t, front);
+  const block = alignedBuffer(4096);
+  /** What each block must hold that was written since it was discarded. */
+  let written = new Map();
+  async function write(times) {
+    for (let time = 0; time < times; time++) {
+      const at = random.below(sizeBytes / 4096) * 4096;
+      await file.write(random.fill(block), at);
+      written.set(at, Buffer.from(block));
+    }
+  }
+  await write(300);
+  for (let round = 0; round < 3; round++) {
+    const { images, destroy } = await takeSnapshot(t, [device]);
+    const frozen = await readDevice(t, front, sizeBytes);
+    await run(["blkdiscard", front]);
+    written = new Map();
+    await write(100);
+    await assertContent(t, images[0], frozen);
+    await Promise.all([destroy(), write(100)]);
+    // The next take comes while some of it may still be kept.
+    const next = await takeSnapshot(t, [device]);
+    const found = await readDevice(t, front, sizeBytes);
+    await assertContent(t, next.images[0], found);
+    for (const [at, expected] of written) {
+      assert.ok(found.subarray(at, at + 4096).equals(expected), `what was written at ${at}`);
+    }
+    await next.destroy();
+  }
+  await nothingKept(t, device);
+  const end = await readDevice(t, front, sizeBytes);
+  for (let at = 0; at < sizeBytes; at += 4096) {
+    const expected = written.get(at) ?? Buffer.alloc(4096);
+    assert.ok(end.subarray(at, at + 4096).equals(expected), `the block at ${at} in the end`);
+  }
+});
 
 test("writes that must be on the disk when they end", async (t) => {
   const device = await nullDisk(t, { sizeMib: SIZE_BYTES / MIB, cacheMib: 4 });
@@ -69,26 +149,75 @@ test("writes that must be on the disk when they end", async (t) => {
   await assertContent(t, front, Buffer.from(before).fill(0, 0, 64 * 36 * 1024));
 });
 
-test("fstrim after files were deleted", async (t) => {
-  const device = await loopDisk(t, 32 * MIB);
+/** A loop device with a nearly empty ext4, whose free space holds data of before. */
+async function soiledFileSystem(t, sizeBytes) {
+  const backing = imageFile(t, sizeBytes);
+  const device = await loopDisk(t, sizeBytes, { file: backing });
   const { front } = await attach(t, device);
   await makeFileSystem("ext4", front);
   const mounted = await mount(t, front);
-  for (let number = 0; number < 6; number++) {
-    writeFileSync(join(mounted.path, `file${number}`), random.bytes(1_500_000));
-  }
-  const before = await checksums(mounted.path);
-  const snapshot = await takeSnapshot(t, [device]);
-  for (const name of readdirSync(mounted.path)) {
-    if (name.startsWith("file")) rmSync(join(mounted.path, name));
+  writeFileSync(join(mounted.path, "kept"), random.bytes(1_500_000));
+  const soil = random.bytes(4 * MIB);
+  for (let number = 0; number < 24; number++) {
+    writeFileSync(join(mounted.path, `gone${number}`), soil);
   }
   await run(["sync", "-f", mounted.path]);
+  for (let number = 0; number < 24; number++) rmSync(join(mounted.path, `gone${number}`));
+  await run(["sync", "-f", mounted.path]);
+  return { device, front, mounted, allocatedBytes: () => statSync(backing).blocks * 512 };
+}
+
+test("fstrim of a nearly empty file system copies nothing, and arrives at destroy", async (t) => {
+  const { device, mounted, allocatedBytes } = await soiledFileSystem(t, 512 * MIB);
+  const before = await checksums(mounted.path);
+  const snapshot = await takeSnapshot(t, [device], { limitBytes: 64 * MIB });
+  const full = allocatedBytes();
+  assert.ok(full > 24 * 4 * MIB, "the free space holds data");
+  const quiet = await memberStatus(t, snapshot.id, device);
   await run(["fstrim", mounted.path]);
-  const { copied_bytes: copied } = await memberStatus(t, snapshot.id, device);
-  assert.ok(copied >= 6 * 1_500_000, `only ${copied} bytes were saved: was nothing discarded?`);
+  const trimmed = await memberStatus(t, snapshot.id, device);
+  assert.is(trimmed.copied_bytes, quiet.copied_bytes);
+  assert.equal([trimmed.lost_bytes, trimmed.error_code], [0, 0]);
+  assert.ok((await keptBytes(t, device)) > 256 * MIB);
+  writeFileSync(join(mounted.path, "new"), random.bytes(3_000_000));
+  await run(["sync", "-f", mounted.path]);
+  const after = await checksums(mounted.path);
   const image = await mountImage(t, "ext4", snapshot.images[0], ["ro"]);
   await assertChecksums(before, image.path);
   await image.unmount();
+  assert.ok(allocatedBytes() >= full, "nothing was discarded yet");
+  await snapshot.destroy();
+  await nothingKept(t, device);
+  assert.ok(allocatedBytes() < full - 20 * 4 * MIB, "the original has heard of it");
+  await run(["sh", "-c", "echo 3 > /proc/sys/vm/drop_caches"]);
+  await assertChecksums(after, mounted.path);
+});
+
+test("mkfs, which discards all first and writes then, keeps what it wrote", async (t) => {
+  const { device, front, mounted, allocatedBytes } = await soiledFileSystem(t, 512 * MIB);
+  const before = await checksums(mounted.path);
+  await mounted.unmount();
+  const { id, images, destroy } = await takeSnapshot(t, [device], { limitBytes: 64 * MIB });
+  const full = allocatedBytes();
+  await makeFileSystem("ext4", front);
+  const { copied_bytes: copied, lost_bytes: lost } = await memberStatus(t, id, device);
+  assert.is(lost, 0);
+  // What mkfs writes: tables and a journal, not the 512 MiB that it discards.
+  assert.ok(copied < 48 * MIB, `${copied} bytes were copied`);
+  const made = await mount(t, front);
+  writeFileSync(join(made.path, "new"), random.bytes(3_000_000));
+  await run(["sync", "-f", made.path]);
+  const after = await checksums(made.path);
+  const image = await mountImage(t, "ext4", images[0], ["ro"]);
+  await assertChecksums(before, image.path);
+  await image.unmount();
+  await destroy();
+  await nothingKept(t, device);
+  assert.ok(allocatedBytes() < full - 20 * 4 * MIB, "the original has heard of it");
+  await made.unmount();
+  await run(["e2fsck", "-fn", front]);
+  const again = await mount(t, front);
+  await assertChecksums(after, again.path);
 });
 
 test("a discard of the image gives its space back and leaves the original alone", async (t) => {

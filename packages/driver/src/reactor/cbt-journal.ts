@@ -94,8 +94,14 @@ export class CbtJournal {
   /**
    * A write, discard or write-zeroes is about to be issued. True: it may be. False: onAdmitted(tag)
    * is called once it may.
+   * @param id what onAdmitted is called with, where that is not the place of the range
    */
-  admit(offsetBytes: Float64Array, lengthBytes: Float64Array, tag: number): boolean {
+  admit(
+    offsetBytes: Float64Array,
+    lengthBytes: Float64Array,
+    tag: number,
+    id: number = tag,
+  ): boolean {
     if (this.#dropped) return true;
     const first = (offsetBytes[tag] * this.#blockBytesInverse) | 0;
     const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.#blockBytesInverse) | 0;
@@ -105,7 +111,7 @@ export class CbtJournal {
     } else if (!this.#all(this.#logged, first, last)) this.#log(first, last);
     // What is logged and not durable is in the commit being filled, or else in the one on its way.
     const { fillingCommit } = writer;
-    this.#wait(tag, writer.fillingEntries > 0 ? fillingCommit : (fillingCommit - 1) | 0);
+    this.#wait(id, writer.fillingEntries > 0 ? fillingCommit : (fillingCommit - 1) | 0);
     this.io.commitSoon();
     return false;
   }

@@ -38,6 +38,8 @@ const PLACE = new Uint8Array([
 export interface TrackedDeviceCounters {
   readonly front: DeviceIoCounters;
   readonly image: DeviceIoCounters;
+  /** Bytes of discards that wait for the end of snapshots. */
+  readonly keptDiscardBytes: number;
   /** All since attach. */
   readonly engine: EngineCounters;
   readonly area: AreaCounters;

@@ -33,6 +33,7 @@ import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
+import { KeptIo } from "./kept-io.js";
 import { LostRanges } from "./lost-ranges.js";
 import type {
   AreaSetup,
@@ -62,6 +63,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly gate: WriteGate | undefined;
   readonly #frontQueue: Queue;
   readonly #fileIo: FileIo;
+  readonly #keptIo: KeptIo;
   readonly #frontCounter = new IoCounter();
   #imageCounter = new IoCounter();
   #areaCounter: AreaCounter | undefined;
@@ -99,6 +101,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#freed = new FreedSlots(reactor, {
       tell: (slots) => notify({ notice: "freed", tracker: this.#id, area: this.areaId, slots }),
       grant: (slot) => this.#area?.grantSlots(slot, 1),
+      area: () => this.#area?.slots,
     });
     const { queueDepth, maxIoBytes } = request.queue;
     this.#frontDepth = queueDepth;
@@ -118,6 +121,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.gate = request.journal && this.#openJournal(request.journal);
     this.#frontQueue = this.#makeQueue(request.queue, () => this.#frontEnd.end());
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
+    this.#keptIo = new KeptIo(reactor, this.engine, this.gate, request);
     if (request.area !== undefined) this.#resumeArea(request.area);
   }
 
@@ -208,17 +212,15 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   awaitFrontEnd(onEnd: () => void): void {
-    this.#frontEnd.await(onEnd);
+    this.#frontEnd.await(() => this.#keptIo.end(onEnd));
   }
 
-  awaitImageEnd(onEnd: () => void): void {
-    this.#imageEnd.await(onEnd);
-  }
+  readonly awaitImageEnd = (onEnd: () => void): void => this.#imageEnd.await(onEnd);
 
   grant({ area, firstSlot, count, errno }: GrantMessage): void {
     if (this.#area === undefined || area !== this.areaId) return;
     if (count > 0) this.#area.grantSlots(firstSlot, count);
-    else this.#area.denySlots(errno);
+    else if (!this.#freed.reuse(1)) this.#area.denySlots(errno);
     faultPoint("slots.granted");
   }
 
@@ -227,6 +229,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return {
       front: this.#frontCounter.snapshot(),
       image: this.#imageCounter.snapshot(),
+      keptDiscardBytes: this.engine.keptDiscardBytes,
       engine,
       area: this.#areaCounter?.snapshot(engine) ?? NO_AREA,
     };
@@ -238,6 +241,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#fileIo.close();
     this.gate?.journal.drop();
     this.slices.close();
+    this.#keptIo.close();
     this.#cbtMemory.unmap();
   }
 
@@ -247,6 +251,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const { gate } = this;
     if (gate === undefined || gate.admitFront(tag)) this.#fileIo.submit(tag);
   }
+
+  readonly submitKept = (): void => this.#keptIo.submit();
 
   onFileIo(tag: number, result: number): void {
     if (this.#area !== undefined) faultPoint("copy.original-written");
@@ -326,6 +332,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       tracker: this.#id,
       notify: this.#notify,
       onFrontAdmitted: (tag) => this.#fileIo.submit(tag),
+      onKeptAdmitted: () => this.#keptIo.admitted(),
       onImageAdmitted: (tag) => {
         if (this.#area !== undefined) this.engine.submitImage(tag);
         else this.#imageQueue?.complete(tag, -EIO);

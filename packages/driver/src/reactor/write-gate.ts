@@ -2,7 +2,7 @@
  * What stands before the original of a persistent tracker: no write passes that the tracker's journal
  * does not know of.
  */
-import { type CbtMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
+import { type CbtMap, type KeptSlice, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
 import { CbtJournal } from "./cbt-journal.js";
 import type { JournalSetup, LogPlace } from "./journal-io.js";
@@ -18,6 +18,7 @@ export interface WriteGateOptions {
   /** A request that had to wait may go on. */
   readonly onFrontAdmitted: (tag: number) => void;
   readonly onImageAdmitted: (tag: number) => void;
+  readonly onKeptAdmitted: () => void;
 }
 
 export class WriteGate {
@@ -30,15 +31,17 @@ export class WriteGate {
     this.#engine = engine;
     this.#cbt = cbt;
     const frontDepth = engine.front.depth;
+    const keptId = frontDepth + engine.image.depth;
     this.journal = new CbtJournal({
       reactor: options.reactor,
       setup: options.setup,
       blockShift: cbt.blockShift,
       blockCount: cbt.blockCount,
-      requestsMax: frontDepth + engine.image.depth,
+      requestsMax: keptId + 1,
       isMarked: (block) => cbt.isMarked(block),
       onAdmitted: (id) => {
-        if (id < frontDepth) options.onFrontAdmitted(id);
+        if (id === keptId) options.onKeptAdmitted();
+        else if (id < frontDepth) options.onFrontAdmitted(id);
         else options.onImageAdmitted(id - frontDepth);
       },
       onFault: (errno) => notify({ notice: "journalFault", tracker, errno }),
@@ -59,6 +62,12 @@ export class WriteGate {
     const { op, offsetBytes, lengthBytes } = this.#engine.image;
     if (op[tag] !== RequestOp.WRITE) return true;
     return this.journal.admitImage(offsetBytes, lengthBytes, tag, this.#engine.front.depth + tag);
+  }
+
+  /** As admitFront(), for the slice of discards that were kept back. */
+  admitKept({ offsetBytes, lengthBytes }: KeptSlice): boolean {
+    const { front, image } = this.#engine;
+    return this.journal.admit(offsetBytes, lengthBytes, 0, front.depth + image.depth);
   }
 
   /** The journal gets a successor; see CbtJournal. */

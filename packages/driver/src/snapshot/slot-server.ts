@@ -36,8 +36,8 @@ export interface SlotServerOptions {
 
 export class SlotServer {
   readonly #options: SlotServerOptions;
-  /** Users that were refused, with what they wanted, in the order in which that happened. */
-  readonly #refused = new Map<SlotUser, number>();
+  /** Who was refused, by area, with what they wanted, in the order in which that happened. */
+  readonly #refused = new Map<number, { user: SlotUser; wanted: number }>();
   readonly #unsubscribe: () => void;
 
   constructor(options: SlotServerOptions) {
@@ -55,7 +55,7 @@ export class SlotServer {
       return;
     }
     this.#send(user, 0, 0);
-    this.#refused.set(user, wanted);
+    this.#refused.set(user.area, { user, wanted });
     // A change between the answer and now has found nobody to serve.
     this.#serveRefused();
   }
@@ -66,13 +66,13 @@ export class SlotServer {
   }
 
   #serveRefused(): void {
-    for (const [user, wanted] of this.#refused) {
+    for (const [area, { user, wanted }] of this.#refused) {
       if (this.#options.isActive(user)) {
         const extent = this.#options.storage.allocateExtent(wanted);
         if (extent === "wait" || extent === "full") return;
         this.#grant(user, extent);
       }
-      this.#refused.delete(user);
+      this.#refused.delete(area);
     }
   }
 

@@ -10,6 +10,7 @@ export function audit(device: SimDevice, quiesce: () => void): void {
   require(engine.copies.usedCount === 0, () => "a copy is left over");
   require(engine.runs.usedCount === 0, () => "a run is left over");
   require(engine.inflightWrites === 0, () => "writes counted that do not exist");
+  if (area === null) device.kept.check();
   if (area === null || device.image.model === null) return;
   device.losses.check(area);
   device.badBlocks.clear();

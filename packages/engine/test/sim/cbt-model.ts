@@ -15,6 +15,8 @@ export class CbtModel {
   private frozen: Uint8Array;
   private may: Uint8Array;
   private mayFrozen: Uint8Array;
+  /** Numbers that blocks may show besides: of requests that never came to be issued. */
+  private readonly stale: Uint8Array;
   private readonly zero: Uint8Array;
   private readonly into: Uint8Array;
   private readonly discarded: Uint8Array;
@@ -27,14 +29,23 @@ export class CbtModel {
     this.frozen = new Uint8Array(blockCount);
     this.may = new Uint8Array(blockCount);
     this.mayFrozen = new Uint8Array(blockCount);
+    this.stale = new Uint8Array(blockCount);
     this.zero = new Uint8Array(blockCount);
     this.into = new Uint8Array(blockCount);
     this.discarded = new Uint8Array(blockCount);
   }
 
-  submitted(offsetBytes: number, lengthBytes: number): void {
+  /** Answers the number that the request may show from now on. */
+  submitted(offsetBytes: number, lengthBytes: number): number {
     const [first, last] = this.blocks(offsetBytes, lengthBytes);
     this.may.fill(1, first, last + 1);
+    return this.active;
+  }
+
+  /** A request that may have been marked in that interval will never be issued. */
+  neverIssued(offsetBytes: number, lengthBytes: number, number: number): void {
+    const [first, last] = this.blocks(offsetBytes, lengthBytes);
+    this.stale.fill(number, first, last + 1);
   }
 
   /** A write is issued to the original: the map in `buffer` must have it marked by now. */
@@ -66,7 +77,9 @@ export class CbtModel {
     }
     if (this.active === 255) {
       this.active = 1;
-      for (const table of [this.must, this.frozen, this.may, this.mayFrozen]) table.fill(0);
+      for (const table of [this.must, this.frozen, this.may, this.mayFrozen, this.stale]) {
+        table.fill(0);
+      }
       return;
     }
     this.frozen = this.must.slice();
@@ -90,6 +103,7 @@ export class CbtModel {
       const got = this.into[block];
       if (got === this.frozen[block]) continue;
       if (got === changesNumber && this.mayFrozen[block] === 1) continue;
+      if (got !== 0 && got === this.stale[block] && got > this.frozen[block]) continue;
       throw new Violation(`CBT block ${block} is ${got}, expected ${this.frozen[block]}`);
     }
   }

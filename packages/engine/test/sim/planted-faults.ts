@@ -1,6 +1,7 @@
 // Faults to plant into the engine, to see that the simulation finds them.
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
 import { DISCARD_FAULTS } from "./planted-discard-faults.js";
+import { KEPT_FAULTS } from "./planted-kept-faults.js";
 import { OVERFLOW_FAULTS } from "./planted-overflow-faults.js";
 import { everyNth, type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 
@@ -296,4 +297,5 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...image,
   ...OVERFLOW_FAULTS,
   ...DISCARD_FAULTS,
+  ...KEPT_FAULTS,
 ];

@@ -13,42 +13,16 @@ import {
 } from "@blksnap/engine";
 import { CbtModel } from "./cbt-model.js";
 import { garbage, sectorValue } from "./content.js";
+import { FRONT_DEPTH, FrontState } from "./front-state.js";
 import { ImageModel } from "./image-model.js";
 import { IMAGE_DEPTH, ImageSide } from "./image-side.js";
+import { KeptModel } from "./kept-model.js";
 import { LossModel } from "./loss-model.js";
 import { BLOCKED_TICKS_MAX, OverflowModel } from "./overflow-model.js";
-import type { Random } from "./random.js";
 import { type IoKind, SimIo } from "./sim-io.js";
+import type { SimShape, SimWorld } from "./sim-world.js";
 import type { SimStore } from "./store.js";
 import { require } from "./violation.js";
-
-export const FRONT_DEPTH = 8;
-export const FrontState = { FREE: 0, SUBMITTED: 1, ISSUED: 2, DONE: 3 } as const;
-
-/** What a device needs from the world around it. */
-export interface SimWorld {
-  readonly random: Random;
-  readonly store: SimStore;
-  trace(text: () => string): void;
-  /** Called by every callback: where a crash in the middle of an event may strike. */
-  tick(): void;
-  addIo(io: SimIo): void;
-  ios(): readonly SimIo[];
-  /** Changes an engine right after it was made: where a test plants its faults. */
-  readonly sabotage: (engine: TrackerEngine) => void;
-}
-
-export interface SimShape {
-  chunkShift: number;
-  blockShift: number;
-  capacitySectors: number;
-  cbtBlockShift: number;
-  copiesMax: number;
-  runsMax: number;
-  windowBlocks: number;
-  /** OverflowPolicy of all areas. */
-  overflow: number;
-}
 
 export class SimDevice implements EngineIo {
   readonly number: number;
@@ -66,8 +40,11 @@ export class SimDevice implements EngineIo {
   readonly image: ImageSide;
   readonly frontState: Uint8Array = new Uint8Array(FRONT_DEPTH);
   readonly frontVersion: Uint32Array = new Uint32Array(FRONT_DEPTH);
+  /** The CBT number that the request may have left, or 0. */
+  readonly frontMark: Uint8Array = new Uint8Array(FRONT_DEPTH);
   readonly losses: LossModel;
   readonly overflow: OverflowModel;
+  readonly kept: KeptModel;
   readonly badBlocks: Set<number> = new Set();
 
   engine: TrackerEngine;
@@ -96,6 +73,7 @@ export class SimDevice implements EngineIo {
     }
     this.losses = new LossModel(this.geometry);
     this.overflow = new OverflowModel(shape.overflow, FRONT_DEPTH);
+    this.kept = new KeptModel(this);
     this.cbtBuffer = new ArrayBuffer(CbtMap.byteLength(capacityBytes, shape.cbtBlockShift));
     const generation = new Uint8Array(16).fill(number + 1);
     this.cbt = CbtMap.create(this.cbtBuffer, {
@@ -123,9 +101,13 @@ export class SimDevice implements EngineIo {
     this.frontVersion[tag] = version;
     this.frontState[tag] = FrontState.SUBMITTED;
     this.overflow.submitted(tag);
-    if (this.isWriteLike(tag)) this.cbtModel.submitted(first * 512, count * 512);
+    const isKept = this.kept.keeps(tag);
+    const changes = this.isWriteLike(tag) && !isKept;
+    this.frontMark[tag] = changes ? this.cbtModel.submitted(first * 512, count * 512) : 0;
     this.permitDenied();
     this.engine.submitFront(tag);
+    const waits = isKept && this.frontState[tag] !== FrontState.FREE;
+    require(!waits, () => `front ${tag} waits, a discard that is only to be kept back`);
   }
 
   attach(): void {
@@ -155,9 +137,11 @@ export class SimDevice implements EngineIo {
     this.image.model = this.image.instant;
     this.cbtModel.switch(this.disk);
     for (let tag = 0; tag < FRONT_DEPTH; tag++) {
+      // A discard too: a write before it may lose the blocks that it would be kept back for.
       if (this.frontState[tag] === FrontState.SUBMITTED && this.isWriteLike(tag)) {
         const { front } = this.engine;
-        this.cbtModel.submitted(front.offsetBytes[tag], front.lengthBytes[tag]);
+        const mark = this.cbtModel.submitted(front.offsetBytes[tag], front.lengthBytes[tag]);
+        this.frontMark[tag] ||= mark;
       }
     }
     this.permitDenied();
@@ -189,6 +173,7 @@ export class SimDevice implements EngineIo {
     this.slotsAsked = 0;
     this.faultsTold = 0;
     this.overflow.begin();
+    this.kept.clear();
     this.area = null;
     const used = new Set<number>();
     if (keepArea) {
@@ -226,9 +211,8 @@ export class SimDevice implements EngineIo {
   }
 
   writesInFlight(): number {
-    return this.world
-      .ios()
-      .filter((io) => io.device === this && io.kind === "original" && io.isWrite).length;
+    return this.world.ios().filter((io) => io.device === this && io.kind !== "run" && io.isWrite)
+      .length;
   }
 
   /** While slots are denied, writers that need one meet the overflow policy. */
@@ -276,14 +260,26 @@ export class SimDevice implements EngineIo {
       const { front } = this.engine;
       this.cbtModel.issued(front.offsetBytes[tag], front.lengthBytes[tag], this.cbtBuffer);
     }
+    this.kept.issued(tag);
     this.add("original", tag);
+  }
+
+  submitKept(): void {
+    this.world.tick();
+    const { offsetBytes, lengthBytes } = this.engine.keptSlice;
+    this.kept.sent(offsetBytes[0] / 512, lengthBytes[0] / 512);
+    this.cbtModel.submitted(offsetBytes[0], lengthBytes[0]);
+    this.cbtModel.issued(offsetBytes[0], lengthBytes[0], this.cbtBuffer);
+    this.add("kept", 0);
   }
 
   completeFront(tag: number, result: number): void {
     this.world.tick();
     const failed = result < 0;
     const issued = this.frontState[tag] === FrontState.DONE;
-    require(issued || failed, () => `front ${tag} completed without being issued`);
+    const kept = !issued && this.kept.keeps(tag);
+    require(issued || failed || kept, () => `front ${tag} completed without being issued`);
+    if (kept) this.kept.kept(tag);
     const permitted = issued || this.overflow.mayRefuse(tag, result);
     require(!failed || permitted, () => `front ${tag} refused with ${result}`);
     if (!issued && permitted) {
@@ -354,7 +350,8 @@ export class SimDevice implements EngineIo {
     this.world.tick();
     require(this.dropping, () => "area closed without being dropped");
     for (const io of this.world.ios()) {
-      require(io.device !== this || io.kind === "original", () => `area closed under ${io.kind}`);
+      const isOriginal = io.kind === "original" || io.kind === "kept";
+      require(io.device !== this || isOriginal, () => `area closed under ${io.kind}`);
     }
     this.dropping = false;
     this.area = null;

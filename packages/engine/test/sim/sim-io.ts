@@ -2,6 +2,7 @@
 // done, and ends when the simulation says so.
 //
 //     original   WRITE, DISCARD: sectors of the device change     READ, FLUSH: nothing to move
+//     kept       sectors of the device become zero
 //     copy       stage 0: device -> copy window, stage 1: copy window -> slot
 //     run        device or slot -> image buffer, or image buffer -> slot
 import { BufferOwner, CopyKind, RequestOp, RunKind } from "@blksnap/engine";
@@ -9,7 +10,7 @@ import { sectorValue, ZERO } from "./content.js";
 import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";
 
-export type IoKind = "original" | "copy" | "run";
+export type IoKind = "original" | "kept" | "copy" | "run";
 
 const EIO = 5;
 
@@ -43,6 +44,15 @@ export class SimIo {
       this.isWrite = op !== RequestOp.READ && op !== RequestOp.FLUSH;
       this.first = engine.front.offsetBytes[id] / 512;
       this.sectors = this.isWrite ? engine.front.lengthBytes[id] / 512 : 0;
+      this.slot = -1;
+      this.slotFirst = 0;
+      this.buffer = device.disk;
+      this.bufferFirst = 0;
+    } else if (kind === "kept") {
+      this.work = RequestOp.DISCARD;
+      this.isWrite = true;
+      this.first = engine.keptSlice.offsetBytes[0] / 512;
+      this.sectors = engine.keptSlice.lengthBytes[0] / 512;
       this.slot = -1;
       this.slotFirst = 0;
       this.buffer = device.disk;
@@ -103,11 +113,13 @@ export class SimIo {
   complete(random: Random, failure: number, fault: number): void {
     const { engine } = this.device;
     if (failure === 0) this.progress(2 * this.sectors + 1);
-    else this.progress(random.below(2 * this.sectors + 1));
+    else this.progress(random.below((this.kind === "copy" ? 2 : 1) * this.sectors + 1));
     if (this.kind === "original") {
       const isRead = engine.front.op[this.id] === RequestOp.READ;
       const bytes = isRead ? engine.front.lengthBytes[this.id] : this.sectors * 512;
       engine.onOriginalDone(this.id, failure !== 0 ? failure : bytes);
+    } else if (this.kind === "kept") {
+      engine.onKeptDone(failure);
     } else if (this.kind === "copy") {
       engine.onCopyDone(this.id, failure, fault);
     } else {
@@ -123,6 +135,8 @@ export class SimIo {
       const version = this.device.frontVersion[this.id];
       const sector = this.first + at;
       disk[sector] = this.work === RequestOp.WRITE ? sectorValue(version, sector) : ZERO;
+    } else if (this.kind === "kept") {
+      disk[this.first + at] = ZERO;
     } else if (this.kind === "copy") {
       if (this.stage === 1)
         this.slotData()[this.slotFirst + at] = this.buffer[this.bufferFirst + at];

@@ -2,10 +2,12 @@
 // what happens next. The same seed gives the same run.
 import { CopyFault, OverflowPolicy, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { audit } from "./audit.js";
+import { FrontState } from "./front-state.js";
 import { Random } from "./random.js";
-import { FrontState, SimDevice, type SimShape, type SimWorld } from "./sim-device.js";
+import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
+import type { SimShape, SimWorld } from "./sim-world.js";
 import { Phase, SnapshotCycle } from "./snapshot-cycle.js";
 import { SimStore } from "./store.js";
 import { CrashSignal, require } from "./violation.js";
@@ -202,8 +204,8 @@ export class Simulation implements SimWorld {
     if (this.inFlight.length === 0) return;
     const index = this.random.below(this.inFlight.length);
     const io = this.inFlight[index];
-    // Reads of the original linger, so that writes overtake them.
-    const lingers = io.kind === "run" && io.readsOriginal();
+    // Reads of the original linger, so that writes overtake them; what was kept, so that they wait.
+    const lingers = (io.kind === "run" && io.readsOriginal()) || io.kind === "kept";
     if (lingers && !this.calm && !this.random.oneIn(5)) return;
     this.inFlight[index] = this.inFlight[this.inFlight.length - 1];
     this.inFlight.pop();
@@ -226,7 +228,7 @@ export class Simulation implements SimWorld {
     if (io.readsOriginal() && this.isSpoiled(io)) return -EIO;
     if (this.calm || !this.faulty) return 0;
     if (io.kind === "copy" && random.oneIn(200)) return -ENOSPC;
-    return random.oneIn(60) ? -EIO : 0;
+    return random.oneIn(io.kind === "kept" ? 6 : 60) ? -EIO : 0;
   }
 
   /** Which side of a copy failed. */
@@ -277,9 +279,9 @@ export class Simulation implements SimWorld {
     const kind = random.below(100);
     let op: number = RequestOp.WRITE;
     if (kind < 12) op = RequestOp.READ;
-    else if (kind < 16) op = RequestOp.FLUSH;
-    else if (kind < 22) op = RequestOp.DISCARD;
-    else if (kind < 25) op = RequestOp.WRITE_ZEROES;
+    else if (kind < 15) op = RequestOp.FLUSH;
+    else if (kind < 25) op = RequestOp.DISCARD;
+    else if (kind < 38) op = RequestOp.WRITE_ZEROES;
     const [first, count] = op === RequestOp.FLUSH ? [0, 0] : this.range(device, op);
     this.trace(() => `dev${device.number} front ${tag}: op ${op} ${first}+${count}`);
     device.submitFront(tag, op, first, count, this.newVersion());
@@ -356,6 +358,7 @@ export class Simulation implements SimWorld {
     const [first, count] = this.range(device, RequestOp.READ);
     device.engine.markDirty(first * 512, count * 512);
     device.cbtModel.both(first * 512, count * 512);
+    device.kept.forget(first, count);
   }
 
   private spoilBlock(device: SimDevice): void {

@@ -105,6 +105,7 @@ export class FakeTracker {
       snapshot_id: this.snapshotId,
       image: this.image,
       error_code: this.errorCode,
+      kept_discard_bytes: 0,
       io: noIo(),
     };
   }

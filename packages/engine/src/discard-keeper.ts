@@ -1,0 +1,124 @@
+// Discards that a snapshot is in the way of.
+//
+// A discard is a hint: "nobody needs this data any more". While the snapshot needs it, copying it for
+// the sake of a hint would be the wrong way round. So such a discard is kept back as a whole:
+// answered at once, not copied, not issued, not a change. When no snapshot is there any more, what
+// is kept is sent down, a slice at a time; blocks beside each other go together, whoever discarded
+// them.
+//
+//     DISCARD, some block unsaved --> kept -- write issued to it --> forgotten
+//                                      |
+//                                      +---- no area ---> slice: marked in CBT, issued, ended
+//
+// Rules that make this safe:
+//
+//     A write takes what it touches off when it is issued, so before it can reach the original. A
+//     discard does not keep what a write that was issued before still has in hand.
+//     Writes to the slice in flight wait for its end. One slice is in flight at most.
+//     A hold waits for the slice as for a write, and none begins while writes are held, or an area is
+//     attached. What is still kept at a take stays kept: the image shows what the original holds.
+//
+// What is kept is forgotten with the process, and with the tracker. Write-zeroes is no hint: the zero
+// bytes can be read back, so it takes the way of a write.
+
+import { RequestOp } from "./constants.js";
+import { AreaPhase, type EngineCore } from "./core.js";
+import { NONE } from "./request-queue.js";
+import { RequestState } from "./request-table.js";
+import { Stat } from "./stats.js";
+
+/** Most that one slice covers: what a writer may have to wait for. */
+const SLICE_BYTES = 64 * 2 ** 20;
+
+export class DiscardKeeper {
+  private readonly core: EngineCore;
+
+  constructor(core: EngineCore) {
+    this.core = core;
+  }
+
+  /** Under an active area: true if located front request `tag` is a discard that is kept back. */
+  keeps(tag: number): boolean {
+    const { front } = this.core;
+    if (front.op[tag] !== RequestOp.DISCARD || !this.isNeeded(tag)) return false;
+    const { kept } = this.core;
+    kept.keep(front.offsetBytes[tag], front.lengthBytes[tag]);
+    for (let other = 0; other < front.depth; other++) {
+      if (front.state[other] !== RequestState.ISSUED) continue;
+      kept.forget(front.offsetBytes[other], front.lengthBytes[other]);
+    }
+    this.core.counters[Stat.KEPT_DISCARDS]++;
+    return true;
+  }
+
+  /** Front request `tag` is about to be issued. False: it has to wait for the slice in flight. */
+  admits(tag: number): boolean {
+    const { front, slice, kept } = this.core;
+    const offset = front.offsetBytes[tag];
+    const length = front.lengthBytes[tag];
+    if (slice.inFlight) {
+      const begin = slice.offsetBytes[0];
+      if (offset < begin + slice.lengthBytes[0] && begin < offset + length) return false;
+    }
+    if (kept.count > 0) kept.forget(offset, length);
+    return true;
+  }
+
+  /** Something else has changed the original, or says so. */
+  meet(offsetBytes: number, lengthBytes: number): void {
+    const { slice, kept } = this.core;
+    kept.forget(offsetBytes, lengthBytes);
+    slice.isMet = true;
+  }
+
+  /** Sends the next slice down, if there is one and nothing is in its way. */
+  next(): void {
+    const { core } = this;
+    const { kept, slice } = core;
+    const first = kept.count > 0 ? kept.first() : NONE;
+    if (first === NONE || slice.inFlight || core.holding || core.phase !== AreaPhase.NONE) return;
+    const size = kept.granuleBytes;
+    const most = Math.max(1, SLICE_BYTES / size);
+    // Cut where slices of an empty device would be, so that blocks of the CBT map stay whole.
+    const end = kept.runEnd(first, (Math.floor(first / most) + 1) * most);
+    const offset = first * size;
+    slice.offsetBytes[0] = offset;
+    slice.lengthBytes[0] = Math.min(end * size, core.geometry.capacityBytes) - offset;
+    kept.forgetGranules(first, end);
+    core.cbt.markRequest(slice.offsetBytes, slice.lengthBytes, 0);
+    slice.inFlight = true;
+    slice.isMet = false;
+    core.inflightWrites++;
+    core.io.submitKept();
+  }
+
+  /** The original's answer to a slice. One that failed is forgotten: it was a hint. */
+  ended(result: number): void {
+    const { core } = this;
+    const { slice, discardWatch } = core;
+    const offset = slice.offsetBytes[0];
+    const length = slice.lengthBytes[0];
+    slice.inFlight = false;
+    core.inflightWrites--;
+    if (result >= 0) {
+      core.counters[Stat.SENT_DISCARD_BYTES] += length;
+      const clean = !slice.isMet && !discardWatch.isAwaited(offset, length);
+      if (clean) core.cbt.recordDiscard(offset, length);
+    }
+    core.ready.takeAll(core.sliceWaiters);
+  }
+
+  /** True if the snapshot still needs some block that the request touches. */
+  private isNeeded(tag: number): boolean {
+    const { front, geometry } = this.core;
+    const map = this.core.activeMap();
+    const endChunk = front.endChunk[tag];
+    let block = front.cursorBlock[tag];
+    for (let chunk = front.cursorChunk[tag]; chunk <= endChunk; chunk++) {
+      const limit = chunk === endChunk ? front.endBlock[tag] : geometry.blocksPerChunk;
+      if (map.nextUnsaved(chunk, block, limit) < limit) return true;
+      block = 0;
+    }
+    return false;
+  }
+}

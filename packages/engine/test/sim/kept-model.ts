@@ -1,0 +1,98 @@
+// Which blocks were discarded under a snapshot and not written since: what is still owed to the
+// original, and all that may be discarded behind its users' back.
+import { RequestOp } from "@blksnap/engine";
+import { FRONT_DEPTH, FrontState } from "./front-state.js";
+import type { SimDevice } from "./sim-device.js";
+import { require } from "./violation.js";
+
+export class KeptModel {
+  private readonly device: SimDevice;
+  private readonly owed: Uint8Array;
+
+  constructor(device: SimDevice) {
+    this.device = device;
+    this.owed = new Uint8Array(Math.ceil(device.disk.length / device.blockSectors));
+  }
+
+  /** True if front request `tag` is a discard that the snapshot must not let through. */
+  keeps(tag: number): boolean {
+    const { engine, area, dropping, image, blockSectors, geometry } = this.device;
+    if (engine.front.op[tag] !== RequestOp.DISCARD) return false;
+    if (area === null || dropping || image.model === null) return false;
+    const { first, end } = this.rangeOf(tag);
+    for (let block = Math.floor(first / blockSectors); block * blockSectors < end; block++) {
+      const inChunk = block % geometry.blocksPerChunk;
+      const chunk = Math.floor(block / geometry.blocksPerChunk);
+      if (area.map.stateAt(chunk, inChunk) === 0) return true;
+    }
+    return false;
+  }
+
+  /** A discard was kept back. What writes in flight have in hand is theirs. */
+  kept(tag: number): void {
+    const { device, owed } = this;
+    const { offsetBytes, lengthBytes } = device.engine.front;
+    // It waited for a slice to end, in an interval of before.
+    const mark = device.frontMark[tag];
+    if (mark > 0) device.cbtModel.neverIssued(offsetBytes[tag], lengthBytes[tag], mark);
+    const { first, end } = this.rangeOf(tag);
+    const last = end === device.disk.length ? owed.length : Math.floor(end / device.blockSectors);
+    owed.fill(1, Math.ceil(first / device.blockSectors), last);
+    for (let other = 0; other < FRONT_DEPTH; other++) {
+      if (device.frontState[other] === FrontState.ISSUED) this.issued(other);
+    }
+  }
+
+  /** A request was issued to the original. */
+  issued(tag: number): void {
+    if (!this.device.isWriteLike(tag)) return;
+    const { first, end } = this.rangeOf(tag);
+    for (const io of this.device.world.ios()) {
+      if (io.device !== this.device || io.kind !== "kept") continue;
+      const apart = io.first >= end || first >= io.first + io.sectors;
+      require(apart, () => `front ${tag} issued beside a discard of before`);
+    }
+    this.forget(first, end - first);
+  }
+
+  /** Nobody is to discard what is here. */
+  forget(first: number, count: number): void {
+    const { blockSectors } = this.device;
+    this.owed.fill(0, Math.floor(first / blockSectors), Math.ceil((first + count) / blockSectors));
+  }
+
+  /** A slice of what was kept goes to the original. */
+  sent(first: number, count: number): void {
+    const { device, owed } = this;
+    require(device.area === null, () => "a discard is sent down under a snapshot");
+    require(!device.held, () => "a discard is sent down while writes are held");
+    for (const io of device.world.ios()) {
+      if (io.device !== device || io.kind !== "original" || !io.isWrite) continue;
+      const apart = io.first >= first + count || first >= io.first + io.sectors;
+      require(apart, () => `a discard is sent down beside front ${io.id}`);
+    }
+    const end = first + count;
+    require(first % device.blockSectors === 0, () => "a discard is sent down in part of a block");
+    for (let block = first / device.blockSectors; block * device.blockSectors < end; block++) {
+      require(owed[block] === 1, () => `block ${block} is discarded, but nobody wants that`);
+      owed[block] = 0;
+    }
+  }
+
+  /** With the process it is forgotten. */
+  clear(): void {
+    this.owed.fill(0);
+  }
+
+  /** Without a snapshot, when nothing is under way. */
+  check(): void {
+    const left = this.owed.indexOf(1);
+    require(left < 0, () => `block ${left} was discarded, and the original never heard of it`);
+  }
+
+  private rangeOf(tag: number): { first: number; end: number } {
+    const { offsetBytes, lengthBytes } = this.device.engine.front;
+    const first = offsetBytes[tag] / 512;
+    return { first, end: first + lengthBytes[tag] / 512 };
+  }
+}

@@ -1,0 +1,30 @@
+// What devices of the simulation get from it.
+import type { TrackerEngine } from "@blksnap/engine";
+import type { Random } from "./random.js";
+import type { SimIo } from "./sim-io.js";
+import type { SimStore } from "./store.js";
+
+/** What a device needs from the world around it. */
+export interface SimWorld {
+  readonly random: Random;
+  readonly store: SimStore;
+  trace(text: () => string): void;
+  /** Called by every callback: where a crash in the middle of an event may strike. */
+  tick(): void;
+  addIo(io: SimIo): void;
+  ios(): readonly SimIo[];
+  /** Changes an engine right after it was made: where a test plants its faults. */
+  readonly sabotage: (engine: TrackerEngine) => void;
+}
+
+export interface SimShape {
+  chunkShift: number;
+  blockShift: number;
+  capacitySectors: number;
+  cbtBlockShift: number;
+  copiesMax: number;
+  runsMax: number;
+  windowBlocks: number;
+  /** OverflowPolicy of all areas. */
+  overflow: number;
+}
