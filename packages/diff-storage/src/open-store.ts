@@ -73,6 +73,9 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
     throw new DiffStorageError("ARGUMENT_INVALID", "a store's path must not be empty or hold NUL");
   }
   const absolute = resolve(path);
+  const left = options.reopen === true ? options.fileName : undefined;
+  const first = left === undefined ? absolute : namedFile(absolute, options);
+  await call(absolute, () => options.system.assertAnswers?.(first));
   const kind = kindOf(await statStore(absolute), absolute);
   const filePath = kind === "directory" ? namedFile(absolute, options) : absolute;
   const opened = await openAligned(filePath, kind, options);

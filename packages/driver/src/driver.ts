@@ -322,13 +322,20 @@ export class Driver implements DriverControl {
       persistent: new PersistentDirectory(this.#settings.persistentDirectory),
       storeSystem: ringStoreSystem(this.#ring),
     };
-    const { trackers, snapshots, waiting, lastTracker } = await recoverAll(this.#context);
     const { addTracker } = this.#registry;
+    const recovered = await recoverAll(this.#context, {
+      tracker: (tracker) => {
+        addTracker(tracker);
+        this.#notices.retry();
+      },
+      snapshot: (snapshot) => this.#registry.snapshots.set(snapshot.id, snapshot),
+      lost: ({ id }) => this.#registry.snapshots.delete(id),
+      progressed: () => this.#notices.retry(),
+    });
+    const { trackers, snapshots, waiting, lastTracker } = recovered;
     this.#late = new LateRecovery(this.#context, waiting, this.#serial, addTracker);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
-    trackers.forEach(addTracker);
-    for (const snapshot of snapshots) this.#registry.snapshots.set(snapshot.id, snapshot);
     this.#notices.begin();
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;

@@ -50,6 +50,20 @@ export async function claimApart(path: string): Promise<number> {
   return answerOf(await run(["claim", path]));
 }
 
+/**
+ * Whether a path can be opened for reading; it is closed again. For what may lie on a medium that does
+ * not answer: opening it here would keep a thread of this process until it does.
+ * @returns 0, or a negative errno: -ETIMEDOUT when there was no answer in time @throws as above
+ */
+export async function openApart(path: string, timeoutMs: number): Promise<number> {
+  return answerOf(await run(["open", path], timeoutMs));
+}
+
+/** unlink(2). @returns 0, or a negative errno as for openApart @throws as above */
+export async function unlinkApart(path: string, timeoutMs: number): Promise<number> {
+  return answerOf(await run(["unlink", path], timeoutMs));
+}
+
 /** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */
 export async function writeApart(path: string, text: string): Promise<number> {
   return answerOf(await run(["write", path, text]));

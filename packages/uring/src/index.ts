@@ -14,7 +14,9 @@ export {
   type FileExtents,
   type FileStatus,
   fsyncApart,
+  openApart,
   statApart,
+  unlinkApart,
   writeApart,
 } from "./apart.js";
 export { bounded } from "./bounded.js";

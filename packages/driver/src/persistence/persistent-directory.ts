@@ -12,7 +12,15 @@
  *
  * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.
  */
-import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  unlinkSync,
+} from "node:fs";
 import { open, readFile, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { syncDirectory } from "@blksnap/journal";
@@ -22,6 +30,8 @@ import { decodeRecord, encodeRecord } from "../state/record-format.js";
 import type { FoundRecord } from "../state/state-directory.js";
 
 const SUFFIX = ".record";
+/** Also of journals that are being made. */
+const UNFINISHED_SUFFIX = ".new";
 
 export class PersistentDirectory {
   readonly path: string;
@@ -39,7 +49,8 @@ export class PersistentDirectory {
   }
 
   /**
-   * Takes possession of the directory, and makes it where there is none. Again: does nothing.
+   * Takes possession of the directory, and makes it where there is none; what was not written to its end
+   * is removed. Again: does nothing.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
    */
   own(): void {
@@ -56,6 +67,18 @@ export class PersistentDirectory {
       throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${this.path}`);
     }
     this.#lockFd = fd;
+    this.#removeUnfinished();
+  }
+
+  /** What an earlier daemon was about to write: nobody of this one writes yet. */
+  #removeUnfinished(): void {
+    for (const file of this.#files().filter((name) => name.endsWith(UNFINISHED_SUFFIX))) {
+      try {
+        unlinkSync(this.file(file));
+      } catch {
+        // It is in nobody's way: it is replaced, or tried again at the next start.
+      }
+    }
   }
 
   /** Gives the directory up; what is in it stays. */

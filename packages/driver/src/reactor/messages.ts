@@ -53,6 +53,14 @@ export interface AreaSetup {
   readonly journal?: JournalSetup;
 }
 
+/**
+ * The area of a snapshot that is held already, before its stores are open: what needs a copy waits for
+ * "wakeArea" or "dropArea".
+ */
+export type SleepingArea = Omit<AreaSetup, "storeFds" | "extents" | "journal">;
+/** Its slots it has asked for. */
+export type WakingArea = Omit<AreaSetup, "extents">;
+
 export interface AttachRequest {
   readonly type: "attach";
   readonly tracker: number;
@@ -61,8 +69,8 @@ export interface AttachRequest {
   readonly isBlock: boolean;
   readonly geometry: TrackerGeometry;
   readonly cbt: MapFileRef;
-  /** The area of a snapshot that is held already: after a recovery. */
-  readonly area: AreaSetup | undefined;
+  /** After a recovery. */
+  readonly area: SleepingArea | undefined;
   /** Of a persistent tracker. */
   readonly journal?: JournalSetup | undefined;
 }
@@ -72,6 +80,13 @@ export interface PrepareAreaRequest {
   readonly type: "prepareArea";
   readonly tracker: number;
   readonly area: AreaSetup;
+}
+
+/** The stores of an area that sleeps are open; its id is that of the attach. */
+export interface WakeAreaRequest {
+  readonly type: "wakeArea";
+  readonly tracker: number;
+  readonly area: WakingArea;
 }
 
 /** Stops issuing writes to the original; the reply comes when none is in flight any more. */
@@ -139,6 +154,7 @@ export interface StopRequest {
 export type ReactorRequest =
   | AttachRequest
   | PrepareAreaRequest
+  | WakeAreaRequest
   | HoldRequest
   | OpenImageRequest
   | MarkDirtyRequest

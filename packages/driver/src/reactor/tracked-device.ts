@@ -19,7 +19,7 @@ import {
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
-import { FileIo, type FileIoOwner, Queue, type Target } from "@blksnap/ublk";
+import { FileIo, type FileIoOwner, type Queue } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
@@ -28,7 +28,7 @@ import { AreaIo, type AreaJournalSetup } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
-import { errorText } from "./error-text.js";
+import { frontTarget, imageTarget, makeQueue } from "./device-queue.js";
 import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
 import type {
@@ -38,8 +38,10 @@ import type {
   LostRange,
   ReactorNotice,
   ReactorSettings,
+  SleepingArea,
+  WakingArea,
 } from "./messages.js";
-import { takeRequest } from "./take-request.js";
+import { SleepingCopies } from "./sleeping-copies.js";
 import { WriteGate } from "./write-gate.js";
 import { WriteHold } from "./write-hold.js";
 
@@ -66,6 +68,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
+  /** While the stores of a resumed area are not open. */
+  #sleeping: SleepingCopies | undefined;
   /** Tells the present area from others. */
   areaId = 0;
   #ticker: AreaTicker | undefined;
@@ -112,16 +116,29 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
     if (request.area !== undefined) this.#resumeArea(request.area);
-    this.#frontQueue.start(this.#frontTarget());
+    const target = frontTarget(this.#frontQueue, this.engine, () => this.#fileIo.close());
+    this.#frontQueue.start(target);
   }
 
   // ---- what the main thread asks for ----
 
   /** Attaches a new diff area; nothing is copied before switchAndRelease(). */
   prepareArea(setup: AreaSetup): void {
-    const memory = this.#openAreaIo(setup);
+    const memory = this.#openAreaMap(setup);
+    this.#openAreaIo(setup);
     const map = DiffAreaMap.create(memory.buffer, this.engine.geometry);
-    this.engine.attachArea(this.#makeArea(map, setup));
+    const area = this.#makeArea(map, setup);
+    const { extents } = setup;
+    for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
+    this.engine.attachArea(area);
+  }
+
+  /** The stores of a resumed area are open: its copies begin. */
+  wakeArea(setup: WakingArea): void {
+    const sleeping = this.#sleeping;
+    assert(sleeping !== undefined && setup.id === this.areaId, "the area does not sleep");
+    this.#sleeping = undefined;
+    sleeping.begin(this.#openAreaIo(setup));
   }
 
   /** Calls back when no write to the original is in flight any more; new ones are kept back. */
@@ -164,11 +181,14 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     if (isBegun) return;
     this.noteAreaLost();
     this.engine.dropArea();
+    this.#sleeping?.giveUp();
+    this.#sleeping = undefined;
   }
 
   /** From here on writes are not copied: whoever finds the area's journal must not believe it. */
   noteAreaLost(): void {
-    if (this.areaJournal !== undefined) this.gate?.journal.noteAreaLost();
+    const { areaJournal } = this;
+    if ((areaJournal ?? this.#sleeping) !== undefined) this.gate?.journal.noteAreaLost();
   }
 
   /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
@@ -178,6 +198,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#areaMemory?.unmap();
     this.#areaIo = undefined;
     this.#areaMemory = undefined;
+    this.#sleeping = undefined;
     this.#area = undefined;
     this.#areaCounter = undefined;
   }
@@ -195,7 +216,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
-    queue.start(this.#imageTarget(queue));
+    queue.start(imageTarget(queue, this.engine, (tag) => this.#admitImage(queue, tag)));
   }
 
   awaitFrontEnd(onEnd: () => void): void {
@@ -264,7 +285,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   submitCopy(copy: number): void {
-    (this.#areaIo as AreaIo).submitCopy(copy);
+    if (this.#sleeping !== undefined) this.#sleeping.add(copy);
+    else (this.#areaIo as AreaIo).submitCopy(copy);
   }
 
   submitRun(run: number): void {
@@ -328,14 +350,20 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   // ---- areas ----
 
   /** Goes on with the area of a snapshot that an earlier daemon took. */
-  #resumeArea(setup: AreaSetup): void {
-    const memory = this.#openAreaIo(setup);
+  #resumeArea(setup: SleepingArea): void {
+    const memory = this.#openAreaMap(setup);
+    this.#sleeping = new SleepingCopies(this.engine);
     this.engine.resumeArea(this.#makeArea(DiffAreaMap.open(memory.buffer), setup));
   }
 
-  #openAreaIo(setup: AreaSetup): MappedMemory {
-    assert(this.#areaIo === undefined, "the device has a diff area already");
-    this.#areaMemory = MappedMemory.file(setup.map.fd, 0, setup.map.lengthBytes);
+  #openAreaMap({ map }: SleepingArea): MappedMemory {
+    assert(this.#areaMemory === undefined, "the device has a diff area already");
+    this.#areaMemory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+    this.#imageCounter = new IoCounter();
+    return this.#areaMemory;
+  }
+
+  #openAreaIo(setup: WakingArea): AreaIo {
     this.#areaIo = new AreaIo({
       reactor: this.#reactor,
       engine: this.engine,
@@ -348,8 +376,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       slotBytes: setup.slotBytes,
       journal: setup.journal && { setup: setup.journal, ...this.#areaNotices(setup.id) },
     });
-    this.#imageCounter = new IoCounter();
-    return this.#areaMemory;
+    return this.#areaIo;
   }
 
   #areaNotices(area: number): Pick<AreaJournalSetup, "onFault" | "onLow"> {
@@ -360,12 +387,11 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     };
   }
 
-  #makeArea(map: DiffAreaMap, setup: AreaSetup): DiffArea {
-    const { lowWaterSlots, wantedSlots, extents } = setup;
+  #makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
+    const { lowWaterSlots, wantedSlots } = setup;
     const { policy: overflow, ticksMax: blockedTicksMax, tickMs } = setup.overflow;
     const area = new DiffArea(map, { lowWaterSlots, wantedSlots, overflow, blockedTicksMax });
     this.#ticker = new AreaTicker(this.#reactor, tickMs);
-    for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
     this.#area = area;
     this.#isAreaDropped = false;
     this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot());
@@ -373,43 +399,14 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return area;
   }
 
-  // ---- the two ends ----
-
-  #makeQueue({ charFd, queueDepth: depth, maxIoBytes }: QueueStart, onEnd: () => void): Queue {
-    const onError = (error: unknown) =>
-      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
-    return new Queue({
-      reactor: this.#reactor,
-      charFd,
-      queueId: 0,
-      depth,
-      maxIoBytes,
-      onEnd,
-      onError,
-    });
+  #makeQueue(start: QueueStart, onEnd: () => void): Queue {
+    const owner = { reactor: this.#reactor, tracker: this.#id, notify: this.#notify };
+    return makeQueue(owner, start, onEnd);
   }
 
-  #frontTarget(): Target {
-    const { front } = this.engine;
-    const queue = this.#frontQueue;
-    return {
-      queueIo: (tag) => {
-        takeRequest(queue, front, tag);
-        this.engine.submitFront(tag);
-      },
-      close: () => this.#fileIo.close(),
-    };
-  }
-
-  #imageTarget(queue: Queue): Target {
-    const { image } = this.engine;
-    return {
-      queueIo: (tag) => {
-        takeRequest(queue, image, tag);
-        if (this.#area === undefined) queue.complete(tag, -EIO);
-        else if (this.gate?.admitImage(tag) !== false) this.engine.submitImage(tag);
-      },
-      close: () => undefined,
-    };
+  #admitImage(queue: Queue, tag: number): boolean {
+    if (this.#area !== undefined) return this.gate?.admitImage(tag) !== false;
+    queue.complete(tag, -EIO);
+    return false;
   }
 }

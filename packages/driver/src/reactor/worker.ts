@@ -52,6 +52,10 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
       deviceOf(request.tracker).prepareArea(request.area);
       done();
       return;
+    case "wakeArea":
+      deviceOf(request.tracker).wakeArea(request.area);
+      done();
+      return;
     case "hold":
       deviceOf(request.tracker).hold(request.deadlineMs, done);
       return;

@@ -23,7 +23,7 @@ import {
   type PersistentSnapshotRecord,
 } from "../persistence/snapshot-records.js";
 import type { PersistentTrackerRecord } from "../persistence/tracker-persistence.js";
-import type { AreaSetup } from "../reactor/messages.js";
+import type { SleepingArea } from "../reactor/messages.js";
 import { type MemberRecord, type SnapshotRecord, snapshotRecordName } from "../state/records.js";
 import { usableRecords } from "../state/usable-records.js";
 import { placeOf } from "../system/place.js";
@@ -147,7 +147,7 @@ async function isThere(path: string): Promise<boolean> {
 export async function attachPending(
   context: RecoverContext,
   { id, record }: PendingTracker,
-  area: AreaSetup | undefined,
+  area: SleepingArea | undefined,
   onAreaLost: () => Promise<void>,
 ): Promise<Tracker | undefined> {
   const { device, uuid } = record;
@@ -253,6 +253,6 @@ async function removeOrphans(context: RecoverContext, known: ReadonlySet<string>
   const { persistent } = context;
   for (const name of readdirSync(persistent.path)) {
     const isArea = name.startsWith("area-") && name.endsWith(".journal");
-    if ((isArea && !known.has(name)) || name.endsWith(".new")) await persistent.removeFile(name);
+    if (isArea && !known.has(name)) await persistent.removeFile(name);
   }
 }

@@ -29,27 +29,20 @@ import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
 import type { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
-import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
+import type { AreaSetup, MapFileRef, SleepingArea, WakingArea } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
 import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
+import { sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
-import { completePolicy, overflowSetup } from "./overflow.js";
+import { completePolicy } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
 import { MEMORY_STORE, storeRecord } from "./store-record.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
-/** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
-const LOW_WATER_SLOTS_MAX = 32;
-/** All devices together keep at most this part of the limit unused. */
-const HOARD_DIVISOR = 16;
-
-/** Areas are numbered through all snapshots of a process. */
-let nextAreaId = 1;
-
 /** A device of a snapshot. */
 export interface Member {
   readonly tracker: Tracker;
@@ -99,6 +92,7 @@ export class Snapshot {
   #state: SnapshotRecord["state"];
   #isRejoining: boolean;
   #storage: DiffStorage | undefined;
+  #isClosed = false;
   #slotServer: SlotServer | undefined;
   readonly #areas = new Set<number>();
   /** Slots handed out during a take, which come back if it fails; undefined at other times. */
@@ -174,6 +168,11 @@ export class Snapshot {
     }
   }
 
+  /** False before the stores are open, and after they were closed. */
+  get hasStorage(): boolean {
+    return this.#storage !== undefined;
+  }
+
   get storage(): DiffStorage {
     if (this.#storage === undefined) throw new Error(`snapshot ${this.id} has no storage`);
     return this.#storage;
@@ -191,7 +190,13 @@ export class Snapshot {
       events: { push: (event) => this.#onStorageEvent(event) },
       ...(recoverSlots === undefined ? {} : { recoverSlots }),
     };
-    this.#storage = await DiffStorage.open(options);
+    const storage = await DiffStorage.open(options);
+    if (this.#isClosed) {
+      // Nobody waited any more: what is in the stores is not ours to remove here.
+      await storage.close({ keepNamedFiles: true });
+      throw new Error(`the storage of snapshot ${this.id} is closed`);
+    }
+    this.#storage = storage;
     this.#slotServer = new SlotServer({
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),
@@ -202,6 +207,7 @@ export class Snapshot {
 
   /** Closes the stores; what was made for this snapshot is removed, unless it is to be kept. */
   async closeStorage({ keep = false }: { keep?: boolean } = {}): Promise<void> {
+    this.#isClosed = true;
     this.#slotServer?.close();
     await this.#storage?.close({ keepNamedFiles: keep });
     this.#storage = undefined;
@@ -296,25 +302,23 @@ export class Snapshot {
     memberCount: number,
     journal?: AreaJournalFile,
   ): Promise<AreaSetup> {
-    const limitSlots = this.limitBytes / this.slotBytes;
-    const share = Math.floor(limitSlots / (HOARD_DIVISOR * memberCount));
-    const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
-    const wantedSlots = lowWaterSlots * 2;
-    const extent = await this.storage.allocateExtentWhenReady(wantedSlots);
+    const area = this.wakingArea(this.sleepingArea(map, memberCount), journal);
+    const extent = await this.storage.allocateExtentWhenReady(area.wantedSlots);
     if (extent !== "full") this.#lend(extent);
-    const id = nextAreaId++;
-    this.#areas.add(id);
-    return {
-      id,
-      map: { fd: map.fd, lengthBytes: map.lengthBytes },
-      storeFds: this.storage.stores.map((store) => store.fd),
-      extents: extent === "full" ? [] : [extent.firstSlot, extent.count],
-      lowWaterSlots,
-      wantedSlots,
-      slotBytes: this.slotBytes,
-      overflow: overflowSetup(this.onOverflow),
-      ...(journal === undefined ? {} : { journal: journal.setup }),
-    };
+    return { ...area, extents: extent === "full" ? [] : [extent.firstSlot, extent.count] };
+  }
+
+  /** How a reactor goes on with an area before the stores are open. */
+  sleepingArea(map: MapFileRef, memberCount: number): SleepingArea {
+    const area = sleepingArea(map, memberCount, this);
+    this.#areas.add(area.id);
+    return area;
+  }
+
+  /** The same with stores. */
+  wakingArea(area: SleepingArea, journal?: AreaJournalFile): WakingArea {
+    const storeFds = this.storage.stores.map(({ fd }) => fd);
+    return { ...area, storeFds, ...(journal && { journal: journal.setup }) };
   }
 
   /** A reactor's device needs slots: answers it when there are some, or will be none for now. */

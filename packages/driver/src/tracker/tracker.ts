@@ -21,7 +21,7 @@ import {
 import { errnoName, fsyncApart, type MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
-import type { AreaSetup } from "../reactor/messages.js";
+import type { SleepingArea } from "../reactor/messages.js";
 import { Serial } from "../serial.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
@@ -54,7 +54,7 @@ export interface TrackerContext extends JournalContext {
 
 export interface AttachOptions extends JournalOptions {
   /** The diff area of a persistent snapshot that it is in. */
-  readonly area?: AreaSetup;
+  readonly area?: SleepingArea;
 }
 
 export interface DetachOptions {
@@ -174,7 +174,7 @@ export class Tracker {
   static async recover(
     context: TrackerContext,
     record: TrackerRecord,
-    area: AreaSetup | undefined,
+    area: SleepingArea | undefined,
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<Tracker> {
     const undo: Undo = [];
@@ -395,7 +395,7 @@ function frontQueue(
   context: TrackerContext,
   parts: TrackerParts,
   started: FaultPoint,
-  area?: AreaSetup,
+  area?: SleepingArea,
 ) {
   const { reactors } = context;
   const { id: tracker, backing, geometry, cbtFile, reactor } = parts;

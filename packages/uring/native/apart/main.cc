@@ -6,6 +6,8 @@
 //   uring-apart PARENT write PATH TEXT
 //   uring-apart PARENT extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
 //   uring-apart PARENT stat PATH
+//   uring-apart PARENT open PATH             opens it for reading, and closes it
+//   uring-apart PARENT unlink PATH
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
 // may be about a device whose number another one has by now.
@@ -127,6 +129,12 @@ int64_t Stat(const char* path, std::string& lines) {
   return 0;
 }
 
+/** Waits for nobody who might write to the other end of a pipe. */
+int64_t OpenOnly(const char* path) {
+  const int fd = Open(path, O_RDONLY | O_NONBLOCK);
+  return fd < 0 ? fd : Checked(close(fd));
+}
+
 /** Ends with the parent from now on; false when it has ended before. */
 bool EndWith(const char* parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -147,5 +155,7 @@ int main(int count, char** words) {
   if (verb == "write" && count == 5) answer = Write(path, words[4]);
   if (verb == "extents" && count == 4) answer = Extents(path, lines);
   if (verb == "stat" && count == 4) answer = Stat(path, lines);
+  if (verb == "open" && count == 4) answer = OpenOnly(path);
+  if (verb == "unlink" && count == 4) answer = Checked(unlink(path));
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }
