@@ -68,7 +68,7 @@ export const GROUPS = [
   },
   {
     name: "deaths",
-    files: ["damaged-state", "late-notice", "hung-recovery"],
+    files: ["damaged-state", "late-notice", "hung-recovery", "hung-device"],
     ownDaemons: true,
   },
   {

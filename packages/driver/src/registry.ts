@@ -8,6 +8,7 @@ import {
   underlyingDevicesOfPath,
 } from "@blksnap/diff-storage";
 import { ControlError } from "./control/control-error.js";
+import { Serial } from "./serial.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { TrackerRecord } from "./state/records.js";
 import { blockIdentity, identityOf, placeOf } from "./system/place.js";
@@ -17,7 +18,18 @@ import type { Tracker } from "./tracker/tracker.js";
 /** A front of an earlier daemon that nobody serves yet. */
 export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front">;
 
+/** A device that is being attached. */
+export interface AttachClaim {
+  readonly device: string;
+  readonly identity: string;
+  /** Number N of its front, /dev/ublkbN, from when it has one. */
+  front: number | undefined;
+}
+
 export class Registry {
+  /** Devices that are being attached: what shares data with one of them must not be. */
+  readonly #claims = new Set<AttachClaim>();
+  readonly #claiming = new Serial();
   readonly #unserved: () => readonly UnservedFront[];
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
@@ -55,7 +67,44 @@ export class Registry {
   }
 
   #trackerWhere(isWanted: (tracker: Tracker) => boolean): Tracker | undefined {
-    return [...this.trackers.values()].find(isWanted);
+    return [...this.trackers.values()].find((tracker) => !tracker.isGone && isWanted(tracker));
+  }
+
+  /** Of the original that a path means. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
+  async identity(path: string): Promise<string> {
+    return (await this.findTracker(path))?.identity ?? (await identityOf(path));
+  }
+
+  /**
+   * Attaches a device while others are attached beside it: each is checked against those that are there,
+   * and those that are under way.
+   * @throws ControlError DEVICE_IS_OURS, DEVICE_OVERLAPS
+   */
+  async claimed<Value>(
+    path: string,
+    attach: (claim: AttachClaim) => Promise<Value>,
+  ): Promise<Value> {
+    const claim = await this.#claiming.run(async () => {
+      await this.assertNoImage(path);
+      await this.assertApart(path);
+      const made: AttachClaim = {
+        device: path,
+        identity: await identityOf(path),
+        front: undefined,
+      };
+      this.#claims.add(made);
+      return made;
+    });
+    try {
+      return await attach(claim);
+    } finally {
+      this.#claims.delete(claim);
+    }
+  }
+
+  /** Fronts and originals that are no trackers yet. */
+  #others(): { device: string; identity: string; front: number | undefined }[] {
+    return [...this.#unserved(), ...this.#claims];
   }
 
   /** @throws ControlError NOT_ATTACHED, DEVICE_NOT_FOUND, DEVICE_FAILED */
@@ -110,7 +159,7 @@ export class Registry {
       identity: tracker.identity,
       numbers: this.deviceNumbers(tracker),
     }));
-    const unserved = this.#unserved().map(({ device, identity, front }) => ({
+    const unserved = this.#others().map(({ device, identity, front }) => ({
       device,
       identity,
       numbers: numbersOfFront(front),
@@ -134,7 +183,7 @@ export class Registry {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       return image === undefined ? [tracker.front] : [tracker.front, image];
     });
-    const unserved = this.#unserved().flatMap(({ front }) =>
+    const unserved = this.#others().flatMap(({ front }) =>
       numbersOfFront(front).map((number) => ({
         path: `/dev/ublkb${front}`,
         deviceNumber: deviceKey(number),
@@ -168,7 +217,8 @@ export function snapshotNotFound(id: string): ControlError {
 }
 
 /** What the kernel calls /dev/ublkbN; nothing where there is none. */
-function numbersOfFront(front: number): DeviceNumber[] {
+function numbersOfFront(front: number | undefined): DeviceNumber[] {
+  if (front === undefined) return [];
   try {
     return [parseNumber(readFileSync(`/sys/block/ublkb${front}/dev`, "utf8"))];
   } catch {

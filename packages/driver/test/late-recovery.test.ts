@@ -5,7 +5,7 @@ import { UblkState } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { ControlError } from "../dist/control/index.js";
-import { Serial } from "../dist/serial.js";
+import { OperationLocks } from "../dist/operation-locks.js";
 import type { TrackerRecord } from "../dist/state/records.js";
 import { StateDirectory } from "../dist/state/state-directory.js";
 import { LateRecovery } from "../dist/tracker/late-recovery.js";
@@ -51,7 +51,7 @@ function start(states: (number | undefined)[]) {
   const late = new LateRecovery(
     context as never,
     [{ record, why: "at the start" }],
-    new Serial(),
+    new OperationLocks({ busy: Error, closed: Error }),
     none,
     1,
   );

@@ -43,11 +43,11 @@ export async function fsyncApart(path: string): Promise<number> {
 
 /**
  * Whether a block device could be opened exclusively; it is closed again.
- * @returns 0, or a negative errno: EBUSY for one that is mounted or held
+ * @returns 0, or a negative errno: EBUSY for one that is mounted or held; -ETIMEDOUT
  * @throws UringError PROCESS_FAILED
  */
-export async function claimApart(path: string): Promise<number> {
-  return answerOf(await run(["claim", path]));
+export async function claimApart(path: string, timeoutMs?: number): Promise<number> {
+  return answerOf(await run(["claim", path], timeoutMs));
 }
 
 /**

@@ -111,9 +111,15 @@ async function end(
 ): Promise<void> {
   if (ending === "detach") {
     await server.close();
-    await driver.stop();
-    logger.info("ended");
-    return;
+    const left = await driver.stop();
+    if (left.length === 0) {
+      logger.info("ended");
+      return;
+    }
+    const text = `ended, but not all of it: ${left.join("; ")}. The next daemon goes on with it`;
+    logger.error({ left }, text);
+    console.error(`blksnapd: ${text}`);
+    endAtOnce(ExitStatus.LEFT);
   }
   await server.close(LEAVE_GRACE_MS);
   await driver.leave();

@@ -115,7 +115,9 @@ export class TrackerPersistence {
     if (!persistent && records.length === 0) return undefined;
     const facts = await readFacts(backing);
     const tracking = { ...facts, clean: false };
-    const found = earlierRecord(records, backing.path, facts, uuid);
+    // Another device may have been attached meanwhile.
+    const free = records.filter((record) => !directory.inUse.has(record.uuid));
+    const found = earlierRecord(free, backing.path, facts, uuid);
     if (found !== undefined) {
       const verdict = judgeContinuity(found.tracking, facts);
       // Without a name of its own, only a device that has not changed is surely the one of the record.

@@ -1,4 +1,7 @@
-/** What users do with snapshots: create, add, take, destroy. One at a time; the caller sees to that. */
+/**
+ * What users do with snapshots: create, add, take, destroy. Of each snapshot and device one at a time; the
+ * caller sees to that.
+ */
 
 import { stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";

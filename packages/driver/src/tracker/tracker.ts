@@ -53,6 +53,7 @@ export interface TrackerContext extends JournalContext {
 }
 
 export interface AttachOptions extends JournalOptions {
+  readonly onFront?: (number: number) => void;
   /** The diff area of a persistent snapshot that it is in. */
   readonly area?: SleepingArea;
 }
@@ -95,6 +96,8 @@ export class Tracker {
   readonly #rotations = new Serial();
   /** Its front goes away, and with it what the reactor has of it. */
   isEnding = false;
+  isDetaching = false; // This process itself uses the front.
+  isGone = false; // Its map must not be read any more.
   #flushHasFailed = false;
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
@@ -148,6 +151,7 @@ export class Tracker {
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
         onNumber: (number) => {
+          options.onFront?.(number);
           faultPoint("attach.device-added");
           writeRecord(context, { ...parts, uuid: parts.journal?.uuid }, number, 0);
           faultPoint("attach.recorded");
@@ -284,6 +288,7 @@ export class Tracker {
   async detach(options: DetachOptions = {}): Promise<void> {
     const { forget = false, attachAgain = false, giveUp = false } = options;
     const held = await this.#holdFront();
+    this.isDetaching = true;
     try {
       await this.#flushFront(giveUp);
       faultPoint("detach.front-synced");
@@ -291,6 +296,7 @@ export class Tracker {
     } finally {
       // Not on this thread: writes of the front may wait for slots that this thread grants.
       await promisify(close)(held);
+      this.isDetaching = false;
     }
     faultPoint("detach.front-stopped");
     removeLink(this.#link, this.front.path);
@@ -299,6 +305,7 @@ export class Tracker {
     faultPoint("detach.record-removed");
     if (forget) await this.#journal?.forget();
     else await this.#journal?.end(attachAgain);
+    this.isGone = true;
     this.#cbtMemory.unmap();
     this.#context.state.removeMap(this.#cbtFile);
     faultPoint("detach.map-removed");
