@@ -76,15 +76,20 @@ export class SlotAllocator {
     checkInteger("portionBytes", portionBytes, this.slotBytes, Number.MAX_SAFE_INTEGER);
     const timeoutMs = options.growthTimeoutMs ?? DEFAULT_GROWTH_TIMEOUT_MS;
     checkInteger("growthTimeoutMs", timeoutMs, 1, 3_600_000);
-    this.#spaces = stores.map((store, index) => {
-      const own = limitSlots(store.limitBytes, this.slotBytes);
-      return new StoreSpace(store, index, this.slotBytes, own);
-    });
     const ownLimits = stores.reduce(
       (sum, store) => sum + limitSlots(store.limitBytes, this.slotBytes),
       0,
     );
     this.#limitSlots = Math.min(limitSlots(options.limitBytes, this.slotBytes), ownLimits);
+    // Files that are larger than the limit are used up to it, the first ones first.
+    let countedSlots = 0;
+    this.#spaces = stores.map((store, index) => {
+      const own = limitSlots(store.limitBytes, this.slotBytes);
+      const most = this.#limitSlots - countedSlots;
+      const space = new StoreSpace(store, index, this.slotBytes, own, most);
+      countedSlots += space.countedSlots;
+      return space;
+    });
     const portionSlots = Math.floor(portionBytes / this.slotBytes);
     this.#targetSlots = Math.min(portionSlots, this.#limitSlots);
     const lowWaterSlots = Math.floor(this.#targetSlots / 2);

@@ -227,20 +227,7 @@ async function prepare(
   }
   if (store.named) await call(path, () => system.lockFile(store.fd));
   if (options.reopen === true) return;
-  if (stats.size > store.limitBytes) throw tooLarge(path, stats.size, store.limitBytes);
   await probeGrowth(store, path, slotBytes);
-}
-
-/** The error for a file that is larger than the limit before anything was written to it. */
-export function tooLarge(path: string, bytes: number, limitBytes: number): DiffStorageError {
-  const text =
-    `${path} has ${bytes} bytes, more than the limit of ${limitBytes}; ` +
-    "raise the limit or use a smaller file";
-  return new DiffStorageError("STORE_TOO_LARGE", text, {
-    path,
-    neededBytes: bytes,
-    availableBytes: limitBytes,
-  });
 }
 
 /** Finds out now whether the file system can preallocate, and not when space runs short. */

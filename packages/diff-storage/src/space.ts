@@ -43,13 +43,21 @@ export class StoreSpace {
   #growing: MovingRange | undefined;
   #punchCursor = 0;
 
-  constructor(store: Store, storeIndex: number, slotBytes: number, limitSlots: number) {
+  /** @param countedMost slots of a file that was there before take at most so many of the limit of all */
+  constructor(
+    store: Store,
+    storeIndex: number,
+    slotBytes: number,
+    limitSlots: number,
+    countedMost: number = Number.POSITIVE_INFINITY,
+  ) {
     this.store = store;
     this.storeIndex = storeIndex;
     this.slotBytes = slotBytes;
     this.limitSlots = Math.min(limitSlots, SLOTS_PER_STORE_MAX);
     this.#endSlots = Math.min(Math.floor(store.openedBytes / slotBytes), SLOTS_PER_STORE_MAX);
-    this.#openedSlots = store.growable ? this.#endSlots : 0;
+    const opened = Math.min(this.#endSlots, this.limitSlots, countedMost);
+    this.#openedSlots = store.growable ? opened : 0;
     if (this.#endSlots > 0) this.#holes.add(0, this.#endSlots);
   }
 

@@ -32,7 +32,7 @@ export class Operations {
 
   onSnapshot<Value>(verb: string, id: string, operation: () => Promise<Value>): Promise<Value> {
     const options = { what: `${verb} ${id}`, waitMs: WAIT_MS };
-    return this.locks.run([snapshotLock(id)], options, () => named(operation()));
+    return this.locks.run([snapshotLock(id)], options, () => told(options.what, operation()));
   }
 
   /** @param others locks that it needs besides those of the devices */
@@ -49,7 +49,7 @@ export class Operations {
         // While it waited, a path may have come to lead to another device.
         const now = await this.#deviceLocks(paths);
         const isSame = now.every((name) => names.includes(name));
-        return isSame ? { value: await named(operation()) } : undefined;
+        return isSame ? { value: await told(options.what, operation()) } : undefined;
       });
       if (outcome !== undefined) return outcome.value;
     }
@@ -62,5 +62,15 @@ export class Operations {
       names.push(deviceLock({ identity: await this.#registry.identity(path) }));
     }
     return names;
+  }
+}
+
+/** A time-out says what it ended. */
+async function told<Value>(what: string, work: Promise<Value>): Promise<Value> {
+  try {
+    return await named(work);
+  } catch (error) {
+    if (!(error instanceof ControlError) || error.code !== "NO_ANSWER") throw error;
+    throw new ControlError("NO_ANSWER", `${what}: ${error.message}`, { cause: error });
   }
 }

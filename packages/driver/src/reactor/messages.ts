@@ -13,6 +13,7 @@
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { OverflowSetup } from "../snapshot/overflow.js";
 import type { QueueStart } from "../system/served-device.js";
+import type { CarriedError } from "./carried-error.js";
 import type { JournalSetup } from "./journal-io.js";
 
 /** Settings of all devices of a reactor. */
@@ -190,8 +191,8 @@ export interface LostRange {
 export interface ReactorReply {
   readonly re: number;
   readonly value?: unknown;
-  /** An error's text; absent when it went well. */
-  readonly error?: string;
+  /** Absent when it went well. */
+  readonly error?: CarriedError;
 }
 
 export interface MirrorReply {

@@ -2,6 +2,7 @@ import { cpus } from "node:os";
 import { ReactorThread } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
+import { errorFrom } from "./carried-error.js";
 import type {
   FromReactor,
   ReactorNotice,
@@ -88,7 +89,7 @@ class Member {
       timer = setTimeout(() => {
         this.#waiters.delete(id);
         const what = `reactor ${this.index} did not answer "${request.type}" in ${timeoutMs} ms`;
-        reject(new ControlError("TAKE_FAILED", what, { errnoName: "ETIMEDOUT" }));
+        reject(new ControlError("NO_ANSWER", what));
       }, timeoutMs);
     });
     return Promise.race([answer, timeout]).finally(() => clearTimeout(timer));
@@ -107,7 +108,7 @@ class Member {
     const waiter = this.#waiters.get(message.re);
     this.#waiters.delete(message.re);
     if (message.error === undefined) waiter?.resolve(message.value);
-    else waiter?.reject(new Error(message.error));
+    else waiter?.reject(errorFrom(message.error));
   }
 }
 

@@ -2,6 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
+import { carriedError } from "./carried-error.js";
 import { errorText } from "./error-text.js";
 import { carryOutJournal } from "./journal-requests.js";
 import type {
@@ -123,7 +124,7 @@ function onMessage(message: unknown): void {
   try {
     carryOut(request, (value) => say({ re: id, value }));
   } catch (error) {
-    say({ re: id, error: error instanceof Error ? error.message : String(error) });
+    say({ re: id, error: carriedError(error) });
     reportError(error);
   }
 }
