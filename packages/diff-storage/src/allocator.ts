@@ -40,6 +40,8 @@ export interface SlotAllocatorOptions {
   readonly clock?: Clock;
   /** Receives the events; must not throw. */
   readonly onEvent?: (event: DiffStorageEvent) => void;
+  /** Told of the first portion step by step: bytes that are ready, and that are to be. */
+  readonly onFill?: (readyBytes: number, wantedBytes: number) => void;
 }
 
 /**
@@ -98,12 +100,15 @@ export class SlotAllocator {
     const changed = (): void => this.#changed();
     const shared = { spaces: this.#spaces, clock: this.#clock, emit, changed };
     const limit = this.#limitSlots;
+    const bytesOf = (slots: number): number => slots * this.slotBytes;
     this.#growth = new Growth({
       ...shared,
       portionSlots,
       lowWaterSlots,
       limitSlots: limit,
       timeoutMs,
+      onFill:
+        options.onFill && ((ready, target) => options.onFill?.(bytesOf(ready), bytesOf(target))),
     });
     this.#puncher = new Puncher({ ...shared, keepReadySlots: this.#targetSlots });
     this.#lowSpace = new LowSpaceWatch(this.slotBytes, portionSlots, lowWaterSlots, emit);
@@ -132,14 +137,12 @@ export class SlotAllocator {
 
   /**
    * Makes the first portion ready. With `required` it rejects with STORE_FULL, or the store's own
-   * failure, when that cannot be had; without, growth goes on trying in the background.
+   * failure, when that cannot be had, and with ABORTED; without, it grows in the background.
    */
-  async start(required: boolean): Promise<void> {
+  async start(required: boolean, signal?: AbortSignal): Promise<void> {
     assert(!this.#started, "started once");
     this.#started = true;
-    const filled = this.#growth.fill(this.#targetSlots);
-    if (required) await filled;
-    else await filled.catch(() => undefined); // An event has told it, and it is tried again.
+    if (required) await this.#growth.fill(this.#targetSlots, signal);
     this.#check();
   }
 

@@ -21,6 +21,8 @@ const ERRNO_OF_CODE = {
   STORE_NOT_GROWABLE: "EOPNOTSUPP",
   /** The store did not do in time what was asked of it. */
   STORE_TIMEOUT: "ETIMEDOUT",
+  /** The caller's signal. */
+  ABORTED: "ECANCELED",
   /** Any other failure of the store. */
   STORE_IO: "EIO",
   /** The store lies on a device that is a member of the same snapshot. */

@@ -34,6 +34,8 @@ export interface DiffStorageOptions extends Omit<SlotAllocatorOptions, "onEvent"
    * limit.
    */
   readonly recoverSlots?: Iterable<number>;
+  /** Gives up opening; what was done is undone then. */
+  readonly signal?: AbortSignal;
 }
 
 /** How to close a diff storage. */
@@ -93,7 +95,7 @@ export class DiffStorage {
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
       allocator = new SlotAllocator(stores, { ...options, onEvent });
       if (options.recoverSlots !== undefined) allocator.reserveForRecovery(options.recoverSlots);
-      await allocator.start(!recovering);
+      await allocator.start(!recovering, options.signal);
       return new DiffStorage(stores, allocator, timeoutMs, clock);
     } catch (error) {
       allocator?.stop();

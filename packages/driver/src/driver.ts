@@ -279,10 +279,10 @@ export class Driver implements DriverControl {
     };
   }
 
-  snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }> {
-    return this.#operations.onDevices("snapshot_create of", options.devices, async () => ({
-      id: (await this.#snapshots.create(options)).id,
-    }));
+  snapshotCreate(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<{ id: string }> {
+    const operation = async () => ({ id: (await this.#snapshots.create(options, signal)).id });
+    const { devices } = options;
+    return this.#operations.onDevices("snapshot_create of", devices, operation, { signal });
   }
 
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {

@@ -33,6 +33,8 @@ export interface OperationLocksOptions {
   readonly busy: (what: string, holder: RunningOperation, name: string) => Error;
   /** No more operations are taken. */
   readonly closed: (what: string) => Error;
+  /** Whoever asked has gone. */
+  readonly aborted: (what: string) => Error;
 }
 
 export class OperationLocks {
@@ -107,7 +109,7 @@ export class OperationLocks {
         this.#waiting.delete(end);
         resolve(answer);
       };
-      const abort = (): void => end(new Error(`${what}: nobody waits for it any more`));
+      const abort = (): void => end(this.#options.aborted(what));
       if (waitMs !== undefined) {
         timer = setTimeout(() => end(this.#busy(names, what)), waitMs);
       }

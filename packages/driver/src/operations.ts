@@ -22,6 +22,7 @@ export class Operations {
       const hint = "Try again when that has ended; see dmesg and the daemon's log if it does not";
       return new ControlError(code, text, { hint });
     },
+    aborted: (what) => new ControlError("ABORTED", `${what}: it was given up while it waited`),
     closed: (what) => new ControlError("SHUTTING_DOWN", `${what}: the daemon is stopping`),
   });
   readonly #registry: Pick<Registry, "identity">;

@@ -7,7 +7,7 @@ import type { Tracker } from "../dist/tracker/tracker.js";
 
 /** Two devices in a snapshot, and one alone. */
 function house(hangs: (what: string) => Promise<void> | undefined = () => undefined) {
-  const locks = new OperationLocks({ busy: Error, closed: Error });
+  const locks = new OperationLocks({ busy: Error, closed: Error, aborted: Error });
   const done: string[] = [];
   const trackers = new Map<number, Tracker>();
   for (const id of [1, 2, 3]) {

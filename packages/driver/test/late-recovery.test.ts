@@ -51,7 +51,7 @@ function start(states: (number | undefined)[]) {
   const late = new LateRecovery(
     context as never,
     [{ record, why: "at the start" }],
-    new OperationLocks({ busy: Error, closed: Error }),
+    new OperationLocks({ busy: Error, closed: Error, aborted: Error }),
     none,
     1,
   );

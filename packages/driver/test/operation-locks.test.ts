@@ -6,6 +6,7 @@ import { Dice } from "./dice.js";
 function locks() {
   return new OperationLocks({
     busy: (what, holder) => new Error(`${what} waited for ${holder.what}`),
+    aborted: (what) => new Error(`nobody waits for ${what}`),
     closed: (what) => new Error(`${what} is not begun`),
   });
 }

@@ -37,6 +37,7 @@ import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
+import { fillLog } from "./fill-log.js";
 import { completePolicy } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
@@ -75,6 +76,7 @@ export interface SnapshotOptions {
   readonly onOverflow: OverflowPolicy;
   /** Comes back after a reboot. */
   readonly persistent: boolean;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export class Snapshot {
@@ -140,7 +142,7 @@ export class Snapshot {
     snapshot.save();
     faultPoint("create.recorded");
     try {
-      await snapshot.openStorage();
+      await snapshot.openStorage(undefined, options.signal);
       faultPoint("create.stores-opened");
       snapshot.state = "created";
       faultPoint("create.created");
@@ -179,7 +181,7 @@ export class Snapshot {
   }
 
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
-  async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
+  async openStorage(recoverSlots?: Iterable<number>, signal?: AbortSignal): Promise<void> {
     const options: DiffStorageOptions = {
       stores: this.stores.map((store) => this.#storeSpec(store)),
       limitBytes: this.limitBytes,
@@ -188,14 +190,13 @@ export class Snapshot {
       requiredAlignmentBytes: this.#alignmentBytes,
       system: this.#context.storeSystem,
       events: { push: (event) => this.#onStorageEvent(event) },
+      onFill: fillLog(this.#context.logger, this.id),
+      ...(signal === undefined ? {} : { signal }),
       ...(recoverSlots === undefined ? {} : { recoverSlots }),
     };
     const storage = await DiffStorage.open(options);
-    if (this.#isClosed) {
-      // Nobody waited any more: what is in the stores is not ours to remove here.
-      await storage.close({ keepNamedFiles: true });
-      throw new Error(`the storage of snapshot ${this.id} is closed`);
-    }
+    // Nobody waited any more.
+    if (this.#isClosed) return void (await storage.close({ keepNamedFiles: true }));
     this.#storage = storage;
     this.#slotServer = new SlotServer({
       storage: this.#storage,

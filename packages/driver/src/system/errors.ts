@@ -40,6 +40,7 @@ const NAME_OF_STORAGE_CODE: Readonly<Record<DiffStorageErrorCode, ErrorName>> = 
   ARGUMENT_INVALID: "REQUEST_INVALID",
   SLOT_INVALID: "INTERNAL",
   STORE_TIMEOUT: "STORE_FAILED",
+  ABORTED: "ABORTED",
 };
 
 const NAME_OF_ENGINE_CODE: Readonly<Record<string, ErrorName>> = {
