@@ -1,3 +1,4 @@
+import { CutWatch } from "./cut-watch.js";
 import { assert, checkInteger, DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
 import { Growth } from "./growth.js";
@@ -40,6 +41,8 @@ export interface SlotAllocatorOptions {
   readonly clock?: Clock;
   /** Receives the events; must not throw. */
   readonly onEvent?: (event: DiffStorageEvent) => void;
+  /** Somebody has cut off a store's file: what is in its slots from this one on is gone. */
+  readonly onCut?: (storeIndex: number, firstSlotIndex: number) => void;
   /** Told of the first portion step by step: bytes that are ready, and that are to be. */
   readonly onFill?: (readyBytes: number, wantedBytes: number) => void;
 }
@@ -61,6 +64,8 @@ export class SlotAllocator {
   #clock: Clock;
   #limitSlots: number;
   #targetSlots: number;
+  readonly #cutWatch: CutWatch;
+  readonly #onCut: (storeIndex: number, firstSlotIndex: number) => void;
   #listeners = new Set<() => void>();
   #notifying = false;
   #started = false;
@@ -100,6 +105,8 @@ export class SlotAllocator {
     const changed = (): void => this.#changed();
     const shared = { spaces: this.#spaces, clock: this.#clock, emit, changed };
     const limit = this.#limitSlots;
+    this.#onCut = options.onCut ?? (() => undefined);
+    this.#cutWatch = new CutWatch({ ...shared, onCut: (space) => this.#cutOff(space) });
     const bytesOf = (slots: number): number => slots * this.slotBytes;
     this.#growth = new Growth({
       ...shared,
@@ -107,6 +114,7 @@ export class SlotAllocator {
       lowWaterSlots,
       limitSlots: limit,
       timeoutMs,
+      beforeGrowth: (space) => this.#cutWatch.look(space),
       onFill:
         options.onFill && ((ready, target) => options.onFill?.(bytesOf(ready), bytesOf(target))),
     });
@@ -122,16 +130,22 @@ export class SlotAllocator {
 
   /**
    * Marks slots that the maps of an earlier process name as used; all others are free.
-   * To be called before `start`. Throws SLOT_INVALID for a slot outside the stores or named twice.
+   * To be called before `start`; onCut is told of those beyond a file's end. Throws SLOT_INVALID for a slot
+   * outside the stores or named twice.
    */
   reserveForRecovery(usedSlots: Iterable<number>): void {
     assert(!this.#started, "slots are reserved before the start");
+    const cut = new Set<StoreSpace>();
     for (const slot of usedSlots) {
       const space = Number.isInteger(slot) && slot >= 0 ? this.#spaces[slotStore(slot)] : undefined;
       if (space === undefined) {
         throw new DiffStorageError("SLOT_INVALID", `slot ${slot} lies in no store`);
       }
-      space.reserve(slotIndex(slot));
+      if (!space.reserve(slotIndex(slot))) cut.add(space);
+    }
+    for (const space of cut) {
+      const firstSlotIndex = Math.floor(space.store.openedBytes / this.slotBytes);
+      this.#onCut(space.storeIndex, firstSlotIndex);
     }
   }
 
@@ -143,6 +157,7 @@ export class SlotAllocator {
     assert(!this.#started, "started once");
     this.#started = true;
     if (required) await this.#growth.fill(this.#targetSlots, signal);
+    if (!this.#stopped) this.#cutWatch.start();
     this.#check();
   }
 
@@ -236,12 +251,13 @@ export class SlotAllocator {
     this.#stopped = true;
     this.#growth.stop();
     this.#puncher.stop();
+    this.#cutWatch.stop();
     this.#changed();
   }
 
   /** Resolves when no growth and no punch is in flight. */
   async idle(): Promise<void> {
-    await Promise.all([this.#growth.idle(), this.#puncher.idle()]);
+    await Promise.all([this.#growth.idle(), this.#puncher.idle(), this.#cutWatch.idle()]);
   }
 
   #allocate(maxSlots: number): Extent | "wait" | "full" {
@@ -256,6 +272,17 @@ export class SlotAllocator {
       return extent;
     }
     return this.#growth.answer();
+  }
+
+  /**
+   * Where it was cut off nobody knows any more: copies that were written meanwhile have made the file longer
+   * again. So all that is in it counts as gone, and nothing new is put there.
+   */
+  #cutOff(space: StoreSpace): void {
+    space.retire();
+    this.#onCut(space.storeIndex, 0);
+    this.#check();
+    this.#changed();
   }
 
   #check(): void {

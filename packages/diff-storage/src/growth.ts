@@ -28,6 +28,8 @@ export interface GrowthParts {
   /** After this time without success those who need slots are told "full". */
   readonly timeoutMs: number;
   readonly emit: (event: DiffStorageEvent) => void;
+  /** Before a store becomes longer. */
+  readonly beforeGrowth?: ((space: StoreSpace) => Promise<void>) | undefined;
   /** Told of each step before anyone uses the slots. */
   readonly onFill?: ((readySlots: number, targetSlots: number) => void) | undefined;
   /** Slots became ready, or the answer to who waits for them changed. */
@@ -318,6 +320,7 @@ export class Growth {
   /** Answers how many slots have become ready. */
   async #step(store: Attempts, wantedSlots: number): Promise<number> {
     const { space } = store;
+    await this.#parts.beforeGrowth?.(space);
     const availableBytes = await space.store.availableBytes();
     store.availableBytes = availableBytes;
     // The figure may be stale or miss what is allocated already, so it sizes the attempt only.

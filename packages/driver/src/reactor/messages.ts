@@ -127,6 +127,14 @@ export interface GrowAreaJournalRequest {
   readonly logBytes: number;
 }
 
+/** Slots of a store, from one on, have lost what was in them. */
+export interface LoseSlotsRequest {
+  readonly type: "loseSlots";
+  readonly tracker: number;
+  readonly store: number;
+  readonly firstSlotIndex: number;
+}
+
 export interface MarkDirtyRequest {
   readonly type: "markDirty";
   readonly tracker: number;
@@ -158,6 +166,7 @@ export type ReactorRequest =
   | WakeAreaRequest
   | HoldRequest
   | OpenImageRequest
+  | LoseSlotsRequest
   | MarkDirtyRequest
   | MirrorJournalRequest
   | GrowAreaJournalRequest

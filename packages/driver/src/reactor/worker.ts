@@ -1,5 +1,6 @@
 /** The thread of one reactor: takes requests of the main thread for the devices that it owns. */
 import { parentPort, workerData } from "node:worker_threads";
+import { slotIndex, slotStore } from "@blksnap/diff-storage";
 import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
 import { carriedError } from "./carried-error.js";
@@ -7,6 +8,7 @@ import { errorText } from "./error-text.js";
 import { carryOutJournal } from "./journal-requests.js";
 import type {
   FromReactor,
+  LoseSlotsRequest,
   MarkDirtyRequest,
   ReactorRequest,
   ReactorSettings,
@@ -40,6 +42,12 @@ function markDirty(request: MarkDirtyRequest): void {
   for (let i = 0; i < request.ranges.length; i += 2) {
     engine.markDirty(request.ranges[i], request.ranges[i + 1]);
   }
+}
+
+function loseSlots({ tracker, store, firstSlotIndex }: LoseSlotsRequest): void {
+  deviceOf(tracker).engine.loseSlots(
+    (slot) => slotStore(slot) === store && slotIndex(slot) >= firstSlotIndex,
+  );
 }
 
 /** Carries a request out; `done` may be called later. */
@@ -89,6 +97,10 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
         devices.delete(request.tracker);
         done();
       });
+      return;
+    case "loseSlots":
+      loseSlots(request);
+      done();
       return;
     case "markDirty":
       markDirty(request);

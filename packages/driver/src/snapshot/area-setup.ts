@@ -1,8 +1,10 @@
 /** How a reactor is to use the storage of a snapshot for one of its devices. */
 import type { OverflowPolicy } from "@blksnap/api";
+import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
 import type { MapFileRef, SleepingArea } from "../reactor/messages.js";
 import { overflowSetup } from "./overflow.js";
 
+export const SLOT_BYTES_DEFAULT: number = 2 ** CHUNK_SHIFT_DEFAULT;
 /** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
 const LOW_WATER_SLOTS_MAX = 32;
 /** All devices together keep at most this part of the limit unused. */

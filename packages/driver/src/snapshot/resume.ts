@@ -253,6 +253,7 @@ async function wake(
       await snapshot.persistence.giveUp([...snapshot.members.values()], why);
     }
   }
+  await snapshot.cuts.tellAll(tracker);
   // Another member's may have failed meanwhile.
   const journal = snapshot.persistence.isOn ? member.journal : undefined;
   const waking = snapshot.wakingArea(area, journal);

@@ -21,7 +21,6 @@ import {
   type StoreSpec,
   type StoreSystem,
 } from "@blksnap/diff-storage";
-import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
 import { major, minor } from "@blksnap/ublk";
 import { errnoName } from "@blksnap/uring";
 import type { Logger } from "pino";
@@ -35,15 +34,15 @@ import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../st
 import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
-import { sleepingArea } from "./area-setup.js";
+import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
 import { fillLog } from "./fill-log.js";
 import { completePolicy } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
+import { StoreCuts } from "./store-cuts.js";
 import { MEMORY_STORE, storeRecord } from "./store-record.js";
 
-const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
 /** A device of a snapshot. */
 export interface Member {
   readonly tracker: Tracker;
@@ -91,6 +90,7 @@ export class Snapshot {
   takenAt: string | null;
   stallUs: number | null;
   readonly persistence: SnapshotPersistence;
+  readonly cuts: StoreCuts;
   #state: SnapshotRecord["state"];
   #isRejoining: boolean;
   #storage: DiffStorage | undefined;
@@ -117,6 +117,7 @@ export class Snapshot {
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
     this.persistence = new SnapshotPersistence(context, record.persistent ?? false);
+    this.cuts = new StoreCuts({ ...context, snapshot: record.id, members: this.members });
     this.events = new SnapshotEvents(record, () => this.saveIfPossible());
   }
 
@@ -191,11 +192,11 @@ export class Snapshot {
       system: this.#context.storeSystem,
       events: { push: (event) => this.#onStorageEvent(event) },
       onFill: fillLog(this.#context.logger, this.id),
-      ...(signal === undefined ? {} : { signal }),
-      ...(recoverSlots === undefined ? {} : { recoverSlots }),
+      onCut: this.cuts.note,
+      ...(signal && { signal }),
+      ...(recoverSlots && { recoverSlots }),
     };
     const storage = await DiffStorage.open(options);
-    // Nobody waited any more.
     if (this.#isClosed) return void (await storage.close({ keepNamedFiles: true }));
     this.#storage = storage;
     this.#slotServer = new SlotServer({
