@@ -21,12 +21,16 @@ import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { SwitchReply } from "../reactor/messages.js";
+import { Serial } from "../serial.js";
 import { FreezeGroup } from "../system/freeze.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
 const fdatasync = promisify(fdatasyncCallback);
+
+/** One at a time; each has its bounds. */
+const freezes = new Serial();
 
 export interface TakeContext extends ImageContext {
   readonly persistent: PersistentDirectory;
@@ -46,7 +50,8 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
     for (const member of members) await prepareArea(context, snapshot, member);
     snapshot.save();
     faultPoint("take.areas-recorded");
-    snapshot.stallUs = await switchAll(context, snapshot, members);
+    // A file system can lie on devices of two snapshots, and is frozen once.
+    snapshot.stallUs = await freezes.run(() => switchAll(context, snapshot, members));
     faultPoint("take.thawed");
     // Numbers that the caller hears of are on record.
     for (const { tracker } of members) await tracker.commitJournal();
