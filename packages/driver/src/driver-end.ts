@@ -46,25 +46,35 @@ export async function endAll(options: EndOptions): Promise<string[]> {
       )
       .finally(() => ended++);
   };
-  // A device comes after the snapshot that it is in: both have queued for it, in this order.
-  const works = [...registry.snapshots.values()].map((snapshot) => {
-    const names = [...snapshot.members.values()].map(({ tracker }) => deviceLock(tracker));
-    return begin(`the end of snapshot ${snapshot.id}`, [snapshotLock(snapshot.id), ...names], () =>
-      endSnapshot(options, snapshot),
-    );
-  });
-  for (const tracker of registry.trackers.values()) {
-    works.push(
-      begin(
-        `the detach of ${tracker.device} from ${tracker.front.path}`,
-        [deviceLock(tracker)],
-        () => endTracker(options, tracker),
-      ),
-    );
-  }
-  // An operation that ran may have been adding to these: what it has made is met here.
-  const all = Promise.all([...works, locks.idle()]);
-  await endOrStall(all, () => ended, options);
+  const begun = new Set<Snapshot | Tracker>();
+  /** A device comes after the snapshot that it is in: both have queued for it, in this order. */
+  const beginAll = (): Promise<void>[] => {
+    const snapshots = [...registry.snapshots.values()].filter((one) => !begun.has(one));
+    const trackers = [...registry.trackers.values()].filter((one) => !begun.has(one));
+    for (const one of [...snapshots, ...trackers]) begun.add(one);
+    return [
+      ...snapshots.map((snapshot) => {
+        const devices = [...snapshot.members.values()].map(({ tracker }) => deviceLock(tracker));
+        const names = [snapshotLock(snapshot.id), ...devices];
+        const what = `the end of snapshot ${snapshot.id}`;
+        return begin(what, names, () => endSnapshot(options, snapshot));
+      }),
+      ...trackers.map((tracker) => {
+        const what = `the detach of ${tracker.device} from ${tracker.front.path}`;
+        return begin(what, [deviceLock(tracker)], () => endTracker(options, tracker));
+      }),
+    ];
+  };
+  const all = async (): Promise<void> => {
+    // What an operation that still ran has made comes in another round.
+    for (let works = beginAll(); works.length > 0; works = beginAll()) {
+      await Promise.all([...works, locks.idle()]);
+    }
+    await locks.idle();
+    const late = beginAll();
+    if (late.length > 0) await Promise.all(late);
+  };
+  await endOrStall(all(), () => ended, options);
   return [...left.values()];
 }
 

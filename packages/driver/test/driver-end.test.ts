@@ -39,7 +39,7 @@ function house(hangs: (what: string) => Promise<void> | undefined = () => undefi
       progress,
       stallMs,
     });
-  return { locks, done, end };
+  return { locks, done, end, trackers, snapshots };
 }
 
 const never = new Promise<void>(() => undefined);
@@ -64,6 +64,25 @@ test("an operation that runs and hangs is not waited for without an end", async 
   assert.equal(await end(500), ["the detach of /dev/3 from /dev/ublkb3 did not end"]);
   assert.not.ok(done.includes("device 3"));
   assert.is(done.length, 3);
+});
+
+test("what an operation makes that still runs is ended too", async () => {
+  for (const isAlone of [false, true]) {
+    const { locks, done, end, trackers, snapshots } = house();
+    if (isAlone) {
+      trackers.clear();
+      snapshots.clear();
+    }
+    const attach = locks.run([deviceLock({ identity: "4" })], { what: "attach" }, async () => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      const front = { path: "/dev/ublkb4" };
+      trackers.set(4, { id: 4, identity: "4", device: "/dev/4", front } as never);
+    });
+    assert.equal(await end(), []);
+    await attach;
+    assert.ok(done.includes("device 4"));
+    assert.is(trackers.size, 0);
+  }
 });
 
 test("a snapshot that fails to end is named with its devices", async () => {
