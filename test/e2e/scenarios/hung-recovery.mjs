@@ -37,6 +37,7 @@ async function killedWithoutStore(t) {
   });
   const { images } = await first.client.snapshotTake(id);
   const held = await DeviceFile.open(t, fronts[0]);
+  const other = await DeviceFile.open(t, fronts[1]);
   const frozen = await readDevice(t, fronts[0], SIZE_BYTES);
   const model = Buffer.from(frozen);
   const write = async (file, at, byte) => {
@@ -48,11 +49,16 @@ async function killedWithoutStore(t) {
   await write(held, 0, 1);
   first.kill("SIGKILL");
   await first.ended();
-  await run(["sync", "--file-system", stores]);
-  await run(["sh", "-c", "echo 3 > /proc/sys/vm/drop_caches"]);
+  // So that nothing of it is in memory. The kernel lets go of the dead daemon's files in its own time.
+  await until("nobody uses the stores", () =>
+    run(["umount", stores]).then(
+      () => true,
+      () => false,
+    ),
+  );
+  await run(["mount", disk.path, stores]);
   await disk.suspend();
   t.defer(() => disk.resume());
-  const other = await DeviceFile.open(t, fronts[1]);
   return { disk, devices, fronts, id, image: images[0].image, frozen, model, held, other, write };
 }
 
