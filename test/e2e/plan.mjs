@@ -40,11 +40,18 @@ export const GROUPS = [
   },
   {
     name: "trouble",
-    files: ["stretch", "image-write", "several-snapshots", "disk-errors", "pullout"],
+    files: [
+      "stretch",
+      "image-write",
+      "several-snapshots",
+      "disk-errors",
+      "pullout",
+      "ended-by-others",
+    ],
   },
   {
     name: "kept",
-    files: ["persistent", "log-writes"],
+    files: ["persistent", "continuity", "log-writes"],
     ownDaemons: true,
   },
   {
@@ -54,6 +61,7 @@ export const GROUPS = [
       "daemon",
       "liveness",
       "crash",
+      "reactor-loss",
       "killed-waiting",
       "freeze",
       "no-memory",

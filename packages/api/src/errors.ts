@@ -106,6 +106,7 @@ const deviceErrors = {
   DEVICE_FAILED: failed("EIO", 500, "Look for errors of the device in dmesg"),
   NOT_ATTACHED: failed("ENOENT", 404, "Attach it first: blksnapctl attach --device DEVICE"),
   FRONT_IN_USE: failed("EBUSY", 409, "Unmount the front first; fuser -vm shows who uses it"),
+  FRONT_ENDED: failed("ENODEV", 409, "Detach the device, and attach it again"),
   DEVICE_IN_SNAPSHOT: failed("EBUSY", 409, "Destroy the snapshot first; status shows its id"),
   UBLK_UNAVAILABLE: failed("ENODEV", 503, "Load the driver with modprobe ublk_drv (Linux >= 6.5)"),
   UBLK_FAILED: failed("EIO", 500, "See dmesg and the daemon's log"),

@@ -29,6 +29,7 @@ export const snapshotCreateRequest = recordWithOptional(
   {
     on_overflow: overflowPolicy,
     persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
+    read_only_images: { ...is.flag, description: "images refuse writes; else they take them" },
   },
 );
 export const snapshotId = record({ id: is.uuid });
@@ -39,10 +40,35 @@ export const snapshotList = record({ snapshots: list(snapshotSummary) });
 export const snapshotAddRequest = record({ device: is.device });
 export const snapshotAddResponse = record({ id: is.uuid, device: is.text, front: is.text });
 
+/** What a take did with a file system that has data on its devices. */
+export const fileSystemFreeze = record({
+  source: { ...is.text, description: "as mount was given it; the device where nobody shows it" },
+  device_number: { ...is.text, description: "major:minor" },
+  type: { ...is.textOrNull, description: "null for one that is mounted nowhere, but in use" },
+  mount_point: is.textOrNull,
+  pid: {
+    ...is.countOrNull,
+    description: "a process that had it so: 1 for the host, else of a container; null for none",
+  },
+  state: {
+    type: "string",
+    enum: ["frozen", "synced", "not"],
+    description:
+      "frozen: at rest at the instant. synced: written back just before, but not held. not: what " +
+      "was written last may be missing from the image",
+  },
+  why: { ...is.textOrNull, description: "why it was not frozen" },
+});
+
+export const snapshotTakeQuery = recordWithOptional(
+  {},
+  { require_freeze: { ...is.flag, description: "fail unless every file system is frozen" } },
+);
 export const snapshotTakeResponse = record({
   id: is.uuid,
   stall_us: { ...is.count, description: "longest time for which a writer was held up" },
   images: list(record({ device: is.text, image: is.text })),
+  file_systems: list(fileSystemFreeze),
 });
 
 const eventFields = {

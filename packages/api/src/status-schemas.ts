@@ -1,7 +1,7 @@
 /** Schemas of what the daemon says about itself: version, status, errors. */
 import { list, record } from "./build.js";
 import * as is from "./scalars.js";
-import { overflowPolicy } from "./snapshot-schemas.js";
+import { fileSystemFreeze, overflowPolicy } from "./snapshot-schemas.js";
 import { cbtState, sectorRange } from "./tracker-schemas.js";
 
 export const versionResponse = record({
@@ -31,6 +31,7 @@ export const trackerStatus = record({
   device: is.text,
   device_number: is.textOrNull,
   front: is.text,
+  front_live: { ...is.flag, description: "false: another program has ended it; detach the device" },
   attach_kind: { type: "string", enum: ["front", "live"] },
   device_capacity: { ...is.count, description: "bytes at attach; the front keeps it" },
   original_capacity: { ...is.count, description: "bytes that the original has now" },
@@ -97,6 +98,8 @@ export const snapshotStatus = record({
   full_in_ms: { ...is.countOrNull, description: "at that rate; null if it is not filling" },
   on_overflow: overflowPolicy,
   persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
+  read_only_images: is.flag,
+  file_systems: { ...list(fileSystemFreeze), description: "what the take did with them" },
   events_pending: is.count,
   devices: list(snapshotDeviceStatus),
   stores: list(storeStatus),

@@ -161,6 +161,10 @@ const snapshotVerbs: readonly Verb[] = [
       persistent: {
         describe: "bring it back after a stop or a power cut; its devices are attached so too",
       },
+      "read-only-images": {
+        describe:
+          "images refuse writes; else they take them, and what is written there is gone at destroy",
+      },
     },
     examples: [
       ["ID=$(blksnapctl snapshot_create -d /dev/sdb -d /dev/sdc -f /var/tmp -l 2G)", "two devices"],
@@ -178,7 +182,14 @@ const snapshotVerbs: readonly Verb[] = [
   {
     name: "snapshot_take",
     describe: "Freeze all devices of a snapshot at one instant; their images appear",
-    options: { id },
+    options: {
+      id,
+      "require-freeze": {
+        describe:
+          "fail unless every file system with data on the devices is frozen. Else those that cannot " +
+          "be frozen (vfat, exfat, one that was shut down by an error) are synced instead",
+      },
+    },
     examples: [["blksnapctl snapshot_take --id $ID --json", "images, and how long writers stood"]],
     load: async () => (await snapshots()).take,
   },

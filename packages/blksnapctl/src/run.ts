@@ -58,6 +58,7 @@ async function contextFor(
       }
     },
     tell,
+    warn: (text) => surroundings.writeError(`blksnapctl: ${text}\n`),
     printJson: (document) => writeOut(`${JSON.stringify(document)}\n`),
     untilInterrupted,
   };

@@ -17,6 +17,7 @@ function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
+const ENODEV = 19;
 const MORE_ROOM = "Destroy the snapshot, and take the next with a larger --limit";
 
 /** A write that is refused or kept waiting hurts the users of the front: that comes first. */
@@ -37,6 +38,10 @@ function writeTroubles(member: Member): Trouble[] {
 
 function lossTroubles(member: Member): Trouble[] {
   if (member.error_code === 0) return [];
+  if (member.error_code === -ENODEV) {
+    const what = "another program has ended the image, or the front before it";
+    return [{ state: "LOST", what, hint: "Destroy the snapshot, and take another" }];
+  }
   const lost = `${formatBytes(member.lost_bytes, false)} of the image are lost`;
   const what = `${lost}: ${strerror(-member.error_code)}; it gives EIO there`;
   return [{ state: "LOST", what, hint: MORE_ROOM }];
@@ -51,6 +56,11 @@ export function troublesOf(
   const snapshot = snapshots.find(({ id }) => id === snapshot_id);
   const member = snapshot?.devices.find(({ front }) => front === tracker.front);
   const troubles: Trouble[] = [];
+  if (!tracker.front_live) {
+    const what = `another program has ended the front ${tracker.front}`;
+    const hint = "Destroy its snapshot, detach the device and attach it again";
+    troubles.push({ state: "ENDED", what, hint });
+  }
   if (original_capacity === 0) {
     const hint = "Detach it; what was not written to it is lost";
     troubles.push({ state: "GONE", what: "the original is gone", hint });

@@ -8,6 +8,7 @@ const front = "/dev/ublkb0";
 const tracker = {
   device: "/dev/sdb",
   front,
+  front_live: true,
   snapshot_id: "s",
   original_capacity: 1,
   error_code: 0,
@@ -56,6 +57,17 @@ test("an original that is gone, and tracking that is not kept", () => {
     found.map(({ state }) => state),
     ["GONE", "UNKEPT"],
   );
+});
+
+test("a front that another program has ended comes first, and its image is no matter of room", () => {
+  const found = troubles({ front_live: false }, { error_code: -19 });
+  assert.equal(
+    found.map(({ state }) => state),
+    ["ENDED", "LOST"],
+  );
+  assert.match(found[0]!.what, front);
+  assert.match(found[0]!.hint, "attach it again");
+  assert.not.match(found[1]!.hint, "--limit");
 });
 
 test.run();

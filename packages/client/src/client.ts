@@ -57,6 +57,8 @@ export interface SnapshotCreateParameters {
   readonly onOverflow?: OverflowPolicy;
   /** Comes back after a stop or a power cut; needs persistent trackers and stores on disks. */
   readonly persistent?: boolean;
+  /** Images refuse writes. */
+  readonly readOnlyImages?: boolean;
 }
 
 export interface CbtMap {
@@ -262,13 +264,14 @@ export class BlksnapClient {
     parameters: SnapshotCreateParameters,
     options?: CallOptions,
   ): Promise<SnapshotId> {
-    const { devices = [], stores, limitBytes, onOverflow, persistent } = parameters;
+    const { devices = [], stores, limitBytes, onOverflow, persistent, readOnlyImages } = parameters;
     const body = {
       devices,
       stores,
       limit_bytes: limitBytes,
       on_overflow: onOverflow,
       persistent,
+      read_only_images: readOnlyImages,
     };
     return sendForJson(this.#call("POST", "/v1/snapshots", options, body));
   }
@@ -282,8 +285,13 @@ export class BlksnapClient {
     return sendForJson(this.#call("POST", snapshotPath(id, "/devices"), options, { device }));
   }
 
-  snapshotTake(id: string, options?: CallOptions): Promise<SnapshotTakeResponse> {
-    return sendForJson(this.#call("POST", snapshotPath(id, "/take"), options));
+  /** `requireFreeze`: fails unless every file system with data on the devices is frozen. */
+  snapshotTake(
+    id: string,
+    options: CallOptions & { readonly requireFreeze?: boolean } = {},
+  ): Promise<SnapshotTakeResponse> {
+    const parameters = options.requireFreeze === true ? { require_freeze: "true" } : {};
+    return sendForJson(this.#call("POST", query(snapshotPath(id, "/take"), parameters), options));
   }
 
   snapshotDestroy(id: string, options?: CallOptions): Promise<SnapshotId> {

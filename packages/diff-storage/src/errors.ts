@@ -83,16 +83,24 @@ export class DiffStorageError extends Error {
   }
 }
 
+/**
+ * One name per number, and the kernel's: of the two that some numbers have, Node and C programs give now
+ * the one and now the other.
+ */
+const NAME_OF_ERRNO: ReadonlyMap<number, string> = new Map(
+  Object.entries(constants.errno)
+    .filter(([name]) => name !== "EWOULDBLOCK" && name !== "ENOTSUP")
+    .map(([name, number]) => [number, name]),
+);
+const ERRNO_OF_NAME: Readonly<Record<string, number>> = constants.errno;
+
 /** Name of the errno an unknown error carries, such as "ENOSPC"; "EIO" when it carries none. */
 export function errnoNameOf(error: unknown): string {
-  const code = (error as { code?: unknown } | null)?.code;
-  if (typeof code === "string" && code in constants.errno) return code;
-  const number = (error as { errno?: unknown } | null)?.errno;
-  if (typeof number === "number") {
-    const found = Object.entries(constants.errno).find(([, value]) => value === Math.abs(number));
-    if (found !== undefined) return found[0];
-  }
-  return "EIO";
+  const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown };
+  const given = typeof errno === "number" ? NAME_OF_ERRNO.get(Math.abs(errno)) : undefined;
+  if (given !== undefined) return given;
+  const number = typeof code === "string" ? ERRNO_OF_NAME[code] : undefined;
+  return (number === undefined ? undefined : NAME_OF_ERRNO.get(number)) ?? "EIO";
 }
 
 /** Text of an unknown error. */

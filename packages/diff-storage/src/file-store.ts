@@ -1,7 +1,7 @@
 import { close as closeFd, fstat, ftruncate, type Stats } from "node:fs";
 import { type FileHandle, statfs, unlink } from "node:fs/promises";
 import { promisify } from "node:util";
-import { assert } from "./errors.js";
+import { assert, DiffStorageError } from "./errors.js";
 import { type DeviceNumber, deviceNumber, type Store, type StoreKind } from "./store.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
 
@@ -28,8 +28,8 @@ export class FileStore implements Store {
   readonly kind: StoreKind;
   readonly path: string;
   readonly fd: number;
-  readonly directIo: boolean;
-  readonly alignmentBytes: number;
+  directIo: boolean;
+  alignmentBytes: number;
   readonly limitBytes: number;
   readonly growable: boolean;
   readonly punchable: boolean;
@@ -71,6 +71,17 @@ export class FileStore implements Store {
   setDeviceSize(bytes: number): void {
     assert(this.kind === "block", "only devices have a device size");
     this.openedBytes = bytes;
+  }
+
+  async allowAlignment(bytes: number): Promise<void> {
+    if (!this.directIo || this.alignmentBytes <= bytes) return;
+    if (this.#system.endDirectIo === undefined) {
+      const what = `${this.path} needs I/O aligned to ${this.alignmentBytes} bytes, not ${bytes}`;
+      throw new DiffStorageError("STORE_KIND_UNSUPPORTED", what, { path: this.path });
+    }
+    await this.#system.endDirectIo(this.fd);
+    this.directIo = false;
+    this.alignmentBytes = 1;
   }
 
   async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {

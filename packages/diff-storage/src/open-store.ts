@@ -190,7 +190,9 @@ async function tryDirect(
     const alignmentBytes = said?.offsetAlignmentBytes ?? ASSUMED_ALIGNMENT_BYTES;
     const memoryBytes = said?.memoryAlignmentBytes ?? ASSUMED_ALIGNMENT_BYTES;
     const usable = alignmentBytes > 0 && Math.max(alignmentBytes, memoryBytes) <= requiredBytes;
-    if (usable) return { handle, directIo: true, alignmentBytes };
+    if (usable) {
+      return { handle, directIo: true, alignmentBytes: Math.max(alignmentBytes, memoryBytes) };
+    }
   } catch (error) {
     await handle.close();
     throw toStoreError(error, path);

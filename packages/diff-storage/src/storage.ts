@@ -24,7 +24,7 @@ export interface DiffStorageOptions extends Omit<SlotAllocatorOptions, "onEvent"
   /** 1 to 8 stores in the order in which they are filled: the fast one first. */
   readonly stores: readonly StoreSpec[];
   readonly system: StoreSystem;
-  /** Alignment that all I/O will have: the largest logical block size of the originals. */
+  /** Alignment that all I/O will have: the smallest logical block size of the originals. */
   readonly requiredAlignmentBytes?: number;
   /** Where events go; an EventQueue, or anything with a `push` that does not throw. */
   readonly events?: EventSink<DiffStorageEvent>;
@@ -103,6 +103,11 @@ export class DiffStorage {
       await within(undone, timeoutMs, clock);
       throw error;
     }
+  }
+
+  /** From here on I/O to the stores may have this alignment. @throws DiffStorageError */
+  async allowAlignment(bytes: number): Promise<void> {
+    for (const store of this.stores) await store.allowAlignment(bytes);
   }
 
   /** See `SlotAllocator.allocateExtent`. */

@@ -44,6 +44,8 @@ export interface Store {
   /** Whether `punch` gives space back. */
   readonly punchable: boolean;
 
+  /** From here on I/O may have this alignment: where that is not enough for direct I/O, without it. */
+  allowAlignment(bytes: number): Promise<void>;
   /** Makes sure that a range is backed by allocated space, extending the file if needed. */
   preallocate(offsetBytes: number, lengthBytes: number): Promise<void>;
   /** Cuts off what a failed `preallocate` left behind `endBytes`; never below `openedBytes`. */

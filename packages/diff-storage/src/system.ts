@@ -33,6 +33,8 @@ export interface StoreSystem {
    * this process until it does. What else is wrong with it is said when it is opened.
    */
   assertAnswers?(path: string): Promise<void>;
+  /** Takes O_DIRECT off an open file; absent where that cannot be done. */
+  endDirectIo?(fd: number): Awaitable<void>;
   /** What direct I/O needs here; undefined when the kernel cannot say. */
   statDirectIo?(fd: number): Awaitable<DirectIoAlignment | undefined>;
 }

@@ -12,6 +12,7 @@ import {
   writeSync,
 } from "node:fs";
 import { createServer } from "node:net";
+import { constants } from "node:os";
 import { join } from "node:path";
 import {
   commandStoreSystem,
@@ -30,8 +31,9 @@ const withSystem = (changes: Partial<StoreSystem>): OpenStoreOptions => ({
   ...BASE,
   system: { ...commandStoreSystem, ...changes },
 });
-const failing = (code: string) => async (): Promise<never> => {
-  throw Object.assign(new Error(code), { code });
+/** As system calls fail: with the kernel's number, and one of the names that it has. */
+const failing = (code: keyof typeof constants.errno) => async (): Promise<never> => {
+  throw Object.assign(new Error(code), { code, errno: -constants.errno[code] });
 };
 const openDescriptors = (): number => readdirSync("/proc/self/fd").length;
 
@@ -166,6 +168,30 @@ test("direct I/O is used where its alignment is no stricter than the caller's", 
     assert.equal(await open(BASE), [false, 1], "unknown alignment is taken to be a page");
   }));
 
+test("a smaller alignment that comes later ends direct I/O, where it is too small", () =>
+  withDirectory(async (directory) => {
+    const ended: number[] = [];
+    const system: Partial<StoreSystem> = {
+      statDirectIo: () => ({ memoryAlignmentBytes: 4, offsetAlignmentBytes: 4096 }),
+      endDirectIo: (fd) => void ended.push(fd),
+    };
+    const options = { ...withSystem(system), requiredAlignmentBytes: 4096 };
+    const store = await openStore(directory, options);
+    await store.allowAlignment(4096);
+    assert.equal([store.directIo, store.alignmentBytes, ended], [true, 4096, []]);
+    await store.allowAlignment(512);
+    await store.allowAlignment(512);
+    assert.equal([store.directIo, store.alignmentBytes, ended], [false, 1, [store.fd]]);
+    await store.close(false);
+    const { endDirectIo: _, ...unable } = system;
+    const another = await openStore(directory, {
+      ...withSystem(unable),
+      ...{ requiredAlignmentBytes: 4096 },
+    });
+    await failsWith("STORE_KIND_UNSUPPORTED", () => another.allowAlignment(512));
+    await another.close(false);
+  }));
+
 test("system failures become errors that say what to do, and leave nothing open", () =>
   withDirectory(async (directory) => {
     const path = join(directory, "store");
@@ -174,7 +200,9 @@ test("system failures become errors that say what to do, and leave nothing open"
     for (const [code, changes] of [
       ["STORE_NOT_GROWABLE", { fallocate: failing("EOPNOTSUPP") }],
       ["STORE_IO", { fallocate: failing("EIO") }],
+      ["STORE_NOT_GROWABLE", { fallocate: failing("ENOTSUP") }],
       ["STORE_BUSY", { lockFile: failing("EAGAIN") }],
+      ["STORE_BUSY", { lockFile: failing("EWOULDBLOCK") }],
       ["STORE_IO", { statDirectIo: failing("EIO") }],
     ] as const) {
       const error = await failsWith(code, () => openStore(path, withSystem(changes)));
@@ -186,6 +214,28 @@ test("system failures become errors that say what to do, and leave nothing open"
     );
     assert.is(openDescriptors(), before);
     assert.is(statSync(path).size, 0);
+  }));
+
+test("a failure is told by its number, whatever it is called", () =>
+  withDirectory(async (directory) => {
+    const path = join(directory, "store");
+    writeFileSync(path, "");
+    const codes = new Map<number, string>();
+    for (const [code, number] of Object.entries(constants.errno)) {
+      for (const told of [{ code, errno: -number }, { code }, { errno: -number }]) {
+        const lockFile = async (): Promise<never> => {
+          throw Object.assign(new Error("told"), told);
+        };
+        const failure = await openStore(path, withSystem({ lockFile })).then(
+          () => "opened",
+          (error) => `${error.code} ${error.message.replace(/^.*\((E\w+): told\)$/s, "$1")}`,
+        );
+        assert.is(codes.get(number) ?? failure, failure, `${code} ${JSON.stringify(told)}`);
+        codes.set(number, failure);
+      }
+    }
+    assert.is(codes.get(constants.errno.EAGAIN), "STORE_BUSY EAGAIN");
+    assert.is(codes.get(constants.errno.EOPNOTSUPP), "STORE_NOT_GROWABLE EOPNOTSUPP");
   }));
 
 test("a file that may not be written is refused", () =>

@@ -1,9 +1,10 @@
 # Freezes file systems for a take and thaws them, whatever becomes of the daemon.
 #
-#   sh -c "$(cat freeze-guard.sh)" freeze-guard LIMIT-SECONDS  3</dev/null  4</mnt/one  5</mnt/two
+#   sh -c "$(cat freeze-guard.sh)" freeze-guard LIMIT-SECONDS APART  3</dev/null  4</mnt/one  5</mnt/two
 #
-# The file systems come as open directories: so they stay the ones that were meant, however they are
-# named, mounted over or unmounted meanwhile.
+# The file systems come as open directories, or as files where no directory of theirs is to be had: so they
+# stay the ones that were meant, however they are named, mounted over or unmounted meanwhile. APART is
+# uring-apart, for files: fsfreeze takes directories alone.
 #
 #   on the input        answer on the output
 #   freeze FD           frozen FD, or failed FD MESSAGE; one at a time, in the order of freezing
@@ -20,9 +21,19 @@
 # Who ends the daemon's processes must not end the one that thaws.
 trap '' HUP INT QUIT TERM PIPE
 
-# For /proc/self/fd/N the kernel looks into the process that asks: fsfreeze has inherited N.
+# For /proc/self/fd/N the kernel looks into the process that asks: it has inherited N.
+change() {
+  if [ -f "/proc/self/fd/$2" ]; then
+    "$apart" 0 "$1" "/proc/self/fd/$2" 2>&1
+  elif [ "$1" = freeze ]; then
+    fsfreeze --freeze "/proc/self/fd/$2" 2>&1
+  else
+    fsfreeze --unfreeze "/proc/self/fd/$2" 2>&1
+  fi
+}
+
 freeze() {
-  if message=$(fsfreeze --freeze "/proc/self/fd/$1" 2>&1); then
+  if message=$(change freeze "$1"); then
     # Frozen, even when nobody is left to hear it.
     echo "frozen $1" || :
   else
@@ -34,7 +45,7 @@ freeze() {
 # Tries again, for a machine that is short of memory or processes.
 thaw() {
   for pause in 1 2 4 0; do
-    message=$(fsfreeze --unfreeze "/proc/self/fd/$1" 2>&1) && return
+    message=$(change thaw "$1") && return
     case $message in
       # Somebody else has thawed it.
       *"Invalid argument") return ;;
@@ -121,4 +132,5 @@ obey() {
 
 # What runs beside the shell has no standard input of its own.
 exec 3<&0
+apart=$2
 relay "$1" | obey

@@ -9,6 +9,7 @@ import type { Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 const LOOK_INTERVAL_MS = 250;
+const STALL_MS = 30_000;
 
 export interface EndOptions {
   readonly registry: Pick<Registry, "trackers" | "snapshots" | "snapshotOf">;
@@ -19,7 +20,7 @@ export interface EndOptions {
   /** Anything that changes while something gets on: how much was written to the originals. */
   readonly progress: () => Promise<number>;
   /** After so long without progress nobody waits any more. */
-  readonly stallMs: number;
+  readonly stallMs?: number;
 }
 
 export function deviceLock({ identity }: Pick<Tracker, "identity">): string {
@@ -95,7 +96,7 @@ async function endTracker({ registry, ...options }: EndOptions, tracker: Tracker
 async function endOrStall(
   all: Promise<unknown>,
   ended: () => number,
-  { progress, stallMs }: EndOptions,
+  { progress, stallMs = STALL_MS }: EndOptions,
 ): Promise<void> {
   let isOver = false;
   const over = all.finally(() => {

@@ -31,6 +31,7 @@ import type {
   DetachRequestOptions,
   DriverControl,
   SnapshotCreateOptions,
+  SnapshotTakeOptions,
 } from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
 import { DeviceReader } from "./device-reader.js";
@@ -47,19 +48,18 @@ import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.
 import { SnapshotOperations } from "./snapshot/operations.js";
 import { type RecoverContext, recoverAll } from "./snapshot/recover.js";
 import { StateDirectory } from "./state/state-directory.js";
-import { cbtState, driverStatus, type StatusSource } from "./status.js";
+import { cbtState, driverStatus, imagePath, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
 import { ringStoreSystem } from "./system/store-system.js";
+import { assertFront } from "./tracker/front-state.js";
 import { LateRecovery } from "./tracker/late-recovery.js";
+import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
 import { TrackerOperations } from "./tracker/operations.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
 export type { DeviceInUse, DriverOptions };
 
 const CLAIM_INTERVAL_MS = 20;
-/** How long the end waits while nothing gets on. */
-const END_STALL_MS = 30_000;
-/** How long operations that run are waited for when the devices are left to the next daemon. */
 const LEAVE_TIMEOUT_MS = 30_000;
 
 export class Driver implements DriverControl {
@@ -73,6 +73,7 @@ export class Driver implements DriverControl {
   #trackers!: TrackerOperations;
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
+  #mounts!: MountWatch;
   readonly #registry = new Registry(
     () => this.#late.waiting.map(({ record }) => record),
     (tracker) => this.#notices.actOnUnclaimed(tracker),
@@ -86,15 +87,19 @@ export class Driver implements DriverControl {
     this.#logger = options.logger;
     this.#control = control;
     this.#settings = settingsOf(options);
-    this.#notices = new Notices(this.#registry, this.#logger);
+    this.#notices = new Notices(this.#registry, this.#logger, ({ id, reactor }) =>
+      this.#reactors.request(reactor, { type: "dropArea", tracker: id }),
+    );
     this.#reactors = new ReactorPool({
       logger: this.#logger,
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
       frontDepth: this.#settings.frontDepth,
       imageDepth: this.#settings.imageDepth,
       onNotice: (reactor, notice) => this.#notices.take(reactor, notice),
+      lostStatus: options.reactorLostStatus,
       onLost: (reactor, error) => {
         this.#logger.fatal({ reactor, err: error }, "a reactor has ended");
+        this.#registry.letGo(reactor);
         options.onReactorLost?.(reactor);
       },
     });
@@ -125,15 +130,14 @@ export class Driver implements DriverControl {
   }
 
   /**
-   * Waits for operations that run, as long as is fair, takes no more, and leaves all devices to the next
-   * daemon: their users wait for it. The process has to end now, without stop().
+   * Takes no more operations, waits a while for those that run, and leaves all devices to the next daemon:
+   * their users wait for it. The process has to end now, without stop().
    */
   async leave(): Promise<void> {
     this.#late.stop();
     const { locks } = this.#operations;
     locks.close();
-    const idle = locks.idle();
-    await Promise.race([idle, sleep(LEAVE_TIMEOUT_MS, undefined, { ref: false })]);
+    await Promise.race([locks.idle(), sleep(LEAVE_TIMEOUT_MS, undefined, { ref: false })]);
     const running = locks.running.map(({ what }) => what);
     if (running.length > 0) {
       this.#logger.error(
@@ -151,9 +155,11 @@ export class Driver implements DriverControl {
   /**
    * Destroys all snapshots, detaches all devices and ends the reactors. Answers, in words, what did not
    * come to its end: that is left to the next daemon, and the process has to end at once.
+   * @param closing the system goes down, and nobody is left who could write to the devices
    */
-  async stop(): Promise<readonly string[]> {
+  async stop(closing = false): Promise<readonly string[]> {
     this.#late.stop();
+    this.#mounts.stop();
     const left = await endAll({
       registry: this.#registry,
       locks: this.#operations.locks,
@@ -161,9 +167,9 @@ export class Driver implements DriverControl {
         snapshot.persistence.isOn
           ? this.#snapshots.suspend(snapshot)
           : this.#snapshots.destroy(snapshot),
-      detach: (tracker) => this.#trackers.detach(tracker, { attachAgain: true, giveUp: true }),
+      detach: (tracker) =>
+        this.#trackers.detach(tracker, { attachAgain: true, giveUp: true, closing }),
       progress: () => this.#devices.bytesWritten(this.#registry.trackers.values()),
-      stallMs: END_STALL_MS,
     });
     if (left.length > 0) return left;
     this.#context.state.close();
@@ -195,6 +201,7 @@ export class Driver implements DriverControl {
     return this.#operations.onDevices("attach of", [device], async () => {
       const known = await this.#registry.findTracker(device);
       if (known === undefined) await this.#late.assertNotWaiting(device);
+      else assertFront(known);
       if (known !== undefined && persistent && known.persistence.state !== "on") {
         const what = `${known.device} is attached, and not as a persistent tracker`;
         throw new ControlError("TRACKER_NOT_PERSISTENT", what);
@@ -273,7 +280,7 @@ export class Driver implements DriverControl {
     return {
       device: tracker.device,
       front: tracker.front.path,
-      image: snapshot?.members.get(tracker.id)?.image?.path ?? null,
+      image: imagePath(snapshot?.members.get(tracker.id)),
       error_code: tracker.errorCode,
       snapshot_id: snapshot?.id ?? null,
     };
@@ -295,8 +302,9 @@ export class Driver implements DriverControl {
     });
   }
 
-  snapshotTake(id: string): Promise<SnapshotTakeResponse> {
-    return this.#operations.onSnapshot("snapshot_take of", id, () => this.#snapshots.take(id));
+  snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse> {
+    const operation = () => this.#snapshots.take(id, options);
+    return this.#operations.onSnapshot("snapshot_take of", id, operation);
   }
 
   snapshotDestroy(id: string): Promise<void> {
@@ -362,6 +370,8 @@ export class Driver implements DriverControl {
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     this.#notices.begin();
+    const { trackers: watched } = this.#registry;
+    this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;

@@ -23,7 +23,7 @@ export async function devicesInUse(registry: Registry): Promise<DeviceInUse[]> {
     const { device, front } = tracker;
     const image = registry.snapshotOf(tracker)?.members.get(tracker.id)?.image;
     return [
-      { device, path: front.path, kind: "front" as const },
+      ...(front.isLive ? [{ device, path: front.path, kind: "front" as const }] : []),
       ...(image === undefined ? [] : [{ device, path: image.path, kind: "image" as const }]),
     ];
   });

@@ -2,24 +2,35 @@
 import type { Logger } from "pino";
 import type { ReactorNotice } from "./reactor/messages.js";
 import type { Registry } from "./registry.js";
+import { noteImageEnd } from "./snapshot/ended-image.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 /** Trackers that are being attached at a time; each tells once of its journal. */
 const UNCLAIMED_MAX = 64;
+const ENODEV = 19;
 
 type JournalNotice = Extract<ReactorNotice, { notice: "journalLow" | "journalFault" }>;
+/** Of a tracker, whether it is in a snapshot or not. */
+type TrackerNotice = JournalNotice | Extract<ReactorNotice, { notice: "frontEnded" }>;
 
 export class Notices {
   readonly #registry: Registry;
   readonly #logger: Logger;
   /** While recovering: those that cannot be acted on yet. */
   #early: ReactorNotice[] | undefined = [];
-  /** Of journals whose trackers are not known yet: a front lives before its tracker is added. */
-  #unclaimed: JournalNotice[] = [];
+  /** Of trackers that are not known yet: a front lives before its tracker is added. */
+  #unclaimed: TrackerNotice[] = [];
+  readonly #dropArea: (tracker: Tracker) => Promise<void>;
 
-  constructor(registry: Registry, logger: Logger) {
+  /** @param dropArea ends copy-on-write of a device, and reads of its image */
+  constructor(
+    registry: Registry,
+    logger: Logger,
+    dropArea: (tracker: Tracker) => Promise<void> = () => Promise.resolve(),
+  ) {
     this.#registry = registry;
     this.#logger = logger;
+    this.#dropArea = dropArea;
   }
 
   take(reactor: number, notice: ReactorNotice): void {
@@ -57,14 +68,18 @@ export class Notices {
   actOnUnclaimed(tracker: Tracker): void {
     const its = this.#unclaimed.filter((notice) => notice.tracker === tracker.id);
     this.#unclaimed = this.#unclaimed.filter((notice) => notice.tracker !== tracker.id);
-    for (const notice of its) this.#actOnJournal(tracker, notice);
+    for (const notice of its) this.#actOnTracker(tracker, notice);
   }
 
   #act(notice: ReactorNotice): void {
     if (!("tracker" in notice)) return;
     const tracker = this.#registry.trackers.get(notice.tracker);
-    if (notice.notice === "journalLow" || notice.notice === "journalFault") {
-      if (tracker !== undefined) this.#actOnJournal(tracker, notice);
+    if (
+      notice.notice === "journalLow" ||
+      notice.notice === "journalFault" ||
+      notice.notice === "frontEnded"
+    ) {
+      if (tracker !== undefined) this.#actOnTracker(tracker, notice);
       else this.#keep(notice);
       return;
     }
@@ -78,6 +93,8 @@ export class Notices {
     } else if (notice.notice === "fault") {
       this.#logger.warn({ device: tracker.device, errno: notice.errno }, "snapshot lost data");
       snapshot.fault(tracker, notice.errno);
+    } else if (notice.notice === "imageEnded") {
+      noteImageEnd(snapshot, tracker, this.#logger);
     } else if (notice.notice === "areaJournalLow") {
       void snapshot.growJournal(tracker, notice.area);
     } else if (notice.notice === "areaJournalFault") {
@@ -88,6 +105,24 @@ export class Notices {
     } else {
       this.#logger.error({ device: tracker.device }, "a hold of writes expired");
     }
+  }
+
+  #actOnTracker(tracker: Tracker, notice: TrackerNotice): void {
+    if (notice.notice !== "frontEnded") this.#actOnJournal(tracker, notice);
+    else if (tracker.noteFrontEnd()) this.#onFrontEnded(tracker);
+  }
+
+  /** Nothing is written through the front any more, so nothing is copied, and no image goes on. */
+  #onFrontEnded(tracker: Tracker): void {
+    const { device, front } = tracker;
+    const text = `another program has ended the front ${front.path}: detach ${device}`;
+    this.#logger.error({ device, front: front.path }, text);
+    const snapshot = this.#registry.snapshotOf(tracker);
+    if (snapshot?.members.get(tracker.id)?.map === undefined) return;
+    this.#dropArea(tracker).catch((error: unknown) => {
+      this.#logger.warn({ device, err: error }, "its image is not closed");
+    });
+    snapshot.fault(tracker, ENODEV);
   }
 
   /** Not one after the other with operations: these can wait for writes, and writes wait for this. */
@@ -101,7 +136,7 @@ export class Notices {
   }
 
   /** Those of trackers that have gone are never asked for. */
-  #keep(notice: JournalNotice): void {
+  #keep(notice: TrackerNotice): void {
     this.#unclaimed.push(notice);
     if (this.#unclaimed.length > UNCLAIMED_MAX) this.#unclaimed.shift();
   }

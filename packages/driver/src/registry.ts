@@ -49,6 +49,15 @@ export class Registry {
     this.#onAdded(tracker);
   };
 
+  /** A reactor has died: the kernel has its devices wait for another server once they are let go of. */
+  letGo(reactor: number): void {
+    for (const tracker of this.trackers.values()) {
+      if (tracker.reactor !== reactor) continue;
+      tracker.front.letGo();
+      this.snapshotOf(tracker)?.members.get(tracker.id)?.image?.letGo();
+    }
+  }
+
   /**
    * The tracker that a path means, by its original or its front; undefined where there is none. An
    * original that is gone, pulled out, is still known by its name.
@@ -169,9 +178,9 @@ export class Registry {
 
   /** Block devices through which a tracker's data is written: its front and its original. */
   deviceNumbers(tracker: Tracker): DeviceNumber[] {
-    const front = parseNumber(tracker.front.deviceNumber);
     const { kind, deviceNumber: original } = tracker.backing;
-    return kind === "block" ? [front, deviceNumber(original)] : [front];
+    const front = tracker.front.isLive ? [parseNumber(tracker.front.deviceNumber)] : [];
+    return kind === "block" ? [...front, deviceNumber(original)] : front;
   }
 
   /**

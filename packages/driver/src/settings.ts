@@ -26,6 +26,17 @@ export interface DriverOptions {
   readonly holdTimeoutMs?: number;
   /** How long to wait for another daemon to give the state directory up; default 0. */
   readonly takeOverTimeoutMs?: number;
+  /**
+   * The process ends with this status at once when a reactor ends by itself, as its devices need: they
+   * wait for a new process, and what the reactor had in hand is given back only when this one has ended.
+   * Without it the devices of such a reactor are let go of, and wait for the next driver.
+   */
+  readonly reactorLostStatus?: number;
+  /**
+   * The operator guarantees that from one boot to the next nobody but this driver writes to devices of
+   * persistent trackers; see JudgeOptions. Default false.
+   */
+  readonly trustReboots?: boolean;
   /** Called when a reactor has ended by itself: its devices wait for a new process. */
   readonly onReactorLost?: (reactor: number) => void;
 }
@@ -39,7 +50,8 @@ type WithDefault =
   | "portionBytes"
   | "freezeTimeoutMs"
   | "holdTimeoutMs"
-  | "takeOverTimeoutMs";
+  | "takeOverTimeoutMs"
+  | "trustReboots";
 type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
 
 /** Private, and apart from the socket, whose folder the group may enter. */
@@ -57,6 +69,7 @@ const DEFAULTS: Defaulted = {
   freezeTimeoutMs: 10_000,
   holdTimeoutMs: 10_000,
   takeOverTimeoutMs: 0,
+  trustReboots: false,
 };
 
 export interface DriverSettings extends Omit<DriverOptions, "parameters" | WithDefault>, Defaulted {

@@ -94,6 +94,7 @@ async function trackerStatus(
     device: tracker.device,
     device_number: tracker.deviceNumber,
     front: tracker.front.path,
+    front_live: tracker.front.isLive,
     attach_kind: "front" as const,
     device_capacity: tracker.geometry.capacityBytes,
     original_capacity: tracker.presentCapacityBytes,
@@ -102,23 +103,30 @@ async function trackerStatus(
     reactor: tracker.reactor,
     cbt: cbtState(tracker.cbt.info()),
     snapshot_id: snapshot?.id ?? null,
-    image: snapshot?.members.get(tracker.id)?.image?.path ?? null,
+    image: imagePath(snapshot?.members.get(tracker.id)),
     error_code: tracker.errorCode,
     persistence: tracker.persistence,
   };
   return { ...known, io: ioStatus((await devices.counters(tracker)).front) };
 }
 
+/** Of one that is there: the number of one that is gone may be another device's. */
+export function imagePath(member: Member | undefined): string | null {
+  const image = member?.image;
+  return image?.isLive === true ? image.path : null;
+}
+
 async function memberStatus(
   devices: DeviceReader,
-  { tracker, image }: Member,
+  member: Member,
   counters: DeviceCounters,
 ): Promise<SnapshotDeviceStatus> {
+  const { tracker } = member;
   const lost = await devices.lostRanges(tracker);
   return {
     device: tracker.device,
     front: tracker.front.path,
-    image: image?.path ?? null,
+    image: imagePath(member),
     error_code: tracker.errorCode,
     chunk_size: 2 ** tracker.geometry.chunkShift,
     chunks_used: counters.area.slotsUsed,
@@ -180,6 +188,8 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
     full_in_ms: wholeOrNull(stats.secondsToFull, 1000),
     on_overflow: snapshot.onOverflow,
     persistent: snapshot.persistence.isOn,
+    read_only_images: snapshot.readOnlyImages,
+    file_systems: [...snapshot.fileSystems],
     events_pending: snapshot.events.pendingCount,
     devices: await Promise.all(
       members.map((member, index) => memberStatus(devices, member, counters[index])),

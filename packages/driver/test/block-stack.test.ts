@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { parseMountinfo } from "@blksnap/diff-storage";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { fileSystemsAbove } from "../dist/system/block-stack.js";
+import { stackAbove } from "../dist/system/block-stack.js";
 
 const test = suite("block stack");
 const FRONT = "259:0";
@@ -46,12 +46,11 @@ function holder(below: string, above: string): void {
 
 function mounts(...lines: string[]): string[] {
   const text = ["1 0 8:0 / / rw - ext4 /dev/sda rw", ...lines].join("\n");
-  return fileSystemsAbove([FRONT], {
-    root: "",
+  return stackAbove([FRONT], {
     sysfs,
     readMounts: () => parseMountinfo(text),
     deviceNumber: (path) => NUMBERS[path.replace("/dev/", "")],
-  }).map(({ mounts: [first] }) => first!.mountPoint);
+  }).fileSystems.map(({ mounts: [first] }) => first!.mountPoint);
 }
 
 test.before.each(() => {
@@ -161,8 +160,7 @@ test("an xfs whose log lies on the member", () => {
 
 test("the root file system comes last of its level", () => {
   const text = "1 0 259:1 / / rw - ext4 /dev/root rw\n2 1 259:2 / /var rw - ext4 /dev/x rw\n";
-  const found = fileSystemsAbove([FRONT], {
-    root: "",
+  const { fileSystems: found } = stackAbove([FRONT], {
     sysfs,
     readMounts: () => parseMountinfo(text),
     deviceNumber: () => undefined,

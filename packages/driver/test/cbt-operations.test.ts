@@ -1,9 +1,10 @@
-import { CbtMap } from "@blksnap/engine";
+import { CbtMap, CbtReason } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { changesSince, markedRanges, readMap } from "../dist/cbt/operations.js";
 import { answerFor } from "../dist/control/control-error.js";
 import { asControlError } from "../dist/system/errors.js";
+import { uuidText } from "../dist/uuid.js";
 
 const BLOCK = 65536;
 /** Four blocks and a half: the last one is short. */
@@ -125,6 +126,46 @@ test("a map that lost marks: EFAULT for who reads, EINVAL for who marks, until t
   cbt.switch();
   assert.equal([toldOf(reading)[0], toldOf(marking)[0]], ["none", "none"]);
   assert.not.equal(cbt.info().generation, before);
+});
+
+for (const [what, meanwhile] of [
+  ["a new generation", (cbt: CbtMap) => cbt.reset(CbtReason.ROLLOVER)],
+  ["a take", (cbt: CbtMap) => cbt.switch()],
+] as const) {
+  test(`${what} between the generation and the map gives what belongs together`, () => {
+    for (const moment of ["before", "after"]) {
+      const cbt = map();
+      write(cbt, 0, CAPACITY);
+      cbt.switch();
+      const readFrozen = cbt.readFrozen.bind(cbt);
+      let armed = true;
+      cbt.readFrozen = (...parameters) => {
+        const now = armed;
+        armed = false;
+        if (now && moment === "before") meanwhile(cbt);
+        readFrozen(...parameters);
+        if (now && moment === "after") meanwhile(cbt);
+      };
+      const changes = changesSince(cbt, 0, "/dev/x");
+      const { generation, changesNumber } = cbt.info();
+      assert.is(changes.generation_id, uuidText(generation));
+      assert.is(changes.changes_number, changesNumber);
+      assert.is(changes.changed_blocks, what === "a take" ? 5 : 0);
+    }
+  });
+}
+
+test("a map that changes at every look is said to be busy", () => {
+  const cbt = map();
+  const readFrozen = cbt.readFrozen.bind(cbt);
+  cbt.readFrozen = (...parameters) => {
+    readFrozen(...parameters);
+    cbt.switch();
+  };
+  assert.throws(
+    () => changesSince(cbt, 0, "/dev/x"),
+    (error: { code?: string }) => error.code === "CBT_BUSY",
+  );
 });
 
 test.run();

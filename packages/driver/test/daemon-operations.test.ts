@@ -12,7 +12,13 @@ const front: DeviceInUse = {
   users: ["mounted at /srv"],
 };
 
-function operations(inUse: readonly DeviceInUse[], more: { keep?: boolean; link?: object } = {}) {
+interface More {
+  keep?: boolean;
+  link?: object;
+  isGoingDown?: () => Promise<boolean>;
+}
+
+function operations(inUse: readonly DeviceInUse[], more: More = {}) {
   const log: string[] = [];
   const options = {
     devices: {
@@ -22,6 +28,7 @@ function operations(inUse: readonly DeviceInUse[], more: { keep?: boolean; link?
     logger: silentLogger(log),
     keep: more.keep ?? false,
     link: more.link as SupervisorLink | undefined,
+    ...(more.isGoingDown === undefined ? {} : { isGoingDown: more.isGoingDown }),
   };
   const made = new DaemonOperations(options);
   let ending: string | undefined;
@@ -73,6 +80,32 @@ test("a signal is refused while a device is in use, unless the daemon may leave 
   const free = operations([]);
   free.made.onSignal("SIGINT");
   assert.is(await free.ended(), "detach");
+});
+
+test("while the system goes down a refused end comes as soon as nothing is in use", async () => {
+  const inUse = [front];
+  let asked = 0;
+  const isGoingDown = async () => {
+    // Its file system is unmounted after the daemon was asked to end.
+    if (++asked === 2) inUse.pop();
+    return true;
+  };
+  const { made, log } = operations(inUse, { isGoingDown });
+  made.onSignal("SIGTERM");
+  assert.is(await made.ending, "detach");
+  assert.is(log.join("").split("refused").length, 2, "said once");
+});
+
+test("a system that stays up after all is not left", async () => {
+  const inUse = [front];
+  let asked = 0;
+  const isGoingDown = async () => ++asked === 1;
+  const { made, ended } = operations(inUse, { isGoingDown });
+  made.onSignal("SIGTERM");
+  for (let waited = 0; asked < 2 && waited < 1_000; waited++) await ended();
+  inUse.pop();
+  assert.is(asked, 2);
+  assert.is(await ended(), undefined);
 });
 
 test("an upgrade leaves to the supervisor's fresh daemon, or goes on where there is none", async () => {

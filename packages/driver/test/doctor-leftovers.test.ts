@@ -22,7 +22,12 @@ import {
   recordsFrom,
   type Surroundings,
 } from "../dist/doctor/leftovers.js";
-import { checkNames, checkSocket, checkStateDirectory } from "../dist/doctor/surroundings.js";
+import {
+  checkNames,
+  checkSearches,
+  checkSocket,
+  checkStateDirectory,
+} from "../dist/doctor/surroundings.js";
 import { readRecords, StateDirectory } from "../dist/state/state-directory.js";
 import { DeviceMark } from "../dist/system/served-device.js";
 
@@ -215,6 +220,19 @@ test("names of udev that lead to an original are told", () => {
   symlinkSync("../vdb", join(root, "dev/by/bad"));
   const found = checkNames(host, tracked, "/dev/by");
   assert.match(found.what, "/dev/by/bad leads to /dev/vdb, not to its front");
+});
+
+test("writable images are found by UUID, unless udev hides them", () => {
+  const root = mkdtempSync(join(tmpdir(), "blksnap-doctor-"));
+  const host = new HostFiles(root);
+  assert.is(checkSearches(host, []).state, "ok");
+  const found = checkSearches(host, ["/dev/ublkb1"]);
+  assert.is(found.state, "warning");
+  assert.match(found.what, /^\/dev\/ublkb1 is a writable image$/);
+  mkdirSync(join(root, "etc/udev/rules.d"), { recursive: true });
+  writeFileSync(join(root, "etc/udev/rules.d/59-blksnap.rules"), "");
+  assert.is(checkSearches(host, ["/dev/ublkb1", "/dev/ublkb2"]).state, "ok");
+  rmSync(root, { recursive: true });
 });
 
 test.run();

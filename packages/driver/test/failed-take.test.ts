@@ -6,7 +6,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { answerFor } from "../dist/control/control-error.js";
 import { Snapshot } from "../dist/snapshot/snapshot.js";
-import { takeSnapshot } from "../dist/snapshot/take.js";
+import { closeMembers, takeSnapshot } from "../dist/snapshot/take.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
 
 const SLOT_BYTES = 262_144;
@@ -40,6 +40,7 @@ async function newSnapshot() {
     slotBytes: SLOT_BYTES,
     onOverflow: { policy: "break-snapshot" },
     persistent: false,
+    readOnlyImages: false,
   });
   const used = () => snapshot.storage.stats().allocatedBytes / SLOT_BYTES;
   return { snapshot, granted, used };
@@ -97,7 +98,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     presentCapacityBytes: 2 ** 20,
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
     backing: { kind: "file", fd: -1, params: {} },
-    front: { deviceNumber: "0:0" },
+    front: { deviceNumber: "0:0", isLive: true },
     commitJournal: async () => undefined,
     withoutRotation: (operation: () => Promise<unknown>) => operation(),
   };
@@ -126,6 +127,57 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
   assert.equal([snapshot.state, snapshot.takenAt, used()], ["created", null, 0]);
   assert.is(snapshot.members.get(member.id)?.map, undefined);
   await snapshot.closeStorage();
+});
+
+/** Two members whose areas a reactor closes, and what happens to their maps. */
+function closing() {
+  const steps: string[] = [];
+  const failing = new Set<string>();
+  const meet = (step: string): void => {
+    steps.push(step);
+    if (failing.has(step)) throw new Error(`${step} failed`);
+  };
+  const members = [1, 2].map((id) => ({
+    tracker: { id, reactor: 0 },
+    map: { name: `map ${id}` },
+    image: undefined,
+  }));
+  const context = {
+    reactors: {
+      request: async (_: number, { type, tracker }: { type: string; tracker: number }) => {
+        // The second one answers late.
+        if (tracker === 2) await new Promise((resolve) => setTimeout(resolve, 20));
+        meet(`${type} ${tracker}`);
+      },
+    },
+    state: { removeMap: ({ name }: { name: string }) => meet(`close ${name}`) },
+  };
+  const close = () => closeMembers(context as never, members as never);
+  const closes = () => steps.filter((step) => step.startsWith("close "));
+  return { close, closes, failing, steps };
+}
+
+test("who closes members again finds none that is still being closed, and closes no map twice", async () => {
+  const { close, closes, failing, steps } = closing();
+  failing.add("dropArea 1");
+  const first = await close().catch((error: Error) => error.message);
+  assert.is(first, "dropArea 1 failed");
+  // The other one was waited for.
+  assert.equal(closes(), ["close map 2"]);
+  failing.clear();
+  await close();
+  await close();
+  assert.equal(closes(), ["close map 2", "close map 1"]);
+  assert.ok(steps.length > 0);
+});
+
+test("a map whose file cannot be removed is closed once", async () => {
+  const { close, closes, failing } = closing();
+  failing.add("close map 1");
+  const first = await close().catch((error: Error) => error.message);
+  assert.is(first, "close map 1 failed");
+  await close();
+  assert.equal(closes().sort(), ["close map 1", "close map 2"]);
 });
 
 test.run();

@@ -18,7 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseMountinfo } from "@blksnap/diff-storage";
-import type { SystemView } from "../dist/system/mounts.js";
+import type { FreezeSystem } from "../dist/system/freeze-system.js";
 
 const WAIT_LIMIT_MS = 20_000;
 
@@ -43,6 +43,10 @@ export interface FakeFileSystem {
 export class FreezeFixture {
   readonly folder = mkdtempSync(join(tmpdir(), "blksnap-freeze-"));
   readonly fileSystems: FakeFileSystem[] = [];
+  /** Syncs, and which file systems were frozen then. */
+  readonly synced: { readonly index: number; readonly frozen: readonly number[] }[] = [];
+  /** What the next syncs of a file system come to. */
+  readonly syncStatus: Map<number, number[]> = new Map();
   readonly #path = process.env["PATH"];
 
   constructor() {
@@ -84,8 +88,24 @@ export class FreezeFixture {
       .join("");
   }
 
-  get view(): SystemView {
-    return viewOf(this.mountinfo);
+  get system(): FreezeSystem {
+    const system = systemOf(this.mountinfo);
+    return {
+      ...system,
+      sync: async (paths, timeoutMs) => {
+        const statuses = await system.sync(paths, timeoutMs);
+        return paths.map((path, place) => {
+          const index = this.fileSystems.findIndex(({ inode }) => inode === statSync(path).ino);
+          this.synced.push({ index, frozen: this.#frozen() });
+          return this.syncStatus.get(index)?.shift() ?? statuses[place] ?? 0;
+        });
+      },
+    };
+  }
+
+  #frozen(): number[] {
+    const frozen = this.calls().filter((call) => call.startsWith("--freeze"));
+    return frozen.map((call) => Number(call.split(" ")[1]));
   }
 
   hang({ inode }: FakeFileSystem): void {
@@ -114,12 +134,33 @@ export class FreezeFixture {
   }
 }
 
-export function viewOf(mountinfo: string): SystemView {
+/** Its mounts are directories that are reached by their names. */
+export function systemOf(mountinfo: string): FreezeSystem {
+  const readMounts = () => parseMountinfo(mountinfo);
   return {
-    root: "",
     sysfs: "/nonexistent",
-    readMounts: () => parseMountinfo(mountinfo),
+    readMounts,
     deviceNumber: () => undefined,
+    readElsewhere: async () => ({ mounts: [], loopFiles: new Map(), isComplete: true }),
+    async reach(devices) {
+      const fds = new Map<string, number>();
+      for (const { device, mountPointBytes } of readMounts()) {
+        if (devices.includes(device)) fds.set(device, openSync(mountPointBytes, "r"));
+      }
+      const place = (device: string) =>
+        readMounts().find((mount) => mount.device === device)?.mountPointBytes;
+      return {
+        get: (device) => ({
+          path: fds.has(device) ? `/proc/self/fd/${fds.get(device)}` : undefined,
+          pid: 1,
+          place: fds.has(device) ? escaped(place(device) as Buffer) : "it is a test",
+        }),
+        release: () => {
+          for (const fd of fds.values()) closeSync(fd);
+        },
+      };
+    },
+    sync: async (paths) => paths.map(() => 0),
   };
 }
 

@@ -5,11 +5,11 @@
 
 import { parseMountinfo } from "@blksnap/diff-storage";
 import { FreezeGroup } from "../dist/system/freeze.js";
-import { viewOf } from "./freeze-support.js";
+import { systemOf } from "./freeze-support.js";
 
 const mountinfo = process.argv[2] ?? "";
 const logger = { warn: console.error, error: console.error };
-const group = new FreezeGroup({ logger, holdMs: 60_000, view: viewOf(mountinfo) });
+const group = new FreezeGroup({ logger, holdMs: 60_000, system: systemOf(mountinfo) });
 const devices = parseMountinfo(mountinfo).map(({ device }) => device);
 await group.freeze(devices, 60_000);
 console.log("frozen");

@@ -24,9 +24,10 @@ test.after.each(async () => {
   fixture.remove();
 });
 
-function makeGroup(holdMs = LONG_MS): FreezeGroup {
+function makeGroup(holdMs = LONG_MS, isRequired = false): FreezeGroup {
   const note = (_: object, message: string) => void log.push(message);
-  return new FreezeGroup({ logger: { warn: note, error: note }, holdMs, view: fixture.view });
+  const logger = { warn: note, error: note };
+  return new FreezeGroup({ logger, holdMs, isRequired, system: fixture.system });
 }
 
 async function rejection(work: Promise<unknown>): Promise<{ code: string; message: string }> {
@@ -88,7 +89,11 @@ test("starts nothing where nothing is mounted", async () => {
   assert.equal(fixture.calls(), []);
 });
 
-test("frozen by somebody else: counts, and stays so; no freezing: left out and said", async () => {
+function states(group: FreezeGroup): string[] {
+  return group.report.map(({ state, why }) => `${state}: ${why}`);
+}
+
+test("frozen by somebody else: counts, and stays so; no freezing: synced and said", async () => {
   const [, foreign, vfat] = fixture.add("own", "foreign", "vfat");
   fixture.fail("--freeze", foreign!, "Device or resource busy");
   fixture.fail("--freeze", vfat!, "Operation not supported");
@@ -96,16 +101,62 @@ test("frozen by somebody else: counts, and stays so; no freezing: left out and s
   await group.freeze(fixture.devices, LONG_MS);
   await group.thaw();
   assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 0"]);
-  assert.match(log.join("\n"), /^\S+vfat \(ext4\) is not frozen for the snapshot: EOPNOTSUPP$/);
+  assert.match(log.join("\n"), /vfat \(ext4\) is synced, not frozen for the snapshot: EOPNOTSUPP$/);
+  assert.equal(states(group), [
+    "frozen: null",
+    "frozen: frozen already, by somebody else",
+    "synced: EOPNOTSUPP",
+  ]);
 });
 
-test("a failure names errno and mount point, and the others are thawed", async () => {
+test("all are synced before any is frozen, and what cannot be frozen once more after all", async () => {
+  const [, vfat] = fixture.add("a", "vfat", "c");
+  fixture.fail("--freeze", vfat!, "Operation not supported");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  await group.thaw();
+  assert.equal(fixture.synced, [
+    { index: 2, frozen: [] },
+    { index: 1, frozen: [] },
+    { index: 0, frozen: [] },
+    { index: 1, frozen: [2, 0] },
+  ]);
+});
+
+test("what one sync has written counts, whatever becomes of the other; none: not", async () => {
+  const systems = fixture.add("first fails", "second hangs", "both fail");
+  for (const one of systems) fixture.fail("--freeze", one, "Operation not supported");
+  fixture.syncStatus.set(0, [-5, 0]);
+  fixture.syncStatus.set(1, [0, -110]);
+  fixture.syncStatus.set(2, [-110, -5]);
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  await group.thaw();
+  assert.equal(states(group), [
+    "synced: EOPNOTSUPP",
+    "synced: EOPNOTSUPP",
+    "not: EOPNOTSUPP, and its sync: EIO",
+  ]);
+});
+
+test("one that was shut down by an error does not stop a take", async () => {
   const [broken] = fixture.add("broken", "b", "c");
   fixture.fail("--freeze", broken!, "Input/output error");
   const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  group.assertHeld();
+  await group.thaw();
+  assert.equal(states(group), ["not: EIO", "frozen: null", "frozen: null"]);
+  assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 1", "--unfreeze 2"]);
+});
+
+test("where freezing is required, a failure names errno and place, and the others are thawed", async () => {
+  const [broken] = fixture.add("broken", "b", "c");
+  fixture.fail("--freeze", broken!, "Input/output error");
+  const group = makeGroup(LONG_MS, true);
   const error = await rejection(group.freeze(fixture.devices, LONG_MS));
   assert.is(error.code, "FREEZE_FAILED");
-  assert.match(error.message, /broken: EIO$/);
+  assert.match(error.message, /broken \(ext4\) is not frozen: EIO$/);
   await group.thaw();
   assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 1", "--unfreeze 2"]);
 });

@@ -8,6 +8,7 @@ import type { ControlError } from "../dist/control/index.js";
 import { OperationLocks } from "../dist/operation-locks.js";
 import type { TrackerRecord } from "../dist/state/records.js";
 import { StateDirectory } from "../dist/state/state-directory.js";
+import { DeviceMark } from "../dist/system/served-device.js";
 import { LateRecovery } from "../dist/tracker/late-recovery.js";
 
 const DEVICE = "/dev/null";
@@ -33,20 +34,25 @@ test.after.each(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** A device of which the kernel says one thing after another; the last for ever. */
-function start(states: (number | undefined)[]) {
+/**
+ * A device of which the kernel says one thing after another; the last for ever.
+ * @param serverFlagsHigh whose it is
+ */
+function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const asked: number[] = [];
   const deleted: number[] = [];
   const control = {
     deviceInfo: async (id: number) => {
       asked.push(id);
       const now = states.length > 1 ? states.shift() : states[0];
-      return now === undefined ? undefined : { id, state: now };
+      const mark = { serverFlags: DeviceMark.FRONT, serverFlagsHigh };
+      return now === undefined ? undefined : { id, state: now, ...mark };
     },
     deleteDevice: async (id: number) => deleted.push(id),
   };
   const log = (_: unknown, text: string) => logged.push(text);
-  const context = { control, state, logger: { info: log, warn: log } };
+  const persistent = { inUse: new Set<string>() };
+  const context = { control, state, persistent, logger: { info: log, warn: log } };
   const none = () => assert.unreachable("nothing can go on here");
   const late = new LateRecovery(
     context as never,
@@ -103,5 +109,13 @@ for (const [how, end, deleted] of [
     assert.is(started.asked.length, length, "nobody asks any more");
   });
 }
+
+test("a front whose number another program's device has by now is gone, and that device is left alone", async () => {
+  const { late, deleted } = start([UblkState.LIVE], state.owner + 1);
+  await until(async () => !(await isWaiting(late)));
+  assert.equal(deleted, []);
+  assert.not(state.readRecords("tracker-").some(({ name }) => name === "tracker-7"));
+  late.stop();
+});
 
 test.run();

@@ -83,4 +83,70 @@ test("while recovering slots are asked for until a snapshot has its stores, and 
   assert.equal(asked, ["slots 2: 2"]);
 });
 
+/** A tracker in a snapshot, whose devices end. */
+function endings(isStopping: boolean) {
+  const said: string[] = [];
+  const device = (path: string) => ({
+    path,
+    noteEnd(forgetNumber: () => void) {
+      if (!isStopping) forgetNumber();
+      return !isStopping;
+    },
+  });
+  const registry: Registry = new Registry(
+    () => [],
+    (tracker) => notices.actOnUnclaimed(tracker),
+  );
+  const notices = new Notices(registry, silent as never, async (tracker) => {
+    said.push(`drop ${tracker.id}`);
+  });
+  const tracker = {
+    id: 1,
+    device: "/dev/one",
+    front: device("/dev/ublkb0"),
+    noteFrontEnd: () => !isStopping,
+  } as unknown as Tracker;
+  const member = {
+    tracker,
+    map: {},
+    imageNumber: 4,
+    imageLink: undefined,
+    image: device("/dev/x"),
+  };
+  const snapshot = {
+    id: "one",
+    members: new Map([[1, member]]),
+    fault: (of: Tracker, errno: number) => said.push(`fault ${of.id}: ${errno}`),
+    saveIfPossible: () => said.push(`save image ${member.imageNumber}`),
+  };
+  registry.snapshots.set("one", snapshot as never);
+  notices.begin();
+  return { registry, notices, tracker, said, member };
+}
+
+test("a front that another program has ended takes its image along, once it is known", () => {
+  const { registry, notices, tracker, said } = endings(false);
+  notices.take(0, { notice: "frontEnded", tracker: 1 });
+  assert.equal(said, []);
+  registry.addTracker(tracker);
+  assert.equal(said, ["drop 1", "fault 1: 19"]);
+});
+
+test("an image that another program has ended is told, and its number is another's", () => {
+  const { registry, notices, tracker, said, member } = endings(false);
+  registry.addTracker(tracker);
+  notices.take(0, { notice: "imageEnded", tracker: 1 });
+  assert.equal(said, ["save image undefined", "fault 1: 19"]);
+  assert.is(member.imageNumber, undefined);
+});
+
+test("devices that are stopped here end without a word", () => {
+  const { registry, notices, tracker, said, member } = endings(true);
+  registry.addTracker(tracker);
+  notices.take(0, { notice: "imageEnded", tracker: 1 });
+  notices.take(0, { notice: "frontEnded", tracker: 1 });
+  assert.equal(said, []);
+  assert.is(member.imageNumber, 4);
+});
+
 test.run();

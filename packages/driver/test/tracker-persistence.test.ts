@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   truncateSync,
   utimesSync,
@@ -168,6 +169,41 @@ test("nobody but root can read what is kept", async (world) => {
   for (const name of readdirSync(world.path)) {
     assert.is(statSync(join(world.path, name)).mode & 0o077, 0, name);
   }
+});
+
+/** The first bytes of an ext4 that was mounted so often, and is. */
+function mountedExt(mounts: number): Uint8Array {
+  const start = Buffer.alloc(8192);
+  const at = 1024;
+  start.writeUInt32LE(CAPACITY_BYTES / 4096, at + 4);
+  start.writeUInt32LE(2, at + 0x18);
+  start.writeUInt16LE(mounts, at + 0x34);
+  start.writeUInt16LE(0xef53, at + 0x38);
+  start.writeUInt16LE(1, at + 0x3a);
+  start.writeUInt32LE(4, at + 0x60);
+  return start;
+}
+
+test("the mount of the front's file system is on record, written once", async (world) => {
+  const persistence = await prepared(world);
+  await persistence.begin(newMap());
+  const path = fileOf(world, "tracker-");
+  const sessionOf = async () => (await trackerRecords(world.directory))[0]?.tracking.content.proof;
+  await persistence.noteStart(mountedExt(3));
+  const third = await sessionOf();
+  assert.match(third?.session ?? "", /"mounts":3,.*"needsRecovery":true/);
+  assert.is(third?.unmounted, null);
+  rmSync(path);
+  await persistence.noteStart(mountedExt(3));
+  assert.equal(await trackerRecords(world.directory), [], "it was written again");
+  await persistence.noteStart(mountedExt(4));
+  assert.match((await sessionOf())?.session ?? "", /"mounts":4/);
+  await persistence.noteStart(new Uint8Array(8192));
+  assert.is((await sessionOf())?.session, null);
+  const [record] = await trackerRecords(world.directory);
+  assert.is(record?.tracking.clean, false);
+  assert.is(record?.attached, true);
+  await persistence.close();
 });
 
 test.run();

@@ -1,4 +1,5 @@
 import {
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -41,11 +42,26 @@ test("a disk's incarnation and what was written and discarded since", async () =
   assert.equal(await witnessOf("254:0"), {
     bootId: BOOT_ID,
     diskseq: "7",
+    isFirstAppearance: false,
     writeSectors: 5000,
     discardSectors: 900,
     mtimeNs: null,
     ctimeNs: null,
   });
+});
+
+test("it was never away where no disk that came before it in this boot has gone", async () => {
+  const folder = (name: string) => join(kernel.sysfs, "block", name);
+  const isFirst = async () => (await witnessOf("254:0")).isFirstAppearance;
+  for (let number = 1; number <= 6; number++) {
+    assert.is(await isFirst(), false, `without ${number}`);
+    mkdirSync(folder(`d${number}`), { recursive: true });
+    writeFileSync(join(folder(`d${number}`), "diskseq"), `${number}\n`);
+  }
+  assert.is(await isFirst(), true);
+
+  rmSync(folder("d4"), { recursive: true });
+  assert.is(await isFirst(), false);
 });
 
 test("a partition has its disk's incarnation, and its own writes plus those through the disk", async () => {

@@ -17,7 +17,7 @@
 //     FAIL_WRITES     the request ends with the error, before anything of it was issued
 //     BLOCK_WRITES    the request is blocked; woken by a grant or a tick it begins again
 import { assert } from "./assert.js";
-import { EINVAL, EOPNOTSUPP, OverflowPolicy, RequestOp } from "./constants.js";
+import { EINVAL, EIO, EOPNOTSUPP, OverflowPolicy, RequestOp } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
 import { RequestState } from "./request-table.js";
@@ -88,8 +88,11 @@ export class FrontPath {
     core.front.state[tag] = RequestState.IDLE;
     core.inflightWrites--;
     if (op !== RequestOp.WRITE) core.discardWatch.ended(tag, result);
-    core.io.completeFront(tag, op !== RequestOp.WRITE && result > 0 ? 0 : result);
-    if (core.holding) this.tellDrained();
+    try {
+      core.io.completeFront(tag, op !== RequestOp.WRITE && result > 0 ? 0 : result);
+    } finally {
+      if (core.holding) this.tellDrained();
+    }
   }
 
   /** Tells the host, once per hold, that no write is in flight. */
@@ -134,7 +137,19 @@ export class FrontPath {
     front.state[tag] = RequestState.ISSUED;
     core.inflightWrites++;
     if (front.op[tag] !== RequestOp.WRITE || discardWatch.inFlight > 0) discardWatch.issued(tag);
-    core.io.submitOriginal(tag);
+    try {
+      core.io.submitOriginal(tag);
+    } catch (error) {
+      this.issueFailed(tag);
+      throw error;
+    }
+  }
+
+  /** The host threw. What it throws now, too, has the same cause. */
+  private issueFailed(tag: number): void {
+    try {
+      this.onOriginalDone(tag, -EIO);
+    } catch {}
   }
 
   /** Saves what is not saved yet. True when nothing is left to do. */

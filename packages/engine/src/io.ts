@@ -3,12 +3,14 @@
 // Every question (submit...) is answered later by the call named with it, exactly once, and never
 // from inside the asking call; ZERO runs are the one exception. completeFront, completeImage,
 // onDrained and onAreaClosed end an event: the host may call the engine from inside these. From
-// inside requestSlots, freeSlot, onWritesBlocked and onAreaFault it may not.
+// inside requestSlots, freeSlot, onWritesBlocked and onAreaFault it may not. What a host throws comes
+// out of the engine's call that led to it, after everybody else went on.
 
 export interface EngineIo {
   /**
    * Issue front request `tag` to the original as it is: op, offset and length from `engine.front`.
-   * Answer: `engine.onOriginalDone(tag, result)`.
+   * Answer: `engine.onOriginalDone(tag, result)`. An exception means that nothing was issued; a write
+   * ends with -EIO then.
    */
   submitOriginal(tag: number): void;
   /** End front request `tag`. `result`: bytes for READ and WRITE, 0 for others, or -errno. */

@@ -182,12 +182,16 @@ export class TrackerEngine implements AreaListener {
     if (!core.holding) throw new EngineError("BAD_STATE", "no writes are held");
     core.holding = false;
     // From their beginning: marks and copies of before the take do not count after it.
-    let tag = core.held.pop();
-    while (tag !== NONE) {
-      this.frontPath.start(tag);
-      tag = core.held.pop();
+    let failure: unknown;
+    for (let tag = core.held.pop(); tag !== NONE; tag = core.held.pop()) {
+      try {
+        this.frontPath.start(tag);
+      } catch (error) {
+        failure ??= error;
+      }
     }
     this.settle();
+    if (failure !== undefined) throw failure;
   }
 
   /**
@@ -254,11 +258,12 @@ export class TrackerEngine implements AreaListener {
     this.core.ready.takeAll(queue);
   }
 
-  /** Lets everybody go on who can. */
+  /** Lets everybody go on who can. One whose host throws is the only one that does not. */
   private settle(): void {
     const { core } = this;
     if (this.settling) return;
     this.settling = true;
+    let failure: unknown;
     for (;;) {
       let id = core.ready.pop();
       if (id === NONE && core.copies.freeCount > 0) {
@@ -270,11 +275,16 @@ export class TrackerEngine implements AreaListener {
         if (id !== NONE) core.serving = Serving.RUN_WAITER;
       }
       if (id === NONE) break;
-      this.advance(id);
+      try {
+        this.advance(id);
+      } catch (error) {
+        failure ??= error;
+      }
       core.serving = Serving.NOBODY;
     }
     this.settling = false;
     if (core.phase === AreaPhase.CLOSING) this.close();
+    if (failure !== undefined) throw failure;
   }
 
   private advance(id: number): void {

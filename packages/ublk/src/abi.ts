@@ -26,7 +26,7 @@ export const IoCommand = {
   COMMIT_AND_FETCH_REQ: 0xc0107521,
 } as const;
 
-/** `UBLK_F_*`: features of a device, negotiated at ADD_DEV. */
+/** `UBLK_F_*` of Linux 7.3: features of a device, negotiated at ADD_DEV. Later kernels have more. */
 export const UblkFeature = {
   SUPPORT_ZERO_COPY: 0x1,
   URING_CMD_COMP_IN_TASK: 0x2,
@@ -47,6 +47,8 @@ export const UblkFeature = {
   INTEGRITY: 0x10000,
   SAFE_STOP_DEV: 0x20000,
   NO_AUTO_PART_SCAN: 0x40000,
+  SHMEM_ZC: 0x80000,
+  IO_DESC_SIZE: 0x100000,
 } as const;
 
 /** What a request asks for: the low byte of `op_flags`. */

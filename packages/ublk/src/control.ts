@@ -67,7 +67,7 @@ interface Command {
 export class UblkControl {
   readonly #fd: number;
   readonly #ring: PromiseRing;
-  /** UblkFeature bits that the running kernel knows. */
+  /** Bits that the running kernel knows: those of UblkFeature, and others in later kernels. */
   readonly features: number;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
@@ -209,7 +209,7 @@ export class UblkControl {
       );
     }
     this.#check(status, command);
-    return new DataView(bytes.buffer).getUint32(0, true);
+    return Number(new DataView(bytes.buffer).getBigUint64(0, true));
   }
 
   async #run(command: Command): Promise<void> {
@@ -360,9 +360,15 @@ export function listDeviceIds(): number[] {
   return names.map((name) => Number(name.slice("ublkc".length))).sort((a, b) => a - b);
 }
 
-/** Names of the set bits, as the kernel calls them. */
+const NAME_OF_BIT: ReadonlyMap<number, string> = new Map(
+  Object.entries(UblkFeature).map(([name, bit]) => [Math.log2(bit), name]),
+);
+
+/** Names of the set bits, as the kernel calls them; one that is not known yet is "BIT_21". */
 export function featureNames(features: number): string[] {
-  return Object.entries(UblkFeature)
-    .filter(([, bit]) => (features & bit) !== 0)
-    .map(([name]) => name);
+  const names: string[] = [];
+  for (let bit = 0, rest = features; rest >= 1; bit++, rest = Math.floor(rest / 2)) {
+    if (rest % 2 === 1) names.push(NAME_OF_BIT.get(bit) ?? `BIT_${bit}`);
+  }
+  return names;
 }

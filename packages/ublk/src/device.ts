@@ -1,5 +1,6 @@
 import { closeSync } from "node:fs";
 import { bounded, ReactorThread } from "@blksnap/uring";
+import { UblkFeature } from "./abi.js";
 import { openCharacterDevice, UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js";
@@ -79,7 +80,7 @@ export class UblkDevice {
         queues: 1,
         queueDepth: options.queueDepth ?? 128,
         maxIoBytes: options.maxIoBytes ?? 512 * 1024,
-        features: 0,
+        features: control.features & UblkFeature.NO_AUTO_PART_SCAN,
         serverFlags: 0,
         serverFlagsHigh: 0,
       });
@@ -137,10 +138,14 @@ export class UblkDevice {
       this.#thread = undefined;
     }
     this.#resolveEnded();
-    if (this.#charFd >= 0) closeSync(this.#charFd);
-    this.#charFd = -1;
+    this.#closeCharacterDevice();
     await unlessGone(this.#control.deleteDevice(this.id));
     this.#control.close();
+  }
+
+  #closeCharacterDevice(): void {
+    if (this.#charFd >= 0) closeSync(this.#charFd);
+    this.#charFd = -1;
   }
 
   #serve(target: TargetSpec, info: UblkDeviceInfo): Promise<void> {
@@ -162,6 +167,9 @@ export class UblkDevice {
           const what = `${this.path}: ${error.message}`;
           this.#failure = new UblkError("QUEUE_FAILED", what, 0, error);
           reject(this.#failure);
+          // Who waits for an answer of the dead thread gets an error as soon as nobody has this open:
+          // from Linux 6.15 on that is when the kernel looks for requests that a server had.
+          this.#closeCharacterDevice();
           this.#onError(this.#failure);
         }
         this.#resolveEnded();

@@ -43,7 +43,7 @@ export interface UblkDeviceInfo {
   readonly serverPid: number;
   readonly ownerUid: number;
   readonly ownerGid: number;
-  /** UblkFeature bits that are on for this device. */
+  /** Bits that are on for this device: those of UblkFeature, and what later kernels add by themselves. */
   readonly features: number;
   /** Two 32-bit words of the server's own, kept by the kernel: halves of its `ublksrv_flags`. */
   readonly serverFlags: number;
@@ -191,7 +191,7 @@ export function decodeDeviceInfo(bytes: Uint8Array): UblkDeviceInfo {
     maxIoBytes: view.getUint32(8, true),
     id: view.getUint32(12, true),
     serverPid: view.getInt32(16, true),
-    features: view.getUint32(24, true),
+    features: Number(view.getBigUint64(24, true)),
     serverFlags: view.getUint32(32, true),
     serverFlagsHigh: view.getUint32(36, true),
     ownerUid: view.getUint32(40, true),

@@ -4,9 +4,10 @@
  * START_DEV can read the partition table itself. Up to Linux 6.18 it holds the device's mutex while
  * it does (ublk_drv.c, ublk_ctrl_start_dev), and the reading waits for the server: one that is killed
  * at that moment can neither end, since its own command is not done, nor be replaced, since that
- * takes the mutex. Only a reboot helps. (Some kernels after that read freed memory in their scan when
- * the device ends meanwhile.) Queue has the kernel leave the table alone, and a process
- * that holds nothing reads it afterwards: without a server it waits for the next one.
+ * takes the mutex. Only a reboot helps. Linux 7.0 and later read it in a work of their own, which may be
+ * done before START_DEV has ended or after (and some read freed memory when the device ends meanwhile);
+ * NO_AUTO_PART_SCAN keeps them from it. On all kernels Queue has the table left alone, and a process that
+ * holds nothing reads it afterwards: without a server it waits for the next one.
  */
 import { execFile } from "node:child_process";
 import { readdirSync } from "node:fs";

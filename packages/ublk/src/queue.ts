@@ -128,9 +128,14 @@ export class Queue implements CompletionHandler {
     this.#desc32 = new Int32Array(this.#descriptors.buffer);
   }
 
+  /** Commands of it are in the kernel, or about to be: it ends with its device. */
+  get isServing(): boolean {
+    return this.#liveTags > 0;
+  }
+
   /** Gives up a queue that was not started, for example because its target could not be made. */
   discard(): void {
-    assert(this.#target === undefined, "a queue that was started ends with its device");
+    assert(!this.isServing, "a queue that was started ends with its device");
     this.#release();
   }
 

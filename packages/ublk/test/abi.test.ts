@@ -51,6 +51,8 @@ test("feature names are those of the set bits", () => {
     "ZONED",
   ]);
   assert.equal(featureNames(0), []);
+  const later = 2 ** 40 + 2 ** 31 + 2 ** 21 + UblkFeature.IO_DESC_SIZE;
+  assert.equal(featureNames(later), ["IO_DESC_SIZE", "BIT_21", "BIT_31", "BIT_40"]);
 });
 
 test.run();

@@ -3,6 +3,7 @@
 // The submission and completion rings and the SQE array are handed out as ArrayBuffers; after that
 // `enter` is the only call that the data path makes.
 #include <liburing.h>
+#include <unistd.h>
 
 #include <cstddef>
 
@@ -20,6 +21,9 @@ static_assert(offsetof(io_uring_sqe, len) == 24 && offsetof(io_uring_sqe, rw_fla
 static_assert(offsetof(io_uring_sqe, user_data) == 32 && offsetof(io_uring_sqe, buf_index) == 40);
 static_assert(offsetof(io_uring_sqe, file_index) == 44 && offsetof(io_uring_sqe, cmd) == 48);
 static_assert(offsetof(io_uring_cqe, res) == 8 && offsetof(io_uring_cqe, flags) == 12);
+
+// IORING_SETUP_NO_SQARRAY (Linux 6.6), which older headers do not have.
+constexpr unsigned kNoSqArray = 1U << 16;
 
 struct Ring {
   io_uring ring{};
@@ -45,7 +49,8 @@ Napi::Object Offsets(Napi::Env env, const io_uring_params& params) {
   offsets["sqMask"] = params.sq_off.ring_mask;
   offsets["sqFlags"] = params.sq_off.flags;
   offsets["sqDropped"] = params.sq_off.dropped;
-  offsets["sqArray"] = params.sq_off.array;
+  // Without the array its offset says 0, which is where the heads and tails are.
+  if ((params.flags & kNoSqArray) == 0) offsets["sqArray"] = params.sq_off.array;
   offsets["cqHead"] = params.cq_off.head;
   offsets["cqTail"] = params.cq_off.tail;
   offsets["cqMask"] = params.cq_off.ring_mask;
@@ -61,10 +66,18 @@ Napi::Value CreateRing(const Napi::CallbackInfo& info) {
   params.flags = U32(info, 2) | IORING_SETUP_CQSIZE;
   params.cq_entries = U32(info, 1);
   auto shared = std::make_shared<Ring>();
-  const int status = io_uring_queue_init_params(U32(info, 0), &shared->ring, &params);
-  if (status < 0) return Number(env, status);
+  // Not io_uring_queue_init_params: from liburing 2.6 on it asks for rings without an SQ array by
+  // itself, and before 2.5 it writes one where there is none.
+  const int fd = io_uring_setup(U32(info, 0), &params);
+  if (fd < 0) return Number(env, fd);
+  const bool single = (params.features & IORING_FEAT_SINGLE_MMAP) != 0;
+  const int status = single ? io_uring_queue_mmap(fd, &params, &shared->ring) : -ENOSYS;
+  if (status < 0) {
+    close(fd);
+    return Number(env, status);
+  }
+  shared->ring.features = params.features;
   shared->open = true;
-  if ((params.features & IORING_FEAT_SINGLE_MMAP) == 0) return Number(env, -ENOSYS);
 
   io_uring& ring = shared->ring;
   const size_t sqe_bytes = (params.flags & IORING_SETUP_SQE128) ? 128 : 64;

@@ -87,6 +87,13 @@ Napi::Value LockFile(const Napi::CallbackInfo& info) {
   return Result(info.Env(), fcntl(I32(info, 0), F_OFD_SETLK, &lock));
 }
 
+// endDirectIo(fd): takes O_DIRECT off the open file
+Napi::Value EndDirectIo(const Napi::CallbackInfo& info) {
+  const int flags = fcntl(I32(info, 0), F_GETFL);
+  if (flags < 0) return Result(info.Env(), flags);
+  return Result(info.Env(), fcntl(I32(info, 0), F_SETFL, flags & ~O_DIRECT));
+}
+
 Napi::Value CreateEventFd(const Napi::CallbackInfo& info) {
   return Result(info.Env(), eventfd(U32(info, 0), I32(info, 1)));
 }
@@ -127,6 +134,25 @@ Napi::Value ReplaceProcess(const Napi::CallbackInfo& info) {
   }
   return Result(info.Env(), execv(path.c_str(), argv.data()));
 }
+
+// What a thread that must not end by itself leaves behind when it does.
+void EndProcess(void* status) { _exit(static_cast<int>(reinterpret_cast<intptr_t>(status))); }
+
+// guardThread(status): when the calling thread's environment ends, however it comes to that, the process
+// ends with this status, before the thread gives anything back.
+Napi::Value GuardThread(const Napi::CallbackInfo& info) {
+  void* status = reinterpret_cast<void*>(static_cast<intptr_t>(I32(info, 0)));
+  return Number(info.Env(), napi_add_env_cleanup_hook(info.Env(), EndProcess, status));
+}
+
+// releaseThread(status): takes guardThread(status) back
+Napi::Value ReleaseThread(const Napi::CallbackInfo& info) {
+  void* status = reinterpret_cast<void*>(static_cast<intptr_t>(I32(info, 0)));
+  return Number(info.Env(), napi_remove_env_cleanup_hook(info.Env(), EndProcess, status));
+}
+
+// endProcess(status): _exit(2)
+Napi::Value EndProcessNow(const Napi::CallbackInfo& info) { _exit(I32(info, 0)); }
 
 // setAffinity(cpu): binds the calling thread to one CPU
 Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
@@ -176,12 +202,16 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["ioctl"] = Napi::Function::New(env, Ioctl, "ioctl");
   exports["ioctlAsync"] = Napi::Function::New(env, IoctlAsync, "ioctlAsync");
   exports["lockFile"] = Napi::Function::New(env, LockFile, "lockFile");
+  exports["endDirectIo"] = Napi::Function::New(env, EndDirectIo, "endDirectIo");
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
   exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");
   exports["directIoAlignment"] = Napi::Function::New(env, DirectIoAlignment, "directIoAlignment");
+  exports["endProcess"] = Napi::Function::New(env, EndProcessNow, "endProcess");
+  exports["guardThread"] = Napi::Function::New(env, GuardThread, "guardThread");
+  exports["releaseThread"] = Napi::Function::New(env, ReleaseThread, "releaseThread");
   exports["replaceProcess"] = Napi::Function::New(env, ReplaceProcess, "replaceProcess");
   exports["setCapability"] = Napi::Function::New(env, SetCapability, "setCapability");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");

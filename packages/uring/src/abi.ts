@@ -49,6 +49,8 @@ export const SetupFlag = {
   SINGLE_ISSUER: 0x1000,
   /** Completions appear only while that thread waits; needs SINGLE_ISSUER. */
   DEFER_TASKRUN: 0x2000,
+  /** SQEs are taken in the order of the ring, not by an array of indices (Linux 6.6). */
+  NO_SQARRAY: 0x10000,
 } as const;
 
 export const EnterFlag = { GETEVENTS: 1, REGISTERED_RING: 0x10 } as const;

@@ -16,7 +16,8 @@ import { type ChildProcess, execFile } from "node:child_process";
 import { UringError } from "./errors.js";
 import { addonPath } from "./native.js";
 
-const PROGRAM = addonPath.replace(/\.node$/, "-apart");
+/** The program that makes the calls; native/apart/main.cc says how it is used. */
+export const apartProgram: string = addonPath.replace(/\.node$/, "-apart");
 /** Some five million extents of a file. */
 const OUTPUT_MAX_BYTES = 256 * 2 ** 20;
 const COMMAND_BYTES_MAX = 80;
@@ -67,6 +68,20 @@ export async function unlinkApart(path: string, timeoutMs: number): Promise<numb
 /** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */
 export async function writeApart(path: string, text: string): Promise<number> {
   return answerOf(await run(["write", path, text]));
+}
+
+/** The program keeps to its own limit, unless it is held up. */
+const SPARE_MS = 1000;
+
+/**
+ * Writes back what the page cache has of file systems, all at once: syncfs(2), or BLKFLSBUF for a block
+ * device and the file system on it, wherever that is mounted.
+ * @returns 0 for each path, or a negative errno; -ETIMEDOUT for one that is given up @throws as above
+ */
+export async function syncApart(paths: readonly string[], timeoutMs: number): Promise<number[]> {
+  const limitMs = Math.max(0, Math.floor(timeoutMs));
+  const [, ...lines] = await run(["sync", String(limitMs), ...paths], limitMs + SPARE_MS);
+  return paths.map((_, index) => Number(lines[index] ?? -ETIMEDOUT));
 }
 
 /** Where a file lies, as FIEMAP says it. */
@@ -137,17 +152,21 @@ function answerOf([first]: readonly string[]): number {
 }
 
 /** The lines that the program has printed: at least one, which is -ETIMEDOUT when it did not end in time. */
-function run(words: readonly string[], timeoutMs?: number): Promise<string[]> {
+export function run(
+  words: readonly string[],
+  timeoutMs?: number,
+  encoding: BufferEncoding = "utf8",
+): Promise<string[]> {
   return new Promise((resolve, reject) => {
     const child = execFile(
-      PROGRAM,
+      apartProgram,
       [String(process.pid), ...words],
-      { maxBuffer: OUTPUT_MAX_BYTES },
+      { maxBuffer: OUTPUT_MAX_BYTES, encoding },
       (error, stdout) => {
         clearTimeout(timer);
         if (error === null) return resolve(stdout.trimEnd().split("\n"));
         const { errno = 0 } = error as { errno?: number };
-        reject(new UringError("PROCESS_FAILED", `cannot run ${PROGRAM}`, errno, error));
+        reject(new UringError("PROCESS_FAILED", `cannot run ${apartProgram}`, errno, error));
       },
     );
     const giveUp = () => {
@@ -159,7 +178,7 @@ function run(words: readonly string[], timeoutMs?: number): Promise<string[]> {
 }
 
 /** It may never end, whatever it is sent: nobody waits for it any more. */
-function leave(child: ChildProcess): void {
+export function leave(child: ChildProcess): void {
   child.kill("SIGKILL");
   child.stdout?.destroy();
   child.stderr?.destroy();

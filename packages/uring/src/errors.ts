@@ -1,13 +1,4 @@
-import { constants } from "node:os";
-
-const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
-  Object.entries(constants.errno).map(([name, number]) => [number, name]),
-);
-
-/** The kernel's name of an errno ("EBUSY"); numbers that have none read "errno 530". */
-export function errnoName(errno: number): string {
-  return ERRNO_NAMES.get(Math.abs(errno)) ?? `errno ${Math.abs(errno)}`;
-}
+import { errnoName } from "./errno.js";
 
 /** Stable names of what can go wrong in this package. */
 export type UringErrorCode =

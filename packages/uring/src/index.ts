@@ -7,6 +7,7 @@ export {
   SqeFlag,
 } from "./abi.js";
 export {
+  apartProgram,
   claimApart,
   commandApart,
   extentsApart,
@@ -16,15 +17,31 @@ export {
   fsyncApart,
   openApart,
   statApart,
+  syncApart,
   unlinkApart,
   writeApart,
 } from "./apart.js";
 export { bounded } from "./bounded.js";
-export { assert, errnoName, UringError, type UringErrorCode } from "./errors.js";
+export { errnoName, errnoNumber } from "./errno.js";
+export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
+export {
+  type LoopFile,
+  loopFilesApart,
+  type MountsOfAll,
+  mountsApart,
+  type ReachedFileSystem,
+  ReachedFileSystems,
+} from "./mounts-apart.js";
 export * from "./operations.js";
 export { PromiseRing } from "./promise-ring.js";
-export { type CompletionHandler, END_REACTOR, Reactor, type ReactorOptions } from "./reactor.js";
+export {
+  type CompletionHandler,
+  END_REACTOR,
+  Reactor,
+  type ReactorOptions,
+  type Timer,
+} from "./reactor.js";
 export { ReactorThread, type ReactorWorkerData } from "./reactor-thread.js";
-export { CQE_WORDS, Ring, type RingOptions } from "./ring.js";
+export { CQE_WORDS, LINK_TORN, Ring, type RingOptions } from "./ring.js";
 export * from "./system.js";

@@ -16,7 +16,8 @@ export interface RingOffsets {
   readonly sqMask: number;
   readonly sqFlags: number;
   readonly sqDropped: number;
-  readonly sqArray: number;
+  /** Absent in a ring without one. */
+  readonly sqArray?: number;
   readonly cqHead: number;
   readonly cqTail: number;
   readonly cqMask: number;
@@ -66,11 +67,15 @@ export interface UringNative {
   ioctl(fd: number, request: number, argument: ArrayBufferView | number): number;
   ioctlAsync(fd: number, request: number, argument: ArrayBufferView | number): Promise<number>;
   lockFile(fd: number, type: number): number;
+  endDirectIo(fd: number): number;
   eventFd(initial: number, flags: number): number;
   memoryFile(name: string, flags: number): number;
   prctl(option: number, argument: number): number;
   lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;
+  endProcess(status: number): never;
+  guardThread(status: number): number;
+  releaseThread(status: number): number;
   replaceProcess(path: string, words: readonly string[]): number;
   setAffinity(cpu: number): number;
   setCapability(capability: number, effective: boolean): number;

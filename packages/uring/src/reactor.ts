@@ -30,6 +30,12 @@ export interface CompletionHandler {
   onCompletion(data: number, result: number, flags: number): void;
 }
 
+/** A timer that was set. */
+export interface Timer {
+  /** Absent in one that was cancelled. */
+  callback: (() => void) | undefined;
+}
+
 const EINTR = 4;
 const ETIME = 62;
 const ECANCELED = 125;
@@ -84,9 +90,11 @@ export class Reactor {
   readonly #page: MappedMemory;
   readonly #counter: Uint32Array;
   readonly #timespecs: BigInt64Array;
-  readonly #timerCallbacks: ((() => void) | null)[] = [];
+  readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
+  /** What gives back the places that were taken in the present attempt(). */
+  #taken: (() => void)[] | undefined;
   #stopped = false;
   #processEnds = false;
   #wakeArmed = false;
@@ -122,15 +130,37 @@ export class Reactor {
     this.#armWake();
   }
 
+  /**
+   * Runs what takes places in this reactor's tables for something new. When it throws they are given back:
+   * a file that stayed registered would stay open, and claimed, as long as the reactor runs. Operations
+   * that use the places are not to be prepared inside.
+   */
+  attempt<Made>(make: () => Made): Made {
+    const outer = this.#taken;
+    const taken: (() => void)[] = [];
+    this.#taken = taken;
+    try {
+      const made = make();
+      outer?.push(...taken);
+      return made;
+    } catch (error) {
+      for (const giveBack of taken.reverse()) giveBack();
+      throw error;
+    } finally {
+      this.#taken = outer;
+    }
+  }
+
   /** Gives a handler its id: the high half of the user data of its operations. */
   addHandler(handler: CompletionHandler): number {
     const free = this.#handlers.indexOf(UNUSED);
-    if (free >= 0) {
-      this.#handlers[free] = handler;
-      return free;
-    }
-    assert(this.#handlers.length < HANDLERS_MAX, "too many handlers");
-    return this.#handlers.push(handler) - 1;
+    const id = free >= 0 ? free : this.#handlers.length;
+    assert(id < HANDLERS_MAX, "too many handlers");
+    this.#handlers[id] = handler;
+    this.#taken?.push(() => {
+      if (this.#handlers[id] === handler) this.removeHandler(id);
+    });
+    return id;
   }
 
   /** Frees a handler's id, which the next one may get; only when none of its operations is in flight any more. */
@@ -144,6 +174,9 @@ export class Reactor {
     assert(index !== undefined, "the table of registered files is full");
     this.ring.setFile(index, fd);
     this.#freeFiles.pop();
+    this.#taken?.push(() => {
+      if (!this.#freeFiles.includes(index)) this.removeFile(index);
+    });
     return index;
   }
 
@@ -159,6 +192,9 @@ export class Reactor {
     assert(index !== undefined, "the table of registered buffers is full");
     this.ring.setBuffer(index, address, lengthBytes);
     this.#freeBuffers.pop();
+    this.#taken?.push(() => {
+      if (!this.#freeBuffers.includes(index)) this.removeBuffer(index);
+    });
     return index;
   }
 
@@ -168,17 +204,30 @@ export class Reactor {
     this.#freeBuffers.push(index);
   }
 
-  /** Calls back once after `delayMs`. For control work: it allocates. At most TIMERS_MAX at a time. */
-  setTimer(delayMs: number, callback: () => void): void {
-    const freed = this.#timerCallbacks.indexOf(null);
-    const index = freed >= 0 ? freed : this.#timerCallbacks.length;
+  /**
+   * Calls back once after `delayMs`. For control work: it allocates. At most TIMERS_MAX at a time.
+   * @returns what names it to cancelTimer()
+   */
+  setTimer(delayMs: number, callback: () => void): Timer {
+    const freed = this.#timers.indexOf(null);
+    const index = freed >= 0 ? freed : this.#timers.length;
     assert(index < TIMERS_MAX, "too many timers");
     assert(delayMs >= 0, `timer of ${delayMs} ms`);
-    this.#timerCallbacks[index] = callback;
+    const timer = { callback };
+    this.#timers[index] = timer;
     this.#timespecs[index * 2] = BigInt(Math.floor(delayMs / 1000));
     this.#timespecs[index * 2 + 1] = BigInt(Math.floor((delayMs % 1000) * 1e6));
     const address = this.#page.address + TIMERS_OFFSET_BYTES + index * TIMESPEC_BYTES;
     prepareTimeout(this.ring, low32(address), high32(address), index, TIMER_HANDLER);
+    return timer;
+  }
+
+  /** A timer that nobody waits for any more; its place is free as soon as the kernel has let go of it. */
+  cancelTimer(timer: Timer): void {
+    const index = this.#timers.indexOf(timer);
+    if (index < 0 || timer.callback === undefined) return;
+    timer.callback = undefined;
+    prepareCancel(this.ring, index, TIMER_HANDLER, 0, CANCEL_HANDLER);
   }
 
   /**
@@ -288,9 +337,11 @@ export class Reactor {
   }
 
   #onTimer(index: number, result: number): void {
-    const callback = this.#timerCallbacks[index];
-    this.#timerCallbacks[index] = null;
-    if (result !== -ETIME) throw new UringError("REACTOR_FAILED", "a timer failed", result);
-    callback?.();
+    const timer = this.#timers[index];
+    this.#timers[index] = null;
+    if (result !== -ETIME && result !== -ECANCELED) {
+      throw new UringError("REACTOR_FAILED", "a timer failed", result);
+    }
+    timer?.callback?.();
   }
 }

@@ -1,4 +1,4 @@
-import { EnterFlag, SetupFlag, SqRingFlag } from "./abi.js";
+import { EnterFlag, Opcode, SetupFlag, SqeFlag, SqRingFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { type NativeRing, native } from "./native.js";
 
@@ -14,6 +14,14 @@ const SETUP_FLAGS_KNOWN = Object.values(SetupFlag).reduce((all, flag) => all | f
 
 /** Words (32 bits) of one CQE: user_data low, user_data high, result, flags. */
 export const CQE_WORDS = 4;
+
+const USER_DATA_WORD = 8;
+
+/**
+ * Result of an operation that was not started because the kernel took only the part of its chain before
+ * it (-EBADF); see Ring.reserve().
+ */
+export const LINK_TORN = -9;
 
 export interface RingOptions {
   /** Submission entries, 1 to 32768; the kernel rounds up to a power of two. */
@@ -103,6 +111,7 @@ export class Ring {
     this.#sqTail = this.#ring32[this.#sqTailIndex];
     this.#cqHead = this.#ring32[this.#cqHeadIndex];
     // The indirection array stays the identity for ever: SQE i is submitted from place i.
+    if (at.sqArray === undefined) return;
     const array = at.sqArray >> 2;
     for (let i = 0; i < ring.sqEntries; i++) this.#ring32[array + i] = i;
   }
@@ -124,7 +133,12 @@ export class Ring {
     return index;
   }
 
-  /** Makes sure that the next `count` SQEs go to the kernel in one call, as linked ones must. */
+  /**
+   * Makes sure that the next `count` SQEs are given to the kernel in one call, as linked ones must be.
+   * The kernel may still take only a part of them, when it has no memory for a request. A chain that was
+   * torn like that goes no further: its first entry that was left ends with LINK_TORN, and what is linked
+   * to that with -ECANCELED. Those may be prepared again when the chain's first part has ended.
+   */
   reserve(count: number): void {
     assert(count <= this.sqEntries, "a chain is longer than the ring");
     if (this.#pending + count > this.sqEntries) this.submit();
@@ -165,10 +179,32 @@ export class Ring {
     );
     if (status >= 0) {
       this.#pending -= status;
+      if (this.#pending > 0) this.#mendTornChain();
       return status;
     }
     if (status === -EINTR || status === -EAGAIN || status === -EBUSY) return status;
     throw new UringError("SYSTEM_CALL_FAILED", "io_uring_enter failed", status);
+  }
+
+  /**
+   * The kernel took only a part of what it was offered (io_submit_sqes: no memory for a request), and has
+   * started what it took: to it, what comes next is a chain of its own.
+   */
+  #mendTornChain(): void {
+    const words = this.sqes32;
+    const next = (this.#sqTail - this.#pending) | 0;
+    const last = ((next - 1) & this.#sqMask) * this.sqeWords;
+    if (((words[last] >>> 8) & SqeFlag.IO_LINK) === 0) return;
+    const torn = (next & this.#sqMask) * this.sqeWords;
+    const isLinked = (words[torn] >>> 8) & SqeFlag.IO_LINK;
+    const low = words[torn + USER_DATA_WORD];
+    const high = words[torn + USER_DATA_WORD + 1];
+    words.fill(0, torn, torn + this.sqeWords);
+    // An operation that does nothing but fail, on a file that is not there.
+    words[torn] = Opcode.FSYNC | (isLinked << 8);
+    words[torn + 1] = -1;
+    words[torn + USER_DATA_WORD] = low;
+    words[torn + USER_DATA_WORD + 1] = high;
   }
 
   /** Completions that can be read now. */

@@ -39,6 +39,11 @@ export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean 
   return true;
 }
 
+/** From here on I/O to the open file goes through the page cache, for all who share it. */
+export function endDirectIo(fd: number): void {
+  check(native.endDirectIo(fd), "cannot end direct I/O");
+}
+
 /** A file that lives in memory and ends with its last descriptor (memfd_create, close-on-exec). */
 export function createMemoryFile(name: string): number {
   return check(native.memoryFile(name, 1), `cannot make the memory file ${name}`);
@@ -76,6 +81,26 @@ export function replaceProcess(path: string, words: readonly string[]): never {
     `cannot run ${path}`,
     native.replaceProcess(path, words),
   );
+}
+
+/**
+ * _exit(2): the process ends with all its threads, wherever they are, as by a kill. Nothing is flushed, no
+ * handler runs, and no operation that its rings have in flight is waited for (execve(2) waits for those of
+ * the calling thread).
+ */
+export function endProcess(status: number): never {
+  return native.endProcess(status);
+}
+
+/**
+ * Ties the process to the calling worker thread: should the thread end, by an exception, by
+ * process.exit() or for want of memory, the process ends with `status` at once, as by a kill. For a
+ * thread whose work the kernel would wait for, and only stops waiting for when the process is gone.
+ * @returns takes it back, to be called on the same thread before it ends in order
+ */
+export function endProcessWithThread(status: number): () => void {
+  check(native.guardThread(status), "cannot tie the process to a thread");
+  return () => void native.releaseThread(status);
 }
 
 /** Binds the calling thread to one CPU; a negative errno is answered, not thrown. */

@@ -16,6 +16,7 @@ import {
   fsyncApart,
   MappedMemory,
   statApart,
+  syncApart,
   writeApart,
 } from "@blksnap/uring";
 import { test } from "uvu";
@@ -84,6 +85,16 @@ test("what a path leads to is what node:fs says of it", async () => {
     assert.equal([device.special, device.realPath], [statSync("/dev/null").rdev, "/dev/null"]);
     assert.is(await statApart(join(folder, "none"), LIMIT_MS), -ENOENT);
     assert.is(await statApart(join(path, "below"), LIMIT_MS), -ENOTDIR);
+  });
+});
+
+test("file systems are synced all at once, each with its own answer", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "file");
+    writeFileSync(path, "");
+    const paths = [folder, join(folder, "none"), path, join(path, "below")];
+    assert.equal(await syncApart(paths, LIMIT_MS), [0, -ENOENT, 0, -ENOTDIR]);
+    assert.equal(await syncApart([], LIMIT_MS), []);
   });
 });
 

@@ -1,7 +1,8 @@
 import { cpSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { errnoName, UringError } from "@blksnap/uring";
+import { errnoName, errnoNumber, UringError } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageDir, runChild, withFolder } from "./support.js";
@@ -10,6 +11,22 @@ test("an errno has its name, from either sign", () => {
   assert.is(errnoName(16), "EBUSY");
   assert.is(errnoName(-2), "ENOENT");
   assert.is(errnoName(530), "errno 530");
+  assert.is(errnoName(41), "errno 41");
+  assert.is(errnoName(15), "ENOTBLK");
+});
+
+test("each number that the system knows has one name, and each name leads back to its number", () => {
+  const names = new Map<number, string>();
+  for (const [name, number] of Object.entries(constants.errno)) {
+    assert.is(errnoNumber(name), number, name);
+    assert.is(errnoNumber(errnoName(number)), number, name);
+    assert.is(names.get(number) ?? errnoName(-number), errnoName(number));
+    names.set(number, errnoName(number));
+  }
+  assert.is(new Set(names.values()).size, names.size);
+  assert.is(errnoName(constants.errno.EWOULDBLOCK), "EAGAIN");
+  assert.is(errnoName(constants.errno.ENOTSUP), "EOPNOTSUPP");
+  assert.is(errnoNumber("ENOSUCHNAME"), undefined);
 });
 
 test("an error carries code, positive errno, message and cause", () => {
@@ -32,7 +49,7 @@ test("a missing addon is an error that says where it was looked for and how to b
     const child = runChild(
       `await import(${JSON.stringify(module)}).catch((e) => console.log(e.code, e.message));`,
     );
-    assert.match(child.output, /^ADDON_MISSING .*uring\.node.*npm run build:native/);
+    assert.match(child.output, /^ADDON_MISSING .*uring\.node.*npm run build \(needs/);
   });
 });
 

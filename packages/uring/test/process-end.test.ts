@@ -67,4 +67,49 @@ test("a process ends with its exception under a reactor that sleeps", () => {
   assert.match(child.errors, "mine");
 });
 
+/** A worker that is tied to the process and ends; the main thread has no turn meanwhile. */
+function tied(end: string): string {
+  const worker = `import("@blksnap/uring").then((uring) => {
+    uring.endProcessWithThread(70);
+    ${end}
+  });`;
+  return `
+    import { Worker } from "node:worker_threads";
+    const text = ${JSON.stringify(worker)};
+    const resourceLimits = { maxOldGenerationSizeMb: 16 };
+    new Worker(text, { eval: true, resourceLimits }).on("error", () => undefined);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);`;
+}
+
+const ENDS: Record<string, string> = {
+  "an exception": `setTimeout(() => { throw new Error("mine"); }, 200);`,
+  "process.exit": "setTimeout(() => process.exit(3), 200);",
+  "no memory":
+    "setTimeout(() => { const all = []; for (;;) all.push(new Array(1e5).fill({})); }, 200);",
+};
+
+for (const [name, end] of Object.entries(ENDS)) {
+  test(`a thread that the process is tied to takes it along: ${name}`, () => {
+    const child = runChild(tied(end));
+    assert.is(child.signal, null, child.errors);
+    assert.is(child.status, 70, child.errors);
+  });
+}
+
+test("a process is untied by a thread that ends in order", () => {
+  const child = runChild(`
+    import { Worker } from "node:worker_threads";
+    const text = \`
+      const { parentPort } = require("node:worker_threads");
+      import("@blksnap/uring").then((uring) => {
+        uring.endProcessWithThread(70)();
+        parentPort.postMessage("untied");
+      });\`;
+    const worker = new Worker(text, { eval: true });
+    await new Promise((resolve) => worker.once("exit", resolve));
+    console.log("goes on");`);
+  assert.is(child.status, 0, child.errors);
+  assert.match(child.output, "goes on");
+});
+
 test.run();

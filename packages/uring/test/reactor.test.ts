@@ -1,6 +1,6 @@
 import { closeSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
-import { prepareNop, Reactor, type UringError } from "@blksnap/uring";
+import { createMemoryFile, prepareNop, Reactor, type UringError } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../dist/native.js";
@@ -177,6 +177,63 @@ test("a reactor leaves no descriptor behind, one that could not be made neither"
   );
   port1.close();
   assert.is(openDescriptors(), before);
+});
+
+test("timers that are cancelled leave their places, and only the others fire", () => {
+  withReactor(({ reactor, errors }) => {
+    const fired: string[] = [];
+    let rounds = 0;
+    const round = (): void => {
+      rounds++;
+      // Half of the places at a time, and none of them ever free by itself.
+      const timers = Array.from({ length: 64 }, (_, i) =>
+        reactor.setTimer(3_600_000, () => fired.push(`late ${i}`)),
+      );
+      for (const timer of timers) reactor.cancelTimer(timer);
+      for (const timer of timers) reactor.cancelTimer(timer);
+      if (rounds === 20) reactor.setTimer(0, () => reactor.stop());
+      else reactor.setTimer(0, round);
+    };
+    const kept = reactor.setTimer(0, () => fired.push("kept"));
+    round();
+    reactor.run();
+    assert.equal(fired, ["kept"]);
+    assert.equal(errors, []);
+    reactor.cancelTimer(kept);
+  });
+});
+
+test("what was taken for something that cannot be made is given back, and nothing else", () => {
+  withReactor(({ reactor, send }) => {
+    const kept = reactor.attempt(() => reactor.addFile(0));
+    const before = openDescriptors();
+    const ended: number[] = [];
+    const handler = (id: number) => ({ onCompletion: () => ended.push(id) });
+    const fails = (): never => {
+      const file = createMemoryFile("taken");
+      const index = reactor.addFile(file);
+      closeSync(file);
+      reactor.addHandler(handler(0));
+      const inner = reactor.attempt(() => reactor.addHandler(handler(1)));
+      reactor.removeFile(reactor.addFile(0));
+      throw new Error(`cannot be made: ${index} ${inner}`);
+    };
+    const texts = [0, 1].map(() => {
+      try {
+        return reactor.attempt(fails);
+      } catch (error) {
+        return (error as Error).message;
+      }
+    });
+    // The same places again: all were free.
+    assert.is(texts[0], texts[1]);
+    assert.match(texts[0] ?? "", `cannot be made: ${kept + 1} `);
+    assert.is(openDescriptors(), before);
+    reactor.removeFile(kept);
+    assert.throws(() => reactor.removeFile(kept), "removed twice");
+    send("stop");
+    reactor.run();
+  });
 });
 
 test.run();

@@ -2,7 +2,8 @@
  * Preloaded into the daemons of a test (`node --import`): has one die at a fault point.
  *
  * The file that $E2E_FAULT_FILE names holds a fault point per line. Whoever comes to the first one
- * takes its line out of the file and ends its process; the next daemon meets the next line.
+ * takes its line out of the file and ends its process; the next daemon meets the next line. At a point
+ * with `throws ` before it the step after it fails instead.
  */
 import {
   closeSync,
@@ -30,7 +31,9 @@ function look() {
 
 globalThis[Symbol.for("blksnap.fault-point")] = (point) => {
   look();
-  if (armed[0] !== point) return;
+  const [next = ""] = armed;
+  const throws = next === `throws ${point}`;
+  if (next !== point && !throws) return;
   try {
     // Two threads may be here: only one can make this file.
     closeSync(openSync(`${path}.${armed.length}`, "wx"));
@@ -42,5 +45,6 @@ globalThis[Symbol.for("blksnap.fault-point")] = (point) => {
     writeFileSync(`${path}.new`, armed.slice(1).join("\n"));
     renameSync(`${path}.new`, path);
   }
+  if (throws) throw new Error(`the step after ${point} fails`);
   process.kill(process.pid, "SIGKILL");
 };

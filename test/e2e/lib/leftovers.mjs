@@ -25,6 +25,7 @@ export function ublkDevices() {
     ...list("/sys/class/ublk-char").map((name) => `/sys/class/ublk-char/${name}`),
     ...list("/dev").filter((name) => /^ublk[bc]\d/.test(name)),
     ...list("/dev/blksnap").map((name) => `/dev/blksnap/${name}`),
+    ...list("/run/blksnap-udev").map((name) => `/run/blksnap-udev/${name}`),
   ];
 }
 

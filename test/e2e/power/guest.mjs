@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run, start } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
+import { until } from "../lib/wait.mjs";
 
 const STATE_MOUNT = "/mnt/state";
 const STORE_MOUNT = "/mnt/store";
@@ -17,6 +18,7 @@ const FILES_MOUNT = "/mnt/files";
 const SNAPSHOT_LIMIT_BYTES = 256 * 2 ** 20;
 const PERSISTENT_DIRECTORY = `${STATE_MOUNT}/blksnap`;
 const LOAD_LIMIT_S = 600;
+const STUBS = "/tmp/stubs";
 
 let daemon;
 let fronts = {};
@@ -47,6 +49,14 @@ async function takeOf(devices) {
   await daemon.client.snapshotDestroy(id);
 }
 
+/** Where systemd says that it takes the system down. */
+function endOfSystem() {
+  mkdirSync(STUBS, { recursive: true });
+  const stub = join(STUBS, "systemctl");
+  writeFileSync(stub, "#!/bin/sh\necho stopping\nexit 1\n", { mode: 0o755 });
+  return { PATH: `${STUBS}:${process.env.PATH}` };
+}
+
 async function hashesOf(id) {
   const { snapshots } = await daemon.client.status();
   const found = snapshots.find((snapshot) => snapshot.id === id);
@@ -66,9 +76,15 @@ const STEPS = {
   mountStore: ({ device }) => mounted(device, STORE_MOUNT),
   unmount: ({ point }) => run(["umount", point]),
 
-  async startDaemon({ persistentDirectory = PERSISTENT_DIRECTORY }) {
+  /**
+   * @param {{persistentDirectory?: string, trusts?: boolean, closes?: boolean}} how trusts: nobody else
+   * writes between two boots; closes: its stop is the system's end
+   */
+  async startDaemon({ persistentDirectory = PERSISTENT_DIRECTORY, trusts, closes }) {
     const args = ["--persistent-dir", persistentDirectory, "--tracking-block-minimum-shift", "12"];
-    daemon = await Daemon.start({ args });
+    if (trusts) args.push("--trust-reboots");
+    if (closes) args.push("--stops-last");
+    daemon = await Daemon.start({ args, env: closes ? endOfSystem() : {} });
   },
 
   async stopDaemon() {
@@ -130,6 +146,15 @@ const STEPS = {
     ];
     start(words, { timeLimitMs: LOAD_LIMIT_S * 1000 });
     tell("load");
+  },
+
+  /** Mounts a front, and waits until that is on record. */
+  async mountFiles({ device }) {
+    await mounted(fronts[device], FILES_MOUNT);
+    const isRecorded = (name) =>
+      name.startsWith("tracker-") &&
+      readFileSync(join(PERSISTENT_DIRECTORY, name), "utf8").includes('\\"needsRecovery\\":true');
+    await until("the mount is on record", () => readdirSync(PERSISTENT_DIRECTORY).some(isRecorded));
   },
 
   async loadFiles({ device }) {

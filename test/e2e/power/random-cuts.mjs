@@ -14,11 +14,12 @@ export const PREPARE = [
   { step: "format", device: store.path, type: "ext4" },
   { step: "format", device: files.path, type: "ext4" },
 ];
-export const SERVE = [
+export const MOUNT_MEDIA = [
   { step: "mountState", device: state.path },
   { step: "mountStore", device: store.path },
-  { step: "startDaemon" },
 ];
+/** What the journals have is judged, so the operator gives the word that nobody else has written. */
+export const SERVE = [...MOUNT_MEDIA, { step: "startDaemon", trusts: true, closes: true }];
 
 export const ATTACH = TRACKED.map((device) => ({ step: "attach", device }));
 

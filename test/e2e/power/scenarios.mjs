@@ -6,6 +6,7 @@ import {
   expectations,
   inspection,
   judge,
+  MOUNT_MEDIA,
   noteGenerations,
   PREPARE,
   SERVE,
@@ -80,10 +81,9 @@ export const SCENARIOS = {
     judge(machine, events, expected, { exact: true });
     // One is seen by the kernel's counters of this boot, the other by what it holds.
     const later = await machine.boot([
-      { step: "mountState", device: state.path },
-      { step: "mountStore", device: store.path },
+      ...MOUNT_MEDIA,
       write(raw.path, 17),
-      { step: "startDaemon" },
+      { step: "startDaemon", trusts: true },
       { step: "look" },
       ...STOP,
     ]);
@@ -95,6 +95,45 @@ export const SCENARIOS = {
       assert.equal(number, 0, device);
       assert.match(persistence.why, /not tracked|before it was tracked/, device);
     }
+  },
+
+  "without the operator's word only what proves itself goes on": async (machine) => {
+    const serve = [...MOUNT_MEDIA, { step: "startDaemon", closes: true }];
+    const mounted = { step: "mountFiles", device: files.path };
+    const first = await machine.boot([
+      ...PREPARE,
+      ...serve,
+      ...ATTACH,
+      { step: "look" },
+      write(FRONT_OF_RAW, 3),
+      mounted,
+    ]);
+    noteGenerations(machine, first);
+    const trackerOf = (events, device) => trackerIn(looks(events)[0], device);
+    const was = (device) => machine.tracked[device].generation;
+    // The power was cut while the ext4 was mounted: its superblock says that nobody else has mounted it.
+    const check = { step: "checkFiles", device: files.path };
+    const cut = await machine.boot([...serve, { step: "look" }, check, ...STOP]);
+    const rawCut = trackerOf(cut, raw.path);
+    assert.notEqual(rawCut.generation, was(raw.path));
+    assert.equal(rawCut.reason, "tracking_broken");
+    assert.match(rawCut.persistence.why, /nothing proves that nobody wrote/);
+    assert.equal(trackerOf(cut, files.path).generation, was(files.path));
+    noteGenerations(machine, cut);
+    // Stopped with the system, but this machine has no counter of its boots.
+    const stopped = await machine.boot([...serve, { step: "look" }, mounted]);
+    assert.notEqual(trackerOf(stopped, raw.path).generation, was(raw.path));
+    assert.match(trackerOf(stopped, raw.path).persistence.why, /no other system ran/);
+    assert.equal(trackerOf(stopped, files.path).generation, was(files.path));
+    // Cut again; a rescue system, without the daemon, only looks at the files.
+    await machine.boot([
+      { step: "run", words: ["mount", "-o", "ro", files.path, "/mnt"] },
+      { step: "run", words: ["umount", "/mnt"] },
+    ]);
+    const rescued = await machine.boot([...serve, { step: "look" }, ...STOP]);
+    const filesRescued = trackerOf(rescued, files.path);
+    assert.notEqual(filesRescued.generation, was(files.path));
+    assert.equal(filesRescued.reason, "tracking_broken");
   },
 
   "damage, another disk and a medium that is read-only are named; fronts serve all the same":

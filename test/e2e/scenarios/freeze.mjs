@@ -1,16 +1,21 @@
 /** File systems are frozen for a take wherever they lie above the device, and thawed in any case. */
+import { spawn } from "node:child_process";
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
+import { ctl } from "../lib/ctl.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { linear } from "../lib/device-mapper.mjs";
 import { loopDisk, nullDisk, partition } from "../lib/disks.mjs";
@@ -23,10 +28,18 @@ import { until } from "../lib/wait.mjs";
 const RECOVERY_LIMIT_MS = 120_000;
 
 const FSFREEZE = "/usr/sbin/fsfreeze";
-/** An fsfreeze before the real one, for all daemons of this file: it takes notes, and can be slow. */
+/**
+ * An fsfreeze before the real one, for all daemons of this file: it takes notes, can be slow, and can play
+ * one that finds a file system without FIFREEZE.
+ */
 const NOTES = "/tmp/blksnap-e2e-freeze";
 const SLOW = join(NOTES, "slow");
+const REFUSED = join(NOTES, "refused");
 const WRAPPER = `#!/bin/sh
+if grep -qxF "$(readlink "$2")" ${REFUSED} 2>/dev/null; then
+  echo "fsfreeze: $2: freeze failed: Operation not supported" >&2
+  exit 1
+fi
 ${FSFREEZE} "$@"
 status=$?
 path=$(readlink "$2")
@@ -196,6 +209,184 @@ test("a daemon killed while frozen: the next one serves, and everything is thawe
   }
   await own.t.client.snapshotTake(id);
   assert.equal(takeNotes(), frozenAndThawed(quick.path, slow.path));
+});
+
+/** From now on these cannot be frozen, as vfat can't. */
+function withoutFreezing(t, ...paths) {
+  writeFileSync(REFUSED, `${paths.join("\n")}\n`);
+  t.defer(() => rmSync(REFUSED, { force: true }));
+}
+
+/** Runs a script in a mount namespace of its own, which ends with the test; answers its process. */
+async function container(t, script) {
+  const ready = join(t.folder, t.name("ready-"));
+  const inside = `mount --make-rprivate /; ${script}\ntouch ${ready}; exec sleep 1000`;
+  const child = spawn("unshare", ["-m", "bash", "-ec", inside], { stdio: "ignore" });
+  t.defer(async () => {
+    child.kill("SIGKILL");
+    await until("the container has ended", () => !existsSync(`/proc/${child.pid}/ns/mnt`));
+    rmSync(ready);
+  });
+  await until("the container is ready", () => existsSync(ready));
+  return child.pid;
+}
+
+/** An ext4 on a new device, and where others may mount it. */
+async function formatted(t, sizeMib = 32) {
+  const device = await nullDisk(t, { sizeMib });
+  const { front } = await attach(t, device);
+  await makeFileSystem("ext4", front);
+  const path = join(t.folder, t.name("place-"));
+  mkdirSync(path);
+  t.defer(() => rmdirSync(path));
+  return { device, front, path };
+}
+
+const MARK = (path) => `yes | head -c 300000 >${path}/marker;`;
+
+/** What the image has of the file that was written before the take, and never synced. */
+async function markerOf(t, image, options = ["ro"]) {
+  const { path, unmount } = await mountImage(t, "ext4", image, options);
+  const bytes = existsSync(join(path, "marker")) ? statSync(join(path, "marker")).size : 0;
+  await unmount();
+  return bytes;
+}
+
+async function reported(t, id) {
+  const { snapshots } = await t.client.status();
+  return snapshots.find((snapshot) => snapshot.id === id).file_systems;
+}
+
+test("mounted in a container only: frozen, and said by the take and by status", async (t) => {
+  const { device, front, path } = await formatted(t);
+  const pid = await container(t, `mount ${front} ${path}; ${MARK(path)}`);
+  const { id } = await createSnapshot(t, [device]);
+  takeNotes();
+  const { images, file_systems } = await t.client.snapshotTake(id);
+  assert.equal(takeNotes(), frozenAndThawed(path));
+  const [{ device_number, ...told }] = file_systems;
+  const frozen = {
+    source: front,
+    type: "ext4",
+    mount_point: path,
+    pid,
+    state: "frozen",
+    why: null,
+  };
+  assert.equal([file_systems.length, told], [1, frozen]);
+  assert.match(device_number, /^\d+:\d+$/);
+  assert.equal(await reported(t, id), file_systems);
+  assert.is(await needsRecovery(images[0].image), false);
+  assert.is(await markerOf(t, images[0].image), 300_000);
+  assert.match((await ctl("status")).stdout, /1 file system frozen\n/);
+});
+
+test("mounted over, or unmounted with a file still open: frozen all the same", async (t) => {
+  const covered = await formatted(t);
+  const open = await formatted(t);
+  const folder = await formatted(t);
+  await container(
+    t,
+    `mount ${covered.front} ${covered.path}; ${MARK(covered.path)} mount -t tmpfs x ${covered.path}
+    mount ${open.front} ${open.path}; ${MARK(open.path)} exec 5<${open.path}/marker
+    umount -l ${open.path}
+    mount ${folder.front} ${folder.path}; ${MARK(folder.path)} cd ${folder.path}
+    umount -l ${folder.path}`,
+  );
+  const all = [covered, open, folder];
+  const { id } = await createSnapshot(
+    t,
+    all.map(({ device }) => device),
+  );
+  const { images, file_systems } = await t.client.snapshotTake(id);
+  assert.equal(
+    file_systems.map(({ source, state }) => [source, state]).sort(),
+    all.map(({ front }) => [front, "frozen"]).sort(),
+  );
+  for (const { device } of all) {
+    const { image } = images.find((one) => one.device === device);
+    assert.is(await needsRecovery(image), false);
+    assert.is(await markerOf(t, image), 300_000);
+  }
+  // Thawed, too.
+  const pid = file_systems.find(({ source }) => source === folder.front).pid;
+  writeFileSync(`/proc/${pid}/cwd/after`, "x");
+  await run(["sync", "-f", `/proc/${pid}/cwd`]);
+});
+
+test("what cannot be frozen is synced, also above one that is frozen", async (t) => {
+  const device = await nullDisk(t, { sizeMib: 128 });
+  const { front } = await attach(t, device);
+  const outer = await formatAndMount(t, "ext4", front);
+  const inner = await formatAndMount(t, "ext4", await loopOver(t, join(outer.path, "disk"), 32));
+  withoutFreezing(t, inner.path);
+  await run(["bash", "-c", MARK(inner.path)]);
+  const { id } = await createSnapshot(t, [device]);
+  const taken = await ctl("snapshot_take", "--id", id);
+  assert.is(taken.status, 0, taken.stderr);
+  assert.is(taken.stdout, "");
+  const said = `${inner.path} (ext4): synced, not frozen (EOPNOTSUPP)`;
+  assert.is(taken.stderr, `blksnapctl: ${said}\n`);
+  assert.match((await ctl("status")).stdout, `  1 file system frozen\n  ${said}\n`);
+  const { image } = await t.client.snapshotInfo(device);
+  const outerImage = await mountImage(t, "ext4", image, ["ro"]);
+  const copy = join(t.folder, "inner");
+  t.defer(() => rmSync(copy, { force: true }));
+  copyFileSync(join(outerImage.path, "disk"), copy);
+  assert.is(await markerOf(t, copy, ["loop"]), 300_000);
+});
+
+test("required: a take of what cannot be frozen fails, and leaves nothing frozen", async (t) => {
+  const device = await nullDisk(t, { sizeMib: 64 });
+  const { front } = await attach(t, device);
+  const [first, second] = await partition(front, [30, 30]);
+  const stubborn = await formatAndMount(t, "ext4", first);
+  const other = await formatAndMount(t, "ext4", second);
+  withoutFreezing(t, stubborn.path);
+  const { id } = await createSnapshot(t, [device]);
+  takeNotes();
+  const taken = await ctl("snapshot_take", "--id", id, "--require-freeze", "--json");
+  assert.is(JSON.parse(taken.stdout || taken.stderr).error.name, "FREEZE_FAILED");
+  assert.equal(takeNotes(), frozenAndThawed(other.path));
+  rmSync(REFUSED);
+  assert.is((await ctl("snapshot_take", "--id", id, "--require-freeze")).status, 0);
+});
+
+test("a file system that was shut down by an error does not stop a take", async (t) => {
+  const device = await nullDisk(t, { sizeMib: 512 });
+  const { front } = await attach(t, device);
+  const [first, second] = await partition(front, [340, 64]);
+  const down = await formatAndMount(t, "xfs", first);
+  const other = await formatAndMount(t, "ext4", second);
+  t.expectKernelMessages(/XFS .*Log I\/O Error/);
+  await run(["xfs_io", "-x", "-c", "shutdown", down.path]);
+  const { id } = await createSnapshot(t, [device]);
+  const failed = await ctl("snapshot_take", "--id", id, "--require-freeze");
+  assert.match(failed.stderr, /not frozen/);
+  const { file_systems } = await t.client.snapshotTake(id);
+  const stateOf = ({ path }) => file_systems.find((one) => one.mount_point === path).state;
+  assert.is(stateOf(other), "frozen");
+  assert.is(stateOf(down), "not");
+});
+
+test("a sync that hangs keeps a take for its limit only, and is told", async (t) => {
+  const daemon = await ownDaemon(t, ["--freeze-timeout", "3000"]);
+  const device = await nullDisk(t, { sizeMib: 64 });
+  const { front } = await attach(daemon.t, device);
+  const [first, second] = await partition(front, [30, 30]);
+  const node = await linear(t, first);
+  const stuck = await formatAndMount(t, "ext4", node);
+  const other = await formatAndMount(t, "ext4", second);
+  withoutFreezing(t, stuck.path);
+  await run(["bash", "-c", MARK(stuck.path)]);
+  await run(["dmsetup", "suspend", "--nolockfs", "--noflush", node]);
+  t.defer(() => run(["dmsetup", "resume", node]));
+  const { id } = await createSnapshot(daemon.t, [device]);
+  const { file_systems } = await daemon.t.client.snapshotTake(id);
+  const found = ({ path }) => file_systems.find((one) => one.mount_point === path);
+  assert.is(found(other).state, "frozen");
+  assert.is(found(stuck).state, "not");
+  assert.match(found(stuck).why, /^EOPNOTSUPP, and its sync: ETIMEDOUT$/);
 });
 
 test.run();

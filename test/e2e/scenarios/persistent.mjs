@@ -13,6 +13,7 @@ import { loopDisk, nullDisk } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
+import { medium } from "../lib/medium.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -29,17 +30,6 @@ const RECOVERY_LIMIT_MS = 120_000;
 const LIMIT = { timeLimitMs: 480_000 };
 
 const test = scenario(import.meta.url, { daemon: false });
-
-/** A file system on a disk, for the state of persistent trackers and for stores. */
-async function medium(t) {
-  const disk = await loopDisk(t, 400 * MIB);
-  await makeFileSystem("ext4", disk);
-  const { path } = await mount(t, disk);
-  mkdirSync(join(path, "stores"));
-  const start = (env = {}) =>
-    Daemon.start({ args: ["--persistent-dir", join(path, "state"), "--log-level", "info"], env });
-  return { path, stores: join(path, "stores"), start };
-}
 
 async function md5(path) {
   const text = await run(["sh", "-c", 'dd if="$1" bs=1M iflag=direct | md5sum', "sh", path]);

@@ -1,14 +1,31 @@
 /** Every kind of store keeps the old data, grows as it may, and leaves what it should. */
-import { mkdirSync, readdirSync, rmdirSync, statSync, truncateSync } from "node:fs";
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { run } from "../lib/command.mjs";
+import { attempt, run } from "../lib/command.mjs";
+import { ctl } from "../lib/ctl.mjs";
 import { alignedBuffer, DeviceFile, readDevice, writeDevice } from "../lib/device-file.mjs";
 import { imageFile, loopDisk, ramDisks } from "../lib/disks.mjs";
 import { IMAGE_GONE } from "../lib/kernel-log.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
-import { attach, MIB, memberStatus, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
+import {
+  attach,
+  createSnapshot,
+  MIB,
+  memberStatus,
+  storeFolder,
+  takeSnapshot,
+} from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
@@ -113,6 +130,86 @@ test("a block device, then memory", async (t) => {
   await first.destroy();
   const second = await takeSnapshot(t, [device], { stores: ["memory:"], limitBytes: 16 * MIB });
   assert.is((await storesOf(t, second.id)).stores[0].kind, "memory");
+});
+
+/** One sector, past the page cache. */
+function directSector(from, to, { skip = 0, seek = 0 }) {
+  const flags = [...(from.startsWith("/dev/ublk") ? ["iflag=direct"] : [])];
+  if (to.startsWith("/dev/ublk")) flags.push("oflag=direct", "conv=notrunc");
+  const words = [`if=${from}`, `of=${to}`, "bs=512", "count=1", `skip=${skip}`, `seek=${seek}`];
+  return run(["dd", ...words, ...flags, "status=none"]);
+}
+
+/** Reads and writes single sectors of an image whose old data is in the store. */
+async function useSectors(t, image, before) {
+  const file = join(t.folder, t.name("sector-"));
+  t.defer(() => rmSync(file, { force: true }));
+  for (const sector of [0, 1, 9, 777]) {
+    await directSector(image, file, { skip: sector });
+    const found = readFileSync(file);
+    assert.ok(found.equals(before.subarray(sector * 512, (sector + 1) * 512)), `sector ${sector}`);
+    writeFileSync(file, random.bytes(512));
+    await directSector(file, image, { seek: sector + 2 });
+    const written = readFileSync(file);
+    await directSector(image, file, { skip: sector + 2 });
+    assert.ok(readFileSync(file).equals(written), `written sector ${sector + 2}`);
+  }
+}
+
+test("logical blocks of members and stores of any size, in any order", async (t) => {
+  for (const storeSectorBytes of [512, 4096]) {
+    for (const sectorBytes of [
+      [4096, 512],
+      [512, 4096],
+    ]) {
+      for (const isAdded of [true, false]) {
+        const store = await loopDisk(t, 16 * MIB, { sectorBytes: storeSectorBytes });
+        const devices = [
+          await loopDisk(t, 4 * MIB, { sectorBytes: sectorBytes[0] }),
+          await loopDisk(t, 4 * MIB, { sectorBytes: sectorBytes[1] }),
+        ];
+        const fronts = [await attach(t, devices[0]), await attach(t, devices[1])];
+        const before = [];
+        for (const { front } of fronts) {
+          before.push(random.bytes(4 * MIB));
+          await writeDevice(t, front, before.at(-1));
+        }
+        const first = isAdded ? devices.slice(0, 1) : devices;
+        const { id, destroy } = await createSnapshot(t, first, { stores: [store] });
+        if (isAdded) await t.client.snapshotAdd(id, devices[1]);
+        const { images } = await t.client.snapshotTake(id);
+        for (const [index, { front, device }] of fronts.entries()) {
+          await writeDevice(t, front, random.bytes(4 * MIB));
+          const { image } = images.find((one) => one.device === device);
+          if (sectorBytes[index] === 512) await useSectors(t, image, before[index]);
+          else assert.ok(before[index].equals(await readDevice(t, image, 4 * MIB)));
+          assert.is((await memberStatus(t, id, device)).lost_bytes, 0);
+        }
+        await destroy();
+        for (const { detach } of fronts) await detach();
+      }
+    }
+  }
+});
+
+test("read-only images refuse writes in the kernel, and go on being right", async (t) => {
+  const device = await loopDisk(t, 4 * MIB);
+  const { front } = await attach(t, device);
+  const created = await ctl(
+    ...["snapshot_create", "--device", device, "--file", storeFolder(t), "--limit", "16M"],
+    "--read-only-images",
+  );
+  const id = created.stdout.trim();
+  t.defer(() => t.client.snapshotDestroy(id));
+  const [{ image }] = (await t.client.snapshotTake(id)).images;
+  assert.is((await run(["blockdev", "--getro", image])).trim(), "1");
+  const before = await readDevice(t, image, 4 * MIB);
+  const written = await attempt(["dd", "if=/dev/urandom", `of=${image}`, "bs=4k", "count=1"]);
+  assert.match(written.stderr, /Operation not permitted|Read-only/);
+  await writeDevice(t, front, random.bytes(4 * MIB));
+  assert.ok(before.equals(await readDevice(t, image, 4 * MIB)));
+  const status = await storesOf(t, id);
+  assert.is(status.read_only_images, true);
 });
 
 test("two stores are filled in their order", async (t) => {

@@ -10,6 +10,7 @@ import type { Context, Given } from "../verb.js";
 
 /** One wait of the watcher; it then asks again. */
 const WATCH_WAIT_MS = 60_000;
+const ENODEV = 19;
 
 /** The name under which events are taken, as an option of a wait. */
 function readerOf(given: Given): { readonly reader?: string } {
@@ -89,6 +90,9 @@ export async function watcher(context: Context, given: Given): Promise<void> {
 export function describeEvent(event: SnapshotEvent): string {
   switch (event.event) {
     case "corrupted":
+      if (event.error_code === ENODEV) {
+        return `image of ${event.device} is gone: another program has ended it, or its front`;
+      }
       return `image of ${event.device} lost blocks: ${strerror(event.error_code)}`;
     case "no_space": {
       const used = formatBytes(event.used_bytes, false);

@@ -1,6 +1,7 @@
 /** The life of a snapshot: snapshot_create, _add, _take, _destroy, _info and _collect. */
 import { quoted } from "../argv.js";
 import { SNAPSHOT_FIELDS } from "../fields.js";
+import { freezeText } from "../freeze-text.js";
 import { resolveId } from "../resolve-id.js";
 import { usageError } from "../usage-error.js";
 import { parseLimit, parseOverflow, parsePath, parseStores } from "../values.js";
@@ -14,6 +15,7 @@ export async function create({ client, json, deliver }: Context, given: Given): 
     limitBytes: parseLimit(given.need("limit")),
     ...(policy === undefined ? {} : { onOverflow: parseOverflow(policy) }),
     ...(given.has("persistent") ? { persistent: true } : {}),
+    ...(given.has("read-only-images") ? { readOnlyImages: true } : {}),
   });
   try {
     await deliver(json ? `${JSON.stringify(created)}\n` : `${created.id}\n`);
@@ -31,12 +33,14 @@ export async function add({ client, json, printJson }: Context, given: Given): P
 }
 
 export async function take(
-  { client, json, print, printJson }: Context,
+  { client, json, print, printJson, warn }: Context,
   given: Given,
 ): Promise<void> {
-  const taken = await client.snapshotTake(await resolveId(client, given.need("id")));
+  const id = await resolveId(client, given.need("id"));
+  const taken = await client.snapshotTake(id, { requireFreeze: given.has("require-freeze") });
   if (json) return printJson(taken);
   print(taken.images.map(({ device, image }) => `device=${device}\nimage=${image}\n`).join(""));
+  for (const one of taken.file_systems) if (one.state !== "frozen") warn(freezeText(one));
 }
 
 export async function destroy(

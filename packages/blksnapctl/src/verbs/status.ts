@@ -1,5 +1,6 @@
 /** status and version. */
 import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
+import { freezeLines } from "../freeze-text.js";
 import { fillBar, glyphsFor } from "../pictures.js";
 import { type Column, formatTable } from "../table.js";
 import { stateOf, troublesOf } from "../troubles.js";
@@ -125,7 +126,12 @@ function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context
     `${when}${events}\n` +
     `[${bar}] ${formatBytes(used_bytes, exact)} of ${formatBytes(limit_bytes, exact)}${filling}\n` +
     `on overflow: ${overflowText(snapshot)}\n` +
-    indent(snapshot.devices.length > 0 ? devices + stores : stores)
+    indent(snapshot.devices.length > 0 ? devices + stores : stores) +
+    indent(
+      freezeLines(snapshot.file_systems)
+        .map((line) => `${line}\n`)
+        .join(""),
+    )
   );
 }
 

@@ -1,3 +1,4 @@
+import { constants } from "node:os";
 import type { DeviceNumber, Store, StoreKind } from "../store.js";
 import type { Clock } from "../system.js";
 
@@ -73,6 +74,8 @@ export class FakeStore implements Store {
     return units(offsetBytes, lengthBytes).every((unit) => this.#backed.has(unit));
   }
 
+  async allowAlignment(): Promise<void> {}
+
   async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
     if (this.kind === "block") return;
     await this.#outcome((this.#options.onPreallocate ?? (() => AT_ONCE))(offsetBytes, lengthBytes));
@@ -126,5 +129,6 @@ function units(offsetBytes: number, lengthBytes: number): number[] {
 }
 
 function failure(errnoName: string): Error {
-  return Object.assign(new Error(`fake failure ${errnoName}`), { code: errnoName });
+  const errno = -((constants.errno as Record<string, number>)[errnoName] ?? constants.errno.EIO);
+  return Object.assign(new Error(`fake failure ${errnoName}`), { code: errnoName, errno });
 }

@@ -1,12 +1,13 @@
 /** What the control API does with a CBT map. */
 import type { DiffResponse, SectorRange } from "@blksnap/api";
-import type { CbtInfo, CbtMap } from "@blksnap/engine";
+import { type CbtInfo, type CbtMap, EngineError } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
 import { uuidText } from "../uuid.js";
 
 type Changes = Omit<DiffResponse, "device" | "front" | "since">;
 
 const SECTOR_BYTES = 512;
+const READ_ATTEMPTS_MAX = 100;
 
 /** A part of the frozen map. @throws ControlError CBT_RANGE */
 export function readMap(cbt: CbtMap, offset: number, length: number): Uint8Array {
@@ -47,21 +48,46 @@ export function markedRanges(
   });
 }
 
+interface WholeMap {
+  readonly info: CbtInfo;
+  readonly map: Uint8Array;
+  readonly discarded: Uint8Array;
+}
+
+/**
+ * The frozen map with what belongs to it. Its owner may switch, or begin a new generation, between the
+ * two: an old id beside the new, empty map would hide all changes.
+ */
+function readWhole(cbt: CbtMap): WholeMap {
+  const map = new Uint8Array(cbt.blockCount);
+  const discarded = new Uint8Array(cbt.blockCount);
+  for (let attempt = 0; attempt < READ_ATTEMPTS_MAX; attempt++) {
+    const info = cbt.info();
+    cbt.readFrozen(map, 0, cbt.blockCount, discarded);
+    const after = cbt.info();
+    const isSame =
+      after.changesNumber === info.changesNumber &&
+      after.generation.every((byte, index) => byte === info.generation[index]);
+    if (isSame) return { info, map, discarded };
+  }
+  throw new EngineError(
+    "CBT_BUSY",
+    "snapshots are taken faster than the CBT map is read: try again",
+  );
+}
+
 /**
  * What changed after snapshot number `since` up to the last taken one, as sorted ranges, cut at the
  * device's end; those that touch each other differ in kind. @throws ControlError CBT_NUMBER_UNKNOWN
  */
 export function changesSince(cbt: CbtMap, since: number, device: string): Changes {
-  const info = cbt.info();
+  const { info, map, discarded } = readWhole(cbt);
   if (since > info.changesNumber) {
     throw new ControlError(
       "CBT_NUMBER_UNKNOWN",
       `${device} has no snapshot number ${since}; the last is ${info.changesNumber}`,
     );
   }
-  const map = new Uint8Array(info.blockCount);
-  const discarded = new Uint8Array(info.blockCount);
-  cbt.readFrozen(map, 0, info.blockCount, discarded);
   const ranges: Changes["ranges"] = [];
   let changedBlocks = 0;
   let changedBytes = 0;

@@ -39,6 +39,13 @@ export interface SnapshotCreateOptions {
   readonly onOverflow?: OverflowPolicy;
   /** Comes back after a stop or a power cut; needs persistent trackers and stores on disks. */
   readonly persistent?: boolean;
+  /** Images refuse writes. */
+  readonly readOnlyImages?: boolean;
+}
+
+export interface SnapshotTakeOptions {
+  /** Fail unless every file system with data on the devices is frozen. */
+  readonly requireFreeze?: boolean;
 }
 
 export interface AttachRequestOptions {
@@ -78,7 +85,7 @@ export interface DriverControl {
    */
   snapshotCreate(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<{ id: string }>;
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse>;
-  snapshotTake(id: string): Promise<SnapshotTakeResponse>;
+  snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse>;
   snapshotDestroy(id: string): Promise<void>;
   snapshotCollect(): Promise<readonly SnapshotSummary[]>;
 

@@ -3,6 +3,7 @@ import {
   type SnapshotAddRequest,
   type SnapshotCreateRequest,
   type SnapshotId,
+  type SnapshotTakeQuery,
   snapshotSchemas as schemas,
 } from "@blksnap/api";
 import { ControlError, errorNameOf } from "./control-error.js";
@@ -13,13 +14,15 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
     "/v1/snapshots",
     { schema: { body: schemas.snapshotCreateRequest, response: answers(schemas.snapshotId) } },
     async (request, reply) => {
-      const { devices, stores, limit_bytes, on_overflow, persistent } = request.body;
+      const { devices, stores, limit_bytes, on_overflow, persistent, read_only_images } =
+        request.body;
       const options = {
         devices,
         stores,
         limitBytes: limit_bytes,
         ...(on_overflow === undefined ? {} : { onOverflow: on_overflow }),
         ...(persistent === undefined ? {} : { persistent }),
+        ...(read_only_images === undefined ? {} : { readOnlyImages: read_only_images }),
       };
       const { id } = await driver().snapshotCreate(options, open.signalFor(reply.raw));
       return { id };
@@ -39,10 +42,19 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
     },
     (request) => driver().snapshotAdd(request.params.id.toLowerCase(), request.body.device),
   );
-  app.post<{ Params: SnapshotId }>(
+  app.post<{ Params: SnapshotId; Querystring: SnapshotTakeQuery }>(
     "/v1/snapshots/:id/take",
-    { schema: { params: schemas.snapshotId, response: answers(schemas.snapshotTakeResponse) } },
-    (request) => driver().snapshotTake(request.params.id.toLowerCase()),
+    {
+      schema: {
+        params: schemas.snapshotId,
+        querystring: schemas.snapshotTakeQuery,
+        response: answers(schemas.snapshotTakeResponse),
+      },
+    },
+    ({ params, query }) =>
+      driver().snapshotTake(params.id.toLowerCase(), {
+        requireFreeze: query.require_freeze ?? false,
+      }),
   );
   app.delete<{ Params: SnapshotId }>(
     "/v1/snapshots/:id",

@@ -19,12 +19,16 @@ export interface Devices {
   }>;
 }
 
+const TRY_AGAIN_INTERVAL_MS = 500;
+
 export interface DaemonOperationsOptions {
   readonly devices: Devices;
   readonly logger: Logger;
   /** Leave devices to the next daemon when a signal ends this one. */
   readonly keep: boolean;
   readonly link: SupervisorLink | undefined;
+  /** Whether the system goes down: then a refused end is tried again until nothing is in use. */
+  readonly isGoingDown?: () => Promise<boolean>;
 }
 
 export class DaemonOperations implements DaemonControl {
@@ -33,6 +37,7 @@ export class DaemonOperations implements DaemonControl {
   readonly #options: DaemonOperationsOptions;
   #decide: (ending: Ending) => void = () => undefined;
   #upgrading = false;
+  #isTriedAgain = false;
 
   constructor(options: DaemonOperationsOptions) {
     this.#options = options;
@@ -83,6 +88,12 @@ export class DaemonOperations implements DaemonControl {
       this.#end(keep ? "keep" : "detach");
       return;
     }
+    const isGoingDown = (await this.#options.isGoingDown?.()) === true;
+    const isSaid = this.#isTriedAgain;
+    this.#isTriedAgain = isGoingDown;
+    // Nobody asks again while a system goes down, and file systems may be unmounted after us.
+    if (isGoingDown) setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
+    if (isSaid && isGoingDown) return;
     const what = describeInUse(inUse);
     const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";
     logger.error({ inUse }, `${signal} refused: in use: ${what}. ${hint}`);

@@ -29,6 +29,11 @@ image is in use it refuses to end, and says which and by whom. SIGHUP is ignored
   --chunk-maximum-count-shift N
                          log2 of the chunks wanted at most per device (default: 40)
   --freeze-timeout MS    bound of freezing file systems at take (default: 10000)
+  --trust-reboots        go on with persistent trackers over reboots and power cuts also where nothing
+                         proves that nobody wrote meanwhile. Only for machines on which no rescue
+                         disk, no other machine and no boot without blksnapd writes to the devices
+  --stops-last           said by a service that is stopped after all that could write to the devices:
+                         a stop while systemd takes the system down is the end of all writes
   --log-level LEVEL      trace, debug, info, warn, error (default: info)
   --keep                 end at once on SIGTERM and leave fronts and images to the next daemon: who
                          uses them waits until it is started, and sees no error
@@ -63,6 +68,8 @@ const OPTIONS = {
   "chunk-maximum-count-shift": { type: "string" },
   "freeze-timeout": { type: "string" },
   "log-level": { type: "string" },
+  "trust-reboots": { type: "boolean" },
+  "stops-last": { type: "boolean" },
   keep: { type: "boolean" },
   doctor: { type: "boolean" },
   fix: { type: "boolean" },
@@ -152,6 +159,7 @@ export function driverOptions(values: Values, logger: Logger): DriverOptions {
     maxIoBytes,
     portionBytes: numberOption(values, "diff-storage-minimum", 2 ** 19, 2 ** 46),
     freezeTimeoutMs: numberOption(values, "freeze-timeout", 1, 3_600_000),
+    trustReboots: values["trust-reboots"],
   };
   return { logger, ...given(optional), parameters: parameters(values) };
 }

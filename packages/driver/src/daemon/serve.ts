@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { ControlServer } from "../control/server.js";
 import { Driver, type DriverOptions } from "../driver.js";
+import { isEndOfBoot, isGoingDown } from "../system/end-of-boot.js";
 import { endAtOnce } from "../system/process-end.js";
 import { DAEMON_VERSION } from "../version.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
@@ -33,6 +34,7 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
       logger,
       keep: values.keep === true,
       link,
+      isGoingDown,
     });
     const server = await startServer(values, driver, operations, logger);
     link?.serving();
@@ -41,7 +43,7 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
     signals.handle((signal) => operations.onSignal(signal));
     const ending = await operations.ending;
     signals.release();
-    await end(ending, driver, server, logger);
+    await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
     link?.close();
   } catch (error) {
     const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
@@ -60,6 +62,7 @@ async function startDriver(
   const options: DriverOptions = {
     ...given,
     // Its devices wait for a server; only a new process can be one.
+    reactorLostStatus: ExitStatus.REACTOR_LOST,
     onReactorLost: () => endAtOnce(ExitStatus.REACTOR_LOST),
     ...(link === undefined ? {} : { takeOverTimeoutMs: TAKE_OVER_TIMEOUT_MS }),
   };
@@ -103,17 +106,21 @@ async function startServer(
   }
 }
 
-async function end(
-  ending: Ending,
-  driver: Driver,
-  server: ControlServer,
-  logger: Logger,
-): Promise<void> {
+interface Parts {
+  readonly driver: Driver;
+  readonly server: ControlServer;
+  readonly logger: Logger;
+  readonly stopsLast: boolean;
+}
+
+async function end(ending: Ending, parts: Parts): Promise<void> {
+  const { driver, server, logger } = parts;
   if (ending === "detach") {
+    const closing = parts.stopsLast && (await isEndOfBoot());
     await server.close();
-    const left = await driver.stop();
+    const left = await driver.stop(closing);
     if (left.length === 0) {
-      logger.info("ended");
+      logger.info({ closing }, "ended");
       return;
     }
     const text = `ended, but not all of it: ${left.join("; ")}. The next daemon goes on with it`;

@@ -26,6 +26,7 @@ import {
   checkFreezes,
   checkLinks,
   checkStateFiles,
+  type Records,
   recordsFrom,
   type UblkDevices,
 } from "./leftovers.js";
@@ -35,6 +36,7 @@ import {
   checkNames,
   checkNode,
   checkPartitions,
+  checkSearches,
   checkSocket,
   checkStateDirectory,
 } from "./surroundings.js";
@@ -90,11 +92,19 @@ async function allFindings(
     checkSocket(socketPath, host.text("/etc/group") ?? "", daemon !== undefined),
     ...checkProcesses(host, daemon, processes),
     checkNames(host, tracked),
+    checkSearches(host, writableImages(records)),
     ...(devices === undefined ? [] : await checkDevices(devices, given)),
     ...(devices === undefined ? [] : checkLinks(given, own)),
     ...checkStateFiles(given, stateDirectory, (work) => withLock(stateDirectory, work)),
     ...checkFreezes(given),
   ];
+}
+
+function writableImages({ snapshots }: Records): string[] {
+  return snapshots
+    .filter(({ readOnlyImages }) => readOnlyImages !== true)
+    .flatMap(({ members }) => members.flatMap(({ image }) => image ?? []))
+    .map((number) => `/dev/ublkb${number}`);
 }
 
 /** Does what a finding offers, where that is wanted. */

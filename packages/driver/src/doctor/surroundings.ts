@@ -121,6 +121,28 @@ export function checkNames(
   return warning(check, what, why, `Mount ${first.front} or its name in /dev/blksnap`);
 }
 
+const RULES = "59-blksnap.rules";
+const RULE_FOLDERS = [
+  "/etc/udev/rules.d",
+  "/run/udev/rules.d",
+  "/usr/lib/udev/rules.d",
+  "/lib/udev/rules.d",
+];
+
+/** @param images those that take writes */
+export function checkSearches(host: HostFiles, images: readonly string[]): Finding {
+  const check = "uuid_searches";
+  const isHidden = RULE_FOLDERS.some((folder) => host.exists(`${folder}/${RULES}`));
+  const what = `${images.join(", ")} ${images.length === 1 ? "is a writable image" : "are writable images"}`;
+  if (images.length === 0)
+    return ok(check, "no image can be mounted by UUID instead of its front and be written");
+  if (isHidden) return ok(check, `${what}, hidden by udev from searches by UUID`);
+  const why =
+    "mount UUID=, findfs and blkid -U can find it instead of the front, and what is written there is gone at destroy";
+  const hint = `Mount fronts by name, install udev/${RULES}, or use snapshot_create --read-only-images`;
+  return warning(check, what, why, hint);
+}
+
 function real(path: string): string {
   try {
     return realpathSync(path);

@@ -1,8 +1,16 @@
 /**
- * Whether a changed-block map is still the whole truth after a time in which nobody tracked: it is only
- * if nobody else wrote to the original meanwhile. Where that cannot be shown it is not assumed.
+ * Whether a changed-block map is still the whole truth after a time in which nobody tracked. It goes on
+ * only where nothing shows a write and something proves that nobody wrote:
+ *
+ * - the counters of the device, as long as it is the same incarnation of it; the times of a regular file;
+ * - a file system's own superblock (file-system-proof.ts);
+ * - a record that was closed as the last of a system that went down, when this boot is the very next one
+ *   of the machine, and nobody has written since the device appeared in it, which it did once.
+ *
+ * What is not known counts for nothing: it neither shows a write nor proves that there was none.
  */
-import { compareIdentity, type DeviceIdentity, differingField } from "./device-identity.js";
+import type { BootMark } from "./boot-chain.js";
+import { type DeviceIdentity, differingField, hasSameName } from "./device-identity.js";
 import type { ContentDigest } from "./superblocks.js";
 import type { Witness } from "./witness.js";
 
@@ -13,15 +21,27 @@ export interface PersistedIdentity {
   readonly identity: DeviceIdentity;
   readonly content: ContentDigest;
   readonly witness: Witness;
+  /** Not in records of earlier versions. */
+  readonly boot?: BootMark;
 }
 
 export interface EarlierTracking extends PersistedIdentity {
   /**
    * The tracker was detached in order, and all of this recorded after its last write. Otherwise power
    * was cut or the machine or the daemon crashed, the journal has all that the tracker wrote, and
-   * witness and content are those of the time of attaching.
+   * witness and content are those of an earlier time.
    */
   readonly clean: boolean;
+  /** Clean, and the system was going down, with nobody left who could write. */
+  readonly closing?: boolean;
+}
+
+export interface JudgeOptions {
+  /**
+   * The operator guarantees that from one boot of this system to the next only persistent trackers write
+   * to their devices: no rescue disk, no other machine, no boot without this daemon.
+   */
+  readonly trustReboots?: boolean;
 }
 
 export type GenerationReason = "capacity_changed" | "foreign_write" | "unclean";
@@ -38,7 +58,11 @@ export type Continuity =
 
 const CONTINUE: Continuity = { verdict: "continue" };
 
-export function judgeContinuity(before: EarlierTracking, now: PersistedIdentity): Continuity {
+export function judgeContinuity(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  options: JudgeOptions = {},
+): Continuity {
   const field = differingField(before.identity, now.identity);
   if (field !== null) {
     const why = changed(FIELD_NAMES[field], before.identity[field], now.identity[field]);
@@ -56,52 +80,110 @@ export function judgeContinuity(before: EarlierTracking, now: PersistedIdentity)
     const why = changed("logical block size", before.logicalBlockBytes, now.logicalBlockBytes);
     return newGeneration("capacity_changed", why);
   }
-  return before.clean ? judgeClean(before, now) : judgeUnclean(before, now);
+  const write = before.clean ? writeAfterEnd(before, now) : writeAfterCrash(before, now);
+  if (write !== undefined) return newGeneration("foreign_write", write);
+  const doubt = before.clean
+    ? doubtAfterEnd(before, now, options)
+    : doubtAfterCrash(before, now, options);
+  return doubt === undefined ? CONTINUE : newGeneration("unclean", doubt);
 }
 
-/**
- * Evidence of the counters, where they reach back to the detach or to the appearance of the device; and
- * of the content, always: it also shows what counters are blind to.
- */
-function judgeClean(before: EarlierTracking, now: PersistedIdentity): Continuity {
+/** What shows that somebody wrote after tracking had ended in order. */
+function writeAfterEnd(before: EarlierTracking, now: PersistedIdentity): string | undefined {
   const file = fileTouched(before.witness, now.witness);
-  if (file !== undefined) return newGeneration("foreign_write", file);
-  const written =
-    incarnation(before.witness, now.witness) === "same" &&
-    countersKnown(before.witness) &&
-    countersKnown(now.witness)
-      ? writtenBetween(before.witness, now.witness)
-      : writtenSinceAppearance(now.witness);
-  if (written !== undefined) return newGeneration("foreign_write", written);
-  if (before.content.digest !== now.content.digest) {
-    return newGeneration("foreign_write", contentChange(before.content, now.content));
+  if (file !== undefined) return file;
+  const isSame = incarnationOf(before.witness, now.witness) === "same";
+  const written = isSame
+    ? writtenBetween(before.witness, now.witness)
+    : writtenInThisBoot(before.witness, now.witness);
+  if (written !== undefined) return written;
+  const isUnchanged = before.content.digest === now.content.digest;
+  return isUnchanged ? undefined : contentChange(before.content, now.content);
+}
+
+/** Counters that began after the crash have nothing of the tracker's own in them. */
+function writeAfterCrash(before: EarlierTracking, now: PersistedIdentity): string | undefined {
+  return writtenInThisBoot(before.witness, now.witness);
+}
+
+/** Why nothing proves that nobody wrote after tracking had ended in order; undefined where it does. */
+function doubtAfterEnd(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  options: JudgeOptions,
+): string | undefined {
+  if (isRegularFile(now.witness)) return undefined;
+  const incarnation = incarnationOf(before.witness, now.witness);
+  const isCounted = countersKnown(before.witness) && countersKnown(now.witness);
+  if (incarnation === "same" && isCounted) return undefined;
+  if (sameToken(before.content.proof?.unmounted, now.content.proof?.unmounted)) return undefined;
+  if (incarnation === "same") return NOT_COUNTED;
+  if (before.witness.bootId === now.witness.bootId) {
+    return "the device was away for a time after its tracking ended";
   }
-  return CONTINUE;
+  if (before.closing !== true) {
+    return "tracking ended while the system went on, and nobody watched the device until it went down";
+  }
+  return doubtAboutReboot(before, now, options);
 }
 
 /**
- * What the original held when tracking ended is not known, so only counters can tell, and only if they
- * began after it: in another boot, or on a device made anew. They do not know of writes in a boot
- * between the two, as by a rescue system.
+ * The same after a power cut or a crash. Only a file system can tell then, or the operator: a daemon that
+ * has died without a successor looks like one that was cut off, and leaves the device to everybody.
  */
-function judgeUnclean(before: EarlierTracking, now: PersistedIdentity): Continuity {
-  const unclean = (why: string) => newGeneration("unclean", why);
+function doubtAfterCrash(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  options: JudgeOptions,
+): string | undefined {
+  const isNamed = hasSameName(before.identity, now.identity);
+  if (isNamed && sameToken(before.content.proof?.session, now.content.proof?.session)) {
+    return undefined;
+  }
   if (isRegularFile(now.witness)) {
-    return unclean("tracking ended unexpectedly, and nobody counts the writes to a regular file");
+    return "tracking ended unexpectedly, and nobody counts the writes to a regular file";
   }
-  if (compareIdentity(before.identity, now.identity) !== "same") {
-    return unclean("tracking ended unexpectedly, and nothing proves that this is the same device");
+  if (before.witness.bootId === now.witness.bootId) {
+    return "tracking ended unexpectedly while the system went on";
   }
-  if (incarnation(before.witness, now.witness) !== "other") {
-    return unclean("tracking ended unexpectedly while the device stayed in use");
+  if (options.trustReboots !== true) {
+    return "tracking ended unexpectedly, and nothing proves that nobody wrote from then on";
   }
-  if (!countersKnown(now.witness)) {
-    return unclean(
-      "tracking ended unexpectedly, and the kernel does not count the device's writes",
-    );
+  return doubtAboutReboot(before, now, options);
+}
+
+/** The device was tracked up to the end of its boot: was this boot the next one, and nobody before us? */
+function doubtAboutReboot(
+  { identity, witness, boot }: EarlierTracking,
+  now: PersistedIdentity,
+  { trustReboots = false }: JudgeOptions,
+): string | undefined {
+  if (!hasSameName(identity, now.identity)) return "nothing proves that this is the same device";
+  if (!countersKnown(now.witness)) return NOT_COUNTED;
+  if (now.witness.isFirstAppearance !== true) {
+    return "a disk was taken away since the system booted, and it may have been this one";
   }
-  const written = writtenSinceAppearance(now.witness);
-  return written === undefined ? CONTINUE : newGeneration("foreign_write", written);
+  if (now.boot?.previousBootId !== witness.bootId) {
+    return "there was another boot meanwhile, in which it was not tracked";
+  }
+  if (trustReboots || isNextBoot(boot, now.boot)) return undefined;
+  return "nothing proves that no other system ran between the two boots";
+}
+
+/** By a counter of the machine's own, which counts boots of other systems, too. */
+function isNextBoot(before: BootMark | undefined, now: BootMark): boolean {
+  if (before === undefined || !now.counters.isFirst) return false;
+  const steps = (["tpmResets", "firmwareBoots"] as const).flatMap((name) => {
+    const [was, is] = [before.counters[name], now.counters[name]];
+    return was === null || is === null || was === is ? [] : [is - was];
+  });
+  return steps.length > 0 && steps.every((step) => step === 1);
+}
+
+const NOT_COUNTED = "the kernel does not count the device's writes";
+
+function sameToken(before: string | null | undefined, now: string | null | undefined): boolean {
+  return typeof before === "string" && before === now;
 }
 
 function newGeneration(reason: GenerationReason, why: string): Continuity {
@@ -113,7 +195,7 @@ function isRegularFile({ mtimeNs }: Witness): boolean {
 }
 
 /** Whether the kernel's view of the device is the one of then: its counters went on. */
-function incarnation(before: Witness, now: Witness): "same" | "other" | "unknown" {
+function incarnationOf(before: Witness, now: Witness): "same" | "other" | "unknown" {
   if (before.bootId !== now.bootId) return "other";
   if (before.diskseq === null || now.diskseq === null) return "unknown";
   return before.diskseq === now.diskseq ? "same" : "other";
@@ -125,15 +207,25 @@ function countersKnown({ writeSectors, discardSectors }: Witness): boolean {
 
 /** Undefined when nothing was written; else a clause about it. */
 function writtenBetween(before: Witness, now: Witness): string | undefined {
-  const written = (now.writeSectors ?? 0) - (before.writeSectors ?? 0);
-  const discarded = (now.discardSectors ?? 0) - (before.discardSectors ?? 0);
+  const written = grown(before.writeSectors, now.writeSectors);
+  const discarded = grown(before.discardSectors, now.discardSectors);
   if (written < 0 || discarded < 0) return "its write counters were reset while it was not tracked";
   if (written === 0 && discarded === 0) return undefined;
   return `${amounts(written, discarded)} while it was not tracked`;
 }
 
-function writtenSinceAppearance({ writeSectors, discardSectors }: Witness): string | undefined {
-  const [written, discarded] = [writeSectors ?? 0, discardSectors ?? 0];
+/** What shows no difference, or cannot, is 0. */
+function grown(before: number | null, now: number | null): number {
+  return before === null || now === null ? 0 : now - before;
+}
+
+/**
+ * Undefined also within one boot: a loop device that is set up anew is another incarnation, and goes on
+ * with the counters of the one before.
+ */
+function writtenInThisBoot(before: Witness, now: Witness): string | undefined {
+  if (before.bootId === now.bootId) return undefined;
+  const [written, discarded] = [now.writeSectors ?? 0, now.discardSectors ?? 0];
   if (written === 0 && discarded === 0) return undefined;
   return `${amounts(written, discarded)} since the device appeared, before it was tracked`;
 }

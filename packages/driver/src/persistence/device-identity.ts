@@ -82,6 +82,12 @@ export function compareIdentity(
   return agrees ? "same" : "unknown";
 }
 
+/** Whether a name that no copy of its contents has is the same, and none differs. */
+export function hasSameName(one: DeviceIdentity, other: DeviceIdentity): boolean {
+  if (differingField(one, other) !== null) return false;
+  return NAMING_FIELDS.some((field) => one[field] !== null && one[field] === other[field]);
+}
+
 /** The first field by which two devices are told apart. */
 export function differingField(
   one: DeviceIdentity,

@@ -1,5 +1,6 @@
 import { open } from "node:fs/promises";
 import type { BackingFile } from "@blksnap/ublk";
+import type { BootMark } from "./boot-chain.js";
 import type { PersistedIdentity } from "./continuity.js";
 import { fileReader } from "./device-bytes.js";
 import { readDeviceIdentity } from "./device-identity.js";
@@ -9,15 +10,16 @@ import { readWitness } from "./witness.js";
 /**
  * All that tells an original from another, and whether somebody wrote to it. To be read while it is open
  * exclusively and nothing of ours writes. @throws the error of open(2) or read(2)
+ * @param boot the present one,
  */
-export async function readFacts(backing: BackingFile): Promise<PersistedIdentity> {
+export async function readFacts(backing: BackingFile, boot: BootMark): Promise<PersistedIdentity> {
   const { capacityBytes, logicalBlockBytes } = backing.params;
   const handle = await open(backing.path, "r");
   try {
     const content = await digestContents(fileReader(handle), capacityBytes);
     const identity = await readDeviceIdentity(backing.path, content);
     const witness = await readWitness(backing.path);
-    return { capacityBytes, logicalBlockBytes, identity, content, witness };
+    return { capacityBytes, logicalBlockBytes, identity, content, witness, boot };
   } finally {
     await handle.close();
   }

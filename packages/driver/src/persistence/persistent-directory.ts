@@ -3,7 +3,8 @@
  * the machine's power.
  *
  * ```
- *   lock                        held by the daemon that owns the directory
+ *   lock                        held by the daemon that owns the directory; in it the last two boots
+ *                               in which one did
  *   tracker-UUID.record         a device, and what it looked like when nobody tracked it any more
  *   cbt-UUID.journal            its changed-block map
  *   snapshot-UUID.record        a snapshot
@@ -28,6 +29,7 @@ import { tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { decodeRecord, encodeRecord } from "../state/record-format.js";
 import type { FoundRecord } from "../state/state-directory.js";
+import { type BootMark, chainBoot, UNKNOWN_BOOT } from "./boot-chain.js";
 
 const SUFFIX = ".record";
 /** Also of journals that are being made. */
@@ -37,7 +39,10 @@ export class PersistentDirectory {
   readonly path: string;
   /** Records of trackers, by uuid, that somebody goes on with. */
   readonly inUse: Set<string> = new Set();
+  /** Those of which something is still being written, by somebody who may have given up. */
+  readonly unanswered: Set<string> = new Set();
   #lockFd: number | undefined;
+  #boot: Promise<BootMark> | undefined;
 
   constructor(path: string) {
     this.path = path;
@@ -78,6 +83,28 @@ export class PersistentDirectory {
       } catch {
         // It is in nobody's way: it is replaced, or tried again at the next start.
       }
+    }
+  }
+
+  /** This boot, linked to the one before where the directory is owned. */
+  boot(): Promise<BootMark> {
+    if (this.#lockFd === undefined) return Promise.resolve(UNKNOWN_BOOT);
+    this.#boot ??= chainBoot({
+      read: () => readFile(this.file("lock"), "utf8"),
+      write: (text) => this.#writeLock(text),
+    });
+    return this.#boot;
+  }
+
+  /** In place, as the lock is on the file; a half of it has the wrong checksum. */
+  async #writeLock(text: string): Promise<void> {
+    const handle = await open(this.file("lock"), "r+");
+    try {
+      await handle.truncate();
+      await handle.write(text, 0);
+      await handle.sync();
+    } finally {
+      await handle.close();
     }
   }
 

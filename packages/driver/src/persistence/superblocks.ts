@@ -21,6 +21,7 @@
  */
 import { createHash, type Hash } from "node:crypto";
 import { type ReadBytes, uuidAt, viewOf } from "./device-bytes.js";
+import { type FileSystemProof, proveFileSystem } from "./file-system-proof.js";
 import { findXfsLogHead, parseXfsSuperblock, type XfsGeometry } from "./xfs-log.js";
 
 export interface ContentDigest {
@@ -30,6 +31,8 @@ export interface ContentDigest {
   readonly uuid: string | null;
   /** SHA-256, hexadecimal. */
   readonly digest: string;
+  /** Not in records of earlier versions. */
+  readonly proof?: FileSystemProof;
 }
 
 const MIB = 1024 * 1024;
@@ -51,8 +54,18 @@ export async function digestContents(
   read: ReadBytes,
   capacityBytes: number,
 ): Promise<ContentDigest> {
-  const hash = createHash("sha256");
   const start = await read(0, Math.min(EDGE_BYTES, capacityBytes));
+  const digest = await digestOf(read, capacityBytes, start);
+  if (digest.fileSystem === "btrfs" || digest.fileSystem === null) return digest;
+  return { ...digest, proof: await proveFileSystem(read, capacityBytes, start) };
+}
+
+async function digestOf(
+  read: ReadBytes,
+  capacityBytes: number,
+  start: Uint8Array,
+): Promise<ContentDigest> {
+  const hash = createHash("sha256");
   mix(hash, "start", 0, start);
   const tailBytes = Math.max(start.length, alignDown(capacityBytes - EDGE_BYTES));
   await mixRange(hash, "end", read, tailBytes, capacityBytes);

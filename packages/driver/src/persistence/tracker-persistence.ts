@@ -26,9 +26,11 @@ import {
   type PersistedIdentity,
 } from "./continuity.js";
 import { compareIdentity } from "./device-identity.js";
+import { extSession } from "./file-system-proof.js";
 import { CbtReplay, JournalKind } from "./journal-format.js";
 import { readFacts } from "./original-facts.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
+import { untilWritesShow } from "./witness.js";
 
 const LOG_BYTES = 2 ** 21;
 const FAIL_TIMEOUT_MS = 5_000;
@@ -63,6 +65,8 @@ export interface PrepareOptions {
   readonly persistent: boolean;
   /** The record that the device must be that of. */
   readonly uuid?: string;
+  /** See JudgeOptions. */
+  readonly trustReboots?: boolean;
 }
 
 export class TrackerPersistence {
@@ -77,8 +81,9 @@ export class TrackerPersistence {
   failure: string | undefined;
   readonly #directory: PersistentDirectory;
   readonly #backing: BackingFile;
-  readonly #tracking: EarlierTracking;
+  #tracking: EarlierTracking;
   #journal: FileHandle | undefined;
+  #isClosed = false;
 
   private constructor(
     directory: PersistentDirectory,
@@ -104,7 +109,7 @@ export class TrackerPersistence {
   static async prepare(
     directory: PersistentDirectory,
     backing: BackingFile,
-    { persistent, uuid }: PrepareOptions,
+    { persistent, uuid, trustReboots = false }: PrepareOptions,
   ): Promise<TrackerPersistence | undefined> {
     if (!persistent && !directory.exists) return undefined;
     if (persistent) directory.own();
@@ -113,13 +118,15 @@ export class TrackerPersistence {
       (record) => !directory.inUse.has(record.uuid),
     );
     if (!persistent && records.length === 0) return undefined;
-    const facts = await readFacts(backing);
+    const facts = await readFacts(backing, await directory.boot());
     const tracking = { ...facts, clean: false };
     // Another device may have been attached meanwhile.
     const free = records.filter((record) => !directory.inUse.has(record.uuid));
     const found = earlierRecord(free, backing.path, facts, uuid);
     if (found !== undefined) {
-      const verdict = judgeContinuity(found.tracking, facts);
+      // What is still on its way to the medium would take the place of what is written now.
+      if (directory.unanswered.has(found.uuid)) throw unusable(directory.path, noAnswer());
+      const verdict = judgeContinuity(found.tracking, facts, { trustReboots });
       // Without a name of its own, only a device that has not changed is surely the one of the record.
       const isSure =
         verdict.verdict === "continue" ||
@@ -152,8 +159,8 @@ export class TrackerPersistence {
     // A medium that fails is met again in begin(), which says that it has failed.
     const records = await trackerRecords(directory).catch(() => []);
     const record = records.find((one) => one.uuid === uuid);
-    const tracking = record?.tracking ?? (await readFacts(backing));
-    const unclean = { ...tracking, clean: false };
+    const tracking = record?.tracking ?? (await readFacts(backing, await directory.boot()));
+    const unclean = { ...tracking, clean: false, closing: false };
     return new TrackerPersistence(directory, backing, uuid, unclean, undefined);
   }
 
@@ -170,10 +177,16 @@ export class TrackerPersistence {
 
   /** Before the first write; bounded, as fronts may wait. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async begin(map: CbtMap): Promise<JournalSetup> {
+    const { unanswered } = this.#directory;
+    unanswered.add(this.uuid);
+    const beginning = this.#begin(map).finally(() => unanswered.delete(this.uuid));
     try {
-      return await bounded(this.#begin(map), BEGIN_TIMEOUT_MS, noAnswer);
+      return await bounded(beginning, BEGIN_TIMEOUT_MS, noAnswer);
     } catch (error) {
       await this.close();
+      // A journal without a record is nobody's.
+      if (this.isNew)
+        await bounded(this.forget(), FAIL_TIMEOUT_MS, noAnswer).catch(() => undefined);
       throw error instanceof ControlError ? error : unusable(this.#journalPath, error);
     }
   }
@@ -185,6 +198,11 @@ export class TrackerPersistence {
     await this.#writeRecord({ ...this.#tracking, clean: false }, true);
     // Given up meanwhile, because it took too long: what was written now must not be believed.
     if (this.failure !== undefined) await this.forget();
+    if (this.#isClosed) {
+      await this.#journal.close();
+      if (this.isNew) await this.forget();
+      throw new Error("it was given up meanwhile");
+    }
     return {
       fd: this.#journal.fd,
       id: [...this.#id],
@@ -220,16 +238,37 @@ export class TrackerPersistence {
   }
 
   /**
+   * The original's first bytes, as written through the front: a file system that was mounted there when
+   * power was cut can prove later that nobody else has mounted it. @throws ControlError
+   */
+  async noteStart(start: Uint8Array): Promise<void> {
+    const { identity, content, capacityBytes } = this.#tracking;
+    const found = extSession(start, capacityBytes);
+    const session = found?.session ?? null;
+    if (session === (content.proof?.session ?? null)) return;
+    const tracking = {
+      ...this.#tracking,
+      identity: { ...identity, contentUuid: found?.uuid ?? identity.contentUuid },
+      content: { ...content, proof: { unmounted: null, session } },
+    };
+    await this.#writeRecord(tracking, true);
+    this.#tracking = tracking;
+  }
+
+  /**
    * Nobody writes to the original any more.
    * @param attached whether the next daemon is to attach it by itself
+   * @param closing the system goes down, and nobody is left who could write
    */
-  async end(map: CbtMap, attached: boolean): Promise<void> {
+  async end(map: CbtMap, attached: boolean, closing = false): Promise<void> {
     if (this.failure !== undefined) return;
     await this.#journal?.close();
     this.#journal = undefined;
     const draft = await this.#draft(map);
     await (await draft.publish(checkpointOf(map), 1)).close();
-    await this.#writeRecord({ ...(await readFacts(this.#backing)), clean: true }, attached);
+    const facts = await readFacts(this.#backing, await this.#directory.boot());
+    await untilWritesShow(facts.witness);
+    await this.#writeRecord({ ...facts, clean: true, closing }, attached);
   }
 
   /**
@@ -249,9 +288,11 @@ export class TrackerPersistence {
 
   /** Closes what is open, without a word on the medium. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#directory.inUse.delete(this.uuid);
-    await this.#journal?.close();
+    const journal = this.#journal;
     this.#journal = undefined;
+    await journal?.close();
   }
 
   get #id(): Uint8Array {

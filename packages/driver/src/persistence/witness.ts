@@ -11,9 +11,9 @@
  * writes made while somebody had set `queue/iostats` to 0.
  */
 import { readdirSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
+import { readBootId } from "./boot-chain.js";
 import { attribute, type BlockFolders, blockFolders, originalAt } from "./sysfs-block.js";
 
 export interface Witness {
@@ -21,6 +21,11 @@ export interface Witness {
   readonly bootId: string;
   /** Number of the whole disk's incarnation, never used twice in one boot; null before Linux 5.15. */
   readonly diskseq: string | null;
+  /**
+   * No disk has gone in this boot that appeared before this one, so this one has never been away. Where
+   * one has, nobody can tell which. Not in records of earlier versions.
+   */
+  readonly isFirstAppearance?: boolean;
   /** 512-byte sectors written since the device appeared; null when nobody counts. */
   readonly writeSectors: number | null;
   /** 512-byte sectors discarded since the device appeared; null when nobody counts. */
@@ -36,6 +41,9 @@ const UNKNOWN: Counters = { writeSectors: null, discardSectors: null };
 /** Fields of `stat`, counted from 0. */
 const WRITE_SECTORS_FIELD = 6;
 const DISCARD_SECTORS_FIELD = 13;
+/** At least the kernel's own, with HZ=100; and that of vfat. */
+const TICK_MS = 20;
+const COARSE_TICK_MS = 2_000;
 /** How often to look for a moment at which no partition of the disk moves its counters. */
 const STEADY_ATTEMPTS = 50;
 
@@ -60,17 +68,33 @@ export async function readBlockWitness(
 ): Promise<Witness> {
   const folders = await blockFolders(deviceNumber, sysfs);
   const counters = folders === undefined ? UNKNOWN : await readCounters(folders);
+  const diskseq = folders === undefined ? null : attribute(folders.disk, "diskseq");
   return {
     bootId: await readBootId(proc),
-    diskseq: folders === undefined ? null : attribute(folders.disk, "diskseq"),
+    diskseq,
+    isFirstAppearance: noDiskHasGoneBefore(diskseq, sysfs),
     ...counters,
     mtimeNs: null,
     ctimeNs: null,
   };
 }
 
-async function readBootId(proc: string): Promise<string> {
-  return (await readFile(join(proc, "sys/kernel/random/boot_id"), "utf8")).trim();
+/** Numbers are given in order, and never again: each that is missing is of a disk that has gone. */
+function noDiskHasGoneBefore(diskseq: string | null, sysfs: string): boolean {
+  if (diskseq === null) return false;
+  const present = new Set(disks(sysfs).map((disk) => attribute(disk, "diskseq")));
+  for (let earlier = 1; earlier < Number(diskseq); earlier++) {
+    if (!present.has(String(earlier))) return false;
+  }
+  return true;
+}
+
+function disks(sysfs: string): string[] {
+  try {
+    return readdirSync(join(sysfs, "block")).map((name) => join(sysfs, "block", name));
+  } catch {
+    return [];
+  }
 }
 
 async function readCounters(folders: BlockFolders): Promise<Counters> {
@@ -117,6 +141,19 @@ function difference(
     left -= count;
   }
   return left === null || left < 0 ? null : left;
+}
+
+/**
+ * Ends when whoever writes to a regular file from now on gives it other times than these: file systems
+ * take them from a clock that ticks, and some keep only every second one.
+ */
+export async function untilWritesShow({ mtimeNs, ctimeNs }: Witness): Promise<void> {
+  if (mtimeNs === null || ctimeNs === null) return;
+  const isCoarse = [mtimeNs, ctimeNs].every((time) => BigInt(time) % 1_000_000_000n === 0n);
+  const tickMs = isCoarse ? COARSE_TICK_MS : TICK_MS;
+  const lastMs = Number(BigInt(ctimeNs) / 1_000_000n);
+  const leftMs = lastMs + tickMs - Date.now();
+  if (leftMs > 0) await setTimeout(Math.min(leftMs, tickMs));
 }
 
 function partitionFolders(disk: string): string[] {

@@ -32,7 +32,14 @@ export interface XfsLogHead {
   readonly block: number;
   readonly cycle: number;
   /** Whole 4 KiB of the device which hold what was logged last. */
-  readonly before: readonly { readonly startBytes: number; readonly endBytes: number }[];
+  readonly before: readonly ByteRange[];
+  /** The same beyond the head: each mount that may write begins by marking them as void. */
+  readonly ahead: readonly ByteRange[];
+}
+
+export interface ByteRange {
+  readonly startBytes: number;
+  readonly endBytes: number;
 }
 
 const MAGIC = 0x58465342; // "XFSB"
@@ -41,6 +48,8 @@ const LOG_BLOCK_BYTES = 512;
 const RECORD_MAGIC = 0xfeedbabe;
 /** Reads are of whole multiples of this, in place and length. */
 const READ_UNIT_BYTES = 4096;
+/** Where many blocks are read, one after the other. */
+const PIECE_BYTES = 64 * 1024;
 /**
  * A crash leaves holes among the last 8 records of 256 KiB, which were in flight together, and the
  * binary search may stop on any side of them. The kernel scans so far back for the true head; whatever
@@ -98,7 +107,46 @@ export async function findXfsLogHead(read: ReadBytes, log: XfsLog): Promise<XfsL
       else low = middle;
     }
   }
-  return { block: head, cycle: firstCycle, before: rangesBefore(log, head) };
+  const windowBlocks = Math.min(IN_FLIGHT_BYTES / LOG_BLOCK_BYTES, blocks);
+  const before = rangesBefore(log, head);
+  const ahead = rangesBefore(log, (head + windowBlocks) % blocks);
+  return { block: head, cycle: firstCycle, before, ahead };
+}
+
+/** Reads single blocks of a log, which is a ring. */
+export class XfsLogReader {
+  /** 512-byte blocks. */
+  readonly count: number;
+  readonly #read: ReadBytes;
+  readonly #log: XfsLog;
+  #unitBytes = -1;
+  #unit: Uint8Array = new Uint8Array(0);
+
+  constructor(read: ReadBytes, log: XfsLog) {
+    this.#read = read;
+    this.#log = log;
+    this.count = log.lengthBytes / LOG_BLOCK_BYTES;
+  }
+
+  wrap(block: number): number {
+    return ((block % this.count) + this.count) % this.count;
+  }
+
+  async block(block: number): Promise<Uint8Array> {
+    const atBytes = this.#log.startBytes + block * LOG_BLOCK_BYTES;
+    const pieceBytes = Math.floor(atBytes / PIECE_BYTES) * PIECE_BYTES;
+    const unitBytes = Math.max(pieceBytes, alignDown(this.#log.startBytes));
+    if (unitBytes !== this.#unitBytes) {
+      const endBytes = readEnd(this.#log, pieceBytes + PIECE_BYTES - 1);
+      this.#unit = await this.#read(unitBytes, endBytes - unitBytes);
+      this.#unitBytes = unitBytes;
+    }
+    return this.#unit.subarray(atBytes - unitBytes, atBytes - unitBytes + LOG_BLOCK_BYTES);
+  }
+
+  isRecord(block: Uint8Array): boolean {
+    return viewOf(block).getUint32(0) === RECORD_MAGIC;
+  }
 }
 
 async function readCycle(read: ReadBytes, log: XfsLog, block: number): Promise<number> {

@@ -9,7 +9,8 @@
  * ```
  *
  * Both completions of a copy are awaited before its id is given back, so that no late one can meet a
- * new copy of the same id. A short transfer breaks the link and counts as failed.
+ * new copy of the same id. A short transfer breaks the link and counts as failed. Where the kernel took
+ * only the read (Ring.reserve), the write follows alone when the read is in.
  */
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
 import { BufferOwner, CopyFault, CopyKind, RunKind, type TrackerEngine } from "@blksnap/engine";
@@ -17,6 +18,7 @@ import type { Queue } from "@blksnap/ublk";
 import {
   assert,
   type CompletionHandler,
+  LINK_TORN,
   MappedMemory,
   prepareNop,
   prepareRead,
@@ -71,6 +73,8 @@ export class AreaIo {
   readonly #copyPending: Uint8Array;
   readonly #copyResult: Int32Array;
   readonly #copyFault: Uint8Array;
+  /** Its write goes without its read, which is in. */
+  readonly #isWriteAlone: Uint8Array;
   /** Of an area in a persistent snapshot. */
   readonly journal: AreaJournal | undefined;
   /** The image's queue, whose buffers the runs use. */
@@ -92,6 +96,7 @@ export class AreaIo {
     this.#copyPending = new Uint8Array(engine.copies.size);
     this.#copyResult = new Int32Array(engine.copies.size);
     this.#copyFault = new Uint8Array(engine.copies.size);
+    this.#isWriteAlone = new Uint8Array(engine.copies.size);
     const copies: CompletionHandler = {
       onCompletion: (data, result) => this.#onCopyPart(data, result),
     };
@@ -104,19 +109,14 @@ export class AreaIo {
   submitCopy(copy: number): void {
     const { copies } = this.#engine;
     const windows = this.#windows.address;
-    const tag = copies.bufferTag[copy];
-    const address =
-      windows +
-      (copies.bufferOwner[copy] === BufferOwner.FRONT
-        ? tag * this.#options.frontWindowBytes
-        : this.#imageWindowsAt + tag * this.#options.imageWindowBytes) +
-      copies.bufferOffsetBytes[copy];
+    const address = this.#windowOf(copy);
     const inChunk = copies.blockStart[copy] << this.#blockShift;
     const length = copies.lengthBytes[copy];
     const source = copies.chunk[copy] * this.#chunkBytes + inChunk;
     this.#copyPending[copy] = 2;
     this.#copyResult[copy] = 0;
     this.#copyFault[copy] = CopyFault.NONE;
+    this.#isWriteAlone[copy] = 0;
     faultPoint("copy.slot-recorded");
     const ring = this.#reactor.ring;
     ring.reserve(2);
@@ -137,14 +137,33 @@ export class AreaIo {
         LINKED_FILE,
       );
     }
+    this.#prepareSlotWrite(copy, address);
+  }
+
+  /** Address of the copy's window. */
+  #windowOf(copy: number): number {
+    const { copies } = this.#engine;
+    const tag = copies.bufferTag[copy];
+    return (
+      this.#windows.address +
+      (copies.bufferOwner[copy] === BufferOwner.FRONT
+        ? tag * this.#options.frontWindowBytes
+        : this.#imageWindowsAt + tag * this.#options.imageWindowBytes) +
+      copies.bufferOffsetBytes[copy]
+    );
+  }
+
+  #prepareSlotWrite(copy: number, address: number): void {
+    const { copies } = this.#engine;
     const slot = copies.slot[copy];
+    const inChunk = copies.blockStart[copy] << this.#blockShift;
     const target = slotIndex(slot) * this.#slotBytes + inChunk;
     prepareWrite(
-      ring,
+      this.#reactor.ring,
       this.#stores[slotStore(slot)],
       address | 0,
       (address / 4294967296) | 0,
-      length,
+      copies.lengthBytes[copy],
       target | 0,
       (target / 4294967296) | 0,
       0,
@@ -244,6 +263,15 @@ export class AreaIo {
     this.#copyPending[copy]--;
     if (this.#copyPending[copy] > 0) return;
     assert(this.#copyPending[copy] === 0, "a copy has two completions");
+    if (this.#copyResult[copy] === LINK_TORN && this.#isWriteAlone[copy] === 0) {
+      // The kernel had no memory to take the write with its read, which has ended since.
+      this.#isWriteAlone[copy] = 1;
+      this.#copyResult[copy] = 0;
+      this.#copyFault[copy] = CopyFault.NONE;
+      this.#copyPending[copy] = 1;
+      this.#prepareSlotWrite(copy, this.#windowOf(copy));
+      return;
+    }
     faultPoint("copy.data-complete");
     if (this.journal === undefined || this.#copyResult[copy] !== 0) this.#copyDone(copy);
     else {

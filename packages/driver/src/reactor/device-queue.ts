@@ -1,51 +1,59 @@
-/** The ublk queue of a front or an image, and how it is served. */
-import type { TrackerEngine } from "@blksnap/engine";
+/** A served queue, and its end. */
 import { Queue, type Target } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
 import type { QueueStart } from "../system/served-device.js";
-import { errorText } from "./error-text.js";
-import type { ReactorNotice } from "./messages.js";
-import { takeRequest } from "./take-request.js";
-
-export interface QueueOwner {
-  readonly reactor: Reactor;
-  readonly tracker: number;
-  readonly notify: (notice: ReactorNotice) => void;
-}
 
 export function makeQueue(
-  { reactor, tracker, notify }: QueueOwner,
+  reactor: Reactor,
   { charFd, queueDepth: depth, maxIoBytes }: QueueStart,
   onEnd: () => void,
+  onError: (error: unknown) => void,
 ): Queue {
-  const onError = (error: unknown) =>
-    notify({ notice: "error", message: `tracker ${tracker}: ${errorText(error)}` });
   return new Queue({ reactor, charFd, queueId: 0, depth, maxIoBytes, onEnd, onError });
 }
 
-export function frontTarget(queue: Queue, engine: TrackerEngine, close: () => void): Target {
-  const { front } = engine;
-  return {
-    queueIo: (tag) => {
-      takeRequest(queue, front, tag);
-      engine.submitFront(tag);
-    },
-    close,
-  };
+/** Where it throws the queue is given up, or ends with its device: `end` tells. */
+export function startQueue(queue: Queue, target: Target, end: QueueEnd): void {
+  try {
+    queue.start(target);
+  } finally {
+    if (queue.isServing) end.begin();
+    else queue.discard();
+  }
 }
 
-/** @param admit answers whether the engine may have the request at once */
-export function imageTarget(
-  queue: Queue,
-  engine: TrackerEngine,
-  admit: (tag: number) => boolean,
-): Target {
-  const { image } = engine;
-  return {
-    queueIo: (tag) => {
-      takeRequest(queue, image, tag);
-      if (admit(tag)) engine.submitImage(tag);
-    },
-    close: () => undefined,
-  };
+/** Who waits for the end of a queue: the main thread, or nobody who had expected it. */
+export class QueueEnd {
+  readonly #onUnexpected: () => void;
+  #isEnded = true;
+  #onEnd: (() => void) | undefined;
+
+  constructor(onUnexpected: () => void) {
+    this.#onUnexpected = onUnexpected;
+  }
+
+  /** There is no queue, or none any more. */
+  get isEnded(): boolean {
+    return this.#isEnded;
+  }
+
+  /** There is a queue from now on. */
+  begin(): void {
+    this.#isEnded = false;
+  }
+
+  /** The last command has come back. */
+  end(): void {
+    this.#isEnded = true;
+    const told = this.#onEnd;
+    this.#onEnd = undefined;
+    if (told === undefined) this.#onUnexpected();
+    else told();
+  }
+
+  /** Calls back once, at the end, or now. */
+  await(onEnd: () => void): void {
+    if (this.#isEnded) onEnd();
+    else this.#onEnd = onEnd;
+  }
 }

@@ -17,6 +17,7 @@ import {
   assert,
   FsyncFlag,
   high32,
+  LINK_TORN,
   low32,
   MappedMemory,
   prepareFsync,
@@ -28,6 +29,9 @@ import {
 
 const EIO = 5;
 const ECANCELED = 125;
+const ENOMEM = 12;
+/** Each is a turn of the reactor. */
+const ATTEMPTS_MAX = 100;
 const NOP_DATA = 0;
 const MIRROR_DATA = 64;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
@@ -90,6 +94,9 @@ export class JournalIo {
   #mirror: LogFile | undefined;
   #pending = 0;
   #errno = 0;
+  /** The kernel took only a part of a chain, and how often the commit was submitted. */
+  #isTorn = false;
+  #attempts = 0;
   #nopArmed = false;
   #full = false;
   #lowTold = false;
@@ -219,7 +226,14 @@ export class JournalIo {
       return;
     }
     writer.seal();
+    this.#attempts = 0;
+    this.#submitAll();
+  }
+
+  #submitAll(): void {
     this.#errno = 0;
+    this.#isTorn = false;
+    this.#attempts++;
     this.#pending = this.#submit(this.#log, this.#syncFirst, 1);
     if (this.#mirror !== undefined) {
       this.#pending += this.#submit(this.#mirror, [], MIRROR_DATA);
@@ -279,11 +293,20 @@ export class JournalIo {
     const isWrite = data === MIRROR_DATA || data === 1 + this.#syncFirst.length;
     const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
     if (result === wanted) return;
-    if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
+    if (result === LINK_TORN) this.#isTorn = true;
+    else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
   }
 
   #ended(): void {
     const { writer } = this;
+    if (this.#isTorn && (this.#errno === 0 || this.#errno === ECANCELED)) {
+      // The kernel had no memory to take all of it: the same once more, to the same places.
+      if (this.#attempts < ATTEMPTS_MAX) {
+        this.#submitAll();
+        return;
+      }
+      this.#errno = ENOMEM;
+    }
     if (this.#errno !== 0) {
       this.#dead = true;
       const waiting = this.#onIdle;

@@ -9,11 +9,15 @@ import type {
 } from "./messages.js";
 import type { TrackedDevice } from "./tracked-device.js";
 
-/** Carries a request out; `done` may be called later. */
+/**
+ * Carries a request out; `done` may be called later.
+ * @param take whether its descriptors may be looked at: asked in the turn in which they are
+ */
 export function carryOutJournal(
   device: TrackedDevice,
   request: MirrorJournalRequest | GrowAreaJournalRequest | JournalRequest,
   done: (value?: unknown) => void,
+  take: () => boolean,
 ): void {
   const { gate, areaJournal } = device;
   const journal = gate?.journal;
@@ -21,6 +25,7 @@ export function carryOutJournal(
     case "mirrorJournal":
       assert(gate !== undefined && journal !== undefined, "the device has no journal");
       journal.io.whenIdle(() => {
+        if (!take()) return;
         const { fd, logOffsetBytes, logBytes } = request;
         const place = { fd, logOffsetBytes, logBytes, usedSectors: 0 };
         const reply: MirrorReply = { firstSequence: gate.mirror(place) };

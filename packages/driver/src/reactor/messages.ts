@@ -14,6 +14,7 @@ import type { TrackerGeometry } from "@blksnap/engine";
 import type { OverflowSetup } from "../snapshot/overflow.js";
 import type { QueueStart } from "../system/served-device.js";
 import type { CarriedError } from "./carried-error.js";
+import type { Claim } from "./claim.js";
 import type { JournalSetup } from "./journal-io.js";
 
 /** Settings of all devices of a reactor. */
@@ -25,6 +26,8 @@ export interface ReactorSettings {
   readonly ringEntries: number;
   /** One word, which the reactor's loop counts its turns in. */
   readonly heartbeat: SharedArrayBuffer;
+  /** The process ends with this status at once when the reactor ends by itself. */
+  readonly lostStatus?: number | undefined;
 }
 
 /** A file of maps, to be mapped whole. */
@@ -185,7 +188,14 @@ export interface GrantMessage {
   readonly errno: number;
 }
 
-export type ToReactor = { readonly id: number; readonly request: ReactorRequest } | GrantMessage;
+export interface RequestMessage {
+  readonly id: number;
+  readonly request: ReactorRequest;
+  /** Of a request that carries descriptors. */
+  readonly claim?: Claim | undefined;
+}
+
+export type ToReactor = RequestMessage | GrantMessage;
 
 export interface SwitchReply {
   /** For how long writes were held, in microseconds. */
@@ -230,6 +240,9 @@ export type ReactorNotice =
   | { readonly notice: "journalLow"; readonly tracker: number }
   | { readonly notice: "journalFault"; readonly tracker: number; readonly errno: number }
   | { readonly notice: "holdExpired"; readonly tracker: number }
+  /** The queue's last command came back: its device was stopped, by the main thread or by others. */
+  | { readonly notice: "frontEnded"; readonly tracker: number }
+  | { readonly notice: "imageEnded"; readonly tracker: number }
   | { readonly notice: "error"; readonly message: string };
 
 export type FromReactor = ReactorReply | ReactorNotice;

@@ -1,8 +1,8 @@
 import { cpus } from "node:os";
 import { ReactorThread } from "@blksnap/uring";
 import type { Logger } from "pino";
-import { ControlError } from "../control/control-error.js";
 import { errorFrom } from "./carried-error.js";
+import { makeClaim, NoAnswerError, withdraw } from "./claim.js";
 import type {
   FromReactor,
   ReactorNotice,
@@ -24,6 +24,12 @@ export type NoticeHandler = (reactor: number, notice: ReactorNotice) => void;
 interface Waiter {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
+}
+
+function carriesDescriptors({ type }: ReactorRequest): boolean {
+  return (
+    type === "attach" || type === "prepareArea" || type === "openImage" || type === "mirrorJournal"
+  );
 }
 
 /** One reactor's thread with the requests that it has not answered. */
@@ -80,16 +86,23 @@ class Member {
   request(request: ReactorRequest, timeoutMs: number): Promise<unknown> {
     if (this.#dead !== undefined) return Promise.reject(this.#dead);
     const id = this.#nextId++;
+    const claim = carriesDescriptors(request) ? makeClaim() : undefined;
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#waiters.set(id, { resolve, reject });
     });
-    this.#thread.post({ id, request } satisfies ToReactor);
+    this.#thread.post({ id, request, claim } satisfies ToReactor);
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
+      const giveUp = (isTaken: boolean): void => {
         this.#waiters.delete(id);
         const what = `reactor ${this.index} did not answer "${request.type}" in ${timeoutMs} ms`;
-        reject(new ControlError("NO_ANSWER", what));
+        reject(new NoAnswerError(what, isTaken));
+      };
+      timer = setTimeout(() => {
+        if (claim === undefined) giveUp(true);
+        else if (withdraw(claim)) giveUp(false);
+        // It has the descriptors in hand: they are not to be closed now, and it is soon done.
+        else timer = setTimeout(() => giveUp(true), timeoutMs);
       }, timeoutMs);
     });
     return Promise.race([answer, timeout]).finally(() => clearTimeout(timer));
@@ -119,6 +132,8 @@ export interface ReactorPoolOptions {
   readonly frontDepth: number;
   readonly imageDepth: number;
   readonly logger: Logger;
+  /** The process ends with this status at once when a reactor ends by itself. */
+  readonly lostStatus?: number | undefined;
   readonly onNotice: NoticeHandler;
   /** A reactor has ended by itself. */
   readonly onLost: LostHandler;
@@ -133,9 +148,9 @@ export class ReactorPool {
     const count = Math.min(options.reactors ?? Math.min(cpus().length, 4), REACTORS_MAX);
     for (let index = 0; index < count; index++) {
       const heartbeat = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
-      const { frontDepth, imageDepth } = options;
+      const { frontDepth, imageDepth, lostStatus } = options;
       const ringEntries = Math.max(RING_ENTRIES_MIN, frontDepth, imageDepth);
-      const settings = { index, imageDepth, ringEntries, heartbeat };
+      const settings = { index, imageDepth, ringEntries, heartbeat, lostStatus };
       this.#members.push(new Member(settings, options.onNotice, options.onLost));
     }
     this.#watchdog = new Watchdog(this.#members, options.logger);

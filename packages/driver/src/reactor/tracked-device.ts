@@ -24,11 +24,13 @@ import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
 import { AreaCounter, NO_AREA } from "./area-counter.js";
-import { AreaIo, type AreaJournalSetup } from "./area-io.js";
+import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
-import { frontTarget, imageTarget, makeQueue } from "./device-queue.js";
+import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
+import { frontTarget, imageTarget } from "./device-targets.js";
+import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
 import type {
@@ -68,19 +70,19 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
-  /** While the stores of a resumed area are not open. */
-  #sleeping: SleepingCopies | undefined;
-  /** Tells the present area from others. */
-  areaId = 0;
+  #sleeping: SleepingCopies | undefined; // While the stores of a resumed area are not open.
+  areaId = 0; // Tells the present area from others.
   #ticker: AreaTicker | undefined;
   readonly #freed: FreedSlots;
-  readonly #hold = new WriteHold();
+  readonly #hold: WriteHold;
   #isAreaDropped = false;
   #onAreaClosed: (() => void) | undefined;
-  #frontEnded = false;
-  #imageEnded = true;
-  #onFrontEnd: (() => void) | undefined;
-  #onImageEnd: (() => void) | undefined;
+  readonly #frontEnd = new QueueEnd(() =>
+    this.#notify({ notice: "frontEnded", tracker: this.#id }),
+  );
+  readonly #imageEnd = new QueueEnd(() =>
+    this.#notify({ notice: "imageEnded", tracker: this.#id }),
+  );
 
   constructor(
     reactor: Reactor,
@@ -109,15 +111,17 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       runsMax: this.#imageDepth * PARTS_PER_TAG,
       cbt: this.#cbt,
     });
+    this.#hold = new WriteHold(reactor, this.engine);
     this.gate = request.journal && this.#openJournal(request.journal);
-    this.#frontQueue = this.#makeQueue(request.queue, () => {
-      this.#frontEnded = true;
-      this.#onFrontEnd?.();
-    });
+    this.#frontQueue = this.#makeQueue(request.queue, () => this.#frontEnd.end());
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
     if (request.area !== undefined) this.#resumeArea(request.area);
-    const target = frontTarget(this.#frontQueue, this.engine, () => this.#fileIo.close());
-    this.#frontQueue.start(target);
+  }
+
+  /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
+  start(): void {
+    const target = frontTarget(this.#frontQueue, this.engine);
+    startQueue(this.#frontQueue, target, this.#frontEnd);
   }
 
   // ---- what the main thread asks for ----
@@ -125,46 +129,47 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** Attaches a new diff area; nothing is copied before switchAndRelease(). */
   prepareArea(setup: AreaSetup): void {
     const memory = this.#openAreaMap(setup);
-    this.#openAreaIo(setup);
-    const map = DiffAreaMap.create(memory.buffer, this.engine.geometry);
-    const area = this.#makeArea(map, setup);
-    const { extents } = setup;
-    for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
-    this.engine.attachArea(area);
+    try {
+      this.#openAreaIo(setup);
+      const map = DiffAreaMap.create(memory.buffer, this.engine.geometry);
+      const area = this.#makeArea(map, setup);
+      const { extents: given } = setup;
+      for (let i = 0; i < given.length; i += 2) area.grantSlots(given[i], given[i + 1]);
+      this.engine.attachArea(area);
+    } catch (error) {
+      this.closeArea();
+      throw error;
+    }
   }
 
-  /** The stores of a resumed area are open: its copies begin. */
   wakeArea(setup: WakingArea): void {
     const sleeping = this.#sleeping;
     assert(sleeping !== undefined && setup.id === this.areaId, "the area does not sleep");
+    const areaIo = this.#openAreaIo(setup);
     this.#sleeping = undefined;
-    sleeping.begin(this.#openAreaIo(setup));
+    // Told once per area, and that was the daemon before this one: its journal is another one.
+    if (this.#area?.map.faultErrno !== 0) this.noteAreaLost();
+    sleeping.begin(areaIo);
   }
 
   /** Calls back when no write to the original is in flight any more; new ones are kept back. */
   hold(deadlineMs: number, onDrained: () => void): void {
-    const begin = this.#hold.begin(onDrained);
-    this.#reactor.setTimer(deadlineMs, () => {
-      if (!this.#hold.isThe(begin)) return;
-      this.release();
-      this.#notify({ notice: "holdExpired", tracker: this.#id });
-    });
-    this.engine.hold();
+    this.#hold.begin(deadlineMs, onDrained, () =>
+      this.#notify({ notice: "holdExpired", tracker: this.#id }),
+    );
   }
 
   /** The instant of the take. Answers for how long writes were held, in microseconds. */
   switchAndRelease(): number {
     assert(this.#hold.isActive, "the hold has expired");
     this.gate?.noteSwitch();
-    this.engine.switchAndRelease();
+    const stallUs = this.#hold.switchAndRelease();
     faultPoint("take.one-switched");
-    return this.#hold.end();
+    return stallUs;
   }
 
   release(): void {
-    if (!this.#hold.isActive) return;
-    this.engine.release();
-    this.#hold.end();
+    this.#hold.release();
   }
 
   /**
@@ -204,29 +209,26 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   openImage(start: QueueStart): void {
-    assert(this.#imageEnded, "the device has an image already");
+    assert(this.#imageEnd.isEnded, "the device has an image already");
     assert(start.queueDepth <= this.#imageDepth, "the image has more tags than its engine");
     const areaIo = this.#areaIo;
     assert(areaIo !== undefined, "an image needs a diff area");
-    this.#imageEnded = false;
     const queue = this.#makeQueue(start, () => {
-      this.#imageEnded = true;
       this.#imageQueue = undefined;
-      this.#onImageEnd?.();
+      this.#imageEnd.end();
     });
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
-    queue.start(imageTarget(queue, this.engine, (tag) => this.#admitImage(queue, tag)));
+    const target = imageTarget(queue, this.engine, (tag) => this.#admitImage(queue, tag));
+    startQueue(queue, target, this.#imageEnd);
   }
 
   awaitFrontEnd(onEnd: () => void): void {
-    if (this.#frontEnded) onEnd();
-    else this.#onFrontEnd = onEnd;
+    this.#frontEnd.await(onEnd);
   }
 
   awaitImageEnd(onEnd: () => void): void {
-    if (this.#imageEnded) onEnd();
-    else this.#onImageEnd = onEnd;
+    this.#imageEnd.await(onEnd);
   }
 
   grant({ area, firstSlot, count, errno }: GrantMessage): void {
@@ -253,6 +255,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** After the front's queue ended. An area that is still here is one to be gone on with later. */
   close(): void {
     if (this.#area !== undefined) this.closeArea();
+    this.#fileIo.close();
     this.gate?.journal.drop();
     this.#cbtMemory.unmap();
   }
@@ -278,9 +281,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   completeImage(tag: number, result: number): void {
     const { image } = this.engine;
     this.#imageCounter.count(image.op[tag], image.lengthBytes, tag, result);
-    const isDiscard = image.op[tag] === RequestOp.DISCARD && result === 0;
-    if (isDiscard && this.#area !== undefined)
-      this.areaJournal?.recordDiscard(image, tag, this.#area.map);
+    const discarded = image.op[tag] === RequestOp.DISCARD && result === 0 ? this.#area : undefined;
+    if (discarded !== undefined) this.areaJournal?.recordDiscard(image, tag, discarded.map);
     (this.#imageQueue as Queue).complete(tag, result);
   }
 
@@ -364,7 +366,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   #openAreaIo(setup: WakingArea): AreaIo {
-    this.#areaIo = new AreaIo({
+    const of = { tracker: this.#id, area: setup.id };
+    const options = {
       reactor: this.#reactor,
       engine: this.engine,
       originalIndex: this.#fileIo.fileIndex,
@@ -374,17 +377,14 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       frontWindowBytes: this.#copyWindowBytes,
       imageWindowBytes: this.engine.imageCopyWindowBytes,
       slotBytes: setup.slotBytes,
-      journal: setup.journal && { setup: setup.journal, ...this.#areaNotices(setup.id) },
-    });
-    return this.#areaIo;
-  }
-
-  #areaNotices(area: number): Pick<AreaJournalSetup, "onFault" | "onLow"> {
-    const of = { tracker: this.#id, area };
-    return {
-      onFault: (errno) => this.#notify({ notice: "areaJournalFault", ...of, errno }),
-      onLow: () => this.#notify({ notice: "areaJournalLow", ...of }),
+      journal: setup.journal && {
+        setup: setup.journal,
+        onFault: (errno: number) => this.#notify({ notice: "areaJournalFault", ...of, errno }),
+        onLow: () => this.#notify({ notice: "areaJournalLow", ...of }),
+      },
     };
+    this.#areaIo = this.#reactor.attempt(() => new AreaIo(options));
+    return this.#areaIo;
   }
 
   #makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
@@ -399,9 +399,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return area;
   }
 
+  // ---- the two ends ----
+
   #makeQueue(start: QueueStart, onEnd: () => void): Queue {
-    const owner = { reactor: this.#reactor, tracker: this.#id, notify: this.#notify };
-    return makeQueue(owner, start, onEnd);
+    return makeQueue(this.#reactor, start, onEnd, (error) =>
+      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` }),
+    );
   }
 
   #admitImage(queue: Queue, tag: number): boolean {

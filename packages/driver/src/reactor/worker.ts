@@ -1,12 +1,15 @@
 /** The thread of one reactor: takes requests of the main thread for the devices that it owns. */
+import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
-import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
+import { assert, endProcessWithThread, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
 import { carriedError } from "./carried-error.js";
+import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
 import { carryOutJournal } from "./journal-requests.js";
 import type {
+  AttachRequest,
   FromReactor,
   LoseSlotsRequest,
   MarkDirtyRequest,
@@ -16,6 +19,9 @@ import type {
   ToReactor,
 } from "./messages.js";
 import { TrackedDevice } from "./tracked-device.js";
+
+/** As pino writes it. */
+const FATAL = 60;
 
 assert(parentPort !== null, "this module is for a worker thread");
 const port = parentPort;
@@ -50,14 +56,42 @@ function loseSlots({ tracker, store, firstSlotIndex }: LoseSlotsRequest): void {
   );
 }
 
-/** Carries a request out; `done` may be called later. */
-function carryOut(request: ReactorRequest, done: (value?: unknown) => void): void {
+function attach(request: AttachRequest): void {
+  const { tracker } = request;
+  const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, say));
+  devices.set(tracker, device);
+  try {
+    device.start();
+  } catch (error) {
+    // Where the kernel has commands of its queue, it ends with its device.
+    device.awaitFrontEnd(() => removeDevice(tracker));
+    throw error;
+  }
+}
+
+function removeDevice(tracker: number): void {
+  deviceOf(tracker).close();
+  devices.delete(tracker);
+}
+
+/**
+ * Carries a request out; `done` may be called later.
+ * @param take whether the request's descriptors may be looked at
+ */
+function carryOut(
+  request: ReactorRequest,
+  done: (value?: unknown) => void,
+  take: () => boolean,
+): void {
   switch (request.type) {
     case "attach":
-      devices.set(request.tracker, new TrackedDevice(reactor, settings, request, say));
-      done();
+      if (take()) {
+        attach(request);
+        done();
+      }
       return;
     case "prepareArea":
+      if (!take()) return;
       deviceOf(request.tracker).prepareArea(request.area);
       done();
       return;
@@ -69,8 +103,7 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
       deviceOf(request.tracker).hold(request.deadlineMs, done);
       return;
     case "switch": {
-      const reply: SwitchReply = { stallUs: deviceOf(request.tracker).switchAndRelease() };
-      done(reply);
+      done({ stallUs: deviceOf(request.tracker).switchAndRelease() } satisfies SwitchReply);
       return;
     }
     case "release":
@@ -78,6 +111,7 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
       done();
       return;
     case "openImage":
+      if (!take()) return;
       deviceOf(request.tracker).openImage(request.queue);
       done();
       return;
@@ -93,8 +127,7 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
       return;
     case "awaitFrontEnd":
       deviceOf(request.tracker).awaitFrontEnd(() => {
-        deviceOf(request.tracker).close();
-        devices.delete(request.tracker);
+        removeDevice(request.tracker);
         done();
       });
       return;
@@ -118,7 +151,7 @@ function carryOut(request: ReactorRequest, done: (value?: unknown) => void): voi
     case "commitJournal":
     case "growAreaJournal":
     case "dropAreaJournal":
-      carryOutJournal(deviceOf(request.tracker), request, done);
+      carryOutJournal(deviceOf(request.tracker), request, done, take);
       return;
     case "stop":
       assert(devices.size === 0, "a reactor with devices is told to stop");
@@ -132,20 +165,36 @@ function onMessage(message: unknown): void {
     devices.get(received.tracker)?.grant(received);
     return;
   }
-  const { id, request } = received;
+  const { id, request, claim } = received;
+  const take = (): boolean => claim === undefined || takeClaim(claim);
   try {
-    carryOut(request, (value) => say({ re: id, value }));
+    carryOut(request, (value) => say({ re: id, value }), take);
   } catch (error) {
     say({ re: id, error: carriedError(error) });
     reportError(error);
   }
 }
 
+/** To the log itself: the main thread may not come to it before the process has ended. */
+function sayLast(error: unknown): void {
+  const msg = `reactor ${settings.index} has ended: ${errorText(error)}`;
+  writeSync(2, `${JSON.stringify({ level: FATAL, time: Date.now(), msg })}\n`);
+}
+
+/** Its requests are nobody's any more when it ends, and their writers wait for the next process. */
+const { lostStatus } = settings;
+const untie = lostStatus === undefined ? () => undefined : endProcessWithThread(lostStatus);
 const flusherProblem = becomeIoFlusher();
 if (flusherProblem !== undefined) say({ notice: "error", message: flusherProblem });
 const heartbeat = new Int32Array(settings.heartbeat);
 const { ringEntries: entries } = settings;
 const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError, heartbeat, entries });
 say({ notice: "ready" });
-reactor.run();
+try {
+  reactor.run();
+} catch (error) {
+  if (lostStatus !== undefined) sayLast(error);
+  throw error;
+}
+untie();
 port.close();

@@ -1,24 +1,37 @@
-/** For how long writes to an original are held at a take, and who waits for those in flight. */
-import { assert } from "@blksnap/uring";
+/** Writes to an original that are held at a take: for how long at most, and who waits for those in flight. */
+import type { TrackerEngine } from "@blksnap/engine";
+import { assert, type Reactor, type Timer } from "@blksnap/uring";
 
 export class WriteHold {
+  readonly #reactor: Pick<Reactor, "setTimer" | "cancelTimer">;
+  readonly #engine: Pick<TrackerEngine, "hold" | "release" | "switchAndRelease" | "isHolding">;
   #sinceMs = 0;
+  #stallUs = 0;
+  #timer: Timer | undefined;
   #onDrained: (() => void) | undefined;
+
+  constructor(
+    reactor: Pick<Reactor, "setTimer" | "cancelTimer">,
+    engine: Pick<TrackerEngine, "hold" | "release" | "switchAndRelease" | "isHolding">,
+  ) {
+    this.#reactor = reactor;
+    this.#engine = engine;
+  }
 
   get isActive(): boolean {
     return this.#sinceMs !== 0;
   }
 
-  /** Answers what tells this hold from a later one. */
-  begin(onDrained: () => void): number {
+  /** @param onExpired writes went on by themselves, because nobody released them in time */
+  begin(deadlineMs: number, onDrained: () => void, onExpired: () => void): void {
+    assert(!this.isActive, "writes are held already");
     this.#sinceMs = performance.now();
     this.#onDrained = onDrained;
-    return this.#sinceMs;
-  }
-
-  /** True as long as the hold that began so lasts. */
-  isThe(begin: number): boolean {
-    return this.#sinceMs === begin;
+    this.#timer = this.#reactor.setTimer(deadlineMs, () => {
+      this.release();
+      onExpired();
+    });
+    this.#engine.hold();
   }
 
   drained(): void {
@@ -27,12 +40,31 @@ export class WriteHold {
     told?.();
   }
 
-  /** Answers for how long writes were held, in microseconds. */
-  end(): number {
-    assert(this.#sinceMs !== 0, "no writes are held");
-    const stallUs = (performance.now() - this.#sinceMs) * 1000;
+  /** The instant of the take. Answers for how long writes were held, in microseconds. */
+  switchAndRelease(): number {
+    this.#endBy(() => this.#engine.switchAndRelease());
+    return this.#stallUs;
+  }
+
+  release(): void {
+    if (this.isActive) this.#endBy(() => this.#engine.release());
+  }
+
+  /** What the engine throws may come after the hold's end, or leave it as it is. */
+  #endBy(step: () => void): void {
+    try {
+      step();
+    } finally {
+      if (!this.#engine.isHolding) this.#end();
+    }
+  }
+
+  #end(): void {
+    assert(this.isActive, "no writes are held");
+    this.#stallUs = (performance.now() - this.#sinceMs) * 1000;
     this.#sinceMs = 0;
     this.#onDrained = undefined;
-    return stallUs;
+    if (this.#timer !== undefined) this.#reactor.cancelTimer(this.#timer);
+    this.#timer = undefined;
   }
 }

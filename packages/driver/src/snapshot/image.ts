@@ -57,12 +57,14 @@ export async function openImage(
       capacityBytes: tracker.geometry.capacityBytes,
       // Written data is in the store or in its page cache; no flush makes it safer.
       volatileCache: false,
+      readOnly: snapshot.readOnlyImages,
       fua: false,
       discardMaxBytes: IMAGE_DISCARD_MAX_BYTES,
       discardGranularityBytes: 2 ** tracker.geometry.chunkShift,
       writeZeroesMaxBytes: 0,
     },
     queueDepth: context.imageDepth,
+    above: tracker.front.id,
     maxIoBytes: context.maxIoBytes,
     onNumber: (number) => {
       faultPoint("take.image-added");
@@ -104,10 +106,11 @@ export async function closeMember(context: ImageContext, member: Member): Promis
   faultPoint("destroy.image-stopped");
   await context.reactors.request(tracker.reactor, { type: "closeArea", ...of });
   faultPoint("destroy.area-closed");
-  context.state.removeMap(map);
-  faultPoint("destroy.map-removed");
+  // Before its descriptor is closed: whatever fails from here on, nobody closes it a second time.
   member.map = undefined;
   member.imageNumber = undefined;
+  context.state.removeMap(map);
+  faultPoint("destroy.map-removed");
 }
 
 /** Takes the image away; copy-on-write goes on. */

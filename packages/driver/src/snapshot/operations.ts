@@ -8,7 +8,7 @@ import { dirname } from "node:path";
 import type { SnapshotTakeResponse } from "@blksnap/api";
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { ControlError } from "../control/control-error.js";
-import type { SnapshotCreateOptions } from "../control/driver-control.js";
+import type { SnapshotCreateOptions, SnapshotTakeOptions } from "../control/driver-control.js";
 import { faultPoint } from "../fault-points.js";
 import type { Registry } from "../registry.js";
 import type { TrackerOperations } from "../tracker/operations.js";
@@ -69,6 +69,7 @@ export class SnapshotOperations {
         slotBytes: 2 ** Math.max(this.#context.parameters.chunkMinimumShift, ...chunkShifts),
         onOverflow,
         persistent,
+        readOnlyImages: options.readOnlyImages ?? false,
         signal,
       };
       const snapshot = await Snapshot.create(this.#context, parameters);
@@ -97,6 +98,7 @@ export class SnapshotOperations {
       assertFits(snapshot, tracker);
       const paths = snapshot.stores.map(({ path }) => path);
       await this.#assertStoresApart(paths, [tracker]);
+      await snapshot.allowAlignment(tracker.geometry.logicalBlockBytes);
       snapshot.addMember(tracker);
       snapshot.save();
     } catch (error) {
@@ -108,13 +110,13 @@ export class SnapshotOperations {
     return tracker;
   }
 
-  async take(id: string): Promise<SnapshotTakeResponse> {
+  async take(id: string, options: SnapshotTakeOptions = {}): Promise<SnapshotTakeResponse> {
     const snapshot = this.#registry.snapshot(id);
     snapshot.assertCreated();
     if (snapshot.members.size === 0) {
       throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);
     }
-    await takeSnapshot(this.#context, snapshot);
+    await takeSnapshot(this.#context, snapshot, options);
     const { stallUs } = snapshot;
     this.#context.logger.info({ snapshot: id, stallUs }, "snapshot taken");
     return {
@@ -124,6 +126,7 @@ export class SnapshotOperations {
         device: tracker.device,
         image: image?.path ?? "",
       })),
+      file_systems: [...snapshot.fileSystems],
     };
   }
 

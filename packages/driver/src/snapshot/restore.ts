@@ -63,6 +63,8 @@ export interface Known {
 export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
   if (!persistent.exists || !mayOwn(context)) return { pending: [], snapshots: [] };
+  // Also where nothing comes back: who comes back later must know that there was this boot.
+  await persistent.boot();
   const records = usableRecords<PersistentTrackerRecord>(
     await persistent.readRecords("tracker-"),
     logger,
@@ -223,8 +225,9 @@ async function restoreMap(
   const geometry = geometryOf(record);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
   const file = context.state.createMap(`area-${snapshotId}-${id}`, lengthBytes);
-  const memory = MappedMemory.file(file.fd, 0, lengthBytes);
+  let memory: MappedMemory | undefined;
   try {
+    memory = MappedMemory.file(file.fd, 0, lengthBytes);
     const map = DiffAreaMap.create(memory.buffer, geometry);
     await loadAreaJournal(context.persistent, journal, map);
     map.state = AreaState.ACTIVE;
@@ -233,7 +236,7 @@ async function restoreMap(
     context.state.removeFile(file.name);
     throw error;
   } finally {
-    memory.unmap();
+    memory?.unmap();
     context.state.closeMap(file);
   }
 }

@@ -12,13 +12,12 @@
  * take it back.
  */
 import { randomUUID } from "node:crypto";
-import type { OverflowPolicy } from "@blksnap/api";
+import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import {
   DiffStorage,
   type DiffStorageEvent,
   type DiffStorageOptions,
   type Extent,
-  type StoreSpec,
   type StoreSystem,
 } from "@blksnap/diff-storage";
 import { major, minor } from "@blksnap/ublk";
@@ -37,11 +36,12 @@ import type { Tracker } from "../tracker/tracker.js";
 import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
 import { fillLog } from "./fill-log.js";
+import { memberRecord } from "./member-record.js";
 import { completePolicy } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
 import { StoreCuts } from "./store-cuts.js";
-import { MEMORY_STORE, storeRecord } from "./store-record.js";
+import { storeRecord, storeSpec } from "./store-record.js";
 
 /** A device of a snapshot. */
 export interface Member {
@@ -76,6 +76,7 @@ export interface SnapshotOptions {
   /** Comes back after a reboot. */
   readonly persistent: boolean;
   readonly signal?: AbortSignal | undefined;
+  readonly readOnlyImages: boolean;
 }
 
 export class Snapshot {
@@ -89,6 +90,9 @@ export class Snapshot {
   readonly stores: readonly StoreRecord[];
   takenAt: string | null;
   stallUs: number | null;
+  readonly readOnlyImages: boolean;
+  /** What the take did with the file systems on the members. */
+  fileSystems: readonly FileSystemFreeze[];
   readonly persistence: SnapshotPersistence;
   readonly cuts: StoreCuts;
   #state: SnapshotRecord["state"];
@@ -99,7 +103,7 @@ export class Snapshot {
   readonly #areas = new Set<number>();
   /** Slots handed out during a take, which come back if it fails; undefined at other times. */
   #lent: Set<number> | undefined;
-  readonly #alignmentBytes: number;
+  #alignmentBytes: number;
   readonly #context: SnapshotContext;
 
   /** @param isRejoining of an earlier daemon: its record stays as it is until rejoined() */
@@ -110,6 +114,8 @@ export class Snapshot {
     this.createdAt = record.createdAt;
     this.takenAt = record.takenAt;
     this.stallUs = record.stallUs;
+    this.readOnlyImages = record.readOnlyImages ?? false;
+    this.fileSystems = record.fileSystems ?? [];
     this.limitBytes = record.limitBytes;
     this.slotBytes = record.slotBytes ?? SLOT_BYTES_DEFAULT;
     this.onOverflow = completePolicy(record.onOverflow);
@@ -135,6 +141,7 @@ export class Snapshot {
       slotBytes: options.slotBytes,
       onOverflow: options.onOverflow,
       persistent: options.persistent,
+      readOnlyImages: options.readOnlyImages,
       stores: options.stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
       members: [],
       events: [],
@@ -171,7 +178,6 @@ export class Snapshot {
     }
   }
 
-  /** False before the stores are open, and after they were closed. */
   get hasStorage(): boolean {
     return this.#storage !== undefined;
   }
@@ -184,7 +190,7 @@ export class Snapshot {
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(recoverSlots?: Iterable<number>, signal?: AbortSignal): Promise<void> {
     const options: DiffStorageOptions = {
-      stores: this.stores.map((store) => this.#storeSpec(store)),
+      stores: this.stores.map((store) => storeSpec(store, this.#context.state.path)),
       limitBytes: this.limitBytes,
       portionBytes: Math.max(this.#context.portionBytes, 2 * this.slotBytes),
       slotBytes: this.slotBytes,
@@ -205,6 +211,12 @@ export class Snapshot {
       isActive: ({ area }) => this.hasArea(area),
       onGrant: (extent) => this.#lend(extent),
     });
+  }
+
+  /** A member with these blocks comes in. @throws DiffStorageError */
+  async allowAlignment(bytes: number): Promise<void> {
+    await this.storage.allowAlignment(bytes);
+    this.#alignmentBytes = Math.min(this.#alignmentBytes, bytes);
   }
 
   /** Closes the stores; what was made for this snapshot is removed, unless it is to be kept. */
@@ -236,14 +248,10 @@ export class Snapshot {
       slotBytes: this.slotBytes,
       onOverflow: this.onOverflow,
       persistent: this.persistence.isOn,
+      readOnlyImages: this.readOnlyImages,
+      fileSystems: this.fileSystems,
       stores: this.stores,
-      members: [...this.members.values()].map(({ tracker, map, imageNumber, journal }) => ({
-        tracker: tracker.id,
-        map: map?.name ?? null,
-        image: imageNumber ?? null,
-        journal: (this.persistence.isOn ? journal?.uuid : undefined) ?? null,
-        ...(tracker.uuid === undefined ? {} : { uuid: tracker.uuid }),
-      })),
+      members: [...this.members.values()].map((one) => memberRecord(one, this.persistence.isOn)),
       ...this.events.record,
     };
     this.#context.state.writeRecord(snapshotRecordName(this.id), record);
@@ -310,14 +318,12 @@ export class Snapshot {
     return { ...area, extents: extent === "full" ? [] : [extent.firstSlot, extent.count] };
   }
 
-  /** How a reactor goes on with an area before the stores are open. */
   sleepingArea(map: MapFileRef, memberCount: number): SleepingArea {
     const area = sleepingArea(map, memberCount, this);
     this.#areas.add(area.id);
     return area;
   }
 
-  /** The same with stores. */
   wakingArea(area: SleepingArea, journal?: AreaJournalFile): WakingArea {
     const storeFds = this.storage.stores.map(({ fd }) => fd);
     return { ...area, storeFds, ...(journal && { journal: journal.setup }) };
@@ -348,6 +354,7 @@ export class Snapshot {
     this.#lent = undefined;
     this.takenAt = null;
     this.stallUs = null;
+    this.fileSystems = [];
     this.retreat("created");
   }
 
@@ -390,7 +397,7 @@ export class Snapshot {
     this.saveIfPossible();
   }
 
-  /** A device lost its first block. */
+  /** A device lost its first block, or its image as a whole. */
   fault(tracker: Tracker, errno: number): void {
     const { deviceNumber } = tracker.backing;
     // First, so that it is told twice rather than not at all by a daemon that is killed here.
@@ -402,12 +409,6 @@ export class Snapshot {
       errno,
     });
     tracker.errorCode = -errno;
-  }
-
-  #storeSpec({ path, fileName }: StoreRecord): StoreSpec {
-    if (fileName === undefined) return { path };
-    const directory = path === MEMORY_STORE ? this.#context.state.path : path;
-    return { path: directory, fileName };
   }
 
   #onStorageEvent(event: DiffStorageEvent): void {

@@ -1,4 +1,5 @@
 import { statSync } from "node:fs";
+import type { StoreSpec } from "@blksnap/diff-storage";
 import type { StoreRecord } from "../state/records.js";
 
 /** How users name a store in memory. */
@@ -14,4 +15,10 @@ export function storeRecord(path: string, suffix: string): StoreRecord {
     // What is wrong with it is said when it is opened.
     return { path };
   }
+}
+
+/** @param memory where stores in memory are */
+export function storeSpec({ path, fileName }: StoreRecord, memory: string): StoreSpec {
+  if (fileName === undefined) return { path };
+  return { path: path === MEMORY_STORE ? memory : path, fileName };
 }

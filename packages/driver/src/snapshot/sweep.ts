@@ -6,6 +6,7 @@
  */
 import type { StateDirectory } from "../state/state-directory.js";
 import { removeStaleLinks } from "../system/links.js";
+import { udevMarks } from "../system/udev-marks.js";
 import type { Snapshot } from "./snapshot.js";
 
 const UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
@@ -35,6 +36,7 @@ export function sweep(state: StateDirectory, snapshots: readonly Snapshot[]): st
   const left = state.fileNames().filter(isLeft);
   for (const name of left) state.removeFile(name);
   removeStaleLinks();
+  udevMarks.removeStale();
   return left;
 }
 

@@ -17,12 +17,14 @@ import { fdatasync as fdatasyncCallback } from "node:fs";
 import { promisify } from "node:util";
 import { DiffAreaMap } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
+import type { SnapshotTakeOptions } from "../control/driver-control.js";
 import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { SwitchReply } from "../reactor/messages.js";
 import { Serial } from "../serial.js";
 import { FreezeGroup } from "../system/freeze.js";
+import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
@@ -41,9 +43,16 @@ export interface TakeContext extends ImageContext {
 }
 
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
-export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Promise<void> {
+export async function takeSnapshot(
+  context: TakeContext,
+  snapshot: Snapshot,
+  options: SnapshotTakeOptions = {},
+): Promise<void> {
   const members = [...snapshot.members.values()];
-  for (const { tracker } of members) assertCapacity(context, snapshot, tracker);
+  for (const { tracker } of members) {
+    assertFront(tracker);
+    assertCapacity(context, snapshot, tracker);
+  }
   snapshot.beginTake();
   faultPoint("take.begun");
   try {
@@ -51,7 +60,7 @@ export async function takeSnapshot(context: TakeContext, snapshot: Snapshot): Pr
     snapshot.save();
     faultPoint("take.areas-recorded");
     // A file system can lie on devices of two snapshots, and is frozen once.
-    snapshot.stallUs = await freezes.run(() => switchAll(context, snapshot, members));
+    snapshot.stallUs = await freezes.run(() => switchAll(context, snapshot, options));
     faultPoint("take.thawed");
     // Numbers that the caller hears of are on record.
     for (const { tracker } of members) await tracker.commitJournal();
@@ -80,7 +89,9 @@ export async function closeMembers(
   context: ImageContext,
   members: readonly Member[],
 ): Promise<void> {
-  await Promise.all(members.map((member) => closeMember(context, member)));
+  // To the end of each: who tries again must not meet one that is still being closed.
+  const closed = await Promise.allSettled(members.map((member) => closeMember(context, member)));
+  for (const end of closed) if (end.status === "rejected") throw end.reason;
 }
 
 /**
@@ -128,10 +139,11 @@ async function prepareArea(
 async function switchAll(
   context: TakeContext,
   snapshot: Snapshot,
-  members: readonly Member[],
+  { requireFreeze = false }: SnapshotTakeOptions,
 ): Promise<number> {
   const { logger, holdTimeoutMs: holdMs } = context;
-  const freeze = new FreezeGroup({ logger, holdMs });
+  const members = [...snapshot.members.values()];
+  const freeze = new FreezeGroup({ logger, holdMs, isRequired: requireFreeze });
   try {
     const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
@@ -141,6 +153,7 @@ async function switchAll(
     );
     faultPoint("take.switched");
     freeze.assertHeld();
+    snapshot.fileSystems = freeze.report;
     return Math.round(Math.max(...stalls));
   } finally {
     await freeze.thaw();

@@ -1,5 +1,5 @@
 /** What the records in the state directory hold. */
-import type { OverflowPolicy } from "@blksnap/api";
+import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { EventsRecord } from "../snapshot/events.js";
 
@@ -50,6 +50,10 @@ export interface SnapshotRecord extends EventsRecord {
   readonly onOverflow?: OverflowPolicy;
   /** Comes back after a reboot. */
   readonly persistent?: boolean;
+  /** Images refuse writes; they take them where it is absent. */
+  readonly readOnlyImages?: boolean;
+  /** What the take did with the file systems on the members. */
+  readonly fileSystems?: readonly FileSystemFreeze[];
   readonly stores: readonly StoreRecord[];
   readonly members: readonly MemberRecord[];
 }

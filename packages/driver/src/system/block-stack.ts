@@ -9,6 +9,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type Mount, mountAt } from "@blksnap/diff-storage";
+import type { LoopFile } from "@blksnap/uring";
 import type { SystemView } from "./mounts.js";
 
 /** A file system: one superblock, however often it is mounted. */
@@ -17,10 +18,27 @@ export interface FileSystem {
   readonly device: string;
   /** In the order of mountinfo; at least one. */
   readonly mounts: readonly Mount[];
+  /** Larger than that of each file system beneath it. */
+  readonly level: number;
+}
+
+/** What only shows outside of the users' mount namespace. */
+export interface Elsewhere {
+  readonly mounts: readonly Mount[];
+  /** By the name of the loop device. */
+  readonly loopFiles: ReadonlyMap<string, LoopFile>;
+}
+
+/** What lies on some devices. */
+export interface Stack {
+  /** In the order in which to freeze them. */
+  readonly fileSystems: readonly FileSystem[];
+  /** Devices, and those above them, on which no mounted file system is known. */
+  readonly others: readonly { readonly device: string; readonly level: number }[];
 }
 
 /** These have data on several devices, and a number that is none of theirs. */
-const MULTI_DEVICE_TYPES = ["btrfs", "bcachefs"];
+export const MULTI_DEVICE_TYPES: readonly string[] = ["btrfs", "bcachefs"];
 /** Mount options that name one more device of the file system: xfs's log and realtime device. */
 const DEVICE_OPTIONS = ["logdev=", "rtdev="];
 const DELETED = " (deleted)";
@@ -30,11 +48,16 @@ const DELETED = " (deleted)";
  * lies on a file of another comes before that other, whose freeze would hold its writes back. Read-only
  * ones are left out: nothing on them changes.
  * @param members "major:minor" of block devices
+ * @param elsewhere what the users' namespace does not show
  */
-export function fileSystemsAbove(members: Iterable<string>, view: SystemView): FileSystem[] {
+export function stackAbove(
+  members: Iterable<string>,
+  view: SystemView,
+  elsewhere: Elsewhere = { mounts: [], loopFiles: new Map() },
+): Stack {
   const mounts = view.readMounts();
-  const all = fileSystems(mounts, view);
-  const loops = loopDevices(mounts, view);
+  const all = fileSystems([...mounts, ...elsewhere.mounts], view);
+  const loops = loopDevices(mounts, view, elsewhere.loopFiles);
   const stack = new BlockStack(view.sysfs);
   for (const member of members) stack.raise(member, 0);
   const levels = new Map<string, number>();
@@ -44,20 +67,27 @@ export function fileSystemsAbove(members: Iterable<string>, view: SystemView): F
       const level = Math.max(...devices.map((one) => stack.level(one)));
       if (level >= 0) levels.set(device, level);
     }
-    for (const { device, backingDevice, backingFileSystem } of loops) {
-      const below = levels.get(backingFileSystem ?? "");
+    for (const { device, backingDevice, backingFileSystem, superblock } of loops) {
+      // The file system itself need not be among those that are known.
+      const hidden = stack.level(superblock) < 0 ? undefined : stack.level(superblock);
+      const below = levels.get(superblock) ?? hidden ?? levels.get(backingFileSystem ?? "");
       const level = below === undefined ? stack.level(backingDevice ?? "") : below + 1;
       if (level >= 0) stack.raise(device, level);
     }
   }
-  return (
-    all
-      .filter(({ device, mounts: [first] }) => levels.has(device) && !isReadOnly(first))
+  const above = all
+    .filter(({ device }) => levels.has(device))
+    .map((one) => ({ ...one, level: levels.get(one.device) ?? 0 }));
+  const known = new Set(above.flatMap(({ devices }) => devices));
+  return {
+    fileSystems: above
+      .filter(({ mounts: [first] }) => !isReadOnly(first))
       // The root file system, mounted before all others, is frozen last and so for the shortest time.
       .reverse()
-      .sort((one, other) => (levels.get(other.device) ?? 0) - (levels.get(one.device) ?? 0))
-      .map(({ device, mounts: its }) => ({ device, mounts: its }))
-  );
+      .sort((one, other) => other.level - one.level)
+      .map(({ device, mounts: its, level }) => ({ device, mounts: its, level })),
+    others: stack.others(known),
+  };
 }
 
 function isReadOnly(mount: Mount | undefined): boolean {
@@ -78,6 +108,13 @@ class BlockStack {
     return this.#levels.get(device) ?? -1;
   }
 
+  /** All devices but those. */
+  others(known: ReadonlySet<string>): { device: string; level: number }[] {
+    return [...this.#levels]
+      .filter(([device]) => !known.has(device))
+      .map(([device, level]) => ({ device, level }));
+  }
+
   /** Puts the device, and all above it, at this level at least. */
   raise(device: string, level: number): void {
     if (this.level(device) >= level) return;
@@ -93,7 +130,7 @@ class BlockStack {
 }
 
 /** A file system and all devices that its data is known to lie on. */
-interface PlacedFileSystem extends FileSystem {
+interface PlacedFileSystem extends Omit<FileSystem, "level"> {
   readonly devices: readonly string[];
 }
 
@@ -156,19 +193,32 @@ interface LoopDevice {
   readonly device: string;
   readonly backingDevice: string | undefined;
   readonly backingFileSystem: string | undefined;
+  /** That superblock as the kernel says it; "0:0" where it is not known. */
+  readonly superblock: string;
 }
 
-function loopDevices(mounts: readonly Mount[], view: SystemView): LoopDevice[] {
+/** The loop devices that have a file. */
+export function loopNames(sysfs: string): string[] {
+  const folder = join(sysfs, "block");
+  return names(folder).filter((name) => read(join(folder, name, "loop/backing_file")));
+}
+
+function loopDevices(
+  mounts: readonly Mount[],
+  view: SystemView,
+  files: Elsewhere["loopFiles"],
+): LoopDevice[] {
   const folder = join(view.sysfs, "block");
   return names(folder).flatMap((name) => {
     const file = read(join(folder, name, "loop/backing_file"));
     const device = read(join(folder, name, "dev"));
     if (file === undefined || device === undefined) return [];
     const path = file.endsWith(DELETED) ? file.slice(0, -DELETED.length) : file;
-    const backingDevice = nodeNumber(path, view);
+    const { device: special = "0:0", fileSystem: superblock = "0:0" } = files.get(name) ?? {};
+    const backingDevice = special === "0:0" ? nodeNumber(path, view) : special;
     const backingFileSystem =
       backingDevice === undefined ? mountAt(path, mounts)?.device : undefined;
-    return [{ device, backingDevice, backingFileSystem }];
+    return [{ device, backingDevice, backingFileSystem, superblock }];
   });
 }
 

@@ -7,6 +7,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { apartProgram } from "@blksnap/uring";
 import { MANIFEST_URL } from "../version.js";
 
 /** Held in memory: when the guard starts, the file system with the script may be frozen. */
@@ -30,23 +31,23 @@ export class FreezeGuard {
 
   /**
    * Starts the guard in a session of its own, where no signal to the daemon's group reaches it. It
-   * inherits the directories and nothing else.
-   * @param directories descriptors of the file systems
+   * inherits the places and nothing else.
+   * @param places descriptors of the file systems: directories or files
    * @param limitS after this many seconds it thaws, whatever the daemon does
    * @param onStuck is told which file system could not be thawed
    * @throws as spawn does
    */
   constructor(
-    directories: readonly number[],
+    places: readonly number[],
     limitS: number,
     onStuck: (index: number, message: string) => void,
   ) {
     this.#onStuck = onStuck;
-    this.#child = spawn("/bin/sh", ["-c", SCRIPT, "freeze-guard", String(limitS)], {
+    this.#child = spawn("/bin/sh", ["-c", SCRIPT, "freeze-guard", String(limitS), apartProgram], {
       cwd: "/",
       detached: true,
       env: { ...process.env, PATH: `${process.env["PATH"] ?? ""}:${SYSTEM_PATH}`, LC_ALL: "C" },
-      stdio: ["pipe", "pipe", "ignore", "ignore", ...directories],
+      stdio: ["pipe", "pipe", "ignore", "ignore", ...places],
     });
     // A guard that is gone is noticed by its end.
     this.#child.stdin?.on("error", () => {});

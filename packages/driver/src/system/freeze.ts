@@ -2,15 +2,18 @@
  * Freezing file systems: a frozen one is in a consistent state on its device and holds new changes
  * back until it is thawed.
  */
-import { closeSync, constants, openSync, readFileSync } from "node:fs";
-import type { Mount } from "@blksnap/diff-storage";
+import type { FileSystemFreeze } from "@blksnap/api";
+import { errnoName } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
-import { type FileSystem, fileSystemsAbove } from "./block-stack.js";
+import { stackAbove } from "./block-stack.js";
+import { type FreezeEntry, openEntries } from "./freeze-entry.js";
 import { type FreezeAnswer, FreezeGuard } from "./freeze-guard.js";
-import { reachableMountPoint, type SystemView, USERS_VIEW } from "./mounts.js";
+import { type FreezeSystem, USERS_SYSTEM } from "./freeze-system.js";
 
-/** Opens a place without asking its file system for anything (fcntl.h; Node has no name for it). */
-const O_PATH = 0o10000000;
+/** For each part of the search; nothing is frozen meanwhile. */
+const SEARCH_TIMEOUT_MS = 5_000;
+/** A sync while other file systems are frozen. */
+const SYNC_AGAIN_MAX_MS = 2_000;
 const THAW_TIMEOUT_MS = 10_000;
 /** When a freeze hangs: the others are thawed by then, and the guard stays for that one. */
 const HANGING_THAW_TIMEOUT_MS = 3_000;
@@ -29,12 +32,15 @@ const ERRNO_OF_MESSAGE: Readonly<Record<string, string>> = {
   "Permission denied": "EACCES",
   "Input/output error": "EIO",
   "I/O error": "EIO",
+  "Structure needs cleaning": "EUCLEAN",
+  "Cannot send after transport endpoint shutdown": "ESHUTDOWN",
   "No space left on device": "ENOSPC",
   "Read-only file system": "EROFS",
   "Cannot allocate memory": "ENOMEM",
   "Out of memory": "ENOMEM",
 };
-const UNSUPPORTED = ["EOPNOTSUPP", "ENOTTY"];
+/** With these a file system fails that was shut down by an error. That syncing it succeeds says nothing. */
+const BROKEN: readonly (string | null)[] = ["EIO", "EUCLEAN", "ESHUTDOWN", "EROFS"];
 
 /** The part of pino's logger that is used here. */
 export interface FreezeLogger {
@@ -46,25 +52,36 @@ export interface FreezeOptions {
   readonly logger: FreezeLogger;
   /** How long the file systems may have to stay frozen once they are. */
   readonly holdMs: number;
-  readonly view?: SystemView;
-}
-
-/** A file system of the group and the open directory that leads to it. */
-interface Opened {
-  readonly fileSystem: FileSystem;
-  readonly mountPoint: string;
-  readonly fd: number;
+  /** Fails unless every file system with data on the devices is frozen. */
+  readonly isRequired?: boolean;
+  readonly system?: FreezeSystem;
 }
 
 /** Guards that were left to a freeze or thaw that hangs: what they hold is not frozen for good. */
 const unfinished = new Set<FreezeGuard>();
 
-/** The file systems of one take, frozen together and always thawed together. */
+/**
+ * The file systems of one take, frozen together and always thawed together.
+ *
+ * ```
+ *   find ─▶ sync all ─▶ level by level, from the top:  freeze ─▶ sync again what cannot be frozen
+ * ```
+ *
+ * What cannot be frozen goes on writing, so the image has of it what was written before the last sync;
+ * that comes as late as it can: after everything of its level is frozen, but before anything beneath it is,
+ * and before writes to the originals are held. A sync waits for its own writes to reach the original:
+ * later, it would wait until the thaw, which waits for it. Its limit keeps a writer that is faster than the
+ * disk from keeping the others frozen: then the first sync is what counts.
+ */
 export class FreezeGroup {
   readonly #logger: FreezeLogger;
   readonly #holdMs: number;
-  readonly #view: SystemView;
-  readonly #opened: Opened[] = [];
+  readonly #isRequired: boolean;
+  readonly #system: FreezeSystem;
+  /** From the top level down. */
+  #entries: readonly FreezeEntry[] = [];
+  /** Those with a descriptor, by the guard's index. */
+  #guarded: readonly FreezeEntry[] = [];
   /** Indices of those that are ours to thaw, or may be. */
   readonly #frozen = new Set<number>();
   #guard: FreezeGuard | undefined;
@@ -75,7 +92,13 @@ export class FreezeGroup {
   constructor(options: FreezeOptions) {
     this.#logger = options.logger;
     this.#holdMs = options.holdMs;
-    this.#view = options.view ?? USERS_VIEW;
+    this.#isRequired = options.isRequired ?? false;
+    this.#system = options.system ?? USERS_SYSTEM;
+  }
+
+  /** What became of each file system with data on the devices, the one frozen last first. */
+  get report(): readonly FileSystemFreeze[] {
+    return this.#entries.map(({ report }) => report).reverse();
   }
 
   /**
@@ -86,22 +109,23 @@ export class FreezeGroup {
    * @throws ControlError FREEZE_TIMEOUT, FREEZE_FAILED
    */
   async freeze(devices: Iterable<string>, timeoutMs: number): Promise<void> {
-    const deadlineMs = performance.now() + timeoutMs;
     await this.#awaitEarlier(timeoutMs);
-    for (const fileSystem of fileSystemsAbove(devices, this.#view)) this.#open(fileSystem);
-    if (this.#opened.length === 0) return;
-    const limitMs = deadlineMs - performance.now() + this.#holdMs + SPARE_MS;
-    this.#heldUntilMs = performance.now() + limitMs;
-    this.#guard = this.#startGuard(Math.ceil(limitMs / 1000));
-    for (const [index, { mountPoint }] of this.#opened.entries()) {
-      this.#frozen.add(index);
-      const answer = await within(this.#guard.freeze(index), deadlineMs - performance.now());
-      if (answer === undefined) {
-        this.#hanging = true;
-        throw timeout(`freezing ${mountPoint} took longer than ${timeoutMs} ms`);
-      }
-      this.#judge(index, answer);
+    const bare = await this.#find(devices);
+    const deadlineMs = performance.now() + timeoutMs;
+    await this.#syncBefore(bare, timeoutMs / 2);
+    if (this.#guarded.length > 0) {
+      const limitMs = deadlineMs - performance.now() + this.#holdMs + SPARE_MS;
+      this.#heldUntilMs = performance.now() + limitMs;
+      this.#guard = this.#startGuard(Math.ceil(limitMs / 1000));
     }
+    for (const level of new Set(this.#entries.map((entry) => entry.level))) {
+      const entries = this.#entries.filter((entry) => entry.level === level);
+      for (const entry of entries) {
+        if (entry.fd !== undefined) await this.#freezeOne(entry, deadlineMs, timeoutMs);
+      }
+      await this.#syncAgain(entries, (deadlineMs - performance.now()) / 2);
+    }
+    this.#conclude();
   }
 
   /**
@@ -119,7 +143,8 @@ export class FreezeGroup {
     const guard = this.#guard;
     this.#guard = undefined;
     if (guard !== undefined) await this.#finish(guard);
-    for (const { fd } of this.#opened.splice(0)) closeSync(fd);
+    for (const entry of this.#guarded) entry.close();
+    this.#guarded = [];
   }
 
   /** A file system that an earlier take's guard is about to thaw would pass for a frozen one. */
@@ -129,63 +154,111 @@ export class FreezeGroup {
     throw timeout("a freeze or thaw of an earlier take still hangs");
   }
 
-  /** Opens the file system through the first of its mounts that can be reached. */
-  #open(fileSystem: FileSystem): void {
-    let problem = "no such mount";
-    for (const mount of fileSystem.mounts) {
-      try {
-        const fd = openMount(this.#view, mount);
-        if (fd === undefined) problem = "something else is mounted over it";
-        else return void this.#opened.push({ fileSystem, mountPoint: mount.mountPoint, fd });
-      } catch (error) {
-        problem = (error as Error).message;
+  /** Answers the nodes of devices with no file system that is known. */
+  async #find(devices: Iterable<string>): Promise<readonly string[]> {
+    try {
+      const elsewhere = await this.#system.readElsewhere(SEARCH_TIMEOUT_MS);
+      if (!elsewhere.isComplete) {
+        const text = "not all mount namespaces were looked at: some file systems may not be frozen";
+        this.#logger.warn({ timeoutMs: SEARCH_TIMEOUT_MS }, text);
       }
+      const stack = stackAbove(devices, this.#system, elsewhere);
+      const { entries, bare } = await openEntries(stack, this.#system, SEARCH_TIMEOUT_MS);
+      this.#entries = entries;
+      this.#guarded = entries.filter(({ fd }) => fd !== undefined);
+      return bare;
+    } catch (cause) {
+      throw failure("cannot look for file systems", cause);
     }
-    this.#skip(fileSystem, problem);
+  }
+
+  /** Nothing is frozen yet: what is written now, a freeze need not write while it keeps users waiting. */
+  async #syncBefore(bare: readonly string[], timeoutMs: number): Promise<void> {
+    const entries = this.#entries.filter(({ syncPath }) => syncPath !== undefined);
+    await this.#sync(entries, bare, timeoutMs);
+  }
+
+  /** See the class: nothing beneath them is frozen yet. */
+  async #syncAgain(level: readonly FreezeEntry[], timeoutMs: number): Promise<void> {
+    const left = level.filter(({ state, syncPath }) => state === "not" && syncPath !== undefined);
+    await this.#sync(left, [], Math.min(timeoutMs, SYNC_AGAIN_MAX_MS));
+    for (const entry of left) {
+      if (entry.syncStatus === 0 && !BROKEN.includes(entry.why)) entry.state = "synced";
+    }
+  }
+
+  async #sync(
+    entries: readonly FreezeEntry[],
+    bare: readonly string[],
+    timeoutMs: number,
+  ): Promise<void> {
+    const paths = [...entries.map(({ syncPath }) => syncPath as string), ...bare];
+    if (paths.length === 0 || timeoutMs <= 0) return;
+    const statuses = await this.#system.sync(paths, timeoutMs).catch((error: Error) => {
+      this.#logger.warn({ err: error }, "file systems could not be synced");
+      return [];
+    });
+    for (const [index, entry] of entries.entries()) {
+      const status = statuses[index];
+      // What one sync has written stays written.
+      if (entry.syncStatus !== 0 || status === 0) entry.syncStatus = status;
+    }
   }
 
   #startGuard(limitS: number): FreezeGuard {
-    const directories = this.#opened.map(({ fd }) => fd);
+    const places = this.#guarded.map(({ fd }) => fd as number);
     try {
-      return new FreezeGuard(directories, limitS, (index, message) => {
-        const mountPoint = this.#opened[index]?.mountPoint;
-        this.#logger.error(
-          { mountPoint, message },
-          `${mountPoint} could not be thawed: ${message}`,
-        );
+      return new FreezeGuard(places, limitS, (index, message) => {
+        const name = this.#guarded[index]?.name;
+        this.#logger.error({ name, message }, `${name} could not be thawed: ${message}`);
       });
     } catch (cause) {
-      const { code = "EIO" } = cause as NodeJS.ErrnoException;
-      const what = `cannot start the freeze guard: ${code}`;
-      throw new ControlError("FREEZE_FAILED", what, { errnoName: code, cause });
+      throw failure("cannot start the freeze guard", cause);
     }
   }
 
-  #judge(index: number, answer: FreezeAnswer): void {
-    const { fileSystem, mountPoint } = this.#opened[index] as Opened;
-    if (answer.frozen) return;
-    // Without its answer nobody knows.
-    if (this.#guard?.alive) this.#frozen.delete(index);
-    const errnoName = ERRNO_OF_MESSAGE[answer.message];
-    // Frozen by somebody else, who will thaw it.
-    if (errnoName === "EBUSY") return;
-    if (errnoName !== undefined && UNSUPPORTED.includes(errnoName)) {
-      this.#skip(fileSystem, errnoName);
+  async #freezeOne(entry: FreezeEntry, deadlineMs: number, timeoutMs: number): Promise<void> {
+    const index = this.#guarded.indexOf(entry);
+    const guard = this.#guard as FreezeGuard;
+    this.#frozen.add(index);
+    const answer = await within(guard.freeze(index), deadlineMs - performance.now());
+    if (answer === undefined) {
+      this.#hanging = true;
+      throw timeout(`freezing ${entry.name} took longer than ${timeoutMs} ms`);
+    }
+    this.#judge(entry, index, answer);
+  }
+
+  #judge(entry: FreezeEntry, index: number, answer: FreezeAnswer): void {
+    if (answer.frozen) {
+      entry.state = "frozen";
       return;
     }
-    throw new ControlError(
-      "FREEZE_FAILED",
-      `cannot freeze ${mountPoint}: ${errnoName ?? answer.message}`,
-      errnoName === undefined ? {} : { errnoName },
-    );
+    // Without its answer nobody knows.
+    if (this.#guard?.alive !== true) {
+      throw new ControlError("FREEZE_FAILED", `cannot freeze ${entry.name}: ${answer.message}`);
+    }
+    this.#frozen.delete(index);
+    const errno = ERRNO_OF_MESSAGE[answer.message] ?? answer.message;
+    // Frozen by somebody else, who will thaw it.
+    if (errno === "EBUSY") entry.state = "frozen";
+    entry.why = errno === "EBUSY" ? "frozen already, by somebody else" : errno;
   }
 
-  #skip({ device, mounts: [mount] }: FileSystem, problem: string): void {
-    const { mountPoint, fsType } = mount as Mount;
-    this.#logger.warn(
-      { device, mountPoint, fsType, problem },
-      `${mountPoint} (${fsType}) is not frozen for the snapshot: ${problem}`,
-    );
+  /** @throws ControlError FREEZE_FAILED */
+  #conclude(): void {
+    for (const entry of this.#entries) {
+      if (entry.state === "frozen") continue;
+      const { device, name, type, state, syncStatus } = entry;
+      if (state === "not" && syncStatus !== 0) {
+        const sync = syncStatus === undefined ? "not tried" : errnoName(syncStatus);
+        entry.why = `${entry.why}, and its sync: ${sync}`;
+      }
+      const { why } = entry;
+      const text = `${name} (${type ?? "mounted nowhere"}) is ${state === "synced" ? "synced, " : ""}not frozen`;
+      this.#logger.warn({ device, problem: why }, `${text} for the snapshot: ${why}`);
+      if (this.#isRequired) throw new ControlError("FREEZE_FAILED", `${text}: ${why}`);
+    }
   }
 
   async #finish(guard: FreezeGuard): Promise<void> {
@@ -225,16 +298,10 @@ function leave(guard: FreezeGuard): void {
   guard.abandon();
 }
 
-/**
- * The directory at a mount point; undefined when its name leads to another mount.
- * @throws as openSync does, ENOTDIR for a mount of a single file
- */
-function openMount(view: SystemView, mount: Mount): number | undefined {
-  const fd = openSync(reachableMountPoint(view, mount), O_PATH | constants.O_DIRECTORY);
-  const info = readFileSync(`/proc/self/fdinfo/${fd}`, "utf8");
-  if (Number(/^mnt_id:\s*(\d+)/m.exec(info)?.[1]) === mount.id) return fd;
-  closeSync(fd);
-  return undefined;
+function failure(what: string, cause: unknown): ControlError {
+  if (cause instanceof ControlError) return cause;
+  const { code = "EIO" } = cause as NodeJS.ErrnoException;
+  return new ControlError("FREEZE_FAILED", `${what}: ${code}`, { errnoName: code, cause });
 }
 
 /** Undefined when the work has not ended in time. */

@@ -5,8 +5,6 @@ import { major, minor } from "@blksnap/ublk";
 
 /** The system as its users see it, wherever the daemon lives. */
 export interface SystemView {
-  /** Leads from the daemon's mount namespace to the users' root. */
-  readonly root: string;
   /** Where sysfs is mounted. */
   readonly sysfs: string;
   readMounts(): Mount[];
@@ -19,7 +17,6 @@ const USERS_ROOT = "/proc/1/root";
 const USERS_MOUNTINFO = "/proc/1/mountinfo";
 
 export const USERS_VIEW: SystemView = {
-  root: USERS_ROOT,
   sysfs: "/sys",
   readMounts: () => parseMountinfo(readFileSync(USERS_MOUNTINFO, "latin1")),
   deviceNumber(path) {
@@ -28,8 +25,3 @@ export const USERS_VIEW: SystemView = {
     return `${major(stat.rdev)}:${minor(stat.rdev)}`;
   },
 };
-
-/** Where a mount point of the users' namespace is found from this process. */
-export function reachableMountPoint(view: SystemView, mount: Mount): Buffer {
-  return Buffer.concat([Buffer.from(view.root), mount.mountPointBytes]);
-}

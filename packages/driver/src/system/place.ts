@@ -6,10 +6,9 @@
  * because a server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
  */
 import { fstatSync, lstatSync } from "node:fs";
-import { getSystemErrorName } from "node:util";
 import { deviceNumber, type PathDevices } from "@blksnap/diff-storage";
 import { major, minor } from "@blksnap/ublk";
-import { type FileStatus, statApart } from "@blksnap/uring";
+import { errnoName, type FileStatus, statApart } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 
 const ANSWER_LIMIT_MS = 5_000;
@@ -95,6 +94,6 @@ function placeOfStatus({ device, inode, mode, special, realPath }: FileStatus): 
 async function answered(path: string): Promise<FileStatus> {
   const answer = await statApart(path, ANSWER_LIMIT_MS);
   if (typeof answer !== "number") return answer;
-  const code = getSystemErrorName(answer);
+  const code = errnoName(answer);
   throw Object.assign(new Error(`${code}: stat ${path}`), { code, errno: answer });
 }

@@ -1,4 +1,4 @@
-import { replaceProcess } from "@blksnap/uring";
+import { endProcess } from "@blksnap/uring";
 
 /**
  * Ends the process with a status and leaves its devices to the next one, as a kill would: all threads end
@@ -7,9 +7,5 @@ import { replaceProcess } from "@blksnap/uring";
  * lets another one go on.
  */
 export function endAtOnce(status: number): never {
-  try {
-    return replaceProcess("/bin/sh", ["-c", `exit ${status}`]);
-  } catch {
-    process.exit(status);
-  }
+  return endProcess(status);
 }

@@ -1,8 +1,10 @@
 import { closeSync, readdirSync, statSync } from "node:fs";
 import {
   type DeviceParams,
+  listDeviceIds,
   major,
   minor,
+  type NewDevice,
   openCharacterDevice,
   type UblkControl,
   type UblkDeviceInfo,
@@ -11,7 +13,9 @@ import {
   UblkState,
 } from "@blksnap/ublk";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
+import { NoAnswerError } from "../reactor/claim.js";
 import { keepOneTagParked } from "./queue-settings.js";
+import { udevMarks } from "./udev-marks.js";
 
 /**
  * Marks a ublk device in the two words that the kernel keeps for its server: what it is, "BLKS" or
@@ -37,6 +41,9 @@ const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSU
 export const RECOVERY_PATIENCE_MS = 60_000;
 const POLL_INTERVAL_MS = 10;
 const EBUSY = 16;
+const EEXIST = 17;
+/** Numbers are tried again where somebody else was faster. */
+const NUMBERS_TRIED_MAX = 8;
 
 /** A queue about to be served. */
 export interface QueueStart {
@@ -67,6 +74,8 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
+  /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
+  readonly above?: number;
   /** Called with the device's number before anybody can use it, to make a record of it. */
   readonly onNumber: (id: number) => void;
 }
@@ -80,44 +89,63 @@ export class ServedDevice {
   deviceNumber = "";
   readonly #control: UblkControl;
   readonly #charFd: number;
+  readonly #mark: Marked;
   readonly #queueEnded: () => Promise<void>;
   #queueStarted = false;
   #isOpen = true;
+  #isStopping = false;
+  #isLive = true;
+  /** Set where it is not known whether a reactor goes on with the queue. */
+  #mayBeServed = false;
 
-  private constructor(control: UblkControl, id: number, charFd: number, options: ServeOptions) {
+  private constructor(
+    control: UblkControl,
+    id: number,
+    charFd: number,
+    mark: Marked,
+    options: ServeOptions,
+  ) {
     this.#control = control;
     this.id = id;
     this.path = `/dev/ublkb${id}`;
     this.#charFd = charFd;
+    this.#mark = mark;
     this.#queueEnded = options.queueEnded;
+  }
+
+  /** False when another program has ended it: its number may be that of another device by now. */
+  get isLive(): boolean {
+    return this.#isLive;
   }
 
   /** Makes the device and brings it to life; when it fails nothing is left behind. */
   static async start(control: UblkControl, options: NewDeviceOptions): Promise<ServedDevice> {
     const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
-    const { id, maxIoBytes } = await control.addDevice({
-      id: -1,
+    const { id, maxIoBytes } = await addDevice(control, options.above, {
       queues: 1,
       queueDepth,
       maxIoBytes: wantedIoBytes,
-      features: RECOVERABLE,
+      // Partitions come from makePartitions() on all kernels (partitions.ts of @blksnap/ublk).
+      features: RECOVERABLE | (control.features & UblkFeature.NO_AUTO_PART_SCAN),
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });
+    udevMarks.add(options.mark === DeviceMark.IMAGE ? "images" : "fronts", id);
     let device: ServedDevice | undefined;
     try {
       await control.setParams(id, params, maxIoBytes);
       const charFd = await openCharacterDevice(id);
-      device = new ServedDevice(control, id, charFd, options);
+      const mark = { serverFlags: options.mark, serverFlagsHigh: options.owner };
+      device = new ServedDevice(control, id, charFd, mark, options);
       options.onNumber(id);
-      await options.startQueue({ charFd, queueDepth, maxIoBytes });
-      device.#queueStarted = true;
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
       await control.startDevice(id);
       device.#readNumber();
       // Without it a death is only noticed later; the device is as good as any.
       await keepOneTagParked(device.path, queueDepth);
       return device;
     } catch (error) {
+      udevMarks.remove(id);
       if (device) await device.stop();
       else await control.deleteDevice(id);
       throw error;
@@ -139,23 +167,19 @@ export class ServedDevice {
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<ServedDevice> {
     const deadlineMs = performance.now() + patienceMs;
-    const { queueDepth, maxIoBytes } = await untilQuiesced(
-      control,
-      id,
-      { serverFlags: options.mark, serverFlagsHigh: owner },
-      deadlineMs,
-    );
+    const mark = { serverFlags: options.mark, serverFlagsHigh: owner };
+    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, mark, deadlineMs);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
     faultPoint(options.begun);
+    udevMarks.add(options.mark === DeviceMark.IMAGE ? "images" : "fronts", id);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
-    const device = new ServedDevice(control, id, charFd, options);
+    const device = new ServedDevice(control, id, charFd, mark, options);
     try {
-      await options.startQueue({ charFd, queueDepth, maxIoBytes });
-      device.#queueStarted = true;
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
       await control.endRecovery(id);
     } catch (error) {
       // Not stopped: its users go on waiting for a server that can do better.
-      closeSync(charFd);
+      device.letGo();
       throw error;
     }
     device.#readNumber();
@@ -167,18 +191,100 @@ export class ServedDevice {
    * fails it can be tried again.
    */
   async stop(): Promise<void> {
-    await this.#control.stopDevice(this.id);
-    if (this.#queueStarted) await this.#queueEnded();
+    this.#isStopping = true;
+    if (this.#isLive) {
+      await this.#control.stopDevice(this.id);
+      // Before its number can be another device's.
+      udevMarks.remove(this.id);
+    }
+    if (this.#queueStarted) await this.#untilQueueEnded();
     this.#queueStarted = false;
+    this.#close();
+    if (this.#isLive) await this.#control.deleteDevice(this.id);
+    else await this.#deleteRest();
+  }
+
+  /**
+   * Its queue has ended. Answers whether another program was it: who deletes it waits until it is closed
+   * here, and then its number may be another device's.
+   * @param forgetNumber called before that: nobody may find the number on record later
+   */
+  noteEnd(forgetNumber: () => void): boolean {
+    if (this.#isStopping || !this.#isLive) return false;
+    this.#isLive = false;
+    this.deviceNumber = "";
+    forgetNumber();
+    udevMarks.remove(this.id);
+    this.#close();
+    return true;
+  }
+
+  /** Leaves it to another server: the kernel gives the requests back that this one had. */
+  letGo(): void {
+    // A queue that may have begun uses the descriptor by its number.
+    if (!this.#mayBeServed) this.#close();
+  }
+
+  async #startQueue(options: ServeOptions, queue: QueueStart): Promise<void> {
+    try {
+      await options.startQueue(queue);
+      this.#queueStarted = true;
+    } catch (error) {
+      this.#mayBeServed = error instanceof NoAnswerError && error.isTaken;
+      this.#queueStarted = this.#mayBeServed;
+      throw error;
+    }
+  }
+
+  async #untilQueueEnded(): Promise<void> {
+    try {
+      await this.#queueEnded();
+    } catch (error) {
+      // A reactor that does not know the queue has not begun with it.
+      if (!this.#mayBeServed || error instanceof NoAnswerError) throw error;
+    }
+  }
+
+  #close(): void {
     if (this.#isOpen) closeSync(this.#charFd);
     this.#isOpen = false;
-    await this.#control.deleteDevice(this.id);
+  }
+
+  /** One that was only stopped is still there, and dead. */
+  async #deleteRest(): Promise<void> {
+    const info = await this.#control.deviceInfo(this.id);
+    const { serverFlags, serverFlagsHigh } = this.#mark;
+    const isIt = info?.serverFlags === serverFlags && info.serverFlagsHigh === serverFlagsHigh;
+    if (isIt && info.state === UblkState.DEAD) await this.#control.deleteDevice(this.id);
   }
 
   #readNumber(): void {
     const { rdev } = statSync(this.path);
     this.deviceNumber = `${major(rdev)}:${minor(rdev)}`;
   }
+}
+
+async function addDevice(
+  control: UblkControl,
+  above: number | undefined,
+  device: Omit<NewDevice, "id">,
+): Promise<UblkDeviceInfo> {
+  for (let tried = 0; above !== undefined && tried < NUMBERS_TRIED_MAX; tried++) {
+    try {
+      return await control.addDevice({ ...device, id: firstFree(above) });
+    } catch (error) {
+      if (!(error instanceof UblkError) || error.errno !== EEXIST) throw error;
+    }
+  }
+  return control.addDevice({ ...device, id: -1 });
+}
+
+/** The smallest number above this one that no device has. */
+function firstFree(above: number): number {
+  const taken = new Set(listDeviceIds());
+  let id = above + 1;
+  while (taken.has(id)) id++;
+  return id;
 }
 
 async function untilQuiesced(

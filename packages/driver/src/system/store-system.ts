@@ -2,6 +2,7 @@ import type { StoreSystem } from "@blksnap/diff-storage";
 import {
   createMemoryFile,
   directIoAlignment,
+  endDirectIo,
   errnoName,
   ioctl,
   openApart,
@@ -54,6 +55,7 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
       if (status === -ETIMEDOUT) throw failure(status, `no answer in ${ANSWER_TIMEOUT_MS} ms`);
     },
     statDirectIo: directIoAlignment,
+    endDirectIo,
     lockFile(fd) {
       if (!tryLockFile(fd)) throw failure(-11, "the file is locked by another program");
     },

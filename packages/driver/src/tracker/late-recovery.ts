@@ -10,6 +10,7 @@ import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operation-locks.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import { identityOf } from "../system/place.js";
+import { DeviceMark } from "../system/served-device.js";
 import { Tracker, type TrackerContext } from "./tracker.js";
 
 const RETRY_INTERVAL_MS = 5_000;
@@ -25,8 +26,11 @@ export async function forgetIfGone(
   { id, front }: TrackerRecord,
 ): Promise<boolean> {
   const info = await context.control.deviceInfo(front);
-  if (info !== undefined && info.state !== UblkState.DEAD) return false;
-  if (info !== undefined) await context.control.deleteDevice(front);
+  // Another device may have the number by now.
+  const isFront =
+    info?.serverFlags === DeviceMark.FRONT && info.serverFlagsHigh === context.state.owner;
+  if (isFront && info.state !== UblkState.DEAD) return false;
+  if (isFront) await context.control.deleteDevice(front);
   context.state.removeRecord(trackerRecordName(id));
   context.state.removeFile(`cbt-${id}`);
   return true;
@@ -58,6 +62,7 @@ export class LateRecovery {
     this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
     this.#locks = locks;
     this.#onRecovered = onRecovered;
+    for (const { record } of waiting) this.#reserve(record);
     if (waiting.length === 0) return;
     this.#timer = setInterval(() => void this.#tryAll(), intervalMs);
     this.#timer.unref();
@@ -103,6 +108,7 @@ export class LateRecovery {
     const { logger } = this.#context;
     if (await forgetIfGone(this.#context, record)) {
       this.#waiting.delete(record.id);
+      this.#context.persistent.inUse.delete(record.uuid ?? "");
       logger.warn({ device: record.device }, "its front has ended before it was gone on with");
       return;
     }
@@ -112,8 +118,14 @@ export class LateRecovery {
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
   }
 
+  /** What is on the medium of a device whose front waits is not another one's, as of a copy of it. */
+  #reserve({ uuid }: TrackerRecord): void {
+    if (uuid !== undefined) this.#context.persistent.inUse.add(uuid);
+  }
+
   /** Each reason once: it is tried for as long as it takes. */
   #say(record: TrackerRecord, error: unknown): void {
+    this.#reserve(record);
     const { id, device } = record;
     const { message: why } = error as Error;
     if (this.#waiting.get(id)?.why === why) return;

@@ -53,8 +53,11 @@ export class TrackerOperations {
   }
 
   async detach(tracker: Tracker, options: DetachOptions): Promise<void> {
-    await tracker.detach(options);
-    this.#registry.trackers.delete(tracker.id);
+    try {
+      await tracker.detach(options);
+    } finally {
+      if (tracker.hasEnded) this.#registry.trackers.delete(tracker.id);
+    }
     this.#logger.info({ device: tracker.device }, "detached");
   }
 }

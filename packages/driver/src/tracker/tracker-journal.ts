@@ -25,6 +25,8 @@ const REASONS = {
 export interface JournalContext extends CbtContext {
   readonly reactors: ReactorPool;
   readonly persistent: PersistentDirectory;
+  /** See JudgeOptions. */
+  readonly trustReboots: boolean;
   readonly logger: Logger;
 }
 
@@ -92,13 +94,13 @@ export class TrackerJournal {
     options: JournalOptions,
     undo: Undo,
   ): Promise<TrackedMap> {
-    const { persistent } = context;
-    const persistence = await TrackerPersistence.prepare(persistent, backing, options);
+    const { persistent, trustReboots } = context;
+    const wanted = { ...options, trustReboots };
+    const persistence = await TrackerPersistence.prepare(persistent, backing, wanted);
     if (persistence === undefined) {
       const cbt = createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
-    undo.push(() => persistence.close());
     undo.push(() => persistence.close());
     await assertApart(persistent.path, backing);
     const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
@@ -121,8 +123,9 @@ export class TrackerJournal {
     chunkShift: number,
     cbt: CbtFile,
   ): Promise<TrackerJournal | undefined> {
+    let persistence: TrackerPersistence | undefined;
     try {
-      const persistence = await TrackerPersistence.resume(context.persistent, backing, uuid);
+      persistence = await TrackerPersistence.resume(context.persistent, backing, uuid);
       persistence.chunkShift = chunkShift;
       const journal = new TrackerJournal(context, backing, persistence, cbt, null);
       try {
@@ -133,6 +136,7 @@ export class TrackerJournal {
       return journal;
     } catch (error) {
       context.logger.error({ device: backing.path, err: error }, "the tracker is not persistent");
+      await persistence?.close();
       return undefined;
     }
   }
@@ -170,16 +174,30 @@ export class TrackerJournal {
     await this.#context.reactors.request(reactor, { type: "dropJournal", tracker });
   }
 
+  /** What is at the original's start now; see TrackerPersistence. */
+  async noteStart(start: Uint8Array): Promise<void> {
+    if (this.#isOver || this.#persistence.failure !== undefined) return;
+    try {
+      await this.#persistence.noteStart(start);
+    } catch (error) {
+      // The record stays true: after a power cut its file system only proves nothing.
+      this.#context.logger.warn({ device: this.#device, err: error }, "a mount is not on record");
+    }
+  }
+
   /** Ends when all that was written and taken so far is on record. */
   async commit(tracker: number, reactor: number): Promise<void> {
     await this.#context.reactors.request(reactor, { type: "commitJournal", tracker });
   }
 
-  /** Nobody writes any more; the map can still be read. */
-  async end(attached: boolean): Promise<void> {
+  /**
+   * Nobody writes any more; the map can still be read.
+   * @param closing the system goes down, and nobody is left who could write
+   */
+  async end(attached: boolean, closing = false): Promise<void> {
     this.#isOver = true;
     try {
-      await this.#persistence.end(this.#map, attached);
+      await this.#persistence.end(this.#map, attached, closing);
     } catch (error) {
       const { message } = error as Error;
       // What is on record is true, but for the order of the end: the device comes back by it.
@@ -193,6 +211,12 @@ export class TrackerJournal {
   #warnUnclean(why: string): void {
     const device = this.#device;
     this.#context.logger.error({ device }, `the end of tracking is not on record: ${why}`);
+  }
+
+  /** The front is not gone on with here: what is on record stays as it is. */
+  async close(): Promise<void> {
+    this.#isOver = true;
+    await this.#persistence.close();
   }
 
   /** Nobody writes any more, and nothing is to be kept. */

@@ -7,7 +7,7 @@
  *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
  * ```
  */
-import { close, closeSync, constants, open } from "node:fs";
+import { close, closeSync } from "node:fs";
 import { promisify } from "node:util";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
@@ -20,7 +20,7 @@ import {
 } from "@blksnap/ublk";
 import { errnoName, fsyncApart, type MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
-import { type FaultPoint, faultPoint } from "../fault-points.js";
+import { faultPoint } from "../fault-points.js";
 import type { SleepingArea } from "../reactor/messages.js";
 import { Serial } from "../serial.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
@@ -28,14 +28,11 @@ import type { MapFile } from "../state/state-directory.js";
 import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
 import { blockIdentity, identityOfOpen } from "../system/place.js";
-import {
-  DeviceMark,
-  type QueueStart,
-  RECOVERY_PATIENCE_MS,
-  ServedDevice,
-} from "../system/served-device.js";
+import { DeviceMark, RECOVERY_PATIENCE_MS, ServedDevice } from "../system/served-device.js";
 import { openCbt } from "./cbt-file.js";
 import { openFenced } from "./fence.js";
+import { frontQueue } from "./front-queue.js";
+import { holdFront } from "./front-state.js";
 import { geometryOf } from "./geometry.js";
 import {
   type JournalContext,
@@ -43,7 +40,7 @@ import {
   type PersistenceState,
   TrackerJournal,
 } from "./tracker-journal.js";
-import { runUndo, type Undo } from "./undo.js";
+import { runUndo, takeBack, type Undo } from "./undo.js";
 
 /** What trackers share. */
 export interface TrackerContext extends JournalContext {
@@ -63,12 +60,14 @@ export interface DetachOptions {
   readonly forget?: boolean;
   /** The next daemon is to attach a persistent tracker by itself. */
   readonly attachAgain?: boolean;
+  /** The system goes down, and nobody is left who could write to the original. */
+  readonly closing?: boolean;
   /** Go on when what is in the front's page cache cannot be written to the original. */
   readonly giveUp?: boolean;
 }
 
 /** What a tracker is made of before it has a front. */
-interface TrackerParts {
+export interface TrackerParts {
   readonly id: number;
   readonly identity: string;
   readonly backing: BackingFile;
@@ -96,9 +95,10 @@ export class Tracker {
   readonly #rotations = new Serial();
   /** Its front goes away, and with it what the reactor has of it. */
   isEnding = false;
-  isDetaching = false; // This process itself uses the front.
-  isGone = false; // Its map must not be read any more.
+  isDetaching = false;
+  isGone = false;
   #flushHasFailed = false;
+  #hasEnded = false;
   readonly #context: TrackerContext;
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
@@ -158,13 +158,14 @@ export class Tracker {
         },
         ...frontQueue(context, parts, "attach.queue-started", area),
       });
+      undo.push(() => front.stop());
       faultPoint("attach.front-live");
       await makePartitions(front.path, context.logger);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       return tracker;
     } catch (error) {
-      await runUndo(undo);
+      await takeBack(undo, context.logger, path);
       throw error;
     }
   }
@@ -196,6 +197,7 @@ export class Tracker {
         record.uuid === undefined
           ? undefined
           : await TrackerJournal.resume(context, backing, record.uuid, geometry.chunkShift, cbt);
+      undo.push(() => journal?.close());
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
       const front = await ServedDevice.recover(
@@ -215,7 +217,7 @@ export class Tracker {
       tracker.#errorCode = record.errorCode;
       return tracker;
     } catch (error) {
-      await runUndo(undo);
+      await takeBack(undo, context.logger, record.device);
       throw error;
     }
   }
@@ -227,6 +229,7 @@ export class Tracker {
 
   set errorCode(errorCode: number) {
     this.#errorCode = errorCode;
+    if (!this.front.isLive) return;
     try {
       writeRecord(this.#context, this, this.front.id, errorCode);
     } catch (error) {
@@ -254,6 +257,13 @@ export class Tracker {
     });
   }
 
+  /** What is at the original's start now, for the record of a persistent tracker. */
+  noteStart(start: Uint8Array): Promise<void> {
+    return this.#rotations.run(async () => {
+      if (!this.isEnding) await this.#journal?.noteStart(start);
+    });
+  }
+
   /** Runs what no rotation may come between. It must not need more of the log than a half of it. */
   withoutRotation<Value>(operation: () => Promise<Value>): Promise<Value> {
     return this.#rotations.run(operation);
@@ -277,17 +287,60 @@ export class Tracker {
 
   /** Whether a path of this identity means this device. */
   hasIdentity(identity: string): boolean {
-    return identity === this.identity || identity === blockIdentity(this.front.deviceNumber);
+    if (identity === this.identity) return true;
+    return this.front.isLive && identity === blockIdentity(this.front.deviceNumber);
+  }
+
+  /** Its front is gone, and all that it had with it. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
   }
 
   /**
-   * Takes the front away.
+   * Takes the front away. Once it is gone all that the tracker has is given back, whatever fails of that.
    * @throws ControlError FRONT_IN_USE: mounted, or opened exclusively; DEVICE_FAILED, once: what
-   * was written last cannot reach the original
+   * was written last cannot reach the original; what failed where it has ended
    */
   async detach(options: DetachOptions = {}): Promise<void> {
-    const { forget = false, attachAgain = false, giveUp = false } = options;
-    const held = await this.#holdFront();
+    const { forget = false, attachAgain = false, giveUp = false, closing = false } = options;
+    if (this.front.isLive) await this.#endFront(giveUp);
+    else await this.withoutRotation(() => this.#stopFront());
+    const { state, reactors } = this.#context;
+    const failures: unknown[] = [];
+    const steps: Undo = [
+      () => reactors.release(this.reactor),
+      () => closeSync(this.backing.fd),
+      () => faultPoint("detach.map-removed"),
+      () => state.removeMap(this.#cbtFile),
+      () => this.#dropMap(),
+      () => (forget ? this.#journal?.forget() : this.#journal?.end(attachAgain, closing)),
+      () => faultPoint("detach.record-removed"),
+      () => state.removeRecord(trackerRecordName(this.id)),
+      () => faultPoint("detach.link-removed"),
+      () => removeLink(this.#link, this.front.path),
+      () => faultPoint("detach.front-stopped"),
+    ];
+    await runUndo(steps, (error) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** Its queue has ended. Answers whether another program has ended the front. */
+  noteFrontEnd(): boolean {
+    return this.front.noteEnd(() => {
+      removeLink(this.#link, this.front.path);
+      // A daemon that went on with the number could put this original behind another one's front.
+      this.#context.state.removeRecord(trackerRecordName(this.id));
+    });
+  }
+
+  #dropMap(): void {
+    this.isGone = true;
+    this.#cbtMemory.unmap();
+  }
+
+  /** Of a front that is there. */
+  async #endFront(giveUp: boolean): Promise<void> {
+    const held = await holdFront(this.front.path);
     this.isDetaching = true;
     try {
       await this.#flushFront(giveUp);
@@ -295,28 +348,16 @@ export class Tracker {
       await this.withoutRotation(() => this.#stopFront());
     } finally {
       // Not on this thread: writes of the front may wait for slots that this thread grants.
-      await promisify(close)(held);
+      await promisify(close)(held).catch(() => undefined);
       this.isDetaching = false;
     }
-    faultPoint("detach.front-stopped");
-    removeLink(this.#link, this.front.path);
-    faultPoint("detach.link-removed");
-    this.#context.state.removeRecord(trackerRecordName(this.id));
-    faultPoint("detach.record-removed");
-    if (forget) await this.#journal?.forget();
-    else await this.#journal?.end(attachAgain);
-    this.isGone = true;
-    this.#cbtMemory.unmap();
-    this.#context.state.removeMap(this.#cbtFile);
-    faultPoint("detach.map-removed");
-    closeSync(this.backing.fd);
-    this.#context.reactors.release(this.reactor);
   }
 
   async #stopFront(): Promise<void> {
     this.isEnding = true;
     try {
       await this.front.stop();
+      this.#hasEnded = true;
     } catch (error) {
       this.isEnding = false;
       throw error;
@@ -355,17 +396,6 @@ export class Tracker {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;
     await this.#context.reactors.request(this.reactor, request);
   }
-
-  /** Opens the front exclusively: nobody can mount it while it goes away. */
-  async #holdFront(): Promise<number> {
-    try {
-      return await promisify(open)(this.front.path, constants.O_RDWR | constants.O_EXCL, 0);
-    } catch (error) {
-      throw new ControlError("FRONT_IN_USE", `the front ${this.front.path} is in use`, {
-        cause: error,
-      });
-    }
-  }
 }
 
 function assignReactor(context: TrackerContext, undo: Undo): number {
@@ -396,31 +426,4 @@ function writeRecord(
     ...(uuid === undefined ? {} : { uuid }),
   };
   context.state.writeRecord(trackerRecordName(id), record);
-}
-
-function frontQueue(
-  context: TrackerContext,
-  parts: TrackerParts,
-  started: FaultPoint,
-  area?: SleepingArea,
-) {
-  const { reactors } = context;
-  const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
-  return {
-    startQueue: async (queue: QueueStart) => {
-      await reactors.request(reactor, {
-        type: "attach",
-        tracker,
-        queue,
-        originalFd: backing.fd,
-        isBlock: backing.kind === "block",
-        geometry,
-        cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
-        area,
-        journal: parts.journal?.setup,
-      });
-      faultPoint(started);
-    },
-    queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
-  };
 }

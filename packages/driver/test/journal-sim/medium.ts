@@ -2,7 +2,7 @@
  * A ring whose operations a test carries out one by one, and files on a medium with a write cache: what
  * was not synced may be lost at a power cut, sector by sector.
  */
-import { type CompletionHandler, MappedMemory, type Reactor } from "@blksnap/uring";
+import { type CompletionHandler, LINK_TORN, MappedMemory, type Reactor } from "@blksnap/uring";
 import type { Dice } from "../dice.js";
 
 const SQE_WORDS = 16;
@@ -69,6 +69,8 @@ interface Operation {
   readonly length: number;
   readonly data: number;
   readonly handler: number;
+  /** The kernel had taken the chain up to here when it had no memory for more. */
+  isTorn?: boolean;
 }
 
 /** What a chain's operation does: undefined as it should, else the result instead. */
@@ -83,6 +85,10 @@ export class FakeReactor {
     reserve: (): void => undefined,
   };
   faults: FaultPlan = () => undefined;
+  /** How often a chain is taken in two parts, and whether the ring lets the second one run. */
+  tearChance = 0;
+  runsTornRest = false;
+  torn = 0;
   /** Operations that the kernel was given. */
   submitted = 0;
   readonly #dice: Dice;
@@ -166,12 +172,24 @@ export class FakeReactor {
       });
       this.submitted++;
       if (((words[0]! >>> 8) & IO_LINK) !== 0) continue;
-      this.#chains.push(chain);
+      this.#push(chain);
       chain = [];
     }
   }
 
-  #carryOut({ opcode, file, address, offset, length }: Operation): number {
+  /** A chain that is taken in part is two to the kernel, and the ring has the second one fail. */
+  #push(chain: Operation[]): void {
+    if (this.tearChance > 0 && chain.length > 1 && this.#dice.next() < this.tearChance) {
+      const rest = chain.splice(1 + this.#dice.below(chain.length - 1));
+      if (!this.runsTornRest) rest[0]!.isTorn = true;
+      this.#chains.push(rest);
+      this.torn++;
+    }
+    this.#chains.push(chain);
+  }
+
+  #carryOut({ opcode, file, address, offset, length, isTorn }: Operation): number {
+    if (isTorn === true) return LINK_TORN;
     if (opcode === OP_NOP) return 0;
     if (file === undefined) throw new Error("an operation on a file that is not registered");
     const planned = this.faults(file, opcode === OP_WRITE);

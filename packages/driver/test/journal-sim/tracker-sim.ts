@@ -30,7 +30,8 @@ export type Plant =
   | "take told before it is on record"
   | "medium that does not sync"
   | "image writes not on record"
-  | "lost data not waited for";
+  | "lost data not waited for"
+  | "torn chain that goes on";
 
 export interface SimOptions {
   readonly blockCount: number;
@@ -38,6 +39,8 @@ export interface SimOptions {
   readonly plant: Plant;
   /** Chance of a failing operation on the medium. */
   readonly faultChance: number;
+  /** Chance that the kernel takes a chain in two parts. */
+  readonly tearChance: number;
 }
 
 /** A journal file's content apart from the log. */
@@ -82,6 +85,8 @@ export class TrackerSim {
     this.#options = options;
     const { blockCount, faultChance } = options;
     this.kernel = new FakeReactor(dice);
+    this.kernel.tearChance = options.tearChance;
+    this.kernel.runsTornRest = options.plant === "torn chain that goes on";
     this.kernel.faults = (_, isWrite) => {
       if (dice.next() >= faultChance) return undefined;
       return isWrite ? dice.pick([-5, -28, 0]) : -5;

@@ -5,6 +5,7 @@ import { audit } from "./audit.js";
 import { Random } from "./random.js";
 import { FrontState, SimDevice, type SimShape, type SimWorld } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
+import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
 import { Phase, SnapshotCycle } from "./snapshot-cycle.js";
 import { SimStore } from "./store.js";
 import { CrashSignal, require } from "./violation.js";
@@ -52,6 +53,8 @@ export class Simulation implements SimWorld {
   private version = 1;
   private calm = false;
   private ticksToCrash = 0;
+  /** What the dead process has left in each device's maps. */
+  private left: SimMaps[] | undefined;
 
   constructor(options: SimOptions) {
     this.random = new Random(options.seed);
@@ -75,10 +78,14 @@ export class Simulation implements SimWorld {
     this.onTrace?.(`${this.steps}: ${text()}`);
   }
 
+  /** From the crash on nothing happens any more, whatever the engine makes of the exception. */
   tick(): void {
+    if (this.left !== undefined) throw new CrashSignal();
     if (this.ticksToCrash === 0) return;
     this.ticksToCrash--;
-    if (this.ticksToCrash === 0) throw new CrashSignal();
+    if (this.ticksToCrash > 0) return;
+    this.left = this.devices.map(copyMaps);
+    throw new CrashSignal();
   }
 
   addIo(io: SimIo): void {
@@ -117,7 +124,7 @@ export class Simulation implements SimWorld {
       else if (random.oneIn(3)) this.crash();
       else this.checkAll();
     } catch (error) {
-      if (!(error instanceof CrashSignal)) throw error;
+      if (!(error instanceof CrashSignal) && this.left === undefined) throw error;
       this.crash();
     }
   }
@@ -362,6 +369,8 @@ export class Simulation implements SimWorld {
   private crash(): void {
     this.crashes++;
     this.ticksToCrash = 0;
+    for (const [index, maps] of (this.left ?? []).entries()) putBackMaps(this.devices[index], maps);
+    this.left = undefined;
     this.trace(() => "crash");
     for (const io of this.inFlight) {
       if (this.random.oneIn(2)) io.progress(this.random.below(2 * io.sectors + 1));

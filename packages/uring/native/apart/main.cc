@@ -8,6 +8,12 @@
 //   uring-apart PARENT stat PATH
 //   uring-apart PARENT open PATH             opens it for reading, and closes it
 //   uring-apart PARENT unlink PATH
+//   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
+//   uring-apart PARENT mounts MS TYPE...
+//   uring-apart PARENT loops NAME...         a line "FILE-SYSTEM DEVICE", each MAJOR:MINOR, for each
+//   uring-apart PARENT reach MS DEVICE...
+//   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; ends with nobody but itself
+//   uring-apart 0 thaw PATH
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
 // may be about a device whose number another one has by now.
@@ -19,9 +25,11 @@
 #include <liburing.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -34,6 +42,9 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "mounts.h"
+#include "sync.h"
 
 namespace {
 
@@ -135,6 +146,34 @@ int64_t OpenOnly(const char* path) {
   return fd < 0 ? fd : Checked(close(fd));
 }
 
+std::string Number(uint64_t device) {
+  return std::to_string(major(device)) + ":" + std::to_string(minor(device));
+}
+
+/** What the file behind a loop device lies on, and what device it is; 0:0 for none. */
+void Loops(const std::vector<const char*>& names, std::string& lines) {
+  for (const char* name : names) {
+    loop_info64 info = {};
+    const int fd = Open((std::string("/dev/") + name).c_str(), O_RDONLY | O_NONBLOCK);
+    if (fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) < 0) info = {};
+    if (fd >= 0) close(fd);
+    lines += Number(info.lo_device) + " " + Number(info.lo_rdevice) + "\n";
+  }
+}
+
+int64_t Freezing(const char* path, unsigned long request) {
+  const int fd = Open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  return fd < 0 ? fd : Checked(ioctl(fd, request, 0));
+}
+
+/** As fsfreeze(8) ends. */
+int Freeze(std::string_view verb, const char* path) {
+  const int64_t answer = Freezing(path, verb == "freeze" ? FIFREEZE : FITHAW);
+  if (answer >= 0) return EXIT_SUCCESS;
+  std::fprintf(stderr, "%s: %s\n", path, std::strerror(static_cast<int>(-answer)));
+  return EXIT_FAILURE;
+}
+
 /** Ends with the parent from now on; false when it has ended before. */
 bool EndWith(const char* parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -144,9 +183,16 @@ bool EndWith(const char* parent) {
 }  // namespace
 
 int main(int count, char** words) {
-  if (count < 4 || !EndWith(words[1])) return EXIT_FAILURE;
+  if (count < 4) return EXIT_FAILURE;
   const std::string_view verb = words[2];
   const char* path = words[3];
+  if (verb == "freeze" || verb == "thaw") return Freeze(verb, path);
+  if (!EndWith(words[1])) return EXIT_FAILURE;
+  const std::vector<const char*> more(words + 4, words + count);
+  if (verb == "reach") {
+    Reach(std::atoll(path), more);
+    return EXIT_SUCCESS;
+  }
   std::string lines;
   int64_t answer = -EINVAL;
   if (verb == "command" && count == 6) answer = Command(path, words[4], words[5]);
@@ -157,5 +203,11 @@ int main(int count, char** words) {
   if (verb == "stat" && count == 4) answer = Stat(path, lines);
   if (verb == "open" && count == 4) answer = OpenOnly(path);
   if (verb == "unlink" && count == 4) answer = Checked(unlink(path));
+  if (verb == "sync") answer = Sync(std::atoll(path), more, lines);
+  if (verb == "loops") {
+    Loops({words + 3, words + count}, lines);
+    answer = 0;
+  }
+  if (verb == "mounts") answer = Mounts(std::atoll(path), more, lines);
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }

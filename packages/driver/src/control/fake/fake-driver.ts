@@ -247,7 +247,7 @@ export class FakeDriver implements DriverControl {
       tracker.image = image;
       return { device: tracker.device, image };
     });
-    return { id, stall_us: STALL_US, images };
+    return { id, stall_us: STALL_US, images, file_systems: fileSystems(snapshot) };
   }
 
   async snapshotDestroy(id: string): Promise<void> {
@@ -315,6 +315,19 @@ export class FakeDriver implements DriverControl {
   }
 }
 
+/** The first device has a file system that can be frozen, the second one that can't. */
+function fileSystems({ members }: FakeSnapshot): SnapshotStatus["file_systems"] {
+  return members.slice(0, 2).map(({ front }, index) => ({
+    source: front,
+    device_number: `259:${index}`,
+    type: index === 0 ? "ext4" : "vfat",
+    mount_point: `/mnt/${index}`,
+    pid: 1,
+    state: index === 0 ? "frozen" : "synced",
+    why: index === 0 ? null : "EOPNOTSUPP",
+  }));
+}
+
 function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
   const { id, options, members, createdAt, takenAt, events } = snapshot;
   return {
@@ -330,6 +343,8 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
     fill_bytes_per_s: null,
     full_in_ms: null,
     persistent: false,
+    read_only_images: options.readOnlyImages ?? false,
+    file_systems: takenAt === null ? [] : fileSystems(snapshot),
     on_overflow: options.onOverflow ?? { policy: "break-snapshot" },
     events_pending: events.pending,
     devices: members.map((tracker) => ({

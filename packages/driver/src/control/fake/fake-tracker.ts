@@ -93,6 +93,7 @@ export class FakeTracker {
       device: this.device,
       device_number: "7:0",
       front: this.front,
+      front_live: true,
       attach_kind: "front",
       device_capacity: this.capacity,
       original_capacity: this.capacity,

@@ -1,0 +1,43 @@
+/**
+ * Who decides about a request that carries descriptors when it is late. They travel as numbers, and the
+ * number of a closed one may be that of another file by the time that a busy reactor comes to it. So
+ * a request is either taken by the reactor, which then looks at its descriptors in that turn and never
+ * after, or withdrawn by the main thread, which may then close them.
+ *
+ * ```
+ *   OPEN ──▶ TAKEN       by the reactor
+ *     └────▶ WITHDRAWN   by the main thread, after its time-out
+ * ```
+ */
+import { ControlError } from "../control/control-error.js";
+
+const State = { OPEN: 0, TAKEN: 1, WITHDRAWN: 2 } as const;
+
+/** Shared by both threads. */
+export type Claim = SharedArrayBuffer;
+
+export function makeClaim(): Claim {
+  return new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+}
+
+/** On the reactor: whether the request may be carried out. */
+export function take(claim: Claim): boolean {
+  return Atomics.compareExchange(new Int32Array(claim), 0, State.OPEN, State.TAKEN) === State.OPEN;
+}
+
+/** On the main thread: whether the request will never be carried out. */
+export function withdraw(claim: Claim): boolean {
+  const cell = new Int32Array(claim);
+  return Atomics.compareExchange(cell, 0, State.OPEN, State.WITHDRAWN) !== State.TAKEN;
+}
+
+/** A reactor did not answer in time. */
+export class NoAnswerError extends ControlError {
+  /** It had begun: what it was given by number may be in use there. */
+  readonly isTaken: boolean;
+
+  constructor(what: string, isTaken: boolean) {
+    super("TAKE_FAILED", what, { errnoName: "ETIMEDOUT" });
+    this.isTaken = isTaken;
+  }
+}

@@ -1,0 +1,28 @@
+/** An image that ends, and not because its snapshot does. */
+import type { Logger } from "pino";
+import { removeLink } from "../system/links.js";
+import type { Tracker } from "../tracker/tracker.js";
+import type { Snapshot } from "./snapshot.js";
+
+const ENODEV = 19;
+
+/**
+ * The queue of a device's image has ended; where nobody here was it, another program has deleted it. Copies
+ * go on: the next daemon makes the image again.
+ */
+export function noteImageEnd(snapshot: Snapshot, tracker: Tracker, logger: Logger): void {
+  const member = snapshot.members.get(tracker.id);
+  const image = member?.image;
+  if (member === undefined || image === undefined) return;
+  const { device } = tracker;
+  const isByOthers = image.noteEnd(() => {
+    removeLink(member.imageLink, image.path);
+    member.imageLink = undefined;
+    member.imageNumber = undefined;
+    snapshot.saveIfPossible();
+  });
+  if (!isByOthers) return;
+  const text = `another program has ended the image ${image.path}`;
+  logger.error({ device, snapshot: snapshot.id }, text);
+  snapshot.fault(tracker, ENODEV);
+}

@@ -1,0 +1,59 @@
+/** How the file systems of a machine are found, reached and synced, whoever has them mounted. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseMountinfo } from "@blksnap/diff-storage";
+import {
+  loopFilesApart,
+  mountsApart,
+  type ReachedFileSystem,
+  ReachedFileSystems,
+  syncApart,
+} from "@blksnap/uring";
+import { type Elsewhere, loopNames, MULTI_DEVICE_TYPES } from "./block-stack.js";
+import { type SystemView, USERS_VIEW } from "./mounts.js";
+
+export interface Reached {
+  get(device: string): ReachedFileSystem;
+  /** The paths lead nowhere any more. */
+  release(): void;
+}
+
+/** Each call ends in about its time. */
+export interface FreezeSystem extends SystemView {
+  /** What the users' mount namespace does not show; `isComplete`: the time was enough for all of it. */
+  readElsewhere(timeoutMs: number): Promise<Elsewhere & { readonly isComplete: boolean }>;
+  reach(devices: readonly string[], timeoutMs: number): Promise<Reached>;
+  /** 0 or a negative errno for each; a path may be that of a block device. */
+  sync(paths: readonly string[], timeoutMs: number): Promise<number[]>;
+}
+
+export const USERS_SYSTEM: FreezeSystem = {
+  ...USERS_VIEW,
+  async readElsewhere(timeoutMs) {
+    const names = loopNames(USERS_VIEW.sysfs);
+    const [found, files] = await Promise.all([
+      mountsApart(MULTI_DEVICE_TYPES, timeoutMs),
+      loopFilesApart(names, timeoutMs),
+    ]);
+    const shown = new Set(USERS_VIEW.readMounts().map(({ device }) => device));
+    const mounts = parseMountinfo(found.mounts.map(({ line }) => line).join("\n"));
+    return {
+      mounts: mounts.filter(({ device }) => !shown.has(device)),
+      loopFiles: new Map(names.map((name, index) => [name, files[index] as (typeof files)[0]])),
+      isComplete: found.isComplete,
+    };
+  },
+  reach: (devices, timeoutMs) => ReachedFileSystems.open(devices, timeoutMs),
+  sync: (paths, timeoutMs) => syncApart(paths, timeoutMs),
+};
+
+/** The node of a block device; undefined where there is none. */
+export function nodeOf(device: string, sysfs: string): string | undefined {
+  try {
+    const text = readFileSync(join(sysfs, "dev/block", device, "uevent"), "utf8");
+    const name = /^DEVNAME=(.+)$/m.exec(text)?.[1];
+    return name === undefined ? undefined : `/dev/${name}`;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,32 @@
+/** How a tracker's reactor is told to serve its front. */
+import { type FaultPoint, faultPoint } from "../fault-points.js";
+import type { SleepingArea } from "../reactor/messages.js";
+import type { QueueStart, ServeOptions } from "../system/served-device.js";
+import type { TrackerContext, TrackerParts } from "./tracker.js";
+
+export function frontQueue(
+  context: TrackerContext,
+  parts: TrackerParts,
+  started: FaultPoint,
+  area?: SleepingArea,
+): ServeOptions {
+  const { reactors } = context;
+  const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
+  return {
+    startQueue: async (queue: QueueStart) => {
+      await reactors.request(reactor, {
+        type: "attach",
+        tracker,
+        queue,
+        originalFd: backing.fd,
+        isBlock: backing.kind === "block",
+        geometry,
+        cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
+        area,
+        journal: parts.journal?.setup,
+      });
+      faultPoint(started);
+    },
+    queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
+  };
+}

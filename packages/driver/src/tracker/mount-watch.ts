@@ -1,0 +1,99 @@
+/**
+ * Keeps on record in which mount the file system of a persistent tracker's front is: after a power cut
+ * that proves that nobody else has mounted it since. Looked at only where the front was written to, so
+ * that a disk at rest stays at rest, and read through the ring, so that one that hangs holds up nobody.
+ */
+import { readFileSync } from "node:fs";
+import { high32, low32, MappedMemory, type PromiseRing, prepareRead } from "@blksnap/uring";
+import type { Tracker } from "./tracker.js";
+
+const INTERVAL_MS = 5_000;
+/** The superblock, and what would stand in the second page if another one's header does. */
+const START_BYTES = 8192;
+const WRITE_SECTORS_FIELD = 6;
+
+type Watched = Pick<Tracker, "id" | "uuid" | "noteStart"> & {
+  readonly front: Pick<Tracker["front"], "path">;
+  readonly backing: Pick<Tracker["backing"], "fd">;
+};
+
+/** Reads the first bytes of an open device; undefined where it cannot. */
+export type StartReader = (fd: number) => Promise<Uint8Array | undefined>;
+
+export class MountWatch {
+  readonly #trackers: () => Iterable<Watched>;
+  readonly #read: StartReader;
+  readonly #sysfs: string;
+  /** Sectors written to fronts when their originals were looked at last, by tracker. */
+  readonly #seen = new Map<number, string>();
+  readonly #reading = new Set<number>();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(
+    trackers: () => Iterable<Watched>,
+    read: StartReader,
+    { sysfs = "/sys", intervalMs = INTERVAL_MS }: { sysfs?: string; intervalMs?: number } = {},
+  ) {
+    this.#trackers = trackers;
+    this.#read = read;
+    this.#sysfs = sysfs;
+    this.#timer = setInterval(() => void this.look(), intervalMs);
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Ends when all that answer have been looked at. */
+  async look(): Promise<void> {
+    const trackers = [...this.#trackers()].filter(({ uuid }) => uuid !== undefined);
+    const ids = new Set(trackers.map(({ id }) => id));
+    for (const id of this.#seen.keys()) if (!ids.has(id)) this.#seen.delete(id);
+    await Promise.all(trackers.map((tracker) => this.#lookAt(tracker)));
+  }
+
+  async #lookAt(tracker: Watched): Promise<void> {
+    const { id, front, backing } = tracker;
+    const written = writtenSectors(this.#sysfs, front.path);
+    if (written === undefined || written === this.#seen.get(id) || this.#reading.has(id)) return;
+    this.#reading.add(id);
+    try {
+      const start = await this.#read(backing.fd);
+      if (start === undefined) return;
+      await tracker.noteStart(start);
+      this.#seen.set(id, written);
+    } catch {
+      // The ring was closed meanwhile; or else it is tried again, as for what could not be read.
+    } finally {
+      this.#reading.delete(id);
+    }
+  }
+}
+
+/** As text: only whether it is another one matters. */
+function writtenSectors(sysfs: string, front: string): string | undefined {
+  try {
+    const name = front.slice("/dev/".length);
+    const fields = readFileSync(`${sysfs}/block/${name}/stat`, "utf8").trim().split(/\s+/);
+    return fields[WRITE_SECTORS_FIELD];
+  } catch {
+    return undefined;
+  }
+}
+
+/** Past the page cache, as the descriptor is open for. */
+export function ringStartReader(ring: PromiseRing): StartReader {
+  return async (fd) => {
+    const memory = MappedMemory.anonymous(START_BYTES);
+    const { address } = memory;
+    const status = await ring.submit(
+      (target, low, high) =>
+        prepareRead(target, fd, low32(address), high32(address), START_BYTES, 0, 0, low, high, 0),
+      memory,
+    );
+    const start = new Uint8Array(memory.buffer, 0, START_BYTES).slice();
+    memory.unmap();
+    return status === START_BYTES ? start : undefined;
+  };
+}

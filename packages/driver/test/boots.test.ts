@@ -1,0 +1,157 @@
+/** The chain of boots, the machine's own counters of them, and their ends. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { chainBoot } from "../dist/persistence/boot-chain.js";
+import { type CounterSources, readBootCounters } from "../dist/persistence/boot-counters.js";
+import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
+import { isEndOfBoot } from "../dist/system/end-of-boot.js";
+
+interface Context {
+  root: string;
+  sources: CounterSources;
+}
+
+const test = suite<Context>("boots");
+const NONE = { tpmResets: null, firmwareBoots: null, isFirst: false };
+const GRUB = 0x72;
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "blksnap-boots-"));
+  const { root } = context;
+  context.sources = { proc: root, efiVariables: root, tpm: join(root, "tpm") };
+  mkdirSync(join(root, "sys/kernel"), { recursive: true });
+});
+test.after.each(({ root }) => rmSync(root, { recursive: true }));
+
+function loader({ root }: Context, type: number): void {
+  writeFileSync(join(root, "sys/kernel/bootloader_type"), `${type}\n`);
+}
+
+/** What a TPM answers is read after the command, which lies in front of it in a regular file. */
+function tpm({ root }: Context, resets: number, restarts: number, code = 0): void {
+  const answer = Buffer.alloc(35);
+  answer.writeUInt16BE(0x8001, 0);
+  answer.writeUInt32BE(35, 2);
+  answer.writeUInt32BE(code, 6);
+  answer.writeBigUInt64BE(123_456n, 10);
+  answer.writeBigUInt64BE(9_876_543n, 18);
+  answer.writeUInt32BE(resets, 26);
+  answer.writeUInt32BE(restarts, 30);
+  answer.writeUInt8(1, 34);
+  writeFileSync(join(root, "tpm"), Buffer.concat([Buffer.alloc(10), answer]));
+}
+
+function efi({ root }: Context, count: number): void {
+  const variable = Buffer.alloc(8);
+  variable.writeUInt32LE(7, 0);
+  variable.writeUInt32LE(count, 4);
+  writeFileSync(join(root, "MTC-eb704011-1402-11d3-8e77-00a0c969723b"), variable);
+}
+
+test("what is not there counts nothing", async ({ sources }) => {
+  assert.equal(await readBootCounters(sources), NONE);
+});
+
+test("a TPM's resets and the firmware's boots", async (context) => {
+  loader(context, GRUB);
+  tpm(context, 1042, 0);
+  efi(context, 17);
+  const counters = { tpmResets: 1042, firmwareBoots: 17, isFirst: true };
+  assert.equal(await readBootCounters(context.sources), counters);
+  // It slept, and whoever ran meanwhile was not counted as a reset.
+  tpm(context, 1042, 1);
+  assert.is((await readBootCounters(context.sources)).isFirst, false);
+  tpm(context, 1042, 0, 0x100);
+  assert.is((await readBootCounters(context.sources)).tpmResets, null);
+});
+
+test("a kernel that was started by kexec, or by nobody knows whom, is not the first", async (context) => {
+  efi(context, 17);
+  for (const [type, isFirst] of [
+    [GRUB, true],
+    [0x21, true],
+    [0xb0, true],
+    [0xd0, false],
+    [0xff, false],
+  ] as const) {
+    loader(context, type);
+    assert.is((await readBootCounters(context.sources)).isFirst, isFirst, `type ${type}`);
+  }
+});
+
+function memory(text = "") {
+  return {
+    text,
+    read: async function () {
+      return this.text;
+    },
+    write: async function (written: string) {
+      this.text = written;
+    },
+  };
+}
+
+test("each boot knows the one before it, however often it is asked", async () => {
+  const lock = memory();
+  const boot = (id: string) =>
+    chainBoot(
+      lock,
+      async () => id,
+      async () => NONE,
+    );
+  assert.is((await boot("b-1")).previousBootId, null);
+  assert.is((await boot("b-1")).previousBootId, null);
+  assert.is((await boot("b-2")).previousBootId, "b-1");
+  assert.is((await boot("b-2")).previousBootId, "b-1");
+  assert.is((await boot("b-3")).previousBootId, "b-2");
+  lock.text = lock.text.slice(0, -3);
+  assert.is((await boot("b-4")).previousBootId, null, "torn");
+  assert.is((await boot("b-5")).previousBootId, "b-4");
+});
+
+test("a chain that cannot be written is broken", async () => {
+  const lock = memory();
+  const none = async () => NONE;
+  await chainBoot(lock, async () => "b-1", none);
+  const full = {
+    read: async () => lock.text,
+    write: () => Promise.reject(new Error("ENOSPC")),
+  };
+  assert.is((await chainBoot(full, async () => "b-2", none)).previousBootId, null);
+});
+
+test("the chain lies in the lock of the directory, which stays locked", async ({ root }) => {
+  const path = join(root, "state");
+  const directory = new PersistentDirectory(path);
+  assert.is((await directory.boot()).previousBootId, null, "not owned");
+  directory.own();
+  await directory.boot();
+  const other = new PersistentDirectory(path);
+  assert.throws(() => other.own(), /another blksnapd/);
+  directory.close();
+  other.own();
+  const found = await other.boot();
+  assert.is(found.previousBootId, null, "the same boot is not before itself");
+  other.close();
+});
+
+test("the end of a boot: systemd takes the system down, and no other kernel is loaded", async () => {
+  const ends = (state: string, kexec: string | undefined) =>
+    isEndOfBoot({ systemState: async () => state, kexecLoaded: async () => kexec });
+  assert.is(await ends("stopping\n", "0\n"), true);
+  assert.is(await ends("stopping\n", undefined), true);
+  assert.is(await ends("stopping\n", "1\n"), false);
+  for (const state of ["running\n", "degraded\n", "offline\n", ""]) {
+    assert.is(await ends(state, "0\n"), false, state);
+  }
+  const fails = {
+    systemState: async () => "stopping",
+    kexecLoaded: () => Promise.reject(new Error()),
+  };
+  assert.is(await isEndOfBoot(fails), false);
+});
+
+test.run();

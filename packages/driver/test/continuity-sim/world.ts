@@ -1,0 +1,404 @@
+/**
+ * A machine with one persistent tracker: boots of this system with and without the daemon, of a rescue
+ * disk, by the firmware and by kexec; stops, deaths and power cuts; writes through the front, and of
+ * others in every gap. The verdict at each attach is compared with what has happened.
+ */
+import { type BootMark, chainBoot } from "../../dist/persistence/boot-chain.js";
+import type { BootCounters } from "../../dist/persistence/boot-counters.js";
+import {
+  type EarlierTracking,
+  type JudgeOptions,
+  judgeContinuity,
+  type PersistedIdentity,
+} from "../../dist/persistence/continuity.js";
+import type { DeviceIdentity } from "../../dist/persistence/device-identity.js";
+import { extSession } from "../../dist/persistence/file-system-proof.js";
+import { isEndOfBoot } from "../../dist/system/end-of-boot.js";
+import type { Dice } from "../dice.js";
+import { type Contents, Disk } from "./disk.js";
+
+export interface Setting {
+  readonly contents: Contents;
+  readonly kind: "disk" | "nameless disk" | "uncounted disk" | "image file";
+  /** What counts the machine's boots. */
+  readonly counter: "tpm" | "efi" | "stuck" | "none";
+  /** The operator guarantees it, and keeps to it. */
+  readonly trustReboots: boolean;
+}
+
+export type Judge = typeof judgeContinuity;
+
+/** What is done wrong on purpose. */
+export interface Plants {
+  readonly judge?: Judge;
+  readonly ignoresKexec?: boolean;
+}
+
+/** How tracking ended last. */
+type End = "detached" | "stopped" | "closed" | "died" | "cut" | "none";
+
+interface Seen {
+  continued: number;
+  cut: number;
+  foreignFound: number;
+  promised: number;
+}
+
+export class World {
+  readonly seen: Seen = { continued: 0, cut: 0, foreignFound: 0, promised: 0 };
+  readonly history: string[] = [];
+  readonly #dice: Dice;
+  readonly #setting: Setting;
+  readonly #judge: Judge;
+  readonly #ignoresKexec: boolean;
+  readonly #disk: Disk;
+
+  // The kernel.
+  #bootId = "";
+  #boots = 0;
+  #diskseq = 1;
+  #writtenSectors = 0;
+  #times = 1_000;
+  #resets = 40;
+  #isKexec = false;
+  #kexecLoaded = false;
+  #isStopping = false;
+  #hasDaemon = false;
+
+  // What is on the medium.
+  #lock = "";
+  #record: EarlierTracking | undefined;
+  #mark: BootMark | undefined;
+
+  // What has really happened since the tracker was there last.
+  #isTracking = false;
+  #end: End = "none";
+  #endBoot = 0;
+  #endDiskseq = 0;
+  #foreign: string | undefined;
+  #systemsSince = 0;
+  #sessionNoted = false;
+  #wasUnmounted = false;
+  #fileSystemUsed = false;
+
+  constructor(dice: Dice, setting: Setting, plants: Plants = {}) {
+    this.#dice = dice;
+    this.#setting = setting;
+    this.#judge = plants.judge ?? judgeContinuity;
+    this.#ignoresKexec = plants.ignoresKexec ?? false;
+    this.#disk = new Disk(setting.contents);
+    this.#startKernel(false);
+  }
+
+  /** Answers what is wrong with the verdict, where there was one. */
+  async turn(): Promise<string | undefined> {
+    if (!this.#hasDaemon) {
+      if (this.#bootId === "rescue" || this.#dice.below(2) === 0) {
+        this.#elsewhere();
+        return undefined;
+      }
+      await this.#startDaemon();
+      return undefined;
+    }
+    if (!this.#isTracking) return this.#untracked();
+    await this.#tracked();
+    return undefined;
+  }
+
+  // ---- while the tracker is there ----
+
+  async #tracked(): Promise<void> {
+    const disk = this.#disk;
+    switch (this.#dice.below(9)) {
+      case 0:
+      case 1:
+        if (disk.isMounted) disk.writeFile(this.#dice, this.#dice.below(2) === 0);
+        else if (!disk.isFileSystem) disk.writeMiddle(this.#dice);
+        else return;
+        this.#count();
+        return;
+      case 2:
+      case 3:
+        if (!disk.isFileSystem) return;
+        if (disk.isMounted) disk.unmount();
+        else disk.mount();
+        this.#sessionNoted = false;
+        this.#count();
+        return;
+      case 4:
+      case 5:
+        this.#noteStart();
+        return;
+      case 6:
+        if (disk.isMounted) return;
+        await this.#endInOrder(this.#dice.pick(["detached", "stopped"]));
+        return;
+      case 7:
+        await this.#shutDown();
+        return;
+      default:
+        this.#endAtOnce(this.#dice.pick(["died", "cut"]));
+    }
+  }
+
+  /** As MountWatch and TrackerPersistence have it. */
+  #noteStart(): void {
+    const record = this.#record;
+    if (record === undefined) return;
+    const found = extSession(this.#disk.start, this.#disk.capacityBytes);
+    const proof = { unmounted: null, session: found?.session ?? null };
+    const identity = { ...record.identity };
+    this.#record = { ...record, identity, content: { ...record.content, proof } };
+    this.#sessionNoted = found !== undefined;
+  }
+
+  async #endInOrder(end: "detached" | "stopped" | "closed"): Promise<void> {
+    const probe = {
+      systemState: async () => (this.#isStopping ? "stopping\n" : "running\n"),
+      kexecLoaded: async () => (this.#kexecLoaded && !this.#ignoresKexec ? "1\n" : "0\n"),
+    };
+    const closing = end === "closed" && (await isEndOfBoot(probe));
+    this.#record = { ...(await this.#facts()), clean: true, closing };
+    this.#ended(end === "closed" && !closing ? "stopped" : end);
+    if (end !== "detached") this.#hasDaemon = false;
+  }
+
+  async #shutDown(): Promise<void> {
+    if (this.#disk.isMounted) {
+      this.#disk.unmount();
+      this.#count();
+    }
+    this.#kexecLoaded = this.#dice.below(4) === 0;
+    this.#isStopping = true;
+    await this.#endInOrder("closed");
+    this.#nextBoot(this.#kexecLoaded);
+  }
+
+  #endAtOnce(end: "died" | "cut"): void {
+    this.#hasDaemon = false;
+    // Whoever used it is gone with the power, or waits for ever.
+    this.#ended(end);
+    this.#disk.isMounted = false;
+    if (end === "cut") this.#nextBoot(false);
+  }
+
+  #ended(end: End): void {
+    this.note(end);
+    this.#isTracking = false;
+    this.#end = end;
+    this.#endBoot = this.#boots;
+    this.#endDiskseq = this.#diskseq;
+    this.#foreign = undefined;
+    this.#systemsSince = 0;
+    this.#wasUnmounted = this.#disk.isUnmountedInOrder;
+    this.#fileSystemUsed = false;
+  }
+
+  // ---- while it is not ----
+
+  async #untracked(): Promise<string | undefined> {
+    if (this.#dice.below(3) > 0) return this.#attach();
+    if (this.#dice.below(2) === 0) {
+      this.note("daemon stopped");
+      this.#hasDaemon = false;
+      return undefined;
+    }
+    this.#elsewhere();
+    return undefined;
+  }
+
+  /**
+   * Who keeps the guarantee lets nobody write after a crash, nor in boots without the daemon; but what a
+   * daemon of a later boot has not attached is free.
+   */
+  get #mayWrite(): boolean {
+    if (!this.#setting.trustReboots) return true;
+    if (this.#hasDaemon && this.#boots !== this.#endBoot) return true;
+    return ["detached", "stopped"].includes(this.#end) && this.#bootId !== "rescue";
+  }
+
+  #elsewhere(): void {
+    const dice = this.#dice;
+    switch (dice.below(6)) {
+      case 0:
+      case 1:
+        if (this.#mayWrite) this.#foreignWrite();
+        return;
+      case 2:
+        // At another machine for a time, where it may be written to.
+        if (this.#setting.kind === "image file" || this.#setting.trustReboots) return;
+        this.note("plugged in again");
+        if (dice.below(2) === 0) this.#foreignWrite();
+        this.#diskseq++;
+        this.#writtenSectors = 0;
+        return;
+      case 3:
+        this.#hasDaemon = false;
+        this.#nextBoot(dice.below(4) === 0);
+        return;
+      default:
+        return;
+    }
+  }
+
+  #foreignWrite(): void {
+    const disk = this.#disk;
+    const dice = this.#dice;
+    if (!disk.isFileSystem) {
+      if (dice.below(4) === 0) disk.writeEdge(dice);
+      else disk.writeMiddle(dice);
+    } else if (dice.below(4) === 0) {
+      // A read-only mount or a check, which replays what was left.
+      if (!disk.replay()) return;
+    } else {
+      disk.mount();
+      if (dice.below(2) === 0) disk.writeFile(dice, dice.below(2) === 0);
+      if (dice.below(2) === 0) disk.unmount();
+      disk.isMounted = false;
+    }
+    this.#fileSystemUsed = true;
+    this.#foreign = `written in boot ${this.#bootId} after it was ${this.#end}`;
+    this.note("FOREIGN WRITE");
+    this.#count();
+  }
+
+  // ---- the kernel ----
+
+  #count(): void {
+    this.#writtenSectors += 8;
+    this.#times++;
+  }
+
+  #startKernel(isRescue: boolean): void {
+    this.#boots++;
+    this.#bootId = isRescue ? "rescue" : `b-${this.#boots}`;
+    this.#diskseq = 1;
+    this.#writtenSectors = 0;
+    this.#isStopping = false;
+    this.#kexecLoaded = false;
+    this.#mark = undefined;
+    this.note(`${this.#isKexec ? "kexec" : "boot"} ${this.#bootId}`);
+  }
+
+  #nextBoot(byKexec: boolean): void {
+    this.#isKexec = byKexec;
+    if (!byKexec) this.#resets++;
+    // An end at which it was not, or no longer, tracked is one that nobody has closed.
+    this.#systemsSince++;
+    this.#startKernel(this.#dice.below(4) === 0);
+  }
+
+  get #counters(): BootCounters {
+    const { counter } = this.#setting;
+    return {
+      tpmResets: counter === "tpm" ? this.#resets : null,
+      firmwareBoots: counter === "efi" ? this.#resets : counter === "stuck" ? 7 : null,
+      isFirst: !this.#isKexec,
+    };
+  }
+
+  async #startDaemon(): Promise<void> {
+    this.note("daemon started");
+    this.#hasDaemon = true;
+    const text = {
+      read: async () => this.#lock,
+      write: async (written: string) => {
+        this.#lock = written;
+      },
+    };
+    this.#mark = await chainBoot(
+      text,
+      async () => this.#bootId,
+      async () => this.#counters,
+    );
+  }
+
+  get #identity(): DeviceIdentity {
+    const hasName = this.#setting.kind === "disk" || this.#setting.kind === "uncounted disk";
+    return {
+      wwid: hasName ? "naa.5" : null,
+      serial: null,
+      dmUuid: null,
+      partition: null,
+      partUuid: null,
+      contentUuid: null,
+    };
+  }
+
+  async #facts(): Promise<PersistedIdentity> {
+    const { kind } = this.#setting;
+    const isFile = kind === "image file";
+    const sectors = kind === "uncounted disk" || isFile ? null : this.#writtenSectors;
+    const content = await this.#disk.digest();
+    return {
+      capacityBytes: this.#disk.capacityBytes,
+      logicalBlockBytes: 512,
+      identity: { ...this.#identity, contentUuid: content.uuid },
+      content,
+      witness: {
+        bootId: this.#bootId,
+        diskseq: isFile ? null : String(this.#diskseq),
+        isFirstAppearance: this.#diskseq === 1,
+        writeSectors: sectors,
+        discardSectors: sectors === null ? null : 0,
+        mtimeNs: isFile ? String(this.#times) : null,
+        ctimeNs: isFile ? String(this.#times) : null,
+      },
+      ...(this.#mark === undefined ? {} : { boot: this.#mark }),
+    };
+  }
+
+  async #attach(): Promise<string | undefined> {
+    const facts = await this.#facts();
+    const problem = this.#record && this.#compare(this.#record, facts);
+    this.#record = { ...facts, clean: false };
+    this.#isTracking = true;
+    this.#sessionNoted = typeof facts.content.proof?.session === "string";
+    this.note("attached");
+    return problem;
+  }
+
+  #compare(record: EarlierTracking, facts: PersistedIdentity): string | undefined {
+    const options: JudgeOptions = { trustReboots: this.#setting.trustReboots };
+    const verdict = this.#judge(record, facts, options);
+    const told = JSON.stringify(verdict);
+    this.note(told);
+    if (verdict.verdict === "continue") this.seen.continued++;
+    else this.seen.cut++;
+    if (this.#foreign !== undefined) {
+      if (verdict.verdict === "continue") return `it goes on, and was ${this.#foreign}`;
+      this.seen.foreignFound++;
+      return undefined;
+    }
+    const promise = this.#promise();
+    if (promise === undefined) return undefined;
+    this.seen.promised++;
+    return verdict.verdict === "continue" ? undefined : `promised: ${promise}, and ${told}`;
+  }
+
+  /** What the README says about an end and a return between which nobody wrote. */
+  #promise(): string | undefined {
+    const { kind, counter, trustReboots } = this.#setting;
+    const isClean = ["detached", "stopped", "closed"].includes(this.#end);
+    const isCounted = kind === "disk" || kind === "nameless disk";
+    const isNamed = kind === "disk" || kind === "uncounted disk";
+    const inOneBoot = this.#boots === this.#endBoot;
+    if (isClean && kind === "image file") return "image file, detached or stopped";
+    if (isClean && inOneBoot && this.#diskseq === this.#endDiskseq && isCounted) {
+      return "detached or stopped, and back in the same boot";
+    }
+    if (isClean && this.#wasUnmounted && this.#disk.proves && !this.#fileSystemUsed) {
+      return "ext4 or XFS, unmounted";
+    }
+    if (!isClean && this.#sessionNoted && isNamed) return "ext4, power cut";
+    const isNext = this.#systemsSince === 1 && !this.#isKexec && this.#diskseq === 1;
+    if (!isNext || kind !== "disk") return undefined;
+    if (this.#end === "closed" && (counter === "tpm" || counter === "efi")) return "reboot";
+    if (trustReboots && ["closed", "cut", "died"].includes(this.#end)) return "trusted reboot";
+    return undefined;
+  }
+
+  note(what: string): void {
+    this.history.push(what);
+  }
+}

@@ -1,0 +1,143 @@
+/**
+ * File systems in all mount namespaces: those of containers, and those that have no name any more.
+ *
+ * ```
+ *   namespaces of all processes ──mountinfo──▶ mountsApart(): which file systems there are
+ *               │                                       │ their numbers
+ *               │ a mount of any of them                ▼
+ *               ├─ what lies over it taken away ─▶ ReachedFileSystems.open(): a descriptor of each
+ *               └─ else what a process has open
+ * ```
+ *
+ * A process of its own does that: it enters the namespaces, may be held up on the way by a server that
+ * does not answer, and there can be thousands of them.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { apartProgram, leave, run } from "./apart.js";
+import { UringError } from "./errors.js";
+
+/** The program keeps to its own limit, unless a call hangs. */
+const SPARE_MS = 1000;
+const PARTIAL = "partial";
+
+export interface MountsOfAll {
+  /** Of each file system one: its line of mountinfo (one character per byte), and who has it so. */
+  readonly mounts: readonly { readonly pid: number; readonly line: string }[];
+  /** False: the time was over before all namespaces were seen. */
+  readonly isComplete: boolean;
+}
+
+/**
+ * The file systems with a block device of their own that any process has mounted, the ones that process 1
+ * has first.
+ * @param types of file systems to be listed although their number is none of a block device
+ * @throws UringError PROCESS_FAILED
+ */
+export async function mountsApart(
+  types: readonly string[],
+  timeoutMs: number,
+): Promise<MountsOfAll> {
+  const words = ["mounts", String(Math.floor(timeoutMs)), ...types];
+  const [first, ...lines] = await run(words, timeoutMs + SPARE_MS, "latin1");
+  const isComplete = Number(first) >= 0 && lines.at(-1) !== PARTIAL;
+  const mounts = lines
+    .filter((line) => line !== PARTIAL && line !== "")
+    .map((line) => {
+      const blank = line.indexOf(" ");
+      return { pid: Number(line.slice(0, blank)), line: line.slice(blank + 1) };
+    });
+  return { mounts, isComplete };
+}
+
+/** What the file behind a loop device is, as "major:minor". */
+export interface LoopFile {
+  /** Of the file system that it lies on; "0:0" where that is not known. */
+  readonly fileSystem: string;
+  /** The device that it is; "0:0" for a regular file. */
+  readonly device: string;
+}
+
+/**
+ * @param names as "loop0"; one for each in the answer
+ * @throws UringError PROCESS_FAILED
+ */
+export async function loopFilesApart(
+  names: readonly string[],
+  timeoutMs: number,
+): Promise<LoopFile[]> {
+  const [, ...lines] = names.length === 0 ? [] : await run(["loops", ...names], timeoutMs);
+  return names.map((_, index) => {
+    const [fileSystem = "0:0", device = "0:0"] = (lines[index] ?? "").split(" ");
+    return { fileSystem, device };
+  });
+}
+
+export interface ReachedFileSystem {
+  /** Leads to a directory or a regular file of it until release(); absent where it cannot be reached. */
+  readonly path: string | undefined;
+  /** The process whose namespace or descriptor it was reached by. */
+  readonly pid: number;
+  /** The mount point in that namespace as mountinfo has it, the descriptor in /proc, or why there is none. */
+  readonly place: string;
+}
+
+/** File systems that are held open. */
+export class ReachedFileSystems {
+  readonly #child: ChildProcess;
+  readonly #found: ReadonlyMap<string, ReachedFileSystem>;
+
+  private constructor(child: ChildProcess, found: ReadonlyMap<string, ReachedFileSystem>) {
+    this.#child = child;
+    this.#found = found;
+  }
+
+  /**
+   * @param devices "major:minor" of file systems
+   * @throws UringError PROCESS_FAILED
+   */
+  static async open(devices: readonly string[], timeoutMs: number): Promise<ReachedFileSystems> {
+    const words = [String(process.pid), "reach", String(Math.floor(timeoutMs)), ...devices];
+    const child = spawn(apartProgram, words, { stdio: ["pipe", "pipe", "ignore"], cwd: "/" });
+    child.stdin.on("error", () => {});
+    const text = await untilEnd(child, timeoutMs + SPARE_MS);
+    const found = new Map<string, ReachedFileSystem>();
+    for (const line of text.split("\n")) {
+      const [, device, fd, pid, place] = /^(\d+:\d+) (-?\d+) (\d+) (.*)$/.exec(line) ?? [];
+      if (device === undefined) continue;
+      const path = Number(fd) < 0 ? undefined : `/proc/${child.pid}/fd/${fd}`;
+      found.set(device, { path, pid: Number(pid), place: place ?? "" });
+    }
+    return new ReachedFileSystems(child, found);
+  }
+
+  get(device: string): ReachedFileSystem {
+    const none = { path: undefined, pid: 0, place: "the search for it did not end in time" };
+    return this.#found.get(device) ?? none;
+  }
+
+  release(): void {
+    leave(this.#child);
+  }
+}
+
+/** What the program has printed up to its last line, or in time. */
+function untilEnd(child: ChildProcess, timeoutMs: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = "";
+    const finish = () => {
+      clearTimeout(timer);
+      resolve(text);
+    };
+    const timer = setTimeout(finish, timeoutMs);
+    child.stdout?.setEncoding("latin1").on("data", (part: string) => {
+      text += part;
+      if (/(^|\n)end\n$/.test(text)) finish();
+    });
+    child.on("close", finish);
+    child.on("error", (error) => {
+      clearTimeout(timer);
+      const { errno = 0 } = error as NodeJS.ErrnoException;
+      reject(new UringError("PROCESS_FAILED", `cannot run ${apartProgram}`, errno, error));
+    });
+  });
+}

@@ -1,0 +1,150 @@
+/**
+ * What a persistent tracker believes after a gap, and what is left where it could not be attached or
+ * detached. Boots are simulated beside the driver, and made in test/e2e/power.
+ */
+import { mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { FAULT_POINTS } from "../../../packages/driver/dist/fault-points.js";
+import { run } from "../lib/command.mjs";
+import { loopDisk } from "../lib/disks.mjs";
+import { Faults } from "../lib/faults.mjs";
+import { makeFileSystem } from "../lib/file-systems.mjs";
+import { holdings, ublkDevices } from "../lib/leftovers.mjs";
+import { medium } from "../lib/medium.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { MIB } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
+
+const SIZE_MIB = 24;
+const LIMIT = { timeLimitMs: 480_000 };
+
+const test = scenario(import.meta.url, { daemon: false });
+
+function trackerOf({ trackers }, device) {
+  return trackers.find((tracker) => tracker.device === device);
+}
+
+/** Two loop devices whose files stay, a raw one and an ext4. */
+async function pluggable(t, disk) {
+  const files = ["raw", "ext4"].map((name) => join(disk.path, name));
+  const devices = [];
+  for (const file of files) {
+    await run(["truncate", "-s", String(SIZE_MIB * MIB), file]);
+    devices.push((await run(["losetup", "--find", "--show", file])).trim());
+  }
+  t.defer(async () => {
+    for (const device of devices) await run(["losetup", "-d", device]);
+  });
+  const [raw, ext4] = devices;
+  await makeFileSystem("ext4", ext4);
+  const plugAgain = async () => {
+    for (const device of devices) await run(["losetup", "-d", device]);
+    for (const [index, device] of devices.entries()) await run(["losetup", device, files[index]]);
+  };
+  return { raw, ext4, devices, plugAgain };
+}
+
+/** All that is recorded of trackers, as text. */
+function recordsIn({ state }) {
+  const names = readdirSync(state).filter((name) => name.endsWith(".record"));
+  return names.map((name) => readFileSync(join(state, name), "utf8")).join();
+}
+
+test(
+  "who was away comes back with its map only where its file system proves that nobody wrote",
+  async (t) => {
+    const disk = await medium(t);
+    const { raw, ext4, devices, plugAgain } = await pluggable(t, disk);
+    t.daemon = await disk.start();
+    t.defer(() => t.daemon.stop());
+    const attachBoth = async () => {
+      for (const device of devices) await t.client.attach(device, { persistent: true });
+      const status = await t.client.status();
+      return [trackerOf(status, raw), trackerOf(status, ext4)];
+    };
+    const detachBoth = async (options) => {
+      for (const device of devices) await t.client.detach(device, options);
+    };
+    const [rawFirst, ext4First] = await attachBoth();
+    const point = join(t.folder, "mounted");
+    mkdirSync(point);
+    t.defer(() => rmdirSync(point));
+    await run(["mount", ext4First.front, point]);
+    // On record while it is mounted: after a power cut the superblock is compared with that.
+    await until("the mount is on record", () => recordsIn(disk).includes('\\"mounts\\":1,'));
+    await run(["umount", point]);
+    await detachBoth();
+
+    await plugAgain();
+    const [rawAway, ext4Away] = await attachBoth();
+    const why = JSON.stringify(ext4Away);
+    assert.is(ext4Away.cbt.generation_id, ext4First.cbt.generation_id, why);
+    assert.is.not(rawAway.cbt.generation_id, rawFirst.cbt.generation_id);
+    assert.is(rawAway.cbt.generation_reason, "tracking_broken");
+    assert.match(rawAway.persistence.why, /was away/);
+    await detachBoth();
+
+    await run(["mount", ext4, point]);
+    await run(["umount", point]);
+    await plugAgain();
+    const [, ext4Mounted] = await attachBoth();
+    assert.is(ext4Mounted.cbt.generation_reason, "foreign_write");
+    await detachBoth({ forget: true });
+    assert.equal(readdirSync(disk.state), ["lock"]);
+  },
+  LIMIT,
+);
+
+/** What a daemon has, and what is on its media. */
+function inventory(t, { state }) {
+  const left = [...holdings(t.daemon.pid), ...readdirSync(state).sort(), ...ublkDevices()];
+  return left.join("\n");
+}
+
+test(
+  "an attach and a detach that fail at any step leave nothing behind",
+  async (t) => {
+    const disk = await medium(t);
+    const device = await loopDisk(t, SIZE_MIB * MIB);
+    const faults = new Faults(t);
+    t.daemon = await disk.start(faults.environment);
+    t.defer(() => t.daemon.stop());
+    const attach = () => t.client.attach(device, { persistent: true });
+    const forget = () => t.client.detach(device, { forget: true });
+    const messageOf = (operation) =>
+      operation.then(
+        () => "it worked",
+        ({ message }) => message,
+      );
+    await attach();
+    await forget();
+    const before = inventory(t, disk);
+    const assertNothingLeft = async (point) => {
+      assert.equal((await t.client.status()).trackers, [], point);
+      // The connection of the last request, and the ring's last words, take a moment to go.
+      const isLeft = () => inventory(t, disk) === before;
+      await until(`nothing is left after ${point}`, isLeft).catch((error) => {
+        throw new Error(`${error.message}:\n${inventory(t, disk)}\nbefore:\n${before}`);
+      });
+    };
+    const steps = (name) => FAULT_POINTS.filter((point) => point.startsWith(name));
+    // Once it is linked it is attached, and once its front is synced it still is. When the queue has
+    // started, that is known: there is no step between.
+    const none = ["attach.queue-started", "attach.linked"];
+    for (const point of steps("attach.").filter((name) => !none.includes(name))) {
+      await faults.arm(`throws ${point}`);
+      assert.match(await messageOf(attach()), "fails", point);
+      await assertNothingLeft(point);
+    }
+    for (const point of steps("detach.").filter((name) => name !== "detach.front-synced")) {
+      await attach();
+      await faults.arm(`throws ${point}`);
+      assert.match(await messageOf(forget()), "fails", point);
+      await assertNothingLeft(point);
+    }
+  },
+  LIMIT,
+);
+
+test.run();
