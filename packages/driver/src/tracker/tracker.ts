@@ -96,7 +96,9 @@ export class Tracker {
   /** Its front goes away, and with it what the reactor has of it. */
   isEnding = false;
   isDetaching = false;
-  isGone = false;
+  get isGone(): boolean {
+    return this.#cbtMemory.buffer.byteLength === 0;
+  }
   #flushHasFailed = false;
   #hasEnded = false;
   readonly #context: TrackerContext;
@@ -312,7 +314,7 @@ export class Tracker {
       () => closeSync(this.backing.fd),
       () => faultPoint("detach.map-removed"),
       () => state.removeMap(this.#cbtFile),
-      () => this.#dropMap(),
+      () => this.#cbtMemory.unmap(),
       () => (forget ? this.#journal?.forget() : this.#journal?.end(attachAgain, closing)),
       () => faultPoint("detach.record-removed"),
       () => state.removeRecord(trackerRecordName(this.id)),
@@ -331,11 +333,6 @@ export class Tracker {
       // A daemon that went on with the number could put this original behind another one's front.
       this.#context.state.removeRecord(trackerRecordName(this.id));
     });
-  }
-
-  #dropMap(): void {
-    this.isGone = true;
-    this.#cbtMemory.unmap();
   }
 
   /** Of a front that is there. */
