@@ -76,7 +76,7 @@ export const GROUPS = [
   },
   {
     name: "deaths",
-    files: ["damaged-state", "late-notice"],
+    files: ["damaged-state", "late-notice", "hung-recovery", "hung-device"],
     ownDaemons: true,
   },
   {

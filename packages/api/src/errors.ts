@@ -111,6 +111,7 @@ const deviceErrors = {
   DEVICE_IN_SNAPSHOT: failed("EBUSY", 409, "Destroy the snapshot first; status shows its id"),
   UBLK_UNAVAILABLE: failed("ENODEV", 503, "Load the driver with modprobe ublk_drv (Linux >= 6.5)"),
   UBLK_FAILED: failed("EIO", 500, "See dmesg and the daemon's log"),
+  NO_ANSWER: failed("ETIMEDOUT", 504, "A device hangs: see dmesg, status and the daemon's log"),
   OUT_OF_MEMORY: failed("ENOMEM", 503, "Free memory: /run for maps, ulimit -l for locked memory"),
 } as const;
 
@@ -134,7 +135,6 @@ const snapshotErrors = {
   STORE_BUSY: failed("EBUSY", 409, "Unmount it or name another store"),
   STORE_ON_DEVICE: failed("EBUSY", 409, "Put the store on a disk that is not tracked"),
   STORE_FULL: failed("ENOSPC", 507, "Free space there, lower --limit or name another store"),
-  STORE_OVER_LIMIT: failed("ENOSPC", 409, "Raise --limit or give a smaller file"),
   STORE_FAILED: failed("EIO", 500, "Look for errors of the store in dmesg, or name another"),
 } as const;
 

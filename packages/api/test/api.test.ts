@@ -73,7 +73,6 @@ test("errno are those of the kernel module", () => {
     CBT_RANGE: "ENODATA",
     MARK_RANGE: "EINVAL",
     STORE_INVALID: "EINVAL",
-    STORE_OVER_LIMIT: "ENOSPC",
   } as const;
   for (const [name, errno] of Object.entries(expected)) {
     assert.ok(isErrorName(name));

@@ -1,3 +1,4 @@
+import { CutWatch } from "./cut-watch.js";
 import { assert, checkInteger, DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
 import { Growth } from "./growth.js";
@@ -40,6 +41,10 @@ export interface SlotAllocatorOptions {
   readonly clock?: Clock;
   /** Receives the events; must not throw. */
   readonly onEvent?: (event: DiffStorageEvent) => void;
+  /** Somebody has cut off a store's file: what is in its slots from this one on is gone. */
+  readonly onCut?: (storeIndex: number, firstSlotIndex: number) => void;
+  /** Told of the first portion step by step: bytes that are ready, and that are to be. */
+  readonly onFill?: (readyBytes: number, wantedBytes: number) => void;
 }
 
 /**
@@ -59,6 +64,8 @@ export class SlotAllocator {
   #clock: Clock;
   #limitSlots: number;
   #targetSlots: number;
+  readonly #cutWatch: CutWatch;
+  readonly #onCut: (storeIndex: number, firstSlotIndex: number) => void;
   #listeners = new Set<() => void>();
   #notifying = false;
   #started = false;
@@ -76,15 +83,20 @@ export class SlotAllocator {
     checkInteger("portionBytes", portionBytes, this.slotBytes, Number.MAX_SAFE_INTEGER);
     const timeoutMs = options.growthTimeoutMs ?? DEFAULT_GROWTH_TIMEOUT_MS;
     checkInteger("growthTimeoutMs", timeoutMs, 1, 3_600_000);
-    this.#spaces = stores.map((store, index) => {
-      const own = limitSlots(store.limitBytes, this.slotBytes);
-      return new StoreSpace(store, index, this.slotBytes, own);
-    });
     const ownLimits = stores.reduce(
       (sum, store) => sum + limitSlots(store.limitBytes, this.slotBytes),
       0,
     );
     this.#limitSlots = Math.min(limitSlots(options.limitBytes, this.slotBytes), ownLimits);
+    // Files that are larger than the limit are used up to it, the first ones first.
+    let countedSlots = 0;
+    this.#spaces = stores.map((store, index) => {
+      const own = limitSlots(store.limitBytes, this.slotBytes);
+      const most = this.#limitSlots - countedSlots;
+      const space = new StoreSpace(store, index, this.slotBytes, own, most);
+      countedSlots += space.countedSlots;
+      return space;
+    });
     const portionSlots = Math.floor(portionBytes / this.slotBytes);
     this.#targetSlots = Math.min(portionSlots, this.#limitSlots);
     const lowWaterSlots = Math.floor(this.#targetSlots / 2);
@@ -93,12 +105,18 @@ export class SlotAllocator {
     const changed = (): void => this.#changed();
     const shared = { spaces: this.#spaces, clock: this.#clock, emit, changed };
     const limit = this.#limitSlots;
+    this.#onCut = options.onCut ?? (() => undefined);
+    this.#cutWatch = new CutWatch({ ...shared, onCut: (space) => this.#cutOff(space) });
+    const bytesOf = (slots: number): number => slots * this.slotBytes;
     this.#growth = new Growth({
       ...shared,
       portionSlots,
       lowWaterSlots,
       limitSlots: limit,
       timeoutMs,
+      beforeGrowth: (space) => this.#cutWatch.look(space),
+      onFill:
+        options.onFill && ((ready, target) => options.onFill?.(bytesOf(ready), bytesOf(target))),
     });
     this.#puncher = new Puncher({ ...shared, keepReadySlots: this.#targetSlots });
     this.#lowSpace = new LowSpaceWatch(this.slotBytes, portionSlots, lowWaterSlots, emit);
@@ -112,29 +130,34 @@ export class SlotAllocator {
 
   /**
    * Marks slots that the maps of an earlier process name as used; all others are free.
-   * To be called before `start`. Throws SLOT_INVALID for a slot outside the stores or named twice.
+   * To be called before `start`; onCut is told of those beyond a file's end. Throws SLOT_INVALID for a slot
+   * outside the stores or named twice.
    */
   reserveForRecovery(usedSlots: Iterable<number>): void {
     assert(!this.#started, "slots are reserved before the start");
+    const cut = new Set<StoreSpace>();
     for (const slot of usedSlots) {
       const space = Number.isInteger(slot) && slot >= 0 ? this.#spaces[slotStore(slot)] : undefined;
       if (space === undefined) {
         throw new DiffStorageError("SLOT_INVALID", `slot ${slot} lies in no store`);
       }
-      space.reserve(slotIndex(slot));
+      if (!space.reserve(slotIndex(slot))) cut.add(space);
+    }
+    for (const space of cut) {
+      const firstSlotIndex = Math.floor(space.store.openedBytes / this.slotBytes);
+      this.#onCut(space.storeIndex, firstSlotIndex);
     }
   }
 
   /**
    * Makes the first portion ready. With `required` it rejects with STORE_FULL, or the store's own
-   * failure, when that cannot be had; without, growth goes on trying in the background.
+   * failure, when that cannot be had, and with ABORTED; without, it grows in the background.
    */
-  async start(required: boolean): Promise<void> {
+  async start(required: boolean, signal?: AbortSignal): Promise<void> {
     assert(!this.#started, "started once");
     this.#started = true;
-    const filled = this.#growth.fill(this.#targetSlots);
-    if (required) await filled;
-    else await filled.catch(() => undefined); // An event has told it, and it is tried again.
+    if (required) await this.#growth.fill(this.#targetSlots, signal);
+    if (!this.#stopped) this.#cutWatch.start();
     this.#check();
   }
 
@@ -228,12 +251,13 @@ export class SlotAllocator {
     this.#stopped = true;
     this.#growth.stop();
     this.#puncher.stop();
+    this.#cutWatch.stop();
     this.#changed();
   }
 
   /** Resolves when no growth and no punch is in flight. */
   async idle(): Promise<void> {
-    await Promise.all([this.#growth.idle(), this.#puncher.idle()]);
+    await Promise.all([this.#growth.idle(), this.#puncher.idle(), this.#cutWatch.idle()]);
   }
 
   #allocate(maxSlots: number): Extent | "wait" | "full" {
@@ -248,6 +272,17 @@ export class SlotAllocator {
       return extent;
     }
     return this.#growth.answer();
+  }
+
+  /**
+   * Where it was cut off nobody knows any more: copies that were written meanwhile have made the file longer
+   * again. So all that is in it counts as gone, and nothing new is put there.
+   */
+  #cutOff(space: StoreSpace): void {
+    space.retire();
+    this.#onCut(space.storeIndex, 0);
+    this.#check();
+    this.#changed();
   }
 
   #check(): void {

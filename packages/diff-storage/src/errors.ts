@@ -7,7 +7,6 @@ const ERRNO_OF_CODE = {
   /** The path is neither a regular file, a directory nor a block device. */
   STORE_KIND_UNSUPPORTED: "EINVAL",
   /** The file is larger than the limit already. */
-  STORE_TOO_LARGE: "ENOSPC",
   /** The block device cannot hold one slot. */
   STORE_TOO_SMALL: "ENOSPC",
   /** The store's file system has no room for the first portion. */
@@ -22,6 +21,8 @@ const ERRNO_OF_CODE = {
   STORE_NOT_GROWABLE: "EOPNOTSUPP",
   /** The store did not do in time what was asked of it. */
   STORE_TIMEOUT: "ETIMEDOUT",
+  /** The caller's signal. */
+  ABORTED: "ECANCELED",
   /** Any other failure of the store. */
   STORE_IO: "EIO",
   /** The bytes of the store are those of a device that is tracked. */

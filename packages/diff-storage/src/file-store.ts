@@ -100,6 +100,10 @@ export class FileStore implements Store {
     await this.#system.fallocate(this.fd, mode, offsetBytes, lengthBytes);
   }
 
+  async presentBytes(): Promise<number | undefined> {
+    return this.named && this.kind !== "block" ? (await fstatFd(this.fd)).size : undefined;
+  }
+
   async availableBytes(): Promise<number | undefined> {
     if (this.kind === "block" || this.kind === "memory") return undefined;
     const info = await statfs(this.path);

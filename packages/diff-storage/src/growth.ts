@@ -1,5 +1,7 @@
 import { DiffStorageError, errnoNameOf, messageOf } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
+import { FillWatch } from "./fill-watch.js";
+import { fullError } from "./full-error.js";
 import { EXTENT_SLOTS_MAX } from "./slot.js";
 import type { StoreSpace } from "./space.js";
 import type { Clock } from "./system.js";
@@ -8,6 +10,10 @@ import type { Clock } from "./system.js";
 const BACKOFF_FIRST_MS = 100;
 /** Longest pause between attempts. */
 const BACKOFF_LAST_MS = 30_000;
+/** Space is allocated in steps: slots are ready after each, and it shows that a slow disk gets on. */
+const STEP_BYTES = 2 ** 24;
+/** Before anybody uses the slots, a step may take so many times as long as under load. */
+const FILL_PATIENCE = 6;
 
 /** What growth works with. Slots are the unit throughout. */
 export interface GrowthParts {
@@ -22,6 +28,10 @@ export interface GrowthParts {
   /** After this time without success those who need slots are told "full". */
   readonly timeoutMs: number;
   readonly emit: (event: DiffStorageEvent) => void;
+  /** Before a store becomes longer. */
+  readonly beforeGrowth?: ((space: StoreSpace) => Promise<void>) | undefined;
+  /** Told of each step before anyone uses the slots. */
+  readonly onFill?: ((readySlots: number, targetSlots: number) => void) | undefined;
   /** Slots became ready, or the answer to who waits for them changed. */
   readonly changed: () => void;
 }
@@ -29,7 +39,7 @@ export interface GrowthParts {
 /** One store's record as a grower. */
 interface Attempts {
   readonly space: StoreSpace;
-  /** Start of the attempt in flight. */
+  /** Start of the attempt in flight, or of its present step. */
   startedMs: number | undefined;
   /** Failures in a row. */
   failures: number;
@@ -56,8 +66,10 @@ export class Growth {
   /** Since when slots are wanted and none came; undefined while enough is ready. */
   #wantedSinceMs: number | undefined;
   #late = false;
-  #filling = false;
+  #filling: FillWatch | undefined;
   #stopped = false;
+  /** Told of each step while filling. */
+  #onStep: () => void = () => undefined;
   #cancelTimer: (() => void) | undefined;
 
   constructor(parts: GrowthParts) {
@@ -137,26 +149,32 @@ export class Growth {
   }
 
   /**
-   * Grows until `targetSlots` are ready, before anyone uses them. Each store has the time limit of a
-   * growth to do its part.
+   * Grows until `targetSlots` are ready, before anyone uses them: for as long as that gets on.
    *
-   * Rejects with STORE_FULL, STORE_TIMEOUT or the stores' own failure when that cannot be had.
+   * Rejects with STORE_FULL, STORE_TIMEOUT, ABORTED or the stores' own failure when that cannot be had.
    */
-  async fill(targetSlots: number): Promise<void> {
-    this.#filling = true;
+  async fill(targetSlots: number, signal?: AbortSignal): Promise<void> {
+    const { clock, timeoutMs, onFill } = this.#parts;
+    const watch = new FillWatch(clock, timeoutMs * FILL_PATIENCE, signal);
+    this.#filling = watch;
+    this.#onStep = () => {
+      watch.stepped();
+      onFill?.(this.readySlots, targetSlots);
+    };
     try {
       for (const [index, store] of this.#stores.entries()) {
         const isLast = !this.#stores.slice(index + 1).some((later) => this.#isAble(later));
-        const untilMs = this.#parts.clock.nowMs() + this.#parts.timeoutMs;
         while (this.readySlots < targetSlots && this.#isAble(store)) {
           const missing = targetSlots - this.readySlots;
           if (isLast) await this.#checkAvailable(store, missing);
-          await this.#until(untilMs, this.#attempt(store, missing));
+          await watch.wait(this.#attempt(store, missing));
+          onFill?.(this.readySlots, targetSlots);
+          if (signal?.aborted) throw this.#abort();
           if (store.failures > 0 || store.startedMs !== undefined) break;
         }
       }
     } finally {
-      this.#filling = false;
+      this.#filling = undefined;
     }
     if (this.readySlots >= targetSlots) return;
     const failed = this.#stores.find((store) => store.lastError !== undefined);
@@ -164,7 +182,7 @@ export class Growth {
     const hanging = this.#stores.find((store) => store.startedMs !== undefined);
     if (hanging === undefined) return;
     const { path } = hanging.space.store;
-    const text = `${path} did not allocate space within ${this.#parts.timeoutMs} ms; check its disk`;
+    const text = `${path} has allocated nothing for ${timeoutMs * FILL_PATIENCE} ms; check its disk`;
     throw new DiffStorageError("STORE_TIMEOUT", text, { path });
   }
 
@@ -196,6 +214,11 @@ export class Growth {
   /** Resolves when no attempt is in flight. */
   async idle(): Promise<void> {
     while (this.#inFlight.size > 0) await Promise.all(this.#inFlight);
+  }
+
+  #abort(): DiffStorageError {
+    this.#stopped = true;
+    return new DiffStorageError("ABORTED", "nobody waits for the stores any more");
   }
 
   /** Fails before a disk is filled to the brim for nothing. */
@@ -272,7 +295,7 @@ export class Growth {
       )
       .then(() => {
         this.#inFlight.delete(running);
-        if (this.#filling) return;
+        if (this.#filling !== undefined) return;
         this.check();
         this.#parts.changed();
       });
@@ -280,25 +303,31 @@ export class Growth {
     return running;
   }
 
-  async #until(untilMs: number, running: Promise<void>): Promise<void> {
-    const { clock } = this.#parts;
-    let cancel: (() => void) | undefined;
-    const late = new Promise<void>((done) => {
-      cancel = clock.after(untilMs - clock.nowMs(), done);
-    });
-    await Promise.race([running, late]);
-    cancel?.();
+  /** Step by step, until so many slots have become ready, or there is room for no more. */
+  async #grow(store: Attempts, wantedSlots: number): Promise<void> {
+    const { store: place, slotBytes } = store.space;
+    // A device has all its space already.
+    const inSteps = place.kind !== "block";
+    const stepSlots = inSteps ? Math.max(1, Math.floor(STEP_BYTES / slotBytes)) : wantedSlots;
+    for (let left = wantedSlots; left > 0 && !this.#stopped; ) {
+      const grown = await this.#step(store, Math.min(left, stepSlots));
+      left -= grown;
+      if (grown === 0 || left <= 0 || !inSteps) return;
+      this.#steppedOn(store);
+    }
   }
 
-  async #grow(store: Attempts, wantedSlots: number): Promise<void> {
+  /** Answers how many slots have become ready. */
+  async #step(store: Attempts, wantedSlots: number): Promise<number> {
     const { space } = store;
+    await this.#parts.beforeGrowth?.(space);
     const availableBytes = await space.store.availableBytes();
     store.availableBytes = availableBytes;
     // The figure may be stale or miss what is allocated already, so it sizes the attempt only.
     const availableSlots = Math.floor((availableBytes ?? Infinity) / space.slotBytes);
     const sized = Math.min(wantedSlots, Math.max(availableSlots, EXTENT_SLOTS_MAX));
     const slots = this.#room(store, sized);
-    if (slots === 0 || this.#stopped) return;
+    if (slots === 0 || this.#stopped) return 0;
     const range = space.beginGrowth(slots);
     try {
       await space.store.preallocate(range.first * space.slotBytes, range.count * space.slotBytes);
@@ -306,12 +335,25 @@ export class Growth {
       if (availableBytes !== undefined) {
         store.availableBytes = Math.max(0, availableBytes - range.count * space.slotBytes);
       }
+      return range.count;
     } catch (error) {
       // The end is where it was, so a trim cuts nothing that anyone was given.
       await space.store.trim(space.endSlots * space.slotBytes).catch(() => undefined);
       space.endGrowth(false);
       throw fullError(error, space, range.count, availableBytes);
     }
+  }
+
+  /** A step has brought something, and the next one begins: whoever waits need not wait for that. */
+  #steppedOn(store: Attempts): void {
+    const nowMs = this.#parts.clock.nowMs();
+    store.startedMs = nowMs;
+    if (this.#filling !== undefined) {
+      this.#onStep();
+      return;
+    }
+    if (this.#wantedSinceMs !== undefined) this.#wantedSinceMs = nowMs;
+    this.#parts.changed();
   }
 
   #succeeded(store: Attempts): void {
@@ -346,27 +388,4 @@ export class Growth {
       retryInMs,
     });
   }
-}
-
-/** Says what a failed preallocation needed and what there was. */
-function fullError(
-  error: unknown,
-  space: StoreSpace,
-  slots: number,
-  availableBytes: number | undefined,
-): unknown {
-  const name = errnoNameOf(error);
-  if (name !== "ENOSPC" && name !== "EDQUOT") return error;
-  const { path } = space.store;
-  const neededBytes = slots * space.slotBytes;
-  const there = availableBytes === undefined ? "" : `, ${availableBytes} bytes are available`;
-  const text =
-    `${path}: no room for ${neededBytes} more bytes of old data${there}; ` +
-    "free space there, add a store on another disk, or set a smaller limit";
-  return new DiffStorageError("STORE_FULL", text, {
-    path,
-    cause: error,
-    neededBytes,
-    ...(availableBytes === undefined ? {} : { availableBytes }),
-  });
 }

@@ -73,6 +73,9 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
     throw new DiffStorageError("ARGUMENT_INVALID", "a store's path must not be empty or hold NUL");
   }
   const absolute = resolve(path);
+  const left = options.reopen === true ? options.fileName : undefined;
+  const first = left === undefined ? absolute : namedFile(absolute, options);
+  await call(absolute, () => options.system.assertAnswers?.(first));
   const kind = kindOf(await statStore(absolute), absolute);
   const filePath = kind === "directory" ? namedFile(absolute, options) : absolute;
   const opened = await openAligned(filePath, kind, options);
@@ -226,20 +229,7 @@ async function prepare(
   }
   if (store.named) await call(path, () => system.lockFile(store.fd));
   if (options.reopen === true) return;
-  if (stats.size > store.limitBytes) throw tooLarge(path, stats.size, store.limitBytes);
   await probeGrowth(store, path, slotBytes);
-}
-
-/** The error for a file that is larger than the limit before anything was written to it. */
-export function tooLarge(path: string, bytes: number, limitBytes: number): DiffStorageError {
-  const text =
-    `${path} has ${bytes} bytes, more than the limit of ${limitBytes}; ` +
-    "raise the limit or use a smaller file";
-  return new DiffStorageError("STORE_TOO_LARGE", text, {
-    path,
-    neededBytes: bytes,
-    availableBytes: limitBytes,
-  });
 }
 
 /** Finds out now whether the file system can preallocate, and not when space runs short. */

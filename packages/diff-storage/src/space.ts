@@ -41,15 +41,24 @@ export class StoreSpace {
   /** Slots of a file that was there before: they take part of the limit with or without space. */
   #openedSlots: number;
   #growing: MovingRange | undefined;
+  #isRetired = false;
   #punchCursor = 0;
 
-  constructor(store: Store, storeIndex: number, slotBytes: number, limitSlots: number) {
+  /** @param countedMost slots of a file that was there before take at most so many of the limit of all */
+  constructor(
+    store: Store,
+    storeIndex: number,
+    slotBytes: number,
+    limitSlots: number,
+    countedMost: number = Number.POSITIVE_INFINITY,
+  ) {
     this.store = store;
     this.storeIndex = storeIndex;
     this.slotBytes = slotBytes;
     this.limitSlots = Math.min(limitSlots, SLOTS_PER_STORE_MAX);
     this.#endSlots = Math.min(Math.floor(store.openedBytes / slotBytes), SLOTS_PER_STORE_MAX);
-    this.#openedSlots = store.growable ? this.#endSlots : 0;
+    const opened = Math.min(this.#endSlots, this.limitSlots, countedMost);
+    this.#openedSlots = store.growable ? opened : 0;
     if (this.#endSlots > 0) this.#holes.add(0, this.#endSlots);
   }
 
@@ -84,8 +93,15 @@ export class StoreSpace {
     return this.#growing !== undefined;
   }
 
+  /** Nothing is handed out any more, and nothing grows; what is used stays. */
+  retire(): void {
+    this.#isRetired = true;
+    this.#ready = new SlotBitmap();
+  }
+
   /** Slots that could still get space, `otherRoomSlots` at most. */
   roomSlots(otherRoomSlots: number): number {
+    if (this.#isRetired) return 0;
     const beyondEnd = this.store.growable ? SLOTS_PER_STORE_MAX - this.#endSlots : 0;
     const own = Math.min(this.limitSlots - this.committedSlots, this.#holes.count + beyondEnd);
     return Math.max(0, Math.min(own, otherRoomSlots));
@@ -108,19 +124,29 @@ export class StoreSpace {
       throw new DiffStorageError("SLOT_INVALID", text, { path: this.store.path });
     }
     this.#used.remove(first, count);
-    this.#ready.add(first, count);
+    if (!this.#isRetired) this.#ready.add(first, count);
   }
 
-  /** Marks a slot used that a map of an earlier process names. Only before the first growth. */
-  reserve(index: number): void {
+  /**
+   * Marks a slot used that a map of an earlier process names. Only before the first growth. Answers false
+   * for one beyond the end of a file: what was in it was cut off.
+   */
+  reserve(index: number): boolean {
     assert(this.#ready.count === 0 && this.#movingSlots === 0, "nothing has grown yet");
-    if (index >= this.#endSlots || this.#used.has(index)) {
-      const why = index >= this.#endSlots ? "lies beyond the store's end" : "is named twice";
+    const isBeyond = index >= this.#endSlots;
+    if ((isBeyond && !this.store.growable) || this.#used.has(index)) {
+      const why = isBeyond ? "lies beyond the store's end" : "is named twice";
       const text = `slot ${index} of store ${this.storeIndex} (${this.store.path}) ${why}`;
       throw new DiffStorageError("SLOT_INVALID", text, { path: this.store.path });
     }
+    const openedSlots = Math.floor(this.store.openedBytes / this.slotBytes);
+    if (isBeyond) {
+      this.#holes.add(this.#endSlots, index + 1 - this.#endSlots);
+      this.#endSlots = index + 1;
+    }
     this.#holes.remove(index, 1);
     this.#used.add(index, 1);
+    return index < openedSlots;
   }
 
   /** Starts to put space behind up to `maxSlots` slots: the first hole, or the end of the file. */
@@ -143,7 +169,7 @@ export class StoreSpace {
     this.#movingSlots -= range.count;
     const extended = range.first === this.#endSlots;
     if (succeeded) {
-      this.#ready.add(range.first, range.count);
+      if (!this.#isRetired) this.#ready.add(range.first, range.count);
       if (extended) this.#endSlots += range.count;
     } else if (!extended) {
       this.#holes.add(range.first, range.count);
@@ -166,6 +192,6 @@ export class StoreSpace {
     this.#movingSlots -= range.count;
     assert(this.#movingSlots >= 0, "punch was begun");
     if (succeeded) this.#holes.add(range.first, range.count);
-    else this.#ready.add(range.first, range.count);
+    else if (!this.#isRetired) this.#ready.add(range.first, range.count);
   }
 }

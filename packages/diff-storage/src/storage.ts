@@ -7,7 +7,7 @@ import {
 } from "./allocator.js";
 import { checkInteger, DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
-import { MEMORY_STORE_PATH, type OpenStoreOptions, openStore, tooLarge } from "./open-store.js";
+import { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
 import { DEFAULT_SLOT_BYTES, type Extent, limitSlots } from "./slot.js";
 import type { DiffStorageStats } from "./stats.js";
 import type { Store } from "./store.js";
@@ -34,6 +34,8 @@ export interface DiffStorageOptions extends Omit<SlotAllocatorOptions, "onEvent"
    * limit.
    */
   readonly recoverSlots?: Iterable<number>;
+  /** Gives up opening; what was done is undone then. */
+  readonly signal?: AbortSignal;
 }
 
 /** How to close a diff storage. */
@@ -90,11 +92,10 @@ export class DiffStorage {
       for (const spec of specs) {
         stores.push(await openStore(spec.path, storeOptions(spec, options)));
       }
-      if (!recovering) checkOpened(stores, options);
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
       allocator = new SlotAllocator(stores, { ...options, onEvent });
       if (options.recoverSlots !== undefined) allocator.reserveForRecovery(options.recoverSlots);
-      await allocator.start(!recovering);
+      await allocator.start(!recovering, options.signal);
       return new DiffStorage(stores, allocator, timeoutMs, clock);
     } catch (error) {
       allocator?.stop();
@@ -195,16 +196,5 @@ function checkLimits(options: DiffStorageOptions): void {
     if (spec.path !== MEMORY_STORE_PATH || Number.isFinite(Math.min(total, own))) continue;
     const text = "a store in memory needs a limit, its own or that of the whole storage";
     throw new DiffStorageError("LIMIT_REQUIRED", text, { path: spec.path });
-  }
-}
-
-/** Files that exist already must fit the limit of the whole storage. */
-function checkOpened(stores: readonly Store[], options: DiffStorageOptions): void {
-  const limitBytes = options.limitBytes ?? Number.POSITIVE_INFINITY;
-  let bytes = 0;
-  for (const store of stores) {
-    if (store.kind === "block") continue;
-    bytes += store.openedBytes;
-    if (bytes > limitBytes) throw tooLarge(store.path, bytes, limitBytes);
   }
 }

@@ -28,6 +28,11 @@ export interface StoreSystem {
    * when another open file holds it.
    */
   lockFile(fd: number): Awaitable<void>;
+  /**
+   * Rejects with ETIMEDOUT when what a path leads to does not answer: opened, it would keep a thread of
+   * this process until it does. What else is wrong with it is said when it is opened.
+   */
+  assertAnswers?(path: string): Promise<void>;
   /** Takes O_DIRECT off an open file; absent where that cannot be done. */
   endDirectIo?(fd: number): Awaitable<void>;
   /** What direct I/O needs here; undefined when the kernel cannot say. */

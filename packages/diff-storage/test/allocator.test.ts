@@ -110,12 +110,14 @@ test("freeing what is not in use is refused and changes nothing", async () => {
 test("after a restart only what the maps name is in use", async () => {
   const clock = new ManualClock();
   const store = new FakeStore({ clock, openedBytes: 40 * SLOT_BYTES });
+  const device = new FakeStore({ clock, kind: "block", openedBytes: 2 * SLOT_BYTES });
   const options = { slotBytes: SLOT_BYTES, clock, portionBytes: 16 * SLOT_BYTES };
-  const allocator = new SlotAllocator([store], { ...options, limitBytes: 40 * SLOT_BYTES });
+  const stores = [store, device];
+  const allocator = new SlotAllocator(stores, { ...options, limitBytes: 40 * SLOT_BYTES });
   allocator.reserveForRecovery([3, 5, 39]);
   await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([5]));
-  await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([40]));
-  await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([2 ** 28]));
+  await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([2 ** 28 + 2]));
+  await failsWith("SLOT_INVALID", () => allocator.reserveForRecovery([2 ** 29]));
   await allocator.start(false);
   assert.is(allocator.stats().allocatedBytes, 3 * SLOT_BYTES);
   const slots: number[] = [];
@@ -126,6 +128,77 @@ test("after a restart only what the maps name is in use", async () => {
   assert.is(new Set(slots).size, 37);
   assert.not.ok(slots.some((slot) => [3, 5, 39].includes(slot)));
   assert.is(allocator.allocateExtent(1), "full");
+});
+
+test("slots beyond the end of a file are told, and never handed out twice", async () => {
+  const clock = new ManualClock();
+  const store = new FakeStore({ clock, openedBytes: 4 * SLOT_BYTES });
+  const cuts: [store: number, firstSlotIndex: number][] = [];
+  const options = { slotBytes: SLOT_BYTES, clock, portionBytes: 16 * SLOT_BYTES };
+  const allocator = new SlotAllocator([store], {
+    ...options,
+    limitBytes: 16 * SLOT_BYTES,
+    onCut: (index, first) => cuts.push([index, first]),
+  });
+  allocator.reserveForRecovery([2, 3]);
+  assert.equal(cuts, []);
+  allocator.reserveForRecovery([4, 7]);
+  assert.equal(cuts, [[0, 4]]);
+  await Promise.all([allocator.start(true), clock.advance(0)]);
+  const slots: number[] = [];
+  for (let i = 0; i < 10; i++) {
+    slots.push(...takeAll(allocator).slots);
+    await clock.advance(1);
+  }
+  assert.equal(
+    [...slots].sort((a, b) => a - b),
+    [0, 1, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15],
+  );
+});
+
+test("a file that somebody cuts off is told once, and takes nothing more", async () => {
+  let presentSlots = 0;
+  const cuts: [store: number, firstSlotIndex: number][] = [];
+  const { allocator, clock } = await makeAllocator(
+    (clock) => [
+      new FakeStore({ clock, presentBytes: () => presentSlots * SLOT_BYTES }),
+      new FakeStore({ clock }),
+    ],
+    { portionBytes: 16 * SLOT_BYTES, onCut: (index, first) => cuts.push([index, first]) },
+  );
+  presentSlots = 16;
+  await clock.advance(3000);
+  // Longer than it was told to be: the last growth was not complete, and is taken back.
+  presentSlots = 20;
+  await clock.advance(3000);
+  presentSlots = 16;
+  await clock.advance(3000);
+  assert.equal(cuts, []);
+  presentSlots = 15;
+  await clock.advance(3000);
+  assert.equal(cuts, [[0, 0]], "where it was cut off is not known any more");
+  for (let i = 0; i < 3; i++) {
+    assert.ok(takeAll(allocator).slots.every((slot) => slotStore(slot) === 1));
+    await clock.advance(100);
+  }
+  presentSlots = 3;
+  await clock.advance(3000);
+  assert.is(cuts.length, 2, "copies into slots of before may have been cut off");
+});
+
+test("a file is looked at before it becomes longer", async () => {
+  let presentSlots = 16;
+  const cuts: number[] = [];
+  const { allocator, clock } = await makeAllocator(
+    (clock) => [new FakeStore({ clock, presentBytes: () => presentSlots * SLOT_BYTES })],
+    { portionBytes: 16 * SLOT_BYTES, onCut: (index) => cuts.push(index) },
+  );
+  await clock.advance(1000);
+  presentSlots = 2;
+  takeAll(allocator);
+  await clock.advance(0);
+  assert.equal(cuts, [0]);
+  assert.is(allocator.stats().freeBytes, 0, "nothing was put behind the end");
 });
 
 test("the forecast follows the rate of use", async () => {

@@ -1,5 +1,5 @@
-import { type DiffStorageEvent, slotStore } from "@blksnap/diff-storage";
-import { type FakeOutcome, FakeStore, settle } from "@blksnap/diff-storage/testing";
+import { type DiffStorageEvent, SlotAllocator, slotStore } from "@blksnap/diff-storage";
+import { type FakeOutcome, FakeStore, ManualClock, settle } from "@blksnap/diff-storage/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { failsWith, makeAllocator, SLOT_BYTES, takeAll } from "./support.js";
@@ -159,6 +159,71 @@ test("a store whose growth hangs is passed over after the time limit", async () 
   assert.ok(slots.every((slot) => slotStore(slot) === 1));
   slots = takeAll(allocator).slots;
   assert.is(allocator.allocateExtent(1), "full", "nobody waits for a growth that hangs");
+});
+
+/** Slots in one step of an allocation. */
+const STEP_SLOTS = 2 ** 24 / SLOT_BYTES;
+
+/** An allocator over a disk of which each step takes so long; not started. */
+function slowAllocator(delayMs: () => number) {
+  const clock = new ManualClock();
+  const fill: [readySteps: number, wantedSteps: number][] = [];
+  const store = new FakeStore({ clock, onPreallocate: () => ({ delayMs: delayMs() }) });
+  const allocator = new SlotAllocator([store], {
+    slotBytes: SLOT_BYTES,
+    clock,
+    portionBytes: 8 * STEP_SLOTS * SLOT_BYTES,
+    growthTimeoutMs: 1000,
+    onFill: (ready, wanted) => fill.push([ready / 2 ** 24, wanted / 2 ** 24]),
+  });
+  return { allocator, clock, fill };
+}
+
+test("the start waits for as long as it gets on, and tells how far it is", async () => {
+  const { allocator, clock, fill } = slowAllocator(() => 5999);
+  const started = allocator.start(true);
+  await Promise.all([started, clock.advance(8 * 5999)]);
+  assert.is(allocator.stats().freeBytes, 8 * 2 ** 24);
+  assert.equal(
+    fill,
+    [1, 2, 3, 4, 5, 6, 7, 8].map((steps) => [steps, 8]),
+  );
+});
+
+test("a start that does not get on ends, whatever it has", async () => {
+  let steps = 0;
+  const { allocator, clock } = slowAllocator(() => (++steps > 3 ? 6001 : 10));
+  const starting = failsWith("STORE_TIMEOUT", () => allocator.start(true));
+  await clock.advance(30 + 6000);
+  await starting;
+});
+
+test("a start is given up with its caller", async () => {
+  const { allocator, clock } = slowAllocator(() => 500);
+  const gone = new AbortController();
+  const starting = failsWith("ABORTED", () => allocator.start(true, gone.signal));
+  await clock.advance(1200);
+  gone.abort();
+  await starting;
+  await clock.advance(60_000);
+  assert.is(allocator.stats().capacityBytes, 3 * 2 ** 24, "no further step is begun");
+});
+
+test("under load slots come with each step of a portion, and a slow disk is no full one", async () => {
+  let delayMs = 0;
+  const { allocator, clock } = slowAllocator(() => delayMs);
+  await Promise.all([allocator.start(true), clock.advance(0)]);
+  delayMs = 900;
+  const { answer } = takeAll(allocator);
+  assert.is(answer, "wait");
+  let granted = 0;
+  for (let step = 1; step <= 20; step++) {
+    const wait = allocator.allocateExtentWhenReady(1);
+    await clock.advance(900);
+    assert.is.not(await wait, "full", `in step ${step}`);
+    granted += 1 + takeAll(allocator).slots.length;
+    assert.is(granted, step * STEP_SLOTS);
+  }
 });
 
 test("at the limit no_space is said once, with the present size", async () => {

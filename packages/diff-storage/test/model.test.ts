@@ -14,6 +14,8 @@ import * as assert from "uvu/assert";
 import { SLOT_BYTES } from "./support.js";
 
 const TIMEOUT_MS = 1000;
+/** Of a step before the start. */
+const FILL_TIMEOUT_MS = 6 * TIMEOUT_MS;
 
 type Step =
   | { readonly do: "take"; readonly maxSlots: number }
@@ -199,7 +201,7 @@ class Run {
 
   async run(steps: readonly Step[]): Promise<void> {
     // Each of the stores has the time limit once.
-    const passing = this.clock.advance(TIMEOUT_MS * this.stores.length);
+    const passing = this.clock.advance(FILL_TIMEOUT_MS * this.stores.length);
     await Promise.race([this.allocator.start(false), passing.then(() => fail("start hangs"))]);
     await passing;
     for (const action of steps) {

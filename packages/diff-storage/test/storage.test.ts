@@ -154,7 +154,6 @@ test("a restart takes files longer than the limit, as a kill can leave them, and
     // Killed between the two halves of what finds out whether a file can grow.
     truncateSync(join(directory, "old-data"), 9 * SLOT_BYTES);
     truncateSync(user.path, 9 * SLOT_BYTES);
-    await failsWith("STORE_TOO_LARGE", () => DiffStorage.open({ ...limits, stores: [user] }));
     const second = await DiffStorage.open({ ...limits, recoverSlots: [3] });
     assert.is(second.stats().allocatedBytes, SLOT_BYTES);
     assert.ok(second.stats().capacityBytes <= limits.limitBytes, "the limit holds for what is new");
@@ -184,12 +183,18 @@ test("existing files count against the limit of the whole storage", () =>
     const paths = ["a", "b"].map((name) => join(directory, name));
     for (const path of paths) writeFileSync(path, Buffer.alloc(6 * SLOT_BYTES));
     const stores = paths.map((path) => ({ path }));
-    await failsWith("STORE_TOO_LARGE", () =>
-      DiffStorage.open({ ...BASE, stores, limitBytes: 11 * SLOT_BYTES }),
-    );
-    const storage = await DiffStorage.open({ ...BASE, stores, limitBytes: 12 * SLOT_BYTES });
-    assert.is(storage.stats().freeBytes, 12 * SLOT_BYTES);
-    await storage.close();
+    for (const [limit, used] of [
+      [12, [6, 6]],
+      [11, [6, 5]],
+      [6, [6, 0]],
+      [2, [2, 0]],
+    ] as const) {
+      const limits = { limitBytes: limit * SLOT_BYTES, portionBytes: limit * SLOT_BYTES };
+      const storage = await DiffStorage.open({ ...BASE, stores, ...limits });
+      const sizes = storage.stats().stores.map(({ capacityBytes }) => capacityBytes / SLOT_BYTES);
+      assert.equal(sizes, used, `limit of ${limit} slots`);
+      await storage.close();
+    }
     for (const path of paths) assert.is(statSync(path).size, 6 * SLOT_BYTES);
   }));
 

@@ -1,5 +1,4 @@
 /** What the reactors know about their devices; asking never waits long for one that hangs. */
-import { ControlError } from "./control/control-error.js";
 import { NO_AREA } from "./reactor/area-counter.js";
 import type { DeviceIoCounters, TrackedDeviceCounters } from "./reactor/counters.js";
 import type { LostRange, ReactorRequest } from "./reactor/messages.js";
@@ -50,6 +49,12 @@ export class DeviceReader {
     return this.#ask(tracker, request, this.#lostRanges, []);
   }
 
+  /** To all fronts together, as far as it is known. */
+  async bytesWritten(trackers: Iterable<Tracker>): Promise<number> {
+    const counters = await Promise.all([...trackers].map((tracker) => this.counters(tracker)));
+    return counters.reduce((sum, { front }) => sum + front.writeBytes, 0);
+  }
+
   async #ask<Value>(
     tracker: Tracker,
     request: ReactorRequest,
@@ -66,9 +71,9 @@ export class DeviceReader {
       );
       seen.set(tracker, value);
       return value;
-    } catch (error) {
-      if (error instanceof ControlError && error.errnoName === "ETIMEDOUT") return last();
-      throw error;
+    } catch {
+      // It did not answer, or the device is being attached or detached.
+      return last();
     }
   }
 }

@@ -36,14 +36,15 @@ import type {
 } from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
 import { DeviceReader } from "./device-reader.js";
+import { endAll, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { driverMetrics } from "./metrics.js";
 import { Notices } from "./notices.js";
+import { Operations } from "./operations.js";
 import { PersistentDirectory } from "./persistence/persistent-directory.js";
 import { ReactorPool } from "./reactor/pool.js";
 import { Registry, snapshotNotFound } from "./registry.js";
-import { Serial } from "./serial.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
 import { SnapshotOperations } from "./snapshot/operations.js";
 import { type RecoverContext, recoverAll } from "./snapshot/recover.js";
@@ -60,6 +61,7 @@ import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 export type { DeviceInUse, DriverOptions };
 
 const CLAIM_INTERVAL_MS = 20;
+const LEAVE_TIMEOUT_MS = 30_000;
 
 export class Driver implements DriverControl {
   readonly #startedAt = new Date();
@@ -73,11 +75,11 @@ export class Driver implements DriverControl {
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
   #mounts!: MountWatch;
-  readonly #serial = new Serial();
   readonly #registry = new Registry(
     () => this.#late.waiting.map(({ record }) => record),
     (tracker) => this.#notices.actOnUnclaimed(tracker),
   );
+  readonly #operations = new Operations(this.#registry);
   readonly #notices: Notices;
   #handover: Handover | null = null;
   readonly #devices: DeviceReader;
@@ -129,37 +131,52 @@ export class Driver implements DriverControl {
   }
 
   /**
-   * Waits for operations that run, takes no more, and leaves all devices to the next daemon: their
-   * users wait for it. The process has to end now, without stop().
+   * Takes no more operations, waits a while for those that run, and leaves all devices to the next daemon:
+   * their users wait for it. The process has to end now, without stop().
    */
-  leave(): Promise<void> {
-    return this.#serial.runLast(() => {
-      try {
-        writeHandover(this.#context.state);
-      } catch (error) {
-        this.#logger.warn({ err: error }, "the next daemon will not know of the pause");
-      }
-    });
+  async leave(): Promise<void> {
+    this.#late.stop();
+    const { locks } = this.#operations;
+    locks.close();
+    await Promise.race([locks.idle(), sleep(LEAVE_TIMEOUT_MS, undefined, { ref: false })]);
+    const running = locks.running.map(({ what }) => what);
+    if (running.length > 0) {
+      this.#logger.error(
+        { running },
+        "these have not ended: the next daemon finishes or undoes them",
+      );
+    }
+    try {
+      writeHandover(this.#context.state);
+    } catch (error) {
+      this.#logger.warn({ err: error }, "the next daemon will not know of the pause");
+    }
   }
 
   /**
-   * Destroys all snapshots, detaches all devices and ends the reactors.
+   * Destroys all snapshots, detaches all devices and ends the reactors. Answers, in words, what did not
+   * come to its end: that is left to the next daemon, and the process has to end at once.
    * @param closing the system goes down, and nobody is left who could write to the devices
    */
-  async stop(closing = false): Promise<void> {
+  async stop(closing = false): Promise<readonly string[]> {
     this.#late.stop();
     this.#mounts.stop();
-    await this.#serial.run(async () => {
-      for (const snapshot of [...this.#registry.snapshots.values()])
-        if (snapshot.persistence.isOn) await this.#snapshots.suspend(snapshot);
-        else await this.#snapshots.destroy(snapshot);
-      for (const tracker of [...this.#registry.trackers.values()]) {
-        await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true, closing });
-      }
+    const left = await endAll({
+      registry: this.#registry,
+      locks: this.#operations.locks,
+      endSnapshot: (snapshot) =>
+        snapshot.persistence.isOn
+          ? this.#snapshots.suspend(snapshot)
+          : this.#snapshots.destroy(snapshot),
+      detach: (tracker) =>
+        this.#trackers.detach(tracker, { attachAgain: true, giveUp: true, closing }),
+      progress: () => this.#devices.bytesWritten(this.#registry.trackers.values()),
     });
+    if (left.length > 0) return left;
     this.#context.state.close();
     this.#context.persistent.close();
     await this.#close();
+    return [];
   }
 
   async version(): Promise<VersionResponse> {
@@ -173,7 +190,7 @@ export class Driver implements DriverControl {
   }
 
   status(): Promise<StatusResponse> {
-    return this.#serial.run(() => driverStatus(this.#statusSource()));
+    return driverStatus(this.#statusSource());
   }
 
   metrics(): Promise<readonly MetricFamily[]> {
@@ -182,7 +199,7 @@ export class Driver implements DriverControl {
 
   attach(device: string, options: AttachRequestOptions = {}): Promise<AttachResponse> {
     const { persistent = false } = options;
-    return this.#change(async () => {
+    return this.#operations.onDevices("attach of", [device], async () => {
       const known = await this.#registry.findTracker(device);
       if (known === undefined) await this.#late.assertNotWaiting(device);
       else assertFront(known);
@@ -201,7 +218,7 @@ export class Driver implements DriverControl {
   }
 
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
-    return this.#change(async () => {
+    return this.#operations.onDevices("detach of", [device], async () => {
       const tracker = await this.#registry.tracker(device);
       const snapshot = this.#registry.snapshotOf(tracker);
       if (snapshot !== undefined) {
@@ -270,23 +287,31 @@ export class Driver implements DriverControl {
     };
   }
 
-  snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }> {
-    return this.#change(async () => ({ id: (await this.#snapshots.create(options)).id }));
+  snapshotCreate(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<{ id: string }> {
+    const operation = async () => ({ id: (await this.#snapshots.create(options, signal)).id });
+    const { devices } = options;
+    return this.#operations.onDevices("snapshot_create of", devices, operation, { signal });
   }
 
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {
-    return this.#change(async () => {
+    const operation = async () => {
       const tracker = await this.#snapshots.add(id, device);
       return { id, device: tracker.device, front: tracker.front.path };
+    };
+    return this.#operations.onDevices("snapshot_add of", [device], operation, {
+      others: [snapshotLock(id)],
     });
   }
 
   snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse> {
-    return this.#change(() => this.#snapshots.take(id, options));
+    const operation = () => this.#snapshots.take(id, options);
+    return this.#operations.onSnapshot("snapshot_take of", id, operation);
   }
 
   snapshotDestroy(id: string): Promise<void> {
-    return this.#change(() => this.#snapshots.destroy(this.#registry.snapshotToDestroy(id)));
+    return this.#operations.onSnapshot("snapshot_destroy of", id, () =>
+      this.#snapshots.destroy(this.#registry.snapshotToDestroy(id)),
+    );
   }
 
   async snapshotCollect(): Promise<readonly SnapshotSummary[]> {
@@ -321,11 +346,6 @@ export class Driver implements DriverControl {
     return this.#registry.snapshot(id).events.follow(from, signal);
   }
 
-  /** Changes run one after another, and fail under the names of the API. */
-  #change<Value>(operation: () => Promise<Value>): Promise<Value> {
-    return this.#serial.run(() => named(operation()));
-  }
-
   async #takeOver(): Promise<void> {
     const takenOverMs = Date.now();
     this.#context = {
@@ -336,13 +356,20 @@ export class Driver implements DriverControl {
       persistent: new PersistentDirectory(this.#settings.persistentDirectory),
       storeSystem: ringStoreSystem(this.#ring),
     };
-    const { trackers, snapshots, waiting, lastTracker } = await recoverAll(this.#context);
     const { addTracker } = this.#registry;
-    this.#late = new LateRecovery(this.#context, waiting, this.#serial, addTracker);
+    const recovered = await recoverAll(this.#context, {
+      tracker: (tracker) => {
+        addTracker(tracker);
+        this.#notices.retry();
+      },
+      snapshot: (snapshot) => this.#registry.snapshots.set(snapshot.id, snapshot),
+      lost: ({ id }) => this.#registry.snapshots.delete(id),
+      progressed: () => this.#notices.retry(),
+    });
+    const { trackers, snapshots, waiting, lastTracker } = recovered;
+    this.#late = new LateRecovery(this.#context, waiting, this.#operations.locks, addTracker);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
-    trackers.forEach(addTracker);
-    for (const snapshot of snapshots) this.#registry.snapshots.set(snapshot.id, snapshot);
     this.#notices.begin();
     const { trackers: watched } = this.#registry;
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));

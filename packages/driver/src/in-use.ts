@@ -3,6 +3,9 @@ import { claimApart } from "@blksnap/uring";
 import type { Registry } from "./registry.js";
 import { usersOf } from "./system/device-users.js";
 
+/** Opening a device that hangs can hang. */
+const CLAIM_TIMEOUT_MS = 10_000;
+
 export interface DeviceInUse {
   /** The original. */
   readonly device: string;
@@ -14,7 +17,9 @@ export interface DeviceInUse {
 }
 
 export async function devicesInUse(registry: Registry): Promise<DeviceInUse[]> {
-  const served = [...registry.trackers.values()].flatMap((tracker) => {
+  // A front that is being detached is used by this process, which ends that in any case.
+  const trackers = [...registry.trackers.values()].filter(({ isDetaching }) => !isDetaching);
+  const served = trackers.flatMap((tracker) => {
     const { device, front } = tracker;
     const image = registry.snapshotOf(tracker)?.members.get(tracker.id)?.image;
     return [
@@ -30,7 +35,8 @@ export async function devicesInUse(registry: Registry): Promise<DeviceInUse[]> {
   for (const one of served) {
     const of = users.get(one.path) ?? [];
     // Mounted or opened exclusively, also where this process cannot see by whom.
-    if (of.length > 0 || (await claimApart(one.path)) < 0) inUse.push({ ...one, users: of });
+    const isUsed = of.length > 0 || (await claimApart(one.path, CLAIM_TIMEOUT_MS)) < 0;
+    if (isUsed) inUse.push({ ...one, users: of });
   }
   return inUse;
 }

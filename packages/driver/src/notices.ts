@@ -16,7 +16,7 @@ type TrackerNotice = JournalNotice | Extract<ReactorNotice, { notice: "frontEnde
 export class Notices {
   readonly #registry: Registry;
   readonly #logger: Logger;
-  /** While recovering, who they are about may not be known yet. */
+  /** While recovering: those that cannot be acted on yet. */
   #early: ReactorNotice[] | undefined = [];
   /** Of trackers that are not known yet: a front lives before its tracker is added. */
   #unclaimed: TrackerNotice[] = [];
@@ -35,8 +35,17 @@ export class Notices {
 
   take(reactor: number, notice: ReactorNotice): void {
     if (notice.notice === "error") this.#logger.error({ reactor }, notice.message);
-    else if (this.#early !== undefined) this.#early.push(notice);
+    else if (this.#early === undefined) this.#act(notice);
+    else if (!this.#canAct(notice)) this.#early.push(notice);
     else this.#act(notice);
+  }
+
+  /** While recovering: more of what an earlier daemon has left is known. */
+  retry(): void {
+    const early = this.#early ?? [];
+    const now = early.filter((notice) => this.#canAct(notice));
+    if (this.#early !== undefined) this.#early = early.filter((notice) => !now.includes(notice));
+    for (const notice of now) this.#act(notice);
   }
 
   /** All that an earlier daemon has left is known. */
@@ -44,6 +53,15 @@ export class Notices {
     const early = this.#early ?? [];
     this.#early = undefined;
     for (const notice of early) this.#act(notice);
+  }
+
+  /** Whether who it is about is known, and a snapshot has its stores. */
+  #canAct(notice: ReactorNotice): boolean {
+    if (!("tracker" in notice)) return true;
+    const tracker = this.#registry.trackers.get(notice.tracker);
+    if (tracker === undefined) return false;
+    if (!("area" in notice)) return true;
+    return this.#registry.snapshotOf(tracker)?.hasStorage === true;
   }
 
   /** The tracker is known from now on. */

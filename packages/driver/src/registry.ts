@@ -10,6 +10,7 @@ import {
   type TopologyProbe,
 } from "@blksnap/diff-storage";
 import { ControlError } from "./control/control-error.js";
+import { Serial } from "./serial.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { TrackerRecord } from "./state/records.js";
 import {
@@ -25,7 +26,18 @@ import type { Tracker } from "./tracker/tracker.js";
 /** A front of an earlier daemon that nobody serves yet. */
 export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front">;
 
+/** A device that is being attached. */
+export interface AttachClaim {
+  readonly device: string;
+  readonly identity: string;
+  /** Number N of its front, /dev/ublkbN, from when it has one. */
+  front: number | undefined;
+}
+
 export class Registry {
+  /** Devices that are being attached: what shares data with one of them must not be. */
+  readonly #claims = new Set<AttachClaim>();
+  readonly #claiming = new Serial();
   readonly #unserved: () => readonly UnservedFront[];
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
@@ -72,7 +84,44 @@ export class Registry {
   }
 
   #trackerWhere(isWanted: (tracker: Tracker) => boolean): Tracker | undefined {
-    return [...this.trackers.values()].find(isWanted);
+    return [...this.trackers.values()].find((tracker) => !tracker.isGone && isWanted(tracker));
+  }
+
+  /** Of the original that a path means. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
+  async identity(path: string): Promise<string> {
+    return (await this.findTracker(path))?.identity ?? (await identityOf(path));
+  }
+
+  /**
+   * Attaches a device while others are attached beside it: each is checked against those that are there,
+   * and those that are under way.
+   * @throws ControlError DEVICE_IS_OURS, DEVICE_OVERLAPS
+   */
+  async claimed<Value>(
+    path: string,
+    attach: (claim: AttachClaim) => Promise<Value>,
+  ): Promise<Value> {
+    const claim = await this.#claiming.run(async () => {
+      await this.assertNoImage(path);
+      await this.assertApart(path);
+      const made: AttachClaim = {
+        device: path,
+        identity: await identityOf(path),
+        front: undefined,
+      };
+      this.#claims.add(made);
+      return made;
+    });
+    try {
+      return await attach(claim);
+    } finally {
+      this.#claims.delete(claim);
+    }
+  }
+
+  /** Fronts and originals that are no trackers yet. */
+  #others(): { device: string; identity: string; front: number | undefined }[] {
+    return [...this.#unserved(), ...this.#claims];
   }
 
   /** @throws ControlError NOT_ATTACHED, DEVICE_NOT_FOUND, DEVICE_FAILED */
@@ -142,14 +191,14 @@ export class Registry {
         ],
       }),
     );
-    const unserved = this.#unserved().map(
+    const others = this.#others().map(
       ({ device, identity, front }): TrackedPath => ({
         device,
         identity,
         places: [placeOfIdentity(identity, device), ...numbersOfFront(front)],
       }),
     );
-    return [...served, ...unserved];
+    return [...served, ...others];
   }
 
   /**
@@ -161,7 +210,7 @@ export class Registry {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       return image === undefined ? [tracker.front] : [tracker.front, image];
     });
-    const unserved = this.#unserved().flatMap(({ front }) =>
+    const unserved = this.#others().flatMap(({ front }) =>
       numbersOfFront(front).map((number) => ({
         path: `/dev/ublkb${front}`,
         deviceNumber: deviceKey(number),
@@ -186,7 +235,7 @@ export class Registry {
       if (key !== tracker.front.deviceNumber && key !== image?.deviceNumber) continue;
       return [tracker.place];
     }
-    for (const { device, identity, front } of this.#unserved()) {
+    for (const { device, identity, front } of this.#others()) {
       if (!numbersOfFront(front).some((number) => deviceKey(number) === key)) continue;
       return [placeOfIdentity(identity, device)];
     }
@@ -199,7 +248,8 @@ export function snapshotNotFound(id: string): ControlError {
 }
 
 /** What the kernel calls /dev/ublkbN; nothing where there is none. */
-function numbersOfFront(front: number): DeviceNumber[] {
+function numbersOfFront(front: number | undefined): DeviceNumber[] {
+  if (front === undefined) return [];
   try {
     return [parseNumber(readFileSync(`/sys/block/ublkb${front}/dev`, "utf8"))];
   } catch {

@@ -1,4 +1,4 @@
-/** Runs operations one after another: what changes trackers and snapshots must not overlap. */
+/** Runs operations one after another. */
 export class Serial {
   #last: Promise<unknown> = Promise.resolve();
 
@@ -6,19 +6,5 @@ export class Serial {
     const turn = this.#last.then(operation);
     this.#last = turn.catch(() => undefined);
     return turn;
-  }
-
-  /** Runs one last operation: nothing that comes after it is ever begun. */
-  runLast(operation: () => void): Promise<void> {
-    return new Promise((resolve, reject) => {
-      void this.run(() => {
-        try {
-          resolve(operation());
-        } catch (error) {
-          reject(error);
-        }
-        return new Promise<never>(() => undefined);
-      });
-    });
   }
 }

@@ -8,7 +8,7 @@ import type {
   StatusResponse,
   TrackerStatus,
 } from "@blksnap/api";
-import { slotStore } from "@blksnap/diff-storage";
+import { type DiffStorageStats, slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
 import type { DeviceCounters, DeviceReader } from "./device-reader.js";
 import type { Handover } from "./handover.js";
@@ -29,6 +29,20 @@ const REASON_NAMES: Readonly<Record<number, GenerationReason>> = {
   [CbtReason.CORRUPTED]: "tracking_broken",
   [CbtReason.FOREIGN_WRITE]: "foreign_write",
   [CbtReason.REQUESTED]: "tracking_broken",
+};
+
+/** Of a snapshot that is being destroyed. */
+const NO_STORAGE: DiffStorageStats = {
+  slotBytes: 0,
+  capacityBytes: 0,
+  allocatedBytes: 0,
+  freeBytes: 0,
+  limitBytes: undefined,
+  fillBytesPerSecond: 0,
+  secondsToFull: undefined,
+  lowSpace: false,
+  waiting: 0,
+  stores: [],
 };
 
 export function cbtState(info: CbtInfo): CbtState {
@@ -66,18 +80,19 @@ export interface StatusSource {
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
 }
 
-function trackerStatus(
+/** What the main thread knows is read first: while the reactor is asked, the tracker may go. */
+async function trackerStatus(
+  devices: DeviceReader,
   tracker: Tracker,
-  counters: DeviceCounters,
   snapshot: Snapshot | undefined,
-): TrackerStatus {
+): Promise<TrackerStatus> {
   const { params } = tracker.backing;
-  return {
+  const known = {
     device: tracker.device,
     device_number: tracker.deviceNumber,
     front: tracker.front.path,
     front_live: tracker.front.isLive,
-    attach_kind: "front",
+    attach_kind: "front" as const,
     device_capacity: tracker.geometry.capacityBytes,
     original_capacity: tracker.presentCapacityBytes,
     logical_block_size: params.logicalBlockBytes,
@@ -88,9 +103,9 @@ function trackerStatus(
     image: imagePath(snapshot?.members.get(tracker.id)),
     error_code: tracker.errorCode,
     persistence: tracker.persistence,
-    kept_discard_bytes: counters.keptDiscardBytes,
-    io: ioStatus(counters.front),
   };
+  const { front, keptDiscardBytes } = await devices.counters(tracker);
+  return { ...known, kept_discard_bytes: keptDiscardBytes, io: ioStatus(front) };
 }
 
 /** Of one that is there: the number of one that is gone may be another device's. */
@@ -147,7 +162,7 @@ function wholeOrNull(value: number | null | undefined, factor = 1): number | nul
 async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promise<SnapshotStatus> {
   const members = [...snapshot.members.values()];
   // A reactor answers after it has received all slots that were granted so far.
-  const stats = snapshot.storage.stats();
+  const stats = snapshot.hasStorage ? snapshot.storage.stats() : NO_STORAGE;
   const counters = await Promise.all(members.map(({ tracker }) => devices.counters(tracker)));
   const spare = spareSlots(counters, stats.stores.length);
   const stores = stats.stores.map((store, index) => ({
@@ -182,7 +197,7 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
 }
 
 export async function driverStatus(source: StatusSource): Promise<StatusResponse> {
-  const trackers = [...source.trackers];
+  const trackers = [...source.trackers].filter(({ isGone }) => !isGone);
   const snapshots = [...source.snapshots];
   return {
     daemon: {
@@ -201,9 +216,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       stalls,
     })),
     trackers: await Promise.all(
-      trackers.map(async (tracker) =>
-        trackerStatus(tracker, await source.devices.counters(tracker), source.snapshotOf(tracker)),
-      ),
+      trackers.map((tracker) => trackerStatus(source.devices, tracker, source.snapshotOf(tracker))),
     ),
     waiting: source.waiting.map(({ record, why }) => ({
       device: record.device,

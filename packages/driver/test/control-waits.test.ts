@@ -45,6 +45,27 @@ test("a wait ends with its event, its timeout, or the snapshot's end", async () 
   await harness.stop();
 });
 
+test("a create is told that its client has gone", async () => {
+  const { harness } = await started();
+  let heard: AbortSignal | undefined;
+  harness.driver.snapshotCreate = (_options: unknown, signal?: AbortSignal) => {
+    heard = signal;
+    return new Promise((_, reject) => {
+      signal?.addEventListener("abort", () => reject(new Error("given up")));
+    });
+  };
+  const { socketPath } = harness;
+  const outgoing = request({ socketPath, path: "/v1/snapshots", method: "POST", agent: false });
+  outgoing.on("error", () => undefined);
+  outgoing.setHeader("content-type", "application/json");
+  outgoing.end(JSON.stringify({ devices: [], stores: ["/var/tmp"], limit_bytes: 1 << 20 }));
+  await eventually("the create", () => heard !== undefined);
+  assert.not.ok(heard?.aborted);
+  outgoing.destroy();
+  await eventually("its end", () => heard?.aborted === true);
+  await harness.stop();
+});
+
 test("a client that goes away ends its waits, and leaves nothing behind", async () => {
   const { harness, id, events } = await started();
   await ask(harness.socketPath, "/v1/version");

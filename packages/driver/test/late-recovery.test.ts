@@ -5,7 +5,7 @@ import { UblkState } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { ControlError } from "../dist/control/index.js";
-import { Serial } from "../dist/serial.js";
+import { OperationLocks } from "../dist/operation-locks.js";
 import type { TrackerRecord } from "../dist/state/records.js";
 import { StateDirectory } from "../dist/state/state-directory.js";
 import { identityOf } from "../dist/system/place.js";
@@ -58,7 +58,7 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const late = new LateRecovery(
     context as never,
     [{ record, why: "at the start" }],
-    new Serial(),
+    locks(),
     none,
     1,
   );
@@ -70,6 +70,10 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
     assert.ok(waited < 10_000, "nothing happened in 10 s");
     await new Promise((done) => setTimeout(done, 1));
   }
+}
+
+function locks(): OperationLocks {
+  return new OperationLocks({ busy: Error, closed: Error, aborted: Error });
 }
 
 async function isWaiting(late: LateRecovery): Promise<boolean> {
@@ -85,7 +89,7 @@ async function isWaiting(late: LateRecovery): Promise<boolean> {
 test("the name of attach counts only where it leads to nothing else by now", async () => {
   const told = async (device: string, path: string) => {
     const waiting = [{ record: { ...record, device }, why: "" }];
-    const late = new LateRecovery({} as never, waiting, new Serial(), () => undefined);
+    const late = new LateRecovery({} as never, waiting, locks(), () => undefined);
     const answer = await late.assertNotWaiting(path).then(() => "", String);
     late.stop();
     return answer;

@@ -20,7 +20,19 @@ function desk() {
       rotateJournal: async () => asked.push(`rotate ${id}`),
       failJournal: async (errno: number) => asked.push(`fail ${id}: ${errno}`),
     } as unknown as Tracker);
-  return { asked, notices, add };
+  const addSnapshot = (area: number) => {
+    const snapshot = {
+      id: `snapshot ${area}`,
+      members: new Map<number, object>(),
+      hasStorage: false,
+      hasArea: (id: number) => id === area,
+      serveSlots: async (tracker: Tracker, _area: number, wanted: number) =>
+        asked.push(`slots ${tracker.id}: ${wanted}`),
+    };
+    registry.snapshots.set(snapshot.id, snapshot as never);
+    return snapshot;
+  };
+  return { asked, notices, add, addSnapshot };
 }
 
 test("what a journal tells before its tracker is known is acted on once it is", () => {
@@ -37,13 +49,38 @@ test("what a journal tells before its tracker is known is acted on once it is", 
   assert.equal(asked.slice(2), ["rotate 2"]);
 });
 
-test("while recovering nothing is acted on", () => {
+test("while recovering a tracker's journal is served as soon as the tracker is known", () => {
   const { asked, notices, add } = desk();
-  add(1);
   notices.take(0, { notice: "journalLow", tracker: 1 });
   assert.equal(asked, []);
-  notices.begin();
+  add(1);
+  notices.retry();
   assert.equal(asked, ["rotate 1"]);
+  notices.take(0, { notice: "journalLow", tracker: 1 });
+  notices.begin();
+  assert.equal(asked, ["rotate 1", "rotate 1"]);
+});
+
+test("while recovering slots are asked for until a snapshot has its stores, and no longer", () => {
+  const { asked, notices, add, addSnapshot } = desk();
+  const snapshot = addSnapshot(5);
+  for (const tracker of [1, 2]) {
+    add(tracker);
+    notices.take(0, { notice: "slots", tracker, area: 5, wanted: tracker });
+  }
+  notices.retry();
+  assert.equal(asked, []);
+  snapshot.hasStorage = true;
+  notices.retry();
+  assert.equal(asked, [], "it has no device yet");
+  snapshot.members.set(1, {});
+  notices.retry();
+  assert.equal(asked, ["slots 1: 1"]);
+  notices.take(0, { notice: "slots", tracker: 1, area: 5, wanted: 7 });
+  assert.equal(asked.splice(0), ["slots 1: 1", "slots 1: 7"]);
+  snapshot.members.set(2, {});
+  notices.begin();
+  assert.equal(asked, ["slots 2: 2"]);
 });
 
 /** A tracker in a snapshot, whose devices end. */

@@ -17,11 +17,12 @@
 //               ^                      |                             |
 //               +---- onAreaClosed --- CLOSING <------ dropArea -----+
 import { assert } from "./assert.js";
+import { BlockState, EIO } from "./constants.js";
 import { CopyPath } from "./copy-path.js";
 import type { CopyTable } from "./copy-table.js";
 import { AreaPhase, EngineCore, type EngineOptions, Serving } from "./core.js";
 import type { AreaListener, DiffArea } from "./diff-area.js";
-import { AreaState } from "./diff-area-map.js";
+import { AreaState, NO_SLOT } from "./diff-area-map.js";
 import { DiscardKeeper } from "./discard-keeper.js";
 import { EngineError } from "./errors.js";
 import { FrontPath } from "./front-path.js";
@@ -220,6 +221,26 @@ export class TrackerEngine implements AreaListener {
     this.settle();
     this.keeper.next();
     if (failure !== undefined) throw failure;
+  }
+
+  /**
+   * What was saved in these slots is gone: it counts as lost. Cold; cost as the recorded chunks, at once,
+   * because what an image would read there until then is wrong.
+   */
+  loseSlots(isGone: (slot: number) => boolean): void {
+    const { core, geometry } = this;
+    if (core.phase !== AreaPhase.ACTIVE) return;
+    const map = core.activeMap();
+    map.forEachTouched((chunk) => {
+      const slot = map.slotOf(chunk);
+      if (slot === NO_SLOT || !isGone(slot)) return;
+      const blocks = geometry.blocksInChunk(chunk);
+      for (let block = 0; block < blocks; ) {
+        const end = map.stateEnd(chunk, block, blocks);
+        if (map.stateAt(chunk, block) === BlockState.DATA) core.lose(chunk, block, end, EIO);
+        block = end;
+      }
+    });
   }
 
   /**

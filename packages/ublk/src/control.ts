@@ -39,6 +39,11 @@ const NOT_KNOWN: readonly number[] = [-ENODEV, -EINVAL, -EOPNOTSUPP];
 
 /** Default bound of every control command. */
 const COMMAND_TIMEOUT_MS = 30_000;
+/**
+ * A stop waits for requests of its device: so long, and no longer, others wait for it. The kernel keeps it
+ * apart from commands for other devices by itself (ublk_drv.c, ublk_ctrl_stop_dev).
+ */
+const STOP_TURN_MS = 2_000;
 /** How long a command that took too long may take to be cancelled. */
 const CANCEL_TIMEOUT_MS = 1_000;
 
@@ -146,8 +151,9 @@ export class UblkControl {
     words[0] = deviceId;
     words[1] = NO_QUEUE;
     const bytes = new Uint8Array(words.buffer);
-    const status = await this.#inTurn(() =>
-      inTime(commandApart(CONTROL_PATH, command.op, bytes), command, () => undefined),
+    const status = await this.#inTurn(
+      () => inTime(commandApart(CONTROL_PATH, command.op, bytes), command, () => undefined),
+      STOP_TURN_MS,
     );
     this.#check(status, command);
   }
@@ -220,9 +226,22 @@ export class UblkControl {
     return this.#inTurn(() => this.#submit(command));
   }
 
-  #inTurn(work: () => Promise<number>): Promise<number> {
-    const turn = this.#last.then(work);
-    this.#last = turn.catch(() => undefined);
+  /** @param turnMs after which the next command begins, whether this one has ended or not */
+  #inTurn(work: () => Promise<number>, turnMs?: number): Promise<number> {
+    let begin = (): void => undefined;
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
+    const turn = this.#last.then(() => {
+      begin();
+      return work();
+    });
+    const ended = turn.then(
+      () => undefined,
+      () => undefined,
+    );
+    const late = () => new Promise((resolve) => setTimeout(resolve, turnMs).unref());
+    this.#last = turnMs === undefined ? ended : Promise.race([ended, begun.then(late)]);
     return turn;
   }
 

@@ -44,11 +44,25 @@ export async function fsyncApart(path: string): Promise<number> {
 
 /**
  * Whether a block device could be opened exclusively; it is closed again.
- * @returns 0, or a negative errno: EBUSY for one that is mounted or held
+ * @returns 0, or a negative errno: EBUSY for one that is mounted or held; -ETIMEDOUT
  * @throws UringError PROCESS_FAILED
  */
-export async function claimApart(path: string): Promise<number> {
-  return answerOf(await run(["claim", path]));
+export async function claimApart(path: string, timeoutMs?: number): Promise<number> {
+  return answerOf(await run(["claim", path], timeoutMs));
+}
+
+/**
+ * Whether a path can be opened for reading; it is closed again. For what may lie on a medium that does
+ * not answer: opening it here would keep a thread of this process until it does.
+ * @returns 0, or a negative errno: -ETIMEDOUT when there was no answer in time @throws as above
+ */
+export async function openApart(path: string, timeoutMs: number): Promise<number> {
+  return answerOf(await run(["open", path], timeoutMs));
+}
+
+/** unlink(2). @returns 0, or a negative errno as for openApart @throws as above */
+export async function unlinkApart(path: string, timeoutMs: number): Promise<number> {
+  return answerOf(await run(["unlink", path], timeoutMs));
 }
 
 /** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */

@@ -17,8 +17,10 @@ export {
   fsyncApart,
   type LoopStatus,
   loopApart,
+  openApart,
   statApart,
   syncApart,
+  unlinkApart,
   writeApart,
 } from "./apart.js";
 export { bounded } from "./bounded.js";

@@ -21,7 +21,10 @@ export async function mapped(t, table) {
     // A file system on it is not frozen meanwhile: one whose disk has failed could not be thawed.
     await run(["dmsetup", "resume", "--nolockfs", name]);
   }
-  return { path: `/dev/mapper/${name}`, load };
+  /** All its requests wait from now on, those that are on their way too. */
+  const suspend = () => run(["dmsetup", "suspend", "--noflush", "--nolockfs", name]);
+  const resume = () => run(["dmsetup", "resume", "--nolockfs", name]);
+  return { path: `/dev/mapper/${name}`, load, suspend, resume };
 }
 
 export async function linear(t, below) {

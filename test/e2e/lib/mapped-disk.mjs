@@ -7,9 +7,14 @@ export class MappedDisk {
   #load;
   #below;
   #sectors;
+  /** From now on all its requests wait, for resume(). */
+  suspend;
+  resume;
 
-  constructor({ path, load }, below, sectors) {
+  constructor({ path, load, suspend, resume }, below, sectors) {
     this.path = path;
+    this.suspend = suspend;
+    this.resume = resume;
     this.#load = load;
     this.#below = below;
     this.#sectors = sectors;

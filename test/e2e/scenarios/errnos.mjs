@@ -196,10 +196,6 @@ test("snapshot_create: EBUSY, a store that is mounted", async (t) => {
   await unmount();
 });
 
-test("snapshot_create: ENOSPC, a file that is larger than the limit", async (t) => {
-  await refused(t, "STORE_OVER_LIMIT", ENOSPC, creating(t, imageFile(t, 8 * MIB)));
-});
-
 test("snapshot_create: ENOSPC, fallocate finds no room", async (t) => {
   const folder = await tmpfs(t, "size=256k");
   await refused(t, "STORE_FULL", ENOSPC, creating(t, folder));

@@ -15,7 +15,7 @@ import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { attempt, run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
-import { readDevice, writeDevice } from "../lib/device-file.mjs";
+import { alignedBuffer, DeviceFile, readDevice, writeDevice } from "../lib/device-file.mjs";
 import { linear } from "../lib/device-mapper.mjs";
 import { imageFile, loopDisk, nullDisk, ramDisks } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
@@ -30,6 +30,7 @@ import {
   storeFolder,
   takeSnapshot,
 } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
 const random = seededRandom("stores");
@@ -60,6 +61,53 @@ test("a regular file that was made before: it grows, and stays", async (t) => {
   await destroy();
   const { size } = statSync(file);
   assert.ok(size >= 12 * MIB && size <= 64 * MIB, `the file has ${size} bytes`);
+  truncateSync(file);
+});
+
+test("a file larger than the limit is used up to it, and stays as large", async (t) => {
+  const file = imageFile(t, 32 * MIB);
+  const device = await loopDisk(t, 4 * MIB);
+  const { id, destroy } = await overwriteAll(t, device, 4 * MIB, [file], 8 * MIB);
+  const { stores } = await storesOf(t, id);
+  assert.ok(stores[0].allocated_bytes <= 8 * MIB, `${stores[0].allocated_bytes} bytes`);
+  await destroy();
+  assert.is(statSync(file).size, 32 * MIB);
+});
+
+test("a file that somebody cuts off: what was in it is lost, and never reads as zeros", async (t) => {
+  const file = imageFile(t, 4096);
+  const sizeBytes = 4 * MIB;
+  const device = await loopDisk(t, sizeBytes);
+  const { front } = await attach(t, device);
+  const before = random.bytes(sizeBytes);
+  await writeDevice(t, front, before);
+  const { id, images, destroy } = await takeSnapshot(t, [device], {
+    stores: [file],
+    limitBytes: 64 * MIB,
+  });
+  t.expectKernelMessages(/I\/O error/);
+  const half = random.bytes(sizeBytes / 2);
+  await writeDevice(t, front, half);
+  truncateSync(file);
+  await until("it is noticed", async () => {
+    const { error_code } = await memberStatus(t, id, device);
+    return error_code !== 0;
+  });
+  // Copies make the file longer again; what was cut off would be a hole of zeros.
+  await writeDevice(t, front, random.bytes(sizeBytes));
+  const { lost_bytes: lostBytes } = await memberStatus(t, id, device);
+  assert.ok(lostBytes >= sizeBytes / 2, `${lostBytes} bytes are lost`);
+  const image = await DeviceFile.open(t, images[0], { readOnly: true });
+  const piece = alignedBuffer(4096);
+  for (let at = 0; at < sizeBytes; at += piece.length) {
+    const read = await image.readInto(piece, at).then(
+      () => true,
+      () => false,
+    );
+    if (read) assert.ok(piece.equals(before.subarray(at, at + piece.length)), `wrong at ${at}`);
+  }
+  await image.close();
+  await destroy();
   truncateSync(file);
 });
 

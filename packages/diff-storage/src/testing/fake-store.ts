@@ -25,6 +25,8 @@ export interface FakeStoreOptions {
   readonly onPreallocate?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
   /** Asked for each punch. Default: succeeds at once. */
   readonly onPunch?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
+  /** The size that others see, and may change. Default: nobody can. */
+  readonly presentBytes?: () => number;
 }
 
 const AT_ONCE: FakeOutcome = { delayMs: 0 };
@@ -81,6 +83,10 @@ export class FakeStore implements Store {
     const diskBytes = this.#options.diskBytes ?? Number.POSITIVE_INFINITY;
     if (this.backedBytes + missing.length * UNIT_BYTES > diskBytes) throw failure("ENOSPC");
     for (const unit of missing) this.#backed.add(unit);
+  }
+
+  async presentBytes(): Promise<number | undefined> {
+    return this.#options.presentBytes?.();
   }
 
   async trim(endBytes: number): Promise<void> {

@@ -84,8 +84,11 @@ export interface DriverControl {
   diff(device: string, since: number): Promise<DiffAnswer>;
   snapshotInfo(device: string): Promise<SnapshotInfo>;
 
-  /** Attaches devices that are not tracked yet; where one can't be added, nothing is left. */
-  snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }>;
+  /**
+   * Attaches devices that are not tracked yet; where one can't be added, nothing is left. Nor when the
+   * signal aborts: its client has gone.
+   */
+  snapshotCreate(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<{ id: string }>;
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse>;
   snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse>;
   snapshotDestroy(id: string): Promise<void>;

@@ -9,21 +9,22 @@ import {
 import { ControlError, errorNameOf } from "./control-error.js";
 import { answers, type RouteContext } from "./route-context.js";
 
-export function addSnapshotRoutes({ app, driver }: RouteContext): void {
+export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
   app.post<{ Body: SnapshotCreateRequest }>(
     "/v1/snapshots",
     { schema: { body: schemas.snapshotCreateRequest, response: answers(schemas.snapshotId) } },
-    async (request) => {
+    async (request, reply) => {
       const { devices, stores, limit_bytes, on_overflow, persistent, read_only_images } =
         request.body;
-      const { id } = await driver().snapshotCreate({
+      const options = {
         devices,
         stores,
         limitBytes: limit_bytes,
         ...(on_overflow === undefined ? {} : { onOverflow: on_overflow }),
         ...(persistent === undefined ? {} : { persistent }),
         ...(read_only_images === undefined ? {} : { readOnlyImages: read_only_images }),
-      });
+      };
+      const { id } = await driver().snapshotCreate(options, open.signalFor(reply.raw));
       return { id };
     },
   );

@@ -4,6 +4,8 @@ export const ExitStatus = {
   ENDED: 0,
   FAILED: 1,
   USAGE: 2,
+  /** As somebody asked, but something hangs and was left to the next one, which is not wanted now. */
+  LEFT: 3,
   /** A reactor has ended by itself: start the daemon again and it goes on. */
   REACTOR_LOST: 70,
   /** Left to a successor, for an upgrade: start it now. */

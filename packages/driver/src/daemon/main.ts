@@ -15,8 +15,15 @@ import {
 } from "./options.js";
 import { supervise } from "./supervisor.js";
 
+/**
+ * Threads for calls on files, where node has 4: each store that stops answering may keep one for as long as
+ * that lasts. It counts from when the process starts over, and for processes that it starts.
+ */
+const POOL_THREADS = "16";
+
 /** Ends with the process, with an ExitStatus. */
 export async function main(args: string[]): Promise<void> {
+  process.env["UV_THREADPOOL_SIZE"] ??= POOL_THREADS;
   let values: Values;
   let logger: Logger;
   let options: DriverOptions;

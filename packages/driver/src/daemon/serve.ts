@@ -118,9 +118,15 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
   if (ending === "detach") {
     const closing = parts.stopsLast && (await isEndOfBoot());
     await server.close();
-    await driver.stop(closing);
-    logger.info({ closing }, "ended");
-    return;
+    const left = await driver.stop(closing);
+    if (left.length === 0) {
+      logger.info({ closing }, "ended");
+      return;
+    }
+    const text = `ended, but not all of it: ${left.join("; ")}. The next daemon goes on with it`;
+    logger.error({ left }, text);
+    console.error(`blksnapd: ${text}`);
+    endAtOnce(ExitStatus.LEFT);
   }
   await server.close(LEAVE_GRACE_MS);
   await driver.leave();

@@ -145,7 +145,8 @@ export class Supervisor {
   #onActiveExit(daemon: Daemon, status: number | null, signal: string | null): void {
     this.#active = undefined;
     // A usage error or a host without ublk does not get better by trying again.
-    const isFinal = status === ExitStatus.ENDED || !this.#hasServed;
+    const isAsked = status === ExitStatus.ENDED || status === ExitStatus.LEFT;
+    const isFinal = isAsked || !this.#hasServed;
     if (isFinal && status !== null) {
       this.#end(status);
       return;

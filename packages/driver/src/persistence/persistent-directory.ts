@@ -13,7 +13,15 @@
  *
  * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.
  */
-import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  unlinkSync,
+} from "node:fs";
 import { open, readFile, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { syncDirectory } from "@blksnap/journal";
@@ -24,6 +32,8 @@ import type { FoundRecord } from "../state/state-directory.js";
 import { type BootMark, chainBoot, UNKNOWN_BOOT } from "./boot-chain.js";
 
 const SUFFIX = ".record";
+/** Also of journals that are being made. */
+const UNFINISHED_SUFFIX = ".new";
 
 export class PersistentDirectory {
   readonly path: string;
@@ -44,7 +54,8 @@ export class PersistentDirectory {
   }
 
   /**
-   * Takes possession of the directory, and makes it where there is none. Again: does nothing.
+   * Takes possession of the directory, and makes it where there is none; what was not written to its end
+   * is removed. Again: does nothing.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
    */
   own(): void {
@@ -61,6 +72,18 @@ export class PersistentDirectory {
       throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${this.path}`);
     }
     this.#lockFd = fd;
+    this.#removeUnfinished();
+  }
+
+  /** What an earlier daemon was about to write: nobody of this one writes yet. */
+  #removeUnfinished(): void {
+    for (const file of this.#files().filter((name) => name.endsWith(UNFINISHED_SUFFIX))) {
+      try {
+        unlinkSync(this.file(file));
+      } catch {
+        // It is in nobody's way: it is replaced, or tried again at the next start.
+      }
+    }
   }
 
   /** This boot, linked to the one before where the directory is owned. */

@@ -120,7 +120,9 @@ export class TrackerPersistence {
     if (!persistent && records.length === 0) return undefined;
     const facts = await readFacts(backing, await directory.boot());
     const tracking = { ...facts, clean: false };
-    const found = earlierRecord(records, backing.path, facts, uuid);
+    // Another device may have been attached meanwhile.
+    const free = records.filter((record) => !directory.inUse.has(record.uuid));
+    const found = earlierRecord(free, backing.path, facts, uuid);
     if (found !== undefined) {
       // What is still on its way to the medium would take the place of what is written now.
       if (directory.unanswered.has(found.uuid)) throw unusable(directory.path, noAnswer());

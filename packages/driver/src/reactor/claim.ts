@@ -37,7 +37,7 @@ export class NoAnswerError extends ControlError {
   readonly isTaken: boolean;
 
   constructor(what: string, isTaken: boolean) {
-    super("TAKE_FAILED", what, { errnoName: "ETIMEDOUT" });
+    super("NO_ANSWER", what);
     this.isTaken = isTaken;
   }
 }

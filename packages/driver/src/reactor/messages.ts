@@ -14,6 +14,7 @@ import type { TrackerGeometry } from "@blksnap/engine";
 import type { OverflowSetup } from "../snapshot/overflow.js";
 import type { QueueStart } from "../system/served-device.js";
 import type { AreaFigures } from "./area-counter.js";
+import type { CarriedError } from "./carried-error.js";
 import type { Claim } from "./claim.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
 
@@ -59,6 +60,14 @@ export interface AreaSetup {
   readonly figures?: AreaFigures;
 }
 
+/**
+ * The area of a snapshot that is held already, before its stores are open: what needs a copy waits for
+ * "wakeArea" or "dropArea".
+ */
+export type SleepingArea = Omit<AreaSetup, "storeFds" | "extents" | "journal">;
+/** Its slots it has asked for. */
+export type WakingArea = Omit<AreaSetup, "extents">;
+
 export interface AttachRequest {
   readonly type: "attach";
   readonly tracker: number;
@@ -67,8 +76,8 @@ export interface AttachRequest {
   readonly isBlock: boolean;
   readonly geometry: TrackerGeometry;
   readonly cbt: MapFileRef;
-  /** The area of a snapshot that is held already: after a recovery. */
-  readonly area: AreaSetup | undefined;
+  /** After a recovery. */
+  readonly area: SleepingArea | undefined;
   /** Of a persistent tracker. */
   readonly journal?: JournalSetup | undefined;
 }
@@ -78,6 +87,13 @@ export interface PrepareAreaRequest {
   readonly type: "prepareArea";
   readonly tracker: number;
   readonly area: AreaSetup;
+}
+
+/** The stores of an area that sleeps are open; its id is that of the attach. */
+export interface WakeAreaRequest {
+  readonly type: "wakeArea";
+  readonly tracker: number;
+  readonly area: WakingArea;
 }
 
 /** Stops issuing writes to the original; the reply comes when none is in flight any more. */
@@ -139,6 +155,14 @@ export interface SuccessorRequest {
   readonly area: number;
 }
 
+/** Slots of a store, from one on, have lost what was in them. */
+export interface LoseSlotsRequest {
+  readonly type: "loseSlots";
+  readonly tracker: number;
+  readonly store: number;
+  readonly firstSlotIndex: number;
+}
+
 export interface MarkDirtyRequest {
   readonly type: "markDirty";
   readonly tracker: number;
@@ -167,8 +191,10 @@ export interface StopRequest {
 export type ReactorRequest =
   | AttachRequest
   | PrepareAreaRequest
+  | WakeAreaRequest
   | HoldRequest
   | OpenImageRequest
+  | LoseSlotsRequest
   | MarkDirtyRequest
   | MirrorJournalRequest
   | GrowAreaJournalRequest
@@ -211,8 +237,8 @@ export interface LostRange {
 export interface ReactorReply {
   readonly re: number;
   readonly value?: unknown;
-  /** An error's text; absent when it went well. */
-  readonly error?: string;
+  /** Absent when it went well. */
+  readonly error?: CarriedError;
 }
 
 export interface MirrorReply {

@@ -1,6 +1,7 @@
 import { cpus } from "node:os";
 import { ReactorThread } from "@blksnap/uring";
 import type { Logger } from "pino";
+import { errorFrom } from "./carried-error.js";
 import { makeClaim, NoAnswerError, withdraw } from "./claim.js";
 import type {
   FromReactor,
@@ -120,7 +121,7 @@ class Member {
     const waiter = this.#waiters.get(message.re);
     this.#waiters.delete(message.re);
     if (message.error === undefined) waiter?.resolve(message.value);
-    else waiter?.reject(new Error(message.error));
+    else waiter?.reject(errorFrom(message.error));
   }
 }
 

@@ -19,7 +19,7 @@ import {
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
-import { FileIo, type FileIoOwner, type Queue, type Target } from "@blksnap/ublk";
+import { FileIo, type FileIoOwner, type Queue } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
@@ -30,6 +30,7 @@ import { areaJournalNotices, makeArea } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
+import { frontTarget, imageTarget } from "./device-targets.js";
 import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
 import type { JournalSetup } from "./journal-io.js";
@@ -41,9 +42,11 @@ import type {
   GrantMessage,
   ReactorNotice,
   ReactorSettings,
+  SleepingArea,
+  WakingArea,
 } from "./messages.js";
+import { SleepingCopies } from "./sleeping-copies.js";
 import { Slices } from "./slices.js";
-import { takeRequest } from "./take-request.js";
 import { WriteGate } from "./write-gate.js";
 import { WriteHold } from "./write-hold.js";
 
@@ -71,6 +74,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
+  #sleeping: SleepingCopies | undefined; // While the stores of a resumed area are not open.
   areaId = 0; // Tells the present area from others.
   #ticker: AreaTicker | undefined;
   readonly #freed: FreedSlots;
@@ -127,21 +131,36 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
   start(): void {
-    startQueue(this.#frontQueue, this.#frontTarget(), this.#frontEnd);
+    const target = frontTarget(this.#frontQueue, this.engine);
+    startQueue(this.#frontQueue, target, this.#frontEnd);
   }
 
   // ---- what the main thread asks for ----
 
   /** Attaches a new diff area; nothing is copied before switchAndRelease(). */
   prepareArea(setup: AreaSetup): void {
-    const memory = this.#openAreaIo(setup);
+    const memory = this.#openAreaMap(setup);
     try {
+      this.#openAreaIo(setup);
       const map = DiffAreaMap.create(memory.buffer, this.engine.geometry);
-      this.engine.attachArea(this.#makeArea(map, setup));
+      const area = this.#makeArea(map, setup);
+      const { extents: given } = setup;
+      for (let i = 0; i < given.length; i += 2) area.grantSlots(given[i], given[i + 1]);
+      this.engine.attachArea(area);
     } catch (error) {
       this.closeArea();
       throw error;
     }
+  }
+
+  wakeArea(setup: WakingArea): void {
+    const sleeping = this.#sleeping;
+    assert(sleeping !== undefined && setup.id === this.areaId, "the area does not sleep");
+    const areaIo = this.#openAreaIo(setup);
+    this.#sleeping = undefined;
+    // Told once per area, and that was the daemon before this one: its journal is another one.
+    if (this.#area?.map.faultErrno !== 0) this.noteAreaLost();
+    sleeping.begin(areaIo);
   }
 
   /** Calls back when no write to the original is in flight any more; new ones are kept back. */
@@ -178,11 +197,14 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     if (isBegun) return;
     this.noteAreaLost();
     this.engine.dropArea();
+    this.#sleeping?.giveUp();
+    this.#sleeping = undefined;
   }
 
   /** From here on writes are not copied: whoever finds the area's journal must not believe it. */
   noteAreaLost(): void {
-    if (this.areaJournal !== undefined) this.gate?.journal.noteAreaLost();
+    const { areaJournal } = this;
+    if ((areaJournal ?? this.#sleeping) !== undefined) this.gate?.journal.noteAreaLost();
   }
 
   /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
@@ -193,6 +215,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#areaMemory?.unmap();
     this.#areaIo = undefined;
     this.#areaMemory = undefined;
+    this.#sleeping = undefined;
     this.#area = undefined;
     this.#areaCounter = undefined;
   }
@@ -208,7 +231,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
-    startQueue(queue, this.#imageTarget(queue), this.#imageEnd);
+    const target = imageTarget(queue, this.engine, (tag) => this.#admitImage(queue, tag));
+    startQueue(queue, target, this.#imageEnd);
   }
 
   awaitFrontEnd(onEnd: () => void): void {
@@ -274,7 +298,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   submitCopy(copy: number): void {
-    (this.#areaIo as AreaIo).submitCopy(copy);
+    if (this.#sleeping !== undefined) this.#sleeping.add(copy);
+    else (this.#areaIo as AreaIo).submitCopy(copy);
   }
 
   submitRun(run: number): void {
@@ -343,17 +368,20 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   // ---- areas ----
 
   /** Goes on with the area of a snapshot that an earlier daemon took. */
-  #resumeArea(setup: AreaSetup): void {
-    const memory = this.#openAreaIo(setup);
-    const map = DiffAreaMap.open(memory.buffer);
-    this.engine.resumeArea(this.#makeArea(map, setup));
-    // Told once per area, and that was the daemon before this one: its journal is another one.
-    if (map.faultErrno !== 0) this.noteAreaLost();
+  #resumeArea(setup: SleepingArea): void {
+    const memory = this.#openAreaMap(setup);
+    this.#sleeping = new SleepingCopies(this.engine);
+    this.engine.resumeArea(this.#makeArea(DiffAreaMap.open(memory.buffer), setup));
   }
 
-  #openAreaIo(setup: AreaSetup): MappedMemory {
-    assert(this.#areaIo === undefined, "the device has a diff area already");
-    const memory = MappedMemory.file(setup.map.fd, 0, setup.map.lengthBytes);
+  #openAreaMap({ map }: SleepingArea): MappedMemory {
+    assert(this.#areaMemory === undefined, "the device has a diff area already");
+    this.#areaMemory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+    this.#imageCounter = new IoCounter();
+    return this.#areaMemory;
+  }
+
+  #openAreaIo(setup: WakingArea): AreaIo {
     const options = {
       reactor: this.#reactor,
       engine: this.engine,
@@ -370,12 +398,10 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       },
     };
     this.#areaIo = this.#reactor.attempt(() => new AreaIo(options));
-    this.#areaMemory = memory;
-    this.#imageCounter = new IoCounter();
-    return memory;
+    return this.#areaIo;
   }
 
-  #makeArea(map: DiffAreaMap, setup: AreaSetup): DiffArea {
+  #makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
     const area = makeArea(map, setup);
     this.#ticker = new AreaTicker(this.#reactor, setup.overflow.tickMs);
     this.#area = area;
@@ -394,28 +420,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     );
   }
 
-  #frontTarget(): Target {
-    const { front } = this.engine;
-    const queue = this.#frontQueue;
-    return {
-      queueIo: (tag) => {
-        takeRequest(queue, front, tag);
-        this.engine.submitFront(tag);
-      },
-      // The image reads the original as long as it lives, and others must not get its place.
-      close: () => undefined,
-    };
-  }
-
-  #imageTarget(queue: Queue): Target {
-    const { image } = this.engine;
-    return {
-      queueIo: (tag) => {
-        takeRequest(queue, image, tag);
-        if (this.#area === undefined) queue.complete(tag, -EIO);
-        else if (this.gate?.admitImage(tag) !== false) this.engine.submitImage(tag);
-      },
-      close: () => undefined,
-    };
+  #admitImage(queue: Queue, tag: number): boolean {
+    if (this.#area !== undefined) return this.gate?.admitImage(tag) !== false;
+    queue.complete(tag, -EIO);
+    return false;
   }
 }

@@ -1,15 +1,18 @@
 /** The thread of one reactor: takes requests of the main thread for the devices that it owns. */
 import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
+import { slotIndex, slotStore } from "@blksnap/diff-storage";
 import { assert, endProcessWithThread, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
 import { REACTOR_TURN_UNITS } from "../turns.js";
+import { carriedError } from "./carried-error.js";
 import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
 import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
 import type {
   AttachRequest,
   FromReactor,
+  LoseSlotsRequest,
   MarkDirtyRequest,
   ReactorRequest,
   ReactorSettings,
@@ -64,6 +67,12 @@ function markDirty({ tracker, ranges }: MarkDirtyRequest, done: () => void): voi
   });
 }
 
+function loseSlots({ tracker, store, firstSlotIndex }: LoseSlotsRequest): void {
+  deviceOf(tracker).engine.loseSlots(
+    (slot) => slotStore(slot) === store && slotIndex(slot) >= firstSlotIndex,
+  );
+}
+
 function attach(request: AttachRequest): void {
   const { tracker } = request;
   const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, say));
@@ -103,12 +112,15 @@ function carryOut(
       deviceOf(request.tracker).prepareArea(request.area);
       done();
       return;
+    case "wakeArea":
+      deviceOf(request.tracker).wakeArea(request.area);
+      done();
+      return;
     case "hold":
       deviceOf(request.tracker).hold(request.deadlineMs, done);
       return;
     case "switch": {
-      const reply: SwitchReply = { stallUs: deviceOf(request.tracker).switchAndRelease() };
-      done(reply);
+      done({ stallUs: deviceOf(request.tracker).switchAndRelease() } satisfies SwitchReply);
       return;
     }
     case "release":
@@ -135,6 +147,10 @@ function carryOut(
         removeDevice(request.tracker);
         done();
       });
+      return;
+    case "loseSlots":
+      loseSlots(request);
+      done();
       return;
     case "markDirty":
       markDirty(request, done);
@@ -175,7 +191,7 @@ function onMessage(message: unknown): void {
   try {
     carryOut(request, (value) => say({ re: id, value }), take);
   } catch (error) {
-    say({ re: id, error: error instanceof Error ? error.message : String(error) });
+    say({ re: id, error: carriedError(error) });
     reportError(error);
   }
 }

@@ -1,7 +1,6 @@
 /** After a crash: removing what a snapshot has left that was interrupted, or is lost. */
-import { unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { bounded } from "@blksnap/uring";
+import { bounded, unlinkApart } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import { noAnswer } from "../persistence/persistent-directory.js";
 import { forgetSnapshot } from "../persistence/snapshot-records.js";
@@ -10,7 +9,8 @@ import { DeviceMark, isOurs } from "../system/served-device.js";
 import type { RecoverContext } from "./recover.js";
 import { MEMORY_STORE } from "./store-record.js";
 
-/** Fronts wait meanwhile. */
+const ETIMEDOUT = 110;
+/** Writes may wait meanwhile. */
 const MEDIUM_PATIENCE_MS = 5_000;
 
 /**
@@ -55,10 +55,11 @@ async function removeAll(
   for (const { path, fileName } of record.stores) {
     if (fileName === undefined) continue;
     const directory = path === MEMORY_STORE ? context.state.path : path;
-    try {
-      unlinkSync(join(directory, fileName));
-    } catch {
-      // Never made, or gone with its file system.
+    const status = await unlinkApart(join(directory, fileName), MEDIUM_PATIENCE_MS);
+    // Else it was never made, or is gone with its file system.
+    if (status === -ETIMEDOUT) {
+      const text = `${directory} does not answer: ${fileName} stays there`;
+      context.logger.warn({ snapshot: record.id }, text);
     }
   }
   faultPoint("recover.discarded");

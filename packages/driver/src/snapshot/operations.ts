@@ -1,4 +1,7 @@
-/** What users do with snapshots: create, add, take, destroy. One at a time; the caller sees to that. */
+/**
+ * What users do with snapshots: create, add, take, destroy. Of each snapshot and device one at a time; the
+ * caller sees to that.
+ */
 
 import { stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -43,8 +46,11 @@ export class SnapshotOperations {
     this.#trackers = trackers;
   }
 
-  /** Devices that are not tracked yet are attached, and detached again when it fails. */
-  async create(options: SnapshotCreateOptions): Promise<Snapshot> {
+  /**
+   * Devices that are not tracked yet are attached, and detached again when it fails.
+   * @param signal whoever asked has gone: nobody would know of the snapshot
+   */
+  async create(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<Snapshot> {
     const onOverflow = completePolicy(options.onOverflow);
     const { persistent = false } = options;
     const attached: Tracker[] = [];
@@ -65,7 +71,7 @@ export class SnapshotOperations {
       if (persistent) await this.#assertMedia(options.stores);
       const alignments = [...members].map(({ geometry }) => geometry.logicalBlockBytes);
       const chunkShifts = [...members].map(({ geometry }) => geometry.chunkShift);
-      const snapshot = await Snapshot.create(this.#context, {
+      const parameters = {
         stores: options.stores,
         limitBytes: options.limitBytes,
         alignmentBytes: alignments.length === 0 ? 512 : Math.min(...alignments),
@@ -73,11 +79,14 @@ export class SnapshotOperations {
         onOverflow,
         persistent,
         readOnlyImages: options.readOnlyImages ?? false,
-      });
+        signal,
+      };
+      const snapshot = await Snapshot.create(this.#context, parameters);
       for (const tracker of members) snapshot.addMember(tracker);
       await recordNew(snapshot);
       faultPoint("create.members-recorded");
       await this.#saved(snapshot);
+      if (signal?.aborted) await this.#undo(snapshot);
       this.#registry.snapshots.set(snapshot.id, snapshot);
       return snapshot;
     } catch (error) {
@@ -174,6 +183,14 @@ export class SnapshotOperations {
     await snapshot.closeStorage({ keep: true });
     this.#registry.snapshots.delete(snapshot.id);
     this.#context.logger.info({ snapshot: snapshot.id }, "snapshot suspended");
+  }
+
+  /** @throws ControlError ABORTED */
+  async #undo(snapshot: Snapshot): Promise<never> {
+    await snapshot.closeStorage();
+    await snapshot.persistence.forget();
+    snapshot.forget();
+    throw new ControlError("ABORTED", "snapshot_create was given up before the answer came");
   }
 
   /** A snapshot whose record cannot be written is not made. */

@@ -24,7 +24,7 @@ import {
   type PersistentSnapshotRecord,
 } from "../persistence/snapshot-records.js";
 import type { PersistentTrackerRecord } from "../persistence/tracker-persistence.js";
-import type { AreaSetup } from "../reactor/messages.js";
+import type { SleepingArea } from "../reactor/messages.js";
 import {
   type MemberRecord,
   type SnapshotRecord,
@@ -169,7 +169,7 @@ async function isThere(store: StoreRecord, path: string): Promise<boolean> {
 export async function attachPending(
   context: RecoverContext,
   { id, record }: PendingTracker,
-  area: AreaSetup | undefined,
+  area: SleepingArea | undefined,
   onAreaLost: () => Promise<void>,
 ): Promise<Tracker | undefined> {
   const { device, uuid } = record;
@@ -280,6 +280,6 @@ async function removeOrphans(context: RecoverContext, known: ReadonlySet<string>
   const { persistent } = context;
   for (const name of readdirSync(persistent.path)) {
     const isArea = name.startsWith("area-") && name.endsWith(".journal");
-    if ((isArea && !known.has(name)) || name.endsWith(".new")) await persistent.removeFile(name);
+    if (isArea && !known.has(name)) await persistent.removeFile(name);
   }
 }

@@ -20,7 +20,6 @@ import {
   type Extent,
   type StoreSystem,
 } from "@blksnap/diff-storage";
-import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
 import { major, minor } from "@blksnap/ublk";
 import { errnoName } from "@blksnap/uring";
 import type { Logger } from "pino";
@@ -29,28 +28,22 @@ import { faultPoint } from "../fault-points.js";
 import type { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { LogNeed } from "../reactor/journal-io.js";
-import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
+import type { AreaSetup, MapFileRef, SleepingArea, WakingArea } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
 import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
+import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
+import { fillLog } from "./fill-log.js";
 import { memberRecord } from "./member-record.js";
-import { completePolicy, overflowSetup } from "./overflow.js";
+import { completePolicy } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
+import { StoreCuts } from "./store-cuts.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
 import { storeRecord } from "./store-record.js";
-
-const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
-/** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
-const LOW_WATER_SLOTS_MAX = 32;
-/** All devices together keep at most this part of the limit unused. */
-const HOARD_DIVISOR = 16;
-
-/** Areas are numbered through all snapshots of a process. */
-let nextAreaId = 1;
 
 /** A device of a snapshot. */
 export interface Member {
@@ -84,7 +77,7 @@ export interface SnapshotOptions {
   readonly onOverflow: OverflowPolicy;
   /** Comes back after a reboot. */
   readonly persistent: boolean;
-  /** Images refuse writes. */
+  readonly signal?: AbortSignal | undefined;
   readonly readOnlyImages: boolean;
 }
 
@@ -103,9 +96,11 @@ export class Snapshot {
   /** What the take did with the file systems on the members. */
   fileSystems: readonly FileSystemFreeze[];
   readonly persistence: SnapshotPersistence;
+  readonly cuts: StoreCuts;
   #state: SnapshotRecord["state"];
   #isRejoining: boolean;
   #storage: DiffStorage | undefined;
+  #isClosed = false;
   #slotServer: SlotServer | undefined;
   readonly #areas = new Set<number>();
   /** Slots handed out during a take, which come back if it fails; undefined at other times. */
@@ -130,6 +125,7 @@ export class Snapshot {
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
     this.persistence = new SnapshotPersistence(context, record.persistent ?? false);
+    this.cuts = new StoreCuts({ ...context, snapshot: record.id, members: this.members });
     this.events = new SnapshotEvents(record, () => this.saveIfPossible());
   }
 
@@ -156,7 +152,7 @@ export class Snapshot {
     snapshot.save();
     faultPoint("create.recorded");
     try {
-      await snapshot.openStorage();
+      await snapshot.openStorage(undefined, options.signal);
       faultPoint("create.stores-opened");
       snapshot.state = "created";
       faultPoint("create.created");
@@ -184,13 +180,17 @@ export class Snapshot {
     }
   }
 
+  get hasStorage(): boolean {
+    return this.#storage !== undefined;
+  }
+
   get storage(): DiffStorage {
     if (this.#storage === undefined) throw new Error(`snapshot ${this.id} has no storage`);
     return this.#storage;
   }
 
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
-  async openStorage(recoverSlots?: Iterable<number>): Promise<void> {
+  async openStorage(recoverSlots?: Iterable<number>, signal?: AbortSignal): Promise<void> {
     const options: DiffStorageOptions = {
       stores: await storesToOpen(this.stores, recoverSlots !== undefined, this.#context.state.path),
       limitBytes: this.limitBytes,
@@ -199,10 +199,15 @@ export class Snapshot {
       requiredAlignmentBytes: this.#alignmentBytes,
       system: this.#context.storeSystem,
       events: { push: (event) => this.#onStorageEvent(event) },
-      ...(recoverSlots === undefined ? {} : { recoverSlots }),
+      onFill: fillLog(this.#context.logger, this.id),
+      onCut: this.cuts.note,
+      ...(signal && { signal }),
+      ...(recoverSlots && { recoverSlots }),
     };
-    this.#storage = await DiffStorage.open(options);
-    this.stores = storesOpened(this.stores, this.#storage.stores);
+    const storage = await DiffStorage.open(options);
+    if (this.#isClosed) return void (await storage.close({ keepNamedFiles: true }));
+    this.#storage = storage;
+    this.stores = storesOpened(this.stores, storage.stores);
     this.#slotServer = new SlotServer({
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),
@@ -219,6 +224,7 @@ export class Snapshot {
 
   /** Closes the stores; what was made for this snapshot is removed, unless it is to be kept. */
   async closeStorage({ keep = false }: { keep?: boolean } = {}): Promise<void> {
+    this.#isClosed = true;
     this.#slotServer?.close();
     await this.#storage?.close({ keepNamedFiles: keep });
     this.#storage = undefined;
@@ -309,25 +315,21 @@ export class Snapshot {
     memberCount: number,
     journal?: AreaJournalFile,
   ): Promise<AreaSetup> {
-    const limitSlots = this.limitBytes / this.slotBytes;
-    const share = Math.floor(limitSlots / (HOARD_DIVISOR * memberCount));
-    const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
-    const wantedSlots = lowWaterSlots * 2;
-    const extent = await this.storage.allocateExtentWhenReady(wantedSlots);
+    const area = this.wakingArea(this.sleepingArea(map, memberCount), journal);
+    const extent = await this.storage.allocateExtentWhenReady(area.wantedSlots);
     if (extent !== "full") this.#lend(extent);
-    const id = nextAreaId++;
-    this.#areas.add(id);
-    return {
-      id,
-      map: { fd: map.fd, lengthBytes: map.lengthBytes },
-      storeFds: this.storage.stores.map((store) => store.fd),
-      extents: extent === "full" ? [] : [extent.firstSlot, extent.count],
-      lowWaterSlots,
-      wantedSlots,
-      slotBytes: this.slotBytes,
-      overflow: overflowSetup(this.onOverflow),
-      ...(journal === undefined ? {} : { journal: journal.setup }),
-    };
+    return { ...area, extents: extent === "full" ? [] : [extent.firstSlot, extent.count] };
+  }
+
+  sleepingArea(map: MapFileRef, memberCount: number): SleepingArea {
+    const area = sleepingArea(map, memberCount, this);
+    this.#areas.add(area.id);
+    return area;
+  }
+
+  wakingArea(area: SleepingArea, journal?: AreaJournalFile): WakingArea {
+    const storeFds = this.storage.stores.map(({ fd }) => fd);
+    return { ...area, storeFds, ...(journal && { journal: journal.setup }) };
   }
 
   /** A reactor's device needs slots: answers it when there are some, or will be none for now. */

@@ -22,6 +22,7 @@ import { faultPoint } from "../fault-points.js";
 import { AreaJournalFile } from "../persistence/area-journal-file.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";
 import type { SwitchReply } from "../reactor/messages.js";
+import { Serial } from "../serial.js";
 import { FreezeGroup } from "../system/freeze.js";
 import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
@@ -29,6 +30,9 @@ import { closeMember, type ImageContext, openImage } from "./image.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
 const fdatasync = promisify(fdatasyncCallback);
+
+/** One at a time; each has its bounds. */
+const freezes = new Serial();
 
 export interface TakeContext extends ImageContext {
   readonly persistent: PersistentDirectory;
@@ -55,7 +59,8 @@ export async function takeSnapshot(
     for (const member of members) await prepareArea(context, snapshot, member);
     snapshot.save();
     faultPoint("take.areas-recorded");
-    snapshot.stallUs = await switchAll(context, snapshot, options);
+    // A file system can lie on devices of two snapshots, and is frozen once.
+    snapshot.stallUs = await freezes.run(() => switchAll(context, snapshot, options));
     faultPoint("take.thawed");
     // Numbers that the caller hears of are on record.
     for (const { tracker } of members) await tracker.commitJournal();

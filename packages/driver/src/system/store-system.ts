@@ -5,6 +5,7 @@ import {
   endDirectIo,
   errnoName,
   ioctl,
+  openApart,
   type PromiseRing,
   prepareFallocate,
   tryLockFile,
@@ -12,6 +13,9 @@ import {
 import { faultPoint } from "../fault-points.js";
 
 const BLKGETSIZE64 = 0x80081272;
+const ETIMEDOUT = 110;
+/** How long a path may take to be opened; a network file system that is busy takes seconds. */
+const ANSWER_TIMEOUT_MS = 10_000;
 
 function failure(status: number, what: string): Error {
   const code = errnoName(status);
@@ -46,6 +50,10 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
       return Number(size[0]);
     },
     createMemoryFile,
+    async assertAnswers(path) {
+      const status = await openApart(path, ANSWER_TIMEOUT_MS);
+      if (status === -ETIMEDOUT) throw failure(status, `no answer in ${ANSWER_TIMEOUT_MS} ms`);
+    },
     statDirectIo: directIoAlignment,
     endDirectIo,
     lockFile(fd) {

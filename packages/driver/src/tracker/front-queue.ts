@@ -1,6 +1,6 @@
 /** How a tracker's reactor is told to serve its front. */
 import { type FaultPoint, faultPoint } from "../fault-points.js";
-import type { AreaSetup } from "../reactor/messages.js";
+import type { SleepingArea } from "../reactor/messages.js";
 import type { QueueStart, ServeOptions } from "../system/served-device.js";
 import type { TrackerContext, TrackerParts } from "./tracker.js";
 
@@ -8,7 +8,7 @@ export function frontQueue(
   context: TrackerContext,
   parts: TrackerParts,
   started: FaultPoint,
-  area?: AreaSetup,
+  area?: SleepingArea,
 ): ServeOptions {
   const { reactors } = context;
   const { id: tracker, backing, geometry, cbtFile, reactor } = parts;

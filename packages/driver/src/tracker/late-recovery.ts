@@ -6,14 +6,15 @@
 import { resolve } from "node:path";
 import { UblkState } from "@blksnap/ublk";
 import { ControlError } from "../control/control-error.js";
-import type { Serial } from "../serial.js";
+import { deviceLock } from "../driver-end.js";
+import type { OperationLocks } from "../operation-locks.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import { identityOf } from "../system/place.js";
 import { DeviceMark } from "../system/served-device.js";
 import { Tracker, type TrackerContext } from "./tracker.js";
 
 const RETRY_INTERVAL_MS = 5_000;
-/** Short, because other operations wait meanwhile, and it is tried again. */
+/** Short, because others of this device and its users wait meanwhile, and it is tried again. */
 const PATIENCE_MS = 1_000;
 
 /**
@@ -45,7 +46,7 @@ export class LateRecovery {
   readonly #context: TrackerContext;
   readonly #waiting: Map<number, WaitingFront>;
   readonly #timer: NodeJS.Timeout | undefined;
-  readonly #serial: Serial;
+  readonly #locks: OperationLocks;
   readonly #onRecovered: (tracker: Tracker) => void;
   #trying = false;
 
@@ -53,13 +54,13 @@ export class LateRecovery {
   constructor(
     context: TrackerContext,
     waiting: readonly WaitingFront[],
-    serial: Serial,
+    locks: OperationLocks,
     onRecovered: (tracker: Tracker) => void,
     intervalMs: number = RETRY_INTERVAL_MS,
   ) {
     this.#context = context;
     this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
-    this.#serial = serial;
+    this.#locks = locks;
     this.#onRecovered = onRecovered;
     for (const { record } of waiting) this.#reserve(record);
     if (waiting.length === 0) return;
@@ -95,7 +96,10 @@ export class LateRecovery {
     if (this.#trying) return;
     this.#trying = true;
     for (const { record } of this.waiting) {
-      await this.#serial.run(() => this.#try(record)).catch((error) => this.#say(record, error));
+      const what = `the return of ${record.device}`;
+      await this.#locks
+        .run([deviceLock(record)], { what }, () => this.#try(record))
+        .catch((error) => this.#say(record, error));
     }
     this.#trying = false;
     if (this.#waiting.size === 0) clearInterval(this.#timer);

@@ -1,4 +1,4 @@
-/** What users do with tracked devices. What changes them runs one at a time; the caller sees to that. */
+/** What users do with tracked devices. What changes one runs one at a time; the caller sees to that. */
 import { dirname, resolve } from "node:path";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
@@ -26,13 +26,19 @@ export class TrackerOperations {
   /** @param path of a device that is not tracked */
   async attach(path: string, options: AttachOptions): Promise<Tracker> {
     const device = resolve(path);
-    await this.#registry.assertNoImage(device);
-    await this.#registry.assertApart(device);
-    await this.#assertFree(device);
-    if (options.persistent) await this.#assertStateApart();
-    const id = this.#nextId++;
-    const tracker = await named(Tracker.attach(this.#context, id, device, options));
-    this.#registry.addTracker(tracker);
+    const tracker = await this.#registry.claimed(device, async (claim) => {
+      await this.#assertFree(device);
+      if (options.persistent) await this.#assertStateApart();
+      const id = this.#nextId++;
+      const onFront = (number: number) => {
+        claim.front = number;
+      };
+      const attaching = Tracker.attach(this.#context, id, device, { ...options, onFront });
+      const attached = await named(attaching);
+      // Before the claim ends: from one to the other there is no gap.
+      this.#registry.addTracker(attached);
+      return attached;
+    });
     faultPoint("attach.linked");
     const { state: persistence } = tracker.persistence;
     this.#logger.info({ device, front: tracker.front.path, persistence }, "attached");

@@ -22,7 +22,7 @@ import {
 import { errnoName, fsyncApart, type MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
-import type { AreaSetup } from "../reactor/messages.js";
+import type { SleepingArea } from "../reactor/messages.js";
 import { Serial } from "../serial.js";
 import { type TrackerRecord, trackerRecordName } from "../state/records.js";
 import type { MapFile } from "../state/state-directory.js";
@@ -53,8 +53,9 @@ export interface TrackerContext extends JournalContext {
 }
 
 export interface AttachOptions extends JournalOptions {
+  readonly onFront?: (number: number) => void;
   /** The diff area of a persistent snapshot that it is in. */
-  readonly area?: AreaSetup;
+  readonly area?: SleepingArea;
   /** Where the original is, if not at its name. */
   readonly openAt?: string;
 }
@@ -99,6 +100,10 @@ export class Tracker {
   readonly #rotations = new Serial();
   /** Its front goes away, and with it what the reactor has of it. */
   isEnding = false;
+  isDetaching = false;
+  get isGone(): boolean {
+    return this.#cbtMemory.buffer.byteLength === 0;
+  }
   #flushHasFailed = false;
   #hasEnded = false;
   readonly #context: TrackerContext;
@@ -155,6 +160,7 @@ export class Tracker {
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
         onNumber: (number) => {
+          options.onFront?.(number);
           faultPoint("attach.device-added");
           writeTrackerRecord(context.state, { ...parts, uuid: parts.journal?.uuid }, number, 0);
           faultPoint("attach.recorded");
@@ -182,7 +188,7 @@ export class Tracker {
   static async recover(
     context: TrackerContext,
     record: TrackerRecord,
-    recordedArea: AreaSetup | undefined,
+    recordedArea: SleepingArea | undefined,
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<Tracker> {
     const undo: Undo = [];
@@ -350,6 +356,7 @@ export class Tracker {
   /** Of a front that is there. */
   async #endFront(giveUp: boolean): Promise<void> {
     const held = await holdFront(this.front.path);
+    this.isDetaching = true;
     try {
       await this.#flushFront(giveUp);
       faultPoint("detach.front-synced");
@@ -357,6 +364,7 @@ export class Tracker {
     } finally {
       // Not on this thread: writes of the front may wait for slots that this thread grants.
       await promisify(close)(held).catch(() => undefined);
+      this.isDetaching = false;
     }
   }
 

@@ -6,6 +6,8 @@
 //   uring-apart PARENT write PATH TEXT
 //   uring-apart PARENT extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
 //   uring-apart PARENT stat PATH
+//   uring-apart PARENT open PATH             opens it for reading, and closes it
+//   uring-apart PARENT unlink PATH
 //   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
 //   uring-apart PARENT mounts MS TYPE...
 //   uring-apart PARENT loops NAME...         a line "FILE-SYSTEM DEVICE", each MAJOR:MINOR, for each
@@ -140,6 +142,12 @@ int64_t Stat(const char* path, std::string& lines) {
   return 0;
 }
 
+/** Waits for nobody who might write to the other end of a pipe. */
+int64_t OpenOnly(const char* path) {
+  const int fd = Open(path, O_RDONLY | O_NONBLOCK);
+  return fd < 0 ? fd : Checked(close(fd));
+}
+
 std::string Number(uint64_t device) {
   return std::to_string(major(device)) + ":" + std::to_string(minor(device));
 }
@@ -206,6 +214,8 @@ int main(int count, char** words) {
   if (verb == "write" && count == 5) answer = Write(path, words[4]);
   if (verb == "extents" && count == 4) answer = Extents(path, lines);
   if (verb == "stat" && count == 4) answer = Stat(path, lines);
+  if (verb == "open" && count == 4) answer = OpenOnly(path);
+  if (verb == "unlink" && count == 4) answer = Checked(unlink(path));
   if (verb == "sync") answer = Sync(std::atoll(path), more, lines);
   if (verb == "loops") {
     Loops({words + 3, words + count}, lines);

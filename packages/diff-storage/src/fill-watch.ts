@@ -1,0 +1,42 @@
+import type { Clock } from "./system.js";
+
+/** Waits for the filling of a storage for as long as it gets on. */
+export class FillWatch {
+  readonly #clock: Clock;
+  readonly #stallMs: number;
+  readonly #signal: AbortSignal | undefined;
+  #rearm: () => void = () => undefined;
+
+  /** @param stallMs longest time from one step to the next */
+  constructor(clock: Clock, stallMs: number, signal: AbortSignal | undefined) {
+    this.#clock = clock;
+    this.#stallMs = stallMs;
+    this.#signal = signal;
+  }
+
+  /** It gets on. */
+  stepped(): void {
+    this.#rearm();
+  }
+
+  /** Ends with the work, with the signal, or when the work does not get on. */
+  wait(work: Promise<void>): Promise<void> {
+    return new Promise((resolve) => {
+      let cancel: () => void = () => undefined;
+      const end = (): void => {
+        cancel();
+        this.#rearm = () => undefined;
+        this.#signal?.removeEventListener("abort", end);
+        resolve();
+      };
+      this.#rearm = () => {
+        cancel();
+        cancel = this.#clock.after(this.#stallMs, end);
+      };
+      this.#rearm();
+      this.#signal?.addEventListener("abort", end, { once: true });
+      if (this.#signal?.aborted) end();
+      void work.then(end);
+    });
+  }
+}

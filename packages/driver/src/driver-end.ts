@@ -1,0 +1,113 @@
+/**
+ * The end of a driver: snapshots are destroyed and devices detached, each for itself. What hangs is waited
+ * for as long as anything else gets on, and is then left to the next daemon, which finds it on record.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { OperationLocks } from "./operation-locks.js";
+import type { Registry } from "./registry.js";
+import type { Snapshot } from "./snapshot/snapshot.js";
+import type { Tracker } from "./tracker/tracker.js";
+
+const LOOK_INTERVAL_MS = 250;
+const STALL_MS = 30_000;
+
+export interface EndOptions {
+  readonly registry: Pick<Registry, "trackers" | "snapshots" | "snapshotOf">;
+  readonly locks: OperationLocks;
+  /** Keeps a persistent snapshot, destroys another. */
+  readonly endSnapshot: (snapshot: Snapshot) => Promise<void>;
+  readonly detach: (tracker: Tracker) => Promise<void>;
+  /** Anything that changes while something gets on: how much was written to the originals. */
+  readonly progress: () => Promise<number>;
+  /** After so long without progress nobody waits any more. */
+  readonly stallMs?: number;
+}
+
+export function deviceLock({ identity }: Pick<Tracker, "identity">): string {
+  return `device ${identity}`;
+}
+
+export function snapshotLock(id: string): string {
+  return `snapshot ${id.toLowerCase()}`;
+}
+
+/** Ends all that there is, with no more operations begun. Answers, in words, what is left. */
+export async function endAll(options: EndOptions): Promise<string[]> {
+  const { registry, locks } = options;
+  locks.close();
+  const left = new Map<string, string>();
+  let ended = 0;
+  const begin = (what: string, names: string[], operation: () => Promise<void>): Promise<void> => {
+    left.set(what, `${what} did not end`);
+    return locks
+      .run(names, { what, atEnd: true }, operation)
+      .then(
+        () => void left.delete(what),
+        (error: Error) => void left.set(what, `${what} failed: ${error.message}`),
+      )
+      .finally(() => ended++);
+  };
+  const begun = new Set<Snapshot | Tracker>();
+  /** A device comes after the snapshot that it is in: both have queued for it, in this order. */
+  const beginAll = (): Promise<void>[] => {
+    const snapshots = [...registry.snapshots.values()].filter((one) => !begun.has(one));
+    const trackers = [...registry.trackers.values()].filter((one) => !begun.has(one));
+    for (const one of [...snapshots, ...trackers]) begun.add(one);
+    return [
+      ...snapshots.map((snapshot) => {
+        const devices = [...snapshot.members.values()].map(({ tracker }) => deviceLock(tracker));
+        const names = [snapshotLock(snapshot.id), ...devices];
+        const what = `the end of snapshot ${snapshot.id}`;
+        return begin(what, names, () => endSnapshot(options, snapshot));
+      }),
+      ...trackers.map((tracker) => {
+        const what = `the detach of ${tracker.device} from ${tracker.front.path}`;
+        return begin(what, [deviceLock(tracker)], () => endTracker(options, tracker));
+      }),
+    ];
+  };
+  const all = async (): Promise<void> => {
+    // What an operation that still ran has made comes in another round.
+    for (let works = beginAll(); works.length > 0; works = beginAll()) {
+      await Promise.all([...works, locks.idle()]);
+    }
+    await locks.idle();
+    const late = beginAll();
+    if (late.length > 0) await Promise.all(late);
+  };
+  await endOrStall(all(), () => ended, options);
+  return [...left.values()];
+}
+
+async function endSnapshot(
+  { registry, ...options }: EndOptions,
+  snapshot: Snapshot,
+): Promise<void> {
+  if (registry.snapshots.get(snapshot.id) === snapshot) await options.endSnapshot(snapshot);
+}
+
+async function endTracker({ registry, ...options }: EndOptions, tracker: Tracker): Promise<void> {
+  if (registry.trackers.get(tracker.id) !== tracker) return;
+  const snapshot = registry.snapshotOf(tracker);
+  if (snapshot !== undefined) throw new Error(`it is in snapshot ${snapshot.id}`);
+  await options.detach(tracker);
+}
+
+async function endOrStall(
+  all: Promise<unknown>,
+  ended: () => number,
+  { progress, stallMs = STALL_MS }: EndOptions,
+): Promise<void> {
+  let isOver = false;
+  const over = all.finally(() => {
+    isOver = true;
+  });
+  let seen = "";
+  let sinceMs = performance.now();
+  while (!isOver && performance.now() - sinceMs < stallMs) {
+    await Promise.race([over, sleep(LOOK_INTERVAL_MS)]);
+    const now = `${ended()} ${await progress()}`;
+    if (now !== seen) sinceMs = performance.now();
+    seen = now;
+  }
+}

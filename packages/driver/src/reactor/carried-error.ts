@@ -1,0 +1,35 @@
+/** Errors on their way from a reactor's thread: what they are, their code and their errno come along. */
+import { EngineError, type EngineErrorCode } from "@blksnap/engine";
+import { UblkError, type UblkErrorCode } from "@blksnap/ublk";
+
+export interface CarriedError {
+  readonly name: string;
+  readonly message: string;
+  readonly code?: string;
+  readonly errno?: number;
+}
+
+export function carriedError(error: unknown): CarriedError {
+  if (!(error instanceof Error)) return { name: "Error", message: String(error) };
+  const { code, errno } = error as NodeJS.ErrnoException;
+  return {
+    name: error.name,
+    message: error.message,
+    ...(typeof code === "string" ? { code } : {}),
+    ...(typeof errno === "number" ? { errno } : {}),
+  };
+}
+
+/** The same error on this side. */
+export function errorFrom({ name, message, code, errno }: CarriedError): Error {
+  if (name === "EngineError") return new EngineError(code as EngineErrorCode, message);
+  if (name === "UblkError") {
+    // Its message has the errno's name already.
+    return Object.assign(new UblkError(code as UblkErrorCode, message), { errno: errno ?? 0 });
+  }
+  const error = new Error(message);
+  error.name = name;
+  if (code !== undefined) Object.assign(error, { code });
+  if (errno !== undefined) Object.assign(error, { errno });
+  return error;
+}

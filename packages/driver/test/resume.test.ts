@@ -1,0 +1,145 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { commandStoreSystem } from "@blksnap/diff-storage";
+import { AreaState, DiffAreaMap } from "@blksnap/engine";
+import { MappedMemory } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { goOn, lookThroughAll, type Resumed } from "../dist/snapshot/resume.js";
+import type { SnapshotRecord } from "../dist/state/records.js";
+import { StateDirectory } from "../dist/state/state-directory.js";
+import type { Tracker } from "../dist/tracker/tracker.js";
+
+const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";
+const GEOMETRY = {
+  capacityBytes: 2 ** 20,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+
+let folder: string;
+let state: StateDirectory;
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-resume-"));
+  state = new StateDirectory(join(folder, "state"));
+});
+test.after.each(() => {
+  state.close();
+  rmSync(folder, { recursive: true });
+});
+
+/** A snapshot of two devices that a daemon has left; its image devices are gone. */
+async function left(storeFile: string) {
+  const map = async (tracker: number) => {
+    const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
+    const file = await state.createMap(`area-${ID}-${tracker}`, lengthBytes);
+    const memory = MappedMemory.file(file.fd, 0, lengthBytes);
+    const area = DiffAreaMap.create(memory.buffer, GEOMETRY);
+    area.state = AreaState.ACTIVE;
+    memory.unmap();
+    state.bindMap(file);
+    state.closeMap(file);
+    return { tracker, map: file.name, image: null };
+  };
+  const record: SnapshotRecord = {
+    id: ID,
+    state: "taken",
+    createdAt: "2026-01-01T00:00:00.000Z",
+    takenAt: "2026-01-01T00:00:01.000Z",
+    stallUs: 1,
+    limitBytes: 2 ** 22,
+    alignmentBytes: 512,
+    slotBytes: 2 ** 18,
+    persistent: false,
+    stores: [{ path: storeFile }],
+    members: [await map(1), await map(2)],
+    events: [],
+    nextEvent: 1,
+  };
+  state.writeRecord(`snapshot-${ID}`, record);
+  const said: string[] = [];
+  const context = {
+    state,
+    storeSystem: commandStoreSystem,
+    portionBytes: 2 ** 20,
+    control: {
+      deviceInfo: async () => undefined,
+      addDevice: () => Promise.reject(new Error("no image in this test")),
+    },
+    reactors: {
+      send: () => undefined,
+      request: async (_: number, { type, tracker }: { type: string; tracker: number }) => {
+        said.push(`${type} ${tracker}`);
+      },
+    },
+    logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+  };
+  const [found] = await lookThroughAll(context as never, [record], new Map());
+  assert.ok(found !== undefined && "snapshot" in found, "it can be gone on with");
+  return { context: context as never, record, found: found as Resumed, said };
+}
+
+/** Fronts that live when the test says so. */
+function comingFronts() {
+  const fronts = new Map<number, Promise<Tracker | undefined>>();
+  const come = new Map<number, (tracker: Tracker | undefined) => void>();
+  for (const id of [1, 2]) fronts.set(id, new Promise((resolve) => come.set(id, resolve)));
+  const live = (id: number) =>
+    come.get(id)?.({ id, reactor: 0, hasOldArea: true, errorCode: 0, geometry: GEOMETRY } as never);
+  const fail = (id: number) => come.get(id)?.(undefined);
+  return { fronts, live, fail };
+}
+
+const listener = {
+  tracker: () => undefined,
+  snapshot: () => undefined,
+  lost: () => undefined,
+  progressed: () => undefined,
+};
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let waited = 0; !condition(); waited++) {
+    assert.ok(waited < 10_000, "nothing happened in 10 s");
+    await new Promise((done) => setTimeout(done, 1));
+  }
+}
+
+function resuming(fronts: Map<number, Promise<Tracker | undefined>>, record: SnapshotRecord) {
+  const none = Promise.resolve();
+  return { fronts, serving: none, restored: none, all: [record], listener };
+}
+
+test("an area wakes with its stores and its own front, whatever other fronts wait for", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, "");
+  const { context, found, record, said } = await left(store);
+  const { fronts, live, fail } = comingFronts();
+  const going = goOn(context, found, resuming(fronts, record));
+  live(1);
+  await until(() => said.includes("wakeArea 1"));
+  fail(2);
+  // This one ends with its images, which the test has none of.
+  assert.is(await going, undefined);
+  assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
+});
+
+test("without its stores a snapshot is lost; its writes go on front by front", async () => {
+  const { context, found, record, said } = await left(join(folder, "none"));
+  const { fronts, live } = comingFronts();
+  const going = goOn(context, found, resuming(fronts, record));
+  live(2);
+  await until(() => said.includes("closeArea 2"));
+  assert.equal(said.splice(0), ["dropArea 2", "closeArea 2"]);
+  live(1);
+  assert.is(await going, undefined);
+  assert.equal(said, ["dropArea 1", "closeArea 1"]);
+  assert.equal(state.recordNames(), []);
+  assert.equal(
+    state.fileNames().filter((name) => name.startsWith("area-")),
+    [],
+  );
+});
+
+test.run();

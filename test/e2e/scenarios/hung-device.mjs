@@ -1,0 +1,76 @@
+/**
+ * A device whose detach hangs: its disk is suspended, and does not answer the flush that comes first. Others
+ * are used as ever, and the daemon can be ended.
+ */
+import { existsSync } from "node:fs";
+import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
+import { Daemon } from "../lib/daemon.mjs";
+import { alignedBuffer, DeviceFile } from "../lib/device-file.mjs";
+import { loopDisk } from "../lib/disks.mjs";
+import { MappedDisk } from "../lib/mapped-disk.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
+
+const test = scenario(import.meta.url, { daemon: false });
+const SIZE_BYTES = 16 * MIB;
+const PIECE = Buffer.alloc(4096, 7);
+/** Of the end: no operation of a client may be waited for longer, and then nothing gets on. */
+const END_LIMIT_MS = 180_000;
+const LEFT_STATUS = 3;
+
+test(
+  "a detach that hangs holds up neither status, nor other devices and snapshots, nor the daemon's end",
+  async (t) => {
+    const disk = await MappedDisk.create(t, await loopDisk(t, SIZE_BYTES), SIZE_BYTES);
+    const other = await loopDisk(t, SIZE_BYTES);
+    const daemon = await Daemon.startFor(t);
+    const { front } = await t.client.attach(disk.path);
+    await disk.suspend();
+    t.defer(() => disk.resume());
+    let isDetached = false;
+    const detaching = t.client.detach(disk.path).then(
+      () => {
+        isDetached = true;
+      },
+      () => undefined,
+    );
+    await until("it is being detached", () =>
+      run(["pgrep", "-f", `fsync ${front}$`], { status: [0, 1] }).then((found) => found !== ""),
+    );
+    const { trackers } = await t.client.status();
+    assert.equal(
+      trackers.map(({ device }) => device),
+      [disk.path],
+    );
+    const { images, destroy } = await takeSnapshot(t, [other]);
+    const { front: second } = (await t.client.status()).trackers.find(
+      ({ device }) => device === other,
+    );
+    const file = await DeviceFile.open(t, second);
+    const piece = alignedBuffer(PIECE.length);
+    PIECE.copy(piece);
+    await file.write(piece, 0);
+    await file.close();
+    assert.ok(existsSync(images[0]));
+    await destroy();
+    await t.client.detach(other);
+    assert.not.ok(isDetached);
+
+    // A client that waits for the end has less patience than the daemon.
+    daemon.kill("SIGTERM");
+    await until("the daemon has ended", () => !daemon.alive, END_LIMIT_MS);
+    assert.is((await daemon.ended()).status, LEFT_STATUS);
+    assert.match(daemon.log(), `the detach of ${disk.path} from ${front} did not end`);
+    await detaching;
+    await disk.resume();
+
+    const next = await Daemon.startFor(t, { name: "next" });
+    await next.client.detach(disk.path);
+    await next.stop();
+  },
+  { timeLimitMs: 600_000 },
+);
+
+test.run();
