@@ -36,7 +36,15 @@ export const GROUPS = [
   },
   {
     name: "state",
-    files: ["stores", "overflow", "overflow-policy", "cbt", "changes", "capacity"],
+    files: [
+      "stores",
+      "store-conflicts",
+      "overflow",
+      "overflow-policy",
+      "cbt",
+      "changes",
+      "capacity",
+    ],
   },
   {
     name: "trouble",

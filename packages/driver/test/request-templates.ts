@@ -61,6 +61,11 @@ export const templates: readonly Template[] = [
   },
   {
     method: "GET",
+    route: "/v1/snapshots/{id}/events/list",
+    path: `/v1/snapshots/${UNKNOWN_ID}/events/list`,
+  },
+  {
+    method: "GET",
     route: "/v1/snapshots/{id}/events/follow",
     path: `/v1/snapshots/${UNKNOWN_ID}/events/follow`,
   },
