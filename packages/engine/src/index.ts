@@ -22,6 +22,7 @@ export {
   type TrackerGeometry,
 } from "./geometry.js";
 export type { EngineIo } from "./io.js";
+export { IoStage, IoState } from "./io-state.js";
 export type { RequestTable } from "./request-table.js";
 export type { RunTable } from "./run-table.js";
 export { type EngineCounters, EngineStats } from "./stats.js";

@@ -20,9 +20,10 @@ export const Stat = {
   HELD: 16,
   BLOCKED_WRITES: 17,
   REFUSED_WRITES: 18,
+  LATE_IO: 19,
 } as const;
 
-const STAT_COUNT = 19;
+const STAT_COUNT = 20;
 
 export interface EngineCounters {
   /** Requests on the front. `frontDiscards` counts write-zeroes too. */
@@ -50,6 +51,8 @@ export interface EngineCounters {
   /** Front requests that waited for room, and that were refused for lack of it. */
   blockedWrites: number;
   refusedWrites: number;
+  /** Copies and parts of image requests that passed their bound. */
+  lateIo: number;
 }
 
 export class EngineStats {
@@ -78,6 +81,7 @@ export class EngineStats {
       held: of[Stat.HELD],
       blockedWrites: of[Stat.BLOCKED_WRITES],
       refusedWrites: of[Stat.REFUSED_WRITES],
+      lateIo: of[Stat.LATE_IO],
     };
   }
 }

@@ -33,7 +33,6 @@ import { noAnswer, type PersistentDirectory, unusable } from "./persistent-direc
 import { untilWritesShow } from "./witness.js";
 
 const LOG_BYTES = 2 ** 21;
-const FAIL_TIMEOUT_MS = 5_000;
 const BEGIN_TIMEOUT_MS = 20_000;
 
 export interface PersistentTrackerRecord {
@@ -275,7 +274,7 @@ export class TrackerPersistence {
    */
   async fail(why: string): Promise<void> {
     this.failure = why;
-    await bounded(this.forget(), FAIL_TIMEOUT_MS, noAnswer);
+    await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer);
   }
 
   /** Removes all that is recorded. */

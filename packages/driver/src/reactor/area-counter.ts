@@ -2,7 +2,7 @@
 import type { DiffArea, EngineCounters } from "@blksnap/engine";
 
 export interface AreaCounters
-  extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites"> {
+  extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites" | "lateIo"> {
   /** Writes that wait for room at this moment. */
   readonly blockedNow: number;
   /** Slots that hold a chunk. */
@@ -16,6 +16,7 @@ export const NO_AREA: AreaCounters = {
   blockedWrites: 0,
   blockedNow: 0,
   refusedWrites: 0,
+  lateIo: 0,
   slotsUsed: 0,
   spareExtents: [],
 };
@@ -41,6 +42,7 @@ export class AreaCounter {
       blockedWrites: now.blockedWrites - before.blockedWrites,
       blockedNow: this.#area.blockedWrites,
       refusedWrites: now.refusedWrites - before.refusedWrites,
+      lateIo: now.lateIo - before.lateIo,
       slotsUsed:
         this.#slotsBefore + now.slotsTaken - before.slotsTaken - now.slotsFreed + before.slotsFreed,
       spareExtents,

@@ -10,6 +10,7 @@
 import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 import { assert, type Reactor } from "@blksnap/uring";
 import { AreaOp } from "../persistence/journal-format.js";
+import type { IoTicker } from "./io-ticker.js";
 import { JournalIo, type JournalSetup } from "./journal-io.js";
 
 /** Entries for discards of the image in one commit; more are not recorded, which loses nothing. */
@@ -19,6 +20,7 @@ const BLOCKS_MAX = 0xffff;
 export interface AreaJournalOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
+  readonly ticker: IoTicker;
   readonly storeFds: readonly number[];
   readonly copiesMax: number;
   readonly runsMax: number;
@@ -55,6 +57,7 @@ export class AreaJournal {
     this.io = new JournalIo({
       reactor: options.reactor,
       setup: options.setup,
+      ticker: options.ticker,
       entriesMax: waitersMax + RELEASE_ENTRIES,
       syncFirst: options.storeFds,
       onCommitted: () => this.#committed(),

@@ -18,6 +18,7 @@ import type { CbtInfo } from "@blksnap/engine";
 import type { JournalWriter } from "@blksnap/journal";
 import { assert, type Reactor } from "@blksnap/uring";
 import { CbtOp, encodeSwitch } from "../persistence/journal-format.js";
+import type { IoTicker } from "./io-ticker.js";
 import { JournalIo, type JournalSetup, type LogPlace } from "./journal-io.js";
 
 const AHEAD_BYTES = 4 * 2 ** 20;
@@ -27,6 +28,8 @@ const SPARE_ENTRIES = 16;
 export interface CbtJournalOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
+  /** See JournalIoOptions. */
+  readonly ticker?: IoTicker;
   readonly blockShift: number;
   readonly blockCount: number;
   /** Requests that may wait: tags 0 to requestsMax - 1. */
@@ -72,6 +75,7 @@ export class CbtJournal {
     this.io = new JournalIo({
       reactor: options.reactor,
       setup: options.setup,
+      ticker: options.ticker,
       entriesMax: options.requestsMax + SPARE_ENTRIES,
       syncFirst: [],
       onCommitted: (writer) => this.#committed(writer),

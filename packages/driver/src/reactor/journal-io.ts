@@ -10,7 +10,8 @@
  *
  * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
  * both, until adopt(). Which of them would be found after a power cut is not known here, so a commit
- * that is not on both has failed.
+ * that is not on both has failed. So has one that the medium does not answer in time: it is told so, and
+ * memory and files stay until the answer comes.
  */
 import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
 import {
@@ -26,8 +27,10 @@ import {
   type Reactor,
   SqeFlag,
 } from "@blksnap/uring";
+import { COMMIT_LATE_TICKS, type IoTicker } from "./io-ticker.js";
 
 const EIO = 5;
+const ETIMEDOUT = 110;
 const ECANCELED = 125;
 const ENOMEM = 12;
 /** Each is a turn of the reactor. */
@@ -56,6 +59,8 @@ export interface JournalIoOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
   readonly entriesMax: number;
+  /** Sees to it that tick() is called; without it commits have no bound. */
+  readonly ticker?: Pick<IoTicker, "start"> | undefined;
   /** Descriptors that are synced before each commit. */
   readonly syncFirst: readonly number[];
   /** The sealed commit is on the medium; its entries can still be read from the writer. */
@@ -104,6 +109,9 @@ export class JournalIo {
   #closing = false;
   #closed = false;
   #onIdle: (() => void) | undefined;
+  /** Ticks since entries wait. */
+  #waitedTicks = 0;
+  #onClosed: (() => void) | undefined;
 
   constructor(options: JournalIoOptions) {
     const { reactor, setup, entriesMax } = options;
@@ -154,6 +162,8 @@ export class JournalIo {
   /** The mirror takes the journal's place. Only while idle. False when the journal has failed. */
   adopt(): boolean {
     const mirror = this.#mirror;
+    // What is late may still be written to either.
+    if (this.#dead && this.#pending > 0) return false;
     if (mirror === undefined || this.#dead) {
       this.dropMirror();
       return false;
@@ -187,6 +197,24 @@ export class JournalIo {
     this.#onIdle = callback;
   }
 
+  /** Time goes on; see IoTicker. True while something waits for the medium, or for room in the log. */
+  tick(): boolean {
+    const waits = this.#pending > 0 || (this.#full && this.writer.fillingEntries > 0);
+    if (this.#dead || !waits) {
+      this.#waitedTicks = 0;
+      return false;
+    }
+    this.#waitedTicks++;
+    if (this.#waitedTicks > COMMIT_LATE_TICKS) this.#fail(ETIMEDOUT);
+    return !this.#dead;
+  }
+
+  /** After close(): calls back when the medium has answered all that it was asked. */
+  whenClosed(callback: () => void): void {
+    if (this.#closed) callback();
+    else this.#onClosed = callback;
+  }
+
   /** Ends it at once; a commit that is on its way is told to nobody any more. */
   close(): void {
     this.#dead = true;
@@ -203,6 +231,7 @@ export class JournalIo {
     for (const index of this.#syncFirst) this.#reactor.removeFile(index);
     this.#reactor.removeHandler(this.#handler);
     this.#memory.unmap();
+    this.#onClosed?.();
   }
 
   #goOn(): void {
@@ -220,6 +249,8 @@ export class JournalIo {
     const { writer } = this;
     if (this.#dead || writer.isCommitting || writer.fillingEntries === 0 || this.#full) return;
     const sectors = Math.ceil(writer.fillingEntries / ENTRIES_PER_SECTOR);
+    this.#waitedTicks = 0;
+    this.#options.ticker?.start();
     if (!this.#hasRoom(sectors)) {
       this.#full = true;
       this.#tellLow();
@@ -297,8 +328,18 @@ export class JournalIo {
     else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
   }
 
+  #fail(errno: number): void {
+    this.#dead = true;
+    const waiting = this.#onIdle;
+    this.#onIdle = undefined;
+    this.#options.onFault(errno);
+    waiting?.();
+  }
+
   #ended(): void {
     const { writer } = this;
+    // It was late, and has been given up.
+    if (this.#dead) return;
     if (this.#isTorn && (this.#errno === 0 || this.#errno === ECANCELED)) {
       // The kernel had no memory to take all of it: the same once more, to the same places.
       if (this.#attempts < ATTEMPTS_MAX) {
@@ -308,11 +349,7 @@ export class JournalIo {
       this.#errno = ENOMEM;
     }
     if (this.#errno !== 0) {
-      this.#dead = true;
-      const waiting = this.#onIdle;
-      this.#onIdle = undefined;
-      this.#options.onFault(this.#errno);
-      waiting?.();
+      this.#fail(this.#errno);
       return;
     }
     this.#log.usedSectors += writer.sealedSectors;

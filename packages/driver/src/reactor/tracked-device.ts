@@ -11,15 +11,16 @@
  *   image queue ──▶ engine.submitImage ──▶ submitRun
  * ```
  */
+
 import {
   CbtMap,
-  DiffArea,
+  type DiffArea,
   DiffAreaMap,
   type EngineIo,
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
-import { FileIo, type FileIoOwner, type Queue, type Target } from "@blksnap/ublk";
+import { FileIo, type FileIoOwner, type Queue } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
@@ -29,8 +30,11 @@ import type { AreaJournal } from "./area-journal.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
+import { frontTarget, imageTarget } from "./device-targets.js";
+import { makeDiffArea } from "./diff-area.js";
 import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
+import { type IoTicker, LATE_TICKS } from "./io-ticker.js";
 import type { JournalSetup } from "./journal-io.js";
 import type {
   AreaSetup,
@@ -40,7 +44,6 @@ import type {
   ReactorNotice,
   ReactorSettings,
 } from "./messages.js";
-import { takeRequest } from "./take-request.js";
 import { WriteGate } from "./write-gate.js";
 import { WriteHold } from "./write-hold.js";
 
@@ -50,6 +53,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly engine: TrackerEngine;
   readonly #id: number;
   readonly #reactor: Reactor;
+  readonly #ioTicker: IoTicker;
   readonly #frontDepth: number;
   readonly #imageDepth: number;
   readonly #copyWindowBytes: number;
@@ -84,10 +88,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     reactor: Reactor,
     settings: ReactorSettings,
     request: AttachRequest,
+    ioTicker: IoTicker,
     notify: (notice: ReactorNotice) => void,
   ) {
     this.#id = request.tracker;
     this.#reactor = reactor;
+    this.#ioTicker = ioTicker;
     this.#notify = notify;
     this.#freed = new FreedSlots(reactor, {
       tell: (slots) => notify({ notice: "freed", tracker: this.#id, area: this.areaId, slots }),
@@ -105,6 +111,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       copyWindowBytes: this.#copyWindowBytes,
       copiesMax: queueDepth * PARTS_PER_TAG,
       runsMax: this.#imageDepth * PARTS_PER_TAG,
+      lateTicks: LATE_TICKS,
       cbt: this.#cbt,
     });
     this.#hold = new WriteHold(reactor, this.engine);
@@ -112,11 +119,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#frontQueue = this.#makeQueue(request.queue, () => this.#frontEnd.end());
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
     if (request.area !== undefined) this.#resumeArea(request.area);
+    ioTicker.add(this);
   }
 
   /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
   start(): void {
-    startQueue(this.#frontQueue, this.#frontTarget(), this.#frontEnd);
+    startQueue(this.#frontQueue, frontTarget(this.#frontQueue, this.engine), this.#frontEnd);
   }
 
   // ---- what the main thread asks for ----
@@ -174,15 +182,20 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     if (this.areaJournal !== undefined) this.gate?.journal.noteAreaLost();
   }
 
-  /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
-  closeArea(): void {
+  /**
+   * Gives up the area, after dropArea and the end of the image's queue. What is late keeps the memory and
+   * files that it needs until the notice "areaIdle": then the answer is the area's id.
+   */
+  closeArea(): number | null {
+    const of = { tracker: this.#id, area: this.areaId };
     this.#freed.clear();
-    this.#areaIo?.close();
+    const idle = this.#areaIo?.close(() => this.#notify({ notice: "areaIdle", ...of }));
     this.#areaMemory?.unmap();
     this.#areaIo = undefined;
     this.#areaMemory = undefined;
     this.#area = undefined;
     this.#areaCounter = undefined;
+    return idle === false ? of.area : null;
   }
 
   openImage(start: QueueStart): void {
@@ -196,7 +209,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
-    startQueue(queue, this.#imageTarget(queue), this.#imageEnd);
+    const target = imageTarget(queue, this.engine, this.gate, () => this.#area !== undefined);
+    startQueue(queue, target, this.#imageEnd);
   }
 
   awaitFrontEnd(onEnd: () => void): void {
@@ -212,6 +226,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     if (count > 0) this.#area.grantSlots(firstSlot, count);
     else this.#area.denySlots(errno);
     faultPoint("slots.granted");
+  }
+
+  /** Time goes on. True while something is in flight that has a bound. */
+  tickIo(): boolean {
+    const inGate = this.gate?.journal.io.tick() ?? false;
+    return [this.engine.tick(), this.areaJournal?.io.tick(), inGate].includes(true);
   }
 
   lostRanges(): LostRange[] {
@@ -230,6 +250,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** After the front's queue ended. An area that is still here is one to be gone on with later. */
   close(): void {
+    this.#ioTicker.remove(this);
     if (this.#area !== undefined) this.closeArea();
     this.#fileIo.close();
     this.gate?.journal.drop();
@@ -294,6 +315,22 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#notify({ notice: "fault", tracker: this.#id, area: this.areaId, errno });
   }
 
+  onCopyLate(copy: number): void {
+    this.#areaIo?.setCopyLate(copy);
+  }
+
+  onRunLate(run: number): void {
+    this.#areaIo?.setRunLate(run);
+  }
+
+  onStoreHung(store: number): void {
+    this.#notify({ notice: "storeHung", tracker: this.#id, area: this.areaId, store });
+  }
+
+  onStoreAnswered(store: number): void {
+    this.#notify({ notice: "storeAnswered", tracker: this.#id, area: this.areaId, store });
+  }
+
   onAreaClosed(): void {
     this.#isAreaDropped = true;
     const told = this.#onAreaClosed;
@@ -312,6 +349,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return new WriteGate({
       reactor: this.#reactor,
       setup,
+      ticker: this.#ioTicker,
       engine: this.engine,
       cbt: this.#cbt,
       tracker: this.#id,
@@ -341,6 +379,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const of = { tracker: this.#id, area: setup.id };
     const options = {
       reactor: this.#reactor,
+      ticker: this.#ioTicker,
       engine: this.engine,
       originalIndex: this.#fileIo.fileIndex,
       storeFds: setup.storeFds,
@@ -362,11 +401,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   #makeArea(map: DiffAreaMap, setup: AreaSetup): DiffArea {
-    const { lowWaterSlots, wantedSlots, extents } = setup;
-    const { policy: overflow, ticksMax: blockedTicksMax, tickMs } = setup.overflow;
-    const area = new DiffArea(map, { lowWaterSlots, wantedSlots, overflow, blockedTicksMax });
-    this.#ticker = new AreaTicker(this.#reactor, tickMs);
-    for (let i = 0; i < extents.length; i += 2) area.grantSlots(extents[i], extents[i + 1]);
+    const area = makeDiffArea(map, setup);
+    this.#ticker = new AreaTicker(this.#reactor, setup.overflow.tickMs);
     this.#area = area;
     this.#isAreaDropped = false;
     this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot());
@@ -374,36 +410,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return area;
   }
 
-  // ---- the two ends ----
-
   #makeQueue(start: QueueStart, onEnd: () => void): Queue {
     return makeQueue(this.#reactor, start, onEnd, (error) =>
       this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` }),
     );
-  }
-
-  #frontTarget(): Target {
-    const { front } = this.engine;
-    const queue = this.#frontQueue;
-    return {
-      queueIo: (tag) => {
-        takeRequest(queue, front, tag);
-        this.engine.submitFront(tag);
-      },
-      // The image reads the original as long as it lives, and others must not get its place.
-      close: () => undefined,
-    };
-  }
-
-  #imageTarget(queue: Queue): Target {
-    const { image } = this.engine;
-    return {
-      queueIo: (tag) => {
-        takeRequest(queue, image, tag);
-        if (this.#area === undefined) queue.complete(tag, -EIO);
-        else if (this.gate?.admitImage(tag) !== false) this.engine.submitImage(tag);
-      },
-      close: () => undefined,
-    };
   }
 }

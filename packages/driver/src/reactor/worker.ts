@@ -5,9 +5,11 @@ import { assert, endProcessWithThread, Reactor, type ReactorWorkerData } from "@
 import { becomeIoFlusher } from "../system/process-setup.js";
 import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
+import { IoTicker } from "./io-ticker.js";
 import { carryOutJournal } from "./journal-requests.js";
 import type {
   AttachRequest,
+  CloseAreaReply,
   FromReactor,
   MarkDirtyRequest,
   ReactorRequest,
@@ -49,7 +51,7 @@ function markDirty(request: MarkDirtyRequest): void {
 
 function attach(request: AttachRequest): void {
   const { tracker } = request;
-  const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, say));
+  const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, ticker, say));
   devices.set(tracker, device);
   try {
     device.start();
@@ -106,10 +108,11 @@ function carryOut(
     case "dropArea":
       deviceOf(request.tracker).dropArea(done);
       return;
-    case "closeArea":
-      deviceOf(request.tracker).closeArea();
-      done();
+    case "closeArea": {
+      const reply: CloseAreaReply = { lateArea: deviceOf(request.tracker).closeArea() };
+      done(reply);
       return;
+    }
     case "awaitImageEnd":
       deviceOf(request.tracker).awaitImageEnd(done);
       return;
@@ -173,6 +176,7 @@ if (flusherProblem !== undefined) say({ notice: "error", message: flusherProblem
 const heartbeat = new Int32Array(settings.heartbeat);
 const { ringEntries: entries } = settings;
 const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError, heartbeat, entries });
+const ticker = new IoTicker(reactor, settings.ioTimeoutMs);
 say({ notice: "ready" });
 try {
   reactor.run();

@@ -18,8 +18,6 @@ import type { ReactorPool } from "../reactor/pool.js";
 import type { SnapshotRecord } from "../state/records.js";
 import type { Member } from "./snapshot.js";
 
-const GIVE_UP_TIMEOUT_MS = 5_000;
-
 export interface PersistenceContext {
   readonly reactors: ReactorPool;
   readonly persistent: PersistentDirectory;
@@ -114,10 +112,35 @@ export class SnapshotPersistence {
   async removeJournal(member: Member): Promise<void> {
     const { journal } = member;
     if (journal === undefined) return;
-    await this.#growing;
-    member.journal = undefined;
-    await journal.close();
-    await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
+    await this.unlessHung("an area's journal is not removed yet", async () => {
+      await this.#growing;
+      member.journal = undefined;
+      await journal.close();
+      await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
+    });
+  }
+
+  /**
+   * At the end of a snapshot: a medium that does not answer is not waited for. What it was to do is done when
+   * it answers.
+   * @param text what is said of it
+   */
+  async unlessHung(text: string, work: () => Promise<void>): Promise<void> {
+    const { logger, persistent } = this.#context;
+    const snapshot = this.#last?.snapshot.id;
+    let isHung = false;
+    const working = work();
+    const late = () => {
+      isHung = true;
+      return noAnswer();
+    };
+    try {
+      await bounded(working, persistent.giveUpTimeoutMs, late);
+    } catch (error) {
+      if (!isHung) throw error;
+      logger.error({ snapshot, err: error }, text);
+      working.catch((cause: unknown) => logger.error({ snapshot, err: cause }, text));
+    }
   }
 
   /** Makes the log of an area's journal longer. @throws Error when the medium fails, or it is too long */
@@ -154,7 +177,8 @@ export class SnapshotPersistence {
     const snapshot = this.#last?.snapshot.id;
     const text = `${why}: the snapshot will not outlive this machine's power`;
     try {
-      await bounded(this.forget(), GIVE_UP_TIMEOUT_MS, noAnswer);
+      const { giveUpTimeoutMs } = this.#context.persistent;
+      await bounded(this.forget(), giveUpTimeoutMs, noAnswer);
       logger.error({ snapshot }, text);
     } catch (error) {
       logger.fatal({ snapshot, err: error }, `${text}, and its record cannot be removed`);

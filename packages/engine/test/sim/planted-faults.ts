@@ -1,6 +1,7 @@
 // Faults to plant into the engine, to see that the simulation finds them.
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
 import { DISCARD_FAULTS } from "./planted-discard-faults.js";
+import { LATE_FAULTS } from "./planted-late-faults.js";
 import { OVERFLOW_FAULTS } from "./planted-overflow-faults.js";
 import { everyNth, type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 
@@ -294,6 +295,7 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...take,
   ...cbt,
   ...image,
+  ...LATE_FAULTS,
   ...OVERFLOW_FAULTS,
   ...DISCARD_FAULTS,
 ];

@@ -13,17 +13,19 @@ import {
 } from "@blksnap/engine";
 import { CbtModel } from "./cbt-model.js";
 import { garbage, sectorValue } from "./content.js";
+import { FrontState } from "./front-state.js";
 import { ImageModel } from "./image-model.js";
 import { IMAGE_DEPTH, ImageSide } from "./image-side.js";
+import { LATE_TICKS, LateModel } from "./late-model.js";
 import { LossModel } from "./loss-model.js";
 import { BLOCKED_TICKS_MAX, OverflowModel } from "./overflow-model.js";
+import { Permissions } from "./permissions.js";
 import type { Random } from "./random.js";
 import { type IoKind, SimIo } from "./sim-io.js";
-import type { SimStore } from "./store.js";
+import { type SimStore, STORE_SHIFT, STORES } from "./store.js";
 import { require } from "./violation.js";
 
 export const FRONT_DEPTH = 8;
-export const FrontState = { FREE: 0, SUBMITTED: 1, ISSUED: 2, DONE: 3 } as const;
 
 /** What a device needs from the world around it. */
 export interface SimWorld {
@@ -69,6 +71,8 @@ export class SimDevice implements EngineIo {
   readonly losses: LossModel;
   readonly overflow: OverflowModel;
   readonly badBlocks: Set<number> = new Set();
+  readonly permissions: Permissions = new Permissions(this);
+  readonly late: LateModel = new LateModel(this);
 
   engine: TrackerEngine;
   cbt: CbtMap;
@@ -124,7 +128,7 @@ export class SimDevice implements EngineIo {
     this.frontState[tag] = FrontState.SUBMITTED;
     this.overflow.submitted(tag);
     if (this.isWriteLike(tag)) this.cbtModel.submitted(first * 512, count * 512);
-    this.permitDenied();
+    this.permissions.give();
     this.engine.submitFront(tag);
   }
 
@@ -160,13 +164,13 @@ export class SimDevice implements EngineIo {
         this.cbtModel.submitted(front.offsetBytes[tag], front.lengthBytes[tag]);
       }
     }
-    this.permitDenied();
+    this.permissions.give();
     this.engine.switchAndRelease();
   }
 
   release(): void {
     this.held = false;
-    this.permitDenied();
+    this.permissions.give();
     this.engine.release();
   }
 
@@ -188,6 +192,7 @@ export class SimDevice implements EngineIo {
     this.dropping = false;
     this.slotsAsked = 0;
     this.faultsTold = 0;
+    this.late.restart();
     this.overflow.begin();
     this.area = null;
     const used = new Set<number>();
@@ -217,44 +222,21 @@ export class SimDevice implements EngineIo {
     return op !== RequestOp.READ && op !== RequestOp.FLUSH;
   }
 
+  ios(): SimIo[] {
+    return this.world.ios().filter((io) => io.device === this);
+  }
+
   writesInFlight(): number {
-    return this.world
-      .ios()
-      .filter((io) => io.device === this && io.kind === "original" && io.isWrite).length;
-  }
-
-  /** While slots are denied, writers that need one meet the overflow policy. */
-  permitDenied(): void {
-    const { area, engine, overflow } = this;
-    if (area === null || this.dropping || area.slots.deniedErrno === 0) return;
-    this.image.excuseAll();
-    for (const tag of this.waitingWrites()) {
-      overflow.permitRefusal(tag);
-      const { offsetBytes, lengthBytes } = engine.front;
-      if (!overflow.mayLose) continue;
-      this.losses.permitDenied(offsetBytes[tag] / 512, lengthBytes[tag] / 512, area);
-    }
-  }
-
-  grantSlots(firstSlot: number, count: number): void {
-    this.overflow.begin();
-    this.area!.grantSlots(firstSlot, count);
+    return this.ios().filter((io) => io.kind === "original" && io.isWrite).length;
   }
 
   /** Time goes on for blocked writes. */
   tickArea(): void {
     const { area } = this;
     if (area === null || area.blockedWrites === 0) return;
-    this.overflow.tick(this.waitingWrites());
-    this.permitDenied();
+    this.overflow.tick(this.permissions.waitingWrites());
+    this.permissions.give();
     area.tick();
-  }
-
-  private waitingWrites(): number[] {
-    const tags = [...this.frontState.keys()];
-    return tags.filter(
-      (tag) => this.frontState[tag] === FrontState.SUBMITTED && this.isWriteLike(tag),
-    );
   }
 
   // What the engine asks.
@@ -346,13 +328,36 @@ export class SimDevice implements EngineIo {
     this.world.tick();
     require(this.dropping, () => "area closed without being dropped");
     for (const io of this.world.ios()) {
-      require(io.device !== this || io.kind === "original", () => `area closed under ${io.kind}`);
+      const isOver = io.device !== this || io.kind === "original" || io.isToldLate;
+      require(isOver, () => `area closed under ${io.kind}`);
     }
+    this.late.areaClosed();
     this.dropping = false;
     this.area = null;
     this.areaBuffer = null;
     this.slotsAsked = 0;
-    this.store.releaseAll(this.number, new Set());
+    this.store.releaseAll(this.number, this.late.formerSlots);
+  }
+
+  onCopyLate(id: number): void {
+    this.late.told("copy", id);
+    const { bufferOwner, bufferTag } = this.engine.copies;
+    const windows = bufferOwner[id] === BufferOwner.FRONT ? this.frontWindows : this.imageWindows;
+    const tag = bufferTag[id];
+    windows[tag] = new Uint32Array(windows[tag].length).fill(garbage());
+  }
+
+  onRunLate(id: number): void {
+    this.late.told("run", id);
+    this.image.replaceBuffer(this.engine.runs.tag[id]);
+  }
+
+  onStoreHung(store: number): void {
+    this.late.storeHangs(store);
+  }
+
+  onStoreAnswered(store: number): void {
+    this.late.storeAnswers(store);
   }
 
   private makeEngine(): TrackerEngine {
@@ -363,6 +368,7 @@ export class SimDevice implements EngineIo {
       copyWindowBytes: windowBlocks * this.geometry.blockBytes,
       copiesMax,
       runsMax,
+      lateTicks: LATE_TICKS,
       cbt: this.cbt,
     });
     this.world.sabotage(engine);
@@ -376,12 +382,15 @@ export class SimDevice implements EngineIo {
       extentsMax: 32,
       overflow: this.shape.overflow,
       blockedTicksMax: BLOCKED_TICKS_MAX,
+      storeShift: STORE_SHIFT,
+      storeCount: STORES,
     });
   }
 
   private add(kind: IoKind, id: number): void {
     const io = new SimIo(kind, this, id, this.world.random);
     const name = kind === "original" ? `front ${id}` : `${kind} ${id}`;
+    this.late.asked(io);
     require(io.first >= 0 && io.first + io.sectors <= this.disk.length, () =>
       `${name} goes beyond the device: ${io.first}+${io.sectors}`);
     this.world.addIo(io);

@@ -27,6 +27,10 @@ export class SimIo {
   readonly isWrite: boolean;
   private readonly work: number;
   private readonly backward: boolean;
+  /** The tick at which its present part began; its bound has passed; the engine gave it up. */
+  since: number = 0;
+  isLate: boolean = false;
+  isToldLate: boolean = false;
   private stage: number = 0;
   private moved: number = 0;
 
@@ -81,6 +85,11 @@ export class SimIo {
     );
   }
 
+  /** True while its slot is being read or written. */
+  get isStoring(): boolean {
+    return this.kind === "copy" ? this.stage === 1 : this.usesSlot();
+  }
+
   readsOriginal(): boolean {
     if (this.kind === "copy") return this.work === CopyKind.OLD;
     return this.kind === "run" && this.work === RunKind.READ_ORIGINAL;
@@ -91,12 +100,19 @@ export class SimIo {
     for (let index = 0; index < count; index++) {
       if (this.moved === this.sectors) {
         if (this.kind !== "copy" || this.stage === 1) return;
-        this.stage = 1;
-        this.moved = 0;
+        this.beginStoring();
       }
       this.move(this.backward ? this.sectors - 1 - this.moved : this.moved);
       this.moved++;
     }
+  }
+
+  private beginStoring(): void {
+    this.stage = 1;
+    this.moved = 0;
+    if (this.isToldLate) return;
+    this.device.late.begins(this);
+    this.device.engine.onCopyRead(this.id);
   }
 
   /** Moves what is left, or a part of it and fails, and tells the engine. */
