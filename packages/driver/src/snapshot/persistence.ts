@@ -8,7 +8,11 @@ import { DiffAreaMap } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { AreaJournalFile, areaJournalName } from "../persistence/area-journal-file.js";
-import { noAnswer, type PersistentDirectory } from "../persistence/persistent-directory.js";
+import {
+  noAnswer,
+  type PersistentDirectory,
+  unusable,
+} from "../persistence/persistent-directory.js";
 import {
   forgetSnapshot,
   type PersistentSnapshotRecord,
@@ -71,8 +75,9 @@ export class SnapshotPersistence {
   /** Ends when all changes so far are on the medium. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async saved(): Promise<void> {
     const written = this.#written;
+    const { answerTimeoutMs, path } = this.#context.persistent;
     try {
-      await written;
+      await bounded(written, answerTimeoutMs, () => unusable(path, noAnswer()));
     } catch (error) {
       if (this.#written === written) this.#written = Promise.resolve();
       throw error;
@@ -84,6 +89,11 @@ export class SnapshotPersistence {
    * lost, which only the maps know as long as they are written.
    */
   async suspend(members: readonly Member[]): Promise<void> {
+    const { answerTimeoutMs, path } = this.#context.persistent;
+    await bounded(this.#suspend(members), answerTimeoutMs, () => unusable(path, noAnswer()));
+  }
+
+  async #suspend(members: readonly Member[]): Promise<void> {
     await this.#growing;
     const last = this.#last;
     for (const { journal, map, tracker } of members) {

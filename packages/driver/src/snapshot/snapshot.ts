@@ -349,14 +349,12 @@ export class Snapshot {
     this.retreat("created");
   }
 
-  /** A store of this snapshot does not answer a device, or does again. */
   noteStore({ device }: Tracker, area: number, store: number, hangs: boolean): void {
     this.hungStores.note(this.#storage, store, area, hangs);
-    const { path } = this.stores[store];
-    this.events.push({ type: hangs ? "store_hung" : "store_answered", device, store: path });
+    const type = hangs ? "store_hung" : "store_answered";
+    this.events.push({ type, device, store: this.stores[store].path });
   }
 
-  /** The stores have answered everything of an area that was closed. */
   areaIdle(area: number): void {
     this.hungStores.areaIdle(this.#storage, area, [...this.members.values()]);
   }
