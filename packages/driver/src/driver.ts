@@ -41,6 +41,7 @@ import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { driverMetrics } from "./metrics.js";
 import { Notices } from "./notices.js";
 import { PersistentDirectory } from "./persistence/persistent-directory.js";
+import { giveUpMs } from "./reactor/io-ticker.js";
 import { ReactorPool } from "./reactor/pool.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { Serial } from "./serial.js";
@@ -94,6 +95,7 @@ export class Driver implements DriverControl {
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
       frontDepth: this.#settings.frontDepth,
       imageDepth: this.#settings.imageDepth,
+      ioTimeoutMs: this.#settings.ioTimeoutMs,
       onNotice: (reactor, notice) => this.#notices.take(reactor, notice),
       lostStatus: options.reactorLostStatus,
       onLost: (reactor, error) => {
@@ -333,7 +335,10 @@ export class Driver implements DriverControl {
       control: this.#control,
       reactors: this.#reactors,
       state: await this.#claimState(),
-      persistent: new PersistentDirectory(this.#settings.persistentDirectory),
+      persistent: new PersistentDirectory(
+        this.#settings.persistentDirectory,
+        giveUpMs(this.#settings.ioTimeoutMs),
+      ),
       storeSystem: ringStoreSystem(this.#ring),
     };
     const { trackers, snapshots, waiting, lastTracker } = await recoverAll(this.#context);

@@ -21,7 +21,7 @@ export async function mapped(t, table) {
     // A file system on it is not frozen meanwhile: one whose disk has failed could not be thawed.
     await run(["dmsetup", "resume", "--nolockfs", name]);
   }
-  return { path: `/dev/mapper/${name}`, load };
+  return { path: `/dev/mapper/${name}`, name, load };
 }
 
 export async function linear(t, below) {

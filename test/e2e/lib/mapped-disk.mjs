@@ -4,12 +4,14 @@ import { mapped } from "./device-mapper.mjs";
 
 export class MappedDisk {
   path;
+  #name;
   #load;
   #below;
   #sectors;
 
-  constructor({ path, load }, below, sectors) {
+  constructor({ path, name, load }, below, sectors) {
     this.path = path;
+    this.#name = name;
     this.#load = load;
     this.#below = below;
     this.#sectors = sectors;
@@ -24,6 +26,15 @@ export class MappedDisk {
 
   heal() {
     return this.#load([`0 ${this.#sectors} linear ${this.#below} 0`]);
+  }
+
+  /** Requests are taken and not answered, until resume(). */
+  async hang() {
+    await run(["dmsetup", "suspend", "--nolockfs", "--noflush", this.#name]);
+  }
+
+  async resume() {
+    await run(["dmsetup", "resume", "--nolockfs", this.#name]);
   }
 
   /** Every request fails. */

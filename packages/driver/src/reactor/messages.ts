@@ -22,6 +22,8 @@ export interface ReactorSettings {
   readonly index: number;
   /** Tags that an image's queue may have; its device may have fewer. */
   readonly imageDepth: number;
+  /** In what time a store, or the medium of a journal, has to answer. */
+  readonly ioTimeoutMs: number;
   /** Submission entries of its ring: all tags of a queue are fetched by one call. */
   readonly ringEntries: number;
   /** One word, which the reactor's loop counts its turns in. */
@@ -203,6 +205,11 @@ export interface SwitchReply {
   readonly stallUs: number;
 }
 
+export interface CloseAreaReply {
+  /** The area, if not everything of it was answered: then the notice "areaIdle" comes when it is. */
+  readonly lateArea: number | null;
+}
+
 export interface LostRange {
   readonly offsetBytes: number;
   readonly lengthBytes: number;
@@ -236,6 +243,8 @@ export type ReactorNotice =
   | (AreaNotice & { readonly notice: "freed"; readonly slots: readonly number[] })
   | (AreaNotice & { readonly notice: "fault"; readonly errno: number })
   | (AreaNotice & { readonly notice: "blocked" })
+  | (AreaNotice & { readonly notice: "storeHung" | "storeAnswered"; readonly store: number })
+  | (AreaNotice & { readonly notice: "areaIdle" })
   | (AreaNotice & { readonly notice: "areaJournalLow"; readonly need: LogNeed })
   | (AreaNotice & { readonly notice: "areaJournalFault"; readonly errno: number })
   | { readonly notice: "journalLow"; readonly tracker: number }

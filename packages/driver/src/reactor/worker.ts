@@ -6,9 +6,11 @@ import { becomeIoFlusher } from "../system/process-setup.js";
 import { REACTOR_TURN_UNITS } from "../turns.js";
 import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
+import { IoTicker } from "./io-ticker.js";
 import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
 import type {
   AttachRequest,
+  CloseAreaReply,
   FromReactor,
   MarkDirtyRequest,
   ReactorRequest,
@@ -66,7 +68,7 @@ function markDirty({ tracker, ranges }: MarkDirtyRequest, done: () => void): voi
 
 function attach(request: AttachRequest): void {
   const { tracker } = request;
-  const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, say));
+  const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, ticker, say));
   devices.set(tracker, device);
   try {
     device.start();
@@ -123,10 +125,11 @@ function carryOut(
     case "dropArea":
       deviceOf(request.tracker).dropArea(done);
       return;
-    case "closeArea":
-      deviceOf(request.tracker).closeArea();
-      done();
+    case "closeArea": {
+      const reply: CloseAreaReply = { lateArea: deviceOf(request.tracker).closeArea() };
+      done(reply);
       return;
+    }
     case "awaitImageEnd":
       deviceOf(request.tracker).awaitImageEnd(done);
       return;
@@ -194,6 +197,7 @@ if (flusherProblem !== undefined) say({ notice: "error", message: flusherProblem
 const heartbeat = new Int32Array(settings.heartbeat);
 const { ringEntries: entries } = settings;
 const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError, heartbeat, entries });
+const ticker = new IoTicker(reactor, settings.ioTimeoutMs);
 say({ notice: "ready" });
 try {
   reactor.run();

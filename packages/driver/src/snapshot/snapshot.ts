@@ -33,37 +33,24 @@ import type { AreaSetup, MapFileRef } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
 import type { MapFile, StateDirectory } from "../state/state-directory.js";
-import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SnapshotEvents } from "./events.js";
+import { HungStores } from "./hung-stores.js";
+import type { Member } from "./member.js";
 import { memberRecord } from "./member-record.js";
 import { completePolicy, overflowSetup } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
 import { storeRecord } from "./store-record.js";
+import { waterMarks } from "./water-marks.js";
+
+export type { Member } from "./member.js";
 
 const SLOT_BYTES_DEFAULT = 2 ** CHUNK_SHIFT_DEFAULT;
-/** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
-const LOW_WATER_SLOTS_MAX = 32;
-/** All devices together keep at most this part of the limit unused. */
-const HOARD_DIVISOR = 16;
 
 /** Areas are numbered through all snapshots of a process. */
 let nextAreaId = 1;
-
-/** A device of a snapshot. */
-export interface Member {
-  readonly tracker: Tracker;
-  /** The area's map; from take on. */
-  map: MapFile | undefined;
-  /** Number of the image's device; known before the image lives. */
-  imageNumber: number | undefined;
-  image: ServedDevice | undefined;
-  imageLink: string | undefined;
-  /** Of a persistent snapshot, from take on. */
-  journal: AreaJournalFile | undefined;
-}
 
 export interface SnapshotContext {
   readonly reactors: ReactorPool;
@@ -103,6 +90,7 @@ export class Snapshot {
   /** What the take did with the file systems on the members. */
   fileSystems: readonly FileSystemFreeze[];
   readonly persistence: SnapshotPersistence;
+  readonly hungStores: HungStores = new HungStores();
   #state: SnapshotRecord["state"];
   #isRejoining: boolean;
   #storage: DiffStorage | undefined;
@@ -298,6 +286,7 @@ export class Snapshot {
       image: undefined,
       imageLink: undefined,
       journal: undefined,
+      lateArea: null,
     };
     this.members.set(tracker.id, member);
     return member;
@@ -309,10 +298,10 @@ export class Snapshot {
     memberCount: number,
     journal?: AreaJournalFile,
   ): Promise<AreaSetup> {
-    const limitSlots = this.limitBytes / this.slotBytes;
-    const share = Math.floor(limitSlots / (HOARD_DIVISOR * memberCount));
-    const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
-    const wantedSlots = lowWaterSlots * 2;
+    const { lowWaterSlots, wantedSlots } = waterMarks(
+      this.limitBytes / this.slotBytes,
+      memberCount,
+    );
     const extent = await this.storage.allocateExtentWhenReady(wantedSlots);
     if (extent !== "full") this.#lend(extent);
     const id = nextAreaId++;
@@ -347,16 +336,27 @@ export class Snapshot {
 
   /**
    * Takes a failed take back. Its areas are closed: their slots are free again, and what comes late
-   * from them does not count any more.
+   * from them does not count any more. Where a store has not answered, it could still write into them:
+   * then they are free when it has.
    */
   undoTake(): void {
     this.#areas.clear();
-    for (const slot of this.#lent ?? []) this.storage.free(slot, 1);
+    this.hungStores.undoTake(this.storage, this.#lent ?? [], [...this.members.values()]);
     this.#lent = undefined;
     this.takenAt = null;
     this.stallUs = null;
     this.fileSystems = [];
     this.retreat("created");
+  }
+
+  noteStore({ device }: Tracker, area: number, store: number, hangs: boolean): void {
+    this.hungStores.note(this.#storage, store, area, hangs);
+    const type = hangs ? "store_hung" : "store_answered";
+    this.events.push({ type, device, store: this.stores[store].path });
+  }
+
+  areaIdle(area: number): void {
+    this.hungStores.areaIdle(this.#storage, area, [...this.members.values()]);
   }
 
   /** Whether the area, by its id, is one of this snapshot. */
