@@ -93,6 +93,11 @@ export const GROUPS = [
     files: ["store-errors", "memory-pressure"],
   },
   {
+    name: "hangs",
+    files: ["hung-stores"],
+    ownDaemons: true,
+  },
+  {
     name: "torture",
     files: ["torture"],
     ownDaemons: true,

@@ -102,6 +102,20 @@ export const lowFreeSpaceEvent = record({
   free_bytes: is.count,
   error_code: { ...is.count, description: "positive errno of the failed growth; 0 for none" },
 });
+/** A store has not answered in time, and gets no I/O for this device before it has. */
+export const storeHungEvent = record({
+  ...eventFields,
+  event: { type: "string", const: "store_hung" },
+  store: is.text,
+  device: is.text,
+});
+/** The store has answered everything that was late. */
+export const storeAnsweredEvent = record({
+  ...eventFields,
+  event: { type: "string", const: "store_answered" },
+  store: is.text,
+  device: is.text,
+});
 /** Events were dropped because nobody read them; their numbers end before `sequence`. */
 export const missedEvent = record({
   ...eventFields,
@@ -109,7 +123,14 @@ export const missedEvent = record({
   count: is.count,
 });
 export const snapshotEvent = {
-  anyOf: [corruptedEvent, noSpaceEvent, lowFreeSpaceEvent, missedEvent],
+  anyOf: [
+    corruptedEvent,
+    noSpaceEvent,
+    lowFreeSpaceEvent,
+    storeHungEvent,
+    storeAnsweredEvent,
+    missedEvent,
+  ],
 } as const;
 
 export const waitEventQuery = recordWithOptional(

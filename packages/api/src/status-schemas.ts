@@ -71,6 +71,10 @@ export const snapshotDeviceStatus = record({
   blocked_writes: { ...is.count, description: "writes that have waited for room for old data" },
   blocked_writes_now: { ...is.count, description: "writes that wait for room at this moment" },
   refused_writes: { ...is.count, description: "writes that failed for lack of such room" },
+  late_io: {
+    ...is.count,
+    description: "copies and parts of image requests that a store did not answer in time",
+  },
   image_io: ioCounters,
 });
 
@@ -83,6 +87,7 @@ const usedBytes = { ...is.count, description: "taken by chunks" };
 export const storeStatus = record({
   path: is.text,
   kind: { type: "string", enum: ["file", "directory", "block", "memory"] },
+  hung: { ...is.flag, description: "has not answered in time, and gets no I/O before it has" },
   allocated_bytes: { ...is.count, description: "space on the store" },
   granted_bytes: grantedBytes,
   used_bytes: usedBytes,

@@ -36,6 +36,14 @@ function writeTroubles(member: Member): Trouble[] {
   return troubles;
 }
 
+/** Stores that do not answer: until they do, what needs them meets the overflow policy. */
+function storeTroubles({ stores }: SnapshotStatus): Trouble[] {
+  const hung = stores.filter((store) => store.hung).map(({ path }) => path);
+  if (hung.length === 0) return [];
+  const what = `the store ${hung.join(", ")} does not answer`;
+  return [{ state: "HUNG", what, hint: "See dmesg for its disk, or destroy the snapshot" }];
+}
+
 function lossTroubles(member: Member): Trouble[] {
   if (member.error_code === 0) return [];
   if (member.error_code === -ENODEV) {
@@ -65,7 +73,9 @@ export function troublesOf(
     const hint = "Detach it; what was not written to it is lost";
     troubles.push({ state: "GONE", what: "the original is gone", hint });
   }
-  if (member !== undefined) troubles.push(...writeTroubles(member), ...lossTroubles(member));
+  if (member !== undefined) troubles.push(...writeTroubles(member));
+  if (snapshot !== undefined) troubles.push(...storeTroubles(snapshot));
+  if (member !== undefined) troubles.push(...lossTroubles(member));
   if (io.errors > 0 && (member?.refused_writes ?? 0) < io.errors) {
     const what = `${counted(io.errors, "request")} of the front failed since attach`;
     troubles.push({ state: "ERRORS", what, hint: "See dmesg for errors of the original" });

@@ -17,8 +17,8 @@ const tracker = {
 } as unknown as TrackerStatus;
 const member = { front, error_code: 0, lost_bytes: 0, blocked_writes_now: 0, refused_writes: 0 };
 
-function troubles(change: object, memberChange: object = {}) {
-  const snapshot = { id: "s", devices: [{ ...member, ...memberChange }] };
+function troubles(change: object, memberChange: object = {}, stores: object[] = []) {
+  const snapshot = { id: "s", devices: [{ ...member, ...memberChange }], stores };
   return troublesOf({ ...tracker, ...change } as TrackerStatus, [
     snapshot as unknown as SnapshotStatus,
   ]);
@@ -40,6 +40,19 @@ test("refused and waiting writes come before what the image has lost", () => {
   );
   assert.match(found[0]!.what, "2 writes failed for lack of room");
   for (const { hint } of found) assert.match(hint, "larger --limit");
+});
+
+test("a store that does not answer is named, before what was lost through it", () => {
+  const stores = [
+    { path: "/dev/sdx", hung: false },
+    { path: "/dev/sdy", hung: true },
+  ];
+  const found = troubles({}, { error_code: -110, lost_bytes: 8 }, stores);
+  assert.equal(
+    found.map(({ state }) => state),
+    ["HUNG", "LOST"],
+  );
+  assert.is(found[0]!.what, "the store /dev/sdy does not answer");
 });
 
 test("errors of the front are told once: not those that are refused writes", () => {

@@ -204,6 +204,17 @@ export class SlotAllocator {
   }
 
   /**
+   * Passes a store over, because it does not answer, or not any more: no slot of it is handed out, and it
+   * does not grow. Other stores grow for it.
+   */
+  suspend(storeIndex: number, isSuspended: boolean): void {
+    this.#spaces[storeIndex].suspended = isSuspended;
+    if (this.#stopped) return;
+    this.#check();
+    this.#changed();
+  }
+
+  /**
    * Calls `listener` after each change that may turn "wait" into another answer. The result
    * unsubscribes.
    */
@@ -291,7 +302,8 @@ export class SlotAllocator {
   }
 
   #view(): Parameters<LowSpaceWatch["check"]>[0] {
-    const { readySlots, committedSlots, countedSlots, roomSlots, growing, failing } = this.#growth;
+    const { committedSlots, countedSlots, roomSlots, growing, failing } = this.#growth;
+    const readySlots = this.#spaces.reduce((sum, space) => sum + space.spareSlots, 0);
     const limitSlots = this.#limitSlots;
     return { readySlots, committedSlots, countedSlots, limitSlots, roomSlots, growing, failing };
   }

@@ -33,6 +33,8 @@ export class StoreSpace {
   readonly slotBytes: number;
   /** Most slots of this store that may have space behind them. */
   readonly limitSlots: number;
+  /** The store does not answer: nothing of it is handed out, and it does not grow. */
+  suspended = false;
   #used = new SlotBitmap();
   #ready = new SlotBitmap();
   #holes = new SlotBitmap();
@@ -66,7 +68,13 @@ export class StoreSpace {
     return this.#used.count;
   }
 
+  /** Slots that can be handed out now. */
   get readySlots(): number {
+    return this.suspended ? 0 : this.#ready.count;
+  }
+
+  /** Those, and the ones that a store has that does not answer: it is not short of space. */
+  get spareSlots(): number {
     return this.#ready.count;
   }
 
@@ -101,7 +109,7 @@ export class StoreSpace {
 
   /** Slots that could still get space, `otherRoomSlots` at most. */
   roomSlots(otherRoomSlots: number): number {
-    if (this.#isRetired) return 0;
+    if (this.#isRetired || this.suspended) return 0;
     const beyondEnd = this.store.growable ? SLOTS_PER_STORE_MAX - this.#endSlots : 0;
     const own = Math.min(this.limitSlots - this.committedSlots, this.#holes.count + beyondEnd);
     return Math.max(0, Math.min(own, otherRoomSlots));
@@ -109,6 +117,7 @@ export class StoreSpace {
 
   /** Hands out the first ready run, up to `maxSlots`; undefined when nothing is ready. */
   take(maxSlots: number): { firstSlot: number; count: number } | undefined {
+    if (this.suspended) return undefined;
     const run = this.#ready.findRun(0, maxSlots);
     if (run === undefined) return undefined;
     this.#ready.remove(run.first, run.count);
@@ -178,6 +187,7 @@ export class StoreSpace {
 
   /** Starts to give back a ready run of up to `maxSlots`; undefined when nothing is ready. */
   beginPunch(maxSlots: number): MovingRange | undefined {
+    if (this.suspended) return undefined;
     const run =
       this.#ready.findRun(this.#punchCursor, maxSlots) ?? this.#ready.findRun(0, maxSlots);
     if (run === undefined) return undefined;

@@ -125,6 +125,11 @@ export class DiffStorage {
     this.#allocator.free(firstSlot, count);
   }
 
+  /** See `SlotAllocator.suspend`. */
+  suspend(storeIndex: number, isSuspended: boolean): void {
+    this.#allocator.suspend(storeIndex, isSuspended);
+  }
+
   /** See `SlotAllocator.onChange`. */
   onChange(listener: () => void): () => void {
     return this.#allocator.onChange(listener);

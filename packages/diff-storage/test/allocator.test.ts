@@ -235,4 +235,39 @@ test("bad options are refused", async () => {
   await failsWith("ARGUMENT_INVALID", () => new SlotAllocator([store], { growthTimeoutMs: 0 }));
 });
 
+test("a store that does not answer is passed over until it does", async () => {
+  const { allocator, clock, events } = await makeAllocator(
+    (clock) => [new FakeStore({ clock }), new FakeStore({ clock })],
+    { portionBytes: 32 * SLOT_BYTES },
+  );
+  const first = allocator.allocateExtent(1);
+  assert.ok(typeof first !== "string" && slotStore(first.firstSlot) === 0);
+  allocator.suspend(0, true);
+  const waiting = allocator.allocateExtentWhenReady(1);
+  await clock.advance(0);
+  const second = await waiting;
+  assert.ok(second !== "full" && slotStore(second.firstSlot) === 1);
+  allocator.free(first.firstSlot, 1);
+  const { slots } = takeAll(allocator);
+  assert.equal(new Set(slots.map(slotStore)), new Set([1]));
+  allocator.suspend(0, false);
+  const third = allocator.allocateExtent(1);
+  assert.ok(typeof third !== "string" && slotStore(third.firstSlot) === 0);
+  // It has the space that it had: nothing was short of anything.
+  assert.equal(
+    events.filter(({ type }) => type === "no_space" || type === "low_free_space"),
+    [],
+  );
+});
+
+test("without a store that answers there are no slots, and nobody waits for any", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 32 * SLOT_BYTES,
+  });
+  allocator.suspend(0, true);
+  assert.is(allocator.allocateExtent(1), "full");
+  allocator.suspend(0, false);
+  assert.is.not(allocator.allocateExtent(1), "full");
+});
+
 test.run();

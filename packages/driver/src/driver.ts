@@ -43,12 +43,13 @@ import { driverMetrics } from "./metrics.js";
 import { Notices } from "./notices.js";
 import { Operations } from "./operations.js";
 import { PersistentDirectory } from "./persistence/persistent-directory.js";
+import { giveUpMs } from "./reactor/io-ticker.js";
 import { ReactorPool } from "./reactor/pool.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
 import { SnapshotOperations } from "./snapshot/operations.js";
 import { type RecoverContext, recoverAll } from "./snapshot/recover.js";
-import { StateDirectory } from "./state/state-directory.js";
+import { claimState } from "./state/claim-state.js";
 import { cbtState, driverStatus, imagePath, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
 import { ringStoreSystem } from "./system/store-system.js";
@@ -60,7 +61,6 @@ import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
 export type { DeviceInUse, DriverOptions };
 
-const CLAIM_INTERVAL_MS = 20;
 const LEAVE_TIMEOUT_MS = 30_000;
 
 export class Driver implements DriverControl {
@@ -96,6 +96,7 @@ export class Driver implements DriverControl {
       ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
       frontDepth: this.#settings.frontDepth,
       imageDepth: this.#settings.imageDepth,
+      ioTimeoutMs: this.#settings.ioTimeoutMs,
       onNotice: (reactor, notice) => this.#notices.take(reactor, notice),
       lostStatus: options.reactorLostStatus,
       onLost: (reactor, error) => {
@@ -352,8 +353,11 @@ export class Driver implements DriverControl {
       ...this.#settings,
       control: this.#control,
       reactors: this.#reactors,
-      state: await this.#claimState(),
-      persistent: new PersistentDirectory(this.#settings.persistentDirectory),
+      state: await claimState(this.#settings.stateDirectory, this.#settings.takeOverTimeoutMs),
+      persistent: new PersistentDirectory(
+        this.#settings.persistentDirectory,
+        giveUpMs(this.#settings.ioTimeoutMs),
+      ),
       storeSystem: ringStoreSystem(this.#ring),
     };
     const { addTracker } = this.#registry;
@@ -379,20 +383,6 @@ export class Driver implements DriverControl {
     const recoveryMs = Date.now() - takenOverMs;
     const counts = { trackers: trackers.length, snapshots: snapshots.length, recoveryMs };
     this.#logger.info({ ...counts, handover: this.#handover }, "serving again");
-  }
-
-  /** An earlier daemon may be about to leave. */
-  async #claimState(): Promise<StateDirectory> {
-    const deadlineMs = performance.now() + this.#settings.takeOverTimeoutMs;
-    for (;;) {
-      try {
-        return new StateDirectory(this.#settings.stateDirectory);
-      } catch (error) {
-        const isTaken = error instanceof ControlError && error.code === "ALREADY_RUNNING";
-        if (!isTaken || performance.now() > deadlineMs) throw error;
-      }
-      await sleep(CLAIM_INTERVAL_MS);
-    }
   }
 
   async #close(): Promise<void> {

@@ -40,6 +40,7 @@ const DEVICE_ROWS: readonly Row<SnapshotDeviceStatus>[] = [
   ["copied_bytes_total", "Old data saved to the diff storage.", "counter", (of) => of.copied_bytes],
   ["lost_bytes", "Old data that could not be saved.", "gauge", (of) => of.lost_bytes],
   ["blocked_writes_total", "Writes that waited for room.", "counter", (of) => of.blocked_writes],
+  ["late_io_total", "I/O that a store did not answer in time.", "counter", (of) => of.late_io],
   ["refused_writes_total", "Writes that found no room.", "counter", (of) => of.refused_writes],
   [
     "image_read_bytes_total",
@@ -65,6 +66,12 @@ const SNAPSHOT_ROWS: readonly Row<SnapshotStatus>[] = [
   ],
   ["diff_storage_allocated_bytes", "Diff storage allocated.", "gauge", (of) => of.allocated_bytes],
   ["diff_storage_limit_bytes", "Limit of the diff storage.", "gauge", (of) => of.limit_bytes],
+  [
+    "diff_storage_hung_stores",
+    "Stores that do not answer.",
+    "gauge",
+    (of) => of.stores.filter(({ hung }) => hung).length,
+  ],
   ["take_stall_us", "Time for which writers stood at take.", "gauge", (of) => of.stall_us ?? 0],
 ];
 

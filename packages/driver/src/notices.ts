@@ -3,12 +3,14 @@ import type { Logger } from "pino";
 import type { ReactorNotice } from "./reactor/messages.js";
 import type { Registry } from "./registry.js";
 import { noteImageEnd } from "./snapshot/ended-image.js";
+import type { Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 /** Trackers that are being attached at a time; each tells once of its journal. */
 const UNCLAIMED_MAX = 64;
 const ENODEV = 19;
 
+type StoreNotice = Extract<ReactorNotice, { notice: "storeHung" | "storeAnswered" }>;
 type JournalNotice = Extract<ReactorNotice, { notice: "journalLow" | "journalFault" }>;
 /** Of a tracker, whether it is in a snapshot or not. */
 type TrackerNotice = JournalNotice | Extract<ReactorNotice, { notice: "frontEnded" }>;
@@ -83,6 +85,11 @@ export class Notices {
       else this.#keep(notice);
       return;
     }
+    if (notice.notice === "areaIdle") {
+      // Its snapshot may have no such area any more.
+      for (const one of this.#registry.snapshots.values()) one.areaIdle(notice.area);
+      return;
+    }
     const snapshot = tracker && this.#registry.snapshotOf(tracker);
     if (tracker === undefined || snapshot === undefined) return;
     if ("area" in notice && !snapshot.hasArea(notice.area)) return;
@@ -99,6 +106,8 @@ export class Notices {
       void snapshot.tendJournal(tracker, notice.area, notice.need);
     } else if (notice.notice === "areaJournalFault") {
       void snapshot.failJournals(notice.errno);
+    } else if (notice.notice === "storeHung" || notice.notice === "storeAnswered") {
+      this.#actOnStore(snapshot, tracker, notice);
     } else if (notice.notice === "blocked") {
       const text = "writes wait for room in the diff storage";
       this.#logger.warn({ device: tracker.device, snapshot: snapshot.id }, text);
@@ -123,6 +132,14 @@ export class Notices {
       this.#logger.warn({ device, err: error }, "its image is not closed");
     });
     snapshot.fault(tracker, ENODEV);
+  }
+
+  #actOnStore(snapshot: Snapshot, tracker: Tracker, { notice, area, store }: StoreNotice): void {
+    const hangs = notice === "storeHung";
+    const path = snapshot.stores[store]?.path;
+    const text = hangs ? "a store does not answer" : "a store answers again";
+    this.#logger.warn({ device: tracker.device, snapshot: snapshot.id, store: path }, text);
+    snapshot.noteStore(tracker, area, store, hangs);
   }
 
   /** Not one after the other with operations: these can wait for writes, and writes wait for this. */

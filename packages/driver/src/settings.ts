@@ -24,6 +24,8 @@ export interface DriverOptions {
   /** Bounds of a take: freezing file systems, and draining writes. Default 10 s each. */
   readonly freezeTimeoutMs?: number;
   readonly holdTimeoutMs?: number;
+  /** In what time a store or the medium of a journal has to answer; default 10 s. */
+  readonly ioTimeoutMs?: number;
   /** How long to wait for another daemon to give the state directory up; default 0. */
   readonly takeOverTimeoutMs?: number;
   /**
@@ -50,6 +52,7 @@ type WithDefault =
   | "portionBytes"
   | "freezeTimeoutMs"
   | "holdTimeoutMs"
+  | "ioTimeoutMs"
   | "takeOverTimeoutMs"
   | "trustReboots";
 type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
@@ -68,6 +71,7 @@ const DEFAULTS: Defaulted = {
   portionBytes: 2 ** 30,
   freezeTimeoutMs: 10_000,
   holdTimeoutMs: 10_000,
+  ioTimeoutMs: 10_000,
   takeOverTimeoutMs: 0,
   trustReboots: false,
 };

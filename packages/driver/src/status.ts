@@ -138,6 +138,7 @@ async function memberStatus(
     blocked_writes: counters.area.blockedWrites,
     blocked_writes_now: counters.area.blockedNow,
     refused_writes: counters.area.refusedWrites,
+    late_io: counters.area.lateIo,
     image_io: ioStatus(counters.image),
   };
 }
@@ -168,6 +169,7 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
   const stores = stats.stores.map((store, index) => ({
     path: snapshot.stores[index].path,
     kind: snapshot.stores[index].path === MEMORY_STORE ? ("memory" as const) : store.kind,
+    hung: snapshot.hungStores.isHung(index),
     allocated_bytes: store.capacityBytes,
     granted_bytes: store.allocatedBytes,
     used_bytes: store.allocatedBytes - spare[index] * stats.slotBytes,

@@ -4,18 +4,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MessageChannel } from "node:worker_threads";
 import { makeSlot } from "@blksnap/diff-storage";
-import { BufferOwner, CopyFault, CopyKind, type TrackerEngine } from "@blksnap/engine";
+import { BufferOwner, CopyFault, CopyKind, IoState, type TrackerEngine } from "@blksnap/engine";
 import { createMemoryFile, Reactor } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { AreaIo } from "../dist/reactor/area-io.js";
+import type { IoTicker } from "../dist/reactor/io-ticker.js";
 
 const BLOCK_BYTES = 4096;
 const CHUNK_BYTES = 4 * BLOCK_BYTES;
 const CHUNKS = 4;
 const EIO = 5;
 const EBADF = 9;
+/** Nothing is late here. */
+const ticker = { start: () => undefined } as unknown as IoTicker;
 
 interface Done {
   readonly copy: number;
@@ -72,7 +75,9 @@ function copyAll(
       bufferOwner: numbers(() => BufferOwner.FRONT),
       bufferTag: numbers((copy) => copy),
       bufferOffsetBytes: numbers(() => 0),
+      state: numbers(() => IoState.LIVE),
     },
+    onCopyRead: () => undefined,
     onCopyDone(copy: number, result: number, fault: number) {
       done.push({ copy, result, fault });
       if (done.length === CHUNKS) reactor.stop();
@@ -80,6 +85,7 @@ function copyAll(
   };
   const io = new AreaIo({
     reactor,
+    ticker,
     engine: engine as unknown as TrackerEngine,
     originalIndex: reactor.addFile(originalFd),
     storeFds: [storeFd],
@@ -158,10 +164,15 @@ test("an area that cannot be made gives back the stores that it had registered",
   const store = createMemoryFile("store");
   const before = reactor.addFile(store);
   reactor.removeFile(before);
-  const engine = { geometry: { chunkBytes: CHUNK_BYTES, blockShift: 12 } };
+  const engine = {
+    geometry: { chunkBytes: CHUNK_BYTES, blockShift: 12 },
+    copies: { size: 1 },
+    runs: { size: 1 },
+  };
   const make = () =>
     new AreaIo({
       reactor,
+      ticker,
       engine: engine as unknown as TrackerEngine,
       originalIndex: 0,
       // The second is no descriptor at all.

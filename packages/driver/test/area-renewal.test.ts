@@ -75,6 +75,7 @@ class Area {
     this.journal = new AreaJournal({
       reactor: this.kernel.asReactor(),
       setup: file.setup,
+      ticker: { start: () => undefined } as never,
       storeFds: [],
       copiesMax: 32,
       runsMax: 32,

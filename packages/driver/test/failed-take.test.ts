@@ -110,7 +110,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
         asked.push(type);
         // The reactor's notice comes between the switch and the thaw.
         if (type === "switch") lossy.errorCode = -5;
-        return { stallUs: 1 };
+        return { stallUs: 1, lateArea: null };
       },
     },
     state: { createMap: async () => map, removeMap: () => asked.push("removeMap") },
@@ -148,6 +148,7 @@ function closing() {
         // The second one answers late.
         if (tracker === 2) await new Promise((resolve) => setTimeout(resolve, 20));
         meet(`${type} ${tracker}`);
+        return { lateArea: null };
       },
     },
     state: { removeMap: ({ name }: { name: string }) => meet(`close ${name}`) },

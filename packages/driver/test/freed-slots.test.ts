@@ -16,44 +16,48 @@ function world() {
   const granted: number[] = [];
   const due: (() => void)[] = [];
   const area = { extentsFree: 64, isRefused: false };
+  const hung = new Set<number>();
   const reactor = { setTimer: (_ms: number, then: () => void) => due.push(then) };
   const slots = new FreedSlots(reactor as never, {
     tell: (freed) => told.push(freed),
     grant: (slot) => granted.push(slot),
     area: () => area,
+    isHung: (slot) => hung.has(slot),
   });
   const turn = () => {
     for (const then of due.splice(0)) then();
   };
-  return { slots, told, granted, turn, area };
+  const none = () => granted.push(-1);
+  return { slots, told, granted, turn, area, hung, none };
 }
 
 test("freed slots are told in one message", () => {
-  const { slots, told, granted, turn } = world();
+  const { slots, told, granted, turn, none } = world();
   slots.add(1, false);
   slots.add(2, false);
-  assert.not.ok(slots.reuse(8));
+  slots.reuse(8, none);
   turn();
-  assert.equal([told, granted], [[[1, 2]], []]);
+  assert.equal([told, granted], [[[1, 2]], [-1]]);
 });
 
 test("those of a journal's area are told to nobody, and used again", () => {
-  const { slots, told, granted, turn } = world();
+  const { slots, told, granted, turn, none } = world();
   for (let slot = 0; slot < 40; slot++) slots.add(slot, true);
-  assert.ok(slots.reuse(10));
+  slots.reuse(10, none);
   assert.equal(granted, [], "not while the engine asks");
   turn();
   assert.is(granted.length, 10);
-  assert.ok(slots.reuse(100));
+  slots.reuse(100, none);
   turn();
   assert.equal([granted.length, told], [40, []]);
-  assert.not.ok(slots.reuse(1));
+  slots.reuse(1, none);
+  assert.is(granted.pop(), -1);
 });
 
 test("nothing is granted after the area's end", () => {
   const { slots, granted, turn } = world();
   slots.add(1, true);
-  assert.ok(slots.reuse(1));
+  slots.reuse(1, () => assert.unreachable("its area has ended"));
   slots.clear();
   turn();
   assert.equal(granted, []);
@@ -85,21 +89,52 @@ test("one that has no room for them gets them later", () => {
   assert.equal(granted, [0, 1, 2, 3]);
 });
 
+test("one that asks gets an answer also where it has no room", () => {
+  const { slots, granted, turn, area, none } = world();
+  slots.add(0, true);
+  area.extentsFree = 1;
+  slots.reuse(4, none);
+  assert.equal(granted, []);
+  turn();
+  assert.equal(granted, [-1]);
+});
+
+test("slots of a store that hangs wait until it answers", () => {
+  const { slots, granted, turn, area, hung, none } = world();
+  slots.add(1, true);
+  hung.add(1);
+  slots.reuse(4, none);
+  assert.equal(granted, [-1], "at once: the stores have others");
+  slots.add(2, true);
+  slots.reuse(4, none);
+  turn();
+  assert.equal(granted, [-1, 2]);
+  slots.add(3, true);
+  slots.reuse(4, none);
+  hung.add(3);
+  turn();
+  assert.equal(granted, [-1, 2, -1], "it hung meanwhile");
+  area.isRefused = true;
+  hung.clear();
+  slots.offer();
+  turn();
+  assert.equal(granted, [-1, 2, -1, 1, 3]);
+});
+
 const CHUNK = 262144;
+const GEOMETRY = {
+  capacityBytes: 64 * CHUNK,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
 
 /** An engine of 64 chunks in a snapshot whose stores have four slots and never more. */
 function fullSnapshot() {
-  const geometry = {
-    capacityBytes: 64 * CHUNK,
-    logicalBlockBytes: 512,
-    chunkShift: 18,
-    blockShift: 12,
-  };
-  const { capacityBytes } = geometry;
   const jobs: (() => void)[] = [];
   const results: number[] = [];
   const reactor = { setTimer: (_ms: number, then: () => void) => jobs.push(then) };
-  const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(geometry)), geometry);
+  const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
   const area = new DiffArea(map, {
     lowWaterSlots: 1,
     wantedSlots: 2,
@@ -109,7 +144,9 @@ function fullSnapshot() {
     tell: () => assert.unreachable("slots of a journal's area are told"),
     grant: (slot) => area.grantSlots(slot, 1),
     area: () => area.slots,
+    isHung: (slot) => area.isHung(slot),
   });
+  const never = () => assert.unreachable("nothing hangs");
   const io: EngineIo = {
     submitOriginal: (tag) => jobs.push(() => engine.onOriginalDone(tag, 4096)),
     submitKept: () => assert.unreachable("nothing was discarded"),
@@ -119,24 +156,28 @@ function fullSnapshot() {
     submitRun: () => assert.unreachable("nothing is read"),
     requestSlots: (wanted) => {
       // As the device does, and its main thread.
-      if (freed.reuse(wanted)) return;
-      jobs.push(() => {
-        if (!freed.reuse(1)) area.denySlots(28);
+      freed.reuse(wanted, () => {
+        jobs.push(() => freed.reuse(1, () => area.denySlots(28)));
       });
     },
     freeSlot: (slot) => freed.add(slot, true),
     onWritesBlocked: () => undefined,
     onDrained: () => undefined,
     onAreaFault: () => undefined,
+    onCopyLate: never,
+    onRunLate: never,
+    onStoreHung: never,
+    onStoreAnswered: never,
     onAreaClosed: () => undefined,
   };
+  const { capacityBytes } = GEOMETRY;
   const buffer = new ArrayBuffer(CbtMap.byteLength(capacityBytes, 16));
   const cbt = CbtMap.create(buffer, {
     capacityBytes,
     blockShift: 16,
     generation: new Uint8Array(16),
   });
-  const engine = new TrackerEngine(geometry, io, {
+  const engine = new TrackerEngine(GEOMETRY, io, {
     frontDepth: 8,
     imageDepth: 8,
     copyWindowBytes: 2 ** 20,

@@ -53,6 +53,10 @@ function tracked(submitKept: () => void) {
     onWritesBlocked: none,
     onDrained: none,
     onAreaFault: none,
+    onCopyLate: unasked,
+    onRunLate: unasked,
+    onStoreHung: unasked,
+    onStoreAnswered: unasked,
     onAreaClosed: none,
   };
   const engine = new TrackerEngine(GEOMETRY, io, {
@@ -217,6 +221,7 @@ test("the journal has a slice's blocks on the medium before it admits it", () =>
       nextSequence: 1,
       nextCommit: 1,
     },
+    ticker: { start: () => undefined } as never,
     engine,
     cbt,
     tracker: 1,

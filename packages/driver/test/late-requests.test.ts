@@ -29,6 +29,7 @@ async function withSlowReactor(
     reactors: 1,
     frontDepth: 1,
     imageDepth: 1,
+    ioTimeoutMs: 10_000,
     logger: pino({ level: "silent" }),
     onNotice: () => undefined,
     onLost: () => undefined,

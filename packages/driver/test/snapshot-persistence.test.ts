@@ -7,14 +7,18 @@ import type { SnapshotRecord } from "../dist/state/records.js";
 const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
 
 /** A medium whose next writes fail as told, and reactors that say what is asked of them. */
-function world({ failures = 0 } = {}) {
+function world({ failures = 0, hangs = false } = {}) {
   const steps: string[] = [];
+  const never = new Promise<never>(() => undefined);
   const persistent = {
+    giveUpTimeoutMs: hangs ? 1 : 60_000,
+    answerTimeoutMs: hangs ? 1 : 60_000,
     writeRecord: async () => {
+      if (hangs) return never;
       if (failures-- > 0) throw new Error("no space");
       steps.push("written");
     },
-    removeRecord: async () => steps.push("record removed"),
+    removeRecord: async () => (hangs ? never : steps.push("record removed")),
     removeFile: async () => steps.push("file removed"),
   };
   const reactors = {
@@ -49,6 +53,22 @@ test("given up: no write goes on before the record is gone, whoever asks", async
   steps.length = 0;
   await persistence.giveUp([member], "once more");
   assert.equal(steps, ["dropAreaJournal"]);
+});
+
+test("a medium that does not answer ends neither a wait for it nor the snapshot's own end", async () => {
+  const { persistence, steps } = world({ hangs: true });
+  persistence.save(record, [member]);
+  const error = await persistence.saved().then(
+    () => assert.unreachable("saved"),
+    (cause) => cause,
+  );
+  assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
+  await persistence.giveUp([member], "a commit was not answered");
+  assert.equal(steps, ["dropAreaJournal"]);
+  await persistence.unlessHung("not done yet", () => new Promise(() => undefined));
+  await persistence.suspend([]);
+  const failing = persistence.unlessHung("not done", () => Promise.reject(new Error("EIO")));
+  assert.is((await failing.catch((cause) => cause)).message, "EIO");
 });
 
 test.run();

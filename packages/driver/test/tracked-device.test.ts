@@ -8,6 +8,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { CbtOp } from "../dist/persistence/journal-format.js";
+import { IoTicker } from "../dist/reactor/io-ticker.js";
 import type { AreaSetup, AttachRequest, ReactorNotice } from "../dist/reactor/messages.js";
 import { TrackedDevice } from "../dist/reactor/tracked-device.js";
 
@@ -81,6 +82,7 @@ class World {
     return {
       id: 1,
       map: { fd, lengthBytes },
+      storeCount: storeFds.length,
       storeFds,
       extents: [0, 4],
       lowWaterSlots: 1,
@@ -109,11 +111,14 @@ class World {
     const settings = {
       index: 0,
       imageDepth: 4,
+      ioTimeoutMs: 10_000,
       ringEntries: 256,
       heartbeat: new SharedArrayBuffer(4),
     };
+    const ticker = new IoTicker(this.reactor, settings.ioTimeoutMs);
+    const notify = (notice: ReactorNotice) => this.tell(notice);
     return this.reactor.attempt(
-      () => new TrackedDevice(this.reactor, settings, request, (notice) => this.tell(notice)),
+      () => new TrackedDevice(this.reactor, settings, request, ticker, notify),
     );
   }
 

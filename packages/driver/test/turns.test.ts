@@ -228,6 +228,7 @@ test("reactor: an area's journal is compacted", () => {
   const journal = new AreaJournal({
     reactor: kernel.asReactor(),
     setup: { ...place, id: [...ID], nextSequence: 1, nextCommit: 1 },
+    ticker: { start: () => undefined } as never,
     storeFds: [],
     copiesMax: 8,
     runsMax: 8,

@@ -84,6 +84,7 @@ test("a real reactor turns when it is woken, and only then", async () => {
   const pool = new ReactorPool({
     reactors: 1,
     frontDepth: 1,
+    ioTimeoutMs: 10_000,
     imageDepth: 1,
     logger,
     onNotice: () => undefined,

@@ -78,6 +78,10 @@ class BatchHost {
   onWritesBlocked() {}
   onDrained() {}
   onAreaFault() {}
+  onCopyLate() {}
+  onRunLate() {}
+  onStoreHung() {}
+  onStoreAnswered() {}
   onAreaClosed() {}
 }
 

@@ -55,6 +55,10 @@ const host = {
   onWritesBlocked() {},
   onDrained: () => console.log("drained"),
   onAreaFault: (errno) => console.log(`blocks lost, errno ${errno}`),
+  onCopyLate() {},
+  onRunLate() {},
+  onStoreHung: (store) => console.log(`store ${store} hangs`),
+  onStoreAnswered: (store) => console.log(`store ${store} answers`),
   onAreaClosed: () => console.log("area closed"),
 };
 function answerAll() {

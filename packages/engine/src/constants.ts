@@ -57,6 +57,7 @@ export const EIO = 5;
 export const EINVAL = 22;
 export const ENOSPC = 28;
 export const EOPNOTSUPP = 95;
+export const ETIMEDOUT = 110;
 
 export const SECTOR_BYTES = 512;
 

@@ -2,6 +2,8 @@
 //
 //     launch --> I/O --ok--> saved bits set --> waiters and owner go on
 //                 |
+//                 +--late: blocks lost, or the owner's error; they go on, the answer ends nothing
+//                 |
 //                 +--failed, several blocks--> again block by block, each ends as one of
 //                 |                              saved | lost (owner: front) | the owner's error
 //                 +--failed, one block or no space: lost, or the owner's error
@@ -12,8 +14,17 @@
 // on. It is lost under every policy when the original cannot be read: there is no old data that
 // could be kept, and a write is what mends a bad sector. An image request's block is never lost: the
 // original still has it, only that image write fails.
-import { BufferOwner, CopyFault, CopyKind, EIO, ENOSPC, OverflowPolicy } from "./constants.js";
+import {
+  BufferOwner,
+  CopyFault,
+  CopyKind,
+  EIO,
+  ENOSPC,
+  ETIMEDOUT,
+  OverflowPolicy,
+} from "./constants.js";
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
+import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 import { Stat } from "./stats.js";
 
@@ -83,16 +94,45 @@ export class CopyPath {
     return copy;
   }
 
+  /** The copy has come so far. */
+  onStage(copy: number, stage: number): void {
+    const { copies } = this.core;
+    copies.stage[copy] = stage;
+    copies.since[copy] = this.core.ioTicks;
+  }
+
+  /** Copies whose bound has passed are late. */
+  expire(): void {
+    const { core } = this;
+    const { copies } = core;
+    for (let copy = 0; copy < copies.size; copy++) {
+      if (copies.state[copy] !== IoState.LIVE || copies.kind[copy] === CopyKind.DIRECT) continue;
+      if (core.isLate(copies.since[copy], copies.stage[copy])) this.setLate(copy);
+    }
+    if (copies.isExhausted()) core.ready.takeAll(core.copyWaiters);
+  }
+
+  /** The area is closed: nobody asks any more what late copies come to. */
+  orphan(): void {
+    const { state, size } = this.core.copies;
+    for (let copy = 0; copy < size; copy++) {
+      if (state[copy] === IoState.LATE) state[copy] = IoState.ORPHANED;
+    }
+  }
+
   /** The host's answer to submitCopy. */
   onDone(copy: number, result: number, fault: number): void {
     const { copies } = this.core;
+    if (copies.state[copy] !== IoState.LIVE) {
+      this.endLate(copy);
+      return;
+    }
     const failed = result < 0;
     let goesOn = this.core.phase === AreaPhase.ACTIVE;
     if (goesOn && failed) {
       if (copies.blockCount[copy] > 1 && result !== -ENOSPC) {
         copies.blockCount[copy] = 1;
-        this.core.counters[Stat.COPY_RETRIES]++;
-        this.submit(copy);
+        this.tryAgain(copy);
         return;
       }
       goesOn = this.fail(copy, result, fault);
@@ -103,8 +143,7 @@ export class CopyPath {
     if (goesOn && nextBlock < copies.rangeEnd[copy]) {
       copies.bufferOffsetBytes[copy] += copies.blockCount[copy] << this.core.geometry.blockShift;
       copies.blockStart[copy] = nextBlock;
-      this.core.counters[Stat.COPY_RETRIES]++;
-      this.submit(copy);
+      this.tryAgain(copy);
       return;
     }
     this.end(copy);
@@ -112,9 +151,12 @@ export class CopyPath {
 
   /** Lets waiters and, when it was the last thing in flight for it, the owner go on. */
   end(copy: number): void {
-    const { copies, front, image } = this.core;
-    const owner = copies.owner[copy];
     this.release(copy);
+    this.goOn(this.core.copies.owner[copy]);
+  }
+
+  private goOn(owner: number): void {
+    const { front, image } = this.core;
     const pending = owner < front.depth ? front.pending : image.pending;
     const tag = owner < front.depth ? owner : owner - front.depth;
     pending[tag]--;
@@ -127,8 +169,50 @@ export class CopyPath {
     this.core.copies.free(copy);
   }
 
+  private setLate(copy: number): void {
+    const { core } = this;
+    const { copies } = core;
+    core.noteLate(copies.slot[copy]);
+    if (core.phase === AreaPhase.ACTIVE) this.giveUp(copy);
+    core.io.onCopyLate(copy);
+    core.wakeWaiters(copy);
+    copies.setLate(copy);
+    this.goOn(copies.owner[copy]);
+  }
+
+  private endLate(copy: number): void {
+    const { core } = this;
+    const isOfArea = core.copies.state[copy] === IoState.LATE;
+    if (isOfArea && core.phase === AreaPhase.ACTIVE) core.noteAnswered(core.copies.slot[copy]);
+    core.copies.free(copy);
+  }
+
+  /** The store hangs: what is not copied yet will not be. */
+  private giveUp(copy: number): void {
+    const { copies, front, image, area } = this.core;
+    const owner = copies.owner[copy];
+    if (owner >= front.depth) image.error[owner - front.depth] = -EIO;
+    else if (area!.overflow !== OverflowPolicy.BREAK_SNAPSHOT) front.error[owner] = -EIO;
+    else {
+      const { chunk, blockStart, rangeEnd } = copies;
+      this.core.lose(chunk[copy], blockStart[copy], rangeEnd[copy], ETIMEDOUT);
+    }
+  }
+
+  private tryAgain(copy: number): void {
+    const { copies, area, counters } = this.core;
+    if (area!.isHung(copies.slot[copy])) {
+      this.giveUp(copy);
+      this.end(copy);
+      return;
+    }
+    counters[Stat.COPY_RETRIES]++;
+    this.submit(copy);
+  }
+
   private submit(copy: number): void {
     const { copies, geometry, io } = this.core;
+    this.onStage(copy, IoStage.READING);
     const start = copies.blockStart[copy];
     const last = start + copies.blockCount[copy] - 1;
     const endBytes = geometry.blockEndInChunk(copies.chunk[copy], last);

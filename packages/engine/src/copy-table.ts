@@ -7,11 +7,22 @@
 //
 // Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
 // block by block. The table is bounded; who finds it exhausted waits in a queue.
+//
+// A late copy is found by nobody and keeps only its id. There are twice as many ids as copies may be
+// live, so that a store that hangs with all of them leaves room for the others.
 import { assert } from "./assert.js";
+import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 
 export class CopyTable {
+  /** Ids: 0 to size - 1. */
   readonly size: number;
+  /** IoState. */
+  readonly state: Uint8Array;
+  /** IoStage. */
+  readonly stage: Uint8Array;
+  /** The tick at which the present stage began. */
+  readonly since: Int32Array;
   /** CopyKind. */
   readonly kind: Uint8Array;
   readonly chunk: Int32Array;
@@ -34,15 +45,24 @@ export class CopyTable {
   readonly owner: Int32Array;
   readonly waitersHead: Int32Array;
   readonly waitersTail: Int32Array;
-  freeCount: number;
+  /** Copies in flight that are not late. */
+  liveCount: number = 0;
+  private freeIds: number;
+  private readonly liveMax: number;
   private readonly next: Int32Array;
   private readonly buckets: Int32Array;
   private readonly mask: number;
   private freeHead: number;
 
-  constructor(size: number) {
-    assert(Number.isInteger(size) && size > 0, "at least one copy is needed");
+  constructor(liveMax: number) {
+    assert(Number.isInteger(liveMax) && liveMax > 0, "at least one copy is needed");
+    const size = 2 * liveMax;
     this.size = size;
+    this.liveMax = liveMax;
+    this.freeIds = size;
+    this.state = new Uint8Array(size);
+    this.stage = new Uint8Array(size);
+    this.since = new Int32Array(size);
     this.kind = new Uint8Array(size);
     this.chunk = new Int32Array(size);
     this.slot = new Int32Array(size);
@@ -60,23 +80,35 @@ export class CopyTable {
     this.next = new Int32Array(size);
     for (let copy = 0; copy < size; copy++) this.next[copy] = copy + 1 < size ? copy + 1 : NONE;
     this.freeHead = 0;
-    this.freeCount = size;
     const bucketCount = 2 ** Math.ceil(Math.log2(size * 2));
     this.mask = bucketCount - 1;
     this.buckets = new Int32Array(bucketCount).fill(NONE);
   }
 
-  /** Copies in flight. */
-  get usedCount(): number {
-    return this.size - this.freeCount;
+  /** Copies that can be taken now. */
+  get freeCount(): number {
+    return Math.min(this.liveMax - this.liveCount, this.freeIds);
+  }
+
+  /** Late ones. */
+  get lateCount(): number {
+    return this.size - this.freeIds - this.liveCount;
+  }
+
+  /** True if none is free and none will be before a late one is answered. */
+  isExhausted(): boolean {
+    return this.liveCount === 0 && this.freeIds === 0;
   }
 
   /** Takes a free copy and makes it findable as [start, end) of the chunk. */
   take(chunk: number, start: number, end: number): number {
     const copy = this.freeHead;
-    assert(copy !== NONE && end > start, "copy taken without a free one, or of nothing");
+    assert(this.freeCount > 0 && end > start, "copy taken without a free one, or of nothing");
     this.freeHead = this.next[copy];
-    this.freeCount--;
+    this.freeIds--;
+    this.liveCount++;
+    this.state[copy] = IoState.LIVE;
+    this.stage[copy] = IoStage.READING;
     this.chunk[copy] = chunk;
     this.rangeStart[copy] = start;
     this.rangeEnd[copy] = end;
@@ -90,7 +122,23 @@ export class CopyTable {
 
   /** Ends a copy. Its waiters must have been taken off before. */
   free(copy: number): void {
+    if (this.state[copy] === IoState.LIVE) this.endLife(copy);
+    this.state[copy] = IoState.FREE;
+    this.next[copy] = this.freeHead;
+    this.freeHead = copy;
+    this.freeIds++;
+  }
+
+  /** The copy is late: nobody finds it any more. Its waiters must have been taken off before. */
+  setLate(copy: number): void {
+    this.endLife(copy);
+    this.state[copy] = IoState.LATE;
+  }
+
+  private endLife(copy: number): void {
+    assert(this.state[copy] === IoState.LIVE, "a copy ends that is not live");
     assert(this.waitersHead[copy] === NONE, "copy freed with requests waiting on it");
+    this.liveCount--;
     const bucket = this.bucketOf(this.chunk[copy]);
     if (this.buckets[bucket] === copy) {
       this.buckets[bucket] = this.next[copy];
@@ -99,9 +147,6 @@ export class CopyTable {
       while (this.next[before] !== copy) before = this.next[before];
       this.next[before] = this.next[copy];
     }
-    this.next[copy] = this.freeHead;
-    this.freeHead = copy;
-    this.freeCount++;
   }
 
   /** The copy that overlaps [start, end) of the chunk and begins first, or NONE. */

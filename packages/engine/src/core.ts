@@ -8,8 +8,10 @@
 //     sliceWaiters  overlaps the slice of kept-back discards that is in flight
 //
 // Why nothing waits for ever. A request waits on a copy, a pool or a slot only when it has no copy
-// and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end. Slots
-// are always answered, with a grant or a denial. Blocked requests hold nothing that another needs,
+// and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end, or the
+// bound of it to pass (io-state.ts): a store with something late gets no I/O at all, so what is still
+// to be written to a slot or read from it meets nothing that came later. Slots are always answered,
+// with a grant or a denial. Blocked requests hold nothing that another needs,
 // and the host's ticks end their wait. The one thing that is kept while waiting is a run
 // reserved by an image write that lacks a copy; runs are always taken before copies and copies
 // never wait for runs, so there is no circle.
@@ -23,6 +25,7 @@ import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
 import { DiscardWatch } from "./discard-watch.js";
 import type { Geometry } from "./geometry.js";
 import type { EngineIo } from "./io.js";
+import { IoStage } from "./io-state.js";
 import { KeptDiscards } from "./kept-discards.js";
 import { KeptSlice } from "./kept-slice.js";
 import { NONE, RequestQueue } from "./request-queue.js";
@@ -55,6 +58,8 @@ export const Stop = {
   BLOCKED: -10,
   /** A slice of kept-back discards is on its way to the same place. */
   SLICE: -11,
+  /** The slot's store hangs, or all stores do. */
+  STORE_HUNG: -12,
 } as const;
 
 export const Serving = { NOBODY: 0, COPY_WAITER: 1, RUN_WAITER: 2 } as const;
@@ -71,8 +76,12 @@ export interface EngineOptions {
   /** Copies and runs that may be in flight. */
   copiesMax: number;
   runsMax: number;
+  /** Calls of tick() after which the store's part of a copy or run is late; 7 if not given. */
+  lateTicks?: number;
   cbt: CbtMap;
 }
+
+const LATE_TICKS = 7;
 
 export class EngineCore {
   readonly geometry: Geometry;
@@ -108,11 +117,15 @@ export class EngineCore {
   stopCopy: number = NONE;
   /** Counts the ticks; 0 means "never" in RequestTable.blockedSince. */
   ticks: number = 1;
+  /** Counts the ticks of I/O. */
+  ioTicks: number = 0;
+  private readonly lateTicks: number;
 
   constructor(geometry: Geometry, io: EngineIo, options: EngineOptions) {
     this.geometry = geometry;
     this.io = io;
     this.cbt = options.cbt;
+    this.lateTicks = options.lateTicks ?? LATE_TICKS;
     this.front = new RequestTable(options.frontDepth);
     this.image = new RequestTable(options.imageDepth);
     this.discardWatch = new DiscardWatch(this.front, this.cbt);
@@ -179,13 +192,16 @@ export class EngineCore {
     );
   }
 
-  /** Slot of the chunk, taken now if it has none; or Stop.SLOTS, or Stop.SLOTS_DENIED. */
+  /**
+   * Slot of the chunk, taken now if it has none; or Stop.SLOTS, Stop.SLOTS_DENIED or Stop.STORE_HUNG.
+   */
   slotFor(chunk: number): number {
     const area = this.area!;
     const present = area.map.slotOf(chunk);
-    if (present !== NO_SLOT) return present;
-    const slot = area.slots.take();
+    if (present !== NO_SLOT) return area.isHung(present) ? Stop.STORE_HUNG : present;
+    const slot = area.slots.take(area.hungStores);
     if (slot === NO_FREE_SLOT) {
+      if (area.isAllHung) return Stop.STORE_HUNG;
       if (area.slots.deniedErrno !== 0) return Stop.SLOTS_DENIED;
       this.askForSlots();
       return Stop.SLOTS;
@@ -198,8 +214,9 @@ export class EngineCore {
 
   /** Asks the host for slots if there are few, it was not asked yet and did not refuse. */
   askForSlots(): void {
-    const { slots, lowWaterSlots, wantedSlots } = this.area!;
-    if (slots.freeCount > lowWaterSlots || slots.asked || slots.deniedErrno !== 0) return;
+    const { slots, lowWaterSlots, wantedSlots, hungStores } = this.area!;
+    if (slots.asked || slots.deniedErrno !== 0) return;
+    if (slots.countOutside(hungStores) > lowWaterSlots) return;
     slots.asked = true;
     this.io.requestSlots(wantedSlots);
   }
@@ -212,6 +229,30 @@ export class EngineCore {
     if (map.faultErrno !== 0) return;
     map.faultErrno = errno;
     this.io.onAreaFault(errno);
+  }
+
+  /** True if the present stage of a live copy or run has passed its bound. */
+  isLate(since: number, stage: number): boolean {
+    if (this.ioTicks - since <= this.lateTicks) return false;
+    return stage === IoStage.STORING || this.phase === AreaPhase.CLOSING;
+  }
+
+  /** I/O of the slot is late: its store gets nothing any more before that is answered. */
+  noteLate(slot: number): void {
+    this.counters[Stat.LATE_IO]++;
+    if (this.phase !== AreaPhase.ACTIVE) return;
+    const store = this.area!.noteLate(slot);
+    if (store >= 0) this.io.onStoreHung(store);
+  }
+
+  /** Late I/O of the slot was answered. */
+  noteAnswered(slot: number): void {
+    const area = this.area!;
+    const store = area.noteAnswered(slot);
+    if (store < 0) return;
+    this.io.onStoreAnswered(store);
+    if (area.slots.deniedErrno === 0) area.gaveUp = false;
+    this.unblock();
   }
 
   /** Lets all blocked writes try again. */

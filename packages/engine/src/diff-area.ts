@@ -16,7 +16,14 @@ export interface DiffAreaOptions {
   overflow?: number;
   /** BLOCK_WRITES: ticks that a write waits for room before its blocks are lost. 8 if not given. */
   blockedTicksMax?: number;
+  /** The store of a slot is the slot's number without its lowest `storeShift` bits. 31: there is one. */
+  storeShift?: number;
+  /** Stores, 1 if not given. */
+  storeCount?: number;
 }
+
+/** So many fit into the bits of `hungStores`. */
+const STORES_MAX = 31;
 
 /** Who wants to know what happens to an area: the engine that it is attached to. */
 export interface AreaListener {
@@ -35,19 +42,57 @@ export class DiffArea {
   blockedWrites: number = 0;
   /** A write waited its whole time: blocks are lost until slots are granted. Set by the engine. */
   gaveUp: boolean = false;
+  /** Bit per store: something of it is late. Set by the engine. */
+  hungStores: number = 0;
   /** Set by the engine. */
   listener: AreaListener | null = null;
   private readonly policy: number;
+  private readonly storeShift: number;
+  private readonly allStores: number;
+  /** Late copies and runs, by store. */
+  private readonly lateIo: Int32Array;
 
   constructor(map: DiffAreaMap, options: DiffAreaOptions = {}) {
     this.map = map;
     this.lowWaterSlots = options.lowWaterSlots ?? 64;
     this.wantedSlots = options.wantedSlots ?? 256;
-    this.slots = new SlotPool(options.extentsMax ?? 64);
+    this.storeShift = options.storeShift ?? 31;
+    const storeCount = options.storeCount ?? 1;
+    this.slots = new SlotPool(options.extentsMax ?? 64, this.storeShift);
+    this.lateIo = new Int32Array(storeCount);
+    this.allStores = 2 ** storeCount - 1;
     this.policy = options.overflow ?? OverflowPolicy.BREAK_SNAPSHOT;
     this.blockedTicksMax = options.blockedTicksMax ?? 8;
     assert(this.lowWaterSlots >= 0 && this.wantedSlots > 0, "slot water marks out of range");
     assert(this.blockedTicksMax > 0, "a blocked write waits for a tick at least");
+    assert(storeCount > 0 && storeCount <= STORES_MAX, "1 to 31 stores");
+  }
+
+  /** True if the slot lies in a store that hangs. */
+  isHung(slot: number): boolean {
+    return this.hungStores !== 0 && ((this.hungStores >>> (slot >>> this.storeShift)) & 1) === 1;
+  }
+
+  /** True if no store answers. */
+  get isAllHung(): boolean {
+    return this.hungStores === this.allStores;
+  }
+
+  /** I/O of the slot is late. Answers the store if that hangs from now on, else -1. For the engine. */
+  noteLate(slot: number): number {
+    const store = slot >>> this.storeShift;
+    assert(store < this.lateIo.length, "a slot lies in no store");
+    this.hungStores |= 1 << store;
+    return this.lateIo[store]++ === 0 ? store : -1;
+  }
+
+  /** Late I/O of the slot was answered. Answers the store if it hangs no more, else -1. */
+  noteAnswered(slot: number): number {
+    const store = slot >>> this.storeShift;
+    assert(this.lateIo[store] > 0, "late I/O was answered twice");
+    if (--this.lateIo[store] > 0) return -1;
+    this.hungStores &= ~(1 << store);
+    return store;
   }
 
   /** What a write without room meets at this moment: one of OverflowPolicy. */

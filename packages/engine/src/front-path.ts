@@ -12,13 +12,13 @@
 // what was passed is saved, or lost, or will be one of both when `pending` is zero again. So a
 // discard of any length goes window by window and never looks at a block twice.
 //
-// Without room for old data the area's overflow policy decides:
+// Without room for old data, or while the store hangs, the area's overflow policy decides:
 //
 //     BREAK_SNAPSHOT  blocks lost, the request goes on
 //     FAIL_WRITES     the request ends with the error, before anything of it was issued
 //     BLOCK_WRITES    the request is blocked; woken by a grant or a tick it begins again
 import { assert } from "./assert.js";
-import { EINVAL, EIO, EOPNOTSUPP, OverflowPolicy, RequestOp } from "./constants.js";
+import { EINVAL, EIO, EOPNOTSUPP, ETIMEDOUT, OverflowPolicy, RequestOp } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
 import type { DiscardKeeper } from "./discard-keeper.js";
@@ -220,25 +220,30 @@ export class FrontPath {
     const free = this.copyPath.freeEnd(chunk, start, end);
     if (free < 0) return free;
     const slot = core.slotFor(chunk);
-    if (slot === Stop.SLOTS_DENIED) return this.overflow(tag, chunk, start, free);
-    if (slot < 0) return slot;
-    if (!core.mayTakeCopy()) return Stop.COPY_POOL;
+    if (slot < 0) {
+      if (slot === Stop.STORE_HUNG) return this.overflow(tag, chunk, start, free, ETIMEDOUT);
+      if (slot !== Stop.SLOTS_DENIED) return slot;
+      return this.overflow(tag, chunk, start, free, core.area!.slots.deniedErrno);
+    }
+    if (!core.mayTakeCopy()) {
+      if (core.copies.isExhausted()) return this.overflow(tag, chunk, start, free, ETIMEDOUT);
+      return Stop.COPY_POOL;
+    }
     const reached = free - start > room ? start + room : free;
     this.copyPath.launchFront(tag, chunk, start, reached, slot);
     return reached;
   }
 
-  /** There is no slot for unsaved blocks [start, end): how far it got, or what stopped it. */
-  private overflow(tag: number, chunk: number, start: number, end: number): number {
+  /** There is no place for unsaved blocks [start, end): how far it got, or what stopped it. */
+  private overflow(tag: number, chunk: number, start: number, end: number, errno: number): number {
     const { core } = this;
-    const area = core.area!;
-    const policy = area.overflow;
+    const policy = core.area!.overflow;
     if (policy === OverflowPolicy.BLOCK_WRITES) return Stop.BLOCKED;
     if (policy === OverflowPolicy.FAIL_WRITES) {
-      core.front.error[tag] = -area.slots.deniedErrno;
+      core.front.error[tag] = errno === ETIMEDOUT ? -EIO : -errno;
       return Stop.ERROR;
     }
-    core.lose(chunk, start, end, area.slots.deniedErrno);
+    core.lose(chunk, start, end, errno);
     return end;
   }
 

@@ -10,6 +10,7 @@ import { AreaPhase, type EngineCore } from "./core.js";
 import { ImageReader } from "./image-read.js";
 import { ImageRelease } from "./image-release.js";
 import { ImageWriter } from "./image-write.js";
+import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 import { RequestState } from "./request-table.js";
 import { RunPath } from "./run-path.js";
@@ -86,6 +87,10 @@ export class ImagePath {
   onRunDone(run: number, result: number): void {
     const { core } = this;
     const { runs, image } = core;
+    if (runs.state[run] !== IoState.LIVE) {
+      this.runPath.endLate(run);
+      return;
+    }
     const tag = runs.tag[run];
     const failed = result !== runs.lengthBytes[run];
     const isWrite = runs.kind[run] === RunKind.WRITE_SLOT;
@@ -95,6 +100,31 @@ export class ImagePath {
     else if (image.error[tag] === 0 && this.reader.reread(run)) return;
     if (isWrite && runs.copy[run] !== NONE) this.copyPath.release(runs.copy[run]);
     this.runPath.end(run);
+  }
+
+  /** Runs whose bound has passed are late. */
+  expire(): void {
+    const { core } = this;
+    const { runs } = core;
+    for (let run = 0; run < runs.size; run++) {
+      if (runs.state[run] !== IoState.LIVE || runs.inUse[run] === 0) continue;
+      if (!core.isLate(runs.since[run], runs.stage[run])) continue;
+      if (runs.kind[run] === RunKind.WRITE_SLOT && runs.copy[run] !== NONE) {
+        this.copyPath.release(runs.copy[run]);
+      }
+      this.runPath.setLate(run);
+    }
+    if (runs.isExhausted()) core.ready.takeAll(core.runWaiters);
+  }
+
+  /** The area is closed: nobody asks any more what late runs come to. */
+  orphan(): void {
+    this.runPath.orphan();
+  }
+
+  /** The data of the run is in its slot. */
+  onRunWritten(run: number): void {
+    this.core.runs.stage[run] = IoStage.RECORDING;
   }
 
   /** Why the request cannot be served at all: 0 or a negative errno. */

@@ -54,7 +54,7 @@ export class ImageReader {
    * saved meanwhile and the run goes on with reading these.
    */
   reread(run: number): boolean {
-    const { runs, image, geometry, io } = this.core;
+    const { runs, image, geometry } = this.core;
     const map = this.core.activeMap();
     const chunk = runs.chunk[run];
     const offset = runs.offsetInChunkBytes[run];
@@ -65,7 +65,7 @@ export class ImageReader {
     const block = map.nextSaved(chunk, from >> geometry.blockShift, limit);
     if (block === limit) return false;
     const state = map.stateAt(chunk, block);
-    if (state === BlockState.LOST) {
+    if (state === BlockState.LOST || (state === BlockState.DATA && this.isHung(chunk))) {
       image.error[runs.tag[run]] = -EIO;
       return false;
     }
@@ -79,7 +79,7 @@ export class ImageReader {
     runs.kind[run] = state === BlockState.DATA ? RunKind.READ_SLOT : RunKind.ZERO;
     runs.slot[run] = map.slotOf(chunk);
     this.core.counters[Stat.REREAD_RUNS]++;
-    io.submitRun(run);
+    this.runPath.submit(run);
     return true;
   }
 
@@ -88,7 +88,8 @@ export class ImageReader {
     const { core, runPath } = this;
     const map = core.activeMap();
     const state = map.stateAt(chunk, block);
-    if (state === BlockState.LOST) {
+    const hangs = state === BlockState.DATA && this.isHung(chunk);
+    if (state === BlockState.LOST || hangs || core.runs.isExhausted()) {
       core.image.error[tag] = -EIO;
       return Stop.ERROR;
     }
@@ -99,5 +100,11 @@ export class ImageReader {
     else if (state === BlockState.ZERO) kind = RunKind.ZERO;
     runPath.launch(runPath.take(tag), tag, kind, chunk, block, end, map.slotOf(chunk), NONE);
     return end;
+  }
+
+  /** True if the store of the chunk's slot hangs. */
+  private isHung(chunk: number): boolean {
+    const area = this.core.area!;
+    return area.hungStores !== 0 && area.isHung(area.map.slotOf(chunk));
   }
 }

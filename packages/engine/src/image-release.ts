@@ -2,8 +2,8 @@
 //
 // Whole chunks of the range give their slot back and are copied no more; they read as zero from then
 // on, and can be written again. Chunks that something is in flight on, and the parts of chunks at both
-// ends of the range, stay as they are: a discard may always do less. The CBT map does not change,
-// because being done with a range says nothing about the original.
+// ends of the range, stay as they are: a discard may always do less. So do those whose store hangs.
+// The CBT map does not change, because being done with a range says nothing about the original.
 import type { EngineCore } from "./core.js";
 import { NO_SLOT } from "./diff-area-map.js";
 import { NONE } from "./request-queue.js";
@@ -29,7 +29,10 @@ export class ImageRelease {
   private releaseChunk(chunk: number): void {
     const { copies, runs, geometry, io, counters } = this.core;
     const map = this.core.activeMap();
-    if (map.isReleased(chunk) && map.slotOf(chunk) === NO_SLOT) return;
+    const present = map.slotOf(chunk);
+    if (map.isReleased(chunk) && present === NO_SLOT) return;
+    // What is late there could still write into the slot when another chunk has it.
+    if (present !== NO_SLOT && this.core.area!.isHung(present)) return;
     if (copies.find(chunk, 0, geometry.blocksPerChunk) !== NONE || runs.isBusy(chunk)) return;
     const slot = map.release(chunk);
     if (slot === NO_SLOT) return;

@@ -88,15 +88,12 @@ export class ImageWriter {
     const { core } = this;
     const state = core.activeMap().stateAt(chunk, block);
     if (state === BlockState.DATA) return 0;
-    if (state === BlockState.LOST) {
-      core.image.error[tag] = -EIO;
-      return Stop.ERROR;
-    }
+    if (state === BlockState.LOST) return this.fail(tag, -EIO);
     const free = this.copyPath.freeEnd(chunk, block, block + 1);
     if (free < 0) return free;
     const slot = this.slotFor(tag, chunk);
     if (slot < 0) return slot;
-    if (!core.mayTakeCopy()) return Stop.COPY_POOL;
+    if (!core.mayTakeCopy()) return this.withoutCopy(tag);
     const kind = state === BlockState.ZERO ? CopyKind.ZERO : CopyKind.OLD;
     this.copyPath.launchImage(tag, chunk, block, slot, kind, place);
     return Stop.OWN;
@@ -107,10 +104,13 @@ export class ImageWriter {
     const { core, runPath, copyPath } = this;
     const map = core.activeMap();
     const end = map.stateEnd(chunk, block, limit);
+    if (core.runs.isExhausted()) return this.fail(tag, -EIO);
     if (map.stateAt(chunk, block) === BlockState.DATA) {
+      const slot = this.slotFor(tag, chunk);
+      if (slot < 0) return slot;
       if (!runPath.mayTake(tag)) return Stop.RUN_POOL;
       const run = runPath.take(tag);
-      runPath.launch(run, tag, RunKind.WRITE_SLOT, chunk, block, end, map.slotOf(chunk), NONE);
+      runPath.launch(run, tag, RunKind.WRITE_SLOT, chunk, block, end, slot, NONE);
       return end;
     }
     const free = copyPath.freeEnd(chunk, block, end);
@@ -121,7 +121,7 @@ export class ImageWriter {
     const run = runPath.take(tag);
     if (!core.mayTakeCopy()) {
       core.image.reservedRun[tag] = run;
-      return Stop.COPY_POOL;
+      return this.withoutCopy(tag);
     }
     const copy = copyPath.takeDirect(tag, chunk, block, free, slot);
     runPath.launch(run, tag, RunKind.WRITE_SLOT, chunk, block, free, slot, copy);
@@ -130,8 +130,18 @@ export class ImageWriter {
 
   private slotFor(tag: number, chunk: number): number {
     const slot = this.core.slotFor(chunk);
+    if (slot === Stop.STORE_HUNG) return this.fail(tag, -EIO);
     if (slot !== Stop.SLOTS_DENIED) return slot;
-    this.core.image.error[tag] = -this.core.area!.slots.deniedErrno;
+    return this.fail(tag, -this.core.area!.slots.deniedErrno);
+  }
+
+  /** There is no free copy: wait for one, where one will come. */
+  private withoutCopy(tag: number): number {
+    return this.core.copies.isExhausted() ? this.fail(tag, -EIO) : Stop.COPY_POOL;
+  }
+
+  private fail(tag: number, error: number): number {
+    this.core.image.error[tag] = error;
     return Stop.ERROR;
   }
 }

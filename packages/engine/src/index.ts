@@ -23,6 +23,7 @@ export {
   type TrackerGeometry,
 } from "./geometry.js";
 export type { EngineIo } from "./io.js";
+export { IoStage, IoState } from "./io-state.js";
 export { KeptDiscards } from "./kept-discards.js";
 export type { KeptSlice } from "./kept-slice.js";
 export { LossCount } from "./loss-count.js";

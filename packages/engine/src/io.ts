@@ -3,8 +3,8 @@
 // Every question (submit...) is answered later by the call named with it, exactly once, and never
 // from inside the asking call; ZERO runs are the one exception. completeFront, completeImage,
 // onDrained and onAreaClosed end an event: the host may call the engine from inside these. From
-// inside requestSlots, freeSlot, onWritesBlocked and onAreaFault it may not. What a host throws comes
-// out of the engine's call that led to it, after everybody else went on.
+// inside the others it may not. What a host throws comes out of the engine's call that led to it,
+// after everybody else went on.
 
 export interface EngineIo {
   /**
@@ -29,7 +29,8 @@ export interface EngineIo {
    * from the original at chunk `copies.chunk`, block `copies.blockStart`, then write them to the same
    * place in slot `copies.slot`. CopyKind.ZERO: fill with zero instead of reading.
    * Answer: `engine.onCopyDone(copyId, result, fault)`. A short read or write is a failed one (-EIO);
-   * `fault` (CopyFault) says which side failed, the read if both did.
+   * `fault` (CopyFault) says which side failed, the read if both did. Before that
+   * `engine.onCopyRead(copyId)` says that the window is filled, and the store's bound begins.
    */
   submitCopy(copyId: number): void;
   /**
@@ -54,6 +55,20 @@ export interface EngineIo {
   onDrained(): void;
   /** The first block of the area was lost, because of `errno` (positive). Once per area. */
   onAreaFault(errno: number): void;
-  /** After dropArea(): nothing in flight refers to the area, its map or its slots. */
+  /**
+   * The copy has passed its bound, and its request goes on without it. It is still to be answered; until
+   * then its slot and the window that it uses belong to it: the tag needs another window.
+   */
+  onCopyLate(copyId: number): void;
+  /** As onCopyLate; what the run's image tag needs is another data buffer, when its request has ended. */
+  onRunLate(runId: number): void;
+  /** The store has something late, from now on it gets no I/O at all. See DiffAreaOptions.storeShift. */
+  onStoreHung(store: number): void;
+  /** All that was late of the store has been answered. */
+  onStoreAnswered(store: number): void;
+  /**
+   * After dropArea(): nothing in flight refers to the area or its map. Of its slots nothing but late
+   * copies and runs, if `copies.lateCount` or `runs.lateCount` is not 0.
+   */
   onAreaClosed(): void;
 }

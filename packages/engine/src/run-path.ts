@@ -4,7 +4,9 @@
 // all to the slot. Byte positions come from the request: the first and last block of a run are cut
 // where the request begins and ends.
 import { assert } from "./assert.js";
-import type { EngineCore } from "./core.js";
+import { EIO, RunKind } from "./constants.js";
+import { AreaPhase, type EngineCore } from "./core.js";
+import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 import { Stat } from "./stats.js";
 
@@ -62,15 +64,58 @@ export class RunPath {
     runs.copy[run] = copy;
     image.pending[tag]++;
     this.core.counters[Stat.IMAGE_RUNS]++;
-    this.core.io.submitRun(run);
+    this.submit(run);
+  }
+
+  /** Asks for the I/O of the run. */
+  submit(run: number): void {
+    const { runs, ioTicks, io } = this.core;
+    runs.stage[run] = readsOriginal(runs.kind[run]) ? IoStage.READING : IoStage.STORING;
+    runs.since[run] = ioTicks;
+    io.submitRun(run);
   }
 
   /** Ends a run; its request goes on when that was the last thing in flight for it. */
   end(run: number): void {
-    const { runs, image, front } = this.core;
-    const tag = runs.tag[run];
-    runs.free(run);
+    this.core.runs.free(run);
+    this.goOn(this.core.runs.tag[run]);
+  }
+
+  /** The run's bound has passed: its request ends with an error, without it. */
+  setLate(run: number): void {
+    const { core } = this;
+    const tag = core.runs.tag[run];
+    core.noteLate(core.runs.slot[run]);
+    core.image.error[tag] = -EIO;
+    core.io.onRunLate(run);
+    core.runs.setLate(run);
+    this.goOn(tag);
+  }
+
+  /** The answer to a late run. */
+  endLate(run: number): void {
+    const { core } = this;
+    const isOfArea = core.runs.state[run] === IoState.LATE;
+    if (isOfArea && core.phase === AreaPhase.ACTIVE) core.noteAnswered(core.runs.slot[run]);
+    core.runs.free(run);
+  }
+
+  /** The area is closed: nobody asks any more what late runs come to. */
+  orphan(): void {
+    const { state, size } = this.core.runs;
+    for (let run = 0; run < size; run++) {
+      if (state[run] === IoState.LATE) state[run] = IoState.ORPHANED;
+    }
+  }
+
+  private goOn(tag: number): void {
+    const { image, front } = this.core;
     image.pending[tag]--;
     if (image.pending[tag] === 0) this.core.wake(front.depth + tag);
   }
+}
+
+/** Or nothing at all. */
+function readsOriginal(kind: number): boolean {
+  return kind === RunKind.READ_ORIGINAL || kind === RunKind.ZERO;
 }

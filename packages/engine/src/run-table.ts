@@ -5,13 +5,23 @@
 // original are read again from their slot. The table is bounded; who finds it exhausted waits.
 //
 //     busy   chunk hash -> number of runs in flight there        quick "nobody uses this chunk"
+//
+// As with copies, a late run keeps only its id, and there are twice as many ids as runs may be live.
 import { assert } from "./assert.js";
+import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 
 const BUSY_BUCKETS = 1024;
 
 export class RunTable {
+  /** Ids: 0 to size - 1. */
   readonly size: number;
+  /** IoState; LIVE also while the run is reserved. */
+  readonly state: Uint8Array;
+  /** IoStage. */
+  readonly stage: Uint8Array;
+  /** The tick at which the present I/O began. */
+  readonly since: Int32Array;
   /** RunKind. */
   readonly kind: Uint8Array;
   /** Image tag. */
@@ -28,14 +38,23 @@ export class RunTable {
   /** The DIRECT copy that this run stands for, or NONE. */
   readonly copy: Int32Array;
   readonly inUse: Uint8Array;
-  freeCount: number;
+  /** Runs in flight that are not late, or reserved. */
+  liveCount: number = 0;
+  private freeIds: number;
+  private readonly liveMax: number;
   private readonly next: Int32Array;
   private readonly busy: Int32Array;
   private freeHead: number;
 
-  constructor(size: number) {
-    assert(Number.isInteger(size) && size > 0, "at least one run is needed");
+  constructor(liveMax: number) {
+    assert(Number.isInteger(liveMax) && liveMax > 0, "at least one run is needed");
+    const size = 2 * liveMax;
     this.size = size;
+    this.liveMax = liveMax;
+    this.freeIds = size;
+    this.state = new Uint8Array(size);
+    this.stage = new Uint8Array(size);
+    this.since = new Int32Array(size);
     this.kind = new Uint8Array(size);
     this.tag = new Int32Array(size);
     this.chunk = new Int32Array(size).fill(NONE);
@@ -50,20 +69,31 @@ export class RunTable {
     for (let run = 0; run < size; run++) this.next[run] = run + 1 < size ? run + 1 : NONE;
     this.busy = new Int32Array(BUSY_BUCKETS);
     this.freeHead = 0;
-    this.freeCount = size;
   }
 
-  /** Runs in flight or reserved. */
-  get usedCount(): number {
-    return this.size - this.freeCount;
+  /** Runs that can be taken now. */
+  get freeCount(): number {
+    return Math.min(this.liveMax - this.liveCount, this.freeIds);
+  }
+
+  /** Late ones. */
+  get lateCount(): number {
+    return this.size - this.freeIds - this.liveCount;
+  }
+
+  /** True if none is free and none will be before a late one is answered. */
+  isExhausted(): boolean {
+    return this.liveCount === 0 && this.freeIds === 0;
   }
 
   /** Takes a free run, bound to no chunk yet. */
   take(): number {
     const run = this.freeHead;
-    assert(run !== NONE, "run taken without a free one");
+    assert(this.freeCount > 0, "run taken without a free one");
     this.freeHead = this.next[run];
-    this.freeCount--;
+    this.freeIds--;
+    this.liveCount++;
+    this.state[run] = IoState.LIVE;
     this.chunk[run] = NONE;
     return run;
   }
@@ -71,19 +101,33 @@ export class RunTable {
   /** Says that the run works on this chunk from now on. */
   bind(run: number, chunk: number): void {
     this.chunk[run] = chunk;
+    this.stage[run] = IoStage.STORING;
     this.inUse[run] = 1;
     this.busy[chunk & (BUSY_BUCKETS - 1)]++;
   }
 
   free(run: number): void {
+    if (this.state[run] === IoState.LIVE) this.endLife(run);
+    this.state[run] = IoState.FREE;
+    this.next[run] = this.freeHead;
+    this.freeHead = run;
+    this.freeIds++;
+  }
+
+  /** The run is late: it works on no chunk any more. */
+  setLate(run: number): void {
+    this.endLife(run);
+    this.state[run] = IoState.LATE;
+  }
+
+  private endLife(run: number): void {
+    assert(this.state[run] === IoState.LIVE, "a run ends that is not live");
+    this.liveCount--;
     if (this.inUse[run] === 1) {
       this.busy[this.chunk[run] & (BUSY_BUCKETS - 1)]--;
       this.inUse[run] = 0;
     }
     this.chunk[run] = NONE;
-    this.next[run] = this.freeHead;
-    this.freeHead = run;
-    this.freeCount++;
   }
 
   /** True if a run works on this chunk. */

@@ -21,11 +21,14 @@ export class SlotPool {
   deniedErrno: number = 0;
   private readonly first: Int32Array;
   private readonly count: Int32Array;
+  private readonly storeShift: number;
   private head: number = 0;
   private used: number = 0;
 
-  constructor(extentsMax: number) {
+  /** @param storeShift see DiffAreaOptions */
+  constructor(extentsMax: number, storeShift: number = 31) {
     assert(Number.isInteger(extentsMax) && extentsMax > 0, "a slot pool needs room for an extent");
+    this.storeShift = storeShift;
     this.first = new Int32Array(extentsMax);
     this.count = new Int32Array(extentsMax);
   }
@@ -40,9 +43,11 @@ export class SlotPool {
     return this.deniedErrno !== 0;
   }
 
-  /** A slot, or NO_FREE_SLOT. */
-  take(): number {
-    if (this.used === 0) return NO_FREE_SLOT;
+  /** A slot, or NO_FREE_SLOT. `hungStores`: bit per store whose slots are passed over. */
+  take(hungStores: number = 0): number {
+    if (this.used === 0 || (hungStores !== 0 && !this.bringForward(hungStores))) {
+      return NO_FREE_SLOT;
+    }
     const head = this.head;
     const slot = this.first[head];
     this.first[head]++;
@@ -55,13 +60,46 @@ export class SlotPool {
     return slot;
   }
 
+  /** Slots that lie in none of these stores. */
+  countOutside(hungStores: number): number {
+    if (hungStores === 0) return this.freeCount;
+    let count = 0;
+    for (let i = 0; i < this.used; i++) {
+      const at = (this.head + i) % this.first.length;
+      if (!this.liesIn(at, hungStores)) count += this.count[at];
+    }
+    return count;
+  }
+
+  /** Makes the first extent that lies in none of these stores the next one. False: there is none. */
+  private bringForward(hungStores: number): boolean {
+    const { first, count, head } = this;
+    for (let i = 0; i < this.used; i++) {
+      const at = (head + i) % first.length;
+      if (this.liesIn(at, hungStores)) continue;
+      const firstSlot = first[at];
+      const slots = count[at];
+      first[at] = first[head];
+      count[at] = count[head];
+      first[head] = firstSlot;
+      count[head] = slots;
+      return true;
+    }
+    return false;
+  }
+
+  private liesIn(at: number, hungStores: number): boolean {
+    return ((hungStores >>> (this.first[at] >>> this.storeShift)) & 1) === 1;
+  }
+
   /** Adds slots firstSlot..firstSlot+count-1. Throws SLOTS_FULL when too many extents wait. */
   grant(firstSlot: number, count: number): void {
     assert(Number.isInteger(firstSlot) && firstSlot >= 0, "slot numbers are 0 to 2^31 - 2");
     assert(Number.isInteger(count) && count > 0, "a grant has at least one slot");
     assert(firstSlot + count - 1 <= SLOT_MAX, "slot numbers are 0 to 2^31 - 2");
     const tail = (this.head + this.used + this.first.length - 1) % this.first.length;
-    if (this.used > 0 && this.first[tail] + this.count[tail] === firstSlot) {
+    const isNext = this.used > 0 && this.first[tail] + this.count[tail] === firstSlot;
+    if (isNext && this.first[tail] >>> this.storeShift === firstSlot >>> this.storeShift) {
       this.count[tail] += count;
     } else {
       if (this.used === this.first.length) {

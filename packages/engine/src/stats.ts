@@ -22,9 +22,10 @@ export const Stat = {
   REFUSED_WRITES: 18,
   KEPT_DISCARDS: 19,
   SENT_DISCARD_BYTES: 20,
+  LATE_IO: 21,
 } as const;
 
-const STAT_COUNT = 21;
+const STAT_COUNT = 22;
 
 export interface EngineCounters {
   /** Requests on the front. `frontDiscards` counts write-zeroes too. */
@@ -55,6 +56,8 @@ export interface EngineCounters {
   /** Discards that were kept back, and bytes of them that were sent to the original later. */
   keptDiscards: number;
   sentDiscardBytes: number;
+  /** Copies and parts of image requests that passed their bound. */
+  lateIo: number;
 }
 
 export class EngineStats {
@@ -85,6 +88,7 @@ export class EngineStats {
       refusedWrites: of[Stat.REFUSED_WRITES],
       keptDiscards: of[Stat.KEPT_DISCARDS],
       sentDiscardBytes: of[Stat.SENT_DISCARD_BYTES],
+      lateIo: of[Stat.LATE_IO],
     };
   }
 }

@@ -29,6 +29,7 @@ import { FrontPath } from "./front-path.js";
 import { Geometry, type TrackerGeometry } from "./geometry.js";
 import { ImagePath } from "./image-path.js";
 import type { EngineIo } from "./io.js";
+import { IoStage, IoState } from "./io-state.js";
 import type { KeptSlice } from "./kept-slice.js";
 import { NONE, type RequestQueue } from "./request-queue.js";
 import { RequestState, type RequestTable } from "./request-table.js";
@@ -141,6 +142,35 @@ export class TrackerEngine implements AreaListener {
     this.core.kept.clear();
   }
 
+  /** The old data of a copy is in its window: from now on the store's bound counts. */
+  onCopyRead(copyId: number): void {
+    if (this.copies.state[copyId] === IoState.LIVE) this.copyPath.onStage(copyId, IoStage.STORING);
+  }
+
+  /** The copy, or the run, is in its slot; what is still to come is bounded by the host. */
+  onCopyWritten(copyId: number): void {
+    if (this.copies.state[copyId] === IoState.LIVE) {
+      this.copyPath.onStage(copyId, IoStage.RECORDING);
+    }
+  }
+
+  onRunWritten(runId: number): void {
+    this.imagePath.onRunWritten(runId);
+  }
+
+  /**
+   * Time goes on: what has not been answered for more than `lateTicks` ticks is late. The host calls
+   * this at even intervals as long as it answers true, and again from the next question on.
+   */
+  tick(): boolean {
+    const { core, copies, runs } = this;
+    core.ioTicks++;
+    this.copyPath.expire();
+    this.imagePath.expire();
+    this.settle();
+    return copies.liveCount + runs.liveCount > 0;
+  }
+
   /** Slots were granted or denied; called by the area. */
   onSlotsAnswered(granted: boolean): void {
     // Those who were refused before come first.
@@ -245,7 +275,7 @@ export class TrackerEngine implements AreaListener {
 
   /**
    * Ends the snapshot of this device. Front requests go on without copies, image requests end with
-   * -EIO. Calls onAreaClosed, perhaps from inside, once nothing in flight needs the area.
+   * -EIO. Calls onAreaClosed, perhaps from inside, once nothing in flight needs the area, or is late.
    */
   dropArea(): void {
     const { core } = this;
@@ -338,7 +368,9 @@ export class TrackerEngine implements AreaListener {
 
   private close(): void {
     const { core } = this;
-    if (core.copies.usedCount > 0 || core.runs.usedCount > 0) return;
+    if (core.copies.liveCount > 0 || core.runs.liveCount > 0) return;
+    this.copyPath.orphan();
+    this.imagePath.orphan();
     core.area!.listener = null;
     core.area = null;
     core.phase = AreaPhase.NONE;

@@ -49,6 +49,8 @@ export class FakeHost implements EngineIo {
   /** Which side of a copy it is that fails. */
   faultSide: number = CopyFault.READ;
   blockedTold = 0;
+  readonly late: Question[] = [];
+  hung: number[] = [];
 
   constructor(options: HostOptions = {}) {
     this.geometry = {
@@ -173,8 +175,26 @@ export class FakeHost implements EngineIo {
   onAreaFault(errno: number): void {
     this.faults.push(errno);
   }
+  onCopyLate(id: number): void {
+    this.late.push({ kind: "copy", id });
+  }
+  onRunLate(id: number): void {
+    this.late.push({ kind: "run", id });
+  }
+  onStoreHung(store: number): void {
+    this.hung.push(store);
+  }
+  onStoreAnswered(store: number): void {
+    this.hung = this.hung.filter((one) => one !== store);
+  }
   onAreaClosed(): void {
     this.closed++;
+  }
+
+  /** The old data of the copies that wait is in their windows; so many ticks go by. */
+  hang(ticks: number): void {
+    for (const { kind, id } of this.questions) if (kind === "copy") this.engine.onCopyRead(id);
+    for (let tick = 0; tick < ticks; tick++) this.engine.tick();
   }
 
   private perform({ kind, id }: Question): void {

@@ -50,7 +50,11 @@ class BatchHost implements EngineIo {
     const { engine, asked, counts } = this;
     while (counts[0] + counts[1] + counts[2] > 0) {
       if (counts[0] > 0) engine.onOriginalDone(asked[--counts[0]], 4096);
-      if (counts[1] > 0) engine.onCopyDone(asked[BATCH + --counts[1]], 0, 0);
+      if (counts[1] > 0) {
+        const copy = asked[BATCH + --counts[1]];
+        engine.onCopyRead(copy);
+        engine.onCopyDone(copy, 0, 0);
+      }
       if (counts[2] > 0) {
         const run = asked[2 * BATCH + --counts[2]];
         engine.onRunDone(run, engine.runs.lengthBytes[run]);
@@ -79,6 +83,10 @@ class BatchHost implements EngineIo {
   onWritesBlocked(): void {}
   onDrained(): void {}
   onAreaFault(): void {}
+  onCopyLate(): void {}
+  onRunLate(): void {}
+  onStoreHung(): void {}
+  onStoreAnswered(): void {}
   onAreaClosed(): void {}
 }
 

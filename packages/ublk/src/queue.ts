@@ -58,7 +58,7 @@ export class Queue implements CompletionHandler {
   /** Low and high halves of the address of each tag's buffer. */
   readonly bufferLow: Int32Array;
   readonly bufferHigh: Int32Array;
-  /** Registered buffer that holds the buffers of all tags. */
+  /** Registered buffer that holds the buffers of all tags, but for those that were replaced. */
   readonly bufferIndex: number;
   readonly #options: QueueOptions;
   #descriptors: MappedMemory | undefined;
@@ -66,6 +66,9 @@ export class Queue implements CompletionHandler {
   readonly #buffers: MappedMemory;
   readonly #handlerId: number;
   readonly #inServer: Uint8Array;
+  readonly #replaced: (MappedMemory | undefined)[];
+  #keepers = 0;
+  #isReleased = false;
   #target: Target | undefined;
   #liveTags = 0;
 
@@ -90,6 +93,7 @@ export class Queue implements CompletionHandler {
       this.bufferHigh[tag] = high32(address);
     }
     this.#inServer = new Uint8Array(depth);
+    this.#replaced = new Array<MappedMemory | undefined>(depth).fill(undefined);
     this.#handlerId = reactor.addHandler(this);
   }
 
@@ -165,7 +169,32 @@ export class Queue implements CompletionHandler {
 
   /** The bytes of a tag's buffer, for cold paths: it allocates a view. */
   bufferBytes(tag: number): Uint8Array {
+    const own = this.#replaced[tag];
+    if (own !== undefined) return new Uint8Array(own.buffer, 0, this.maxIoBytes);
     return new Uint8Array(this.#buffers.buffer, tag * this.maxIoBytes, this.maxIoBytes);
+  }
+
+  /**
+   * Gives a tag another buffer, because I/O that nobody waits for still uses the one that it has. From the
+   * answer to its present request on it is used; it belongs to no registered buffer, and to the caller.
+   * @param memory at least maxIoBytes
+   */
+  replaceBuffer(tag: number, memory: MappedMemory): void {
+    assert(memory.lengthBytes >= this.maxIoBytes, "a buffer is too small");
+    this.#replaced[tag] = memory;
+    this.bufferLow[tag] = low32(memory.address);
+    this.bufferHigh[tag] = high32(memory.address);
+  }
+
+  /** The queue's own buffers stay mapped, also when it has ended, until releaseBuffers() is called as often. */
+  keepBuffers(): void {
+    this.#keepers++;
+  }
+
+  releaseBuffers(): void {
+    assert(this.#keepers > 0, "buffers are released that nobody keeps");
+    this.#keepers--;
+    if (this.#keepers === 0 && this.#isReleased) this.#buffers.unmap();
   }
 
   /**
@@ -222,7 +251,8 @@ export class Queue implements CompletionHandler {
     const { reactor } = this.#options;
     reactor.removeHandler(this.#handlerId);
     reactor.removeBuffer(this.bufferIndex);
-    this.#buffers.unmap();
+    this.#isReleased = true;
+    if (this.#keepers === 0) this.#buffers.unmap();
     // The mapping of the descriptors keeps /dev/ublkcN open; DEL_DEV would wait for it.
     this.#descriptors?.unmap();
   }

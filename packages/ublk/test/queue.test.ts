@@ -1,4 +1,5 @@
 import { IO_RES_ABORT, Queue, type Target, UblkIoFlag, UblkOp } from "@blksnap/ublk";
+import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { IoCommand } from "../dist/abi.js";
@@ -179,6 +180,46 @@ test("the queue ends when every command came back, and gives everything up", () 
       assert.is(reactor.handlers[0], undefined);
       assert.is(reactor.buffers.size, 0);
       assert.is(mappings(), before - 1);
+    },
+  );
+});
+
+test("a tag gets another buffer with the answer to its request, others keep theirs", () => {
+  withQueue(
+    () => undefined,
+    ({ reactor, queue, complete }) => {
+      reactor.takeCommands();
+      const memory = MappedMemory.anonymous(MAX_IO);
+      const before = queue.bufferLow[2];
+      complete(1, 0);
+      queue.replaceBuffer(1, memory);
+      queue.complete(1, -EIO);
+      const [command] = reactor.takeCommands();
+      assert.is(command?.addressLow, memory.address | 0);
+      assert.is(queue.bufferLow[2], before);
+      queue.bufferBytes(1).fill(7);
+      assert.is(new Uint8Array(memory.buffer)[MAX_IO - 1], 7);
+      for (const tag of [0, 1, 2, 3]) complete(tag, IO_RES_ABORT);
+      assert.is(memory.buffer.byteLength, MAX_IO);
+      memory.unmap();
+    },
+  );
+});
+
+test("buffers that somebody keeps outlive the queue", () => {
+  withQueue(
+    () => undefined,
+    ({ queue, calls, complete }) => {
+      const bytes = queue.bufferBytes(0);
+      queue.keepBuffers();
+      queue.keepBuffers();
+      for (const tag of [0, 1, 2, 3]) complete(tag, IO_RES_ABORT);
+      assert.equal(calls, ["close", "end"]);
+      queue.releaseBuffers();
+      assert.is(bytes.length, MAX_IO);
+      queue.releaseBuffers();
+      assert.is(bytes.length, 0);
+      assert.throws(() => queue.releaseBuffers());
     },
   );
 });

@@ -7,13 +7,13 @@ export class MappedDisk {
   #load;
   #below;
   #sectors;
-  /** From now on all its requests wait, for resume(). */
-  suspend;
+  /** From now on its requests are taken and not answered, those on their way too, until resume(). */
+  hang;
   resume;
 
   constructor({ path, load, suspend, resume }, below, sectors) {
     this.path = path;
-    this.suspend = suspend;
+    this.hang = suspend;
     this.resume = resume;
     this.#load = load;
     this.#below = below;

@@ -27,7 +27,7 @@ test(
     const other = await loopDisk(t, SIZE_BYTES);
     const daemon = await Daemon.startFor(t);
     const { front } = await t.client.attach(disk.path);
-    await disk.suspend();
+    await disk.hang();
     t.defer(() => disk.resume());
     let isDetached = false;
     const detaching = t.client.detach(disk.path).then(

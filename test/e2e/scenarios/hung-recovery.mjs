@@ -57,7 +57,7 @@ async function killedWithoutStore(t) {
     ),
   );
   await run(["mount", disk.path, stores]);
-  await disk.suspend();
+  await disk.hang();
   t.defer(() => disk.resume());
   return { disk, devices, fronts, id, image: images[0].image, frozen, model, held, other, write };
 }

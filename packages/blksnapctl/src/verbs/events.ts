@@ -103,6 +103,10 @@ export function describeEvent(event: SnapshotEvent): string {
       const why = event.error_code === 0 ? "" : `: ${strerror(event.error_code)}`;
       return `the stores could not grow, ${formatBytes(event.free_bytes, false)} are free${why}`;
     }
+    case "store_hung":
+      return `the store ${event.store} does not answer; ${event.device} goes on without it`;
+    case "store_answered":
+      return `the store ${event.store} has answered ${event.device} again`;
     case "missed":
       return `${event.count} events were dropped before this one was read`;
     default:

@@ -118,6 +118,7 @@ function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context
         align: "right",
         value: (row) => formatBytes(row.allocated_bytes, exact),
       },
+      { title: "STATE", value: ({ hung }) => (hung ? "does not answer" : "ok") },
     ],
     { firstWidthMax: NAME_WIDTH_MAX },
   );

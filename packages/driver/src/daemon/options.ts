@@ -34,6 +34,8 @@ image is in use it refuses to end, and says which and by whom. SIGHUP is ignored
                          disk, no other machine and no boot without blksnapd writes to the devices
   --stops-last           said by a service that is stopped after all that could write to the devices:
                          a stop while systemd takes the system down is the end of all writes
+  --io-timeout MS        in what time a store, or the disk of --persistent-dir, has to answer before
+                         writers go on without it, 100 to 3600000 (default: 10000)
   --log-level LEVEL      trace, debug, info, warn, error (default: info)
   --keep                 end at once on SIGTERM and leave fronts and images to the next daemon: who
                          uses them waits until it is started, and sees no error
@@ -67,6 +69,7 @@ const OPTIONS = {
   "chunk-maximum-shift": { type: "string" },
   "chunk-maximum-count-shift": { type: "string" },
   "freeze-timeout": { type: "string" },
+  "io-timeout": { type: "string" },
   "log-level": { type: "string" },
   "trust-reboots": { type: "boolean" },
   "stops-last": { type: "boolean" },
@@ -160,6 +163,7 @@ export function driverOptions(values: Values, logger: Logger): DriverOptions {
     portionBytes: numberOption(values, "diff-storage-minimum", 2 ** 19, 2 ** 46),
     freezeTimeoutMs: numberOption(values, "freeze-timeout", 1, 3_600_000),
     trustReboots: values["trust-reboots"],
+    ioTimeoutMs: numberOption(values, "io-timeout", 100, 3_600_000),
   };
   return { logger, ...given(optional), parameters: parameters(values) };
 }

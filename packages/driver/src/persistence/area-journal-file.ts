@@ -152,8 +152,9 @@ export class AreaJournalFile {
     if (this.#isClosed) return;
     this.#isClosed = true;
     const served = Promise.allSettled([this.#renewal, this.#logGrowth]);
-    await bounded(served, CLOSE_TIMEOUT_MS, noAnswer);
-    await this.#handle.close();
+    // Where the medium answers later it is closed then.
+    const closed = served.then(() => this.#handle.close());
+    await bounded(closed, CLOSE_TIMEOUT_MS, noAnswer);
   }
 
   async #renew(requests: AreaJournalRequests): Promise<void> {

@@ -34,6 +34,8 @@ import { type BootMark, chainBoot, UNKNOWN_BOOT } from "./boot-chain.js";
 const SUFFIX = ".record";
 /** Also of journals that are being made. */
 const UNFINISHED_SUFFIX = ".new";
+const GIVE_UP_TIMEOUT_MS = 2_500;
+const ANSWER_TIMEOUT_MS = 20_000;
 
 export class PersistentDirectory {
   readonly path: string;
@@ -41,11 +43,21 @@ export class PersistentDirectory {
   readonly inUse: Set<string> = new Set();
   /** Those of which something is still being written, by somebody who may have given up. */
   readonly unanswered: Set<string> = new Set();
+  /** For how long writers wait until a journal that failed is forgotten here. */
+  readonly giveUpTimeoutMs: number;
+  /** For how long others wait for what is to be on record here. */
+  readonly answerTimeoutMs: number;
   #lockFd: number | undefined;
   #boot: Promise<BootMark> | undefined;
 
-  constructor(path: string) {
+  constructor(
+    path: string,
+    giveUpTimeoutMs: number = GIVE_UP_TIMEOUT_MS,
+    answerTimeoutMs: number = ANSWER_TIMEOUT_MS,
+  ) {
     this.path = path;
+    this.giveUpTimeoutMs = giveUpTimeoutMs;
+    this.answerTimeoutMs = answerTimeoutMs;
   }
 
   /** True where an earlier daemon may have left something. */

@@ -33,8 +33,6 @@ import { noAnswer, type PersistentDirectory, unusable } from "./persistent-direc
 import { untilWritesShow } from "./witness.js";
 
 const LOG_BYTES = 2 ** 21;
-const FAIL_TIMEOUT_MS = 5_000;
-const BEGIN_TIMEOUT_MS = 20_000;
 
 export interface PersistentTrackerRecord {
   readonly uuid: string;
@@ -181,12 +179,14 @@ export class TrackerPersistence {
     unanswered.add(this.uuid);
     const beginning = this.#begin(map).finally(() => unanswered.delete(this.uuid));
     try {
-      return await bounded(beginning, BEGIN_TIMEOUT_MS, noAnswer);
+      return await bounded(beginning, this.#directory.answerTimeoutMs, noAnswer);
     } catch (error) {
       await this.close();
       // A journal without a record is nobody's.
       if (this.isNew)
-        await bounded(this.forget(), FAIL_TIMEOUT_MS, noAnswer).catch(() => undefined);
+        await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer).catch(
+          () => undefined,
+        );
       throw error instanceof ControlError ? error : unusable(this.#journalPath, error);
     }
   }
@@ -259,16 +259,33 @@ export class TrackerPersistence {
    * Nobody writes to the original any more.
    * @param attached whether the next daemon is to attach it by itself
    * @param closing the system goes down, and nobody is left who could write
+   * @throws Error also when the medium does not answer
    */
   async end(map: CbtMap, attached: boolean, closing = false): Promise<void> {
     if (this.failure !== undefined) return;
+    let isLate = false;
+    const late = () => {
+      isLate = true;
+      return noAnswer();
+    };
+    const ending = this.#end(map, attached, closing, () => isLate);
+    await bounded(ending, this.#directory.answerTimeoutMs, late);
+  }
+
+  async #end(
+    map: CbtMap,
+    attached: boolean,
+    closing: boolean,
+    isLate: () => boolean,
+  ): Promise<void> {
     await this.#journal?.close();
     this.#journal = undefined;
     const draft = await this.#draft(map);
     await (await draft.publish(checkpointOf(map), 1)).close();
     const facts = await readFacts(this.#backing, await this.#directory.boot());
     await untilWritesShow(facts.witness);
-    await this.#writeRecord({ ...facts, clean: true, closing }, attached);
+    // Where it is late others may have written since: what was seen is not how it was left.
+    if (!isLate()) await this.#writeRecord({ ...facts, clean: true, closing }, attached);
   }
 
   /**
@@ -277,7 +294,7 @@ export class TrackerPersistence {
    */
   async fail(why: string): Promise<void> {
     this.failure = why;
-    await bounded(this.forget(), FAIL_TIMEOUT_MS, noAnswer);
+    await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer);
   }
 
   /** Removes all that is recorded. */

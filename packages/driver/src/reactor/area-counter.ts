@@ -2,7 +2,7 @@
 import type { DiffArea, EngineCounters } from "@blksnap/engine";
 
 export interface AreaCounters
-  extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites"> {
+  extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites" | "lateIo"> {
   /** Writes that wait for room at this moment. */
   readonly blockedNow: number;
   /** Slots that hold a chunk. */
@@ -26,6 +26,7 @@ export const NO_AREA: AreaCounters = {
   blockedWrites: 0,
   blockedNow: 0,
   refusedWrites: 0,
+  lateIo: 0,
   slotsUsed: 0,
   spareExtents: [],
   lostBytes: 0,
@@ -56,6 +57,7 @@ export class AreaCounter {
       blockedWrites: now.blockedWrites - before.blockedWrites,
       blockedNow: this.#area.blockedWrites,
       refusedWrites: now.refusedWrites - before.refusedWrites,
+      lateIo: now.lateIo - before.lateIo,
       slotsUsed:
         slotsBefore + now.slotsTaken - before.slotsTaken - now.slotsFreed + before.slotsFreed,
       spareExtents,

@@ -11,14 +11,26 @@
  * Both completions of a copy are awaited before its id is given back, so that no late one can meet a
  * new copy of the same id. A short transfer breaks the link and counts as failed. Where the kernel took
  * only the read (Ring.reserve), the write follows alone when the read is in.
+ *
+ * What a store does not answer in time the engine gives up; here its buffer is taken from its tag, and
+ * close() leaves memory and files as they are until the answer has come.
  */
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
-import { BufferOwner, CopyFault, CopyKind, RunKind, type TrackerEngine } from "@blksnap/engine";
+import {
+  BufferOwner,
+  CopyFault,
+  CopyKind,
+  IoState,
+  RunKind,
+  type TrackerEngine,
+} from "@blksnap/engine";
 import type { Queue } from "@blksnap/ublk";
 import {
   assert,
   type CompletionHandler,
+  high32,
   LINK_TORN,
+  low32,
   MappedMemory,
   prepareNop,
   prepareRead,
@@ -30,6 +42,9 @@ import {
 } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import { AreaJournal } from "./area-journal.js";
+import { ImageBuffers } from "./image-buffers.js";
+import { IoBuffers } from "./io-buffers.js";
+import type { IoTicker } from "./io-ticker.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
 
 const EIO = 5;
@@ -37,6 +52,7 @@ const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
 
 export interface AreaIoOptions {
   readonly reactor: Reactor;
+  readonly ticker: IoTicker;
   readonly engine: TrackerEngine;
   /** Index of the original among the ring's registered files. */
   readonly originalIndex: number;
@@ -67,6 +83,8 @@ export class AreaIo {
   readonly #stores: Int32Array;
   readonly #windows: MappedMemory;
   readonly #imageWindowsAt: number;
+  readonly #frontWindows: IoBuffers;
+  readonly #imageWindows: IoBuffers;
   readonly #copyHandler: number;
   readonly #runHandler: number;
   /** Per copy: completions still to come, and how it went so far. */
@@ -77,8 +95,12 @@ export class AreaIo {
   readonly #isWriteAlone: Uint8Array;
   /** Of an area in a persistent snapshot. */
   readonly journal: AreaJournal | undefined;
-  /** The image's queue, whose buffers the runs use. */
-  imageQueue: Queue | undefined;
+  /** The image's queue, whose buffers the runs use; and that of each run. */
+  #image: ImageBuffers | undefined;
+  readonly #runImages: (ImageBuffers | undefined)[];
+  /** Windows, images and journals that something in flight still needs. */
+  #inUse = 2;
+  #onIdle: (() => void) | undefined;
 
   constructor(options: AreaIoOptions) {
     const { engine, reactor } = options;
@@ -93,6 +115,10 @@ export class AreaIo {
     this.#imageWindowsAt = options.frontDepth * options.frontWindowBytes;
     const imageBytes = options.imageDepth * options.imageWindowBytes;
     this.#windows = MappedMemory.anonymous(this.#imageWindowsAt + imageBytes);
+    const { frontDepth, frontWindowBytes, imageDepth, imageWindowBytes } = options;
+    this.#frontWindows = this.#makeWindows(0, frontDepth, frontWindowBytes);
+    this.#imageWindows = this.#makeWindows(this.#imageWindowsAt, imageDepth, imageWindowBytes);
+    this.#runImages = new Array<ImageBuffers | undefined>(engine.runs.size).fill(undefined);
     this.#copyPending = new Uint8Array(engine.copies.size);
     this.#copyResult = new Int32Array(engine.copies.size);
     this.#copyFault = new Uint8Array(engine.copies.size);
@@ -104,12 +130,16 @@ export class AreaIo {
     this.#copyHandler = reactor.addHandler(copies);
     this.#runHandler = reactor.addHandler(runs);
     this.journal = options.journal && this.#openJournal(options.journal);
+    if (this.journal !== undefined) this.#inUse++;
   }
 
   submitCopy(copy: number): void {
     const { copies } = this.#engine;
-    const windows = this.#windows.address;
-    const address = this.#windowOf(copy);
+    const windows = this.#windowsOf(copy);
+    const tag = copies.bufferTag[copy];
+    windows.begin(copy, tag);
+    const address = windows.addressOf(copy) + copies.bufferOffsetBytes[copy];
+    this.#options.ticker.start();
     const inChunk = copies.blockStart[copy] << this.#blockShift;
     const length = copies.lengthBytes[copy];
     const source = copies.chunk[copy] * this.#chunkBytes + inChunk;
@@ -121,7 +151,7 @@ export class AreaIo {
     const ring = this.#reactor.ring;
     ring.reserve(2);
     if (copies.kind[copy] === CopyKind.ZERO) {
-      new Uint8Array(this.#windows.buffer, address - windows, length).fill(0);
+      this.#bytesAt(windows, tag, address, length).fill(0);
       prepareNop(ring, copy << 1, this.#copyHandler, SqeFlag.IO_LINK);
     } else {
       prepareRead(
@@ -140,17 +170,10 @@ export class AreaIo {
     this.#prepareSlotWrite(copy, address);
   }
 
-  /** Address of the copy's window. */
-  #windowOf(copy: number): number {
-    const { copies } = this.#engine;
-    const tag = copies.bufferTag[copy];
-    return (
-      this.#windows.address +
-      (copies.bufferOwner[copy] === BufferOwner.FRONT
-        ? tag * this.#options.frontWindowBytes
-        : this.#imageWindowsAt + tag * this.#options.imageWindowBytes) +
-      copies.bufferOffsetBytes[copy]
-    );
+  /** Those that the copy's window is one of. */
+  #windowsOf(copy: number): IoBuffers {
+    const isFront = this.#engine.copies.bufferOwner[copy] === BufferOwner.FRONT;
+    return isFront ? this.#frontWindows : this.#imageWindows;
   }
 
   #prepareSlotWrite(copy: number, address: number): void {
@@ -177,7 +200,11 @@ export class AreaIo {
     const { runs } = this.#engine;
     const kind = runs.kind[run];
     const tag = runs.tag[run];
-    const queue = this.imageQueue as Queue;
+    const image = this.#image as ImageBuffers;
+    const { queue } = image;
+    image.begin(run, tag);
+    this.#runImages[run] = image;
+    this.#options.ticker.start();
     const length = runs.lengthBytes[run];
     const bufferOffset = runs.bufferOffsetBytes[run];
     if (kind === RunKind.ZERO) {
@@ -195,8 +222,12 @@ export class AreaIo {
     // The tag's buffer does not cross 4 GiB more than once; the carry goes into the high half.
     const low = (queue.bufferLow[tag] >>> 0) + bufferOffset;
     const high = queue.bufferHigh[tag] + (low >= 4294967296 ? 1 : 0);
+    if (kind === RunKind.WRITE_SLOT) faultPoint("image-write.begun");
+    if (image.isSpare(tag)) {
+      this.#submitSpareRun(run, file, low | 0, high, offset);
+      return;
+    }
     if (kind === RunKind.WRITE_SLOT) {
-      faultPoint("image-write.begun");
       prepareWriteFixed(
         this.#reactor.ring,
         file,
@@ -228,13 +259,74 @@ export class AreaIo {
     );
   }
 
-  /** Only after the engine said that the area is closed. */
-  close(): void {
+  /** The image's queue, or that of a successor: its runs are answered in any case. */
+  set imageQueue(queue: Queue) {
+    this.#image?.close();
+    this.#inUse++;
+    this.#image = new ImageBuffers(queue, this.#engine.runs.size, () => this.#release());
+  }
+
+  /** A copy is late: its window stays what it is, its tag gets another. */
+  setCopyLate(copy: number): void {
+    this.#windowsOf(copy).replace(this.#engine.copies.bufferTag[copy]);
+  }
+
+  setRunLate(run: number): void {
+    this.#runImages[run]?.setLate(run);
+  }
+
+  /**
+   * Only after the engine said that the area is closed. Answers whether nothing is late.
+   * @param onIdle called otherwise, when everything has been answered
+   */
+  close(onIdle: () => void): boolean {
     this.journal?.drop();
+    this.journal?.io.whenClosed(() => this.#release());
+    this.#image?.close();
+    this.#frontWindows.close();
+    this.#imageWindows.close();
+    this.#onIdle = onIdle;
+    return this.#inUse === 0;
+  }
+
+  #release(): void {
+    this.#inUse--;
+    if (this.#inUse > 0) return;
     for (const index of this.#stores) this.#reactor.removeFile(index);
     this.#reactor.removeHandler(this.#copyHandler);
     this.#reactor.removeHandler(this.#runHandler);
     this.#windows.unmap();
+    this.#onIdle?.();
+  }
+
+  #makeWindows(offsetBytes: number, places: number, lengthBytes: number): IoBuffers {
+    return new IoBuffers({
+      places,
+      ids: this.#engine.copies.size,
+      lengthBytes,
+      address: (place) => this.#windows.address + offsetBytes + place * lengthBytes,
+      onIdle: () => this.#release(),
+    });
+  }
+
+  #bytesAt(windows: IoBuffers, place: number, address: number, lengthBytes: number): Uint8Array {
+    const { buffer, address: begin } = windows.spareOf(place) ?? this.#windows;
+    return new Uint8Array(buffer, address - begin, lengthBytes);
+  }
+
+  /** A run through a buffer that is not registered. */
+  #submitSpareRun(run: number, file: number, low: number, high: number, offset: number): void {
+    const { kind, lengthBytes } = this.#engine.runs;
+    const { ring } = this.#reactor;
+    const length = lengthBytes[run];
+    const [offsetLow, offsetHigh] = [low32(offset), high32(offset)];
+    const handler = this.#runHandler;
+    const fixed = SqeFlag.FIXED_FILE;
+    if (kind[run] === RunKind.WRITE_SLOT) {
+      prepareWrite(ring, file, low, high, length, offsetLow, offsetHigh, 0, run, handler, fixed);
+    } else {
+      prepareRead(ring, file, low, high, length, offsetLow, offsetHigh, run, handler, fixed);
+    }
   }
 
   #openJournal(journal: AreaJournalSetup): AreaJournal {
@@ -242,6 +334,7 @@ export class AreaIo {
     return new AreaJournal({
       ...journal,
       reactor: this.#reactor,
+      ticker: this.#options.ticker,
       storeFds: this.#options.storeFds,
       copiesMax: copies.size,
       runsMax: runs.size,
@@ -261,20 +354,29 @@ export class AreaIo {
       this.#copyFault[copy] = isWrite ? CopyFault.WRITE : CopyFault.READ;
     }
     this.#copyPending[copy]--;
-    if (this.#copyPending[copy] > 0) return;
+    if (this.#copyPending[copy] > 0) {
+      if (!isWrite) this.#engine.onCopyRead(copy);
+      return;
+    }
     assert(this.#copyPending[copy] === 0, "a copy has two completions");
-    if (this.#copyResult[copy] === LINK_TORN && this.#isWriteAlone[copy] === 0) {
+    const isLive = copies.state[copy] === IoState.LIVE;
+    if (isLive && this.#copyResult[copy] === LINK_TORN && this.#isWriteAlone[copy] === 0) {
       // The kernel had no memory to take the write with its read, which has ended since.
       this.#isWriteAlone[copy] = 1;
       this.#copyResult[copy] = 0;
       this.#copyFault[copy] = CopyFault.NONE;
       this.#copyPending[copy] = 1;
-      this.#prepareSlotWrite(copy, this.#windowOf(copy));
+      this.#engine.onCopyRead(copy);
+      const window = this.#windowsOf(copy).addressOf(copy);
+      this.#prepareSlotWrite(copy, window + copies.bufferOffsetBytes[copy]);
       return;
     }
+    this.#windowsOf(copy).end(copy);
     faultPoint("copy.data-complete");
-    if (this.journal === undefined || this.#copyResult[copy] !== 0) this.#copyDone(copy);
+    const isRecorded = this.#copyResult[copy] === 0 && isLive;
+    if (this.journal === undefined || !isRecorded) this.#copyDone(copy);
     else {
+      this.#engine.onCopyWritten(copy);
       const from = copies.blockStart[copy];
       const to = from + this.#blocks(copies.lengthBytes[copy]);
       this.journal.copied(copy, copies.chunk[copy], copies.slot[copy], from, to);
@@ -291,8 +393,11 @@ export class AreaIo {
     const { runs } = this.#engine;
     const wanted = runs.kind[run] === RunKind.ZERO ? 0 : runs.lengthBytes[run];
     const length = runs.lengthBytes[run];
+    this.#runImages[run]?.end(run);
     if (runs.kind[run] === RunKind.WRITE_SLOT) faultPoint("image-write.complete");
-    if (this.journal !== undefined && runs.kind[run] === RunKind.WRITE_SLOT && result === wanted) {
+    const isWritten = runs.kind[run] === RunKind.WRITE_SLOT && result === wanted;
+    if (this.journal !== undefined && isWritten && runs.state[run] === IoState.LIVE) {
+      this.#engine.onRunWritten(run);
       const start = runs.offsetInChunkBytes[run];
       const from = start >> this.#blockShift;
       const to = this.#blocks(start + length);

@@ -11,6 +11,7 @@ import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 import { assert, type Reactor } from "@blksnap/uring";
 import { AreaOp } from "../persistence/journal-format.js";
 import { AreaCompaction } from "./area-compaction.js";
+import type { IoTicker } from "./io-ticker.js";
 import { JournalIo, type JournalSetup, type LogNeed, type LogPlace } from "./journal-io.js";
 
 /** Entries for discards of the image in one commit; more are not recorded, which loses nothing. */
@@ -22,6 +23,7 @@ const COMPACTION_ENTRIES = 960;
 export interface AreaJournalOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
+  readonly ticker: IoTicker;
   readonly storeFds: readonly number[];
   readonly copiesMax: number;
   readonly runsMax: number;
@@ -60,6 +62,7 @@ export class AreaJournal {
     this.io = new JournalIo({
       reactor: options.reactor,
       setup: options.setup,
+      ticker: options.ticker,
       entriesMax: waitersMax + RELEASE_ENTRIES,
       prefixEntriesMax: COMPACTION_ENTRIES,
       syncFirst: options.storeFds,

@@ -1,22 +1,34 @@
 /** An area as its setup says. */
+import { SLOT_INDEX_BITS } from "@blksnap/diff-storage";
 import { DiffArea, type DiffAreaMap } from "@blksnap/engine";
-import type { AreaJournalSetup } from "./area-io.js";
-import type { ReactorNotice, SleepingArea } from "./messages.js";
+import type { AreaIoOptions, AreaJournalSetup } from "./area-io.js";
+import type { ReactorNotice, SleepingArea, WakingArea } from "./messages.js";
 
 export function makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
-  const { lowWaterSlots, wantedSlots } = setup;
-  const { policy: overflow, ticksMax: blockedTicksMax } = setup.overflow;
-  return new DiffArea(map, { lowWaterSlots, wantedSlots, overflow, blockedTicksMax });
+  const { lowWaterSlots, wantedSlots, overflow, storeCount } = setup;
+  return new DiffArea(map, {
+    lowWaterSlots,
+    wantedSlots,
+    overflow: overflow.policy,
+    blockedTicksMax: overflow.ticksMax,
+    storeShift: SLOT_INDEX_BITS,
+    storeCount,
+  });
 }
 
-/** What the journal of an area tells the main thread. */
-export function areaJournalNotices(
+/** What all areas of a device are opened with. */
+export type AreaIoBase = Omit<AreaIoOptions, "storeFds" | "slotBytes" | "journal">;
+
+export function areaIoOptions(
+  base: AreaIoBase,
   tracker: number,
-  area: number,
+  { id: area, storeFds, slotBytes, journal: setup }: WakingArea,
   notify: (notice: ReactorNotice) => void,
-): Pick<AreaJournalSetup, "onFault" | "onLow"> {
-  return {
+): AreaIoOptions {
+  const journal: AreaJournalSetup | undefined = setup && {
+    setup,
     onFault: (errno) => notify({ notice: "areaJournalFault", tracker, area, errno }),
     onLow: (need) => notify({ notice: "areaJournalLow", tracker, area, need }),
   };
+  return { ...base, storeFds, slotBytes, journal };
 }

@@ -19,6 +19,7 @@ import type { JournalWriter } from "@blksnap/journal";
 import { assert, type Reactor } from "@blksnap/uring";
 import { CbtOp, encodeSwitch } from "../persistence/journal-format.js";
 import { REACTOR_TURN_UNITS } from "../turns.js";
+import type { IoTicker } from "./io-ticker.js";
 import { JournalIo, type JournalSetup, type LogPlace } from "./journal-io.js";
 import { Slices } from "./slices.js";
 
@@ -29,6 +30,8 @@ const SPARE_ENTRIES = 16;
 export interface CbtJournalOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
+  /** See JournalIoOptions. */
+  readonly ticker?: IoTicker;
   readonly blockShift: number;
   readonly blockCount: number;
   /** Requests that may wait: tags 0 to requestsMax - 1. */
@@ -81,6 +84,7 @@ export class CbtJournal {
     this.io = new JournalIo({
       reactor: options.reactor,
       setup: options.setup,
+      ticker: options.ticker,
       entriesMax: options.requestsMax + SPARE_ENTRIES,
       syncFirst: [],
       onCommitted: (writer) => this.#committed(writer),

@@ -1,7 +1,10 @@
-/** How the requests of a front and of an image come to the engine. */
+/** How the requests of a tracked device's queues come to its engine. */
 import type { TrackerEngine } from "@blksnap/engine";
 import type { Queue, Target } from "@blksnap/ublk";
 import { takeRequest } from "./take-request.js";
+import type { WriteGate } from "./write-gate.js";
+
+const EIO = 5;
 
 export function frontTarget(queue: Queue, engine: TrackerEngine): Target {
   const { front } = engine;
@@ -15,17 +18,18 @@ export function frontTarget(queue: Queue, engine: TrackerEngine): Target {
   };
 }
 
-/** @param admit answers whether the engine may have the request at once */
 export function imageTarget(
   queue: Queue,
   engine: TrackerEngine,
-  admit: (tag: number) => boolean,
+  gate: WriteGate | undefined,
+  hasArea: () => boolean,
 ): Target {
   const { image } = engine;
   return {
     queueIo: (tag) => {
       takeRequest(queue, image, tag);
-      if (admit(tag)) engine.submitImage(tag);
+      if (!hasArea()) queue.complete(tag, -EIO);
+      else if (gate?.admitImage(tag) !== false) engine.submitImage(tag);
     },
     close: () => undefined,
   };

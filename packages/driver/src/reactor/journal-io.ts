@@ -10,7 +10,8 @@
  *
  * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
  * both, until adopt(). Which of them would be found after a power cut is not known here, so a commit
- * that is not on both has failed.
+ * that is not on both has failed. So has one that the medium does not answer in time: it is told so, and
+ * memory and files stay until the answer comes.
  *
  * A compaction makes the checkpoint of a mirror's log itself: each commit begins with some of it, and where
  * nothing else is to be committed it goes on alone. It never takes room that the commits need.
@@ -29,11 +30,13 @@ import {
   type Reactor,
   SqeFlag,
 } from "@blksnap/uring";
-import { hasRoom, isHalfFull, LogFile, type LogPlace } from "./log-file.js";
+import { COMMIT_LATE_TICKS, type IoTicker } from "./io-ticker.js";
+import { hasRoom, isHalfFull, type JournalSetup, LogFile, type LogPlace } from "./log-file.js";
 
-export type { LogPlace };
+export type { JournalSetup, LogPlace };
 
 const EIO = 5;
+const ETIMEDOUT = 110;
 const ECANCELED = 125;
 const ENOMEM = 12;
 /** Each is a turn of the reactor. */
@@ -43,14 +46,6 @@ const MIRROR_DATA = 64;
 /** How many times longer than what a log began with it becomes before it is compacted. */
 const WORTH_RENEWAL = 4;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
-
-/** An open journal, to be appended to. */
-export interface JournalSetup extends LogPlace {
-  /** 16 bytes, as numbers. */
-  readonly id: readonly number[];
-  readonly nextSequence: number;
-  readonly nextCommit: number;
-}
 
 /** What puts a checkpoint into the log of a mirror, part by part. */
 export interface Compaction {
@@ -67,6 +62,8 @@ export interface JournalIoOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
   readonly entriesMax: number;
+  /** Sees to it that tick() is called; without it commits have no bound. */
+  readonly ticker?: Pick<IoTicker, "start"> | undefined;
   /** Descriptors that are synced before each commit. */
   readonly syncFirst: readonly number[];
   /** The sealed commit is on the medium; its entries can still be read from the writer. */
@@ -104,6 +101,9 @@ export class JournalIo {
   #closing = false;
   #closed = false;
   #onIdle: (() => void) | undefined;
+  /** Ticks since entries wait. */
+  #waitedTicks = 0;
+  #onClosed: (() => void) | undefined;
 
   constructor(options: JournalIoOptions) {
     const { reactor, setup, entriesMax, prefixEntriesMax = 0 } = options;
@@ -173,7 +173,9 @@ export class JournalIo {
     return true;
   }
 
+  /** Not while something is late: what is next in its chain would meet who has the file's place by then. */
   dropMirror(): void {
+    if (this.#pending > 0) return;
     if (this.#mirror !== undefined) this.#reactor.removeFile(this.#mirror.index);
     this.#mirror = undefined;
     this.#compaction = undefined;
@@ -197,6 +199,24 @@ export class JournalIo {
     this.#onIdle = callback;
   }
 
+  /** Time goes on; see IoTicker. True while something waits for the medium, or for room in the log. */
+  tick(): boolean {
+    const waits = this.#pending > 0 || (this.#full && this.writer.fillingEntries > 0);
+    if (this.#dead || !waits) {
+      this.#waitedTicks = 0;
+      return false;
+    }
+    this.#waitedTicks++;
+    if (this.#waitedTicks > COMMIT_LATE_TICKS) this.#fail(ETIMEDOUT);
+    return !this.#dead;
+  }
+
+  /** After close(): calls back when the medium has answered all that it was asked. */
+  whenClosed(callback: () => void): void {
+    if (this.#closed) callback();
+    else this.#onClosed = callback;
+  }
+
   /** Ends it at once; a commit that is on its way is told to nobody any more. */
   close(): void {
     this.#dead = true;
@@ -213,6 +233,7 @@ export class JournalIo {
     for (const index of this.#syncFirst) this.#reactor.removeFile(index);
     this.#reactor.removeHandler(this.#handler);
     this.#memory.unmap();
+    this.#onClosed?.();
   }
 
   #goOn(): void {
@@ -238,6 +259,8 @@ export class JournalIo {
     }
     const sectors = writer.sectorsToSeal;
     if (sectors === 0) return;
+    this.#waitedTicks = 0;
+    this.#options.ticker?.start();
     if (!this.#hasRoom(sectors)) {
       this.#full = true;
       this.#tellLow();
@@ -327,8 +350,18 @@ export class JournalIo {
     else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
   }
 
+  #fail(errno: number): void {
+    this.#dead = true;
+    const waiting = this.#onIdle;
+    this.#onIdle = undefined;
+    this.#options.onFault(errno);
+    waiting?.();
+  }
+
   #ended(): void {
     const { writer } = this;
+    // It was late, and has been given up.
+    if (this.#dead) return;
     if (this.#isTorn && (this.#errno === 0 || this.#errno === ECANCELED)) {
       // The kernel had no memory to take all of it: the same once more, to the same places.
       if (this.#attempts < ATTEMPTS_MAX) {
@@ -338,11 +371,7 @@ export class JournalIo {
       this.#errno = ENOMEM;
     }
     if (this.#errno !== 0) {
-      this.#dead = true;
-      const waiting = this.#onIdle;
-      this.#onIdle = undefined;
-      this.#options.onFault(this.#errno);
-      waiting?.();
+      this.#fail(this.#errno);
       return;
     }
     this.#log.usedSectors += writer.sealedSectors;

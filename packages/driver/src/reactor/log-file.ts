@@ -10,6 +10,14 @@ export interface LogPlace {
   readonly usedSectors: number;
 }
 
+/** An open journal, to be appended to. */
+export interface JournalSetup extends LogPlace {
+  /** 16 bytes, as numbers. */
+  readonly id: readonly number[];
+  readonly nextSequence: number;
+  readonly nextCommit: number;
+}
+
 /** A place that commits are written to. */
 export class LogFile {
   readonly fd: number;

@@ -23,6 +23,8 @@ export interface ReactorSettings {
   readonly index: number;
   /** Tags that an image's queue may have; its device may have fewer. */
   readonly imageDepth: number;
+  /** In what time a store, or the medium of a journal, has to answer. */
+  readonly ioTimeoutMs: number;
   /** Submission entries of its ring: all tags of a queue are fetched by one call. */
   readonly ringEntries: number;
   /** One word, which the reactor's loop counts its turns in. */
@@ -42,6 +44,7 @@ export interface AreaSetup {
   /** Of this area alone: what comes late from or for another one is dropped. */
   readonly id: number;
   readonly map: MapFileRef;
+  readonly storeCount: number;
   /** Descriptors of the stores, in the order of the slots' store numbers. */
   readonly storeFds: readonly number[];
   /** Extents to begin with: first slot and count, in turn. */
@@ -229,6 +232,11 @@ export interface SwitchReply {
   readonly stallUs: number;
 }
 
+export interface CloseAreaReply {
+  /** The area, if not everything of it was answered: then the notice "areaIdle" comes when it is. */
+  readonly lateArea: number | null;
+}
+
 export interface LostRange {
   readonly offsetBytes: number;
   readonly lengthBytes: number;
@@ -262,6 +270,8 @@ export type ReactorNotice =
   | (AreaNotice & { readonly notice: "freed"; readonly slots: readonly number[] })
   | (AreaNotice & { readonly notice: "fault"; readonly errno: number })
   | (AreaNotice & { readonly notice: "blocked" })
+  | (AreaNotice & { readonly notice: "storeHung" | "storeAnswered"; readonly store: number })
+  | (AreaNotice & { readonly notice: "areaIdle" })
   | (AreaNotice & { readonly notice: "areaJournalLow"; readonly need: LogNeed })
   | (AreaNotice & { readonly notice: "areaJournalFault"; readonly errno: number })
   | { readonly notice: "journalLow"; readonly tracker: number }

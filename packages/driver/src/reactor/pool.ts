@@ -131,6 +131,7 @@ export interface ReactorPoolOptions {
   /** Tags of a front's and of an image's queue. */
   readonly frontDepth: number;
   readonly imageDepth: number;
+  readonly ioTimeoutMs: number;
   readonly logger: Logger;
   /** The process ends with this status at once when a reactor ends by itself. */
   readonly lostStatus?: number | undefined;
@@ -148,9 +149,9 @@ export class ReactorPool {
     const count = Math.min(options.reactors ?? Math.min(cpus().length, 4), REACTORS_MAX);
     for (let index = 0; index < count; index++) {
       const heartbeat = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
-      const { frontDepth, imageDepth, lostStatus } = options;
+      const { frontDepth, imageDepth, ioTimeoutMs, lostStatus } = options;
       const ringEntries = Math.max(RING_ENTRIES_MIN, frontDepth, imageDepth);
-      const settings = { index, imageDepth, ringEntries, heartbeat, lostStatus };
+      const settings = { index, imageDepth, ioTimeoutMs, ringEntries, heartbeat, lostStatus };
       this.#members.push(new Member(settings, options.onNotice, options.onLost));
     }
     this.#watchdog = new Watchdog(this.#members, options.logger);

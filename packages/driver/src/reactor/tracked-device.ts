@@ -11,6 +11,7 @@
  *   image queue ──▶ engine.submitImage ──▶ submitRun
  * ```
  */
+
 import {
   CbtMap,
   type DiffArea,
@@ -23,16 +24,19 @@ import { FileIo, type FileIoOwner, type Queue } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { faultPoint } from "../fault-points.js";
 import type { QueueStart } from "../system/served-device.js";
-import { AreaCounter, NO_AREA } from "./area-counter.js";
+import { AreaCounter } from "./area-counter.js";
+import { AreaDrop } from "./area-drop.js";
 import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
-import { areaJournalNotices, makeArea } from "./area-setup.js";
+import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
+import { DeviceCounters } from "./device-counters.js";
 import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
 import { frontTarget, imageTarget } from "./device-targets.js";
 import { errorText } from "./error-text.js";
 import { FreedSlots } from "./freed-slots.js";
+import { type IoTicker, LATE_TICKS } from "./io-ticker.js";
 import type { JournalSetup } from "./journal-io.js";
 import { KeptIo } from "./kept-io.js";
 import { LostRanges } from "./lost-ranges.js";
@@ -56,9 +60,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly engine: TrackerEngine;
   readonly #id: number;
   readonly #reactor: Reactor;
-  readonly #frontDepth: number;
   readonly #imageDepth: number;
-  readonly #copyWindowBytes: number;
   readonly #notify: (notice: ReactorNotice) => void;
   readonly #cbtMemory: MappedMemory;
   readonly #cbt: CbtMap;
@@ -67,10 +69,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #frontQueue: Queue;
   readonly #fileIo: FileIo;
   readonly #keptIo: KeptIo;
-  readonly #frontCounter = new IoCounter();
-  #imageCounter = new IoCounter();
-  #areaCounter: AreaCounter | undefined;
+  readonly #counters = new DeviceCounters();
   #imageQueue: Queue | undefined;
+  readonly #areaIoBase: AreaIoBase;
   #areaIo: AreaIo | undefined;
   #areaMemory: MappedMemory | undefined;
   #area: DiffArea | undefined;
@@ -82,8 +83,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly slices: Slices;
   readonly lostRanges: LostRanges;
   readonly #hold: WriteHold;
-  #isAreaDropped = false;
-  #onAreaClosed: (() => void) | undefined;
+  readonly #drop = new AreaDrop();
   readonly #frontEnd = new QueueEnd(() =>
     this.#notify({ notice: "frontEnded", tracker: this.#id }),
   );
@@ -95,6 +95,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     reactor: Reactor,
     settings: ReactorSettings,
     request: AttachRequest,
+    ioTicker: IoTicker,
     notify: (notice: ReactorNotice) => void,
   ) {
     this.#id = request.tracker;
@@ -106,33 +107,44 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       tell: (slots) => notify({ notice: "freed", tracker: this.#id, area: this.areaId, slots }),
       grant: (slot) => this.#area?.grantSlots(slot, 1),
       area: () => this.#area?.slots,
+      isHung: (slot) => this.#area?.isHung(slot) === true,
     });
     const { queueDepth, maxIoBytes } = request.queue;
-    this.#frontDepth = queueDepth;
     this.#imageDepth = Math.max(settings.imageDepth, request.area?.imageDepth ?? 0);
-    this.#copyWindowBytes = maxIoBytes + 2 * (1 << request.geometry.blockShift);
+    const copyWindowBytes = maxIoBytes + 2 * (1 << request.geometry.blockShift);
     this.#cbtMemory = MappedMemory.file(request.cbt.fd, 0, request.cbt.lengthBytes);
     this.#cbt = CbtMap.open(this.#cbtMemory.buffer, { owner: true });
     this.engine = new TrackerEngine(request.geometry, this, {
       frontDepth: queueDepth,
       imageDepth: this.#imageDepth,
-      copyWindowBytes: this.#copyWindowBytes,
+      copyWindowBytes,
       copiesMax: queueDepth * PARTS_PER_TAG,
       runsMax: this.#imageDepth * PARTS_PER_TAG,
+      lateTicks: LATE_TICKS,
       cbt: this.#cbt,
     });
     this.#hold = new WriteHold(reactor, this.engine);
-    this.gate = request.journal && this.#openJournal(request.journal);
+    this.gate = request.journal && this.#openJournal(request.journal, ioTicker);
     this.#frontQueue = this.#makeQueue(request.queue, () => this.#frontEnd.end());
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
     this.#keptIo = new KeptIo(reactor, this.engine, this.gate, request);
+    this.#areaIoBase = {
+      reactor,
+      ticker: ioTicker,
+      engine: this.engine,
+      originalIndex: this.#fileIo.fileIndex,
+      frontDepth: queueDepth,
+      imageDepth: this.#imageDepth,
+      frontWindowBytes: copyWindowBytes,
+      imageWindowBytes: this.engine.imageCopyWindowBytes,
+    };
     if (request.area !== undefined) this.#resumeArea(request.area);
+    ioTicker.add(this);
   }
 
   /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
   start(): void {
-    const target = frontTarget(this.#frontQueue, this.engine);
-    startQueue(this.#frontQueue, target, this.#frontEnd);
+    startQueue(this.#frontQueue, frontTarget(this.#frontQueue, this.engine), this.#frontEnd);
   }
 
   // ---- what the main thread asks for ----
@@ -179,22 +191,11 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return stallUs;
   }
 
-  release(): void {
-    this.#hold.release();
-  }
+  readonly release = (): void => this.#hold.release();
 
-  /**
-   * No copy-on-write from here on; calls back when nothing refers to the area any more. Who asks again
-   * had given up waiting.
-   */
+  /** No copy-on-write from here on; calls back when nothing refers to the area any more. */
   dropArea(onClosed: () => void): void {
-    if (this.#area === undefined || this.#isAreaDropped) {
-      onClosed();
-      return;
-    }
-    const isBegun = this.#onAreaClosed !== undefined;
-    this.#onAreaClosed = onClosed;
-    if (isBegun) return;
+    if (!this.#drop.begin(onClosed)) return;
     this.noteAreaLost();
     this.engine.dropArea();
     this.#sleeping?.giveUp();
@@ -207,17 +208,23 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     if ((areaJournal ?? this.#sleeping) !== undefined) this.gate?.journal.noteAreaLost();
   }
 
-  /** Gives up the area's memory and files: after dropArea, and after the image's queue ended. */
-  closeArea(): void {
+  /**
+   * Gives up the area, after dropArea and the end of the image's queue. What is late keeps the memory and
+   * files that it needs until the notice "areaIdle": then the answer is the area's id.
+   */
+  closeArea(): number | null {
+    const of = { tracker: this.#id, area: this.areaId };
     this.#freed.clear();
     this.lostRanges.use(undefined);
-    this.#areaIo?.close();
+    const idle = this.#areaIo?.close(() => this.#notify({ notice: "areaIdle", ...of }));
     this.#areaMemory?.unmap();
     this.#areaIo = undefined;
     this.#areaMemory = undefined;
     this.#sleeping = undefined;
     this.#area = undefined;
-    this.#areaCounter = undefined;
+    this.#drop.done();
+    this.#counters.area = undefined;
+    return idle === false ? of.area : null;
   }
 
   openImage(start: QueueStart): void {
@@ -231,36 +238,33 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
     this.#imageQueue = queue;
     areaIo.imageQueue = queue;
-    const target = imageTarget(queue, this.engine, (tag) => this.#admitImage(queue, tag));
+    const target = imageTarget(queue, this.engine, this.gate, () => this.#area !== undefined);
     startQueue(queue, target, this.#imageEnd);
   }
 
-  awaitFrontEnd(onEnd: () => void): void {
+  readonly awaitFrontEnd = (onEnd: () => void): void =>
     this.#frontEnd.await(() => this.#keptIo.end(onEnd));
-  }
 
   readonly awaitImageEnd = (onEnd: () => void): void => this.#imageEnd.await(onEnd);
 
   grant({ area, firstSlot, count, errno }: GrantMessage): void {
     if (this.#area === undefined || area !== this.areaId) return;
     if (count > 0) this.#area.grantSlots(firstSlot, count);
-    else if (!this.#freed.reuse(1)) this.#area.denySlots(errno);
+    else this.#freed.reuse(1, () => this.#area?.denySlots(errno));
     faultPoint("slots.granted");
   }
 
-  counters(): TrackedDeviceCounters {
-    const engine = this.engine.stats.snapshot();
-    return {
-      front: this.#frontCounter.snapshot(),
-      image: this.#imageCounter.snapshot(),
-      keptDiscardBytes: this.engine.keptDiscardBytes,
-      engine,
-      area: this.#areaCounter?.snapshot(engine) ?? NO_AREA,
-    };
+  /** Time goes on. True while something is in flight that has a bound. */
+  tickIo(): boolean {
+    const inGate = this.gate?.journal.io.tick() ?? false;
+    return [this.engine.tick(), this.areaJournal?.io.tick(), inGate].includes(true);
   }
+
+  readonly counters = (): TrackedDeviceCounters => this.#counters.snapshot(this.engine);
 
   /** After the front's queue ended. An area that is still here is one to be gone on with later. */
   close(): void {
+    this.#areaIoBase.ticker.remove(this);
     if (this.#area !== undefined) this.closeArea();
     this.#fileIo.close();
     this.gate?.journal.drop();
@@ -285,13 +289,13 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   completeFront(tag: number, result: number): void {
     const { front } = this.engine;
-    this.#frontCounter.count(front.op[tag], front.lengthBytes, tag, result);
+    this.#counters.front.count(front.op[tag], front.lengthBytes, tag, result);
     this.#frontQueue.complete(tag, result);
   }
 
   completeImage(tag: number, result: number): void {
     const { image } = this.engine;
-    this.#imageCounter.count(image.op[tag], image.lengthBytes, tag, result);
+    this.#counters.image.count(image.op[tag], image.lengthBytes, tag, result);
     const discarded = image.op[tag] === RequestOp.DISCARD && result === 0 ? this.#area : undefined;
     if (discarded !== undefined) this.areaJournal?.recordDiscard(image, tag, discarded.map);
     (this.#imageQueue as Queue).complete(tag, result);
@@ -302,14 +306,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     else (this.#areaIo as AreaIo).submitCopy(copy);
   }
 
-  submitRun(run: number): void {
-    (this.#areaIo as AreaIo).submitRun(run);
-  }
+  readonly submitRun = (run: number): void => (this.#areaIo as AreaIo).submitRun(run);
 
   requestSlots(wanted: number): void {
     faultPoint("slots.asked");
-    if (this.#freed.reuse(wanted)) return;
-    this.#notify({ notice: "slots", tracker: this.#id, area: this.areaId, wanted });
+    const of = { tracker: this.#id, area: this.areaId };
+    this.#freed.reuse(wanted, () => this.#notify({ notice: "slots", ...of, wanted }));
   }
 
   freeSlot(slot: number): void {
@@ -321,21 +323,27 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#notify({ notice: "blocked", tracker: this.#id, area: this.areaId });
   }
 
-  onDrained(): void {
-    this.#hold.drained();
-  }
+  readonly onDrained = (): void => this.#hold.drained();
 
   onAreaFault(errno: number): void {
     this.noteAreaLost();
     this.#notify({ notice: "fault", tracker: this.#id, area: this.areaId, errno });
   }
 
-  onAreaClosed(): void {
-    this.#isAreaDropped = true;
-    const told = this.#onAreaClosed;
-    this.#onAreaClosed = undefined;
-    told?.();
+  readonly onCopyLate = (copy: number): void => this.#areaIo?.setCopyLate(copy);
+
+  readonly onRunLate = (run: number): void => this.#areaIo?.setRunLate(run);
+
+  onStoreHung(store: number): void {
+    this.#notify({ notice: "storeHung", tracker: this.#id, area: this.areaId, store });
   }
+
+  onStoreAnswered(store: number): void {
+    this.#freed.offer();
+    this.#notify({ notice: "storeAnswered", tracker: this.#id, area: this.areaId, store });
+  }
+
+  readonly onAreaClosed = (): void => this.#drop.done();
 
   // ---- journals ----
 
@@ -348,10 +356,11 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return this.#area?.map;
   }
 
-  #openJournal(setup: JournalSetup): WriteGate {
+  #openJournal(setup: JournalSetup, ticker: IoTicker): WriteGate {
     return new WriteGate({
       reactor: this.#reactor,
       setup,
+      ticker,
       engine: this.engine,
       cbt: this.#cbt,
       tracker: this.#id,
@@ -377,26 +386,12 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   #openAreaMap({ map }: SleepingArea): MappedMemory {
     assert(this.#areaMemory === undefined, "the device has a diff area already");
     this.#areaMemory = MappedMemory.file(map.fd, 0, map.lengthBytes);
-    this.#imageCounter = new IoCounter();
+    this.#counters.image = new IoCounter();
     return this.#areaMemory;
   }
 
   #openAreaIo(setup: WakingArea): AreaIo {
-    const options = {
-      reactor: this.#reactor,
-      engine: this.engine,
-      originalIndex: this.#fileIo.fileIndex,
-      storeFds: setup.storeFds,
-      frontDepth: this.#frontDepth,
-      imageDepth: this.#imageDepth,
-      frontWindowBytes: this.#copyWindowBytes,
-      imageWindowBytes: this.engine.imageCopyWindowBytes,
-      slotBytes: setup.slotBytes,
-      journal: setup.journal && {
-        setup: setup.journal,
-        ...areaJournalNotices(this.#id, setup.id, this.#notify),
-      },
-    };
+    const options = areaIoOptions(this.#areaIoBase, this.#id, setup, this.#notify);
     this.#areaIo = this.#reactor.attempt(() => new AreaIo(options));
     return this.#areaIo;
   }
@@ -405,24 +400,16 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const area = makeArea(map, setup);
     this.#ticker = new AreaTicker(this.#reactor, setup.overflow.tickMs);
     this.#area = area;
-    this.#isAreaDropped = false;
-    this.#areaCounter = new AreaCounter(area, this.engine.stats.snapshot(), setup.figures);
+    this.#drop.reset();
+    this.#counters.area = new AreaCounter(area, this.engine.stats.snapshot(), setup.figures);
     this.lostRanges.use(map);
     this.areaId = setup.id;
     return area;
   }
 
-  // ---- the two ends ----
-
   #makeQueue(start: QueueStart, onEnd: () => void): Queue {
     return makeQueue(this.#reactor, start, onEnd, (error) =>
       this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` }),
     );
-  }
-
-  #admitImage(queue: Queue, tag: number): boolean {
-    if (this.#area !== undefined) return this.gate?.admitImage(tag) !== false;
-    queue.complete(tag, -EIO);
-    return false;
   }
 }

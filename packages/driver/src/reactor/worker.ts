@@ -8,9 +8,11 @@ import { REACTOR_TURN_UNITS } from "../turns.js";
 import { carriedError } from "./carried-error.js";
 import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
+import { IoTicker } from "./io-ticker.js";
 import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
 import type {
   AttachRequest,
+  CloseAreaReply,
   FromReactor,
   LoseSlotsRequest,
   MarkDirtyRequest,
@@ -75,7 +77,7 @@ function loseSlots({ tracker, store, firstSlotIndex }: LoseSlotsRequest): void {
 
 function attach(request: AttachRequest): void {
   const { tracker } = request;
-  const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, say));
+  const device = reactor.attempt(() => new TrackedDevice(reactor, settings, request, ticker, say));
   devices.set(tracker, device);
   try {
     device.start();
@@ -102,10 +104,9 @@ function carryOut(
 ): void {
   switch (request.type) {
     case "attach":
-      if (take()) {
-        attach(request);
-        done();
-      }
+      if (!take()) return;
+      attach(request);
+      done();
       return;
     case "prepareArea":
       if (!take()) return;
@@ -113,19 +114,16 @@ function carryOut(
       done();
       return;
     case "wakeArea":
-      deviceOf(request.tracker).wakeArea(request.area);
-      done();
+      done(deviceOf(request.tracker).wakeArea(request.area));
       return;
     case "hold":
       deviceOf(request.tracker).hold(request.deadlineMs, done);
       return;
-    case "switch": {
+    case "switch":
       done({ stallUs: deviceOf(request.tracker).switchAndRelease() } satisfies SwitchReply);
       return;
-    }
     case "release":
-      deviceOf(request.tracker).release();
-      done();
+      done(deviceOf(request.tracker).release());
       return;
     case "openImage":
       if (!take()) return;
@@ -136,8 +134,7 @@ function carryOut(
       deviceOf(request.tracker).dropArea(done);
       return;
     case "closeArea":
-      deviceOf(request.tracker).closeArea();
-      done();
+      done({ lateArea: deviceOf(request.tracker).closeArea() } satisfies CloseAreaReply);
       return;
     case "awaitImageEnd":
       deviceOf(request.tracker).awaitImageEnd(done);
@@ -149,8 +146,7 @@ function carryOut(
       });
       return;
     case "loseSlots":
-      loseSlots(request);
-      done();
+      done(loseSlots(request));
       return;
     case "markDirty":
       markDirty(request, done);
@@ -210,6 +206,7 @@ if (flusherProblem !== undefined) say({ notice: "error", message: flusherProblem
 const heartbeat = new Int32Array(settings.heartbeat);
 const { ringEntries: entries } = settings;
 const reactor = new Reactor({ wakeFd, port, onMessage, onError: reportError, heartbeat, entries });
+const ticker = new IoTicker(reactor, settings.ioTimeoutMs);
 say({ notice: "ready" });
 try {
   reactor.run();

@@ -5,12 +5,14 @@
 import { type CbtMap, type KeptSlice, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
 import { CbtJournal } from "./cbt-journal.js";
+import type { IoTicker } from "./io-ticker.js";
 import type { JournalSetup, LogPlace } from "./journal-io.js";
 import type { ReactorNotice } from "./messages.js";
 
 export interface WriteGateOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
+  readonly ticker: IoTicker;
   readonly engine: TrackerEngine;
   readonly cbt: CbtMap;
   readonly tracker: number;
@@ -35,6 +37,7 @@ export class WriteGate {
     this.journal = new CbtJournal({
       reactor: options.reactor,
       setup: options.setup,
+      ticker: options.ticker,
       blockShift: cbt.blockShift,
       blockCount: cbt.blockCount,
       requestsMax: keptId + 1,

@@ -13,8 +13,23 @@ export interface CorruptedEvent {
   readonly errno: number;
 }
 
+/** A store does not answer a device in time, or does again. */
+export interface StoreEvent {
+  readonly type: "store_hung" | "store_answered";
+  readonly device: string;
+  readonly store: string;
+}
+
 type StorageEvent = DiffStorageEvent & { readonly usedBytes: number; readonly limitBytes: number };
-type NewEvent = CorruptedEvent | StorageEvent;
+type NewEvent = CorruptedEvent | StoreEvent | StorageEvent;
+
+const FOR_USERS: ReadonlySet<NewEvent["type"]> = new Set([
+  "corrupted",
+  "store_hung",
+  "store_answered",
+  "no_space",
+  "low_free_space",
+]);
 
 /** What a snapshot's event queue holds. */
 export type QueuedEvent = NewEvent & { readonly wallTime: string };
@@ -62,9 +77,7 @@ export class SnapshotEvents {
 
   /** Tells the users; events that are only for the log, and those of a closed queue, are dropped. */
   push(event: NewEvent): void {
-    const forUsers =
-      event.type === "corrupted" || event.type === "no_space" || event.type === "low_free_space";
-    if (!forUsers || this.#queue.closed) return;
+    if (!FOR_USERS.has(event.type) || this.#queue.closed) return;
     this.#queue.push({ ...event, wallTime: new Date().toISOString() });
     this.#save();
   }
@@ -123,6 +136,9 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
       const { device, major, minor, errno } = event;
       return { ...common, event: "corrupted", device, major, minor, error_code: errno };
     }
+    case "store_hung":
+    case "store_answered":
+      return { ...common, event: event.type, store: event.store, device: event.device };
     case "no_space":
       return {
         ...common,

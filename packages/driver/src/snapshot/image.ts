@@ -2,6 +2,7 @@
 import type { UblkControl } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
+import type { CloseAreaReply } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { StateDirectory } from "../state/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
@@ -14,6 +15,8 @@ import {
 } from "../system/served-device.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
+/** Besides the bound of I/O, for all that has ended to be told. */
+const DROP_SPARE_MS = 20_000;
 /** Most that one discard of an image may cover. */
 const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
 
@@ -23,6 +26,7 @@ export interface ImageContext {
   readonly reactors: ReactorPool;
   readonly state: StateDirectory;
   readonly imageDepth: number;
+  readonly ioTimeoutMs: number;
   readonly maxIoBytes: number;
 }
 
@@ -98,13 +102,25 @@ export async function recoverImage(context: ImageContext, member: Member): Promi
 export async function closeMember(context: ImageContext, member: Member): Promise<void> {
   const { tracker, map } = member;
   if (map === undefined) return;
+  const { reactors, logger } = context;
   const of = { tracker: tracker.id };
-  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest.
-  await context.reactors.request(tracker.reactor, { type: "dropArea", ...of });
+  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest. What a
+  // store or the original does not answer it gives up in time.
+  const timeoutMs = context.ioTimeoutMs + DROP_SPARE_MS;
+  await reactors.request(tracker.reactor, { type: "dropArea", ...of }, timeoutMs);
   faultPoint("destroy.area-dropped");
   await closeImage(member);
   faultPoint("destroy.image-stopped");
-  await context.reactors.request(tracker.reactor, { type: "closeArea", ...of });
+  const { lateArea } = await reactors.request<CloseAreaReply>(tracker.reactor, {
+    type: "closeArea",
+    ...of,
+  });
+  if (lateArea !== null) {
+    member.lateArea = lateArea;
+    const text =
+      "a store or the original does not answer: what it was asked keeps the stores in use";
+    logger.warn({ device: tracker.device }, text);
+  }
   faultPoint("destroy.area-closed");
   // Before its descriptor is closed: whatever fails from here on, nobody closes it a second time.
   member.map = undefined;

@@ -151,7 +151,9 @@ export class SnapshotOperations {
     for (const member of members) await snapshot.persistence.removeJournal(member);
     await snapshot.closeStorage();
     faultPoint("destroy.stores-closed");
-    await snapshot.persistence.forget();
+    await snapshot.persistence.unlessHung("its record is not removed from the medium yet", () =>
+      snapshot.persistence.forget(),
+    );
     snapshot.forget();
     this.#registry.snapshots.delete(snapshot.id);
     this.#context.logger.info({ snapshot: snapshot.id }, "snapshot destroyed");

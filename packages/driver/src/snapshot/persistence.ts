@@ -12,7 +12,11 @@ import {
   type AreaJournalRequests,
   areaJournalName,
 } from "../persistence/area-journal-file.js";
-import { noAnswer, type PersistentDirectory } from "../persistence/persistent-directory.js";
+import {
+  noAnswer,
+  type PersistentDirectory,
+  unusable,
+} from "../persistence/persistent-directory.js";
 import {
   forgetSnapshot,
   type PersistentSnapshotRecord,
@@ -25,7 +29,6 @@ import type { SnapshotRecord } from "../state/records.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./snapshot.js";
 
-const GIVE_UP_TIMEOUT_MS = 5_000;
 /** The longest that a timer takes: some 24 days. */
 const NO_LIMIT_MS = 2 ** 31 - 1;
 
@@ -81,8 +84,9 @@ export class SnapshotPersistence {
   /** Ends when all changes so far are on the medium. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async saved(): Promise<void> {
     const written = this.#written;
+    const { answerTimeoutMs, path } = this.#context.persistent;
     try {
-      await written;
+      await bounded(written, answerTimeoutMs, () => unusable(path, noAnswer()));
     } catch (error) {
       if (this.#written === written) this.#written = Promise.resolve();
       throw error;
@@ -94,6 +98,11 @@ export class SnapshotPersistence {
    * lost, which only the maps know as long as they are written.
    */
   async suspend(members: readonly Member[]): Promise<void> {
+    const { answerTimeoutMs, path } = this.#context.persistent;
+    await bounded(this.#suspend(members), answerTimeoutMs, () => unusable(path, noAnswer()));
+  }
+
+  async #suspend(members: readonly Member[]): Promise<void> {
     const last = this.#last;
     for (const { journal, map, tracker } of members) {
       await journal?.close();
@@ -121,11 +130,36 @@ export class SnapshotPersistence {
   async removeJournal(member: Member): Promise<void> {
     const { journal } = member;
     if (journal === undefined) return;
-    member.journal = undefined;
-    await journal.close().catch((error: unknown) => {
-      this.#context.logger.error({ err: error }, "the journal of a diff area is not closed");
+    await this.unlessHung("an area's journal is not removed yet", async () => {
+      member.journal = undefined;
+      await journal.close().catch((error: unknown) => {
+        this.#context.logger.error({ err: error }, "the journal of a diff area is not closed");
+      });
+      await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
     });
-    await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
+  }
+
+  /**
+   * At the end of a snapshot: a medium that does not answer is not waited for. What it was to do is done when
+   * it answers.
+   * @param text what is said of it
+   */
+  async unlessHung(text: string, work: () => Promise<void>): Promise<void> {
+    const { logger, persistent } = this.#context;
+    const snapshot = this.#last?.snapshot.id;
+    let isHung = false;
+    const working = work();
+    const late = () => {
+      isHung = true;
+      return noAnswer();
+    };
+    try {
+      await bounded(working, persistent.giveUpTimeoutMs, late);
+    } catch (error) {
+      if (!isHung) throw error;
+      logger.error({ snapshot, err: error }, text);
+      working.catch((cause: unknown) => logger.error({ snapshot, err: cause }, text));
+    }
   }
 
   /** Does what an area's journal needs. @throws Error when the medium fails, or the log is too long */
@@ -169,7 +203,8 @@ export class SnapshotPersistence {
     const snapshot = this.#last?.snapshot.id;
     const text = `${why}: the snapshot will not outlive this machine's power`;
     try {
-      await bounded(this.forget(), GIVE_UP_TIMEOUT_MS, noAnswer);
+      const { giveUpTimeoutMs } = this.#context.persistent;
+      await bounded(this.forget(), giveUpTimeoutMs, noAnswer);
       logger.error({ snapshot }, text);
     } catch (error) {
       logger.fatal({ snapshot, err: error }, `${text}, and its record cannot be removed`);

@@ -11,7 +11,6 @@
  * Each change of state is on record before it is acted on, so that a new daemon can finish it or
  * take it back.
  */
-import { randomUUID } from "node:crypto";
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import {
   DiffStorage,
@@ -32,31 +31,22 @@ import type { AreaSetup, MapFileRef, SleepingArea, WakingArea } from "../reactor
 import type { ReactorPool } from "../reactor/pool.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
 import type { MapFile, StateDirectory } from "../state/state-directory.js";
-import type { ServedDevice } from "../system/served-device.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
 import { fillLog } from "./fill-log.js";
+import { HungStores } from "./hung-stores.js";
+import type { Member } from "./member.js";
 import { memberRecord } from "./member-record.js";
+import { newRecord, type SnapshotOptions } from "./new-record.js";
 import { completePolicy } from "./overflow.js";
 import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
 import { StoreCuts } from "./store-cuts.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
-import { storeRecord } from "./store-record.js";
 
-/** A device of a snapshot. */
-export interface Member {
-  readonly tracker: Tracker;
-  /** The area's map; from take on. */
-  map: MapFile | undefined;
-  /** Number of the image's device; known before the image lives. */
-  imageNumber: number | undefined;
-  image: ServedDevice | undefined;
-  imageLink: string | undefined;
-  /** Of a persistent snapshot, from take on. */
-  journal: AreaJournalFile | undefined;
-}
+export type { Member } from "./member.js";
+export type { SnapshotOptions } from "./new-record.js";
 
 export interface SnapshotContext {
   readonly reactors: ReactorPool;
@@ -65,20 +55,6 @@ export interface SnapshotContext {
   readonly storeSystem: StoreSystem;
   readonly portionBytes: number;
   readonly logger: Logger;
-}
-
-export interface SnapshotOptions {
-  readonly stores: readonly string[];
-  readonly limitBytes: number;
-  /** Smallest alignment of the I/O to the stores: the members' logical block size. */
-  readonly alignmentBytes: number;
-  /** Size of a slot: that of the largest chunk of a member. */
-  readonly slotBytes: number;
-  readonly onOverflow: OverflowPolicy;
-  /** Comes back after a reboot. */
-  readonly persistent: boolean;
-  readonly signal?: AbortSignal | undefined;
-  readonly readOnlyImages: boolean;
 }
 
 export class Snapshot {
@@ -97,6 +73,7 @@ export class Snapshot {
   fileSystems: readonly FileSystemFreeze[];
   readonly persistence: SnapshotPersistence;
   readonly cuts: StoreCuts;
+  readonly hungStores: HungStores = new HungStores();
   #state: SnapshotRecord["state"];
   #isRejoining: boolean;
   #storage: DiffStorage | undefined;
@@ -131,24 +108,7 @@ export class Snapshot {
 
   /** Opens the stores of a new snapshot. @throws DiffStorageError */
   static async create(context: SnapshotContext, options: SnapshotOptions): Promise<Snapshot> {
-    const id = randomUUID();
-    const snapshot = new Snapshot(context, {
-      id,
-      state: "creating",
-      createdAt: new Date().toISOString(),
-      takenAt: null,
-      stallUs: null,
-      limitBytes: options.limitBytes,
-      alignmentBytes: options.alignmentBytes,
-      slotBytes: options.slotBytes,
-      onOverflow: options.onOverflow,
-      persistent: options.persistent,
-      readOnlyImages: options.readOnlyImages,
-      stores: options.stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
-      members: [],
-      events: [],
-      nextEvent: 1,
-    });
+    const snapshot = new Snapshot(context, newRecord(options));
     snapshot.save();
     faultPoint("create.recorded");
     try {
@@ -304,6 +264,7 @@ export class Snapshot {
       image: undefined,
       imageLink: undefined,
       journal: undefined,
+      lateArea: null,
     };
     this.members.set(tracker.id, member);
     return member;
@@ -349,16 +310,27 @@ export class Snapshot {
 
   /**
    * Takes a failed take back. Its areas are closed: their slots are free again, and what comes late
-   * from them does not count any more.
+   * from them does not count any more. Where a store has not answered, it could still write into them:
+   * then they are free when it has.
    */
   undoTake(): void {
     this.#areas.clear();
-    for (const slot of this.#lent ?? []) this.storage.free(slot, 1);
+    this.hungStores.undoTake(this.storage, this.#lent ?? [], [...this.members.values()]);
     this.#lent = undefined;
     this.takenAt = null;
     this.stallUs = null;
     this.fileSystems = [];
     this.retreat("created");
+  }
+
+  noteStore({ device }: Tracker, area: number, store: number, hangs: boolean): void {
+    this.hungStores.note(this.#storage, store, area, hangs);
+    const type = hangs ? "store_hung" : "store_answered";
+    this.events.push({ type, device, store: this.stores[store].path });
+  }
+
+  areaIdle(area: number): void {
+    this.hungStores.areaIdle(this.#storage, area, [...this.members.values()]);
   }
 
   /** Whether the area, by its id, is one of this snapshot. */

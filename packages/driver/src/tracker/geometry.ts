@@ -1,8 +1,10 @@
 /** How an original is divided into blocks and chunks, and which originals are none. */
+import { deviceNumber } from "@blksnap/diff-storage";
 import { CHUNK_SHIFT_DEFAULT, type TrackerGeometry } from "@blksnap/engine";
 import type { BackingFile } from "@blksnap/ublk";
 import { ControlError } from "../control/control-error.js";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
+import { isZoned } from "../system/zoned.js";
 
 const CAPACITY_MIN_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
 /** Offsets are numbers: beyond this not each byte has one. */
@@ -27,4 +29,11 @@ export function geometryOf(backing: BackingFile, parameters: TrackingParameters)
   const blockShift = blockShiftOf(logicalBlockBytes);
   const chunkShift = chunkShiftOf(backing.params, parameters);
   return { capacityBytes, logicalBlockBytes, chunkShift, blockShift };
+}
+
+/** @throws ControlError DEVICE_ZONED */
+export function assertNotZoned({ path, kind, deviceNumber: number }: BackingFile): void {
+  if (kind !== "block" || !isZoned(deviceNumber(number))) return;
+  const what = `${path} is a zoned disk, which takes writes only in sequence`;
+  throw new ControlError("DEVICE_ZONED", what);
 }

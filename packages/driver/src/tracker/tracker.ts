@@ -9,7 +9,7 @@
  */
 import { close, closeSync, readlinkSync } from "node:fs";
 import { promisify } from "node:util";
-import { deviceNumber, type Place } from "@blksnap/diff-storage";
+import type { Place } from "@blksnap/diff-storage";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
   type BackingFile,
@@ -30,11 +30,10 @@ import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
 import { blockIdentity, identityOfOpen, placeOfIdentity } from "../system/place.js";
 import { DeviceMark, RECOVERY_PATIENCE_MS, ServedDevice } from "../system/served-device.js";
-import { isZoned } from "../system/zoned.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
-import { geometryOf } from "./geometry.js";
+import { assertNotZoned, geometryOf } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
 import {
   type JournalContext,
@@ -411,13 +410,6 @@ export class Tracker {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;
     await this.#context.reactors.request(this.reactor, request);
   }
-}
-
-/** @throws ControlError DEVICE_ZONED */
-function assertNotZoned({ path, kind, deviceNumber: number }: BackingFile): void {
-  if (kind !== "block" || !isZoned(deviceNumber(number))) return;
-  const what = `${path} is a zoned disk, which takes writes only in sequence`;
-  throw new ControlError("DEVICE_ZONED", what);
 }
 
 function assignReactor(context: TrackerContext, undo: Undo): number {

@@ -109,6 +109,7 @@ export class AreaSim {
         nextSequence: 1,
         nextCommit: 1,
       },
+      ticker: { start: () => undefined } as never,
       storeFds: [this.#store.fd],
       copiesMax: COPIES,
       runsMax: RUNS,

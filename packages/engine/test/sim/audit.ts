@@ -7,8 +7,11 @@ import { require } from "./violation.js";
 export function audit(device: SimDevice, quiesce: () => void): void {
   device.cbtModel.check(device.cbt);
   const { engine, area } = device;
-  require(engine.copies.usedCount === 0, () => "a copy is left over");
-  require(engine.runs.usedCount === 0, () => "a run is left over");
+  require(engine.copies.liveCount === 0, () => "a copy is left over");
+  require(engine.runs.liveCount === 0, () => "a run is left over");
+  require(engine.copies.lateCount === 0, () => "a late copy was answered and is late");
+  require(engine.runs.lateCount === 0, () => "a late run was answered and is late");
+  require((area?.hungStores ?? 0) === 0, () => "a store that answers is taken as hung");
   require(engine.inflightWrites === 0, () => "writes counted that do not exist");
   if (area === null) device.kept.check();
   if (area === null || device.image.model === null) return;

@@ -85,7 +85,11 @@ export class ImageSide {
     const bytes = op === RequestOp.READ || op === RequestOp.WRITE ? count * 512 : 0;
     require(!ok || result === bytes, () => `image ${tag} ended with ${result}, expected ${bytes}`);
     const noSlots = op === RequestOp.WRITE && device.area!.slots.deniedErrno !== 0;
-    const excused = request!.excused || noSlots || device.losses.touches(first, count);
+    const excused =
+      request!.excused ||
+      noSlots ||
+      device.permissions.isShort ||
+      device.losses.touches(first, count);
     require(ok || excused, () => `image ${tag} failed with ${result} for no reason`);
     if (op === RequestOp.READ && request!.read !== null) {
       model.endRead(request!.read, ok ? this.buffers[tag] : null);
@@ -96,6 +100,11 @@ export class ImageSide {
     } else if (op === RequestOp.DISCARD && ok) {
       this.endDiscard(model, first, count);
     }
+  }
+
+  /** Something late still uses the buffer of this tag. */
+  replaceBuffer(tag: number): void {
+    this.buffers[tag] = new Uint32Array(this.device.disk.length).fill(garbage());
   }
 
   /** Whatever is under way may fail. */

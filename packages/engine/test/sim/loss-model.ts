@@ -36,6 +36,19 @@ export class LossModel {
     }
   }
 
+  /** The range is about to be written while stores hang. */
+  permitHung(first: number, count: number, area: DiffArea, exhausted: boolean): void {
+    const { blocksPerChunk } = this.geometry;
+    const last = Math.floor((first + count - 1) / this.blockSectors);
+    for (let number = Math.floor(first / this.blockSectors); number <= last; number++) {
+      const chunk = Math.floor(number / blocksPerChunk);
+      const slot = area.map.slotOf(chunk);
+      if (exhausted || (slot < 0 ? area.isAllHung : area.isHung(slot))) {
+        this.permit(chunk, number % blocksPerChunk);
+      }
+    }
+  }
+
   /** True if some block of the range was ever permitted to be lost. */
   touches(first: number, count: number): boolean {
     const last = Math.floor((first + count - 1) / this.blockSectors);

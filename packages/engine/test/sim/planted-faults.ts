@@ -2,6 +2,7 @@
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
 import { DISCARD_FAULTS } from "./planted-discard-faults.js";
 import { KEPT_FAULTS } from "./planted-kept-faults.js";
+import { LATE_FAULTS } from "./planted-late-faults.js";
 import { OVERFLOW_FAULTS } from "./planted-overflow-faults.js";
 import { everyNth, type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 
@@ -295,6 +296,7 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...take,
   ...cbt,
   ...image,
+  ...LATE_FAULTS,
   ...OVERFLOW_FAULTS,
   ...DISCARD_FAULTS,
   ...KEPT_FAULTS,

@@ -17,11 +17,13 @@ import { FRONT_DEPTH, FrontState } from "./front-state.js";
 import { ImageModel } from "./image-model.js";
 import { IMAGE_DEPTH, ImageSide } from "./image-side.js";
 import { KeptModel } from "./kept-model.js";
+import { LATE_TICKS, LateModel } from "./late-model.js";
 import { LossModel } from "./loss-model.js";
 import { BLOCKED_TICKS_MAX, OverflowModel } from "./overflow-model.js";
+import { Permissions } from "./permissions.js";
 import { type IoKind, SimIo } from "./sim-io.js";
 import type { SimShape, SimWorld } from "./sim-world.js";
-import type { SimStore } from "./store.js";
+import { type SimStore, STORE_SHIFT, STORES } from "./store.js";
 import { require } from "./violation.js";
 
 export class SimDevice implements EngineIo {
@@ -46,6 +48,8 @@ export class SimDevice implements EngineIo {
   readonly overflow: OverflowModel;
   readonly kept: KeptModel;
   readonly badBlocks: Set<number> = new Set();
+  readonly permissions: Permissions = new Permissions(this);
+  readonly late: LateModel = new LateModel(this);
 
   engine: TrackerEngine;
   cbt: CbtMap;
@@ -104,7 +108,7 @@ export class SimDevice implements EngineIo {
     const isKept = this.kept.keeps(tag);
     const changes = this.isWriteLike(tag) && !isKept;
     this.frontMark[tag] = changes ? this.cbtModel.submitted(first * 512, count * 512) : 0;
-    this.permitDenied();
+    this.permissions.give();
     this.engine.submitFront(tag);
     const waits = isKept && this.frontState[tag] !== FrontState.FREE;
     require(!waits, () => `front ${tag} waits, a discard that is only to be kept back`);
@@ -144,13 +148,13 @@ export class SimDevice implements EngineIo {
         this.frontMark[tag] ||= mark;
       }
     }
-    this.permitDenied();
+    this.permissions.give();
     this.engine.switchAndRelease();
   }
 
   release(): void {
     this.held = false;
-    this.permitDenied();
+    this.permissions.give();
     this.engine.release();
   }
 
@@ -172,6 +176,7 @@ export class SimDevice implements EngineIo {
     this.dropping = false;
     this.slotsAsked = 0;
     this.faultsTold = 0;
+    this.late.restart();
     this.overflow.begin();
     this.kept.clear();
     this.area = null;
@@ -210,43 +215,21 @@ export class SimDevice implements EngineIo {
     return op !== RequestOp.READ && op !== RequestOp.FLUSH;
   }
 
+  ios(): SimIo[] {
+    return this.world.ios().filter((io) => io.device === this);
+  }
+
   writesInFlight(): number {
-    return this.world.ios().filter((io) => io.device === this && io.kind !== "run" && io.isWrite)
-      .length;
-  }
-
-  /** While slots are denied, writers that need one meet the overflow policy. */
-  permitDenied(): void {
-    const { area, engine, overflow } = this;
-    if (area === null || this.dropping || area.slots.deniedErrno === 0) return;
-    this.image.excuseAll();
-    for (const tag of this.waitingWrites()) {
-      overflow.permitRefusal(tag);
-      const { offsetBytes, lengthBytes } = engine.front;
-      if (!overflow.mayLose) continue;
-      this.losses.permitDenied(offsetBytes[tag] / 512, lengthBytes[tag] / 512, area);
-    }
-  }
-
-  grantSlots(firstSlot: number, count: number): void {
-    this.overflow.begin();
-    this.area!.grantSlots(firstSlot, count);
+    return this.ios().filter((io) => io.isOfOriginal && io.isWrite).length;
   }
 
   /** Time goes on for blocked writes. */
   tickArea(): void {
     const { area } = this;
     if (area === null || area.blockedWrites === 0) return;
-    this.overflow.tick(this.waitingWrites());
-    this.permitDenied();
+    this.overflow.tick(this.permissions.waitingWrites());
+    this.permissions.give();
     area.tick();
-  }
-
-  private waitingWrites(): number[] {
-    const tags = [...this.frontState.keys()];
-    return tags.filter(
-      (tag) => this.frontState[tag] === FrontState.SUBMITTED && this.isWriteLike(tag),
-    );
   }
 
   // What the engine asks.
@@ -349,15 +332,33 @@ export class SimDevice implements EngineIo {
   onAreaClosed(): void {
     this.world.tick();
     require(this.dropping, () => "area closed without being dropped");
-    for (const io of this.world.ios()) {
-      const isOriginal = io.kind === "original" || io.kind === "kept";
-      require(io.device !== this || isOriginal, () => `area closed under ${io.kind}`);
-    }
+    this.late.areaClosed();
     this.dropping = false;
     this.area = null;
     this.areaBuffer = null;
     this.slotsAsked = 0;
-    this.store.releaseAll(this.number, new Set());
+    this.store.releaseAll(this.number, this.late.formerSlots);
+  }
+
+  onCopyLate(id: number): void {
+    this.late.told("copy", id);
+    const { bufferOwner, bufferTag } = this.engine.copies;
+    const windows = bufferOwner[id] === BufferOwner.FRONT ? this.frontWindows : this.imageWindows;
+    const tag = bufferTag[id];
+    windows[tag] = new Uint32Array(windows[tag].length).fill(garbage());
+  }
+
+  onRunLate(id: number): void {
+    this.late.told("run", id);
+    this.image.replaceBuffer(this.engine.runs.tag[id]);
+  }
+
+  onStoreHung(store: number): void {
+    this.late.storeHangs(store);
+  }
+
+  onStoreAnswered(store: number): void {
+    this.late.storeAnswers(store);
   }
 
   private makeEngine(): TrackerEngine {
@@ -368,6 +369,7 @@ export class SimDevice implements EngineIo {
       copyWindowBytes: windowBlocks * this.geometry.blockBytes,
       copiesMax,
       runsMax,
+      lateTicks: LATE_TICKS,
       cbt: this.cbt,
     });
     this.world.sabotage(engine);
@@ -381,12 +383,15 @@ export class SimDevice implements EngineIo {
       extentsMax: 32,
       overflow: this.shape.overflow,
       blockedTicksMax: BLOCKED_TICKS_MAX,
+      storeShift: STORE_SHIFT,
+      storeCount: STORES,
     });
   }
 
   private add(kind: IoKind, id: number): void {
     const io = new SimIo(kind, this, id, this.world.random);
     const name = kind === "original" ? `front ${id}` : `${kind} ${id}`;
+    this.late.asked(io);
     require(io.first >= 0 && io.first + io.sectors <= this.disk.length, () =>
       `${name} goes beyond the device: ${io.first}+${io.sectors}`);
     this.world.addIo(io);

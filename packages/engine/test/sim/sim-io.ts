@@ -28,6 +28,10 @@ export class SimIo {
   readonly isWrite: boolean;
   private readonly work: number;
   private readonly backward: boolean;
+  /** The tick at which its present part began; its bound has passed; the engine gave it up. */
+  since: number = 0;
+  isLate: boolean = false;
+  isToldLate: boolean = false;
   private stage: number = 0;
   private moved: number = 0;
 
@@ -83,12 +87,22 @@ export class SimIo {
     }
   }
 
+  /** True if it is for the original alone, and nothing of the snapshot. */
+  get isOfOriginal(): boolean {
+    return this.kind === "original" || this.kind === "kept";
+  }
+
   /** True if the I/O reads or writes its slot. */
   usesSlot(): boolean {
     if (this.kind === "copy") return true;
     return (
       this.kind === "run" && (this.work === RunKind.READ_SLOT || this.work === RunKind.WRITE_SLOT)
     );
+  }
+
+  /** True while its slot is being read or written. */
+  get isStoring(): boolean {
+    return this.kind === "copy" ? this.stage === 1 : this.usesSlot();
   }
 
   readsOriginal(): boolean {
@@ -101,12 +115,19 @@ export class SimIo {
     for (let index = 0; index < count; index++) {
       if (this.moved === this.sectors) {
         if (this.kind !== "copy" || this.stage === 1) return;
-        this.stage = 1;
-        this.moved = 0;
+        this.beginStoring();
       }
       this.move(this.backward ? this.sectors - 1 - this.moved : this.moved);
       this.moved++;
     }
+  }
+
+  private beginStoring(): void {
+    this.stage = 1;
+    this.moved = 0;
+    if (this.isToldLate) return;
+    this.device.late.begins(this);
+    this.device.engine.onCopyRead(this.id);
   }
 
   /** Moves what is left, or a part of it and fails, and tells the engine. */

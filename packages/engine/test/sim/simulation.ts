@@ -1,15 +1,16 @@
 // The simulation: some devices, one store, one snapshot at a time, and a random generator that says
 // what happens next. The same seed gives the same run.
-import { CopyFault, OverflowPolicy, RequestOp, type TrackerEngine } from "@blksnap/engine";
+import { CopyFault, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { audit } from "./audit.js";
 import { FrontState } from "./front-state.js";
 import { Random } from "./random.js";
+import { rangeOf, shapeOf } from "./shape.js";
 import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
-import type { SimShape, SimWorld } from "./sim-world.js";
+import type { SimWorld } from "./sim-world.js";
 import { Phase, SnapshotCycle } from "./snapshot-cycle.js";
-import { SimStore } from "./store.js";
+import { SimStore, STORES } from "./store.js";
 import { CrashSignal, require } from "./violation.js";
 
 const QUIESCE_ROUNDS_MAX = 200_000;
@@ -24,21 +25,6 @@ export interface SimOptions {
   onTrace?: (line: string) => void;
 }
 
-function shapeOf(random: Random): Omit<SimShape, "capacitySectors"> & { chunks: number } {
-  const blockShift = random.pick([9, 12, 12, 12, 13]);
-  const chunkShift = blockShift + random.pick([0, 2, 3, 3, 5, 6]);
-  return {
-    blockShift,
-    chunkShift,
-    chunks: random.between(3, 14),
-    cbtBlockShift: random.between(12, 16),
-    copiesMax: random.pick([1, 2, 3, 16]),
-    runsMax: random.pick([1, 2, 3, 16]),
-    windowBlocks: random.pick([1, 2, 5, 20]),
-    overflow: random.pick(Object.values(OverflowPolicy)),
-  };
-}
-
 export class Simulation implements SimWorld {
   readonly random: Random;
   readonly store: SimStore;
@@ -51,6 +37,7 @@ export class Simulation implements SimWorld {
   private readonly inFlight: SimIo[] = [];
   private readonly faulty: boolean;
   private readonly denies: boolean;
+  private readonly hangs: boolean;
   private readonly counted: Record<string, number> = {};
   private version = 1;
   private calm = false;
@@ -67,6 +54,7 @@ export class Simulation implements SimWorld {
     this.store = new SimStore(chunkSectors);
     this.faulty = !this.random.oneIn(3);
     this.denies = this.random.oneIn(2);
+    this.hangs = this.random.oneIn(2);
     const count = this.random.between(1, 3);
     this.devices = Array.from({ length: count }, (_, number) => {
       const rest = this.random.below(chunkSectors);
@@ -111,9 +99,12 @@ export class Simulation implements SimWorld {
     this.steps++;
     const { random } = this;
     if (random.oneIn(2500)) this.ticksToCrash = random.between(1, 12);
+    if (this.hangs && random.oneIn(this.store.hung === 0 ? 900 : 1200)) this.hangOrAnswer();
     const choice = random.below(1000);
     try {
-      if (choice < 350) this.completeOne();
+      if (choice < (this.store.hung === 0 ? 3 : 12))
+        for (const device of this.devices) device.late.tick();
+      else if (choice < 350) this.completeOne();
       else if (choice < 500) this.progressOne();
       else if (choice < 720) this.submitFront(random.pick(this.devices));
       else if (choice < 880) this.submitImage(random.pick(this.devices));
@@ -134,6 +125,7 @@ export class Simulation implements SimWorld {
   /** Lets everything end, then compares all that can be compared. */
   checkAll(): void {
     this.ticksToCrash = 0;
+    this.endRequests();
     this.quiesce();
     for (const device of this.devices) audit(device, () => this.quiesce());
   }
@@ -153,13 +145,31 @@ export class Simulation implements SimWorld {
     return ++this.version;
   }
 
+  /** Stores that hang go on hanging: everybody's requests end all the same, and areas close. */
+  private endRequests(): void {
+    if (this.store.hung === 0) return;
+    this.trace(() => "requests end, stores hang");
+    this.endHolds();
+    for (let round = 0; this.whoHangs() !== "" || this.cycle.phase === Phase.DROPPING; round++) {
+      require(round < QUIESCE_ROUNDS_MAX, () => `a store hangs: ${this.whoHangs()}`);
+      const answered = this.inFlight.filter((io) => !this.store.isHung(io.slot));
+      if (answered.length > 0) this.complete(this.random.pick(answered));
+      if (this.cycle.phase === Phase.DROPPING) this.cycle.step();
+      for (const io of this.inFlight) io.progress(io.sectors + 1);
+      for (const device of this.devices) {
+        if (device.slotsAsked > 0) this.answerSlots(device);
+        device.tickArea();
+        device.late.tick();
+      }
+    }
+  }
+
   /** Lets what is under way end: no new requests, no failures. Whatever does not end hangs. */
   private quiesce(): void {
     this.trace(() => "everything ends");
     this.calm = true;
-    if (this.cycle.phase === Phase.HOLDING || this.cycle.phase === Phase.SWITCHING)
-      this.cycle.end();
-    for (const device of this.devices) if (device.held) device.release();
+    this.store.hung = 0;
+    this.endHolds();
     for (let round = 0; this.busy(); round++) {
       require(round < QUIESCE_ROUNDS_MAX, () => "requests never end");
       if (this.inFlight.length > 0) this.completeOne();
@@ -174,6 +184,17 @@ export class Simulation implements SimWorld {
       }
     }
     this.calm = false;
+  }
+
+  private endHolds(): void {
+    const { phase } = this.cycle;
+    if (phase === Phase.HOLDING || phase === Phase.SWITCHING) this.cycle.end();
+    for (const device of this.devices) if (device.held) device.release();
+  }
+
+  private hangOrAnswer(): void {
+    this.store.hung = this.store.hung === 0 ? this.random.between(1, 2 ** STORES - 1) : 0;
+    this.trace(() => `stores that hang: ${this.store.hung}`);
   }
 
   private busy(): boolean {
@@ -202,20 +223,25 @@ export class Simulation implements SimWorld {
 
   private completeOne(): void {
     if (this.inFlight.length === 0) return;
-    const index = this.random.below(this.inFlight.length);
-    const io = this.inFlight[index];
+    const io = this.random.pick(this.inFlight);
     // Reads of the original linger, so that writes overtake them; what was kept, so that they wait.
     const lingers = (io.kind === "run" && io.readsOriginal()) || io.kind === "kept";
     if (lingers && !this.calm && !this.random.oneIn(5)) return;
+    if (!this.store.isHung(io.slot)) this.complete(io);
+  }
+
+  private complete(io: SimIo): void {
+    const index = this.inFlight.indexOf(io);
     this.inFlight[index] = this.inFlight[this.inFlight.length - 1];
     this.inFlight.pop();
     const failure = this.failureOf(io);
     this.trace(() => `dev${io.device.number} ${io.kind} ${io.id} completes with ${failure}`);
     if (io.kind === "original") io.device.frontState[io.id] = FrontState.DONE;
     const fault = this.faultOf(io, failure);
-    if (failure !== 0) this.excuse(io, failure, fault);
-    io.device.permitDenied();
+    if (failure !== 0 && !io.isToldLate) this.excuse(io, failure, fault);
+    io.device.permissions.give();
     io.complete(this.random, failure, fault);
+    if (io.isToldLate) io.device.late.ends(io);
   }
 
   private progressOne(): void {
@@ -226,6 +252,7 @@ export class Simulation implements SimWorld {
   private failureOf(io: SimIo): number {
     const { random } = this;
     if (io.readsOriginal() && this.isSpoiled(io)) return -EIO;
+    if (io.isToldLate) return random.oneIn(3) ? -EIO : 0;
     if (this.calm || !this.faulty) return 0;
     if (io.kind === "copy" && random.oneIn(200)) return -ENOSPC;
     return random.oneIn(io.kind === "kept" ? 6 : 60) ? -EIO : 0;
@@ -282,7 +309,7 @@ export class Simulation implements SimWorld {
     else if (kind < 15) op = RequestOp.FLUSH;
     else if (kind < 25) op = RequestOp.DISCARD;
     else if (kind < 38) op = RequestOp.WRITE_ZEROES;
-    const [first, count] = op === RequestOp.FLUSH ? [0, 0] : this.range(device, op);
+    const [first, count] = op === RequestOp.FLUSH ? [0, 0] : rangeOf(this.random, device, op);
     this.trace(() => `dev${device.number} front ${tag}: op ${op} ${first}+${count}`);
     device.submitFront(tag, op, first, count, this.newVersion());
   }
@@ -296,31 +323,14 @@ export class Simulation implements SimWorld {
     if (kind < 38) op = RequestOp.WRITE;
     else if (kind < 46) op = RequestOp.DISCARD;
     else if (kind < 48) op = RequestOp.FLUSH;
-    let [first, count] = op === RequestOp.FLUSH ? [0, 0] : this.range(device, op);
+    let [first, count] = op === RequestOp.FLUSH ? [0, 0] : rangeOf(this.random, device, op);
     if (random.oneIn(200)) {
       first = device.disk.length - 1;
       count = 2;
     }
     this.trace(() => `dev${device.number} image ${tag}: op ${op} ${first}+${count}`);
     device.image.submit(tag, op, first, count, this.newVersion());
-    device.permitDenied();
-  }
-
-  /** A range of sectors: mostly short, mostly in a small hot part, often cut across blocks. */
-  private range(device: SimDevice, op: number): [number, number] {
-    const { random } = this;
-    const { length } = device.disk;
-    const hot = random.below(100) < 70 ? Math.min(length, device.chunkSectors * 3) : length;
-    const atEnd = random.oneIn(8);
-    let first = atEnd ? length - 1 - random.below(Math.min(hot, length)) : random.below(hot);
-    const long = op === RequestOp.WRITE || op === RequestOp.READ ? 12 : 2;
-    let count = random.between(1, device.blockSectors * 3);
-    if (random.oneIn(long)) count = random.between(1, device.chunkSectors * 3);
-    if (random.oneIn(2)) {
-      first -= first % device.blockSectors;
-      count = Math.ceil(count / device.blockSectors) * device.blockSectors;
-    }
-    return [first, Math.min(count, length - first)];
+    device.permissions.give();
   }
 
   private answerSlots(device: SimDevice): void {
@@ -337,12 +347,14 @@ export class Simulation implements SimWorld {
     device.slotsAsked = 0;
     if (asked && this.denies && random.oneIn(6)) {
       area.slots.deniedErrno = ENOSPC;
-      device.permitDenied();
+      device.permissions.give();
       area.denySlots(ENOSPC);
       return;
     }
-    const [first, count] = this.store.grant(device.number, random.between(1, wanted), random);
-    device.grantSlots(first, count);
+    const slots = random.between(1, wanted);
+    const [first, count] = this.store.grant(device.number, slots, random, device.late.hungTold);
+    device.overflow.begin();
+    area.grantSlots(first, count);
   }
 
   /** Holds that no take follows: what is held back must go on unharmed. */
@@ -355,7 +367,7 @@ export class Simulation implements SimWorld {
   }
 
   private markDirty(device: SimDevice): void {
-    const [first, count] = this.range(device, RequestOp.READ);
+    const [first, count] = rangeOf(this.random, device, RequestOp.READ);
     device.engine.markDirty(first * 512, count * 512);
     device.cbtModel.both(first * 512, count * 512);
     device.kept.forget(first, count);

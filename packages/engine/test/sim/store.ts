@@ -1,50 +1,67 @@
-// The diff storage of the simulation: slots full of garbage, and who they belong to.
+// The diff storage of the simulation: stores of slots full of garbage, and who the slots belong to. A
+// store may hang: its I/O gets on, but is not answered.
 import { garbage } from "./content.js";
 import type { Random } from "./random.js";
 import { require } from "./violation.js";
 
+export const STORES = 2;
+export const STORE_SHIFT = 20;
+
 export class SimStore {
   readonly slotSectors: number;
-  private readonly data: Uint32Array[] = [];
-  private readonly owner: number[] = [];
-  private readonly free: number[] = [];
+  /** Bit per store. */
+  hung = 0;
+  private readonly data: Map<number, Uint32Array> = new Map();
+  private readonly owner: Map<number, number> = new Map();
+  private readonly free: number[][] = Array.from({ length: STORES }, () => []);
+  private readonly count: number[] = new Array(STORES).fill(0);
 
   constructor(slotSectors: number) {
     this.slotSectors = slotSectors;
   }
 
-  /** A slot's sectors. It must belong to `device`. */
-  slot(slot: number, device: number): Uint32Array {
-    require(this.owner[slot] === device, () => `device ${device} uses slot ${slot} of another`);
-    return this.data[slot];
+  isHung(slot: number): boolean {
+    return slot >= 0 && ((this.hung >> (slot >> STORE_SHIFT)) & 1) === 1;
   }
 
-  /** Up to `wanted` slots in a row for `device`: [first, count]. */
-  grant(device: number, wanted: number, random: Random): [number, number] {
-    if (this.free.length > 0 && !random.oneIn(4)) {
-      const slot = this.free.splice(random.below(this.free.length), 1)[0];
-      this.owner[slot] = device;
+  /** A slot's sectors. It must belong to `device`. */
+  slot(slot: number, device: number): Uint32Array {
+    const isOwner = this.owner.get(slot) === device;
+    require(isOwner, () => `device ${device} uses slot ${slot} of another`);
+    return this.data.get(slot)!;
+  }
+
+  /** Up to `wanted` slots in a row for `device`, none of the stores in `avoid`: [first, count]. */
+  grant(device: number, wanted: number, random: Random, avoid: number): [number, number] {
+    const stores = [...this.free.keys()].filter((store) => ((avoid >> store) & 1) === 0);
+    const store = random.pick(stores.length > 0 ? stores : [...this.free.keys()]);
+    const free = this.free[store];
+    if (free.length > 0 && !random.oneIn(4)) {
+      const slot = free.splice(random.below(free.length), 1)[0];
+      this.owner.set(slot, device);
       return [slot, 1];
     }
-    const first = this.data.length;
+    const first = (store << STORE_SHIFT) + this.count[store];
+    this.count[store] += wanted;
     for (let slot = first; slot < first + wanted; slot++) {
-      this.data[slot] = this.soil(new Uint32Array(this.slotSectors));
-      this.owner[slot] = device;
+      this.data.set(slot, this.soil(new Uint32Array(this.slotSectors)));
+      this.owner.set(slot, device);
     }
     return [first, wanted];
   }
 
   release(slot: number, device: number): void {
-    require(this.owner[slot] === device, () => `device ${device} frees slot ${slot} of another`);
-    this.owner[slot] = -1;
-    this.soil(this.data[slot]);
-    this.free.push(slot);
+    const isOwner = this.owner.get(slot) === device;
+    require(isOwner, () => `device ${device} frees slot ${slot} of another`);
+    this.owner.delete(slot);
+    this.soil(this.data.get(slot)!);
+    this.free[slot >> STORE_SHIFT].push(slot);
   }
 
   /** Takes back all slots of `device` but those in `keep`. */
   releaseAll(device: number, keep: Set<number>): void {
-    for (let slot = 0; slot < this.data.length; slot++) {
-      if (this.owner[slot] === device && !keep.has(slot)) this.release(slot, device);
+    for (const [slot, owner] of [...this.owner]) {
+      if (owner === device && !keep.has(slot)) this.release(slot, device);
     }
   }
 

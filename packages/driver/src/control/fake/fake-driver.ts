@@ -361,11 +361,13 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
       blocked_writes: 0,
       blocked_writes_now: 0,
       refused_writes: 0,
+      late_io: 0,
       image_io: noIo(),
     })),
     stores: options.stores.map((path) => ({
       path,
       kind: path === "memory:" ? ("memory" as const) : ("directory" as const),
+      hung: false,
       allocated_bytes: 0,
       granted_bytes: 0,
       used_bytes: 0,

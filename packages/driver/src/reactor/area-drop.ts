@@ -1,0 +1,29 @@
+/** The end of an area's copying: begun once, told to the last one who asked. */
+export class AreaDrop {
+  #isDone = true; // There is no area yet.
+  #told: (() => void) | undefined;
+
+  /** A new area. */
+  reset(): void {
+    this.#isDone = false;
+  }
+
+  /** True where it is to be begun now. Who asks again had given up waiting. */
+  begin(onClosed: () => void): boolean {
+    if (this.#isDone) {
+      onClosed();
+      return false;
+    }
+    const isBegun = this.#told !== undefined;
+    this.#told = onClosed;
+    return !isBegun;
+  }
+
+  /** Nothing refers to the area any more. */
+  done(): void {
+    this.#isDone = true;
+    const told = this.#told;
+    this.#told = undefined;
+    told?.();
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * Buffers of requests whose I/O may be answered late. A request has one buffer at a time, its place. One
+ * that something late still uses is taken from its request, which gets another, and stays mapped
+ * until the answer has come.
+ *
+ * ```
+ *   place 3 ──▶ buffer 3      replace(3)      place 3 ──▶ spare 17
+ *                ▲ late I/O                               buffer 3 ◀─ late I/O, then nobody
+ * ```
+ *
+ * A store that has something late gets no more I/O, so each store keeps one buffer per place at most.
+ */
+import { assert, MappedMemory } from "@blksnap/uring";
+
+const SPARES_PER_PLACE = 8;
+const FREE = -1;
+
+export interface IoBuffersOptions {
+  readonly places: number;
+  /** I/O that can be in flight has ids from 0 to ids - 1. */
+  readonly ids: number;
+  readonly lengthBytes: number;
+  /** Address of the buffer that a place begins with. */
+  readonly address: (place: number) => number;
+  /** After close(): nothing uses a buffer any more. */
+  readonly onIdle: () => void;
+}
+
+export class IoBuffers {
+  readonly #options: IoBuffersOptions;
+  /** Address of each buffer. */
+  readonly #addresses: Float64Array;
+  readonly #bufferOf: Int32Array;
+  readonly #users: Int32Array;
+  /** Which buffer an id uses. */
+  readonly #used: Int32Array;
+  /** By number of the buffer, less the number of places. */
+  readonly #spares: MappedMemory[] = [];
+  readonly #free: number[] = [];
+  #busy = 0;
+  #closing = false;
+
+  constructor(options: IoBuffersOptions) {
+    const { places, ids, address } = options;
+    this.#options = options;
+    this.#addresses = new Float64Array(places * (1 + SPARES_PER_PLACE));
+    for (let place = 0; place < places; place++) this.#addresses[place] = address(place);
+    this.#bufferOf = Int32Array.from({ length: places }, (_, place) => place);
+    this.#users = new Int32Array(places * (1 + SPARES_PER_PLACE));
+    this.#used = new Int32Array(ids).fill(FREE);
+  }
+
+  /** I/O in flight. */
+  get busy(): number {
+    return this.#busy;
+  }
+
+  /** I/O begins that uses the buffer of the place. */
+  begin(id: number, place: number): void {
+    const buffer = this.#bufferOf[place];
+    this.#used[id] = buffer;
+    this.#users[buffer]++;
+    this.#busy++;
+  }
+
+  /** Address of the buffer that I/O uses which has begun. */
+  addressOf(id: number): number {
+    return this.#addresses[this.#used[id]];
+  }
+
+  /** It has been answered. */
+  end(id: number): void {
+    const buffer = this.#used[id];
+    assert(buffer !== FREE, "I/O ends that did not begin");
+    this.#used[id] = FREE;
+    this.#users[buffer]--;
+    this.#busy--;
+    if (this.#users[buffer] === 0 && buffer >= this.#options.places) this.#giveBack(buffer);
+    if (this.#closing && this.#busy === 0) this.#release();
+  }
+
+  /** The spare that the place has, if it has one. */
+  spareOf(place: number): MappedMemory | undefined {
+    return this.#spares[this.#bufferOf[place] - this.#options.places];
+  }
+
+  /** Something late uses the buffer of the place: it gets another, where there is memory for one. */
+  replace(place: number): MappedMemory | undefined {
+    if (this.#users[this.#bufferOf[place]] === 0) return undefined;
+    const spare = this.#free.pop() ?? this.#makeSpare();
+    if (spare === undefined) return undefined;
+    this.#bufferOf[place] = spare;
+    return this.spareOf(place);
+  }
+
+  /** No more I/O begins. */
+  close(): void {
+    this.#closing = true;
+    if (this.#busy === 0) this.#release();
+  }
+
+  #makeSpare(): number | undefined {
+    const buffer = this.#options.places + this.#spares.length;
+    if (buffer >= this.#users.length) return undefined;
+    try {
+      const memory = MappedMemory.anonymous(this.#options.lengthBytes);
+      this.#spares.push(memory);
+      this.#addresses[buffer] = memory.address;
+      return buffer;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Unless a place has it now. */
+  #giveBack(buffer: number): void {
+    if (!this.#bufferOf.includes(buffer) && !this.#free.includes(buffer)) this.#free.push(buffer);
+  }
+
+  #release(): void {
+    for (const spare of this.#spares.splice(0)) spare.unmap();
+    this.#options.onIdle();
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * Which stores of a snapshot do not answer its devices, and the slots of a failed take that such a store
+ * could still write into.
+ */
+import type { DiffStorage } from "@blksnap/diff-storage";
+import type { Member } from "./member.js";
+
+type LateMember = Pick<Member, "lateArea">;
+type Storage = Pick<DiffStorage, "free" | "suspend">;
+
+export class HungStores {
+  /** Areas that a store does not answer, by store. */
+  readonly #areas = new Map<number, Set<number>>();
+  readonly #withheld: number[] = [];
+
+  isHung(store: number): boolean {
+    return (this.#areas.get(store)?.size ?? 0) > 0;
+  }
+
+  /** A store does not answer an area, or does again. */
+  note(storage: Storage | undefined, store: number, area: number, hangs: boolean): void {
+    const areas = this.#areas.get(store) ?? new Set<number>();
+    this.#areas.set(store, areas);
+    if (hangs) areas.add(area);
+    else areas.delete(area);
+    storage?.suspend(store, areas.size > 0);
+  }
+
+  /** The areas of a take that failed have gone. Their slots are free when nothing of them is late. */
+  undoTake(storage: Storage, slots: Iterable<number>, members: readonly LateMember[]): void {
+    for (const [store, areas] of this.#areas) {
+      if (areas.size > 0) storage.suspend(store, false);
+    }
+    this.#areas.clear();
+    this.#withheld.push(...slots);
+    this.#freeWithheld(storage, members);
+  }
+
+  /** The stores have answered everything of an area that was closed. */
+  areaIdle(storage: Storage | undefined, area: number, members: readonly LateMember[]): void {
+    for (const member of members) if (member.lateArea === area) member.lateArea = null;
+    this.#freeWithheld(storage, members);
+  }
+
+  #freeWithheld(storage: Storage | undefined, members: readonly LateMember[]): void {
+    if (members.some(({ lateArea }) => lateArea !== null)) return;
+    for (const slot of this.#withheld.splice(0)) storage?.free(slot, 1);
+  }
+}

@@ -1,0 +1,35 @@
+/** The record that a snapshot begins with. */
+import { randomUUID } from "node:crypto";
+import type { OverflowPolicy } from "@blksnap/api";
+import type { SnapshotRecord } from "../state/records.js";
+import { storeRecord } from "./store-record.js";
+
+export interface SnapshotOptions {
+  readonly stores: readonly string[];
+  readonly limitBytes: number;
+  /** Smallest alignment of the I/O to the stores: the members' logical block size. */
+  readonly alignmentBytes: number;
+  /** Size of a slot: that of the largest chunk of a member. */
+  readonly slotBytes: number;
+  readonly onOverflow: OverflowPolicy;
+  /** Comes back after a reboot. */
+  readonly persistent: boolean;
+  readonly signal?: AbortSignal | undefined;
+  readonly readOnlyImages: boolean;
+}
+
+export function newRecord({ signal: _, stores, ...options }: SnapshotOptions): SnapshotRecord {
+  const id = randomUUID();
+  return {
+    ...options,
+    id,
+    state: "creating",
+    createdAt: new Date().toISOString(),
+    takenAt: null,
+    stallUs: null,
+    stores: stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
+    members: [],
+    events: [],
+    nextEvent: 1,
+  };
+}

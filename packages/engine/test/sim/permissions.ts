@@ -1,0 +1,61 @@
+// What a lack of room, or a store that hangs, permits an engine to do to the requests under way.
+import { FrontState } from "./front-state.js";
+import type { SimDevice } from "./sim-device.js";
+import type { SimIo } from "./sim-io.js";
+
+export class Permissions {
+  private readonly device: SimDevice;
+
+  constructor(device: SimDevice) {
+    this.device = device;
+  }
+
+  /** Stores hang, or have hung with all copies or runs that there are. */
+  get isShort(): boolean {
+    const { area, engine } = this.device;
+    const { copies, runs } = engine;
+    return area?.hungStores !== 0 || copies.isExhausted() || runs.isExhausted();
+  }
+
+  /** While slots are denied, or stores hang, writers that need one meet the overflow policy. */
+  give(exhausted: boolean = this.device.engine.copies.isExhausted()): void {
+    const { area, dropping, engine, image, losses, overflow } = this.device;
+    if (area === null || dropping) return;
+    const denied = area.slots.deniedErrno !== 0;
+    if (!denied && !exhausted && !this.isShort) return;
+    image.excuseAll();
+    for (const tag of this.waitingWrites()) {
+      overflow.permitRefusal(tag);
+      const first = engine.front.offsetBytes[tag] / 512;
+      const count = engine.front.lengthBytes[tag] / 512;
+      if (!overflow.mayLose) continue;
+      if (denied) losses.permitDenied(first, count, area);
+      if (area.hungStores !== 0 || exhausted) losses.permitHung(first, count, area, exhausted);
+    }
+  }
+
+  /** What a copy or run that is given up may come to. */
+  giveForLate(io: SimIo): void {
+    const { area, dropping, engine, image, losses, overflow } = this.device;
+    if (area === null || dropping) return;
+    const { copies, front } = engine;
+    image.excuseAll();
+    if (io.kind !== "copy" || copies.owner[io.id] >= front.depth) return;
+    if (!overflow.mayLose) {
+      overflow.permitRefusal(copies.owner[io.id]);
+      return;
+    }
+    for (let block = copies.blockStart[io.id]; block < copies.rangeEnd[io.id]; block++) {
+      losses.permit(copies.chunk[io.id], block);
+    }
+  }
+
+  /** Write-like requests that have not been issued. */
+  waitingWrites(): number[] {
+    const { device } = this;
+    const tags = [...device.frontState.keys()];
+    return tags.filter(
+      (tag) => device.frontState[tag] === FrontState.SUBMITTED && device.isWriteLike(tag),
+    );
+  }
+}

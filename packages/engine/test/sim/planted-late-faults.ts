@@ -1,0 +1,154 @@
+// Faults in what happens to I/O whose store does not answer in time.
+import { DiffArea } from "@blksnap/engine";
+import { type Inside, type Method, type PlantedFault, replace } from "./planting.js";
+
+export const LATE_FAULTS: PlantedFault[] = [
+  {
+    name: "a copy that hangs is waited for",
+    engine: ({ copyPath }) => {
+      copyPath.expire = () => undefined;
+    },
+  },
+  {
+    name: "a part of an image request that hangs is waited for",
+    engine: ({ imagePath }) => {
+      imagePath.expire = () => undefined;
+    },
+  },
+  {
+    name: "a slot is freed while something late may still write to it",
+    engine: ({ imagePath }) => {
+      const { release } = imagePath;
+      const run: Method = release.run.bind(release);
+      release.run = (tag: number) => {
+        const area = release.core.area;
+        const { hungStores } = area;
+        area.hungStores = 0;
+        run(tag);
+        area.hungStores = hungStores;
+      };
+    },
+  },
+  {
+    name: "a store with something late gets more",
+    global: () => replace(DiffArea.prototype, "isHung", () => () => false),
+  },
+  {
+    name: "a slot of a store that hangs is given to a chunk",
+    engine: ({ core }) => {
+      const slotFor: Method = core.slotFor.bind(core);
+      core.slotFor = (chunk: number) => {
+        const take = core.area.slots.take;
+        core.area.slots.take = () => take.call(core.area.slots, 0);
+        const slot = slotFor(chunk);
+        delete core.area.slots.take;
+        return slot;
+      };
+    },
+  },
+  {
+    name: "a store answers with the first of several late ones",
+    global: () =>
+      replace(DiffArea.prototype, "noteAnswered", () => {
+        return function (this: Inside, slot) {
+          const store = slot >>> this.storeShift;
+          const hung = (this.hungStores >>> store) & 1;
+          this.lateIo[store] = 0;
+          this.hungStores &= ~(1 << store);
+          return hung === 1 ? store : -1;
+        };
+      }),
+  },
+  {
+    name: "a store that answers is never used again",
+    global: () =>
+      replace(DiffArea.prototype, "noteAnswered", (original) => {
+        return function (this: Inside, slot) {
+          const { hungStores } = this;
+          original.call(this, slot);
+          this.hungStores = hungStores;
+          return -1;
+        };
+      }),
+  },
+  {
+    name: "the answer to a late copy counts for the next one of its id",
+    engine: ({ core }) => {
+      const { copies } = core;
+      copies.setLate = (copy: number) => copies.free(copy);
+    },
+  },
+  {
+    name: "the blocks of a late copy are taken as saved",
+    engine: ({ copyPath, core }) => {
+      copyPath.giveUp = (copy: number) => {
+        const { chunk, blockStart, rangeEnd } = core.copies;
+        core.area.map.setSaved(chunk[copy], blockStart[copy], rangeEnd[copy]);
+      };
+    },
+  },
+  {
+    name: "the blocks of a late copy are forgotten",
+    engine: ({ copyPath, frontPath, core }) => {
+      const { giveUp } = copyPath;
+      let given = -1;
+      copyPath.giveUp = (copy: number) => {
+        if (core.copies.owner[copy] < core.front.depth) given = core.copies.owner[copy];
+        else giveUp.call(copyPath, copy);
+      };
+      const preserve: Method = frontPath.preserve.bind(frontPath);
+      frontPath.preserve = (tag: number) => {
+        if (tag !== given) return preserve(tag);
+        given = -1;
+        return true;
+      };
+    },
+  },
+  {
+    name: "only the first block of a late copy is lost",
+    engine: ({ copyPath, core }) => {
+      const { giveUp } = copyPath;
+      copyPath.giveUp = (copy: number) => {
+        const { blockStart, rangeEnd } = core.copies;
+        rangeEnd[copy] = blockStart[copy] + 1;
+        giveUp.call(copyPath, copy);
+      };
+    },
+  },
+  {
+    name: "the bound of a copy begins before the original was read",
+    engine: ({ core }) => {
+      core.isLate = (since: number) => core.ioTicks - since > core.lateTicks;
+    },
+  },
+  {
+    name: "the host is not told that a buffer is still in use",
+    engine: ({ core }) => {
+      const { io } = core;
+      core.io = new Proxy(io, {
+        get: (target, name) => {
+          if (name === "onRunLate") return () => undefined;
+          const value = target[name];
+          return typeof value === "function" ? value.bind(target) : value;
+        },
+      });
+    },
+  },
+  {
+    name: "an area waits for late I/O when it is dropped",
+    engine: (engine) => {
+      const close: Method = engine.close.bind(engine);
+      engine.close = () => {
+        const { copies, runs } = engine.core;
+        if (copies.lateCount + runs.lateCount === 0) close();
+      };
+    },
+  },
+  {
+    name: "late I/O of an earlier area counts for this one",
+    engine: ({ copyPath, imagePath }) => {
+      copyPath.orphan = () => undefined;
+      imagePath.orphan = () => undefined;
+    },
+  },
+];

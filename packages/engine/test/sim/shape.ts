@@ -1,0 +1,36 @@
+// What a simulation's devices and requests are like.
+import { OverflowPolicy, RequestOp } from "@blksnap/engine";
+import type { Random } from "./random.js";
+import type { SimDevice } from "./sim-device.js";
+import type { SimShape } from "./sim-world.js";
+
+export function shapeOf(random: Random): Omit<SimShape, "capacitySectors"> & { chunks: number } {
+  const blockShift = random.pick([9, 12, 12, 12, 13]);
+  const chunkShift = blockShift + random.pick([0, 2, 3, 3, 5, 6]);
+  return {
+    blockShift,
+    chunkShift,
+    chunks: random.between(3, 14),
+    cbtBlockShift: random.between(12, 16),
+    copiesMax: random.pick([1, 2, 3, 16]),
+    runsMax: random.pick([1, 2, 3, 16]),
+    windowBlocks: random.pick([1, 2, 5, 20]),
+    overflow: random.pick(Object.values(OverflowPolicy)),
+  };
+}
+
+/** A range of sectors: mostly short, mostly in a small hot part, often cut across blocks. */
+export function rangeOf(random: Random, device: SimDevice, op: number): [number, number] {
+  const { length } = device.disk;
+  const hot = random.below(100) < 70 ? Math.min(length, device.chunkSectors * 3) : length;
+  const atEnd = random.oneIn(8);
+  let first = atEnd ? length - 1 - random.below(Math.min(hot, length)) : random.below(hot);
+  const long = op === RequestOp.WRITE || op === RequestOp.READ ? 12 : 2;
+  let count = random.between(1, device.blockSectors * 3);
+  if (random.oneIn(long)) count = random.between(1, device.chunkSectors * 3);
+  if (random.oneIn(2)) {
+    first -= first % device.blockSectors;
+    count = Math.ceil(count / device.blockSectors) * device.blockSectors;
+  }
+  return [first, Math.min(count, length - first)];
+}
