@@ -62,6 +62,7 @@ export const GROUPS = [
       "liveness",
       "crash",
       "reactor-loss",
+      "identity",
       "killed-waiting",
       "freeze",
       "no-memory",
