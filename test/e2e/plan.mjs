@@ -11,6 +11,7 @@ export const VARIABLES = {
   FLUSHES: "N: at how many flushes the log-writes test loses the power (6)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
+  CI: "1: what the kernel does not have fails instead of being passed over",
   E2E_TRACE: "1: prints every command with its duration",
 };
 

@@ -127,6 +127,8 @@ test("a late mirror keeps its file until it has answered", () => {
   tracker.begin();
   tracker.ticks(COMMIT_LATE_TICKS + 1);
   assert.is(tracker.journal.io.adopt(), false);
+  // As when the journal's successor is given up.
+  tracker.journal.io.dropMirror();
   assert.is(tracker.kernel.filesOpen, 2);
   tracker.journal.drop();
   assert.is(tracker.kernel.filesOpen, 2);

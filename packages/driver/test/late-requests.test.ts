@@ -107,7 +107,13 @@ test("a mirror that was withdrawn while the journal was busy is not begun", () =
     io: { whenIdle: (callback: () => void) => waiting.push(callback) },
     whenCommitted: (callback: () => void) => callback(),
   };
-  const gate = { journal, mirror: () => ++mirrors };
+  const gate = {
+    journal,
+    mirror: (_place: unknown, done: (firstSequence: number | null) => void) => {
+      mirrors++;
+      done(1);
+    },
+  };
   const request = { type: "mirrorJournal", tracker: 1, fd: 3, logOffsetBytes: 0, logBytes: 512 };
   for (const isWanted of [true, false]) {
     const claim = makeClaim();
