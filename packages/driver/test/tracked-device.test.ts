@@ -184,7 +184,7 @@ test("a front that ends by itself is told, and its original stays in its place u
   world.close();
 });
 
-test("losses of a daemon before are on record from the start, and others are not made up", () => {
+test("losses of a daemon before are on record before a copy begins, and others are not made up", () => {
   for (const faultErrno of [0, 28]) {
     const world = new World();
     const log = world.file("log", LOG_BYTES);
@@ -201,6 +201,7 @@ test("losses of a daemon before are on record from the start, and others are not
         journal: { fd: log, ...place, ...numbers },
       }),
     );
+    device.wakeArea(area);
     world.reactor.setTimer(0, () => device.gate?.journal.whenCommitted(() => world.reactor.stop()));
     world.reactor.run();
     const operations: number[] = [];
