@@ -287,13 +287,15 @@ test(
     await makeFileSystem("ext4", disk);
     const { path, unmount } = await mount(t, disk);
     t.daemon = await Daemon.start({ args: ["--persistent-dir", path] });
-    t.defer(() => t.daemon.stop());
     for (const persistent of [false, true]) {
       const refused = await t.client.attach(file, { persistent }).catch((error) => error);
       assert.is(refused.code, "DEVICE_BUSY");
       assert.match(refused.message, "holds the daemon's files");
     }
+    await t.daemon.stop();
     await unmount();
+    t.daemon = await Daemon.start();
+    t.defer(() => t.daemon.stop());
     const { front } = await t.client.attach(file);
     await t.client.detach(front);
   },
