@@ -239,6 +239,7 @@ const eventVerbs: readonly Verb[] = [
       ["blksnapctl snapshot_waitevent -i $ID -t 10000 --reader backup", "beside other readers"],
     ],
     load: async () => (await events()).waitEvent,
+    waits: true,
   },
   {
     name: "snapshot_watcher",
@@ -246,6 +247,7 @@ const eventVerbs: readonly Verb[] = [
     options: { id, reader },
     examples: [["blksnapctl snapshot_watcher --id $ID &", "beside a backup"]],
     load: async () => (await events()).watcher,
+    waits: true,
   },
   {
     name: "events",
@@ -260,6 +262,7 @@ const eventVerbs: readonly Verb[] = [
       ["blksnapctl events --id $ID --follow --json", "one JSON document per line"],
     ],
     load: async () => (await events()).events,
+    waits: true,
   },
 ];
 

@@ -4,6 +4,7 @@ import { ERRORS } from "@blksnap/api";
 import { COMPLETIONS_WANTED, type Scanned } from "./argv.js";
 import { errorLine, namedError, outputFailed } from "./output.js";
 import { parseArguments, scan } from "./parse.js";
+import { showWaiting } from "./progress.js";
 import { parseSocket, parseWait } from "./values.js";
 import type { Context, Environment, Given } from "./verb.js";
 
@@ -74,10 +75,14 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
       const notAllWell = (): void => {
         status = 1;
       };
-      await runVerb(
-        { ...(await contextFor(parsed.given, surroundings)), notAllWell },
-        parsed.given,
-      );
+      const context = await contextFor(parsed.given, surroundings);
+      const isShown = surroundings.isAttended === true && parsed.verb.waits !== true;
+      const end = isShown ? showWaiting(parsed.verb.name, surroundings.writeError) : undefined;
+      try {
+        await runVerb({ ...context, notAllWell }, parsed.given);
+      } finally {
+        end?.();
+      }
       break;
     }
     case "help": {

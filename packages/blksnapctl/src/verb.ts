@@ -85,4 +85,6 @@ export interface Verb {
   readonly options: OptionSpecs;
   readonly examples: readonly (readonly [command: string, what: string])[];
   readonly load: () => Promise<Run>;
+  /** It waits for something to happen: that it does so is no news. */
+  readonly waits?: boolean;
 }
