@@ -64,15 +64,16 @@ export class DeviceReader {
     const last = (): Value => seen.get(tracker) ?? otherwise;
     if ((this.#reactors.states[tracker.reactor]?.stalledMs ?? 0) > 0) return last();
     try {
-      const value = await this.#reactors.request<Value>(
+      const value = await this.#reactors.request<Value | null>(
         tracker.reactor,
         request,
         ANSWER_TIMEOUT_MS,
       );
+      // The device is being attached or detached.
+      if (value === null) return last();
       seen.set(tracker, value);
       return value;
     } catch {
-      // It did not answer, or the device is being attached or detached.
       return last();
     }
   }

@@ -13,6 +13,7 @@ import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
 import type {
   AttachRequest,
   CloseAreaReply,
+  DeviceRequest,
   FromReactor,
   LoseSlotsRequest,
   MarkDirtyRequest,
@@ -93,6 +94,14 @@ function removeDevice(tracker: number): void {
   devices.delete(tracker);
 }
 
+/** What is asked of a device may come when it has gone: null then. */
+function tell({ type, tracker }: DeviceRequest, done: (value: unknown) => void): void {
+  const device = devices.get(tracker);
+  if (device === undefined) done(null);
+  else if (type === "counters") done(device.counters());
+  else device.lostRanges.read(done);
+}
+
 /**
  * Carries a request out; `done` may be called later.
  * @param take whether the request's descriptors may be looked at
@@ -152,10 +161,8 @@ function carryOut(
       markDirty(request, done);
       return;
     case "counters":
-      done(deviceOf(request.tracker).counters());
-      return;
     case "lostRanges":
-      deviceOf(request.tracker).lostRanges.read(done);
+      tell(request, done);
       return;
     case "mirrorJournal":
     case "adoptJournal":
