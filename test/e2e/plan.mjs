@@ -6,7 +6,7 @@
 /** What scenarios read from the environment; passed into the VM where it is set. */
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
-  KILLS: "N: how often the torture test kills the daemon (100)",
+  KILLS: "N: how often the torture test kills the daemon (50)",
   POINTS: "PATTERN: the fault points at which the daemon dies (all)",
   FLUSHES: "N: at how many flushes the log-writes test loses the power (6)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
@@ -109,17 +109,16 @@ export const GROUPS = [
     ownDaemons: true,
   },
   {
-    // What depends on the kernel's ublk: life and death of servers, recovery, partitions, discards.
+    // What depends on the kernel's ublk: life and death of servers, recovery, partitions.
     name: "newest kernel",
     kernel: "newest",
     files: [
       "ublk/vm-test/memory.vm-test",
       "ublk/vm-test/faults.vm-test",
       "fronts",
-      "discard",
-      "destroy-in-use",
+      "reactor-loss",
+      "ended-by-others",
       "crash",
-      "killed-waiting",
     ],
     ownDaemons: true,
   },
