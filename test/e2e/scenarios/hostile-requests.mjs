@@ -137,7 +137,7 @@ function aboutTracked({ id, device, front, free, mountPath }) {
     ["DEVICE_NOT_FOUND", create({ devices: [free, "/dev/none"] })],
     ["STORE_NOT_FOUND", create({ devices: [free], stores: ["/none"] })],
     ["STORE_INVALID", create({ devices: [free], stores: ["/dev/null"] })],
-    ["STORE_BUSY", create({ devices: [free], stores: [device] })],
+    ["STORE_ON_DEVICE", create({ devices: [free], stores: [device] })],
     ["LIMIT_INVALID", create({ limit_bytes: 511 })],
     ["LIMIT_INVALID", create({ limit_bytes: -1 })],
   ];
