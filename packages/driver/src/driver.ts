@@ -294,7 +294,9 @@ export class Driver implements DriverControl {
     return this.#operations.onDevices("snapshot_create of", devices, operation, { signal });
   }
 
-  snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {
+  async snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {
+    // Before the device is looked at: it may take its time to answer.
+    this.#registry.snapshot(id);
     const operation = async () => {
       const tracker = await this.#snapshots.add(id, device);
       return { id, device: tracker.device, front: tracker.front.path };
