@@ -8,7 +8,6 @@ export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
   KILLS: "N: how often the torture test kills the daemon (50)",
   POINTS: "PATTERN: the fault points at which the daemon dies (all)",
-  FLUSHES: "N: at how many flushes the log-writes test loses the power (6)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
   CI: "1: what the kernel does not have fails instead of being passed over",
@@ -60,7 +59,7 @@ export const GROUPS = [
   },
   {
     name: "kept",
-    files: ["persistent", "continuity", "area-journal", "log-writes"],
+    files: ["persistent", "continuity", "area-journal"],
     ownDaemons: true,
   },
   {
