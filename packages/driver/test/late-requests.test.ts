@@ -76,8 +76,7 @@ test("a reactor that comes late does not look at descriptors that may be other f
     assert.ok(tryLockFile(other));
     deliver();
     // The answer comes after all that was sent before: it has not attached anything.
-    const counters = pool.request(0, { type: "counters", tracker: 7 });
-    assert.match((await counters.catch((error) => error)).message, "no tracker 7");
+    assert.is(await pool.request(0, { type: "counters", tracker: 7 }), null);
     closeSync(other);
     assert.ok(tryLockFile(asSeenByOthers), "the reactor holds another file");
     closeSync(asSeenByOthers);
