@@ -205,9 +205,7 @@ function build() {
     ...packageFolders().flatMap((folder) =>
       ["src", "native", "package.json", "tsconfig.json"].map((name) => join(folder, name)),
     ),
-    ...["tsconfig.base.json", "nx.json", "package-lock.json", "tools/build-native.mjs"].map(
-      (name) => join(root, name),
-    ),
+    ...["tsconfig.base.json", "nx.json", "package-lock.json"].map((name) => join(root, name)),
   ];
   const builtMs = statSync(stamp, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   const isUpToDate =

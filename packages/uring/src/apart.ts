@@ -14,10 +14,10 @@
  */
 import { type ChildProcess, execFile } from "node:child_process";
 import { UringError } from "./errors.js";
-import { addonPath } from "./native.js";
+import { apartProgramPath } from "./native.js";
 
 /** The program that makes the calls; native/apart/main.cc says how it is used. */
-export const apartProgram: string = addonPath.replace(/\.node$/, "-apart");
+export const apartProgram: string = apartProgramPath;
 /** Some five million extents of a file. */
 const OUTPUT_MAX_BYTES = 256 * 2 ** 20;
 const COMMAND_BYTES_MAX = 80;

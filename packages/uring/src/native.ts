@@ -1,7 +1,5 @@
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
-import { UringError } from "./errors.js";
+import { loadAddon, programBeside } from "./addon-file.js";
 
 /** A mapping as the addon hands it out: the bytes, and what unmap() needs. */
 export interface NativeMapping {
@@ -83,32 +81,10 @@ export interface UringNative {
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;
 }
 
-function findAddon(): string {
-  // By its name: whoever bundles this module puts it elsewhere.
-  const manifest = import.meta.resolve("@blksnap/uring/package.json");
-  const packageDir = fileURLToPath(new URL(".", manifest));
-  const places = [
-    `${packageDir}prebuilds/${process.platform}-${process.arch}.node`,
-    `${packageDir}build/Debug/uring.node`,
-    `${packageDir}build/Release/uring.node`,
-  ];
-  const place = places.find((path) => existsSync(path));
-  if (place !== undefined) return place;
-  throw new UringError(
-    "ADDON_MISSING",
-    `the native addon of @blksnap/uring is not built; looked for ${places.join(", ")}. ` +
-      "Build it with: npm run build (needs g++ and liburing-dev)",
-  );
-}
+// By its name: whoever bundles this module puts it elsewhere.
+const packageDir = fileURLToPath(new URL(".", import.meta.resolve("@blksnap/uring/package.json")));
+const addon = loadAddon(packageDir);
 
-function load(path: string): UringNative {
-  try {
-    return createRequire(import.meta.url)(path) as UringNative;
-  } catch (error) {
-    throw new UringError("ADDON_MISSING", `cannot load ${path}; rebuild it here`, 0, error);
-  }
-}
-
-/** Where the addon lies; its programs lie beside it. */
-export const addonPath: string = findAddon();
-export const native: UringNative = load(addonPath);
+export const native: UringNative = addon.exports as UringNative;
+/** The program that makes calls apart lies beside the addon. */
+export const apartProgramPath: string = programBeside(addon.path);
