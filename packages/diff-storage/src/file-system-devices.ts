@@ -2,16 +2,9 @@ import { type Mount, superOption } from "./mountinfo.js";
 import { deviceNamed, namesIn, parseDevice, readText, type SysfsDevice } from "./probe.js";
 import { type DeviceNumber, deviceKey } from "./store.js";
 
-/** File systems that lie on no local block device. */
-const DEVICELESS =
-  /^(tmpfs|ramfs|devtmpfs|hugetlbfs|proc|sysfs|nfs4?|cifs|smb3|9p|virtiofs|ceph|afs|fuse|fuse\..+)$/;
 const JOURNAL_THREAD = /^jbd2\/(.+)$/;
 /** Mount options that name one more device: of XFS, of ext3 and ext4, of reiserfs. */
 const DEVICE_OPTIONS = ["logdev", "rtdev", "journal_path", "jdev"];
-
-export function isDeviceless({ fsType }: Mount): boolean {
-  return DEVICELESS.test(fsType);
-}
 
 /** Paths of devices that a mount's options name besides the main one, each with the option's name. */
 export function optionDevices(mount: Mount): { readonly option: string; readonly path: string }[] {

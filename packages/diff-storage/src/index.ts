@@ -24,6 +24,7 @@ export {
   lookAtPath,
   type PathDevices,
   type Place,
+  type ReadDevice,
   readSysfsDevice,
   type SysfsDevice,
   type TopologyProbe,

@@ -6,6 +6,8 @@ export interface Mount {
   readonly parent: number;
   /** "major:minor" of the file system; of no device where it has several or none. */
   readonly device: string;
+  /** What of the file system is mounted: a path in it. */
+  readonly root: string;
   /** For comparing and for messages; a name that is no UTF-8 is told only roughly. */
   readonly mountPoint: string;
   /** The name as it is. */
@@ -28,7 +30,7 @@ export function fieldBytes(field: string): Buffer {
 function parseLine(line: string): Mount | undefined {
   const [left, right] = line.split(" - ");
   if (left === undefined || right === undefined) return undefined;
-  const [id, parent, device, , mountPoint, options] = left.split(" ");
+  const [id, parent, device, root, mountPoint, options] = left.split(" ");
   const [fsType, source, superOptions] = right.split(" ");
   if (device === undefined || mountPoint === undefined || options === undefined) return undefined;
   const mountPointBytes = fieldBytes(mountPoint);
@@ -36,6 +38,7 @@ function parseLine(line: string): Mount | undefined {
     id: Number(id),
     parent: Number(parent),
     device,
+    root: fieldBytes(root ?? "/").toString(),
     mountPoint: mountPointBytes.toString(),
     mountPointBytes,
     fsType: fsType ?? "",

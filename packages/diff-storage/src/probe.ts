@@ -1,4 +1,5 @@
-import { readdir, readFile, realpath, stat } from "node:fs/promises";
+import { constants } from "node:fs";
+import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { type DeviceNumber, deviceKey, deviceNumber } from "./store.js";
 
 /** What is at a path, as far as the search for devices needs it. */
@@ -53,7 +54,22 @@ export interface TopologyProbe {
    * not say. Default: the name in sysfs decides.
    */
   readonly loopBacking?: (node: string, device: DeviceNumber) => Promise<LoopBacking | undefined>;
+  /** Reads a part of a device. Default: read(2), which waits as long as the device takes. */
+  readonly readDevice?: ReadDevice;
+  /** Tables of what this host exports by NFS. Default: those of the kernel and of exportfs(8). */
+  readonly exportTables?: readonly string[];
 }
+
+/**
+ * Reads a part of the device that has this number; `node` is its name. Rejects with the error of node:fs,
+ * ENODEV where the name is another device's.
+ */
+export type ReadDevice = (
+  node: string,
+  device: DeviceNumber,
+  startBytes: number,
+  lengthBytes: number,
+) => Promise<Buffer>;
 
 /** A part of a device or file. */
 export interface ByteRange {
@@ -205,4 +221,29 @@ export async function lookAtPath(path: string): Promise<PathDevices> {
     identity:
       blockDevice === undefined ? fileIdentity(stats.dev, stats.ino) : blockIdentity(blockDevice),
   };
+}
+
+/** Reads a part of a device with read(2). @see ReadDevice */
+export async function readFromDevice(
+  node: string,
+  device: DeviceNumber,
+  startBytes: number,
+  lengthBytes: number,
+): Promise<Buffer> {
+  const file = await open(node, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const stats = await file.stat();
+    if (!stats.isBlockDevice() || deviceKey(deviceNumber(stats.rdev)) !== deviceKey(device)) {
+      throw Object.assign(new Error(`ENODEV: ${node} is another device`), { code: "ENODEV" });
+    }
+    const { buffer, bytesRead } = await file.read(
+      Buffer.alloc(lengthBytes),
+      0,
+      lengthBytes,
+      startBytes,
+    );
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
 }

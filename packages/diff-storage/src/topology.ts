@@ -1,26 +1,30 @@
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { DiffStorageError, messageOf } from "./errors.js";
 import {
   bitmapFile,
   btrfsDevices,
   extJournalDevices,
-  isDeviceless,
   optionDevices,
 } from "./file-system-devices.js";
 import { type Mount, mountAt, parseMountinfo, superOption } from "./mountinfo.js";
+import { EXPORT_TABLES, type FilesPlace, placeOfFiles } from "./network-files.js";
 import {
   blockIdentity,
   type FilePlace,
   lookAtPath,
   type PathDevices,
   type Place,
+  readFromDevice,
   readSysfsDevice,
+  readText,
   type SysfsDevice,
   type TopologyProbe,
 } from "./probe.js";
 import { serversOf, writtenBy } from "./servers.js";
 import { type Share, type Stack, type StackNode, sameShare, shareBelow } from "./stack.js";
 import { type DeviceNumber, deviceKey } from "./store.js";
+import { superDevicesOf } from "./super-devices.js";
 
 /** Layers that are followed; real stacks have fewer than ten. */
 const DEPTH_MAX = 64;
@@ -42,6 +46,13 @@ export interface UnderlyingDevice {
 }
 
 type OpenNode = StackNode & { readonly shares: Share[] };
+
+/** A file whose file system is to be looked at. */
+interface Found {
+  readonly path: string;
+  /** In words, from the start to the file. */
+  readonly chain: readonly string[];
+}
 
 /** How a search came to a layer. */
 interface Way {
@@ -148,7 +159,7 @@ class Search {
       if (!this.#isNew({ identity, device: undefined, name: path, chain }, way.share)) return;
       const mounts = await this.#readMounts();
       const mount = mountOfNumber(realPath, device, mounts) ?? mountAt(realPath, mounts);
-      await this.#addFileSystem(mount, device, chain);
+      await this.#addFileSystem(mount, device, { path: realPath, chain });
     }
   }
 
@@ -163,7 +174,7 @@ class Search {
     const mount =
       mountOfNumber(name, device, mounts) ??
       (OWN_NUMBERS.includes(there?.fsType ?? "") ? there : undefined);
-    await this.#addFileSystem(mount, device, chain);
+    await this.#addFileSystem(mount, device, { path: name, chain });
   }
 
   /** Counts what was found; false where it was found with this share before. */
@@ -202,12 +213,9 @@ class Search {
   }
 
   /** A file system, with the devices for its journal and the like. */
-  async #addFileSystem(
-    mount: Mount | undefined,
-    device: DeviceNumber,
-    chain: readonly string[],
-  ): Promise<void> {
-    if (device.major === 0) return this.#addAnonymous(mount, chain);
+  async #addFileSystem(mount: Mount | undefined, device: DeviceNumber, file: Found): Promise<void> {
+    if (device.major === 0) return this.#addAnonymous(mount, file);
+    const { chain } = file;
     const entry = await this.#entry(device);
     const name = entry?.name ?? deviceKey(device);
     const type = mount?.fsType ?? "files";
@@ -217,17 +225,55 @@ class Search {
       for (const one of await extJournalDevices(this.#sysfsRoot, this.#procRoot, entry)) {
         await this.addDevice(one, { share: FILE, above });
       }
+      await this.#addSuperDevices(mount, entry, chain);
     }
     for (const { option, path } of mount === undefined ? [] : optionDevices(mount)) {
       await this.addPath(path, { share: FILE, above: [...chain, `${type} ${option}`] });
     }
   }
 
+  /** Devices that the file system on a device names in its superblock. */
+  async #addSuperDevices(
+    mount: Mount | undefined,
+    { device, name, kernelName }: SysfsDevice,
+    chain: readonly string[],
+  ): Promise<void> {
+    // Mounted in another namespace, only f2fs is still seen.
+    const f2fs = await readText(`${this.#sysfsRoot}/fs/f2fs/${kernelName}/features`);
+    const type = mount?.fsType ?? (f2fs === undefined ? undefined : "f2fs");
+    const where = type === undefined ? undefined : superDevicesOf(type, mount?.superOptions ?? []);
+    if (where === undefined) return;
+    const above = [...chain, `${type} on ${name}`];
+    const { startBytes, lengthBytes } = where;
+    const read = this.#probe.readDevice ?? readFromDevice;
+    const superblock = await read(name, device, startBytes, lengthBytes).catch((error) => {
+      throw unknown(above, `its superblock cannot be read: ${messageOf(error)}`);
+    });
+    const named = superblock.length === lengthBytes ? where.devicesIn(superblock) : undefined;
+    if (named === undefined) throw unknown(above, `it has no superblock of ${type}`);
+    const way = { share: FILE, above };
+    for (const path of named.paths) {
+      const { blockDevice } = await this.#lookAt(path, above);
+      if (blockDevice === undefined) throw unknown(above, `${path} is not a block device`);
+      await this.addDevice(blockDevice, way);
+    }
+    for (const number of named.numbers) {
+      const isThere = (await this.#entry(number)) !== undefined;
+      if (!isThere) throw unknown(above, `its journal's device ${deviceKey(number)} is gone`);
+      await this.addDevice(number, way);
+    }
+  }
+
   /** A file system whose device number is none of a block device: only its mount tells more. */
-  async #addAnonymous(mount: Mount | undefined, chain: readonly string[]): Promise<void> {
+  async #addAnonymous(mount: Mount | undefined, { path, chain }: Found): Promise<void> {
     if (mount === undefined) throw unknown(chain, "no mount covers it");
-    if (isDeviceless(mount)) return;
     const above = [...chain, `${mount.fsType} on ${mount.source}`];
+    const view = {
+      procRoot: this.#procRoot,
+      exportTables: this.#probe.exportTables ?? EXPORT_TABLES,
+    };
+    const place = await placeOfFiles(mount, path, view);
+    if (place !== undefined) return this.#addFiles(mount, place, above);
     if (mount.fsType === "overlay") {
       const upper = superOption(mount, "upperdir") ?? superOption(mount, "lowerdir")?.split(":")[0];
       if (upper === undefined) throw unknown(above, "its directories are not known");
@@ -244,6 +290,24 @@ class Search {
       if (devices === undefined) throw unknown(above, `${source} is no device of a mounted btrfs`);
       for (const device of devices) await this.addDevice(device, { share: FILE, above });
     }
+  }
+
+  /** Files of a mount that are somebody else's, or files of another directory. */
+  async #addFiles(mount: Mount, place: FilesPlace, above: readonly string[]): Promise<void> {
+    if (place.kind === "elsewhere") return;
+    if (place.kind === "unknown") throw unknown(above, place.why);
+    const { path, below } = place;
+    const inside = join(path, below);
+    const isSame = await this.#stat(inside).then(
+      () => true,
+      () => false,
+    );
+    const there = isSame ? inside : path;
+    const { realPath } = await this.#lookAt(there, above);
+    if (mountAt(realPath, await this.#readMounts())?.device === mount.device) {
+      throw unknown(above, `it covers ${path}, which it shows`);
+    }
+    await this.addPath(there, { share: FILE, above });
   }
 }
 

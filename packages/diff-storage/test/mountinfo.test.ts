@@ -9,6 +9,7 @@ test("names with blanks, and names that are no UTF-8", () => {
     id: 9,
     parent: 1,
     device: "0:50",
+    root: "/sub",
     mountPoint: "/a \ufffd",
     mountPointBytes: Buffer.from("/a \u00ff", "latin1"),
     fsType: "btrfs",

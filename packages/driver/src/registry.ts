@@ -20,6 +20,7 @@ import {
   placeOf,
   placeOfIdentity,
 } from "./system/place.js";
+import { readDeviceApart } from "./system/superblock-reader.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
@@ -226,7 +227,8 @@ export class Registry {
   /** With what sysfs cannot know: what lies behind a front or an image, whatever its name. */
   get topology(): TopologyProbe {
     const layers = (device: DeviceNumber) => this.#layersBelow(deviceKey(device));
-    return { layers, lookAt: placeOf, loopBacking: loopBackingOf };
+    const readDevice = readDeviceApart;
+    return { layers, lookAt: placeOf, loopBacking: loopBackingOf, readDevice };
   }
 
   #layersBelow(key: string): Place[] | undefined {

@@ -171,6 +171,31 @@ export async function loopApart(path: string, timeoutMs: number): Promise<LoopSt
   return { device, inode, special, loop };
 }
 
+/** A part of a file or device. */
+export interface PartRead {
+  /** `st_rdev` of the device that was read; 0 for a file. */
+  readonly special: number;
+  /** Fewer than asked for where it ends. */
+  readonly bytes: Buffer;
+}
+
+/**
+ * One read(2), of at most 1 MiB.
+ * @param timeoutMs as with statApart() @returns a negative errno, -ETIMEDOUT @throws as above
+ */
+export async function readApart(
+  path: string,
+  startBytes: number,
+  lengthBytes: number,
+  timeoutMs: number,
+): Promise<PartRead | number> {
+  const words = ["read", path, String(startBytes), String(lengthBytes)];
+  const lines = await run(words, timeoutMs);
+  if (lines.length === 1) return answerOf(lines);
+  const [special = "", hex = ""] = (lines[1] ?? "").split(" ");
+  return { special: Number(special), bytes: Buffer.from(hex, "hex") };
+}
+
 function answerOf([first]: readonly string[]): number {
   return Number(first);
 }

@@ -18,6 +18,8 @@ export {
   type LoopStatus,
   loopApart,
   openApart,
+  type PartRead,
+  readApart,
   statApart,
   syncApart,
   unlinkApart,

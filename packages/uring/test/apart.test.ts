@@ -15,6 +15,8 @@ import {
   type FileStatus,
   fsyncApart,
   MappedMemory,
+  type PartRead,
+  readApart,
   statApart,
   syncApart,
   writeApart,
@@ -27,6 +29,7 @@ import { withFolderMeanwhile } from "./support.js";
 const LIMIT_MS = 60_000;
 const ENOENT = 2;
 const ENOTDIR = 20;
+const EISDIR = 21;
 const EOPNOTSUPP = 95;
 const EXTENT_LAST = 1;
 
@@ -85,6 +88,22 @@ test("what a path leads to is what node:fs says of it", async () => {
     assert.equal([device.special, device.realPath], [statSync("/dev/null").rdev, "/dev/null"]);
     assert.is(await statApart(join(folder, "none"), LIMIT_MS), -ENOENT);
     assert.is(await statApart(join(path, "below"), LIMIT_MS), -ENOTDIR);
+  });
+});
+
+test("a part of a file, and of a device", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "file");
+    writeFileSync(path, "0123456789");
+    const part = (await readApart(path, 3, 4, LIMIT_MS)) as PartRead;
+    assert.equal([part.special, part.bytes.toString()], [0, "3456"]);
+    const end = (await readApart(path, 8, 4, LIMIT_MS)) as PartRead;
+    assert.is(end.bytes.toString(), "89");
+    assert.is(((await readApart(path, 10, 4, LIMIT_MS)) as PartRead).bytes.length, 0);
+    const zero = (await readApart("/dev/zero", 0, 4096, LIMIT_MS)) as PartRead;
+    assert.equal([zero.special, zero.bytes], [statSync("/dev/zero").rdev, Buffer.alloc(4096)]);
+    assert.is(await readApart(join(folder, "none"), 0, 1, LIMIT_MS), -ENOENT);
+    assert.is(await readApart(folder, 0, 1, LIMIT_MS), -EISDIR);
   });
 });
 

@@ -14,6 +14,7 @@ import type { JournalSetup } from "../reactor/journal-io.js";
 import type { AdoptReply, MirrorReply, ReactorRequest } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import { identityOfOpen, loopBackingOf, placeOf, placeOfIdentity } from "../system/place.js";
+import { readDeviceApart } from "../system/superblock-reader.js";
 import { type CbtContext, type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
 
@@ -282,7 +283,12 @@ async function mapOf(
 async function assertApart(directory: string, backing: BackingFile): Promise<void> {
   const place = placeOfIdentity(identityOfOpen(backing.fd), backing.path);
   // What this process serves is looked at before, by who knows of it.
-  const probe = { layers: () => [], lookAt: placeOf, loopBacking: loopBackingOf };
+  const probe = {
+    layers: () => [],
+    lookAt: placeOf,
+    loopBacking: loopBackingOf,
+    readDevice: readDeviceApart,
+  };
   try {
     await assertNoConflict(directory, [place], probe);
   } catch (error) {

@@ -8,6 +8,7 @@
 //   uring-apart PARENT stat PATH
 //   uring-apart PARENT open PATH             opens it for reading, and closes it
 //   uring-apart PARENT unlink PATH
+//   uring-apart PARENT read PATH AT BYTES    read(2) from some byte on
 //   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
 //   uring-apart PARENT mounts MS TYPE...
 //   uring-apart PARENT loops NAME...         a line "FILE-SYSTEM DEVICE", each MAJOR:MINOR, for each
@@ -22,7 +23,8 @@
 // The first line of its output is what the call answered, or a negative errno. "extents" goes on with
 // "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS"; "stat" with
 // "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end"; "loop" with
-// "DEVICE INODE SPECIAL" of what is behind the loop device, and its own SPECIAL.
+// "DEVICE INODE SPECIAL" of what is behind the loop device, and its own SPECIAL; "read" with the SPECIAL of
+// what was read, and the bytes in hexadecimal.
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fiemap.h>
@@ -52,6 +54,7 @@ namespace {
 
 constexpr size_t kCommandBytes = 80;
 constexpr uint32_t kExtentsPerCall = 128;
+constexpr int64_t kReadBytesMax = 1 << 20;
 
 int64_t Checked(int64_t value) { return value < 0 ? -errno : value; }
 
@@ -148,6 +151,28 @@ int64_t OpenOnly(const char* path) {
   return fd < 0 ? fd : Checked(close(fd));
 }
 
+/** As many bytes as there are, in one read. */
+int64_t Read(const char* path, const char* at, const char* bytes, std::string& lines) {
+  const int64_t length = std::atoll(bytes);
+  if (length < 0 || length > kReadBytesMax) return -EINVAL;
+  const int fd = Open(path, O_RDONLY | O_NONBLOCK);
+  if (fd < 0) return fd;
+  struct stat file;
+  std::vector<uint8_t> buffer(length);
+  int64_t count = fstat(fd, &file) < 0 ? -errno : 0;
+  if (count == 0) count = Checked(pread(fd, buffer.data(), length, std::atoll(at)));
+  close(fd);
+  if (count < 0) return count;
+  lines += std::to_string(file.st_rdev) + " ";
+  for (int64_t i = 0; i < count; i++) {
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", buffer[i]);
+    lines += digits;
+  }
+  lines += "\n";
+  return count;
+}
+
 std::string Number(uint64_t device) {
   return std::to_string(major(device)) + ":" + std::to_string(minor(device));
 }
@@ -216,6 +241,7 @@ int main(int count, char** words) {
   if (verb == "stat" && count == 4) answer = Stat(path, lines);
   if (verb == "open" && count == 4) answer = OpenOnly(path);
   if (verb == "unlink" && count == 4) answer = Checked(unlink(path));
+  if (verb == "read" && count == 6) answer = Read(path, words[4], words[5], lines);
   if (verb == "sync") answer = Sync(std::atoll(path), more, lines);
   if (verb == "loops") {
     Loops({words + 3, words + count}, lines);
