@@ -151,6 +151,13 @@ Napi::Value RegisterRingFd(const Napi::CallbackInfo& info) {
   return Number(info.Env(), status < 0 ? status : ring.enter_ring_fd);
 }
 
+// limitWorkers(handle, bounded): of this thread, for all its rings
+Napi::Value LimitWorkers(const Napi::CallbackInfo& info) {
+  auto& ring = FromHandle<Ring>(info, 0).ring;
+  unsigned limits[2] = {U32(info, 1), 0};
+  return Number(info.Env(), io_uring_register_iowq_max_workers(&ring, limits));
+}
+
 }  // namespace
 
 void InitRing(Napi::Env env, Napi::Object exports) {
@@ -163,6 +170,7 @@ void InitRing(Napi::Env env, Napi::Object exports) {
       Napi::Function::New(env, RegisterBuffersSparse, "registerBuffersSparse");
   exports["updateBuffer"] = Napi::Function::New(env, UpdateBuffer, "updateBuffer");
   exports["registerRingFd"] = Napi::Function::New(env, RegisterRingFd, "registerRingFd");
+  exports["limitWorkers"] = Napi::Function::New(env, LimitWorkers, "limitWorkers");
   napi_value enter;
   napi_create_function(env, "enter", NAPI_AUTO_LENGTH, Enter, nullptr, &enter);
   exports["enter"] = Napi::Value(env, enter);

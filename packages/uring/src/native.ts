@@ -51,6 +51,7 @@ export interface UringNative {
   registerBuffersSparse(handle: unknown, count: number): number;
   updateBuffer(handle: unknown, index: number, address: number, lengthBytes: number): number;
   registerRingFd(handle: unknown): number;
+  limitWorkers(handle: unknown, bounded: number): number;
   mapMemory(lengthBytes: number, flags: number): NativeMapping | number;
   mapFile(
     fd: number,

@@ -31,7 +31,7 @@ export class PromiseRing {
    * @throws UringError RING_SETUP_FAILED
    */
   constructor(entries = 64, flags = 0) {
-    this.#ring = new Ring({ entries, flags });
+    this.#ring = new Ring({ entries, flags, workerForEach: true });
     try {
       this.#watcher = new native.Watcher(this.#ring.fd, () => this.#reap());
     } catch (error) {

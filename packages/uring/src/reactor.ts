@@ -108,6 +108,7 @@ export class Reactor {
       entries,
       cqEntries: entries * 8,
       flags: SetupFlag.SINGLE_ISSUER | SetupFlag.DEFER_TASKRUN | SetupFlag.SUBMIT_ALL,
+      workerForEach: true,
     });
     try {
       this.ring.registerRingFd();

@@ -6,6 +6,11 @@ const EAGAIN = 11;
 const EBUSY = 16;
 const EINTR = 4;
 const EINVAL = 22;
+const INT32_MAX = 0x7fff_ffff;
+/** Where workers follow what is in flight: those that a ring begins with. */
+const WORKERS_MIN = 64;
+/** Of all rings of this thread: the kernel has one limit for them. */
+let threadWorkers = 0;
 /** How often a full ring is offered to a kernel that refuses it before that is an error. */
 const SUBMIT_ATTEMPTS_MAX = 10_000;
 
@@ -30,6 +35,12 @@ export interface RingOptions {
   readonly cqEntries?: number;
   /** `SetupFlag` bits. */
   readonly flags?: number;
+  /**
+   * No operation waits for a kernel thread that another one holds. What blocks on a file or block device
+   * holds one; the kernel's limit is four for each CPU of all that a thread has in flight, so a few that hang
+   * would keep all others from being started. Here it follows what is in flight (up to RLIMIT_NPROC).
+   */
+  readonly workerForEach?: boolean;
 }
 
 /**
@@ -69,6 +80,8 @@ export class Ring {
   #sqTail: number;
   #pending = 0;
   #cqHead: number;
+  /** Operations that may block at a time. */
+  #workers = INT32_MAX;
   #closed = false;
 
   /**
@@ -111,9 +124,13 @@ export class Ring {
     this.#sqTail = this.#ring32[this.#sqTailIndex];
     this.#cqHead = this.#ring32[this.#cqHeadIndex];
     // The indirection array stays the identity for ever: SQE i is submitted from place i.
-    if (at.sqArray === undefined) return;
-    const array = at.sqArray >> 2;
-    for (let i = 0; i < ring.sqEntries; i++) this.#ring32[array + i] = i;
+    if (at.sqArray !== undefined) {
+      const array = at.sqArray >> 2;
+      for (let i = 0; i < ring.sqEntries; i++) this.#ring32[array + i] = i;
+    }
+    if (options.workerForEach !== true) return;
+    this.#workers = 0;
+    this.#addWorkers();
   }
 
   /** SQEs that are prepared and not yet given to the kernel. */
@@ -169,6 +186,7 @@ export class Ring {
   #enter(minComplete: number, flags: number): number {
     // The number of a closed ring's descriptor may be that of another file by now.
     if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
+    if (((this.#sqTail - this.#cqHead) | 0) > this.#workers) this.#addWorkers();
     Atomics.store(this.#ring32, this.#sqTailIndex, this.#sqTail);
     this.enterCalls++;
     const status = native.enter(
@@ -184,6 +202,15 @@ export class Ring {
     }
     if (status === -EINTR || status === -EAGAIN || status === -EBUSY) return status;
     throw new UringError("SYSTEM_CALL_FAILED", "io_uring_enter failed", status);
+  }
+
+  /** As many as are in flight with what is to be submitted now, and some more. */
+  #addWorkers(): void {
+    const inFlight = (this.#sqTail - this.#cqHead) | 0;
+    const workers = 2 ** Math.ceil(Math.log2(Math.max(inFlight, WORKERS_MIN)));
+    threadWorkers += workers - this.#workers;
+    this.#workers = workers;
+    check(native.limitWorkers(this.#native.handle, threadWorkers), `${threadWorkers} workers`);
   }
 
   /**
@@ -268,6 +295,7 @@ export class Ring {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    if (this.#workers !== INT32_MAX) threadWorkers -= this.#workers;
     native.closeRing(this.#native.handle, this.#native.rings, this.#native.sqes);
   }
 }
