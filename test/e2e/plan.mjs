@@ -94,7 +94,7 @@ export const GROUPS = [
   },
   {
     name: "hangs",
-    files: ["hung-stores"],
+    files: ["hung-stores", "hung-file-system"],
     ownDaemons: true,
   },
   {
