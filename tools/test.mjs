@@ -1,15 +1,28 @@
-// The whole test suite: lint, unit tests of every package, then the scenarios in the VM.
+// The tests, in two halves: see USAGE.
 //
 // Ends with one line "N passed, N failed, N skipped" over everything that ran.
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const USAGE = `Usage: npm test
+       npm run test:all [-- --rest]
+
+"npm test" is lint, the unit tests and simulations of every package, and the groups of end-to-end
+scenarios that stand for the others. "npm run test:all" adds the other groups, with torture, fault points
+and the newest kernel, and the power cuts.
+
+  --all    everything
+  --rest   only what "npm test" leaves out
+  --help`;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = (name) => join(root, "node_modules", ".bin", name);
 const SUMMARY = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm;
+const END_TO_END = [process.execPath, "test/e2e/run.mjs"];
 
-const STEPS = [
+const FIRST = [
   { name: "lint", command: [bin("biome"), "check", "--error-on-warnings", "."] },
   { name: "layers", command: [process.execPath, "tools/lint-layers.mjs"] },
   {
@@ -17,9 +30,28 @@ const STEPS = [
     command: [bin("nx"), "run-many", "-t", "test", "--output-style=static"],
     counts: true,
   },
-  { name: "end to end", command: [process.execPath, "test/e2e/run.mjs"], counts: true },
+  { name: "end to end, quick", command: [...END_TO_END, "--quick"], counts: true },
+];
+const REST = [
+  { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true },
   { name: "power cuts", command: [process.execPath, "test/e2e/power/run.mjs"], counts: true },
 ];
+
+function steps() {
+  const flag = { type: "boolean" };
+  try {
+    const { values } = parseArgs({ options: { all: flag, rest: flag, help: flag } });
+    if (values.help) {
+      console.log(USAGE);
+      process.exit(0);
+    }
+    if (values.rest) return REST;
+    return values.all ? [...FIRST, ...REST] : FIRST;
+  } catch (error) {
+    console.error(`test: ${error.message}. See --help`);
+    return process.exit(2);
+  }
+}
 
 function run(command) {
   return new Promise((done) => {
@@ -36,7 +68,7 @@ function run(command) {
 }
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
-for (const step of STEPS) {
+for (const step of steps()) {
   const startedMs = Date.now();
   console.log(`\n── ${step.name}`);
   const { status, output } = await run(step.command);

@@ -1,12 +1,13 @@
 /**
- * Which scenarios share a VM, and with it a daemon: both take seconds to start. One that hangs takes
- * those down that come after it, so they are spread over a few.
+ * Which scenarios share a VM, and with it a daemon: both take half a minute to start where they are emulated. One that
+ * hangs takes those down that come after it, and VMs run beside each other, so they are spread over a few. The groups begin
+ * in this order: long ones first, so that no VM is left to work alone at the end.
  */
 
 /** What scenarios read from the environment; passed into the VM where it is set. */
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
-  KILLS: "N: how often the torture test kills the daemon (50)",
+  KILLS: "N: how often the torture test kills the daemon (20)",
   POINTS: "PATTERN: the fault points at which the daemon dies (all)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
@@ -15,91 +16,23 @@ export const VARIABLES = {
 };
 
 /**
- * Files are scenarios, or tests of a package as PACKAGE/vm-test/NAME. `kernel` is a series that tools/vm knows; the stock one
- * where it is not given.
- * @typedef {{name: string, files: string[], ownDaemons?: boolean, kernel?: string}} Group
+ * Files are scenarios, or tests of a package as PACKAGE/vm-test/NAME. `isQuick` is what `npm test` runs, one group for each
+ * processor of a small machine; `cpus` is for what runs at the same time within one guest; `kernel` is a series that
+ * tools/vm knows, the stock one where it is not given.
+ * @typedef {{name: string, files: string[], isQuick?: boolean, ownDaemons?: boolean, cpus?: number, kernel?: string}} Group
  */
 
 /** @type {Group[]} */
 export const GROUPS = [
   {
     name: "use",
-    files: ["command-line", "fronts", "file-systems", "file-system-stress", "destroy-in-use"],
+    isQuick: true,
+    files: ["command-line", "file-systems", "cbt", "overflow", "image-write"],
   },
   {
-    name: "misuse",
-    files: ["bad-input", "errnos", "overlap", "hostile-requests"],
-  },
-  {
-    name: "data",
-    files: ["random-io", "image-compare", "one-instant", "discard", "boundary", "corrupt"],
-  },
-  {
-    name: "state",
-    files: [
-      "stores",
-      "store-conflicts",
-      "overflow",
-      "overflow-policy",
-      "cbt",
-      "changes",
-      "capacity",
-    ],
-  },
-  {
-    name: "trouble",
-    files: [
-      "stretch",
-      "image-write",
-      "several-snapshots",
-      "disk-errors",
-      "pullout",
-      "ended-by-others",
-    ],
-  },
-  {
-    name: "kept",
-    files: ["persistent", "continuity", "area-journal"],
-    ownDaemons: true,
-  },
-  {
-    name: "daemons",
-    files: [
-      "readme",
-      "daemon",
-      "liveness",
-      "crash",
-      "reactor-loss",
-      "identity",
-      "killed-waiting",
-      "freeze",
-      "no-memory",
-      "geometry",
-    ],
-    ownDaemons: true,
-  },
-  {
-    name: "hand-over",
-    files: ["upgrade", "doctor"],
-    ownDaemons: true,
-  },
-  {
-    name: "deaths",
-    files: ["damaged-state", "late-notice", "hung-recovery", "hung-device"],
-    ownDaemons: true,
-  },
-  {
-    name: "failures",
-    files: ["store-errors", "memory-pressure"],
-  },
-  {
-    name: "hangs",
-    files: ["hung-stores", "hung-file-system"],
-    ownDaemons: true,
-  },
-  {
-    name: "torture",
-    files: ["torture"],
+    name: "lives",
+    isQuick: true,
+    files: ["crash", "daemon", "area-journal", "ublk/vm-test/file.vm-test"],
     ownDaemons: true,
   },
   {
@@ -108,9 +41,43 @@ export const GROUPS = [
     ownDaemons: true,
   },
   {
+    name: "torture",
+    files: ["torture"],
+    ownDaemons: true,
+  },
+  {
+    name: "state",
+    files: ["stores", "store-conflicts", "overflow-policy", "changes", "capacity"],
+  },
+  {
+    name: "kept",
+    files: ["persistent", "continuity"],
+    ownDaemons: true,
+  },
+  {
+    name: "daemons",
+    files: [
+      "readme",
+      "liveness",
+      "reactor-loss",
+      "identity",
+      "killed-waiting",
+      "no-memory",
+      "geometry",
+      "crash-strangers",
+    ],
+    ownDaemons: true,
+  },
+  {
+    name: "data",
+    cpus: 2,
+    files: ["random-io", "image-compare", "one-instant", "discard", "boundary", "corrupt"],
+  },
+  {
     // What depends on the kernel's ublk: life and death of servers, recovery, partitions.
-    name: "newest kernel",
+    name: "newest",
     kernel: "newest",
+    cpus: 2,
     files: [
       "ublk/vm-test/memory.vm-test",
       "ublk/vm-test/faults.vm-test",
@@ -120,5 +87,48 @@ export const GROUPS = [
       "crash",
     ],
     ownDaemons: true,
+  },
+  {
+    name: "packages",
+    files: [
+      "driver/vm-test/embedded.vm-test",
+      "ublk/vm-test/examples.vm-test",
+      "ublk/vm-test/faults.vm-test",
+      "ublk/vm-test/memory.vm-test",
+      "ublk/vm-test/no-garbage.vm-test",
+    ],
+    ownDaemons: true,
+  },
+  {
+    name: "trouble",
+    files: ["fronts", "stretch", "several-snapshots", "disk-errors", "pullout", "ended-by-others"],
+  },
+  {
+    name: "freezing",
+    files: ["freeze"],
+    ownDaemons: true,
+  },
+  {
+    name: "hand-over",
+    files: ["upgrade", "doctor"],
+    ownDaemons: true,
+  },
+  {
+    name: "hangs",
+    files: ["hung-stores", "hung-daemons", "hung-recovery", "hung-device", "hung-file-system"],
+    ownDaemons: true,
+  },
+  {
+    name: "misuse",
+    files: ["bad-input", "errnos", "overlap", "hostile-requests"],
+  },
+  {
+    name: "deaths",
+    files: ["damaged-state", "late-notice"],
+    ownDaemons: true,
+  },
+  {
+    name: "failures",
+    files: ["store-errors", "memory-pressure", "file-system-stress", "destroy-in-use"],
   },
 ];

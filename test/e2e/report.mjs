@@ -1,4 +1,4 @@
-/** Lines and counts from the records that the guest's runner leaves in a file. */
+/** Lines and counts from the records that the guests' runners leave in files. */
 import { readFileSync } from "node:fs";
 
 const POLL_MS = 300;
@@ -13,28 +13,78 @@ function seconds(ms) {
   return `${(ms / 1000).toFixed(1)} s`;
 }
 
+/** The counts of all VMs, and the lines of their tests as they come: each names its file. */
 export class Report {
   passed = 0;
   failed = 0;
   skipped = 0;
-  #path = "";
-  #read = 0;
-  #timer;
-  /** Files of this group, by name: tests that began and did not end yet, and the outcome. */
-  #files = new Map();
   #startedAt = performance.now();
 
-  /** Prints the records of one run as they come. */
-  follow(path) {
+  pass(line) {
+    this.passed++;
+    console.log(`✓ ${line}`);
+  }
+
+  fail(line) {
+    this.failed++;
+    console.log(`✗ ${line}`);
+  }
+
+  skipFiles(names) {
+    for (const name of names) {
+      console.log(`- ${name}: not run`);
+      this.skipped++;
+    }
+  }
+
+  printSummary() {
+    console.log(`took ${seconds(performance.now() - this.#startedAt)}`);
+    console.log(`${this.passed} passed, ${this.failed} failed, ${this.skipped} skipped`);
+  }
+}
+
+/** What one VM tells, from its boot to its end. */
+export class VmReport {
+  #report;
+  #path;
+  #mark;
+  #isAlone;
+  #read = 0;
+  #timer;
+  #output = "";
+  /** Its files, by name: tests that began and did not end yet, and the outcome. */
+  #files = new Map();
+
+  /**
+   * Prints the records as they come.
+   *
+   * @param {Report} report
+   * @param {{path: string, kernel?: string, isAlone: boolean}} options path: of the records; isAlone:
+   *   no other VM runs beside it, so that what it writes can be shown at once
+   */
+  constructor(report, { path, kernel, isAlone }) {
+    this.#report = report;
     this.#path = path;
-    this.#read = 0;
-    this.#files = new Map();
+    this.#mark = kernel === undefined ? "" : ` on ${kernel}`;
+    this.#isAlone = isAlone;
     this.#timer = setInterval(() => this.#poll(), POLL_MS);
   }
 
-  unfollow() {
+  /** What the VM's runner writes about failures; kept together when several VMs write. */
+  write(chunk) {
+    if (this.#isAlone) process.stdout.write(chunk);
+    else this.#output += chunk;
+  }
+
+  #flush() {
+    if (this.#output !== "") process.stdout.write(this.#output);
+    this.#output = "";
+  }
+
+  end() {
     clearInterval(this.#timer);
     this.#poll();
+    this.#flush();
   }
 
   /**
@@ -45,14 +95,14 @@ export class Report {
    * @returns {string[]} the names of those that are to be begun again
    */
   takeBackUnended(names) {
-    this.unfollow();
+    this.end();
     const again = [];
     for (const name of names) {
       const file = this.#files.get(name);
       if (file?.ended) continue;
-      if (file?.failed > 0) this.#fail(`${[name, ...file.open].join(": ")}: did not end`);
+      if (file?.failed > 0) this.#failUnended(name, file);
       else {
-        this.passed -= file?.passed ?? 0;
+        this.#report.passed -= file?.passed ?? 0;
         again.push(name);
       }
     }
@@ -66,36 +116,28 @@ export class Report {
    * @param {string[]} names
    * @param {{why: string, console: string, output: string}} [death] of the VM
    */
-  finishGroup(names, death) {
-    this.unfollow();
+  finish(names, death) {
+    this.end();
     if (death !== undefined) this.#showDeath(death);
-    if (this.#files.size === 0) this.#fail("the VM did not come to its first file");
+    if (this.#files.size === 0) this.#report.fail("the VM did not come to its first file");
     for (const name of names) {
       const file = this.#files.get(name);
-      if (file === undefined) this.skipFiles([name]);
-      else if (!file.ended) this.#fail(`${[name, ...file.open].join(": ")}: did not end`);
+      if (file === undefined) this.#report.skipFiles([`${name}${this.#mark}`]);
+      else if (!file.ended) this.#failUnended(name, file);
     }
+  }
+
+  #failUnended(name, { open }) {
+    this.#report.fail(`${[`${name}${this.#mark}`, ...open].join(": ")}: did not end`);
   }
 
   #showDeath({ why, console: text, output }) {
     const running = [...this.#files].find(([, file]) => !file.ended);
     const [name, file] = running ?? ["no file"];
-    const where = [name, ...(file?.open ?? [])].join(": ");
+    const where = [`${name}${this.#mark}`, ...(file?.open ?? [])].join(": ");
     console.log(`\n===== ${why} while this ran: ${where}`);
     if (running !== undefined) console.log(`----- ${name} wrote last\n${lastLines(output)}`);
     console.log(`----- console\n${lastLines(text)}\n=====\n`);
-  }
-
-  skipFiles(names) {
-    for (const name of names) {
-      console.log(`- ${name}: not run`);
-      this.skipped++;
-    }
-  }
-
-  printSummary() {
-    console.log(`took ${seconds(performance.now() - this.#startedAt)}`);
-    console.log(`${this.passed} passed, ${this.failed} failed, ${this.skipped} skipped`);
   }
 
   #poll() {
@@ -135,39 +177,32 @@ export class Report {
       return;
     }
     state.open.delete(test);
-    const line = `${file}: ${test} (${seconds(ms)})`;
+    const line = `${file}${this.#mark}: ${test} (${seconds(ms)})`;
     if (status === "passed") {
       state.passed++;
-      this.#pass(line);
+      this.#report.pass(line);
     } else {
       state.failed++;
-      this.#fail(line);
+      this.#report.fail(line);
     }
   }
 
   #takeFile({ file, problem, ms, passed, total }) {
+    // What it wrote has left the guest before this record of its end.
+    this.#flush();
+    const name = `${file}${this.#mark}`;
     const state = this.#files.get(file);
     state.ended = true;
-    for (const test of state.open) this.#fail(`${file}: ${test}: did not end`);
+    for (const test of state.open) this.#report.fail(`${name}: ${test}: did not end`);
     const failedAlready = state.failed + state.open.size;
     if (state.tests > 0) {
       // The daemon's start and its clean end belong to no test.
-      if (problem !== "" && failedAlready === 0) this.#fail(`${file}: ${problem}`);
-    } else if (problem !== "") this.#fail(`${file}: ${problem} (${seconds(ms)})`);
+      if (problem !== "" && failedAlready === 0) this.#report.fail(`${name}: ${problem}`);
+    } else if (problem !== "") this.#report.fail(`${name}: ${problem} (${seconds(ms)})`);
     else {
-      this.passed += passed - 1;
-      this.skipped += total - passed;
-      this.#pass(`${file}: ${passed} tests (${seconds(ms)})`);
+      this.#report.passed += passed - 1;
+      this.#report.skipped += total - passed;
+      this.#report.pass(`${name}: ${passed} tests (${seconds(ms)})`);
     }
-  }
-
-  #pass(line) {
-    this.passed++;
-    console.log(`✓ ${line}`);
-  }
-
-  #fail(line) {
-    this.failed++;
-    console.log(`✗ ${line}`);
   }
 }

@@ -73,7 +73,7 @@ export const snapshotTakeResponse = record({
 
 const eventFields = {
   sequence: { ...is.count, minimum: 1, description: "counts up from 1 within a snapshot" },
-  time_us: { ...is.count, description: "CLOCK_MONOTONIC" },
+  time_ns: { ...is.count, maximum: 2 ** 63, description: "CLOCK_MONOTONIC; exact to 1 us" },
   wall_time: is.wallTime,
 } as const;
 
@@ -84,13 +84,13 @@ export const corruptedEvent = record({
   device: is.text,
   major: is.count,
   minor: is.count,
-  errno: { ...is.count, description: "positive" },
+  error_code: { ...is.count, description: "positive errno, as in the module's event" },
 });
 /** The stores are at their limit and half of the last portion is used up; comes once. */
 export const noSpaceEvent = record({
   ...eventFields,
   event: { type: "string", const: "no_space" },
-  allocated_bytes: { ...is.count, description: "space on the stores" },
+  requested_nr_sect: { ...is.count, description: "size of the stores, in sectors of 512 bytes" },
   limit_bytes: is.count,
   used_bytes: is.count,
 });
@@ -98,9 +98,9 @@ export const noSpaceEvent = record({
 export const lowFreeSpaceEvent = record({
   ...eventFields,
   event: { type: "string", const: "low_free_space" },
-  wanted_bytes: { ...is.count, description: "still to be added" },
+  requested_nr_sect: { ...is.count, description: "sectors of 512 bytes still wanted" },
   free_bytes: is.count,
-  errno: { ...is.countOrNull, description: "positive; of the failed growth; null for none" },
+  error_code: { ...is.count, description: "positive errno of the failed growth; 0 for none" },
 });
 /** A store has not answered in time, and gets no I/O for this device before it has. */
 export const storeHungEvent = record({

@@ -1,7 +1,6 @@
 /** A typed client of the daemon's control API: one method per operation. */
 import {
   type AttachResponse,
-  type ByteRange,
   CBT_MAP_SLICE_MAX_BYTES,
   type CbtInfo,
   type DaemonStopResponse,
@@ -13,6 +12,7 @@ import {
   type MarkDirtyFileResponse,
   type MarkDirtyResponse,
   type OverflowPolicy,
+  type SectorRange,
   type SnapshotAddResponse,
   type SnapshotEvent,
   type SnapshotId,
@@ -183,15 +183,14 @@ export class BlksnapClient {
     return sendForJson(this.#call("GET", query("/v1/trackers/cbt", { device }), options));
   }
 
-  /** Part of the frozen CBT map: `blocks` of them from `firstBlock` on, at most 1 MiB. */
+  /** Part of the frozen CBT map: `length` blocks from block `offset` on, at most 1 MiB. */
   readCbtMapSlice(
     device: string,
-    firstBlock: number,
-    blocks: number,
+    offset: number,
+    length: number,
     options?: CallOptions,
   ): Promise<Uint8Array> {
-    const slice = { device, first_block: firstBlock, block_count: blocks };
-    const path = query("/v1/trackers/cbt/map", slice);
+    const path = query("/v1/trackers/cbt/map", { device, offset, length });
     return send(this.#call("GET", path, options));
   }
 
@@ -219,7 +218,7 @@ export class BlksnapClient {
   /** Marks blocks as changed. Many ranges go in several requests, each of them whole or not at all. */
   async markDirty(
     device: string,
-    ranges: readonly ByteRange[],
+    ranges: readonly SectorRange[],
     options?: CallOptions,
   ): Promise<MarkDirtyResponse> {
     let total: MarkDirtyResponse = { device, ranges: 0 };

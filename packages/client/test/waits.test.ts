@@ -5,7 +5,7 @@ import { failureOf, startHarness } from "./harness.js";
 
 const noSpace = {
   event: "no_space",
-  allocated_bytes: 1_048_576,
+  requested_nr_sect: 2048,
   limit_bytes: 1 << 20,
   used_bytes: 1 << 19,
 } as const;

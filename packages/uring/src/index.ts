@@ -7,6 +7,7 @@ export {
   SqeFlag,
 } from "./abi.js";
 export {
+  apartProgram,
   claimApart,
   commandApart,
   extentsApart,
@@ -15,7 +16,7 @@ export {
   type FileStatus,
   fsyncApart,
   type LoopStatus,
-  loopsApart,
+  loopApart,
   openApart,
   type PartRead,
   readApart,
@@ -24,12 +25,13 @@ export {
   unlinkApart,
   writeApart,
 } from "./apart.js";
-export { apartProgram } from "./apart-process.js";
 export { bounded } from "./bounded.js";
 export { errnoName, errnoNumber } from "./errno.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {
+  type LoopFile,
+  loopFilesApart,
   type MountsOfAll,
   mountsApart,
   type ReachedFileSystem,

@@ -18,7 +18,7 @@ export const MADE_ON_FIRST_USE = Array(1 + REACTORS).fill("anon_inode:[io_uring]
 const PORTION_BYTES = 32 * 2 ** 20;
 const LIFE_LIMIT_MS = timeLimitMs(2_700_000);
 const START_LIMIT_MS = 300_000;
-const CALL_LIMIT_MS = 60_000;
+const CALL_LIMIT_MS = 120_000;
 const STOP_LIMIT_MS = 60_000;
 
 export class Daemon {

@@ -10,7 +10,7 @@ import { KernelLog } from "./kernel-log.mjs";
 import { assertNothingLeft, holdings } from "./leftovers.mjs";
 
 /** Generous: it ends what hangs, and says nothing about speed. */
-const TEST_LIMIT_MS = 180_000;
+const TEST_LIMIT_MS = 600_000;
 const WORK_FOLDER = "/tmp/blksnap-e2e";
 /** For the suite to say what failed. */
 const REPORT_MS = 5_000;

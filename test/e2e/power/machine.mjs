@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runInVm } from "../../../tools/vm/index.mjs";
+import { CPUS_PER_VM } from "../machines.mjs";
 import { PowerDisk } from "./disk.mjs";
 import { Tracked } from "./tracked.mjs";
 
@@ -96,6 +97,7 @@ export class Machine {
     this.#onLimit = cutPower;
     const result = await runInVm({
       command: [process.execPath, GUEST, JSON.stringify(script)],
+      cpus: CPUS_PER_VM,
       disks: Object.values(this.disks).map((disk) => disk.drive),
       timeLimitMs: BOOT_LIMIT_MS,
       signal: cut.signal,

@@ -4,6 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { seededRandom } from "../lib/random.mjs";
+import { vmsAtOnce } from "../machines.mjs";
 import { EmulatorFault, Machine } from "./machine.mjs";
 import { randomCuts } from "./random-cuts.mjs";
 import { SCENARIOS } from "./scenarios.mjs";
@@ -73,7 +74,12 @@ const tests = [
   ...Object.entries(SCENARIOS),
 ];
 const pattern = new RegExp(values.only ?? "");
-for (const [name, body] of tests.filter(([name]) => pattern.test(name)))
-  await runTestToItsEnd(name, body);
+const queue = tests.filter(([name]) => pattern.test(name));
+async function runQueue() {
+  for (let test = queue.shift(); test !== undefined; test = queue.shift()) {
+    await runTestToItsEnd(...test);
+  }
+}
+await Promise.all(Array.from({ length: vmsAtOnce() }, runQueue));
 console.log(`${counts.passed} passed, ${counts.failed} failed`);
 process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1);

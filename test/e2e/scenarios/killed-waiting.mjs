@@ -36,15 +36,16 @@ function waitsApart(verb) {
   return until(`a process does "${verb}"`, () =>
     readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name))
-      .some((pid) => nameOf(pid) === `apart:${verb}`),
+      .map(wordsOf)
+      .some(([program, _daemon, word]) => program?.endsWith("/uring-apart") && word === verb),
   );
 }
 
-function nameOf(pid) {
+function wordsOf(pid) {
   try {
-    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
   } catch {
-    return "";
+    return [];
   }
 }
 

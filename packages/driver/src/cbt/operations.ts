@@ -1,18 +1,20 @@
 /** What the control API does with a CBT map. */
-import type { ByteRange } from "@blksnap/api";
+import type { SectorRange } from "@blksnap/api";
 import type { CbtInfo, CbtMap } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
 
+const SECTOR_BYTES = 512;
+
 /** A part of the frozen map. @throws ControlError CBT_RANGE */
-export function readMap(cbt: CbtMap, firstBlock: number, count: number): Uint8Array {
-  if (firstBlock + count > cbt.blockCount) {
+export function readMap(cbt: CbtMap, offset: number, length: number): Uint8Array {
+  if (offset + length > cbt.blockCount) {
     throw new ControlError(
       "CBT_RANGE",
-      `blocks ${firstBlock} to ${firstBlock + count} of ${cbt.blockCount} were asked for`,
+      `blocks ${offset} to ${offset + length} of ${cbt.blockCount} were asked for`,
     );
   }
-  const bytes = new Uint8Array(count);
-  cbt.readFrozen(bytes, firstBlock, count);
+  const bytes = new Uint8Array(length);
+  cbt.readFrozen(bytes, offset, length);
   return bytes;
 }
 
@@ -21,7 +23,7 @@ export function readMap(cbt: CbtMap, firstBlock: number, count: number): Uint8Ar
  * feign that it can be trusted. @throws ControlError MARK_RANGE, CBT_CORRUPTED (EINVAL here)
  */
 export function markedRanges(
-  ranges: readonly ByteRange[],
+  ranges: readonly SectorRange[],
   { capacityBytes, corrupted }: Pick<CbtInfo, "capacityBytes" | "corrupted">,
   device: string,
 ): number[] {
@@ -30,13 +32,14 @@ export function markedRanges(
       errnoName: "EINVAL",
     });
   }
-  return ranges.flatMap(({ offset_bytes: offset, length_bytes: length }) => {
-    if (offset + length > capacityBytes) {
+  return ranges.flatMap(({ offset_sectors: offset, count_sectors: count }) => {
+    if ((offset + count) * SECTOR_BYTES > capacityBytes) {
       throw new ControlError(
         "MARK_RANGE",
-        `bytes ${offset} to ${offset + length} are beyond the ${capacityBytes} of ${device}`,
+        `sectors ${offset} to ${offset + count} are beyond the ` +
+          `${capacityBytes / SECTOR_BYTES} of ${device}`,
       );
     }
-    return [offset, length];
+    return [offset * SECTOR_BYTES, count * SECTOR_BYTES];
   });
 }

@@ -11,7 +11,6 @@
  */
 import type {
   AttachResponse,
-  ByteRange,
   CbtInfo,
   DaemonStopResponse,
   DaemonUpgradeResponse,
@@ -20,6 +19,7 @@ import type {
   MarkDirtyFileResponse,
   MarkDirtyResponse,
   OverflowPolicy,
+  SectorRange,
   SnapshotAddResponse,
   SnapshotEvent,
   SnapshotInfo,
@@ -74,8 +74,8 @@ export interface DriverControl {
   detach(device: string, options: DetachRequestOptions): Promise<DetachResponse>;
   cbtInfo(device: string): Promise<CbtInfo>;
   /** Bytes of the frozen map, one per block; the server copies them before anything else runs. */
-  readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array>;
-  markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse>;
+  readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array>;
+  markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse>;
   /**
    * Marks the blocks under a file. `device` is a check: where it is given, the file must lie on it.
    */

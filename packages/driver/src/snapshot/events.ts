@@ -1,5 +1,5 @@
 import { constants } from "node:os";
-import { SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
+import type { SnapshotEvent } from "@blksnap/api";
 import type { DiffStorageEvent } from "@blksnap/diff-storage";
 import { type Delivery, EventQueue, type EventRecord, type Follower } from "@blksnap/event-queue";
 
@@ -123,22 +123,18 @@ export class SnapshotEvents {
   }
 }
 
-function microseconds({ timeNs }: EventRecord<QueuedEvent>): number {
-  return Math.floor(timeNs / 1000);
-}
-
 /** The event as the API tells it. */
 function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
   const { event } = record;
   const common = {
     sequence: record.sequence,
-    time_us: microseconds(record),
+    time_ns: record.timeNs,
     wall_time: event.wallTime,
   };
   switch (event.type) {
     case "corrupted": {
       const { device, major, minor, errno } = event;
-      return { ...common, event: "corrupted", device, major, minor, errno };
+      return { ...common, event: "corrupted", device, major, minor, error_code: errno };
     }
     case "store_hung":
     case "store_answered":
@@ -147,7 +143,7 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
       return {
         ...common,
         event: "no_space",
-        allocated_bytes: event.requestedSectors * SECTOR_SIZE_BYTES,
+        requested_nr_sect: event.requestedSectors,
         limit_bytes: event.limitBytes,
         used_bytes: event.usedBytes,
       };
@@ -155,9 +151,9 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
       return {
         ...common,
         event: "low_free_space",
-        wanted_bytes: event.requestedSectors * SECTOR_SIZE_BYTES,
+        requested_nr_sect: event.requestedSectors,
         free_bytes: event.freeBytes,
-        errno: event.reason === "growth_failed" ? constants.errno.ENOSPC : null,
+        error_code: event.reason === "growth_failed" ? constants.errno.ENOSPC : 0,
       };
     default:
       throw new Error(`event ${event.type} is not for users`);
@@ -168,7 +164,7 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
 function missedEvent(delivery: Delivery<QueuedEvent>): SnapshotEvent {
   return {
     sequence: Math.max(1, delivery.record.sequence - 1),
-    time_us: microseconds(delivery.record),
+    time_ns: delivery.record.timeNs,
     wall_time: delivery.record.event.wallTime,
     event: "missed",
     count: delivery.missed,

@@ -1,2 +1,0 @@
-/** For tests of this API's users. */
-export * from "./units.js";
