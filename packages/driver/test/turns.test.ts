@@ -3,7 +3,16 @@
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CbtMap, DiffAreaMap } from "@blksnap/engine";
+import {
+  AreaState,
+  BlockState,
+  CbtMap,
+  DiffArea,
+  DiffAreaMap,
+  type EngineIo,
+  RequestOp,
+  TrackerEngine,
+} from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -11,6 +20,7 @@ import { changesSince } from "../dist/cbt/diff.js";
 import { AreaJournal } from "../dist/reactor/area-journal.js";
 import { CbtJournal } from "../dist/reactor/cbt-journal.js";
 import { LostRanges } from "../dist/reactor/lost-ranges.js";
+import { loseSlots } from "../dist/reactor/lost-slots.js";
 import { Slices } from "../dist/reactor/slices.js";
 import { lookThrough } from "../dist/snapshot/look-through.js";
 import { REACTOR_TURN_UNITS, TURN_UNITS } from "../dist/turns.js";
@@ -258,6 +268,49 @@ test("reactor: an area's journal is compacted", () => {
   assert.ok(meter.total > DENSE_CHUNKS, `${meter.total} units in all`);
   assert.ok(meter.longest <= 2 * REACTOR_TURN_UNITS, `${meter.longest} units in one turn`);
   journal.drop();
+});
+
+test("reactor: slots of a store that was cut off are lost at once, and found in slices", () => {
+  const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
+  fillArea(map);
+  map.state = AreaState.ACTIVE;
+  const cbtOptions = { capacityBytes: CAPACITY_BYTES, blockShift: 25, generation: ID };
+  const cbtBuffer = new ArrayBuffer(CbtMap.byteLength(CAPACITY_BYTES, 25));
+  const answers: number[] = [];
+  const io = {
+    completeImage: (_tag: number, result: number) => answers.push(result),
+    onAreaFault: () => undefined,
+    requestSlots: () => undefined,
+  } as unknown as EngineIo;
+  const engine = new TrackerEngine(GEOMETRY, io, {
+    frontDepth: 1,
+    imageDepth: 1,
+    copyWindowBytes: 2 ** 20,
+    copiesMax: 4,
+    runsMax: 4,
+    cbt: CbtMap.create(cbtBuffer, cbtOptions),
+  });
+  engine.resumeArea(new DiffArea(map, { storeShift: 28, storeCount: 8 }));
+  const kernel = new PackedKernel();
+  const meter = new Meter();
+  meterMap(map, meter);
+  meter.count(map, "setLost", (_chunk: number, from: number, to: number) => to - from);
+  let ends = 0;
+  loseSlots(engine, new Slices(kernel.asReactor()), { store: 0, firstSlotIndex: 0 }, () => ends++);
+  assert.is(ends, 0);
+  // The last chunk that has something is far from being found.
+  const last = map.geometry.chunkCount - 4096;
+  assert.is(map.stateAt(last, 3), BlockState.DATA);
+  engine.image.op[0] = RequestOp.READ;
+  engine.image.offsetBytes[0] = last * map.geometry.chunkBytes + 3 * map.geometry.blockBytes;
+  engine.image.lengthBytes[0] = map.geometry.blockBytes;
+  engine.submitImage(0);
+  assert.equal(answers, [-5]);
+  runTurns(kernel, meter);
+  assert.is(ends, 1);
+  assert.is(map.losses.blocks, 6 * (DENSE_CHUNKS / 16 + 15 * (DENSE_CHUNKS / 4096)));
+  assert.ok(meter.total > DENSE_CHUNKS, `${meter.total} units in all`);
+  assert.ok(meter.longest <= 2 * REACTOR_TURN_UNITS, `${meter.longest} units in one turn`);
 });
 
 test("reactor: lost ranges are found, and told again for nothing", () => {

@@ -129,6 +129,10 @@ export class CopyPath {
     }
     const failed = result < 0;
     let goesOn = this.core.phase === AreaPhase.ACTIVE;
+    if (goesOn && !failed && copies.isStale[copy] === 1) {
+      this.tryAgain(copy);
+      return;
+    }
     if (goesOn && failed) {
       if (copies.blockCount[copy] > 1 && result !== -ENOSPC) {
         copies.blockCount[copy] = 1;
@@ -213,6 +217,7 @@ export class CopyPath {
   private submit(copy: number): void {
     const { copies, geometry, io } = this.core;
     this.onStage(copy, IoStage.READING);
+    copies.isStale[copy] = 0;
     const start = copies.blockStart[copy];
     const last = start + copies.blockCount[copy] - 1;
     const endBytes = geometry.blockEndInChunk(copies.chunk[copy], last);

@@ -39,6 +39,8 @@ export class CopyTable {
   /** Where in that tag's copy window. */
   readonly bufferOffsetBytes: Int32Array;
 
+  /** What it had written by then is gone with its slot. */
+  readonly isStale: Uint8Array;
   readonly rangeStart: Int32Array;
   readonly rangeEnd: Int32Array;
   /** Id of the request that started it. */
@@ -72,6 +74,7 @@ export class CopyTable {
     this.bufferOwner = new Uint8Array(size);
     this.bufferTag = new Int32Array(size);
     this.bufferOffsetBytes = new Int32Array(size);
+    this.isStale = new Uint8Array(size);
     this.rangeStart = new Int32Array(size);
     this.rangeEnd = new Int32Array(size);
     this.owner = new Int32Array(size);
@@ -133,6 +136,14 @@ export class CopyTable {
   setLate(copy: number): void {
     this.endLife(copy);
     this.state[copy] = IoState.LATE;
+  }
+
+  /** What is in these slots is gone: live copies to them are stale. */
+  setStale(firstSlot: number, lastSlot: number): void {
+    for (let copy = 0; copy < this.size; copy++) {
+      const isThere = this.slot[copy] >= firstSlot && this.slot[copy] <= lastSlot;
+      if (isThere && this.state[copy] === IoState.LIVE) this.isStale[copy] = 1;
+    }
   }
 
   private endLife(copy: number): void {

@@ -19,6 +19,7 @@
 // Why nobody starves. The queues are first-in first-out; while someone waits for a pool, newcomers
 // queue up behind him even if there is a free entry (`serving` lets just the woken one pass).
 import type { CbtMap } from "./cbt-map.js";
+import { EIO } from "./constants.js";
 import { CopyTable } from "./copy-table.js";
 import type { DiffArea } from "./diff-area.js";
 import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
@@ -28,6 +29,7 @@ import type { EngineIo } from "./io.js";
 import { IoStage } from "./io-state.js";
 import { KeptDiscards } from "./kept-discards.js";
 import { KeptSlice } from "./kept-slice.js";
+import { LostSlots } from "./lost-slots.js";
 import { NONE, RequestQueue } from "./request-queue.js";
 import { RequestState, RequestTable } from "./request-table.js";
 import { RunTable } from "./run-table.js";
@@ -115,6 +117,8 @@ export class EngineCore {
   serving: number = Serving.NOBODY;
   /** The copy that stopped a pass with Stop.COPY. */
   stopCopy: number = NONE;
+  /** Searches for chunks whose slots are gone, one for a store. */
+  lostSlots: LostSlots[] = [];
   /** Counts the ticks; 0 means "never" in RequestTable.blockedSince. */
   ticks: number = 1;
   /** Counts the ticks of I/O. */
@@ -197,6 +201,7 @@ export class EngineCore {
    */
   slotFor(chunk: number): number {
     const area = this.area!;
+    this.meetChunk(chunk);
     const present = area.map.slotOf(chunk);
     if (present !== NO_SLOT) return area.isHung(present) ? Stop.STORE_HUNG : present;
     const slot = area.slots.take(area.hungStores);
@@ -229,6 +234,25 @@ export class EngineCore {
     if (map.faultErrno !== 0) return;
     map.faultErrno = errno;
     this.io.onAreaFault(errno);
+  }
+
+  /** From now on what these slots of one store had is lost. */
+  loseSlots(firstSlot: number, lastSlot: number): void {
+    const isOther = (one: LostSlots): boolean => !one.has(lastSlot);
+    const before = this.lostSlots.find((one) => !isOther(one));
+    // One that has begun would not look again at what was saved since.
+    const first = Math.min(firstSlot, before?.firstSlot ?? firstSlot);
+    const lost = new LostSlots(this.activeMap(), first, lastSlot, (chunk, from, to) =>
+      this.lose(chunk, from, to, EIO),
+    );
+    this.lostSlots = [...this.lostSlots.filter(isOther), lost];
+    this.copies.setStale(first, lastSlot);
+    this.runs.setStale(first, lastSlot);
+  }
+
+  /** Before somebody relies on what the chunk has: what is gone counts as lost. */
+  meetChunk(chunk: number): void {
+    for (let i = 0; i < this.lostSlots.length; i++) this.lostSlots[i].meet(chunk);
   }
 
   /** True if the present stage of a live copy or run has passed its bound. */

@@ -73,6 +73,11 @@ export class DiffArea {
     return this.hungStores !== 0 && ((this.hungStores >>> (slot >>> this.storeShift)) & 1) === 1;
   }
 
+  /** The last slot of the store that the slot lies in. */
+  lastSlotBeside(slot: number): number {
+    return (slot | (2 ** this.storeShift - 1)) >>> 0;
+  }
+
   /** True if no store answers. */
   get isAllHung(): boolean {
     return this.hungStores === this.allStores;

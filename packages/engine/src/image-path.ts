@@ -92,7 +92,7 @@ export class ImagePath {
       return;
     }
     const tag = runs.tag[run];
-    const failed = result !== runs.lengthBytes[run];
+    const failed = result !== runs.lengthBytes[run] || runs.isStale[run] === 1;
     const isWrite = runs.kind[run] === RunKind.WRITE_SLOT;
     if (core.phase !== AreaPhase.ACTIVE) image.error[tag] = -EIO;
     else if (failed) image.error[tag] = result < 0 ? result : -EIO;

@@ -61,6 +61,7 @@ export class ImageReader {
     const from = runs.kind[run] === RunKind.READ_ORIGINAL ? offset : offset + runs.lengthBytes[run];
     const to = runs.rangeEndBytes[run];
     if (from === to) return false;
+    this.core.meetChunk(chunk);
     const limit = (to + geometry.blockBytes - 1) >> geometry.blockShift;
     const block = map.nextSaved(chunk, from >> geometry.blockShift, limit);
     if (block === limit) return false;
@@ -87,6 +88,7 @@ export class ImageReader {
   private readRun(tag: number, chunk: number, block: number, limit: number): number {
     const { core, runPath } = this;
     const map = core.activeMap();
+    core.meetChunk(chunk);
     const state = map.stateAt(chunk, block);
     const hangs = state === BlockState.DATA && this.isHung(chunk);
     if (state === BlockState.LOST || hangs || core.runs.isExhausted()) {

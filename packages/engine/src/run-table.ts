@@ -8,6 +8,7 @@
 //
 // As with copies, a late run keeps only its id, and there are twice as many ids as runs may be live.
 import { assert } from "./assert.js";
+import { RunKind } from "./constants.js";
 import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 
@@ -38,6 +39,8 @@ export class RunTable {
   /** The DIRECT copy that this run stands for, or NONE. */
   readonly copy: Int32Array;
   readonly inUse: Uint8Array;
+  /** What it has read or written by then is gone with its slot. */
+  readonly isStale: Uint8Array;
   /** Runs in flight that are not late, or reserved. */
   liveCount: number = 0;
   private freeIds: number;
@@ -65,6 +68,7 @@ export class RunTable {
     this.rangeEndBytes = new Int32Array(size);
     this.copy = new Int32Array(size);
     this.inUse = new Uint8Array(size);
+    this.isStale = new Uint8Array(size);
     this.next = new Int32Array(size);
     for (let run = 0; run < size; run++) this.next[run] = run + 1 < size ? run + 1 : NONE;
     this.busy = new Int32Array(BUSY_BUCKETS);
@@ -103,6 +107,7 @@ export class RunTable {
     this.chunk[run] = chunk;
     this.stage[run] = IoStage.STORING;
     this.inUse[run] = 1;
+    this.isStale[run] = 0;
     this.busy[chunk & (BUSY_BUCKETS - 1)]++;
   }
 
@@ -118,6 +123,16 @@ export class RunTable {
   setLate(run: number): void {
     this.endLife(run);
     this.state[run] = IoState.LATE;
+  }
+
+  /** What is in these slots is gone: live runs that use them are stale. */
+  setStale(firstSlot: number, lastSlot: number): void {
+    for (let run = 0; run < this.size; run++) {
+      const kind = this.kind[run];
+      const usesSlot = kind === RunKind.READ_SLOT || kind === RunKind.WRITE_SLOT;
+      const isThere = this.slot[run] >= firstSlot && this.slot[run] <= lastSlot;
+      if (usesSlot && isThere && this.inUse[run] === 1) this.isStale[run] = 1;
+    }
   }
 
   private endLife(run: number): void {

@@ -17,12 +17,11 @@
 //               ^                      |                             |
 //               +---- onAreaClosed --- CLOSING <------ dropArea -----+
 import { assert } from "./assert.js";
-import { BlockState, EIO } from "./constants.js";
 import { CopyPath } from "./copy-path.js";
 import type { CopyTable } from "./copy-table.js";
 import { AreaPhase, EngineCore, type EngineOptions, Serving } from "./core.js";
 import type { AreaListener, DiffArea } from "./diff-area.js";
-import { AreaState, NO_SLOT } from "./diff-area-map.js";
+import { AreaState } from "./diff-area-map.js";
 import { DiscardKeeper } from "./discard-keeper.js";
 import { EngineError } from "./errors.js";
 import { FrontPath } from "./front-path.js";
@@ -254,23 +253,26 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * What was saved in these slots is gone: it counts as lost. Cold; cost as the recorded chunks, at once,
-   * because what an image would read there until then is wrong.
+   * What was saved in this slot and those behind it in its store is gone, and counts as lost from now on.
+   * Who has it is still to be found: findLost(). Cold.
    */
-  loseSlots(isGone: (slot: number) => boolean): void {
-    const { core, geometry } = this;
+  loseSlots(firstSlot: number): void {
+    const { core } = this;
     if (core.phase !== AreaPhase.ACTIVE) return;
-    const map = core.activeMap();
-    map.forEachTouched((chunk) => {
-      const slot = map.slotOf(chunk);
-      if (slot === NO_SLOT || !isGone(slot)) return;
-      const blocks = geometry.blocksInChunk(chunk);
-      for (let block = 0; block < blocks; ) {
-        const end = map.stateEnd(chunk, block, blocks);
-        if (map.stateAt(chunk, block) === BlockState.DATA) core.lose(chunk, block, end, EIO);
-        block = end;
-      }
-    });
+    core.loseSlots(firstSlot, core.area!.lastSlotBeside(firstSlot));
+  }
+
+  /**
+   * Goes on for about so many units of work (chunks, and blocks that are lost) with who had slots that are
+   * gone. True: there are more. What nobody has found yet counts as lost all the same. Cold.
+   */
+  findLost(unitsMax: number): boolean {
+    const { core } = this;
+    const [lost] = core.lostSlots;
+    if (lost === undefined) return false;
+    lost.step(unitsMax);
+    if (lost.isDone) core.lostSlots = core.lostSlots.filter((one) => one !== lost);
+    return core.lostSlots.length > 0;
   }
 
   /**
@@ -284,6 +286,7 @@ export class TrackerEngine implements AreaListener {
     }
     core.activeMap().state = AreaState.DROPPED;
     core.phase = AreaPhase.CLOSING;
+    core.lostSlots = [];
     this.wakeAll(core.copyWaiters);
     this.wakeAll(core.runWaiters);
     this.wakeAll(core.slotWaiters);

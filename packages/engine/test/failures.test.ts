@@ -67,29 +67,6 @@ test("who needs a slot waits for it; a denial loses the block and lets the write
   assert.is(host.engine.copies.slot[0], 5);
 });
 
-test("slots whose content is gone lose their blocks, and nothing else does", () => {
-  const host = new FakeHost();
-  const before = host.original.slice();
-  const area = host.take();
-  host.front(0, WRITE, 0, 8192, 200);
-  host.front(1, WRITE, 65536, 4096, 201);
-  host.run();
-  const slotOf = (chunk: number) => area.map.slotOf(chunk);
-  assert.is.not(slotOf(0), slotOf(1));
-  host.engine.loseSlots((slot) => slot === slotOf(0));
-  assert.equal(area.lostRanges(), [{ offsetBytes: 0, lengthBytes: 8192 }]);
-  assert.equal(host.faults, [5]);
-  assert.is(host.readImage(0, 4096).result, EIO);
-  assert.equal(host.readImage(8192, 4096).data, before.slice(8192, 12288));
-  assert.equal(host.readImage(65536, 4096).data, before.slice(65536, 69632));
-  // What is saved in that slot from now on is there.
-  host.front(0, WRITE, 8192, 4096, 202);
-  host.run();
-  assert.equal(host.readImage(8192, 4096).data, before.slice(8192, 12288));
-  host.engine.loseSlots((slot) => slot === slotOf(5));
-  assert.equal(area.lostRanges(), [{ offsetBytes: 0, lengthBytes: 8192 }]);
-});
-
 test("writing a whole lost block to the image heals it, a part of it is an error", () => {
   const host = new FakeHost();
   const area = host.take(0);

@@ -1,7 +1,6 @@
 /** The thread of one reactor: takes requests of the main thread for the devices that it owns. */
 import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
-import { slotIndex, slotStore } from "@blksnap/diff-storage";
 import { assert, endProcessWithThread, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { becomeIoFlusher } from "../system/process-setup.js";
 import { REACTOR_TURN_UNITS } from "../turns.js";
@@ -10,12 +9,12 @@ import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
 import { IoTicker } from "./io-ticker.js";
 import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
+import { loseSlots } from "./lost-slots.js";
 import type {
   AttachRequest,
   CloseAreaReply,
   DeviceRequest,
   FromReactor,
-  LoseSlotsRequest,
   MarkDirtyRequest,
   ReactorRequest,
   ReactorSettings,
@@ -68,12 +67,6 @@ function markDirty({ tracker, ranges }: MarkDirtyRequest, done: () => void): voi
     done();
     return false;
   });
-}
-
-function loseSlots({ tracker, store, firstSlotIndex }: LoseSlotsRequest): void {
-  deviceOf(tracker).engine.loseSlots(
-    (slot) => slotStore(slot) === store && slotIndex(slot) >= firstSlotIndex,
-  );
 }
 
 function attach(request: AttachRequest): void {
@@ -154,9 +147,11 @@ function carryOut(
         done();
       });
       return;
-    case "loseSlots":
-      done(loseSlots(request));
+    case "loseSlots": {
+      const { engine, slices } = deviceOf(request.tracker);
+      loseSlots(engine, slices, request, done);
       return;
+    }
     case "markDirty":
       markDirty(request, done);
       return;

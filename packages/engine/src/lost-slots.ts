@@ -1,0 +1,79 @@
+// Slots whose content is gone because their store was cut off, and the chunks that had them: found in
+// bounded steps, as a map can have millions of chunks, and at once where somebody needs to know.
+//
+//     chunks    | found        cursor ──▶    met          met
+//
+// What is saved there from the cut on is there. So a chunk loses what it has once: when the cursor comes
+// to it, or before that when it is met, because somebody copies into it or reads its slot.
+import { bitAt, setBits } from "./bits.js";
+import { BlockState } from "./constants.js";
+import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
+
+/** Takes blocks [from, to) of a chunk that are gone. */
+export type LoseBlocks = (chunk: number, from: number, to: number) => void;
+
+export class LostSlots {
+  readonly firstSlot: number;
+  readonly lastSlot: number;
+  private readonly map: DiffAreaMap;
+  private readonly lose: LoseBlocks;
+  /** A bit per chunk; takes memory only where chunks are met. */
+  private readonly met: Int32Array;
+  private cursor: number = 0;
+
+  constructor(map: DiffAreaMap, firstSlot: number, lastSlot: number, lose: LoseBlocks) {
+    this.map = map;
+    this.firstSlot = firstSlot;
+    this.lastSlot = lastSlot;
+    this.lose = lose;
+    this.met = new Int32Array(Math.ceil(map.geometry.chunkCount / 32));
+  }
+
+  get isDone(): boolean {
+    return this.cursor >= this.map.geometry.chunkCount;
+  }
+
+  has(slot: number): boolean {
+    return slot >= this.firstSlot && slot <= this.lastSlot;
+  }
+
+  /** Before somebody relies on what the chunk has, or gives it a slot. */
+  meet(chunk: number): void {
+    if (chunk < this.cursor || bitAt(this.met, 0, chunk)) return;
+    setBits(this.met, 0, chunk, chunk + 1);
+    if (this.isGone(chunk)) this.loseChunk(chunk);
+  }
+
+  /** Goes on for about so many units of work: chunks, and blocks that are lost. */
+  step(unitsMax: number): void {
+    const { wordsPerChunk } = this.map.geometry;
+    let units = unitsMax;
+    this.cursor = this.map.visitTouched(this.cursor, unitsMax, (chunk) => {
+      if (bitAt(this.met, 0, chunk) || !this.isGone(chunk)) return true;
+      if (units <= 0) return false;
+      units -= wordsPerChunk + this.loseChunk(chunk);
+      return true;
+    });
+  }
+
+  private isGone(chunk: number): boolean {
+    const slot = this.map.slotOf(chunk);
+    return slot !== NO_SLOT && this.has(slot);
+  }
+
+  /** Answers how many blocks it was. */
+  private loseChunk(chunk: number): number {
+    const { map } = this;
+    const blocks = map.geometry.blocksInChunk(chunk);
+    let lost = 0;
+    for (let block = 0; block < blocks; ) {
+      const end = map.stateEnd(chunk, block, blocks);
+      if (map.stateAt(chunk, block) === BlockState.DATA) {
+        this.lose(chunk, block, end);
+        lost += end - block;
+      }
+      block = end;
+    }
+    return lost;
+  }
+}
