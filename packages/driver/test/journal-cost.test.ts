@@ -35,7 +35,7 @@ class Tracker {
     const generation = Uint8Array.from(ID);
     this.cbt = CbtMap.create(buffer, { capacityBytes, blockShift: BLOCK_SHIFT, generation });
     this.checkpoint = new Uint8Array(CbtMap.checkpointBytes(BLOCK_COUNT));
-    this.cbt.checkpoint(this.checkpoint);
+    this.cbt.checkpoint().read(this.checkpoint, 0);
     const place = { fd: this.log.fd, logOffsetBytes: 0, logBytes: LOG_SECTORS * 512 };
     this.journal = new CbtJournal({
       reactor: this.kernel.asReactor(),

@@ -13,6 +13,7 @@ import {
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
+import { JournalDraft, openJournal } from "@blksnap/journal";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -152,6 +153,47 @@ test("main thread: the map of an area that is to go on is looked through", async
   assert.ok(meter.total > DENSE_CHUNKS, `${meter.total} units in all`);
   assert.ok(meter.longest <= 2 * TURN_UNITS, `${meter.longest} units in one turn`);
 });
+
+test("main thread: the checkpoint of a map is written, and read again", async () => {
+  const cbt = scatteredCbt();
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-turns-"));
+  const path = join(folder, "journal");
+  const meter = new Meter().tick();
+  const source = cbt.checkpoint();
+  meter.count(source, "read", (into: Uint8Array) => into.length);
+  // On the way back each page's checksum is looked at.
+  const { getUint32 } = DataView.prototype;
+  DataView.prototype.getUint32 = function (...args) {
+    if (args[0] % 4096 === 4080) meter.add(4096);
+    return getUint32.apply(this, args);
+  };
+  try {
+    const draft = await JournalDraft.create(
+      path,
+      { kind: 1, id: ID, logBytes: 512 },
+      source.length,
+    );
+    await (await draft.publish(source, 1)).close();
+    assert.is(meter.total, source.length);
+    const { checkpoint, handle } = await openJournal(path, { kind: 1, id: ID }, () => undefined);
+    await handle.close();
+    assert.ok(meter.total > 2 * source.length, `${meter.total} units in all`);
+    assert.is(CbtMap.restoredBytes(checkpoint), CbtMap.byteLength(CAPACITY_BYTES, cbt.blockShift));
+    assert.ok(Buffer.from(checkpoint).equals(allOf(cbt)));
+  } finally {
+    DataView.prototype.getUint32 = getUint32;
+    meter.stop();
+    rmSync(folder, { recursive: true });
+  }
+  assert.ok(meter.longest <= 2 * TURN_UNITS, `${meter.longest} units in one turn`);
+});
+
+function allOf(cbt: CbtMap): Uint8Array {
+  const source = cbt.checkpoint();
+  const bytes = new Uint8Array(source.length);
+  source.read(bytes, 0);
+  return bytes;
+}
 
 /** Runs the kernel, one turn of the reactor per operation. */
 function runTurns(kernel: PackedKernel, meter: Meter): void {

@@ -31,6 +31,7 @@
 // was not made (its write was not issued either), and a half-made reset is completed by open().
 import { assert } from "./assert.js";
 import { ACTIVE_MAX, recoveredActive, storeActive } from "./cbt-active.js";
+import { CbtCheckpoint } from "./cbt-checkpoint.js";
 import {
   CBT_CAPACITY_OFFSET,
   CBT_GENERATION_BYTES,
@@ -158,17 +159,9 @@ export class CbtMap {
     return CBT_HEADER_BYTES + 2 * blockCount;
   }
 
-  /**
-   * Copies all that restore() needs into `into`, of checkpointBytes(blockCount) bytes. The owner may
-   * mark meanwhile, but not switch or reset: what it marks is in the copy, or is to be marked again
-   * after restore(). That a block was discarded is not kept: it then counts as written.
-   */
-  checkpoint(into: Uint8Array): void {
-    assert(into.length === CbtMap.checkpointBytes(this.blockCount), "checkpoint of another size");
-    into.set(new Uint8Array(this.words.buffer, 0, CBT_HEADER_BYTES));
-    // read[b] is stored before write[b]: who copies the write map first misses no frozen value.
-    into.set(this.write, CBT_HEADER_BYTES);
-    into.set(this.read, CBT_HEADER_BYTES + this.blockCount);
+  /** All that restore() needs. That a block was discarded is not kept: it then counts as written. */
+  checkpoint(): CbtCheckpoint {
+    return new CbtCheckpoint(this.words, this.write, this.read);
   }
 
   /** Bytes that the map of a checkpoint needs. Throws MAP_FORMAT, MAP_GEOMETRY. */

@@ -1,4 +1,5 @@
 export { type CbtBlockSizeRule, cbtBlockShift } from "./cbt-block-size.js";
+export type { CbtCheckpoint } from "./cbt-checkpoint.js";
 export { CbtReason } from "./cbt-layout.js";
 export { type CbtInfo, CbtMap, type CbtOptions } from "./cbt-map.js";
 export {

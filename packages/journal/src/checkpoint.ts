@@ -8,6 +8,13 @@ import {
   tagOf,
 } from "./layout.js";
 
+/** What a journal begins with, read part by part and in order: it need not be in memory as a whole. */
+export interface CheckpointSource {
+  readonly length: number;
+  /** Fills `into` with what is at `offset`. */
+  read(into: Uint8Array, offset: number): void;
+}
+
 /** Payload as pages with checksums, as it goes into the file from page `firstPage` on. */
 export function encodeCheckpoint(
   payload: Uint8Array,
@@ -28,17 +35,19 @@ export function encodeCheckpoint(
   return pages;
 }
 
-/** The payload of a checkpoint. @throws JournalError JOURNAL_DAMAGED, with the page named */
+/**
+ * Puts the payload of pages, from page `firstPage` on, into that of the checkpoint.
+ * @throws JournalError JOURNAL_DAMAGED, with the page named
+ */
 export function decodeCheckpoint(
   pages: Uint8Array,
-  payloadBytes: number,
+  payload: Uint8Array,
   id: Uint8Array,
-): Uint8Array {
-  const payload = new Uint8Array(payloadBytes);
+  firstPage: number = 0,
+): void {
   const view = new DataView(pages.buffer, pages.byteOffset, pages.length);
   const tag = tagOf(id);
-  const end = checkpointFileBytes(payloadBytes);
-  for (let at = 0, number = 0; at < end; at += PAGE_BYTES, number++) {
+  for (let at = 0, number = firstPage; at < pages.length; at += PAGE_BYTES, number++) {
     const right =
       view.getUint32(at + PageOffset.CHECKSUM, true) ===
         crc32(pages.subarray(at, at + PageOffset.CHECKSUM)) &&
@@ -48,8 +57,7 @@ export function decodeCheckpoint(
       throw new JournalError("JOURNAL_DAMAGED", `page ${number} of the checkpoint is damaged`);
     }
     const from = number * PAGE_PAYLOAD_BYTES;
-    const length = Math.min(PAGE_PAYLOAD_BYTES, payloadBytes - from);
+    const length = Math.min(PAGE_PAYLOAD_BYTES, payload.length - from);
     payload.set(pages.subarray(at, at + length), from);
   }
-  return payload;
 }

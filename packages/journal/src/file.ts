@@ -4,15 +4,23 @@
 import { constants } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint.js";
+import { type CheckpointSource, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.js";
 import { JournalError } from "./errors.js";
 import { decodeHeader, encodeHeader, type JournalHeader, logOffsetOf } from "./header.js";
-import { HEADER_BYTES, PAGE_BYTES, PAGE_PAYLOAD_BYTES, SECTOR_BYTES } from "./layout.js";
+import {
+  checkpointFileBytes,
+  HEADER_BYTES,
+  PAGE_BYTES,
+  PAGE_PAYLOAD_BYTES,
+  SECTOR_BYTES,
+} from "./layout.js";
 import { type EntryVisitor, LogCheck, type LogEnd, visitEntries } from "./log-reader.js";
 
 const ZEROES_BYTES = 2 ** 20;
-/** Of a log that is read, and of a checkpoint that is written: so much in one turn of the thread. */
+/** Of a log that is read: so much in one turn of the thread. */
 const WINDOW_BYTES = 2 ** 20;
+/** The same of a checkpoint, in pages. */
+const WINDOW_PAGES = 16;
 
 export interface NewJournal {
   readonly kind: number;
@@ -94,24 +102,29 @@ export class JournalDraft {
    * the medium when this ends. The log may have been appended to before. When it fails, the draft is
    * given up.
    */
-  async publish(checkpoint: Uint8Array, firstSequence: number): Promise<FileHandle> {
+  async publish(
+    checkpoint: Uint8Array | CheckpointSource,
+    firstSequence: number,
+  ): Promise<FileHandle> {
+    const source = checkpoint instanceof Uint8Array ? sourceOf(checkpoint) : checkpoint;
     try {
-      return await this.#publish(checkpoint, firstSequence);
+      return await this.#publish(source, firstSequence);
     } catch (error) {
       await this.discard();
       throw error;
     }
   }
 
-  async #publish(checkpoint: Uint8Array, firstSequence: number): Promise<FileHandle> {
+  async #publish(checkpoint: CheckpointSource, firstSequence: number): Promise<FileHandle> {
     const { kind, id } = this.#journal;
     if (checkpoint.length !== this.#checkpointBytes) {
       throw new JournalError("ARGUMENT_INVALID", "the checkpoint has another size");
     }
-    const pages = WINDOW_BYTES / PAGE_BYTES;
-    for (let page = 0; page * PAGE_PAYLOAD_BYTES < checkpoint.length; page += pages) {
+    for (let page = 0; page * PAGE_PAYLOAD_BYTES < checkpoint.length; page += WINDOW_PAGES) {
       const from = page * PAGE_PAYLOAD_BYTES;
-      const part = checkpoint.subarray(from, from + pages * PAGE_PAYLOAD_BYTES);
+      const left = checkpoint.length - from;
+      const part = new Uint8Array(Math.min(WINDOW_PAGES * PAGE_PAYLOAD_BYTES, left));
+      checkpoint.read(part, from);
       const at = HEADER_BYTES + page * PAGE_BYTES;
       await writeAll(this.#handle, encodeCheckpoint(part, id, page), at);
     }
@@ -164,14 +177,33 @@ export async function openJournal(
     if (header.kind !== expected.kind || !Buffer.from(header.id).equals(expected.id)) {
       throw new JournalError("JOURNAL_FOREIGN", `${path} is the journal of something else`);
     }
-    const pages = await readAll(handle, HEADER_BYTES, header.logOffsetBytes - HEADER_BYTES);
-    const checkpoint = decodeCheckpoint(pages, header.checkpointBytes, header.id);
+    const checkpoint = await readCheckpoint(handle, header);
     const end = await readLogFrom(handle, header, visit);
     return { header, checkpoint, end, handle };
   } catch (error) {
     await handle.close();
     throw error;
   }
+}
+
+async function readCheckpoint(
+  handle: FileHandle,
+  { checkpointBytes, id }: JournalHeader,
+): Promise<Uint8Array> {
+  const checkpoint = new Uint8Array(checkpointBytes);
+  const pages = checkpointFileBytes(checkpointBytes) / PAGE_BYTES;
+  for (let page = 0; page < pages; page += WINDOW_PAGES) {
+    const lengthBytes = Math.min(WINDOW_PAGES, pages - page) * PAGE_BYTES;
+    const part = await readAll(handle, HEADER_BYTES + page * PAGE_BYTES, lengthBytes);
+    decodeCheckpoint(part, checkpoint, id, page);
+  }
+  return checkpoint;
+}
+
+function sourceOf(bytes: Uint8Array): CheckpointSource {
+  const read = (into: Uint8Array, offset: number): void =>
+    into.set(bytes.subarray(offset, offset + into.length));
+  return { length: bytes.length, read };
 }
 
 /** All is checked before anything is visited. */

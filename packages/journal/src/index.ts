@@ -1,3 +1,4 @@
+export type { CheckpointSource } from "./checkpoint.js";
 export { JournalError, type JournalErrorCode } from "./errors.js";
 export {
   growLog,

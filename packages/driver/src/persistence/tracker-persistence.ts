@@ -194,7 +194,7 @@ export class TrackerPersistence {
   async #begin(map: CbtMap): Promise<JournalSetup> {
     this.#directory.own();
     const draft = await this.#draft(map);
-    this.#journal = await draft.publish(checkpointOf(map), 1);
+    this.#journal = await draft.publish(map.checkpoint(), 1);
     await this.#writeRecord({ ...this.#tracking, clean: false }, true);
     // Given up meanwhile, because it took too long: what was written now must not be believed.
     if (this.failure !== undefined) await this.forget();
@@ -232,7 +232,7 @@ export class TrackerPersistence {
       throw new Error("the journal has failed before");
     }
     const before = this.#journal;
-    this.#journal = await draft.publish(checkpointOf(map), firstSequence);
+    this.#journal = await draft.publish(map.checkpoint(), firstSequence);
     const { adopted } = await reactor.adopt().finally(() => before?.close());
     if (!adopted) throw new Error("the journal has failed meanwhile");
   }
@@ -281,7 +281,7 @@ export class TrackerPersistence {
     await this.#journal?.close();
     this.#journal = undefined;
     const draft = await this.#draft(map);
-    await (await draft.publish(checkpointOf(map), 1)).close();
+    await (await draft.publish(map.checkpoint(), 1)).close();
     const facts = await readFacts(this.#backing, await this.#directory.boot());
     await untilWritesShow(facts.witness);
     // Where it is late others may have written since: what was seen is not how it was left.
@@ -372,12 +372,6 @@ export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): { ar
   const replay = new CbtReplay(map);
   for (const [op, a, b] of restored.entries) replay.apply(op, a, b);
   return replay;
-}
-
-function checkpointOf(map: CbtMap): Uint8Array {
-  const checkpoint = new Uint8Array(CbtMap.checkpointBytes(map.blockCount));
-  map.checkpoint(checkpoint);
-  return checkpoint;
 }
 
 function recordName(uuid: string): string {

@@ -3,7 +3,7 @@
  * and faults of its medium, as the seed has it. At any moment judge() cuts the power and compares what
  * would be found with what was issued.
  */
-import { CbtMap, CbtReason } from "@blksnap/engine";
+import { type CbtCheckpoint, CbtMap, CbtReason } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
 import { CbtOp, type CbtReplay, encodeSwitch } from "../../dist/persistence/journal-format.js";
 import { restoreCbt } from "../../dist/persistence/tracker-persistence.js";
@@ -50,6 +50,8 @@ interface Named {
   readonly firstSequence: number;
 }
 
+const CHECKPOINT_HEADER_BYTES = 4096;
+
 type TagState = "free" | "waiting" | "issued";
 
 export class TrackerSim {
@@ -75,6 +77,8 @@ export class TrackerSim {
   #named: Named | undefined;
   #mirroring = false;
   #rotation: { file: MediumFile; firstSequence: number; stale: Uint8Array } | undefined;
+  /** Of the rotation: read part by part, with users between. */
+  #partly: { source: CbtCheckpoint; bytes: Uint8Array; doneBytes: number } | undefined;
   #adopting = false;
   #low = false;
   #errno = 0;
@@ -252,6 +256,7 @@ export class TrackerSim {
   #fail(): void {
     this.#named = undefined;
     this.#rotation = undefined;
+    this.#partly = undefined;
     this.#mirroring = false;
     this.#errno = 0;
     this.failures++;
@@ -284,8 +289,10 @@ export class TrackerSim {
   #endRotation(): void {
     const { file, firstSequence, stale } = this.#rotation!;
     if (this.#named?.file !== file) {
+      const checkpoint = this.#readPart();
+      if (checkpoint === undefined) return;
       const isStale = this.#options.plant === "checkpoint older than the mirror";
-      this.#named = { file, checkpoint: isStale ? stale : this.#checkpoint(), firstSequence };
+      this.#named = { file, checkpoint: isStale ? stale : checkpoint, firstSequence };
       return;
     }
     if (this.#adopting) return;
@@ -301,6 +308,23 @@ export class TrackerSim {
     });
   }
 
+  /** All of the checkpoint, where this was the last part. */
+  #readPart(): Uint8Array | undefined {
+    if (this.#partly === undefined) {
+      const source = this.cbt.checkpoint();
+      this.#partly = { source, bytes: new Uint8Array(source.length), doneBytes: 0 };
+    }
+    const { source, bytes, doneBytes } = this.#partly;
+    const least = doneBytes === 0 ? CHECKPOINT_HEADER_BYTES : 1;
+    const most = Math.max(this.#options.blockCount >> 1, 1);
+    const end = Math.min(doneBytes + least + this.#dice.below(most), bytes.length);
+    source.read(bytes.subarray(doneBytes, end), doneBytes);
+    this.#partly.doneBytes = end;
+    if (end < bytes.length) return undefined;
+    this.#partly = undefined;
+    return bytes;
+  }
+
   #makeLog(): MediumFile {
     const file = this.kernel.makeFile(this.#options.logSectors * SECTOR_BYTES);
     file.lies = this.#options.plant === "medium that does not sync";
@@ -313,8 +337,9 @@ export class TrackerSim {
   }
 
   #checkpoint(): Uint8Array {
-    const checkpoint = new Uint8Array(CbtMap.checkpointBytes(this.#options.blockCount));
-    this.cbt.checkpoint(checkpoint);
+    const source = this.cbt.checkpoint();
+    const checkpoint = new Uint8Array(source.length);
+    source.read(checkpoint, 0);
     return checkpoint;
   }
 
