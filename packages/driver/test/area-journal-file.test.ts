@@ -25,9 +25,9 @@ const GEOMETRY: TrackerGeometry = {
 };
 let directory: PersistentDirectory;
 
-test.before.each(() => {
+test.before.each(async () => {
   directory = new PersistentDirectory(mkdtempSync(join(tmpdir(), "blksnap-area-")));
-  directory.own();
+  await directory.own();
 });
 test.after.each(() => {
   directory.close();

@@ -124,9 +124,9 @@ class Area {
 let directory: PersistentDirectory;
 const path = () => directory.file(areaJournalName(UUID));
 
-test.before.each(() => {
+test.before.each(async () => {
   directory = new PersistentDirectory(mkdtempSync(join(tmpdir(), "blksnap-renewal-")));
-  directory.own();
+  await directory.own();
 });
 test.after.each(() => {
   directory.close();

@@ -14,6 +14,8 @@ interface Context {
   sources: CounterSources;
 }
 
+import { refusal } from "./persistence-world.js";
+
 const test = suite<Context>("boots");
 const NONE = { tpmResets: null, firmwareBoots: null, isFirst: false };
 const GRUB = 0x72;
@@ -127,12 +129,12 @@ test("the chain lies in the lock of the directory, which stays locked", async ({
   const path = join(root, "state");
   const directory = new PersistentDirectory(path);
   assert.is((await directory.boot()).previousBootId, null, "not owned");
-  directory.own();
+  await directory.own();
   await directory.boot();
   const other = new PersistentDirectory(path);
-  assert.throws(() => other.own(), /another blksnapd/);
+  assert.match((await refusal(other.own())).message, /another blksnapd/);
   directory.close();
-  other.own();
+  await other.own();
   const found = await other.boot();
   assert.is(found.previousBootId, null, "the same boot is not before itself");
   other.close();

@@ -1,6 +1,7 @@
 /** Each step of attach, recover and detach fails in turn; what is left afterwards is counted. */
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -36,7 +37,7 @@ const UBLK_QUIESCED = 2;
 /** Steps that take something; those that give it back do not fail here. */
 const TAKING: Readonly<Record<string, readonly string[]>> = {
   state: ["createMap", "bindMap", "openMap", "writeRecord"],
-  persistent: ["own", "boot", "file", "readRecords", "writeRecord"],
+  persistent: ["exists", "own", "boot", "file", "readRecords", "writeRecord"],
   reactors: ["assign", "request"],
   control: ["addDevice", "setParams", "deviceInfo", "startRecovery"],
 };
@@ -100,10 +101,10 @@ class Host {
   }
 
   /** The next daemon, that finds what the one before has left. */
-  restart(): void {
+  async restart(): Promise<void> {
     this.persistent.close();
     this.persistent = new PersistentDirectory(this.persistent.path);
-    this.persistent.own();
+    await this.persistent.own();
   }
 
   context(failing: FailingCalls, methods = TAKING) {
@@ -160,7 +161,7 @@ class Host {
       descriptors: readdirSync("/proc/self/fd").length,
       mappings,
       state: readdirSync(this.state.path).sort(),
-      persistent: this.persistent.exists ? readdirSync(this.persistent.path).sort() : [],
+      persistent: existsSync(this.persistent.path) ? readdirSync(this.persistent.path).sort() : [],
       inUse: this.persistent.inUse.size,
       unanswered: this.persistent.unanswered.size,
       assigned: this.assigned,
@@ -201,7 +202,7 @@ async function eachStep(
     const host = new Host();
     try {
       await prepare(host);
-      host.restart();
+      await host.restart();
       const before = host.inventory();
       const calls = new FailingCalls(failing);
       const error = await work(host, calls).then(
@@ -222,14 +223,14 @@ async function nothing(): Promise<void> {}
 
 /** A record of a tracker that was detached in order. */
 async function recorded(host: Host): Promise<void> {
-  host.persistent.own();
+  await host.persistent.own();
   const tracker = await host.tracker(host.context(new FailingCalls(NEVER)));
   await tracker.detach();
 }
 
 /** What a daemon leaves that was killed. */
 async function killed(host: Host): Promise<void> {
-  host.persistent.own();
+  await host.persistent.own();
   const backing = openBackingFile(host.disk);
   const geometry = geometryOf(backing, PARAMETERS);
   const context = host.context(new FailingCalls(NEVER));
@@ -330,7 +331,7 @@ test("recover: the record is free after any step, and the map is there", async (
 test("a front that cannot be recovered: who attaches next goes on with its record", async () => {
   const host = new Host();
   await killed(host);
-  host.restart();
+  await host.restart();
   const [found] = host.state.readRecords("tracker-");
   const { value } = found as unknown as { value: never };
   const context = host.context(new FailingCalls(NEVER));

@@ -13,7 +13,6 @@ import {
 import { join } from "node:path";
 import { openBackingFile } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
-import type { ControlError } from "../dist/control/control-error.js";
 import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
 import { TrackerPersistence, trackerRecords } from "../dist/persistence/tracker-persistence.js";
 import {
@@ -23,6 +22,7 @@ import {
   newMap,
   persistenceSuite,
   prepared,
+  refusal,
   restored,
 } from "./persistence-world.js";
 
@@ -158,10 +158,7 @@ test("rotate: a journal that failed is not replaced", async (world) => {
 test("two daemons do not share a directory", async (world) => {
   await prepared(world);
   const second = new PersistentDirectory(world.path);
-  assert.throws(
-    () => second.own(),
-    (error: ControlError) => error.code === "ALREADY_RUNNING",
-  );
+  assert.is((await refusal(second.own())).code, "ALREADY_RUNNING");
 });
 
 test("nobody but root can read what is kept", async (world) => {

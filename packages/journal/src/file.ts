@@ -163,12 +163,14 @@ export interface OpenedJournal {
  * Opens a journal and reads all of it, the log in windows: it can be long.
  * @param expected its kind and id; another one is JOURNAL_FOREIGN
  * @param visit is called with the log's entries, or not at all
+ * @param onRead is called when a window has been read; what it throws ends the reading
  * @throws JournalError; the error of open(2) or read(2)
  */
 export async function openJournal(
   path: string,
   expected: { readonly kind: number; readonly id: Uint8Array },
   visit: EntryVisitor,
+  onRead: () => void = () => undefined,
 ): Promise<OpenedJournal> {
   const handle = await open(path, constants.O_RDWR);
   try {
@@ -178,7 +180,7 @@ export async function openJournal(
       throw new JournalError("JOURNAL_FOREIGN", `${path} is the journal of something else`);
     }
     const checkpoint = await readCheckpoint(handle, header);
-    const end = await readLogFrom(handle, header, visit);
+    const end = await readLogFrom(handle, header, visit, onRead);
     return { header, checkpoint, end, handle };
   } catch (error) {
     await handle.close();
@@ -211,17 +213,22 @@ async function readLogFrom(
   handle: FileHandle,
   { logOffsetBytes, logBytes, id, firstSequence }: JournalHeader,
   visit: EntryVisitor,
+  onRead: () => void,
 ): Promise<LogEnd> {
   const check = new LogCheck(id, firstSequence);
   for (let at = 0; at < logBytes; at += WINDOW_BYTES) {
     const length = Math.min(WINDOW_BYTES, logBytes - at);
-    check.take(await readAll(handle, logOffsetBytes + at, length));
+    const window = await readAll(handle, logOffsetBytes + at, length);
+    onRead();
+    check.take(window);
   }
   const { end } = check;
   const usedBytes = end.usedSectors * SECTOR_BYTES;
   for (let at = 0; at < usedBytes; at += WINDOW_BYTES) {
     const length = Math.min(WINDOW_BYTES, usedBytes - at);
-    visitEntries(await readAll(handle, logOffsetBytes + at, length), visit);
+    const window = await readAll(handle, logOffsetBytes + at, length);
+    onRead();
+    visitEntries(window, visit);
   }
   return end;
 }

@@ -31,6 +31,7 @@ import type { AdoptReply, MirrorReply } from "../reactor/messages.js";
 import { TURN_UNITS, Turns } from "../turns.js";
 import { uuidBytes } from "../uuid.js";
 import { AreaEncoder } from "./area-encoder.js";
+import { boundedSteps } from "./bounded-steps.js";
 import { AreaReplay, JournalKind } from "./journal-format.js";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
@@ -221,8 +222,9 @@ export function areaJournalName(uuid: string): string {
 }
 
 /**
- * Puts what a journal has into an empty map.
- * @throws JournalError; Error, when the entries are not of this device; the error of open(2)
+ * Puts what a journal has into an empty map. It may take as long as it gets on.
+ * @throws JournalError; Error, when the entries are not of this device, or the medium does not answer: then
+ * the map is not touched any more; the error of open(2)
  */
 export async function loadAreaJournal(
   directory: PersistentDirectory,
@@ -232,8 +234,14 @@ export async function loadAreaJournal(
   const replay = new AreaReplay(map);
   const expected = { kind: JournalKind.AREA, id: uuidBytes(uuid) };
   const path = directory.file(areaJournalName(uuid));
-  const { handle } = await openJournal(path, expected, replay.apply);
-  await handle.close();
+  await boundedSteps(
+    async (onStep) => {
+      const { handle } = await openJournal(path, expected, replay.apply, onStep);
+      await handle.close();
+    },
+    directory.answerTimeoutMs,
+    noAnswer,
+  );
 }
 
 function newJournal(id: Uint8Array): { kind: number; id: Uint8Array; logBytes: number } {

@@ -13,24 +13,27 @@
  *
  * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.
  */
-import {
-  closeSync,
-  constants,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  unlinkSync,
-} from "node:fs";
-import { open, readFile, rename, unlink } from "node:fs/promises";
+import { closeSync, constants, mkdirSync, openSync, readdirSync, unlinkSync } from "node:fs";
+import { open, readdir, readFile, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { syncDirectory } from "@blksnap/journal";
-import { tryLockFile } from "@blksnap/uring";
+import { bounded, readApart, statApart, tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { decodeRecord, encodeRecord } from "../state/record-format.js";
 import type { FoundRecord } from "../state/state-directory.js";
 import { type BootMark, chainBoot, UNKNOWN_BOOT } from "./boot-chain.js";
 
+/**
+ * Looks at a directory for as long as `timeoutMs`, without this process waiting for its medium.
+ * @returns 0, or the negative errno of what is wrong: -ETIMEDOUT when there was no answer
+ */
+export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
+
+const LOCK = "lock";
+const LOCK_BYTES = 512;
+const ENOENT = 2;
+const ENOTDIR = 20;
+const ETIMEDOUT = 110;
 const SUFFIX = ".record";
 /** Also of journals that are being made. */
 const UNFINISHED_SUFFIX = ".new";
@@ -47,6 +50,7 @@ export class PersistentDirectory {
   readonly giveUpTimeoutMs: number;
   /** For how long others wait for what is to be on record here. */
   readonly answerTimeoutMs: number;
+  readonly #look: MediumLook;
   #lockFd: number | undefined;
   #boot: Promise<BootMark> | undefined;
 
@@ -54,15 +58,26 @@ export class PersistentDirectory {
     path: string,
     giveUpTimeoutMs: number = GIVE_UP_TIMEOUT_MS,
     answerTimeoutMs: number = ANSWER_TIMEOUT_MS,
+    look: MediumLook = lookApart,
   ) {
     this.path = path;
     this.giveUpTimeoutMs = giveUpTimeoutMs;
     this.answerTimeoutMs = answerTimeoutMs;
+    this.#look = look;
   }
 
-  /** True where an earlier daemon may have left something. */
-  get exists(): boolean {
-    return existsSync(this.path);
+  /**
+   * Whether an earlier daemon may have left something.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE when the medium does not answer
+   */
+  async exists(): Promise<boolean> {
+    const status = await this.#look(this.path, this.answerTimeoutMs);
+    if (status === -ETIMEDOUT) throw this.#noAnswer();
+    return status !== -ENOENT && status !== -ENOTDIR;
+  }
+
+  #noAnswer(): ControlError {
+    return unusable(this.path, noAnswer());
   }
 
   /**
@@ -70,12 +85,18 @@ export class PersistentDirectory {
    * is removed. Again: does nothing.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
    */
-  own(): void {
+  async own(): Promise<void> {
     if (this.#lockFd !== undefined) return;
+    // From here on this thread asks the medium itself: only one that answers.
+    await this.exists();
+    if (this.#lockFd === undefined) this.#own();
+  }
+
+  #own(): void {
     let fd: number;
     try {
       mkdirSync(this.path, { recursive: true, mode: 0o700 });
-      fd = openSync(join(this.path, "lock"), constants.O_RDWR | constants.O_CREAT, 0o600);
+      fd = openSync(join(this.path, LOCK), constants.O_RDWR | constants.O_CREAT, 0o600);
     } catch (error) {
       throw unusable(this.path, error);
     }
@@ -89,7 +110,8 @@ export class PersistentDirectory {
 
   /** What an earlier daemon was about to write: nobody of this one writes yet. */
   #removeUnfinished(): void {
-    for (const file of this.#files().filter((name) => name.endsWith(UNFINISHED_SUFFIX))) {
+    for (const file of readdirSync(this.path)) {
+      if (!file.endsWith(UNFINISHED_SUFFIX)) continue;
       try {
         unlinkSync(this.file(file));
       } catch {
@@ -98,19 +120,22 @@ export class PersistentDirectory {
     }
   }
 
-  /** This boot, linked to the one before where the directory is owned. */
-  boot(): Promise<BootMark> {
-    if (this.#lockFd === undefined) return Promise.resolve(UNKNOWN_BOOT);
+  /**
+   * This boot, linked to the one before where the directory is owned.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE when the medium does not answer
+   */
+  async boot(): Promise<BootMark> {
+    if (this.#lockFd === undefined) return UNKNOWN_BOOT;
     this.#boot ??= chainBoot({
-      read: () => readFile(this.file("lock"), "utf8"),
+      read: () => readFile(this.file(LOCK), "utf8"),
       write: (text) => this.#writeLock(text),
     });
-    return this.#boot;
+    return bounded(this.#boot, this.answerTimeoutMs, () => this.#noAnswer());
   }
 
   /** In place, as the lock is on the file; a half of it has the wrong checksum. */
   async #writeLock(text: string): Promise<void> {
-    const handle = await open(this.file("lock"), "r+");
+    const handle = await open(this.file(LOCK), "r+");
     try {
       await handle.truncate();
       await handle.write(text, 0);
@@ -164,16 +189,26 @@ export class PersistentDirectory {
   }
 
   /** All records whose names begin so, in order of name. @throws ControlError PERSISTENT_STATE_UNUSABLE */
-  async readRecords(prefix: string): Promise<FoundRecord[]> {
-    if (!this.exists) return [];
-    const names = this.#files().filter((file) => file.startsWith(prefix) && file.endsWith(SUFFIX));
-    return Promise.all(names.sort().map((file) => this.#readRecord(file)));
+  readRecords(prefix: string): Promise<FoundRecord[]> {
+    return bounded(this.#readRecords(prefix), this.answerTimeoutMs, () => this.#noAnswer());
   }
 
-  #files(): string[] {
+  /** One after the other: each that does not answer keeps a thread of those that others need. */
+  async #readRecords(prefix: string): Promise<FoundRecord[]> {
+    const records: FoundRecord[] = [];
+    for (const file of (await this.names()).sort()) {
+      if (!file.startsWith(prefix) || !file.endsWith(SUFFIX)) continue;
+      records.push(await this.#readRecord(file));
+    }
+    return records;
+  }
+
+  /** Of all files. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async names(): Promise<string[]> {
     try {
-      return readdirSync(this.path);
+      return await readdir(this.path);
     } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
       throw unusable(this.path, error);
     }
   }
@@ -200,4 +235,12 @@ export function unusable(path: string, error: unknown): ControlError {
     cause: error,
     ...(code === undefined ? {} : { errnoName: code }),
   });
+}
+
+/** The lock, which is always there, is read: what the directory itself says may come from memory. */
+async function lookApart(path: string, timeoutMs: number): Promise<number> {
+  const lock = await readApart(join(path, LOCK), 0, LOCK_BYTES, timeoutMs);
+  if (lock !== -ENOENT) return typeof lock === "number" ? lock : 0;
+  const folder = await statApart(path, timeoutMs);
+  return typeof folder === "number" ? folder : 0;
 }

@@ -19,6 +19,7 @@ import { ControlError } from "../control/control-error.js";
 import type { JournalSetup } from "../reactor/journal-io.js";
 import type { AdoptReply, MirrorReply } from "../reactor/messages.js";
 import { uuidBytes } from "../uuid.js";
+import { boundedSteps } from "./bounded-steps.js";
 import {
   type Continuity,
   type EarlierTracking,
@@ -109,8 +110,8 @@ export class TrackerPersistence {
     backing: BackingFile,
     { persistent, uuid, trustReboots = false }: PrepareOptions,
   ): Promise<TrackerPersistence | undefined> {
-    if (!persistent && !directory.exists) return undefined;
-    if (persistent) directory.own();
+    if (persistent) await directory.own();
+    else if (!(await directory.exists())) return undefined;
     // Copies of a disk look the same: the record of one that is tracked is not that of another.
     const records = (await trackerRecords(directory)).filter(
       (record) => !directory.inUse.has(record.uuid),
@@ -131,7 +132,7 @@ export class TrackerPersistence {
         compareIdentity(found.tracking.identity, facts.identity) === "same";
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
         // Who needs nothing of the medium does not suffer when it cannot be written; this one does.
-        directory.own();
+        await directory.own();
         const broken = verdict.verdict === "continue" ? undefined : verdict;
         const going = new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
         going.chunkShift = found.chunkShift;
@@ -155,7 +156,8 @@ export class TrackerPersistence {
     uuid: string,
   ): Promise<TrackerPersistence> {
     // A medium that fails is met again in begin(), which says that it has failed.
-    const records = await trackerRecords(directory).catch(() => []);
+    const read = directory.own().then(() => trackerRecords(directory));
+    const records = await read.catch(() => []);
     const record = records.find((one) => one.uuid === uuid);
     const tracking = record?.tracking ?? (await readFacts(backing, await directory.boot()));
     const unclean = { ...tracking, clean: false, closing: false };
@@ -166,11 +168,13 @@ export class TrackerPersistence {
   async load(): Promise<RestoredCbt> {
     const entries: [number, number, number][] = [];
     const expected = { kind: JournalKind.TRACKER, id: this.#id };
-    const { checkpoint, handle } = await openJournal(this.#journalPath, expected, (op, a, b) => {
-      entries.push([op, a, b]);
-    });
-    await handle.close();
-    return { checkpoint, entries };
+    const read = async (onStep: () => void): Promise<RestoredCbt> => {
+      const visit = (op: number, a: number, b: number) => void entries.push([op, a, b]);
+      const { checkpoint, handle } = await openJournal(this.#journalPath, expected, visit, onStep);
+      await handle.close();
+      return { checkpoint, entries };
+    };
+    return boundedSteps(read, this.#directory.answerTimeoutMs, noAnswer);
   }
 
   /** Before the first write; bounded, as fronts may wait. @throws ControlError PERSISTENT_STATE_UNUSABLE */
@@ -192,7 +196,7 @@ export class TrackerPersistence {
   }
 
   async #begin(map: CbtMap): Promise<JournalSetup> {
-    this.#directory.own();
+    await this.#directory.own();
     const draft = await this.#draft(map);
     this.#journal = await draft.publish(map.checkpoint(), 1);
     await this.#writeRecord({ ...this.#tracking, clean: false }, true);

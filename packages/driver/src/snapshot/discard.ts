@@ -74,7 +74,7 @@ export async function forgetPersistent(
 ): Promise<void> {
   if (record.persistent !== true) return;
   try {
-    context.persistent.own();
+    await context.persistent.own();
     const members = record.members.map(({ journal = null }) => ({
       tracker: "",
       journal,

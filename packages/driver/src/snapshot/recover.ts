@@ -24,6 +24,7 @@ import { DeviceMark, ownDevices } from "../system/served-device.js";
 import { forgetIfGone, type WaitingFront } from "../tracker/late-recovery.js";
 import { Tracker, type TrackerContext } from "../tracker/tracker.js";
 import { discard, rollBack } from "./discard.js";
+import { patiently } from "./patience.js";
 import {
   attachPending,
   type Known,
@@ -67,6 +68,11 @@ export type Fronts = Map<number, Promise<Tracker | undefined>>;
  */
 const FRONTS_HEAD_START_MS = 5_000;
 
+/** The same for one that comes back after a reboot, before the next one. */
+const RESTORED_HEAD_START_MS = 5_000;
+/** How long such a one, its medium or its original, may take: then it is attached by hand. */
+const RESTORED_PATIENCE_MS = 60_000;
+
 export async function recoverAll(
   context: RecoverContext,
   listener: RecoveryListener,
@@ -108,13 +114,12 @@ export async function recoverAll(
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
   const { pending, snapshots: kept } = await restore(context, records, trackerRecords);
   const again = await lookThroughAll(context, kept, geometries);
-  let attaching: Promise<unknown> = Promise.resolve();
+  let earlier: Promise<unknown> = Promise.resolve();
   for (const one of pending) {
-    const attached = attaching.then(() =>
-      restoreFront(context, one, [...found, ...again], listener),
-    );
+    const attached = earlier.then(() => restoreFront(context, one, [...found, ...again], listener));
     fronts.set(one.id, attached);
-    attaching = attached;
+    const headStart = sleep(RESTORED_HEAD_START_MS, undefined, { ref: false });
+    earlier = earlier.then(() => Promise.race([attached, headStart]));
   }
   allKnown();
   tasks.push(...again.map(goingOn));
@@ -138,8 +143,23 @@ async function restoreFront(
   found: readonly Found[],
   listener: RecoveryListener,
 ): Promise<Tracker | undefined> {
-  const onAreaLost = () => abandonArea(context, found, pending.id);
-  const tracker = await attachPending(context, pending, areaOf(found, pending.id), onAreaLost);
+  const { device } = pending.record;
+  const area = areaOf(found, pending.id);
+  const tracker = await patiently(
+    (waiting) => {
+      const onAreaLost = async () => {
+        // Given up, it has no area any more, and its map's descriptor may be another file's.
+        waiting.assertWanted();
+        await abandonArea(context, found, pending.id);
+      };
+      return attachPending(context, pending, area, onAreaLost, waiting);
+    },
+    RESTORED_PATIENCE_MS,
+    () => {
+      const text = `${device} is not attached again: it, or what is kept of it, does not answer`;
+      context.logger.error({ device, patienceMs: RESTORED_PATIENCE_MS }, text);
+    },
+  );
   if (tracker !== undefined) listener.tracker(tracker);
   return tracker;
 }

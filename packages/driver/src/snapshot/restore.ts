@@ -9,15 +9,15 @@
  *                 somebody did ───────▶ front alone: the image would be wrong
  * ```
  */
-import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
-import { MappedMemory } from "@blksnap/uring";
+import { bounded, MappedMemory } from "@blksnap/uring";
 import type { ControlError } from "../control/control-error.js";
 import { blockShiftOf } from "../parameters.js";
 import { areaJournalName, loadAreaJournal } from "../persistence/area-journal-file.js";
 import { findPersistent } from "../persistence/find-original.js";
+import { noAnswer } from "../persistence/persistent-directory.js";
 import {
   forgetSnapshot,
   type PersistentMember,
@@ -34,6 +34,7 @@ import {
 import { usableRecords } from "../state/usable-records.js";
 import { placeOf } from "../system/place.js";
 import { Tracker } from "../tracker/tracker.js";
+import type { Waiting } from "./patience.js";
 import type { RecoverContext } from "./recover.js";
 import { acrossBoots, located } from "./store-location.js";
 
@@ -66,10 +67,16 @@ export interface Known {
   readonly lastNumber: number;
 }
 
-/** Looks up what is on the medium and not in the state directory. */
+/**
+ * Looks up what is on the medium and not in the state directory. Each thing that may not answer has a
+ * bound: what is read late is as lost as what cannot be read, and nobody writes any more for what was
+ * given up.
+ * @throws ControlError PERSISTENT_STATE_UNUSABLE
+ */
 export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
-  if (!persistent.exists || !mayOwn(context)) return { pending: [], snapshots: [] };
+  if (!(await persistent.exists()) || !(await mayOwn(context)))
+    return { pending: [], snapshots: [] };
   // Also where nothing comes back: who comes back later must know that there was this boot.
   await persistent.boot();
   const records = usableRecords<PersistentTrackerRecord>(
@@ -106,9 +113,9 @@ export async function restorePersistent(context: RecoverContext, known: Known): 
 }
 
 /** A medium that cannot be used does not keep what needs none from being served. */
-function mayOwn({ persistent, logger }: RecoverContext): boolean {
+async function mayOwn({ persistent, logger }: RecoverContext): Promise<boolean> {
   try {
-    persistent.own();
+    await persistent.own();
     return true;
   } catch (error) {
     const { code, message } = error as ControlError;
@@ -143,6 +150,7 @@ async function untilThere(
     ...stores.map(({ path, store }) => ({ path, isThere: () => isThere(store, path) })),
   ];
   for (const { path, isThere: isItThere } of wanted) {
+    if (performance.now() > deadlineMs) return;
     if (await isItThere()) continue;
     logger.warn({ path }, "not there yet: waiting for it");
     while (performance.now() < deadlineMs && !(await isItThere())) await sleep(ARRIVAL_POLL_MS);
@@ -171,11 +179,17 @@ export async function attachPending(
   { id, record }: PendingTracker,
   area: SleepingArea | undefined,
   onAreaLost: () => Promise<void>,
+  waiting: Waiting,
 ): Promise<Tracker | undefined> {
   const { device, uuid } = record;
   const { logger } = context;
   const openAt = await findPersistent(record);
-  const recorded = { persistent: true, uuid, ...(openAt === undefined ? {} : { openAt }) };
+  const recorded = {
+    persistent: true,
+    uuid,
+    ...(openAt === undefined ? {} : { openAt }),
+    onReady: () => waiting.ready(),
+  };
   if (openAt !== undefined && openAt !== device) {
     logger.warn({ device, openAt }, `${device} is ${openAt} now, by what the disk says of itself`);
   }
@@ -183,6 +197,7 @@ export async function attachPending(
     try {
       return await Tracker.attach(context, id, device, { ...recorded, area, onAreaLost });
     } catch (error) {
+      if (waiting.isGivenUp) return undefined;
       // The device counts for more than its snapshot.
       logger.error({ device, err: error }, `${device} is not attached with its snapshot`);
       await onAreaLost().catch((reason) => {
@@ -193,6 +208,7 @@ export async function attachPending(
   try {
     return await Tracker.attach(context, id, device, recorded);
   } catch (error) {
+    if (waiting.isGivenUp) return undefined;
     const text = `${device} is not attached again: ${(error as Error).message}`;
     logger.error({ device, err: error }, text);
     return undefined;
@@ -232,7 +248,7 @@ async function restoreSnapshot(
   if (snapshot.state !== "destroying" && (members.length > 0 || record.members.length === 0)) {
     return { ...snapshot, stores: snapshot.stores.map(acrossBoots), members };
   }
-  await forgetSnapshot(persistent, record);
+  await answered(context, forgetSnapshot(persistent, record), "a lost snapshot stays on record");
   // What it has left besides is removed as after a crash.
   return { ...snapshot, state: "destroying", members: [] };
 }
@@ -278,8 +294,28 @@ function geometryOf({ chunkShift, tracking }: PersistentTrackerRecord): TrackerG
 /** Journals of takes that were never complete. */
 async function removeOrphans(context: RecoverContext, known: ReadonlySet<string>): Promise<void> {
   const { persistent } = context;
-  for (const name of readdirSync(persistent.path)) {
-    const isArea = name.startsWith("area-") && name.endsWith(".journal");
-    if (isArea && !known.has(name)) await persistent.removeFile(name);
+  let isGivenUp = false;
+  const removing = async (): Promise<void> => {
+    for (const name of await persistent.names()) {
+      // By now there may be others that are not known here.
+      if (isGivenUp) return;
+      const isArea = name.startsWith("area-") && name.endsWith(".journal");
+      if (isArea && !known.has(name)) await persistent.removeFile(name);
+    }
+  };
+  await answered(context, removing(), "journals of takes that were never complete stay there");
+  isGivenUp = true;
+}
+
+/** Waits for something on the medium that can be done without. @param otherwise in words */
+async function answered(
+  { persistent, logger }: RecoverContext,
+  work: Promise<void>,
+  otherwise: string,
+): Promise<void> {
+  try {
+    await bounded(work, persistent.answerTimeoutMs, noAnswer);
+  } catch (error) {
+    logger.error({ err: error }, `${persistent.path}: ${(error as Error).message}: ${otherwise}`);
   }
 }

@@ -206,7 +206,7 @@ async function join(
 /** What cannot be removed is nobody's at the next start, and removed then. */
 async function removeJournal({ persistent, logger }: RecoverContext, uuid: string): Promise<void> {
   try {
-    persistent.own();
+    await persistent.own();
     await bounded(persistent.removeFile(areaJournalName(uuid)), MEDIUM_PATIENCE_MS, noAnswer);
   } catch (error) {
     logger.warn({ err: error }, "the journal of a lost image is not removed");
@@ -251,7 +251,7 @@ async function renewJournal(
 ): Promise<AreaJournalFile> {
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
   try {
-    context.persistent.own();
+    await context.persistent.own();
     return await AreaJournalFile.create(context.persistent, uuid, DiffAreaMap.open(memory.buffer));
   } finally {
     memory.unmap();

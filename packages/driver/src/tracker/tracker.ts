@@ -57,6 +57,8 @@ export interface AttachOptions extends JournalOptions {
   readonly area?: SleepingArea;
   /** Where the original is, if not at its name. */
   readonly openAt?: string;
+  /** Called when all that can hang is done, before the front is made; throws where nobody waits any more. */
+  readonly onReady?: () => void;
 }
 
 export interface DetachOptions {
@@ -150,6 +152,7 @@ export class Tracker {
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt };
       const area = cbt.goesOn ? options.area : undefined;
+      options.onReady?.();
       undo.push(() => context.state.removeRecord(trackerRecordName(id)));
       faultPoint("attach.map-made");
       const front = await ServedDevice.start(context.control, {
