@@ -1,7 +1,9 @@
 /**
- * A daemon that comes back while a store does not answer. The stores lie on a file system whose disk is
- * suspended: to open one of them waits for as long as that lasts, and cannot be interrupted.
+ * A daemon that comes back while a store, or the directory for persistent state, does not answer. They lie
+ * on a file system whose disk is suspended: to open one of them waits for as long as that lasts, and cannot
+ * be interrupted.
  */
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
@@ -17,6 +19,7 @@ import { until } from "../lib/wait.mjs";
 const test = scenario(import.meta.url, { daemon: false });
 const SIZE_BYTES = 16 * MIB;
 const BLOCK_BYTES = 4096;
+const STATE = "/run/blksnap/state";
 const LIMIT = { timeLimitMs: 600_000 };
 
 /** Fronts of two devices, one of them in a snapshot whose daemon is dead and whose store is not there. */
@@ -63,8 +66,8 @@ async function killedWithoutStore(t) {
 }
 
 /** A daemon that has not said yet that it serves. */
-function startNext(t) {
-  const daemon = new Daemon({ name: "next" });
+function startNext(t, args = []) {
+  const daemon = new Daemon({ name: "next", args });
   t.daemon = daemon;
   t.defer(() => daemon.destroy());
   return daemon;
@@ -144,6 +147,93 @@ test(
     await held.close();
     await setting.other.close();
     await endAll(t, daemon, setting);
+  },
+  LIMIT,
+);
+
+/** The file system of a disk that can hang, and how to forget what is in memory of it. */
+async function hangingFolder(t) {
+  const disk = await MappedDisk.create(t, await loopDisk(t, 96 * MIB), 96 * MIB);
+  await makeFileSystem("ext4", disk.path);
+  const { path } = await mount(t, disk.path);
+  const mountAnew = async () => {
+    await until("nobody uses it", () =>
+      run(["umount", path]).then(
+        () => true,
+        () => false,
+      ),
+    );
+    await run(["mount", disk.path, path]);
+  };
+  return { disk, path: join(path, "state"), mountAnew };
+}
+
+/** Writes a block of the front, and reads it again. */
+async function assertServed(file, byte) {
+  const [written, read] = [alignedBuffer(BLOCK_BYTES), alignedBuffer(BLOCK_BYTES)];
+  written.fill(byte);
+  await file.write(written, 0);
+  await file.readInto(read, 0);
+  assert.ok(read.equals(written));
+}
+
+test(
+  "persistent state that does not answer: other fronts serve at once, its own after a while",
+  async (t) => {
+    const { disk, path, mountAnew } = await hangingFolder(t);
+    const args = ["--persistent-dir", path];
+    const [plain, kept] = [await loopDisk(t, SIZE_BYTES), await loopDisk(t, SIZE_BYTES)];
+    const first = await Daemon.startFor(t, { args });
+    const files = [];
+    for (const [device, persistent] of [
+      [plain, false],
+      [kept, true],
+    ]) {
+      const { front } = await first.client.attach(device, { persistent });
+      files.push(await DeviceFile.open(t, front));
+    }
+    first.kill("SIGKILL");
+    await first.ended();
+    await mountAnew();
+    await disk.hang();
+    t.defer(() => disk.resume());
+    const daemon = startNext(t, args);
+    await assertServed(files[0], 1);
+    assert.not.match(daemon.log(), /the tracker is not persistent/);
+    await assertServed(files[1], 2);
+    await serves(daemon);
+    const { trackers } = await daemon.client.status();
+    assert.is(trackers.length, 2);
+    await disk.resume();
+    for (const file of files) await file.close();
+    await endAll(t, daemon, { devices: [plain, kept] });
+  },
+  LIMIT,
+);
+
+test(
+  "after a reboot, persistent state that does not answer keeps the daemon for a while only",
+  async (t) => {
+    const { disk, path, mountAnew } = await hangingFolder(t);
+    const args = ["--persistent-dir", path];
+    const device = await loopDisk(t, SIZE_BYTES);
+    const first = await Daemon.startFor(t, { args });
+    await first.client.attach(device, { persistent: true });
+    await first.stop();
+    rmSync(STATE, { recursive: true, force: true });
+    await mountAnew();
+    await disk.hang();
+    t.defer(() => disk.resume());
+    const daemon = startNext(t, args);
+    await serves(daemon);
+    assert.match(daemon.log(), "persistent trackers are not attached again");
+    assert.match(daemon.log(), `${path}: the medium does not answer`);
+    const error = await daemon.client.attach(device).catch((reason) => reason);
+    assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
+    await disk.resume();
+    const attached = await daemon.client.attach(device);
+    assert.ok(attached.persistent);
+    await endAll(t, daemon, { devices: [device] });
   },
   LIMIT,
 );
