@@ -8,13 +8,12 @@ import { chainBoot } from "../dist/persistence/boot-chain.js";
 import { type CounterSources, readBootCounters } from "../dist/persistence/boot-counters.js";
 import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
 import { isEndOfBoot } from "../dist/system/end-of-boot.js";
+import { refusal } from "./persistence-world.js";
 
 interface Context {
   root: string;
   sources: CounterSources;
 }
-
-import { refusal } from "./persistence-world.js";
 
 const test = suite<Context>("boots");
 const NONE = { tpmResets: null, firmwareBoots: null, isFirst: false };
@@ -141,16 +140,31 @@ test("the chain lies in the lock of the directory, which stays locked", async ({
 });
 
 test("the end of a boot: systemd takes the system down, and no other kernel is loaded", async () => {
-  const ends = (state: string, kexec: string | undefined) =>
-    isEndOfBoot({ systemState: async () => state, kexecLoaded: async () => kexec });
+  const REBOOT = "12 reboot.target start waiting\n13 umount.target start waiting\n";
+  const ends = (state: string, kexec: string | undefined, jobs = REBOOT, isContainer = false) =>
+    isEndOfBoot({
+      systemState: async () => state,
+      jobs: async () => jobs,
+      isContainer: () => isContainer,
+      kexecLoaded: async () => kexec,
+    });
   assert.is(await ends("stopping\n", "0\n"), true);
   assert.is(await ends("stopping\n", undefined), true);
   assert.is(await ends("stopping\n", "1\n"), false);
   for (const state of ["running\n", "degraded\n", "offline\n", ""]) {
     assert.is(await ends(state, "0\n"), false, state);
   }
+  assert.is(await ends("stopping\n", "0\n", "9 poweroff.target start waiting"), true);
+  assert.is(await ends("stopping\n", "0\n", "9 halt.target start waiting"), true);
+  assert.is(await ends("stopping\n", "0\n", "9 soft-reboot.target start waiting"), false);
+  assert.is(await ends("stopping\n", "0\n", `${REBOOT}9 soft-reboot.target start waiting`), false);
+  assert.is(await ends("stopping\n", "0\n", "9 kexec.target start waiting"), false);
+  assert.is(await ends("stopping\n", "0\n", ""), false);
+  assert.is(await ends("stopping\n", "0\n", REBOOT, true), false, "its host goes on");
   const fails = {
     systemState: async () => "stopping",
+    jobs: async () => REBOOT,
+    isContainer: () => false,
     kexecLoaded: () => Promise.reject(new Error()),
   };
   assert.is(await isEndOfBoot(fails), false);

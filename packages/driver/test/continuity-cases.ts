@@ -22,6 +22,7 @@ export const BLOCK: PersistedIdentity = {
   witness: {
     bootId: "b-1",
     diskseq: "7",
+    sleptMs: 0,
     writeSectors: 5000,
     discardSectors: 900,
     mtimeNs: null,
@@ -113,6 +114,14 @@ export const BLOCK_CASES: Case[] = [
   ],
   // The same incarnation: counters went on.
   ["same incarnation, untouched", {}, "continue", "unclean"],
+  [
+    "same incarnation, untouched, slept",
+    { isWitness: { sleptMs: 60_000 } },
+    "unclean",
+    "unclean",
+    /the system slept/,
+  ],
+  ["nobody knows whether it slept", { wasWitness: { sleptMs: null } }, "unclean", "unclean"],
   [
     "same incarnation, 8 sectors written",
     { isWitness: { writeSectors: 5008 } },
@@ -306,7 +315,8 @@ export const BLOCK_CASES: Case[] = [
 
 export const FILE_CASES: Case[] = [
   ["a file, untouched", {}, "continue", "unclean"],
-  ["a file, untouched, next boot", { isWitness: NEXT_BOOT }, "continue", "unclean"],
+  ["a file, untouched, next boot", { isWitness: NEXT_BOOT }, "unclean", "unclean"],
+  ["a file, untouched, slept", { isWitness: { sleptMs: 60_000 } }, "continue", "unclean"],
   [
     "a file, modified",
     { isWitness: { mtimeNs: "101", ctimeNs: "201" } },
@@ -326,7 +336,6 @@ export const FILE_CASES: Case[] = [
     {
       was: { identity: { ...NAMELESS, contentUuid: "u-1" } },
       is: { identity: { ...NAMELESS, contentUuid: "u-1" } },
-      isWitness: NEXT_BOOT,
     },
     "continue",
     "unclean",

@@ -5,7 +5,8 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { judgeContinuity, type PersistedIdentity } from "../dist/persistence/continuity.js";
-import { type Judge, type Plants, type Setting, World } from "./continuity-sim/world.js";
+import type { Judge, Plants, Setting } from "./continuity-sim/setting.js";
+import { World } from "./continuity-sim/world.js";
 import { Dice } from "./dice.js";
 
 const test = suite("continuity simulation");
@@ -192,6 +193,21 @@ const PLANTS: Readonly<Record<string, Planted>> = {
       { ...now, witness: { ...now.witness, isFirstAppearance: true } },
     ]),
   },
+  "what ran while the system slept counts for nothing": {
+    where: RAW,
+    judge: by((before, now) => [
+      { ...before, witness: { ...before.witness, sleptMs: 0 } },
+      { ...now, witness: { ...now.witness, sleptMs: 0 } },
+    ]),
+  },
+  "a file's times outlive a power cut": {
+    where: { ...RAW, kind: "image file" },
+    judge: by((before, now) => [
+      { ...before, witness: { ...before.witness, bootId: now.witness.bootId } },
+      now,
+    ]),
+  },
+  "a soft reboot counts as the end of the boot": { where: RAW, ignoresSoftReboot: true },
   "after a crash, counters of the next boot are enough": {
     where: RAW,
     judge: (before, now, options) =>

@@ -104,11 +104,40 @@ const CLOSED: Proof = {
   is: { boot: boot("b-1", 42) },
   isWitness: NEXT_BOOT,
 };
+const CLOSED_FILE: Proof = {
+  ...CLOSED,
+  was: { ...FILE, boot: boot("b-0", 41) },
+  is: { ...FILE, boot: boot("b-1", 42) },
+  wasWitness: FILE.witness,
+  isWitness: { ...FILE.witness, bootId: "b-2", sleptMs: 0 },
+};
 const CUT: Proof = { ...CLOSED, closing: false, clean: false, trustReboots: true };
 const NAMELESS = { ...BLOCK.identity, wwid: null };
 
 const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   ["closed with the system, the very next boot", CLOSED, "continue"],
+  ["a file closed with the system, the very next boot", CLOSED_FILE, "continue"],
+  ["a file, not closed with it", { ...CLOSED_FILE, closing: false }, /times of then may be lost/],
+  [
+    "a file, a daemon's boot between",
+    { ...CLOSED_FILE, is: { ...FILE, boot: boot("b-9", 42) } },
+    /another boot/,
+  ],
+  [
+    "a file, a boot of the machine between",
+    { ...CLOSED_FILE, is: { ...FILE, boot: boot("b-1", 43) } },
+    /no other system/,
+  ],
+  [
+    "the same, and the operator vouches for it",
+    { ...CLOSED_FILE, is: { ...FILE, boot: boot("b-1", 43) }, trustReboots: true },
+    "continue",
+  ],
+  [
+    "it slept since it booted",
+    { ...CLOSED, isWitness: { ...NEXT_BOOT, sleptMs: 5_000 } },
+    /no other system/,
+  ],
   ["not closed with it", { ...CLOSED, closing: false }, /while the system went on/],
   [
     "a boot of the machine between",

@@ -43,11 +43,26 @@ test("a disk's incarnation and what was written and discarded since", async () =
     bootId: BOOT_ID,
     diskseq: "7",
     isFirstAppearance: false,
+    sleptMs: null,
     writeSectors: 5000,
     discardSectors: 900,
     mtimeNs: null,
     ctimeNs: null,
   });
+});
+
+test("for how long the boot has slept is the difference of two clocks", async () => {
+  const slept = async () => (await witnessOf("254:0")).sleptMs ?? Number.NaN;
+  const awakeSeconds = Number(process.hrtime.bigint() / 1_000_000n) / 1000;
+  const uptime = (seconds: number) =>
+    writeFileSync(join(kernel.proc, "uptime"), `${seconds.toFixed(2)} 1.00\n`);
+  uptime(awakeSeconds + 3_600);
+  const before = await slept();
+  uptime(awakeSeconds + 7_200);
+  assert.ok(Math.abs((await slept()) - before - 3_600_000) < 600_000);
+  // Of this machine itself: known, and one value.
+  const real = async () => (await readBlockWitness("254:0", kernel.sysfs, "/proc")).sleptMs;
+  assert.type(await real(), "number");
 });
 
 test("it was never away where no disk that came before it in this boot has gone", async () => {
@@ -126,6 +141,7 @@ test("a regular file is known by its times, to the nanosecond", async () => {
       diskseq: null,
       writeSectors: null,
       discardSectors: null,
+      sleptMs: null,
       mtimeNs: String(mtimeNs),
       ctimeNs: String(ctimeNs),
     });

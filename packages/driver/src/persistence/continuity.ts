@@ -2,10 +2,12 @@
  * Whether a changed-block map is still the whole truth after a time in which nobody tracked. It goes on
  * only where nothing shows a write and something proves that nobody wrote:
  *
- * - the counters of the device, as long as it is the same incarnation of it; the times of a regular file;
+ * - the counters of the device, as long as it is the same incarnation of it and the system did not sleep;
+ *   the times of a regular file in the same boot: those of the last seconds before a power cut are lost;
  * - a file system's own superblock (file-system-proof.ts);
  * - a record that was closed as the last of a system that went down, when this boot is the very next one
- *   of the machine, and nobody has written since the device appeared in it, which it did once.
+ *   of the machine, and nobody has written since the device appeared in it, which it did once; or, to a
+ *   regular file, since the boot began.
  *
  * What is not known counts for nothing: it neither shows a write nor proves that there was none.
  */
@@ -112,12 +114,13 @@ function doubtAfterEnd(
   now: PersistedIdentity,
   options: JudgeOptions,
 ): string | undefined {
-  if (isRegularFile(now.witness)) return undefined;
+  if (isRegularFile(now.witness)) return doubtAboutFile(before, now, options);
   const incarnation = incarnationOf(before.witness, now.witness);
   const isCounted = countersKnown(before.witness) && countersKnown(now.witness);
-  if (incarnation === "same" && isCounted) return undefined;
+  const isAwake = !hasSlept(before.witness, now.witness);
+  if (incarnation === "same" && isCounted && isAwake) return undefined;
   if (sameToken(before.content.proof?.unmounted, now.content.proof?.unmounted)) return undefined;
-  if (incarnation === "same") return NOT_COUNTED;
+  if (incarnation === "same") return isCounted ? SLEPT : NOT_COUNTED;
   if (before.witness.bootId === now.witness.bootId) {
     return "the device was away for a time after its tracking ended";
   }
@@ -125,6 +128,22 @@ function doubtAfterEnd(
     return "tracking ended while the system went on, and nobody watched the device until it went down";
   }
   return doubtAboutReboot(before, now, options);
+}
+
+/** Its times, which are the same: are they those of all that was written? */
+function doubtAboutFile(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  { trustReboots = false }: JudgeOptions,
+): string | undefined {
+  if (before.witness.bootId === now.witness.bootId) return undefined;
+  if (sameToken(before.content.proof?.unmounted, now.content.proof?.unmounted)) return undefined;
+  if (before.closing !== true) {
+    return "tracking ended before its boot did, and the file's times of then may be lost";
+  }
+  if (now.boot?.previousBootId !== before.witness.bootId) return OTHER_BOOT;
+  if (trustReboots || isNextBoot(before.boot, now)) return undefined;
+  return OTHER_SYSTEM;
 }
 
 /**
@@ -164,15 +183,19 @@ function doubtAboutReboot(
     return "a disk was taken away since the system booted, and it may have been this one";
   }
   if (now.boot?.previousBootId !== witness.bootId) {
-    return "there was another boot meanwhile, in which it was not tracked";
+    return OTHER_BOOT;
   }
-  if (trustReboots || isNextBoot(boot, now.boot)) return undefined;
-  return "nothing proves that no other system ran between the two boots";
+  if (trustReboots || isNextBoot(boot, now)) return undefined;
+  return OTHER_SYSTEM;
 }
 
 /** By a counter of the machine's own, which counts boots of other systems, too. */
-function isNextBoot(before: BootMark | undefined, now: BootMark): boolean {
-  if (before === undefined || !now.counters.isFirst) return false;
+function isNextBoot(
+  before: BootMark | undefined,
+  { boot: now, witness }: PersistedIdentity,
+): boolean {
+  if (before === undefined || now === undefined || !now.counters.isFirst) return false;
+  if ((witness.sleptMs ?? SLEEP_MS) >= SLEEP_MS) return false;
   const steps = (["tpmResets", "firmwareBoots"] as const).flatMap((name) => {
     const [was, is] = [before.counters[name], now.counters[name]];
     return was === null || is === null || was === is ? [] : [is - was];
@@ -180,7 +203,18 @@ function isNextBoot(before: BootMark | undefined, now: BootMark): boolean {
   return steps.length > 0 && steps.every((step) => step === 1);
 }
 
+/** Clocks are read with less of an error. */
+const SLEEP_MS = 1_000;
 const NOT_COUNTED = "the kernel does not count the device's writes";
+const SLEPT = "the system slept meanwhile, and nothing counts what another one wrote";
+const OTHER_BOOT = "there was another boot meanwhile, in which it was not tracked";
+const OTHER_SYSTEM = "nothing proves that no other system ran between the two boots";
+
+/** Also where nobody knows. */
+function hasSlept(before: Witness, now: Witness): boolean {
+  const [was, is] = [before.sleptMs ?? Number.NaN, now.sleptMs ?? Number.NaN];
+  return !(Math.abs(is - was) < SLEEP_MS);
+}
 
 function sameToken(before: string | null | undefined, now: string | null | undefined): boolean {
   return typeof before === "string" && before === now;

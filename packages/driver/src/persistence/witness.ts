@@ -26,6 +26,11 @@ export interface Witness {
    * one has, nobody can tell which. Not in records of earlier versions.
    */
   readonly isFirstAppearance?: boolean;
+  /**
+   * For how long this boot had slept until then: what ran meanwhile, another system after a hibernation,
+   * is counted nowhere. Null where that is not known; not in records of earlier versions.
+   */
+  readonly sleptMs?: number | null;
   /** 512-byte sectors written since the device appeared; null when nobody counts. */
   readonly writeSectors: number | null;
   /** 512-byte sectors discarded since the device appeared; null when nobody counts. */
@@ -46,6 +51,8 @@ const TICK_MS = 20;
 const COARSE_TICK_MS = 2_000;
 /** How often to look for a moment at which no partition of the disk moves its counters. */
 const STEADY_ATTEMPTS = 50;
+/** How long it may take to read two clocks. */
+const UPTIME_MS = 100;
 
 /** @throws ControlError DEVICE_NOT_FOUND */
 export async function readWitness(path: string, sysfs = "/sys", proc = "/proc"): Promise<Witness> {
@@ -55,6 +62,7 @@ export async function readWitness(path: string, sysfs = "/sys", proc = "/proc"):
     bootId: await readBootId(proc),
     diskseq: null,
     ...UNKNOWN,
+    sleptMs: sleptMs(proc),
     mtimeNs: String(stat.mtimeNs),
     ctimeNs: String(stat.ctimeNs),
   };
@@ -74,9 +82,23 @@ export async function readBlockWitness(
     diskseq,
     isFirstAppearance: noDiskHasGoneBefore(diskseq, sysfs),
     ...counters,
+    sleptMs: sleptMs(proc),
     mtimeNs: null,
     ctimeNs: null,
   };
+}
+
+/** The clock of /proc/uptime goes on in sleep, the monotonic one does not. */
+function sleptMs(proc: string): number | null {
+  for (let attempt = 0; attempt < STEADY_ATTEMPTS; attempt++) {
+    const fromMs = performance.now();
+    const monotonicMs = Number(process.hrtime.bigint() / 1_000_000n);
+    const upMs = 1000 * Number(attribute(proc, "uptime")?.split(" ")[0] ?? Number.NaN);
+    // Who was not held up between the two.
+    if (performance.now() - fromMs > UPTIME_MS) continue;
+    return Number.isNaN(upMs) ? null : Math.max(0, Math.round(upMs - monotonicMs));
+  }
+  return null;
 }
 
 /** Numbers are given in order, and never again: each that is missing is of a disk that has gone. */

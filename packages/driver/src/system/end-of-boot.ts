@@ -1,8 +1,12 @@
 /**
- * Whether systemd takes the system down; and whether to the firmware, which is not sure where another kernel
- * is loaded that may be started instead (kexec), a boot that no counter of the machine counts.
+ * Whether systemd takes the system down; and whether to the firmware. It does not where it starts anew under
+ * the same kernel (soft-reboot), nor in a container, whose host goes on; and that is not sure where another
+ * kernel is loaded that may be started instead (kexec), a boot that no counter of the machine counts.
+ *
+ * Facts: systemd.special(7), /run/systemd/container in "Container Interface" of systemd.io.
  */
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 
 const SYSTEMCTL_TIMEOUT_MS = 5_000;
@@ -10,17 +14,21 @@ const SYSTEMCTL_TIMEOUT_MS = 5_000;
 export interface EndOfBootProbe {
   /** What `systemctl is-system-running` prints. */
   readonly systemState: () => Promise<string>;
+  /** What `systemctl list-jobs` prints. */
+  readonly jobs: () => Promise<string>;
+  readonly isContainer: () => boolean;
   /** Text of /sys/kernel/kexec_loaded; undefined where the kernel has no kexec. */
   readonly kexecLoaded: () => Promise<string | undefined>;
 }
 
+/** Units that are waited for until all others have stopped. */
+const LAST_JOB = /(?:^|\s)(?:poweroff|reboot|halt)\.target\s+start\s/m;
+const SOFT_JOB = /(?:^|\s)soft-reboot\.target\s+start\s/m;
+
 const OWN: EndOfBootProbe = {
-  systemState: () =>
-    new Promise((resolve) => {
-      const options = { timeout: SYSTEMCTL_TIMEOUT_MS };
-      // Its status tells only whether all is well.
-      execFile("systemctl", ["is-system-running"], options, (_, stdout) => resolve(stdout));
-    }),
+  systemState: () => systemctl("is-system-running"),
+  jobs: () => systemctl("list-jobs", "--no-legend", "--no-pager", "--plain"),
+  isContainer: () => existsSync("/run/systemd/container"),
   kexecLoaded: async () => {
     try {
       return await readFile("/sys/kernel/kexec_loaded", "utf8");
@@ -31,6 +39,14 @@ const OWN: EndOfBootProbe = {
   },
 };
 
+/** Its status tells only whether all is well. */
+function systemctl(...words: readonly string[]): Promise<string> {
+  return new Promise((resolve) => {
+    const options = { timeout: SYSTEMCTL_TIMEOUT_MS };
+    execFile("systemctl", words, options, (_, stdout) => resolve(stdout));
+  });
+}
+
 export async function isGoingDown(probe: EndOfBootProbe = OWN): Promise<boolean> {
   return (await probe.systemState()).trim() === "stopping";
 }
@@ -38,7 +54,9 @@ export async function isGoingDown(probe: EndOfBootProbe = OWN): Promise<boolean>
 /** Whether it goes down to the firmware. */
 export async function isEndOfBoot(probe: EndOfBootProbe = OWN): Promise<boolean> {
   try {
-    if (!(await isGoingDown(probe))) return false;
+    if (probe.isContainer() || !(await isGoingDown(probe))) return false;
+    const jobs = await probe.jobs();
+    if (!LAST_JOB.test(jobs) || SOFT_JOB.test(jobs)) return false;
     const loaded = await probe.kexecLoaded();
     return loaded === undefined || loaded.trim() === "0";
   } catch {

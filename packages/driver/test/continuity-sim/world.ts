@@ -4,45 +4,26 @@
  * others in every gap. The verdict at each attach is compared with what has happened.
  */
 import { type BootMark, chainBoot } from "../../dist/persistence/boot-chain.js";
-import type { BootCounters } from "../../dist/persistence/boot-counters.js";
 import {
   type EarlierTracking,
   type JudgeOptions,
   judgeContinuity,
   type PersistedIdentity,
 } from "../../dist/persistence/continuity.js";
-import type { DeviceIdentity } from "../../dist/persistence/device-identity.js";
 import { extSession } from "../../dist/persistence/file-system-proof.js";
 import { isEndOfBoot } from "../../dist/system/end-of-boot.js";
 import type { Dice } from "../dice.js";
-import { type Contents, Disk } from "./disk.js";
-
-export interface Setting {
-  readonly contents: Contents;
-  readonly kind: "disk" | "nameless disk" | "uncounted disk" | "image file";
-  /** What counts the machine's boots. */
-  readonly counter: "tpm" | "efi" | "stuck" | "none";
-  /** The operator guarantees it, and keeps to it. */
-  readonly trustReboots: boolean;
-}
-
-export type Judge = typeof judgeContinuity;
-
-/** What is done wrong on purpose. */
-export interface Plants {
-  readonly judge?: Judge;
-  readonly ignoresKexec?: boolean;
-}
-
-/** How tracking ended last. */
-type End = "detached" | "stopped" | "closed" | "died" | "cut" | "none";
-
-interface Seen {
-  continued: number;
-  cut: number;
-  foreignFound: number;
-  promised: number;
-}
+import { Disk } from "./disk.js";
+import {
+  countersOf,
+  type End,
+  identityOf,
+  type Judge,
+  type Plants,
+  promiseOf,
+  type Seen,
+  type Setting,
+} from "./setting.js";
 
 export class World {
   readonly seen: Seen = { continued: 0, cut: 0, foreignFound: 0, promised: 0 };
@@ -51,6 +32,7 @@ export class World {
   readonly #setting: Setting;
   readonly #judge: Judge;
   readonly #ignoresKexec: boolean;
+  readonly #ignoresSoftReboot: boolean;
   readonly #disk: Disk;
 
   // The kernel.
@@ -59,10 +41,15 @@ export class World {
   #diskseq = 1;
   #writtenSectors = 0;
   #times = 1_000;
+  /** As a power cut leaves them: what was written last need not be there. */
+  #timesOnMedium = 1_000;
+  #sleptMs = 0;
   #resets = 40;
   #isKexec = false;
   #kexecLoaded = false;
   #isStopping = false;
+  /** The same kernel goes on. */
+  #isSoft = false;
   #hasDaemon = false;
 
   // What is on the medium.
@@ -75,6 +62,7 @@ export class World {
   #end: End = "none";
   #endBoot = 0;
   #endDiskseq = 0;
+  #endSleptMs = 0;
   #foreign: string | undefined;
   #systemsSince = 0;
   #sessionNoted = false;
@@ -86,6 +74,7 @@ export class World {
     this.#setting = setting;
     this.#judge = plants.judge ?? judgeContinuity;
     this.#ignoresKexec = plants.ignoresKexec ?? false;
+    this.#ignoresSoftReboot = plants.ignoresSoftReboot ?? false;
     this.#disk = new Disk(setting.contents);
     this.#startKernel(false);
   }
@@ -155,12 +144,20 @@ export class World {
   async #endInOrder(end: "detached" | "stopped" | "closed"): Promise<void> {
     const probe = {
       systemState: async () => (this.#isStopping ? "stopping\n" : "running\n"),
+      jobs: async () => this.#lastJob,
+      isContainer: () => false,
       kexecLoaded: async () => (this.#kexecLoaded && !this.#ignoresKexec ? "1\n" : "0\n"),
     };
     const closing = end === "closed" && (await isEndOfBoot(probe));
     this.#record = { ...(await this.#facts()), clean: true, closing };
+    this.#timesOnMedium = this.#times;
     this.#ended(end === "closed" && !closing ? "stopped" : end);
     if (end !== "detached") this.#hasDaemon = false;
+  }
+
+  get #lastJob(): string {
+    const isSoft = this.#isSoft && !this.#ignoresSoftReboot;
+    return `7 ${isSoft ? "soft-reboot" : "reboot"}.target start waiting\n`;
   }
 
   async #shutDown(): Promise<void> {
@@ -170,7 +167,13 @@ export class World {
     }
     this.#kexecLoaded = this.#dice.below(4) === 0;
     this.#isStopping = true;
+    this.#isSoft = this.#dice.below(4) === 0;
     await this.#endInOrder("closed");
+    if (this.#isSoft) {
+      this.note("soft reboot");
+      this.#isStopping = false;
+      return;
+    }
     this.#nextBoot(this.#kexecLoaded);
   }
 
@@ -188,6 +191,7 @@ export class World {
     this.#end = end;
     this.#endBoot = this.#boots;
     this.#endDiskseq = this.#diskseq;
+    this.#endSleptMs = this.#sleptMs;
     this.#foreign = undefined;
     this.#systemsSince = 0;
     this.#wasUnmounted = this.#disk.isUnmountedInOrder;
@@ -234,11 +238,31 @@ export class World {
         return;
       case 3:
         this.#hasDaemon = false;
-        this.#nextBoot(dice.below(4) === 0);
+        if (dice.below(3) === 0) {
+          this.note("power cut");
+          this.#times = this.#timesOnMedium;
+          this.#nextBoot(false);
+        } else this.#nextBoot(dice.below(4) === 0);
+        return;
+      case 4:
+        if (dice.below(3) === 0) this.#sleep();
         return;
       default:
         return;
     }
+  }
+
+  /** Hibernates, and another system may run meanwhile. */
+  #sleep(): void {
+    this.note("slept");
+    this.#sleptMs += 60_000;
+    if (this.#setting.kind === "image file" || this.#setting.trustReboots) return;
+    this.#resets += 2;
+    if (this.#dice.below(2) === 0) return;
+    const [sectors, times] = [this.#writtenSectors, this.#times];
+    this.#foreignWrite();
+    this.#writtenSectors = sectors;
+    this.#times = times;
   }
 
   #foreignWrite(): void {
@@ -273,6 +297,8 @@ export class World {
     this.#boots++;
     this.#bootId = isRescue ? "rescue" : `b-${this.#boots}`;
     this.#diskseq = 1;
+    this.#sleptMs = 0;
+    this.#timesOnMedium = this.#times;
     this.#writtenSectors = 0;
     this.#isStopping = false;
     this.#kexecLoaded = false;
@@ -288,15 +314,6 @@ export class World {
     this.#startKernel(this.#dice.below(4) === 0);
   }
 
-  get #counters(): BootCounters {
-    const { counter } = this.#setting;
-    return {
-      tpmResets: counter === "tpm" ? this.#resets : null,
-      firmwareBoots: counter === "efi" ? this.#resets : counter === "stuck" ? 7 : null,
-      isFirst: !this.#isKexec,
-    };
-  }
-
   async #startDaemon(): Promise<void> {
     this.note("daemon started");
     this.#hasDaemon = true;
@@ -309,20 +326,8 @@ export class World {
     this.#mark = await chainBoot(
       text,
       async () => this.#bootId,
-      async () => this.#counters,
+      async () => countersOf(this.#setting, this.#resets, !this.#isKexec),
     );
-  }
-
-  get #identity(): DeviceIdentity {
-    const hasName = this.#setting.kind === "disk" || this.#setting.kind === "uncounted disk";
-    return {
-      wwid: hasName ? "naa.5" : null,
-      serial: null,
-      dmUuid: null,
-      partition: null,
-      partUuid: null,
-      contentUuid: null,
-    };
   }
 
   async #facts(): Promise<PersistedIdentity> {
@@ -333,12 +338,13 @@ export class World {
     return {
       capacityBytes: this.#disk.capacityBytes,
       logicalBlockBytes: 512,
-      identity: { ...this.#identity, contentUuid: content.uuid },
+      identity: { ...identityOf(this.#setting), contentUuid: content.uuid },
       content,
       witness: {
         bootId: this.#bootId,
         diskseq: isFile ? null : String(this.#diskseq),
         isFirstAppearance: this.#diskseq === 1,
+        sleptMs: this.#sleptMs,
         writeSectors: sectors,
         discardSectors: sectors === null ? null : 0,
         mtimeNs: isFile ? String(this.#times) : null,
@@ -376,26 +382,18 @@ export class World {
     return verdict.verdict === "continue" ? undefined : `promised: ${promise}, and ${told}`;
   }
 
-  /** What the README says about an end and a return between which nobody wrote. */
   #promise(): string | undefined {
-    const { kind, counter, trustReboots } = this.#setting;
-    const isClean = ["detached", "stopped", "closed"].includes(this.#end);
-    const isCounted = kind === "disk" || kind === "nameless disk";
-    const isNamed = kind === "disk" || kind === "uncounted disk";
-    const inOneBoot = this.#boots === this.#endBoot;
-    if (isClean && kind === "image file") return "image file, detached or stopped";
-    if (isClean && inOneBoot && this.#diskseq === this.#endDiskseq && isCounted) {
-      return "detached or stopped, and back in the same boot";
-    }
-    if (isClean && this.#wasUnmounted && this.#disk.proves && !this.#fileSystemUsed) {
-      return "ext4 or XFS, unmounted";
-    }
-    if (!isClean && this.#sessionNoted && isNamed) return "ext4, power cut";
-    const isNext = this.#systemsSince === 1 && !this.#isKexec && this.#diskseq === 1;
-    if (!isNext || kind !== "disk") return undefined;
-    if (this.#end === "closed" && (counter === "tpm" || counter === "efi")) return "reboot";
-    if (trustReboots && ["closed", "cut", "died"].includes(this.#end)) return "trusted reboot";
-    return undefined;
+    return promiseOf(this.#setting, {
+      end: this.#end,
+      isClean: ["detached", "stopped", "closed"].includes(this.#end),
+      inOneBoot: this.#boots === this.#endBoot,
+      isSameDisk: this.#diskseq === this.#endDiskseq,
+      sleptSinceMs: this.#sleptMs - this.#endSleptMs,
+      sleptMs: this.#sleptMs,
+      isProven: this.#wasUnmounted && this.#disk.proves && !this.#fileSystemUsed,
+      sessionNoted: this.#sessionNoted,
+      isNext: this.#systemsSince === 1 && !this.#isKexec && this.#diskseq === 1,
+    });
   }
 
   note(what: string): void {
