@@ -7,6 +7,7 @@ const MAKE = {
   ext4: ["mkfs.ext4", "-q", "-F"],
   xfs: ["mkfs.xfs", "-q", "-f"],
   btrfs: ["mkfs.btrfs", "-q", "-f"],
+  vfat: ["busybox", "mkdosfs"],
 };
 
 /** Each changes nothing, and fails when something is wrong. */
@@ -18,7 +19,7 @@ const CHECK = {
 };
 
 /** A second mount of one xfs needs to be told that its uuid may be there twice. */
-const IMAGE_OPTIONS = { ext4: [], xfs: ["nouuid"] };
+const IMAGE_OPTIONS = { ext4: [], vfat: [], xfs: ["nouuid"] };
 
 export async function makeFileSystem(type, device) {
   await run([...MAKE[type], device]);

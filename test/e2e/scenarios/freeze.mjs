@@ -314,6 +314,32 @@ test("mounted over, or unmounted with a file still open: frozen all the same", a
   await run(["sync", "-f", `/proc/${pid}/cwd`]);
 });
 
+/** vfat, where the kernel has it; else one that withoutFreezing() makes the same. */
+async function typeWithoutFreezing() {
+  for (const module of ["vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1"]) {
+    await run(["modprobe", module]).catch(() => undefined);
+  }
+  return /^\s+vfat$/m.test(readFileSync("/proc/filesystems", "utf8")) ? "vfat" : "ext4";
+}
+
+test("a file system without FIFREEZE is synced, and the image has what was written", async (t) => {
+  const type = await typeWithoutFreezing();
+  const device = await nullDisk(t, { sizeMib: 64 });
+  const { front } = await attach(t, device);
+  const mounted = await formatAndMount(t, type, front);
+  if (type !== "vfat") withoutFreezing(t, mounted.path);
+  await run(["bash", "-c", MARK(mounted.path)]);
+  const { id } = await createSnapshot(t, [device]);
+  const required = await ctl("snapshot_take", "--id", id, "--require-freeze");
+  assert.match(required.stderr, "EOPNOTSUPP");
+  const { images, file_systems } = await t.client.snapshotTake(id);
+  assert.equal(
+    file_systems.map((found) => [found.type, found.mount_point, found.state, found.why]),
+    [[type, mounted.path, "synced", "EOPNOTSUPP"]],
+  );
+  assert.is(await markerOf(t, images[0].image), 300_000);
+});
+
 test("what cannot be frozen is synced, also above one that is frozen", async (t) => {
   const device = await nullDisk(t, { sizeMib: 128 });
   const { front } = await attach(t, device);
