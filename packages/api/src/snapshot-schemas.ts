@@ -34,6 +34,15 @@ export const snapshotCreateRequest = recordWithOptional(
 );
 export const snapshotId = record({ id: is.uuid });
 
+/** Goes before the answer of a create, for whoever asks for lines of JSON. */
+export const snapshotCreateProgress = record({
+  progress: record({
+    store: { ...is.text, description: "which grows" },
+    allocated_bytes: { ...is.count, description: "space on the stores" },
+    target_bytes: { ...is.count, description: "space with which the snapshot begins" },
+  }),
+});
+
 export const snapshotSummary = record({ id: is.uuid, taken: is.flag, devices: list(is.text) });
 export const snapshotList = record({ snapshots: list(snapshotSummary) });
 

@@ -26,6 +26,9 @@ export type SnapshotInfo = FromSchema<typeof trackers.snapshotInfo>;
 
 export type OverflowPolicy = FromSchema<typeof snapshots.overflowPolicy>;
 export type SnapshotCreateRequest = FromSchema<typeof snapshots.snapshotCreateRequest>;
+export type SnapshotCreateProgress = FromSchema<
+  typeof snapshots.snapshotCreateProgress
+>["progress"];
 export type SnapshotId = FromSchema<typeof snapshots.snapshotId>;
 export type SnapshotSummary = FromSchema<typeof snapshots.snapshotSummary>;
 export type SnapshotList = FromSchema<typeof snapshots.snapshotList>;

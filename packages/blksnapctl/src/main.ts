@@ -33,6 +33,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     environment: process.env,
     columns: process.stdout.isTTY ? process.stdout.columns : undefined,
     isAttended: process.stderr.isTTY === true,
+    errorColumns: process.stderr.columns,
     writeOutNow,
     writeOut: (text) => void process.stdout.write(text),
     writeError: (text) => void process.stderr.write(text),

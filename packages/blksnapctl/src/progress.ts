@@ -1,24 +1,42 @@
-/** For the person at the terminal: that a command goes on, and for how long by now. */
+/** For the person at the terminal: that a command goes on, how far it is, and for how long by now. */
 const INTERVAL_MS = 1000;
 const CLEAR_LINE = "\r\x1b[K";
+const COLUMNS_DEFAULT = 80;
 
-/**
- * Shows nothing of what is done within a second.
- * @returns ends it, and clears the line
- */
+export interface WaitingOptions {
+  readonly write: (text: string) => void;
+  /** Of the terminal: a line that is longer would not be cleared. */
+  readonly columns?: number | undefined;
+  readonly intervalMs?: number;
+}
+
+export interface Waiting {
+  /** What to say from now on of how far it is. */
+  readonly note: (text: string) => void;
+  /** Ends it, and clears the line. */
+  readonly end: () => void;
+}
+
+/** Shows nothing of what is done within a second. */
 export function showWaiting(
   verb: string,
-  write: (text: string) => void,
-  intervalMs: number = INTERVAL_MS,
-): () => void {
+  { write, columns = COLUMNS_DEFAULT, intervalMs = INTERVAL_MS }: WaitingOptions,
+): Waiting {
   let seconds = 0;
+  let progress = `${verb}: under way for`;
   const timer = setInterval(() => {
     seconds++;
-    write(`${CLEAR_LINE}blksnapctl: ${verb}: under way for ${seconds} s; Ctrl-C gives up`);
+    const line = `blksnapctl: ${progress} ${seconds} s; Ctrl-C gives up`;
+    write(CLEAR_LINE + line.slice(0, Math.max(1, columns - 1)));
   }, intervalMs);
   timer.unref();
-  return () => {
-    clearInterval(timer);
-    if (seconds > 0) write(CLEAR_LINE);
+  return {
+    note: (text) => {
+      progress = `${text},`;
+    },
+    end: () => {
+      clearInterval(timer);
+      if (seconds > 0) write(CLEAR_LINE);
+    },
   };
 }

@@ -14,6 +14,8 @@ export interface Surroundings {
   readonly columns: number | undefined;
   /** Whether somebody reads standard error as it comes. */
   readonly isAttended?: boolean;
+  /** Width of the terminal that standard error is. */
+  readonly errorColumns?: number | undefined;
   writeOut(text: string | Uint8Array): void;
   /** Writes before it returns. @throws the error of write(2) */
   writeOutNow?(text: string): void;
@@ -30,7 +32,7 @@ function ownVersion(): string {
 async function contextFor(
   given: Given,
   surroundings: Surroundings,
-): Promise<Omit<Context, "notAllWell">> {
+): Promise<Omit<Context, "notAllWell" | "progress">> {
   const { BlksnapClient } = await import("@blksnap/client");
   const { environment, columns, writeOut, untilInterrupted } = surroundings;
   const option = given.one("socket");
@@ -77,11 +79,13 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
       };
       const context = await contextFor(parsed.given, surroundings);
       const isShown = surroundings.isAttended === true && parsed.verb.waits !== true;
-      const end = isShown ? showWaiting(parsed.verb.name, surroundings.writeError) : undefined;
+      const { writeError: write, errorColumns: columns } = surroundings;
+      const waiting = isShown ? showWaiting(parsed.verb.name, { write, columns }) : undefined;
+      const progress = waiting?.note ?? (() => undefined);
       try {
-        await runVerb({ ...context, notAllWell }, parsed.given);
+        await runVerb({ ...context, notAllWell, progress }, parsed.given);
       } finally {
-        end?.();
+        waiting?.end();
       }
       break;
     }

@@ -52,6 +52,8 @@ export interface Context {
   readonly deliver: (text: string) => Promise<void>;
   /** Says on standard error what is waited for; only where a person looks at it. */
   readonly tell: (text: string) => void;
+  /** How far the command is, for the person who waits for it. */
+  readonly progress: (text: string) => void;
   /** A line on standard error: done, but not all as one might think. */
   readonly warn: (text: string) => void;
   /** One JSON document on a line. */

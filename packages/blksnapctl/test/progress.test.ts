@@ -2,13 +2,19 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { showWaiting } from "../dist/progress.js";
+import { run } from "../dist/run.js";
+import { eventually, type Harness, startHarness } from "./harness.js";
+
+const CLEAR_LINE = "\r\x1b[K";
+const MIB = 2 ** 20;
 
 test("what takes its time is said on one line, which is cleared in the end", async () => {
   let out = "";
-  const end = showWaiting("snapshot_create", (text) => (out += text), 1);
+  const write = (text: string) => (out += text);
+  const { end } = showWaiting("snapshot_create", { write, intervalMs: 1 });
   while (!out.includes("for 2 s")) await sleep(1);
   end();
-  const lines = out.split("\r\x1b[K");
+  const lines = out.split(CLEAR_LINE);
   assert.is(lines[0], "");
   assert.is(lines[1], "blksnapctl: snapshot_create: under way for 1 s; Ctrl-C gives up");
   assert.is(lines.at(-1), "");
@@ -19,8 +25,85 @@ test("what takes its time is said on one line, which is cleared in the end", asy
 
 test("what is done at once leaves no trace", () => {
   let out = "";
-  showWaiting("attach", (text) => (out += text))();
+  const { note, end } = showWaiting("attach", { write: (text) => (out += text) });
+  note("half of it");
+  end();
   assert.is(out, "");
+});
+
+test("no line is longer than the terminal is wide", async () => {
+  let out = "";
+  const write = (text: string) => (out += text);
+  const { note, end } = showWaiting("snapshot_create", { write, columns: 40, intervalMs: 1 });
+  note("creating: 340 of 1024 MiB of /a/very/long/path allocated");
+  while (!out.includes("340")) await sleep(1);
+  end();
+  assert.is(out.split(CLEAR_LINE)[1], "blksnapctl: creating: 340 of 1024 MiB o");
+});
+
+/** A create whose stores stay at these sizes until they are let go on; what it says meanwhile. */
+async function slowCreate(
+  harness: Harness,
+  stores: readonly string[],
+  { isAttended }: { isAttended: boolean },
+) {
+  const letGo: (() => void)[] = [];
+  harness.driver.fillSteps = [0, 340.7 * MIB].map((allocatedBytes) => ({
+    allocatedBytes,
+    done: new Promise<void>((done) => letGo.push(done)),
+  }));
+  const said = { out: "", err: "" };
+  const files = stores.flatMap((store) => ["-f", store]);
+  const status = run(["snapshot_create", "-d", "/dev/loop0", ...files, "-l", "1G"], {
+    environment: { BLKSNAP_SOCKET: harness.socketPath },
+    columns: undefined,
+    isAttended,
+    errorColumns: 100,
+    writeOut: (text) => {
+      said.out += text;
+    },
+    writeError: (text) => {
+      said.err += text;
+    },
+    untilInterrupted: () => new AbortController().signal,
+  });
+  return { status, said, letGo };
+}
+
+test("a create says how much of its store is allocated", async () => {
+  const harness = await startHarness();
+  const { status, said, letGo } = await slowCreate(harness, ["/var/snap"], { isAttended: true });
+  const shown = (figures: string) => () => said.err.includes(`: creating: ${figures}, `);
+  await eventually("the first step", shown("0 of 1024 MiB of /var/snap allocated"));
+  letGo[0]!();
+  await eventually("the next step", shown("340 of 1024 MiB of /var/snap allocated"));
+  assert.match(said.err, /allocated, \d+ s; Ctrl-C gives up/);
+  letGo[1]!();
+  assert.is(await status, 0);
+  assert.ok(said.err.endsWith(CLEAR_LINE));
+  assert.not.match(said.err, "\n");
+  assert.match(said.out, /^[0-9a-f-]{36}\n$/);
+  await harness.stop();
+});
+
+test("of several stores the one that grows is named", async () => {
+  const harness = await startHarness();
+  const stores = ["/var/a", "/var/b"];
+  const { status, said, letGo } = await slowCreate(harness, stores, { isAttended: true });
+  const wanted = ": creating: 0 of 1024 MiB allocated, now of /var/a, ";
+  await eventually("the first step", () => said.err.includes(wanted));
+  for (const go of letGo) go();
+  assert.is(await status, 0);
+  await harness.stop();
+});
+
+test("where nobody looks nothing is said", async () => {
+  const harness = await startHarness();
+  const { status, said, letGo } = await slowCreate(harness, ["/x"], { isAttended: false });
+  await sleep(1100);
+  for (const go of letGo) go();
+  assert.equal([await status, said.err], [0, ""]);
+  await harness.stop();
 });
 
 test.run();

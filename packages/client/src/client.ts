@@ -14,6 +14,7 @@ import {
   type OverflowPolicy,
   type SectorRange,
   type SnapshotAddResponse,
+  type SnapshotCreateProgress,
   type SnapshotEvent,
   type SnapshotId,
   type SnapshotInfo,
@@ -27,7 +28,14 @@ import {
 } from "@blksnap/api";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
 import { untilAnswer, untilGone } from "./daemon-change.js";
-import { type Call, type CallOptions, send, sendForJson, sendForLines } from "./transport.js";
+import {
+  type Call,
+  type CallOptions,
+  parsed,
+  send,
+  sendForJson,
+  sendForLines,
+} from "./transport.js";
 
 /** Enough for a take that waits for busy file systems to freeze. */
 const TIMEOUT_DEFAULT_MS = 120_000;
@@ -259,10 +267,15 @@ export class BlksnapClient {
     return sendForJson(this.#call("GET", query("/v1/trackers/snapshot", { device }), options));
   }
 
-  /** Creates a snapshot, not yet taken, and gives its id. */
+  /**
+   * Creates a snapshot, not yet taken, and gives its id. Waits for the stores for as long as they get on:
+   * the time-out is for each step. Given up, it leaves nothing.
+   */
   async snapshotCreate(
     parameters: SnapshotCreateParameters,
-    options?: CallOptions,
+    options: CallOptions & {
+      readonly onProgress?: (progress: SnapshotCreateProgress) => void;
+    } = {},
   ): Promise<SnapshotId> {
     const { devices = [], stores, limitBytes, onOverflow, persistent, readOnlyImages } = parameters;
     const body = {
@@ -273,7 +286,15 @@ export class BlksnapClient {
       persistent,
       read_only_images: readOnlyImages,
     };
-    return sendForJson(this.#call("POST", "/v1/snapshots", options, body));
+    const call = { ...this.#call("POST", "/v1/snapshots", options, body), inLines: true };
+    for await (const line of sendForLines(call)) {
+      const error = errorFromAnswer(line);
+      if (error !== undefined) throw error;
+      const told = parsed<{ progress: SnapshotCreateProgress } | SnapshotId>(line);
+      if ("id" in told) return told;
+      options.onProgress?.(told.progress);
+    }
+    throw new BlksnapClientError("CONNECTION_LOST", "the answer ended before it was complete");
   }
 
   async snapshotCollect(options?: CallOptions): Promise<readonly SnapshotSummary[]> {

@@ -4,17 +4,22 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { BlksnapClientError, connectionError, errorFromAnswer } from "./client-error.js";
 
 export interface CallOptions {
-  /** Gives the call up; it then fails with ABORTED. What the daemon has begun, it finishes. */
+  /** Gives the call up; it then fails with ABORTED. What the daemon has begun, it finishes, but for a create. */
   readonly signal?: AbortSignal | undefined;
   /** Longest time for the whole answer; 0 for any time. */
   readonly timeoutMs?: number | undefined;
 }
+
+/** Of an answer that begins with how far it is. */
+const LINES_TYPE = "application/x-ndjson";
 
 export interface Call extends CallOptions {
   readonly socketPath: string;
   readonly method: "GET" | "POST" | "DELETE";
   readonly path: string;
   readonly body?: unknown;
+  /** Whether the answer may come in lines, of which each may take as long as the time-out says. */
+  readonly inLines?: boolean | undefined;
   /** How long a daemon that is not there yet is waited for. */
   readonly waitMs?: number | undefined;
   /** Called once when that wait begins. */
@@ -27,6 +32,8 @@ const NOT_YET: readonly string[] = ["DAEMON_NOT_RUNNING", "STARTING"];
 
 export interface OpenAnswer {
   readonly response: IncomingMessage;
+  /** It gets on: the time-out begins anew. */
+  readonly gotOn: () => void;
   /** Ends timer and signal watching; the connection too, where it is still open. */
   readonly close: () => void;
   /** Why the connection ended, if it was this side that ended it. */
@@ -78,14 +85,13 @@ function openOnce(call: Call): Promise<OpenAnswer> {
       method,
       path,
       agent: false,
-      ...(text === undefined
-        ? {}
-        : {
-            headers: {
-              "content-type": "application/json",
-              "content-length": Buffer.byteLength(text),
-            },
-          }),
+      headers: {
+        ...(call.inLines === true && { accept: `${LINES_TYPE}, application/json` }),
+        ...(text !== undefined && {
+          "content-type": "application/json",
+          "content-length": Buffer.byteLength(text),
+        }),
+      },
     });
     let given: BlksnapClientError | undefined;
     function giveUp(error: BlksnapClientError): void {
@@ -95,13 +101,15 @@ function openOnce(call: Call): Promise<OpenAnswer> {
     function onAbort(): void {
       giveUp(new BlksnapClientError("ABORTED", "the request was given up"));
     }
-    const timer =
-      timeoutMs === 0
-        ? undefined
-        : setTimeout(() => {
-            const what = `no answer within ${timeoutMs} ms`;
-            giveUp(new BlksnapClientError("TIMEOUT", what));
-          }, timeoutMs);
+    let timer: NodeJS.Timeout | undefined;
+    function arm(): void {
+      clearTimeout(timer);
+      if (timeoutMs === 0) return;
+      timer = setTimeout(() => {
+        giveUp(new BlksnapClientError("TIMEOUT", `no answer within ${timeoutMs} ms`));
+      }, timeoutMs);
+    }
+    arm();
     function release(): void {
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
@@ -113,6 +121,7 @@ function openOnce(call: Call): Promise<OpenAnswer> {
     outgoing.once("response", (response) => {
       done({
         response,
+        gotOn: arm,
         given: () => given,
         close: () => {
           release();
@@ -149,7 +158,11 @@ function notOurs(response: IncomingMessage): BlksnapClientError {
 
 /** The answer as JSON. */
 export async function sendForJson<T>(call: Call): Promise<T> {
-  const text = (await send(call)).toString();
+  return parsed((await send(call)).toString());
+}
+
+/** @throws BlksnapClientError RESPONSE_INVALID */
+export function parsed<T>(text: string): T {
   try {
     return JSON.parse(text) as T;
   } catch (cause) {
@@ -170,10 +183,13 @@ export async function* sendForLines(call: Call): AsyncGenerator<string> {
     }
     let rest = "";
     for await (const part of response) {
+      if (call.inLines === true) answer.gotOn();
       const lines = (rest + part).split("\n");
       rest = lines.pop() ?? "";
       yield* lines;
     }
+    // An answer that did not come in lines is one without an end of line.
+    if (rest !== "") yield rest;
   } catch (error) {
     throw failure(answer.given() ?? (error as Error), call);
   } finally {

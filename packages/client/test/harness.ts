@@ -6,6 +6,8 @@ import { type FakeDaemon, startFakeDaemon } from "../../driver/dist/control/fake
 import type { FakeDriver } from "../../driver/dist/control/fake/fake-driver.js";
 import { BlksnapClient, type BlksnapClientError } from "../dist/index.js";
 
+export const CLIENT_TIMEOUT_MS = 5000;
+
 export interface Harness {
   readonly client: BlksnapClient;
   readonly driver: FakeDriver;
@@ -21,7 +23,7 @@ export async function startHarness(): Promise<Harness> {
   const socketPath = join(dir, "s.sock");
   const daemon = await startFakeDaemon(socketPath);
   const { driver, server } = daemon;
-  const client = new BlksnapClient({ socketPath, timeoutMs: 5000 });
+  const client = new BlksnapClient({ socketPath, timeoutMs: CLIENT_TIMEOUT_MS });
   return {
     client,
     driver,

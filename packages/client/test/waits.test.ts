@@ -1,7 +1,8 @@
-import type { SnapshotEvent } from "@blksnap/api";
+import { mock } from "node:test";
+import type { SnapshotCreateProgress, SnapshotEvent } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { failureOf, startHarness } from "./harness.js";
+import { CLIENT_TIMEOUT_MS, failureOf, startHarness } from "./harness.js";
 
 const noSpace = {
   event: "no_space",
@@ -14,6 +15,65 @@ async function eventually(holds: () => boolean): Promise<void> {
   for (let i = 0; i < 1000 && !holds(); i++) await new Promise((done) => setTimeout(done, 5));
   assert.ok(holds());
 }
+
+const MIB = 2 ** 20;
+const create = { devices: ["/dev/loop0"], stores: ["/var/tmp"], limitBytes: 64 * MIB };
+
+test("a create waits for as long as its stores get on, and tells how far they are", async () => {
+  const { client, driver, stop } = await startHarness();
+  const letGo: (() => void)[] = [];
+  driver.fillSteps = [0, 1, 2, 3].map((step) => ({
+    allocatedBytes: step * MIB,
+    done: new Promise<void>((done) => letGo.push(done)),
+  }));
+  const told: SnapshotCreateProgress[] = [];
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { id } = await client.snapshotCreate(create, {
+    onProgress: (progress) => {
+      told.push(progress);
+      // All steps together take three times as long as one of them may.
+      mock.timers.tick(CLIENT_TIMEOUT_MS - 1);
+      letGo.shift()?.();
+    },
+  });
+  mock.timers.reset();
+  assert.ok(driver.snapshots.has(id));
+  assert.equal(
+    told,
+    [0, 1, 2, 3].map((step) => ({
+      store: "/var/tmp",
+      allocated_bytes: step * MIB,
+      target_bytes: 64 * MIB,
+    })),
+  );
+  await stop();
+});
+
+test("a create that does not get on ends, and leaves nothing", async () => {
+  const { client, driver, stop } = await startHarness();
+  let isDone = false;
+  const ask = driver.snapshotCreate.bind(driver);
+  driver.snapshotCreate = (...options) => ask(...options).finally(() => (isDone = true));
+  driver.fillSteps = [{ allocatedBytes: MIB, done: new Promise(() => undefined) }];
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const onProgress = () => mock.timers.tick(CLIENT_TIMEOUT_MS);
+  const failure = await failureOf(client.snapshotCreate(create, { onProgress }));
+  mock.timers.reset();
+  assert.is(failure.code, "TIMEOUT");
+  await eventually(() => isDone);
+  assert.is(driver.snapshots.size, 0);
+  await stop();
+});
+
+test("a create's failure keeps its name, also after it has begun", async () => {
+  const { client, daemon, driver, stop } = await startHarness();
+  driver.fillSteps = [{ allocatedBytes: MIB, done: new Promise(() => undefined) }];
+  const failure = await failureOf(
+    client.snapshotCreate(create, { onProgress: () => void daemon.server.close() }),
+  );
+  assert.is(failure.code, "ABORTED");
+  await stop();
+});
 
 test("a wait gives the event or, in time, nothing", async () => {
   const { client, create, driver, stop } = await startHarness();

@@ -43,8 +43,8 @@ export interface SlotAllocatorOptions {
   readonly onEvent?: (event: DiffStorageEvent) => void;
   /** Somebody has cut off a store's file: what is in its slots from this one on is gone. */
   readonly onCut?: (storeIndex: number, firstSlotIndex: number) => void;
-  /** Told of the first portion step by step: bytes that are ready, and that are to be. */
-  readonly onFill?: (readyBytes: number, wantedBytes: number) => void;
+  /** Told of the first portion step by step: bytes that are ready, that are to be, and what grows. */
+  readonly onFill?: (readyBytes: number, wantedBytes: number, storeIndex: number) => void;
 }
 
 /**
@@ -116,7 +116,9 @@ export class SlotAllocator {
       timeoutMs,
       beforeGrowth: (space) => this.#cutWatch.look(space),
       onFill:
-        options.onFill && ((ready, target) => options.onFill?.(bytesOf(ready), bytesOf(target))),
+        options.onFill &&
+        ((ready, target, { storeIndex }) =>
+          options.onFill?.(bytesOf(ready), bytesOf(target), storeIndex)),
     });
     this.#puncher = new Puncher({ ...shared, keepReadySlots: this.#targetSlots });
     this.#lowSpace = new LowSpaceWatch(this.slotBytes, portionSlots, lowWaterSlots, emit);

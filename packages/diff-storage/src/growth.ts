@@ -30,8 +30,10 @@ export interface GrowthParts {
   readonly emit: (event: DiffStorageEvent) => void;
   /** Before a store becomes longer. */
   readonly beforeGrowth?: ((space: StoreSpace) => Promise<void>) | undefined;
-  /** Told of each step before anyone uses the slots. */
-  readonly onFill?: ((readySlots: number, targetSlots: number) => void) | undefined;
+  /** Told of each step before anyone uses the slots, and of the store that grows then. */
+  readonly onFill?:
+    | ((readySlots: number, targetSlots: number, space: StoreSpace) => void)
+    | undefined;
   /** Slots became ready, or the answer to who waits for them changed. */
   readonly changed: () => void;
 }
@@ -69,7 +71,7 @@ export class Growth {
   #filling: FillWatch | undefined;
   #stopped = false;
   /** Told of each step while filling. */
-  #onStep: () => void = () => undefined;
+  #onStep: (space: StoreSpace) => void = () => undefined;
   #cancelTimer: (() => void) | undefined;
 
   constructor(parts: GrowthParts) {
@@ -157,9 +159,10 @@ export class Growth {
     const { clock, timeoutMs, onFill } = this.#parts;
     const watch = new FillWatch(clock, timeoutMs * FILL_PATIENCE, signal);
     this.#filling = watch;
-    this.#onStep = () => {
+    const tell = (space: StoreSpace): void => onFill?.(this.readySlots, targetSlots, space);
+    this.#onStep = (space) => {
       watch.stepped();
-      onFill?.(this.readySlots, targetSlots);
+      tell(space);
     };
     try {
       for (const [index, store] of this.#stores.entries()) {
@@ -167,8 +170,9 @@ export class Growth {
         while (this.readySlots < targetSlots && this.#isAble(store)) {
           const missing = targetSlots - this.readySlots;
           if (isLast) await this.#checkAvailable(store, missing);
+          tell(store.space);
           await watch.wait(this.#attempt(store, missing));
-          onFill?.(this.readySlots, targetSlots);
+          tell(store.space);
           if (signal?.aborted) throw this.#abort();
           if (store.failures > 0 || store.startedMs !== undefined) break;
         }
@@ -349,7 +353,7 @@ export class Growth {
     const nowMs = this.#parts.clock.nowMs();
     store.startedMs = nowMs;
     if (this.#filling !== undefined) {
-      this.#onStep();
+      this.#onStep(store.space);
       return;
     }
     if (this.#wantedSinceMs !== undefined) this.#wantedSinceMs = nowMs;

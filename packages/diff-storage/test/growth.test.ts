@@ -186,7 +186,7 @@ test("the start waits for as long as it gets on, and tells how far it is", async
   assert.is(allocator.stats().freeBytes, 8 * 2 ** 24);
   assert.equal(
     fill,
-    [1, 2, 3, 4, 5, 6, 7, 8].map((steps) => [steps, 8]),
+    [0, 1, 2, 3, 4, 5, 6, 7, 8].map((steps) => [steps, 8]),
   );
 });
 

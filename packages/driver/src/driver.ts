@@ -31,7 +31,6 @@ import type {
   DetachRequestOptions,
   DiffAnswer,
   DriverControl,
-  SnapshotCreateOptions,
   SnapshotTakeOptions,
 } from "./control/driver-control.js";
 import type { MetricFamily } from "./control/metrics.js";
@@ -288,10 +287,13 @@ export class Driver implements DriverControl {
     };
   }
 
-  snapshotCreate(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<{ id: string }> {
-    const operation = async () => ({ id: (await this.#snapshots.create(options, signal)).id });
-    const { devices } = options;
-    return this.#operations.onDevices("snapshot_create of", devices, operation, { signal });
+  async snapshotCreate(
+    ...[options, signal, onProgress]: Parameters<DriverControl["snapshotCreate"]>
+  ): Promise<{ id: string }> {
+    const create = () => this.#snapshots.create(options, signal, onProgress);
+    const what = "snapshot_create of";
+    const { id } = await this.#operations.onDevices(what, options.devices, create, { signal });
+    return { id };
   }
 
   async snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {

@@ -1,11 +1,13 @@
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { request } from "node:http";
+import { type IncomingMessage, request } from "node:http";
 import { connect } from "node:net";
+import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { ControlError } from "../dist/control/index.js";
 import { ask, eventually, openDescriptors, startHarness } from "./control-harness.js";
 import { parseAnswers } from "./raw-exchange.js";
 
@@ -63,6 +65,97 @@ test("a create is told that its client has gone", async () => {
   assert.not.ok(heard?.aborted);
   outgoing.destroy();
   await eventually("its end", () => heard?.aborted === true);
+  await harness.stop();
+});
+
+/** The lines of an answer; `onLine` is told of each as it comes, with what cuts the connection. */
+async function createInLines(
+  socketPath: string,
+  onLine: (line: object, cut: () => void) => void,
+): Promise<object[]> {
+  const outgoing = request({ socketPath, path: "/v1/snapshots", method: "POST", agent: false });
+  outgoing.on("error", () => undefined);
+  outgoing.setHeader("content-type", "application/json");
+  outgoing.setHeader("accept", "application/x-ndjson");
+  const body = { devices: ["/dev/loop1"], stores: ["/var/tmp"], limit_bytes: 1 << 20 };
+  outgoing.end(JSON.stringify(body));
+  const [response] = (await once(outgoing, "response")) as [IncomingMessage];
+  assert.is(response.headers["content-type"], "application/x-ndjson");
+  const lines: object[] = [];
+  try {
+    for await (const line of createInterface({ input: response })) {
+      lines.push(JSON.parse(line));
+      onLine(lines.at(-1)!, () => outgoing.destroy());
+    }
+  } catch (error) {
+    assert.is((error as NodeJS.ErrnoException).code, "ECONNRESET");
+  }
+  return lines;
+}
+
+const steps = [0, 300_000, 600_000];
+
+test("a create tells how far its stores are, each step as it comes, and then the id", async () => {
+  const { harness } = await started();
+  const letGo: (() => void)[] = [];
+  harness.driver.fillSteps = steps.map((allocatedBytes) => ({
+    allocatedBytes,
+    done: new Promise<void>((done) => letGo.push(done)),
+  }));
+  // No step ends before it was told of.
+  const lines = await createInLines(harness.socketPath, () => letGo.shift()?.());
+  const { id } = lines.at(-1) as { id: string };
+  assert.ok(harness.driver.snapshots.has(id));
+  const progress = steps.map((allocated_bytes) => ({
+    progress: { store: "/var/tmp", allocated_bytes, target_bytes: 1 << 20 },
+  }));
+  assert.equal(lines, [...progress, { id }]);
+  await harness.stop();
+});
+
+test("a create that fails after it has begun says so in its last line", async () => {
+  const { harness } = await started();
+  let fail: (error: Error) => void = () => undefined;
+  const done = new Promise<void>((_, reject) => {
+    fail = reject;
+  });
+  harness.driver.fillSteps = [{ allocatedBytes: 0, done }];
+  const full = new ControlError("STORE_FULL", "no room");
+  const lines = await createInLines(harness.socketPath, () => fail(full));
+  assert.equal(lines.length, 2);
+  assert.is((lines[1] as { error: { name: string } }).error.name, "STORE_FULL");
+  assert.is(harness.driver.snapshots.size, 1);
+  await harness.stop();
+});
+
+test("a create whose client goes while it is told of a step is given up", async () => {
+  const { harness } = await started();
+  harness.driver.fillSteps = [{ allocatedBytes: 0, done: new Promise(() => undefined) }];
+  let given: unknown;
+  const create = harness.driver.snapshotCreate.bind(harness.driver);
+  harness.driver.snapshotCreate = (...options) => {
+    const creating = create(...options);
+    creating.catch((error: unknown) => {
+      given = error;
+    });
+    return creating;
+  };
+  await createInLines(harness.socketPath, (_line, cut) => cut());
+  await eventually("it is given up", () => given !== undefined);
+  assert.is((given as ControlError).code, "ABORTED");
+  assert.is(harness.driver.snapshots.size, 1);
+  await harness.stop();
+});
+
+test("who does not ask for lines gets one answer with the create's own status", async () => {
+  const { harness } = await started();
+  harness.driver.fillSteps = [{ allocatedBytes: 0, done: Promise.resolve() }];
+  const body = { devices: ["/dev/loop1"], stores: ["/var/tmp"], limit_bytes: 1 << 20 };
+  const { status, json } = await ask(harness.socketPath, "/v1/snapshots", { body });
+  assert.equal([status, Object.keys(json)], [200, ["id"]]);
+  const stores = ["/missing"];
+  const failed = await ask(harness.socketPath, "/v1/snapshots", { body: { ...body, stores } });
+  assert.equal([failed.status, failed.json.error.name], [404, "STORE_NOT_FOUND"]);
   await harness.stop();
 });
 

@@ -239,6 +239,23 @@ test("used is what chunks have taken, granted is what devices may take", async (
   assert.is(stores[0].used_bytes, MIB);
 });
 
+test("a create tells step by step how much of its store is there", async (t) => {
+  const store = storeFolder(t);
+  const told = [];
+  const parameters = { stores: [store], limitBytes: 24 * MIB };
+  const { id } = await t.client.snapshotCreate(parameters, {
+    onProgress: (progress) => told.push(progress),
+  });
+  await t.client.snapshotDestroy(id);
+  const target = told[0].target_bytes;
+  assert.ok(target > 0 && target <= 24 * MIB);
+  const allocated = told.map(({ allocated_bytes: bytes }) => bytes);
+  const steps = allocated.slice(1).map((bytes, step) => bytes - allocated[step]);
+  assert.equal([allocated[0], allocated.at(-1)], [0, target]);
+  assert.ok(steps.every((bytes) => bytes > 0 && bytes <= 16 * MIB));
+  assert.ok(told.every((one) => one.store === store && one.target_bytes === target));
+});
+
 test("growth in portions, never beyond the limit", async (t) => {
   const device = await loopDisk(t, 72 * MIB);
   const { id } = await overwriteAll(t, device, 72 * MIB, [storeFolder(t)], 80 * MIB);

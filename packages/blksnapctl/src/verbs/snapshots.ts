@@ -1,4 +1,5 @@
 /** The life of a snapshot: snapshot_create, _add, _take, _destroy, _info and _collect. */
+import type { SnapshotCreateProgress } from "@blksnap/api";
 import { quoted } from "../argv.js";
 import { SNAPSHOT_FIELDS } from "../fields.js";
 import { freezeText } from "../freeze-text.js";
@@ -7,15 +8,32 @@ import { usageError } from "../usage-error.js";
 import { parseLimit, parseOverflow, parsePath, parseStores } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
-export async function create({ client, json, deliver }: Context, given: Given): Promise<void> {
+const MEBIBYTE = 2 ** 20;
+
+function progressText(
+  { store, allocated_bytes, target_bytes }: SnapshotCreateProgress,
+  stores: number,
+): string {
+  const allocated = Math.floor(allocated_bytes / MEBIBYTE);
+  const figures = `${allocated} of ${Math.ceil(target_bytes / MEBIBYTE)} MiB`;
+  return `creating: ${figures}${stores === 1 ? ` of ${store} allocated` : ` allocated, now of ${store}`}`;
+}
+
+export async function create(
+  { client, json, deliver, progress }: Context,
+  given: Given,
+): Promise<void> {
   const policy = given.one("on-overflow");
-  const created = await client.snapshotCreate({
+  const parameters = {
     devices: given.many("device").map((path) => parsePath(path, "device")),
     stores: parseStores(given.many("file")),
     limitBytes: parseLimit(given.need("limit")),
     ...(policy === undefined ? {} : { onOverflow: parseOverflow(policy) }),
     ...(given.has("persistent") ? { persistent: true } : {}),
     ...(given.has("read-only-images") ? { readOnlyImages: true } : {}),
+  };
+  const created = await client.snapshotCreate(parameters, {
+    onProgress: (told) => progress(progressText(told, parameters.stores.length)),
   });
   try {
     await deliver(json ? `${JSON.stringify(created)}\n` : `${created.id}\n`);

@@ -21,6 +21,7 @@ import type {
   OverflowPolicy,
   SectorRange,
   SnapshotAddResponse,
+  SnapshotCreateProgress,
   SnapshotEvent,
   SnapshotInfo,
   SnapshotSummary,
@@ -86,9 +87,14 @@ export interface DriverControl {
 
   /**
    * Attaches devices that are not tracked yet; where one can't be added, nothing is left. Nor when the
-   * signal aborts: its client has gone.
+   * signal aborts: its client has gone. Waits for its stores for as long as they get on, and tells
+   * `onProgress` how far they are.
    */
-  snapshotCreate(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<{ id: string }>;
+  snapshotCreate(
+    options: SnapshotCreateOptions,
+    signal?: AbortSignal,
+    onProgress?: (progress: SnapshotCreateProgress) => void,
+  ): Promise<{ id: string }>;
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse>;
   snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse>;
   snapshotDestroy(id: string): Promise<void>;

@@ -9,7 +9,7 @@ import {
   type WaitEventQuery,
 } from "@blksnap/api";
 import { answerFor, ControlError } from "./control-error.js";
-import { answers, type RouteContext, streamAnswers } from "./route-context.js";
+import { answers, LINES_TYPE, type RouteContext, streamAnswers } from "./route-context.js";
 
 /** Sends each event as a line, no faster than the client reads. */
 async function sendLines(
@@ -73,7 +73,7 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
       const id = request.params.id.toLowerCase();
       const events = await driver().followEvents(id, request.query.from ?? 0, signal);
       reply.hijack();
-      response.writeHead(200, { "content-type": "application/x-ndjson" });
+      response.writeHead(200, { "content-type": LINES_TYPE });
       // The client learns now that it is connected, however long the first event takes.
       response.flushHeaders();
       try {

@@ -16,6 +16,9 @@ export interface RouteContext {
   readonly log: FastifyBaseLogger;
 }
 
+/** Of an answer in lines, each of them a JSON document. */
+export const LINES_TYPE = "application/x-ndjson";
+
 type Answers = Readonly<Record<string, unknown>>;
 
 const failures: Answers = {
@@ -28,6 +31,15 @@ export function answers(success: unknown): Answers {
   return { 200: success, ...failures };
 }
 
+/** The answers of an operation that tells its progress, to who asks for lines, before it gives `success`. */
+export function answersWithProgress(success: object, progress: object): Answers {
+  const content = {
+    "application/json": { schema: success },
+    [LINES_TYPE]: { schema: { anyOf: [progress, success, statusSchemas.errorResponse] } },
+  };
+  return { 200: { description: "Default Response", content }, ...failures };
+}
+
 function otherAnswers(type: string, schema: object): Answers {
   return { 200: { description: type, content: { [type]: { schema } } }, ...failures };
 }
@@ -36,5 +48,5 @@ export const binaryAnswers: Answers = otherAnswers("application/octet-stream", {
   type: "string",
   format: "binary",
 });
-export const streamAnswers: Answers = otherAnswers("application/x-ndjson", { type: "string" });
+export const streamAnswers: Answers = otherAnswers(LINES_TYPE, { type: "string" });
 export const textAnswers: Answers = otherAnswers("text/plain", { type: "string" });

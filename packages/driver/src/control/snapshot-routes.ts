@@ -7,12 +7,18 @@ import {
   snapshotSchemas as schemas,
 } from "@blksnap/api";
 import { ControlError, errorNameOf } from "./control-error.js";
-import { answers, type RouteContext } from "./route-context.js";
+import { ProgressLines } from "./progress-lines.js";
+import { answers, answersWithProgress, LINES_TYPE, type RouteContext } from "./route-context.js";
 
 export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
   app.post<{ Body: SnapshotCreateRequest }>(
     "/v1/snapshots",
-    { schema: { body: schemas.snapshotCreateRequest, response: answers(schemas.snapshotId) } },
+    {
+      schema: {
+        body: schemas.snapshotCreateRequest,
+        response: answersWithProgress(schemas.snapshotId, schemas.snapshotCreateProgress),
+      },
+    },
     async (request, reply) => {
       const { devices, stores, limit_bytes, on_overflow, persistent, read_only_images } =
         request.body;
@@ -24,8 +30,14 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
         ...(persistent === undefined ? {} : { persistent }),
         ...(read_only_images === undefined ? {} : { readOnlyImages: read_only_images }),
       };
-      const { id } = await driver().snapshotCreate(options, open.signalFor(reply.raw));
-      return { id };
+      const signal = open.signalFor(reply.raw);
+      if (!request.headers.accept?.includes(LINES_TYPE)) {
+        return await driver().snapshotCreate(options, signal);
+      }
+      const lines = new ProgressLines(reply);
+      return await lines.answer(
+        driver().snapshotCreate(options, signal, (progress) => lines.tell({ progress })),
+      );
     },
   );
   app.get("/v1/snapshots", { schema: { response: answers(schemas.snapshotList) } }, async () => ({

@@ -1,6 +1,6 @@
 /** The record that a snapshot begins with. */
 import { randomUUID } from "node:crypto";
-import type { OverflowPolicy } from "@blksnap/api";
+import type { OverflowPolicy, SnapshotCreateProgress } from "@blksnap/api";
 import type { SnapshotRecord } from "../state/records.js";
 import { storeRecord } from "./store-record.js";
 
@@ -15,10 +15,16 @@ export interface SnapshotOptions {
   /** Comes back after a reboot. */
   readonly persistent: boolean;
   readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: SnapshotCreateProgress) => void) | undefined;
   readonly readOnlyImages: boolean;
 }
 
-export function newRecord({ signal: _, stores, ...options }: SnapshotOptions): SnapshotRecord {
+export function newRecord({
+  signal: _signal,
+  onProgress: _onProgress,
+  stores,
+  ...options
+}: SnapshotOptions): SnapshotRecord {
   const id = randomUUID();
   return {
     ...options,

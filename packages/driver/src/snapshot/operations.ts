@@ -5,7 +5,7 @@
 
 import { stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
-import type { SnapshotTakeResponse } from "@blksnap/api";
+import type { SnapshotCreateProgress, SnapshotTakeResponse } from "@blksnap/api";
 import {
   assertNoConflict,
   assertNotInUse,
@@ -49,8 +49,13 @@ export class SnapshotOperations {
   /**
    * Devices that are not tracked yet are attached, and detached again when it fails.
    * @param signal whoever asked has gone: nobody would know of the snapshot
+   * @param onProgress told how far its stores are
    */
-  async create(options: SnapshotCreateOptions, signal?: AbortSignal): Promise<Snapshot> {
+  async create(
+    options: SnapshotCreateOptions,
+    signal?: AbortSignal,
+    onProgress?: (progress: SnapshotCreateProgress) => void,
+  ): Promise<Snapshot> {
     const onOverflow = completePolicy(options.onOverflow);
     const { persistent = false } = options;
     const attached: Tracker[] = [];
@@ -80,6 +85,7 @@ export class SnapshotOperations {
         persistent,
         readOnlyImages: options.readOnlyImages ?? false,
         signal,
+        onProgress,
       };
       const snapshot = await Snapshot.create(this.#context, parameters);
       for (const tracker of members) snapshot.addMember(tracker);

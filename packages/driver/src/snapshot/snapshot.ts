@@ -34,7 +34,6 @@ import type { MapFile, StateDirectory } from "../state/state-directory.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
-import { fillLog } from "./fill-log.js";
 import { HungStores } from "./hung-stores.js";
 import type { Member } from "./member.js";
 import { memberRecord } from "./member-record.js";
@@ -44,6 +43,7 @@ import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
 import { StoreCuts } from "./store-cuts.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
+import { tellFill } from "./tell-fill.js";
 
 export type { Member } from "./member.js";
 export type { SnapshotOptions } from "./new-record.js";
@@ -112,7 +112,7 @@ export class Snapshot {
     snapshot.save();
     faultPoint("create.recorded");
     try {
-      await snapshot.openStorage(undefined, options.signal);
+      await snapshot.openStorage(undefined, options);
       faultPoint("create.stores-opened");
       snapshot.state = "created";
       faultPoint("create.created");
@@ -150,7 +150,10 @@ export class Snapshot {
   }
 
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
-  async openStorage(recoverSlots?: Iterable<number>, signal?: AbortSignal): Promise<void> {
+  async openStorage(
+    recoverSlots?: Iterable<number>,
+    { signal, onProgress }: Pick<SnapshotOptions, "signal" | "onProgress"> = {},
+  ): Promise<void> {
     const options: DiffStorageOptions = {
       stores: await storesToOpen(this.stores, recoverSlots !== undefined, this.#context.state.path),
       limitBytes: this.limitBytes,
@@ -159,7 +162,7 @@ export class Snapshot {
       requiredAlignmentBytes: this.#alignmentBytes,
       system: this.#context.storeSystem,
       events: { push: (event) => this.#onStorageEvent(event) },
-      onFill: fillLog(this.#context.logger, this.id),
+      onFill: tellFill(this.#context.logger, this, onProgress),
       onCut: this.cuts.note,
       ...(signal && { signal }),
       ...(recoverSlots && { recoverSlots }),

@@ -3,6 +3,7 @@
  * client and the command line are tested without root, and can be tried out anywhere.
  */
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { release } from "node:os";
 import { Readable } from "node:stream";
 import type {
@@ -13,6 +14,7 @@ import type {
   MarkDirtyResponse,
   SectorRange,
   SnapshotAddResponse,
+  SnapshotCreateProgress,
   SnapshotEvent,
   SnapshotInfo,
   SnapshotStatus,
@@ -53,6 +55,8 @@ export class FakeDriver implements DriverControl {
   };
   /** Fronts that it shows as not served yet. */
   waiting: StatusResponse["waiting"] = [];
+  /** How its stores get on during a create; each step lasts until it is done. */
+  fillSteps: readonly { readonly allocatedBytes: number; readonly done: Promise<void> }[] = [];
   readonly #trackers = new Map<string, FakeTracker>();
   readonly #startedAt = Date.now();
   #nextDevice = 0;
@@ -182,7 +186,18 @@ export class FakeDriver implements DriverControl {
     return { device: original, front, image, error_code: errorCode, snapshot_id: snapshotId };
   }
 
-  async snapshotCreate(options: SnapshotCreateOptions): Promise<{ id: string }> {
+  async snapshotCreate(
+    options: SnapshotCreateOptions,
+    signal?: AbortSignal,
+    onProgress?: (progress: SnapshotCreateProgress) => void,
+  ): Promise<{ id: string }> {
+    for (const step of this.fillSteps) {
+      const { allocatedBytes: allocated_bytes, done } = step;
+      const progress = { store: options.stores[0]!, allocated_bytes };
+      onProgress?.({ ...progress, target_bytes: options.limitBytes });
+      await Promise.race(signal === undefined ? [done] : [done, once(signal, "abort")]);
+      if (signal?.aborted) throw new ControlError("ABORTED", "snapshot_create was given up");
+    }
     const missing = options.stores.find((store) => store.includes("missing"));
     if (missing !== undefined) {
       throw new ControlError(

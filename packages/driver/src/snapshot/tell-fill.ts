@@ -1,0 +1,28 @@
+/** Says how far the first growth of a snapshot's stores is, for who wonders why a create takes so long. */
+import type { SnapshotCreateProgress } from "@blksnap/api";
+import type { Logger } from "pino";
+import type { StoreRecord } from "../state/records.js";
+
+const INTERVAL_MS = 1_000;
+
+interface FilledSnapshot {
+  readonly id: string;
+  readonly stores: readonly StoreRecord[];
+}
+
+/** To the log now and then, and to whoever asked for the snapshot each time. */
+export function tellFill(
+  logger: Logger,
+  { id, stores }: FilledSnapshot,
+  onProgress?: (progress: SnapshotCreateProgress) => void,
+): (readyBytes: number, wantedBytes: number, storeIndex: number) => void {
+  let toldMs = performance.now();
+  return (readyBytes, wantedBytes, storeIndex) => {
+    const store = stores[storeIndex].path;
+    onProgress?.({ store, allocated_bytes: readyBytes, target_bytes: wantedBytes });
+    const nowMs = performance.now();
+    if (nowMs - toldMs < INTERVAL_MS) return;
+    toldMs = nowMs;
+    logger.info({ snapshot: id, store, readyBytes, wantedBytes }, "the stores are being allocated");
+  };
+}
