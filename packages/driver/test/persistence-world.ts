@@ -94,3 +94,16 @@ export async function refusal(work: Promise<unknown>): Promise<ControlError> {
   }
   return assert.unreachable("it was not refused") as never;
 }
+
+/** The first bytes of an ext4 that was mounted so often, and is. */
+export function mountedExt(mounts: number): Uint8Array {
+  const start = Buffer.alloc(8192);
+  const at = 1024;
+  start.writeUInt32LE(CAPACITY_BYTES / 4096, at + 4);
+  start.writeUInt32LE(2, at + 0x18);
+  start.writeUInt16LE(mounts, at + 0x34);
+  start.writeUInt16LE(0xef53, at + 0x38);
+  start.writeUInt16LE(1, at + 0x3a);
+  start.writeUInt32LE(4, at + 0x60);
+  return start;
+}

@@ -1,12 +1,21 @@
 /** A tracker's journal from attach to its end, with a reactor that only notes what it is asked. */
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { JournalDraft } from "@blksnap/journal";
 import * as assert from "uvu/assert";
+import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
 import { trackerRecords } from "../dist/persistence/tracker-persistence.js";
 import { StateDirectory } from "../dist/state/state-directory.js";
 import { TrackerJournal } from "../dist/tracker/tracker-journal.js";
 import { runUndo, type Undo } from "../dist/tracker/undo.js";
-import { CAPACITY_BYTES, fileOf, persistenceSuite, type World } from "./persistence-world.js";
+import {
+  CAPACITY_BYTES,
+  fileOf,
+  mountedExt,
+  persistenceSuite,
+  type World,
+} from "./persistence-world.js";
 
 const test = persistenceSuite("tracker-journal");
 
@@ -103,6 +112,77 @@ test("a rotation whose reactor does not answer leaves no draft behind", async (w
   assert.not.ok(readdirSync(world.path).includes(`${path}.new`));
   assert.equal(readdirSync(world.path), ["lock"]);
   await runUndo(undo);
+  close();
+});
+
+function makeGate(): { promise: Promise<void>; resolve: () => void } {
+  let resolve = (): void => undefined;
+  const promise = new Promise<void>((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
+}
+
+/** The medium has answered all that it was asked. */
+async function answered({ directory }: World): Promise<void> {
+  while (directory.unanswered.size > 0) await nextTurn();
+}
+
+/** Long enough for what answers. */
+function waitShortly({ directory }: World): void {
+  (directory as { answerTimeoutMs: number }).answerTimeoutMs = 300;
+}
+
+test("a rotation that a medium or a reactor does not answer: it fails, and nothing comes later", async (world) => {
+  for (const late of ["mirrorJournal", "adoptJournal", "publish"]) {
+    const gate = makeGate();
+    const { journal, asked, undo, close } = await attached(world, async (type) => {
+      if (type === late) await gate.promise;
+      return { firstSequence: 5, adopted: true };
+    });
+    waitShortly(world);
+    const { publish } = JournalDraft.prototype;
+    JournalDraft.prototype.publish = async function (...args) {
+      if (late === "publish") await gate.promise;
+      return publish.apply(this, args);
+    };
+    await journal.rotate(TRACKER, REACTOR);
+    assert.is(journal.state.state, "failed");
+    assert.match(journal.state.why ?? "", /does not answer/);
+    assert.is(asked.at(-1), "dropJournal");
+    // A front that is detached does not wait for it, and who comes next does not go on with it.
+    await journal.end(true);
+    gate.resolve();
+    await answered(world);
+    JournalDraft.prototype.publish = publish;
+    assert.equal(readdirSync(world.path), ["lock"], late);
+    await runUndo(undo);
+    close();
+    world.directory.close();
+    world.directory = new PersistentDirectory(world.path);
+  }
+});
+
+test("a mount that the medium does not take down: others wait no longer, and the last word counts", async (world) => {
+  const { journal, close } = await attached(world);
+  const gate = makeGate();
+  const { directory } = world;
+  const { answerTimeoutMs } = directory;
+  const write = directory.writeRecord.bind(directory);
+  directory.writeRecord = async (name, value) => {
+    await gate.promise;
+    await write(name, value);
+  };
+  waitShortly(world);
+  await journal.noteStart(mountedExt(3));
+  assert.is(directory.unanswered.size, 1);
+  (directory as { answerTimeoutMs: number }).answerTimeoutMs = answerTimeoutMs;
+  const ending = journal.end(true);
+  gate.resolve();
+  await ending;
+  await answered(world);
+  const [record] = await trackerRecords(directory);
+  assert.is(record?.tracking.clean, true);
   close();
 });
 

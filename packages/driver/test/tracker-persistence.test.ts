@@ -19,6 +19,7 @@ import {
   CAPACITY_BYTES,
   ended,
   fileOf,
+  mountedExt,
   newMap,
   persistenceSuite,
   prepared,
@@ -167,19 +168,6 @@ test("nobody but root can read what is kept", async (world) => {
     assert.is(statSync(join(world.path, name)).mode & 0o077, 0, name);
   }
 });
-
-/** The first bytes of an ext4 that was mounted so often, and is. */
-function mountedExt(mounts: number): Uint8Array {
-  const start = Buffer.alloc(8192);
-  const at = 1024;
-  start.writeUInt32LE(CAPACITY_BYTES / 4096, at + 4);
-  start.writeUInt32LE(2, at + 0x18);
-  start.writeUInt16LE(mounts, at + 0x34);
-  start.writeUInt16LE(0xef53, at + 0x38);
-  start.writeUInt16LE(1, at + 0x3a);
-  start.writeUInt32LE(4, at + 0x60);
-  return start;
-}
 
 test("the mount of the front's file system is on record, written once", async (world) => {
   const persistence = await prepared(world);

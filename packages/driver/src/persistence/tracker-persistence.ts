@@ -18,6 +18,7 @@ import { bounded } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import type { JournalSetup } from "../reactor/journal-io.js";
 import type { AdoptReply, MirrorReply } from "../reactor/messages.js";
+import { Serial } from "../serial.js";
 import { uuidBytes } from "../uuid.js";
 import { boundedSteps } from "./bounded-steps.js";
 import {
@@ -83,6 +84,11 @@ export class TrackerPersistence {
   #tracking: EarlierTracking;
   #journal: FileHandle | undefined;
   #isClosed = false;
+  #isForgotten = false;
+  /** What the medium has not answered. */
+  #working = 0;
+  /** A record takes the place of those that were written before it. */
+  readonly #records = new Serial();
 
   private constructor(
     directory: PersistentDirectory,
@@ -219,10 +225,27 @@ export class TrackerPersistence {
   }
 
   /**
-   * A new journal takes the old one's place; writes go on. The map must not be switched meanwhile.
-   * @throws Error when it did not work; then the journal has failed
+   * A new journal takes the old one's place; writes go on. The map must not be switched meanwhile. Bounded,
+   * as who detaches waits for it.
+   * @throws Error when it did not work; then the journal has failed, and is to be told so: fail()
    */
-  async rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
+  rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
+    return this.#answered(this.#rotate(map, reactor));
+  }
+
+  /** What the medium does not answer in time goes on; until its end nobody begins with the record anew. */
+  #answered(work: Promise<void>): Promise<void> {
+    const { unanswered, answerTimeoutMs } = this.#directory;
+    unanswered.add(this.uuid);
+    const ended = work.finally(() => {
+      if (--this.#working === 0) unanswered.delete(this.uuid);
+    });
+    this.#working++;
+    ended.catch(() => undefined);
+    return bounded(ended, answerTimeoutMs, noAnswer);
+  }
+
+  async #rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
     const draft = await this.#draft(map);
     const { fd, logOffsetBytes, logBytes } = draft;
     const { firstSequence } = await reactor
@@ -235,8 +258,18 @@ export class TrackerPersistence {
       await draft.discard();
       throw new Error("the journal has failed before");
     }
+    if (this.#isOver) {
+      await draft.discard();
+      throw new Error("it was given up meanwhile");
+    }
     const before = this.#journal;
-    this.#journal = await draft.publish(map.checkpoint(), firstSequence);
+    const journal = await draft.publish(map.checkpoint(), firstSequence);
+    if (this.#isOver) {
+      await journal.close();
+      if (this.#isForgotten) await this.forget();
+      throw new Error("it was given up meanwhile");
+    }
+    this.#journal = journal;
     const { adopted } = await reactor.adopt().finally(() => before?.close());
     if (!adopted) throw new Error("the journal has failed meanwhile");
   }
@@ -255,7 +288,7 @@ export class TrackerPersistence {
       identity: { ...identity, contentUuid: found?.uuid ?? identity.contentUuid },
       content: { ...content, proof: { unmounted: null, session } },
     };
-    await this.#writeRecord(tracking, true);
+    await this.#answered(this.#writeRecord(tracking, true));
     this.#tracking = tracking;
   }
 
@@ -303,6 +336,7 @@ export class TrackerPersistence {
 
   /** Removes all that is recorded. */
   async forget(): Promise<void> {
+    this.#isForgotten = true;
     await this.#directory.removeRecord(recordName(this.uuid));
     await this.#directory.removeFile(`${journalName(this.uuid)}`);
   }
@@ -314,6 +348,11 @@ export class TrackerPersistence {
     const journal = this.#journal;
     this.#journal = undefined;
     await journal?.close();
+  }
+
+  /** Nobody is to write to the medium for it any more. */
+  get #isOver(): boolean {
+    return this.#isClosed || this.failure !== undefined;
   }
 
   get #id(): Uint8Array {
@@ -330,7 +369,7 @@ export class TrackerPersistence {
     return JournalDraft.create(this.#journalPath, journal, CbtMap.checkpointBytes(blockCount));
   }
 
-  #writeRecord(tracking: EarlierTracking, attached: boolean): Promise<void> {
+  async #writeRecord(tracking: EarlierTracking, attached: boolean): Promise<void> {
     const { uuid } = this;
     const record: PersistentTrackerRecord = {
       uuid,
@@ -339,7 +378,8 @@ export class TrackerPersistence {
       tracking,
       chunkShift: this.chunkShift,
     };
-    return this.#directory.writeRecord(recordName(uuid), record);
+    await this.#records.run(() => this.#directory.writeRecord(recordName(uuid), record));
+    if (this.#isForgotten) await this.forget();
   }
 }
 
