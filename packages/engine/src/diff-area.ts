@@ -10,7 +10,7 @@ export interface DiffAreaOptions {
   lowWaterSlots?: number;
   /** How many slots to ask for at a time. */
   wantedSlots?: number;
-  /** Extents that may wait in the pool. */
+  /** Extents that may wait in the pool. If not given, as many as can come where each has one slot. */
   extentsMax?: number;
   /** One of OverflowPolicy; BREAK_SNAPSHOT if not given. */
   overflow?: number;
@@ -22,6 +22,8 @@ export interface DiffAreaOptions {
   storeCount?: number;
 }
 
+/** Extents that an area may be granted besides the one that it asked for last: used again, or unasked. */
+const GRANTED_BESIDE = 64;
 /** So many fit into the bits of `hungStores`. */
 const STORES_MAX = 31;
 
@@ -58,7 +60,8 @@ export class DiffArea {
     this.wantedSlots = options.wantedSlots ?? 256;
     this.storeShift = options.storeShift ?? 31;
     const storeCount = options.storeCount ?? 1;
-    this.slots = new SlotPool(options.extentsMax ?? 64, this.storeShift);
+    const extentsMax = options.extentsMax ?? storeCount * (this.lowWaterSlots + GRANTED_BESIDE);
+    this.slots = new SlotPool(extentsMax, this.storeShift, storeCount);
     this.lateIo = new Int32Array(storeCount);
     this.allStores = 2 ** storeCount - 1;
     this.policy = options.overflow ?? OverflowPolicy.BREAK_SNAPSHOT;
@@ -107,7 +110,12 @@ export class DiffArea {
 
   /** Gives the area slots firstSlot..firstSlot+count-1: an answer to requestSlots, or unasked. */
   grantSlots(firstSlot: number, count: number): void {
-    this.slots.grant(firstSlot, count);
+    try {
+      this.slots.grant(firstSlot, count);
+    } catch (error) {
+      this.listener?.onSlotsAnswered(false);
+      throw error;
+    }
     this.gaveUp = false;
     this.listener?.onSlotsAnswered(true);
   }

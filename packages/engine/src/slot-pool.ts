@@ -8,7 +8,12 @@
 //
 //     asked    a request for more is under way: who needs a slot waits
 //     denied   the last answer was no: who needs a slot and finds none fails at once, until a grant
+//
+// Extents of stores that hang stay, and others are asked for. Since an area asks only while the stores that
+// answer have few slots left, a store never has more extents here than it had slots then, and what came
+// besides; DiffArea makes room for that.
 import { assert } from "./assert.js";
+import { ENOSPC } from "./constants.js";
 import { EngineError } from "./errors.js";
 
 export const NO_FREE_SLOT = -1;
@@ -22,13 +27,16 @@ export class SlotPool {
   private readonly first: Int32Array;
   private readonly count: Int32Array;
   private readonly storeShift: number;
+  /** By store. */
+  private readonly freeIn: Int32Array;
   private head: number = 0;
   private used: number = 0;
 
   /** @param storeShift see DiffAreaOptions */
-  constructor(extentsMax: number, storeShift: number = 31) {
+  constructor(extentsMax: number, storeShift: number = 31, storeCount: number = 1) {
     assert(Number.isInteger(extentsMax) && extentsMax > 0, "a slot pool needs room for an extent");
     this.storeShift = storeShift;
+    this.freeIn = new Int32Array(storeCount);
     this.first = new Int32Array(extentsMax);
     this.count = new Int32Array(extentsMax);
   }
@@ -53,6 +61,7 @@ export class SlotPool {
     this.first[head]++;
     this.count[head]--;
     this.freeCount--;
+    this.freeIn[slot >>> this.storeShift]--;
     if (this.count[head] === 0) {
       this.head = (head + 1) % this.first.length;
       this.used--;
@@ -64,9 +73,8 @@ export class SlotPool {
   countOutside(hungStores: number): number {
     if (hungStores === 0) return this.freeCount;
     let count = 0;
-    for (let i = 0; i < this.used; i++) {
-      const at = (this.head + i) % this.first.length;
-      if (!this.liesIn(at, hungStores)) count += this.count[at];
+    for (let store = 0; store < this.freeIn.length; store++) {
+      if (((hungStores >>> store) & 1) === 0) count += this.freeIn[store];
     }
     return count;
   }
@@ -92,17 +100,24 @@ export class SlotPool {
     return ((hungStores >>> (this.first[at] >>> this.storeShift)) & 1) === 1;
   }
 
-  /** Adds slots firstSlot..firstSlot+count-1. Throws SLOTS_FULL when too many extents wait. */
+  /**
+   * Adds slots firstSlot..firstSlot+count-1, all of one store. Throws SLOTS_FULL when too many extents wait:
+   * that is a denial to who waits.
+   */
   grant(firstSlot: number, count: number): void {
     assert(Number.isInteger(firstSlot) && firstSlot >= 0, "slot numbers are 0 to 2^31 - 2");
     assert(Number.isInteger(count) && count > 0, "a grant has at least one slot");
     assert(firstSlot + count - 1 <= SLOT_MAX, "slot numbers are 0 to 2^31 - 2");
+    const store = firstSlot >>> this.storeShift;
+    assert(store < this.freeIn.length, "a slot lies in no store");
+    assert(store === (firstSlot + count - 1) >>> this.storeShift, "an extent of two stores");
     const tail = (this.head + this.used + this.first.length - 1) % this.first.length;
     const isNext = this.used > 0 && this.first[tail] + this.count[tail] === firstSlot;
-    if (isNext && this.first[tail] >>> this.storeShift === firstSlot >>> this.storeShift) {
+    if (isNext && this.first[tail] >>> this.storeShift === store) {
       this.count[tail] += count;
     } else {
       if (this.used === this.first.length) {
+        this.deny(ENOSPC);
         throw new EngineError("SLOTS_FULL", `${this.used} slot extents wait already: grant fewer`);
       }
       const at = (this.head + this.used) % this.first.length;
@@ -111,6 +126,7 @@ export class SlotPool {
       this.used++;
     }
     this.freeCount += count;
+    this.freeIn[store] += count;
     this.asked = false;
     this.deniedErrno = 0;
   }

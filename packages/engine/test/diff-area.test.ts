@@ -205,6 +205,36 @@ test("sizes and formats are checked", () => {
   }
 });
 
+test("stores that hang in turn, all in fragments: there is room for what the others grant", () => {
+  const storeCount = 8;
+  const lowWaterSlots = 32;
+  const area = new DiffArea(make().map, { storeShift: 20, storeCount, lowWaterSlots });
+  const { slots } = area;
+  const next = new Int32Array(storeCount);
+  const grantOne = (store: number): void => {
+    // No two of them beside each other.
+    area.grantSlots(store * 2 ** 20 + 2 * next[store]++, 1);
+  };
+  const extents = (): number => {
+    let count = 0;
+    slots.forEachExtent(() => count++);
+    return count;
+  };
+  for (let round = 0; round < 3; round++) {
+    for (let store = 0; store < storeCount; store++) {
+      // As long as the engine asks; then what comes besides: used again, and for who was refused.
+      while (slots.countOutside(area.hungStores) <= lowWaterSlots) grantOne(store);
+      if (round === 0) for (let beside = 0; beside < 33; beside++) grantOne(store);
+      area.noteLate(store * 2 ** 20);
+    }
+    assert.is(slots.take(area.hungStores), -1);
+    assert.is(slots.countOutside(area.hungStores), 0);
+    for (let store = 0; store < storeCount; store++) area.noteAnswered(store * 2 ** 20);
+  }
+  assert.is(extents(), storeCount * (lowWaterSlots + 1 + 33));
+  assert.is(slots.countOutside(0), slots.freeCount);
+});
+
 test("slots are handed out in order, once each, and denials hold until a grant", () => {
   const { map } = make();
   const { slots } = new DiffArea(map, { extentsMax: 2 });
@@ -217,6 +247,9 @@ test("slots are handed out in order, once each, and denials hold until a grant",
     codeOf(() => slots.grant(7, 1)),
     "SLOTS_FULL",
   );
+  // Who waits for them is not kept waiting.
+  assert.is(slots.deniedErrno, 28);
+  assert.not.ok(slots.asked);
   assert.equal(
     [slots.take(), slots.take(), slots.take(), slots.take(), slots.take()],
     [40, 41, 42, 100, -1],
