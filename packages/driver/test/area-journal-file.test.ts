@@ -41,7 +41,7 @@ function newMap(): DiffAreaMap {
 /** Slot and state of each block that is recorded, in words. */
 function contents(map: DiffAreaMap): string[] {
   const lines: string[] = [];
-  map.forEachTouched((chunk) => {
+  map.visitTouched(0, Number.MAX_SAFE_INTEGER, (chunk) => {
     const blocks = map.geometry.blocksInChunk(chunk);
     for (let block = 0; block < blocks; ) {
       const end = map.stateEnd(chunk, block, blocks);
@@ -50,6 +50,7 @@ function contents(map: DiffAreaMap): string[] {
       if (state !== BlockState.UNSAVED) lines.push(`${chunk}: ${block}-${end} ${state} ${slot}`);
       block = end;
     }
+    return true;
   });
   return lines;
 }

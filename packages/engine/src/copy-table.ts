@@ -7,18 +7,12 @@
 //
 // Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
 // block by block. The table is bounded; who finds it exhausted waits in a queue.
-//
-// A late copy is found by nobody and keeps only its id. There are twice as many ids as copies may be
-// live, so that a store that hangs with all of them leaves room for the others.
 import { assert } from "./assert.js";
+import { IdPool } from "./id-pool.js";
 import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 
-export class CopyTable {
-  /** Ids: 0 to size - 1. */
-  readonly size: number;
-  /** IoState. */
-  readonly state: Uint8Array;
+export class CopyTable extends IdPool {
   /** IoStage. */
   readonly stage: Uint8Array;
   /** The tick at which the present stage began. */
@@ -47,22 +41,13 @@ export class CopyTable {
   readonly owner: Int32Array;
   readonly waitersHead: Int32Array;
   readonly waitersTail: Int32Array;
-  /** Copies in flight that are not late. */
-  liveCount: number = 0;
-  private freeIds: number;
-  private readonly liveMax: number;
   private readonly next: Int32Array;
   private readonly buckets: Int32Array;
   private readonly mask: number;
-  private freeHead: number;
 
   constructor(liveMax: number) {
-    assert(Number.isInteger(liveMax) && liveMax > 0, "at least one copy is needed");
-    const size = 2 * liveMax;
-    this.size = size;
-    this.liveMax = liveMax;
-    this.freeIds = size;
-    this.state = new Uint8Array(size);
+    super(liveMax);
+    const { size } = this;
     this.stage = new Uint8Array(size);
     this.since = new Int32Array(size);
     this.kind = new Uint8Array(size);
@@ -81,36 +66,15 @@ export class CopyTable {
     this.waitersHead = new Int32Array(size).fill(NONE);
     this.waitersTail = new Int32Array(size).fill(NONE);
     this.next = new Int32Array(size);
-    for (let copy = 0; copy < size; copy++) this.next[copy] = copy + 1 < size ? copy + 1 : NONE;
-    this.freeHead = 0;
     const bucketCount = 2 ** Math.ceil(Math.log2(size * 2));
     this.mask = bucketCount - 1;
     this.buckets = new Int32Array(bucketCount).fill(NONE);
   }
 
-  /** Copies that can be taken now. */
-  get freeCount(): number {
-    return Math.min(this.liveMax - this.liveCount, this.freeIds);
-  }
-
-  /** Late ones. */
-  get lateCount(): number {
-    return this.size - this.freeIds - this.liveCount;
-  }
-
-  /** True if none is free and none will be before a late one is answered. */
-  isExhausted(): boolean {
-    return this.liveCount === 0 && this.freeIds === 0;
-  }
-
   /** Takes a free copy and makes it findable as [start, end) of the chunk. */
   take(chunk: number, start: number, end: number): number {
-    const copy = this.freeHead;
-    assert(this.freeCount > 0 && end > start, "copy taken without a free one, or of nothing");
-    this.freeHead = this.next[copy];
-    this.freeIds--;
-    this.liveCount++;
-    this.state[copy] = IoState.LIVE;
+    assert(end > start, "a copy of nothing");
+    const copy = this.takeId();
     this.stage[copy] = IoStage.READING;
     this.chunk[copy] = chunk;
     this.rangeStart[copy] = start;
@@ -123,21 +87,6 @@ export class CopyTable {
     return copy;
   }
 
-  /** Ends a copy. Its waiters must have been taken off before. */
-  free(copy: number): void {
-    if (this.state[copy] === IoState.LIVE) this.endLife(copy);
-    this.state[copy] = IoState.FREE;
-    this.next[copy] = this.freeHead;
-    this.freeHead = copy;
-    this.freeIds++;
-  }
-
-  /** The copy is late: nobody finds it any more. Its waiters must have been taken off before. */
-  setLate(copy: number): void {
-    this.endLife(copy);
-    this.state[copy] = IoState.LATE;
-  }
-
   /** What is in these slots is gone: live copies to them are stale. */
   setStale(firstSlot: number, lastSlot: number): void {
     for (let copy = 0; copy < this.size; copy++) {
@@ -146,10 +95,9 @@ export class CopyTable {
     }
   }
 
-  private endLife(copy: number): void {
-    assert(this.state[copy] === IoState.LIVE, "a copy ends that is not live");
+  /** Its waiters must have been taken off before. */
+  protected endLife(copy: number): void {
     assert(this.waitersHead[copy] === NONE, "copy freed with requests waiting on it");
-    this.liveCount--;
     const bucket = this.bucketOf(this.chunk[copy]);
     if (this.buckets[bucket] === copy) {
       this.buckets[bucket] = this.next[copy];

@@ -270,17 +270,9 @@ export class DiffAreaMap {
     if (wasLost) this.losses.after(chunk, 0, blocks);
   }
 
-  /** Calls `visit` for each chunk that has anything recorded. Cold; cost as the recorded chunks. */
-  forEachTouched(visit: (chunk: number) => void): void {
-    this.visitTouched(0, Number.MAX_SAFE_INTEGER, (chunk) => {
-      visit(chunk);
-      return true;
-    });
-  }
-
   /**
-   * As forEachTouched() from chunk `from` on, in bounded steps: until `visit` answers false, which leaves
-   * that chunk for later, or after `unitsMax` units of work: chunks, and words of the index, looked at.
+   * Calls `visit` for each chunk from `from` on that has anything recorded, in bounded steps: until it
+   * answers false, which leaves that chunk for later, or after `unitsMax` units of work: chunks, and words of the index, looked at.
    * Answers where to go on; chunkCount at the end.
    */
   visitTouched(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
@@ -313,20 +305,10 @@ export class DiffAreaMap {
   }
 
   /**
-   * What cannot be in a map that only this code has written, or undefined. It finds damage that
-   * would lead astray; a flipped bit that makes another possible map stays unseen. Cold; cost as the
-   * recorded chunks.
+   * What cannot be in a map that only this code has written, or undefined: of one chunk of a page in which
+   * something is recorded. It finds damage that would lead astray; a flipped bit that makes another possible
+   * map stays unseen.
    */
-  damage(): string | undefined {
-    let found: string | undefined;
-    this.visitPages(0, Number.MAX_SAFE_INTEGER, (chunk) => {
-      found = this.damageOf(chunk);
-      return found === undefined;
-    });
-    return found;
-  }
-
-  /** What damage() says of one chunk. */
   damageOf(chunk: number): string | undefined {
     const { blocksPerChunk } = this.geometry;
     const at = this.entriesAt + chunk * this.entryWords;

@@ -1,8 +1,7 @@
 // One device's part of a snapshot: its map, and the slots that it may still use.
 import { assert } from "./assert.js";
 import { OverflowPolicy } from "./constants.js";
-import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
-import { type ByteRange, LostRangeScan } from "./lost-range-scan.js";
+import type { DiffAreaMap } from "./diff-area-map.js";
 import { SlotPool } from "./slot-pool.js";
 
 export interface DiffAreaOptions {
@@ -132,20 +131,5 @@ export class DiffArea {
    */
   tick(): void {
     this.listener?.onTick();
-  }
-
-  /** Ranges that could not be saved and read as EIO, in order. All at once: for maps that are small. */
-  lostRanges(): ByteRange[] {
-    const scan = new LostRangeScan(this.map, Number.MAX_SAFE_INTEGER);
-    while (!scan.isDone) scan.step(Number.MAX_SAFE_INTEGER);
-    return scan.ranges;
-  }
-
-  /** Calls `visit` for each slot in use: what an allocator needs after a restart. Cold. */
-  forEachUsedSlot(visit: (slot: number, chunk: number) => void): void {
-    this.map.forEachTouched((chunk) => {
-      const slot = this.map.slotOf(chunk);
-      if (slot !== NO_SLOT) visit(slot, chunk);
-    });
   }
 }

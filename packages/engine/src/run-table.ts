@@ -5,20 +5,15 @@
 // original are read again from their slot. The table is bounded; who finds it exhausted waits.
 //
 //     busy   chunk hash -> number of runs in flight there        quick "nobody uses this chunk"
-//
-// As with copies, a late run keeps only its id, and there are twice as many ids as runs may be live.
-import { assert } from "./assert.js";
 import { RunKind } from "./constants.js";
-import { IoStage, IoState } from "./io-state.js";
+import { IdPool } from "./id-pool.js";
+import { IoStage } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 
 const BUSY_BUCKETS = 1024;
 
-export class RunTable {
-  /** Ids: 0 to size - 1. */
-  readonly size: number;
-  /** IoState; LIVE also while the run is reserved. */
-  readonly state: Uint8Array;
+/** A run is LIVE also while it is reserved. */
+export class RunTable extends IdPool {
   /** IoStage. */
   readonly stage: Uint8Array;
   /** The tick at which the present I/O began. */
@@ -41,21 +36,11 @@ export class RunTable {
   readonly inUse: Uint8Array;
   /** What it has read or written by then is gone with its slot. */
   readonly isStale: Uint8Array;
-  /** Runs in flight that are not late, or reserved. */
-  liveCount: number = 0;
-  private freeIds: number;
-  private readonly liveMax: number;
-  private readonly next: Int32Array;
   private readonly busy: Int32Array;
-  private freeHead: number;
 
   constructor(liveMax: number) {
-    assert(Number.isInteger(liveMax) && liveMax > 0, "at least one run is needed");
-    const size = 2 * liveMax;
-    this.size = size;
-    this.liveMax = liveMax;
-    this.freeIds = size;
-    this.state = new Uint8Array(size);
+    super(liveMax);
+    const { size } = this;
     this.stage = new Uint8Array(size);
     this.since = new Int32Array(size);
     this.kind = new Uint8Array(size);
@@ -69,35 +54,12 @@ export class RunTable {
     this.copy = new Int32Array(size);
     this.inUse = new Uint8Array(size);
     this.isStale = new Uint8Array(size);
-    this.next = new Int32Array(size);
-    for (let run = 0; run < size; run++) this.next[run] = run + 1 < size ? run + 1 : NONE;
     this.busy = new Int32Array(BUSY_BUCKETS);
-    this.freeHead = 0;
-  }
-
-  /** Runs that can be taken now. */
-  get freeCount(): number {
-    return Math.min(this.liveMax - this.liveCount, this.freeIds);
-  }
-
-  /** Late ones. */
-  get lateCount(): number {
-    return this.size - this.freeIds - this.liveCount;
-  }
-
-  /** True if none is free and none will be before a late one is answered. */
-  isExhausted(): boolean {
-    return this.liveCount === 0 && this.freeIds === 0;
   }
 
   /** Takes a free run, bound to no chunk yet. */
   take(): number {
-    const run = this.freeHead;
-    assert(this.freeCount > 0, "run taken without a free one");
-    this.freeHead = this.next[run];
-    this.freeIds--;
-    this.liveCount++;
-    this.state[run] = IoState.LIVE;
+    const run = this.takeId();
     this.chunk[run] = NONE;
     return run;
   }
@@ -111,20 +73,6 @@ export class RunTable {
     this.busy[chunk & (BUSY_BUCKETS - 1)]++;
   }
 
-  free(run: number): void {
-    if (this.state[run] === IoState.LIVE) this.endLife(run);
-    this.state[run] = IoState.FREE;
-    this.next[run] = this.freeHead;
-    this.freeHead = run;
-    this.freeIds++;
-  }
-
-  /** The run is late: it works on no chunk any more. */
-  setLate(run: number): void {
-    this.endLife(run);
-    this.state[run] = IoState.LATE;
-  }
-
   /** What is in these slots is gone: live runs that use them are stale. */
   setStale(firstSlot: number, lastSlot: number): void {
     for (let run = 0; run < this.size; run++) {
@@ -135,9 +83,7 @@ export class RunTable {
     }
   }
 
-  private endLife(run: number): void {
-    assert(this.state[run] === IoState.LIVE, "a run ends that is not live");
-    this.liveCount--;
+  protected endLife(run: number): void {
     if (this.inUse[run] === 1) {
       this.busy[this.chunk[run] & (BUSY_BUCKETS - 1)]--;
       this.inUse[run] = 0;

@@ -3,7 +3,6 @@ import {
   AreaState,
   BlockState,
   CbtMap,
-  DiffArea,
   DiffAreaMap,
   EngineError,
   type TrackerGeometry,
@@ -11,6 +10,7 @@ import {
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { GENERATION } from "./fake-host.js";
+import { damageIn, usedSlots } from "./whole-maps.js";
 
 const BLOCK_BYTES = 65536;
 const BLOCKS = 10;
@@ -139,10 +139,8 @@ function inspect(buffer: ArrayBuffer): number[] | undefined {
   return unlessRefused(() => {
     const map = DiffAreaMap.open(buffer);
     if (!map.geometry.equals(GEOMETRY) || map.state !== AreaState.ACTIVE) return undefined;
-    if (map.damage() !== undefined) return undefined;
-    const slots: number[] = [];
-    new DiffArea(map).forEachUsedSlot((slot) => slots.push(slot));
-    return slots;
+    if (damageIn(map) !== undefined) return undefined;
+    return usedSlots(map).map(([slot]) => slot);
   });
 }
 

@@ -9,6 +9,7 @@ import {
 } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { lostRanges, touchedChunks, usedSlots } from "./whole-maps.js";
 
 const GEOMETRY: TrackerGeometry = {
   capacityBytes: 1000 * 262144 + 5 * 4096 + 1024,
@@ -135,13 +136,11 @@ test("another process finds everything again", () => {
   assert.is(again.faultErrno, 28);
   assert.ok(again.geometry.equals(GEOMETRY));
   const area = new DiffArea(again);
-  const slots: [number, number][] = [];
-  area.forEachUsedSlot((slot, chunk) => slots.push([slot, chunk]));
-  assert.equal(slots, [
+  assert.equal(usedSlots(again), [
     [0, 0],
     [2 ** 31 - 2, 1000],
   ]);
-  assert.equal(area.lostRanges(), [
+  assert.equal(lostRanges(area), [
     { offsetBytes: 512 * 262144 - 8192, lengthBytes: 12288 },
     { offsetBytes: 1000 * 262144 + 5 * 4096, lengthBytes: 1024 },
   ]);
@@ -158,9 +157,7 @@ test("touched chunks are found whatever the entry size", () => {
     const { map } = make({ capacityBytes, logicalBlockBytes: 512, chunkShift, blockShift });
     const chosen = [0, 1, 127, 128, 129, 255, 299];
     for (const chunk of chosen) map.setSlot(chunk, chunk);
-    const found: number[] = [];
-    map.forEachTouched((chunk) => found.push(chunk));
-    assert.equal(found, chosen, `chunk shift ${chunkShift}`);
+    assert.equal(touchedChunks(map), chosen, `chunk shift ${chunkShift}`);
   }
 });
 
@@ -320,7 +317,7 @@ test("losses are counted as they happen, over the borders of chunks, up to the s
   assert.equal(counted(), [5 * 4096 + 1024, 3]);
   map.release(4);
   assert.equal(counted(), [3 * 4096 + 1024, 2]);
-  assert.equal(area.lostRanges(), [
+  assert.equal(lostRanges(area), [
     { offsetBytes: 3 * 262144 + 62 * 4096, lengthBytes: 8192 },
     { offsetBytes: last * 262144 + 4 * 4096, lengthBytes: 4096 + 1024 },
   ]);
@@ -329,7 +326,7 @@ test("losses are counted as they happen, over the borders of chunks, up to the s
 test("the first lost ranges are found in steps, and no more of them than were asked for", () => {
   const { map } = make();
   for (let chunk = 0; chunk < 1000; chunk++) map.setLost(chunk, 5, 6);
-  const all = new DiffArea(map).lostRanges();
+  const all = lostRanges({ map });
   assert.is(all.length, 1000);
   const scan = new LostRangeScan(map, 100);
   let steps = 0;

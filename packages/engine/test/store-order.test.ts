@@ -3,6 +3,7 @@
 import { BlockState, DiffAreaMap } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { touchedChunks } from "./whole-maps.js";
 
 const GEOMETRY = {
   capacityBytes: 4 * 262144,
@@ -48,8 +49,7 @@ function check(prepare: (map: DiffAreaMap) => void, act: (map: DiffAreaMap) => v
       assert.ok(state === before[block] || state === after[block], `block ${block} is ${state}`);
       if (state === BlockState.DATA) assert.ok(open.slotOf(2) >= 0, `block ${block} without slot`);
     });
-    const touched: number[] = [];
-    open.forEachTouched((chunk) => touched.push(chunk));
+    const touched = touchedChunks(open);
     const recorded = open.slotOf(2) >= 0 || open.hasHoles(2);
     assert.is(touched.includes(2), recorded);
   }

@@ -322,7 +322,7 @@ export class AreaSim {
   /** Sectors that the whole map takes as entries, at most. */
   #entriesAtMost(): number {
     let chunks = 0;
-    this.map.forEachTouched(() => chunks++);
+    this.map.visitTouched(0, Number.MAX_SAFE_INTEGER, () => ++chunks > 0);
     return Math.ceil((chunks * (1 + 2 * this.map.geometry.wordsPerChunk)) / 30);
   }
 

@@ -1,5 +1,6 @@
 // Which blocks of an image may be lost: those that a failure or a denial gave the engine a reason for.
 import { BlockState, type DiffArea, type Geometry } from "@blksnap/engine";
+import { lostRanges } from "../whole-maps.js";
 import { require } from "./violation.js";
 
 export class LossModel {
@@ -75,7 +76,7 @@ export class LossModel {
   /** Compares with what the area says is lost. */
   check(area: DiffArea): void {
     const size = this.geometry.blockBytes;
-    const ranges = area.lostRanges();
+    const ranges = lostRanges(area);
     const lostBytes = ranges.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
     const { losses } = area.map;
     require(losses.bytes === lostBytes, () => `${losses.bytes} lost counted, ${lostBytes} found`);

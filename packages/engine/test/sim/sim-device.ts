@@ -11,6 +11,7 @@ import {
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
+import { lostRanges, usedSlots } from "../whole-maps.js";
 import { CbtModel } from "./cbt-model.js";
 import { garbage, sectorValue } from "./content.js";
 import { FRONT_DEPTH, FrontState } from "./front-state.js";
@@ -183,7 +184,7 @@ export class SimDevice implements EngineIo {
     const used = new Set<number>();
     if (keepArea) {
       const map = DiffAreaMap.open(this.areaBuffer!);
-      const lost = new DiffArea(map).lostRanges();
+      const lost = lostRanges({ map });
       const blocks = lost.map(({ lengthBytes }) =>
         Math.ceil(lengthBytes / map.geometry.blockBytes),
       );
@@ -192,10 +193,10 @@ export class SimDevice implements EngineIo {
         lost.length,
       );
       this.area = this.makeArea(map);
-      this.area.forEachUsedSlot((slot) => {
+      for (const [slot] of usedSlots(map)) {
         require(!used.has(slot), () => `slot ${slot} is in the map twice`);
         used.add(slot);
-      });
+      }
     } else {
       this.image.model = null;
     }

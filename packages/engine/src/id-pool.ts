@@ -1,0 +1,84 @@
+// Ids of what is in flight, from a bounded table.
+//
+//     FREE --takeId--> LIVE ----free----> FREE
+//                       |                  ^
+//                       +-----setLate----> LATE (ORPHANED) --free
+//
+// A late one is found by nobody and keeps only its id. There are twice as many ids as may be live, so that a
+// store that hangs with all of them leaves room for the others.
+import { assert } from "./assert.js";
+import { IoState } from "./io-state.js";
+import { NONE } from "./request-queue.js";
+
+export abstract class IdPool {
+  /** Ids: 0 to size - 1. */
+  readonly size: number;
+  /** IoState. */
+  readonly state: Uint8Array;
+  /** Those in flight that are not late. */
+  liveCount: number = 0;
+  private freeIds: number;
+  private readonly liveMax: number;
+  private readonly nextFree: Int32Array;
+  private freeHead: number = 0;
+
+  constructor(liveMax: number) {
+    assert(Number.isInteger(liveMax) && liveMax > 0, "at least one is needed");
+    const size = 2 * liveMax;
+    this.size = size;
+    this.liveMax = liveMax;
+    this.freeIds = size;
+    this.state = new Uint8Array(size);
+    this.nextFree = new Int32Array(size);
+    for (let id = 0; id < size; id++) this.nextFree[id] = id + 1 < size ? id + 1 : NONE;
+  }
+
+  /** How many can be taken now. */
+  get freeCount(): number {
+    return Math.min(this.liveMax - this.liveCount, this.freeIds);
+  }
+
+  /** Late ones. */
+  get lateCount(): number {
+    return this.size - this.freeIds - this.liveCount;
+  }
+
+  /** True if none is free and none will be before a late one is answered. */
+  isExhausted(): boolean {
+    return this.liveCount === 0 && this.freeIds === 0;
+  }
+
+  /** Its end, or that of a late one. */
+  free(id: number): void {
+    if (this.state[id] === IoState.LIVE) this.leave(id);
+    this.state[id] = IoState.FREE;
+    this.nextFree[id] = this.freeHead;
+    this.freeHead = id;
+    this.freeIds++;
+  }
+
+  /** Nobody finds it any more. */
+  setLate(id: number): void {
+    this.leave(id);
+    this.state[id] = IoState.LATE;
+  }
+
+  protected takeId(): number {
+    const id = this.freeHead;
+    assert(this.freeCount > 0, "taken without a free one");
+    this.freeHead = this.nextFree[id];
+    this.freeIds--;
+    this.liveCount++;
+    this.state[id] = IoState.LIVE;
+    return id;
+  }
+
+  /** A live one has ended, or is late: it is to be found no more. */
+  protected abstract endLife(id: number): void;
+
+  private leave(id: number): void {
+    assert(this.state[id] === IoState.LIVE, "one ends that is not live");
+    this.liveCount--;
+    this.endLife(id);
+  }
+}

@@ -1,0 +1,38 @@
+// What a map has in all, for tests, whose maps are small.
+import { type ByteRange, type DiffAreaMap, LostRangeScan, NO_SLOT } from "@blksnap/engine";
+
+const ALL = Number.MAX_SAFE_INTEGER;
+
+/** Chunks that have anything recorded. */
+export function touchedChunks(map: DiffAreaMap): number[] {
+  const chunks: number[] = [];
+  map.visitTouched(0, ALL, (chunk) => {
+    chunks.push(chunk);
+    return true;
+  });
+  return chunks;
+}
+
+/** Slots in use, with their chunks. */
+export function usedSlots(map: DiffAreaMap): [slot: number, chunk: number][] {
+  return touchedChunks(map)
+    .map((chunk): [number, number] => [map.slotOf(chunk), chunk])
+    .filter(([slot]) => slot !== NO_SLOT);
+}
+
+/** Ranges that could not be saved and read as EIO, in order. */
+export function lostRanges({ map }: { map: DiffAreaMap }): ByteRange[] {
+  const scan = new LostRangeScan(map, ALL);
+  while (!scan.isDone) scan.step(ALL);
+  return scan.ranges;
+}
+
+/** The first thing that cannot be in a map that only this code has written. */
+export function damageIn(map: DiffAreaMap): string | undefined {
+  let found: string | undefined;
+  map.visitPages(0, ALL, (chunk) => {
+    found = map.damageOf(chunk);
+    return found === undefined;
+  });
+  return found;
+}
