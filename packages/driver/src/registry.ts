@@ -13,13 +13,8 @@ import { ControlError } from "./control/control-error.js";
 import { Serial } from "./serial.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { TrackerRecord } from "./state/records.js";
-import {
-  blockIdentity,
-  identityOf,
-  loopBackingOf,
-  placeOf,
-  placeOfIdentity,
-} from "./system/place.js";
+import { loopBackingOf } from "./system/loop-table.js";
+import { blockIdentity, identityOf, placeOf, placeOfIdentity } from "./system/place.js";
 import { readDeviceApart } from "./system/superblock-reader.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";

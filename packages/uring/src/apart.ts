@@ -1,25 +1,9 @@
 /**
- * System calls in a process of their own, for those that can wait for the calling process itself.
- *
- * ```
- *   thread of a server ──waits in the kernel for──▶ a request of its own device
- *          ▲                                                   │ is given up, or sent again, when
- *          └────── has ended, with all its threads ◀───────────┘ the server has ended
- * ```
- *
- * Such a wait cannot be interrupted, and a server of block devices that is killed in it never ends:
- * its devices hang until the machine is rebooted. Said by another process, the same call just waits
- * for the next server. That process ends with this one's main thread, which has to be the caller: a call
- * that begins after the server's death could meet what the next server has made meanwhile.
+ * System calls made by a process beside this one (apart-process.ts), for those that can wait for the
+ * calling process itself.
  */
-import { type ChildProcess, execFile } from "node:child_process";
-import { UringError } from "./errors.js";
-import { apartProgramPath } from "./native.js";
+import { ask, runAlone } from "./apart-process.js";
 
-/** The program that makes the calls; native/apart/main.cc says how it is used. */
-export const apartProgram: string = apartProgramPath;
-/** Some five million extents of a file. */
-const OUTPUT_MAX_BYTES = 256 * 2 ** 20;
 const COMMAND_BYTES_MAX = 80;
 const ETIMEDOUT = 110;
 
@@ -34,12 +18,12 @@ const ETIMEDOUT = 110;
 export async function commandApart(path: string, op: number, bytes: Uint8Array): Promise<number> {
   if (bytes.length > COMMAND_BYTES_MAX) throw new RangeError("a command has at most 80 bytes");
   const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex");
-  return answerOf(await run(["command", path, String(op >>> 0), hex]));
+  return answerOf(await ask(["command", path, String(op >>> 0), hex]));
 }
 
 /** fsync(2). @returns 0 or a negative errno @throws UringError PROCESS_FAILED */
 export async function fsyncApart(path: string): Promise<number> {
-  return answerOf(await run(["fsync", path]));
+  return answerOf(await ask(["fsync", path]));
 }
 
 /**
@@ -48,7 +32,7 @@ export async function fsyncApart(path: string): Promise<number> {
  * @throws UringError PROCESS_FAILED
  */
 export async function claimApart(path: string, timeoutMs?: number): Promise<number> {
-  return answerOf(await run(["claim", path], timeoutMs));
+  return answerOf(await ask(["claim", path], timeoutMs));
 }
 
 /**
@@ -57,17 +41,17 @@ export async function claimApart(path: string, timeoutMs?: number): Promise<numb
  * @returns 0, or a negative errno: -ETIMEDOUT when there was no answer in time @throws as above
  */
 export async function openApart(path: string, timeoutMs: number): Promise<number> {
-  return answerOf(await run(["open", path], timeoutMs));
+  return answerOf(await ask(["open", path], timeoutMs));
 }
 
 /** unlink(2). @returns 0, or a negative errno as for openApart @throws as above */
 export async function unlinkApart(path: string, timeoutMs: number): Promise<number> {
-  return answerOf(await run(["unlink", path], timeoutMs));
+  return answerOf(await ask(["unlink", path], timeoutMs));
 }
 
 /** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */
 export async function writeApart(path: string, text: string): Promise<number> {
-  return answerOf(await run(["write", path, text]));
+  return answerOf(await ask(["write", path, text]));
 }
 
 /** The program keeps to its own limit, unless it is held up. */
@@ -80,7 +64,7 @@ const SPARE_MS = 1000;
  */
 export async function syncApart(paths: readonly string[], timeoutMs: number): Promise<number[]> {
   const limitMs = Math.max(0, Math.floor(timeoutMs));
-  const [, ...lines] = await run(["sync", String(limitMs), ...paths], limitMs + SPARE_MS);
+  const [, ...lines] = await runAlone(["sync", String(limitMs), ...paths], limitMs + SPARE_MS);
   return paths.map((_, index) => Number(lines[index] ?? -ETIMEDOUT));
 }
 
@@ -104,7 +88,7 @@ export interface FileExtent {
 
 /** FIEMAP of a synced file. @returns extents; a negative errno for what cannot be opened @throws as above */
 export async function extentsApart(path: string): Promise<FileExtents | number> {
-  const lines = await run(["extents", path]);
+  const lines = await ask(["extents", path]);
   const status = answerOf(lines);
   if (lines.length === 1) return status;
   const [device, mode] = (lines[1] ?? "").split(" ").map(Number) as [number, number];
@@ -136,7 +120,7 @@ export interface FileStatus {
  * @returns what is there; a negative errno for what cannot be looked at, -ETIMEDOUT @throws as above
  */
 export async function statApart(path: string, timeoutMs: number): Promise<FileStatus | number> {
-  const lines = await run(["stat", path], timeoutMs);
+  const lines = await ask(["stat", path], timeoutMs);
   if (lines.length === 1) return answerOf(lines);
   const [device, inode, mode, special] = (lines[1] ?? "").split(" ").map(Number) as [
     number,
@@ -158,17 +142,24 @@ export interface LoopStatus {
   readonly loop: number;
 }
 
-/** LOOP_GET_STATUS64. @param timeoutMs as with statApart() @returns a negative errno for what is none, -ETIMEDOUT @throws as above */
-export async function loopApart(path: string, timeoutMs: number): Promise<LoopStatus | number> {
-  const lines = await run(["loop", path], timeoutMs);
-  if (lines.length === 1) return answerOf(lines);
-  const [device, inode, special, loop] = (lines[1] ?? "").split(" ").map(Number) as [
-    number,
-    number,
-    number,
-    number,
-  ];
-  return { device, inode, special, loop };
+/**
+ * LOOP_GET_STATUS64 of several loop devices, one after the other.
+ * @param timeoutMs for all of them, as with statApart()
+ * @returns for each path what is behind it; a negative errno for what is no loop device with something
+ * behind it, -ETIMEDOUT @throws as above
+ */
+export async function loopsApart(
+  paths: readonly string[],
+  timeoutMs: number,
+): Promise<(LoopStatus | number)[]> {
+  if (paths.length === 0) return [];
+  const [, ...lines] = await ask(["loops", ...paths], timeoutMs);
+  return paths.map((_, index) => {
+    const numbers = (lines[index] ?? String(-ETIMEDOUT)).split(" ").map(Number);
+    if (numbers.length === 1) return numbers[0] as number;
+    const [device, inode, special, loop] = numbers as [number, number, number, number];
+    return { device, inode, special, loop };
+  });
 }
 
 /** A part of a file or device. */
@@ -190,7 +181,7 @@ export async function readApart(
   timeoutMs: number,
 ): Promise<PartRead | number> {
   const words = ["read", path, String(startBytes), String(lengthBytes)];
-  const lines = await run(words, timeoutMs);
+  const lines = await ask(words, timeoutMs);
   if (lines.length === 1) return answerOf(lines);
   const [special = "", hex = ""] = (lines[1] ?? "").split(" ");
   return { special: Number(special), bytes: Buffer.from(hex, "hex") };
@@ -198,38 +189,4 @@ export async function readApart(
 
 function answerOf([first]: readonly string[]): number {
   return Number(first);
-}
-
-/** The lines that the program has printed: at least one, which is -ETIMEDOUT when it did not end in time. */
-export function run(
-  words: readonly string[],
-  timeoutMs?: number,
-  encoding: BufferEncoding = "utf8",
-): Promise<string[]> {
-  return new Promise((resolve, reject) => {
-    const child = execFile(
-      apartProgram,
-      [String(process.pid), ...words],
-      { maxBuffer: OUTPUT_MAX_BYTES, encoding },
-      (error, stdout) => {
-        clearTimeout(timer);
-        if (error === null) return resolve(stdout.trimEnd().split("\n"));
-        const { errno = 0 } = error as { errno?: number };
-        reject(new UringError("PROCESS_FAILED", `cannot run ${apartProgram}`, errno, error));
-      },
-    );
-    const giveUp = () => {
-      leave(child);
-      resolve([String(-ETIMEDOUT)]);
-    };
-    const timer = timeoutMs === undefined ? undefined : setTimeout(giveUp, timeoutMs);
-  });
-}
-
-/** It may never end, whatever it is sent: nobody waits for it any more. */
-export function leave(child: ChildProcess): void {
-  child.kill("SIGKILL");
-  child.stdout?.destroy();
-  child.stderr?.destroy();
-  child.unref();
 }

@@ -7,7 +7,6 @@ export {
   SqeFlag,
 } from "./abi.js";
 export {
-  apartProgram,
   claimApart,
   commandApart,
   extentsApart,
@@ -16,7 +15,7 @@ export {
   type FileStatus,
   fsyncApart,
   type LoopStatus,
-  loopApart,
+  loopsApart,
   openApart,
   type PartRead,
   readApart,
@@ -25,13 +24,12 @@ export {
   unlinkApart,
   writeApart,
 } from "./apart.js";
+export { apartProgram } from "./apart-process.js";
 export { bounded } from "./bounded.js";
 export { errnoName, errnoNumber } from "./errno.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {
-  type LoopFile,
-  loopFilesApart,
   type MountsOfAll,
   mountsApart,
   type ReachedFileSystem,

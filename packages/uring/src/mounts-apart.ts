@@ -13,8 +13,7 @@
  * does not answer, and there can be thousands of them.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { apartProgram, leave, run } from "./apart.js";
-import { UringError } from "./errors.js";
+import { apartProgram, leave, processFailed, runAlone } from "./apart-process.js";
 
 /** The program keeps to its own limit, unless a call hangs. */
 const SPARE_MS = 1000;
@@ -38,7 +37,7 @@ export async function mountsApart(
   timeoutMs: number,
 ): Promise<MountsOfAll> {
   const words = ["mounts", String(Math.floor(timeoutMs)), ...types];
-  const [first, ...lines] = await run(words, timeoutMs + SPARE_MS, "latin1");
+  const [first, ...lines] = await runAlone(words, timeoutMs + SPARE_MS, "latin1");
   const isComplete = Number(first) >= 0 && lines.at(-1) !== PARTIAL;
   const mounts = lines
     .filter((line) => line !== PARTIAL && line !== "")
@@ -47,29 +46,6 @@ export async function mountsApart(
       return { pid: Number(line.slice(0, blank)), line: line.slice(blank + 1) };
     });
   return { mounts, isComplete };
-}
-
-/** What the file behind a loop device is, as "major:minor". */
-export interface LoopFile {
-  /** Of the file system that it lies on; "0:0" where that is not known. */
-  readonly fileSystem: string;
-  /** The device that it is; "0:0" for a regular file. */
-  readonly device: string;
-}
-
-/**
- * @param names as "loop0"; one for each in the answer
- * @throws UringError PROCESS_FAILED
- */
-export async function loopFilesApart(
-  names: readonly string[],
-  timeoutMs: number,
-): Promise<LoopFile[]> {
-  const [, ...lines] = names.length === 0 ? [] : await run(["loops", ...names], timeoutMs);
-  return names.map((_, index) => {
-    const [fileSystem = "0:0", device = "0:0"] = (lines[index] ?? "").split(" ");
-    return { fileSystem, device };
-  });
 }
 
 export interface ReachedFileSystem {
@@ -136,8 +112,7 @@ function untilEnd(child: ChildProcess, timeoutMs: number): Promise<string> {
     child.on("close", finish);
     child.on("error", (error) => {
       clearTimeout(timer);
-      const { errno = 0 } = error as NodeJS.ErrnoException;
-      reject(new UringError("PROCESS_FAILED", `cannot run ${apartProgram}`, errno, error));
+      reject(processFailed(error));
     });
   });
 }

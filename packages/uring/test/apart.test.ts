@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import {
   closeSync,
   openSync,
@@ -14,7 +15,9 @@ import {
   extentsApart,
   type FileStatus,
   fsyncApart,
+  loopsApart,
   MappedMemory,
+  openApart,
   type PartRead,
   readApart,
   statApart,
@@ -29,6 +32,8 @@ import { withFolderMeanwhile } from "./support.js";
 const LIMIT_MS = 60_000;
 const ENOENT = 2;
 const ENOTDIR = 20;
+const ENOTTY = 25;
+const ETIMEDOUT = 110;
 const EISDIR = 21;
 const EOPNOTSUPP = 95;
 const EXTENT_LAST = 1;
@@ -104,6 +109,51 @@ test("a part of a file, and of a device", async () => {
     assert.equal([zero.special, zero.bytes], [statSync("/dev/zero").rdev, Buffer.alloc(4096)]);
     assert.is(await readApart(join(folder, "none"), 0, 1, LIMIT_MS), -ENOENT);
     assert.is(await readApart(folder, 0, 1, LIMIT_MS), -EISDIR);
+  });
+});
+
+/** The processes that make calls for this one. */
+function callers(): string[] {
+  return readFileSync(`/proc/self/task/${process.pid}/children`, "utf8")
+    .trim()
+    .split(" ")
+    .filter((pid) => pid !== "");
+}
+
+test("one process makes call after call, and several make calls beside each other", async () => {
+  await statApart("/", LIMIT_MS);
+  const before = callers();
+  for (let i = 0; i < 20; i++) await statApart("/", LIMIT_MS);
+  assert.equal(callers(), before);
+  const answers = await Promise.all(
+    Array.from({ length: 10 }, () => statApart("/", LIMIT_MS) as Promise<FileStatus>),
+  );
+  assert.ok(answers.every(({ realPath }) => realPath === "/"));
+});
+
+test("a call that is not answered in time takes nobody else's answer", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const pipe = join(folder, "pipe");
+    execFileSync("mkfifo", [pipe]);
+    // Waits for a writer to the pipe.
+    assert.is(await claimApart(pipe, 20), -ETIMEDOUT);
+    const path = join(folder, "file");
+    writeFileSync(path, "");
+    assert.equal(
+      [await claimApart(path, LIMIT_MS), await openApart(join(folder, "none"), LIMIT_MS)],
+      [0, -ENOENT],
+    );
+  });
+});
+
+test("an answer of any length", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const none = Array.from({ length: 20_000 }, (_, index) => join(folder, String(index)));
+    assert.equal(await loopsApart([...none, "/dev/null"], LIMIT_MS), [
+      ...none.map(() => -ENOENT),
+      -ENOTTY,
+    ]);
+    assert.equal(await loopsApart([], LIMIT_MS), []);
   });
 });
 

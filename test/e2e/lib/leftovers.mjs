@@ -44,7 +44,7 @@ function mounts(folder) {
     .filter((line) => line.includes("/dev/ublk") || line.includes(` ${folder}/`));
 }
 
-/** Processes that the test started: they are in its process group. */
+/** Processes that the test started: they are in its process group. Those that make calls end with their daemon. */
 function processes(known) {
   const group = readFileSync("/proc/self/stat", "utf8").split(") ")[1].split(" ")[2];
   return list("/proc")
@@ -54,7 +54,16 @@ function processes(known) {
       const [state, , processGroup] = (stat.split(") ")[1] ?? "").split(" ");
       return processGroup === group && state !== "Z";
     })
-    .map(({ stat }) => stat.split(") ")[0]);
+    .map(({ stat }) => stat.split(") ")[0])
+    .filter((name) => !/\(apart/.test(name));
+}
+
+/** How many processes make calls for a daemon: some stay, and are talked to through two sockets each. */
+function callersOf(pid) {
+  return list("/proc").filter((name) => {
+    const [program, rest = ""] = readOr(`/proc/${name}/stat`, "").split(") ");
+    return /\(apart/.test(program) && Number(rest.split(" ")[1]) === pid;
+  }).length;
 }
 
 /** What a process holds: open files by kind, and mappings of the daemon's maps. */
@@ -67,6 +76,9 @@ export function holdings(pid) {
       return undefined;
     }
   });
+  for (let sockets = 2 * callersOf(pid); sockets > 0 && open.includes("socket"); sockets--) {
+    open.splice(open.indexOf("socket"), 1);
+  }
   const mapped = readOr(`/proc/${pid}/maps`, "")
     .split("\n")
     .filter((line) => /\/run\/blksnap|\(deleted\)|\/dev\/ublk/.test(line))

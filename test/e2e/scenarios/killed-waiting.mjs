@@ -36,16 +36,15 @@ function waitsApart(verb) {
   return until(`a process does "${verb}"`, () =>
     readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name))
-      .map(wordsOf)
-      .some(([program, _daemon, word]) => program?.endsWith("/uring-apart") && word === verb),
+      .some((pid) => nameOf(pid) === `apart:${verb}`),
   );
 }
 
-function wordsOf(pid) {
+function nameOf(pid) {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
   } catch {
-    return [];
+    return "";
   }
 }
 

@@ -9,7 +9,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type Mount, mountAt } from "@blksnap/diff-storage";
-import type { LoopFile } from "@blksnap/uring";
 import type { SystemView } from "./mounts.js";
 
 /** A file system: one superblock, however often it is mounted. */
@@ -20,6 +19,14 @@ export interface FileSystem {
   readonly mounts: readonly Mount[];
   /** Larger than that of each file system beneath it. */
   readonly level: number;
+}
+
+/** What the file behind a loop device is, as the kernel says it; "major:minor". */
+export interface LoopFile {
+  /** Of the file system that it lies on. */
+  readonly fileSystem: string;
+  /** The device that it is; undefined for a regular file. */
+  readonly device: string | undefined;
 }
 
 /** What only shows outside of the users' mount namespace. */
@@ -69,8 +76,9 @@ export function stackAbove(
     }
     for (const { device, backingDevice, backingFileSystem, superblock } of loops) {
       // The file system itself need not be among those that are known.
-      const hidden = stack.level(superblock) < 0 ? undefined : stack.level(superblock);
-      const below = levels.get(superblock) ?? hidden ?? levels.get(backingFileSystem ?? "");
+      const said = superblock ?? "";
+      const hidden = stack.level(said) < 0 ? undefined : stack.level(said);
+      const below = levels.get(said) ?? hidden ?? levels.get(backingFileSystem ?? "");
       const level = below === undefined ? stack.level(backingDevice ?? "") : below + 1;
       if (level >= 0) stack.raise(device, level);
     }
@@ -193,14 +201,8 @@ interface LoopDevice {
   readonly device: string;
   readonly backingDevice: string | undefined;
   readonly backingFileSystem: string | undefined;
-  /** That superblock as the kernel says it; "0:0" where it is not known. */
-  readonly superblock: string;
-}
-
-/** The loop devices that have a file. */
-export function loopNames(sysfs: string): string[] {
-  const folder = join(sysfs, "block");
-  return names(folder).filter((name) => read(join(folder, name, "loop/backing_file")));
+  /** That superblock as the kernel says it, where it is known. */
+  readonly superblock: string | undefined;
 }
 
 function loopDevices(
@@ -214,8 +216,8 @@ function loopDevices(
     const device = read(join(folder, name, "dev"));
     if (file === undefined || device === undefined) return [];
     const path = file.endsWith(DELETED) ? file.slice(0, -DELETED.length) : file;
-    const { device: special = "0:0", fileSystem: superblock = "0:0" } = files.get(name) ?? {};
-    const backingDevice = special === "0:0" ? nodeNumber(path, view) : special;
+    const { device: special, fileSystem: superblock } = files.get(name) ?? {};
+    const backingDevice = special ?? nodeNumber(path, view);
     const backingFileSystem =
       backingDevice === undefined ? mountAt(path, mounts)?.device : undefined;
     return [{ device, backingDevice, backingFileSystem, superblock }];

@@ -1,15 +1,10 @@
 /** How the file systems of a machine are found, reached and synced, whoever has them mounted. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseMountinfo } from "@blksnap/diff-storage";
-import {
-  loopFilesApart,
-  mountsApart,
-  type ReachedFileSystem,
-  ReachedFileSystems,
-  syncApart,
-} from "@blksnap/uring";
-import { type Elsewhere, loopNames, MULTI_DEVICE_TYPES } from "./block-stack.js";
+import { deviceKey, type LoopBacking, parseMountinfo } from "@blksnap/diff-storage";
+import { mountsApart, type ReachedFileSystem, ReachedFileSystems, syncApart } from "@blksnap/uring";
+import { type Elsewhere, type LoopFile, MULTI_DEVICE_TYPES } from "./block-stack.js";
+import { loopTable } from "./loop-table.js";
 import { type SystemView, USERS_VIEW } from "./mounts.js";
 
 export interface Reached {
@@ -30,22 +25,28 @@ export interface FreezeSystem extends SystemView {
 export const USERS_SYSTEM: FreezeSystem = {
   ...USERS_VIEW,
   async readElsewhere(timeoutMs) {
-    const names = loopNames(USERS_VIEW.sysfs);
-    const [found, files] = await Promise.all([
+    const [found, loops] = await Promise.all([
       mountsApart(MULTI_DEVICE_TYPES, timeoutMs),
-      loopFilesApart(names, timeoutMs),
+      loopTable.read(timeoutMs),
     ]);
     const shown = new Set(USERS_VIEW.readMounts().map(({ device }) => device));
     const mounts = parseMountinfo(found.mounts.map(({ line }) => line).join("\n"));
     return {
       mounts: mounts.filter(({ device }) => !shown.has(device)),
-      loopFiles: new Map(names.map((name, index) => [name, files[index] as (typeof files)[0]])),
+      loopFiles: new Map([...loops].map(([name, { backing }]) => [name, fileOf(backing)])),
       isComplete: found.isComplete,
     };
   },
   reach: (devices, timeoutMs) => ReachedFileSystems.open(devices, timeoutMs),
   sync: (paths, timeoutMs) => syncApart(paths, timeoutMs),
 };
+
+function fileOf({ device, blockDevice }: LoopBacking): LoopFile {
+  return {
+    fileSystem: deviceKey(device),
+    device: blockDevice === undefined ? undefined : deviceKey(blockDevice),
+  };
+}
 
 /** The node of a block device; undefined where there is none. */
 export function nodeOf(device: string, sysfs: string): string | undefined {

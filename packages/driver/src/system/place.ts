@@ -7,17 +7,14 @@
  */
 import { fstatSync, lstatSync } from "node:fs";
 import {
-  type DeviceNumber,
-  deviceKey,
   deviceNumber,
   fileIdentity,
-  type LoopBacking,
   type PathDevices,
   type Place,
   readSysfsDevice,
 } from "@blksnap/diff-storage";
 import { major, minor } from "@blksnap/ublk";
-import { errnoName, type FileStatus, loopApart, statApart } from "@blksnap/uring";
+import { errnoName, type FileStatus, statApart } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 
 const ANSWER_LIMIT_MS = 5_000;
@@ -85,23 +82,6 @@ export function placeOfIdentity(identity: string, path: string): Place {
 export async function presentName(identity: string, sysfs = "/sys"): Promise<string | undefined> {
   const place = placeOfIdentity(identity, "");
   return "path" in place ? undefined : (await readSysfsDevice(sysfs, place))?.name;
-}
-
-/** What the kernel says of a loop device's file, for TopologyProbe: its name may be gone. */
-export async function loopBackingOf(
-  node: string,
-  device: DeviceNumber,
-): Promise<LoopBacking | undefined> {
-  const answer = await loopApart(node, ANSWER_LIMIT_MS);
-  // Without the node, or with another device's: what sysfs says has to do.
-  if (typeof answer === "number") return undefined;
-  if (deviceKey(deviceNumber(answer.loop)) !== deviceKey(device)) return undefined;
-  const isBlock = answer.special !== 0;
-  return {
-    device: deviceNumber(answer.device),
-    blockDevice: isBlock ? deviceNumber(answer.special) : undefined,
-    identity: identityOfStats(isBlock, answer.device, answer.inode, answer.special),
-  };
 }
 
 function nodeAt(path: string): PathDevices | undefined {

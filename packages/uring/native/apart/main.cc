@@ -1,30 +1,37 @@
-// The program behind src/apart.ts, which says what it is for: one system call, then it ends.
+// The program behind src/apart-process.ts, which says what it is for.
 //
-//   uring-apart PARENT command PATH OP HEX   an IORING_OP_URING_CMD with up to 80 bytes
-//   uring-apart PARENT fsync PATH
-//   uring-apart PARENT claim PATH            opens it exclusively, and closes it
-//   uring-apart PARENT write PATH TEXT
-//   uring-apart PARENT extents PATH          FIEMAP with FIEMAP_FLAG_SYNC
-//   uring-apart PARENT stat PATH
-//   uring-apart PARENT open PATH             opens it for reading, and closes it
-//   uring-apart PARENT unlink PATH
-//   uring-apart PARENT read PATH AT BYTES    read(2) from some byte on
+//   uring-apart PARENT serve                 makes one call after the other, as its input asks for them:
+//     command PATH OP HEX                    an IORING_OP_URING_CMD with up to 80 bytes
+//     fsync PATH
+//     claim PATH                             opens it exclusively, and closes it
+//     write PATH TEXT
+//     extents PATH                           FIEMAP with FIEMAP_FLAG_SYNC
+//     stat PATH
+//     open PATH                              opens it for reading, and closes it
+//     unlink PATH
+//     read PATH AT BYTES                     read(2) from some byte on
+//     loops PATH...                          LOOP_GET_STATUS64 of each
+//
+// Those that take the process along, into another namespace or with children, are all that it does:
+//
 //   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
 //   uring-apart PARENT mounts MS TYPE...
-//   uring-apart PARENT loops NAME...         a line "FILE-SYSTEM DEVICE", each MAJOR:MINOR, for each
 //   uring-apart PARENT reach MS DEVICE...
 //   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; ends with nobody but itself
 //   uring-apart 0 thaw PATH
-//   uring-apart PARENT loop PATH             LOOP_GET_STATUS64
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
-// may be about a device whose number another one has by now.
+// may be about a device whose number another one has by now. While it makes a call its name is "apart:"
+// and the verb, as ps shows it.
 //
-// The first line of its output is what the call answered, or a negative errno. "extents" goes on with
+//   a request    COUNT \0 WORD \0 ...        as many words as COUNT says, in decimal
+//   an answer    LENGTH \n TEXT              as many bytes of text
+//
+// The first line of the text is what the call answered, or a negative errno. "extents" goes on with
 // "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS"; "stat" with
-// "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end"; "loop" with
-// "DEVICE INODE SPECIAL" of what is behind the loop device, and its own SPECIAL; "read" with the SPECIAL of
-// what was read, and the bytes in hexadecimal.
+// "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end"; "loops" with a line for each:
+// "DEVICE INODE SPECIAL" of what is behind the loop device, and its own SPECIAL, or a negative errno; "read"
+// with the SPECIAL of what was read, and the bytes in hexadecimal.
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fiemap.h>
@@ -33,7 +40,6 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -58,60 +64,78 @@ constexpr int64_t kReadBytesMax = 1 << 20;
 
 int64_t Checked(int64_t value) { return value < 0 ? -errno : value; }
 
-int Open(const char* path, int flags) {
-  return static_cast<int>(Checked(open(path, flags | O_CLOEXEC)));
+/** An open file; less than 0, it is the negative errno. */
+class File {
+ public:
+  File(const char* path, int flags)
+      : fd_(static_cast<int>(Checked(open(path, flags | O_CLOEXEC)))) {}
+  ~File() {
+    if (fd_ >= 0) close(fd_);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  operator int() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/** Waits for the answer to the ring's only entry. */
+int64_t Submitted(io_uring* ring) {
+  int status = io_uring_submit(ring);
+  if (status < 0) return status;
+  io_uring_cqe* cqe = nullptr;
+  do {
+    status = io_uring_wait_cqe(ring, &cqe);
+  } while (status == -EINTR);
+  return status < 0 ? status : cqe->res;
 }
 
 int64_t Command(const char* path, const char* op, std::string_view hex) {
   if (hex.size() % 2 != 0 || hex.size() > 2 * kCommandBytes) return -EINVAL;
-  const int fd = Open(path, O_RDWR);
-  if (fd < 0) return fd;
+  const File file(path, O_RDWR);
+  if (file < 0) return file;
   io_uring ring;
   if (const int status = io_uring_queue_init(1, &ring, IORING_SETUP_SQE128); status < 0) {
     return status;
   }
+  const std::unique_ptr<io_uring, decltype(&io_uring_queue_exit)> owned(&ring,
+                                                                        io_uring_queue_exit);
   io_uring_sqe* sqe = io_uring_get_sqe(&ring);
   if (sqe == nullptr) return -EBUSY;
   std::memset(static_cast<void*>(sqe), 0, 2 * sizeof *sqe);
   sqe->opcode = IORING_OP_URING_CMD;
-  sqe->fd = fd;
+  sqe->fd = file;
   sqe->cmd_op = static_cast<uint32_t>(std::strtoul(op, nullptr, 10));
   for (size_t i = 0; i < hex.size() / 2; i++) {
     const std::string digits(hex.substr(2 * i, 2));
     sqe->cmd[i] = static_cast<uint8_t>(std::strtoul(digits.c_str(), nullptr, 16));
   }
-  int status = io_uring_submit(&ring);
-  io_uring_cqe* cqe = nullptr;
-  if (status >= 0) {
-    do {
-      status = io_uring_wait_cqe(&ring, &cqe);
-    } while (status == -EINTR);
-  }
-  return status < 0 ? status : cqe->res;
+  return Submitted(&ring);
 }
 
 int64_t Fsync(const char* path) {
-  const int fd = Open(path, O_RDONLY);
-  return fd < 0 ? fd : Checked(fsync(fd));
+  const File file(path, O_RDONLY);
+  return file < 0 ? file : Checked(fsync(file));
 }
 
 int64_t Claim(const char* path) {
-  const int fd = Open(path, O_RDONLY | O_EXCL);
-  return fd < 0 ? fd : Checked(close(fd));
+  const File file(path, O_RDONLY | O_EXCL);
+  return file < 0 ? file : 0;
 }
 
 int64_t Write(const char* path, std::string_view text) {
-  const int fd = Open(path, O_WRONLY);
-  return fd < 0 ? fd : Checked(write(fd, text.data(), text.size()));
+  const File file(path, O_WRONLY);
+  return file < 0 ? file : Checked(write(file, text.data(), text.size()));
 }
 
 int64_t Extents(const char* path, std::string& lines) {
-  const int fd = Open(path, O_RDONLY);
-  if (fd < 0) return fd;
-  struct stat file;
-  if (fstat(fd, &file) < 0) return -errno;
-  lines += std::to_string(file.st_dev) + " " + std::to_string(file.st_mode) + "\n";
-  if (!S_ISREG(file.st_mode)) return 0;
+  const File file(path, O_RDONLY);
+  if (file < 0) return file;
+  struct stat found;
+  if (fstat(file, &found) < 0) return -errno;
+  lines += std::to_string(found.st_dev) + " " + std::to_string(found.st_mode) + "\n";
+  if (!S_ISREG(found.st_mode)) return 0;
   std::vector<uint64_t> memory((sizeof(fiemap) + kExtentsPerCall * sizeof(fiemap_extent)) / 8);
   auto* map = reinterpret_cast<fiemap*>(memory.data());
   for (uint64_t start = 0;;) {
@@ -120,7 +144,7 @@ int64_t Extents(const char* path, std::string& lines) {
     map->fm_length = FIEMAP_MAX_OFFSET - start;
     map->fm_flags = FIEMAP_FLAG_SYNC;
     map->fm_extent_count = kExtentsPerCall;
-    if (ioctl(fd, FS_IOC_FIEMAP, map) < 0) return -errno;
+    if (ioctl(file, FS_IOC_FIEMAP, map) < 0) return -errno;
     for (uint32_t i = 0; i < map->fm_mapped_extents; i++) {
       const fiemap_extent& extent = map->fm_extents[i];
       char line[80];
@@ -147,23 +171,23 @@ int64_t Stat(const char* path, std::string& lines) {
 
 /** Waits for nobody who might write to the other end of a pipe. */
 int64_t OpenOnly(const char* path) {
-  const int fd = Open(path, O_RDONLY | O_NONBLOCK);
-  return fd < 0 ? fd : Checked(close(fd));
+  const File file(path, O_RDONLY | O_NONBLOCK);
+  return file < 0 ? file : 0;
 }
 
 /** As many bytes as there are, in one read. */
-int64_t Read(const char* path, const char* at, const char* bytes, std::string& lines) {
-  const int64_t length = std::atoll(bytes);
+int64_t Read(const char* path, const std::string& at, const std::string& bytes,
+             std::string& lines) {
+  const int64_t length = std::atoll(bytes.c_str());
   if (length < 0 || length > kReadBytesMax) return -EINVAL;
-  const int fd = Open(path, O_RDONLY | O_NONBLOCK);
-  if (fd < 0) return fd;
-  struct stat file;
+  const File file(path, O_RDONLY | O_NONBLOCK);
+  if (file < 0) return file;
+  struct stat found;
   std::vector<uint8_t> buffer(length);
-  int64_t count = fstat(fd, &file) < 0 ? -errno : 0;
-  if (count == 0) count = Checked(pread(fd, buffer.data(), length, std::atoll(at)));
-  close(fd);
+  if (fstat(file, &found) < 0) return -errno;
+  const int64_t count = Checked(pread(file, buffer.data(), length, std::atoll(at.c_str())));
   if (count < 0) return count;
-  lines += std::to_string(file.st_rdev) + " ";
+  lines += std::to_string(found.st_rdev) + " ";
   for (int64_t i = 0; i < count; i++) {
     char digits[3];
     std::snprintf(digits, sizeof digits, "%02x", buffer[i]);
@@ -173,24 +197,26 @@ int64_t Read(const char* path, const char* at, const char* bytes, std::string& l
   return count;
 }
 
-std::string Number(uint64_t device) {
-  return std::to_string(major(device)) + ":" + std::to_string(minor(device));
+std::string LoopLine(const char* path) {
+  const File file(path, O_RDONLY | O_NONBLOCK);
+  if (file < 0) return std::to_string(file);
+  struct stat found;
+  loop_info64 info{};
+  if (fstat(file, &found) < 0 || ioctl(file, LOOP_GET_STATUS64, &info) < 0) {
+    return std::to_string(-errno);
+  }
+  return std::to_string(info.lo_device) + " " + std::to_string(info.lo_inode) + " " +
+         std::to_string(info.lo_rdevice) + " " + std::to_string(found.st_rdev);
 }
 
-/** What the file behind a loop device lies on, and what device it is; 0:0 for none. */
-void Loops(const std::vector<const char*>& names, std::string& lines) {
-  for (const char* name : names) {
-    loop_info64 info = {};
-    const int fd = Open((std::string("/dev/") + name).c_str(), O_RDONLY | O_NONBLOCK);
-    if (fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) < 0) info = {};
-    if (fd >= 0) close(fd);
-    lines += Number(info.lo_device) + " " + Number(info.lo_rdevice) + "\n";
-  }
+int64_t Loops(const std::vector<std::string>& words, std::string& lines) {
+  for (size_t i = 1; i < words.size(); i++) lines += LoopLine(words[i].c_str()) + "\n";
+  return 0;
 }
 
 int64_t Freezing(const char* path, unsigned long request) {
-  const int fd = Open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-  return fd < 0 ? fd : Checked(ioctl(fd, request, 0));
+  const File file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  return file < 0 ? file : Checked(ioctl(file, request, 0));
 }
 
 /** As fsfreeze(8) ends. */
@@ -201,53 +227,87 @@ int Freeze(std::string_view verb, const char* path) {
   return EXIT_FAILURE;
 }
 
-int64_t Loop(const char* path, std::string& lines) {
-  const int fd = Open(path, O_RDONLY | O_NONBLOCK);
-  if (fd < 0) return fd;
-  struct stat file;
-  loop_info64 info{};
-  if (fstat(fd, &file) < 0 || ioctl(fd, LOOP_GET_STATUS64, &info) < 0) return -errno;
-  lines += std::to_string(info.lo_device) + " " + std::to_string(info.lo_inode) + " " +
-           std::to_string(info.lo_rdevice) + " " + std::to_string(file.st_rdev) + "\n";
-  return 0;
+/** The parent lives. */
+bool LivesWith(const char* parent) { return getppid() == std::atoi(parent); }
+
+/** One word of a request; false at the end of the input. */
+bool ReadWord(std::string& word) {
+  char* text = nullptr;
+  size_t size = 0;
+  const ssize_t length = getdelim(&text, &size, '\0', stdin);
+  if (length > 0 && text[length - 1] == '\0') word.assign(text, length - 1);
+  const bool whole = length > 0 && text[length - 1] == '\0';
+  std::free(text);
+  return whole;
 }
 
-/** Ends with the parent from now on; false when it has ended before. */
-bool EndWith(const char* parent) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  return getppid() == std::atoi(parent);
+bool ReadRequest(std::vector<std::string>& words) {
+  std::string word;
+  if (!ReadWord(word)) return false;
+  words.clear();
+  for (long left = std::atol(word.c_str()); left > 0; left--) {
+    if (!ReadWord(word)) return false;
+    words.push_back(word);
+  }
+  return true;
+}
+
+/** Makes a call. @returns its answer, or a negative errno */
+int64_t Call(const std::vector<std::string>& words, std::string& lines) {
+  const size_t count = words.size();
+  const std::string verb = count == 0 ? "" : words[0];
+  if (verb == "loops") return Loops(words, lines);
+  if (count < 2) return -EINVAL;
+  const char* path = words[1].c_str();
+  if (verb == "command" && count == 4) return Command(path, words[2].c_str(), words[3]);
+  if (verb == "read" && count == 4) return Read(path, words[2], words[3], lines);
+  if (verb == "write" && count == 3) return Write(path, words[2]);
+  if (count != 2) return -EINVAL;
+  if (verb == "fsync") return Fsync(path);
+  if (verb == "claim") return Claim(path);
+  if (verb == "extents") return Extents(path, lines);
+  if (verb == "stat") return Stat(path, lines);
+  if (verb == "open") return OpenOnly(path);
+  if (verb == "unlink") return Checked(unlink(path));
+  return -EINVAL;
+}
+
+void Serve(const char* parent) {
+  std::vector<std::string> words;
+  while (ReadRequest(words) && LivesWith(parent)) {
+    prctl(PR_SET_NAME, ("apart:" + (words.empty() ? "" : words[0])).c_str());
+    std::string lines;
+    const std::string answer = std::to_string(Call(words, lines)) + "\n";
+    prctl(PR_SET_NAME, "apart");
+    // The length is written at once: its reader relies on that.
+    std::printf("%zu\n%s", answer.size() + lines.size(), answer.c_str());
+    std::fwrite(lines.data(), 1, lines.size(), stdout);
+    if (std::fflush(stdout) != 0) return;
+  }
 }
 
 }  // namespace
 
 int main(int count, char** words) {
-  if (count < 4) return EXIT_FAILURE;
+  if (count < 3) return EXIT_FAILURE;
   const std::string_view verb = words[2];
-  const char* path = words[3];
-  if (verb == "freeze" || verb == "thaw") return Freeze(verb, path);
-  if (!EndWith(words[1])) return EXIT_FAILURE;
-  const std::vector<const char*> more(words + 4, words + count);
+  if (count == 4 && (verb == "freeze" || verb == "thaw")) return Freeze(verb, words[3]);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (!LivesWith(words[1])) return EXIT_FAILURE;
+  if (verb == "serve") {
+    Serve(words[1]);
+    return EXIT_SUCCESS;
+  }
+  if (count < 4) return EXIT_FAILURE;
+  const int64_t limit_ms = std::atoll(words[3]);
+  const std::vector<const char*> names(words + 4, words + count);
   if (verb == "reach") {
-    Reach(std::atoll(path), more);
+    Reach(limit_ms, names);
     return EXIT_SUCCESS;
   }
   std::string lines;
   int64_t answer = -EINVAL;
-  if (verb == "command" && count == 6) answer = Command(path, words[4], words[5]);
-  if (verb == "fsync" && count == 4) answer = Fsync(path);
-  if (verb == "claim" && count == 4) answer = Claim(path);
-  if (verb == "write" && count == 5) answer = Write(path, words[4]);
-  if (verb == "extents" && count == 4) answer = Extents(path, lines);
-  if (verb == "stat" && count == 4) answer = Stat(path, lines);
-  if (verb == "open" && count == 4) answer = OpenOnly(path);
-  if (verb == "unlink" && count == 4) answer = Checked(unlink(path));
-  if (verb == "read" && count == 6) answer = Read(path, words[4], words[5], lines);
-  if (verb == "sync") answer = Sync(std::atoll(path), more, lines);
-  if (verb == "loops") {
-    Loops({words + 3, words + count}, lines);
-    answer = 0;
-  }
-  if (verb == "mounts") answer = Mounts(std::atoll(path), more, lines);
-  if (verb == "loop" && count == 4) answer = Loop(path, lines);
+  if (verb == "sync") answer = Sync(limit_ms, names, lines);
+  if (verb == "mounts") answer = Mounts(limit_ms, names, lines);
   std::printf("%" PRId64 "\n%s", answer, lines.c_str());
 }

@@ -1,0 +1,136 @@
+/**
+ * What is behind loop devices, as the kernel says it: the name that sysfs has may be gone, or another
+ * file's by now.
+ *
+ * ```
+ *   sysfs: names, disk sequence numbers ──the same as before──▶ what is known
+ *                                       └─others─▶ all of them are asked, by another process, at once
+ * ```
+ *
+ * The disk sequence number is another one whenever a loop device gets another file (drivers/block/loop.c,
+ * disk_force_media_change()), so what was said once stays true as long as it is the same.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  type DeviceNumber,
+  deviceKey,
+  deviceNumber,
+  fileIdentity,
+  type LoopBacking,
+} from "@blksnap/diff-storage";
+import { type LoopStatus, loopsApart } from "@blksnap/uring";
+import { blockIdentity } from "./place.js";
+
+const ETIMEDOUT = 110;
+
+interface Known {
+  readonly sequence: string;
+  readonly loop: DeviceNumber;
+  readonly backing: LoopBacking;
+}
+
+export class LoopTable {
+  readonly #block: string;
+  readonly #askAll: typeof loopsApart;
+  readonly #known = new Map<string, Known>();
+  #asking: Promise<void> | undefined;
+
+  constructor(sysfs = "/sys", askAll: typeof loopsApart = loopsApart) {
+    this.#block = join(sysfs, "block");
+    this.#askAll = askAll;
+  }
+
+  /**
+   * What each loop device shows, by its name as "loop0". One that is not among them shows nothing, or the
+   * kernel did not say in time what.
+   */
+  async read(timeoutMs: number): Promise<ReadonlyMap<string, Known>> {
+    // One that began before may not have seen what is there now.
+    await this.#asking?.catch(() => undefined);
+    const present = this.#present();
+    for (const [name, { sequence }] of this.#known) {
+      if (present.get(name) !== sequence) this.#known.delete(name);
+    }
+    const unknown = [...present.keys()].filter((name) => !this.#known.has(name));
+    if (unknown.length === 0) return this.#known;
+    this.#asking = this.#ask(unknown, present, timeoutMs);
+    try {
+      await this.#asking;
+    } finally {
+      this.#asking = undefined;
+    }
+    return this.#known;
+  }
+
+  async #ask(
+    names: readonly string[],
+    present: ReadonlyMap<string, string>,
+    timeoutMs: number,
+  ): Promise<void> {
+    const nodes = names.map((name) => `/dev/${name}`);
+    let answers = await this.#askAll(nodes, timeoutMs);
+    if (answers.every((answer) => answer === -ETIMEDOUT) && nodes.length > 1) {
+      // One that does not answer stands before the others.
+      const alone = nodes.map((node) => this.#askAll([node], timeoutMs));
+      answers = (await Promise.all(alone)).flat();
+    }
+    const now = this.#present();
+    for (const [index, name] of names.entries()) {
+      const answer = answers[index] as LoopStatus | number;
+      const sequence = present.get(name) as string;
+      if (typeof answer === "number" || now.get(name) !== sequence) continue;
+      this.#known.set(name, { sequence, ...said(answer) });
+    }
+  }
+
+  /** The disk sequence number of each loop device that shows something. */
+  #present(): Map<string, string> {
+    const present = new Map<string, string>();
+    for (const name of readdirSync(this.#block)) {
+      if (!name.startsWith("loop")) continue;
+      const folder = join(this.#block, name);
+      if (read(join(folder, "loop/backing_file")) === undefined) continue;
+      present.set(name, read(join(folder, "diskseq")) ?? "");
+    }
+    return present;
+  }
+}
+
+function said(answer: LoopStatus): { readonly loop: DeviceNumber; readonly backing: LoopBacking } {
+  const blockDevice = answer.special === 0 ? undefined : deviceNumber(answer.special);
+  return {
+    loop: deviceNumber(answer.loop),
+    backing: {
+      device: deviceNumber(answer.device),
+      blockDevice,
+      identity:
+        blockDevice === undefined
+          ? fileIdentity(answer.device, answer.inode)
+          : blockIdentity(deviceKey(blockDevice)),
+    },
+  };
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+}
+
+/** Of this machine. */
+export const loopTable: LoopTable = new LoopTable();
+const ANSWER_LIMIT_MS = 5_000;
+
+/** As TopologyProbe has it. @param node as "/dev/loop0" */
+export async function loopBackingOf(
+  node: string,
+  device: DeviceNumber,
+): Promise<LoopBacking | undefined> {
+  const known = (await loopTable.read(ANSWER_LIMIT_MS)).get(node.replace("/dev/", ""));
+  // Without the node, or with another device's: what sysfs says has to do.
+  if (known === undefined || deviceKey(known.loop) !== deviceKey(device)) return undefined;
+  return known.backing;
+}
