@@ -8,7 +8,7 @@ export const EVENT_TIMEOUT_MAX_MS = 2_147_483_647;
 export const MARK_RANGES_MAX = 8192;
 /** Most bytes of a CBT map in one response. */
 export const CBT_MAP_SLICE_MAX_BYTES = 1_048_576;
-/** Bytes in a sector, the unit of ranges, whatever the device's block size. */
+/** Bytes in a sector, what ranges are multiples of, whatever the device's block size. */
 export const SECTOR_SIZE_BYTES = 512;
 /** Most stores of one snapshot. */
 export const STORES_MAX = 8;
@@ -20,6 +20,11 @@ export const countOrNull = {
   type: ["integer", "null"],
   minimum: 0,
   maximum: Number.MAX_SAFE_INTEGER,
+} as const;
+export const wholeSectors = {
+  ...count,
+  multipleOf: SECTOR_SIZE_BYTES,
+  description: "a multiple of 512",
 } as const;
 export const text = { type: "string" } as const;
 export const textOrNull = { type: ["string", "null"] } as const;

@@ -82,7 +82,7 @@ export const snapshotTakeResponse = record({
 
 const eventFields = {
   sequence: { ...is.count, minimum: 1, description: "counts up from 1 within a snapshot" },
-  time_ns: { ...is.count, maximum: 2 ** 63, description: "CLOCK_MONOTONIC; exact to 1 us" },
+  time_us: { ...is.count, description: "CLOCK_MONOTONIC" },
   wall_time: is.wallTime,
 } as const;
 
@@ -93,13 +93,13 @@ export const corruptedEvent = record({
   device: is.text,
   major: is.count,
   minor: is.count,
-  error_code: { ...is.count, description: "positive errno, as in the module's event" },
+  errno: { ...is.count, description: "positive" },
 });
 /** The stores are at their limit and half of the last portion is used up; comes once. */
 export const noSpaceEvent = record({
   ...eventFields,
   event: { type: "string", const: "no_space" },
-  requested_nr_sect: { ...is.count, description: "size of the stores, in sectors of 512 bytes" },
+  allocated_bytes: { ...is.count, description: "space on the stores" },
   limit_bytes: is.count,
   used_bytes: is.count,
 });
@@ -107,9 +107,9 @@ export const noSpaceEvent = record({
 export const lowFreeSpaceEvent = record({
   ...eventFields,
   event: { type: "string", const: "low_free_space" },
-  requested_nr_sect: { ...is.count, description: "sectors of 512 bytes still wanted" },
+  wanted_bytes: { ...is.count, description: "still to be added" },
   free_bytes: is.count,
-  error_code: { ...is.count, description: "positive errno of the failed growth; 0 for none" },
+  errno: { ...is.countOrNull, description: "positive; of the failed growth; null for none" },
 });
 /** A store has not answered in time, and gets no I/O for this device before it has. */
 export const storeHungEvent = record({

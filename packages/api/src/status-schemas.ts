@@ -2,7 +2,7 @@
 import { list, record } from "./build.js";
 import * as is from "./scalars.js";
 import { fileSystemFreeze, overflowPolicy } from "./snapshot-schemas.js";
-import { cbtState, sectorRange } from "./tracker-schemas.js";
+import { byteRange, cbtState } from "./tracker-schemas.js";
 
 export const versionResponse = record({
   interface: {
@@ -33,9 +33,9 @@ export const trackerStatus = record({
   front: is.text,
   front_live: { ...is.flag, description: "false: another program has ended it; detach the device" },
   attach_kind: { type: "string", enum: ["front", "live"] },
-  device_capacity: { ...is.count, description: "bytes at attach; the front keeps it" },
-  original_capacity: { ...is.count, description: "bytes that the original has now" },
-  logical_block_size: is.count,
+  capacity_bytes: { ...is.count, description: "at attach; the front keeps it" },
+  original_capacity_bytes: { ...is.count, description: "what the original has now" },
+  logical_block_bytes: is.count,
   read_only: is.flag,
   reactor: is.count,
   cbt: cbtState,
@@ -62,11 +62,11 @@ export const snapshotDeviceStatus = record({
   front: is.text,
   image: is.textOrNull,
   error_code: is.errorCode,
-  chunk_size: { ...is.count, description: "bytes" },
+  chunk_bytes: is.count,
   chunks_used: is.count,
   copied_bytes: { ...is.count, description: "old data saved so far" },
   lost_bytes: { ...is.count, description: "old data that could not be saved; reads as EIO" },
-  lost_ranges: { ...list(sectorRange), description: "the first of the lost ranges" },
+  lost_ranges: { ...list(byteRange), description: "the first of the lost ranges" },
   lost_ranges_total: is.count,
   blocked_writes: { ...is.count, description: "writes that have waited for room for old data" },
   blocked_writes_now: { ...is.count, description: "writes that wait for room at this moment" },

@@ -27,8 +27,8 @@ export const generationReason = {
 } as const;
 
 const cbtFields = {
-  block_size: { ...is.count, description: "bytes per byte of the map" },
-  device_capacity: { ...is.count, description: "bytes" },
+  block_bytes: { ...is.count, description: "of the device, for each byte of the map" },
+  capacity_bytes: is.count,
   block_count: is.count,
   generation_id: is.uuid,
   generation_reason: generationReason,
@@ -43,18 +43,18 @@ export const cbtInfo = record({ device: is.text, front: is.text, ...cbtFields })
 /** Bytes of the map are numbers of snapshots: 0 never changed, n changed before snapshot n. */
 export const cbtMapQuery = record({
   device: is.device,
-  offset: { ...is.count, description: "first block" },
-  length: { type: "integer", minimum: 1, maximum: is.CBT_MAP_SLICE_MAX_BYTES },
+  first_block: is.count,
+  block_count: { type: "integer", minimum: 1, maximum: is.CBT_MAP_SLICE_MAX_BYTES },
 });
 
-export const sectorRange = record({
-  offset_sectors: { ...is.count, description: "in units of 512 bytes" },
-  count_sectors: { ...is.count, minimum: 1, description: "in units of 512 bytes" },
+export const byteRange = record({
+  offset_bytes: is.wholeSectors,
+  length_bytes: { ...is.wholeSectors, minimum: is.SECTOR_SIZE_BYTES },
 });
 
 export const markDirtyRequest = record({
   device: is.device,
-  ranges: { type: "array", items: sectorRange, minItems: 1, maxItems: is.MARK_RANGES_MAX },
+  ranges: { type: "array", items: byteRange, minItems: 1, maxItems: is.MARK_RANGES_MAX },
 });
 export const markDirtyResponse = record({ device: is.text, ranges: is.count });
 
@@ -62,7 +62,7 @@ export const markDirtyFileRequest = recordWithOptional({ file: is.path }, { devi
 export const markDirtyFileResponse = record({
   device: is.text,
   device_number: { type: "string", pattern: "^[0-9]+:[0-9]+$", description: "major:minor" },
-  ranges: list(sectorRange),
+  ranges: list(byteRange),
 });
 
 export const diffQuery = recordWithOptional(
@@ -73,8 +73,7 @@ export const diffQuery = recordWithOptional(
   { generation: { ...is.uuid, description: "fail unless the CBT still has this generation_id" } },
 );
 export const diffRange = record({
-  offset_sectors: is.count,
-  count_sectors: is.count,
+  ...byteRange.properties,
   kind: {
     type: "string",
     enum: ["changed", "discarded"],
@@ -89,8 +88,8 @@ export const diffResponse = record({
   generation_id: is.uuid,
   since: is.count,
   changes_number: is.count,
-  block_size: is.count,
-  device_capacity: is.count,
+  block_bytes: is.count,
+  capacity_bytes: is.count,
   changed_blocks: { ...is.count, description: "of both kinds" },
   changed_bytes: { ...is.count, description: "of both kinds" },
   ranges: list(diffRange),

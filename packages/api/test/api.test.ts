@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { constants } from "node:os";
 import { join } from "node:path";
 import {
+  daemonSchemas,
   ERRORS,
   isErrorName,
   snapshotSchemas,
@@ -9,6 +10,12 @@ import {
   statusSchemas,
   trackerSchemas,
 } from "@blksnap/api";
+import {
+  fieldsWithoutUnit,
+  numbersWithoutUnit,
+  numericFields,
+  WITHOUT_UNIT,
+} from "@blksnap/api/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 
@@ -34,10 +41,39 @@ function visit(schema: Schema, path: string): void {
   for (const choice of schema.anyOf ?? []) visit(choice, `${path}|`);
 }
 
+const schemas: readonly (readonly [name: string, schema: object])[] = [
+  daemonSchemas,
+  snapshotSchemas,
+  statusSchemas,
+  trackerSchemas,
+].flatMap((group) => Object.entries(group));
+
 test("no schema lets unknown fields in, and all keys are in snake case", () => {
-  for (const group of [trackerSchemas, snapshotSchemas, statusSchemas]) {
-    for (const [name, schema] of Object.entries(group)) visit(schema as Schema, name);
-  }
+  for (const [name, schema] of schemas) visit(schema as Schema, name);
+});
+
+test("each number is an integer, and its name says the unit, where it has one", () => {
+  assert.equal(
+    schemas.flatMap(([name, schema]) => fieldsWithoutUnit(schema, name)),
+    [],
+  );
+  assert.not.match(JSON.stringify(schemas), /"number"/);
+});
+
+test("a number without a unit is noticed, in schemas and in documents", () => {
+  const size = { type: ["integer", "null"] };
+  const schema = { properties: { parts: { items: { properties: { size, size_bytes: size } } } } };
+  assert.equal(fieldsWithoutUnit(schema, "x"), ["x.parts[].size"]);
+  assert.equal(fieldsWithoutUnit({ anyOf: [schema, size] }, "x", "y"), ["x.parts[].size", "x"]);
+  const document = { parts: [{ size: 1, size_bytes: 0.5, since: 1, name: "7" }, null], a: [2] };
+  const found = ["x.parts[].size = 1", "x.parts[].size_bytes = 0.5", "x.a[] = 2"];
+  assert.equal(numbersWithoutUnit(document, "x"), found);
+});
+
+test("what is listed as having no unit is there", () => {
+  const names = schemas.flatMap(([path, schema]) => numericFields(schema, path));
+  const unused = WITHOUT_UNIT.filter((listed) => !names.some(({ name }) => name === listed));
+  assert.equal(unused, []);
 });
 
 test("each error has a true errno, statuses, and advice on one line", () => {

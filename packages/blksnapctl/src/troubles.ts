@@ -60,7 +60,7 @@ export function troublesOf(
   tracker: TrackerStatus,
   snapshots: readonly SnapshotStatus[],
 ): readonly Trouble[] {
-  const { io, persistence, original_capacity, snapshot_id } = tracker;
+  const { io, persistence, original_capacity_bytes, snapshot_id } = tracker;
   const snapshot = snapshots.find(({ id }) => id === snapshot_id);
   const member = snapshot?.devices.find(({ front }) => front === tracker.front);
   const troubles: Trouble[] = [];
@@ -69,7 +69,7 @@ export function troublesOf(
     const hint = "Destroy its snapshot, detach the device and attach it again";
     troubles.push({ state: "ENDED", what, hint });
   }
-  if (original_capacity === 0) {
+  if (original_capacity_bytes === 0) {
     const hint = "Detach it; what was not written to it is lost";
     troubles.push({ state: "GONE", what: "the original is gone", hint });
   }

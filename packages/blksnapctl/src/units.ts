@@ -1,4 +1,5 @@
 /** Figures for people: sizes in powers of 1024, times in two units at most. */
+import { type ByteRange, SECTOR_SIZE_BYTES } from "@blksnap/api";
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -8,6 +9,17 @@ export interface Unit {
 }
 
 export const BYTES: Unit = { name: "B", bytes: 1 };
+
+/** A range as the kernel module's tool counts: in sectors of 512 bytes. */
+export function sectorsOf({ offset_bytes, length_bytes }: ByteRange): {
+  readonly firstSector: number;
+  readonly sectors: number;
+} {
+  return {
+    firstSector: offset_bytes / SECTOR_SIZE_BYTES,
+    sectors: length_bytes / SECTOR_SIZE_BYTES,
+  };
+}
 
 /** The largest unit in which all these sizes are whole numbers. */
 export function commonUnit(sizesBytes: readonly number[]): Unit {

@@ -1,12 +1,12 @@
 /** Reads the values of options; each function throws a usage error that names the option. */
 import { resolve } from "node:path";
 import {
+  type ByteRange,
   EVENT_TIMEOUT_MAX_MS,
   MEMORY_STORE,
   type OverflowPolicy,
   PATH_LENGTH_MAX_BYTES,
   SECTOR_SIZE_BYTES,
-  type SectorRange,
   STORES_MAX,
 } from "@blksnap/api";
 import { quoted } from "./argv.js";
@@ -128,16 +128,16 @@ function parseStore(text: string): string {
   return text === MEMORY_STORE ? text : parsePath(text, "file");
 }
 
-/** A range of sectors, FIRST:COUNT. */
-export function parseRange(text: string): SectorRange {
+/** A range of sectors, FIRST:COUNT, in bytes. */
+export function parseRange(text: string): ByteRange {
   const match = /^([0-9]{1,16}):([0-9]{1,16})$/.exec(text);
-  const offset_sectors = Number(match?.[1]);
-  const count_sectors = Number(match?.[2]);
-  if (!Number.isSafeInteger(offset_sectors + count_sectors) || count_sectors === 0) {
+  const offset_bytes = Number(match?.[1]) * SECTOR_SIZE_BYTES;
+  const length_bytes = Number(match?.[2]) * SECTOR_SIZE_BYTES;
+  if (!Number.isSafeInteger(offset_bytes + length_bytes) || length_bytes === 0) {
     const why = `Invalid format of range string. ranges: ${quoted(text)} is not FIRST:COUNT`;
     throw usageError(why, "USAGE", "Give sectors of 512 bytes, as in --ranges 2048:8");
   }
-  return { offset_sectors, count_sectors };
+  return { offset_bytes, length_bytes };
 }
 
 /** break-snapshot, fail-writes or block-writes[=SECONDS]. */

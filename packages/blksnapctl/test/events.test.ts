@@ -7,11 +7,11 @@ const corrupted = {
   device: "/dev/loop0",
   major: 7,
   minor: 0,
-  error_code: 28,
+  errno: 28,
 } as const;
 const noSpace = {
   event: "no_space",
-  requested_nr_sect: 262_144,
+  allocated_bytes: 134_217_728,
   limit_bytes: 2 ** 27,
   used_bytes: 2 ** 26,
 } as const;
@@ -57,7 +57,7 @@ test("snapshot_waitevent --json has the event with its payload", async () => {
   queue().push(noSpace);
   const json = JSON.parse(await harness.ok("snapshot_waitevent", "-i", id, "-t", "0", "--json"));
   assert.is(json.result, "ok");
-  assert.is(json.event.requested_nr_sect, 262_144);
+  assert.is(json.event.allocated_bytes, 134_217_728);
 });
 
 test("snapshot_watcher tells what happens and ends when the snapshot is corrupted", async () => {

@@ -109,7 +109,7 @@ async function preparedSnapshot(verbName: string): Promise<string> {
     device: "/dev/sdb",
     major: 8,
     minor: 16,
-    error_code: 28,
+    errno: 28,
   });
   return id;
 }

@@ -10,7 +10,7 @@ const tracker = {
   front,
   front_live: true,
   snapshot_id: "s",
-  original_capacity: 1,
+  original_capacity_bytes: 1,
   error_code: 0,
   persistence: { state: "off", why: null },
   io: { errors: 0 },
@@ -65,7 +65,7 @@ test("errors of the front are told once: not those that are refused writes", () 
 
 test("an original that is gone, and tracking that is not kept", () => {
   const persistence = { state: "failed", why: "EIO" };
-  const found = troubles({ original_capacity: 0, persistence });
+  const found = troubles({ original_capacity_bytes: 0, persistence });
   assert.equal(
     found.map(({ state }) => state),
     ["GONE", "UNKEPT"],

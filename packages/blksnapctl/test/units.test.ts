@@ -37,7 +37,7 @@ test("any text is a size in range or a LIMIT_INVALID", () => {
 });
 
 test("ranges that can't be counted exactly are refused", () => {
-  assert.equal(parseRange("2048:8"), { offset_sectors: 2048, count_sectors: 8 });
+  assert.equal(parseRange("2048:8"), { offset_bytes: 1_048_576, length_bytes: 4096 });
   for (const text of ["", ":", "1:", ":1", "-1:1", "1:1:1", "1 :1", "9007199254740991:1"]) {
     assert.throws(() => parseRange(text), /Invalid format of range string/);
   }

@@ -1,6 +1,7 @@
 /** A typed client of the daemon's control API: one method per operation. */
 import {
   type AttachResponse,
+  type ByteRange,
   CBT_MAP_SLICE_MAX_BYTES,
   type CbtInfo,
   type DaemonStopResponse,
@@ -12,7 +13,6 @@ import {
   type MarkDirtyFileResponse,
   type MarkDirtyResponse,
   type OverflowPolicy,
-  type SectorRange,
   type SnapshotAddResponse,
   type SnapshotCreateProgress,
   type SnapshotEvent,
@@ -191,14 +191,15 @@ export class BlksnapClient {
     return sendForJson(this.#call("GET", query("/v1/trackers/cbt", { device }), options));
   }
 
-  /** Part of the frozen CBT map: `length` blocks from block `offset` on, at most 1 MiB. */
+  /** Part of the frozen CBT map: `blocks` of them from `firstBlock` on, at most 1 MiB. */
   readCbtMapSlice(
     device: string,
-    offset: number,
-    length: number,
+    firstBlock: number,
+    blocks: number,
     options?: CallOptions,
   ): Promise<Uint8Array> {
-    const path = query("/v1/trackers/cbt/map", { device, offset, length });
+    const slice = { device, first_block: firstBlock, block_count: blocks };
+    const path = query("/v1/trackers/cbt/map", slice);
     return send(this.#call("GET", path, options));
   }
 
@@ -226,7 +227,7 @@ export class BlksnapClient {
   /** Marks blocks as changed. Many ranges go in several requests, each of them whole or not at all. */
   async markDirty(
     device: string,
-    ranges: readonly SectorRange[],
+    ranges: readonly ByteRange[],
     options?: CallOptions,
   ): Promise<MarkDirtyResponse> {
     let total: MarkDirtyResponse = { device, ranges: 0 };

@@ -16,7 +16,7 @@ test("each operation has a method", async () => {
   assert.equal(await client.snapshotCollect(), [
     { id, taken: true, devices: [device, "/dev/loop1"] },
   ]);
-  await client.markDirty(device, [{ offset_sectors: 0, count_sectors: 8 }]);
+  await client.markDirty(device, [{ offset_bytes: 0, length_bytes: 4096 }]);
   assert.is((await client.markDirtyFile("/mnt/file", device)).device_number, "7:0");
   const { generation_id } = await client.cbtInfo(device);
   assert.is((await client.diff(device, 0, generation_id)).changed_blocks, 3);
@@ -51,8 +51,8 @@ test("many ranges go in several requests", async () => {
   const { client, stop } = await startHarness();
   await client.attach(device);
   const ranges = Array.from({ length: MARK_RANGES_MAX + 1 }, (_, i) => ({
-    offset_sectors: i,
-    count_sectors: 1,
+    offset_bytes: i * 512,
+    length_bytes: 512,
   }));
   assert.is((await client.markDirty(device, ranges)).ranges, ranges.length);
   assert.is((await failureOf(client.markDirty(device, []))).code, "REQUEST_INVALID");
@@ -62,7 +62,7 @@ test("many ranges go in several requests", async () => {
 test("a map that is taken anew while it is read is read again", async () => {
   const { client, create, driver, stop } = await startHarness();
   await client.attach(device);
-  await client.markDirty(device, [{ offset_sectors: 0, count_sectors: 8 }]);
+  await client.markDirty(device, [{ offset_bytes: 0, length_bytes: 4096 }]);
   const id = await create();
   const read = driver.readCbtMap.bind(driver);
   let reads = 0;

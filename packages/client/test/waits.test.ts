@@ -6,7 +6,7 @@ import { CLIENT_TIMEOUT_MS, failureOf, startHarness } from "./harness.js";
 
 const noSpace = {
   event: "no_space",
-  requested_nr_sect: 2048,
+  allocated_bytes: 1_048_576,
   limit_bytes: 1 << 20,
   used_bytes: 1 << 19,
 } as const;

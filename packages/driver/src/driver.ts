@@ -6,11 +6,11 @@ import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type {
   AttachResponse,
+  ByteRange,
   CbtInfo,
   DetachResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
-  SectorRange,
   SnapshotAddResponse,
   SnapshotEvent,
   SnapshotInfo,
@@ -239,12 +239,12 @@ export class Driver implements DriverControl {
     };
   }
 
-  async readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array> {
+  async readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array> {
     const { cbt } = await this.#registry.tracker(device);
-    return readMap(cbt, offset, length);
+    return readMap(cbt, firstBlock, count);
   }
 
-  async markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse> {
+  async markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse> {
     const tracker = await this.#registry.tracker(device);
     await tracker.markDirty(markedRanges(ranges, tracker.cbt.info(), tracker.device));
     // What was marked by hand is in no journal: a new checkpoint has it.

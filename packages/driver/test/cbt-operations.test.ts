@@ -48,10 +48,10 @@ test("changes are joined into ranges and cut at the device's end", async () => {
   cbt.switch();
   const changes = await changesSince(cbt, 0);
   assert.equal(
-    changes.ranges.map((range) => [range.offset_sectors, range.count_sectors]),
+    changes.ranges.map((range) => [range.offset_bytes, range.length_bytes]),
     [
-      [0, (2 * BLOCK) / 512],
-      [(4 * BLOCK) / 512, (0.5 * BLOCK) / 512],
+      [0, 2 * BLOCK],
+      [4 * BLOCK, 0.5 * BLOCK],
     ],
   );
   assert.is(changes.changed_blocks, 3);
@@ -68,12 +68,12 @@ test("discarded blocks are ranges of their own, also beside changed ones", async
   cbt.switch();
   const changes = await changesSince(cbt, 0);
   assert.equal(
-    changes.ranges.map((range) => [range.offset_sectors, range.count_sectors, range.kind]),
+    changes.ranges.map((range) => [range.offset_bytes, range.length_bytes, range.kind]),
     [
-      [0, 128, "changed"],
-      [128, 256, "discarded"],
-      [384, 128, "changed"],
-      [512, 64, "discarded"],
+      [0, BLOCK, "changed"],
+      [BLOCK, 2 * BLOCK, "discarded"],
+      [3 * BLOCK, BLOCK, "changed"],
+      [4 * BLOCK, 0.5 * BLOCK, "discarded"],
     ],
   );
   assert.is(changes.changed_blocks, 5);
@@ -87,8 +87,8 @@ test("since counts takes, and one that was not yet is refused", async () => {
   write(cbt, 2 * BLOCK, 512);
   cbt.switch();
   assert.equal(
-    (await changesSince(cbt, 1)).ranges.map((range) => range.offset_sectors),
-    [(2 * BLOCK) / 512],
+    (await changesSince(cbt, 1)).ranges.map((range) => range.offset_bytes),
+    [2 * BLOCK],
   );
   assert.equal((await changesSince(cbt, 2)).ranges, []);
   assert.is(await codeOf(changesSince(cbt, 3)), "CBT_NUMBER_UNKNOWN");
@@ -107,11 +107,10 @@ test("a part of the map is read, none beyond its end", () => {
 
 test("ranges to mark must lie on the device", () => {
   const info = map().info();
-  const sectors = CAPACITY / 512;
-  const last = { offset_sectors: sectors - 1, count_sectors: 1 };
+  const last = { offset_bytes: CAPACITY - 512, length_bytes: 512 };
   assert.equal(markedRanges([last], info, "/dev/x"), [CAPACITY - 512, 512]);
   assert.throws(
-    () => markedRanges([{ offset_sectors: sectors, count_sectors: 1 }], info, "/dev/x"),
+    () => markedRanges([{ offset_bytes: CAPACITY, length_bytes: 512 }], info, "/dev/x"),
     (error: Error & { code?: string }) => error.code === "MARK_RANGE",
   );
 });
@@ -129,7 +128,7 @@ function toldOf(call: () => unknown): readonly [string, string | null] {
 
 test("a map that lost marks: EFAULT for who reads, EINVAL for who marks, until the next take", async () => {
   const cbt = map();
-  const range = { offset_sectors: 0, count_sectors: 1 };
+  const range = { offset_bytes: 0, length_bytes: 512 };
   const reading = () => readMap(cbt, 0, 1);
   const marking = () => markedRanges([range], cbt.info(), "/dev/x");
   cbt.corrupt();

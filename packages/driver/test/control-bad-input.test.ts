@@ -9,6 +9,10 @@ const UNKNOWN_ID = "00000000-0000-4000-8000-000000000000";
 const good = { devices: [], stores: ["/var/tmp"], limit_bytes: 1 << 30 };
 const nested = `${"[".repeat(200_000)}${"]".repeat(200_000)}`;
 
+function dirty(offset_bytes: number, length_bytes: number): object {
+  return { device: "/dev/loop0", ranges: [{ offset_bytes, length_bytes }] };
+}
+
 /** What is asked, and by which name it is answered. */
 const cases: readonly (readonly [path: string, ask: Ask, name: string])[] = [
   ["/v1/trackers", { text: "" }, "REQUEST_INVALID"],
@@ -36,10 +40,18 @@ const cases: readonly (readonly [path: string, ask: Ask, name: string])[] = [
   ["/v1/trackers", { method: "PATCH" }, "ROUTE_NOT_FOUND"],
   ["/v1/nothing", {}, "ROUTE_NOT_FOUND"],
   ["/v1/%zz", {}, "REQUEST_INVALID"],
-  ["/v1/trackers/cbt/map?device=/d&offset=-1&length=1", {}, "REQUEST_INVALID"],
-  ["/v1/trackers/cbt/map?device=/d&offset=0&length=0", {}, "REQUEST_INVALID"],
-  ["/v1/trackers/cbt/map?device=/d&offset=0&length=1e3", {}, "REQUEST_INVALID"],
-  ["/v1/trackers/cbt/map?device=/d&offset=9999999999999999999&length=1", {}, "REQUEST_INVALID"],
+  ["/v1/trackers/cbt/map?device=/d&first_block=-1&block_count=1", {}, "REQUEST_INVALID"],
+  ["/v1/trackers/cbt/map?device=/d&first_block=0&block_count=0", {}, "REQUEST_INVALID"],
+  ["/v1/trackers/cbt/map?device=/d&first_block=0&block_count=1e3", {}, "REQUEST_INVALID"],
+  [
+    "/v1/trackers/cbt/map?device=/d&first_block=9999999999999999999&block_count=1",
+    {},
+    "REQUEST_INVALID",
+  ],
+  ["/v1/trackers/cbt/dirty", { body: dirty(100, 512) }, "REQUEST_INVALID"],
+  ["/v1/trackers/cbt/dirty", { body: dirty(0, 100) }, "REQUEST_INVALID"],
+  ["/v1/trackers/cbt/dirty", { body: dirty(0, 0) }, "REQUEST_INVALID"],
+  ["/v1/trackers/cbt/dirty", { body: dirty(2 ** 53, 512) }, "REQUEST_INVALID"],
   ["/v1/trackers/cbt/diff?device=/d&since=255", {}, "REQUEST_INVALID"],
   ["/v1/trackers/cbt/diff?device=/d&since=1&generation=x", {}, "ID_INVALID"],
   ["/v1/snapshots", { body: { ...good, limit_bytes: 0 } }, "LIMIT_INVALID"],

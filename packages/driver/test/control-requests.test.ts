@@ -1,5 +1,6 @@
 import { createRequire } from "node:module";
 import { snapshotSchemas, statusSchemas, trackerSchemas } from "@blksnap/api";
+import { fieldsWithoutUnit, numericFields } from "@blksnap/api/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ask, startHarness } from "./control-harness.js";
@@ -43,7 +44,7 @@ test("every operation answers as its schema says", async () => {
   assert.is(taken.json.images.length, 2);
 
   const marked = await ask(socketPath, "/v1/trackers/cbt/dirty", {
-    body: { device, ranges: [{ offset_sectors: 128, count_sectors: 1 }] },
+    body: { device, ranges: [{ offset_bytes: 65_536, length_bytes: 512 }] },
   });
   follows(trackerSchemas.markDirtyResponse, marked.json);
   const file = await ask(socketPath, "/v1/trackers/cbt/dirty_file", { body: { file: "/mnt/x" } });
@@ -64,7 +65,7 @@ test("every operation answers as its schema says", async () => {
     assert.is(answer.status, 200, path);
     follows(schema, answer.json);
   }
-  const map = await ask(socketPath, `/v1/trackers/cbt/map?${query}&offset=0&length=4`);
+  const map = await ask(socketPath, `/v1/trackers/cbt/map?${query}&first_block=0&block_count=4`);
   assert.is(map.type, "application/octet-stream");
   assert.equal([...map.bytes], [0, 1, 0, 0]);
 
@@ -107,6 +108,45 @@ test("the OpenAPI description names every route", async () => {
       "post /v1/trackers/cbt/dirty",
       "post /v1/trackers/cbt/dirty_file",
     ].sort(),
+  );
+  await harness.stop();
+});
+
+interface Operation {
+  readonly parameters?: readonly { readonly name: string; readonly schema: object }[];
+  readonly requestBody?: Bodies;
+  readonly responses: Readonly<Record<string, Bodies>>;
+}
+interface Bodies {
+  readonly content?: Readonly<Record<string, { readonly schema: object }>>;
+}
+
+test("each number of the OpenAPI description says its unit, where it has one", async () => {
+  const harness = await startHarness();
+  const { json } = await ask(harness.socketPath, "/v1/openapi.json");
+  const operations = Object.entries(
+    json.paths as Record<string, Record<string, Operation>>,
+  ).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, it]) => [`${method} ${path}`, it]),
+  ) as [string, Operation][];
+  const found = operations.flatMap(([route, { parameters = [], requestBody, responses }]) => {
+    const bodies = [requestBody, ...Object.values(responses)];
+    return [
+      ...parameters.map(({ name, schema }) => [`${route} ${name}`, schema, name] as const),
+      ...bodies.flatMap((body) =>
+        Object.values(body?.content ?? {}).map(({ schema }) => [route, schema, ""] as const),
+      ),
+    ];
+  });
+  const numbers = found.flatMap(([path, schema, name]) => numericFields(schema, path, name));
+  assert.ok(numbers.some(({ path }) => path.endsWith("cbt/map first_block")));
+  assert.ok(
+    numbers.some(({ path }) => path === "post /v1/trackers/cbt/dirty.ranges[].offset_bytes"),
+  );
+  assert.ok(numbers.some(({ path }) => path === "get /v1/status.trackers[].capacity_bytes"));
+  assert.equal(
+    found.flatMap(([path, schema, name]) => fieldsWithoutUnit(schema, path, name)),
+    [],
   );
   await harness.stop();
 });

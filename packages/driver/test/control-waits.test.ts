@@ -16,7 +16,7 @@ const corrupted = {
   device: "/dev/loop0",
   major: 7,
   minor: 0,
-  error_code: 28,
+  errno: 28,
 } as const;
 
 async function started() {
@@ -39,7 +39,7 @@ test("a wait ends with its event, its timeout, or the snapshot's end", async () 
   events.push(corrupted);
   const { json } = await waiting;
   assert.is(json.result, "ok");
-  assert.is(json.event.error_code, 28);
+  assert.is(json.event.errno, 28);
   const orphan = ask(harness.socketPath, `${path}60000`);
   await eventually("a sleeper", () => events.sleepers === 1);
   await ask(harness.socketPath, `/v1/snapshots/${id}`, { method: "DELETE" });

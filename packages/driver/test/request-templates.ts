@@ -21,14 +21,14 @@ export const templates: readonly Template[] = [
   {
     method: "GET",
     route: "/v1/trackers/cbt/map",
-    path: `/v1/trackers/cbt/map?${query}&offset=0&length=1`,
+    path: `/v1/trackers/cbt/map?${query}&first_block=0&block_count=1`,
   },
   { method: "GET", route: "/v1/trackers/cbt/diff", path: `/v1/trackers/cbt/diff?${query}&since=0` },
   {
     method: "POST",
     route: "/v1/trackers/cbt/dirty",
     path: "/v1/trackers/cbt/dirty",
-    body: { device: NO_DEVICE, ranges: [{ offset_sectors: 0, count_sectors: 8 }] },
+    body: { device: NO_DEVICE, ranges: [{ offset_bytes: 0, length_bytes: 4096 }] },
   },
   {
     method: "POST",

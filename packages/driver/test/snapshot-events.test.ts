@@ -25,11 +25,11 @@ test("what nobody has taken is handed to the next daemon with its numbers and ti
   const next = (await second.wait(0, never)) as {
     device: string;
     sequence: number;
-    time_ns: number;
+    time_us: number;
   };
   assert.is(next.device, "/dev/b");
   assert.is(next.sequence, 2);
-  assert.is(next.time_ns, kept.events[0]?.timeNs);
+  assert.is(next.time_us, Math.floor(kept.events[0]!.timeNs / 1000));
   second.push(corrupted("/dev/d"));
   assert.equal(
     second.record.events.map(({ sequence }) => sequence),

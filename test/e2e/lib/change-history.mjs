@@ -160,8 +160,8 @@ export class ChangeHistory {
 
   async #mark() {
     const range = this.#range();
-    const { first: offset_sectors, count: count_sectors } = range;
-    await this.#t.client.markDirty(this.#device, [{ offset_sectors, count_sectors }]);
+    const [offset_bytes, length_bytes] = [range.first * SECTOR_BYTES, range.count * SECTOR_BYTES];
+    await this.#t.client.markDirty(this.#device, [{ offset_bytes, length_bytes }]);
     this.#marked(range);
   }
 
@@ -205,7 +205,7 @@ export class ChangeHistory {
   async #assertDiffs({ withCopies }) {
     for (let since = 0; since < this.#number; since++) {
       const diff = await this.#t.client.diff(this.#device, since);
-      assert.is(diff.block_size, this.#blockSectors * SECTOR_BYTES);
+      assert.is(diff.block_bytes, this.#blockSectors * SECTOR_BYTES);
       this.#assertCovers(diff.ranges, since);
       for (const range of diff.ranges) this.#assertTight(range, since);
       if (withCopies) this.#assertBackup(diff.ranges, since);
@@ -215,16 +215,18 @@ export class ChangeHistory {
   /** No sector that changed is missing. */
   #assertCovers(ranges, since) {
     const listed = new Uint8Array(this.#frozen.length);
-    for (const { offset_sectors: from, count_sectors: count } of ranges) {
-      listed.fill(1, from, from + count);
+    for (const range of ranges) {
+      const { from, end } = sectorsOf(range);
+      listed.fill(1, from, end);
     }
     const missed = this.#frozen.findIndex((number, sector) => number > since && !listed[sector]);
     assert.is(missed, -1, `diff since ${since} misses sector ${missed}`);
   }
 
   /** Each block of a range has a change, so a range is less than a block too large at each end. */
-  #assertTight({ offset_sectors: from, count_sectors: count, kind }, since) {
-    for (let start = from; start < from + count; start += this.#blockSectors) {
+  #assertTight({ kind, ...range }, since) {
+    const { from, end } = sectorsOf(range);
+    for (let start = from; start < end; start += this.#blockSectors) {
       const block = start / this.#blockSectors;
       const sectors = this.#frozen.subarray(start, start + this.#blockSectors);
       assert.ok(
@@ -240,8 +242,8 @@ export class ChangeHistory {
   #assertBackup(ranges, since) {
     const now = this.#copies.at(-1);
     const copy = Buffer.from(this.#copies[since]);
-    for (const { offset_sectors: from, count_sectors: count, kind } of ranges) {
-      const [start, end] = [from * SECTOR_BYTES, (from + count) * SECTOR_BYTES];
+    for (const { offset_bytes: start, length_bytes: length, kind } of ranges) {
+      const end = start + length;
       if (kind === "discarded") copy.fill(0, start, end);
       else now.copy(copy, start, start, end);
     }
@@ -252,6 +254,11 @@ export class ChangeHistory {
   close() {
     return this.#file.close();
   }
+}
+
+/** First sector of a range of a diff, and the one after its last. */
+function sectorsOf({ offset_bytes: offset, length_bytes: length }) {
+  return { from: offset / SECTOR_BYTES, end: (offset + length) / SECTOR_BYTES };
 }
 
 /** First copy block that the range touches, and the one after the last. */

@@ -15,9 +15,7 @@ export function changedBlocks(before, after, blockBytes) {
 export function assertCovered(offsets, ranges) {
   for (const offset of offsets) {
     const hit = ranges.find(
-      (range) =>
-        range.offset_sectors * 512 <= offset &&
-        offset < (range.offset_sectors + range.count_sectors) * 512,
+      (range) => range.offset_bytes <= offset && offset < range.offset_bytes + range.length_bytes,
     );
     assert.ok(hit, `the block at ${offset} changed, and diff does not say so`);
   }

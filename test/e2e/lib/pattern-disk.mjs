@@ -103,11 +103,11 @@ export class PatternDisk {
   /** Whether an incremental backup would at least have known. */
   async #whatDiffSays(faults) {
     const { ranges } = await this.#t.client.diff(this.device, 0);
-    const flagged = faults.filter(({ sector }) =>
-      ranges.some(
-        ({ offset_sectors: from, count_sectors: count }) => sector >= from && sector < from + count,
-      ),
-    );
+    const flagged = faults
+      .map(({ sector }) => sector * SECTOR_BYTES)
+      .filter((at) =>
+        ranges.some(({ offset_bytes: from, length_bytes: n }) => at >= from && at < from + n),
+      );
     return `; diff lists ${flagged.length} of them as changed`;
   }
 

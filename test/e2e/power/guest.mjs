@@ -174,10 +174,14 @@ const STEPS = {
     for (let round = 0; ; round++) {
       await sleep(300);
       if (takes && round % 3 === 2) await takeOf(devices);
-      const range = { offset_sectors: (round * 8) % 4096, count_sectors: 8 };
+      const range = { offset_bytes: (round * 4096) % (4096 * 512), length_bytes: 4096 };
       for (const device of devices) {
         await daemon.client.markDirty(device, [range]);
-        tell("marked", { device, offsetBytes: range.offset_sectors * 512, lengthBytes: 4096 });
+        tell("marked", {
+          device,
+          offsetBytes: range.offset_bytes,
+          lengthBytes: range.length_bytes,
+        });
       }
     }
   },

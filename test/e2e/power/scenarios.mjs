@@ -53,12 +53,12 @@ export const SCENARIOS = {
   "the judge sees a block that is missing, and one too many": async () => {
     const expected = { written: new Set([4, 7]), maybe: new Set([8]) };
     const ranges = (...blocks) =>
-      blocks.map((block) => ({ offset_sectors: block * 8, count_sectors: 8 }));
+      blocks.map((block) => ({ offset_bytes: block * 4096, length_bytes: 4096 }));
     assert.equal(compareDiff(expected, ranges(4, 7), { exact: true }).problem, undefined);
     assert.equal(compareDiff(expected, ranges(4, 7, 8), { exact: true }).problem, undefined);
     assert.match(compareDiff(expected, ranges(4, 8)).problem, /1 written blocks are not/);
     assert.match(compareDiff(expected, ranges(4, 7, 9), { exact: true }).problem, /never written/);
-    const all = [{ offset_sectors: 0, count_sectors: 8 * 2000 }];
+    const all = [{ offset_bytes: 0, length_bytes: 4096 * 2000 }];
     assert.match(compareDiff(expected, all).problem, /never written/);
   },
 

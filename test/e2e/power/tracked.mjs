@@ -3,7 +3,6 @@
  * told, and so must be in the diff; and which ones may be, because they were written while one was taken.
  */
 export const BLOCK_BYTES = 4096;
-const SECTOR_BYTES = 512;
 /** What the journal may record ahead of a writer in sequence. */
 const AHEAD_BLOCKS = (4 * 2 ** 20) / BLOCK_BYTES;
 
@@ -48,15 +47,15 @@ export class Tracked {
 
 /**
  * @param {ReturnType<Tracked["expectation"]>} expected
- * @param {{offset_sectors: number, count_sectors: number}[]} ranges of the diff
+ * @param {{offset_bytes: number, length_bytes: number}[]} ranges of the diff
  * @param {{exact?: boolean}} [options] exact: nothing may be recorded ahead
  * @returns {{problem: string | undefined, blocks: number, beyond: number}}
  */
 export function compareDiff(expected, ranges, { exact = false } = {}) {
   const found = new Set();
-  for (const { offset_sectors: offset, count_sectors: count } of ranges) {
-    const first = (offset * SECTOR_BYTES) / BLOCK_BYTES;
-    const end = ((offset + count) * SECTOR_BYTES) / BLOCK_BYTES;
+  for (const { offset_bytes: offset, length_bytes: length } of ranges) {
+    const first = offset / BLOCK_BYTES;
+    const end = (offset + length) / BLOCK_BYTES;
     for (let block = first; block < end; block++) found.add(block);
   }
   const { written, maybe } = expected;

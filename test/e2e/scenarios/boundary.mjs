@@ -23,7 +23,7 @@ async function trackedDisk(t, { random, number = 0, sectorBytes = 512, dsync = f
 }
 
 async function boundariesOf(t, disk, id, blockBytes) {
-  const { chunk_size: chunkBytes } = await memberStatus(t, id, disk.device);
+  const { chunk_bytes: chunkBytes } = await memberStatus(t, id, disk.device);
   return new Boundaries(disk, { blockBytes, chunkBytes, sequence: 1 });
 }
 

@@ -32,7 +32,7 @@ const ORIGINALS = {
 
 async function capacities(t) {
   const { trackers } = await t.client.status();
-  const [{ device_capacity: tracked, original_capacity: now }] = trackers;
+  const [{ capacity_bytes: tracked, original_capacity_bytes: now }] = trackers;
   return { tracked, now };
 }
 
@@ -82,7 +82,7 @@ for (const [name, make] of Object.entries(ORIGINALS)) {
     const again = await attach(t, path);
     assert.is(await sizeOf(again.front), SIZE_BYTES + MIB);
     const after = await t.client.cbtInfo(path);
-    assert.is(after.device_capacity, SIZE_BYTES + MIB);
+    assert.is(after.capacity_bytes, SIZE_BYTES + MIB);
     assert.is.not(after.generation_id, before.generation_id);
   });
 }

@@ -44,17 +44,17 @@ class CbtModel {
     this.active++;
   }
 
-  /** Sectors of the blocks that changed after the snapshot of that number, as ranges. */
+  /** The blocks that changed after the snapshot of that number, as ranges. */
   changedSince(number) {
     const ranges = [];
     this.frozen.forEach((changed, block) => {
       if (changed <= number) return;
-      const first = block * 128;
-      const end = Math.min(first + 128, SIZE_BYTES / 512);
+      const first = block * BLOCK_BYTES;
+      const end = Math.min(first + BLOCK_BYTES, SIZE_BYTES);
       const last = ranges.at(-1);
-      if (last && last.offset_sectors + last.count_sectors === first) {
-        last.count_sectors = end - last.offset_sectors;
-      } else ranges.push({ offset_sectors: first, count_sectors: end - first });
+      if (last && last.offset_bytes + last.length_bytes === first) {
+        last.length_bytes = end - last.offset_bytes;
+      } else ranges.push({ offset_bytes: first, length_bytes: end - first });
     });
     return ranges;
   }
@@ -72,9 +72,9 @@ async function writeSomewhere(file, random, writes, onWrite) {
 
 async function assertMap(t, device, model) {
   const { info, map } = await t.client.readCbtMap(device);
-  assert.is(info.block_size, BLOCK_BYTES);
+  assert.is(info.block_bytes, BLOCK_BYTES);
   assert.is(info.block_count, BLOCKS);
-  assert.is(info.device_capacity, SIZE_BYTES);
+  assert.is(info.capacity_bytes, SIZE_BYTES);
   assert.is(info.changes_number, model.active - 1);
   assert.equal([...map], [...model.frozen]);
   return info;
@@ -83,10 +83,7 @@ async function assertMap(t, device, model) {
 async function assertDiffs(t, device, model) {
   for (let since = 0; since < model.active; since++) {
     const { ranges, changed_blocks: blocks } = await t.client.diff(device, since);
-    const plain = ranges.map(({ offset_sectors, count_sectors }) => ({
-      offset_sectors,
-      count_sectors,
-    }));
+    const plain = ranges.map(({ offset_bytes, length_bytes }) => ({ offset_bytes, length_bytes }));
     assert.equal(plain, model.changedSince(since));
     assert.is(blocks, model.frozen.filter((number) => number > since).length);
   }
@@ -112,8 +109,9 @@ for (const seed of seedsOr(["one"])) {
       const image = await DeviceFile.open(t, snapshot.images[0]);
       await writeSomewhere(image, random, 2, (at, length) => model.mark(at, length));
       await image.close();
-      await t.client.markDirty(device, [{ offset_sectors: round * 3000, count_sectors: 200 }]);
-      model.mark(round * 3000 * 512, 200 * 512);
+      const marked = { offset_bytes: round * 3000 * 512, length_bytes: 200 * 512 };
+      await t.client.markDirty(device, [marked]);
+      model.mark(marked.offset_bytes, marked.length_bytes);
       const info = await assertMap(t, device, model);
       assert.is(info.generation_id, first.generation_id);
       await assertDiffs(t, device, model);
@@ -128,10 +126,9 @@ test("reads change nothing, and a range beyond the end is refused whole", async 
   const device = await loopDisk(t, SIZE_BYTES);
   const { front } = await attach(t, device);
   await run(["dd", `if=${front}`, "of=/dev/null", "bs=1M"]);
-  const sectors = SIZE_BYTES / 512;
   const beyond = [
-    { offset_sectors: 0, count_sectors: 8 },
-    { offset_sectors: sectors - 1, count_sectors: 2 },
+    { offset_bytes: 0, length_bytes: 4096 },
+    { offset_bytes: SIZE_BYTES - 512, length_bytes: 1024 },
   ];
   const refusal = await t.client.markDirty(device, beyond).catch((error) => error);
   assert.is(refusal.code, "MARK_RANGE");
@@ -165,12 +162,12 @@ test("marking a file marks the blocks under it", async (t) => {
   const second = await takeSnapshot(t, [device]);
   const since = (await t.client.cbtInfo(device)).changes_number - 1;
   const { ranges } = await t.client.markDirtyFile(join(path, "file"));
-  const bytes = ranges.reduce((sum, range) => sum + range.count_sectors * 512, 0);
+  const bytes = ranges.reduce((sum, range) => sum + range.length_bytes, 0);
   assert.is(bytes, 2 * MIB);
   const { map } = await t.client.readCbtMap(device);
-  for (const { offset_sectors: start, count_sectors: count } of ranges) {
-    const block = Math.floor(start / 128);
-    const end = Math.ceil((start + count) / 128);
+  for (const { offset_bytes: start, length_bytes: length } of ranges) {
+    const block = Math.floor(start / BLOCK_BYTES);
+    const end = Math.ceil((start + length) / BLOCK_BYTES);
     assert.ok(map.subarray(block, end).every((number) => number > since));
   }
   await second.destroy();

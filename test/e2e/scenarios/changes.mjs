@@ -33,8 +33,8 @@ for (const seed of seedsOr(["one", "two"])) {
 /** The ranges as "kind first+count", in blocks of the map. */
 async function blocksChangedSince(t, device, since) {
   const { ranges } = await t.client.diff(device, since);
-  return ranges.map(({ offset_sectors: from, count_sectors: count, kind }) => {
-    const [first, blocks] = [(from * 512) / BLOCK_BYTES, (count * 512) / BLOCK_BYTES];
+  return ranges.map(({ offset_bytes: from, length_bytes: length, kind }) => {
+    const [first, blocks] = [from / BLOCK_BYTES, length / BLOCK_BYTES];
     return `${kind} ${first}+${blocks}`;
   });
 }
@@ -68,7 +68,7 @@ test("discarded ranges: whole blocks only, and until something is written there"
   assert.equal(await blocksChangedSince(t, device, 1), later);
   const { ranges } = await t.client.diff(device, 0);
   assert.is(
-    ranges.reduce((sum, { count_sectors: count }) => sum + count * 512, 0),
+    ranges.reduce((sum, { length_bytes: length }) => sum + length, 0),
     4 * MIB,
   );
 });

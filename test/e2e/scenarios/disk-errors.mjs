@@ -50,11 +50,11 @@ test("8000: old data that cannot be read is lost alone, and the writes go throug
   assert.is(status.error_code, -EIO);
   assert.is(status.lost_bytes, BAD.lengthBytes);
   assert.equal(status.lost_ranges, [
-    { offset_sectors: BAD.offsetBytes / 512, count_sectors: BAD.lengthBytes / 512 },
+    { offset_bytes: BAD.offsetBytes, length_bytes: BAD.lengthBytes },
   ]);
   const events = await corruptedEvents(t, id);
   assert.equal(
-    events.map(({ device, error_code: error }) => ({ device, error })),
+    events.map(({ device, errno: error }) => ({ device, error })),
     [{ device: disk.path, error: EIO }],
   );
 });

@@ -73,7 +73,7 @@ test("a front that is deleted under a snapshot: told, its image gives EIO, and i
   await untilEnded(t, device, front);
   const events = await pendingEvents(t, id);
   assert.equal(
-    events.map(({ event, error_code }) => [event, error_code]),
+    events.map(({ event, errno }) => [event, errno]),
     [["corrupted", ENODEV]],
   );
   assert.is((await trackerOf(t, device)).error_code, -ENODEV);
@@ -130,7 +130,7 @@ test("an image that is deleted is told, and its snapshot can be destroyed", asyn
   const image = async () => (await trackerOf(t, device)).image;
   await until("status tells of no image", async () => (await image()) === null, LIMIT_MS);
   const [event] = await pendingEvents(t, id);
-  assert.equal([event.event, event.error_code], ["corrupted", ENODEV]);
+  assert.equal([event.event, event.errno], ["corrupted", ENODEV]);
   // The front is none the worse for it.
   await fill(front);
   await destroy();

@@ -100,9 +100,9 @@ test("cbtinfo: ENOENT, not attached", async (t) => {
   await refused(t, "NOT_ATTACHED", ENOENT, () => t.client.cbtInfo(device));
 });
 
-test("cbtmap: ENODATA, beyond the map, also where offset and length wrap around", async (t) => {
+test("cbtmap: ENODATA, beyond the map, also where their sum wraps around", async (t) => {
   const device = await tracked(t);
-  const slice = (offset, length) => () => t.client.readCbtMapSlice(device, offset, length);
+  const slice = (first, blocks) => () => t.client.readCbtMapSlice(device, first, blocks);
   assert.is((await t.client.readCbtMapSlice(device, 63, 1)).length, 1);
   await refused(t, "CBT_RANGE", ENODATA, slice(64, 1));
   await refused(t, "CBT_RANGE", ENODATA, slice(60, 10));
@@ -115,11 +115,11 @@ test("cbtdirty: EINVAL, beyond the device, and then no block is marked", async (
   const mark = (...ranges) =>
     t.client.markDirty(
       device,
-      ranges.map(([offset_sectors, count_sectors]) => ({ offset_sectors, count_sectors })),
+      ranges.map(([first, count]) => ({ offset_bytes: first * 512, length_bytes: count * 512 })),
     );
   await refused(t, "MARK_RANGE", EINVAL, () => mark([8190, 3]));
   await refused(t, "MARK_RANGE", EINVAL, () => mark([0, 8], [8192, 1]));
-  await refused(t, "MARK_RANGE", EINVAL, () => mark([2 ** 52, 2 ** 52]));
+  await refused(t, "MARK_RANGE", EINVAL, () => mark([2 ** 44 - 1, 2 ** 44 - 1]));
   const { destroy } = await takeSnapshot(t, [device]);
   assert.equal((await t.client.diff(device, 0)).ranges, []);
   await destroy();

@@ -117,7 +117,7 @@ class Setting {
     const { client } = this.t;
     const before = this.takes[index];
     const info = await client.cbtInfo(this.devices[index]);
-    const { generation_id: generation, changes_number: number, block_size: blockBytes } = info;
+    const { generation_id: generation, changes_number: number, block_bytes: blockBytes } = info;
     this.takes[index] = { generation, number, content: this.frozen[index] };
     if (before?.generation !== generation) return;
     const { ranges } = await client.diff(this.devices[index], before.number);

@@ -22,8 +22,8 @@ async function startDaemon(t, args) {
 
 async function assertGeometry(t, device, { chunkBytes, blockBytes }) {
   const { id, destroy } = await takeSnapshot(t, [device]);
-  assert.is((await memberStatus(t, id, device)).chunk_size, chunkBytes);
-  assert.is((await t.client.cbtInfo(device)).block_size, blockBytes);
+  assert.is((await memberStatus(t, id, device)).chunk_bytes, chunkBytes);
+  assert.is((await t.client.cbtInfo(device)).block_bytes, blockBytes);
   await destroy();
 }
 
@@ -93,7 +93,7 @@ async function checkChunkOverSlot(t) {
     [small, large].map((device) => memberStatus(t, both.id, device)),
   );
   assert.equal(
-    members.map(({ chunk_size: size }) => size),
+    members.map(({ chunk_bytes: size }) => size),
     [262_144, MIB],
   );
   await both.destroy();

@@ -108,11 +108,12 @@ async function untrackable(t, { image, mountPath, fileOnFront }) {
 
 /** Requests about one device that is tracked and taken, and one that is tracked only. */
 function aboutTracked({ id, device, front, free, mountPath }) {
-  const dirty = (offset_sectors, count_sectors) =>
-    post("/v1/trackers/cbt/dirty", { device, ranges: [{ offset_sectors, count_sectors }] });
+  const dirty = (offset_bytes, length_bytes) =>
+    post("/v1/trackers/cbt/dirty", { device, ranges: [{ offset_bytes, length_bytes }] });
   const create = (changes) =>
     post("/v1/snapshots", { devices: [], stores: ["memory:"], limit_bytes: MIB, ...changes });
-  const map = (offset, length) => get("/v1/trackers/cbt/map", { device, offset, length });
+  const map = (first_block, block_count) =>
+    get("/v1/trackers/cbt/map", { device, first_block, block_count });
   return [
     ["FRONT_IN_USE DEVICE_IN_SNAPSHOT", remove("/v1/trackers", { device: front })],
     ["CBT_RANGE", map(1_000_000, 1)],
@@ -124,8 +125,10 @@ function aboutTracked({ id, device, front, free, mountPath }) {
       "CBT_GENERATION_CHANGED",
       get("/v1/trackers/cbt/diff", { device, since: 0, generation: NO_ID }),
     ],
-    ["MARK_RANGE", dirty(2 ** 40, 8)],
-    ["MARK_RANGE", dirty(2 ** 53 - 1, 2 ** 53 - 1)],
+    ["MARK_RANGE", dirty(2 ** 49, 4096)],
+    ["MARK_RANGE", dirty(2 ** 53 - 512, 2 ** 53 - 512)],
+    ["REQUEST_INVALID", dirty(2 ** 53, 512)],
+    ["REQUEST_INVALID", dirty(100, 512)],
     ["REQUEST_INVALID", dirty(0, 0)],
     ["FILE_NOT_FOUND", post("/v1/trackers/cbt/dirty_file", { file: join(mountPath, "none") })],
     ["FILE_NOT_MAPPABLE", post("/v1/trackers/cbt/dirty_file", { file: mountPath })],

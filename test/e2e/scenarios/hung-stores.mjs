@@ -56,7 +56,7 @@ test(
     assert.equal(namesOf(events).sort(), ["corrupted", "store_hung"]);
     const { store: path } = events.find(({ event }) => event === "store_hung");
     assert.is(path, store.path);
-    assert.is(events.find(({ event }) => event === "corrupted").error_code, ETIMEDOUT);
+    assert.is(events.find(({ event }) => event === "corrupted").errno, ETIMEDOUT);
     // What is in the store cannot be read now; what is not there can.
     const [image] = snapshot.images;
     assert.is(await readChunk(t, image, 0), undefined);

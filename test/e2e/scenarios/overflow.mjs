@@ -29,12 +29,12 @@ async function assertEvents(t, id, device) {
   const found = await pendingEvents(t, id);
   const [noSpace] = found.filter(({ event }) => event === "no_space");
   assert.is(noSpace.limit_bytes, LIMIT_BYTES);
-  assert.is(noSpace.requested_nr_sect * 512, LIMIT_BYTES);
+  assert.is(noSpace.allocated_bytes, LIMIT_BYTES);
   assert.ok(noSpace.used_bytes > 0 && noSpace.used_bytes <= LIMIT_BYTES);
   const corrupted = found.filter(({ event }) => event === "corrupted");
   assert.is(corrupted.length, 1, "one event per device");
   assert.is(corrupted[0].device, device);
-  assert.is(corrupted[0].error_code, ENOSPC);
+  assert.is(corrupted[0].errno, ENOSPC);
   assert.ok(noSpace.sequence < corrupted[0].sequence, "the warning came after the loss");
 }
 
@@ -45,10 +45,10 @@ async function assertLost(t, { id, image, before }, device) {
   assert.is((await t.client.snapshotInfo(device)).error_code, -ENOSPC);
   assert.is(lost.filter(Boolean).length * PIECE_BYTES, status.lost_bytes);
   assert.ok(status.lost_bytes > 0);
-  for (const { offset_sectors: first, count_sectors: count } of status.lost_ranges) {
-    const from = (first * 512) / PIECE_BYTES;
-    const pieces = lost.slice(from, from + (count * 512) / PIECE_BYTES);
-    assert.ok(pieces.every(Boolean), `sector ${first} is listed as lost and can be read`);
+  for (const { offset_bytes: first, length_bytes: length } of status.lost_ranges) {
+    const from = first / PIECE_BYTES;
+    const pieces = lost.slice(from, from + length / PIECE_BYTES);
+    assert.ok(pieces.every(Boolean), `byte ${first} is listed as lost and can be read`);
   }
   return status;
 }
@@ -63,7 +63,7 @@ test("sequential overwriting: events, error code, lost ranges, and all else read
   assert.is(status.copied_bytes, LIMIT_BYTES);
   assert.is(status.lost_bytes, SIZE_BYTES - LIMIT_BYTES);
   assert.is(status.lost_ranges_total, status.lost_ranges.length);
-  const listed = status.lost_ranges.reduce((sum, range) => sum + range.count_sectors * 512, 0);
+  const listed = status.lost_ranges.reduce((sum, range) => sum + range.length_bytes, 0);
   assert.is(listed, status.lost_bytes);
 });
 

@@ -56,8 +56,8 @@ async function roll(t, device, { stores }) {
 
 function covers(ranges, offsetBytes) {
   return ranges.some(
-    ({ offset_sectors: first, count_sectors: count }) =>
-      first * 512 <= offsetBytes && offsetBytes < (first + count) * 512,
+    ({ offset_bytes: first, length_bytes: length }) =>
+      first <= offsetBytes && offsetBytes < first + length,
   );
 }
 

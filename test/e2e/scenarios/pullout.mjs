@@ -67,7 +67,7 @@ for (const [name, makeDisk] of Object.entries(DISKS)) {
     const file = await DeviceFile.open(t, front, { readOnly: true });
     await failsWithError(file, alignedBuffer(4096), 0);
     await file.close();
-    assert.is((await t.client.status()).trackers[0].original_capacity, 0);
+    assert.is((await t.client.status()).trackers[0].original_capacity_bytes, 0);
     const another = await createSnapshot(t, [disk.path]);
     const refusal = await t.client.snapshotTake(another.id).catch((error) => error);
     assert.is(refusal.code, "DEVICE_CAPACITY_CHANGED", String(refusal));

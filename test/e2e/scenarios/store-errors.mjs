@@ -65,7 +65,7 @@ async function judge(
 async function assertCorruptedOnce(t, { id }) {
   const corrupted = (await pendingEvents(t, id)).filter(({ event }) => event === "corrupted");
   assert.equal(
-    corrupted.map(({ error_code: code }) => code),
+    corrupted.map(({ errno }) => errno),
     [EIO],
   );
 }

@@ -301,7 +301,7 @@ test(
 
     const second = await takeSnapshot(t, [raw, formatted], { stores });
     await run(["dd", `if=${second.images[0]}`, `of=${later}`, "bs=1M"]);
-    const { ranges, block_size: blockBytes } = await t.client.diff(raw, 1);
+    const { ranges, block_bytes: blockBytes } = await t.client.diff(raw, 1);
     const changed = changedBlocks(readFileSync(copy), readFileSync(later), blockBytes);
     assert.ok(changed.length > 0, "nothing has changed");
     assertCovered(changed, ranges);

@@ -1,6 +1,7 @@
 /** cbtinfo, readcbtmap and markdirtyblock. */
 import { writeFile } from "node:fs/promises";
 import { BlksnapClientError } from "@blksnap/client";
+import { sectorsOf } from "../units.js";
 import { usageError } from "../usage-error.js";
 import { parsePath, parseRange } from "../values.js";
 import type { Context, Given } from "../verb.js";
@@ -15,8 +16,8 @@ export async function cbtInfo(
   const info = await client.cbtInfo(parsePath(given.need("device"), "device"));
   if (json) return printJson(info);
   print(
-    `block_size=${info.block_size}\n` +
-      `device_capacity=${info.device_capacity}\n` +
+    `block_size=${info.block_bytes}\n` +
+      `device_capacity=${info.capacity_bytes}\n` +
       `block_count=${info.block_count}\n` +
       `generation_id=${info.generation_id}\n` +
       `changes_number=${info.changes_number}\n`,
@@ -71,7 +72,7 @@ async function markFile(
   );
   if (json) return printJson(marked);
   print(`device path: '/dev/block/${marked.device_number}'\n`);
-  for (const { offset_sectors, count_sectors } of marked.ranges) {
-    print(`allocate range: ofs=${offset_sectors} cnt=${count_sectors}\n`);
+  for (const { firstSector, sectors } of marked.ranges.map(sectorsOf)) {
+    print(`allocate range: ofs=${firstSector} cnt=${sectors}\n`);
   }
 }

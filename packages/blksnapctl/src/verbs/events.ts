@@ -1,5 +1,5 @@
 /** Verbs that wait for what happens to a snapshot: snapshot_waitevent, snapshot_watcher, events. */
-import { SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
+import type { SnapshotEvent } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 import { resolveId } from "../resolve-id.js";
 import { strerror } from "../strerror.js";
@@ -42,7 +42,12 @@ export async function waitEvent(context: Context, given: Given): Promise<void> {
   }
   if (event === undefined) return tell("timeout");
   if (json) return printJson({ result: "ok", event });
-  print(`result=ok\ntime=${event.time_ns}\nevent=${event.event}\n`);
+  print(`result=ok\ntime=${nanoseconds(event)}\nevent=${event.event}\n`);
+}
+
+/** As the module's tool prints the time. */
+function nanoseconds({ time_us }: SnapshotEvent): string {
+  return `${time_us}000`;
 }
 
 /** The line of the module's tool; undefined for events that it does not know. */
@@ -50,11 +55,11 @@ function watcherLine(event: SnapshotEvent): string | undefined {
   if (event.event === "corrupted") {
     return (
       `The snapshot was corrupted for device [${event.major}:${event.minor}]` +
-      ` with error "${strerror(event.error_code)}".`
+      ` with error "${strerror(event.errno)}".`
     );
   }
   if (event.event === "no_space") {
-    const mebibytes = Math.floor((event.requested_nr_sect * SECTOR_SIZE_BYTES) / 2 ** 20);
+    const mebibytes = Math.floor(event.allocated_bytes / 2 ** 20);
     // "The the" is what scripts of the module's tool look for.
     return `The the difference storage already grow up to ${mebibytes} MiB. Limit has been reached.`;
   }
@@ -75,7 +80,7 @@ export async function watcher(context: Context, given: Given): Promise<void> {
       isFirst = false;
       if (event === undefined) continue;
       if (json) printJson(event);
-      else print(`${event.time_ns} - ${watcherLine(event) ?? describeEvent(event)}\n`);
+      else print(`${nanoseconds(event)} - ${watcherLine(event) ?? describeEvent(event)}\n`);
       if (event.event === "corrupted") break;
     }
   } catch (error) {
@@ -90,17 +95,17 @@ export async function watcher(context: Context, given: Given): Promise<void> {
 export function describeEvent(event: SnapshotEvent): string {
   switch (event.event) {
     case "corrupted":
-      if (event.error_code === ENODEV) {
+      if (event.errno === ENODEV) {
         return `image of ${event.device} is gone: another program has ended it, or its front`;
       }
-      return `image of ${event.device} lost blocks: ${strerror(event.error_code)}`;
+      return `image of ${event.device} lost blocks: ${strerror(event.errno)}`;
     case "no_space": {
       const used = formatBytes(event.used_bytes, false);
       const limit = formatBytes(event.limit_bytes, false);
       return `the stores have grown to their limit of ${limit}, ${used} are used`;
     }
     case "low_free_space": {
-      const why = event.error_code === 0 ? "" : `: ${strerror(event.error_code)}`;
+      const why = event.errno === null ? "" : `: ${strerror(event.errno)}`;
       return `the stores could not grow, ${formatBytes(event.free_bytes, false)} are free${why}`;
     }
     case "store_hung":

@@ -61,7 +61,7 @@ function trackerTable({ trackers, snapshots }: StatusResponse, exact: boolean): 
     {
       title: "SIZE",
       align: "right",
-      value: (tracker) => formatBytes(tracker.device_capacity, exact),
+      value: (tracker) => formatBytes(tracker.capacity_bytes, exact),
     },
     { title: "SNAPSHOT", value: (tracker) => tracker.snapshot_id?.slice(0, 8) ?? "-" },
     { title: "IMAGE", value: (tracker) => tracker.image ?? "-" },
@@ -79,7 +79,7 @@ function trackerTable({ trackers, snapshots }: StatusResponse, exact: boolean): 
 function trackingLine({ io, cbt, persistence }: TrackerStatus, exact: boolean): string {
   const parts = [
     `number ${cbt.changes_number}`,
-    `CBT block ${formatBytes(cbt.block_size, exact)}`,
+    `CBT block ${formatBytes(cbt.block_bytes, exact)}`,
     `written ${formatBytes(io.write_bytes, exact)}`,
     ...(persistence.state === "on" ? ["kept"] : []),
   ];

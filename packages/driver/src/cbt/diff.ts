@@ -20,7 +20,6 @@ export interface Changes extends Omit<DiffResponse, "device" | "front" | "since"
   readonly ranges: AsyncIterable<Ranges>;
 }
 
-const SECTOR_BYTES = 512;
 const ATTEMPTS_MAX = 8;
 /** Ranges that are told at a time. */
 const BATCH_RANGES = 4096;
@@ -44,16 +43,16 @@ export async function changesSince(cbt: CbtMap, since: number, device: string): 
   let changedBlocks = 0;
   let changedBytes = 0;
   for await (const batch of rangesOf(table, since, turns)) {
-    for (const { count_sectors } of batch) {
-      changedBytes += count_sectors * SECTOR_BYTES;
-      changedBlocks += Math.ceil((count_sectors * SECTOR_BYTES) / info.blockBytes);
+    for (const { length_bytes } of batch) {
+      changedBytes += length_bytes;
+      changedBlocks += Math.ceil(length_bytes / info.blockBytes);
     }
   }
   return {
     generation_id: uuidText(info.generation),
     changes_number: info.changesNumber,
-    block_size: info.blockBytes,
-    device_capacity: info.capacityBytes,
+    block_bytes: info.blockBytes,
+    capacity_bytes: info.capacityBytes,
     changed_blocks: changedBlocks,
     changed_bytes: changedBytes,
     ranges: rangesOf(table, since, new Turns()),
@@ -116,8 +115,8 @@ async function* rangesOf(
     const offsetBytes = first * info.blockBytes;
     const endBytes = Math.min(block * info.blockBytes, info.capacityBytes);
     batch.push({
-      offset_sectors: offsetBytes / SECTOR_BYTES,
-      count_sectors: (endBytes - offsetBytes) / SECTOR_BYTES,
+      offset_bytes: offsetBytes,
+      length_bytes: endBytes - offsetBytes,
       kind: kind === 1 ? "discarded" : "changed",
     });
     if (batch.length < BATCH_RANGES) continue;

@@ -1,6 +1,6 @@
 /** Where a file's bytes lie on its device, through FIEMAP. */
 import { constants } from "node:fs";
-import type { SectorRange } from "@blksnap/api";
+import type { ByteRange } from "@blksnap/api";
 import { major, minor } from "@blksnap/ublk";
 import {
   extentsApart,
@@ -19,7 +19,7 @@ export interface MarkedFile {
   readonly tracker: Tracker;
   /** "major:minor" of the device that the file lies on. */
   readonly deviceNumber: string;
-  readonly ranges: readonly SectorRange[];
+  readonly ranges: readonly ByteRange[];
 }
 
 /** @throws ControlError FILE_NOT_FOUND, FILE_NOT_MAPPABLE, FILE_NOT_ALIGNED, NOT_ATTACHED */
@@ -49,7 +49,7 @@ async function mapped(file: string): Promise<FileExtents> {
   throw new ControlError("FILE_NOT_FOUND", `cannot open ${file}: ${nameOfErrno(answer)}`);
 }
 
-function rangeOf({ physicalBytes, lengthBytes, flags }: FileExtent, file: string): SectorRange {
+function rangeOf({ physicalBytes, lengthBytes, flags }: FileExtent, file: string): ByteRange {
   if ((flags & (Extent.UNKNOWN | Extent.DELALLOC)) !== 0) {
     throw new ControlError("FILE_NOT_MAPPABLE", `an extent of ${file} has no place on the device`);
   }
@@ -57,8 +57,5 @@ function rangeOf({ physicalBytes, lengthBytes, flags }: FileExtent, file: string
   if (!aligned || (flags & Extent.NOT_ALIGNED) !== 0) {
     throw new ControlError("FILE_NOT_ALIGNED", `an extent of ${file} is not cut at sectors`);
   }
-  return {
-    offset_sectors: Number(physicalBytes / SECTOR_BYTES),
-    count_sectors: Number(lengthBytes / SECTOR_BYTES),
-  };
+  return { offset_bytes: Number(physicalBytes), length_bytes: Number(lengthBytes) };
 }

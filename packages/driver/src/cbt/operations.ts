@@ -1,20 +1,18 @@
 /** What the control API does with a CBT map. */
-import type { SectorRange } from "@blksnap/api";
+import type { ByteRange } from "@blksnap/api";
 import type { CbtInfo, CbtMap } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
 
-const SECTOR_BYTES = 512;
-
 /** A part of the frozen map. @throws ControlError CBT_RANGE */
-export function readMap(cbt: CbtMap, offset: number, length: number): Uint8Array {
-  if (offset + length > cbt.blockCount) {
+export function readMap(cbt: CbtMap, firstBlock: number, count: number): Uint8Array {
+  if (firstBlock + count > cbt.blockCount) {
     throw new ControlError(
       "CBT_RANGE",
-      `blocks ${offset} to ${offset + length} of ${cbt.blockCount} were asked for`,
+      `blocks ${firstBlock} to ${firstBlock + count} of ${cbt.blockCount} were asked for`,
     );
   }
-  const bytes = new Uint8Array(length);
-  cbt.readFrozen(bytes, offset, length);
+  const bytes = new Uint8Array(count);
+  cbt.readFrozen(bytes, firstBlock, count);
   return bytes;
 }
 
@@ -23,7 +21,7 @@ export function readMap(cbt: CbtMap, offset: number, length: number): Uint8Array
  * feign that it can be trusted. @throws ControlError MARK_RANGE, CBT_CORRUPTED (EINVAL here)
  */
 export function markedRanges(
-  ranges: readonly SectorRange[],
+  ranges: readonly ByteRange[],
   { capacityBytes, corrupted }: Pick<CbtInfo, "capacityBytes" | "corrupted">,
   device: string,
 ): number[] {
@@ -32,14 +30,13 @@ export function markedRanges(
       errnoName: "EINVAL",
     });
   }
-  return ranges.flatMap(({ offset_sectors: offset, count_sectors: count }) => {
-    if ((offset + count) * SECTOR_BYTES > capacityBytes) {
+  return ranges.flatMap(({ offset_bytes: offset, length_bytes: length }) => {
+    if (offset + length > capacityBytes) {
       throw new ControlError(
         "MARK_RANGE",
-        `sectors ${offset} to ${offset + count} are beyond the ` +
-          `${capacityBytes / SECTOR_BYTES} of ${device}`,
+        `bytes ${offset} to ${offset + length} are beyond the ${capacityBytes} of ${device}`,
       );
     }
-    return [offset * SECTOR_BYTES, count * SECTOR_BYTES];
+    return [offset, length];
   });
 }

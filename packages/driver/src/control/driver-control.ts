@@ -11,6 +11,7 @@
  */
 import type {
   AttachResponse,
+  ByteRange,
   CbtInfo,
   DaemonStopResponse,
   DaemonUpgradeResponse,
@@ -19,7 +20,6 @@ import type {
   MarkDirtyFileResponse,
   MarkDirtyResponse,
   OverflowPolicy,
-  SectorRange,
   SnapshotAddResponse,
   SnapshotCreateProgress,
   SnapshotEvent,
@@ -75,8 +75,8 @@ export interface DriverControl {
   detach(device: string, options: DetachRequestOptions): Promise<DetachResponse>;
   cbtInfo(device: string): Promise<CbtInfo>;
   /** Bytes of the frozen map, one per block; the server copies them before anything else runs. */
-  readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array>;
-  markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse>;
+  readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array>;
+  markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse>;
   /**
    * Marks the blocks under a file. `device` is a check: where it is given, the file must lie on it.
    */

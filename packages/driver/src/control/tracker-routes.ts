@@ -60,10 +60,10 @@ function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): vo
     "/v1/trackers/cbt/map",
     { schema: { querystring: schemas.cbtMapQuery, response: binaryAnswers } },
     async (request, reply) => {
-      const { device, offset, length } = request.query;
-      const map = await driver().readCbtMap(device, offset, length);
-      if (map.length !== length) {
-        throw new ControlError("CBT_RANGE", `the map ends before block ${offset + length}`);
+      const { device, first_block: first, block_count: count } = request.query;
+      const map = await driver().readCbtMap(device, first, count);
+      if (map.length !== count) {
+        throw new ControlError("CBT_RANGE", `the map ends before block ${first + count}`);
       }
       // The map may be memory that others write or unmap, so it is copied before it is sent.
       return reply.type("application/octet-stream").send(Buffer.from(map));

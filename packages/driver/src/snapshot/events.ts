@@ -1,5 +1,5 @@
 import { constants } from "node:os";
-import type { SnapshotEvent } from "@blksnap/api";
+import { SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
 import type { DiffStorageEvent } from "@blksnap/diff-storage";
 import { type Delivery, EventQueue, type EventRecord, type Follower } from "@blksnap/event-queue";
 
@@ -123,18 +123,22 @@ export class SnapshotEvents {
   }
 }
 
+function microseconds({ timeNs }: EventRecord<QueuedEvent>): number {
+  return Math.floor(timeNs / 1000);
+}
+
 /** The event as the API tells it. */
 function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
   const { event } = record;
   const common = {
     sequence: record.sequence,
-    time_ns: record.timeNs,
+    time_us: microseconds(record),
     wall_time: event.wallTime,
   };
   switch (event.type) {
     case "corrupted": {
       const { device, major, minor, errno } = event;
-      return { ...common, event: "corrupted", device, major, minor, error_code: errno };
+      return { ...common, event: "corrupted", device, major, minor, errno };
     }
     case "store_hung":
     case "store_answered":
@@ -143,7 +147,7 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
       return {
         ...common,
         event: "no_space",
-        requested_nr_sect: event.requestedSectors,
+        allocated_bytes: event.requestedSectors * SECTOR_SIZE_BYTES,
         limit_bytes: event.limitBytes,
         used_bytes: event.usedBytes,
       };
@@ -151,9 +155,9 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
       return {
         ...common,
         event: "low_free_space",
-        requested_nr_sect: event.requestedSectors,
+        wanted_bytes: event.requestedSectors * SECTOR_SIZE_BYTES,
         free_bytes: event.freeBytes,
-        error_code: event.reason === "growth_failed" ? constants.errno.ENOSPC : 0,
+        errno: event.reason === "growth_failed" ? constants.errno.ENOSPC : null,
       };
     default:
       throw new Error(`event ${event.type} is not for users`);
@@ -164,7 +168,7 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
 function missedEvent(delivery: Delivery<QueuedEvent>): SnapshotEvent {
   return {
     sequence: Math.max(1, delivery.record.sequence - 1),
-    time_ns: delivery.record.timeNs,
+    time_us: microseconds(delivery.record),
     wall_time: delivery.record.event.wallTime,
     event: "missed",
     count: delivery.missed,

@@ -8,11 +8,11 @@ import { release } from "node:os";
 import { Readable } from "node:stream";
 import type {
   AttachResponse,
+  ByteRange,
   CbtInfo,
   DetachResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
-  SectorRange,
   SnapshotAddResponse,
   SnapshotCreateProgress,
   SnapshotEvent,
@@ -130,15 +130,15 @@ export class FakeDriver implements DriverControl {
     return { device: tracker.device, front: tracker.front, ...tracker.cbt() };
   }
 
-  async readCbtMap(device: string, offset: number, length: number): Promise<Uint8Array> {
+  async readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array> {
     const { readMap } = this.#tracker(device);
-    if (offset + length > readMap.length) {
+    if (firstBlock + count > readMap.length) {
       throw new ControlError("CBT_RANGE", `the map of ${device} has ${readMap.length} blocks`);
     }
-    return readMap.subarray(offset, offset + length);
+    return readMap.subarray(firstBlock, firstBlock + count);
   }
 
-  async markDirty(device: string, ranges: readonly SectorRange[]): Promise<MarkDirtyResponse> {
+  async markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse> {
     const tracker = this.#tracker(device);
     tracker.mark(ranges);
     return { device: tracker.device, ranges: ranges.length };
@@ -150,8 +150,8 @@ export class FakeDriver implements DriverControl {
     }
     const tracker = this.#tracker(device);
     const ranges = [
-      { offset_sectors: 2048, count_sectors: 8 },
-      { offset_sectors: 4096, count_sectors: 128 },
+      { offset_bytes: 1_048_576, length_bytes: 4096 },
+      { offset_bytes: 2_097_152, length_bytes: 65_536 },
     ];
     tracker.mark(ranges);
     return { device: tracker.device, device_number: "7:0", ranges };
@@ -159,7 +159,7 @@ export class FakeDriver implements DriverControl {
 
   async diff(device: string, since: number): Promise<DiffAnswer> {
     const tracker = this.#tracker(device);
-    const { block_size, device_capacity, generation_id, changes_number } = tracker.cbt();
+    const { block_bytes, capacity_bytes, generation_id, changes_number } = tracker.cbt();
     if (since > changes_number) {
       throw new ControlError(
         "CBT_NUMBER_UNKNOWN",
@@ -173,10 +173,10 @@ export class FakeDriver implements DriverControl {
       generation_id,
       since,
       changes_number,
-      block_size,
-      device_capacity,
+      block_bytes,
+      capacity_bytes,
       changed_blocks: tracker.readMap.reduce((sum, number) => sum + Number(number > since), 0),
-      changed_bytes: ranges.reduce((sum, range) => sum + range.count_sectors * 512, 0),
+      changed_bytes: ranges.reduce((sum, range) => sum + range.length_bytes, 0),
       ranges: Readable.from([ranges]),
     };
   }
@@ -367,7 +367,7 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
       front: tracker.front,
       image: tracker.image,
       error_code: tracker.errorCode,
-      chunk_size: 262_144,
+      chunk_bytes: 262_144,
       chunks_used: 0,
       copied_bytes: 0,
       lost_bytes: 0,

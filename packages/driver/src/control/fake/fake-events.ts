@@ -3,7 +3,7 @@ import type { SnapshotEvent } from "@blksnap/api";
 import { ControlError } from "../control-error.js";
 
 type WithoutStamp<E> = E extends SnapshotEvent
-  ? Omit<E, "sequence" | "time_ns" | "wall_time">
+  ? Omit<E, "sequence" | "time_us" | "wall_time">
   : never;
 /** An event as its source knows it. */
 export type FakeEvent = WithoutStamp<SnapshotEvent>;
@@ -39,7 +39,7 @@ export class FakeEvents {
   push(event: FakeEvent): void {
     const stamp = {
       sequence: this.#kept.length + 1,
-      time_ns: Number(process.hrtime.bigint()),
+      time_us: Math.floor(Number(process.hrtime.bigint()) / 1000),
       wall_time: new Date().toISOString(),
     };
     this.#kept.push({ ...event, ...stamp } as SnapshotEvent);

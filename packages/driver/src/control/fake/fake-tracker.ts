@@ -1,16 +1,9 @@
 /** One tracked device of the fake driver: names and a CBT map, no data. */
 import { randomUUID } from "node:crypto";
-import {
-  type CbtState,
-  type DiffRange,
-  SECTOR_SIZE_BYTES,
-  type SectorRange,
-  type TrackerStatus,
-} from "@blksnap/api";
+import type { ByteRange, CbtState, DiffRange, TrackerStatus } from "@blksnap/api";
 import { ControlError } from "../control-error.js";
 
-const BLOCK_SIZE_BYTES = 65_536;
-const SECTORS_PER_BLOCK = BLOCK_SIZE_BYTES / SECTOR_SIZE_BYTES;
+const BLOCK_BYTES = 65_536;
 
 export class FakeTracker {
   readonly device: string;
@@ -28,7 +21,7 @@ export class FakeTracker {
     this.device = device;
     this.front = front;
     this.capacity = capacity;
-    const blocks = Math.ceil(capacity / BLOCK_SIZE_BYTES);
+    const blocks = Math.ceil(capacity / BLOCK_BYTES);
     this.readMap = new Uint8Array(blocks);
     this.#writeMap = new Uint8Array(blocks);
   }
@@ -39,8 +32,8 @@ export class FakeTracker {
 
   cbt(): CbtState {
     return {
-      block_size: BLOCK_SIZE_BYTES,
-      device_capacity: this.capacity,
+      block_bytes: BLOCK_BYTES,
+      capacity_bytes: this.capacity,
       block_count: this.readMap.length,
       generation_id: this.generationId,
       generation_reason: "first_attach",
@@ -54,18 +47,19 @@ export class FakeTracker {
     this.#active++;
   }
 
-  mark(ranges: readonly SectorRange[]): void {
-    for (const { offset_sectors, count_sectors } of ranges) {
-      if ((offset_sectors + count_sectors) * SECTOR_SIZE_BYTES > this.capacity) {
+  mark(ranges: readonly ByteRange[]): void {
+    for (const { offset_bytes, length_bytes } of ranges) {
+      const end = offset_bytes + length_bytes;
+      if (end > this.capacity) {
         throw new ControlError(
           "MARK_RANGE",
-          `range ${offset_sectors}:${count_sectors} ends beyond ${this.device}`,
+          `bytes ${offset_bytes} to ${end} end beyond ${this.device}`,
         );
       }
     }
-    for (const { offset_sectors, count_sectors } of ranges) {
-      const first = Math.floor(offset_sectors / SECTORS_PER_BLOCK);
-      const end = Math.ceil((offset_sectors + count_sectors) / SECTORS_PER_BLOCK);
+    for (const { offset_bytes, length_bytes } of ranges) {
+      const first = Math.floor(offset_bytes / BLOCK_BYTES);
+      const end = Math.ceil((offset_bytes + length_bytes) / BLOCK_BYTES);
       this.#writeMap.fill(this.#active, first, end);
       for (let block = first; block < end; block++) {
         this.readMap[block] = Math.max(this.readMap[block]!, this.changesNumber);
@@ -80,9 +74,9 @@ export class FakeTracker {
       const changed = block < this.readMap.length && this.readMap[block]! > since;
       if (changed && start < 0) start = block;
       if (changed || start < 0) continue;
-      const end = Math.min(block * SECTORS_PER_BLOCK, this.capacity / SECTOR_SIZE_BYTES);
-      const offset_sectors = start * SECTORS_PER_BLOCK;
-      ranges.push({ offset_sectors, count_sectors: end - offset_sectors, kind: "changed" });
+      const end = Math.min(block * BLOCK_BYTES, this.capacity);
+      const offset_bytes = start * BLOCK_BYTES;
+      ranges.push({ offset_bytes, length_bytes: end - offset_bytes, kind: "changed" });
       start = -1;
     }
     return ranges;
@@ -95,9 +89,9 @@ export class FakeTracker {
       front: this.front,
       front_live: true,
       attach_kind: "front",
-      device_capacity: this.capacity,
-      original_capacity: this.capacity,
-      logical_block_size: 512,
+      capacity_bytes: this.capacity,
+      original_capacity_bytes: this.capacity,
+      logical_block_bytes: 512,
       read_only: false,
       persistence: { state: "off", why: null },
       reactor: 0,

@@ -1,0 +1,2 @@
+/** For tests of this API's users. */
+export * from "./units.js";

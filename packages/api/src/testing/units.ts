@@ -1,0 +1,97 @@
+/** For tests: whether each number in JSON says its unit. */
+
+const UNIT = /_(bytes|bytes_per_s|ms|us)$/;
+
+/** Counts and numbers that have no unit. Whatever has one belongs into its name, not in here. */
+export const WITHOUT_UNIT: readonly string[] = [
+  // How many.
+  "blocked_writes",
+  "blocked_writes_now",
+  "block_count",
+  "changed_blocks",
+  "chunks_used",
+  "count",
+  "devices",
+  "discards",
+  "errors",
+  "events_pending",
+  "flushes",
+  "late_io",
+  "lost_ranges_total",
+  "ranges",
+  "reactors",
+  "reads",
+  "refused_writes",
+  "stalls",
+  "writes",
+  // Which one.
+  "changes_number",
+  "errno",
+  "error_code",
+  "first_block",
+  "from",
+  "index",
+  "major",
+  "minor",
+  "next_pid",
+  "pid",
+  "reactor",
+  "sequence",
+  "since",
+];
+
+function saysUnit(name: string): boolean {
+  return UNIT.test(name) || WITHOUT_UNIT.includes(name);
+}
+
+interface Schema {
+  readonly type?: string | readonly string[];
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly items?: Schema;
+  readonly anyOf?: readonly Schema[];
+}
+
+export interface NumericField {
+  readonly name: string;
+  /** Where it is, for who reads about it. */
+  readonly path: string;
+}
+
+function typesOf({ type = [] }: Schema): readonly string[] {
+  return typeof type === "string" ? [type] : type;
+}
+
+/** All fields of a schema that hold numbers. @param name of the field that the schema describes */
+export function numericFields(schema: object, path: string, name = ""): NumericField[] {
+  const { properties = {}, items, anyOf = [] } = schema as Schema;
+  const types = typesOf(schema as Schema);
+  const isNumeric = types.includes("integer") || types.includes("number");
+  return [
+    ...(isNumeric ? [{ name, path }] : []),
+    ...Object.entries(properties).flatMap(([key, property]) =>
+      numericFields(property, `${path}.${key}`, key),
+    ),
+    ...(items === undefined ? [] : numericFields(items, `${path}[]`, name)),
+    ...anyOf.flatMap((choice) => numericFields(choice, path, name)),
+  ];
+}
+
+/** Where a schema has a number without a unit. */
+export function fieldsWithoutUnit(schema: object, path: string, name?: string): string[] {
+  return numericFields(schema, path, name)
+    .filter((field) => !saysUnit(field.name))
+    .map((field) => field.path);
+}
+
+/** Where a document has a number that is no integer or does not say its unit. */
+export function numbersWithoutUnit(document: unknown, path: string, name = ""): string[] {
+  if (typeof document === "number") {
+    return Number.isSafeInteger(document) && saysUnit(name) ? [] : [`${path} = ${document}`];
+  }
+  if (Array.isArray(document)) {
+    return document.flatMap((item) => numbersWithoutUnit(item, `${path}[]`, name));
+  }
+  return Object.entries((document ?? {}) as object).flatMap(([key, value]) =>
+    typeof document === "string" ? [] : numbersWithoutUnit(value, `${path}.${key}`, key),
+  );
+}
