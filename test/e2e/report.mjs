@@ -188,7 +188,7 @@ export class VmReport {
   }
 
   #takeFile({ file, problem, ms, passed, total }) {
-    // What it wrote has left the guest before this record of its end.
+    // What is still on its way from the guest comes with the next file, or at the end.
     this.#flush();
     const name = `${file}${this.#mark}`;
     const state = this.#files.get(file);

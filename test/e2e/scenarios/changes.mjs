@@ -18,7 +18,7 @@ const SIZE_BYTES = 4 * MIB + 5 * 512;
 const ROUNDS = 4;
 const STEPS = 16;
 
-for (const seed of seedsOr(["one", "two"])) {
+for (const seed of seedsOr(["one"])) {
   test(`diff after a random history, as a backup uses it (SEED=${seed})`, async (t) => {
     const device = await loopDisk(t, SIZE_BYTES);
     const { front } = await attach(t, device);

@@ -1,4 +1,4 @@
-/** File systems in constant change: each image of five snapshots in a row is in order. */
+/** File systems in constant change: each image of several snapshots in a row is in order. */
 import { mkdirSync } from "node:fs";
 import { open, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,8 +11,8 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 
 const test = scenario(import.meta.url);
-const ROUNDS = 5;
-const BTRFS_ROUNDS = 3;
+const ROUNDS = 3;
+const BTRFS_ROUNDS = 2;
 const NAMES = 40;
 /** Leaves the checks of the images some of the processor. */
 const PAUSE_MS = 3;

@@ -1,8 +1,9 @@
 /**
- * Ten thousand requests that make no sense, to a daemon whose device carries a mounted file system under
- * load: each is refused by the name that it deserves, and neither the daemon nor the load takes notice.
+ * A thousand requests that make no sense, to a daemon whose device carries a mounted file system under
+ * load: each is refused by the name that it deserves, and neither the daemon nor the load takes notice. Ten thousand
+ * and their memory, without devices: packages/driver/test/control-fuzz.test.ts.
  */
-import { readFileSync, rmSync, symlinkSync } from "node:fs";
+import { rmSync, symlinkSync } from "node:fs";
 import { Agent, request } from "node:http";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -19,17 +20,15 @@ import { attach, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
-const REQUESTS = 10_000;
-/** The heap reaches its usual size. */
-const WARM_UP_REQUESTS = 1000;
+const REQUESTS = 1000;
+/** What is made on first use is there. */
+const WARM_UP_REQUESTS = 100;
 const AT_ONCE = 4;
 /** What is under way shows in the output of a run that is ended from outside. */
-const PROGRESS_EACH = 1000;
+const PROGRESS_EACH = 100;
 const ANSWER_LIMIT_MS = 120_000;
 /** One in so many has the daemon look at devices, which takes it long in an emulated guest. */
 const SLOW_EACH = 100;
-/** What a leak of 5 KiB per request would come to; garbage that is not collected yet stays below. */
-const RSS_GROWTH_MAX_BYTES = 50 * MIB;
 /** Generous: it ends what hangs. */
 const TIME_LIMIT_MS = 1_500_000;
 /** Longer than the test may take. */
@@ -164,10 +163,6 @@ const alwaysWrong = [
   ["REQUEST_INVALID", post("/v1/trackers", `{"device":"/${"x".repeat(5000)}"}`)],
 ];
 
-function residentBytes(pid) {
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]) * 1024;
-}
-
 function sockets(pid) {
   return holdings(pid).filter((name) => name === "socket").length;
 }
@@ -224,7 +219,7 @@ async function scene(t) {
 }
 
 test(
-  "10000 wrong requests leave nothing, and a load on the device runs through",
+  "1000 wrong requests leave nothing, and a load on the device runs through",
   async (t) => {
     const there = await scene(t);
     const idle = sockets(t.daemon.pid);
@@ -263,15 +258,11 @@ test(
     const { pid } = t.daemon;
     await sendMany(table, WARM_UP_REQUESTS, random);
     const before = { state: await stateOf(t), devices: ublkDevices(), held: heldFiles(pid) };
-    const rss = residentBytes(pid);
     await sendMany(table, REQUESTS, random);
     await connectionsClosed(pid, idle);
     assert.equal(await stateOf(t), before.state);
     assert.equal(ublkDevices(), before.devices);
     assert.equal(heldFiles(pid), before.held);
-    const grown = residentBytes(pid) - rss;
-    console.log(`resident: ${rss}, grown by ${grown} bytes`);
-    assert.ok(grown < RSS_GROWTH_MAX_BYTES, `the daemon grew by ${grown} bytes`);
     await endFio(load);
     const { trackers } = await t.client.status();
     assert.is(trackers.find(({ device }) => device === there.device).io.errors, 0);

@@ -1,24 +1,26 @@
 /**
  * The daemon killed while the kernel waits, for its sake, for one of its own devices. A process that
  * waits like that cannot end, and its devices would never get another server: so others wait for it
- * (packages/uring/src/apart.ts).
+ * (packages/uring/src/apart.ts). And killed while an original keeps its request.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run, start } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { ramDisks } from "../lib/disks.mjs";
+import { imageFile, ramDisks } from "../lib/disks.mjs";
 import { fileToBeRead, makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { IMAGE_GONE } from "../lib/kernel-log.mjs";
 import { MappedDisk } from "../lib/mapped-disk.mjs";
 import { scenario } from "../lib/scenario.mjs";
-import { MIB } from "../lib/snapshots.mjs";
+import { MIB, storeFolder } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const SIZE_BYTES = 48 * MIB;
 const DELAY_MS = 2_000;
 const END_LIMIT_MS = 120_000;
+/** Longer than a daemon takes to start. */
+const STUCK_MS = 15_000;
 
 const test = scenario(import.meta.url, { daemon: false });
 
@@ -164,6 +166,55 @@ function inFlight(path) {
     .trim()
     .split(/\s+/)
     .reduce((sum, count) => sum + Number(count), 0);
+}
+
+const storesOfKind = {
+  directory: (t) => storeFolder(t),
+  file: (t) => imageFile(t, 8 * MIB),
+};
+
+for (const [kind, storeOf] of Object.entries(storesOfKind)) {
+  test(
+    `a snapshot in a ${kind} outlives a daemon that was killed with a write stuck on its original`,
+    async (t) => {
+      const [below] = await ramDisks(t, 1, SIZE_BYTES);
+      const disk = await MappedDisk.create(t, below, 8 * MIB);
+      const first = await Daemon.startFor(t);
+      const { front } = await first.client.attach(disk.path);
+      await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=8", "oflag=direct"]);
+      const { id } = await first.client.snapshotCreate({
+        devices: [disk.path],
+        stores: [storeOf(t)],
+        limitBytes: 8 * MIB,
+      });
+      const { images } = await first.client.snapshotTake(id);
+      const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
+      // The dead daemon's request holds all that the daemon had open, locks with it, until it ends.
+      await disk.delayWrites(STUCK_MS);
+      const dd = `dd if=/dev/zero of=${front} bs=4k count=1 seek=512 oflag=direct`;
+      const writing = run(["sh", "-c", dd]);
+      // Its old data is saved; what it still waits for is the original.
+      const saved = async () => (await first.client.status()).snapshots[0].devices[0].copied_bytes;
+      await until("a write waits for the original", async () => (await saved()) > 0);
+      first.kill("SIGKILL");
+      await first.ended();
+      const next = await Daemon.startFor(t, { name: "next" });
+      await writing;
+      const { trackers, snapshots } = await next.client.status();
+      assert.equal(
+        snapshots.map((snapshot) => snapshot.id),
+        [id],
+      );
+      assert.is(trackers[0].error_code, 0);
+      const { image } = snapshots[0].devices[0];
+      assert.is(await run(["sh", "-c", `md5sum < ${image}`]), before);
+      await disk.heal();
+      await next.client.snapshotDestroy(id);
+      await next.client.detach(disk.path);
+      await next.stop();
+    },
+    { timeLimitMs: 600_000 },
+  );
 }
 
 test.run();
