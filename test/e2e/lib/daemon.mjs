@@ -19,7 +19,7 @@ const PORTION_BYTES = 32 * 2 ** 20;
 const LIFE_LIMIT_MS = timeLimitMs(2_700_000);
 const START_LIMIT_MS = 300_000;
 const CALL_LIMIT_MS = 120_000;
-const STOP_LIMIT_MS = 60_000;
+const STOP_LIMIT_MS = 300_000;
 
 export class Daemon {
   #running;

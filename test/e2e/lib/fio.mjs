@@ -3,7 +3,7 @@ import { run, start } from "./command.mjs";
 import { until } from "./wait.mjs";
 
 const LOAD_LIMIT_S = 170;
-const ARRIVAL_LIMIT_MS = 60_000;
+const ARRIVAL_LIMIT_MS = 180_000;
 /** So many requests and a load counts as being under way. */
 const REQUESTS_UNDER_WAY = 50;
 

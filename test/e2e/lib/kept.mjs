@@ -7,7 +7,7 @@ import { MIB } from "./snapshots.mjs";
 import { until } from "./wait.mjs";
 
 export const LIMIT_BYTES = 256 * MIB;
-const RECOVERY_LIMIT_MS = 120_000;
+const RECOVERY_LIMIT_MS = 300_000;
 
 export async function md5(path) {
   const text = await run(["sh", "-c", 'dd if="$1" bs=1M iflag=direct | md5sum', "sh", path]);

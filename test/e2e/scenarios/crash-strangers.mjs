@@ -13,7 +13,7 @@ import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const SIZE_MIB = 48;
-const RECOVERY_LIMIT_MS = 120_000;
+const RECOVERY_LIMIT_MS = 300_000;
 
 const test = scenario(import.meta.url, { daemon: false });
 

@@ -9,7 +9,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const START_LIMIT_MS = 120_000;
+const START_LIMIT_MS = 300_000;
 const test = scenario(import.meta.url, { daemon: { args: [] } });
 
 /** A place of its own for another daemon's socket and maps. */

@@ -25,7 +25,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, createSnapshot, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const RECOVERY_LIMIT_MS = 120_000;
+const RECOVERY_LIMIT_MS = 300_000;
 
 const FSFREEZE = "/usr/sbin/fsfreeze";
 /**

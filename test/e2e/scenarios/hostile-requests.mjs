@@ -26,7 +26,7 @@ const WARM_UP_REQUESTS = 100;
 const AT_ONCE = 4;
 /** What is under way shows in the output of a run that is ended from outside. */
 const PROGRESS_EACH = 100;
-const ANSWER_LIMIT_MS = 120_000;
+const ANSWER_LIMIT_MS = 300_000;
 /** One in so many has the daemon look at devices, which takes it long in an emulated guest. */
 const SLOW_EACH = 100;
 /** Generous: it ends what hangs. */

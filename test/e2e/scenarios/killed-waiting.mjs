@@ -18,7 +18,7 @@ import { until } from "../lib/wait.mjs";
 
 const SIZE_BYTES = 48 * MIB;
 const DELAY_MS = 2_000;
-const END_LIMIT_MS = 120_000;
+const END_LIMIT_MS = 300_000;
 /** Longer than a daemon takes to start. */
 const STUCK_MS = 15_000;
 

@@ -12,7 +12,7 @@ const README = new URL("../../../README.md", import.meta.url);
 const REPOSITORY = new URL("../../../", import.meta.url).pathname;
 const LOG = "/var/log/blksnapd.log";
 const GROUP_ID = 4242;
-const LIMIT_MS = 170_000;
+const LIMIT_MS = 500_000;
 const test = scenario(import.meta.url, { daemon: false });
 
 /** The shell commands of a section, as somebody copies them. */
