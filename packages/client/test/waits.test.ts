@@ -2,6 +2,7 @@ import { mock } from "node:test";
 import type { SnapshotCreateProgress, SnapshotEvent } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import type { BlksnapClientError } from "../dist/index.js";
 import { CLIENT_TIMEOUT_MS, failureOf, startHarness } from "./harness.js";
 
 const noSpace = {
@@ -19,6 +20,20 @@ async function eventually(holds: () => boolean): Promise<void> {
 const MIB = 2 ** 20;
 const create = { devices: ["/dev/loop0"], stores: ["/var/tmp"], limitBytes: 64 * MIB };
 
+/** What comes of a create while time passes only as it is told to. */
+async function outcomeOf(
+  run: () => Promise<{ readonly id: string }>,
+): Promise<{ readonly id: string; readonly error?: BlksnapClientError }> {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  try {
+    return await run();
+  } catch (error) {
+    return { id: "", error: error as BlksnapClientError };
+  } finally {
+    mock.timers.reset();
+  }
+}
+
 test("a create waits for as long as its stores get on, and tells how far they are", async () => {
   const { client, driver, stop } = await startHarness();
   const letGo: (() => void)[] = [];
@@ -27,17 +42,17 @@ test("a create waits for as long as its stores get on, and tells how far they ar
     done: new Promise<void>((done) => letGo.push(done)),
   }));
   const told: SnapshotCreateProgress[] = [];
-  mock.timers.enable({ apis: ["setTimeout"] });
-  const { id } = await client.snapshotCreate(create, {
-    onProgress: (progress) => {
-      told.push(progress);
-      // All steps together take three times as long as one of them may.
-      mock.timers.tick(CLIENT_TIMEOUT_MS - 1);
-      letGo.shift()?.();
-    },
-  });
-  mock.timers.reset();
-  assert.ok(driver.snapshots.has(id));
+  const onProgress = (progress: SnapshotCreateProgress) => {
+    told.push(progress);
+    // All steps together take several times as long as one of them may.
+    mock.timers.tick(CLIENT_TIMEOUT_MS - 1);
+    letGo.shift()?.();
+  };
+  const made = await outcomeOf(() => client.snapshotCreate(create, { onProgress }));
+  for (const go of letGo) go();
+  await stop();
+  assert.is(made.error, undefined);
+  assert.ok(driver.snapshots.has(made.id));
   assert.equal(
     told,
     [0, 1, 2, 3].map((step) => ({
@@ -46,7 +61,6 @@ test("a create waits for as long as its stores get on, and tells how far they ar
       target_bytes: 64 * MIB,
     })),
   );
-  await stop();
 });
 
 test("a create that does not get on ends, and leaves nothing", async () => {
@@ -55,14 +69,12 @@ test("a create that does not get on ends, and leaves nothing", async () => {
   const ask = driver.snapshotCreate.bind(driver);
   driver.snapshotCreate = (...options) => ask(...options).finally(() => (isDone = true));
   driver.fillSteps = [{ allocatedBytes: MIB, done: new Promise(() => undefined) }];
-  mock.timers.enable({ apis: ["setTimeout"] });
   const onProgress = () => mock.timers.tick(CLIENT_TIMEOUT_MS);
-  const failure = await failureOf(client.snapshotCreate(create, { onProgress }));
-  mock.timers.reset();
-  assert.is(failure.code, "TIMEOUT");
+  const { error } = await outcomeOf(() => client.snapshotCreate(create, { onProgress }));
   await eventually(() => isDone);
-  assert.is(driver.snapshots.size, 0);
   await stop();
+  assert.is(error?.code, "TIMEOUT");
+  assert.is(driver.snapshots.size, 0);
 });
 
 test("a create's failure keeps its name, also after it has begun", async () => {
