@@ -7,16 +7,17 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 const ALLOWED = {
-  "event-queue": [],
-  journal: [],
-  uring: [],
-  api: [],
-  ublk: ["uring"],
-  "diff-storage": ["event-queue"],
-  engine: ["diff-storage", "event-queue"],
-  driver: ["uring", "ublk", "diff-storage", "engine", "event-queue", "journal", "api"],
-  client: ["api"],
-  blksnapctl: ["client", "api"],
+  errors: [],
+  "event-queue": ["errors"],
+  journal: ["errors"],
+  uring: ["errors"],
+  api: ["errors"],
+  ublk: ["uring", "errors"],
+  "diff-storage": ["event-queue", "errors"],
+  engine: ["diff-storage", "event-queue", "errors"],
+  driver: ["uring", "ublk", "diff-storage", "engine", "event-queue", "journal", "api", "errors"],
+  client: ["api", "errors"],
+  blksnapctl: ["client", "api", "errors"],
 };
 
 const problems = [];

@@ -1,29 +1,22 @@
 /** What the client throws, whatever goes wrong: an error with a name of the catalogue. */
-import { ERRORS, type ErrorBody, type ErrorName, isErrorName } from "@blksnap/api";
 
-export class BlksnapClientError extends Error {
-  override readonly name: string = "BlksnapClientError";
-  /** Stable name, e.g. "NOT_ATTACHED"; INTERNAL for names of a newer daemon. */
-  readonly code: ErrorName;
-  /** Positive Linux errno; null where none fits. */
-  readonly errno: number | null;
-  readonly errnoName: string | null;
-  /** One line that says what to do. */
-  readonly hint: string;
+import { ERRORS, type ErrorBody, type ErrorName, isErrorName } from "@blksnap/api";
+import { BlksnapError } from "@blksnap/errors";
+
+/** `code` is a name of the catalogue, e.g. "NOT_ATTACHED"; INTERNAL for names of a newer daemon. */
+export class BlksnapClientError extends BlksnapError<ErrorName> {
+  declare readonly hint: string;
 
   constructor(code: ErrorName, message: string, details: Partial<ErrorBody> & ErrorOptions = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
-    const entry = ERRORS[code];
-    this.code = code;
-    this.errno = details.errno === undefined ? entry.errno : details.errno;
-    this.errnoName = details.errno_name === undefined ? entry.errno_name : details.errno_name;
-    this.hint = details.hint ?? entry.hint;
+    const { errno = ERRORS[code].errno, hint = ERRORS[code].hint, cause } = details;
+    super(code, message, { errno: errno ?? 0, hint, cause });
   }
 
   /** The error as the daemon's answers have it. */
   toBody(): ErrorBody {
     const { code, errno, errnoName, message, hint } = this;
-    return { name: code, errno, errno_name: errnoName, message, hint };
+    const number = errno === 0 ? null : errno;
+    return { name: code, errno: number, errno_name: errnoName ?? null, message, hint };
   }
 }
 

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { fstatSync, openSync, readFileSync } from "node:fs";
-import { errnoNameOf } from "./errors.js";
+import { errnoNameOf } from "@blksnap/errors";
 import { SECTOR_BYTES } from "./events.js";
 import { OPEN_EXCLUSIVE, OPEN_READ_WRITE, OPEN_UNNAMED_FILE } from "./open-flags.js";
 import { deviceKey, deviceNumber } from "./store.js";

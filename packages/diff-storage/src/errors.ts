@@ -1,4 +1,4 @@
-import { constants } from "node:os";
+import { BlksnapError, errnoNumber } from "@blksnap/errors";
 
 /** Every failure this package reports, with the errno the kernel module has for it. */
 const ERRNO_OF_CODE = {
@@ -6,7 +6,6 @@ const ERRNO_OF_CODE = {
   STORE_NOT_FOUND: "ENOENT",
   /** The path is neither a regular file, a directory nor a block device. */
   STORE_KIND_UNSUPPORTED: "EINVAL",
-  /** The file is larger than the limit already. */
   /** The block device cannot hold one slot. */
   STORE_TOO_SMALL: "ENOSPC",
   /** The store's file system has no room for the first portion. */
@@ -60,60 +59,18 @@ export interface DiffStorageErrorDetail {
 }
 
 /** The only error class this package throws. The message says what happened and what to do. */
-export class DiffStorageError extends Error {
-  readonly code: DiffStorageErrorCode;
-  /** Name of the errno, such as "ENOSPC". */
-  readonly errnoName: string;
-  /** Positive errno number. */
-  readonly errno: number;
+export class DiffStorageError extends BlksnapError<DiffStorageErrorCode> {
   /** The store's path, where one store is concerned. */
   readonly path: string | undefined;
   readonly neededBytes: number | undefined;
   readonly availableBytes: number | undefined;
 
   constructor(code: DiffStorageErrorCode, message: string, detail: DiffStorageErrorDetail = {}) {
-    super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
-    this.name = "DiffStorageError";
-    this.code = code;
-    this.errnoName = ERRNO_OF_CODE[code];
-    this.errno = constants.errno[ERRNO_OF_CODE[code]];
+    super(code, message, { errno: errnoNumber(ERRNO_OF_CODE[code]), cause: detail.cause });
     this.path = detail.path;
     this.neededBytes = detail.neededBytes;
     this.availableBytes = detail.availableBytes;
   }
-}
-
-/**
- * One name per number, and the kernel's: of the two that some numbers have, Node and C programs give now
- * the one and now the other.
- */
-const NAME_OF_ERRNO: ReadonlyMap<number, string> = new Map(
-  Object.entries(constants.errno)
-    .filter(([name]) => name !== "EWOULDBLOCK" && name !== "ENOTSUP")
-    .map(([name, number]) => [number, name]),
-);
-const ERRNO_OF_NAME: Readonly<Record<string, number>> = constants.errno;
-
-/** Name of the errno an unknown error carries, such as "ENOSPC"; "EIO" when it carries none. */
-export function errnoNameOf(error: unknown): string {
-  const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown };
-  const given = typeof errno === "number" ? NAME_OF_ERRNO.get(Math.abs(errno)) : undefined;
-  if (given !== undefined) return given;
-  const number = typeof code === "string" ? ERRNO_OF_NAME[code] : undefined;
-  return (number === undefined ? undefined : NAME_OF_ERRNO.get(number)) ?? "EIO";
-}
-
-/** Text of an unknown error. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** Text of a failed system call with the errno's name before it, once. */
-export function describeFailure(error: unknown): string {
-  const name = errnoNameOf(error);
-  let text = messageOf(error);
-  while (text.startsWith(`${name}: `)) text = text.slice(name.length + 2);
-  return `${name}: ${text}`;
 }
 
 /** Throws unless `condition` holds: a bug of this package, never a caller's mistake. */

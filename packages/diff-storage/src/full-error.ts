@@ -1,4 +1,5 @@
-import { DiffStorageError, errnoNameOf } from "./errors.js";
+import { errnoNameOf } from "@blksnap/errors";
+import { DiffStorageError } from "./errors.js";
 import type { StoreSpace } from "./space.js";
 
 /** Says what a failed preallocation needed and what there was. */

@@ -1,4 +1,5 @@
-import { DiffStorageError, errnoNameOf, messageOf } from "./errors.js";
+import { errnoNameOf, messageOf } from "@blksnap/errors";
+import { DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
 import { FillWatch } from "./fill-watch.js";
 import { fullError } from "./full-error.js";

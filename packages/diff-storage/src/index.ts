@@ -11,7 +11,6 @@ export {
   DiffStorageError,
   type DiffStorageErrorCode,
   type DiffStorageErrorDetail,
-  errnoNameOf,
 } from "./errors.js";
 export type { DiffStorageEvent } from "./events.js";
 export { type Mount, mountAt, parseMountinfo } from "./mountinfo.js";

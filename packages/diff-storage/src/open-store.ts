@@ -1,12 +1,8 @@
 import type { Stats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { resolve } from "node:path";
-import {
-  DiffStorageError,
-  type DiffStorageErrorCode,
-  describeFailure,
-  errnoNameOf,
-} from "./errors.js";
+import { describeFailure, errnoNameOf } from "@blksnap/errors";
+import { DiffStorageError, type DiffStorageErrorCode } from "./errors.js";
 import { FileStore, type FileStoreParts } from "./file-store.js";
 import {
   OPEN_CREATE,

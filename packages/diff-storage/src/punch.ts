@@ -1,4 +1,4 @@
-import { errnoNameOf, messageOf } from "./errors.js";
+import { errnoNameOf, messageOf } from "@blksnap/errors";
 import type { DiffStorageEvent } from "./events.js";
 import type { StoreSpace } from "./space.js";
 import type { Clock } from "./system.js";

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { DiffStorageError, messageOf } from "./errors.js";
+import { messageOf } from "@blksnap/errors";
+import { DiffStorageError } from "./errors.js";
 import {
   bitmapFile,
   btrfsDevices,

@@ -25,7 +25,7 @@ export async function failsWith(
   } catch (error) {
     if (!(error instanceof DiffStorageError)) throw error;
     assert.is(error.code, code, error.message);
-    assert.ok(error.errno > 0 && error.errnoName.startsWith("E"));
+    assert.ok(error.errno > 0 && String(error.errnoName).startsWith("E"));
     return error;
   }
   throw new Error(`no ${code}`);

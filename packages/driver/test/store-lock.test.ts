@@ -2,8 +2,10 @@
 import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
-import { type DiffStorageError, errnoNameOf, openStore } from "@blksnap/diff-storage";
-import { errnoName, PromiseRing, tryLockFile } from "@blksnap/uring";
+import { type DiffStorageError, openStore } from "@blksnap/diff-storage";
+import { errnoNameOf } from "@blksnap/errors";
+import { errnoName } from "@blksnap/errors";
+import { PromiseRing, tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ringStoreSystem } from "../dist/system/store-system.js";

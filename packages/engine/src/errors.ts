@@ -1,3 +1,5 @@
+import { BlksnapError } from "@blksnap/errors";
+
 // The engine's one error class. `code` is stable and meant for programs, `errno` is what a caller
 // that speaks errno should see, the message says what to do.
 
@@ -30,15 +32,8 @@ const ERRNO_OF_CODE = {
 
 export type EngineErrorCode = keyof typeof ERRNO_OF_CODE;
 
-export class EngineError extends Error {
-  readonly code: EngineErrorCode;
-  /** Positive errno number. */
-  readonly errno: number;
-
+export class EngineError extends BlksnapError<EngineErrorCode> {
   constructor(code: EngineErrorCode, message: string) {
-    super(message);
-    this.name = "EngineError";
-    this.code = code;
-    this.errno = ERRNO_OF_CODE[code];
+    super(code, message, { errno: ERRNO_OF_CODE[code] });
   }
 }

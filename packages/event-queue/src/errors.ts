@@ -1,3 +1,5 @@
+import { BlksnapError } from "@blksnap/errors";
+
 /** What went wrong, as a stable name that callers may compare. */
 export type EventQueueErrorCode =
   /** An event was pushed after `close()`. */
@@ -10,15 +12,7 @@ export type EventQueueErrorCode =
   | "TOO_MANY_READERS";
 
 /** The only error class this package throws; `code` is stable, the message is for people. */
-export class EventQueueError extends Error {
-  readonly code: EventQueueErrorCode;
-
-  constructor(code: EventQueueErrorCode, message: string) {
-    super(message);
-    this.name = "EventQueueError";
-    this.code = code;
-  }
-}
+export class EventQueueError extends BlksnapError<EventQueueErrorCode> {}
 
 /** Throws ARGUMENT_INVALID unless `value` is an integer in [`min`, `max`]. */
 export function checkInteger(name: string, value: number, min: number, max: number): void {

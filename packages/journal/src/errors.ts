@@ -1,3 +1,5 @@
+import { BlksnapError } from "@blksnap/errors";
+
 /** Every failure of this package, with the errno for callers that speak errno. */
 const ERRNO_OF_CODE = {
   /** The file does not begin with the header of a journal, or the header is damaged. */
@@ -18,15 +20,8 @@ const ERRNO_OF_CODE = {
 export type JournalErrorCode = keyof typeof ERRNO_OF_CODE;
 
 /** A journal that cannot be used, or a call that cannot be carried out. */
-export class JournalError extends Error {
-  readonly code: JournalErrorCode;
-  /** Positive errno number. */
-  readonly errno: number;
-
+export class JournalError extends BlksnapError<JournalErrorCode> {
   constructor(code: JournalErrorCode, message: string) {
-    super(message);
-    this.name = "JournalError";
-    this.code = code;
-    this.errno = ERRNO_OF_CODE[code];
+    super(code, message, { errno: ERRNO_OF_CODE[code] });
   }
 }

@@ -1,4 +1,4 @@
-import { errnoName } from "@blksnap/uring";
+import { BlksnapError, errnoName } from "@blksnap/errors";
 
 /** Stable names of what can go wrong in this package. */
 export type UblkErrorCode =
@@ -15,16 +15,10 @@ export type UblkErrorCode =
   | "QUEUE_FAILED"
   | "PARTITIONS_FAILED";
 
-/** Every error that this package throws. `errno` is positive, 0 where the kernel gave none. */
-export class UblkError extends Error {
-  readonly code: UblkErrorCode;
-  readonly errno: number;
-
+/** Every error that this package throws. */
+export class UblkError extends BlksnapError<UblkErrorCode> {
   constructor(code: UblkErrorCode, message: string, errno = 0, cause?: unknown) {
     const suffix = errno === 0 ? "" : ` (${errnoName(errno)})`;
-    super(message + suffix, cause === undefined ? undefined : { cause });
-    this.name = "UblkError";
-    this.code = code;
-    this.errno = Math.abs(errno);
+    super(code, message + suffix, { errno, cause });
   }
 }

@@ -4,8 +4,8 @@
 // through JavaScript. A read that comes short cancels its write: the end of the file is known
 // beforehand, so that happens only when somebody truncates the file meanwhile.
 import { closeSync, fstatSync, openSync } from "node:fs";
+import { errnoName } from "@blksnap/errors";
 import {
-  errnoName,
   high32,
   low32,
   MappedMemory,

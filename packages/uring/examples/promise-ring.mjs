@@ -3,7 +3,8 @@
 import { closeSync, openSync, statSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { errnoName, PromiseRing, prepareFallocate, prepareFsync } from "@blksnap/uring";
+import { errnoName } from "@blksnap/errors";
+import { PromiseRing, prepareFallocate, prepareFsync } from "@blksnap/uring";
 
 const path = join(tmpdir(), `promise-ring-${process.pid}`);
 const fd = openSync(path, "w");

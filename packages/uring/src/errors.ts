@@ -1,4 +1,4 @@
-import { errnoName } from "./errno.js";
+import { BlksnapError, errnoName } from "@blksnap/errors";
 
 /** Stable names of what can go wrong in this package. */
 export type UringErrorCode =
@@ -11,17 +11,11 @@ export type UringErrorCode =
   | "PROCESS_FAILED"
   | "REACTOR_FAILED";
 
-/** Every error that this package throws. `errno` is positive, 0 where the kernel gave none. */
-export class UringError extends Error {
-  readonly code: UringErrorCode;
-  readonly errno: number;
-
+/** Every error that this package throws. */
+export class UringError extends BlksnapError<UringErrorCode> {
   constructor(code: UringErrorCode, message: string, errno = 0, cause?: unknown) {
     const suffix = errno === 0 ? "" : ` (${errnoName(errno)})`;
-    super(message + suffix, cause === undefined ? undefined : { cause });
-    this.name = "UringError";
-    this.code = code;
-    this.errno = Math.abs(errno);
+    super(code, message + suffix, { errno, cause });
   }
 }
 

@@ -26,7 +26,6 @@ export {
 } from "./apart.js";
 export { apartProgram } from "./apart-process.js";
 export { bounded } from "./bounded.js";
-export { errnoName, errnoNumber } from "./errno.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {

@@ -1,4 +1,4 @@
-import { chmodSync, cpSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { UringError } from "@blksnap/uring";
@@ -188,6 +188,9 @@ test("the package without an addon tells so when it is imported", () => {
   withFolder((folder) => {
     cpSync(join(packageDir, "dist"), join(folder, "dist"), { recursive: true });
     cpSync(join(packageDir, "package.json"), join(folder, "package.json"));
+    const below = join(folder, "node_modules/@blksnap");
+    mkdirSync(below, { recursive: true });
+    symlinkSync(join(packageDir, "../errors"), join(below, "errors"));
     const module = pathToFileURL(join(folder, "dist", "index.js")).href;
     const child = runChild(
       `await import(${JSON.stringify(module)}).catch((e) => console.log(e.code, e.message));`,

@@ -1,13 +1,9 @@
 /** Where a file's bytes lie on its device, through FIEMAP. */
 import { constants } from "node:fs";
 import type { ByteRange } from "@blksnap/api";
+import { errnoName as nameOfErrno } from "@blksnap/errors";
 import { major, minor } from "@blksnap/ublk";
-import {
-  extentsApart,
-  type FileExtent,
-  type FileExtents,
-  errnoName as nameOfErrno,
-} from "@blksnap/uring";
+import { extentsApart, type FileExtent, type FileExtents } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import type { Tracker } from "../tracker/tracker.js";
 

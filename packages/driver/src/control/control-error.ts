@@ -1,6 +1,7 @@
 /** Errors with a name of the catalogue, and how any error is told to a client. */
-import { constants } from "node:os";
+
 import { ERRORS, type ErrorBody, type ErrorName, isErrorName } from "@blksnap/api";
+import { BlksnapError, errnoNumber } from "@blksnap/errors";
 
 export interface ControlErrorOptions {
   readonly cause?: unknown;
@@ -11,18 +12,11 @@ export interface ControlErrorOptions {
 }
 
 /** An operation failed in a way that the catalogue knows. */
-export class ControlError extends Error {
-  override readonly name: string = "ControlError";
-  readonly code: ErrorName;
-  readonly errnoName: string | undefined;
-  readonly hint: string | undefined;
-
+export class ControlError extends BlksnapError<ErrorName> {
   /** `message` says what failed and why, without advice and without a full stop at the end. */
   constructor(code: ErrorName, message: string, options: ControlErrorOptions = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    this.code = code;
-    this.errnoName = options.errnoName;
-    this.hint = options.hint;
+    const { errnoName: name, hint, cause } = options;
+    super(code, message, { errno: errnoNumber(name ?? "") ?? 0, hint, cause });
   }
 }
 
@@ -30,8 +24,6 @@ export interface ErrorAnswer {
   readonly httpStatus: number;
   readonly error: ErrorBody;
 }
-
-const errnoNumbers: Readonly<Record<string, number>> = constants.errno;
 
 function stringField(error: object, field: string): string | undefined {
   const value = (error as Record<string, unknown>)[field];
@@ -52,7 +44,7 @@ export function answerFor(error: unknown): ErrorAnswer {
   let hint = entry.hint;
   if (error instanceof Error) {
     const given = stringField(error, name === "INTERNAL" ? "code" : "errnoName");
-    const number = given === undefined ? undefined : errnoNumbers[given];
+    const number = given === undefined ? undefined : errnoNumber(given);
     if (given !== undefined && number !== undefined) {
       errno = number;
       errno_name = given;

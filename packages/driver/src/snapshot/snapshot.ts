@@ -19,8 +19,8 @@ import {
   type Extent,
   type StoreSystem,
 } from "@blksnap/diff-storage";
+import { errnoName } from "@blksnap/errors";
 import { major, minor } from "@blksnap/ublk";
-import { errnoName } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";

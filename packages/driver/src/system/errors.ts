@@ -4,7 +4,6 @@ import { DiffStorageError, type DiffStorageErrorCode } from "@blksnap/diff-stora
 import { EngineError } from "@blksnap/engine";
 import { EventQueueError } from "@blksnap/event-queue";
 import { UblkError, type UblkErrorCode } from "@blksnap/ublk";
-import { errnoName } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 
 const NAME_OF_UBLK_CODE: Readonly<Record<UblkErrorCode, ErrorName>> = {
@@ -54,23 +53,23 @@ const NAME_OF_ENGINE_CODE: Readonly<Record<string, ErrorName>> = {
 /** The same failure as a ControlError; anything unknown stays what it is. */
 export function asControlError(error: unknown): unknown {
   if (error instanceof UblkError) {
-    return renamed(NAME_OF_UBLK_CODE[error.code], error, error.errno && errnoName(error.errno));
+    return renamed(NAME_OF_UBLK_CODE[error.code], error, error.errnoName);
   }
   if (error instanceof DiffStorageError) {
     return renamed(NAME_OF_STORAGE_CODE[error.code], error, error.errnoName);
   }
   if (error instanceof EventQueueError && error.code === "TOO_MANY_READERS") {
-    return renamed("TOO_MANY_READERS", error, 0);
+    return renamed("TOO_MANY_READERS", error);
   }
   if (error instanceof EngineError) {
     const name = NAME_OF_ENGINE_CODE[error.code];
-    if (name !== undefined) return renamed(name, error, 0);
+    if (name !== undefined) return renamed(name, error);
   }
   return error;
 }
 
-function renamed(name: ErrorName, error: Error, errno: string | 0): ControlError {
-  const options = errno === 0 ? {} : { errnoName: errno };
+function renamed(name: ErrorName, error: Error, errno?: string): ControlError {
+  const options = errno === undefined ? {} : { errnoName: errno };
   return new ControlError(name, error.message, { cause: error, ...options });
 }
 

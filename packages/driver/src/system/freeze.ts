@@ -3,7 +3,7 @@
  * back until it is thawed.
  */
 import type { FileSystemFreeze } from "@blksnap/api";
-import { errnoName } from "@blksnap/uring";
+import { errnoName } from "@blksnap/errors";
 import { ControlError } from "../control/control-error.js";
 import { stackAbove } from "./block-stack.js";
 import { type FreezeEntry, openEntries } from "./freeze-entry.js";

@@ -13,8 +13,9 @@ import {
   type Place,
   readSysfsDevice,
 } from "@blksnap/diff-storage";
+import { errnoName } from "@blksnap/errors";
 import { major, minor } from "@blksnap/ublk";
-import { errnoName, type FileStatus, statApart } from "@blksnap/uring";
+import { type FileStatus, statApart } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 
 const ANSWER_LIMIT_MS = 5_000;

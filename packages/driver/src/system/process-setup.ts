@@ -1,6 +1,7 @@
 /** What a process in the data path of mounted file systems needs from the kernel. */
 import { readFileSync, writeFileSync } from "node:fs";
-import { errnoName, lockMemory, prctl, replaceProcess } from "@blksnap/uring";
+import { errnoName } from "@blksnap/errors";
+import { lockMemory, prctl, replaceProcess } from "@blksnap/uring";
 import type { Logger } from "pino";
 
 /** `include/uapi/linux/prctl.h` */

@@ -1,7 +1,8 @@
 /** Settings of a served device's request queue in the kernel. */
 import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { errnoName, writeApart } from "@blksnap/uring";
+import { errnoName } from "@blksnap/errors";
+import { writeApart } from "@blksnap/uring";
 
 /** Below this many requests the kernel sets no limit. */
 const REQUESTS_MIN = 4;

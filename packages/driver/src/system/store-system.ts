@@ -1,9 +1,9 @@
 import type { StoreSystem } from "@blksnap/diff-storage";
+import { errnoName } from "@blksnap/errors";
 import {
   createMemoryFile,
   directIoAlignment,
   endDirectIo,
-  errnoName,
   ioctl,
   openApart,
   type PromiseRing,

@@ -1,6 +1,7 @@
 /** Reading superblocks of devices that may hang, without this process waiting for it: see place.ts. */
 import { type DeviceNumber, deviceKey, deviceNumber } from "@blksnap/diff-storage";
-import { errnoName, readApart } from "@blksnap/uring";
+import { errnoName } from "@blksnap/errors";
+import { readApart } from "@blksnap/uring";
 
 const ANSWER_LIMIT_MS = 5_000;
 const ENODEV = 19;

@@ -4,8 +4,8 @@
  */
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
+import { errnoName } from "@blksnap/errors";
 import type { BackingFile } from "@blksnap/ublk";
-import { errnoName } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ControlError } from "../control/control-error.js";
 import type { PersistentDirectory } from "../persistence/persistent-directory.js";

@@ -11,6 +11,7 @@ import { close, closeSync, readlinkSync } from "node:fs";
 import { promisify } from "node:util";
 import type { Place } from "@blksnap/diff-storage";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
+import { errnoName } from "@blksnap/errors";
 import {
   type BackingFile,
   major,
@@ -19,7 +20,7 @@ import {
   presentCapacityBytes,
   type UblkControl,
 } from "@blksnap/ublk";
-import { errnoName, fsyncApart, type MappedMemory } from "@blksnap/uring";
+import { fsyncApart, type MappedMemory } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { faultPoint } from "../fault-points.js";
 import type { SleepingArea } from "../reactor/messages.js";

@@ -1,0 +1,26 @@
+/** What can be told of errors that somebody else has thrown: of Node, of a callback. */
+import { errnoName, errnoNumber } from "./errno.js";
+
+/** Name of the errno that an error carries, such as "ENOSPC"; "EIO" when it carries none. */
+export function errnoNameOf(error: unknown): string {
+  const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown };
+  if (typeof errno === "number" && errno !== 0) {
+    const name = errnoName(errno);
+    if (errnoNumber(name) !== undefined) return name;
+  }
+  const number = typeof code === "string" ? errnoNumber(code) : undefined;
+  return number === undefined ? "EIO" : errnoName(number);
+}
+
+/** Text of an unknown error. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Text of a failed system call with the errno's name before it, once. */
+export function describeFailure(error: unknown): string {
+  const name = errnoNameOf(error);
+  let text = messageOf(error);
+  while (text.startsWith(`${name}: `)) text = text.slice(name.length + 2);
+  return `${name}: ${text}`;
+}

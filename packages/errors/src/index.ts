@@ -1,0 +1,3 @@
+export { BlksnapError, type BlksnapErrorOptions } from "./blksnap-error.js";
+export { describeFailure, errnoNameOf, messageOf } from "./describe.js";
+export { errnoName, errnoNumber } from "./errno.js";
