@@ -3,8 +3,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync }
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { type DiffStorageError, openStore } from "@blksnap/diff-storage";
-import { errnoNameOf } from "@blksnap/errors";
-import { errnoName } from "@blksnap/errors";
+import { errnoName, errnoNameOf } from "@blksnap/errors";
 import { PromiseRing, tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

@@ -92,19 +92,19 @@ async function needsRecovery(device) {
 }
 
 test("partition, device-mapper node and loop device above the front, under writers", async (t) => {
+  const daemon = await ownDaemon(t, ["--freeze-timeout", "120000"]);
   const device = await nullDisk(t, { sizeMib: 448 });
-  const { front } = await attach(t, device);
+  const { front } = await attach(daemon.t, device);
   const [first, second] = await partition(front, [96, 340]);
   const outer = await formatAndMount(t, "ext4", first);
   const inner = await formatAndMount(t, "ext4", await loopOver(t, join(outer.path, "disk"), 32));
   const mapped = await formatAndMount(t, "xfs", await linear(t, second));
   const writers = [outer, inner, mapped].map(({ path }) => writeFiles(t, path));
-  for (const { path } of [outer, inner, mapped]) {
-    await until("there is load", () => existsSync(join(path, "load")));
-  }
+  const isLoaded = ({ path }) => existsSync(join(path, "load"));
+  await until("there is load", () => [outer, inner, mapped].every(isLoaded));
   writeFileSync(join(mapped.path, "note"), "written before the take, never synced");
   takeNotes();
-  const snapshot = await takeSnapshot(t, [device]);
+  const snapshot = await takeSnapshot(daemon.t, [device]);
   assert.equal(takeNotes(), frozenAndThawed(inner.path, mapped.path, outer.path));
   for (const writer of writers) await endFio(writer);
   const [image] = snapshot.images;
@@ -133,7 +133,7 @@ test("a file system that somebody else has frozen stays frozen", async (t) => {
 });
 
 test("a freeze that takes too long fails the take and is thawed when it ends", async (t) => {
-  const daemon = await ownDaemon(t, ["--freeze-timeout", "1500"]);
+  const daemon = await ownDaemon(t, ["--freeze-timeout", "10000"]);
   const device = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(daemon.t, device);
   const mounted = await formatAndMount(t, "ext4", front);
@@ -396,7 +396,7 @@ test("a file system that was shut down by an error does not stop a take", async 
 });
 
 test("a sync that hangs keeps a take for its limit only, and is told", async (t) => {
-  const daemon = await ownDaemon(t, ["--freeze-timeout", "3000"]);
+  const daemon = await ownDaemon(t, ["--freeze-timeout", "10000"]);
   const device = await nullDisk(t, { sizeMib: 64 });
   const { front } = await attach(daemon.t, device);
   const [first, second] = await partition(front, [30, 30]);
