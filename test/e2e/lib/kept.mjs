@@ -7,6 +7,7 @@ import { MIB } from "./snapshots.mjs";
 import { until } from "./wait.mjs";
 
 export const LIMIT_BYTES = 256 * MIB;
+const FILL_LIMIT_MS = 400_000;
 const RECOVERY_LIMIT_MS = 300_000;
 
 export async function md5(path) {
@@ -18,7 +19,7 @@ export function fill(device, seekKib, countKib) {
   const blockKib = countKib % 256 === 0 && seekKib % 256 === 0 ? 256 : 4;
   const words = ["dd", "if=/dev/urandom", `of=${device}`, `bs=${blockKib}k`, "oflag=direct"];
   const place = [`seek=${seekKib / blockKib}`, `count=${countKib / blockKib}`, "conv=notrunc"];
-  return run([...words, ...place, "iflag=fullblock"]);
+  return run([...words, ...place, "iflag=fullblock"], { timeLimitMs: FILL_LIMIT_MS });
 }
 
 export async function waitForNext(t, pid) {
