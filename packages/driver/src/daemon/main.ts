@@ -1,7 +1,7 @@
 /** blksnapd: what it is started for. */
 import type { Logger } from "pino";
 import type { DriverOptions } from "../driver.js";
-import { prepareProcess, startOverAsIoFlusher } from "../system/process-setup.js";
+import { becomeIoFlusher, prepareProcess, startOverAsIoFlusher } from "../system/process-setup.js";
 import { DAEMON_VERSION } from "../version.js";
 import { ExitStatus } from "./exit-status.js";
 import {
@@ -59,6 +59,9 @@ export async function main(args: string[]): Promise<void> {
     return;
   }
   if (values.supervise === true) {
+    // Daemons inherit the mark, so that none starts over for it: after a crash users wait for a start. Nor may
+    // who starts them wait for their devices.
+    becomeIoFlusher();
     const daemonArgs = args.filter((arg) => arg !== "--supervise");
     process.exit(await supervise(daemonArgs, standbys, logger));
   }
