@@ -1,6 +1,5 @@
 import { spawn } from "node:child_process";
 import { fstatSync, openSync, readFileSync } from "node:fs";
-import { errnoNameOf } from "@blksnap/errors";
 import { SECTOR_BYTES } from "./events.js";
 import { OPEN_EXCLUSIVE, OPEN_READ_WRITE, OPEN_UNNAMED_FILE } from "./open-flags.js";
 import { deviceKey, deviceNumber } from "./store.js";
@@ -68,7 +67,11 @@ function run(
     child.stderr!.setEncoding("utf8").on("data", (text: string) => {
       output += text;
     });
-    child.on("error", (error) => reject(withCode(error.message, errnoNameOf(error))));
+    // Not the errno: a program that is not there says nothing of the store.
+    child.on("error", (error) => {
+      const text = `cannot run ${command}, a program of util-linux: ${error.message}`;
+      reject(withCode(text, "ENOSYS"));
+    });
     child.on("close", (status) => resolve({ status: status ?? -1, output }));
   });
 }

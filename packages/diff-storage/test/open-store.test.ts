@@ -60,6 +60,18 @@ test("a directory gets an unnamed file that vanishes", () =>
     await store.close(false);
   }));
 
+test("a program that is not there is named, and not taken for the store", () =>
+  withDirectory(async (directory) => {
+    const path = process.env["PATH"];
+    process.env["PATH"] = directory;
+    try {
+      const error = await failsWith("STORE_IO", () => openStore(directory, BASE));
+      assert.match(error.message, "cannot run fallocate, a program of util-linux");
+    } finally {
+      process.env["PATH"] = path;
+    }
+  }));
+
 test("a directory in memory works too", () =>
   withDirectory(async (directory) => {
     const store = await openStore(directory, BASE);
