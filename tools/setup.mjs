@@ -27,13 +27,14 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const OLDEST_NODE = [20, 19];
 const FAILURE_LINES_SHOWN = 40;
 
-const USAGE = `Usage: node tools/setup.mjs [--quiet] [--no-vm]
+const USAGE = `Usage: node tools/setup.mjs [--quiet] [--no-vm] [--cross]
 
 Installs what is missing: Debian packages (as root, with apt), npm packages, the build, and
 the kernel of the test VM where this machine itself has no ublk.
 
   --quiet   say something only when something is done
   --no-vm   leave out what only the VM needs
+  --cross   bring what builds for arm64 and runs it here, too
   --help
 
 BLKSNAP_SETUP_SKIP_APT=1 leaves Debian packages alone.`;
@@ -69,6 +70,20 @@ const VM_NEEDS = [
   },
   { name: "xz", debian: "xz-utils", isThere: program("xz") },
   { name: "zstd", debian: "zstd", isThere: program("zstd") },
+];
+
+const CROSS_NEEDS = [
+  {
+    name: "aarch64-linux-gnu-g++",
+    debian: "g++-aarch64-linux-gnu",
+    isThere: program("aarch64-linux-gnu-g++"),
+  },
+  { name: "readelf", debian: "binutils", isThere: program("readelf") },
+  {
+    name: "qemu-aarch64-static",
+    debian: "qemu-user-static",
+    isThere: program("qemu-aarch64-static"),
+  },
 ];
 
 class SetupError extends Error {}
@@ -234,7 +249,12 @@ function getKernel() {
 function setUp(options) {
   checkNode();
   const needsVm = !options.includes("--no-vm") && !hostHasUblk();
-  installDebianPackages([...BUILD_NEEDS, ...TEST_NEEDS, ...(needsVm ? VM_NEEDS : [])]);
+  installDebianPackages([
+    ...BUILD_NEEDS,
+    ...TEST_NEEDS,
+    ...(needsVm ? VM_NEEDS : []),
+    ...(options.includes("--cross") ? CROSS_NEEDS : []),
+  ]);
   installNpmPackages();
   build();
   if (needsVm) getKernel();
@@ -242,7 +262,7 @@ function setUp(options) {
 }
 
 const options = process.argv.slice(2);
-const unknown = options.find((word) => !["--quiet", "--no-vm", "--help"].includes(word));
+const unknown = options.find((word) => !["--quiet", "--no-vm", "--cross", "--help"].includes(word));
 if (options.includes("--help")) process.stdout.write(`${USAGE}\n`);
 else if (unknown) {
   process.stderr.write(`setup: unknown option ${unknown}\n\n${USAGE}\n`);

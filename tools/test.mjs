@@ -30,11 +30,14 @@ const FIRST = [
     command: [bin("nx"), "run-many", "-t", "test", "--output-style=static"],
     counts: true,
   },
+  { name: "packages", command: [process.execPath, "test/install/run.mjs"], counts: true },
   { name: "end to end, quick", command: [...END_TO_END, "--quick"], counts: true },
 ];
 const REST = [
   { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true },
   { name: "power cuts", command: [process.execPath, "test/e2e/power/run.mjs"], counts: true },
+  { name: "arm64", command: [process.execPath, "test/arm64/run.mjs"], counts: true },
+  { name: "release", command: [process.execPath, "tools/release/release.mjs", "--dry-run"] },
 ];
 
 function steps() {

@@ -1,6 +1,6 @@
 /** The tarballs of all packages, as they are published. */
 import { execFile } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { packages, ROOT } from "./manifests.mjs";
@@ -29,6 +29,16 @@ function fillPrebuilds(packageDir, built) {
   }
 }
 
+/** Removes from dist what was compiled from a source that is gone; the compiler leaves it there. */
+function removeStale(packageDir) {
+  const dist = join(packageDir, "dist");
+  for (const name of readdirSync(dist, { recursive: true })) {
+    const [, module] = /^(?!bundle\/)(.*?)\.(?:js|d\.ts)(?:\.map)?$/.exec(name) ?? [];
+    const isStale = module !== undefined && !existsSync(join(packageDir, "src", `${module}.ts`));
+    if (isStale) rmSync(join(dist, name));
+  }
+}
+
 /**
  * Packs all packages; they are built.
  * @param {string} into a folder
@@ -40,6 +50,7 @@ export async function packAll(into, { built = {} } = {}) {
   const all = packages();
   for (const { folder } of all) {
     const packageDir = join(ROOT, "packages", folder);
+    removeStale(packageDir);
     if (!existsSync(join(packageDir, "native"))) continue;
     const own = `${process.platform}-${process.arch}-glibc`;
     fillPrebuilds(packageDir, { [own]: join(packageDir, "build", "Release"), ...built });

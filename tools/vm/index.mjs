@@ -1,4 +1,6 @@
-/** Running commands in a VM with ublk, for test runners. */
+/** Running commands in a VM with ublk, for test runners, and what getting its parts shares with others. */
+export { createFolderAtOnce } from "./lib/cache.mjs";
 export { findProgram, hostHasUblk, isStaticProgram, searchPath, VmError } from "./lib/host.mjs";
 export { ensureKernel, NEWEST } from "./lib/kernel.mjs";
+export { fetchForeignPackages } from "./lib/packages.mjs";
 export { runInVm } from "./lib/run.mjs";

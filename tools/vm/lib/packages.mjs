@@ -42,9 +42,8 @@ function packagesOf(release, apt) {
   return split.length > 0 ? split : [image];
 }
 
-/** Downloads what a kernel is made of into the folder, and unpacks it below `tree` there. */
-export function fetchKernel(release, work, apt = []) {
-  const names = packagesOf(release, apt);
+/** Downloads packages into the folder, and unpacks them below `tree` there. */
+function fetchPackages(names, work, apt) {
   // Without this option apt tries, and says that it cannot, to write here as an unprivileged user.
   const words = [...apt, "-o", "APT::Sandbox::User=root", "-q", "download", ...names];
   run(requireProgram("apt-get", "apt"), words, { cwd: work });
@@ -52,6 +51,11 @@ export function fetchKernel(release, work, apt = []) {
     run(requireProgram("dpkg-deb", "dpkg"), ["-x", join(work, archive), join(work, "tree")]);
     rmSync(join(work, archive));
   }
+}
+
+/** Downloads what a kernel is made of into the folder, and unpacks it below `tree` there. */
+export function fetchKernel(release, work, apt = []) {
+  fetchPackages(packagesOf(release, apt), work, apt);
 }
 
 /** The archive that this machine's own apt uses. */
@@ -69,8 +73,10 @@ function ownRelease() {
 }
 
 /** Options that have apt work on a state of its own, with the lists of one suite. */
-function aptOptions(state) {
+function aptOptions(state, architecture) {
+  const foreign = { "APT::Architecture": architecture, "APT::Architectures": architecture };
   const settings = {
+    ...(architecture === undefined ? {} : foreign),
     "Dir::Etc::sourcelist": join(state, "list"),
     "Dir::Etc::sourceparts": join(state, "parts"),
     "Dir::State::lists": join(state, "lists"),
@@ -80,14 +86,15 @@ function aptOptions(state) {
 }
 
 /** @returns {string[] | undefined} options for apt with this suite's lists; undefined where the archive has none */
-function openSuite(suite, state) {
+function openSuite(suite, state, architecture) {
   for (const name of ["lists/partial", "cache/archives/partial", "parts"]) {
     mkdirSync(join(state, name), { recursive: true });
   }
   writeFileSync(join(state, "list"), `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main\n`);
-  const words = [...aptOptions(state), "-o", "APT::Sandbox::User=root", "update", "-qq"];
+  const apt = aptOptions(state, architecture);
+  const words = [...apt, "-o", "APT::Sandbox::User=root", "update", "-qq"];
   const { status } = spawnSync(requireProgram("apt-get", "apt"), words, { stdio: "ignore" });
-  return status === 0 ? aptOptions(state) : undefined;
+  return status === 0 ? apt : undefined;
 }
 
 /**
@@ -110,5 +117,18 @@ export function withNewestKernel(use) {
     use(newest.release, newest.apt);
   } finally {
     rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Downloads packages of this machine's release for another architecture, and unpacks them below `tree`. */
+export function fetchForeignPackages(names, architecture, work) {
+  const state = mkdtempSync(join(tmpdir(), "blksnap-apt-"));
+  try {
+    const apt = openSuite(ownRelease(), state, architecture);
+    if (apt === undefined)
+      throw new VmError(`no archive with packages for ${architecture} is reached`);
+    fetchPackages(names, work, apt);
+  } finally {
+    rmSync(state, { recursive: true, force: true });
   }
 }
