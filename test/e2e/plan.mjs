@@ -58,6 +58,7 @@ export const GROUPS = [
     name: "daemons",
     files: [
       "readme",
+      "installed",
       "liveness",
       "reactor-loss",
       "identity",

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { hostHasUblk, VmError } from "../../tools/vm/index.mjs";
+import { ensureInstalled } from "../install/project.mjs";
 import {
   assertVariablesKnown,
   GroupRunner,
@@ -113,6 +114,8 @@ if (!existsSync(join(REPOSITORY, "node_modules/.bin/blksnapd"))) {
   fail("the packages are not built; run: npm run build");
 }
 if (given.host && !hostHasUblk()) fail("this machine has no ublk: modprobe ublk_drv as root");
+if (groups.some(({ files }) => files.some((file) => nameOf(file) === "installed")))
+  await ensureInstalled();
 const report = new Report();
 const jobs = given.host ? 1 : Math.min(groups.length, Number(given.jobs ?? vmsAtOnce()));
 const setting = {
