@@ -13,6 +13,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -47,7 +48,8 @@ const TESTS_NOT_EMULATED = {
 };
 /** How a test fails that needs a ring: with its error, or the errno of a call through one. */
 const NO_RING = /RING_SETUP_FAILED|ENOSYS|---38\b|\(-38\)/;
-const URING = join(ROOT, "packages", "uring");
+const PACKAGES = join(ROOT, "packages");
+const URING = join(PACKAGES, "uring");
 
 /** A shell script that runs a program of arm64 with all its arguments. */
 function emulated(path, program, words = "") {
@@ -58,7 +60,13 @@ function emulated(path, program, words = "") {
 /** The package as it would be on arm64, with its compiled tests; in the repository, where uvu is found. */
 function stage() {
   mkdirSync(join(ROOT, ".cache", "cross"), { recursive: true });
-  const folder = mkdtempSync(join(ROOT, ".cache", "cross", "stage-"));
+  const stageDir = mkdtempSync(join(ROOT, ".cache", "cross", "stage-"));
+  const folder = join(stageDir, "uring");
+  mkdirSync(folder);
+  // The other packages lie beside it, as they do in packages.
+  for (const name of readdirSync(PACKAGES).filter((other) => other !== "uring")) {
+    symlinkSync(join(PACKAGES, name), join(stageDir, name));
+  }
   for (const name of readdirSync(URING)) {
     if (!["build", "prebuilds", "node_modules"].includes(name)) {
       cpSync(join(URING, name), join(folder, name), { recursive: true });
@@ -72,7 +80,7 @@ function stage() {
   }
   const node = join(folder, "node");
   emulated(node, arm64Node(), `--import ${join(ROOT, "test/arm64/exec-path.mjs")}`);
-  return { folder, node };
+  return { stageDir, folder, node };
 }
 
 function runFile({ folder, node }, subject) {
@@ -155,7 +163,7 @@ try {
   };
   await Promise.all(Array.from({ length: availableParallelism() }, work));
 } finally {
-  rmSync(world.folder, { recursive: true, force: true });
+  rmSync(world.stageDir, { recursive: true, force: true });
 }
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
 process.exitCode = totals.failed === 0 && totals.passed > 0 ? 0 : 1;
