@@ -4,7 +4,7 @@ import { chmod, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { program, startHarness } from "./harness.js";
+import { type Harness, program, startHarness } from "./harness.js";
 
 const SCRIPT = `
 set -eu
@@ -18,7 +18,7 @@ blksnap snapshot_add --id="\${ID}" --device /dev/loop1
 test "$(blksnap snapshot_info -d /dev/loop1 -f error_code)" = 0
 blksnap snapshot_watcher --id=\${ID} > watched &
 WATCHER=$!
-until grep -q Start watched; do sleep 0.1; done
+until grep -qs Start watched; do sleep 0.1; done
 blksnap snapshot_take -i "\${ID}"
 IMAGE=$(blksnap snapshot_info --device /dev/loop0 --field image)
 eval "$(blksnap snapshot_info --device /dev/loop0)"
@@ -49,6 +49,14 @@ echo finished
 
 test("a script for the module's tool runs unchanged", async () => {
   const harness = await startHarness();
+  try {
+    await runScript(harness);
+  } finally {
+    await harness.stop();
+  }
+});
+
+async function runScript(harness: Harness): Promise<void> {
   const tool = join(harness.dir, "blksnap");
   await writeFile(tool, `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`);
   await chmod(tool, 0o755);
@@ -77,7 +85,6 @@ test("a script for the module's tool runs unchanged", async () => {
     await readFile(join(harness.dir, "watched"), "utf8"),
     "Start snapshot watcher.\nSnapshot not found\nSnapshot watcher finished\n",
   );
-  await harness.stop();
-});
+}
 
 test.run();
