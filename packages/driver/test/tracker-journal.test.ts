@@ -130,7 +130,7 @@ async function answered({ directory }: World): Promise<void> {
 
 /** Long enough for what answers. */
 function waitShortly({ directory }: World): void {
-  (directory as { answerTimeoutMs: number }).answerTimeoutMs = 300;
+  (directory as { answerTimeoutMs: number }).answerTimeoutMs = 2000;
 }
 
 test("a rotation that a medium or a reactor does not answer: it fails, and nothing comes later", async (world) => {
