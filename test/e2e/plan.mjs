@@ -7,7 +7,7 @@
 /** What scenarios read from the environment; passed into the VM where it is set. */
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
-  KILLS: "N: how often the torture test kills the daemon (12)",
+  KILLS: "N: how often the torture test kills the daemon (8)",
   POINTS: "PATTERN: the fault points at which the daemon dies (a third, by SEED; all: POINTS=.)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
@@ -72,19 +72,21 @@ export const GROUPS = [
   {
     name: "data",
     cpus: 2,
-    files: ["random-io", "image-compare", "one-instant", "discard", "boundary", "corrupt"],
+    files: ["random-io", "one-instant"],
+  },
+  {
+    name: "images",
+    files: ["image-compare", "discard", "boundary", "corrupt"],
   },
   {
     // What depends on the kernel's ublk: life and death of servers, recovery, partitions.
     name: "newest",
     kernel: "newest",
-    cpus: 2,
     files: [
       "ublk/vm-test/memory.vm-test",
       "ublk/vm-test/faults.vm-test",
       "reactor-loss",
       "ended-by-others",
-      "crash",
     ],
     ownDaemons: true,
   },

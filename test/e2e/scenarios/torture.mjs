@@ -2,7 +2,7 @@
  * The daemon killed again and again at random moments, under verified load and with a snapshot held:
  * its users see a pause, nothing else.
  *
- * KILLS=N in the environment kills N times (default 12); SEED gives the moments. It runs by
+ * KILLS=N in the environment kills N times (default 8); SEED gives the moments. It runs by
  * `npm run torture -- --kills N`.
  */
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -25,7 +25,7 @@ import { MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { recoveryTimesMs, servingPid } from "../lib/successor.mjs";
 import { until } from "../lib/wait.mjs";
 
-const KILLS = Number(process.env.KILLS ?? 12);
+const KILLS = Number(process.env.KILLS ?? 8);
 const SIZE_MIB = 32;
 const CHURN_BYTES = 4 * MIB;
 /**
