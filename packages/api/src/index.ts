@@ -1,6 +1,7 @@
 /** The control API of blksnapd: schemas, the types derived from them, and the error catalogue. */
 export * as daemonSchemas from "./daemon-schemas.js";
 export * from "./errors.js";
+export * from "./metric-family.js";
 export * from "./scalars.js";
 export * as snapshotSchemas from "./snapshot-schemas.js";
 export { DEFAULT_SOCKET_PATH, SOCKET_ENVIRONMENT_VARIABLE, socketPath } from "./socket-path.js";

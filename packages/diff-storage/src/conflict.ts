@@ -29,7 +29,7 @@ const SERVED_NAME = /^(loop|nbd|ublkb)\d+$/;
  *
  * Two partitions of one disk, two volumes of one group, or two files of one file system don't conflict.
  *
- * Rejects with STORE_ON_MEMBER naming the layers, STORE_STACK_UNKNOWN, or the failure of looking at
+ * Rejects with STORE_ON_MEMBER naming the layers, STACK_UNKNOWN (LinuxBlockError), or the failure of looking at
  * the path, such as STORE_NOT_FOUND.
  */
 export async function assertNoConflict(

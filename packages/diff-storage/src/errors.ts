@@ -26,8 +26,6 @@ const ERRNO_OF_CODE = {
   STORE_IO: "EIO",
   /** The bytes of the store are those of a device that is tracked. */
   STORE_ON_MEMBER: "EBUSY",
-  /** It cannot be found out which devices the store lies on. */
-  STORE_STACK_UNKNOWN: "EINVAL",
   /** No store, or more stores than a slot number can tell apart. */
   STORE_COUNT_INVALID: "EINVAL",
   /** The limit is not a whole number of bytes of at least one slot. */

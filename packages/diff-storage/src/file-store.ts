@@ -1,8 +1,9 @@
 import { close as closeFd, fstat, ftruncate, type Stats } from "node:fs";
 import { type FileHandle, statfs, unlink } from "node:fs/promises";
 import { promisify } from "node:util";
+import { type DeviceNumber, deviceNumber } from "./device-number.js";
 import { assert, DiffStorageError } from "./errors.js";
-import { type DeviceNumber, deviceNumber, type Store, type StoreKind } from "./store.js";
+import type { Store, StoreKind } from "./store.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
 
 const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;

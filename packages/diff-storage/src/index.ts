@@ -6,6 +6,7 @@ export {
 } from "./allocator.js";
 export { commandStoreSystem } from "./command-system.js";
 export { assertNoConflict, assertNotInUse, type OtherUse, otherUses } from "./conflict.js";
+export { type DeviceNumber, deviceKey, deviceNumber } from "./device-number.js";
 export {
   DIFF_STORAGE_ERROR_CODES,
   DiffStorageError,
@@ -13,6 +14,7 @@ export {
   type DiffStorageErrorDetail,
 } from "./errors.js";
 export type { DiffStorageEvent } from "./events.js";
+export { LinuxBlockError, type LinuxBlockErrorCode } from "./linux-block-error.js";
 export { type Mount, mountAt, parseMountinfo } from "./mountinfo.js";
 export { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
 export {
@@ -49,13 +51,7 @@ export {
   type DiffStorageOptions,
   type StoreSpec,
 } from "./storage.js";
-export {
-  type DeviceNumber,
-  deviceKey,
-  deviceNumber,
-  type Store,
-  type StoreKind,
-} from "./store.js";
+export type { Store, StoreKind } from "./store.js";
 export {
   type Awaitable,
   type Clock,

@@ -1,6 +1,6 @@
 import { constants } from "node:fs";
 import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
-import { type DeviceNumber, deviceKey, deviceNumber } from "./store.js";
+import { type DeviceNumber, deviceKey, deviceNumber } from "./device-number.js";
 
 /** What is at a path, as far as the search for devices needs it. */
 export interface PathDevices {

@@ -1,5 +1,5 @@
+import type { DeviceNumber } from "./device-number.js";
 import type { ByteRange } from "./probe.js";
-import type { DeviceNumber } from "./store.js";
 
 /**
  * Which bytes of a device or file belong to what a search began with.

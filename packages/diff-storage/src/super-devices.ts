@@ -9,7 +9,7 @@
  * fs/reiserfs/reiserfs.h (struct reiserfs_super_block_v1), fs/reiserfs/journal.c (journal_init_dev),
  * include/linux/kdev_t.h (new_encode_dev).
  */
-import type { DeviceNumber } from "./store.js";
+import type { DeviceNumber } from "./device-number.js";
 
 /** A superblock that names devices. */
 export interface SuperDevices {

@@ -1,13 +1,14 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "@blksnap/errors";
-import { DiffStorageError } from "./errors.js";
+import { type DeviceNumber, deviceKey } from "./device-number.js";
 import {
   bitmapFile,
   btrfsDevices,
   extJournalDevices,
   optionDevices,
 } from "./file-system-devices.js";
+import { LinuxBlockError } from "./linux-block-error.js";
 import { type Mount, mountAt, parseMountinfo, superOption } from "./mountinfo.js";
 import { EXPORT_TABLES, type FilesPlace, placeOfFiles } from "./network-files.js";
 import {
@@ -24,10 +25,10 @@ import {
 } from "./probe.js";
 import { serversOf, writtenBy } from "./servers.js";
 import { type Share, type Stack, type StackNode, sameShare, shareBelow } from "./stack.js";
-import { type DeviceNumber, deviceKey } from "./store.js";
 import { superDevicesOf } from "./super-devices.js";
 
 /** Layers that are followed; real stacks have fewer than ten. */
+const EINVAL = 22;
 const DEPTH_MAX = 64;
 const DELETED = " (deleted)";
 const MEMORY_FILE = "/memfd:";
@@ -323,11 +324,11 @@ function mountOfNumber(
   return there?.device === key ? there : mounts.find((mount) => mount.device === key);
 }
 
-function unknown(chain: readonly string[], why: string): DiffStorageError {
+function unknown(chain: readonly string[], why: string): LinuxBlockError {
   const text =
     `cannot find out which devices ${chain.join(" → ")} lies on: ${why}; ` +
     "choose a store on a plain file system or device";
-  return new DiffStorageError("STORE_STACK_UNKNOWN", text, { path: chain[0] });
+  return new LinuxBlockError("STACK_UNKNOWN", text, { errno: EINVAL });
 }
 
 /**
@@ -335,7 +336,7 @@ function unknown(chain: readonly string[], why: string): DiffStorageError {
  * bcache, loop devices, file systems with their journals, servers on this host, and the probe's own
  * layers. A path to a directory stands for the files in it.
  *
- * Rejects with STORE_STACK_UNKNOWN where a layer, or the path, cannot be resolved.
+ * Rejects with STACK_UNKNOWN where a layer, or the path, cannot be resolved.
  */
 export async function stackOf(start: Place | string, probe: TopologyProbe = {}): Promise<Stack> {
   const search = new Search(probe);

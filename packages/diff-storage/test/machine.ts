@@ -10,7 +10,7 @@ import {
   type Place,
   type TopologyProbe,
 } from "@blksnap/diff-storage";
-import { FakeTree, failsWith, withDirectory } from "./support.js";
+import { FakeTree, failsWith, stackUnknown, withDirectory } from "./support.js";
 
 export const dev = (key: string): DeviceNumber => {
   const [major, minor] = key.split(":").map(Number);
@@ -127,7 +127,7 @@ export class Machine {
 
   async unknown(store: string, device: string): Promise<string> {
     const run = () => assertNoConflict(store, [this.placeOf(device)], this.probe);
-    return (await failsWith("STORE_STACK_UNKNOWN", run)).message;
+    return (await stackUnknown(run)).message;
   }
 
   async inUse(store: string): Promise<string> {

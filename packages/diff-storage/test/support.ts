@@ -6,6 +6,7 @@ import {
   type DiffStorageErrorCode,
   type DiffStorageEvent,
   type Extent,
+  LinuxBlockError,
   SlotAllocator,
   type SlotAllocatorOptions,
   type Store,
@@ -29,6 +30,18 @@ export async function failsWith(
     return error;
   }
   throw new Error(`no ${code}`);
+}
+
+/** Asserts that a stack cannot be looked through; returns the error. */
+export async function stackUnknown(run: () => unknown): Promise<LinuxBlockError> {
+  try {
+    await run();
+  } catch (error) {
+    if (!(error instanceof LinuxBlockError)) throw error;
+    assert.equal([error.code, error.errnoName], ["STACK_UNKNOWN", "EINVAL"], error.message);
+    return error;
+  }
+  throw new Error("the stack is known");
 }
 
 /** An allocator on a manual clock whose events are gathered. Sizes in slots. */

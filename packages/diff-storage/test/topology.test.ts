@@ -9,7 +9,7 @@ import {
 } from "@blksnap/diff-storage";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { FakeTree, failsWith, withDirectory } from "./support.js";
+import { FakeTree, failsWith, stackUnknown, withDirectory } from "./support.js";
 
 const dev = (key: string): DeviceNumber => {
   const [major, minor] = key.split(":").map(Number);
@@ -130,8 +130,8 @@ test("files are followed through their file systems", () =>
 test("what cannot be resolved is refused, not guessed", () =>
   withDirectory(async (root) => {
     const probe = machine(root);
-    await failsWith("STORE_STACK_UNKNOWN", () => underlyingDevicesOfPath("/tank/x", probe));
-    await failsWith("STORE_STACK_UNKNOWN", () => underlyingDevices(dev("7:1"), probe));
+    await stackUnknown(() => underlyingDevicesOfPath("/tank/x", probe));
+    await stackUnknown(() => underlyingDevices(dev("7:1"), probe));
   }));
 
 test("a store on a member is refused, and the message names the way", () =>

@@ -11,6 +11,7 @@ import type {
   DetachResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
+  MetricFamily,
   SnapshotAddResponse,
   SnapshotEvent,
   SnapshotInfo,
@@ -33,7 +34,6 @@ import type {
   DriverControl,
   SnapshotTakeOptions,
 } from "./control/driver-control.js";
-import type { MetricFamily } from "./control/metrics.js";
 import { DeviceReader } from "./device-reader.js";
 import { endAll, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";

@@ -1,12 +1,12 @@
 /** The driver's counters for Prometheus, one row per metric. */
 import type {
+  MetricFamily,
   ReactorStatus,
   SnapshotDeviceStatus,
   SnapshotStatus,
   StatusResponse,
   TrackerStatus,
 } from "@blksnap/api";
-import type { MetricFamily } from "./control/metrics.js";
 
 type Row<Of> = readonly [
   name: string,

@@ -2,6 +2,7 @@
  * What clients ask for, side by side: changes of one snapshot or one device run one after another, and fail
  * under the names of the API.
  */
+import { BlksnapError } from "@blksnap/errors";
 import { ControlError } from "./control/control-error.js";
 import { deviceLock, snapshotLock } from "./driver-end.js";
 import { OperationLocks } from "./operation-locks.js";
@@ -71,7 +72,7 @@ async function told<Value>(what: string, work: Promise<Value>): Promise<Value> {
   try {
     return await named(work);
   } catch (error) {
-    if (!(error instanceof ControlError) || error.code !== "NO_ANSWER") throw error;
+    if (!(error instanceof BlksnapError) || error.code !== "NO_ANSWER") throw error;
     throw new ControlError("NO_ANSWER", `${what}: ${error.message}`, { cause: error });
   }
 }

@@ -1,6 +1,6 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { BootMark } from "../dist/persistence/boot-chain.js";
+import type { BootMark } from "../dist/persistence/boot-mark.js";
 import {
   type Continuity,
   type EarlierTracking,

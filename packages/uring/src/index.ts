@@ -27,6 +27,7 @@ export {
 export { apartProgram } from "./apart-process.js";
 export { bounded } from "./bounded.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
+export { becomeIoFlusher, isIoFlusher } from "./io-flusher.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {
   type MountsOfAll,

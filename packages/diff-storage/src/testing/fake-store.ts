@@ -1,5 +1,6 @@
 import { constants } from "node:os";
-import type { DeviceNumber, Store, StoreKind } from "../store.js";
+import type { DeviceNumber } from "../device-number.js";
+import type { Store, StoreKind } from "../store.js";
 import type { Clock } from "../system.js";
 
 /** What becomes of one preallocation or punch of a fake store. */

@@ -19,6 +19,7 @@ import type {
   DiffResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
+  MetricFamily,
   OverflowPolicy,
   SnapshotAddResponse,
   SnapshotCreateProgress,
@@ -29,7 +30,6 @@ import type {
   StatusResponse,
   VersionResponse,
 } from "@blksnap/api";
-import type { MetricFamily } from "./metrics.js";
 
 export interface SnapshotCreateOptions {
   readonly devices: readonly string[];

@@ -1,6 +1,6 @@
 /** Routes about the daemon itself: version, status, metrics. */
-import { statusSchemas as schemas } from "@blksnap/api";
-import { formatMetrics, type MetricFamily } from "./metrics.js";
+import { type MetricFamily, statusSchemas as schemas } from "@blksnap/api";
+import { formatMetrics } from "./metrics.js";
 import { answers, type RouteContext, textAnswers } from "./route-context.js";
 
 /** Figures of the daemon's process, under the names that Prometheus's own clients use. */

@@ -1,19 +1,6 @@
 /** Counters and gauges as Prometheus text (exposition format 0.0.4). */
 
-export interface MetricSample {
-  readonly labels?: Readonly<Record<string, string | number>>;
-  readonly value: number;
-  /** For histograms and summaries: `_bucket`, `_sum` or `_count`. */
-  readonly suffix?: "_bucket" | "_sum" | "_count";
-}
-
-export interface MetricFamily {
-  /** With its unit, e.g. `blksnap_copied_bytes_total`. */
-  readonly name: string;
-  readonly help: string;
-  readonly type: "counter" | "gauge" | "histogram" | "summary";
-  readonly samples: readonly MetricSample[];
-}
+import type { MetricFamily, MetricSample } from "@blksnap/api";
 
 function escapeLabel(value: string | number): string {
   return String(value).replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");

@@ -1,5 +1,5 @@
 /** Counts answered requests by route and status. */
-import type { MetricFamily } from "./metrics.js";
+import type { MetricFamily } from "@blksnap/api";
 
 export class RequestCounters {
   readonly #counts = new Map<

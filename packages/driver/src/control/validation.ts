@@ -3,7 +3,7 @@
  * compiling all of them, and loading what compiles them, is a third of the time until a daemon serves,
  * and after a crash that is time in which fronts wait.
  */
-import { assert } from "@blksnap/uring";
+import { strict as assert } from "node:assert";
 import type { Ajv, Options, SchemaObject, ValidateFunction } from "ajv";
 
 const OPTIONS: Options = {

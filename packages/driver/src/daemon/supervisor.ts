@@ -19,9 +19,9 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { bounded } from "@blksnap/uring";
+import { becomeIoFlusher, bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
-import { becomeIoFlusher, stayAlive } from "../system/process-setup.js";
+import { stayAlive } from "../system/process-setup.js";
 import { ExitStatus } from "./exit-status.js";
 import type { ToDaemon, ToSupervisor } from "./supervisor-link.js";
 

@@ -2,21 +2,9 @@
  * Which boots have used a directory for persistent state, as far as it can be known: the last two are in
  * it, by the kernel's boot ids, and the machine's own counters of its boots with them.
  */
-import { readFile } from "node:fs/promises";
 import { decodeRecord, encodeRecord } from "../state/record-format.js";
-import { type BootCounters, readBootCounters } from "./boot-counters.js";
-
-export interface BootMark {
-  /** The boot before, of those in which a daemon used the directory; null where that is not known. */
-  readonly previousBootId: string | null;
-  readonly counters: BootCounters;
-}
-
-/** What is known of a boot that nobody has linked to another one: it proves nothing. */
-export const UNKNOWN_BOOT: BootMark = {
-  previousBootId: null,
-  counters: { tpmResets: null, firmwareBoots: null, isFirst: false },
-};
+import { readBootCounters } from "./boot-counters.js";
+import { type BootCounters, type BootMark, readBootId } from "./boot-mark.js";
 
 /** What is recorded. */
 interface BootsRecord {
@@ -29,10 +17,6 @@ export interface BootText {
   read(): Promise<string>;
   /** Ends when it is on the medium. What is there after a power cut meanwhile must not be believed. */
   write(text: string): Promise<void>;
-}
-
-export async function readBootId(proc = "/proc"): Promise<string> {
-  return (await readFile(`${proc}/sys/kernel/random/boot_id`, "utf8")).trim();
 }
 
 /**

@@ -14,13 +14,7 @@
 import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { bounded } from "@blksnap/uring";
-
-export interface BootCounters {
-  readonly tpmResets: number | null;
-  readonly firmwareBoots: number | null;
-  /** The firmware has started this kernel, by way of a boot loader at most, and it never slept since. */
-  readonly isFirst: boolean;
-}
+import type { BootCounters } from "./boot-mark.js";
 
 /** Where the counters are. */
 export interface CounterSources {

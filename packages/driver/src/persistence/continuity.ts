@@ -11,7 +11,7 @@
  *
  * What is not known counts for nothing: it neither shows a write nor proves that there was none.
  */
-import type { BootMark } from "./boot-chain.js";
+import type { BootMark } from "./boot-mark.js";
 import { type DeviceIdentity, differingField, hasSameName } from "./device-identity.js";
 import type { ContentDigest } from "./superblocks.js";
 import type { Witness } from "./witness.js";

@@ -1,6 +1,6 @@
 import { open } from "node:fs/promises";
 import type { BackingFile } from "@blksnap/ublk";
-import type { BootMark } from "./boot-chain.js";
+import type { BootMark } from "./boot-mark.js";
 import type { PersistedIdentity } from "./continuity.js";
 import { fileReader } from "./device-bytes.js";
 import { readDeviceIdentity } from "./device-identity.js";

@@ -21,7 +21,8 @@ import { bounded, readApart, statApart, tryLockFile } from "@blksnap/uring";
 import { ControlError } from "../control/control-error.js";
 import { decodeRecord, encodeRecord } from "../state/record-format.js";
 import type { FoundRecord } from "../state/state-directory.js";
-import { type BootMark, chainBoot, UNKNOWN_BOOT } from "./boot-chain.js";
+import { chainBoot } from "./boot-chain.js";
+import { type BootMark, UNKNOWN_BOOT } from "./boot-mark.js";
 
 /**
  * Looks at a directory for as long as `timeoutMs`, without this process waiting for its medium.

@@ -2,8 +2,8 @@
 import { type BigIntStats, readFileSync } from "node:fs";
 import { realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { major, minor } from "@blksnap/ublk";
-import { ControlError } from "../control/control-error.js";
+import { deviceKey, deviceNumber, LinuxBlockError } from "@blksnap/diff-storage";
+import { errnoNumber } from "@blksnap/errors";
 
 export interface BlockFolders {
   /** Of the device itself. */
@@ -24,14 +24,13 @@ export interface Original {
 export async function originalAt(path: string): Promise<Original> {
   try {
     const status = await stat(path, { bigint: true });
-    const rdev = Number(status.rdev);
-    const deviceNumber = status.isBlockDevice() ? `${major(rdev)}:${minor(rdev)}` : null;
-    return { deviceNumber, stat: status };
+    const number = status.isBlockDevice() ? deviceKey(deviceNumber(Number(status.rdev))) : null;
+    return { deviceNumber: number, stat: status };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new ControlError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, {
+    throw new LinuxBlockError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, {
       cause: error,
-      ...(code === undefined ? {} : { errnoName: code }),
+      errno: errnoNumber(code ?? ""),
     });
   }
 }

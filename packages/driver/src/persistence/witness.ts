@@ -13,7 +13,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { readBootId } from "./boot-chain.js";
+import { readBootId } from "./boot-mark.js";
 import { attribute, type BlockFolders, blockFolders, originalAt } from "./sysfs-block.js";
 
 export interface Witness {

@@ -9,7 +9,7 @@
  *     └────▶ WITHDRAWN   by the main thread, after its time-out
  * ```
  */
-import { ControlError } from "../control/control-error.js";
+import { BlksnapError } from "@blksnap/errors";
 
 const State = { OPEN: 0, TAKEN: 1, WITHDRAWN: 2 } as const;
 
@@ -32,7 +32,7 @@ export function withdraw(claim: Claim): boolean {
 }
 
 /** A reactor did not answer in time. */
-export class NoAnswerError extends ControlError {
+export class NoAnswerError extends BlksnapError<"NO_ANSWER"> {
   /** It had begun: what it was given by number may be in use there. */
   readonly isTaken: boolean;
 
@@ -40,4 +40,10 @@ export class NoAnswerError extends ControlError {
     super("NO_ANSWER", what);
     this.isTaken = isTaken;
   }
+}
+
+/** As ServeOptions of @blksnap/ublk has it. */
+export function doubtOf(error: unknown): "served" | "unanswered" | undefined {
+  if (!(error instanceof NoAnswerError)) return undefined;
+  return error.isTaken ? "served" : "unanswered";
 }

@@ -11,12 +11,20 @@
  * ```
  */
 import type { TrackerGeometry } from "@blksnap/engine";
-import type { OverflowSetup } from "../snapshot/overflow.js";
 import type { QueueStart } from "../system/served-device.js";
 import type { AreaFigures } from "./area-counter.js";
 import type { CarriedError } from "./carried-error.js";
 import type { Claim } from "./claim.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
+
+/** The policy for a reactor. */
+export interface OverflowSetup {
+  /** The engine's OverflowPolicy. */
+  readonly policy: number;
+  readonly tickMs: number;
+  /** Ticks that a blocked write waits. */
+  readonly ticksMax: number;
+}
 
 /** Settings of all devices of a reactor. */
 export interface ReactorSettings {

@@ -1,8 +1,13 @@
 /** The thread of one reactor: takes requests of the main thread for the devices that it owns. */
 import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
-import { assert, endProcessWithThread, Reactor, type ReactorWorkerData } from "@blksnap/uring";
-import { becomeIoFlusher } from "../system/process-setup.js";
+import {
+  assert,
+  becomeIoFlusher,
+  endProcessWithThread,
+  Reactor,
+  type ReactorWorkerData,
+} from "@blksnap/uring";
 import { REACTOR_TURN_UNITS } from "../turns.js";
 import { carriedError } from "./carried-error.js";
 import { take as takeClaim } from "./claim.js";

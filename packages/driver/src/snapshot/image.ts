@@ -2,6 +2,7 @@
 import type { UblkControl } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import { type FaultPoint, faultPoint } from "../fault-points.js";
+import { doubtOf } from "../reactor/claim.js";
 import type { CloseAreaReply } from "../reactor/messages.js";
 import type { ReactorPool } from "../reactor/pool.js";
 import type { StateDirectory } from "../state/state-directory.js";
@@ -13,6 +14,7 @@ import {
   ServedDevice,
   type ServeOptions,
 } from "../system/served-device.js";
+import { udevMarks } from "../system/udev-marks.js";
 import type { Member, Snapshot } from "./snapshot.js";
 
 /** Besides the bound of I/O, for all that has ended to be told. */
@@ -42,6 +44,9 @@ function imageQueue(
       faultPoint(started);
     },
     queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...of }),
+    doubtOf,
+    onNumberTaken: (id) => udevMarks.add("images", id),
+    onNumberFreed: (id) => udevMarks.remove(id),
   };
 }
 
@@ -92,7 +97,7 @@ export async function recoverImage(context: ImageContext, member: Member): Promi
     context.control,
     member.imageNumber,
     context.state.owner,
-    { ...queue, mark: DeviceMark.IMAGE, begun: "recover.image-begun" },
+    { ...queue, mark: DeviceMark.IMAGE, onBegun: () => faultPoint("recover.image-begun") },
   );
   faultPoint("recover.image-live");
   linkImage(member);

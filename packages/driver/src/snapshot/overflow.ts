@@ -14,6 +14,7 @@
 import type { OverflowPolicy } from "@blksnap/api";
 import { OverflowPolicy as EnginePolicy } from "@blksnap/engine";
 import { ControlError } from "../control/control-error.js";
+import type { OverflowSetup } from "../reactor/messages.js";
 
 const TIMEOUT_DEFAULT_MS = 30_000;
 /** How often blocked writes try again; more often where the time limit is short. */
@@ -25,15 +26,6 @@ const ENGINE_POLICY = {
   "fail-writes": EnginePolicy.FAIL_WRITES,
   "block-writes": EnginePolicy.BLOCK_WRITES,
 } as const;
-
-/** The policy for a reactor. */
-export interface OverflowSetup {
-  /** The engine's OverflowPolicy. */
-  readonly policy: number;
-  readonly tickMs: number;
-  /** Ticks that a blocked write waits. */
-  readonly ticksMax: number;
-}
 
 /** The policy with what was left out. @throws ControlError REQUEST_INVALID */
 export function completePolicy(given: OverflowPolicy | undefined): OverflowPolicy {

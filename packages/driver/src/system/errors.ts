@@ -1,6 +1,10 @@
 /** Errors of the packages below, under the names that users of the daemon know. */
 import type { ErrorName } from "@blksnap/api";
-import { DiffStorageError, type DiffStorageErrorCode } from "@blksnap/diff-storage";
+import {
+  DiffStorageError,
+  type DiffStorageErrorCode,
+  LinuxBlockError,
+} from "@blksnap/diff-storage";
 import { EngineError } from "@blksnap/engine";
 import { EventQueueError } from "@blksnap/event-queue";
 import { UblkError, type UblkErrorCode } from "@blksnap/ublk";
@@ -32,7 +36,6 @@ const NAME_OF_STORAGE_CODE: Readonly<Record<DiffStorageErrorCode, ErrorName>> = 
   STORE_NOT_GROWABLE: "STORE_FAILED",
   STORE_IO: "STORE_FAILED",
   STORE_ON_MEMBER: "STORE_ON_DEVICE",
-  STORE_STACK_UNKNOWN: "STORE_INVALID",
   STORE_COUNT_INVALID: "STORE_INVALID",
   LIMIT_INVALID: "LIMIT_INVALID",
   LIMIT_REQUIRED: "LIMIT_INVALID",
@@ -57,6 +60,9 @@ export function asControlError(error: unknown): unknown {
   }
   if (error instanceof DiffStorageError) {
     return renamed(NAME_OF_STORAGE_CODE[error.code], error, error.errnoName);
+  }
+  if (error instanceof LinuxBlockError && error.code === "STACK_UNKNOWN") {
+    return renamed("STORE_INVALID", error, error.errnoName);
   }
   if (error instanceof EventQueueError && error.code === "TOO_MANY_READERS") {
     return renamed("TOO_MANY_READERS", error);

@@ -1,7 +1,6 @@
 /** The file systems that users have mounted. */
 import { readFileSync, statSync } from "node:fs";
-import { type Mount, parseMountinfo } from "@blksnap/diff-storage";
-import { major, minor } from "@blksnap/ublk";
+import { deviceKey, deviceNumber, type Mount, parseMountinfo } from "@blksnap/diff-storage";
 
 /** The system as its users see it, wherever the daemon lives. */
 export interface SystemView {
@@ -22,6 +21,6 @@ export const USERS_VIEW: SystemView = {
   deviceNumber(path) {
     const stat = statSync(`${USERS_ROOT}${path}`, { throwIfNoEntry: false });
     if (stat === undefined || !stat.isBlockDevice()) return undefined;
-    return `${major(stat.rdev)}:${minor(stat.rdev)}`;
+    return deviceKey(deviceNumber(stat.rdev));
   },
 };

@@ -1,26 +1,13 @@
 /** What a process in the data path of mounted file systems needs from the kernel. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";
-import { lockMemory, prctl, replaceProcess } from "@blksnap/uring";
+import { becomeIoFlusher, isIoFlusher, lockMemory, prctl, replaceProcess } from "@blksnap/uring";
 import type { Logger } from "pino";
 
 /** `include/uapi/linux/prctl.h` */
-const PR_SET_IO_FLUSHER = 57;
-const PR_GET_IO_FLUSHER = 58;
 const PR_SET_DUMPABLE = 4;
 /** The kernel's out-of-memory killer passes over a process with this score. */
 const OOM_SCORE_NEVER = "-1000";
-
-/**
- * Marks the calling thread, and the threads and processes that it makes from now on, as one that
- * writes back for others: the kernel then never lets it wait for its own devices when memory is
- * short. Answers a problem, or undefined. Needs CAP_SYS_RESOURCE.
- */
-export function becomeIoFlusher(): string | undefined {
-  if (prctl(PR_GET_IO_FLUSHER, 0) === 1) return undefined;
-  const status = prctl(PR_SET_IO_FLUSHER, 1);
-  return status < 0 ? `PR_SET_IO_FLUSHER: ${errnoName(status)}` : undefined;
-}
 
 /**
  * Keeps the program's own pages (node, its libraries, the addon) in memory: one that was dropped is
@@ -63,7 +50,7 @@ export function dieWithoutDump(): string | undefined {
  * Answers a problem, or undefined where there was nothing to do.
  */
 export function startOverAsIoFlusher(): string | undefined {
-  if (prctl(PR_GET_IO_FLUSHER, 0) !== 0 || becomeIoFlusher() !== undefined) return undefined;
+  if (isIoFlusher() !== false || becomeIoFlusher() !== undefined) return undefined;
   try {
     return replaceProcess(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
   } catch (error) {

@@ -12,10 +12,7 @@ import {
   UblkFeature,
   UblkState,
 } from "@blksnap/ublk";
-import { type FaultPoint, faultPoint } from "../fault-points.js";
-import { NoAnswerError } from "../reactor/claim.js";
 import { keepOneTagParked } from "./queue-settings.js";
-import { udevMarks } from "./udev-marks.js";
 
 /**
  * Marks a ublk device in the two words that the kernel keeps for its server: what it is, "BLKS" or
@@ -57,13 +54,21 @@ export interface ServeOptions {
   readonly startQueue: (queue: QueueStart) => Promise<void>;
   /** Ends when the queue's last command came back. */
   readonly queueEnded: () => Promise<void>;
+  /**
+   * What an error of these two leaves open: "served" when it is not known whether the queue has begun or
+   * ended, "unanswered" when nobody answered, but it surely has not begun; undefined when all is said.
+   */
+  readonly doubtOf: (error: unknown) => "served" | "unanswered" | undefined;
+  /** Called before anybody can see the device /dev/ublkbN, and when its number is free for others. */
+  readonly onNumberTaken: (id: number) => void;
+  readonly onNumberFreed: (id: number) => void;
 }
 
 export interface RecoverOptions extends ServeOptions {
   /** What it must be: one of DeviceMark. */
   readonly mark: number;
-  /** The kernel waits for the new server. */
-  readonly begun: FaultPoint;
+  /** Called when the kernel waits for the new server. */
+  readonly onBegun: () => void;
 }
 
 export interface NewDeviceOptions extends ServeOptions {
@@ -90,7 +95,7 @@ export class ServedDevice {
   readonly #control: UblkControl;
   readonly #charFd: number;
   readonly #mark: Marked;
-  readonly #queueEnded: () => Promise<void>;
+  readonly #options: ServeOptions;
   #queueStarted = false;
   #isOpen = true;
   #isStopping = false;
@@ -110,7 +115,7 @@ export class ServedDevice {
     this.path = `/dev/ublkb${id}`;
     this.#charFd = charFd;
     this.#mark = mark;
-    this.#queueEnded = options.queueEnded;
+    this.#options = options;
   }
 
   /** False when another program has ended it: its number may be that of another device by now. */
@@ -130,7 +135,7 @@ export class ServedDevice {
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });
-    udevMarks.add(options.mark === DeviceMark.IMAGE ? "images" : "fronts", id);
+    options.onNumberTaken(id);
     let device: ServedDevice | undefined;
     try {
       await control.setParams(id, params, maxIoBytes);
@@ -145,7 +150,7 @@ export class ServedDevice {
       await keepOneTagParked(device.path, queueDepth);
       return device;
     } catch (error) {
-      udevMarks.remove(id);
+      options.onNumberFreed(id);
       if (device) await device.stop();
       else await control.deleteDevice(id);
       throw error;
@@ -170,8 +175,8 @@ export class ServedDevice {
     const mark = { serverFlags: options.mark, serverFlagsHigh: owner };
     const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, mark, deadlineMs);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
-    faultPoint(options.begun);
-    udevMarks.add(options.mark === DeviceMark.IMAGE ? "images" : "fronts", id);
+    options.onBegun();
+    options.onNumberTaken(id);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
     const device = new ServedDevice(control, id, charFd, mark, options);
     try {
@@ -195,7 +200,7 @@ export class ServedDevice {
     if (this.#isLive) {
       await this.#control.stopDevice(this.id);
       // Before its number can be another device's.
-      udevMarks.remove(this.id);
+      this.#options.onNumberFreed(this.id);
     }
     if (this.#queueStarted) await this.#untilQueueEnded();
     this.#queueStarted = false;
@@ -214,7 +219,7 @@ export class ServedDevice {
     this.#isLive = false;
     this.deviceNumber = "";
     forgetNumber();
-    udevMarks.remove(this.id);
+    this.#options.onNumberFreed(this.id);
     this.#close();
     return true;
   }
@@ -230,7 +235,7 @@ export class ServedDevice {
       await options.startQueue(queue);
       this.#queueStarted = true;
     } catch (error) {
-      this.#mayBeServed = error instanceof NoAnswerError && error.isTaken;
+      this.#mayBeServed = options.doubtOf(error) === "served";
       this.#queueStarted = this.#mayBeServed;
       throw error;
     }
@@ -238,10 +243,10 @@ export class ServedDevice {
 
   async #untilQueueEnded(): Promise<void> {
     try {
-      await this.#queueEnded();
+      await this.#options.queueEnded();
     } catch (error) {
       // A reactor that does not know the queue has not begun with it.
-      if (!this.#mayBeServed || error instanceof NoAnswerError) throw error;
+      if (!this.#mayBeServed || this.#options.doubtOf(error) !== undefined) throw error;
     }
   }
 

@@ -1,7 +1,9 @@
 /** How a tracker's reactor is told to serve its front. */
 import { type FaultPoint, faultPoint } from "../fault-points.js";
+import { doubtOf } from "../reactor/claim.js";
 import type { SleepingArea } from "../reactor/messages.js";
 import type { QueueStart, ServeOptions } from "../system/served-device.js";
+import { udevMarks } from "../system/udev-marks.js";
 import type { TrackerContext, TrackerParts } from "./tracker.js";
 
 export function frontQueue(
@@ -28,5 +30,8 @@ export function frontQueue(
       faultPoint(started);
     },
     queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
+    doubtOf,
+    onNumberTaken: (id) => udevMarks.add("fronts", id),
+    onNumberFreed: (id) => udevMarks.remove(id),
   };
 }

@@ -219,7 +219,7 @@ export class Tracker {
         context.control,
         record.front,
         context.state.owner,
-        { ...queue, mark: DeviceMark.FRONT, begun: "recover.begun" },
+        { ...queue, mark: DeviceMark.FRONT, onBegun: () => faultPoint("recover.begun") },
         patienceMs,
       );
       faultPoint("recover.front-live");

@@ -3,7 +3,8 @@
  * disk, by the firmware and by kexec; stops, deaths and power cuts; writes through the front, and of
  * others in every gap. The verdict at each attach is compared with what has happened.
  */
-import { type BootMark, chainBoot } from "../../dist/persistence/boot-chain.js";
+import { chainBoot } from "../../dist/persistence/boot-chain.js";
+import type { BootMark } from "../../dist/persistence/boot-mark.js";
 import {
   type EarlierTracking,
   type JudgeOptions,

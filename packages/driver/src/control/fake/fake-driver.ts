@@ -13,6 +13,7 @@ import type {
   DetachResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
+  MetricFamily,
   SnapshotAddResponse,
   SnapshotCreateProgress,
   SnapshotEvent,
@@ -25,7 +26,6 @@ import type {
 } from "@blksnap/api";
 import { ControlError } from "../control-error.js";
 import type { DiffAnswer, DriverControl, SnapshotCreateOptions } from "../driver-control.js";
-import type { MetricFamily } from "../metrics.js";
 import { FakeEvents } from "./fake-events.js";
 import { FakeTracker, noIo } from "./fake-tracker.js";
 

@@ -1,0 +1,11 @@
+import { BlksnapError } from "@blksnap/errors";
+
+/** Stable names of what can go wrong in this package. */
+export type LinuxBlockErrorCode =
+  /** It cannot be found out which devices a path or device lies on. */
+  | "STACK_UNKNOWN"
+  /** There is no such device or file. */
+  | "DEVICE_NOT_FOUND";
+
+/** Every error that this package throws. */
+export class LinuxBlockError extends BlksnapError<LinuxBlockErrorCode> {}

@@ -1,0 +1,25 @@
+/** What tells one boot of the machine from another. */
+import { readFile } from "node:fs/promises";
+
+export interface BootCounters {
+  readonly tpmResets: number | null;
+  readonly firmwareBoots: number | null;
+  /** The firmware has started this kernel, by way of a boot loader at most, and it never slept since. */
+  readonly isFirst: boolean;
+}
+
+export interface BootMark {
+  /** The boot before, of those in which a daemon used the directory; null where that is not known. */
+  readonly previousBootId: string | null;
+  readonly counters: BootCounters;
+}
+
+/** What is known of a boot that nobody has linked to another one: it proves nothing. */
+export const UNKNOWN_BOOT: BootMark = {
+  previousBootId: null,
+  counters: { tpmResets: null, firmwareBoots: null, isFirst: false },
+};
+
+export async function readBootId(proc = "/proc"): Promise<string> {
+  return (await readFile(`${proc}/sys/kernel/random/boot_id`, "utf8")).trim();
+}
