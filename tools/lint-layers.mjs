@@ -8,14 +8,22 @@ import { join } from "node:path";
 
 const ALLOWED = {
   errors: [],
+  testing: [],
+  "linux-block": ["errors"],
   "event-queue": ["errors"],
   journal: ["errors"],
   uring: ["errors"],
   api: ["errors"],
   ublk: ["uring", "errors"],
-  "diff-storage": ["event-queue", "errors"],
+  "diff-storage": ["linux-block", "event-queue", "errors"],
   engine: ["diff-storage", "event-queue", "errors"],
-  driver: ["uring", "ublk", "diff-storage", "engine", "event-queue", "journal", "api", "errors"],
+  "data-plane": ["ublk", "uring", "engine", "diff-storage", "journal", "errors"],
+  driver: [
+    ...["data-plane", "ublk", "uring", "engine", "diff-storage", "linux-block", "event-queue"],
+    ...["journal", "api", "errors"],
+  ],
+  "api-server": ["api", "errors"],
+  daemon: ["driver", "api-server", "ublk", "uring", "linux-block", "api", "errors"],
   client: ["api", "errors"],
   blksnapctl: ["client", "api", "errors"],
 };

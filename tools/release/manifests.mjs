@@ -16,11 +16,12 @@ const NOT_FILES = ["!dist/*.txt", "!**/.tsbuildinfo", "!**/fake"];
 const readJson = (...path) => JSON.parse(readFileSync(join(ROOT, ...path), "utf8"));
 const root = readJson("package.json");
 
-/** @returns {{ folder: string, manifest: any }[]} */
+/** Those that are published. @returns {{ folder: string, manifest: any }[]} */
 export function packages() {
   return readdirSync(join(ROOT, "packages"))
     .sort()
-    .map((folder) => ({ folder, manifest: readJson("packages", folder, "package.json") }));
+    .map((folder) => ({ folder, manifest: readJson("packages", folder, "package.json") }))
+    .filter(({ manifest }) => manifest.private !== true);
 }
 
 /** The manifest with what all have alike. */

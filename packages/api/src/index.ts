@@ -1,5 +1,7 @@
 /** The control API of blksnapd: schemas, the types derived from them, and the error catalogue. */
+export * from "./control-error.js";
 export * as daemonSchemas from "./daemon-schemas.js";
+export * from "./driver-control.js";
 export * from "./errors.js";
 export * from "./metric-family.js";
 export * from "./scalars.js";

@@ -10,14 +10,14 @@ import {
   statusSchemas,
   trackerSchemas,
 } from "@blksnap/api";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
 import {
   fieldsWithoutUnit,
   numbersWithoutUnit,
   numericFields,
   WITHOUT_UNIT,
-} from "@blksnap/api/testing";
-import { test } from "uvu";
-import * as assert from "uvu/assert";
+} from "../dist/testing/units.js";
 
 interface Schema {
   readonly type?: unknown;

@@ -3,8 +3,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type FakeDaemon, startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
-import type { FakeDriver } from "../../driver/dist/control/fake/fake-driver.js";
+import { type FakeDaemon, startFakeDaemon } from "../../api-server/dist/testing/fake-daemon.js";
+import type { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
 
 export const program: string = join(import.meta.dirname, "../bin/blksnapctl.mjs");
 

@@ -1,8 +1,8 @@
 /** What --json prints: each number is an integer and says its unit, where it has one. */
 import { join } from "node:path";
-import { numbersWithoutUnit } from "@blksnap/api/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { numbersWithoutUnit } from "../../api/dist/testing/units.js";
 import { verbs } from "../dist/catalog.js";
 import { startHarness } from "./harness.js";
 

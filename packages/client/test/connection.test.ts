@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { BlksnapClient } from "../dist/index.js";
+import { BlksnapClient } from "../dist/client.js";
 import { failureOf, startHarness } from "./harness.js";
 
 let dir = "";

@@ -2,9 +2,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type FakeDaemon, startFakeDaemon } from "../../driver/dist/control/fake/fake-daemon.js";
-import type { FakeDriver } from "../../driver/dist/control/fake/fake-driver.js";
-import { BlksnapClient, type BlksnapClientError } from "../dist/index.js";
+import { type FakeDaemon, startFakeDaemon } from "../../api-server/dist/testing/fake-daemon.js";
+import type { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
+import { BlksnapClient } from "../dist/client.js";
+import type { BlksnapClientError } from "../dist/client-error.js";
 
 export const CLIENT_TIMEOUT_MS = 5000;
 

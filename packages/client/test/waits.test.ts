@@ -2,7 +2,7 @@ import { mock } from "node:test";
 import type { SnapshotCreateProgress, SnapshotEvent } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { BlksnapClientError } from "../dist/index.js";
+import type { BlksnapClientError } from "../dist/client-error.js";
 import { CLIENT_TIMEOUT_MS, failureOf, startHarness } from "./harness.js";
 
 const noSpace = {

@@ -1,19 +1,22 @@
 import { readFile } from "node:fs/promises";
-import { DiffStorageError } from "./errors.js";
-import { fieldBytes } from "./mountinfo.js";
-import { MEMORY_STORE_PATH, toStoreError } from "./open-store.js";
 import {
   blockIdentity,
+  fieldBytes,
   lookAtPath,
+  type Meeting,
+  meetingOf,
   namesIn,
   type Place,
   parseDevice,
   readSysfsDevice,
+  type Stack,
+  type StackNode,
   type SysfsDevice,
+  stackOf,
   type TopologyProbe,
-} from "./probe.js";
-import { type Meeting, meetingOf, type Stack, type StackNode } from "./stack.js";
-import { stackOf } from "./topology.js";
+} from "@blksnap/linux-block";
+import { DiffStorageError } from "./errors.js";
+import { MEMORY_STORE_PATH, toStoreError } from "./open-store.js";
 
 /** Devices that show what other programs may write to, past any claim on it. */
 const SERVED_NAME = /^(loop|nbd|ublkb)\d+$/;

@@ -1,7 +1,7 @@
 import { close as closeFd, fstat, ftruncate, type Stats } from "node:fs";
 import { type FileHandle, statfs, unlink } from "node:fs/promises";
 import { promisify } from "node:util";
-import { type DeviceNumber, deviceNumber } from "./device-number.js";
+import { type DeviceNumber, deviceNumber } from "@blksnap/linux-block";
 import { assert, DiffStorageError } from "./errors.js";
 import type { Store, StoreKind } from "./store.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";

@@ -6,7 +6,6 @@ export {
 } from "./allocator.js";
 export { commandStoreSystem } from "./command-system.js";
 export { assertNoConflict, assertNotInUse, type OtherUse, otherUses } from "./conflict.js";
-export { type DeviceNumber, deviceKey, deviceNumber } from "./device-number.js";
 export {
   DIFF_STORAGE_ERROR_CODES,
   DiffStorageError,
@@ -14,22 +13,7 @@ export {
   type DiffStorageErrorDetail,
 } from "./errors.js";
 export type { DiffStorageEvent } from "./events.js";
-export { LinuxBlockError, type LinuxBlockErrorCode } from "./linux-block-error.js";
-export { type Mount, mountAt, parseMountinfo } from "./mountinfo.js";
 export { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
-export {
-  blockIdentity,
-  type FilePlace,
-  fileIdentity,
-  type LoopBacking,
-  lookAtPath,
-  type PathDevices,
-  type Place,
-  type ReadDevice,
-  readSysfsDevice,
-  type SysfsDevice,
-  type TopologyProbe,
-} from "./probe.js";
 export {
   DEFAULT_SLOT_BYTES,
   EXTENT_SLOTS_MAX,
@@ -43,7 +27,6 @@ export {
   slotOffsetBytes,
   slotStore,
 } from "./slot.js";
-export { type Meeting, meetingOf, type Share, type Stack, type StackNode } from "./stack.js";
 export type { DiffStorageStats, StoreStats } from "./stats.js";
 export {
   type CloseOptions,
@@ -61,11 +44,3 @@ export {
   type StoreSystem,
   systemClock,
 } from "./system.js";
-export {
-  devicesIn,
-  knownStackOf,
-  stackOf,
-  type UnderlyingDevice,
-  underlyingDevices,
-  underlyingDevicesOfPath,
-} from "./topology.js";

@@ -1,4 +1,4 @@
-import type { DeviceNumber } from "./device-number.js";
+import type { DeviceNumber } from "@blksnap/linux-block";
 
 /** What a store is made of. */
 export type StoreKind = "file" | "directory" | "block" | "memory";

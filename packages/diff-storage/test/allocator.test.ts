@@ -1,7 +1,8 @@
 import { SlotAllocator, slotIndex, slotStore } from "@blksnap/diff-storage";
-import { FakeStore, ManualClock } from "@blksnap/diff-storage/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { ManualClock } from "../dist/testing/clock.js";
+import { FakeStore } from "../dist/testing/fake-store.js";
 import { failsWith, makeAllocator, SLOT_BYTES, takeAll } from "./support.js";
 
 test("the first portion is ready after the start", async () => {

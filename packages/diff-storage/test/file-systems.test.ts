@@ -1,4 +1,4 @@
-import { blockIdentity, stackOf } from "@blksnap/diff-storage";
+import { blockIdentity, stackOf } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { dev, type Machine, on } from "./machine.js";

@@ -1,7 +1,8 @@
 import { type DiffStorageEvent, SlotAllocator, slotStore } from "@blksnap/diff-storage";
-import { type FakeOutcome, FakeStore, ManualClock, settle } from "@blksnap/diff-storage/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { ManualClock, settle } from "../dist/testing/clock.js";
+import { type FakeOutcome, FakeStore } from "../dist/testing/fake-store.js";
 import { failsWith, makeAllocator, SLOT_BYTES, takeAll } from "./support.js";
 
 const PORTION = { portionBytes: 16 * SLOT_BYTES };

@@ -1,15 +1,14 @@
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { assertNoConflict, assertNotInUse } from "@blksnap/diff-storage";
 import {
-  assertNoConflict,
-  assertNotInUse,
   blockIdentity,
   type DeviceNumber,
   deviceKey,
   type PathDevices,
   type Place,
   type TopologyProbe,
-} from "@blksnap/diff-storage";
+} from "@blksnap/linux-block";
 import { FakeTree, failsWith, stackUnknown, withDirectory } from "./support.js";
 
 export const dev = (key: string): DeviceNumber => {

@@ -7,10 +7,11 @@ import {
   slotOffsetBytes,
   slotStore,
 } from "@blksnap/diff-storage";
-import { type FakeOutcome, FakeStore, ManualClock, settle } from "@blksnap/diff-storage/testing";
 import fc from "fast-check";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { ManualClock, settle } from "../dist/testing/clock.js";
+import { type FakeOutcome, FakeStore } from "../dist/testing/fake-store.js";
 import { SLOT_BYTES } from "./support.js";
 
 const TIMEOUT_MS = 1000;

@@ -1,6 +1,6 @@
-import { FakeStore } from "@blksnap/diff-storage/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { FakeStore } from "../dist/testing/fake-store.js";
 import { makeAllocator, SLOT_BYTES, takeAll } from "./support.js";
 
 const OPTIONS = { portionBytes: 16 * SLOT_BYTES, limitBytes: 96 * SLOT_BYTES };

@@ -1,12 +1,5 @@
-import {
-  assertNoConflict,
-  assertNotInUse,
-  deviceKey,
-  type FilePlace,
-  meetingOf,
-  otherUses,
-  stackOf,
-} from "@blksnap/diff-storage";
+import { assertNoConflict, assertNotInUse, otherUses } from "@blksnap/diff-storage";
+import { deviceKey, type FilePlace, meetingOf, stackOf } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { dev, on } from "./machine.js";

@@ -6,13 +6,13 @@ import {
   type DiffStorageErrorCode,
   type DiffStorageEvent,
   type Extent,
-  LinuxBlockError,
   SlotAllocator,
   type SlotAllocatorOptions,
   type Store,
 } from "@blksnap/diff-storage";
-import { ManualClock } from "@blksnap/diff-storage/testing";
+import { LinuxBlockError } from "@blksnap/linux-block";
 import * as assert from "uvu/assert";
+import { ManualClock } from "../dist/testing/clock.js";
 
 export const SLOT_BYTES = 4096;
 

@@ -1,12 +1,12 @@
+import { assertNoConflict } from "@blksnap/diff-storage";
 import {
-  assertNoConflict,
   type DeviceNumber,
   deviceKey,
   type PathDevices,
   type TopologyProbe,
   underlyingDevices,
   underlyingDevicesOfPath,
-} from "@blksnap/diff-storage";
+} from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FakeTree, failsWith, stackUnknown, withDirectory } from "./support.js";

@@ -1,8 +1,13 @@
 /** What the reactors know about their devices; asking never waits long for one that hangs. */
-import { NO_AREA } from "./reactor/area-counter.js";
-import type { DeviceIoCounters, TrackedDeviceCounters } from "./reactor/counters.js";
-import type { LostRange, ReactorRequest } from "./reactor/messages.js";
-import type { ReactorPool } from "./reactor/pool.js";
+
+import type {
+  DeviceIoCounters,
+  LostRange,
+  ReactorPool,
+  ReactorRequest,
+  TrackedDeviceCounters,
+} from "@blksnap/data-plane";
+import { NO_AREA } from "@blksnap/data-plane";
 import type { Tracker } from "./tracker/tracker.js";
 
 const ANSWER_TIMEOUT_MS = 5_000;

@@ -3,7 +3,7 @@
  * for as long as anything else gets on, and is then left to the next daemon, which finds it on record.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { OperationLocks } from "./operation-locks.js";
+import type { OperationLocks } from "./operations/operation-locks.js";
 import type { Registry } from "./registry.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";

@@ -5,10 +5,14 @@
 import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type {
+  AttachRequestOptions,
   AttachResponse,
   ByteRange,
   CbtInfo,
+  DetachRequestOptions,
   DetachResponse,
+  DiffAnswer,
+  DriverControl,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
   MetricFamily,
@@ -16,46 +20,39 @@ import type {
   SnapshotEvent,
   SnapshotInfo,
   SnapshotSummary,
+  SnapshotTakeOptions,
   SnapshotTakeResponse,
   StatusResponse,
   VersionResponse,
 } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+import { giveUpMs, ReactorPool } from "@blksnap/data-plane";
 import { UblkControl } from "@blksnap/ublk";
 import { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
-import { changesSince } from "./cbt/diff.js";
-import { markedFile } from "./cbt/file-extents.js";
-import { markedRanges, readMap } from "./cbt/operations.js";
-import { ControlError } from "./control/control-error.js";
-import type {
-  AttachRequestOptions,
-  DetachRequestOptions,
-  DiffAnswer,
-  DriverControl,
-  SnapshotTakeOptions,
-} from "./control/driver-control.js";
 import { DeviceReader } from "./device-reader.js";
 import { endAll, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { driverMetrics } from "./metrics.js";
 import { Notices } from "./notices.js";
-import { Operations } from "./operations.js";
-import { PersistentDirectory } from "./persistence/persistent-directory.js";
-import { giveUpMs } from "./reactor/io-ticker.js";
-import { ReactorPool } from "./reactor/pool.js";
+import { markedRanges, readMap } from "./operations/cbt-operations.js";
+import { changesSince } from "./operations/diff.js";
+import { markedFile } from "./operations/file-extents.js";
+import { Operations } from "./operations/serialised.js";
+import { SnapshotOperations } from "./operations/snapshot-operations.js";
+import { TrackerOperations } from "./operations/tracker-operations.js";
+import { claimState } from "./records/claim-state.js";
+import { PersistentDirectory } from "./records/persistent-directory.js";
+import { type RecoverContext, recoverAll } from "./recovery/after-crash.js";
+import { LateRecovery } from "./recovery/late-recovery.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
-import { SnapshotOperations } from "./snapshot/operations.js";
-import { type RecoverContext, recoverAll } from "./snapshot/recover.js";
-import { claimState } from "./state/claim-state.js";
 import { cbtState, driverStatus, imagePath, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
 import { ringStoreSystem } from "./system/store-system.js";
 import { assertFront } from "./tracker/front-state.js";
-import { LateRecovery } from "./tracker/late-recovery.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
-import { TrackerOperations } from "./tracker/operations.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
 export type { DeviceInUse, DriverOptions };

@@ -1,6 +1,6 @@
 /** The note that a daemon leaves for the next one when it ends and its devices stay. */
 import { readFileSync } from "node:fs";
-import type { StateDirectory } from "./state/state-directory.js";
+import type { StateDirectory } from "./records/state-directory.js";
 import { DAEMON_VERSION } from "./version.js";
 
 const RECORD = "handover";

@@ -1,7 +1,8 @@
 /** Which fronts and images are in use, and by whom. */
+
+import { usersOf } from "@blksnap/linux-block";
 import { claimApart } from "@blksnap/uring";
 import type { Registry } from "./registry.js";
-import { usersOf } from "./system/device-users.js";
 
 /** Opening a device that hangs can hang. */
 const CLAIM_TIMEOUT_MS = 10_000;

@@ -1,10 +1,7 @@
-export {
-  ControlError,
-  type ControlServer,
-  type ControlServerOptions,
-  type DriverControl,
-  type SnapshotCreateOptions,
-  startControlServer,
-} from "./control/index.js";
 export { Driver, type DriverOptions } from "./driver.js";
+export { type DeviceInUse, describeInUse } from "./in-use.js";
+export type { TrackingParameters } from "./parameters.js";
+export type { SnapshotRecord, TrackerRecord } from "./records/records.js";
+export { type FoundRecord, ownerTag, readRecords } from "./records/state-directory.js";
+export { settingsOf } from "./settings.js";
 export { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";

@@ -1,6 +1,7 @@
 /** What reactors tell by themselves, and what is done about it. */
+
+import type { ReactorNotice } from "@blksnap/data-plane";
 import type { Logger } from "pino";
-import type { ReactorNotice } from "./reactor/messages.js";
 import type { Registry } from "./registry.js";
 import { noteImageEnd } from "./snapshot/ended-image.js";
 import type { Snapshot } from "./snapshot/snapshot.js";

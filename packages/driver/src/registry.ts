@@ -1,6 +1,7 @@
 /** The trackers and snapshots that there are, and how they are found. */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { ControlError } from "@blksnap/api";
 import {
   type DeviceNumber,
   deviceKey,
@@ -8,11 +9,10 @@ import {
   type Place,
   stackOf,
   type TopologyProbe,
-} from "@blksnap/diff-storage";
-import { ControlError } from "./control/control-error.js";
+} from "@blksnap/linux-block";
+import type { TrackerRecord } from "./records/records.js";
 import { Serial } from "./serial.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import type { TrackerRecord } from "./state/records.js";
 import { loopBackingOf } from "./system/loop-table.js";
 import { blockIdentity, identityOf, placeOf, placeOfIdentity } from "./system/place.js";
 import { readDeviceApart } from "./system/superblock-reader.js";

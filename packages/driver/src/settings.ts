@@ -1,7 +1,7 @@
 /** What a driver is started with. */
 import type { Logger } from "pino";
 import { fixParameters, type TrackingParameters } from "./parameters.js";
-import { readRecords } from "./state/state-directory.js";
+import { readRecords } from "./records/state-directory.js";
 
 export interface DriverOptions {
   readonly logger: Logger;

@@ -8,17 +8,17 @@ import type {
   StatusResponse,
   TrackerStatus,
 } from "@blksnap/api";
+import type { DeviceIoCounters, ReactorPool } from "@blksnap/data-plane";
 import { type DiffStorageStats, slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
+import { uuidText } from "@blksnap/linux-block";
 import type { DeviceCounters, DeviceReader } from "./device-reader.js";
 import type { Handover } from "./handover.js";
-import type { DeviceIoCounters } from "./reactor/counters.js";
-import type { ReactorPool } from "./reactor/pool.js";
-import type { Member, Snapshot } from "./snapshot/snapshot.js";
+import type { WaitingFront } from "./recovery/late-recovery.js";
+import type { Member } from "./snapshot/member.js";
+import type { Snapshot } from "./snapshot/snapshot.js";
 import { MEMORY_STORE } from "./snapshot/store-record.js";
-import type { WaitingFront } from "./tracker/late-recovery.js";
 import type { Tracker } from "./tracker/tracker.js";
-import { uuidText } from "./uuid.js";
 import { DAEMON_VERSION } from "./version.js";
 
 const REASON_NAMES: Readonly<Record<number, GenerationReason>> = {

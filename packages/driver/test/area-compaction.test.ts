@@ -1,7 +1,8 @@
 /** The journal of an area is compacted while it is written, on a medium whose power is cut at any moment. */
+
+import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Dice } from "./dice.js";
 import { type AreaPlant, AreaSim } from "./journal-sim/area-sim.js";
 import { FakeReactor } from "./journal-sim/medium.js";
 import { PackedKernel } from "./journal-sim/packed-kernel.js";

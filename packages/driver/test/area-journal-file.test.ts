@@ -4,16 +4,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
 import { JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
+import { uuidBytes } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { AreaOp } from "../../data-plane/dist/journal-entries.js";
 import {
   AreaJournalFile,
   areaJournalName,
   loadAreaJournal,
-} from "../dist/persistence/area-journal-file.js";
-import { AreaOp } from "../dist/persistence/journal-format.js";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { uuidBytes } from "../dist/uuid.js";
+} from "../dist/records/area-journal-file.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a001";
 /** The last chunk is half a chunk and one sector long. */

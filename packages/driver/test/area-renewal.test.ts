@@ -3,20 +3,19 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeSync } from 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { LogNeed, MirrorReply } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
+import { Dice } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { AreaJournal } from "../../data-plane/dist/area-journal.js";
 import {
   AreaJournalFile,
   type AreaJournalRequests,
   areaJournalName,
   loadAreaJournal,
-} from "../dist/persistence/area-journal-file.js";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { AreaJournal } from "../dist/reactor/area-journal.js";
-import type { LogNeed } from "../dist/reactor/journal-io.js";
-import type { MirrorReply } from "../dist/reactor/messages.js";
-import { Dice } from "./dice.js";
+} from "../dist/records/area-journal-file.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { PackedFile, PackedKernel } from "./journal-sim/packed-kernel.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a002";

@@ -2,12 +2,12 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isEndOfBoot } from "@blksnap/linux-block";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { chainBoot } from "../dist/persistence/boot-chain.js";
-import { type CounterSources, readBootCounters } from "../dist/persistence/boot-counters.js";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { isEndOfBoot } from "../dist/system/end-of-boot.js";
+import { chainBoot } from "../dist/records/boot-chain.js";
+import { type CounterSources, readBootCounters } from "../dist/records/boot-counters.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { refusal } from "./persistence-world.js";
 
 interface Context {

@@ -1,10 +1,10 @@
+import type { ControlError } from "@blksnap/api";
 import { EngineError } from "@blksnap/engine";
 import { UblkError } from "@blksnap/ublk";
 import { UringError } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { ControlError } from "../dist/control/control-error.js";
-import { carriedError, errorFrom } from "../dist/reactor/carried-error.js";
+import { carriedError, errorFrom } from "../../data-plane/dist/carried-error.js";
 import { asControlError } from "../dist/system/errors.js";
 
 /** As a message between threads does it. */

@@ -1,7 +1,8 @@
 /** The journal of a persistent tracker, on a medium whose power is cut at any moment. */
+
+import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Dice } from "./dice.js";
 import { type Plant, type SimOptions, TrackerSim } from "./journal-sim/tracker-sim.js";
 
 const test = suite("cbt-journal");

@@ -1,12 +1,12 @@
 import type { DiffResponse } from "@blksnap/api";
+import { answerFor } from "@blksnap/api";
 import { CbtMap, CbtReason } from "@blksnap/engine";
+import { uuidText } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { changesSince as asked, type Changes } from "../dist/cbt/diff.js";
-import { markedRanges, readMap } from "../dist/cbt/operations.js";
-import { answerFor } from "../dist/control/control-error.js";
+import { markedRanges, readMap } from "../dist/operations/cbt-operations.js";
+import { changesSince as asked, type Changes } from "../dist/operations/diff.js";
 import { asControlError } from "../dist/system/errors.js";
-import { uuidText } from "../dist/uuid.js";
 
 const BLOCK = 65536;
 /** Four blocks and a half: the last one is short. */

@@ -2,12 +2,13 @@
  * From seeds: SEED=N replays one. Never does a map go on after a write that it does not have, and always
  * where the README promises it.
  */
+
+import { judgeContinuity, type PersistedIdentity } from "@blksnap/linux-block";
+import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { judgeContinuity, type PersistedIdentity } from "../dist/persistence/continuity.js";
 import type { Judge, Plants, Setting } from "./continuity-sim/setting.js";
 import { World } from "./continuity-sim/world.js";
-import { Dice } from "./dice.js";
 
 const test = suite("continuity simulation");
 const SEEDS = 120;

@@ -1,13 +1,11 @@
+import { compareIdentity, type DeviceIdentity, readBlockIdentity } from "@blksnap/linux-block";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
-  compareIdentity,
-  type DeviceIdentity,
   differingField,
-  readBlockIdentity,
   readDeviceIdentity,
-} from "../dist/persistence/device-identity.js";
-import type { ContentDigest } from "../dist/persistence/superblocks.js";
+} from "../../linux-block/dist/continuity/device-identity.js";
+import type { ContentDigest } from "../../linux-block/dist/continuity/superblocks.js";
 import { FakeKernel } from "./persistence-sysfs.js";
 
 const test = suite("device identity");

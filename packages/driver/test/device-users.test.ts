@@ -1,10 +1,10 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { usersOf } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { describeInUse } from "../dist/in-use.js";
-import { usersOf } from "../dist/system/device-users.js";
 
 const root = mkdtempSync(join(tmpdir(), "blksnap-users-"));
 test.after(() => rmSync(root, { recursive: true }));

@@ -1,12 +1,12 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DeviceMark } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { discard, rollBack } from "../dist/snapshot/discard.js";
-import type { SnapshotRecord } from "../dist/state/records.js";
-import { StateDirectory } from "../dist/state/state-directory.js";
-import { DeviceMark } from "../dist/system/served-device.js";
+import type { SnapshotRecord } from "../dist/records/records.js";
+import { StateDirectory } from "../dist/records/state-directory.js";
+import { discard, rollBack } from "../dist/recovery/discard.js";
 
 let folder: string;
 let state: StateDirectory;

@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { deviceLock, endAll, snapshotLock } from "../dist/driver-end.js";
-import { OperationLocks } from "../dist/operation-locks.js";
+import { OperationLocks } from "../dist/operations/operation-locks.js";
 import type { Snapshot } from "../dist/snapshot/snapshot.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
 

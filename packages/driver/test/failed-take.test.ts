@@ -1,10 +1,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { answerFor } from "@blksnap/api";
 import { commandStoreSystem } from "@blksnap/diff-storage";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { answerFor } from "../dist/control/control-error.js";
 import { Snapshot } from "../dist/snapshot/snapshot.js";
 import { closeMembers, takeSnapshot } from "../dist/snapshot/take.js";
 import type { Tracker } from "../dist/tracker/tracker.js";

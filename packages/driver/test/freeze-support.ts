@@ -17,7 +17,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseMountinfo } from "@blksnap/diff-storage";
+import { parseMountinfo } from "@blksnap/linux-block";
 import type { FreezeSystem } from "../dist/system/freeze-system.js";
 
 const WAIT_LIMIT_MS = 20_000;

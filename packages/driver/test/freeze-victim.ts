@@ -3,7 +3,7 @@
  * "frozen", and waits to be killed.
  */
 
-import { parseMountinfo } from "@blksnap/diff-storage";
+import { parseMountinfo } from "@blksnap/linux-block";
 import { FreezeGroup } from "../dist/system/freeze.js";
 import { systemOf } from "./freeze-support.js";
 

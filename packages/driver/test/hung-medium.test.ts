@@ -16,10 +16,10 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { boundedSteps } from "../dist/persistence/bounded-steps.js";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { TrackerPersistence } from "../dist/persistence/tracker-persistence.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
+import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
+import { restorePersistent } from "../dist/recovery/after-reboot.js";
 import { patiently, type Waiting } from "../dist/snapshot/patience.js";
-import { restorePersistent } from "../dist/snapshot/restore.js";
 import { refusal } from "./persistence-world.js";
 
 const test = suite("hung medium");

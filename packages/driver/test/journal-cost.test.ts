@@ -1,11 +1,11 @@
 /** What a persistent tracker costs, counted in operations of the ring. */
 import { CbtMap } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
+import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { restoreCbt } from "../dist/persistence/tracker-persistence.js";
-import { CbtJournal } from "../dist/reactor/cbt-journal.js";
-import { Dice } from "./dice.js";
+import { CbtJournal } from "../../data-plane/dist/cbt-journal.js";
+import { restoreCbt } from "../dist/records/tracker-persistence.js";
 import { FakeReactor, type MediumFile } from "./journal-sim/medium.js";
 
 const test = suite("journal-cost");

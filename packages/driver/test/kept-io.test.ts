@@ -8,13 +8,13 @@ import {
   TrackerEngine,
 } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
+import { Dice } from "@blksnap/testing";
 import type { CompletionHandler } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { CbtOp } from "../dist/persistence/journal-format.js";
-import { KeptIo } from "../dist/reactor/kept-io.js";
-import { WriteGate } from "../dist/reactor/write-gate.js";
-import { Dice } from "./dice.js";
+import { CbtOp } from "../../data-plane/dist/journal-entries.js";
+import { KeptIo } from "../../data-plane/dist/kept-io.js";
+import { WriteGate } from "../../data-plane/dist/write-gate.js";
 import { FakeReactor } from "./journal-sim/medium.js";
 
 const MIB = 2 ** 20;

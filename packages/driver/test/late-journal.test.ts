@@ -1,9 +1,10 @@
 /** A medium that does not answer a commit: it counts as failed in time, and nothing is freed too early. */
+
+import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { CbtJournal } from "../dist/reactor/cbt-journal.js";
-import { COMMIT_LATE_TICKS } from "../dist/reactor/io-ticker.js";
-import { Dice } from "./dice.js";
+import { CbtJournal } from "../../data-plane/dist/cbt-journal.js";
+import { COMMIT_LATE_TICKS } from "../../data-plane/dist/io-ticker.js";
 import { FakeReactor } from "./journal-sim/medium.js";
 
 const test = suite("late-journal");

@@ -1,16 +1,15 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { UblkState } from "@blksnap/ublk";
+import type { ControlError } from "@blksnap/api";
+import { DeviceMark, UblkState } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { ControlError } from "../dist/control/index.js";
-import { OperationLocks } from "../dist/operation-locks.js";
-import type { TrackerRecord } from "../dist/state/records.js";
-import { StateDirectory } from "../dist/state/state-directory.js";
+import { OperationLocks } from "../dist/operations/operation-locks.js";
+import type { TrackerRecord } from "../dist/records/records.js";
+import { StateDirectory } from "../dist/records/state-directory.js";
+import { LateRecovery } from "../dist/recovery/late-recovery.js";
 import { identityOf } from "../dist/system/place.js";
-import { DeviceMark } from "../dist/system/served-device.js";
-import { LateRecovery } from "../dist/tracker/late-recovery.js";
 
 const DEVICE = "/dev/null";
 const record = {

@@ -12,17 +12,16 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openBackingFile } from "@blksnap/ublk";
+import { DeviceMark, openBackingFile } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { TrackerOperations } from "../dist/operations/tracker-operations.js";
 import { fixParameters } from "../dist/parameters.js";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { TrackerPersistence, trackerRecords } from "../dist/persistence/tracker-persistence.js";
-import { StateDirectory } from "../dist/state/state-directory.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
+import { StateDirectory } from "../dist/records/state-directory.js";
+import { TrackerPersistence, trackerRecords } from "../dist/records/tracker-persistence.js";
 import { identityOfOpen } from "../dist/system/place.js";
-import { DeviceMark } from "../dist/system/served-device.js";
 import { geometryOf } from "../dist/tracker/geometry.js";
-import { TrackerOperations } from "../dist/tracker/operations.js";
 import { Tracker } from "../dist/tracker/tracker.js";
 import { TrackerJournal } from "../dist/tracker/tracker-journal.js";
 

@@ -1,7 +1,7 @@
+import { Dice } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { OperationLocks } from "../dist/operation-locks.js";
-import { Dice } from "./dice.js";
+import { OperationLocks } from "../dist/operations/operation-locks.js";
 
 function locks() {
   return new OperationLocks({

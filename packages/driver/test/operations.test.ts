@@ -1,7 +1,7 @@
+import { ControlError } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { ControlError } from "../dist/control/control-error.js";
-import { Operations } from "../dist/operations.js";
+import { Operations } from "../dist/operations/serialised.js";
 
 async function failure(work: Promise<unknown>): Promise<ControlError> {
   try {

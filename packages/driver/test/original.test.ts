@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { findPersistent } from "../dist/persistence/find-original.js";
+import { findPersistent } from "../dist/records/find-original.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../dist/system/device-marks.js";
 import { identityOf } from "../dist/system/place.js";
 import { findOriginal } from "../dist/tracker/original.js";

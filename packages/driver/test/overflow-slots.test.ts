@@ -1,7 +1,7 @@
 import { OverflowPolicy } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { AreaTicker } from "../dist/reactor/area-ticker.js";
+import { AreaTicker } from "../../data-plane/dist/area-ticker.js";
 import { completePolicy, overflowSetup } from "../dist/snapshot/overflow.js";
 import { SlotServer } from "../dist/snapshot/slot-server.js";
 

@@ -2,13 +2,13 @@
 import { closeSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ControlError } from "@blksnap/api";
 import { CbtMap } from "@blksnap/engine";
 import { type BackingFile, openBackingFile } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { ControlError } from "../dist/control/control-error.js";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { restoreCbt, TrackerPersistence } from "../dist/persistence/tracker-persistence.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
+import { restoreCbt, TrackerPersistence } from "../dist/records/tracker-persistence.js";
 
 export interface World {
   root: string;

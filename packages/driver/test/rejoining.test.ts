@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import type { SnapshotRecord } from "../dist/records/records.js";
+import { StateDirectory } from "../dist/records/state-directory.js";
 import { Snapshot } from "../dist/snapshot/snapshot.js";
-import type { SnapshotRecord } from "../dist/state/records.js";
-import { StateDirectory } from "../dist/state/state-directory.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
 
 const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";

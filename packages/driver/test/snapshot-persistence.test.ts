@@ -1,8 +1,8 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { SnapshotPersistence } from "../dist/snapshot/persistence.js";
-import type { Member } from "../dist/snapshot/snapshot.js";
-import type { SnapshotRecord } from "../dist/state/records.js";
+import type { SnapshotRecord } from "../dist/records/records.js";
+import type { Member } from "../dist/snapshot/member.js";
+import { SnapshotPersistence } from "../dist/snapshot/snapshot-journals.js";
 
 const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
 

@@ -14,8 +14,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { StateDirectory } from "../dist/records/state-directory.js";
 import { presentStateDirectory } from "../dist/settings.js";
-import { StateDirectory } from "../dist/state/state-directory.js";
 
 async function withDirectory(
   use: (state: StateDirectory, path: string) => void | Promise<void>,

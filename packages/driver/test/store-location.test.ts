@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { StoreRecord } from "../dist/records/records.js";
 import { acrossBoots, identified, located } from "../dist/snapshot/store-location.js";
-import type { StoreRecord } from "../dist/state/records.js";
 
 const test = suite("store location");
 let folder: string;

@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { StateDirectory } from "../dist/records/state-directory.js";
+import { sweep } from "../dist/recovery/sweep.js";
 import type { Snapshot } from "../dist/snapshot/snapshot.js";
-import { sweep } from "../dist/snapshot/sweep.js";
-import { StateDirectory } from "../dist/state/state-directory.js";
 
 const HELD = "11111111-2222-4333-8444-555555555555";
 const LOST = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";

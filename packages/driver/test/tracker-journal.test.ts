@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { JournalDraft } from "@blksnap/journal";
 import * as assert from "uvu/assert";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { trackerRecords } from "../dist/persistence/tracker-persistence.js";
-import { StateDirectory } from "../dist/state/state-directory.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
+import { StateDirectory } from "../dist/records/state-directory.js";
+import { trackerRecords } from "../dist/records/tracker-persistence.js";
 import { TrackerJournal } from "../dist/tracker/tracker-journal.js";
 import { runUndo, type Undo } from "../dist/tracker/undo.js";
 import {

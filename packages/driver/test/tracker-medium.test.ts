@@ -3,8 +3,8 @@ import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSy
 import { join } from "node:path";
 import { CbtMap } from "@blksnap/engine";
 import * as assert from "uvu/assert";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { TrackerPersistence, trackerRecords } from "../dist/persistence/tracker-persistence.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
+import { TrackerPersistence, trackerRecords } from "../dist/records/tracker-persistence.js";
 import {
   ended,
   fileOf,

@@ -13,8 +13,8 @@ import {
 import { join } from "node:path";
 import { openBackingFile } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
-import { PersistentDirectory } from "../dist/persistence/persistent-directory.js";
-import { TrackerPersistence, trackerRecords } from "../dist/persistence/tracker-persistence.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
+import { TrackerPersistence, trackerRecords } from "../dist/records/tracker-persistence.js";
 import {
   CAPACITY_BYTES,
   ended,

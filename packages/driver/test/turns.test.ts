@@ -3,6 +3,7 @@
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { TURN_UNITS } from "@blksnap/data-plane";
 import {
   AreaState,
   BlockState,
@@ -17,14 +18,14 @@ import { JournalDraft, openJournal } from "@blksnap/journal";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { changesSince } from "../dist/cbt/diff.js";
-import { AreaJournal } from "../dist/reactor/area-journal.js";
-import { CbtJournal } from "../dist/reactor/cbt-journal.js";
-import { LostRanges } from "../dist/reactor/lost-ranges.js";
-import { loseSlots } from "../dist/reactor/lost-slots.js";
-import { Slices } from "../dist/reactor/slices.js";
+import { AreaJournal } from "../../data-plane/dist/area-journal.js";
+import { CbtJournal } from "../../data-plane/dist/cbt-journal.js";
+import { LostRanges } from "../../data-plane/dist/lost-ranges.js";
+import { loseSlots } from "../../data-plane/dist/lost-slots.js";
+import { Slices } from "../../data-plane/dist/slices.js";
+import { REACTOR_TURN_UNITS } from "../../data-plane/dist/turns.js";
+import { changesSince } from "../dist/operations/diff.js";
 import { lookThrough } from "../dist/snapshot/look-through.js";
-import { REACTOR_TURN_UNITS, TURN_UNITS } from "../dist/turns.js";
 import { PackedKernel } from "./journal-sim/packed-kernel.js";
 
 const CAPACITY_BYTES = 64 * 2 ** 40;

@@ -46,7 +46,10 @@ test("a directory that cannot be made keeps nobody from anything", () => {
 });
 
 test("the rules look where the marks are, and hide what images hold", () => {
-  const rules = readFileSync(new URL("../udev/59-blksnap.rules", import.meta.url), "utf8");
+  const rules = readFileSync(
+    new URL("../../daemon/udev/59-blksnap.rules", import.meta.url),
+    "utf8",
+  );
   for (const kind of ["fronts", "images"]) {
     assert.ok(rules.includes(`"${MARKS_DIRECTORY}/${kind}/$env{BLKSNAP_DISK}"`), kind);
   }

@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { readBlockWitness, readWitness } from "../dist/persistence/witness.js";
+import { readBlockWitness, readWitness } from "../../linux-block/dist/continuity/write-counters.js";
 import { BOOT_ID, FakeKernel, statText } from "./persistence-sysfs.js";
 
 const test = suite("witness");

@@ -15,6 +15,15 @@ export { BLOCK_URING_CMD_DISCARD, FileIo, type FileIoOwner } from "./file-io.js"
 export type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
 export { addPartitions } from "./partitions.js";
 export { Queue, type QueueOptions } from "./queue.js";
+export {
+  DeviceMark,
+  isOurs,
+  ownDevices,
+  type QueueStart,
+  RECOVERY_PATIENCE_MS,
+  ServedDevice,
+  type ServeOptions,
+} from "./recoverable-device.js";
 export type { Target, TargetModule, TargetSpec } from "./target.js";
 export { FileTarget, fileTarget } from "./targets/file.js";
 export { memoryTarget } from "./targets/memory.js";

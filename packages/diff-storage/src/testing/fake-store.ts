@@ -1,5 +1,5 @@
 import { constants } from "node:os";
-import type { DeviceNumber } from "../device-number.js";
+import type { DeviceNumber } from "@blksnap/linux-block";
 import type { Store, StoreKind } from "../store.js";
 import type { Clock } from "../system.js";
 

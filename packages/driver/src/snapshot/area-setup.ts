@@ -1,7 +1,7 @@
 /** How a reactor is to use the storage of a snapshot for one of its devices. */
 import type { OverflowPolicy } from "@blksnap/api";
+import type { MapFileRef, SleepingArea } from "@blksnap/data-plane";
 import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
-import type { MapFileRef, SleepingArea } from "../reactor/messages.js";
 import { overflowSetup } from "./overflow.js";
 import { waterMarks } from "./water-marks.js";
 

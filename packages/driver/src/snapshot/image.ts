@@ -1,21 +1,16 @@
 /** The image of a member: a ublk device beside the front, on the same reactor. */
+
+import type { CloseAreaReply, ReactorPool } from "@blksnap/data-plane";
+import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import type { UblkControl } from "@blksnap/ublk";
+import { DeviceMark, type QueueStart, ServedDevice, type ServeOptions } from "@blksnap/ublk";
 import type { Logger } from "pino";
-import { type FaultPoint, faultPoint } from "../fault-points.js";
-import { doubtOf } from "../reactor/claim.js";
-import type { CloseAreaReply } from "../reactor/messages.js";
-import type { ReactorPool } from "../reactor/pool.js";
-import type { StateDirectory } from "../state/state-directory.js";
+import type { StateDirectory } from "../records/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
-import {
-  DeviceMark,
-  type QueueStart,
-  ServedDevice,
-  type ServeOptions,
-} from "../system/served-device.js";
 import { udevMarks } from "../system/udev-marks.js";
-import type { Member, Snapshot } from "./snapshot.js";
+import type { Member } from "./member.js";
+import type { Snapshot } from "./snapshot.js";
 
 /** Besides the bound of I/O, for all that has ended to be told. */
 const DROP_SPARE_MS = 20_000;

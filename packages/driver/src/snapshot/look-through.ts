@@ -2,11 +2,12 @@
  * What its map says of an area that is to go on. All that a reactor relies on is looked at here: there it
  * would be the front that cannot go on.
  */
+
+import type { AreaFigures } from "@blksnap/data-plane";
+import { TURN_UNITS, Turns } from "@blksnap/data-plane";
 import { AreaState, BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
-import type { AreaFigures } from "../reactor/area-counter.js";
-import type { MapFile } from "../state/state-directory.js";
-import { TURN_UNITS, Turns } from "../turns.js";
+import type { MapFile } from "../records/state-directory.js";
 
 export interface FoundArea {
   readonly used: readonly number[];

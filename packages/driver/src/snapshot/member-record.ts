@@ -1,5 +1,5 @@
-import type { MemberRecord } from "../state/records.js";
-import type { Member } from "./snapshot.js";
+import type { MemberRecord } from "../records/records.js";
+import type { Member } from "./member.js";
 
 /** @param isKept the snapshot is persistent */
 export function memberRecord(

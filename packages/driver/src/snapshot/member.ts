@@ -1,6 +1,6 @@
-import type { AreaJournalFile } from "../persistence/area-journal-file.js";
-import type { MapFile } from "../state/state-directory.js";
-import type { ServedDevice } from "../system/served-device.js";
+import type { ServedDevice } from "@blksnap/ublk";
+import type { AreaJournalFile } from "../records/area-journal-file.js";
+import type { MapFile } from "../records/state-directory.js";
 import type { Tracker } from "../tracker/tracker.js";
 
 /** A device of a snapshot. */

@@ -1,7 +1,7 @@
 /** The record that a snapshot begins with. */
 import { randomUUID } from "node:crypto";
 import type { OverflowPolicy, SnapshotCreateProgress } from "@blksnap/api";
-import type { SnapshotRecord } from "../state/records.js";
+import type { SnapshotRecord } from "../records/records.js";
 import { storeRecord } from "./store-record.js";
 
 export interface SnapshotOptions {

@@ -12,9 +12,9 @@
  * is known that there is no room, then the time limit and one tick.
  */
 import type { OverflowPolicy } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+import type { OverflowSetup } from "@blksnap/data-plane";
 import { OverflowPolicy as EnginePolicy } from "@blksnap/engine";
-import { ControlError } from "../control/control-error.js";
-import type { OverflowSetup } from "../reactor/messages.js";
 
 const TIMEOUT_DEFAULT_MS = 30_000;
 /** How often blocked writes try again; more often where the time limit is short. */

@@ -7,9 +7,10 @@
  *                                                later (growth, discards of an image) is granted
  * ```
  */
+
+import type { GrantMessage } from "@blksnap/data-plane";
+import { faultPoint } from "@blksnap/data-plane";
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";
-import { faultPoint } from "../fault-points.js";
-import type { GrantMessage } from "../reactor/messages.js";
 
 const ENOSPC = 28;
 

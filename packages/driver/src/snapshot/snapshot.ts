@@ -12,6 +12,16 @@
  * take it back.
  */
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+import type {
+  AreaSetup,
+  LogNeed,
+  MapFileRef,
+  ReactorPool,
+  SleepingArea,
+  WakingArea,
+} from "@blksnap/data-plane";
+import { faultPoint } from "@blksnap/data-plane";
 import {
   DiffStorage,
   type DiffStorageEvent,
@@ -22,15 +32,10 @@ import {
 import { errnoName } from "@blksnap/errors";
 import { major, minor } from "@blksnap/ublk";
 import type { Logger } from "pino";
-import { ControlError } from "../control/control-error.js";
-import { faultPoint } from "../fault-points.js";
-import type { AreaJournalFile } from "../persistence/area-journal-file.js";
-import type { PersistentDirectory } from "../persistence/persistent-directory.js";
-import type { LogNeed } from "../reactor/journal-io.js";
-import type { AreaSetup, MapFileRef, SleepingArea, WakingArea } from "../reactor/messages.js";
-import type { ReactorPool } from "../reactor/pool.js";
-import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../state/records.js";
-import type { MapFile, StateDirectory } from "../state/state-directory.js";
+import type { AreaJournalFile } from "../records/area-journal-file.js";
+import type { PersistentDirectory } from "../records/persistent-directory.js";
+import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../records/records.js";
+import type { MapFile, StateDirectory } from "../records/state-directory.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
@@ -39,8 +44,8 @@ import type { Member } from "./member.js";
 import { memberRecord } from "./member-record.js";
 import { newRecord, type SnapshotOptions } from "./new-record.js";
 import { completePolicy } from "./overflow.js";
-import { SnapshotPersistence } from "./persistence.js";
 import { SlotServer } from "./slot-server.js";
+import { SnapshotPersistence } from "./snapshot-journals.js";
 import { StoreCuts } from "./store-cuts.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
 import { tellFill } from "./tell-fill.js";

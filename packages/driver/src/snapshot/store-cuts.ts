@@ -1,8 +1,9 @@
 /** What somebody else has cut off the files of a snapshot's stores: blocks in there are lost. */
+
+import type { ReactorPool } from "@blksnap/data-plane";
 import type { Logger } from "pino";
-import type { ReactorPool } from "../reactor/pool.js";
 import type { Tracker } from "../tracker/tracker.js";
-import type { Member } from "./snapshot.js";
+import type { Member } from "./member.js";
 
 interface Cut {
   readonly store: number;

@@ -3,9 +3,10 @@
  * neither be read from another disk, nor be written to it.
  */
 import { basename, dirname, join } from "node:path";
-import { deviceKey, type StoreSpec } from "@blksnap/diff-storage";
-import { ControlError } from "../control/control-error.js";
-import type { StoreRecord } from "../state/records.js";
+import { ControlError } from "@blksnap/api";
+import type { StoreSpec } from "@blksnap/diff-storage";
+import { deviceKey } from "@blksnap/linux-block";
+import type { StoreRecord } from "../records/records.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
 import { identityOfOpen, placeOf } from "../system/place.js";
 import { findOriginal } from "../tracker/original.js";

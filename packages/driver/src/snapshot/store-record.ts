@@ -1,6 +1,6 @@
 import { statSync } from "node:fs";
 import type { StoreSpec } from "@blksnap/diff-storage";
-import type { StoreRecord } from "../state/records.js";
+import type { StoreRecord } from "../records/records.js";
 
 /** How users name a store in memory. */
 export const MEMORY_STORE = "memory:";

@@ -15,19 +15,20 @@
 import { randomUUID } from "node:crypto";
 import { fdatasync as fdatasyncCallback } from "node:fs";
 import { promisify } from "node:util";
+import type { SnapshotTakeOptions } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+import type { SwitchReply } from "@blksnap/data-plane";
+import { faultPoint } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
-import { ControlError } from "../control/control-error.js";
-import type { SnapshotTakeOptions } from "../control/driver-control.js";
-import { faultPoint } from "../fault-points.js";
-import { AreaJournalFile } from "../persistence/area-journal-file.js";
-import type { PersistentDirectory } from "../persistence/persistent-directory.js";
-import type { SwitchReply } from "../reactor/messages.js";
+import { AreaJournalFile } from "../records/area-journal-file.js";
+import type { PersistentDirectory } from "../records/persistent-directory.js";
 import { Serial } from "../serial.js";
 import { FreezeGroup } from "../system/freeze.js";
 import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { closeMember, type ImageContext, openImage } from "./image.js";
-import type { Member, Snapshot } from "./snapshot.js";
+import type { Member } from "./member.js";
+import type { Snapshot } from "./snapshot.js";
 
 const fdatasync = promisify(fdatasyncCallback);
 

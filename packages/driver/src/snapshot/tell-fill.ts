@@ -1,7 +1,7 @@
 /** Says how far the first growth of a snapshot's stores is, for who wonders why a create takes so long. */
 import type { SnapshotCreateProgress } from "@blksnap/api";
 import type { Logger } from "pino";
-import type { StoreRecord } from "../state/records.js";
+import type { StoreRecord } from "../records/records.js";
 
 const INTERVAL_MS = 1_000;
 

@@ -1,14 +1,11 @@
 /** Errors of the packages below, under the names that users of the daemon know. */
 import type { ErrorName } from "@blksnap/api";
-import {
-  DiffStorageError,
-  type DiffStorageErrorCode,
-  LinuxBlockError,
-} from "@blksnap/diff-storage";
+import { ControlError } from "@blksnap/api";
+import { DiffStorageError, type DiffStorageErrorCode } from "@blksnap/diff-storage";
 import { EngineError } from "@blksnap/engine";
 import { EventQueueError } from "@blksnap/event-queue";
+import { LinuxBlockError } from "@blksnap/linux-block";
 import { UblkError, type UblkErrorCode } from "@blksnap/ublk";
-import { ControlError } from "../control/control-error.js";
 
 const NAME_OF_UBLK_CODE: Readonly<Record<UblkErrorCode, ErrorName>> = {
   UBLK_MISSING: "UBLK_UNAVAILABLE",

@@ -1,7 +1,7 @@
 /** A file system of a take: how it is reached, and what became of it. */
 import { closeSync, openSync } from "node:fs";
 import type { FileSystemFreeze } from "@blksnap/api";
-import type { FileSystem, Stack } from "./block-stack.js";
+import type { FileSystem, FileSystemStack } from "@blksnap/linux-block";
 import { type FreezeSystem, nodeOf, type Reached } from "./freeze-system.js";
 
 /** Opens a place without asking its file system for anything (fcntl.h; Node has no name for it). */
@@ -70,7 +70,7 @@ export class FreezeEntry {
 
 /** The file systems of a stack, and the devices with none that is known. */
 export async function openEntries(
-  { fileSystems, others }: Stack,
+  { fileSystems, others }: FileSystemStack,
   system: FreezeSystem,
   timeoutMs: number,
 ): Promise<{ entries: FreezeEntry[]; bare: string[] }> {

@@ -1,11 +1,18 @@
 /** How the file systems of a machine are found, reached and synced, whoever has them mounted. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { deviceKey, type LoopBacking, parseMountinfo } from "@blksnap/diff-storage";
+import {
+  deviceKey,
+  type Elsewhere,
+  type LoopBacking,
+  type LoopFile,
+  MULTI_DEVICE_TYPES,
+  parseMountinfo,
+  type SystemView,
+  USERS_VIEW,
+} from "@blksnap/linux-block";
 import { mountsApart, type ReachedFileSystem, ReachedFileSystems, syncApart } from "@blksnap/uring";
-import { type Elsewhere, type LoopFile, MULTI_DEVICE_TYPES } from "./block-stack.js";
 import { loopTable } from "./loop-table.js";
-import { type SystemView, USERS_VIEW } from "./mounts.js";
 
 export interface Reached {
   get(device: string): ReachedFileSystem;

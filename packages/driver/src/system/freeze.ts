@@ -3,9 +3,9 @@
  * back until it is thawed.
  */
 import type { FileSystemFreeze } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
 import { errnoName } from "@blksnap/errors";
-import { ControlError } from "../control/control-error.js";
-import { stackAbove } from "./block-stack.js";
+import { stackAbove } from "@blksnap/linux-block";
 import { type FreezeEntry, openEntries } from "./freeze-entry.js";
 import { type FreezeAnswer, FreezeGuard } from "./freeze-guard.js";
 import { type FreezeSystem, USERS_SYSTEM } from "./freeze-system.js";

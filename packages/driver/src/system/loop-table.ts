@@ -18,7 +18,7 @@ import {
   deviceNumber,
   fileIdentity,
   type LoopBacking,
-} from "@blksnap/diff-storage";
+} from "@blksnap/linux-block";
 import { type LoopStatus, loopsApart } from "@blksnap/uring";
 import { blockIdentity } from "./place.js";
 

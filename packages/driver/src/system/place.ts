@@ -6,17 +6,17 @@
  * because a server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
  */
 import { fstatSync, lstatSync } from "node:fs";
+import { ControlError } from "@blksnap/api";
+import { errnoName } from "@blksnap/errors";
 import {
   deviceNumber,
   fileIdentity,
   type PathDevices,
   type Place,
   readSysfsDevice,
-} from "@blksnap/diff-storage";
-import { errnoName } from "@blksnap/errors";
+} from "@blksnap/linux-block";
 import { major, minor } from "@blksnap/ublk";
 import { type FileStatus, statApart } from "@blksnap/uring";
-import { ControlError } from "../control/control-error.js";
 
 const ANSWER_LIMIT_MS = 5_000;
 /** Nodes of devices are in memory: a look at one waits for nobody. */

@@ -1,3 +1,4 @@
+import { faultPoint } from "@blksnap/data-plane";
 import type { StoreSystem } from "@blksnap/diff-storage";
 import { errnoName } from "@blksnap/errors";
 import {
@@ -10,7 +11,6 @@ import {
   prepareFallocate,
   tryLockFile,
 } from "@blksnap/uring";
-import { faultPoint } from "../fault-points.js";
 
 const BLKGETSIZE64 = 0x80081272;
 const ETIMEDOUT = 110;

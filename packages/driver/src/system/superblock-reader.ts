@@ -1,6 +1,7 @@
 /** Reading superblocks of devices that may hang, without this process waiting for it: see place.ts. */
-import { type DeviceNumber, deviceKey, deviceNumber } from "@blksnap/diff-storage";
+
 import { errnoName } from "@blksnap/errors";
+import { type DeviceNumber, deviceKey, deviceNumber } from "@blksnap/linux-block";
 import { readApart } from "@blksnap/uring";
 
 const ANSWER_LIMIT_MS = 5_000;

@@ -5,8 +5,8 @@ import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap
 import { MappedMemory } from "@blksnap/uring";
 import type { Logger } from "pino";
 import type { TrackingParameters } from "../parameters.js";
-import { type RestoredCbt, restoreCbt } from "../persistence/tracker-persistence.js";
-import type { MapFile, StateDirectory } from "../state/state-directory.js";
+import type { MapFile, StateDirectory } from "../records/state-directory.js";
+import { type RestoredCbt, restoreCbt } from "../records/tracker-persistence.js";
 import type { Undo } from "./undo.js";
 
 export interface CbtContext {

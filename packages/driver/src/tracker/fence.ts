@@ -6,8 +6,7 @@
 
 import { DiffStorageError } from "@blksnap/diff-storage";
 import type { BackingFile } from "@blksnap/ublk";
-import { openBackingFileBeside, UblkError } from "@blksnap/ublk";
-import { RECOVERY_PATIENCE_MS } from "../system/served-device.js";
+import { openBackingFileBeside, RECOVERY_PATIENCE_MS, UblkError } from "@blksnap/ublk";
 
 const RETRY_INTERVAL_MS = 10;
 

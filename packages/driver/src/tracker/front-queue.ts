@@ -1,8 +1,8 @@
 /** How a tracker's reactor is told to serve its front. */
-import { type FaultPoint, faultPoint } from "../fault-points.js";
-import { doubtOf } from "../reactor/claim.js";
-import type { SleepingArea } from "../reactor/messages.js";
-import type { QueueStart, ServeOptions } from "../system/served-device.js";
+
+import type { SleepingArea } from "@blksnap/data-plane";
+import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
+import type { QueueStart, ServeOptions } from "@blksnap/ublk";
 import { udevMarks } from "../system/udev-marks.js";
 import type { TrackerContext, TrackerParts } from "./tracker.js";
 

@@ -1,7 +1,7 @@
 /** Whether a tracker's front is there, and nobody's. */
 import { constants, open } from "node:fs";
 import { promisify } from "node:util";
-import { ControlError } from "../control/control-error.js";
+import { ControlError } from "@blksnap/api";
 import type { Tracker } from "./tracker.js";
 
 /** @throws ControlError FRONT_ENDED */

@@ -1,10 +1,10 @@
 /** How an original is divided into blocks and chunks, and which originals are none. */
-import { deviceNumber } from "@blksnap/diff-storage";
+
+import { ControlError } from "@blksnap/api";
 import { CHUNK_SHIFT_DEFAULT, type TrackerGeometry } from "@blksnap/engine";
+import { deviceNumber, isZoned } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
-import { ControlError } from "../control/control-error.js";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
-import { isZoned } from "../system/zoned.js";
 
 const CAPACITY_MIN_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
 /** Offsets are numbers: beyond this not each byte has one. */

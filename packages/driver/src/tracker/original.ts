@@ -5,10 +5,10 @@
 import { execFile } from "node:child_process";
 import { closeSync } from "node:fs";
 import { dirname } from "node:path";
+import { ControlError } from "@blksnap/api";
 import type { BackingFile } from "@blksnap/ublk";
 import type { Logger } from "pino";
-import { ControlError } from "../control/control-error.js";
-import type { TrackerRecord } from "../state/records.js";
+import type { TrackerRecord } from "../records/records.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
 import { blockIdentity, identityOf, identityOfOpen } from "../system/place.js";
 import { openFenced } from "./fence.js";

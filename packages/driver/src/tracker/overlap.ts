@@ -11,8 +11,9 @@
  *
  * A device that is tracked is its number, or its file; the name of attach may lead elsewhere by now.
  */
-import { knownStackOf, meetingOf, type Place, type TopologyProbe } from "@blksnap/diff-storage";
-import { ControlError } from "../control/control-error.js";
+
+import { ControlError } from "@blksnap/api";
+import { knownStackOf, meetingOf, type Place, type TopologyProbe } from "@blksnap/linux-block";
 import { blockIdentity, identityOf, presentName } from "../system/place.js";
 
 /** A device that is tracked already. */

@@ -4,17 +4,17 @@
  */
 import { fstatSync, readlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { ControlError } from "@blksnap/api";
+import { otherUses } from "@blksnap/diff-storage";
 import {
   deviceNumber,
   fileIdentity,
   knownStackOf,
   meetingOf,
-  otherUses,
   type Place,
   type TopologyProbe,
-} from "@blksnap/diff-storage";
+} from "@blksnap/linux-block";
 import { claimApart } from "@blksnap/uring";
-import { ControlError } from "../control/control-error.js";
 import type { Snapshot } from "../snapshot/snapshot.js";
 import { MEMORY_STORE } from "../snapshot/store-record.js";
 

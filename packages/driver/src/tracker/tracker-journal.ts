@@ -2,17 +2,22 @@
  * A tracker's side of its persistence: where its map comes from at attach, and what its reactor and the
  * medium are to do together afterwards.
  */
+
+import { ControlError } from "@blksnap/api";
+import type {
+  AdoptReply,
+  JournalSetup,
+  MirrorReply,
+  ReactorPool,
+  ReactorRequest,
+} from "@blksnap/data-plane";
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
 import type { BackingFile } from "@blksnap/ublk";
 import type { Logger } from "pino";
-import { ControlError } from "../control/control-error.js";
-import type { PersistentDirectory } from "../persistence/persistent-directory.js";
-import { TrackerPersistence } from "../persistence/tracker-persistence.js";
-import type { JournalSetup } from "../reactor/journal-io.js";
-import type { AdoptReply, MirrorReply, ReactorRequest } from "../reactor/messages.js";
-import type { ReactorPool } from "../reactor/pool.js";
+import type { PersistentDirectory } from "../records/persistent-directory.js";
+import { TrackerPersistence } from "../records/tracker-persistence.js";
 import { loopBackingOf } from "../system/loop-table.js";
 import { identityOfOpen, placeOf, placeOfIdentity } from "../system/place.js";
 import { readDeviceApart } from "../system/superblock-reader.js";

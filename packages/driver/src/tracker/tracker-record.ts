@@ -1,8 +1,8 @@
 /** A tracker on record in the state directory. */
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { BackingFile } from "@blksnap/ublk";
-import { type TrackerRecord, trackerRecordName } from "../state/records.js";
-import type { StateDirectory } from "../state/state-directory.js";
+import { type TrackerRecord, trackerRecordName } from "../records/records.js";
+import type { StateDirectory } from "../records/state-directory.js";
 import { readMarks } from "../system/device-marks.js";
 
 export interface RecordParts {

@@ -9,28 +9,30 @@
  */
 import { close, closeSync, readlinkSync } from "node:fs";
 import { promisify } from "node:util";
-import type { Place } from "@blksnap/diff-storage";
+import { ControlError } from "@blksnap/api";
+import type { SleepingArea } from "@blksnap/data-plane";
+import { faultPoint } from "@blksnap/data-plane";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
+import type { Place } from "@blksnap/linux-block";
 import {
   type BackingFile,
+  DeviceMark,
   major,
   minor,
   openBackingFileBeside,
   presentCapacityBytes,
+  RECOVERY_PATIENCE_MS,
+  ServedDevice,
   type UblkControl,
 } from "@blksnap/ublk";
 import { fsyncApart, type MappedMemory } from "@blksnap/uring";
-import { ControlError } from "../control/control-error.js";
-import { faultPoint } from "../fault-points.js";
-import type { SleepingArea } from "../reactor/messages.js";
+import { type TrackerRecord, trackerRecordName } from "../records/records.js";
+import type { MapFile } from "../records/state-directory.js";
 import { Serial } from "../serial.js";
-import { type TrackerRecord, trackerRecordName } from "../state/records.js";
-import type { MapFile } from "../state/state-directory.js";
 import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
 import { blockIdentity, identityOfOpen, placeOfIdentity } from "../system/place.js";
-import { DeviceMark, RECOVERY_PATIENCE_MS, ServedDevice } from "../system/served-device.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";

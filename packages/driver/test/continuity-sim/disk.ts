@@ -3,8 +3,12 @@
  * when, is as seen on Linux 7.3 (ext4: the superblock at each mount; XFS: at a mount only the log ahead
  * of its head, the rest when something is logged; btrfs: nothing before the first commit).
  */
-import { type ContentDigest, digestContents } from "../../dist/persistence/superblocks.js";
-import type { Dice } from "../dice.js";
+
+import type { Dice } from "@blksnap/testing";
+import {
+  type ContentDigest,
+  digestContents,
+} from "../../../linux-block/dist/continuity/superblocks.js";
 
 export type Contents = "raw" | "partitioned" | "ext4" | "xfs" | "btrfs" | "ext4 under md";
 

@@ -1,7 +1,5 @@
 /** What a simulated machine is like, and what the README promises of it. */
-import type { BootCounters } from "../../dist/persistence/boot-mark.js";
-import type { judgeContinuity } from "../../dist/persistence/continuity.js";
-import type { DeviceIdentity } from "../../dist/persistence/device-identity.js";
+import type { BootCounters, DeviceIdentity, judgeContinuity } from "@blksnap/linux-block";
 import type { Contents } from "./disk.js";
 
 export interface Setting {

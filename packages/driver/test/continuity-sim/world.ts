@@ -3,17 +3,18 @@
  * disk, by the firmware and by kexec; stops, deaths and power cuts; writes through the front, and of
  * others in every gap. The verdict at each attach is compared with what has happened.
  */
-import { chainBoot } from "../../dist/persistence/boot-chain.js";
-import type { BootMark } from "../../dist/persistence/boot-mark.js";
+
+import type { BootMark } from "@blksnap/linux-block";
 import {
   type EarlierTracking,
-  type JudgeOptions,
+  extSession,
+  isEndOfBoot,
   judgeContinuity,
   type PersistedIdentity,
-} from "../../dist/persistence/continuity.js";
-import { extSession } from "../../dist/persistence/file-system-proof.js";
-import { isEndOfBoot } from "../../dist/system/end-of-boot.js";
-import type { Dice } from "../dice.js";
+} from "@blksnap/linux-block";
+import type { Dice } from "@blksnap/testing";
+import type { JudgeOptions } from "../../../linux-block/dist/continuity/continuity.js";
+import { chainBoot } from "../../dist/records/boot-chain.js";
 import { Disk } from "./disk.js";
 import {
   countersOf,

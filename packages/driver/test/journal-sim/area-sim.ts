@@ -3,13 +3,14 @@
  * thread that makes logs longer and anew when it comes to it, as the dice have it. At any moment judge() cuts
  * the power and compares what would be found with what the original's writes relied on.
  */
+
+import type { LogNeed } from "@blksnap/data-plane";
+import { AreaReplay } from "@blksnap/data-plane";
 import { BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
-import { grownLogBytes } from "../../dist/persistence/area-journal-file.js";
-import { AreaReplay } from "../../dist/persistence/journal-format.js";
-import { AreaJournal } from "../../dist/reactor/area-journal.js";
-import type { LogNeed } from "../../dist/reactor/journal-io.js";
-import type { Dice } from "../dice.js";
+import type { Dice } from "@blksnap/testing";
+import { AreaJournal } from "../../../data-plane/dist/area-journal.js";
+import { grownLogBytes } from "../../dist/records/area-journal-file.js";
 import type { FakeReactor, MediumFile } from "./medium.js";
 import type { PackedFile, PackedKernel } from "./packed-kernel.js";
 

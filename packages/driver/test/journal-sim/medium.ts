@@ -2,8 +2,9 @@
  * A ring whose operations a test carries out one by one, and files on a medium with a write cache: what
  * was not synced may be lost at a power cut, sector by sector.
  */
+
+import type { Dice } from "@blksnap/testing";
 import { type CompletionHandler, LINK_TORN, MappedMemory, type Reactor } from "@blksnap/uring";
-import type { Dice } from "../dice.js";
 
 const SQE_WORDS = 16;
 const SQES = 4096;

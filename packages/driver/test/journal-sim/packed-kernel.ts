@@ -2,8 +2,9 @@
  * A ring and its medium that carry out millions of operations: in order, without an object per operation.
  * Files are only appended to; what was not synced may be lost at a power cut, sector by sector.
  */
+
+import type { Dice } from "@blksnap/testing";
 import type { CompletionHandler, Reactor } from "@blksnap/uring";
-import type { Dice } from "../dice.js";
 import { memoryAt } from "./medium.js";
 
 const SQE_WORDS = 16;

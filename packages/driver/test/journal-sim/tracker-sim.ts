@@ -3,12 +3,13 @@
  * and faults of its medium, as the seed has it. At any moment judge() cuts the power and compares what
  * would be found with what was issued.
  */
+import type { CbtReplay } from "@blksnap/data-plane";
 import { type CbtCheckpoint, CbtMap, CbtReason } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
-import { CbtOp, type CbtReplay, encodeSwitch } from "../../dist/persistence/journal-format.js";
-import { restoreCbt } from "../../dist/persistence/tracker-persistence.js";
-import { CbtJournal } from "../../dist/reactor/cbt-journal.js";
-import type { Dice } from "../dice.js";
+import type { Dice } from "@blksnap/testing";
+import { CbtJournal } from "../../../data-plane/dist/cbt-journal.js";
+import { CbtOp, encodeSwitch } from "../../../data-plane/dist/journal-entries.js";
+import { restoreCbt } from "../../dist/records/tracker-persistence.js";
 import { FakeReactor, type MediumFile } from "./medium.js";
 
 export const BLOCK_SHIFT = 16;

@@ -1,0 +1,43 @@
+/** Routes about the daemon itself: version, status, metrics. */
+import { type MetricFamily, statusSchemas as schemas } from "@blksnap/api";
+import { formatMetrics } from "./prometheus-text.js";
+import { answers, type RouteContext, textAnswers } from "./route-context.js";
+
+/** Figures of the daemon's process, under the names that Prometheus's own clients use. */
+function processMetrics(): readonly MetricFamily[] {
+  const memory = process.memoryUsage();
+  const cpu = process.cpuUsage();
+  return [
+    {
+      name: "process_cpu_seconds_total",
+      help: "User and system time of all threads.",
+      type: "counter",
+      samples: [{ value: (cpu.user + cpu.system) / 1e6 }],
+    },
+    {
+      name: "process_resident_memory_bytes",
+      help: "Resident memory.",
+      type: "gauge",
+      samples: [{ value: memory.rss }],
+    },
+    {
+      name: "process_start_time_seconds",
+      help: "Start of the process, in seconds since the epoch.",
+      type: "gauge",
+      samples: [{ value: Math.round(Date.now() / 1000 - process.uptime()) }],
+    },
+  ];
+}
+
+export function addInfoRoutes({ app, driver, counters }: RouteContext): void {
+  app.get("/v1/version", { schema: { response: answers(schemas.versionResponse) } }, () =>
+    driver().version(),
+  );
+  app.get("/v1/status", { schema: { response: answers(schemas.statusResponse) } }, () =>
+    driver().status(),
+  );
+  app.get("/metrics", { schema: { response: textAnswers } }, async (_request, reply) => {
+    const families = [...(await driver().metrics()), counters.family(), ...processMetrics()];
+    return reply.type("text/plain; version=0.0.4; charset=utf-8").send(formatMetrics(families));
+  });
+}

@@ -1,0 +1,63 @@
+/** Around schema validation: numbers in queries, and validation errors as one readable line. */
+import type { ErrorName } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+
+interface QuerySchema {
+  readonly properties?: Readonly<Record<string, { readonly type?: unknown }>>;
+}
+
+/**
+ * Turns the texts of a query into numbers and booleans where its schema wants them. Only plain decimal
+ * digits, `true` and `false` count; anything else stays text, and validation then refuses it.
+ */
+export function coerceQuery(query: unknown, schema: unknown): void {
+  const properties = (schema as QuerySchema | undefined)?.properties;
+  if (properties === undefined || typeof query !== "object" || query === null) return;
+  const values = query as Record<string, unknown>;
+  for (const [name, value] of Object.entries(values)) {
+    const wanted = Object.hasOwn(properties, name) ? properties[name]?.type : undefined;
+    if (typeof value !== "string") continue;
+    if (wanted === "integer" && /^[0-9]{1,19}$/.test(value)) values[name] = Number(value);
+    if (wanted === "boolean" && /^(true|false)$/.test(value)) values[name] = value === "true";
+  }
+}
+
+interface SchemaFault {
+  readonly instancePath: string;
+  readonly keyword: string;
+  readonly params: { readonly missingProperty?: unknown; readonly additionalProperty?: unknown };
+  readonly message?: string | undefined;
+}
+
+/** Names can be as long as a body; an error message has no room for that. */
+const QUOTED_NAME_MAX = 64;
+
+function quoted(name: unknown): string {
+  return `'${String(name).slice(0, QUOTED_NAME_MAX)}'`;
+}
+
+function nameOf(field: string): ErrorName {
+  if (field === "limit_bytes") return "LIMIT_INVALID";
+  if (field === "id" || field === "generation") return "ID_INVALID";
+  return "REQUEST_INVALID";
+}
+
+/** The first fault that validation found, as an error for the client. */
+export function validationError(faults: readonly SchemaFault[], part: string): ControlError {
+  const fault = faults[0];
+  if (fault === undefined) return new ControlError("REQUEST_INVALID", `the ${part} is not valid`);
+  const field = fault.instancePath.split("/").findLast((step) => /[a-z]/.test(step)) ?? "";
+  const where = fault.instancePath === "" ? part : quoted(fault.instancePath.slice(1));
+  let why = fault.message ?? "is not valid";
+  if (fault.keyword === "required") why = `lacks ${quoted(fault.params.missingProperty)}`;
+  if (fault.keyword === "additionalProperties") {
+    why = `has an unknown field ${quoted(fault.params.additionalProperty)}`;
+  }
+  if (fault.keyword === "pattern") why = `has not the form of ${form(field)}`;
+  return new ControlError(nameOf(field), `${where} ${why}`);
+}
+
+function form(field: string): string {
+  if (field === "id" || field === "generation") return "a uuid";
+  return field === "stores" ? "an absolute path or memory:" : "an absolute path";
+}

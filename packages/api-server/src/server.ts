@@ -1,0 +1,264 @@
+/** The control API: HTTP with JSON on a Unix socket. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { DaemonControl, DriverControl } from "@blksnap/api";
+import { answerFor, ControlError, errorNameOf } from "@blksnap/api";
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+  LogController,
+} from "fastify";
+import type { Logger } from "pino";
+import { answerClientError, answerExpectation } from "./client-errors.js";
+import { addDaemonRoutes } from "./daemon-routes.js";
+import { addDescriptionRoute, describeApi } from "./description.js";
+import { addEventRoutes } from "./event-routes.js";
+import { addInfoRoutes } from "./info-routes.js";
+import { parseJsonBody } from "./json-body.js";
+import { OpenRequests } from "./open-requests.js";
+import { coerceQuery, validationError } from "./request-check.js";
+import { RequestCounters } from "./request-counters.js";
+import type { RouteContext } from "./route-context.js";
+import { addSnapshotRoutes } from "./snapshot-routes.js";
+import { claimSocket } from "./socket.js";
+import { addTrackerRoutes } from "./tracker-routes.js";
+import { prepareValidation, validatorOf } from "./validation.js";
+
+const BODY_MAX_BYTES = 1_048_576;
+const CONNECTIONS_MAX = 1024;
+/** A request must have arrived in full by then; the answer may take as long as it needs. */
+const REQUEST_TIMEOUT_DEFAULT_MS = 30_000;
+/** The framework's messages repeat what was asked, which can be long. */
+const MESSAGE_MAX = 128;
+/** Enough for any path of a device, but not for who wants to fill the log. */
+const LOGGED_URL_MAX = 4096;
+/** How often connections are looked at for requests that take too long. */
+const TIMEOUT_CHECKS_PER_REQUEST = 4;
+/** How long operations may still run once the daemon stops; then their connections are cut. */
+const CLOSE_GRACE_MS = 10_000;
+
+export interface ControlServerOptions {
+  readonly socketPath: string;
+  readonly logger: Logger;
+  /** Absent: requests are answered STARTING until `serve` is called. */
+  readonly control?: DriverControl;
+  /** Absent: the server belongs to another program, and has no routes to end it. */
+  readonly daemon?: DaemonControl;
+  /** Version in the OpenAPI description. */
+  readonly version?: string;
+  /** Longest time for a request to arrive, from connecting on. Default: half a minute. */
+  readonly requestTimeoutMs?: number;
+  /** Group that may use the socket besides root, where it exists. Default: blksnap. */
+  readonly group?: string;
+}
+
+export interface ControlServer {
+  readonly socketPath: string;
+  /** Answers requests with this driver from now on. */
+  serve(control: DriverControl): void;
+  /**
+   * Removes the socket, ends waits at once and other operations when they are done; after the grace
+   * (10 s by default) their connections are cut.
+   */
+  close(graceMs?: number): Promise<void>;
+}
+
+type CompilersFactory = NonNullable<
+  NonNullable<FastifyServerOptions["schemaController"]>["compilersFactory"]
+>;
+
+/** Its declared type is that of the framework's own compiler, which takes the route as one object. */
+const buildValidator = (() =>
+  ({ schema }: { schema: object }) =>
+    validatorOf(schema)) as unknown as NonNullable<CompilersFactory["buildValidator"]>;
+
+function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyInstance {
+  return fastify({
+    loggerInstance: log,
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: BODY_MAX_BYTES,
+    requestTimeout: requestTimeoutMs,
+    http: {
+      headersTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: requestTimeoutMs / TIMEOUT_CHECKS_PER_REQUEST,
+      // On a Unix socket there is only one host.
+      requireHostHeader: false,
+    },
+    exposeHeadRoutes: false,
+    forceCloseConnections: "idle",
+    // What comes while it closes gets an answer of ours, SHUTTING_DOWN, which clients know.
+    return503OnClosing: false,
+    schemaController: {
+      compilersFactory: {
+        buildValidator,
+        // Answers are made from typed values, so they are not filtered through the schemas again.
+        buildSerializer: () => () => JSON.stringify,
+      },
+    },
+    clientErrorHandler: answerClientError,
+    frameworkErrors: (error, request, reply) => answerError(error, request, reply),
+  });
+}
+
+/** The framework's own errors, by the names of the catalogue. */
+function named(error: Error): Error {
+  const { code, validation, validationContext } = error as FastifyError;
+  if (validation !== undefined) return validationError(validation, validationContext ?? "request");
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE") {
+    return new ControlError("REQUEST_TOO_LARGE", `the body is over ${BODY_MAX_BYTES} bytes`);
+  }
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
+    return new ControlError("MEDIA_TYPE_UNSUPPORTED", "the body is not sent as JSON");
+  }
+  const { statusCode = 500, message } = error as FastifyError;
+  if (typeof code === "string" && code.startsWith("FST_") && statusCode < 500) {
+    return new ControlError("REQUEST_INVALID", message.slice(0, MESSAGE_MAX));
+  }
+  return error;
+}
+
+function whatToTell(error: unknown, { raw }: FastifyRequest): unknown {
+  // Nobody hears it any more, but it is no fault of the daemon either.
+  if (raw.destroyed && !raw.complete) {
+    return new ControlError("REQUEST_INVALID", "the connection ended before the request did");
+  }
+  return error instanceof Error ? named(error) : error;
+}
+
+function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const told = whatToTell(error, request);
+  const { httpStatus, error: body } = answerFor(told);
+  if (errorNameOf(told) === "INTERNAL") {
+    const { method, url } = request;
+    request.log.error({ err: told, method, url: url.slice(0, LOGGED_URL_MAX) }, "request failed");
+  }
+  return reply.code(httpStatus).type("application/json").send({ error: body });
+}
+
+/** A route without a body or a query in the API takes none; an empty object is as good as none. */
+function refuseStrays(request: FastifyRequest): void {
+  const { schema } = request.routeOptions;
+  if (schema?.querystring === undefined && Object.keys(request.query as object).length > 0) {
+    throw new ControlError("REQUEST_INVALID", "this request takes no query");
+  }
+  if (schema?.body !== undefined) return;
+  const { body, headers } = request;
+  // The framework does not read the body of a GET at all.
+  const isUnread = request.method === "GET" && Number(headers["content-length"] ?? 0) > 0;
+  const isEmpty = body === undefined || body === null || isEmptyObject(body);
+  if (isUnread || headers["transfer-encoding"] !== undefined || !isEmpty) {
+    throw new ControlError("REQUEST_INVALID", "this request takes no body");
+  }
+}
+
+function isEmptyObject(value: unknown): boolean {
+  return (
+    typeof value === "object" && !Array.isArray(value) && Object.keys(value as object).length === 0
+  );
+}
+
+function addHooks(app: FastifyInstance, counters: RequestCounters): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("application/json", { parseAs: "string" }, (_request, body, done) => {
+    try {
+      done(null, parseJsonBody(body as string));
+    } catch (error) {
+      done(error as Error);
+    }
+  });
+  app.setErrorHandler((error, request, reply) => answerError(error, request, reply));
+  app.setNotFoundHandler((request, reply) => {
+    const what = `${request.method} ${request.url.split("?")[0]?.slice(0, 128)}`;
+    return answerError(
+      new ControlError("ROUTE_NOT_FOUND", `no such request: ${what}`),
+      request,
+      reply,
+    );
+  });
+  app.addHook("preValidation", async (request) => {
+    const { schema } = request.routeOptions;
+    if (schema?.body ?? schema?.querystring ?? schema?.params) await prepareValidation();
+    coerceQuery(request.query, schema?.querystring);
+    refuseStrays(request);
+  });
+  app.addHook("onResponse", async (request, reply) => {
+    const route = request.routeOptions.url ?? "(none)";
+    counters.add(request.method, route, reply.statusCode);
+    const level = request.method === "GET" ? "debug" : "info";
+    const { statusCode: status, elapsedTime } = reply;
+    const url = request.url.slice(0, LOGGED_URL_MAX);
+    request.log[level](
+      { method: request.method, url, status, ms: Math.round(elapsedTime) },
+      "request",
+    );
+  });
+}
+
+function addRoutes(context: RouteContext): void {
+  addInfoRoutes(context);
+  addTrackerRoutes(context);
+  addSnapshotRoutes(context);
+  addEventRoutes(context);
+  addDaemonRoutes(context);
+}
+
+/**
+ * Starts the control API at `socketPath`. Throws a ControlError: ALREADY_RUNNING where another daemon
+ * answers there, SOCKET_FAILED where the socket can't be made.
+ */
+export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
+  const { socketPath, group = "blksnap", version = "0.0.0" } = options;
+  const { requestTimeoutMs = REQUEST_TIMEOUT_DEFAULT_MS } = options;
+  let control = options.control;
+  const log: FastifyBaseLogger = options.logger;
+  const open = new OpenRequests();
+  const counters = new RequestCounters();
+  const app = createApp(log, requestTimeoutMs);
+  addHooks(app, counters);
+  function driver(): DriverControl {
+    if (open.closing) throw new ControlError("SHUTTING_DOWN", "the daemon is stopping");
+    if (control === undefined) throw new ControlError("STARTING", "the daemon is starting");
+    return control;
+  }
+  const { daemon } = options;
+  const context = { app, driver, daemon, open, counters, log };
+  addRoutes(context);
+  addDescriptionRoute(app, () =>
+    describeApi(version, (described) => addRoutes({ ...context, app: described })),
+  );
+  app.server.maxConnections = CONNECTIONS_MAX;
+  app.server.on("checkExpectation", answerExpectation);
+  const socket = await claimSocket(socketPath, group, (path) =>
+    // The path is a passing one: the log names the socket's real place.
+    app.listen({ path, listenTextResolver: () => `control API listens at ${socketPath}` }),
+  ).catch(async (error: unknown) => {
+    await app.close();
+    if (error instanceof ControlError) throw error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new ControlError("SOCKET_FAILED", `can't listen at ${socketPath}: ${message}`, {
+      cause: error,
+      ...(code === undefined ? {} : { errnoName: code }),
+    });
+  });
+  return {
+    socketPath,
+    serve: (driverControl) => {
+      control = driverControl;
+    },
+    close: async (graceMs = CLOSE_GRACE_MS) => {
+      await socket.release();
+      open.close();
+      const grace = new AbortController();
+      const cut = sleep(graceMs, undefined, { signal: grace.signal, ref: false }).then(
+        () => app.server.closeAllConnections(),
+        () => undefined,
+      );
+      await app.close();
+      grace.abort();
+      await cut;
+    },
+  };
+}

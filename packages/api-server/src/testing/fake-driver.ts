@@ -1,0 +1,393 @@
+/**
+ * A driver that only keeps books: devices by name, no ublk, no data. With it the control server, the
+ * client and the command line are tested without root, and can be tried out anywhere.
+ */
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { release } from "node:os";
+import { Readable } from "node:stream";
+import type {
+  AttachResponse,
+  ByteRange,
+  CbtInfo,
+  DetachResponse,
+  DiffAnswer,
+  DriverControl,
+  MarkDirtyFileResponse,
+  MarkDirtyResponse,
+  MetricFamily,
+  SnapshotAddResponse,
+  SnapshotCreateOptions,
+  SnapshotCreateProgress,
+  SnapshotEvent,
+  SnapshotInfo,
+  SnapshotStatus,
+  SnapshotSummary,
+  SnapshotTakeResponse,
+  StatusResponse,
+  VersionResponse,
+} from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+import { FakeEvents } from "./fake-events.js";
+import { FakeTracker, noIo } from "./fake-tracker.js";
+
+interface FakeSnapshot {
+  readonly id: string;
+  readonly options: SnapshotCreateOptions;
+  readonly createdAt: string;
+  readonly members: FakeTracker[];
+  readonly events: FakeEvents;
+  takenAt: string | null;
+}
+
+const STALL_US = 125;
+
+export class FakeDriver implements DriverControl {
+  /** The devices that exist, with their sizes in bytes. */
+  readonly devices: Map<string, number> = new Map([
+    ["/dev/loop0", 64 * 2 ** 20],
+    ["/dev/loop1", 32 * 2 ** 20],
+  ]);
+  readonly snapshots: Map<string, FakeSnapshot> = new Map();
+  /** As whom it shows itself in status. */
+  identity: Pick<StatusResponse["daemon"], "pid" | "version" | "handover"> = {
+    pid: process.pid,
+    version: "0.1.0",
+    handover: null,
+  };
+  /** Fronts that it shows as not served yet. */
+  waiting: StatusResponse["waiting"] = [];
+  /** How its stores get on during a create; each step lasts until it is done. */
+  fillSteps: readonly { readonly allocatedBytes: number; readonly done: Promise<void> }[] = [];
+  readonly #trackers = new Map<string, FakeTracker>();
+  readonly #startedAt = Date.now();
+  #nextDevice = 0;
+
+  async version(): Promise<VersionResponse> {
+    const kernel = release();
+    const node = process.versions.node;
+    return { interface: "2.0.0.0", daemon: "0.1.0", api: "v1", node, kernel };
+  }
+
+  async metrics(): Promise<readonly MetricFamily[]> {
+    return [
+      {
+        name: "blksnap_trackers",
+        help: "Tracked devices.",
+        type: "gauge",
+        samples: [{ value: this.#trackers.size }],
+      },
+    ];
+  }
+
+  async status(): Promise<StatusResponse> {
+    return {
+      daemon: {
+        ...this.identity,
+        started_at: new Date(this.#startedAt).toISOString(),
+        uptime_ms: Date.now() - this.#startedAt,
+        kernel: release(),
+        reactors: 1,
+      },
+      reactors: [{ index: 0, devices: this.#trackers.size, stalled_ms: 0, stalls: 0 }],
+      trackers: [...this.#trackers.values()].map((tracker) => tracker.status()),
+      waiting: this.waiting,
+      snapshots: [...this.snapshots.values()].map(snapshotStatus),
+    };
+  }
+
+  async attach(device: string): Promise<AttachResponse> {
+    const known = this.#find(device);
+    if (known !== undefined) {
+      return {
+        device: known.device,
+        front: known.front,
+        already_attached: true,
+        persistent: false,
+      };
+    }
+    const capacity = this.devices.get(device);
+    if (capacity === undefined) {
+      throw new ControlError("DEVICE_NOT_FOUND", `can't attach ${device}: no such device`);
+    }
+    const front = this.#newDevice();
+    this.#trackers.set(device, new FakeTracker(device, front, capacity));
+    return { device, front, already_attached: false, persistent: false };
+  }
+
+  async detach(device: string): Promise<DetachResponse> {
+    const tracker = this.#tracker(device);
+    if (tracker.snapshotId !== null) {
+      throw new ControlError(
+        "DEVICE_IN_SNAPSHOT",
+        `can't detach ${tracker.device}: it is in snapshot ${tracker.snapshotId}`,
+      );
+    }
+    this.#trackers.delete(tracker.device);
+    return { device: tracker.device, front: tracker.front };
+  }
+
+  async cbtInfo(device: string): Promise<CbtInfo> {
+    const tracker = this.#tracker(device);
+    return { device: tracker.device, front: tracker.front, ...tracker.cbt() };
+  }
+
+  async readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array> {
+    const { readMap } = this.#tracker(device);
+    if (firstBlock + count > readMap.length) {
+      throw new ControlError("CBT_RANGE", `the map of ${device} has ${readMap.length} blocks`);
+    }
+    return readMap.subarray(firstBlock, firstBlock + count);
+  }
+
+  async markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse> {
+    const tracker = this.#tracker(device);
+    tracker.mark(ranges);
+    return { device: tracker.device, ranges: ranges.length };
+  }
+
+  async markDirtyFile(file: string, device = "/dev/loop0"): Promise<MarkDirtyFileResponse> {
+    if (file.includes("missing")) {
+      throw new ControlError("FILE_NOT_FOUND", `can't map ${file}: no such file`);
+    }
+    const tracker = this.#tracker(device);
+    const ranges = [
+      { offset_bytes: 1_048_576, length_bytes: 4096 },
+      { offset_bytes: 2_097_152, length_bytes: 65_536 },
+    ];
+    tracker.mark(ranges);
+    return { device: tracker.device, device_number: "7:0", ranges };
+  }
+
+  async diff(device: string, since: number): Promise<DiffAnswer> {
+    const tracker = this.#tracker(device);
+    const { block_bytes, capacity_bytes, generation_id, changes_number } = tracker.cbt();
+    if (since > changes_number) {
+      throw new ControlError(
+        "CBT_NUMBER_UNKNOWN",
+        `${tracker.device} is at number ${changes_number}, not yet at ${since}`,
+      );
+    }
+    const ranges = tracker.changedSince(since);
+    return {
+      device: tracker.device,
+      front: tracker.front,
+      generation_id,
+      since,
+      changes_number,
+      block_bytes,
+      capacity_bytes,
+      changed_blocks: tracker.readMap.reduce((sum, number) => sum + Number(number > since), 0),
+      changed_bytes: ranges.reduce((sum, range) => sum + range.length_bytes, 0),
+      ranges: Readable.from([ranges]),
+    };
+  }
+
+  async snapshotInfo(device: string): Promise<SnapshotInfo> {
+    const { device: original, front, image, errorCode, snapshotId } = this.#tracker(device);
+    return { device: original, front, image, error_code: errorCode, snapshot_id: snapshotId };
+  }
+
+  async snapshotCreate(
+    options: SnapshotCreateOptions,
+    signal?: AbortSignal,
+    onProgress?: (progress: SnapshotCreateProgress) => void,
+  ): Promise<{ id: string }> {
+    for (const step of this.fillSteps) {
+      const { allocatedBytes: allocated_bytes, done } = step;
+      const progress = { store: options.stores[0]!, allocated_bytes };
+      onProgress?.({ ...progress, target_bytes: options.limitBytes });
+      await Promise.race(signal === undefined ? [done] : [done, once(signal, "abort")]);
+      if (signal?.aborted) throw new ControlError("ABORTED", "snapshot_create was given up");
+    }
+    const missing = options.stores.find((store) => store.includes("missing"));
+    if (missing !== undefined) {
+      throw new ControlError(
+        "STORE_NOT_FOUND",
+        `can't use the store ${missing}: it does not exist`,
+      );
+    }
+    const id = randomUUID();
+    this.snapshots.set(id, {
+      id,
+      options,
+      createdAt: new Date().toISOString(),
+      members: [],
+      events: new FakeEvents(id),
+      takenAt: null,
+    });
+    try {
+      for (const device of options.devices) await this.snapshotAdd(id, device);
+    } catch (error) {
+      await this.snapshotDestroy(id);
+      throw error;
+    }
+    return { id };
+  }
+
+  async snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {
+    const snapshot = this.#snapshot(id);
+    if (snapshot.takenAt !== null) {
+      throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${id} is already taken`);
+    }
+    await this.attach(device);
+    const tracker = this.#tracker(device);
+    if (tracker.snapshotId === id) {
+      throw new ControlError(
+        "DEVICE_ALREADY_IN_SNAPSHOT",
+        `${device} is already in snapshot ${id}`,
+      );
+    }
+    if (tracker.snapshotId !== null) {
+      throw new ControlError(
+        "DEVICE_IN_OTHER_SNAPSHOT",
+        `${device} is in snapshot ${tracker.snapshotId}`,
+      );
+    }
+    tracker.snapshotId = id;
+    snapshot.members.push(tracker);
+    return { id, device: tracker.device, front: tracker.front };
+  }
+
+  async snapshotTake(id: string): Promise<SnapshotTakeResponse> {
+    const snapshot = this.#snapshot(id);
+    if (snapshot.takenAt !== null) {
+      throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${id} is already taken`);
+    }
+    if (snapshot.members.length === 0) {
+      throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);
+    }
+    snapshot.takenAt = new Date().toISOString();
+    const images = snapshot.members.map((tracker) => {
+      tracker.switchMaps();
+      const image = this.#newDevice();
+      tracker.image = image;
+      return { device: tracker.device, image };
+    });
+    return { id, stall_us: STALL_US, images, file_systems: fileSystems(snapshot) };
+  }
+
+  async snapshotDestroy(id: string): Promise<void> {
+    const snapshot = this.#snapshot(id);
+    this.snapshots.delete(id);
+    for (const tracker of snapshot.members) {
+      tracker.snapshotId = null;
+      tracker.image = null;
+    }
+    snapshot.events.destroy();
+  }
+
+  async snapshotCollect(): Promise<readonly SnapshotSummary[]> {
+    return [...this.snapshots.values()].map(({ id, takenAt, members }) => ({
+      id,
+      taken: takenAt !== null,
+      devices: members.map((tracker) => tracker.device),
+    }));
+  }
+
+  async waitEvent(
+    id: string,
+    timeoutMs: number,
+    signal: AbortSignal,
+    reader?: string,
+  ): Promise<SnapshotEvent | undefined> {
+    return this.#snapshot(id).events.wait(timeoutMs, signal, reader);
+  }
+
+  async listEvents(id: string): Promise<readonly SnapshotEvent[]> {
+    return this.#snapshot(id).events.list;
+  }
+
+  async followEvents(
+    id: string,
+    from: number,
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<SnapshotEvent>> {
+    return this.#snapshot(id).events.follow(from, signal);
+  }
+
+  #newDevice(): string {
+    return `/dev/ublkb${this.#nextDevice++}`;
+  }
+
+  #find(name: string): FakeTracker | undefined {
+    return (
+      this.#trackers.get(name) ??
+      [...this.#trackers.values()].find((tracker) => tracker.front === name)
+    );
+  }
+
+  #tracker(name: string): FakeTracker {
+    const tracker = this.#find(name);
+    if (tracker === undefined) throw new ControlError("NOT_ATTACHED", `${name} is not attached`);
+    return tracker;
+  }
+
+  #snapshot(id: string): FakeSnapshot {
+    const snapshot = this.snapshots.get(id);
+    if (snapshot === undefined) {
+      throw new ControlError("SNAPSHOT_NOT_FOUND", `there is no snapshot ${id}`);
+    }
+    return snapshot;
+  }
+}
+
+/** The first device has a file system that can be frozen, the second one that can't. */
+function fileSystems({ members }: FakeSnapshot): SnapshotStatus["file_systems"] {
+  return members.slice(0, 2).map(({ front }, index) => ({
+    source: front,
+    device_number: `259:${index}`,
+    type: index === 0 ? "ext4" : "vfat",
+    mount_point: `/mnt/${index}`,
+    pid: 1,
+    state: index === 0 ? "frozen" : "synced",
+    why: index === 0 ? null : "EOPNOTSUPP",
+  }));
+}
+
+function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
+  const { id, options, members, createdAt, takenAt, events } = snapshot;
+  return {
+    id,
+    taken: takenAt !== null,
+    created_at: createdAt,
+    taken_at: takenAt,
+    stall_us: takenAt === null ? null : STALL_US,
+    limit_bytes: options.limitBytes,
+    allocated_bytes: 0,
+    granted_bytes: Math.floor(options.limitBytes / 2),
+    used_bytes: Math.floor(options.limitBytes / 4),
+    fill_bytes_per_s: null,
+    full_in_ms: null,
+    persistent: false,
+    read_only_images: options.readOnlyImages ?? false,
+    file_systems: takenAt === null ? [] : fileSystems(snapshot),
+    on_overflow: options.onOverflow ?? { policy: "break-snapshot" },
+    events_pending: events.pending,
+    devices: members.map((tracker) => ({
+      device: tracker.device,
+      front: tracker.front,
+      image: tracker.image,
+      error_code: tracker.errorCode,
+      chunk_bytes: 262_144,
+      chunks_used: 0,
+      copied_bytes: 0,
+      lost_bytes: 0,
+      lost_ranges: [],
+      lost_ranges_total: 0,
+      blocked_writes: 0,
+      blocked_writes_now: 0,
+      refused_writes: 0,
+      late_io: 0,
+      image_io: noIo(),
+    })),
+    stores: options.stores.map((path) => ({
+      path,
+      kind: path === "memory:" ? ("memory" as const) : ("directory" as const),
+      hung: false,
+      allocated_bytes: 0,
+      granted_bytes: 0,
+      used_bytes: 0,
+    })),
+  };
+}

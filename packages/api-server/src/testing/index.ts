@@ -1,0 +1,3 @@
+/** Stand-ins for a driver and a daemon, for tests of clients. */
+export { type FakeDaemon, startFakeDaemon } from "./fake-daemon.js";
+export { FakeDriver } from "./fake-driver.js";

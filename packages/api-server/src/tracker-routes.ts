@@ -1,0 +1,103 @@
+/** Routes of one tracked device. */
+import { Readable } from "node:stream";
+import type { DiffAnswer } from "@blksnap/api";
+import {
+  type AttachRequest,
+  type CbtMapQuery,
+  ControlError,
+  type DetachQuery,
+  type DeviceQuery,
+  type DiffQuery,
+  type MarkDirtyFileRequest,
+  type MarkDirtyRequest,
+  trackerSchemas as schemas,
+} from "@blksnap/api";
+import { answers, binaryAnswers, type RouteContext } from "./route-context.js";
+
+async function* diffText({ ranges, ...head }: DiffAnswer): AsyncGenerator<string> {
+  yield `${JSON.stringify(head).slice(0, -1)},"ranges":[`;
+  let separator = "";
+  for await (const batch of ranges) {
+    if (batch.length === 0) continue;
+    yield separator + JSON.stringify(batch).slice(1, -1);
+    separator = ",";
+  }
+  yield "]}";
+}
+
+export function addTrackerRoutes({ app, driver }: RouteContext): void {
+  app.post<{ Body: AttachRequest }>(
+    "/v1/trackers",
+    { schema: { body: schemas.attachRequest, response: answers(schemas.attachResponse) } },
+    (request) => {
+      const { device, ...options } = request.body;
+      return driver().attach(device, options);
+    },
+  );
+  app.delete<{ Querystring: DetachQuery }>(
+    "/v1/trackers",
+    { schema: { querystring: schemas.detachQuery, response: answers(schemas.detachResponse) } },
+    (request) => {
+      const { device, ...options } = request.query;
+      return driver().detach(device, options);
+    },
+  );
+  app.get<{ Querystring: DeviceQuery }>(
+    "/v1/trackers/snapshot",
+    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.snapshotInfo) } },
+    (request) => driver().snapshotInfo(request.query.device),
+  );
+  addCbtRoutes({ app, driver });
+}
+
+function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): void {
+  app.get<{ Querystring: DeviceQuery }>(
+    "/v1/trackers/cbt",
+    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.cbtInfo) } },
+    (request) => driver().cbtInfo(request.query.device),
+  );
+  app.get<{ Querystring: CbtMapQuery }>(
+    "/v1/trackers/cbt/map",
+    { schema: { querystring: schemas.cbtMapQuery, response: binaryAnswers } },
+    async (request, reply) => {
+      const { device, first_block: first, block_count: count } = request.query;
+      const map = await driver().readCbtMap(device, first, count);
+      if (map.length !== count) {
+        throw new ControlError("CBT_RANGE", `the map ends before block ${first + count}`);
+      }
+      // The map may be memory that others write or unmap, so it is copied before it is sent.
+      return reply.type("application/octet-stream").send(Buffer.from(map));
+    },
+  );
+  app.post<{ Body: MarkDirtyRequest }>(
+    "/v1/trackers/cbt/dirty",
+    { schema: { body: schemas.markDirtyRequest, response: answers(schemas.markDirtyResponse) } },
+    (request) => driver().markDirty(request.body.device, request.body.ranges),
+  );
+  app.post<{ Body: MarkDirtyFileRequest }>(
+    "/v1/trackers/cbt/dirty_file",
+    {
+      schema: {
+        body: schemas.markDirtyFileRequest,
+        response: answers(schemas.markDirtyFileResponse),
+      },
+    },
+    (request) => driver().markDirtyFile(request.body.file, request.body.device),
+  );
+  app.get<{ Querystring: DiffQuery }>(
+    "/v1/trackers/cbt/diff",
+    { schema: { querystring: schemas.diffQuery, response: answers(schemas.diffResponse) } },
+    async (request, reply) => {
+      const { device, since, generation } = request.query;
+      const diff = await driver().diff(device, since);
+      if (generation !== undefined && generation.toLowerCase() !== diff.generation_id) {
+        throw new ControlError(
+          "CBT_GENERATION_CHANGED",
+          `${diff.device} has CBT generation ${diff.generation_id} by now`,
+        );
+      }
+      // Not all at once: a million ranges are 70 MB of text.
+      return reply.type("application/json; charset=utf-8").send(Readable.from(diffText(diff)));
+    },
+  );
+}

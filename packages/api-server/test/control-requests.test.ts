@@ -1,0 +1,183 @@
+import { createRequire } from "node:module";
+import { snapshotSchemas, statusSchemas, trackerSchemas } from "@blksnap/api";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { fieldsWithoutUnit, numericFields } from "../../api/dist/testing/units.js";
+import { ask, startHarness } from "./control-harness.js";
+
+// The validator that the server itself uses.
+const fastifyRequire = createRequire(createRequire(import.meta.url).resolve("fastify"));
+const { default: Ajv } = fastifyRequire("ajv") as {
+  default: new (
+    options: object,
+  ) => {
+    validate(schema: unknown, value: unknown): boolean;
+    errorsText(): string;
+  };
+};
+
+function follows(schema: unknown, value: unknown): void {
+  const ajv = new Ajv({ allowUnionTypes: true, strict: false });
+  assert.ok(ajv.validate(schema, value), `${ajv.errorsText()}: ${JSON.stringify(value)}`);
+}
+
+test("every operation answers as its schema says", async () => {
+  const harness = await startHarness();
+  const { socketPath } = harness;
+  const device = "/dev/loop0";
+  const attached = await ask(socketPath, "/v1/trackers", { body: { device } });
+  follows(trackerSchemas.attachResponse, attached.json);
+  const again = await ask(socketPath, "/v1/trackers", { body: { device } });
+  assert.equal(again.json, { ...attached.json, already_attached: true });
+
+  const created = await ask(socketPath, "/v1/snapshots", {
+    body: { devices: [device], stores: ["/var/tmp", "memory:"], limit_bytes: 1 << 20 },
+  });
+  follows(snapshotSchemas.snapshotId, created.json);
+  const { id } = created.json;
+  const added = await ask(socketPath, `/v1/snapshots/${id}/devices`, {
+    body: { device: "/dev/loop1" },
+  });
+  follows(snapshotSchemas.snapshotAddResponse, added.json);
+  const taken = await ask(socketPath, `/v1/snapshots/${id.toUpperCase()}/take`, { method: "POST" });
+  follows(snapshotSchemas.snapshotTakeResponse, taken.json);
+  assert.is(taken.json.images.length, 2);
+
+  const marked = await ask(socketPath, "/v1/trackers/cbt/dirty", {
+    body: { device, ranges: [{ offset_bytes: 65_536, length_bytes: 512 }] },
+  });
+  follows(trackerSchemas.markDirtyResponse, marked.json);
+  const file = await ask(socketPath, "/v1/trackers/cbt/dirty_file", { body: { file: "/mnt/x" } });
+  follows(trackerSchemas.markDirtyFileResponse, file.json);
+
+  const query = `device=${encodeURIComponent(device)}`;
+  const reads: readonly (readonly [string, unknown])[] = [
+    ["/v1/version", statusSchemas.versionResponse],
+    ["/v1/status", statusSchemas.statusResponse],
+    ["/v1/snapshots", snapshotSchemas.snapshotList],
+    [`/v1/trackers/cbt?${query}`, trackerSchemas.cbtInfo],
+    [`/v1/trackers/cbt/diff?${query}&since=0`, trackerSchemas.diffResponse],
+    [`/v1/trackers/snapshot?${query}`, trackerSchemas.snapshotInfo],
+    [`/v1/snapshots/${id}/events?timeout_ms=0`, snapshotSchemas.waitEventResponse],
+  ];
+  for (const [path, schema] of reads) {
+    const answer = await ask(socketPath, path);
+    assert.is(answer.status, 200, path);
+    follows(schema, answer.json);
+  }
+  const map = await ask(socketPath, `/v1/trackers/cbt/map?${query}&first_block=0&block_count=4`);
+  assert.is(map.type, "application/octet-stream");
+  assert.equal([...map.bytes], [0, 1, 0, 0]);
+
+  follows(
+    snapshotSchemas.snapshotId,
+    (await ask(socketPath, `/v1/snapshots/${id}`, { method: "DELETE" })).json,
+  );
+  const detached = await ask(socketPath, `/v1/trackers?${query}`, { method: "DELETE" });
+  follows(trackerSchemas.detachResponse, detached.json);
+  await harness.stop();
+});
+
+test("the OpenAPI description names every route", async () => {
+  const harness = await startHarness();
+  const { json } = await ask(harness.socketPath, "/v1/openapi.json");
+  assert.is(json.openapi, "3.1.0");
+  const routes = Object.entries(json.paths as Record<string, object>).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => `${method} ${path}`),
+  );
+  assert.equal(
+    routes.sort(),
+    [
+      "delete /v1/snapshots/{id}",
+      "delete /v1/trackers",
+      "get /metrics",
+      "get /v1/snapshots",
+      "get /v1/snapshots/{id}/events",
+      "get /v1/snapshots/{id}/events/follow",
+      "get /v1/snapshots/{id}/events/list",
+      "get /v1/status",
+      "get /v1/trackers/cbt",
+      "get /v1/trackers/cbt/diff",
+      "get /v1/trackers/cbt/map",
+      "get /v1/trackers/snapshot",
+      "get /v1/version",
+      "post /v1/snapshots",
+      "post /v1/snapshots/{id}/devices",
+      "post /v1/snapshots/{id}/take",
+      "post /v1/trackers",
+      "post /v1/trackers/cbt/dirty",
+      "post /v1/trackers/cbt/dirty_file",
+    ].sort(),
+  );
+  await harness.stop();
+});
+
+interface Operation {
+  readonly parameters?: readonly { readonly name: string; readonly schema: object }[];
+  readonly requestBody?: Bodies;
+  readonly responses: Readonly<Record<string, Bodies>>;
+}
+interface Bodies {
+  readonly content?: Readonly<Record<string, { readonly schema: object }>>;
+}
+
+test("each number of the OpenAPI description says its unit, where it has one", async () => {
+  const harness = await startHarness();
+  const { json } = await ask(harness.socketPath, "/v1/openapi.json");
+  const operations = Object.entries(
+    json.paths as Record<string, Record<string, Operation>>,
+  ).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, it]) => [`${method} ${path}`, it]),
+  ) as [string, Operation][];
+  const found = operations.flatMap(([route, { parameters = [], requestBody, responses }]) => {
+    const bodies = [requestBody, ...Object.values(responses)];
+    return [
+      ...parameters.map(({ name, schema }) => [`${route} ${name}`, schema, name] as const),
+      ...bodies.flatMap((body) =>
+        Object.values(body?.content ?? {}).map(({ schema }) => [route, schema, ""] as const),
+      ),
+    ];
+  });
+  const numbers = found.flatMap(([path, schema, name]) => numericFields(schema, path, name));
+  assert.ok(numbers.some(({ path }) => path.endsWith("cbt/map first_block")));
+  assert.ok(
+    numbers.some(({ path }) => path === "post /v1/trackers/cbt/dirty.ranges[].offset_bytes"),
+  );
+  assert.ok(numbers.some(({ path }) => path === "get /v1/status.trackers[].capacity_bytes"));
+  assert.equal(
+    found.flatMap(([path, schema, name]) => fieldsWithoutUnit(schema, path, name)),
+    [],
+  );
+  await harness.stop();
+});
+
+test("metrics are Prometheus text with the driver's and the server's counters", async () => {
+  const harness = await startHarness();
+  await ask(harness.socketPath, "/v1/version");
+  const { type, bytes } = await ask(harness.socketPath, "/metrics");
+  assert.ok(type.startsWith("text/plain; version=0.0.4"));
+  const lines = bytes.toString().split("\n");
+  assert.ok(lines.includes("blksnap_trackers 0"));
+  const counter = 'blksnap_control_requests_total{method="GET",route="/v1/version",status="200"} 1';
+  assert.ok(lines.includes(counter));
+  await harness.stop();
+});
+
+test("requests before the driver is ready are answered STARTING", async () => {
+  const harness = await startHarness();
+  await harness.stop();
+  const { startControlServer } = await import("../dist/index.js");
+  const { silentLogger } = await import("./control-harness.js");
+  const server = await startControlServer({
+    socketPath: harness.socketPath,
+    logger: silentLogger(),
+  });
+  const early = await ask(harness.socketPath, "/v1/status");
+  assert.is(early.status, 503);
+  assert.is(early.json.error.name, "STARTING");
+  server.serve(harness.driver);
+  assert.is((await ask(harness.socketPath, "/v1/status")).status, 200);
+  await server.close();
+});
+
+test.run();

@@ -1,0 +1,119 @@
+/** How the daemon is asked to end: through the control API, by a signal, by its supervisor. */
+import type { DaemonControl, DaemonStopResponse, DaemonUpgradeResponse } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+import { DAEMON_VERSION, type DeviceInUse, describeInUse } from "@blksnap/driver";
+import type { Logger } from "pino";
+import { OWN_SURROUNDINGS, restartingService } from "./restarter.js";
+import type { SupervisorLink } from "./supervisor-link.js";
+
+/** detach: nothing is left. keep: devices wait for a next daemon. handOver: one is about to start. */
+export type Ending = "detach" | "keep" | "handOver";
+
+/** The part of the driver that is asked here. */
+export interface Devices {
+  devicesInUse(): Promise<readonly DeviceInUse[]>;
+  status(): Promise<{
+    readonly trackers: readonly { readonly front: string; readonly image: string | null }[];
+  }>;
+}
+
+const TRY_AGAIN_INTERVAL_MS = 500;
+
+export interface DaemonOperationsOptions {
+  readonly devices: Devices;
+  readonly logger: Logger;
+  /** Leave devices to the next daemon when a signal ends this one. */
+  readonly keep: boolean;
+  readonly link: SupervisorLink | undefined;
+  /** Whether the system goes down: then a refused end is tried again until nothing is in use. */
+  readonly isGoingDown?: () => Promise<boolean>;
+}
+
+export class DaemonOperations implements DaemonControl {
+  /** How the daemon is to end, once that is decided. */
+  readonly ending: Promise<Ending>;
+  readonly #options: DaemonOperationsOptions;
+  #decide: (ending: Ending) => void = () => undefined;
+  #upgrading = false;
+  #isTriedAgain = false;
+
+  constructor(options: DaemonOperationsOptions) {
+    this.#options = options;
+    this.ending = new Promise((resolve) => {
+      this.#decide = resolve;
+    });
+  }
+
+  async upgrade(): Promise<DaemonUpgradeResponse> {
+    if (this.#upgrading) throw new ControlError("UPGRADE_FAILED", "an upgrade is under way");
+    this.#upgrading = true;
+    try {
+      const next = await this.#next();
+      this.#options.logger.info(next, "leaving to a successor");
+      this.#end("handOver");
+      return { pid: process.pid, version: DAEMON_VERSION, ...next };
+    } finally {
+      this.#upgrading = false;
+    }
+  }
+
+  async stop(keep: boolean): Promise<DaemonStopResponse> {
+    const { devices } = this.#options;
+    const { trackers } = await devices.status();
+    if (!keep) {
+      const inUse = await devices.devicesInUse();
+      if (inUse.length > 0) {
+        throw new ControlError("DAEMON_IN_USE", `in use: ${describeInUse(inUse)}`);
+      }
+    }
+    const kept = keep ? trackers.flatMap(({ front, image }) => [front, image ?? []].flat()) : [];
+    this.#end(keep ? "keep" : "detach");
+    return { pid: process.pid, kept };
+  }
+
+  /** Never while a device is in use, unless it may be left waiting: its user would lose it. */
+  onSignal(signal: NodeJS.Signals): void {
+    this.#judge(signal).catch((error: unknown) => {
+      const text = `${signal} is not followed: nobody knows whether a device is in use`;
+      this.#options.logger.error({ err: error }, text);
+    });
+  }
+
+  async #judge(signal: NodeJS.Signals): Promise<void> {
+    const { devices, logger, keep } = this.#options;
+    const inUse = keep ? [] : await devices.devicesInUse();
+    if (inUse.length === 0) {
+      this.#end(keep ? "keep" : "detach");
+      return;
+    }
+    const isGoingDown = (await this.#options.isGoingDown?.()) === true;
+    const isSaid = this.#isTriedAgain;
+    this.#isTriedAgain = isGoingDown;
+    // Nobody asks again while a system goes down, and file systems may be unmounted after us.
+    if (isGoingDown) setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
+    if (isSaid && isGoingDown) return;
+    const what = describeInUse(inUse);
+    const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";
+    logger.error({ inUse }, `${signal} refused: in use: ${what}. ${hint}`);
+  }
+
+  /** Leaves the devices to whoever comes next, without having been asked to. */
+  leave(): void {
+    this.#end("handOver");
+  }
+
+  async #next(): Promise<Omit<DaemonUpgradeResponse, "pid" | "version">> {
+    const { link } = this.#options;
+    if (link?.connected) {
+      const { pid, version } = await link.prepareSuccessor();
+      return { started_by: "supervisor", next_pid: pid, next_version: version };
+    }
+    await restartingService(OWN_SURROUNDINGS);
+    return { started_by: "systemd", next_pid: null, next_version: null };
+  }
+
+  /** After the answer is on its way. */
+  #end(ending: Ending): void {
+    setImmediate(() => this.#decide(ending));
+  }
+}

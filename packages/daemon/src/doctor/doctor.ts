@@ -1,0 +1,191 @@
+/**
+ * What can be wrong on a host, looked at from outside of the daemon: so it works without one, and
+ * when it hangs. What only the daemon knows is added by who asks it.
+ */
+import { execFileSync } from "node:child_process";
+import { closeSync, constants, openSync } from "node:fs";
+import { release } from "node:os";
+import { join } from "node:path";
+import type { DoctorReport } from "@blksnap/api";
+import {
+  DAEMON_VERSION,
+  type DriverOptions,
+  ownerTag,
+  readRecords,
+  settingsOf,
+} from "@blksnap/driver";
+import { isOurs, listDeviceIds, UblkControl, UblkError, UblkFeature } from "@blksnap/ublk";
+import { Ring, tryLockFile } from "@blksnap/uring";
+import { error, type Finding, type FixableFinding } from "./finding.js";
+import { HostFiles, ownerOf, ownProcesses } from "./host-files.js";
+import {
+  type ControlAccess,
+  checkControl,
+  checkIoUring,
+  checkKernelVersion,
+  checkModule,
+} from "./kernel.js";
+import {
+  checkDevices,
+  checkFreezes,
+  checkLinks,
+  checkStateFiles,
+  type Records,
+  recordsFrom,
+  type UblkDevices,
+} from "./leftovers.js";
+import { checkLvm } from "./lvm.js";
+import { checkProcesses } from "./processes.js";
+import {
+  checkFreeze,
+  checkNames,
+  checkNode,
+  checkPartitions,
+  checkSearches,
+  checkSocket,
+  checkStateDirectory,
+} from "./surroundings.js";
+
+export interface DoctorOptions {
+  readonly stateDirectory: string;
+  readonly socketPath: string;
+  /** Put right what is ours. */
+  readonly fix: boolean;
+}
+
+/** For a daemon with these options. */
+export function examineFor(
+  options: DriverOptions,
+  given: Omit<DoctorOptions, "stateDirectory">,
+): Promise<DoctorReport> {
+  return examine({ ...given, stateDirectory: settingsOf(options).stateDirectory });
+}
+
+export async function examine(options: DoctorOptions): Promise<DoctorReport> {
+  const host = new HostFiles();
+  const control = await openControl();
+  try {
+    const findings = await allFindings(host, control, options);
+    const checks: Finding[] = [];
+    for (const finding of findings) checks.push(await treat(finding, options.fix));
+    return { version: DAEMON_VERSION, checks };
+  } finally {
+    if (control instanceof UblkControl) control.close();
+  }
+}
+
+async function allFindings(
+  host: HostFiles,
+  control: UblkControl | ControlAccess,
+  { stateDirectory, socketPath }: DoctorOptions,
+): Promise<FixableFinding[]> {
+  const processes = ownProcesses(host, process.pid);
+  const daemon = ownerOf(host, stateDirectory, processes);
+  const found = readRecords(stateDirectory, "");
+  const records = recordsFrom(found);
+  const owner = ownerTag(stateDirectory);
+  const given = { host, records, processes, daemon, owner };
+  const devices = control instanceof UblkControl ? devicesOf(control) : undefined;
+  const all = (await devices?.list()) ?? [];
+  const own = all.filter((info) => isOurs(info, owner)).map(({ id }) => id);
+  const tracked = records.trackers.map(({ device, identity, front }) => ({
+    device,
+    identity,
+    front: `/dev/ublkb${front}`,
+  }));
+  return [
+    ...checkPrivilege(),
+    ...checkKernelVersion(release()),
+    checkModule(host, isModuleLoadable),
+    ...checkControl(control, UblkFeature),
+    checkIoUring(host, ringProblem),
+    checkNode(process.version),
+    checkFreeze(host),
+    checkPartitions(host),
+    checkStateDirectory(stateDirectory),
+    checkSocket(socketPath, host.text("/etc/group") ?? "", daemon !== undefined),
+    ...checkProcesses(host, daemon, processes),
+    checkNames(host, tracked),
+    checkSearches(host, writableImages(records)),
+    checkLvm(host, records.trackers),
+    ...(devices === undefined ? [] : await checkDevices(devices, given)),
+    ...(devices === undefined ? [] : checkLinks(given, own)),
+    ...checkStateFiles(given, stateDirectory, (work) => withLock(stateDirectory, work)),
+    ...checkFreezes(given),
+  ];
+}
+
+function writableImages({ snapshots }: Records): string[] {
+  return snapshots
+    .filter(({ readOnlyImages }) => readOnlyImages !== true)
+    .flatMap(({ members }) => members.flatMap(({ image }) => image ?? []))
+    .map((number) => `/dev/ublkb${number}`);
+}
+
+/** Does what a finding offers, where that is wanted. */
+async function treat({ fix, ...finding }: FixableFinding, isWanted: boolean): Promise<Finding> {
+  if (fix === undefined || !isWanted) return finding;
+  try {
+    return { check: finding.check, state: "ok", what: await fix(), fixed: true };
+  } catch (failure) {
+    const why = `it could not be put right: ${(failure as Error).message}`;
+    return { ...finding, why, hint: "See dmesg, and try again" };
+  }
+}
+
+function checkPrivilege(): Finding[] {
+  if (process.geteuid?.() === 0) return [];
+  const why = "most of what is looked at is closed to others";
+  return [error("privilege", "doctor does not run as root", why, "Run it as root")];
+}
+
+async function openControl(): Promise<UblkControl | ControlAccess> {
+  try {
+    return await UblkControl.open();
+  } catch (failure) {
+    const code = failure instanceof UblkError ? failure.code : "CONTROL_FAILED";
+    return { problem: (failure as Error).message, code };
+  }
+}
+
+function devicesOf(control: UblkControl): UblkDevices {
+  return {
+    list: async () => {
+      const infos = [];
+      for (const id of listDeviceIds()) infos.push(await control.deviceInfo(id));
+      return infos.filter((info) => info !== undefined);
+    },
+    info: (id) => control.deviceInfo(id),
+    remove: (id) => control.deleteDevice(id),
+  };
+}
+
+function isModuleLoadable(): boolean {
+  try {
+    execFileSync("modprobe", ["--dry-run", "--quiet", "ublk_drv"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function ringProblem(): string | undefined {
+  try {
+    new Ring({ entries: 4 }).close();
+    return undefined;
+  } catch (failure) {
+    return (failure as Error).message;
+  }
+}
+
+/** @throws Error when a daemon has been started meanwhile */
+function withLock(stateDirectory: string, work: () => void): void {
+  const path = join(stateDirectory, "lock");
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  try {
+    if (!tryLockFile(fd)) throw new Error("a daemon has been started meanwhile");
+    work();
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,242 @@
+/** What daemons have left: devices, links, files, freezes. Only what is ours is ever put right. */
+import { lstatSync, rmdirSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { FoundRecord, SnapshotRecord, TrackerRecord } from "@blksnap/driver";
+import { usersOf } from "@blksnap/linux-block";
+import { isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
+import { error, type FixableFinding, ok, warning } from "./finding.js";
+import type { HostFiles, OwnProcess } from "./host-files.js";
+
+/** A device is dead for a moment while it is being made. */
+const SECOND_LOOK_MS = 2_000;
+const LINKS = "/dev/blksnap";
+
+/** The ublk devices of the host, whoever serves them. */
+export interface UblkDevices {
+  list(): Promise<UblkDeviceInfo[]>;
+  info(id: number): Promise<UblkDeviceInfo | undefined>;
+  remove(id: number): Promise<void>;
+}
+
+/** What the state directory says. */
+export interface Records {
+  readonly trackers: readonly TrackerRecord[];
+  readonly snapshots: readonly SnapshotRecord[];
+  readonly damaged: readonly string[];
+}
+
+export function recordsFrom(found: readonly FoundRecord[]): Records {
+  const values = (prefix: string): unknown[] =>
+    found.flatMap(({ name, ...rest }) =>
+      name.startsWith(prefix) && "value" in rest ? [rest.value] : [],
+    );
+  return {
+    trackers: values("tracker-") as TrackerRecord[],
+    snapshots: values("snapshot-") as SnapshotRecord[],
+    damaged: found.flatMap(({ name, problem }) => (problem === undefined ? [] : [name])),
+  };
+}
+
+/** Numbers of the ublk devices that are on record. */
+export function recordedDevices({ trackers, snapshots }: Records): Set<number> {
+  const images = snapshots.flatMap(({ members }) => members.flatMap(({ image }) => image ?? []));
+  return new Set([...trackers.map(({ front }) => front), ...images]);
+}
+
+export interface Surroundings {
+  readonly host: HostFiles;
+  readonly records: Records;
+  readonly processes: readonly OwnProcess[];
+  /** The daemon that owns the state directory. */
+  readonly daemon: OwnProcess | undefined;
+  /** Tag of the state directory on devices; all others are another daemon's, or nobody's here. */
+  readonly owner: number;
+}
+
+export async function checkDevices(
+  devices: UblkDevices,
+  given: Surroundings,
+): Promise<FixableFinding[]> {
+  const all = await devices.list();
+  const own = all.filter((info) => isOurs(info, given.owner));
+  const recorded = recordedDevices(given.records);
+  const findings: FixableFinding[] = [];
+  for (const info of own) {
+    const finding = await judgeDevice(devices, info, recorded.has(info.id), given);
+    if (finding !== undefined) findings.push(finding);
+  }
+  const others = all.length - own.length;
+  const served = own.length - findings.length;
+  const what = `${served} devices are served; ${others} of others are left alone`;
+  return [ok("ublk_devices", what), ...findings];
+}
+
+async function judgeDevice(
+  devices: UblkDevices,
+  info: UblkDeviceInfo,
+  isRecorded: boolean,
+  given: Surroundings,
+): Promise<FixableFinding | undefined> {
+  const { processes, daemon, owner } = given;
+  const check = "ublk_devices";
+  const path = `/dev/ublkb${info.id}`;
+  if (info.state === UblkState.LIVE) {
+    if (processes.some(({ pid }) => pid === info.serverPid)) return undefined;
+    const what = `${path} is served by process ${info.serverPid}, which is no blksnapd or gone`;
+    const why = "the kernel notices a death after up to 30 s; until then nobody can go on";
+    return warning(check, what, why, "Look again in a minute");
+  }
+  if (info.state === UblkState.DEAD) {
+    if (daemon !== undefined && (await isAnotherSoon(devices, info.id, owner))) return undefined;
+    const what = `${path} is ours and has ended`;
+    const finding = warning(
+      check,
+      what,
+      "it holds its number and memory",
+      "doctor --fix removes it",
+    );
+    return { ...finding, fix: () => remove(devices, info.id, owner) };
+  }
+  const why = "whoever uses it waits until a daemon serves it";
+  if (isRecorded) {
+    const hint = daemon === undefined ? "Start it: blksnapd --supervise" : "See the daemon's log";
+    return warning(check, `${path} waits for a daemon`, why, hint);
+  }
+  return judgeForgotten(devices, path, info.id, owner);
+}
+
+/** A device that waits, and no record says for whom. */
+function judgeForgotten(
+  devices: UblkDevices,
+  path: string,
+  id: number,
+  owner: number,
+): FixableFinding {
+  const check = "ublk_devices";
+  const why = "no daemon can go on with it";
+  const users = usersOf([path]).get(path) ?? [];
+  if (users.length > 0) {
+    const what = `${path} waits without a record, and is in use: ${users.join(", ")}`;
+    const hint = `End what uses it, then doctor --fix; umount --lazy for a file system`;
+    return error(check, what, why, hint);
+  }
+  const what = `${path} waits without a record, and nobody uses it`;
+  return {
+    ...warning(check, what, why, "doctor --fix removes it"),
+    fix: () => remove(devices, id, owner),
+  };
+}
+
+async function isAnotherSoon(devices: UblkDevices, id: number, owner: number): Promise<boolean> {
+  await sleep(SECOND_LOOK_MS);
+  const info = await devices.info(id);
+  return info?.state !== UblkState.DEAD || !isOurs(info, owner);
+}
+
+/** Looks once more: a number that became free may be somebody else's by now. */
+async function remove(devices: UblkDevices, id: number, owner: number): Promise<string> {
+  const info = await devices.info(id);
+  if (info === undefined) return `/dev/ublkb${id} is gone`;
+  if (!isOurs(info, owner) || info.state === UblkState.LIVE) {
+    throw new Error(`/dev/ublkb${id} is used by another server now`);
+  }
+  await devices.remove(id);
+  return `removed /dev/ublkb${id}`;
+}
+
+/** Links to devices that are gone, or whose number another server has by now. */
+export function checkLinks(
+  { host, records }: Surroundings,
+  ownDevices: readonly number[],
+  folder: string = LINKS,
+): FixableFinding[] {
+  const recorded = recordedDevices(records);
+  const stale = host.names(folder).filter((name) => {
+    const id = Number(/^\.\.\/ublkb(\d+)$/.exec(host.link(`${folder}/${name}`) ?? "")?.[1] ?? -1);
+    return id >= 0 && !ownDevices.includes(id) && !recorded.has(id);
+  });
+  if (stale.length === 0) return [ok("links", `${folder} has no stale link`)];
+  return stale.map((name) => {
+    const path = `${folder}/${name}`;
+    const what = `${path} leads to no device of ours`;
+    const why = "who uses that name meets another disk, or none";
+    const finding = warning("links", what, why, "doctor --fix removes it");
+    return { ...finding, fix: async () => removeLink(host.path(folder), host.path(path)) };
+  });
+}
+
+function removeLink(folder: string, path: string): string {
+  if (lstatSync(path).isSymbolicLink()) unlinkSync(path);
+  try {
+    rmdirSync(folder);
+  } catch {
+    // Other links are still there.
+  }
+  return `removed ${path}`;
+}
+
+/** Files of trackers and snapshots that are not on record: for a directory that nobody owns. */
+export function checkStateFiles(
+  { host, records, daemon }: Surroundings,
+  stateDirectory: string,
+  /** Does something while no daemon can have the directory. */
+  withLock: (work: () => void) => void,
+): FixableFinding[] {
+  const check = "state_files";
+  const damaged = records.damaged.map((name) => {
+    const why = "what it is about is not gone on with";
+    const hint = `Move ${stateDirectory}/${name}.record away when nothing needs it`;
+    return error(check, `the record ${name} is damaged`, why, hint);
+  });
+  if (daemon !== undefined) return [...damaged, ok(check, `${stateDirectory} is the daemon's`)];
+  const stale = host.names(stateDirectory).filter((name) => isStale(name, records));
+  if (stale.length === 0) return [...damaged, ok(check, `${stateDirectory} has no stale file`)];
+  const findings = stale.map((name) => {
+    const path = join(stateDirectory, name);
+    const what = `${path} belongs to nothing on record`;
+    const finding = warning(check, what, "it takes memory", "doctor --fix removes it");
+    const fix = async (): Promise<string> => {
+      withLock(() => unlinkSync(host.path(path)));
+      return `removed ${path}`;
+    };
+    return { ...finding, fix };
+  });
+  return [...damaged, ...findings];
+}
+
+function isStale(name: string, { trackers, snapshots, damaged }: Records): boolean {
+  // A map of a damaged record is somebody's all the same.
+  const isTracker = (id: string): boolean =>
+    trackers.some((tracker) => String(tracker.id) === id) || damaged.includes(`tracker-${id}`);
+  const isSnapshot = (id: string): boolean =>
+    snapshots.some((snapshot) => snapshot.id === id) || damaged.includes(`snapshot-${id}`);
+  const map = /^cbt-(\d+)$/.exec(name)?.[1];
+  if (map !== undefined) return !isTracker(map);
+  const uuid = /^(?:area|blksnap-store)-([0-9a-f-]{36})-\d+$/.exec(name)?.[1];
+  if (uuid !== undefined) return !isSnapshot(uuid);
+  const [, kind, id = ""] = /^(tracker|snapshot)-(.*)\.record-copy$/.exec(name) ?? [];
+  if (kind !== undefined) return kind === "tracker" ? !isTracker(id) : !isSnapshot(id);
+  return /\.record(-copy)?\.new$/.test(name);
+}
+
+/** File systems that a take has frozen and nobody thaws. */
+export function checkFreezes({ records, processes, daemon }: Surroundings): FixableFinding[] {
+  const check = "freezes";
+  const guards = processes.filter(({ role }) => role === "freeze-guard");
+  const orphans = guards.filter(({ parent }) => parent !== daemon?.pid);
+  if (orphans.length > 0) {
+    const pids = orphans.map(({ pid }) => pid).join(", ");
+    const what = `process ${pids} holds file systems frozen, or thaws them, after its daemon's end`;
+    const hint = "Start the daemon: a thaw may wait for its devices";
+    return [warning(check, what, "writers of these file systems wait", hint)];
+  }
+  const taking = records.snapshots.find(({ state }) => state === "taking");
+  if (taking === undefined || daemon !== undefined) return [ok(check, "nothing is left frozen")];
+  const of = taking.members.flatMap(({ tracker }) =>
+    records.trackers.filter(({ id }) => id === tracker).map(({ device }) => device),
+  );
+  const what = `a take of ${of.join(", ")} was cut short: file systems there may be frozen`;
+  const hint = "Start the daemon, then fsfreeze --unfreeze MOUNTPOINT where writers hang";
+  return [warning(check, what, "writers of these file systems wait", hint)];
+}

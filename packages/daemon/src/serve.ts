@@ -1,0 +1,143 @@
+/** A daemon from its start to its end: the driver, its control API, and how it is told to end. */
+import { ControlError, ERRORS } from "@blksnap/api";
+import type { ControlServer } from "@blksnap/api-server";
+import { DAEMON_VERSION, Driver, type DriverOptions } from "@blksnap/driver";
+import { isEndOfBoot, isGoingDown } from "@blksnap/linux-block";
+import type { Logger } from "pino";
+import { DaemonOperations, type Ending } from "./daemon-operations.js";
+import { EndSignals } from "./end-signals.js";
+import { ExitStatus } from "./exit-status.js";
+import { socketPathOf, type Values } from "./options.js";
+import { endAtOnce } from "./process-end.js";
+import { SupervisorLink } from "./supervisor-link.js";
+
+/** How long operations of clients may still run when devices are left to the next daemon. */
+const LEAVE_GRACE_MS = 120_000;
+/** A daemon whose supervisor died may still be leaving. */
+const TAKE_OVER_TIMEOUT_MS = 5_000;
+
+/** Serves until it is told to end. */
+export async function serve(values: Values, options: DriverOptions, logger: Logger): Promise<void> {
+  const isSupervised = values.supervised === true || values.standby === true;
+  const link = isSupervised ? new SupervisorLink() : undefined;
+  const signals = new EndSignals();
+  process.on("uncaughtException", (error) => {
+    logger.fatal({ err: error }, "unexpected failure: leaving the devices to the next daemon");
+    endAtOnce(ExitStatus.FAILED);
+  });
+  try {
+    const driver = await startDriver(values, options, link, signals);
+    const operations = new DaemonOperations({
+      devices: driver,
+      logger,
+      keep: values.keep === true,
+      link,
+      isGoingDown,
+    });
+    const server = await startServer(values, driver, operations, logger);
+    link?.serving();
+    link?.onEnd((signal) => operations.onSignal(signal));
+    link?.onLost(() => onSupervisorLost(operations, logger));
+    signals.handle((signal) => operations.onSignal(signal));
+    const ending = await operations.ending;
+    signals.release();
+    await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
+    link?.close();
+  } catch (error) {
+    const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
+    console.error(`blksnapd: ${(error as Error).message}${hint}`);
+    // Devices that are in use wait for the next daemon; this one cannot be reached.
+    endAtOnce(ExitStatus.FAILED);
+  }
+}
+
+async function startDriver(
+  values: Values,
+  given: DriverOptions,
+  link: SupervisorLink | undefined,
+  signals: EndSignals,
+): Promise<Driver> {
+  const options: DriverOptions = {
+    ...given,
+    // Its devices wait for a server; only a new process can be one.
+    reactorLostStatus: ExitStatus.REACTOR_LOST,
+    onReactorLost: () => endAtOnce(ExitStatus.REACTOR_LOST),
+    ...(link === undefined ? {} : { takeOverTimeoutMs: TAKE_OVER_TIMEOUT_MS }),
+  };
+  if (values.standby !== true || link === undefined) {
+    signals.listen();
+    return await Driver.start(options);
+  }
+  // Devices first: after a crash their users wait. So a standby loads the control API beforehand.
+  await import("@blksnap/api-server");
+  link.onLost(() => process.exit(ExitStatus.ENDED));
+  return await Driver.start(options, async () => {
+    await link.untilTurn();
+    link.onLost(() => undefined);
+    signals.listen();
+  });
+}
+
+async function startServer(
+  values: Values,
+  driver: Driver,
+  daemon: DaemonOperations,
+  logger: Logger,
+): Promise<ControlServer> {
+  const socketPath = socketPathOf(values);
+  try {
+    const { startControlServer } = await import("@blksnap/api-server");
+    const version = DAEMON_VERSION;
+    const server = await startControlServer({
+      socketPath,
+      logger,
+      version,
+      control: driver,
+      daemon,
+    });
+    logger.info({ socketPath }, "serving");
+    return server;
+  } catch (error) {
+    const inUse = await driver.devicesInUse();
+    if (inUse.length === 0) await driver.stop();
+    throw error;
+  }
+}
+
+interface Parts {
+  readonly driver: Driver;
+  readonly server: ControlServer;
+  readonly logger: Logger;
+  readonly stopsLast: boolean;
+}
+
+async function end(ending: Ending, parts: Parts): Promise<void> {
+  const { driver, server, logger } = parts;
+  if (ending === "detach") {
+    const closing = parts.stopsLast && (await isEndOfBoot());
+    await server.close();
+    const left = await driver.stop(closing);
+    if (left.length === 0) {
+      logger.info({ closing }, "ended");
+      return;
+    }
+    const text = `ended, but not all of it: ${left.join("; ")}. The next daemon goes on with it`;
+    logger.error({ left }, text);
+    console.error(`blksnapd: ${text}`);
+    endAtOnce(ExitStatus.LEFT);
+  }
+  await server.close(LEAVE_GRACE_MS);
+  await driver.leave();
+  logger.info({ ending }, "left the devices to the next daemon");
+  endAtOnce(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);
+}
+
+/** Under systemd the supervisor is started again, and brings a daemon that goes on. */
+function onSupervisorLost(operations: DaemonOperations, logger: Logger): void {
+  if (process.env["INVOCATION_ID"] === undefined) {
+    logger.error("the supervisor has died: nobody goes on after this daemon");
+    return;
+  }
+  logger.error("the supervisor has died: leaving to the one that systemd starts");
+  operations.leave();
+}

@@ -1,0 +1,261 @@
+/**
+ * blksnapd --supervise: keeps a daemon running, and others ready to go on in its place.
+ *
+ * ```
+ *   supervisor ──┬── active    serves
+ *                └── standby…  everything loaded, waits for its turn
+ *
+ *   active dies ──▶ "go" ──▶ standby takes the state directory over ──▶ a new standby is started
+ *
+ *   upgrade: active asks ──▶ fresh standby ──▶ "ready" ──▶ active leaves ──▶ "go"
+ *            the old standbys stay until the new daemon serves: should it fail, the old program
+ *            goes on
+ * ```
+ *
+ * Users of fronts wait meanwhile and see no error; most of what a fresh start would take has been
+ * done before. Both run with the I/O-flusher mark, which children inherit, and in a mount namespace
+ * of their own that follows the users' one: file systems on our devices are then never cleaned up by
+ * the end of the process that serves them.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { becomeIoFlusher, bounded } from "@blksnap/uring";
+import type { Logger } from "pino";
+import { ExitStatus } from "./exit-status.js";
+import { stayAlive } from "./process-setup.js";
+import type { ToDaemon, ToSupervisor } from "./supervisor-link.js";
+
+/** A standby is started when the active daemon has had this time to settle. */
+const STANDBY_DELAY_MS = 2_000;
+/** After a daemon that lived shorter than this, the next one waits as long: no busy loop. */
+const SHORT_LIFE_MS = 1_000;
+/** How long a fresh daemon may take to get ready for an upgrade. */
+const READY_TIMEOUT_MS = 120_000;
+const UNSHARE = "/usr/bin/unshare";
+
+/** A daemon that was started, whatever its part is. */
+class Daemon {
+  readonly process: ChildProcess;
+  readonly startedMs: number = Date.now();
+  /** Ends with the version when it is loaded; rejects when it ended before. */
+  readonly ready: Promise<string>;
+  onServing: () => void = () => undefined;
+  onPrepare: () => void = () => undefined;
+  onExit: (status: number | null, signal: string | null) => void = () => undefined;
+
+  constructor(program: readonly string[], role: "--supervised" | "--standby") {
+    const [command, ...args] = [...namespacePrefix(), ...program, role];
+    const stdio = ["ignore", "inherit", "inherit", "ipc"] as const;
+    this.process = spawn(command as string, args, { stdio: [...stdio] });
+    this.ready = new Promise((resolve, reject) => {
+      this.process.on("message", (message) => {
+        const said = message as ToSupervisor;
+        if (said.type === "ready") resolve(said.version);
+        else if (said.type === "serving") this.onServing();
+        else this.onPrepare();
+      });
+      this.process.once("error", (error) => {
+        reject(error);
+        this.onExit(null, error.message);
+      });
+      this.process.once("exit", (status, signal) => {
+        reject(new Error(`it ended with ${status ?? signal}`));
+        this.onExit(status, signal);
+      });
+    });
+    this.ready.catch(() => undefined);
+  }
+
+  get pid(): number {
+    return this.process.pid ?? 0;
+  }
+
+  send(message: ToDaemon): void {
+    // Its end is told by "exit".
+    if (this.process.connected) this.process.send(message, () => undefined);
+  }
+
+  /** Ends a daemon that has never been active. */
+  dismiss(): void {
+    this.onExit = () => undefined;
+    if (this.process.connected) this.process.disconnect();
+  }
+}
+
+export class Supervisor {
+  readonly #program: readonly string[];
+  readonly #logger: Logger;
+  readonly #done: (status: number) => void;
+  #active: Daemon | undefined;
+  /** Ready or getting ready, the oldest first. */
+  #standbys: Daemon[] = [];
+  readonly #standbysWanted: number;
+  /** The standbys from before an upgrade, until the new daemon serves. */
+  #fallbacks: Daemon[] = [];
+  #hasServed = false;
+  /** Told while nobody was active. */
+  #keptEnd: NodeJS.Signals | undefined;
+  #preparing = false;
+
+  /**
+   * @param program command and arguments of a daemon, without its role
+   * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
+   * @param done told the exit status when a daemon has ended as it was asked to, or cannot start
+   */
+  constructor(
+    program: readonly string[],
+    standbys: number,
+    logger: Logger,
+    done: (status: number) => void,
+  ) {
+    this.#program = program;
+    this.#standbysWanted = standbys;
+    this.#logger = logger;
+    this.#done = done;
+  }
+
+  start(): void {
+    this.#setActive(new Daemon(this.#program, "--supervised"));
+  }
+
+  /** Passes a wish to end on to the daemon that serves; it may refuse. */
+  signal(signal: NodeJS.Signals): void {
+    if (this.#active === undefined) this.#keptEnd = signal;
+    else this.#active.send({ type: "end", signal });
+  }
+
+  #setActive(daemon: Daemon): void {
+    this.#active = daemon;
+    this.#logger.info({ pid: daemon.pid }, "active daemon");
+    daemon.onServing = () => this.#onServing(daemon);
+    daemon.onPrepare = () => void this.#prepare(daemon);
+    daemon.onExit = (status, signal) => this.#onActiveExit(daemon, status, signal);
+    if (this.#keptEnd !== undefined) daemon.send({ type: "end", signal: this.#keptEnd });
+    this.#keptEnd = undefined;
+  }
+
+  #onServing(daemon: Daemon): void {
+    this.#hasServed = true;
+    for (const fallback of this.#fallbacks.splice(0)) fallback.dismiss();
+    setTimeout(() => {
+      if (this.#active === daemon) this.#ensureStandbys();
+    }, STANDBY_DELAY_MS);
+  }
+
+  #onActiveExit(daemon: Daemon, status: number | null, signal: string | null): void {
+    this.#active = undefined;
+    // A usage error or a host without ublk does not get better by trying again.
+    const isAsked = status === ExitStatus.ENDED || status === ExitStatus.LEFT;
+    const isFinal = isAsked || !this.#hasServed;
+    if (isFinal && status !== null) {
+      this.#end(status);
+      return;
+    }
+    const { pid } = daemon;
+    if (status === ExitStatus.HANDED_OVER) {
+      this.#logger.info({ pid }, "daemon left to its successor");
+      this.#replace();
+      return;
+    }
+    this.#logger.error({ pid, status, signal }, "daemon died; the next one goes on");
+    const isShortLife = Date.now() - daemon.startedMs < SHORT_LIFE_MS;
+    setTimeout(() => this.#replace(), isShortLife ? SHORT_LIFE_MS : 0);
+  }
+
+  #replace(): void {
+    const next = this.#standbys.shift() ?? this.#fallbacks.shift();
+    if (next === undefined) {
+      this.start();
+      return;
+    }
+    next.send({ type: "go" });
+    this.#setActive(next);
+  }
+
+  #ensureStandbys(): void {
+    if (this.#active === undefined || this.#preparing) return;
+    while (this.#standbys.length < this.#standbysWanted) {
+      this.#standbys.push(this.#standby());
+    }
+  }
+
+  /** A new standby, which is none any more when it ends. */
+  #standby(): Daemon {
+    const daemon = new Daemon(this.#program, "--standby");
+    daemon.onExit = (status, signal) => {
+      this.#logger.warn({ pid: daemon.pid, status, signal }, "standby died");
+      this.#standbys = this.#standbys.filter((one) => one !== daemon);
+      this.#fallbacks = this.#fallbacks.filter((one) => one !== daemon);
+      setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
+    };
+    return daemon;
+  }
+
+  /** Starts a daemon from the program as it is on disk now, for the active one to leave to. */
+  async #prepare(active: Daemon): Promise<void> {
+    if (this.#preparing) {
+      active.send({ type: "unprepared", problem: "another upgrade is under way" });
+      return;
+    }
+    this.#preparing = true;
+    const fresh = this.#standby();
+    try {
+      const version = await bounded(fresh.ready, READY_TIMEOUT_MS, () => {
+        return new Error(`it is not loaded after ${READY_TIMEOUT_MS} ms`);
+      });
+      this.#fallbacks.push(...this.#standbys);
+      this.#standbys = [fresh];
+      active.send({ type: "prepared", pid: fresh.pid, version });
+    } catch (error) {
+      fresh.dismiss();
+      active.send({ type: "unprepared", problem: (error as Error).message });
+    } finally {
+      this.#preparing = false;
+      setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
+    }
+  }
+
+  #end(status: number): void {
+    for (const daemon of [...this.#standbys, ...this.#fallbacks]) daemon.dismiss();
+    this.#done(status);
+  }
+}
+
+/**
+ * A mount namespace of its own for the daemon, where util-linux is installed and the users' root is a
+ * shared mount (as systemd makes it): elsewhere the namespace would not learn of what is mounted and
+ * unmounted later, and keep file systems busy.
+ */
+function namespacePrefix(): string[] {
+  const shared = isSharedRoot(readFileSync("/proc/self/mountinfo", "utf8"));
+  return shared && existsSync(UNSHARE) ? [UNSHARE, "--mount", "--propagation", "slave"] : [];
+}
+
+/** Whether mounts below "/" are passed on to namespaces made of this one, from mountinfo. */
+export function isSharedRoot(mountinfo: string): boolean {
+  const root = mountinfo.split("\n").findLast((line) => line.split(" ")[4] === "/");
+  return root?.split(" - ")[0]?.includes(" shared:") ?? false;
+}
+
+/**
+ * Runs until a daemon has ended as it was asked to; answers its exit status.
+ * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
+ */
+export function supervise(
+  args: readonly string[],
+  standbys: number,
+  logger: Logger,
+): Promise<number> {
+  for (const problem of [becomeIoFlusher(), stayAlive()]) {
+    if (problem !== undefined) logger.warn({ problem }, "the daemon is not protected");
+  }
+  const program = [process.execPath, process.argv[1] as string, ...args];
+  return new Promise((resolve) => {
+    const supervisor = new Supervisor(program, standbys, logger, resolve);
+    for (const name of ["SIGTERM", "SIGINT"] as const) {
+      process.on(name, (signal) => supervisor.signal(signal));
+    }
+    process.on("SIGHUP", () => logger.warn("SIGHUP is ignored"));
+    supervisor.start();
+  });
+}

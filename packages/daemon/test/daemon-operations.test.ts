@@ -1,0 +1,136 @@
+import type { DeviceInUse } from "@blksnap/driver";
+import pino from "pino";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { DaemonOperations } from "../dist/daemon-operations.js";
+import type { SupervisorLink } from "../dist/supervisor-link.js";
+
+const front: DeviceInUse = {
+  device: "/dev/vdb",
+  path: "/dev/ublkb0",
+  kind: "front",
+  users: ["mounted at /srv"],
+};
+
+interface More {
+  keep?: boolean;
+  link?: object;
+  isGoingDown?: () => Promise<boolean>;
+}
+
+function operations(inUse: readonly DeviceInUse[], more: More = {}) {
+  const log: string[] = [];
+  const options = {
+    devices: {
+      devicesInUse: async () => inUse,
+      status: async () => ({ trackers: [{ front: "/dev/ublkb0", image: "/dev/ublkb1" }] }),
+    },
+    logger: pino({ level: "info" }, { write: (line) => void log.push(line) }),
+    keep: more.keep ?? false,
+    link: more.link as SupervisorLink | undefined,
+    ...(more.isGoingDown === undefined ? {} : { isGoingDown: more.isGoingDown }),
+  };
+  const made = new DaemonOperations(options);
+  let ending: string | undefined;
+  void made.ending.then((decided) => {
+    ending = decided;
+  });
+  const ended = async () => {
+    await new Promise((done) => setTimeout(done, 10));
+    return ending;
+  };
+  return { made, ended, log };
+}
+
+async function codeOf(work: Promise<unknown>): Promise<[code: string, message: string]> {
+  try {
+    await work;
+  } catch (error) {
+    return [(error as { code: string }).code, (error as Error).message];
+  }
+  throw new Error("it did not fail");
+}
+
+test("stop is refused while a device is in use, and says by whom", async () => {
+  const { made, ended } = operations([front]);
+  assert.equal(await codeOf(made.stop(false)), [
+    "DAEMON_IN_USE",
+    "in use: /dev/ublkb0 (/dev/vdb): mounted at /srv",
+  ]);
+  assert.is(await ended(), undefined);
+  assert.equal((await made.stop(true)).kept, ["/dev/ublkb0", "/dev/ublkb1"]);
+  assert.is(await ended(), "keep");
+});
+
+test("stop of what nobody uses detaches", async () => {
+  const { made, ended } = operations([]);
+  assert.equal((await made.stop(false)).kept, []);
+  assert.is(await ended(), "detach");
+});
+
+test("a signal is refused while a device is in use, unless the daemon may leave it waiting", async () => {
+  const refused = operations([front]);
+  refused.made.onSignal("SIGTERM");
+  assert.is(await refused.ended(), undefined);
+  const line = "SIGTERM refused: in use: /dev/ublkb0 (/dev/vdb): mounted at /srv. Unmount";
+  assert.match(refused.log.join(""), line);
+  const kept = operations([front], { keep: true });
+  kept.made.onSignal("SIGTERM");
+  assert.is(await kept.ended(), "keep");
+  const free = operations([]);
+  free.made.onSignal("SIGINT");
+  assert.is(await free.ended(), "detach");
+});
+
+test("while the system goes down a refused end comes as soon as nothing is in use", async () => {
+  const inUse = [front];
+  let asked = 0;
+  const isGoingDown = async () => {
+    // Its file system is unmounted after the daemon was asked to end.
+    if (++asked === 2) inUse.pop();
+    return true;
+  };
+  const { made, log } = operations(inUse, { isGoingDown });
+  made.onSignal("SIGTERM");
+  assert.is(await made.ending, "detach");
+  assert.is(log.join("").split("refused").length, 2, "said once");
+});
+
+test("a system that stays up after all is not left", async () => {
+  const inUse = [front];
+  let asked = 0;
+  const isGoingDown = async () => ++asked === 1;
+  const { made, ended } = operations(inUse, { isGoingDown });
+  made.onSignal("SIGTERM");
+  for (let waited = 0; asked < 2 && waited < 1_000; waited++) await ended();
+  inUse.pop();
+  assert.is(asked, 2);
+  assert.is(await ended(), undefined);
+});
+
+test("an upgrade leaves to the supervisor's fresh daemon, or goes on where there is none", async () => {
+  const link = { connected: true, prepareSuccessor: async () => ({ pid: 7, version: "9" }) };
+  const { made, ended } = operations([front], { link });
+  const left = await made.upgrade();
+  assert.equal([left.started_by, left.next_pid, left.next_version], ["supervisor", 7, "9"]);
+  assert.is(await ended(), "handOver");
+
+  const alone = operations([front], { link: { ...link, connected: false } });
+  assert.is((await codeOf(alone.made.upgrade()))[0], "UPGRADE_UNATTENDED");
+  assert.is(await alone.ended(), undefined);
+});
+
+test("of two upgrades at a time one is refused", async () => {
+  let ready: (next: object) => void = () => undefined;
+  const prepared = new Promise<object>((resolve) => {
+    ready = resolve;
+  });
+  const link = { connected: true, prepareSuccessor: () => prepared };
+  const { made } = operations([], { link });
+  const first = made.upgrade();
+  assert.is((await codeOf(made.upgrade()))[0], "UPGRADE_FAILED");
+  ready({ pid: 7, version: "9" });
+  assert.is((await first).next_pid, 7);
+});
+
+test.run();

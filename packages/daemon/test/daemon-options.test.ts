@@ -1,0 +1,74 @@
+/** Each option of blksnapd that its help shows, given in each wrong way. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { main } from "../dist/main.js";
+
+const program = join(import.meta.dirname, "../bin/blksnapd.mjs");
+const help = execFileSync(process.execPath, [program, "--help"], { encoding: "utf8" });
+/** Options with the placeholder of their value; none for flags. */
+const options = [...help.matchAll(/(?<=^ {2}|, )--([a-z-]+)(?: ([A-Z]+))?/gm)].map(
+  ([, name, placeholder]) => [name!, placeholder] as const,
+);
+const HUGE = "9".repeat(100_000);
+const notNumbers = ["", "-5", "-1", HUGE, "ten", "0x10", "1e3", "1.5", " 5", "NaN", "Infinity"];
+const wrongValues: Readonly<Record<string, readonly string[]>> = {
+  PATH: [""],
+  LEVEL: ["", "loud", "toString", HUGE],
+  N: notNumbers,
+  BYTES: [...notNumbers, "0", "1"],
+  MS: [...notNumbers, "0"],
+};
+
+/** Runs the daemon's main function, which must refuse; answers the line that it wrote. */
+async function refused(args: string[]): Promise<string> {
+  const lines: string[] = [];
+  const { error } = console;
+  console.error = (line: string) => void lines.push(line);
+  try {
+    await main(args);
+    assert.is(process.exitCode, 2, args.join(" ").slice(0, 100));
+  } finally {
+    console.error = error;
+    process.exitCode = 0;
+  }
+  assert.is(lines.length, 1);
+  assert.match(lines[0]!, /^blksnapd: [^\n]+\. See blksnapd --help$/);
+  assert.ok(lines[0]!.length < 250, lines[0]);
+  return lines[0]!;
+}
+
+test("the help shows options of each kind", () => {
+  assert.ok(options.length > 15);
+  for (const [, placeholder] of options) {
+    assert.ok(placeholder === undefined || Object.hasOwn(wrongValues, placeholder), placeholder);
+  }
+});
+
+for (const [name, placeholder] of options) {
+  test(`blksnapd --${name}`, async () => {
+    if (placeholder === undefined) {
+      assert.match(await refused([`--${name}=1`]), `--${name}`);
+      return;
+    }
+    assert.match(await refused([`--${name}`]), `--${name}`);
+    for (const value of wrongValues[placeholder]!) {
+      assert.match(await refused([`--${name}=${value}`]), `--${name}`);
+    }
+  });
+}
+
+test("what blksnapd does not know is refused", async () => {
+  assert.match(await refused(["--no-such-option"]), "--no-such-option");
+  assert.match(await refused(["stray"]), "stray");
+  assert.match(await refused(["--max-io=5000"]), "--max-io: 5000 is no multiple of 4096");
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program, "--reactors", "0"]);
+  assert.equal([status, stdout.toString()], [2, ""]);
+  assert.match(
+    stderr.toString(),
+    /^blksnapd: --reactors: '0' is no whole number from 1 to 16\. See/,
+  );
+});
+
+test.run();

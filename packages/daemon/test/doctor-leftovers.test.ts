@@ -1,0 +1,243 @@
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { readRecords } from "@blksnap/driver";
+import { DeviceMark, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { StateDirectory } from "../../driver/dist/records/state-directory.js";
+import { HostFiles, type OwnProcess } from "../dist/doctor/host-files.js";
+import {
+  checkDevices,
+  checkFreezes,
+  checkLinks,
+  checkStateFiles,
+  recordsFrom,
+  type Surroundings,
+} from "../dist/doctor/leftovers.js";
+import {
+  checkNames,
+  checkSearches,
+  checkSocket,
+  checkStateDirectory,
+} from "../dist/doctor/surroundings.js";
+
+const OWNER = 0xfedcba98;
+const UUID = "11111111-2222-4333-8444-555555555555";
+const DAEMON: OwnProcess = { pid: 40, parent: 1, role: "daemon", words: ["node", "blksnapd"] };
+const root = mkdtempSync(join(tmpdir(), "blksnap-leftovers-"));
+const host = new HostFiles(root);
+test.after(() => rmSync(root, { recursive: true }));
+
+function surroundings(more: Partial<Surroundings> = {}): Surroundings {
+  const records = recordsFrom([
+    { name: "tracker-1", value: { id: 1, device: "/dev/vdb", front: 3 } },
+    {
+      name: `snapshot-${UUID}`,
+      value: { id: UUID, state: "taken", members: [{ tracker: 1, map: null, image: 4 }] },
+    },
+  ]);
+  return { host, records, processes: [], daemon: undefined, owner: OWNER, ...more };
+}
+
+function device(id: number, state: number, more: Partial<UblkDeviceInfo> = {}): UblkDeviceInfo {
+  const none = { queues: 1, queueDepth: 64, maxIoBytes: 4096, features: 0 };
+  const owner = { serverPid: 40, ownerUid: 0, ownerGid: 0 };
+  const mark = { serverFlags: DeviceMark.FRONT, serverFlagsHigh: OWNER };
+  return { id, state, ...mark, ...none, ...owner, ...more };
+}
+
+/** ublk with these devices; those removed are gone from `infos`. */
+function ublk(infos: UblkDeviceInfo[]) {
+  return {
+    infos,
+    list: async () => [...infos],
+    info: async (id: number) => infos.find((info) => info.id === id),
+    remove: async (id: number) => {
+      infos.splice(
+        infos.findIndex((info) => info.id === id),
+        1,
+      );
+    },
+  };
+}
+
+test("devices that are served, and those of others, are left alone", async () => {
+  const devices = ublk([
+    device(3, UblkState.LIVE),
+    device(7, UblkState.DEAD, { serverFlags: 0 }),
+    device(8, UblkState.QUIESCED, { serverFlags: 1 }),
+    device(9, UblkState.QUIESCED, { serverFlagsHigh: 1 }),
+  ]);
+  const given = surroundings({ processes: [DAEMON], daemon: DAEMON });
+  const findings = await checkDevices(devices, given);
+  assert.equal(
+    findings.map(({ state, what, fix }) => [state, what, fix]),
+    [["ok", "1 devices are served; 3 of others are left alone", undefined]],
+  );
+});
+
+test("a dead device of ours is removed, one that waits for a daemon is not", async () => {
+  const devices = ublk([device(3, UblkState.QUIESCED), device(9, UblkState.DEAD)]);
+  const [, waiting, dead] = await checkDevices(devices, surroundings());
+  assert.match(waiting.what, "/dev/ublkb3 waits for a daemon");
+  assert.match(waiting.hint ?? "", "Start it: blksnapd");
+  assert.is(waiting.fix, undefined);
+  assert.match(dead.what, "/dev/ublkb9 is ours and has ended");
+  assert.is(await dead.fix?.(), "removed /dev/ublkb9");
+  assert.equal(
+    devices.infos.map(({ id }) => id),
+    [3],
+  );
+});
+
+test("one that waits without a record is removed, unless its number is another's by then", async () => {
+  const devices = ublk([device(9, UblkState.QUIESCED)]);
+  const [, forgotten] = await checkDevices(devices, surroundings());
+  assert.match(forgotten.what, "/dev/ublkb9 waits without a record, and nobody uses it");
+  // Its number went to another server between the look and the deed.
+  devices.infos[0] = device(9, UblkState.LIVE, { serverFlags: 0 });
+  await forgotten.fix?.().then(
+    () => assert.unreachable(),
+    (error: Error) => assert.match(error.message, "used by another server now"),
+  );
+  assert.is(devices.infos.length, 1);
+  devices.infos[0] = device(9, UblkState.QUIESCED);
+  await forgotten.fix?.();
+  assert.is(devices.infos.length, 0);
+});
+
+test("a device that a daemon is just making is not taken for a dead one", async () => {
+  const devices = ublk([device(9, UblkState.DEAD)]);
+  devices.info = async () => device(9, UblkState.LIVE);
+  const given = surroundings({ processes: [DAEMON], daemon: DAEMON });
+  assert.is((await checkDevices(devices, given)).length, 1);
+});
+
+test("links to devices that are gone or others' are removed", async () => {
+  const folder = "/links";
+  mkdirSync(join(root, folder));
+  symlinkSync("../ublkb3", join(root, folder, "vdb"));
+  symlinkSync("../ublkb5", join(root, folder, "vdc"));
+  writeFileSync(join(root, folder, "notes"), "not ours");
+  const findings = checkLinks(surroundings(), [], folder);
+  assert.equal(
+    findings.map(({ what }) => what),
+    ["/links/vdc leads to no device of ours"],
+  );
+  await findings[0].fix?.();
+  assert.equal(readdirSync(join(root, folder)).sort(), ["notes", "vdb"]);
+});
+
+test("files of the state directory that are nobody's are removed, unless a daemon has it", async () => {
+  const path = mkdtempSync(join(tmpdir(), "blksnap-state-"));
+  const state = new StateDirectory(path);
+  state.writeRecord("tracker-1", { id: 1 });
+  state.writeRecord("tracker-8", { id: 8 });
+  for (const name of ["tracker-8.record", "tracker-8.record-copy"]) {
+    writeFileSync(join(path, name), "damaged");
+  }
+  const kept = ["cbt-1", "cbt-8", "blksnapd.sock", "something-else"];
+  const stale = [
+    ...["cbt-2", `area-${UUID}-1`, `blksnap-store-${UUID}-0`, "tracker-3.record.new"],
+    "tracker-3.record-copy",
+  ];
+  for (const name of [...kept, ...stale]) writeFileSync(join(path, name), "");
+  state.close();
+  const records = recordsFrom(readRecords(path, ""));
+  const given = surroundings({ host: new HostFiles(), records });
+  const locked = (work: () => void) => work();
+  assert.equal(
+    checkStateFiles({ ...given, daemon: DAEMON }, path, locked).map(({ check, fix }) => [
+      check,
+      fix,
+    ]),
+    [
+      ["state_files", undefined],
+      ["state_files", undefined],
+    ],
+  );
+  const findings = checkStateFiles(given, path, locked);
+  assert.match(findings[0].what, "the record tracker-8 is damaged");
+  assert.is(findings.length, 1 + stale.length);
+  for (const { fix } of findings) await fix?.();
+  for (const name of stale) assert.not(existsSync(join(path, name)), name);
+  for (const name of kept) assert.ok(existsSync(join(path, name)), name);
+  rmSync(path, { recursive: true });
+});
+
+test("a freeze guard without its daemon, and a take cut short, are told", () => {
+  const guard: OwnProcess = { pid: 50, parent: 40, role: "freeze-guard", words: [] };
+  const [atWork] = checkFreezes(surroundings({ processes: [DAEMON, guard], daemon: DAEMON }));
+  assert.is(atWork.state, "ok");
+  const [orphan] = checkFreezes(surroundings({ processes: [{ ...guard, parent: 1 }] }));
+  assert.match(orphan.what, "process 50 holds file systems frozen");
+  const { records } = surroundings();
+  const taking = records.snapshots.map((snapshot) => ({ ...snapshot, state: "taking" as const }));
+  const [cut] = checkFreezes(surroundings({ records: { ...records, snapshots: taking } }));
+  assert.match(cut.what, "a take of /dev/vdb was cut short");
+});
+
+test("a state directory that others may write, or that is on a disk, is told", () => {
+  const disk = mkdtempSync(join(tmpdir(), "blksnap-dir-"));
+  chmodSync(disk, 0o777);
+  assert.is(checkStateDirectory(disk).state, "error");
+  chmodSync(disk, 0o700);
+  assert.is(checkStateDirectory(join(disk, "none")).state, "ok");
+  rmSync(disk, { recursive: true });
+  // What is no tmpfs whatever the host is like.
+  assert.match(checkStateDirectory("/proc/self").what, "/proc/self is not on tmpfs");
+});
+
+test("a socket must be there with a daemon, and not be open to everybody", () => {
+  const path = join(root, "socket");
+  assert.is(checkSocket(path, "", false).state, "ok");
+  assert.is(checkSocket(path, "", true).state, "error");
+  writeFileSync(path, "");
+  chmodSync(path, 0o666);
+  assert.match(checkSocket(path, "", true).what, "open to everybody");
+  chmodSync(path, 0o660);
+  assert.is(checkSocket(path, "root:x:0:\n", true).state, "ok");
+  assert.is(checkSocket(path, "root:x:0:\nblksnap:x:99999:me\n", true).state, "warning");
+});
+
+test("names of udev that lead to an original are told", () => {
+  mkdirSync(join(root, "dev/by"), { recursive: true });
+  writeFileSync(join(root, "dev/vdb"), "");
+  writeFileSync(join(root, "dev/ublkb3"), "");
+  const tracked = [{ device: "/dev/vdb", front: "/dev/ublkb3" }];
+  symlinkSync("../ublkb3", join(root, "dev/by/good"));
+  assert.is(checkNames(host, tracked, "/dev/by").state, "ok");
+  symlinkSync("../vdb", join(root, "dev/by/bad"));
+  const found = checkNames(host, tracked, "/dev/by");
+  assert.match(found.what, "/dev/by/bad leads to /dev/vdb, not to its front");
+  // Attached by a link that has turned to the front since.
+  const linked = [{ ...tracked[0]!, device: "/dev/by/good", identity: "block:254:16" }];
+  mkdirSync(join(root, "sys/dev/block/254:16"), { recursive: true });
+  writeFileSync(join(root, "sys/dev/block/254:16/uevent"), "DEVNAME=vdb\n");
+  assert.match(checkNames(host, linked, "/dev/by").what, /^\/dev\/by\/bad leads to/);
+});
+
+test("writable images are found by UUID, unless udev hides them", () => {
+  const root = mkdtempSync(join(tmpdir(), "blksnap-doctor-"));
+  const host = new HostFiles(root);
+  assert.is(checkSearches(host, []).state, "ok");
+  const found = checkSearches(host, ["/dev/ublkb1"]);
+  assert.is(found.state, "warning");
+  assert.match(found.what, /^\/dev\/ublkb1 is a writable image$/);
+  mkdirSync(join(root, "etc/udev/rules.d"), { recursive: true });
+  writeFileSync(join(root, "etc/udev/rules.d/59-blksnap.rules"), "");
+  assert.is(checkSearches(host, ["/dev/ublkb1", "/dev/ublkb2"]).state, "ok");
+  rmSync(root, { recursive: true });
+});
+
+test.run();

@@ -1,0 +1,36 @@
+/**
+ * A daemon without devices, for tests of the supervisor. The state folder (first argument) tells what
+ * it shall do: `version`, what it says it is; `fail-start`, `fail-ready`: end at that point; and it
+ * tells who serves in `serving`.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { ToDaemon, ToSupervisor } from "../dist/supervisor-link.js";
+
+const [folder = "", role] = process.argv.slice(2);
+const say = (message: ToSupervisor): void => void process.send?.(message);
+const version = readFileSync(join(folder, "version"), "utf8");
+
+function serve(): void {
+  if (existsSync(join(folder, "fail-start")) && version === "bad") process.exit(9);
+  writeFileSync(join(folder, "serving"), `${process.pid} ${version}`);
+  say({ type: "serving" });
+}
+
+process.on("message", (message: ToDaemon) => {
+  if (message.type === "go") serve();
+  else if (message.type === "end") {
+    if (existsSync(join(folder, "refuse"))) writeFileSync(join(folder, "refused"), message.signal);
+    else process.exit(0);
+  } else if (message.type === "prepared") process.exit(75);
+  else writeFileSync(join(folder, "unprepared"), message.problem);
+});
+process.on("SIGUSR2", () => say({ type: "prepare" }));
+process.on("disconnect", () => process.exit(0));
+if (role === "--standby") {
+  if (existsSync(join(folder, "fail-ready"))) process.exit(8);
+  say({ type: "ready", version });
+  writeFileSync(join(folder, `ready-${process.pid}`), "");
+} else {
+  serve();
+}

@@ -1,0 +1,180 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { eventually } from "@blksnap/testing";
+import pino from "pino";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { isSharedRoot, Supervisor } from "../dist/supervisor.js";
+
+interface World {
+  readonly folder: string;
+  readonly supervisor: Supervisor;
+  /** The exit status that it ended with. */
+  ended(): number | undefined;
+  set(name: string, text?: string): void;
+  unset(name: string): void;
+  text(name: string): string | undefined;
+  /** The daemon that serves; waits for another one than `pid`. */
+  serving(otherThan?: number): Promise<{ pid: number; version: string }>;
+  /** Waits until a standby is loaded, beside those known already. */
+  standby(known?: readonly number[]): Promise<number>;
+}
+
+async function withWorld(body: (world: World) => Promise<void>, standbys = 1): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-supervisor-"));
+  const path = (name: string) => join(folder, name);
+  const text = (name: string) =>
+    existsSync(path(name)) ? readFileSync(path(name), "utf8") : undefined;
+  let status: number | undefined;
+  writeFileSync(path("version"), "1");
+  const program = [process.execPath, join(import.meta.dirname, "supervisor-daemon.js"), folder];
+  const supervisor = new Supervisor(program, standbys, pino({ level: "silent" }), (end) => {
+    status = end;
+  });
+  const who = () => {
+    const [pid, version = ""] = (text("serving") ?? "0").split(" ");
+    return { pid: Number(pid), version };
+  };
+  const loaded = () =>
+    readdirSync(folder).flatMap((name) => /^ready-(\d+)$/.exec(name)?.slice(1).map(Number) ?? []);
+  try {
+    await body({
+      folder,
+      supervisor,
+      ended: () => status,
+      set: (name, value = "") => writeFileSync(path(name), value),
+      unset: (name) => rmSync(path(name)),
+      text,
+      serving: async (otherThan = 0) => {
+        await eventually("a daemon serves", () => who().pid !== otherThan && who().version !== "");
+        return who();
+      },
+      standby: async (known = []) => {
+        const fresh = () => loaded().find((pid) => !known.includes(pid));
+        await eventually("a standby is loaded", () => fresh() !== undefined);
+        return fresh() ?? 0;
+      },
+    });
+  } finally {
+    rmSync(path("refuse"), { force: true });
+    supervisor.signal("SIGTERM");
+    await eventually("the supervisor ends", () => status !== undefined);
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test("a standby goes on after a kill, and another one is made", () =>
+  withWorld(async ({ supervisor, serving, standby }) => {
+    supervisor.start();
+    const first = await serving();
+    const ready = await standby();
+    process.kill(first.pid, "SIGKILL");
+    assert.is((await serving(first.pid)).pid, ready);
+    assert.ok(await standby([ready]));
+  }));
+
+test("as many standbys as are wanted go on, one after the other", () =>
+  withWorld(async ({ supervisor, serving, standby }) => {
+    supervisor.start();
+    const first = await serving();
+    const ready = [await standby()];
+    ready.push(await standby(ready));
+    process.kill(first.pid, "SIGKILL");
+    const second = await serving(first.pid);
+    process.kill(second.pid, "SIGKILL");
+    const third = await serving(second.pid);
+    assert.equal([second.pid, third.pid].sort(), ready.sort());
+  }, 2));
+
+test("one killed before there is a standby is started again", () =>
+  withWorld(async ({ supervisor, serving, ended }) => {
+    supervisor.start();
+    const first = await serving();
+    process.kill(first.pid, "SIGKILL");
+    const second = await serving(first.pid);
+    assert.is.not(second.pid, first.pid);
+    assert.is(ended(), undefined);
+  }));
+
+test("an upgrade goes to a daemon started from the program as it is now", () =>
+  withWorld(async ({ supervisor, serving, standby, set }) => {
+    supervisor.start();
+    const first = await serving();
+    const old = await standby();
+    set("version", "2");
+    process.kill(first.pid, "SIGUSR2");
+    const next = await serving(first.pid);
+    assert.is(next.version, "2");
+    assert.is.not(next.pid, old);
+    // The old standby is not needed any more.
+    await eventually("it has ended", () => !existsSync(`/proc/${old}`));
+  }));
+
+test("a new program that does not get ready leaves the old daemon where it is", () =>
+  withWorld(async ({ supervisor, serving, standby, set, unset, text }) => {
+    supervisor.start();
+    const first = await serving();
+    const old = await standby();
+    set("fail-ready");
+    process.kill(first.pid, "SIGUSR2");
+    await eventually("it is told", () => text("unprepared") !== undefined);
+    assert.is(text("unprepared"), "it ended with 8");
+    unset("fail-ready");
+    assert.is((await serving()).pid, first.pid);
+    process.kill(first.pid, "SIGKILL");
+    assert.is((await serving(first.pid)).pid, old);
+  }));
+
+test("a new program that cannot serve is followed by the old one", () =>
+  withWorld(async ({ supervisor, serving, standby, set }) => {
+    supervisor.start();
+    const first = await serving();
+    const old = await standby();
+    set("fail-start");
+    set("version", "bad");
+    process.kill(first.pid, "SIGUSR2");
+    const next = await serving(first.pid);
+    assert.equal(next, { pid: old, version: "1" });
+  }));
+
+test("a wish to end may be refused, and then standbys are made as before", () =>
+  withWorld(async ({ supervisor, serving, standby, set, text, ended }) => {
+    supervisor.start();
+    const first = await serving();
+    set("refuse");
+    supervisor.signal("SIGTERM");
+    await eventually("it is refused", () => text("refused") === "SIGTERM");
+    const ready = await standby();
+    process.kill(first.pid, "SIGKILL");
+    assert.is((await serving(first.pid)).pid, ready);
+    await standby([ready]);
+    assert.is(ended(), undefined);
+  }));
+
+test("a wish to end that comes between two daemons reaches the next one", () =>
+  withWorld(async ({ supervisor, serving, ended }) => {
+    supervisor.start();
+    const { pid } = await serving();
+    process.kill(pid, "SIGKILL");
+    await eventually("it is dead", () => !existsSync(`/proc/${pid}`));
+    supervisor.signal("SIGTERM");
+    await eventually("the next one has ended", () => ended() !== undefined);
+    assert.is(ended(), 0);
+  }));
+
+test("a daemon that cannot start ends the supervisor with its status", () =>
+  withWorld(async ({ supervisor, set, ended }) => {
+    set("version", "bad");
+    set("fail-start");
+    supervisor.start();
+    await eventually("the supervisor has ended", () => ended() !== undefined);
+    assert.is(ended(), 9);
+  }));
+
+test("shared roots are told from private ones", () => {
+  assert.ok(isSharedRoot("26 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"));
+  assert.not(isSharedRoot("26 1 8:1 / / rw,relatime - ext4 /dev/vda1 rw\n"));
+});
+
+test.run();

@@ -1,0 +1,132 @@
+/**
+ * All that the map of a diff area has, as entries of its journal, in bounded steps: while a reactor goes on
+ * writing the map, or all at once before it does.
+ *
+ * Each entry is true of the map at the moment of its step. So any of them may be missing in a log that
+ * knows all that happened before, as the last ones are after a power cut; and in a log that begins
+ * empty, entries of the steps and of what happens between them, in this order, make the same map.
+ *
+ * A chunk costs one entry for each run of whole words of 32 equal blocks, and never more than two for each
+ * word: those have a bit per block.
+ */
+import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
+import { AreaOp, maskOp } from "./journal-entries.js";
+
+/** Takes an entry. */
+export type AppendEntry = (op: number, a: number, b: number, c: number) => void;
+
+/** Entries that a step may have besides those that it counts. */
+const SPARE_ENTRIES = 3;
+
+export class AreaEncoder {
+  readonly #map: DiffAreaMap;
+  /** Where the next step begins: a chunk, and a block of it. */
+  #chunk = 0;
+  #block = 0;
+  /** What a chunk that is done in part had: it begins again when that has changed. */
+  #slot = NO_SLOT;
+  #wasReleased = false;
+  /** Chunks in a row that were released as a whole. */
+  #releasedFrom = 0;
+  #releasedCount = 0;
+  #entriesLeft = 0;
+  #append: AppendEntry = () => undefined;
+
+  constructor(map: DiffAreaMap) {
+    this.#map = map;
+  }
+
+  get isDone(): boolean {
+    return this.#chunk >= this.#map.geometry.chunkCount;
+  }
+
+  /**
+   * @param entriesMax how many entries it may append; at least 4
+   * @param unitsMax about how many chunks, and words of bitmaps, it may look at
+   */
+  step(entriesMax: number, unitsMax: number, append: AppendEntry): void {
+    this.#append = append;
+    this.#entriesLeft = entriesMax - SPARE_ENTRIES;
+    const { wordsPerChunk } = this.#map.geometry;
+    let units = unitsMax;
+    this.#chunk = this.#map.visitTouched(this.#chunk, unitsMax, (chunk) => {
+      if (units <= 0 || this.#entriesLeft <= 0) return false;
+      units -= wordsPerChunk;
+      return this.#encode(chunk);
+    });
+    this.#flushReleased();
+  }
+
+  /** Answers false where the chunk is not done yet. */
+  #encode(chunk: number): boolean {
+    const map = this.#map;
+    const slot = map.slotOf(chunk);
+    const isReleased = map.isReleased(chunk);
+    if (isReleased && slot === NO_SLOT) {
+      this.#released(chunk);
+      this.#block = 0;
+      return true;
+    }
+    if (this.#slot !== slot || this.#wasReleased !== isReleased) this.#block = 0;
+    this.#slot = slot;
+    this.#wasReleased = isReleased;
+    const blocks = map.geometry.blocksInChunk(chunk);
+    while (this.#block < blocks) {
+      if (this.#entriesLeft <= 0) return false;
+      this.#block = this.#encodeBlocks(chunk, slot, this.#block, blocks);
+    }
+    this.#block = 0;
+    return true;
+  }
+
+  /** Encodes a run, or what there is up to the next multiple of 32 blocks. Answers where that ends. */
+  #encodeBlocks(chunk: number, slot: number, from: number, blocks: number): number {
+    const map = this.#map;
+    const word = from >> 5;
+    const wordEnd = Math.min((from | 31) + 1, blocks);
+    const asked = bitsOf(from, wordEnd);
+    const data = map.dataBits(chunk, word) & asked;
+    const holes = map.holeBits(chunk, word) & asked;
+    // All that was asked for is one run: it may go on behind the word.
+    if (data === asked) return this.#run(AreaOp.SAVED, chunk, slot, from, blocks);
+    const holeOp = this.#wasReleased ? AreaOp.ZERO : AreaOp.LOST;
+    if (holes === asked) return this.#run(holeOp, chunk, 0, from, blocks);
+    const holeMaskOp = this.#wasReleased ? AreaOp.ZERO_MASK : AreaOp.LOST_MASK;
+    if (holes !== 0) this.#entry(maskOp(holeMaskOp, word), chunk, 0, holes);
+    if (data !== 0) this.#entry(maskOp(AreaOp.SAVED_MASK, word), chunk, slot, data);
+    return wordEnd;
+  }
+
+  #run(op: number, chunk: number, slot: number, from: number, blocks: number): number {
+    const end = this.#map.stateEnd(chunk, from, blocks);
+    this.#entry(op, chunk, slot, from | (end << 16));
+    return end;
+  }
+
+  #released(chunk: number): void {
+    if (this.#releasedCount > 0 && this.#releasedFrom + this.#releasedCount === chunk) {
+      this.#releasedCount++;
+      return;
+    }
+    this.#flushReleased();
+    this.#releasedFrom = chunk;
+    this.#releasedCount = 1;
+  }
+
+  #flushReleased(): void {
+    if (this.#releasedCount === 0) return;
+    this.#entry(AreaOp.RELEASED, this.#releasedFrom, this.#releasedCount, 0);
+    this.#releasedCount = 0;
+  }
+
+  #entry(op: number, a: number, b: number, c: number): void {
+    this.#entriesLeft--;
+    this.#append(op, a, b, c);
+  }
+}
+
+/** Bits of the blocks [from, to) within their word of 32. */
+function bitsOf(from: number, to: number): number {
+  const count = to - from;
+  return count === 32 ? -1 : ((1 << count) - 1) << (from & 31);
+}

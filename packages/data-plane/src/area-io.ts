@@ -1,0 +1,414 @@
+/**
+ * The I/O of a diff area: copies into slots, and the parts of image requests.
+ *
+ * ```
+ *   copy   READ original ─▶ copy window of the tag ──IO_LINK──▶ WRITE slot
+ *          user data: copy × 2            both CQEs             copy × 2 + 1
+ *
+ *   run    READ original | READ slot ─▶ buffer of the image tag ─▶ WRITE slot
+ * ```
+ *
+ * Both completions of a copy are awaited before its id is given back, so that no late one can meet a
+ * new copy of the same id. A short transfer breaks the link and counts as failed. Where the kernel took
+ * only the read (Ring.reserve), the write follows alone when the read is in.
+ *
+ * What a store does not answer in time the engine gives up; here its buffer is taken from its tag, and
+ * close() leaves memory and files as they are until the answer has come.
+ */
+import { slotIndex, slotStore } from "@blksnap/diff-storage";
+import {
+  BufferOwner,
+  CopyFault,
+  CopyKind,
+  IoState,
+  RunKind,
+  type TrackerEngine,
+} from "@blksnap/engine";
+import type { Queue } from "@blksnap/ublk";
+import {
+  assert,
+  type CompletionHandler,
+  high32,
+  LINK_TORN,
+  low32,
+  MappedMemory,
+  prepareNop,
+  prepareRead,
+  prepareReadFixed,
+  prepareWrite,
+  prepareWriteFixed,
+  type Reactor,
+  SqeFlag,
+} from "@blksnap/uring";
+import { AreaJournal } from "./area-journal.js";
+import { faultPoint } from "./fault-points.js";
+import { ImageBuffers } from "./image-buffers.js";
+import { IoBuffers } from "./io-buffers.js";
+import type { IoTicker } from "./io-ticker.js";
+import type { JournalSetup, LogNeed } from "./journal-io.js";
+
+const EIO = 5;
+const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
+
+export interface AreaIoOptions {
+  readonly reactor: Reactor;
+  readonly ticker: IoTicker;
+  readonly engine: TrackerEngine;
+  /** Index of the original among the ring's registered files. */
+  readonly originalIndex: number;
+  readonly storeFds: readonly number[];
+  readonly frontDepth: number;
+  readonly imageDepth: number;
+  readonly frontWindowBytes: number;
+  readonly imageWindowBytes: number;
+  readonly slotBytes: number;
+  /** Of a persistent snapshot. */
+  readonly journal: AreaJournalSetup | undefined;
+}
+
+export interface AreaJournalSetup {
+  readonly setup: JournalSetup;
+  readonly onFault: (errno: number) => void;
+  readonly onLow: (need: LogNeed) => void;
+}
+
+export class AreaIo {
+  readonly #options: AreaIoOptions;
+  readonly #engine: TrackerEngine;
+  readonly #reactor: Reactor;
+  readonly #chunkBytes: number;
+  /** Distance of slots in a store. */
+  readonly #slotBytes: number;
+  readonly #blockShift: number;
+  readonly #stores: Int32Array;
+  readonly #windows: MappedMemory;
+  readonly #imageWindowsAt: number;
+  readonly #frontWindows: IoBuffers;
+  readonly #imageWindows: IoBuffers;
+  readonly #copyHandler: number;
+  readonly #runHandler: number;
+  /** Per copy: completions still to come, and how it went so far. */
+  readonly #copyPending: Uint8Array;
+  readonly #copyResult: Int32Array;
+  readonly #copyFault: Uint8Array;
+  /** Its write goes without its read, which is in. */
+  readonly #isWriteAlone: Uint8Array;
+  /** Of an area in a persistent snapshot. */
+  readonly journal: AreaJournal | undefined;
+  /** The image's queue, whose buffers the runs use; and that of each run. */
+  #image: ImageBuffers | undefined;
+  readonly #runImages: (ImageBuffers | undefined)[];
+  /** Windows, images and journals that something in flight still needs. */
+  #inUse = 2;
+  #onIdle: (() => void) | undefined;
+
+  constructor(options: AreaIoOptions) {
+    const { engine, reactor } = options;
+    this.#options = options;
+    this.#engine = engine;
+    this.#reactor = reactor;
+    this.#chunkBytes = engine.geometry.chunkBytes;
+    this.#slotBytes = options.slotBytes;
+    assert(this.#slotBytes >= this.#chunkBytes, "a chunk does not fit into a slot");
+    this.#blockShift = engine.geometry.blockShift;
+    this.#stores = Int32Array.from(options.storeFds, (fd) => reactor.addFile(fd));
+    this.#imageWindowsAt = options.frontDepth * options.frontWindowBytes;
+    const imageBytes = options.imageDepth * options.imageWindowBytes;
+    this.#windows = MappedMemory.anonymous(this.#imageWindowsAt + imageBytes);
+    const { frontDepth, frontWindowBytes, imageDepth, imageWindowBytes } = options;
+    this.#frontWindows = this.#makeWindows(0, frontDepth, frontWindowBytes);
+    this.#imageWindows = this.#makeWindows(this.#imageWindowsAt, imageDepth, imageWindowBytes);
+    this.#runImages = new Array<ImageBuffers | undefined>(engine.runs.size).fill(undefined);
+    this.#copyPending = new Uint8Array(engine.copies.size);
+    this.#copyResult = new Int32Array(engine.copies.size);
+    this.#copyFault = new Uint8Array(engine.copies.size);
+    this.#isWriteAlone = new Uint8Array(engine.copies.size);
+    const copies: CompletionHandler = {
+      onCompletion: (data, result) => this.#onCopyPart(data, result),
+    };
+    const runs: CompletionHandler = { onCompletion: (data, result) => this.#onRun(data, result) };
+    this.#copyHandler = reactor.addHandler(copies);
+    this.#runHandler = reactor.addHandler(runs);
+    this.journal = options.journal && this.#openJournal(options.journal);
+    if (this.journal !== undefined) this.#inUse++;
+  }
+
+  submitCopy(copy: number): void {
+    const { copies } = this.#engine;
+    const windows = this.#windowsOf(copy);
+    const tag = copies.bufferTag[copy];
+    windows.begin(copy, tag);
+    const address = windows.addressOf(copy) + copies.bufferOffsetBytes[copy];
+    this.#options.ticker.start();
+    const inChunk = copies.blockStart[copy] << this.#blockShift;
+    const length = copies.lengthBytes[copy];
+    const source = copies.chunk[copy] * this.#chunkBytes + inChunk;
+    this.#copyPending[copy] = 2;
+    this.#copyResult[copy] = 0;
+    this.#copyFault[copy] = CopyFault.NONE;
+    this.#isWriteAlone[copy] = 0;
+    faultPoint("copy.slot-recorded");
+    const ring = this.#reactor.ring;
+    ring.reserve(2);
+    if (copies.kind[copy] === CopyKind.ZERO) {
+      this.#bytesAt(windows, tag, address, length).fill(0);
+      prepareNop(ring, copy << 1, this.#copyHandler, SqeFlag.IO_LINK);
+    } else {
+      prepareRead(
+        ring,
+        this.#options.originalIndex,
+        address | 0,
+        (address / 4294967296) | 0,
+        length,
+        source | 0,
+        (source / 4294967296) | 0,
+        copy << 1,
+        this.#copyHandler,
+        LINKED_FILE,
+      );
+    }
+    this.#prepareSlotWrite(copy, address);
+  }
+
+  /** Those that the copy's window is one of. */
+  #windowsOf(copy: number): IoBuffers {
+    const isFront = this.#engine.copies.bufferOwner[copy] === BufferOwner.FRONT;
+    return isFront ? this.#frontWindows : this.#imageWindows;
+  }
+
+  #prepareSlotWrite(copy: number, address: number): void {
+    const { copies } = this.#engine;
+    const slot = copies.slot[copy];
+    const inChunk = copies.blockStart[copy] << this.#blockShift;
+    const target = slotIndex(slot) * this.#slotBytes + inChunk;
+    prepareWrite(
+      this.#reactor.ring,
+      this.#stores[slotStore(slot)],
+      address | 0,
+      (address / 4294967296) | 0,
+      copies.lengthBytes[copy],
+      target | 0,
+      (target / 4294967296) | 0,
+      0,
+      (copy << 1) | 1,
+      this.#copyHandler,
+      SqeFlag.FIXED_FILE,
+    );
+  }
+
+  submitRun(run: number): void {
+    const { runs } = this.#engine;
+    const kind = runs.kind[run];
+    const tag = runs.tag[run];
+    const image = this.#image as ImageBuffers;
+    const { queue } = image;
+    image.begin(run, tag);
+    this.#runImages[run] = image;
+    this.#options.ticker.start();
+    const length = runs.lengthBytes[run];
+    const bufferOffset = runs.bufferOffsetBytes[run];
+    if (kind === RunKind.ZERO) {
+      queue.bufferBytes(tag).fill(0, bufferOffset, bufferOffset + length);
+      prepareNop(this.#reactor.ring, run, this.#runHandler, 0);
+      return;
+    }
+    const fromOriginal = kind === RunKind.READ_ORIGINAL;
+    const slot = runs.slot[run];
+    const base = fromOriginal
+      ? runs.chunk[run] * this.#chunkBytes
+      : slotIndex(slot) * this.#slotBytes;
+    const file = fromOriginal ? this.#options.originalIndex : this.#stores[slotStore(slot)];
+    const offset = base + runs.offsetInChunkBytes[run];
+    // The tag's buffer does not cross 4 GiB more than once; the carry goes into the high half.
+    const low = (queue.bufferLow[tag] >>> 0) + bufferOffset;
+    const high = queue.bufferHigh[tag] + (low >= 4294967296 ? 1 : 0);
+    if (kind === RunKind.WRITE_SLOT) faultPoint("image-write.begun");
+    if (image.isSpare(tag)) {
+      this.#submitSpareRun(run, file, low | 0, high, offset);
+      return;
+    }
+    if (kind === RunKind.WRITE_SLOT) {
+      prepareWriteFixed(
+        this.#reactor.ring,
+        file,
+        queue.bufferIndex,
+        low | 0,
+        high,
+        length,
+        offset | 0,
+        (offset / 4294967296) | 0,
+        0,
+        run,
+        this.#runHandler,
+        SqeFlag.FIXED_FILE,
+      );
+      return;
+    }
+    prepareReadFixed(
+      this.#reactor.ring,
+      file,
+      queue.bufferIndex,
+      low | 0,
+      high,
+      length,
+      offset | 0,
+      (offset / 4294967296) | 0,
+      run,
+      this.#runHandler,
+      SqeFlag.FIXED_FILE,
+    );
+  }
+
+  /** The image's queue, or that of a successor: its runs are answered in any case. */
+  set imageQueue(queue: Queue) {
+    this.#image?.close();
+    this.#inUse++;
+    this.#image = new ImageBuffers(queue, this.#engine.runs.size, () => this.#release());
+  }
+
+  /** A copy is late: its window stays what it is, its tag gets another. */
+  setCopyLate(copy: number): void {
+    this.#windowsOf(copy).replace(this.#engine.copies.bufferTag[copy]);
+  }
+
+  setRunLate(run: number): void {
+    this.#runImages[run]?.setLate(run);
+  }
+
+  /**
+   * Only after the engine said that the area is closed. Answers whether nothing is late.
+   * @param onIdle called otherwise, when everything has been answered
+   */
+  close(onIdle: () => void): boolean {
+    this.journal?.drop();
+    this.journal?.io.whenClosed(() => this.#release());
+    this.#image?.close();
+    this.#frontWindows.close();
+    this.#imageWindows.close();
+    this.#onIdle = onIdle;
+    return this.#inUse === 0;
+  }
+
+  #release(): void {
+    this.#inUse--;
+    if (this.#inUse > 0) return;
+    for (const index of this.#stores) this.#reactor.removeFile(index);
+    this.#reactor.removeHandler(this.#copyHandler);
+    this.#reactor.removeHandler(this.#runHandler);
+    this.#windows.unmap();
+    this.#onIdle?.();
+  }
+
+  #makeWindows(offsetBytes: number, places: number, lengthBytes: number): IoBuffers {
+    return new IoBuffers({
+      places,
+      ids: this.#engine.copies.size,
+      lengthBytes,
+      address: (place) => this.#windows.address + offsetBytes + place * lengthBytes,
+      onIdle: () => this.#release(),
+    });
+  }
+
+  #bytesAt(windows: IoBuffers, place: number, address: number, lengthBytes: number): Uint8Array {
+    const { buffer, address: begin } = windows.spareOf(place) ?? this.#windows;
+    return new Uint8Array(buffer, address - begin, lengthBytes);
+  }
+
+  /** A run through a buffer that is not registered. */
+  #submitSpareRun(run: number, file: number, low: number, high: number, offset: number): void {
+    const { kind, lengthBytes } = this.#engine.runs;
+    const { ring } = this.#reactor;
+    const length = lengthBytes[run];
+    const [offsetLow, offsetHigh] = [low32(offset), high32(offset)];
+    const handler = this.#runHandler;
+    const fixed = SqeFlag.FIXED_FILE;
+    if (kind[run] === RunKind.WRITE_SLOT) {
+      prepareWrite(ring, file, low, high, length, offsetLow, offsetHigh, 0, run, handler, fixed);
+    } else {
+      prepareRead(ring, file, low, high, length, offsetLow, offsetHigh, run, handler, fixed);
+    }
+  }
+
+  #openJournal(journal: AreaJournalSetup): AreaJournal {
+    const { copies, runs } = this.#engine;
+    return new AreaJournal({
+      ...journal,
+      reactor: this.#reactor,
+      ticker: this.#options.ticker,
+      storeFds: this.#options.storeFds,
+      copiesMax: copies.size,
+      runsMax: runs.size,
+      onCopied: (copy) => this.#copyDone(copy),
+      onWritten: (run) => this.#engine.onRunDone(run, runs.lengthBytes[run]),
+    });
+  }
+
+  #onCopyPart(data: number, result: number): void {
+    const copy = data >> 1;
+    const isWrite = (data & 1) === 1;
+    const { copies } = this.#engine;
+    const wanted = !isWrite && copies.kind[copy] === CopyKind.ZERO ? 0 : copies.lengthBytes[copy];
+    // A failed read cancels the write: then the read is what failed, in whatever order they come.
+    if (result !== wanted && (!isWrite || this.#copyFault[copy] === CopyFault.NONE)) {
+      this.#copyResult[copy] = result < 0 ? result : -EIO;
+      this.#copyFault[copy] = isWrite ? CopyFault.WRITE : CopyFault.READ;
+    }
+    this.#copyPending[copy]--;
+    if (this.#copyPending[copy] > 0) {
+      if (!isWrite) this.#engine.onCopyRead(copy);
+      return;
+    }
+    assert(this.#copyPending[copy] === 0, "a copy has two completions");
+    const isLive = copies.state[copy] === IoState.LIVE;
+    if (isLive && this.#copyResult[copy] === LINK_TORN && this.#isWriteAlone[copy] === 0) {
+      // The kernel had no memory to take the write with its read, which has ended since.
+      this.#isWriteAlone[copy] = 1;
+      this.#copyResult[copy] = 0;
+      this.#copyFault[copy] = CopyFault.NONE;
+      this.#copyPending[copy] = 1;
+      this.#engine.onCopyRead(copy);
+      const window = this.#windowsOf(copy).addressOf(copy);
+      this.#prepareSlotWrite(copy, window + copies.bufferOffsetBytes[copy]);
+      return;
+    }
+    this.#windowsOf(copy).end(copy);
+    faultPoint("copy.data-complete");
+    const isRecorded = this.#copyResult[copy] === 0 && isLive;
+    if (this.journal === undefined || !isRecorded) this.#copyDone(copy);
+    else {
+      this.#engine.onCopyWritten(copy);
+      const from = copies.blockStart[copy];
+      const to = from + this.#blocks(copies.lengthBytes[copy]);
+      this.journal.copied(copy, copies.chunk[copy], copies.slot[copy], from, to);
+    }
+  }
+
+  #copyDone(copy: number): void {
+    this.#engine.onCopyDone(copy, this.#copyResult[copy], this.#copyFault[copy]);
+    // The original's write may be prepared by now, but the kernel has not got it.
+    faultPoint("copy.bit-recorded");
+  }
+
+  #onRun(run: number, result: number): void {
+    const { runs } = this.#engine;
+    const wanted = runs.kind[run] === RunKind.ZERO ? 0 : runs.lengthBytes[run];
+    const length = runs.lengthBytes[run];
+    this.#runImages[run]?.end(run);
+    if (runs.kind[run] === RunKind.WRITE_SLOT) faultPoint("image-write.complete");
+    const isWritten = runs.kind[run] === RunKind.WRITE_SLOT && result === wanted;
+    if (this.journal !== undefined && isWritten && runs.state[run] === IoState.LIVE) {
+      this.#engine.onRunWritten(run);
+      const start = runs.offsetInChunkBytes[run];
+      const from = start >> this.#blockShift;
+      const to = this.#blocks(start + length);
+      this.journal.written(run, runs.chunk[run], runs.slot[run], from, to);
+      return;
+    }
+    this.#engine.onRunDone(run, result === wanted ? length : result < 0 ? result : -EIO);
+  }
+
+  /** Blocks that so many bytes reach into. */
+  #blocks(lengthBytes: number): number {
+    return (lengthBytes + (1 << this.#blockShift) - 1) >> this.#blockShift;
+  }
+}

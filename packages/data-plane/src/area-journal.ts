@@ -1,0 +1,203 @@
+/**
+ * The journal of a diff area in a persistent snapshot. Copies and writes into slots end only when the
+ * data is on the medium and the journal says where it is; so the engine, which lets a write to the
+ * original go on when its copies have ended, needs to know nothing of it.
+ *
+ * ```
+ *   copy or run done ──▶ entry ──▶ fdatasync stores ─▶ journal ─▶ fdatasync ──▶ onCopied, onRun
+ * ```
+ */
+import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
+import { assert, type Reactor } from "@blksnap/uring";
+import { AreaCompaction } from "./area-compaction.js";
+import type { IoTicker } from "./io-ticker.js";
+import { AreaOp } from "./journal-entries.js";
+import { JournalIo, type JournalSetup, type LogNeed, type LogPlace } from "./journal-io.js";
+
+/** Entries for discards of the image in one commit; more are not recorded, which loses nothing. */
+const RELEASE_ENTRIES = 64;
+const BLOCKS_MAX = 0xffff;
+/** Of a compaction in one commit: 16 KiB. */
+const COMPACTION_ENTRIES = 960;
+
+export interface AreaJournalOptions {
+  readonly reactor: Reactor;
+  readonly setup: JournalSetup;
+  readonly ticker: IoTicker;
+  readonly storeFds: readonly number[];
+  readonly copiesMax: number;
+  readonly runsMax: number;
+  /** A copy is on the medium. */
+  readonly onCopied: (copy: number) => void;
+  /** A write into a slot is on the medium. */
+  readonly onWritten: (run: number) => void;
+  readonly onFault: (errno: number) => void;
+  readonly onLow: (need: LogNeed) => void;
+}
+
+/** Ranges of requests, by tag. */
+export interface ByteColumns {
+  readonly offsetBytes: Float64Array;
+  readonly lengthBytes: Float64Array;
+}
+
+export class AreaJournal {
+  readonly io: JournalIo;
+  readonly #options: AreaJournalOptions;
+  /** What waits for the commit being filled, and for the one on its way: copy, or -1 - run. */
+  #filling: Int32Array;
+  #sealed: Int32Array;
+  #fillingCount = 0;
+  #sealedCount = 0;
+  #fillingCommit = 0;
+  #dropped = false;
+  #compaction: AreaCompaction | undefined;
+  #onIdle: (() => void) | undefined;
+
+  constructor(options: AreaJournalOptions) {
+    this.#options = options;
+    const waitersMax = options.copiesMax + options.runsMax;
+    this.#filling = new Int32Array(waitersMax);
+    this.#sealed = new Int32Array(waitersMax);
+    this.io = new JournalIo({
+      reactor: options.reactor,
+      setup: options.setup,
+      ticker: options.ticker,
+      entriesMax: waitersMax + RELEASE_ENTRIES,
+      prefixEntriesMax: COMPACTION_ENTRIES,
+      syncFirst: options.storeFds,
+      onCommitted: () => this.#committed(),
+      onFault: options.onFault,
+      onLow: options.onLow,
+    });
+    this.#fillingCommit = this.io.writer.fillingCommit;
+  }
+
+  /** Blocks [from, to) of the chunk are complete in the slot, because of a copy. */
+  copied(copy: number, chunk: number, slot: number, from: number, to: number): void {
+    if (this.#dropped) this.#options.onCopied(copy);
+    else this.#saved(copy, chunk, slot, from, to);
+  }
+
+  /** As copied(), because of a write to the image. */
+  written(run: number, chunk: number, slot: number, from: number, to: number): void {
+    if (this.#dropped) this.#options.onWritten(run);
+    else this.#saved(-1 - run, chunk, slot, from, to);
+  }
+
+  /** A discard of the image has ended: the chunks that it released are recorded. Nobody waits. */
+  recordDiscard({ offsetBytes, lengthBytes }: ByteColumns, tag: number, map: DiffAreaMap): void {
+    const { chunkBytes } = map.geometry;
+    const end = Math.ceil((offsetBytes[tag] + lengthBytes[tag]) / chunkBytes);
+    let first = Math.ceil(offsetBytes[tag] / chunkBytes);
+    while (first < end) {
+      let after = first;
+      while (after < end && map.isReleased(after) && map.slotOf(after) === NO_SLOT) after++;
+      if (after > first) this.#released(first, after - first);
+      first = after + 1;
+    }
+  }
+
+  /**
+   * A successor gets all commits too, and all that the map has. `onEnd` is told the sequence number of the
+   * successor's first sector once it is complete on the medium; from then on it may get its name, and is to
+   * be adopted. Null: the journal has failed, or was dropped.
+   */
+  compact(place: LogPlace, map: DiffAreaMap, onEnd: (firstSequence: number | null) => void): void {
+    const compaction = new AreaCompaction(map, onEnd);
+    if (this.#dropped) {
+      compaction.end(null);
+      return;
+    }
+    this.#compaction?.end(null);
+    this.#compaction = compaction;
+    this.#whenIdle(() => {
+      const firstSequence = this.#dropped ? null : this.io.mirror(place, compaction);
+      if (firstSequence === null) compaction.end(null);
+      else compaction.firstSequence = firstSequence;
+    });
+  }
+
+  /** The successor takes the journal's place. `done` is told false where the journal has failed. */
+  adopt(done: (adopted: boolean) => void): void {
+    this.#whenIdle(() => done(!this.#dropped && this.io.adopt()));
+  }
+
+  /** The successor is given up, the journal goes on. */
+  abandon(done: () => void): void {
+    this.#whenIdle(() => {
+      if (!this.#dropped) this.io.dropMirror();
+      this.#compaction?.end(null);
+      this.#compaction = undefined;
+      done();
+    });
+  }
+
+  /** When no commit is on its way, or the journal is dropped. One waits at a time. */
+  #whenIdle(callback: () => void): void {
+    this.#onIdle = callback;
+    this.io.whenIdle(() => this.#tellIdle());
+  }
+
+  #tellIdle(): void {
+    const told = this.#onIdle;
+    this.#onIdle = undefined;
+    told?.();
+  }
+
+  /** Ends the journal: nothing waits for it any more. */
+  drop(): void {
+    if (this.#dropped) return;
+    this.#dropped = true;
+    this.io.close();
+    this.#tellIdle();
+    this.#compaction?.end(null);
+    this.#tell(this.#sealed, this.#sealedCount);
+    this.#tell(this.#filling, this.#fillingCount);
+    this.#sealedCount = 0;
+    this.#fillingCount = 0;
+  }
+
+  #released(firstChunk: number, count: number): void {
+    const { writer } = this.io;
+    if (this.#dropped || writer.room <= this.#filling.length) return;
+    writer.append(AreaOp.RELEASED, firstChunk, count, 0);
+    this.io.commitSoon();
+  }
+
+  #saved(waiter: number, chunk: number, slot: number, from: number, to: number): void {
+    assert(to <= BLOCKS_MAX, "a chunk has more blocks than an entry can say");
+    const { writer } = this.io;
+    if (writer.fillingCommit !== this.#fillingCommit) this.#swap();
+    writer.append(AreaOp.SAVED, chunk, slot, from | (to << 16));
+    this.#filling[this.#fillingCount++] = waiter;
+    this.io.commitSoon();
+  }
+
+  /** The writer has sealed what was being filled: from here on that waits in `sealed`. */
+  #swap(): void {
+    assert(this.#sealedCount === 0, "two commits are on their way");
+    const filled = this.#filling;
+    this.#filling = this.#sealed;
+    this.#sealed = filled;
+    this.#sealedCount = this.#fillingCount;
+    this.#fillingCount = 0;
+    this.#fillingCommit = this.io.writer.fillingCommit;
+  }
+
+  #committed(): void {
+    if (this.io.writer.fillingCommit !== this.#fillingCommit) this.#swap();
+    const count = this.#sealedCount;
+    this.#sealedCount = 0;
+    this.#tell(this.#sealed, count);
+    this.#compaction?.committed((this.io.writer.committed + 1) | 0);
+  }
+
+  #tell(waiters: Int32Array, count: number): void {
+    for (let i = 0; i < count; i++) {
+      const waiter = waiters[i];
+      if (waiter >= 0) this.#options.onCopied(waiter);
+      else this.#options.onWritten(-1 - waiter);
+    }
+  }
+}

@@ -1,0 +1,315 @@
+/**
+ * The journal of a persistent tracker: no write reaches the original before its blocks are on record
+ * as changed, on the medium. A block is recorded once per interval; a write that finds all its
+ * blocks recorded costs a look at a bitmap.
+ *
+ * ```
+ *   logged    bit per block: an entry has been appended         durable    the entry is on the medium
+ *
+ *   admit(tag) ── all durable ─▶ goes on
+ *              └─ else: append what is not logged, wait for the commit ──▶ onAdmitted(tag)
+ * ```
+ *
+ * Who writes in sequence finds the blocks ahead recorded already: as many as it has written without a
+ * gap, up to AHEAD_BYTES. After a power cut these count as changed and are not: never more than what
+ * really was changed.
+ */
+import type { CbtInfo } from "@blksnap/engine";
+import type { JournalWriter } from "@blksnap/journal";
+import { assert, type Reactor } from "@blksnap/uring";
+import type { IoTicker } from "./io-ticker.js";
+import { CbtOp, encodeSwitch } from "./journal-entries.js";
+import { JournalIo, type JournalSetup, type LogPlace } from "./journal-io.js";
+import { Slices } from "./slices.js";
+import { REACTOR_TURN_UNITS } from "./turns.js";
+
+const AHEAD_BYTES = 4 * 2 ** 20;
+/** Entries besides those of requests: takes, and word of lost data. */
+const SPARE_ENTRIES = 16;
+
+export interface CbtJournalOptions {
+  readonly reactor: Reactor;
+  readonly setup: JournalSetup;
+  /** See JournalIoOptions. */
+  readonly ticker?: IoTicker;
+  readonly blockShift: number;
+  readonly blockCount: number;
+  /** Requests that may wait: tags 0 to requestsMax - 1. */
+  readonly requestsMax: number;
+  /** Whether the map says of a block that it was changed since the last take. */
+  readonly isMarked: (block: number) => boolean;
+  /** The request may go on. */
+  readonly onAdmitted: (tag: number) => void;
+  readonly onFault: (errno: number) => void;
+  readonly onLow: () => void;
+  /** Blocks that one turn looks at, at most. */
+  readonly turnUnits?: number;
+}
+
+export class CbtJournal {
+  readonly io: JournalIo;
+  readonly #options: CbtJournalOptions;
+  readonly #blockBytesInverse: number;
+  readonly #aheadBlocks: number;
+  readonly #logged: Int32Array;
+  readonly #durable: Int32Array;
+  /** Requests that wait, in order, each for a commit: a ring of requestsMax places. */
+  readonly #waiting: Int32Array;
+  readonly #awaited: Int32Array;
+  #waitingHead = 0;
+  #waitingCount = 0;
+  /** Entries of earlier commits, and of this one before its last SWITCH, are of an old interval. */
+  #intervalCommit: number;
+  /** Writes wait for this commit, whatever their blocks. */
+  #barrier: number;
+  #onCommitted: { commit: number; callback: () => void }[] = [];
+  /** Of the snapshot since the last take. */
+  #areaLost = false;
+  #dropped = false;
+  readonly #slices: Slices;
+  readonly #turnWords: number;
+  #onMirrored: ((firstSequence: number | null) => void) | undefined;
+
+  constructor(options: CbtJournalOptions) {
+    this.#options = options;
+    this.#slices = new Slices(options.reactor);
+    this.#turnWords = Math.ceil((options.turnUnits ?? REACTOR_TURN_UNITS) / 32);
+    this.#blockBytesInverse = 1 / 2 ** options.blockShift;
+    this.#aheadBlocks = Math.floor(AHEAD_BYTES * this.#blockBytesInverse);
+    const words = Math.ceil(options.blockCount / 32);
+    this.#logged = new Int32Array(words);
+    this.#durable = new Int32Array(words);
+    this.#waiting = new Int32Array(options.requestsMax);
+    this.#awaited = new Int32Array(options.requestsMax);
+    this.io = new JournalIo({
+      reactor: options.reactor,
+      setup: options.setup,
+      ticker: options.ticker,
+      entriesMax: options.requestsMax + SPARE_ENTRIES,
+      syncFirst: [],
+      onCommitted: (writer) => this.#committed(writer),
+      onFault: options.onFault,
+      onLow: options.onLow,
+    });
+    this.#intervalCommit = this.io.writer.committed;
+    this.#barrier = this.io.writer.committed;
+  }
+
+  /**
+   * A write, discard or write-zeroes is about to be issued. True: it may be. False: onAdmitted(tag)
+   * is called once it may.
+   * @param id what onAdmitted is called with, where that is not the place of the range
+   */
+  admit(
+    offsetBytes: Float64Array,
+    lengthBytes: Float64Array,
+    tag: number,
+    id: number = tag,
+  ): boolean {
+    if (this.#dropped) return true;
+    const first = (offsetBytes[tag] * this.#blockBytesInverse) | 0;
+    const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.#blockBytesInverse) | 0;
+    const { writer } = this.io;
+    if (this.#all(this.#durable, first, last)) {
+      if (this.#barrier - writer.committed <= 0) return true;
+    } else if (!this.#all(this.#logged, first, last)) this.#log(first, last);
+    // What is logged and not durable is in the commit being filled, or else in the one on its way.
+    const { fillingCommit } = writer;
+    this.#wait(id, writer.fillingEntries > 0 ? fillingCommit : (fillingCommit - 1) | 0);
+    this.io.commitSoon();
+    return false;
+  }
+
+  /** A write to the image is about to be issued: it waits until its blocks are on record. */
+  admitImage(
+    offsetBytes: Float64Array,
+    lengthBytes: Float64Array,
+    tag: number,
+    id: number,
+  ): boolean {
+    if (this.#dropped) return true;
+    const first = (offsetBytes[tag] * this.#blockBytesInverse) | 0;
+    const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.#blockBytesInverse) | 0;
+    // The engine refuses it: nothing of it is issued.
+    if (first < 0 || last < first || last >= this.#options.blockCount) return true;
+    this.io.writer.append(CbtOp.MARK_BOTH, first, last - first + 1, 0);
+    this.#wait(id, this.io.writer.fillingCommit);
+    this.io.commitSoon();
+    return false;
+  }
+
+  /**
+   * A take: a new interval begins, in which nothing is recorded yet. No write is in flight.
+   * @param before the map's state, which is to be switched now
+   */
+  noteSwitch(before: CbtInfo): void {
+    if (this.#dropped) return;
+    this.#logged.fill(0);
+    this.#durable.fill(0);
+    this.#intervalCommit = this.io.writer.fillingCommit;
+    this.#areaLost = false;
+    this.#append(CbtOp.SWITCH, ...encodeSwitch(before));
+  }
+
+  /** Old data was lost: no write goes on before that is on record. */
+  noteAreaLost(): void {
+    if (this.#dropped) return;
+    this.#areaLost = true;
+    this.#barrier = this.io.writer.fillingCommit;
+    this.#append(CbtOp.AREA_LOST, 0, 0);
+  }
+
+  /**
+   * From now on the successor gets all entries too. Its checkpoint has what is marked; what was recorded
+   * ahead of being written is forgotten, in slices, and all that was appended so far is committed, since word
+   * of lost data is in no checkpoint. Then `done` is told the sequence number of the successor's first
+   * sector: the checkpoint may be made. Null when the journal has failed, or was dropped. Only while idle.
+   */
+  mirror(place: LogPlace, done: (firstSequence: number | null) => void): void {
+    if (this.#areaLost && !this.#dropped) this.#append(CbtOp.AREA_LOST, 0, 0);
+    const firstSequence = this.io.mirror(place);
+    if (firstSequence === null || this.#dropped) {
+      done(null);
+      return;
+    }
+    this.#onMirrored = done;
+    let left = 2;
+    const oneEnded = (): void => {
+      if (--left === 0) this.#tellMirrored(firstSequence);
+    };
+    // For what was appended so far the old log has room, for what comes later perhaps not.
+    this.whenCommitted(oneEnded);
+    let word = 0;
+    this.#slices.run(() => {
+      const end = Math.min(word + this.#turnWords, this.#logged.length);
+      for (; word < end; word++) this.#forgetAhead(word);
+      if (word < this.#logged.length) return true;
+      oneEnded();
+      return false;
+    });
+  }
+
+  #tellMirrored(firstSequence: number | null): void {
+    const told = this.#onMirrored;
+    this.#onMirrored = undefined;
+    told?.(firstSequence);
+  }
+
+  /**
+   * Who writes to such a block before this has marked it, and the checkpoint is made after it; who writes
+   * later finds it not recorded.
+   */
+  #forgetAhead(word: number): void {
+    const { isMarked } = this.#options;
+    // An entry of the commit being filled was cleared at an earlier rotation, and is durable since.
+    let bits = this.#logged[word] | this.#durable[word];
+    for (; bits !== 0; bits &= bits - 1) {
+      const lowest = bits & -bits;
+      if (isMarked(word * 32 + 31 - Math.clz32(lowest))) continue;
+      this.#logged[word] &= ~lowest;
+      this.#durable[word] &= ~lowest;
+    }
+  }
+
+  /** Calls back when all that was appended so far is on the medium, or the journal was given up. */
+  whenCommitted(callback: () => void): void {
+    const { writer } = this.io;
+    if (this.#dropped || !this.io.isBusy) callback();
+    else {
+      const commit = writer.fillingEntries > 0 ? writer.fillingCommit : writer.committed + 1;
+      this.#onCommitted.push({ commit, callback });
+    }
+  }
+
+  /** Ends the journal: nobody waits for it any more. */
+  drop(): void {
+    if (this.#dropped) return;
+    this.#dropped = true;
+    this.#slices.close();
+    this.io.close();
+    for (; this.#waitingCount > 0; ) this.#options.onAdmitted(this.#take());
+    this.#tellMirrored(null);
+    for (const { callback } of this.#onCommitted.splice(0)) callback();
+  }
+
+  #append(op: number, a: number, b: number): void {
+    this.io.writer.append(op, a, b, 0);
+    this.io.commitSoon();
+  }
+
+  /** Appends one entry that covers [first, last], and more where the writer goes on in sequence. */
+  #log(first: number, last: number): void {
+    const { blockCount } = this.#options;
+    let end = last + 1;
+    const most = Math.min(end + this.#markedBefore(first), blockCount);
+    while (end < most && !this.#all(this.#logged, end, end)) end++;
+    this.io.writer.append(CbtOp.MARK, first, end - first, 0);
+    set(this.#logged, first, end);
+  }
+
+  /** Marked blocks in a row that end before this one, aheadBlocks at most. */
+  #markedBefore(first: number): number {
+    const { isMarked } = this.#options;
+    const least = Math.max(0, first - this.#aheadBlocks);
+    let block = first;
+    while (block > least && isMarked(block - 1)) block--;
+    return first - block;
+  }
+
+  #all(bits: Int32Array, first: number, last: number): boolean {
+    for (let block = first; block <= last; block++) {
+      if (((bits[block >> 5] >>> (block & 31)) & 1) === 0) return false;
+    }
+    return true;
+  }
+
+  #wait(tag: number, commit: number): void {
+    const { requestsMax } = this.#options;
+    assert(this.#waitingCount < requestsMax, "more requests wait than there are");
+    const place = (this.#waitingHead + this.#waitingCount++) % requestsMax;
+    this.#waiting[place] = tag;
+    this.#awaited[place] = commit;
+  }
+
+  #take(): number {
+    const tag = this.#waiting[this.#waitingHead];
+    this.#waitingHead = (this.#waitingHead + 1) % this.#options.requestsMax;
+    this.#waitingCount--;
+    return tag;
+  }
+
+  #committed(writer: JournalWriter): void {
+    const commit = (writer.committed + 1) | 0;
+    const age = this.#intervalCommit - commit;
+    if (age <= 0) this.#setDurable(writer, age === 0);
+    while (this.#waitingCount > 0 && this.#awaited[this.#waitingHead] - commit <= 0) {
+      this.#options.onAdmitted(this.#take());
+    }
+    if (this.#onCommitted.length > 0) this.#tellCommitted(commit);
+  }
+
+  #setDurable(writer: JournalWriter, afterSwitch: boolean): void {
+    let from = 0;
+    if (afterSwitch) {
+      for (let i = 0; i < writer.sealedEntries; i++) {
+        if (writer.sealedWord(i, 0) === CbtOp.SWITCH) from = i + 1;
+      }
+    }
+    for (let i = from; i < writer.sealedEntries; i++) {
+      if (writer.sealedWord(i, 0) !== CbtOp.MARK) continue;
+      const first = writer.sealedWord(i, 1);
+      set(this.#durable, first, first + writer.sealedWord(i, 2));
+    }
+  }
+
+  #tellCommitted(commit: number): void {
+    const due = this.#onCommitted.filter((one) => one.commit - commit <= 0);
+    this.#onCommitted = this.#onCommitted.filter((one) => one.commit - commit > 0);
+    for (const { callback } of due) callback();
+  }
+}
+
+/** Sets bits [from, to). */
+function set(bits: Int32Array, from: number, to: number): void {
+  for (let block = from; block < to; block++) bits[block >> 5] |= 1 << (block & 31);
+}

@@ -1,0 +1,25 @@
+export { type AreaFigures, NO_AREA } from "./area-counter.js";
+export { AreaEncoder } from "./area-encoder.js";
+export { doubtOf } from "./claim.js";
+export type { DeviceIoCounters, TrackedDeviceCounters } from "./counters.js";
+export { type FaultPoint, faultPoint } from "./fault-points.js";
+export { giveUpMs } from "./io-ticker.js";
+export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
+export type { JournalSetup, LogNeed, LogPlace } from "./journal-io.js";
+export type {
+  AdoptReply,
+  AreaSetup,
+  CloseAreaReply,
+  GrantMessage,
+  LostRange,
+  MapFileRef,
+  MirrorReply,
+  OverflowSetup,
+  ReactorNotice,
+  ReactorRequest,
+  SleepingArea,
+  SwitchReply,
+  WakingArea,
+} from "./messages.js";
+export { ReactorPool } from "./pool.js";
+export { TURN_UNITS, Turns } from "./turns.js";

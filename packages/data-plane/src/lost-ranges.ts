@@ -1,0 +1,66 @@
+/**
+ * The first lost ranges of a device's area, for who asks: found in slices, and kept until something is lost
+ * or written over. How much is lost in all is counted as it happens.
+ */
+import { type DiffAreaMap, LostRangeScan } from "@blksnap/engine";
+import type { LostRange } from "./messages.js";
+import type { Slices } from "./slices.js";
+import { REACTOR_TURN_UNITS } from "./turns.js";
+
+/** Ranges that are told; there may be a million. */
+export const LOST_RANGES_TOLD = 100;
+
+type Told = (ranges: readonly LostRange[]) => void;
+
+export class LostRanges {
+  readonly #slices: Slices;
+  #map: DiffAreaMap | undefined;
+  #found: readonly LostRange[] = [];
+  /** Of the losses that were found. */
+  #version = -1;
+  #waiting: Told[] = [];
+  #isScanning = false;
+
+  constructor(slices: Slices) {
+    this.#slices = slices;
+  }
+
+  /** Another area, or none any more: who waits is told what was found. */
+  use(map: DiffAreaMap | undefined): void {
+    this.#map = map;
+    this.#version = -1;
+    this.#found = [];
+    this.#tellAll();
+  }
+
+  read(told: Told): void {
+    const losses = this.#map?.losses;
+    if (losses === undefined || losses.ranges === 0) told([]);
+    else if (losses.version === this.#version) told(this.#found);
+    else {
+      this.#waiting.push(told);
+      this.#scan(this.#map as DiffAreaMap);
+    }
+  }
+
+  #scan(map: DiffAreaMap): void {
+    if (this.#isScanning) return;
+    this.#isScanning = true;
+    const { version } = map.losses;
+    const scan = new LostRangeScan(map, LOST_RANGES_TOLD);
+    this.#slices.run(() => {
+      if (this.#map !== map) return false;
+      scan.step(REACTOR_TURN_UNITS);
+      if (!scan.isDone) return true;
+      this.#found = scan.ranges;
+      this.#version = version;
+      this.#tellAll();
+      return false;
+    });
+  }
+
+  #tellAll(): void {
+    this.#isScanning = false;
+    for (const told of this.#waiting.splice(0)) told(this.#found);
+  }
+}

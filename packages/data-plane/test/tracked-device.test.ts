@@ -1,0 +1,216 @@
+/** A tracked device on a real ring, with files in memory in place of its devices. */
+import { closeSync, ftruncateSync, openSync, readFileSync } from "node:fs";
+import { MessageChannel } from "node:worker_threads";
+import { AreaState, CbtMap, DiffAreaMap } from "@blksnap/engine";
+import { readLog } from "@blksnap/journal";
+import { createMemoryFile, MappedMemory, Reactor, tryLockFile } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { native } from "../../uring/dist/native.js";
+import { IoTicker } from "../dist/io-ticker.js";
+import { CbtOp } from "../dist/journal-entries.js";
+import type { AreaSetup, AttachRequest, ReactorNotice } from "../dist/messages.js";
+import { TrackedDevice } from "../dist/tracked-device.js";
+
+const MIB = 2 ** 20;
+const LOG_BYTES = 64 * 1024;
+const ID = Array.from({ length: 16 }, (_, index) => index);
+const GEOMETRY = {
+  capacityBytes: 4 * MIB,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+
+/** Makes files in memory, whose locks tell whether somebody has them open. */
+class World {
+  readonly notices: ReactorNotice[] = [];
+  readonly errors: unknown[] = [];
+  readonly reactor: Reactor;
+  readonly #fds: number[] = [];
+  readonly #port = new MessageChannel();
+
+  constructor() {
+    const wakeFd = native.eventFd(0, 0o2000000);
+    this.#fds.push(wakeFd);
+    this.reactor = new Reactor({
+      wakeFd,
+      port: this.#port.port2,
+      onMessage: () => undefined,
+      onError: (error) => this.errors.push(error),
+    });
+  }
+
+  file(name: string, lengthBytes: number): number {
+    const fd = createMemoryFile(name);
+    ftruncateSync(fd, lengthBytes);
+    this.#fds.push(fd);
+    return fd;
+  }
+
+  /** A file that is closed here once it has been handed over; `isHeld` tells whether anybody has it open. */
+  handedOver(name: string): { fd: number; close: () => void; isHeld: () => boolean } {
+    const fd = createMemoryFile(name);
+    ftruncateSync(fd, GEOMETRY.capacityBytes);
+    // Another open file of the same inode: it gets the lock when the first is gone.
+    const other = openSync(`/proc/self/fd/${fd}`, "r+");
+    this.#fds.push(other);
+    assert.ok(tryLockFile(fd));
+    return { fd, close: () => closeSync(fd), isHeld: () => !tryLockFile(other) };
+  }
+
+  cbt(): { fd: number; lengthBytes: number } {
+    const { capacityBytes } = GEOMETRY;
+    const lengthBytes = CbtMap.byteLength(capacityBytes, 16);
+    const fd = this.file("cbt", lengthBytes);
+    const memory = MappedMemory.file(fd, 0, lengthBytes);
+    const generation = Uint8Array.from(ID);
+    CbtMap.create(memory.buffer, { capacityBytes, blockShift: 16, generation });
+    return { fd, lengthBytes };
+  }
+
+  /** @param faultErrno what the last daemon had lost a block with; undefined: it is no map at all */
+  area(faultErrno: number | undefined, storeFds: number[]): AreaSetup {
+    const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
+    const fd = this.file("map", lengthBytes);
+    if (faultErrno !== undefined) {
+      const memory = MappedMemory.file(fd, 0, lengthBytes);
+      const map = DiffAreaMap.create(memory.buffer, GEOMETRY);
+      map.state = AreaState.ACTIVE;
+      map.faultErrno = faultErrno;
+    }
+    return {
+      id: 1,
+      map: { fd, lengthBytes },
+      storeCount: storeFds.length,
+      storeFds,
+      extents: [0, 4],
+      lowWaterSlots: 1,
+      wantedSlots: 2,
+      slotBytes: 2 ** GEOMETRY.chunkShift,
+      overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
+    };
+  }
+
+  attachRequest(originalFd: number, more: Partial<AttachRequest> = {}): AttachRequest {
+    return {
+      type: "attach",
+      tracker: 1,
+      // No ublk device: the kernel refuses its commands, and the queue ends by itself.
+      queue: { charFd: this.file("ublkc", MIB), queueDepth: 4, maxIoBytes: 65_536 },
+      originalFd,
+      isBlock: false,
+      geometry: GEOMETRY,
+      cbt: this.cbt(),
+      area: undefined,
+      ...more,
+    };
+  }
+
+  attach(request: AttachRequest): TrackedDevice {
+    const settings = {
+      index: 0,
+      imageDepth: 4,
+      ioTimeoutMs: 10_000,
+      ringEntries: 256,
+      heartbeat: new SharedArrayBuffer(4),
+    };
+    const ticker = new IoTicker(this.reactor, settings.ioTimeoutMs);
+    const notify = (notice: ReactorNotice) => this.tell(notice);
+    return this.reactor.attempt(
+      () => new TrackedDevice(this.reactor, settings, request, ticker, notify),
+    );
+  }
+
+  tell(notice: ReactorNotice): void {
+    this.notices.push(notice);
+    if (notice.notice === "frontEnded") this.reactor.stop();
+  }
+
+  close(): void {
+    for (const fd of this.#fds) closeSync(fd);
+    this.#port.port1.close();
+  }
+}
+
+test("a device that cannot be made lets go of its original and its stores", () => {
+  const world = new World();
+  const original = world.handedOver("original");
+  const store = world.handedOver("store");
+  const area = world.area(undefined, [store.fd]);
+  for (let i = 0; i < 3; i++) {
+    assert.throws(() => world.attach(world.attachRequest(original.fd, { area })));
+  }
+  original.close();
+  store.close();
+  assert.not(original.isHeld());
+  assert.not(store.isHeld());
+  world.close();
+});
+
+test("an area that cannot be prepared leaves the device without one, and its stores free", () => {
+  const world = new World();
+  const device = world.attach(world.attachRequest(world.file("original", GEOMETRY.capacityBytes)));
+  const store = world.handedOver("store");
+  const area = world.area(undefined, [store.fd]);
+  const short = { ...area, map: { fd: area.map.fd, lengthBytes: 4096 } };
+  for (let i = 0; i < 3; i++) {
+    assert.throws(
+      () => device.prepareArea(short),
+      (error: Error) => !/already/.test(error.message),
+    );
+  }
+  store.close();
+  assert.not(store.isHeld());
+  world.close();
+});
+
+test("a front that ends by itself is told, and its original stays in its place until it is closed", () => {
+  const world = new World();
+  const original = world.handedOver("original");
+  const device = world.attach(world.attachRequest(original.fd));
+  original.close();
+  device.start();
+  world.reactor.run();
+  const ends = world.notices.filter(({ notice }) => notice === "frontEnded");
+  assert.equal(ends, [{ notice: "frontEnded", tracker: 1 }]);
+  // Images may still read it by its place in the table: nobody else has got that.
+  assert.ok(original.isHeld());
+  let isTold = false;
+  device.awaitFrontEnd(() => {
+    isTold = true;
+  });
+  assert.ok(isTold);
+  world.close();
+});
+
+test("losses of a daemon before are on record before a copy begins, and others are not made up", () => {
+  for (const faultErrno of [0, 28]) {
+    const world = new World();
+    const log = world.file("log", LOG_BYTES);
+    const areaLog = world.file("area-log", LOG_BYTES);
+    const place = { logOffsetBytes: 0, logBytes: LOG_BYTES, usedSectors: 0 };
+    const numbers = { id: ID, nextSequence: 1, nextCommit: 1 };
+    const area = {
+      ...world.area(faultErrno, [world.file("store", MIB)]),
+      journal: { fd: areaLog, ...place, ...numbers },
+    };
+    const device = world.attach(
+      world.attachRequest(world.file("original", GEOMETRY.capacityBytes), {
+        area,
+        journal: { fd: log, ...place, ...numbers },
+      }),
+    );
+    device.wakeArea(area);
+    world.reactor.setTimer(0, () => device.gate?.journal.whenCommitted(() => world.reactor.stop()));
+    world.reactor.run();
+    const operations: number[] = [];
+    const bytes = new Uint8Array(readFileSync(`/proc/self/fd/${log}`));
+    readLog(bytes, Uint8Array.from(ID), 1, (op) => operations.push(op));
+    assert.equal(operations, faultErrno === 0 ? [] : [CbtOp.AREA_LOST]);
+    assert.equal(world.errors, []);
+    world.close();
+  }
+});
+
+test.run();

@@ -1,0 +1,312 @@
+/**
+ * What users do with snapshots: create, add, take, destroy. Of each snapshot and device one at a time; the
+ * caller sees to that.
+ */
+
+import { stat, statfs } from "node:fs/promises";
+import { dirname } from "node:path";
+import type {
+  SnapshotCreateOptions,
+  SnapshotCreateProgress,
+  SnapshotTakeOptions,
+  SnapshotTakeResponse,
+} from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
+import { faultPoint } from "@blksnap/data-plane";
+import { assertNoConflict, assertNotInUse } from "@blksnap/diff-storage";
+import { isZoned, knownStackOf, type Meeting, meetingOf } from "@blksnap/linux-block";
+import type { RecoverContext } from "../recovery/after-crash.js";
+import type { Registry } from "../registry.js";
+import { closeImage } from "../snapshot/image.js";
+import { completePolicy } from "../snapshot/overflow.js";
+import { Snapshot } from "../snapshot/snapshot.js";
+import { MEMORY_STORE } from "../snapshot/store-record.js";
+import { closeMembers, takeSnapshot } from "../snapshot/take.js";
+import { placeOf } from "../system/place.js";
+import { ownPlaces } from "../tracker/own-places.js";
+import type { Tracker } from "../tracker/tracker.js";
+import type { TrackerOperations } from "./tracker-operations.js";
+
+/** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
+const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
+
+/** Of a device, by the order in which the kernel found it. */
+const KERNEL_NAME = /^\/dev\/[^/]+$/;
+
+export class SnapshotOperations {
+  readonly #context: RecoverContext;
+  readonly #registry: Registry;
+  readonly #trackers: TrackerOperations;
+
+  constructor(context: RecoverContext, registry: Registry, trackers: TrackerOperations) {
+    this.#context = context;
+    this.#registry = registry;
+    this.#trackers = trackers;
+  }
+
+  /**
+   * Devices that are not tracked yet are attached, and detached again when it fails.
+   * @param signal whoever asked has gone: nobody would know of the snapshot
+   * @param onProgress told how far its stores are
+   */
+  async create(
+    options: SnapshotCreateOptions,
+    signal?: AbortSignal,
+    onProgress?: (progress: SnapshotCreateProgress) => void,
+  ): Promise<Snapshot> {
+    const onOverflow = completePolicy(options.onOverflow);
+    const { persistent = false } = options;
+    const attached: Tracker[] = [];
+    const members = new Set<Tracker>();
+    try {
+      for (const device of options.devices) {
+        const known = await this.#registry.findTracker(device);
+        if (known !== undefined) this.#registry.assertFree(known);
+        if (known !== undefined && persistent) assertPersistent(known);
+        const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
+        if (known === undefined) attached.push(tracker);
+        if (members.has(tracker)) {
+          throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", `${device} is named twice`);
+        }
+        members.add(tracker);
+      }
+      await this.#assertStoresApart(options.stores);
+      if (persistent) await this.#assertMedia(options.stores);
+      const alignments = [...members].map(({ geometry }) => geometry.logicalBlockBytes);
+      const chunkShifts = [...members].map(({ geometry }) => geometry.chunkShift);
+      const parameters = {
+        stores: options.stores,
+        limitBytes: options.limitBytes,
+        alignmentBytes: alignments.length === 0 ? 512 : Math.min(...alignments),
+        slotBytes: 2 ** Math.max(this.#context.parameters.chunkMinimumShift, ...chunkShifts),
+        onOverflow,
+        persistent,
+        readOnlyImages: options.readOnlyImages ?? false,
+        signal,
+        onProgress,
+      };
+      const snapshot = await Snapshot.create(this.#context, parameters);
+      for (const tracker of members) snapshot.addMember(tracker);
+      await recordNew(snapshot);
+      faultPoint("create.members-recorded");
+      await this.#saved(snapshot);
+      if (signal?.aborted) await this.#undo(snapshot);
+      this.#registry.snapshots.set(snapshot.id, snapshot);
+      return snapshot;
+    } catch (error) {
+      for (const tracker of attached) await this.#trackers.detach(tracker, {});
+      throw error;
+    }
+  }
+
+  async add(id: string, device: string): Promise<Tracker> {
+    const snapshot = this.#registry.snapshot(id);
+    snapshot.assertCreated();
+    const known = await this.#registry.findTracker(device);
+    if (known !== undefined) this.#registry.assertFree(known, snapshot);
+    const persistent = snapshot.persistence.isOn;
+    if (known !== undefined && persistent) assertPersistent(known);
+    const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
+    try {
+      assertFits(snapshot, tracker);
+      const paths = snapshot.stores.map(({ path }) => path);
+      await this.#assertStoresApart(paths);
+      await snapshot.allowAlignment(tracker.geometry.logicalBlockBytes);
+      snapshot.addMember(tracker);
+      snapshot.save();
+    } catch (error) {
+      snapshot.members.delete(tracker.id);
+      if (known === undefined) await this.#trackers.detach(tracker, {});
+      throw error;
+    }
+    faultPoint("add.recorded");
+    return tracker;
+  }
+
+  async take(id: string, options: SnapshotTakeOptions = {}): Promise<SnapshotTakeResponse> {
+    const snapshot = this.#registry.snapshot(id);
+    snapshot.assertCreated();
+    if (snapshot.members.size === 0) {
+      throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);
+    }
+    await takeSnapshot(this.#context, snapshot, options);
+    const { stallUs } = snapshot;
+    this.#context.logger.info({ snapshot: id, stallUs }, "snapshot taken");
+    return {
+      id,
+      stall_us: stallUs ?? 0,
+      images: [...snapshot.members.values()].map(({ tracker, image }) => ({
+        device: tracker.device,
+        image: image?.path ?? "",
+      })),
+      file_systems: [...snapshot.fileSystems],
+    };
+  }
+
+  /** Where it fails it can be tried again. */
+  async destroy(snapshot: Snapshot): Promise<void> {
+    snapshot.retreat("destroying");
+    faultPoint("destroy.begun");
+    // Those who wait for events are told at once, however long the rest takes.
+    snapshot.events.close();
+    const members = [...snapshot.members.values()];
+    await closeMembers(this.#context, members);
+    faultPoint("destroy.members-closed");
+    for (const member of members) await snapshot.persistence.removeJournal(member);
+    await snapshot.closeStorage();
+    faultPoint("destroy.stores-closed");
+    await snapshot.persistence.unlessHung("its record is not removed from the medium yet", () =>
+      snapshot.persistence.forget(),
+    );
+    snapshot.forget();
+    this.#registry.snapshots.delete(snapshot.id);
+    this.#context.logger.info({ snapshot: snapshot.id }, "snapshot destroyed");
+  }
+
+  /**
+   * At the daemon's end: a persistent snapshot is left as it is on the medium. Its images go, then its
+   * devices; so nothing is written that it would have to know of.
+   */
+  async suspend(snapshot: Snapshot): Promise<void> {
+    await snapshot.persistence.saved();
+    const members = [...snapshot.members.values()];
+    // A daemon that finds this half done makes images again, and has to miss none.
+    for (const member of members) member.imageNumber = undefined;
+    snapshot.saveIfPossible();
+    faultPoint("suspend.images-forgotten");
+    for (const member of members) await closeImage(member);
+    faultPoint("suspend.images-stopped");
+    for (const { tracker } of members) {
+      await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true });
+    }
+    await snapshot.persistence.suspend(members);
+    faultPoint("suspend.journals-complete");
+    // From here on the medium alone has it: its maps are not missed.
+    snapshot.forget();
+    for (const { map } of members) {
+      if (map !== undefined) this.#context.state.removeMap(map);
+    }
+    await snapshot.closeStorage({ keep: true });
+    this.#registry.snapshots.delete(snapshot.id);
+    this.#context.logger.info({ snapshot: snapshot.id }, "snapshot suspended");
+  }
+
+  /** @throws ControlError ABORTED */
+  async #undo(snapshot: Snapshot): Promise<never> {
+    await snapshot.closeStorage();
+    await snapshot.persistence.forget();
+    snapshot.forget();
+    throw new ControlError("ABORTED", "snapshot_create was given up before the answer came");
+  }
+
+  /** A snapshot whose record cannot be written is not made. */
+  async #saved(snapshot: Snapshot): Promise<void> {
+    try {
+      await snapshot.persistence.saved();
+    } catch (error) {
+      await snapshot.closeStorage();
+      snapshot.forget();
+      throw error;
+    }
+  }
+
+  /**
+   * What is in memory is gone with the power, and "sdc" can be another disk then.
+   * @throws ControlError STORE_NOT_PERSISTENT
+   */
+  async #assertMedia(stores: readonly string[]): Promise<void> {
+    for (const path of stores) {
+      if (KERNEL_NAME.test(path) && path !== MEMORY_STORE) {
+        const what = `${path} can be another disk after a reboot`;
+        const hint = "Name it by /dev/disk/by-id/... or /dev/mapper/...";
+        throw new ControlError("STORE_NOT_PERSISTENT", what, { hint });
+      }
+      const inMemory = path === MEMORY_STORE || MEMORY_FILE_SYSTEMS.has((await typeOf(path)) ?? 0);
+      if (!inMemory) continue;
+      const what = `${path} is memory: a persistent snapshot needs a store on a disk`;
+      throw new ControlError("STORE_NOT_PERSISTENT", what);
+    }
+  }
+
+  /** Old data of two, in the same bytes. What is named twice is locked already. @throws STORE_BUSY */
+  async #assertDistinct(stores: readonly string[]): Promise<void> {
+    const { topology, snapshots } = this.#registry;
+    const others = ownPlaces([], snapshots.values()).filter(
+      ({ at }) => typeof at !== "string" || !stores.includes(at),
+    );
+    const seen = others.map(({ what, at }) => ({ what, stack: knownStackOf(at, topology) }));
+    for (const path of stores.filter((store) => store !== MEMORY_STORE)) {
+      const stack = knownStackOf(path, topology);
+      for (const other of seen) {
+        const meeting = meetingOf(await stack, await other.stack);
+        if (meeting === undefined || isFirstOfBoth(meeting)) continue;
+        const text = `the bytes of ${path} are those of ${other.what} (${meeting.other.chain.join(" → ")})`;
+        throw new ControlError("STORE_BUSY", text);
+      }
+      seen.push({ what: `the store ${path}`, stack });
+    }
+  }
+
+  /** @throws ControlError STORE_ON_DEVICE; DiffStorageError STORE_ON_MEMBER, STORE_BUSY */
+  async #assertStoresApart(stores: readonly string[]): Promise<void> {
+    const places = this.#registry.tracked.map(({ places: [original] }) => original);
+    const { topology } = this.#registry;
+    for (const path of stores) {
+      if (path === MEMORY_STORE) continue;
+      await assertNoConflict(path, places, topology);
+      const own = await this.#registry.ownDeviceBeneath(path);
+      if (own !== undefined) {
+        const what = `the store ${path} lies on ${own}, which this daemon serves`;
+        throw new ControlError("STORE_ON_DEVICE", what);
+      }
+      await assertNotInUse(path, topology);
+      const { blockDevice } = await placeOf(path);
+      if (blockDevice === undefined || !isZoned(blockDevice)) continue;
+      const what = `the store ${path} is a zoned disk, which takes writes only in sequence`;
+      throw new ControlError("STORE_INVALID", what, { hint: "Give a disk without zones" });
+    }
+    await this.#assertDistinct(stores);
+  }
+}
+
+function isFirstOfBoth({ one, other }: Meeting): boolean {
+  return one.chain.length === 1 && other.chain.length === 1;
+}
+
+/** @throws ControlError TRACKER_NOT_PERSISTENT */
+function assertPersistent(tracker: Tracker): void {
+  if (tracker.uuid !== undefined) return;
+  const what = `${tracker.device} is no persistent tracker`;
+  throw new ControlError("TRACKER_NOT_PERSISTENT", what);
+}
+
+/** Type of the file system that a path lies on; what is wrong with the path is said when it is opened. */
+async function typeOf(path: string): Promise<number | undefined> {
+  try {
+    const found = await stat(path);
+    return found.isBlockDevice() ? undefined : (await statfs(path)).type;
+  } catch {
+    return (await statfs(dirname(path)).catch(() => undefined))?.type;
+  }
+}
+
+/** Without room for its record there is no snapshot. @throws ControlError OUT_OF_MEMORY */
+async function recordNew(snapshot: Snapshot): Promise<void> {
+  try {
+    snapshot.save();
+  } catch (error) {
+    await snapshot.closeStorage();
+    snapshot.forget();
+    throw error;
+  }
+}
+
+/** @throws ControlError CHUNK_OVER_SLOT when the device's chunks do not fit into the slots */
+function assertFits({ id, slotBytes }: Snapshot, { device, geometry }: Tracker): void {
+  const chunkBytes = 2 ** geometry.chunkShift;
+  if (chunkBytes <= slotBytes) return;
+  throw new ControlError(
+    "CHUNK_OVER_SLOT",
+    `${device} has chunks of ${chunkBytes} bytes, the slots of snapshot ${id} have ${slotBytes}`,
+  );
+}

@@ -1,0 +1,108 @@
+/** What users do with tracked devices. What changes one runs one at a time; the caller sees to that. */
+import { dirname, resolve } from "node:path";
+import { ControlError } from "@blksnap/api";
+import { faultPoint } from "@blksnap/data-plane";
+import type { Logger } from "pino";
+import type { Registry } from "../registry.js";
+import { named } from "../system/errors.js";
+import { placeOf } from "../system/place.js";
+import {
+  assertNotOurs,
+  assertNotUsedPastUs,
+  type OwnPlace,
+  ownPlaces,
+} from "../tracker/own-places.js";
+import {
+  type AttachOptions,
+  type DetachOptions,
+  Tracker,
+  type TrackerContext,
+} from "../tracker/tracker.js";
+
+export class TrackerOperations {
+  readonly #context: TrackerContext;
+  readonly #registry: Registry;
+  readonly #logger: Logger;
+  #nextId: number;
+
+  /** @param lastId the largest number that an earlier daemon gave a tracker */
+  constructor(context: TrackerContext, registry: Registry, lastId: number) {
+    this.#context = context;
+    this.#registry = registry;
+    this.#logger = context.logger;
+    this.#nextId = lastId + 1;
+  }
+
+  /** @param path of a device that is not tracked */
+  async attach(path: string, options: AttachOptions): Promise<Tracker> {
+    const device = resolve(path);
+    const tracker = await this.#registry.claimed(device, async (claim) => {
+      await this.#assertFree(device);
+      if (options.persistent) await this.#assertStateApart();
+      const id = this.#nextId++;
+      const onFront = (number: number) => {
+        claim.front = number;
+      };
+      const attaching = Tracker.attach(this.#context, id, device, { ...options, onFront });
+      const attached = await named(attaching);
+      // Before the claim ends: from one to the other there is no gap.
+      this.#registry.addTracker(attached);
+      return attached;
+    });
+    faultPoint("attach.linked");
+    const { state: persistence } = tracker.persistence;
+    this.#logger.info({ device, front: tracker.front.path, persistence }, "attached");
+    return tracker;
+  }
+
+  /** @throws ControlError DEVICE_BUSY */
+  async #assertFree(device: string): Promise<void> {
+    const { topology } = this.#registry;
+    await assertNotOurs(device, this.#ownPlaces(), topology);
+    await assertNotUsedPastUs(device, topology);
+  }
+
+  #ownPlaces(): OwnPlace[] {
+    const { state, persistent } = this.#context;
+    return ownPlaces([state.path, persistent.path], this.#registry.snapshots.values());
+  }
+
+  /** Says what nobody can be refused any more: a file system mounted over the daemon's own files. */
+  async checkOwnPlaces(): Promise<void> {
+    for (const { what, at } of this.#ownPlaces()) {
+      const own = await this.#registry.ownDeviceBeneath(at).catch(() => undefined);
+      if (own === undefined) continue;
+      this.#logger.error({ device: own, at }, `${what} are on ${own}, which this daemon serves`);
+    }
+  }
+
+  /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
+  async #assertStateApart(): Promise<void> {
+    const { path } = this.#context.persistent;
+    const own = await this.#registry.ownDeviceBeneath(await existingPart(resolve(path)));
+    if (own === undefined) return;
+    const what = `${path} lies on ${own}, which this daemon serves`;
+    throw new ControlError("PERSISTENT_STATE_ON_DEVICE", what);
+  }
+
+  async detach(tracker: Tracker, options: DetachOptions): Promise<void> {
+    try {
+      await tracker.detach(options);
+    } finally {
+      if (tracker.hasEnded) this.#registry.trackers.delete(tracker.id);
+    }
+    this.#logger.info({ device: tracker.device }, "detached");
+  }
+}
+
+/** Of a folder that is made when it is needed first. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+async function existingPart(path: string): Promise<string> {
+  try {
+    return (await placeOf(path)).realPath;
+  } catch (error) {
+    const { code = "EIO" } = error as NodeJS.ErrnoException;
+    if (code !== "ETIMEDOUT" && path !== "/") return existingPart(dirname(path));
+    const what = `what ${path} lies on does not answer`;
+    throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, errnoName: code });
+  }
+}

@@ -1,0 +1,286 @@
+/**
+ * The journal of a diff area on the medium: made with a take or from a map that lives, loaded after a
+ * power cut. A reactor appends to it; here its log is made longer, or anew when it says a lot that has been
+ * overtaken.
+ *
+ * ```
+ *   renewal   draft ─▶ reactor: commits go to both, and with them all that the map has
+ *                                     │ that is complete
+ *                      old handle ◀── publish (rename) ──▶ reactor: only the new one
+ * ```
+ *
+ * A log is renewed when it is more than twice as long as it began, and at least half a MiB. So it is never
+ * longer than a few MiB and some ten times what its map takes as entries (area-encoder.ts): at most 35 bytes for
+ * each 128 KiB of chunks in use.
+ */
+import type { FileHandle } from "node:fs/promises";
+import type { AdoptReply, JournalSetup, LogNeed, LogPlace, MirrorReply } from "@blksnap/data-plane";
+import { AreaEncoder, AreaReplay, JournalKind, TURN_UNITS, Turns } from "@blksnap/data-plane";
+import type { DiffAreaMap } from "@blksnap/engine";
+import {
+  growLog,
+  JournalDraft,
+  type JournalHeader,
+  JournalWriter,
+  logOffsetOf,
+  openJournal,
+  SECTOR_BYTES,
+  writerBytes,
+} from "@blksnap/journal";
+import { uuidBytes } from "@blksnap/linux-block";
+import { bounded } from "@blksnap/uring";
+import { boundedSteps } from "../persistence/bounded-steps.js";
+import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
+
+const LOG_BYTES = 2 ** 20;
+const GROWTH_MAX_BYTES = 2 ** 24;
+/** No map of a device takes so much. */
+const LOG_MAX_BYTES = 2 ** 34;
+/** Entries that are written at a time when a journal is made from a map. */
+const COPY_ENTRIES = 3000;
+const CLOSE_TIMEOUT_MS = 10_000;
+
+/** How the reactor is asked; see messages.ts. */
+export interface AreaJournalRequests {
+  /** Answers when all that the map has is in the successor. */
+  compact(place: Omit<LogPlace, "usedSectors">): Promise<MirrorReply>;
+  adopt(): Promise<AdoptReply>;
+  abandon(): Promise<void>;
+  grown(fd: number, logBytes: number): Promise<void>;
+}
+
+/** What a log of so many bytes grows to. @throws Error at its largest size */
+export function grownLogBytes(logBytes: number): number {
+  if (logBytes >= LOG_MAX_BYTES) throw new Error("its log has grown to 16 GiB");
+  return logBytes + Math.min(logBytes, GROWTH_MAX_BYTES);
+}
+
+export class AreaJournalFile {
+  readonly uuid: string;
+  readonly #path: string;
+  readonly #setup: JournalSetup;
+  #handle: FileHandle;
+  #header: JournalHeader;
+  /** That of a renewal, as long as its log can be made longer. */
+  #successor: JournalDraft | undefined;
+  /** It misses commits from here on, even where it was complete before. */
+  #isAbandoned = false;
+  #renewal: Promise<void> | undefined;
+  #logGrowth: Promise<void> = Promise.resolve();
+  #successorGrowth: Promise<void> = Promise.resolve();
+  #isClosed = false;
+
+  private constructor(
+    uuid: string,
+    path: string,
+    handle: FileHandle,
+    header: JournalHeader,
+    { usedSectors, nextCommit }: { usedSectors: number; nextCommit: number },
+  ) {
+    this.uuid = uuid;
+    this.#path = path;
+    this.#handle = handle;
+    this.#header = header;
+    this.#setup = {
+      fd: handle.fd,
+      id: [...header.id],
+      logOffsetBytes: header.logOffsetBytes,
+      logBytes: header.logBytes,
+      usedSectors,
+      nextSequence: 1 + usedSectors,
+      nextCommit,
+    };
+  }
+
+  /**
+   * Makes a journal that has what the map has, in place of an older one of the same name; none: nothing.
+   * Nobody may write the map meanwhile.
+   * @throws the error of open(2) or write(2)
+   */
+  static async create(
+    directory: PersistentDirectory,
+    uuid: string,
+    map?: DiffAreaMap,
+  ): Promise<AreaJournalFile> {
+    const path = directory.file(areaJournalName(uuid));
+    const id = uuidBytes(uuid);
+    const draft = await JournalDraft.create(path, newJournal(id), 0);
+    try {
+      const copied =
+        map === undefined ? { usedSectors: 0, nextCommit: 1 } : await copyMap(draft, id, map);
+      const handle = await draft.publish(new Uint8Array(0), 1);
+      return new AreaJournalFile(uuid, path, handle, headerOf(id, draft.logBytes, 1), copied);
+    } catch (error) {
+      await draft.discard();
+      throw error;
+    }
+  }
+
+  /** What the reactor appends with. */
+  get setup(): JournalSetup {
+    return this.#setup;
+  }
+
+  /** Bytes of its log. */
+  get logBytes(): number {
+    return this.#header.logBytes;
+  }
+
+  /**
+   * Does what the reactor says that its journal needs.
+   * @throws Error: the medium fails, and the journal does not go on
+   */
+  async serve(need: LogNeed, requests: AreaJournalRequests): Promise<void> {
+    if (this.#isClosed) return;
+    if (need === "log") await this.#growLog(requests);
+    else if (need === "mirror") await this.#growSuccessor(requests);
+    else {
+      this.#renewal ??= this.#renew(requests).finally(() => {
+        this.#renewal = undefined;
+      });
+      await this.#renewal;
+    }
+  }
+
+  /**
+   * Nobody appends any more. Ends when nothing is written to it here either.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer
+   */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const served = Promise.allSettled([this.#renewal, this.#logGrowth]);
+    // Where the medium answers later it is closed then.
+    const closed = served.then(() => this.#handle.close());
+    await bounded(closed, CLOSE_TIMEOUT_MS, noAnswer);
+  }
+
+  async #renew(requests: AreaJournalRequests): Promise<void> {
+    let draft: JournalDraft;
+    try {
+      draft = await JournalDraft.create(this.#path, newJournal(this.#header.id), 0);
+    } catch {
+      // No room for two of them: one that is longer does as well.
+      return this.#growLog(requests);
+    }
+    this.#successor = draft;
+    this.#isAbandoned = false;
+    const { fd, logOffsetBytes, logBytes } = draft;
+    const place = { fd, logOffsetBytes, logBytes };
+    const answer = await requests.compact(place).catch(() => undefined);
+    const firstSequence = answer?.firstSequence ?? null;
+    this.#successor = undefined;
+    await this.#successorGrowth;
+    // Given up, or there is nobody any more who appends: what there was before goes on.
+    const isOver = this.#isClosed || this.#isAbandoned;
+    if (isOver || firstSequence === null) return draft.discard();
+    const before = this.#handle;
+    this.#handle = await draft.publish(new Uint8Array(0), firstSequence);
+    this.#header = headerOf(this.#header.id, draft.logBytes, firstSequence);
+    // A reactor that does not adopt it has said why, or its device has ended.
+    await requests.adopt().catch(() => undefined);
+    await this.#logGrowth.catch(() => undefined);
+    await before.close();
+  }
+
+  /** One growth at a time, while the reactor appends. */
+  #growLog(requests: AreaJournalRequests): Promise<void> {
+    const growth = this.#logGrowth.catch(() => undefined).then(() => this.#growOnce(requests));
+    this.#logGrowth = growth;
+    return growth;
+  }
+
+  async #growOnce(requests: AreaJournalRequests): Promise<void> {
+    const handle = this.#handle;
+    const header = await growLog(handle, this.#header, grownLogBytes(this.#header.logBytes));
+    if (this.#handle === handle) this.#header = header;
+    await requests.grown(handle.fd, header.logBytes);
+  }
+
+  async #growSuccessor(requests: AreaJournalRequests): Promise<void> {
+    const draft = this.#successor;
+    if (draft === undefined) return;
+    const grow = async (): Promise<void> => {
+      await draft.grow(grownLogBytes(draft.logBytes));
+      await requests.grown(draft.fd, draft.logBytes);
+    };
+    this.#successorGrowth = grow().catch(() => {
+      this.#isAbandoned = true;
+    });
+    await this.#successorGrowth;
+    if (!this.#isAbandoned) return;
+    await requests.abandon();
+    await this.#growLog(requests);
+  }
+}
+
+export function areaJournalName(uuid: string): string {
+  return `area-${uuid}.journal`;
+}
+
+/**
+ * Puts what a journal has into an empty map. It may take as long as it gets on.
+ * @throws JournalError; Error, when the entries are not of this device, or the medium does not answer: then
+ * the map is not touched any more; the error of open(2)
+ */
+export async function loadAreaJournal(
+  directory: PersistentDirectory,
+  uuid: string,
+  map: DiffAreaMap,
+): Promise<void> {
+  const replay = new AreaReplay(map);
+  const expected = { kind: JournalKind.AREA, id: uuidBytes(uuid) };
+  const path = directory.file(areaJournalName(uuid));
+  await boundedSteps(
+    async (onStep) => {
+      const { handle } = await openJournal(path, expected, replay.apply, onStep);
+      await handle.close();
+    },
+    directory.answerTimeoutMs,
+    noAnswer,
+  );
+}
+
+function newJournal(id: Uint8Array): { kind: number; id: Uint8Array; logBytes: number } {
+  return { kind: JournalKind.AREA, id, logBytes: LOG_BYTES };
+}
+
+function headerOf(id: Uint8Array, logBytes: number, firstSequence: number): JournalHeader {
+  const logOffsetBytes = logOffsetOf(0);
+  return {
+    kind: JournalKind.AREA,
+    id,
+    checkpointBytes: 0,
+    logOffsetBytes,
+    logBytes,
+    firstSequence,
+  };
+}
+
+/** Puts all that a map has into a journal that nobody has yet. */
+async function copyMap(
+  draft: JournalDraft,
+  id: Uint8Array,
+  map: DiffAreaMap,
+): Promise<{ usedSectors: number; nextCommit: number }> {
+  const buffer = new ArrayBuffer(writerBytes(COPY_ENTRIES));
+  const options = { buffer, id, entriesMax: COPY_ENTRIES, nextSequence: 1, nextCommit: 1 };
+  const writer = new JournalWriter(options);
+  const encoder = new AreaEncoder(map);
+  const turns = new Turns();
+  let usedSectors = 0;
+  while (!encoder.isDone) {
+    encoder.step(COPY_ENTRIES, TURN_UNITS, (op, a, b, c) => writer.append(op, a, b, c));
+    await turns.spend(TURN_UNITS);
+    if (writer.fillingEntries === 0) continue;
+    writer.seal();
+    const { sealedOffsetBytes, sealedSectors } = writer;
+    const bytes = new Uint8Array(buffer, sealedOffsetBytes, sealedSectors * SECTOR_BYTES);
+    const needBytes = usedSectors * SECTOR_BYTES + bytes.length + LOG_BYTES / 2;
+    while (draft.logBytes < needBytes) await draft.grow(grownLogBytes(draft.logBytes));
+    await draft.writeLog(bytes, usedSectors * SECTOR_BYTES);
+    usedSectors += sealedSectors;
+    writer.complete();
+  }
+  return { usedSectors, nextCommit: writer.fillingCommit };
+}

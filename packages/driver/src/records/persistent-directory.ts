@@ -1,0 +1,247 @@
+/**
+ * Where the state of persistent trackers and snapshots lives: a directory on a medium, which outlives
+ * the machine's power.
+ *
+ * ```
+ *   lock                        held by the daemon that owns the directory; in it the last two boots
+ *                               in which one did
+ *   tracker-UUID.record         a device, and what it looked like when nobody tracked it any more
+ *   cbt-UUID.journal            its changed-block map
+ *   snapshot-UUID.record        a snapshot
+ *   area-UUID-UUID.journal      where the old data of one of its devices is
+ * ```
+ *
+ * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.
+ */
+import { closeSync, constants, mkdirSync, openSync, readdirSync, unlinkSync } from "node:fs";
+import { open, readdir, readFile, rename, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { ControlError } from "@blksnap/api";
+import { syncDirectory } from "@blksnap/journal";
+import { type BootMark, UNKNOWN_BOOT } from "@blksnap/linux-block";
+import { bounded, readApart, statApart, tryLockFile } from "@blksnap/uring";
+import { chainBoot } from "./boot-chain.js";
+import { decodeRecord, encodeRecord } from "./record-format.js";
+import type { FoundRecord } from "./state-directory.js";
+
+/**
+ * Looks at a directory for as long as `timeoutMs`, without this process waiting for its medium.
+ * @returns 0, or the negative errno of what is wrong: -ETIMEDOUT when there was no answer
+ */
+export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
+
+const LOCK = "lock";
+const LOCK_BYTES = 512;
+const ENOENT = 2;
+const ENOTDIR = 20;
+const ETIMEDOUT = 110;
+const SUFFIX = ".record";
+/** Also of journals that are being made. */
+const UNFINISHED_SUFFIX = ".new";
+const GIVE_UP_TIMEOUT_MS = 2_500;
+const ANSWER_TIMEOUT_MS = 20_000;
+
+export class PersistentDirectory {
+  readonly path: string;
+  /** Records of trackers, by uuid, that somebody goes on with. */
+  readonly inUse: Set<string> = new Set();
+  /** Those of which something is still being written, by somebody who may have given up. */
+  readonly unanswered: Set<string> = new Set();
+  /** For how long writers wait until a journal that failed is forgotten here. */
+  readonly giveUpTimeoutMs: number;
+  /** For how long others wait for what is to be on record here. */
+  readonly answerTimeoutMs: number;
+  readonly #look: MediumLook;
+  #lockFd: number | undefined;
+  #boot: Promise<BootMark> | undefined;
+
+  constructor(
+    path: string,
+    giveUpTimeoutMs: number = GIVE_UP_TIMEOUT_MS,
+    answerTimeoutMs: number = ANSWER_TIMEOUT_MS,
+    look: MediumLook = lookApart,
+  ) {
+    this.path = path;
+    this.giveUpTimeoutMs = giveUpTimeoutMs;
+    this.answerTimeoutMs = answerTimeoutMs;
+    this.#look = look;
+  }
+
+  /**
+   * Whether an earlier daemon may have left something.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE when the medium does not answer
+   */
+  async exists(): Promise<boolean> {
+    const status = await this.#look(this.path, this.answerTimeoutMs);
+    if (status === -ETIMEDOUT) throw this.#noAnswer();
+    return status !== -ENOENT && status !== -ENOTDIR;
+  }
+
+  #noAnswer(): ControlError {
+    return unusable(this.path, noAnswer());
+  }
+
+  /**
+   * Takes possession of the directory, and makes it where there is none; what was not written to its end
+   * is removed. Again: does nothing.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
+   */
+  async own(): Promise<void> {
+    if (this.#lockFd !== undefined) return;
+    // From here on this thread asks the medium itself: only one that answers.
+    await this.exists();
+    if (this.#lockFd === undefined) this.#own();
+  }
+
+  #own(): void {
+    let fd: number;
+    try {
+      mkdirSync(this.path, { recursive: true, mode: 0o700 });
+      fd = openSync(join(this.path, LOCK), constants.O_RDWR | constants.O_CREAT, 0o600);
+    } catch (error) {
+      throw unusable(this.path, error);
+    }
+    if (!tryLockFile(fd)) {
+      closeSync(fd);
+      throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${this.path}`);
+    }
+    this.#lockFd = fd;
+    this.#removeUnfinished();
+  }
+
+  /** What an earlier daemon was about to write: nobody of this one writes yet. */
+  #removeUnfinished(): void {
+    for (const file of readdirSync(this.path)) {
+      if (!file.endsWith(UNFINISHED_SUFFIX)) continue;
+      try {
+        unlinkSync(this.file(file));
+      } catch {
+        // It is in nobody's way: it is replaced, or tried again at the next start.
+      }
+    }
+  }
+
+  /**
+   * This boot, linked to the one before where the directory is owned.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE when the medium does not answer
+   */
+  async boot(): Promise<BootMark> {
+    if (this.#lockFd === undefined) return UNKNOWN_BOOT;
+    this.#boot ??= chainBoot({
+      read: () => readFile(this.file(LOCK), "utf8"),
+      write: (text) => this.#writeLock(text),
+    });
+    return bounded(this.#boot, this.answerTimeoutMs, () => this.#noAnswer());
+  }
+
+  /** In place, as the lock is on the file; a half of it has the wrong checksum. */
+  async #writeLock(text: string): Promise<void> {
+    const handle = await open(this.file(LOCK), "r+");
+    try {
+      await handle.truncate();
+      await handle.write(text, 0);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /** Gives the directory up; what is in it stays. */
+  close(): void {
+    if (this.#lockFd !== undefined) closeSync(this.#lockFd);
+    this.#lockFd = undefined;
+  }
+
+  file(name: string): string {
+    return join(this.path, name);
+  }
+
+  /** Writes or replaces a record. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async writeRecord(name: string, value: unknown): Promise<void> {
+    const path = this.file(name + SUFFIX);
+    try {
+      const handle = await open(`${path}.new`, "w", 0o600);
+      try {
+        await handle.writeFile(encodeRecord(value));
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(`${path}.new`, path);
+      await syncDirectory(this.path);
+    } catch (error) {
+      throw unusable(path, error);
+    }
+  }
+
+  removeRecord(name: string): Promise<void> {
+    return this.removeFile(name + SUFFIX);
+  }
+
+  /** Removes a file for good; one that is not there is no error. */
+  async removeFile(name: string): Promise<void> {
+    try {
+      await unlink(this.file(name));
+      await syncDirectory(this.path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+      throw unusable(this.file(name), error);
+    }
+  }
+
+  /** All records whose names begin so, in order of name. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  readRecords(prefix: string): Promise<FoundRecord[]> {
+    return bounded(this.#readRecords(prefix), this.answerTimeoutMs, () => this.#noAnswer());
+  }
+
+  /** One after the other: each that does not answer keeps a thread of those that others need. */
+  async #readRecords(prefix: string): Promise<FoundRecord[]> {
+    const records: FoundRecord[] = [];
+    for (const file of (await this.names()).sort()) {
+      if (!file.startsWith(prefix) || !file.endsWith(SUFFIX)) continue;
+      records.push(await this.#readRecord(file));
+    }
+    return records;
+  }
+
+  /** Of all files. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async names(): Promise<string[]> {
+    try {
+      return await readdir(this.path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+      throw unusable(this.path, error);
+    }
+  }
+
+  async #readRecord(file: string): Promise<FoundRecord> {
+    const name = file.slice(0, -SUFFIX.length);
+    try {
+      return { name, ...decodeRecord(await readFile(this.file(file), "utf8")) };
+    } catch (error) {
+      return { name, problem: (error as Error).message };
+    }
+  }
+}
+
+/** For waits that are bounded, because a medium may never answer. */
+export function noAnswer(): Error {
+  return new Error("the medium does not answer");
+}
+
+/** What is wrong with a file of the directory, under its name. */
+export function unusable(path: string, error: unknown): ControlError {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return new ControlError("PERSISTENT_STATE_UNUSABLE", `${path}: ${message}`, {
+    cause: error,
+    ...(code === undefined ? {} : { errnoName: code }),
+  });
+}
+
+/** The lock, which is always there, is read: what the directory itself says may come from memory. */
+async function lookApart(path: string, timeoutMs: number): Promise<number> {
+  const lock = await readApart(join(path, LOCK), 0, LOCK_BYTES, timeoutMs);
+  if (lock !== -ENOENT) return typeof lock === "number" ? lock : 0;
+  const folder = await statApart(path, timeoutMs);
+  return typeof folder === "number" ? folder : 0;
+}

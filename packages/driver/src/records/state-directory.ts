@@ -1,0 +1,294 @@
+/**
+ * Where a daemon's state lives: one directory on tmpfs, which outlives the process but not the
+ * machine.
+ *
+ * ```
+ *   lock                 held by the daemon that owns the directory
+ *   tracker-N.record     what is needed to serve a front again
+ *   cbt-N                CBT map of tracker N, mapped shared
+ *   snapshot-UUID.record what is needed to go on with a snapshot
+ *   area-UUID-N          map of tracker N's diff area, mapped shared
+ *   store-UUID-N         memory store
+ * ```
+ *
+ * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new
+ * one. Beside it is a copy, for the case that it is damaged: a front that nobody can serve any more
+ * leaves its users waiting. Where both are, they are left alone and named; others are not affected.
+ */
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  unlinkSync,
+  write as writeCallback,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { ControlError } from "@blksnap/api";
+import { tryLockFile } from "@blksnap/uring";
+import { type DecodedRecord, decodeRecord, encodeRecord } from "./record-format.js";
+
+const { O_RDWR, O_CREAT, O_TRUNC } = constants;
+const writePart = promisify(writeCallback);
+const SUFFIX = ".record";
+const COPY_SUFFIX = ".record-copy";
+const UNFINISHED_SUFFIX = ".new";
+/** Where a map file says whose it is: at the end of the page that every map begins with. */
+const NAME_DIGEST_BYTES = 32;
+const NAME_DIGEST_OFFSET = 4096 - NAME_DIGEST_BYTES;
+const FILL_BYTES = 2 ** 20;
+
+/** A file of maps, to be mapped shared. */
+export interface MapFile {
+  readonly name: string;
+  readonly fd: number;
+  readonly lengthBytes: number;
+}
+
+/**
+ * A record that was found; `problem` says why it cannot be used, `instead` why its copy is used in its
+ * place.
+ */
+export type FoundRecord =
+  | {
+      readonly name: string;
+      readonly value: unknown;
+      readonly instead?: string;
+      readonly problem?: undefined;
+    }
+  | { readonly name: string; readonly problem: string };
+
+/**
+ * What lies above may be used by others, as the socket's folder is by its group: it is not closed to them
+ * because this directory is, nor by the umask of whoever has started the daemon.
+ */
+function makeParent(path: string): void {
+  const made = mkdirSync(dirname(resolve(path)), { recursive: true, mode: 0o755 });
+  for (let at = dirname(resolve(path)); made !== undefined; at = dirname(at)) {
+    chmodSync(at, 0o755);
+    if (at === made) return;
+  }
+}
+
+/** 32 bits that tell devices of daemons with different state directories apart. */
+export function ownerTag(path: string): number {
+  const real = existsSync(path) ? realpathSync(path) : resolve(path);
+  return createHash("sha256").update(real).digest().readUInt32LE(0);
+}
+
+export class StateDirectory {
+  readonly path: string;
+  /** Tag of this directory on the devices that are on record here. */
+  readonly owner: number;
+  readonly #lockFd: number;
+
+  /**
+   * Takes possession of the directory.
+   * @throws ControlError ALREADY_RUNNING when another daemon has it; the error of mkdir(2)
+   */
+  constructor(path: string) {
+    this.path = path;
+    makeParent(path);
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    this.#lockFd = openSync(join(path, "lock"), O_RDWR | O_CREAT, 0o600);
+    this.owner = ownerTag(path);
+    if (tryLockFile(this.#lockFd)) return;
+    closeSync(this.#lockFd);
+    throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${path}`);
+  }
+
+  /** Gives the directory up; what is in it stays. */
+  close(): void {
+    closeSync(this.#lockFd);
+  }
+
+  /**
+   * Makes an empty (all zero) map file; one of the same name is replaced. All its memory is taken
+   * now: a store into a page that a full tmpfs cannot give would end the process, and the next one
+   * when the request comes again. The calling thread goes on meanwhile: a large one takes seconds.
+   * @throws ControlError OUT_OF_MEMORY
+   */
+  async createMap(name: string, lengthBytes: number): Promise<MapFile> {
+    const path = join(this.path, name);
+    let fd: number | undefined;
+    try {
+      this.#assertRoom(lengthBytes);
+      fd = openSync(path, O_RDWR | O_CREAT | O_TRUNC, 0o600);
+      await fillWithZeroes(fd, lengthBytes);
+      const file = { name, fd, lengthBytes };
+      this.bindMap(file);
+      return file;
+    } catch (error) {
+      if (fd !== undefined) {
+        closeSync(fd);
+        unlinkSync(path);
+      }
+      throw outOfMemory(`cannot make the map ${path}`, error);
+    }
+  }
+
+  #assertRoom(lengthBytes: number): void {
+    const { blocks, bavail, bsize } = statfsSync(this.path);
+    // A tmpfs without a limit has no blocks at all.
+    const isUnlimited = blocks === 0;
+    if (isUnlimited || bavail * bsize >= lengthBytes) return;
+    throw new Error(`it takes ${lengthBytes} bytes, and ${bavail * bsize} are free`);
+  }
+
+  /** Writes into the map whose it is; again, where its header was filled from elsewhere. */
+  bindMap({ name, fd }: MapFile): void {
+    writeSync(fd, nameDigest(name), 0, NAME_DIGEST_BYTES, NAME_DIGEST_OFFSET);
+  }
+
+  /** Opens a map file of an earlier daemon. @throws the error of open(2); Error when it is another's */
+  openMap(name: string): MapFile {
+    const fd = openSync(join(this.path, name), O_RDWR);
+    const found = Buffer.alloc(NAME_DIGEST_BYTES);
+    readSync(fd, found, 0, NAME_DIGEST_BYTES, NAME_DIGEST_OFFSET);
+    if (found.equals(nameDigest(name))) return { name, fd, lengthBytes: fstatSync(fd).size };
+    closeSync(fd);
+    throw new Error(`the map ${join(this.path, name)} is damaged, or another device's`);
+  }
+
+  /** Closes a map file; it stays. */
+  closeMap(file: MapFile): void {
+    closeSync(file.fd);
+  }
+
+  /** Closes and removes a map file. */
+  removeMap(file: MapFile): void {
+    closeSync(file.fd);
+    this.removeFile(file.name);
+  }
+
+  /** Removes a file; one that is not there is no error. */
+  removeFile(name: string): void {
+    try {
+      unlinkSync(join(this.path, name));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+
+  /**
+   * Writes or replaces a record.
+   * @throws ControlError OUT_OF_MEMORY; the old one is still there
+   */
+  writeRecord(name: string, value: unknown): void {
+    const path = join(this.path, name + SUFFIX);
+    try {
+      replaceFile(path, encodeRecord(value));
+    } catch (error) {
+      throw outOfMemory(`cannot write the record ${path}`, error);
+    }
+    this.#writeCopy(name + COPY_SUFFIX, encodeRecord(value));
+  }
+
+  /** A copy that cannot be written must not stay as it was: it would be believed one day. */
+  #writeCopy(file: string, text: string): void {
+    try {
+      replaceFile(join(this.path, file), text);
+    } catch {
+      this.removeFile(file);
+    }
+  }
+
+  removeRecord(name: string): void {
+    // The record last: as long as it is there the copy belongs to it.
+    this.removeFile(name + COPY_SUFFIX);
+    this.removeFile(name + SUFFIX);
+  }
+
+  /** Everything in the directory. */
+  fileNames(): string[] {
+    return readdirSync(this.path);
+  }
+
+  /** Names of all records, usable or not, in order. */
+  recordNames(): string[] {
+    return recordNames(this.path);
+  }
+
+  /** All records whose names begin so, in order of name. */
+  readRecords(prefix: string): FoundRecord[] {
+    return readRecords(this.path, prefix);
+  }
+}
+
+/**
+ * The records of a state directory, whoever owns it, whose names begin so, in order of name; none
+ * where there is no directory.
+ */
+export function readRecords(directory: string, prefix: string): FoundRecord[] {
+  if (!existsSync(directory)) return [];
+  return recordNames(directory)
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => readRecord(directory, name));
+}
+
+function recordNames(directory: string): string[] {
+  return readdirSync(directory)
+    .filter((file) => file.endsWith(SUFFIX))
+    .map((file) => file.slice(0, -SUFFIX.length))
+    .sort();
+}
+
+function readRecord(directory: string, name: string): FoundRecord {
+  const found = decode(directory, name, SUFFIX);
+  if (found.problem === undefined) return { name, value: found.value };
+  const copy = decode(directory, name, COPY_SUFFIX);
+  if (copy.problem !== undefined) return { name, problem: found.problem };
+  return { name, value: copy.value, instead: found.problem };
+}
+
+function decode(directory: string, name: string, suffix: string): DecodedRecord {
+  try {
+    const found = decodeRecord(readFileSync(join(directory, name + suffix), "utf8"));
+    const id = found.problem === undefined && (found.value as { id?: unknown }).id;
+    // Names end with what they are the name of.
+    return id && !name.endsWith(`-${id}`) ? { problem: `it is that of ${id}` } : found;
+  } catch (error) {
+    return { problem: (error as Error).message };
+  }
+}
+
+/** By rename: whoever reads finds the old one or the new one. */
+function replaceFile(path: string, text: string): void {
+  try {
+    writeFileSync(`${path}${UNFINISHED_SUFFIX}`, text, { mode: 0o600 });
+    renameSync(`${path}${UNFINISHED_SUFFIX}`, path);
+  } catch (error) {
+    rmSync(`${path}${UNFINISHED_SUFFIX}`, { force: true });
+    throw error;
+  }
+}
+
+function nameDigest(name: string): Buffer {
+  return createHash("sha256").update(name).digest();
+}
+
+async function fillWithZeroes(fd: number, lengthBytes: number): Promise<void> {
+  const zeroes = new Uint8Array(Math.min(lengthBytes, FILL_BYTES));
+  for (let at = 0; at < lengthBytes; ) {
+    const length = Math.min(zeroes.length, lengthBytes - at);
+    at += (await writePart(fd, zeroes, 0, length, at)).bytesWritten;
+  }
+}
+
+function outOfMemory(what: string, cause: unknown): ControlError {
+  return new ControlError("OUT_OF_MEMORY", `${what}: ${(cause as Error).message}`, { cause });
+}

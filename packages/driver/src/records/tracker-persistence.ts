@@ -1,0 +1,426 @@
+/**
+ * What keeps a tracker's changed-block map through a clean stop and through a power cut.
+ *
+ * ```
+ *   prepare ──▶ judge what is recorded ──▶ restore the map, or say why a new generation begins
+ *   begin   ──▶ new journal with the map as checkpoint, record "not clean"  ──▶ the front may write
+ *   rotate  ──▶ the log is half full: a new journal, while writes go on
+ *   end     ──▶ nobody writes any more: last checkpoint, what the device looks like, record "clean"
+ *   fail    ──▶ the medium fails: record and journal go, so that nobody believes them later
+ * ```
+ */
+import { randomUUID } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
+import { ControlError } from "@blksnap/api";
+import type { AdoptReply, JournalSetup, MirrorReply } from "@blksnap/data-plane";
+import { CbtReplay, JournalKind } from "@blksnap/data-plane";
+import { CbtMap } from "@blksnap/engine";
+import { JournalDraft, openJournal } from "@blksnap/journal";
+import {
+  type Continuity,
+  compareIdentity,
+  type EarlierTracking,
+  extSession,
+  judgeContinuity,
+  type PersistedIdentity,
+  readFacts,
+  untilWritesShow,
+  uuidBytes,
+} from "@blksnap/linux-block";
+import type { BackingFile } from "@blksnap/ublk";
+import { bounded } from "@blksnap/uring";
+import { boundedSteps } from "../persistence/bounded-steps.js";
+import { Serial } from "../serial.js";
+import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
+
+const LOG_BYTES = 2 ** 21;
+
+export interface PersistentTrackerRecord {
+  readonly uuid: string;
+  /** Path of the original. */
+  readonly device: string;
+  /** To be attached again when the daemon starts. */
+  readonly attached: boolean;
+  readonly tracking: EarlierTracking;
+  /** log2 of the chunks of its diff areas. */
+  readonly chunkShift: number;
+}
+
+/** What a journal had; to be put into a new map. */
+export interface RestoredCbt {
+  readonly checkpoint: Uint8Array;
+  readonly entries: readonly (readonly [number, number, number])[];
+}
+
+/** How the reactor is asked; see messages.ts. */
+export interface JournalRequests {
+  mirror(place: { fd: number; logOffsetBytes: number; logBytes: number }): Promise<MirrorReply>;
+  adopt(): Promise<AdoptReply>;
+}
+
+/** What is looked up. */
+export interface PrepareOptions {
+  /** Make a record where there is none. */
+  readonly persistent: boolean;
+  /** The record that the device must be that of. */
+  readonly uuid?: string;
+  /** See JudgeOptions. */
+  readonly trustReboots?: boolean;
+}
+
+export class TrackerPersistence {
+  readonly uuid: string;
+  /** Why the map's generation is a new one; undefined where it goes on. */
+  readonly broken: Exclude<Continuity, { verdict: "continue" }> | undefined;
+  /** There was no record. */
+  isNew = false;
+  /** log2 of the chunks; to be set before begin() where there was no record. */
+  chunkShift = 0;
+  /** Why nothing is kept any more; undefined while all is well. */
+  failure: string | undefined;
+  readonly #directory: PersistentDirectory;
+  readonly #backing: BackingFile;
+  #tracking: EarlierTracking;
+  #journal: FileHandle | undefined;
+  #isClosed = false;
+  #isForgotten = false;
+  /** What the medium has not answered. */
+  #working = 0;
+  /** A record takes the place of those that were written before it. */
+  readonly #records = new Serial();
+
+  private constructor(
+    directory: PersistentDirectory,
+    backing: BackingFile,
+    uuid: string,
+    tracking: EarlierTracking,
+    broken: TrackerPersistence["broken"],
+  ) {
+    this.#directory = directory;
+    this.#backing = backing;
+    this.uuid = uuid;
+    this.#tracking = tracking;
+    this.broken = broken;
+    directory.inUse.add(uuid);
+  }
+
+  /**
+   * Looks up what is recorded about an original that is open exclusively. Undefined where nothing is and
+   * nothing is wanted.
+   * @throws ControlError DEVICE_NOT_FOUND: it is not the device of `uuid`; PERSISTENT_STATE_UNUSABLE:
+   * it cannot be read, or it is wanted or has a record and cannot be written
+   */
+  static async prepare(
+    directory: PersistentDirectory,
+    backing: BackingFile,
+    { persistent, uuid, trustReboots = false }: PrepareOptions,
+  ): Promise<TrackerPersistence | undefined> {
+    if (persistent) await directory.own();
+    else if (!(await directory.exists())) return undefined;
+    // Copies of a disk look the same: the record of one that is tracked is not that of another.
+    const records = (await trackerRecords(directory)).filter(
+      (record) => !directory.inUse.has(record.uuid),
+    );
+    if (!persistent && records.length === 0) return undefined;
+    const facts = await readFacts(backing, await directory.boot());
+    const tracking = { ...facts, clean: false };
+    // Another device may have been attached meanwhile.
+    const free = records.filter((record) => !directory.inUse.has(record.uuid));
+    const found = earlierRecord(free, backing.path, facts, uuid);
+    if (found !== undefined) {
+      // What is still on its way to the medium would take the place of what is written now.
+      if (directory.unanswered.has(found.uuid)) throw unusable(directory.path, noAnswer());
+      const verdict = judgeContinuity(found.tracking, facts, { trustReboots });
+      // Without a name of its own, only a device that has not changed is surely the one of the record.
+      const isSure =
+        verdict.verdict === "continue" ||
+        compareIdentity(found.tracking.identity, facts.identity) === "same";
+      if (verdict.verdict !== "other_device" && (isSure || persistent)) {
+        // Who needs nothing of the medium does not suffer when it cannot be written; this one does.
+        await directory.own();
+        const broken = verdict.verdict === "continue" ? undefined : verdict;
+        const going = new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
+        going.chunkShift = found.chunkShift;
+        return going;
+      }
+      if (uuid !== undefined && verdict.verdict === "other_device") {
+        const what = `${backing.path} is another device than it was: ${verdict.why}`;
+        throw new ControlError("DEVICE_NOT_FOUND", what);
+      }
+    }
+    if (!persistent) return undefined;
+    const made = new TrackerPersistence(directory, backing, randomUUID(), tracking, undefined);
+    made.isNew = true;
+    return made;
+  }
+
+  /** After a crash of the daemon: the map lives, and all that is missing is a new journal. */
+  static async resume(
+    directory: PersistentDirectory,
+    backing: BackingFile,
+    uuid: string,
+  ): Promise<TrackerPersistence> {
+    // A medium that fails is met again in begin(), which says that it has failed.
+    const read = directory.own().then(() => trackerRecords(directory));
+    const records = await read.catch(() => []);
+    const record = records.find((one) => one.uuid === uuid);
+    const tracking = record?.tracking ?? (await readFacts(backing, await directory.boot()));
+    const unclean = { ...tracking, clean: false, closing: false };
+    return new TrackerPersistence(directory, backing, uuid, unclean, undefined);
+  }
+
+  /** The map's journal. @throws JournalError; the error of open(2) */
+  async load(): Promise<RestoredCbt> {
+    const entries: [number, number, number][] = [];
+    const expected = { kind: JournalKind.TRACKER, id: this.#id };
+    const read = async (onStep: () => void): Promise<RestoredCbt> => {
+      const visit = (op: number, a: number, b: number) => void entries.push([op, a, b]);
+      const { checkpoint, handle } = await openJournal(this.#journalPath, expected, visit, onStep);
+      await handle.close();
+      return { checkpoint, entries };
+    };
+    return boundedSteps(read, this.#directory.answerTimeoutMs, noAnswer);
+  }
+
+  /** Before the first write; bounded, as fronts may wait. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async begin(map: CbtMap): Promise<JournalSetup> {
+    const { unanswered } = this.#directory;
+    unanswered.add(this.uuid);
+    const beginning = this.#begin(map).finally(() => unanswered.delete(this.uuid));
+    try {
+      return await bounded(beginning, this.#directory.answerTimeoutMs, noAnswer);
+    } catch (error) {
+      await this.close();
+      // A journal without a record is nobody's.
+      if (this.isNew)
+        await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer).catch(
+          () => undefined,
+        );
+      throw error instanceof ControlError ? error : unusable(this.#journalPath, error);
+    }
+  }
+
+  async #begin(map: CbtMap): Promise<JournalSetup> {
+    await this.#directory.own();
+    const draft = await this.#draft(map);
+    this.#journal = await draft.publish(map.checkpoint(), 1);
+    await this.#writeRecord({ ...this.#tracking, clean: false }, true);
+    // Given up meanwhile, because it took too long: what was written now must not be believed.
+    if (this.failure !== undefined) await this.forget();
+    if (this.#isClosed) {
+      await this.#journal.close();
+      if (this.isNew) await this.forget();
+      throw new Error("it was given up meanwhile");
+    }
+    return {
+      fd: this.#journal.fd,
+      id: [...this.#id],
+      logOffsetBytes: draft.logOffsetBytes,
+      logBytes: draft.logBytes,
+      usedSectors: 0,
+      nextSequence: 1,
+      nextCommit: 1,
+    };
+  }
+
+  /**
+   * A new journal takes the old one's place; writes go on. The map must not be switched meanwhile. Bounded,
+   * as who detaches waits for it.
+   * @throws Error when it did not work; then the journal has failed, and is to be told so: fail()
+   */
+  rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
+    return this.#answered(this.#rotate(map, reactor));
+  }
+
+  /** What the medium does not answer in time goes on; until its end nobody begins with the record anew. */
+  #answered(work: Promise<void>): Promise<void> {
+    const { unanswered, answerTimeoutMs } = this.#directory;
+    unanswered.add(this.uuid);
+    const ended = work.finally(() => {
+      if (--this.#working === 0) unanswered.delete(this.uuid);
+    });
+    this.#working++;
+    ended.catch(() => undefined);
+    return bounded(ended, answerTimeoutMs, noAnswer);
+  }
+
+  async #rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
+    const draft = await this.#draft(map);
+    const { fd, logOffsetBytes, logBytes } = draft;
+    const { firstSequence } = await reactor
+      .mirror({ fd, logOffsetBytes, logBytes })
+      .catch(async (error: unknown) => {
+        await draft.discard();
+        throw error;
+      });
+    if (firstSequence === null) {
+      await draft.discard();
+      throw new Error("the journal has failed before");
+    }
+    if (this.#isOver) {
+      await draft.discard();
+      throw new Error("it was given up meanwhile");
+    }
+    const before = this.#journal;
+    const journal = await draft.publish(map.checkpoint(), firstSequence);
+    if (this.#isOver) {
+      await journal.close();
+      if (this.#isForgotten) await this.forget();
+      throw new Error("it was given up meanwhile");
+    }
+    this.#journal = journal;
+    const { adopted } = await reactor.adopt().finally(() => before?.close());
+    if (!adopted) throw new Error("the journal has failed meanwhile");
+  }
+
+  /**
+   * The original's first bytes, as written through the front: a file system that was mounted there when
+   * power was cut can prove later that nobody else has mounted it. @throws ControlError
+   */
+  async noteStart(start: Uint8Array): Promise<void> {
+    const { identity, content, capacityBytes } = this.#tracking;
+    const found = extSession(start, capacityBytes);
+    const session = found?.session ?? null;
+    if (session === (content.proof?.session ?? null)) return;
+    const tracking = {
+      ...this.#tracking,
+      identity: { ...identity, contentUuid: found?.uuid ?? identity.contentUuid },
+      content: { ...content, proof: { unmounted: null, session } },
+    };
+    await this.#answered(this.#writeRecord(tracking, true));
+    this.#tracking = tracking;
+  }
+
+  /**
+   * Nobody writes to the original any more.
+   * @param attached whether the next daemon is to attach it by itself
+   * @param closing the system goes down, and nobody is left who could write
+   * @throws Error also when the medium does not answer
+   */
+  async end(map: CbtMap, attached: boolean, closing = false): Promise<void> {
+    if (this.failure !== undefined) return;
+    let isLate = false;
+    const late = () => {
+      isLate = true;
+      return noAnswer();
+    };
+    const ending = this.#end(map, attached, closing, () => isLate);
+    await bounded(ending, this.#directory.answerTimeoutMs, late);
+  }
+
+  async #end(
+    map: CbtMap,
+    attached: boolean,
+    closing: boolean,
+    isLate: () => boolean,
+  ): Promise<void> {
+    await this.#journal?.close();
+    this.#journal = undefined;
+    const draft = await this.#draft(map);
+    await (await draft.publish(map.checkpoint(), 1)).close();
+    const facts = await readFacts(this.#backing, await this.#directory.boot());
+    await untilWritesShow(facts.witness);
+    // Where it is late others may have written since: what was seen is not how it was left.
+    if (!isLate()) await this.#writeRecord({ ...facts, clean: true, closing }, attached);
+  }
+
+  /**
+   * The journal cannot be written: nobody must believe what it says.
+   * @throws Error when not even that can be put on record
+   */
+  async fail(why: string): Promise<void> {
+    this.failure = why;
+    await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer);
+  }
+
+  /** Removes all that is recorded. */
+  async forget(): Promise<void> {
+    this.#isForgotten = true;
+    await this.#directory.removeRecord(recordName(this.uuid));
+    await this.#directory.removeFile(`${journalName(this.uuid)}`);
+  }
+
+  /** Closes what is open, without a word on the medium. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#directory.inUse.delete(this.uuid);
+    const journal = this.#journal;
+    this.#journal = undefined;
+    await journal?.close();
+  }
+
+  /** Nobody is to write to the medium for it any more. */
+  get #isOver(): boolean {
+    return this.#isClosed || this.failure !== undefined;
+  }
+
+  get #id(): Uint8Array {
+    return uuidBytes(this.uuid);
+  }
+
+  get #journalPath(): string {
+    return this.#directory.file(journalName(this.uuid));
+  }
+
+  #draft(map: CbtMap): Promise<JournalDraft> {
+    const journal = { kind: JournalKind.TRACKER, id: this.#id, logBytes: LOG_BYTES };
+    const { blockCount } = map;
+    return JournalDraft.create(this.#journalPath, journal, CbtMap.checkpointBytes(blockCount));
+  }
+
+  async #writeRecord(tracking: EarlierTracking, attached: boolean): Promise<void> {
+    const { uuid } = this;
+    const record: PersistentTrackerRecord = {
+      uuid,
+      device: this.#backing.path,
+      attached,
+      tracking,
+      chunkShift: this.chunkShift,
+    };
+    await this.#records.run(() => this.#directory.writeRecord(recordName(uuid), record));
+    if (this.#isForgotten) await this.forget();
+  }
+}
+
+/** The record of the same device, or else the one of the same path. */
+function earlierRecord(
+  records: readonly PersistentTrackerRecord[],
+  path: string,
+  facts: PersistedIdentity,
+  uuid: string | undefined,
+): PersistentTrackerRecord | undefined {
+  if (uuid !== undefined) return records.find((record) => record.uuid === uuid);
+  return (
+    records.find(({ tracking }) => compareIdentity(tracking.identity, facts.identity) === "same") ??
+    records.find(({ device }) => device === path)
+  );
+}
+
+/** All records of trackers that can be read. */
+export async function trackerRecords(
+  directory: PersistentDirectory,
+  onProblem?: (name: string, problem: string) => void,
+): Promise<PersistentTrackerRecord[]> {
+  const records: PersistentTrackerRecord[] = [];
+  for (const found of await directory.readRecords("tracker-")) {
+    if (found.problem === undefined) records.push(found.value as PersistentTrackerRecord);
+    else onProblem?.(found.name, found.problem);
+  }
+  return records;
+}
+
+/** Puts what a journal had into `buffer`. @throws EngineError, or Error, when it is of another map */
+export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): { areaLost: boolean } {
+  const map = CbtMap.restore(buffer, restored.checkpoint);
+  const replay = new CbtReplay(map);
+  for (const [op, a, b] of restored.entries) replay.apply(op, a, b);
+  return replay;
+}
+
+function recordName(uuid: string): string {
+  return `tracker-${uuid}`;
+}
+
+function journalName(uuid: string): string {
+  return `cbt-${uuid}.journal`;
+}

@@ -1,0 +1,295 @@
+/**
+ * After a crash: what an earlier daemon has left is finished, taken back, or gone on with.
+ *
+ * ```
+ *   trackers             ─▶ fronts go on at once; in a taken snapshot with an area that sleeps
+ *   creating, destroying ─▶ gone: images and files removed
+ *   taking               ─▶ created: images and maps removed; nobody has seen an image yet
+ *   created, taken       ─▶ stores reopened, fenced; areas wake; images go on (resume.ts)
+ * ```
+ *
+ * Fronts come first and wait for no store and no journal. Then all snapshots go on beside each other. One
+ * that cannot be had back is lost and said so; the fronts go on in any case.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { SleepingArea } from "@blksnap/data-plane";
+import { faultPoint } from "@blksnap/data-plane";
+import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { DeviceMark, ownDevices, UblkState } from "@blksnap/ublk";
+import { MappedMemory } from "@blksnap/uring";
+import { areaJournalName } from "../records/area-journal-file.js";
+import type { SnapshotRecord, TrackerRecord } from "../records/records.js";
+import { usableRecords } from "../records/usable-records.js";
+import { patiently } from "../snapshot/patience.js";
+import type { Snapshot, SnapshotContext } from "../snapshot/snapshot.js";
+import type { TakeContext } from "../snapshot/take.js";
+import { Tracker, type TrackerContext } from "../tracker/tracker.js";
+import {
+  attachPending,
+  type Known,
+  type PendingTracker,
+  type Restored,
+  restorePersistent,
+} from "./after-reboot.js";
+import { discard, rollBack } from "./discard.js";
+import { forgetIfGone, type WaitingFront } from "./late-recovery.js";
+import { type Found, goOn, lookThroughAll, type Resuming } from "./resume.js";
+import { sweep } from "./sweep.js";
+
+export type RecoverContext = TrackerContext & SnapshotContext & TakeContext;
+
+/** Told of what is there again as soon as it is, so that its notices are answered meanwhile. */
+export interface RecoveryListener {
+  tracker(tracker: Tracker): void;
+  snapshot(snapshot: Snapshot): void;
+  /** A snapshot that was told of is lost. */
+  lost(snapshot: Snapshot): void;
+  /** A snapshot has its stores, or one of its devices. */
+  progressed(): void;
+}
+
+/** What an earlier daemon's directory gave back. */
+export interface Recovered {
+  readonly trackers: Tracker[];
+  readonly snapshots: Snapshot[];
+  /** Trackers whose fronts could not be gone on with yet; their users wait. */
+  readonly waiting: WaitingFront[];
+  /** Largest tracker number on record, usable or not; 0 without any. */
+  readonly lastTracker: number;
+}
+
+/** Trackers to come, by number. */
+export type Fronts = Map<number, Promise<Tracker | undefined>>;
+
+/**
+ * Stores are opened, and journals made, when all fronts serve: both take this thread's time, and a program
+ * that is started for them may lie on one of the fronts. One that waits for the kernel holds up nobody.
+ */
+const FRONTS_HEAD_START_MS = 5_000;
+
+/** The same for one that comes back after a reboot, before the next one. */
+const RESTORED_HEAD_START_MS = 5_000;
+/** How long such a one, its medium or its original, may take: then it is attached by hand. */
+const RESTORED_PATIENCE_MS = 60_000;
+
+export async function recoverAll(
+  context: RecoverContext,
+  listener: RecoveryListener,
+): Promise<Recovered> {
+  const { logger } = context;
+  const records = usableRecords<SnapshotRecord>(context.state.readRecords("snapshot-"), logger);
+  const trackerRecords = usableRecords<TrackerRecord>(
+    context.state.readRecords("tracker-"),
+    logger,
+  );
+  const geometries = new Map(trackerRecords.map(({ id, geometry }) => [id, geometry]));
+  faultPoint("recover.records-read");
+  const waiting: WaitingFront[] = [];
+  const fronts: Fronts = new Map();
+  const begin = (record: TrackerRecord, area?: SleepingArea): void => {
+    fronts.set(record.id, recoverTracker(context, record, area, waiting, listener));
+  };
+  const inSnapshot = devicesWithAreas(records);
+  for (const record of trackerRecords) if (!inSnapshot.has(record.id)) begin(record);
+  const found = await lookThroughAll(context, records, geometries);
+  for (const record of trackerRecords) {
+    if (inSnapshot.has(record.id)) begin(record, areaOf(found, record.id));
+  }
+  let allKnown = (): void => undefined;
+  const restored = new Promise<void>((resolve) => {
+    allKnown = resolve;
+  });
+  const serving = Promise.race([
+    Promise.all(fronts.values()),
+    sleep(FRONTS_HEAD_START_MS, undefined, { ref: false }),
+  ]);
+  const resuming: Resuming = { fronts, serving, all: records, listener, restored };
+  const goingOn = (one: Found) => {
+    if ("snapshot" in one) return goOn(context, one, resuming);
+    return finish(context, one.record, resuming, geometries);
+  };
+  const tasks = found.map(goingOn);
+  await Promise.all(fronts.values());
+  // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
+  const { pending, snapshots: kept } = await restore(context, records, trackerRecords);
+  const again = await lookThroughAll(context, kept, geometries);
+  let earlier: Promise<unknown> = Promise.resolve();
+  for (const one of pending) {
+    const attached = earlier.then(() => restoreFront(context, one, [...found, ...again], listener));
+    fronts.set(one.id, attached);
+    const headStart = sleep(RESTORED_HEAD_START_MS, undefined, { ref: false });
+    earlier = earlier.then(() => Promise.race([attached, headStart]));
+  }
+  allKnown();
+  tasks.push(...again.map(goingOn));
+  const trackers = (await Promise.all(fronts.values())).filter((one) => one !== undefined);
+  faultPoint("recover.fronts-live");
+  const snapshots = (await Promise.all(tasks)).filter((one) => one !== undefined);
+  await removeOrphans(
+    context,
+    [...trackers.map(({ front }) => front.id), ...waiting.map(({ record }) => record.front)],
+    snapshots,
+  );
+  faultPoint("recover.orphans-removed");
+  const swept = sweep(context.state, snapshots);
+  if (swept.length > 0) context.logger.info({ swept }, "files of an interrupted operation removed");
+  return { trackers, snapshots, waiting, lastTracker: largestNumber(context) };
+}
+
+async function restoreFront(
+  context: RecoverContext,
+  pending: PendingTracker,
+  found: readonly Found[],
+  listener: RecoveryListener,
+): Promise<Tracker | undefined> {
+  const { device } = pending.record;
+  const area = areaOf(found, pending.id);
+  const tracker = await patiently(
+    (waiting) => {
+      const onAreaLost = async () => {
+        // Given up, it has no area any more, and its map's descriptor may be another file's.
+        waiting.assertWanted();
+        await abandonArea(context, found, pending.id);
+      };
+      return attachPending(context, pending, area, onAreaLost, waiting);
+    },
+    RESTORED_PATIENCE_MS,
+    () => {
+      const text = `${device} is not attached again: it, or what is kept of it, does not answer`;
+      context.logger.error({ device, patienceMs: RESTORED_PATIENCE_MS }, text);
+    },
+  );
+  if (tracker !== undefined) listener.tracker(tracker);
+  return tracker;
+}
+
+/** Numbers of trackers whose fronts need the map of an area. */
+function devicesWithAreas(records: readonly SnapshotRecord[]): Set<number> {
+  const taken = records.filter(({ state }) => state === "taken");
+  const members = taken.flatMap((record) => record.members);
+  return new Set(members.flatMap(({ tracker, map }) => (map === null ? [] : [tracker])));
+}
+
+/** What the earlier daemon was about to make, to take or to destroy, or has left damaged. */
+async function finish(
+  context: RecoverContext,
+  record: SnapshotRecord,
+  resuming: Resuming,
+  geometries: ReadonlyMap<number, TrackerGeometry>,
+): Promise<Snapshot | undefined> {
+  await resuming.serving;
+  if (record.state !== "taking") {
+    await discard(context, record, resuming.all);
+    return undefined;
+  }
+  const rolledBack = await rollBack(context, record, resuming.all);
+  const [found] = await lookThroughAll(context, [rolledBack], geometries);
+  return found !== undefined && "snapshot" in found ? goOn(context, found, resuming) : undefined;
+}
+
+/** What the medium has and the state directory has not: after a reboot. */
+async function restore(
+  context: RecoverContext,
+  snapshots: readonly SnapshotRecord[],
+  trackers: readonly TrackerRecord[],
+): Promise<Restored> {
+  const numbers = new Map<string, number>();
+  for (const { members } of snapshots) {
+    for (const { uuid, tracker } of members) if (uuid !== undefined) numbers.set(uuid, tracker);
+  }
+  const known: Known = {
+    snapshots: new Set(snapshots.map(({ id }) => id)),
+    journals: new Set(
+      snapshots.flatMap(({ members }) => members.map(({ journal }) => journal ?? "")),
+    ),
+    trackers: new Set(trackers.map(({ uuid = "" }) => uuid)),
+    numbers,
+    lastNumber: Math.max(largestNumber(context), ...numbers.values()),
+  };
+  try {
+    return await restorePersistent(context, known);
+  } catch (error) {
+    context.logger.error({ err: error }, "persistent trackers are not attached again");
+    return { pending: [], snapshots: [] };
+  }
+}
+
+/** Largest tracker number on record, usable or not; 0 without any. */
+function largestNumber(context: RecoverContext): number {
+  const numbers = context.state.readRecords("tracker-").map(({ name }) => Number(name.slice(8)));
+  return Math.max(0, ...numbers.filter(Number.isInteger));
+}
+
+function areaOf(found: readonly Found[], tracker: number): SleepingArea | undefined {
+  for (const one of found) {
+    const area = "snapshot" in one ? one.areas.get(tracker) : undefined;
+    if (area !== undefined) return area;
+  }
+  return undefined;
+}
+
+/** Else a daemon that is killed, or a power cut, would bring it back without what is written from now on. */
+async function abandonArea(
+  context: RecoverContext,
+  found: readonly Found[],
+  tracker: number,
+): Promise<void> {
+  for (const one of found) {
+    const map = "snapshot" in one ? one.maps.get(tracker) : undefined;
+    if (map === undefined) continue;
+    const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+    DiffAreaMap.open(memory.buffer).state = AreaState.DROPPED;
+    memory.unmap();
+    const { journal } = one.record.members.find((member) => member.tracker === tracker) ?? {};
+    if (typeof journal === "string") await context.persistent.removeFile(areaJournalName(journal));
+  }
+}
+
+async function recoverTracker(
+  context: RecoverContext,
+  record: TrackerRecord,
+  area: SleepingArea | undefined,
+  waiting: WaitingFront[],
+  listener: RecoveryListener,
+): Promise<Tracker | undefined> {
+  try {
+    const tracker = await Tracker.recover(context, record, area);
+    listener.tracker(tracker);
+    return tracker;
+  } catch (error) {
+    context.logger.error({ device: record.device, err: error }, "tracker is not recovered");
+    const why = (error as Error).message;
+    const isGone = await forgetIfGone(context, record).catch(() => false);
+    if (!isGone) waiting.push({ record, why });
+    return undefined;
+  }
+}
+
+/**
+ * Removes devices of ours that no record names: those that never lived or have ended, and images,
+ * which are worth nothing without their snapshot and would have their readers wait for ever.
+ */
+async function removeOrphans(
+  context: RecoverContext,
+  fronts: readonly number[],
+  snapshots: readonly Snapshot[],
+): Promise<void> {
+  const known = new Set(fronts);
+  for (const { members } of snapshots) {
+    for (const { imageNumber } of members.values()) known.add(imageNumber ?? -1);
+  }
+  for (const { id, state, serverFlags } of await ownDevices(context.control, context.state.owner)) {
+    if (known.has(id) || state === UblkState.LIVE) continue;
+    const device = `/dev/ublkb${id}`;
+    if (state !== UblkState.DEAD && serverFlags === DeviceMark.FRONT) {
+      const text = `the front ${device} has no record that can be used: its users wait`;
+      context.logger.error({ device }, text);
+      continue;
+    }
+    if (state !== UblkState.DEAD)
+      context.logger.error({ device }, "image without a snapshot removed");
+    await context.control.deleteDevice(id).catch((error) => {
+      context.logger.warn({ device, err: error }, "device is not removed");
+    });
+  }
+}

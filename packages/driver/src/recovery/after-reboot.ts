@@ -1,0 +1,321 @@
+/**
+ * After a reboot: what persistent trackers and snapshots have on the medium is brought back.
+ *
+ * ```
+ *   records ─▶ maps of areas from their journals, on tmpfs ─▶ snapshot gone on with, as after a crash
+ *                                                                   │ areas
+ *   records ─▶ original opened, compared with its record ───────────▼
+ *                 nobody wrote to it ─▶ front with its area, image
+ *                 somebody did ───────▶ front alone: the image would be wrong
+ * ```
+ */
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ControlError } from "@blksnap/api";
+import type { SleepingArea } from "@blksnap/data-plane";
+import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { bounded, MappedMemory } from "@blksnap/uring";
+import { blockShiftOf } from "../parameters.js";
+import { areaJournalName, loadAreaJournal } from "../records/area-journal-file.js";
+import { findPersistent } from "../records/find-original.js";
+import { noAnswer } from "../records/persistent-directory.js";
+import {
+  type MemberRecord,
+  type SnapshotRecord,
+  type StoreRecord,
+  snapshotRecordName,
+} from "../records/records.js";
+import {
+  forgetSnapshot,
+  type PersistentMember,
+  type PersistentSnapshotRecord,
+} from "../records/snapshot-records.js";
+import type { PersistentTrackerRecord } from "../records/tracker-persistence.js";
+import { usableRecords } from "../records/usable-records.js";
+import type { Waiting } from "../snapshot/patience.js";
+import { acrossBoots, located } from "../snapshot/store-location.js";
+import { placeOf } from "../system/place.js";
+import { Tracker } from "../tracker/tracker.js";
+import type { RecoverContext } from "./after-crash.js";
+
+/** All together; a mount at boot gives up after 90 s. */
+const ARRIVAL_PATIENCE_MS = 30_000;
+const ARRIVAL_POLL_MS = 200;
+
+/** A persistent tracker that the last daemon served and this one does not yet. */
+export interface PendingTracker {
+  /** Its number from now on. */
+  readonly id: number;
+  readonly record: PersistentTrackerRecord;
+}
+
+export interface Restored {
+  readonly pending: PendingTracker[];
+  /** Snapshots to be gone on with; their areas' maps are in the state directory. */
+  readonly snapshots: SnapshotRecord[];
+}
+
+/** What the state directory has. */
+export interface Known {
+  /** Ids of snapshots, and uuids of persistent trackers. */
+  readonly snapshots: ReadonlySet<string>;
+  /** Uuids of journals of those snapshots' areas. */
+  readonly journals: ReadonlySet<string>;
+  readonly trackers: ReadonlySet<string>;
+  /** Numbers of trackers that come back, by uuid: snapshots that came back before have them. */
+  readonly numbers: ReadonlyMap<string, number>;
+  readonly lastNumber: number;
+}
+
+/**
+ * Looks up what is on the medium and not in the state directory. Each thing that may not answer has a
+ * bound: what is read late is as lost as what cannot be read, and nobody writes any more for what was
+ * given up.
+ * @throws ControlError PERSISTENT_STATE_UNUSABLE
+ */
+export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
+  const { persistent, logger } = context;
+  if (!(await persistent.exists()) || !(await mayOwn(context)))
+    return { pending: [], snapshots: [] };
+  // Also where nothing comes back: who comes back later must know that there was this boot.
+  await persistent.boot();
+  const records = usableRecords<PersistentTrackerRecord>(
+    await persistent.readRecords("tracker-"),
+    logger,
+  );
+  let number = known.lastNumber;
+  const pending = records
+    .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
+    .map((record) => ({ id: known.numbers.get(record.uuid) ?? ++number, record }));
+  const kept = await persistent.readRecords("snapshot-");
+  const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
+  // Where there are fronts, this is no boot, and they must not wait.
+  if (known.trackers.size === 0) {
+    const wanted = found.filter(({ snapshot }) => !known.snapshots.has(snapshot.id));
+    await untilThere(context, pending, wanted);
+  }
+  const snapshots: SnapshotRecord[] = [];
+  const journals = new Set([...known.journals].map(areaJournalName));
+  for (const record of found) {
+    const { id, state } = record.snapshot;
+    if (state === "taken") {
+      for (const { journal } of record.members) journals.add(areaJournalName(journal ?? ""));
+    }
+    if (known.snapshots.has(id)) continue;
+    const restored = await restoreSnapshot(context, record, pending);
+    // On record before any of its devices is: a crash from here on is one like any other.
+    context.state.writeRecord(snapshotRecordName(id), restored);
+    snapshots.push(restored);
+  }
+  // A record that cannot be read now may name some of them.
+  if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
+  return { pending, snapshots };
+}
+
+/** A medium that cannot be used does not keep what needs none from being served. */
+async function mayOwn({ persistent, logger }: RecoverContext): Promise<boolean> {
+  try {
+    await persistent.own();
+    return true;
+  } catch (error) {
+    const { code, message } = error as ControlError;
+    if (code === "ALREADY_RUNNING") throw error;
+    logger.error({ err: error }, `no persistent tracker is attached again: ${message}`);
+    return false;
+  }
+}
+
+/**
+ * At boot, disks and file systems can come after the daemon: what is needed of them is waited for, before
+ * anything is put on record that a daemon which is killed meanwhile would leave.
+ */
+async function untilThere(
+  { logger }: RecoverContext,
+  pending: readonly PendingTracker[],
+  records: readonly PersistentSnapshotRecord[],
+): Promise<void> {
+  const deadlineMs = performance.now() + ARRIVAL_PATIENCE_MS;
+  const stores = records
+    .filter(({ snapshot }) => snapshot.state !== "destroying")
+    .flatMap(({ snapshot }) => snapshot.stores)
+    .map(({ path, fileName, ...rest }) => ({
+      path: fileName === undefined ? path : join(path, fileName),
+      store: acrossBoots({ path, ...(fileName === undefined ? {} : { fileName }), ...rest }),
+    }));
+  const wanted = [
+    ...pending.map(({ record }) => ({
+      path: record.device,
+      isThere: async () => (await findPersistent(record)) !== undefined,
+    })),
+    ...stores.map(({ path, store }) => ({ path, isThere: () => isThere(store, path) })),
+  ];
+  for (const { path, isThere: isItThere } of wanted) {
+    if (performance.now() > deadlineMs) return;
+    if (await isItThere()) continue;
+    logger.warn({ path }, "not there yet: waiting for it");
+    while (performance.now() < deadlineMs && !(await isItThere())) await sleep(ARRIVAL_POLL_MS);
+  }
+}
+
+/** What else can be wrong with it is said when it is opened. */
+async function isThere(store: StoreRecord, path: string): Promise<boolean> {
+  try {
+    await placeOf(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") return true;
+  }
+  // Under another name?
+  const found = await located(store).catch(() => undefined);
+  return found !== undefined && found.path !== store.path;
+}
+
+/**
+ * Attaches a tracker again, with its area where nobody wrote to the original meanwhile.
+ * @param onAreaLost its area cannot go on, and before the next write nobody must find it any more
+ */
+export async function attachPending(
+  context: RecoverContext,
+  { id, record }: PendingTracker,
+  area: SleepingArea | undefined,
+  onAreaLost: () => Promise<void>,
+  waiting: Waiting,
+): Promise<Tracker | undefined> {
+  const { device, uuid } = record;
+  const { logger } = context;
+  const openAt = await findPersistent(record);
+  const recorded = {
+    persistent: true,
+    uuid,
+    ...(openAt === undefined ? {} : { openAt }),
+    onReady: () => waiting.ready(),
+  };
+  if (openAt !== undefined && openAt !== device) {
+    logger.warn({ device, openAt }, `${device} is ${openAt} now, by what the disk says of itself`);
+  }
+  if (area !== undefined) {
+    try {
+      return await Tracker.attach(context, id, device, { ...recorded, area, onAreaLost });
+    } catch (error) {
+      if (waiting.isGivenUp) return undefined;
+      // The device counts for more than its snapshot.
+      logger.error({ device, err: error }, `${device} is not attached with its snapshot`);
+      await onAreaLost().catch((reason) => {
+        logger.fatal({ device, err: reason }, "its diff area cannot be forgotten");
+      });
+    }
+  }
+  try {
+    return await Tracker.attach(context, id, device, recorded);
+  } catch (error) {
+    if (waiting.isGivenUp) return undefined;
+    const text = `${device} is not attached again: ${(error as Error).message}`;
+    logger.error({ device, err: error }, text);
+    return undefined;
+  }
+}
+
+/** The record as of after a crash of the daemon. */
+async function restoreSnapshot(
+  context: RecoverContext,
+  record: PersistentSnapshotRecord,
+  pending: readonly PendingTracker[],
+): Promise<SnapshotRecord> {
+  const { snapshot } = record;
+  const { logger, persistent } = context;
+  const taken = snapshot.state === "taken";
+  const members: MemberRecord[] = [];
+  for (const member of record.members) {
+    const tracker = pending.find((one) => one.record.uuid === member.tracker);
+    if (tracker === undefined) {
+      logger.error({ snapshot: snapshot.id }, `no tracker ${member.tracker} for the snapshot`);
+      continue;
+    }
+    const { id } = tracker;
+    const { uuid } = tracker.record;
+    if (!taken) members.push({ tracker: id, map: null, image: null, uuid });
+    else {
+      const { device } = tracker.record;
+      try {
+        const map = await restoreMap(context, snapshot.id, tracker, member);
+        members.push({ tracker: id, map, image: null, journal: member.journal, uuid });
+      } catch (error) {
+        const text = `the image of ${device} is lost: ${(error as Error).message}`;
+        logger.error({ snapshot: snapshot.id, device, err: error }, text);
+      }
+    }
+  }
+  if (snapshot.state !== "destroying" && (members.length > 0 || record.members.length === 0)) {
+    return { ...snapshot, stores: snapshot.stores.map(acrossBoots), members };
+  }
+  await answered(context, forgetSnapshot(persistent, record), "a lost snapshot stays on record");
+  // What it has left besides is removed as after a crash.
+  return { ...snapshot, state: "destroying", members: [] };
+}
+
+/** Makes the area's map on tmpfs. @throws Error, JournalError: what is wrong with the journal */
+async function restoreMap(
+  context: RecoverContext,
+  snapshotId: string,
+  { id, record }: PendingTracker,
+  { journal, lost }: PersistentMember,
+): Promise<string> {
+  if (lost) throw new Error("old data could not be saved before the machine went down");
+  if (journal === null) throw new Error("its area has no journal");
+  const geometry = geometryOf(record);
+  const lengthBytes = DiffAreaMap.byteLength(geometry);
+  const file = await context.state.createMap(`area-${snapshotId}-${id}`, lengthBytes);
+  let memory: MappedMemory | undefined;
+  try {
+    memory = MappedMemory.file(file.fd, 0, lengthBytes);
+    const map = DiffAreaMap.create(memory.buffer, geometry);
+    await loadAreaJournal(context.persistent, journal, map);
+    map.state = AreaState.ACTIVE;
+    return file.name;
+  } catch (error) {
+    context.state.removeFile(file.name);
+    throw error;
+  } finally {
+    memory?.unmap();
+    context.state.closeMap(file);
+  }
+}
+
+function geometryOf({ chunkShift, tracking }: PersistentTrackerRecord): TrackerGeometry {
+  const { capacityBytes, logicalBlockBytes } = tracking;
+  return {
+    capacityBytes,
+    logicalBlockBytes,
+    chunkShift,
+    blockShift: blockShiftOf(logicalBlockBytes),
+  };
+}
+
+/** Journals of takes that were never complete. */
+async function removeOrphans(context: RecoverContext, known: ReadonlySet<string>): Promise<void> {
+  const { persistent } = context;
+  let isGivenUp = false;
+  const removing = async (): Promise<void> => {
+    for (const name of await persistent.names()) {
+      // By now there may be others that are not known here.
+      if (isGivenUp) return;
+      const isArea = name.startsWith("area-") && name.endsWith(".journal");
+      if (isArea && !known.has(name)) await persistent.removeFile(name);
+    }
+  };
+  await answered(context, removing(), "journals of takes that were never complete stay there");
+  isGivenUp = true;
+}
+
+/** Waits for something on the medium that can be done without. @param otherwise in words */
+async function answered(
+  { persistent, logger }: RecoverContext,
+  work: Promise<void>,
+  otherwise: string,
+): Promise<void> {
+  try {
+    await bounded(work, persistent.answerTimeoutMs, noAnswer);
+  } catch (error) {
+    logger.error({ err: error }, `${persistent.path}: ${(error as Error).message}: ${otherwise}`);
+  }
+}

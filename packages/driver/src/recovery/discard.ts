@@ -1,0 +1,114 @@
+/** After a crash: removing what a snapshot has left that was interrupted, or is lost. */
+import { join } from "node:path";
+import { faultPoint } from "@blksnap/data-plane";
+import { DeviceMark, isOurs } from "@blksnap/ublk";
+import { bounded, unlinkApart } from "@blksnap/uring";
+import { noAnswer } from "../records/persistent-directory.js";
+import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
+import { forgetSnapshot } from "../records/snapshot-records.js";
+import { MEMORY_STORE } from "../snapshot/store-record.js";
+import type { RecoverContext } from "./after-crash.js";
+
+const ETIMEDOUT = 110;
+/** Writes may wait meanwhile. */
+const MEDIUM_PATIENCE_MS = 5_000;
+
+/**
+ * Takes back what a take has made, and forgets it: another image may have its number before long.
+ * Answers the record from here on.
+ */
+export async function rollBack(
+  context: RecoverContext,
+  record: SnapshotRecord,
+  all: readonly SnapshotRecord[],
+): Promise<SnapshotRecord> {
+  await removeTraces(context, record, all);
+  const members = record.members.map((member) => ({ ...member, map: null, image: null }));
+  const rolledBack = { ...record, state: "created", members } as const;
+  try {
+    context.state.writeRecord(snapshotRecordName(record.id), rolledBack);
+  } catch (error) {
+    context.logger.warn({ snapshot: record.id, err: error }, "record is not up to date");
+  }
+  return rolledBack;
+}
+
+/** Removes everything that a snapshot has left, and its record. What resists stays, and is named. */
+export async function discard(
+  context: RecoverContext,
+  record: SnapshotRecord,
+  all: readonly SnapshotRecord[],
+): Promise<void> {
+  try {
+    await removeAll(context, record, all);
+  } catch (error) {
+    context.logger.error({ snapshot: record.id, err: error }, "not all of a snapshot is removed");
+  }
+}
+
+async function removeAll(
+  context: RecoverContext,
+  record: SnapshotRecord,
+  all: readonly SnapshotRecord[],
+): Promise<void> {
+  await removeTraces(context, record, all);
+  for (const { path, fileName } of record.stores) {
+    if (fileName === undefined) continue;
+    const directory = path === MEMORY_STORE ? context.state.path : path;
+    const status = await unlinkApart(join(directory, fileName), MEDIUM_PATIENCE_MS);
+    // Else it was never made, or is gone with its file system.
+    if (status === -ETIMEDOUT) {
+      const text = `${directory} does not answer: ${fileName} stays there`;
+      context.logger.warn({ snapshot: record.id }, text);
+    }
+  }
+  faultPoint("recover.discarded");
+  await forgetPersistent(context, record);
+  context.state.removeRecord(snapshotRecordName(record.id));
+}
+
+/** A persistent snapshot that is lost, or kept no more, is to be forgotten on the medium too. */
+export async function forgetPersistent(
+  context: RecoverContext,
+  record: SnapshotRecord,
+): Promise<void> {
+  if (record.persistent !== true) return;
+  try {
+    await context.persistent.own();
+    const members = record.members.map(({ journal = null }) => ({
+      tracker: "",
+      journal,
+      lost: true,
+    }));
+    const forgetting = forgetSnapshot(context.persistent, { snapshot: record, members });
+    await bounded(forgetting, MEDIUM_PATIENCE_MS, noAnswer);
+  } catch (error) {
+    context.logger.error({ snapshot: record.id, err: error }, "its record is not removed");
+  }
+}
+
+/** Removes the images and maps of a snapshot. */
+async function removeTraces(
+  context: RecoverContext,
+  { id, members }: SnapshotRecord,
+  all: readonly SnapshotRecord[],
+): Promise<void> {
+  // A number that stayed on record, because there was no room for another record, can be taken again.
+  const taken = all.filter((other) => other.id !== id && other.state === "taken");
+  const ofOthers = new Set(taken.flatMap((other) => other.members.map(({ image }) => image)));
+  for (const { image, map } of members) {
+    if (image !== null && !ofOthers.has(image)) await deleteOwnImage(context, image);
+    if (map !== null) context.state.removeFile(map);
+  }
+}
+
+/** Does nothing where the number is that of a front, or of somebody else's device, by now. */
+export async function deleteOwnImage(context: RecoverContext, id: number): Promise<void> {
+  try {
+    const info = await context.control.deviceInfo(id);
+    if (info === undefined || !isOurs(info, context.state.owner)) return;
+    if (info.serverFlags === DeviceMark.IMAGE) await context.control.deleteDevice(id);
+  } catch (error) {
+    context.logger.warn({ device: `/dev/ublkb${id}`, err: error }, "device is not removed");
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * Fronts of an earlier daemon that could not be gone on with at the start: their original was away, or
+ * the kernel had not let go of the dead server yet. Their users wait, so it is tried until they go on,
+ * or until the front is gone. Images of theirs are lost by then: the snapshot went on without them.
+ */
+import { resolve } from "node:path";
+import { ControlError } from "@blksnap/api";
+import { DeviceMark, UblkState } from "@blksnap/ublk";
+import { deviceLock } from "../driver-end.js";
+import type { OperationLocks } from "../operations/operation-locks.js";
+import { type TrackerRecord, trackerRecordName } from "../records/records.js";
+import { identityOf } from "../system/place.js";
+import { Tracker, type TrackerContext } from "../tracker/tracker.js";
+
+const RETRY_INTERVAL_MS = 5_000;
+/** Short, because others of this device and its users wait meanwhile, and it is tried again. */
+const PATIENCE_MS = 1_000;
+
+/**
+ * Forgets a tracker whose front is gone, or has ended: nobody can miss it. Answers false where its
+ * users still wait.
+ */
+export async function forgetIfGone(
+  context: TrackerContext,
+  { id, front }: TrackerRecord,
+): Promise<boolean> {
+  const info = await context.control.deviceInfo(front);
+  // Another device may have the number by now.
+  const isFront =
+    info?.serverFlags === DeviceMark.FRONT && info.serverFlagsHigh === context.state.owner;
+  if (isFront && info.state !== UblkState.DEAD) return false;
+  if (isFront) await context.control.deleteDevice(front);
+  context.state.removeRecord(trackerRecordName(id));
+  context.state.removeFile(`cbt-${id}`);
+  return true;
+}
+
+/** A front that nobody serves yet, and why. */
+export interface WaitingFront {
+  readonly record: TrackerRecord;
+  readonly why: string;
+}
+
+export class LateRecovery {
+  readonly #context: TrackerContext;
+  readonly #waiting: Map<number, WaitingFront>;
+  readonly #timer: NodeJS.Timeout | undefined;
+  readonly #locks: OperationLocks;
+  readonly #onRecovered: (tracker: Tracker) => void;
+  #trying = false;
+
+  /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
+  constructor(
+    context: TrackerContext,
+    waiting: readonly WaitingFront[],
+    locks: OperationLocks,
+    onRecovered: (tracker: Tracker) => void,
+    intervalMs: number = RETRY_INTERVAL_MS,
+  ) {
+    this.#context = context;
+    this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
+    this.#locks = locks;
+    this.#onRecovered = onRecovered;
+    for (const { record } of waiting) this.#reserve(record);
+    if (waiting.length === 0) return;
+    this.#timer = setInterval(() => void this.#tryAll(), intervalMs);
+    this.#timer.unref();
+  }
+
+  get waiting(): readonly WaitingFront[] {
+    return [...this.#waiting.values()];
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#waiting.clear();
+  }
+
+  /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
+  async assertNotWaiting(path: string): Promise<void> {
+    if (this.#waiting.size === 0) return;
+    const found = await identityOf(path).catch(() => undefined);
+    for (const { record } of this.#waiting.values()) {
+      const { device, identity, front } = record;
+      // The name of attach counts only where it leads to nothing else by now.
+      const isIt = found === undefined ? device === resolve(path) : identity === found;
+      if (!isIt) continue;
+      throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
+        hint: "It goes on when its device and the kernel let it; see the daemon's log",
+      });
+    }
+  }
+
+  async #tryAll(): Promise<void> {
+    if (this.#trying) return;
+    this.#trying = true;
+    for (const { record } of this.waiting) {
+      const what = `the return of ${record.device}`;
+      await this.#locks
+        .run([deviceLock(record)], { what }, () => this.#try(record))
+        .catch((error) => this.#say(record, error));
+    }
+    this.#trying = false;
+    if (this.#waiting.size === 0) clearInterval(this.#timer);
+  }
+
+  async #try(record: TrackerRecord): Promise<void> {
+    if (!this.#waiting.has(record.id)) return;
+    const { logger } = this.#context;
+    if (await forgetIfGone(this.#context, record)) {
+      this.#waiting.delete(record.id);
+      this.#context.persistent.inUse.delete(record.uuid ?? "");
+      logger.warn({ device: record.device }, "its front has ended before it was gone on with");
+      return;
+    }
+    const tracker = await Tracker.recover(this.#context, record, undefined, PATIENCE_MS);
+    this.#waiting.delete(record.id);
+    this.#onRecovered(tracker);
+    logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
+  }
+
+  /** What is on the medium of a device whose front waits is not another one's, as of a copy of it. */
+  #reserve({ uuid }: TrackerRecord): void {
+    if (uuid !== undefined) this.#context.persistent.inUse.add(uuid);
+  }
+
+  /** Each reason once: it is tried for as long as it takes. */
+  #say(record: TrackerRecord, error: unknown): void {
+    this.#reserve(record);
+    const { id, device } = record;
+    const { message: why } = error as Error;
+    if (this.#waiting.get(id)?.why === why) return;
+    this.#waiting.set(id, { record, why });
+    this.#context.logger.warn({ device, err: error }, "its front still waits; trying again");
+  }
+}

@@ -1,0 +1,294 @@
+/**
+ * How a snapshot of an earlier daemon goes on, beside its fronts and other snapshots.
+ *
+ * ```
+ *   maps looked through ─▶ areas that sleep ─▶ fronts serve: reads, and writes that need no copy
+ *                                                  │
+ *   stores opened, fenced, bounded ────────────────▼
+ *                     ├─ all open ─▶ journal from the map ─▶ area wakes: copies begin ─▶ images
+ *                     └─ not ──────▶ snapshot lost: its writes go on without copies
+ * ```
+ *
+ * A map does not change while its area sleeps.
+ */
+import { closeSync } from "node:fs";
+import type { AreaFigures, SleepingArea } from "@blksnap/data-plane";
+import { faultPoint } from "@blksnap/data-plane";
+import { DiffStorageError } from "@blksnap/diff-storage";
+import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { DeviceMark, isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
+import { bounded, MappedMemory } from "@blksnap/uring";
+import { AreaJournalFile, areaJournalName } from "../records/area-journal-file.js";
+import { noAnswer } from "../records/persistent-directory.js";
+import type { MemberRecord, SnapshotRecord } from "../records/records.js";
+import type { MapFile } from "../records/state-directory.js";
+import { closeMember, openImage, recoverImage } from "../snapshot/image.js";
+import { lookThrough } from "../snapshot/look-through.js";
+import type { Member } from "../snapshot/member.js";
+import { Snapshot } from "../snapshot/snapshot.js";
+import { openStoresFenced } from "../tracker/fence.js";
+import type { Tracker } from "../tracker/tracker.js";
+import type { Fronts, RecoverContext, RecoveryListener } from "./after-crash.js";
+import { deleteOwnImage, discard, forgetPersistent } from "./discard.js";
+
+/** How long writes that need copies wait for stores that do not answer; then the snapshot is lost. */
+const STORES_PATIENCE_MS = 20_000;
+/** How long they wait for a medium that keeps a snapshot; then it goes on without. */
+const MEDIUM_PATIENCE_MS = 20_000;
+
+/** A snapshot to be gone on with, and what its members have, by their trackers' numbers. */
+export interface Resumed {
+  readonly record: SnapshotRecord;
+  readonly snapshot: Snapshot;
+  readonly maps: ReadonlyMap<number, MapFile>;
+  readonly areas: ReadonlyMap<number, SleepingArea>;
+  /** Numbers of images that are still there. */
+  readonly images: ReadonlyMap<number, number>;
+  /** Errnos with which blocks were lost. */
+  readonly faults: ReadonlyMap<number, number>;
+  /** Slots that the maps name. */
+  readonly slots: readonly number[];
+}
+
+/** Without `snapshot`: one that was not complete, or whose maps cannot be used. */
+export type Found = Resumed | { readonly record: SnapshotRecord };
+
+/** What it takes to go on beside others. */
+export interface Resuming {
+  readonly fronts: Fronts;
+  /** Ends when fronts serve, as far as they do so soon. */
+  readonly serving: Promise<unknown>;
+  /** Ends when all fronts are known, also those that only the medium has. */
+  readonly restored: Promise<void>;
+  /** The records with which it was found. */
+  readonly all: readonly SnapshotRecord[];
+  readonly listener: RecoveryListener;
+}
+
+export function lookThroughAll(
+  context: RecoverContext,
+  records: readonly SnapshotRecord[],
+  geometries: ReadonlyMap<number, TrackerGeometry>,
+): Promise<Found[]> {
+  return Promise.all(records.map((record) => findAreas(context, record, geometries)));
+}
+
+async function findAreas(
+  context: RecoverContext,
+  record: SnapshotRecord,
+  geometries: ReadonlyMap<number, TrackerGeometry>,
+): Promise<Found> {
+  if (record.state !== "created" && record.state !== "taken") return { record };
+  const { members } = record;
+  const maps = new Map<number, MapFile>();
+  const faults = new Map<number, number>();
+  try {
+    const slots: (readonly number[])[] = [];
+    const figures = new Map<number, AreaFigures>();
+    for (const { tracker, map: name } of members) {
+      if (name === null) continue;
+      const map = context.state.openMap(name);
+      maps.set(tracker, map);
+      const found = await lookThrough(map, geometries.get(tracker));
+      slots.push(found.used);
+      figures.set(tracker, found.figures);
+      faults.set(tracker, found.faultErrno);
+    }
+    const snapshot = new Snapshot(context, record, true);
+    const areas = new Map<number, SleepingArea>();
+    const images = new Map<number, number>();
+    for (const [tracker, map] of maps) {
+      const image = await imageOf(context, record, tracker);
+      if (image !== undefined) images.set(tracker, image.id);
+      const imageDepth = image?.queueDepth ?? 0;
+      const area = snapshot.sleepingArea(map, members.length);
+      const its = figures.get(tracker);
+      areas.set(tracker, { ...area, imageDepth, ...(its === undefined ? {} : { figures: its }) });
+    }
+    return { record, snapshot, maps, areas, images, faults, slots: slots.flat() };
+  } catch (error) {
+    context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
+    for (const { fd } of maps.values()) closeSync(fd);
+    return { record };
+  }
+}
+
+/** The image that the record names, where it is still one that can be gone on with. */
+async function imageOf(
+  { control, state }: RecoverContext,
+  { members }: SnapshotRecord,
+  tracker: number,
+): Promise<UblkDeviceInfo | undefined> {
+  const { image } = members.find((member) => member.tracker === tracker) ?? {};
+  const info = await control.deviceInfo(image ?? -1);
+  if (info === undefined || !isOurs(info, state.owner)) return undefined;
+  const isUsable = info.serverFlags === DeviceMark.IMAGE && info.state !== UblkState.DEAD;
+  return isUsable ? info : undefined;
+}
+
+/**
+ * Opens the stores, puts the recovered trackers back into their snapshot, and its images to work. Answers
+ * undefined when the snapshot is lost; then nothing of it is left.
+ */
+export async function goOn(
+  context: RecoverContext,
+  resumed: Resumed,
+  resuming: Resuming,
+): Promise<Snapshot | undefined> {
+  const { record, snapshot } = resumed;
+  const { fronts, serving, restored, listener } = resuming;
+  listener.snapshot(snapshot);
+  const opening = serving.then(() => openStores(resumed));
+  const joining = record.members.map(async (member) => {
+    const { tracker: id } = member;
+    if (!fronts.has(id)) await restored;
+    const joined = await join(context, resumed, member, await fronts.get(id));
+    listener.progressed();
+    return joined;
+  });
+  try {
+    await Promise.all([
+      opening,
+      ...joining.map(async (joined) => {
+        const member = await joined;
+        await opening;
+        if (member !== undefined) await wake(context, resumed, member, serving);
+        listener.progressed();
+      }),
+    ]);
+    snapshot.rejoined();
+    faultPoint("recover.rejoined");
+    if (snapshot.state === "taken") await goOnWithImages(context, snapshot);
+    return snapshot;
+  } catch (error) {
+    context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
+    await lose(context, resumed, joining, resuming.all);
+    listener.lost(snapshot);
+    return undefined;
+  }
+}
+
+/** Not longer than a write may wait. */
+async function openStores({ snapshot, slots, record }: Resumed): Promise<void> {
+  const late = () => {
+    const paths = record.stores.map(({ path }) => path).join(", ");
+    const text = `the stores did not answer in ${STORES_PATIENCE_MS} ms: ${paths}`;
+    return new DiffStorageError("STORE_TIMEOUT", text);
+  };
+  await openStoresFenced(() => bounded(snapshot.openStorage(slots), STORES_PATIENCE_MS, late));
+  faultPoint("recover.stores-opened");
+}
+
+/** Undefined where the image of the device is lost; then nothing of it is left. */
+async function join(
+  context: RecoverContext,
+  { record, snapshot, maps, images, faults }: Resumed,
+  { tracker: id, image, journal }: MemberRecord,
+  tracker: Tracker | undefined,
+): Promise<Member | undefined> {
+  const map = maps.get(id);
+  if (tracker !== undefined && (map === undefined || tracker.hasOldArea)) {
+    const member = snapshot.addMember(tracker, map, images.get(id));
+    const errno = faults.get(id) ?? 0;
+    // The daemon ended before it was told.
+    if (errno !== 0 && tracker.errorCode === 0) snapshot.fault(tracker, errno);
+    return member;
+  }
+  const device = tracker?.device;
+  context.logger.error({ snapshot: record.id, device }, "the image of a device is lost");
+  if (typeof journal === "string") await removeJournal(context, journal);
+  if (map !== undefined) context.state.removeMap(map);
+  if (image !== null) await deleteOwnImage(context, image);
+  return undefined;
+}
+
+/** What cannot be removed is nobody's at the next start, and removed then. */
+async function removeJournal({ persistent, logger }: RecoverContext, uuid: string): Promise<void> {
+  try {
+    await persistent.own();
+    await bounded(persistent.removeFile(areaJournalName(uuid)), MEDIUM_PATIENCE_MS, noAnswer);
+  } catch (error) {
+    logger.warn({ err: error }, "the journal of a lost image is not removed");
+  }
+}
+
+/** The copies of a member's area begin. */
+async function wake(
+  context: RecoverContext,
+  { record, snapshot, areas }: Resumed,
+  member: Member,
+  serving: Promise<unknown>,
+): Promise<void> {
+  const { tracker, map } = member;
+  const area = areas.get(tracker.id);
+  if (map === undefined || area === undefined) return;
+  await serving;
+  const { journal: uuid } = record.members.find((one) => one.tracker === tracker.id) ?? {};
+  if (typeof uuid === "string" && snapshot.persistence.isOn) {
+    try {
+      const renewing = renewJournal(context, map, uuid);
+      member.journal = await bounded(renewing, MEDIUM_PATIENCE_MS, noAnswer);
+    } catch (error) {
+      const why = `its journal is not written: ${(error as Error).message}`;
+      await forgetPersistent(context, record);
+      await snapshot.persistence.giveUp([...snapshot.members.values()], why);
+    }
+  }
+  await snapshot.cuts.tellAll(tracker);
+  // Another member's may have failed meanwhile.
+  const journal = snapshot.persistence.isOn ? member.journal : undefined;
+  const waking = snapshot.wakingArea(area, journal);
+  const request = { type: "wakeArea", tracker: tracker.id, area: waking } as const;
+  await context.reactors.request(tracker.reactor, request);
+}
+
+/** A journal with what the map has: what the dead daemon's says beyond that, nobody relied on. */
+async function renewJournal(
+  context: RecoverContext,
+  map: MapFile,
+  uuid: string,
+): Promise<AreaJournalFile> {
+  const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+  try {
+    await context.persistent.own();
+    return await AreaJournalFile.create(context.persistent, uuid, DiffAreaMap.open(memory.buffer));
+  } finally {
+    memory.unmap();
+  }
+}
+
+async function goOnWithImages(context: RecoverContext, snapshot: Snapshot): Promise<void> {
+  const members = [...snapshot.members.values()];
+  if (members.length === 0) throw new Error("no device of it is there any more");
+  for (const member of members) {
+    if (member.imageNumber === undefined) await openImage(context, snapshot, member);
+    else await recoverImage(context, member);
+  }
+}
+
+/** Its writes go on without copies. Who finds it on the medium must not believe it: that comes first. */
+async function lose(
+  context: RecoverContext,
+  { record, snapshot }: Resumed,
+  joining: readonly Promise<Member | undefined>[],
+  all: readonly SnapshotRecord[],
+): Promise<void> {
+  await forgetPersistent(context, record);
+  const closing = joining.map(async (joined) => {
+    const member = await joined;
+    if (member === undefined) return;
+    const { image, imageNumber } = member;
+    await closeMember(context, member);
+    if (image === undefined) await deleteOwnImage(context, imageNumber ?? -1);
+    await member.journal?.close();
+  });
+  for (const closed of await Promise.allSettled(closing)) {
+    if (closed.status === "fulfilled") continue;
+    const { reason } = closed;
+    context.logger.error({ snapshot: record.id, err: reason }, "not all of a snapshot is closed");
+  }
+  await snapshot.closeStorage();
+  await snapshot.persistence.forget().catch(() => undefined);
+  await discard(context, record, all);
+  snapshot.forget();
+}

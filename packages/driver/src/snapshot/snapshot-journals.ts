@@ -1,0 +1,213 @@
+/**
+ * What keeps a snapshot through a stop and through a power cut: a copy of its record on the medium, and a
+ * journal per diff area, which the reactors write. The record follows each change in order; whoever must
+ * know that it is there waits for saved().
+ */
+
+import type {
+  AdoptReply,
+  LogNeed,
+  MirrorReply,
+  ReactorPool,
+  ReactorRequest,
+} from "@blksnap/data-plane";
+import { DiffAreaMap } from "@blksnap/engine";
+import { bounded, MappedMemory } from "@blksnap/uring";
+import type { Logger } from "pino";
+import {
+  AreaJournalFile,
+  type AreaJournalRequests,
+  areaJournalName,
+} from "../records/area-journal-file.js";
+import { noAnswer, type PersistentDirectory, unusable } from "../records/persistent-directory.js";
+import type { SnapshotRecord } from "../records/records.js";
+import {
+  forgetSnapshot,
+  type PersistentSnapshotRecord,
+  persistentSnapshotName,
+} from "../records/snapshot-records.js";
+import type { Tracker } from "../tracker/tracker.js";
+import type { Member } from "./member.js";
+
+/** The longest that a timer takes: some 24 days. */
+const NO_LIMIT_MS = 2 ** 31 - 1;
+
+export interface PersistenceContext {
+  readonly reactors: ReactorPool;
+  readonly persistent: PersistentDirectory;
+  readonly logger: Logger;
+}
+
+export class SnapshotPersistence {
+  readonly #context: PersistenceContext;
+  #isOn: boolean;
+  #last: PersistentSnapshotRecord | undefined;
+  #written: Promise<void> = Promise.resolve();
+  #givenUp: Promise<void> | undefined;
+
+  constructor(context: PersistenceContext, isOn: boolean) {
+    this.#context = context;
+    this.#isOn = isOn;
+  }
+
+  /** False for a snapshot that ends with the machine's power, also because its medium failed. */
+  get isOn(): boolean {
+    return this.#isOn;
+  }
+
+  /** Follows a change. */
+  save({ members: _, ...snapshot }: SnapshotRecord, members: readonly Member[]): void {
+    if (!this.#isOn || snapshot.state === "creating") return;
+    const record: PersistentSnapshotRecord = {
+      snapshot,
+      members: members.map(({ tracker, journal }) => ({
+        tracker: tracker.uuid ?? "",
+        journal: journal?.uuid ?? null,
+        lost: tracker.errorCode !== 0,
+      })),
+    };
+    this.#write(record);
+  }
+
+  #write(record: PersistentSnapshotRecord): void {
+    const { snapshot } = record;
+    this.#last = record;
+    const name = persistentSnapshotName(snapshot.id);
+    const earlier = this.#written.catch(() => undefined);
+    this.#written = earlier.then(() => this.#context.persistent.writeRecord(name, record));
+    // Who waits for it is told; others go on, and the next change tries again.
+    this.#written.catch((error: unknown) => {
+      this.#context.logger.error({ snapshot: snapshot.id, err: error }, "record is not written");
+    });
+  }
+
+  /** Ends when all changes so far are on the medium. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async saved(): Promise<void> {
+    const written = this.#written;
+    const { answerTimeoutMs, path } = this.#context.persistent;
+    try {
+      await bounded(written, answerTimeoutMs, () => unusable(path, noAnswer()));
+    } catch (error) {
+      if (this.#written === written) this.#written = Promise.resolve();
+      throw error;
+    }
+  }
+
+  /**
+   * At the daemon's end: no device of the snapshot is written any more. Journals learn which blocks were
+   * lost, which only the maps know as long as they are written.
+   */
+  async suspend(members: readonly Member[]): Promise<void> {
+    const { answerTimeoutMs, path } = this.#context.persistent;
+    await bounded(this.#suspend(members), answerTimeoutMs, () => unusable(path, noAnswer()));
+  }
+
+  async #suspend(members: readonly Member[]): Promise<void> {
+    const last = this.#last;
+    for (const { journal, map, tracker } of members) {
+      await journal?.close();
+      if (journal === undefined || map === undefined || tracker.errorCode === 0) continue;
+      const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+      const area = DiffAreaMap.open(memory.buffer);
+      const complete = await AreaJournalFile.create(this.#context.persistent, journal.uuid, area);
+      await complete.close();
+      memory.unmap();
+    }
+    if (last === undefined || !this.#isOn) return;
+    this.#write({ ...last, members: last.members.map((one) => ({ ...one, lost: false })) });
+    await this.saved();
+  }
+
+  /** Removes all that is kept, but for the journals of areas that are still written. */
+  async forget(): Promise<void> {
+    if (!this.#isOn) return;
+    this.#isOn = false;
+    await this.#written.catch(() => undefined);
+    if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
+  }
+
+  /** The area's journal is not needed any more. */
+  async removeJournal(member: Member): Promise<void> {
+    const { journal } = member;
+    if (journal === undefined) return;
+    await this.unlessHung("an area's journal is not removed yet", async () => {
+      member.journal = undefined;
+      await journal.close().catch((error: unknown) => {
+        this.#context.logger.error({ err: error }, "the journal of a diff area is not closed");
+      });
+      await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
+    });
+  }
+
+  /**
+   * At the end of a snapshot: a medium that does not answer is not waited for. What it was to do is done when
+   * it answers.
+   * @param text what is said of it
+   */
+  async unlessHung(text: string, work: () => Promise<void>): Promise<void> {
+    const { logger, persistent } = this.#context;
+    const snapshot = this.#last?.snapshot.id;
+    let isHung = false;
+    const working = work();
+    const late = () => {
+      isHung = true;
+      return noAnswer();
+    };
+    try {
+      await bounded(working, persistent.giveUpTimeoutMs, late);
+    } catch (error) {
+      if (!isHung) throw error;
+      logger.error({ snapshot, err: error }, text);
+      working.catch((cause: unknown) => logger.error({ snapshot, err: cause }, text));
+    }
+  }
+
+  /** Does what an area's journal needs. @throws Error when the medium fails, or the log is too long */
+  async tendJournal({ tracker, journal }: Member, area: number, need: LogNeed): Promise<void> {
+    if (journal === undefined || !this.#isOn || tracker.isEnding) return;
+    try {
+      await journal.serve(need, this.#requests(tracker, area));
+    } catch (error) {
+      // Then nobody appends any more.
+      if (!tracker.isEnding) throw error;
+    }
+  }
+
+  #requests({ id: tracker, reactor }: Tracker, area: number): AreaJournalRequests {
+    const its = { tracker, area };
+    // Without a limit in time: as long as the reactor may use them, the files stay open here.
+    const ask = <Reply>(request: ReactorRequest): Promise<Reply> =>
+      this.#context.reactors.request<Reply>(reactor, request, NO_LIMIT_MS);
+    return {
+      compact: (place) => ask<MirrorReply>({ type: "compactAreaJournal", ...its, ...place }),
+      adopt: () => ask<AdoptReply>({ type: "adoptAreaJournal", ...its }),
+      abandon: () => ask<void>({ type: "abandonAreaJournal", ...its }),
+      grown: (fd, logBytes) => ask<void>({ type: "growAreaJournal", ...its, fd, logBytes }),
+    };
+  }
+
+  /** The medium fails: the snapshot goes on, but ends with the machine's power. Writes wait meanwhile. */
+  async giveUp(members: readonly Member[], why: string): Promise<void> {
+    const { reactors } = this.#context;
+    // Whatever fails meanwhile: no write goes on before the record is gone.
+    this.#givenUp ??= this.#goOnWithout(why);
+    await this.#givenUp;
+    for (const { tracker } of members) {
+      await reactors.request(tracker.reactor, { type: "dropAreaJournal", tracker: tracker.id });
+    }
+  }
+
+  async #goOnWithout(why: string): Promise<void> {
+    if (!this.#isOn) return;
+    const { logger } = this.#context;
+    const snapshot = this.#last?.snapshot.id;
+    const text = `${why}: the snapshot will not outlive this machine's power`;
+    try {
+      const { giveUpTimeoutMs } = this.#context.persistent;
+      await bounded(this.forget(), giveUpTimeoutMs, noAnswer);
+      logger.error({ snapshot }, text);
+    } catch (error) {
+      logger.fatal({ snapshot, err: error }, `${text}, and its record cannot be removed`);
+    }
+  }
+}

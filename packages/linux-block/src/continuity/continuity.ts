@@ -1,0 +1,305 @@
+/**
+ * Whether a changed-block map is still the whole truth after a time in which nobody tracked. It goes on
+ * only where nothing shows a write and something proves that nobody wrote:
+ *
+ * - the counters of the device, as long as it is the same incarnation of it and the system did not sleep;
+ *   the times of a regular file in the same boot: those of the last seconds before a power cut are lost;
+ * - a file system's own superblock (file-system-proof.ts);
+ * - a record that was closed as the last of a system that went down, when this boot is the very next one
+ *   of the machine, and nobody has written since the device appeared in it, which it did once; or, to a
+ *   regular file, since the boot began.
+ *
+ * What is not known counts for nothing: it neither shows a write nor proves that there was none.
+ */
+import type { BootMark } from "./boot-mark.js";
+import { type DeviceIdentity, differingField, hasSameName } from "./device-identity.js";
+import type { ContentDigest } from "./superblocks.js";
+import type { Witness } from "./write-counters.js";
+
+/** What is recorded about an original, and looked up again when it comes back. */
+export interface PersistedIdentity {
+  readonly capacityBytes: number;
+  readonly logicalBlockBytes: number;
+  readonly identity: DeviceIdentity;
+  readonly content: ContentDigest;
+  readonly witness: Witness;
+  /** Not in records of earlier versions. */
+  readonly boot?: BootMark;
+}
+
+export interface EarlierTracking extends PersistedIdentity {
+  /**
+   * The tracker was detached in order, and all of this recorded after its last write. Otherwise power
+   * was cut or the machine or the daemon crashed, the journal has all that the tracker wrote, and
+   * witness and content are those of an earlier time.
+   */
+  readonly clean: boolean;
+  /** Clean, and the system was going down, with nobody left who could write. */
+  readonly closing?: boolean;
+}
+
+export interface JudgeOptions {
+  /**
+   * The operator guarantees that from one boot of this system to the next only persistent trackers write
+   * to their devices: no rescue disk, no other machine, no boot without this daemon.
+   */
+  readonly trustReboots?: boolean;
+}
+
+export type GenerationReason = "capacity_changed" | "foreign_write" | "unclean";
+
+export type Continuity =
+  | { readonly verdict: "continue" }
+  | {
+      readonly verdict: "new_generation";
+      readonly reason: GenerationReason;
+      /** A clause for a log line and `status`. */
+      readonly why: string;
+    }
+  | { readonly verdict: "other_device"; readonly why: string };
+
+const CONTINUE: Continuity = { verdict: "continue" };
+
+export function judgeContinuity(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  options: JudgeOptions = {},
+): Continuity {
+  const field = differingField(before.identity, now.identity);
+  if (field !== null) {
+    const why = changed(FIELD_NAMES[field], before.identity[field], now.identity[field]);
+    return { verdict: "other_device", why };
+  }
+  if (isRegularFile(before.witness) !== isRegularFile(now.witness)) {
+    const [was, is] = isRegularFile(now.witness) ? ["device", "file"] : ["file", "device"];
+    return { verdict: "other_device", why: `it was a ${was} and is a ${is}` };
+  }
+  if (before.capacityBytes !== now.capacityBytes) {
+    const why = changed("capacity in bytes", before.capacityBytes, now.capacityBytes);
+    return newGeneration("capacity_changed", why);
+  }
+  if (before.logicalBlockBytes !== now.logicalBlockBytes) {
+    const why = changed("logical block size", before.logicalBlockBytes, now.logicalBlockBytes);
+    return newGeneration("capacity_changed", why);
+  }
+  const write = before.clean ? writeAfterEnd(before, now) : writeAfterCrash(before, now);
+  if (write !== undefined) return newGeneration("foreign_write", write);
+  const doubt = before.clean
+    ? doubtAfterEnd(before, now, options)
+    : doubtAfterCrash(before, now, options);
+  return doubt === undefined ? CONTINUE : newGeneration("unclean", doubt);
+}
+
+/** What shows that somebody wrote after tracking had ended in order. */
+function writeAfterEnd(before: EarlierTracking, now: PersistedIdentity): string | undefined {
+  const file = fileTouched(before.witness, now.witness);
+  if (file !== undefined) return file;
+  const isSame = incarnationOf(before.witness, now.witness) === "same";
+  const written = isSame
+    ? writtenBetween(before.witness, now.witness)
+    : writtenInThisBoot(before.witness, now.witness);
+  if (written !== undefined) return written;
+  const isUnchanged = before.content.digest === now.content.digest;
+  return isUnchanged ? undefined : contentChange(before.content, now.content);
+}
+
+/** Counters that began after the crash have nothing of the tracker's own in them. */
+function writeAfterCrash(before: EarlierTracking, now: PersistedIdentity): string | undefined {
+  return writtenInThisBoot(before.witness, now.witness);
+}
+
+/** Why nothing proves that nobody wrote after tracking had ended in order; undefined where it does. */
+function doubtAfterEnd(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  options: JudgeOptions,
+): string | undefined {
+  if (isRegularFile(now.witness)) return doubtAboutFile(before, now, options);
+  const incarnation = incarnationOf(before.witness, now.witness);
+  const isCounted = countersKnown(before.witness) && countersKnown(now.witness);
+  const isAwake = !hasSlept(before.witness, now.witness);
+  if (incarnation === "same" && isCounted && isAwake) return undefined;
+  if (sameToken(before.content.proof?.unmounted, now.content.proof?.unmounted)) return undefined;
+  if (incarnation === "same") return isCounted ? SLEPT : NOT_COUNTED;
+  if (before.witness.bootId === now.witness.bootId) {
+    return "the device was away for a time after its tracking ended";
+  }
+  if (before.closing !== true) {
+    return "tracking ended while the system went on, and nobody watched the device until it went down";
+  }
+  return doubtAboutReboot(before, now, options);
+}
+
+/** Its times, which are the same: are they those of all that was written? */
+function doubtAboutFile(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  { trustReboots = false }: JudgeOptions,
+): string | undefined {
+  if (before.witness.bootId === now.witness.bootId) return undefined;
+  if (sameToken(before.content.proof?.unmounted, now.content.proof?.unmounted)) return undefined;
+  if (before.closing !== true) {
+    return "tracking ended before its boot did, and the file's times of then may be lost";
+  }
+  if (now.boot?.previousBootId !== before.witness.bootId) return OTHER_BOOT;
+  if (trustReboots || isNextBoot(before.boot, now)) return undefined;
+  return OTHER_SYSTEM;
+}
+
+/**
+ * The same after a power cut or a crash. Only a file system can tell then, or the operator: a daemon that
+ * has died without a successor looks like one that was cut off, and leaves the device to everybody.
+ */
+function doubtAfterCrash(
+  before: EarlierTracking,
+  now: PersistedIdentity,
+  options: JudgeOptions,
+): string | undefined {
+  const isNamed = hasSameName(before.identity, now.identity);
+  if (isNamed && sameToken(before.content.proof?.session, now.content.proof?.session)) {
+    return undefined;
+  }
+  if (isRegularFile(now.witness)) {
+    return "tracking ended unexpectedly, and nobody counts the writes to a regular file";
+  }
+  if (before.witness.bootId === now.witness.bootId) {
+    return "tracking ended unexpectedly while the system went on";
+  }
+  if (options.trustReboots !== true) {
+    return "tracking ended unexpectedly, and nothing proves that nobody wrote from then on";
+  }
+  return doubtAboutReboot(before, now, options);
+}
+
+/** The device was tracked up to the end of its boot: was this boot the next one, and nobody before us? */
+function doubtAboutReboot(
+  { identity, witness, boot }: EarlierTracking,
+  now: PersistedIdentity,
+  { trustReboots = false }: JudgeOptions,
+): string | undefined {
+  if (!hasSameName(identity, now.identity)) return "nothing proves that this is the same device";
+  if (!countersKnown(now.witness)) return NOT_COUNTED;
+  if (now.witness.isFirstAppearance !== true) {
+    return "a disk was taken away since the system booted, and it may have been this one";
+  }
+  if (now.boot?.previousBootId !== witness.bootId) {
+    return OTHER_BOOT;
+  }
+  if (trustReboots || isNextBoot(boot, now)) return undefined;
+  return OTHER_SYSTEM;
+}
+
+/** By a counter of the machine's own, which counts boots of other systems, too. */
+function isNextBoot(
+  before: BootMark | undefined,
+  { boot: now, witness }: PersistedIdentity,
+): boolean {
+  if (before === undefined || now === undefined || !now.counters.isFirst) return false;
+  if ((witness.sleptMs ?? SLEEP_MS) >= SLEEP_MS) return false;
+  const steps = (["tpmResets", "firmwareBoots"] as const).flatMap((name) => {
+    const [was, is] = [before.counters[name], now.counters[name]];
+    return was === null || is === null || was === is ? [] : [is - was];
+  });
+  return steps.length > 0 && steps.every((step) => step === 1);
+}
+
+/** Clocks are read with less of an error. */
+const SLEEP_MS = 1_000;
+const NOT_COUNTED = "the kernel does not count the device's writes";
+const SLEPT = "the system slept meanwhile, and nothing counts what another one wrote";
+const OTHER_BOOT = "there was another boot meanwhile, in which it was not tracked";
+const OTHER_SYSTEM = "nothing proves that no other system ran between the two boots";
+
+/** Also where nobody knows. */
+function hasSlept(before: Witness, now: Witness): boolean {
+  const [was, is] = [before.sleptMs ?? Number.NaN, now.sleptMs ?? Number.NaN];
+  return !(Math.abs(is - was) < SLEEP_MS);
+}
+
+function sameToken(before: string | null | undefined, now: string | null | undefined): boolean {
+  return typeof before === "string" && before === now;
+}
+
+function newGeneration(reason: GenerationReason, why: string): Continuity {
+  return { verdict: "new_generation", reason, why };
+}
+
+function isRegularFile({ mtimeNs }: Witness): boolean {
+  return mtimeNs !== null;
+}
+
+/** Whether the kernel's view of the device is the one of then: its counters went on. */
+function incarnationOf(before: Witness, now: Witness): "same" | "other" | "unknown" {
+  if (before.bootId !== now.bootId) return "other";
+  if (before.diskseq === null || now.diskseq === null) return "unknown";
+  return before.diskseq === now.diskseq ? "same" : "other";
+}
+
+function countersKnown({ writeSectors, discardSectors }: Witness): boolean {
+  return writeSectors !== null && discardSectors !== null;
+}
+
+/** Undefined when nothing was written; else a clause about it. */
+function writtenBetween(before: Witness, now: Witness): string | undefined {
+  const written = grown(before.writeSectors, now.writeSectors);
+  const discarded = grown(before.discardSectors, now.discardSectors);
+  if (written < 0 || discarded < 0) return "its write counters were reset while it was not tracked";
+  if (written === 0 && discarded === 0) return undefined;
+  return `${amounts(written, discarded)} while it was not tracked`;
+}
+
+/** What shows no difference, or cannot, is 0. */
+function grown(before: number | null, now: number | null): number {
+  return before === null || now === null ? 0 : now - before;
+}
+
+/**
+ * Undefined also within one boot: a loop device that is set up anew is another incarnation, and goes on
+ * with the counters of the one before.
+ */
+function writtenInThisBoot(before: Witness, now: Witness): string | undefined {
+  if (before.bootId === now.bootId) return undefined;
+  const [written, discarded] = [now.writeSectors ?? 0, now.discardSectors ?? 0];
+  if (written === 0 && discarded === 0) return undefined;
+  return `${amounts(written, discarded)} since the device appeared, before it was tracked`;
+}
+
+function amounts(written: number, discarded: number): string {
+  const parts = [
+    ...(written > 0 ? [`${sectors(written)} written`] : []),
+    ...(discarded > 0 ? [`${sectors(discarded)} discarded`] : []),
+  ];
+  return parts.join(" and ");
+}
+
+function sectors(count: number): string {
+  return count === 1 ? "1 sector was" : `${count} sectors were`;
+}
+
+function fileTouched(before: Witness, now: Witness): string | undefined {
+  if (before.mtimeNs !== now.mtimeNs) return "the file was modified while it was not tracked";
+  if (before.ctimeNs !== now.ctimeNs) return "the file's inode changed while it was not tracked";
+  return undefined;
+}
+
+function contentChange(before: ContentDigest, now: ContentDigest): string {
+  if (before.fileSystem !== now.fileSystem || before.uuid !== now.uuid) {
+    const [was, is] = [before, now].map(({ fileSystem }) => fileSystem ?? "no known file system");
+    return `it was formatted or overwritten while it was not tracked: ${was} then, ${is} now`;
+  }
+  const name = now.fileSystem ?? "device";
+  return `the ${name}'s superblock, log or partition table changed while it was not tracked`;
+}
+
+const FIELD_NAMES: Readonly<Record<keyof DeviceIdentity, string>> = {
+  wwid: "WWID",
+  serial: "serial number",
+  dmUuid: "device-mapper UUID",
+  partition: "partition number",
+  partUuid: "PARTUUID",
+  contentUuid: "file system UUID",
+};
+
+function changed(name: string, was: string | number | null, is: string | number | null): string {
+  return `its ${name} was ${was ?? "none"} and is ${is ?? "none"}`;
+}

@@ -1,0 +1,203 @@
+/**
+ * What the kernel remembers about writes to an original, whoever made them.
+ *
+ * Facts: Documentation/block/stat.rst (fields of `stat`), Documentation/ABI/stable/sysfs-block
+ * (`diskseq`, `queue/iostats`), include/linux/part_stat.h (a partition's I/O is counted for it and for
+ * the disk, but what goes through the disk's own node is counted for the disk alone), and
+ * include/linux/blk_types.h (write-zeroes and secure erase count as writes).
+ *
+ * Blind to: commands that pass the block layer by (SG_IO, NVMe passthrough), another host on shared
+ * storage, writes to what the device lies on (a loop device's file, a member of a RAID array), and
+ * writes made while somebody had set `queue/iostats` to 0.
+ */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { attribute, type BlockFolders, blockFolders, originalAt } from "../sysfs.js";
+import { readBootId } from "./boot-mark.js";
+
+export interface Witness {
+  /** Of the running kernel; counters start anew with each boot. */
+  readonly bootId: string;
+  /** Number of the whole disk's incarnation, never used twice in one boot; null before Linux 5.15. */
+  readonly diskseq: string | null;
+  /**
+   * No disk has gone in this boot that appeared before this one, so this one has never been away. Where
+   * one has, nobody can tell which. Not in records of earlier versions.
+   */
+  readonly isFirstAppearance?: boolean;
+  /**
+   * For how long this boot had slept until then: what ran meanwhile, another system after a hibernation,
+   * is counted nowhere. Null where that is not known; not in records of earlier versions.
+   */
+  readonly sleptMs?: number | null;
+  /** 512-byte sectors written since the device appeared; null when nobody counts. */
+  readonly writeSectors: number | null;
+  /** 512-byte sectors discarded since the device appeared; null when nobody counts. */
+  readonly discardSectors: number | null;
+  /** Of a regular file; null for a block device, whose node tells nothing about its data. */
+  readonly mtimeNs: string | null;
+  readonly ctimeNs: string | null;
+}
+
+type Counters = Pick<Witness, "writeSectors" | "discardSectors">;
+
+const UNKNOWN: Counters = { writeSectors: null, discardSectors: null };
+/** Fields of `stat`, counted from 0. */
+const WRITE_SECTORS_FIELD = 6;
+const DISCARD_SECTORS_FIELD = 13;
+/** At least the kernel's own, with HZ=100; and that of vfat. */
+const TICK_MS = 20;
+const COARSE_TICK_MS = 2_000;
+/** How often to look for a moment at which no partition of the disk moves its counters. */
+const STEADY_ATTEMPTS = 50;
+/** How long it may take to read two clocks. */
+const UPTIME_MS = 100;
+
+/** @throws ControlError DEVICE_NOT_FOUND */
+export async function readWitness(path: string, sysfs = "/sys", proc = "/proc"): Promise<Witness> {
+  const { deviceNumber, stat } = await originalAt(path);
+  if (deviceNumber !== null) return readBlockWitness(deviceNumber, sysfs, proc);
+  return {
+    bootId: await readBootId(proc),
+    diskseq: null,
+    ...UNKNOWN,
+    sleptMs: sleptMs(proc),
+    mtimeNs: String(stat.mtimeNs),
+    ctimeNs: String(stat.ctimeNs),
+  };
+}
+
+/** @param deviceNumber "major:minor" */
+export async function readBlockWitness(
+  deviceNumber: string,
+  sysfs = "/sys",
+  proc = "/proc",
+): Promise<Witness> {
+  const folders = await blockFolders(deviceNumber, sysfs);
+  const counters = folders === undefined ? UNKNOWN : await readCounters(folders);
+  const diskseq = folders === undefined ? null : attribute(folders.disk, "diskseq");
+  return {
+    bootId: await readBootId(proc),
+    diskseq,
+    isFirstAppearance: noDiskHasGoneBefore(diskseq, sysfs),
+    ...counters,
+    sleptMs: sleptMs(proc),
+    mtimeNs: null,
+    ctimeNs: null,
+  };
+}
+
+/** The clock of /proc/uptime goes on in sleep, the monotonic one does not. */
+function sleptMs(proc: string): number | null {
+  for (let attempt = 0; attempt < STEADY_ATTEMPTS; attempt++) {
+    const fromMs = performance.now();
+    const monotonicMs = Number(process.hrtime.bigint() / 1_000_000n);
+    const upMs = 1000 * Number(attribute(proc, "uptime")?.split(" ")[0] ?? Number.NaN);
+    // Who was not held up between the two.
+    if (performance.now() - fromMs > UPTIME_MS) continue;
+    return Number.isNaN(upMs) ? null : Math.max(0, Math.round(upMs - monotonicMs));
+  }
+  return null;
+}
+
+/** Numbers are given in order, and never again: each that is missing is of a disk that has gone. */
+function noDiskHasGoneBefore(diskseq: string | null, sysfs: string): boolean {
+  if (diskseq === null) return false;
+  const present = new Set(disks(sysfs).map((disk) => attribute(disk, "diskseq")));
+  for (let earlier = 1; earlier < Number(diskseq); earlier++) {
+    if (!present.has(String(earlier))) return false;
+  }
+  return true;
+}
+
+function disks(sysfs: string): string[] {
+  try {
+    return readdirSync(join(sysfs, "block")).map((name) => join(sysfs, "block", name));
+  } catch {
+    return [];
+  }
+}
+
+async function readCounters(folders: BlockFolders): Promise<Counters> {
+  const iostats = attribute(folders.disk, "queue/iostats");
+  if (iostats === null || iostats === "0") return UNKNOWN;
+  if (folders.partition === null) return statOf(folders.own);
+  return partitionCounters(folders);
+}
+
+/**
+ * What was written to a partition: through its own node, or anywhere on the disk through the disk's,
+ * which may have hit the partition. The latter is what the disk counts beyond its partitions; a
+ * partition that is removed leaves its count in it, so that the sum never falls back.
+ */
+async function partitionCounters({ own, disk }: BlockFolders): Promise<Counters> {
+  let last = "";
+  for (let attempt = 0; attempt < STEADY_ATTEMPTS; attempt++) {
+    const whole = statOf(disk);
+    const partitions = partitionFolders(disk).map((folder) => ({ folder, count: statOf(folder) }));
+    const now = JSON.stringify([whole, partitions]);
+    // Counters of several devices fit together only if none moved while they were read.
+    if (now === last) {
+      const others = partitions.filter(({ folder }) => folder !== own).map(({ count }) => count);
+      return {
+        writeSectors: difference(whole, others, "writeSectors"),
+        discardSectors: difference(whole, others, "discardSectors"),
+      };
+    }
+    last = now;
+    if (attempt > 0) await setTimeout(1);
+  }
+  return UNKNOWN;
+}
+
+function difference(
+  whole: Counters,
+  others: readonly Counters[],
+  field: keyof Counters,
+): number | null {
+  let left = whole[field];
+  for (const other of others) {
+    const count = other[field];
+    if (left === null || count === null) return null;
+    left -= count;
+  }
+  return left === null || left < 0 ? null : left;
+}
+
+/**
+ * Ends when whoever writes to a regular file from now on gives it other times than these: file systems
+ * take them from a clock that ticks, and some keep only every second one.
+ */
+export async function untilWritesShow({ mtimeNs, ctimeNs }: Witness): Promise<void> {
+  if (mtimeNs === null || ctimeNs === null) return;
+  const isCoarse = [mtimeNs, ctimeNs].every((time) => BigInt(time) % 1_000_000_000n === 0n);
+  const tickMs = isCoarse ? COARSE_TICK_MS : TICK_MS;
+  const lastMs = Number(BigInt(ctimeNs) / 1_000_000n);
+  const leftMs = lastMs + tickMs - Date.now();
+  if (leftMs > 0) await setTimeout(Math.min(leftMs, tickMs));
+}
+
+function partitionFolders(disk: string): string[] {
+  try {
+    return readdirSync(disk)
+      .map((name) => join(disk, name))
+      .filter((folder) => attribute(folder, "partition") !== null);
+  } catch {
+    return [];
+  }
+}
+
+function statOf(folder: string): Counters {
+  const fields = attribute(folder, "stat")?.split(/\s+/) ?? [];
+  return {
+    writeSectors: count(fields[WRITE_SECTORS_FIELD]),
+    discardSectors: count(fields[DISCARD_SECTORS_FIELD]),
+  };
+}
+
+function count(field: string | undefined): number | null {
+  if (field === undefined || !/^\d+$/.test(field)) return null;
+  const value = Number(field);
+  return Number.isSafeInteger(value) ? value : null;
+}

@@ -1,0 +1,60 @@
+export {
+  type BootCounters,
+  type BootMark,
+  readBootId,
+  UNKNOWN_BOOT,
+} from "./continuity/boot-mark.js";
+export {
+  type Continuity,
+  type EarlierTracking,
+  judgeContinuity,
+  type PersistedIdentity,
+} from "./continuity/continuity.js";
+export {
+  compareIdentity,
+  type DeviceIdentity,
+  readBlockIdentity,
+} from "./continuity/device-identity.js";
+export { isEndOfBoot, isGoingDown } from "./continuity/end-of-boot.js";
+export { extSession } from "./continuity/file-system-proof.js";
+export { readFacts } from "./continuity/original-facts.js";
+export { untilWritesShow } from "./continuity/write-counters.js";
+export { type DeviceNumber, deviceKey, deviceNumber } from "./device-number.js";
+export { LinuxBlockError, type LinuxBlockErrorCode } from "./errors.js";
+export {
+  type Elsewhere,
+  type FileSystem,
+  type FileSystemStack,
+  type LoopFile,
+  MULTI_DEVICE_TYPES,
+  stackAbove,
+} from "./stack/block-stack.js";
+export { usersOf } from "./stack/device-users.js";
+export { fieldBytes, type Mount, mountAt, parseMountinfo } from "./stack/mountinfo.js";
+export { type SystemView, USERS_VIEW } from "./stack/mounts.js";
+export {
+  blockIdentity,
+  type FilePlace,
+  fileIdentity,
+  type LoopBacking,
+  lookAtPath,
+  namesIn,
+  type PathDevices,
+  type Place,
+  parseDevice,
+  type ReadDevice,
+  readSysfsDevice,
+  type SysfsDevice,
+  type TopologyProbe,
+} from "./stack/probe.js";
+export { type Meeting, meetingOf, type Share, type Stack, type StackNode } from "./stack/stack.js";
+export {
+  devicesIn,
+  knownStackOf,
+  stackOf,
+  type UnderlyingDevice,
+  underlyingDevices,
+  underlyingDevicesOfPath,
+} from "./stack/topology.js";
+export { uuidBytes, uuidText } from "./uuid.js";
+export { isZoned } from "./zoned.js";

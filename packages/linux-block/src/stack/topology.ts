@@ -1,0 +1,381 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { messageOf } from "@blksnap/errors";
+import { type DeviceNumber, deviceKey } from "../device-number.js";
+import { LinuxBlockError } from "../errors.js";
+import {
+  bitmapFile,
+  btrfsDevices,
+  extJournalDevices,
+  optionDevices,
+} from "./file-system-devices.js";
+import { type Mount, mountAt, parseMountinfo, superOption } from "./mountinfo.js";
+import { EXPORT_TABLES, type FilesPlace, placeOfFiles } from "./network-files.js";
+import {
+  blockIdentity,
+  type FilePlace,
+  lookAtPath,
+  type PathDevices,
+  type Place,
+  readFromDevice,
+  readSysfsDevice,
+  readText,
+  type SysfsDevice,
+  type TopologyProbe,
+} from "./probe.js";
+import { serversOf, writtenBy } from "./servers.js";
+import { type Share, type Stack, type StackNode, sameShare, shareBelow } from "./stack.js";
+import { superDevicesOf } from "./super-devices.js";
+
+/** Layers that are followed; real stacks have fewer than ten. */
+const EINVAL = 22;
+const DEPTH_MAX = 64;
+const DELETED = " (deleted)";
+const MEMORY_FILE = "/memfd:";
+const ALL: Share = { kind: "all" };
+const FILE: Share = { kind: "file" };
+const SERVED: Share = { kind: "served" };
+/** File systems whose files tell a device number that no mount has. */
+const OWN_NUMBERS = ["btrfs", "bcachefs", "overlay"];
+
+/** A device found beneath another one or beneath a file. */
+export interface UnderlyingDevice {
+  readonly device: DeviceNumber;
+  /** Such as "/dev/sda1". */
+  readonly name: string;
+  /** The layers from the start to this device, in words. */
+  readonly chain: readonly string[];
+}
+
+type OpenNode = StackNode & { readonly shares: Share[] };
+
+/** A file whose file system is to be looked at. */
+interface Found {
+  readonly path: string;
+  /** In words, from the start to the file. */
+  readonly chain: readonly string[];
+}
+
+/** How a search came to a layer. */
+interface Way {
+  readonly share: Share;
+  /** In words, from the start. */
+  readonly above: readonly string[];
+}
+
+/** One search: collects each device and file with the way by which it was found first. */
+class Search {
+  readonly found = new Map<string, OpenNode>();
+  readonly #probe: TopologyProbe;
+  readonly #sysfsRoot: string;
+  readonly #procRoot: string;
+  readonly #entries = new Map<string, Promise<SysfsDevice | undefined>>();
+  #mounts: Promise<Mount[]> | undefined;
+
+  constructor(probe: TopologyProbe) {
+    this.#probe = probe;
+    this.#sysfsRoot = probe.sysfsRoot ?? "/sys";
+    this.#procRoot = probe.procRoot ?? "/proc";
+  }
+
+  begin(start: Place | string): Promise<void> {
+    const way = { share: ALL, above: [] };
+    return typeof start === "string" ? this.addPath(start, way) : this.addPlace(start, way);
+  }
+
+  addPlace(place: Place, way: Way): Promise<void> {
+    return "identity" in place ? this.addFile(place, way) : this.addDevice(place, way);
+  }
+
+  async addDevice(device: DeviceNumber, { share, above }: Way): Promise<void> {
+    const entry = await this.#entry(device);
+    const name = entry?.name ?? deviceKey(device);
+    // A file system's name in the chain mentions its device already.
+    const chain = above.at(-1)?.endsWith(` on ${name}`) ? above : [...above, name];
+    const node = { identity: blockIdentity(device), device, name, chain };
+    if (!this.#isNew(node, share)) return;
+    const on = (edge: Share): Way => ({
+      share: shareBelow(share, node.identity, edge),
+      above: chain,
+    });
+    const own = this.#probe.layers?.(device);
+    for (const lower of own ?? []) await this.addPlace(lower, on(ALL));
+    if (entry === undefined) return;
+    if (own === undefined) await this.#addServed(entry, on(SERVED));
+    await this.#addParts(entry, on);
+    if (entry.backingPath !== undefined) await this.#addBacking(entry, on);
+  }
+
+  /** What the kernel puts a device together from. */
+  async #addParts(entry: SysfsDevice, on: (edge: Share) => Way): Promise<void> {
+    const { partitionOf, range, worldWideName } = entry;
+    if (partitionOf !== undefined) await this.addDevice(partitionOf, on({ kind: "part", range }));
+    for (const slave of entry.slaves) {
+      const share = (await this.#isWhole(entry, slave)) ? ALL : ({ kind: "slave" } as const);
+      await this.addDevice(slave, on(share));
+    }
+    const bitmap = await bitmapFile(this.#procRoot, entry);
+    if (bitmap !== undefined) await this.addPath(bitmap, on(FILE));
+    // Another path to the same disk is another device of the same name.
+    if (worldWideName === undefined) return;
+    const { share, above } = on(ALL);
+    const node = { identity: `wwid:${worldWideName}`, device: undefined, chain: above };
+    this.#isNew({ ...node, name: `the disk ${worldWideName}` }, share);
+  }
+
+  /** Whether a device shows another one from its first to its last byte: multipath, a linear mapping. */
+  async #isWhole({ sizeBytes, dmUuid }: SysfsDevice, slave: DeviceNumber): Promise<boolean> {
+    // Volumes of one pool, a volume and its snapshot: the same size, and not the same bytes.
+    if (dmUuid === undefined || dmUuid.startsWith("LVM-") || sizeBytes === undefined) return false;
+    return (await this.#entry(slave))?.sizeBytes === sizeBytes;
+  }
+
+  async #addServed(entry: SysfsDevice, way: Way): Promise<void> {
+    for (const pid of await serversOf(this.#procRoot, entry)) {
+      const above = [...way.above, `process ${pid}`];
+      for (const there of await writtenBy(this.#procRoot, pid, (path) => this.#stat(path))) {
+        const { blockDevice, identity, device, realPath } = there;
+        if (blockDevice !== undefined) await this.addDevice(blockDevice, { ...way, above });
+        else await this.addFile({ identity, device, path: realPath }, { ...way, above });
+      }
+    }
+  }
+
+  /** What a loop device shows, by what it is; its name may be gone, or of another file now. */
+  async #addBacking(entry: SysfsDevice, on: (edge: Share) => Way): Promise<void> {
+    const { name, device, backingRange: range } = entry;
+    const way = on(range === undefined ? ALL : { kind: "part", range });
+    const path = entry.backingPath as string;
+    const said = await this.#probe.loopBacking?.(name, device);
+    if (said === undefined) await this.addPath(path, way);
+    else if (said.blockDevice !== undefined) await this.addDevice(said.blockDevice, way);
+    else await this.addFile({ identity: said.identity, device: said.device, path }, way);
+  }
+
+  /** Adds what a path leads to: a block device, or a file and the devices it lies on. */
+  async addPath(path: string, way: Way): Promise<void> {
+    const chain = [...way.above, path];
+    const { blockDevice, device, identity, realPath } = await this.#lookAt(path, chain);
+    if (blockDevice !== undefined) await this.addDevice(blockDevice, way);
+    else {
+      if (!this.#isNew({ identity, device: undefined, name: path, chain }, way.share)) return;
+      const mounts = await this.#readMounts();
+      const mount = mountOfNumber(realPath, device, mounts) ?? mountAt(realPath, mounts);
+      await this.#addFileSystem(mount, device, { path: realPath, chain });
+    }
+  }
+
+  /** Adds a file that need not have its name any more. */
+  async addFile({ identity, device, path }: FilePlace, { share, above }: Way): Promise<void> {
+    const chain = [...above, path];
+    if (!this.#isNew({ identity, device: undefined, name: path, chain }, share)) return;
+    if (path.startsWith(MEMORY_FILE)) return;
+    const name = path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path;
+    const mounts = await this.#readMounts();
+    const there = mountAt(name, mounts);
+    const mount =
+      mountOfNumber(name, device, mounts) ??
+      (OWN_NUMBERS.includes(there?.fsType ?? "") ? there : undefined);
+    await this.#addFileSystem(mount, device, { path: name, chain });
+  }
+
+  /** Counts what was found; false where it was found with this share before. */
+  #isNew(node: Omit<StackNode, "shares">, share: Share): boolean {
+    if (node.chain.length > DEPTH_MAX) throw unknown(node.chain, `more than ${DEPTH_MAX} layers`);
+    const known = this.found.get(node.identity);
+    if (known === undefined) this.found.set(node.identity, { ...node, shares: [share] });
+    else if (known.shares.some((one) => sameShare(one, share))) return false;
+    else known.shares.push(share);
+    return true;
+  }
+
+  #entry(device: DeviceNumber): Promise<SysfsDevice | undefined> {
+    const key = deviceKey(device);
+    const entry = this.#entries.get(key) ?? readSysfsDevice(this.#sysfsRoot, device);
+    this.#entries.set(key, entry);
+    return entry;
+  }
+
+  #stat(path: string): Promise<PathDevices> {
+    return (this.#probe.lookAt ?? lookAtPath)(path);
+  }
+
+  async #lookAt(path: string, chain: readonly string[]): Promise<PathDevices> {
+    try {
+      return await this.#stat(path);
+    } catch (error) {
+      throw unknown(chain, messageOf(error));
+    }
+  }
+
+  #readMounts(): Promise<Mount[]> {
+    const path = this.#probe.mountinfoPath ?? "/proc/self/mountinfo";
+    this.#mounts ??= readFile(path, "latin1").then(parseMountinfo);
+    return this.#mounts;
+  }
+
+  /** A file system, with the devices for its journal and the like. */
+  async #addFileSystem(mount: Mount | undefined, device: DeviceNumber, file: Found): Promise<void> {
+    if (device.major === 0) return this.#addAnonymous(mount, file);
+    const { chain } = file;
+    const entry = await this.#entry(device);
+    const name = entry?.name ?? deviceKey(device);
+    const type = mount?.fsType ?? "files";
+    await this.addDevice(device, { share: FILE, above: [...chain, `${type} on ${name}`] });
+    if (entry !== undefined) {
+      const above = [...chain, `journal of ${name}`];
+      for (const one of await extJournalDevices(this.#sysfsRoot, this.#procRoot, entry)) {
+        await this.addDevice(one, { share: FILE, above });
+      }
+      await this.#addSuperDevices(mount, entry, chain);
+    }
+    for (const { option, path } of mount === undefined ? [] : optionDevices(mount)) {
+      await this.addPath(path, { share: FILE, above: [...chain, `${type} ${option}`] });
+    }
+  }
+
+  /** Devices that the file system on a device names in its superblock. */
+  async #addSuperDevices(
+    mount: Mount | undefined,
+    { device, name, kernelName }: SysfsDevice,
+    chain: readonly string[],
+  ): Promise<void> {
+    // Mounted in another namespace, only f2fs is still seen.
+    const f2fs = await readText(`${this.#sysfsRoot}/fs/f2fs/${kernelName}/features`);
+    const type = mount?.fsType ?? (f2fs === undefined ? undefined : "f2fs");
+    const where = type === undefined ? undefined : superDevicesOf(type, mount?.superOptions ?? []);
+    if (where === undefined) return;
+    const above = [...chain, `${type} on ${name}`];
+    const { startBytes, lengthBytes } = where;
+    const read = this.#probe.readDevice ?? readFromDevice;
+    const superblock = await read(name, device, startBytes, lengthBytes).catch((error) => {
+      throw unknown(above, `its superblock cannot be read: ${messageOf(error)}`);
+    });
+    const named = superblock.length === lengthBytes ? where.devicesIn(superblock) : undefined;
+    if (named === undefined) throw unknown(above, `it has no superblock of ${type}`);
+    const way = { share: FILE, above };
+    for (const path of named.paths) {
+      const { blockDevice } = await this.#lookAt(path, above);
+      if (blockDevice === undefined) throw unknown(above, `${path} is not a block device`);
+      await this.addDevice(blockDevice, way);
+    }
+    for (const number of named.numbers) {
+      const isThere = (await this.#entry(number)) !== undefined;
+      if (!isThere) throw unknown(above, `its journal's device ${deviceKey(number)} is gone`);
+      await this.addDevice(number, way);
+    }
+  }
+
+  /** A file system whose device number is none of a block device: only its mount tells more. */
+  async #addAnonymous(mount: Mount | undefined, { path, chain }: Found): Promise<void> {
+    if (mount === undefined) throw unknown(chain, "no mount covers it");
+    const above = [...chain, `${mount.fsType} on ${mount.source}`];
+    const view = {
+      procRoot: this.#procRoot,
+      exportTables: this.#probe.exportTables ?? EXPORT_TABLES,
+    };
+    const place = await placeOfFiles(mount, path, view);
+    if (place !== undefined) return this.#addFiles(mount, place, above);
+    if (mount.fsType === "overlay") {
+      const upper = superOption(mount, "upperdir") ?? superOption(mount, "lowerdir")?.split(":")[0];
+      if (upper === undefined) throw unknown(above, "its directories are not known");
+      await this.addPath(upper, { share: FILE, above });
+      return;
+    }
+    // bcachefs names all its devices, joined by colons.
+    for (const source of mount.source.split(":")) {
+      if (!source.startsWith("/")) throw unknown(above, `its devices are not known (${source})`);
+      const { blockDevice } = await this.#lookAt(source, above);
+      if (blockDevice === undefined) throw unknown(above, `${source} is not a block device`);
+      const devices =
+        mount.fsType === "btrfs" ? await btrfsDevices(this.#sysfsRoot, blockDevice) : [blockDevice];
+      if (devices === undefined) throw unknown(above, `${source} is no device of a mounted btrfs`);
+      for (const device of devices) await this.addDevice(device, { share: FILE, above });
+    }
+  }
+
+  /** Files of a mount that are somebody else's, or files of another directory. */
+  async #addFiles(mount: Mount, place: FilesPlace, above: readonly string[]): Promise<void> {
+    if (place.kind === "elsewhere") return;
+    if (place.kind === "unknown") throw unknown(above, place.why);
+    const { path, below } = place;
+    const inside = join(path, below);
+    const isSame = await this.#stat(inside).then(
+      () => true,
+      () => false,
+    );
+    const there = isSame ? inside : path;
+    const { realPath } = await this.#lookAt(there, above);
+    if (mountAt(realPath, await this.#readMounts())?.device === mount.device) {
+      throw unknown(above, `it covers ${path}, which it shows`);
+    }
+    await this.addPath(there, { share: FILE, above });
+  }
+}
+
+/** The mount of a file system's number that a path lies on, or another of the same number. */
+function mountOfNumber(
+  path: string,
+  device: DeviceNumber,
+  mounts: readonly Mount[],
+): Mount | undefined {
+  const key = deviceKey(device);
+  const there = mountAt(path, mounts);
+  return there?.device === key ? there : mounts.find((mount) => mount.device === key);
+}
+
+function unknown(chain: readonly string[], why: string): LinuxBlockError {
+  const text =
+    `cannot find out which devices ${chain.join(" → ")} lies on: ${why}; ` +
+    "choose a store on a plain file system or device";
+  return new LinuxBlockError("STACK_UNKNOWN", text, { errno: EINVAL });
+}
+
+/**
+ * All that a device, a file or a path lies on, itself first: through partitions, device-mapper, md,
+ * bcache, loop devices, file systems with their journals, servers on this host, and the probe's own
+ * layers. A path to a directory stands for the files in it.
+ *
+ * Rejects with STACK_UNKNOWN where a layer, or the path, cannot be resolved.
+ */
+export async function stackOf(start: Place | string, probe: TopologyProbe = {}): Promise<Stack> {
+  const search = new Search(probe);
+  await search.begin(start);
+  return search.found;
+}
+
+/** As stackOf(), as far as it can be looked through. */
+export async function knownStackOf(
+  start: Place | string,
+  probe: TopologyProbe = {},
+): Promise<Stack> {
+  const search = new Search(probe);
+  await search.begin(start).catch(() => undefined);
+  return search.found;
+}
+
+/** The block devices of a stack. */
+export function devicesIn(stack: Stack): UnderlyingDevice[] {
+  return [...stack.values()].flatMap(({ device, name, chain }) =>
+    device === undefined ? [] : [{ device, name, chain }],
+  );
+}
+
+/** All block devices that `device` lies on, itself first. @see stackOf */
+export async function underlyingDevices(
+  device: DeviceNumber,
+  probe: TopologyProbe = {},
+): Promise<UnderlyingDevice[]> {
+  return devicesIn(await stackOf(device, probe));
+}
+
+/**
+ * All block devices that a file or directory lies on; for a block device's path, that device and what
+ * is beneath it. Empty for memory and network file systems. @see stackOf
+ */
+export async function underlyingDevicesOfPath(
+  path: string,
+  probe: TopologyProbe = {},
+): Promise<UnderlyingDevice[]> {
+  return devicesIn(await stackOf(path, probe));
+}

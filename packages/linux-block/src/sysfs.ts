@@ -1,0 +1,68 @@
+/** Where sysfs tells about a block device: its own folder, and that of the disk it is part of. */
+import { type BigIntStats, readFileSync } from "node:fs";
+import { realpath, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { errnoNumber } from "@blksnap/errors";
+import { deviceKey, deviceNumber } from "./device-number.js";
+import { LinuxBlockError } from "./errors.js";
+
+export interface BlockFolders {
+  /** Of the device itself. */
+  readonly own: string;
+  /** Of the whole disk: the device's own unless it is a partition. */
+  readonly disk: string;
+  /** Number of the partition; null for a whole disk. */
+  readonly partition: number | null;
+}
+
+/** What a path leads to; links such as those in /dev/mapper and /dev/disk are followed. */
+export interface Original {
+  /** "major:minor"; null for a regular file. */
+  readonly deviceNumber: string | null;
+  readonly stat: BigIntStats;
+}
+
+export async function originalAt(path: string): Promise<Original> {
+  try {
+    const status = await stat(path, { bigint: true });
+    const number = status.isBlockDevice() ? deviceKey(deviceNumber(Number(status.rdev))) : null;
+    return { deviceNumber: number, stat: status };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new LinuxBlockError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, {
+      cause: error,
+      errno: errnoNumber(code ?? ""),
+    });
+  }
+}
+
+/**
+ * Undefined where sysfs does not know the device.
+ * @param deviceNumber "major:minor"
+ */
+export async function blockFolders(
+  deviceNumber: string,
+  sysfs: string,
+): Promise<BlockFolders | undefined> {
+  let own: string;
+  try {
+    own = await realpath(join(sysfs, "dev/block", deviceNumber));
+  } catch {
+    return undefined;
+  }
+  const number = attribute(own, "partition");
+  if (number === null) return { own, disk: own, partition: null };
+  return { own, disk: dirname(own), partition: Number(number) };
+}
+
+/**
+ * The text of an attribute; null where it is missing, empty, or its driver refuses to tell it. Read at
+ * once: sysfs answers out of the kernel's memory.
+ */
+export function attribute(folder: string, name: string): string | null {
+  try {
+    return readFileSync(join(folder, name), "utf8").trim() || null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,359 @@
+/** What can have happened to an original while nobody tracked it, and what is to be made of it. */
+import type { PersistedIdentity } from "../dist/continuity/continuity.js";
+import type { DeviceIdentity } from "../dist/continuity/device-identity.js";
+import type { Witness } from "../dist/continuity/write-counters.js";
+
+const DISK: DeviceIdentity = {
+  wwid: "naa.5",
+  serial: null,
+  dmUuid: null,
+  partition: null,
+  partUuid: null,
+  contentUuid: "u-1",
+};
+const NAMELESS: DeviceIdentity = { ...DISK, wwid: null, contentUuid: null };
+export const XFS = { fileSystem: "xfs", uuid: "u-1", digest: "d-1" } as const;
+/** Detached, or last seen, in boot b-1, after 5000 sectors. */
+export const BLOCK: PersistedIdentity = {
+  capacityBytes: 1 << 30,
+  logicalBlockBytes: 512,
+  identity: DISK,
+  content: XFS,
+  witness: {
+    bootId: "b-1",
+    diskseq: "7",
+    sleptMs: 0,
+    writeSectors: 5000,
+    discardSectors: 900,
+    mtimeNs: null,
+    ctimeNs: null,
+  },
+};
+export const FILE: PersistedIdentity = {
+  ...BLOCK,
+  identity: NAMELESS,
+  witness: {
+    bootId: "b-1",
+    diskseq: null,
+    writeSectors: null,
+    discardSectors: null,
+    mtimeNs: "100",
+    ctimeNs: "200",
+  },
+};
+
+const UNCOUNTED: Partial<Witness> = { writeSectors: null, discardSectors: null };
+const UNTOUCHED: Partial<Witness> = { writeSectors: 0, discardSectors: 0 };
+const NEXT_BOOT: Partial<Witness> = { bootId: "b-2" };
+const MADE_ANEW: Partial<Witness> = { diskseq: "8" };
+const OTHER_DIGEST: Partial<PersistedIdentity> = { content: { ...XFS, digest: "d-2" } };
+
+export interface Change {
+  readonly was?: Partial<PersistedIdentity>;
+  readonly wasWitness?: Partial<Witness>;
+  readonly is?: Partial<PersistedIdentity>;
+  readonly isWitness?: Partial<Witness>;
+}
+export type Expected =
+  | "continue"
+  | "other_device"
+  | "capacity_changed"
+  | "foreign_write"
+  | "unclean";
+type Case = [what: string, change: Change, clean: Expected, unclean: Expected, why?: RegExp];
+
+export const BLOCK_CASES: Case[] = [
+  // The device is another one, whatever else is true.
+  [
+    "another disk",
+    { is: { identity: { ...DISK, wwid: "naa.6" } } },
+    "other_device",
+    "other_device",
+    /WWID was naa.5 and is naa.6/,
+  ],
+  [
+    "its partition",
+    { is: { identity: { ...DISK, partition: 1 } } },
+    "other_device",
+    "other_device",
+    /partition number was none and is 1/,
+  ],
+  [
+    "another disk of another size",
+    { is: { identity: { ...DISK, wwid: "naa.6" }, capacityBytes: 1 << 20 } },
+    "other_device",
+    "other_device",
+  ],
+  [
+    "a regular file in its place",
+    { is: { identity: NAMELESS }, isWitness: FILE.witness },
+    "other_device",
+    "other_device",
+    /was a device and is a file/,
+  ],
+  // Its size.
+  [
+    "it grew",
+    { is: { capacityBytes: 2 ** 31 } },
+    "capacity_changed",
+    "capacity_changed",
+    /capacity in bytes was 1073741824 and is 2147483648/,
+  ],
+  [
+    "it grew and was written to",
+    { is: { capacityBytes: 2 ** 31, ...OTHER_DIGEST }, isWitness: { writeSectors: 1 } },
+    "capacity_changed",
+    "capacity_changed",
+  ],
+  [
+    "its logical blocks are larger",
+    { is: { logicalBlockBytes: 4096 } },
+    "capacity_changed",
+    "capacity_changed",
+    /block size was 512 and is 4096/,
+  ],
+  // The same incarnation: counters went on.
+  ["same incarnation, untouched", {}, "continue", "unclean"],
+  [
+    "same incarnation, untouched, slept",
+    { isWitness: { sleptMs: 60_000 } },
+    "unclean",
+    "unclean",
+    /the system slept/,
+  ],
+  ["nobody knows whether it slept", { wasWitness: { sleptMs: null } }, "unclean", "unclean"],
+  [
+    "same incarnation, 8 sectors written",
+    { isWitness: { writeSectors: 5008 } },
+    "foreign_write",
+    "unclean",
+    /8 sectors were written while/,
+  ],
+  [
+    "same incarnation, 16 sectors discarded",
+    { isWitness: { discardSectors: 916 } },
+    "foreign_write",
+    "unclean",
+    /16 sectors were discarded while/,
+  ],
+  [
+    "same incarnation, both",
+    { isWitness: { writeSectors: 5001, discardSectors: 902 } },
+    "foreign_write",
+    "unclean",
+    /1 sector was written and 2 sectors were discarded/,
+  ],
+  [
+    "same incarnation, fewer than before",
+    { isWitness: { writeSectors: 10 } },
+    "foreign_write",
+    "unclean",
+    /counters were reset/,
+  ],
+  [
+    "same incarnation, content changed past the counters",
+    { is: OTHER_DIGEST },
+    "foreign_write",
+    "unclean",
+    /xfs's superblock, log or partition table/,
+  ],
+  [
+    "same incarnation, formatted",
+    {
+      is: {
+        identity: { ...DISK, contentUuid: "u-2" },
+        content: { fileSystem: "ext4", uuid: "u-2", digest: "d-2" },
+      },
+    },
+    "foreign_write",
+    "unclean",
+    /xfs then, ext4 now/,
+  ],
+  [
+    "same incarnation, wiped",
+    {
+      is: {
+        identity: { ...DISK, contentUuid: null },
+        content: { fileSystem: null, uuid: null, digest: "d-2" },
+      },
+    },
+    "foreign_write",
+    "unclean",
+    /xfs then, no known file system now/,
+  ],
+  [
+    "same incarnation, nobody counts",
+    { wasWitness: UNCOUNTED, isWitness: UNCOUNTED },
+    "unclean",
+    "unclean",
+  ],
+  [
+    "same incarnation, nobody counts, content changed",
+    { wasWitness: UNCOUNTED, isWitness: UNCOUNTED, is: OTHER_DIGEST },
+    "foreign_write",
+    "unclean",
+  ],
+  ["same incarnation, counted only before", { isWitness: UNCOUNTED }, "unclean", "unclean"],
+  ["same incarnation, counted only now", { wasWitness: UNCOUNTED }, "unclean", "unclean"],
+  [
+    "same incarnation, discards uncounted",
+    { wasWitness: { discardSectors: null }, isWitness: { discardSectors: null } },
+    "unclean",
+    "unclean",
+  ],
+  // Another boot: counters began anew.
+  ["next boot, untouched", { isWitness: { ...NEXT_BOOT, ...UNTOUCHED } }, "unclean", "unclean"],
+  [
+    "next boot, untouched, other diskseq",
+    { isWitness: { ...NEXT_BOOT, ...UNTOUCHED, ...MADE_ANEW } },
+    "unclean",
+    "unclean",
+  ],
+  [
+    "next boot, untouched, no diskseq",
+    { wasWitness: { diskseq: null }, isWitness: { ...NEXT_BOOT, ...UNTOUCHED, diskseq: null } },
+    "unclean",
+    "unclean",
+  ],
+  [
+    "next boot, counters as before",
+    { isWitness: NEXT_BOOT },
+    "foreign_write",
+    "foreign_write",
+    /5000 sectors were written and 900 sectors were discarded since the device appeared/,
+  ],
+  [
+    "next boot, 1 sector written",
+    { isWitness: { ...NEXT_BOOT, ...UNTOUCHED, writeSectors: 1 } },
+    "foreign_write",
+    "foreign_write",
+  ],
+  [
+    "next boot, 1 sector discarded",
+    { isWitness: { ...NEXT_BOOT, ...UNTOUCHED, discardSectors: 1 } },
+    "foreign_write",
+    "foreign_write",
+  ],
+  // After a crash the content is what the tracker wrote, which nobody had recorded.
+  [
+    "next boot, untouched, content changed",
+    { is: OTHER_DIGEST, isWitness: { ...NEXT_BOOT, ...UNTOUCHED } },
+    "foreign_write",
+    "unclean",
+  ],
+  ["next boot, nobody counts", { isWitness: { ...NEXT_BOOT, ...UNCOUNTED } }, "unclean", "unclean"],
+  [
+    "next boot, nobody counts, content changed",
+    { is: OTHER_DIGEST, isWitness: { ...NEXT_BOOT, ...UNCOUNTED } },
+    "foreign_write",
+    "unclean",
+  ],
+  [
+    "next boot, only writes counted, none",
+    { isWitness: { ...NEXT_BOOT, writeSectors: 0, discardSectors: null } },
+    "unclean",
+    "unclean",
+  ],
+  [
+    "next boot, only writes counted, some",
+    { isWitness: { ...NEXT_BOOT, writeSectors: 1, discardSectors: null } },
+    "foreign_write",
+    "foreign_write",
+  ],
+  // The device was made anew in the same boot.
+  ["made anew, untouched", { isWitness: { ...MADE_ANEW, ...UNTOUCHED } }, "unclean", "unclean"],
+  [
+    "made anew, written",
+    { isWitness: { ...MADE_ANEW, ...UNTOUCHED, writeSectors: 8 } },
+    "unclean",
+    "unclean",
+  ],
+  [
+    "made anew, content changed",
+    { is: OTHER_DIGEST, isWitness: { ...MADE_ANEW, ...UNTOUCHED } },
+    "foreign_write",
+    "unclean",
+  ],
+  // Nobody knows whether it was made anew.
+  [
+    "same boot, no diskseq then",
+    { wasWitness: { diskseq: null }, isWitness: UNTOUCHED },
+    "unclean",
+    "unclean",
+  ],
+  [
+    "same boot, no diskseq now",
+    { isWitness: { diskseq: null, ...UNTOUCHED } },
+    "unclean",
+    "unclean",
+  ],
+  ["same boot, no diskseq, written", { isWitness: { diskseq: null } }, "unclean", "unclean"],
+  // Nothing tells devices apart.
+  [
+    "nameless, next boot, untouched",
+    {
+      was: { identity: NAMELESS },
+      is: { identity: NAMELESS },
+      isWitness: { ...NEXT_BOOT, ...UNTOUCHED },
+    },
+    "unclean",
+    "unclean",
+  ],
+  [
+    "nameless, next boot, written",
+    { was: { identity: NAMELESS }, is: { identity: NAMELESS }, isWitness: NEXT_BOOT },
+    "foreign_write",
+    "foreign_write",
+  ],
+  [
+    "nameless, same incarnation, untouched",
+    { was: { identity: NAMELESS }, is: { identity: NAMELESS } },
+    "continue",
+    "unclean",
+  ],
+];
+
+export const FILE_CASES: Case[] = [
+  ["a file, untouched", {}, "continue", "unclean"],
+  ["a file, untouched, next boot", { isWitness: NEXT_BOOT }, "unclean", "unclean"],
+  ["a file, untouched, slept", { isWitness: { sleptMs: 60_000 } }, "continue", "unclean"],
+  [
+    "a file, modified",
+    { isWitness: { mtimeNs: "101", ctimeNs: "201" } },
+    "foreign_write",
+    "unclean",
+  ],
+  [
+    "a file, modified and its mtime put back",
+    { isWitness: { ctimeNs: "201" } },
+    "foreign_write",
+    "unclean",
+  ],
+  ["a file, content changed under its times", { is: OTHER_DIGEST }, "foreign_write", "unclean"],
+  ["a file, grown", { is: { capacityBytes: 2 ** 31 } }, "capacity_changed", "capacity_changed"],
+  [
+    "a file with a file system, untouched",
+    {
+      was: { identity: { ...NAMELESS, contentUuid: "u-1" } },
+      is: { identity: { ...NAMELESS, contentUuid: "u-1" } },
+    },
+    "continue",
+    "unclean",
+  ],
+  [
+    "a file with another file system",
+    {
+      was: { identity: { ...NAMELESS, contentUuid: "u-1" } },
+      is: { identity: { ...NAMELESS, contentUuid: "u-2" } },
+    },
+    "other_device",
+    "other_device",
+  ],
+  [
+    "a device in the file's place",
+    { isWitness: BLOCK.witness },
+    "other_device",
+    "other_device",
+    /was a file and is a device/,
+  ],
+];

@@ -1,0 +1,339 @@
+import { closeSync, readdirSync, statSync } from "node:fs";
+import { UblkFeature, UblkState } from "./abi.js";
+import { major, minor } from "./backing-file.js";
+import { listDeviceIds, openCharacterDevice, type UblkControl } from "./control.js";
+import { UblkError } from "./errors.js";
+import type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
+import { keepOneTagParked } from "./queue-settings.js";
+
+/**
+ * Marks a ublk device in the two words that the kernel keeps for its server: what it is, "BLKS" or
+ * "BLKI", and whose: a digest of the state directory of the daemon that made it, ownerTag().
+ */
+export const DeviceMark = { FRONT: 0x424c4b53, IMAGE: 0x424c4b49 } as const;
+
+type Marked = Pick<UblkDeviceInfo, "serverFlags" | "serverFlagsHigh">;
+
+/** Whether a daemon with the state directory of this tag has made the device. */
+export function isOurs({ serverFlags, serverFlagsHigh }: Marked, owner: number): boolean {
+  const isMarked = serverFlags === DeviceMark.FRONT || serverFlags === DeviceMark.IMAGE;
+  return isMarked && serverFlagsHigh === owner;
+}
+
+/** A killed server's requests are sent again to the next one; until then everybody waits. */
+const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE;
+
+/**
+ * How long to wait until the kernel has noticed the old server's death. Up to Linux 6.14 it does so
+ * only by its own 30 s timeout when every tag was inside that server.
+ */
+export const RECOVERY_PATIENCE_MS = 60_000;
+const POLL_INTERVAL_MS = 10;
+const EBUSY = 16;
+const EEXIST = 17;
+/** Numbers are tried again where somebody else was faster. */
+const NUMBERS_TRIED_MAX = 8;
+
+/** A queue about to be served. */
+export interface QueueStart {
+  readonly charFd: number;
+  readonly queueDepth: number;
+  readonly maxIoBytes: number;
+}
+
+export interface ServeOptions {
+  /** Starts the queue on its reactor; ends when every tag is about to be fetched. */
+  readonly startQueue: (queue: QueueStart) => Promise<void>;
+  /** Ends when the queue's last command came back. */
+  readonly queueEnded: () => Promise<void>;
+  /**
+   * What an error of these two leaves open: "served" when it is not known whether the queue has begun or
+   * ended, "unanswered" when nobody answered, but it surely has not begun; undefined when all is said.
+   */
+  readonly doubtOf: (error: unknown) => "served" | "unanswered" | undefined;
+  /** Called before anybody can see the device /dev/ublkbN, and when its number is free for others. */
+  readonly onNumberTaken: (id: number) => void;
+  readonly onNumberFreed: (id: number) => void;
+}
+
+export interface RecoverOptions extends ServeOptions {
+  /** What it must be: one of DeviceMark. */
+  readonly mark: number;
+  /** Called when the kernel waits for the new server. */
+  readonly onBegun: () => void;
+}
+
+export interface NewDeviceOptions extends ServeOptions {
+  /** One of DeviceMark. */
+  readonly mark: number;
+  /** Tag of the state directory that has it on record. */
+  readonly owner: number;
+  readonly params: DeviceParams;
+  readonly queueDepth: number;
+  readonly maxIoBytes: number;
+  /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
+  readonly above?: number;
+  /** Called with the device's number before anybody can use it, to make a record of it. */
+  readonly onNumber: (id: number) => void;
+}
+
+/** A ublk device whose queue lives on a reactor: /dev/ublkbN, from start() to stop(). */
+export class ServedDevice {
+  readonly id: number;
+  /** `/dev/ublkbN` */
+  readonly path: string;
+  /** "major:minor" of the block device. */
+  deviceNumber = "";
+  readonly #control: UblkControl;
+  readonly #charFd: number;
+  readonly #mark: Marked;
+  readonly #options: ServeOptions;
+  #queueStarted = false;
+  #isOpen = true;
+  #isStopping = false;
+  #isLive = true;
+  /** Set where it is not known whether a reactor goes on with the queue. */
+  #mayBeServed = false;
+
+  private constructor(
+    control: UblkControl,
+    id: number,
+    charFd: number,
+    mark: Marked,
+    options: ServeOptions,
+  ) {
+    this.#control = control;
+    this.id = id;
+    this.path = `/dev/ublkb${id}`;
+    this.#charFd = charFd;
+    this.#mark = mark;
+    this.#options = options;
+  }
+
+  /** False when another program has ended it: its number may be that of another device by now. */
+  get isLive(): boolean {
+    return this.#isLive;
+  }
+
+  /** Makes the device and brings it to life; when it fails nothing is left behind. */
+  static async start(control: UblkControl, options: NewDeviceOptions): Promise<ServedDevice> {
+    const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
+    const { id, maxIoBytes } = await addDevice(control, options.above, {
+      queues: 1,
+      queueDepth,
+      maxIoBytes: wantedIoBytes,
+      // Partitions come from makePartitions() on all kernels (partitions.ts of @blksnap/ublk).
+      features: RECOVERABLE | (control.features & UblkFeature.NO_AUTO_PART_SCAN),
+      serverFlags: options.mark,
+      serverFlagsHigh: options.owner,
+    });
+    options.onNumberTaken(id);
+    let device: ServedDevice | undefined;
+    try {
+      await control.setParams(id, params, maxIoBytes);
+      const charFd = await openCharacterDevice(id);
+      const mark = { serverFlags: options.mark, serverFlagsHigh: options.owner };
+      device = new ServedDevice(control, id, charFd, mark, options);
+      options.onNumber(id);
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
+      await control.startDevice(id);
+      device.#readNumber();
+      // Without it a death is only noticed later; the device is as good as any.
+      await keepOneTagParked(device.path, queueDepth);
+      return device;
+    } catch (error) {
+      options.onNumberFreed(id);
+      if (device) await device.stop();
+      else await control.deleteDevice(id);
+      throw error;
+    }
+  }
+
+  /**
+   * Goes on serving a device whose server has died: its users have waited, and see no error.
+   * @param owner tag of the state directory that has it on record
+   * @param patienceMs how long the old server's last requests are waited for
+   * @throws UblkError CONTROL_FAILED when there is no such device, it is another one, or never lived;
+   * CONTROL_TIMEOUT
+   */
+  static async recover(
+    control: UblkControl,
+    id: number,
+    owner: number,
+    options: RecoverOptions,
+    patienceMs: number = RECOVERY_PATIENCE_MS,
+  ): Promise<ServedDevice> {
+    const deadlineMs = performance.now() + patienceMs;
+    const mark = { serverFlags: options.mark, serverFlagsHigh: owner };
+    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, mark, deadlineMs);
+    await untilReleased(() => control.startRecovery(id), deadlineMs);
+    options.onBegun();
+    options.onNumberTaken(id);
+    const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
+    const device = new ServedDevice(control, id, charFd, mark, options);
+    try {
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
+      await control.endRecovery(id);
+    } catch (error) {
+      // Not stopped: its users go on waiting for a server that can do better.
+      device.letGo();
+      throw error;
+    }
+    device.#readNumber();
+    return device;
+  }
+
+  /**
+   * Ends the device: whoever still has it open gets I/O errors, and frees its number on closing. Where it
+   * fails it can be tried again.
+   */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    if (this.#isLive) {
+      await this.#control.stopDevice(this.id);
+      // Before its number can be another device's.
+      this.#options.onNumberFreed(this.id);
+    }
+    if (this.#queueStarted) await this.#untilQueueEnded();
+    this.#queueStarted = false;
+    this.#close();
+    if (this.#isLive) await this.#control.deleteDevice(this.id);
+    else await this.#deleteRest();
+  }
+
+  /**
+   * Its queue has ended. Answers whether another program was it: who deletes it waits until it is closed
+   * here, and then its number may be another device's.
+   * @param forgetNumber called before that: nobody may find the number on record later
+   */
+  noteEnd(forgetNumber: () => void): boolean {
+    if (this.#isStopping || !this.#isLive) return false;
+    this.#isLive = false;
+    this.deviceNumber = "";
+    forgetNumber();
+    this.#options.onNumberFreed(this.id);
+    this.#close();
+    return true;
+  }
+
+  /** Leaves it to another server: the kernel gives the requests back that this one had. */
+  letGo(): void {
+    // A queue that may have begun uses the descriptor by its number.
+    if (!this.#mayBeServed) this.#close();
+  }
+
+  async #startQueue(options: ServeOptions, queue: QueueStart): Promise<void> {
+    try {
+      await options.startQueue(queue);
+      this.#queueStarted = true;
+    } catch (error) {
+      this.#mayBeServed = options.doubtOf(error) === "served";
+      this.#queueStarted = this.#mayBeServed;
+      throw error;
+    }
+  }
+
+  async #untilQueueEnded(): Promise<void> {
+    try {
+      await this.#options.queueEnded();
+    } catch (error) {
+      // A reactor that does not know the queue has not begun with it.
+      if (!this.#mayBeServed || this.#options.doubtOf(error) !== undefined) throw error;
+    }
+  }
+
+  #close(): void {
+    if (this.#isOpen) closeSync(this.#charFd);
+    this.#isOpen = false;
+  }
+
+  /** One that was only stopped is still there, and dead. */
+  async #deleteRest(): Promise<void> {
+    const info = await this.#control.deviceInfo(this.id);
+    const { serverFlags, serverFlagsHigh } = this.#mark;
+    const isIt = info?.serverFlags === serverFlags && info.serverFlagsHigh === serverFlagsHigh;
+    if (isIt && info.state === UblkState.DEAD) await this.#control.deleteDevice(this.id);
+  }
+
+  #readNumber(): void {
+    const { rdev } = statSync(this.path);
+    this.deviceNumber = `${major(rdev)}:${minor(rdev)}`;
+  }
+}
+
+async function addDevice(
+  control: UblkControl,
+  above: number | undefined,
+  device: Omit<NewDevice, "id">,
+): Promise<UblkDeviceInfo> {
+  for (let tried = 0; above !== undefined && tried < NUMBERS_TRIED_MAX; tried++) {
+    try {
+      return await control.addDevice({ ...device, id: firstFree(above) });
+    } catch (error) {
+      if (!(error instanceof UblkError) || error.errno !== EEXIST) throw error;
+    }
+  }
+  return control.addDevice({ ...device, id: -1 });
+}
+
+/** The smallest number above this one that no device has. */
+function firstFree(above: number): number {
+  const taken = new Set(listDeviceIds());
+  let id = above + 1;
+  while (taken.has(id)) id++;
+  return id;
+}
+
+async function untilQuiesced(
+  control: UblkControl,
+  id: number,
+  { serverFlags, serverFlagsHigh }: Marked,
+  deadlineMs: number,
+) {
+  for (;;) {
+    const info = await control.deviceInfo(id);
+    const isIt = info?.serverFlags === serverFlags && info.serverFlagsHigh === serverFlagsHigh;
+    if (info === undefined || !isIt) {
+      throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} is gone, or another device`, 19);
+    }
+    if (info.state === UblkState.DEAD) {
+      throw new UblkError("CONTROL_FAILED", `/dev/ublkb${id} has ended`, 19);
+    }
+    if (info.state !== UblkState.LIVE) return info;
+    if (performance.now() > deadlineMs) {
+      throw new UblkError("CONTROL_TIMEOUT", `/dev/ublkb${id} still has its old server`, 110);
+    }
+    await pause();
+  }
+}
+
+/** The kernel accepts a new server when the last reference of the old one's requests is gone. */
+async function untilReleased<Value>(
+  attempt: () => Promise<Value>,
+  deadlineMs: number,
+): Promise<Value> {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      const busy = error instanceof UblkError && error.errno === EBUSY;
+      if (!busy || performance.now() > deadlineMs) throw error;
+    }
+    await pause();
+  }
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
+}
+
+/** All ublk devices that a daemon with this state directory has made, whoever serves them. */
+export async function ownDevices(control: UblkControl, owner: number): Promise<UblkDeviceInfo[]> {
+  const own: UblkDeviceInfo[] = [];
+  for (const name of readdirSync("/sys/class/ublk-char")) {
+    const id = Number(name.replace("ublkc", ""));
+    const info = await control.deviceInfo(id);
+    if (info !== undefined && isOurs(info, owner)) own.push(info);
+  }
+  return own;
+}
