@@ -3,9 +3,9 @@
 // start takes, and after a crash of the daemon users of fronts wait for a start.
 //
 // ```
-//   bundle.mjs dist/daemon/main.js dist/reactor/worker.js
-//                  │                     └─▶ dist/bundle/worker.js  alone: a reactor needs little
-//                  └───────────────────────▶ dist/bundle/main.js    and a chunk per import()
+//   bundle.mjs dist/main.js ../data-plane/dist/worker.js
+//                  │                       └─▶ dist/bundle/worker.js  alone: a reactor needs little
+//                  └─────────────────────────▶ dist/bundle/main.js    and a chunk per import()
 // ```
 //
 // A bundled module finds files of its package by the package's name, as it lies elsewhere.

@@ -2,7 +2,7 @@
 //
 // Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import. Both
 // what package.json declares and what the sources really import are checked, and only packages/uring
-// may hold native code.
+// may hold native code. The picture and the table of packages in README.md must be true, too.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -69,6 +69,58 @@ for (const pkg of packages) {
     }
   }
 }
+
+/** What arrows say, as [from, to]. A branch (├ or └) begins at the name that it hangs from. */
+function arrowsOf(picture) {
+  const arrows = [];
+  const lines = picture.split("\n");
+  const namesIn = lines.map((line) => [...line.matchAll(/[a-z][a-z-]*/g)]);
+  const covering = (row, column) =>
+    namesIn[row].find(({ 0: name, index }) => index <= column && column < index + name.length);
+  for (const [row, names] of namesIn.entries()) {
+    const branch = lines[row].search(/[├└]/);
+    let above = row;
+    while (branch >= 0 && above >= 0 && !covering(above, branch)) above--;
+    let last = branch >= 0 && above >= 0 ? covering(above, branch)[0] : undefined;
+    let end = 0;
+    for (const { 0: name, index } of names) {
+      const between = lines[row].slice(end, index);
+      if (between.includes("▶")) arrows.push([last, name]);
+      if (between.includes("◀")) arrows.push([name, last]);
+      last = name;
+      end = index + name.length;
+    }
+  }
+  return arrows;
+}
+
+function checkPicture(readme) {
+  const [, section] = readme.split("\n## Packages\n");
+  const [, picture] = /```\n([^`]*)```/.exec(section);
+  const arrows = arrowsOf(picture);
+  const shown = new Set(arrows.flat());
+  for (const { dir, manifest } of packages.filter((pkg) => pkg.manifest.private !== true)) {
+    const short = manifest.name.replace("@blksnap/", "");
+    if (short !== "errors" && !shown.has(short))
+      problems.push(`README.md: no ${short} in the picture`);
+    if (!section.includes(`[\`${manifest.name}\`](packages/${dir})`)) {
+      problems.push(`README.md: no ${manifest.name} in the table of packages`);
+    }
+  }
+  for (const [from, to] of arrows) {
+    const full = (name) => (layerOfName.has(name) ? name : `@blksnap/${name}`);
+    const dependencies = packages.find(({ manifest }) => manifest.name === full(from))?.manifest;
+    if (dependencies?.dependencies?.[full(to)] === undefined) {
+      problems.push(`README.md: the picture has ${from} import ${to}, which it does not`);
+    }
+  }
+  for (const [, name, dir] of section.matchAll(/\[`([^`]+)`\]\(packages\/([\w-]+)\)/g)) {
+    if (!packages.some((pkg) => pkg.dir === dir && pkg.manifest.name === name)) {
+      problems.push(`README.md: there is no package ${name} in packages/${dir}`);
+    }
+  }
+}
+checkPicture(readFileSync("README.md", "utf8"));
 
 for (const problem of problems) console.error(problem);
 console.log(`lint-layers: ${packages.length} packages, ${problems.length} problems`);

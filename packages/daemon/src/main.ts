@@ -1,7 +1,7 @@
 /** blksnapd: what it is started for. */
 
 import type { DriverOptions } from "@blksnap/driver";
-import { DAEMON_VERSION } from "@blksnap/driver/version";
+import { DAEMON_VERSION } from "@blksnap/driver";
 import { becomeIoFlusher } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ExitStatus } from "./exit-status.js";

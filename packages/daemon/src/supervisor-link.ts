@@ -11,7 +11,7 @@
  * ```
  */
 import { ControlError } from "@blksnap/api";
-import { DAEMON_VERSION } from "@blksnap/driver/version";
+import { DAEMON_VERSION } from "@blksnap/driver";
 
 export type ToDaemon =
   | { readonly type: "go" }

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { boundedSteps } from "../dist/persistence/bounded-steps.js";
+import { boundedSteps } from "../dist/records/bounded-steps.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
 import { restorePersistent } from "../dist/recovery/after-reboot.js";

@@ -21,7 +21,7 @@ export {
   ownDevices,
   type QueueStart,
   RECOVERY_PATIENCE_MS,
-  ServedDevice,
+  RecoverableDevice,
   type ServeOptions,
 } from "./recoverable-device.js";
 export type { Target, TargetModule, TargetSpec } from "./target.js";

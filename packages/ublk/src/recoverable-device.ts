@@ -77,8 +77,11 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly onNumber: (id: number) => void;
 }
 
-/** A ublk device whose queue lives on a reactor: /dev/ublkbN, from start() to stop(). */
-export class ServedDevice {
+/**
+ * A ublk device with one queue, which somebody else serves: /dev/ublkbN, from start() to stop(). When the
+ * process dies its users wait, and recover() of the next one goes on with it.
+ */
+export class RecoverableDevice {
   readonly id: number;
   /** `/dev/ublkbN` */
   readonly path: string;
@@ -116,24 +119,24 @@ export class ServedDevice {
   }
 
   /** Makes the device and brings it to life; when it fails nothing is left behind. */
-  static async start(control: UblkControl, options: NewDeviceOptions): Promise<ServedDevice> {
+  static async start(control: UblkControl, options: NewDeviceOptions): Promise<RecoverableDevice> {
     const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
     const { id, maxIoBytes } = await addDevice(control, options.above, {
       queues: 1,
       queueDepth,
       maxIoBytes: wantedIoBytes,
-      // Partitions come from makePartitions() on all kernels (partitions.ts of @blksnap/ublk).
+      // Partitions come from addPartitions() on all kernels (partitions.ts).
       features: RECOVERABLE | (control.features & UblkFeature.NO_AUTO_PART_SCAN),
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });
     options.onNumberTaken(id);
-    let device: ServedDevice | undefined;
+    let device: RecoverableDevice | undefined;
     try {
       await control.setParams(id, params, maxIoBytes);
       const charFd = await openCharacterDevice(id);
       const mark = { serverFlags: options.mark, serverFlagsHigh: options.owner };
-      device = new ServedDevice(control, id, charFd, mark, options);
+      device = new RecoverableDevice(control, id, charFd, mark, options);
       options.onNumber(id);
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
       await control.startDevice(id);
@@ -162,7 +165,7 @@ export class ServedDevice {
     owner: number,
     options: RecoverOptions,
     patienceMs: number = RECOVERY_PATIENCE_MS,
-  ): Promise<ServedDevice> {
+  ): Promise<RecoverableDevice> {
     const deadlineMs = performance.now() + patienceMs;
     const mark = { serverFlags: options.mark, serverFlagsHigh: owner };
     const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, mark, deadlineMs);
@@ -170,7 +173,7 @@ export class ServedDevice {
     options.onBegun();
     options.onNumberTaken(id);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
-    const device = new ServedDevice(control, id, charFd, mark, options);
+    const device = new RecoverableDevice(control, id, charFd, mark, options);
     try {
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
       await control.endRecovery(id);

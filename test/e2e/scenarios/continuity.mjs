@@ -5,7 +5,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { FAULT_POINTS } from "../../../packages/driver/dist/fault-points.js";
+import { FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
 import { run } from "../lib/command.mjs";
 import { loopDisk } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";

@@ -8,7 +8,7 @@
  */
 import { BlksnapClientError } from "@blksnap/client";
 import * as assert from "uvu/assert";
-import { FAULT_POINTS } from "../../../packages/driver/dist/fault-points.js";
+import { FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
 import { assertCovered, changedBlocks } from "../lib/changes.mjs";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";

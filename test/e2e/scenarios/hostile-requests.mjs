@@ -1,7 +1,7 @@
 /**
  * A thousand requests that make no sense, to a daemon whose device carries a mounted file system under
  * load: each is refused by the name that it deserves, and neither the daemon nor the load takes notice. Ten thousand
- * and their memory, without devices: packages/driver/test/control-fuzz.test.ts.
+ * and their memory, without devices: packages/api-server/test/control-fuzz.test.ts.
  */
 import { rmSync, symlinkSync } from "node:fs";
 import { Agent, request } from "node:http";

@@ -6,7 +6,7 @@ import { mkdirSync, readdirSync, renameSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
-import { FAULT_POINTS } from "../../../packages/driver/dist/fault-points.js";
+import { FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
 import { run, start } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { imageFile, loopDisk, nullDisk } from "../lib/disks.mjs";

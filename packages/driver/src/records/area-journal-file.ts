@@ -29,7 +29,7 @@ import {
 } from "@blksnap/journal";
 import { uuidBytes } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
-import { boundedSteps } from "../persistence/bounded-steps.js";
+import { boundedSteps } from "./bounded-steps.js";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 20;

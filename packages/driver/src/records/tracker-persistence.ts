@@ -29,8 +29,8 @@ import {
 } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import { bounded } from "@blksnap/uring";
-import { boundedSteps } from "../persistence/bounded-steps.js";
 import { Serial } from "../serial.js";
+import { boundedSteps } from "./bounded-steps.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 21;

@@ -3,7 +3,7 @@
 import type { CloseAreaReply, ReactorPool } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import type { UblkControl } from "@blksnap/ublk";
-import { DeviceMark, type QueueStart, ServedDevice, type ServeOptions } from "@blksnap/ublk";
+import { DeviceMark, type QueueStart, RecoverableDevice, type ServeOptions } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import type { StateDirectory } from "../records/state-directory.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
@@ -52,7 +52,7 @@ export async function openImage(
   member: Member,
 ): Promise<void> {
   const { tracker } = member;
-  member.image = await ServedDevice.start(context.control, {
+  member.image = await RecoverableDevice.start(context.control, {
     mark: DeviceMark.IMAGE,
     owner: context.state.owner,
     params: {
@@ -88,7 +88,7 @@ export async function openImage(
 export async function recoverImage(context: ImageContext, member: Member): Promise<void> {
   if (member.imageNumber === undefined) return;
   const queue = imageQueue(context, member, "recover.image-queue-started");
-  member.image = await ServedDevice.recover(
+  member.image = await RecoverableDevice.recover(
     context.control,
     member.imageNumber,
     context.state.owner,

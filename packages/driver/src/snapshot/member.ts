@@ -1,4 +1,4 @@
-import type { ServedDevice } from "@blksnap/ublk";
+import type { RecoverableDevice } from "@blksnap/ublk";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import type { MapFile } from "../records/state-directory.js";
 import type { Tracker } from "../tracker/tracker.js";
@@ -10,7 +10,7 @@ export interface Member {
   map: MapFile | undefined;
   /** Number of the image's device; known before the image lives. */
   imageNumber: number | undefined;
-  image: ServedDevice | undefined;
+  image: RecoverableDevice | undefined;
   imageLink: string | undefined;
   /** Of a persistent snapshot, from take on. */
   journal: AreaJournalFile | undefined;

@@ -1,6 +1,6 @@
 /**
  * A snapshot: its members, its diff storage, its events. What happens at the instant of take is in
- * take.ts, what happens after a crash in recover.ts.
+ * take.ts, what happens after a crash in recovery/resume.ts.
  *
  * ```
  *   created ──take──▶ taking ──▶ taken ──destroy──▶ destroying ──▶ gone

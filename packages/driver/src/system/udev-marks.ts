@@ -1,5 +1,5 @@
 /**
- * Files by which udev rules (udev/59-blksnap.rules) tell fronts and images: the kernel's device says nothing
+ * Files by which udev rules (packages/daemon/udev/59-blksnap.rules) tell fronts and images: the kernel's device says nothing
  * of the kind, and the first event comes before anybody could tell the daemon's records.
  */
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";

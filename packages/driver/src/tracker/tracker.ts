@@ -23,7 +23,7 @@ import {
   openBackingFileBeside,
   presentCapacityBytes,
   RECOVERY_PATIENCE_MS,
-  ServedDevice,
+  RecoverableDevice,
   type UblkControl,
 } from "@blksnap/ublk";
 import { fsyncApart, type MappedMemory } from "@blksnap/uring";
@@ -95,7 +95,7 @@ export class Tracker {
   readonly backing: BackingFile;
   readonly geometry: TrackerGeometry;
   readonly reactor: number;
-  readonly front: ServedDevice;
+  readonly front: RecoverableDevice;
   /** Reads the frozen map beside the reactor, which owns it. */
   readonly cbt: CbtMap;
   /** It goes on with the diff area of an earlier daemon. */
@@ -116,7 +116,7 @@ export class Tracker {
   readonly #journal: TrackerJournal | undefined;
   readonly #link: string | undefined;
 
-  private constructor(context: TrackerContext, parts: TrackerParts, front: ServedDevice) {
+  private constructor(context: TrackerContext, parts: TrackerParts, front: RecoverableDevice) {
     this.#context = context;
     this.id = parts.id;
     this.device = parts.backing.path;
@@ -158,7 +158,7 @@ export class Tracker {
       options.onReady?.();
       undo.push(() => context.state.removeRecord(trackerRecordName(id)));
       faultPoint("attach.map-made");
-      const front = await ServedDevice.start(context.control, {
+      const front = await RecoverableDevice.start(context.control, {
         mark: DeviceMark.FRONT,
         owner: context.state.owner,
         params: backing.params,
@@ -217,7 +217,7 @@ export class Tracker {
       undo.push(() => journal?.close());
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
-      const front = await ServedDevice.recover(
+      const front = await RecoverableDevice.recover(
         context.control,
         record.front,
         context.state.owner,

@@ -15,8 +15,7 @@ import { FakeReactor, type MediumFile } from "./medium.js";
 export const BLOCK_SHIFT = 16;
 const BLOCK_BYTES = 2 ** BLOCK_SHIFT;
 const SECTOR_BYTES = 512;
-const DEPTH = 8;
-const IMAGE_DEPTH = 4;
+const [FRONT_DEPTH, IMAGE_DEPTH] = [8, 4];
 const ID = Uint8Array.from({ length: 16 }, (_, i) => 0xa0 + i);
 const GENERATION = Uint8Array.from({ length: 16 }, (_, i) => i + 1);
 
@@ -64,16 +63,16 @@ export class TrackerSim {
   failures = 0;
   readonly #dice: Dice;
   readonly #options: SimOptions;
-  readonly #offsetBytes = new Float64Array(DEPTH + IMAGE_DEPTH);
-  readonly #lengthBytes = new Float64Array(DEPTH + IMAGE_DEPTH);
-  readonly #tags: TagState[] = Array(DEPTH + IMAGE_DEPTH).fill("free");
+  readonly #offsetBytes = new Float64Array(FRONT_DEPTH + IMAGE_DEPTH);
+  readonly #lengthBytes = new Float64Array(FRONT_DEPTH + IMAGE_DEPTH);
+  readonly #tags: TagState[] = Array(FRONT_DEPTH + IMAGE_DEPTH).fill("free");
   /** By block: the numbers of the intervals in which it was changed. */
   readonly #issued: Set<number>[];
   #ackedTakes = 0;
   /** Data was lost, and a write that came after that was issued. */
   #lost: "no" | "noted" | "relied on" = "no";
   /** Came after that; who came before had its old data saved. */
-  readonly #afterLoss: boolean[] = Array(DEPTH + IMAGE_DEPTH).fill(false);
+  readonly #afterLoss: boolean[] = Array(FRONT_DEPTH + IMAGE_DEPTH).fill(false);
   /** What has the journal's name; undefined: the record was removed. */
   #named: Named | undefined;
   #mirroring = false;
@@ -109,7 +108,7 @@ export class TrackerSim {
       blockShift: BLOCK_SHIFT,
       blockCount,
       turnUnits: 64,
-      requestsMax: DEPTH + IMAGE_DEPTH,
+      requestsMax: FRONT_DEPTH + IMAGE_DEPTH,
       isMarked: (block) => this.cbt.isMarked(block),
       onAdmitted: (tag) => this.#admitted(tag),
       onFault: (errno) => {
@@ -153,7 +152,7 @@ export class TrackerSim {
 
   #writeFront(): void {
     const tag = this.#tags.indexOf("free");
-    if (tag < 0 || tag >= DEPTH) return;
+    if (tag < 0 || tag >= FRONT_DEPTH) return;
     this.#range(tag);
     const { journal, cbt } = this;
     cbt.markRequest(this.#offsetBytes, this.#lengthBytes, tag);
@@ -164,7 +163,7 @@ export class TrackerSim {
   }
 
   #writeImage(): void {
-    const tag = this.#tags.indexOf("free", DEPTH);
+    const tag = this.#tags.indexOf("free", FRONT_DEPTH);
     if (tag < 0) return;
     this.#range(tag);
     this.#tags[tag] = "waiting";
@@ -197,7 +196,7 @@ export class TrackerSim {
     this.#tags[tag] = "issued";
     if (this.#afterLoss[tag]) this.#lost = "relied on";
     this.#afterLoss[tag] = false;
-    const isImage = tag >= DEPTH;
+    const isImage = tag >= FRONT_DEPTH;
     if (isImage) this.cbt.markRequestBoth(this.#offsetBytes, this.#lengthBytes, tag);
     const [first, last] = this.#blocks(tag);
     const number = this.takes + 1;
@@ -395,7 +394,7 @@ export class TrackerSim {
 
   #imageBlocksWaiting(): number {
     let count = 0;
-    for (let tag = DEPTH; tag < DEPTH + IMAGE_DEPTH; tag++) {
+    for (let tag = FRONT_DEPTH; tag < FRONT_DEPTH + IMAGE_DEPTH; tag++) {
       if (this.#tags[tag] !== "waiting") continue;
       const [first, last] = this.#blocks(tag);
       count += last - first + 1;

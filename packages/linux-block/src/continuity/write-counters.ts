@@ -54,7 +54,7 @@ const STEADY_ATTEMPTS = 50;
 /** How long it may take to read two clocks. */
 const UPTIME_MS = 100;
 
-/** @throws ControlError DEVICE_NOT_FOUND */
+/** @throws LinuxBlockError DEVICE_NOT_FOUND */
 export async function readWitness(path: string, sysfs = "/sys", proc = "/proc"): Promise<Witness> {
   const { deviceNumber, stat } = await originalAt(path);
   if (deviceNumber !== null) return readBlockWitness(deviceNumber, sysfs, proc);
