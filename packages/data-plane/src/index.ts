@@ -21,5 +21,6 @@ export type {
   SwitchReply,
   WakingArea,
 } from "./messages.js";
-export { ReactorPool } from "./pool.js";
+export { ReactorPool, type RunningReactor, type StartReactor } from "./pool.js";
+export { ReactorServer, type ReactorServerOptions } from "./reactor-server.js";
 export { TURN_UNITS, Turns } from "./turns.js";

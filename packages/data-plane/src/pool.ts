@@ -21,6 +21,22 @@ const RING_ENTRIES_MIN = 256;
 export type LostHandler = (reactor: number, error: Error) => void;
 export type NoticeHandler = (reactor: number, notice: ReactorNotice) => void;
 
+/** A reactor that runs, as ReactorThread is one. */
+export type RunningReactor = Pick<ReactorThread, "post" | "wake" | "stop">;
+
+/**
+ * Starts a reactor. `onMessage` is called with each FromReactor, `onExit` when it has ended, with an error
+ * when it did so by itself.
+ */
+export type StartReactor = (
+  settings: ReactorSettings,
+  onMessage: (message: unknown) => void,
+  onExit: (error: Error | undefined) => void,
+) => RunningReactor;
+
+const startThread: StartReactor = (settings, onMessage, onExit) =>
+  new ReactorThread(new URL("./worker.js", import.meta.url), settings, onMessage, onExit);
+
 interface Waiter {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -41,12 +57,17 @@ class Member {
   #onReady: () => void = () => undefined;
   #onFailure: (error: Error) => void = () => undefined;
   readonly #heartbeat: Int32Array;
-  readonly #thread: ReactorThread;
+  readonly #thread: RunningReactor;
   readonly #waiters = new Map<number, Waiter>();
   #nextId = 1;
   #dead: Error | undefined;
 
-  constructor(settings: ReactorSettings, onNotice: NoticeHandler, onLost: LostHandler) {
+  constructor(
+    start: StartReactor,
+    settings: ReactorSettings,
+    onNotice: NoticeHandler,
+    onLost: LostHandler,
+  ) {
     this.index = settings.index;
     this.#heartbeat = new Int32Array(settings.heartbeat);
     this.ready = new Promise((resolve, reject) => {
@@ -54,8 +75,7 @@ class Member {
       this.#onFailure = reject;
     });
     this.ready.catch(() => undefined);
-    this.#thread = new ReactorThread(
-      new URL("./worker.js", import.meta.url),
+    this.#thread = start(
       settings,
       (message) => this.#onMessage(message as FromReactor, onNotice),
       (error) => {
@@ -138,6 +158,8 @@ export interface ReactorPoolOptions {
   readonly onNotice: NoticeHandler;
   /** A reactor has ended by itself. */
   readonly onLost: LostHandler;
+  /** Default: on a thread of its own. */
+  readonly startReactor?: StartReactor | undefined;
 }
 
 /** The reactors; each device belongs to one of them from attach to detach. */
@@ -152,7 +174,8 @@ export class ReactorPool {
       const { frontDepth, imageDepth, ioTimeoutMs, lostStatus } = options;
       const ringEntries = Math.max(RING_ENTRIES_MIN, frontDepth, imageDepth);
       const settings = { index, imageDepth, ioTimeoutMs, ringEntries, heartbeat, lostStatus };
-      this.#members.push(new Member(settings, options.onNotice, options.onLost));
+      const { startReactor = startThread, onNotice, onLost } = options;
+      this.#members.push(new Member(startReactor, settings, onNotice, onLost));
     }
     this.#watchdog = new Watchdog(this.#members, options.logger);
     this.#watchdog.start();

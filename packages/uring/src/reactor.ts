@@ -89,6 +89,7 @@ export class Reactor {
   readonly #handlers: CompletionHandler[] = [];
   readonly #page: MappedMemory;
   readonly #counter: Uint32Array;
+  readonly #heartbeat: Int32Array;
   readonly #timespecs: BigInt64Array;
   readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
@@ -103,6 +104,7 @@ export class Reactor {
   /** To be made on the worker thread itself: the ring belongs to the thread that creates it. */
   constructor(options: ReactorOptions) {
     this.#options = options;
+    this.#heartbeat = options.heartbeat ?? new Int32Array(1);
     const entries = options.entries ?? 256;
     this.ring = new Ring({
       entries,
@@ -239,18 +241,35 @@ export class Reactor {
    * @throws UringError when the ring itself fails, or nobody could wake the loop any more
    */
   run(): void {
-    const heartbeat = this.#options.heartbeat ?? new Int32Array(1);
+    while (this.turn());
+  }
+
+  /**
+   * One turn of run(), for who runs several loops on one thread: where the kernel does not wait, as a
+   * simulated one.
+   * @returns false when the loop has ended, as run() does @throws as run()
+   */
+  turn(): boolean {
     try {
-      while (!this.#stopped) {
+      if (!this.#stopped) {
         this.ring.submitAndWait(1);
-        heartbeat[0]++;
+        this.#heartbeat[0]++;
         this.#reap();
+        if (!this.#stopped) return true;
       }
       if (!this.#processEnds) this.#disarmWake();
       if (this.#failure !== undefined) throw this.#failure;
-    } finally {
-      if (!this.#processEnds) this.#close();
+    } catch (error) {
+      this.#end();
+      throw error;
     }
+    this.#end();
+    return false;
+  }
+
+  #end(): void {
+    this.#stopped = true;
+    if (!this.#processEnds) this.#close();
   }
 
   #close(): void {

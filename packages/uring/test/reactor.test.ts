@@ -80,6 +80,21 @@ test("timers fire in the order of their times, and their places are used again",
   });
 });
 
+test("the loop can be driven by turns, each of which says whether there is another", () => {
+  withReactor(({ reactor, messages, send }) => {
+    send(1);
+    assert.is(reactor.turn(), true);
+    assert.equal(messages, [1]);
+    send("stop");
+    assert.is(reactor.turn(), false);
+    assert.is(reactor.turn(), false, "it stays ended");
+    assert.throws(
+      () => reactor.ring.submitAndWait(0),
+      (error: UringError) => error.code === "RING_CLOSED",
+    );
+  });
+});
+
 test("an exception in a handler does not end the loop", () => {
   withReactor(({ reactor, errors }) => {
     const id = reactor.addHandler({

@@ -1,0 +1,227 @@
+/**
+ * One reactor: takes requests of the main thread for the devices that it owns. worker.ts runs it on a thread
+ * of its own.
+ */
+import type { MessagePort } from "node:worker_threads";
+import { assert, becomeIoFlusher, Reactor } from "@blksnap/uring";
+import { carriedError } from "./carried-error.js";
+import { take as takeClaim } from "./claim.js";
+import { errorText } from "./error-text.js";
+import { IoTicker } from "./io-ticker.js";
+import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
+import { loseSlots } from "./lost-slots.js";
+import type {
+  AttachRequest,
+  CloseAreaReply,
+  DeviceRequest,
+  FromReactor,
+  MarkDirtyRequest,
+  ReactorRequest,
+  ReactorSettings,
+  SwitchReply,
+  ToReactor,
+} from "./messages.js";
+import { TrackedDevice } from "./tracked-device.js";
+import { REACTOR_TURN_UNITS } from "./turns.js";
+
+/** What a reactor's server is made with. */
+export interface ReactorServerOptions {
+  /** As ReactorOptions has it. */
+  readonly wakeFd: number;
+  /** Where requests arrive: messages of type ToReactor. */
+  readonly port: MessagePort;
+  readonly say: (message: FromReactor) => void;
+  readonly settings: ReactorSettings;
+}
+
+/** To be made on the reactor's own thread. It serves as long as its reactor is run. */
+export class ReactorServer {
+  readonly #options: ReactorServerOptions;
+  readonly #devices = new Map<number, TrackedDevice>();
+  readonly #reactor: Reactor;
+  readonly #ticker: IoTicker;
+
+  constructor(options: ReactorServerOptions) {
+    const { wakeFd, port, settings } = options;
+    this.#options = options;
+    const flusherProblem = becomeIoFlusher();
+    if (flusherProblem !== undefined) options.say({ notice: "error", message: flusherProblem });
+    this.#reactor = new Reactor({
+      wakeFd,
+      port,
+      onMessage: (message) => this.#onMessage(message as ToReactor),
+      onError: (error) => this.#reportError(error),
+      heartbeat: new Int32Array(settings.heartbeat),
+      entries: settings.ringEntries,
+    });
+    this.#ticker = new IoTicker(this.#reactor, settings.ioTimeoutMs);
+    options.say({ notice: "ready" });
+  }
+
+  /** Serves until it is told to stop. @throws as Reactor.run() */
+  run(): void {
+    this.#reactor.run();
+  }
+
+  /** One turn of run(). @returns, @throws as Reactor.turn() */
+  turn(): boolean {
+    return this.#reactor.turn();
+  }
+
+  #reportError(error: unknown): void {
+    this.#options.say({ notice: "error", message: errorText(error) });
+  }
+
+  #deviceOf(tracker: number): TrackedDevice {
+    const device = this.#devices.get(tracker);
+    if (device === undefined)
+      throw new Error(`reactor ${this.#options.settings.index} has no tracker ${tracker}`);
+    return device;
+  }
+
+  /** In slices: it may be all of a device. */
+  #markDirty({ tracker, ranges }: MarkDirtyRequest, done: () => void): void {
+    const { engine, slices } = this.#deviceOf(tracker);
+    const { cbtBlockBytes } = engine;
+    const bytesMax = REACTOR_TURN_UNITS * cbtBlockBytes;
+    let range = 0;
+    let doneBytes = 0;
+    slices.run(() => {
+      for (let units = 0; range < ranges.length && units < REACTOR_TURN_UNITS; units++) {
+        const lengthBytes = Math.min(ranges[range + 1] - doneBytes, bytesMax);
+        engine.markDirty(ranges[range] + doneBytes, lengthBytes);
+        units += lengthBytes / cbtBlockBytes;
+        doneBytes += lengthBytes;
+        if (doneBytes < ranges[range + 1]) continue;
+        range += 2;
+        doneBytes = 0;
+      }
+      if (range < ranges.length) return true;
+      done();
+      return false;
+    });
+  }
+
+  #attach(request: AttachRequest): void {
+    const { tracker } = request;
+    const { settings, say } = this.#options;
+    const device = this.#reactor.attempt(
+      () => new TrackedDevice(this.#reactor, settings, request, this.#ticker, say),
+    );
+    this.#devices.set(tracker, device);
+    try {
+      device.start();
+    } catch (error) {
+      // Where the kernel has commands of its queue, it ends with its device.
+      device.awaitFrontEnd(() => this.#removeDevice(tracker));
+      throw error;
+    }
+  }
+
+  #removeDevice(tracker: number): void {
+    this.#deviceOf(tracker).close();
+    this.#devices.delete(tracker);
+  }
+
+  /** What is asked of a device may come when it has gone: null then. */
+  #tell({ type, tracker }: DeviceRequest, done: (value: unknown) => void): void {
+    const device = this.#devices.get(tracker);
+    if (device === undefined) done(null);
+    else if (type === "counters") done(device.counters());
+    else device.lostRanges.read(done);
+  }
+
+  /**
+   * Carries a request out; `done` may be called later.
+   * @param take whether the request's descriptors may be looked at
+   */
+  #carryOut(request: ReactorRequest, done: (value?: unknown) => void, take: () => boolean): void {
+    switch (request.type) {
+      case "attach":
+        if (!take()) return;
+        this.#attach(request);
+        done();
+        return;
+      case "prepareArea":
+        if (!take()) return;
+        this.#deviceOf(request.tracker).prepareArea(request.area);
+        done();
+        return;
+      case "wakeArea":
+        done(this.#deviceOf(request.tracker).wakeArea(request.area));
+        return;
+      case "hold":
+        this.#deviceOf(request.tracker).hold(request.deadlineMs, done);
+        return;
+      case "switch":
+        done({ stallUs: this.#deviceOf(request.tracker).switchAndRelease() } satisfies SwitchReply);
+        return;
+      case "release":
+        done(this.#deviceOf(request.tracker).release());
+        return;
+      case "openImage":
+        if (!take()) return;
+        this.#deviceOf(request.tracker).openImage(request.queue);
+        done();
+        return;
+      case "dropArea":
+        this.#deviceOf(request.tracker).dropArea(done);
+        return;
+      case "closeArea":
+        done({ lateArea: this.#deviceOf(request.tracker).closeArea() } satisfies CloseAreaReply);
+        return;
+      case "awaitImageEnd":
+        this.#deviceOf(request.tracker).awaitImageEnd(done);
+        return;
+      case "awaitFrontEnd":
+        this.#deviceOf(request.tracker).awaitFrontEnd(() => {
+          this.#removeDevice(request.tracker);
+          done();
+        });
+        return;
+      case "loseSlots": {
+        const { engine, slices } = this.#deviceOf(request.tracker);
+        loseSlots(engine, slices, request, done);
+        return;
+      }
+      case "markDirty":
+        this.#markDirty(request, done);
+        return;
+      case "counters":
+      case "lostRanges":
+        this.#tell(request, done);
+        return;
+      case "mirrorJournal":
+      case "adoptJournal":
+      case "dropJournal":
+      case "commitJournal":
+      case "dropAreaJournal":
+        carryOutJournal(this.#deviceOf(request.tracker), request, done, take);
+        return;
+      case "growAreaJournal":
+      case "compactAreaJournal":
+      case "adoptAreaJournal":
+      case "abandonAreaJournal":
+        carryOutAreaJournal(this.#deviceOf(request.tracker), request, done);
+        return;
+      case "stop":
+        assert(this.#devices.size === 0, "a reactor with devices is told to stop");
+        this.#reactor.stop();
+    }
+  }
+
+  #onMessage(received: ToReactor): void {
+    if ("type" in received) {
+      this.#devices.get(received.tracker)?.grant(received);
+      return;
+    }
+    const { id, request, claim } = received;
+    const take = (): boolean => claim === undefined || takeClaim(claim);
+    try {
+      this.#carryOut(request, (value) => this.#options.say({ re: id, value }), take);
+    } catch (error) {
+      this.#options.say({ re: id, error: carriedError(error) });
+      this.#reportError(error);
+    }
+  }
+}
