@@ -31,32 +31,31 @@ import {
   SqeFlag,
 } from "@blksnap/uring";
 import { COMMIT_LATE_TICKS, type IoTicker } from "./io-ticker.js";
-import { hasRoom, isHalfFull, type JournalSetup, LogFile, type LogPlace } from "./log-file.js";
+import { JournalLife, JournalState } from "./journal-state.js";
+import {
+  type Compaction,
+  hasRoom,
+  isHalfFull,
+  isWorthRenewal,
+  type JournalSetup,
+  LogFile,
+  type LogNeed,
+  type LogPlace,
+} from "./log-file.js";
 
-export type { JournalSetup, LogPlace };
+export type { Compaction, JournalSetup, LogNeed, LogPlace };
 
 const EIO = 5;
 const ETIMEDOUT = 110;
 const ECANCELED = 125;
 const ENOMEM = 12;
+/** In place of an errno: the kernel took only a part of a chain. */
+const TORN = -1;
 /** Each is a turn of the reactor. */
 const ATTEMPTS_MAX = 100;
 const NOP_DATA = 0;
 const MIRROR_DATA = 64;
-/** How many times longer than what a log began with it becomes before it is compacted. */
-const WORTH_RENEWAL = 4;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
-
-/** What puts a checkpoint into the log of a mirror, part by part. */
-export interface Compaction {
-  /** There is more of it to come. */
-  readonly isPending: boolean;
-  /** A commit is about to be sealed: puts a part into its prefix, or nothing. */
-  prepend(writer: JournalWriter): void;
-}
-
-/** Which log is to become longer, or that it is to be made anew. */
-export type LogNeed = "renewal" | "log" | "mirror";
 
 export interface JournalIoOptions {
   readonly reactor: Reactor;
@@ -89,17 +88,15 @@ export class JournalIo {
   #log: LogFile;
   #mirror: LogFile | undefined;
   #compaction: Compaction | undefined;
+  readonly #life = new JournalLife();
+  /** Completions to come: of the commit on its way, or of the NOP. */
   #pending = 0;
+  /** How the commit went so far: 0, an errno, or TORN. */
   #errno = 0;
-  /** The kernel took only a part of a chain, and how often the commit was submitted. */
-  #isTorn = false;
+  /** How often the commit was submitted. */
   #attempts = 0;
-  #nopArmed = false;
-  #full = false;
-  #lowTold = false;
-  #dead = false;
-  #closing = false;
-  #closed = false;
+  /** What was asked for since a log became longer, or another one. */
+  #asked: LogNeed | undefined;
   #onIdle: (() => void) | undefined;
   /** Ticks since entries wait. */
   #waitedTicks = 0;
@@ -134,8 +131,9 @@ export class JournalIo {
 
   /** After append(): commits as soon as the batch at hand is over. */
   commitSoon(): void {
-    if (this.#nopArmed || this.writer.isCommitting || this.#dead) return;
-    this.#nopArmed = true;
+    if (!this.#life.is(JournalState.IDLE)) return;
+    this.#life.enter(JournalState.SOON);
+    this.#pending = 1;
     prepareNop(this.#reactor.ring, NOP_DATA, this.#handler, 0);
   }
 
@@ -145,7 +143,7 @@ export class JournalIo {
    * @param compaction puts into the mirror's log what was in the journal before
    */
   mirror(place: LogPlace, compaction?: Compaction): number | null {
-    if (this.#dead) return null;
+    if (this.#life.isOver) return null;
     assert(!this.writer.isCommitting, "a mirror begins between two commits");
     this.dropMirror();
     this.#mirror = new LogFile(this.#reactor, place);
@@ -159,7 +157,7 @@ export class JournalIo {
   /** The mirror takes the journal's place. Only while idle. False when the journal has failed. */
   adopt(): boolean {
     const mirror = this.#mirror;
-    if (mirror === undefined || this.#dead) {
+    if (mirror === undefined || this.#life.isOver) {
       this.dropMirror();
       return false;
     }
@@ -175,7 +173,7 @@ export class JournalIo {
 
   /** Not while something is late: what is next in its chain would meet who has the file's place by then. */
   dropMirror(): void {
-    if (this.#pending > 0) return;
+    if (this.#pending > 0 && !this.#life.is(JournalState.SOON)) return;
     if (this.#mirror !== undefined) this.#reactor.removeFile(this.#mirror.index);
     this.#mirror = undefined;
     this.#compaction = undefined;
@@ -191,7 +189,7 @@ export class JournalIo {
 
   /** Calls back when no commit is on its way. */
   whenIdle(callback: () => void): void {
-    if (!this.writer.isCommitting || this.#dead) {
+    if (!this.#life.is(JournalState.COMMITTING)) {
       callback();
       return;
     }
@@ -201,33 +199,33 @@ export class JournalIo {
 
   /** Time goes on; see IoTicker. True while something waits for the medium, or for room in the log. */
   tick(): boolean {
-    const waits = this.#pending > 0 || (this.#full && this.writer.fillingEntries > 0);
-    if (this.#dead || !waits) {
+    const isFull = this.#life.is(JournalState.FULL);
+    const waitsForRoom = isFull && this.writer.fillingEntries > 0;
+    if (!waitsForRoom && !this.#life.is(JournalState.COMMITTING)) {
       this.#waitedTicks = 0;
       return false;
     }
     this.#waitedTicks++;
     if (this.#waitedTicks > COMMIT_LATE_TICKS) this.#fail(ETIMEDOUT);
-    return !this.#dead;
+    return !this.#life.isOver;
   }
 
   /** After close(): calls back when the medium has answered all that it was asked. */
   whenClosed(callback: () => void): void {
-    if (this.#closed) callback();
+    if (this.#life.is(JournalState.CLOSED)) callback();
     else this.#onClosed = callback;
   }
 
   /** Ends it at once; a commit that is on its way is told to nobody any more. */
   close(): void {
-    this.#dead = true;
-    this.#closing = true;
-    this.#cleanUp();
+    if (this.#life.isClosing) return;
+    this.#life.enter(JournalState.CLOSING);
+    if (this.#pending === 0) this.#cleanUp();
   }
 
-  /** Memory and files stay until the kernel has given everything back. */
+  /** The kernel has given everything back: until now memory and files stayed. */
   #cleanUp(): void {
-    if (this.#pending > 0 || this.#nopArmed || this.#closed) return;
-    this.#closed = true;
+    this.#life.enter(JournalState.CLOSED);
     this.dropMirror();
     this.#reactor.removeFile(this.#log.index);
     for (const index of this.#syncFirst) this.#reactor.removeFile(index);
@@ -237,20 +235,20 @@ export class JournalIo {
   }
 
   #goOn(): void {
-    this.#lowTold = false;
+    this.#asked = undefined;
     this.#goOnIfFull();
     if (this.#compaction?.isPending === true) this.commitSoon();
   }
 
   #goOnIfFull(): void {
-    if (!this.#full) return;
-    this.#full = false;
+    if (!this.#life.is(JournalState.FULL)) return;
+    this.#life.enter(JournalState.IDLE);
     this.#begin();
   }
 
+  /** Seals and submits what there is. Only while idle. */
   #begin(): void {
     const { writer } = this;
-    if (this.#dead || writer.isCommitting || this.#full) return;
     const compaction = this.#compaction;
     if (compaction?.isPending === true && this.#hasRoomForPrefix()) {
       compaction.prepend(writer);
@@ -262,10 +260,11 @@ export class JournalIo {
     this.#waitedTicks = 0;
     this.#options.ticker?.start();
     if (!this.#hasRoom(sectors)) {
-      this.#full = true;
+      this.#life.enter(JournalState.FULL);
       this.#tellLow();
       return;
     }
+    this.#life.enter(JournalState.COMMITTING);
     writer.seal();
     this.#attempts = 0;
     this.#submitAll();
@@ -273,7 +272,6 @@ export class JournalIo {
 
   #submitAll(): void {
     this.#errno = 0;
-    this.#isTorn = false;
     this.#attempts++;
     this.#pending = this.#submit(this.#log, 1);
     if (this.#mirror !== undefined) {
@@ -330,28 +328,32 @@ export class JournalIo {
   }
 
   #onCompletion(data: number, result: number): void {
-    if (data === NOP_DATA) {
-      this.#nopArmed = false;
-      if (!this.#closing) this.#begin();
+    this.#pending--;
+    if (this.#life.isOver) {
+      // A commit that was late has been given up.
+      if (this.#life.isClosing && this.#pending === 0) this.#cleanUp();
+    } else if (data === NOP_DATA) {
+      this.#life.enter(JournalState.IDLE);
+      this.#begin();
     } else {
       this.#note(data, result);
-      this.#pending--;
-      if (this.#pending === 0 && !this.#closing) this.#ended();
+      if (this.#pending === 0) this.#ended();
     }
-    if (this.#closing) this.#cleanUp();
   }
 
+  /** Of a chain the error counts, and not what it has cancelled. */
   #note(data: number, result: number): void {
     const syncs = this.#syncFirst.length;
     const isWrite = data === MIRROR_DATA + syncs || data === 1 + syncs;
     const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
     if (result === wanted) return;
-    if (result === LINK_TORN) this.#isTorn = true;
-    else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
+    if (result === LINK_TORN) {
+      if (this.#errno === 0 || this.#errno === ECANCELED) this.#errno = TORN;
+    } else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
   }
 
   #fail(errno: number): void {
-    this.#dead = true;
+    this.#life.enter(JournalState.FAILED);
     const waiting = this.#onIdle;
     this.#onIdle = undefined;
     this.#options.onFault(errno);
@@ -360,9 +362,7 @@ export class JournalIo {
 
   #ended(): void {
     const { writer } = this;
-    // It was late, and has been given up.
-    if (this.#dead) return;
-    if (this.#isTorn && (this.#errno === 0 || this.#errno === ECANCELED)) {
+    if (this.#errno === TORN) {
       // The kernel had no memory to take all of it: the same once more, to the same places.
       if (this.#attempts < ATTEMPTS_MAX) {
         this.#submitAll();
@@ -377,31 +377,29 @@ export class JournalIo {
     this.#log.usedSectors += writer.sealedSectors;
     if (this.#mirror !== undefined) this.#mirror.usedSectors += writer.sealedSectors;
     this.#options.onCommitted(writer);
+    if (this.#life.isOver) return;
     writer.complete();
+    this.#life.enter(JournalState.IDLE);
     this.#tellIfLow();
     const idle = this.#onIdle;
     this.#onIdle = undefined;
     idle?.();
-    this.#begin();
+    // Who waited may have begun, or ended, something.
+    if (this.#life.is(JournalState.IDLE)) this.#begin();
   }
 
   #tellIfLow(): void {
-    if (this.#lowTold) return;
+    if (this.#asked !== undefined) return;
     const isLow =
       this.#compaction !== undefined ? this.#lowOf() !== undefined : isHalfFull(this.#log);
     if (isLow) this.#tellLow();
   }
 
   #tellLow(): void {
-    if (this.#lowTold) return;
-    this.#lowTold = true;
-    this.#options.onLow(this.#lowOf() ?? (this.#isWorthRenewal ? "renewal" : "log"));
-  }
-
-  /** A compaction writes what the log began with once more: it must have grown a lot since. */
-  get #isWorthRenewal(): boolean {
-    const { baseSectors, logSectors } = this.#log;
-    return this.#prefixSectors === 0 || baseSectors * WORTH_RENEWAL <= logSectors;
+    if (this.#asked !== undefined) return;
+    const isRenewed = this.#prefixSectors === 0 || isWorthRenewal(this.#log);
+    this.#asked = this.#lowOf() ?? (isRenewed ? "renewal" : "log");
+    this.#options.onLow(this.#asked);
   }
 
   /** The log that should become longer while a checkpoint is put into the mirror's. */

@@ -1,6 +1,9 @@
 /** The log of a journal in an open file: where the next commit goes, and whether there is room for it. */
-import { SECTOR_BYTES } from "@blksnap/journal";
+import { type JournalWriter, SECTOR_BYTES } from "@blksnap/journal";
 import type { Reactor } from "@blksnap/uring";
+
+/** How many times longer than what a log began with it becomes before it is compacted. */
+const WORTH_RENEWAL = 4;
 
 /** A log in an open file. */
 export interface LogPlace {
@@ -17,6 +20,17 @@ export interface JournalSetup extends LogPlace {
   readonly nextSequence: number;
   readonly nextCommit: number;
 }
+
+/** What puts a checkpoint into the log of a mirror, part by part. */
+export interface Compaction {
+  /** There is more of it to come. */
+  readonly isPending: boolean;
+  /** A commit is about to be sealed: puts a part into its prefix, or nothing. */
+  prepend(writer: JournalWriter): void;
+}
+
+/** Which log is to become longer, or that it is to be made anew. */
+export type LogNeed = "renewal" | "log" | "mirror";
 
 /** A place that commits are written to. */
 export class LogFile {
@@ -44,4 +58,9 @@ export function isHalfFull({ usedSectors, logSectors }: LogFile): boolean {
 
 export function hasRoom({ usedSectors, logSectors }: LogFile, sectors: number): boolean {
   return usedSectors + sectors <= logSectors;
+}
+
+/** A compaction writes what the log began with once more: it must have grown a lot since. */
+export function isWorthRenewal({ baseSectors, logSectors }: LogFile): boolean {
+  return baseSectors * WORTH_RENEWAL <= logSectors;
 }
