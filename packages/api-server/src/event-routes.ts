@@ -4,10 +4,11 @@ import type { ServerResponse } from "node:http";
 import {
   answerFor,
   ControlError,
+  eventSchemas,
   type FollowEventsQuery,
   type SnapshotEvent,
   type SnapshotId,
-  snapshotSchemas as schemas,
+  snapshotSchemas,
   type WaitEventQuery,
 } from "@blksnap/api";
 import { answers, LINES_TYPE, type RouteContext, streamAnswers } from "./route-context.js";
@@ -33,9 +34,9 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
     "/v1/snapshots/:id/events",
     {
       schema: {
-        params: schemas.snapshotId,
-        querystring: schemas.waitEventQuery,
-        response: answers(schemas.waitEventResponse),
+        params: snapshotSchemas.snapshotId,
+        querystring: eventSchemas.waitEventQuery,
+        response: answers(eventSchemas.waitEventResponse),
       },
     },
     async (request, reply) => {
@@ -55,7 +56,12 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
 
   app.get<{ Params: SnapshotId }>(
     "/v1/snapshots/:id/events/list",
-    { schema: { params: schemas.snapshotId, response: answers(schemas.listEventsResponse) } },
+    {
+      schema: {
+        params: snapshotSchemas.snapshotId,
+        response: answers(eventSchemas.listEventsResponse),
+      },
+    },
     async ({ params }) => ({ events: await driver().listEvents(params.id.toLowerCase()) }),
   );
 
@@ -63,8 +69,8 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
     "/v1/snapshots/:id/events/follow",
     {
       schema: {
-        params: schemas.snapshotId,
-        querystring: schemas.followEventsQuery,
+        params: snapshotSchemas.snapshotId,
+        querystring: eventSchemas.followEventsQuery,
         response: streamAnswers,
       },
     },

@@ -1,5 +1,5 @@
 import { createRequire } from "node:module";
-import { snapshotSchemas, statusSchemas, trackerSchemas } from "@blksnap/api";
+import { eventSchemas, snapshotSchemas, statusSchemas, trackerSchemas } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { fieldsWithoutUnit, numericFields } from "../../api/dist/testing/units.js";
@@ -58,7 +58,7 @@ test("every operation answers as its schema says", async () => {
     [`/v1/trackers/cbt?${query}`, trackerSchemas.cbtInfo],
     [`/v1/trackers/cbt/diff?${query}&since=0`, trackerSchemas.diffResponse],
     [`/v1/trackers/snapshot?${query}`, trackerSchemas.snapshotInfo],
-    [`/v1/snapshots/${id}/events?timeout_ms=0`, snapshotSchemas.waitEventResponse],
+    [`/v1/snapshots/${id}/events?timeout_ms=0`, eventSchemas.waitEventResponse],
   ];
   for (const [path, schema] of reads) {
     const answer = await ask(socketPath, path);

@@ -3,6 +3,7 @@ export * from "./control-error.js";
 export * as daemonSchemas from "./daemon-schemas.js";
 export * from "./driver-control.js";
 export * from "./errors.js";
+export * as eventSchemas from "./event-schemas.js";
 export * from "./metric-family.js";
 export * from "./scalars.js";
 export * as snapshotSchemas from "./snapshot-schemas.js";

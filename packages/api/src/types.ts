@@ -1,6 +1,7 @@
 /** TypeScript types of the control API, derived from its schemas: the schemas are the source. */
 import type { FromSchema } from "json-schema-to-ts";
 import type * as daemon from "./daemon-schemas.js";
+import type * as events from "./event-schemas.js";
 import type * as snapshots from "./snapshot-schemas.js";
 import type * as status from "./status-schemas.js";
 import type * as trackers from "./tracker-schemas.js";
@@ -37,17 +38,19 @@ export type SnapshotAddResponse = FromSchema<typeof snapshots.snapshotAddRespons
 export type FileSystemFreeze = FromSchema<typeof snapshots.fileSystemFreeze>;
 export type SnapshotTakeQuery = FromSchema<typeof snapshots.snapshotTakeQuery>;
 export type SnapshotTakeResponse = FromSchema<typeof snapshots.snapshotTakeResponse>;
-export type CorruptedEvent = FromSchema<typeof snapshots.corruptedEvent>;
-export type NoSpaceEvent = FromSchema<typeof snapshots.noSpaceEvent>;
-export type LowFreeSpaceEvent = FromSchema<typeof snapshots.lowFreeSpaceEvent>;
-export type StoreHungEvent = FromSchema<typeof snapshots.storeHungEvent>;
-export type StoreAnsweredEvent = FromSchema<typeof snapshots.storeAnsweredEvent>;
-export type MissedEvent = FromSchema<typeof snapshots.missedEvent>;
-export type SnapshotEvent = FromSchema<typeof snapshots.snapshotEvent>;
-export type WaitEventQuery = FromSchema<typeof snapshots.waitEventQuery>;
-export type WaitEventResponse = FromSchema<typeof snapshots.waitEventResponse>;
-export type ListEventsResponse = FromSchema<typeof snapshots.listEventsResponse>;
-export type FollowEventsQuery = FromSchema<typeof snapshots.followEventsQuery>;
+export type SnapshotEvent = FromSchema<typeof events.snapshotEvent>;
+export type EventKind = SnapshotEvent["event"];
+export type EventOf<Kind extends EventKind> = Extract<SnapshotEvent, { event: Kind }>;
+export type CorruptedEvent = EventOf<"corrupted">;
+export type NoSpaceEvent = EventOf<"no_space">;
+export type LowFreeSpaceEvent = EventOf<"low_free_space">;
+export type StoreHungEvent = EventOf<"store_hung">;
+export type StoreAnsweredEvent = EventOf<"store_answered">;
+export type MissedEvent = EventOf<"missed">;
+export type WaitEventQuery = FromSchema<typeof events.waitEventQuery>;
+export type WaitEventResponse = FromSchema<typeof events.waitEventResponse>;
+export type ListEventsResponse = FromSchema<typeof events.listEventsResponse>;
+export type FollowEventsQuery = FromSchema<typeof events.followEventsQuery>;
 
 export type DaemonUpgradeResponse = FromSchema<typeof daemon.daemonUpgradeResponse>;
 export type DaemonStopRequest = FromSchema<typeof daemon.daemonStopRequest>;

@@ -1,9 +1,11 @@
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 import {
   daemonSchemas,
   ERRORS,
+  eventSchemas,
   isErrorName,
   snapshotSchemas,
   socketPath,
@@ -41,8 +43,10 @@ function visit(schema: Schema, path: string): void {
   for (const choice of schema.anyOf ?? []) visit(choice, `${path}|`);
 }
 
+const { EVENTS, ...namedEventSchemas } = eventSchemas;
 const schemas: readonly (readonly [name: string, schema: object])[] = [
   daemonSchemas,
+  namedEventSchemas,
   snapshotSchemas,
   statusSchemas,
   trackerSchemas,
@@ -116,6 +120,16 @@ test("errno are those of the kernel module", () => {
   }
   assert.not(isErrorName("toString"));
   assert.not(isErrorName(7));
+});
+
+test("each kind of event has words of its own in the description and is named in the README", () => {
+  const readme = readFileSync(join(import.meta.dirname, "../../../README.md"), "utf8");
+  const kinds = EVENTS.map(({ properties }) => properties.event.const);
+  assert.is(new Set(kinds).size, kinds.length);
+  for (const { properties, description } of EVENTS) {
+    assert.match(description, /^[A-Z].*\.$/);
+    assert.ok(readme.includes(`\`${properties.event.const}\``), properties.event.const);
+  }
 });
 
 test("the environment names the socket", () => {

@@ -1,3 +1,4 @@
+import { eventSchemas } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { SnapshotEvents } from "../dist/snapshot/events.js";
@@ -87,6 +88,28 @@ test("looking takes nothing, and each named reader gets all events, also from th
   assert.is(await sequenceOf(second.wait(0, never, "backup")), 3);
   assert.is(second.record.events.length, 0);
   assert.equal(new SnapshotEvents(NOTHING, () => undefined).list(), []);
+});
+
+test("each kind is told with the fields of its schema, and what is for the log is not told", () => {
+  const events = new SnapshotEvents(NOTHING, () => undefined);
+  const space = { usedBytes: 2, limitBytes: 3, requestedSectors: 4, freeBytes: 5 } as const;
+  const store = { device: "/dev/a", store: "/b" };
+  events.push(corrupted("/dev/a"));
+  events.push({ type: "no_space", ...space });
+  events.push({ type: "low_free_space", ...space, capacityBytes: 6, reason: "growth_failed" });
+  events.push({ type: "store_hung", ...store });
+  events.push({ type: "store_answered", ...store });
+  events.push({ type: "growth_late", waitedMs: 1, ...space });
+  const told = events.list();
+  const wanted = eventSchemas.EVENTS.filter((schema) => schema.properties.event.const !== "missed");
+  assert.equal(
+    told.map((event) => Object.keys(event).toSorted()),
+    wanted.map(({ required }) => [...required].toSorted()),
+  );
+  assert.equal(
+    told.map(({ event }) => event),
+    wanted.map(({ properties }) => properties.event.const),
+  );
 });
 
 test.run();

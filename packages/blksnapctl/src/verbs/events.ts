@@ -1,5 +1,5 @@
 /** Verbs that wait for what happens to a snapshot: snapshot_waitevent, snapshot_watcher, events. */
-import type { SnapshotEvent } from "@blksnap/api";
+import type { EventKind, EventOf, SnapshotEvent } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 import { resolveId } from "../resolve-id.js";
 import { strerror } from "../strerror.js";
@@ -91,32 +91,33 @@ export async function watcher(context: Context, given: Given): Promise<void> {
   }
 }
 
-/** An event in words. */
+/** Each kind of event in words. */
+const WORDS: { readonly [Kind in EventKind]: (event: EventOf<Kind>) => string } = {
+  corrupted({ device, errno }) {
+    if (errno === ENODEV) {
+      return `image of ${device} is gone: another program has ended it, or its front`;
+    }
+    return `image of ${device} lost blocks: ${strerror(errno)}`;
+  },
+  no_space({ used_bytes, limit_bytes }) {
+    const used = formatBytes(used_bytes, false);
+    const limit = formatBytes(limit_bytes, false);
+    return `the stores have grown to their limit of ${limit}, ${used} are used`;
+  },
+  low_free_space({ errno, free_bytes }) {
+    const why = errno === null ? "" : `: ${strerror(errno)}`;
+    return `the stores could not grow, ${formatBytes(free_bytes, false)} are free${why}`;
+  },
+  store_hung: ({ store, device }) =>
+    `the store ${store} does not answer; ${device} goes on without it`,
+  store_answered: ({ store, device }) => `the store ${store} has answered ${device} again`,
+  missed: ({ count }) => `${count} events were dropped before this one was read`,
+};
+
+/** An event in words. A daemon that is newer may tell of kinds that are not known here. */
 export function describeEvent(event: SnapshotEvent): string {
-  switch (event.event) {
-    case "corrupted":
-      if (event.errno === ENODEV) {
-        return `image of ${event.device} is gone: another program has ended it, or its front`;
-      }
-      return `image of ${event.device} lost blocks: ${strerror(event.errno)}`;
-    case "no_space": {
-      const used = formatBytes(event.used_bytes, false);
-      const limit = formatBytes(event.limit_bytes, false);
-      return `the stores have grown to their limit of ${limit}, ${used} are used`;
-    }
-    case "low_free_space": {
-      const why = event.errno === null ? "" : `: ${strerror(event.errno)}`;
-      return `the stores could not grow, ${formatBytes(event.free_bytes, false)} are free${why}`;
-    }
-    case "store_hung":
-      return `the store ${event.store} does not answer; ${event.device} goes on without it`;
-    case "store_answered":
-      return `the store ${event.store} has answered ${event.device} again`;
-    case "missed":
-      return `${event.count} events were dropped before this one was read`;
-    default:
-      return `unknown event ${(event as { event: string }).event}`;
-  }
+  if (!Object.hasOwn(WORDS, event.event)) return `unknown event ${event.event}`;
+  return (WORDS[event.event] as (of: SnapshotEvent) => string)(event);
 }
 
 function eventLine(event: SnapshotEvent): string {

@@ -1,5 +1,5 @@
 import { constants } from "node:os";
-import { SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
+import { type EventKind, type EventOf, SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
 import type { DiffStorageEvent } from "@blksnap/diff-storage";
 import { type Delivery, EventQueue, type EventRecord, type Follower } from "@blksnap/event-queue";
 
@@ -14,22 +14,48 @@ export interface CorruptedEvent {
 }
 
 /** A store does not answer a device in time, or does again. */
-export interface StoreEvent {
-  readonly type: "store_hung" | "store_answered";
+export interface StoreEvent<Kind extends "store_hung" | "store_answered"> {
+  readonly type: Kind;
   readonly device: string;
   readonly store: string;
 }
 
 type StorageEvent = DiffStorageEvent & { readonly usedBytes: number; readonly limitBytes: number };
-type NewEvent = CorruptedEvent | StoreEvent | StorageEvent;
+type NewEvent =
+  | CorruptedEvent
+  | StoreEvent<"store_hung">
+  | StoreEvent<"store_answered">
+  | StorageEvent;
 
-const FOR_USERS: ReadonlySet<NewEvent["type"]> = new Set([
-  "corrupted",
-  "store_hung",
-  "store_answered",
-  "no_space",
-  "low_free_space",
-]);
+/** Made where a reader has missed some, and held in no queue. */
+type MadeForReaders = "missed";
+type Stamp = "sequence" | "time_us" | "wall_time" | "event";
+type Translation<Kind extends string> = Kind extends EventKind
+  ? (event: Extract<NewEvent, { readonly type: Kind }>) => Omit<EventOf<Kind>, Stamp>
+  : null;
+
+/** What the API tells of each kind of event; null for those that are only for the log. */
+const TRANSLATIONS: {
+  readonly [Kind in NewEvent["type"] | Exclude<EventKind, MadeForReaders>]: Translation<Kind>;
+} = {
+  corrupted: ({ device, major, minor, errno }) => ({ device, major, minor, errno }),
+  store_hung: ({ store, device }) => ({ store, device }),
+  store_answered: ({ store, device }) => ({ store, device }),
+  no_space: ({ requestedSectors, limitBytes, usedBytes }) => ({
+    allocated_bytes: requestedSectors * SECTOR_SIZE_BYTES,
+    limit_bytes: limitBytes,
+    used_bytes: usedBytes,
+  }),
+  low_free_space: ({ requestedSectors, freeBytes, reason }) => ({
+    wanted_bytes: requestedSectors * SECTOR_SIZE_BYTES,
+    free_bytes: freeBytes,
+    errno: reason === "growth_failed" ? constants.errno.ENOSPC : null,
+  }),
+  growth_failed: null,
+  growth_late: null,
+  growth_recovered: null,
+  punch_failed: null,
+};
 
 /** What a snapshot's event queue holds. */
 export type QueuedEvent = NewEvent & { readonly wallTime: string };
@@ -77,7 +103,7 @@ export class SnapshotEvents {
 
   /** Tells the users; events that are only for the log, and those of a closed queue, are dropped. */
   push(event: NewEvent): void {
-    if (!FOR_USERS.has(event.type) || this.#queue.closed) return;
+    if (TRANSLATIONS[event.type] === null || this.#queue.closed) return;
     this.#queue.push({ ...event, wallTime: new Date().toISOString() });
     this.#save();
   }
@@ -130,38 +156,15 @@ function microseconds({ timeNs }: EventRecord<QueuedEvent>): number {
 /** The event as the API tells it. */
 function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
   const { event } = record;
-  const common = {
+  const translate = TRANSLATIONS[event.type] as ((of: NewEvent) => object) | null | undefined;
+  if (translate == null) throw new Error(`event ${event.type} is not for users`);
+  const stamp = {
     sequence: record.sequence,
     time_us: microseconds(record),
     wall_time: event.wallTime,
+    event: event.type,
   };
-  switch (event.type) {
-    case "corrupted": {
-      const { device, major, minor, errno } = event;
-      return { ...common, event: "corrupted", device, major, minor, errno };
-    }
-    case "store_hung":
-    case "store_answered":
-      return { ...common, event: event.type, store: event.store, device: event.device };
-    case "no_space":
-      return {
-        ...common,
-        event: "no_space",
-        allocated_bytes: event.requestedSectors * SECTOR_SIZE_BYTES,
-        limit_bytes: event.limitBytes,
-        used_bytes: event.usedBytes,
-      };
-    case "low_free_space":
-      return {
-        ...common,
-        event: "low_free_space",
-        wanted_bytes: event.requestedSectors * SECTOR_SIZE_BYTES,
-        free_bytes: event.freeBytes,
-        errno: event.reason === "growth_failed" ? constants.errno.ENOSPC : null,
-      };
-    default:
-      throw new Error(`event ${event.type} is not for users`);
-  }
+  return { ...stamp, ...translate(event) } as SnapshotEvent;
 }
 
 /** The event that tells a reader what it missed before this delivery. */

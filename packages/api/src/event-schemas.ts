@@ -1,0 +1,88 @@
+/**
+ * What is told of a snapshot while it lives: EVENTS lists the kinds. Whoever makes them or puts them into
+ * words has a table by kind, so one that is missing there does not build.
+ */
+import { list, record, recordWithOptional } from "./build.js";
+import * as is from "./scalars.js";
+
+type Fields = Parameters<typeof record>[0];
+
+/** @param description goes into the description of the API */
+function event<const Kind extends string, const F extends Fields>(
+  kind: Kind,
+  description: string,
+  fields: F,
+) {
+  const schema = record({
+    sequence: { ...is.count, minimum: 1, description: "counts up from 1 within a snapshot" },
+    time_us: { ...is.count, description: "CLOCK_MONOTONIC" },
+    wall_time: is.wallTime,
+    event: { type: "string", const: kind },
+    ...fields,
+  });
+  return { ...schema, description } as const;
+}
+
+export const EVENTS = [
+  event("corrupted", "A device's image lost blocks; comes once per device.", {
+    device: is.text,
+    major: is.count,
+    minor: is.count,
+    errno: { ...is.count, description: "positive" },
+  }),
+  event(
+    "no_space",
+    "The stores are at their limit and half of the last portion is used up; comes once.",
+    {
+      allocated_bytes: { ...is.count, description: "space on the stores" },
+      limit_bytes: is.count,
+      used_bytes: is.count,
+    },
+  ),
+  event("low_free_space", "The stores could not grow ahead of need; growth is tried again.", {
+    wanted_bytes: { ...is.count, description: "still to be added" },
+    free_bytes: is.count,
+    errno: { ...is.countOrNull, description: "positive; of the failed growth; null for none" },
+  }),
+  event(
+    "store_hung",
+    "A store has not answered in time, and gets no I/O for this device before it has.",
+    { store: is.text, device: is.text },
+  ),
+  event("store_answered", "The store has answered everything that was late.", {
+    store: is.text,
+    device: is.text,
+  }),
+  event(
+    "missed",
+    "Events were dropped because nobody read them; their numbers end before `sequence`.",
+    { count: is.count },
+  ),
+] as const;
+
+export const snapshotEvent = { anyOf: EVENTS } as const;
+
+export const waitEventQuery = recordWithOptional(
+  { timeout_ms: { type: "integer", minimum: 0, maximum: is.EVENT_TIMEOUT_MAX_MS } },
+  {
+    reader: {
+      type: "string",
+      pattern: "^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}$",
+      description: "readers with different names take no events from each other; 64 at most",
+    },
+  },
+);
+export const waitEventResponse = {
+  anyOf: [
+    record({ result: { type: "string", const: "ok" }, event: snapshotEvent }),
+    record({ result: { type: "string", const: "timeout" } }),
+  ],
+} as const;
+
+/** All events that are kept, taken or not, the oldest first; looking takes none. */
+export const listEventsResponse = record({ events: list(snapshotEvent) });
+
+export const followEventsQuery = recordWithOptional(
+  {},
+  { from: { ...is.count, description: "first sequence number wanted; 0 for all that are kept" } },
+);
