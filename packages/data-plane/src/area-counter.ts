@@ -1,8 +1,11 @@
 /** What happened since a diff area was attached, and which of its slots are in use. */
 import type { DiffArea, EngineCounters } from "@blksnap/engine";
+import type { AreaId } from "./messages.js";
 
 export interface AreaCounters
   extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites" | "lateIo"> {
+  /** The area; null without one. */
+  readonly id: AreaId | null;
   /** Writes that wait for room at this moment. */
   readonly blockedNow: number;
   /** Slots that hold a chunk. */
@@ -22,6 +25,7 @@ export interface AreaFigures {
 }
 
 export const NO_AREA: AreaCounters = {
+  id: null,
   copiedBytes: 0,
   blockedWrites: 0,
   blockedNow: 0,
@@ -46,7 +50,7 @@ export class AreaCounter {
     if (figures !== undefined) area.map.losses.reset(figures.lostBlocks, figures.lostRanges);
   }
 
-  snapshot(now: EngineCounters): AreaCounters {
+  snapshot(now: EngineCounters): Omit<AreaCounters, "id"> {
     const before = this.#before;
     const { losses } = this.#area.map;
     const slotsBefore = this.#figures?.slotsUsed ?? 0;

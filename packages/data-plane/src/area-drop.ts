@@ -1,12 +1,7 @@
 /** The end of an area's copying: begun once, told to the last one who asked. */
 export class AreaDrop {
-  #isDone = true; // There is no area yet.
+  #isDone = false;
   #told: (() => void) | undefined;
-
-  /** A new area. */
-  reset(): void {
-    this.#isDone = false;
-  }
 
   /** True where it is to be begun now. Who asks again had given up waiting. */
   begin(onClosed: () => void): boolean {

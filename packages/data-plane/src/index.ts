@@ -8,6 +8,7 @@ export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
 export type { JournalSetup, LogNeed, LogPlace } from "./journal-io.js";
 export type {
   AdoptReply,
+  AreaId,
   AreaSetup,
   CloseAreaReply,
   GrantMessage,

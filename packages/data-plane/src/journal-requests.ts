@@ -1,14 +1,6 @@
-/** What the main thread asks of the journals of a device. */
+/** What the main thread asks of the journal of a tracker. */
 import { assert } from "@blksnap/uring";
-import type {
-  AdoptReply,
-  CompactAreaJournalRequest,
-  GrowAreaJournalRequest,
-  JournalRequest,
-  MirrorJournalRequest,
-  MirrorReply,
-  SuccessorRequest,
-} from "./messages.js";
+import type { AdoptReply, JournalRequest, MirrorJournalRequest, MirrorReply } from "./messages.js";
 import type { TrackedDevice } from "./tracked-device.js";
 
 /**
@@ -21,7 +13,7 @@ export function carryOutJournal(
   done: (value?: unknown) => void,
   take: () => boolean,
 ): void {
-  const { gate, areaJournal } = device;
+  const { gate } = device;
   const journal = gate?.journal;
   switch (request.type) {
     case "mirrorJournal":
@@ -50,47 +42,5 @@ export function carryOutJournal(
     case "commitJournal":
       if (journal === undefined) done();
       else journal.whenCommitted(done);
-      return;
-    case "dropAreaJournal":
-      device.noteAreaLost();
-      areaJournal?.drop();
-      done();
-  }
-}
-
-/** The same of the journal of an area; one that has gone has no journal. */
-export function carryOutAreaJournal(
-  device: TrackedDevice,
-  request: GrowAreaJournalRequest | CompactAreaJournalRequest | SuccessorRequest,
-  done: (value?: unknown) => void,
-): void {
-  const { areaMap } = device;
-  const areaJournal = request.area === device.areaId ? device.areaJournal : undefined;
-  switch (request.type) {
-    case "growAreaJournal":
-      areaJournal?.io.grown(request.fd, request.logBytes);
-      done();
-      return;
-    case "compactAreaJournal": {
-      const tell = (firstSequence: number | null): void => {
-        const reply: MirrorReply = { firstSequence };
-        done(reply);
-      };
-      if (areaJournal === undefined || areaMap === undefined) tell(null);
-      else areaJournal.compact({ ...request, usedSectors: 0 }, areaMap, tell);
-      return;
-    }
-    case "adoptAreaJournal": {
-      const tell = (adopted: boolean): void => {
-        const reply: AdoptReply = { adopted };
-        done(reply);
-      };
-      if (areaJournal === undefined) tell(false);
-      else areaJournal.adopt(tell);
-      return;
-    }
-    case "abandonAreaJournal":
-      if (areaJournal === undefined) done();
-      else areaJournal.abandon(done);
   }
 }

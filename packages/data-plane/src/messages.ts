@@ -17,6 +17,9 @@ import type { CarriedError } from "./carried-error.js";
 import type { Claim } from "./claim.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
 
+/** A UUID: of one diff area, and of no other at any time. */
+export type AreaId = string;
+
 /** The policy for a reactor. */
 export interface OverflowSetup {
   /** The engine's OverflowPolicy. */
@@ -49,8 +52,8 @@ export interface MapFileRef {
 
 /** A diff area: its map, and where its slots are. */
 export interface AreaSetup {
-  /** Of this area alone: what comes late from or for another one is dropped. */
-  readonly id: number;
+  /** What comes late from or for another area is dropped. */
+  readonly id: AreaId;
   readonly map: MapFileRef;
   readonly storeCount: number;
   /** Descriptors of the stores, in the order of the slots' store numbers. */
@@ -100,7 +103,7 @@ export interface PrepareAreaRequest {
   readonly area: AreaSetup;
 }
 
-/** The stores of an area that sleeps are open; its id is that of the attach. */
+/** The stores of an area that sleeps are open. */
 export interface WakeAreaRequest {
   readonly type: "wakeArea";
   readonly tracker: number;
@@ -115,9 +118,17 @@ export interface HoldRequest {
   readonly deadlineMs: number;
 }
 
+/** The instant of a take: copies into the area begin. */
+export interface SwitchRequest {
+  readonly type: "switch";
+  readonly tracker: number;
+  readonly area: AreaId;
+}
+
 export interface OpenImageRequest {
   readonly type: "openImage";
   readonly tracker: number;
+  readonly area: AreaId;
   readonly queue: QueueStart;
 }
 
@@ -130,9 +141,9 @@ export interface MirrorJournalRequest {
   readonly logBytes: number;
 }
 
-/** Of a device's journals. */
+/** Of a tracker's journal. */
 export interface JournalRequest {
-  readonly type: "adoptJournal" | "dropJournal" | "dropAreaJournal" | "commitJournal";
+  readonly type: "adoptJournal" | "dropJournal" | "commitJournal";
   readonly tracker: number;
 }
 
@@ -140,7 +151,7 @@ export interface JournalRequest {
 export interface GrowAreaJournalRequest {
   readonly type: "growAreaJournal";
   readonly tracker: number;
-  readonly area: number;
+  readonly area: AreaId;
   /** Which log it is. */
   readonly fd: number;
   readonly logBytes: number;
@@ -153,23 +164,32 @@ export interface GrowAreaJournalRequest {
 export interface CompactAreaJournalRequest {
   readonly type: "compactAreaJournal";
   readonly tracker: number;
-  readonly area: number;
+  readonly area: AreaId;
   readonly fd: number;
   readonly logOffsetBytes: number;
   readonly logBytes: number;
 }
 
-/** The successor of an area's journal takes its place, or is given up. */
-export interface SuccessorRequest {
-  readonly type: "adoptAreaJournal" | "abandonAreaJournal";
+/** Requests that only name their area. */
+export interface NamedAreaRequest {
+  readonly type:
+    | "dropArea"
+    | "closeArea"
+    | "awaitImageEnd"
+    | "lostRanges"
+    | "dropAreaJournal"
+    /** The successor of its journal takes the journal's place, or is given up. */
+    | "adoptAreaJournal"
+    | "abandonAreaJournal";
   readonly tracker: number;
-  readonly area: number;
+  readonly area: AreaId;
 }
 
 /** Slots of a store, from one on, have lost what was in them. */
 export interface LoseSlotsRequest {
   readonly type: "loseSlots";
   readonly tracker: number;
+  readonly area: AreaId;
   readonly store: number;
   readonly firstSlotIndex: number;
 }
@@ -183,15 +203,7 @@ export interface MarkDirtyRequest {
 
 /** Requests that only name their device. */
 export interface DeviceRequest {
-  readonly type:
-    | "switch"
-    | "release"
-    | "dropArea"
-    | "closeArea"
-    | "awaitFrontEnd"
-    | "awaitImageEnd"
-    | "counters"
-    | "lostRanges";
+  readonly type: "release" | "awaitFrontEnd" | "counters";
   readonly tracker: number;
 }
 
@@ -199,27 +211,32 @@ export interface StopRequest {
   readonly type: "stop";
 }
 
+/** Requests of an area that there is, or was. */
+export type AreaRequest =
+  | OpenImageRequest
+  | LoseSlotsRequest
+  | GrowAreaJournalRequest
+  | CompactAreaJournalRequest
+  | NamedAreaRequest;
+
 export type ReactorRequest =
   | AttachRequest
   | PrepareAreaRequest
   | WakeAreaRequest
   | HoldRequest
-  | OpenImageRequest
-  | LoseSlotsRequest
+  | SwitchRequest
+  | AreaRequest
   | MarkDirtyRequest
   | MirrorJournalRequest
-  | GrowAreaJournalRequest
-  | CompactAreaJournalRequest
-  | SuccessorRequest
   | JournalRequest
   | DeviceRequest
   | StopRequest;
 
-/** More slots for a device, or word that there are none. */
+/** More slots for an area, or word that there are none. */
 export interface GrantMessage {
   readonly type: "grant";
   readonly tracker: number;
-  readonly area: number;
+  readonly area: AreaId;
   readonly firstSlot: number;
   /** 0: none; `errno` says why. */
   readonly count: number;
@@ -241,8 +258,8 @@ export interface SwitchReply {
 }
 
 export interface CloseAreaReply {
-  /** The area, if not everything of it was answered: then the notice "areaIdle" comes when it is. */
-  readonly lateArea: number | null;
+  /** Not everything of the area was answered: the notice "areaIdle" comes when it is. */
+  readonly isLate: boolean;
 }
 
 export interface LostRange {
@@ -269,7 +286,7 @@ export interface AdoptReply {
 
 interface AreaNotice {
   readonly tracker: number;
-  readonly area: number;
+  readonly area: AreaId;
 }
 
 export type ReactorNotice =
@@ -287,7 +304,7 @@ export type ReactorNotice =
   | { readonly notice: "holdExpired"; readonly tracker: number }
   /** The queue's last command came back: its device was stopped, by the main thread or by others. */
   | { readonly notice: "frontEnded"; readonly tracker: number }
-  | { readonly notice: "imageEnded"; readonly tracker: number }
+  | (AreaNotice & { readonly notice: "imageEnded" })
   | { readonly notice: "error"; readonly message: string };
 
 export type FromReactor = ReactorReply | ReactorNotice;

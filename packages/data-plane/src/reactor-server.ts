@@ -4,21 +4,20 @@
  */
 import type { MessagePort } from "node:worker_threads";
 import { assert, becomeIoFlusher, Reactor } from "@blksnap/uring";
+import { carryOutArea } from "./area-requests.js";
 import { carriedError } from "./carried-error.js";
 import { take as takeClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
 import { IoTicker } from "./io-ticker.js";
-import { carryOutAreaJournal, carryOutJournal } from "./journal-requests.js";
-import { loseSlots } from "./lost-slots.js";
+import { carryOutJournal } from "./journal-requests.js";
 import type {
   AttachRequest,
-  CloseAreaReply,
-  DeviceRequest,
   FromReactor,
   MarkDirtyRequest,
   ReactorRequest,
   ReactorSettings,
   SwitchReply,
+  SwitchRequest,
   ToReactor,
 } from "./messages.js";
 import { TrackedDevice } from "./tracked-device.js";
@@ -123,12 +122,8 @@ export class ReactorServer {
     this.#devices.delete(tracker);
   }
 
-  /** What is asked of a device may come when it has gone: null then. */
-  #tell({ type, tracker }: DeviceRequest, done: (value: unknown) => void): void {
-    const device = this.#devices.get(tracker);
-    if (device === undefined) done(null);
-    else if (type === "counters") done(device.counters());
-    else device.lostRanges.read(done);
+  #switch({ tracker, area }: SwitchRequest): SwitchReply {
+    return { stallUs: this.#deviceOf(tracker).switchAndRelease(area) };
   }
 
   /**
@@ -154,24 +149,10 @@ export class ReactorServer {
         this.#deviceOf(request.tracker).hold(request.deadlineMs, done);
         return;
       case "switch":
-        done({ stallUs: this.#deviceOf(request.tracker).switchAndRelease() } satisfies SwitchReply);
+        done(this.#switch(request));
         return;
       case "release":
         done(this.#deviceOf(request.tracker).release());
-        return;
-      case "openImage":
-        if (!take()) return;
-        this.#deviceOf(request.tracker).openImage(request.queue);
-        done();
-        return;
-      case "dropArea":
-        this.#deviceOf(request.tracker).dropArea(done);
-        return;
-      case "closeArea":
-        done({ lateArea: this.#deviceOf(request.tracker).closeArea() } satisfies CloseAreaReply);
-        return;
-      case "awaitImageEnd":
-        this.#deviceOf(request.tracker).awaitImageEnd(done);
         return;
       case "awaitFrontEnd":
         this.#deviceOf(request.tracker).awaitFrontEnd(() => {
@@ -179,30 +160,34 @@ export class ReactorServer {
           done();
         });
         return;
-      case "loseSlots": {
-        const { engine, slices } = this.#deviceOf(request.tracker);
-        loseSlots(engine, slices, request, done);
-        return;
-      }
       case "markDirty":
         this.#markDirty(request, done);
         return;
       case "counters":
-      case "lostRanges":
-        this.#tell(request, done);
+        // It may come when the device has gone.
+        done(this.#devices.get(request.tracker)?.counters() ?? null);
         return;
       case "mirrorJournal":
       case "adoptJournal":
       case "dropJournal":
       case "commitJournal":
-      case "dropAreaJournal":
         carryOutJournal(this.#deviceOf(request.tracker), request, done, take);
         return;
+      case "lostRanges":
+        if (!this.#devices.has(request.tracker)) done(null);
+        else carryOutArea(this.#deviceOf(request.tracker), request, done, take);
+        return;
+      case "openImage":
+      case "awaitImageEnd":
+      case "dropArea":
+      case "closeArea":
+      case "loseSlots":
+      case "dropAreaJournal":
       case "growAreaJournal":
       case "compactAreaJournal":
       case "adoptAreaJournal":
       case "abandonAreaJournal":
-        carryOutAreaJournal(this.#deviceOf(request.tracker), request, done);
+        carryOutArea(this.#deviceOf(request.tracker), request, done, take);
         return;
       case "stop":
         assert(this.#devices.size === 0, "a reactor with devices is told to stop");
@@ -212,7 +197,7 @@ export class ReactorServer {
 
   #onMessage(received: ToReactor): void {
     if ("type" in received) {
-      this.#devices.get(received.tracker)?.grant(received);
+      this.#devices.get(received.tracker)?.areaOf(received.area)?.grant(received);
       return;
     }
     const { id, request, claim } = received;

@@ -7,6 +7,7 @@ import { createMemoryFile, MappedMemory, Reactor, tryLockFile } from "@blksnap/u
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
+import { carryOutArea } from "../dist/area-requests.js";
 import { IoTicker } from "../dist/io-ticker.js";
 import { CbtOp } from "../dist/journal-entries.js";
 import type { AreaSetup, AttachRequest, ReactorNotice } from "../dist/messages.js";
@@ -15,6 +16,7 @@ import { TrackedDevice } from "../dist/tracked-device.js";
 const MIB = 2 ** 20;
 const LOG_BYTES = 64 * 1024;
 const ID = Array.from({ length: 16 }, (_, index) => index);
+const GRANT = { type: "grant", tracker: 1, firstSlot: 0, count: 1, errno: 0 } as const;
 const GEOMETRY = {
   capacityBytes: 4 * MIB,
   logicalBlockBytes: 512,
@@ -80,7 +82,7 @@ class World {
       map.faultErrno = faultErrno;
     }
     return {
-      id: 1,
+      id: "the area",
       map: { fd, lengthBytes },
       storeCount: storeFds.length,
       storeFds,
@@ -162,6 +164,44 @@ test("an area that cannot be prepared leaves the device without one, and its sto
   }
   store.close();
   assert.not(store.isHeld());
+  world.close();
+});
+
+test("what names another area leaves the present one alone, and its successor can come when it is gone", () => {
+  const world = new World();
+  const device = world.attach(world.attachRequest(world.file("original", GEOMETRY.capacityBytes)));
+  const setup = world.area(undefined, [world.file("store", MIB)]);
+  const ask = (type: "dropArea" | "closeArea" | "lostRanges" | "awaitImageEnd", area: string) => {
+    const answers: unknown[] = [];
+    carryOutArea(
+      device,
+      { type, tracker: 1, area },
+      (answer) => answers.push(answer),
+      () => true,
+    );
+    return answers;
+  };
+  device.prepareArea(setup);
+  assert.throws(() => device.prepareArea({ ...setup, id: "another" }), /diff area already/);
+  device.hold(10_000, () => undefined);
+  assert.throws(() => device.switchAndRelease("another"), /no such area/);
+  device.switchAndRelease("the area");
+  assert.equal(ask("dropArea", "another"), [undefined]);
+  assert.equal(ask("closeArea", "another"), [{ isLate: false }]);
+  assert.equal(ask("lostRanges", "another"), [[]]);
+  assert.equal(ask("awaitImageEnd", "another"), [undefined]);
+  assert.is(device.areaOf("the area")?.isOpen, true);
+  assert.is(device.counters().area.id, "the area");
+
+  assert.equal(ask("dropArea", "the area"), [undefined]);
+  assert.equal(ask("closeArea", "the area"), [{ isLate: false }]);
+  assert.equal(ask("closeArea", "the area"), [{ isLate: false }]);
+  assert.is(device.counters().area.id, null);
+  device.areaOf("the area")?.grant({ ...GRANT, area: "the area" });
+  device.prepareArea({ ...world.area(undefined, [world.file("store", MIB)]), id: "another" });
+  assert.is(device.areaOf("the area"), undefined);
+  assert.is(device.counters().area.id, "another");
+  assert.equal(world.errors, []);
   world.close();
 });
 

@@ -1,6 +1,7 @@
 /** What the reactors know about their devices; asking never waits long for one that hangs. */
 
 import type {
+  AreaId,
   DeviceIoCounters,
   LostRange,
   ReactorPool,
@@ -49,8 +50,8 @@ export class DeviceReader {
     return this.#ask(tracker, request, this.#counters, NO_COUNTERS);
   }
 
-  lostRanges(tracker: Tracker): Promise<readonly LostRange[]> {
-    const request = { type: "lostRanges", tracker: tracker.id } as const;
+  lostRanges(tracker: Tracker, area: AreaId): Promise<readonly LostRange[]> {
+    const request = { type: "lostRanges", tracker: tracker.id, area } as const;
     return this.#ask(tracker, request, this.#lostRanges, []);
   }
 

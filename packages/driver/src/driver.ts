@@ -84,8 +84,8 @@ export class Driver implements DriverControl {
     this.#logger = options.logger;
     this.#control = control;
     this.#settings = settingsOf(options);
-    this.#notices = new Notices(this.#registry, this.#logger, ({ id, reactor }) =>
-      this.#reactors.request(reactor, { type: "dropArea", tracker: id }),
+    this.#notices = new Notices(this.#registry, this.#logger, ({ id, reactor }, area) =>
+      this.#reactors.request(reactor, { type: "dropArea", tracker: id, area }),
     );
     this.#reactors = new ReactorPool({
       logger: this.#logger,

@@ -1,6 +1,6 @@
 /** What reactors tell by themselves, and what is done about it. */
 
-import type { ReactorNotice } from "@blksnap/data-plane";
+import type { AreaId, ReactorNotice } from "@blksnap/data-plane";
 import type { Logger } from "pino";
 import type { Registry } from "./registry.js";
 import { noteImageEnd } from "./snapshot/ended-image.js";
@@ -23,13 +23,13 @@ export class Notices {
   #early: ReactorNotice[] | undefined = [];
   /** Of trackers that are not known yet: a front lives before its tracker is added. */
   #unclaimed: TrackerNotice[] = [];
-  readonly #dropArea: (tracker: Tracker) => Promise<void>;
+  readonly #dropArea: (tracker: Tracker, area: AreaId) => Promise<void>;
 
   /** @param dropArea ends copy-on-write of a device, and reads of its image */
   constructor(
     registry: Registry,
     logger: Logger,
-    dropArea: (tracker: Tracker) => Promise<void> = () => Promise.resolve(),
+    dropArea: (tracker: Tracker, area: AreaId) => Promise<void> = () => Promise.resolve(),
   ) {
     this.#registry = registry;
     this.#logger = logger;
@@ -64,7 +64,7 @@ export class Notices {
     const tracker = this.#registry.trackers.get(notice.tracker);
     if (tracker === undefined) return false;
     if (!("area" in notice)) return true;
-    return this.#registry.snapshotOf(tracker)?.hasStorage === true;
+    return this.#registry.snapshotWith(tracker, notice.area)?.hasStorage === true;
   }
 
   /** The tracker is known from now on. */
@@ -91,9 +91,13 @@ export class Notices {
       for (const one of this.#registry.snapshots.values()) one.areaIdle(notice.area);
       return;
     }
-    const snapshot = tracker && this.#registry.snapshotOf(tracker);
-    if (tracker === undefined || snapshot === undefined) return;
-    if ("area" in notice && !snapshot.hasArea(notice.area)) return;
+    if (tracker === undefined) return;
+    if (notice.notice === "holdExpired") {
+      this.#logger.error({ device: tracker.device }, "a hold of writes expired");
+      return;
+    }
+    const snapshot = this.#registry.snapshotWith(tracker, notice.area);
+    if (snapshot === undefined) return;
     if (notice.notice === "slots") {
       void snapshot.serveSlots(tracker, notice.area, notice.wanted);
     } else if (notice.notice === "freed") {
@@ -109,11 +113,9 @@ export class Notices {
       void snapshot.failJournals(notice.errno);
     } else if (notice.notice === "storeHung" || notice.notice === "storeAnswered") {
       this.#actOnStore(snapshot, tracker, notice);
-    } else if (notice.notice === "blocked") {
+    } else {
       const text = "writes wait for room in the diff storage";
       this.#logger.warn({ device: tracker.device, snapshot: snapshot.id }, text);
-    } else {
-      this.#logger.error({ device: tracker.device }, "a hold of writes expired");
     }
   }
 
@@ -128,8 +130,9 @@ export class Notices {
     const text = `another program has ended the front ${front.path}: detach ${device}`;
     this.#logger.error({ device, front: front.path }, text);
     const snapshot = this.#registry.snapshotOf(tracker);
-    if (snapshot?.members.get(tracker.id)?.map === undefined) return;
-    this.#dropArea(tracker).catch((error: unknown) => {
+    const area = snapshot?.members.get(tracker.id)?.area;
+    if (snapshot === undefined || area === undefined) return;
+    this.#dropArea(tracker, area.id).catch((error: unknown) => {
       this.#logger.warn({ device, err: error }, "its image is not closed");
     });
     snapshot.fault(tracker, ENODEV);

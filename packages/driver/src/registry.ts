@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
+import type { AreaId } from "@blksnap/data-plane";
 import {
   type DeviceNumber,
   deviceKey,
@@ -148,6 +149,13 @@ export class Registry {
 
   snapshotOf(tracker: Tracker): Snapshot | undefined {
     return [...this.snapshots.values()].find((snapshot) => snapshot.members.has(tracker.id));
+  }
+
+  /** The snapshot that has this area of the device. */
+  snapshotWith({ id }: Tracker, area: AreaId): Snapshot | undefined {
+    return [...this.snapshots.values()].find(
+      (snapshot) => snapshot.hasArea(area) && snapshot.members.has(id),
+    );
   }
 
   /** @throws ControlError when the device is in a snapshot already */

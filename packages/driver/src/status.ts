@@ -120,7 +120,8 @@ async function memberStatus(
   counters: DeviceCounters,
 ): Promise<SnapshotDeviceStatus> {
   const { tracker } = member;
-  const lost = counters.area.lostRanges === 0 ? [] : await devices.lostRanges(tracker);
+  const { id: area, lostRanges } = counters.area;
+  const lost = area === null || lostRanges === 0 ? [] : await devices.lostRanges(tracker, area);
   return {
     device: tracker.device,
     front: tracker.front.path,

@@ -11,7 +11,7 @@ import type { Tracker } from "../dist/tracker/tracker.js";
 
 const SLOT_BYTES = 262_144;
 const LIMIT_SLOTS = 8;
-const map = { fd: -1, lengthBytes: 0 };
+const map = { name: "map", fd: -1, lengthBytes: 0 };
 const tracker = { id: 1, reactor: 0 } as Tracker;
 let folder: string;
 
@@ -50,7 +50,7 @@ test("a take that fails gives all slots back, however often", async () => {
   const { snapshot, granted, used } = await newSnapshot();
   for (let attempt = 0; attempt < 5; attempt++) {
     snapshot.beginTake();
-    const { id, extents } = await snapshot.areaSetup(map, 1);
+    const { id, extents } = await snapshot.areaSetup({ id: "area", map }, 1);
     assert.is(extents.length, 2);
     await snapshot.serveSlots(tracker, id, 4);
     // What the reader gave back already is not given back twice.
@@ -68,7 +68,7 @@ test("a take that fails gives all slots back, however often", async () => {
 test("a take that is complete keeps its slots", async () => {
   const { snapshot, used } = await newSnapshot();
   snapshot.beginTake();
-  const { id, extents } = await snapshot.areaSetup(map, 1);
+  const { id, extents } = await snapshot.areaSetup({ id: "area", map }, 1);
   snapshot.endTake();
   assert.is(snapshot.state, "taken");
   assert.ok(snapshot.hasArea(id));
@@ -79,7 +79,7 @@ test("a take that is complete keeps its slots", async () => {
 test("slots that come after the take has failed go back at once", async () => {
   const { snapshot, granted, used } = await newSnapshot();
   snapshot.beginTake();
-  const { id } = await snapshot.areaSetup(map, 1);
+  const { id } = await snapshot.areaSetup({ id: "area", map }, 1);
   const late = snapshot.serveSlots(tracker, id, 4);
   snapshot.undoTake();
   await late;
@@ -110,7 +110,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
         asked.push(type);
         // The reactor's notice comes between the switch and the thaw.
         if (type === "switch") lossy.errorCode = -5;
-        return { stallUs: 1, lateArea: null };
+        return { stallUs: 1, isLate: false };
       },
     },
     state: { createMap: async () => map, removeMap: () => asked.push("removeMap") },
@@ -125,7 +125,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
   const steps = ["prepareArea", "hold", "switch", "dropArea", "closeArea", "removeMap"];
   assert.equal(asked, steps);
   assert.equal([snapshot.state, snapshot.takenAt, used()], ["created", null, 0]);
-  assert.is(snapshot.members.get(member.id)?.map, undefined);
+  assert.is(snapshot.members.get(member.id)?.area, undefined);
   await snapshot.closeStorage();
 });
 
@@ -139,7 +139,7 @@ function closing() {
   };
   const members = [1, 2].map((id) => ({
     tracker: { id, reactor: 0 },
-    map: { name: `map ${id}` },
+    area: { id: `area ${id}`, map: { name: `map ${id}` } },
     image: undefined,
   }));
   const context = {
@@ -148,7 +148,7 @@ function closing() {
         // The second one answers late.
         if (tracker === 2) await new Promise((resolve) => setTimeout(resolve, 20));
         meet(`${type} ${tracker}`);
-        return { lateArea: null };
+        return { isLate: false };
       },
     },
     state: { removeMap: ({ name }: { name: string }) => meet(`close ${name}`) },

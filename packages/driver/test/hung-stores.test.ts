@@ -19,13 +19,13 @@ class Storage {
 test("a store is passed over as long as it does not answer one of the areas", () => {
   const storage = new Storage();
   const stores = new HungStores();
-  stores.note(storage, 1, 10, true);
-  stores.note(storage, 1, 11, true);
-  stores.note(storage, 1, 10, false);
+  stores.note(storage, 1, "a", true);
+  stores.note(storage, 1, "b", true);
+  stores.note(storage, 1, "a", false);
   assert.is(stores.isHung(1), true);
   assert.is(stores.isHung(0), false);
   assert.is(storage.suspended.get(1), true);
-  stores.note(storage, 1, 11, false);
+  stores.note(storage, 1, "b", false);
   assert.is(stores.isHung(1), false);
   assert.is(storage.suspended.get(1), false);
 });
@@ -39,16 +39,16 @@ test("slots of a failed take are free at once where nothing is late", () => {
 test("slots of a failed take that a store may still write into are free when it has answered", () => {
   const storage = new Storage();
   const stores = new HungStores();
-  const members = [{ lateArea: 10 }, { lateArea: 11 }, { lateArea: null }];
-  stores.note(storage, 0, 10, true);
+  const members = [{ lateArea: "a" }, { lateArea: "b" }, { lateArea: null }];
+  stores.note(storage, 0, "a", true);
   stores.undoTake(storage, [3, 4], members);
   assert.equal(storage.freed, []);
   assert.is(storage.suspended.get(0), false);
-  stores.areaIdle(storage, 10, members);
+  stores.areaIdle(storage, "a", members);
   assert.equal(storage.freed, []);
-  stores.areaIdle(storage, 12, members);
+  stores.areaIdle(storage, "c", members);
   assert.equal(storage.freed, []);
-  stores.areaIdle(storage, 11, members);
+  stores.areaIdle(storage, "b", members);
   assert.equal(storage.freed, [3, 4]);
 });
 

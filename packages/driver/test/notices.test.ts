@@ -20,13 +20,13 @@ function desk() {
       rotateJournal: async () => asked.push(`rotate ${id}`),
       failJournal: async (errno: number) => asked.push(`fail ${id}: ${errno}`),
     } as unknown as Tracker);
-  const addSnapshot = (area: number) => {
+  const addSnapshot = (area: string) => {
     const snapshot = {
       id: `snapshot ${area}`,
       members: new Map<number, object>(),
       hasStorage: false,
-      hasArea: (id: number) => id === area,
-      serveSlots: async (tracker: Tracker, _area: number, wanted: number) =>
+      hasArea: (id: string) => id === area,
+      serveSlots: async (tracker: Tracker, _area: string, wanted: number) =>
         asked.push(`slots ${tracker.id}: ${wanted}`),
     };
     registry.snapshots.set(snapshot.id, snapshot as never);
@@ -63,10 +63,10 @@ test("while recovering a tracker's journal is served as soon as the tracker is k
 
 test("while recovering slots are asked for until a snapshot has its stores, and no longer", () => {
   const { asked, notices, add, addSnapshot } = desk();
-  const snapshot = addSnapshot(5);
+  const snapshot = addSnapshot("five");
   for (const tracker of [1, 2]) {
     add(tracker);
-    notices.take(0, { notice: "slots", tracker, area: 5, wanted: tracker });
+    notices.take(0, { notice: "slots", tracker, area: "five", wanted: tracker });
   }
   notices.retry();
   assert.equal(asked, []);
@@ -76,7 +76,7 @@ test("while recovering slots are asked for until a snapshot has its stores, and 
   snapshot.members.set(1, {});
   notices.retry();
   assert.equal(asked, ["slots 1: 1"]);
-  notices.take(0, { notice: "slots", tracker: 1, area: 5, wanted: 7 });
+  notices.take(0, { notice: "slots", tracker: 1, area: "five", wanted: 7 });
   assert.equal(asked.splice(0), ["slots 1: 1", "slots 1: 7"]);
   snapshot.members.set(2, {});
   notices.begin();
@@ -97,8 +97,8 @@ function endings(isStopping: boolean) {
     () => [],
     (tracker) => notices.actOnUnclaimed(tracker),
   );
-  const notices = new Notices(registry, silent as never, async (tracker) => {
-    said.push(`drop ${tracker.id}`);
+  const notices = new Notices(registry, silent as never, async (tracker, area) => {
+    said.push(`drop ${area} of ${tracker.id}`);
   });
   const tracker = {
     id: 1,
@@ -108,7 +108,7 @@ function endings(isStopping: boolean) {
   } as unknown as Tracker;
   const member = {
     tracker,
-    map: {},
+    area: { id: "the area", map: {} },
     imageNumber: 4,
     imageLink: undefined,
     image: device("/dev/x"),
@@ -116,6 +116,7 @@ function endings(isStopping: boolean) {
   const snapshot = {
     id: "one",
     members: new Map([[1, member]]),
+    hasArea: (id: string) => id === "the area",
     fault: (of: Tracker, errno: number) => said.push(`fault ${of.id}: ${errno}`),
     saveIfPossible: () => said.push(`save image ${member.imageNumber}`),
   };
@@ -129,13 +130,13 @@ test("a front that another program has ended takes its image along, once it is k
   notices.take(0, { notice: "frontEnded", tracker: 1 });
   assert.equal(said, []);
   registry.addTracker(tracker);
-  assert.equal(said, ["drop 1", "fault 1: 19"]);
+  assert.equal(said, ["drop the area of 1", "fault 1: 19"]);
 });
 
 test("an image that another program has ended is told, and its number is another's", () => {
   const { registry, notices, tracker, said, member } = endings(false);
   registry.addTracker(tracker);
-  notices.take(0, { notice: "imageEnded", tracker: 1 });
+  notices.take(0, { notice: "imageEnded", tracker: 1, area: "the area" });
   assert.equal(said, ["save image undefined", "fault 1: 19"]);
   assert.is(member.imageNumber, undefined);
 });
@@ -143,7 +144,7 @@ test("an image that another program has ended is told, and its number is another
 test("devices that are stopped here end without a word", () => {
   const { registry, notices, tracker, said, member } = endings(true);
   registry.addTracker(tracker);
-  notices.take(0, { notice: "imageEnded", tracker: 1 });
+  notices.take(0, { notice: "imageEnded", tracker: 1, area: "the area" });
   notices.take(0, { notice: "frontEnded", tracker: 1 });
   assert.equal(said, []);
   assert.is(member.imageNumber, 4);

@@ -36,7 +36,7 @@ function setUp(isActive = () => true) {
   return { sent, storage, server };
 }
 
-const user = (tracker: number) => ({ tracker, area: tracker, reactor: 0 });
+const user = (tracker: number) => ({ tracker, area: `area ${tracker}`, reactor: 0 });
 
 test("slots that are there are granted at once", async () => {
   const { sent, storage, server } = setUp();

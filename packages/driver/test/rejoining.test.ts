@@ -46,7 +46,8 @@ test("an event of the stores while a snapshot rejoins does not cost its record t
     snapshot.events.push(noSpace);
     assert.equal(onRecord(), record);
 
-    snapshot.addMember({ id: 1 } as Tracker, { name: "area-1", fd: -1, lengthBytes: 0 }, 2);
+    const map = { name: "area-1", fd: -1, lengthBytes: 0 };
+    snapshot.addMember({ id: 1 } as Tracker, { id: "the area", map }, 2);
     snapshot.rejoined();
     assert.equal(onRecord()?.members, record.members);
     assert.is(onRecord()?.events.length, 1);

@@ -29,7 +29,10 @@ function world({ failures = 0, hangs = false } = {}) {
   return { persistence, steps };
 }
 
-const member = { tracker: { id: 1, reactor: 0, errorCode: 0 } } as unknown as Member;
+const member = {
+  tracker: { id: 1, reactor: 0, errorCode: 0 },
+  area: { id: "area" },
+} as unknown as Member;
 
 test("a record that could not be written does not keep the next one from being written", async () => {
   const { persistence, steps } = world({ failures: 1 });

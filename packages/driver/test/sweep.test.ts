@@ -29,7 +29,10 @@ test("what belongs to nobody is removed, what a record names or may name stays",
     ];
     for (const name of [...stay, ...go]) writeFileSync(join(path, name), "");
     const before = new Set(readdirSync(path));
-    const held = { id: HELD, members: new Map([[1, { map: { name: `area-${HELD}-1` } }]]) };
+    const held = {
+      id: HELD,
+      members: new Map([[1, { area: { map: { name: `area-${HELD}-1` } } }]]),
+    };
     const swept = sweep(state, [held as unknown as Snapshot]);
     assert.equal(swept.sort(), [...go].sort());
     const left = [...before].filter((name) => !go.includes(name)).sort();

@@ -183,8 +183,8 @@ export class SnapshotOperations {
     faultPoint("suspend.journals-complete");
     // From here on the medium alone has it: its maps are not missed.
     snapshot.forget();
-    for (const { map } of members) {
-      if (map !== undefined) this.#context.state.removeMap(map);
+    for (const { area } of members) {
+      if (area !== undefined) this.#context.state.removeMap(area.map);
     }
     await snapshot.closeStorage({ keep: true });
     this.#registry.snapshots.delete(snapshot.id);

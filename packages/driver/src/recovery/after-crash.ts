@@ -222,8 +222,8 @@ function largestNumber(context: RecoverContext): number {
 
 function areaOf(found: readonly Found[], tracker: number): SleepingArea | undefined {
   for (const one of found) {
-    const area = "snapshot" in one ? one.areas.get(tracker) : undefined;
-    if (area !== undefined) return area;
+    const its = "snapshot" in one ? one.members.get(tracker) : undefined;
+    if (its !== undefined) return its.sleeping;
   }
   return undefined;
 }
@@ -235,8 +235,9 @@ async function abandonArea(
   tracker: number,
 ): Promise<void> {
   for (const one of found) {
-    const map = "snapshot" in one ? one.maps.get(tracker) : undefined;
-    if (map === undefined) continue;
+    const its = "snapshot" in one ? one.members.get(tracker) : undefined;
+    if (its === undefined) continue;
+    const { map } = its.area;
     const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
     DiffAreaMap.open(memory.buffer).state = AreaState.DROPPED;
     memory.unmap();

@@ -11,8 +11,9 @@
  *
  * A map does not change while its area sleeps.
  */
+import { randomUUID } from "node:crypto";
 import { closeSync } from "node:fs";
-import type { AreaFigures, SleepingArea } from "@blksnap/data-plane";
+import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { DiffStorageError } from "@blksnap/diff-storage";
 import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
@@ -23,8 +24,8 @@ import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
 import { closeMember, openImage, recoverImage } from "../snapshot/image.js";
-import { lookThrough } from "../snapshot/look-through.js";
-import type { Member } from "../snapshot/member.js";
+import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
+import type { Member, MemberArea } from "../snapshot/member.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import { openStoresFenced } from "../tracker/fence.js";
 import type { Tracker } from "../tracker/tracker.js";
@@ -36,16 +37,23 @@ const STORES_PATIENCE_MS = 20_000;
 /** How long they wait for a medium that keeps a snapshot; then it goes on without. */
 const MEDIUM_PATIENCE_MS = 20_000;
 
-/** A snapshot to be gone on with, and what its members have, by their trackers' numbers. */
+/** What there still is of a device in a snapshot that was taken. */
+export interface ResumedMember {
+  readonly area: MemberArea;
+  /** For the reactor, until its stores are open. */
+  readonly sleeping: SleepingArea;
+  /** Number of its image, where that is still there. */
+  readonly image: number | undefined;
+  /** Errno of its first lost block, or 0. */
+  readonly faultErrno: number;
+}
+
+/** A snapshot to be gone on with. */
 export interface Resumed {
   readonly record: SnapshotRecord;
   readonly snapshot: Snapshot;
-  readonly maps: ReadonlyMap<number, MapFile>;
-  readonly areas: ReadonlyMap<number, SleepingArea>;
-  /** Numbers of images that are still there. */
-  readonly images: ReadonlyMap<number, number>;
-  /** Errnos with which blocks were lost. */
-  readonly faults: ReadonlyMap<number, number>;
+  /** By their trackers' numbers. */
+  readonly members: ReadonlyMap<number, ResumedMember>;
   /** Slots that the maps name. */
   readonly slots: readonly number[];
 }
@@ -65,6 +73,12 @@ export interface Resuming {
   readonly listener: RecoveryListener;
 }
 
+/** A device of a record, and its map, which is open. */
+interface FoundMember {
+  readonly member: MemberRecord;
+  readonly area: MemberArea;
+}
+
 export function lookThroughAll(
   context: RecoverContext,
   records: readonly SnapshotRecord[],
@@ -79,36 +93,31 @@ async function findAreas(
   geometries: ReadonlyMap<number, TrackerGeometry>,
 ): Promise<Found> {
   if (record.state !== "created" && record.state !== "taken") return { record };
-  const { members } = record;
-  const maps = new Map<number, MapFile>();
-  const faults = new Map<number, number>();
+  const found: FoundMember[] = [];
   try {
-    const slots: (readonly number[])[] = [];
-    const figures = new Map<number, AreaFigures>();
-    for (const { tracker, map: name } of members) {
-      if (name === null) continue;
-      const map = context.state.openMap(name);
-      maps.set(tracker, map);
-      const found = await lookThrough(map, geometries.get(tracker));
-      slots.push(found.used);
-      figures.set(tracker, found.figures);
-      faults.set(tracker, found.faultErrno);
+    for (const member of record.members) {
+      if (member.map === null) continue;
+      const area = { id: randomUUID(), map: context.state.openMap(member.map) };
+      found.push({ member, area });
+    }
+    const looks: FoundArea[] = [];
+    for (const { member, area } of found) {
+      looks.push(await lookThrough(area.map, geometries.get(member.tracker)));
     }
     const snapshot = new Snapshot(context, record, true);
-    const areas = new Map<number, SleepingArea>();
-    const images = new Map<number, number>();
-    for (const [tracker, map] of maps) {
-      const image = await imageOf(context, record, tracker);
-      if (image !== undefined) images.set(tracker, image.id);
+    const members = new Map<number, ResumedMember>();
+    for (const [index, { member, area }] of found.entries()) {
+      const { figures, faultErrno } = looks[index] as FoundArea;
+      const image = await imageOf(context, member);
       const imageDepth = image?.queueDepth ?? 0;
-      const area = snapshot.sleepingArea(map, members.length);
-      const its = figures.get(tracker);
-      areas.set(tracker, { ...area, imageDepth, ...(its === undefined ? {} : { figures: its }) });
+      const asleep = snapshot.sleepingArea(area, record.members.length);
+      const sleeping = { ...asleep, imageDepth, figures };
+      members.set(member.tracker, { area, sleeping, image: image?.id, faultErrno });
     }
-    return { record, snapshot, maps, areas, images, faults, slots: slots.flat() };
+    return { record, snapshot, members, slots: looks.flatMap(({ used }) => used) };
   } catch (error) {
     context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
-    for (const { fd } of maps.values()) closeSync(fd);
+    for (const { area } of found) closeSync(area.map.fd);
     return { record };
   }
 }
@@ -116,10 +125,8 @@ async function findAreas(
 /** The image that the record names, where it is still one that can be gone on with. */
 async function imageOf(
   { control, state }: RecoverContext,
-  { members }: SnapshotRecord,
-  tracker: number,
+  { image }: MemberRecord,
 ): Promise<UblkDeviceInfo | undefined> {
-  const { image } = members.find((member) => member.tracker === tracker) ?? {};
   const info = await control.deviceInfo(image ?? -1);
   if (info === undefined || !isOurs(info, state.owner)) return undefined;
   const isUsable = info.serverFlags === DeviceMark.IMAGE && info.state !== UblkState.DEAD;
@@ -182,14 +189,14 @@ async function openStores({ snapshot, slots, record }: Resumed): Promise<void> {
 /** Undefined where the image of the device is lost; then nothing of it is left. */
 async function join(
   context: RecoverContext,
-  { record, snapshot, maps, images, faults }: Resumed,
+  { record, snapshot, members }: Resumed,
   { tracker: id, image, journal }: MemberRecord,
   tracker: Tracker | undefined,
 ): Promise<Member | undefined> {
-  const map = maps.get(id);
-  if (tracker !== undefined && (map === undefined || tracker.hasOldArea)) {
-    const member = snapshot.addMember(tracker, map, images.get(id));
-    const errno = faults.get(id) ?? 0;
+  const its = members.get(id);
+  if (tracker !== undefined && (its === undefined || tracker.hasOldArea)) {
+    const member = snapshot.addMember(tracker, its?.area, its?.image);
+    const errno = its?.faultErrno ?? 0;
     // The daemon ended before it was told.
     if (errno !== 0 && tracker.errorCode === 0) snapshot.fault(tracker, errno);
     return member;
@@ -197,7 +204,7 @@ async function join(
   const device = tracker?.device;
   context.logger.error({ snapshot: record.id, device }, "the image of a device is lost");
   if (typeof journal === "string") await removeJournal(context, journal);
-  if (map !== undefined) context.state.removeMap(map);
+  if (its !== undefined) context.state.removeMap(its.area.map);
   if (image !== null) await deleteOwnImage(context, image);
   return undefined;
 }
@@ -215,18 +222,19 @@ async function removeJournal({ persistent, logger }: RecoverContext, uuid: strin
 /** The copies of a member's area begin. */
 async function wake(
   context: RecoverContext,
-  { record, snapshot, areas }: Resumed,
+  { record, snapshot, members }: Resumed,
   member: Member,
   serving: Promise<unknown>,
 ): Promise<void> {
-  const { tracker, map } = member;
-  const area = areas.get(tracker.id);
-  if (map === undefined || area === undefined) return;
+  const { tracker } = member;
+  const its = members.get(tracker.id);
+  if (its === undefined) return;
+  const { area, sleeping } = its;
   await serving;
   const { journal: uuid } = record.members.find((one) => one.tracker === tracker.id) ?? {};
   if (typeof uuid === "string" && snapshot.persistence.isOn) {
     try {
-      const renewing = renewJournal(context, map, uuid);
+      const renewing = renewJournal(context, area.map, uuid);
       member.journal = await bounded(renewing, MEDIUM_PATIENCE_MS, noAnswer);
     } catch (error) {
       const why = `its journal is not written: ${(error as Error).message}`;
@@ -234,10 +242,10 @@ async function wake(
       await snapshot.persistence.giveUp([...snapshot.members.values()], why);
     }
   }
-  await snapshot.cuts.tellAll(tracker);
+  await snapshot.cuts.tellAll(tracker, area.id);
   // Another member's may have failed meanwhile.
   const journal = snapshot.persistence.isOn ? member.journal : undefined;
-  const waking = snapshot.wakingArea(area, journal);
+  const waking = snapshot.wakingArea(sleeping, journal);
   const request = { type: "wakeArea", tracker: tracker.id, area: waking } as const;
   await context.reactors.request(tracker.reactor, request);
 }

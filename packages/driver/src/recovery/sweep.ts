@@ -41,7 +41,7 @@ export function sweep(state: StateDirectory, snapshots: readonly Snapshot[]): st
 }
 
 function mapNames(
-  members: Iterable<{ readonly map: { readonly name: string } | undefined }>,
+  members: Iterable<{ readonly area: { readonly map: { readonly name: string } } | undefined }>,
 ): Set<string> {
-  return new Set([...members].flatMap(({ map }) => (map === undefined ? [] : [map.name])));
+  return new Set([...members].flatMap(({ area }) => (area === undefined ? [] : [area.map.name])));
 }

@@ -2,6 +2,7 @@
  * Which stores of a snapshot do not answer its devices, and the slots of a failed take that such a store
  * could still write into.
  */
+import type { AreaId } from "@blksnap/data-plane";
 import type { DiffStorage } from "@blksnap/diff-storage";
 import type { Member } from "./member.js";
 
@@ -10,7 +11,7 @@ type Storage = Pick<DiffStorage, "free" | "suspend">;
 
 export class HungStores {
   /** Areas that a store does not answer, by store. */
-  readonly #areas = new Map<number, Set<number>>();
+  readonly #areas = new Map<number, Set<AreaId>>();
   readonly #withheld: number[] = [];
 
   isHung(store: number): boolean {
@@ -18,8 +19,8 @@ export class HungStores {
   }
 
   /** A store does not answer an area, or does again. */
-  note(storage: Storage | undefined, store: number, area: number, hangs: boolean): void {
-    const areas = this.#areas.get(store) ?? new Set<number>();
+  note(storage: Storage | undefined, store: number, area: AreaId, hangs: boolean): void {
+    const areas = this.#areas.get(store) ?? new Set<AreaId>();
     this.#areas.set(store, areas);
     if (hangs) areas.add(area);
     else areas.delete(area);
@@ -37,7 +38,7 @@ export class HungStores {
   }
 
   /** The stores have answered everything of an area that was closed. */
-  areaIdle(storage: Storage | undefined, area: number, members: readonly LateMember[]): void {
+  areaIdle(storage: Storage | undefined, area: AreaId, members: readonly LateMember[]): void {
     for (const member of members) if (member.lateArea === area) member.lateArea = null;
     this.#freeWithheld(storage, members);
   }

@@ -1,6 +1,6 @@
 /** The image of a member: a ublk device beside the front, on the same reactor. */
 
-import type { CloseAreaReply, ReactorPool } from "@blksnap/data-plane";
+import type { AreaId, CloseAreaReply, ReactorPool } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import type { UblkControl } from "@blksnap/ublk";
 import { DeviceMark, type QueueStart, RecoverableDevice, type ServeOptions } from "@blksnap/ublk";
@@ -30,9 +30,10 @@ export interface ImageContext {
 function imageQueue(
   { reactors }: ImageContext,
   { tracker }: Member,
+  area: AreaId,
   started: FaultPoint,
 ): ServeOptions {
-  const of = { tracker: tracker.id };
+  const of = { tracker: tracker.id, area };
   return {
     startQueue: async (queue: QueueStart) => {
       await reactors.request(tracker.reactor, { type: "openImage", queue, ...of });
@@ -51,7 +52,8 @@ export async function openImage(
   snapshot: Snapshot,
   member: Member,
 ): Promise<void> {
-  const { tracker } = member;
+  const { tracker, area } = member;
+  if (area === undefined) throw new Error(`${tracker.device} has no diff area`);
   member.image = await RecoverableDevice.start(context.control, {
     mark: DeviceMark.IMAGE,
     owner: context.state.owner,
@@ -76,7 +78,7 @@ export async function openImage(
       snapshot.save();
       faultPoint("take.image-recorded");
     },
-    ...imageQueue(context, member, "take.image-queue-started"),
+    ...imageQueue(context, member, area.id, "take.image-queue-started"),
   });
   faultPoint("take.image-live");
   await makePartitions(member.image.path, context.logger);
@@ -86,8 +88,9 @@ export async function openImage(
 
 /** Goes on with the image of an earlier daemon. */
 export async function recoverImage(context: ImageContext, member: Member): Promise<void> {
-  if (member.imageNumber === undefined) return;
-  const queue = imageQueue(context, member, "recover.image-queue-started");
+  const { area } = member;
+  if (member.imageNumber === undefined || area === undefined) return;
+  const queue = imageQueue(context, member, area.id, "recover.image-queue-started");
   member.image = await RecoverableDevice.recover(
     context.control,
     member.imageNumber,
@@ -100,10 +103,10 @@ export async function recoverImage(context: ImageContext, member: Member): Promi
 
 /** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
 export async function closeMember(context: ImageContext, member: Member): Promise<void> {
-  const { tracker, map } = member;
-  if (map === undefined) return;
+  const { tracker, area } = member;
+  if (area === undefined) return;
   const { reactors, logger } = context;
-  const of = { tracker: tracker.id };
+  const of = { tracker: tracker.id, area: area.id };
   // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest. What a
   // store or the original does not answer it gives up in time.
   const timeoutMs = context.ioTimeoutMs + DROP_SPARE_MS;
@@ -111,21 +114,21 @@ export async function closeMember(context: ImageContext, member: Member): Promis
   faultPoint("destroy.area-dropped");
   await closeImage(member);
   faultPoint("destroy.image-stopped");
-  const { lateArea } = await reactors.request<CloseAreaReply>(tracker.reactor, {
+  const { isLate } = await reactors.request<CloseAreaReply>(tracker.reactor, {
     type: "closeArea",
     ...of,
   });
-  if (lateArea !== null) {
-    member.lateArea = lateArea;
+  if (isLate) {
+    member.lateArea = area.id;
     const text =
       "a store or the original does not answer: what it was asked keeps the stores in use";
     logger.warn({ device: tracker.device }, text);
   }
   faultPoint("destroy.area-closed");
   // Before its descriptor is closed: whatever fails from here on, nobody closes it a second time.
-  member.map = undefined;
+  member.area = undefined;
   member.imageNumber = undefined;
-  context.state.removeMap(map);
+  context.state.removeMap(area.map);
   faultPoint("destroy.map-removed");
 }
 

@@ -3,12 +3,12 @@ import type { Member } from "./member.js";
 
 /** @param isKept the snapshot is persistent */
 export function memberRecord(
-  { tracker, map, imageNumber, journal }: Member,
+  { tracker, area, imageNumber, journal }: Member,
   isKept: boolean,
 ): MemberRecord {
   return {
     tracker: tracker.id,
-    map: map?.name ?? null,
+    map: area?.map.name ?? null,
     image: imageNumber ?? null,
     journal: (isKept ? journal?.uuid : undefined) ?? null,
     ...(tracker.uuid === undefined ? {} : { uuid: tracker.uuid }),

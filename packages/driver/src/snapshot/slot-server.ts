@@ -8,7 +8,7 @@
  * ```
  */
 
-import type { GrantMessage } from "@blksnap/data-plane";
+import type { AreaId, GrantMessage } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";
 
@@ -22,7 +22,7 @@ type Storage = Pick<
 /** Who asks: a tracker's diff area, and the reactor that serves it. */
 export interface SlotUser {
   readonly tracker: number;
-  readonly area: number;
+  readonly area: AreaId;
   readonly reactor: number;
 }
 
@@ -38,7 +38,7 @@ export interface SlotServerOptions {
 export class SlotServer {
   readonly #options: SlotServerOptions;
   /** Who was refused, by area, with what they wanted, in the order in which that happened. */
-  readonly #refused = new Map<number, { user: SlotUser; wanted: number }>();
+  readonly #refused = new Map<AreaId, { user: SlotUser; wanted: number }>();
   readonly #unsubscribe: () => void;
 
   constructor(options: SlotServerOptions) {

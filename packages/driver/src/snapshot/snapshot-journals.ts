@@ -6,6 +6,7 @@
 
 import type {
   AdoptReply,
+  AreaId,
   LogNeed,
   MirrorReply,
   ReactorPool,
@@ -104,9 +105,10 @@ export class SnapshotPersistence {
 
   async #suspend(members: readonly Member[]): Promise<void> {
     const last = this.#last;
-    for (const { journal, map, tracker } of members) {
+    for (const { journal, area: its, tracker } of members) {
       await journal?.close();
-      if (journal === undefined || map === undefined || tracker.errorCode === 0) continue;
+      if (journal === undefined || its === undefined || tracker.errorCode === 0) continue;
+      const { map } = its;
       const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
       const area = DiffAreaMap.open(memory.buffer);
       const complete = await AreaJournalFile.create(this.#context.persistent, journal.uuid, area);
@@ -163,7 +165,7 @@ export class SnapshotPersistence {
   }
 
   /** Does what an area's journal needs. @throws Error when the medium fails, or the log is too long */
-  async tendJournal({ tracker, journal }: Member, area: number, need: LogNeed): Promise<void> {
+  async tendJournal({ tracker, journal }: Member, area: AreaId, need: LogNeed): Promise<void> {
     if (journal === undefined || !this.#isOn || tracker.isEnding) return;
     try {
       await journal.serve(need, this.#requests(tracker, area));
@@ -173,7 +175,7 @@ export class SnapshotPersistence {
     }
   }
 
-  #requests({ id: tracker, reactor }: Tracker, area: number): AreaJournalRequests {
+  #requests({ id: tracker, reactor }: Tracker, area: AreaId): AreaJournalRequests {
     const its = { tracker, area };
     // Without a limit in time: as long as the reactor may use them, the files stay open here.
     const ask = <Reply>(request: ReactorRequest): Promise<Reply> =>
@@ -192,8 +194,10 @@ export class SnapshotPersistence {
     // Whatever fails meanwhile: no write goes on before the record is gone.
     this.#givenUp ??= this.#goOnWithout(why);
     await this.#givenUp;
-    for (const { tracker } of members) {
-      await reactors.request(tracker.reactor, { type: "dropAreaJournal", tracker: tracker.id });
+    for (const { tracker, area } of members) {
+      if (area === undefined) continue;
+      const its = { tracker: tracker.id, area: area.id };
+      await reactors.request(tracker.reactor, { type: "dropAreaJournal", ...its });
     }
   }
 

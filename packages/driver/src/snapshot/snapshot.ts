@@ -14,9 +14,9 @@
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import type {
+  AreaId,
   AreaSetup,
   LogNeed,
-  MapFileRef,
   ReactorPool,
   SleepingArea,
   WakingArea,
@@ -35,12 +35,12 @@ import type { Logger } from "pino";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import type { PersistentDirectory } from "../records/persistent-directory.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../records/records.js";
-import type { MapFile, StateDirectory } from "../records/state-directory.js";
+import type { StateDirectory } from "../records/state-directory.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
 import { HungStores } from "./hung-stores.js";
-import type { Member } from "./member.js";
+import type { Member, MemberArea } from "./member.js";
 import { memberRecord } from "./member-record.js";
 import { newRecord, type SnapshotOptions } from "./new-record.js";
 import { completePolicy } from "./overflow.js";
@@ -84,7 +84,7 @@ export class Snapshot {
   #storage: DiffStorage | undefined;
   #isClosed = false;
   #slotServer: SlotServer | undefined;
-  readonly #areas = new Set<number>();
+  readonly #areas = new Set<AreaId>();
   /** Slots handed out during a take, which come back if it fails; undefined at other times. */
   #lent: Set<number> | undefined;
   #alignmentBytes: number;
@@ -264,10 +264,10 @@ export class Snapshot {
     throw new ControlError("SNAPSHOT_BUSY", `snapshot ${this.id} is being worked on`);
   }
 
-  addMember(tracker: Tracker, map?: MapFile, imageNumber?: number): Member {
+  addMember(tracker: Tracker, area?: MemberArea, imageNumber?: number): Member {
     const member: Member = {
       tracker,
-      map,
+      area,
       imageNumber,
       image: undefined,
       imageLink: undefined,
@@ -280,18 +280,18 @@ export class Snapshot {
 
   /** How a reactor is to use the storage for one device, with slots to begin with. */
   async areaSetup(
-    map: MapFileRef,
+    its: MemberArea,
     memberCount: number,
     journal?: AreaJournalFile,
   ): Promise<AreaSetup> {
-    const area = this.wakingArea(this.sleepingArea(map, memberCount), journal);
+    const area = this.wakingArea(this.sleepingArea(its, memberCount), journal);
     const extent = await this.storage.allocateExtentWhenReady(area.wantedSlots);
     if (extent !== "full") this.#lend(extent);
     return { ...area, extents: extent === "full" ? [] : [extent.firstSlot, extent.count] };
   }
 
-  sleepingArea(map: MapFileRef, memberCount: number): SleepingArea {
-    const area = sleepingArea(map, memberCount, this);
+  sleepingArea(its: MemberArea, memberCount: number): SleepingArea {
+    const area = sleepingArea(its, memberCount, this);
     this.#areas.add(area.id);
     return area;
   }
@@ -302,7 +302,7 @@ export class Snapshot {
   }
 
   /** A reactor's device needs slots: answers it when there are some, or will be none for now. */
-  async serveSlots({ id, reactor }: Tracker, area: number, wanted: number): Promise<void> {
+  async serveSlots({ id, reactor }: Tracker, area: AreaId, wanted: number): Promise<void> {
     await this.#slotServer?.serve({ tracker: id, area, reactor }, wanted);
   }
 
@@ -331,18 +331,18 @@ export class Snapshot {
     this.retreat("created");
   }
 
-  noteStore({ device }: Tracker, area: number, store: number, hangs: boolean): void {
+  noteStore({ device }: Tracker, area: AreaId, store: number, hangs: boolean): void {
     this.hungStores.note(this.#storage, store, area, hangs);
     const type = hangs ? "store_hung" : "store_answered";
     this.events.push({ type, device, store: this.stores[store].path });
   }
 
-  areaIdle(area: number): void {
+  areaIdle(area: AreaId): void {
     this.hungStores.areaIdle(this.#storage, area, [...this.members.values()]);
   }
 
   /** Whether the area, by its id, is one of this snapshot. */
-  hasArea(area: number): boolean {
+  hasArea(area: AreaId): boolean {
     return this.#areas.has(area);
   }
 
@@ -359,7 +359,7 @@ export class Snapshot {
   }
 
   /** The journal of a device's area is half full. */
-  async tendJournal(tracker: Tracker, area: number, need: LogNeed): Promise<void> {
+  async tendJournal(tracker: Tracker, area: AreaId, need: LogNeed): Promise<void> {
     const member = this.members.get(tracker.id);
     if (member === undefined) return;
     try {

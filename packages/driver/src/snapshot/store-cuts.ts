@@ -1,6 +1,6 @@
 /** What somebody else has cut off the files of a snapshot's stores: blocks in there are lost. */
 
-import type { ReactorPool } from "@blksnap/data-plane";
+import type { AreaId, ReactorPool } from "@blksnap/data-plane";
 import type { Logger } from "pino";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./member.js";
@@ -14,7 +14,7 @@ export interface StoreCutsOptions {
   readonly reactors: ReactorPool;
   readonly logger: Logger;
   readonly snapshot: string;
-  readonly members: ReadonlyMap<number, Pick<Member, "tracker" | "map">>;
+  readonly members: ReadonlyMap<number, Pick<Member, "tracker" | "area">>;
 }
 
 export class StoreCuts {
@@ -31,20 +31,21 @@ export class StoreCuts {
     logger.error({ snapshot, store, firstSlotIndex }, text);
     const cut = { store, firstSlotIndex };
     this.#cuts.push(cut);
-    for (const { tracker, map } of members.values()) {
-      if (map === undefined) continue;
-      this.#tell(tracker, cut).catch((error: unknown) => {
+    for (const { tracker, area } of members.values()) {
+      if (area === undefined) continue;
+      this.#tell(tracker, area.id, cut).catch((error: unknown) => {
         logger.error({ snapshot, device: tracker.device, err: error }, "its image may be wrong");
       });
     }
   };
 
   /** Before a device's area goes on. */
-  async tellAll(tracker: Tracker): Promise<void> {
-    for (const cut of this.#cuts) await this.#tell(tracker, cut);
+  async tellAll(tracker: Tracker, area: AreaId): Promise<void> {
+    for (const cut of this.#cuts) await this.#tell(tracker, area, cut);
   }
 
-  async #tell({ id, reactor }: Tracker, cut: Cut): Promise<void> {
-    await this.#options.reactors.request(reactor, { type: "loseSlots", tracker: id, ...cut });
+  async #tell({ id: tracker, reactor }: Tracker, area: AreaId, cut: Cut): Promise<void> {
+    const request = { type: "loseSlots", tracker, area, ...cut } as const;
+    await this.#options.reactors.request(reactor, request);
   }
 }

@@ -119,12 +119,13 @@ async function prepareArea(
   tracker.errorCode = 0;
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
   const map = await context.state.createMap(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
-  member.map = map;
+  const its = { id: randomUUID(), map };
+  member.area = its;
   faultPoint("take.map-made");
   if (snapshot.persistence.isOn) {
     member.journal = await AreaJournalFile.create(context.persistent, randomUUID());
   }
-  const area = await snapshot.areaSetup(map, snapshot.members.size, member.journal);
+  const area = await snapshot.areaSetup(its, snapshot.members.size, member.journal);
   if (area.extents.length === 0) {
     throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
   }
@@ -220,11 +221,7 @@ async function holdAndSwitch(
   }
   faultPoint("take.held");
   if (snapshot.persistence.isOn) await syncOriginals(context, members);
-  const switched = await Promise.allSettled(
-    members.map(({ tracker }) =>
-      reactors.request<SwitchReply>(tracker.reactor, { type: "switch", tracker: tracker.id }),
-    ),
-  );
+  const switched = await Promise.allSettled(members.map((member) => switchMember(context, member)));
   const stalls: number[] = [];
   for (const result of switched) {
     if (result.status === "fulfilled") {
@@ -235,6 +232,12 @@ async function holdAndSwitch(
     throw new ControlError("TAKE_FAILED", `a device did not switch: ${result.reason}`);
   }
   return stalls;
+}
+
+function switchMember({ reactors }: TakeContext, { tracker, area }: Member): Promise<SwitchReply> {
+  if (area === undefined) return Promise.reject(new Error(`${tracker.device} has no diff area`));
+  const request = { type: "switch", tracker: tracker.id, area: area.id } as const;
+  return reactors.request<SwitchReply>(tracker.reactor, request);
 }
 
 /**

@@ -1,0 +1,76 @@
+/** What the main thread asks of a device's diff areas. One that has gone has nothing any more. */
+import { assert } from "@blksnap/uring";
+import { loseSlots } from "./lost-slots.js";
+import type { AdoptReply, AreaRequest, CloseAreaReply, MirrorReply } from "./messages.js";
+import type { TrackedDevice } from "./tracked-device.js";
+
+/**
+ * Carries a request out; `done` may be called later.
+ * @param take whether its descriptors may be looked at
+ */
+export function carryOutArea(
+  device: TrackedDevice,
+  request: AreaRequest,
+  done: (value?: unknown) => void,
+  take: () => boolean,
+): void {
+  const area = device.areaOf(request.area);
+  switch (request.type) {
+    case "openImage":
+      if (!take()) return;
+      assert(area !== undefined, "an image needs its diff area");
+      area.openImage(request.queue);
+      done();
+      return;
+    case "awaitImageEnd":
+      if (area === undefined) done();
+      else area.awaitImageEnd(done);
+      return;
+    case "dropArea":
+      if (area === undefined) done();
+      else area.drop(done);
+      return;
+    case "closeArea": {
+      const reply: CloseAreaReply = { isLate: area?.close() ?? false };
+      done(reply);
+      return;
+    }
+    case "loseSlots":
+      if (area?.isOpen === true) loseSlots(device.engine, device.slices, request, done);
+      else done();
+      return;
+    case "lostRanges":
+      if (area === undefined) done([]);
+      else area.lostRanges.read(done);
+      return;
+    case "dropAreaJournal":
+      area?.dropJournal();
+      done();
+      return;
+    case "growAreaJournal":
+      area?.journal?.io.grown(request.fd, request.logBytes);
+      done();
+      return;
+    case "compactAreaJournal": {
+      const tell = (firstSequence: number | null): void => {
+        const reply: MirrorReply = { firstSequence };
+        done(reply);
+      };
+      if (area?.journal === undefined) tell(null);
+      else area.journal.compact({ ...request, usedSectors: 0 }, area.map, tell);
+      return;
+    }
+    case "adoptAreaJournal": {
+      const tell = (adopted: boolean): void => {
+        const reply: AdoptReply = { adopted };
+        done(reply);
+      };
+      if (area?.journal === undefined) tell(false);
+      else area.journal.adopt(tell);
+      return;
+    }
+    case "abandonAreaJournal":
+      if (area?.journal === undefined) done();
+      else area.journal.abandon(done);
+  }
+}

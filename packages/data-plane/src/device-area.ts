@@ -1,0 +1,323 @@
+/**
+ * A diff area of a tracked device on its reactor: its map and slots, the I/O to its stores, its journal and its
+ * image. All that names the area by its id ends here.
+ *
+ * ```
+ *   prepare ─▶ the take ─▶ copies ─▶ drop ─▶ close        a new one
+ *   resume ─▶ sleeps ─ wake ─▶ copies                     one that an earlier daemon has left
+ * ```
+ *
+ * Its image may outlive it: what is asked of the image from then on fails.
+ */
+import { type DiffArea, DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
+import type { Queue, QueueStart } from "@blksnap/ublk";
+import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
+import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
+import { AreaDrop } from "./area-drop.js";
+import { AreaIo } from "./area-io.js";
+import type { AreaJournal } from "./area-journal.js";
+import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
+import { AreaTicker } from "./area-ticker.js";
+import { IoCounter } from "./counters.js";
+import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
+import { imageTarget } from "./device-targets.js";
+import { errorText } from "./error-text.js";
+import { faultPoint } from "./fault-points.js";
+import { FreedSlots } from "./freed-slots.js";
+import { LostRanges } from "./lost-ranges.js";
+import type {
+  AreaId,
+  AreaSetup,
+  GrantMessage,
+  MapFileRef,
+  ReactorNotice,
+  SleepingArea,
+  WakingArea,
+} from "./messages.js";
+import { SleepingCopies } from "./sleeping-copies.js";
+import type { Slices } from "./slices.js";
+import type { WriteGate } from "./write-gate.js";
+
+const EIO = 5;
+
+/** What an area needs of its device. */
+export interface AreaHost {
+  readonly tracker: number;
+  readonly reactor: Reactor;
+  readonly engine: TrackerEngine;
+  readonly slices: Slices;
+  /** Of a persistent tracker. */
+  readonly gate: WriteGate | undefined;
+  readonly ioBase: AreaIoBase;
+  readonly imageDepth: number;
+  readonly notify: (notice: ReactorNotice) => void;
+}
+
+export class DeviceArea {
+  readonly id: AreaId;
+  readonly map: DiffAreaMap;
+  /** The engine's side of it. */
+  readonly diffArea: DiffArea;
+  readonly lostRanges: LostRanges;
+  readonly imageCounter: IoCounter = new IoCounter();
+  readonly #host: AreaHost;
+  readonly #memory: MappedMemory;
+  readonly #ticker: AreaTicker;
+  readonly #freed: FreedSlots;
+  readonly #counter: AreaCounter;
+  readonly #drop = new AreaDrop();
+  readonly #imageEnd: QueueEnd;
+  #imageQueue: Queue | undefined;
+  /** Undefined while it sleeps, and when it is closed. */
+  #io: AreaIo | undefined;
+  /** While the stores of a resumed area are not open. */
+  #sleeping: SleepingCopies | undefined;
+  #isOpen = true;
+
+  private constructor(
+    host: AreaHost,
+    setup: SleepingArea,
+    memory: MappedMemory,
+    map: DiffAreaMap,
+    io: AreaIo | undefined,
+  ) {
+    const { reactor, engine, tracker, notify } = host;
+    const { id: area } = setup;
+    this.id = area;
+    this.map = map;
+    this.#host = host;
+    this.#memory = memory;
+    this.#io = io;
+    this.diffArea = makeArea(map, setup);
+    this.lostRanges = new LostRanges(host.slices);
+    this.lostRanges.use(map);
+    this.#ticker = new AreaTicker(reactor, setup.overflow.tickMs);
+    this.#counter = new AreaCounter(this.diffArea, engine.stats.snapshot(), setup.figures);
+    this.#imageEnd = new QueueEnd(() => notify({ notice: "imageEnded", tracker, area }));
+    this.#freed = new FreedSlots(reactor, {
+      tell: (slots) => notify({ notice: "freed", tracker, area, slots }),
+      grant: (slot) => this.diffArea.grantSlots(slot, 1),
+      area: () => (this.#isOpen ? this.diffArea.slots : undefined),
+      isHung: (slot) => this.diffArea.isHung(slot),
+    });
+  }
+
+  /** A new area, with its first slots. Nothing is left of it where it throws. */
+  static prepare(host: AreaHost, setup: AreaSetup): DeviceArea {
+    const memory = openMap(setup.map);
+    let io: AreaIo | undefined;
+    try {
+      io = openIo(host, setup);
+      const map = DiffAreaMap.create(memory.buffer, host.engine.geometry);
+      const made = new DeviceArea(host, setup, memory, map, io);
+      const { extents } = setup;
+      for (let i = 0; i < extents.length; i += 2) {
+        made.diffArea.grantSlots(extents[i], extents[i + 1]);
+      }
+      return made;
+    } catch (error) {
+      io?.close(() => tellIdle(host, setup.id));
+      memory.unmap();
+      throw error;
+    }
+  }
+
+  /** The area of a snapshot that an earlier daemon took. Its copies wait for wake() or drop(). */
+  static resume(host: AreaHost, setup: SleepingArea): DeviceArea {
+    const memory = openMap(setup.map);
+    try {
+      const map = DiffAreaMap.open(memory.buffer);
+      const resumed = new DeviceArea(host, setup, memory, map, undefined);
+      resumed.#sleeping = new SleepingCopies(host.engine);
+      return resumed;
+    } catch (error) {
+      memory.unmap();
+      throw error;
+    }
+  }
+
+  /** Until close(). */
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  /** It is closed, and its image has ended: another one may take its place. */
+  get isGone(): boolean {
+    return !this.#isOpen && this.#imageEnd.isEnded;
+  }
+
+  /** Of an area in a persistent snapshot, while it is awake. */
+  get journal(): AreaJournal | undefined {
+    return this.#io?.journal;
+  }
+
+  /** What the area has counted, after those of its engine. */
+  counters(engine: ReturnType<TrackerEngine["stats"]["snapshot"]>): AreaCounters {
+    return this.#isOpen ? { ...this.#counter.snapshot(engine), id: this.id } : NO_AREA;
+  }
+
+  // ---- what the main thread asks for ----
+
+  /** The stores are open. */
+  wake(setup: WakingArea): void {
+    const sleeping = this.#sleeping;
+    assert(sleeping !== undefined, "the area does not sleep");
+    const io = openIo(this.#host, setup);
+    this.#io = io;
+    this.#sleeping = undefined;
+    // Told once per area, and that was the daemon before this one: its journal is another one.
+    if (this.map.faultErrno !== 0) this.noteLost();
+    sleeping.begin(io);
+  }
+
+  grant({ firstSlot, count, errno }: GrantMessage): void {
+    if (!this.#isOpen) return;
+    if (count > 0) this.diffArea.grantSlots(firstSlot, count);
+    else this.#freed.reuse(1, () => this.#deny(errno));
+    faultPoint("slots.granted");
+  }
+
+  /** No copy-on-write from here on; calls back when nothing refers to the area any more. */
+  drop(onClosed: () => void): void {
+    if (!this.#drop.begin(onClosed)) return;
+    this.noteLost();
+    this.#host.engine.dropArea();
+    this.#sleeping?.giveUp();
+    this.#sleeping = undefined;
+  }
+
+  /** From here on writes are not copied: whoever finds the area's journal must not believe it. */
+  noteLost(): void {
+    if ((this.journal ?? this.#sleeping) !== undefined) this.#host.gate?.journal.noteAreaLost();
+  }
+
+  dropJournal(): void {
+    this.noteLost();
+    this.journal?.drop();
+  }
+
+  /**
+   * Gives the area up, after drop() and the end of the image's queue. Answers whether something is late:
+   * that keeps the memory and files that it needs until the notice "areaIdle".
+   */
+  close(): boolean {
+    if (!this.#isOpen) return false;
+    this.#isOpen = false;
+    this.#freed.clear();
+    this.lostRanges.use(undefined);
+    const isIdle = this.#io?.close(() => tellIdle(this.#host, this.id)) ?? true;
+    this.#memory.unmap();
+    this.#io = undefined;
+    this.#sleeping = undefined;
+    this.#drop.done();
+    return !isIdle;
+  }
+
+  openImage(start: QueueStart): void {
+    const { reactor, engine, gate, imageDepth, tracker, notify } = this.#host;
+    assert(this.#imageEnd.isEnded, "the area has an image already");
+    assert(start.queueDepth <= imageDepth, "the image has more tags than its engine");
+    const io = this.#io;
+    assert(io !== undefined, "an image needs an area that is awake");
+    const onEnd = (): void => {
+      this.#imageQueue = undefined;
+      this.#imageEnd.end();
+    };
+    const queue = makeQueue(reactor, start, onEnd, (error) =>
+      notify({ notice: "error", message: `tracker ${tracker}: ${errorText(error)}` }),
+    );
+    this.#imageQueue = queue;
+    io.imageQueue = queue;
+    const target = imageTarget(queue, engine, gate, () => this.#isOpen);
+    startQueue(queue, target, this.#imageEnd);
+  }
+
+  readonly awaitImageEnd = (onEnd: () => void): void => this.#imageEnd.await(onEnd);
+
+  // ---- what the engine asks for ----
+
+  submitCopy(copy: number): void {
+    if (this.#sleeping !== undefined) this.#sleeping.add(copy);
+    else (this.#io as AreaIo).submitCopy(copy);
+  }
+
+  submitRun(run: number): void {
+    (this.#io as AreaIo).submitRun(run);
+  }
+
+  /** The journal of the tracker knows what a request of the image is going to change. */
+  imageAdmitted(tag: number): void {
+    if (this.#isOpen) this.#host.engine.submitImage(tag);
+    else this.#imageQueue?.complete(tag, -EIO);
+  }
+
+  completeImage(tag: number, result: number): void {
+    const { image } = this.#host.engine;
+    this.imageCounter.count(image.op[tag], image.lengthBytes, tag, result);
+    if (image.op[tag] === RequestOp.DISCARD && result === 0) {
+      this.journal?.recordDiscard(image, tag, this.map);
+    }
+    (this.#imageQueue as Queue).complete(tag, result);
+  }
+
+  requestSlots(wanted: number): void {
+    faultPoint("slots.asked");
+    const { tracker, notify } = this.#host;
+    this.#freed.reuse(wanted, () => notify({ notice: "slots", tracker, area: this.id, wanted }));
+  }
+
+  freeSlot(slot: number): void {
+    this.#freed.add(slot, this.journal !== undefined);
+  }
+
+  onWritesBlocked(): void {
+    if (!this.#isOpen || !this.#ticker.start(this.diffArea)) return;
+    this.#host.notify({ notice: "blocked", tracker: this.#host.tracker, area: this.id });
+  }
+
+  onFault(errno: number): void {
+    this.noteLost();
+    this.#host.notify({ notice: "fault", tracker: this.#host.tracker, area: this.id, errno });
+  }
+
+  onCopyLate(copy: number): void {
+    this.#io?.setCopyLate(copy);
+  }
+
+  onRunLate(run: number): void {
+    this.#io?.setRunLate(run);
+  }
+
+  onStoreHung(store: number): void {
+    const { tracker, notify } = this.#host;
+    notify({ notice: "storeHung", tracker, area: this.id, store });
+  }
+
+  onStoreAnswered(store: number): void {
+    const { tracker, notify } = this.#host;
+    this.#freed.offer();
+    notify({ notice: "storeAnswered", tracker, area: this.id, store });
+  }
+
+  /** Nothing in flight refers to it any more. */
+  onClosed(): void {
+    this.#drop.done();
+  }
+
+  #deny(errno: number): void {
+    if (this.#isOpen) this.diffArea.denySlots(errno);
+  }
+}
+
+function openMap({ fd, lengthBytes }: MapFileRef): MappedMemory {
+  return MappedMemory.file(fd, 0, lengthBytes);
+}
+
+function openIo(host: AreaHost, setup: WakingArea): AreaIo {
+  const options = areaIoOptions(host.ioBase, host.tracker, setup, host.notify);
+  return host.reactor.attempt(() => new AreaIo(options));
+}
+
+function tellIdle({ tracker, notify }: AreaHost, area: AreaId): void {
+  notify({ notice: "areaIdle", tracker, area });
+}
