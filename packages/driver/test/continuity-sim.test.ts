@@ -89,6 +89,10 @@ function inSession<Facts extends PersistedIdentity>(facts: Facts, session: strin
   return { ...facts, content: { ...content, proof } };
 }
 
+function atStart<Facts extends PersistedIdentity>(facts: Facts): Facts {
+  return { ...facts, identity: { ...facts.identity, startBytes: 0 } };
+}
+
 /** With the setting in which it can matter. */
 type Planted = Plants & { readonly where: Partial<Setting> };
 
@@ -200,6 +204,14 @@ const PLANTS: Readonly<Record<string, Planted>> = {
       { ...before, witness: { ...before.witness, sleptMs: 0 } },
       { ...now, witness: { ...now.witness, sleptMs: 0 } },
     ]),
+  },
+  "where on its disk a device begins does not matter": {
+    where: RAW,
+    judge: by((before, now) => [atStart(before), atStart(now)]),
+  },
+  "a disk cannot be in another machine while this one is off": {
+    where: { ...RAW, contents: "ext4" },
+    judge: by((before, now) => [before, { ...now, content: before.content }]),
   },
   "a file's times outlive a power cut": {
     where: { ...RAW, kind: "image file" },

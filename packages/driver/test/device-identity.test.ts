@@ -16,7 +16,9 @@ const NOTHING: DeviceIdentity = {
   partition: null,
   partUuid: null,
   contentUuid: null,
+  startBytes: null,
 };
+const WHOLE: DeviceIdentity = { ...NOTHING, startBytes: 0 };
 const CONTENT: ContentDigest = { fileSystem: "xfs", uuid: "u-1", digest: "d" };
 const EMPTY: ContentDigest = { fileSystem: null, uuid: null, digest: "d" };
 let kernel: FakeKernel;
@@ -40,24 +42,34 @@ test("SCSI and NVMe disks have a WWID, a virtio disk its serial, a dm device its
   ];
   for (const [number, known] of identities) {
     const identity = await readBlockIdentity(number, CONTENT, kernel.sysfs);
-    assert.equal(identity, { ...NOTHING, contentUuid: "u-1", ...known });
+    assert.equal(identity, { ...WHOLE, contentUuid: "u-1", ...known });
   }
 });
 
 test("a partition is known by its disk, its number, and PARTUUID where the kernel tells it", async () => {
   kernel.device("8:0", "scsi/block/sda", { "device/wwid": "naa.5" });
   const uevent = "MAJOR=8\nPARTN=2\nPARTNAME=PARTUUID=no\nPARTUUID=3F-02\nDISKSEQ=9";
-  kernel.device("8:1", "scsi/block/sda/sda1", { partition: "1", uevent: "MAJOR=8\nPARTN=1" });
-  kernel.device("8:2", "scsi/block/sda/sda2", { partition: "2", uevent });
+  kernel.device("8:1", "scsi/block/sda/sda1", { partition: "1", start: "8" });
+  kernel.device("8:2", "scsi/block/sda/sda2", { partition: "2", start: "2048", uevent });
   const first = await readBlockIdentity("8:1", EMPTY, kernel.sysfs);
-  assert.equal(first, { ...NOTHING, wwid: "naa.5", partition: 1 });
+  assert.equal(first, { ...NOTHING, wwid: "naa.5", partition: 1, startBytes: 4096 });
   const second = await readBlockIdentity("8:2", EMPTY, kernel.sysfs);
-  assert.equal(second, { ...NOTHING, wwid: "naa.5", partition: 2, partUuid: "3f-02" });
+  const expected = { wwid: "naa.5", partition: 2, partUuid: "3f-02", startBytes: 2 ** 20 };
+  assert.equal(second, { ...NOTHING, ...expected });
+});
+
+test("a loop device begins in its file, a partition of it further on", async () => {
+  kernel.device("7:0", "virtual/block/loop0", { "loop/offset": "1048576" });
+  kernel.device("259:0", "virtual/block/loop0/loop0p1", { partition: "1", start: "8" });
+  const starts = ["7:0", "259:0"].map(async (number) => {
+    return (await readBlockIdentity(number, EMPTY, kernel.sysfs)).startBytes;
+  });
+  assert.equal(await Promise.all(starts), [2 ** 20, 2 ** 20 + 4096]);
 });
 
 test("an attribute that is empty names nothing", async () => {
   kernel.device("254:0", "virtio/block/vda", { serial: "" });
-  assert.equal(await readBlockIdentity("254:0", EMPTY, kernel.sysfs), NOTHING);
+  assert.equal(await readBlockIdentity("254:0", EMPTY, kernel.sysfs), WHOLE);
 });
 
 test("a regular file, and a device that sysfs does not know, are known by their content", async () => {

@@ -78,6 +78,18 @@ test("a loop device that was set up again is its file, a renamed file no other d
   assert.equal(devicesLike(before, folder), ["7:1"]);
 });
 
+test("a loop device that was laid over other bytes of its file is another one", async () => {
+  const loop = { diskseq: "4", "loop/backing_file": "/a" };
+  device("7:0", "loop0", { ...loop, "loop/offset": "0" });
+  device("259:0", "loop0/loop0p1", { partition: "1", start: "8" });
+  const [before, part] = [recorded("7:0"), recorded("259:0")];
+  device("7:0", "loop0", { ...loop, "loop/offset": "1048576" });
+  for (const record of [before, part]) assert.match(await refused(record), "is another device now");
+  // On record by a version that did not note it.
+  const { loopOffsetBytes: _, ...earlier } = before.marks!;
+  assert.is(compareMarks(earlier, readMarks("7:0", folder)!), "same");
+});
+
 test("a partition is its disk, and its place there", () => {
   device("8:0", "sda", { diskseq: "1", "device/wwid": "naa.5" });
   device("8:1", "sda/sda1", { partition: "1", start: "2048" });
@@ -89,6 +101,7 @@ test("a partition is its disk, and its place there", () => {
     wwid: "naa.5",
     backingFile: null,
     startSector: "2048",
+    loopOffsetBytes: null,
     sectors: "2048",
   });
   assert.is(compareMarks(first, readMarks("8:2", folder)!), "other");

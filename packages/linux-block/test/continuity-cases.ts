@@ -13,6 +13,8 @@ const DISK: DeviceIdentity = {
 };
 const NAMELESS: DeviceIdentity = { ...DISK, wwid: null, contentUuid: null };
 export const XFS = { fileSystem: "xfs", uuid: "u-1", digest: "d-1" } as const;
+const ELSEWHERE = { ...DISK, startBytes: 4096 };
+const PROVEN = { ...XFS, proof: { unmounted: "t", session: "t" } };
 /** Detached, or last seen, in boot b-1, after 5000 sectors. */
 export const BLOCK: PersistedIdentity = {
   capacityBytes: 1 << 30,
@@ -63,6 +65,43 @@ export type Expected =
 type Case = [what: string, change: Change, clean: Expected, unclean: Expected, why?: RegExp];
 
 export const BLOCK_CASES: Case[] = [
+  // The same names, over other bytes of the disk.
+  [
+    "another start, all else equal",
+    {
+      was: { identity: { ...DISK, partition: 1, startBytes: 1 << 20 } },
+      is: { identity: { ...DISK, partition: 1, startBytes: 2 << 20 } },
+    },
+    "foreign_write",
+    "foreign_write",
+    /first byte on the disk was 1048576 and is 2097152/,
+  ],
+  [
+    "another start, and a file system that proves all else",
+    {
+      was: { identity: { ...DISK, startBytes: 0 }, content: PROVEN },
+      is: { identity: ELSEWHERE, content: PROVEN },
+    },
+    "foreign_write",
+    "foreign_write",
+  ],
+  ["a start not noted", { is: { identity: ELSEWHERE } }, "foreign_write", "foreign_write"],
+  [
+    "a start that is not known now",
+    {
+      was: { identity: { ...DISK, startBytes: 0 } },
+      is: { identity: { ...DISK, startBytes: null } },
+    },
+    "foreign_write",
+    "foreign_write",
+    /was 0 and is none/,
+  ],
+  [
+    "a whole disk, noted now",
+    { is: { identity: { ...DISK, startBytes: 0 } } },
+    "continue",
+    "unclean",
+  ],
   // The device is another one, whatever else is true.
   [
     "another disk",

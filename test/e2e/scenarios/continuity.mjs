@@ -96,6 +96,40 @@ test(
   LIMIT,
 );
 
+test("a partition that was made anew elsewhere on its disk has a map of its own", async (t) => {
+  const disk = await medium(t);
+  const file = join(disk.path, "partitioned");
+  await run(["truncate", "-s", String(SIZE_MIB * MIB), file]);
+  const whole = (await run(["losetup", "--find", "--show", "--partscan", file])).trim();
+  t.defer(() => run(["losetup", "-d", whole]));
+  const sectors = (4 * MIB) / 512;
+  const make = (startMib) =>
+    run(["addpart", whole, "1", String((startMib * MIB) / 512), String(sectors)]);
+  await make(1);
+  t.defer(() => run(["delpart", whole, "1"]));
+  const device = `${whole}p1`;
+  t.daemon = await disk.start();
+  t.defer(() => t.daemon.stop());
+  const attach = async () => {
+    await t.client.attach(device, { persistent: true });
+    return trackerOf(await t.client.status(), device);
+  };
+  const first = await attach();
+  await t.client.detach(device);
+  const again = await attach();
+  assert.is(again.cbt.generation_id, first.cbt.generation_id, JSON.stringify(again));
+  await t.client.detach(device);
+
+  // Zeros in both places, and nobody writes.
+  await run(["delpart", whole, "1"]);
+  await make(8);
+  const moved = await attach();
+  assert.is.not(moved.cbt.generation_id, first.cbt.generation_id);
+  assert.is(moved.cbt.generation_reason, "foreign_write");
+  assert.match(moved.persistence.why, "first byte on the disk was 1048576 and is 8388608");
+  await t.client.detach(device, { forget: true });
+});
+
 /** What a daemon has, and what is on its media. */
 function inventory(t, { state }) {
   // Connections of this test's own requests come and go.

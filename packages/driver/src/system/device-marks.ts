@@ -3,7 +3,7 @@
  *
  * Facts: block/genhd.c (`diskseq`: counts devices since boot, and again when another file or medium is put
  * into one), drivers/md/dm-sysfs.c (`dm/uuid`), drivers/scsi/scsi_sysfs.c and drivers/nvme/host/sysfs.c
- * (`wwid`).
+ * (`wwid`), drivers/block/loop.c (`loop/offset`).
  */
 import { readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -18,6 +18,8 @@ export interface DeviceMarks {
   readonly backingFile: string | null;
   /** First sector of a partition; null for a whole disk. */
   readonly startSector: string | null;
+  /** Where a loop device begins in its file; not in records of earlier versions. */
+  readonly loopOffsetBytes?: string | null;
   readonly sectors: string | null;
 }
 
@@ -35,6 +37,7 @@ export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefin
     wwid: text(join(disk, "wwid")) ?? text(join(disk, "device/wwid")),
     backingFile: text(join(disk, "loop/backing_file")),
     startSector: isPartition ? text(join(own, "start")) : null,
+    loopOffsetBytes: text(join(disk, "loop/offset")),
     sectors: text(join(own, "size")),
   };
 }
@@ -46,6 +49,9 @@ export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefin
  */
 export function compareMarks(before: DeviceMarks, now: DeviceMarks): "same" | "again" | "other" {
   if (before.startSector !== now.startSector) return "other";
+  // LOOP_SET_STATUS lays a loop device over other bytes under the same sequence.
+  const { loopOffsetBytes = now.loopOffsetBytes } = before;
+  if (loopOffsetBytes !== now.loopOffsetBytes) return "other";
   const { diskSequence } = before;
   if (diskSequence !== null && diskSequence === now.diskSequence) return "same";
   if (NAMES.some((name) => before[name] !== null && before[name] !== now[name])) return "other";

@@ -123,6 +123,22 @@ export class Disk {
     return true;
   }
 
+  /** By others, who need not write. */
+  useElsewhere(dice: Dice): boolean {
+    if (!this.isFileSystem) {
+      if (dice.below(4) === 0) this.writeEdge(dice);
+      else this.writeMiddle(dice);
+      return true;
+    }
+    // A read-only mount or a check, which replays what was left.
+    if (dice.below(4) === 0) return this.replay();
+    this.mount();
+    if (dice.below(2) === 0) this.writeFile(dice, dice.below(2) === 0);
+    if (dice.below(2) === 0) this.unmount();
+    this.isMounted = false;
+    return true;
+  }
+
   #touch(): void {
     this.version++;
     this.#clock++;

@@ -1,6 +1,15 @@
 /** What a simulated machine is like, and what the README promises of it. */
-import type { BootCounters, DeviceIdentity, judgeContinuity } from "@blksnap/linux-block";
+import type {
+  BootCounters,
+  DeviceIdentity,
+  isEndOfBoot,
+  judgeContinuity,
+  PersistedIdentity,
+} from "@blksnap/linux-block";
 import type { Contents } from "./disk.js";
+
+type Probe = NonNullable<Parameters<typeof isEndOfBoot>[0]>;
+type Witness = PersistedIdentity["witness"];
 
 export interface Setting {
   readonly contents: Contents;
@@ -66,6 +75,56 @@ export function promiseOf(
   return trustReboots && trusted.includes(end) ? "trusted reboot" : undefined;
 }
 
+/**
+ * Whether the README says that it is seen when the disk was in another machine: by file systems that prove, and
+ * where no counter of this machine's is believed.
+ */
+export function seesMove({ kind, counter, trustReboots }: Setting, proves: boolean): boolean {
+  const isBelieved = kind === "disk" && (counter === "tpm" || counter === "efi");
+  return kind !== "image file" && !trustReboots && (proves || !isBelieved);
+}
+
+/** How the system goes down. */
+export interface Ending {
+  readonly isStopping: boolean;
+  readonly isSoft: boolean;
+  readonly kexecLoaded: boolean;
+}
+
+export function probeOf({ isStopping, isSoft, kexecLoaded }: Ending): Probe {
+  return {
+    systemState: async () => (isStopping ? "stopping\n" : "running\n"),
+    jobs: async () => `7 ${isSoft ? "soft-reboot" : "reboot"}.target start waiting\n`,
+    isContainer: () => false,
+    kexecLoaded: async () => (kexecLoaded ? "1\n" : "0\n"),
+  };
+}
+
+/** What a kernel has counted. */
+export interface Counted {
+  readonly bootId: string;
+  readonly diskseq: number;
+  readonly sleptMs: number;
+  readonly sectors: number;
+  readonly times: number;
+}
+
+export function witnessOf({ kind }: Setting, counted: Counted): Witness {
+  const { bootId, diskseq, sleptMs, times } = counted;
+  const isFile = kind === "image file";
+  const sectors = kind === "uncounted disk" || isFile ? null : counted.sectors;
+  return {
+    bootId,
+    diskseq: isFile ? null : String(diskseq),
+    isFirstAppearance: diskseq === 1,
+    sleptMs,
+    writeSectors: sectors,
+    discardSectors: sectors === null ? null : 0,
+    mtimeNs: isFile ? String(times) : null,
+    ctimeNs: isFile ? String(times) : null,
+  };
+}
+
 export function countersOf({ counter }: Setting, boots: number, isFirst: boolean): BootCounters {
   return {
     tpmResets: counter === "tpm" ? boots : null,
@@ -74,7 +133,7 @@ export function countersOf({ counter }: Setting, boots: number, isFirst: boolean
   };
 }
 
-export function identityOf({ kind }: Setting): DeviceIdentity {
+export function identityOf({ kind }: Setting, startBytes: number): DeviceIdentity {
   const hasName = kind === "disk" || kind === "uncounted disk";
   return {
     wwid: hasName ? "naa.5" : null,
@@ -83,5 +142,6 @@ export function identityOf({ kind }: Setting): DeviceIdentity {
     partition: null,
     partUuid: null,
     contentUuid: null,
+    startBytes: kind === "image file" ? null : startBytes,
   };
 }

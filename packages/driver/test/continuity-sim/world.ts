@@ -22,9 +22,12 @@ import {
   identityOf,
   type Judge,
   type Plants,
+  probeOf,
   promiseOf,
   type Seen,
   type Setting,
+  seesMove,
+  witnessOf,
 } from "./setting.js";
 
 export class World {
@@ -46,6 +49,8 @@ export class World {
   /** As a power cut leaves them: what was written last need not be there. */
   #timesOnMedium = 1_000;
   #sleptMs = 0;
+  /** Where on its disk, or in its file, the device begins. */
+  #startBytes = 0;
   #resets = 40;
   #isKexec = false;
   #kexecLoaded = false;
@@ -144,22 +149,16 @@ export class World {
   }
 
   async #endInOrder(end: "detached" | "stopped" | "closed"): Promise<void> {
-    const probe = {
-      systemState: async () => (this.#isStopping ? "stopping\n" : "running\n"),
-      jobs: async () => this.#lastJob,
-      isContainer: () => false,
-      kexecLoaded: async () => (this.#kexecLoaded && !this.#ignoresKexec ? "1\n" : "0\n"),
-    };
+    const probe = probeOf({
+      isStopping: this.#isStopping,
+      isSoft: this.#isSoft && !this.#ignoresSoftReboot,
+      kexecLoaded: this.#kexecLoaded && !this.#ignoresKexec,
+    });
     const closing = end === "closed" && (await isEndOfBoot(probe));
     this.#record = { ...(await this.#facts()), clean: true, closing };
     this.#timesOnMedium = this.#times;
     this.#ended(end === "closed" && !closing ? "stopped" : end);
     if (end !== "detached") this.#hasDaemon = false;
-  }
-
-  get #lastJob(): string {
-    const isSoft = this.#isSoft && !this.#ignoresSoftReboot;
-    return `7 ${isSoft ? "soft-reboot" : "reboot"}.target start waiting\n`;
   }
 
   async #shutDown(): Promise<void> {
@@ -225,7 +224,7 @@ export class World {
 
   #elsewhere(): void {
     const dice = this.#dice;
-    switch (dice.below(6)) {
+    switch (dice.below(8)) {
       case 0:
       case 1:
         if (this.#mayWrite) this.#foreignWrite();
@@ -249,9 +248,32 @@ export class World {
       case 4:
         if (dice.below(3) === 0) this.#sleep();
         return;
+      case 5:
+        if (dice.below(3) === 0) this.#layAnew();
+        return;
       default:
         return;
     }
+  }
+
+  /**
+   * A partition that is made anew with another start, a loop device with another offset: of the same size, with
+   * the same edges, and no counter moves.
+   */
+  #layAnew(): void {
+    if (this.#setting.kind === "image file") return;
+    this.#startBytes += 2 ** 20;
+    this.#disk.writeMiddle(this.#dice);
+    this.#foreign = `laid over other bytes in boot ${this.#bootId} after it was ${this.#end}`;
+    this.#fileSystemUsed = true;
+    this.note("LAID ANEW");
+  }
+
+  /** The disk is in another machine while this one is off. */
+  #move(): void {
+    if (this.#dice.below(4) > 0 || !seesMove(this.#setting, this.#disk.proves)) return;
+    this.note("moved while off");
+    this.#foreignWrite();
   }
 
   /** Hibernates, and another system may run meanwhile. */
@@ -268,20 +290,7 @@ export class World {
   }
 
   #foreignWrite(): void {
-    const disk = this.#disk;
-    const dice = this.#dice;
-    if (!disk.isFileSystem) {
-      if (dice.below(4) === 0) disk.writeEdge(dice);
-      else disk.writeMiddle(dice);
-    } else if (dice.below(4) === 0) {
-      // A read-only mount or a check, which replays what was left.
-      if (!disk.replay()) return;
-    } else {
-      disk.mount();
-      if (dice.below(2) === 0) disk.writeFile(dice, dice.below(2) === 0);
-      if (dice.below(2) === 0) disk.unmount();
-      disk.isMounted = false;
-    }
+    if (!this.#disk.useElsewhere(this.#dice)) return;
     this.#fileSystemUsed = true;
     this.#foreign = `written in boot ${this.#bootId} after it was ${this.#end}`;
     this.note("FOREIGN WRITE");
@@ -310,7 +319,10 @@ export class World {
 
   #nextBoot(byKexec: boolean): void {
     this.#isKexec = byKexec;
-    if (!byKexec) this.#resets++;
+    if (!byKexec) {
+      this.#resets++;
+      this.#move();
+    }
     // An end at which it was not, or no longer, tracked is one that nobody has closed.
     this.#systemsSince++;
     this.#startKernel(this.#dice.below(4) === 0);
@@ -333,25 +345,19 @@ export class World {
   }
 
   async #facts(): Promise<PersistedIdentity> {
-    const { kind } = this.#setting;
-    const isFile = kind === "image file";
-    const sectors = kind === "uncounted disk" || isFile ? null : this.#writtenSectors;
     const content = await this.#disk.digest();
     return {
       capacityBytes: this.#disk.capacityBytes,
       logicalBlockBytes: 512,
-      identity: { ...identityOf(this.#setting), contentUuid: content.uuid },
+      identity: { ...identityOf(this.#setting, this.#startBytes), contentUuid: content.uuid },
       content,
-      witness: {
+      witness: witnessOf(this.#setting, {
         bootId: this.#bootId,
-        diskseq: isFile ? null : String(this.#diskseq),
-        isFirstAppearance: this.#diskseq === 1,
+        diskseq: this.#diskseq,
         sleptMs: this.#sleptMs,
-        writeSectors: sectors,
-        discardSectors: sectors === null ? null : 0,
-        mtimeNs: isFile ? String(this.#times) : null,
-        ctimeNs: isFile ? String(this.#times) : null,
-      },
+        sectors: this.#writtenSectors,
+        times: this.#times,
+      }),
       ...(this.#mark === undefined ? {} : { boot: this.#mark }),
     };
   }

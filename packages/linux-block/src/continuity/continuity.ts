@@ -12,7 +12,12 @@
  * What is not known counts for nothing: it neither shows a write nor proves that there was none.
  */
 import type { BootMark } from "./boot-mark.js";
-import { type DeviceIdentity, differingField, hasSameName } from "./device-identity.js";
+import {
+  type DeviceIdentity,
+  differingField,
+  hasSameName,
+  type NamingField,
+} from "./device-identity.js";
 import type { ContentDigest } from "./superblocks.js";
 import type { Witness } from "./write-counters.js";
 
@@ -81,6 +86,10 @@ export function judgeContinuity(
   if (before.logicalBlockBytes !== now.logicalBlockBytes) {
     const why = changed("logical block size", before.logicalBlockBytes, now.logicalBlockBytes);
     return newGeneration("capacity_changed", why);
+  }
+  const [start, startNow] = [before, now].map(({ identity }) => startOf(identity));
+  if (start !== startNow) {
+    return newGeneration("foreign_write", changed("first byte on the disk", start, startNow));
   }
   const write = before.clean ? writeAfterEnd(before, now) : writeAfterCrash(before, now);
   if (write !== undefined) return newGeneration("foreign_write", write);
@@ -220,6 +229,11 @@ function sameToken(before: string | null | undefined, now: string | null | undef
   return typeof before === "string" && before === now;
 }
 
+/** Nothing counts what becomes of a device that is laid over other bytes. */
+function startOf({ startBytes = 0 }: DeviceIdentity): number | null {
+  return startBytes;
+}
+
 function newGeneration(reason: GenerationReason, why: string): Continuity {
   return { verdict: "new_generation", reason, why };
 }
@@ -291,7 +305,7 @@ function contentChange(before: ContentDigest, now: ContentDigest): string {
   return `the ${name}'s superblock, log or partition table changed while it was not tracked`;
 }
 
-const FIELD_NAMES: Readonly<Record<keyof DeviceIdentity, string>> = {
+const FIELD_NAMES: Readonly<Record<NamingField, string>> = {
   wwid: "WWID",
   serial: "serial number",
   dmUuid: "device-mapper UUID",

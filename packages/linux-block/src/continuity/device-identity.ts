@@ -5,7 +5,8 @@
  * Facts: drivers/scsi/scsi_sysfs.c (`device/wwid`, from VPD page 0x83), drivers/nvme/host/sysfs.c
  * (`wwid`: UUID, NGUID or EUI-64, or else controller serial, model and namespace number),
  * drivers/block/virtio_blk.c (`serial`), drivers/md/dm-sysfs.c (`dm/uuid`), block/partitions/core.c
- * (`partition`, and PARTUUID in `uevent` where the kernel is new enough).
+ * (`partition`, `start`, and PARTUUID in `uevent` where the kernel is new enough), drivers/block/loop.c
+ * (`loop/offset`; LOOP_SET_STATUS changes it under the same `diskseq`).
  */
 
 import { attribute, type BlockFolders, blockFolders, originalAt } from "../sysfs.js";
@@ -23,10 +24,20 @@ export interface DeviceIdentity {
   readonly partUuid: string | null;
   /** Of the file system. */
   readonly contentUuid: string | null;
+  /**
+   * Where on its disk a partition begins, and a loop device in its file: which bytes the names lead to. Null
+   * where that is not known; not in records of earlier versions, where 0 is taken for it.
+   */
+  readonly startBytes?: number | null;
 }
+
+/** Fields that may tell two devices apart. */
+export type NamingField = Exclude<keyof DeviceIdentity, "startBytes">;
 
 /** Fields that name the device itself, whatever is on it. */
 const HARDWARE_FIELDS = ["wwid", "serial", "dmUuid"] as const;
+/** In which sysfs counts, whatever the disk's are. */
+const SECTOR_BYTES = 512;
 const NAMING_FIELDS = [...HARDWARE_FIELDS, "partUuid"] as const;
 
 /** @throws ControlError DEVICE_NOT_FOUND */
@@ -51,7 +62,8 @@ export async function readBlockIdentity(
 
 function namesIn(folders: BlockFolders | undefined): Omit<DeviceIdentity, "contentUuid"> {
   if (folders === undefined) {
-    return { wwid: null, serial: null, dmUuid: null, partition: null, partUuid: null };
+    const names = { wwid: null, serial: null, dmUuid: null, partition: null, partUuid: null };
+    return { ...names, startBytes: null };
   }
   const { own, disk, partition } = folders;
   return {
@@ -60,7 +72,14 @@ function namesIn(folders: BlockFolders | undefined): Omit<DeviceIdentity, "conte
     dmUuid: attribute(disk, "dm/uuid"),
     partition,
     partUuid: partition === null ? null : partUuidIn(attribute(own, "uevent")),
+    startBytes: startBytesOf(folders),
   };
+}
+
+function startBytesOf({ own, disk, partition }: BlockFolders): number | null {
+  const sectors = partition === null ? "0" : attribute(own, "start");
+  if (sectors === null) return null;
+  return Number(sectors) * SECTOR_BYTES + Number(attribute(disk, "loop/offset") ?? 0);
 }
 
 function partUuidIn(uevent: string | null): string | null {
@@ -90,13 +109,10 @@ export function hasSameName(one: DeviceIdentity, other: DeviceIdentity): boolean
 }
 
 /** The first field by which two devices are told apart. */
-export function differingField(
-  one: DeviceIdentity,
-  other: DeviceIdentity,
-): keyof DeviceIdentity | null {
+export function differingField(one: DeviceIdentity, other: DeviceIdentity): NamingField | null {
   // sysfs always tells whether a device is a partition, so null here is "the whole disk".
   if (one.partition !== other.partition) return "partition";
-  const differ = (field: keyof DeviceIdentity) =>
+  const differ = (field: NamingField) =>
     one[field] !== null && other[field] !== null && one[field] !== other[field];
   const naming = NAMING_FIELDS.find(differ);
   if (naming !== undefined) return naming;
