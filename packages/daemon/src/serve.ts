@@ -71,11 +71,12 @@ async function startDriver(
   // Devices first: after a crash their users wait. So a standby loads the control API beforehand.
   await import("@blksnap/api-server");
   link.onLost(() => process.exit(ExitStatus.ENDED));
-  return await Driver.start(options, async () => {
+  const untilTurn = async () => {
     await link.untilTurn();
     link.onLost(() => undefined);
     signals.listen();
-  });
+  };
+  return await Driver.start({ ...options, untilTurn });
 }
 
 async function startServer(

@@ -22,6 +22,11 @@ export type {
   SwitchReply,
   WakingArea,
 } from "./messages.js";
-export { ReactorPool, type RunningReactor, type StartReactor } from "./pool.js";
+export {
+  ReactorPool,
+  type RunningReactor,
+  type StartReactor,
+  startReactorThread,
+} from "./pool.js";
 export { ReactorServer, type ReactorServerOptions } from "./reactor-server.js";
 export { TURN_UNITS, Turns } from "./turns.js";

@@ -34,7 +34,8 @@ export type StartReactor = (
   onExit: (error: Error | undefined) => void,
 ) => RunningReactor;
 
-const startThread: StartReactor = (settings, onMessage, onExit) =>
+/** On a thread of its own. */
+export const startReactorThread: StartReactor = (settings, onMessage, onExit) =>
   new ReactorThread(new URL("./worker.js", import.meta.url), settings, onMessage, onExit);
 
 interface Waiter {
@@ -174,7 +175,7 @@ export class ReactorPool {
       const { frontDepth, imageDepth, ioTimeoutMs, lostStatus } = options;
       const ringEntries = Math.max(RING_ENTRIES_MIN, frontDepth, imageDepth);
       const settings = { index, imageDepth, ioTimeoutMs, ringEntries, heartbeat, lostStatus };
-      const { startReactor = startThread, onNotice, onLost } = options;
+      const { startReactor = startReactorThread, onNotice, onLost } = options;
       this.#members.push(new Member(startReactor, settings, onNotice, onLost));
     }
     this.#watchdog = new Watchdog(this.#members, options.logger);

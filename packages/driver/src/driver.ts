@@ -2,6 +2,7 @@
  * The driver: trackers, snapshots and the reactors that serve them. It implements the operations of
  * the control API and can be used without the daemon.
  */
+
 import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type {
@@ -26,10 +27,11 @@ import type {
   VersionResponse,
 } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
-import { giveUpMs, ReactorPool } from "@blksnap/data-plane";
-import { UblkControl } from "@blksnap/ublk";
-import { PromiseRing } from "@blksnap/uring";
+import { ReactorPool } from "@blksnap/data-plane";
+import type { UblkControl } from "@blksnap/ublk";
+import type { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
+import { type DriverContext, openContext } from "./context.js";
 import { DeviceReader } from "./device-reader.js";
 import { endAll, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
@@ -42,15 +44,13 @@ import { markedFile } from "./operations/file-extents.js";
 import { Operations } from "./operations/serialised.js";
 import { SnapshotOperations } from "./operations/snapshot-operations.js";
 import { TrackerOperations } from "./operations/tracker-operations.js";
-import { claimState } from "./records/claim-state.js";
-import { PersistentDirectory } from "./records/persistent-directory.js";
-import { type RecoverContext, recoverAll } from "./recovery/after-crash.js";
+import { type DriverPorts, machinePorts } from "./ports.js";
+import { recoverAll } from "./recovery/after-crash.js";
 import { LateRecovery } from "./recovery/late-recovery.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
 import { cbtState, driverStatus, imagePath, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
-import { ringStoreSystem } from "./system/store-system.js";
 import { assertFront } from "./tracker/front-state.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
@@ -62,26 +62,32 @@ const LEAVE_TIMEOUT_MS = 30_000;
 export class Driver implements DriverControl {
   readonly #startedAt = new Date();
   readonly #logger: Logger;
-  readonly #ring = new PromiseRing();
+  readonly #ports: DriverPorts;
+  readonly #ring: PromiseRing;
   readonly #control: UblkControl;
   readonly #reactors: ReactorPool;
   readonly #settings: DriverSettings;
-  #context!: RecoverContext;
+  #context!: DriverContext;
   #trackers!: TrackerOperations;
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
   #mounts!: MountWatch;
-  readonly #registry = new Registry(
-    () => this.#late.waiting.map(({ record }) => record),
-    (tracker) => this.#notices.actOnUnclaimed(tracker),
-  );
-  readonly #operations = new Operations(this.#registry);
+  readonly #registry: Registry;
+  readonly #operations: Operations;
   readonly #notices: Notices;
   #handover: Handover | null = null;
   readonly #devices: DeviceReader;
 
-  private constructor(options: DriverOptions, control: UblkControl) {
+  private constructor(options: DriverOptions, ports: DriverPorts, control: UblkControl) {
     this.#logger = options.logger;
+    this.#ports = ports;
+    this.#ring = ports.openRing();
+    this.#registry = new Registry(
+      ports.blockDevices,
+      () => this.#late.waiting.map(({ record }) => record),
+      (tracker) => this.#notices.actOnUnclaimed(tracker),
+    );
+    this.#operations = new Operations(this.#registry);
     this.#control = control;
     this.#settings = settingsOf(options);
     this.#notices = new Notices(this.#registry, this.#logger, ({ id, reactor }, area) =>
@@ -94,6 +100,7 @@ export class Driver implements DriverControl {
       imageDepth: this.#settings.imageDepth,
       ioTimeoutMs: this.#settings.ioTimeoutMs,
       onNotice: (reactor, notice) => this.#notices.take(reactor, notice),
+      startReactor: ports.startReactor,
       lostStatus: options.reactorLostStatus,
       onLost: (reactor, error) => {
         this.#logger.fatal({ reactor, err: error }, "a reactor has ended");
@@ -106,14 +113,14 @@ export class Driver implements DriverControl {
 
   /**
    * Takes the state directory over and goes on with everything that an earlier daemon has left.
-   * @param untilTurn where given, all that can be done before is done, and then it is waited for
+   * @param ports where it is not to be this machine
    * @throws ControlError UBLK_UNAVAILABLE, DEVICE_NOT_PERMITTED, ALREADY_RUNNING
    */
-  static async start(options: DriverOptions, untilTurn?: () => Promise<void>): Promise<Driver> {
-    const driver = new Driver(options, await named(UblkControl.open()));
+  static async start(options: DriverOptions, ports: DriverPorts = machinePorts()): Promise<Driver> {
+    const driver = new Driver(options, ports, await named(ports.openUblk()));
     try {
       await driver.#reactors.ready();
-      await untilTurn?.();
+      await options.untilTurn?.();
       await driver.#takeOver();
       return driver;
     } catch (error) {
@@ -350,17 +357,11 @@ export class Driver implements DriverControl {
 
   async #takeOver(): Promise<void> {
     const takenOverMs = Date.now();
-    this.#context = {
-      ...this.#settings,
+    this.#context = await openContext(this.#settings, this.#ports, {
       control: this.#control,
       reactors: this.#reactors,
-      state: await claimState(this.#settings.stateDirectory, this.#settings.takeOverTimeoutMs),
-      persistent: new PersistentDirectory(
-        this.#settings.persistentDirectory,
-        giveUpMs(this.#settings.ioTimeoutMs),
-      ),
-      storeSystem: ringStoreSystem(this.#ring),
-    };
+      ring: this.#ring,
+    });
     const { addTracker } = this.#registry;
     const recovered = await recoverAll(this.#context, {
       tracker: (tracker) => {

@@ -1,6 +1,13 @@
 export { Driver, type DriverOptions } from "./driver.js";
 export { type DeviceInUse, describeInUse } from "./in-use.js";
 export type { TrackingParameters } from "./parameters.js";
+export {
+  type BlockDeviceFacts,
+  type DriverPorts,
+  type Freeze,
+  type Freezing,
+  machinePorts,
+} from "./ports.js";
 export type { SnapshotRecord, TrackerRecord } from "./records/records.js";
 export { type FoundRecord, ownerTag, readRecords } from "./records/state-directory.js";
 export { settingsOf } from "./settings.js";

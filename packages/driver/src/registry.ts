@@ -11,12 +11,11 @@ import {
   stackOf,
   type TopologyProbe,
 } from "@blksnap/linux-block";
+import type { BlockDeviceFacts } from "./ports.js";
 import type { TrackerRecord } from "./records/records.js";
 import { Serial } from "./serial.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import { loopBackingOf } from "./system/loop-table.js";
-import { blockIdentity, identityOf, placeOf, placeOfIdentity } from "./system/place.js";
-import { readDeviceApart } from "./system/superblock-reader.js";
+import { blockIdentity, identityOf, placeOfIdentity } from "./system/place.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
@@ -41,10 +40,14 @@ export class Registry {
 
   readonly #onAdded: (tracker: Tracker) => void;
 
+  readonly #blockDevices: BlockDeviceFacts;
+
   constructor(
+    blockDevices: BlockDeviceFacts,
     unserved: () => readonly UnservedFront[] = () => [],
     onAdded: (tracker: Tracker) => void = () => undefined,
   ) {
+    this.#blockDevices = blockDevices;
     this.#unserved = unserved;
     this.#onAdded = onAdded;
   }
@@ -70,7 +73,7 @@ export class Registry {
    */
   async findTracker(path: string): Promise<Tracker | undefined> {
     try {
-      const identity = await identityOf(path);
+      const identity = await identityOf(path, this.#blockDevices.lookAt);
       // As they are now: one may have been detached meanwhile.
       return this.#trackerWhere((tracker) => tracker.hasIdentity(identity));
     } catch (error) {
@@ -86,7 +89,10 @@ export class Registry {
 
   /** Of the original that a path means. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
   async identity(path: string): Promise<string> {
-    return (await this.findTracker(path))?.identity ?? (await identityOf(path));
+    return (
+      (await this.findTracker(path))?.identity ??
+      (await identityOf(path, this.#blockDevices.lookAt))
+    );
   }
 
   /**
@@ -103,7 +109,7 @@ export class Registry {
       await this.assertApart(path);
       const made: AttachClaim = {
         device: path,
-        identity: await identityOf(path),
+        identity: await identityOf(path, this.#blockDevices.lookAt),
         front: undefined,
       };
       this.#claims.add(made);
@@ -169,7 +175,7 @@ export class Registry {
 
   /** @throws ControlError DEVICE_IS_OURS when the path is an image */
   async assertNoImage(path: string): Promise<void> {
-    const identity = await identityOf(path);
+    const identity = await identityOf(path, this.#blockDevices.lookAt);
     for (const snapshot of this.snapshots.values()) {
       for (const { image } of snapshot.members.values()) {
         if (image === undefined || identity !== blockIdentity(image.deviceNumber)) continue;
@@ -230,8 +236,7 @@ export class Registry {
   /** With what sysfs cannot know: what lies behind a front or an image, whatever its name. */
   get topology(): TopologyProbe {
     const layers = (device: DeviceNumber) => this.#layersBelow(deviceKey(device));
-    const readDevice = readDeviceApart;
-    return { layers, lookAt: placeOf, loopBacking: loopBackingOf, readDevice };
+    return { ...this.#blockDevices, layers };
   }
 
   #layersBelow(key: string): Place[] | undefined {

@@ -26,6 +26,8 @@ export interface DriverOptions {
   readonly holdTimeoutMs?: number;
   /** In what time a store or the medium of a journal has to answer; default 10 s. */
   readonly ioTimeoutMs?: number;
+  /** Where given, all that can be done before the state directory is taken over is done, then it is waited for. */
+  readonly untilTurn?: () => Promise<void>;
   /** How long to wait for another daemon to give the state directory up; default 0. */
   readonly takeOverTimeoutMs?: number;
   /**

@@ -5,6 +5,8 @@ import { answerFor } from "@blksnap/api";
 import { commandStoreSystem } from "@blksnap/diff-storage";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { machinePorts } from "../dist/index.js";
+import { Serial } from "../dist/serial.js";
 import { Snapshot } from "../dist/snapshot/snapshot.js";
 import { closeMembers, takeSnapshot } from "../dist/snapshot/take.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
@@ -115,6 +117,8 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     },
     state: { createMap: async () => map, removeMap: () => asked.push("removeMap") },
     logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+    freezing: machinePorts().freezing,
+    freezes: new Serial(),
     freezeTimeoutMs: 60_000,
     holdTimeoutMs: 60_000,
   };

@@ -5,6 +5,7 @@ import type { ControlError } from "@blksnap/api";
 import { DeviceMark, UblkState } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { machinePorts } from "../dist/index.js";
 import { OperationLocks } from "../dist/operations/operation-locks.js";
 import type { TrackerRecord } from "../dist/records/records.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
@@ -52,7 +53,8 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   };
   const log = (_: unknown, text: string) => logged.push(text);
   const persistent = { inUse: new Set<string>() };
-  const context = { control, state, persistent, logger: { info: log, warn: log } };
+  const { blockDevices } = machinePorts();
+  const context = { control, state, persistent, blockDevices, logger: { info: log, warn: log } };
   const none = () => assert.unreachable("nothing can go on here");
   const late = new LateRecovery(
     context as never,
@@ -88,7 +90,8 @@ async function isWaiting(late: LateRecovery): Promise<boolean> {
 test("the name of attach counts only where it leads to nothing else by now", async () => {
   const told = async (device: string, path: string) => {
     const waiting = [{ record: { ...record, device }, why: "" }];
-    const late = new LateRecovery({} as never, waiting, locks(), () => undefined);
+    const { blockDevices } = machinePorts();
+    const late = new LateRecovery({ blockDevices } as never, waiting, locks(), () => undefined);
     const answer = await late.assertNotWaiting(path).then(() => "", String);
     late.stop();
     return answer;

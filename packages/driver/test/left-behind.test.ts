@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { DeviceMark, openBackingFile } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { machinePorts } from "../dist/index.js";
 import { TrackerOperations } from "../dist/operations/tracker-operations.js";
 import { fixParameters } from "../dist/parameters.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
@@ -152,6 +153,7 @@ class Host {
       reactors: wrap("reactors", reactors),
       state: wrap("state", this.state),
       persistent: wrap("persistent", this.persistent),
+      blockDevices: machinePorts().blockDevices,
       trustReboots: false,
       parameters: PARAMETERS,
       frontDepth: 64,

@@ -10,6 +10,7 @@ const silent = { warn: () => undefined, error: () => undefined };
 function desk() {
   const asked: string[] = [];
   const registry: Registry = new Registry(
+    {} as never,
     () => [],
     (tracker) => notices.actOnUnclaimed(tracker),
   );
@@ -94,6 +95,7 @@ function endings(isStopping: boolean) {
     },
   });
   const registry: Registry = new Registry(
+    {} as never,
     () => [],
     (tracker) => notices.actOnUnclaimed(tracker),
   );

@@ -15,14 +15,13 @@ import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { assertNoConflict, assertNotInUse } from "@blksnap/diff-storage";
 import { isZoned, knownStackOf, type Meeting, meetingOf } from "@blksnap/linux-block";
-import type { RecoverContext } from "../recovery/after-crash.js";
+import type { DriverContext } from "../context.js";
 import type { Registry } from "../registry.js";
 import { closeImage } from "../snapshot/image.js";
 import { completePolicy } from "../snapshot/overflow.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import { MEMORY_STORE } from "../snapshot/store-record.js";
 import { closeMembers, takeSnapshot } from "../snapshot/take.js";
-import { placeOf } from "../system/place.js";
 import { ownPlaces } from "../tracker/own-places.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { TrackerOperations } from "./tracker-operations.js";
@@ -34,11 +33,11 @@ const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x01021994, 0x858458f6
 const KERNEL_NAME = /^\/dev\/[^/]+$/;
 
 export class SnapshotOperations {
-  readonly #context: RecoverContext;
+  readonly #context: DriverContext;
   readonly #registry: Registry;
   readonly #trackers: TrackerOperations;
 
-  constructor(context: RecoverContext, registry: Registry, trackers: TrackerOperations) {
+  constructor(context: DriverContext, registry: Registry, trackers: TrackerOperations) {
     this.#context = context;
     this.#registry = registry;
     this.#trackers = trackers;
@@ -260,7 +259,7 @@ export class SnapshotOperations {
         throw new ControlError("STORE_ON_DEVICE", what);
       }
       await assertNotInUse(path, topology);
-      const { blockDevice } = await placeOf(path);
+      const { blockDevice } = await this.#context.blockDevices.lookAt(path);
       if (blockDevice === undefined || !isZoned(blockDevice)) continue;
       const what = `the store ${path} is a zoned disk, which takes writes only in sequence`;
       throw new ControlError("STORE_INVALID", what, { hint: "Give a disk without zones" });

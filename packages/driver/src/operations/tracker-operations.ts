@@ -1,32 +1,28 @@
 /** What users do with tracked devices. What changes one runs one at a time; the caller sees to that. */
+
 import { dirname, resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import type { Logger } from "pino";
+import type { DriverContext } from "../context.js";
 import type { Registry } from "../registry.js";
 import { named } from "../system/errors.js";
-import { placeOf } from "../system/place.js";
 import {
   assertNotOurs,
   assertNotUsedPastUs,
   type OwnPlace,
   ownPlaces,
 } from "../tracker/own-places.js";
-import {
-  type AttachOptions,
-  type DetachOptions,
-  Tracker,
-  type TrackerContext,
-} from "../tracker/tracker.js";
+import { type AttachOptions, type DetachOptions, Tracker } from "../tracker/tracker.js";
 
 export class TrackerOperations {
-  readonly #context: TrackerContext;
+  readonly #context: DriverContext;
   readonly #registry: Registry;
   readonly #logger: Logger;
   #nextId: number;
 
   /** @param lastId the largest number that an earlier daemon gave a tracker */
-  constructor(context: TrackerContext, registry: Registry, lastId: number) {
+  constructor(context: DriverContext, registry: Registry, lastId: number) {
     this.#context = context;
     this.#registry = registry;
     this.#logger = context.logger;
@@ -79,7 +75,7 @@ export class TrackerOperations {
   /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
   async #assertStateApart(): Promise<void> {
     const { path } = this.#context.persistent;
-    const own = await this.#registry.ownDeviceBeneath(await existingPart(resolve(path)));
+    const own = await this.#registry.ownDeviceBeneath(await this.#existingPart(resolve(path)));
     if (own === undefined) return;
     const what = `${path} lies on ${own}, which this daemon serves`;
     throw new ControlError("PERSISTENT_STATE_ON_DEVICE", what);
@@ -93,16 +89,16 @@ export class TrackerOperations {
     }
     this.#logger.info({ device: tracker.device }, "detached");
   }
-}
 
-/** Of a folder that is made when it is needed first. @throws ControlError PERSISTENT_STATE_UNUSABLE */
-async function existingPart(path: string): Promise<string> {
-  try {
-    return (await placeOf(path)).realPath;
-  } catch (error) {
-    const { code = "EIO" } = error as NodeJS.ErrnoException;
-    if (code !== "ETIMEDOUT" && path !== "/") return existingPart(dirname(path));
-    const what = `what ${path} lies on does not answer`;
-    throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, errnoName: code });
+  /** Of a folder that is made when it is needed first. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  async #existingPart(path: string): Promise<string> {
+    try {
+      return (await this.#context.blockDevices.lookAt(path)).realPath;
+    } catch (error) {
+      const { code = "EIO" } = error as NodeJS.ErrnoException;
+      if (code !== "ETIMEDOUT" && path !== "/") return this.#existingPart(dirname(path));
+      const what = `what ${path} lies on does not answer`;
+      throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, errnoName: code });
+    }
   }
 }

@@ -11,19 +11,20 @@
  * Fronts come first and wait for no store and no journal. Then all snapshots go on beside each other. One
  * that cannot be had back is lost and said so; the fronts go on in any case.
  */
+
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { DeviceMark, ownDevices, UblkState } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
 import { areaJournalName } from "../records/area-journal-file.js";
 import type { SnapshotRecord, TrackerRecord } from "../records/records.js";
 import { usableRecords } from "../records/usable-records.js";
 import { patiently } from "../snapshot/patience.js";
-import type { Snapshot, SnapshotContext } from "../snapshot/snapshot.js";
-import type { TakeContext } from "../snapshot/take.js";
-import { Tracker, type TrackerContext } from "../tracker/tracker.js";
+import type { Snapshot } from "../snapshot/snapshot.js";
+import { Tracker } from "../tracker/tracker.js";
 import {
   attachPending,
   type Known,
@@ -35,8 +36,6 @@ import { discard, rollBack } from "./discard.js";
 import { forgetIfGone, type WaitingFront } from "./late-recovery.js";
 import { type Found, goOn, lookThroughAll, type Resuming } from "./resume.js";
 import { sweep } from "./sweep.js";
-
-export type RecoverContext = TrackerContext & SnapshotContext & TakeContext;
 
 /** Told of what is there again as soon as it is, so that its notices are answered meanwhile. */
 export interface RecoveryListener {
@@ -73,7 +72,7 @@ const RESTORED_HEAD_START_MS = 5_000;
 const RESTORED_PATIENCE_MS = 60_000;
 
 export async function recoverAll(
-  context: RecoverContext,
+  context: DriverContext,
   listener: RecoveryListener,
 ): Promise<Recovered> {
   const { logger } = context;
@@ -137,7 +136,7 @@ export async function recoverAll(
 }
 
 async function restoreFront(
-  context: RecoverContext,
+  context: DriverContext,
   pending: PendingTracker,
   found: readonly Found[],
   listener: RecoveryListener,
@@ -172,7 +171,7 @@ function devicesWithAreas(records: readonly SnapshotRecord[]): Set<number> {
 
 /** What the earlier daemon was about to make, to take or to destroy, or has left damaged. */
 async function finish(
-  context: RecoverContext,
+  context: DriverContext,
   record: SnapshotRecord,
   resuming: Resuming,
   geometries: ReadonlyMap<number, TrackerGeometry>,
@@ -189,7 +188,7 @@ async function finish(
 
 /** What the medium has and the state directory has not: after a reboot. */
 async function restore(
-  context: RecoverContext,
+  context: DriverContext,
   snapshots: readonly SnapshotRecord[],
   trackers: readonly TrackerRecord[],
 ): Promise<Restored> {
@@ -215,7 +214,7 @@ async function restore(
 }
 
 /** Largest tracker number on record, usable or not; 0 without any. */
-function largestNumber(context: RecoverContext): number {
+function largestNumber(context: DriverContext): number {
   const numbers = context.state.readRecords("tracker-").map(({ name }) => Number(name.slice(8)));
   return Math.max(0, ...numbers.filter(Number.isInteger));
 }
@@ -230,7 +229,7 @@ function areaOf(found: readonly Found[], tracker: number): SleepingArea | undefi
 
 /** Else a daemon that is killed, or a power cut, would bring it back without what is written from now on. */
 async function abandonArea(
-  context: RecoverContext,
+  context: DriverContext,
   found: readonly Found[],
   tracker: number,
 ): Promise<void> {
@@ -247,7 +246,7 @@ async function abandonArea(
 }
 
 async function recoverTracker(
-  context: RecoverContext,
+  context: DriverContext,
   record: TrackerRecord,
   area: SleepingArea | undefined,
   waiting: WaitingFront[],
@@ -271,7 +270,7 @@ async function recoverTracker(
  * which are worth nothing without their snapshot and would have their readers wait for ever.
  */
 async function removeOrphans(
-  context: RecoverContext,
+  context: DriverContext,
   fronts: readonly number[],
   snapshots: readonly Snapshot[],
 ): Promise<void> {

@@ -9,12 +9,14 @@
  *                 somebody did ───────▶ front alone: the image would be wrong
  * ```
  */
+
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ControlError } from "@blksnap/api";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
 import { blockShiftOf } from "../parameters.js";
 import { areaJournalName, loadAreaJournal } from "../records/area-journal-file.js";
 import { findPersistent } from "../records/find-original.js";
@@ -36,7 +38,6 @@ import type { Waiting } from "../snapshot/patience.js";
 import { acrossBoots, located } from "../snapshot/store-location.js";
 import { placeOf } from "../system/place.js";
 import { Tracker } from "../tracker/tracker.js";
-import type { RecoverContext } from "./after-crash.js";
 
 /** All together; a mount at boot gives up after 90 s. */
 const ARRIVAL_PATIENCE_MS = 30_000;
@@ -73,7 +74,7 @@ export interface Known {
  * given up.
  * @throws ControlError PERSISTENT_STATE_UNUSABLE
  */
-export async function restorePersistent(context: RecoverContext, known: Known): Promise<Restored> {
+export async function restorePersistent(context: DriverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
   if (!(await persistent.exists()) || !(await mayOwn(context)))
     return { pending: [], snapshots: [] };
@@ -113,7 +114,7 @@ export async function restorePersistent(context: RecoverContext, known: Known): 
 }
 
 /** A medium that cannot be used does not keep what needs none from being served. */
-async function mayOwn({ persistent, logger }: RecoverContext): Promise<boolean> {
+async function mayOwn({ persistent, logger }: DriverContext): Promise<boolean> {
   try {
     await persistent.own();
     return true;
@@ -130,7 +131,7 @@ async function mayOwn({ persistent, logger }: RecoverContext): Promise<boolean> 
  * anything is put on record that a daemon which is killed meanwhile would leave.
  */
 async function untilThere(
-  { logger }: RecoverContext,
+  { logger }: DriverContext,
   pending: readonly PendingTracker[],
   records: readonly PersistentSnapshotRecord[],
 ): Promise<void> {
@@ -175,7 +176,7 @@ async function isThere(store: StoreRecord, path: string): Promise<boolean> {
  * @param onAreaLost its area cannot go on, and before the next write nobody must find it any more
  */
 export async function attachPending(
-  context: RecoverContext,
+  context: DriverContext,
   { id, record }: PendingTracker,
   area: SleepingArea | undefined,
   onAreaLost: () => Promise<void>,
@@ -217,7 +218,7 @@ export async function attachPending(
 
 /** The record as of after a crash of the daemon. */
 async function restoreSnapshot(
-  context: RecoverContext,
+  context: DriverContext,
   record: PersistentSnapshotRecord,
   pending: readonly PendingTracker[],
 ): Promise<SnapshotRecord> {
@@ -255,7 +256,7 @@ async function restoreSnapshot(
 
 /** Makes the area's map on tmpfs. @throws Error, JournalError: what is wrong with the journal */
 async function restoreMap(
-  context: RecoverContext,
+  context: DriverContext,
   snapshotId: string,
   { id, record }: PendingTracker,
   { journal, lost }: PersistentMember,
@@ -292,7 +293,7 @@ function geometryOf({ chunkShift, tracking }: PersistentTrackerRecord): TrackerG
 }
 
 /** Journals of takes that were never complete. */
-async function removeOrphans(context: RecoverContext, known: ReadonlySet<string>): Promise<void> {
+async function removeOrphans(context: DriverContext, known: ReadonlySet<string>): Promise<void> {
   const { persistent } = context;
   let isGivenUp = false;
   const removing = async (): Promise<void> => {
@@ -309,7 +310,7 @@ async function removeOrphans(context: RecoverContext, known: ReadonlySet<string>
 
 /** Waits for something on the medium that can be done without. @param otherwise in words */
 async function answered(
-  { persistent, logger }: RecoverContext,
+  { persistent, logger }: DriverContext,
   work: Promise<void>,
   otherwise: string,
 ): Promise<void> {

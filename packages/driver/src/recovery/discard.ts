@@ -1,13 +1,14 @@
 /** After a crash: removing what a snapshot has left that was interrupted, or is lost. */
+
 import { join } from "node:path";
 import { faultPoint } from "@blksnap/data-plane";
 import { DeviceMark, isOurs } from "@blksnap/ublk";
 import { bounded, unlinkApart } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
 import { forgetSnapshot } from "../records/snapshot-records.js";
 import { MEMORY_STORE } from "../snapshot/store-record.js";
-import type { RecoverContext } from "./after-crash.js";
 
 const ETIMEDOUT = 110;
 /** Writes may wait meanwhile. */
@@ -18,7 +19,7 @@ const MEDIUM_PATIENCE_MS = 5_000;
  * Answers the record from here on.
  */
 export async function rollBack(
-  context: RecoverContext,
+  context: DriverContext,
   record: SnapshotRecord,
   all: readonly SnapshotRecord[],
 ): Promise<SnapshotRecord> {
@@ -35,7 +36,7 @@ export async function rollBack(
 
 /** Removes everything that a snapshot has left, and its record. What resists stays, and is named. */
 export async function discard(
-  context: RecoverContext,
+  context: DriverContext,
   record: SnapshotRecord,
   all: readonly SnapshotRecord[],
 ): Promise<void> {
@@ -47,7 +48,7 @@ export async function discard(
 }
 
 async function removeAll(
-  context: RecoverContext,
+  context: DriverContext,
   record: SnapshotRecord,
   all: readonly SnapshotRecord[],
 ): Promise<void> {
@@ -69,7 +70,7 @@ async function removeAll(
 
 /** A persistent snapshot that is lost, or kept no more, is to be forgotten on the medium too. */
 export async function forgetPersistent(
-  context: RecoverContext,
+  context: DriverContext,
   record: SnapshotRecord,
 ): Promise<void> {
   if (record.persistent !== true) return;
@@ -89,7 +90,7 @@ export async function forgetPersistent(
 
 /** Removes the images and maps of a snapshot. */
 async function removeTraces(
-  context: RecoverContext,
+  context: DriverContext,
   { id, members }: SnapshotRecord,
   all: readonly SnapshotRecord[],
 ): Promise<void> {
@@ -103,7 +104,7 @@ async function removeTraces(
 }
 
 /** Does nothing where the number is that of a front, or of somebody else's device, by now. */
-export async function deleteOwnImage(context: RecoverContext, id: number): Promise<void> {
+export async function deleteOwnImage(context: DriverContext, id: number): Promise<void> {
   try {
     const info = await context.control.deviceInfo(id);
     if (info === undefined || !isOurs(info, context.state.owner)) return;

@@ -3,14 +3,16 @@
  * the kernel had not let go of the dead server yet. Their users wait, so it is tried until they go on,
  * or until the front is gone. Images of theirs are lost by then: the snapshot went on without them.
  */
+
 import { resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import { DeviceMark, UblkState } from "@blksnap/ublk";
+import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
 import { type TrackerRecord, trackerRecordName } from "../records/records.js";
 import { identityOf } from "../system/place.js";
-import { Tracker, type TrackerContext } from "../tracker/tracker.js";
+import { Tracker } from "../tracker/tracker.js";
 
 const RETRY_INTERVAL_MS = 5_000;
 /** Short, because others of this device and its users wait meanwhile, and it is tried again. */
@@ -21,7 +23,7 @@ const PATIENCE_MS = 1_000;
  * users still wait.
  */
 export async function forgetIfGone(
-  context: TrackerContext,
+  context: DriverContext,
   { id, front }: TrackerRecord,
 ): Promise<boolean> {
   const info = await context.control.deviceInfo(front);
@@ -42,7 +44,7 @@ export interface WaitingFront {
 }
 
 export class LateRecovery {
-  readonly #context: TrackerContext;
+  readonly #context: DriverContext;
   readonly #waiting: Map<number, WaitingFront>;
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #locks: OperationLocks;
@@ -51,7 +53,7 @@ export class LateRecovery {
 
   /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
   constructor(
-    context: TrackerContext,
+    context: DriverContext,
     waiting: readonly WaitingFront[],
     locks: OperationLocks,
     onRecovered: (tracker: Tracker) => void,
@@ -79,7 +81,7 @@ export class LateRecovery {
   /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
   async assertNotWaiting(path: string): Promise<void> {
     if (this.#waiting.size === 0) return;
-    const found = await identityOf(path).catch(() => undefined);
+    const found = await identityOf(path, this.#context.blockDevices.lookAt).catch(() => undefined);
     for (const { record } of this.#waiting.values()) {
       const { device, identity, front } = record;
       // The name of attach counts only where it leads to nothing else by now.

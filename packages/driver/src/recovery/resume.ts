@@ -19,6 +19,7 @@ import { DiffStorageError } from "@blksnap/diff-storage";
 import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { DeviceMark, isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { bounded, MappedMemory } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
 import { AreaJournalFile, areaJournalName } from "../records/area-journal-file.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
@@ -29,7 +30,7 @@ import type { Member, MemberArea } from "../snapshot/member.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import { openStoresFenced } from "../tracker/fence.js";
 import type { Tracker } from "../tracker/tracker.js";
-import type { Fronts, RecoverContext, RecoveryListener } from "./after-crash.js";
+import type { Fronts, RecoveryListener } from "./after-crash.js";
 import { deleteOwnImage, discard, forgetPersistent } from "./discard.js";
 
 /** How long writes that need copies wait for stores that do not answer; then the snapshot is lost. */
@@ -80,7 +81,7 @@ interface FoundMember {
 }
 
 export function lookThroughAll(
-  context: RecoverContext,
+  context: DriverContext,
   records: readonly SnapshotRecord[],
   geometries: ReadonlyMap<number, TrackerGeometry>,
 ): Promise<Found[]> {
@@ -88,7 +89,7 @@ export function lookThroughAll(
 }
 
 async function findAreas(
-  context: RecoverContext,
+  context: DriverContext,
   record: SnapshotRecord,
   geometries: ReadonlyMap<number, TrackerGeometry>,
 ): Promise<Found> {
@@ -124,7 +125,7 @@ async function findAreas(
 
 /** The image that the record names, where it is still one that can be gone on with. */
 async function imageOf(
-  { control, state }: RecoverContext,
+  { control, state }: DriverContext,
   { image }: MemberRecord,
 ): Promise<UblkDeviceInfo | undefined> {
   const info = await control.deviceInfo(image ?? -1);
@@ -138,7 +139,7 @@ async function imageOf(
  * undefined when the snapshot is lost; then nothing of it is left.
  */
 export async function goOn(
-  context: RecoverContext,
+  context: DriverContext,
   resumed: Resumed,
   resuming: Resuming,
 ): Promise<Snapshot | undefined> {
@@ -188,7 +189,7 @@ async function openStores({ snapshot, slots, record }: Resumed): Promise<void> {
 
 /** Undefined where the image of the device is lost; then nothing of it is left. */
 async function join(
-  context: RecoverContext,
+  context: DriverContext,
   { record, snapshot, members }: Resumed,
   { tracker: id, image, journal }: MemberRecord,
   tracker: Tracker | undefined,
@@ -210,7 +211,7 @@ async function join(
 }
 
 /** What cannot be removed is nobody's at the next start, and removed then. */
-async function removeJournal({ persistent, logger }: RecoverContext, uuid: string): Promise<void> {
+async function removeJournal({ persistent, logger }: DriverContext, uuid: string): Promise<void> {
   try {
     await persistent.own();
     await bounded(persistent.removeFile(areaJournalName(uuid)), MEDIUM_PATIENCE_MS, noAnswer);
@@ -221,7 +222,7 @@ async function removeJournal({ persistent, logger }: RecoverContext, uuid: strin
 
 /** The copies of a member's area begin. */
 async function wake(
-  context: RecoverContext,
+  context: DriverContext,
   { record, snapshot, members }: Resumed,
   member: Member,
   serving: Promise<unknown>,
@@ -252,7 +253,7 @@ async function wake(
 
 /** A journal with what the map has: what the dead daemon's says beyond that, nobody relied on. */
 async function renewJournal(
-  context: RecoverContext,
+  context: DriverContext,
   map: MapFile,
   uuid: string,
 ): Promise<AreaJournalFile> {
@@ -265,7 +266,7 @@ async function renewJournal(
   }
 }
 
-async function goOnWithImages(context: RecoverContext, snapshot: Snapshot): Promise<void> {
+async function goOnWithImages(context: DriverContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
   if (members.length === 0) throw new Error("no device of it is there any more");
   for (const member of members) {
@@ -276,7 +277,7 @@ async function goOnWithImages(context: RecoverContext, snapshot: Snapshot): Prom
 
 /** Its writes go on without copies. Who finds it on the medium must not believe it: that comes first. */
 async function lose(
-  context: RecoverContext,
+  context: DriverContext,
   { record, snapshot }: Resumed,
   joining: readonly Promise<Member | undefined>[],
   all: readonly SnapshotRecord[],

@@ -1,11 +1,9 @@
 /** The image of a member: a ublk device beside the front, on the same reactor. */
 
-import type { AreaId, CloseAreaReply, ReactorPool } from "@blksnap/data-plane";
+import type { AreaId, CloseAreaReply } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
-import type { UblkControl } from "@blksnap/ublk";
 import { DeviceMark, type QueueStart, RecoverableDevice, type ServeOptions } from "@blksnap/ublk";
-import type { Logger } from "pino";
-import type { StateDirectory } from "../records/state-directory.js";
+import type { DriverContext } from "../context.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
 import { udevMarks } from "../system/udev-marks.js";
@@ -17,18 +15,8 @@ const DROP_SPARE_MS = 20_000;
 /** Most that one discard of an image may cover. */
 const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
 
-export interface ImageContext {
-  readonly logger: Logger;
-  readonly control: UblkControl;
-  readonly reactors: ReactorPool;
-  readonly state: StateDirectory;
-  readonly imageDepth: number;
-  readonly ioTimeoutMs: number;
-  readonly maxIoBytes: number;
-}
-
 function imageQueue(
-  { reactors }: ImageContext,
+  { reactors }: DriverContext,
   { tracker }: Member,
   area: AreaId,
   started: FaultPoint,
@@ -48,7 +36,7 @@ function imageQueue(
 
 /** Makes the image of a member whose area is active. */
 export async function openImage(
-  context: ImageContext,
+  context: DriverContext,
   snapshot: Snapshot,
   member: Member,
 ): Promise<void> {
@@ -87,7 +75,7 @@ export async function openImage(
 }
 
 /** Goes on with the image of an earlier daemon. */
-export async function recoverImage(context: ImageContext, member: Member): Promise<void> {
+export async function recoverImage(context: DriverContext, member: Member): Promise<void> {
   const { area } = member;
   if (member.imageNumber === undefined || area === undefined) return;
   const queue = imageQueue(context, member, area.id, "recover.image-queue-started");
@@ -102,7 +90,7 @@ export async function recoverImage(context: ImageContext, member: Member): Promi
 }
 
 /** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
-export async function closeMember(context: ImageContext, member: Member): Promise<void> {
+export async function closeMember(context: DriverContext, member: Member): Promise<void> {
   const { tracker, area } = member;
   if (area === undefined) return;
   const { reactors, logger } = context;

@@ -4,23 +4,16 @@
  * know that it is there waits for saved().
  */
 
-import type {
-  AdoptReply,
-  AreaId,
-  LogNeed,
-  MirrorReply,
-  ReactorPool,
-  ReactorRequest,
-} from "@blksnap/data-plane";
+import type { AdoptReply, AreaId, LogNeed, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
-import type { Logger } from "pino";
+import type { DriverContext } from "../context.js";
 import {
   AreaJournalFile,
   type AreaJournalRequests,
   areaJournalName,
 } from "../records/area-journal-file.js";
-import { noAnswer, type PersistentDirectory, unusable } from "../records/persistent-directory.js";
+import { noAnswer, unusable } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
 import {
   forgetSnapshot,
@@ -33,20 +26,14 @@ import type { Member } from "./member.js";
 /** The longest that a timer takes: some 24 days. */
 const NO_LIMIT_MS = 2 ** 31 - 1;
 
-export interface PersistenceContext {
-  readonly reactors: ReactorPool;
-  readonly persistent: PersistentDirectory;
-  readonly logger: Logger;
-}
-
 export class SnapshotPersistence {
-  readonly #context: PersistenceContext;
+  readonly #context: DriverContext;
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
   #written: Promise<void> = Promise.resolve();
   #givenUp: Promise<void> | undefined;
 
-  constructor(context: PersistenceContext, isOn: boolean) {
+  constructor(context: DriverContext, isOn: boolean) {
     this.#context = context;
     this.#isOn = isOn;
   }

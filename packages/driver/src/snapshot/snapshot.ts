@@ -11,31 +11,22 @@
  * Each change of state is on record before it is acted on, so that a new daemon can finish it or
  * take it back.
  */
+
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
-import type {
-  AreaId,
-  AreaSetup,
-  LogNeed,
-  ReactorPool,
-  SleepingArea,
-  WakingArea,
-} from "@blksnap/data-plane";
+import type { AreaId, AreaSetup, LogNeed, SleepingArea, WakingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import {
   DiffStorage,
   type DiffStorageEvent,
   type DiffStorageOptions,
   type Extent,
-  type StoreSystem,
 } from "@blksnap/diff-storage";
 import { errnoName } from "@blksnap/errors";
 import { major, minor } from "@blksnap/ublk";
-import type { Logger } from "pino";
+import type { DriverContext } from "../context.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
-import type { PersistentDirectory } from "../records/persistent-directory.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../records/records.js";
-import type { StateDirectory } from "../records/state-directory.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
@@ -52,15 +43,6 @@ import { tellFill } from "./tell-fill.js";
 
 export type { Member } from "./member.js";
 export type { SnapshotOptions } from "./new-record.js";
-
-export interface SnapshotContext {
-  readonly reactors: ReactorPool;
-  readonly state: StateDirectory;
-  readonly persistent: PersistentDirectory;
-  readonly storeSystem: StoreSystem;
-  readonly portionBytes: number;
-  readonly logger: Logger;
-}
 
 export class Snapshot {
   readonly id: string;
@@ -88,10 +70,10 @@ export class Snapshot {
   /** Slots handed out during a take, which come back if it fails; undefined at other times. */
   #lent: Set<number> | undefined;
   #alignmentBytes: number;
-  readonly #context: SnapshotContext;
+  readonly #context: DriverContext;
 
   /** @param isRejoining of an earlier daemon: its record stays as it is until rejoined() */
-  constructor(context: SnapshotContext, record: SnapshotRecord, isRejoining = false) {
+  constructor(context: DriverContext, record: SnapshotRecord, isRejoining = false) {
     this.#context = context;
     this.#isRejoining = isRejoining;
     this.id = record.id;
@@ -112,7 +94,7 @@ export class Snapshot {
   }
 
   /** Opens the stores of a new snapshot. @throws DiffStorageError */
-  static async create(context: SnapshotContext, options: SnapshotOptions): Promise<Snapshot> {
+  static async create(context: DriverContext, options: SnapshotOptions): Promise<Snapshot> {
     const snapshot = new Snapshot(context, newRecord(options));
     snapshot.save();
     faultPoint("create.recorded");

@@ -12,6 +12,7 @@
  * nothing on the other has changed since the instant, and copy-on-write is on before its next write.
  * Any failure undoes everything: the snapshot is as it was before.
  */
+
 import { randomUUID } from "node:crypto";
 import { fdatasync as fdatasyncCallback } from "node:fs";
 import { promisify } from "node:util";
@@ -20,32 +21,19 @@ import { ControlError } from "@blksnap/api";
 import type { SwitchReply } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
+import type { DriverContext } from "../context.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
-import type { PersistentDirectory } from "../records/persistent-directory.js";
-import { Serial } from "../serial.js";
-import { FreezeGroup } from "../system/freeze.js";
 import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
-import { closeMember, type ImageContext, openImage } from "./image.js";
+import { closeMember, openImage } from "./image.js";
 import type { Member } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
 
 const fdatasync = promisify(fdatasyncCallback);
 
-/** One at a time; each has its bounds. */
-const freezes = new Serial();
-
-export interface TakeContext extends ImageContext {
-  readonly persistent: PersistentDirectory;
-  /** Bound of freezing all file systems. */
-  readonly freezeTimeoutMs: number;
-  /** Bound of draining the writes in flight, while new ones wait. */
-  readonly holdTimeoutMs: number;
-}
-
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
 export async function takeSnapshot(
-  context: TakeContext,
+  context: DriverContext,
   snapshot: Snapshot,
   options: SnapshotTakeOptions = {},
 ): Promise<void> {
@@ -60,8 +48,7 @@ export async function takeSnapshot(
     for (const member of members) await prepareArea(context, snapshot, member);
     snapshot.save();
     faultPoint("take.areas-recorded");
-    // A file system can lie on devices of two snapshots, and is frozen once.
-    snapshot.stallUs = await freezes.run(() => switchAll(context, snapshot, options));
+    snapshot.stallUs = await context.freezes.run(() => switchAll(context, snapshot, options));
     faultPoint("take.thawed");
     // Numbers that the caller hears of are on record.
     for (const { tracker } of members) await tracker.commitJournal();
@@ -87,7 +74,7 @@ export async function takeSnapshot(
 
 /** Ends the snapshot's part of its members: images away, copy-on-write off. */
 export async function closeMembers(
-  context: ImageContext,
+  context: DriverContext,
   members: readonly Member[],
 ): Promise<void> {
   // To the end of each: who tries again must not meet one that is still being closed.
@@ -100,7 +87,7 @@ export async function closeMembers(
  * again; less cannot be read any more.
  * @throws ControlError DEVICE_CAPACITY_CHANGED
  */
-function assertCapacity({ logger }: TakeContext, { id }: Snapshot, tracker: Tracker): void {
+function assertCapacity({ logger }: DriverContext, { id }: Snapshot, tracker: Tracker): void {
   const { device, geometry } = tracker;
   const now = tracker.presentCapacityBytes;
   const change = `${device} had ${geometry.capacityBytes} bytes when it was attached, now ${now}`;
@@ -111,7 +98,7 @@ function assertCapacity({ logger }: TakeContext, { id }: Snapshot, tracker: Trac
 }
 
 async function prepareArea(
-  context: TakeContext,
+  context: DriverContext,
   snapshot: Snapshot,
   member: Member,
 ): Promise<void> {
@@ -139,13 +126,13 @@ async function prepareArea(
 
 /** Freezes, holds, switches, thaws. Answers the longest time for which writers were held up. */
 async function switchAll(
-  context: TakeContext,
+  context: DriverContext,
   snapshot: Snapshot,
   { requireFreeze = false }: SnapshotTakeOptions,
 ): Promise<number> {
   const { logger, holdTimeoutMs: holdMs } = context;
   const members = [...snapshot.members.values()];
-  const freeze = new FreezeGroup({ logger, holdMs, isRequired: requireFreeze });
+  const freeze = context.freezing({ logger, holdMs, isRequired: requireFreeze });
   try {
     const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
@@ -198,7 +185,7 @@ function inTurn<Value>(
 }
 
 async function holdAndSwitch(
-  context: TakeContext,
+  context: DriverContext,
   snapshot: Snapshot,
   members: readonly Member[],
 ): Promise<number[]> {
@@ -234,7 +221,10 @@ async function holdAndSwitch(
   return stalls;
 }
 
-function switchMember({ reactors }: TakeContext, { tracker, area }: Member): Promise<SwitchReply> {
+function switchMember(
+  { reactors }: DriverContext,
+  { tracker, area }: Member,
+): Promise<SwitchReply> {
   if (area === undefined) return Promise.reject(new Error(`${tracker.device} has no diff area`));
   const request = { type: "switch", tracker: tracker.id, area: area.id } as const;
   return reactors.request<SwitchReply>(tracker.reactor, request);
@@ -244,7 +234,7 @@ function switchMember({ reactors }: TakeContext, { tracker, area }: Member): Pro
  * What is only in the originals' write caches at the instant would be gone after a power cut, and the
  * image with it.
  */
-async function syncOriginals(context: TakeContext, members: readonly Member[]): Promise<void> {
+async function syncOriginals(context: DriverContext, members: readonly Member[]): Promise<void> {
   try {
     await Promise.all(members.map(({ tracker }) => fdatasync(tracker.backing.fd)));
   } catch (error) {
@@ -253,7 +243,7 @@ async function syncOriginals(context: TakeContext, members: readonly Member[]): 
   }
 }
 
-async function releaseAll(context: TakeContext, members: readonly Member[]): Promise<void> {
+async function releaseAll(context: DriverContext, members: readonly Member[]): Promise<void> {
   await Promise.allSettled(
     members.map(({ tracker }) =>
       context.reactors.request(tracker.reactor, { type: "release", tracker: tracker.id }),

@@ -12,7 +12,7 @@ import {
   USERS_VIEW,
 } from "@blksnap/linux-block";
 import { mountsApart, type ReachedFileSystem, ReachedFileSystems, syncApart } from "@blksnap/uring";
-import { loopTable } from "./loop-table.js";
+import type { LoopTable } from "./loop-table.js";
 
 export interface Reached {
   get(device: string): ReachedFileSystem;
@@ -29,24 +29,27 @@ export interface FreezeSystem extends SystemView {
   sync(paths: readonly string[], timeoutMs: number): Promise<number[]>;
 }
 
-export const USERS_SYSTEM: FreezeSystem = {
-  ...USERS_VIEW,
-  async readElsewhere(timeoutMs) {
-    const [found, loops] = await Promise.all([
-      mountsApart(MULTI_DEVICE_TYPES, timeoutMs),
-      loopTable.read(timeoutMs),
-    ]);
-    const shown = new Set(USERS_VIEW.readMounts().map(({ device }) => device));
-    const mounts = parseMountinfo(found.mounts.map(({ line }) => line).join("\n"));
-    return {
-      mounts: mounts.filter(({ device }) => !shown.has(device)),
-      loopFiles: new Map([...loops].map(([name, { backing }]) => [name, fileOf(backing)])),
-      isComplete: found.isComplete,
-    };
-  },
-  reach: (devices, timeoutMs) => ReachedFileSystems.open(devices, timeoutMs),
-  sync: (paths, timeoutMs) => syncApart(paths, timeoutMs),
-};
+/** The file systems of this machine. @param loops what is known of its loop devices */
+export function usersSystem(loops: LoopTable): FreezeSystem {
+  return {
+    ...USERS_VIEW,
+    async readElsewhere(timeoutMs) {
+      const [found, looped] = await Promise.all([
+        mountsApart(MULTI_DEVICE_TYPES, timeoutMs),
+        loops.read(timeoutMs),
+      ]);
+      const shown = new Set(USERS_VIEW.readMounts().map(({ device }) => device));
+      const mounts = parseMountinfo(found.mounts.map(({ line }) => line).join("\n"));
+      return {
+        mounts: mounts.filter(({ device }) => !shown.has(device)),
+        loopFiles: new Map([...looped].map(([name, { backing }]) => [name, fileOf(backing)])),
+        isComplete: found.isComplete,
+      };
+    },
+    reach: (devices, timeoutMs) => ReachedFileSystems.open(devices, timeoutMs),
+    sync: (paths, timeoutMs) => syncApart(paths, timeoutMs),
+  };
+}
 
 function fileOf({ device, blockDevice }: LoopBacking): LoopFile {
   return {

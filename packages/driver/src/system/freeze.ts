@@ -8,7 +8,7 @@ import { errnoName } from "@blksnap/errors";
 import { stackAbove } from "@blksnap/linux-block";
 import { type FreezeEntry, openEntries } from "./freeze-entry.js";
 import { type FreezeAnswer, FreezeGuard } from "./freeze-guard.js";
-import { type FreezeSystem, USERS_SYSTEM } from "./freeze-system.js";
+import type { FreezeSystem } from "./freeze-system.js";
 
 /** For each part of the search; nothing is frozen meanwhile. */
 const SEARCH_TIMEOUT_MS = 5_000;
@@ -54,7 +54,7 @@ export interface FreezeOptions {
   readonly holdMs: number;
   /** Fails unless every file system with data on the devices is frozen. */
   readonly isRequired?: boolean;
-  readonly system?: FreezeSystem;
+  readonly system: FreezeSystem;
 }
 
 /** Guards that were left to a freeze or thaw that hangs: what they hold is not frozen for good. */
@@ -93,7 +93,7 @@ export class FreezeGroup {
     this.#logger = options.logger;
     this.#holdMs = options.holdMs;
     this.#isRequired = options.isRequired ?? false;
-    this.#system = options.system ?? USERS_SYSTEM;
+    this.#system = options.system;
   }
 
   /** What became of each file system with data on the devices, the one frozen last first. */

@@ -23,6 +23,7 @@ import { type LoopStatus, loopsApart } from "@blksnap/uring";
 import { blockIdentity } from "./place.js";
 
 const ETIMEDOUT = 110;
+const ANSWER_LIMIT_MS = 5_000;
 
 interface Known {
   readonly sequence: string;
@@ -61,6 +62,14 @@ export class LoopTable {
       this.#asking = undefined;
     }
     return this.#known;
+  }
+
+  /** As TopologyProbe has it. @param node as "/dev/loop0" */
+  async backingOf(node: string, device: DeviceNumber): Promise<LoopBacking | undefined> {
+    const known = (await this.read(ANSWER_LIMIT_MS)).get(node.replace("/dev/", ""));
+    // Without the node, or with another device's: what sysfs says has to do.
+    if (known === undefined || deviceKey(known.loop) !== deviceKey(device)) return undefined;
+    return known.backing;
   }
 
   async #ask(
@@ -118,19 +127,4 @@ function read(path: string): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Of this machine. */
-export const loopTable: LoopTable = new LoopTable();
-const ANSWER_LIMIT_MS = 5_000;
-
-/** As TopologyProbe has it. @param node as "/dev/loop0" */
-export async function loopBackingOf(
-  node: string,
-  device: DeviceNumber,
-): Promise<LoopBacking | undefined> {
-  const known = (await loopTable.read(ANSWER_LIMIT_MS)).get(node.replace("/dev/", ""));
-  // Without the node, or with another device's: what sysfs says has to do.
-  if (known === undefined || deviceKey(known.loop) !== deviceKey(device)) return undefined;
-  return known.backing;
 }

@@ -1,19 +1,13 @@
 /** A tracker's changed-block map, as a file on tmpfs that is mapped here and by its reactor. */
+
 import { randomFillSync } from "node:crypto";
 import { closeSync } from "node:fs";
 import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
-import type { Logger } from "pino";
-import type { TrackingParameters } from "../parameters.js";
-import type { MapFile, StateDirectory } from "../records/state-directory.js";
+import type { DriverContext } from "../context.js";
+import type { MapFile } from "../records/state-directory.js";
 import { type RestoredCbt, restoreCbt } from "../records/tracker-persistence.js";
 import type { Undo } from "./undo.js";
-
-export interface CbtContext {
-  readonly state: StateDirectory;
-  readonly parameters: TrackingParameters;
-  readonly logger: Logger;
-}
 
 export interface CbtFile {
   readonly cbtFile: MapFile;
@@ -22,7 +16,7 @@ export interface CbtFile {
 
 /** A new map: everything counts as unknown, for this reason. */
 export async function createCbt(
-  context: CbtContext,
+  context: DriverContext,
   id: number,
   geometry: TrackerGeometry,
   reason: number,
@@ -43,7 +37,7 @@ export async function createCbt(
 
 /** The CBT map of an earlier daemon; where it cannot be used, a new one that says so. */
 export async function openCbt(
-  context: CbtContext,
+  context: DriverContext,
   id: number,
   geometry: TrackerGeometry,
   undo: Undo,
@@ -69,7 +63,7 @@ export async function openCbt(
 
 /** In the place of an earlier daemon's map, which knows nothing of what was written meanwhile. */
 export function renewCbt(
-  context: CbtContext,
+  context: DriverContext,
   id: number,
   geometry: TrackerGeometry,
   undo: Undo,
@@ -82,7 +76,7 @@ export function renewCbt(
  * @throws EngineError, or Error, when it is of another device; nothing is left behind then
  */
 export async function loadCbt(
-  context: CbtContext,
+  context: DriverContext,
   id: number,
   geometry: TrackerGeometry,
   restored: RestoredCbt,
@@ -104,7 +98,7 @@ export async function loadCbt(
 }
 
 async function makeFile(
-  context: CbtContext,
+  context: DriverContext,
   id: number,
   lengthBytes: number,
   undo: Undo,

@@ -3,11 +3,12 @@
 import type { SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import type { QueueStart, ServeOptions } from "@blksnap/ublk";
+import type { DriverContext } from "../context.js";
 import { udevMarks } from "../system/udev-marks.js";
-import type { TrackerContext, TrackerParts } from "./tracker.js";
+import type { TrackerParts } from "./tracker.js";
 
 export function frontQueue(
-  context: TrackerContext,
+  context: DriverContext,
   parts: TrackerParts,
   started: FaultPoint,
   area?: SleepingArea,

@@ -4,24 +4,15 @@
  */
 
 import { ControlError } from "@blksnap/api";
-import type {
-  AdoptReply,
-  JournalSetup,
-  MirrorReply,
-  ReactorPool,
-  ReactorRequest,
-} from "@blksnap/data-plane";
+import type { AdoptReply, JournalSetup, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
 import type { BackingFile } from "@blksnap/ublk";
-import type { Logger } from "pino";
-import type { PersistentDirectory } from "../records/persistent-directory.js";
+import type { DriverContext } from "../context.js";
 import { TrackerPersistence } from "../records/tracker-persistence.js";
-import { loopBackingOf } from "../system/loop-table.js";
-import { identityOfOpen, placeOf, placeOfIdentity } from "../system/place.js";
-import { readDeviceApart } from "../system/superblock-reader.js";
-import { type CbtContext, type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
+import { identityOfOpen, placeOfIdentity } from "../system/place.js";
+import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
 
 const REASONS = {
@@ -29,14 +20,6 @@ const REASONS = {
   foreign_write: CbtReason.FOREIGN_WRITE,
   unclean: CbtReason.UNCLEAN,
 } as const;
-
-export interface JournalContext extends CbtContext {
-  readonly reactors: ReactorPool;
-  readonly persistent: PersistentDirectory;
-  /** See JudgeOptions. */
-  readonly trustReboots: boolean;
-  readonly logger: Logger;
-}
 
 /** For `status`. */
 export interface PersistenceState {
@@ -67,7 +50,7 @@ export interface TrackedMap extends CbtFile {
 export class TrackerJournal {
   /** For the reactor; undefined where the medium failed before it began. */
   setup: JournalSetup | undefined;
-  readonly #context: JournalContext;
+  readonly #context: DriverContext;
   readonly #persistence: TrackerPersistence;
   readonly #device: string;
   /** Not the reactor's own mapping: reads beside it. */
@@ -77,7 +60,7 @@ export class TrackerJournal {
   #isOver = false;
 
   private constructor(
-    context: JournalContext,
+    context: DriverContext,
     backing: BackingFile,
     persistence: TrackerPersistence,
     cbt: CbtFile,
@@ -95,7 +78,7 @@ export class TrackerJournal {
    * persistent tracker: because that is wanted, or because it was one before.
    */
   static async attach(
-    context: JournalContext,
+    context: DriverContext,
     id: number,
     backing: BackingFile,
     geometry: TrackerGeometry,
@@ -110,7 +93,7 @@ export class TrackerJournal {
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
     undo.push(() => persistence.close());
-    await assertApart(persistent.path, backing);
+    await assertApart(context, backing);
     const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
     if (!goesOn) await options.onAreaLost?.();
     if (why !== null || persistence.isNew) persistence.chunkShift = geometry.chunkShift;
@@ -125,7 +108,7 @@ export class TrackerJournal {
 
   /** After a crash of the daemon. A medium that fails does not keep the front from going on. */
   static async resume(
-    context: JournalContext,
+    context: DriverContext,
     backing: BackingFile,
     uuid: string,
     chunkShift: number,
@@ -254,7 +237,7 @@ export class TrackerJournal {
 
 /** The map that is recorded, where nothing bypassed it; else a new one that says why. */
 async function mapOf(
-  context: JournalContext,
+  context: DriverContext,
   id: number,
   backing: BackingFile,
   geometry: TrackerGeometry,
@@ -286,17 +269,15 @@ async function mapOf(
 }
 
 /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
-async function assertApart(directory: string, backing: BackingFile): Promise<void> {
+async function assertApart(
+  { blockDevices, persistent }: DriverContext,
+  backing: BackingFile,
+): Promise<void> {
   const place = placeOfIdentity(identityOfOpen(backing.fd), backing.path);
   // What this process serves is looked at before, by who knows of it.
-  const probe = {
-    layers: () => [],
-    lookAt: placeOf,
-    loopBacking: loopBackingOf,
-    readDevice: readDeviceApart,
-  };
+  const probe = { ...blockDevices, layers: () => [] };
   try {
-    await assertNoConflict(directory, [place], probe);
+    await assertNoConflict(persistent.path, [place], probe);
   } catch (error) {
     throw new ControlError("PERSISTENT_STATE_ON_DEVICE", (error as Error).message, {
       cause: error,

@@ -7,6 +7,7 @@
  *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
  * ```
  */
+
 import { close, closeSync, readlinkSync } from "node:fs";
 import { promisify } from "node:util";
 import { ControlError } from "@blksnap/api";
@@ -24,9 +25,9 @@ import {
   presentCapacityBytes,
   RECOVERY_PATIENCE_MS,
   RecoverableDevice,
-  type UblkControl,
 } from "@blksnap/ublk";
 import { fsyncApart, type MappedMemory } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
 import { type TrackerRecord, trackerRecordName } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
 import { Serial } from "../serial.js";
@@ -38,21 +39,9 @@ import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
 import { assertNotZoned, geometryOf } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
-import {
-  type JournalContext,
-  type JournalOptions,
-  type PersistenceState,
-  TrackerJournal,
-} from "./tracker-journal.js";
+import { type JournalOptions, type PersistenceState, TrackerJournal } from "./tracker-journal.js";
 import { writeTrackerRecord } from "./tracker-record.js";
 import { runUndo, takeBack, type Undo } from "./undo.js";
-
-/** What trackers share. */
-export interface TrackerContext extends JournalContext {
-  readonly control: UblkControl;
-  readonly frontDepth: number;
-  readonly maxIoBytes: number;
-}
 
 export interface AttachOptions extends JournalOptions {
   readonly onFront?: (number: number) => void;
@@ -110,13 +99,13 @@ export class Tracker {
   }
   #flushHasFailed = false;
   #hasEnded = false;
-  readonly #context: TrackerContext;
+  readonly #context: DriverContext;
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
   readonly #journal: TrackerJournal | undefined;
   readonly #link: string | undefined;
 
-  private constructor(context: TrackerContext, parts: TrackerParts, front: RecoverableDevice) {
+  private constructor(context: DriverContext, parts: TrackerParts, front: RecoverableDevice) {
     this.#context = context;
     this.id = parts.id;
     this.device = parts.backing.path;
@@ -137,7 +126,7 @@ export class Tracker {
    * @throws ControlError DEVICE_…, OUT_OF_MEMORY; UblkError
    */
   static async attach(
-    context: TrackerContext,
+    context: DriverContext,
     id: number,
     path: string,
     options: AttachOptions,
@@ -191,7 +180,7 @@ export class Tracker {
    * @throws UblkError CONTROL_FAILED when its front is gone; ControlError
    */
   static async recover(
-    context: TrackerContext,
+    context: DriverContext,
     record: TrackerRecord,
     recordedArea: SleepingArea | undefined,
     patienceMs: number = RECOVERY_PATIENCE_MS,
@@ -418,7 +407,7 @@ export class Tracker {
   }
 }
 
-function assignReactor(context: TrackerContext, undo: Undo): number {
+function assignReactor(context: DriverContext, undo: Undo): number {
   const reactor = context.reactors.assign();
   undo.push(() => context.reactors.release(reactor));
   return reactor;
