@@ -1,0 +1,143 @@
+import type { Random } from "./random.js";
+
+const PAGE_BYTES = 4096;
+const SECTOR_BYTES = 512;
+/** Each write may bring some earlier one to the medium: a cache is written back some time. */
+const WRITEBACK_ONE_IN = 24;
+
+/**
+ * Bytes behind a volatile cache. Reads find what was written last; a power cut leaves what was flushed, and
+ * of the rest any part, sector by sector.
+ *
+ * For each page that was written since it last reached the medium its old contents are kept.
+ */
+export class CachedBytes {
+  #bytes: Uint8Array;
+  #sizeBytes: number;
+  #durableSizeBytes: number;
+  readonly #old = new Map<number, Uint8Array>();
+  /** Nothing of it survives a cut: no old contents are kept. */
+  readonly #isVolatile: boolean;
+  readonly #random: Random;
+
+  constructor(sizeBytes: number, isVolatile: boolean, random: Random) {
+    this.#bytes = new Uint8Array(sizeBytes);
+    this.#sizeBytes = sizeBytes;
+    this.#durableSizeBytes = sizeBytes;
+    this.#isVolatile = isVolatile;
+    this.#random = random;
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /** Pages that a cut may take back. */
+  get dirtyPages(): number {
+    return this.#old.size;
+  }
+
+  /** What reads find. */
+  get bytes(): Uint8Array {
+    return this.#bytes.subarray(0, this.#sizeBytes);
+  }
+
+  /** @returns bytes that were there */
+  read(offsetBytes: number, into: Uint8Array): number {
+    const length = Math.max(0, Math.min(into.length, this.#sizeBytes - offsetBytes));
+    into.set(this.#bytes.subarray(offsetBytes, offsetBytes + length));
+    return length;
+  }
+
+  write(offsetBytes: number, from: Uint8Array): void {
+    this.#touch(offsetBytes, from.length);
+    this.#bytes.set(from, offsetBytes);
+  }
+
+  zero(offsetBytes: number, lengthBytes: number): void {
+    const length = Math.min(lengthBytes, this.#sizeBytes - offsetBytes);
+    if (length <= 0) return;
+    this.#touch(offsetBytes, length);
+    this.#bytes.fill(0, offsetBytes, offsetBytes + length);
+  }
+
+  /** As ftruncate(2). */
+  resize(sizeBytes: number): void {
+    if (sizeBytes < this.#sizeBytes) {
+      this.zero(sizeBytes, this.#sizeBytes - sizeBytes);
+    } else if (sizeBytes > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(sizeBytes, 2 * this.#bytes.length));
+      grown.set(this.#bytes);
+      this.#bytes = grown;
+    }
+    this.#sizeBytes = sizeBytes;
+  }
+
+  /** All that was written is on the medium. */
+  flush(): void {
+    this.#old.clear();
+    this.#durableSizeBytes = this.#sizeBytes;
+  }
+
+  /** What a write with DSYNC or FUA has written is on the medium. */
+  flushRange(offsetBytes: number, lengthBytes: number): void {
+    const last = Math.floor((offsetBytes + lengthBytes - 1) / PAGE_BYTES);
+    for (let page = Math.floor(offsetBytes / PAGE_BYTES); page <= last; page++) {
+      this.#old.delete(page);
+    }
+    this.#durableSizeBytes = Math.max(this.#durableSizeBytes, offsetBytes + lengthBytes);
+    this.#durableSizeBytes = Math.min(this.#durableSizeBytes, this.#sizeBytes);
+  }
+
+  /** The power goes: what was not flushed is lost, or not. */
+  cut(): void {
+    for (const [page, old] of this.#old) this.#cutPage(page, old);
+    this.#old.clear();
+    if (this.#durableSizeBytes !== this.#sizeBytes && this.#random.oneIn(2)) {
+      this.resize(this.#durableSizeBytes);
+      this.#old.clear();
+    }
+    this.#durableSizeBytes = this.#sizeBytes;
+  }
+
+  /**
+   * The bytes as memory that others share: what is written there is in the file at once.
+   * @returns undefined where the length is not that of the file
+   */
+  share(lengthBytes: number): ArrayBuffer | undefined {
+    if (!this.#isVolatile || lengthBytes !== this.#sizeBytes) return undefined;
+    if (this.#bytes.length !== lengthBytes) this.#bytes = this.#bytes.slice(0, lengthBytes);
+    return this.#bytes.buffer as ArrayBuffer;
+  }
+
+  /** Who shared the bytes has died: what it does to them from now on is not seen. */
+  unshare(): void {
+    this.#bytes = this.#bytes.slice();
+  }
+
+  #touch(offsetBytes: number, lengthBytes: number): void {
+    const end = offsetBytes + lengthBytes;
+    if (end > this.#sizeBytes) this.resize(end);
+    if (this.#isVolatile || lengthBytes === 0) return;
+    if (this.#old.size > 0 && this.#random.oneIn(WRITEBACK_ONE_IN)) {
+      const [first] = this.#old.keys();
+      this.#old.delete(first);
+    }
+    const last = Math.floor((end - 1) / PAGE_BYTES);
+    for (let page = Math.floor(offsetBytes / PAGE_BYTES); page <= last; page++) {
+      if (this.#old.has(page)) continue;
+      this.#old.set(page, this.#bytes.slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
+    }
+  }
+
+  #cutPage(page: number, old: Uint8Array): void {
+    const start = page * PAGE_BYTES;
+    const way = this.#random.below(4);
+    if (way === 0) return;
+    for (let at = 0; at < old.length; at += SECTOR_BYTES) {
+      if (way > 1 || this.#random.oneIn(2)) {
+        this.#bytes.set(old.subarray(at, at + SECTOR_BYTES), start + at);
+      }
+    }
+  }
+}

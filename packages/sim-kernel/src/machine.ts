@@ -1,0 +1,423 @@
+/**
+ * A simulated machine: disks, files, ublk, time, and the process that runs on it.
+ *
+ * ```
+ *   the program, unchanged      @blksnap/uring    node:fs    child_process    timers, clocks, random
+ *                                     │              │             │                  │
+ *   install.ts puts in their place    └──────────────┴──────┬──────┴──────────────────┘
+ *                                                           ▼
+ *   SimMachine                        ring ─▶ operations ─▶ disk, file, ublk ─▶ scheduler
+ * ```
+ *
+ * One machine runs at a time, and one process on it. All happens on one thread, in an order that follows
+ * from the seed.
+ */
+import { type BlockDevice, type DiskOptions, SimDisk } from "./block-device.js";
+import { addBlockFolder, type QueueAttributes, removeBlockFolder } from "./block-sysfs.js";
+import { Killed } from "./errno.js";
+import { Files } from "./files.js";
+import { activate } from "./install.js";
+import { Medium } from "./medium.js";
+import { Memory } from "./memory.js";
+import {
+  Directory,
+  deviceOf,
+  EventCounter,
+  FileSystem,
+  type Node,
+  RegularFile,
+  resetInodes,
+} from "./nodes.js";
+import { Operations } from "./operations.js";
+import { populate } from "./proc-files.js";
+import { OpenFile, SimProcess } from "./process.js";
+import { Random } from "./random.js";
+import { nextTurn } from "./real.js";
+import { Scheduler, type SimEvent } from "./scheduler.js";
+import type { SimRing } from "./sim-ring.js";
+import { Tree } from "./tree.js";
+import { UblkDevice } from "./ublk-device.js";
+import { UblkDriver } from "./ublk-driver.js";
+import { SimUser } from "./user.js";
+
+export interface MachineOptions {
+  readonly seed: number;
+  /** Called with each line of the trace. */
+  readonly onTrace?: (line: string) => void;
+  /** One in so many submissions is taken in part only; 0: none. */
+  readonly partialSubmitOneIn?: number;
+}
+
+const DISK_MAJOR = 8;
+const MINORS_PER_DISK = 16;
+const TMPFS_DEVICE = 1;
+/** The disk that /var lies on. */
+const SYSTEM_DISK = "vda";
+const SYSTEM_NUMBERS = [253, 0] as const;
+const SYSTEM_DISK_BYTES = 2 ** 20;
+/** Simulated time that a run may take, unless the caller says otherwise. */
+const RUN_LIMIT_MS = 600_000;
+/** 2026-01-01 */
+const EPOCH_MS = 1_767_225_600_000;
+
+export class SimMachine {
+  readonly random: Random;
+  readonly scheduler: Scheduler = new Scheduler();
+  readonly memory: Memory = new Memory();
+  readonly files: Files = new Files(this);
+  readonly operations: Operations;
+  readonly rings: Map<number, SimRing> = new Map();
+  /** What must never happen, and did. */
+  readonly violations: string[] = [];
+  readonly partialSubmitOneIn: number;
+  /** Further lines of /proc/self/mountinfo. */
+  readonly mounts: string[] = [];
+  /** Programs that may be run, by name; answers status and output. */
+  readonly programs: Map<string, (words: readonly string[]) => [number, string, string]> =
+    new Map();
+  /** File system of /var and /mnt: it outlives the power, but for what was not synced. */
+  disksFs!: FileSystem;
+  tree!: Tree;
+  ublk!: UblkDriver;
+  bootId = "";
+  /** Set while a reactor makes a turn: its ring does not wait. */
+  isTurning = false;
+  readonly #disks: SimDisk[] = [];
+  readonly #options: MachineOptions;
+  readonly #fsRandom: Random;
+  #volatile!: FileSystem;
+  #var: Directory | undefined;
+  #process: SimProcess | undefined;
+  /** Lives whose end waits for I/O that hangs. */
+  readonly #leaving = new Set<SimProcess>();
+  #isDying = false;
+  #lives = 0;
+  #bootedUs = 0;
+  readonly #deactivate: () => void;
+
+  constructor(options: MachineOptions) {
+    this.#options = options;
+    this.random = new Random(options.seed);
+    this.#fsRandom = new Random(options.seed ^ 0x5bd1e995);
+    this.partialSubmitOneIn = options.partialSubmitOneIn ?? 0;
+    this.operations = new Operations({
+      scheduler: this.scheduler,
+      memory: this.memory,
+      ringOf: (fd) => this.rings.get(fd),
+    });
+    resetInodes();
+    this.#boot();
+    this.#deactivate = activate(this);
+  }
+
+  get nowMs(): number {
+    return this.scheduler.nowUs / 1000;
+  }
+
+  /** Since 1970. */
+  get wallMs(): number {
+    return EPOCH_MS + this.nowMs;
+  }
+
+  get upMs(): number {
+    return (this.scheduler.nowUs - this.#bootedUs) / 1000;
+  }
+
+  /** The process that makes system calls now. @throws Killed where there is none */
+  get process(): SimProcess {
+    if (this.#process === undefined || !this.#process.isAlive) throw new Killed();
+    return this.#process;
+  }
+
+  /** As process, without throwing. */
+  get runningProcess(): SimProcess | undefined {
+    return this.#process;
+  }
+
+  /** What a killed process still had to do is being let run: it has no effect. */
+  get isDying(): boolean {
+    return this.#isDying;
+  }
+
+  trace(line: string): void {
+    this.#options.onTrace?.(`${this.nowMs.toFixed(3)} ${line}`);
+  }
+
+  violation(what: string): void {
+    this.violations.push(what);
+    this.trace(`VIOLATION ${what}`);
+  }
+
+  /** A disk: /dev/NAME. It stays through kills and power cuts. */
+  addDisk(name: string, options: DiskOptions): SimDisk {
+    const numbers = [DISK_MAJOR, this.#disks.length * MINORS_PER_DISK] as const;
+    const parts = { scheduler: this.scheduler, random: this.random };
+    const disk = new SimDisk(this.#volatile, name, numbers, options, parts);
+    this.#disks.push(disk);
+    this.addBlockDevice(disk);
+    return disk;
+  }
+
+  /** Shows a block device in /dev and /sys. */
+  addBlockDevice(device: BlockDevice, attributes: QueueAttributes = {}): void {
+    this.tree.directory("/dev").set(device.name, device);
+    addBlockFolder(this.tree, device, attributes);
+  }
+
+  removeBlockDevice(device: BlockDevice): void {
+    const devices = this.tree.directory("/dev");
+    if (devices.lookup(device.name) !== device) return;
+    devices.remove(device.name);
+    removeBlockFolder(this.tree, device);
+  }
+
+  /** Somebody on the machine who uses a block device; dies with the machine only. */
+  user(path: string): SimUser {
+    return new SimUser(this, path);
+  }
+
+  /** Requests that users of a ublk device wait for. */
+  inFlight(id: number): number {
+    return this.ublk.devices.get(id)?.inFlight ?? 0;
+  }
+
+  /**
+   * Starts a life of the program.
+   * @param main its first code; what it answers is what run() is to wait for
+   */
+  start<Value>(main: () => Value): Value {
+    if (this.#process !== undefined) throw new Error("a process runs already");
+    this.#process = new SimProcess(++this.#lives);
+    this.trace(`life ${this.#lives} begins`);
+    return main();
+  }
+
+  /** Ends the life as SIGKILL does. Its code may still run until run() or settle() has been awaited. */
+  kill(): void {
+    const process = this.#process;
+    if (process === undefined) return;
+    this.trace(`life ${process.id} is killed`);
+    process.isAlive = false;
+    this.#process = undefined;
+    this.#isDying = true;
+    this.scheduler.cancelAllOf(process);
+    for (const ending of process.endings) ending.end();
+    process.endings.clear();
+    for (const mapping of process.mappings) this.memory.remove(mapping);
+    process.mappings.clear();
+    for (const io of process.inFlight) {
+      if (io.state === "hung") continue;
+      io.abandon?.();
+      process.inFlight.delete(io);
+    }
+    for (const { node } of process.files.values()) {
+      if (node instanceof UblkDevice) node.serverDied();
+    }
+    this.#leaving.add(process);
+    process.onIoEnd = () => this.#tryLeave(process);
+    this.#tryLeave(process);
+  }
+
+  /** kill(), from the program's own code: it does not return. */
+  die(): never {
+    this.kill();
+    throw new Killed();
+  }
+
+  /** Descriptors are closed when the last I/O has ended. */
+  #tryLeave(process: SimProcess): void {
+    if (process.inFlight.size > 0 || !this.#leaving.delete(process)) return;
+    for (const fd of [...process.files.keys()]) process.closeFile(fd);
+  }
+
+  /** The power goes, and comes back: what was not synced survives in part, or not. */
+  cut(): void {
+    this.trace("power cut");
+    this.#powerOff();
+    for (const disk of this.#disks) disk.content.cut();
+    this.#cutFiles();
+    this.#boot();
+  }
+
+  /** An orderly reboot: all is written back first. */
+  reboot(): void {
+    this.trace("reboot");
+    this.#powerOff();
+    for (const disk of this.#disks) disk.content.flush();
+    this.disksFs.syncNames();
+    this.#eachFile((file) => file.content.flush());
+    this.#boot();
+  }
+
+  #powerOff(): void {
+    this.kill();
+    for (const process of this.#leaving) process.inFlight.clear();
+    this.#leaving.clear();
+    for (const disk of this.#disks) {
+      disk.medium.forget();
+      disk.openers.clear();
+      disk.locks.clear();
+    }
+    this.disksFs.medium.forget();
+    this.scheduler.cancelMachine();
+  }
+
+  #cutFiles(): void {
+    this.disksFs.cutNames();
+    this.#eachFile((file) => file.content.cut());
+  }
+
+  #eachFile(act: (file: RegularFile) => void): void {
+    const visit = (directory: Directory): void => {
+      for (const name of directory.names()) {
+        const node = directory.lookup(name);
+        if (node instanceof Directory) visit(node);
+        else if (node instanceof RegularFile) act(node);
+      }
+    };
+    if (this.#var !== undefined) visit(this.#var);
+  }
+
+  #boot(): void {
+    const parts = { scheduler: this.scheduler, random: this.random };
+    this.#bootedUs = this.scheduler.nowUs;
+    this.bootId = bootIdOf(this.random);
+    const memory = new Medium("tmpfs", parts);
+    memory.latencyUs = [1, 5];
+    this.#volatile = new FileSystem(TMPFS_DEVICE, memory, true, this.#fsRandom);
+    this.disksFs ??= new FileSystem(
+      deviceOf(...SYSTEM_NUMBERS),
+      new Medium("files", parts),
+      false,
+      this.#fsRandom,
+    );
+    this.#var ??= new Directory(this.disksFs);
+    this.tree = new Tree(new Directory(this.#volatile));
+    this.tree.root.set("var", this.#var);
+    populate(this, this.#volatile);
+    this.ublk = new UblkDriver(this.#volatile, this);
+    this.tree.directory("/dev").set("ublk-control", this.ublk);
+    const system = { sizeBytes: SYSTEM_DISK_BYTES };
+    this.addBlockDevice(new SimDisk(this.#volatile, SYSTEM_DISK, SYSTEM_NUMBERS, system, parts));
+    for (const disk of this.#disks) this.addBlockDevice(disk);
+  }
+
+  /** A file in memory, which has no name. */
+  openMemory(node: Node, name: string): number {
+    return this.process.addFile(new OpenFile(node, name, 2));
+  }
+
+  /** Adds one to an eventfd of the process. */
+  wakeCounter(fd: number): void {
+    const { node } = this.process.file(fd, "write");
+    if (node instanceof EventCounter) node.add(1n);
+  }
+
+  get volatileFs(): FileSystem {
+    return this.#volatile;
+  }
+
+  /** Does something a moment later, for the process that runs now. */
+  later<Value>(action: () => Value): Promise<Value> {
+    const { process } = this;
+    return new Promise((resolve, reject) => {
+      const delayUs = 1 + this.random.below(30);
+      this.scheduler.after(
+        delayUs,
+        () => {
+          try {
+            resolve(action());
+          } catch (error) {
+            reject(error);
+          }
+        },
+        process,
+        true,
+      );
+    });
+  }
+
+  /**
+   * Lets events happen until the promise has settled, or the condition holds.
+   * @param limitMs simulated time that this may take
+   * @throws Killed when the process was killed meanwhile; what the promise rejects with; Error when
+   * nothing is left that could happen, or the time is over
+   */
+  async run<Value>(
+    until: Promise<Value> | (() => boolean),
+    limitMs: number = RUN_LIMIT_MS,
+  ): Promise<Value | undefined> {
+    const process = this.#process;
+    const endUs = this.scheduler.nowUs + limitMs * 1000;
+    let isSettled = false;
+    if (typeof until !== "function") {
+      until.then(
+        () => {
+          isSettled = true;
+        },
+        () => {
+          isSettled = true;
+        },
+      );
+    }
+    await nextTurn();
+    for (;;) {
+      if (process !== undefined && !process.isAlive) {
+        await this.settle();
+        throw new Killed();
+      }
+      if (typeof until === "function" ? until() : isSettled) break;
+      if (this.scheduler.nowUs > endUs) throw new Error(`not done in ${limitMs} simulated ms`);
+      if (await this.#step()) continue;
+      throw new Error("stuck: nothing is left that could happen");
+    }
+    return typeof until === "function" ? undefined : until;
+  }
+
+  /** @returns false where no event is left */
+  async #step(): Promise<boolean> {
+    try {
+      const event = this.scheduler.step();
+      if (event === undefined) return false;
+      if (event.isMain) await nextTurn();
+    } catch (error) {
+      // Code that was killed in the middle of something.
+      if (!(error instanceof Killed)) throw error;
+    }
+    return true;
+  }
+
+  /** Lets the machine run for a while. */
+  async sleep(ms: number): Promise<void> {
+    const untilUs = this.scheduler.nowUs + ms * 1000;
+    this.scheduler.after(ms * 1000, () => undefined, undefined, true);
+    await this.run(() => this.scheduler.nowUs >= untilUs, ms + 1);
+  }
+
+  /** Lets a killed process's code run to where it waits for what never comes. */
+  async settle(): Promise<void> {
+    await nextTurn();
+    await nextTurn();
+    this.#isDying = false;
+  }
+
+  /** One event of the machine itself, while a thread waits in the kernel. */
+  stepMachine(): boolean {
+    return this.scheduler.stepMachine();
+  }
+
+  /** The simulation is over: calls go to the real kernel again. */
+  close(): void {
+    this.kill();
+    this.#deactivate();
+  }
+}
+
+function bootIdOf(random: Random): string {
+  const bytes = new Uint8Array(16);
+  random.fill(bytes);
+  const hex = Buffer.from(bytes).toString("hex");
+  return [8, 12, 16, 20, 32].map((end, i) => hex.slice([0, 8, 12, 16, 20][i], end)).join("-");
+}
+
+export type { SimEvent };

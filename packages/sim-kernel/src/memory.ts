@@ -1,0 +1,72 @@
+/** Addresses: where each piece of memory stands that a kernel can be given. */
+import { Errno } from "./errno.js";
+
+const GRANULE_BYTES = 2 ** 20;
+/** Far from what a real process has, and below 2^47. */
+const FIRST_ADDRESS = 2 ** 44;
+
+export class Mapping {
+  readonly buffer: ArrayBuffer;
+  readonly bytes: Uint8Array;
+  readonly address: number;
+  /** Calls when it ends: memory of a file. */
+  readonly onEnd: (() => void) | undefined;
+
+  constructor(buffer: ArrayBuffer, address: number, onEnd?: () => void) {
+    this.buffer = buffer;
+    this.bytes = new Uint8Array(buffer);
+    this.address = address;
+    this.onEnd = onEnd;
+  }
+}
+
+export class Memory {
+  #next = FIRST_ADDRESS;
+  readonly #byGranule = new Map<number, Mapping>();
+  readonly #byBuffer = new Map<ArrayBuffer, Mapping[]>();
+
+  add(buffer: ArrayBuffer, onEnd?: () => void): Mapping {
+    const address = this.#next;
+    const granules = Math.ceil(buffer.byteLength / GRANULE_BYTES) + 1;
+    this.#next += granules * GRANULE_BYTES;
+    const mapping = new Mapping(buffer, address, onEnd);
+    for (let i = 0; i < granules; i++) this.#byGranule.set(address / GRANULE_BYTES + i, mapping);
+    const same = this.#byBuffer.get(buffer);
+    if (same === undefined) this.#byBuffer.set(buffer, [mapping]);
+    else same.push(mapping);
+    return mapping;
+  }
+
+  addressOf(buffer: ArrayBuffer): number {
+    return this.#byBuffer.get(buffer)?.at(-1)?.address ?? 0;
+  }
+
+  /** Ends a mapping; a buffer that was mapped twice stays with the other. */
+  remove(mapping: Mapping): void {
+    const first = mapping.address / GRANULE_BYTES;
+    for (let i = 0; this.#byGranule.get(first + i) === mapping; i++) {
+      this.#byGranule.delete(first + i);
+    }
+    const same = this.#byBuffer.get(mapping.buffer) ?? [];
+    const at = same.indexOf(mapping);
+    if (at < 0) return;
+    same.splice(at, 1);
+    if (same.length === 0) this.#byBuffer.delete(mapping.buffer);
+    mapping.onEnd?.();
+  }
+
+  /** The bytes at an address, or a negative errno. */
+  view(address: number, lengthBytes: number): Uint8Array | number {
+    const mapping = this.#byGranule.get(Math.floor(address / GRANULE_BYTES));
+    if (mapping === undefined) return -Errno.EFAULT;
+    const at = address - mapping.address;
+    if (at + lengthBytes > mapping.bytes.length) return -Errno.EFAULT;
+    return mapping.bytes.subarray(at, at + lengthBytes);
+  }
+
+  removeAll(): void {
+    for (const mappings of [...this.#byBuffer.values()]) {
+      for (const mapping of [...mappings]) this.remove(mapping);
+    }
+  }
+}

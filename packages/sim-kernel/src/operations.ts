@@ -1,0 +1,278 @@
+/** What a ring's entries mean: starts them, in chains where they are linked, and completes them. */
+import { Errno } from "./errno.js";
+import { Io, type IoKind } from "./medium.js";
+import type { Memory } from "./memory.js";
+import { CharacterDevice, EventCounter, type UringCommand } from "./nodes.js";
+import type { OpenFile, SimProcess } from "./process.js";
+import type { Scheduler } from "./scheduler.js";
+import type { Operation, SimRing } from "./sim-ring.js";
+
+const Opcode = {
+  NOP: 0,
+  FSYNC: 3,
+  READ_FIXED: 4,
+  WRITE_FIXED: 5,
+  TIMEOUT: 11,
+  ASYNC_CANCEL: 14,
+  FALLOCATE: 17,
+  READ: 22,
+  WRITE: 23,
+  MSG_RING: 40,
+  URING_CMD: 46,
+} as const;
+const Flag = { FIXED_FILE: 1, IO_LINK: 4, CQE_SKIP_SUCCESS: 64 } as const;
+const DSYNC = 2;
+const KEEP_SIZE = 1;
+const PUNCH_HOLE = 2;
+const ZERO_RANGE = 16;
+const BLOCK_DISCARD = 0x1200;
+
+/** What operations need of the machine. */
+export interface OperationParts {
+  readonly scheduler: Scheduler;
+  readonly memory: Memory;
+  ringOf(fd: number): SimRing | undefined;
+}
+
+function unsigned(low: number, high: number): number {
+  return high * 2 ** 32 + (low >>> 0);
+}
+
+export class Operations {
+  readonly #parts: OperationParts;
+
+  constructor(parts: OperationParts) {
+    this.#parts = parts;
+  }
+
+  /** Takes entries of a ring and starts them. */
+  submit(ring: SimRing, count: number, process: SimProcess): void {
+    let first: Operation | undefined;
+    let last: Operation | undefined;
+    for (let i = 0; i < count; i++) {
+      const operation = this.#read(ring, ring.takeEntry());
+      if (last === undefined) first = operation;
+      else last.next = operation;
+      last = (operation.flags & Flag.IO_LINK) === 0 ? undefined : operation;
+      if (last === undefined) this.#start(first as Operation, process);
+    }
+    if (last !== undefined) this.#start(first as Operation, process);
+  }
+
+  #read(ring: SimRing, at: number): Operation {
+    const words = ring.words.slice(at, at + ring.sqeWords);
+    return {
+      ring,
+      opcode: words[0] & 0xff,
+      flags: (words[0] >>> 8) & 0xff,
+      userLow: words[8],
+      userHigh: words[9],
+      words,
+      next: undefined,
+      cancel: undefined,
+      file: undefined,
+      isFixed: ((words[0] >>> 8) & Flag.FIXED_FILE) !== 0,
+    };
+  }
+
+  #start(operation: Operation, process: SimProcess): void {
+    const { ring } = operation;
+    ring.inFlight.add(operation);
+    let ended = false;
+    const done = (result: number): void => {
+      if (ended || !process.isAlive || ring.isClosed) return;
+      ended = true;
+      this.#end(operation, result, process);
+    };
+    const status = this.#begin(operation, process, done);
+    if (status < 0) done(status);
+  }
+
+  #end(operation: Operation, result: number, process: SimProcess): void {
+    const { ring, next, flags, userLow, userHigh } = operation;
+    ring.inFlight.delete(operation);
+    if (!operation.isFixed) operation.file?.release();
+    operation.file = undefined;
+    const isWhole = result >= 0 && !this.#isShort(operation, result);
+    const isSilent = result >= 0 && (flags & Flag.CQE_SKIP_SUCCESS) !== 0;
+    if (!isSilent) ring.complete(userLow, userHigh, result);
+    if (next === undefined) return;
+    if (isWhole) {
+      this.#start(next, process);
+      return;
+    }
+    for (let left: Operation | undefined = next; left !== undefined; left = left.next) {
+      ring.complete(left.userLow, left.userHigh, -Errno.ECANCELED);
+    }
+  }
+
+  #isShort({ opcode, words }: Operation, result: number): boolean {
+    const isTransfer =
+      opcode === Opcode.READ ||
+      opcode === Opcode.WRITE ||
+      opcode === Opcode.READ_FIXED ||
+      opcode === Opcode.WRITE_FIXED;
+    return isTransfer && result !== words[6];
+  }
+
+  /** @returns a negative errno where it has not begun */
+  #begin(operation: Operation, process: SimProcess, done: (result: number) => void): number {
+    const { opcode, words, ring } = operation;
+    switch (opcode) {
+      case Opcode.NOP:
+        done(0);
+        return 0;
+      case Opcode.TIMEOUT:
+        return this.#timeout(operation, done);
+      case Opcode.ASYNC_CANCEL:
+        done(cancel(ring, words[4], words[5], operation));
+        return 0;
+      case Opcode.MSG_RING:
+        return this.#message(operation, done);
+      case Opcode.READ:
+      case Opcode.READ_FIXED:
+        return this.#transfer(operation, "read", process, done);
+      case Opcode.WRITE:
+      case Opcode.WRITE_FIXED:
+        return this.#transfer(operation, "write", process, done);
+      case Opcode.FSYNC:
+        return this.#io(operation, "sync", 0, 0, process, done);
+      case Opcode.FALLOCATE:
+        return this.#allocate(operation, process, done);
+      case Opcode.URING_CMD:
+        return this.#command(operation, process, done);
+      default:
+        return -Errno.EINVAL;
+    }
+  }
+
+  #fileOf(operation: Operation, process: SimProcess): OpenFile | undefined {
+    const fd = operation.words[1];
+    if (operation.isFixed) operation.file = operation.ring.files[fd];
+    else operation.file = process.files.get(fd);
+    if (!operation.isFixed) operation.file?.hold();
+    return operation.file;
+  }
+
+  #timeout(operation: Operation, done: (result: number) => void): number {
+    const bytes = this.#parts.memory.view(unsigned(operation.words[4], operation.words[5]), 16);
+    if (typeof bytes === "number") return bytes;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, 16);
+    const us = Number(view.getBigInt64(0, true)) * 1e6 + Number(view.getBigInt64(8, true)) / 1e3;
+    const event = this.#parts.scheduler.after(us, () => done(-Errno.ETIME));
+    operation.cancel = () => {
+      event.cancel();
+      return -Errno.ECANCELED;
+    };
+    return 0;
+  }
+
+  #message({ words }: Operation, done: (result: number) => void): number {
+    const target = this.#parts.ringOf(words[1]);
+    if (target === undefined) return -Errno.EBADF;
+    target.complete(words[2], words[3], words[6]);
+    done(0);
+    return 0;
+  }
+
+  #transfer(
+    operation: Operation,
+    kind: "read" | "write",
+    process: SimProcess,
+    done: (result: number) => void,
+  ): number {
+    const { words, ring, opcode } = operation;
+    const address = unsigned(words[4], words[5]);
+    const length = words[6];
+    if (opcode === Opcode.READ_FIXED || opcode === Opcode.WRITE_FIXED) {
+      const registered = ring.buffers[words[10] & 0xffff];
+      const isInside =
+        registered !== undefined &&
+        address >= registered.address &&
+        address + length <= registered.address + registered.lengthBytes;
+      if (!isInside) return -Errno.EFAULT;
+    }
+    const data = this.#parts.memory.view(address, length);
+    if (typeof data === "number") return data;
+    return this.#io(operation, kind, unsigned(words[2], words[3]), length, process, done, data);
+  }
+
+  #allocate(operation: Operation, process: SimProcess, done: (result: number) => void): number {
+    const { words } = operation;
+    const offset = unsigned(words[2], words[3]);
+    const length = unsigned(words[4], words[5]);
+    const mode = words[6];
+    let kind: IoKind = "allocate";
+    if (mode === (PUNCH_HOLE | KEEP_SIZE)) kind = "punch";
+    else if ((mode & ~KEEP_SIZE) === ZERO_RANGE) kind = "zero";
+    else if ((mode & ~KEEP_SIZE) !== 0) return -Errno.EOPNOTSUPP;
+    return this.#io(operation, kind, offset, length, process, done);
+  }
+
+  #io(
+    operation: Operation,
+    kind: IoKind,
+    offsetBytes: number,
+    lengthBytes: number,
+    process: SimProcess,
+    done: (result: number) => void,
+    data?: Uint8Array,
+  ): number {
+    const open = this.#fileOf(operation, process);
+    if (open === undefined) return -Errno.EBADF;
+    const { node } = open;
+    if (node instanceof EventCounter) return readCounter(operation, node, data, done);
+    const isDurable = kind === "write" && (operation.words[7] & DSYNC) !== 0;
+    const io = new Io(kind, offsetBytes, lengthBytes, data, isDurable, done);
+    operation.cancel = () => undefined;
+    return node.start(io, open, process);
+  }
+
+  #command(operation: Operation, process: SimProcess, done: (result: number) => void): number {
+    const { words } = operation;
+    const op = words[2] >>> 0;
+    if (op === BLOCK_DISCARD) {
+      const offset = unsigned(words[4], words[5]);
+      const length = unsigned(words[12], words[13]);
+      return this.#io(operation, "discard", offset, length, process, done);
+    }
+    const open = this.#fileOf(operation, process);
+    if (open === undefined) return -Errno.EBADF;
+    if (!(open.node instanceof CharacterDevice)) return -Errno.EOPNOTSUPP;
+    const command: UringCommand = { op, words: words.subarray(12), process, done };
+    operation.cancel = () => command.cancel?.();
+    open.node.command(command, open);
+    return 0;
+  }
+}
+
+function readCounter(
+  operation: Operation,
+  counter: EventCounter,
+  data: Uint8Array | undefined,
+  done: (result: number) => void,
+): number {
+  if (data === undefined || data.length < 8) return -Errno.EINVAL;
+  const takeBack = counter.read((value) => {
+    new DataView(data.buffer, data.byteOffset, 8).setBigUint64(0, value, true);
+    done(8);
+  });
+  if (takeBack !== undefined) {
+    operation.cancel = () => (takeBack() ? -Errno.ECANCELED : undefined);
+  }
+  return 0;
+}
+
+function cancel(ring: SimRing, low: number, high: number, by: Operation): number {
+  for (const operation of ring.inFlight) {
+    if (operation === by || operation.userLow !== low || operation.userHigh !== high) continue;
+    const result = operation.cancel?.();
+    if (result === undefined) return -Errno.EALREADY;
+    ring.inFlight.delete(operation);
+    if (!operation.isFixed) operation.file?.release();
+    operation.file = undefined;
+    ring.complete(operation.userLow, operation.userHigh, result);
+    return 0;
+  }
+  return -Errno.ENOENT;
+}

@@ -1,0 +1,98 @@
+/** Processes: lives of the program that is simulated, and what each has open. */
+import { Errno, SystemError } from "./errno.js";
+import type { Io, IoOwner } from "./medium.js";
+import type { Mapping } from "./memory.js";
+import type { Node } from "./nodes.js";
+
+/** Numbers of descriptors begin here: others are of the real process. */
+export const FD_FIRST = 1_000_000;
+
+const O_ACCMODE = 3;
+const O_EXCL = 0o200;
+export const O_DIRECT = 0o40000;
+
+/** An open file description. */
+export class OpenFile {
+  readonly node: Node;
+  readonly path: string;
+  isDirect: boolean;
+  readonly isWritable: boolean;
+  readonly isExclusive: boolean;
+  positionBytes = 0;
+  #references = 1;
+
+  /** @throws SystemError */
+  constructor(node: Node, path: string, flags: number) {
+    this.node = node;
+    this.path = path;
+    this.isDirect = (flags & O_DIRECT) !== 0;
+    this.isWritable = (flags & O_ACCMODE) !== 0;
+    this.isExclusive = (flags & O_EXCL) !== 0;
+    node.open(this);
+  }
+
+  hold(): void {
+    this.#references++;
+  }
+
+  release(): void {
+    this.#references--;
+    if (this.#references > 0) return;
+    this.node.locks.delete(this);
+    this.node.close(this);
+  }
+}
+
+/** What ends when a process does, in this order. */
+export interface Ending {
+  end(): void;
+}
+
+export class SimProcess implements IoOwner {
+  readonly id: number;
+  isAlive = true;
+  /** Called when a piece of its I/O has ended that outlived it. */
+  onIoEnd: (() => void) | undefined;
+  readonly inFlight: Set<Io> = new Set();
+  readonly files: Map<number, OpenFile> = new Map();
+  /** Rings. */
+  readonly endings: Set<Ending> = new Set();
+  readonly mappings: Set<Mapping> = new Set();
+  #lowestFree = FD_FIRST;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+
+  begin(io: Io): void {
+    this.inFlight.add(io);
+  }
+
+  end(io: Io): void {
+    this.inFlight.delete(io);
+    this.onIoEnd?.();
+  }
+
+  /** @returns its descriptor, the lowest that is free */
+  addFile(open: OpenFile): number {
+    let fd = this.#lowestFree;
+    while (this.files.has(fd)) fd++;
+    this.files.set(fd, open);
+    this.#lowestFree = fd + 1;
+    return fd;
+  }
+
+  /** @throws SystemError EBADF */
+  file(fd: number, call: string): OpenFile {
+    const open = this.files.get(fd);
+    if (open === undefined) throw new SystemError(Errno.EBADF, call);
+    return open;
+  }
+
+  closeFile(fd: number): void {
+    const open = this.file(fd, "close");
+    this.files.delete(fd);
+    this.#lowestFree = Math.min(this.#lowestFree, fd);
+    open.release();
+  }
+}

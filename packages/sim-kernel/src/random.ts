@@ -1,0 +1,38 @@
+/** Random numbers from a seed (sfc32): the same seed gives the same run. */
+export class Random {
+  #a: number;
+  #b: number;
+  #c: number;
+  #counter = 1;
+
+  constructor(seed: number) {
+    this.#a = seed | 0;
+    this.#b = 0x9e3779b9 | 0;
+    this.#c = 0x243f6a88 | 0;
+    for (let i = 0; i < 12; i++) this.word();
+  }
+
+  /** 32 bits. */
+  word(): number {
+    const sum = (this.#a + this.#b + this.#counter) | 0;
+    this.#counter = (this.#counter + 1) | 0;
+    this.#a = this.#b ^ (this.#b >>> 9);
+    this.#b = (this.#c + (this.#c << 3)) | 0;
+    this.#c = ((this.#c << 21) | (this.#c >>> 11)) + sum;
+    return sum >>> 0;
+  }
+
+  /** A whole number from 0 to `limit` - 1. */
+  below(limit: number): number {
+    return this.word() % limit;
+  }
+
+  /** True once in so many. */
+  oneIn(count: number): boolean {
+    return this.word() % count === 0;
+  }
+
+  fill(bytes: Uint8Array): void {
+    for (let i = 0; i < bytes.length; i++) bytes[i] = this.word();
+  }
+}
