@@ -108,7 +108,7 @@ export class ApartCalls {
       open.release();
       done(status, open, data);
     });
-    const status = open.node.start(io, open, undefined);
+    const status = open.start(io, undefined);
     if (status < 0) io.done(status);
   }
 

@@ -71,7 +71,6 @@ export abstract class BlockDevice extends Node {
     const { logicalBlockBytes, isReadOnly } = this.limits;
     const alignment = open.isDirect || io.kind !== "read" ? logicalBlockBytes : 1;
     if (isReadOnly && io.kind !== "read" && io.kind !== "sync") return -Errno.EPERM;
-    if (!open.isWritable && io.kind !== "read" && io.kind !== "sync") return -Errno.EBADF;
     if (io.kind === "discard" && this.limits.discardMaxBytes === 0) return -Errno.EOPNOTSUPP;
     return checkRange(io, this.capacityBytes, alignment);
   }

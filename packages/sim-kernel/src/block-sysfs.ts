@@ -14,8 +14,6 @@ export interface Attribute {
 /** Further attributes of a device's queue, by name. */
 export type QueueAttributes = Readonly<Record<string, Attribute>>;
 
-let lastSequence = 0;
-
 function folderOf({ name }: BlockDevice): string {
   return `/sys/devices/virtual/block/${name}`;
 }
@@ -23,7 +21,7 @@ function folderOf({ name }: BlockDevice): string {
 export function addBlockFolder(tree: Tree, device: BlockDevice, more: QueueAttributes): void {
   const folder = folderOf(device);
   const { limits, major, minor, name } = device;
-  const sequence = String(++lastSequence);
+  const sequence = String(++tree.diskSequence);
   const own: Record<string, () => string> = {
     dev: () => `${major}:${minor}`,
     size: () => String(device.capacityBytes / SECTOR_BYTES),

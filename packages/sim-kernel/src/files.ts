@@ -150,7 +150,7 @@ export class Files {
       const io = new Io(kind, at, length, data, false, (result) =>
         this.#machine.scheduler.after(1, () => done(result), process, true),
       );
-      const status = node.start(io, open, process);
+      const status = open.start(io, process);
       if (status < 0) this.#machine.scheduler.after(1, () => done(status), process, true);
     });
   }

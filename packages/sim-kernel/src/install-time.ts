@@ -158,13 +158,7 @@ export function installRandom(active: Active): void {
   const realUuid = crypto["randomUUID"];
   crypto["randomUUID"] = (...words: unknown[]): unknown => {
     const machine = active();
-    if (machine === undefined) return realUuid(...words);
-    const bytes = new Uint8Array(16);
-    machine.random.fill(bytes);
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    const hex = Buffer.from(bytes).toString("hex");
-    return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+    return machine === undefined ? realUuid(...words) : machine.random.uuid();
   };
   const realFill = crypto["randomFillSync"];
   crypto["randomFillSync"] = (bytes: unknown, ...words: unknown[]): unknown => {

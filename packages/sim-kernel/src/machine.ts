@@ -33,7 +33,7 @@ import { populate } from "./proc-files.js";
 import { OpenFile, SimProcess } from "./process.js";
 import { Random } from "./random.js";
 import { nextTurn } from "./real.js";
-import { Scheduler, type SimEvent } from "./scheduler.js";
+import { Scheduler } from "./scheduler.js";
 import type { SimRing } from "./sim-ring.js";
 import { Tree } from "./tree.js";
 import { UblkDevice } from "./ublk-device.js";
@@ -281,7 +281,7 @@ export class SimMachine {
   #boot(): void {
     const parts = { scheduler: this.scheduler, random: this.random };
     this.#bootedUs = this.scheduler.nowUs;
-    this.bootId = bootIdOf(this.random);
+    this.bootId = this.random.uuid();
     const memory = new Medium("tmpfs", parts);
     memory.latencyUs = [1, 5];
     this.#volatile = new FileSystem(TMPFS_DEVICE, memory, true, this.#fsRandom);
@@ -412,12 +412,3 @@ export class SimMachine {
     this.#deactivate();
   }
 }
-
-function bootIdOf(random: Random): string {
-  const bytes = new Uint8Array(16);
-  random.fill(bytes);
-  const hex = Buffer.from(bytes).toString("hex");
-  return [8, 12, 16, 20, 32].map((end, i) => hex.slice([0, 8, 12, 16, 20][i], end)).join("-");
-}
-
-export type { SimEvent };

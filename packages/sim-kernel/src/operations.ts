@@ -225,7 +225,7 @@ export class Operations {
     const isDurable = kind === "write" && (operation.words[7] & DSYNC) !== 0;
     const io = new Io(kind, offsetBytes, lengthBytes, data, isDurable, done);
     operation.cancel = () => undefined;
-    return node.start(io, open, process);
+    return open.start(io, process);
   }
 
   #command(operation: Operation, process: SimProcess, done: (result: number) => void): number {

@@ -31,6 +31,13 @@ export class OpenFile {
     node.open(this);
   }
 
+  /** Starts I/O. @returns 0, or a negative errno: then it has not begun */
+  start(io: Io, owner: IoOwner | undefined): number {
+    const isRead = io.kind === "read" || io.kind === "sync";
+    if (!isRead && !this.isWritable) return -Errno.EBADF;
+    return this.node.start(io, this, owner);
+  }
+
   hold(): void {
     this.#references++;
   }

@@ -32,6 +32,16 @@ export class Random {
     return this.word() % count === 0;
   }
 
+  uuid(): string {
+    const bytes = new Uint8Array(16);
+    this.fill(bytes);
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    const hex = Buffer.from(bytes).toString("hex");
+    const ends = [8, 12, 16, 20, 32];
+    return ends.map((end, i) => hex.slice(ends[i - 1] ?? 0, end)).join("-");
+  }
+
   fill(bytes: Uint8Array): void {
     for (let i = 0; i < bytes.length; i++) bytes[i] = this.word();
   }

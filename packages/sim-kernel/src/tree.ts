@@ -16,6 +16,8 @@ export interface Walked {
 
 export class Tree {
   readonly root: Directory;
+  /** Of the last disk that has appeared since the machine booted. */
+  diskSequence = 0;
 
   constructor(root: Directory) {
     this.root = root;

@@ -8,12 +8,13 @@
  *              └── the server died: sent again ◀──────────┘
  * ```
  */
-import { BlockDevice, type BlockLimits } from "./block-device.js";
+import type { BlockLimits } from "./block-device.js";
 import { Errno, SystemError } from "./errno.js";
 import type { SimMachine } from "./machine.js";
-import type { Io, IoOwner } from "./medium.js";
+import type { Io } from "./medium.js";
 import { CharacterDevice, type FileSystem, type UringCommand } from "./nodes.js";
 import type { OpenFile } from "./process.js";
+import { UblkBlock } from "./ublk-block.js";
 
 export const UblkState = { DEAD: 0, LIVE: 1, QUIESCED: 2 } as const;
 export const UblkFlag = { USER_RECOVERY: 8, REISSUE: 16 } as const;
@@ -28,7 +29,6 @@ const PAGE_BYTES = 4096;
 const SECTOR_BYTES = 512;
 const ABORT = -Errno.ENODEV;
 const CHAR_MAJOR = 240;
-const BLOCK_MAJOR = 259;
 /** The kernel notices a death a while after it. */
 const NOTICE_US: readonly [least: number, most: number] = [100, 300_000];
 
@@ -383,50 +383,5 @@ export class UblkDevice extends CharacterDevice {
   makeBlock(fs: FileSystem): UblkBlock {
     this.block = new UblkBlock(fs, this);
     return this.block;
-  }
-}
-
-/** /dev/ublkbN */
-export class UblkBlock extends BlockDevice {
-  readonly device: UblkDevice;
-  readonly counters: { read: number; write: number; discard: number } = {
-    read: 0,
-    write: 0,
-    discard: 0,
-  };
-
-  constructor(fs: FileSystem, device: UblkDevice) {
-    const params = device.params as DataView;
-    const attributes = params.getUint32(8, true);
-    const hasDiscard = (params.getUint32(4, true) & 2) !== 0;
-    const sectors = (offset: number): number =>
-      hasDiscard ? params.getUint32(offset, true) * SECTOR_BYTES : 0;
-    const numbers = [BLOCK_MAJOR, device.info.id] as const;
-    const capacityBytes = Number(params.getBigUint64(24, true)) * SECTOR_BYTES;
-    super(fs, `ublkb${device.info.id}`, numbers, capacityBytes, {
-      logicalBlockBytes: 2 ** params.getUint8(12),
-      physicalBlockBytes: 2 ** params.getUint8(13),
-      isReadOnly: (attributes & 1) !== 0,
-      isRotational: (attributes & 2) !== 0,
-      hasVolatileCache: (attributes & 4) !== 0,
-      hasFua: (attributes & 8) !== 0,
-      discardMaxBytes: sectors(48),
-      discardGranularityBytes: hasDiscard ? params.getUint32(44, true) : 0,
-      writeZeroesMaxBytes: sectors(52),
-    });
-    this.device = device;
-  }
-
-  override close(open: OpenFile): void {
-    super.close(open);
-    this.device.onUserClosed();
-  }
-
-  override start(io: Io, open: OpenFile, _owner: IoOwner | undefined): number {
-    const status = this.check(io, open);
-    if (status < 0) return status;
-    const key = io.kind === "read" || io.kind === "discard" ? io.kind : "write";
-    this.counters[key] += io.lengthBytes / SECTOR_BYTES;
-    return this.device.submit(io);
   }
 }

@@ -64,7 +64,7 @@ export class SimUser {
       const io = new Io(kind, offsetBytes, lengthBytes, data, isDurable, (result) =>
         this.#machine.scheduler.after(0, () => done(result), undefined, true),
       );
-      const status = this.device.start(io, this.#open, undefined);
+      const status = this.#open.start(io, undefined);
       if (status < 0) io.done(status);
     });
   }
