@@ -6,6 +6,7 @@ export * from "./errors.js";
 export * as eventSchemas from "./event-schemas.js";
 export * from "./metric-family.js";
 export * from "./scalars.js";
+export * from "./setting-table.js";
 export * as snapshotSchemas from "./snapshot-schemas.js";
 export { DEFAULT_SOCKET_PATH, SOCKET_ENVIRONMENT_VARIABLE, socketPath } from "./socket-path.js";
 export * as statusSchemas from "./status-schemas.js";

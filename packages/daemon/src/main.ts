@@ -11,11 +11,11 @@ import {
   parseOptions,
   socketPathOf,
   standbysOf,
-  USAGE,
   type Values,
 } from "./options.js";
 import { prepareProcess, startOverAsIoFlusher } from "./process-setup.js";
 import { supervise } from "./supervisor.js";
+import { usage } from "./usage.js";
 
 /**
  * Threads for calls on files, where node has 4: each store that stops answering may keep one for as long as
@@ -43,7 +43,7 @@ export async function main(args: string[]): Promise<void> {
     return;
   }
   if (values.help === true) {
-    process.stdout.write(USAGE);
+    process.stdout.write(usage());
     return;
   }
   if (values.version === true) {

@@ -1,9 +1,13 @@
 /** Each option of blksnapd that its help shows, given in each wrong way. */
 import { execFileSync, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { pino } from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { main } from "../dist/main.js";
+import { defaultOf, OPTIONS, usageOf } from "../dist/option-table.js";
+import { driverOptions, parseOptions, standbysOf } from "../dist/options.js";
 
 const program = join(import.meta.dirname, "../bin/blksnapd.mjs");
 const help = execFileSync(process.execPath, [program, "--help"], { encoding: "utf8" });
@@ -44,6 +48,43 @@ test("the help shows options of each kind", () => {
   for (const [, placeholder] of options) {
     assert.ok(placeholder === undefined || Object.hasOwn(wrongValues, placeholder), placeholder);
   }
+});
+
+test("README and help list the options of the table, with their defaults", () => {
+  const readme = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
+  const rows = readme.split("\n").map((line) => line.replace(/ +/g, " "));
+  const shown = OPTIONS.filter(({ internal }) => internal !== true);
+  const wanted = shown.map((option) =>
+    `| \`${usageOf(option)}\` | ${defaultOf(option)} | ${option.help} |`.replace(/ +/g, " "),
+  );
+  assert.equal(
+    rows.filter((row) => row.startsWith("| `--")),
+    wanted,
+  );
+  assert.equal(
+    options.map(([name]) => name),
+    shown.map(({ option }) => option),
+  );
+  const text = help.replace(/\s+/g, " ");
+  for (const option of shown) {
+    const ending = defaultOf(option) === "" ? "" : ` (default: ${defaultOf(option)})`;
+    assert.ok(text.includes(`${usageOf(option)} ${option.help}${ending}`), option.option);
+  }
+  assert.equal(
+    help.split("\n").filter((line) => line.length > 101),
+    [],
+  );
+});
+
+test("what is given reaches the driver under the names of the table, and nothing else", () => {
+  const logger = pino({ enabled: false });
+  const wanted = { reactors: 3, maxIoBytes: 8192, trustReboots: true, stateDirectory: "/x" };
+  const args = ["--reactors=3", "--max-io=8192", "--trust-reboots", "--state-dir=/x"];
+  const values = parseOptions([...args, "--chunk-minimum-shift=20", "--standbys=2", "--keep"]);
+  const parameters = { chunkMinimumShift: 20 };
+  assert.equal(driverOptions(values, logger), { logger, ...wanted, parameters });
+  assert.is(standbysOf(values), 2);
+  assert.equal(driverOptions(parseOptions([]), logger), { logger, parameters: {} });
 });
 
 for (const [name, placeholder] of options) {

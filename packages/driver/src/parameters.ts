@@ -1,32 +1,13 @@
 /**
  * How finely devices are tracked and saved: the kernel module's parameters, by its names and rules.
  */
-import { BLOCK_SHIFT_DEFAULT, CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
+import { defaultsOf, PARAMETERS, type SettingDefaults } from "@blksnap/api";
+import { BLOCK_SHIFT_DEFAULT } from "@blksnap/engine";
 
 /** Sizes are given as their log2. */
-export interface TrackingParameters {
-  /** Smallest block of the CBT map. */
-  readonly trackingBlockMinimumShift: number;
-  /** Wanted upper bound of the number of blocks of a CBT map. */
-  readonly trackingBlockMaximumCount: number;
-  /** Largest block of the CBT map; wins over the count. */
-  readonly trackingBlockMaximumShift: number;
-  /** Smallest chunk. */
-  readonly chunkMinimumShift: number;
-  /** Largest chunk; wins over the count. */
-  readonly chunkMaximumShift: number;
-  /** Wanted upper bound of the number of chunks of a device. */
-  readonly chunkMaximumCountShift: number;
-}
+export type TrackingParameters = SettingDefaults<typeof PARAMETERS>;
 
-export const PARAMETER_DEFAULTS: TrackingParameters = {
-  trackingBlockMinimumShift: 16,
-  trackingBlockMaximumCount: 2_097_152,
-  trackingBlockMaximumShift: 26,
-  chunkMinimumShift: CHUNK_SHIFT_DEFAULT,
-  chunkMaximumShift: 26,
-  chunkMaximumCountShift: 40,
-};
+export const PARAMETER_DEFAULTS: TrackingParameters = defaultsOf(PARAMETERS);
 
 const PAGE_SHIFT = 12;
 const CHUNK_COUNT_SHIFT_MAX = 40;

@@ -1,31 +1,16 @@
-/** What a driver is started with. */
+/** What a driver is started with; what users may set is in SETTINGS of @blksnap/api. */
+import { defaultsOf, SETTINGS, type SettingDefaults, type SettingValues } from "@blksnap/api";
 import type { Logger } from "pino";
 import { fixParameters, type TrackingParameters } from "./parameters.js";
 import { readRecords } from "./records/state-directory.js";
 
-export interface DriverOptions {
+/** The settings, and what only a program can say. */
+export interface DriverOptions extends SettingValues<typeof SETTINGS> {
   readonly logger: Logger;
-  /** Directory on tmpfs for the maps and records; default /run/blksnap/state. */
-  readonly stateDirectory?: string;
-  /** Directory on a medium for persistent trackers and snapshots; default /var/lib/blksnap. */
-  readonly persistentDirectory?: string;
-  /** Reactor threads, 1 to 16; default one per CPU, at most 4. */
-  readonly reactors?: number;
-  /** Requests in flight per front, 1 to 4096; default 64. */
-  readonly frontDepth?: number;
-  /** Requests in flight per image, 1 to 4096; default 32. */
-  readonly imageDepth?: number;
-  /** Largest read or write of fronts and images, a multiple of 4096; default 512 KiB. */
-  readonly maxIoBytes?: number;
-  /** The diff storage grows by this; default 1 GiB (the module's diff_storage_minimum). */
-  readonly portionBytes?: number;
   /** How finely devices are tracked; defaults are the module's. */
   readonly parameters?: Partial<TrackingParameters>;
-  /** Bounds of a take: freezing file systems, and draining writes. Default 10 s each. */
-  readonly freezeTimeoutMs?: number;
+  /** Bound of draining writes at take; default 10 s. */
   readonly holdTimeoutMs?: number;
-  /** In what time a store or the medium of a journal has to answer; default 10 s. */
-  readonly ioTimeoutMs?: number;
   /** Where given, all that can be done before the state directory is taken over is done, then it is waited for. */
   readonly untilTurn?: () => Promise<void>;
   /** How long to wait for another daemon to give the state directory up; default 0. */
@@ -36,55 +21,31 @@ export interface DriverOptions {
    * Without it the devices of such a reactor are let go of, and wait for the next driver.
    */
   readonly reactorLostStatus?: number;
-  /**
-   * The operator guarantees that from one boot to the next nobody but this driver writes to devices of
-   * persistent trackers; see JudgeOptions. Default false.
-   */
-  readonly trustReboots?: boolean;
   /** Called when a reactor has ended by itself: its devices wait for a new process. */
   readonly onReactorLost?: (reactor: number) => void;
 }
 
-type WithDefault =
-  | "stateDirectory"
-  | "persistentDirectory"
-  | "frontDepth"
-  | "imageDepth"
-  | "maxIoBytes"
-  | "portionBytes"
-  | "freezeTimeoutMs"
-  | "holdTimeoutMs"
-  | "ioTimeoutMs"
-  | "takeOverTimeoutMs"
-  | "trustReboots";
-type Defaulted = Required<Pick<DriverOptions, WithDefault>>;
+type ProgramDefaults = Required<Pick<DriverOptions, "holdTimeoutMs" | "takeOverTimeoutMs">>;
+type Defaulted = SettingDefaults<typeof SETTINGS> & ProgramDefaults;
 
-/** Private, and apart from the socket, whose folder the group may enter. */
-const STATE_DIRECTORY = "/run/blksnap/state";
 /** Where daemons before this one kept it: fronts of theirs that are in use are gone on with there. */
 const STATE_DIRECTORY_BEFORE = "/run/blksnap";
 
 const DEFAULTS: Defaulted = {
-  stateDirectory: STATE_DIRECTORY,
-  persistentDirectory: "/var/lib/blksnap",
-  frontDepth: 64,
-  imageDepth: 32,
-  maxIoBytes: 512 * 1024,
-  portionBytes: 2 ** 30,
-  freezeTimeoutMs: 10_000,
+  ...defaultsOf(SETTINGS),
   holdTimeoutMs: 10_000,
-  ioTimeoutMs: 10_000,
   takeOverTimeoutMs: 0,
-  trustReboots: false,
 };
 
-export interface DriverSettings extends Omit<DriverOptions, "parameters" | WithDefault>, Defaulted {
+export interface DriverSettings
+  extends Omit<DriverOptions, "parameters" | keyof Defaulted>,
+    Defaulted {
   readonly parameters: TrackingParameters;
 }
 
 /** The usual directory, unless it is the one before that holds records. */
 export function presentStateDirectory(
-  usual: string = STATE_DIRECTORY,
+  usual: string = SETTINGS.stateDirectory.default,
   before: string = STATE_DIRECTORY_BEFORE,
 ): string {
   const hasRecords = (path: string) => readRecords(path, "").length > 0;

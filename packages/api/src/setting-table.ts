@@ -1,0 +1,259 @@
+/**
+ * What a daemon can be told, each thing once: its name in the code and on blksnapd's command line, what
+ * values it takes, its default and what it means. Types, defaults, checks, help and README follow.
+ */
+import { DEFAULT_SOCKET_PATH } from "./socket-path.js";
+
+interface Described {
+  /** On the command line of blksnapd, without dashes. */
+  readonly option: string;
+  /** What help shows in place of a default that depends on the machine. */
+  readonly defaultText?: string;
+  /** What it means; help adds the range, where there is one to tell, and the default. */
+  readonly help: string;
+  /** Said by the supervisor to the daemons that it starts; not in help. */
+  readonly internal?: true;
+}
+
+export interface PathSetting extends Described {
+  readonly type: "path";
+  readonly default?: string;
+}
+
+export interface FlagSetting extends Described {
+  readonly type: "flag";
+  readonly default?: boolean;
+}
+
+/** A whole number of the unit that the type names. */
+export interface NumberSetting extends Described {
+  readonly type: "count" | "bytes" | "ms";
+  readonly least: number;
+  readonly most: number;
+  readonly multipleOf?: number;
+  readonly default?: number;
+}
+
+/** A level of the log. */
+export interface LevelSetting extends Described {
+  readonly type: "level";
+  readonly default: string;
+}
+
+export type Setting = PathSetting | FlagSetting | NumberSetting | LevelSetting;
+export type SettingTable = Readonly<Record<string, Setting>>;
+
+type ValueOf<S extends Setting> = S extends PathSetting | LevelSetting
+  ? string
+  : S extends FlagSetting
+    ? boolean
+    : number;
+/** Values of the settings of a table, those that are given. */
+export type SettingValues<Table extends SettingTable> = {
+  readonly [Name in keyof Table]?: ValueOf<Table[Name]>;
+};
+/** The values that are there if none is given. */
+export type SettingDefaults<Table extends SettingTable> = {
+  readonly [Name in keyof Table as Table[Name] extends { readonly default: unknown }
+    ? Name
+    : never]: ValueOf<Table[Name]>;
+};
+
+const HOUR_MS = 3_600_000;
+
+/** What the driver does with what it is told. */
+export const SETTINGS = {
+  stateDirectory: {
+    option: "state-dir",
+    type: "path",
+    // Private, and apart from the socket, whose folder the group may enter.
+    default: "/run/blksnap/state",
+    help: "where maps are kept, on tmpfs",
+  },
+  persistentDirectory: {
+    option: "persistent-dir",
+    type: "path",
+    default: "/var/lib/blksnap",
+    help: "where persistent trackers and snapshots are kept, on a disk that is not tracked",
+  },
+  reactors: {
+    option: "reactors",
+    type: "count",
+    least: 1,
+    most: 16,
+    defaultText: "one per CPU, at most 4",
+    help: "threads that serve devices, 1 to 16",
+  },
+  frontDepth: {
+    option: "front-depth",
+    type: "count",
+    least: 1,
+    most: 4096,
+    default: 64,
+    help: "requests in flight per tracked device",
+  },
+  imageDepth: {
+    option: "image-depth",
+    type: "count",
+    least: 1,
+    most: 4096,
+    default: 32,
+    help: "requests in flight per image",
+  },
+  maxIoBytes: {
+    option: "max-io",
+    type: "bytes",
+    least: 4096,
+    most: 32 * 2 ** 20,
+    multipleOf: 4096,
+    default: 512 * 1024,
+    help: "largest read or write, a multiple of 4096",
+  },
+  /** The module's diff_storage_minimum. */
+  portionBytes: {
+    option: "diff-storage-minimum",
+    type: "bytes",
+    least: 2 ** 19,
+    most: 2 ** 46,
+    default: 2 ** 30,
+    help: "portion by which diff storages grow",
+  },
+  freezeTimeoutMs: {
+    option: "freeze-timeout",
+    type: "ms",
+    least: 1,
+    most: HOUR_MS,
+    default: 10_000,
+    help: "bound of freezing file systems at take",
+  },
+  ioTimeoutMs: {
+    option: "io-timeout",
+    type: "ms",
+    least: 100,
+    most: HOUR_MS,
+    default: 10_000,
+    help:
+      "in what time a store, or the disk of --persistent-dir, has to answer before writers go on " +
+      `without it, 100 to ${HOUR_MS}`,
+  },
+  trustReboots: {
+    option: "trust-reboots",
+    type: "flag",
+    default: false,
+    help:
+      "go on with persistent trackers over reboots and power cuts also where nothing proves that " +
+      "nobody wrote meanwhile. Only for machines on which no rescue disk, no other machine and no " +
+      "boot without blksnapd writes to the devices",
+  },
+} as const satisfies SettingTable;
+
+/** How finely devices are tracked and saved: the kernel module's parameters; sizes as their log2. */
+export const PARAMETERS = {
+  trackingBlockMinimumShift: {
+    option: "tracking-block-minimum-shift",
+    type: "count",
+    least: 9,
+    most: 31,
+    default: 16,
+    help: "log2 of the smallest CBT block, 9 to 31",
+  },
+  trackingBlockMaximumShift: {
+    option: "tracking-block-maximum-shift",
+    type: "count",
+    least: 9,
+    most: 31,
+    default: 26,
+    help: "log2 of the largest CBT block, 9 to 31; wins over the count",
+  },
+  trackingBlockMaximumCount: {
+    option: "tracking-block-maximum-count",
+    type: "count",
+    least: 1,
+    most: 2 ** 30,
+    default: 2_097_152,
+    help: "blocks wanted at most in a CBT map",
+  },
+  chunkMinimumShift: {
+    option: "chunk-minimum-shift",
+    type: "count",
+    least: 9,
+    most: 26,
+    default: 18,
+    help: "log2 of the smallest chunk, 9 to 26",
+  },
+  chunkMaximumShift: {
+    option: "chunk-maximum-shift",
+    type: "count",
+    least: 9,
+    most: 26,
+    default: 26,
+    help: "log2 of the largest chunk, 9 to 26; wins over the count",
+  },
+  chunkMaximumCountShift: {
+    option: "chunk-maximum-count-shift",
+    type: "count",
+    least: 0,
+    most: 64,
+    default: 40,
+    help: "log2 of the chunks wanted at most per device",
+  },
+} as const satisfies SettingTable;
+
+/** What is no matter of the driver. */
+export const DAEMON_SETTINGS = {
+  socket: {
+    option: "socket",
+    type: "path",
+    defaultText: `$BLKSNAP_SOCKET or ${DEFAULT_SOCKET_PATH}`,
+    help: "control socket",
+  },
+  logLevel: {
+    option: "log-level",
+    type: "level",
+    default: "info",
+    help: "trace, debug, info, warn, error",
+  },
+  stopsLast: {
+    option: "stops-last",
+    type: "flag",
+    help:
+      "said by a service that is stopped after all that could write to the devices: a stop while " +
+      "systemd takes the system down is the end of all writes",
+  },
+  keep: {
+    option: "keep",
+    type: "flag",
+    help:
+      "end at once on SIGTERM and leave fronts and images to the next daemon: who uses them waits " +
+      "until it is started, and sees no error",
+  },
+  doctor: {
+    option: "doctor",
+    type: "flag",
+    help: "print what is wrong on this host as JSON and end; for people there is blksnapctl doctor",
+  },
+  fix: { option: "fix", type: "flag", help: "with --doctor: remove what is ours and left over" },
+  supervise: {
+    option: "supervise",
+    type: "flag",
+    help: "keep a daemon running, and others ready to go on after a crash",
+  },
+  standbys: {
+    option: "standbys",
+    type: "count",
+    least: 0,
+    most: 8,
+    default: 1,
+    help: "with --supervise: daemons kept ready, 0 to 8",
+  },
+  version: { option: "version", type: "flag", help: "print the version and end" },
+  help: { option: "help", type: "flag", help: "print this and end; also -h" },
+  supervised: { option: "supervised", type: "flag", internal: true, help: "has a supervisor" },
+  standby: { option: "standby", type: "flag", internal: true, help: "waits to go on" },
+} as const satisfies SettingTable;
+
+export function defaultsOf<Table extends SettingTable>(table: Table): SettingDefaults<Table> {
+  const entries = Object.entries(table).filter(([, setting]) => setting.default !== undefined);
+  const values = entries.map(([name, setting]) => [name, setting.default]);
+  return Object.fromEntries(values) as SettingDefaults<Table>;
+}

@@ -1,0 +1,29 @@
+/** The options of blksnapd, from the table of settings. Parsing, help and README follow. */
+import { DAEMON_SETTINGS, PARAMETERS, SETTINGS, type Setting } from "@blksnap/api";
+
+/** All, in the order of the help. */
+export const OPTIONS: readonly Setting[] = [
+  DAEMON_SETTINGS.socket,
+  ...Object.values(SETTINGS),
+  ...Object.values(PARAMETERS),
+  ...Object.values(DAEMON_SETTINGS).filter((setting) => setting !== DAEMON_SETTINGS.socket),
+];
+
+const PLACEHOLDERS: Readonly<Record<Exclude<Setting["type"], "flag">, string>> = {
+  path: "PATH",
+  count: "N",
+  bytes: "BYTES",
+  ms: "MS",
+  level: "LEVEL",
+};
+
+/** "--reactors N" */
+export function usageOf({ option, type }: Setting): string {
+  return type === "flag" ? `--${option}` : `--${option} ${PLACEHOLDERS[type]}`;
+}
+
+/** As help shows it; "" for none. */
+export function defaultOf(setting: Setting): string {
+  if (setting.type === "flag") return "";
+  return setting.defaultText ?? String(setting.default ?? "");
+}
