@@ -84,7 +84,7 @@ const deviceErrors = {
   DEVICE_BUSY: failed("EBUSY", 409, "Unmount it or stop what uses it, then attach again"),
   DEVICE_READ_ONLY: failed("EROFS", 409, "Make it writable with blockdev --setrw, or remount"),
   DEVICE_ZONED: failed("EOPNOTSUPP", 400, "Give a disk without zones, or a dm-zoned device on it"),
-  DEVICE_TOO_SMALL: failed("EINVAL", 400, "Give a device of at least one chunk (256 KiB)"),
+  DEVICE_TOO_SMALL: failed("EINVAL", 400, "Give a device of at least 256 KiB"),
   DEVICE_TOO_LARGE: failed("EFBIG", 400, "Track its partitions or volumes; 8 PiB is the limit"),
   TRACKER_NOT_PERSISTENT: failed(
     "EINVAL",

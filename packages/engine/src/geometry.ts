@@ -11,7 +11,6 @@
 import { SECTOR_BYTES } from "./constants.js";
 import { EngineError } from "./errors.js";
 
-export const CHUNK_SHIFT_DEFAULT = 18;
 export const CHUNK_SHIFT_MAX = 26;
 export const BLOCK_SHIFT_DEFAULT = 12;
 export const BLOCK_SHIFT_MIN = 9;
@@ -23,7 +22,7 @@ export interface TrackerGeometry {
   capacityBytes: number;
   /** Logical block size of the device: a power of two from 512 to 65536. */
   logicalBlockBytes: number;
-  /** log2 of the chunk size, up to 26; CHUNK_SHIFT_DEFAULT is 18 (256 KiB). */
+  /** log2 of the chunk size, up to 26; usually 18 (256 KiB). */
   chunkShift: number;
   /** log2 of the block size, 9 to 16: 12, or log2 of the logical block size if that is larger. */
   blockShift: number;

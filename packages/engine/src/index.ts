@@ -19,7 +19,6 @@ export { AreaState, DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
 export { EngineError, type EngineErrorCode } from "./errors.js";
 export {
   BLOCK_SHIFT_DEFAULT,
-  CHUNK_SHIFT_DEFAULT,
   Geometry,
   type TrackerGeometry,
 } from "./geometry.js";

@@ -1,11 +1,14 @@
 /** How a reactor is to use the storage of a snapshot for one of its devices. */
 import type { OverflowPolicy } from "@blksnap/api";
 import type { AreaId, MapFileRef, SleepingArea } from "@blksnap/data-plane";
-import { CHUNK_SHIFT_DEFAULT } from "@blksnap/engine";
 import { overflowSetup } from "./overflow.js";
 import { waterMarks } from "./water-marks.js";
 
-export const SLOT_BYTES_DEFAULT: number = 2 ** CHUNK_SHIFT_DEFAULT;
+/**
+ * Slots of snapshots whose record does not say their size. It is a fact about stores that exist, so it stays
+ * what it is when the default size of chunks changes.
+ */
+export const LEGACY_SLOT_BYTES: number = 256 * 1024;
 
 interface StorageShare {
   readonly limitBytes: number;

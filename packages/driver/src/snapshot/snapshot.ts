@@ -28,7 +28,7 @@ import type { DriverContext } from "../context.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../records/records.js";
 import type { Tracker } from "../tracker/tracker.js";
-import { SLOT_BYTES_DEFAULT, sleepingArea } from "./area-setup.js";
+import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
 import { HungStores } from "./hung-stores.js";
 import type { Member, MemberArea } from "./member.js";
@@ -83,7 +83,7 @@ export class Snapshot {
     this.readOnlyImages = record.readOnlyImages ?? false;
     this.fileSystems = record.fileSystems ?? [];
     this.limitBytes = record.limitBytes;
-    this.slotBytes = record.slotBytes ?? SLOT_BYTES_DEFAULT;
+    this.slotBytes = record.slotBytes ?? LEGACY_SLOT_BYTES;
     this.onOverflow = completePolicy(record.onOverflow);
     this.stores = record.stores;
     this.#alignmentBytes = record.alignmentBytes;

@@ -1,12 +1,13 @@
 /** How an original is divided into blocks and chunks, and which originals are none. */
 
 import { ControlError } from "@blksnap/api";
-import { CHUNK_SHIFT_DEFAULT, type TrackerGeometry } from "@blksnap/engine";
+import type { TrackerGeometry } from "@blksnap/engine";
 import { deviceNumber, isZoned } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 
-const CAPACITY_MIN_BYTES = 2 ** CHUNK_SHIFT_DEFAULT;
+/** Devices that are tracked now may be as small, whatever the default size of chunks becomes. */
+const CAPACITY_MIN_BYTES = 256 * 1024;
 /** Offsets are numbers: beyond this not each byte has one. */
 const CAPACITY_MAX_BYTES = 2 ** 53 - 512;
 
