@@ -150,10 +150,10 @@ export class VmReport {
     const end = text.lastIndexOf("\n") + 1;
     const lines = text.slice(this.#read, end).split("\n");
     this.#read = end;
-    for (const line of lines) if (line !== "") this.#take(JSON.parse(line));
+    for (const line of lines) if (line !== "") this.#add(JSON.parse(line));
   }
 
-  #take(entry) {
+  #add(entry) {
     if (entry.status === "note") console.log(`  ${entry.text}`);
     else if (entry.status === "progress") {
       if (process.env.E2E_PROGRESS) console.log(`  ${entry.text}`);

@@ -100,7 +100,7 @@ async function removeStale(path: string): Promise<void> {
 }
 
 /** Removes what daemons that were killed in the middle of this have left beside the socket. */
-async function sweep(path: string): Promise<void> {
+async function removeDeadSockets(path: string): Promise<void> {
   const folder = dirname(path);
   const aside = `${basename(path)}.`;
   for (const name of await readdir(folder)) {
@@ -139,7 +139,7 @@ export async function claimSocket(
   const made = await mkdir(dirname(path), { recursive: true, mode: 0o755 });
   // The umask of whoever has started the daemon must not close it to the group.
   if (made !== undefined) await chmod(dirname(path), 0o755);
-  await sweep(path);
+  await removeDeadSockets(path);
   const hidden = await mkdtemp(join(dirname(path), `.b${OWN_MARK}-`));
   try {
     const fresh = join(hidden, "s");

@@ -105,7 +105,7 @@ class Scanner {
       const all = names.map((one) => `--${one}`).join(" or ");
       this.#blame(`option ${quoted(`--${typed}`)} is ambiguous`, `Write ${all}`);
     } else {
-      this.#take(name, at < 0 ? undefined : text.slice(at + 1));
+      this.#accept(name, at < 0 ? undefined : text.slice(at + 1));
     }
   }
 
@@ -120,15 +120,15 @@ class Scanner {
       }
       const rest = text.slice(i + 1);
       if (found[1].value === undefined && !rest.startsWith("=")) {
-        this.#take(found[0], undefined);
+        this.#accept(found[0], undefined);
         continue;
       }
-      this.#take(found[0], rest === "" ? undefined : rest.replace(/^=/, ""));
+      this.#accept(found[0], rest === "" ? undefined : rest.replace(/^=/, ""));
       return;
     }
   }
 
-  #take(name: string, attached: string | undefined): void {
+  #accept(name: string, attached: string | undefined): void {
     const option = this.#options[name]!;
     const values = this.values.get(name) ?? [];
     this.values.set(name, values);
@@ -139,13 +139,13 @@ class Scanner {
     }
     if (attached !== undefined) values.push(attached);
     else if (option.optional === true) values.push("");
-    else this.#takeNext(name, option, values);
+    else this.#acceptNext(name, option, values);
     while (option.many === true && isValue(this.#argv[this.#next])) {
       values.push(this.#argv[this.#next++]!);
     }
   }
 
-  #takeNext(name: string, option: OptionSpec, values: string[]): void {
+  #acceptNext(name: string, option: OptionSpec, values: string[]): void {
     const word = this.#argv[this.#next];
     if (!isValue(word)) {
       this.#blame(`option '--${name}' has no value`, `Give --${name} ${option.value}`);

@@ -12,7 +12,7 @@ import { assert, type Reactor } from "@blksnap/uring";
 import { AreaCompaction } from "./area-compaction.js";
 import type { IoTicker } from "./io-ticker.js";
 import { AreaOp } from "./journal-entries.js";
-import { JournalIo, type JournalSetup, type LogNeed, type LogPlace } from "./journal-io.js";
+import { JournalIo, type JournalSetup, type LogLocation, type LogNeed } from "./journal-io.js";
 
 /** Entries for discards of the image in one commit; more are not recorded, which loses nothing. */
 const RELEASE_ENTRIES = 64;
@@ -103,7 +103,11 @@ export class AreaJournal {
    * successor's first sector once it is complete on the medium; from then on it may get its name, and is to
    * be adopted. Null: the journal has failed, or was dropped.
    */
-  compact(place: LogPlace, map: DiffAreaMap, onEnd: (firstSequence: number | null) => void): void {
+  compact(
+    location: LogLocation,
+    map: DiffAreaMap,
+    onEnd: (firstSequence: number | null) => void,
+  ): void {
     const compaction = new AreaCompaction(map, onEnd);
     if (this.#dropped) {
       compaction.end(null);
@@ -112,7 +116,7 @@ export class AreaJournal {
     this.#compaction?.end(null);
     this.#compaction = compaction;
     this.#whenIdle(() => {
-      const firstSequence = this.#dropped ? null : this.io.mirror(place, compaction);
+      const firstSequence = this.#dropped ? null : this.io.mirror(location, compaction);
       if (firstSequence === null) compaction.end(null);
       else compaction.firstSequence = firstSequence;
     });

@@ -6,18 +6,18 @@ import type { TrackedDevice } from "./tracked-device.js";
 
 /**
  * Carries a request out; `done` may be called later.
- * @param take whether its descriptors may be looked at
+ * @param acquire whether its descriptors may be looked at
  */
 export function carryOutArea(
   device: TrackedDevice,
   request: AreaRequest,
   done: (value?: unknown) => void,
-  take: () => boolean,
+  acquire: () => boolean,
 ): void {
   const area = device.areaOf(request.area);
   switch (request.type) {
     case "openImage":
-      if (!take()) return;
+      if (!acquire()) return;
       assert(area !== undefined, "an image needs its diff area");
       area.openImage(request.queue);
       done();

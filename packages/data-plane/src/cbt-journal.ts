@@ -19,7 +19,7 @@ import type { JournalWriter } from "@blksnap/journal";
 import { assert, type Reactor } from "@blksnap/uring";
 import type { IoTicker } from "./io-ticker.js";
 import { CbtOp, encodeSwitch } from "./journal-entries.js";
-import { JournalIo, type JournalSetup, type LogPlace } from "./journal-io.js";
+import { JournalIo, type JournalSetup, type LogLocation } from "./journal-io.js";
 import { Slices } from "./slices.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
@@ -165,9 +165,9 @@ export class CbtJournal {
    * of lost data is in no checkpoint. Then `done` is told the sequence number of the successor's first
    * sector: the checkpoint may be made. Null when the journal has failed, or was dropped. Only while idle.
    */
-  mirror(place: LogPlace, done: (firstSequence: number | null) => void): void {
+  mirror(location: LogLocation, done: (firstSequence: number | null) => void): void {
     if (this.#areaLost && !this.#dropped) this.#append(CbtOp.AREA_LOST, 0, 0);
-    const firstSequence = this.io.mirror(place);
+    const firstSequence = this.io.mirror(location);
     if (firstSequence === null || this.#dropped) {
       done(null);
       return;
@@ -227,7 +227,7 @@ export class CbtJournal {
     this.#dropped = true;
     this.#slices.close();
     this.io.close();
-    for (; this.#waitingCount > 0; ) this.#options.onAdmitted(this.#take());
+    for (; this.#waitingCount > 0; ) this.#options.onAdmitted(this.#popWaiting());
     this.#tellMirrored(null);
     for (const { callback } of this.#onCommitted.splice(0)) callback();
   }
@@ -271,7 +271,7 @@ export class CbtJournal {
     this.#awaited[place] = commit;
   }
 
-  #take(): number {
+  #popWaiting(): number {
     const tag = this.#waiting[this.#waitingHead];
     this.#waitingHead = (this.#waitingHead + 1) % this.#options.requestsMax;
     this.#waitingCount--;
@@ -283,7 +283,7 @@ export class CbtJournal {
     const age = this.#intervalCommit - commit;
     if (age <= 0) this.#setDurable(writer, age === 0);
     while (this.#waitingCount > 0 && this.#awaited[this.#waitingHead] - commit <= 0) {
-      this.#options.onAdmitted(this.#take());
+      this.#options.onAdmitted(this.#popWaiting());
     }
     if (this.#onCommitted.length > 0) this.#tellCommitted(commit);
   }

@@ -21,7 +21,7 @@ export function makeClaim(): Claim {
 }
 
 /** On the reactor: whether the request may be carried out. */
-export function take(claim: Claim): boolean {
+export function acquireClaim(claim: Claim): boolean {
   return Atomics.compareExchange(new Int32Array(claim), 0, State.OPEN, State.TAKEN) === State.OPEN;
 }
 

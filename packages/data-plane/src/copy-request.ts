@@ -2,7 +2,7 @@ import type { RequestTable } from "@blksnap/engine";
 import type { Queue } from "@blksnap/ublk";
 
 /** Copies request `tag` of a queue into the engine's columns. */
-export function takeRequest(queue: Queue, table: RequestTable, tag: number): void {
+export function copyRequest(queue: Queue, table: RequestTable, tag: number): void {
   table.op[tag] = queue.op(tag);
   table.flags[tag] = queue.flags(tag);
   table.offsetBytes[tag] =

@@ -1,7 +1,7 @@
 /** How the requests of a tracked device's queues come to its engine. */
 import type { TrackerEngine } from "@blksnap/engine";
 import type { Queue, Target } from "@blksnap/ublk";
-import { takeRequest } from "./copy-request.js";
+import { copyRequest } from "./copy-request.js";
 import type { WriteGate } from "./write-gate.js";
 
 const EIO = 5;
@@ -10,7 +10,7 @@ export function frontTarget(queue: Queue, engine: TrackerEngine): Target {
   const { front } = engine;
   return {
     queueIo: (tag) => {
-      takeRequest(queue, front, tag);
+      copyRequest(queue, front, tag);
       engine.submitFront(tag);
     },
     // The image reads the original as long as it lives, and others must not get its place.
@@ -27,7 +27,7 @@ export function imageTarget(
   const { image } = engine;
   return {
     queueIo: (tag) => {
-      takeRequest(queue, image, tag);
+      copyRequest(queue, image, tag);
       if (!hasArea()) queue.complete(tag, -EIO);
       else if (gate?.admitImage(tag) !== false) engine.submitImage(tag);
     },

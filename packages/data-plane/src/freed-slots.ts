@@ -73,14 +73,14 @@ export class FreedSlots {
     this.#otherwise = undefined;
     // The stores' own grants need room too.
     const room = (area()?.extentsFree ?? 0) >> 1;
-    const slots = this.#take(Math.min(wanted, REUSED_MAX, room));
+    const slots = this.#popAnswering(Math.min(wanted, REUSED_MAX, room));
     for (const slot of slots) grant(slot);
     // Nobody would ask again.
     if (slots.length === 0) otherwise?.();
   }
 
   /** The first of those in stores that answer. */
-  #take(most: number): number[] {
+  #popAnswering(most: number): number[] {
     const taken: number[] = [];
     for (let i = 0; i < this.#kept.length && taken.length < most; ) {
       if (this.#options.isHung(this.#kept[i])) i++;

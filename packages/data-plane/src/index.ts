@@ -5,7 +5,7 @@ export type { DeviceIoCounters, TrackedDeviceCounters } from "./counters.js";
 export { type FaultPoint, faultPoint } from "./fault-points.js";
 export { giveUpMs } from "./io-ticker.js";
 export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
-export type { JournalSetup, LogNeed, LogPlace } from "./journal-io.js";
+export type { JournalSetup, LogLocation, LogNeed } from "./journal-io.js";
 export type {
   AdoptReply,
   AreaId,

@@ -39,11 +39,11 @@ import {
   isWorthRenewal,
   type JournalSetup,
   LogFile,
+  type LogLocation,
   type LogNeed,
-  type LogPlace,
 } from "./log-file.js";
 
-export type { Compaction, JournalSetup, LogNeed, LogPlace };
+export type { Compaction, JournalSetup, LogLocation, LogNeed };
 
 const EIO = 5;
 const ETIMEDOUT = 110;
@@ -142,11 +142,11 @@ export class JournalIo {
    * number of the first sector there, or null when the journal has failed.
    * @param compaction puts into the mirror's log what was in the journal before
    */
-  mirror(place: LogPlace, compaction?: Compaction): number | null {
+  mirror(location: LogLocation, compaction?: Compaction): number | null {
     if (this.#life.isOver) return null;
     assert(!this.writer.isCommitting, "a mirror begins between two commits");
     this.dropMirror();
-    this.#mirror = new LogFile(this.#reactor, place);
+    this.#mirror = new LogFile(this.#reactor, location);
     this.#compaction = compaction;
     const firstSequence = this.writer.nextSequence >>> 0;
     if (compaction === undefined) this.#goOnIfFull();

@@ -5,13 +5,13 @@ import type { TrackedDevice } from "./tracked-device.js";
 
 /**
  * Carries a request out; `done` may be called later.
- * @param take whether its descriptors may be looked at: asked in the turn in which they are
+ * @param acquire whether its descriptors may be looked at: asked in the turn in which they are
  */
 export function carryOutJournal(
   device: TrackedDevice,
   request: MirrorJournalRequest | JournalRequest,
   done: (value?: unknown) => void,
-  take: () => boolean,
+  acquire: () => boolean,
 ): void {
   const { gate } = device;
   const journal = gate?.journal;
@@ -19,7 +19,7 @@ export function carryOutJournal(
     case "mirrorJournal":
       assert(gate !== undefined && journal !== undefined, "the device has no journal");
       journal.io.whenIdle(() => {
-        if (!take()) return;
+        if (!acquire()) return;
         const { fd, logOffsetBytes, logBytes } = request;
         const place = { fd, logOffsetBytes, logBytes, usedSectors: 0 };
         gate.mirror(place, (firstSequence) => {

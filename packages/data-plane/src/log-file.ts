@@ -6,7 +6,7 @@ import type { Reactor } from "@blksnap/uring";
 const WORTH_RENEWAL = 4;
 
 /** A log in an open file. */
-export interface LogPlace {
+export interface LogLocation {
   readonly fd: number;
   readonly logOffsetBytes: number;
   readonly logBytes: number;
@@ -14,7 +14,7 @@ export interface LogPlace {
 }
 
 /** An open journal, to be appended to. */
-export interface JournalSetup extends LogPlace {
+export interface JournalSetup extends LogLocation {
   /** 16 bytes, as numbers. */
   readonly id: readonly number[];
   readonly nextSequence: number;
@@ -42,13 +42,13 @@ export class LogFile {
   /** What it had when it became the log: what a compaction would make again. */
   baseSectors: number;
 
-  constructor(reactor: Reactor, place: LogPlace) {
-    this.fd = place.fd;
-    this.index = reactor.addFile(place.fd);
-    this.logOffsetBytes = place.logOffsetBytes;
-    this.logSectors = place.logBytes / SECTOR_BYTES;
-    this.usedSectors = place.usedSectors;
-    this.baseSectors = place.usedSectors;
+  constructor(reactor: Reactor, location: LogLocation) {
+    this.fd = location.fd;
+    this.index = reactor.addFile(location.fd);
+    this.logOffsetBytes = location.logOffsetBytes;
+    this.logSectors = location.logBytes / SECTOR_BYTES;
+    this.usedSectors = location.usedSectors;
+    this.baseSectors = location.usedSectors;
   }
 }
 

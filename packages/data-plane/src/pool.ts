@@ -50,7 +50,7 @@ function carriesDescriptors({ type }: ReactorRequest): boolean {
 }
 
 /** One reactor's thread with the requests that it has not answered. */
-class Member {
+class ReactorHandle {
   devices = 0;
   readonly index: number;
   /** Ends when the reactor's loop is about to run. */
@@ -165,7 +165,7 @@ export interface ReactorPoolOptions {
 
 /** The reactors; each device belongs to one of them from attach to detach. */
 export class ReactorPool {
-  readonly #members: Member[] = [];
+  readonly #handles: ReactorHandle[] = [];
   readonly #watchdog: Watchdog;
 
   constructor(options: ReactorPoolOptions) {
@@ -176,15 +176,15 @@ export class ReactorPool {
       const ringEntries = Math.max(RING_ENTRIES_MIN, frontDepth, imageDepth);
       const settings = { index, imageDepth, ioTimeoutMs, ringEntries, heartbeat, lostStatus };
       const { startReactor = startReactorThread, onNotice, onLost } = options;
-      this.#members.push(new Member(startReactor, settings, onNotice, onLost));
+      this.#handles.push(new ReactorHandle(startReactor, settings, onNotice, onLost));
     }
-    this.#watchdog = new Watchdog(this.#members, options.logger);
+    this.#watchdog = new Watchdog(this.#handles, options.logger);
     this.#watchdog.start();
   }
 
   /** Ends when all reactors run. @throws the error of one that cannot */
   async ready(): Promise<void> {
-    await Promise.all(this.#members.map(({ ready }) => ready));
+    await Promise.all(this.#handles.map(({ ready }) => ready));
   }
 
   /** How each reactor does. */
@@ -193,24 +193,24 @@ export class ReactorPool {
   }
 
   get count(): number {
-    return this.#members.length;
+    return this.#handles.length;
   }
 
   /** The reactor with the fewest devices; give it back with release(). */
   assign(): number {
-    const member = this.#members.reduce((best, next) =>
+    const handle = this.#handles.reduce((best, next) =>
       next.devices < best.devices ? next : best,
     );
-    member.devices++;
-    return member.index;
+    handle.devices++;
+    return handle.index;
   }
 
   release(index: number): void {
-    this.#member(index).devices--;
+    this.#handle(index).devices--;
   }
 
   send(index: number, message: ToReactor): void {
-    this.#member(index).send(message);
+    this.#handle(index).send(message);
   }
 
   /** Sends a request and waits for its answer; rejects with what went wrong there, or on time-out. */
@@ -219,17 +219,17 @@ export class ReactorPool {
     request: ReactorRequest,
     timeoutMs: number = REPLY_TIMEOUT_MS,
   ): Promise<Value> {
-    return this.#member(index).request(request, timeoutMs) as Promise<Value>;
+    return this.#handle(index).request(request, timeoutMs) as Promise<Value>;
   }
 
   async stop(): Promise<void> {
     this.#watchdog.stop();
-    await Promise.all(this.#members.map((member) => member.stop()));
+    await Promise.all(this.#handles.map((handle) => handle.stop()));
   }
 
-  #member(index: number): Member {
-    const member = this.#members[index];
-    if (member === undefined) throw new Error(`no reactor ${index}`);
-    return member;
+  #handle(index: number): ReactorHandle {
+    const handle = this.#handles[index];
+    if (handle === undefined) throw new Error(`no reactor ${index}`);
+    return handle;
   }
 }

@@ -6,7 +6,7 @@ import type { MessagePort } from "node:worker_threads";
 import { assert, becomeIoFlusher, Reactor } from "@blksnap/uring";
 import { carryOutArea } from "./area-requests.js";
 import { carriedError } from "./carried-error.js";
-import { take as takeClaim } from "./claim.js";
+import { acquireClaim } from "./claim.js";
 import { errorText } from "./error-text.js";
 import { IoTicker } from "./io-ticker.js";
 import { carryOutJournal } from "./journal-requests.js";
@@ -128,17 +128,21 @@ export class ReactorServer {
 
   /**
    * Carries a request out; `done` may be called later.
-   * @param take whether the request's descriptors may be looked at
+   * @param acquire whether the request's descriptors may be looked at
    */
-  #carryOut(request: ReactorRequest, done: (value?: unknown) => void, take: () => boolean): void {
+  #carryOut(
+    request: ReactorRequest,
+    done: (value?: unknown) => void,
+    acquire: () => boolean,
+  ): void {
     switch (request.type) {
       case "attach":
-        if (!take()) return;
+        if (!acquire()) return;
         this.#attach(request);
         done();
         return;
       case "prepareArea":
-        if (!take()) return;
+        if (!acquire()) return;
         this.#deviceOf(request.tracker).prepareArea(request.area);
         done();
         return;
@@ -171,11 +175,11 @@ export class ReactorServer {
       case "adoptJournal":
       case "dropJournal":
       case "commitJournal":
-        carryOutJournal(this.#deviceOf(request.tracker), request, done, take);
+        carryOutJournal(this.#deviceOf(request.tracker), request, done, acquire);
         return;
       case "lostRanges":
         if (!this.#devices.has(request.tracker)) done(null);
-        else carryOutArea(this.#deviceOf(request.tracker), request, done, take);
+        else carryOutArea(this.#deviceOf(request.tracker), request, done, acquire);
         return;
       case "openImage":
       case "awaitImageEnd":
@@ -187,7 +191,7 @@ export class ReactorServer {
       case "compactAreaJournal":
       case "adoptAreaJournal":
       case "abandonAreaJournal":
-        carryOutArea(this.#deviceOf(request.tracker), request, done, take);
+        carryOutArea(this.#deviceOf(request.tracker), request, done, acquire);
         return;
       case "stop":
         assert(this.#devices.size === 0, "a reactor with devices is told to stop");
@@ -201,9 +205,9 @@ export class ReactorServer {
       return;
     }
     const { id, request, claim } = received;
-    const take = (): boolean => claim === undefined || takeClaim(claim);
+    const acquire = (): boolean => claim === undefined || acquireClaim(claim);
     try {
-      this.#carryOut(request, (value) => this.#options.say({ re: id, value }), take);
+      this.#carryOut(request, (value) => this.#options.say({ re: id, value }), acquire);
     } catch (error) {
       this.#options.say({ re: id, error: carriedError(error) });
       this.#reportError(error);

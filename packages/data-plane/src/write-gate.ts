@@ -6,7 +6,7 @@ import { type CbtMap, type KeptSlice, RequestOp, type TrackerEngine } from "@blk
 import type { Reactor } from "@blksnap/uring";
 import { CbtJournal } from "./cbt-journal.js";
 import type { IoTicker } from "./io-ticker.js";
-import type { JournalSetup, LogPlace } from "./journal-io.js";
+import type { JournalSetup, LogLocation } from "./journal-io.js";
 import type { ReactorNotice } from "./messages.js";
 
 export interface WriteGateOptions {
@@ -74,8 +74,8 @@ export class WriteGate {
   }
 
   /** The journal gets a successor; see CbtJournal. */
-  mirror(place: LogPlace, done: (firstSequence: number | null) => void): void {
-    this.journal.mirror(place, done);
+  mirror(location: LogLocation, done: (firstSequence: number | null) => void): void {
+    this.journal.mirror(location, done);
   }
 
   /** Just before the engine switches. */

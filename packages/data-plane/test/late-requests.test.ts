@@ -4,19 +4,19 @@ import { createMemoryFile, ReactorThread, tryLockFile } from "@blksnap/uring";
 import pino from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { makeClaim, NoAnswerError, take, withdraw } from "../dist/claim.js";
+import { acquireClaim, makeClaim, NoAnswerError, withdraw } from "../dist/claim.js";
 import { carryOutJournal } from "../dist/journal-requests.js";
 import type { ReactorRequest, RequestMessage } from "../dist/messages.js";
 import { ReactorPool } from "../dist/pool.js";
 
 test("a request is taken or withdrawn, never both", () => {
   const taken = makeClaim();
-  assert.ok(take(taken));
+  assert.ok(acquireClaim(taken));
   assert.not(withdraw(taken));
-  assert.not(take(taken));
+  assert.not(acquireClaim(taken));
   const withdrawn = makeClaim();
   assert.ok(withdraw(withdrawn));
-  assert.not(take(withdrawn));
+  assert.not(acquireClaim(withdrawn));
   assert.ok(withdraw(withdrawn));
 });
 
@@ -92,7 +92,7 @@ test("a request that was begun is waited for", () =>
     };
     const asked = pool.request(0, attachOf(1_000_000), 20).catch((error: unknown) => error);
     const claim = sent[0]?.claim;
-    assert.ok(claim !== undefined && take(claim));
+    assert.ok(claim !== undefined && acquireClaim(claim));
     const failure = await asked;
     assert.instance(failure, NoAnswerError);
     assert.is((failure as NoAnswerError).isTaken, true);
@@ -121,7 +121,7 @@ test("a mirror that was withdrawn while the journal was busy is not begun", () =
       { gate } as never,
       request as never,
       () => answers++,
-      () => take(claim),
+      () => acquireClaim(claim),
     );
     if (!isWanted) assert.ok(withdraw(claim));
     waiting.shift()?.();

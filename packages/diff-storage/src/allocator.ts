@@ -278,7 +278,7 @@ export class SlotAllocator {
     const share = Math.floor(this.#growth.readySlots / SHARE_DIVISOR);
     const wanted = Math.max(1, Math.min(maxSlots, EXTENT_SLOTS_MAX, share));
     for (const space of this.#spaces) {
-      const extent = space.take(wanted);
+      const extent = space.acquire(wanted);
       if (extent === undefined) continue;
       this.#rate.note(extent.count, this.#clock.nowMs());
       this.#check();

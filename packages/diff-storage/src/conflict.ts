@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import {
   blockIdentity,
+  type DeviceOrFile,
   fieldBytes,
   lookAtPath,
   type Meeting,
   meetingOf,
   namesIn,
-  type Place,
   parseDevice,
   readSysfsDevice,
   type Stack,
@@ -37,7 +37,7 @@ const SERVED_NAME = /^(loop|nbd|ublkb)\d+$/;
  */
 export async function assertNoConflict(
   storePath: string,
-  devices: readonly Place[],
+  devices: readonly DeviceOrFile[],
   probe: TopologyProbe = {},
 ): Promise<void> {
   if (storePath === MEMORY_STORE_PATH || devices.length === 0) return;

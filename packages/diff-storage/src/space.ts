@@ -116,7 +116,7 @@ export class StoreSpace {
   }
 
   /** Hands out the first ready run, up to `maxSlots`; undefined when nothing is ready. */
-  take(maxSlots: number): { firstSlot: number; count: number } | undefined {
+  acquire(maxSlots: number): { firstSlot: number; count: number } | undefined {
     if (this.suspended) return undefined;
     const run = this.#ready.findRun(0, maxSlots);
     if (run === undefined) return undefined;

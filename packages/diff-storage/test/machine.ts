@@ -4,9 +4,9 @@ import { assertNoConflict, assertNotInUse } from "@blksnap/diff-storage";
 import {
   blockIdentity,
   type DeviceNumber,
+  type DeviceOrFile,
   deviceKey,
-  type PathDevices,
-  type Place,
+  type PathTarget,
   type TopologyProbe,
 } from "@blksnap/linux-block";
 import { FakeTree, failsWith, stackUnknown, withDirectory } from "./support.js";
@@ -20,7 +20,7 @@ export const dev = (key: string): DeviceNumber => {
 export class Machine {
   readonly tree: FakeTree;
   readonly #root: string;
-  readonly #files = new Map<string, PathDevices>();
+  readonly #files = new Map<string, PathTarget>();
   readonly #starts = new Map<string, Buffer>();
   probe: TopologyProbe;
 
@@ -97,8 +97,8 @@ export class Machine {
     return this;
   }
 
-  placeOf(path: string): Place {
-    const { blockDevice, identity, device } = this.#files.get(path) as PathDevices;
+  deviceOrFile(path: string): DeviceOrFile {
+    const { blockDevice, identity, device } = this.#files.get(path) as PathTarget;
     return blockDevice ?? { identity, device, path };
   }
 
@@ -108,24 +108,24 @@ export class Machine {
     return start;
   }
 
-  async #lookAt(path: string): Promise<PathDevices> {
+  async #lookAt(path: string): Promise<PathTarget> {
     const found = this.#files.get(path);
     if (found === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: "ENOENT" });
     return found;
   }
 
   async refused(store: string, device: string): Promise<string> {
-    const run = () => assertNoConflict(store, [this.placeOf(device)], this.probe);
+    const run = () => assertNoConflict(store, [this.deviceOrFile(device)], this.probe);
     return (await failsWith("STORE_ON_MEMBER", run)).message;
   }
 
   async accepted(store: string, device: string): Promise<void> {
-    await assertNoConflict(store, [this.placeOf(device)], this.probe);
+    await assertNoConflict(store, [this.deviceOrFile(device)], this.probe);
     await assertNotInUse(store, this.probe);
   }
 
   async unknown(store: string, device: string): Promise<string> {
-    const run = () => assertNoConflict(store, [this.placeOf(device)], this.probe);
+    const run = () => assertNoConflict(store, [this.deviceOrFile(device)], this.probe);
     return (await stackUnknown(run)).message;
   }
 

@@ -1,5 +1,5 @@
 import { assertNoConflict, assertNotInUse, otherUses } from "@blksnap/diff-storage";
-import { deviceKey, type FilePlace, meetingOf, stackOf } from "@blksnap/linux-block";
+import { deviceKey, type KnownFile, meetingOf, stackOf } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { dev, on } from "./machine.js";
@@ -30,7 +30,7 @@ test(
   on(async (machine) => {
     machine.file("/a.img", 5).loop(0, "/before.img (deleted)");
     await stackUnknown(() =>
-      assertNoConflict("/a.img", [machine.placeOf("/dev/loop0")], machine.probe),
+      assertNoConflict("/a.img", [machine.deviceOrFile("/dev/loop0")], machine.probe),
     );
     const backing = { device: dev("8:1"), blockDevice: undefined, identity: "file:8:1:5" };
     machine.probe = { ...machine.probe, loopBacking: async () => backing };
@@ -200,7 +200,7 @@ test(
 test(
   "a file in memory lies on no device",
   on(async (machine) => {
-    const place: FilePlace = {
+    const place: KnownFile = {
       identity: "file:1:1",
       device: dev("0:1"),
       path: "/memfd:a (deleted)",

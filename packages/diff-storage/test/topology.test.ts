@@ -2,7 +2,7 @@ import { assertNoConflict } from "@blksnap/diff-storage";
 import {
   type DeviceNumber,
   deviceKey,
-  type PathDevices,
+  type PathTarget,
   type TopologyProbe,
   underlyingDevices,
   underlyingDevicesOfPath,
@@ -75,7 +75,7 @@ const NODES: Readonly<Record<string, string>> = {
   "/dev/mapper/vg-data": "253:1",
 };
 
-async function lookAt(path: string): Promise<PathDevices> {
+async function lookAt(path: string): Promise<PathTarget> {
   if (path.endsWith("(deleted)")) throw new Error(`ENOENT: ${path}`);
   const [, key] = MOUNTS.find(([point]) => path === point || path.startsWith(`${point}/`)) ?? [
     "/",

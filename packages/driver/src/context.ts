@@ -11,7 +11,7 @@ import { Serial } from "./serial.js";
 import type { DriverSettings } from "./settings.js";
 
 export interface DriverContext extends Omit<DriverSettings, "reactors"> {
-  readonly control: UblkControl;
+  readonly ublk: UblkControl;
   readonly reactors: ReactorPool;
   /** On tmpfs: outlives the process. */
   readonly state: StateDirectory;
@@ -24,7 +24,7 @@ export interface DriverContext extends Omit<DriverSettings, "reactors"> {
   readonly freezes: Serial;
 }
 
-interface Parts extends Pick<DriverContext, "control" | "reactors"> {
+interface Parts extends Pick<DriverContext, "ublk" | "reactors"> {
   readonly ring: PromiseRing;
 }
 
@@ -32,12 +32,12 @@ interface Parts extends Pick<DriverContext, "control" | "reactors"> {
 export async function openContext(
   settings: DriverSettings,
   ports: DriverPorts,
-  { ring, control, reactors }: Parts,
+  { ring, ublk, reactors }: Parts,
 ): Promise<DriverContext> {
   const { stateDirectory, takeOverTimeoutMs, persistentDirectory, ioTimeoutMs } = settings;
   return {
     ...settings,
-    control,
+    ublk,
     reactors,
     state: await claimState(stateDirectory, takeOverTimeoutMs),
     persistent: new PersistentDirectory(persistentDirectory, giveUpMs(ioTimeoutMs)),

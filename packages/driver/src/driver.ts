@@ -37,7 +37,6 @@ import { endAll, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { driverMetrics } from "./metrics.js";
-import { Notices } from "./notices.js";
 import { markedRanges, readMap } from "./operations/cbt-operations.js";
 import { changesSince } from "./operations/diff.js";
 import { markedFile } from "./operations/file-extents.js";
@@ -45,7 +44,8 @@ import { Operations } from "./operations/serialised.js";
 import { SnapshotOperations } from "./operations/snapshot-operations.js";
 import { TrackerOperations } from "./operations/tracker-operations.js";
 import { type DriverPorts, machinePorts } from "./ports.js";
-import { recoverAll } from "./recovery/after-crash.js";
+import { ReactorEvents } from "./reactor-events.js";
+import { recoverAfterCrash } from "./recovery/after-crash.js";
 import { LateRecovery } from "./recovery/late-recovery.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
@@ -64,7 +64,7 @@ export class Driver implements DriverControl {
   readonly #logger: Logger;
   readonly #ports: DriverPorts;
   readonly #ring: PromiseRing;
-  readonly #control: UblkControl;
+  readonly #ublk: UblkControl;
   readonly #reactors: ReactorPool;
   readonly #settings: DriverSettings;
   #context!: DriverContext;
@@ -74,23 +74,23 @@ export class Driver implements DriverControl {
   #mounts!: MountWatch;
   readonly #registry: Registry;
   readonly #operations: Operations;
-  readonly #notices: Notices;
+  readonly #reactorEvents: ReactorEvents;
   #handover: Handover | null = null;
   readonly #devices: DeviceReader;
 
-  private constructor(options: DriverOptions, ports: DriverPorts, control: UblkControl) {
+  private constructor(options: DriverOptions, ports: DriverPorts, ublk: UblkControl) {
     this.#logger = options.logger;
     this.#ports = ports;
     this.#ring = ports.openRing();
     this.#registry = new Registry(
       ports.blockDevices,
       () => this.#late.waiting.map(({ record }) => record),
-      (tracker) => this.#notices.actOnUnclaimed(tracker),
+      (tracker) => this.#reactorEvents.actOnUnclaimed(tracker),
     );
     this.#operations = new Operations(this.#registry);
-    this.#control = control;
+    this.#ublk = ublk;
     this.#settings = settingsOf(options);
-    this.#notices = new Notices(this.#registry, this.#logger, ({ id, reactor }, area) =>
+    this.#reactorEvents = new ReactorEvents(this.#registry, this.#logger, ({ id, reactor }, area) =>
       this.#reactors.request(reactor, { type: "dropArea", tracker: id, area }),
     );
     this.#reactors = new ReactorPool({
@@ -99,7 +99,7 @@ export class Driver implements DriverControl {
       frontDepth: this.#settings.frontDepth,
       imageDepth: this.#settings.imageDepth,
       ioTimeoutMs: this.#settings.ioTimeoutMs,
-      onNotice: (reactor, notice) => this.#notices.take(reactor, notice),
+      onNotice: (reactor, notice) => this.#reactorEvents.onNotice(reactor, notice),
       startReactor: ports.startReactor,
       lostStatus: options.reactorLostStatus,
       onLost: (reactor, error) => {
@@ -358,25 +358,25 @@ export class Driver implements DriverControl {
   async #takeOver(): Promise<void> {
     const takenOverMs = Date.now();
     this.#context = await openContext(this.#settings, this.#ports, {
-      control: this.#control,
+      ublk: this.#ublk,
       reactors: this.#reactors,
       ring: this.#ring,
     });
     const { addTracker } = this.#registry;
-    const recovered = await recoverAll(this.#context, {
+    const recovered = await recoverAfterCrash(this.#context, {
       tracker: (tracker) => {
         addTracker(tracker);
-        this.#notices.retry();
+        this.#reactorEvents.retry();
       },
       snapshot: (snapshot) => this.#registry.snapshots.set(snapshot.id, snapshot),
       lost: ({ id }) => this.#registry.snapshots.delete(id),
-      progressed: () => this.#notices.retry(),
+      progressed: () => this.#reactorEvents.retry(),
     });
     const { trackers, snapshots, waiting, lastTracker } = recovered;
     this.#late = new LateRecovery(this.#context, waiting, this.#operations.locks, addTracker);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
-    this.#notices.begin();
+    this.#reactorEvents.begin();
     const { trackers: watched } = this.#registry;
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
     void this.#trackers.checkOwnPlaces();
@@ -390,7 +390,7 @@ export class Driver implements DriverControl {
   async #close(): Promise<void> {
     await this.#reactors.stop();
     this.#ring.close();
-    this.#control.close();
+    this.#ublk.close();
   }
 
   #statusSource(): StatusSource {

@@ -1,7 +1,7 @@
 /** Which fronts and images are in use, and by whom. */
 
 import { usersOf } from "@blksnap/linux-block";
-import { claimApart } from "@blksnap/uring";
+import { claimInHelper } from "@blksnap/uring";
 import type { Registry } from "./registry.js";
 
 /** Opening a device that hangs can hang. */
@@ -36,7 +36,7 @@ export async function devicesInUse(registry: Registry): Promise<DeviceInUse[]> {
   for (const one of served) {
     const of = users.get(one.path) ?? [];
     // Mounted or opened exclusively, also where this process cannot see by whom.
-    const isUsed = of.length > 0 || (await claimApart(one.path, CLAIM_TIMEOUT_MS)) < 0;
+    const isUsed = of.length > 0 || (await claimInHelper(one.path, CLAIM_TIMEOUT_MS)) < 0;
     if (isUsed) inUse.push({ ...one, users: of });
   }
   return inUse;

@@ -22,9 +22,9 @@ import { PromiseRing } from "@blksnap/uring";
 import { FreezeGroup, type FreezeOptions } from "./system/freeze.js";
 import { usersSystem } from "./system/freeze-system.js";
 import { LoopTable } from "./system/loop-table.js";
-import { placeOf } from "./system/place.js";
+import { pathTarget } from "./system/path-target.js";
 import { ringStoreSystem } from "./system/store-system.js";
-import { readDeviceApart } from "./system/superblock-reader.js";
+import { readDeviceInHelper } from "./system/superblock-reader.js";
 
 /** What is behind paths and devices; each answer comes in bounded time. */
 export type BlockDeviceFacts = Required<
@@ -60,9 +60,9 @@ export function machinePorts(): DriverPorts {
     openRing: () => new PromiseRing(),
     storeSystem: ringStoreSystem,
     blockDevices: {
-      lookAt: placeOf,
+      lookAt: pathTarget,
       loopBacking: (node, device) => loops.backingOf(node, device),
-      readDevice: readDeviceApart,
+      readDevice: readDeviceInHelper,
     },
     startReactor: startReactorThread,
     freezing: (options) => new FreezeGroup({ ...options, system }),

@@ -5,9 +5,9 @@ import { ControlError } from "@blksnap/api";
 import type { AreaId } from "@blksnap/data-plane";
 import {
   type DeviceNumber,
+  type DeviceOrFile,
   deviceKey,
   devicesIn,
-  type Place,
   stackOf,
   type TopologyProbe,
 } from "@blksnap/linux-block";
@@ -15,7 +15,7 @@ import type { BlockDeviceFacts } from "./ports.js";
 import type { TrackerRecord } from "./records/records.js";
 import { Serial } from "./serial.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import { blockIdentity, identityOf, placeOfIdentity } from "./system/place.js";
+import { blockIdentity, deviceOrFile, identityOf } from "./system/path-target.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
@@ -106,7 +106,7 @@ export class Registry {
   ): Promise<Value> {
     const claim = await this.#claiming.run(async () => {
       await this.assertNoImage(path);
-      await this.assertApart(path);
+      await this.assertDisjoint(path);
       const made: AttachClaim = {
         device: path,
         identity: await identityOf(path, this.#blockDevices.lookAt),
@@ -185,7 +185,7 @@ export class Registry {
   }
 
   /** @throws ControlError DEVICE_OVERLAPS when the path shares data with a tracked device */
-  async assertApart(path: string): Promise<void> {
+  async assertDisjoint(path: string): Promise<void> {
     await assertNoOverlap(path, this.tracked, this.topology);
   }
 
@@ -205,7 +205,7 @@ export class Registry {
       ({ device, identity, front }): TrackedPath => ({
         device,
         identity,
-        places: [placeOfIdentity(identity, device), ...numbersOfFront(front)],
+        places: [deviceOrFile(identity, device), ...numbersOfFront(front)],
       }),
     );
     return [...served, ...others];
@@ -215,7 +215,7 @@ export class Registry {
    * The front or image that a path lies on; undefined where on none. Nothing of the daemon's own may lie
    * there: killed while it waits for its own device it could not end (apart.ts of @blksnap/uring).
    */
-  async ownDeviceBeneath(path: Place | string): Promise<string | undefined> {
+  async ownDeviceBeneath(path: DeviceOrFile | string): Promise<string | undefined> {
     const served = [...this.trackers.values()].flatMap((tracker) => {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       return image === undefined ? [tracker.front] : [tracker.front, image];
@@ -239,7 +239,7 @@ export class Registry {
     return { ...this.#blockDevices, layers };
   }
 
-  #layersBelow(key: string): Place[] | undefined {
+  #layersBelow(key: string): DeviceOrFile[] | undefined {
     for (const tracker of this.trackers.values()) {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       if (key !== tracker.front.deviceNumber && key !== image?.deviceNumber) continue;
@@ -247,7 +247,7 @@ export class Registry {
     }
     for (const { device, identity, front } of this.#others()) {
       if (!numbersOfFront(front).some((number) => deviceKey(number) === key)) continue;
-      return [placeOfIdentity(identity, device)];
+      return [deviceOrFile(identity, device)];
     }
     return undefined;
   }

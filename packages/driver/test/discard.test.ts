@@ -27,13 +27,13 @@ function record(id: string, now: SnapshotRecord["state"], image: number): Snapsh
 /** A kernel with devices of these marks, by their numbers. */
 function kernel(marks: Record<number, number>) {
   const deleted: number[] = [];
-  const control = {
+  const ublk = {
     deviceInfo: async (id: number) =>
       id in marks ? { id, serverFlags: marks[id], serverFlagsHigh: state.owner } : undefined,
     deleteDevice: async (id: number) => deleted.push(id),
   };
   const logger = { warn: () => undefined, error: () => undefined };
-  return { context: { control, logger, state } as never, deleted };
+  return { context: { ublk, logger, state } as never, deleted };
 }
 
 test("an image goes with its snapshot", async () => {

@@ -18,7 +18,7 @@ import * as assert from "uvu/assert";
 import { boundedSteps } from "../dist/records/bounded-steps.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
-import { restorePersistent } from "../dist/recovery/after-reboot.js";
+import { restoreAfterReboot } from "../dist/recovery/after-reboot.js";
 import { patiently, type Waiting } from "../dist/snapshot/patience.js";
 import { refusal } from "./persistence-world.js";
 
@@ -42,7 +42,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-function contextOf(persistent: PersistentDirectory): Parameters<typeof restorePersistent>[0] {
+function contextOf(persistent: PersistentDirectory): Parameters<typeof restoreAfterReboot>[0] {
   const log = (_: unknown, text: string) => void said.push(text);
   return { persistent, logger: { info: log, warn: log, error: log, fatal: log } } as never;
 }
@@ -58,7 +58,7 @@ test("a directory that does not answer is not asked by this process", async () =
   const backing = { path: "/dev/a" } as never;
   for (const work of [
     () => directory.own(),
-    () => restorePersistent(contextOf(directory), KNOWN),
+    () => restoreAfterReboot(contextOf(directory), KNOWN),
     () => TrackerPersistence.prepare(directory, backing, { persistent: true }),
     () => TrackerPersistence.prepare(directory, backing, { persistent: false }),
   ]) {
@@ -77,7 +77,7 @@ test("a record that cannot be read to its end keeps nobody waiting", async () =>
   const fifo = join(folder, "tracker-1.record");
   execFileSync("mkfifo", [fifo]);
   try {
-    const { code } = await refusal(restorePersistent(contextOf(directory), KNOWN));
+    const { code } = await refusal(restoreAfterReboot(contextOf(directory), KNOWN));
     assert.is(code, "PERSISTENT_STATE_UNUSABLE");
   } finally {
     closeSync(openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK));
@@ -101,7 +101,7 @@ test("journals that nobody knows are not removed any more once that was given up
   for (const name of ["area-1.journal", "area-2.journal"]) {
     writeFileSync(join(directory.path, name), "");
   }
-  const restored = await restorePersistent(contextOf(directory), KNOWN);
+  const restored = await restoreAfterReboot(contextOf(directory), KNOWN);
   assert.equal(restored, { pending: [], snapshots: [] });
   assert.match(said.join(), "the medium does not answer: journals of takes");
   const removed = readdirSync(directory.path).filter((name) => name.endsWith(".journal"));

@@ -10,7 +10,7 @@ import { OperationLocks } from "../dist/operations/operation-locks.js";
 import type { TrackerRecord } from "../dist/records/records.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
 import { LateRecovery } from "../dist/recovery/late-recovery.js";
-import { identityOf } from "../dist/system/place.js";
+import { identityOf } from "../dist/system/path-target.js";
 
 const DEVICE = "/dev/null";
 const record = {
@@ -42,7 +42,7 @@ test.after.each(() => {
 function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const asked: number[] = [];
   const deleted: number[] = [];
-  const control = {
+  const ublk = {
     deviceInfo: async (id: number) => {
       asked.push(id);
       const now = states.length > 1 ? states.shift() : states[0];
@@ -54,7 +54,7 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const log = (_: unknown, text: string) => logged.push(text);
   const persistent = { inUse: new Set<string>() };
   const { blockDevices } = machinePorts();
-  const context = { control, state, persistent, blockDevices, logger: { info: log, warn: log } };
+  const context = { ublk, state, persistent, blockDevices, logger: { info: log, warn: log } };
   const none = () => assert.unreachable("nothing can go on here");
   const late = new LateRecovery(
     context as never,

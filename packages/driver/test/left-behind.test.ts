@@ -21,7 +21,7 @@ import { fixParameters } from "../dist/parameters.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
 import { TrackerPersistence, trackerRecords } from "../dist/records/tracker-persistence.js";
-import { identityOfOpen } from "../dist/system/place.js";
+import { identityOfOpen } from "../dist/system/path-target.js";
 import { geometryOf } from "../dist/tracker/geometry.js";
 import { Tracker } from "../dist/tracker/tracker.js";
 import { TrackerJournal } from "../dist/tracker/tracker-journal.js";
@@ -40,13 +40,13 @@ const TAKING: Readonly<Record<string, readonly string[]>> = {
   state: ["createMap", "bindMap", "openMap", "writeRecord"],
   persistent: ["exists", "own", "boot", "file", "readRecords", "writeRecord"],
   reactors: ["assign", "request"],
-  control: ["addDevice", "setParams", "deviceInfo", "startRecovery"],
+  ublk: ["addDevice", "setParams", "deviceInfo", "startRecovery"],
 };
 const GIVING: Readonly<Record<string, readonly string[]>> = {
   state: ["removeRecord", "removeMap"],
   persistent: ["file", "writeRecord", "removeRecord", "removeFile"],
   reactors: ["release"],
-  control: [],
+  ublk: [],
 };
 
 class Injected extends Error {}
@@ -118,7 +118,7 @@ class Host {
 
   context(failing: FailingCalls, methods = TAKING) {
     const log = (_: unknown, text: string) => this.errors.push(text);
-    const control = {
+    const ublk = {
       addDevice: async () => {
         this.devices.add(FRONT);
         return { id: FRONT, maxIoBytes: 524_288 };
@@ -149,7 +149,7 @@ class Host {
     const wrap = <Target extends object>(name: string, target: Target) =>
       failing.wrap(name, target, methods[name] ?? []);
     return {
-      control: wrap("control", control),
+      ublk: wrap("ublk", ublk),
       reactors: wrap("reactors", reactors),
       state: wrap("state", this.state),
       persistent: wrap("persistent", this.persistent),
@@ -282,7 +282,7 @@ for (const persistent of [true, false]) {
       nothing,
       (host, failing) => Tracker.attach(host.context(failing), TRACKER, host.disk, { persistent }),
       (host, before, told) => {
-        assert.match(told, /state\.|persistent\.|reactors\.|control\.|no ublk/);
+        assert.match(told, /state\.|persistent\.|reactors\.|ublk\.|no ublk/);
         assert.equal(host.inventory(), before, told);
       },
     );

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { linkName } from "../dist/system/links.js";
-import { identityOf } from "../dist/system/place.js";
+import { identityOf } from "../dist/system/path-target.js";
 
 test("a link's name is that of the node, without characters that need quoting", () => {
   assert.is(linkName("/dev/mapper/vg-root"), "vg-root");

@@ -13,7 +13,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { findPersistent } from "../dist/records/find-original.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../dist/system/device-marks.js";
-import { identityOf } from "../dist/system/place.js";
+import { identityOf } from "../dist/system/path-target.js";
 import { findOriginal } from "../dist/tracker/original.js";
 
 const test = suite("original");

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { identityOf } from "../dist/system/place.js";
+import { identityOf } from "../dist/system/path-target.js";
 import { assertNoOverlap, type TrackedPath } from "../dist/tracker/overlap.js";
 
 const test = suite("overlap");

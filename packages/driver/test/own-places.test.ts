@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { placeOf } from "../dist/system/place.js";
+import { pathTarget } from "../dist/system/path-target.js";
 import { assertNotOurs, ownPlaces } from "../dist/tracker/own-places.js";
 
 const test = suite("own places");
@@ -24,7 +24,7 @@ test("what the daemon writes to is no device, by any of its names", async () => 
   const words = places.map(({ what }) => what).filter((what) => what !== "the daemon's log");
   assert.equal(words, ["the daemon's files", "old data of snapshot a"]);
   const answer = (path: string) =>
-    assertNotOurs(path, places, { lookAt: placeOf }).then(
+    assertNotOurs(path, places, { lookAt: pathTarget }).then(
       () => "",
       ({ code, message }) => `${code}: ${message}`,
     );

@@ -64,7 +64,7 @@ async function left(storeFile: string) {
     state,
     storeSystem: commandStoreSystem,
     portionBytes: 2 ** 20,
-    control: {
+    ublk: {
       deviceInfo: async () => undefined,
       addDevice: () => Promise.reject(new Error("no image in this test")),
     },

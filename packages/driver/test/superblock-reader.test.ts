@@ -1,15 +1,15 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { readDeviceApart } from "../dist/system/superblock-reader.js";
+import { readDeviceInHelper } from "../dist/system/superblock-reader.js";
 
 const codeOf = (error: NodeJS.ErrnoException): string | undefined => error.code;
 
 test("reads what has this number, by its name", async () => {
   const zero = { major: 1, minor: 5 };
-  assert.equal(await readDeviceApart("/dev/zero", zero, 1024, 3072), Buffer.alloc(3072));
+  assert.equal(await readDeviceInHelper("/dev/zero", zero, 1024, 3072), Buffer.alloc(3072));
   const other = { major: 1, minor: 6 };
-  assert.is(await readDeviceApart("/dev/zero", other, 0, 512).catch(codeOf), "ENODEV");
-  assert.is(await readDeviceApart("/dev/no-such-device", zero, 0, 512).catch(codeOf), "ENOENT");
+  assert.is(await readDeviceInHelper("/dev/zero", other, 0, 512).catch(codeOf), "ENODEV");
+  assert.is(await readDeviceInHelper("/dev/no-such-device", zero, 0, 512).catch(codeOf), "ENOENT");
 });
 
 test.run();

@@ -51,7 +51,7 @@ export class CopyPath {
   /** Starts a copy for front request `tag`, whose copy window must have room. */
   launchFront(tag: number, chunk: number, start: number, end: number, slot: number): void {
     const { copies, front, geometry } = this.core;
-    const copy = copies.take(chunk, start, end);
+    const copy = copies.acquire(chunk, start, end);
     copies.kind[copy] = CopyKind.OLD;
     copies.slot[copy] = slot;
     copies.owner[copy] = tag;
@@ -73,7 +73,7 @@ export class CopyPath {
     place: number,
   ): void {
     const { copies, front, image, geometry } = this.core;
-    const copy = copies.take(chunk, block, block + 1);
+    const copy = copies.acquire(chunk, block, block + 1);
     copies.kind[copy] = kind;
     copies.slot[copy] = slot;
     copies.owner[copy] = front.depth + tag;
@@ -85,9 +85,9 @@ export class CopyPath {
   }
 
   /** A place among the copies for blocks that a run of image request `tag` writes itself. */
-  takeDirect(tag: number, chunk: number, start: number, end: number, slot: number): number {
+  acquireDirect(tag: number, chunk: number, start: number, end: number, slot: number): number {
     const { copies, front } = this.core;
-    const copy = copies.take(chunk, start, end);
+    const copy = copies.acquire(chunk, start, end);
     copies.kind[copy] = CopyKind.DIRECT;
     copies.slot[copy] = slot;
     copies.owner[copy] = front.depth + tag;
@@ -109,7 +109,7 @@ export class CopyPath {
       if (copies.state[copy] !== IoState.LIVE || copies.kind[copy] === CopyKind.DIRECT) continue;
       if (core.isLate(copies.since[copy], copies.stage[copy])) this.setLate(copy);
     }
-    if (copies.isExhausted()) core.ready.takeAll(core.copyWaiters);
+    if (copies.isExhausted()) core.ready.appendAll(core.copyWaiters);
   }
 
   /** The area is closed: nobody asks any more what late copies come to. */

@@ -72,9 +72,9 @@ export class CopyTable extends IdPool {
   }
 
   /** Takes a free copy and makes it findable as [start, end) of the chunk. */
-  take(chunk: number, start: number, end: number): number {
+  acquire(chunk: number, start: number, end: number): number {
     assert(end > start, "a copy of nothing");
-    const copy = this.takeId();
+    const copy = this.acquireId();
     this.stage[copy] = IoStage.READING;
     this.chunk[copy] = chunk;
     this.rangeStart[copy] = start;

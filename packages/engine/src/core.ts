@@ -183,14 +183,14 @@ export class EngineCore {
     else image.state[id - front.depth] = state;
   }
 
-  mayTakeCopy(): boolean {
+  mayAcquireCopy(): boolean {
     return (
       this.copies.freeCount > 0 &&
       (this.copyWaiters.isEmpty() || this.serving === Serving.COPY_WAITER)
     );
   }
 
-  mayTakeRun(): boolean {
+  mayAcquireRun(): boolean {
     return (
       this.runs.freeCount > 0 && (this.runWaiters.isEmpty() || this.serving === Serving.RUN_WAITER)
     );
@@ -204,7 +204,7 @@ export class EngineCore {
     this.meetChunk(chunk);
     const present = area.map.slotOf(chunk);
     if (present !== NO_SLOT) return area.isHung(present) ? Stop.STORE_HUNG : present;
-    const slot = area.slots.take(area.hungStores);
+    const slot = area.slots.acquire(area.hungStores);
     if (slot === NO_FREE_SLOT) {
       if (area.isAllHung) return Stop.STORE_HUNG;
       if (area.slots.deniedErrno !== 0) return Stop.SLOTS_DENIED;
@@ -281,7 +281,7 @@ export class EngineCore {
 
   /** Lets all blocked writes try again. */
   unblock(): void {
-    this.ready.takeAll(this.blocked);
+    this.ready.appendAll(this.blocked);
     this.area!.blockedWrites = 0;
   }
 

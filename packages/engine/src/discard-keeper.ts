@@ -105,7 +105,7 @@ export class DiscardKeeper {
       const clean = !slice.isMet && !discardWatch.isAwaited(offset, length);
       if (clean) core.cbt.recordDiscard(offset, length);
     }
-    core.ready.takeAll(core.sliceWaiters);
+    core.ready.appendAll(core.sliceWaiters);
   }
 
   /** True if the snapshot still needs some block that the request touches. */

@@ -225,7 +225,7 @@ export class FrontPath {
       if (slot !== Stop.SLOTS_DENIED) return slot;
       return this.overflow(tag, chunk, start, free, core.area!.slots.deniedErrno);
     }
-    if (!core.mayTakeCopy()) {
+    if (!core.mayAcquireCopy()) {
       if (core.copies.isExhausted()) return this.overflow(tag, chunk, start, free, ETIMEDOUT);
       return Stop.COPY_POOL;
     }

@@ -1,6 +1,6 @@
 // Ids of what is in flight, from a bounded table.
 //
-//     FREE --takeId--> LIVE ----free----> FREE
+//     FREE --acquireId--> LIVE ----free----> FREE
 //                       |                  ^
 //                       +-----setLate----> LATE (ORPHANED) --free
 //
@@ -63,7 +63,7 @@ export abstract class IdPool {
     this.state[id] = IoState.LATE;
   }
 
-  protected takeId(): number {
+  protected acquireId(): number {
     const id = this.freeHead;
     assert(this.freeCount > 0, "taken without a free one");
     this.freeHead = this.nextFree[id];

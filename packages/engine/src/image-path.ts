@@ -114,7 +114,7 @@ export class ImagePath {
       }
       this.runPath.setLate(run);
     }
-    if (runs.isExhausted()) core.ready.takeAll(core.runWaiters);
+    if (runs.isExhausted()) core.ready.appendAll(core.runWaiters);
   }
 
   /** The area is closed: nobody asks any more what late runs come to. */

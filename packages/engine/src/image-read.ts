@@ -95,12 +95,12 @@ export class ImageReader {
       core.image.error[tag] = -EIO;
       return Stop.ERROR;
     }
-    if (!runPath.mayTake(tag)) return Stop.RUN_POOL;
+    if (!runPath.mayAcquire(tag)) return Stop.RUN_POOL;
     const end = map.stateEnd(chunk, block, limit);
     let kind: number = RunKind.READ_ORIGINAL;
     if (state === BlockState.DATA) kind = RunKind.READ_SLOT;
     else if (state === BlockState.ZERO) kind = RunKind.ZERO;
-    runPath.launch(runPath.take(tag), tag, kind, chunk, block, end, map.slotOf(chunk), NONE);
+    runPath.launch(runPath.acquire(tag), tag, kind, chunk, block, end, map.slotOf(chunk), NONE);
     return end;
   }
 

@@ -94,7 +94,7 @@ export class ImageWriter {
     if (free < 0) return free;
     const slot = this.slotFor(tag, chunk);
     if (slot < 0) return slot;
-    if (!core.mayTakeCopy()) return this.withoutCopy(tag);
+    if (!core.mayAcquireCopy()) return this.withoutCopy(tag);
     const kind = state === BlockState.ZERO ? CopyKind.ZERO : CopyKind.OLD;
     this.copyPath.launchImage(tag, chunk, block, slot, kind, place);
     return Stop.OWN;
@@ -110,8 +110,8 @@ export class ImageWriter {
     if (map.stateAt(chunk, block) === BlockState.DATA) {
       const slot = this.slotFor(tag, chunk);
       if (slot < 0) return slot;
-      if (!runPath.mayTake(tag)) return Stop.RUN_POOL;
-      const run = runPath.take(tag);
+      if (!runPath.mayAcquire(tag)) return Stop.RUN_POOL;
+      const run = runPath.acquire(tag);
       runPath.launch(run, tag, RunKind.WRITE_SLOT, chunk, block, end, slot, NONE);
       return end;
     }
@@ -119,13 +119,13 @@ export class ImageWriter {
     if (free < 0) return free;
     const slot = this.slotFor(tag, chunk);
     if (slot < 0) return slot;
-    if (!runPath.mayTake(tag)) return Stop.RUN_POOL;
-    const run = runPath.take(tag);
-    if (!core.mayTakeCopy()) {
+    if (!runPath.mayAcquire(tag)) return Stop.RUN_POOL;
+    const run = runPath.acquire(tag);
+    if (!core.mayAcquireCopy()) {
       core.image.reservedRun[tag] = run;
       return this.withoutCopy(tag);
     }
-    const copy = copyPath.takeDirect(tag, chunk, block, free, slot);
+    const copy = copyPath.acquireDirect(tag, chunk, block, free, slot);
     runPath.launch(run, tag, RunKind.WRITE_SLOT, chunk, block, free, slot, copy);
     return free;
   }

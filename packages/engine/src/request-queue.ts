@@ -47,7 +47,7 @@ export class RequestQueue {
   }
 
   /** Appends everything that `other` holds, and empties it. */
-  takeAll(other: RequestQueue): void {
+  appendAll(other: RequestQueue): void {
     this.append(other.head, other.tail);
     other.head = NONE;
     other.tail = NONE;

@@ -17,17 +17,17 @@ export class RunPath {
     this.core = core;
   }
 
-  /** A run for image request `tag`: the one it reserved, or a new one. mayTake() must hold. */
-  take(tag: number): number {
+  /** A run for image request `tag`: the one it reserved, or a new one. mayAcquire() must hold. */
+  acquire(tag: number): number {
     const { image, runs } = this.core;
     const reserved = image.reservedRun[tag];
-    if (reserved === NONE) return runs.take();
+    if (reserved === NONE) return runs.acquire();
     image.reservedRun[tag] = NONE;
     return reserved;
   }
 
-  mayTake(tag: number): boolean {
-    return this.core.image.reservedRun[tag] !== NONE || this.core.mayTakeRun();
+  mayAcquire(tag: number): boolean {
+    return this.core.image.reservedRun[tag] !== NONE || this.core.mayAcquireRun();
   }
 
   /** Starts `run` over blocks [start, end) of the chunk, cut to the request. */

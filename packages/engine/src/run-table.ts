@@ -58,8 +58,8 @@ export class RunTable extends IdPool {
   }
 
   /** Takes a free run, bound to no chunk yet. */
-  take(): number {
-    const run = this.takeId();
+  acquire(): number {
+    const run = this.acquireId();
     this.chunk[run] = NONE;
     return run;
   }

@@ -52,7 +52,7 @@ export class SlotPool {
   }
 
   /** A slot, or NO_FREE_SLOT. `hungStores`: bit per store whose slots are passed over. */
-  take(hungStores: number = 0): number {
+  acquire(hungStores: number = 0): number {
     if (this.used === 0 || (hungStores !== 0 && !this.bringForward(hungStores))) {
       return NO_FREE_SLOT;
     }

@@ -323,7 +323,7 @@ export class TrackerEngine implements AreaListener {
   }
 
   private wakeAll(queue: RequestQueue): void {
-    this.core.ready.takeAll(queue);
+    this.core.ready.appendAll(queue);
   }
 
   /** Lets everybody go on who can. One whose host throws is the only one that does not. */

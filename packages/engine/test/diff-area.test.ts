@@ -43,13 +43,13 @@ test("slots that wait are told as extents, next one first", () => {
   assert.equal(waiting(), []);
   area.grantSlots(40, 2);
   area.grantSlots(96, 3);
-  area.slots.take();
+  area.slots.acquire();
   assert.equal(waiting(), [
     [41, 1],
     [96, 3],
   ]);
-  area.slots.take();
-  area.slots.take();
+  area.slots.acquire();
+  area.slots.acquire();
   area.grantSlots(7, 1);
   assert.equal(waiting(), [
     [97, 2],
@@ -224,7 +224,7 @@ test("stores that hang in turn, all in fragments: there is room for what the oth
       if (round === 0) for (let beside = 0; beside < 33; beside++) grantOne(store);
       area.noteLate(store * 2 ** 20);
     }
-    assert.is(slots.take(area.hungStores), -1);
+    assert.is(slots.acquire(area.hungStores), -1);
     assert.is(slots.countOutside(area.hungStores), 0);
     for (let store = 0; store < storeCount; store++) area.noteAnswered(store * 2 ** 20);
   }
@@ -235,7 +235,7 @@ test("stores that hang in turn, all in fragments: there is room for what the oth
 test("slots are handed out in order, once each, and denials hold until a grant", () => {
   const { map } = make();
   const { slots } = new DiffArea(map, { extentsMax: 2 });
-  assert.is(slots.take(), -1);
+  assert.is(slots.acquire(), -1);
   slots.grant(40, 2);
   slots.grant(42, 1);
   slots.grant(100, 1);
@@ -248,7 +248,7 @@ test("slots are handed out in order, once each, and denials hold until a grant",
   assert.is(slots.deniedErrno, 28);
   assert.not.ok(slots.asked);
   assert.equal(
-    [slots.take(), slots.take(), slots.take(), slots.take(), slots.take()],
+    [slots.acquire(), slots.acquire(), slots.acquire(), slots.acquire(), slots.acquire()],
     [40, 41, 42, 100, -1],
   );
   slots.deny(28);

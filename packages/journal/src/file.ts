@@ -220,7 +220,7 @@ async function readLogFrom(
     const length = Math.min(WINDOW_BYTES, logBytes - at);
     const window = await readAll(handle, logOffsetBytes + at, length);
     onRead();
-    check.take(window);
+    check.add(window);
   }
   const { end } = check;
   const usedBytes = end.usedSectors * SECTOR_BYTES;

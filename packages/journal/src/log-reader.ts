@@ -39,7 +39,7 @@ export function readLog(
   visit: EntryVisitor,
 ): LogEnd {
   const check = new LogCheck(id, firstSequence);
-  check.take(log);
+  check.add(log);
   const { end } = check;
   visitEntries(log.subarray(0, end.usedSectors * SECTOR_BYTES), visit);
   return end;
@@ -62,7 +62,7 @@ export class LogCheck {
   }
 
   /** @param window aligned to 4 @throws JournalError JOURNAL_DAMAGED */
-  take(window: Uint8Array): void {
+  add(window: Uint8Array): void {
     const words = new Uint32Array(window.buffer, window.byteOffset, window.length / 4);
     const sectors = Math.floor(window.length / SECTOR_BYTES);
     for (let sector = 0; sector < sectors; sector++) {

@@ -34,13 +34,13 @@ export { fieldBytes, type Mount, mountAt, parseMountinfo } from "./stack/mountin
 export { type SystemView, USERS_VIEW } from "./stack/mounts.js";
 export {
   blockIdentity,
-  type FilePlace,
+  type DeviceOrFile,
   fileIdentity,
+  type KnownFile,
   type LoopBacking,
   lookAtPath,
   namesIn,
-  type PathDevices,
-  type Place,
+  type PathTarget,
   parseDevice,
   type ReadDevice,
   readSysfsDevice,

@@ -1,7 +1,7 @@
 /** What can have happened to an original while nobody tracked it, and what is to be made of it. */
 import type { PersistedIdentity } from "../dist/continuity/continuity.js";
 import type { DeviceIdentity } from "../dist/continuity/device-identity.js";
-import type { Witness } from "../dist/continuity/write-counters.js";
+import type { WriteCounters } from "../dist/continuity/write-counters.js";
 
 const DISK: DeviceIdentity = {
   wwid: "naa.5",
@@ -44,17 +44,17 @@ export const FILE: PersistedIdentity = {
   },
 };
 
-const UNCOUNTED: Partial<Witness> = { writeSectors: null, discardSectors: null };
-const UNTOUCHED: Partial<Witness> = { writeSectors: 0, discardSectors: 0 };
-const NEXT_BOOT: Partial<Witness> = { bootId: "b-2" };
-const MADE_ANEW: Partial<Witness> = { diskseq: "8" };
+const UNCOUNTED: Partial<WriteCounters> = { writeSectors: null, discardSectors: null };
+const UNTOUCHED: Partial<WriteCounters> = { writeSectors: 0, discardSectors: 0 };
+const NEXT_BOOT: Partial<WriteCounters> = { bootId: "b-2" };
+const MADE_ANEW: Partial<WriteCounters> = { diskseq: "8" };
 const OTHER_DIGEST: Partial<PersistedIdentity> = { content: { ...XFS, digest: "d-2" } };
 
 export interface Change {
   readonly was?: Partial<PersistedIdentity>;
-  readonly wasWitness?: Partial<Witness>;
+  readonly wasCounters?: Partial<WriteCounters>;
   readonly is?: Partial<PersistedIdentity>;
-  readonly isWitness?: Partial<Witness>;
+  readonly isCounters?: Partial<WriteCounters>;
 }
 export type Expected =
   | "continue"
@@ -125,7 +125,7 @@ export const BLOCK_CASES: Case[] = [
   ],
   [
     "a regular file in its place",
-    { is: { identity: NAMELESS }, isWitness: FILE.witness },
+    { is: { identity: NAMELESS }, isCounters: FILE.witness },
     "other_device",
     "other_device",
     /was a device and is a file/,
@@ -140,7 +140,7 @@ export const BLOCK_CASES: Case[] = [
   ],
   [
     "it grew and was written to",
-    { is: { capacityBytes: 2 ** 31, ...OTHER_DIGEST }, isWitness: { writeSectors: 1 } },
+    { is: { capacityBytes: 2 ** 31, ...OTHER_DIGEST }, isCounters: { writeSectors: 1 } },
     "capacity_changed",
     "capacity_changed",
   ],
@@ -155,36 +155,36 @@ export const BLOCK_CASES: Case[] = [
   ["same incarnation, untouched", {}, "continue", "unclean"],
   [
     "same incarnation, untouched, slept",
-    { isWitness: { sleptMs: 60_000 } },
+    { isCounters: { sleptMs: 60_000 } },
     "unclean",
     "unclean",
     /the system slept/,
   ],
-  ["nobody knows whether it slept", { wasWitness: { sleptMs: null } }, "unclean", "unclean"],
+  ["nobody knows whether it slept", { wasCounters: { sleptMs: null } }, "unclean", "unclean"],
   [
     "same incarnation, 8 sectors written",
-    { isWitness: { writeSectors: 5008 } },
+    { isCounters: { writeSectors: 5008 } },
     "foreign_write",
     "unclean",
     /8 sectors were written while/,
   ],
   [
     "same incarnation, 16 sectors discarded",
-    { isWitness: { discardSectors: 916 } },
+    { isCounters: { discardSectors: 916 } },
     "foreign_write",
     "unclean",
     /16 sectors were discarded while/,
   ],
   [
     "same incarnation, both",
-    { isWitness: { writeSectors: 5001, discardSectors: 902 } },
+    { isCounters: { writeSectors: 5001, discardSectors: 902 } },
     "foreign_write",
     "unclean",
     /1 sector was written and 2 sectors were discarded/,
   ],
   [
     "same incarnation, fewer than before",
-    { isWitness: { writeSectors: 10 } },
+    { isCounters: { writeSectors: 10 } },
     "foreign_write",
     "unclean",
     /counters were reset/,
@@ -222,125 +222,125 @@ export const BLOCK_CASES: Case[] = [
   ],
   [
     "same incarnation, nobody counts",
-    { wasWitness: UNCOUNTED, isWitness: UNCOUNTED },
+    { wasCounters: UNCOUNTED, isCounters: UNCOUNTED },
     "unclean",
     "unclean",
   ],
   [
     "same incarnation, nobody counts, content changed",
-    { wasWitness: UNCOUNTED, isWitness: UNCOUNTED, is: OTHER_DIGEST },
+    { wasCounters: UNCOUNTED, isCounters: UNCOUNTED, is: OTHER_DIGEST },
     "foreign_write",
     "unclean",
   ],
-  ["same incarnation, counted only before", { isWitness: UNCOUNTED }, "unclean", "unclean"],
-  ["same incarnation, counted only now", { wasWitness: UNCOUNTED }, "unclean", "unclean"],
+  ["same incarnation, counted only before", { isCounters: UNCOUNTED }, "unclean", "unclean"],
+  ["same incarnation, counted only now", { wasCounters: UNCOUNTED }, "unclean", "unclean"],
   [
     "same incarnation, discards uncounted",
-    { wasWitness: { discardSectors: null }, isWitness: { discardSectors: null } },
+    { wasCounters: { discardSectors: null }, isCounters: { discardSectors: null } },
     "unclean",
     "unclean",
   ],
   // Another boot: counters began anew.
-  ["next boot, untouched", { isWitness: { ...NEXT_BOOT, ...UNTOUCHED } }, "unclean", "unclean"],
+  ["next boot, untouched", { isCounters: { ...NEXT_BOOT, ...UNTOUCHED } }, "unclean", "unclean"],
   [
     "next boot, untouched, other diskseq",
-    { isWitness: { ...NEXT_BOOT, ...UNTOUCHED, ...MADE_ANEW } },
+    { isCounters: { ...NEXT_BOOT, ...UNTOUCHED, ...MADE_ANEW } },
     "unclean",
     "unclean",
   ],
   [
     "next boot, untouched, no diskseq",
-    { wasWitness: { diskseq: null }, isWitness: { ...NEXT_BOOT, ...UNTOUCHED, diskseq: null } },
+    { wasCounters: { diskseq: null }, isCounters: { ...NEXT_BOOT, ...UNTOUCHED, diskseq: null } },
     "unclean",
     "unclean",
   ],
   [
     "next boot, counters as before",
-    { isWitness: NEXT_BOOT },
+    { isCounters: NEXT_BOOT },
     "foreign_write",
     "foreign_write",
     /5000 sectors were written and 900 sectors were discarded since the device appeared/,
   ],
   [
     "next boot, 1 sector written",
-    { isWitness: { ...NEXT_BOOT, ...UNTOUCHED, writeSectors: 1 } },
+    { isCounters: { ...NEXT_BOOT, ...UNTOUCHED, writeSectors: 1 } },
     "foreign_write",
     "foreign_write",
   ],
   [
     "next boot, 1 sector discarded",
-    { isWitness: { ...NEXT_BOOT, ...UNTOUCHED, discardSectors: 1 } },
+    { isCounters: { ...NEXT_BOOT, ...UNTOUCHED, discardSectors: 1 } },
     "foreign_write",
     "foreign_write",
   ],
   // After a crash the content is what the tracker wrote, which nobody had recorded.
   [
     "next boot, untouched, content changed",
-    { is: OTHER_DIGEST, isWitness: { ...NEXT_BOOT, ...UNTOUCHED } },
+    { is: OTHER_DIGEST, isCounters: { ...NEXT_BOOT, ...UNTOUCHED } },
     "foreign_write",
     "unclean",
   ],
-  ["next boot, nobody counts", { isWitness: { ...NEXT_BOOT, ...UNCOUNTED } }, "unclean", "unclean"],
+  ["next boot, uncounted", { isCounters: { ...NEXT_BOOT, ...UNCOUNTED } }, "unclean", "unclean"],
   [
     "next boot, nobody counts, content changed",
-    { is: OTHER_DIGEST, isWitness: { ...NEXT_BOOT, ...UNCOUNTED } },
+    { is: OTHER_DIGEST, isCounters: { ...NEXT_BOOT, ...UNCOUNTED } },
     "foreign_write",
     "unclean",
   ],
   [
     "next boot, only writes counted, none",
-    { isWitness: { ...NEXT_BOOT, writeSectors: 0, discardSectors: null } },
+    { isCounters: { ...NEXT_BOOT, writeSectors: 0, discardSectors: null } },
     "unclean",
     "unclean",
   ],
   [
     "next boot, only writes counted, some",
-    { isWitness: { ...NEXT_BOOT, writeSectors: 1, discardSectors: null } },
+    { isCounters: { ...NEXT_BOOT, writeSectors: 1, discardSectors: null } },
     "foreign_write",
     "foreign_write",
   ],
   // The device was made anew in the same boot.
-  ["made anew, untouched", { isWitness: { ...MADE_ANEW, ...UNTOUCHED } }, "unclean", "unclean"],
+  ["made anew, untouched", { isCounters: { ...MADE_ANEW, ...UNTOUCHED } }, "unclean", "unclean"],
   [
     "made anew, written",
-    { isWitness: { ...MADE_ANEW, ...UNTOUCHED, writeSectors: 8 } },
+    { isCounters: { ...MADE_ANEW, ...UNTOUCHED, writeSectors: 8 } },
     "unclean",
     "unclean",
   ],
   [
     "made anew, content changed",
-    { is: OTHER_DIGEST, isWitness: { ...MADE_ANEW, ...UNTOUCHED } },
+    { is: OTHER_DIGEST, isCounters: { ...MADE_ANEW, ...UNTOUCHED } },
     "foreign_write",
     "unclean",
   ],
   // Nobody knows whether it was made anew.
   [
     "same boot, no diskseq then",
-    { wasWitness: { diskseq: null }, isWitness: UNTOUCHED },
+    { wasCounters: { diskseq: null }, isCounters: UNTOUCHED },
     "unclean",
     "unclean",
   ],
   [
     "same boot, no diskseq now",
-    { isWitness: { diskseq: null, ...UNTOUCHED } },
+    { isCounters: { diskseq: null, ...UNTOUCHED } },
     "unclean",
     "unclean",
   ],
-  ["same boot, no diskseq, written", { isWitness: { diskseq: null } }, "unclean", "unclean"],
+  ["same boot, no diskseq, written", { isCounters: { diskseq: null } }, "unclean", "unclean"],
   // Nothing tells devices apart.
   [
     "nameless, next boot, untouched",
     {
       was: { identity: NAMELESS },
       is: { identity: NAMELESS },
-      isWitness: { ...NEXT_BOOT, ...UNTOUCHED },
+      isCounters: { ...NEXT_BOOT, ...UNTOUCHED },
     },
     "unclean",
     "unclean",
   ],
   [
     "nameless, next boot, written",
-    { was: { identity: NAMELESS }, is: { identity: NAMELESS }, isWitness: NEXT_BOOT },
+    { was: { identity: NAMELESS }, is: { identity: NAMELESS }, isCounters: NEXT_BOOT },
     "foreign_write",
     "foreign_write",
   ],
@@ -354,17 +354,17 @@ export const BLOCK_CASES: Case[] = [
 
 export const FILE_CASES: Case[] = [
   ["a file, untouched", {}, "continue", "unclean"],
-  ["a file, untouched, next boot", { isWitness: NEXT_BOOT }, "unclean", "unclean"],
-  ["a file, untouched, slept", { isWitness: { sleptMs: 60_000 } }, "continue", "unclean"],
+  ["a file, untouched, next boot", { isCounters: NEXT_BOOT }, "unclean", "unclean"],
+  ["a file, untouched, slept", { isCounters: { sleptMs: 60_000 } }, "continue", "unclean"],
   [
     "a file, modified",
-    { isWitness: { mtimeNs: "101", ctimeNs: "201" } },
+    { isCounters: { mtimeNs: "101", ctimeNs: "201" } },
     "foreign_write",
     "unclean",
   ],
   [
     "a file, modified and its mtime put back",
-    { isWitness: { ctimeNs: "201" } },
+    { isCounters: { ctimeNs: "201" } },
     "foreign_write",
     "unclean",
   ],
@@ -390,7 +390,7 @@ export const FILE_CASES: Case[] = [
   ],
   [
     "a device in the file's place",
-    { isWitness: BLOCK.witness },
+    { isCounters: BLOCK.witness },
     "other_device",
     "other_device",
     /was a file and is a device/,

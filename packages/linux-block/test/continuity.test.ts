@@ -34,14 +34,14 @@ function judge(
   const before: EarlierTracking = {
     ...base,
     ...change.was,
-    witness: { ...base.witness, ...change.wasWitness },
+    witness: { ...base.witness, ...change.wasCounters },
     clean,
     closing,
   };
   const now: PersistedIdentity = {
     ...base,
     ...change.is,
-    witness: { ...base.witness, ...change.isWitness },
+    witness: { ...base.witness, ...change.isCounters },
   };
   return judgeContinuity(before, now, { trustReboots });
 }
@@ -102,14 +102,14 @@ const CLOSED: Proof = {
   closing: true,
   was: { boot: boot("b-0", 41) },
   is: { boot: boot("b-1", 42) },
-  isWitness: NEXT_BOOT,
+  isCounters: NEXT_BOOT,
 };
 const CLOSED_FILE: Proof = {
   ...CLOSED,
   was: { ...FILE, boot: boot("b-0", 41) },
   is: { ...FILE, boot: boot("b-1", 42) },
-  wasWitness: FILE.witness,
-  isWitness: { ...FILE.witness, bootId: "b-2", sleptMs: 0 },
+  wasCounters: FILE.witness,
+  isCounters: { ...FILE.witness, bootId: "b-2", sleptMs: 0 },
 };
 const CUT: Proof = { ...CLOSED, closing: false, clean: false, trustReboots: true };
 const NAMELESS = { ...BLOCK.identity, wwid: null };
@@ -135,7 +135,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   ],
   [
     "it slept since it booted",
-    { ...CLOSED, isWitness: { ...NEXT_BOOT, sleptMs: 5_000 } },
+    { ...CLOSED, isCounters: { ...NEXT_BOOT, sleptMs: 5_000 } },
     /no other system/,
   ],
   ["not closed with it", { ...CLOSED, closing: false }, /while the system went on/],
@@ -171,12 +171,12 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   ],
   [
     "it may have been away in this boot",
-    { ...CLOSED, isWitness: { ...NEXT_BOOT, isFirstAppearance: false } },
+    { ...CLOSED, isCounters: { ...NEXT_BOOT, isFirstAppearance: false } },
     /taken away/,
   ],
   [
     "writes of this boot are not counted",
-    { ...CLOSED, isWitness: { ...NEXT_BOOT, writeSectors: null } },
+    { ...CLOSED, isCounters: { ...NEXT_BOOT, writeSectors: null } },
     /does not count/,
   ],
   [
@@ -190,7 +190,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   ],
   [
     "an unmounted file system, two boots later",
-    { was: { content: content("t") }, is: { content: content("t") }, isWitness: NEXT_BOOT },
+    { was: { content: content("t") }, is: { content: content("t") }, isCounters: NEXT_BOOT },
     "continue",
   ],
   [
@@ -198,18 +198,18 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
     {
       was: { content: content("t") },
       is: { content: content("t") },
-      wasWitness: { writeSectors: null },
+      wasCounters: { writeSectors: null },
     },
     "continue",
   ],
   [
     "the same plugged in again",
-    { was: { content: content("t") }, is: { content: content("t") }, isWitness: OTHER_DISKSEQ },
+    { was: { content: content("t") }, is: { content: content("t") }, isCounters: OTHER_DISKSEQ },
     "continue",
   ],
   [
     "one that was mounted since",
-    { was: { content: content("t") }, is: { content: content("u") }, isWitness: NEXT_BOOT },
+    { was: { content: content("t") }, is: { content: content("u") }, isCounters: NEXT_BOOT },
     /while the system went on/,
   ],
   [
@@ -217,7 +217,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
     {
       was: { content: content(null, "s") },
       is: { content: content(null, "s") },
-      isWitness: OTHER_DISKSEQ,
+      isCounters: OTHER_DISKSEQ,
     },
     /was away/,
   ],
@@ -227,7 +227,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
       clean: false,
       was: { content: content(null, "s") },
       is: { content: { ...content(null, "s"), digest: "d-2" } },
-      isWitness: NEXT_BOOT,
+      isCounters: NEXT_BOOT,
     },
     "continue",
   ],
@@ -237,7 +237,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
       clean: false,
       was: { content: content(null, "s") },
       is: { content: content(null, "s2") },
-      isWitness: NEXT_BOOT,
+      isCounters: NEXT_BOOT,
     },
     /nothing proves/,
   ],
@@ -247,7 +247,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
       clean: false,
       was: { content: content(null, "s"), identity: NAMELESS },
       is: { content: content(null, "s"), identity: NAMELESS },
-      isWitness: NEXT_BOOT,
+      isCounters: NEXT_BOOT,
     },
     /nothing proves/,
   ],
@@ -262,10 +262,10 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   ["trusted, a daemon's boot between", { ...CUT, is: { boot: boot("b-9", 42) } }, /another boot/],
   [
     "trusted, not counted",
-    { ...CUT, isWitness: { ...NEXT_BOOT, writeSectors: null } },
+    { ...CUT, isCounters: { ...NEXT_BOOT, writeSectors: null } },
     /not count/,
   ],
-  ["trusted, but the same boot", { ...CUT, isWitness: {} }, /while the system went on/],
+  ["trusted, but the same boot", { ...CUT, isCounters: {} }, /while the system went on/],
 ];
 
 for (const [what, proof, expected] of PROOFS) {
@@ -286,7 +286,7 @@ test("evidence of a write counts for more than any proof", () => {
   const proofs: Proof[] = [CLOSED, { ...CUT, clean: true, closing: true }, CUT, mounted];
   for (const proof of proofs) {
     const { clean = true, ...more } = proof;
-    const judged = judge(BLOCK, { ...proof, isWitness: written }, clean, more);
+    const judged = judge(BLOCK, { ...proof, isCounters: written }, clean, more);
     assert.is(outcome(judged), "foreign_write", JSON.stringify(proof));
   }
 });

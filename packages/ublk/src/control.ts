@@ -1,7 +1,7 @@
 import { closeSync, existsSync, openSync, readdirSync } from "node:fs";
 import {
   bounded,
-  commandApart,
+  commandInHelper,
   high32,
   low32,
   MappedMemory,
@@ -152,7 +152,7 @@ export class UblkControl {
     words[1] = NO_QUEUE;
     const bytes = new Uint8Array(words.buffer);
     const status = await this.#inTurn(
-      () => inTime(commandApart(CONTROL_PATH, command.op, bytes), command, () => undefined),
+      () => inTime(commandInHelper(CONTROL_PATH, command.op, bytes), command, () => undefined),
       STOP_TURN_MS,
     );
     this.#check(status, command);

@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoName } from "@blksnap/errors";
-import { writeApart } from "@blksnap/uring";
+import { writeInHelper } from "@blksnap/uring";
 
 /** Below this many requests the kernel sets no limit. */
 const REQUESTS_MIN = 4;
@@ -28,8 +28,8 @@ async function setLimit(device: string, requests: number): Promise<string | unde
   const folder = `/sys/block/${basename(device)}/queue`;
   // The kernel waits in both for the requests in flight.
   const ends = [
-    await writeApart(`${folder}/scheduler`, "none"),
-    await writeApart(`${folder}/nr_requests`, String(requests)),
+    await writeInHelper(`${folder}/scheduler`, "none"),
+    await writeInHelper(`${folder}/nr_requests`, String(requests)),
   ];
   const failed = ends.find((end) => end < 0);
   return failed === undefined ? undefined : errnoName(failed);

@@ -15,14 +15,18 @@ const ETIMEDOUT = 110;
  * @returns the command's result, or a negative errno
  * @throws UringError PROCESS_FAILED
  */
-export async function commandApart(path: string, op: number, bytes: Uint8Array): Promise<number> {
+export async function commandInHelper(
+  path: string,
+  op: number,
+  bytes: Uint8Array,
+): Promise<number> {
   if (bytes.length > COMMAND_BYTES_MAX) throw new RangeError("a command has at most 80 bytes");
   const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex");
   return answerOf(await ask(["command", path, String(op >>> 0), hex]));
 }
 
 /** fsync(2). @returns 0 or a negative errno @throws UringError PROCESS_FAILED */
-export async function fsyncApart(path: string): Promise<number> {
+export async function fsyncInHelper(path: string): Promise<number> {
   return answerOf(await ask(["fsync", path]));
 }
 
@@ -31,7 +35,7 @@ export async function fsyncApart(path: string): Promise<number> {
  * @returns 0, or a negative errno: EBUSY for one that is mounted or held; -ETIMEDOUT
  * @throws UringError PROCESS_FAILED
  */
-export async function claimApart(path: string, timeoutMs?: number): Promise<number> {
+export async function claimInHelper(path: string, timeoutMs?: number): Promise<number> {
   return answerOf(await ask(["claim", path], timeoutMs));
 }
 
@@ -40,17 +44,17 @@ export async function claimApart(path: string, timeoutMs?: number): Promise<numb
  * not answer: opening it here would keep a thread of this process until it does.
  * @returns 0, or a negative errno: -ETIMEDOUT when there was no answer in time @throws as above
  */
-export async function openApart(path: string, timeoutMs: number): Promise<number> {
+export async function openInHelper(path: string, timeoutMs: number): Promise<number> {
   return answerOf(await ask(["open", path], timeoutMs));
 }
 
-/** unlink(2). @returns 0, or a negative errno as for openApart @throws as above */
-export async function unlinkApart(path: string, timeoutMs: number): Promise<number> {
+/** unlink(2). @returns 0, or a negative errno as for openInHelper @throws as above */
+export async function unlinkInHelper(path: string, timeoutMs: number): Promise<number> {
   return answerOf(await ask(["unlink", path], timeoutMs));
 }
 
 /** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */
-export async function writeApart(path: string, text: string): Promise<number> {
+export async function writeInHelper(path: string, text: string): Promise<number> {
   return answerOf(await ask(["write", path, text]));
 }
 
@@ -62,7 +66,7 @@ const SPARE_MS = 1000;
  * device and the file system on it, wherever that is mounted.
  * @returns 0 for each path, or a negative errno; -ETIMEDOUT for one that is given up @throws as above
  */
-export async function syncApart(paths: readonly string[], timeoutMs: number): Promise<number[]> {
+export async function syncInHelper(paths: readonly string[], timeoutMs: number): Promise<number[]> {
   const limitMs = Math.max(0, Math.floor(timeoutMs));
   const [, ...lines] = await runAlone(["sync", String(limitMs), ...paths], limitMs + SPARE_MS);
   return paths.map((_, index) => Number(lines[index] ?? -ETIMEDOUT));
@@ -87,7 +91,7 @@ export interface FileExtent {
 }
 
 /** FIEMAP of a synced file. @returns extents; a negative errno for what cannot be opened @throws as above */
-export async function extentsApart(path: string): Promise<FileExtents | number> {
+export async function extentsInHelper(path: string): Promise<FileExtents | number> {
   const lines = await ask(["extents", path]);
   const status = answerOf(lines);
   if (lines.length === 1) return status;
@@ -119,7 +123,7 @@ export interface FileStatus {
  * @param timeoutMs for what a path lies on and does not answer: this process goes on, and can end
  * @returns what is there; a negative errno for what cannot be looked at, -ETIMEDOUT @throws as above
  */
-export async function statApart(path: string, timeoutMs: number): Promise<FileStatus | number> {
+export async function statInHelper(path: string, timeoutMs: number): Promise<FileStatus | number> {
   const lines = await ask(["stat", path], timeoutMs);
   if (lines.length === 1) return answerOf(lines);
   const [device, inode, mode, special] = (lines[1] ?? "").split(" ").map(Number) as [
@@ -144,11 +148,11 @@ export interface LoopStatus {
 
 /**
  * LOOP_GET_STATUS64 of several loop devices, one after the other.
- * @param timeoutMs for all of them, as with statApart()
+ * @param timeoutMs for all of them, as with statInHelper()
  * @returns for each path what is behind it; a negative errno for what is no loop device with something
  * behind it, -ETIMEDOUT @throws as above
  */
-export async function loopsApart(
+export async function loopsInHelper(
   paths: readonly string[],
   timeoutMs: number,
 ): Promise<(LoopStatus | number)[]> {
@@ -172,9 +176,9 @@ export interface PartRead {
 
 /**
  * One read(2), of at most 1 MiB.
- * @param timeoutMs as with statApart() @returns a negative errno, -ETIMEDOUT @throws as above
+ * @param timeoutMs as with statInHelper() @returns a negative errno, -ETIMEDOUT @throws as above
  */
-export async function readApart(
+export async function readInHelper(
   path: string,
   startBytes: number,
   lengthBytes: number,

@@ -7,22 +7,22 @@ export {
   SqeFlag,
 } from "./abi.js";
 export {
-  claimApart,
-  commandApart,
-  extentsApart,
+  claimInHelper,
+  commandInHelper,
+  extentsInHelper,
   type FileExtent,
   type FileExtents,
   type FileStatus,
-  fsyncApart,
+  fsyncInHelper,
   type LoopStatus,
-  loopsApart,
-  openApart,
+  loopsInHelper,
+  openInHelper,
   type PartRead,
-  readApart,
-  statApart,
-  syncApart,
-  unlinkApart,
-  writeApart,
+  readInHelper,
+  statInHelper,
+  syncInHelper,
+  unlinkInHelper,
+  writeInHelper,
 } from "./apart.js";
 export { apartProgram } from "./apart-process.js";
 export { bounded } from "./bounded.js";
@@ -31,7 +31,7 @@ export { becomeIoFlusher, isIoFlusher } from "./io-flusher.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {
   type MountsOfAll,
-  mountsApart,
+  mountsInHelper,
   type ReachedFileSystem,
   ReachedFileSystems,
 } from "./mounts-apart.js";

@@ -2,7 +2,7 @@
  * File systems in all mount namespaces: those of containers, and those that have no name any more.
  *
  * ```
- *   namespaces of all processes ──mountinfo──▶ mountsApart(): which file systems there are
+ *   namespaces of all processes ──mountinfo──▶ mountsInHelper(): which file systems there are
  *               │                                       │ their numbers
  *               │ a mount of any of them                ▼
  *               ├─ what lies over it taken away ─▶ ReachedFileSystems.open(): a descriptor of each
@@ -32,7 +32,7 @@ export interface MountsOfAll {
  * @param types of file systems to be listed although their number is none of a block device
  * @throws UringError PROCESS_FAILED
  */
-export async function mountsApart(
+export async function mountsInHelper(
   types: readonly string[],
   timeoutMs: number,
 ): Promise<MountsOfAll> {

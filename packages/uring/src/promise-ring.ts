@@ -55,7 +55,7 @@ export class PromiseRing {
     signal?: AbortSignal,
   ): Promise<number> {
     if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
-    const id = this.#takeId();
+    const id = this.#acquireId();
     prepare(this.#ring, id, 0);
     const promise = new Promise<number>((resolve) => {
       this.#waiters.set(id, { resolve, keep });
@@ -87,7 +87,7 @@ export class PromiseRing {
     this.#watcher.unref();
   }
 
-  #takeId(): number {
+  #acquireId(): number {
     const id = this.#nextId;
     this.#nextId = id === ID_MAX ? 1 : id + 1;
     return id;

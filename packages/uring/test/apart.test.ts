@@ -10,19 +10,19 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import {
-  claimApart,
-  commandApart,
-  extentsApart,
+  claimInHelper,
+  commandInHelper,
+  extentsInHelper,
   type FileStatus,
-  fsyncApart,
-  loopsApart,
+  fsyncInHelper,
+  loopsInHelper,
   MappedMemory,
-  openApart,
+  openInHelper,
   type PartRead,
-  readApart,
-  statApart,
-  syncApart,
-  writeApart,
+  readInHelper,
+  statInHelper,
+  syncInHelper,
+  writeInHelper,
 } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -42,16 +42,16 @@ test("what the other process is answered is answered here", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "file");
     writeFileSync(path, "before");
-    assert.is(await writeApart(path, "after"), 5);
+    assert.is(await writeInHelper(path, "after"), 5);
     assert.is(readFileSync(path, "utf8"), "aftere");
-    assert.is(await fsyncApart(path), 0);
-    assert.is(await claimApart(path), 0);
+    assert.is(await fsyncInHelper(path), 0);
+    assert.is(await claimInHelper(path), 0);
     const none = join(folder, "none");
     assert.equal(
-      [await writeApart(none, ""), await fsyncApart(none), await claimApart(none)],
+      [await writeInHelper(none, ""), await fsyncInHelper(none), await claimInHelper(none)],
       [-ENOENT, -ENOENT, -ENOENT],
     );
-    assert.is(await extentsApart(none), -ENOENT);
+    assert.is(await extentsInHelper(none), -ENOENT);
   });
 });
 
@@ -61,7 +61,7 @@ test("extents of a file are those of its data, holes left out", async () => {
     const fd = openSync(path, "w");
     writeSync(fd, Buffer.alloc(8192, 1), 0, 8192, 1 << 20);
     closeSync(fd);
-    const found = await extentsApart(path);
+    const found = await extentsInHelper(path);
     // A file system that keeps no such list says so.
     assert.type(found, "object");
     if (typeof found === "number") return;
@@ -75,7 +75,7 @@ test("extents of a file are those of its data, holes left out", async () => {
     );
     const flags = found.extents.at(-1)?.flags ?? 0;
     assert.is(flags & EXTENT_LAST, EXTENT_LAST);
-    const { extents } = (await extentsApart("/dev/null")) as { extents: readonly unknown[] };
+    const { extents } = (await extentsInHelper("/dev/null")) as { extents: readonly unknown[] };
     assert.equal(extents, []);
   });
 });
@@ -86,13 +86,13 @@ test("what a path leads to is what node:fs says of it", async () => {
     writeFileSync(path, "");
     const link = join(folder, "link");
     symlinkSync(path, link);
-    const file = (await statApart(link, LIMIT_MS)) as FileStatus;
+    const file = (await statInHelper(link, LIMIT_MS)) as FileStatus;
     const { dev, ino, mode } = statSync(path);
     assert.equal(file, { device: dev, inode: ino, mode, special: 0, realPath: path });
-    const device = (await statApart("/dev/null", LIMIT_MS)) as FileStatus;
+    const device = (await statInHelper("/dev/null", LIMIT_MS)) as FileStatus;
     assert.equal([device.special, device.realPath], [statSync("/dev/null").rdev, "/dev/null"]);
-    assert.is(await statApart(join(folder, "none"), LIMIT_MS), -ENOENT);
-    assert.is(await statApart(join(path, "below"), LIMIT_MS), -ENOTDIR);
+    assert.is(await statInHelper(join(folder, "none"), LIMIT_MS), -ENOENT);
+    assert.is(await statInHelper(join(path, "below"), LIMIT_MS), -ENOTDIR);
   });
 });
 
@@ -100,15 +100,15 @@ test("a part of a file, and of a device", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "file");
     writeFileSync(path, "0123456789");
-    const part = (await readApart(path, 3, 4, LIMIT_MS)) as PartRead;
+    const part = (await readInHelper(path, 3, 4, LIMIT_MS)) as PartRead;
     assert.equal([part.special, part.bytes.toString()], [0, "3456"]);
-    const end = (await readApart(path, 8, 4, LIMIT_MS)) as PartRead;
+    const end = (await readInHelper(path, 8, 4, LIMIT_MS)) as PartRead;
     assert.is(end.bytes.toString(), "89");
-    assert.is(((await readApart(path, 10, 4, LIMIT_MS)) as PartRead).bytes.length, 0);
-    const zero = (await readApart("/dev/zero", 0, 4096, LIMIT_MS)) as PartRead;
+    assert.is(((await readInHelper(path, 10, 4, LIMIT_MS)) as PartRead).bytes.length, 0);
+    const zero = (await readInHelper("/dev/zero", 0, 4096, LIMIT_MS)) as PartRead;
     assert.equal([zero.special, zero.bytes], [statSync("/dev/zero").rdev, Buffer.alloc(4096)]);
-    assert.is(await readApart(join(folder, "none"), 0, 1, LIMIT_MS), -ENOENT);
-    assert.is(await readApart(folder, 0, 1, LIMIT_MS), -EISDIR);
+    assert.is(await readInHelper(join(folder, "none"), 0, 1, LIMIT_MS), -ENOENT);
+    assert.is(await readInHelper(folder, 0, 1, LIMIT_MS), -EISDIR);
   });
 });
 
@@ -121,12 +121,12 @@ function callers(): string[] {
 }
 
 test("one process makes call after call, and several make calls beside each other", async () => {
-  await statApart("/", LIMIT_MS);
+  await statInHelper("/", LIMIT_MS);
   const before = callers();
-  for (let i = 0; i < 20; i++) await statApart("/", LIMIT_MS);
+  for (let i = 0; i < 20; i++) await statInHelper("/", LIMIT_MS);
   assert.equal(callers(), before);
   const answers = await Promise.all(
-    Array.from({ length: 10 }, () => statApart("/", LIMIT_MS) as Promise<FileStatus>),
+    Array.from({ length: 10 }, () => statInHelper("/", LIMIT_MS) as Promise<FileStatus>),
   );
   assert.ok(answers.every(({ realPath }) => realPath === "/"));
 });
@@ -136,11 +136,11 @@ test("a call that is not answered in time takes nobody else's answer", async () 
     const pipe = join(folder, "pipe");
     execFileSync("mkfifo", [pipe]);
     // Waits for a writer to the pipe.
-    assert.is(await claimApart(pipe, 20), -ETIMEDOUT);
+    assert.is(await claimInHelper(pipe, 20), -ETIMEDOUT);
     const path = join(folder, "file");
     writeFileSync(path, "");
     assert.equal(
-      [await claimApart(path, LIMIT_MS), await openApart(join(folder, "none"), LIMIT_MS)],
+      [await claimInHelper(path, LIMIT_MS), await openInHelper(join(folder, "none"), LIMIT_MS)],
       [0, -ENOENT],
     );
   });
@@ -149,11 +149,11 @@ test("a call that is not answered in time takes nobody else's answer", async () 
 test("an answer of any length", async () => {
   await withFolderMeanwhile(async (folder) => {
     const none = Array.from({ length: 20_000 }, (_, index) => join(folder, String(index)));
-    assert.equal(await loopsApart([...none, "/dev/null"], LIMIT_MS), [
+    assert.equal(await loopsInHelper([...none, "/dev/null"], LIMIT_MS), [
       ...none.map(() => -ENOENT),
       -ENOTTY,
     ]);
-    assert.equal(await loopsApart([], LIMIT_MS), []);
+    assert.equal(await loopsInHelper([], LIMIT_MS), []);
   });
 });
 
@@ -162,8 +162,8 @@ test("file systems are synced all at once, each with its own answer", async () =
     const path = join(folder, "file");
     writeFileSync(path, "");
     const paths = [folder, join(folder, "none"), path, join(path, "below")];
-    assert.equal(await syncApart(paths, LIMIT_MS), [0, -ENOENT, 0, -ENOTDIR]);
-    assert.equal(await syncApart([], LIMIT_MS), []);
+    assert.equal(await syncInHelper(paths, LIMIT_MS), [0, -ENOENT, 0, -ENOTDIR]);
+    assert.equal(await syncInHelper([], LIMIT_MS), []);
   });
 });
 
@@ -171,8 +171,8 @@ test("a command that a file does not take, and one that is too long", async () =
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "file");
     writeFileSync(path, "");
-    assert.is(await commandApart(path, 1, new Uint8Array(80)), -EOPNOTSUPP);
-    const tooLong = await commandApart(path, 1, new Uint8Array(81)).catch((error) => error);
+    assert.is(await commandInHelper(path, 1, new Uint8Array(80)), -EOPNOTSUPP);
+    const tooLong = await commandInHelper(path, 1, new Uint8Array(81)).catch((error) => error);
     assert.instance(tooLong, RangeError);
   });
 });

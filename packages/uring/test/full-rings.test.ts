@@ -1,14 +1,14 @@
 import { prepareNop, Ring, SetupFlag } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { take } from "./support.js";
+import { popCompletions } from "./support.js";
 
 test("a full submission ring is given to the kernel, and nothing is lost", () => {
   const ring = new Ring({ entries: 4, cqEntries: 64 });
   for (let i = 0; i < 11; i++) prepareNop(ring, i, 0, 0);
   assert.is(ring.pending, 3);
   assert.equal(
-    take(ring, 11).map(({ low }) => low),
+    popCompletions(ring, 11).map(({ low }) => low),
     Array.from({ length: 11 }, (_, i) => i),
   );
   assert.is(ring.ready(), 0);
@@ -22,7 +22,7 @@ for (const flags of [0, SetupFlag.SINGLE_ISSUER | SetupFlag.DEFER_TASKRUN]) {
     ring.submitAndWait(8);
     assert.is(ring.ready(), 8);
     assert.ok(ring.overflowed());
-    const seen = take(ring, 100).map(({ low }) => low);
+    const seen = popCompletions(ring, 100).map(({ low }) => low);
     assert.equal(
       seen.sort((a, b) => a - b),
       Array.from({ length: 100 }, (_, i) => i),

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { MappedMemory, prepareNop, prepareRead, prepareWrite, Ring, SqeFlag } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { at, resultsByUser, take, withFolder } from "./support.js";
+import { at, popCompletions, resultsByUser, withFolder } from "./support.js";
 
 const EBADF = 9;
 const ECANCELED = 125;
@@ -20,7 +20,7 @@ function prepareCopy(ring: Ring, memory: MappedMemory, from: number, to: number)
 function copy(ring: Ring, from: number, to: number): Map<number, number> {
   const memory = MappedMemory.anonymous(4096);
   prepareCopy(ring, memory, from, to);
-  const results = resultsByUser(take(ring, 2));
+  const results = resultsByUser(popCompletions(ring, 2));
   memory.unmap();
   return results;
 }
@@ -74,7 +74,7 @@ test("a chain is not torn apart where the ring is nearly full", () => {
       for (let i = 0; i < prepared; i++) prepareNop(ring, 100 + i, 0, 0);
       const memory = MappedMemory.anonymous(4096);
       prepareCopy(ring, memory, from, to);
-      const results = resultsByUser(take(ring, prepared + 2));
+      const results = resultsByUser(popCompletions(ring, prepared + 2));
       assert.is(results.get(WRITE), -ECANCELED);
       memory.unmap();
     }

@@ -1,14 +1,14 @@
 import { prepareMessage, Ring } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { take } from "./support.js";
+import { popCompletions } from "./support.js";
 
 test("a message is a completion on the other ring", () => {
   const from = new Ring({ entries: 8 });
   const to = new Ring({ entries: 8 });
   prepareMessage(from, to.fd, 42, 1, -3, 9, 0);
-  assert.equal(take(from, 1), [{ low: 9, high: 0, result: 0 }]);
-  assert.equal(take(to, 1), [{ low: 1, high: -3, result: 42 }]);
+  assert.equal(popCompletions(from, 1), [{ low: 9, high: 0, result: 0 }]);
+  assert.equal(popCompletions(to, 1), [{ low: 1, high: -3, result: 42 }]);
   from.close();
   to.close();
 });
@@ -16,7 +16,7 @@ test("a message is a completion on the other ring", () => {
 test("what is no ring takes no message", () => {
   const ring = new Ring({ entries: 8 });
   prepareMessage(ring, 0, 42, 1, 0, 9, 0);
-  assert.ok(take(ring, 1)[0].result < 0);
+  assert.ok(popCompletions(ring, 1)[0].result < 0);
   ring.close();
 });
 

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { mountsApart, ReachedFileSystems } from "@blksnap/uring";
+import { mountsInHelper, ReachedFileSystems } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 
@@ -70,7 +70,7 @@ function contents(reached: ReachedFileSystems, devices: readonly string[]): stri
 test("each file system once, with its process; none of types that were not asked for", async () => {
   const { devices, pid } = await container(`${MOUNT("one\ttab")} ${MOUNT("two")}
     mkdir again; mount --bind two again`);
-  const { mounts, isComplete } = await mountsApart(["tmpfs"], LIMIT_MS);
+  const { mounts, isComplete } = await mountsInHelper(["tmpfs"], LIMIT_MS);
   assert.ok(isComplete);
   const own = mounts.filter(({ line }) => devices.includes(line.split(" ")[2] ?? ""));
   assert.equal(
@@ -80,7 +80,7 @@ test("each file system once, with its process; none of types that were not asked
       [pid, devices[1], false],
     ],
   );
-  const others = await mountsApart([], LIMIT_MS);
+  const others = await mountsInHelper([], LIMIT_MS);
   assert.equal(
     others.mounts.filter(({ line }) => line.split(" ")[2]?.startsWith("0:")),
     [],
@@ -92,10 +92,10 @@ test("hundreds of namespaces, none of them twice; no time is time enough for non
   const { devices } = await container(`${MOUNT("one")}
     for i in $(seq ${many}); do unshare -m sh -c 'echo >>"$0"; read line' "$TOLD.n" <&3 & done
     until [ "$(wc -l <"$TOLD.n")" = ${many} ]; do sleep 0.1; done`);
-  const { mounts, isComplete } = await mountsApart(["tmpfs"], LIMIT_MS);
+  const { mounts, isComplete } = await mountsInHelper(["tmpfs"], LIMIT_MS);
   assert.ok(isComplete);
   assert.is(mounts.filter(({ line }) => line.split(" ")[2] === devices[0]).length, 1);
-  assert.is((await mountsApart(["tmpfs"], 0)).isComplete, false);
+  assert.is((await mountsInHelper(["tmpfs"], 0)).isComplete, false);
 });
 
 test("reached: mounted elsewhere, beneath others, and unmounted but in use", async () => {

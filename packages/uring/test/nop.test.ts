@@ -1,13 +1,13 @@
 import { prepareNop, Ring } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { take } from "./support.js";
+import { popCompletions } from "./support.js";
 
 test("a NOP brings both halves of its user data back", () => {
   const ring = new Ring({ entries: 8 });
   prepareNop(ring, -2, 0x7fff_ffff, 0);
   prepareNop(ring, 0, -1, 0);
-  assert.equal(take(ring, 2), [
+  assert.equal(popCompletions(ring, 2), [
     { low: -2, high: 0x7fff_ffff, result: 0 },
     { low: 0, high: -1, result: 0 },
   ]);

@@ -10,7 +10,7 @@ import {
 } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { at, take, withFolder } from "./support.js";
+import { at, popCompletions, withFolder } from "./support.js";
 
 const EBADF = 9;
 const EFAULT = 14;
@@ -37,7 +37,7 @@ function withRegistered(use: (ring: Ring, memory: MappedMemory, path: string) =>
 function read(ring: Ring, memory: MappedMemory, file: number, buffer: number, from = 0): number {
   const to = at(memory, from);
   prepareReadFixed(ring, file, buffer, ...to, 4096, 0, 0, 1, 0, SqeFlag.FIXED_FILE);
-  return take(ring, 1)[0].result;
+  return popCompletions(ring, 1)[0].result;
 }
 
 test("a registered file stays open and a registered buffer is read into and written from", () => {
@@ -48,7 +48,7 @@ test("a registered file stays open and a registered buffer is read into and writ
     bytes.fill(98, 4096);
     const from = at(memory, 4096);
     prepareWriteFixed(ring, 3, 2, ...from, 4096, 0, 0, 0, 1, 0, SqeFlag.FIXED_FILE);
-    assert.is(take(ring, 1)[0].result, 4096);
+    assert.is(popCompletions(ring, 1)[0].result, 4096);
     assert.is(readFileSync(path, "utf8"), "b".repeat(4096));
   });
 });

@@ -3,7 +3,7 @@ import { prepareNop, Ring, SetupFlag } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../dist/native.js";
-import { take } from "./support.js";
+import { popCompletions } from "./support.js";
 
 const EINVAL = 22;
 
@@ -43,7 +43,7 @@ for (const [name, flags] of [
     for (let round = 0; round < 5; round++) {
       for (let i = 0; i < 7; i++) prepareNop(ring, 7 * round + i, round, 0);
       assert.equal(
-        take(ring, 7).map(({ low, high }) => [low, high]),
+        popCompletions(ring, 7).map(({ low, high }) => [low, high]),
         Array.from({ length: 7 }, (_, i) => [7 * round + i, round]),
       );
     }

@@ -14,7 +14,7 @@ export interface Completion {
 }
 
 /** Submits what is prepared and takes `count` completions. */
-export function take(ring: Ring, count: number): Completion[] {
+export function popCompletions(ring: Ring, count: number): Completion[] {
   const taken: Completion[] = [];
   while (taken.length < count) {
     ring.submitAndWait(1);

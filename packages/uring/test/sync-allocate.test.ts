@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { FallocateMode, FsyncFlag, prepareFallocate, prepareFsync, Ring } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { take, withFolder } from "./support.js";
+import { popCompletions, withFolder } from "./support.js";
 
 test("fsync and fdatasync complete with 0", () => {
   withFolder((folder) => {
@@ -12,7 +12,7 @@ test("fsync and fdatasync complete with 0", () => {
     prepareFsync(ring, fd, 0, 1, 0, 0);
     prepareFsync(ring, fd, FsyncFlag.DATASYNC, 2, 0, 0);
     assert.equal(
-      take(ring, 2).map(({ result }) => result),
+      popCompletions(ring, 2).map(({ result }) => result),
       [0, 0],
     );
     closeSync(fd);
@@ -27,11 +27,11 @@ test("fallocate grows a file and punches holes into it", () => {
     const ring = new Ring({ entries: 8 });
     const fd = openSync(path, "r+");
     prepareFallocate(ring, fd, 0, 0, 0, 1 << 20, 0, 1, 0, 0);
-    assert.is(take(ring, 1)[0].result, 0);
+    assert.is(popCompletions(ring, 1)[0].result, 0);
     assert.is(statSync(path).size, 1 << 20);
     const punch = FallocateMode.PUNCH_HOLE | FallocateMode.KEEP_SIZE;
     prepareFallocate(ring, fd, punch, 4096, 0, 4096, 0, 1, 0, 0);
-    assert.is(take(ring, 1)[0].result, 0);
+    assert.is(popCompletions(ring, 1)[0].result, 0);
     const text = readFileSync(path);
     assert.ok(text.subarray(0, 4096).every((byte) => byte === 120));
     assert.ok(text.subarray(4096).every((byte) => byte === 0));

@@ -18,7 +18,7 @@ import {
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../dist/native.js";
-import { at, resultsByUser, take, withFolder } from "./support.js";
+import { at, popCompletions, resultsByUser, withFolder } from "./support.js";
 
 const ECANCELED = 125;
 const [READ, WRITE, SYNC, OTHER] = [1, 2, 3, 4];
@@ -51,7 +51,7 @@ function tornAfter(
     prepareFsync(ring, to, 0, SYNC, 0, 0);
     prepareNop(ring, OTHER, 0, 0);
     takeOnly(count);
-    outcome.results = resultsByUser(take(ring, 4));
+    outcome.results = resultsByUser(popCompletions(ring, 4));
     outcome.written = readFileSync(join(folder, "to"), "utf8");
     assert.is(ring.pending, 0);
     ring.close();

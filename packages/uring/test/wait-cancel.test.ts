@@ -10,7 +10,7 @@ import {
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../dist/native.js";
-import { at, resultsByUser, take } from "./support.js";
+import { at, popCompletions, resultsByUser } from "./support.js";
 
 const ENOENT = 2;
 const ETIME = 62;
@@ -28,7 +28,7 @@ test("a poll completes once the descriptor is readable", () => {
   ring.submit();
   assert.is(ring.ready(), 0);
   writeSync(fd, new BigUint64Array([1n]));
-  assert.is(take(ring, 1)[0].result, POLLIN);
+  assert.is(popCompletions(ring, 1)[0].result, POLLIN);
   ring.close();
 });
 
@@ -38,7 +38,7 @@ test("a timeout completes with -ETIME when its time has passed", () => {
   new BigInt64Array(memory.buffer).set([0n, 20_000_000n]);
   const start = performance.now();
   prepareTimeout(ring, ...at(memory), 1, 0);
-  assert.is(take(ring, 1)[0].result, -ETIME);
+  assert.is(popCompletions(ring, 1)[0].result, -ETIME);
   assert.ok(performance.now() - start >= 19);
   ring.close();
   memory.unmap();
@@ -50,7 +50,7 @@ test("a cancelled read ends with -ECANCELED, an unknown one is not found", () =>
   prepareRead(ring, eventFd(), ...at(memory), 8, 0, 0, 1, 7, 0);
   prepareCancel(ring, 1, 7, 2, 0);
   prepareCancel(ring, 1, 8, 3, 0);
-  const results = resultsByUser(take(ring, 3));
+  const results = resultsByUser(popCompletions(ring, 3));
   assert.is(results.get(1), -ECANCELED);
   assert.is(results.get(2), 0);
   assert.is(results.get(3), -ENOENT);

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { MappedMemory, PromiseRing, prepareFsync, Ring, SqeFlag } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { at, take, withFolderMeanwhile } from "./support.js";
+import { at, popCompletions, withFolderMeanwhile } from "./support.js";
 
 const OPENAT = 18;
 const AT_FDCWD = -100;
@@ -62,9 +62,9 @@ test("a ring: what hangs keeps nothing else from being started", async () => {
     // Also where the ring is full, and entered in between.
     for (let i = 0; i < HANGING; i++) prepareOpen(ring, fifo, i, 0);
     prepareFsync(ring, fd, 0, FSYNC, 0, 0);
-    assert.equal(take(ring, 1), [{ low: FSYNC, high: 0, result: 0 }]);
+    assert.equal(popCompletions(ring, 1), [{ low: FSYNC, high: 0, result: 0 }]);
     release();
-    for (const { low, result } of take(ring, HANGING)) {
+    for (const { low, result } of popCompletions(ring, HANGING)) {
       assert.ok(low < HANGING && result >= 0, `${low}: ${result}`);
       closeSync(result);
     }

@@ -34,7 +34,7 @@ async function slowDevice(t) {
 }
 
 /** Ends when another process makes the call for the daemon. */
-function waitsApart(verb) {
+function waitsInHelper(verb) {
   return until(`a process does "${verb}"`, () =>
     readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name))
@@ -72,7 +72,7 @@ test(
     await run(["dd", `if=${t.folder}/data`, `of=${front}`, "bs=1M", "conv=notrunc"]);
     await disk.delayWrites(DELAY_MS);
     const detaching = daemon.client.detach(disk.path).catch((error) => error);
-    await waitsApart("fsync");
+    await waitsInHelper("fsync");
     const next = await replace(t, daemon);
     assert.instance(await detaching, Error);
     await disk.heal();
@@ -100,7 +100,7 @@ test(
     const reader = start(["dd", ...words], { timeLimitMs: END_LIMIT_MS });
     await until("the read is under way", () => inFlight(images[0].image) > 0);
     const destroying = daemon.client.snapshotDestroy(id).catch((error) => error);
-    await waitsApart("command");
+    await waitsInHelper("command");
     const next = await replace(t, daemon);
     assert.instance(await destroying, Error);
     // With its data, or with an error: the image goes away.
@@ -126,7 +126,7 @@ test(
     await run(["dd", "if=/dev/urandom", `of=${file}`, "bs=1M", "count=4"]);
     await disk.delayWrites(DELAY_MS);
     const marking = daemon.client.markDirtyFile(file).catch((error) => error);
-    await waitsApart("extents");
+    await waitsInHelper("extents");
     const next = await replace(t, daemon);
     assert.instance(await marking, Error);
     await disk.heal();
@@ -146,7 +146,7 @@ test(
     const { file, unmount } = await fileToBeRead(t, front);
     await disk.delayReads(DELAY_MS);
     const attaching = daemon.client.attach(file).catch((error) => error);
-    await waitsApart("stat");
+    await waitsInHelper("stat");
     const next = await replace(t, daemon);
     assert.instance(await attaching, Error);
     await disk.heal();

@@ -4,7 +4,7 @@ import type { ByteRange } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import { errnoName as nameOfErrno } from "@blksnap/errors";
 import { major, minor } from "@blksnap/ublk";
-import { extentsApart, type FileExtent, type FileExtents } from "@blksnap/uring";
+import { extentsInHelper, type FileExtent, type FileExtents } from "@blksnap/uring";
 import type { Tracker } from "../tracker/tracker.js";
 
 const SECTOR_BYTES = 512n;
@@ -40,7 +40,7 @@ export async function markedFile(file: string, trackers: readonly Tracker[]): Pr
 
 /** Apart: looking the file up and syncing it wait for its front, and that may wait for this process. */
 async function mapped(file: string): Promise<FileExtents> {
-  const answer = await extentsApart(file);
+  const answer = await extentsInHelper(file);
   if (typeof answer !== "number") return answer;
   throw new ControlError("FILE_NOT_FOUND", `cannot open ${file}: ${nameOfErrno(answer)}`);
 }

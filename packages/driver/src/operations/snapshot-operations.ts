@@ -69,7 +69,7 @@ export class SnapshotOperations {
         }
         members.add(tracker);
       }
-      await this.#assertStoresApart(options.stores);
+      await this.#assertStoresDisjoint(options.stores);
       if (persistent) await this.#assertMedia(options.stores);
       const alignments = [...members].map(({ geometry }) => geometry.logicalBlockBytes);
       const chunkShifts = [...members].map(({ geometry }) => geometry.chunkShift);
@@ -109,7 +109,7 @@ export class SnapshotOperations {
     try {
       assertFits(snapshot, tracker);
       const paths = snapshot.stores.map(({ path }) => path);
-      await this.#assertStoresApart(paths);
+      await this.#assertStoresDisjoint(paths);
       await snapshot.allowAlignment(tracker.geometry.logicalBlockBytes);
       snapshot.addMember(tracker);
       snapshot.save();
@@ -144,7 +144,7 @@ export class SnapshotOperations {
 
   /** Where it fails it can be tried again. */
   async destroy(snapshot: Snapshot): Promise<void> {
-    snapshot.retreat("destroying");
+    snapshot.enterBestEffort("destroying");
     faultPoint("destroy.begun");
     // Those who wait for events are told at once, however long the rest takes.
     snapshot.events.close();
@@ -247,7 +247,7 @@ export class SnapshotOperations {
   }
 
   /** @throws ControlError STORE_ON_DEVICE; DiffStorageError STORE_ON_MEMBER, STORE_BUSY */
-  async #assertStoresApart(stores: readonly string[]): Promise<void> {
+  async #assertStoresDisjoint(stores: readonly string[]): Promise<void> {
     const places = this.#registry.tracked.map(({ places: [original] }) => original);
     const { topology } = this.#registry;
     for (const path of stores) {

@@ -34,7 +34,7 @@ export class TrackerOperations {
     const device = resolve(path);
     const tracker = await this.#registry.claimed(device, async (claim) => {
       await this.#assertFree(device);
-      if (options.persistent) await this.#assertStateApart();
+      if (options.persistent) await this.#assertStateDisjoint();
       const id = this.#nextId++;
       const onFront = (number: number) => {
         claim.front = number;
@@ -73,7 +73,7 @@ export class TrackerOperations {
   }
 
   /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
-  async #assertStateApart(): Promise<void> {
+  async #assertStateDisjoint(): Promise<void> {
     const { path } = this.#context.persistent;
     const own = await this.#registry.ownDeviceBeneath(await this.#existingPart(resolve(path)));
     if (own === undefined) return;

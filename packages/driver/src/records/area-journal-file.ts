@@ -14,7 +14,13 @@
  * each 128 KiB of chunks in use.
  */
 import type { FileHandle } from "node:fs/promises";
-import type { AdoptReply, JournalSetup, LogNeed, LogPlace, MirrorReply } from "@blksnap/data-plane";
+import type {
+  AdoptReply,
+  JournalSetup,
+  LogLocation,
+  LogNeed,
+  MirrorReply,
+} from "@blksnap/data-plane";
 import { AreaEncoder, AreaReplay, JournalKind, TURN_UNITS, Turns } from "@blksnap/data-plane";
 import type { DiffAreaMap } from "@blksnap/engine";
 import {
@@ -43,7 +49,7 @@ const CLOSE_TIMEOUT_MS = 10_000;
 /** How the reactor is asked; see messages.ts. */
 export interface AreaJournalRequests {
   /** Answers when all that the map has is in the successor. */
-  compact(place: Omit<LogPlace, "usedSectors">): Promise<MirrorReply>;
+  compact(location: Omit<LogLocation, "usedSectors">): Promise<MirrorReply>;
   adopt(): Promise<AdoptReply>;
   abandon(): Promise<void>;
   grown(fd: number, logBytes: number): Promise<void>;
@@ -166,8 +172,8 @@ export class AreaJournalFile {
     this.#successor = draft;
     this.#isAbandoned = false;
     const { fd, logOffsetBytes, logBytes } = draft;
-    const place = { fd, logOffsetBytes, logBytes };
-    const answer = await requests.compact(place).catch(() => undefined);
+    const location = { fd, logOffsetBytes, logBytes };
+    const answer = await requests.compact(location).catch(() => undefined);
     const firstSequence = answer?.firstSequence ?? null;
     this.#successor = undefined;
     await this.#successorGrowth;

@@ -4,11 +4,11 @@ import {
   compareIdentity,
   type DeviceIdentity,
   deviceKey,
-  type PathDevices,
+  type PathTarget,
   readBlockIdentity,
 } from "@blksnap/linux-block";
 import { nodeOf } from "../system/device-marks.js";
-import { placeOf } from "../system/place.js";
+import { pathTarget } from "../system/path-target.js";
 import type { PersistentTrackerRecord } from "./tracker-persistence.js";
 
 type Wanted = Pick<PersistentTrackerRecord, "device" | "tracking">;
@@ -17,7 +17,7 @@ type Wanted = Pick<PersistentTrackerRecord, "device" | "tracking">;
 export interface FindOptions {
   readonly sysfs?: string;
   readonly dev?: string;
-  readonly lookAt?: (path: string) => Promise<PathDevices>;
+  readonly lookAt?: (path: string) => Promise<PathTarget>;
 }
 
 /**
@@ -26,7 +26,7 @@ export interface FindOptions {
  */
 export async function findPersistent(
   { device, tracking }: Wanted,
-  { sysfs = "/sys", dev, lookAt = placeOf }: FindOptions = {},
+  { sysfs = "/sys", dev, lookAt = pathTarget }: FindOptions = {},
 ): Promise<string | undefined> {
   let isThere = true;
   try {

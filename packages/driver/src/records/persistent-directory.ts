@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { ControlError } from "@blksnap/api";
 import { syncDirectory } from "@blksnap/journal";
 import { type BootMark, UNKNOWN_BOOT } from "@blksnap/linux-block";
-import { bounded, readApart, statApart, tryLockFile } from "@blksnap/uring";
+import { bounded, readInHelper, statInHelper, tryLockFile } from "@blksnap/uring";
 import { chainBoot } from "./boot-chain.js";
 import { decodeRecord, encodeRecord } from "./record-format.js";
 import type { FoundRecord } from "./state-directory.js";
@@ -59,7 +59,7 @@ export class PersistentDirectory {
     path: string,
     giveUpTimeoutMs: number = GIVE_UP_TIMEOUT_MS,
     answerTimeoutMs: number = ANSWER_TIMEOUT_MS,
-    look: MediumLook = lookApart,
+    look: MediumLook = lookInHelper,
   ) {
     this.path = path;
     this.giveUpTimeoutMs = giveUpTimeoutMs;
@@ -239,9 +239,9 @@ export function unusable(path: string, error: unknown): ControlError {
 }
 
 /** The lock, which is always there, is read: what the directory itself says may come from memory. */
-async function lookApart(path: string, timeoutMs: number): Promise<number> {
-  const lock = await readApart(join(path, LOCK), 0, LOCK_BYTES, timeoutMs);
+async function lookInHelper(path: string, timeoutMs: number): Promise<number> {
+  const lock = await readInHelper(join(path, LOCK), 0, LOCK_BYTES, timeoutMs);
   if (lock !== -ENOENT) return typeof lock === "number" ? lock : 0;
-  const folder = await statApart(path, timeoutMs);
+  const folder = await statInHelper(path, timeoutMs);
   return typeof folder === "number" ? folder : 0;
 }

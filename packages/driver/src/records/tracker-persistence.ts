@@ -54,7 +54,7 @@ export interface RestoredCbt {
 
 /** How the reactor is asked; see messages.ts. */
 export interface JournalRequests {
-  mirror(place: { fd: number; logOffsetBytes: number; logBytes: number }): Promise<MirrorReply>;
+  mirror(location: { fd: number; logOffsetBytes: number; logBytes: number }): Promise<MirrorReply>;
   adopt(): Promise<AdoptReply>;
 }
 

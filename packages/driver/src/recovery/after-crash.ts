@@ -30,12 +30,12 @@ import {
   type Known,
   type PendingTracker,
   type Restored,
-  restorePersistent,
+  restoreAfterReboot,
 } from "./after-reboot.js";
 import { discard, rollBack } from "./discard.js";
 import { forgetIfGone, type WaitingFront } from "./late-recovery.js";
+import { removeUnclaimedFiles } from "./remove-unclaimed-files.js";
 import { type Found, goOn, lookThroughAll, type Resuming } from "./resume.js";
-import { sweep } from "./sweep.js";
 
 /** Told of what is there again as soon as it is, so that its notices are answered meanwhile. */
 export interface RecoveryListener {
@@ -71,7 +71,7 @@ const RESTORED_HEAD_START_MS = 5_000;
 /** How long such a one, its medium or its original, may take: then it is attached by hand. */
 const RESTORED_PATIENCE_MS = 60_000;
 
-export async function recoverAll(
+export async function recoverAfterCrash(
   context: DriverContext,
   listener: RecoveryListener,
 ): Promise<Recovered> {
@@ -110,7 +110,7 @@ export async function recoverAll(
   const tasks = found.map(goingOn);
   await Promise.all(fronts.values());
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
-  const { pending, snapshots: kept } = await restore(context, records, trackerRecords);
+  const { pending, snapshots: kept } = await afterReboot(context, records, trackerRecords);
   const again = await lookThroughAll(context, kept, geometries);
   let earlier: Promise<unknown> = Promise.resolve();
   for (const one of pending) {
@@ -130,8 +130,9 @@ export async function recoverAll(
     snapshots,
   );
   faultPoint("recover.orphans-removed");
-  const swept = sweep(context.state, snapshots);
-  if (swept.length > 0) context.logger.info({ swept }, "files of an interrupted operation removed");
+  const removed = removeUnclaimedFiles(context.state, snapshots);
+  if (removed.length > 0)
+    context.logger.info({ removed }, "files of an interrupted operation removed");
   return { trackers, snapshots, waiting, lastTracker: largestNumber(context) };
 }
 
@@ -187,7 +188,7 @@ async function finish(
 }
 
 /** What the medium has and the state directory has not: after a reboot. */
-async function restore(
+async function afterReboot(
   context: DriverContext,
   snapshots: readonly SnapshotRecord[],
   trackers: readonly TrackerRecord[],
@@ -206,7 +207,7 @@ async function restore(
     lastNumber: Math.max(largestNumber(context), ...numbers.values()),
   };
   try {
-    return await restorePersistent(context, known);
+    return await restoreAfterReboot(context, known);
   } catch (error) {
     context.logger.error({ err: error }, "persistent trackers are not attached again");
     return { pending: [], snapshots: [] };
@@ -278,7 +279,7 @@ async function removeOrphans(
   for (const { members } of snapshots) {
     for (const { imageNumber } of members.values()) known.add(imageNumber ?? -1);
   }
-  for (const { id, state, serverFlags } of await ownDevices(context.control, context.state.owner)) {
+  for (const { id, state, serverFlags } of await ownDevices(context.ublk, context.state.owner)) {
     if (known.has(id) || state === UblkState.LIVE) continue;
     const device = `/dev/ublkb${id}`;
     if (state !== UblkState.DEAD && serverFlags === DeviceMark.FRONT) {
@@ -288,7 +289,7 @@ async function removeOrphans(
     }
     if (state !== UblkState.DEAD)
       context.logger.error({ device }, "image without a snapshot removed");
-    await context.control.deleteDevice(id).catch((error) => {
+    await context.ublk.deleteDevice(id).catch((error) => {
       context.logger.warn({ device, err: error }, "device is not removed");
     });
   }

@@ -36,7 +36,7 @@ import type { PersistentTrackerRecord } from "../records/tracker-persistence.js"
 import { usableRecords } from "../records/usable-records.js";
 import type { Waiting } from "../snapshot/patience.js";
 import { acrossBoots, located } from "../snapshot/store-location.js";
-import { placeOf } from "../system/place.js";
+import { pathTarget } from "../system/path-target.js";
 import { Tracker } from "../tracker/tracker.js";
 
 /** All together; a mount at boot gives up after 90 s. */
@@ -74,7 +74,7 @@ export interface Known {
  * given up.
  * @throws ControlError PERSISTENT_STATE_UNUSABLE
  */
-export async function restorePersistent(context: DriverContext, known: Known): Promise<Restored> {
+export async function restoreAfterReboot(context: DriverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
   if (!(await persistent.exists()) || !(await mayOwn(context)))
     return { pending: [], snapshots: [] };
@@ -161,7 +161,7 @@ async function untilThere(
 /** What else can be wrong with it is said when it is opened. */
 async function isThere(store: StoreRecord, path: string): Promise<boolean> {
   try {
-    await placeOf(path);
+    await pathTarget(path);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") return true;

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { faultPoint } from "@blksnap/data-plane";
 import { DeviceMark, isOurs } from "@blksnap/ublk";
-import { bounded, unlinkApart } from "@blksnap/uring";
+import { bounded, unlinkInHelper } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
@@ -56,7 +56,7 @@ async function removeAll(
   for (const { path, fileName } of record.stores) {
     if (fileName === undefined) continue;
     const directory = path === MEMORY_STORE ? context.state.path : path;
-    const status = await unlinkApart(join(directory, fileName), MEDIUM_PATIENCE_MS);
+    const status = await unlinkInHelper(join(directory, fileName), MEDIUM_PATIENCE_MS);
     // Else it was never made, or is gone with its file system.
     if (status === -ETIMEDOUT) {
       const text = `${directory} does not answer: ${fileName} stays there`;
@@ -106,9 +106,9 @@ async function removeTraces(
 /** Does nothing where the number is that of a front, or of somebody else's device, by now. */
 export async function deleteOwnImage(context: DriverContext, id: number): Promise<void> {
   try {
-    const info = await context.control.deviceInfo(id);
+    const info = await context.ublk.deviceInfo(id);
     if (info === undefined || !isOurs(info, context.state.owner)) return;
-    if (info.serverFlags === DeviceMark.IMAGE) await context.control.deleteDevice(id);
+    if (info.serverFlags === DeviceMark.IMAGE) await context.ublk.deleteDevice(id);
   } catch (error) {
     context.logger.warn({ device: `/dev/ublkb${id}`, err: error }, "device is not removed");
   }

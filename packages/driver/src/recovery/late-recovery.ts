@@ -11,7 +11,7 @@ import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
 import { type TrackerRecord, trackerRecordName } from "../records/records.js";
-import { identityOf } from "../system/place.js";
+import { identityOf } from "../system/path-target.js";
 import { Tracker } from "../tracker/tracker.js";
 
 const RETRY_INTERVAL_MS = 5_000;
@@ -26,12 +26,12 @@ export async function forgetIfGone(
   context: DriverContext,
   { id, front }: TrackerRecord,
 ): Promise<boolean> {
-  const info = await context.control.deviceInfo(front);
+  const info = await context.ublk.deviceInfo(front);
   // Another device may have the number by now.
   const isFront =
     info?.serverFlags === DeviceMark.FRONT && info.serverFlagsHigh === context.state.owner;
   if (isFront && info.state !== UblkState.DEAD) return false;
-  if (isFront) await context.control.deleteDevice(front);
+  if (isFront) await context.ublk.deleteDevice(front);
   context.state.removeRecord(trackerRecordName(id));
   context.state.removeFile(`cbt-${id}`);
   return true;

@@ -125,10 +125,10 @@ async function findAreas(
 
 /** The image that the record names, where it is still one that can be gone on with. */
 async function imageOf(
-  { control, state }: DriverContext,
+  { ublk, state }: DriverContext,
   { image }: MemberRecord,
 ): Promise<UblkDeviceInfo | undefined> {
-  const info = await control.deviceInfo(image ?? -1);
+  const info = await ublk.deviceInfo(image ?? -1);
   if (info === undefined || !isOurs(info, state.owner)) return undefined;
   const isUsable = info.serverFlags === DeviceMark.IMAGE && info.state !== UblkState.DEAD;
   return isUsable ? info : undefined;
@@ -164,7 +164,7 @@ export async function goOn(
         listener.progressed();
       }),
     ]);
-    snapshot.rejoined();
+    snapshot.membersReattached();
     faultPoint("recover.rejoined");
     if (snapshot.state === "taken") await goOnWithImages(context, snapshot);
     return snapshot;

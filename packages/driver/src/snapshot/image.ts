@@ -42,7 +42,7 @@ export async function openImage(
 ): Promise<void> {
   const { tracker, area } = member;
   if (area === undefined) throw new Error(`${tracker.device} has no diff area`);
-  member.image = await RecoverableDevice.start(context.control, {
+  member.image = await RecoverableDevice.start(context.ublk, {
     mark: DeviceMark.IMAGE,
     owner: context.state.owner,
     params: {
@@ -80,7 +80,7 @@ export async function recoverImage(context: DriverContext, member: Member): Prom
   if (member.imageNumber === undefined || area === undefined) return;
   const queue = imageQueue(context, member, area.id, "recover.image-queue-started");
   member.image = await RecoverableDevice.recover(
-    context.control,
+    context.ublk,
     member.imageNumber,
     context.state.owner,
     { ...queue, mark: DeviceMark.IMAGE, onBegun: () => faultPoint("recover.image-begun") },

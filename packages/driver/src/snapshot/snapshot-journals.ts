@@ -168,7 +168,7 @@ export class SnapshotPersistence {
     const ask = <Reply>(request: ReactorRequest): Promise<Reply> =>
       this.#context.reactors.request<Reply>(reactor, request, NO_LIMIT_MS);
     return {
-      compact: (place) => ask<MirrorReply>({ type: "compactAreaJournal", ...its, ...place }),
+      compact: (location) => ask<MirrorReply>({ type: "compactAreaJournal", ...its, ...location }),
       adopt: () => ask<AdoptReply>({ type: "adoptAreaJournal", ...its }),
       abandon: () => ask<void>({ type: "abandonAreaJournal", ...its }),
       grown: (fd, logBytes) => ask<void>({ type: "growAreaJournal", ...its, fd, logBytes }),

@@ -62,20 +62,20 @@ export class Snapshot {
   readonly cuts: StoreCuts;
   readonly hungStores: HungStores = new HungStores();
   #state: SnapshotRecord["state"];
-  #isRejoining: boolean;
+  #isReattaching: boolean;
   #storage: DiffStorage | undefined;
   #isClosed = false;
   #slotServer: SlotServer | undefined;
   readonly #areas = new Set<AreaId>();
   /** Slots handed out during a take, which come back if it fails; undefined at other times. */
-  #lent: Set<number> | undefined;
+  #grantedDuringTake: Set<number> | undefined;
   #alignmentBytes: number;
   readonly #context: DriverContext;
 
-  /** @param isRejoining of an earlier daemon: its record stays as it is until rejoined() */
-  constructor(context: DriverContext, record: SnapshotRecord, isRejoining = false) {
+  /** @param isReattaching of an earlier daemon: its record stays as it is until membersReattached() */
+  constructor(context: DriverContext, record: SnapshotRecord, isReattaching = false) {
     this.#context = context;
-    this.#isRejoining = isRejoining;
+    this.#isReattaching = isReattaching;
     this.id = record.id;
     this.createdAt = record.createdAt;
     this.takenAt = record.takenAt;
@@ -181,15 +181,15 @@ export class Snapshot {
   }
 
   /** All members that there still are have been added again. */
-  rejoined(): void {
-    this.#isRejoining = false;
+  membersReattached(): void {
+    this.#isReattaching = false;
     this.saveIfPossible();
   }
 
   /** Writes the record. */
   save(): void {
     // Events of its stores come before its members: a record without them would be a lost snapshot.
-    if (this.#isRejoining) return;
+    if (this.#isReattaching) return;
     const record: SnapshotRecord = {
       id: this.id,
       state: this.#state,
@@ -225,7 +225,7 @@ export class Snapshot {
    * What the next daemon then finds on record comes to the same: a take that did not end, or a
    * snapshot without its maps. Images that it names may be other devices by then (discard.ts).
    */
-  retreat(state: "created" | "destroying"): void {
+  enterBestEffort(state: "created" | "destroying"): void {
     this.#state = state;
     this.saveIfPossible();
   }
@@ -289,13 +289,13 @@ export class Snapshot {
   }
 
   beginTake(): void {
-    this.#lent = new Set();
+    this.#grantedDuringTake = new Set();
     this.state = "taking";
   }
 
   endTake(): void {
     this.state = "taken";
-    this.#lent = undefined;
+    this.#grantedDuringTake = undefined;
   }
 
   /**
@@ -305,12 +305,14 @@ export class Snapshot {
    */
   undoTake(): void {
     this.#areas.clear();
-    this.hungStores.undoTake(this.storage, this.#lent ?? [], [...this.members.values()]);
-    this.#lent = undefined;
+    this.hungStores.undoTake(this.storage, this.#grantedDuringTake ?? [], [
+      ...this.members.values(),
+    ]);
+    this.#grantedDuringTake = undefined;
     this.takenAt = null;
     this.stallUs = null;
     this.fileSystems = [];
-    this.retreat("created");
+    this.enterBestEffort("created");
   }
 
   noteStore({ device }: Tracker, area: AreaId, store: number, hangs: boolean): void {
@@ -330,14 +332,14 @@ export class Snapshot {
 
   freeSlots(slots: readonly number[]): void {
     for (const slot of slots) {
-      this.#lent?.delete(slot);
+      this.#grantedDuringTake?.delete(slot);
       this.#storage?.free(slot, 1);
     }
     faultPoint("slots.freed");
   }
 
   #lend({ firstSlot, count }: Extent): void {
-    for (let slot = firstSlot; slot < firstSlot + count; slot++) this.#lent?.add(slot);
+    for (let slot = firstSlot; slot < firstSlot + count; slot++) this.#grantedDuringTake?.add(slot);
   }
 
   /** The journal of a device's area is half full. */

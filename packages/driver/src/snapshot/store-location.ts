@@ -8,7 +8,7 @@ import type { StoreSpec } from "@blksnap/diff-storage";
 import { deviceKey } from "@blksnap/linux-block";
 import type { StoreRecord } from "../records/records.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
-import { identityOfOpen, placeOf } from "../system/place.js";
+import { identityOfOpen, pathTarget } from "../system/path-target.js";
 import { findOriginal } from "../tracker/original.js";
 import { MEMORY_STORE, storeSpec } from "./store-record.js";
 
@@ -66,7 +66,7 @@ async function find(path: string, { identity, marks }: StoreRecord): Promise<str
     if (!identity.startsWith("file::")) {
       return (await findOriginal({ device: path, identity, ...(marks && { marks }) })).path;
     }
-    const there = await placeOf(path);
+    const there = await pathTarget(path);
     if (there.identity.endsWith(identity.slice("file:".length))) return path;
   } catch (error) {
     const { message } = error as Error;
@@ -79,7 +79,7 @@ type Marks = NonNullable<StoreRecord["marks"]>;
 
 /** After a reboot: its name of before, unless that leads to another disk by now. */
 async function findByMarks(path: string, marks: Marks): Promise<string> {
-  const { blockDevice } = await placeOf(path).catch(() => ({ blockDevice: undefined }));
+  const { blockDevice } = await pathTarget(path).catch(() => ({ blockDevice: undefined }));
   const now = blockDevice && readMarks(deviceKey(blockDevice));
   if (now !== undefined && compareMarks(marks, now) === "same") return path;
   const [only, ...others] = devicesLike(marks);

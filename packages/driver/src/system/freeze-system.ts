@@ -11,7 +11,12 @@ import {
   type SystemView,
   USERS_VIEW,
 } from "@blksnap/linux-block";
-import { mountsApart, type ReachedFileSystem, ReachedFileSystems, syncApart } from "@blksnap/uring";
+import {
+  mountsInHelper,
+  type ReachedFileSystem,
+  ReachedFileSystems,
+  syncInHelper,
+} from "@blksnap/uring";
 import type { LoopTable } from "./loop-table.js";
 
 export interface Reached {
@@ -35,7 +40,7 @@ export function usersSystem(loops: LoopTable): FreezeSystem {
     ...USERS_VIEW,
     async readElsewhere(timeoutMs) {
       const [found, looped] = await Promise.all([
-        mountsApart(MULTI_DEVICE_TYPES, timeoutMs),
+        mountsInHelper(MULTI_DEVICE_TYPES, timeoutMs),
         loops.read(timeoutMs),
       ]);
       const shown = new Set(USERS_VIEW.readMounts().map(({ device }) => device));
@@ -47,7 +52,7 @@ export function usersSystem(loops: LoopTable): FreezeSystem {
       };
     },
     reach: (devices, timeoutMs) => ReachedFileSystems.open(devices, timeoutMs),
-    sync: (paths, timeoutMs) => syncApart(paths, timeoutMs),
+    sync: (paths, timeoutMs) => syncInHelper(paths, timeoutMs),
   };
 }
 

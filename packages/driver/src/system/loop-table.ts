@@ -19,8 +19,8 @@ import {
   fileIdentity,
   type LoopBacking,
 } from "@blksnap/linux-block";
-import { type LoopStatus, loopsApart } from "@blksnap/uring";
-import { blockIdentity } from "./place.js";
+import { type LoopStatus, loopsInHelper } from "@blksnap/uring";
+import { blockIdentity } from "./path-target.js";
 
 const ETIMEDOUT = 110;
 const ANSWER_LIMIT_MS = 5_000;
@@ -33,11 +33,11 @@ interface Known {
 
 export class LoopTable {
   readonly #block: string;
-  readonly #askAll: typeof loopsApart;
+  readonly #askAll: typeof loopsInHelper;
   readonly #known = new Map<string, Known>();
   #asking: Promise<void> | undefined;
 
-  constructor(sysfs = "/sys", askAll: typeof loopsApart = loopsApart) {
+  constructor(sysfs = "/sys", askAll: typeof loopsInHelper = loopsInHelper) {
     this.#block = join(sysfs, "block");
     this.#askAll = askAll;
   }

@@ -6,7 +6,7 @@ import {
   directIoAlignment,
   endDirectIo,
   ioctl,
-  openApart,
+  openInHelper,
   type PromiseRing,
   prepareFallocate,
   tryLockFile,
@@ -51,7 +51,7 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
     },
     createMemoryFile,
     async assertAnswers(path) {
-      const status = await openApart(path, ANSWER_TIMEOUT_MS);
+      const status = await openInHelper(path, ANSWER_TIMEOUT_MS);
       if (status === -ETIMEDOUT) throw failure(status, `no answer in ${ANSWER_TIMEOUT_MS} ms`);
     },
     statDirectIo: directIoAlignment,

@@ -1,20 +1,20 @@
-/** Reading superblocks of devices that may hang, without this process waiting for it: see place.ts. */
+/** Reading superblocks of devices that may hang, without this process waiting for it: see path-target.ts. */
 
 import { errnoName } from "@blksnap/errors";
 import { type DeviceNumber, deviceKey, deviceNumber } from "@blksnap/linux-block";
-import { readApart } from "@blksnap/uring";
+import { readInHelper } from "@blksnap/uring";
 
 const ANSWER_LIMIT_MS = 5_000;
 const ENODEV = 19;
 
 /** For TopologyProbe. @throws an error as node:fs has them: ETIMEDOUT when the device does not answer */
-export async function readDeviceApart(
+export async function readDeviceInHelper(
   node: string,
   device: DeviceNumber,
   startBytes: number,
   lengthBytes: number,
 ): Promise<Buffer> {
-  const answer = await readApart(node, startBytes, lengthBytes, ANSWER_LIMIT_MS);
+  const answer = await readInHelper(node, startBytes, lengthBytes, ANSWER_LIMIT_MS);
   if (typeof answer === "number") throw failed(answer, node);
   // The name of a device that has gone may be another one's.
   if (deviceKey(deviceNumber(answer.special)) !== deviceKey(device)) throw failed(-ENODEV, node);

@@ -10,7 +10,7 @@ import type { BackingFile } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import type { TrackerRecord } from "../records/records.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
-import { blockIdentity, identityOf, identityOfOpen } from "../system/place.js";
+import { blockIdentity, identityOf, identityOfOpen } from "../system/path-target.js";
 import { openFenced } from "./fence.js";
 import type { Undo } from "./undo.js";
 
@@ -100,7 +100,7 @@ async function renamed(device: string, identity: string): Promise<string | undef
   return undefined;
 }
 
-/** By a process of its own, as the folder's file system may not answer; see place.ts. */
+/** By a process of its own, as the folder's file system may not answer; see path-target.ts. */
 function namesOfInode(folder: string, inode: string): Promise<string[]> {
   const words = [folder, "-xdev", "-maxdepth", "1", "-type", "f", "-inum", inode, "-print0"];
   return new Promise((resolve) => {

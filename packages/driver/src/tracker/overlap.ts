@@ -13,8 +13,13 @@
  */
 
 import { ControlError } from "@blksnap/api";
-import { knownStackOf, meetingOf, type Place, type TopologyProbe } from "@blksnap/linux-block";
-import { blockIdentity, identityOf, presentName } from "../system/place.js";
+import {
+  type DeviceOrFile,
+  knownStackOf,
+  meetingOf,
+  type TopologyProbe,
+} from "@blksnap/linux-block";
+import { blockIdentity, identityOf, presentName } from "../system/path-target.js";
 
 /** A device that is tracked already. */
 export interface TrackedPath {
@@ -22,7 +27,7 @@ export interface TrackedPath {
   readonly device: string;
   readonly identity: string;
   /** The original, then other devices through which its data is written. */
-  readonly places: readonly [Place, ...Place[]];
+  readonly places: readonly [DeviceOrFile, ...DeviceOrFile[]];
 }
 
 /** @throws ControlError DEVICE_OVERLAPS, with the chain of what lies on what */
@@ -37,7 +42,7 @@ export async function assertNoOverlap(
   const stack = await knownStackOf(path, probe);
   for (const { device, identity, places } of tracked) {
     const said = async () => `${await bothNames(device, identity, probe)}, which is tracked`;
-    const identities = [identity, ...places.map(identityOfPlace)];
+    const identities = [identity, ...places.map(identityOfTarget)];
     const down = identities.map((one) => stack.get(one)).find((node) => node !== undefined);
     if (down !== undefined) throw overlap(`${path} lies on ${await said()}`, down.chain);
     // Through its front it is the same.
@@ -57,7 +62,7 @@ function overlap(what: string, chain: readonly string[]): ControlError {
   return new ControlError("DEVICE_OVERLAPS", `${what}: ${chain.join(" → ")}`);
 }
 
-function identityOfPlace(place: Place): string {
+function identityOfTarget(place: DeviceOrFile): string {
   return "identity" in place ? place.identity : blockIdentity(`${place.major}:${place.minor}`);
 }
 

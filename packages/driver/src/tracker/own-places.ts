@@ -7,14 +7,14 @@ import { join, resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import { otherUses } from "@blksnap/diff-storage";
 import {
+  type DeviceOrFile,
   deviceNumber,
   fileIdentity,
   knownStackOf,
   meetingOf,
-  type Place,
   type TopologyProbe,
 } from "@blksnap/linux-block";
-import { claimApart } from "@blksnap/uring";
+import { claimInHelper } from "@blksnap/uring";
 import type { Snapshot } from "../snapshot/snapshot.js";
 import { MEMORY_STORE } from "../snapshot/store-record.js";
 
@@ -25,7 +25,7 @@ const OUTPUTS = [1, 2];
 export interface OwnPlace {
   /** In words. */
   readonly what: string;
-  readonly at: Place | string;
+  readonly at: DeviceOrFile | string;
 }
 
 /** @param directories of its state, of what is persistent */
@@ -87,7 +87,7 @@ export async function assertNotUsedPastUs(device: string, probe: TopologyProbe):
     if (use.device === undefined) throw new ControlError("DEVICE_BUSY", `${device} is swap`);
     // A loop device that nobody has mounted writes nothing.
     const isLoop = use.device.kernelName.startsWith("loop");
-    if (isLoop && (await claimApart(use.name)) !== -EBUSY) continue;
+    if (isLoop && (await claimInHelper(use.name)) !== -EBUSY) continue;
     const text = `${device} is in use through ${use.name}: ${use.chain.join(" → ")}`;
     throw new ControlError("DEVICE_BUSY", text);
   }

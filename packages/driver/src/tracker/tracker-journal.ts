@@ -11,7 +11,7 @@ import { errnoName } from "@blksnap/errors";
 import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { TrackerPersistence } from "../records/tracker-persistence.js";
-import { identityOfOpen, placeOfIdentity } from "../system/place.js";
+import { deviceOrFile, identityOfOpen } from "../system/path-target.js";
 import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
 
@@ -93,7 +93,7 @@ export class TrackerJournal {
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
     undo.push(() => persistence.close());
-    await assertApart(context, backing);
+    await assertDisjoint(context, backing);
     const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
     if (!goesOn) await options.onAreaLost?.();
     if (why !== null || persistence.isNew) persistence.chunkShift = geometry.chunkShift;
@@ -149,7 +149,7 @@ export class TrackerJournal {
     const ask = <Reply>(request: ReactorRequest) => reactors.request<Reply>(reactor, request);
     try {
       await this.#persistence.rotate(this.#map, {
-        mirror: (place) => ask<MirrorReply>({ type: "mirrorJournal", tracker, ...place }),
+        mirror: (location) => ask<MirrorReply>({ type: "mirrorJournal", tracker, ...location }),
         adopt: () => ask<AdoptReply>({ type: "adoptJournal", tracker }),
       });
     } catch (error) {
@@ -269,11 +269,11 @@ async function mapOf(
 }
 
 /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */
-async function assertApart(
+async function assertDisjoint(
   { blockDevices, persistent }: DriverContext,
   backing: BackingFile,
 ): Promise<void> {
-  const place = placeOfIdentity(identityOfOpen(backing.fd), backing.path);
+  const place = deviceOrFile(identityOfOpen(backing.fd), backing.path);
   // What this process serves is looked at before, by who knows of it.
   const probe = { ...blockDevices, layers: () => [] };
   try {

@@ -15,7 +15,7 @@ import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
-import type { Place } from "@blksnap/linux-block";
+import type { DeviceOrFile } from "@blksnap/linux-block";
 import {
   type BackingFile,
   DeviceMark,
@@ -26,14 +26,14 @@ import {
   RECOVERY_PATIENCE_MS,
   RecoverableDevice,
 } from "@blksnap/ublk";
-import { fsyncApart, type MappedMemory } from "@blksnap/uring";
+import { fsyncInHelper, type MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { type TrackerRecord, trackerRecordName } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
 import { Serial } from "../serial.js";
 import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
-import { blockIdentity, identityOfOpen, placeOfIdentity } from "../system/place.js";
+import { blockIdentity, deviceOrFile, identityOfOpen } from "../system/path-target.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
@@ -147,7 +147,7 @@ export class Tracker {
       options.onReady?.();
       undo.push(() => context.state.removeRecord(trackerRecordName(id)));
       faultPoint("attach.map-made");
-      const front = await RecoverableDevice.start(context.control, {
+      const front = await RecoverableDevice.start(context.ublk, {
         mark: DeviceMark.FRONT,
         owner: context.state.owner,
         params: backing.params,
@@ -207,7 +207,7 @@ export class Tracker {
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
       const front = await RecoverableDevice.recover(
-        context.control,
+        context.ublk,
         record.front,
         context.state.owner,
         { ...queue, mark: DeviceMark.FRONT, onBegun: () => faultPoint("recover.begun") },
@@ -287,10 +287,10 @@ export class Tracker {
   }
 
   /** Where the original's data is, whatever it is called. */
-  get place(): Place {
+  get place(): DeviceOrFile {
     const { fd, kind } = this.backing;
     const path = kind === "block" ? this.device : readlinkSync(`/proc/self/fd/${fd}`);
-    return placeOfIdentity(this.identity, path);
+    return deviceOrFile(this.identity, path);
   }
 
   /** "major:minor" of the original; null for a regular file. */
@@ -378,7 +378,7 @@ export class Tracker {
    * this process can be killed.
    */
   async #flushFront(giveUp: boolean): Promise<void> {
-    const status = await fsyncApart(this.front.path);
+    const status = await fsyncInHelper(this.front.path);
     if (status === 0) return;
     const text = `what was written to ${this.front.path} last did not all reach ${this.device}`;
     const name = errnoName(status);

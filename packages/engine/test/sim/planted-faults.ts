@@ -224,8 +224,14 @@ const image: PlantedFault[] = [
   {
     name: "a direct write counts as saved before it has ended",
     engine: ({ copyPath, core }) => {
-      const direct: Method = copyPath.takeDirect.bind(copyPath);
-      copyPath.takeDirect = (tag: number, chunk: number, start: number, end: number, s: number) => {
+      const direct: Method = copyPath.acquireDirect.bind(copyPath);
+      copyPath.acquireDirect = (
+        tag: number,
+        chunk: number,
+        start: number,
+        end: number,
+        s: number,
+      ) => {
         core.area.map.setSaved(chunk, start, end);
         return direct(tag, chunk, start, end, s);
       };

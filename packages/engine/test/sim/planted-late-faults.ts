@@ -38,10 +38,10 @@ export const LATE_FAULTS: PlantedFault[] = [
     engine: ({ core }) => {
       const slotFor: Method = core.slotFor.bind(core);
       core.slotFor = (chunk: number) => {
-        const take = core.area.slots.take;
-        core.area.slots.take = () => take.call(core.area.slots, 0);
+        const acquire = core.area.slots.acquire;
+        core.area.slots.acquire = () => acquire.call(core.area.slots, 0);
         const slot = slotFor(chunk);
-        delete core.area.slots.take;
+        delete core.area.slots.acquire;
         return slot;
       };
     },

@@ -19,7 +19,7 @@ import {
   type NamingField,
 } from "./device-identity.js";
 import type { ContentDigest } from "./superblocks.js";
-import type { Witness } from "./write-counters.js";
+import type { WriteCounters } from "./write-counters.js";
 
 /** What is recorded about an original, and looked up again when it comes back. */
 export interface PersistedIdentity {
@@ -27,7 +27,7 @@ export interface PersistedIdentity {
   readonly logicalBlockBytes: number;
   readonly identity: DeviceIdentity;
   readonly content: ContentDigest;
-  readonly witness: Witness;
+  readonly witness: WriteCounters;
   /** Not in records of earlier versions. */
   readonly boot?: BootMark;
 }
@@ -220,7 +220,7 @@ const OTHER_BOOT = "there was another boot meanwhile, in which it was not tracke
 const OTHER_SYSTEM = "nothing proves that no other system ran between the two boots";
 
 /** Also where nobody knows. */
-function hasSlept(before: Witness, now: Witness): boolean {
+function hasSlept(before: WriteCounters, now: WriteCounters): boolean {
   const [was, is] = [before.sleptMs ?? Number.NaN, now.sleptMs ?? Number.NaN];
   return !(Math.abs(is - was) < SLEEP_MS);
 }
@@ -238,23 +238,23 @@ function newGeneration(reason: GenerationReason, why: string): Continuity {
   return { verdict: "new_generation", reason, why };
 }
 
-function isRegularFile({ mtimeNs }: Witness): boolean {
+function isRegularFile({ mtimeNs }: WriteCounters): boolean {
   return mtimeNs !== null;
 }
 
 /** Whether the kernel's view of the device is the one of then: its counters went on. */
-function incarnationOf(before: Witness, now: Witness): "same" | "other" | "unknown" {
+function incarnationOf(before: WriteCounters, now: WriteCounters): "same" | "other" | "unknown" {
   if (before.bootId !== now.bootId) return "other";
   if (before.diskseq === null || now.diskseq === null) return "unknown";
   return before.diskseq === now.diskseq ? "same" : "other";
 }
 
-function countersKnown({ writeSectors, discardSectors }: Witness): boolean {
+function countersKnown({ writeSectors, discardSectors }: WriteCounters): boolean {
   return writeSectors !== null && discardSectors !== null;
 }
 
 /** Undefined when nothing was written; else a clause about it. */
-function writtenBetween(before: Witness, now: Witness): string | undefined {
+function writtenBetween(before: WriteCounters, now: WriteCounters): string | undefined {
   const written = grown(before.writeSectors, now.writeSectors);
   const discarded = grown(before.discardSectors, now.discardSectors);
   if (written < 0 || discarded < 0) return "its write counters were reset while it was not tracked";
@@ -271,7 +271,7 @@ function grown(before: number | null, now: number | null): number {
  * Undefined also within one boot: a loop device that is set up anew is another incarnation, and goes on
  * with the counters of the one before.
  */
-function writtenInThisBoot(before: Witness, now: Witness): string | undefined {
+function writtenInThisBoot(before: WriteCounters, now: WriteCounters): string | undefined {
   if (before.bootId === now.bootId) return undefined;
   const [written, discarded] = [now.writeSectors ?? 0, now.discardSectors ?? 0];
   if (written === 0 && discarded === 0) return undefined;
@@ -290,7 +290,7 @@ function sectors(count: number): string {
   return count === 1 ? "1 sector was" : `${count} sectors were`;
 }
 
-function fileTouched(before: Witness, now: Witness): string | undefined {
+function fileTouched(before: WriteCounters, now: WriteCounters): string | undefined {
   if (before.mtimeNs !== now.mtimeNs) return "the file was modified while it was not tracked";
   if (before.ctimeNs !== now.ctimeNs) return "the file's inode changed while it was not tracked";
   return undefined;

@@ -4,7 +4,7 @@ import type { PersistedIdentity } from "./continuity.js";
 import { fileReader } from "./device-bytes.js";
 import { readDeviceIdentity } from "./device-identity.js";
 import { digestContents } from "./superblocks.js";
-import { readWitness } from "./write-counters.js";
+import { readWriteCounters } from "./write-counters.js";
 
 /** An original that is open. */
 export interface OpenOriginal {
@@ -25,7 +25,7 @@ export async function readFacts(backing: OpenOriginal, boot: BootMark): Promise<
   try {
     const content = await digestContents(fileReader(handle), capacityBytes);
     const identity = await readDeviceIdentity(path, content);
-    const witness = await readWitness(path);
+    const witness = await readWriteCounters(path);
     return { capacityBytes, logicalBlockBytes, identity, content, witness, boot };
   } finally {
     await handle.close();

@@ -16,7 +16,7 @@ import { setTimeout } from "node:timers/promises";
 import { attribute, type BlockFolders, blockFolders, originalAt } from "../sysfs.js";
 import { readBootId } from "./boot-mark.js";
 
-export interface Witness {
+export interface WriteCounters {
   /** Of the running kernel; counters start anew with each boot. */
   readonly bootId: string;
   /** Number of the whole disk's incarnation, never used twice in one boot; null before Linux 5.15. */
@@ -40,7 +40,7 @@ export interface Witness {
   readonly ctimeNs: string | null;
 }
 
-type Counters = Pick<Witness, "writeSectors" | "discardSectors">;
+type Counters = Pick<WriteCounters, "writeSectors" | "discardSectors">;
 
 const UNKNOWN: Counters = { writeSectors: null, discardSectors: null };
 /** Fields of `stat`, counted from 0. */
@@ -55,9 +55,13 @@ const STEADY_ATTEMPTS = 50;
 const UPTIME_MS = 100;
 
 /** @throws LinuxBlockError DEVICE_NOT_FOUND */
-export async function readWitness(path: string, sysfs = "/sys", proc = "/proc"): Promise<Witness> {
+export async function readWriteCounters(
+  path: string,
+  sysfs = "/sys",
+  proc = "/proc",
+): Promise<WriteCounters> {
   const { deviceNumber, stat } = await originalAt(path);
-  if (deviceNumber !== null) return readBlockWitness(deviceNumber, sysfs, proc);
+  if (deviceNumber !== null) return readBlockWriteCounters(deviceNumber, sysfs, proc);
   return {
     bootId: await readBootId(proc),
     diskseq: null,
@@ -69,11 +73,11 @@ export async function readWitness(path: string, sysfs = "/sys", proc = "/proc"):
 }
 
 /** @param deviceNumber "major:minor" */
-export async function readBlockWitness(
+export async function readBlockWriteCounters(
   deviceNumber: string,
   sysfs = "/sys",
   proc = "/proc",
-): Promise<Witness> {
+): Promise<WriteCounters> {
   const folders = await blockFolders(deviceNumber, sysfs);
   const counters = folders === undefined ? UNKNOWN : await readCounters(folders);
   const diskseq = folders === undefined ? null : attribute(folders.disk, "diskseq");
@@ -169,7 +173,7 @@ function difference(
  * Ends when whoever writes to a regular file from now on gives it other times than these: file systems
  * take them from a clock that ticks, and some keep only every second one.
  */
-export async function untilWritesShow({ mtimeNs, ctimeNs }: Witness): Promise<void> {
+export async function untilWritesShow({ mtimeNs, ctimeNs }: WriteCounters): Promise<void> {
   if (mtimeNs === null || ctimeNs === null) return;
   const isCoarse = [mtimeNs, ctimeNs].every((time) => BigInt(time) % 1_000_000_000n === 0n);
   const tickMs = isCoarse ? COARSE_TICK_MS : TICK_MS;

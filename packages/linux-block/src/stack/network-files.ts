@@ -9,7 +9,7 @@ import { posix } from "node:path";
 import { fieldBytes, type Mount, superOption } from "./mountinfo.js";
 import { namesIn, readText } from "./probe.js";
 
-export type FilesPlace =
+export type FilesLocation =
   /** On no device of this host. */
   | { readonly kind: "elsewhere" }
   /** In a directory of this host; `below` is where in it, if names there are the same. */
@@ -29,7 +29,7 @@ export const EXPORT_TABLES: readonly string[] = [
   "/etc/exports",
 ];
 
-const ELSEWHERE: FilesPlace = { kind: "elsewhere" };
+const ELSEWHERE: FilesLocation = { kind: "elsewhere" };
 /** In memory, or of the machine that this one is a guest of. */
 const NO_DISK = /^(tmpfs|ramfs|devtmpfs|hugetlbfs|proc|sysfs|virtiofs|ceph|afs)$/;
 const SMB = /^(cifs|smb3)$/;
@@ -46,14 +46,14 @@ const LOCAL_LEAF = /\|-- ([\d.]+)\n(?:\s+\/\d+ .*\n)*?\s+\/32 host LOCAL/g;
 const NAMESPACES_MAX = 1024;
 
 /** @param path that lies on the mount @returns undefined for a file system on devices */
-export async function placeOfFiles(
+export async function locateFiles(
   mount: Mount,
   path: string,
   view: FilesView,
-): Promise<FilesPlace | undefined> {
+): Promise<FilesLocation | undefined> {
   const { fsType, source } = mount;
   if (NO_DISK.test(fsType)) return ELSEWHERE;
-  if (NFS.test(fsType)) return nfsPlace(mount, path, view);
+  if (NFS.test(fsType)) return nfsLocation(mount, path, view);
   if (SMB.test(fsType)) return shareOrElsewhere(mount, hostOfShare(source), view);
   if (fsType === "9p") {
     const isNetwork = superOption(mount, "trans") === "tcp";
@@ -78,13 +78,17 @@ function hostOfShare(source: string): string {
   return source.replaceAll("\\", "/").split("/")[2] ?? "";
 }
 
-async function shareOrElsewhere(mount: Mount, host: string, view: FilesView): Promise<FilesPlace> {
+async function shareOrElsewhere(
+  mount: Mount,
+  host: string,
+  view: FilesView,
+): Promise<FilesLocation> {
   if ((await hostKind(mount, host, view)) === "other") return ELSEWHERE;
   const why = `${mount.source} is a server on this host, and where it has its files is not known`;
   return { kind: "unknown", why };
 }
 
-async function nfsPlace(mount: Mount, path: string, view: FilesView): Promise<FilesPlace> {
+async function nfsLocation(mount: Mount, path: string, view: FilesView): Promise<FilesLocation> {
   const { source } = mount;
   const kind = await hostKind(mount, hostOf(source), view);
   if (kind === "other") return ELSEWHERE;

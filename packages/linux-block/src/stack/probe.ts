@@ -3,7 +3,7 @@ import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { type DeviceNumber, deviceKey, deviceNumber } from "../device-number.js";
 
 /** What is at a path, as far as the search for devices needs it. */
-export interface PathDevices {
+export interface PathTarget {
   /** The path without symbolic links. */
   readonly realPath: string;
   /** Device number of the file system the path lies on; major 0 when it is not a device's. */
@@ -15,7 +15,7 @@ export interface PathDevices {
 }
 
 /** A file, by what it is and not by what it is called. */
-export interface FilePlace {
+export interface KnownFile {
   readonly identity: string;
   /** Device number of its file system; major 0 when it is not a device's. */
   readonly device: DeviceNumber;
@@ -24,7 +24,7 @@ export interface FilePlace {
 }
 
 /** Where a search for devices begins, or goes on. */
-export type Place = DeviceNumber | FilePlace;
+export type DeviceOrFile = DeviceNumber | KnownFile;
 
 /** What the kernel says of the file or device behind a loop device. */
 export interface LoopBacking {
@@ -43,12 +43,12 @@ export interface TopologyProbe {
   /** Mounts as this process sees them. Default "/proc/self/mountinfo". */
   readonly mountinfoPath?: string;
   /** Looks at a path. Default: stat(2). */
-  readonly lookAt?: (path: string) => Promise<PathDevices>;
+  readonly lookAt?: (path: string) => Promise<PathTarget>;
   /**
    * Devices and files that a device of this process lies on, which sysfs cannot know: a front and the
    * original behind it, an image and its original. Undefined for a device that somebody else serves.
    */
-  readonly layers?: (device: DeviceNumber) => readonly Place[] | undefined;
+  readonly layers?: (device: DeviceNumber) => readonly DeviceOrFile[] | undefined;
   /**
    * Asks the kernel what is behind a loop device, whatever became of its name; undefined where it does
    * not say. Default: the name in sysfs decides.
@@ -210,7 +210,7 @@ export async function deviceNamed(
 }
 
 /** Looks at a path with stat(2). Rejects with the error of node:fs. */
-export async function lookAtPath(path: string): Promise<PathDevices> {
+export async function lookAtPath(path: string): Promise<PathTarget> {
   const realPath = await realpath(path);
   const stats = await stat(realPath);
   const blockDevice = stats.isBlockDevice() ? deviceNumber(stats.rdev) : undefined;

@@ -1,5 +1,5 @@
 import { readlink } from "node:fs/promises";
-import { namesIn, type PathDevices, readText, type SysfsDevice } from "./probe.js";
+import { namesIn, type PathTarget, readText, type SysfsDevice } from "./probe.js";
 
 const UBLK_NAME = /^ublkb(\d+)(p\d+)?$/;
 const ACCESS_MODE = 0o3;
@@ -25,9 +25,9 @@ export async function serversOf(procRoot: string, device: SysfsDevice): Promise<
 export async function writtenBy(
   procRoot: string,
   pid: number,
-  lookAt: (path: string) => Promise<PathDevices>,
-): Promise<PathDevices[]> {
-  const found = new Map<string, PathDevices>();
+  lookAt: (path: string) => Promise<PathTarget>,
+): Promise<PathTarget[]> {
+  const found = new Map<string, PathTarget>();
   for (const { path, fd } of (await openFiles(procRoot, pid)).slice(0, FILES_MAX)) {
     if (path.startsWith("/dev/") && !(await isBlockNode(path, lookAt))) continue;
     const info = (await readText(`${procRoot}/${pid}/fdinfo/${fd}`)) ?? "";
@@ -41,7 +41,7 @@ export async function writtenBy(
 
 async function isBlockNode(
   path: string,
-  lookAt: (path: string) => Promise<PathDevices>,
+  lookAt: (path: string) => Promise<PathTarget>,
 ): Promise<boolean> {
   const there = await lookAt(path).catch(() => undefined);
   return there?.blockDevice !== undefined;

@@ -10,13 +10,13 @@ import {
   optionDevices,
 } from "./file-system-devices.js";
 import { type Mount, mountAt, parseMountinfo, superOption } from "./mountinfo.js";
-import { EXPORT_TABLES, type FilesPlace, placeOfFiles } from "./network-files.js";
+import { EXPORT_TABLES, type FilesLocation, locateFiles } from "./network-files.js";
 import {
   blockIdentity,
-  type FilePlace,
+  type DeviceOrFile,
+  type KnownFile,
   lookAtPath,
-  type PathDevices,
-  type Place,
+  type PathTarget,
   readFromDevice,
   readSysfsDevice,
   readText,
@@ -78,12 +78,12 @@ class Search {
     this.#procRoot = probe.procRoot ?? "/proc";
   }
 
-  begin(start: Place | string): Promise<void> {
+  begin(start: DeviceOrFile | string): Promise<void> {
     const way = { share: ALL, above: [] };
-    return typeof start === "string" ? this.addPath(start, way) : this.addPlace(start, way);
+    return typeof start === "string" ? this.addPath(start, way) : this.addTarget(start, way);
   }
 
-  addPlace(place: Place, way: Way): Promise<void> {
+  addTarget(place: DeviceOrFile, way: Way): Promise<void> {
     return "identity" in place ? this.addFile(place, way) : this.addDevice(place, way);
   }
 
@@ -99,7 +99,7 @@ class Search {
       above: chain,
     });
     const own = this.#probe.layers?.(device);
-    for (const lower of own ?? []) await this.addPlace(lower, on(ALL));
+    for (const lower of own ?? []) await this.addTarget(lower, on(ALL));
     if (entry === undefined) return;
     if (own === undefined) await this.#addServed(entry, on(SERVED));
     await this.#addParts(entry, on);
@@ -166,7 +166,7 @@ class Search {
   }
 
   /** Adds a file that need not have its name any more. */
-  async addFile({ identity, device, path }: FilePlace, { share, above }: Way): Promise<void> {
+  async addFile({ identity, device, path }: KnownFile, { share, above }: Way): Promise<void> {
     const chain = [...above, path];
     if (!this.#isNew({ identity, device: undefined, name: path, chain }, share)) return;
     if (path.startsWith(MEMORY_FILE)) return;
@@ -196,11 +196,11 @@ class Search {
     return entry;
   }
 
-  #stat(path: string): Promise<PathDevices> {
+  #stat(path: string): Promise<PathTarget> {
     return (this.#probe.lookAt ?? lookAtPath)(path);
   }
 
-  async #lookAt(path: string, chain: readonly string[]): Promise<PathDevices> {
+  async #lookAt(path: string, chain: readonly string[]): Promise<PathTarget> {
     try {
       return await this.#stat(path);
     } catch (error) {
@@ -274,7 +274,7 @@ class Search {
       procRoot: this.#procRoot,
       exportTables: this.#probe.exportTables ?? EXPORT_TABLES,
     };
-    const place = await placeOfFiles(mount, path, view);
+    const place = await locateFiles(mount, path, view);
     if (place !== undefined) return this.#addFiles(mount, place, above);
     if (mount.fsType === "overlay") {
       const upper = superOption(mount, "upperdir") ?? superOption(mount, "lowerdir")?.split(":")[0];
@@ -295,7 +295,7 @@ class Search {
   }
 
   /** Files of a mount that are somebody else's, or files of another directory. */
-  async #addFiles(mount: Mount, place: FilesPlace, above: readonly string[]): Promise<void> {
+  async #addFiles(mount: Mount, place: FilesLocation, above: readonly string[]): Promise<void> {
     if (place.kind === "elsewhere") return;
     if (place.kind === "unknown") throw unknown(above, place.why);
     const { path, below } = place;
@@ -338,7 +338,10 @@ function unknown(chain: readonly string[], why: string): LinuxBlockError {
  *
  * Rejects with STACK_UNKNOWN where a layer, or the path, cannot be resolved.
  */
-export async function stackOf(start: Place | string, probe: TopologyProbe = {}): Promise<Stack> {
+export async function stackOf(
+  start: DeviceOrFile | string,
+  probe: TopologyProbe = {},
+): Promise<Stack> {
   const search = new Search(probe);
   await search.begin(start);
   return search.found;
@@ -346,7 +349,7 @@ export async function stackOf(start: Place | string, probe: TopologyProbe = {}):
 
 /** As stackOf(), as far as it can be looked through. */
 export async function knownStackOf(
-  start: Place | string,
+  start: DeviceOrFile | string,
   probe: TopologyProbe = {},
 ): Promise<Stack> {
   const search = new Search(probe);

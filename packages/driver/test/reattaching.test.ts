@@ -48,7 +48,7 @@ test("an event of the stores while a snapshot rejoins does not cost its record t
 
     const map = { name: "area-1", fd: -1, lengthBytes: 0 };
     snapshot.addMember({ id: 1 } as Tracker, { id: "the area", map }, 2);
-    snapshot.rejoined();
+    snapshot.membersReattached();
     assert.equal(onRecord()?.members, record.members);
     assert.is(onRecord()?.events.length, 1);
   } finally {

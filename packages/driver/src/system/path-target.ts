@@ -9,14 +9,14 @@ import { fstatSync, lstatSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
 import { errnoName } from "@blksnap/errors";
 import {
+  type DeviceOrFile,
   deviceNumber,
   fileIdentity,
-  type PathDevices,
-  type Place,
+  type PathTarget,
   readSysfsDevice,
 } from "@blksnap/linux-block";
 import { major, minor } from "@blksnap/ublk";
-import { type FileStatus, statApart } from "@blksnap/uring";
+import { type FileStatus, statInHelper } from "@blksnap/uring";
 
 const ANSWER_LIMIT_MS = 5_000;
 /** Nodes of devices are in memory: a look at one waits for nobody. */
@@ -29,8 +29,8 @@ const S_IFBLK = 0o060000;
  * @throws an error as node:fs has them, with `code` and `errno`: ENOENT and the like; ETIMEDOUT when
  * what the path lies on does not answer
  */
-export async function placeOf(path: string): Promise<PathDevices> {
-  return nodeAt(path) ?? placeOfStatus(await answered(path));
+export async function pathTarget(path: string): Promise<PathTarget> {
+  return nodeAt(path) ?? targetOfStatus(await answered(path));
 }
 
 /** @param number "major:minor" */
@@ -41,7 +41,7 @@ export function blockIdentity(number: string): string {
 /** What a path leads to, whatever its name. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
 export async function identityOf(
   path: string,
-  lookAt: (path: string) => Promise<PathDevices> = placeOf,
+  lookAt: (path: string) => Promise<PathTarget> = pathTarget,
 ): Promise<string> {
   try {
     return (await lookAt(path)).identity;
@@ -73,7 +73,7 @@ function identityOfStats(
 }
 
 /** Where a search for devices begins for what an identity tells. @param path of a file, its name */
-export function placeOfIdentity(identity: string, path: string): Place {
+export function deviceOrFile(identity: string, path: string): DeviceOrFile {
   const [kind, one, other] = identity.split(":");
   if (kind === "block") return { major: Number(one), minor: Number(other) };
   return { identity, device: deviceNumber(Number(one)), path };
@@ -81,15 +81,15 @@ export function placeOfIdentity(identity: string, path: string): Place {
 
 /** What a block device is called now; undefined for a file, and for a device that is gone. */
 export async function presentName(identity: string, sysfs = "/sys"): Promise<string | undefined> {
-  const place = placeOfIdentity(identity, "");
+  const place = deviceOrFile(identity, "");
   return "path" in place ? undefined : (await readSysfsDevice(sysfs, place))?.name;
 }
 
-function nodeAt(path: string): PathDevices | undefined {
+function nodeAt(path: string): PathTarget | undefined {
   if (!NODE.test(path)) return undefined;
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (!stats?.isBlockDevice()) return undefined;
-  return placeOfStatus({
+  return targetOfStatus({
     device: stats.dev,
     inode: stats.ino,
     mode: stats.mode,
@@ -98,7 +98,7 @@ function nodeAt(path: string): PathDevices | undefined {
   });
 }
 
-function placeOfStatus({ device, inode, mode, special, realPath }: FileStatus): PathDevices {
+function targetOfStatus({ device, inode, mode, special, realPath }: FileStatus): PathTarget {
   const isBlockDevice = (mode & S_IFMT) === S_IFBLK;
   return {
     realPath,
@@ -109,7 +109,7 @@ function placeOfStatus({ device, inode, mode, special, realPath }: FileStatus): 
 }
 
 async function answered(path: string): Promise<FileStatus> {
-  const answer = await statApart(path, ANSWER_LIMIT_MS);
+  const answer = await statInHelper(path, ANSWER_LIMIT_MS);
   if (typeof answer !== "number") return answer;
   const code = errnoName(answer);
   throw Object.assign(new Error(`${code}: stat ${path}`), { code, errno: answer });

@@ -17,7 +17,10 @@ const RECORD_COPY = /^(.*)\.record-copy$/;
 const UNFINISHED_RECORD = /\.record(-copy)?\.new$/;
 
 /** Removes it all; answers the names of the files, for the log. */
-export function sweep(state: StateDirectory, snapshots: readonly Snapshot[]): string[] {
+export function removeUnclaimedFiles(
+  state: StateDirectory,
+  snapshots: readonly Snapshot[],
+): string[] {
   const records = new Set(state.recordNames());
   const maps = new Map(snapshots.map(({ id, members }) => [id, mapNames(members.values())]));
   const isLeft = (name: string): boolean => {

@@ -12,10 +12,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { readBlockWitness, readWitness } from "../../linux-block/dist/continuity/write-counters.js";
+import {
+  readBlockWriteCounters,
+  readWriteCounters,
+} from "../../linux-block/dist/continuity/write-counters.js";
 import { BOOT_ID, FakeKernel, statText } from "./persistence-sysfs.js";
 
-const test = suite("witness");
+const test = suite("write-counters");
 const DISK = "pci0/virtio1/block/vda";
 let kernel: FakeKernel;
 
@@ -34,12 +37,12 @@ function partition(number: string, name: string, partno: string, stat: string): 
   kernel.device(number, `${DISK}/${name}`, { partition: partno, stat });
 }
 
-function witnessOf(number: string) {
-  return readBlockWitness(number, kernel.sysfs, kernel.proc);
+function countersOf(number: string) {
+  return readBlockWriteCounters(number, kernel.sysfs, kernel.proc);
 }
 
 test("a disk's incarnation and what was written and discarded since", async () => {
-  assert.equal(await witnessOf("254:0"), {
+  assert.equal(await countersOf("254:0"), {
     bootId: BOOT_ID,
     diskseq: "7",
     isFirstAppearance: false,
@@ -52,7 +55,7 @@ test("a disk's incarnation and what was written and discarded since", async () =
 });
 
 test("for how long the boot has slept is the difference of two clocks", async () => {
-  const slept = async () => (await witnessOf("254:0")).sleptMs ?? Number.NaN;
+  const slept = async () => (await countersOf("254:0")).sleptMs ?? Number.NaN;
   const awakeSeconds = Number(process.hrtime.bigint() / 1_000_000n) / 1000;
   const uptime = (seconds: number) =>
     writeFileSync(join(kernel.proc, "uptime"), `${seconds.toFixed(2)} 1.00\n`);
@@ -61,13 +64,13 @@ test("for how long the boot has slept is the difference of two clocks", async ()
   uptime(awakeSeconds + 7_200);
   assert.ok(Math.abs((await slept()) - before - 3_600_000) < 600_000);
   // Of this machine itself: known, and one value.
-  const real = async () => (await readBlockWitness("254:0", kernel.sysfs, "/proc")).sleptMs;
+  const real = async () => (await readBlockWriteCounters("254:0", kernel.sysfs, "/proc")).sleptMs;
   assert.type(await real(), "number");
 });
 
 test("it was never away where no disk that came before it in this boot has gone", async () => {
   const folder = (name: string) => join(kernel.sysfs, "block", name);
-  const isFirst = async () => (await witnessOf("254:0")).isFirstAppearance;
+  const isFirst = async () => (await countersOf("254:0")).isFirstAppearance;
   for (let number = 1; number <= 6; number++) {
     assert.is(await isFirst(), false, `without ${number}`);
     mkdirSync(folder(`d${number}`), { recursive: true });
@@ -83,58 +86,58 @@ test("a partition has its disk's incarnation, and its own writes plus those thro
   partition("254:1", "vda1", "1", statText(3000, 300));
   partition("254:2", "vda2", "2", statText(1500, 500));
   // 500 and 100 went through /dev/vda itself.
-  const { diskseq, writeSectors, discardSectors } = await witnessOf("254:1");
+  const { diskseq, writeSectors, discardSectors } = await countersOf("254:1");
   assert.equal([diskseq, writeSectors, discardSectors], ["7", 3500, 400]);
 });
 
 test("writes to a neighbour do not move a partition's counters; those through the disk do", async () => {
   partition("254:1", "vda1", "1", statText(3000, 300));
   partition("254:2", "vda2", "2", statText(1500, 500));
-  const before = await witnessOf("254:1");
+  const before = await countersOf("254:1");
   kernel.set(`${DISK}/vda2`, "stat", statText(1600, 500));
   kernel.set(DISK, "stat", statText(5100, 900));
-  assert.equal(await witnessOf("254:1"), before);
+  assert.equal(await countersOf("254:1"), before);
   kernel.set(DISK, "stat", statText(5108, 900));
-  assert.is((await witnessOf("254:1")).writeSectors, 3508);
+  assert.is((await countersOf("254:1")).writeSectors, 3508);
 });
 
 test("partitions that were removed and made again do not bring the counters back", async () => {
   partition("254:1", "vda1", "1", statText(3000, 300));
   kernel.set(`${DISK}/vda1`, "stat", statText(0, 0));
-  assert.is((await witnessOf("254:1")).writeSectors, 5000);
+  assert.is((await countersOf("254:1")).writeSectors, 5000);
 });
 
 test("counters that do not move are unknown", async () => {
   kernel.set(DISK, "queue/iostats", "0");
-  const { writeSectors, discardSectors, diskseq } = await witnessOf("254:0");
+  const { writeSectors, discardSectors, diskseq } = await countersOf("254:0");
   assert.equal([writeSectors, discardSectors, diskseq], [null, null, "7"]);
   partition("254:1", "vda1", "1", statText(1, 1));
-  assert.is((await witnessOf("254:1")).writeSectors, null);
+  assert.is((await countersOf("254:1")).writeSectors, null);
 });
 
 test("an older kernel counts no discards and has no diskseq", async () => {
   kernel.set(DISK, "stat", "1 2 3 4 5 6 5000 8 9 10 11");
   kernel.unset(DISK, "diskseq");
-  const { writeSectors, discardSectors, diskseq } = await witnessOf("254:0");
+  const { writeSectors, discardSectors, diskseq } = await countersOf("254:0");
   assert.equal([writeSectors, discardSectors, diskseq], [5000, null, null]);
 });
 
 test("what sysfs does not know, or tells in another way, is unknown", async () => {
   for (const stat of ["", "garbage", "1 2 3 4 5 6 -7 8 9 10 11 12 13 x"]) {
     kernel.set(DISK, "stat", stat);
-    const { writeSectors, discardSectors } = await witnessOf("254:0");
+    const { writeSectors, discardSectors } = await countersOf("254:0");
     assert.equal([writeSectors, discardSectors], [null, null], JSON.stringify(stat));
   }
-  const { writeSectors, diskseq, bootId } = await witnessOf("8:0");
+  const { writeSectors, diskseq, bootId } = await countersOf("8:0");
   assert.equal([writeSectors, diskseq, bootId], [null, null, BOOT_ID]);
 });
 
 test("a regular file is known by its times, to the nanosecond", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "blksnap-witness-"));
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-counters-"));
   try {
     const file = join(folder, "image");
     writeFileSync(file, "x");
-    const before = await readWitness(file, kernel.sysfs, kernel.proc);
+    const before = await readWriteCounters(file, kernel.sysfs, kernel.proc);
     const { mtimeNs, ctimeNs } = statSync(file, { bigint: true });
     assert.equal(before, {
       bootId: BOOT_ID,
@@ -146,7 +149,7 @@ test("a regular file is known by its times, to the nanosecond", async () => {
       ctimeNs: String(ctimeNs),
     });
     utimesSync(file, 1, 1);
-    const after = await readWitness(file, kernel.sysfs, kernel.proc);
+    const after = await readWriteCounters(file, kernel.sysfs, kernel.proc);
     assert.is(after.mtimeNs, "1000000000");
     assert.is.not(after.ctimeNs, before.ctimeNs);
   } finally {
@@ -156,7 +159,7 @@ test("a regular file is known by its times, to the nanosecond", async () => {
 
 test("a path that leads nowhere is refused by name", async () => {
   try {
-    await readWitness("/dev/no-such-device", kernel.sysfs, kernel.proc);
+    await readWriteCounters("/dev/no-such-device", kernel.sysfs, kernel.proc);
     assert.unreachable("it was accepted");
   } catch (error) {
     assert.is((error as { code?: string }).code, "DEVICE_NOT_FOUND");
@@ -172,7 +175,7 @@ if (node === undefined) {
   test.skip("a device of this machine");
 } else {
   test(`a device of this machine: ${node}`, async () => {
-    const { bootId, diskseq, writeSectors, mtimeNs } = await readWitness(node);
+    const { bootId, diskseq, writeSectors, mtimeNs } = await readWriteCounters(node);
     assert.is(bootId, readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim());
     assert.match(diskseq ?? "", /^\d+$/);
     assert.ok(writeSectors === null || writeSectors >= 0);

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { StateDirectory } from "../dist/records/state-directory.js";
-import { sweep } from "../dist/recovery/sweep.js";
+import { removeUnclaimedFiles } from "../dist/recovery/remove-unclaimed-files.js";
 import type { Snapshot } from "../dist/snapshot/snapshot.js";
 
 const HELD = "11111111-2222-4333-8444-555555555555";
@@ -12,7 +12,7 @@ const LOST = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const GONE = "99999999-8888-4777-8666-555555555555";
 
 test("what belongs to nobody is removed, what a record names or may name stays", () => {
-  const path = mkdtempSync(join(tmpdir(), "blksnap-sweep-"));
+  const path = mkdtempSync(join(tmpdir(), "blksnap-unclaimed-"));
   const state = new StateDirectory(path);
   try {
     state.writeRecord("tracker-1", {});
@@ -33,8 +33,8 @@ test("what belongs to nobody is removed, what a record names or may name stays",
       id: HELD,
       members: new Map([[1, { area: { map: { name: `area-${HELD}-1` } } }]]),
     };
-    const swept = sweep(state, [held as unknown as Snapshot]);
-    assert.equal(swept.sort(), [...go].sort());
+    const removed = removeUnclaimedFiles(state, [held as unknown as Snapshot]);
+    assert.equal(removed.sort(), [...go].sort());
     const left = [...before].filter((name) => !go.includes(name)).sort();
     assert.equal(readdirSync(path).sort(), left);
   } finally {

@@ -16,7 +16,7 @@ type JournalNotice = Extract<ReactorNotice, { notice: "journalLow" | "journalFau
 /** Of a tracker, whether it is in a snapshot or not. */
 type TrackerNotice = JournalNotice | Extract<ReactorNotice, { notice: "frontEnded" }>;
 
-export class Notices {
+export class ReactorEvents {
   readonly #registry: Registry;
   readonly #logger: Logger;
   /** While recovering: those that cannot be acted on yet. */
@@ -36,7 +36,7 @@ export class Notices {
     this.#dropArea = dropArea;
   }
 
-  take(reactor: number, notice: ReactorNotice): void {
+  onNotice(reactor: number, notice: ReactorNotice): void {
     if (notice.notice === "error") this.#logger.error({ reactor }, notice.message);
     else if (this.#early === undefined) this.#act(notice);
     else if (!this.#canAct(notice)) this.#early.push(notice);

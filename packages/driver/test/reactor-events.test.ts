@@ -1,6 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { Notices } from "../dist/notices.js";
+import { ReactorEvents } from "../dist/reactor-events.js";
 import { Registry } from "../dist/registry.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
 
@@ -12,9 +12,9 @@ function desk() {
   const registry: Registry = new Registry(
     {} as never,
     () => [],
-    (tracker) => notices.actOnUnclaimed(tracker),
+    (tracker) => events.actOnUnclaimed(tracker),
   );
-  const notices = new Notices(registry, silent as never);
+  const events = new ReactorEvents(registry, silent as never);
   const add = (id: number) =>
     registry.addTracker({
       id,
@@ -33,54 +33,54 @@ function desk() {
     registry.snapshots.set(snapshot.id, snapshot as never);
     return snapshot;
   };
-  return { asked, notices, add, addSnapshot };
+  return { asked, events, add, addSnapshot };
 }
 
 test("what a journal tells before its tracker is known is acted on once it is", () => {
-  const { asked, notices, add } = desk();
-  notices.begin();
-  notices.take(0, { notice: "journalLow", tracker: 2 });
-  notices.take(0, { notice: "journalFault", tracker: 3, errno: 5 });
+  const { asked, events, add } = desk();
+  events.begin();
+  events.onNotice(0, { notice: "journalLow", tracker: 2 });
+  events.onNotice(0, { notice: "journalFault", tracker: 3, errno: 5 });
   add(1);
   assert.equal(asked, []);
   add(3);
   add(2);
   assert.equal(asked, ["fail 3: 5", "rotate 2"]);
-  notices.take(0, { notice: "journalLow", tracker: 2 });
+  events.onNotice(0, { notice: "journalLow", tracker: 2 });
   assert.equal(asked.slice(2), ["rotate 2"]);
 });
 
 test("while recovering a tracker's journal is served as soon as the tracker is known", () => {
-  const { asked, notices, add } = desk();
-  notices.take(0, { notice: "journalLow", tracker: 1 });
+  const { asked, events, add } = desk();
+  events.onNotice(0, { notice: "journalLow", tracker: 1 });
   assert.equal(asked, []);
   add(1);
-  notices.retry();
+  events.retry();
   assert.equal(asked, ["rotate 1"]);
-  notices.take(0, { notice: "journalLow", tracker: 1 });
-  notices.begin();
+  events.onNotice(0, { notice: "journalLow", tracker: 1 });
+  events.begin();
   assert.equal(asked, ["rotate 1", "rotate 1"]);
 });
 
 test("while recovering slots are asked for until a snapshot has its stores, and no longer", () => {
-  const { asked, notices, add, addSnapshot } = desk();
+  const { asked, events, add, addSnapshot } = desk();
   const snapshot = addSnapshot("five");
   for (const tracker of [1, 2]) {
     add(tracker);
-    notices.take(0, { notice: "slots", tracker, area: "five", wanted: tracker });
+    events.onNotice(0, { notice: "slots", tracker, area: "five", wanted: tracker });
   }
-  notices.retry();
+  events.retry();
   assert.equal(asked, []);
   snapshot.hasStorage = true;
-  notices.retry();
+  events.retry();
   assert.equal(asked, [], "it has no device yet");
   snapshot.members.set(1, {});
-  notices.retry();
+  events.retry();
   assert.equal(asked, ["slots 1: 1"]);
-  notices.take(0, { notice: "slots", tracker: 1, area: "five", wanted: 7 });
+  events.onNotice(0, { notice: "slots", tracker: 1, area: "five", wanted: 7 });
   assert.equal(asked.splice(0), ["slots 1: 1", "slots 1: 7"]);
   snapshot.members.set(2, {});
-  notices.begin();
+  events.begin();
   assert.equal(asked, ["slots 2: 2"]);
 });
 
@@ -97,9 +97,9 @@ function endings(isStopping: boolean) {
   const registry: Registry = new Registry(
     {} as never,
     () => [],
-    (tracker) => notices.actOnUnclaimed(tracker),
+    (tracker) => events.actOnUnclaimed(tracker),
   );
-  const notices = new Notices(registry, silent as never, async (tracker, area) => {
+  const events = new ReactorEvents(registry, silent as never, async (tracker, area) => {
     said.push(`drop ${area} of ${tracker.id}`);
   });
   const tracker = {
@@ -123,31 +123,31 @@ function endings(isStopping: boolean) {
     saveIfPossible: () => said.push(`save image ${member.imageNumber}`),
   };
   registry.snapshots.set("one", snapshot as never);
-  notices.begin();
-  return { registry, notices, tracker, said, member };
+  events.begin();
+  return { registry, events, tracker, said, member };
 }
 
 test("a front that another program has ended takes its image along, once it is known", () => {
-  const { registry, notices, tracker, said } = endings(false);
-  notices.take(0, { notice: "frontEnded", tracker: 1 });
+  const { registry, events, tracker, said } = endings(false);
+  events.onNotice(0, { notice: "frontEnded", tracker: 1 });
   assert.equal(said, []);
   registry.addTracker(tracker);
   assert.equal(said, ["drop the area of 1", "fault 1: 19"]);
 });
 
 test("an image that another program has ended is told, and its number is another's", () => {
-  const { registry, notices, tracker, said, member } = endings(false);
+  const { registry, events, tracker, said, member } = endings(false);
   registry.addTracker(tracker);
-  notices.take(0, { notice: "imageEnded", tracker: 1, area: "the area" });
+  events.onNotice(0, { notice: "imageEnded", tracker: 1, area: "the area" });
   assert.equal(said, ["save image undefined", "fault 1: 19"]);
   assert.is(member.imageNumber, undefined);
 });
 
 test("devices that are stopped here end without a word", () => {
-  const { registry, notices, tracker, said, member } = endings(true);
+  const { registry, events, tracker, said, member } = endings(true);
   registry.addTracker(tracker);
-  notices.take(0, { notice: "imageEnded", tracker: 1, area: "the area" });
-  notices.take(0, { notice: "frontEnded", tracker: 1 });
+  events.onNotice(0, { notice: "imageEnded", tracker: 1, area: "the area" });
+  events.onNotice(0, { notice: "frontEnded", tracker: 1 });
   assert.equal(said, []);
   assert.is(member.imageNumber, 4);
 });
