@@ -9,6 +9,7 @@ import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
 
 const FILE_TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 300_000);
+const LEFT_TIME_LIMIT_MS = 10_000;
 const require = createRequire(import.meta.url);
 const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
 const packageDir = process.cwd();
@@ -36,14 +37,25 @@ function runFile(file) {
     }, FILE_TIME_LIMIT_MS);
     child.stdout.on("data", (chunk) => (output += chunk));
     child.stderr.on("data", (chunk) => (output += chunk));
+    // A process that a test has left behind may hold the pipes for ever.
+    let leftTimer;
+    let isLeft = false;
+    child.on("exit", () => {
+      leftTimer = setTimeout(() => {
+        isLeft = true;
+        child.stdout.destroy();
+        child.stderr.destroy();
+      }, LEFT_TIME_LIMIT_MS);
+    });
     child.on("close", (status, signal) => {
       clearTimeout(timer);
-      done({ file, output, status, signal, timedOut });
+      clearTimeout(leftTimer);
+      done({ file, output, status, signal, timedOut, isLeft });
     });
   });
 }
 
-function verdict({ output, status, signal, timedOut }) {
+function verdict({ output, status, signal, timedOut, isLeft }) {
   const count = (name) =>
     [...output.matchAll(new RegExp(`^\\s*${name}:\\s+(\\d+)`, "gm"))].reduce(
       (sum, match) => sum + Number(match[1]),
@@ -57,6 +69,7 @@ function verdict({ output, status, signal, timedOut }) {
   else if (signal !== null) problem = `ended by ${signal}`;
   else if (status !== 0) problem = `exit status ${status}`;
   else if (total === 0) problem = "no test ran (is test.run() missing?)";
+  else if (isLeft) problem = "it left a process behind that holds its output";
   else if (passed + skipped < total) problem = `${total - passed - skipped} failed`;
   if (skipped > 0 && process.env.CI) problem ||= `${skipped} skipped where CI is set`;
   return { total, passed, skipped, problem };

@@ -56,12 +56,29 @@ test("a script for the module's tool runs unchanged", async () => {
   }
 });
 
-async function runScript(harness: Harness): Promise<void> {
+test("a script that fails leaves no watcher behind, which would hold the pipes", async () => {
+  const harness = await startHarness();
+  try {
+    const fails = "blksnap snapshot_watcher --id=$ID & echo $! >watcher; exit 3";
+    const id = (
+      await harness.ok("snapshot_create", "-d", "/dev/loop0", "-f", "memory:", "-l", "2G")
+    ).trim();
+    const { status } = await runShell(harness, `ID=${id}; ${fails}`);
+    assert.is(status, 3);
+    assert.match(await readFile(join(harness.dir, "watcher"), "utf8"), /^[0-9]+.$/s);
+  } finally {
+    await harness.stop();
+  }
+});
+
+/** Ends what the script has left in the background, too. */
+async function runShell(harness: Harness, script: string) {
   const tool = join(harness.dir, "blksnap");
   await writeFile(tool, `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`);
   await chmod(tool, 0o755);
-  const child = spawn("sh", ["-c", SCRIPT], {
+  const child = spawn("sh", ["-c", script], {
     cwd: harness.dir,
+    detached: true,
     stdio: ["ignore", "pipe", "pipe"],
     env: {
       ...process.env,
@@ -75,7 +92,20 @@ async function runScript(harness: Harness): Promise<void> {
       output += part;
     });
   }
-  const status = await new Promise((done) => child.on("close", done));
+  const closed = new Promise((done) => child.on("close", done));
+  const status = await new Promise((done) => child.on("exit", done));
+  try {
+    process.kill(-(child.pid as number), "SIGKILL");
+  } catch (error) {
+    // All have ended.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+  await closed;
+  return { status, output };
+}
+
+async function runScript(harness: Harness): Promise<void> {
+  const { status, output } = await runShell(harness, SCRIPT);
   const told = output
     .split("\n")
     .filter((line) => !/^(device|image)=|successfully$|not frozen/.test(line));

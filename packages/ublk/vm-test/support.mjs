@@ -128,9 +128,15 @@ export function bytesAt(path, offset, length) {
   return bytes;
 }
 
-/** A fresh RAM disk of the kernel; its content ends with the next call. */
+let hasRamDisk = false;
+
+/** A fresh RAM disk of the kernel; its content ends with the next call, and it ends with the process. */
 export function ramDisk(sizeMib) {
-  spawnSync("modprobe", ["-r", "brd"]);
+  const end = () => spawnSync("modprobe", ["-r", "brd"]);
+  // Who comes after this file wants disks of other sizes, which a module that is there does not make.
+  if (!hasRamDisk) process.once("exit", end);
+  hasRamDisk = true;
+  end();
   run("modprobe", "brd", "rd_nr=1", `rd_size=${sizeMib * 1024}`);
   return "/dev/ram0";
 }
