@@ -91,7 +91,9 @@ export class CachedBytes {
 
   /** The power goes: what was not flushed is lost, or not. */
   cut(): void {
-    for (const [page, old] of this.#old) this.#cutPage(page, old);
+    // Often all of it, or nothing.
+    const all = this.#random.below(6);
+    for (const [page, old] of this.#old) this.#cutPage(page, old, all);
     this.#old.clear();
     if (this.#durableSizeBytes !== this.#sizeBytes && this.#random.oneIn(2)) {
       this.resize(this.#durableSizeBytes);
@@ -130,9 +132,10 @@ export class CachedBytes {
     }
   }
 
-  #cutPage(page: number, old: Uint8Array): void {
+  #cutPage(page: number, old: Uint8Array, all: number): void {
     const start = page * PAGE_BYTES;
-    const way = this.#random.below(4);
+    // 0: it stays; 1: in part; 2 and 3: it is lost.
+    const way = all === 0 || all === 2 ? all : this.#random.below(4);
     if (way === 0) return;
     for (let at = 0; at < old.length; at += SECTOR_BYTES) {
       if (way > 1 || this.#random.oneIn(2)) {

@@ -1,0 +1,172 @@
+/** What files survive, and in what state. */
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { open, rename } from "node:fs/promises";
+import { SimMachine } from "@blksnap/sim-kernel";
+import { createMemoryFile, MappedMemory, tryLockFile } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+
+async function withMachines(
+  seeds: number,
+  code: (machine: SimMachine) => Promise<void>,
+): Promise<void> {
+  for (let seed = 1; seed <= seeds; seed++) {
+    const machine = new SimMachine({ seed });
+    try {
+      await code(machine);
+    } finally {
+      machine.close();
+    }
+  }
+}
+
+/** Replaces a file as it should be done: written, synced, renamed, and its folder synced. */
+async function replace(path: string, text: string): Promise<void> {
+  const handle = await open(`${path}.new`, "w");
+  await handle.writeFile(text);
+  await handle.sync();
+  await handle.close();
+  await rename(`${path}.new`, path);
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  await handle.sync();
+  await handle.close();
+}
+
+const OLD = "old ".repeat(3000);
+const NEW = "new ".repeat(5000);
+
+test("a cut finds a file that is being replaced as it was or as it is to be", async () => {
+  const seen = new Set<string>();
+  await withMachines(60, async (machine) => {
+    await machine.run(
+      machine.start(async () => {
+        await replace("/var/lib/file", OLD);
+        await syncFolder("/var/lib");
+      }),
+    );
+    void replace("/var/lib/file", NEW).catch(() => undefined);
+    // Some time between the first call and the last.
+    await machine.sleep(machine.random.below(1500) / 1000);
+    machine.cut();
+    await machine.settle();
+    const text = machine.start(() => readFileSync("/var/lib/file", "utf8"));
+    assert.ok(text === OLD || text === NEW, `${text.length} bytes of neither`);
+    seen.add(text);
+  });
+  assert.is(seen.size, 2, "both were seen");
+});
+
+test("a file that was replaced and whose folder was synced is the new one", async () => {
+  await withMachines(20, async (machine) => {
+    await machine.run(
+      machine.start(async () => {
+        await replace("/var/lib/file", OLD);
+        await replace("/var/lib/file", NEW);
+        await syncFolder("/var/lib");
+      }),
+    );
+    machine.cut();
+    await machine.settle();
+    assert.is(
+      machine.start(() => readFileSync("/var/lib/file", "utf8")),
+      NEW,
+    );
+  });
+});
+
+test("what was not synced may be lost, in part or as a whole", async () => {
+  const seen = new Set<string>();
+  await withMachines(60, async (machine) => {
+    machine.start(() => writeFileSync("/var/lib/file", NEW));
+    machine.cut();
+    await machine.settle();
+    const there = machine.start(() => existsSync("/var/lib/file"));
+    const text = there ? readFileSync("/var/lib/file", "utf8") : "";
+    seen.add(!there ? "no name" : text === NEW ? "whole" : "part");
+  });
+  assert.equal([...seen].sort(), ["no name", "part", "whole"]);
+});
+
+test("an orderly reboot loses nothing but what was in memory", async () => {
+  await withMachines(5, async (machine) => {
+    machine.start(() => {
+      writeFileSync("/var/lib/file", NEW);
+      writeFileSync("/run/file", NEW);
+    });
+    const { bootId } = machine;
+    machine.reboot();
+    await machine.settle();
+    machine.start(() => {
+      assert.is(readFileSync("/var/lib/file", "utf8"), NEW);
+      assert.not.ok(existsSync("/run/file"));
+    });
+    assert.is.not(machine.bootId, bootId);
+  });
+});
+
+test("a kill loses no file, and frees locks and descriptors", async () => {
+  await withMachines(5, async (machine) => {
+    machine.start(() => {
+      writeFileSync("/run/file", NEW);
+      assert.ok(tryLockFile(openSync("/run/file", "r+")));
+    });
+    machine.kill();
+    await machine.settle();
+    machine.start(() => {
+      assert.is(readFileSync("/run/file", "utf8"), NEW);
+      const fd = openSync("/run/file", "r+");
+      assert.ok(tryLockFile(fd));
+      assert.is(fd, 1_000_000, "the lowest number is free again");
+      closeSync(fd);
+    });
+  });
+});
+
+test("mapped memory is the file's, until who mapped it is killed", async () => {
+  await withMachines(1, async (machine) => {
+    const mapped = machine.start(() => {
+      writeFileSync("/run/map", new Uint8Array(8192));
+      const fd = openSync("/run/map", "r+");
+      const one = MappedMemory.file(fd, 0, 8192);
+      const other = MappedMemory.file(fd, 0, 8192);
+      new Uint8Array(one.buffer)[5000] = 1;
+      assert.is(new Uint8Array(other.buffer)[5000], 1);
+      assert.is(readFileSync("/run/map")[5000], 1);
+      writeSync(fd, Uint8Array.of(2), 0, 1, 5001);
+      assert.is(new Uint8Array(one.buffer)[5001], 2);
+      return new Uint8Array(one.buffer);
+    });
+    machine.kill();
+    mapped[5000] = 9;
+    await machine.settle();
+    machine.start(() => assert.is(readFileSync("/run/map")[5000], 1));
+  });
+});
+
+test("a file in memory ends with its last descriptor", async () => {
+  await withMachines(1, async (machine) => {
+    machine.start(() => {
+      const fd = createMemoryFile("store");
+      const other = openSync(`/proc/self/fd/${fd}`, "r+");
+      writeSync(fd, Uint8Array.of(1, 2, 3));
+      closeSync(fd);
+      assert.is(fstatSync(other).size, 3);
+      assert.is(fstatSync(other).nlink, 0);
+      closeSync(other);
+      assert.throws(() => fstatSync(other), /EBADF/);
+    });
+  });
+});
+
+test.run();
