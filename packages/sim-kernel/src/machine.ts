@@ -200,7 +200,6 @@ export class SimMachine {
     process.isAlive = false;
     this.#process = undefined;
     this.#isDying = true;
-    this.scheduler.cancelAllOf(process);
     for (const ending of process.endings) ending.end();
     process.endings.clear();
     for (const mapping of process.mappings) this.memory.remove(mapping);

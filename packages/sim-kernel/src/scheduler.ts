@@ -3,12 +3,17 @@
  * their times and the order in which they were made.
  */
 
+/** Who has events of its own: none of them happens any more when it has died. */
+export interface EventOwner {
+  readonly isAlive: boolean;
+}
+
 /** Something that is going to happen. */
 export class SimEvent {
   readonly atUs: number;
   readonly order: number;
-  /** Whose it is: it does not happen when that has died. Undefined: the machine's, or the test's. */
-  readonly owner: object | undefined;
+  /** Undefined: it is the machine's, or the test's. */
+  readonly owner: EventOwner | undefined;
   /** It may run code that awaits something: that is let run before the next event. */
   readonly isMain: boolean;
   action: (() => void) | undefined;
@@ -16,7 +21,7 @@ export class SimEvent {
   constructor(
     atUs: number,
     order: number,
-    owner: object | undefined,
+    owner: EventOwner | undefined,
     isMain: boolean,
     action: () => void,
   ) {
@@ -45,7 +50,12 @@ export class Scheduler {
   #order = 0;
 
   /** Has something happen after a while. */
-  after(delayUs: number, action: () => void, owner?: object | undefined, isMain = false): SimEvent {
+  after(
+    delayUs: number,
+    action: () => void,
+    owner?: EventOwner | undefined,
+    isMain = false,
+  ): SimEvent {
     const at = this.nowUs + Math.max(0, delayUs);
     const event = new SimEvent(at, this.#order++, owner, isMain, action);
     this.#push(event);
@@ -58,7 +68,7 @@ export class Scheduler {
       const event = this.#pop();
       if (event === undefined) return undefined;
       const { action } = event;
-      if (action === undefined) continue;
+      if (action === undefined || event.owner?.isAlive === false) continue;
       this.nowUs = event.atUs;
       this.count++;
       event.action = undefined;
@@ -72,11 +82,6 @@ export class Scheduler {
     for (const event of this.#heap) {
       if (event.owner === undefined && !event.isMain) event.cancel();
     }
-  }
-
-  /** What this owner had to do does not happen any more. */
-  cancelAllOf(owner: object): void {
-    for (const event of this.#heap) if (event.owner === owner) event.cancel();
   }
 
   /** Lets the next event of the machine itself happen: nobody's code runs. */

@@ -178,6 +178,20 @@ test("a killed life does nothing more, whatever its code still tries", async () 
   });
 });
 
+test("what dying code has happen later does not reach the next life", async () => {
+  await withMachine(async (machine) => {
+    const { process } = machine.start(() => machine);
+    machine.kill();
+    let happened = 0;
+    machine.scheduler.after(1, () => happened++, process);
+    setTimeout(() => happened++, 1);
+    await machine.settle();
+    machine.start(() => setTimeout(() => (happened += 10), 1));
+    await machine.sleep(10);
+    assert.is(happened, 10);
+  });
+});
+
 async function assertKilled(call: () => Promise<unknown>): Promise<void> {
   // It fails at once, or never ends: never with an answer.
   const end = await Promise.race([
