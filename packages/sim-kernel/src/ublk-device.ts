@@ -326,6 +326,7 @@ export class UblkDevice extends CharacterDevice {
     const { flags } = this.info;
     if ((flags & UblkFlag.REISSUE) !== 0) this.#pending.unshift(...lost);
     else for (const part of lost) part.done(-Errno.EIO);
+    if (this.#isNoticing) return;
     this.#isNoticing = true;
     const [least, most] = NOTICE_US;
     this.#machine.scheduler.after(least + this.#machine.random.below(most - least), () => {

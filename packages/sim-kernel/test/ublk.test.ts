@@ -124,6 +124,9 @@ test("users of a server that was killed wait, and the next one serves them", asy
       for (let i = 0; i < 4; i++) {
         assert.equal(disk.bytes.slice(i * 16_384, (i + 1) * 16_384), bytes);
       }
+      // The kernel has noticed one death once.
+      await machine.sleep(1000);
+      assert.is(machine.ublk.devices.get(0)?.state, UblkState.LIVE);
       user.close();
       await machine.run(next.stop());
       assert.equal(next.errors, []);
