@@ -63,7 +63,6 @@ class ApartProcess {
   /** @returns the answer's text @throws UringError PROCESS_FAILED */
   call(words: readonly string[]): Promise<string> {
     return new Promise((resolve, reject) => {
-      if (words.some((word) => word.includes("\0"))) throw new RangeError("a word with a NUL");
       this.#waiter = { resolve, reject };
       // This process lives until it has the answer, and not longer for one that is idle.
       this.#stdout.ref();
@@ -126,9 +125,11 @@ function forget(process: ApartProcess): void {
  * Has a call made.
  * @param timeoutMs for what may not answer: this process goes on, and can end
  * @returns the lines of the answer: at least one, which is -ETIMEDOUT when there was none in time
- * @throws UringError PROCESS_FAILED
+ * @throws UringError PROCESS_FAILED; RangeError for a word with a NUL
  */
 export async function ask(words: readonly string[], timeoutMs?: number): Promise<string[]> {
+  // Before a process is acquired: it would be lost to the pool.
+  if (words.some((word) => word.includes("\0"))) throw new RangeError("a word with a NUL");
   const process = idle.pop() ?? new ApartProcess(forget);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {

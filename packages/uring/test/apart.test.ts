@@ -131,6 +131,17 @@ test("one process makes call after call, and several make calls beside each othe
   assert.ok(answers.every(({ realPath }) => realPath === "/"));
 });
 
+test("a call with a NUL in a path is refused, and costs no process", async () => {
+  await statInHelper("/", LIMIT_MS);
+  const before = callers();
+  for (let i = 0; i < 3; i++) {
+    const error = await statInHelper("/a\0b", LIMIT_MS).catch((thrown) => thrown);
+    assert.instance(error, RangeError);
+  }
+  await statInHelper("/", LIMIT_MS);
+  assert.equal(callers(), before);
+});
+
 test("a call that is not answered in time takes nobody else's answer", async () => {
   await withFolderMeanwhile(async (folder) => {
     const pipe = join(folder, "pipe");
