@@ -1,6 +1,7 @@
 /** What reactors tell by themselves, and what is done about it. */
 
 import type { AreaId, ReactorNotice } from "@blksnap/data-plane";
+import { ENODEV } from "@blksnap/errors";
 import type { Logger } from "pino";
 import type { Registry } from "./registry.js";
 import { noteImageEnd } from "./snapshot/ended-image.js";
@@ -9,7 +10,6 @@ import type { Tracker } from "./tracker/tracker.js";
 
 /** Trackers that are being attached at a time; each tells once of its journal. */
 const UNCLAIMED_MAX = 64;
-const ENODEV = 19;
 
 type StoreNotice = Extract<ReactorNotice, { notice: "storeHung" | "storeAnswered" }>;
 type JournalNotice = Extract<ReactorNotice, { notice: "journalLow" | "journalFault" }>;

@@ -53,11 +53,7 @@ export const OverflowPolicy = {
 /** Whose copy window a copy uses. */
 export const BufferOwner = { FRONT: 0, IMAGE: 1 } as const;
 
-export const EIO = 5;
-export const EINVAL = 22;
-export const ENOSPC = 28;
-export const EOPNOTSUPP = 95;
-export const ETIMEDOUT = 110;
+export { EINVAL, EIO, ENOSPC, EOPNOTSUPP, ETIMEDOUT } from "@blksnap/errors";
 
 export const SECTOR_BYTES = 512;
 

@@ -1,3 +1,25 @@
 export { BlksnapError, type BlksnapErrorOptions } from "./blksnap-error.js";
 export { describeFailure, errnoNameOf, messageOf } from "./describe.js";
 export { errnoName, errnoNumber } from "./errno.js";
+export {
+  EACCES,
+  EAGAIN,
+  EBUSY,
+  ECANCELED,
+  EEXIST,
+  EINTR,
+  EINVAL,
+  EIO,
+  EISDIR,
+  ENODEV,
+  ENOENT,
+  ENOMEM,
+  ENOSPC,
+  ENOTBLK,
+  ENOTDIR,
+  ENOTTY,
+  EOPNOTSUPP,
+  EPERM,
+  ETIME,
+  ETIMEDOUT,
+} from "./errno-numbers.js";

@@ -1,4 +1,5 @@
 import { constants } from "node:os";
+import * as errors from "@blksnap/errors";
 import {
   BlksnapError,
   describeFailure,
@@ -71,6 +72,14 @@ test("each number that the system knows has one name, and each name leads back t
   assert.is(errnoName(constants.errno.EWOULDBLOCK), "EAGAIN");
   assert.is(errnoName(constants.errno.ENOTSUP), "EOPNOTSUPP");
   assert.is(errnoNumber("ENOSUCHNAME"), undefined);
+});
+
+test("the constants are the table's numbers", () => {
+  const constantNames = Object.keys(errors).filter((name) => /^E[A-Z]+$/.test(name));
+  assert.ok(constantNames.length > 0);
+  for (const name of constantNames) {
+    assert.is((errors as Record<string, unknown>)[name], errnoNumber(name), name);
+  }
 });
 
 test.run();

@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { stat as statBeside } from "node:fs/promises";
 import { promisify } from "node:util";
+import { EBUSY, EINVAL, EISDIR, ENOTBLK, ETIMEDOUT } from "@blksnap/errors";
 import { bounded, ioctl, LockType, MappedMemory, tryLockFile } from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 import type { DeviceParams } from "./layout.js";
@@ -22,12 +23,6 @@ const O_CLOEXEC = 0o2000000;
 const openFdBeside = promisify(openCallback);
 const readBeside = promisify(readCallback);
 const OPEN_TIMEOUT_MS = 30_000;
-
-const ENOTBLK = 15;
-const EBUSY = 16;
-const EISDIR = 21;
-const EINVAL = 22;
-const ETIMEDOUT = 110;
 
 /** ioctls of `include/uapi/linux/fs.h`. */
 const BLKROGET = 0x125e;

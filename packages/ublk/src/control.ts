@@ -1,4 +1,5 @@
 import { closeSync, existsSync, openSync, readdirSync } from "node:fs";
+import { EACCES, EINVAL, ENODEV, EOPNOTSUPP, EPERM, ETIMEDOUT } from "@blksnap/errors";
 import {
   bounded,
   commandInHelper,
@@ -28,12 +29,6 @@ const CLASS_PATH = "/sys/class/ublk-char";
 const NO_QUEUE = 0xffff;
 /** 32-bit words of a control command, `struct ublksrv_ctrl_cmd`. */
 const CONTROL_COMMAND_WORDS = 8;
-const ENODEV = 19;
-const EPERM = 1;
-const EACCES = 13;
-const EINVAL = 22;
-const ETIMEDOUT = 110;
-const EOPNOTSUPP = 95;
 /** What drivers answer to a command from after their time. */
 const NOT_KNOWN: readonly number[] = [-ENODEV, -EINVAL, -EOPNOTSUPP];
 

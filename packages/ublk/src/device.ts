@@ -1,4 +1,5 @@
 import { closeSync } from "node:fs";
+import { ENODEV } from "@blksnap/errors";
 import { bounded, ReactorThread } from "@blksnap/uring";
 import { UblkFeature } from "./abi.js";
 import { openCharacterDevice, UblkControl } from "./control.js";
@@ -7,8 +8,6 @@ import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js
 import { addPartitions } from "./partitions.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 import type { DeviceWorkerMessage, DeviceWorkerOptions } from "./worker.js";
-
-const ENODEV = 19;
 
 /** How long a stopped device's commands may take to come back from the kernel. */
 const QUEUE_END_TIMEOUT_MS = 10_000;

@@ -1,3 +1,4 @@
+import { EINVAL, EIO, ENOTTY, EOPNOTSUPP } from "@blksnap/errors";
 import {
   type CompletionHandler,
   FallocateMode,
@@ -14,11 +15,6 @@ import {
 } from "@blksnap/uring";
 import { UblkIoFlag, UblkOp } from "./abi.js";
 import type { Queue } from "./queue.js";
-
-const EIO = 5;
-const EINVAL = 22;
-const ENOTTY = 25;
-const EOPNOTSUPP = 95;
 
 /** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
 export const BLOCK_URING_CMD_DISCARD = 0x1200;

@@ -18,6 +18,7 @@
  *   52 u32 max_write_zeroes_sectors                           56 u16 max_discard_segments
  * ```
  */
+import { EINVAL } from "@blksnap/errors";
 import { ParamAttribute, ParamType, QUEUE_DEPTH_MAX } from "./abi.js";
 import { UblkError } from "./errors.js";
 
@@ -27,7 +28,6 @@ export const PARAMS_BYTES = 152;
 const SECTOR_BYTES = 512;
 const PAGE_BYTES = 4096;
 const MAX_IO_BYTES_MAX = 32 * 1024 * 1024;
-const EINVAL = 22;
 
 /** "Give me any number": the id in ADD_DEV. */
 export const ANY_DEVICE_ID = 0xffff_ffff;

@@ -17,6 +17,7 @@
  *   0 op | flags << 8    1 nr_sectors    2,3 start_sector    4,5 address
  * ```
  */
+import { EIO } from "@blksnap/errors";
 import {
   assert,
   Capability,
@@ -35,7 +36,6 @@ import type { Target } from "./target.js";
 const DESC_WORDS = IO_DESC_BYTES / 4;
 const FETCH = IoCommand.FETCH_REQ | 0;
 const COMMIT_AND_FETCH = IoCommand.COMMIT_AND_FETCH_REQ | 0;
-const EIO = 5;
 
 export interface QueueOptions {
   readonly reactor: Reactor;

@@ -1,4 +1,5 @@
 import { closeSync, readdirSync, statSync } from "node:fs";
+import { EBUSY, EEXIST } from "@blksnap/errors";
 import { UblkFeature, UblkState } from "./abi.js";
 import { major, minor } from "./backing-file.js";
 import { listDeviceIds, openCharacterDevice, type UblkControl } from "./control.js";
@@ -29,8 +30,6 @@ const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSU
  */
 export const RECOVERY_PATIENCE_MS = 60_000;
 const POLL_INTERVAL_MS = 10;
-const EBUSY = 16;
-const EEXIST = 17;
 /** Numbers are tried again where somebody else was faster. */
 const NUMBERS_TRIED_MAX = 8;
 

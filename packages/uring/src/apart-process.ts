@@ -20,9 +20,11 @@
  *                                      └─not in time─▶ left: it ends when its call does
  * ```
  */
+
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import type { Socket } from "node:net";
 import type { Readable } from "node:stream";
+import { ETIMEDOUT } from "@blksnap/errors";
 import { UringError } from "./errors.js";
 import { apartProgramPath } from "./native.js";
 
@@ -32,7 +34,6 @@ export const apartProgram: string = apartProgramPath;
 const OUTPUT_MAX_BYTES = 256 * 2 ** 20;
 /** Each takes 1 MiB and has seldom anything to do. */
 const IDLE_MAX = 2;
-const ETIMEDOUT = 110;
 const NEWLINE = 10;
 
 interface Waiter {

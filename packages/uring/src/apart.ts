@@ -2,10 +2,10 @@
  * System calls made by a process beside this one (apart-process.ts), for those that can wait for the
  * calling process itself.
  */
+import { ETIMEDOUT } from "@blksnap/errors";
 import { ask, runAlone } from "./apart-process.js";
 
 const COMMAND_BYTES_MAX = 80;
-const ETIMEDOUT = 110;
 
 /**
  * An IORING_OP_URING_CMD with 128-byte entries.

@@ -13,7 +13,9 @@
  * it; everything comes through the ring. Other threads wake it by writing to an eventfd whose read
  * is always armed.
  */
+
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { ECANCELED, EINTR, ETIME } from "@blksnap/errors";
 import { SetupFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
@@ -36,9 +38,6 @@ export interface Timer {
   callback: (() => void) | undefined;
 }
 
-const EINTR = 4;
-const ETIME = 62;
-const ECANCELED = 125;
 const HANDLERS_MAX = 1024;
 const WAKE_HANDLER = 0;
 const TIMER_HANDLER = 1;

@@ -1,11 +1,8 @@
+import { EAGAIN, EBUSY, EINTR, EINVAL } from "@blksnap/errors";
 import { EnterFlag, Opcode, SetupFlag, SqeFlag, SqRingFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { type NativeRing, native } from "./native.js";
 
-const EAGAIN = 11;
-const EBUSY = 16;
-const EINTR = 4;
-const EINVAL = 22;
 const INT32_MAX = 0x7fff_ffff;
 /** Where workers follow what is in flight: those that a ring begins with. */
 const WORKERS_MIN = 64;

@@ -13,10 +13,12 @@
  *
  * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.
  */
+
 import { closeSync, constants, mkdirSync, openSync, readdirSync, unlinkSync } from "node:fs";
 import { open, readdir, readFile, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { ControlError } from "@blksnap/api";
+import { ENOENT, ENOTDIR, ETIMEDOUT } from "@blksnap/errors";
 import { syncDirectory } from "@blksnap/journal";
 import { type BootMark, UNKNOWN_BOOT } from "@blksnap/linux-block";
 import { bounded, readInHelper, statInHelper, tryLockFile } from "@blksnap/uring";
@@ -32,9 +34,6 @@ export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
 
 const LOCK = "lock";
 const LOCK_BYTES = 512;
-const ENOENT = 2;
-const ENOTDIR = 20;
-const ETIMEDOUT = 110;
 const SUFFIX = ".record";
 /** Also of journals that are being made. */
 const UNFINISHED_SUFFIX = ".new";

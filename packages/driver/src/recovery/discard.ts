@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { faultPoint } from "@blksnap/data-plane";
+import { ETIMEDOUT } from "@blksnap/errors";
 import { DeviceMark, isOurs } from "@blksnap/ublk";
 import { bounded, unlinkInHelper } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
@@ -10,7 +11,6 @@ import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
 import { forgetSnapshot } from "../records/snapshot-records.js";
 import { MEMORY_STORE } from "../snapshot/store-record.js";
 
-const ETIMEDOUT = 110;
 /** Writes may wait meanwhile. */
 const MEDIUM_PATIENCE_MS = 5_000;
 

@@ -1,10 +1,9 @@
 /** An image that ends, and not because its snapshot does. */
+import { ENODEV } from "@blksnap/errors";
 import type { Logger } from "pino";
 import { removeLink } from "../system/links.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Snapshot } from "./snapshot.js";
-
-const ENODEV = 19;
 
 /**
  * The queue of a device's image has ended; where nobody here was it, another program has deleted it. Copies

@@ -11,8 +11,7 @@
 import type { AreaId, GrantMessage } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";
-
-const ENOSPC = 28;
+import { ENOSPC } from "@blksnap/errors";
 
 type Storage = Pick<
   DiffStorage,

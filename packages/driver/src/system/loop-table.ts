@@ -10,8 +10,10 @@
  * The disk sequence number is another one whenever a loop device gets another file (drivers/block/loop.c,
  * disk_force_media_change()), so what was said once stays true as long as it is the same.
  */
+
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { ETIMEDOUT } from "@blksnap/errors";
 import {
   type DeviceNumber,
   deviceKey,
@@ -22,7 +24,6 @@ import {
 import { type LoopStatus, loopsInHelper } from "@blksnap/uring";
 import { blockIdentity } from "./path-target.js";
 
-const ETIMEDOUT = 110;
 const ANSWER_LIMIT_MS = 5_000;
 
 interface Known {

@@ -1,6 +1,6 @@
 import { faultPoint } from "@blksnap/data-plane";
 import type { StoreSystem } from "@blksnap/diff-storage";
-import { errnoName } from "@blksnap/errors";
+import { ETIMEDOUT, errnoName } from "@blksnap/errors";
 import {
   createMemoryFile,
   directIoAlignment,
@@ -13,7 +13,6 @@ import {
 } from "@blksnap/uring";
 
 const BLKGETSIZE64 = 0x80081272;
-const ETIMEDOUT = 110;
 /** How long a path may take to be opened; a network file system that is busy takes seconds. */
 const ANSWER_TIMEOUT_MS = 10_000;
 

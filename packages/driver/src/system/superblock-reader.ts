@@ -1,11 +1,10 @@
 /** Reading superblocks of devices that may hang, without this process waiting for it: see path-target.ts. */
 
-import { errnoName } from "@blksnap/errors";
+import { ENODEV, errnoName } from "@blksnap/errors";
 import { type DeviceNumber, deviceKey, deviceNumber } from "@blksnap/linux-block";
 import { readInHelper } from "@blksnap/uring";
 
 const ANSWER_LIMIT_MS = 5_000;
-const ENODEV = 19;
 
 /** For TopologyProbe. @throws an error as node:fs has them: ETIMEDOUT when the device does not answer */
 export async function readDeviceInHelper(

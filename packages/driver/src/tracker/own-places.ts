@@ -2,10 +2,12 @@
  * Where the daemon writes by itself must not be the bytes of a device that it serves: what it writes would
  * wait for itself, or change what users have there.
  */
+
 import { fstatSync, readlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import { otherUses } from "@blksnap/diff-storage";
+import { EBUSY } from "@blksnap/errors";
 import {
   type DeviceOrFile,
   deviceNumber,
@@ -18,7 +20,6 @@ import { claimInHelper } from "@blksnap/uring";
 import type { Snapshot } from "../snapshot/snapshot.js";
 import { MEMORY_STORE } from "../snapshot/store-record.js";
 
-const EBUSY = 16;
 const OUTPUTS = [1, 2];
 
 /** Something that the daemon writes. */

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { messageOf } from "@blksnap/errors";
+import { EINVAL, messageOf } from "@blksnap/errors";
 import { type DeviceNumber, deviceKey } from "../device-number.js";
 import { LinuxBlockError } from "../errors.js";
 import {
@@ -28,7 +28,6 @@ import { type Share, type Stack, type StackNode, sameShare, shareBelow } from ".
 import { superDevicesOf } from "./super-devices.js";
 
 /** Layers that are followed; real stacks have fewer than ten. */
-const EINVAL = 22;
 const DEPTH_MAX = 64;
 const DELETED = " (deleted)";
 const MEMORY_FILE = "/memfd:";

@@ -1,0 +1,21 @@
+/** Numbers of the kernel's errnos that the packages compare with, as constants: the hot path looks up no name. */
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EINTR = 4;
+export const EIO = 5;
+export const EAGAIN = 11;
+export const ENOMEM = 12;
+export const EACCES = 13;
+export const ENOTBLK = 15;
+export const EBUSY = 16;
+export const EEXIST = 17;
+export const ENODEV = 19;
+export const ENOTDIR = 20;
+export const EISDIR = 21;
+export const EINVAL = 22;
+export const ENOTTY = 25;
+export const ENOSPC = 28;
+export const ETIME = 62;
+export const EOPNOTSUPP = 95;
+export const ETIMEDOUT = 110;
+export const ECANCELED = 125;
