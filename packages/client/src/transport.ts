@@ -48,7 +48,7 @@ function failure(error: Error, call: Call): BlksnapClientError {
  * Sends the request; resolves when the answer's header is there, whatever its status. A daemon that is not
  * there yet, and has begun nothing therefore, is asked again for `waitMs`.
  */
-export async function open(call: Call): Promise<OpenAnswer> {
+async function open(call: Call): Promise<OpenAnswer> {
   const { waitMs = 0, onWait, signal } = call;
   const deadlineMs = performance.now() + waitMs;
   for (let isFirst = true; ; isFirst = false) {

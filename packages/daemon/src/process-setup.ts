@@ -14,7 +14,7 @@ const OOM_SCORE_NEVER = "-1000";
  * read again from its file, which may lie on a device of ours. The JavaScript heap cannot be locked;
  * it must be kept from swap by the service manager. Answers a problem, or undefined.
  */
-export function lockProgram(): string | undefined {
+function lockProgram(): string | undefined {
   for (const line of readFileSync("/proc/self/maps", "utf8").split("\n")) {
     const mapping = /^([0-9a-f]+)-([0-9a-f]+) r-.p \S+ \S+ \S+ +\//.exec(line);
     if (mapping === null) continue;
@@ -39,7 +39,7 @@ export function stayAlive(): string | undefined {
  * No memory dump after a crash: a process that dumps has not ended, so its devices wait for the dump,
  * and the dump may be written to a file system on one of them. Answers a problem, or undefined.
  */
-export function dieWithoutDump(): string | undefined {
+function dieWithoutDump(): string | undefined {
   const status = prctl(PR_SET_DUMPABLE, 0);
   return status < 0 ? `PR_SET_DUMPABLE: ${errnoName(status)}` : undefined;
 }

@@ -8,7 +8,7 @@ import type { Slices } from "./slices.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
 /** Ranges that are told; there may be a million. */
-export const LOST_RANGES_TOLD = 100;
+const LOST_RANGES_TOLD = 100;
 
 type Told = (ranges: readonly LostRange[]) => void;
 

@@ -3,7 +3,7 @@ import type { Extent } from "./slot.js";
 import type { Clock } from "./system.js";
 
 /** Requests for slots that may wait at the same time. */
-export const WAITERS_MAX = 4096;
+const WAITERS_MAX = 4096;
 
 interface Waiter {
   readonly maxSlots: number;

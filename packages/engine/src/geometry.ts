@@ -11,10 +11,10 @@
 import { SECTOR_BYTES } from "./constants.js";
 import { EngineError } from "./errors.js";
 
-export const CHUNK_SHIFT_MAX = 26;
+const CHUNK_SHIFT_MAX = 26;
 export const BLOCK_SHIFT_DEFAULT = 12;
-export const BLOCK_SHIFT_MIN = 9;
-export const BLOCK_SHIFT_MAX = 16;
+const BLOCK_SHIFT_MIN = 9;
+const BLOCK_SHIFT_MAX = 16;
 const CHUNK_COUNT_MAX = 2 ** 30;
 
 export interface TrackerGeometry {

@@ -23,7 +23,7 @@ installTime(activeMachine);
 installRandom(activeMachine);
 
 /** The machine whose system calls these are. */
-export function activeMachine(): SimMachine | undefined {
+function activeMachine(): SimMachine | undefined {
   return active;
 }
 

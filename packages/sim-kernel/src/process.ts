@@ -9,7 +9,7 @@ export const FD_FIRST = 1_000_000;
 
 const O_ACCMODE = 3;
 const O_EXCL = 0o200;
-export const O_DIRECT = 0o40000;
+const O_DIRECT = 0o40000;
 
 /** An open file description. */
 export class OpenFile {

@@ -23,7 +23,7 @@ import { ParamAttribute, ParamType, QUEUE_DEPTH_MAX } from "./abi.js";
 import { UblkError } from "./errors.js";
 
 export const DEV_INFO_BYTES = 64;
-export const PARAMS_BYTES = 152;
+const PARAMS_BYTES = 152;
 
 const SECTOR_BYTES = 512;
 const PAGE_BYTES = 4096;

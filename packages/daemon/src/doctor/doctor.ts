@@ -61,7 +61,7 @@ export function examineFor(
   return examine({ ...given, stateDirectory: settingsOf(options).stateDirectory });
 }
 
-export async function examine(options: DoctorOptions): Promise<DoctorReport> {
+async function examine(options: DoctorOptions): Promise<DoctorReport> {
   const host = new HostFiles();
   const control = await openControl();
   try {

@@ -39,7 +39,7 @@ export function recordsFrom(found: readonly FoundRecord[]): Records {
 }
 
 /** Numbers of the ublk devices that are on record. */
-export function recordedDevices({ trackers, snapshots }: Records): Set<number> {
+function recordedDevices({ trackers, snapshots }: Records): Set<number> {
   const images = snapshots.flatMap(({ members }) => members.flatMap(({ image }) => image ?? []));
   return new Set([...trackers.map(({ front }) => front), ...images]);
 }
