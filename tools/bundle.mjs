@@ -1,26 +1,34 @@
 // Makes a program of a few files in ./dist/bundle of the calling package, out of its compiled modules and
-// those of the packages that it uses. Finding and reading hundreds of files is more than half of what a
+// those of the packages that it uses. Finding, reading and compiling hundreds of files is most of what a
 // start takes, and after a crash of the daemon users of fronts wait for a start.
 //
 // ```
-//   bundle.mjs dist/main.js ../data-plane/dist/worker.js
-//                  │                       └─▶ dist/bundle/worker.js  alone: a reactor needs little
-//                  └─────────────────────────▶ dist/bundle/main.js    and a chunk per import()
+//   bundle.mjs dist/main.js dist/program.js ../data-plane/dist/worker.js
+//                  │               │                    └─▶ worker.js   loads worker-HASH.js, a reactor needs little
+//                  │               └──────────────────────▶ program.js  loads program-HASH.js
+//                  └──────────────────────────────────────▶ main.js     loads main-HASH.js
+//                                                            each with NAME-HASH.cache: its code, compiled
 // ```
 //
-// A bundled module finds files of its package by the package's name, as it lies elsewhere.
+// Each is one file of CommonJS, in which what an import() asks for is run when it does: V8 takes compiled code
+// for scripts only, and compiling is more than half of what loading takes. An entry that imports another one
+// asks for its file, and does not contain it. A bundled module finds files of its package by the package's
+// name, as it lies elsewhere.
 //
-// Nothing is minified: stacks in the log name functions and lines, for 6 % more time to start. Source maps
-// are there for `node --enable-source-maps`. Reading them at each start would cost another 12 %.
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+// Nothing is minified: stacks in the log name functions and lines. Source maps are there for
+// `node --enable-source-maps`. Reading them at each start would cost another 12 %.
+import { spawnSync } from "node:child_process";
+import { copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { noticesOf } from "./release/notices.mjs";
 
 const OUTPUT = "dist/bundle";
-/** Modules of CommonJS packages ask for Node's own in their way. */
-const REQUIRE =
-  'import { createRequire as bundleRequire } from "node:module"; const require = bundleRequire(import.meta.url);';
+const LOADER = fileURLToPath(new URL("bundle-loader.cjs", import.meta.url));
+/** What modules of ECMAScript ask of `import.meta`, in the way of CommonJS. */
+const META = `const bundleUrl = require("node:url").pathToFileURL(__filename).href;
+const bundleResolve = (name) => require("node:url").pathToFileURL(require.resolve(name)).href;`;
 
 const entryPoints = process.argv.slice(2);
 if (entryPoints.length === 0) {
@@ -45,7 +53,8 @@ function pointMapsAtInstalledSources() {
   for (const file of readdirSync(OUTPUT).filter((entry) => entry.endsWith(".map"))) {
     const map = JSON.parse(readFileSync(join(OUTPUT, file), "utf8"));
     map.sources = map.sources.map((source) => {
-      const [, folder, rest] = /^\.\.\/\.\.\/\.\.\/([\w-]+)\/(src\/.*)$/.exec(source) ?? [];
+      const [, folder, rest] =
+        /^\.\.\/\.\.\/\.\.\/([\w-]+)\/((?:src|dist)\/.*)$/.exec(source) ?? [];
       if (folder === undefined) return source;
       const manifest = JSON.parse(readFileSync(join("..", folder, "package.json"), "utf8"));
       return `../../../../node_modules/${manifest.name}/${rest}`;
@@ -54,20 +63,34 @@ function pointMapsAtInstalledSources() {
   }
 }
 
-rmSync(OUTPUT, { recursive: true, force: true });
-const bundled = new Set();
-for (const entryPoint of entryPoints) {
+/** Other entries are loaded from their own files. */
+function leavingOut(entries) {
+  const paths = new Set(entries.map((entry) => resolve(entry)));
+  return {
+    name: "other entries",
+    setup: ({ onResolve }) => {
+      onResolve({ filter: /^\.{1,2}\// }, ({ path, resolveDir }) => {
+        if (!paths.has(resolve(resolveDir, path))) return undefined;
+        return { path: `./${basename(path)}`, external: true };
+      });
+    },
+  };
+}
+
+/** Answers the name of the bundled file, which changes with what is in it. */
+async function bundle(entryPoint) {
+  const others = entryPoints.filter((other) => other !== entryPoint);
   const { metafile } = await build({
     entryPoints: [entryPoint],
     bundle: true,
-    splitting: true,
     platform: "node",
     target: "node20",
-    format: "esm",
+    format: "cjs",
     outdir: OUTPUT,
-    entryNames: "[name]",
-    chunkNames: "[name]-[hash]",
-    banner: { js: REQUIRE },
+    entryNames: "[name]-[hash]",
+    banner: { js: META },
+    define: { "import.meta.url": "bundleUrl", "import.meta.resolve": "bundleResolve" },
+    supported: { "dynamic-import": false },
     sourcemap: "linked",
     sourcesContent: false,
     // The whole licences are in the notices.
@@ -75,9 +98,32 @@ for (const entryPoint of entryPoints) {
     metafile: true,
     // Hardly any daemon is asked for the description of its API.
     external: ["@fastify/swagger"],
+    plugins: [leavingOut(others)],
     logLevel: "warning",
   });
   for (const folder of packagesIn(metafile)) bundled.add(folder);
+  return basename(Object.keys(metafile.outputs).find((path) => path.endsWith(".js")));
+}
+
+/** Has a fresh Node run the file and keep what it compiled for that. */
+function keepCompiled(file) {
+  const words = [join(OUTPUT, "load.js"), resolve(OUTPUT, file)];
+  const { status } = spawnSync(process.execPath, words, { stdio: "inherit", env: {} });
+  if (status !== 0) throw new Error(`${file} cannot be compiled beforehand`);
+}
+
+rmSync(OUTPUT, { recursive: true, force: true });
+const bundled = new Set();
+const names = new Map();
+for (const entryPoint of entryPoints) {
+  names.set(basename(entryPoint), await bundle(entryPoint));
 }
 pointMapsAtInstalledSources();
+writeFileSync(join(OUTPUT, "package.json"), `${JSON.stringify({ type: "commonjs" })}\n`);
+copyFileSync(LOADER, join(OUTPUT, "load.js"));
+for (const [name, file] of names) {
+  const path = `\`\${__dirname}/${file}\``;
+  writeFileSync(join(OUTPUT, name), `module.exports = require("./load.js").load(${path});\n`);
+}
+for (const file of names.values()) keepCompiled(file);
 writeFileSync(join(OUTPUT, "..", "third-party-notices.txt"), noticesOf([...bundled].sort()));

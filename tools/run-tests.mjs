@@ -15,8 +15,10 @@ const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "ts
 const packageDir = process.cwd();
 const only = process.argv.slice(2);
 
-// Nx asks for colours, which would also colour what the programs under test print.
-const { FORCE_COLOR: _, ...plainEnvironment } = { ...process.env, NO_COLOR: "1" };
+// Nx asks for colours, which would also colour what the programs under test print. Certificates of others are read
+// by each start of node, which takes three times as long with them, and no test needs them.
+const { FORCE_COLOR: _, NODE_EXTRA_CA_CERTS: __, ...plainEnvironment } = process.env;
+plainEnvironment.NO_COLOR = "1";
 
 function compile() {
   const run = spawnSync(process.execPath, [tsc, "-b", "test"], { stdio: "inherit" });

@@ -19,10 +19,15 @@ const UNWANTED =
 /** Doubles of ours for the tests of others: only behind an export that says so. */
 const DOUBLES = /(^|\/)(testing|fakes?)\//;
 
+/** Out of a source of ours: what loads the files of a bundle is not. */
+function isCompiled(path) {
+  return /^dist\/.*\.js$/.test(path) && !/^dist\/bundle\/[a-z]+\.js$/.test(path);
+}
+
 function contentProblems({ name, manifest, files }) {
   const set = new Set(files);
   const missing = IN_ALL.filter((path) => !set.has(path));
-  const unmapped = files.filter((path) => /^dist\/.*\.js$/.test(path) && !set.has(`${path}.map`));
+  const unmapped = files.filter((path) => isCompiled(path) && !set.has(`${path}.map`));
   const hasTesting = "./testing" in manifest.exports;
   const unwanted = files.filter(
     (path) => UNWANTED.test(path) || (DOUBLES.test(path) && !hasTesting),

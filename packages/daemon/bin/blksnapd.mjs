@@ -1,7 +1,9 @@
 #!/usr/bin/env node
+import { createRequire } from "node:module";
+
 let program;
 try {
-  program = await import("../dist/bundle/main.js");
+  program = createRequire(import.meta.url)("../dist/bundle/main.js");
 } catch (error) {
   // Such as a native addon that is not built: the stack shows bundled code and helps nobody.
   console.error(`blksnapd: ${error.message}`);

@@ -1,7 +1,7 @@
 /** What a process in the data path of mounted file systems needs from the kernel. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";
-import { becomeIoFlusher, isIoFlusher, lockMemory, prctl, replaceProcess } from "@blksnap/uring";
+import { becomeIoFlusher, lockMemory, prctl } from "@blksnap/uring";
 import type { Logger } from "pino";
 
 /** `include/uapi/linux/prctl.h` */
@@ -42,21 +42,6 @@ export function stayAlive(): string | undefined {
 function dieWithoutDump(): string | undefined {
   const status = prctl(PR_SET_DUMPABLE, 0);
   return status < 0 ? `PR_SET_DUMPABLE: ${errnoName(status)}` : undefined;
-}
-
-/**
- * Node has threads of its own before any script runs. So a process that is no I/O flusher yet marks
- * itself and starts over as the same process: the mark outlives execve(2), and all threads get it.
- * Answers a problem, or undefined where there was nothing to do.
- */
-export function startOverAsIoFlusher(): string | undefined {
-  if (isIoFlusher() !== false || becomeIoFlusher() !== undefined) return undefined;
-  try {
-    return replaceProcess(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
-  } catch (error) {
-    // The program was replaced by another version, for one: the running one is good all the same.
-    return `the threads that node has started are no I/O flushers: ${(error as Error).message}`;
-  }
 }
 
 /** Does all that for the daemon; it serves without it too, but says what is missing. */

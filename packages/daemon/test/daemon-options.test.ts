@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { pino } from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { main } from "../dist/main.js";
 import { defaultOf, OPTIONS, usageOf } from "../dist/option-table.js";
 import { driverOptions, parseOptions, standbysOf } from "../dist/options.js";
+import { run } from "../dist/program.js";
 
 const program = join(import.meta.dirname, "../bin/blksnapd.mjs");
 const help = execFileSync(process.execPath, [program, "--help"], { encoding: "utf8" });
@@ -25,13 +25,13 @@ const wrongValues: Readonly<Record<string, readonly string[]>> = {
   MS: [...notNumbers, "0"],
 };
 
-/** Runs the daemon's main function, which must refuse; answers the line that it wrote. */
+/** Runs the program, which must refuse; answers the line that it wrote. */
 async function refused(args: string[]): Promise<string> {
   const lines: string[] = [];
   const { error } = console;
   console.error = (line: string) => void lines.push(line);
   try {
-    await main(args);
+    await run(args);
     assert.is(process.exitCode, 2, args.join(" ").slice(0, 100));
   } finally {
     console.error = error;

@@ -12,8 +12,12 @@ const GUEST_FOLDERS = ["bin", "dev", "proc", "sys", "modules", "lower", "upper",
 /** The guest covers these with a tmpfs. */
 const COVERED = ["/run", "/tmp", "/var/tmp"];
 
-/** Variables of the caller that mean something to the command; the rest describes the host's session. */
-const KEPT_VARIABLES = /^(NODE_.*|CI|LANG|LC_.*|TERM|FORCE_COLOR|NO_COLOR|BLKSNAP_.*)$/;
+/**
+ * Variables of the caller that mean something to the command; the rest describes the host's session. Certificates
+ * are for a network that the guest has not, and each start of node would read them: a third of what it takes.
+ */
+const KEPT_VARIABLES =
+  /^(NODE_(?!EXTRA_CA_CERTS$).*|CI|LANG|LC_.*|TERM|FORCE_COLOR|NO_COLOR|BLKSNAP_.*)$/;
 
 export function shellQuote(text) {
   return `'${String(text).replaceAll("'", "'\\''")}'`;

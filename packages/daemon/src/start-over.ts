@@ -1,0 +1,17 @@
+/** All threads of the process as I/O flushers. */
+import { becomeIoFlusher, isIoFlusher, replaceProcess } from "@blksnap/uring";
+
+/**
+ * Node has threads of its own before any script runs. So a process that is no I/O flusher yet marks
+ * itself and starts over as the same process: the mark outlives execve(2), and all threads get it.
+ * Answers a problem, or undefined where there was nothing to do.
+ */
+export function startOverAsIoFlusher(): string | undefined {
+  if (isIoFlusher() !== false || becomeIoFlusher() !== undefined) return undefined;
+  try {
+    return replaceProcess(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
+  } catch (error) {
+    // The program was replaced by another version, for one: the running one is good all the same.
+    return `the threads that node has started are no I/O flushers: ${(error as Error).message}`;
+  }
+}
