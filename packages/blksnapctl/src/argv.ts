@@ -137,6 +137,9 @@ class Scanner {
       values.push("");
       return;
     }
+    if (attached === "" && option.optional === true) {
+      this.#blame(`option '--${name}' has no value`, `Give --${name}=${option.value}, or no =`);
+    }
     if (attached !== undefined) values.push(attached);
     else if (option.optional === true) values.push("");
     else this.#acceptNext(name, option, values);

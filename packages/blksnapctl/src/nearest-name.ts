@@ -23,7 +23,7 @@ export function nearestName(typed: string, names: readonly string[]): string | u
   let least = DISTANCE_MAX + 1;
   for (const name of names) {
     if (Math.abs(name.length - typed.length) >= least) continue;
-    const changes = distance(typed, name);
+    const changes = distance(typed.toLowerCase(), name);
     if (changes >= least) continue;
     least = changes;
     nearest = name;

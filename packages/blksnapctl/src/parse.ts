@@ -59,11 +59,14 @@ function unknownCommand(command: string): Error {
 export function parseArguments(scanned: Scanned): Parsed {
   const { command, verb, values, fault } = scanned;
   // Who asks for help may well have made a mistake before.
-  if (values.has("help")) return { wanted: "help", verb };
+  if (values.has("help") && (verb !== undefined || command === undefined)) {
+    return { wanted: "help", verb };
+  }
   if (command !== undefined && verb === undefined && command !== HELP_COMMAND) {
     // Before what its options are blamed for: they may be right for the command that was meant.
     throw unknownCommand(command);
   }
+  if (values.has("help")) return { wanted: "help", verb };
   if (fault !== undefined) throw fault;
   if (values.has("version")) return { wanted: "version" };
   if (command === undefined) {
@@ -74,8 +77,8 @@ export function parseArguments(scanned: Scanned): Parsed {
 }
 
 export function scan(argv: readonly string[]): Scanned {
-  // "help VERB" is "VERB --help".
-  const isHelpOf = argv[0] === HELP_COMMAND && verbs.some(({ name }) => name === argv[1]);
+  // "help VERB" is "VERB --help", also where there is no such verb.
+  const isHelpOf = argv[0] === HELP_COMMAND && argv.length > 1 && !argv[1]!.startsWith("-");
   const words = isHelpOf ? [...argv.slice(1), "--help"] : argv;
   return scanArguments(words, verbs, globalOptions);
 }

@@ -133,7 +133,11 @@ export function parseRange(text: string): ByteRange {
   const match = /^([0-9]{1,16}):([0-9]{1,16})$/.exec(text);
   const offset_bytes = Number(match?.[1]) * SECTOR_SIZE_BYTES;
   const length_bytes = Number(match?.[2]) * SECTOR_SIZE_BYTES;
-  if (!Number.isSafeInteger(offset_bytes + length_bytes) || length_bytes === 0) {
+  if (length_bytes === 0) {
+    const why = `Invalid format of range string. ranges: ${quoted(text)} has no sector`;
+    throw usageError(why, "USAGE", "Give a COUNT of at least 1");
+  }
+  if (!Number.isSafeInteger(offset_bytes + length_bytes)) {
     const why = `Invalid format of range string. ranges: ${quoted(text)} is not FIRST:COUNT`;
     throw usageError(why, "USAGE", "Give sectors of 512 bytes, as in --ranges 2048:8");
   }

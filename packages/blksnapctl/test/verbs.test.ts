@@ -164,6 +164,15 @@ test("a snapshot whose id cannot be told is undone", async () => {
   }
 });
 
+test("a map that cannot be written, and a device that is given twice, are told in one clause", async () => {
+  await harness.ok("attach", "-d", d0);
+  const { err } = await harness.run("readcbtmap", "-d", d0, "-f", "/nowhere/map");
+  assert.match(err, "can't write /nowhere/map: No such file or directory (ENOENT). Check");
+  const create = ["snapshot_create", "-d", d0, "-d", d0, "-f", "/var/tmp", "-l", "1G"];
+  const twice = await harness.run(...create);
+  assert.match(twice.err, `${d0} is given twice. Nothing was created; give each device once.`);
+});
+
 test("status names fronts that are not served yet", async () => {
   harness.driver.waiting = [{ device: "/dev/sdb", front: "/dev/ublkb3", why: "no such device" }];
   assert.match(

@@ -200,6 +200,11 @@ export class FakeDriver implements DriverControl {
       await Promise.race(signal === undefined ? [done] : [done, once(signal, "abort")]);
       if (signal?.aborted) throw new ControlError("ABORTED", "snapshot_create was given up");
     }
+    const twice = options.devices.find((device, at) => options.devices.indexOf(device) !== at);
+    if (twice !== undefined) {
+      const hint = "Nothing was created; give each device once";
+      throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", `${twice} is given twice`, { hint });
+    }
     const missing = options.stores.find((store) => store.includes("missing"));
     if (missing !== undefined) {
       throw new ControlError(

@@ -1,6 +1,7 @@
 /** cbtinfo, readcbtmap and markdirtyblock. */
 import { writeFile } from "node:fs/promises";
 import { BlksnapClientError } from "@blksnap/client";
+import { strerror } from "../strerror.js";
 import { sectorsOf } from "../units.js";
 import { usageError } from "../usage-error.js";
 import { parsePath, parseRange } from "../values.js";
@@ -34,10 +35,10 @@ export async function readCbtMap(
   } else parsePath(file, "file");
   const { info, map } = await client.readCbtMap(parsePath(given.need("device"), "device"));
   if (file === STANDARD_OUTPUT) return print(map);
-  await writeFile(file, map).catch((cause: Error) => {
-    throw new BlksnapClientError("OUTPUT_FAILED", `can't write ${file}: ${cause.message}`, {
-      cause,
-    });
+  await writeFile(file, map).catch((cause: NodeJS.ErrnoException) => {
+    const { errno, code, message } = cause;
+    const why = errno === undefined ? message : `${strerror(-errno)} (${code})`;
+    throw new BlksnapClientError("OUTPUT_FAILED", `can't write ${file}: ${why}`, { cause });
   });
   if (json) printJson({ ...info, file });
 }

@@ -24,9 +24,9 @@ function isGone(error: unknown): boolean {
 
 export async function waitEvent(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson } = context;
-  const id = await resolveId(client, given.need("id"));
   const timeoutMs = parseTimeout(given.need("timeout"));
   const reader = readerOf(given);
+  const id = await resolveId(client, given.need("id"));
   const signal = context.untilInterrupted();
   function tell(result: string): void {
     if (json) printJson({ result });
@@ -68,8 +68,8 @@ function watcherLine(event: SnapshotEvent): string | undefined {
 
 export async function watcher(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson } = context;
-  const id = await resolveId(client, given.need("id"));
   const reader = readerOf(given);
+  const id = await resolveId(client, given.need("id"));
   const signal = context.untilInterrupted();
   if (!json) print("Start snapshot watcher.\n");
   let isFirst = true;
@@ -126,11 +126,11 @@ function eventLine(event: SnapshotEvent): string {
 
 export async function events(context: Context, given: Given): Promise<void> {
   const { client, json, print, printJson } = context;
-  const id = await resolveId(client, given.need("id"));
   const from = parseNumber(given.one("from") ?? "0", "from", Number.MAX_SAFE_INTEGER);
   if (given.one("from") !== undefined && !given.has("follow")) {
     throw usageError("from: it counts with --follow only", "USAGE", "Give --follow as well");
   }
+  const id = await resolveId(client, given.need("id"));
   if (!given.has("follow")) {
     const kept = await client.listEvents(id);
     if (json) printJson({ events: kept });

@@ -65,7 +65,10 @@ export class SnapshotOperations {
         const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
         if (known === undefined) attached.push(tracker);
         if (members.has(tracker)) {
-          throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", `${device} is named twice`);
+          const hint = "Nothing was created; give each device once";
+          throw new ControlError("DEVICE_ALREADY_IN_SNAPSHOT", `${device} is given twice`, {
+            hint,
+          });
         }
         members.add(tracker);
       }
