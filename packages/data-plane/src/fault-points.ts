@@ -23,7 +23,6 @@ export const FAULT_POINTS = [
   "create.recorded",
   "create.stores-opened",
   "create.created",
-  "create.members-recorded",
   "add.recorded",
 
   "take.begun",

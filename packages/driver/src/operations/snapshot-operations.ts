@@ -87,10 +87,7 @@ export class SnapshotOperations {
         signal,
         onProgress,
       };
-      const snapshot = await Snapshot.create(this.#context, parameters);
-      for (const tracker of members) snapshot.addMember(tracker);
-      await recordNew(snapshot);
-      faultPoint("create.members-recorded");
+      const snapshot = await Snapshot.create(this.#context, parameters, members);
       await this.#saved(snapshot);
       if (signal?.aborted) await this.#undo(snapshot);
       this.#registry.snapshots.set(snapshot.id, snapshot);
@@ -289,17 +286,6 @@ async function typeOf(path: string): Promise<number | undefined> {
     return found.isBlockDevice() ? undefined : (await statfs(path)).type;
   } catch {
     return (await statfs(dirname(path)).catch(() => undefined))?.type;
-  }
-}
-
-/** Without room for its record there is no snapshot. @throws ControlError OUT_OF_MEMORY */
-async function recordNew(snapshot: Snapshot): Promise<void> {
-  try {
-    snapshot.save();
-  } catch (error) {
-    await snapshot.closeStorage();
-    snapshot.forget();
-    throw error;
   }
 }
 

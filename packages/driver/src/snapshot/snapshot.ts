@@ -93,14 +93,23 @@ export class Snapshot {
     this.events = new SnapshotEvents(record, () => this.saveIfPossible());
   }
 
-  /** Opens the stores of a new snapshot. @throws DiffStorageError */
-  static async create(context: DriverContext, options: SnapshotOptions): Promise<Snapshot> {
+  /**
+   * Opens the stores of a new snapshot. It is on record as created with all its devices, or it is undone by
+   * the next daemon: nobody knows of it yet.
+   * @throws DiffStorageError; ControlError OUT_OF_MEMORY
+   */
+  static async create(
+    context: DriverContext,
+    options: SnapshotOptions,
+    trackers: Iterable<Tracker> = [],
+  ): Promise<Snapshot> {
     const snapshot = new Snapshot(context, newRecord(options));
     snapshot.save();
     faultPoint("create.recorded");
     try {
       await snapshot.openStorage(undefined, options);
       faultPoint("create.stores-opened");
+      for (const tracker of trackers) snapshot.addMember(tracker);
       snapshot.state = "created";
       faultPoint("create.created");
       return snapshot;
