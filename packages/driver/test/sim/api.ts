@@ -1,0 +1,343 @@
+/** Operations of the API at random, and what each that has answered must have done. */
+import type { Device, Image, SimSnapshot } from "./device.js";
+import { assertOneInstant } from "./instant.js";
+import { DISK_BYTES, DISK_SECTORS } from "./settings.js";
+import type { Simulation } from "./simulation.js";
+import { UserIo } from "./user-io.js";
+import { Violation } from "./violation.js";
+
+const STORES = ["/dev/sds", "/var/tmp", "memory:"] as const;
+
+export class Api {
+  readonly #sim: Simulation;
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  /** One operation, of those that are possible now. */
+  async start(): Promise<void> {
+    const { random } = this.#sim;
+    const choices = this.#choices();
+    const choice = choices[random.below(choices.length)];
+    await choice?.();
+  }
+
+  #choices(): (() => Promise<void>)[] {
+    const { devices, snapshots } = this.#sim;
+    const choices: (() => Promise<void>)[] = [() => this.#status()];
+    const free = devices.filter((device) => !device.isInHand && !this.#isMember(device));
+    for (const device of devices) {
+      if (device.isInHand) continue;
+      if (device.attached === "no") choices.push(() => this.#attach(device));
+      else
+        choices.push(
+          () => this.#markDirty(device),
+          () => this.#diff(device),
+        );
+    }
+    for (const device of free) {
+      const canGo = device.attached === "yes" && device.inFlight === 0;
+      if (canGo && this.#sim.random.below(3) === 0) choices.push(() => this.#detach(device));
+    }
+    if (free.length > 0) {
+      const count = 1 + this.#sim.random.below(free.length);
+      choices.push(() => this.#create(free.slice(0, count)));
+    }
+    for (const snapshot of snapshots) {
+      if (snapshot.isInHand || snapshot.devices.some(({ isInHand }) => isInHand)) continue;
+      const isIdle = [...snapshot.images.values()].every(({ inFlight }) => inFlight === 0);
+      if (snapshot.taken === "no") {
+        choices.push(() => this.#take(snapshot));
+        if (free[0] !== undefined) choices.push(() => this.#add(snapshot, free[0] as Device));
+      }
+      if (isIdle && this.#sim.random.below(3) === 0) choices.push(() => this.#destroy(snapshot));
+      choices.push(() => this.#events(snapshot));
+    }
+    return choices;
+  }
+
+  #isMember(device: Device): boolean {
+    return this.#sim.snapshots.some(({ devices }) => devices.includes(device));
+  }
+
+  async #status(): Promise<void> {
+    const status = await this.#sim.call("status", () => this.#sim.driver.status(), nothing);
+    if (status.waiting.length > 0) throw new Violation("a front waits, and nothing is wrong");
+  }
+
+  async #events(snapshot: SimSnapshot): Promise<void> {
+    const { driver } = this.#sim;
+    snapshot.isInHand = true;
+    const put = () => {
+      snapshot.isInHand = false;
+    };
+    const events = await this.#sim.call(
+      "events",
+      () => driver.listEvents(snapshot.id as string),
+      put,
+    );
+    put();
+    const bad = events.find(({ event }) => event === "corrupted" || event === "no_space");
+    if (bad !== undefined)
+      throw new Violation(`event ${JSON.stringify(bad)}, and nothing is wrong`);
+  }
+
+  async #attach(device: Device): Promise<void> {
+    const { driver } = this.#sim;
+    device.isInHand = true;
+    const answer = await this.#sim.call(
+      `attach ${device.path}`,
+      () => driver.attach(device.path),
+      () => {
+        device.attached = "unknown";
+      },
+    );
+    this.#attached(device, answer.front);
+    await this.#noteGeneration(device);
+    device.isInHand = false;
+  }
+
+  #attached(device: Device, front: string): void {
+    if (device.attached === "yes" && device.front === front) return;
+    device.attached = "yes";
+    device.front = front;
+    device.generation = undefined;
+    device.user = this.#sim.machine.user(front);
+  }
+
+  /** What the map promises from now on. */
+  async #noteGeneration(device: Device): Promise<void> {
+    const { driver } = this.#sim;
+    const what = `cbtInfo ${device.path}`;
+    const info = await this.#sim.call(what, () => driver.cbtInfo(device.path), nothing);
+    device.newGeneration(info.generation_id);
+  }
+
+  async #detach(device: Device): Promise<void> {
+    const { driver } = this.#sim;
+    device.isInHand = true;
+    device.closeUser();
+    await this.#sim.call(
+      `detach ${device.path}`,
+      () => driver.detach(device.path),
+      () => {
+        device.attached = "unknown";
+      },
+    );
+    device.attached = "no";
+    device.front = undefined;
+    device.generation = undefined;
+    device.volume.check(0, device.disk.bytes.slice(), `the original after detach`);
+    device.isInHand = false;
+  }
+
+  async #create(devices: Device[]): Promise<void> {
+    const { driver, random, snapshots } = this.#sim;
+    const store = STORES[random.below(STORES.length)] as string;
+    const before = devices.map(({ attached }) => attached);
+    const snapshot: SimSnapshot = {
+      id: undefined,
+      devices,
+      taken: "no",
+      isGone: "unknown",
+      isInHand: true,
+      images: new Map(),
+      isTaking: false,
+      isLookedAt: false,
+      isLooking: false,
+      window: [],
+    };
+    for (const device of devices) device.isInHand = true;
+    if (store === "/dev/sds" && snapshots.some(({ store: its }) => its === store)) return put();
+    snapshot.store = store;
+    snapshots.push(snapshot);
+    const paths = devices.map(({ path }) => path);
+    const { id } = await this.#sim.call(
+      `create ${paths.join(" ")} ${store}`,
+      () => driver.snapshotCreate({ devices: paths, stores: [store], limitBytes: 2 ** 23 }),
+      () => {
+        for (const [index, device] of devices.entries()) {
+          if (before[index] === "no") device.attached = "unknown";
+        }
+      },
+    );
+    snapshot.id = id;
+    snapshot.isGone = "no";
+    for (const device of devices) device.attached = "yes";
+    const status = await this.#sim.call("status", () => driver.status(), nothing);
+    for (const device of devices) {
+      const tracker = status.trackers.find(({ device: path }) => path === device.path);
+      if (tracker === undefined) throw new Violation(`${device.path} is not attached by create`);
+      this.#attached(device, tracker.front);
+      device.newGeneration(tracker.cbt.generation_id);
+    }
+    put();
+
+    function put(): void {
+      snapshot.isInHand = false;
+      for (const device of devices) device.isInHand = false;
+    }
+  }
+
+  async #add(snapshot: SimSnapshot, device: Device): Promise<void> {
+    const { driver } = this.#sim;
+    const before = device.attached;
+    snapshot.isInHand = true;
+    device.isInHand = true;
+    snapshot.devices.push(device);
+    const answer = await this.#sim.call(
+      `add ${device.path}`,
+      () => driver.snapshotAdd(snapshot.id as string, device.path),
+      () => {
+        snapshot.added = device;
+        if (before === "no") device.attached = "unknown";
+      },
+    );
+    this.#attached(device, answer.front);
+    await this.#noteGeneration(device);
+    device.isInHand = false;
+    snapshot.isInHand = false;
+  }
+
+  async #take(snapshot: SimSnapshot): Promise<void> {
+    const { driver } = this.#sim;
+    const { devices, images, window } = snapshot;
+    snapshot.isInHand = true;
+    for (const device of devices) device.isInHand = true;
+    window.length = 0;
+    for (const device of devices) {
+      const volume = device.volume.clone(`the image of ${device.path}`);
+      images.set(device, { device, volume, path: undefined, user: undefined, inFlight: 0 });
+      window.push(...device.writes);
+    }
+    const frozen = devices.map(({ writtenAt }) => writtenAt.slice());
+    snapshot.isTaking = true;
+    snapshot.isLookedAt = false;
+    const askedAt = this.#sim.tick();
+    const answer = await this.#sim.call(
+      `take of ${devices.map(({ path }) => path).join(" ")}`,
+      () => driver.snapshotTake(snapshot.id as string),
+      () => {
+        snapshot.taken = "unknown";
+        snapshot.isTaking = false;
+        // Its number may be given already, and nobody has heard it.
+        for (const device of devices) {
+          device.takes = [];
+          device.frozen = undefined;
+        }
+      },
+    );
+    snapshot.isTaking = false;
+    snapshot.taken = "yes";
+    const answeredAt = this.#sim.tick();
+    for (const [index, device] of devices.entries()) {
+      const info = await this.#sim.call("cbtInfo", () => driver.cbtInfo(device.path), nothing);
+      device.frozen = frozen[index] as Float64Array;
+      device.takes.push({ number: info.changes_number, askedAt, answeredAt });
+    }
+    for (const device of devices) {
+      const found = answer.images.find(({ device: path }) => path === device.path);
+      if (found === undefined) throw new Violation(`no image of ${device.path}`);
+      const image = images.get(device) as Image;
+      image.path = found.image;
+    }
+    for (const device of devices) device.isInHand = false;
+    await this.look(snapshot);
+    snapshot.isInHand = false;
+  }
+
+  /** All of its images, before anybody else uses them. A death of the driver makes that only slower. */
+  async look(snapshot: SimSnapshot): Promise<void> {
+    if (snapshot.isLooking) return;
+    snapshot.isLooking = true;
+    const images = [...snapshot.images.values()];
+    const io = new UserIo(this.#sim);
+    for (const image of images) image.inFlight++;
+    for (const image of images) {
+      image.user ??= this.#sim.machine.user(image.path as string);
+      await io.readWhole(image, "after take");
+    }
+    for (const image of images) image.inFlight--;
+    assertOneInstant(snapshot);
+    snapshot.isLooking = false;
+    snapshot.isLookedAt = true;
+  }
+
+  async #destroy(snapshot: SimSnapshot): Promise<void> {
+    const { driver, snapshots } = this.#sim;
+    snapshot.isInHand = true;
+    for (const image of snapshot.images.values()) {
+      image.user?.close();
+      image.user = undefined;
+    }
+    await this.#sim.call(
+      `destroy ${snapshot.id}`,
+      () => driver.snapshotDestroy(snapshot.id as string),
+      () => {
+        snapshot.isGone = "unknown";
+      },
+    );
+    snapshots.splice(snapshots.indexOf(snapshot), 1);
+  }
+
+  async #markDirty(device: Device): Promise<void> {
+    const { driver, random } = this.#sim;
+    const offset = 512 * random.below(DISK_SECTORS);
+    const length = Math.min(DISK_BYTES - offset, 512 * (1 + random.below(256)));
+    const askedAt = this.#sim.tick();
+    const { generation } = device;
+    device.isInHand = true;
+    const put = () => {
+      device.isInHand = false;
+    };
+    const ranges = [{ offset_bytes: offset, length_bytes: length }];
+    await this.#sim.call(
+      `markDirty ${device.path}`,
+      () => driver.markDirty(device.path, ranges as never),
+      put,
+    );
+    put();
+    if (device.generation !== generation) return;
+    device.writtenAt.fill(askedAt, offset / 512, (offset + length) / 512);
+  }
+
+  /** All that was written after one take and before the last is told of. */
+  async #diff(device: Device): Promise<void> {
+    const { driver, random } = this.#sim;
+    const since = device.takes[random.below(Math.max(1, device.takes.length))];
+    const { frozen, generation } = device;
+    if (since === undefined || frozen === undefined) return;
+    const last = device.takes.at(-1)?.number;
+    device.isInHand = true;
+    const put = () => {
+      device.isInHand = false;
+    };
+    const what = `diff ${device.path} since ${since.number}`;
+    const isChanged = new Uint8Array(DISK_SECTORS);
+    const answer = await this.#sim.call(
+      what,
+      async () => {
+        const found = await driver.diff(device.path, since.number);
+        for await (const batch of found.ranges) {
+          for (const { offset_bytes: offset, length_bytes: length } of batch) {
+            isChanged.fill(1, offset / 512, (offset + length) / 512);
+          }
+        }
+        return found;
+      },
+      put,
+    );
+    put();
+    if (answer.generation_id !== generation) throw new Violation(`${what}: another generation`);
+    if (answer.changes_number !== last) {
+      throw new Violation(`${what}: the last take is ${answer.changes_number}, not ${last}`);
+    }
+    const missed = frozen.findIndex(
+      (at, sector) => at > since.answeredAt && isChanged[sector] === 0,
+    );
+    if (missed >= 0) throw new Violation(`${what} misses a write of sector ${missed}`);
+  }
+}
+
+function nothing(): void {}

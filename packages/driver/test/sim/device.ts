@@ -1,0 +1,92 @@
+/** A tracked disk, as its users and the harness know it. */
+import type { SimDisk, SimUser } from "@blksnap/sim-kernel";
+import { DISK_SECTORS } from "./settings.js";
+import { Volume } from "./volume.js";
+
+/** `unknown`: an operation was under way when the driver died. */
+export type Certainty = "no" | "yes" | "unknown";
+
+/** A take of the device's present generation. */
+export interface TakeNumber {
+  readonly number: number;
+  /** Places in the order of all things: when it was asked for, and when it had been answered. */
+  readonly askedAt: number;
+  readonly answeredAt: number;
+}
+
+export class Device {
+  readonly path: string;
+  readonly disk: SimDisk;
+  readonly volume: Volume;
+  attached: Certainty = "no";
+  front: string | undefined;
+  user: SimUser | undefined;
+  /** An operation of the API has it. */
+  isInHand = false;
+  inFlight = 0;
+  /** Writes to its front that have not been answered. */
+  readonly writes = new Set<WindowWrite>();
+  generation: string | undefined;
+  takes: TakeNumber[] = [];
+  /** By sector: when the last write that was acknowledged had been asked for; 0 for none. */
+  readonly writtenAt = new Float64Array(DISK_SECTORS);
+  /** As writtenAt was when the last take was asked for. */
+  frozen: Float64Array | undefined;
+
+  constructor(path: string, disk: SimDisk) {
+    this.path = path;
+    this.disk = disk;
+    this.volume = new Volume(path, DISK_SECTORS);
+  }
+
+  /** Its map begins anew: what was written before is not promised any more. */
+  newGeneration(id: string): void {
+    if (this.generation === id) return;
+    this.generation = id;
+    this.takes = [];
+    this.frozen = undefined;
+    this.writtenAt.fill(0);
+  }
+
+  closeUser(): void {
+    this.user?.close();
+    this.user = undefined;
+  }
+}
+
+export interface Image {
+  readonly device: Device;
+  readonly volume: Volume;
+  path: string | undefined;
+  user: SimUser | undefined;
+  inFlight: number;
+}
+
+export interface SimSnapshot {
+  id: string | undefined;
+  readonly devices: Device[];
+  taken: Certainty;
+  isGone: Certainty;
+  isInHand: boolean;
+  store?: string;
+  /** It was being added when the driver died. */
+  added?: Device | undefined;
+  readonly images: Map<Device, Image>;
+  /** A take is under way: writes may be on its images. */
+  isTaking: boolean;
+  /** Its images were read once: users may write to them. */
+  isLookedAt: boolean;
+  isLooking: boolean;
+  readonly window: WindowWrite[];
+}
+
+/** A write during a take: it is on the image as a whole, or not at all. */
+export interface WindowWrite {
+  readonly device: Device;
+  readonly firstSector: number;
+  readonly sectors: number;
+  readonly value: number;
+  readonly askedAt: number;
+  /** Infinity: not acknowledged. */
+  answeredAt: number;
+}

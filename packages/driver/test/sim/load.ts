@@ -1,0 +1,19 @@
+/**
+ * Loads the driver after what is simulated has been put in its place: modules keep what they find when
+ * they are loaded.
+ */
+import type { FaultPoint } from "@blksnap/data-plane";
+import { SimMachine } from "@blksnap/sim-kernel";
+
+const HOOK = Symbol.for("blksnap.fault-point");
+
+/** What is done at the driver's fault points. */
+export const faults: { onPoint: (point: FaultPoint) => void } = { onPoint: () => undefined };
+(globalThis as unknown as Record<symbol, unknown>)[HOOK] = (point: FaultPoint) =>
+  faults.onPoint(point);
+
+new SimMachine({ seed: 0 }).close();
+const life = await import("./life.js");
+
+export const { startDriver } = life;
+export const { FAULT_POINTS } = await import("../../../data-plane/dist/fault-points.js");

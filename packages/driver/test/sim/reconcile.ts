@@ -1,0 +1,102 @@
+/** After a death: what was acknowledged is there, what was not is there or not, and nothing else is. */
+import type { Device, SimSnapshot } from "./device.js";
+import type { Simulation } from "./simulation.js";
+import { Violation } from "./violation.js";
+
+type Status = Awaited<ReturnType<Simulation["driver"]["status"]>>;
+
+export async function reconcile(sim: Simulation): Promise<void> {
+  const status = (await sim.machine.run(sim.driver.status())) as Status;
+  for (const { front, why } of status.waiting) throw new Violation(`${front} waits: ${why}`);
+  for (const device of sim.devices) reconcileDevice(sim, device, status);
+  adopt(sim, status);
+  for (const snapshot of [...sim.snapshots]) reconcileSnapshot(sim, snapshot, status);
+  for (const device of sim.devices) device.isInHand = false;
+}
+
+function reconcileDevice(sim: Simulation, device: Device, status: Status): void {
+  const tracker = status.trackers.find(({ device: path }) => path === device.path);
+  if (tracker === undefined) {
+    if (device.attached === "yes") throw new Violation(`${device.path} is attached no more`);
+    device.attached = "no";
+    device.front = undefined;
+    device.closeUser();
+    device.generation = undefined;
+    return;
+  }
+  if (device.attached === "no") throw new Violation(`${device.path} is attached`);
+  if (!tracker.front_live) throw new Violation(`the front of ${device.path} does not live`);
+  const { generation_id: generation } = tracker.cbt;
+  const isSame = device.generation === undefined || device.generation === generation;
+  if (!isSame) throw new Violation(`${device.path}: the map begins anew after a kill`);
+  device.newGeneration(generation);
+  device.attached = "yes";
+  if (device.front !== tracker.front || device.user === undefined) {
+    device.front = tracker.front;
+    device.user = sim.machine.user(tracker.front);
+  }
+}
+
+/** Snapshots of which nobody has heard: they were being made. */
+function adopt(sim: Simulation, status: Status): void {
+  for (const { id, devices } of status.snapshots) {
+    if (sim.snapshots.some((snapshot) => snapshot.id === id)) continue;
+    const paths = devices.map(({ device }) => device);
+    const made = sim.snapshots.find(
+      (snapshot) =>
+        snapshot.id === undefined &&
+        snapshot.devices.every((device) => paths.includes(device.path)),
+    );
+    if (made === undefined) throw new Violation(`a snapshot ${id} of ${paths.join(" ")} is there`);
+    made.id = id;
+  }
+}
+
+function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Status): void {
+  const found = status.snapshots.find(({ id }) => id === snapshot.id);
+  if (found === undefined) {
+    if (snapshot.isGone === "no") throw new Violation(`snapshot ${snapshot.id} is lost`);
+    for (const image of snapshot.images.values()) image.user?.close();
+    sim.snapshots.splice(sim.snapshots.indexOf(snapshot), 1);
+    return;
+  }
+  snapshot.isGone = "no";
+  snapshot.isInHand = false;
+  const members = new Set(found.devices.map(({ device }) => device));
+  for (const device of [...snapshot.devices]) {
+    if (members.has(device.path)) continue;
+    if (snapshot.added !== device) throw new Violation(`${device.path} is in ${found.id} no more`);
+    snapshot.devices.splice(snapshot.devices.indexOf(device), 1);
+  }
+  snapshot.added = undefined;
+  if (snapshot.taken !== "unknown" && found.taken !== (snapshot.taken === "yes")) {
+    throw new Violation(`snapshot ${found.id} is ${found.taken ? "" : "not "}taken`);
+  }
+  snapshot.taken = found.taken ? "yes" : "no";
+  if (!found.taken) {
+    snapshot.images.clear();
+    return;
+  }
+  reopenImages(sim, snapshot, found);
+}
+
+function reopenImages(
+  sim: Simulation,
+  snapshot: SimSnapshot,
+  found: Status["snapshots"][number],
+): void {
+  for (const { device: path, image: imagePath, error_code: errorCode } of found.devices) {
+    const image = [...snapshot.images.values()].find(({ device }) => device.path === path);
+    if (image === undefined) throw new Violation(`an image of ${path}, which is in no take`);
+    if (imagePath === null || errorCode !== 0) {
+      throw new Violation(`the image of ${path} is lost: error ${errorCode}`);
+    }
+    const { device } = image;
+    // Its take may have been answered by nobody: its number is not known then.
+    if (device.takes.length === 0) device.frozen = undefined;
+    if (image.path === imagePath && image.user !== undefined) continue;
+    image.path = imagePath;
+    image.user = sim.machine.user(imagePath);
+  }
+  if (!snapshot.isLookedAt) sim.spawn(sim.api.look(snapshot));
+}

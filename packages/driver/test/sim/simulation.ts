@@ -1,0 +1,255 @@
+/**
+ * The whole driver on a simulated machine, from a seed: operations of the API, I/O of users, deaths at fault
+ * points, against a plain model.
+ *
+ * ```
+ *   step: one thing at random ─▶ the machine runs for a while ─▶ what has ended is compared
+ *   death: callbacks of that life never come ─▶ the next life recovers ─▶ what was acknowledged is there
+ * ```
+ */
+import type { FaultPoint } from "@blksnap/data-plane";
+import { Killed, Random, SimMachine } from "@blksnap/sim-kernel";
+import { Api } from "./api.js";
+import { Device, type Image, type SimSnapshot } from "./device.js";
+import type { Driver } from "./life.js";
+import { FAULT_POINTS, faults, startDriver } from "./load.js";
+import { reconcile } from "./reconcile.js";
+import { DISK_BYTES } from "./settings.js";
+import { UserIo } from "./user-io.js";
+import { Violation } from "./violation.js";
+
+const DEVICES = 3;
+/** Simulated: longer than all limits of the driver together. */
+const OPERATION_LIMIT_MS = 300_000;
+/** Of a request of a user, deaths of the driver included. */
+const IO_LIMIT_MS = 60_000;
+const RECOVERY_LIMIT_MS = 300_000;
+const TRACE_LINES = 60;
+const DEATHS_IN_A_ROW_MAX = 4;
+/** For so long a death waits for its point. */
+const ARMED_STEPS_MAX = 120;
+/** Points that a seed tries first. */
+const OWN_POINTS = 4;
+
+export interface SimOptions {
+  readonly seed: number;
+  readonly onTrace?: ((line: string) => void) | undefined;
+  /** One in so many steps arms a death; 0: none. */
+  readonly deathOneIn?: number;
+}
+
+/** An operation of the API that has not answered. */
+export interface Pending {
+  readonly what: string;
+  readonly sinceMs: number;
+  /** The driver has died: nobody will ever know. */
+  readonly onDeath: () => void;
+}
+
+export class Simulation {
+  readonly machine: SimMachine;
+  readonly random: Random;
+  readonly devices: Device[] = [];
+  readonly snapshots: SimSnapshot[] = [];
+  readonly pending: Set<Pending> = new Set();
+  readonly trace: string[] = [];
+  readonly seen: Map<string, number> = new Map();
+  readonly pointsPassed: Set<FaultPoint> = new Set();
+  readonly pointsOfDeath: Set<FaultPoint> = new Set();
+  steps = 0;
+  operations = 0;
+  lives = 0;
+  /** Counts all things that happen: their order. */
+  now = 0;
+  driver!: Driver;
+  problem: Error | undefined;
+  /** Dies when this point is met for the n-th time from now. */
+  #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
+  #isDead = false;
+  readonly #options: SimOptions;
+  readonly #io: UserIo;
+  readonly api: Api;
+
+  constructor(options: SimOptions) {
+    this.#options = options;
+    this.random = new Random(options.seed ^ 0x51b);
+    const { seed } = options;
+    this.machine = new SimMachine({ seed, onTrace: (line) => this.tell(line) });
+    for (let index = 0; index < DEVICES; index++) {
+      const name = `sd${"abc"[index]}`;
+      const disk = this.machine.addDisk(name, { sizeBytes: DISK_BYTES });
+      this.devices.push(new Device(`/dev/${name}`, disk));
+    }
+    this.machine.addDisk("sds", { sizeBytes: 8 * DISK_BYTES });
+    this.#io = new UserIo(this);
+    this.api = new Api(this);
+    faults.onPoint = (point) => this.#onPoint(point);
+  }
+
+  tell(line: string): void {
+    this.trace.push(line);
+    if (this.trace.length > TRACE_LINES) this.trace.shift();
+    this.#options.onTrace?.(line);
+  }
+
+  count(what: string): void {
+    this.seen.set(what, (this.seen.get(what) ?? 0) + 1);
+  }
+
+  tick(): number {
+    return ++this.now;
+  }
+
+  /** @throws Violation */
+  async run(steps: number): Promise<void> {
+    try {
+      await this.#live();
+      for (; this.steps < steps; this.steps++) await this.#step();
+      await this.#finish();
+    } finally {
+      faults.onPoint = () => undefined;
+      this.machine.close();
+    }
+  }
+
+  images(): Image[] {
+    return this.snapshots.flatMap((snapshot) => [...snapshot.images.values()]);
+  }
+
+  /** An operation that answers, or not, before the driver dies. */
+  async call<Value>(what: string, work: () => Promise<Value>, onDeath: () => void): Promise<Value> {
+    const entry = { what, sinceMs: this.machine.nowMs, onDeath };
+    this.pending.add(entry);
+    this.operations++;
+    this.count(what.split(" ")[0]);
+    this.tell(`> ${what}`);
+    let answer: { readonly value: Value } | { readonly error: unknown };
+    try {
+      answer = { value: await work() };
+    } catch (error) {
+      answer = { error };
+    }
+    // A dead process says nothing.
+    if (!this.pending.has(entry) || this.#isDead) return new Promise(() => undefined);
+    this.pending.delete(entry);
+    if ("value" in answer) {
+      this.tell(`< ${what}: done`);
+      return answer.value;
+    }
+    const { code, message } = answer.error as Error & { code?: string };
+    this.tell(`< ${what}: ${code} ${message}`);
+    throw answer.error;
+  }
+
+  /** Something that goes on by itself; what goes wrong in it ends the simulation. */
+  spawn(work: Promise<void>): void {
+    work.catch((error: Error) => {
+      this.problem ??= error;
+    });
+  }
+
+  async #step(): Promise<void> {
+    this.#arm();
+    if (this.random.below(8) === 0 && this.pending.size < 3) this.spawn(this.api.start());
+    else this.#io.start();
+    await this.advance(this.random.below(4) === 0 ? 0.5 : 0.1);
+    this.#assertAll();
+  }
+
+  /** Lets the machine run; where the driver dies meanwhile the next one is started. */
+  async advance(ms: number): Promise<void> {
+    try {
+      await this.machine.sleep(ms);
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error;
+    }
+    if (this.#isDead) await this.#afterDeath();
+    if (this.problem !== undefined) throw this.problem;
+  }
+
+  #assertAll(): void {
+    const [violation] = this.machine.violations;
+    if (violation !== undefined) throw new Violation(`the kernel: ${violation}`);
+    this.#io.assertNoneHangs(IO_LIMIT_MS);
+    for (const { what, sinceMs } of this.pending) {
+      if (this.machine.nowMs - sinceMs > OPERATION_LIMIT_MS) throw new Violation(`${what} hangs`);
+    }
+  }
+
+  #arm(): void {
+    const { deathOneIn = 60 } = this.#options;
+    if (deathOneIn === 0 || !this.random.oneIn(deathOneIn)) return;
+    if (this.random.below(4) === 0) {
+      this.tell("the driver dies now");
+      this.#die();
+      return;
+    }
+    if (this.#armed !== undefined && this.steps - this.#armed.atStep < ARMED_STEPS_MAX) return;
+    // Each seed tries some of them first, so that all seeds together come to all.
+    const { random } = this;
+    const isOwn = random.below(3) > 0;
+    const first = isOwn ? this.#options.seed * OWN_POINTS : 0;
+    const at = first + random.below(isOwn ? OWN_POINTS : FAULT_POINTS.length);
+    const point = FAULT_POINTS[at % FAULT_POINTS.length] as FaultPoint;
+    this.#armed = { point, left: random.below(2), atStep: this.steps };
+  }
+
+  #onPoint(point: FaultPoint): void {
+    if (this.machine.isDying || this.#isDead) throw new Killed();
+    this.pointsPassed.add(point);
+    const armed = this.#armed;
+    if (armed?.point !== point || armed.left-- > 0) return;
+    this.#armed = undefined;
+    this.pointsOfDeath.add(point);
+    this.tell(`the driver dies at ${point}`);
+    this.#die();
+    throw new Killed();
+  }
+
+  #die(): void {
+    this.#isDead = true;
+    this.machine.kill();
+  }
+
+  async #afterDeath(): Promise<void> {
+    for (const { onDeath } of this.pending) onDeath();
+    this.pending.clear();
+    await this.machine.settle();
+    await this.#live();
+  }
+
+  /** A life of the driver; one that dies while it recovers is followed by another. */
+  async #live(): Promise<void> {
+    for (let deaths = 0; ; deaths++) {
+      this.#isDead = false;
+      if (deaths >= DEATHS_IN_A_ROW_MAX) this.#armed = undefined;
+      this.lives++;
+      this.tell(`life ${this.lives}`);
+      try {
+        const starting = startDriver(this.machine, (line) => this.tell(line));
+        this.driver = (await this.machine.run(starting, RECOVERY_LIMIT_MS)) as Driver;
+        await reconcile(this);
+        return;
+      } catch (error) {
+        if (!this.#isDead) throw error;
+        await this.machine.settle();
+      }
+    }
+  }
+
+  /** What is under way ends, and all that is there is looked at. */
+  async #finish(): Promise<void> {
+    this.#armed = undefined;
+    const until = this.machine.nowMs + OPERATION_LIMIT_MS;
+    while (this.pending.size > 0 || this.#io.inFlight > 0) {
+      if (this.machine.nowMs > until) {
+        const what = [...this.pending].map((one) => one.what).join(", ");
+        throw new Violation(`does not end: ${[what, ...this.#io.waiting].join(", ")}`);
+      }
+      await this.advance(50);
+    }
+    this.spawn(this.#io.readAll());
+    while (this.#io.inFlight > 0) await this.advance(50);
+    this.#assertAll();
+  }
+}

@@ -1,0 +1,197 @@
+/** Users of fronts and images: what they read must be what they wrote. */
+import type { SimUser } from "@blksnap/sim-kernel";
+import type { Device, Image } from "./device.js";
+import { DISK_SECTORS, IO_SECTORS_MAX } from "./settings.js";
+import type { Simulation } from "./simulation.js";
+import { Violation } from "./violation.js";
+import { fill, type PendingWrite, SECTOR_BYTES, type Volume, ZERO } from "./volume.js";
+
+const IN_FLIGHT_MAX = 12;
+
+/** A request that has not been answered. */
+interface Request {
+  readonly what: string;
+  readonly sinceMs: number;
+}
+
+interface Target {
+  readonly volume: Volume;
+  user: SimUser | undefined;
+  inFlight: number;
+}
+
+export class UserIo {
+  readonly #sim: Simulation;
+  readonly #requests = new Set<Request>();
+  #lastValue = 0;
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  get inFlight(): number {
+    const { devices } = this.#sim;
+    return [...devices, ...this.#sim.images()].reduce((sum, { inFlight }) => sum + inFlight, 0);
+  }
+
+  /** @throws Violation where one takes longer than this */
+  assertNoneHangs(limitMs: number): void {
+    for (const { what, sinceMs } of this.#requests) {
+      if (this.#sim.machine.nowMs - sinceMs <= limitMs) return;
+      throw new Violation(`${what} has no answer`);
+    }
+  }
+
+  /** Those that have not been answered, the oldest first. */
+  get waiting(): readonly string[] {
+    return [...this.#requests].map(({ what, sinceMs }) => `${what} since ${sinceMs.toFixed(1)} ms`);
+  }
+
+  async #answered<Value>(what: string, target: Target, work: Promise<Value> | undefined) {
+    const request = { what: `${what} of ${target.volume.name}`, sinceMs: this.#sim.machine.nowMs };
+    this.#requests.add(request);
+    target.inFlight++;
+    this.#sim.count(what.split(" ")[0] as string);
+    try {
+      return await (work as Promise<Value>);
+    } finally {
+      this.#requests.delete(request);
+      target.inFlight--;
+      this.#sim.operations++;
+    }
+  }
+
+  /** One request of some user, where there is one. */
+  start(): void {
+    const sim = this.#sim;
+    if (this.inFlight >= IN_FLIGHT_MAX) return;
+    const images = sim.snapshots
+      .filter(({ isLookedAt }) => isLookedAt)
+      .flatMap(({ images: its }) => [...its.values()])
+      .filter(({ user }) => user !== undefined);
+    const image = images[sim.random.below(Math.max(1, images.length))];
+    if (image !== undefined && sim.random.below(3) === 0) {
+      sim.spawn(this.#onImage(image));
+      return;
+    }
+    const device = sim.devices[sim.random.below(sim.devices.length)] as Device;
+    if (device.user === undefined) return;
+    sim.spawn(this.#onFront(device));
+  }
+
+  /** All that is there, sector by sector. */
+  async readAll(): Promise<void> {
+    const targets = [...this.#sim.devices, ...this.#sim.images()];
+    await Promise.all(
+      targets
+        .filter(({ user }) => user !== undefined)
+        .map((target) => this.readWhole(target, "at the end")),
+    );
+  }
+
+  async readWhole(target: Target, where: string): Promise<void> {
+    for (let at = 0; at < DISK_SECTORS; at += IO_SECTORS_MAX) {
+      await this.#read(target, at, IO_SECTORS_MAX, where);
+    }
+  }
+
+  async #onFront(device: Device): Promise<void> {
+    const { random } = this.#sim;
+    const [first, count] = this.#range();
+    const kind = random.below(10);
+    if (kind < 3) return this.#read(device, first, count, "a front");
+    if (kind === 3) return this.#flush(device);
+    if (device.volume.isBusy(first, count)) return;
+    const isZero = kind === 4;
+    const write = this.#newWrite(first, count, isZero);
+    const askedAt = this.#sim.tick();
+    const entry = { device, ...write, askedAt, answeredAt: Number.POSITIVE_INFINITY };
+    device.writes.add(entry);
+    const windows = this.#sim.snapshots.filter(
+      ({ isTaking, devices }) => isTaking && devices.includes(device),
+    );
+    for (const snapshot of windows) {
+      snapshot.window.push(entry);
+      const image = snapshot.images.get(device);
+      for (let at = first; at < first + count; at++) image?.volume.allow(at, write.value);
+    }
+    const done = await this.#write(device, write, isZero);
+    if (!done) throw new Violation(`a write to the front of ${device.path} failed`);
+    entry.answeredAt = this.#sim.tick();
+    device.writes.delete(entry);
+    device.writtenAt.fill(askedAt, first, first + count);
+  }
+
+  async #onImage(image: Image): Promise<void> {
+    const [first, count] = this.#range();
+    const { random } = this.#sim;
+    if (random.below(4) > 0) return this.#read(image, first, count, "an image");
+    if (image.volume.isBusy(first, count)) return;
+    await this.#write(image, this.#newWrite(first, count, false), false);
+  }
+
+  #newWrite(firstSector: number, sectors: number, isZero: boolean): PendingWrite {
+    return { firstSector, sectors, value: isZero ? ZERO : ++this.#lastValue };
+  }
+
+  #range(): [firstSector: number, sectors: number] {
+    const { random } = this.#sim;
+    const isWhole = random.below(3) > 0;
+    const sectors = isWhole ? 8 * (1 + random.below(4)) : 1 + random.below(IO_SECTORS_MAX);
+    const first = random.below(DISK_SECTORS - sectors + 1);
+    return [isWhole ? first & ~7 : first, sectors];
+  }
+
+  /** @returns whether it succeeded */
+  async #write(target: Target, write: PendingWrite, isZero: boolean): Promise<boolean> {
+    const { firstSector, sectors, value } = write;
+    const { volume, user } = target;
+    const bytes = new Uint8Array(sectors * SECTOR_BYTES);
+    if (!isZero) fill(bytes, firstSector, value);
+    volume.begin(write);
+    try {
+      const at = firstSector * SECTOR_BYTES;
+      const work = isZero ? user?.zero(at, bytes.length) : user?.write(at, bytes);
+      await this.#answered(`write ${value} at ${firstSector}`, target, work);
+      volume.end(write);
+      return true;
+    } catch (error) {
+      this.#sim.tell(
+        `write of ${sectors} sectors at ${firstSector} of ${volume.name}: ${(error as Error).message}`,
+      );
+      volume.fail(write);
+      return false;
+    }
+  }
+
+  async #read(target: Target, first: number, count: number, where: string): Promise<void> {
+    const { volume, user } = target;
+    if (user === undefined || volume.isBusy(first, count)) return;
+    const stamp = volume.changes;
+    try {
+      const reading = user.read(first * SECTOR_BYTES, count * SECTOR_BYTES);
+      const bytes = await this.#answered(`read at ${first}`, target, reading);
+      // What was written meanwhile may be in it or not: such a read says nothing.
+      if (volume.changes === stamp || !volume.changedSince(stamp, first, count)) {
+        volume.check(first, bytes, where);
+      }
+    } catch (error) {
+      if (error instanceof Violation) throw error;
+      throw new Violation(
+        `a read of ${count} sectors at ${first} of ${volume.name}: ${(error as Error).message}`,
+      );
+    }
+  }
+
+  async #flush(device: Device): Promise<void> {
+    const { volume, user } = device;
+    const sectors = volume.flushBegins();
+    const values = volume.values.slice();
+    try {
+      await this.#answered("flush", device, user?.flush());
+      volume.flushed(sectors, values);
+    } catch (error) {
+      throw new Violation(`a flush of ${device.path} failed: ${(error as Error).message}`);
+    }
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * What a block device must contain, sector by sector: a value that each write gives, and where it is not
+ * certain (a write under way, one that failed, a power cut) all the values that it may have.
+ */
+import { Violation } from "./violation.js";
+
+export const SECTOR_BYTES = 512;
+/** A sector that was never written, or was zeroed. */
+export const ZERO = 0;
+
+/** A write under way: more than one may not touch a sector. */
+export interface PendingWrite {
+  readonly firstSector: number;
+  readonly sectors: number;
+  readonly value: number;
+}
+
+export class Volume {
+  readonly name: string;
+  readonly sectors: number;
+  readonly values: Int32Array;
+  /** Other values that a sector may have, where there are some. */
+  readonly others = new Map<number, Set<number>>();
+  /** Values that sectors had since the medium was last flushed: a power cut may bring them back. */
+  readonly unflushed = new Map<number, Set<number>>();
+  /** Writes that have begun so far. */
+  changes = 0;
+  readonly #busy: Uint8Array;
+  /** By sector: the number of its last write. */
+  readonly #changed: Float64Array;
+
+  constructor(name: string, sectors: number) {
+    this.name = name;
+    this.sectors = sectors;
+    this.values = new Int32Array(sectors);
+    this.#busy = new Uint8Array(sectors);
+    this.#changed = new Float64Array(sectors);
+  }
+
+  /** Whether a write has begun there since there were so many. */
+  changedSince(changes: number, firstSector: number, sectors: number): boolean {
+    const range = this.#changed.subarray(firstSector, firstSector + sectors);
+    return range.some((number) => number > changes);
+  }
+
+  isBusy(firstSector: number, sectors: number): boolean {
+    return this.#busy.subarray(firstSector, firstSector + sectors).includes(1);
+  }
+
+  begin(write: PendingWrite): void {
+    this.changes++;
+    for (let at = write.firstSector; at < write.firstSector + write.sectors; at++) {
+      this.#busy[at] = 1;
+      this.#changed[at] = this.changes;
+      this.allow(at, write.value);
+    }
+  }
+
+  /** It has ended well: nothing else is there. */
+  end(write: PendingWrite): void {
+    for (let at = write.firstSector; at < write.firstSector + write.sectors; at++) {
+      this.#busy[at] = 0;
+      const before = this.unflushed.get(at) ?? new Set();
+      before.add(this.values[at]);
+      for (const value of this.others.get(at) ?? []) before.add(value);
+      this.unflushed.set(at, before);
+      this.values[at] = write.value;
+      this.others.delete(at);
+    }
+  }
+
+  /** It has failed, or nobody will ever know: it may be there or not. */
+  fail({ firstSector, sectors }: PendingWrite): void {
+    this.#busy.fill(0, firstSector, firstSector + sectors);
+  }
+
+  allow(sector: number, value: number): void {
+    if (this.values[sector] === value) return;
+    const others = this.others.get(sector) ?? new Set();
+    others.add(value);
+    this.others.set(sector, others);
+  }
+
+  /** Sectors that a flush makes certain, when it was begun now. */
+  flushBegins(): readonly number[] {
+    return [...this.unflushed.keys()].filter((sector) => this.#busy[sector] === 0);
+  }
+
+  flushed(sectors: readonly number[], values: Int32Array): void {
+    for (const sector of sectors) {
+      // Written again since: what it had when the flush began is the oldest that may come back.
+      if (this.values[sector] === values[sector] && this.#busy[sector] === 0) {
+        this.unflushed.delete(sector);
+      }
+    }
+  }
+
+  /** The power has gone. */
+  cut(): void {
+    for (const [sector, before] of this.unflushed) {
+      for (const value of before) this.allow(sector, value);
+    }
+    this.#busy.fill(0);
+  }
+
+  /** What a snapshot of it must have, taken some time from now on. */
+  clone(name: string): Volume {
+    const copy = new Volume(name, this.sectors);
+    copy.values.set(this.values);
+    for (const [sector, others] of this.others) copy.others.set(sector, new Set(others));
+    return copy;
+  }
+
+  /** What was found stays. @throws Violation */
+  check(firstSector: number, bytes: Uint8Array, where: string): void {
+    const count = bytes.length / SECTOR_BYTES;
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+    for (let index = 0; index < count; index++) {
+      const at = firstSector + index;
+      const found = valueIn(words, index, at);
+      if (found === undefined) {
+        throw new Violation(`${where}: sector ${at} of ${this.name} is torn or another sector's`);
+      }
+      this.#checkSector(at, found, where);
+    }
+  }
+
+  #checkSector(at: number, found: number, where: string): void {
+    const others = this.others.get(at);
+    if (found !== this.values[at] && !others?.has(found)) {
+      const may = [this.values[at], ...(others ?? [])].join(" or ");
+      throw new Violation(`${where}: sector ${at} of ${this.name} has ${found}, not ${may}`);
+    }
+    if (others === undefined || this.#busy[at] === 1) return;
+    this.values[at] = found;
+    this.others.delete(at);
+  }
+}
+
+const WORDS = SECTOR_BYTES / 4;
+
+/** All words of a sector say what it is. */
+export function fill(bytes: Uint8Array, firstSector: number, value: number): void {
+  const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+  for (let index = 0; index < words.length; index++) {
+    const sector = firstSector + Math.floor(index / WORDS);
+    words[index] = (index & 1) === 0 ? value : value ^ (sector * 0x9e3779b1);
+  }
+}
+
+function valueIn(words: Int32Array, index: number, sector: number): number | undefined {
+  const begin = index * WORDS;
+  const value = words[begin];
+  const mark = value === ZERO ? 0 : (value ^ (sector * 0x9e3779b1)) | 0;
+  for (let at = begin; at < begin + WORDS; at += 2) {
+    if (words[at] !== value || words[at + 1] !== mark) return undefined;
+  }
+  return value;
+}
