@@ -4,4 +4,5 @@ export { type MachineOptions, SimMachine } from "./machine.js";
 export type { Io, IoFault, IoKind, Medium } from "./medium.js";
 export { Random } from "./random.js";
 export { reactorStarter, type ServerSetup, type TurningServer } from "./reactors.js";
+export type { CommandFault } from "./ublk-driver.js";
 export type { SimUser } from "./user.js";

@@ -9,6 +9,8 @@ export class Mapping {
   readonly buffer: ArrayBuffer;
   readonly bytes: Uint8Array;
   readonly address: number;
+  /** I/O that is under way, but for that of registered buffers: those are pinned. */
+  users = 0;
   /** Calls when it ends: memory of a file. */
   readonly onEnd: (() => void) | undefined;
 
@@ -55,18 +57,16 @@ export class Memory {
     mapping.onEnd?.();
   }
 
+  at(address: number): Mapping | undefined {
+    return this.#byGranule.get(Math.floor(address / GRANULE_BYTES));
+  }
+
   /** The bytes at an address, or a negative errno. */
   view(address: number, lengthBytes: number): Uint8Array | number {
-    const mapping = this.#byGranule.get(Math.floor(address / GRANULE_BYTES));
+    const mapping = this.at(address);
     if (mapping === undefined) return -Errno.EFAULT;
     const at = address - mapping.address;
     if (at + lengthBytes > mapping.bytes.length) return -Errno.EFAULT;
     return mapping.bytes.subarray(at, at + lengthBytes);
-  }
-
-  removeAll(): void {
-    for (const mappings of [...this.#byBuffer.values()]) {
-      for (const mapping of [...mappings]) this.remove(mapping);
-    }
   }
 }

@@ -62,7 +62,7 @@ class SimWatcher {
 export class SimNative {
   readonly #machine: SimMachine;
   /** By the index that registerRingFd() has given. */
-  readonly #registered: SimRing[] = [];
+  readonly #registered: (SimRing | undefined)[] = [];
   #hasSysAdmin = true;
 
   constructor(machine: SimMachine) {
@@ -90,11 +90,13 @@ export class SimNative {
         (handle as SimRing).buffers[index] = buffer;
         return 0;
       },
-      registerRingFd: (handle) => this.#registered.push(handle as SimRing) - 1,
+      registerRingFd: (handle) => this.#registerRing(handle as SimRing),
       limitWorkers: () => 0,
       mapMemory: (lengthBytes) => this.#mapped(machine.memory.add(new ArrayBuffer(lengthBytes))),
       mapFile: (fd, offsetBytes, lengthBytes) => this.#mapFile(fd, offsetBytes, lengthBytes),
       unmap: (_buffer, mapping) => {
+        const { users } = mapping as Mapping;
+        if (users > 0) machine.violation(`memory was unmapped under ${users} pieces of I/O`);
         machine.runningProcess?.mappings.delete(mapping as Mapping);
         machine.memory.remove(mapping as Mapping);
         return 0;
@@ -138,6 +140,13 @@ export class SimNative {
       directIoAlignment: (fd) => this.#directIoAlignment(fd),
       Watcher: watcherOf(machine),
     };
+  }
+
+  #registerRing(ring: SimRing): number {
+    const free = this.#registered.findIndex((other) => other === undefined || other.isClosed);
+    const index = free < 0 ? this.#registered.length : free;
+    this.#registered[index] = ring;
+    return index;
   }
 
   #createRing(entries: number, cqEntries: number, flags: number): NativeRing | number {

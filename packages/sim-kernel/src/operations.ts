@@ -5,7 +5,7 @@ import type { Memory } from "./memory.js";
 import { CharacterDevice, EventCounter, type UringCommand } from "./nodes.js";
 import type { OpenFile, SimProcess } from "./process.js";
 import type { Scheduler } from "./scheduler.js";
-import type { Operation, SimRing } from "./sim-ring.js";
+import { type Operation, release, type SimRing } from "./sim-ring.js";
 
 const Opcode = {
   NOP: 0,
@@ -71,6 +71,7 @@ export class Operations {
       next: undefined,
       cancel: undefined,
       file: undefined,
+      memory: undefined,
       isFixed: ((words[0] >>> 8) & Flag.FIXED_FILE) !== 0,
     };
   }
@@ -91,8 +92,7 @@ export class Operations {
   #end(operation: Operation, result: number, process: SimProcess): void {
     const { ring, next, flags, userLow, userHigh } = operation;
     ring.inFlight.delete(operation);
-    if (!operation.isFixed) operation.file?.release();
-    operation.file = undefined;
+    release(operation);
     const isWhole = result >= 0 && !this.#isShort(operation, result);
     const isSilent = result >= 0 && (flags & Flag.CQE_SKIP_SUCCESS) !== 0;
     if (!isSilent) ring.complete(userLow, userHigh, result);
@@ -194,7 +194,13 @@ export class Operations {
     }
     const data = this.#parts.memory.view(address, length);
     if (typeof data === "number") return data;
-    return this.#io(operation, kind, unsigned(words[2], words[3]), length, process, done, data);
+    const offset = unsigned(words[2], words[3]);
+    if (opcode === Opcode.READ_FIXED || opcode === Opcode.WRITE_FIXED) {
+      return this.#io(operation, kind, offset, length, process, done, data);
+    }
+    operation.memory = this.#parts.memory.at(address);
+    if (operation.memory !== undefined) operation.memory.users++;
+    return this.#io(operation, kind, offset, length, process, done, data);
   }
 
   #allocate(operation: Operation, process: SimProcess, done: (result: number) => void): number {
@@ -269,8 +275,7 @@ function cancel(ring: SimRing, low: number, high: number, by: Operation): number
     const result = operation.cancel?.();
     if (result === undefined) return -Errno.EALREADY;
     ring.inFlight.delete(operation);
-    if (!operation.isFixed) operation.file?.release();
-    operation.file = undefined;
+    release(operation);
     ring.complete(operation.userLow, operation.userHigh, result);
     return 0;
   }

@@ -2,6 +2,7 @@
  * One simulated io_uring: the memory of both rings as a program sees it, and what is in flight.
  */
 import type { NativeRing } from "@blksnap/uring/testing";
+import type { Mapping } from "./memory.js";
 import type { Ending, OpenFile } from "./process.js";
 import type { Random } from "./random.js";
 
@@ -38,7 +39,17 @@ export interface Operation {
   cancel: (() => number | undefined) | undefined;
   /** Gives back what it holds. */
   file: OpenFile | undefined;
+  /** What it reads into or writes from. */
+  memory: Mapping | undefined;
   isFixed: boolean;
+}
+
+/** It has ended: what it holds is given back. */
+export function release(operation: Operation): void {
+  if (!operation.isFixed) operation.file?.release();
+  if (operation.memory !== undefined) operation.memory.users--;
+  operation.file = undefined;
+  operation.memory = undefined;
 }
 
 function powerOfTwo(count: number): number {
@@ -160,8 +171,7 @@ export class SimRing implements Ending {
     this.onReady = undefined;
     for (const operation of this.inFlight) {
       operation.cancel?.();
-      if (!operation.isFixed) operation.file?.release();
-      operation.file = undefined;
+      release(operation);
     }
     this.inFlight.clear();
     for (const open of this.files) open?.release();

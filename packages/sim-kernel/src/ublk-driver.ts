@@ -25,12 +25,22 @@ const PARAMS_BYTES = 152;
 const FEATURES = 0x3ff;
 const LATENCY_US = 200;
 
+/** What goes wrong with a control command. */
+export interface CommandFault {
+  /** It fails, without effect. */
+  readonly errno?: number;
+  readonly delayMs?: number;
+  /** It is not carried out, and not answered, until release(), unless it is cancelled. */
+  readonly hangs?: boolean;
+}
+
 export class UblkDriver extends CharacterDevice {
   readonly devices: Map<number, UblkDevice> = new Map();
-  /** A command that is to fail: answers its errno. */
-  fault: ((name: string, id: number) => number | undefined) | undefined;
+  /** Asked about each command; the name is the kernel's, such as START_DEV. */
+  fault: ((name: string, id: number) => CommandFault | undefined) | undefined;
   readonly #machine: SimMachine;
   readonly #fs: FileSystem;
+  readonly #hung: (() => void)[] = [];
   /** Deleted, and not yet free for another. */
   readonly #onReleased = new Map<UblkDevice, (() => void)[]>();
 
@@ -45,19 +55,35 @@ export class UblkDriver extends CharacterDevice {
       command.done(-Errno.EINVAL);
       return;
     }
-    const delayUs = 1 + this.#machine.random.below(LATENCY_US);
-    this.#machine.scheduler.after(delayUs, () => this.#carryOut(command));
-  }
-
-  #carryOut(command: UringCommand): void {
     const id = command.words[0] >>> 0;
     const name = Object.entries(Command).find(([, op]) => op === command.op)?.[0] ?? "?";
-    this.#machine.trace(`ublk ${name} ${id === ANY_ID ? "new" : id}`);
-    const failure = this.fault?.(name, id);
-    if (failure !== undefined) {
-      command.done(-failure);
+    const fault = this.fault?.(name, id);
+    const delayUs = 1 + this.#machine.random.below(LATENCY_US) + 1000 * (fault?.delayMs ?? 0);
+    let isCancelled = false;
+    const carryOut = (): void => {
+      if (isCancelled) return;
+      this.#machine.trace(`ublk ${name} ${id === ANY_ID ? "new" : id}`);
+      if (fault?.errno !== undefined) command.done(-fault.errno);
+      else this.#carryOut(command, id);
+    };
+    if (fault?.hangs !== true) {
+      this.#machine.scheduler.after(delayUs, carryOut);
       return;
     }
+    this.#machine.trace(`ublk ${name} ${id} hangs`);
+    this.#hung.push(carryOut);
+    command.cancel = () => {
+      isCancelled = true;
+      return -Errno.ECANCELED;
+    };
+  }
+
+  /** Commands that hang are carried out. */
+  release(): void {
+    for (const carryOut of this.#hung.splice(0)) carryOut();
+  }
+
+  #carryOut(command: UringCommand, id: number): void {
     if (command.op === Command.GET_FEATURES) {
       command.done(this.#answer(command, features()));
       return;
@@ -225,12 +251,6 @@ export class UblkDriver extends CharacterDevice {
     if (told === undefined || !device.isUnused) return;
     this.#onReleased.delete(device);
     for (const done of told) done();
-  }
-
-  /** The machine has stopped: there are no devices any more. */
-  reset(): void {
-    this.devices.clear();
-    this.#onReleased.clear();
   }
 }
 

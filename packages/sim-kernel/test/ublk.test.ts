@@ -1,7 +1,8 @@
 /** The real code of @blksnap/ublk, with a simulated driver, disk and users. */
-import { existsSync } from "node:fs";
+import { existsSync, openSync } from "node:fs";
 import { Killed, SimMachine } from "@blksnap/sim-kernel";
 import { listDeviceIds, type UblkError, UblkState } from "@blksnap/ublk";
+import { high32, low32, MappedMemory, prepareRead, Ring } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { addDisk, DEPTH, DISK_BYTES, MAX_IO_BYTES, OWNER, Server } from "./server.js";
@@ -261,9 +262,48 @@ test("control commands are refused as the driver refuses them", async () => {
     assert.is(await refused(control.startDevice(0)), 17);
     assert.is(await refused(control.startDevice(9)), 19);
     assert.is(await refused(control.startRecovery(0)), 16);
-    machine.ublk.fault = (name) => (name === "GET_DEV_INFO" ? 12 : undefined);
+    machine.ublk.fault = (name) => (name === "GET_DEV_INFO" ? { errno: 12 } : undefined);
     assert.is(await refused(control.deviceInfo(0)), 12);
   });
+});
+
+test("a control command that hangs is given up, cancelled, and holds up no other", async () => {
+  await withMachine(async (machine, trace) => {
+    addDisk(machine);
+    const { control } = await serve(machine);
+    machine.ublk.fault = (_, id) => (id === 5 ? { hangs: true } : undefined);
+    const hanging = control.deviceInfo(5).catch(({ code }: UblkError) => code);
+    const other = control.deviceInfo(0);
+    assert.is(await machine.run(hanging), "CONTROL_TIMEOUT");
+    assert.is((await machine.run(other))?.id, 0);
+    machine.ublk.release();
+    assert.is(trace.filter((line) => line.includes("GET_DEV_INFO 5")).length, 1, "it hung only");
+    machine.ublk.fault = () => ({ delayMs: 5000 });
+    const before = machine.nowMs;
+    await machine.run(control.deviceInfo(0));
+    assert.ok(machine.nowMs - before >= 5000);
+  });
+});
+
+test("memory that is unmapped under I/O is a violation", async () => {
+  const machine = new SimMachine({ seed: 1 });
+  try {
+    const disk = addDisk(machine);
+    disk.medium.fault = () => ({ hangs: true });
+    await machine.run(
+      machine.start(async () => {
+        const fd = openSync("/dev/sda", "r");
+        const ring = new Ring({ entries: 4 });
+        const memory = MappedMemory.anonymous(4096);
+        prepareRead(ring, fd, low32(memory.address), high32(memory.address), 512, 0, 0, 1, 0, 0);
+        ring.submit();
+        memory.unmap();
+      }),
+    );
+    assert.equal(machine.violations, ["memory was unmapped under 1 pieces of I/O"]);
+  } finally {
+    machine.close();
+  }
 });
 
 test("the same seed gives the same run, and another seed another one", async () => {
