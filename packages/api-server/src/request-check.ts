@@ -1,6 +1,6 @@
 /** Around schema validation: numbers in queries, and validation errors as one readable line. */
 import type { ErrorName } from "@blksnap/api";
-import { ControlError } from "@blksnap/api";
+import { ControlError, STORE_WORDS } from "@blksnap/api";
 
 interface QuerySchema {
   readonly properties?: Readonly<Record<string, { readonly type?: unknown }>>;
@@ -59,5 +59,5 @@ export function validationError(faults: readonly SchemaFault[], part: string): C
 
 function form(field: string): string {
   if (field === "id" || field === "generation") return "a uuid";
-  return field === "stores" ? "an absolute path or memory:" : "an absolute path";
+  return field === "stores" ? `an absolute path or ${STORE_WORDS.join(", ")}` : "an absolute path";
 }

@@ -10,5 +10,6 @@ export * from "./setting-table.js";
 export * as snapshotSchemas from "./snapshot-schemas.js";
 export { DEFAULT_SOCKET_PATH, SOCKET_ENVIRONMENT_VARIABLE, socketPath } from "./socket-path.js";
 export * as statusSchemas from "./status-schemas.js";
+export * from "./store-kinds.js";
 export * as trackerSchemas from "./tracker-schemas.js";
 export * from "./types.js";

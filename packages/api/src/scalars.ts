@@ -1,4 +1,5 @@
 /** Schemas of the plain values that requests and responses are made of. */
+import { STORE_PATHS_TEXT, STORE_WORDS } from "./store-kinds.js";
 
 /** Longest path that Linux takes (PATH_MAX without the final zero byte). */
 export const PATH_LENGTH_MAX_BYTES = 4095;
@@ -12,8 +13,6 @@ export const CBT_MAP_SLICE_MAX_BYTES = 1_048_576;
 export const SECTOR_SIZE_BYTES = 512;
 /** Most stores of one snapshot. */
 export const STORES_MAX = 8;
-/** The name of a store that lives in the daemon's memory. */
-export const MEMORY_STORE = "memory:";
 
 export const count = { type: "integer", minimum: 0, maximum: Number.MAX_SAFE_INTEGER } as const;
 export const countOrNull = {
@@ -46,9 +45,9 @@ export const device = {
 
 export const store = {
   type: "string",
-  pattern: "^(/[^\\u0000]*|memory:)$",
+  pattern: `^(/[^\\u0000]*|${STORE_WORDS.join("|")})$`,
   maxLength: PATH_LENGTH_MAX_BYTES,
-  description: "absolute path of a regular file, directory or block device, or 'memory:'",
+  description: `absolute path of a ${STORE_PATHS_TEXT}; or ${STORE_WORDS.join(", ")}`,
 } as const;
 
 export const uuid = {

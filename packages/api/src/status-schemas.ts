@@ -2,6 +2,7 @@
 import { list, record } from "./build.js";
 import * as is from "./scalars.js";
 import { fileSystemFreeze, overflowPolicy } from "./snapshot-schemas.js";
+import { STORE_KIND_NAMES } from "./store-kinds.js";
 import { byteRange, cbtState } from "./tracker-schemas.js";
 
 export const versionResponse = record({
@@ -86,7 +87,7 @@ const usedBytes = { ...is.count, description: "taken by chunks" };
 
 export const storeStatus = record({
   path: is.text,
-  kind: { type: "string", enum: ["file", "directory", "block", "memory"] },
+  kind: { type: "string", enum: STORE_KIND_NAMES },
   hung: { ...is.flag, description: "has not answered in time, and gets no I/O before it has" },
   allocated_bytes: { ...is.count, description: "space on the store" },
   granted_bytes: grantedBytes,

@@ -7,9 +7,13 @@ import {
   ERRORS,
   eventSchemas,
   isErrorName,
+  STORE_KIND_NAMES,
+  STORE_KINDS,
   snapshotSchemas,
   socketPath,
   statusSchemas,
+  store,
+  storeKindByWord,
   trackerSchemas,
 } from "@blksnap/api";
 import { test } from "uvu";
@@ -130,6 +134,21 @@ test("each kind of event has words of its own in the description and is named in
     assert.match(description, /^[A-Z].*\.$/);
     assert.ok(readme.includes(`\`${properties.event.const}\``), properties.event.const);
   }
+});
+
+test("each kind of store is in the schemas of requests and of status", () => {
+  const { pattern, description } = store;
+  const words = STORE_KIND_NAMES.filter((kind) => "word" in STORE_KINDS[kind]);
+  assert.equal(words, ["memory"]);
+  assert.equal(statusSchemas.storeStatus.properties.kind.enum, STORE_KIND_NAMES);
+  for (const kind of STORE_KIND_NAMES) {
+    const { describe, word }: { describe: string; word?: string } = STORE_KINDS[kind];
+    assert.ok(description.includes(word ?? describe), kind);
+    assert.is(storeKindByWord(word ?? "/dev/sda"), word === undefined ? undefined : kind);
+    assert.ok(new RegExp(pattern).test(word ?? "/dev/sda"), kind);
+  }
+  assert.not.ok(new RegExp(pattern).test("memory"));
+  assert.is(storeKindByWord("memory"), undefined);
 });
 
 test("the environment names the socket", () => {

@@ -1,4 +1,5 @@
 /** All verbs with their options. The names are those of the kernel module's tool, where it has them. */
+import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
 import type { OptionSpecs, Verb, VerbGroup } from "./verb.js";
 
 const device = { short: "d", describe: "original or front", value: "DEVICE", required: true };
@@ -138,7 +139,7 @@ const snapshotVerbs: readonly Verb[] = [
       device: { ...device, describe: "member of the snapshot", many: true, required: false },
       file: {
         short: "f",
-        describe: "store: file, directory, block device or memory:, filled in this order",
+        describe: `store: ${STORE_PATHS_TEXT} or ${STORE_WORDS.join(", ")}, filled in this order`,
         value: "PATH",
         many: true,
         required: true,

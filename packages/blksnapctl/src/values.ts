@@ -3,11 +3,11 @@ import { resolve } from "node:path";
 import {
   type ByteRange,
   EVENT_TIMEOUT_MAX_MS,
-  MEMORY_STORE,
   type OverflowPolicy,
   PATH_LENGTH_MAX_BYTES,
   SECTOR_SIZE_BYTES,
   STORES_MAX,
+  storeKindByWord,
 } from "@blksnap/api";
 import { quoted } from "./argv.js";
 import { usageError } from "./usage-error.js";
@@ -125,7 +125,7 @@ export function parseStores(texts: readonly string[]): string[] {
 }
 
 function parseStore(text: string): string {
-  return text === MEMORY_STORE ? text : parsePath(text, "file");
+  return storeKindByWord(text) !== undefined ? text : parsePath(text, "file");
 }
 
 /** A range of sectors, FIRST:COUNT, in bytes. */

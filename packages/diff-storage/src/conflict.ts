@@ -16,7 +16,8 @@ import {
   type TopologyProbe,
 } from "@blksnap/linux-block";
 import { DiffStorageError } from "./errors.js";
-import { MEMORY_STORE_PATH, toStoreError } from "./open-store.js";
+import { toStoreError } from "./open-store.js";
+import { kindByWord } from "./store-kinds.js";
 
 /** Devices that show what other programs may write to, past any claim on it. */
 const SERVED_NAME = /^(loop|nbd|ublkb)\d+$/;
@@ -40,7 +41,7 @@ export async function assertNoConflict(
   devices: readonly DeviceOrFile[],
   probe: TopologyProbe = {},
 ): Promise<void> {
-  if (storePath === MEMORY_STORE_PATH || devices.length === 0) return;
+  if (kindByWord(storePath) !== undefined || devices.length === 0) return;
   await assertThere(storePath, probe);
   const store = await stackOf(storePath, probe);
   for (const device of devices) {
@@ -93,7 +94,7 @@ export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promis
 
 /** @throws DiffStorageError STORE_BUSY naming who else may write to the store; see assertNoConflict() */
 export async function assertNotInUse(storePath: string, probe: TopologyProbe = {}): Promise<void> {
-  if (storePath === MEMORY_STORE_PATH) return;
+  if (kindByWord(storePath) !== undefined) return;
   await assertThere(storePath, probe);
   const [use] = await otherUses(await stackOf(storePath, probe), probe);
   if (use === undefined) return;

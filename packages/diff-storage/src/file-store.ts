@@ -4,6 +4,7 @@ import { promisify } from "node:util";
 import { type DeviceNumber, deviceNumber } from "@blksnap/linux-block";
 import { assert, DiffStorageError } from "./errors.js";
 import type { Store, StoreKind } from "./store.js";
+import { isDevice, STORE_KINDS } from "./store-kinds.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
 
 const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;
@@ -48,8 +49,8 @@ export class FileStore implements Store {
     this.directIo = parts.directIo;
     this.alignmentBytes = parts.alignmentBytes;
     this.limitBytes = parts.limitBytes;
-    this.growable = parts.kind !== "block";
-    this.punchable = parts.kind !== "block";
+    this.growable = !isDevice(parts.kind);
+    this.punchable = !isDevice(parts.kind);
     this.#handle = parts.handle;
     this.#removePath = parts.removePath;
     this.#system = parts.system;
@@ -57,7 +58,7 @@ export class FileStore implements Store {
 
   /** Whether others can open the same file or device by a name. */
   get named(): boolean {
-    return this.kind === "file" || this.kind === "block" || this.#removePath !== undefined;
+    return STORE_KINDS[this.kind].isNamed || this.#removePath !== undefined;
   }
 
   /** Reads size and device from the descriptor. */
@@ -70,7 +71,7 @@ export class FileStore implements Store {
 
   /** Sets what `inspect` cannot see: the size of a block device in bytes. */
   setDeviceSize(bytes: number): void {
-    assert(this.kind === "block", "only devices have a device size");
+    assert(isDevice(this.kind), "only devices have a device size");
     this.openedBytes = bytes;
   }
 
@@ -86,12 +87,12 @@ export class FileStore implements Store {
   }
 
   async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
-    if (this.kind === "block") return;
+    if (isDevice(this.kind)) return;
     await this.#system.fallocate(this.fd, 0, offsetBytes, lengthBytes);
   }
 
   async trim(endBytes: number): Promise<void> {
-    if (this.kind === "block") return;
+    if (isDevice(this.kind)) return;
     await truncateFd(this.fd, Math.max(endBytes, this.openedBytes));
   }
 
@@ -102,11 +103,11 @@ export class FileStore implements Store {
   }
 
   async presentBytes(): Promise<number | undefined> {
-    return this.named && this.kind !== "block" ? (await fstatFd(this.fd)).size : undefined;
+    return this.named && !isDevice(this.kind) ? (await fstatFd(this.fd)).size : undefined;
   }
 
   async availableBytes(): Promise<number | undefined> {
-    if (this.kind === "block" || this.kind === "memory") return undefined;
+    if (!STORE_KINDS[this.kind].isOnFileSystem) return undefined;
     const info = await statfs(this.path);
     // A file system that counts nothing (0 blocks in all) says nothing about free ones either.
     return info.blocks === 0 ? undefined : info.bavail * info.bsize;

@@ -5,6 +5,7 @@ import { FillWatch } from "./fill-watch.js";
 import { fullError } from "./full-error.js";
 import { EXTENT_SLOTS_MAX } from "./slot.js";
 import type { StoreSpace } from "./space.js";
+import { isDevice } from "./store-kinds.js";
 import type { Clock } from "./system.js";
 
 /** Pause after the first failure of a store's growth; doubles with each further one. */
@@ -292,7 +293,7 @@ export class Growth {
   #attempt(store: Attempts, wantedSlots: number): Promise<void> {
     store.startedMs = this.#parts.clock.nowMs();
     // A device has all its space from the start, so there is nothing to take in portions.
-    const slots = store.space.store.kind === "block" ? Infinity : wantedSlots;
+    const slots = isDevice(store.space.store.kind) ? Infinity : wantedSlots;
     const running = this.#grow(store, slots)
       .then(
         () => this.#succeeded(store),
@@ -312,7 +313,7 @@ export class Growth {
   async #grow(store: Attempts, wantedSlots: number): Promise<void> {
     const { store: place, slotBytes } = store.space;
     // A device has all its space already.
-    const inSteps = place.kind !== "block";
+    const inSteps = !isDevice(place.kind);
     const stepSlots = inSteps ? Math.max(1, Math.floor(STEP_BYTES / slotBytes)) : wantedSlots;
     for (let left = wantedSlots; left > 0 && !this.#stopped; ) {
       const grown = await this.#step(store, Math.min(left, stepSlots));

@@ -13,7 +13,7 @@ export {
   type DiffStorageErrorDetail,
 } from "./errors.js";
 export type { DiffStorageEvent } from "./events.js";
-export { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
+export { type OpenStoreOptions, openStore } from "./open-store.js";
 export {
   DEFAULT_SLOT_BYTES,
   EXTENT_SLOTS_MAX,

@@ -4,20 +4,18 @@ import { resolve } from "node:path";
 import { describeFailure, errnoNameOf } from "@blksnap/errors";
 import { DiffStorageError, type DiffStorageErrorCode } from "./errors.js";
 import { FileStore, type FileStoreParts } from "./file-store.js";
-import {
-  OPEN_CREATE,
-  OPEN_DIRECT,
-  OPEN_EXCLUSIVE,
-  OPEN_NO_FOLLOW,
-  OPEN_READ_WRITE,
-  OPEN_UNNAMED_FILE,
-} from "./open-flags.js";
+import { OPEN_CREATE, OPEN_DIRECT, OPEN_EXCLUSIVE } from "./open-flags.js";
 import { checkSlotBytes, DEFAULT_SLOT_BYTES, limitSlots } from "./slot.js";
 import type { Store, StoreKind } from "./store.js";
+import {
+  isDevice,
+  kindAtPath,
+  kindByWord,
+  type PathStoreKind,
+  STORE_KINDS,
+} from "./store-kinds.js";
 import type { StoreSystem } from "./system.js";
 
-/** Path that stands for a file in memory. A file of that name is written "./memory". */
-export const MEMORY_STORE_PATH = "memory";
 /** Alignment assumed where the kernel does not say what direct I/O needs: the page size. */
 const ASSUMED_ALIGNMENT_BYTES = 4096;
 
@@ -56,7 +54,7 @@ interface Opened {
 
 /**
  * Opens a place for old data. What kind it is follows from what `path` is: a regular file, which must
- * exist; a directory, which gets an unnamed file; a block device; or "memory".
+ * exist; a directory, which gets an unnamed file; a block device; or a word such as "memory".
  *
  * Rejects with DiffStorageError; nothing stays open then.
  */
@@ -64,7 +62,8 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
   const slotBytes = options.slotBytes ?? DEFAULT_SLOT_BYTES;
   checkSlotBytes(slotBytes);
   limitSlots(options.limitBytes, slotBytes);
-  if (path === MEMORY_STORE_PATH) return openMemory(options);
+  const word = kindByWord(path);
+  if (word !== undefined) return openMade(path, word, options);
   if (path === "" || path.includes("\0")) {
     throw new DiffStorageError("ARGUMENT_INVALID", "a store's path must not be empty or hold NUL");
   }
@@ -87,14 +86,18 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
   return store;
 }
 
-async function openMemory(options: OpenStoreOptions): Promise<Store> {
-  const fd = await call("memory", () => options.system.createMemoryFile("blksnap-diff"));
+async function openMade(
+  word: string,
+  kind: Exclude<StoreKind, PathStoreKind>,
+  options: OpenStoreOptions,
+): Promise<Store> {
+  const fd = await call(word, () => STORE_KINDS[kind].make(options.system));
   const parts: FileStoreParts = {
     handle: fd,
     directIo: false,
     alignmentBytes: 1,
-    kind: "memory",
-    path: MEMORY_STORE_PATH,
+    kind,
+    path: word,
     removePath: undefined,
     ...partsOf(options),
   };
@@ -103,7 +106,7 @@ async function openMemory(options: OpenStoreOptions): Promise<Store> {
     await store.inspect();
   } catch (error) {
     await store.close(false);
-    throw toStoreError(error, MEMORY_STORE_PATH);
+    throw toStoreError(error, word);
   }
   return store;
 }
@@ -125,29 +128,21 @@ async function statStore(path: string): Promise<Stats> {
   return call(path, () => stat(path));
 }
 
-function kindOf(stats: Stats, path: string): Exclude<StoreKind, "memory"> {
-  if (stats.isFile()) return "file";
-  if (stats.isDirectory()) return "directory";
-  if (stats.isBlockDevice()) return "block";
+function kindOf(stats: Stats, path: string): PathStoreKind {
+  const kind = kindAtPath(stats);
+  if (kind !== undefined) return kind;
   const text = `${path} is neither a regular file, a directory nor a block device; choose one of these`;
   throw new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path });
-}
-
-function flagsOf(kind: StoreKind, named: boolean, options: OpenStoreOptions): number {
-  if (kind === "block") return OPEN_READ_WRITE | OPEN_EXCLUSIVE;
-  if (kind === "file") return OPEN_READ_WRITE;
-  if (!named) return OPEN_READ_WRITE | OPEN_UNNAMED_FILE | OPEN_EXCLUSIVE;
-  const flags = OPEN_READ_WRITE | OPEN_NO_FOLLOW;
-  return options.reopen === true ? flags : flags | OPEN_CREATE | OPEN_EXCLUSIVE;
 }
 
 /** Opens with direct I/O where that works with the alignment the I/O will have. */
 async function openAligned(
   path: string,
-  kind: StoreKind,
+  kind: PathStoreKind,
   options: OpenStoreOptions,
 ): Promise<Opened> {
-  const flags = flagsOf(kind, options.fileName !== undefined, options);
+  const how = { named: options.fileName !== undefined, reopen: options.reopen === true };
+  const flags = STORE_KINDS[kind].openFlags(how);
   const required = options.requiredAlignmentBytes ?? 512;
   if (options.directIo !== "never") {
     const direct = await tryDirect(path, flags, options.system, required);
@@ -206,12 +201,12 @@ async function prepare(
 ): Promise<void> {
   const { system } = options;
   const stats = await store.inspect();
-  const kind = stats.isFile() ? "file" : stats.isBlockDevice() ? "block" : "other";
-  if (kind !== (store.kind === "block" ? "block" : "file")) {
+  const medium = stats.isFile() ? "file" : stats.isBlockDevice() ? "device" : "other";
+  if (medium !== STORE_KINDS[store.kind].medium) {
     const text = `${path} changed into something else while it was opened; try again`;
     throw new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path });
   }
-  if (store.kind === "block") {
+  if (isDevice(store.kind)) {
     const bytes = await call(path, () => system.blockDeviceSizeBytes(store.fd));
     store.setDeviceSize(bytes);
     if (bytes >= slotBytes) return;
@@ -219,7 +214,7 @@ async function prepare(
     throw new DiffStorageError("STORE_TOO_SMALL", text, { path, availableBytes: bytes });
   }
   // In a directory that others may write to, a file of that name may be a trap.
-  if (store.kind === "directory" && stats.uid !== process.geteuid!()) {
+  if (STORE_KINDS[store.kind].isMade && stats.uid !== process.geteuid!()) {
     const text = `${path}: the file there belongs to user ${stats.uid}, so it is not ours`;
     throw new DiffStorageError("STORE_PERMISSION", text, { path });
   }

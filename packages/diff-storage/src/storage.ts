@@ -7,10 +7,11 @@ import {
 } from "./allocator.js";
 import { checkInteger, DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
-import { MEMORY_STORE_PATH, type OpenStoreOptions, openStore } from "./open-store.js";
+import { type OpenStoreOptions, openStore } from "./open-store.js";
 import { DEFAULT_SLOT_BYTES, type Extent, limitSlots } from "./slot.js";
 import type { DiffStorageStats } from "./stats.js";
 import type { Store } from "./store.js";
+import { kindByWord } from "./store-kinds.js";
 import { type Clock, type StoreSystem, systemClock } from "./system.js";
 
 /** One store of a diff storage. */
@@ -198,7 +199,7 @@ function checkLimits(options: DiffStorageOptions): void {
   const total = limitSlots(options.limitBytes, slotBytes);
   for (const spec of options.stores) {
     const own = limitSlots(spec.limitBytes, slotBytes);
-    if (spec.path !== MEMORY_STORE_PATH || Number.isFinite(Math.min(total, own))) continue;
+    if (kindByWord(spec.path) === undefined || Number.isFinite(Math.min(total, own))) continue;
     const text = "a store in memory needs a limit, its own or that of the whole storage";
     throw new DiffStorageError("LIMIT_REQUIRED", text, { path: spec.path });
   }

@@ -1,12 +1,13 @@
 /** What the driver tells about itself: status, CBT information, metrics. */
 import { release } from "node:os";
-import type {
-  CbtState,
-  GenerationReason,
-  SnapshotDeviceStatus,
-  SnapshotStatus,
-  StatusResponse,
-  TrackerStatus,
+import {
+  type CbtState,
+  type GenerationReason,
+  type SnapshotDeviceStatus,
+  type SnapshotStatus,
+  type StatusResponse,
+  storeKindByWord,
+  type TrackerStatus,
 } from "@blksnap/api";
 import type { DeviceIoCounters, ReactorPool } from "@blksnap/data-plane";
 import { type DiffStorageStats, slotStore } from "@blksnap/diff-storage";
@@ -17,7 +18,6 @@ import type { Handover } from "./handover.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
 import type { Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import { MEMORY_STORE } from "./snapshot/store-record.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION } from "./version.js";
 
@@ -169,7 +169,7 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
   const spare = spareSlots(counters, stats.stores.length);
   const stores = stats.stores.map((store, index) => ({
     path: snapshot.stores[index].path,
-    kind: snapshot.stores[index].path === MEMORY_STORE ? ("memory" as const) : store.kind,
+    kind: storeKindByWord(snapshot.stores[index].path) ?? store.kind,
     hung: snapshot.hungStores.isHung(index),
     allocated_bytes: store.capacityBytes,
     granted_bytes: store.allocatedBytes,

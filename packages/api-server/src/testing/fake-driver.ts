@@ -27,7 +27,7 @@ import type {
   StatusResponse,
   VersionResponse,
 } from "@blksnap/api";
-import { ControlError } from "@blksnap/api";
+import { ControlError, storeKindByWord } from "@blksnap/api";
 import { FakeEvents } from "./fake-events.js";
 import { FakeTracker, noIo } from "./fake-tracker.js";
 
@@ -388,7 +388,7 @@ function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
     })),
     stores: options.stores.map((path) => ({
       path,
-      kind: path === "memory:" ? ("memory" as const) : ("directory" as const),
+      kind: storeKindByWord(path) ?? ("directory" as const),
       hung: false,
       allocated_bytes: 0,
       granted_bytes: 0,

@@ -20,7 +20,7 @@ import type { Registry } from "../registry.js";
 import { closeImage } from "../snapshot/image.js";
 import { completePolicy } from "../snapshot/overflow.js";
 import { Snapshot } from "../snapshot/snapshot.js";
-import { MEMORY_STORE } from "../snapshot/store-record.js";
+import { isWithoutPath } from "../snapshot/store-record.js";
 import { closeMembers, takeSnapshot } from "../snapshot/take.js";
 import { ownPlaces } from "../tracker/own-places.js";
 import type { Tracker } from "../tracker/tracker.js";
@@ -215,12 +215,12 @@ export class SnapshotOperations {
    */
   async #assertMedia(stores: readonly string[]): Promise<void> {
     for (const path of stores) {
-      if (KERNEL_NAME.test(path) && path !== MEMORY_STORE) {
+      if (KERNEL_NAME.test(path) && !isWithoutPath(path)) {
         const what = `${path} can be another disk after a reboot`;
         const hint = "Name it by /dev/disk/by-id/... or /dev/mapper/...";
         throw new ControlError("STORE_NOT_PERSISTENT", what, { hint });
       }
-      const inMemory = path === MEMORY_STORE || MEMORY_FILE_SYSTEMS.has((await typeOf(path)) ?? 0);
+      const inMemory = isWithoutPath(path) || MEMORY_FILE_SYSTEMS.has((await typeOf(path)) ?? 0);
       if (!inMemory) continue;
       const what = `${path} is memory: a persistent snapshot needs a store on a disk`;
       throw new ControlError("STORE_NOT_PERSISTENT", what);
@@ -234,7 +234,7 @@ export class SnapshotOperations {
       ({ at }) => typeof at !== "string" || !stores.includes(at),
     );
     const seen = others.map(({ what, at }) => ({ what, stack: knownStackOf(at, topology) }));
-    for (const path of stores.filter((store) => store !== MEMORY_STORE)) {
+    for (const path of stores.filter((store) => !isWithoutPath(store))) {
       const stack = knownStackOf(path, topology);
       for (const other of seen) {
         const meeting = meetingOf(await stack, await other.stack);
@@ -251,7 +251,7 @@ export class SnapshotOperations {
     const places = this.#registry.tracked.map(({ places: [original] }) => original);
     const { topology } = this.#registry;
     for (const path of stores) {
-      if (path === MEMORY_STORE) continue;
+      if (isWithoutPath(path)) continue;
       await assertNoConflict(path, places, topology);
       const own = await this.#registry.ownDeviceBeneath(path);
       if (own !== undefined) {

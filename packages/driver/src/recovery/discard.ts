@@ -9,7 +9,7 @@ import type { DriverContext } from "../context.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
 import { forgetSnapshot } from "../records/snapshot-records.js";
-import { MEMORY_STORE } from "../snapshot/store-record.js";
+import { isWithoutPath } from "../snapshot/store-record.js";
 
 /** Writes may wait meanwhile. */
 const MEDIUM_PATIENCE_MS = 5_000;
@@ -55,7 +55,7 @@ async function removeAll(
   await removeTraces(context, record, all);
   for (const { path, fileName } of record.stores) {
     if (fileName === undefined) continue;
-    const directory = path === MEMORY_STORE ? context.state.path : path;
+    const directory = isWithoutPath(path) ? context.state.path : path;
     const status = await unlinkInHelper(join(directory, fileName), MEDIUM_PATIENCE_MS);
     // Else it was never made, or is gone with its file system.
     if (status === -ETIMEDOUT) {

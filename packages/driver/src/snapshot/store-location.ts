@@ -10,7 +10,7 @@ import type { StoreRecord } from "../records/records.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
 import { identityOfOpen, pathTarget } from "../system/path-target.js";
 import { findOriginal } from "../tracker/original.js";
-import { MEMORY_STORE, storeSpec } from "./store-record.js";
+import { isWithoutPath, storeSpec } from "./store-record.js";
 
 /** Where to open them. @throws ControlError STORE_NOT_FOUND */
 export async function storesToOpen(
@@ -32,7 +32,7 @@ export function storesOpened(
 
 /** The record with what is open now. */
 export function identified(record: StoreRecord, fd: number): StoreRecord {
-  if (record.path === MEMORY_STORE) return record;
+  if (isWithoutPath(record.path)) return record;
   const identity = identityOfOpen(fd);
   const { marks: _, ...rest } = record;
   const marks = readMarks(identity.replace("block:", ""));
@@ -53,7 +53,7 @@ export function acrossBoots(record: StoreRecord): StoreRecord {
  */
 export async function located(record: StoreRecord): Promise<StoreRecord> {
   const { path, fileName, identity, marks } = record;
-  if (path === MEMORY_STORE || (identity === undefined && marks === undefined)) return record;
+  if (isWithoutPath(path) || (identity === undefined && marks === undefined)) return record;
   const device = fileName === undefined ? path : join(path, fileName);
   const found = await find(device, record);
   if (fileName === undefined) return { ...record, path: found };

@@ -1,14 +1,17 @@
 import { statSync } from "node:fs";
+import { storeKindByWord } from "@blksnap/api";
 import type { StoreSpec } from "@blksnap/diff-storage";
 import type { StoreRecord } from "../records/records.js";
 
-/** How users name a store in memory. */
-export const MEMORY_STORE = "memory:";
+/** A store that is a file in the state directory, as that is memory: it has no place of its own. */
+export function isWithoutPath(path: string): boolean {
+  return storeKindByWord(path) !== undefined;
+}
 
 /** A directory gets a file with a name, so that the next daemon finds it after a crash. */
 export function storeRecord(path: string, suffix: string): StoreRecord {
   const named = { path, fileName: `blksnap-store-${suffix}` };
-  if (path === MEMORY_STORE) return named;
+  if (isWithoutPath(path)) return named;
   try {
     return statSync(path).isDirectory() ? named : { path };
   } catch {
@@ -20,5 +23,5 @@ export function storeRecord(path: string, suffix: string): StoreRecord {
 /** @param memory where stores in memory are */
 export function storeSpec({ path, fileName }: StoreRecord, memory: string): StoreSpec {
   if (fileName === undefined) return { path };
-  return { path: path === MEMORY_STORE ? memory : path, fileName };
+  return { path: isWithoutPath(path) ? memory : path, fileName };
 }

@@ -18,7 +18,7 @@ import {
 } from "@blksnap/linux-block";
 import { claimInHelper } from "@blksnap/uring";
 import type { Snapshot } from "../snapshot/snapshot.js";
-import { MEMORY_STORE } from "../snapshot/store-record.js";
+import { isWithoutPath } from "../snapshot/store-record.js";
 
 const OUTPUTS = [1, 2];
 
@@ -40,7 +40,7 @@ export function ownPlaces(
   ];
   for (const { id, stores } of snapshots) {
     for (const { path, fileName } of stores) {
-      if (path === MEMORY_STORE) continue;
+      if (isWithoutPath(path)) continue;
       const at = fileName === undefined ? path : join(path, fileName);
       places.push({ what: `old data of snapshot ${id}`, at });
     }

@@ -1,0 +1,36 @@
+/**
+ * What old data can be put on, as users name and see it. How each kind is opened is in the
+ * table of `@blksnap/diff-storage`, and a kind of that one which is missing here does not build.
+ */
+
+interface StoreKindEntry {
+  /** In help, descriptions and errors. */
+  readonly describe: string;
+  /** Said in place of a path; a kind without it is told by what lies at the path. */
+  readonly word?: string;
+}
+
+export const STORE_KINDS = {
+  file: { describe: "regular file" },
+  directory: { describe: "directory" },
+  block: { describe: "block device" },
+  /** In the daemon's memory: gone with the power. */
+  memory: { describe: "memory", word: "memory:" },
+} as const satisfies Readonly<Record<string, StoreKindEntry>>;
+
+export type StoreKind = keyof typeof STORE_KINDS;
+
+export const STORE_KIND_NAMES = Object.keys(STORE_KINDS) as readonly StoreKind[];
+
+const entries: readonly StoreKindEntry[] = Object.values(STORE_KINDS);
+/** What may be said in place of a path. */
+export const STORE_WORDS = entries.flatMap(({ word }) => word ?? []);
+/** "regular file, directory, block device" */
+export const STORE_PATHS_TEXT = entries
+  .flatMap(({ describe, word }) => (word === undefined ? describe : []))
+  .join(", ");
+
+/** The kind that is named by a word; undefined for a path. */
+export function storeKindByWord(text: string): StoreKind | undefined {
+  return STORE_KIND_NAMES.find((kind) => (STORE_KINDS[kind] as StoreKindEntry).word === text);
+}

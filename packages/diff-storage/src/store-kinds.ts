@@ -1,0 +1,107 @@
+/** What a store can be made of, and what that means: the one place that tells kinds apart. */
+import type { Stats } from "node:fs";
+import {
+  OPEN_CREATE,
+  OPEN_EXCLUSIVE,
+  OPEN_NO_FOLLOW,
+  OPEN_READ_WRITE,
+  OPEN_UNNAMED_FILE,
+} from "./open-flags.js";
+import type { StoreKind } from "./store.js";
+import type { Awaitable, StoreSystem } from "./system.js";
+
+interface HowToOpen {
+  /** A file of a name is made in the directory. */
+  readonly named: boolean;
+  readonly reopen: boolean;
+}
+
+interface StoreKindTraits {
+  /** What is opened in the end. A file grows, can be cut off and punched; a device is as it is. */
+  readonly medium: "file" | "device";
+  /** Whether what was given has a name by which others can open the same bytes. */
+  readonly isNamed: boolean;
+  /** The file is made for the store, so it has to belong to this user. */
+  readonly isMade: boolean;
+  /** Whether statfs(2) of the path says how much room is left. */
+  readonly isOnFileSystem: boolean;
+}
+
+/** Found by what lies at a path. */
+interface KindAtPath extends StoreKindTraits {
+  readonly isAt: (stats: Stats) => boolean;
+  readonly openFlags: (how: HowToOpen) => number;
+}
+
+/** Named by a word; a file of that name is written "./WORD". Nothing but a limit bounds it. */
+interface KindByWord extends StoreKindTraits {
+  readonly word: string;
+  /** Makes the file; answers its descriptor. */
+  readonly make: (system: StoreSystem) => Awaitable<number>;
+}
+
+export type PathStoreKind = "file" | "directory" | "block";
+type WordStoreKind = Exclude<StoreKind, PathStoreKind>;
+
+export const STORE_KINDS: Readonly<
+  Record<PathStoreKind, KindAtPath> & Record<WordStoreKind, KindByWord>
+> = {
+  file: {
+    medium: "file",
+    isNamed: true,
+    isMade: false,
+    isOnFileSystem: true,
+    isAt: (stats) => stats.isFile(),
+    openFlags: () => OPEN_READ_WRITE,
+  },
+  directory: {
+    medium: "file",
+    isNamed: false,
+    isMade: true,
+    isOnFileSystem: true,
+    isAt: (stats) => stats.isDirectory(),
+    openFlags({ named, reopen }) {
+      if (!named) return OPEN_READ_WRITE | OPEN_UNNAMED_FILE | OPEN_EXCLUSIVE;
+      const flags = OPEN_READ_WRITE | OPEN_NO_FOLLOW;
+      return reopen ? flags : flags | OPEN_CREATE | OPEN_EXCLUSIVE;
+    },
+  },
+  block: {
+    medium: "device",
+    isNamed: true,
+    isMade: false,
+    isOnFileSystem: false,
+    isAt: (stats) => stats.isBlockDevice(),
+    openFlags: () => OPEN_READ_WRITE | OPEN_EXCLUSIVE,
+  },
+  memory: {
+    medium: "file",
+    isNamed: false,
+    isMade: true,
+    isOnFileSystem: false,
+    word: "memory",
+    make: (system) => system.createMemoryFile("blksnap-diff"),
+  },
+};
+
+export function isDevice(kind: StoreKind): boolean {
+  return STORE_KINDS[kind].medium === "device";
+}
+
+/** The kind that a word names; undefined for a path. */
+export function kindByWord(text: string): WordStoreKind | undefined {
+  const kinds = Object.keys(STORE_KINDS) as StoreKind[];
+  return kinds.find((kind): kind is WordStoreKind => {
+    const traits = STORE_KINDS[kind];
+    return "word" in traits && traits.word === text;
+  });
+}
+
+/** The kind of what lies at a path; undefined for what can be none. */
+export function kindAtPath(stats: Stats): PathStoreKind | undefined {
+  const kinds = Object.keys(STORE_KINDS) as StoreKind[];
+  return kinds.find((kind): kind is PathStoreKind => {
+    const traits = STORE_KINDS[kind];
+    return "isAt" in traits && traits.isAt(stats);
+  });
+}
