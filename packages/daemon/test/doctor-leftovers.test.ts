@@ -148,7 +148,13 @@ test("files of the state directory that are nobody's are removed, unless a daemo
   }
   const kept = ["cbt-1", "cbt-8", "blksnapd.sock", "something-else"];
   const stale = [
-    ...["cbt-2", `area-${UUID}-1`, `blksnap-store-${UUID}-0`, "tracker-3.record.new"],
+    ...[
+      "cbt-2",
+      `area-${UUID}-1`,
+      `area-${UUID}-${UUID}`,
+      `blksnap-store-${UUID}-0`,
+      "tracker-3.record.new",
+    ],
     "tracker-3.record-copy",
   ];
   for (const name of [...kept, ...stale]) writeFileSync(join(path, name), "");

@@ -1,6 +1,6 @@
 /** What happened since a diff area was attached, and which of its slots are in use. */
 import type { DiffArea, EngineCounters } from "@blksnap/engine";
-import type { AreaId } from "./messages.js";
+import type { AreaId } from "./area-id.js";
 
 export interface AreaCounters
   extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites" | "lateIo"> {

@@ -14,6 +14,8 @@ import type { Queue, QueueStart } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
 import { AreaDrop } from "./area-drop.js";
+import type { AreaId } from "./area-id.js";
+import { areaIdBytes } from "./area-id.js";
 import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
@@ -26,7 +28,6 @@ import { faultPoint } from "./fault-points.js";
 import { FreedSlots } from "./freed-slots.js";
 import { LostRanges } from "./lost-ranges.js";
 import type {
-  AreaId,
   AreaSetup,
   GrantMessage,
   MapFileRef,
@@ -108,7 +109,7 @@ export class DeviceArea {
     let io: AreaIo | undefined;
     try {
       io = openIo(host, setup);
-      const map = DiffAreaMap.create(memory.buffer, host.engine.geometry);
+      const map = DiffAreaMap.create(memory.buffer, host.engine.geometry, areaIdBytes(setup.id));
       const made = new DeviceArea(host, setup, memory, map, io);
       const { extents } = setup;
       for (let i = 0; i < extents.length; i += 2) {

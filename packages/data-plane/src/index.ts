@@ -1,5 +1,6 @@
 export { type AreaFigures, NO_AREA } from "./area-counter.js";
 export { AreaEncoder } from "./area-encoder.js";
+export { type AreaId, areaIdBytes } from "./area-id.js";
 export { doubtOf } from "./claim.js";
 export type { DeviceIoCounters, TrackedDeviceCounters } from "./counters.js";
 export { type FaultPoint, faultPoint } from "./fault-points.js";
@@ -8,7 +9,6 @@ export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
 export type { JournalSetup, LogLocation, LogNeed } from "./journal-io.js";
 export type {
   AdoptReply,
-  AreaId,
   AreaSetup,
   CloseAreaReply,
   GrantMessage,

@@ -13,12 +13,10 @@
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { QueueStart } from "@blksnap/ublk";
 import type { AreaFigures } from "./area-counter.js";
+import type { AreaId } from "./area-id.js";
 import type { CarriedError } from "./carried-error.js";
 import type { Claim } from "./claim.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
-
-/** A UUID: of one diff area, and of no other at any time. */
-export type AreaId = string;
 
 /** The policy for a reactor. */
 export interface OverflowSetup {

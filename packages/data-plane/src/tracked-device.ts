@@ -15,6 +15,7 @@ import { CbtMap, type EngineIo, TrackerEngine } from "@blksnap/engine";
 import { FileIo, type FileIoOwner, type Queue } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { NO_AREA } from "./area-counter.js";
+import type { AreaId } from "./area-id.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { type AreaHost, DeviceArea } from "./device-area.js";
 import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
@@ -25,7 +26,6 @@ import { type IoTicker, LATE_TICKS } from "./io-ticker.js";
 import type { JournalSetup } from "./journal-io.js";
 import { KeptIo } from "./kept-io.js";
 import type {
-  AreaId,
   AreaSetup,
   AttachRequest,
   ReactorNotice,

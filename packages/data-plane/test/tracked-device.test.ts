@@ -16,6 +16,8 @@ import { TrackedDevice } from "../dist/tracked-device.js";
 const MIB = 2 ** 20;
 const LOG_BYTES = 64 * 1024;
 const ID = Array.from({ length: 16 }, (_, index) => index);
+const AREA = "11111111-1111-4111-8111-111111111111";
+const ANOTHER = "22222222-2222-4222-8222-222222222222";
 const GRANT = { type: "grant", tracker: 1, firstSlot: 0, count: 1, errno: 0 } as const;
 const GEOMETRY = {
   capacityBytes: 4 * MIB,
@@ -82,7 +84,7 @@ class World {
       map.faultErrno = faultErrno;
     }
     return {
-      id: "the area",
+      id: AREA,
       map: { fd, lengthBytes },
       storeCount: storeFds.length,
       storeFds,
@@ -182,25 +184,25 @@ test("what names another area leaves the present one alone, and its successor ca
     return answers;
   };
   device.prepareArea(setup);
-  assert.throws(() => device.prepareArea({ ...setup, id: "another" }), /diff area already/);
+  assert.throws(() => device.prepareArea({ ...setup, id: ANOTHER }), /diff area already/);
   device.hold(10_000, () => undefined);
-  assert.throws(() => device.switchAndRelease("another"), /no such area/);
-  device.switchAndRelease("the area");
-  assert.equal(ask("dropArea", "another"), [undefined]);
-  assert.equal(ask("closeArea", "another"), [{ isLate: false }]);
-  assert.equal(ask("lostRanges", "another"), [[]]);
-  assert.equal(ask("awaitImageEnd", "another"), [undefined]);
-  assert.is(device.areaOf("the area")?.isOpen, true);
-  assert.is(device.counters().area.id, "the area");
+  assert.throws(() => device.switchAndRelease(ANOTHER), /no such area/);
+  device.switchAndRelease(AREA);
+  assert.equal(ask("dropArea", ANOTHER), [undefined]);
+  assert.equal(ask("closeArea", ANOTHER), [{ isLate: false }]);
+  assert.equal(ask("lostRanges", ANOTHER), [[]]);
+  assert.equal(ask("awaitImageEnd", ANOTHER), [undefined]);
+  assert.is(device.areaOf(AREA)?.isOpen, true);
+  assert.is(device.counters().area.id, AREA);
 
-  assert.equal(ask("dropArea", "the area"), [undefined]);
-  assert.equal(ask("closeArea", "the area"), [{ isLate: false }]);
-  assert.equal(ask("closeArea", "the area"), [{ isLate: false }]);
+  assert.equal(ask("dropArea", AREA), [undefined]);
+  assert.equal(ask("closeArea", AREA), [{ isLate: false }]);
+  assert.equal(ask("closeArea", AREA), [{ isLate: false }]);
   assert.is(device.counters().area.id, null);
-  device.areaOf("the area")?.grant({ ...GRANT, area: "the area" });
-  device.prepareArea({ ...world.area(undefined, [world.file("store", MIB)]), id: "another" });
-  assert.is(device.areaOf("the area"), undefined);
-  assert.is(device.counters().area.id, "another");
+  device.areaOf(AREA)?.grant({ ...GRANT, area: AREA });
+  device.prepareArea({ ...world.area(undefined, [world.file("store", MIB)]), id: ANOTHER });
+  assert.is(device.areaOf(AREA), undefined);
+  assert.is(device.counters().area.id, ANOTHER);
   assert.equal(world.errors, []);
   world.close();
 });

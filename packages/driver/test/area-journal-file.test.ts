@@ -8,11 +8,8 @@ import { uuidBytes } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { AreaOp } from "../../data-plane/dist/journal-entries.js";
-import {
-  AreaJournalFile,
-  areaJournalName,
-  loadAreaJournal,
-} from "../dist/records/area-journal-file.js";
+import { AreaJournalFile, loadAreaJournal } from "../dist/records/area-journal-file.js";
+import { areaJournalName } from "../dist/records/area-names.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a001";

@@ -12,9 +12,9 @@ import { AreaJournal } from "../../data-plane/dist/area-journal.js";
 import {
   AreaJournalFile,
   type AreaJournalRequests,
-  areaJournalName,
   loadAreaJournal,
 } from "../dist/records/area-journal-file.js";
+import { areaJournalName } from "../dist/records/area-names.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { PackedFile, PackedKernel } from "./journal-sim/packed-kernel.js";
 

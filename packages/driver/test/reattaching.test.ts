@@ -21,7 +21,7 @@ const record: SnapshotRecord = {
   onOverflow: { policy: "break-snapshot" },
   persistent: false,
   stores: [],
-  members: [{ tracker: 1, map: "area-1", image: 2, journal: null }],
+  members: [{ tracker: 1, area: "the area", map: "area-1", image: 2, journal: null }],
   events: [],
   nextEvent: 1,
 };

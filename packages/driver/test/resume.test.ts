@@ -1,17 +1,25 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { areaIdBytes } from "@blksnap/data-plane";
 import { commandStoreSystem } from "@blksnap/diff-storage";
 import { AreaState, DiffAreaMap } from "@blksnap/engine";
+import { uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { SnapshotRecord } from "../dist/records/records.js";
+import { areaMapName } from "../dist/records/area-names.js";
+import type { MemberRecord, SnapshotRecord } from "../dist/records/records.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
 import { goOn, lookThroughAll, type Resumed } from "../dist/recovery/resume.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
 
 const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";
+const AREAS: Record<number, string> = {
+  1: "11111111-1111-4111-8111-111111111111",
+  2: "22222222-2222-4222-8222-222222222222",
+};
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const GEOMETRY = {
   capacityBytes: 2 ** 20,
   logicalBlockBytes: 512,
@@ -30,19 +38,43 @@ test.after.each(() => {
   rmSync(folder, { recursive: true });
 });
 
+/** A member and its map, as this daemon leaves them. */
+async function member(tracker: number): Promise<MemberRecord> {
+  const area = AREAS[tracker] as string;
+  const file = await leaveMap(areaMapName(ID, area), areaIdBytes(area));
+  return { tracker, area, map: file, image: null };
+}
+
+/** The same of a daemon that had no ids of areas. */
+async function oldMember(tracker: number): Promise<MemberRecord> {
+  const file = await leaveMap(`area-${ID}-${tracker}`, undefined);
+  return { tracker, map: file, image: null };
+}
+
+async function leaveMap(name: string, id: Uint8Array | undefined): Promise<string> {
+  const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
+  const file = await state.createMap(name, lengthBytes);
+  const memory = MappedMemory.file(file.fd, 0, lengthBytes);
+  const area = DiffAreaMap.create(memory.buffer, GEOMETRY, id);
+  if (id === undefined) new Int32Array(memory.buffer)[1] = 1;
+  area.state = AreaState.ACTIVE;
+  memory.unmap();
+  state.bindMap(file);
+  state.closeMap(file);
+  return file.name;
+}
+
+function idInMap(name: string): string {
+  const file = state.openMap(name);
+  const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
+  const { id } = DiffAreaMap.open(memory.buffer);
+  memory.unmap();
+  state.closeMap(file);
+  return uuidText(id ?? new Uint8Array(0));
+}
+
 /** A snapshot of two devices that a daemon has left; its image devices are gone. */
-async function left(storeFile: string) {
-  const map = async (tracker: number) => {
-    const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
-    const file = await state.createMap(`area-${ID}-${tracker}`, lengthBytes);
-    const memory = MappedMemory.file(file.fd, 0, lengthBytes);
-    const area = DiffAreaMap.create(memory.buffer, GEOMETRY);
-    area.state = AreaState.ACTIVE;
-    memory.unmap();
-    state.bindMap(file);
-    state.closeMap(file);
-    return { tracker, map: file.name, image: null };
-  };
+async function left(storeFile: string, members?: readonly MemberRecord[]) {
   const record: SnapshotRecord = {
     id: ID,
     state: "taken",
@@ -54,7 +86,7 @@ async function left(storeFile: string) {
     slotBytes: 2 ** 18,
     persistent: false,
     stores: [{ path: storeFile }],
-    members: [await map(1), await map(2)],
+    members: members ?? [await member(1), await member(2)],
     events: [],
     nextEvent: 1,
   };
@@ -77,7 +109,6 @@ async function left(storeFile: string) {
     logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
   };
   const [found] = await lookThroughAll(context as never, [record], new Map());
-  assert.ok(found !== undefined && "snapshot" in found, "it can be gone on with");
   return { context: context as never, record, found: found as Resumed, said };
 }
 
@@ -110,6 +141,45 @@ function resuming(fronts: Map<number, Promise<Tracker | undefined>>, record: Sna
   const none = Promise.resolve();
   return { fronts, serving: none, restored: none, all: [record], listener };
 }
+
+test("an area of a daemon that had no ids goes on with the id that its record implies", async () => {
+  const journal = "0c4e2d7a-52c9-4d0e-8a55-7b0f4d5f9a10";
+  const unnamed = await oldMember(1);
+  const kept = { ...(await oldMember(2)), journal };
+  const { found, context, record } = await left(join(folder, "store"), [unnamed, kept]);
+  assert.ok("snapshot" in found, "it can be gone on with");
+  const ids = [1, 2].map((tracker) => found.members.get(tracker)?.area.id as string);
+  assert.is(ids[1], journal);
+  assert.match(ids[0], UUID);
+  assert.is.not(ids[0], ids[1]);
+  for (const id of ids) assert.ok(found.snapshot.hasArea(id));
+  // The maps have their names as before, and their ids in them.
+  assert.equal(
+    [unnamed, kept].map(({ map }) => idInMap(map as string)),
+    ids,
+  );
+  for (const { area } of found.members.values()) state.closeMap(area.map);
+
+  // Killed before the record says so: the next one finds the same.
+  const [again] = await lookThroughAll(context, [record], new Map());
+  assert.ok(again !== undefined && "snapshot" in again);
+  assert.equal(
+    [1, 2].map((tracker) => again.members.get(tracker)?.area.id),
+    ids,
+  );
+  const joined = again.members.get(1);
+  again.snapshot.addMember({ id: 1 } as Tracker, joined?.area);
+  again.snapshot.membersReattached();
+  const [saved] = state.readRecords("snapshot-");
+  const { members } = (saved as unknown as { value: SnapshotRecord }).value;
+  assert.equal(members, [{ ...unnamed, area: ids[0], journal: null }]);
+});
+
+test("a map of another area is not gone on with", async () => {
+  const [one, two] = [await member(1), await member(2)];
+  const { found } = await left(join(folder, "store"), [{ ...one, map: two.map }, two]);
+  assert.not("snapshot" in found);
+});
 
 test("an area wakes with its stores and its own front, whatever other fronts wait for", async () => {
   const store = join(folder, "store");

@@ -1,5 +1,4 @@
 /** The longest turn of a thread on a device of 64 TiB, in units of work: blocks, chunks, words of a map. */
-
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -129,7 +128,8 @@ test("main thread: the map of an area that is to go on is looked through", async
   const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
   ftruncateSync(fd, lengthBytes);
   const memory = MappedMemory.file(fd, 0, lengthBytes);
-  const map = DiffAreaMap.create(memory.buffer, GEOMETRY);
+  const area = { id: Buffer.from(ID).toString("hex"), map: { name: "area", fd, lengthBytes } };
+  const map = DiffAreaMap.create(memory.buffer, GEOMETRY, ID);
   map.state = 2;
   const used = fillArea(map);
   for (let chunk = 0; chunk < DENSE_CHUNKS; chunk += 160) map.setLost(chunk, 20, 21);
@@ -137,7 +137,7 @@ test("main thread: the map of an area that is to go on is looked through", async
   const { damageOf } = DiffAreaMap.prototype;
   meter.count(DiffAreaMap.prototype, "damageOf", () => 1);
   try {
-    const found = await lookThrough({ name: "area", fd, lengthBytes }, GEOMETRY);
+    const found = await lookThrough(area, GEOMETRY);
     assert.is(found.used.length, used);
     assert.equal(found.figures, {
       slotsUsed: used,

@@ -1,12 +1,16 @@
 // What is known about each chunk of a device in a snapshot: its slot, and which blocks are saved.
 //
-//     0      header: magic "DArm", version, shifts, sizes, state, first error         4096 bytes
+//     0      header                                                                  4096 bytes
+//              0 magic "DArm" | 4 version | 8 chunk shift | 12 block shift | 16 logical block
+//              20 state | 24 capacity: a double | 32 first error | 48 the area's id: 16 bytes
 //     4096   touched: one bit per page of entries that was ever written         padded to 4096
 //     ...    entries, one per chunk, flat:                                      padded to 4096
 //              +----------+-------+--------------------------------+
 //              | slot + 1 | flags | saved: one bit per block       |     8 + 4 * wordsPerChunk
 //              +----------+-------+--------------------------------+
 //     ...    holes: one bit per block of each chunk, same words as `saved`
+//
+// Version 1 has no id, and is read as well.
 //
 // A block is in one of four states:
 //
@@ -31,7 +35,9 @@ import { Geometry, type TrackerGeometry } from "./geometry.js";
 import { LossCount } from "./loss-count.js";
 
 const MAGIC = 0x6d724144;
-const VERSION = 1;
+const VERSION = 2;
+const VERSION_WITHOUT_ID = 1;
+const AREA_ID_BYTES = 16;
 const PAGE_BYTES = 4096;
 const MAP_BYTES_MAX = 2 ** 32;
 const Word = {
@@ -43,6 +49,7 @@ const Word = {
   STATE: 5,
   CAPACITY: 6,
   FAULT: 8,
+  ID: 12,
 } as const;
 const FLAG_HOLES = 1;
 const FLAG_RELEASED = 2;
@@ -61,6 +68,11 @@ function regions(geometry: Geometry) {
   const entries = PAGE_BYTES + touchedBytes;
   const holes = entries + entriesBytes;
   return { entryWords, entryPages, entries, holes, total: holes + holesBytes };
+}
+
+function writeId(buffer: ArrayBufferLike, id: Uint8Array): void {
+  assert(id.length === AREA_ID_BYTES, "an area's id has 16 bytes");
+  new Uint8Array(buffer, Word.ID * 4, AREA_ID_BYTES).set(id);
 }
 
 export class DiffAreaMap {
@@ -86,8 +98,15 @@ export class DiffAreaMap {
     return total;
   }
 
-  /** Makes a new map in `buffer`, which must be all zero and of byteLength() bytes. */
-  static create(buffer: ArrayBufferLike, geometry: TrackerGeometry): DiffAreaMap {
+  /**
+   * Makes a new map in `buffer`, which must be all zero and of byteLength() bytes.
+   * @param id the area's, 16 bytes; of one that needs no name: zeroes
+   */
+  static create(
+    buffer: ArrayBufferLike,
+    geometry: TrackerGeometry,
+    id: Uint8Array = new Uint8Array(AREA_ID_BYTES),
+  ): DiffAreaMap {
     const need = DiffAreaMap.byteLength(geometry);
     if (buffer.byteLength !== need) {
       throw new EngineError("MAP_SIZE", `area map: buffer of ${buffer.byteLength}, need ${need}`);
@@ -99,6 +118,7 @@ export class DiffAreaMap {
     words[Word.LOGICAL_BLOCK] = geometry.logicalBlockBytes;
     words[Word.STATE] = AreaState.PREPARED;
     new Float64Array(buffer, Word.CAPACITY * 4, 1)[0] = geometry.capacityBytes;
+    writeId(buffer, id);
     Atomics.store(words, Word.MAGIC, MAGIC);
     return new DiffAreaMap(buffer, new Geometry(geometry));
   }
@@ -109,7 +129,9 @@ export class DiffAreaMap {
       throw new EngineError("MAP_FORMAT", "area map: the file is too short to be a map");
     }
     const words = new Int32Array(buffer, 0, PAGE_BYTES / 4);
-    if (words[Word.MAGIC] !== MAGIC || words[Word.VERSION] !== VERSION) {
+    const version = words[Word.VERSION];
+    const isKnown = version === VERSION || version === VERSION_WITHOUT_ID;
+    if (words[Word.MAGIC] !== MAGIC || !isKnown) {
       throw new EngineError(
         "MAP_FORMAT",
         "area map: no map, or another version: drop the snapshot",
@@ -136,6 +158,19 @@ export class DiffAreaMap {
     this.entriesAt = entries / 4;
     this.holesAt = holes / 4;
     this.wordsPerChunk = geometry.wordsPerChunk;
+  }
+
+  /** The area's id, 16 bytes; undefined in a map of version 1. */
+  get id(): Uint8Array | undefined {
+    if (this.words[Word.VERSION] === VERSION_WITHOUT_ID) return undefined;
+    return new Uint8Array(this.words.buffer, Word.ID * 4, AREA_ID_BYTES).slice();
+  }
+
+  /** Gives a map of version 1 the id of its area. */
+  adopt(id: Uint8Array): void {
+    assert(this.words[Word.VERSION] === VERSION_WITHOUT_ID, "the map has an id");
+    writeId(this.words.buffer, id);
+    Atomics.store(this.words, Word.VERSION, VERSION);
   }
 
   /** One of AreaState. */

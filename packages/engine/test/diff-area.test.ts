@@ -33,6 +33,31 @@ function codeOf(act: () => unknown): string {
   return "nothing thrown";
 }
 
+test("a map names its area; one of version 1, which does not, is given a name once", () => {
+  const id = Uint8Array.from({ length: 16 }, (_, index) => index + 1);
+  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY));
+  const made = DiffAreaMap.create(buffer, GEOMETRY, id);
+  made.state = AreaState.ACTIVE;
+  made.setSlot(3, 7);
+  assert.equal(DiffAreaMap.open(buffer).id, id);
+  assert.throws(() => made.adopt(id), /has an id/);
+
+  // As a daemon before wrote it: version 1, and nothing where the id is now.
+  new Int32Array(buffer)[1] = 1;
+  new Uint8Array(buffer, 48, 16).fill(0);
+  const old = DiffAreaMap.open(buffer);
+  assert.is(old.id, undefined);
+  old.adopt(id);
+  const adopted = DiffAreaMap.open(buffer);
+  assert.equal(adopted.id, id);
+  assert.equal([adopted.state, adopted.slotOf(3), adopted.faultErrno], [AreaState.ACTIVE, 7, 0]);
+  new Int32Array(buffer)[1] = 3;
+  assert.is(
+    codeOf(() => DiffAreaMap.open(buffer)),
+    "MAP_FORMAT",
+  );
+});
+
 test("slots that wait are told as extents, next one first", () => {
   const area = new DiffArea(make().map, { extentsMax: 2 });
   const waiting = () => {

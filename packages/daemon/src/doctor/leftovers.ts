@@ -213,7 +213,7 @@ function isStale(name: string, { trackers, snapshots, damaged }: Records): boole
     snapshots.some((snapshot) => snapshot.id === id) || damaged.includes(`snapshot-${id}`);
   const map = /^cbt-(\d+)$/.exec(name)?.[1];
   if (map !== undefined) return !isTracker(map);
-  const uuid = /^(?:area|blksnap-store)-([0-9a-f-]{36})-\d+$/.exec(name)?.[1];
+  const uuid = /^(?:area|blksnap-store)-([0-9a-f-]{36})-[0-9a-f-]+$/.exec(name)?.[1];
   if (uuid !== undefined) return !isSnapshot(uuid);
   const [, kind, id = ""] = /^(tracker|snapshot)-(.*)\.record-copy$/.exec(name) ?? [];
   if (kind !== undefined) return kind === "tracker" ? !isTracker(id) : !isSnapshot(id);

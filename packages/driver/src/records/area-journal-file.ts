@@ -1,5 +1,5 @@
 /**
- * The journal of a diff area on the medium: made with a take or from a map that lives, loaded after a
+ * The journal of a diff area on the medium, named by the area's id: made with a take or from a map that lives, loaded after a
  * power cut. A reactor appends to it; here its log is made longer, or anew when it says a lot that has been
  * overtaken.
  *
@@ -21,7 +21,15 @@ import type {
   LogNeed,
   MirrorReply,
 } from "@blksnap/data-plane";
-import { AreaEncoder, AreaReplay, JournalKind, TURN_UNITS, Turns } from "@blksnap/data-plane";
+import {
+  AreaEncoder,
+  type AreaId,
+  AreaReplay,
+  areaIdBytes,
+  JournalKind,
+  TURN_UNITS,
+  Turns,
+} from "@blksnap/data-plane";
 import type { DiffAreaMap } from "@blksnap/engine";
 import {
   growLog,
@@ -33,8 +41,8 @@ import {
   SECTOR_BYTES,
   writerBytes,
 } from "@blksnap/journal";
-import { uuidBytes } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
+import { areaJournalName } from "./area-names.js";
 import { boundedSteps } from "./bounded-steps.js";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
@@ -62,7 +70,7 @@ export function grownLogBytes(logBytes: number): number {
 }
 
 export class AreaJournalFile {
-  readonly uuid: string;
+  readonly area: AreaId;
   readonly #path: string;
   readonly #setup: JournalSetup;
   #handle: FileHandle;
@@ -77,13 +85,13 @@ export class AreaJournalFile {
   #isClosed = false;
 
   private constructor(
-    uuid: string,
+    area: AreaId,
     path: string,
     handle: FileHandle,
     header: JournalHeader,
     { usedSectors, nextCommit }: { usedSectors: number; nextCommit: number },
   ) {
-    this.uuid = uuid;
+    this.area = area;
     this.#path = path;
     this.#handle = handle;
     this.#header = header;
@@ -105,17 +113,17 @@ export class AreaJournalFile {
    */
   static async create(
     directory: PersistentDirectory,
-    uuid: string,
+    area: AreaId,
     map?: DiffAreaMap,
   ): Promise<AreaJournalFile> {
-    const path = directory.file(areaJournalName(uuid));
-    const id = uuidBytes(uuid);
+    const path = directory.file(areaJournalName(area));
+    const id = areaIdBytes(area);
     const draft = await JournalDraft.create(path, newJournal(id), 0);
     try {
       const copied =
         map === undefined ? { usedSectors: 0, nextCommit: 1 } : await copyMap(draft, id, map);
       const handle = await draft.publish(new Uint8Array(0), 1);
-      return new AreaJournalFile(uuid, path, handle, headerOf(id, draft.logBytes, 1), copied);
+      return new AreaJournalFile(area, path, handle, headerOf(id, draft.logBytes, 1), copied);
     } catch (error) {
       await draft.discard();
       throw error;
@@ -220,10 +228,6 @@ export class AreaJournalFile {
   }
 }
 
-export function areaJournalName(uuid: string): string {
-  return `area-${uuid}.journal`;
-}
-
 /**
  * Puts what a journal has into an empty map. It may take as long as it gets on.
  * @throws JournalError; Error, when the entries are not of this device, or the medium does not answer: then
@@ -231,12 +235,12 @@ export function areaJournalName(uuid: string): string {
  */
 export async function loadAreaJournal(
   directory: PersistentDirectory,
-  uuid: string,
+  area: AreaId,
   map: DiffAreaMap,
 ): Promise<void> {
   const replay = new AreaReplay(map);
-  const expected = { kind: JournalKind.AREA, id: uuidBytes(uuid) };
-  const path = directory.file(areaJournalName(uuid));
+  const expected = { kind: JournalKind.AREA, id: areaIdBytes(area) };
+  const path = directory.file(areaJournalName(area));
   await boundedSteps(
     async (onStep) => {
       const { handle } = await openJournal(path, expected, replay.apply, onStep);

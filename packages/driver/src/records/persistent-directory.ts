@@ -8,7 +8,7 @@
  *   tracker-UUID.record         a device, and what it looked like when nobody tracked it any more
  *   cbt-UUID.journal            its changed-block map
  *   snapshot-UUID.record        a snapshot
- *   area-UUID-UUID.journal      where the old data of one of its devices is
+ *   area-AREA.journal           where the old data of one of its devices is; see area-names.ts
  * ```
  *
  * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.

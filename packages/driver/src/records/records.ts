@@ -1,5 +1,6 @@
 /** What the records in the state directory hold. */
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
+import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { EventsRecord } from "../snapshot/events.js";
 import type { DeviceMarks } from "../system/device-marks.js";
@@ -33,13 +34,15 @@ export interface StoreRecord {
 
 export interface MemberRecord {
   readonly tracker: number;
+  /** Its diff area; null before take, absent in records of older daemons: see areaIdOf(). */
+  readonly area?: AreaId | null;
   /** Name of the area's map file; null before take. */
   readonly map: string | null;
   /** Number N of the image, /dev/ublkbN; null before take. */
   readonly image: number | null;
   /** Of a persistent snapshot: the tracker's record in the persistent directory. */
   readonly uuid?: string;
-  /** Of a persistent snapshot: the area's journal; null or absent before take. */
+  /** Of a persistent snapshot: the area's journal, whose uuid is the area's; null or absent before take. */
   readonly journal?: string | null;
 }
 

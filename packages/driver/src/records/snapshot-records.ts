@@ -1,12 +1,15 @@
 /** What is kept of persistent snapshots on the medium. */
 
-import { areaJournalName } from "./area-journal-file.js";
+import type { AreaId } from "@blksnap/data-plane";
+import { areaJournalName } from "./area-names.js";
 import type { PersistentDirectory } from "./persistent-directory.js";
 import type { SnapshotRecord } from "./records.js";
 
 export interface PersistentMember {
   /** The tracker's record. */
   readonly tracker: string;
+  /** Its diff area; null before take, absent in records of older daemons, where it is the journal's uuid. */
+  readonly area?: AreaId | null;
   /** The area's journal; null before take. */
   readonly journal: string | null;
   /** Old data was lost: what exactly, only the map on tmpfs knew. */

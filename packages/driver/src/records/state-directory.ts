@@ -7,8 +7,8 @@
  *   tracker-N.record     what is needed to serve a front again
  *   cbt-N                CBT map of tracker N, mapped shared
  *   snapshot-UUID.record what is needed to go on with a snapshot
- *   area-UUID-N          map of tracker N's diff area, mapped shared
- *   store-UUID-N         memory store
+ *   area-UUID-AREA       map of a diff area of snapshot UUID, mapped shared; see area-names.ts
+ *   blksnap-store-UUID-N memory store of snapshot UUID
  * ```
  *
  * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new

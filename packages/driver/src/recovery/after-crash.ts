@@ -19,7 +19,7 @@ import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { DeviceMark, ownDevices, UblkState } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
-import { areaJournalName } from "../records/area-journal-file.js";
+import { areaJournalName } from "../records/area-names.js";
 import type { SnapshotRecord, TrackerRecord } from "../records/records.js";
 import { usableRecords } from "../records/usable-records.js";
 import { patiently } from "../snapshot/patience.js";

@@ -13,12 +13,13 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ControlError } from "@blksnap/api";
-import type { SleepingArea } from "@blksnap/data-plane";
+import { type AreaId, areaIdBytes, type SleepingArea } from "@blksnap/data-plane";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { blockShiftOf } from "../parameters.js";
-import { areaJournalName, loadAreaJournal } from "../records/area-journal-file.js";
+import { loadAreaJournal } from "../records/area-journal-file.js";
+import { areaJournalName, areaMapName } from "../records/area-names.js";
 import { findPersistent } from "../records/find-original.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import {
@@ -234,12 +235,12 @@ async function restoreSnapshot(
     }
     const { id } = tracker;
     const { uuid } = tracker.record;
-    if (!taken) members.push({ tracker: id, map: null, image: null, uuid });
+    if (!taken) members.push({ tracker: id, area: null, map: null, image: null, uuid });
     else {
       const { device } = tracker.record;
       try {
-        const map = await restoreMap(context, snapshot.id, tracker, member);
-        members.push({ tracker: id, map, image: null, journal: member.journal, uuid });
+        const restored = await restoreMap(context, snapshot.id, tracker, member);
+        members.push({ tracker: id, ...restored, image: null, journal: member.journal, uuid });
       } catch (error) {
         const text = `the image of ${device} is lost: ${(error as Error).message}`;
         logger.error({ snapshot: snapshot.id, device, err: error }, text);
@@ -258,21 +259,22 @@ async function restoreSnapshot(
 async function restoreMap(
   context: DriverContext,
   snapshotId: string,
-  { id, record }: PendingTracker,
-  { journal, lost }: PersistentMember,
-): Promise<string> {
+  { record }: PendingTracker,
+  { area = null, journal, lost }: PersistentMember,
+): Promise<{ area: AreaId; map: string }> {
   if (lost) throw new Error("old data could not be saved before the machine went down");
   if (journal === null) throw new Error("its area has no journal");
+  const id = area ?? journal;
   const geometry = geometryOf(record);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
-  const file = await context.state.createMap(`area-${snapshotId}-${id}`, lengthBytes);
+  const file = await context.state.createMap(areaMapName(snapshotId, id), lengthBytes);
   let memory: MappedMemory | undefined;
   try {
     memory = MappedMemory.file(file.fd, 0, lengthBytes);
-    const map = DiffAreaMap.create(memory.buffer, geometry);
+    const map = DiffAreaMap.create(memory.buffer, geometry, areaIdBytes(id));
     await loadAreaJournal(context.persistent, journal, map);
     map.state = AreaState.ACTIVE;
-    return file.name;
+    return { area: id, map: file.name };
   } catch (error) {
     context.state.removeFile(file.name);
     throw error;

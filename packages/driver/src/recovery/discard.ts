@@ -24,7 +24,12 @@ export async function rollBack(
   all: readonly SnapshotRecord[],
 ): Promise<SnapshotRecord> {
   await removeTraces(context, record, all);
-  const members = record.members.map((member) => ({ ...member, map: null, image: null }));
+  const members = record.members.map((member) => ({
+    ...member,
+    area: null,
+    map: null,
+    image: null,
+  }));
   const rolledBack = { ...record, state: "created", members } as const;
   try {
     context.state.writeRecord(snapshotRecordName(record.id), rolledBack);

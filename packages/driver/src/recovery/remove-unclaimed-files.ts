@@ -11,7 +11,8 @@ import { udevMarks } from "../system/udev-marks.js";
 
 const UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
 const CBT_MAP = /^cbt-([0-9]+)$/;
-const AREA_MAP = new RegExp(`^area-(${UUID})-[0-9]+$`);
+/** Of older daemons with the tracker's number. */
+const AREA_MAP = new RegExp(`^area-(${UUID})-(?:${UUID}|[0-9]+)$`);
 const MEMORY_STORE_FILE = new RegExp(`^blksnap-store-(${UUID})-[0-9]+$`);
 const RECORD_COPY = /^(.*)\.record-copy$/;
 const UNFINISHED_RECORD = /\.record(-copy)?\.new$/;

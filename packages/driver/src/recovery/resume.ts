@@ -11,7 +11,6 @@
  *
  * A map does not change while its area sleeps.
  */
-import { randomUUID } from "node:crypto";
 import { closeSync } from "node:fs";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
@@ -20,10 +19,10 @@ import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { DeviceMark, isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
-import { AreaJournalFile, areaJournalName } from "../records/area-journal-file.js";
+import { AreaJournalFile } from "../records/area-journal-file.js";
+import { areaIdOf, areaJournalName } from "../records/area-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
-import type { MapFile } from "../records/state-directory.js";
 import { closeMember, openImage, recoverImage } from "../snapshot/image.js";
 import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
 import type { Member, MemberArea } from "../snapshot/member.js";
@@ -97,13 +96,13 @@ async function findAreas(
   const found: FoundMember[] = [];
   try {
     for (const member of record.members) {
-      if (member.map === null) continue;
-      const area = { id: randomUUID(), map: context.state.openMap(member.map) };
-      found.push({ member, area });
+      const id = areaIdOf(member);
+      if (id === undefined || member.map === null) continue;
+      found.push({ member, area: { id, map: context.state.openMap(member.map) } });
     }
     const looks: FoundArea[] = [];
     for (const { member, area } of found) {
-      looks.push(await lookThrough(area.map, geometries.get(member.tracker)));
+      looks.push(await lookThrough(area, geometries.get(member.tracker)));
     }
     const snapshot = new Snapshot(context, record, true);
     const members = new Map<number, ResumedMember>();
@@ -232,10 +231,10 @@ async function wake(
   if (its === undefined) return;
   const { area, sleeping } = its;
   await serving;
-  const { journal: uuid } = record.members.find((one) => one.tracker === tracker.id) ?? {};
-  if (typeof uuid === "string" && snapshot.persistence.isOn) {
+  const { journal } = record.members.find((one) => one.tracker === tracker.id) ?? {};
+  if (typeof journal === "string" && snapshot.persistence.isOn) {
     try {
-      const renewing = renewJournal(context, area.map, uuid);
+      const renewing = renewJournal(context, area);
       member.journal = await bounded(renewing, MEDIUM_PATIENCE_MS, noAnswer);
     } catch (error) {
       const why = `its journal is not written: ${(error as Error).message}`;
@@ -245,8 +244,8 @@ async function wake(
   }
   await snapshot.cuts.tellAll(tracker, area.id);
   // Another member's may have failed meanwhile.
-  const journal = snapshot.persistence.isOn ? member.journal : undefined;
-  const waking = snapshot.wakingArea(sleeping, journal);
+  const setup = snapshot.persistence.isOn ? member.journal : undefined;
+  const waking = snapshot.wakingArea(sleeping, setup);
   const request = { type: "wakeArea", tracker: tracker.id, area: waking } as const;
   await context.reactors.request(tracker.reactor, request);
 }
@@ -254,13 +253,12 @@ async function wake(
 /** A journal with what the map has: what the dead daemon's says beyond that, nobody relied on. */
 async function renewJournal(
   context: DriverContext,
-  map: MapFile,
-  uuid: string,
+  { id, map }: MemberArea,
 ): Promise<AreaJournalFile> {
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
   try {
     await context.persistent.own();
-    return await AreaJournalFile.create(context.persistent, uuid, DiffAreaMap.open(memory.buffer));
+    return await AreaJournalFile.create(context.persistent, id, DiffAreaMap.open(memory.buffer));
   } finally {
     memory.unmap();
   }

@@ -4,10 +4,12 @@
  */
 
 import type { AreaFigures } from "@blksnap/data-plane";
-import { TURN_UNITS, Turns } from "@blksnap/data-plane";
+import { areaIdBytes, TURN_UNITS, Turns } from "@blksnap/data-plane";
 import { AreaState, BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
+import { uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import type { MapFile } from "../records/state-directory.js";
+import type { MemberArea } from "./member.js";
 
 export interface FoundArea {
   readonly used: readonly number[];
@@ -16,9 +18,12 @@ export interface FoundArea {
   readonly figures: AreaFigures;
 }
 
-/** @throws EngineError when it is no map; Error when it is another device's, or damaged */
+/**
+ * A map of an older daemon, which names no area, is given the area's id.
+ * @throws EngineError when it is no map; Error when it is another area's, or damaged
+ */
 export async function lookThrough(
-  map: MapFile,
+  { id, map }: MemberArea,
   geometry: TrackerGeometry | undefined,
 ): Promise<FoundArea> {
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
@@ -28,6 +33,11 @@ export async function lookThrough(
       throw new Error(`the map ${map.name} is of another device`);
     }
     if (area.state !== AreaState.ACTIVE) throw damaged(map, `it is in state ${area.state}`);
+    const bytes = areaIdBytes(id);
+    if (area.id === undefined) area.adopt(bytes);
+    else if (!Buffer.from(area.id).equals(bytes)) {
+      throw new Error(`the map ${map.name} is of the area ${uuidText(area.id)}, not of ${id}`);
+    }
     return await found(map, area);
   } finally {
     memory.unmap();

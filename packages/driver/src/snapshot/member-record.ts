@@ -8,9 +8,10 @@ export function memberRecord(
 ): MemberRecord {
   return {
     tracker: tracker.id,
+    area: area?.id ?? null,
     map: area?.map.name ?? null,
     image: imageNumber ?? null,
-    journal: (isKept ? journal?.uuid : undefined) ?? null,
+    journal: (isKept ? journal?.area : undefined) ?? null,
     ...(tracker.uuid === undefined ? {} : { uuid: tracker.uuid }),
   };
 }

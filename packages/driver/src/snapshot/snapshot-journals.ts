@@ -8,11 +8,8 @@ import type { AdoptReply, AreaId, LogNeed, MirrorReply, ReactorRequest } from "@
 import { DiffAreaMap } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
-import {
-  AreaJournalFile,
-  type AreaJournalRequests,
-  areaJournalName,
-} from "../records/area-journal-file.js";
+import { AreaJournalFile, type AreaJournalRequests } from "../records/area-journal-file.js";
+import { areaJournalName } from "../records/area-names.js";
 import { noAnswer, unusable } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
 import {
@@ -48,9 +45,10 @@ export class SnapshotPersistence {
     if (!this.#isOn || snapshot.state === "creating") return;
     const record: PersistentSnapshotRecord = {
       snapshot,
-      members: members.map(({ tracker, journal }) => ({
+      members: members.map(({ tracker, area, journal }) => ({
         tracker: tracker.uuid ?? "",
-        journal: journal?.uuid ?? null,
+        area: area?.id ?? null,
+        journal: journal?.area ?? null,
         lost: tracker.errorCode !== 0,
       })),
     };
@@ -98,7 +96,7 @@ export class SnapshotPersistence {
       const { map } = its;
       const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
       const area = DiffAreaMap.open(memory.buffer);
-      const complete = await AreaJournalFile.create(this.#context.persistent, journal.uuid, area);
+      const complete = await AreaJournalFile.create(this.#context.persistent, journal.area, area);
       await complete.close();
       memory.unmap();
     }
@@ -124,7 +122,7 @@ export class SnapshotPersistence {
       await journal.close().catch((error: unknown) => {
         this.#context.logger.error({ err: error }, "the journal of a diff area is not closed");
       });
-      await this.#context.persistent.removeFile(areaJournalName(journal.uuid));
+      await this.#context.persistent.removeFile(areaJournalName(journal.area));
     });
   }
 

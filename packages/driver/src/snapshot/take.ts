@@ -23,6 +23,7 @@ import { faultPoint } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
 import type { DriverContext } from "../context.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
+import { areaMapName } from "../records/area-names.js";
 import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { closeMember, openImage } from "./image.js";
@@ -105,12 +106,13 @@ async function prepareArea(
   const { tracker } = member;
   tracker.errorCode = 0;
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
-  const map = await context.state.createMap(`area-${snapshot.id}-${tracker.id}`, lengthBytes);
-  const its = { id: randomUUID(), map };
+  const id = randomUUID();
+  const map = await context.state.createMap(areaMapName(snapshot.id, id), lengthBytes);
+  const its = { id, map };
   member.area = its;
   faultPoint("take.map-made");
   if (snapshot.persistence.isOn) {
-    member.journal = await AreaJournalFile.create(context.persistent, randomUUID());
+    member.journal = await AreaJournalFile.create(context.persistent, id);
   }
   const area = await snapshot.areaSetup(its, snapshot.members.size, member.journal);
   if (area.extents.length === 0) {

@@ -1,0 +1,45 @@
+/**
+ * What is named by a diff area's id.
+ *
+ * ```
+ *   state directory        area-SNAPSHOT-AREA       its map; the id is in the map's header too
+ *   persistent directory   area-AREA.journal        its journal, which has the id in each sector
+ *   records                member.area              with the names of the two beside it
+ * ```
+ *
+ * Daemons before had area-SNAPSHOT-TRACKER as the map, with no id in it, and a journal with a uuid of its
+ * own. Such an area has the journal's uuid as its id, or one that is made from the map's name: each daemon
+ * that finds it gives it the same.
+ */
+import { createHash } from "node:crypto";
+import type { AreaId } from "@blksnap/data-plane";
+import { uuidText } from "@blksnap/linux-block";
+import type { MemberRecord } from "./records.js";
+
+const UUID_BYTES = 16;
+
+export function areaMapName(snapshot: string, area: AreaId): string {
+  return `area-${snapshot}-${area}`;
+}
+
+export function areaJournalName(area: AreaId): string {
+  return `area-${area}.journal`;
+}
+
+/** The area of a member on record; undefined before take. */
+export function areaIdOf({
+  area,
+  journal,
+  map,
+}: Pick<MemberRecord, "area" | "journal" | "map">): AreaId | undefined {
+  if (map === null) return undefined;
+  return area ?? journal ?? impliedId(map);
+}
+
+/** Version 8: a UUID of somebody's own making. */
+function impliedId(mapName: string): AreaId {
+  const bytes = createHash("sha256").update(mapName).digest().subarray(0, UUID_BYTES);
+  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80;
+  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
+  return uuidText(bytes);
+}
