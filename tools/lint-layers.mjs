@@ -1,8 +1,10 @@
-// Checks that packages import downward only.
-//
-// Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import. Both
-// what package.json declares and what the sources really import are checked, and only packages/uring
-// may hold native code. The picture and the table of packages in README.md must be true, too.
+/**
+ * Checks that packages import downward only.
+ *
+ * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import. Both
+ * what package.json declares and what the sources really import are checked, and only packages/uring
+ * may hold native code. The picture and the table of packages in README.md must be true, too.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 

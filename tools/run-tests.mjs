@@ -1,8 +1,10 @@
-// Compiles a package's tests and runs every test file in a process of its own.
-//
-// uvu leaves three holes that would let a broken suite look green: a file that forgets `test.run()`
-// passes with no test run, a hanging test hangs for ever, and a native crash takes all files with
-// it. So each file gets its own process, a time limit, and must report at least one test.
+/**
+ * Compiles a package's tests and runs every test file in a process of its own.
+ *
+ * uvu leaves three holes that would let a broken suite look green: a file that forgets `test.run()`
+ * passes with no test run, a hanging test hangs for ever, and a native crash takes all files with
+ * it. So each file gets its own process, a time limit, and must report at least one test.
+ */
 import { spawn, spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";

@@ -1,7 +1,9 @@
-// Brings a fresh clone to where everything runs: Debian packages, npm packages, build, VM kernel.
-//
-// Each part looks for what it provides (a program, a header) and does nothing when that is there,
-// so that scripts call this first each time. Node's own modules only: it runs before "npm ci".
+/**
+ * Brings a fresh clone to where everything runs: Debian packages, npm packages, build, VM kernel.
+ *
+ * Each part looks for what it provides (a program, a header) and does nothing when that is there,
+ * so that scripts call this first each time. Node's own modules only: it runs before "npm ci".
+ */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {

@@ -1,6 +1,8 @@
-// The tests, in two halves: see USAGE.
-//
-// Ends with one line "N passed, N failed, N skipped" over everything that ran.
+/**
+ * The tests, in two halves: see USAGE.
+ *
+ * Ends with one line "N passed, N failed, N skipped" over everything that ran.
+ */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -1,8 +1,10 @@
-// Runs the unit tests of packages/uring for arm64, with the addon built here, under qemu-user.
-//
-// qemu-user has no io_uring (io_uring_setup answers ENOSYS): what needs a ring cannot be run that way, is
-// listed and counted as skipped. Memory, system calls, errors, the loader and the program beside the addon
-// can, and have to pass. Each test that is skipped is named, with the reason.
+/**
+ * Runs the unit tests of packages/uring for arm64, with the addon built here, under qemu-user.
+ *
+ * qemu-user has no io_uring (io_uring_setup answers ENOSYS): what needs a ring cannot be run that way, is
+ * listed and counted as skipped. Memory, system calls, errors, the loader and the program beside the addon
+ * can, and have to pass. Each test that is skipped is named, with the reason.
+ */
 import { spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,

@@ -16,7 +16,7 @@ const TYPESCRIPT = ["typescript", "@types/node"].map((name) => `${name}@${devDep
 /** What examples get as arguments; most need none. */
 const ARGUMENTS = { "copy-file.mjs": ["package.json", "copy"] };
 /** In the first comment of an example that needs ublk or a daemon. */
-const NEEDS_MORE = /^\/\/.*\b(Needs|blksnapd|rublk)\b/m;
+const NEEDS_MORE = /^(?: \*|\/\*\*|\/\/).*\b(Needs|blksnapd|rublk)\b/m;
 
 const counts = { passed: 0, failed: 0 };
 

@@ -1,4 +1,4 @@
-// The TypeScript side of the ring benchmark. Usage: ring-typescript.mjs BATCH NOPS
+/** The TypeScript side of the ring benchmark. Usage: ring-typescript.mjs BATCH NOPS */
 import { prepareNop, Ring, SetupFlag } from "@blksnap/uring";
 
 const batch = Number(process.argv[2]);

@@ -1,5 +1,7 @@
-// Checks what the packages would publish: manifests, what is in the tarballs, exports and types as importers
-// see them (publint, attw), and that no dependency wants a newer Node than `engines` says.
+/**
+ * Checks what the packages would publish: manifests, what is in the tarballs, exports and types as importers
+ * see them (publint, attw), and that no dependency wants a newer Node than `engines` says.
+ */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";

@@ -1,7 +1,9 @@
-// What the package.json of every package says alike. With --write, packages are brought to it.
-//
-// The root's package.json has the values. Words (description, keywords) and what a package exports are its
-// own.
+/**
+ * What the package.json of every package says alike. With --write, packages are brought to it.
+ *
+ * The root's package.json has the values. Words (description, keywords) and what a package exports are its
+ * own.
+ */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

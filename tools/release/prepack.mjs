@@ -1,5 +1,7 @@
-// Puts what every tarball needs and the repository has once into the calling package: LICENSE, and the
-// notices of what others wrote and the package contains. npm runs it before it packs.
+/**
+ * Puts what every tarball needs and the repository has once into the calling package: LICENSE, and the
+ * notices of what others wrote and the package contains. npm runs it before it packs.
+ */
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 
 if (process.env.npm_command === "publish") {

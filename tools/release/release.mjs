@@ -1,9 +1,11 @@
-// Makes everything that a release publishes, into release/VERSION; without --dry-run, publishes it.
-//
-//   release/0.1.0/*.tgz                        the tarballs of all packages, with binaries for all platforms
-//   release/0.1.0/native/PLATFORM/             these binaries with their debug information, for debuggers
-//   release/0.1.0/SHA256SUMS                   of all of it; `sha256sum -c` checks it
-//   release/0.1.0/MANIFEST.json                what is published, in its order, and the commit
+/**
+ * Makes everything that a release publishes, into release/VERSION; without --dry-run, publishes it.
+ *
+ *   release/0.1.0/*.tgz                        the tarballs of all packages, with binaries for all platforms
+ *   release/0.1.0/native/PLATFORM/             these binaries with their debug information, for debuggers
+ *   release/0.1.0/SHA256SUMS                   of all of it; `sha256sum -c` checks it
+ *   release/0.1.0/MANIFEST.json                what is published, in its order, and the commit
+ */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

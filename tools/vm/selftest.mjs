@@ -1,4 +1,4 @@
-// Checks the VM runner itself: node tools/vm/selftest.mjs
+/** Checks the VM runner itself: node tools/vm/selftest.mjs */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import {

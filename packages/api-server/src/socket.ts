@@ -137,7 +137,7 @@ export async function claimSocket(
   listen: (path: string) => Promise<unknown>,
 ): Promise<ClaimedSocket> {
   const made = await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-  // The umask of whoever has started the daemon must not close it to the group.
+  // The umask of the daemon's parent must not close it to the group.
   if (made !== undefined) await chmod(dirname(path), 0o755);
   await removeDeadSockets(path);
   const hidden = await mkdtemp(join(dirname(path), `.b${OWN_MARK}-`));

@@ -1,4 +1,4 @@
-// Lists the errors of the control API: name, errno, what to do. Runs without a daemon.
+/** Lists the errors of the control API: name, errno, what to do. Runs without a daemon. */
 import { ERRORS, socketPath } from "@blksnap/api";
 
 console.log(`the daemon is expected at ${socketPath()}`);

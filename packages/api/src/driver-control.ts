@@ -129,7 +129,7 @@ export interface DriverControl {
 export interface DaemonControl {
   /**
    * Leaves the devices to a daemon started from the program as it is on disk now.
-   * @throws ControlError UPGRADE_FAILED, UPGRADE_UNATTENDED: this daemon goes on
+   * @throws ControlError UPGRADE_FAILED, UPGRADE_UNATTENDED: this daemon continues
    */
   upgrade(): Promise<DaemonUpgradeResponse>;
   /**

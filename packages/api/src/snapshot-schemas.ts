@@ -34,7 +34,7 @@ export const snapshotCreateRequest = recordWithOptional(
 );
 export const snapshotId = record({ id: is.uuid });
 
-/** Goes before the answer of a create, for whoever asks for lines of JSON. */
+/** Goes before the answer of a create, for clients that ask for lines of JSON. */
 export const snapshotCreateProgress = record({
   progress: record({
     store: { ...is.text, description: "which grows" },

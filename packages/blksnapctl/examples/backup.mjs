@@ -1,5 +1,7 @@
-// What a backup script does with blksnapctl: snapshot, read the image, look at what changed, clean up.
-// Needs a running blksnapd:  node examples/backup.mjs /dev/loop0
+/**
+ * What a backup script does with blksnapctl: snapshot, read the image, look at what changed, clean up.
+ * Needs a running blksnapd:  node examples/backup.mjs /dev/loop0
+ */
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 

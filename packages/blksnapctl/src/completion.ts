@@ -5,7 +5,7 @@ import { globalOptions, verbs } from "./catalog.js";
 import { SNAPSHOT_FIELDS } from "./fields.js";
 import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 
-/** Nobody waits longer than this for a completion. */
+/** The longest that a completion may take. */
 const TIMEOUT_MS = 500;
 
 function blockDevices(): string[] {

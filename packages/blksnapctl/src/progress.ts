@@ -1,4 +1,4 @@
-/** For the person at the terminal: that a command goes on, how far it is, and for how long by now. */
+/** For the person at the terminal: that a command continues, how far it is, and for how long by now. */
 const INTERVAL_MS = 1000;
 const CLEAR_LINE = "\r\x1b[K";
 const COLUMNS_DEFAULT = 80;

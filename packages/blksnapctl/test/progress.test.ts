@@ -41,7 +41,7 @@ test("no line is longer than the terminal is wide", async () => {
   assert.is(out.split(CLEAR_LINE)[1], "blksnapctl: creating: 340 of 1024 MiB o");
 });
 
-/** A create whose stores stay at these sizes until they are let go on; what it says meanwhile. */
+/** A create whose stores stay at these sizes until they are let continue; what it says meanwhile. */
 async function slowCreate(
   harness: Harness,
   stores: readonly string[],

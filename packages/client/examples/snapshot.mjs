@@ -1,5 +1,7 @@
-// Takes a snapshot of the devices named on the command line, shows the images, and destroys it.
-// Needs a running blksnapd:  node examples/snapshot.mjs /dev/loop0
+/**
+ * Takes a snapshot of the devices named on the command line, shows the images, and destroys it.
+ * Needs a running blksnapd:  node examples/snapshot.mjs /dev/loop0
+ */
 import { BlksnapClient, BlksnapClientError } from "@blksnap/client";
 
 const client = new BlksnapClient();

@@ -17,7 +17,7 @@ test.before(async () => {
 test.after(() => rm(dir, { recursive: true }));
 
 let servers = 0;
-/** A server that answers each connection with these bytes and then closes or goes on waiting. */
+/** A server that answers each connection with these bytes and then closes or continues waiting. */
 async function answering(
   bytes: string,
   closes: boolean,

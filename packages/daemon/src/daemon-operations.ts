@@ -97,7 +97,7 @@ export class DaemonOperations implements DaemonControl {
     logger.error({ inUse }, `${signal} refused: in use: ${what}. ${hint}`);
   }
 
-  /** Leaves the devices to whoever comes next, without having been asked to. */
+  /** Leaves the devices to the next daemon, unasked. */
   leave(): void {
     this.#end("handOver");
   }

@@ -6,7 +6,7 @@ export const ExitStatus = {
   USAGE: 2,
   /** As somebody asked, but something hangs and was left to the next one, which is not wanted now. */
   LEFT: 3,
-  /** A reactor has ended by itself: start the daemon again and it goes on. */
+  /** A reactor has ended by itself: start the daemon again and it continues. */
   REACTOR_LOST: 70,
   /** Left to a successor, for an upgrade: start it now. */
   HANDED_OVER: 75,

@@ -133,7 +133,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
   endAtOnce(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);
 }
 
-/** Under systemd the supervisor is started again, and brings a daemon that goes on. */
+/** Under systemd the supervisor is started again, and brings a daemon that continues. */
 function onSupervisorLost(operations: DaemonOperations, logger: Logger): void {
   if (process.env["INVOCATION_ID"] === undefined) {
     logger.error("the supervisor has died: nobody goes on after this daemon");

@@ -24,7 +24,7 @@ export type ToSupervisor =
   | { readonly type: "serving" }
   | { readonly type: "prepare" };
 
-/** The daemon that goes on in this one's place. */
+/** The daemon that continues in this one's place. */
 export interface Successor {
   readonly pid: number;
   readonly version: string;
@@ -56,7 +56,7 @@ export class SupervisorLink {
     return process.connected;
   }
 
-  /** Says that everything is loaded, and waits for the word to go on. */
+  /** Says that everything is loaded, and waits for the word to continue. */
   untilTurn(): Promise<void> {
     return new Promise((resolve) => {
       this.#onTurn = resolve;

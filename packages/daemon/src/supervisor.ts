@@ -1,5 +1,5 @@
 /**
- * blksnapd --supervise: keeps a daemon running, and others ready to go on in its place.
+ * blksnapd --supervise: keeps a daemon running, and others ready to continue in its place.
  *
  * ```
  *   supervisor ──┬── active    serves
@@ -9,7 +9,7 @@
  *
  *   upgrade: active asks ──▶ fresh standby ──▶ "ready" ──▶ active leaves ──▶ "go"
  *            the old standbys stay until the new daemon serves: should it fail, the old program
- *            goes on
+ *            continues
  * ```
  *
  * Users of fronts wait meanwhile and see no error; most of what a fresh start would take has been

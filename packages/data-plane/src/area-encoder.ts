@@ -1,5 +1,5 @@
 /**
- * All that the map of a diff area has, as entries of its journal, in bounded steps: while a reactor goes on
+ * All that the map of a diff area has, as entries of its journal, in bounded steps: while a reactor continues
  * writing the map, or all at once before it does.
  *
  * Each entry is true of the map at the moment of its step. So any of them may be missing in a log that
@@ -87,7 +87,7 @@ export class AreaEncoder {
     const asked = bitsOf(from, wordEnd);
     const data = map.dataBits(chunk, word) & asked;
     const holes = map.holeBits(chunk, word) & asked;
-    // All that was asked for is one run: it may go on behind the word.
+    // All that was asked for is one run: it may continue behind the word.
     if (data === asked) return this.#run(AreaOp.SAVED, chunk, slot, from, blocks);
     const holeOp = this.#wasReleased ? AreaOp.ZERO : AreaOp.LOST;
     if (holes === asked) return this.#run(holeOp, chunk, 0, from, blocks);

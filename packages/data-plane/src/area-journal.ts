@@ -1,7 +1,7 @@
 /**
  * The journal of a diff area in a persistent snapshot. Copies and writes into slots end only when the
  * data is on the medium and the journal says where it is; so the engine, which lets a write to the
- * original go on when its copies have ended, needs to know nothing of it.
+ * original continue when its copies have ended, needs to know nothing of it.
  *
  * ```
  *   copy or run done ──▶ entry ──▶ fdatasync stores ─▶ journal ─▶ fdatasync ──▶ onCopied, onRun
@@ -127,7 +127,7 @@ export class AreaJournal {
     this.#whenIdle(() => done(!this.#dropped && this.io.adopt()));
   }
 
-  /** The successor is given up, the journal goes on. */
+  /** The successor is given up, the journal continues. */
   abandon(done: () => void): void {
     this.#whenIdle(() => {
       if (!this.#dropped) this.io.dropMirror();

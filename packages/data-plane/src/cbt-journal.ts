@@ -6,7 +6,7 @@
  * ```
  *   logged    bit per block: an entry has been appended         durable    the entry is on the medium
  *
- *   admit(tag) ── all durable ─▶ goes on
+ *   admit(tag) ── all durable ─▶ continues
  *              └─ else: append what is not logged, wait for the commit ──▶ onAdmitted(tag)
  * ```
  *
@@ -38,7 +38,7 @@ export interface CbtJournalOptions {
   readonly requestsMax: number;
   /** Whether the map says of a block that it was changed since the last take. */
   readonly isMarked: (block: number) => boolean;
-  /** The request may go on. */
+  /** The request may continue. */
   readonly onAdmitted: (tag: number) => void;
   readonly onFault: (errno: number) => void;
   readonly onLow: () => void;
@@ -151,7 +151,7 @@ export class CbtJournal {
     this.#append(CbtOp.SWITCH, ...encodeSwitch(before));
   }
 
-  /** Old data was lost: no write goes on before that is on record. */
+  /** Old data was lost: no write continues before that is on record. */
   noteAreaLost(): void {
     if (this.#dropped) return;
     this.#areaLost = true;
@@ -237,7 +237,7 @@ export class CbtJournal {
     this.io.commitSoon();
   }
 
-  /** Appends one entry that covers [first, last], and more where the writer goes on in sequence. */
+  /** Appends one entry that covers [first, last], and more where the writer continues in sequence. */
   #log(first: number, last: number): void {
     const { blockCount } = this.#options;
     let end = last + 1;

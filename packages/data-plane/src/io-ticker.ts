@@ -16,7 +16,7 @@ export function giveUpMs(timeoutMs: number): number {
   return (timeoutMs / TICKS_PER_TIMEOUT) * (TICKS_PER_TIMEOUT - COMMIT_LATE_TICKS - 1);
 }
 
-/** Who wants to know that time goes on. */
+/** Listens to the passing of time. */
 export interface Timed {
   /** True: something is in flight. */
   tickIo(): boolean;

@@ -14,7 +14,7 @@
  * memory and files stay until the answer comes.
  *
  * A compaction makes the checkpoint of a mirror's log itself: each commit begins with some of it, and where
- * nothing else is to be committed it goes on alone. It never takes room that the commits need.
+ * nothing else is to be committed it continues alone. It never takes room that the commits need.
  */
 import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
 import {
@@ -197,7 +197,7 @@ export class JournalIo {
     this.#onIdle = callback;
   }
 
-  /** Time goes on; see IoTicker. True while something waits for the medium, or for room in the log. */
+  /** Time passes; see IoTicker. True while something waits for the medium, or for room in the log. */
   tick(): boolean {
     const isFull = this.#life.is(JournalState.FULL);
     const waitsForRoom = isFull && this.writer.fillingEntries > 0;

@@ -1,6 +1,6 @@
 /**
  * Work that grows with a device is done in turns: after so many units (blocks, chunks or words of a map
- * looked at) the thread does what else there is, and goes on then.
+ * looked at) the thread does what else there is, and continues then.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 

@@ -1,10 +1,10 @@
 /**
- * Sees from the main thread whether the reactors' loops go on.
+ * Sees from the main thread whether the reactors' loops continue.
  *
  * ```
  *   check, every 250 ms    turned since the last check   all is well
  *                          not                           it sleeps, or hangs: it is woken once
- *                          still not, a second later     it hangs: said once, and when it goes on
+ *                          still not, a second later     it hangs: said once, and when it continues
  * ```
  *
  * A busy reactor pays one store per turn, an idle one two wake-ups per second, and one without

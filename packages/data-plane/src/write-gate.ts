@@ -17,7 +17,7 @@ export interface WriteGateOptions {
   readonly cbt: CbtMap;
   readonly tracker: number;
   readonly notify: (notice: ReactorNotice) => void;
-  /** A request that had to wait may go on. */
+  /** A request that had to wait may continue. */
   readonly onFrontAdmitted: (tag: number) => void;
   readonly onImageAdmitted: (tag: number) => void;
   readonly onKeptAdmitted: () => void;

@@ -1,5 +1,7 @@
-// Saves some "old data" in two stores, fast one first, until the limit is reached.
-// Usage: node examples/save.mjs [DIRECTORY]   (default: the system's temporary directory)
+/**
+ * Saves some "old data" in two stores, fast one first, until the limit is reached.
+ * Usage: node examples/save.mjs [DIRECTORY]   (default: the system's temporary directory)
+ */
 import { writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { commandStoreSystem, DiffStorage, slotOffsetBytes, slotStore } from "@blksnap/diff-storage";
@@ -23,7 +25,7 @@ const storage = await DiffStorage.open({
 const oldData = Buffer.alloc(storage.slotBytes, "old ");
 const savedIn = new Map(storage.stores.map((store) => [store.kind, 0]));
 for (;;) {
-  // A data path would use the synchronous allocateExtent and go on when told "wait".
+  // A data path would use the synchronous allocateExtent and continue when told "wait".
   const extent = await storage.allocateExtentWhenReady(16);
   if (extent === "full") break;
   for (let slot = extent.firstSlot; slot < extent.firstSlot + extent.count; slot++) {

@@ -6,12 +6,12 @@ const INTERVAL_MS = 1_000;
 export interface CutWatchOptions {
   readonly spaces: readonly StoreSpace[];
   readonly clock: Clock;
-  /** A file has become shorter than it was: somebody else has cut off what is stored there. */
+  /** A file was truncated: what was stored beyond its end is lost. */
   readonly onCut: (space: StoreSpace) => void;
 }
 
 /**
- * Watches that nobody cuts off the files that old data is in. What was cut off reads as the file's end, but
+ * Watches for truncation of the files that old data is in. What was cut off reads as the file's end, but
  * as zeros, which look like data, once the file is longer again: so it is looked for each second, and
  * before each growth.
  */

@@ -48,7 +48,7 @@ export class Puncher {
     });
   }
 
-  /** No punch starts after this; one in flight goes on. */
+  /** No punch starts after this; one in flight continues. */
   stop(): void {
     this.#stopped = true;
     this.#cancelTimer?.();

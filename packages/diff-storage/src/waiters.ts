@@ -12,7 +12,7 @@ interface Waiter {
 
 /**
  * Those who need slots while none is ready, in the order they came. Each waits for the time limit at
- * most, also when growth goes on but brings too little for all of them.
+ * most, also when growth continues but brings too little for all of them.
  */
 export class ExtentWaiters {
   #allocate: (maxSlots: number) => Extent | "wait" | "full";

@@ -1,5 +1,7 @@
-// The driver inside of another program: tracks an image file, takes a snapshot and reads from the
-// image what the front does not have any more. Needs root and the kernel module ublk_drv.
+/**
+ * The driver inside of another program: tracks an image file, takes a snapshot and reads from the
+ * image what the front does not have any more. Needs root and the kernel module ublk_drv.
+ */
 import {
   closeSync,
   mkdtempSync,

@@ -112,7 +112,7 @@ export class Driver implements DriverControl {
   }
 
   /**
-   * Takes the state directory over and goes on with everything that an earlier daemon has left.
+   * Takes the state directory over and resumes everything that an earlier daemon has left.
    * @param ports where it is not to be this machine
    * @throws ControlError UBLK_UNAVAILABLE, DEVICE_NOT_PERMITTED, ALREADY_RUNNING
    */

@@ -28,7 +28,7 @@ export interface DriverOptions extends SettingValues<typeof SETTINGS> {
 type ProgramDefaults = Required<Pick<DriverOptions, "holdTimeoutMs" | "takeOverTimeoutMs">>;
 type Defaulted = SettingDefaults<typeof SETTINGS> & ProgramDefaults;
 
-/** Where daemons before this one kept it: fronts of theirs that are in use are gone on with there. */
+/** Where daemons before this one kept it: fronts of theirs that are in use are resumed there. */
 const STATE_DIRECTORY_BEFORE = "/run/blksnap";
 
 const DEFAULTS: Defaulted = {

@@ -1,5 +1,5 @@
 /**
- * From seeds: SEED=N replays one. Never does a map go on after a write that it does not have, and always
+ * From seeds: SEED=N replays one. Never does a map continue after a write that it does not have, and always
  * where the README promises it.
  */
 

@@ -1,4 +1,4 @@
-/** A directory for persistent state whose medium hangs: what needs nothing of it goes on, the rest is bounded. */
+/** A directory for persistent state whose medium hangs: what needs nothing of it continues, the rest is bounded. */
 import { execFileSync } from "node:child_process";
 import {
   closeSync,

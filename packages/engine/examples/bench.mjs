@@ -1,5 +1,7 @@
-// Nanoseconds that the engine itself needs for a request: no I/O, every question answered at once in
-// batches of 32.   node --expose-gc packages/engine/examples/bench.mjs
+/**
+ * Nanoseconds that the engine itself needs for a request: no I/O, every question answered at once in
+ * batches of 32.   node --expose-gc packages/engine/examples/bench.mjs
+ */
 import { CbtMap, DiffArea, DiffAreaMap, RequestOp, TrackerEngine } from "@blksnap/engine";
 
 const BATCH = 32;

@@ -1,5 +1,7 @@
-// A snapshot of a 1 MiB device that is just an array: take it, overwrite the device, read the image.
-//   node packages/engine/examples/first-snapshot.mjs
+/**
+ * A snapshot of a 1 MiB device that is just an array: take it, overwrite the device, read the image.
+ *   node packages/engine/examples/first-snapshot.mjs
+ */
 import {
   CbtMap,
   CopyFault,

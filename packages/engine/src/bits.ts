@@ -1,4 +1,4 @@
-// Bit scans over ranges of 32-bit words. All numbers are small integers; nothing is allocated.
+/** Bit scans over ranges of 32-bit words. All numbers are small integers; nothing is allocated. */
 
 /**
  * The first bit in [from, to) that differs from `skip` (0: first set bit, -1: first clear bit), or

@@ -1,5 +1,7 @@
-// The active number of a CBT map, and what proves that it is not damaged: a number below the one that
-// was meant would have changes counted as old.
+/**
+ * The active number of a CBT map, and what proves that it is not damaged: a number below the one that
+ * was meant would have changes counted as old.
+ */
 import { CbtWord } from "./cbt-layout.js";
 
 export const ACTIVE_MAX = 255;
@@ -11,7 +13,7 @@ export function storeActive(words: Int32Array, active: number): void {
 }
 
 /**
- * The number to go on with after an owner was killed, or undefined when it is damaged. Killed in a
+ * The number to continue with after an owner was killed, or undefined when it is damaged. Killed in a
  * switch it is the larger one, which is right in any case: it says "changed" too often.
  */
 export function recoveredActive(words: Int32Array): number | undefined {

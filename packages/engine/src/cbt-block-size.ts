@@ -1,5 +1,7 @@
-// How large a block of the CBT map is: the kernel module's rule. Start at the smallest size and
-// double it while the map would have more blocks than wanted; the largest size wins over the count.
+/**
+ * How large a block of the CBT map is: the kernel module's rule. Start at the smallest size and
+ * double it while the map would have more blocks than wanted; the largest size wins over the count.
+ */
 import { EngineError } from "./errors.js";
 
 export interface CbtBlockSizeRule {

@@ -1,19 +1,21 @@
-// Bytes of a CBT map file (little-endian, the machine's own order; read by this machine only).
-//
-//     0      magic  "CBTm"          u32      16   capacityBytes      f64
-//     4      version                u32      24   active number      u32
-//     8      blockShift             u32      28   sequence           u32   odd while the map is reset
-//     12     blockCount             u32      32   reason             u32
-//                                            36   corrupted          u32   1: marks were lost
-//                                            40   check              u32   ~active number
-//                                            48   generation id      16 bytes
-//     4096   write map: one byte per block, then zero up to a multiple of 4096
-//     ...    read map:  the same size
-//     ...    discards:  the same size; CbtDiscard bits
-//
-// The previous number is always active - 1, so one store switches both. The check is stored just
-// before: a number that does not fit it is damaged, and a smaller one than was meant would have
-// changes counted as old.
+/**
+ * Bytes of a CBT map file (little-endian, the machine's own order; read by this machine only).
+ *
+ *     0      magic  "CBTm"          u32      16   capacityBytes      f64
+ *     4      version                u32      24   active number      u32
+ *     8      blockShift             u32      28   sequence           u32   odd while the map is reset
+ *     12     blockCount             u32      32   reason             u32
+ *                                            36   corrupted          u32   1: marks were lost
+ *                                            40   check              u32   ~active number
+ *                                            48   generation id      16 bytes
+ *     4096   write map: one byte per block, then zero up to a multiple of 4096
+ *     ...    read map:  the same size
+ *     ...    discards:  the same size; CbtDiscard bits
+ *
+ * The previous number is always active - 1, so one store switches both. The check is stored just
+ * before: a number that does not fit it is damaged, and a smaller one than was meant would have
+ * changes counted as old.
+ */
 
 export const CBT_MAGIC = 0x6d544243;
 export const CBT_VERSION = 3;

@@ -1,34 +1,36 @@
-// Changed-block tracking: for each block the number of the last snapshot interval that changed it.
-//
-//     write[b]  live value: the number that was active at the last write, 0 = never in this generation
-//     read[b]   the value that write[b] had at the last take; valid only where write[b] === active
-//
-//     frozen(b) = write[b] === active ? read[b] : write[b]        what a backup reads
-//
-//            take n          write to b            take n+1
-//     active   5    |    6       6           |    7
-//     write    3    |    3  ->   6           |    6
-//     read     -    |    -  ->   3           |   (3, no longer looked at)
-//     frozen   3    |    3       3           |    6
-//
-// So a take is one store of the active number instead of a copy of the map: the first mark of a block
-// in an interval saves its frozen value itself.
-//
-// Threads. One thread, the owner, marks and switches. Any other may open the same file in a mapping
-// of its own and read. What makes that right: a mark stores read[b] before write[b], so whoever sees
-// write[b] === active also sees the saved value (write[b] is stored with Atomics, which neither the
-// compiler nor the processor moves before read[b]); and marks of an interval come after the store of
-// its number, so a reader that met one finds the number changed afterwards and reads again. Only a
-// reset takes longer than one store: `sequence` is odd meanwhile, and readers are turned away.
-//
-// Discards. A third table has two bits per block: LIVE says that the last change of the block was a
-// discard of all of it, FROZEN is what LIVE was at the last take, saved and valid as read[b] is. LIVE
-// is set last, by recordDiscard() when the discard has ended, and cleared first, by any mark; so a
-// kill in between leaves "changed", which is always true. A reader that met write[b] before and after
-// it looked at LIVE has seen a value that belongs to it.
-//
-// Killed at any instruction, the file is still right: a mark without its second store is a mark that
-// was not made (its write was not issued either), and a half-made reset is completed by open().
+/**
+ * Changed-block tracking: for each block the number of the last snapshot interval that changed it.
+ *
+ *     write[b]  live value: the number that was active at the last write, 0 = never in this generation
+ *     read[b]   the value that write[b] had at the last take; valid only where write[b] === active
+ *
+ *     frozen(b) = write[b] === active ? read[b] : write[b]        what a backup reads
+ *
+ *            take n          write to b            take n+1
+ *     active   5    |    6       6           |    7
+ *     write    3    |    3  ->   6           |    6
+ *     read     -    |    -  ->   3           |   (3, no longer looked at)
+ *     frozen   3    |    3       3           |    6
+ *
+ * So a take is one store of the active number instead of a copy of the map: the first mark of a block
+ * in an interval saves its frozen value itself.
+ *
+ * Threads. One thread, the owner, marks and switches. Any other may open the same file in a mapping
+ * of its own and read. What makes that right: a mark stores read[b] before write[b], so a reader that sees
+ * write[b] === active also sees the saved value (write[b] is stored with Atomics, which neither the
+ * compiler nor the processor moves before read[b]); and marks of an interval come after the store of
+ * its number, so a reader that met one finds the number changed afterwards and reads again. Only a
+ * reset takes longer than one store: `sequence` is odd meanwhile, and readers are turned away.
+ *
+ * Discards. A third table has two bits per block: LIVE says that the last change of the block was a
+ * discard of all of it, FROZEN is what LIVE was at the last take, saved and valid as read[b] is. LIVE
+ * is set last, by recordDiscard() when the discard has ended, and cleared first, by any mark; so a
+ * kill in between leaves "changed", which is always true. A reader that met write[b] before and after
+ * it looked at LIVE has seen a value that belongs to it.
+ *
+ * Killed at any instruction, the file is still right: a mark without its second store is a mark that
+ * was not made (its write was not issued either), and a half-made reset is completed by open().
+ */
 import { assert } from "./assert.js";
 import { ACTIVE_MAX, recoveredActive, storeActive } from "./cbt-active.js";
 import { CbtCheckpoint } from "./cbt-checkpoint.js";
@@ -118,7 +120,7 @@ export class CbtMap {
   }
 
   /**
-   * Opens a map made by create(), for reading beside its owner or to go on with it. Only the owner
+   * Opens a map made by create(), for reading beside its owner or to resume it. Only the owner
    * may pass `owner: true`: it completes a reset or a switch that a crash left half made, and begins
    * a new generation where the active number is damaged.
    */

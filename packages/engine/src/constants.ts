@@ -1,4 +1,4 @@
-// Numbers that the engine and its host share.
+/** Numbers that the engine and its host share. */
 
 /** Request operations, numbered as ublk numbers them. */
 export const RequestOp = {
@@ -42,7 +42,7 @@ export const CopyFault = { NONE: 0, READ: 1, WRITE: 2 } as const;
 
 /** What happens to a write to the original when there is no room for its old data. */
 export const OverflowPolicy = {
-  /** The write goes on; its blocks of the image are lost. */
+  /** The write continues; its blocks of the image are lost. */
   BREAK_SNAPSHOT: 0,
   /** The write fails, and nothing is lost. */
   FAIL_WRITES: 1,

@@ -1,19 +1,21 @@
-// Copies: how they start, end, fail and are tried again.
-//
-//     launch --> I/O --ok--> saved bits set --> waiters and owner go on
-//                 |
-//                 +--late: blocks lost, or the owner's error; they go on, the answer ends nothing
-//                 |
-//                 +--failed, several blocks--> again block by block, each ends as one of
-//                 |                              saved | lost (owner: front) | the owner's error
-//                 +--failed, one block or no space: lost, or the owner's error
-//
-// Bits are set here and nowhere before the answer: what a set bit promises is in the slot.
-//
-// A front request's block is lost when it cannot be copied and the overflow policy lets its write go
-// on. It is lost under every policy when the original cannot be read: there is no old data that
-// could be kept, and a write is what mends a bad sector. An image request's block is never lost: the
-// original still has it, only that image write fails.
+/**
+ * Copies: how they start, end, fail and are tried again.
+ *
+ *     launch --> I/O --ok--> saved bits set --> waiters and owner continue
+ *                 |
+ *                 +--late: blocks lost, or the owner's error; they continue, the answer ends nothing
+ *                 |
+ *                 +--failed, several blocks--> again block by block, each ends as one of
+ *                 |                              saved | lost (owner: front) | the owner's error
+ *                 +--failed, one block or no space: lost, or the owner's error
+ *
+ * Bits are set here and nowhere before the answer: what a set bit promises is in the slot.
+ *
+ * A front request's block is lost when it cannot be copied and the overflow policy lets its write go
+ * on. It is lost under every policy when the original cannot be read: there is no old data that
+ * could be kept, and a write is what mends a bad sector. An image request's block is never lost: the
+ * original still has it, only that image write fails.
+ */
 import {
   BufferOwner,
   CopyFault,
@@ -112,7 +114,7 @@ export class CopyPath {
     if (copies.isExhausted()) core.ready.appendAll(core.copyWaiters);
   }
 
-  /** The area is closed: nobody asks any more what late copies come to. */
+  /** The area is closed: results of late copies are no longer wanted. */
   orphan(): void {
     const { state, size } = this.core.copies;
     for (let copy = 0; copy < size; copy++) {
@@ -153,7 +155,7 @@ export class CopyPath {
     this.end(copy);
   }
 
-  /** Lets waiters and, when it was the last thing in flight for it, the owner go on. */
+  /** Lets waiters and, when it was the last thing in flight for it, the owner continue. */
   end(copy: number): void {
     this.release(copy);
     this.goOn(this.core.copies.owner[copy]);
@@ -167,7 +169,7 @@ export class CopyPath {
     if (pending[tag] === 0) this.core.wake(owner);
   }
 
-  /** Lets the waiters go on. */
+  /** Lets the waiters continue. */
   release(copy: number): void {
     this.core.wakeWaiters(copy);
     this.core.copies.free(copy);

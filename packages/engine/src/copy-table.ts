@@ -1,12 +1,14 @@
-// Copies in flight: blocks on their way into a slot.
-//
-//     buckets   chunk hash -> first copy -> next copy -> ...     (chain through `next`)
-//     copy      chunk, range [rangeStart, rangeEnd) of blocks    what others must wait for
-//               I/O   [blockStart, blockStart + blockCount)      what is being copied just now
-//               waiters: requests that need one of these blocks  (queue through the request links)
-//
-// Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
-// block by block. The table is bounded; who finds it exhausted waits in a queue.
+/**
+ * Copies in flight: blocks on their way into a slot.
+ *
+ *     buckets   chunk hash -> first copy -> next copy -> ...     (chain through `next`)
+ *     copy      chunk, range [rangeStart, rangeEnd) of blocks    what others must wait for
+ *               I/O   [blockStart, blockStart + blockCount)      what is being copied just now
+ *               waiters: requests that need one of these blocks  (queue through the request links)
+ *
+ * Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
+ * block by block. The table is bounded; who finds it exhausted waits in a queue.
+ */
 import { assert } from "./assert.js";
 import { IdPool } from "./id-pool.js";
 import { IoStage, IoState } from "./io-state.js";

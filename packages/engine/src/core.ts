@@ -1,23 +1,25 @@
-// The state that all parts of an engine share, and where requests wait.
-//
-//     ready       may go on now; drained at the end of every event
-//     held        write-like front requests kept back by hold()
-//     on a copy   needs a block that another request is copying
-//     copyWaiters no free copy      runWaiters  no free run      slotWaiters  no free slot
-//     blocked     no room, and the overflow policy is to wait for it
-//     sliceWaiters  overlaps the slice of kept-back discards that is in flight
-//
-// Why nothing waits for ever. A request waits on a copy, a pool or a slot only when it has no copy
-// and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end, or the
-// bound of it to pass (io-state.ts): a store with something late gets no I/O at all, so what is still
-// to be written to a slot or read from it meets nothing that came later. Slots are always answered,
-// with a grant or a denial. Blocked requests hold nothing that another needs,
-// and the host's ticks end their wait. The one thing that is kept while waiting is a run
-// reserved by an image write that lacks a copy; runs are always taken before copies and copies
-// never wait for runs, so there is no circle.
-//
-// Why nobody starves. The queues are first-in first-out; while someone waits for a pool, newcomers
-// queue up behind him even if there is a free entry (`serving` lets just the woken one pass).
+/**
+ * The state that all parts of an engine share, and where requests wait.
+ *
+ *     ready       may continue now; drained at the end of every event
+ *     held        write-like front requests kept back by hold()
+ *     on a copy   needs a block that another request is copying
+ *     copyWaiters no free copy      runWaiters  no free run      slotWaiters  no free slot
+ *     blocked     no room, and the overflow policy is to wait for it
+ *     sliceWaiters  overlaps the slice of kept-back discards that is in flight
+ *
+ * Why nothing waits for ever. A request waits on a copy, a pool or a slot only when it has no copy
+ * and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end, or the
+ * bound of it to pass (io-state.ts): a store with something late gets no I/O at all, so what is still
+ * to be written to a slot or read from it meets nothing that came later. Slots are always answered,
+ * with a grant or a denial. Blocked requests hold nothing that another needs,
+ * and the host's ticks end their wait. The one thing that is kept while waiting is a run
+ * reserved by an image write that lacks a copy; runs are always taken before copies and copies
+ * never wait for runs, so there is no circle.
+ *
+ * Why nobody starves. The queues are first-in first-out; while someone waits for a pool, newcomers
+ * queue up behind him even if there is a free entry (`serving` lets just the woken one pass).
+ */
 import type { CbtMap } from "./cbt-map.js";
 import { EIO } from "./constants.js";
 import { CopyTable } from "./copy-table.js";
@@ -164,13 +166,13 @@ export class EngineCore {
     else this.slotWaiters.push(id);
   }
 
-  /** Lets a request go on at the end of the present event. */
+  /** Lets a request continue at the end of the present event. */
   wake(id: number): void {
     this.setState(id, RequestState.ACTIVE);
     this.ready.push(id);
   }
 
-  /** Lets all requests that wait on this copy go on. */
+  /** Lets all requests that wait on this copy continue. */
   wakeWaiters(copy: number): void {
     this.ready.append(this.copies.waitersHead[copy], this.copies.waitersTail[copy]);
     this.copies.waitersHead[copy] = NONE;
@@ -250,7 +252,7 @@ export class EngineCore {
     this.runs.setStale(first, lastSlot);
   }
 
-  /** Before somebody relies on what the chunk has: what is gone counts as lost. */
+  /** Before the chunk's content is relied on: what is gone counts as lost. */
   meetChunk(chunk: number): void {
     for (let i = 0; i < this.lostSlots.length; i++) this.lostSlots[i].meet(chunk);
   }

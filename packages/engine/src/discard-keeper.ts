@@ -1,26 +1,27 @@
-// Discards that a snapshot is in the way of.
-//
-// A discard is a hint: "nobody needs this data any more". While the snapshot needs it, copying it for
-// the sake of a hint would be the wrong way round. So such a discard is kept back as a whole:
-// answered at once, not copied, not issued, not a change. When no snapshot is there any more, what
-// is kept is sent down, a slice at a time; blocks beside each other go together, whoever discarded
-// them.
-//
-//     DISCARD, some block unsaved --> kept -- write issued to it --> forgotten
-//                                      |
-//                                      +---- no area ---> slice: marked in CBT, issued, ended
-//
-// Rules that make this safe:
-//
-//     A write takes what it touches off when it is issued, so before it can reach the original. A
-//     discard does not keep what a write that was issued before still has in hand.
-//     Writes to the slice in flight wait for its end. One slice is in flight at most.
-//     A hold waits for the slice as for a write, and none begins while writes are held, or an area is
-//     attached. What is still kept at a take stays kept: the image shows what the original holds.
-//
-// What is kept is forgotten with the process, and with the tracker. Write-zeroes is no hint: the zero
-// bytes can be read back, so it takes the way of a write.
-
+/**
+ * Discards that a snapshot is in the way of.
+ *
+ * A discard is a hint: "nobody needs this data any more". While the snapshot needs it, copying it for
+ * the sake of a hint would be the wrong way round. So such a discard is kept back as a whole:
+ * answered at once, not copied, not issued, not a change. When no snapshot is there any more, what
+ * is kept is sent down, a slice at a time; blocks beside each other go together, whichever request discarded
+ * them.
+ *
+ *     DISCARD, some block unsaved --> kept -- write issued to it --> forgotten
+ *                                      |
+ *                                      +---- no area ---> slice: marked in CBT, issued, ended
+ *
+ * Rules that make this safe:
+ *
+ *     A write takes what it touches off when it is issued, so before it can reach the original. A
+ *     discard does not keep what a write that was issued before still has in hand.
+ *     Writes to the slice in flight wait for its end. One slice is in flight at most.
+ *     A hold waits for the slice as for a write, and none begins while writes are held, or an area is
+ *     attached. What is still kept at a take stays kept: the image shows what the original holds.
+ *
+ * What is kept is forgotten with the process, and with the tracker. Write-zeroes is no hint: the zero
+ * bytes can be read back, so it takes the way of a write.
+ */
 import { RequestOp } from "./constants.js";
 import { AreaPhase, type EngineCore } from "./core.js";
 import { NONE } from "./request-queue.js";

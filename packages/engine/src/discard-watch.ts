@@ -1,15 +1,17 @@
-// Which discards of the original may be recorded in the CBT map as what they are.
-//
-// A block counts as discarded only when the discard has succeeded and no write to it was under way
-// at any moment between the discard's issue and its end: whose data won, nobody could say.
-//
-//     write  |-- issued ----------|                        found when the discard is issued
-//     write          |-- issued --|                        found when the write is issued
-//     write                |-- marked, not issued yet ...  found when the discard ends
-//     discard     |------------------------|
-//
-// A discard that was met by a write just counts as a change. Writes pay for this with one look at
-// `inFlight`; the table is only searched while discards are under way.
+/**
+ * Which discards of the original may be recorded in the CBT map as what they are.
+ *
+ * A block counts as discarded only when the discard has succeeded and no write to it was under way
+ * at any moment between the discard's issue and its end: whose data won, nobody could say.
+ *
+ *     write  |-- issued ----------|                        found when the discard is issued
+ *     write          |-- issued --|                        found when the write is issued
+ *     write                |-- marked, not issued yet ...  found when the discard ends
+ *     discard     |------------------------|
+ *
+ * A discard that was met by a write just counts as a change. Writes pay for this with one look at
+ * `inFlight`; the table is only searched while discards are under way.
+ */
 import type { CbtMap } from "./cbt-map.js";
 import { RequestFlag, RequestOp } from "./constants.js";
 import { RequestState, type RequestTable } from "./request-table.js";

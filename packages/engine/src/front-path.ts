@@ -1,22 +1,24 @@
-// The front: what users do to the original.
-//
-//     READ, FLUSH   ------------------------------------------------> original
-//     WRITE, DISCARD, WRITE_ZEROES
-//                   mark CBT -> save old blocks (active area) -> held? -> original
-//     DISCARD of blocks that the active area still needs: kept back, see discard-keeper
-//
-// Saving goes over the request from its cursor. Blocks that are saved are passed, runs of unsaved
-// blocks are copied, and the pass ends at the first thing in its way: a block that another request
-// is copying, an exhausted pool, a full copy window. With copies of its own in flight the request
-// goes on when these have ended, else it parks on what stopped it. The cursor only moves forward:
-// what was passed is saved, or lost, or will be one of both when `pending` is zero again. So a
-// discard of any length goes window by window and never looks at a block twice.
-//
-// Without room for old data, or while the store hangs, the area's overflow policy decides:
-//
-//     BREAK_SNAPSHOT  blocks lost, the request goes on
-//     FAIL_WRITES     the request ends with the error, before anything of it was issued
-//     BLOCK_WRITES    the request is blocked; woken by a grant or a tick it begins again
+/**
+ * The front: what users do to the original.
+ *
+ *     READ, FLUSH   ------------------------------------------------> original
+ *     WRITE, DISCARD, WRITE_ZEROES
+ *                   mark CBT -> save old blocks (active area) -> held? -> original
+ *     DISCARD of blocks that the active area still needs: kept back, see discard-keeper
+ *
+ * Saving goes over the request from its cursor. Blocks that are saved are passed, runs of unsaved
+ * blocks are copied, and the pass ends at the first thing in its way: a block that another request
+ * is copying, an exhausted pool, a full copy window. With copies of its own in flight the request
+ * continues when these have ended, else it parks on what stopped it. The cursor only moves forward:
+ * what was passed is saved, or lost, or will be one of both when `pending` is zero again. So a
+ * discard of any length goes window by window and never looks at a block twice.
+ *
+ * Without room for old data, or while the store hangs, the area's overflow policy decides:
+ *
+ *     BREAK_SNAPSHOT  blocks lost, the request continues
+ *     FAIL_WRITES     the request ends with the error, before anything of it was issued
+ *     BLOCK_WRITES    the request is blocked; woken by a grant or a tick it begins again
+ */
 import { assert } from "./assert.js";
 import { EINVAL, EIO, EOPNOTSUPP, ETIMEDOUT, OverflowPolicy, RequestOp } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
@@ -77,7 +79,7 @@ export class FrontPath {
     this.advance(tag);
   }
 
-  /** Goes on with a write-like request that has nothing in flight. */
+  /** Resumes a write-like request that has nothing in flight. */
   advance(tag: number): void {
     const { core } = this;
     if (core.phase === AreaPhase.ACTIVE) {

@@ -1,13 +1,15 @@
-// How a device is cut up.
-//
-//     device   |--------- chunk 0 ---------|--------- chunk 1 ---------|-- last, short --|
-//     chunk    | block 0 | block 1 | ...   |                           | ...     |short|
-//
-// A chunk is what gets a slot in the diff storage, a block is what gets copied. Both are powers of
-// two. The last chunk and the last block may be short; a short chunk still takes a whole slot.
-//
-// Positions are kept as (chunk number, block in chunk, byte in chunk): small integers that can be
-// passed between functions without turning into heap numbers, which byte offsets above 2^31 can not.
+/**
+ * How a device is cut up.
+ *
+ *     device   |--------- chunk 0 ---------|--------- chunk 1 ---------|-- last, short --|
+ *     chunk    | block 0 | block 1 | ...   |                           | ...     |short|
+ *
+ * A chunk is what gets a slot in the diff storage, a block is what gets copied. Both are powers of
+ * two. The last chunk and the last block may be short; a short chunk still takes a whole slot.
+ *
+ * Positions are kept as (chunk number, block in chunk, byte in chunk): small integers that can be
+ * passed between functions without turning into heap numbers, which byte offsets above 2^31 can not.
+ */
 import { SECTOR_BYTES } from "./constants.js";
 import { EngineError } from "./errors.js";
 

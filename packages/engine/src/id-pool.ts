@@ -1,11 +1,13 @@
-// Ids of what is in flight, from a bounded table.
-//
-//     FREE --acquireId--> LIVE ----free----> FREE
-//                       |                  ^
-//                       +-----setLate----> LATE (ORPHANED) --free
-//
-// A late one is found by nobody and keeps only its id. There are twice as many ids as may be live, so that a
-// store that hangs with all of them leaves room for the others.
+/**
+ * Ids of what is in flight, from a bounded table.
+ *
+ *     FREE --acquireId--> LIVE ----free----> FREE
+ *                       |                  ^
+ *                       +-----setLate----> LATE (ORPHANED) --free
+ *
+ * A late one cannot be found and keeps only its id. There are twice as many ids as may be live, so that a
+ * store that hangs with all of them leaves room for the others.
+ */
 import { assert } from "./assert.js";
 import { IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
@@ -57,7 +59,7 @@ export abstract class IdPool {
     this.freeIds++;
   }
 
-  /** Nobody finds it any more. */
+  /** It can no longer be found. */
   setLate(id: number): void {
     this.leave(id);
     this.state[id] = IoState.LATE;

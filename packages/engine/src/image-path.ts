@@ -1,9 +1,11 @@
-// The image: the frozen view, and what was written to it.
-//
-//     READ     runs from original and slots                          image-read
-//     WRITE    mark CBT twice, runs and copies into slots            image-write
-//     DISCARD  whole chunks are released                             image-release
-//     FLUSH    done at once: the image does not outlive a power cut
+/**
+ * The image: the frozen view, and what was written to it.
+ *
+ *     READ     runs from original and slots                          image-read
+ *     WRITE    mark CBT twice, runs and copies into slots            image-write
+ *     DISCARD  whole chunks are released                             image-release
+ *     FLUSH    done at once: the image does not outlive a power cut
+ */
 import { EINVAL, EIO, EOPNOTSUPP, RequestOp, RunKind } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
 import { AreaPhase, type EngineCore } from "./core.js";
@@ -64,7 +66,7 @@ export class ImagePath {
     this.advance(tag);
   }
 
-  /** Goes on with a request that has nothing in flight. */
+  /** Resumes a request that has nothing in flight. */
   advance(tag: number): void {
     const { core } = this;
     const { image } = core;
@@ -117,7 +119,7 @@ export class ImagePath {
     if (runs.isExhausted()) core.ready.appendAll(core.runWaiters);
   }
 
-  /** The area is closed: nobody asks any more what late runs come to. */
+  /** The area is closed: results of late runs are no longer wanted. */
   orphan(): void {
     this.runPath.orphan();
   }

@@ -1,12 +1,14 @@
-// Reads of the image: what the device was at the instant of the take.
-//
-//     blocks   | unsaved   | saved in slot | unsaved | lost |
-//     runs     | original  | slot          | original| EIO  |
-//
-// A run that was read from the original proves itself afterwards: a write to the original is issued
-// only after the block's saved bit is set, so a bit that is still clear once the read has ended means
-// that what was read is old. Blocks whose bit was set meanwhile are read again from the slot, through
-// the same run, one stretch after the other.
+/**
+ * Reads of the image: what the device was at the instant of the take.
+ *
+ *     blocks   | unsaved   | saved in slot | unsaved | lost |
+ *     runs     | original  | slot          | original| EIO  |
+ *
+ * A run that was read from the original proves itself afterwards: a write to the original is issued
+ * only after the block's saved bit is set, so a bit that is still clear once the read has ended means
+ * that what was read is old. Blocks whose bit was set meanwhile are read again from the slot, through
+ * the same run, one stretch after the other.
+ */
 import { BlockState, EIO, RunKind } from "./constants.js";
 import { type EngineCore, Stop } from "./core.js";
 
@@ -51,7 +53,7 @@ export class ImageReader {
 
   /**
    * After a read of the original, or of one stretch after it: true if blocks of the run have been
-   * saved meanwhile and the run goes on with reading these.
+   * saved meanwhile and the run continues with reading these.
    */
   reread(run: number): boolean {
     const { runs, image, geometry } = this.core;

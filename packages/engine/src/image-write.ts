@@ -1,14 +1,16 @@
-// Writes to the image: they go to slots, the original never sees them.
-//
-//     request          |..head..|   whole blocks   |..tail..|
-//     not in the slot    copy     straight to the    copy       head and tail first: the rest of such
-//     yet                old      slot: "direct"     old        a block must be in the slot too
-//     in the slot        in place in place           in place
-//
-// A direct write takes a place in the table of copies, so that everybody who needs one of its blocks
-// waits for it; its saved bits are set when it has succeeded. A failed one leaves them unset: the old
-// data is still where it was, and who waited looks again and copies it himself. Writing a whole
-// block over a lost one heals it; writing a part of a lost one is an error.
+/**
+ * Writes to the image: they go to slots, the original never sees them.
+ *
+ *     request          |..head..|   whole blocks   |..tail..|
+ *     not in the slot    copy     straight to the    copy       head and tail first: the rest of such
+ *     yet                old      slot: "direct"     old        a block must be in the slot too
+ *     in the slot        in place in place           in place
+ *
+ * A direct write takes a place in the table of copies, so that everybody who needs one of its blocks
+ * waits for it; its saved bits are set when it has succeeded. A failed one leaves them unset: the old
+ * data is still where it was, and who waited looks again and copies it himself. Writing a whole
+ * block over a lost one heals it; writing a part of a lost one is an error.
+ */
 import { BlockState, CopyKind, EIO, RunKind } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
 import { type EngineCore, Stop } from "./core.js";
@@ -27,7 +29,7 @@ export class ImageWriter {
     this.copyPath = copyPath;
   }
 
-  /** Goes on from the cursor: 0 at the end of the request, or what stopped it. */
+  /** Continues from the cursor: 0 at the end of the request, or what stopped it. */
   pass(tag: number): number {
     const { image, geometry } = this.core;
     const edges = this.prepareEdges(tag);

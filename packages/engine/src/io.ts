@@ -1,10 +1,12 @@
-// What the engine asks of its host, and tells it.
-//
-// Every question (submit...) is answered later by the call named with it, exactly once, and never
-// from inside the asking call; ZERO runs are the one exception. completeFront, completeImage,
-// onDrained and onAreaClosed end an event: the host may call the engine from inside these. From
-// inside the others it may not. What a host throws comes out of the engine's call that led to it,
-// after everybody else went on.
+/**
+ * What the engine asks of its host, and tells it.
+ *
+ * Every question (submit...) is answered later by the call named with it, exactly once, and never
+ * from inside the asking call; ZERO runs are the one exception. completeFront, completeImage,
+ * onDrained and onAreaClosed end an event: the host may call the engine from inside these. From
+ * inside the others it may not. What a host throws comes out of the engine's call that led to it,
+ * after everybody else continued.
+ */
 
 export interface EngineIo {
   /**
@@ -56,7 +58,7 @@ export interface EngineIo {
   /** The first block of the area was lost, because of `errno` (positive). Once per area. */
   onAreaFault(errno: number): void;
   /**
-   * The copy has passed its bound, and its request goes on without it. It is still to be answered; until
+   * The copy has passed its bound, and its request continues without it. It is still to be answered; until
    * then its slot and the window that it uses belong to it: the tag needs another window.
    */
   onCopyLate(copyId: number): void;

@@ -1,13 +1,15 @@
-// Discards of the original that are kept back: a bit per granule that its users have discarded and
-// that nobody has written since.
-//
-//     granule   a block; on large devices more of them, so that the bits never take more than 64 MiB
-//     page      2^18 granules; without any: no memory; all of them: one array that all pages share
-//
-//     pages     [ none | bits | all | none | ... ]      2048 of them at most
-//
-// A discard sets the granules that it covers whole, whatever overlaps a granule in part clears it. So
-// a set bit may be missing, but never is one set that holds data which somebody wants back.
+/**
+ * Discards of the original that are kept back: a bit per granule that its users have discarded and
+ * that has not been written since.
+ *
+ *     granule   a block; on large devices more of them, so that the bits never take more than 64 MiB
+ *     page      2^18 granules; without any: no memory; all of them: one array that all pages share
+ *
+ *     pages     [ none | bits | all | none | ... ]      2048 of them at most
+ *
+ * A discard sets the granules that it covers whole, whatever overlaps a granule in part clears it. So
+ * a set bit may be missing, but never is one set that holds data which somebody wants back.
+ */
 import { bitAt, clearBits, findBit, setBits } from "./bits.js";
 import type { Geometry } from "./geometry.js";
 

@@ -1,4 +1,4 @@
-// The slice of kept-back discards that is on its way to the original: one at a time.
+/** The slice of kept-back discards that is on its way to the original: one at a time. */
 
 export class KeptSlice {
   inFlight: boolean = false;

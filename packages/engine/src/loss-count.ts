@@ -1,8 +1,10 @@
-// How many blocks of a diff area are lost, and in how many ranges: kept as it happens, so that telling it
-// costs nothing, whatever the size of the map.
-//
-// A range begins at a lost block whose predecessor on the device is not lost. What happens to blocks
-// [from, to) changes beginnings in [from, to] alone, so these are counted before and after.
+/**
+ * How many blocks of a diff area are lost, and in how many ranges: kept as it happens, so that telling it
+ * costs nothing, whatever the size of the map.
+ *
+ * A range begins at a lost block whose predecessor on the device is not lost. What happens to blocks
+ * [from, to) changes beginnings in [from, to] alone, so these are counted before and after.
+ */
 import { BlockState } from "./constants.js";
 import type { Geometry } from "./geometry.js";
 

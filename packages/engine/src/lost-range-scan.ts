@@ -1,5 +1,4 @@
-// The lost ranges of a diff area, found in bounded steps: a map can have millions of recorded chunks.
-
+/** The lost ranges of a diff area, found in bounded steps: a map can have millions of recorded chunks. */
 import { BlockState } from "./constants.js";
 import type { DiffAreaMap } from "./diff-area-map.js";
 
@@ -26,7 +25,7 @@ export class LostRangeScan {
     return this.isFull || this.chunk >= this.map.geometry.chunkCount;
   }
 
-  /** Goes on for about so many units of work: chunks, words of bitmaps. */
+  /** Continues for about so many units of work: chunks, words of bitmaps. */
   step(unitsMax: number): void {
     const { geometry } = this.map;
     let units = unitsMax;

@@ -1,10 +1,12 @@
-// Slots whose content is gone because their store was cut off, and the chunks that had them: found in
-// bounded steps, as a map can have millions of chunks, and at once where somebody needs to know.
-//
-//     chunks    | found        cursor ──▶    met          met
-//
-// What is saved there from the cut on is there. So a chunk loses what it has once: when the cursor comes
-// to it, or before that when it is met, because somebody copies into it or reads its slot.
+/**
+ * Slots whose content is gone because their store was cut off, and the chunks that had them: found in
+ * bounded steps, as a map can have millions of chunks, and at once where somebody needs to know.
+ *
+ *     chunks    | found        cursor ──▶    met          met
+ *
+ * What is saved there from the cut on is there. So a chunk loses what it has once: when the cursor comes
+ * to it, or before that when it is met, because somebody copies into it or reads its slot.
+ */
 import { bitAt, setBits } from "./bits.js";
 import { BlockState } from "./constants.js";
 import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
@@ -37,14 +39,14 @@ export class LostSlots {
     return slot >= this.firstSlot && slot <= this.lastSlot;
   }
 
-  /** Before somebody relies on what the chunk has, or gives it a slot. */
+  /** Before the chunk's content is relied on, or the chunk gets a slot. */
   meet(chunk: number): void {
     if (chunk < this.cursor || bitAt(this.met, 0, chunk)) return;
     setBits(this.met, 0, chunk, chunk + 1);
     if (this.isGone(chunk)) this.loseChunk(chunk);
   }
 
-  /** Goes on for about so many units of work: chunks, and blocks that are lost. */
+  /** Continues for about so many units of work: chunks, and blocks that are lost. */
   step(unitsMax: number): void {
     const { wordsPerChunk } = this.map.geometry;
     let units = unitsMax;

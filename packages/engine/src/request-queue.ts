@@ -1,11 +1,13 @@
-// First-in first-out queues of requests, threaded through one shared array.
-//
-//     links    [ -1 | 4 | -1 | -1 | 2 | ... ]      links[id] = id of the next request in the same queue
-//                    ^---------------^
-//     queue    head = 1 -> 4 -> 2 = tail
-//
-// Front tag t has id t, image tag t has id frontDepth + t. A request is on one queue at most, so one
-// link per request is enough, and no queue can be full.
+/**
+ * First-in first-out queues of requests, threaded through one shared array.
+ *
+ *     links    [ -1 | 4 | -1 | -1 | 2 | ... ]      links[id] = id of the next request in the same queue
+ *                    ^---------------^
+ *     queue    head = 1 -> 4 -> 2 = tail
+ *
+ * Front tag t has id t, image tag t has id frontDepth + t. A request is on one queue at most, so one
+ * link per request is enough, and no queue can be full.
+ */
 
 export const NONE = -1;
 

@@ -1,16 +1,18 @@
-// The requests of one ublk queue, as columns indexed by tag.
-//
-//     tag           0    1    2   ...  depth-1
-//     op           [ ]  [ ]  [ ]                  the host writes these four,
-//     flags        [ ]  [ ]  [ ]                  then calls submitFront or submitImage
-//     offsetBytes  [ ]  [ ]  [ ]
-//     lengthBytes  [ ]  [ ]  [ ]
-//     -----------------------------------------
-//     begin, end, cursor, pending ...             the engine's own: where the request lies and how
-//                                                 far it got
-//
-// A request covers [begin, end). Everything before the cursor is done or on its way; `pending` counts
-// what is on its way. When it falls to zero the request goes on from the cursor.
+/**
+ * The requests of one ublk queue, as columns indexed by tag.
+ *
+ *     tag           0    1    2   ...  depth-1
+ *     op           [ ]  [ ]  [ ]                  the host writes these four,
+ *     flags        [ ]  [ ]  [ ]                  then calls submitFront or submitImage
+ *     offsetBytes  [ ]  [ ]  [ ]
+ *     lengthBytes  [ ]  [ ]  [ ]
+ *     -----------------------------------------
+ *     begin, end, cursor, pending ...             the engine's own: where the request lies and how
+ *                                                 far it got
+ *
+ * A request covers [begin, end). Everything before the cursor is done or on its way; `pending` counts
+ * what is on its way. When it falls to zero the request continues from the cursor.
+ */
 import { assert } from "./assert.js";
 import { SECTOR_BYTES } from "./constants.js";
 import type { Geometry } from "./geometry.js";

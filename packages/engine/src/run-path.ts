@@ -1,8 +1,10 @@
-// Runs: parts of image requests, how they start and end.
-//
-// A run is one contiguous piece of one chunk, all from the original, all from the slot, all zero, or
-// all to the slot. Byte positions come from the request: the first and last block of a run are cut
-// where the request begins and ends.
+/**
+ * Runs: parts of image requests, how they start and end.
+ *
+ * A run is one contiguous piece of one chunk, all from the original, all from the slot, all zero, or
+ * all to the slot. Byte positions come from the request: the first and last block of a run are cut
+ * where the request begins and ends.
+ */
 import { assert } from "./assert.js";
 import { EIO, RunKind } from "./constants.js";
 import { AreaPhase, type EngineCore } from "./core.js";
@@ -75,7 +77,7 @@ export class RunPath {
     io.submitRun(run);
   }
 
-  /** Ends a run; its request goes on when that was the last thing in flight for it. */
+  /** Ends a run; its request continues when that was the last thing in flight for it. */
   end(run: number): void {
     this.core.runs.free(run);
     this.goOn(this.core.runs.tag[run]);
@@ -100,7 +102,7 @@ export class RunPath {
     core.runs.free(run);
   }
 
-  /** The area is closed: nobody asks any more what late runs come to. */
+  /** The area is closed: results of late runs are no longer wanted. */
   orphan(): void {
     const { state, size } = this.core.runs;
     for (let run = 0; run < size; run++) {

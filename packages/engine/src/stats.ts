@@ -1,4 +1,4 @@
-// Counters of one tracker, in one Float64Array so that counting beyond 2^31 allocates nothing.
+/** Counters of one tracker, in one Float64Array so that counting beyond 2^31 allocates nothing. */
 
 export const Stat = {
   FRONT_READS: 0,

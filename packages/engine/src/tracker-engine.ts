@@ -1,21 +1,23 @@
-// One tracked device: its front, its image, its CBT map, and its area while it is in a snapshot.
-//
-//     host                                 engine                                  host
-//     submitFront  --------------------->  +-----------+ --- submitOriginal -->    onOriginalDone
-//     submitImage  --------------------->  | state     | --- submitCopy ------>    onCopyDone
-//     hold, switchAndRelease, release -->  | machines  | --- submitRun ------->    onRunDone
-//                                          |           | --- submitKept ------>    onKeptDone
-//     attachArea, dropArea ------------->  +-----------+ --- requestSlots ---->    area.grantSlots
-//                                                |
-//                                                +--> completeFront, completeImage, onDrained, ...
-//
-// The engine belongs to one thread, never waits, and does no I/O. An event changes state and puts
-// who may go on into the queue `ready`; settle() then lets them go on, one after the other, so events
-// do not nest however long the chain of waiters is. Nothing is allocated per request.
-//
-//     area    NONE --attachArea--> PREPARED --switchAndRelease--> ACTIVE
-//               ^                      |                             |
-//               +---- onAreaClosed --- CLOSING <------ dropArea -----+
+/**
+ * One tracked device: its front, its image, its CBT map, and its area while it is in a snapshot.
+ *
+ *     host                                 engine                                  host
+ *     submitFront  --------------------->  +-----------+ --- submitOriginal -->    onOriginalDone
+ *     submitImage  --------------------->  | state     | --- submitCopy ------>    onCopyDone
+ *     hold, switchAndRelease, release -->  | machines  | --- submitRun ------->    onRunDone
+ *                                          |           | --- submitKept ------>    onKeptDone
+ *     attachArea, dropArea ------------->  +-----------+ --- requestSlots ---->    area.grantSlots
+ *                                                |
+ *                                                +--> completeFront, completeImage, onDrained, ...
+ *
+ * The engine belongs to one thread, never waits, and does no I/O. An event changes state and puts
+ * those that may continue into the queue `ready`; settle() then lets them continue, one after the other, so events
+ * do not nest however long the chain of waiters is. Nothing is allocated per request.
+ *
+ *     area    NONE --attachArea--> PREPARED --switchAndRelease--> ACTIVE
+ *               ^                      |                             |
+ *               +---- onAreaClosed --- CLOSING <------ dropArea -----+
+ */
 import { assert } from "./assert.js";
 import { CopyPath } from "./copy-path.js";
 import type { CopyTable } from "./copy-table.js";
@@ -136,7 +138,7 @@ export class TrackerEngine implements AreaListener {
     this.keeper.next();
   }
 
-  /** Forgets the discards that are kept back. A slice that is in flight goes on. */
+  /** Forgets the discards that are kept back. A slice that is in flight continues. */
   forgetKept(): void {
     this.core.kept.clear();
   }
@@ -158,7 +160,7 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Time goes on: what has not been answered for more than `lateTicks` ticks is late. The host calls
+   * Time passes: what has not been answered for more than `lateTicks` ticks is late. The host calls
    * this at even intervals as long as it answers true, and again from the next question on.
    */
   tick(): boolean {
@@ -178,7 +180,7 @@ export class TrackerEngine implements AreaListener {
     this.settle();
   }
 
-  /** Time went on; called by the area. */
+  /** Time has passed; called by the area. */
   onTick(): void {
     const { core } = this;
     const area = core.area!;
@@ -191,7 +193,7 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Keeps back writes to the original from now on; reads and flushes go on. Calls onDrained, perhaps
+   * Keeps back writes to the original from now on; reads and flushes continue. Calls onDrained, perhaps
    * from inside, once none is in flight.
    */
   hold(): void {
@@ -208,7 +210,7 @@ export class TrackerEngine implements AreaListener {
     this.core.askForSlots();
   }
 
-  /** Goes on with an area that was active when the last process ended. Before any request. */
+  /** Resumes an area that was active when the last process ended. Before any request. */
   resumeArea(area: DiffArea): void {
     this.adopt(area, AreaState.ACTIVE);
     this.core.phase = AreaPhase.ACTIVE;
@@ -217,7 +219,7 @@ export class TrackerEngine implements AreaListener {
 
   /**
    * The take: what is on the original now is the image. Only while held and drained. The CBT numbers
-   * switch, copying begins, and the writes that were kept back go on.
+   * switch, copying begins, and the writes that were kept back continue.
    */
   switchAndRelease(): void {
     const { core } = this;
@@ -233,7 +235,7 @@ export class TrackerEngine implements AreaListener {
     this.release();
   }
 
-  /** Ends a hold without a take: the writes that were kept back go on. */
+  /** Ends a hold without a take: the writes that were kept back continue. */
   release(): void {
     const { core } = this;
     if (!core.holding) throw new EngineError("BAD_STATE", "no writes are held");
@@ -263,8 +265,8 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Goes on for about so many units of work (chunks, and blocks that are lost) with who had slots that are
-   * gone. True: there are more. What nobody has found yet counts as lost all the same. Cold.
+   * Continues for about so many units of work (chunks, and blocks that are lost) with who had slots that are
+   * gone. True: there are more. What was not scanned yet counts as lost all the same. Cold.
    */
   findLost(unitsMax: number): boolean {
     const { core } = this;
@@ -276,7 +278,7 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Ends the snapshot of this device. Front requests go on without copies, image requests end with
+   * Ends the snapshot of this device. Front requests continue without copies, image requests end with
    * -EIO. Calls onAreaClosed, perhaps from inside, once nothing in flight needs the area, or is late.
    */
   dropArea(): void {
@@ -326,7 +328,7 @@ export class TrackerEngine implements AreaListener {
     this.core.ready.appendAll(queue);
   }
 
-  /** Lets everybody go on who can. One whose host throws is the only one that does not. */
+  /** Lets every request continue that can. Only one whose host throws does not. */
   private settle(): void {
     const { core } = this;
     if (this.settling) return;

@@ -1,5 +1,4 @@
-// One thread marks and switches, another reads the frozen map through a CbtMap of its own.
-
+/** One thread marks and switches, another reads the frozen map through a CbtMap of its own. */
 import { isMainThread, Worker, workerData } from "node:worker_threads";
 import { CbtMap } from "@blksnap/engine";
 import { test } from "uvu";

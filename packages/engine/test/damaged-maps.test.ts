@@ -134,7 +134,7 @@ function areaBuffer(): ArrayBuffer {
   return buffer;
 }
 
-/** As the driver looks at a map before it goes on with it: why not, or the slots in use. */
+/** As the driver looks at a map before it resumes it: why not, or the slots in use. */
 function inspect(buffer: ArrayBuffer): number[] | undefined {
   return unlessRefused(() => {
     const map = DiffAreaMap.open(buffer);

@@ -1,4 +1,4 @@
-// Which discards of the original show as such in the CBT map.
+/** Which discards of the original show as such in the CBT map. */
 import { RequestFlag, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

@@ -1,4 +1,4 @@
-// What happens when old data cannot be saved.
+/** What happens when old data cannot be saved. */
 import { CopyKind, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

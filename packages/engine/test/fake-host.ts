@@ -1,5 +1,7 @@
-// A host with real bytes in memory: every question of the engine is queued, and answered when the
-// test says so, in order or one picked by the test.
+/**
+ * A host with real bytes in memory: every question of the engine is queued, and answered when the
+ * test says so, in order or one picked by the test.
+ */
 import {
   BufferOwner,
   CbtMap,

@@ -1,4 +1,4 @@
-// Discards that a snapshot is in the way of: kept back, and sent down when it is gone.
+/** Discards that a snapshot is in the way of: kept back, and sent down when it is gone. */
 import {
   Geometry,
   KeptDiscards,

@@ -1,4 +1,4 @@
-// A store that does not answer: after the bound everybody goes on, and nothing late harms what follows.
+/** A store that does not answer: after the bound everybody continues, and nothing late harms what follows. */
 import { OverflowPolicy, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

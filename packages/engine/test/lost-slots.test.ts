@@ -1,5 +1,7 @@
-// Slots whose content is gone: their blocks are lost from that moment on, though who has them is found in
-// steps, with requests between them.
+/**
+ * Slots whose content is gone: their blocks are lost from that moment on, though who has them is found in
+ * steps, with requests between them.
+ */
 import { BlockState, CopyFault, type DiffArea, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

@@ -1,5 +1,4 @@
-// A million requests through a warm engine must not make the garbage collector run once.
-
+/** A million requests through a warm engine must not make the garbage collector run once. */
 import { PerformanceObserver, performance } from "node:perf_hooks";
 import {
   CbtMap,

@@ -1,4 +1,4 @@
-// What happens to a write that finds no room for its old data, by the area's overflow policy.
+/** What happens to a write that finds no room for its old data, by the area's overflow policy. */
 import { CopyFault, OverflowPolicy, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

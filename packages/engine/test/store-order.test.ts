@@ -1,5 +1,7 @@
-// A process may be killed between any two stores. After each store of each operation the map must
-// show every block as before or as after the operation, never as something else.
+/**
+ * A process may be killed between any two stores. After each store of each operation the map must
+ * show every block as before or as after the operation, never as something else.
+ */
 import { BlockState, DiffAreaMap } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

@@ -1,4 +1,4 @@
-// Hold, take, roll back, drop, and requests that are refused.
+/** Hold, take, roll back, drop, and requests that are refused. */
 import {
   CbtMap,
   DiffArea,

@@ -1,4 +1,4 @@
-// A host that throws: one request may suffer for it, and nobody else.
+/** A host that throws: one request may suffer for it, and nobody else. */
 import { RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

@@ -1,4 +1,4 @@
-// What a map has in all, for tests, whose maps are small.
+/** What a map has in all, for tests, whose maps are small. */
 import { type ByteRange, type DiffAreaMap, LostRangeScan, NO_SLOT } from "@blksnap/engine";
 
 const ALL = Number.MAX_SAFE_INTEGER;

@@ -1,4 +1,4 @@
-// One queue, two kinds of readers: a worker that takes events, a log that sees them all.
+/** One queue, two kinds of readers: a worker that takes events, a log that sees them all. */
 import { EventQueue } from "@blksnap/event-queue";
 
 const queue = new EventQueue({ capacity: 16 });
@@ -17,7 +17,7 @@ queue.push({ type: "corrupted", device: "8:1" });
 const taken = await queue.wait(1000);
 if (taken.kind === "event") console.log(`worker: ${taken.record.event.type}`);
 
-// Changing from taking to following: go on behind the last event taken.
+// Changing from taking to following: continue behind the last event taken.
 const rest = queue.subscribe({ fromSequence: taken.record.sequence + 1 });
 console.log(`worker follows: ${(await rest.next()).value.record.event.type}`);
 

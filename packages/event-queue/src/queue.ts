@@ -17,7 +17,7 @@ export const DEFAULT_READER = "";
 export interface EventQueueOptions {
   /** Events remembered, 1 to 2^20; when exceeded the oldest is overwritten. */
   readonly capacity?: number;
-  /** Sequence number of the first event, 0 to 2^52; lets a restarted process go on counting. */
+  /** Sequence number of the first event, 0 to 2^52; lets a restarted process continue counting. */
   readonly firstSequence?: number;
   /** Clock for `timeNs`; CLOCK_MONOTONIC by default. */
   readonly nowNs?: () => number;
@@ -86,7 +86,7 @@ export class EventQueue<E> implements EventSink<E> {
     return known?.pendingCount ?? this.#ring.next - this.#ring.oldest;
   }
 
-  /** The next event of each reader: what lets a restarted process go on for all of them. */
+  /** The next event of each reader: what lets a restarted process continue for all of them. */
   get cursors(): Record<string, number> {
     return Object.fromEntries([...this.#consumers].map(([name, { cursor }]) => [name, cursor]));
   }

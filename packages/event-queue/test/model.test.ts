@@ -1,5 +1,4 @@
-// The queue against a plain model that keeps every event ever pushed.
-
+/** The queue against a plain model that keeps every event ever pushed. */
 import { EventQueue, type Follower, type WaitResult } from "@blksnap/event-queue";
 import fc from "fast-check";
 import { test } from "uvu";

@@ -1,4 +1,4 @@
-// Counts its own runs, and would survive a power cut in any of them.
+/** Counts its own runs, and would survive a power cut in any of them. */
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {

@@ -6,7 +6,7 @@ const ERRNO_OF_CODE = {
   JOURNAL_FORMAT: 22,
   /** The journal was written by a version that this one does not know. */
   JOURNAL_VERSION: 95,
-  /** The journal is of another kind, or belongs to somebody else. */
+  /** The journal is of another kind, or has another owner. */
   JOURNAL_FOREIGN: 116,
   /** The file is shorter than its header says. */
   JOURNAL_TRUNCATED: 61,

@@ -82,7 +82,7 @@ export class JournalDraft {
     return this.#logBytes;
   }
 
-  /** Makes the log longer. Appending may go on meanwhile. */
+  /** Makes the log longer. Appending may continue meanwhile. */
   async grow(logBytes: number): Promise<void> {
     const before = this.#logBytes;
     await writeZeroes(this.#handle, this.logOffsetBytes + before, logBytes - before);
@@ -241,7 +241,7 @@ export async function repairTail({ header, end, handle }: OpenedJournal): Promis
   await handle.sync();
 }
 
-/** Makes the log longer, and says so in the header. Appending may go on meanwhile. */
+/** Makes the log longer, and says so in the header. Appending may continue meanwhile. */
 export async function growLog(
   handle: FileHandle,
   header: JournalHeader,

@@ -17,7 +17,7 @@
  * What a power cut can do to it. A sector of 512 bytes is written whole or not at all: no block
  * device has smaller ones. The log starts as zeroes and is only appended to, one commit after
  * another, each complete on the medium before the next is begun. So of all commits but the last every
- * sector is there, and of the last any may be missing. Nobody was told that the last one is complete,
+ * sector is there, and of the last any may be missing. The last one was not acknowledged as complete,
  * so it may be read up to its first missing sector. Everything else (a sector that is neither zero
  * nor right, one missing before a later commit) is damage, and the journal is refused: a reader that
  * guessed would forget something.

@@ -151,7 +151,7 @@ export const BLOCK_CASES: Case[] = [
     "capacity_changed",
     /block size was 512 and is 4096/,
   ],
-  // The same incarnation: counters went on.
+  // The same incarnation: counters continued.
   ["same incarnation, untouched", {}, "continue", "unclean"],
   [
     "same incarnation, untouched, slept",

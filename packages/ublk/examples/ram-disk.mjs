@@ -1,5 +1,7 @@
-// A RAM disk of 64 MiB. Needs root and the kernel module ublk_drv. Ends with Ctrl-C, or after the
-// command that is given as arguments: node ram-disk.mjs sh -c 'mkfs.ext4 -q $DEVICE'
+/**
+ * A RAM disk of 64 MiB. Needs root and the kernel module ublk_drv. Ends with Ctrl-C, or after the
+ * command that is given as arguments: node ram-disk.mjs sh -c 'mkfs.ext4 -q $DEVICE'
+ */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { memoryTarget, UblkDevice } from "@blksnap/ublk";

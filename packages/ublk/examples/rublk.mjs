@@ -1,10 +1,12 @@
-// A small command line over ublk devices, with the verbs and the output of the `rublk` and `ublk`
-// programs, so that scripts and blktests' ublk group can use it:
-//
-//   rublk add -t null|memory|loop [-f FILE] [-n ID] [-d DEPTH] [-b BYTES] [-s CAPACITY] [--foreground]
-//   rublk list [-n ID]      rublk del -n ID | -a      rublk features
-//
-// `add` leaves a process of its own behind that serves the device until somebody deletes it.
+/**
+ * A small command line over ublk devices, with the verbs and the output of the `rublk` and `ublk`
+ * programs, so that scripts and blktests' ublk group can use it:
+ *
+ *   rublk add -t null|memory|loop [-f FILE] [-n ID] [-d DEPTH] [-b BYTES] [-s CAPACITY] [--foreground]
+ *   rublk list [-n ID]      rublk del -n ID | -a      rublk features
+ *
+ * `add` leaves a process of its own behind that serves the device until somebody deletes it.
+ */
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

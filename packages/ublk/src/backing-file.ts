@@ -72,7 +72,7 @@ export function openBackingFile(path: string, options: OpenBackingOptions = {}):
 }
 
 /**
- * As openBackingFile(), while the calling thread goes on: what waits for a device or a file system is done
+ * As openBackingFile(), while the calling thread continues: what waits for a device or a file system is done
  * beside it, and given up after a time. What opens later than that is closed at once.
  */
 export function openBackingFileBeside(

@@ -136,7 +136,7 @@ export class UblkControl {
   }
 
   /**
-   * STOP_DEV: the block device goes away; the server must go on serving until this ends. The kernel
+   * STOP_DEV: the block device goes away; the server must continue serving until this ends. The kernel
    * waits in it for the requests that the server has, so another process gives the command (apart.ts
    * of @blksnap/uring): this one can be killed meanwhile, and the device ends all the same.
    */
@@ -166,7 +166,7 @@ export class UblkControl {
 
   /**
    * START_USER_RECOVERY: EBUSY until the old server's last reference to /dev/ublkcN is gone. A recovery
-   * whose server died before it fetched is gone on with; up to Linux 6.15 the kernel answers EINVAL to
+   * whose server died before it fetched is resumed; up to Linux 6.15 the kernel answers EINVAL to
    * who begins it once more (ublk_drv.c, ublk_ctrl_start_recovery).
    */
   async startRecovery(deviceId: number): Promise<void> {
@@ -343,7 +343,7 @@ export async function openCharacterDevice(deviceId: number): Promise<number> {
   }
 }
 
-/** Numbers of the ublk devices that exist, whoever serves them. */
+/** Numbers of the ublk devices that exist, with any server. */
 export function listDeviceIds(): number[] {
   let names: string[];
   try {

@@ -30,7 +30,7 @@ const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSU
  */
 export const RECOVERY_PATIENCE_MS = 60_000;
 const POLL_INTERVAL_MS = 10;
-/** Numbers are tried again where somebody else was faster. */
+/** Numbers are tried again where another process was faster. */
 const NUMBERS_TRIED_MAX = 8;
 
 /** A queue about to be served. */
@@ -77,8 +77,8 @@ export interface NewDeviceOptions extends ServeOptions {
 }
 
 /**
- * A ublk device with one queue, which somebody else serves: /dev/ublkbN, from start() to stop(). When the
- * process dies its users wait, and recover() of the next one goes on with it.
+ * A ublk device with one queue, which another process serves: /dev/ublkbN, from start() to stop(). When the
+ * process dies its users wait, and recover() of the next one resumes it.
  */
 export class RecoverableDevice {
   readonly id: number;
@@ -94,7 +94,7 @@ export class RecoverableDevice {
   #isOpen = true;
   #isStopping = false;
   #isLive = true;
-  /** Set where it is not known whether a reactor goes on with the queue. */
+  /** Set where it is not known whether a reactor resumes the queue. */
   #mayBeServed = false;
 
   private constructor(
@@ -152,7 +152,7 @@ export class RecoverableDevice {
   }
 
   /**
-   * Goes on serving a device whose server has died: its users have waited, and see no error.
+   * Continues serving a device whose server has died: its users have waited, and see no error.
    * @param owner tag of the state directory that has it on record
    * @param patienceMs how long the old server's last requests are waited for
    * @throws UblkError CONTROL_FAILED when there is no such device, it is another one, or never lived;
@@ -177,7 +177,7 @@ export class RecoverableDevice {
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
       await control.endRecovery(id);
     } catch (error) {
-      // Not stopped: its users go on waiting for a server that can do better.
+      // Not stopped: its users continue waiting for a server that can do better.
       device.letGo();
       throw error;
     }
@@ -186,7 +186,7 @@ export class RecoverableDevice {
   }
 
   /**
-   * Ends the device: whoever still has it open gets I/O errors, and frees its number on closing. Where it
+   * Ends the device: a process that still has it open gets I/O errors, and frees its number on closing. Where it
    * fails it can be tried again.
    */
   async stop(): Promise<void> {
@@ -329,7 +329,7 @@ function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
 }
 
-/** All ublk devices that a daemon with this state directory has made, whoever serves them. */
+/** All ublk devices that a daemon with this state directory has made, with any server. */
 export async function ownDevices(control: UblkControl, owner: number): Promise<UblkDeviceInfo[]> {
   const own: UblkDeviceInfo[] = [];
   for (const name of readdirSync("/sys/class/ublk-char")) {

@@ -17,7 +17,7 @@ export function run(command, ...args) {
   return done.stdout;
 }
 
-/** Like run(), while the event loop goes on. */
+/** Like run(), while the event loop continues. */
 export async function runBeside(command, ...args) {
   const { status, output } = await begin(command, ...args).closed;
   assert.is(status, 0, `${command} ${args.join(" ")}: ${output}`);

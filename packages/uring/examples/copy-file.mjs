@@ -1,8 +1,10 @@
-// Copies a file with up to 16 copies of 256 KiB in flight: node copy-file.mjs FROM TO
-//
-// Each copy is a read linked to a write, so that the data goes from file to file without a trip
-// through JavaScript. A read that comes short cancels its write: the end of the file is known
-// beforehand, so that happens only when somebody truncates the file meanwhile.
+/**
+ * Copies a file with up to 16 copies of 256 KiB in flight: node copy-file.mjs FROM TO
+ *
+ * Each copy is a read linked to a write, so that the data goes from file to file without a trip
+ * through JavaScript. A read that comes short cancels its write: the end of the file is known
+ * beforehand, so that happens only when somebody truncates the file meanwhile.
+ */
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";
 import {

@@ -1,11 +1,13 @@
-// Compiles the addon, and a program beside it of each folder here: uring.node, uring-FOLDER.
-//
-//   node native/build.mjs                               for this machine, into build/Release
-//   node native/build.mjs --arch arm64 --output FOLDER --liburing FOLDER
-//
-// One compiler call instead of node-gyp: no Python, no download of headers, works offline. liburing is
-// linked statically, so that what is built needs nothing of it at run time. Debug information goes to
-// files beside the stripped ones, where debuggers look for it.
+/**
+ * Compiles the addon, and a program beside it of each folder here: uring.node, uring-FOLDER.
+ *
+ *   node native/build.mjs                               for this machine, into build/Release
+ *   node native/build.mjs --arch arm64 --output FOLDER --liburing FOLDER
+ *
+ * One compiler call instead of node-gyp: no Python, no download of headers, works offline. liburing is
+ * linked statically, so that what is built needs nothing of it at run time. Debug information goes to
+ * files beside the stripped ones, where debuggers look for it.
+ */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";

@@ -124,7 +124,7 @@ function forget(process: ApartProcess): void {
 
 /**
  * Has a call made.
- * @param timeoutMs for what may not answer: this process goes on, and can end
+ * @param timeoutMs for what may not answer: this process continues, and can end
  * @returns the lines of the answer: at least one, which is -ETIMEDOUT when there was none in time
  * @throws UringError PROCESS_FAILED; RangeError for a word with a NUL
  */
@@ -178,7 +178,7 @@ export function runAlone(
   });
 }
 
-/** It may never end, whatever it is sent: nobody waits for it any more. */
+/** It may never end, whatever it is sent, and nothing waits for it any more. */
 export function leave(child: ChildProcess): void {
   child.kill("SIGKILL");
   child.stdin?.destroy();

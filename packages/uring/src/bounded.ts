@@ -1,6 +1,6 @@
 /**
  * The promise's outcome, or the error of `onTimeout` when it has none after `timeoutMs`. What the
- * promise stands for goes on; how it ends is then nobody's business any more.
+ * promise stands for continues; its result is then ignored.
  */
 export function bounded<Value>(
   promise: Promise<Value>,

@@ -82,7 +82,7 @@ export interface UringNative {
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;
 }
 
-// By its name: whoever bundles this module puts it elsewhere.
+// By its name: a bundler puts this module elsewhere.
 const packageDir = fileURLToPath(new URL(".", import.meta.resolve("@blksnap/uring/package.json")));
 const addon = loadAddon(packageDir);
 

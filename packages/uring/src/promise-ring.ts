@@ -9,7 +9,7 @@ interface Waiter {
   readonly keep: unknown;
 }
 
-/** User data of cancellations, whose own results nobody needs. */
+/** User data of cancellations, whose own results are ignored. */
 const CANCEL_ID = 0;
 const ID_MAX = 0x7fff_ffff;
 

@@ -74,9 +74,9 @@ export interface ReactorOptions {
   /** Where messages of other threads arrive; drained after each wake-up. */
   readonly port: MessagePort;
   readonly onMessage: (message: unknown) => void;
-  /** Told of an exception that a handler let escape; the loop goes on. */
+  /** Told of an exception that a handler let escape; the loop continues. */
   readonly onError: (error: unknown) => void;
-  /** Its first word counts the turns of the loop, for another thread to see that they go on. */
+  /** Its first word counts the turns of the loop, for another thread to see that they continue. */
   readonly heartbeat?: Int32Array;
 }
 
@@ -224,7 +224,7 @@ export class Reactor {
     return timer;
   }
 
-  /** A timer that nobody waits for any more; its place is free as soon as the kernel has let go of it. */
+  /** A cancelled timer; its place is free as soon as the kernel has let go of it. */
   cancelTimer(timer: Timer): void {
     const index = this.#timers.indexOf(timer);
     if (index < 0 || timer.callback === undefined) return;

@@ -30,7 +30,7 @@ export const LockType = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
 
 /**
  * An open-file-description lock on the whole file: it belongs to the descriptor and every duplicate
- * of it, those held by requests in flight among them. Answers false when somebody else holds it.
+ * of it, those held by requests in flight among them. Answers false when another process holds it.
  */
 export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean {
   const status = native.lockFile(fd, type);

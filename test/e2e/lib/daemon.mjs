@@ -58,7 +58,7 @@ export class Daemon {
   }
 
   /**
-   * Starts a daemon that is the test's own: whatever becomes of the test, nothing of it goes on
+   * Starts a daemon that is the test's own: whatever becomes of the test, nothing of it continues
    * running.
    */
   static async startFor(t, options) {
@@ -124,7 +124,7 @@ export class Daemon {
 
 function childrenOf(pid) {
   const path = `/proc/${pid}/task/${pid}/children`;
-  // Not in every kernel: CONFIG_PROC_CHILDREN. There only supervisors have children that go on running.
+  // Not in every kernel: CONFIG_PROC_CHILDREN. There only supervisors have children that continue running.
   if (!existsSync(path)) return [];
   return readFileSync(path, "utf8").trim().split(" ").filter(Boolean);
 }

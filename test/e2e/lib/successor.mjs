@@ -1,4 +1,4 @@
-/** Supervised daemons: who serves, and who goes on after a death. */
+/** Supervised daemons: who serves, and who continues after a death. */
 import { until } from "./wait.mjs";
 
 const SUCCESSION_LIMIT_MS = 300_000;
@@ -18,14 +18,14 @@ export function successor(t, pid) {
   return until("the next daemon serves", next, SUCCESSION_LIMIT_MS);
 }
 
-/** Kills the daemon that serves; answers the process id of the one that goes on in its place. */
+/** Kills the daemon that serves; answers the process id of the one that continues in its place. */
 export async function killServing(t) {
   const pid = await until("a daemon serves", () => servingPid(t), SUCCESSION_LIMIT_MS);
   process.kill(pid, "SIGKILL");
   return successor(t, pid);
 }
 
-/** What the daemons that went on after a death wrote in their log about how long it took, in ms. */
+/** What the daemons that continued after a death wrote in their log about how long it took, in ms. */
 export function recoveryTimesMs(daemon) {
   return [...daemon.log().matchAll(/"recoveryMs":(\d+)/g)].map((match) => Number(match[1]));
 }

@@ -1,6 +1,6 @@
 /**
  * After a daemon was killed, what its fronts were on is away, waits for another daemon's directory, or has lost its
- * number to a stranger: the next daemon goes on with what is its own, and with the rest as soon as it can.
+ * number to a stranger: the next daemon resumes what is its own, and the rest as soon as it can.
  */
 import { rmSync } from "node:fs";
 import { UblkControl } from "@blksnap/ublk";

@@ -1,5 +1,5 @@
 /**
- * Daemons killed and started by hand: the next one goes on where they were. What is away or others' by then:
+ * Daemons killed and started by hand: the next one continues where they were. What is away or others' by then:
  * crash-strangers.mjs; killed again and again under load: torture.mjs.
  */
 import { existsSync, rmSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** Destroy ends, whatever its images are used for at that moment, and the original goes on. */
+/** Destroy ends, whatever its images are used for at that moment, and the original continues. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

@@ -4,7 +4,7 @@
  * A writer writes its next number to the first device, waits for the answer, writes it to the second,
  * and so on. At any instant the numbers on the devices, in this order, therefore never rise, and the
  * first is at most one ahead of the last. Were the devices frozen one after the other, with writes
- * going on between, an image would show a later device newer than an earlier one.
+ * continuing between, an image would show a later device newer than an earlier one.
  */
 import * as assert from "uvu/assert";
 import { alignedBuffer, DeviceFile } from "../lib/device-file.mjs";
@@ -18,7 +18,7 @@ const LANE_BYTES = 4096;
 const DISK_BYTES = 4 * MIB;
 const SLOW_NS = 30_000_000;
 
-/** Writers that go on until they are told to end. */
+/** Writers that continue until they are told to end. */
 class Writers {
   #stopped = false;
   #lanes;

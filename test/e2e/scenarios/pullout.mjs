@@ -38,7 +38,7 @@ async function pullOut({ path, pullOut: pull }) {
   await until(`${path} is gone`, () => !existsSync(path));
 }
 
-/** The driver goes on with other devices as if nothing had been. */
+/** The driver continues with other devices as if nothing had happened. */
 async function assertDriverServes(t) {
   const device = imageFile(t, MIB);
   const { front, detach } = await attach(t, device);

@@ -1,4 +1,4 @@
-/** Checks of the daemon's process: whether it keeps going when memory is short, and who goes on. */
+/** Checks of the daemon's process: whether it keeps going when memory is short, and who continues. */
 
 import { mountAt, parseMountinfo } from "@blksnap/linux-block";
 import { isSharedRoot } from "../supervisor.js";

@@ -1,5 +1,5 @@
 /**
- * The outcome of work that goes on in steps; the error of `onTimeout` when a step takes longer than
+ * The outcome of work that continues in steps; the error of `onTimeout` when a step takes longer than
  * `timeoutMs`. From then on `onStep` throws, so that the work ends at its next one.
  */
 export async function boundedSteps<Value>(

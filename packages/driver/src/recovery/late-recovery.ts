@@ -1,7 +1,7 @@
 /**
- * Fronts of an earlier daemon that could not be gone on with at the start: their original was away, or
- * the kernel had not let go of the dead server yet. Their users wait, so it is tried until they go on,
- * or until the front is gone. Images of theirs are lost by then: the snapshot went on without them.
+ * Fronts of an earlier daemon that could not be resumed at the start: their original was away, or
+ * the kernel had not let go of the dead server yet. Their users wait, so it is tried until they continue,
+ * or until the front is gone. Images of theirs are lost by then: the snapshot continued without them.
  */
 
 import { resolve } from "node:path";

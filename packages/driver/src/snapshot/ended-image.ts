@@ -7,7 +7,7 @@ import type { Snapshot } from "./snapshot.js";
 
 /**
  * The queue of a device's image has ended; where nobody here was it, another program has deleted it. Copies
- * go on: the next daemon makes the image again.
+ * continue: the next daemon makes the image again.
  */
 export function noteImageEnd(snapshot: Snapshot, tracker: Tracker, logger: Logger): void {
   const member = snapshot.members.get(tracker.id);

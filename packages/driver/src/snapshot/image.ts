@@ -74,7 +74,7 @@ export async function openImage(
   faultPoint("take.image-linked");
 }
 
-/** Goes on with the image of an earlier daemon. */
+/** Resumes the image of an earlier daemon. */
 export async function recoverImage(context: DriverContext, member: Member): Promise<void> {
   const { area } = member;
   if (member.imageNumber === undefined || area === undefined) return;
@@ -120,7 +120,7 @@ export async function closeMember(context: DriverContext, member: Member): Promi
   faultPoint("destroy.map-removed");
 }
 
-/** Takes the image away; copy-on-write goes on. */
+/** Takes the image away; copy-on-write continues. */
 export async function closeImage(member: Member): Promise<void> {
   const { image, imageLink } = member;
   if (image === undefined) return;

@@ -3,7 +3,7 @@
  * snapshot's maker has chosen it.
  *
  * ```
- *   break-snapshot   the write goes on, its blocks of the image are lost
+ *   break-snapshot   the write continues, its blocks of the image are lost
  *   fail-writes      the write fails with ENOSPC (EIO: the store is broken), the image stays whole
  *   block-writes     the write waits for room; after the time limit as break-snapshot
  * ```

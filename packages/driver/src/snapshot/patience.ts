@@ -1,4 +1,4 @@
-/** Waiting for something that may hang, as long as it can still be gone on without it. */
+/** Waiting for something that may hang, as long as work can still continue without it. */
 
 /** What the work knows of those who wait for it. */
 export class Waiting {

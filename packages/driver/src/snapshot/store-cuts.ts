@@ -39,7 +39,7 @@ export class StoreCuts {
     }
   };
 
-  /** Before a device's area goes on. */
+  /** Before a device's area continues. */
   async tellAll(tracker: Tracker, area: AreaId): Promise<void> {
     for (const cut of this.#cuts) await this.#tell(tracker, area, cut);
   }

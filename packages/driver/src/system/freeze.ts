@@ -67,7 +67,7 @@ const unfinished = new Set<FreezeGuard>();
  *   find ─▶ sync all ─▶ level by level, from the top:  freeze ─▶ sync again what cannot be frozen
  * ```
  *
- * What cannot be frozen goes on writing, so the image has of it what was written before the last sync;
+ * What cannot be frozen continues writing, so the image has of it what was written before the last sync;
  * that comes as late as it can: after everything of its level is frozen, but before anything beneath it is,
  * and before writes to the originals are held. A sync waits for its own writes to reach the original:
  * later, it would wait until the thaw, which waits for it. Its limit keeps a writer that is faster than the

@@ -55,7 +55,7 @@ export interface Return {
   readonly isNext: boolean;
 }
 
-/** Why the map has to go on; undefined where the README promises nothing. */
+/** Why the map has to continue; undefined where the README promises nothing. */
 export function promiseOf(
   { kind, counter, trustReboots }: Setting,
   { end, isClean, inOneBoot, ...found }: Return,

@@ -55,7 +55,7 @@ export class World {
   #isKexec = false;
   #kexecLoaded = false;
   #isStopping = false;
-  /** The same kernel goes on. */
+  /** The same kernel continues. */
   #isSoft = false;
   #hasDaemon = false;
 

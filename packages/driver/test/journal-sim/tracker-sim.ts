@@ -136,7 +136,7 @@ export class TrackerSim {
     else this.#tend();
   }
 
-  /** Everything that waits can go on: nothing may be left waiting. */
+  /** Everything that waits can continue: nothing may be left waiting. */
   drain(): void {
     for (let turn = 0; turn < 10_000; turn++) {
       this.kernel.step();

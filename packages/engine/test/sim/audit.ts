@@ -1,4 +1,4 @@
-// What is checked of a device when nothing is under way.
+/** What is checked of a device when nothing is under way. */
 import { BlockState, RequestOp } from "@blksnap/engine";
 import type { SimDevice } from "./sim-device.js";
 import { require } from "./violation.js";

@@ -1,9 +1,11 @@
-// What a CBT map must say, kept the slow way: two tables, copied at each take.
-//
-// `must`: blocks that were written for sure; the map may not show less. `may`: blocks that a request
-// was submitted for; the map may show these as changed too. Nothing else may be shown as changed.
-// `zero`: blocks that held nothing but zero at the last take. Writes never bring zero, so only these
-// may be shown as discarded.
+/**
+ * What a CBT map must say, kept the slow way: two tables, copied at each take.
+ *
+ * `must`: blocks that were written for sure; the map may not show less. `may`: blocks that a request
+ * was submitted for; the map may show these as changed too. Nothing else may be shown as changed.
+ * `zero`: blocks that held nothing but zero at the last take. Writes never bring zero, so only these
+ * may be shown as discarded.
+ */
 import type { CbtMap } from "@blksnap/engine";
 import { ZERO } from "./content.js";
 import { require, Violation } from "./violation.js";

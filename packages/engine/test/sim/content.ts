@@ -1,10 +1,12 @@
-// What a sector holds, as one number. Bytes are not simulated; each sector has a u32:
-//
-//     0                          zero bytes
-//     version << 10 | position   written by the request with this version, at this place
-//     0xffc00000 and above       whatever was there before: must never be read
-//
-// The low bits are the sector's place on the device, so data that lands at the wrong place shows.
+/**
+ * What a sector holds, as one number. Bytes are not simulated; each sector has a u32:
+ *
+ *     0                          zero bytes
+ *     version << 10 | position   written by the request with this version, at this place
+ *     0xffc00000 and above       whatever was there before: must never be read
+ *
+ * The low bits are the sector's place on the device, so data that lands at the wrong place shows.
+ */
 
 export const ZERO = 0;
 const VERSION_MAX = 0x3fefff;

@@ -1,9 +1,10 @@
-// What reads of the image may return: a plain model, one value per sector.
-//
-// A sector has one right value, or a set of them while image writes to it are under way, or when one
-// of these failed or several crossed. A read that was under way when the set shrank may still return
-// a value of before: each such read keeps what it may see besides.
-
+/**
+ * What reads of the image may return: a plain model, one value per sector.
+ *
+ * A sector has one right value, or a set of them while image writes to it are under way, or when one
+ * of these failed or several crossed. A read that was under way when the set shrank may still return
+ * a value of before: each such read keeps what it may see besides.
+ */
 import { describe } from "./content.js";
 import { Violation } from "./violation.js";
 

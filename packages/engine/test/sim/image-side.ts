@@ -1,4 +1,4 @@
-// The image of one simulated device: requests under way, their buffers, and what they must return.
+/** The image of one simulated device: requests under way, their buffers, and what they must return. */
 import { RequestOp, type RequestTable } from "@blksnap/engine";
 import { garbage, sectorValue, ZERO } from "./content.js";
 import type { ImageModel, ImageRead } from "./image-model.js";

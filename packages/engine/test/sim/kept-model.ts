@@ -1,5 +1,7 @@
-// Which blocks were discarded under a snapshot and not written since: what is still owed to the
-// original, and all that may be discarded behind its users' back.
+/**
+ * Which blocks were discarded under a snapshot and not written since: what is still owed to the
+ * original, and all that may be discarded behind its users' back.
+ */
 import { RequestOp } from "@blksnap/engine";
 import { FRONT_DEPTH, FrontState } from "./front-state.js";
 import type { SimDevice } from "./sim-device.js";

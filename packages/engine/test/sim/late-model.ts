@@ -1,5 +1,7 @@
-// Which I/O may be late, by a clock of its own: the store's part of it has lasted longer than the bound,
-// or, once the area is dropped, any part of it.
+/**
+ * Which I/O may be late, by a clock of its own: the store's part of it has lasted longer than the bound,
+ * or, once the area is dropped, any part of it.
+ */
 import type { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { STORE_SHIFT } from "./store.js";

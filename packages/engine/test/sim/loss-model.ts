@@ -1,4 +1,4 @@
-// Which blocks of an image may be lost: those that a failure or a denial gave the engine a reason for.
+/** Which blocks of an image may be lost: those that a failure or a denial gave the engine a reason for. */
 import { BlockState, type DiffArea, type Geometry } from "@blksnap/engine";
 import { lostRanges } from "../whole-maps.js";
 import { require } from "./violation.js";

@@ -1,4 +1,4 @@
-// Runs the simulation from the command line; a failure prints its seed, its step and a short trace.
+/** Runs the simulation from the command line; a failure prints its seed, its step and a short trace. */
 import { Simulation } from "./simulation.js";
 
 const TRACE_LINES = 60;

@@ -1,5 +1,7 @@
-// What may become of a write to the original that finds no room for its old data, by the area's
-// overflow policy: when it may be refused, and when its blocks may be lost.
+/**
+ * What may become of a write to the original that finds no room for its old data, by the area's
+ * overflow policy: when it may be refused, and when its blocks may be lost.
+ */
 import { OverflowPolicy } from "@blksnap/engine";
 
 const EIO = 5;

@@ -1,4 +1,4 @@
-// What a lack of room, or a store that hangs, permits an engine to do to the requests under way.
+/** What a lack of room, or a store that hangs, permits an engine to do to the requests under way. */
 import { FrontState } from "./front-state.js";
 import type { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";

@@ -1,4 +1,4 @@
-// Faults in what becomes of discards under a snapshot.
+/** Faults in what becomes of discards under a snapshot. */
 import { KeptDiscards, RequestOp } from "@blksnap/engine";
 import { type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 

@@ -1,5 +1,7 @@
-// What planted faults are made of: methods replaced by ones with a mistake that is easy to make. The
-// engine itself knows nothing of this.
+/**
+ * What planted faults are made of: methods replaced by ones with a mistake that is easy to make. The
+ * engine itself knows nothing of this.
+ */
 import type { TrackerEngine } from "@blksnap/engine";
 
 export type Method = (...args: number[]) => unknown;

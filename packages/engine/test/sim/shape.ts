@@ -1,4 +1,4 @@
-// What a simulation's devices and requests are like.
+/** What a simulation's devices and requests are like. */
 import { OverflowPolicy, RequestOp } from "@blksnap/engine";
 import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";

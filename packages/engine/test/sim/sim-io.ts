@@ -1,10 +1,12 @@
-// One I/O in flight: it moves a few sectors at a time, in either direction, so that others see it half
-// done, and ends when the simulation says so.
-//
-//     original   WRITE, DISCARD: sectors of the device change     READ, FLUSH: nothing to move
-//     kept       sectors of the device become zero
-//     copy       stage 0: device -> copy window, stage 1: copy window -> slot
-//     run        device or slot -> image buffer, or image buffer -> slot
+/**
+ * One I/O in flight: it moves a few sectors at a time, in either direction, so that others see it half
+ * done, and ends when the simulation says so.
+ *
+ *     original   WRITE, DISCARD: sectors of the device change     READ, FLUSH: nothing to move
+ *     kept       sectors of the device become zero
+ *     copy       stage 0: device -> copy window, stage 1: copy window -> slot
+ *     run        device or slot -> image buffer, or image buffer -> slot
+ */
 import { BufferOwner, CopyKind, RequestOp, RunKind } from "@blksnap/engine";
 import { sectorValue, ZERO } from "./content.js";
 import type { Random } from "./random.js";

@@ -1,4 +1,4 @@
-// The maps of a device, which outlive the process: as they were at the moment of its death.
+/** The maps of a device, which outlive the process: as they were at the moment of its death. */
 import type { SimDevice } from "./sim-device.js";
 
 export interface SimMaps {

@@ -1,4 +1,4 @@
-// What devices of the simulation get from it.
+/** What devices of the simulation get from it. */
 import type { TrackerEngine } from "@blksnap/engine";
 import type { Random } from "./random.js";
 import type { SimIo } from "./sim-io.js";

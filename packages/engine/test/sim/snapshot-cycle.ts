@@ -1,9 +1,11 @@
-// The life of snapshots over all devices, one small step at a time, so that anything else can happen
-// in between.
-//
-//     NONE -> ATTACHING -> HOLDING -> (all drained: the instant) -> SWITCHING -> ACTIVE -> DROPPING
-//                 |            |                                       |                      |
-//                 +------------+---------- roll back ------------------+----> DROPPING -------+-> NONE
+/**
+ * The life of snapshots over all devices, one small step at a time, so that anything else can happen
+ * in between.
+ *
+ *     NONE -> ATTACHING -> HOLDING -> (all drained: the instant) -> SWITCHING -> ACTIVE -> DROPPING
+ *                 |            |                                       |                      |
+ *                 +------------+---------- roll back ------------------+----> DROPPING -------+-> NONE
+ */
 import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";
 
@@ -33,7 +35,7 @@ export class SnapshotCycle {
     this.trace = trace;
   }
 
-  /** True while an interrupted snapshot of these devices can be gone on with after a crash. */
+  /** True while an interrupted snapshot of these devices can be resumed after a crash. */
   get isCommitted(): boolean {
     return this.phase === Phase.ACTIVE;
   }

@@ -1,5 +1,5 @@
 /**
- * Whether a changed-block map is still the whole truth after a time in which nobody tracked. It goes on
+ * Whether a changed-block map is still the whole truth after a time in which nobody tracked. It continues
  * only where nothing shows a write and something proves that nobody wrote:
  *
  * - the counters of the device, as long as it is the same incarnation of it and the system did not sleep;
@@ -219,7 +219,7 @@ const SLEPT = "the system slept meanwhile, and nothing counts what another one w
 const OTHER_BOOT = "there was another boot meanwhile, in which it was not tracked";
 const OTHER_SYSTEM = "nothing proves that no other system ran between the two boots";
 
-/** Also where nobody knows. */
+/** Also where that is not known. */
 function hasSlept(before: WriteCounters, now: WriteCounters): boolean {
   const [was, is] = [before.sleptMs ?? Number.NaN, now.sleptMs ?? Number.NaN];
   return !(Math.abs(is - was) < SLEEP_MS);
@@ -242,7 +242,7 @@ function isRegularFile({ mtimeNs }: WriteCounters): boolean {
   return mtimeNs !== null;
 }
 
-/** Whether the kernel's view of the device is the one of then: its counters went on. */
+/** Whether the kernel's view of the device is the one of then: its counters continued. */
 function incarnationOf(before: WriteCounters, now: WriteCounters): "same" | "other" | "unknown" {
   if (before.bootId !== now.bootId) return "other";
   if (before.diskseq === null || now.diskseq === null) return "unknown";
@@ -268,7 +268,7 @@ function grown(before: number | null, now: number | null): number {
 }
 
 /**
- * Undefined also within one boot: a loop device that is set up anew is another incarnation, and goes on
+ * Undefined also within one boot: a loop device that is set up anew is another incarnation, and continues
  * with the counters of the one before.
  */
 function writtenInThisBoot(before: WriteCounters, now: WriteCounters): string | undefined {

@@ -1,6 +1,6 @@
 /**
  * Whether systemd takes the system down; and whether to the firmware. It does not where it starts anew under
- * the same kernel (soft-reboot), nor in a container, whose host goes on; and that is not sure where another
+ * the same kernel (soft-reboot), nor in a container, whose host continues; and that is not sure where another
  * kernel is loaded that may be started instead (kexec), a boot that no counter of the machine counts.
  *
  * Facts: systemd.special(7), /run/systemd/container in "Container Interface" of systemd.io.

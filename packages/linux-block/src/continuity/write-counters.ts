@@ -1,5 +1,5 @@
 /**
- * What the kernel remembers about writes to an original, whoever made them.
+ * What the kernel remembers about writes to an original, by any writer.
  *
  * Facts: Documentation/block/stat.rst (fields of `stat`), Documentation/ABI/stable/sysfs-block
  * (`diskseq`, `queue/iostats`), include/linux/part_stat.h (a partition's I/O is counted for it and for
@@ -31,9 +31,9 @@ export interface WriteCounters {
    * is counted nowhere. Null where that is not known; not in records of earlier versions.
    */
   readonly sleptMs?: number | null;
-  /** 512-byte sectors written since the device appeared; null when nobody counts. */
+  /** 512-byte sectors written since the device appeared; null where they are not counted. */
   readonly writeSectors: number | null;
-  /** 512-byte sectors discarded since the device appeared; null when nobody counts. */
+  /** 512-byte sectors discarded since the device appeared; null where they are not counted. */
   readonly discardSectors: number | null;
   /** Of a regular file; null for a block device, whose node tells nothing about its data. */
   readonly mtimeNs: string | null;
@@ -92,7 +92,7 @@ export async function readBlockWriteCounters(
   };
 }
 
-/** The clock of /proc/uptime goes on in sleep, the monotonic one does not. */
+/** The clock of /proc/uptime continues in sleep, the monotonic one does not. */
 function sleptMs(proc: string): number | null {
   for (let attempt = 0; attempt < STEADY_ATTEMPTS; attempt++) {
     const fromMs = performance.now();
@@ -170,7 +170,7 @@ function difference(
 }
 
 /**
- * Ends when whoever writes to a regular file from now on gives it other times than these: file systems
+ * Ends when any write to a regular file from now on gives it other times than these: file systems
  * take them from a clock that ticks, and some keep only every second one.
  */
 export async function untilWritesShow({ mtimeNs, ctimeNs }: WriteCounters): Promise<void> {

@@ -8,7 +8,7 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { parseMountinfo } from "./mountinfo.js";
 
-/** Looks at a disk again after whoever closed it; never for long, and fails without harm. */
+/** Looks at a disk again when a writer has closed it; never for long, and fails without harm. */
 const PASSING_USERS = ["systemd-udevd", "(udev-worker)", "udevd"];
 
 export interface ProbeOptions {
@@ -19,7 +19,7 @@ export interface ProbeOptions {
 }
 
 /**
- * What uses each device and its partitions, in words; nothing for those that nobody uses.
+ * What uses each device and its partitions, in words; nothing for unused ones.
  * @param paths of block devices, `/dev/NAME`
  */
 export function usersOf(

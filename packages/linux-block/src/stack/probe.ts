@@ -23,7 +23,7 @@ export interface KnownFile {
   readonly path: string;
 }
 
-/** Where a search for devices begins, or goes on. */
+/** Where a search for devices begins, or continues. */
 export type DeviceOrFile = DeviceNumber | KnownFile;
 
 /** What the kernel says of the file or device behind a loop device. */
@@ -46,7 +46,7 @@ export interface TopologyProbe {
   readonly lookAt?: (path: string) => Promise<PathTarget>;
   /**
    * Devices and files that a device of this process lies on, which sysfs cannot know: a front and the
-   * original behind it, an image and its original. Undefined for a device that somebody else serves.
+   * original behind it, an image and its original. Undefined for a device that another process serves.
    */
   readonly layers?: (device: DeviceNumber) => readonly DeviceOrFile[] | undefined;
   /**

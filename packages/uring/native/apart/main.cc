@@ -27,7 +27,7 @@
 //   a request    COUNT \0 WORD \0 ...        as many words as COUNT says, in decimal
 //   an answer    LENGTH \n TEXT              as many bytes of text
 //
-// The first line of the text is what the call answered, or a negative errno. "extents" goes on with
+// The first line of the text is what the call answered, or a negative errno. "extents" continues with
 // "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS"; "stat" with
 // "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end"; "loops" with a line for each:
 // "DEVICE INODE SPECIAL" of what is behind the loop device, and its own SPECIAL, or a negative errno; "read"
