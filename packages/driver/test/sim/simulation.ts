@@ -23,7 +23,6 @@ const DEVICES = 3;
 const OPERATION_LIMIT_MS = 300_000;
 /** Of a request of a user, deaths of the driver included. */
 const IO_LIMIT_MS = 60_000;
-const RECOVERY_LIMIT_MS = 300_000;
 const TRACE_LINES = 60;
 const DEATHS_IN_A_ROW_MAX = 4;
 /** For so long a death waits for its point. */
@@ -36,6 +35,8 @@ export interface SimOptions {
   readonly onTrace?: ((line: string) => void) | undefined;
   /** One in so many steps arms a death; 0: none. */
   readonly deathOneIn?: number;
+  /** Simulated: in what time each operation, recovery and end has to be over. */
+  readonly limitMs?: number;
 }
 
 /** An operation of the API that has not answered. */
@@ -67,11 +68,13 @@ export class Simulation {
   #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
   #isDead = false;
   readonly #options: SimOptions;
+  readonly #limitMs: number;
   readonly #io: UserIo;
   readonly api: Api;
 
   constructor(options: SimOptions) {
     this.#options = options;
+    this.#limitMs = options.limitMs ?? OPERATION_LIMIT_MS;
     this.random = new Random(options.seed ^ 0x51b);
     const { seed } = options;
     this.machine = new SimMachine({ seed, onTrace: (line) => this.tell(line) });
@@ -172,7 +175,7 @@ export class Simulation {
     if (violation !== undefined) throw new Violation(`the kernel: ${violation}`);
     this.#io.assertNoneHangs(IO_LIMIT_MS);
     for (const { what, sinceMs } of this.pending) {
-      if (this.machine.nowMs - sinceMs > OPERATION_LIMIT_MS) throw new Violation(`${what} hangs`);
+      if (this.machine.nowMs - sinceMs > this.#limitMs) throw new Violation(`${what} hangs`);
     }
   }
 
@@ -227,7 +230,7 @@ export class Simulation {
       this.tell(`life ${this.lives}`);
       try {
         const starting = startDriver(this.machine, (line) => this.tell(line));
-        this.driver = (await this.machine.run(starting, RECOVERY_LIMIT_MS)) as Driver;
+        this.driver = (await this.machine.run(starting, this.#limitMs)) as Driver;
         await reconcile(this);
         return;
       } catch (error) {
@@ -240,7 +243,7 @@ export class Simulation {
   /** What is under way ends, and all that is there is looked at. */
   async #finish(): Promise<void> {
     this.#armed = undefined;
-    const until = this.machine.nowMs + OPERATION_LIMIT_MS;
+    const until = this.machine.nowMs + this.#limitMs;
     while (this.pending.size > 0 || this.#io.inFlight > 0) {
       if (this.machine.nowMs > until) {
         const what = [...this.pending].map((one) => one.what).join(", ");

@@ -1,0 +1,120 @@
+/** Faults in orchestration and recovery, each of which the simulation has to find. */
+import type { ReactorRequest } from "@blksnap/data-plane";
+import "./load.js";
+
+const { ReactorPool } = await import("@blksnap/data-plane");
+const { UblkControl } = await import("@blksnap/ublk");
+const { StateDirectory } = await import("../../dist/records/state-directory.js");
+const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
+const { Tracker } = await import("../../dist/tracker/tracker.js");
+
+type Method = (...words: never[]) => unknown;
+
+/** What is wrong, and how it is planted. @returns takes it out again */
+export interface PlantedFault {
+  readonly what: string;
+  readonly plant: () => () => void;
+}
+
+/** Puts another method in place of one. */
+function replace<Target extends object>(
+  target: Target,
+  name: keyof Target & string,
+  by: (original: Method) => Method,
+): () => void {
+  const original = target[name] as Method;
+  const made = by(original);
+  Object.defineProperty(target, name, { value: made, configurable: true, writable: true });
+  return () => {
+    Object.defineProperty(target, name, { value: original, configurable: true, writable: true });
+  };
+}
+
+/** Some requests are answered, and no reactor has heard of them. */
+function unheard(type: ReactorRequest["type"], answer: unknown, isMeant: (nth: number) => boolean) {
+  return () => {
+    let count = 0;
+    return replace(ReactorPool.prototype, "request", (original) => {
+      return function (this: unknown, ...words: never[]): unknown {
+        const { type: asked } = words[1] as ReactorRequest;
+        if (asked === type && isMeant(count++)) return Promise.resolve(answer);
+        return original.apply(this, words);
+      };
+    });
+  };
+}
+
+/** A call that does nothing where the condition holds. */
+function omitted<Target extends object>(
+  target: Target,
+  name: keyof Target & string,
+  isMeant: (...words: never[]) => boolean,
+  answer?: unknown,
+) {
+  return () =>
+    replace(target, name, (original) => {
+      return function (this: unknown, ...words: never[]): unknown {
+        return isMeant(...words) ? answer : original.apply(this, words);
+      };
+    });
+}
+
+const isOf =
+  (prefix: string) =>
+  (name: string): boolean =>
+    name.startsWith(prefix);
+const always = (): boolean => true;
+
+export const PLANTED_FAULTS: readonly PlantedFault[] = [
+  {
+    what: "a front is not on record",
+    plant: omitted(StateDirectory.prototype, "writeRecord", isOf("tracker-") as never),
+  },
+  {
+    what: "the record of a front stays after its detach",
+    plant: omitted(StateDirectory.prototype, "removeRecord", isOf("tracker-") as never),
+  },
+  {
+    what: "that a snapshot was taken is not on record",
+    plant: () =>
+      replace(Snapshot.prototype, "save", (original) => {
+        return function (this: InstanceType<typeof Snapshot>): unknown {
+          return this.state === "taken" ? undefined : original.apply(this, []);
+        } as Method;
+      }),
+  },
+  {
+    what: "ranges that are marked reach no map",
+    plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
+  },
+  {
+    what: "a device does not hold its writes for a take",
+    plant: unheard("hold", undefined, (nth) => nth % 2 === 1),
+  },
+  {
+    what: "a device is not switched by a take",
+    plant: unheard("switch", { stallUs: 1 }, (nth) => nth % 2 === 1),
+  },
+  {
+    what: "an area does not wake after a death",
+    plant: unheard("wakeArea", null, always),
+  },
+  {
+    what: "nobody grants slots",
+    plant: omitted(Snapshot.prototype, "serveSlots", always as never, Promise.resolve()),
+  },
+  {
+    what: "the recovery of a front is begun and not ended",
+    plant: omitted(UblkControl.prototype, "endRecovery", always as never, Promise.resolve()),
+  },
+  {
+    what: "a map of changes is made anew by the next daemon",
+    plant: () =>
+      replace(StateDirectory.prototype, "openMap", (original) => {
+        return function (this: unknown, ...words: never[]): unknown {
+          if ((words[0] as string).startsWith("cbt-")) throw new Error("planted");
+          return original.apply(this, words);
+        };
+      }),
+  },
+];
