@@ -73,7 +73,10 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
   await call(absolute, () => options.system.assertAnswers?.(first));
   const kind = kindOf(await statStore(absolute), absolute);
   const filePath = kind === "directory" ? namedFile(absolute, options) : absolute;
-  const opened = await openAligned(filePath, kind, options);
+  const opened = await openAligned(filePath, kind, options).catch((error: DiffStorageError) => {
+    const isNew = kind === "directory" && options.reopen !== true;
+    throw isNew && error.code === "STORE_NOT_FOUND" ? noNewFiles(absolute, error) : error;
+  });
   const parts = { ...opened, kind, path: absolute, ...partsOf(options) };
   const named = kind === "directory" && filePath !== absolute;
   const store = new FileStore({ ...parts, removePath: named ? filePath : undefined });
@@ -109,6 +112,12 @@ async function openMade(
     throw toStoreError(error, word);
   }
   return store;
+}
+
+/** As those of procfs and sysfs, which are there and take none. */
+function noNewFiles(path: string, cause: Error): DiffStorageError {
+  const text = `no file can be made in ${path}; choose a directory on ext4, xfs, btrfs or tmpfs`;
+  return new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path, cause });
 }
 
 function partsOf(options: OpenStoreOptions): { system: StoreSystem; limitBytes: number } {

@@ -93,6 +93,8 @@ test("a named file in a directory outlives the process that made it, but not its
     assert.not.ok(existsSync(join(directory, "old-data")));
     await failsWith("STORE_NOT_FOUND", () => openStore(directory, { ...named, reopen: true }));
     await failsWith("ARGUMENT_INVALID", () => openStore(directory, { ...BASE, fileName: "../x" }));
+    // A directory that is there is not said to be missing.
+    await failsWith("STORE_KIND_UNSUPPORTED", () => openStore("/proc", named));
   }));
 
 test("a regular file is used with its size, stays, and is locked", () =>
