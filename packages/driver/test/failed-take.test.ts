@@ -97,6 +97,7 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     reactor: 0,
     device: "/dev/lossy",
     errorCode: 0,
+    forgetLoss: () => undefined,
     presentCapacityBytes: 2 ** 20,
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
     backing: { kind: "file", fd: -1, params: {} },

@@ -20,7 +20,8 @@ import { TrackerOperations } from "../dist/operations/tracker-operations.js";
 import { fixParameters } from "../dist/parameters.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
-import { TrackerPersistence, trackerRecords } from "../dist/records/tracker-persistence.js";
+import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
+import { trackerRecords } from "../dist/records/tracker-records.js";
 import { identityOfOpen } from "../dist/system/path-target.js";
 import { geometryOf } from "../dist/tracker/geometry.js";
 import { Tracker } from "../dist/tracker/tracker.js";
@@ -195,7 +196,7 @@ class Host {
     const parts = { id: TRACKER, identity, backing, geometry, reactor, ...map };
     const make = Tracker as unknown as new (...args: unknown[]) => Tracker;
     const tracker = new make(context, parts, front);
-    tracker.errorCode = 0;
+    tracker.forgetLoss();
     return tracker;
   }
 }
@@ -270,9 +271,9 @@ async function assertFree(host: Host, persistent: boolean, told: string): Promis
   const next = await TrackerPersistence.prepare(host.persistent, backing, options);
   const [record, ...others] = await trackerRecords(host.persistent);
   assert.equal(others, [], told);
-  assert.is(next?.uuid, record?.uuid, told);
-  assert.ok(next !== undefined, told);
-  await next.close();
+  assert.ok(next.kind !== "unrecorded", told);
+  assert.is(next.persistence.uuid, record?.uuid, told);
+  await next.persistence.close();
   closeSync(backing.fd);
 }
 
@@ -351,9 +352,9 @@ test("a front that cannot be recovered: who attaches next goes on with its recor
   const backing = openBackingFile(host.disk);
   const options = { persistent: true };
   const next = await TrackerPersistence.prepare(host.persistent, backing, options);
-  assert.is(next?.isNew, false);
+  assert.ok(next.kind === "broken" || next.kind === "continues");
   assert.is((await trackerRecords(host.persistent)).length, 1);
-  await next?.close();
+  await next.persistence.close();
   closeSync(backing.fd);
   host.close();
 });

@@ -8,7 +8,11 @@ import { type BackingFile, openBackingFile } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
-import { restoreCbt, TrackerPersistence } from "../dist/records/tracker-persistence.js";
+import {
+  type Prepared,
+  restoreCbt,
+  TrackerPersistence,
+} from "../dist/records/tracker-persistence.js";
 
 export interface World {
   root: string;
@@ -18,6 +22,7 @@ export interface World {
 }
 
 export const CAPACITY_BYTES = 2 ** 20;
+export const CHUNK_SHIFT = 18;
 const BLOCK_SHIFT = 16;
 
 /** A suite with a world of its own for each test. */
@@ -49,15 +54,22 @@ export function newMap(): CbtMap {
 }
 
 /** As a daemon that starts anew. */
-export async function prepared(
+export async function preparedAs(
   world: World,
   options: { persistent: boolean; uuid?: string } = { persistent: true },
-): Promise<TrackerPersistence> {
+): Promise<Exclude<Prepared, { kind: "unrecorded" }>> {
   world.directory.close();
   world.directory = new PersistentDirectory(world.path);
-  const persistence = await TrackerPersistence.prepare(world.directory, world.backing, options);
-  assert.ok(persistence !== undefined);
-  return persistence;
+  const found = await TrackerPersistence.prepare(world.directory, world.backing, options);
+  assert.is.not(found.kind, "unrecorded");
+  return found as Exclude<Prepared, { kind: "unrecorded" }>;
+}
+
+export async function prepared(
+  world: World,
+  options?: { persistent: boolean; uuid?: string },
+): Promise<TrackerPersistence> {
+  return (await preparedAs(world, options)).persistence;
 }
 
 /** The map as a later daemon gets it. */
@@ -72,7 +84,7 @@ export async function restored(persistence: TrackerPersistence): Promise<CbtMap>
 export async function ended(world: World, attached = true): Promise<CbtMap> {
   const map = newMap();
   const persistence = await prepared(world);
-  await persistence.begin(map);
+  await persistence.begin(map, CHUNK_SHIFT);
   map.switch();
   map.markBlocks(3, 1);
   await persistence.end(map, attached);

@@ -6,7 +6,7 @@ import { JournalDraft } from "@blksnap/journal";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
-import { trackerRecords } from "../dist/records/tracker-persistence.js";
+import { trackerRecords } from "../dist/records/tracker-records.js";
 import { TrackerJournal } from "../dist/tracker/tracker-journal.js";
 import { runUndo, type Undo } from "../dist/tracker/undo.js";
 import {

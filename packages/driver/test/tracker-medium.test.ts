@@ -4,13 +4,16 @@ import { join } from "node:path";
 import { CbtMap } from "@blksnap/engine";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
-import { TrackerPersistence, trackerRecords } from "../dist/records/tracker-persistence.js";
+import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
+import { trackerRecords } from "../dist/records/tracker-records.js";
 import {
+  CHUNK_SHIFT,
   ended,
   fileOf,
   newMap,
   persistenceSuite,
   prepared,
+  preparedAs,
   refusal,
   restored,
   type World,
@@ -59,7 +62,8 @@ test("a journal of another tracker, a newer one and a short one are refused by n
   assert.is(await codeOf(), "ENOENT");
   const other = new PersistentDirectory(join(world.root, "other"));
   const stranger = await TrackerPersistence.prepare(other, world.backing, { persistent: true });
-  await stranger!.end(newMap(), true);
+  assert.ok(stranger.kind === "new");
+  await stranger.persistence.end(newMap(), true);
   writeFileSync(path, readFileSync(fileOf({ ...world, path: other.path }, "cbt-")));
   assert.is(await codeOf(), "JOURNAL_FOREIGN");
   other.close();
@@ -82,7 +86,7 @@ test("every byte of the record counts; a damaged one is named and not used", asy
   const problems: string[] = [];
   await trackerRecords(world.directory, (_, why) => void problems.push(why));
   assert.match(problems[0]!, /version 2/);
-  assert.ok((await prepared(world)).isNew, "and a tracker begins anew");
+  assert.is((await preparedAs(world)).kind, "new", "and a tracker begins anew");
 });
 
 test("a record of another device is not taken for this one's", async (world) => {
@@ -94,9 +98,9 @@ test("a record of another device is not taken for this one's", async (world) => 
   const error = await refusal(prepared(world, { persistent: true, uuid: record!.uuid }));
   assert.is(error.code, "DEVICE_NOT_FOUND");
   assert.match(error.message, /another device/);
-  const next = await prepared(world);
-  assert.ok(next.isNew);
-  assert.is.not(next.uuid, record!.uuid);
+  const next = await preparedAs(world);
+  assert.is(next.kind, "new");
+  assert.is.not(next.persistence.uuid, record!.uuid);
 });
 
 /** Makes creating a file of this name fail as on a full file system. */
@@ -107,7 +111,7 @@ function fillUp(world: World, name: string): void {
 test("a full file system: refused by name at the beginning", async (world) => {
   const persistence = await prepared(world);
   fillUp(world, `cbt-${persistence.uuid}.journal`);
-  const error = await refusal(persistence.begin(newMap()));
+  const error = await refusal(persistence.begin(newMap(), CHUNK_SHIFT));
   assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
   assert.match(error.message, /ENOSPC/);
   assert.equal(await trackerRecords(world.directory), []);
@@ -116,7 +120,7 @@ test("a full file system: refused by name at the beginning", async (world) => {
 test("a full file system at the end: what is on record is not clean, and still true", async (world) => {
   const map = newMap();
   const persistence = await prepared(world);
-  await persistence.begin(map);
+  await persistence.begin(map, CHUNK_SHIFT);
   const path = fileOf(world, "tracker-");
   symlinkSync("/dev/full", `${path}.new`);
   const error = await refusal(persistence.end(map, true));
@@ -129,7 +133,7 @@ test("a full file system at the end: what is on record is not clean, and still t
 
 test("a full file system at a rotation leaves the journal as it is", async (world) => {
   const persistence = await prepared(world);
-  await persistence.begin(newMap());
+  await persistence.begin(newMap(), CHUNK_SHIFT);
   fillUp(world, `cbt-${persistence.uuid}.journal`);
   const unreachable = async () => assert.unreachable("the reactor is not asked") as never;
   let code = "";
@@ -154,19 +158,24 @@ test("a directory that cannot be made or used is named; who needs none is served
   mkdirSync(join(world.path, "lock"));
   assert.is((await refusal(prepared(world))).code, "PERSISTENT_STATE_UNUSABLE");
   const options = { persistent: false };
-  assert.is(await TrackerPersistence.prepare(world.directory, world.backing, options), undefined);
+  assert.equal(await TrackerPersistence.prepare(world.directory, world.backing, options), {
+    kind: "unrecorded",
+  });
 });
 
 test("after a crash, a medium that fails is named at the beginning of the new journal", async (world) => {
   const first = await prepared(world);
-  await first.begin(newMap());
+  await first.begin(newMap(), CHUNK_SHIFT);
   await first.close();
   world.directory.close();
   rmSync(join(world.path, "lock"));
   mkdirSync(join(world.path, "lock"));
   const later = new PersistentDirectory(world.path);
   const resumed = await TrackerPersistence.resume(later, world.backing, first.uuid);
-  assert.is((await refusal(resumed.begin(newMap()))).code, "PERSISTENT_STATE_UNUSABLE");
+  assert.is(
+    (await refusal(resumed.begin(newMap(), CHUNK_SHIFT))).code,
+    "PERSISTENT_STATE_UNUSABLE",
+  );
   await resumed.fail("as the daemon does then");
   assert.equal(await trackerRecords(world.directory), [], "nobody believes it later");
 });

@@ -14,15 +14,18 @@ import { join } from "node:path";
 import { openBackingFile } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
-import { TrackerPersistence, trackerRecords } from "../dist/records/tracker-persistence.js";
+import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
+import { trackerRecords } from "../dist/records/tracker-records.js";
 import {
   CAPACITY_BYTES,
+  CHUNK_SHIFT,
   ended,
   fileOf,
   mountedExt,
   newMap,
   persistenceSuite,
   prepared,
+  preparedAs,
   refusal,
   restored,
 } from "./persistence-world.js";
@@ -31,10 +34,9 @@ const test = persistenceSuite("tracker-persistence");
 
 test("a clean end: generation, number and marks go on", async (world) => {
   const map = await ended(world);
-  const next = await prepared(world);
-  assert.not.ok(next.isNew);
-  assert.is(next.broken, undefined);
-  const found = await restored(next);
+  const next = await preparedAs(world);
+  assert.is(next.kind === "continues" && next.chunkShift, CHUNK_SHIFT);
+  const found = await restored(next.persistence);
   assert.equal(found.info(), map.info());
   assert.ok(found.isMarked(3));
   assert.not.ok(found.isMarked(4));
@@ -42,17 +44,17 @@ test("a clean end: generation, number and marks go on", async (world) => {
 
 test("without an end a regular file is not believed", async (world) => {
   const first = await prepared(world);
-  await first.begin(newMap());
+  await first.begin(newMap(), CHUNK_SHIFT);
   await first.close();
-  const { broken } = await prepared(world);
-  assert.is(broken?.verdict === "new_generation" && broken.reason, "unclean");
+  const next = await preparedAs(world);
+  assert.is(next.kind === "broken" && next.broken.reason, "unclean");
 });
 
 test("a file that was modified after the end is not believed", async (world) => {
   await ended(world);
   utimesSync(world.backing.path, 1, 1);
-  const { broken } = await prepared(world);
-  assert.is(broken?.verdict === "new_generation" && broken.reason, "foreign_write");
+  const next = await preparedAs(world);
+  assert.is(next.kind === "broken" && next.broken.reason, "foreign_write");
 });
 
 test("a device of another size begins a new generation", async (world) => {
@@ -60,8 +62,8 @@ test("a device of another size begins a new generation", async (world) => {
   closeSync(world.backing.fd);
   truncateSync(world.backing.path, 2 * CAPACITY_BYTES);
   world.backing = openBackingFile(world.backing.path);
-  const { broken } = await prepared(world);
-  assert.is(broken?.verdict === "new_generation" && broken.reason, "capacity_changed");
+  const next = await preparedAs(world);
+  assert.is(next.kind === "broken" && next.broken.reason, "capacity_changed");
 });
 
 test("the record says whether it comes back by itself, and what it was", async (world) => {
@@ -71,7 +73,7 @@ test("the record says whether it comes back by itself, and what it was", async (
   assert.is(record?.device, world.backing.path);
   assert.is(record?.tracking.clean, true);
   const next = await prepared(world);
-  await next.begin(newMap());
+  await next.begin(newMap(), CHUNK_SHIFT);
   await next.close();
   const [later] = await trackerRecords(world.directory);
   assert.is(later?.attached, true);
@@ -80,10 +82,14 @@ test("the record says whether it comes back by itself, and what it was", async (
 
 test("who is not asked for it, and has no record, leaves the directory alone", async (world) => {
   const options = { persistent: false };
-  assert.is(await TrackerPersistence.prepare(world.directory, world.backing, options), undefined);
+  assert.equal(await TrackerPersistence.prepare(world.directory, world.backing, options), {
+    kind: "unrecorded",
+  });
   assert.not.ok(existsSync(world.path));
   mkdirSync(world.path);
-  assert.is(await TrackerPersistence.prepare(world.directory, world.backing, options), undefined);
+  assert.equal(await TrackerPersistence.prepare(world.directory, world.backing, options), {
+    kind: "unrecorded",
+  });
   assert.equal(readdirSync(world.path), []);
 });
 
@@ -96,28 +102,28 @@ test("forget leaves nothing, and the next one is new", async (world) => {
   await ended(world);
   await (await prepared(world)).forget();
   assert.equal(readdirSync(world.path), ["lock"]);
-  assert.ok((await prepared(world)).isNew);
+  assert.is((await preparedAs(world)).kind, "new");
 });
 
 test("fail leaves nothing that could be believed", async (world) => {
   const persistence = await prepared(world);
-  await persistence.begin(newMap());
+  await persistence.begin(newMap(), CHUNK_SHIFT);
   await persistence.fail("the medium is gone");
   assert.equal(readdirSync(world.path), ["lock"]);
   await persistence.end(newMap(), true);
   assert.equal(readdirSync(world.path), ["lock"], "an end after that writes nothing");
-  assert.ok((await prepared(world)).isNew);
+  assert.is((await preparedAs(world)).kind, "new");
   await persistence.close();
 });
 
 test("resume: a new journal with the map that lives", async (world) => {
   const map = newMap();
   const first = await prepared(world);
-  await first.begin(map);
+  await first.begin(map, CHUNK_SHIFT);
   map.markBlocks(5, 1);
   await first.close();
   const resumed = await TrackerPersistence.resume(world.directory, world.backing, first.uuid);
-  await resumed.begin(map);
+  await resumed.begin(map, CHUNK_SHIFT);
   assert.ok((await restored(resumed)).isMarked(5));
   await resumed.close();
 });
@@ -125,7 +131,7 @@ test("resume: a new journal with the map that lives", async (world) => {
 test("rotate: the new journal has the map, and the old one is gone", async (world) => {
   const map = newMap();
   const persistence = await prepared(world);
-  await persistence.begin(map);
+  await persistence.begin(map, CHUNK_SHIFT);
   map.markBlocks(7, 2);
   await persistence.rotate(map, {
     mirror: async () => ({ firstSequence: 9 }),
@@ -141,7 +147,7 @@ test("rotate: the new journal has the map, and the old one is gone", async (worl
 
 test("rotate: a journal that failed is not replaced", async (world) => {
   const persistence = await prepared(world);
-  await persistence.begin(newMap());
+  await persistence.begin(newMap(), CHUNK_SHIFT);
   const before = readFileSync(fileOf(world, "cbt-"));
   const dead = {
     mirror: async () => ({ firstSequence: null }),
@@ -171,7 +177,7 @@ test("nobody but root can read what is kept", async (world) => {
 
 test("the mount of the front's file system is on record, written once", async (world) => {
   const persistence = await prepared(world);
-  await persistence.begin(newMap());
+  await persistence.begin(newMap(), CHUNK_SHIFT);
   const path = fileOf(world, "tracker-");
   const sessionOf = async () => (await trackerRecords(world.directory))[0]?.tracking.content.proof;
   await persistence.noteStart(mountedExt(3));

@@ -9,7 +9,7 @@ import {
 } from "@blksnap/linux-block";
 import { nodeOf } from "../system/device-marks.js";
 import { pathTarget } from "../system/path-target.js";
-import type { PersistentTrackerRecord } from "./tracker-persistence.js";
+import type { PersistentTrackerRecord } from "./tracker-records.js";
 
 type Wanted = Pick<PersistentTrackerRecord, "device" | "tracking">;
 

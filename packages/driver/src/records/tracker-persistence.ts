@@ -22,7 +22,6 @@ import {
   type EarlierTracking,
   extSession,
   judgeContinuity,
-  type PersistedIdentity,
   readFacts,
   untilWritesShow,
   uuidBytes,
@@ -32,19 +31,9 @@ import { bounded } from "@blksnap/uring";
 import { Serial } from "../serial.js";
 import { boundedSteps } from "./bounded-steps.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
+import { earlierRecord, type PersistentTrackerRecord, trackerRecords } from "./tracker-records.js";
 
 const LOG_BYTES = 2 ** 21;
-
-export interface PersistentTrackerRecord {
-  readonly uuid: string;
-  /** Path of the original. */
-  readonly device: string;
-  /** To be attached again when the daemon starts. */
-  readonly attached: boolean;
-  readonly tracking: EarlierTracking;
-  /** log2 of the chunks of its diff areas. */
-  readonly chunkShift: number;
-}
 
 /** What a journal had; to be put into a new map. */
 export interface RestoredCbt {
@@ -68,19 +57,39 @@ export interface PrepareOptions {
   readonly trustReboots?: boolean;
 }
 
+/** What is recorded about an original that is to be attached. */
+export type Prepared =
+  /** Nothing, and nothing is wanted. */
+  | { readonly kind: "unrecorded" }
+  /** Nothing: a record begins. */
+  | { readonly kind: "new"; readonly persistence: TrackerPersistence }
+  /** Its map, to which nobody has written past us, and log2 of the chunks that it had. */
+  | {
+      readonly kind: "continues";
+      readonly persistence: TrackerPersistence;
+      readonly chunkShift: number;
+    }
+  /** A map that cannot go on: a new generation begins. */
+  | {
+      readonly kind: "broken";
+      readonly persistence: TrackerPersistence;
+      readonly broken: Broken;
+    };
+
+/** Why a map cannot go on. */
+type Broken = Extract<Continuity, { verdict: "new_generation" }>;
+
 export class TrackerPersistence {
   readonly uuid: string;
-  /** Why the map's generation is a new one; undefined where it goes on. */
-  readonly broken: Exclude<Continuity, { verdict: "continue" }> | undefined;
-  /** There was no record. */
-  isNew = false;
-  /** log2 of the chunks; to be set before begin() where there was no record. */
-  chunkShift = 0;
   /** Why nothing is kept any more; undefined while all is well. */
   failure: string | undefined;
   readonly #directory: PersistentDirectory;
   readonly #backing: BackingFile;
+  /** There was no record. */
+  readonly #isNew: boolean;
   #tracking: EarlierTracking;
+  /** log2 of the chunks; from begin() on. */
+  #chunkShift = 0;
   #journal: FileHandle | undefined;
   #isClosed = false;
   #isForgotten = false;
@@ -94,19 +103,18 @@ export class TrackerPersistence {
     backing: BackingFile,
     uuid: string,
     tracking: EarlierTracking,
-    broken: TrackerPersistence["broken"],
+    isNew: boolean,
   ) {
     this.#directory = directory;
     this.#backing = backing;
     this.uuid = uuid;
     this.#tracking = tracking;
-    this.broken = broken;
+    this.#isNew = isNew;
     directory.inUse.add(uuid);
   }
 
   /**
-   * Looks up what is recorded about an original that is open exclusively. Undefined where nothing is and
-   * nothing is wanted.
+   * Looks up what is recorded about an original that is open exclusively.
    * @throws ControlError DEVICE_NOT_FOUND: it is not the device of `uuid`; PERSISTENT_STATE_UNUSABLE:
    * it cannot be read, or it is wanted or has a record and cannot be written
    */
@@ -114,14 +122,14 @@ export class TrackerPersistence {
     directory: PersistentDirectory,
     backing: BackingFile,
     { persistent, uuid, trustReboots = false }: PrepareOptions,
-  ): Promise<TrackerPersistence | undefined> {
+  ): Promise<Prepared> {
     if (persistent) await directory.own();
-    else if (!(await directory.exists())) return undefined;
+    else if (!(await directory.exists())) return { kind: "unrecorded" };
     // Copies of a disk look the same: the record of one that is tracked is not that of another.
     const records = (await trackerRecords(directory)).filter(
       (record) => !directory.inUse.has(record.uuid),
     );
-    if (!persistent && records.length === 0) return undefined;
+    if (!persistent && records.length === 0) return { kind: "unrecorded" };
     const facts = await readFacts(backing, await directory.boot());
     const tracking = { ...facts, clean: false };
     // Another device may have been attached meanwhile.
@@ -138,20 +146,20 @@ export class TrackerPersistence {
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
         // Who needs nothing of the medium does not suffer when it cannot be written; this one does.
         await directory.own();
-        const broken = verdict.verdict === "continue" ? undefined : verdict;
-        const going = new TrackerPersistence(directory, backing, found.uuid, tracking, broken);
-        going.chunkShift = found.chunkShift;
-        return going;
+        const persistence = new TrackerPersistence(directory, backing, found.uuid, tracking, false);
+        if (verdict.verdict === "new_generation") {
+          return { kind: "broken", persistence, broken: verdict };
+        }
+        return { kind: "continues", persistence, chunkShift: found.chunkShift };
       }
       if (uuid !== undefined && verdict.verdict === "other_device") {
         const what = `${backing.path} is another device than it was: ${verdict.why}`;
         throw new ControlError("DEVICE_NOT_FOUND", what);
       }
     }
-    if (!persistent) return undefined;
-    const made = new TrackerPersistence(directory, backing, randomUUID(), tracking, undefined);
-    made.isNew = true;
-    return made;
+    if (!persistent) return { kind: "unrecorded" };
+    const persistence = new TrackerPersistence(directory, backing, randomUUID(), tracking, true);
+    return { kind: "new", persistence };
   }
 
   /** After a crash of the daemon: the map lives, and all that is missing is a new journal. */
@@ -166,7 +174,7 @@ export class TrackerPersistence {
     const record = records.find((one) => one.uuid === uuid);
     const tracking = record?.tracking ?? (await readFacts(backing, await directory.boot()));
     const unclean = { ...tracking, clean: false, closing: false };
-    return new TrackerPersistence(directory, backing, uuid, unclean, undefined);
+    return new TrackerPersistence(directory, backing, uuid, unclean, false);
   }
 
   /** The map's journal. @throws JournalError; the error of open(2) */
@@ -182,8 +190,13 @@ export class TrackerPersistence {
     return boundedSteps(read, this.#directory.answerTimeoutMs, noAnswer);
   }
 
-  /** Before the first write; bounded, as fronts may wait. @throws ControlError PERSISTENT_STATE_UNUSABLE */
-  async begin(map: CbtMap): Promise<JournalSetup> {
+  /**
+   * Before the first write; bounded, as fronts may wait.
+   * @param chunkShift log2 of the chunks of its diff areas
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE
+   */
+  async begin(map: CbtMap, chunkShift: number): Promise<JournalSetup> {
+    this.#chunkShift = chunkShift;
     const { unanswered } = this.#directory;
     unanswered.add(this.uuid);
     const beginning = this.#begin(map).finally(() => unanswered.delete(this.uuid));
@@ -192,7 +205,7 @@ export class TrackerPersistence {
     } catch (error) {
       await this.close();
       // A journal without a record is nobody's.
-      if (this.isNew)
+      if (this.#isNew)
         await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer).catch(
           () => undefined,
         );
@@ -209,7 +222,7 @@ export class TrackerPersistence {
     if (this.failure !== undefined) await this.forget();
     if (this.#isClosed) {
       await this.#journal.close();
-      if (this.isNew) await this.forget();
+      if (this.#isNew) await this.forget();
       throw new Error("it was given up meanwhile");
     }
     return {
@@ -375,38 +388,11 @@ export class TrackerPersistence {
       device: this.#backing.path,
       attached,
       tracking,
-      chunkShift: this.chunkShift,
+      chunkShift: this.#chunkShift,
     };
     await this.#records.run(() => this.#directory.writeRecord(recordName(uuid), record));
     if (this.#isForgotten) await this.forget();
   }
-}
-
-/** The record of the same device, or else the one of the same path. */
-function earlierRecord(
-  records: readonly PersistentTrackerRecord[],
-  path: string,
-  facts: PersistedIdentity,
-  uuid: string | undefined,
-): PersistentTrackerRecord | undefined {
-  if (uuid !== undefined) return records.find((record) => record.uuid === uuid);
-  return (
-    records.find(({ tracking }) => compareIdentity(tracking.identity, facts.identity) === "same") ??
-    records.find(({ device }) => device === path)
-  );
-}
-
-/** All records of trackers that can be read. */
-export async function trackerRecords(
-  directory: PersistentDirectory,
-  onProblem?: (name: string, problem: string) => void,
-): Promise<PersistentTrackerRecord[]> {
-  const records: PersistentTrackerRecord[] = [];
-  for (const found of await directory.readRecords("tracker-")) {
-    if (found.problem === undefined) records.push(found.value as PersistentTrackerRecord);
-    else onProblem?.(found.name, found.problem);
-  }
-  return records;
 }
 
 /** Puts what a journal had into `buffer`. @throws EngineError, or Error, when it is of another map */

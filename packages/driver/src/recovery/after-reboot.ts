@@ -33,7 +33,7 @@ import {
   type PersistentMember,
   type PersistentSnapshotRecord,
 } from "../records/snapshot-records.js";
-import type { PersistentTrackerRecord } from "../records/tracker-persistence.js";
+import type { PersistentTrackerRecord } from "../records/tracker-records.js";
 import { usableRecords } from "../records/usable-records.js";
 import type { Waiting } from "../snapshot/patience.js";
 import { acrossBoots, located } from "../snapshot/store-location.js";

@@ -110,7 +110,7 @@ export class Snapshot {
       await snapshot.openStorage(undefined, options);
       faultPoint("create.stores-opened");
       for (const tracker of trackers) snapshot.addMember(tracker);
-      snapshot.state = "created";
+      snapshot.#recordState("created");
       faultPoint("create.created");
       return snapshot;
     } catch (error) {
@@ -124,8 +124,8 @@ export class Snapshot {
     return this.#state;
   }
 
-  /** Goes on record before it is acted on. @throws ControlError OUT_OF_MEMORY; then it did not change */
-  set state(state: SnapshotRecord["state"]) {
+  /** Puts the next state on record, before it is acted on. @throws ControlError OUT_OF_MEMORY; then it did not change */
+  #recordState(state: SnapshotRecord["state"]): void {
     const before = this.#state;
     this.#state = state;
     try {
@@ -299,11 +299,11 @@ export class Snapshot {
 
   beginTake(): void {
     this.#grantedDuringTake = new Set();
-    this.state = "taking";
+    this.#recordState("taking");
   }
 
   endTake(): void {
-    this.state = "taken";
+    this.#recordState("taken");
     this.#grantedDuringTake = undefined;
   }
 
@@ -384,7 +384,7 @@ export class Snapshot {
       minor: minor(deviceNumber),
       errno,
     });
-    tracker.errorCode = -errno;
+    tracker.recordLoss(errno);
   }
 
   #onStorageEvent(event: DiffStorageEvent): void {

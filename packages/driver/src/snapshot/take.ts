@@ -104,7 +104,7 @@ async function prepareArea(
   member: Member,
 ): Promise<void> {
   const { tracker } = member;
-  tracker.errorCode = 0;
+  tracker.forgetLoss();
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
   const id = randomUUID();
   const map = await context.state.createMap(areaMapName(snapshot.id, id), lengthBytes);

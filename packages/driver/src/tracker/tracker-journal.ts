@@ -10,7 +10,7 @@ import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
 import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { TrackerPersistence } from "../records/tracker-persistence.js";
+import { type Prepared, TrackerPersistence } from "../records/tracker-persistence.js";
 import { deviceOrFile, identityOfOpen } from "../system/path-target.js";
 import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
@@ -87,21 +87,21 @@ export class TrackerJournal {
   ): Promise<TrackedMap> {
     const { persistent, trustReboots } = context;
     const wanted = { ...options, trustReboots };
-    const persistence = await TrackerPersistence.prepare(persistent, backing, wanted);
-    if (persistence === undefined) {
+    const prepared = await TrackerPersistence.prepare(persistent, backing, wanted);
+    if (prepared.kind === "unrecorded") {
       const cbt = await createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
+    const { persistence } = prepared;
     undo.push(() => persistence.close());
     await assertDisjoint(context, backing);
-    const { cbt, why, goesOn } = await mapOf(context, id, backing, geometry, persistence, undo);
+    const begun = await mapOf(context, id, backing, geometry, prepared, undo);
+    const { cbt, why, chunkShift, goesOn } = begun;
     if (!goesOn) await options.onAreaLost?.();
-    if (why !== null || persistence.isNew) persistence.chunkShift = geometry.chunkShift;
-    const { chunkShift } = persistence;
     const journal = new TrackerJournal(context, backing, persistence, cbt, why);
-    journal.setup = await persistence.begin(journal.#map);
+    journal.setup = await persistence.begin(journal.#map, chunkShift);
     undo.push(() =>
-      persistence.isNew ? journal.forget() : journal.end(options.uuid !== undefined),
+      prepared.kind === "new" ? journal.forget() : journal.end(options.uuid !== undefined),
     );
     return { ...cbt, journal, chunkShift, goesOn };
   }
@@ -117,10 +117,9 @@ export class TrackerJournal {
     let persistence: TrackerPersistence | undefined;
     try {
       persistence = await TrackerPersistence.resume(context.persistent, backing, uuid);
-      persistence.chunkShift = chunkShift;
       const journal = new TrackerJournal(context, backing, persistence, cbt, null);
       try {
-        journal.setup = await persistence.begin(journal.#map);
+        journal.setup = await persistence.begin(journal.#map, chunkShift);
       } catch (error) {
         await journal.#giveUp((error as Error).message);
       }
@@ -235,36 +234,45 @@ export class TrackerJournal {
   }
 }
 
+/** A map to begin with. */
+interface BegunMap {
+  readonly cbt: CbtFile;
+  /** Why its generation is a new one, where that needs a word. */
+  readonly why: string | null;
+  readonly chunkShift: number;
+  readonly goesOn: boolean;
+}
+
 /** The map that is recorded, where nothing bypassed it; else a new one that says why. */
 async function mapOf(
   context: DriverContext,
   id: number,
   backing: BackingFile,
   geometry: TrackerGeometry,
-  persistence: TrackerPersistence,
+  prepared: Exclude<Prepared, { kind: "unrecorded" }>,
   undo: Undo,
-): Promise<{ cbt: CbtFile; why: string | null; goesOn: boolean }> {
-  const { broken, isNew } = persistence;
+): Promise<BegunMap> {
   const { logger } = context;
   const device = backing.path;
-  if (isNew) {
-    const cbt = await createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
-    return { cbt, why: null, goesOn: false };
+  const anew = async (reason: number, why: string | null): Promise<BegunMap> => {
+    const cbt = await createCbt(context, id, geometry, reason, undo);
+    return { cbt, why, chunkShift: geometry.chunkShift, goesOn: false };
+  };
+  if (prepared.kind === "new") return anew(CbtReason.ATTACHED, null);
+  if (prepared.kind === "broken") {
+    const { reason, why } = prepared.broken;
+    logger.warn({ device, reason }, `a new generation begins: ${why}`);
+    return anew(REASONS[reason], why);
   }
-  if (broken?.verdict === "new_generation") {
-    logger.warn({ device, reason: broken.reason }, `a new generation begins: ${broken.why}`);
-    const cbt = await createCbt(context, id, geometry, REASONS[broken.reason], undo);
-    return { cbt, why: broken.why, goesOn: false };
-  }
+  const { persistence, chunkShift } = prepared;
   try {
     const cbt = await loadCbt(context, id, geometry, await persistence.load(), undo);
     logger.info({ device }, "the changed-block map goes on");
-    return { cbt, why: null, goesOn: !cbt.areaLost };
+    return { cbt, why: null, chunkShift, goesOn: !cbt.areaLost };
   } catch (error) {
     const why = `its journal is not used: ${(error as Error).message}`;
     logger.warn({ device, err: error }, `a new generation begins: ${why}`);
-    const cbt = await createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
-    return { cbt, why, goesOn: false };
+    return anew(CbtReason.UNCLEAN, why);
   }
 }
 

@@ -221,7 +221,7 @@ export class Tracker {
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       tracker.#errorCode = record.errorCode;
-      if (identity !== record.identity || wasAway) tracker.errorCode = record.errorCode;
+      if (identity !== record.identity || wasAway) tracker.#writeRecord();
       return tracker;
     } catch (error) {
       await takeBack(undo, context.logger, record.device);
@@ -234,13 +234,24 @@ export class Tracker {
     return this.#errorCode;
   }
 
-  set errorCode(errorCode: number) {
-    this.#errorCode = errorCode;
+  /** A snapshot of it has lost its first block, or its image as a whole. */
+  recordLoss(errno: number): void {
+    this.#errorCode = -errno;
+    this.#writeRecord();
+  }
+
+  /** Another snapshot begins. */
+  forgetLoss(): void {
+    this.#errorCode = 0;
+    this.#writeRecord();
+  }
+
+  /** Where it cannot be written, it is known as long as this process lives: the front must not suffer. */
+  #writeRecord(): void {
     if (!this.front.isLive) return;
     try {
-      writeTrackerRecord(this.#context.state, this, this.front.id, errorCode);
+      writeTrackerRecord(this.#context.state, this, this.front.id, this.#errorCode);
     } catch (error) {
-      // It is known as long as this process lives; the front must not suffer for it.
       this.#context.logger.warn({ device: this.device, err: error }, "error code is not on record");
     }
   }

@@ -1,0 +1,45 @@
+/** What is on the medium of persistent trackers, apart from their journals. */
+import {
+  compareIdentity,
+  type EarlierTracking,
+  type PersistedIdentity,
+} from "@blksnap/linux-block";
+import type { PersistentDirectory } from "./persistent-directory.js";
+
+export interface PersistentTrackerRecord {
+  readonly uuid: string;
+  /** Path of the original. */
+  readonly device: string;
+  /** To be attached again when the daemon starts. */
+  readonly attached: boolean;
+  readonly tracking: EarlierTracking;
+  /** log2 of the chunks of its diff areas. */
+  readonly chunkShift: number;
+}
+
+/** The record of the same device, or else the one of the same path. */
+export function earlierRecord(
+  records: readonly PersistentTrackerRecord[],
+  path: string,
+  facts: PersistedIdentity,
+  uuid: string | undefined,
+): PersistentTrackerRecord | undefined {
+  if (uuid !== undefined) return records.find((record) => record.uuid === uuid);
+  return (
+    records.find(({ tracking }) => compareIdentity(tracking.identity, facts.identity) === "same") ??
+    records.find(({ device }) => device === path)
+  );
+}
+
+/** All records of trackers that can be read. */
+export async function trackerRecords(
+  directory: PersistentDirectory,
+  onProblem?: (name: string, problem: string) => void,
+): Promise<PersistentTrackerRecord[]> {
+  const records: PersistentTrackerRecord[] = [];
+  for (const found of await directory.readRecords("tracker-")) {
+    if (found.problem === undefined) records.push(found.value as PersistentTrackerRecord);
+    else onProblem?.(found.name, found.problem);
+  }
+  return records;
+}
