@@ -36,6 +36,8 @@ export abstract class BlockDevice extends Node {
   readonly limits: BlockLimits;
   readonly capacityBytes: number;
   readonly openers: Set<OpenFile> = new Set();
+  /** The name that a disk keeps over reboots. */
+  readonly serial: string | undefined = undefined;
 
   constructor(
     fs: FileSystem,
@@ -114,12 +116,15 @@ export interface DiskOptions {
   readonly hasFua?: boolean;
   /** 0: no discard; default 16 MiB. */
   readonly discardMaxBytes?: number;
+  /** Default: made from its name. */
+  readonly serial?: string;
 }
 
 /** A disk of the machine: it outlives processes and, but for its cache, the power. */
 export class SimDisk extends BlockDevice {
   readonly medium: Medium;
   readonly content: CachedBytes;
+  override readonly serial: string;
 
   constructor(
     fs: FileSystem,
@@ -140,6 +145,7 @@ export class SimDisk extends BlockDevice {
       discardGranularityBytes: 4096,
       writeZeroesMaxBytes: 2 ** 24,
     });
+    this.serial = options.serial ?? `SIM-${name}`;
     this.medium = new Medium(name, parts);
     this.content = new CachedBytes(options.sizeBytes, false, parts.random);
   }

@@ -43,6 +43,8 @@ export function addBlockFolder(tree: Tree, device: BlockDevice, more: QueueAttri
     iostats: () => "1",
     zoned: () => "none",
   };
+  const { serial } = device;
+  if (serial !== undefined) own["serial"] = () => serial;
   for (const [key, read] of Object.entries(own)) tree.makeText(`${folder}/${key}`, line(read));
   for (const [key, read] of Object.entries(queue)) {
     tree.makeText(`${folder}/queue/${key}`, line(read));

@@ -46,8 +46,10 @@ function callsOf(machine: SimMachine): Record<string, Call> {
     closeSync: (fd: number) => files.close(fd),
     readSync: (fd: number, into: Uint8Array, offset = 0, length?: number, at?: number | null) =>
       files.read(fd, part(into, offset, length), at ?? null),
-    writeSync: (fd: number, from: unknown, offset = 0, length?: number, at?: number | null) =>
-      files.write(fd, part(bytesOf(from), offset, length), at ?? null),
+    writeSync: (fd: number, from: unknown, offset?: number, length?: number, at?: number | null) =>
+      typeof from === "string"
+        ? files.write(fd, bytesOf(from), offset ?? null)
+        : files.write(fd, part(bytesOf(from), offset ?? 0, length), at ?? null),
     fstatSync: (fd: number, options?: StatOptions) => {
       const { node } = machine.process.file(fd, "fstat");
       return options?.bigint ? bigStatusOf(node) : statusOf(node);

@@ -98,9 +98,10 @@ export class Medium {
     for (const resume of this.#hung.splice(0)) resume();
   }
 
-  /** The machine stops: what hangs is never carried out. */
+  /** The machine stops: what hangs is never carried out, and its counters begin anew. */
   forget(): void {
     this.#hung.length = 0;
+    Object.assign(this.sectors, { read: 0, write: 0, discard: 0 });
   }
 
   submit(io: Io, content: CachedBytes, owner: IoOwner | undefined): void {

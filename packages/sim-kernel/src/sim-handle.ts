@@ -29,16 +29,20 @@ export class SimHandle {
     return { bytesRead, buffer: bytes };
   }
 
+  /** As node has it: bytes with offset, length and position, or a text with its position. */
   async write(
-    bytes: Uint8Array,
-    offset = 0,
-    length: number = bytes.length - offset,
+    data: Uint8Array | string,
+    offset: number | null = null,
+    length?: number,
     position: number | null = null,
-  ): Promise<{ bytesWritten: number; buffer: Uint8Array }> {
-    const from = bytes.subarray(offset, offset + length);
-    const files = this.#machine.files;
-    const bytesWritten = await files.transfer(this.#fd, "write", from, position, "write");
-    return { bytesWritten, buffer: bytes };
+  ): Promise<{ bytesWritten: number; buffer: Uint8Array | string }> {
+    const isText = typeof data === "string";
+    const bytes = isText ? Buffer.from(data) : data;
+    const start = isText ? 0 : (offset ?? 0);
+    const from = bytes.subarray(start, isText || length === undefined ? undefined : start + length);
+    const at = isText ? offset : position;
+    const bytesWritten = await this.#machine.files.transfer(this.#fd, "write", from, at, "write");
+    return { bytesWritten, buffer: data };
   }
 
   async writeFile(data: string | Uint8Array): Promise<void> {

@@ -61,6 +61,9 @@ test("descriptors read and write where they are, and where they are told", async
     const part = Buffer.alloc(4);
     saw("read", [fs.readSync(fd, part, 0, 4, 8), part.toString()]);
     saw("at the end", fs.readSync(fd, part, 0, 4, null));
+    saw("a text", fs.writeSync(fd, "ab", 3));
+    saw("a text at the end", fs.writeSync(fd, "cd"));
+    saw("so far", fs.readFileSync(path, "utf8"));
     fs.ftruncateSync(fd, 5);
     saw("size", fs.fstatSync(fd).size);
     saw("beside", await readPart(fd, part, 0, 4, 1).then(({ bytesRead }) => bytesRead));
@@ -82,6 +85,9 @@ test("handles do what descriptors do", async () => {
     saw("size", (await handle.stat()).size);
     const part = new Uint8Array(20);
     saw("read", (await handle.read(part, 0, 20, 5)).bytesRead);
+    saw("a text in its place", (await handle.write("TEXT", 5)).bytesWritten);
+    saw("a part of bytes", (await handle.write(Buffer.from("abcdef"), 2, 3, 1)).bytesWritten);
+    saw("so far", await readFile(join(folder, "file"), "utf8"));
     await handle.sync();
     await handle.truncate(4);
     await handle.close();

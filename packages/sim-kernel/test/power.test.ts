@@ -115,6 +115,23 @@ test("an orderly reboot loses nothing but what was in memory", async () => {
   });
 });
 
+test("a disk keeps its serial number over reboots, and counts its writes anew", async () => {
+  await withMachines(1, async (machine) => {
+    machine.addDisk("sda", { sizeBytes: 2 ** 20 });
+    const attribute = (name: string): string => readFileSync(`/sys/block/sda/${name}`, "utf8");
+    const writes = (): number => Number(attribute("stat").split(" ")[6]);
+    machine.start(() => undefined);
+    const serial = attribute("serial");
+    await machine.run(machine.user("/dev/sda").write(0, new Uint8Array(4096)));
+    assert.is(writes(), 8);
+    machine.reboot();
+    await machine.settle();
+    machine.start(() => undefined);
+    assert.is(attribute("serial"), serial);
+    assert.is(writes(), 0);
+  });
+});
+
 test("a kill loses no file, and frees locks and descriptors", async () => {
   await withMachines(5, async (machine) => {
     machine.start(() => {
