@@ -3,10 +3,12 @@
  *
  * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import. Both
  * what package.json declares and what the sources really import are checked, and only packages/uring
- * may hold native code. The picture and the table of packages in README.md must be true, too.
+ * may hold native code. The picture and the table of packages in README.md must be true, too, and the
+ * list of CONTRIBUTING.md that says where things go.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { whereProblems } from "./lint-where.mjs";
 
 const ALLOWED = {
   errors: [],
@@ -125,6 +127,7 @@ function checkPicture(readme) {
   }
 }
 checkPicture(readFileSync("README.md", "utf8"));
+problems.push(...whereProblems());
 
 for (const problem of problems) console.error(problem);
 console.log(`lint-layers: ${packages.length} packages, ${problems.length} problems`);

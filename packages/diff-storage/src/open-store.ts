@@ -72,13 +72,14 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
   const first = left === undefined ? absolute : namedFile(absolute, options);
   await call(absolute, () => options.system.assertAnswers?.(first));
   const kind = kindOf(await statStore(absolute), absolute);
-  const filePath = kind === "directory" ? namedFile(absolute, options) : absolute;
+  const { isMade } = STORE_KINDS[kind];
+  const filePath = isMade ? namedFile(absolute, options) : absolute;
   const opened = await openAligned(filePath, kind, options).catch((error: DiffStorageError) => {
-    const isNew = kind === "directory" && options.reopen !== true;
+    const isNew = isMade && options.reopen !== true;
     throw isNew && error.code === "STORE_NOT_FOUND" ? noNewFiles(absolute, error) : error;
   });
   const parts = { ...opened, kind, path: absolute, ...partsOf(options) };
-  const named = kind === "directory" && filePath !== absolute;
+  const named = isMade && filePath !== absolute;
   const store = new FileStore({ ...parts, removePath: named ? filePath : undefined });
   try {
     await prepare(store, absolute, slotBytes, options);

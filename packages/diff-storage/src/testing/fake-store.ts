@@ -1,6 +1,7 @@
 import { constants } from "node:os";
 import type { DeviceNumber } from "@blksnap/linux-block";
 import type { Store, StoreKind } from "../store.js";
+import { isDevice } from "../store-kinds.js";
 import type { Clock } from "../system.js";
 
 /** What becomes of one preallocation or punch of a fake store. */
@@ -55,8 +56,8 @@ export class FakeStore implements Store {
     this.openedBytes = options.openedBytes ?? 0;
     for (const unit of units(0, options.openedBackedBytes ?? 0)) this.#backed.add(unit);
     this.limitBytes = options.limitBytes ?? Number.POSITIVE_INFINITY;
-    this.growable = this.kind !== "block";
-    this.punchable = this.kind !== "block";
+    this.growable = !isDevice(this.kind);
+    this.punchable = !isDevice(this.kind);
   }
 
   /** Bytes with space behind them. */
@@ -71,14 +72,14 @@ export class FakeStore implements Store {
 
   /** Whether all of a range has space behind it. */
   isBacked(offsetBytes: number, lengthBytes: number): boolean {
-    if (this.kind === "block") return offsetBytes + lengthBytes <= this.openedBytes;
+    if (isDevice(this.kind)) return offsetBytes + lengthBytes <= this.openedBytes;
     return units(offsetBytes, lengthBytes).every((unit) => this.#backed.has(unit));
   }
 
   async allowAlignment(): Promise<void> {}
 
   async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
-    if (this.kind === "block") return;
+    if (isDevice(this.kind)) return;
     await this.#outcome((this.#options.onPreallocate ?? (() => AT_ONCE))(offsetBytes, lengthBytes));
     const missing = units(offsetBytes, lengthBytes).filter((unit) => !this.#backed.has(unit));
     const diskBytes = this.#options.diskBytes ?? Number.POSITIVE_INFINITY;

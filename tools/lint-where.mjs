@@ -1,0 +1,73 @@
+/**
+ * Checks the list "Where does it go?" of CONTRIBUTING.md: the files that it names are there, and kinds are
+ * told apart in no other place. What the compiler and unit tests hold is not held here again.
+ */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+
+/** Changes that a newcomer must find. */
+const WANTED = [
+  ...["kind of store", "event", "setting", "metric", "verb", "request"],
+  ...["entry of a journal", "name of an error", "state file", "time-out"],
+];
+
+/** What only the named files may say. */
+const ONLY_IN = [
+  {
+    what: "the word of a store in memory",
+    pattern: /"memory:"/,
+    where: /^packages\/[\w-]+\/src\//,
+    files: ["packages/api/src/store-kinds.ts"],
+  },
+  {
+    what: "a comparison with a kind of store",
+    pattern: /\bkind [!=]== "(file|directory|block|memory)"/,
+    where: /^packages\/diff-storage\/src\//,
+    files: ["packages/diff-storage/src/store-kinds.ts"],
+  },
+];
+
+function isThere(path) {
+  if (!path.includes("*")) return existsSync(path);
+  const [start, end] = basename(path).split("*");
+  const names = existsSync(dirname(path)) ? readdirSync(dirname(path)) : [];
+  return names.some((name) => name.startsWith(start) && name.endsWith(end));
+}
+
+function sources() {
+  return readdirSync("packages").flatMap((dir) => {
+    const folder = join("packages", dir, "src");
+    const names = existsSync(folder) ? readdirSync(folder, { recursive: true }) : [];
+    return names.filter((name) => name.endsWith(".ts")).map((name) => join(folder, name));
+  });
+}
+
+/** What is not as CONTRIBUTING.md says. */
+export function whereProblems() {
+  const [, section] = readFileSync("CONTRIBUTING.md", "utf8").split("Where does it go?");
+  const rows = /\n\n(\|[^\n]*\n)+/.exec(section)[0].trim().split("\n").slice(2);
+  const cells = rows.map((row) => row.split("|").map((cell) => cell.trim()));
+  const problems = WANTED.filter((change) => !cells.some(([, name]) => name.includes(change))).map(
+    (change) => `CONTRIBUTING.md: does not say where a new ${change} goes`,
+  );
+  for (const [, name, where] of cells) {
+    const paths = [...where.matchAll(/`([\w-]+\/[\w./*-]+)`/g)].map(([, path]) => path);
+    if (paths.length === 0) problems.push(`CONTRIBUTING.md: names no file for ${name}`);
+    for (const path of paths.filter((one) => !isThere(join("packages", one)))) {
+      problems.push(`CONTRIBUTING.md: for ${name} it names packages/${path}, which is not there`);
+    }
+  }
+  for (const path of sources()) {
+    const text = readFileSync(path, "utf8");
+    for (const { what, pattern, where, files } of ONLY_IN) {
+      if (!where.test(path) || files.includes(path) || !pattern.test(text)) continue;
+      problems.push(`${path}: has ${what}, which belongs in ${files.join(", ")}`);
+    }
+  }
+  const catalog = readFileSync("packages/blksnapctl/src/catalog.ts", "utf8");
+  for (const name of readdirSync("packages/blksnapctl/src/verbs")) {
+    if (catalog.includes(`./verbs/${name.replace(/ts$/, "js")}`)) continue;
+    problems.push(`packages/blksnapctl/src/verbs/${name}: no verb of catalog.ts is in there`);
+  }
+  return problems;
+}
