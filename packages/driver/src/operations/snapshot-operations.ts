@@ -93,7 +93,7 @@ export class SnapshotOperations {
       this.#registry.snapshots.set(snapshot.id, snapshot);
       return snapshot;
     } catch (error) {
-      for (const tracker of attached) await this.#trackers.detach(tracker, {});
+      for (const tracker of attached) await this.#detachAgain(tracker);
       throw error;
     }
   }
@@ -115,7 +115,7 @@ export class SnapshotOperations {
       snapshot.save();
     } catch (error) {
       snapshot.members.delete(tracker.id);
-      if (known === undefined) await this.#trackers.detach(tracker, {});
+      if (known === undefined) await this.#detachAgain(tracker);
       throw error;
     }
     faultPoint("add.recorded");
@@ -140,6 +140,16 @@ export class SnapshotOperations {
       })),
       file_systems: [...snapshot.fileSystems],
     };
+  }
+
+  /** What failed before is what the caller has to hear: a device that stays attached is in the log. */
+  async #detachAgain(tracker: Tracker): Promise<void> {
+    try {
+      await this.#trackers.detach(tracker, {});
+    } catch (error) {
+      const { device } = tracker;
+      this.#context.logger.warn({ device, err: error }, "attached for nothing, and stays attached");
+    }
   }
 
   /** Where it fails it can be tried again. */
