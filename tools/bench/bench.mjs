@@ -1,44 +1,127 @@
-// Benchmarks: each prints one table of ratios that were measured side by side in one run.
-import { spawnSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
-import { runInVm } from "../vm/index.mjs";
+// Benchmarks: candidates measured side by side, in turn, in one run.
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { hostHasUblk, runInVm } from "../vm/index.mjs";
+import { measureBlock, SERIES } from "./block.mjs";
+import { comparisonText, resultsText } from "./report.mjs";
+import { measureRing } from "./ring.mjs";
+import { resultsSvg } from "./svg.mjs";
 
-const USAGE = `Usage: npm run bench -- NAME [--rounds N] [--json]
+/** Marks the line with the results among what the guest prints. */
+const RESULTS_MARK = "bench-results ";
+const TIME_LIMIT_MS = 3_600_000;
+const RING_TITLE = "NOPs through a ring: TypeScript against C with liburing, on this machine";
 
-  ring           NOPs through a ring: TypeScript against C with liburing, on this machine
-  passthrough    file target and tracked front against the kernel's loop device, in the VM
-  persistent     a persistent tracker against one that is not, in the VM
+const USAGE = `Usage: npm run bench -- [SERIES]... [OPTION]...
 
-Medians of interleaved rounds. Only ratios within one table mean something: the VM is emulated.
+${Object.entries(SERIES)
+  .map(([name, { title }]) => `  ${name.padEnd(13)} ${title}`)
+  .join("\n")}
+  ring          ${RING_TITLE}
+
+Without a name: all but ring.
+
+  --rounds N        each candidate so many times, in turn with the others (default 3)
+  --seconds N       how long a load without an end of its own runs (default 2)
+  --only PATTERN    only candidates that match the regular expression, and those of reference
+  --reference NAME  ratios to this candidate, where a series has it
+  --host            on this machine instead of in a VM: needs ublk and root, takes /dev/ram0 and 1
+  --json FILE       write all that was measured
+  --svg FILE        draw it
+  --against FILE    compare with a run that --json has written
+
+Prints medians, and the median, least and largest ratio to the reference within a round. Only ratios
+mean something on another machine.
 `;
 
-const BENCHES = {
-  ring: (args) => runHere("ring.mjs", args),
-  passthrough: (args) => runInGuest("guest/passthrough.mjs", args),
-  persistent: (args) => runInGuest("guest/persistent.mjs", args),
-};
-
-function runHere(script, args) {
-  const path = fileURLToPath(new URL(script, import.meta.url));
-  return spawnSync(process.execPath, [path, ...args], { stdio: "inherit" }).status ?? 1;
-}
-
-async function runInGuest(script, args) {
-  const path = fileURLToPath(new URL(script, import.meta.url));
-  const result = await runInVm({
-    command: [process.execPath, path, ...args],
-    cwd: process.cwd(),
-    timeLimitMs: 1_800_000,
-    onStdout: (chunk) => process.stdout.write(chunk),
-    onStderr: (chunk) => process.stderr.write(chunk),
-  });
-  return result.status ?? 1;
-}
-
-const [name, ...args] = process.argv.slice(2);
-const bench = BENCHES[name];
-if (bench === undefined) {
-  process.stderr.write(name === undefined ? USAGE : `bench: no bench "${name}"\n\n${USAGE}`);
+function fail(text) {
+  process.stderr.write(`bench: ${text}\n`);
   process.exit(2);
 }
-process.exit(await bench(args));
+
+function options() {
+  const text = { type: "string" };
+  const flag = { type: "boolean" };
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        rounds: { ...text, default: "3" },
+        seconds: { ...text, default: "2" },
+        only: text,
+        reference: text,
+        host: flag,
+        json: text,
+        svg: text,
+        against: text,
+        guest: flag,
+        help: { ...flag, short: "h" },
+      },
+    });
+  } catch (error) {
+    return fail(`${error.message}. See --help`);
+  }
+}
+
+function count(values, name) {
+  const value = Number(values[name]);
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  return fail(`--${name} wants a whole number above 0, not ${values[name]}`);
+}
+
+/** The same command in the VM, which prints its results. */
+async function measureInVm(args) {
+  let printed = "";
+  const run = await runInVm({
+    command: [process.execPath, process.argv[1], ...args, "--host", "--guest"],
+    cwd: process.cwd(),
+    timeLimitMs: TIME_LIMIT_MS,
+    onStdout: (chunk) => {
+      printed += chunk;
+    },
+    onStderr: (chunk) => process.stderr.write(chunk),
+  });
+  const line = printed.split("\n").find((one) => one.startsWith(RESULTS_MARK));
+  if (run.status !== 0 || line === undefined) fail(`the VM failed: ${printed}`);
+  return JSON.parse(line.slice(RESULTS_MARK.length));
+}
+
+const { values, positionals } = options();
+if (values.help) {
+  process.stdout.write(USAGE);
+  process.exit(0);
+}
+const names = positionals.length > 0 ? positionals : Object.keys(SERIES);
+for (const name of names) {
+  if (name !== "ring" && SERIES[name] === undefined) fail(`no series "${name}". See --help`);
+}
+const plan = {
+  names: names.filter((name) => name !== "ring"),
+  rounds: count(values, "rounds"),
+  runtimeS: count(values, "seconds"),
+  only: values.only,
+  reference: values.reference,
+};
+const before =
+  values.against === undefined ? undefined : JSON.parse(readFileSync(values.against, "utf8"));
+
+let results = { schema: 2, rounds: plan.rounds, groups: [] };
+if (plan.names.length > 0) {
+  if (values.host && !hostHasUblk()) fail("this machine has no ublk: modprobe ublk_drv as root");
+  if (!existsSync("node_modules/.bin/blksnapd")) fail("the packages are not built: npm run build");
+  const words = [...plan.names, "--rounds", String(plan.rounds)];
+  words.push("--seconds", String(plan.runtimeS));
+  if (plan.only !== undefined) words.push("--only", plan.only);
+  if (plan.reference !== undefined) words.push("--reference", plan.reference);
+  results = values.host ? await measureBlock(plan) : await measureInVm(words);
+}
+if (names.includes("ring")) results.groups.push(measureRing(plan.rounds));
+if (values.guest) {
+  process.stdout.write(`${RESULTS_MARK}${JSON.stringify(results)}\n`);
+} else {
+  process.stdout.write(resultsText(results));
+  if (before !== undefined) process.stdout.write(comparisonText(results, before));
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results)}\n`);
+  if (values.svg !== undefined) writeFileSync(values.svg, resultsSvg(results));
+}
+process.exit(0);

@@ -1,0 +1,88 @@
+// Numbers for people: medians, spread, and ratios of one run or of two.
+
+/** The middle one of the numbers. */
+export function median(numbers) {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** Rows of cells as aligned text; the first column left, the others right. */
+export function formatTable(rows) {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) =>
+          column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]),
+        )
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+/** A candidate's ratio to the reference, round by round: what they share of a round falls out. */
+export function ratioOf({ values }, candidate, reference) {
+  const rounds = values[candidate].map((value, round) => value / values[reference][round]);
+  return { median: median(rounds), least: Math.min(...rounds), most: Math.max(...rounds) };
+}
+
+function number(value) {
+  return value >= 1000 ? String(Math.round(value)) : value.toPrecision(3);
+}
+
+/** One table per group: medians, and after each the ratio with its least and largest value. */
+export function resultsText({ groups, rounds }) {
+  const texts = groups.map(({ series, unit, reference, loads }) => {
+    const candidates = Object.keys(loads[0].values);
+    const head = [`${series}, ${unit}`, ...candidates];
+    const rows = loads.map((load) => [
+      load.name,
+      ...candidates.map((candidate) => {
+        const value = number(median(load.values[candidate]));
+        if (candidate === reference) return value;
+        const ratio = ratioOf(load, candidate, reference);
+        const spread = `${ratio.least.toFixed(2)}..${ratio.most.toFixed(2)}`;
+        return `${value} ×${ratio.median.toFixed(2)} (${spread})`;
+      }),
+    ]);
+    return `${formatTable([head, ...rows])}\nratios to: ${reference}\n`;
+  });
+  return `medians of ${rounds} interleaved rounds\n\n${texts.join("\n")}`;
+}
+
+/** How the ratios have changed since another run; only where both know load, candidate, reference. */
+export function comparisonText(now, before) {
+  const rows = [];
+  for (const { reference, loads } of now.groups) {
+    for (const load of loads) {
+      const then = before.groups
+        .filter((group) => group.reference === reference)
+        .flatMap((group) => group.loads)
+        .find(({ name }) => name === load.name);
+      for (const candidate of Object.keys(load.values)) {
+        if (candidate === reference || then?.values[candidate] === undefined) continue;
+        rows.push(comparison(load, then, candidate, reference));
+      }
+    }
+  }
+  if (rows.length === 0) return "\nnothing in common with the other run\n";
+  const head = ["ratios, before and now", "before", "now", "change", ""];
+  return `\n${formatTable([head, ...rows])}\n`;
+}
+
+function comparison(load, then, candidate, reference) {
+  const now = ratioOf(load, candidate, reference);
+  const before = ratioOf(then, candidate, reference);
+  let verdict = "within the spread";
+  if (now.least > before.most) verdict = "better";
+  else if (now.most < before.least) verdict = "worse";
+  return [
+    `${load.name}: ${candidate} / ${reference}`,
+    before.median.toFixed(2),
+    now.median.toFixed(2),
+    `×${(now.median / before.median).toFixed(2)}`,
+    verdict,
+  ];
+}

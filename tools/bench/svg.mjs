@@ -1,0 +1,57 @@
+// Results as a drawing: a bar for each candidate's median, a line from its least to its largest value.
+import { median } from "./report.mjs";
+
+const COLORS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888"];
+const BAR_HEIGHT = 14;
+const LABEL_WIDTH = 150;
+const BARS_WIDTH = 520;
+const WIDTH = LABEL_WIDTH + BARS_WIDTH + 90;
+
+function escaped(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+}
+
+function text(x, y, content, more = "") {
+  return `<text x="${x}" y="${y}" ${more}>${escaped(content)}</text>`;
+}
+
+/** @returns {{parts: string[], height: number}} */
+function loadSvg({ name, values }, unit, top) {
+  const candidates = Object.keys(values);
+  const scale = BARS_WIDTH / Math.max(...Object.values(values).flat());
+  const parts = [text(4, top + 14, `${name} (${unit})`, 'font-weight="bold"')];
+  for (const [index, candidate] of candidates.entries()) {
+    const y = top + 22 + index * (BAR_HEIGHT + 4);
+    const value = median(values[candidate]);
+    const color = COLORS[index % COLORS.length];
+    const size = `width="${(value * scale).toFixed(1)}" height="${BAR_HEIGHT}"`;
+    const [from, to] = [Math.min(...values[candidate]), Math.max(...values[candidate])].map(
+      (bound) => (LABEL_WIDTH + bound * scale).toFixed(1),
+    );
+    const middle = y + BAR_HEIGHT / 2;
+    parts.push(
+      text(4, y + 11, candidate),
+      `<rect x="${LABEL_WIDTH}" y="${y}" ${size} fill="${color}"/>`,
+      `<line x1="${from}" x2="${to}" y1="${middle}" y2="${middle}" stroke="#000"/>`,
+      text(LABEL_WIDTH + BARS_WIDTH + 6, y + 11, String(Math.round(value))),
+    );
+  }
+  return { parts, height: 34 + candidates.length * (BAR_HEIGHT + 4) };
+}
+
+/** An SVG document with all loads, one below the other. */
+export function resultsSvg({ groups }) {
+  const parts = [];
+  let top = 0;
+  for (const { unit, loads } of groups) {
+    for (const load of loads) {
+      const drawn = loadSvg(load, unit, top);
+      parts.push(...drawn.parts);
+      top += drawn.height;
+    }
+  }
+  const open = `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${top}"`;
+  const background = `<rect width="${WIDTH}" height="${top}" fill="#fff"/>`;
+  const body = [background, ...parts].join("\n");
+  return `${open} font-family="sans-serif" font-size="12">\n${body}\n</svg>\n`;
+}
