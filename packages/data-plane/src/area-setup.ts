@@ -5,10 +5,11 @@ import type { AreaIoOptions, AreaJournalSetup } from "./area-io.js";
 import type { ReactorNotice, SleepingArea, WakingArea } from "./messages.js";
 
 export function makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
-  const { lowWaterSlots, wantedSlots, overflow, storeCount } = setup;
+  const { lowWaterSlots, wantedSlots, wantedSlotsMax, overflow, storeCount } = setup;
   return new DiffArea(map, {
     lowWaterSlots,
     wantedSlots,
+    wantedSlotsMax,
     overflow: overflow.policy,
     blockedTicksMax: overflow.ticksMax,
     storeShift: SLOT_INDEX_BITS,

@@ -58,9 +58,10 @@ export interface AreaSetup {
   readonly storeFds: readonly number[];
   /** Extents to begin with: first slot and count, in turn. */
   readonly extents: readonly number[];
-  /** When a device asks for slots, and how many it asks for. */
+  /** When a device asks for slots, and how many it asks for: at first, and when it uses them fast. */
   readonly lowWaterSlots: number;
   readonly wantedSlots: number;
+  readonly wantedSlotsMax: number;
   /** Size of a slot: that of the device's chunks, or more. */
   readonly slotBytes: number;
   /** Tags of the image that an earlier daemon has left; absent for a new area. */

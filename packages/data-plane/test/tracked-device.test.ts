@@ -91,6 +91,7 @@ class World {
       extents: [0, 4],
       lowWaterSlots: 1,
       wantedSlots: 2,
+      wantedSlotsMax: 2,
       slotBytes: 2 ** GEOMETRY.chunkShift,
       overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
     };

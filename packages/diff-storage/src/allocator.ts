@@ -164,7 +164,7 @@ export class SlotAllocator {
   }
 
   /**
-   * Takes up to `maxSlots` (1 to 2^28; 16 at most are given) consecutive slots, fewer when little is
+   * Takes up to `maxSlots` (1 to 2^28; 1024 at most are given) consecutive slots, fewer when little is
    * ready. "wait": growth is pending, ask again after a change. "full": nothing will come soon.
    * The growth time limit starts anew whenever growth brings something, so who asks again and again
    * without luck needs a time limit of its own.

@@ -3,7 +3,6 @@ import { DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
 import { FillWatch } from "./fill-watch.js";
 import { fullError } from "./full-error.js";
-import { EXTENT_SLOTS_MAX } from "./slot.js";
 import type { StoreSpace } from "./space.js";
 import { isDevice } from "./store-kinds.js";
 import type { Clock } from "./system.js";
@@ -14,6 +13,8 @@ const BACKOFF_FIRST_MS = 100;
 const BACKOFF_LAST_MS = 30_000;
 /** Space is allocated in steps: slots are ready after each, and it shows that a slow disk gets on. */
 const STEP_BYTES = 2 ** 24;
+/** An attempt is at least so large, whatever a file system says that it can still give. */
+const ATTEMPT_SLOTS_MIN = 16;
 /** Before anybody uses the slots, a step may take so many times as long as under load. */
 const FILL_PATIENCE = 6;
 
@@ -331,7 +332,7 @@ export class Growth {
     store.availableBytes = availableBytes;
     // The figure may be stale or miss what is allocated already, so it sizes the attempt only.
     const availableSlots = Math.floor((availableBytes ?? Infinity) / space.slotBytes);
-    const sized = Math.min(wantedSlots, Math.max(availableSlots, EXTENT_SLOTS_MAX));
+    const sized = Math.min(wantedSlots, Math.max(availableSlots, ATTEMPT_SLOTS_MIN));
     const slots = this.#room(store, sized);
     if (slots === 0 || this.#stopped) return 0;
     const range = space.beginGrowth(slots);

@@ -21,7 +21,7 @@ export const SLOT_MAX: number = 2 ** 31 - 1;
 /** Size of a slot unless told otherwise; the usual chunk. */
 export const DEFAULT_SLOT_BYTES: number = 256 * 1024;
 /** Slots handed out at once at most. */
-export const EXTENT_SLOTS_MAX = 16;
+export const EXTENT_SLOTS_MAX = 1024;
 
 const SLOT_INDEX_MASK = SLOTS_PER_STORE_MAX - 1;
 

@@ -27,7 +27,14 @@ test("a limit below the portion is the first portion", async () => {
   assert.is(answer, "full");
 });
 
-test("extents have up to 16 slots and shrink when little is ready", async () => {
+test("no extent has more than 1024 slots", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 16_384 * SLOT_BYTES,
+  });
+  assert.equal(allocator.allocateExtent(5000), { firstSlot: 0, count: 1024 });
+});
+
+test("extents take an eighth of what is ready, and shrink with it", async () => {
   const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
     portionBytes: 256 * SLOT_BYTES,
     limitBytes: 256 * SLOT_BYTES,
@@ -38,7 +45,7 @@ test("extents have up to 16 slots and shrink when little is ready", async () => 
     if (typeof extent === "string") break;
     counts.push(extent.count);
   }
-  assert.is(counts[0], 16);
+  assert.is(counts[0], 32);
   assert.is(counts.at(-1), 1);
   assert.equal(
     counts,

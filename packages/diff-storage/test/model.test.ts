@@ -148,7 +148,7 @@ class Run {
   }
 
   got(extent: Extent, maxSlots: number): void {
-    assert.ok(extent.count >= 1 && extent.count <= Math.min(16, maxSlots), "extent size");
+    assert.ok(extent.count >= 1 && extent.count <= Math.min(1024, maxSlots), "extent size");
     for (let slot = extent.firstSlot; slot < extent.firstSlot + extent.count; slot++) {
       assert.not.ok(this.held.has(slot), `slot ${slot} was handed out twice`);
       this.held.add(slot);

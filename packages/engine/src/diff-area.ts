@@ -5,10 +5,12 @@ import type { DiffAreaMap } from "./diff-area-map.js";
 import { SlotPool } from "./slot-pool.js";
 
 export interface DiffAreaOptions {
-  /** Ask for more slots when this many are left or fewer. */
+  /** Ask for more slots when this many are left or fewer; more of them while many are used. */
   lowWaterSlots?: number;
-  /** How many slots to ask for at a time. */
+  /** How many slots to ask for at a time to begin with. */
   wantedSlots?: number;
+  /** How many to ask for at most, when they are used fast; `wantedSlots` if not given. */
+  wantedSlotsMax?: number;
   /** Extents that may wait in the pool. If not given, as many as can come where each has one slot. */
   extentsMax?: number;
   /** One of OverflowPolicy; BREAK_SNAPSHOT if not given. */
@@ -36,8 +38,9 @@ export interface AreaListener {
 export class DiffArea {
   readonly map: DiffAreaMap;
   readonly slots: SlotPool;
-  readonly lowWaterSlots: number;
-  readonly wantedSlots: number;
+  /** Both follow the rate at which slots are used. */
+  lowWaterSlots: number;
+  wantedSlots: number;
   readonly blockedTicksMax: number;
   /** Writes that wait for room. While there are any, the host calls tick() again and again. */
   blockedWrites: number = 0;
@@ -47,6 +50,9 @@ export class DiffArea {
   hungStores: number = 0;
   /** Set by the engine. */
   listener: AreaListener | null = null;
+  private readonly lowWaterSlotsFirst: number;
+  private readonly wantedSlotsFirst: number;
+  private readonly wantedSlotsMax: number;
   private readonly policy: number;
   private readonly storeShift: number;
   private readonly allStores: number;
@@ -57,15 +63,20 @@ export class DiffArea {
     this.map = map;
     this.lowWaterSlots = options.lowWaterSlots ?? 64;
     this.wantedSlots = options.wantedSlots ?? 256;
+    this.wantedSlotsMax = options.wantedSlotsMax ?? this.wantedSlots;
+    this.lowWaterSlotsFirst = this.lowWaterSlots;
+    this.wantedSlotsFirst = this.wantedSlots;
     this.storeShift = options.storeShift ?? 31;
     const storeCount = options.storeCount ?? 1;
-    const extentsMax = options.extentsMax ?? storeCount * (this.lowWaterSlots + GRANTED_BESIDE);
+    const lowWaterMax = Math.max(this.lowWaterSlots, this.wantedSlotsMax >> 1);
+    const extentsMax = options.extentsMax ?? storeCount * (lowWaterMax + GRANTED_BESIDE);
     this.slots = new SlotPool(extentsMax, this.storeShift, storeCount);
     this.lateIo = new Int32Array(storeCount);
     this.allStores = 2 ** storeCount - 1;
     this.policy = options.overflow ?? OverflowPolicy.BREAK_SNAPSHOT;
     this.blockedTicksMax = options.blockedTicksMax ?? 8;
     assert(this.lowWaterSlots >= 0 && this.wantedSlots > 0, "slot water marks out of range");
+    assert(this.wantedSlotsMax >= this.wantedSlots, "an area wants more than at most");
     assert(this.blockedTicksMax > 0, "a blocked write waits for a tick at least");
     assert(storeCount > 0 && storeCount <= STORES_MAX, "1 to 31 stores");
   }
@@ -109,6 +120,7 @@ export class DiffArea {
 
   /** Gives the area slots firstSlot..firstSlot+count-1: an answer to requestSlots, or unasked. */
   grantSlots(firstSlot: number, count: number): void {
+    if (this.slots.asked) this.followRate();
     try {
       this.slots.grant(firstSlot, count);
     } catch (error) {
@@ -119,10 +131,27 @@ export class DiffArea {
     this.listener?.onSlotsAnswered(true);
   }
 
+  /**
+   * Others are short of slots: gives half of those that wait here back, at least one if there is one, and
+   * asks for few again. `visit` gets each extent.
+   */
+  giveBackSlots(visit: (firstSlot: number, count: number) => void): void {
+    this.lowWaterSlots = this.lowWaterSlotsFirst;
+    this.wantedSlots = this.wantedSlotsFirst;
+    this.slots.giveBack(Math.ceil(this.slots.freeCount / 2), visit);
+  }
+
   /** Refuses requestSlots: until slots are granted, who needs one meets the overflow policy. */
   denySlots(errno: number): void {
     this.slots.deny(errno);
     this.listener?.onSlotsAnswered(false);
+  }
+
+  /** An answer has come. If half of what was left is used by then, the next one may be too late. */
+  private followRate(): void {
+    if (this.slots.freeCount > this.lowWaterSlots >> 1) return;
+    this.wantedSlots = Math.min(this.wantedSlots * 2, this.wantedSlotsMax);
+    this.lowWaterSlots = Math.max(this.lowWaterSlots, this.wantedSlots >> 1);
   }
 
   /**

@@ -139,6 +139,24 @@ export class SlotPool {
     }
   }
 
+  /**
+   * Takes up to `most` slots out again, the last ones first, and calls `visit` with each extent of them.
+   * Cold.
+   */
+  giveBack(most: number, visit: (firstSlot: number, count: number) => void): void {
+    for (let left = Math.min(most, this.freeCount); left > 0; ) {
+      const at = (this.head + this.used - 1) % this.first.length;
+      const count = Math.min(left, this.count[at]);
+      this.count[at] -= count;
+      const firstSlot = this.first[at] + this.count[at];
+      if (this.count[at] === 0) this.used--;
+      this.freeCount -= count;
+      this.freeIn[firstSlot >>> this.storeShift] -= count;
+      left -= count;
+      visit(firstSlot, count);
+    }
+  }
+
   /** Notes that the request for more slots was refused. `errno` is positive. */
   deny(errno: number): void {
     assert(errno > 0, "a denial needs a positive errno");

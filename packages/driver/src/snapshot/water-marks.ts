@@ -1,14 +1,23 @@
-/** A device keeps at most this many unused slots before it asks for more, and asks for as many. */
-const LOW_WATER_SLOTS_MAX = 32;
-/** All devices together keep at most this part of the limit unused. */
+/** A device asks for so many slots at first, and when half of them are left. */
+const WANTED_SLOTS_FIRST = 32;
+/** For so many at most when they are used fast; a slot is to be there before it is needed. */
+const WANTED_SLOTS_MAX = 1024;
+/**
+ * All devices together ask for at most this part of the limit at a time, and keep at most half as much more
+ * unused.
+ */
 const HOARD_DIVISOR = 16;
 
+interface WaterMarks {
+  readonly lowWaterSlots: number;
+  readonly wantedSlots: number;
+  readonly wantedSlotsMax: number;
+}
+
 /** When each of a snapshot's devices asks for slots, and for how many. */
-export function waterMarks(
-  limitSlots: number,
-  memberCount: number,
-): { lowWaterSlots: number; wantedSlots: number } {
+export function waterMarks(limitSlots: number, memberCount: number): WaterMarks {
   const share = Math.floor(limitSlots / (HOARD_DIVISOR * memberCount));
-  const lowWaterSlots = Math.max(1, Math.min(LOW_WATER_SLOTS_MAX, share));
-  return { lowWaterSlots, wantedSlots: lowWaterSlots * 2 };
+  const wantedSlotsMax = Math.max(2, Math.min(WANTED_SLOTS_MAX, share));
+  const wantedSlots = Math.min(WANTED_SLOTS_FIRST, wantedSlotsMax);
+  return { lowWaterSlots: wantedSlots >> 1, wantedSlots, wantedSlotsMax };
 }

@@ -4,6 +4,7 @@ import { DISCARD_FAULTS } from "./planted-discard-faults.js";
 import { KEPT_FAULTS } from "./planted-kept-faults.js";
 import { LATE_FAULTS } from "./planted-late-faults.js";
 import { OVERFLOW_FAULTS } from "./planted-overflow-faults.js";
+import { SLOT_FAULTS } from "./planted-slot-faults.js";
 import { everyNth, type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 
 const cow: PlantedFault[] = [
@@ -304,6 +305,7 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...image,
   ...LATE_FAULTS,
   ...OVERFLOW_FAULTS,
+  ...SLOT_FAULTS,
   ...DISCARD_FAULTS,
   ...KEPT_FAULTS,
 ];

@@ -24,7 +24,7 @@ import { BLOCKED_TICKS_MAX, OverflowModel } from "./overflow-model.js";
 import { Permissions } from "./permissions.js";
 import { type IoKind, SimIo } from "./sim-io.js";
 import type { SimShape, SimWorld } from "./sim-world.js";
-import { type SimStore, STORE_SHIFT, STORES } from "./store.js";
+import { type SimStore, STORE_SHIFT, STORES, WATER_MARKS } from "./store.js";
 import { require } from "./violation.js";
 
 export class SimDevice implements EngineIo {
@@ -379,9 +379,7 @@ export class SimDevice implements EngineIo {
 
   private makeArea(map: DiffAreaMap): DiffArea {
     return new DiffArea(map, {
-      lowWaterSlots: 2,
-      wantedSlots: 4,
-      extentsMax: 32,
+      ...WATER_MARKS,
       overflow: this.shape.overflow,
       blockedTicksMax: BLOCKED_TICKS_MAX,
       storeShift: STORE_SHIFT,

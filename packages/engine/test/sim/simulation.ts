@@ -8,6 +8,7 @@ import { rangeOf, shapeOf } from "./shape.js";
 import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
+import { answerSlots, giveBackSlots } from "./sim-slots.js";
 import type { SimWorld } from "./sim-world.js";
 import { Phase, SnapshotCycle } from "./snapshot-cycle.js";
 import { SimStore, STORES } from "./store.js";
@@ -108,7 +109,8 @@ export class Simulation implements SimWorld {
       else if (choice < 500) this.progressOne();
       else if (choice < 720) this.submitFront(random.pick(this.devices));
       else if (choice < 880) this.submitImage(random.pick(this.devices));
-      else if (choice < 920) this.answerSlots(random.pick(this.devices));
+      else if (choice < 915) this.answerSlots(random.pick(this.devices));
+      else if (choice < 920) giveBackSlots(random.pick(this.devices));
       else if (choice < 930) random.pick(this.devices).tickArea();
       else if (choice < 985) this.cycle.step();
       else if (choice < 993) this.holdOrRelease(random.pick(this.devices));
@@ -334,27 +336,7 @@ export class Simulation implements SimWorld {
   }
 
   private answerSlots(device: SimDevice): void {
-    const { random } = this;
-    const { area } = device;
-    if (area === null || device.dropping) {
-      device.slotsAsked = 0;
-      return;
-    }
-    const asked = device.slotsAsked > 0;
-    const denied = area.slots.deniedErrno !== 0;
-    if (!asked && !(denied && random.oneIn(3))) return;
-    const wanted = Math.max(device.slotsAsked, 1);
-    device.slotsAsked = 0;
-    if (asked && this.denies && random.oneIn(6)) {
-      area.slots.deniedErrno = ENOSPC;
-      device.permissions.give();
-      area.denySlots(ENOSPC);
-      return;
-    }
-    const slots = random.between(1, wanted);
-    const [first, count] = this.store.grant(device.number, slots, random, device.late.hungTold);
-    device.overflow.begin();
-    area.grantSlots(first, count);
+    answerSlots(device, this.denies);
   }
 
   /** Holds that no take follows: what is held back must go on unharmed. */

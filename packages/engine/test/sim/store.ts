@@ -6,6 +6,8 @@ import { require } from "./violation.js";
 
 export const STORES = 2;
 export const STORE_SHIFT = 20;
+/** When areas ask for slots, and how many may wait there. */
+export const WATER_MARKS = { lowWaterSlots: 2, wantedSlots: 4, wantedSlotsMax: 16, extentsMax: 32 };
 
 export class SimStore {
   readonly slotSectors: number;
