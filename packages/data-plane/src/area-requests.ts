@@ -43,6 +43,10 @@ export function carryOutArea(
       if (area === undefined) done([]);
       else area.lostRanges.read(done);
       return;
+    case "giveBackSlots":
+      area?.giveBackSlots();
+      done();
+      return;
     case "dropAreaJournal":
       area?.dropJournal();
       done();

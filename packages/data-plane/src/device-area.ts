@@ -178,6 +178,16 @@ export class DeviceArea {
     faultPoint("slots.granted");
   }
 
+  /** Others are short of slots: half of those that wait here go back to the stores. */
+  giveBackSlots(): void {
+    if (!this.#isOpen || this.#freed.hasKept) return;
+    const extents: number[] = [];
+    this.diffArea.giveBackSlots((firstSlot, count) => extents.push(firstSlot, count));
+    if (extents.length === 0) return;
+    const { tracker, notify } = this.#host;
+    notify({ notice: "returned", tracker, area: this.id, extents });
+  }
+
   /** No copy-on-write from here on; calls back when nothing refers to the area any more. */
   drop(onClosed: () => void): void {
     if (!this.#drop.begin(onClosed)) return;

@@ -24,6 +24,7 @@ export class FreedSlots {
   readonly #options: FreedSlotsOptions;
   readonly #freed: number[] = [];
   readonly #kept: number[] = [];
+  #hasKept = false;
   #granting = false;
   #otherwise: (() => void) | undefined;
 
@@ -32,8 +33,14 @@ export class FreedSlots {
     this.#options = options;
   }
 
+  /** Slots that a journal has on record as used may wait for a chunk: they are not for other areas. */
+  get hasKept(): boolean {
+    return this.#hasKept;
+  }
+
   add(slot: number, isKept: boolean): void {
     if (isKept) {
+      this.#hasKept = true;
       this.#kept.push(slot);
       this.offer();
     } else if (this.#freed.push(slot) === 1) this.#reactor.setTimer(1, () => this.#tellAll());

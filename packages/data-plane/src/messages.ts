@@ -176,6 +176,8 @@ export interface NamedAreaRequest {
     | "closeArea"
     | "awaitImageEnd"
     | "lostRanges"
+    /** Other areas are short of slots. The notice "returned" comes before the reply. */
+    | "giveBackSlots"
     | "dropAreaJournal"
     /** The successor of its journal takes the journal's place, or is given up. */
     | "adoptAreaJournal"
@@ -292,6 +294,8 @@ export type ReactorNotice =
   | { readonly notice: "ready" }
   | (AreaNotice & { readonly notice: "slots"; readonly wanted: number })
   | (AreaNotice & { readonly notice: "freed"; readonly slots: readonly number[] })
+  /** Slots that waited for a chunk go back, as extents: first slot and count, in turn. */
+  | (AreaNotice & { readonly notice: "returned"; readonly extents: readonly number[] })
   | (AreaNotice & { readonly notice: "fault"; readonly errno: number })
   | (AreaNotice & { readonly notice: "blocked" })
   | (AreaNotice & { readonly notice: "storeHung" | "storeAnswered"; readonly store: number })

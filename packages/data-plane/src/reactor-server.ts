@@ -178,6 +178,7 @@ export class ReactorServer {
         carryOutJournal(this.#deviceOf(request.tracker), request, done, acquire);
         return;
       case "lostRanges":
+      case "giveBackSlots":
         if (!this.#devices.has(request.tracker)) done(null);
         else carryOutArea(this.#deviceOf(request.tracker), request, done, acquire);
         return;

@@ -54,6 +54,16 @@ test("those of a journal's area are told to nobody, and used again", () => {
   assert.is(granted.pop(), -1);
 });
 
+test("an area that has kept slots has none for others, also when it has used them again", () => {
+  const { slots, turn } = world();
+  slots.add(1, false);
+  assert.not(slots.hasKept);
+  slots.add(2, true);
+  slots.reuse(1);
+  turn();
+  assert.ok(slots.hasKept);
+});
+
 test("nothing is granted after the area's end", () => {
   const { slots, granted, turn } = world();
   slots.add(1, true);

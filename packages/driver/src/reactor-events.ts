@@ -102,6 +102,8 @@ export class ReactorEvents {
       void snapshot.serveSlots(tracker, notice.area, notice.wanted);
     } else if (notice.notice === "freed") {
       snapshot.freeSlots(notice.slots);
+    } else if (notice.notice === "returned") {
+      snapshot.takeBackSlots(notice.extents);
     } else if (notice.notice === "fault") {
       this.#logger.warn({ device: tracker.device, errno: notice.errno }, "snapshot lost data");
       snapshot.fault(tracker, notice.errno);

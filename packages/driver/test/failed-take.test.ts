@@ -15,6 +15,7 @@ const SLOT_BYTES = 262_144;
 const LIMIT_SLOTS = 8;
 const map = { name: "map", fd: -1, lengthBytes: 0 };
 const tracker = { id: 1, reactor: 0 } as Tracker;
+type GiveBack = { type: string; tracker: number; area: string };
 let folder: string;
 
 test.before.each(() => {
@@ -25,11 +26,13 @@ test.after.each(() => rmSync(folder, { recursive: true }));
 /** A snapshot with a storage of 8 slots, and the extents that its reactors were granted. */
 async function newSnapshot() {
   const granted: [firstSlot: number, count: number][] = [];
+  const reactors = {
+    request: async (_reactor: number, _request: GiveBack): Promise<void> => undefined,
+    send: (_reactor: number, grant: { firstSlot: number; count: number }) =>
+      granted.push([grant.firstSlot, grant.count]),
+  };
   const context = {
-    reactors: {
-      send: (_reactor: number, grant: { firstSlot: number; count: number }) =>
-        granted.push([grant.firstSlot, grant.count]),
-    },
+    reactors,
     state: { path: folder, writeRecord: () => undefined, removeRecord: () => undefined },
     storeSystem: commandStoreSystem,
     portionBytes: LIMIT_SLOTS * SLOT_BYTES,
@@ -45,7 +48,7 @@ async function newSnapshot() {
     readOnlyImages: false,
   });
   const used = () => snapshot.storage.stats().allocatedBytes / SLOT_BYTES;
-  return { snapshot, granted, used };
+  return { snapshot, granted, used, reactors };
 }
 
 test("a take that fails gives all slots back, however often", async () => {
@@ -64,6 +67,32 @@ test("a take that fails gives all slots back, however often", async () => {
     assert.not(snapshot.hasArea(id));
   }
   assert.ok(granted.every(([, count]) => count > 0));
+  await snapshot.closeStorage();
+});
+
+test("a device that is short gets what the others have not used, and those of a store that is full", async () => {
+  const { snapshot, granted, used, reactors } = await newSnapshot();
+  snapshot.beginTake();
+  const idle = { ...tracker, id: 2, reactor: 1 } as Tracker;
+  const areas = ["busy", "idle"].map((id) => ({ id, map }));
+  snapshot.addMember(tracker, areas[0]);
+  snapshot.addMember(idle, areas[1]);
+  const [busy, unused] = await Promise.all(areas.map((area) => snapshot.areaSetup(area, 2)));
+  while (used() < LIMIT_SLOTS) await snapshot.serveSlots(tracker, busy!.id, 4);
+  reactors.request = async (reactor, { type, tracker: of, area }) => {
+    assert.equal([reactor, type, of, area], [1, "giveBackSlots", 2, "idle"]);
+    snapshot.takeBackSlots(unused!.extents);
+  };
+  await snapshot.serveSlots(tracker, busy!.id, 4);
+  assert.equal(granted.at(-1), [unused!.extents[0], 1]);
+  reactors.request = () => Promise.reject(new Error("no answer"));
+  for (let left = 1; left <= unused!.extents[1]!; left++) {
+    await snapshot.serveSlots(tracker, busy!.id, 4);
+  }
+  assert.equal(granted.at(-1), [0, 0], "nobody has any");
+  assert.is(used(), LIMIT_SLOTS);
+  snapshot.undoTake();
+  assert.is(used(), 0, "each slot is given back once");
   await snapshot.closeStorage();
 });
 

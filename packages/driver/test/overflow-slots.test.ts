@@ -28,12 +28,18 @@ function setUp(isActive = () => true) {
       };
     },
   };
+  const gathered: string[] = [];
+  const gives: Answer[] = [];
   const server = new SlotServer({
     storage,
     isActive,
+    gather: async ({ area }) => {
+      gathered.push(area);
+      storage.answers.push(...gives.splice(0));
+    },
     send: (_reactor, { tracker, firstSlot, count }) => sent.push([tracker, firstSlot, count]),
   });
-  return { sent, storage, server };
+  return { sent, storage, server, gathered, gives };
 }
 
 const user = (tracker: number) => ({ tracker, area: `area ${tracker}`, reactor: 0 });
@@ -43,6 +49,22 @@ test("slots that are there are granted at once", async () => {
   storage.answers = [{ firstSlot: 7, count: 2 }];
   await server.serve(user(1), 4);
   assert.equal(sent, [[1, 7, 2]]);
+});
+
+test("who would be refused gets what others have not used", async () => {
+  const { sent, storage, server, gathered, gives } = setUp();
+  storage.answers = [{ firstSlot: 7, count: 2 }];
+  await server.serve(user(1), 4);
+  assert.equal(gathered, [], "nobody is asked while there are slots");
+  gives.push({ firstSlot: 30, count: 1 });
+  await server.serve(user(2), 4);
+  await server.serve(user(3), 4);
+  assert.equal(gathered, ["area 2", "area 3"]);
+  assert.equal(sent, [
+    [1, 7, 2],
+    [2, 30, 1],
+    [3, 0, 0],
+  ]);
 });
 
 test("who asks again after a refusal waits once, not twice", async () => {
@@ -76,7 +98,7 @@ test("who was refused gets slots as soon as there are some, first come first ser
 
 test("slots that came between the refusal and now are not missed", async () => {
   const { sent, storage, server } = setUp();
-  storage.answers = ["full", { firstSlot: 5, count: 1 }];
+  storage.answers = ["full", "full", { firstSlot: 5, count: 1 }];
   await server.serve(user(1), 4);
   assert.equal(sent, [
     [1, 0, 0],

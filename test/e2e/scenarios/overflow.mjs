@@ -67,6 +67,20 @@ test("sequential overwriting: events, error code, lost ranges, and all else read
   assert.is(listed, status.lost_bytes);
 });
 
+test("a device that is short of room gets what another one holds and has not used", async (t) => {
+  t.expectKernelMessages(IMAGE_GONE);
+  const [busy, idle] = await ramDisks(t, 2, SIZE_BYTES);
+  const { front } = await attach(t, busy);
+  await attach(t, idle);
+  const { id, images } = await takeSnapshot(t, [busy, idle], { limitBytes: LIMIT_BYTES });
+  await fio(front, { rw: "write", bs: "256k", ioengine: "io_uring", direct: 1, size: SIZE_BYTES });
+  const [ofBusy, ofIdle] = [await memberStatus(t, id, busy), await memberStatus(t, id, idle)];
+  assert.is(ofBusy.copied_bytes, LIMIT_BYTES);
+  assert.is(ofIdle.copied_bytes, 0);
+  assert.is(ofIdle.error_code, 0, "what it has not written is not lost");
+  assert.equal(await readDevice(t, images[1], SIZE_BYTES), Buffer.alloc(SIZE_BYTES));
+});
+
 test("random 4 KiB writes: what is lost is lost alone", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const device = await nullDisk(t, { sizeMib: SIZE_BYTES / MIB });

@@ -3,8 +3,10 @@
  *
  * ```
  *   "slots" ──▶ wait for growth ──┬── extent ──▶ grant
- *                                 └── full ────▶ denial, then noted: whatever frees or adds slots
- *                                                later (growth, discards of an image) is granted
+ *                                 └── full ────▶ others give back what they have not used ──▶ grant
+ *                                       └── full ──▶ denial, then noted: whatever frees or adds
+ *                                                    slots later (growth, discards of an image)
+ *                                                    is granted
  * ```
  */
 
@@ -30,6 +32,8 @@ export interface SlotServerOptions {
   readonly send: (reactor: number, message: GrantMessage) => void;
   /** False when the user has no diff area any more. */
   readonly isActive: (user: SlotUser) => boolean;
+  /** Has the other users give back slots that they have not used, and ends when that is done. */
+  readonly gather: (user: SlotUser) => Promise<void>;
   /** Told of each extent before it is sent. */
   readonly onGrant?: (extent: Extent) => void;
 }
@@ -45,10 +49,14 @@ export class SlotServer {
     this.#unsubscribe = options.storage.onChange(() => this.#serveRefused());
   }
 
-  /** Ends with an answer sent, after the time limit of a growth at the latest. */
+  /** Ends with an answer sent, after the time limits of two growths and of a gathering at the latest. */
   async serve(user: SlotUser, wanted: number): Promise<void> {
     const { storage } = this.#options;
-    const extent = await storage.allocateExtentWhenReady(wanted);
+    let extent = await storage.allocateExtentWhenReady(wanted);
+    if (extent === "full" && this.#options.isActive(user)) {
+      await this.#options.gather(user);
+      extent = await storage.allocateExtentWhenReady(wanted);
+    }
     if (extent !== "full") {
       if (this.#options.isActive(user)) this.#grant(user, extent);
       else storage.free(extent.firstSlot, extent.count);

@@ -35,7 +35,7 @@ import type { Member, MemberArea } from "./member.js";
 import { memberRecord } from "./member-record.js";
 import { newRecord, type SnapshotOptions } from "./new-record.js";
 import { completePolicy } from "./overflow.js";
-import { SlotServer } from "./slot-server.js";
+import { SlotServer, type SlotUser } from "./slot-server.js";
 import { SnapshotPersistence } from "./snapshot-journals.js";
 import { StoreCuts } from "./store-cuts.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
@@ -43,6 +43,9 @@ import { tellFill } from "./tell-fill.js";
 
 export type { Member } from "./member.js";
 export type { SnapshotOptions } from "./new-record.js";
+
+/** A device that is short of slots waits so long for those of the others. */
+const GATHER_TIMEOUT_MS = 2000;
 
 export class Snapshot {
   readonly id: string;
@@ -171,6 +174,7 @@ export class Snapshot {
       storage: this.#storage,
       send: (reactor, message) => this.#context.reactors.send(reactor, message),
       isActive: ({ area }) => this.hasArea(area),
+      gather: (user) => this.#gatherSlots(user),
       onGrant: (extent) => this.#lend(extent),
     });
   }
@@ -345,6 +349,29 @@ export class Snapshot {
       this.#storage?.free(slot, 1);
     }
     faultPoint("slots.freed");
+  }
+
+  /** Slots that were granted and that nothing was put into, as extents: first slot and count, in turn. */
+  takeBackSlots(extents: readonly number[]): void {
+    for (let i = 0; i < extents.length; i += 2) {
+      const [firstSlot, count] = [extents[i], extents[i + 1]];
+      for (let slot = firstSlot; slot < firstSlot + count; slot++) {
+        this.#grantedDuringTake?.delete(slot);
+      }
+      this.#storage?.free(firstSlot, count);
+    }
+    faultPoint("slots.freed");
+  }
+
+  /** The other devices give back half of the slots that they have not used. */
+  async #gatherSlots(short: SlotUser): Promise<void> {
+    const asked = [...this.members.values()].flatMap(({ tracker, area }) => {
+      if (area === undefined || area.id === short.area || !this.hasArea(area.id)) return [];
+      const request = { type: "giveBackSlots", tracker: tracker.id, area: area.id } as const;
+      return [this.#context.reactors.request(tracker.reactor, request, GATHER_TIMEOUT_MS)];
+    });
+    // One that does not answer gives nothing.
+    await Promise.allSettled(asked);
   }
 
   #lend({ firstSlot, count }: Extent): void {
