@@ -4,7 +4,7 @@ import * as assert from "uvu/assert";
 import { PLANTED_FAULTS } from "./sim/planted-faults.js";
 import { Simulation } from "./sim/simulation.js";
 
-const SEEDS_MAX = 12;
+const SEEDS_MAX = 40;
 const STEPS = 500;
 
 async function findsIn(seed: number): Promise<string | undefined> {
