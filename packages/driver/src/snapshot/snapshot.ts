@@ -360,7 +360,6 @@ export class Snapshot {
       }
       this.#storage?.free(firstSlot, count);
     }
-    faultPoint("slots.freed");
   }
 
   /** The other devices give back half of the slots that they have not used. */
