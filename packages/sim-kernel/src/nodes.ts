@@ -290,7 +290,7 @@ export interface UringCommand {
   readonly process: SimProcess;
   readonly done: (result: number) => void;
   /** Set by who keeps the command: takes it back. @returns the command's result, where it can be */
-  cancel?: () => number | undefined;
+  cancel?: (() => number | undefined) | undefined;
 }
 
 export abstract class CharacterDevice extends Node {

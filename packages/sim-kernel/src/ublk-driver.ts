@@ -62,12 +62,19 @@ export class UblkDriver extends CharacterDevice {
     let isCancelled = false;
     const carryOut = (): void => {
       if (isCancelled) return;
+      command.cancel = undefined;
       this.#machine.trace(`ublk ${name} ${id === ANY_ID ? "new" : id}`);
       if (fault?.errno !== undefined) command.done(-fault.errno);
       else this.#carryOut(command, id);
     };
     if (fault?.hangs !== true) {
-      this.#machine.scheduler.after(delayUs, carryOut);
+      const event = this.#machine.scheduler.after(delayUs, carryOut);
+      command.cancel = () => {
+        if (command.process.isAlive) return undefined;
+        event.cancel();
+        this.#endWithProcess(command, carryOut);
+        return undefined;
+      };
       return;
     }
     this.#machine.trace(`ublk ${name} ${id} hangs`);
@@ -76,6 +83,16 @@ export class UblkDriver extends CharacterDevice {
       isCancelled = true;
       return -Errno.ECANCELED;
     };
+  }
+
+  /**
+   * Its process is being killed: a command that a worker has taken up runs to its end before the process
+   * is gone, where it need not wait; one that is still queued is dropped. Neither is left for the next life.
+   */
+  #endWithProcess(command: UringCommand, carryOut: () => void): void {
+    if (!this.#machine.random.oneIn(2)) return;
+    carryOut();
+    command.cancel?.();
   }
 
   /** Commands that hang are carried out. */

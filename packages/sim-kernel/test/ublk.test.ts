@@ -182,6 +182,27 @@ test("a killed life does nothing more, whatever its code still tries", async () 
   });
 });
 
+test("a control command of a killed life is carried out before the next life, or not at all", async () => {
+  let [carriedOut, dropped] = [0, 0];
+  for (let seed = 1; seed <= 20; seed++) {
+    await withMachine(async (machine, trace) => {
+      addDisk(machine);
+      const server = await serve(machine);
+      const isTold = (line: string): boolean => line.includes("ublk GET_DEV_INFO");
+      server.control.deviceInfo(0).catch(() => undefined);
+      await new Promise((resolve) => process.nextTick(resolve));
+      machine.kill();
+      await machine.settle();
+      const before = trace.filter(isTold).length;
+      if (before === 1) carriedOut++;
+      else dropped++;
+      await machine.sleep(100_000);
+      assert.is(trace.filter(isTold).length, before);
+    }, seed);
+  }
+  assert.ok(carriedOut > 0 && dropped > 0, `${carriedOut} carried out, ${dropped} dropped`);
+});
+
 test("what dying code has happen later does not reach the next life", async () => {
   await withMachine(async (machine) => {
     const { process } = machine.start(() => machine);
