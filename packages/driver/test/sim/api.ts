@@ -3,7 +3,6 @@ import type { Device, Image, SimSnapshot } from "./device.js";
 import { assertOneInstant } from "./instant.js";
 import { DISK_BYTES, DISK_SECTORS } from "./settings.js";
 import type { Simulation } from "./simulation.js";
-import { UserIo } from "./user-io.js";
 import { Violation } from "./violation.js";
 
 const STORES = ["/dev/sds", "/var/tmp", "memory:"] as const;
@@ -252,7 +251,7 @@ export class Api {
     if (snapshot.isLooking) return;
     snapshot.isLooking = true;
     const images = [...snapshot.images.values()];
-    const io = new UserIo(this.#sim);
+    const { io } = this.#sim;
     for (const image of images) image.inFlight++;
     for (const image of images) {
       image.user ??= this.#sim.machine.user(image.path as string);

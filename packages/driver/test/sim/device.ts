@@ -48,6 +48,19 @@ export class Device {
     this.writtenAt.fill(0);
   }
 
+  /** The power has gone: nothing is left but the disk, which has what it may have. */
+  powerGone(): void {
+    this.volume.cut();
+    this.volume.check(0, this.disk.bytes.slice(), "the original after a power cut");
+    this.attached = "no";
+    this.front = undefined;
+    this.generation = undefined;
+    this.isInHand = false;
+    this.inFlight = 0;
+    this.writes.clear();
+    this.user = undefined;
+  }
+
   closeUser(): void {
     this.user?.close();
     this.user = undefined;

@@ -108,6 +108,17 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
     plant: omitted(UblkControl.prototype, "endRecovery", always as never, Promise.resolve()),
   },
   {
+    what: "a flush of a front does not reach its disk",
+    plant: () =>
+      replace(UblkControl.prototype, "setParams", (original) => {
+        return function (this: unknown, ...words: never[]): unknown {
+          const [id, params, most] = words as unknown as [number, object, number];
+          const wrong = { ...params, volatileCache: false };
+          return original.apply(this, [id, wrong, most] as never);
+        };
+      }),
+  },
+  {
     what: "a map of changes is made anew by the next daemon",
     plant: () =>
       replace(StateDirectory.prototype, "openMap", (original) => {

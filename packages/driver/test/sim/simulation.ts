@@ -67,9 +67,11 @@ export class Simulation {
   /** Dies when this point is met for the n-th time from now. */
   #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
   #isDead = false;
+  #isPowerGone = false;
+  cuts = 0;
   readonly #options: SimOptions;
   readonly #limitMs: number;
-  readonly #io: UserIo;
+  readonly io: UserIo;
   readonly api: Api;
 
   constructor(options: SimOptions) {
@@ -84,7 +86,7 @@ export class Simulation {
       this.devices.push(new Device(`/dev/${name}`, disk));
     }
     this.machine.addDisk("sds", { sizeBytes: 8 * DISK_BYTES });
-    this.#io = new UserIo(this);
+    this.io = new UserIo(this);
     this.api = new Api(this);
     faults.onPoint = (point) => this.#onPoint(point);
   }
@@ -154,7 +156,7 @@ export class Simulation {
   async #step(): Promise<void> {
     this.#arm();
     if (this.random.below(8) === 0 && this.pending.size < 3) this.spawn(this.api.start());
-    else this.#io.start();
+    else this.io.start();
     await this.advance(this.random.below(4) === 0 ? 0.5 : 0.1);
     this.#assertAll();
   }
@@ -173,7 +175,7 @@ export class Simulation {
   #assertAll(): void {
     const [violation] = this.machine.violations;
     if (violation !== undefined) throw new Violation(`the kernel: ${violation}`);
-    this.#io.assertNoneHangs(IO_LIMIT_MS);
+    this.io.assertNoneHangs(IO_LIMIT_MS);
     for (const { what, sinceMs } of this.pending) {
       if (this.machine.nowMs - sinceMs > this.#limitMs) throw new Violation(`${what} hangs`);
     }
@@ -182,6 +184,13 @@ export class Simulation {
   #arm(): void {
     const { deathOneIn = 60 } = this.#options;
     if (deathOneIn === 0 || !this.random.oneIn(deathOneIn)) return;
+    if (this.random.below(12) === 0) {
+      this.#isPowerGone = true;
+      this.cuts++;
+      this.#isDead = true;
+      this.machine.cut();
+      return;
+    }
     if (this.random.below(4) === 0) {
       this.tell("the driver dies now");
       this.#die();
@@ -218,7 +227,16 @@ export class Simulation {
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     await this.machine.settle();
+    if (this.#isPowerGone) this.#powerGone();
     await this.#live();
+  }
+
+  /** No tracker and no snapshot of these outlives it. */
+  #powerGone(): void {
+    this.#isPowerGone = false;
+    this.io.forget();
+    for (const device of this.devices) device.powerGone();
+    this.snapshots.length = 0;
   }
 
   /** A life of the driver; one that dies while it recovers is followed by another. */
@@ -244,15 +262,15 @@ export class Simulation {
   async #finish(): Promise<void> {
     this.#armed = undefined;
     const until = this.machine.nowMs + this.#limitMs;
-    while (this.pending.size > 0 || this.#io.inFlight > 0) {
+    while (this.pending.size > 0 || this.io.inFlight > 0) {
       if (this.machine.nowMs > until) {
         const what = [...this.pending].map((one) => one.what).join(", ");
-        throw new Violation(`does not end: ${[what, ...this.#io.waiting].join(", ")}`);
+        throw new Violation(`does not end: ${[what, ...this.io.waiting].join(", ")}`);
       }
       await this.advance(50);
     }
-    this.spawn(this.#io.readAll());
-    while (this.#io.inFlight > 0) await this.advance(50);
+    this.spawn(this.io.readAll());
+    while (this.io.inFlight > 0) await this.advance(50);
     this.#assertAll();
   }
 }

@@ -24,6 +24,8 @@ export class UserIo {
   readonly #sim: Simulation;
   readonly #requests = new Set<Request>();
   #lastValue = 0;
+  /** Counts power cuts: nobody hears what was asked for before one. */
+  #power = 0;
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -42,23 +44,38 @@ export class UserIo {
     }
   }
 
+  /** The power has gone, and with it all who asked for something. */
+  forget(): void {
+    this.#power++;
+    this.#requests.clear();
+  }
+
   /** Those that have not been answered, the oldest first. */
   get waiting(): readonly string[] {
     return [...this.#requests].map(({ what, sinceMs }) => `${what} since ${sinceMs.toFixed(1)} ms`);
   }
 
-  async #answered<Value>(what: string, target: Target, work: Promise<Value> | undefined) {
+  #answered<Value>(what: string, target: Target, work: Promise<Value> | undefined): Promise<Value> {
     const request = { what: `${what} of ${target.volume.name}`, sinceMs: this.#sim.machine.nowMs };
+    const power = this.#power;
     this.#requests.add(request);
     target.inFlight++;
     this.#sim.count(what.split(" ")[0] as string);
-    try {
-      return await (work as Promise<Value>);
-    } finally {
+    const end = (): void => {
       this.#requests.delete(request);
       target.inFlight--;
       this.#sim.operations++;
-    }
+    };
+    return new Promise<Value>((resolve, reject) => {
+      const ifThere = <Answer>(tell: (answer: Answer) => void) => {
+        return (answer: Answer): void => {
+          if (power !== this.#power) return;
+          end();
+          tell(answer);
+        };
+      };
+      (work as Promise<Value>).then(ifThere(resolve), ifThere(reject));
+    });
   }
 
   /** One request of some user, where there is one. */

@@ -100,6 +100,7 @@ export class Volume {
     for (const [sector, before] of this.unflushed) {
       for (const value of before) this.allow(sector, value);
     }
+    this.unflushed.clear();
     this.#busy.fill(0);
   }
 
