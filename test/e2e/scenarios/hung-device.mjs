@@ -37,7 +37,7 @@ test(
       () => undefined,
     );
     await until("it is being detached", () =>
-      run(["pgrep", "-f", `fsync ${front}$`], { status: [0, 1] }).then((found) => found !== ""),
+      run(["pgrep", "-x", "apart:fsync"], { status: [0, 1] }).then((found) => found !== ""),
     );
     const { trackers } = await t.client.status();
     assert.equal(
