@@ -9,19 +9,7 @@ import {
 } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { lostRanges, touchedChunks, usedSlots } from "./whole-maps.js";
-
-const GEOMETRY: TrackerGeometry = {
-  capacityBytes: 1000 * 262144 + 5 * 4096 + 1024,
-  logicalBlockBytes: 512,
-  chunkShift: 18,
-  blockShift: 12,
-};
-
-function make(geometry = GEOMETRY): { map: DiffAreaMap; buffer: ArrayBuffer } {
-  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry));
-  return { map: DiffAreaMap.create(buffer, geometry), buffer };
-}
+import { lostRanges, makeMap, SMALL, touchedChunks, usedSlots } from "./whole-maps.js";
 
 function codeOf(act: () => unknown): string {
   try {
@@ -35,8 +23,8 @@ function codeOf(act: () => unknown): string {
 
 test("a map names its area; one of version 1, which does not, is given a name once", () => {
   const id = Uint8Array.from({ length: 16 }, (_, index) => index + 1);
-  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY));
-  const made = DiffAreaMap.create(buffer, GEOMETRY, id);
+  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(SMALL));
+  const made = DiffAreaMap.create(buffer, SMALL, id);
   made.state = AreaState.ACTIVE;
   made.setSlot(3, 7);
   assert.equal(DiffAreaMap.open(buffer).id, id);
@@ -59,7 +47,7 @@ test("a map names its area; one of version 1, which does not, is given a name on
 });
 
 test("slots that wait are told as extents, next one first", () => {
-  const area = new DiffArea(make().map, { extentsMax: 2 });
+  const area = new DiffArea(makeMap().map, { extentsMax: 2 });
   const waiting = () => {
     const extents: number[][] = [];
     area.slots.forEachExtent((firstSlot, count) => extents.push([firstSlot, count]));
@@ -83,7 +71,7 @@ test("slots that wait are told as extents, next one first", () => {
 });
 
 test("a new map has nothing saved", () => {
-  const { map } = make();
+  const { map } = makeMap();
   assert.is(map.state, AreaState.PREPARED);
   assert.is(map.slotOf(0), -1);
   assert.is(map.nextUnsaved(7, 3, 64), 3);
@@ -92,7 +80,7 @@ test("a new map has nothing saved", () => {
 });
 
 test("saved runs are found across words", () => {
-  const { map } = make();
+  const { map } = makeMap();
   map.setSaved(3, 30, 40);
   assert.is(map.nextSaved(3, 0, 64), 30);
   assert.is(map.nextUnsaved(3, 30, 64), 40);
@@ -105,7 +93,7 @@ test("saved runs are found across words", () => {
 
 test("every small range agrees with a plain bitmap, for all block sizes", () => {
   for (const blockShift of [9, 12, 13, 16]) {
-    const { map } = make({ ...GEOMETRY, logicalBlockBytes: 512, blockShift });
+    const { map } = makeMap({ ...SMALL, logicalBlockBytes: 512, blockShift });
     const blocks = 2 ** (18 - blockShift);
     const plain = new Array<boolean>(blocks).fill(false);
     let seed = 1;
@@ -128,7 +116,7 @@ test("every small range agrees with a plain bitmap, for all block sizes", () => 
 });
 
 test("lost, data, released and unsaved blocks are told apart", () => {
-  const { map } = make();
+  const { map } = makeMap();
   map.setSlot(5, 17);
   map.setSaved(5, 0, 8);
   map.setLost(5, 8, 10);
@@ -147,7 +135,7 @@ test("lost, data, released and unsaved blocks are told apart", () => {
 });
 
 test("another process finds everything again", () => {
-  const { map, buffer } = make();
+  const { map, buffer } = makeMap();
   map.state = AreaState.ACTIVE;
   map.faultErrno = 28;
   map.setSlot(0, 0);
@@ -159,7 +147,7 @@ test("another process finds everything again", () => {
   const again = DiffAreaMap.open(buffer);
   assert.is(again.state, AreaState.ACTIVE);
   assert.is(again.faultErrno, 28);
-  assert.ok(again.geometry.equals(GEOMETRY));
+  assert.ok(again.geometry.equals(SMALL));
   const area = new DiffArea(again);
   assert.equal(usedSlots(again), [
     [0, 0],
@@ -179,7 +167,7 @@ test("touched chunks are found whatever the entry size", () => {
     [26, 9],
   ] as const) {
     const capacityBytes = 2 ** chunkShift * 300;
-    const { map } = make({ capacityBytes, logicalBlockBytes: 512, chunkShift, blockShift });
+    const { map } = makeMap({ capacityBytes, logicalBlockBytes: 512, chunkShift, blockShift });
     const chosen = [0, 1, 127, 128, 129, 255, 299];
     for (const chunk of chosen) map.setSlot(chunk, chunk);
     assert.equal(touchedChunks(map), chosen, `chunk shift ${chunkShift}`);
@@ -187,13 +175,13 @@ test("touched chunks are found whatever the entry size", () => {
 });
 
 test("sizes and formats are checked", () => {
-  const huge = { ...GEOMETRY, capacityBytes: 2 ** 46 };
+  const huge = { ...SMALL, capacityBytes: 2 ** 46 };
   assert.is(
     codeOf(() => DiffAreaMap.byteLength(huge)),
     "MAP_TOO_LARGE",
   );
   assert.is(
-    codeOf(() => DiffAreaMap.create(new ArrayBuffer(4096), GEOMETRY)),
+    codeOf(() => DiffAreaMap.create(new ArrayBuffer(4096), SMALL)),
     "MAP_SIZE",
   );
   assert.is(
@@ -204,7 +192,7 @@ test("sizes and formats are checked", () => {
     codeOf(() => DiffAreaMap.open(new ArrayBuffer(8192))),
     "MAP_FORMAT",
   );
-  const { buffer } = make();
+  const { buffer } = makeMap();
   assert.is(
     codeOf(() => DiffAreaMap.open(buffer.slice(0, 8192))),
     "MAP_GEOMETRY",
@@ -221,7 +209,7 @@ test("sizes and formats are checked", () => {
     { chunkShift: 12, capacityBytes: 2 ** 43 },
   ]) {
     assert.is(
-      codeOf(() => DiffAreaMap.byteLength({ ...GEOMETRY, ...wrong })),
+      codeOf(() => DiffAreaMap.byteLength({ ...SMALL, ...wrong })),
       "BAD_GEOMETRY",
     );
   }
@@ -230,7 +218,7 @@ test("sizes and formats are checked", () => {
 test("stores that hang in turn, all in fragments: there is room for what the others grant", () => {
   const storeCount = 8;
   const lowWaterSlots = 32;
-  const area = new DiffArea(make().map, { storeShift: 20, storeCount, lowWaterSlots });
+  const area = new DiffArea(makeMap().map, { storeShift: 20, storeCount, lowWaterSlots });
   const { slots } = area;
   const next = new Int32Array(storeCount);
   const grantOne = (store: number): void => {
@@ -258,7 +246,7 @@ test("stores that hang in turn, all in fragments: there is room for what the oth
 });
 
 test("slots are handed out in order, once each, and denials hold until a grant", () => {
-  const { map } = make();
+  const { map } = makeMap();
   const { slots } = new DiffArea(map, { extentsMax: 2 });
   assert.is(slots.acquire(), -1);
   slots.grant(40, 2);
@@ -292,7 +280,7 @@ test("slots are handed out in order, once each, and denials hold until a grant",
 
 /** Chunks far apart and in rows, of a map with so many words per chunk. */
 function scattered(geometry: TrackerGeometry): { map: DiffAreaMap; chunks: number[] } {
-  const { map } = make(geometry);
+  const { map } = makeMap(geometry);
   const chunks: number[] = [];
   for (let chunk = 0; chunk < map.geometry.chunkCount; chunk += chunk % 100 < 3 ? 1 : 997) {
     map.setSlot(chunk, chunk);
@@ -304,7 +292,7 @@ function scattered(geometry: TrackerGeometry): { map: DiffAreaMap; chunks: numbe
 test("recorded chunks are visited in steps that do not grow with the map, each once", () => {
   for (const chunkShift of [14, 17, 18, 26]) {
     const capacityBytes = 2 ** (chunkShift + 16) - 512;
-    const { map, chunks } = scattered({ ...GEOMETRY, capacityBytes, chunkShift });
+    const { map, chunks } = scattered({ ...SMALL, capacityBytes, chunkShift });
     for (const unitsMax of [1, 7, 1000, Number.MAX_SAFE_INTEGER]) {
       const visited: number[] = [];
       let steps = 0;
@@ -325,7 +313,7 @@ test("recorded chunks are visited in steps that do not grow with the map, each o
 });
 
 test("losses are counted as they happen, over the borders of chunks, up to the short last block", () => {
-  const { map } = make();
+  const { map } = makeMap();
   const area = new DiffArea(map);
   const last = map.geometry.chunkCount - 1;
   const counted = () => [map.losses.bytes, map.losses.ranges];
@@ -349,7 +337,7 @@ test("losses are counted as they happen, over the borders of chunks, up to the s
 });
 
 test("the first lost ranges are found in steps, and no more of them than were asked for", () => {
-  const { map } = make();
+  const { map } = makeMap();
   for (let chunk = 0; chunk < 1000; chunk++) map.setLost(chunk, 5, 6);
   const all = lostRanges({ map });
   assert.is(all.length, 1000);

@@ -1,22 +1,15 @@
 /** How many slots an area asks for, and which it gives back. */
-import { DiffArea, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { DiffArea } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-
-const GEOMETRY: TrackerGeometry = {
-  capacityBytes: 1000 * 262144 + 5 * 4096 + 1024,
-  logicalBlockBytes: 512,
-  chunkShift: 18,
-  blockShift: 12,
-};
-
-function make(geometry = GEOMETRY): { map: DiffAreaMap; buffer: ArrayBuffer } {
-  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry));
-  return { map: DiffAreaMap.create(buffer, geometry), buffer };
-}
+import { makeMap } from "./whole-maps.js";
 
 test("who uses slots faster than they come asks for twice as many, up to a bound", () => {
-  const area = new DiffArea(make().map, { lowWaterSlots: 2, wantedSlots: 4, wantedSlotsMax: 16 });
+  const area = new DiffArea(makeMap().map, {
+    lowWaterSlots: 2,
+    wantedSlots: 4,
+    wantedSlotsMax: 16,
+  });
   let next = 0;
   const grant = (left: number): number[] => {
     while (area.slots.freeCount > left) area.slots.acquire();
@@ -39,7 +32,7 @@ test("who uses slots faster than they come asks for twice as many, up to a bound
 });
 
 test("slots that are given back are the last ones, half of them, and never handed out", () => {
-  const area = new DiffArea(make().map, { extentsMax: 3 });
+  const area = new DiffArea(makeMap().map, { extentsMax: 3 });
   const { slots } = area;
   area.grantSlots(40, 2);
   area.grantSlots(96, 3);

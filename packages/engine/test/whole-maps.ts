@@ -1,7 +1,26 @@
 /** What a map has in all, for tests, whose maps are small. */
-import { type ByteRange, type DiffAreaMap, LostRangeScan, NO_SLOT } from "@blksnap/engine";
+import {
+  type ByteRange,
+  DiffAreaMap,
+  LostRangeScan,
+  NO_SLOT,
+  type TrackerGeometry,
+} from "@blksnap/engine";
 
 const ALL = Number.MAX_SAFE_INTEGER;
+
+/** A thousand chunks, and one that is neither whole nor ends with a block. */
+export const SMALL: TrackerGeometry = {
+  capacityBytes: 1000 * 262144 + 5 * 4096 + 1024,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+
+export function makeMap(geometry = SMALL): { map: DiffAreaMap; buffer: ArrayBuffer } {
+  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry));
+  return { map: DiffAreaMap.create(buffer, geometry), buffer };
+}
 
 /** Chunks that have anything recorded. */
 export function touchedChunks(map: DiffAreaMap): number[] {
