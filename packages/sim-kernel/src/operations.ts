@@ -1,4 +1,5 @@
 /** What a ring's entries mean: starts them, in chains where they are linked, and completes them. */
+import { FallocateMode, Opcode, RwFlag, SqeFlag } from "@blksnap/uring";
 import { Errno } from "./errno.js";
 import { Io, type IoKind } from "./medium.js";
 import type { Memory } from "./memory.js";
@@ -7,24 +8,6 @@ import type { OpenFile, SimProcess } from "./process.js";
 import type { Scheduler } from "./scheduler.js";
 import { type Operation, release, type SimRing } from "./sim-ring.js";
 
-const Opcode = {
-  NOP: 0,
-  FSYNC: 3,
-  READ_FIXED: 4,
-  WRITE_FIXED: 5,
-  TIMEOUT: 11,
-  ASYNC_CANCEL: 14,
-  FALLOCATE: 17,
-  READ: 22,
-  WRITE: 23,
-  MSG_RING: 40,
-  URING_CMD: 46,
-} as const;
-const Flag = { FIXED_FILE: 1, IO_LINK: 4, CQE_SKIP_SUCCESS: 64 } as const;
-const DSYNC = 2;
-const KEEP_SIZE = 1;
-const PUNCH_HOLE = 2;
-const ZERO_RANGE = 16;
 const BLOCK_DISCARD = 0x1200;
 
 /** What operations need of the machine. */
@@ -53,7 +36,7 @@ export class Operations {
       const operation = this.#read(ring, ring.takeEntry());
       if (last === undefined) first = operation;
       else last.next = operation;
-      last = (operation.flags & Flag.IO_LINK) === 0 ? undefined : operation;
+      last = (operation.flags & SqeFlag.IO_LINK) === 0 ? undefined : operation;
       if (last === undefined) this.#start(first as Operation, process);
     }
     if (last !== undefined) this.#start(first as Operation, process);
@@ -72,7 +55,7 @@ export class Operations {
       cancel: undefined,
       file: undefined,
       memory: undefined,
-      isFixed: ((words[0] >>> 8) & Flag.FIXED_FILE) !== 0,
+      isFixed: ((words[0] >>> 8) & SqeFlag.FIXED_FILE) !== 0,
     };
   }
 
@@ -94,7 +77,7 @@ export class Operations {
     ring.inFlight.delete(operation);
     release(operation);
     const isWhole = result >= 0 && !this.#isShort(operation, result);
-    const isSilent = result >= 0 && (flags & Flag.CQE_SKIP_SUCCESS) !== 0;
+    const isSilent = result >= 0 && (flags & SqeFlag.CQE_SKIP_SUCCESS) !== 0;
     if (!isSilent) ring.complete(userLow, userHigh, result);
     if (next === undefined) return;
     if (isWhole) {
@@ -209,9 +192,9 @@ export class Operations {
     const length = unsigned(words[4], words[5]);
     const mode = words[6];
     let kind: IoKind = "allocate";
-    if (mode === (PUNCH_HOLE | KEEP_SIZE)) kind = "punch";
-    else if ((mode & ~KEEP_SIZE) === ZERO_RANGE) kind = "zero";
-    else if ((mode & ~KEEP_SIZE) !== 0) return -Errno.EOPNOTSUPP;
+    if (mode === (FallocateMode.PUNCH_HOLE | FallocateMode.KEEP_SIZE)) kind = "punch";
+    else if ((mode & ~FallocateMode.KEEP_SIZE) === FallocateMode.ZERO_RANGE) kind = "zero";
+    else if ((mode & ~FallocateMode.KEEP_SIZE) !== 0) return -Errno.EOPNOTSUPP;
     return this.#io(operation, kind, offset, length, process, done);
   }
 
@@ -228,7 +211,7 @@ export class Operations {
     if (open === undefined) return -Errno.EBADF;
     const { node } = open;
     if (node instanceof EventCounter) return readCounter(operation, node, data, done);
-    const isDurable = kind === "write" && (operation.words[7] & DSYNC) !== 0;
+    const isDurable = kind === "write" && (operation.words[7] & RwFlag.DSYNC) !== 0;
     const io = new Io(kind, offsetBytes, lengthBytes, data, isDurable, done);
     operation.cancel = () => undefined;
     return open.start(io, process);
