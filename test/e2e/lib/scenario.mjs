@@ -107,6 +107,8 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
     await within(timeLimitMs, name, body(t));
   } catch (error) {
     errors.push(error);
+    // Said now: it is the cause, and the suite tells it only if the file comes to its end.
+    console.error(`${name}: ${error?.stack ?? error}`);
   }
   errors.push(...(await within(timeLimitMs, `clean-up of ${name}`, t.undo())));
   const daemon = state.daemon && { pid: state.daemon.pid, held: state.held };
@@ -119,7 +121,6 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
     errors.push(error);
   }
   if (errors.length === 0) return;
-  // Only the first is the cause; the others may help.
   for (const error of errors.slice(1)) console.error(`then: ${error?.stack ?? error}`);
   throw errors[0];
 }
