@@ -10,10 +10,7 @@
  * word: those have a bit per block.
  */
 import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
-import { AreaOp, maskOp } from "./journal-entries.js";
-
-/** Takes an entry. */
-export type AppendEntry = (op: number, a: number, b: number, c: number) => void;
+import { type AppendEntry, AreaOp, maskOp } from "./journal-entries.js";
 
 /** Entries that a step may have besides those that it counts. */
 const SPARE_ENTRIES = 3;

@@ -17,15 +17,16 @@
 import type { CbtInfo } from "@blksnap/engine";
 import type { JournalWriter } from "@blksnap/journal";
 import { assert, type Reactor } from "@blksnap/uring";
+import type { AreaId } from "./area-id.js";
 import type { IoTicker } from "./io-ticker.js";
-import { CbtOp, encodeSwitch } from "./journal-entries.js";
+import { type AppendEntry, CbtOp, encodeAreaLost, encodeSwitch } from "./journal-entries.js";
 import { JournalIo, type JournalSetup, type LogLocation } from "./journal-io.js";
 import { Slices } from "./slices.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
 const AHEAD_BYTES = 4 * 2 ** 20;
-/** Entries besides those of requests: takes, and word of lost data. */
-const SPARE_ENTRIES = 16;
+/** Entries besides those of requests: takes, and word of lost data; each is two. */
+const SPARE_ENTRIES = 32;
 
 export interface CbtJournalOptions {
   readonly reactor: Reactor;
@@ -63,8 +64,8 @@ export class CbtJournal {
   /** Writes wait for this commit, whatever their blocks. */
   #barrier: number;
   #onCommitted: { commit: number; callback: () => void }[] = [];
-  /** Of the snapshot since the last take. */
-  #areaLost = false;
+  /** The first area that has lost old data since the last take: others were never part of a snapshot. */
+  #lostArea: AreaId | undefined;
   #dropped = false;
   readonly #slices: Slices;
   readonly #turnWords: number;
@@ -141,22 +142,24 @@ export class CbtJournal {
   /**
    * A take: a new interval begins, in which nothing is recorded yet. No write is in flight.
    * @param before the map's state, which is to be switched now
+   * @param area the one that is taken
    */
-  noteSwitch(before: CbtInfo): void {
+  noteSwitch(before: CbtInfo, area: AreaId): void {
     if (this.#dropped) return;
     this.#logged.fill(0);
     this.#durable.fill(0);
     this.#intervalCommit = this.io.writer.fillingCommit;
-    this.#areaLost = false;
-    this.#append(CbtOp.SWITCH, ...encodeSwitch(before));
+    this.#lostArea = undefined;
+    encodeSwitch(before, area, this.#append);
+    this.io.commitSoon();
   }
 
-  /** Old data was lost: no write continues before that is on record. */
-  noteAreaLost(): void {
-    if (this.#dropped) return;
-    this.#areaLost = true;
+  /** Old data of an area was lost: no write continues before that is on record. */
+  noteAreaLost(area: AreaId): void {
+    if (this.#dropped || this.#lostArea === area) return;
+    this.#lostArea ??= area;
     this.#barrier = this.io.writer.fillingCommit;
-    this.#append(CbtOp.AREA_LOST, 0, 0);
+    this.#appendLost(area);
   }
 
   /**
@@ -166,7 +169,7 @@ export class CbtJournal {
    * sector: the checkpoint may be made. Null when the journal has failed, or was dropped. Only while idle.
    */
   mirror(location: LogLocation, done: (firstSequence: number | null) => void): void {
-    if (this.#areaLost && !this.#dropped) this.#append(CbtOp.AREA_LOST, 0, 0);
+    if (this.#lostArea !== undefined && !this.#dropped) this.#appendLost(this.#lostArea);
     const firstSequence = this.io.mirror(location);
     if (firstSequence === null || this.#dropped) {
       done(null);
@@ -232,8 +235,10 @@ export class CbtJournal {
     for (const { callback } of this.#onCommitted.splice(0)) callback();
   }
 
-  #append(op: number, a: number, b: number): void {
-    this.io.writer.append(op, a, b, 0);
+  readonly #append: AppendEntry = (op, a, b, c) => this.io.writer.append(op, a, b, c);
+
+  #appendLost(area: AreaId): void {
+    encodeAreaLost(area, this.#append);
     this.io.commitSoon();
   }
 

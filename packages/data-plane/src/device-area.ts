@@ -199,7 +199,8 @@ export class DeviceArea {
 
   /** From here on writes are not copied: whoever finds the area's journal must not believe it. */
   noteLost(): void {
-    if ((this.journal ?? this.#sleeping) !== undefined) this.#host.gate?.journal.noteAreaLost();
+    if ((this.journal ?? this.#sleeping) === undefined) return;
+    this.#host.gate?.journal.noteAreaLost(this.id);
   }
 
   dropJournal(): void {

@@ -5,8 +5,9 @@
  *   tracker    checkpoint: CbtMap.checkpoint()
  *              MARK       first block, count        written since the last take, or soon
  *              MARK_BOTH  first block, count        since the last take and before it: image writes
- *              SWITCH     see encodeSwitch()        a take
- *              AREA_LOST                            old data of a persistent snapshot was lost
+ *              AREA       id, bytes 0 to 11         the entry behind it is of this diff area
+ *              SWITCH     map before it, id's rest  its take; see encodeSwitch()
+ *              AREA_LOST  0, 0, id's rest           old data of its persistent snapshot was lost
  *
  *   area       no checkpoint
  *              SAVED      chunk, slot, from | to << 16     blocks [from, to) are complete in the slot
@@ -16,7 +17,8 @@
  *              ..._MASK   | word << 8; chunk, slot, bits   the same of blocks 32 * word + bit
  * ```
  *
- * LOST, ZERO and the masks are only written by who goes through a map, see area-encoder.ts.
+ * LOST, ZERO and the masks are only written by who goes through a map, see area-encoder.ts. SWITCH and
+ * AREA_LOST without AREA are of daemons before: they mean the area that the tracker had then.
  *
  * MARK is on the medium before the first write to a block of it is issued, SAVED (and before it the
  * data in the slot) before the first write to its blocks is. So whatever reached the original before
@@ -24,10 +26,14 @@
  * already: one that was made while they were on their way.
  */
 import { type CbtInfo, type CbtMap, type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
+import { type AreaId, areaIdBytes, areaIdOfBytes } from "./area-id.js";
 
 export const JournalKind = { TRACKER: 1, AREA: 2 } as const;
 
-export const CbtOp = { MARK: 1, MARK_BOTH: 2, SWITCH: 3, AREA_LOST: 4 } as const;
+export const CbtOp = { MARK: 1, MARK_BOTH: 2, SWITCH: 3, AREA_LOST: 4, AREA: 5 } as const;
+
+/** Takes an entry. */
+export type AppendEntry = (op: number, a: number, b: number, c: number) => void;
 
 export const AreaOp = {
   SAVED: 1,
@@ -50,40 +56,92 @@ export function maskOp(op: number, word: number): number {
   return op | (word << 8);
 }
 
-/** A take of a map that is in this state before it, as the numbers of an entry. */
-export function encodeSwitch({ changesNumber, corrupted, generation }: CbtInfo): [number, number] {
+/** The state of a map before a take, as two numbers of an entry. */
+function mapWords({ changesNumber, corrupted, generation }: CbtInfo): [number, number] {
   const [tag] = new Uint32Array(generation.slice(0, 4).buffer);
   return [changesNumber * 2 + (corrupted ? 1 : 0), tag];
 }
 
+/** Names the area that the next entry is of. Answers the rest of its id, which goes into that one. */
+function encodeArea(area: AreaId, append: AppendEntry): number {
+  const [first, second, third, rest] = new Uint32Array(areaIdBytes(area).buffer);
+  append(CbtOp.AREA, first, second, third);
+  return rest;
+}
+
+/** The take of an area, and the state of the map before it: two entries. */
+export function encodeSwitch(before: CbtInfo, area: AreaId, append: AppendEntry): void {
+  const rest = encodeArea(area, append);
+  append(CbtOp.SWITCH, ...mapWords(before), rest);
+}
+
+/** Old data of an area was lost: two entries. */
+export function encodeAreaLost(area: AreaId, append: AppendEntry): void {
+  const rest = encodeArea(area, append);
+  append(CbtOp.AREA_LOST, 0, 0, rest);
+}
+
+/** The area that entries of daemons before are of. */
+const UNNAMED = Symbol("unnamed");
+
 /** Entries of a tracker's journal, to be applied to its checkpoint one after the other. */
 export class CbtReplay {
-  /** Old data of the snapshot that the tracker was in was lost. */
-  areaLost = false;
   readonly #map: CbtMap;
+  /** What AREA has said of the next entry's area. */
+  #named: readonly [number, number, number] | undefined;
+  /** That of the last take, where an entry names it. */
+  #taken: AreaId | undefined;
+  /** Areas that have lost old data since; UNNAMED by an entry that names none. */
+  readonly #lost = new Set<AreaId | typeof UNNAMED>();
 
   constructor(map: CbtMap) {
     this.#map = map;
   }
 
+  /** Why a snapshot cannot continue with this area; undefined when it can. */
+  problemOf(area: AreaId): string | undefined {
+    if (this.#lost.has(area) || this.#lost.has(UNNAMED)) {
+      return `old data of the area ${area} was lost`;
+    }
+    if (this.#taken === undefined || this.#taken === area) return undefined;
+    return `the last take was that of the area ${this.#taken}, not of ${area}`;
+  }
+
+  /** Other areas that have lost old data since the last take: this one has nothing to do with them. */
+  lostBeside(area: AreaId): AreaId[] {
+    return [...this.#lost].filter((one) => one !== UNNAMED && one !== area) as AreaId[];
+  }
+
   /** @throws Error when the entry cannot be of this map */
-  readonly apply = (op: number, a: number, b: number): void => {
-    if (op === CbtOp.MARK) this.#map.markBlocks(a, b);
+  readonly apply = (op: number, a: number, b: number, c: number): void => {
+    const named = this.#named;
+    this.#named = undefined;
+    if (op === CbtOp.AREA) this.#named = [a, b, c];
+    else if (op === CbtOp.AREA_LOST) this.#lost.add(areaOf(named, c) ?? UNNAMED);
+    else if (op === CbtOp.SWITCH) this.#switch(a, b, areaOf(named, c));
+    else if (named !== undefined) throw new Error(`operation ${op} is of no diff area`);
+    else if (op === CbtOp.MARK) this.#map.markBlocks(a, b);
     else if (op === CbtOp.MARK_BOTH) this.#map.markBlocksBoth(a, b);
-    else if (op === CbtOp.AREA_LOST) this.areaLost = true;
-    else if (op === CbtOp.SWITCH) {
-      this.#switch(a, b);
-    } else throw new Error(`operation ${op} in the journal of a tracker`);
+    else throw new Error(`operation ${op} in the journal of a tracker`);
   };
 
-  #switch(state: number, generation: number): void {
-    this.areaLost = false;
+  #switch(state: number, generation: number, area: AreaId | undefined): void {
+    this.#lost.clear();
+    this.#taken = area;
     const info = this.#map.info();
-    const [found, tag] = encodeSwitch({ ...info, corrupted: (state & 1) !== 0 });
+    const [found, tag] = mapWords({ ...info, corrupted: (state & 1) !== 0 });
     if (found !== state || tag !== generation) return;
     if ((state & 1) !== 0) this.#map.corrupt();
     this.#map.switch();
   }
+}
+
+function areaOf(
+  named: readonly [number, number, number] | undefined,
+  rest: number,
+): AreaId | undefined {
+  if (named === undefined) return undefined;
+  return areaIdOfBytes(new Uint8Array(Uint32Array.of(...named, rest).buffer));
 }
 
 /** Entries of an area's journal, to be applied to an empty map one after the other. */

@@ -156,7 +156,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   switchAndRelease(area: AreaId): number {
     assert(this.#hold.isActive, "the hold has expired");
     assert(this.areaOf(area)?.isOpen === true, "the device has no such area");
-    this.gate?.noteSwitch();
+    this.gate?.noteSwitch(area);
     const stallUs = this.#hold.switchAndRelease();
     faultPoint("take.one-switched");
     return stallUs;

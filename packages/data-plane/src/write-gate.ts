@@ -4,6 +4,7 @@
  */
 import { type CbtMap, type KeptSlice, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
+import type { AreaId } from "./area-id.js";
 import { CbtJournal } from "./cbt-journal.js";
 import type { IoTicker } from "./io-ticker.js";
 import type { JournalSetup, LogLocation } from "./journal-io.js";
@@ -78,8 +79,8 @@ export class WriteGate {
     this.journal.mirror(location, done);
   }
 
-  /** Just before the engine switches. */
-  noteSwitch(): void {
-    this.journal.noteSwitch(this.#cbt.info());
+  /** Just before the engine switches to the area. */
+  noteSwitch(area: AreaId): void {
+    this.journal.noteSwitch(this.#cbt.info(), area);
   }
 }

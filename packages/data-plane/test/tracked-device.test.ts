@@ -9,12 +9,13 @@ import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { carryOutArea } from "../dist/area-requests.js";
 import { IoTicker } from "../dist/io-ticker.js";
-import { CbtOp } from "../dist/journal-entries.js";
+import { encodeAreaLost } from "../dist/journal-entries.js";
 import type { AreaSetup, AttachRequest, ReactorNotice } from "../dist/messages.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
 
 const MIB = 2 ** 20;
 const LOG_BYTES = 64 * 1024;
+type Entry = [op: number, a: number, b: number, c: number];
 const ID = Array.from({ length: 16 }, (_, index) => index);
 const AREA = "11111111-1111-4111-8111-111111111111";
 const ANOTHER = "22222222-2222-4222-8222-222222222222";
@@ -247,10 +248,12 @@ test("losses of a daemon before are on record before a copy begins, and others a
     device.wakeArea(area);
     world.reactor.setTimer(0, () => device.gate?.journal.whenCommitted(() => world.reactor.stop()));
     world.reactor.run();
-    const operations: number[] = [];
+    const entries: Entry[] = [];
     const bytes = new Uint8Array(readFileSync(`/proc/self/fd/${log}`));
-    readLog(bytes, Uint8Array.from(ID), 1, (op) => operations.push(op));
-    assert.equal(operations, faultErrno === 0 ? [] : [CbtOp.AREA_LOST]);
+    readLog(bytes, Uint8Array.from(ID), 1, (...entry) => entries.push(entry));
+    const expected: Entry[] = [];
+    if (faultErrno !== 0) encodeAreaLost(AREA, (...entry) => expected.push(entry));
+    assert.equal(entries, expected);
     assert.equal(world.errors, []);
     world.close();
   }

@@ -3,7 +3,8 @@
 import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { type Plant, type SimOptions, TrackerSim } from "./journal-sim/tracker-sim.js";
+import type { Plant, SimOptions } from "./journal-sim/sim-options.js";
+import { TrackerSim } from "./journal-sim/tracker-sim.js";
 
 const test = suite("cbt-journal");
 

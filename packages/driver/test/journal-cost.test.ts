@@ -17,6 +17,7 @@ const LOG_SECTORS = 2048;
 const DEPTH = 32;
 /** The end of the batch, the write, the sync. */
 const OPERATIONS_PER_COMMIT = 3;
+const AREA = "a8b4d1f0-0d4e-4a57-9c1e-3f5b7a90e2c6";
 const ID = Uint8Array.from({ length: 16 }, (_, i) => i);
 
 class Tracker {
@@ -61,14 +62,14 @@ class Tracker {
   }
 
   take(): void {
-    this.journal.noteSwitch(this.cbt.info());
+    this.journal.noteSwitch(this.cbt.info(), AREA);
     this.cbt.switch();
     this.settle();
   }
 
   restored(): CbtMap {
-    const entries: [number, number, number][] = [];
-    readLog(this.log.durable, ID, 1, (op, a, b) => void entries.push([op, a, b]));
+    const entries: [number, number, number, number][] = [];
+    readLog(this.log.durable, ID, 1, (...entry) => void entries.push(entry));
     const buffer = new ArrayBuffer(CbtMap.restoredBytes(this.checkpoint));
     restoreCbt(buffer, { checkpoint: this.checkpoint, entries });
     return CbtMap.open(buffer);

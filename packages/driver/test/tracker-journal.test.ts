@@ -1,16 +1,19 @@
 /** A tracker's journal from attach to its end, with a reactor that only notes what it is asked. */
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { JournalDraft } from "@blksnap/journal";
+import { JournalKind } from "@blksnap/data-plane";
+import { JournalDraft, JournalWriter, writerBytes } from "@blksnap/journal";
+import { uuidBytes } from "@blksnap/linux-block";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
 import { trackerRecords } from "../dist/records/tracker-records.js";
-import { TrackerJournal } from "../dist/tracker/tracker-journal.js";
+import { type JournalOptions, TrackerJournal } from "../dist/tracker/tracker-journal.js";
 import { runUndo, type Undo } from "../dist/tracker/undo.js";
 import {
   CAPACITY_BYTES,
+  ended,
   fileOf,
   mountedExt,
   persistenceSuite,
@@ -28,8 +31,14 @@ const GEOMETRY = {
   blockShift: 12,
 };
 
-async function attached(world: World, reply: (type: string) => unknown = () => ({})) {
+async function attached(
+  world: World,
+  reply: (type: string) => unknown = () => ({}),
+  options: Pick<JournalOptions, "area" | "onAreaLost"> = {},
+) {
   const asked: string[] = [];
+  const told: string[] = [];
+  const tell = (_: unknown, text: string) => void told.push(text);
   const path = join(world.root, "run");
   mkdirSync(path, { recursive: true });
   const state = new StateDirectory(path);
@@ -37,7 +46,7 @@ async function attached(world: World, reply: (type: string) => unknown = () => (
   const context = {
     state,
     persistent: world.directory,
-    logger: { info: quiet, warn: quiet, error: quiet, fatal: quiet },
+    logger: { info: quiet, warn: tell, error: tell, fatal: tell },
     parameters: {
       trackingBlockMinimumShift: 16,
       trackingBlockMaximumShift: 26,
@@ -52,7 +61,7 @@ async function attached(world: World, reply: (type: string) => unknown = () => (
   };
   const undo: Undo = [];
   const { backing } = world;
-  const persistent = { persistent: true };
+  const persistent = { persistent: true, ...options };
   const map = await TrackerJournal.attach(
     context as never,
     TRACKER,
@@ -62,7 +71,8 @@ async function attached(world: World, reply: (type: string) => unknown = () => (
     undo,
   );
   assert.ok(map.journal !== undefined);
-  return { journal: map.journal, asked, undo, close: () => state.close() };
+  const { journal, goesOn } = map;
+  return { journal, goesOn, asked, told, undo, close: () => state.close() };
 }
 
 test("word of the journal that comes after the end changes nothing on record", async (world) => {
@@ -184,6 +194,91 @@ test("a mount that the medium does not take down: others wait no longer, and the
   const [record] = await trackerRecords(directory);
   assert.is(record?.tracking.clean, true);
   close();
+});
+
+type Entry = readonly [op: number, a: number, b: number, c: number];
+
+const AREA = "a8b4d1f0-0d4e-4a57-9c1e-3f5b7a90e2c6";
+const ANOTHER = "12345678-9abc-4def-8123-456789abcdef";
+const [SWITCH, AREA_LOST, AREA_NAMED] = [3, 4, 5];
+
+/** As word of lost data is on the medium. */
+function lost(area: string): Entry[] {
+  const [a, b, c, rest] = new Uint32Array(uuidBytes(area).buffer) as unknown as Entry;
+  return [
+    [AREA_NAMED, a, b, c],
+    [AREA_LOST, 0, 0, rest],
+  ];
+}
+
+/** A tracker that ended, and whose journal has these entries besides, however old they are. */
+async function endedWith(world: World, entries: readonly Entry[]): Promise<void> {
+  const map = await ended(world);
+  const [record] = await trackerRecords(world.directory);
+  const id = uuidBytes(record!.uuid);
+  const checkpoint = map.checkpoint();
+  const parts = { kind: JournalKind.TRACKER, id, logBytes: 4096 };
+  const draft = await JournalDraft.create(fileOf(world, "cbt-"), parts, checkpoint.length);
+  const { logOffsetBytes } = draft;
+  const file = await draft.publish(checkpoint, 1);
+  const buffer = new ArrayBuffer(writerBytes(entries.length));
+  const numbers = { nextSequence: 1, nextCommit: 1 };
+  const writer = new JournalWriter({ buffer, id, entriesMax: entries.length, ...numbers });
+  for (const entry of entries) writer.append(...entry);
+  writer.seal();
+  const bytes = new Uint8Array(buffer, writer.sealedOffsetBytes, writer.sealedSectors * 512);
+  writeSync(file.fd, bytes, 0, bytes.length, logOffsetBytes);
+  await file.close();
+}
+
+/** Attaches the tracker with an area. Answers what became of that. */
+async function attachedWith(world: World, area: string, entries: readonly Entry[]) {
+  await endedWith(world, entries);
+  world.directory.close();
+  world.directory = new PersistentDirectory(world.path);
+  let losses = 0;
+  const onAreaLost = async () => void losses++;
+  const { journal, goesOn, told, close } = await attached(world, undefined, {
+    area: { id: area },
+    onAreaLost,
+  });
+  await journal.close();
+  close();
+  assert.is(losses, goesOn ? 0 : 1);
+  return { goesOn, told };
+}
+
+test("journals of daemons that named no area are read on, and believed", async (world) => {
+  const none = [[1, 4, 1, 0]] as const;
+  assert.equal(await attachedWith(world, AREA, none), { goesOn: true, told: [] });
+});
+
+test("a loss that a daemon before has noted costs the area that the tracker had", async (world) => {
+  const { goesOn, told } = await attachedWith(world, AREA, [[AREA_LOST, 0, 0, 0]]);
+  assert.is(goesOn, false);
+  assert.equal(told, [`its image is lost: old data of the area ${AREA} was lost`]);
+});
+
+test("a take that a daemon before has noted makes up for losses before it", async (world) => {
+  const before: Entry[] = [
+    [AREA_LOST, 0, 0, 0],
+    [SWITCH, 0, 0, 0],
+  ];
+  assert.equal(await attachedWith(world, AREA, before), { goesOn: true, told: [] });
+});
+
+test("a loss of another area is told, and costs nothing", async (world) => {
+  const { goesOn, told } = await attachedWith(world, AREA, lost(ANOTHER));
+  assert.is(goesOn, true);
+  assert.equal(told, [`old data of the area ${ANOTHER} was lost: not of this one`]);
+});
+
+test("an area that is not that of the last take is refused", async (world) => {
+  const [named, [, , , rest]] = lost(ANOTHER) as [Entry, Entry];
+  const { goesOn, told } = await attachedWith(world, AREA, [named, [SWITCH, 0, 0, rest]]);
+  assert.is(goesOn, false);
+  const why = `the last take was that of the area ${ANOTHER}, not of ${AREA}`;
+  assert.equal(told, [`its image is lost: ${why}`]);
 });
 
 test.run();

@@ -15,7 +15,7 @@ import { ControlError } from "@blksnap/api";
 import type { AdoptReply, JournalSetup, MirrorReply } from "@blksnap/data-plane";
 import { CbtReplay, JournalKind } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
-import { JournalDraft, openJournal } from "@blksnap/journal";
+import { type EntryVisitor, JournalDraft, openJournal } from "@blksnap/journal";
 import {
   type Continuity,
   compareIdentity,
@@ -38,7 +38,7 @@ const LOG_BYTES = 2 ** 21;
 /** What a journal had; to be put into a new map. */
 export interface RestoredCbt {
   readonly checkpoint: Uint8Array;
-  readonly entries: readonly (readonly [number, number, number])[];
+  readonly entries: readonly (readonly [op: number, a: number, b: number, c: number])[];
 }
 
 /** How the reactor is asked; see messages.ts. */
@@ -179,10 +179,10 @@ export class TrackerPersistence {
 
   /** The map's journal. @throws JournalError; the error of open(2) */
   async load(): Promise<RestoredCbt> {
-    const entries: [number, number, number][] = [];
+    const entries: [number, number, number, number][] = [];
     const expected = { kind: JournalKind.TRACKER, id: this.#id };
     const read = async (onStep: () => void): Promise<RestoredCbt> => {
-      const visit = (op: number, a: number, b: number) => void entries.push([op, a, b]);
+      const visit: EntryVisitor = (op, a, b, c) => void entries.push([op, a, b, c]);
       const { checkpoint, handle } = await openJournal(this.#journalPath, expected, visit, onStep);
       await handle.close();
       return { checkpoint, entries };
@@ -396,10 +396,10 @@ export class TrackerPersistence {
 }
 
 /** Puts what a journal had into `buffer`. @throws EngineError, or Error, when it is of another map */
-export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): { areaLost: boolean } {
+export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): CbtReplay {
   const map = CbtMap.restore(buffer, restored.checkpoint);
   const replay = new CbtReplay(map);
-  for (const [op, a, b] of restored.entries) replay.apply(op, a, b);
+  for (const entry of restored.entries) replay.apply(...entry);
   return replay;
 }
 

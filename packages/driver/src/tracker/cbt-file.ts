@@ -2,6 +2,7 @@
 
 import { randomFillSync } from "node:crypto";
 import { closeSync } from "node:fs";
+import type { CbtReplay } from "@blksnap/data-plane";
 import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
@@ -81,16 +82,16 @@ export async function loadCbt(
   geometry: TrackerGeometry,
   restored: RestoredCbt,
   undo: Undo,
-): Promise<CbtFile & { areaLost: boolean }> {
+): Promise<CbtFile & { replay: CbtReplay }> {
   const partly: Undo = [];
   try {
     const made = await makeFile(context, id, CbtMap.restoredBytes(restored.checkpoint), partly);
-    const { areaLost } = restoreCbt(made.cbtMemory.buffer, restored);
+    const replay = restoreCbt(made.cbtMemory.buffer, restored);
     context.state.bindMap(made.cbtFile);
     const { capacityBytes } = CbtMap.open(made.cbtMemory.buffer);
     if (capacityBytes !== geometry.capacityBytes) throw new Error("the map is of another device");
     undo.push(...partly);
-    return { ...made, areaLost };
+    return { ...made, replay };
   } catch (error) {
     for (const step of partly.reverse()) void step();
     throw error;

@@ -4,7 +4,14 @@
  */
 
 import { ControlError } from "@blksnap/api";
-import type { AdoptReply, JournalSetup, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
+import type {
+  AdoptReply,
+  AreaId,
+  CbtReplay,
+  JournalSetup,
+  MirrorReply,
+  ReactorRequest,
+} from "@blksnap/data-plane";
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
@@ -34,6 +41,8 @@ export interface JournalOptions {
   readonly persistent: boolean;
   /** The record that the device must be that of. */
   readonly uuid?: string;
+  /** The diff area that is to go on. */
+  readonly area?: { readonly id: AreaId };
   /** Called where an area cannot go on, before the record that says so is replaced. */
   readonly onAreaLost?: () => Promise<void>;
 }
@@ -43,7 +52,7 @@ export interface TrackedMap extends CbtFile {
   readonly journal: TrackerJournal | undefined;
   /** log2 of the device's chunks: as it was, where the map goes on. */
   readonly chunkShift: number;
-  /** Nobody has written to the original past us, and no old data was lost. */
+  /** Nobody has written to the original past us, and the area has lost no old data. */
   readonly goesOn: boolean;
 }
 
@@ -95,7 +104,7 @@ export class TrackerJournal {
     const { persistence } = prepared;
     undo.push(() => persistence.close());
     await assertDisjoint(context, backing);
-    const begun = await mapOf(context, id, backing, geometry, prepared, undo);
+    const begun = await mapOf(context, id, backing, geometry, prepared, options, undo);
     const { cbt, why, chunkShift, goesOn } = begun;
     if (!goesOn) await options.onAreaLost?.();
     const journal = new TrackerJournal(context, backing, persistence, cbt, why);
@@ -250,6 +259,7 @@ async function mapOf(
   backing: BackingFile,
   geometry: TrackerGeometry,
   prepared: Exclude<Prepared, { kind: "unrecorded" }>,
+  { area }: JournalOptions,
   undo: Undo,
 ): Promise<BegunMap> {
   const { logger } = context;
@@ -268,12 +278,28 @@ async function mapOf(
   try {
     const cbt = await loadCbt(context, id, geometry, await persistence.load(), undo);
     logger.info({ device }, "the changed-block map goes on");
-    return { cbt, why: null, chunkShift, goesOn: !cbt.areaLost };
+    const goesOn = area === undefined || mayGoOn(context, device, area.id, cbt.replay);
+    return { cbt, why: null, chunkShift, goesOn };
   } catch (error) {
     const why = `its journal is not used: ${(error as Error).message}`;
     logger.warn({ device, err: error }, `a new generation begins: ${why}`);
     return anew(CbtReason.UNCLEAN, why);
   }
+}
+
+/** Whether the journal of its tracker has nothing against an area. */
+function mayGoOn(
+  { logger }: DriverContext,
+  device: string,
+  area: AreaId,
+  replay: CbtReplay,
+): boolean {
+  for (const other of replay.lostBeside(area)) {
+    logger.warn({ device, area, other }, `old data of the area ${other} was lost: not of this one`);
+  }
+  const problem = replay.problemOf(area);
+  if (problem !== undefined) logger.error({ device, area }, `its image is lost: ${problem}`);
+  return problem === undefined;
 }
 
 /** @throws ControlError PERSISTENT_STATE_ON_DEVICE */

@@ -3,14 +3,18 @@
  * and faults of its medium, as the seed has it. At any moment judge() cuts the power and compares what
  * would be found with what was issued.
  */
-import type { CbtReplay } from "@blksnap/data-plane";
 import { type CbtCheckpoint, CbtMap, CbtReason } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
 import type { Dice } from "@blksnap/testing";
 import { CbtJournal } from "../../../data-plane/dist/cbt-journal.js";
-import { CbtOp, encodeSwitch } from "../../../data-plane/dist/journal-entries.js";
+import {
+  type AppendEntry,
+  encodeAreaLost,
+  encodeSwitch,
+} from "../../../data-plane/dist/journal-entries.js";
 import { restoreCbt } from "../../dist/records/tracker-persistence.js";
 import { FakeReactor, type MediumFile } from "./medium.js";
+import type { SimOptions } from "./sim-options.js";
 
 export const BLOCK_SHIFT = 16;
 const BLOCK_BYTES = 2 ** BLOCK_SHIFT;
@@ -19,28 +23,9 @@ const [FRONT_DEPTH, IMAGE_DEPTH] = [8, 4];
 const ID = Uint8Array.from({ length: 16 }, (_, i) => 0xa0 + i);
 const GENERATION = Uint8Array.from({ length: 16 }, (_, i) => i + 1);
 
-/** What is done wrong on purpose; the judge must see it. */
-export type Plant =
-  | "none"
-  | "admit before the commit"
-  | "durable bits kept over a take"
-  | "blocks ahead kept over a rotation"
-  | "mirror that misses a commit"
-  | "checkpoint older than the mirror"
-  | "take told before it is on record"
-  | "medium that does not sync"
-  | "image writes not on record"
-  | "lost data not waited for"
-  | "torn chain that goes on";
-
-export interface SimOptions {
-  readonly blockCount: number;
-  readonly logSectors: number;
-  readonly plant: Plant;
-  /** Chance of a failing operation on the medium. */
-  readonly faultChance: number;
-  /** Chance that the kernel takes a chain in two parts. */
-  readonly tearChance: number;
+/** Each take makes an area. */
+function areaOfTake(take: number): string {
+  return `00000000-0000-4000-8000-${take.toString(16).padStart(12, "0")}`;
 }
 
 /** A journal file's content apart from the log. */
@@ -221,10 +206,11 @@ export class TrackerSim {
     if (this.#mirroring || this.takes >= 250) return;
     if (this.#tags.includes("waiting")) return;
     this.#tags.fill("free");
+    const area = areaOfTake(this.takes + 1);
     if (this.#options.plant === "durable bits kept over a take") {
-      this.journal.io.writer.append(CbtOp.SWITCH, ...encodeSwitch(this.cbt.info()), 0);
+      encodeSwitch(this.cbt.info(), area, this.#append);
       this.journal.io.commitSoon();
-    } else this.journal.noteSwitch(this.cbt.info());
+    } else this.journal.noteSwitch(this.cbt.info(), area);
     this.cbt.switch();
     this.takes++;
     this.#lost = "no";
@@ -236,12 +222,14 @@ export class TrackerSim {
     else this.journal.whenCommitted(told);
   }
 
+  readonly #append: AppendEntry = (...entry) => this.journal.io.writer.append(...entry);
+
   #loseData(): void {
     if (this.#lost !== "no" || this.journal.io.writer.room < 4) return;
     this.#lost = "noted";
-    if (this.#options.plant === "lost data not waited for") {
-      this.journal.io.writer.append(CbtOp.AREA_LOST, 0, 0, 0);
-    } else this.journal.noteAreaLost();
+    const area = areaOfTake(this.takes);
+    if (this.#options.plant === "lost data not waited for") encodeAreaLost(area, this.#append);
+    else this.journal.noteAreaLost(area);
   }
 
   // ---- the main thread ----
@@ -349,17 +337,18 @@ export class TrackerSim {
   judge(): string | undefined {
     if (this.#named === undefined) return undefined;
     const { file, checkpoint, firstSequence } = this.#named;
-    const entries: [number, number, number][] = [];
+    const entries: [number, number, number, number][] = [];
     try {
-      readLog(file.afterPowerCut(this.#dice), ID, firstSequence, (op, a, b) => {
-        entries.push([op, a, b]);
-      });
+      const log = file.afterPowerCut(this.#dice);
+      readLog(log, ID, firstSequence, (...entry) => void entries.push(entry));
     } catch (error) {
       return `the journal is refused: ${(error as Error).message}`;
     }
     const buffer = new ArrayBuffer(CbtMap.restoredBytes(checkpoint));
-    const { areaLost } = restoreCbt(buffer, { checkpoint, entries }) as CbtReplay;
-    if (this.#lost === "relied on" && !areaLost) return "lost data is forgotten";
+    const replay = restoreCbt(buffer, { checkpoint, entries });
+    const isLost = replay.problemOf(areaOfTake(this.takes)) !== undefined;
+    if (this.#lost === "relied on" && !isLost) return "lost data is forgotten";
+    if (this.#lost === "no" && isLost && this.#ackedTakes === this.takes) return "none was lost";
     return this.#compare(CbtMap.open(buffer));
   }
 

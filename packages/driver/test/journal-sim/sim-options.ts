@@ -1,0 +1,25 @@
+/** How a simulated tracker is, and what is done wrong with it. */
+
+/** What is done wrong on purpose; the judge must see it. */
+export type Plant =
+  | "none"
+  | "admit before the commit"
+  | "durable bits kept over a take"
+  | "blocks ahead kept over a rotation"
+  | "mirror that misses a commit"
+  | "checkpoint older than the mirror"
+  | "take told before it is on record"
+  | "medium that does not sync"
+  | "image writes not on record"
+  | "lost data not waited for"
+  | "torn chain that goes on";
+
+export interface SimOptions {
+  readonly blockCount: number;
+  readonly logSectors: number;
+  readonly plant: Plant;
+  /** Chance of a failing operation on the medium. */
+  readonly faultChance: number;
+  /** Chance that the kernel takes a chain in two parts. */
+  readonly tearChance: number;
+}
