@@ -25,6 +25,12 @@ const ONLY_IN = [
     where: /^packages\/diff-storage\/src\//,
     files: ["packages/diff-storage/src/store-kinds.ts"],
   },
+  {
+    what: "a time limit",
+    pattern: /^(export )?const [A-Z_]+_MS\b/m,
+    where: /^packages\/driver\/src\/(?!system\/)/,
+    files: ["packages/driver/src/time-limits.ts"],
+  },
 ];
 
 function isThere(path) {

@@ -9,9 +9,8 @@ import type {
   TrackedDeviceCounters,
 } from "@blksnap/data-plane";
 import { NO_AREA } from "@blksnap/data-plane";
+import { FIGURES_PATIENCE_MS } from "./time-limits.js";
 import type { Tracker } from "./tracker/tracker.js";
-
-const ANSWER_TIMEOUT_MS = 5_000;
 
 export type DeviceCounters = Pick<
   TrackedDeviceCounters,
@@ -73,7 +72,7 @@ export class DeviceReader {
       const value = await this.#reactors.request<Value | null>(
         tracker.reactor,
         request,
-        ANSWER_TIMEOUT_MS,
+        FIGURES_PATIENCE_MS,
       );
       // The device is being attached or detached.
       if (value === null) return last();

@@ -6,10 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { OperationLocks } from "./operations/operation-locks.js";
 import type { Registry } from "./registry.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
+import { END_INTERVAL_MS, END_STALL_PATIENCE_MS } from "./time-limits.js";
 import type { Tracker } from "./tracker/tracker.js";
-
-const LOOK_INTERVAL_MS = 250;
-const STALL_MS = 30_000;
 
 export interface EndOptions {
   readonly registry: Pick<Registry, "trackers" | "snapshots" | "snapshotOf">;
@@ -96,7 +94,7 @@ async function endTracker({ registry, ...options }: EndOptions, tracker: Tracker
 async function endOrStall(
   all: Promise<unknown>,
   ended: () => number,
-  { progress, stallMs = STALL_MS }: EndOptions,
+  { progress, stallMs = END_STALL_PATIENCE_MS }: EndOptions,
 ): Promise<void> {
   let isOver = false;
   const over = all.finally(() => {
@@ -105,7 +103,7 @@ async function endOrStall(
   let seen = "";
   let sinceMs = performance.now();
   while (!isOver && performance.now() - sinceMs < stallMs) {
-    await Promise.race([over, sleep(LOOK_INTERVAL_MS)]);
+    await Promise.race([over, sleep(END_INTERVAL_MS)]);
     const now = `${ended()} ${await progress()}`;
     if (now !== seen) sinceMs = performance.now();
     seen = now;

@@ -51,13 +51,12 @@ import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
 import { cbtState, driverStatus, imagePath, type StatusSource } from "./status.js";
 import { named } from "./system/errors.js";
+import { LEAVE_PATIENCE_MS } from "./time-limits.js";
 import { assertFront } from "./tracker/front-state.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
 export type { DeviceInUse, DriverOptions };
-
-const LEAVE_TIMEOUT_MS = 30_000;
 
 export class Driver implements DriverControl {
   readonly #startedAt = new Date();
@@ -142,7 +141,7 @@ export class Driver implements DriverControl {
     this.#late.stop();
     const { locks } = this.#operations;
     locks.close();
-    await Promise.race([locks.idle(), sleep(LEAVE_TIMEOUT_MS, undefined, { ref: false })]);
+    await Promise.race([locks.idle(), sleep(LEAVE_PATIENCE_MS, undefined, { ref: false })]);
     const running = locks.running.map(({ what }) => what);
     if (running.length > 0) {
       this.#logger.error(

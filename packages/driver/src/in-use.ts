@@ -3,9 +3,7 @@
 import { usersOf } from "@blksnap/linux-block";
 import { claimInHelper } from "@blksnap/uring";
 import type { Registry } from "./registry.js";
-
-/** Opening a device that hangs can hang. */
-const CLAIM_TIMEOUT_MS = 10_000;
+import { CLAIM_TIMEOUT_MS } from "./time-limits.js";
 
 export interface DeviceInUse {
   /** The original. */

@@ -8,10 +8,9 @@ import { BlksnapError } from "@blksnap/errors";
 import { deviceLock, snapshotLock } from "../driver-end.js";
 import type { Registry } from "../registry.js";
 import { named } from "../system/errors.js";
+import { OPERATION_TURN_TIMEOUT_MS } from "../time-limits.js";
 import { OperationLocks } from "./operation-locks.js";
 
-/** How long an operation waits for others on the same device or snapshot; below a client's patience. */
-const WAIT_MS = 60_000;
 /** How often the device that a path leads to may change while it is waited for. */
 const PATH_ATTEMPTS_MAX = 3;
 
@@ -34,7 +33,7 @@ export class Operations {
   }
 
   onSnapshot<Value>(verb: string, id: string, operation: () => Promise<Value>): Promise<Value> {
-    const options = { what: `${verb} ${id}`, waitMs: WAIT_MS };
+    const options = { what: `${verb} ${id}`, waitMs: OPERATION_TURN_TIMEOUT_MS };
     return this.locks.run([snapshotLock(id)], options, () => told(options.what, operation()));
   }
 
@@ -45,7 +44,11 @@ export class Operations {
     operation: () => Promise<Value>,
     { others = [], signal }: { others?: readonly string[]; signal?: AbortSignal | undefined } = {},
   ): Promise<Value> {
-    const options = { what: `${verb} ${paths.join(", ")}`, waitMs: WAIT_MS, signal };
+    const options = {
+      what: `${verb} ${paths.join(", ")}`,
+      waitMs: OPERATION_TURN_TIMEOUT_MS,
+      signal,
+    };
     for (let attempt = 1; attempt <= PATH_ATTEMPTS_MAX; attempt++) {
       const names = await this.#deviceLocks(paths);
       const outcome = await this.locks.run([...others, ...names], options, async () => {

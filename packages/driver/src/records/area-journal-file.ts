@@ -42,6 +42,7 @@ import {
   writerBytes,
 } from "@blksnap/journal";
 import { bounded } from "@blksnap/uring";
+import { JOURNAL_CLOSE_TIMEOUT_MS } from "../time-limits.js";
 import { areaJournalName } from "./area-names.js";
 import { boundedSteps } from "./bounded-steps.js";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
@@ -52,7 +53,6 @@ const GROWTH_MAX_BYTES = 2 ** 24;
 const LOG_MAX_BYTES = 2 ** 34;
 /** Entries that are written at a time when a journal is made from a map. */
 const COPY_ENTRIES = 3000;
-const CLOSE_TIMEOUT_MS = 10_000;
 
 /** How the reactor is asked; see messages.ts. */
 export interface AreaJournalRequests {
@@ -166,7 +166,7 @@ export class AreaJournalFile {
     const served = Promise.allSettled([this.#renewal, this.#logGrowth]);
     // Where the medium answers later it is closed then.
     const closed = served.then(() => this.#handle.close());
-    await bounded(closed, CLOSE_TIMEOUT_MS, noAnswer);
+    await bounded(closed, JOURNAL_CLOSE_TIMEOUT_MS, noAnswer);
   }
 
   async #renew(requests: AreaJournalRequests): Promise<void> {

@@ -15,6 +15,7 @@ import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { BootCounters } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
+import { TPM_TIMEOUT_MS } from "../time-limits.js";
 
 /** Where the counters are. */
 export interface CounterSources {
@@ -37,7 +38,6 @@ const READ_CLOCK = Buffer.from("80010000000a00000181", "hex");
 const READ_CLOCK_BYTES = 35;
 const RESETS_OFFSET = 26;
 const RESTARTS_OFFSET = 30;
-const TPM_TIMEOUT_MS = 5_000;
 /** Upper half of a loader's byte: kexec, and whoever has no number of its own. */
 const LOADER_KEXEC = 0xd;
 const LOADER_UNKNOWN = 0xf;

@@ -1,9 +1,8 @@
 /** Taking possession of a state directory from a daemon that may be about to leave. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ControlError } from "@blksnap/api";
+import { STATE_CLAIM_INTERVAL_MS } from "../time-limits.js";
 import { StateDirectory } from "./state-directory.js";
-
-const CLAIM_INTERVAL_MS = 20;
 
 /** @throws ControlError ALREADY_RUNNING when another daemon still has it after `timeoutMs` */
 export async function claimState(path: string, timeoutMs: number): Promise<StateDirectory> {
@@ -15,6 +14,6 @@ export async function claimState(path: string, timeoutMs: number): Promise<State
       const isTaken = error instanceof ControlError && error.code === "ALREADY_RUNNING";
       if (!isTaken || performance.now() > deadlineMs) throw error;
     }
-    await sleep(CLAIM_INTERVAL_MS);
+    await sleep(STATE_CLAIM_INTERVAL_MS);
   }
 }

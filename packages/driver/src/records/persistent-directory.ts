@@ -22,6 +22,7 @@ import { ENOENT, ENOTDIR, ETIMEDOUT } from "@blksnap/errors";
 import { syncDirectory } from "@blksnap/journal";
 import { type BootMark, UNKNOWN_BOOT } from "@blksnap/linux-block";
 import { bounded, readInHelper, statInHelper, tryLockFile } from "@blksnap/uring";
+import { MEDIUM_ANSWER_TIMEOUT_MS, MEDIUM_GIVE_UP_TIMEOUT_MS } from "../time-limits.js";
 import { chainBoot } from "./boot-chain.js";
 import { decodeRecord, encodeRecord } from "./record-format.js";
 import type { FoundRecord } from "./state-directory.js";
@@ -37,8 +38,6 @@ const LOCK_BYTES = 512;
 const SUFFIX = ".record";
 /** Also of journals that are being made. */
 const UNFINISHED_SUFFIX = ".new";
-const GIVE_UP_TIMEOUT_MS = 2_500;
-const ANSWER_TIMEOUT_MS = 20_000;
 
 export class PersistentDirectory {
   readonly path: string;
@@ -56,8 +55,8 @@ export class PersistentDirectory {
 
   constructor(
     path: string,
-    giveUpTimeoutMs: number = GIVE_UP_TIMEOUT_MS,
-    answerTimeoutMs: number = ANSWER_TIMEOUT_MS,
+    giveUpTimeoutMs: number = MEDIUM_GIVE_UP_TIMEOUT_MS,
+    answerTimeoutMs: number = MEDIUM_ANSWER_TIMEOUT_MS,
     look: MediumLook = lookInHelper,
   ) {
     this.path = path;

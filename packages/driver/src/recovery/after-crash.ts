@@ -24,6 +24,11 @@ import type { SnapshotRecord, TrackerRecord } from "../records/records.js";
 import { usableRecords } from "../records/usable-records.js";
 import { patiently } from "../snapshot/patience.js";
 import type { Snapshot } from "../snapshot/snapshot.js";
+import {
+  FRONTS_HEAD_START_MS,
+  RESTORED_HEAD_START_MS,
+  RESTORED_PATIENCE_MS,
+} from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
 import {
   attachPending,
@@ -59,17 +64,6 @@ export interface Recovered {
 
 /** Trackers to come, by number. */
 export type Fronts = Map<number, Promise<Tracker | undefined>>;
-
-/**
- * Stores are opened, and journals made, when all fronts serve: both take this thread's time, and a program
- * that is started for them may lie on one of the fronts. One that waits for the kernel holds up nobody.
- */
-const FRONTS_HEAD_START_MS = 5_000;
-
-/** The same for one that comes back after a reboot, before the next one. */
-const RESTORED_HEAD_START_MS = 5_000;
-/** How long such a one, its medium or its original, may take: then it is attached by hand. */
-const RESTORED_PATIENCE_MS = 60_000;
 
 export async function recoverAfterCrash(
   context: DriverContext,

@@ -38,11 +38,8 @@ import { usableRecords } from "../records/usable-records.js";
 import type { Waiting } from "../snapshot/patience.js";
 import { acrossBoots, located } from "../snapshot/store-location.js";
 import { pathTarget } from "../system/path-target.js";
+import { ARRIVAL_INTERVAL_MS, ARRIVAL_PATIENCE_MS } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
-
-/** All together; a mount at boot gives up after 90 s. */
-const ARRIVAL_PATIENCE_MS = 30_000;
-const ARRIVAL_POLL_MS = 200;
 
 /** A persistent tracker that the last daemon served and this one does not yet. */
 export interface PendingTracker {
@@ -155,7 +152,7 @@ async function untilThere(
     if (performance.now() > deadlineMs) return;
     if (await isItThere()) continue;
     logger.warn({ path }, "not there yet: waiting for it");
-    while (performance.now() < deadlineMs && !(await isItThere())) await sleep(ARRIVAL_POLL_MS);
+    while (performance.now() < deadlineMs && !(await isItThere())) await sleep(ARRIVAL_INTERVAL_MS);
   }
 }
 

@@ -10,9 +10,7 @@ import { noAnswer } from "../records/persistent-directory.js";
 import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
 import { forgetSnapshot } from "../records/snapshot-records.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
-
-/** Writes may wait meanwhile. */
-const MEDIUM_PATIENCE_MS = 5_000;
+import { FORGETTING_PATIENCE_MS } from "../time-limits.js";
 
 /**
  * Takes back what a take has made, and forgets it: another image may have its number before long.
@@ -61,7 +59,7 @@ async function removeAll(
   for (const { path, fileName } of record.stores) {
     if (fileName === undefined) continue;
     const directory = isWithoutPath(path) ? context.state.path : path;
-    const status = await unlinkInHelper(join(directory, fileName), MEDIUM_PATIENCE_MS);
+    const status = await unlinkInHelper(join(directory, fileName), FORGETTING_PATIENCE_MS);
     // Else it was never made, or is gone with its file system.
     if (status === -ETIMEDOUT) {
       const text = `${directory} does not answer: ${fileName} stays there`;
@@ -87,7 +85,7 @@ export async function forgetPersistent(
       lost: true,
     }));
     const forgetting = forgetSnapshot(context.persistent, { snapshot: record, members });
-    await bounded(forgetting, MEDIUM_PATIENCE_MS, noAnswer);
+    await bounded(forgetting, FORGETTING_PATIENCE_MS, noAnswer);
   } catch (error) {
     context.logger.error({ snapshot: record.id, err: error }, "its record is not removed");
   }

@@ -12,11 +12,8 @@ import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
 import { type TrackerRecord, trackerRecordName } from "../records/records.js";
 import { identityOf } from "../system/path-target.js";
+import { LATE_RECOVERY_INTERVAL_MS, LATE_RECOVERY_PATIENCE_MS } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
-
-const RETRY_INTERVAL_MS = 5_000;
-/** Short, because others of this device and its users wait meanwhile, and it is tried again. */
-const PATIENCE_MS = 1_000;
 
 /**
  * Forgets a tracker whose front is gone, or has ended: nobody can miss it. Answers false where its
@@ -57,7 +54,7 @@ export class LateRecovery {
     waiting: readonly WaitingFront[],
     locks: OperationLocks,
     onRecovered: (tracker: Tracker) => void,
-    intervalMs: number = RETRY_INTERVAL_MS,
+    intervalMs: number = LATE_RECOVERY_INTERVAL_MS,
   ) {
     this.#context = context;
     this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
@@ -115,7 +112,12 @@ export class LateRecovery {
       logger.warn({ device: record.device }, "its front has ended before it was gone on with");
       return;
     }
-    const tracker = await Tracker.recover(this.#context, record, undefined, PATIENCE_MS);
+    const tracker = await Tracker.recover(
+      this.#context,
+      record,
+      undefined,
+      LATE_RECOVERY_PATIENCE_MS,
+    );
     this.#waiting.delete(record.id);
     this.#onRecovered(tracker);
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");

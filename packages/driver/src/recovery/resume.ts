@@ -27,15 +27,15 @@ import { closeMember, openImage, recoverImage } from "../snapshot/image.js";
 import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
 import type { Member, MemberArea } from "../snapshot/member.js";
 import { Snapshot } from "../snapshot/snapshot.js";
+import {
+  FORGETTING_PATIENCE_MS,
+  JOURNAL_RENEWAL_PATIENCE_MS,
+  STORES_PATIENCE_MS,
+} from "../time-limits.js";
 import { openStoresFenced } from "../tracker/fence.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Fronts, RecoveryListener } from "./after-crash.js";
 import { deleteOwnImage, discard, forgetPersistent } from "./discard.js";
-
-/** How long writes that need copies wait for stores that do not answer; then the snapshot is lost. */
-const STORES_PATIENCE_MS = 20_000;
-/** How long they wait for a medium that keeps a snapshot; then it goes on without. */
-const MEDIUM_PATIENCE_MS = 20_000;
 
 /** What there still is of a device in a snapshot that was taken. */
 export interface ResumedMember {
@@ -213,7 +213,7 @@ async function join(
 async function removeJournal({ persistent, logger }: DriverContext, uuid: string): Promise<void> {
   try {
     await persistent.own();
-    await bounded(persistent.removeFile(areaJournalName(uuid)), MEDIUM_PATIENCE_MS, noAnswer);
+    await bounded(persistent.removeFile(areaJournalName(uuid)), FORGETTING_PATIENCE_MS, noAnswer);
   } catch (error) {
     logger.warn({ err: error }, "the journal of a lost image is not removed");
   }
@@ -235,7 +235,7 @@ async function wake(
   if (typeof journal === "string" && snapshot.persistence.isOn) {
     try {
       const renewing = renewJournal(context, area);
-      member.journal = await bounded(renewing, MEDIUM_PATIENCE_MS, noAnswer);
+      member.journal = await bounded(renewing, JOURNAL_RENEWAL_PATIENCE_MS, noAnswer);
     } catch (error) {
       const why = `its journal is not written: ${(error as Error).message}`;
       await forgetPersistent(context, record);

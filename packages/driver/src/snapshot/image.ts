@@ -7,11 +7,10 @@ import type { DriverContext } from "../context.js";
 import { addLink, linkName, removeLink } from "../system/links.js";
 import { makePartitions } from "../system/partitions.js";
 import { udevMarks } from "../system/udev-marks.js";
+import { AREA_DROP_SPARE_MS } from "../time-limits.js";
 import type { Member } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
 
-/** Besides the bound of I/O, for all that has ended to be told. */
-const DROP_SPARE_MS = 20_000;
 /** Most that one discard of an image may cover. */
 const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
 
@@ -97,7 +96,7 @@ export async function closeMember(context: DriverContext, member: Member): Promi
   const of = { tracker: tracker.id, area: area.id };
   // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest. What a
   // store or the original does not answer it gives up in time.
-  const timeoutMs = context.ioTimeoutMs + DROP_SPARE_MS;
+  const timeoutMs = context.ioTimeoutMs + AREA_DROP_SPARE_MS;
   await reactors.request(tracker.reactor, { type: "dropArea", ...of }, timeoutMs);
   faultPoint("destroy.area-dropped");
   await closeImage(member);

@@ -15,10 +15,8 @@ import type { OverflowPolicy } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import type { OverflowSetup } from "@blksnap/data-plane";
 import { OverflowPolicy as EnginePolicy } from "@blksnap/engine";
+import { BLOCKED_WRITES_INTERVAL_MS, BLOCKED_WRITES_TIMEOUT_MS } from "../time-limits.js";
 
-const TIMEOUT_DEFAULT_MS = 30_000;
-/** How often blocked writes try again; more often where the time limit is short. */
-const TICK_MS = 1000;
 const TICKS_MIN = 8;
 
 const ENGINE_POLICY = {
@@ -31,7 +29,7 @@ const ENGINE_POLICY = {
 export function completePolicy(given: OverflowPolicy | undefined): OverflowPolicy {
   const policy = given?.policy ?? "break-snapshot";
   if (policy === "block-writes") {
-    return { policy, timeout_ms: given?.timeout_ms ?? TIMEOUT_DEFAULT_MS };
+    return { policy, timeout_ms: given?.timeout_ms ?? BLOCKED_WRITES_TIMEOUT_MS };
   }
   if (given?.timeout_ms !== undefined) {
     throw new ControlError("REQUEST_INVALID", "timeout_ms is for the policy block-writes");
@@ -40,7 +38,7 @@ export function completePolicy(given: OverflowPolicy | undefined): OverflowPolic
 }
 
 export function overflowSetup({ policy, timeout_ms }: OverflowPolicy): OverflowSetup {
-  const timeoutMs = timeout_ms ?? TIMEOUT_DEFAULT_MS;
-  const tickMs = Math.min(TICK_MS, Math.ceil(timeoutMs / TICKS_MIN));
+  const timeoutMs = timeout_ms ?? BLOCKED_WRITES_TIMEOUT_MS;
+  const tickMs = Math.min(BLOCKED_WRITES_INTERVAL_MS, Math.ceil(timeoutMs / TICKS_MIN));
   return { policy: ENGINE_POLICY[policy], tickMs, ticksMax: Math.ceil(timeoutMs / tickMs) };
 }

@@ -17,11 +17,9 @@ import {
   type PersistentSnapshotRecord,
   persistentSnapshotName,
 } from "../records/snapshot-records.js";
+import { NO_LIMIT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./member.js";
-
-/** The longest that a timer takes: some 24 days. */
-const NO_LIMIT_MS = 2 ** 31 - 1;
 
 export class SnapshotPersistence {
   readonly #context: DriverContext;

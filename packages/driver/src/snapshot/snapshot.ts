@@ -27,6 +27,7 @@ import { major, minor } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../records/records.js";
+import { GATHER_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
 import { SnapshotEvents } from "./events.js";
@@ -43,9 +44,6 @@ import { tellFill } from "./tell-fill.js";
 
 export type { Member } from "./member.js";
 export type { SnapshotOptions } from "./new-record.js";
-
-/** A device that is short of slots waits so long for those of the others. */
-const GATHER_TIMEOUT_MS = 2000;
 
 export class Snapshot {
   readonly id: string;

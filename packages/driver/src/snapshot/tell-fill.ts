@@ -2,8 +2,7 @@
 import type { SnapshotCreateProgress } from "@blksnap/api";
 import type { Logger } from "pino";
 import type { StoreRecord } from "../records/records.js";
-
-const INTERVAL_MS = 1_000;
+import { FILL_LOG_INTERVAL_MS } from "../time-limits.js";
 
 interface FilledSnapshot {
   readonly id: string;
@@ -21,7 +20,7 @@ export function tellFill(
     const store = stores[storeIndex].path;
     onProgress?.({ store, allocated_bytes: readyBytes, target_bytes: wantedBytes });
     const nowMs = performance.now();
-    if (nowMs - toldMs < INTERVAL_MS) return;
+    if (nowMs - toldMs < FILL_LOG_INTERVAL_MS) return;
     toldMs = nowMs;
     logger.info({ snapshot: id, store, readyBytes, wantedBytes }, "the stores are being allocated");
   };

@@ -11,10 +11,9 @@ import {
   prepareFallocate,
   tryLockFile,
 } from "@blksnap/uring";
+import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 
 const BLKGETSIZE64 = 0x80081272;
-/** How long a path may take to be opened; a network file system that is busy takes seconds. */
-const ANSWER_TIMEOUT_MS = 10_000;
 
 function failure(status: number, what: string): Error {
   const code = errnoName(status);
@@ -50,8 +49,8 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
     },
     createMemoryFile,
     async assertAnswers(path) {
-      const status = await openInHelper(path, ANSWER_TIMEOUT_MS);
-      if (status === -ETIMEDOUT) throw failure(status, `no answer in ${ANSWER_TIMEOUT_MS} ms`);
+      const status = await openInHelper(path, STORE_OPEN_TIMEOUT_MS);
+      if (status === -ETIMEDOUT) throw failure(status, `no answer in ${STORE_OPEN_TIMEOUT_MS} ms`);
     },
     statDirectIo: directIoAlignment,
     endDirectIo,

@@ -7,8 +7,7 @@
 import { DiffStorageError } from "@blksnap/diff-storage";
 import type { BackingFile } from "@blksnap/ublk";
 import { openBackingFileBeside, RECOVERY_PATIENCE_MS, UblkError } from "@blksnap/ublk";
-
-const RETRY_INTERVAL_MS = 10;
+import { FENCE_INTERVAL_MS } from "../time-limits.js";
 
 /** Opens an original as soon as nobody holds it any more. @throws UblkError of openBackingFileBeside */
 export function openFenced(path: string, patienceMs: number): Promise<BackingFile> {
@@ -40,6 +39,6 @@ async function retry<Value>(
     } catch (error) {
       if (!isBusy(error) || performance.now() > deadlineMs) throw error;
     }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_INTERVAL_MS));
+    await new Promise((resolve) => setTimeout(resolve, FENCE_INTERVAL_MS));
   }
 }

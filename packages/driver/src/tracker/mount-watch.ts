@@ -5,9 +5,9 @@
  */
 import { readFileSync } from "node:fs";
 import { high32, low32, MappedMemory, type PromiseRing, prepareRead } from "@blksnap/uring";
+import { MOUNT_LOOK_INTERVAL_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
-const INTERVAL_MS = 5_000;
 /** The superblock, and what would stand in the second page if another one's header does. */
 const START_BYTES = 8192;
 const WRITE_SECTORS_FIELD = 6;
@@ -32,7 +32,10 @@ export class MountWatch {
   constructor(
     trackers: () => Iterable<Watched>,
     read: StartReader,
-    { sysfs = "/sys", intervalMs = INTERVAL_MS }: { sysfs?: string; intervalMs?: number } = {},
+    {
+      sysfs = "/sys",
+      intervalMs = MOUNT_LOOK_INTERVAL_MS,
+    }: { sysfs?: string; intervalMs?: number } = {},
   ) {
     this.#trackers = trackers;
     this.#read = read;

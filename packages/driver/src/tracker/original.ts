@@ -11,6 +11,7 @@ import type { Logger } from "pino";
 import type { TrackerRecord } from "../records/records.js";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
 import { blockIdentity, identityOf, identityOfOpen } from "../system/path-target.js";
+import { FIND_TIMEOUT_MS } from "../time-limits.js";
 import { openFenced } from "./fence.js";
 import type { Undo } from "./undo.js";
 
@@ -31,7 +32,6 @@ export interface ReopenedOriginal extends Omit<FoundOriginal, "path"> {
 
 type Wanted = Pick<TrackerRecord, "device" | "identity" | "marks">;
 
-const FIND_LIMIT_MS = 5_000;
 const BLOCK = "block:";
 
 /**
@@ -112,7 +112,7 @@ function namesOfInode(folder: string, inode: string): Promise<string[]> {
       child.kill("SIGKILL");
       child.unref();
       resolve([]);
-    }, FIND_LIMIT_MS);
+    }, FIND_TIMEOUT_MS);
   });
 }
 
