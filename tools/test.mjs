@@ -26,7 +26,7 @@ const END_TO_END = [process.execPath, "test/e2e/run.mjs"];
 
 const FIRST = [
   { name: "lint", command: [bin("biome"), "check", "--error-on-warnings", "."] },
-  { name: "dead code", command: [bin("knip"), "--no-progress"] },
+  { name: "dead code", command: [bin("knip"), "--no-progress", "--treat-config-hints-as-errors"] },
   { name: "layers", command: [process.execPath, "tools/lint-layers.mjs"] },
   {
     name: "unit tests",
