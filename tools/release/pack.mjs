@@ -55,7 +55,9 @@ export async function packAll(into, { built = {} } = {}) {
     const own = `${process.platform}-${process.arch}-glibc`;
     fillPrebuilds(packageDir, { [own]: join(packageDir, "build", "Release"), ...built });
   }
-  const args = ["pack", "--workspaces", "--json", "--pack-destination", into];
+  // Not --workspaces: that packs the private ones, too.
+  const workspaces = all.flatMap(({ manifest }) => ["--workspace", manifest.name]);
+  const args = ["pack", ...workspaces, "--json", "--pack-destination", into];
   const { stdout } = await execute(npm, args, { cwd: ROOT, maxBuffer: OUTPUT_MAX_BYTES });
   // npm prints an array or, since version 12, an object.
   const packed = Object.values(JSON.parse(stdout));
