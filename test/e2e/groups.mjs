@@ -73,9 +73,10 @@ export function assertVariablesKnown() {
  * Which files run, and where: on a kernel that is asked for, or on this machine, the groups of other
  * kernels add nothing.
  */
-export function select(groups, { only, kernel, host, quick, rest }) {
+export function select(groups, { only, kernel, host, uml, quick, rest }) {
   const pattern = new RegExp(only ?? "");
-  const isOtherKernel = (group) => group.kernel !== undefined && (kernel !== undefined || host);
+  const isOneKernel = kernel !== undefined || host || uml;
+  const isOtherKernel = (group) => group.kernel !== undefined && isOneKernel;
   return groups
     .filter((group) => !isOtherKernel(group))
     .filter(({ isQuick = false }) => (isQuick ? !rest : !quick))
@@ -95,6 +96,7 @@ function textOf(path) {
  * Runs groups, one after the other as it is called.
  * @typedef {object} Setting
  * @property {boolean} [host] on this machine, not in a VM
+ * @property {boolean} [uml] on User Mode Linux
  * @property {boolean} [keepGoing] runs the other files after one has failed
  * @property {boolean} isAlone no other VM runs beside
  * @property {number} cpusPerVm
@@ -157,11 +159,12 @@ export class GroupRunner {
 
   /** @returns {Promise<{why: string, console: string, emulatorFault: boolean} | undefined>} how it ended, if not by itself */
   async #runInVm(command, env, { group, shareDir, vm }) {
-    const { cpusPerVm, signal } = this.#setting;
+    const { cpusPerVm, signal, uml } = this.#setting;
     const onOutput = (chunk) => vm.write(chunk);
     const result = await runInVm({
       command,
       env,
+      uml,
       kernelSeries: group.kernel,
       cpus: group.cpus ?? cpusPerVm,
       cwd: REPOSITORY,

@@ -28,6 +28,7 @@ Runs the end-to-end scenarios in VMs with ublk and prints a line per test.
   --list           print the files and end
   --keep-going     run the other files after one has failed
   --kernel SERIES  run them on this kernel of tools/vm alone: "newest" for that of the backports
+  --uml            run them on User Mode Linux: see tools/vm/README.md
   --host           run on this machine instead of a VM: it needs ublk and root, and gets test disks
   --help
 
@@ -55,12 +56,16 @@ function options() {
         list: flag,
         "keep-going": flag,
         kernel: text,
+        uml: flag,
         host: flag,
         help: { ...flag, short: "h" },
       },
     });
     if (values.jobs !== undefined && !/^[1-9]\d?$/.test(values.jobs)) {
       return fail(`--jobs wants a number from 1 to 99, not ${values.jobs}. See --help`);
+    }
+    if (values.uml && (values.host || values.kernel !== undefined)) {
+      return fail("--uml is a machine and a kernel of its own: no --host, no --kernel. See --help");
     }
     if (values.quick && values.rest) return fail("--quick and --rest are all. See --help");
     return values;
@@ -120,6 +125,7 @@ const report = new Report();
 const jobs = given.host ? 1 : Math.min(groups.length, Number(given.jobs ?? vmsAtOnce()));
 const setting = {
   host: given.host,
+  uml: given.uml,
   keepGoing: given["keep-going"],
   isAlone: jobs === 1,
   cpusPerVm: CPUS_PER_VM,

@@ -28,7 +28,7 @@ function isBelow(path, folder) {
 }
 
 /** The parents come before their children, so that mounting a parent hides no child. */
-function foldersToKeep(folders) {
+export function foldersToKeep(folders) {
   const covered = folders.filter((path) => COVERED.some((top) => isBelow(path, top)));
   const unique = [...new Set(covered)].sort();
   return unique.filter((path) => !unique.some((other) => isBelow(path, other)));
@@ -50,7 +50,7 @@ export function guestEnvironment({ env, shareDir }) {
   };
 }
 
-function commandScript({ command, cwd, env, shareDir }) {
+export function commandScript({ command, cwd, env, shareDir }) {
   const exports = Object.entries(guestEnvironment({ env, shareDir })).map(
     ([name, value]) => `export ${name}=${shellQuote(value)}`,
   );

@@ -11,6 +11,7 @@ for what it puts into the shared folder ($BLKSNAP_VM_SHARE in the guest) and on 
   --time-limit-s N     end the VM after N seconds with status 124 (default 600)
   --memory-mib N       memory of the guest (default 4096)
   --cpus N             processors of the guest (default 2)
+  --uml                User Mode Linux in place of the emulator: see tools/vm/README.md
   --kernel SERIES      6.12 (default), or "newest": the newest one in the distribution's backports
   --disk FILE[,ro]     raw image as a disk, the first is /dev/vda; repeatable
   --share DIR          folder that the guest may write, at the same path (default: a fresh one)
@@ -66,7 +67,7 @@ const WITH_VALUE = {
   env: (to, text) => addVariable(to.env, text),
 };
 
-const FLAGS = new Set(["shell", "verbose", "help"]);
+const FLAGS = new Set(["shell", "verbose", "uml", "help"]);
 
 /**
  * Options end at the first word that is none, so that those of the command stay its own.
@@ -88,6 +89,9 @@ export function parseOptions(words) {
       if (value === undefined) throw new UsageError(`--${name} wants a value`);
       WITH_VALUE[name](options, value);
     } else throw new UsageError(`unknown option ${words[index]}`);
+  }
+  if (options.uml && (options.disks.length > 0 || options.kernelSeries !== undefined)) {
+    throw new UsageError("--disk and --kernel are not for --uml");
   }
   options.command = words.slice(index);
   return options;

@@ -6,6 +6,7 @@ import { acceleration, EMULATED } from "./accel.mjs";
 import { guestInitramfs } from "./guest.mjs";
 import { ensureKernel } from "./kernel.mjs";
 import { startQemu, superviseQemu } from "./supervise.mjs";
+import { startUml, umlKernel } from "./uml.mjs";
 import { startVirtiofsd } from "./virtiofsd.mjs";
 
 const BOOT_ATTEMPTS = 3;
@@ -58,6 +59,7 @@ async function bootOnce(options) {
   const runFolder = temporaryFolder("blksnap-vm-run-");
   const servers = [];
   try {
+    if (options.uml) return await superviseQemu(startUml({ ...options, runFolder }), options);
     const initramfsPath = join(runFolder, "initramfs");
     writeFileSync(initramfsPath, guestInitramfs(options));
     servers.push(startVirtiofsd({ tag: "host", source: "/", runFolder, readOnly: true }));
@@ -109,6 +111,7 @@ async function bootsWith(accel, options) {
  * @param {Record<string, string>} [given.env] variables on top of the guest's own
  * @param {number} [given.timeLimitMs]
  * @param {string} [given.kernelSeries] "6.12" unless given, or "newest": of the distribution's backports
+ * @param {boolean} [given.uml] on User Mode Linux, without disks
  * @param {number} [given.memoryMib]
  * @param {number} [given.cpus]
  * @param {{path?: string, nbdSocket?: string, serial?: string, readOnly?: boolean}[]} [given.disks] raw images, or Unix
@@ -123,13 +126,13 @@ async function bootsWith(accel, options) {
  */
 export async function runInVm(given) {
   const defaults = withDefaults(given);
-  const kernel = ensureKernel(defaults);
+  const kernel = given.uml ? umlKernel() : ensureKernel(defaults);
   if (given.shareDir) mkdirSync(given.shareDir, { recursive: true });
   const shareDir = given.shareDir
     ? realpathSync(given.shareDir)
     : temporaryFolder("blksnap-vm-share-");
   const options = { ...defaults, kernel, shareDir };
-  options.accel = await acceleration(kernel, (accel) => bootsWith(accel, options));
+  if (!given.uml) options.accel = await acceleration(kernel, (accel) => bootsWith(accel, options));
   rmSync(join(shareDir, "dmesg.txt"), { force: true });
   const outcome = await bootUntilReady(options);
   const emulatorFault = isEmulatorFault(options, outcome);
