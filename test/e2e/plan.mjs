@@ -51,7 +51,7 @@ export const GROUPS = [
   },
   {
     name: "kept",
-    files: ["persistent", "continuity"],
+    files: ["persistent", "written-stores", "continuity"],
     ownDaemons: true,
   },
   {

@@ -67,6 +67,7 @@ export const FAULT_POINTS = [
 
   "suspend.images-forgotten",
   "suspend.images-stopped",
+  "suspend.stores-sealed",
   "suspend.journals-complete",
 
   "recover.records-read",

@@ -35,6 +35,11 @@ export interface DiffStorageOptions extends Omit<SlotAllocatorOptions, "onEvent"
    * limit.
    */
   readonly recoverSlots?: Iterable<number>;
+  /**
+   * Told of the stores when all are open and claimed, before anything in them changes. Where it rejects
+   * they are not used.
+   */
+  readonly onOpened?: (stores: readonly Store[]) => Promise<void>;
   /** Gives up opening; what was done is undone then. */
   readonly signal?: AbortSignal;
 }
@@ -93,6 +98,7 @@ export class DiffStorage {
       for (const spec of specs) {
         stores.push(await openStore(spec.path, storeOptions(spec, options)));
       }
+      await options.onOpened?.(stores);
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
       allocator = new SlotAllocator(stores, { ...options, onEvent });
       if (options.recoverSlots !== undefined) allocator.reserveForRecovery(options.recoverSlots);
@@ -139,6 +145,15 @@ export class DiffStorage {
   /** Sizes, use and forecast at this moment. */
   stats(): DiffStorageStats {
     return this.#allocator.stats();
+  }
+
+  /**
+   * Ends growth and answers who waits with "full": nothing of this changes the stores any more, which stay
+   * open. Answers whether that is so within the time; a growth in flight can still change its store if not.
+   */
+  rest(timeoutMs: number): Promise<boolean> {
+    this.#allocator.stop();
+    return within(this.#allocator.idle(), timeoutMs, this.#clock);
   }
 
   /**

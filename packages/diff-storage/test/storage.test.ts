@@ -1,10 +1,11 @@
-import { readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { fstatSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   commandStoreSystem,
   DiffStorage,
   type DiffStorageEvent,
   type DiffStorageOptions,
+  type Store,
   type StoreSystem,
 } from "@blksnap/diff-storage";
 import { EventQueue } from "@blksnap/event-queue";
@@ -163,6 +164,54 @@ test("a restart takes files longer than the limit, as a kill can leave them, and
     assert.is(third.stats().allocatedBytes, SLOT_BYTES);
     await third.close();
     assert.is(statSync(user.path).size, 9 * SLOT_BYTES);
+  }));
+
+test("stores are shown before anything in them changes, and not used where that is refused", () =>
+  withDirectory(async (directory) => {
+    const [used, grown] = [join(directory, "used"), join(directory, "grown")];
+    for (const file of [used, grown]) writeFileSync(file, Buffer.alloc(2 * SLOT_BYTES));
+    const options: DiffStorageOptions = {
+      ...BASE,
+      stores: [{ path: used }, { path: grown }],
+      recoverSlots: [0],
+    };
+    const seen: number[][] = [];
+    const look = () => seen.push([used, grown].map((file) => statSync(file).mtimeMs));
+    look();
+    const before = openDescriptors();
+    const onOpened = async (stores: readonly Store[]) => {
+      assert.equal(
+        stores.map(({ path }) => path),
+        [used, grown],
+      );
+      // Longer than a growth takes to begin.
+      await new Promise((done) => setTimeout(done, 20));
+      look();
+      throw new Error("not these");
+    };
+    const opening = DiffStorage.open({ ...options, onOpened });
+    const refusal = await opening.then(
+      () => "used",
+      ({ message }) => message,
+    );
+    assert.is(refusal, "not these");
+    look();
+    assert.equal(seen[1], seen[0]);
+    assert.equal(seen[2], seen[0]);
+    assert.is(openDescriptors(), before);
+  }));
+
+test("at rest nothing grows, and the stores are still open", () =>
+  withDirectory(async (directory) => {
+    const file = join(directory, "store");
+    writeFileSync(file, "");
+    const storage = await DiffStorage.open({ ...BASE, stores: [{ path: file }] });
+    assert.ok(await storage.rest(10_000));
+    const { size, mtimeMs } = statSync(file);
+    assert.is(storage.allocateExtent(1), "full");
+    storage.stores.forEach(({ fd }) => void fstatSync(fd));
+    assert.ok(await storage.close());
+    assert.equal([statSync(file).size, statSync(file).mtimeMs], [size, mtimeMs]);
   }));
 
 test("limits are checked before anything is opened", async () => {

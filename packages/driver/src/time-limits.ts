@@ -41,6 +41,8 @@ export const LEAVE_PATIENCE_MS = 30_000;
 /** Of a daemon that ends, while nothing gets on: what is left is found by the next one. */
 export const END_STALL_PATIENCE_MS = 30_000;
 export const END_INTERVAL_MS = 250;
+/** For a store's growth to end, and for its last bytes to be on disk: then what others write to it is not seen. */
+export const STORE_SEAL_PATIENCE_MS = 5_000;
 /** For a daemon that is about to leave its state directory: users of its fronts feel each of these. */
 export const STATE_CLAIM_INTERVAL_MS = 20;
 /**
@@ -79,6 +81,8 @@ export const JOURNAL_RENEWAL_PATIENCE_MS = 20_000;
  * gained by more: what stays there is removed, or told, at the next start.
  */
 export const FORGETTING_PATIENCE_MS = 5_000;
+/** For a snapshot's record to say no more how its stores were left: then it ends with the machine's power. */
+export const UNSEALING_PATIENCE_MS = 5_000;
 /** For all disks and file systems together that come after the daemon: a mount at boot gives up after 90 s. */
 export const ARRIVAL_PATIENCE_MS = 30_000;
 export const ARRIVAL_INTERVAL_MS = 200;

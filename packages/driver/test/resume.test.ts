@@ -1,14 +1,15 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { areaIdBytes } from "@blksnap/data-plane";
-import { commandStoreSystem } from "@blksnap/diff-storage";
+import { commandStoreSystem, type StoreSystem } from "@blksnap/diff-storage";
 import { AreaState, DiffAreaMap } from "@blksnap/engine";
-import { uuidText } from "@blksnap/linux-block";
+import { sealNow, uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { areaMapName } from "../dist/records/area-names.js";
+import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../dist/records/records.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
 import { goOn, lookThroughAll, type Resumed } from "../dist/recovery/resume.js";
@@ -210,6 +211,89 @@ test("without its stores a snapshot is lost; its writes go on front by front", a
     state.fileNames().filter((name) => name.startsWith("area-")),
     [],
   );
+});
+
+/** The same snapshot as an orderly end leaves it: persistent, its store sealed, its record on a medium. */
+async function leftSealed(storeFile: string) {
+  const { context, record, said } = await left(storeFile);
+  const persistent = new PersistentDirectory(join(folder, "medium"));
+  await persistent.own();
+  const fd = openSync(storeFile, "r");
+  const storeSeals = [await sealNow(fd, 0)];
+  closeSync(fd);
+  const sealed: SnapshotRecord = { ...record, persistent: true, storeSeals };
+  state.writeRecord(`snapshot-${ID}`, sealed);
+  const { members: _, ...snapshot } = sealed;
+  await persistent.writeRecord(`snapshot-${ID}`, { snapshot, members: [] });
+  const errors: string[] = [];
+  const logger = {
+    info: () => undefined,
+    warn: () => undefined,
+    error: (_: object, text: string) => errors.push(text),
+  };
+  const its = { ...(context as object), persistent, logger };
+  const [found] = await lookThroughAll(its as never, [sealed], new Map());
+  const onRecord = async () => {
+    const [here] = state.readRecords("snapshot-");
+    const [there] = await persistent.readRecords("snapshot-");
+    return [
+      (here as { value?: SnapshotRecord })?.value?.storeSeals,
+      (there as { value?: { snapshot: SnapshotRecord } })?.value?.snapshot.storeSeals,
+    ];
+  };
+  return { context: its, sealed, found: found as Resumed, said, errors, persistent, onRecord };
+}
+
+test("a store that somebody wrote to since the end costs its snapshot, and the log says what", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, Buffer.alloc(2 ** 20, 7));
+  const { context, sealed, found, said, errors, persistent } = await leftSealed(store);
+  const other = openSync(store, "r+");
+  writeSync(other, "others'", 2 ** 19);
+  closeSync(other);
+  const { fronts, live } = comingFronts();
+  const going = goOn(context as never, found, resuming(fronts, sealed));
+  live(1);
+  live(2);
+  assert.is(await going, undefined);
+  assert.not.ok(said.some((request) => request.startsWith("wakeArea")));
+  const text = `snapshot is lost: somebody wrote to the store ${store} while no daemon had it: it was modified`;
+  assert.is(errors.filter((error) => error.startsWith(text)).length, 1);
+  assert.equal(await persistent.readRecords("snapshot-"), []);
+  assert.equal(state.recordNames(), []);
+  persistent.close();
+});
+
+test("a store that is as it was left is used, and nothing tells of that before it changes", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, Buffer.alloc(2 ** 18, 7));
+  const { context, sealed, found, said, persistent, onRecord } = await leftSealed(store);
+  assert.equal(await onRecord(), [sealed.storeSeals, sealed.storeSeals]);
+  const atGrowth: unknown[] = [];
+  const storeSystem: StoreSystem = {
+    ...commandStoreSystem,
+    async fallocate(...range) {
+      atGrowth.push(...(await onRecord()));
+      return commandStoreSystem.fallocate(...range);
+    },
+  };
+  const { fronts, live, fail } = comingFronts();
+  const [again] = await lookThroughAll({ ...context, storeSystem } as never, [sealed], new Map());
+  const going = goOn(
+    { ...context, storeSystem } as never,
+    again as Resumed,
+    resuming(fronts, sealed),
+  );
+  live(1);
+  await until(() => said.includes("wakeArea 1") && atGrowth.length > 0);
+  fail(2);
+  await going;
+  assert.equal(
+    atGrowth.filter((seals) => seals !== undefined),
+    [],
+  );
+  for (const { area } of found.members.values()) closeSync(area.map.fd);
+  persistent.close();
 });
 
 test.run();

@@ -14,6 +14,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
   readBlockWriteCounters,
+  readOwnWriteCounters,
   readWriteCounters,
 } from "../../linux-block/dist/continuity/write-counters.js";
 import { BOOT_ID, FakeKernel, statText } from "./persistence-sysfs.js";
@@ -52,6 +53,17 @@ test("a disk's incarnation and what was written and discarded since", async () =
     mtimeNs: null,
     ctimeNs: null,
   });
+});
+
+test("a partition's own counters leave out what went through the disk's node", async () => {
+  partition("254:1", "vda1", "1", statText(300, 20));
+  const own = () => readOwnWriteCounters("254:1", kernel.sysfs, kernel.proc);
+  const counted = { bootId: BOOT_ID, diskseq: "7", writeSectors: 300, discardSectors: 20 };
+  assert.equal(await own(), counted);
+  kernel.set(DISK, "stat", statText(6000, 950));
+  assert.equal(await own(), counted);
+  kernel.set(DISK, "queue/iostats", "0");
+  assert.equal(await own(), { ...counted, writeSectors: null, discardSectors: null });
 });
 
 test("for how long the boot has slept is the difference of two clocks", async () => {

@@ -18,6 +18,7 @@ export {
 export { isEndOfBoot, isGoingDown } from "./continuity/end-of-boot.js";
 export { extSession } from "./continuity/file-system-proof.js";
 export { readFacts } from "./continuity/original-facts.js";
+export { readSeal, type Seal, sealNow, writtenSince } from "./continuity/seal.js";
 export { untilWritesShow } from "./continuity/write-counters.js";
 export { type DeviceNumber, deviceKey, deviceNumber } from "./device-number.js";
 export { LinuxBlockError, type LinuxBlockErrorCode } from "./errors.js";

@@ -19,6 +19,7 @@ import type { DriverContext } from "../context.js";
 import type { Registry } from "../registry.js";
 import { closeImage } from "../snapshot/image.js";
 import { completePolicy } from "../snapshot/overflow.js";
+import { sealStores } from "../snapshot/seal-stores.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
 import { closeMembers, takeSnapshot } from "../snapshot/take.js";
@@ -188,6 +189,9 @@ export class SnapshotOperations {
     for (const { tracker } of members) {
       await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true });
     }
+    if (snapshot.state === "taken") await sealStores(snapshot, this.#context.logger);
+    snapshot.saveIfPossible();
+    faultPoint("suspend.stores-sealed");
     await snapshot.persistence.suspend(members);
     faultPoint("suspend.journals-complete");
     // From here on the medium alone has it: its maps are not missed.

@@ -2,6 +2,7 @@
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
+import type { Seal } from "@blksnap/linux-block";
 import type { EventsRecord } from "../snapshot/events.js";
 import type { DeviceMarks } from "../system/device-marks.js";
 
@@ -65,6 +66,11 @@ export interface SnapshotRecord extends EventsRecord {
   /** What the take did with the file systems on the members. */
   readonly fileSystems?: readonly FileSystemFreeze[];
   readonly stores: readonly StoreRecord[];
+  /**
+   * How the stores were left, in their order, null where that is not known; absent while anybody writes to
+   * them. Not in `stores`, as an older daemon keeps what it does not know of there.
+   */
+  readonly storeSeals?: readonly (Seal | null)[];
   readonly members: readonly MemberRecord[];
 }
 

@@ -36,3 +36,22 @@ export async function forgetSnapshot(
     if (journal !== null) await directory.removeFile(areaJournalName(journal));
   }
 }
+
+/**
+ * Takes the seals of its stores off a snapshot's record.
+ * @param isGivenUp whether it must not be on the medium any more
+ */
+export async function unsealSnapshot(
+  directory: PersistentDirectory,
+  id: string,
+  isGivenUp: () => boolean,
+): Promise<void> {
+  const name = persistentSnapshotName(id);
+  const [found] = await directory.readRecords(name);
+  if (found === undefined || isGivenUp()) return;
+  if (found.problem !== undefined) throw new Error(found.problem);
+  const record = found.value as PersistentSnapshotRecord;
+  const { storeSeals: _, ...snapshot } = record.snapshot;
+  await directory.writeRecord(name, { ...record, snapshot });
+  if (isGivenUp()) await forgetSnapshot(directory, record);
+}

@@ -14,7 +14,7 @@
 import { closeSync } from "node:fs";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
-import { DiffStorageError } from "@blksnap/diff-storage";
+import { DiffStorageError, type Store } from "@blksnap/diff-storage";
 import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { DeviceMark, isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { bounded, MappedMemory } from "@blksnap/uring";
@@ -36,6 +36,7 @@ import { openStoresFenced } from "../tracker/fence.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Fronts, RecoveryListener } from "./after-crash.js";
 import { deleteOwnImage, discard, forgetPersistent } from "./discard.js";
+import { beginWithSealed } from "./sealed-stores.js";
 
 /** What there still is of a device in a snapshot that was taken. */
 export interface ResumedMember {
@@ -145,7 +146,7 @@ export async function goOn(
   const { record, snapshot } = resumed;
   const { fronts, serving, restored, listener } = resuming;
   listener.snapshot(snapshot);
-  const opening = serving.then(() => openStores(resumed));
+  const opening = serving.then(() => openStores(context, resumed));
   const joining = record.members.map(async (member) => {
     const { tracker: id } = member;
     if (!fronts.has(id)) await restored;
@@ -168,7 +169,8 @@ export async function goOn(
     if (snapshot.state === "taken") await goOnWithImages(context, snapshot);
     return snapshot;
   } catch (error) {
-    context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
+    const text = `snapshot is lost: ${(error as Error).message}`;
+    context.logger.error({ snapshot: record.id, err: error }, text);
     await lose(context, resumed, joining, resuming.all);
     listener.lost(snapshot);
     return undefined;
@@ -176,13 +178,18 @@ export async function goOn(
 }
 
 /** Not longer than a write may wait. */
-async function openStores({ snapshot, slots, record }: Resumed): Promise<void> {
+async function openStores(
+  context: DriverContext,
+  { snapshot, slots, record }: Resumed,
+): Promise<void> {
   const late = () => {
     const paths = record.stores.map(({ path }) => path).join(", ");
     const text = `the stores did not answer in ${STORES_PATIENCE_MS} ms: ${paths}`;
     return new DiffStorageError("STORE_TIMEOUT", text);
   };
-  await openStoresFenced(() => bounded(snapshot.openStorage(slots), STORES_PATIENCE_MS, late));
+  const onOpened = (stores: readonly Store[]) => beginWithSealed(context, snapshot, record, stores);
+  const open = () => snapshot.openStorage(slots, { onOpened });
+  await openStoresFenced(() => bounded(open(), STORES_PATIENCE_MS, late));
   faultPoint("recover.stores-opened");
 }
 

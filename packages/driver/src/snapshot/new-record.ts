@@ -1,6 +1,7 @@
 /** The record that a snapshot begins with. */
 import { randomUUID } from "node:crypto";
 import type { OverflowPolicy, SnapshotCreateProgress } from "@blksnap/api";
+import type { DiffStorageOptions } from "@blksnap/diff-storage";
 import type { SnapshotRecord } from "../records/records.js";
 import { storeRecord } from "./store-record.js";
 
@@ -18,6 +19,9 @@ export interface SnapshotOptions {
   readonly onProgress?: ((progress: SnapshotCreateProgress) => void) | undefined;
   readonly readOnlyImages: boolean;
 }
+
+export type OpenStorageOptions = Pick<SnapshotOptions, "signal" | "onProgress"> &
+  Pick<DiffStorageOptions, "onOpened">;
 
 export function newRecord({
   signal: _signal,

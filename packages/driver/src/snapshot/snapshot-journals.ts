@@ -22,6 +22,8 @@ import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./member.js";
 
 export class SnapshotPersistence {
+  /** Set at the daemon's end: from then on nobody writes to the stores. */
+  storeSeals: SnapshotRecord["storeSeals"];
   readonly #context: DriverContext;
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
@@ -36,6 +38,12 @@ export class SnapshotPersistence {
   /** False for a snapshot that ends with the machine's power, also because its medium failed. */
   get isOn(): boolean {
     return this.#isOn;
+  }
+
+  /** Its part of the snapshot's record. */
+  get record(): Pick<SnapshotRecord, "persistent" | "storeSeals"> {
+    const { storeSeals } = this;
+    return { persistent: this.#isOn, ...(storeSeals && { storeSeals }) };
   }
 
   /** Follows a change. */

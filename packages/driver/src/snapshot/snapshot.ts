@@ -34,7 +34,7 @@ import { SnapshotEvents } from "./events.js";
 import { HungStores } from "./hung-stores.js";
 import type { Member, MemberArea } from "./member.js";
 import { memberRecord } from "./member-record.js";
-import { newRecord, type SnapshotOptions } from "./new-record.js";
+import { newRecord, type OpenStorageOptions, type SnapshotOptions } from "./new-record.js";
 import { completePolicy } from "./overflow.js";
 import { SlotServer, type SlotUser } from "./slot-server.js";
 import { SnapshotPersistence } from "./snapshot-journals.js";
@@ -149,7 +149,7 @@ export class Snapshot {
   /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
   async openStorage(
     recoverSlots?: Iterable<number>,
-    { signal, onProgress }: Pick<SnapshotOptions, "signal" | "onProgress"> = {},
+    { signal, onProgress, onOpened }: OpenStorageOptions = {},
   ): Promise<void> {
     const options: DiffStorageOptions = {
       stores: await storesToOpen(this.stores, recoverSlots !== undefined, this.#context.state.path),
@@ -162,6 +162,7 @@ export class Snapshot {
       onFill: tellFill(this.#context.logger, this, onProgress),
       onCut: this.cuts.note,
       ...(signal && { signal }),
+      ...(onOpened && { onOpened }),
       ...(recoverSlots && { recoverSlots }),
     };
     const storage = await DiffStorage.open(options);
@@ -211,7 +212,7 @@ export class Snapshot {
       alignmentBytes: this.#alignmentBytes,
       slotBytes: this.slotBytes,
       onOverflow: this.onOverflow,
-      persistent: this.persistence.isOn,
+      ...this.persistence.record,
       readOnlyImages: this.readOnlyImages,
       fileSystems: this.fileSystems,
       stores: this.stores,

@@ -242,8 +242,10 @@ function isRegularFile({ mtimeNs }: WriteCounters): boolean {
   return mtimeNs !== null;
 }
 
+type Incarnation = Pick<WriteCounters, "bootId" | "diskseq">;
+
 /** Whether the kernel's view of the device is the one of then: its counters continued. */
-function incarnationOf(before: WriteCounters, now: WriteCounters): "same" | "other" | "unknown" {
+export function incarnationOf(before: Incarnation, now: Incarnation): "same" | "other" | "unknown" {
   if (before.bootId !== now.bootId) return "other";
   if (before.diskseq === null || now.diskseq === null) return "unknown";
   return before.diskseq === now.diskseq ? "same" : "other";
@@ -263,7 +265,7 @@ function writtenBetween(before: WriteCounters, now: WriteCounters): string | und
 }
 
 /** What shows no difference, or cannot, is 0. */
-function grown(before: number | null, now: number | null): number {
+export function grown(before: number | null, now: number | null): number {
   return before === null || now === null ? 0 : now - before;
 }
 
@@ -278,7 +280,7 @@ function writtenInThisBoot(before: WriteCounters, now: WriteCounters): string | 
   return `${amounts(written, discarded)} since the device appeared, before it was tracked`;
 }
 
-function amounts(written: number, discarded: number): string {
+export function amounts(written: number, discarded: number): string {
   const parts = [
     ...(written > 0 ? [`${sectors(written)} written`] : []),
     ...(discarded > 0 ? [`${sectors(discarded)} discarded`] : []),

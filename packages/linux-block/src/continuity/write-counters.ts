@@ -40,6 +40,12 @@ export interface WriteCounters {
   readonly ctimeNs: string | null;
 }
 
+/** As of WriteCounters, but of the device's own node alone. */
+export type OwnWriteCounters = Pick<
+  WriteCounters,
+  "bootId" | "diskseq" | "writeSectors" | "discardSectors"
+>;
+
 type Counters = Pick<WriteCounters, "writeSectors" | "discardSectors">;
 
 const UNKNOWN: Counters = { writeSectors: null, discardSectors: null };
@@ -92,6 +98,24 @@ export async function readBlockWriteCounters(
   };
 }
 
+/**
+ * What was written through a device's own node, or by what lies on it: of a partition without what went
+ * through the disk's node, which may have been anywhere on the disk.
+ * @param deviceNumber "major:minor"
+ */
+export async function readOwnWriteCounters(
+  deviceNumber: string,
+  sysfs = "/sys",
+  proc = "/proc",
+): Promise<OwnWriteCounters> {
+  const folders = await blockFolders(deviceNumber, sysfs);
+  return {
+    bootId: await readBootId(proc),
+    diskseq: folders === undefined ? null : attribute(folders.disk, "diskseq"),
+    ...(folders !== undefined && isCounted(folders) ? statOf(folders.own) : UNKNOWN),
+  };
+}
+
 /** The clock of /proc/uptime continues in sleep, the monotonic one does not. */
 function sleptMs(proc: string): number | null {
   for (let attempt = 0; attempt < STEADY_ATTEMPTS; attempt++) {
@@ -124,10 +148,13 @@ function disks(sysfs: string): string[] {
 }
 
 async function readCounters(folders: BlockFolders): Promise<Counters> {
-  const iostats = attribute(folders.disk, "queue/iostats");
-  if (iostats === null || iostats === "0") return UNKNOWN;
+  if (!isCounted(folders)) return UNKNOWN;
   if (folders.partition === null) return statOf(folders.own);
   return partitionCounters(folders);
+}
+
+function isCounted({ disk }: BlockFolders): boolean {
+  return !["0", null].includes(attribute(disk, "queue/iostats"));
 }
 
 /**
@@ -173,7 +200,10 @@ function difference(
  * Ends when any write to a regular file from now on gives it other times than these: file systems
  * take them from a clock that ticks, and some keep only every second one.
  */
-export async function untilWritesShow({ mtimeNs, ctimeNs }: WriteCounters): Promise<void> {
+export async function untilWritesShow({
+  mtimeNs,
+  ctimeNs,
+}: Pick<WriteCounters, "mtimeNs" | "ctimeNs">): Promise<void> {
   if (mtimeNs === null || ctimeNs === null) return;
   const isCoarse = [mtimeNs, ctimeNs].every((time) => BigInt(time) % 1_000_000_000n === 0n);
   const tickMs = isCoarse ? COARSE_TICK_MS : TICK_MS;

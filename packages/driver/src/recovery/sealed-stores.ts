@@ -1,0 +1,72 @@
+/**
+ * Stores that an orderly end has left: their old data is used only where nobody wrote to them since.
+ *
+ * ```
+ *   stores open, claimed ─▶ as they were left? ─▶ seals off the records ─▶ first growth, first copy
+ *                               │ not
+ *                               └▶ snapshot lost
+ * ```
+ *
+ * In this order: from the first change on the seals would tell of our own writes.
+ */
+import { ControlError } from "@blksnap/api";
+import type { Store } from "@blksnap/diff-storage";
+import { readSeal, writtenSince } from "@blksnap/linux-block";
+import { bounded } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
+import { noAnswer } from "../records/persistent-directory.js";
+import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
+import { unsealSnapshot } from "../records/snapshot-records.js";
+import type { Snapshot } from "../snapshot/snapshot.js";
+import { UNSEALING_PATIENCE_MS } from "../time-limits.js";
+import { forgetPersistent } from "./discard.js";
+
+const HINT = "Until a persistent snapshot is destroyed its stores are its own";
+
+/** @throws ControlError STORE_FAILED: somebody wrote to one; the error of open(2) or read(2) */
+export async function beginWithSealed(
+  context: DriverContext,
+  snapshot: Pick<Snapshot, "persistence">,
+  record: SnapshotRecord,
+  stores: readonly Store[],
+): Promise<void> {
+  const { storeSeals } = record;
+  if (storeSeals === undefined) return;
+  for (const [index, store] of stores.entries()) {
+    const seal = storeSeals[index] ?? null;
+    if (seal === null) continue;
+    // A volume that was made larger has all that it had.
+    const sizeBytes = Math.min(store.openedBytes, seal.sizeBytes);
+    const change = writtenSince(seal, await readSeal(store.fd, sizeBytes));
+    if (change === undefined) continue;
+    const { path } = record.stores[index] ?? store;
+    const text = `somebody wrote to the store ${path} while no daemon had it: ${change}`;
+    throw new ControlError("STORE_FAILED", text, { hint: HINT });
+  }
+  await unseal(context, snapshot, record);
+}
+
+/** On the medium first: a daemon that is killed in between finds the stores as they were. */
+async function unseal(
+  context: DriverContext,
+  { persistence }: Pick<Snapshot, "persistence">,
+  record: SnapshotRecord,
+): Promise<void> {
+  const { logger, persistent, state } = context;
+  let isGivenUp = false;
+  try {
+    await persistent.own();
+    const unsealing = unsealSnapshot(persistent, record.id, () => isGivenUp);
+    await bounded(unsealing, UNSEALING_PATIENCE_MS, noAnswer);
+  } catch (error) {
+    isGivenUp = true;
+    await forgetPersistent(context, record);
+    await persistence.giveUp([], `its record cannot be written: ${(error as Error).message}`);
+  }
+  const { storeSeals: _, ...unsealed } = record;
+  try {
+    state.writeRecord(snapshotRecordName(record.id), unsealed);
+  } catch (error) {
+    logger.warn({ snapshot: record.id, err: error }, "record is not up to date");
+  }
+}

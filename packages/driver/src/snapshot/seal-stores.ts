@@ -1,0 +1,44 @@
+/** How the stores of a snapshot are left, which nobody writes to any more: see Seal. */
+import { fsync } from "node:fs";
+import { promisify } from "node:util";
+import type { Store } from "@blksnap/diff-storage";
+import { type Seal, sealNow } from "@blksnap/linux-block";
+import { bounded } from "@blksnap/uring";
+import type { Logger } from "pino";
+import { STORE_SEAL_PATIENCE_MS } from "../time-limits.js";
+import type { Snapshot } from "./snapshot.js";
+
+const fsyncFd = promisify(fsync);
+
+type Sealing = Pick<Snapshot, "storage" | "members" | "hungStores" | "persistence">;
+
+/**
+ * At the daemon's end, when no device of the snapshot is written any more: from the next save() on it is on
+ * record how its stores are left. Of one that may still change, or does not answer, nothing is.
+ */
+export async function sealStores(snapshot: Sealing, logger: Pick<Logger, "warn">): Promise<void> {
+  const { storage, members, hungStores, persistence } = snapshot;
+  const isLate = [...members.values()].some(({ lateArea }) => lateArea !== null);
+  const isAtRest = !isLate && (await storage.rest(STORE_SEAL_PATIENCE_MS));
+  const sealing = storage.stores.map(async (store, index) => {
+    try {
+      if (!isAtRest || hungStores.isHung(index)) throw noAnswer();
+      return await bounded(sealed(store), STORE_SEAL_PATIENCE_MS, noAnswer);
+    } catch (error) {
+      const text = `${store.path}: what others write to it before the next start will not be seen`;
+      logger.warn({ err: error }, `${text}: ${(error as Error).message}`);
+      return null;
+    }
+  });
+  persistence.storeSeals = await Promise.all(sealing);
+}
+
+function noAnswer(): Error {
+  return new Error("it does not answer");
+}
+
+/** On its medium first: a power cut must not take back what the seal says, times of a file included. */
+async function sealed({ fd, openedBytes }: Store): Promise<Seal> {
+  await fsyncFd(fd);
+  return sealNow(fd, openedBytes);
+}
