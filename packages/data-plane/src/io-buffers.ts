@@ -28,6 +28,7 @@ export interface IoBuffersOptions {
 
 export class IoBuffers {
   readonly #options: IoBuffersOptions;
+  readonly #places: number;
   /** Address of each buffer. */
   readonly #addresses: Float64Array;
   readonly #bufferOf: Int32Array;
@@ -43,6 +44,7 @@ export class IoBuffers {
   constructor(options: IoBuffersOptions) {
     const { places, ids, address } = options;
     this.#options = options;
+    this.#places = places;
     this.#addresses = new Float64Array(places * (1 + SPARES_PER_PLACE));
     for (let place = 0; place < places; place++) this.#addresses[place] = address(place);
     this.#bufferOf = Int32Array.from({ length: places }, (_, place) => place);
@@ -75,13 +77,15 @@ export class IoBuffers {
     this.#used[id] = FREE;
     this.#users[buffer]--;
     this.#busy--;
-    if (this.#users[buffer] === 0 && buffer >= this.#options.places) this.#giveBack(buffer);
+    if (this.#users[buffer] === 0 && buffer >= this.#places) this.#giveBack(buffer);
     if (this.#closing && this.#busy === 0) this.#release();
   }
 
   /** The spare that the place has, if it has one. */
   spareOf(place: number): MappedMemory | undefined {
-    return this.#spares[this.#bufferOf[place] - this.#options.places];
+    const spare = this.#bufferOf[place] - this.#places;
+    // Looked up by a negative index an array is searched like an object, for longer than all else takes.
+    return spare < 0 ? undefined : this.#spares[spare];
   }
 
   /** Something late uses the buffer of the place: it gets another, where there is memory for one. */
@@ -100,7 +104,7 @@ export class IoBuffers {
   }
 
   #makeSpare(): number | undefined {
-    const buffer = this.#options.places + this.#spares.length;
+    const buffer = this.#places + this.#spares.length;
     if (buffer >= this.#users.length) return undefined;
     try {
       const memory = MappedMemory.anonymous(this.#options.lengthBytes);

@@ -172,6 +172,12 @@ export class EngineCore {
     this.ready.push(id);
   }
 
+  /** True if no request may continue now, nor with a free copy or run. */
+  isNobodyWaiting(): boolean {
+    const { ready, copyWaiters, runWaiters } = this;
+    return ready.isEmpty() && copyWaiters.isEmpty() && runWaiters.isEmpty();
+  }
+
   /** Lets all requests that wait on this copy continue. */
   wakeWaiters(copy: number): void {
     this.ready.append(this.copies.waitersHead[copy], this.copies.waitersTail[copy]);

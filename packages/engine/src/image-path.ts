@@ -101,7 +101,12 @@ export class ImagePath {
     else if (isWrite) this.recordDirect(run);
     else if (image.error[tag] === 0 && this.reader.reread(run)) return;
     if (isWrite && runs.copy[run] !== NONE) this.copyPath.release(runs.copy[run]);
-    this.runPath.end(run);
+    runs.free(run);
+    image.pending[tag]--;
+    if (image.pending[tag] > 0) return;
+    // Most requests end here; only what has more to start goes through the queue.
+    if (image.error[tag] !== 0 || image.cursorChunk[tag] > image.endChunk[tag]) this.complete(tag);
+    else core.wake(core.front.depth + tag);
   }
 
   /** Runs whose bound has passed are late. */

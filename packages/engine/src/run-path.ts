@@ -77,12 +77,6 @@ export class RunPath {
     io.submitRun(run);
   }
 
-  /** Ends a run; its request continues when that was the last thing in flight for it. */
-  end(run: number): void {
-    this.core.runs.free(run);
-    this.goOn(this.core.runs.tag[run]);
-  }
-
   /** The run's bound has passed: its request ends with an error, without it. */
   setLate(run: number): void {
     const { core } = this;
@@ -91,7 +85,8 @@ export class RunPath {
     core.image.error[tag] = -EIO;
     core.io.onRunLate(run);
     core.runs.setLate(run);
-    this.goOn(tag);
+    core.image.pending[tag]--;
+    if (core.image.pending[tag] === 0) core.wake(core.front.depth + tag);
   }
 
   /** The answer to a late run. */
@@ -108,12 +103,6 @@ export class RunPath {
     for (let run = 0; run < size; run++) {
       if (state[run] === IoState.LATE) state[run] = IoState.ORPHANED;
     }
-  }
-
-  private goOn(tag: number): void {
-    const { image, front } = this.core;
-    image.pending[tag]--;
-    if (image.pending[tag] === 0) this.core.wake(front.depth + tag);
   }
 }
 

@@ -126,8 +126,11 @@ export class TrackerEngine implements AreaListener {
 
   /** Answer to submitRun: exactly `runs.lengthBytes[runId]`, or -errno. */
   onRunDone(runId: number, result: number): void {
-    this.imagePath.onRunDone(runId, result);
-    this.settle();
+    try {
+      this.imagePath.onRunDone(runId, result);
+    } finally {
+      this.settle();
+    }
   }
 
   /** Answer to submitKept: >= 0, or -errno. */
@@ -332,6 +335,10 @@ export class TrackerEngine implements AreaListener {
   private settle(): void {
     const { core } = this;
     if (this.settling) return;
+    if (core.isNobodyWaiting()) {
+      if (core.phase === AreaPhase.CLOSING) this.close();
+      return;
+    }
     this.settling = true;
     let failure: unknown;
     for (;;) {

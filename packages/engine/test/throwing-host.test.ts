@@ -10,7 +10,9 @@ const BLOCK_BYTES = 4096;
 
 class ThrowingHost extends FakeHost {
   /** The next call of this name throws, with this id. */
-  armed: { call: "submitOriginal" | "completeFront" | "submitRun"; id: number } | undefined;
+  armed:
+    | { call: "submitOriginal" | "completeFront" | "submitRun" | "completeImage"; id: number }
+    | undefined;
 
   private meet(call: string, id: number): void {
     if (this.armed?.call !== call || this.armed.id !== id) return;
@@ -31,6 +33,11 @@ class ThrowingHost extends FakeHost {
   override completeFront(tag: number, result: number): void {
     super.completeFront(tag, result);
     this.meet("completeFront", tag);
+  }
+
+  override completeImage(tag: number, result: number): void {
+    super.completeImage(tag, result);
+    this.meet("completeImage", tag);
   }
 }
 
@@ -101,6 +108,17 @@ test("a throw in a part of an image request leaves the front alone", () => {
     }
   }
   assert.is(host.armed, undefined);
+  assertAlive(host);
+});
+
+test("a throw at the end of an image request lets those go on that waited for its run", () => {
+  const host = new ThrowingHost({ runsMax: 1 });
+  host.take();
+  for (const tag of [0, 1, 2]) host.image(tag, READ, tag * BLOCK_BYTES, BLOCK_BYTES);
+  host.armed = { call: "completeImage", id: 0 };
+  assert.throws(() => host.answer("run"), "thrown by the host");
+  host.run();
+  for (const tag of [0, 1, 2]) assert.is(host.imageResults.get(tag), BLOCK_BYTES);
   assertAlive(host);
 });
 
