@@ -1,0 +1,187 @@
+/**
+ * What requests cost in entries of the ring and in system calls, exactly: both grow with each detour, and neither
+ * with the load of the machine. One request is in flight at a time, the dearest case.
+ */
+import { closeSync, ftruncateSync } from "node:fs";
+import { MessageChannel } from "node:worker_threads";
+import { CbtMap, DiffAreaMap, RequestOp } from "@blksnap/engine";
+import { createMemoryFile, MappedMemory, Reactor } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { native } from "../../uring/dist/native.js";
+import { IoTicker } from "../dist/io-ticker.js";
+import type { ReactorNotice } from "../dist/messages.js";
+import { TrackedDevice } from "../dist/tracked-device.js";
+import { FakeUblk, type UserRequest } from "./fake-ublk.js";
+
+const { READ, WRITE } = RequestOp;
+const MIB = 2 ** 20;
+const BLOCK_BYTES = 4096;
+const CHUNK_BYTES = 2 ** 18;
+const REQUESTS = 64;
+const AREA = "11111111-1111-4111-8111-111111111111";
+const geometry = {
+  capacityBytes: 32 * MIB,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+/** Nothing is late, and no tick of the clock is among what is counted. */
+const IO_TIMEOUT_MS = 10_000_000;
+const QUEUE = { queueDepth: 1, maxIoBytes: MIB };
+
+/** A tracked device in a snapshot, with its image, over files in memory. */
+class World {
+  readonly notices: ReactorNotice[] = [];
+  readonly ublk: FakeUblk;
+  readonly front: number;
+  readonly image: number;
+  readonly #fds: number[] = [];
+  readonly #channel = new MessageChannel();
+
+  constructor() {
+    const wakeFd = native.eventFd(0, 0o2000000);
+    const reactor = new Reactor({
+      wakeFd,
+      port: this.#channel.port2,
+      onMessage: () => undefined,
+      onError: (error) => {
+        throw error;
+      },
+    });
+    this.ublk = new FakeUblk(reactor);
+    this.front = this.ublk.addDevice();
+    this.image = this.ublk.addDevice();
+    this.#fds.push(wakeFd, this.front, this.image);
+    const device = this.#attach(reactor);
+    device.prepareArea(this.#area());
+    device.hold(IO_TIMEOUT_MS, () => undefined);
+    device.switchAndRelease(AREA);
+    device.areaOf(AREA)?.openImage({ charFd: this.image, ...QUEUE });
+    // The clock of I/O is started by the first that has a bound.
+    this.ublk.run(this.image, [read(0)]);
+  }
+
+  close(): void {
+    this.ublk.close();
+    for (const fd of this.#fds) closeSync(fd);
+    this.#channel.port1.close();
+  }
+
+  #attach(reactor: Reactor): TrackedDevice {
+    const { capacityBytes } = geometry;
+    const lengthBytes = CbtMap.byteLength(capacityBytes, 16);
+    const fd = this.#file("cbt", lengthBytes);
+    const memory = MappedMemory.file(fd, 0, lengthBytes);
+    const generation = Uint8Array.from({ length: 16 }, (_, index) => index);
+    CbtMap.create(memory.buffer, { capacityBytes, blockShift: 16, generation });
+    const heartbeat = new SharedArrayBuffer(4);
+    const settings = { index: 0, imageDepth: 1, ioTimeoutMs: IO_TIMEOUT_MS, heartbeat };
+    const request = {
+      type: "attach",
+      tracker: 1,
+      queue: { charFd: this.front, ...QUEUE },
+      originalFd: this.#file("original", capacityBytes),
+      isBlock: false,
+      geometry,
+      cbt: { fd, lengthBytes },
+      area: undefined,
+    } as const;
+    const ticker = new IoTicker(reactor, IO_TIMEOUT_MS);
+    const tell = (notice: ReactorNotice) => this.notices.push(notice);
+    const all = { ...settings, ringEntries: 256 };
+    const device = new TrackedDevice(reactor, all, request, ticker, tell);
+    device.start();
+    return device;
+  }
+
+  #area() {
+    const lengthBytes = DiffAreaMap.byteLength(geometry);
+    return {
+      id: AREA,
+      map: { fd: this.#file("map", lengthBytes), lengthBytes },
+      storeCount: 1,
+      storeFds: [this.#file("store", geometry.capacityBytes)],
+      extents: [0, geometry.capacityBytes / CHUNK_BYTES],
+      lowWaterSlots: 0,
+      wantedSlots: 1,
+      wantedSlotsMax: 1,
+      slotBytes: CHUNK_BYTES,
+      overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
+    };
+  }
+
+  #file(name: string, lengthBytes: number): number {
+    const fd = createMemoryFile(name);
+    ftruncateSync(fd, lengthBytes);
+    this.#fds.push(fd);
+    return fd;
+  }
+}
+
+function read(offsetBytes: number, lengthBytes: number = BLOCK_BYTES): UserRequest {
+  return { op: READ, offsetBytes, lengthBytes };
+}
+
+function write(offsetBytes: number, lengthBytes: number = BLOCK_BYTES): UserRequest {
+  return { op: WRITE, offsetBytes, lengthBytes };
+}
+
+/** One request for each chunk, at the same place in each. */
+function each(make: (offsetBytes: number) => UserRequest, block = 1): UserRequest[] {
+  const at = (index: number): number => index * CHUNK_BYTES + block * BLOCK_BYTES;
+  return Array.from({ length: REQUESTS }, (_, index) => make(at(index)));
+}
+
+/** Entries and calls for each request, with nothing said to the main thread, besides bringing the first one. */
+function assertWork(
+  world: World,
+  charFd: number,
+  requests: UserRequest[],
+  wanted: { entries: number; enters?: number },
+): void {
+  const { results, entries, enters } = world.ublk.run(charFd, requests);
+  assert.equal(
+    results,
+    requests.map(({ lengthBytes }) => lengthBytes),
+  );
+  assert.is((entries - 1) / requests.length, wanted.entries);
+  if (wanted.enters !== undefined) assert.is((enters - 1) / requests.length, wanted.enters);
+  assert.equal(world.notices, []);
+}
+
+test("a read of the front or of the image is one entry and its answer, wherever the data is", () => {
+  const world = new World();
+  const twoOfBoth = { entries: 2, enters: 2 };
+  assertWork(world, world.front, each(read), twoOfBoth);
+  assertWork(world, world.image, each(read), twoOfBoth);
+  world.ublk.run(world.front, each(write));
+  assertWork(world, world.front, each(read), twoOfBoth);
+  assertWork(world, world.image, each(read), twoOfBoth);
+  world.close();
+});
+
+test("a read of the image has one entry for each stretch of a chunk in one place", () => {
+  const world = new World();
+  world.ublk.run(world.front, [write(BLOCK_BYTES), write(CHUNK_BYTES, 2 * BLOCK_BYTES)]);
+  // Original, slot, original; slot, original; answer.
+  assertWork(world, world.image, [read(0, 2 * CHUNK_BYTES)], { entries: 6 });
+  world.close();
+});
+
+test("a first write is a linked pair and the write, the next one is the write", () => {
+  const world = new World();
+  assertWork(world, world.front, each(write), { entries: 4 });
+  assertWork(world, world.front, each(write), { entries: 2, enters: 2 });
+  assertWork(world, world.front, each(write, 9), { entries: 4 });
+  world.close();
+});
+
+test("whole blocks that are written to the image go to their slot at once", () => {
+  const world = new World();
+  assertWork(world, world.image, each(write), { entries: 2, enters: 2 });
+  assertWork(world, world.image, each(write), { entries: 2, enters: 2 });
+  world.close();
+});
+
+test.run();

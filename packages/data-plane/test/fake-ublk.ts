@@ -1,0 +1,131 @@
+/**
+ * The ublk driver for a reactor on a real ring: commands of queues become NOPs that bring the next request, or wait
+ * for one here. All else that the reactor asks for is done by the kernel, and counted.
+ */
+import { ftruncateSync } from "node:fs";
+import { createMemoryFile, MappedMemory, prepareNop, type Reactor } from "@blksnap/uring";
+import { native } from "../../uring/dist/native.js";
+
+const URING_CMD = 46;
+const COMMAND_WORD = 12;
+const USER_DATA_WORD = 8;
+const DESCRIPTOR_WORDS = 6;
+const SECTOR_BYTES = 512;
+const FILE_BYTES = 2 ** 20;
+/** Nobody waits for the completion of a command that is kept here. */
+const KEPT_DATA = 0;
+
+export interface UserRequest {
+  readonly op: number;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+/** A device with one queue of one tag. */
+interface FakeDevice {
+  readonly descriptors: Int32Array;
+  readonly waiting: UserRequest[];
+  readonly results: number[];
+  /** The first command of its tag has come: the others bring results. */
+  isFetched: boolean;
+  /** User data of the command that waits for a request. */
+  kept: readonly [number, number] | undefined;
+}
+
+/** What the reactor has asked of the kernel. */
+export interface Work {
+  enters: number;
+  entries: number;
+}
+
+export class FakeUblk {
+  readonly #reactor: Reactor;
+  readonly #devices = new Map<number, FakeDevice>();
+  readonly #enter = native.enter;
+  readonly #keptHandler: number;
+  readonly #work: Work = { enters: 0, entries: 0 };
+
+  constructor(reactor: Reactor) {
+    this.#reactor = reactor;
+    this.#keptHandler = reactor.addHandler({ onCompletion: () => undefined });
+    native.enter = (fd, toSubmit, minComplete, flags) => {
+      this.#takeCommands();
+      this.#work.enters++;
+      this.#work.entries += toSubmit;
+      return this.#enter(fd, toSubmit, minComplete, flags);
+    };
+  }
+
+  /** A character device with one tag, for makeQueue(). */
+  addDevice(): number {
+    const fd = createMemoryFile("ublkc");
+    ftruncateSync(fd, FILE_BYTES);
+    const { buffer } = MappedMemory.file(fd, 0, FILE_BYTES);
+    const descriptors = new Int32Array(buffer);
+    const device = { descriptors, waiting: [], results: [], isFetched: false, kept: undefined };
+    this.#devices.set(fd, device);
+    return fd;
+  }
+
+  /** Has users send these, one after the other. Answers what the reactor did for them, and the results. */
+  run(charFd: number, requests: readonly UserRequest[]): Work & { results: number[] } {
+    const device = this.#deviceOf(charFd);
+    while (device.kept === undefined) this.#reactor.turn();
+    const [low, high] = device.kept;
+    const { enters, entries } = this.#work;
+    device.results.length = 0;
+    device.waiting.push(...requests);
+    this.#deliver(device);
+    prepareNop(this.#reactor.ring, low, high, 0);
+    while (device.results.length < requests.length) this.#reactor.turn();
+    const work = this.#work;
+    return {
+      enters: work.enters - enters,
+      entries: work.entries - entries,
+      results: [...device.results],
+    };
+  }
+
+  close(): void {
+    native.enter = this.#enter;
+  }
+
+  #deviceOf(charFd: number): FakeDevice {
+    const device = this.#devices.get(charFd);
+    if (device === undefined) throw new Error("a command of no device");
+    return device;
+  }
+
+  /** What is new in the ring: an entry is written whole each time that it is used. */
+  #takeCommands(): void {
+    const { sqes32: words, sqEntries, sqeWords } = this.#reactor.ring;
+    for (let sqe = 0; sqe < sqEntries * sqeWords; sqe += sqeWords) {
+      if ((words[sqe] & 0xff) === URING_CMD) this.#takeCommand(words, sqe, sqeWords);
+    }
+  }
+
+  #takeCommand(words: Int32Array, sqe: number, sqeWords: number): void {
+    const device = this.#deviceOf(words[sqe + 1]);
+    const result = words[sqe + COMMAND_WORD + 1];
+    const user = [words[sqe + USER_DATA_WORD], words[sqe + USER_DATA_WORD + 1]] as const;
+    if (device.isFetched) device.results.push(result);
+    device.isFetched = true;
+    const isKept = device.waiting.length === 0;
+    if (isKept) device.kept = user;
+    else this.#deliver(device);
+    words.fill(0, sqe, sqe + sqeWords);
+    words[sqe + 1] = -1;
+    words[sqe + USER_DATA_WORD] = isKept ? KEPT_DATA : user[0];
+    words[sqe + USER_DATA_WORD + 1] = isKept ? this.#keptHandler : user[1];
+  }
+
+  #deliver(device: FakeDevice): void {
+    const request = device.waiting.shift();
+    if (request === undefined) throw new Error("there is no request");
+    const { op, offsetBytes, lengthBytes } = request;
+    const firstSector = offsetBytes / SECTOR_BYTES;
+    device.kept = undefined;
+    device.descriptors.set([op, lengthBytes / SECTOR_BYTES, firstSector, 0], 0);
+    device.descriptors.fill(0, 4, DESCRIPTOR_WORDS);
+  }
+}
