@@ -15,6 +15,7 @@ export const FAULT_POINTS = [
   "attach.linked",
 
   "detach.front-synced",
+  "detach.front-left",
   "detach.front-stopped",
   "detach.link-removed",
   "detach.record-removed",

@@ -371,8 +371,9 @@ export class Driver implements DriverControl {
       lost: ({ id }) => this.#registry.snapshots.delete(id),
       progressed: () => this.#reactorEvents.retry(),
     });
-    const { trackers, snapshots, waiting, lastTracker } = recovered;
-    this.#late = new LateRecovery(this.#context, waiting, this.#operations.locks, addTracker);
+    const { trackers, snapshots, waiting, lastTracker, endsRecorded } = recovered;
+    const { locks } = this.#operations;
+    this.#late = new LateRecovery(this.#context, waiting, locks, addTracker, endsRecorded);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     this.#reactorEvents.begin();

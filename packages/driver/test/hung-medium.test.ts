@@ -32,6 +32,7 @@ const KNOWN = {
   trackers: new Set<string>(),
   numbers: new Map<string, number>(),
   lastNumber: 0,
+  isBoot: true,
 };
 let folder: string;
 let said: string[];
@@ -102,7 +103,7 @@ test("journals that nobody knows are not removed any more once that was given up
     writeFileSync(join(directory.path, name), "");
   }
   const restored = await restoreAfterReboot(contextOf(directory), KNOWN);
-  assert.equal(restored, { pending: [], snapshots: [] });
+  assert.equal(restored, { pending: [], snapshots: [], endsRecorded: true });
   assert.match(said.join(), "the medium does not answer: journals of takes");
   const removed = readdirSync(directory.path).filter((name) => name.endsWith(".journal"));
   assert.is(removed.length, 2);

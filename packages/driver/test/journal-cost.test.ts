@@ -5,7 +5,7 @@ import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { CbtJournal } from "../../data-plane/dist/cbt-journal.js";
-import { restoreCbt } from "../dist/records/tracker-persistence.js";
+import { restoreCbt } from "../dist/records/restored-cbt.js";
 import { FakeReactor, type MediumFile } from "./journal-sim/medium.js";
 
 const test = suite("journal-cost");

@@ -61,6 +61,7 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
     [{ record, why: "at the start" }],
     locks(),
     none,
+    true,
     1,
   );
   return { late, asked, deleted };

@@ -8,11 +8,8 @@ import { type BackingFile, openBackingFile } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
-import {
-  type Prepared,
-  restoreCbt,
-  TrackerPersistence,
-} from "../dist/records/tracker-persistence.js";
+import { restoreCbt } from "../dist/records/restored-cbt.js";
+import { type Prepared, TrackerPersistence } from "../dist/records/tracker-persistence.js";
 
 export interface World {
   root: string;

@@ -22,6 +22,7 @@ const test = suite("continuity");
 
 interface More {
   readonly closing?: boolean;
+  readonly serving?: boolean;
   readonly trustReboots?: boolean;
 }
 
@@ -29,7 +30,7 @@ function judge(
   base: PersistedIdentity,
   change: Change,
   clean: boolean,
-  { closing = false, trustReboots = false }: More = {},
+  { closing = false, serving = true, trustReboots = false }: More = {},
 ): Continuity {
   const before: EarlierTracking = {
     ...base,
@@ -37,6 +38,7 @@ function judge(
     witness: { ...base.witness, ...change.wasCounters },
     clean,
     closing,
+    serving,
   };
   const now: PersistedIdentity = {
     ...base,
@@ -95,6 +97,7 @@ function content(unmounted: string | null, session: string | null = unmounted): 
 interface Proof extends Change {
   readonly clean?: boolean;
   readonly closing?: boolean;
+  readonly serving?: boolean;
   readonly trustReboots?: boolean;
 }
 
@@ -256,6 +259,17 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   [
     "a power cut, trusted, no counter",
     { ...CUT, was: {}, is: { boot: boot("b-1", null) } },
+    "continue",
+  ],
+  ["trusted, and its front was gone", { ...CUT, serving: false }, /no front any more/],
+  [
+    "the same, the mount is the same",
+    {
+      ...CUT,
+      serving: false,
+      was: { ...CUT.was, content: content(null, "s") },
+      is: { ...CUT.is, content: content(null, "s") },
+    },
     "continue",
   ],
   ["a stop before the end, trusted", { ...CUT, clean: true }, /while the system went on/],

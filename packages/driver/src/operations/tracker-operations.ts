@@ -13,7 +13,8 @@ import {
   type OwnPlace,
   ownPlaces,
 } from "../tracker/own-places.js";
-import { type AttachOptions, type DetachOptions, Tracker } from "../tracker/tracker.js";
+import { Tracker } from "../tracker/tracker.js";
+import type { AttachOptions, DetachOptions } from "../tracker/tracker-options.js";
 
 export class TrackerOperations {
   readonly #context: DriverContext;

@@ -4,16 +4,21 @@
  * ```
  *   prepare ──▶ judge what is recorded ──▶ restore the map, or say why a new generation begins
  *   begin   ──▶ new journal with the map as checkpoint, record "not clean"  ──▶ the front may write
+ *   serve   ──▶ the front is there: record "serving"
  *   rotate  ──▶ the log is half full: a new journal, while writes go on
+ *   leave   ──▶ the front is about to go: record "not serving"
  *   end     ──▶ nobody writes any more: last checkpoint, what the device looks like, record "clean"
  *   fail    ──▶ the medium fails: record and journal go, so that nobody believes them later
  * ```
+ *
+ * Who finds a record that is not clean believes that tracking went on to the end of its boot only where it
+ * says "serving": wherever a daemon is killed between begin and serve, or leave and end, it does not.
  */
 import { randomUUID } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { ControlError } from "@blksnap/api";
 import type { AdoptReply, JournalSetup, MirrorReply } from "@blksnap/data-plane";
-import { CbtReplay, JournalKind } from "@blksnap/data-plane";
+import { JournalKind } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
 import { type EntryVisitor, JournalDraft, openJournal } from "@blksnap/journal";
 import {
@@ -31,15 +36,16 @@ import { bounded } from "@blksnap/uring";
 import { Serial } from "../serial.js";
 import { boundedSteps } from "./bounded-steps.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
-import { earlierRecord, type PersistentTrackerRecord, trackerRecords } from "./tracker-records.js";
+import type { RestoredCbt } from "./restored-cbt.js";
+import {
+  earlierRecord,
+  type PersistentTrackerRecord,
+  trackerJournalName,
+  trackerRecordName,
+  trackerRecords,
+} from "./tracker-records.js";
 
 const LOG_BYTES = 2 ** 21;
-
-/** What a journal had; to be put into a new map. */
-export interface RestoredCbt {
-  readonly checkpoint: Uint8Array;
-  readonly entries: readonly (readonly [op: number, a: number, b: number, c: number])[];
-}
 
 /** How the reactor is asked; see messages.ts. */
 export interface JournalRequests {
@@ -76,6 +82,14 @@ export type Prepared =
       readonly broken: Broken;
     };
 
+/** How tracking ends. */
+export interface EndOptions {
+  /** The system goes down, and nobody is left who could write. */
+  readonly closing?: boolean;
+  /** The front had gone before: what the device looks like now is not how it was left. */
+  readonly isLate?: boolean;
+}
+
 /** Why a map cannot go on. */
 type Broken = Extract<Continuity, { verdict: "new_generation" }>;
 
@@ -88,6 +102,9 @@ export class TrackerPersistence {
   /** There was no record. */
   readonly #isNew: boolean;
   #tracking: EarlierTracking;
+  /** The next daemon is to attach it by itself. */
+  #attached: boolean;
+  #hasLeft = false;
   /** log2 of the chunks; from begin() on. */
   #chunkShift = 0;
   #journal: FileHandle | undefined;
@@ -104,12 +121,14 @@ export class TrackerPersistence {
     uuid: string,
     tracking: EarlierTracking,
     isNew: boolean,
+    attached = true,
   ) {
     this.#directory = directory;
     this.#backing = backing;
     this.uuid = uuid;
     this.#tracking = tracking;
     this.#isNew = isNew;
+    this.#attached = attached;
     directory.inUse.add(uuid);
   }
 
@@ -131,7 +150,7 @@ export class TrackerPersistence {
     );
     if (!persistent && records.length === 0) return { kind: "unrecorded" };
     const facts = await readFacts(backing, await directory.boot());
-    const tracking = { ...facts, clean: false };
+    const tracking = { ...facts, clean: false, serving: false };
     // Another device may have been attached meanwhile.
     const free = records.filter((record) => !directory.inUse.has(record.uuid));
     const found = earlierRecord(free, backing.path, facts, uuid);
@@ -173,8 +192,10 @@ export class TrackerPersistence {
     const records = await read.catch(() => []);
     const record = records.find((one) => one.uuid === uuid);
     const tracking = record?.tracking ?? (await readFacts(backing, await directory.boot()));
-    const unclean = { ...tracking, clean: false, closing: false };
-    return new TrackerPersistence(directory, backing, uuid, unclean, false);
+    // As it was: the front may be gone by now.
+    const serving = record?.tracking.clean === false && record.tracking.serving === true;
+    const unclean = { ...tracking, clean: false, closing: false, serving };
+    return new TrackerPersistence(directory, backing, uuid, unclean, false, record?.attached);
   }
 
   /** The map's journal. @throws JournalError; the error of open(2) */
@@ -217,7 +238,7 @@ export class TrackerPersistence {
     await this.#directory.own();
     const draft = await this.#draft(map);
     this.#journal = await draft.publish(map.checkpoint(), 1);
-    await this.#writeRecord({ ...this.#tracking, clean: false }, true);
+    await this.#writeRecord(this.#tracking);
     // Given up meanwhile, because it took too long: what was written now must not be believed.
     if (this.failure !== undefined) await this.forget();
     if (this.#isClosed) {
@@ -236,6 +257,28 @@ export class TrackerPersistence {
     };
   }
 
+  /** Its front is there, and goes only after leave(). @throws Error also when the medium does not answer */
+  async serve(): Promise<void> {
+    if (this.#isOver || (this.#tracking.serving === true && this.#attached)) return;
+    const tracking = { ...this.#tracking, serving: true };
+    this.#attached = true;
+    await this.#answered(this.#writeRecord(tracking));
+    this.#tracking = tracking;
+  }
+
+  /**
+   * Its front is about to go, or has gone. Where the medium does not answer, end() does not wait as long.
+   * @param attached whether the next daemon is to attach it by itself
+   * @throws Error also when the medium does not answer
+   */
+  async leave(attached: boolean): Promise<void> {
+    if (this.#isOver) return;
+    this.#hasLeft = true;
+    this.#attached = attached;
+    this.#tracking = { ...this.#tracking, serving: false };
+    await this.#answered(this.#writeRecord(this.#tracking), this.#directory.answerTimeoutMs / 2);
+  }
+
   /**
    * A new journal takes the old one's place; writes go on. The map must not be switched meanwhile. Bounded,
    * as who detaches waits for it.
@@ -246,15 +289,18 @@ export class TrackerPersistence {
   }
 
   /** What the medium does not answer in time goes on; until its end nobody begins with the record anew. */
-  #answered(work: Promise<void>): Promise<void> {
-    const { unanswered, answerTimeoutMs } = this.#directory;
+  #answered(
+    work: Promise<void>,
+    timeoutMs: number = this.#directory.answerTimeoutMs,
+  ): Promise<void> {
+    const { unanswered } = this.#directory;
     unanswered.add(this.uuid);
     const ended = work.finally(() => {
       if (--this.#working === 0) unanswered.delete(this.uuid);
     });
     this.#working++;
     ended.catch(() => undefined);
-    return bounded(ended, answerTimeoutMs, noAnswer);
+    return bounded(ended, timeoutMs, noAnswer);
   }
 
   async #rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
@@ -300,33 +346,30 @@ export class TrackerPersistence {
       identity: { ...identity, contentUuid: found?.uuid ?? identity.contentUuid },
       content: { ...content, proof: { unmounted: null, session } },
     };
-    await this.#answered(this.#writeRecord(tracking, true));
+    await this.#answered(this.#writeRecord(tracking));
     this.#tracking = tracking;
   }
 
   /**
    * Nobody writes to the original any more.
    * @param attached whether the next daemon is to attach it by itself
-   * @param closing the system goes down, and nobody is left who could write
    * @throws Error also when the medium does not answer
    */
-  async end(map: CbtMap, attached: boolean, closing = false): Promise<void> {
+  async end(map: CbtMap, attached: boolean, options: EndOptions = {}): Promise<void> {
     if (this.failure !== undefined) return;
-    let isLate = false;
-    const late = () => {
+    this.#attached = attached;
+    const { closing = false } = options;
+    let { isLate = false } = options;
+    const { answerTimeoutMs } = this.#directory;
+    // What leave() has not got on record yet is not waited for twice.
+    const timeoutMs = this.#hasLeft && this.#working > 0 ? answerTimeoutMs / 2 : answerTimeoutMs;
+    const ending = this.#end(map, closing, () => isLate);
+    await this.#answered(ending, timeoutMs).finally(() => {
       isLate = true;
-      return noAnswer();
-    };
-    const ending = this.#end(map, attached, closing, () => isLate);
-    await bounded(ending, this.#directory.answerTimeoutMs, late);
+    });
   }
 
-  async #end(
-    map: CbtMap,
-    attached: boolean,
-    closing: boolean,
-    isLate: () => boolean,
-  ): Promise<void> {
+  async #end(map: CbtMap, closing: boolean, isLate: () => boolean): Promise<void> {
     await this.#journal?.close();
     this.#journal = undefined;
     const draft = await this.#draft(map);
@@ -334,7 +377,8 @@ export class TrackerPersistence {
     const facts = await readFacts(this.#backing, await this.#directory.boot());
     await untilWritesShow(facts.witness);
     // Where it is late others may have written since: what was seen is not how it was left.
-    if (!isLate()) await this.#writeRecord({ ...facts, clean: true, closing }, attached);
+    const clean = { ...facts, clean: true, closing };
+    await this.#writeRecord(isLate() ? { ...this.#tracking, serving: false } : clean);
   }
 
   /**
@@ -349,8 +393,8 @@ export class TrackerPersistence {
   /** Removes all that is recorded. */
   async forget(): Promise<void> {
     this.#isForgotten = true;
-    await this.#directory.removeRecord(recordName(this.uuid));
-    await this.#directory.removeFile(`${journalName(this.uuid)}`);
+    await this.#directory.removeRecord(trackerRecordName(this.uuid));
+    await this.#directory.removeFile(trackerJournalName(this.uuid));
   }
 
   /** Closes what is open, without a word on the medium. */
@@ -372,7 +416,7 @@ export class TrackerPersistence {
   }
 
   get #journalPath(): string {
-    return this.#directory.file(journalName(this.uuid));
+    return this.#directory.file(trackerJournalName(this.uuid));
   }
 
   #draft(map: CbtMap): Promise<JournalDraft> {
@@ -381,32 +425,16 @@ export class TrackerPersistence {
     return JournalDraft.create(this.#journalPath, journal, CbtMap.checkpointBytes(blockCount));
   }
 
-  async #writeRecord(tracking: EarlierTracking, attached: boolean): Promise<void> {
+  async #writeRecord(tracking: EarlierTracking): Promise<void> {
     const { uuid } = this;
     const record: PersistentTrackerRecord = {
       uuid,
       device: this.#backing.path,
-      attached,
+      attached: this.#attached,
       tracking,
       chunkShift: this.#chunkShift,
     };
-    await this.#records.run(() => this.#directory.writeRecord(recordName(uuid), record));
+    await this.#records.run(() => this.#directory.writeRecord(trackerRecordName(uuid), record));
     if (this.#isForgotten) await this.forget();
   }
-}
-
-/** Puts what a journal had into `buffer`. @throws EngineError, or Error, when it is of another map */
-export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): CbtReplay {
-  const map = CbtMap.restore(buffer, restored.checkpoint);
-  const replay = new CbtReplay(map);
-  for (const entry of restored.entries) replay.apply(...entry);
-  return replay;
-}
-
-function recordName(uuid: string): string {
-  return `tracker-${uuid}`;
-}
-
-function journalName(uuid: string): string {
-  return `cbt-${uuid}.journal`;
 }

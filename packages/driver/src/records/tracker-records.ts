@@ -17,6 +17,14 @@ export interface PersistentTrackerRecord {
   readonly chunkShift: number;
 }
 
+export function trackerRecordName(uuid: string): string {
+  return `tracker-${uuid}`;
+}
+
+export function trackerJournalName(uuid: string): string {
+  return `cbt-${uuid}.journal`;
+}
+
 /** The record of the same device, or else the one of the same path. */
 export function earlierRecord(
   records: readonly PersistentTrackerRecord[],

@@ -33,6 +33,7 @@ import { Tracker } from "../tracker/tracker.js";
 import {
   attachPending,
   type Known,
+  NOTHING,
   type PendingTracker,
   type Restored,
   restoreAfterReboot,
@@ -60,6 +61,8 @@ export interface Recovered {
   readonly waiting: WaitingFront[];
   /** Largest tracker number on record, usable or not; 0 without any. */
   readonly lastTracker: number;
+  /** See Restored. */
+  readonly endsRecorded: boolean;
 }
 
 /** Trackers to come, by number. */
@@ -103,9 +106,11 @@ export async function recoverAfterCrash(
   };
   const tasks = found.map(goingOn);
   await Promise.all(fronts.values());
+  const kept = await keptTrackers(trackerRecords, fronts, waiting, inSnapshot);
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
-  const { pending, snapshots: kept } = await afterReboot(context, records, trackerRecords);
-  const again = await lookThroughAll(context, kept, geometries);
+  const restoring = afterReboot(context, records, trackerRecords, kept);
+  const { pending, snapshots: restoredRecords, endsRecorded } = await restoring;
+  const again = await lookThroughAll(context, restoredRecords, geometries);
   let earlier: Promise<unknown> = Promise.resolve();
   for (const one of pending) {
     const attached = earlier.then(() => restoreFront(context, one, [...found, ...again], listener));
@@ -127,7 +132,7 @@ export async function recoverAfterCrash(
   const removed = removeUnclaimedFiles(context.state, snapshots);
   if (removed.length > 0)
     context.logger.info({ removed }, "files of an interrupted operation removed");
-  return { trackers, snapshots, waiting, lastTracker: largestNumber(context) };
+  return { trackers, snapshots, waiting, lastTracker: largestNumber(context), endsRecorded };
 }
 
 async function restoreFront(
@@ -181,15 +186,40 @@ async function finish(
   return found !== undefined && "snapshot" in found ? goOn(context, found, resuming) : undefined;
 }
 
-/** What the medium has and the state directory has not: after a reboot. */
+/**
+ * Those that serve, or wait, or are in a snapshot, which goes on without them. The front of another one has
+ * ended, as a daemon was killed while it attached or detached the device, or somebody has deleted it: what the
+ * medium has of it is attached anew, if it is to be attached at all.
+ */
+async function keptTrackers(
+  records: readonly TrackerRecord[],
+  fronts: Fronts,
+  waiting: readonly WaitingFront[],
+  inSnapshot: ReadonlySet<number>,
+): Promise<TrackerRecord[]> {
+  const kept: TrackerRecord[] = [];
+  for (const record of records) {
+    const { id } = record;
+    const waits = waiting.some((front) => front.record.id === id);
+    if (waits || inSnapshot.has(id) || (await fronts.get(id)) !== undefined) kept.push(record);
+  }
+  return kept;
+}
+
+/** What the medium has and the state directory has not: after a reboot, or without a front. */
 async function afterReboot(
   context: DriverContext,
   snapshots: readonly SnapshotRecord[],
+  found: readonly TrackerRecord[],
   trackers: readonly TrackerRecord[],
 ): Promise<Restored> {
   const numbers = new Map<string, number>();
-  for (const { members } of snapshots) {
-    for (const { uuid, tracker } of members) if (uuid !== undefined) numbers.set(uuid, tracker);
+  const used = found.map(({ id }) => id);
+  // One that had a front gets another number: what there is of it by the old one is not its own any more.
+  const had = new Set(found.map(({ uuid }) => uuid));
+  for (const { uuid, tracker } of snapshots.flatMap(({ members }) => members)) {
+    used.push(tracker);
+    if (uuid !== undefined && !had.has(uuid)) numbers.set(uuid, tracker);
   }
   const known: Known = {
     snapshots: new Set(snapshots.map(({ id }) => id)),
@@ -198,13 +228,14 @@ async function afterReboot(
     ),
     trackers: new Set(trackers.map(({ uuid = "" }) => uuid)),
     numbers,
-    lastNumber: Math.max(largestNumber(context), ...numbers.values()),
+    lastNumber: Math.max(largestNumber(context), ...used),
+    isBoot: found.length === 0,
   };
   try {
     return await restoreAfterReboot(context, known);
   } catch (error) {
     context.logger.error({ err: error }, "persistent trackers are not attached again");
-    return { pending: [], snapshots: [] };
+    return NOTHING;
   }
 }
 
@@ -255,7 +286,10 @@ async function recoverTracker(
     context.logger.error({ device: record.device, err: error }, "tracker is not recovered");
     const why = (error as Error).message;
     const isGone = await forgetIfGone(context, record).catch(() => false);
-    if (!isGone) waiting.push({ record, why });
+    if (isGone) return undefined;
+    waiting.push({ record, why });
+    // What the medium has of it is nobody else's, and has not ended.
+    if (record.uuid !== undefined) context.persistent.inUse.add(record.uuid);
     return undefined;
   }
 }

@@ -40,6 +40,7 @@ import { acrossBoots, located } from "../snapshot/store-location.js";
 import { pathTarget } from "../system/path-target.js";
 import { ARRIVAL_INTERVAL_MS, ARRIVAL_PATIENCE_MS } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
+import { recordEnds } from "./record-ends.js";
 
 /** A persistent tracker that the last daemon served and this one does not yet. */
 export interface PendingTracker {
@@ -50,6 +51,8 @@ export interface PendingTracker {
 
 export interface Restored {
   readonly pending: PendingTracker[];
+  /** False where it is to be tried again: see recordEnds(). */
+  readonly endsRecorded: boolean;
   /** Snapshots to be gone on with; their areas' maps are in the state directory. */
   readonly snapshots: SnapshotRecord[];
 }
@@ -64,7 +67,12 @@ export interface Known {
   /** Numbers of trackers that come back, by uuid: snapshots that came back before have them. */
   readonly numbers: ReadonlyMap<string, number>;
   readonly lastNumber: number;
+  /** There were no trackers: nobody waits for a front. */
+  readonly isBoot: boolean;
 }
+
+/** What a medium that cannot be used gives back. */
+export const NOTHING: Restored = { pending: [], snapshots: [], endsRecorded: false };
 
 /**
  * Looks up what is on the medium and not in the state directory. Each thing that may not answer has a
@@ -74,10 +82,11 @@ export interface Known {
  */
 export async function restoreAfterReboot(context: DriverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
-  if (!(await persistent.exists()) || !(await mayOwn(context)))
-    return { pending: [], snapshots: [] };
+  if (!(await persistent.exists())) return { ...NOTHING, endsRecorded: true };
+  if (!(await mayOwn(context))) return NOTHING;
   // Also where nothing comes back: who comes back later must know that there was this boot.
   await persistent.boot();
+  const endsRecorded = await recordEnds(context);
   const records = usableRecords<PersistentTrackerRecord>(
     await persistent.readRecords("tracker-"),
     logger,
@@ -88,8 +97,8 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
     .map((record) => ({ id: known.numbers.get(record.uuid) ?? ++number, record }));
   const kept = await persistent.readRecords("snapshot-");
   const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
-  // Where there are fronts, this is no boot, and they must not wait.
-  if (known.trackers.size === 0) {
+  // Where there are fronts, they must not wait.
+  if (known.isBoot) {
     const wanted = found.filter(({ snapshot }) => !known.snapshots.has(snapshot.id));
     await untilThere(context, pending, wanted);
   }
@@ -108,7 +117,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   }
   // A record that cannot be read now may name some of them.
   if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
-  return { pending, snapshots };
+  return { pending, snapshots, endsRecorded };
 }
 
 /** A medium that cannot be used does not keep what needs none from being served. */

@@ -14,6 +14,7 @@ import { type TrackerRecord, trackerRecordName } from "../records/records.js";
 import { identityOf } from "../system/path-target.js";
 import { LATE_RECOVERY_INTERVAL_MS, LATE_RECOVERY_PATIENCE_MS } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
+import { recordEnds } from "./record-ends.js";
 
 /**
  * Forgets a tracker whose front is gone, or has ended: nobody can miss it. Answers false where its
@@ -47,13 +48,19 @@ export class LateRecovery {
   readonly #locks: OperationLocks;
   readonly #onRecovered: (tracker: Tracker) => void;
   #trying = false;
+  /** See recordEnds(). */
+  #endsRecorded: boolean;
 
-  /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
+  /**
+   * @param onRecovered told of each tracker that is there again, in its turn among other operations
+   * @param endsRecorded whether the medium has it of all trackers that have ended without that
+   */
   constructor(
     context: DriverContext,
     waiting: readonly WaitingFront[],
     locks: OperationLocks,
     onRecovered: (tracker: Tracker) => void,
+    endsRecorded = true,
     intervalMs: number = LATE_RECOVERY_INTERVAL_MS,
   ) {
     this.#context = context;
@@ -61,7 +68,8 @@ export class LateRecovery {
     this.#locks = locks;
     this.#onRecovered = onRecovered;
     for (const { record } of waiting) this.#reserve(record);
-    if (waiting.length === 0) return;
+    this.#endsRecorded = endsRecorded;
+    if (this.#isDone) return;
     this.#timer = setInterval(() => void this.#tryAll(), intervalMs);
     this.#timer.unref();
   }
@@ -99,8 +107,13 @@ export class LateRecovery {
         .run([deviceLock(record)], { what }, () => this.#try(record))
         .catch((error) => this.#say(record, error));
     }
+    if (!this.#endsRecorded) this.#endsRecorded = await recordEnds(this.#context);
     this.#trying = false;
-    if (this.#waiting.size === 0) clearInterval(this.#timer);
+    if (this.#isDone) clearInterval(this.#timer);
+  }
+
+  get #isDone(): boolean {
+    return this.#waiting.size === 0 && this.#endsRecorded;
   }
 
   async #try(record: TrackerRecord): Promise<void> {
@@ -108,7 +121,10 @@ export class LateRecovery {
     const { logger } = this.#context;
     if (await forgetIfGone(this.#context, record)) {
       this.#waiting.delete(record.id);
-      this.#context.persistent.inUse.delete(record.uuid ?? "");
+      if (record.uuid !== undefined) {
+        this.#context.persistent.inUse.delete(record.uuid);
+        this.#endsRecorded = false;
+      }
       logger.warn({ device: record.device }, "its front has ended before it was gone on with");
       return;
     }

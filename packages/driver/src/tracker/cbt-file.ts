@@ -6,8 +6,8 @@ import type { CbtReplay } from "@blksnap/data-plane";
 import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import { type RestoredCbt, restoreCbt } from "../records/restored-cbt.js";
 import type { MapFile } from "../records/state-directory.js";
-import { type RestoredCbt, restoreCbt } from "../records/tracker-persistence.js";
 import type { Undo } from "./undo.js";
 
 export interface CbtFile {

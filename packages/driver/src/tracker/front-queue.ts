@@ -5,7 +5,7 @@ import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import type { QueueStart, ServeOptions } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { udevMarks } from "../system/udev-marks.js";
-import type { TrackerParts } from "./tracker.js";
+import type { TrackerParts } from "./tracker-options.js";
 
 export function frontQueue(
   context: DriverContext,

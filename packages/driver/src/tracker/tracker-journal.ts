@@ -17,7 +17,11 @@ import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
 import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { type Prepared, TrackerPersistence } from "../records/tracker-persistence.js";
+import {
+  type EndOptions,
+  type Prepared,
+  TrackerPersistence,
+} from "../records/tracker-persistence.js";
 import { deviceOrFile, identityOfOpen } from "../system/path-target.js";
 import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
@@ -150,6 +154,36 @@ export class TrackerJournal {
     return { state: "on", why: this.#why };
   }
 
+  /** The front is there. The medium may be slow: nobody who uses the front is to wait for this. */
+  async serve(): Promise<void> {
+    if (this.#isOver) return;
+    try {
+      await this.#persistence.serve();
+    } catch (error) {
+      // The record stays safe: after a power cut it only proves less than it could.
+      const text = "that it is tracked is not on record: after a power cut its map would not go on";
+      this.#context.logger.warn({ device: this.#device, err: error }, text);
+    }
+  }
+
+  /**
+   * The front is about to go, or has gone: a later boot must not take the device for tracked to the end of
+   * this one, whatever becomes of this process.
+   * @param attached whether the next daemon is to attach it by itself
+   */
+  async leave(attached: boolean): Promise<void> {
+    if (this.#isOver) return;
+    try {
+      await this.#persistence.leave(attached);
+    } catch (error) {
+      // It does not keep a device from being detached, and the next daemon looks again.
+      const text =
+        "that tracking ends is not on record: should the system go down before a daemon has started anew, " +
+        "detach the device with --forget after that, attach it again, and make a full backup";
+      this.#context.logger.error({ device: this.#device, err: error }, text);
+    }
+  }
+
   /** The log is half full: a new journal takes its place. Not while a snapshot is taken. */
   async rotate(tracker: number, reactor: number): Promise<void> {
     if (this.#isOver || this.#persistence.failure !== undefined) return;
@@ -191,12 +225,11 @@ export class TrackerJournal {
 
   /**
    * Nobody writes any more; the map can still be read.
-   * @param closing the system goes down, and nobody is left who could write
    */
-  async end(attached: boolean, closing = false): Promise<void> {
+  async end(attached: boolean, options: EndOptions = {}): Promise<void> {
     this.#isOver = true;
     try {
-      await this.#persistence.end(this.#map, attached, closing);
+      await this.#persistence.end(this.#map, attached, options);
     } catch (error) {
       const { message } = error as Error;
       // What is on record is true, but for the order of the end: the device comes back by it.

@@ -39,42 +39,10 @@ import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
 import { assertNotZoned, geometryOf } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
-import { type JournalOptions, type PersistenceState, TrackerJournal } from "./tracker-journal.js";
+import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
+import type { AttachOptions, DetachOptions, TrackerParts } from "./tracker-options.js";
 import { writeTrackerRecord } from "./tracker-record.js";
 import { runUndo, takeBack, type Undo } from "./undo.js";
-
-export interface AttachOptions extends JournalOptions {
-  readonly onFront?: (number: number) => void;
-  /** The diff area of a persistent snapshot that it is in. */
-  readonly area?: SleepingArea;
-  /** Where the original is, if not at its name. */
-  readonly openAt?: string;
-  /** Called when all that can hang is done, before the front is made; throws where nobody waits any more. */
-  readonly onReady?: () => void;
-}
-
-export interface DetachOptions {
-  /** Keep nothing of a persistent tracker. */
-  readonly forget?: boolean;
-  /** The next daemon is to attach a persistent tracker by itself. */
-  readonly attachAgain?: boolean;
-  /** The system goes down, and nobody is left who could write to the original. */
-  readonly closing?: boolean;
-  /** Go on when what is in the front's page cache cannot be written to the original. */
-  readonly giveUp?: boolean;
-}
-
-/** What a tracker is made of before it has a front. */
-export interface TrackerParts {
-  readonly id: number;
-  readonly identity: string;
-  readonly backing: BackingFile;
-  readonly geometry: TrackerGeometry;
-  readonly reactor: number;
-  readonly cbtFile: MapFile;
-  readonly cbtMemory: MappedMemory;
-  readonly journal: TrackerJournal | undefined;
-}
 
 export class Tracker {
   readonly id: number;
@@ -99,6 +67,8 @@ export class Tracker {
   }
   #flushHasFailed = false;
   #hasEnded = false;
+  /** Its front went at some time before its detach. */
+  #wasWithoutFront = false;
   readonly #context: DriverContext;
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
@@ -166,6 +136,7 @@ export class Tracker {
       await makePartitions(front.path, context.logger);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
+      await tracker.#serve();
       return tracker;
     } catch (error) {
       await takeBack(undo, context.logger, path);
@@ -222,6 +193,7 @@ export class Tracker {
       tracker.hasOldArea = area !== undefined;
       tracker.#errorCode = record.errorCode;
       if (identity !== record.identity || wasAway) tracker.#writeRecord();
+      void tracker.#serve();
       return tracker;
     } catch (error) {
       await takeBack(undo, context.logger, record.device);
@@ -272,6 +244,12 @@ export class Tracker {
   rotateJournal(): Promise<void> {
     return this.#rotations.run(async () => {
       if (!this.isEnding) await this.#journal?.rotate(this.id, this.reactor);
+    });
+  }
+
+  #serve(): Promise<void> {
+    return this.#rotations.run(async () => {
+      if (!this.isEnding && this.front.isLive) await this.#journal?.serve();
     });
   }
 
@@ -328,8 +306,10 @@ export class Tracker {
    */
   async detach(options: DetachOptions = {}): Promise<void> {
     const { forget = false, attachAgain = false, giveUp = false, closing = false } = options;
-    if (this.front.isLive) await this.#endFront(giveUp);
+    const leave = () => this.#journal?.leave(attachAgain && !forget);
+    if (this.front.isLive) await this.#endFront(giveUp, leave);
     else await this.withoutRotation(() => this.#stopFront());
+    const isLate = this.#wasWithoutFront;
     const { state, reactors } = this.#context;
     const failures: unknown[] = [];
     const steps: Undo = [
@@ -338,7 +318,8 @@ export class Tracker {
       () => faultPoint("detach.map-removed"),
       () => state.removeMap(this.#cbtFile),
       () => this.#cbtMemory.unmap(),
-      () => (forget ? this.#journal?.forget() : this.#journal?.end(attachAgain, closing)),
+      () =>
+        forget ? this.#journal?.forget() : this.#journal?.end(attachAgain, { closing, isLate }),
       () => faultPoint("detach.record-removed"),
       () => state.removeRecord(trackerRecordName(this.id)),
       () => faultPoint("detach.link-removed"),
@@ -351,21 +332,29 @@ export class Tracker {
 
   /** Its queue has ended. Answers whether another program has ended the front. */
   noteFrontEnd(): boolean {
-    return this.front.noteEnd(() => {
+    const isByOthers = this.front.noteEnd(() => {
       removeLink(this.#link, this.front.path);
       // A daemon that went on with the number could put this original behind another one's front.
       this.#context.state.removeRecord(trackerRecordName(this.id));
     });
+    if (!isByOthers) return false;
+    this.#wasWithoutFront = true;
+    void this.#rotations.run(async () => this.#journal?.leave(true));
+    return true;
   }
 
-  /** Of a front that is there. */
-  async #endFront(giveUp: boolean): Promise<void> {
+  /** Of a front that is there. @param leave puts on record that it goes */
+  async #endFront(giveUp: boolean, leave: () => Promise<void> | undefined): Promise<void> {
     const held = await holdFront(this.front.path);
     this.isDetaching = true;
     try {
       await this.#flushFront(giveUp);
       faultPoint("detach.front-synced");
-      await this.withoutRotation(() => this.#stopFront());
+      await this.withoutRotation(async () => {
+        await leave();
+        faultPoint("detach.front-left");
+        await this.#stopFront();
+      });
     } finally {
       // Not on this thread: writes of the front may wait for slots that this thread grants.
       await promisify(close)(held).catch(() => undefined);
@@ -380,6 +369,8 @@ export class Tracker {
       this.#hasEnded = true;
     } catch (error) {
       this.isEnding = false;
+      // Nobody knows how much of it is left.
+      this.#wasWithoutFront = true;
       throw error;
     }
   }

@@ -365,7 +365,7 @@ export class World {
   async #attach(): Promise<string | undefined> {
     const facts = await this.#facts();
     const problem = this.#record && this.#compare(this.#record, facts);
-    this.#record = { ...facts, clean: false };
+    this.#record = { ...facts, clean: false, serving: true };
     this.#isTracking = true;
     this.#sessionNoted = typeof facts.content.proof?.session === "string";
     this.note("attached");

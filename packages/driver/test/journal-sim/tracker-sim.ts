@@ -12,7 +12,7 @@ import {
   encodeAreaLost,
   encodeSwitch,
 } from "../../../data-plane/dist/journal-entries.js";
-import { restoreCbt } from "../../dist/records/tracker-persistence.js";
+import { restoreCbt } from "../../dist/records/restored-cbt.js";
 import { FakeReactor, type MediumFile } from "./medium.js";
 import type { SimOptions } from "./sim-options.js";
 

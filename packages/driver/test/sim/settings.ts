@@ -26,6 +26,8 @@ export function driverOptions(log: (line: string) => void): DriverOptions {
   return {
     logger: logger as never,
     stateDirectory: STATE_DIRECTORY,
+    // Nobody else writes to the disks while they are down.
+    trustReboots: true,
     persistentDirectory: "/var/lib/blksnap",
     reactors: 2,
     frontDepth: 8,

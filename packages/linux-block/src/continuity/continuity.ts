@@ -41,6 +41,11 @@ export interface EarlierTracking extends PersistedIdentity {
   readonly clean: boolean;
   /** Clean, and the system was going down, with nobody left who could write. */
   readonly closing?: boolean;
+  /**
+   * Not clean, and the front was there: it is on record before the front goes that it does. So tracking ended
+   * with the boot, or with the daemon. Not in records of earlier versions.
+   */
+  readonly serving?: boolean;
 }
 
 export interface JudgeOptions {
@@ -176,6 +181,9 @@ function doubtAfterCrash(
   }
   if (options.trustReboots !== true) {
     return "tracking ended unexpectedly, and nothing proves that nobody wrote from then on";
+  }
+  if (before.serving !== true) {
+    return "there was no front any more, or not yet, while the system went on";
   }
   return doubtAboutReboot(before, now, options);
 }

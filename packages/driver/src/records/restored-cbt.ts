@@ -1,0 +1,17 @@
+/** A changed-block map, made again from its journal. */
+import { CbtReplay } from "@blksnap/data-plane";
+import { CbtMap } from "@blksnap/engine";
+
+/** What a journal had; to be put into a new map. */
+export interface RestoredCbt {
+  readonly checkpoint: Uint8Array;
+  readonly entries: readonly (readonly [op: number, a: number, b: number, c: number])[];
+}
+
+/** Puts what a journal had into `buffer`. @throws EngineError, or Error, when it is of another map */
+export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): CbtReplay {
+  const map = CbtMap.restore(buffer, restored.checkpoint);
+  const replay = new CbtReplay(map);
+  for (const entry of restored.entries) replay.apply(...entry);
+  return replay;
+}

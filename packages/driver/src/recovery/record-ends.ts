@@ -1,0 +1,60 @@
+/**
+ * What the medium says of trackers that were served in this boot, and are no more: a daemon was killed while
+ * it attached or detached them and the medium did not answer, or somebody has deleted their fronts. Anybody
+ * may write to their originals, so a later boot must not take them for tracked to the end of this one.
+ */
+import { readBootId } from "@blksnap/linux-block";
+import { bounded } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
+import { noAnswer } from "../records/persistent-directory.js";
+import {
+  type PersistentTrackerRecord,
+  trackerRecordName,
+  trackerRecords,
+} from "../records/tracker-records.js";
+
+type EndsContext = Pick<DriverContext, "persistent" | "logger">;
+
+/**
+ * Puts on record that they ended. Trackers that are served, or wait for it, are in use.
+ * @returns whether it is; else it is to be tried again
+ */
+export async function recordEnds({ persistent, logger }: EndsContext): Promise<boolean> {
+  let device: string | undefined;
+  try {
+    if (!(await persistent.exists())) return true;
+    await persistent.own();
+    const bootId = await readBootId();
+    for (const record of await trackerRecords(persistent)) {
+      if (!isUnserved(record, bootId) || persistent.inUse.has(record.uuid)) continue;
+      ({ device } = record);
+      await recordEnd(persistent, record);
+      logger.warn({ device }, "its front is gone: that tracking has ended is on record");
+    }
+    return true;
+  } catch (error) {
+    const text = "that tracking has ended is not on record; trying again";
+    logger.error({ device, err: error }, text);
+    return false;
+  }
+}
+
+function isUnserved({ tracking }: PersistentTrackerRecord, bootId: string): boolean {
+  return !tracking.clean && tracking.serving === true && tracking.witness.bootId === bootId;
+}
+
+/** Until the medium answers nobody begins with the record anew. @throws Error */
+async function recordEnd(
+  persistent: DriverContext["persistent"],
+  { tracking, ...record }: PersistentTrackerRecord,
+): Promise<void> {
+  const { uuid } = record;
+  const ended = { ...record, tracking: { ...tracking, serving: false } };
+  if (persistent.unanswered.has(uuid)) throw noAnswer();
+  persistent.unanswered.add(uuid);
+  const writing = persistent.writeRecord(trackerRecordName(uuid), ended).finally(() => {
+    persistent.unanswered.delete(uuid);
+  });
+  writing.catch(() => undefined);
+  await bounded(writing, persistent.answerTimeoutMs, noAnswer);
+}

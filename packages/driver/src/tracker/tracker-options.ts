@@ -1,0 +1,40 @@
+/** How a device is attached and detached, and what a tracker is made of. */
+import type { SleepingArea } from "@blksnap/data-plane";
+import type { TrackerGeometry } from "@blksnap/engine";
+import type { BackingFile } from "@blksnap/ublk";
+import type { MappedMemory } from "@blksnap/uring";
+import type { MapFile } from "../records/state-directory.js";
+import type { JournalOptions, TrackerJournal } from "./tracker-journal.js";
+
+export interface AttachOptions extends JournalOptions {
+  readonly onFront?: (number: number) => void;
+  /** The diff area of a persistent snapshot that it is in. */
+  readonly area?: SleepingArea;
+  /** Where the original is, if not at its name. */
+  readonly openAt?: string;
+  /** Called when all that can hang is done, before the front is made; throws where nobody waits any more. */
+  readonly onReady?: () => void;
+}
+
+export interface DetachOptions {
+  /** Keep nothing of a persistent tracker. */
+  readonly forget?: boolean;
+  /** The next daemon is to attach a persistent tracker by itself. */
+  readonly attachAgain?: boolean;
+  /** The system goes down, and nobody is left who could write to the original. */
+  readonly closing?: boolean;
+  /** Go on when what is in the front's page cache cannot be written to the original. */
+  readonly giveUp?: boolean;
+}
+
+/** What a tracker is made of before it has a front. */
+export interface TrackerParts {
+  readonly id: number;
+  readonly identity: string;
+  readonly backing: BackingFile;
+  readonly geometry: TrackerGeometry;
+  readonly reactor: number;
+  readonly cbtFile: MapFile;
+  readonly cbtMemory: MappedMemory;
+  readonly journal: TrackerJournal | undefined;
+}
