@@ -153,18 +153,18 @@ const snapshotVerbs: readonly Verb[] = [
       "on-overflow": {
         describe:
           "what gives way when a write's old data finds no room. break-snapshot (default): the " +
-          "snapshot; the write goes on, and the image reads as EIO where its old data is lost. " +
+          "snapshot; the write continues, and the image reads as EIO where its old data is lost. " +
           "fail-writes: the write, with ENOSPC; the image stays whole, but a file system may turn " +
-          "read-only. block-writes[=SECONDS]: nobody at first; writes wait for room, and with " +
-          "them whoever made them, 30 s if not given, then the snapshot breaks",
+          "read-only. block-writes[=SECONDS]: nothing at first; writes and their programs wait for " +
+          "room, 30 s by default, then the snapshot breaks",
         value: "POLICY",
       },
       persistent: {
-        describe: "bring it back after a stop or a power cut; its devices are attached so too",
+        describe:
+          "bring it back after a stop or a power cut; attaches its devices as persistent, too",
       },
       "read-only-images": {
-        describe:
-          "images refuse writes; else they take them, and what is written there is gone at destroy",
+        describe: "images refuse writes; by default they take them, and lose them at destroy",
       },
     },
     examples: [
@@ -255,7 +255,7 @@ const eventVerbs: readonly Verb[] = [
     describe: "Print the events of a snapshot, or follow them as they come; takes none away",
     options: {
       id,
-      follow: { describe: "go on until the snapshot is destroyed" },
+      follow: { describe: "print new events too, until the snapshot is destroyed" },
       from: { describe: "with --follow: first sequence number", value: "NUMBER" },
     },
     examples: [
@@ -272,7 +272,7 @@ const besidesVerbs: readonly Verb[] = [
     name: "daemon",
     action: {
       name: "action",
-      describe: "upgrade: go on with the program on disk; stop: end the daemon",
+      describe: "upgrade: change to the program on disk; stop: end the daemon",
       choices: ["upgrade", "stop"],
     },
     describe: "Replace the running daemon without an I/O error, or end it",
