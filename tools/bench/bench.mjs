@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { hostHasUblk, runInVm } from "../vm/index.mjs";
 import { measureBlock, SERIES } from "./block.mjs";
+import { measurePlane } from "./plane.mjs";
 import { comparisonText, resultsText } from "./report.mjs";
 import { measureRing } from "./ring.mjs";
 import { resultsSvg } from "./svg.mjs";
@@ -10,16 +11,25 @@ import { resultsSvg } from "./svg.mjs";
 /** Marks the line with the results among what the guest prints. */
 const RESULTS_MARK = "bench-results ";
 const TIME_LIMIT_MS = 3_600_000;
-const RING_TITLE = "NOPs through a ring: TypeScript against C with liburing, on this machine";
+/** Those that need no block devices, and so no VM. */
+const HERE = {
+  ring: {
+    title: "NOPs through a ring: TypeScript against C with liburing, on this machine",
+    measure: measureRing,
+  },
+  plane: {
+    title: "JavaScript for each request, by kind, without the driver, on this machine",
+    measure: measurePlane,
+  },
+};
 
 const USAGE = `Usage: npm run bench -- [SERIES]... [OPTION]...
 
-${Object.entries(SERIES)
+${Object.entries({ ...SERIES, ...HERE })
   .map(([name, { title }]) => `  ${name.padEnd(13)} ${title}`)
   .join("\n")}
-  ring          ${RING_TITLE}
 
-Without a name: all but ring.
+Without a name: all but ring and plane.
 
   --rounds N        each candidate so many times, in turn with the others (default 3)
   --seconds N       how long a load without an end of its own runs (default 2)
@@ -93,10 +103,10 @@ if (values.help) {
 }
 const names = positionals.length > 0 ? positionals : Object.keys(SERIES);
 for (const name of names) {
-  if (name !== "ring" && SERIES[name] === undefined) fail(`no series "${name}". See --help`);
+  if ((HERE[name] ?? SERIES[name]) === undefined) fail(`no series "${name}". See --help`);
 }
 const plan = {
-  names: names.filter((name) => name !== "ring"),
+  names: names.filter((name) => HERE[name] === undefined),
   rounds: count(values, "rounds"),
   runtimeS: count(values, "seconds"),
   only: values.only,
@@ -115,7 +125,9 @@ if (plan.names.length > 0) {
   if (plan.reference !== undefined) words.push("--reference", plan.reference);
   results = values.host ? await measureBlock(plan) : await measureInVm(words);
 }
-if (names.includes("ring")) results.groups.push(measureRing(plan.rounds));
+for (const [name, { measure }] of Object.entries(HERE)) {
+  if (names.includes(name)) results.groups.push(measure(plan.rounds));
+}
 if (values.guest) {
   process.stdout.write(`${RESULTS_MARK}${JSON.stringify(results)}\n`);
 } else {

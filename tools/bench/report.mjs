@@ -55,7 +55,7 @@ export function resultsText({ groups, rounds }) {
 /** How the ratios have changed since another run; only where both know load, candidate, reference. */
 export function comparisonText(now, before) {
   const rows = [];
-  for (const { reference, loads } of now.groups) {
+  for (const { reference, unit, loads } of now.groups) {
     for (const load of loads) {
       const then = before.groups
         .filter((group) => group.reference === reference)
@@ -63,7 +63,7 @@ export function comparisonText(now, before) {
         .find(({ name }) => name === load.name);
       for (const candidate of Object.keys(load.values)) {
         if (candidate === reference || then?.values[candidate] === undefined) continue;
-        rows.push(comparison(load, then, candidate, reference));
+        rows.push(comparison(load, then, candidate, reference, unit === "IOPS"));
       }
     }
   }
@@ -72,12 +72,12 @@ export function comparisonText(now, before) {
   return `\n${formatTable([head, ...rows])}\n`;
 }
 
-function comparison(load, then, candidate, reference) {
+function comparison(load, then, candidate, reference, isMoreBetter) {
   const now = ratioOf(load, candidate, reference);
   const before = ratioOf(then, candidate, reference);
   let verdict = "within the spread";
-  if (now.least > before.most) verdict = "better";
-  else if (now.most < before.least) verdict = "worse";
+  if (now.least > before.most) verdict = isMoreBetter ? "better" : "worse";
+  else if (now.most < before.least) verdict = isMoreBetter ? "worse" : "better";
   return [
     `${load.name}: ${candidate} / ${reference}`,
     before.median.toFixed(2),
