@@ -5,7 +5,11 @@ export type LinuxBlockErrorCode =
   /** It cannot be found out which devices a path or device lies on. */
   | "STACK_UNKNOWN"
   /** There is no such device or file. */
-  | "DEVICE_NOT_FOUND";
+  | "DEVICE_NOT_FOUND"
+  /** A device-mapper node that no second one can be made of. */
+  | "NODE_NOT_CLONABLE"
+  /** The device mapper has refused. */
+  | "DEVICE_MAPPER_FAILED";
 
 /** Every error that this package throws. */
 export class LinuxBlockError extends BlksnapError<LinuxBlockErrorCode> {}

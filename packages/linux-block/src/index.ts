@@ -20,6 +20,9 @@ export { extSession } from "./continuity/file-system-proof.js";
 export { readFacts } from "./continuity/original-facts.js";
 export { readSeal, type Seal, sealNow, writtenSince } from "./continuity/seal.js";
 export { untilWritesShow } from "./continuity/write-counters.js";
+export { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./device-mapper/dmsetup.js";
+export { type MappedNode, mappedNodeOf, mappedNodes } from "./device-mapper/mapped-node.js";
+export { type CloneNames, DeviceMapper } from "./device-mapper/splice.js";
 export { type DeviceNumber, deviceKey, deviceNumber } from "./device-number.js";
 export { LinuxBlockError, type LinuxBlockErrorCode } from "./errors.js";
 export {

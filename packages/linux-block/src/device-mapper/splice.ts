@@ -1,0 +1,178 @@
+/**
+ * A layer put under a device-mapper node in use, and taken out again.
+ *
+ * ```
+ *   before    users ─▶ node ─▶ targets
+ *   clone     users ─▶ node ─▶ targets ◀─ clone ◀─ layer      nobody uses the layer yet
+ *   splice    users ─▶ node ─▶ layer ─▶ clone ─▶ targets
+ * ```
+ *
+ * Tables change hands in one system call of one process: DM_DEV_SUSPEND without its flag, on a node that has a
+ * table in waiting, freezes the file system, lets what is on its way end, exchanges the tables and resumes.
+ * Nobody can die between these, and an interrupted call leaves the node as it was. Only an exchange that the
+ * kernel refuses leaves it suspended with its old table, so the process that asked resumes it.
+ *
+ * Facts: drivers/md/dm-ioctl.c (do_resume), drivers/md/dm.c (__dm_suspend, dm_swap_table).
+ */
+import { LinuxBlockError } from "../errors.js";
+import { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./dmsetup.js";
+import { type MappedNode, mappedNodeOf, mappedNodes } from "./mapped-node.js";
+
+/** Targets without a state of their own: two tables that lead to the same sectors do not disturb each other. */
+const CLONABLE: ReadonlySet<string> = new Set(["linear", "striped"]);
+/** DM_NAME_LEN, with the end of the text. */
+const NAME_MAX = 127;
+/** The freeze of a file system writes all that is in memory of it. */
+const EXCHANGE_LIMIT_MS = 60_000;
+
+const EXCHANGE = `
+dmsetup resume "$@" && exit 0
+status=$?
+dmsetup clear "$@"
+dmsetup resume "$@"
+exit $status
+`;
+
+export interface CloneNames {
+  readonly name: string;
+  readonly uuid: string;
+}
+
+export class DeviceMapper {
+  readonly #run: RunDmsetup;
+  readonly #sysfs: string;
+
+  constructor(run: RunDmsetup = runDmsetup, sysfs = "/sys") {
+    this.#run = run;
+    this.#sysfs = sysfs;
+  }
+
+  /** Undefined for what is no device-mapper node. @param number "major:minor" */
+  node(number: string): MappedNode | undefined {
+    return mappedNodeOf(number, this.#sysfs);
+  }
+
+  nodes(): MappedNode[] {
+    return mappedNodes(this.#sysfs);
+  }
+
+  /**
+   * A node of its own with the table of another one.
+   * @throws LinuxBlockError NODE_NOT_CLONABLE: it says why; DEVICE_MAPPER_FAILED: nothing is left
+   */
+  async clone(node: MappedNode, { name, uuid }: CloneNames): Promise<MappedNode> {
+    if (name.length > NAME_MAX) {
+      throw notClonable(`the name ${name} is too long for a device-mapper node`);
+    }
+    const table = await this.#clonableTable(node);
+    await this.#run(["create", name, "--uuid", uuid, "--noudevsync"], { input: table });
+    const made = this.nodes().find((one) => one.uuid === uuid);
+    if (made?.sectors === node.sectors) return made;
+    if (made !== undefined) await this.remove(made.number);
+    throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${name} is not what ${node.name} is`);
+  }
+
+  /** @throws as clone() */
+  async #clonableTable(node: MappedNode): Promise<string> {
+    const { name } = node;
+    if (node.isSuspended) throw notClonable(`${name} is suspended: resume it first`);
+    if ((await this.#table(node.number, "--inactive")) !== "") {
+      throw notClonable(`${name} has a table in waiting: resume it, or clear it, first`);
+    }
+    const table = await this.#table(node.number);
+    const types = table.split("\n").map((line) => line.split(" ")[2] ?? "");
+    const foreign = types.find((type) => !CLONABLE.has(type));
+    if (foreign === undefined) return table;
+    const what = foreign === "" ? "no table" : `a target of type ${foreign}`;
+    throw notClonable(`${name} has ${what}: only linear and striped ones can be taken over`);
+  }
+
+  /** Of a node that is gone too: then nothing leads anywhere. */
+  async isLinearOn(number: string, layer: string): Promise<boolean> {
+    if (this.node(number) === undefined) return false;
+    const lines = (await this.#table(number)).split("\n");
+    return lines.length === 1 && isLinear(lines[0] ?? "", layer);
+  }
+
+  /**
+   * Puts a layer of the same size under a node. The layer cannot be opened exclusively any more as long as a
+   * table leads to it, live or in waiting.
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the node is as it was, unless isLinearOn() says that it is done
+   */
+  async prepareSplice(number: string, layer: string): Promise<void> {
+    const sectors = this.node(number)?.sectors;
+    if (!sectors) throw new LinuxBlockError("DEVICE_NOT_FOUND", `there is no node ${number}`);
+    await this.#run(["load", ...wordsOf(number)], { input: `0 ${sectors} linear ${layer} 0` });
+  }
+
+  /** Loads the table of a clone for its node. @throws LinuxBlockError DEVICE_MAPPER_FAILED */
+  async prepareReturn(number: string, clone: string): Promise<void> {
+    const table = await this.#table(clone);
+    if (table === "") throw new LinuxBlockError("DEVICE_NOT_FOUND", `${clone} has no table`);
+    await this.#run(["load", ...wordsOf(number)], { input: table });
+  }
+
+  /**
+   * Has a node go on with the table in waiting, in one step, its file system frozen meanwhile.
+   * @param heldFd lives until nothing happens to the node any more
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it goes on with its old table
+   */
+  async exchange(number: string, heldFd?: number): Promise<void> {
+    const options: DmsetupOptions = { script: EXCHANGE, timeoutMs: EXCHANGE_LIMIT_MS };
+    const held = heldFd === undefined ? {} : { heldFd };
+    await this.#run(["--noudevsync", ...wordsOf(number)], { ...options, ...held });
+  }
+
+  /**
+   * Drops a table in waiting that leads to the layer, or is that of the clone: another one is somebody
+   * else's.
+   */
+  async dropWaiting(number: string, layer: string, clone: string): Promise<void> {
+    if (this.node(number) === undefined) return;
+    const waiting = await this.#table(number, "--inactive");
+    if (waiting === "") return;
+    const isOurs = isLinear(waiting, layer) || waiting === (await this.#tableOf(clone));
+    if (isOurs) await this.#run(["clear", ...wordsOf(number)]);
+  }
+
+  /** Ends a suspension that an exchange has left. */
+  async resume(number: string): Promise<void> {
+    if (this.node(number)?.isSuspended !== true) return;
+    await this.#run(["resume", "--noudevsync", ...wordsOf(number)]);
+  }
+
+  /** Whether two nodes lead to the same. */
+  async haveSameTable(one: string, other: string): Promise<boolean> {
+    return (await this.#table(one)) === (await this.#table(other));
+  }
+
+  /** One that is gone already is no error. @throws LinuxBlockError DEVICE_MAPPER_FAILED: it is in use */
+  async remove(number: string): Promise<void> {
+    if (this.node(number) === undefined) return;
+    await this.#run(["remove", "--retry", "--noudevsync", ...wordsOf(number)]);
+  }
+
+  /** Empty for a node that is gone. */
+  async #tableOf(number: string): Promise<string> {
+    return this.node(number) === undefined ? "" : this.#table(number);
+  }
+
+  async #table(number: string, ...options: string[]): Promise<string> {
+    return (await this.#run(["table", ...options, ...wordsOf(number)])).trim();
+  }
+}
+
+function isLinear(line: string, layer: string): boolean {
+  const [start, , type, device, offset] = line.split(" ");
+  return start === "0" && type === "linear" && device === layer && offset === "0";
+}
+
+function notClonable(what: string): LinuxBlockError {
+  return new LinuxBlockError("NODE_NOT_CLONABLE", what);
+}
+
+/** By number: names change, and not every node has a uuid. */
+function wordsOf(number: string): string[] {
+  const [major = "", minor = ""] = number.split(":");
+  return ["--major", major, "--minor", minor];
+}
