@@ -17,7 +17,10 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
     {
       schema: {
         body: schemas.snapshotCreateRequest,
-        response: answersWithProgress(schemas.snapshotId, schemas.snapshotCreateProgress),
+        response: answersWithProgress(
+          schemas.snapshotCreateResponse,
+          schemas.snapshotCreateProgress,
+        ),
       },
     },
     async (request, reply) => {

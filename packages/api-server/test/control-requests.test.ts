@@ -33,7 +33,7 @@ test("every operation answers as its schema says", async () => {
   const created = await ask(socketPath, "/v1/snapshots", {
     body: { devices: [device], stores: ["/var/tmp", "memory:"], limit_bytes: 1 << 20 },
   });
-  follows(snapshotSchemas.snapshotId, created.json);
+  follows(snapshotSchemas.snapshotCreateResponse, created.json);
   const { id } = created.json;
   const added = await ask(socketPath, `/v1/snapshots/${id}/devices`, {
     body: { device: "/dev/loop1" },

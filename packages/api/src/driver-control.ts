@@ -24,6 +24,7 @@ import type {
   OverflowPolicy,
   SnapshotAddResponse,
   SnapshotCreateProgress,
+  SnapshotCreateResponse,
   SnapshotEvent,
   SnapshotInfo,
   SnapshotSummary,
@@ -95,7 +96,7 @@ export interface DriverControl {
     options: SnapshotCreateOptions,
     signal?: AbortSignal,
     onProgress?: (progress: SnapshotCreateProgress) => void,
-  ): Promise<{ id: string }>;
+  ): Promise<SnapshotCreateResponse>;
   snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse>;
   snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse>;
   snapshotDestroy(id: string): Promise<void>;

@@ -33,6 +33,13 @@ export const snapshotCreateRequest = recordWithOptional(
   },
 );
 export const snapshotId = record({ id: is.uuid });
+export const snapshotCreateResponse = record({
+  id: is.uuid,
+  attached: {
+    ...list(is.text),
+    description: "devices that were not tracked, and are since: who takes it back detaches them",
+  },
+});
 
 /** Goes before the answer of a create, for clients that ask for lines of JSON. */
 export const snapshotCreateProgress = record({

@@ -30,6 +30,7 @@ export type SnapshotCreateRequest = FromSchema<typeof snapshots.snapshotCreateRe
 export type SnapshotCreateProgress = FromSchema<
   typeof snapshots.snapshotCreateProgress
 >["progress"];
+export type SnapshotCreateResponse = FromSchema<typeof snapshots.snapshotCreateResponse>;
 export type SnapshotId = FromSchema<typeof snapshots.snapshotId>;
 export type SnapshotSummary = FromSchema<typeof snapshots.snapshotSummary>;
 export type SnapshotList = FromSchema<typeof snapshots.snapshotList>;

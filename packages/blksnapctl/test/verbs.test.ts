@@ -144,8 +144,14 @@ test("snapshot_create takes several devices and stores in order, and a policy", 
   assert.equal(JSON.parse(await harness.ok("snapshot_destroy", "-j", "-i", id)), { id });
 });
 
-test("a snapshot whose id cannot be told is undone", async () => {
-  const words = ["snapshot_create", "-d", d0, "-f", "/var/tmp", "-l", "1G"];
+test("a snapshot whose id cannot be told is undone, and so is what was attached for it", async () => {
+  const [fresh, known] = ["/dev/loop2", "/dev/loop3"];
+  for (const device of [fresh, known]) harness.driver.devices.set(device, 2 ** 20);
+  await harness.ok("attach", "-d", known);
+  const tracked = async () =>
+    (await harness.driver.status()).trackers.map(({ device }) => device).sort();
+  const before = await tracked();
+  const words = ["snapshot_create", "-d", fresh, "-d", known, "-f", "/var/tmp", "-l", "1G"];
   for (const more of [[], ["--json"]]) {
     const full = openSync("/dev/full", "w");
     const child = spawn(process.execPath, [program, ...words, ...more], {
@@ -161,6 +167,7 @@ test("a snapshot whose id cannot be told is undone", async () => {
     assert.is(status, 1);
     assert.match(err, "can't write the output: ENOSPC");
     assert.is(harness.driver.snapshots.size, 0);
+    assert.equal(await tracked(), before);
   }
 });
 

@@ -15,6 +15,7 @@ import {
   type OverflowPolicy,
   type SnapshotAddResponse,
   type SnapshotCreateProgress,
+  type SnapshotCreateResponse,
   type SnapshotEvent,
   type SnapshotId,
   type SnapshotInfo,
@@ -269,7 +270,7 @@ export class BlksnapClient {
   }
 
   /**
-   * Creates a snapshot, not yet taken, and gives its id. Waits for the stores for as long as they get on:
+   * Creates a snapshot, not yet taken, and gives its id, and the devices that were attached for it. Waits for the stores for as long as they get on:
    * the time-out is for each step. Given up, it leaves nothing.
    */
   async snapshotCreate(
@@ -277,7 +278,7 @@ export class BlksnapClient {
     options: CallOptions & {
       readonly onProgress?: (progress: SnapshotCreateProgress) => void;
     } = {},
-  ): Promise<SnapshotId> {
+  ): Promise<SnapshotCreateResponse> {
     const { devices = [], stores, limitBytes, onOverflow, persistent, readOnlyImages } = parameters;
     const body = {
       devices,
@@ -291,7 +292,7 @@ export class BlksnapClient {
     for await (const line of sendForLines(call)) {
       const error = errorFromAnswer(line);
       if (error !== undefined) throw error;
-      const told = parsed<{ progress: SnapshotCreateProgress } | SnapshotId>(line);
+      const told = parsed<{ progress: SnapshotCreateProgress } | SnapshotCreateResponse>(line);
       if ("id" in told) return told;
       options.onProgress?.(told.progress);
     }

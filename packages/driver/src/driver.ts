@@ -18,6 +18,7 @@ import type {
   MarkDirtyResponse,
   MetricFamily,
   SnapshotAddResponse,
+  SnapshotCreateResponse,
   SnapshotEvent,
   SnapshotInfo,
   SnapshotSummary,
@@ -292,11 +293,9 @@ export class Driver implements DriverControl {
 
   async snapshotCreate(
     ...[options, signal, onProgress]: Parameters<DriverControl["snapshotCreate"]>
-  ): Promise<{ id: string }> {
+  ): Promise<SnapshotCreateResponse> {
     const create = () => this.#snapshots.create(options, signal, onProgress);
-    const what = "snapshot_create of";
-    const { id } = await this.#operations.onDevices(what, options.devices, create, { signal });
-    return { id };
+    return this.#operations.onDevices("snapshot_create of", options.devices, create, { signal });
   }
 
   async snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
 import { ctl, ctlProgram } from "../lib/ctl.mjs";
+import { ctlWords } from "../lib/daemon.mjs";
 import { imageFile, loopDisk } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { scenario } from "../lib/scenario.mjs";
@@ -38,10 +39,19 @@ test("attach, snapshot, image, change map, destroy, detach", async (t) => {
   const mounted = await mount(t, front);
   writeFileSync(join(mounted.path, "file"), "before");
 
-  const created = await ok(
+  const create = [
     ...["snapshot_create", "--device", device, "--device", other],
     ...["--file", storeFolder(t), "--limit", "64M"],
+  ];
+  // An id that nobody is told: what was attached for it is detached too.
+  await run(["sh", "-c", 'exec "$@" > /dev/full', "sh", ...ctlWords(...create)], { status: 1 });
+  assert.is(await ok("snapshot_collect"), "\n");
+  const tracked = await t.client.status();
+  assert.equal(
+    tracked.trackers.map((tracker) => tracker.device),
+    [device],
   );
+  const created = await ok(...create);
   const id = created.trim();
   assert.match(id, UUID);
   const taken = (await ok("snapshot_take", "--id", id)).split("\n");

@@ -19,6 +19,7 @@ import type {
   SnapshotAddResponse,
   SnapshotCreateOptions,
   SnapshotCreateProgress,
+  SnapshotCreateResponse,
   SnapshotEvent,
   SnapshotInfo,
   SnapshotStatus,
@@ -192,7 +193,7 @@ export class FakeDriver implements DriverControl {
     options: SnapshotCreateOptions,
     signal?: AbortSignal,
     onProgress?: (progress: SnapshotCreateProgress) => void,
-  ): Promise<{ id: string }> {
+  ): Promise<SnapshotCreateResponse> {
     for (const step of this.fillSteps) {
       const { allocatedBytes: allocated_bytes, done } = step;
       const progress = { store: options.stores[0]!, allocated_bytes };
@@ -213,6 +214,7 @@ export class FakeDriver implements DriverControl {
       );
     }
     const id = randomUUID();
+    const attached = options.devices.filter((device) => !this.#trackers.has(device));
     this.snapshots.set(id, {
       id,
       options,
@@ -227,7 +229,7 @@ export class FakeDriver implements DriverControl {
       await this.snapshotDestroy(id);
       throw error;
     }
-    return { id };
+    return { id, attached };
   }
 
   async snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {

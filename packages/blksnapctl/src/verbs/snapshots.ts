@@ -1,5 +1,5 @@
 /** The life of a snapshot: snapshot_create, _add, _take, _destroy, _info and _collect. */
-import type { SnapshotCreateProgress } from "@blksnap/api";
+import type { SnapshotCreateProgress, SnapshotCreateResponse } from "@blksnap/api";
 import { quoted } from "../argv.js";
 import { SNAPSHOT_FIELDS } from "../fields.js";
 import { freezeText } from "../freeze-text.js";
@@ -20,7 +20,7 @@ function progressText(
 }
 
 export async function create(
-  { client, json, deliver, progress }: Context,
+  { client, json, deliver, progress, warn }: Context,
   given: Given,
 ): Promise<void> {
   const policy = given.one("on-overflow");
@@ -40,8 +40,18 @@ export async function create(
   } catch (error) {
     // Nobody knows its name: it would stay for ever.
     await client.snapshotDestroy(created.id);
+    for (const device of attachedBy(created)) {
+      await client.detach(device).catch(({ message }: Error) => {
+        warn(`${device} was attached for it, and stays attached: ${message}`);
+      });
+    }
     throw error;
   }
+}
+
+/** A daemon of an earlier version does not tell. */
+function attachedBy({ attached }: Partial<SnapshotCreateResponse>): readonly string[] {
+  return attached ?? [];
 }
 
 export async function add({ client, json, printJson }: Context, given: Given): Promise<void> {

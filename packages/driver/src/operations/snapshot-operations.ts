@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import type {
   SnapshotCreateOptions,
   SnapshotCreateProgress,
+  SnapshotCreateResponse,
   SnapshotTakeOptions,
   SnapshotTakeResponse,
 } from "@blksnap/api";
@@ -53,7 +54,7 @@ export class SnapshotOperations {
     options: SnapshotCreateOptions,
     signal?: AbortSignal,
     onProgress?: (progress: SnapshotCreateProgress) => void,
-  ): Promise<Snapshot> {
+  ): Promise<SnapshotCreateResponse> {
     const onOverflow = completePolicy(options.onOverflow);
     const { persistent = false } = options;
     const attached: Tracker[] = [];
@@ -92,7 +93,7 @@ export class SnapshotOperations {
       await this.#saved(snapshot);
       if (signal?.aborted) await this.#undo(snapshot);
       this.#registry.snapshots.set(snapshot.id, snapshot);
-      return snapshot;
+      return { id: snapshot.id, attached: attached.map(({ device }) => device) };
     } catch (error) {
       for (const tracker of attached) await this.#detachAgain(tracker);
       throw error;
