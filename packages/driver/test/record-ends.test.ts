@@ -96,6 +96,28 @@ test("one of another boot is left to who attaches it", async (world) => {
   assert.equal(await onRecord(world), SERVING);
 });
 
+test("a directory of another daemon is left alone, also when that one has ended", async (world) => {
+  await served(world);
+  const said: unknown[] = [];
+  const say = (...words: unknown[]) => void said.push(words);
+  const other = new PersistentDirectory(world.path);
+  const logger = { warn: say, error: say } as never;
+  assert.ok(await recordEnds({ persistent: other, logger }), "it is not tried again");
+  assert.equal(await onRecord(world), SERVING);
+  assert.equal(said, []);
+});
+
+test("what fails is said once", async (world) => {
+  await served(world);
+  const said: unknown[] = [];
+  const say = (...words: unknown[]) => void said.push(words);
+  const failing = { exists: () => Promise.reject(new Error("no answer")) };
+  const context = { persistent: failing as never, logger: { warn: say, error: say } as never };
+  assert.not.ok(await recordEnds(context));
+  assert.not.ok(await recordEnds(context, true));
+  assert.is(said.length, 1);
+});
+
 test("a medium that fails is tried again", async (world) => {
   const { uuid } = await served(world);
   const unfinished = join(world.path, `tracker-${uuid}.record.new`);

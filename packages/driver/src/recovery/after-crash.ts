@@ -13,6 +13,7 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import type { ControlError } from "@blksnap/api";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
@@ -235,7 +236,8 @@ async function afterReboot(
     return await restoreAfterReboot(context, known);
   } catch (error) {
     context.logger.error({ err: error }, "persistent trackers are not attached again");
-    return NOTHING;
+    // Another daemon's directory is not looked at again.
+    return { ...NOTHING, endsRecorded: (error as ControlError).code === "ALREADY_RUNNING" };
   }
 }
 

@@ -107,7 +107,7 @@ export class LateRecovery {
         .run([deviceLock(record)], { what }, () => this.#try(record))
         .catch((error) => this.#say(record, error));
     }
-    if (!this.#endsRecorded) this.#endsRecorded = await recordEnds(this.#context);
+    if (!this.#endsRecorded) this.#endsRecorded = await recordEnds(this.#context, true);
     this.#trying = false;
     if (this.#isDone) clearInterval(this.#timer);
   }

@@ -17,9 +17,13 @@ type EndsContext = Pick<DriverContext, "persistent" | "logger">;
 
 /**
  * Puts on record that they ended. Trackers that are served, or wait for it, are in use.
+ * @param isAgain it has been said before what fails
  * @returns whether it is; else it is to be tried again
  */
-export async function recordEnds({ persistent, logger }: EndsContext): Promise<boolean> {
+export async function recordEnds(
+  { persistent, logger }: EndsContext,
+  isAgain = false,
+): Promise<boolean> {
   let device: string | undefined;
   try {
     if (!(await persistent.exists())) return true;
@@ -33,8 +37,10 @@ export async function recordEnds({ persistent, logger }: EndsContext): Promise<b
     }
     return true;
   } catch (error) {
+    // Another daemon has the directory: what is in it is not this one's, now and later.
+    if ((error as { code?: string }).code === "ALREADY_RUNNING") return true;
     const text = "that tracking has ended is not on record; trying again";
-    logger.error({ device, err: error }, text);
+    if (!isAgain) logger.error({ device, err: error }, text);
     return false;
   }
 }
