@@ -10,6 +10,10 @@ const blksnapctl = (...args) =>
   JSON.parse(execFileSync(process.execPath, [program, ...args, "--json"], { encoding: "utf8" }));
 
 const device = process.argv[2];
+if (device === undefined) {
+  console.error("usage: node backup.mjs DEVICE");
+  process.exit(2);
+}
 const { id } = blksnapctl(
   ...["snapshot_create", "--device", device, "--file", "/var/tmp", "--limit", "256M"],
 );
