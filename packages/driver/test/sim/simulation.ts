@@ -15,7 +15,6 @@ import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver } from "./load.js";
 import { reconcile } from "./reconcile.js";
 import { DISK_BYTES } from "./settings.js";
-import { Strangers } from "./strangers.js";
 import { UserIo } from "./user-io.js";
 import { Violation } from "./violation.js";
 
@@ -29,7 +28,7 @@ const DEATHS_IN_A_ROW_MAX = 4;
 /** For so long a death waits for its point. */
 const ARMED_STEPS_MAX = 120;
 /** Points that a seed tries first. */
-const OWN_POINTS = 6;
+const OWN_POINTS = 4;
 
 export interface SimOptions {
   readonly seed: number;
@@ -69,17 +68,11 @@ export class Simulation {
   #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
   #isDead = false;
   #isPowerGone = false;
-  #isStopped = false;
-  /** In which the driver has run. */
-  #bootId = "";
   cuts = 0;
-  /** Orderly ends. */
-  stops = 0;
   readonly #options: SimOptions;
   readonly #limitMs: number;
   readonly io: UserIo;
   readonly api: Api;
-  readonly #strangers: Strangers;
 
   constructor(options: SimOptions) {
     this.#options = options;
@@ -95,7 +88,6 @@ export class Simulation {
     this.machine.addDisk("sds", { sizeBytes: 8 * DISK_BYTES });
     this.io = new UserIo(this);
     this.api = new Api(this);
-    this.#strangers = new Strangers(this);
     faults.onPoint = (point) => this.#onPoint(point);
   }
 
@@ -162,7 +154,6 @@ export class Simulation {
   }
 
   async #step(): Promise<void> {
-    await this.#stopNow();
     this.#arm();
     if (this.random.below(8) === 0 && this.pending.size < 3) this.spawn(this.api.start());
     else this.io.start();
@@ -215,52 +206,6 @@ export class Simulation {
     this.#armed = { point, left: random.below(2), atStep: this.steps };
   }
 
-  /** Ends the driver as an administrator does; then it starts anew, mostly after a reboot. */
-  async #stopNow(): Promise<void> {
-    const { deathOneIn = 60 } = this.#options;
-    if (deathOneIn === 0 || !this.random.oneIn(deathOneIn * 6)) return;
-    while (this.#isBusy) {
-      await this.advance(5);
-      this.#assertAll();
-    }
-    for (const target of [...this.devices, ...this.images()]) {
-      target.user?.close();
-      target.user = undefined;
-    }
-    const isLast = this.random.below(2) === 0;
-    const stop = async (): Promise<void> => {
-      const left = await this.call(
-        "stop",
-        () => this.driver.stop(isLast),
-        () => this.#mayHaveEnded(),
-      );
-      if (left.length > 0) throw new Violation(`left by an orderly stop: ${left.join(", ")}`);
-      this.#isDead = true;
-      this.#isStopped = true;
-      if (isLast) this.machine.reboot();
-      else this.machine.kill();
-    };
-    this.spawn(stop());
-    const { lives: before } = this;
-    while (this.lives === before) {
-      await this.advance(5);
-      this.#assertAll();
-    }
-  }
-
-  get #isBusy(): boolean {
-    const all = [...this.devices, ...this.snapshots];
-    return this.pending.size > 0 || this.io.inFlight > 0 || all.some(({ isInHand }) => isInHand);
-  }
-
-  #mayHaveEnded(): void {
-    for (const device of this.devices) {
-      device.mayBeNew = true;
-      if (device.attached === "yes") device.attached = "unknown";
-    }
-    for (const snapshot of this.snapshots) snapshot.isGone = "unknown";
-  }
-
   #onPoint(point: FaultPoint): void {
     if (this.machine.isDying || this.#isDead) throw new Killed();
     this.pointsPassed.add(point);
@@ -282,31 +227,11 @@ export class Simulation {
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     await this.machine.settle();
-    const isSameBoot = this.machine.bootId === this.#bootId;
     if (this.#isPowerGone) this.#powerGone();
-    if (this.#isStopped) this.#stopped();
-    const isToBeTold = await this.#strangers.act();
-    // The next boot, without another driver in this one.
-    if (isSameBoot && !isToBeTold && this.random.below(6) === 0) {
-      this.machine.cut();
-      await this.machine.settle();
-      this.cuts++;
-      this.#powerGone();
-    }
     await this.#live();
   }
 
-  #stopped(): void {
-    this.#isStopped = false;
-    this.stops++;
-    for (const device of this.devices) {
-      device.volume.check(0, device.disk.bytes.slice(), "the original after an orderly stop");
-      device.ended();
-    }
-    this.snapshots.length = 0;
-  }
-
-  /** No snapshot of these outlives it. */
+  /** No tracker and no snapshot of these outlives it. */
   #powerGone(): void {
     this.#isPowerGone = false;
     this.io.forget();
@@ -320,7 +245,6 @@ export class Simulation {
       this.#isDead = false;
       if (deaths >= DEATHS_IN_A_ROW_MAX) this.#armed = undefined;
       this.lives++;
-      this.#bootId = this.machine.bootId;
       this.tell(`life ${this.lives}`);
       try {
         const starting = startDriver(this.machine, (line) => this.tell(line));
