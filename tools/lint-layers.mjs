@@ -20,7 +20,7 @@ const ALLOWED = {
   journal: ["errors"],
   uring: ["errors"],
   api: ["errors"],
-  ublk: ["uring", "errors"],
+  ublk: ["uring", "linux-block", "errors"],
   "diff-storage": ["linux-block", "event-queue", "errors"],
   engine: ["diff-storage", "event-queue", "errors"],
   "data-plane": ["ublk", "uring", "engine", "diff-storage", "journal", "errors"],

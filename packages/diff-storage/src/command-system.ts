@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { fstatSync, openSync, readFileSync } from "node:fs";
-import { deviceKey, deviceNumber } from "@blksnap/linux-block";
+import { keyOfNumber } from "@blksnap/linux-block";
 import { SECTOR_BYTES } from "./events.js";
 import { OPEN_EXCLUSIVE, OPEN_READ_WRITE, OPEN_UNNAMED_FILE } from "./open-flags.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
@@ -34,7 +34,7 @@ export const commandStoreSystem: StoreSystem = {
   },
 
   blockDeviceSizeBytes(fd) {
-    const key = deviceKey(deviceNumber(fstatSync(fd).rdev));
+    const key = keyOfNumber(fstatSync(fd).rdev);
     return Number(readFileSync(`/sys/dev/block/${key}/size`, "utf8")) * SECTOR_BYTES;
   },
 

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import {
   blockIdentity,
   type DeviceOrFile,
+  deviceKey,
   fieldBytes,
   lookAtPath,
   type Meeting,
@@ -77,7 +78,7 @@ export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promis
   const found = await Promise.all(
     (await servedDevices(probe)).map(async (device): Promise<OtherUse | undefined> => {
       // Where a device is used through this one, it is this one that is claimed.
-      if (stack.has(blockIdentity(device.device))) return undefined;
+      if (stack.has(blockIdentity(deviceKey(device.device)))) return undefined;
       const other = await stackOf(device.device, probe).catch(() => undefined);
       const meeting = other && meetingOf(own, other);
       return meeting && { name: device.name, chain: meeting.other.chain, device };

@@ -2,12 +2,11 @@
 import { giveUpMs, type ReactorPool } from "@blksnap/data-plane";
 import type { StoreSystem } from "@blksnap/diff-storage";
 import type { UblkControl } from "@blksnap/ublk";
-import type { PromiseRing } from "@blksnap/uring";
+import { type PromiseRing, Serial } from "@blksnap/uring";
 import type { BlockDeviceFacts, DriverPorts, Freezing } from "./ports.js";
 import { claimState } from "./records/claim-state.js";
 import { PersistentDirectory } from "./records/persistent-directory.js";
 import type { StateDirectory } from "./records/state-directory.js";
-import { Serial } from "./serial.js";
 import type { DriverSettings } from "./settings.js";
 
 export interface DriverContext extends Omit<DriverSettings, "reactors"> {

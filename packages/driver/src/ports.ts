@@ -16,15 +16,29 @@
 import type { FileSystemFreeze } from "@blksnap/api";
 import { type StartReactor, startReactorThread } from "@blksnap/data-plane";
 import type { StoreSystem } from "@blksnap/diff-storage";
-import type { TopologyProbe } from "@blksnap/linux-block";
+import {
+  FreezeGroup,
+  type FreezeOptions,
+  type FreezeReport,
+  type HelperCalls,
+  LoopTable,
+  superblockReader,
+  type TopologyProbe,
+  usersSystem,
+} from "@blksnap/linux-block";
 import { UblkControl } from "@blksnap/ublk";
-import { PromiseRing } from "@blksnap/uring";
-import { FreezeGroup, type FreezeOptions } from "./system/freeze.js";
-import { usersSystem } from "./system/freeze-system.js";
-import { LoopTable } from "./system/loop-table.js";
+import {
+  apartProgram,
+  loopsInHelper,
+  mountsInHelper,
+  PromiseRing,
+  ReachedFileSystems,
+  readInHelper,
+  statInHelper,
+  syncInHelper,
+} from "@blksnap/uring";
 import { pathTarget } from "./system/path-target.js";
 import { ringStoreSystem } from "./system/store-system.js";
-import { readDeviceInHelper } from "./system/superblock-reader.js";
 
 /** What is behind paths and devices; each answer comes in bounded time. */
 export type BlockDeviceFacts = Required<
@@ -51,10 +65,21 @@ export interface DriverPorts {
   readonly startReactor: StartReactor;
 }
 
+/** What may never return is asked of other processes. */
+const HELPER_CALLS: HelperCalls = {
+  freezeProgram: apartProgram,
+  stat: statInHelper,
+  read: readInHelper,
+  loops: loopsInHelper,
+  mounts: mountsInHelper,
+  reach: (devices, timeoutMs) => ReachedFileSystems.open(devices, timeoutMs),
+  sync: syncInHelper,
+};
+
 /** This machine's. What was learned of its loop devices is kept with them. */
 export function machinePorts(): DriverPorts {
-  const loops = new LoopTable();
-  const system = usersSystem(loops);
+  const loops = new LoopTable(HELPER_CALLS.loops);
+  const system = usersSystem(loops, HELPER_CALLS);
   return {
     openUblk: () => UblkControl.open(),
     openRing: () => new PromiseRing(),
@@ -62,9 +87,25 @@ export function machinePorts(): DriverPorts {
     blockDevices: {
       lookAt: pathTarget,
       loopBacking: (node, device) => loops.backingOf(node, device),
-      readDevice: readDeviceInHelper,
+      readDevice: superblockReader(HELPER_CALLS.read),
     },
     startReactor: startReactorThread,
-    freezing: (options) => new FreezeGroup({ ...options, system }),
+    freezing: (options) => freezeOf(new FreezeGroup({ ...options, system })),
   };
+}
+
+function freezeOf(group: FreezeGroup): Freeze {
+  return {
+    get report() {
+      return group.report.map(asTold);
+    },
+    freeze: (devices, timeoutMs) => group.freeze(devices, timeoutMs),
+    assertHeld: () => group.assertHeld(),
+    thaw: () => group.thaw(),
+  };
+}
+
+/** As users are told, and as it is on record. */
+function asTold({ device, mountPoint, ...rest }: FreezeReport): FileSystemFreeze {
+  return { ...rest, device_number: device, mount_point: mountPoint };
 }

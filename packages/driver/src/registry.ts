@@ -1,21 +1,24 @@
 /** The trackers and snapshots that there are, and how they are found. */
-import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import type { AreaId } from "@blksnap/data-plane";
 import {
+  attribute,
+  blockIdentity,
   type DeviceNumber,
   type DeviceOrFile,
   deviceKey,
+  deviceOrFile,
   devicesIn,
+  parseDevice,
   stackOf,
   type TopologyProbe,
 } from "@blksnap/linux-block";
+import { Serial } from "@blksnap/uring";
 import type { BlockDeviceFacts } from "./ports.js";
 import type { TrackerRecord } from "./records/records.js";
-import { Serial } from "./serial.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import { blockIdentity, deviceOrFile, identityOf } from "./system/path-target.js";
+import { identityOf } from "./system/path-target.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
@@ -197,7 +200,7 @@ export class Registry {
         identity: tracker.identity,
         places: [
           tracker.place,
-          ...(tracker.front.isLive ? [parseNumber(tracker.front.deviceNumber)] : []),
+          ...(tracker.front.isLive ? numbersIn(tracker.front.deviceNumber) : []),
         ],
       }),
     );
@@ -260,14 +263,10 @@ export function snapshotNotFound(id: string): ControlError {
 /** What the kernel calls /dev/ublkbN; nothing where there is none. */
 function numbersOfFront(front: number | undefined): DeviceNumber[] {
   if (front === undefined) return [];
-  try {
-    return [parseNumber(readFileSync(`/sys/block/ublkb${front}/dev`, "utf8"))];
-  } catch {
-    return [];
-  }
+  return numbersIn(attribute(`/sys/block/ublkb${front}`, "dev"));
 }
 
-function parseNumber(key: string): DeviceNumber {
-  const [major = 0, minor = 0] = key.split(":").map(Number);
-  return { major, minor };
+function numbersIn(key: string | null): DeviceNumber[] {
+  const number = parseDevice(key);
+  return number === undefined ? [] : [number];
 }

@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { identityOfOpen } from "@blksnap/linux-block";
 import { DeviceMark, openBackingFile } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -22,7 +23,6 @@ import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
 import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
 import { trackerRecords } from "../dist/records/tracker-records.js";
-import { identityOfOpen } from "../dist/system/path-target.js";
 import { geometryOf } from "../dist/tracker/geometry.js";
 import { Tracker } from "../dist/tracker/tracker.js";
 import { TrackerJournal } from "../dist/tracker/tracker-journal.js";

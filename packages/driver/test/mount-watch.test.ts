@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { MountWatch } from "../dist/tracker/mount-watch.js";
-import { statText } from "./persistence-sysfs.js";
 
 interface Context {
   sysfs: string;
@@ -24,7 +23,10 @@ test.after.each(({ sysfs }) => rmSync(sysfs, { recursive: true }));
 
 function written({ sysfs }: Context, id: number, sectors: number): void {
   mkdirSync(join(sysfs, `block/ublkb${id}`), { recursive: true });
-  writeFileSync(join(sysfs, `block/ublkb${id}/stat`), statText(sectors, 0));
+  writeFileSync(
+    join(sysfs, `block/ublkb${id}/stat`),
+    `101 102 103 104 105 106 ${sectors} 108 0 110 111\n`,
+  );
 }
 
 function tracker({ told }: Context, id: number, persistent = true) {

@@ -9,10 +9,10 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { compareMarks, readMarks } from "@blksnap/linux-block";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { findPersistent } from "../dist/records/find-original.js";
-import { compareMarks, devicesLike, nodeOf, readMarks } from "../dist/system/device-marks.js";
 import { identityOf } from "../dist/system/path-target.js";
 import { findOriginal } from "../dist/tracker/original.js";
 
@@ -52,32 +52,6 @@ async function refused(wanted: Parameters<typeof findOriginal>[0]): Promise<stri
   );
 }
 
-test("another device under the same number is told by its sequence, or its name", () => {
-  device("7:0", "loop0", { diskseq: "4" });
-  const before = readMarks("7:0", folder)!;
-  assert.is(compareMarks(before, readMarks("7:0", folder)!), "same");
-  device("7:0", "loop0", { diskseq: "5" });
-  assert.is(compareMarks(before, readMarks("7:0", folder)!), "other");
-  device("252:0", "dm-0", { diskseq: "6", "dm/uuid": "LVM-a" });
-  const volume = readMarks("252:0", folder)!;
-  device("252:0", "dm-0", { diskseq: "7", "dm/uuid": "LVM-a" });
-  assert.is(compareMarks(volume, readMarks("252:0", folder)!), "again");
-  device("252:0", "dm-0", { diskseq: "7", "dm/uuid": "LVM-b" });
-  assert.is(compareMarks(volume, readMarks("252:0", folder)!), "other");
-});
-
-test("a loop device that was set up again is its file, a renamed file no other device", () => {
-  device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/a" });
-  const before = readMarks("7:0", folder)!;
-  device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/b" });
-  assert.is(compareMarks(before, readMarks("7:0", folder)!), "same");
-  device("7:0", "loop0", { diskseq: "5", "loop/backing_file": "/b" });
-  assert.is(compareMarks(before, readMarks("7:0", folder)!), "other");
-  device("7:1", "loop1", { diskseq: "6", "loop/backing_file": "/a" });
-  assert.is(compareMarks(before, readMarks("7:1", folder)!), "again");
-  assert.equal(devicesLike(before, folder), ["7:1"]);
-});
-
 test("a loop device that was laid over other bytes of its file is another one", async () => {
   const loop = { diskseq: "4", "loop/backing_file": "/a" };
   device("7:0", "loop0", { ...loop, "loop/offset": "0" });
@@ -88,25 +62,6 @@ test("a loop device that was laid over other bytes of its file is another one", 
   // On record by a version that did not note it.
   const { loopOffsetBytes: _, ...earlier } = before.marks!;
   assert.is(compareMarks(earlier, readMarks("7:0", folder)!), "same");
-});
-
-test("a partition is its disk, and its place there", () => {
-  device("8:0", "sda", { diskseq: "1", "device/wwid": "naa.5" });
-  device("8:1", "sda/sda1", { partition: "1", start: "2048" });
-  device("8:2", "sda/sda2", { partition: "2", start: "4096" });
-  const first = readMarks("8:1", folder)!;
-  assert.equal(first, {
-    diskSequence: "1",
-    dmUuid: null,
-    wwid: "naa.5",
-    backingFile: null,
-    startSector: "2048",
-    loopOffsetBytes: null,
-    sectors: "2048",
-  });
-  assert.is(compareMarks(first, readMarks("8:2", folder)!), "other");
-  assert.is(compareMarks(first, readMarks("8:0", folder)!), "other");
-  assert.equal(devicesLike(first, folder), ["8:1"]);
 });
 
 test("a device that is gone, one that is another, one that came back under another number", async () => {
@@ -127,12 +82,6 @@ test("a device that is gone, one that is another, one that came back under anoth
 
 test("a record of an older daemon goes by the number", async () => {
   assert.match(await refused({ device: "/dev/x", identity: "block:7:0" }), "/dev/x (7:0) is gone");
-});
-
-test("a node counts only where it is the device's", () => {
-  device("1:0", "ram0", { uevent: "MAJOR=1\nMINOR=0\nDEVNAME=ram0" });
-  writeFileSync(join(folder, "ram0"), "");
-  assert.is(nodeOf("1:0", folder, folder), undefined);
 });
 
 test("a file is found by another of its names, and no other file by its own", async () => {

@@ -16,3 +16,14 @@ export function deviceNumber(dev: number): DeviceNumber {
 export function deviceKey(device: DeviceNumber): string {
   return `${device.major}:${device.minor}`;
 }
+
+/** "MAJOR:MINOR" of a `st_dev` or `st_rdev` as node:fs reports it. */
+export function keyOfNumber(dev: number): string {
+  return deviceKey(deviceNumber(dev));
+}
+
+/** What deviceKey() makes, or a line of sysfs; undefined for anything else. */
+export function parseDevice(text: string | null | undefined): DeviceNumber | undefined {
+  const match = /^(\d+):(\d+)$/.exec(text?.trim() ?? "");
+  return match === null ? undefined : { major: Number(match[1]), minor: Number(match[2]) };
+}

@@ -9,7 +9,13 @@ export type LinuxBlockErrorCode =
   /** A device-mapper node that no second one can be made of. */
   | "NODE_NOT_CLONABLE"
   /** The device mapper has refused. */
-  | "DEVICE_MAPPER_FAILED";
+  | "DEVICE_MAPPER_FAILED"
+  /** What a path lies on does not answer. */
+  | "DEVICE_FAILED"
+  /** A file system that has to be frozen is not. */
+  | "FREEZE_FAILED"
+  /** Freezing took longer than it may, or did not hold for as long as it should. */
+  | "FREEZE_TIMEOUT";
 
 /** Every error that this package throws. */
 export class LinuxBlockError extends BlksnapError<LinuxBlockErrorCode> {}

@@ -15,6 +15,13 @@ export {
   type DeviceIdentity,
   readBlockIdentity,
 } from "./continuity/device-identity.js";
+export {
+  compareMarks,
+  type DeviceMarks,
+  devicesLike,
+  nodeOf,
+  readMarks,
+} from "./continuity/device-marks.js";
 export { isEndOfBoot, isGoingDown } from "./continuity/end-of-boot.js";
 export { extSession } from "./continuity/file-system-proof.js";
 export { readFacts } from "./continuity/original-facts.js";
@@ -23,19 +30,46 @@ export { untilWritesShow } from "./continuity/write-counters.js";
 export { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./device-mapper/dmsetup.js";
 export { type MappedNode, mappedNodeOf, mappedNodes } from "./device-mapper/mapped-node.js";
 export { type CloneNames, DeviceMapper } from "./device-mapper/splice.js";
-export { type DeviceNumber, deviceKey, deviceNumber } from "./device-number.js";
+export {
+  type DeviceNumber,
+  deviceKey,
+  deviceNumber,
+  keyOfNumber,
+  parseDevice,
+} from "./device-number.js";
 export { LinuxBlockError, type LinuxBlockErrorCode } from "./errors.js";
+export { FreezeGroup, type FreezeOptions } from "./freeze/freeze.js";
+export type { FreezeReport } from "./freeze/freeze-entry.js";
+export { type FreezeSystem, usersSystem } from "./freeze/freeze-system.js";
+export type {
+  FileStatus,
+  HelperCalls,
+  LoopStatus,
+  MountsOfAll,
+  PartRead,
+  Reached,
+  ReachedFileSystem,
+} from "./helper-calls.js";
+export { DeviceLinks } from "./names/device-links.js";
+export { UdevMarks } from "./names/udev-marks.js";
 export {
   type Elsewhere,
   type FileSystem,
   type FileSystemStack,
-  type LoopFile,
-  MULTI_DEVICE_TYPES,
   stackAbove,
 } from "./stack/block-stack.js";
 export { usersOf } from "./stack/device-users.js";
+export { LoopTable } from "./stack/loop-table.js";
 export { fieldBytes, type Mount, mountAt, parseMountinfo } from "./stack/mountinfo.js";
 export { type SystemView, USERS_VIEW } from "./stack/mounts.js";
+export {
+  deviceOrFile,
+  identityAt,
+  identityOfOpen,
+  type LookAt,
+  pathLooker,
+  presentName,
+} from "./stack/path-target.js";
 export {
   blockIdentity,
   type DeviceOrFile,
@@ -45,13 +79,13 @@ export {
   lookAtPath,
   namesIn,
   type PathTarget,
-  parseDevice,
   type ReadDevice,
   readSysfsDevice,
   type SysfsDevice,
   type TopologyProbe,
 } from "./stack/probe.js";
 export { type Meeting, meetingOf, type Share, type Stack, type StackNode } from "./stack/stack.js";
+export { superblockReader } from "./stack/superblock-reader.js";
 export {
   devicesIn,
   knownStackOf,
@@ -60,5 +94,6 @@ export {
   underlyingDevices,
   underlyingDevicesOfPath,
 } from "./stack/topology.js";
+export { attribute, entriesOf, queueAttribute } from "./sysfs-text.js";
 export { uuidBytes, uuidText } from "./uuid.js";
 export { isZoned } from "./zoned.js";

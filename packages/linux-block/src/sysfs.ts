@@ -1,10 +1,11 @@
 /** Where sysfs tells about a block device: its own folder, and that of the disk it is part of. */
-import { type BigIntStats, readFileSync } from "node:fs";
+import type { BigIntStats } from "node:fs";
 import { realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { errnoNumber } from "@blksnap/errors";
-import { deviceKey, deviceNumber } from "./device-number.js";
+import { keyOfNumber } from "./device-number.js";
 import { LinuxBlockError } from "./errors.js";
+import { attribute } from "./sysfs-text.js";
 
 export interface BlockFolders {
   /** Of the device itself. */
@@ -25,7 +26,7 @@ export interface Original {
 export async function originalAt(path: string): Promise<Original> {
   try {
     const status = await stat(path, { bigint: true });
-    const number = status.isBlockDevice() ? deviceKey(deviceNumber(Number(status.rdev))) : null;
+    const number = status.isBlockDevice() ? keyOfNumber(Number(status.rdev)) : null;
     return { deviceNumber: number, stat: status };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -53,16 +54,4 @@ export async function blockFolders(
   const number = attribute(own, "partition");
   if (number === null) return { own, disk: own, partition: null };
   return { own, disk: dirname(own), partition: Number(number) };
-}
-
-/**
- * The text of an attribute; null where it is missing, empty, or its driver refuses to tell it. Read at
- * once: sysfs answers out of the kernel's memory.
- */
-export function attribute(folder: string, name: string): string | null {
-  try {
-    return readFileSync(join(folder, name), "utf8").trim() || null;
-  } catch {
-    return null;
-  }
 }

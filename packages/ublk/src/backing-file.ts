@@ -5,7 +5,6 @@ import {
   open as openCallback,
   openSync,
   read as readCallback,
-  readFileSync,
   readSync,
   type Stats,
   statSync,
@@ -13,6 +12,7 @@ import {
 import { stat as statBeside } from "node:fs/promises";
 import { promisify } from "node:util";
 import { EBUSY, EINVAL, EISDIR, ENOTBLK, ETIMEDOUT } from "@blksnap/errors";
+import { keyOfNumber, queueAttribute } from "@blksnap/linux-block";
 import { bounded, ioctl, LockType, MappedMemory, tryLockFile } from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 import type { DeviceParams } from "./layout.js";
@@ -215,7 +215,8 @@ function blockCapacityBytes(fd: number): number {
 
 function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams {
   const logicalBlockBytes = ioctlInt(fd, BLKSSZGET);
-  const queue = (name: string): string => queueAttribute(rdev, name);
+  const number = keyOfNumber(rdev);
+  const queue = (name: string): string => queueAttribute(number, name) ?? "";
   const discardMax = Number(queue("discard_max_bytes") || 0);
   const zeroesMax = Number(queue("write_zeroes_max_bytes") || 0);
   return {
@@ -232,29 +233,6 @@ function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams 
     discardGranularityBytes: Number(queue("discard_granularity") || logicalBlockBytes),
     writeZeroesMaxBytes: zeroesMax > 0 ? DISCARD_MAX_BYTES : 0,
   };
-}
-
-/** An attribute of the device's queue; a partition has that of its disk. */
-function queueAttribute(rdev: number, name: string): string {
-  const base = `/sys/dev/block/${major(rdev)}:${minor(rdev)}`;
-  for (const dir of [`${base}/queue`, `${base}/../queue`]) {
-    try {
-      return readFileSync(`${dir}/${name}`, "utf8").trim();
-    } catch {
-      // Not there: older kernel, or the other of the two places.
-    }
-  }
-  return "";
-}
-
-/** Major number of a device number as stat(2) gives it. */
-export function major(device: number): number {
-  return (Math.floor(device / 256) & 0xfff) | (Math.floor(device / 2 ** 32) & 0xfffff000);
-}
-
-/** Minor number of a device number as stat(2) gives it. */
-export function minor(device: number): number {
-  return (device & 0xff) | (Math.floor(device / 2 ** 12) & 0xfff00);
 }
 
 function powerOfTwo(bytes: number, leastBytes: number): number {
@@ -274,7 +252,7 @@ function fileParams(
     ioMinBytes: 4096,
     ioOptBytes: 4096,
     readOnly,
-    rotational: queueAttribute(dev, "rotational") === "1",
+    rotational: queueAttribute(keyOfNumber(dev), "rotational") === "1",
     // The file's data and metadata reach the disk with fdatasync only.
     volatileCache: true,
     fua: false,

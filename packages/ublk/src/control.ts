@@ -9,6 +9,7 @@ import {
   PromiseRing,
   prepareCommand,
   type Ring,
+  Serial,
   SetupFlag,
 } from "@blksnap/uring";
 import { ControlCommand, UblkFeature, UblkState } from "./abi.js";
@@ -64,7 +65,7 @@ export class UblkControl {
   readonly #ring: PromiseRing;
   /** Bits that the running kernel knows: those of UblkFeature, and others in later kernels. */
   readonly features: number;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Serial();
   #closed = false;
 
   private constructor(fd: number, ring: PromiseRing, features: number) {
@@ -146,7 +147,7 @@ export class UblkControl {
     words[0] = deviceId;
     words[1] = NO_QUEUE;
     const bytes = new Uint8Array(words.buffer);
-    const status = await this.#inTurn(
+    const status = await this.#turns.run(
       () => inTime(commandInHelper(CONTROL_PATH, command.op, bytes), command, () => undefined),
       STOP_TURN_MS,
     );
@@ -218,26 +219,7 @@ export class UblkControl {
   }
 
   #command(command: Command): Promise<number> {
-    return this.#inTurn(() => this.#submit(command));
-  }
-
-  /** @param turnMs after which the next command begins, whether this one has ended or not */
-  #inTurn(work: () => Promise<number>, turnMs?: number): Promise<number> {
-    let begin = (): void => undefined;
-    const begun = new Promise<void>((resolve) => {
-      begin = resolve;
-    });
-    const turn = this.#last.then(() => {
-      begin();
-      return work();
-    });
-    const ended = turn.then(
-      () => undefined,
-      () => undefined,
-    );
-    const late = () => new Promise((resolve) => setTimeout(resolve, turnMs).unref());
-    this.#last = turnMs === undefined ? ended : Promise.race([ended, begun.then(late)]);
-    return turn;
+    return this.#turns.run(() => this.#submit(command));
   }
 
   #submit(command: Command): Promise<number> {

@@ -1,8 +1,6 @@
 export { IO_RES_ABORT, UblkFeature, UblkIoFlag, UblkOp, UblkState } from "./abi.js";
 export {
   type BackingFile,
-  major,
-  minor,
   type OpenBackingOptions,
   openBackingFile,
   openBackingFileBeside,

@@ -1,7 +1,9 @@
 import { closeSync, readdirSync, statSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { EBUSY, EEXIST } from "@blksnap/errors";
+import { keyOfNumber } from "@blksnap/linux-block";
+import { retry } from "@blksnap/uring";
 import { UblkFeature, UblkState } from "./abi.js";
-import { major, minor } from "./backing-file.js";
 import { listDeviceIds, openCharacterDevice, type UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
@@ -259,7 +261,7 @@ export class RecoverableDevice {
 
   #readNumber(): void {
     const { rdev } = statSync(this.path);
-    this.deviceNumber = `${major(rdev)}:${minor(rdev)}`;
+    this.deviceNumber = keyOfNumber(rdev);
   }
 }
 
@@ -305,28 +307,14 @@ async function untilQuiesced(
     if (performance.now() > deadlineMs) {
       throw new UblkError("CONTROL_TIMEOUT", `/dev/ublkb${id} still has its old server`, 110);
     }
-    await pause();
+    await sleep(POLL_INTERVAL_MS);
   }
 }
 
 /** The kernel accepts a new server when the last reference of the old one's requests is gone. */
-async function untilReleased<Value>(
-  attempt: () => Promise<Value>,
-  deadlineMs: number,
-): Promise<Value> {
-  for (;;) {
-    try {
-      return await attempt();
-    } catch (error) {
-      const busy = error instanceof UblkError && error.errno === EBUSY;
-      if (!busy || performance.now() > deadlineMs) throw error;
-    }
-    await pause();
-  }
-}
-
-function pause(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
+function untilReleased<Value>(attempt: () => Promise<Value>, deadlineMs: number): Promise<Value> {
+  const isPassing = (error: unknown) => error instanceof UblkError && error.errno === EBUSY;
+  return retry(attempt, { isPassing, deadlineMs, intervalMs: POLL_INTERVAL_MS });
 }
 
 /** All ublk devices that a daemon with this state directory has made, with any server. */

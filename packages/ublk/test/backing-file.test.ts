@@ -9,13 +9,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import {
-  major,
-  minor,
-  openBackingFile,
-  openBackingFileBeside,
-  presentCapacityBytes,
-} from "@blksnap/ublk";
+import { openBackingFile, openBackingFileBeside, presentCapacityBytes } from "@blksnap/ublk";
 import { tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -118,14 +112,6 @@ test("a file that may not be opened says so", async () => {
       if (run.status === 0) spawnSync("chattr", ["-i", path]);
     }
   });
-});
-
-test("device numbers split as the kernel joins them", () => {
-  assert.equal([major(0x0801), minor(0x0801)], [8, 1]);
-  const many = 259 * 256 + 5 + (1 << 20);
-  assert.equal([major(many), minor(many)], [259, 261]);
-  const { rdev } = statSync("/dev/null");
-  assert.equal([major(rdev), minor(rdev)], [1, 3]);
 });
 
 test.run();

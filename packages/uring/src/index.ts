@@ -45,5 +45,7 @@ export {
   type Timer,
 } from "./reactor.js";
 export { ReactorThread, type ReactorWorkerData } from "./reactor-thread.js";
+export { type RetryOptions, retry } from "./retry.js";
 export { CQE_WORDS, LINK_TORN, Ring, type RingOptions } from "./ring.js";
+export { Serial } from "./serial.js";
 export * from "./system.js";

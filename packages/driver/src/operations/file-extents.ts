@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import type { ByteRange } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import { errnoName as nameOfErrno } from "@blksnap/errors";
-import { major, minor } from "@blksnap/ublk";
+import { keyOfNumber } from "@blksnap/linux-block";
 import { extentsInHelper, type FileExtent, type FileExtents } from "@blksnap/uring";
 import type { Tracker } from "../tracker/tracker.js";
 
@@ -24,7 +24,7 @@ export async function markedFile(file: string, trackers: readonly Tracker[]): Pr
   if ((mode & constants.S_IFMT) !== constants.S_IFREG) {
     throw new ControlError("FILE_NOT_MAPPABLE", `${file} is no regular file`);
   }
-  const deviceNumber = `${major(device)}:${minor(device)}`;
+  const deviceNumber = keyOfNumber(device);
   const tracker = trackers.find(
     (one) => one.front.deviceNumber === deviceNumber || one.deviceNumber === deviceNumber,
   );

@@ -1,13 +1,13 @@
 /** Where a persistent tracker's original is: at the name of attach, or, after a reboot, at another one. */
-import { readdirSync } from "node:fs";
 import {
   compareIdentity,
   type DeviceIdentity,
   deviceKey,
+  entriesOf,
+  nodeOf,
   type PathTarget,
   readBlockIdentity,
 } from "@blksnap/linux-block";
-import { nodeOf } from "../system/device-marks.js";
 import { pathTarget } from "../system/path-target.js";
 import type { PersistentTrackerRecord } from "./tracker-records.js";
 
@@ -39,7 +39,7 @@ export async function findPersistent(
     isThere = (error as NodeJS.ErrnoException).code !== "ENOENT";
   }
   const found: string[] = [];
-  for (const number of numbers(sysfs)) {
+  for (const number of entriesOf(`${sysfs}/dev/block`)) {
     if ((await compare(tracking.identity, number, sysfs)) === "same") found.push(number);
   }
   const [only] = found;
@@ -56,12 +56,4 @@ async function compare(
   const content = { fileSystem: null, uuid: null, digest: "" };
   const found = await readBlockIdentity(number, content, sysfs);
   return compareIdentity({ ...wanted, contentUuid: null }, found);
-}
-
-function numbers(sysfs: string): string[] {
-  try {
-    return readdirSync(`${sysfs}/dev/block`);
-  } catch {
-    return [];
-  }
 }

@@ -2,9 +2,8 @@
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
-import type { Seal } from "@blksnap/linux-block";
+import type { DeviceMarks, Seal } from "@blksnap/linux-block";
 import type { EventsRecord } from "../snapshot/events.js";
-import type { DeviceMarks } from "../system/device-marks.js";
 
 export interface TrackerRecord {
   readonly id: number;

@@ -32,8 +32,7 @@ import {
   uuidBytes,
 } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
-import { bounded } from "@blksnap/uring";
-import { Serial } from "../serial.js";
+import { bounded, Serial } from "@blksnap/uring";
 import { boundedSteps } from "./bounded-steps.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 import type { RestoredCbt } from "./restored-cbt.js";

@@ -6,8 +6,7 @@
  */
 import type { StateDirectory } from "../records/state-directory.js";
 import type { Snapshot } from "../snapshot/snapshot.js";
-import { removeStaleLinks } from "../system/links.js";
-import { udevMarks } from "../system/udev-marks.js";
+import { links, udevMarks } from "../system/device-names.js";
 
 const UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
 const CBT_MAP = /^cbt-([0-9]+)$/;
@@ -39,7 +38,7 @@ export function removeUnclaimedFiles(
   };
   const left = state.fileNames().filter(isLeft);
   for (const name of left) state.removeFile(name);
-  removeStaleLinks();
+  links.removeStale();
   udevMarks.removeStale();
   return left;
 }

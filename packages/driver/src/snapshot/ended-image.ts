@@ -1,7 +1,7 @@
 /** An image that ends, and not because its snapshot does. */
 import { ENODEV } from "@blksnap/errors";
 import type { Logger } from "pino";
-import { removeLink } from "../system/links.js";
+import { links } from "../system/device-names.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Snapshot } from "./snapshot.js";
 
@@ -15,7 +15,7 @@ export function noteImageEnd(snapshot: Snapshot, tracker: Tracker, logger: Logge
   if (member === undefined || image === undefined) return;
   const { device } = tracker;
   const isByOthers = image.noteEnd(() => {
-    removeLink(member.imageLink, image.path);
+    links.remove(member.imageLink, image.path);
     member.imageLink = undefined;
     member.imageNumber = undefined;
     snapshot.saveIfPossible();

@@ -4,9 +4,7 @@ import type { AreaId, CloseAreaReply } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import { DeviceMark, type QueueStart, RecoverableDevice, type ServeOptions } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { addLink, linkName, removeLink } from "../system/links.js";
-import { makePartitions } from "../system/partitions.js";
-import { udevMarks } from "../system/udev-marks.js";
+import { links, makePartitions, udevMarks } from "../system/device-names.js";
 import { AREA_DROP_SPARE_MS } from "../time-limits.js";
 import type { Member } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
@@ -28,8 +26,8 @@ function imageQueue(
     },
     queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...of }),
     doubtOf,
-    onNumberTaken: (id) => udevMarks.add("images", id),
-    onNumberFreed: (id) => udevMarks.remove(id),
+    onNumberTaken: (id) => udevMarks.add("images", `ublkb${id}`),
+    onNumberFreed: (id) => udevMarks.remove(`ublkb${id}`),
   };
 }
 
@@ -123,7 +121,7 @@ export async function closeMember(context: DriverContext, member: Member): Promi
 export async function closeImage(member: Member): Promise<void> {
   const { image, imageLink } = member;
   if (image === undefined) return;
-  removeLink(imageLink, image.path);
+  links.remove(imageLink, image.path);
   await image.stop();
   member.image = undefined;
   member.imageLink = undefined;
@@ -131,5 +129,5 @@ export async function closeImage(member: Member): Promise<void> {
 
 function linkImage(member: Member): void {
   if (member.image === undefined) return;
-  member.imageLink = addLink(`${linkName(member.tracker.device)}-image`, member.image.path);
+  member.imageLink = links.add(`${member.tracker.device}-image`, member.image.path);
 }

@@ -23,7 +23,7 @@ import {
   type Extent,
 } from "@blksnap/diff-storage";
 import { errnoName } from "@blksnap/errors";
-import { major, minor } from "@blksnap/ublk";
+import { deviceNumber } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../records/records.js";
@@ -400,13 +400,11 @@ export class Snapshot {
 
   /** A device lost its first block, or its image as a whole. */
   fault(tracker: Tracker, errno: number): void {
-    const { deviceNumber } = tracker.backing;
     // First, so that it is told twice rather than not at all by a daemon that is killed here.
     this.events.push({
       type: "corrupted",
       device: tracker.device,
-      major: major(deviceNumber),
-      minor: minor(deviceNumber),
+      ...deviceNumber(tracker.backing.deviceNumber),
       errno,
     });
     tracker.recordLoss(errno);

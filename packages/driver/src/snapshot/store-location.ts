@@ -5,10 +5,16 @@
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "@blksnap/api";
 import type { StoreSpec } from "@blksnap/diff-storage";
-import { deviceKey } from "@blksnap/linux-block";
+import {
+  compareMarks,
+  deviceKey,
+  devicesLike,
+  identityOfOpen,
+  nodeOf,
+  readMarks,
+} from "@blksnap/linux-block";
 import type { StoreRecord } from "../records/records.js";
-import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
-import { identityOfOpen, pathTarget } from "../system/path-target.js";
+import { pathTarget } from "../system/path-target.js";
 import { findOriginal } from "../tracker/original.js";
 import { isWithoutPath, storeSpec } from "./store-record.js";
 

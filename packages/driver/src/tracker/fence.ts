@@ -7,38 +7,23 @@
 import { DiffStorageError } from "@blksnap/diff-storage";
 import type { BackingFile } from "@blksnap/ublk";
 import { openBackingFileBeside, RECOVERY_PATIENCE_MS, UblkError } from "@blksnap/ublk";
+import { retry } from "@blksnap/uring";
 import { FENCE_INTERVAL_MS } from "../time-limits.js";
 
 /** Opens an original as soon as nobody holds it any more. @throws UblkError of openBackingFileBeside */
 export function openFenced(path: string, patienceMs: number): Promise<BackingFile> {
-  return retry(
-    () => openBackingFileBeside(path),
-    (error) => error instanceof UblkError && error.code === "BACKING_BUSY",
-    patienceMs,
-  );
+  return retry(() => openBackingFileBeside(path), {
+    isPassing: (error) => error instanceof UblkError && error.code === "BACKING_BUSY",
+    deadlineMs: performance.now() + patienceMs,
+    intervalMs: FENCE_INTERVAL_MS,
+  });
 }
 
 /** Opens stores as soon as nobody holds them any more. */
 export function openStoresFenced<Opened>(open: () => Promise<Opened>): Promise<Opened> {
-  return retry(
-    open,
-    (error) => error instanceof DiffStorageError && error.code === "STORE_BUSY",
-    RECOVERY_PATIENCE_MS,
-  );
-}
-
-async function retry<Value>(
-  attempt: () => Promise<Value>,
-  isBusy: (error: unknown) => boolean,
-  patienceMs: number,
-): Promise<Value> {
-  const deadlineMs = performance.now() + patienceMs;
-  for (;;) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!isBusy(error) || performance.now() > deadlineMs) throw error;
-    }
-    await new Promise((resolve) => setTimeout(resolve, FENCE_INTERVAL_MS));
-  }
+  return retry(open, {
+    isPassing: (error) => error instanceof DiffStorageError && error.code === "STORE_BUSY",
+    deadlineMs: performance.now() + RECOVERY_PATIENCE_MS,
+    intervalMs: FENCE_INTERVAL_MS,
+  });
 }

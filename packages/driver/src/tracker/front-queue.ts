@@ -4,7 +4,7 @@ import type { SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import type { QueueStart, ServeOptions } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { udevMarks } from "../system/udev-marks.js";
+import { udevMarks } from "../system/device-names.js";
 import type { TrackerParts } from "./tracker-options.js";
 
 export function frontQueue(
@@ -32,7 +32,7 @@ export function frontQueue(
     },
     queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
     doubtOf,
-    onNumberTaken: (id) => udevMarks.add("fronts", id),
-    onNumberFreed: (id) => udevMarks.remove(id),
+    onNumberTaken: (id) => udevMarks.add("fronts", `ublkb${id}`),
+    onNumberFreed: (id) => udevMarks.remove(`ublkb${id}`),
   };
 }

@@ -3,7 +3,7 @@
  * that proves that nobody else has mounted it since. Looked at only where the front was written to, so
  * that a disk at rest stays at rest, and read through the ring, so that one that hangs holds up nobody.
  */
-import { readFileSync } from "node:fs";
+import { attribute } from "@blksnap/linux-block";
 import { high32, low32, MappedMemory, type PromiseRing, prepareRead } from "@blksnap/uring";
 import { MOUNT_LOOK_INTERVAL_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
@@ -76,13 +76,8 @@ export class MountWatch {
 
 /** As text: only whether it is another one matters. */
 function writtenSectors(sysfs: string, front: string): string | undefined {
-  try {
-    const name = front.slice("/dev/".length);
-    const fields = readFileSync(`${sysfs}/block/${name}/stat`, "utf8").trim().split(/\s+/);
-    return fields[WRITE_SECTORS_FIELD];
-  } catch {
-    return undefined;
-  }
+  const name = front.slice("/dev/".length);
+  return attribute(`${sysfs}/block/${name}`, "stat")?.split(/\s+/)[WRITE_SECTORS_FIELD];
 }
 
 /** Past the page cache, as the descriptor is open for. */

@@ -6,11 +6,18 @@ import { execFile } from "node:child_process";
 import { closeSync } from "node:fs";
 import { dirname } from "node:path";
 import { ControlError } from "@blksnap/api";
+import {
+  blockIdentity,
+  compareMarks,
+  devicesLike,
+  identityOfOpen,
+  nodeOf,
+  readMarks,
+} from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import type { TrackerRecord } from "../records/records.js";
-import { compareMarks, devicesLike, nodeOf, readMarks } from "../system/device-marks.js";
-import { blockIdentity, identityOf, identityOfOpen } from "../system/path-target.js";
+import { identityOf } from "../system/path-target.js";
 import { FIND_TIMEOUT_MS } from "../time-limits.js";
 import { openFenced } from "./fence.js";
 import type { Undo } from "./undo.js";

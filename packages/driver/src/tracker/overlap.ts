@@ -14,12 +14,15 @@
 
 import { ControlError } from "@blksnap/api";
 import {
+  blockIdentity,
   type DeviceOrFile,
+  deviceKey,
   knownStackOf,
   meetingOf,
+  presentName,
   type TopologyProbe,
 } from "@blksnap/linux-block";
-import { blockIdentity, identityOf, presentName } from "../system/path-target.js";
+import { identityOf } from "../system/path-target.js";
 
 /** A device that is tracked already. */
 export interface TrackedPath {
@@ -63,7 +66,7 @@ function overlap(what: string, chain: readonly string[]): ControlError {
 }
 
 function identityOfTarget(place: DeviceOrFile): string {
-  return "identity" in place ? place.identity : blockIdentity(`${place.major}:${place.minor}`);
+  return "identity" in place ? place.identity : blockIdentity(deviceKey(place));
 }
 
 /** The name of attach, and what the device is called now where that name leads elsewhere. */

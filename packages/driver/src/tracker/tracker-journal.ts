@@ -15,6 +15,7 @@ import type {
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
+import { deviceOrFile, identityOfOpen } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import {
@@ -22,7 +23,6 @@ import {
   type Prepared,
   TrackerPersistence,
 } from "../records/tracker-persistence.js";
-import { deviceOrFile, identityOfOpen } from "../system/path-target.js";
 import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
 

@@ -1,9 +1,9 @@
 /** A tracker on record in the state directory. */
 import type { TrackerGeometry } from "@blksnap/engine";
+import { readMarks } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import { type TrackerRecord, trackerRecordName } from "../records/records.js";
 import type { StateDirectory } from "../records/state-directory.js";
-import { readMarks } from "../system/device-marks.js";
 
 export interface RecordParts {
   readonly id: number;

@@ -15,25 +15,26 @@ import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
-import type { DeviceOrFile } from "@blksnap/linux-block";
+import {
+  blockIdentity,
+  type DeviceOrFile,
+  deviceOrFile,
+  identityOfOpen,
+  keyOfNumber,
+} from "@blksnap/linux-block";
 import {
   type BackingFile,
   DeviceMark,
-  major,
-  minor,
   openBackingFileBeside,
   presentCapacityBytes,
   RECOVERY_PATIENCE_MS,
   RecoverableDevice,
 } from "@blksnap/ublk";
-import { fsyncInHelper, type MappedMemory } from "@blksnap/uring";
+import { fsyncInHelper, type MappedMemory, Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { type TrackerRecord, trackerRecordName } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
-import { Serial } from "../serial.js";
-import { addLink, hasLink, linkName, removeLink } from "../system/links.js";
-import { makePartitions } from "../system/partitions.js";
-import { blockIdentity, deviceOrFile, identityOfOpen } from "../system/path-target.js";
+import { links, makePartitions } from "../system/device-names.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
@@ -88,7 +89,7 @@ export class Tracker {
     this.#cbtFile = parts.cbtFile;
     this.#cbtMemory = parts.cbtMemory;
     this.#journal = parts.journal;
-    this.#link = addLink(linkName(this.device), front.path);
+    this.#link = links.add(this.device, front.path);
   }
 
   /**
@@ -186,7 +187,7 @@ export class Tracker {
       );
       faultPoint("recover.front-live");
       // Attaching ends with the link: the old daemon did not get that far.
-      if (!hasLink(linkName(backing.path), front.path)) {
+      if (!links.has(backing.path, front.path)) {
         await makePartitions(front.path, context.logger);
       }
       const tracker = new Tracker(context, parts, front);
@@ -284,8 +285,8 @@ export class Tracker {
 
   /** "major:minor" of the original; null for a regular file. */
   get deviceNumber(): string | null {
-    if (this.backing.kind !== "block") return null;
-    return `${major(this.backing.deviceNumber)}:${minor(this.backing.deviceNumber)}`;
+    const { kind, deviceNumber } = this.backing;
+    return kind === "block" ? keyOfNumber(deviceNumber) : null;
   }
 
   /** Whether a path of this identity means this device. */
@@ -323,7 +324,7 @@ export class Tracker {
       () => faultPoint("detach.record-removed"),
       () => state.removeRecord(trackerRecordName(this.id)),
       () => faultPoint("detach.link-removed"),
-      () => removeLink(this.#link, this.front.path),
+      () => links.remove(this.#link, this.front.path),
       () => faultPoint("detach.front-stopped"),
     ];
     await runUndo(steps, (error) => failures.push(error));
@@ -333,7 +334,7 @@ export class Tracker {
   /** Its queue has ended. Answers whether another program has ended the front. */
   noteFrontEnd(): boolean {
     const isByOthers = this.front.noteEnd(() => {
-      removeLink(this.#link, this.front.path);
+      links.remove(this.#link, this.front.path);
       // A daemon that went on with the number could put this original behind another one's front.
       this.#context.state.removeRecord(trackerRecordName(this.id));
     });

@@ -9,7 +9,8 @@
  * (`loop/offset`; LOOP_SET_STATUS changes it under the same `diskseq`).
  */
 
-import { attribute, type BlockFolders, blockFolders, originalAt } from "../sysfs.js";
+import { type BlockFolders, blockFolders, originalAt } from "../sysfs.js";
+import { attribute } from "../sysfs-text.js";
 import type { ContentDigest } from "./superblocks.js";
 
 export interface DeviceIdentity {

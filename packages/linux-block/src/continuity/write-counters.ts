@@ -10,10 +10,10 @@
  * storage, writes to what the device lies on (a loop device's file, a member of a RAID array), and
  * writes made while somebody had set `queue/iostats` to 0.
  */
-import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { attribute, type BlockFolders, blockFolders, originalAt } from "../sysfs.js";
+import { type BlockFolders, blockFolders, originalAt } from "../sysfs.js";
+import { attribute, entriesOf } from "../sysfs-text.js";
 import { readBootId } from "./boot-mark.js";
 
 export interface WriteCounters {
@@ -140,11 +140,8 @@ function noDiskHasGoneBefore(diskseq: string | null, sysfs: string): boolean {
 }
 
 function disks(sysfs: string): string[] {
-  try {
-    return readdirSync(join(sysfs, "block")).map((name) => join(sysfs, "block", name));
-  } catch {
-    return [];
-  }
+  const folder = join(sysfs, "block");
+  return entriesOf(folder).map((name) => join(folder, name));
 }
 
 async function readCounters(folders: BlockFolders): Promise<Counters> {
@@ -213,13 +210,9 @@ export async function untilWritesShow({
 }
 
 function partitionFolders(disk: string): string[] {
-  try {
-    return readdirSync(disk)
-      .map((name) => join(disk, name))
-      .filter((folder) => attribute(folder, "partition") !== null);
-  } catch {
-    return [];
-  }
+  return entriesOf(disk)
+    .map((name) => join(disk, name))
+    .filter((folder) => attribute(folder, "partition") !== null);
 }
 
 function statOf(folder: string): Counters {

@@ -6,8 +6,8 @@
  *   level 0   file system ── dm, md ◀─ partition ◀─ member
  * ```
  */
-import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { attribute, entriesOf, nameAttribute } from "../sysfs-text.js";
 import { type Mount, mountAt } from "./mountinfo.js";
 import type { SystemView } from "./mounts.js";
 
@@ -128,11 +128,11 @@ class BlockStack {
     if (this.level(device) >= level) return;
     this.#levels.set(device, level);
     const folder = join(this.#sysfs, "dev/block", device);
-    const holders = names(join(folder, "holders")).map((name) => join("holders", name));
-    const partitions = names(folder).filter((name) => read(join(folder, name, "partition")));
+    const holders = entriesOf(join(folder, "holders")).map((name) => join("holders", name));
+    const partitions = entriesOf(folder).filter((name) => attribute(folder, `${name}/partition`));
     for (const name of [...partitions, ...holders]) {
-      const above = read(join(folder, name, "dev"));
-      if (above !== undefined) this.raise(above, level);
+      const above = attribute(folder, `${name}/dev`);
+      if (above !== null) this.raise(above, level);
     }
   }
 }
@@ -186,12 +186,12 @@ interface BtrfsDevices {
 
 function btrfsDevices(sysfs: string): BtrfsDevices[] {
   const folder = join(sysfs, "fs/btrfs");
-  return names(folder).map((uuid) => {
+  return entriesOf(folder).map((uuid) => {
     const devices = join(folder, uuid, "devices");
-    const known = names(devices);
+    const known = entriesOf(devices);
     return {
       names: known,
-      numbers: known.flatMap((name) => read(join(devices, name, "dev")) ?? []),
+      numbers: known.flatMap((name) => attribute(devices, `${name}/dev`) ?? []),
     };
   });
 }
@@ -211,10 +211,10 @@ function loopDevices(
   files: Elsewhere["loopFiles"],
 ): LoopDevice[] {
   const folder = join(view.sysfs, "block");
-  return names(folder).flatMap((name) => {
-    const file = read(join(folder, name, "loop/backing_file"));
-    const device = read(join(folder, name, "dev"));
-    if (file === undefined || device === undefined) return [];
+  return entriesOf(folder).flatMap((name) => {
+    const file = nameAttribute(folder, `${name}/loop/backing_file`);
+    const device = attribute(folder, `${name}/dev`);
+    if (file === null || device === null) return [];
     const path = file.endsWith(DELETED) ? file.slice(0, -DELETED.length) : file;
     const { device: special, fileSystem: superblock } = files.get(name) ?? {};
     const backingDevice = special ?? nodeNumber(path, view);
@@ -227,21 +227,4 @@ function loopDevices(
 /** Only below /dev: looking at a path elsewhere could wait for a server that does not answer. */
 function nodeNumber(path: string, view: SystemView): string | undefined {
   return path.startsWith("/dev/") ? view.deviceNumber(path) : undefined;
-}
-
-function names(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-/** The text of a sysfs file without its newline; undefined where there is none. */
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8").replace(/\n$/, "");
-  } catch {
-    return undefined;
-  }
 }

@@ -4,8 +4,9 @@
  * Nothing here opens a device or asks a file system for anything: it works, and cannot hang, when
  * nobody serves the device.
  */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { entriesOf } from "../sysfs-text.js";
 import { parseMountinfo } from "./mountinfo.js";
 
 /** Looks at a disk again when a writer has closed it; never for long, and fails without harm. */
@@ -59,12 +60,12 @@ class Disk {
   constructor(path: string, sysfs: string) {
     const name = path.slice(path.lastIndexOf("/") + 1);
     const folder = join(sysfs, "class/block", name);
-    const partitions = names(folder).filter((entry) => entry.startsWith(name));
+    const partitions = entriesOf(folder).filter((entry) => entry.startsWith(name));
     const folders = [folder, ...partitions.map((entry) => join(folder, entry))];
     this.path = path;
     this.nodes = [path, ...partitions.map((entry) => `/dev/${entry}`)];
     this.numbers = folders.map((entry) => text(join(entry, "dev")).trim());
-    this.holders = folders.flatMap((entry) => names(join(entry, "holders")));
+    this.holders = folders.flatMap((entry) => entriesOf(join(entry, "holders")));
   }
 }
 
@@ -76,7 +77,7 @@ function userMounts(proc: string) {
 }
 
 function loopDevices(sysfs: string): { loop: string; file: string }[] {
-  return names(join(sysfs, "block"))
+  return entriesOf(join(sysfs, "block"))
     .filter((name) => name.startsWith("loop"))
     .map((loop) => ({ loop, file: text(join(sysfs, "block", loop, "loop/backing_file")).trim() }));
 }
@@ -85,7 +86,7 @@ function loopDevices(sysfs: string): { loop: string; file: string }[] {
 function openers(proc: string, disks: readonly Disk[], exceptPid: number) {
   const nodes = new Set(disks.flatMap(({ nodes: its }) => its));
   const found: { path: string; user: string }[] = [];
-  for (const pid of names(proc)) {
+  for (const pid of entriesOf(proc)) {
     if (!/^[0-9]+$/.test(pid) || Number(pid) === exceptPid) continue;
     for (const path of openFiles(join(proc, pid, "fd"))) {
       if (!nodes.has(path)) continue;
@@ -97,7 +98,7 @@ function openers(proc: string, disks: readonly Disk[], exceptPid: number) {
 }
 
 function openFiles(folder: string): string[] {
-  return names(folder).flatMap((fd) => {
+  return entriesOf(folder).flatMap((fd) => {
     try {
       return [readlinkSync(join(folder, fd))];
     } catch {
@@ -105,14 +106,6 @@ function openFiles(folder: string): string[] {
       return [];
     }
   });
-}
-
-function names(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
 }
 
 /** Empty where there is no such file. */

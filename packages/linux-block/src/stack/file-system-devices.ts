@@ -1,6 +1,6 @@
-import { type DeviceNumber, deviceKey } from "../device-number.js";
+import { type DeviceNumber, deviceKey, parseDevice } from "../device-number.js";
 import { type Mount, superOption } from "./mountinfo.js";
-import { deviceNamed, namesIn, parseDevice, readText, type SysfsDevice } from "./probe.js";
+import { deviceNamed, namesIn, readText, type SysfsDevice } from "./probe.js";
 
 const JOURNAL_THREAD = /^jbd2\/(.+)$/;
 /** Mount options that name one more device: of XFS, of ext3 and ext4, of reiserfs. */

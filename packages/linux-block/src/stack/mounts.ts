@@ -1,6 +1,6 @@
 /** The file systems that users have mounted. */
 import { readFileSync, statSync } from "node:fs";
-import { deviceKey, deviceNumber } from "../device-number.js";
+import { keyOfNumber } from "../device-number.js";
 import { type Mount, parseMountinfo } from "./mountinfo.js";
 
 /** The system as its users see it, wherever the daemon lives. */
@@ -22,6 +22,6 @@ export const USERS_VIEW: SystemView = {
   deviceNumber(path) {
     const stat = statSync(`${USERS_ROOT}${path}`, { throwIfNoEntry: false });
     if (stat === undefined || !stat.isBlockDevice()) return undefined;
-    return deviceKey(deviceNumber(stat.rdev));
+    return keyOfNumber(stat.rdev);
   },
 };

@@ -1,6 +1,12 @@
 import { constants } from "node:fs";
 import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
-import { type DeviceNumber, deviceKey, deviceNumber } from "../device-number.js";
+import {
+  type DeviceNumber,
+  deviceKey,
+  deviceNumber,
+  keyOfNumber,
+  parseDevice,
+} from "../device-number.js";
 
 /** What is at a path, as far as the search for devices needs it. */
 export interface PathTarget {
@@ -113,8 +119,9 @@ export function fileIdentity(device: number, inode: number): string {
   return `file:${device}:${inode}`;
 }
 
-export function blockIdentity(device: DeviceNumber): string {
-  return `block:${deviceKey(device)}`;
+/** @param key "major:minor" */
+export function blockIdentity(key: string): string {
+  return `block:${key}`;
 }
 
 /** The text of a file without its last newline; undefined where there is none. */
@@ -127,11 +134,6 @@ export async function readText(path: string): Promise<string | undefined> {
 
 export async function namesIn(folder: string): Promise<string[]> {
   return readdir(folder).catch((): string[] => []);
-}
-
-export function parseDevice(text: string | undefined): DeviceNumber | undefined {
-  const match = /^(\d+):(\d+)$/.exec(text?.trim() ?? "");
-  return match === null ? undefined : { major: Number(match[1]), minor: Number(match[2]) };
 }
 
 async function readNumber(path: string): Promise<number | undefined> {
@@ -219,7 +221,9 @@ export async function lookAtPath(path: string): Promise<PathTarget> {
     device: deviceNumber(stats.dev),
     blockDevice,
     identity:
-      blockDevice === undefined ? fileIdentity(stats.dev, stats.ino) : blockIdentity(blockDevice),
+      blockDevice === undefined
+        ? fileIdentity(stats.dev, stats.ino)
+        : blockIdentity(deviceKey(blockDevice)),
   };
 }
 
@@ -233,7 +237,7 @@ export async function readFromDevice(
   const file = await open(node, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stats = await file.stat();
-    if (!stats.isBlockDevice() || deviceKey(deviceNumber(stats.rdev)) !== deviceKey(device)) {
+    if (!stats.isBlockDevice() || keyOfNumber(stats.rdev) !== deviceKey(device)) {
       throw Object.assign(new Error(`ENODEV: ${node} is another device`), { code: "ENODEV" });
     }
     const { buffer, bytesRead } = await file.read(

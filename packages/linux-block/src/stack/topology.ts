@@ -91,7 +91,7 @@ class Search {
     const name = entry?.name ?? deviceKey(device);
     // A file system's name in the chain mentions its device already.
     const chain = above.at(-1)?.endsWith(` on ${name}`) ? above : [...above, name];
-    const node = { identity: blockIdentity(device), device, name, chain };
+    const node = { identity: blockIdentity(deviceKey(device)), device, name, chain };
     if (!this.#isNew(node, share)) return;
     const on = (edge: Share): Way => ({
       share: shareBelow(share, node.identity, edge),

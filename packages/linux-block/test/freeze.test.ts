@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { createMemoryFile, PromiseRing } from "@blksnap/uring";
+import { FreezeGroup } from "@blksnap/linux-block";
+import { apartProgram, createMemoryFile, PromiseRing } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { FreezeGroup } from "../dist/system/freeze.js";
-import { FreezeGuard } from "../dist/system/freeze-guard.js";
+import { FreezeGuard } from "../dist/freeze/freeze-guard.js";
 import { FreezeFixture, guards, openFiles, sessionProcesses, until } from "./freeze-support.js";
 
 const LONG_MS = 60_000;
@@ -184,7 +184,7 @@ test("a freeze that hangs: the others are thawed soon, it when it ends, and no t
 test("the guard thaws after its own limit, and the take is told", async () => {
   fixture.add("a", "b", "c");
   const fds = fixture.fileSystems.map(({ path }) => openSync(path, "r"));
-  const guard = new FreezeGuard(fds, 1, () => {});
+  const guard = new FreezeGuard(apartProgram, fds, 1, () => {});
   for (const index of [2, 1, 0]) assert.equal(await guard.freeze(index), { frozen: true });
   assert.is(await guard.ended, true);
   assert.ok(thawedInReverse());
@@ -224,7 +224,7 @@ test("the guard inherits the directories and nothing else, not even while it sta
   const memory = createMemoryFile("freeze test");
   const file = openSync("/dev/zero", "r+");
   const fds = fixture.fileSystems.map(({ path }) => openSync(path, "r"));
-  const guard = new FreezeGuard(fds, 60, () => {});
+  const guard = new FreezeGuard(apartProgram, fds, 60, () => {});
   await guard.freeze(0);
   const held = new Set(sessionProcesses(guard.pid!).flatMap(openFiles));
   guard.thaw();

@@ -7,9 +7,9 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { apartProgram } from "@blksnap/uring";
-import { MANIFEST_URL } from "../version.js";
 
+/** Found by its name: in a bundle, modules lie elsewhere. */
+const MANIFEST_URL = import.meta.resolve("@blksnap/linux-block/package.json");
 /** Held in memory: when the guard starts, the file system with the script may be frozen. */
 const SCRIPT = readFileSync(new URL("libexec/freeze-guard.sh", MANIFEST_URL), "utf8");
 /** Where fsfreeze lies; a daemon's PATH may lack them. */
@@ -32,18 +32,20 @@ export class FreezeGuard {
   /**
    * Starts the guard in a session of its own, where no signal to the daemon's group reaches it. It
    * inherits the places and nothing else.
+   * @param program as HelperCalls has it
    * @param places descriptors of the file systems: directories or files
    * @param limitS after this many seconds it thaws, whatever the daemon does
    * @param onStuck is told which file system could not be thawed
    * @throws as spawn does
    */
   constructor(
+    program: string,
     places: readonly number[],
     limitS: number,
     onStuck: (index: number, message: string) => void,
   ) {
     this.#onStuck = onStuck;
-    this.#child = spawn("/bin/sh", ["-c", SCRIPT, "freeze-guard", String(limitS), apartProgram], {
+    this.#child = spawn("/bin/sh", ["-c", SCRIPT, "freeze-guard", String(limitS), program], {
       cwd: "/",
       detached: true,
       env: { ...process.env, PATH: `${process.env["PATH"] ?? ""}:${SYSTEM_PATH}`, LC_ALL: "C" },

@@ -2,11 +2,10 @@
  * Freezing file systems: a frozen one is in a consistent state on its device and holds new changes
  * back until it is thawed.
  */
-import type { FileSystemFreeze } from "@blksnap/api";
-import { ControlError } from "@blksnap/api";
-import { errnoName } from "@blksnap/errors";
-import { stackAbove } from "@blksnap/linux-block";
-import { type FreezeEntry, openEntries } from "./freeze-entry.js";
+import { errnoName, errnoNumber } from "@blksnap/errors";
+import { LinuxBlockError } from "../errors.js";
+import { stackAbove } from "../stack/block-stack.js";
+import { type FreezeEntry, type FreezeReport, openEntries } from "./freeze-entry.js";
 import { type FreezeAnswer, FreezeGuard } from "./freeze-guard.js";
 import type { FreezeSystem } from "./freeze-system.js";
 
@@ -97,7 +96,7 @@ export class FreezeGroup {
   }
 
   /** What became of each file system with data on the devices, the one frozen last first. */
-  get report(): readonly FileSystemFreeze[] {
+  get report(): readonly FreezeReport[] {
     return this.#entries.map(({ report }) => report).reverse();
   }
 
@@ -106,7 +105,7 @@ export class FreezeGroup {
    * called: some of them may be frozen.
    * @param devices "major:minor" of block devices
    * @param timeoutMs for all of them together
-   * @throws ControlError FREEZE_TIMEOUT, FREEZE_FAILED
+   * @throws LinuxBlockError FREEZE_TIMEOUT, FREEZE_FAILED
    */
   async freeze(devices: Iterable<string>, timeoutMs: number): Promise<void> {
     await this.#awaitEarlier(timeoutMs);
@@ -130,7 +129,7 @@ export class FreezeGroup {
 
   /**
    * Proves that everything was frozen up to now.
-   * @throws ControlError FREEZE_TIMEOUT when the guard has thawed, or may have
+   * @throws LinuxBlockError FREEZE_TIMEOUT when the guard has thawed, or may have
    */
   assertHeld(): void {
     if (this.#guard === undefined) return;
@@ -208,7 +207,7 @@ export class FreezeGroup {
   #startGuard(limitS: number): FreezeGuard {
     const places = this.#guarded.map(({ fd }) => fd as number);
     try {
-      return new FreezeGuard(places, limitS, (index, message) => {
+      return new FreezeGuard(this.#system.freezeProgram, places, limitS, (index, message) => {
         const name = this.#guarded[index]?.name;
         this.#logger.error({ name, message }, `${name} could not be thawed: ${message}`);
       });
@@ -236,7 +235,7 @@ export class FreezeGroup {
     }
     // Without its answer nobody knows.
     if (this.#guard?.alive !== true) {
-      throw new ControlError("FREEZE_FAILED", `cannot freeze ${entry.name}: ${answer.message}`);
+      throw new LinuxBlockError("FREEZE_FAILED", `cannot freeze ${entry.name}: ${answer.message}`);
     }
     this.#frozen.delete(index);
     const errno = ERRNO_OF_MESSAGE[answer.message] ?? answer.message;
@@ -245,7 +244,7 @@ export class FreezeGroup {
     entry.why = errno === "EBUSY" ? "frozen already, by somebody else" : errno;
   }
 
-  /** @throws ControlError FREEZE_FAILED */
+  /** @throws LinuxBlockError FREEZE_FAILED */
   #conclude(): void {
     for (const entry of this.#entries) {
       if (entry.state === "frozen") continue;
@@ -257,7 +256,7 @@ export class FreezeGroup {
       const { why } = entry;
       const text = `${name} (${type ?? "mounted nowhere"}) is ${state === "synced" ? "synced, " : ""}not frozen`;
       this.#logger.warn({ device, problem: why }, `${text} for the snapshot: ${why}`);
-      if (this.#isRequired) throw new ControlError("FREEZE_FAILED", `${text}: ${why}`);
+      if (this.#isRequired) throw new LinuxBlockError("FREEZE_FAILED", `${text}: ${why}`);
     }
   }
 
@@ -288,8 +287,8 @@ export class FreezeGroup {
   }
 }
 
-function timeout(message: string): ControlError {
-  return new ControlError("FREEZE_TIMEOUT", message);
+function timeout(message: string): LinuxBlockError {
+  return new LinuxBlockError("FREEZE_TIMEOUT", message);
 }
 
 function leave(guard: FreezeGuard): void {
@@ -298,10 +297,13 @@ function leave(guard: FreezeGuard): void {
   guard.abandon();
 }
 
-function failure(what: string, cause: unknown): ControlError {
-  if (cause instanceof ControlError) return cause;
+function failure(what: string, cause: unknown): LinuxBlockError {
+  if (cause instanceof LinuxBlockError) return cause;
   const { code = "EIO" } = cause as NodeJS.ErrnoException;
-  return new ControlError("FREEZE_FAILED", `${what}: ${code}`, { errnoName: code, cause });
+  return new LinuxBlockError("FREEZE_FAILED", `${what}: ${code}`, {
+    errno: errnoNumber(code),
+    cause,
+  });
 }
 
 /** Undefined when the work has not ended in time. */

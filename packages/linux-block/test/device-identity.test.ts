@@ -1,12 +1,9 @@
 import { compareIdentity, type DeviceIdentity, readBlockIdentity } from "@blksnap/linux-block";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import {
-  differingField,
-  readDeviceIdentity,
-} from "../../linux-block/dist/continuity/device-identity.js";
-import type { ContentDigest } from "../../linux-block/dist/continuity/superblocks.js";
-import { FakeKernel } from "./persistence-sysfs.js";
+import { differingField, readDeviceIdentity } from "../dist/continuity/device-identity.js";
+import type { ContentDigest } from "../dist/continuity/superblocks.js";
+import { FakeKernel } from "./fake-kernel.js";
 
 const test = suite("device identity");
 const NOTHING: DeviceIdentity = {

@@ -5,9 +5,10 @@
  * into one), drivers/md/dm-sysfs.c (`dm/uuid`), drivers/scsi/scsi_sysfs.c and drivers/nvme/host/sysfs.c
  * (`wwid`), drivers/block/loop.c (`loop/offset`).
  */
-import { readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { major, minor } from "@blksnap/ublk";
+import { keyOfNumber } from "../device-number.js";
+import { attribute, entriesOf, nodeName } from "../sysfs-text.js";
 
 /** As sysfs has it, null for what it does not say; a partition has the disk's, and its own place. */
 export interface DeviceMarks {
@@ -29,16 +30,16 @@ const NAMES = ["dmUuid", "wwid", "backingFile"] as const;
 export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefined {
   const own = folderOf(number, sysfs);
   if (own === undefined) return undefined;
-  const isPartition = text(join(own, "partition")) !== null;
+  const isPartition = attribute(own, "partition") !== null;
   const disk = isPartition ? dirname(own) : own;
   return {
-    diskSequence: text(join(disk, "diskseq")),
-    dmUuid: text(join(disk, "dm/uuid")),
-    wwid: text(join(disk, "wwid")) ?? text(join(disk, "device/wwid")),
-    backingFile: text(join(disk, "loop/backing_file")),
-    startSector: isPartition ? text(join(own, "start")) : null,
-    loopOffsetBytes: text(join(disk, "loop/offset")),
-    sectors: text(join(own, "size")),
+    diskSequence: attribute(disk, "diskseq"),
+    dmUuid: attribute(disk, "dm/uuid"),
+    wwid: attribute(disk, "wwid") ?? attribute(disk, "device/wwid"),
+    backingFile: attribute(disk, "loop/backing_file"),
+    startSector: isPartition ? attribute(own, "start") : null,
+    loopOffsetBytes: attribute(disk, "loop/offset"),
+    sectors: attribute(own, "size"),
   };
 }
 
@@ -66,7 +67,7 @@ function hasName(marks: DeviceMarks): boolean {
 /** Numbers of devices that are this one by name, such as a volume that was activated again. */
 export function devicesLike(before: DeviceMarks, sysfs = "/sys"): string[] {
   if (!hasName(before)) return [];
-  return names(join(sysfs, "dev/block")).filter((number) => {
+  return entriesOf(join(sysfs, "dev/block")).filter((number) => {
     const marks = readMarks(number, sysfs);
     // Two paths to one disk are alike, and neither is surely the one.
     return marks?.sectors === before.sectors && compareMarks(before, marks) !== "other";
@@ -78,9 +79,7 @@ export function devicesLike(before: DeviceMarks, sysfs = "/sys"): string[] {
  * @returns undefined where neither is there
  */
 export function nodeOf(number: string, sysfs = "/sys", dev = "/dev"): string | undefined {
-  const own = folderOf(number, sysfs);
-  const said = own === undefined ? null : text(join(own, "uevent"));
-  const name = /^DEVNAME=(.+)$/m.exec(said ?? "")?.[1];
+  const name = nodeName(number, sysfs);
   const nodes = [`${dev}/block/${number}`, ...(name === undefined ? [] : [`${dev}/${name}`])];
   return nodes.find((node) => numberAt(node) === number);
 }
@@ -88,7 +87,7 @@ export function nodeOf(number: string, sysfs = "/sys", dev = "/dev"): string | u
 /** Below /dev, where a look waits for nobody. */
 function numberAt(node: string): string | undefined {
   const stat = statSync(node, { throwIfNoEntry: false });
-  return stat?.isBlockDevice() ? `${major(stat.rdev)}:${minor(stat.rdev)}` : undefined;
+  return stat?.isBlockDevice() ? keyOfNumber(stat.rdev) : undefined;
 }
 
 function folderOf(number: string, sysfs: string): string | undefined {
@@ -96,21 +95,5 @@ function folderOf(number: string, sysfs: string): string | undefined {
     return realpathSync(join(sysfs, "dev/block", number));
   } catch {
     return undefined;
-  }
-}
-
-function names(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function text(path: string): string | null {
-  try {
-    return readFileSync(path, "utf8").trim() || null;
-  } catch {
-    return null;
   }
 }

@@ -17,8 +17,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseMountinfo } from "@blksnap/linux-block";
-import type { FreezeSystem } from "../dist/system/freeze-system.js";
+import { type FreezeSystem, parseMountinfo } from "@blksnap/linux-block";
+import { apartProgram } from "@blksnap/uring";
 
 const WAIT_LIMIT_MS = 20_000;
 
@@ -139,6 +139,7 @@ export function systemOf(mountinfo: string): FreezeSystem {
   const readMounts = () => parseMountinfo(mountinfo);
   return {
     sysfs: "/nonexistent",
+    freezeProgram: apartProgram,
     readMounts,
     deviceNumber: () => undefined,
     readElsewhere: async () => ({ mounts: [], loopFiles: new Map(), isComplete: true }),

@@ -4,7 +4,6 @@ import { dirname, join } from "node:path";
 import { usersOf } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { describeInUse } from "../dist/in-use.js";
 
 const root = mkdtempSync(join(tmpdir(), "blksnap-users-"));
 test.after(() => rmSync(root, { recursive: true }));
@@ -61,15 +60,6 @@ test("mounts, holders, loops, swap and open files are found, also on partitions"
 test("a process may leave itself out, and what does not exist has no users", () => {
   const found = usersOf(["/dev/ublkb3", "/dev/ublkb9"], { proc, sysfs, exceptPid: 102 });
   assert.equal([...found.values()], [[], []]);
-});
-
-test("devices in use are named with what they are and who uses them", () => {
-  const device = "/dev/vdb";
-  const text = describeInUse([
-    { device, path: "/dev/ublkb0", kind: "front", users: ["mounted at /srv"] },
-    { device, path: "/dev/ublkb1", kind: "image", users: [] },
-  ]);
-  assert.is(text, "/dev/ublkb0 (/dev/vdb): mounted at /srv; /dev/ublkb1 (image of /dev/vdb)");
 });
 
 test.run();

@@ -1,10 +1,9 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { LoopStatus } from "@blksnap/uring";
+import { type LoopStatus, LoopTable } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { LoopTable } from "../dist/system/loop-table.js";
 
 const LIMIT_MS = 1_000;
 const ETIMEDOUT = 110;
@@ -17,7 +16,7 @@ class Machine {
   readonly silent = new Set<string>();
   readonly inodes = new Map<string, number>();
   onCall: () => void = () => undefined;
-  readonly table = new LoopTable(this.root, async (paths) => {
+  readonly table = new LoopTable(async (paths) => {
     this.calls.push(paths.map((path) => path.replace("/dev/", "")));
     this.onCall();
     if (paths.some((path) => this.silent.has(path))) return paths.map(() => -ETIMEDOUT);
@@ -25,7 +24,7 @@ class Machine {
       const inode = this.inodes.get(path);
       return inode === undefined ? -ENXIO : { device: 0x801, inode, special: 0, loop: 0x700 };
     });
-  });
+  }, this.root);
 
   /** @param sequence of the disk: another one for each file that it gets */
   show(name: string, inode: number, sequence: number): void {

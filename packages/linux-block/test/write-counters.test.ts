@@ -16,8 +16,8 @@ import {
   readBlockWriteCounters,
   readOwnWriteCounters,
   readWriteCounters,
-} from "../../linux-block/dist/continuity/write-counters.js";
-import { BOOT_ID, FakeKernel, statText } from "./persistence-sysfs.js";
+} from "../dist/continuity/write-counters.js";
+import { BOOT_ID, FakeKernel, statText } from "./fake-kernel.js";
 
 const test = suite("write-counters");
 const DISK = "pci0/virtio1/block/vda";

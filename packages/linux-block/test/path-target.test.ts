@@ -1,15 +1,12 @@
 import { linkSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { identityAt, pathLooker } from "@blksnap/linux-block";
+import { statInHelper } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { linkName } from "../dist/system/links.js";
-import { identityOf } from "../dist/system/path-target.js";
 
-test("a link's name is that of the node, without characters that need quoting", () => {
-  assert.is(linkName("/dev/mapper/vg-root"), "vg-root");
-  assert.is(linkName("/srv/disk images/a b.img"), "a_b.img");
-});
+const identityOf = (path: string) => identityAt(path, pathLooker(statInHelper));
 
 test("every path to a file is the same device, another file is another", async () => {
   const dir = mkdtempSync(join(tmpdir(), "blksnap-identity-"));

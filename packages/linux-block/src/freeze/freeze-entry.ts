@@ -1,13 +1,29 @@
 /** A file system of a take: how it is reached, and what became of it. */
 import { closeSync, openSync } from "node:fs";
-import type { FileSystemFreeze } from "@blksnap/api";
-import type { FileSystem, FileSystemStack } from "@blksnap/linux-block";
-import { type FreezeSystem, nodeOf, type Reached } from "./freeze-system.js";
+import type { Reached } from "../helper-calls.js";
+import type { FileSystem, FileSystemStack } from "../stack/block-stack.js";
+import { nodeName } from "../sysfs-text.js";
+import type { FreezeSystem } from "./freeze-system.js";
 
 /** Opens a place without asking its file system for anything (fcntl.h; Node has no name for it). */
 const O_PATH = 0o10000000;
 /** Where mountinfo shows a character as its code. */
 const ESCAPE = /\\([0-7]{3})/g;
+
+/** What became of a file system. */
+export interface FreezeReport {
+  readonly source: string;
+  /** "major:minor" */
+  readonly device: string;
+  /** Null where it is mounted nowhere. */
+  readonly type: string | null;
+  readonly mountPoint: string | null;
+  /** The process in whose namespace that is; null where it was not reached. */
+  readonly pid: number | null;
+  readonly state: "frozen" | "synced" | "not";
+  /** Why it is not frozen. */
+  readonly why: string | null;
+}
 
 export class FreezeEntry {
   readonly device: string;
@@ -19,7 +35,7 @@ export class FreezeEntry {
   readonly fd: number | undefined;
   /** What to sync: that, else its block device. */
   readonly syncPath: string | undefined;
-  state: FileSystemFreeze["state"] = "not";
+  state: FreezeReport["state"] = "not";
   /** Why it is not frozen. */
   why: string | null = null;
   /** Negative errno of the last sync that counts; 0 for one that succeeded, undefined for none. */
@@ -51,12 +67,12 @@ export class FreezeEntry {
     this.name = this.#mountPoint ?? this.#source;
   }
 
-  get report(): FileSystemFreeze {
+  get report(): FreezeReport {
     return {
       source: this.#source,
-      device_number: this.device,
+      device: this.device,
       type: this.type,
-      mount_point: this.#mountPoint,
+      mountPoint: this.#mountPoint,
       pid: this.#pid,
       state: this.state,
       why: this.why,
@@ -105,4 +121,10 @@ function unescaped(field: string): string {
     String.fromCharCode(Number.parseInt(digits, 8)),
   );
   return Buffer.from(bytes, "latin1").toString();
+}
+
+/** The node of a block device; undefined where there is none. */
+function nodeOf(device: string, sysfs: string): string | undefined {
+  const name = nodeName(device, sysfs);
+  return name === undefined ? undefined : `/dev/${name}`;
 }

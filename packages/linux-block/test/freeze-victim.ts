@@ -3,8 +3,7 @@
  * "frozen", and waits to be killed.
  */
 
-import { parseMountinfo } from "@blksnap/linux-block";
-import { FreezeGroup } from "../dist/system/freeze.js";
+import { FreezeGroup, parseMountinfo } from "@blksnap/linux-block";
 import { systemOf } from "./freeze-support.js";
 
 const mountinfo = process.argv[2] ?? "";

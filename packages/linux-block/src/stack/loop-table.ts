@@ -11,18 +11,13 @@
  * disk_force_media_change()), so what was said once stays true as long as it is the same.
  */
 
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { ETIMEDOUT } from "@blksnap/errors";
-import {
-  type DeviceNumber,
-  deviceKey,
-  deviceNumber,
-  fileIdentity,
-  type LoopBacking,
-} from "@blksnap/linux-block";
-import { type LoopStatus, loopsInHelper } from "@blksnap/uring";
-import { blockIdentity } from "./path-target.js";
+import { type DeviceNumber, deviceKey, deviceNumber } from "../device-number.js";
+import type { HelperCalls, LoopStatus } from "../helper-calls.js";
+import { attribute } from "../sysfs-text.js";
+import { blockIdentity, fileIdentity, type LoopBacking } from "./probe.js";
 
 const ANSWER_LIMIT_MS = 5_000;
 
@@ -34,11 +29,11 @@ interface Known {
 
 export class LoopTable {
   readonly #block: string;
-  readonly #askAll: typeof loopsInHelper;
+  readonly #askAll: HelperCalls["loops"];
   readonly #known = new Map<string, Known>();
   #asking: Promise<void> | undefined;
 
-  constructor(sysfs = "/sys", askAll: typeof loopsInHelper = loopsInHelper) {
+  constructor(askAll: HelperCalls["loops"], sysfs = "/sys") {
     this.#block = join(sysfs, "block");
     this.#askAll = askAll;
   }
@@ -100,8 +95,8 @@ export class LoopTable {
     for (const name of readdirSync(this.#block)) {
       if (!name.startsWith("loop")) continue;
       const folder = join(this.#block, name);
-      if (read(join(folder, "loop/backing_file")) === undefined) continue;
-      present.set(name, read(join(folder, "diskseq")) ?? "");
+      if (attribute(folder, "loop/backing_file") === null) continue;
+      present.set(name, attribute(folder, "diskseq") ?? "");
     }
     return present;
   }
@@ -120,12 +115,4 @@ function said(answer: LoopStatus): { readonly loop: DeviceNumber; readonly backi
           : blockIdentity(deviceKey(blockDevice)),
     },
   };
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return undefined;
-  }
 }

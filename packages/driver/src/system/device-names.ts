@@ -1,0 +1,26 @@
+/** How users, and udev rules, find fronts and images, and what is on them. */
+import { DeviceLinks, UdevMarks } from "@blksnap/linux-block";
+import { addPartitions } from "@blksnap/ublk";
+import type { Logger } from "pino";
+
+/** Stable names: /dev/blksnap/NAME and /dev/blksnap/NAME-image. */
+export const links: DeviceLinks = new DeviceLinks("/dev/blksnap");
+
+/** As packages/daemon/udev/59-blksnap.rules has them. */
+export const MARKS_DIRECTORY = "/run/blksnap-udev";
+export const MARK_KINDS = ["fronts", "images"] as const;
+
+export const udevMarks: UdevMarks<(typeof MARK_KINDS)[number]> = new UdevMarks(
+  MARKS_DIRECTORY,
+  MARK_KINDS,
+);
+
+/** Makes the partitions of a front or an image. Never fails: the device is as good without them. */
+export async function makePartitions(device: string, logger: Logger): Promise<void> {
+  try {
+    await addPartitions(device);
+  } catch (error) {
+    const text = `${(error as Error).message}; see partx(8)`;
+    logger.warn({ device, err: error }, text);
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * Files by which udev rules tell what kind a device is of: the kernel says nothing of the kind, and the first
+ * event comes before rules could ask anybody.
+ */
+import { existsSync, mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { entriesOf } from "../sysfs-text.js";
+
+/** Nobody depends on marks: where they cannot be made there are none. */
+export class UdevMarks<Kind extends string> {
+  readonly #directory: string;
+  readonly #kinds: readonly Kind[];
+  readonly #sysfs: string;
+
+  constructor(directory: string, kinds: readonly Kind[], sysfs = "/sys") {
+    this.#directory = directory;
+    this.#kinds = kinds;
+    this.#sysfs = sysfs;
+  }
+
+  /** Before the kernel tells of the device. @param name as in /sys/block */
+  add(kind: Kind, name: string): void {
+    // A name that was another's.
+    this.remove(name);
+    try {
+      mkdirSync(join(this.#directory, kind), { recursive: true, mode: 0o755 });
+      writeFileSync(join(this.#directory, kind, name), "");
+    } catch {
+      // No /run: no udev either.
+    }
+  }
+
+  remove(name: string): void {
+    this.#removeFiles(name);
+    this.#removeEmpty();
+  }
+
+  /** Those of devices that are gone: a killed daemon's. */
+  removeStale(): void {
+    for (const kind of this.#kinds) {
+      for (const name of entriesOf(join(this.#directory, kind))) {
+        if (existsSync(join(this.#sysfs, "block", name))) continue;
+        this.#removeFiles(name);
+      }
+    }
+    this.#removeEmpty();
+  }
+
+  #removeFiles(name: string): void {
+    for (const kind of this.#kinds) {
+      try {
+        rmSync(join(this.#directory, kind, name), { force: true });
+      } catch {
+        // Nor could it be made.
+      }
+    }
+  }
+
+  #removeEmpty(): void {
+    for (const folder of [
+      ...this.#kinds.map((kind) => join(this.#directory, kind)),
+      this.#directory,
+    ]) {
+      try {
+        rmdirSync(folder);
+      } catch {
+        // It is in use, or was never made.
+      }
+    }
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * What paths lead to that users name, found without this process waiting for it.
+ *
+ * A path can lie on a file system that does not answer: of a server that is away, or above a device that this
+ * process serves. Its main thread must not wait there, because its devices wait for it, nor any other thread,
+ * because a server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
+ */
+import { fstatSync, lstatSync } from "node:fs";
+import { errnoName, errnoNumber } from "@blksnap/errors";
+import { deviceNumber, keyOfNumber, parseDevice } from "../device-number.js";
+import { LinuxBlockError } from "../errors.js";
+import type { FileStatus, HelperCalls } from "../helper-calls.js";
+import {
+  blockIdentity,
+  type DeviceOrFile,
+  fileIdentity,
+  type PathTarget,
+  readSysfsDevice,
+} from "./probe.js";
+
+const ANSWER_LIMIT_MS = 5_000;
+/** Nodes of devices are in memory: a look at one waits for nobody. */
+const NODE = /^\/dev\/[^/]+$/;
+const S_IFMT = 0o170000;
+const S_IFBLK = 0o060000;
+const BLOCK = "block:";
+
+/** @throws an error as node:fs has them, with `code` and `errno` */
+export type LookAt = (path: string) => Promise<PathTarget>;
+
+/**
+ * Looks at paths, but for a device's node in another process and for at most five seconds: it fails with
+ * ETIMEDOUT when what the path lies on does not answer.
+ */
+export function pathLooker(stat: HelperCalls["stat"]): LookAt {
+  return async (path) => nodeAt(path) ?? targetOfStatus(await answered(stat, path));
+}
+
+/** What a path leads to, whatever its name. @throws LinuxBlockError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
+export async function identityAt(path: string, lookAt: LookAt): Promise<string> {
+  try {
+    return (await lookAt(path)).identity;
+  } catch (error) {
+    const { code = "EIO" } = error as NodeJS.ErrnoException;
+    const options = { cause: error, errno: errnoNumber(code) };
+    if (code === "ETIMEDOUT") {
+      throw new LinuxBlockError("DEVICE_FAILED", `what ${path} lies on does not answer`, options);
+    }
+    throw new LinuxBlockError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, options);
+  }
+}
+
+/** What is open, as identityAt() tells it of a path. */
+export function identityOfOpen(fd: number): string {
+  const stats = fstatSync(fd);
+  return identityOfStats(stats.isBlockDevice(), stats.dev, stats.ino, stats.rdev);
+}
+
+function identityOfStats(
+  isBlockDevice: boolean,
+  device: number,
+  inode: number,
+  special: number,
+): string {
+  return isBlockDevice ? blockIdentity(keyOfNumber(special)) : fileIdentity(device, inode);
+}
+
+/** Where a search for devices begins for what an identity tells. @param path of a file, its name */
+export function deviceOrFile(identity: string, path: string): DeviceOrFile {
+  const block = identity.startsWith(BLOCK) ? parseDevice(identity.slice(BLOCK.length)) : undefined;
+  return block ?? { identity, device: deviceNumber(Number(identity.split(":")[1])), path };
+}
+
+/** What a block device is called now; undefined for a file, and for a device that is gone. */
+export async function presentName(identity: string, sysfs = "/sys"): Promise<string | undefined> {
+  const place = deviceOrFile(identity, "");
+  return "path" in place ? undefined : (await readSysfsDevice(sysfs, place))?.name;
+}
+
+function nodeAt(path: string): PathTarget | undefined {
+  if (!NODE.test(path)) return undefined;
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (!stats?.isBlockDevice()) return undefined;
+  return targetOfStatus({
+    device: stats.dev,
+    inode: stats.ino,
+    mode: stats.mode,
+    special: stats.rdev,
+    realPath: path,
+  });
+}
+
+function targetOfStatus({ device, inode, mode, special, realPath }: FileStatus): PathTarget {
+  const isBlockDevice = (mode & S_IFMT) === S_IFBLK;
+  return {
+    realPath,
+    device: deviceNumber(device),
+    blockDevice: isBlockDevice ? deviceNumber(special) : undefined,
+    identity: identityOfStats(isBlockDevice, device, inode, special),
+  };
+}
+
+async function answered(stat: HelperCalls["stat"], path: string): Promise<FileStatus> {
+  const answer = await stat(path, ANSWER_LIMIT_MS);
+  if (typeof answer !== "number") return answer;
+  const code = errnoName(answer);
+  throw Object.assign(new Error(`${code}: stat ${path}`), { code, errno: answer });
+}

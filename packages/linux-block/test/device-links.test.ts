@@ -1,0 +1,72 @@
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DeviceLinks } from "@blksnap/linux-block";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+
+const test = suite("device links");
+let folder: string;
+let links: DeviceLinks;
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-links-"));
+  links = new DeviceLinks(join(folder, "own"));
+});
+test.after.each(() => rmSync(folder, { recursive: true }));
+
+function device(name: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, "");
+  return path;
+}
+
+test("a link's name is that of the node, without characters that need quoting", () => {
+  assert.is(links.add("/dev/mapper/vg-root", device("ublkb0")), join(folder, "own/vg-root"));
+  assert.is(links.add("/srv/disk images/a b.img", device("ublkb1")), join(folder, "own/a_b.img"));
+});
+
+test("a name that is taken gets the device's number, and the last link takes the directory away", () => {
+  const [one, other] = [device("ublkb0"), device("ublkb1")];
+  const first = links.add("data", one);
+  assert.is(first, join(folder, "own/data"));
+  assert.is(links.add("data", one), first);
+  const second = links.add("data", other);
+  assert.is(second, join(folder, "own/data-ublkb1"));
+  assert.is(readlinkSync(second!), "../ublkb1");
+  assert.equal([links.has("data", one), links.has("data", other)], [true, true]);
+  links.remove(first, other);
+  assert.is(links.has("data", one), true, "a link that leads elsewhere stays");
+  links.remove(first, one);
+  links.remove(second, other);
+  assert.is(existsSync(join(folder, "own")), false);
+});
+
+test("links that lead nowhere are replaced, or removed with the directory", () => {
+  const kept = links.add("kept", device("ublkb0"));
+  symlinkSync("../ublkb7", join(folder, "own/stale"));
+  symlinkSync("../ublkb8", join(folder, "own/data"));
+  assert.is(links.add("data", device("ublkb1")), join(folder, "own/data"));
+  links.removeStale();
+  assert.equal(readdirSync(join(folder, "own")).sort(), ["data", "kept"]);
+  links.remove(join(folder, "own/data"), join(folder, "ublkb1"));
+  rmSync(join(folder, "ublkb0"));
+  links.removeStale();
+  assert.is(existsSync(kept!) || existsSync(join(folder, "own")), false);
+});
+
+test("a directory that cannot be made keeps nobody from anything", () => {
+  const nowhere = new DeviceLinks("/proc/self/stat/none");
+  assert.is(nowhere.add("data", "/dev/ublkb0"), undefined);
+  nowhere.remove("/proc/self/stat/none/data", "/dev/ublkb0");
+  nowhere.removeStale();
+});
+
+test.run();

@@ -1,0 +1,53 @@
+import { retry, Serial } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+
+test("one operation after another, also after one that fails", async () => {
+  const serial = new Serial();
+  const seen: string[] = [];
+  const step = (name: string) => async () => {
+    seen.push(`${name} begins`);
+    await new Promise((resolve) => setImmediate(resolve));
+    seen.push(`${name} ends`);
+    if (name === "a") throw new Error("a failed");
+    return name;
+  };
+  const first = serial.run(step("a")).catch((error: Error) => error.message);
+  const second = serial.run(step("b"));
+  assert.equal(await Promise.all([first, second]), ["a failed", "b"]);
+  assert.equal(seen, ["a begins", "a ends", "b begins", "b ends"]);
+});
+
+test("with a limit of its turn, one that does not end keeps the next from nothing", async () => {
+  const serial = new Serial();
+  let end: (value: string) => void = () => undefined;
+  const hanging = serial.run(() => new Promise<string>((resolve) => (end = resolve)), 1);
+  // The limit keeps no process alive.
+  const alive = setInterval(() => undefined, 1_000);
+  assert.is(await serial.run(async () => "next"), "next");
+  end("late");
+  assert.is(await hanging, "late");
+  clearInterval(alive);
+});
+
+test("what passes is tried again, what does not pass, or not in time, fails", async () => {
+  let attempts = 0;
+  const attempt = async (): Promise<number> => {
+    attempts++;
+    if (attempts < 3) throw new Error("busy");
+    return attempts;
+  };
+  const options = { isPassing: () => true, deadlineMs: Number.POSITIVE_INFINITY, intervalMs: 1 };
+  assert.is(await retry(attempt, options), 3);
+  for (const [more, least] of [
+    [{ isPassing: () => false }, 1],
+    [{ deadlineMs: Number.NEGATIVE_INFINITY }, 1],
+  ] as const) {
+    attempts = 0;
+    const error = await retry(attempt, { ...options, ...more }).catch((reason: Error) => reason);
+    assert.is((error as Error).message, "busy");
+    assert.is(attempts, least);
+  }
+});
+
+test.run();
