@@ -1,8 +1,9 @@
-export { type AreaFigures, NO_AREA } from "./area-counter.js";
+export type { AreaFigures } from "./area-counter.js";
 export { AreaEncoder } from "./area-encoder.js";
 export { type AreaId, areaIdBytes } from "./area-id.js";
 export { doubtOf } from "./claim.js";
-export type { DeviceIoCounters, TrackedDeviceCounters } from "./counters.js";
+export type { DeviceIoCounters } from "./counters.js";
+export { type DeviceCounters, DeviceReader } from "./device-reader.js";
 export { type FaultPoint, faultPoint } from "./fault-points.js";
 export { giveUpMs } from "./io-ticker.js";
 export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
@@ -11,8 +12,6 @@ export type {
   AdoptReply,
   AreaSetup,
   CloseAreaReply,
-  GrantMessage,
-  LostRange,
   MapFileRef,
   MirrorReply,
   OverflowSetup,
@@ -29,4 +28,5 @@ export {
   startReactorThread,
 } from "./pool.js";
 export { ReactorServer, type ReactorServerOptions } from "./reactor-server.js";
+export { SlotServer, type SlotUser } from "./slot-server.js";
 export { TURN_UNITS, Turns } from "./turns.js";

@@ -28,12 +28,11 @@ import type {
   VersionResponse,
 } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
-import { ReactorPool } from "@blksnap/data-plane";
+import { DeviceReader, ReactorPool } from "@blksnap/data-plane";
 import type { UblkControl } from "@blksnap/ublk";
 import type { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { type DriverContext, openContext } from "./context.js";
-import { DeviceReader } from "./device-reader.js";
 import { endAll, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";

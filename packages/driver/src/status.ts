@@ -9,11 +9,15 @@ import {
   storeKindByWord,
   type TrackerStatus,
 } from "@blksnap/api";
-import type { DeviceIoCounters, ReactorPool } from "@blksnap/data-plane";
+import type {
+  DeviceCounters,
+  DeviceIoCounters,
+  DeviceReader,
+  ReactorPool,
+} from "@blksnap/data-plane";
 import { type DiffStorageStats, slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
 import { uuidText } from "@blksnap/linux-block";
-import type { DeviceCounters, DeviceReader } from "./device-reader.js";
 import type { Handover } from "./handover.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
 import type { Member } from "./snapshot/member.js";

@@ -21,15 +21,9 @@ export const JOURNAL_CLOSE_TIMEOUT_MS = 10_000;
 export const STORE_OPEN_TIMEOUT_MS = 10_000;
 /** For a device that is asked whether somebody uses it: opening one that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
-/** For a folder that is searched for a file of another name: recovery waits for it. */
-export const FIND_TIMEOUT_MS = 5_000;
-/** For the TPM, which tells boots apart: without an answer only that proof is missing. */
-export const TPM_TIMEOUT_MS = 5_000;
 
 // ---- operations ----
 
-/** For a reactor's figures, which status and metrics are made of: then they have the last ones. */
-export const FIGURES_PATIENCE_MS = 5_000;
 /** For others on the same device or snapshot: below a client's patience. */
 export const OPERATION_TURN_TIMEOUT_MS = 60_000;
 /** Of a device that is short of slots, for those that the others give back; one that is late gives none. */

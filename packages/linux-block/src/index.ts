@@ -1,3 +1,4 @@
+export { readBootCounters } from "./continuity/boot-counters.js";
 export {
   type BootCounters,
   type BootMark,
@@ -24,6 +25,16 @@ export {
 } from "./continuity/device-marks.js";
 export { isEndOfBoot, isGoingDown } from "./continuity/end-of-boot.js";
 export { extSession } from "./continuity/file-system-proof.js";
+export {
+  type DeviceOfEarlierBoot,
+  findAcrossBoots,
+} from "./continuity/find-across-boots.js";
+export {
+  type FindAgainOptions,
+  type FoundDevice,
+  findAgain,
+  type WantedDevice,
+} from "./continuity/find-again.js";
 export { readFacts } from "./continuity/original-facts.js";
 export { readSeal, type Seal, sealNow, writtenSince } from "./continuity/seal.js";
 export { untilWritesShow } from "./continuity/write-counters.js";

@@ -3,8 +3,12 @@
  * it, by the kernel's boot ids, and the machine's own counters of its boots with them.
  */
 
-import { type BootCounters, type BootMark, readBootId } from "@blksnap/linux-block";
-import { readBootCounters } from "./boot-counters.js";
+import {
+  type BootCounters,
+  type BootMark,
+  readBootCounters,
+  readBootId,
+} from "@blksnap/linux-block";
 import { decodeRecord, encodeRecord } from "./record-format.js";
 
 /** What is recorded. */

@@ -20,7 +20,6 @@ import type { DriverContext } from "../context.js";
 import { blockShiftOf } from "../parameters.js";
 import { loadAreaJournal } from "../records/area-journal-file.js";
 import { areaJournalName, areaMapName } from "../records/area-names.js";
-import { findPersistent } from "../records/find-original.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import {
   type MemberRecord,
@@ -37,7 +36,7 @@ import type { PersistentTrackerRecord } from "../records/tracker-records.js";
 import { usableRecords } from "../records/usable-records.js";
 import type { Waiting } from "../snapshot/patience.js";
 import { acrossBoots, located } from "../snapshot/store-location.js";
-import { pathTarget } from "../system/path-target.js";
+import { findPersistent, pathTarget } from "../system/path-target.js";
 import { ARRIVAL_INTERVAL_MS, ARRIVAL_PATIENCE_MS } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";

@@ -14,8 +14,15 @@
 
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
-import type { AreaId, AreaSetup, LogNeed, SleepingArea, WakingArea } from "@blksnap/data-plane";
-import { faultPoint } from "@blksnap/data-plane";
+import type {
+  AreaId,
+  AreaSetup,
+  LogNeed,
+  SleepingArea,
+  SlotUser,
+  WakingArea,
+} from "@blksnap/data-plane";
+import { faultPoint, SlotServer } from "@blksnap/data-plane";
 import {
   DiffStorage,
   type DiffStorageEvent,
@@ -36,7 +43,6 @@ import type { Member, MemberArea } from "./member.js";
 import { memberRecord } from "./member-record.js";
 import { newRecord, type OpenStorageOptions, type SnapshotOptions } from "./new-record.js";
 import { completePolicy } from "./overflow.js";
-import { SlotServer, type SlotUser } from "./slot-server.js";
 import { SnapshotPersistence } from "./snapshot-journals.js";
 import { StoreCuts } from "./store-cuts.js";
 import { storesOpened, storesToOpen } from "./store-location.js";

@@ -1,10 +1,19 @@
 /** What paths lead to, asked by this machine's helper processes: see path-target.ts of @blksnap/linux-block. */
-import { identityAt, type LookAt, pathLooker } from "@blksnap/linux-block";
+import { findAcrossBoots, identityAt, type LookAt, pathLooker } from "@blksnap/linux-block";
 import { statInHelper } from "@blksnap/uring";
+import type { PersistentTrackerRecord } from "../records/tracker-records.js";
 
 export const pathTarget: LookAt = pathLooker(statInHelper);
 
 /** @throws LinuxBlockError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
 export function identityOf(path: string, lookAt: LookAt = pathTarget): Promise<string> {
   return identityAt(path, lookAt);
+}
+
+/** Where to open the original of a tracker of an earlier boot; see findAcrossBoots(). */
+export function findPersistent({
+  device,
+  tracking,
+}: Pick<PersistentTrackerRecord, "device" | "tracking">): Promise<string | undefined> {
+  return findAcrossBoots({ device, identity: tracking.identity }, { lookAt: pathTarget });
 }

@@ -1,45 +1,25 @@
-/**
- * The original of a tracker on record, found by what it is: the name of attach is a label, and may be gone
- * (a volume that was renamed), or lead elsewhere (a link of udev that turned to the front).
- */
-import { execFile } from "node:child_process";
+/** The original of a tracker on record, opened again wherever it is by now. */
 import { closeSync } from "node:fs";
-import { dirname } from "node:path";
 import { ControlError } from "@blksnap/api";
 import {
-  blockIdentity,
-  compareMarks,
-  devicesLike,
+  type FoundDevice,
+  findAgain,
   identityOfOpen,
-  nodeOf,
-  readMarks,
+  LinuxBlockError,
+  type WantedDevice,
 } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import type { TrackerRecord } from "../records/records.js";
-import { identityOf } from "../system/path-target.js";
-import { FIND_TIMEOUT_MS } from "../time-limits.js";
+import { pathTarget } from "../system/path-target.js";
 import { openFenced } from "./fence.js";
 import type { Undo } from "./undo.js";
 
-/** Where an original is. */
-export interface FoundOriginal {
-  readonly identity: string;
-  /** To open it by. */
-  readonly path: string;
-  /** It was away meanwhile, and anybody may have written to it. */
-  readonly wasAway: boolean;
-}
-
 /** An original that is open again. */
-export interface ReopenedOriginal extends Omit<FoundOriginal, "path"> {
+export interface ReopenedOriginal extends Omit<FoundDevice, "path"> {
   /** Its path is the name of attach. */
   readonly backing: BackingFile;
 }
-
-type Wanted = Pick<TrackerRecord, "device" | "identity" | "marks">;
-
-const BLOCK = "block:";
 
 /**
  * Opens the original on record as soon as nobody holds it any more.
@@ -64,70 +44,21 @@ export async function reopenOriginal(
 }
 
 /** @throws ControlError DEVICE_NOT_FOUND: it is gone, or there is another device in its place */
-export function findOriginal(wanted: Wanted, sysfs?: string, dev?: string): Promise<FoundOriginal> {
-  return wanted.identity.startsWith(BLOCK) ? findDevice(wanted, sysfs, dev) : findFile(wanted);
-}
-
-async function findDevice(wanted: Wanted, sysfs?: string, dev?: string): Promise<FoundOriginal> {
-  const { device, identity, marks } = wanted;
-  const number = identity.slice(BLOCK.length);
-  const now = readMarks(number, sysfs);
-  const verdict = now === undefined || marks === undefined ? undefined : compareMarks(marks, now);
-  const isThere = now !== undefined && verdict !== "other";
-  const found = isThere || marks === undefined ? [number] : devicesLike(marks, sysfs);
-  const [at] = found;
-  if (at === undefined || (now === undefined && at === number)) {
-    const said = `${device} (${number})`;
-    const what = verdict === "other" ? `${said} is another device now` : `${said} is gone`;
-    throw notFound(what);
+export async function findOriginal(wanted: WantedDevice): Promise<FoundDevice> {
+  try {
+    return await findAgain(wanted, { lookAt: pathTarget });
+  } catch (error) {
+    const isGone = error instanceof LinuxBlockError && error.code === "DEVICE_NOT_FOUND";
+    throw isGone ? notFound(error.message, error) : error;
   }
-  if (found.length > 1) throw notFound(`${device} is one of ${found.join(", ")}`);
-  // Without a node of the kernel's own there is still the name of attach.
-  const path = nodeOf(at, sysfs, dev) ?? (await ifIdentity(device, blockIdentity(at)));
-  if (path === undefined)
-    throw notFound(`the device ${at}, attached as ${device}, has no node in /dev`);
-  return { identity: blockIdentity(at), path, wasAway: at !== number || verdict === "again" };
 }
 
-async function findFile({ device, identity }: Wanted): Promise<FoundOriginal> {
-  const path = (await ifIdentity(device, identity)) ?? (await renamed(device, identity));
-  if (path !== undefined) return { identity, path, wasAway: false };
-  const there = await identityOf(device).catch((error: ControlError) => error);
-  if (typeof there !== "string") throw there;
-  throw notFound(`${device} is another file now`);
-}
-
-/** Another name of the file in its folder. */
-async function renamed(device: string, identity: string): Promise<string | undefined> {
-  const inode = identity.split(":").at(-1) as string;
-  for (const path of await namesOfInode(dirname(device), inode)) {
-    const found = await ifIdentity(path, identity);
-    if (found !== undefined) return found;
-  }
-  return undefined;
-}
-
-/** By a process of its own, as the folder's file system may not answer; see path-target.ts. */
-function namesOfInode(folder: string, inode: string): Promise<string[]> {
-  const words = [folder, "-xdev", "-maxdepth", "1", "-type", "f", "-inum", inode, "-print0"];
-  return new Promise((resolve) => {
-    const child = execFile("find", words, (error, stdout) => {
-      clearTimeout(timer);
-      resolve(error === null ? stdout.split("\0").filter((name) => name !== "") : []);
-    });
-    const timer = setTimeout(() => {
-      child.kill("SIGKILL");
-      child.unref();
-      resolve([]);
-    }, FIND_TIMEOUT_MS);
-  });
-}
-
-async function ifIdentity(path: string, identity: string): Promise<string | undefined> {
-  return (await identityOf(path).catch(() => undefined)) === identity ? path : undefined;
-}
-
-function notFound(what: string): ControlError {
+function notFound(what: string, cause?: LinuxBlockError): ControlError {
   const hint = "Users of its front wait until the device is back";
-  return new ControlError("DEVICE_NOT_FOUND", what, { hint });
+  const errnoName = cause?.errnoName;
+  return new ControlError("DEVICE_NOT_FOUND", what, {
+    hint,
+    cause,
+    ...(errnoName === undefined ? {} : { errnoName }),
+  });
 }

@@ -5,6 +5,7 @@
 import { errnoName, errnoNumber } from "@blksnap/errors";
 import { LinuxBlockError } from "../errors.js";
 import { stackAbove } from "../stack/block-stack.js";
+import { within } from "../within.js";
 import { type FreezeEntry, type FreezeReport, openEntries } from "./freeze-entry.js";
 import { type FreezeAnswer, FreezeGuard } from "./freeze-guard.js";
 import type { FreezeSystem } from "./freeze-system.js";
@@ -304,13 +305,4 @@ function failure(what: string, cause: unknown): LinuxBlockError {
     errno: errnoNumber(code),
     cause,
   });
-}
-
-/** Undefined when the work has not ended in time. */
-async function within<Value>(work: Promise<Value>, timeoutMs: number): Promise<Value | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), Math.max(0, timeoutMs));
-  });
-  return await Promise.race([work, late]).finally(() => clearTimeout(timer));
 }

@@ -9,14 +9,21 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { compareMarks, readMarks } from "@blksnap/linux-block";
+import {
+  compareMarks,
+  findAcrossBoots,
+  findAgain,
+  identityAt,
+  pathLooker,
+  readMarks,
+  type WantedDevice,
+} from "@blksnap/linux-block";
+import { statInHelper } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { findPersistent } from "../dist/records/find-original.js";
-import { identityOf } from "../dist/system/path-target.js";
-import { findOriginal } from "../dist/tracker/original.js";
 
-const test = suite("original");
+const test = suite("find again");
+const lookAt = pathLooker(statInHelper);
 let folder: string;
 
 test.before.each(() => {
@@ -45,8 +52,8 @@ function recorded(number: string, name = "/dev/gone") {
   return { device: name, identity: `block:${number}`, ...(marks && { marks }) };
 }
 
-async function refused(wanted: Parameters<typeof findOriginal>[0]): Promise<string> {
-  return findOriginal(wanted, folder, folder).then(
+async function refused(wanted: WantedDevice): Promise<string> {
+  return findAgain(wanted, { lookAt, sysfs: folder, dev: folder }).then(
     ({ identity }) => assert.unreachable(identity) as never,
     (error) => `${error.code}: ${error.message}`,
   );
@@ -75,7 +82,7 @@ test("a device that is gone, one that is another, one that came back under anoth
   const disk = recorded("8:0", "/dev/sda");
   device("8:0", "sda", { diskseq: "8", "device/wwid": "naa.6" });
   device("8:16", "sdb", { diskseq: "9", "device/wwid": "naa.5" });
-  assert.match(await refused(disk), "the device 8:16, attached as /dev/sda, has no node in /dev");
+  assert.match(await refused(disk), "the device 8:16, known as /dev/sda, has no node in /dev");
   device("8:32", "sdc", { diskseq: "10", "device/wwid": "naa.5" });
   assert.match(await refused(disk), "/dev/sda is one of 8:16, 8:32");
 });
@@ -87,19 +94,19 @@ test("a record of an older daemon goes by the number", async () => {
 test("a file is found by another of its names, and no other file by its own", async () => {
   const path = join(folder, "disk.img");
   writeFileSync(path, "");
-  const wanted = { device: path, identity: await identityOf(path) };
-  assert.equal(await findOriginal(wanted), {
+  const wanted = { device: path, identity: await identityAt(path, lookAt) };
+  assert.equal(await findAgain(wanted, { lookAt }), {
     identity: wanted.identity,
     path,
     wasAway: false,
   });
   renameSync(path, join(folder, "re named\n.img"));
-  assert.is((await findOriginal(wanted)).path, join(folder, "re named\n.img"));
+  assert.is((await findAgain(wanted, { lookAt })).path, join(folder, "re named\n.img"));
   writeFileSync(path, "");
   linkSync(join(folder, "re named\n.img"), join(folder, "again.img"));
   assert.ok(
     [join(folder, "re named\n.img"), join(folder, "again.img")].includes(
-      (await findOriginal(wanted)).path,
+      (await findAgain(wanted, { lookAt })).path,
     ),
   );
   rmSync(join(folder, "re named\n.img"));
@@ -112,7 +119,7 @@ test("a file is found by another of its names, and no other file by its own", as
 test("at boot: the name of attach, unless it leads to another disk", async () => {
   const names = { wwid: "naa.5", serial: null, dmUuid: null, partition: null, partUuid: null };
   const identity = { ...names, contentUuid: "aa" };
-  const wanted = { device: "/dev/sdb", tracking: { identity } } as never;
+  const wanted = { device: "/dev/sdb", identity };
   let at: string | undefined = "8:16";
   const options = {
     sysfs: folder,
@@ -125,16 +132,16 @@ test("at boot: the name of attach, unless it leads to another disk", async () =>
     },
   };
   device("8:16", "sdb", { "device/wwid": "naa.5" });
-  assert.is(await findPersistent(wanted, options), "/dev/sdb");
+  assert.is(await findAcrossBoots(wanted, options), "/dev/sdb");
   // Not known to be another one.
   device("8:32", "sdc", {});
   at = "8:32";
-  assert.is(await findPersistent(wanted, options), "/dev/sdb");
+  assert.is(await findAcrossBoots(wanted, options), "/dev/sdb");
   // Another one, and its own has no node here: what is wrong is said when the name is opened.
   device("8:32", "sdc", { "device/wwid": "naa.6" });
-  assert.is(await findPersistent(wanted, options), "/dev/sdb");
+  assert.is(await findAcrossBoots(wanted, options), "/dev/sdb");
   at = undefined;
-  assert.is(await findPersistent(wanted, options), undefined);
+  assert.is(await findAcrossBoots(wanted, options), undefined);
 });
 
 test.run();

@@ -1,38 +1,29 @@
-/** Where a persistent tracker's original is: at the name of attach, or, after a reboot, at another one. */
-import {
-  compareIdentity,
-  type DeviceIdentity,
-  deviceKey,
-  entriesOf,
-  nodeOf,
-  type PathTarget,
-  readBlockIdentity,
-} from "@blksnap/linux-block";
-import { pathTarget } from "../system/path-target.js";
-import type { PersistentTrackerRecord } from "./tracker-records.js";
+/** Where a device is that was in use in an earlier boot: at the name that it had, or at another one. */
+import { deviceKey } from "../device-number.js";
+import { entriesOf } from "../sysfs-text.js";
+import { compareIdentity, type DeviceIdentity, readBlockIdentity } from "./device-identity.js";
+import { nodeOf } from "./device-marks.js";
+import type { FindAgainOptions } from "./find-again.js";
 
-type Wanted = Pick<PersistentTrackerRecord, "device" | "tracking">;
-
-/** Where it is looked for; each may be replaced in tests. */
-export interface FindOptions {
-  readonly sysfs?: string;
-  readonly dev?: string;
-  readonly lookAt?: (path: string) => Promise<PathTarget>;
+export interface DeviceOfEarlierBoot {
+  /** The name that it had. */
+  readonly device: string;
+  readonly identity: DeviceIdentity;
 }
 
 /**
- * The path to open it by: its name of attach, unless that is gone or leads to another disk, and another
+ * The path to open a device by: the name that it had, unless that is gone or leads to another disk, and another
  * device surely is the one. Undefined where there is nothing by that name, and no such device.
  */
-export async function findPersistent(
-  { device, tracking }: Wanted,
-  { sysfs = "/sys", dev, lookAt = pathTarget }: FindOptions = {},
+export async function findAcrossBoots(
+  { device, identity }: DeviceOfEarlierBoot,
+  { lookAt, sysfs = "/sys", dev }: FindAgainOptions,
 ): Promise<string | undefined> {
   let isThere = true;
   try {
     const { blockDevice } = await lookAt(device);
     if (blockDevice === undefined) return device;
-    const verdict = await compare(tracking.identity, deviceKey(blockDevice), sysfs);
+    const verdict = await compare(identity, deviceKey(blockDevice), sysfs);
     if (verdict !== "different") return device;
   } catch (error) {
     // What else can be wrong with it is said when it is opened.
@@ -40,7 +31,7 @@ export async function findPersistent(
   }
   const found: string[] = [];
   for (const number of entriesOf(`${sysfs}/dev/block`)) {
-    if ((await compare(tracking.identity, number, sysfs)) === "same") found.push(number);
+    if ((await compare(identity, number, sysfs)) === "same") found.push(number);
   }
   const [only] = found;
   const node = only === undefined || found.length > 1 ? undefined : nodeOf(only, sysfs, dev);

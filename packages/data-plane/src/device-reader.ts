@@ -1,16 +1,19 @@
 /** What the reactors know about their devices; asking never waits long for one that hangs. */
 
-import type {
-  AreaId,
-  DeviceIoCounters,
-  LostRange,
-  ReactorPool,
-  ReactorRequest,
-  TrackedDeviceCounters,
-} from "@blksnap/data-plane";
-import { NO_AREA } from "@blksnap/data-plane";
-import { FIGURES_PATIENCE_MS } from "./time-limits.js";
-import type { Tracker } from "./tracker/tracker.js";
+import { NO_AREA } from "./area-counter.js";
+import type { AreaId } from "./area-id.js";
+import type { DeviceIoCounters, TrackedDeviceCounters } from "./counters.js";
+import type { LostRange, ReactorRequest } from "./messages.js";
+import type { ReactorPool } from "./pool.js";
+
+/** For figures that status and metrics are made of: then they have the last ones. */
+const FIGURES_PATIENCE_MS = 5_000;
+
+/** A tracker, and the reactor that serves it; the same object each time. */
+export interface ServedTracker {
+  readonly id: number;
+  readonly reactor: number;
+}
 
 export type DeviceCounters = Pick<
   TrackedDeviceCounters,
@@ -37,33 +40,33 @@ const NO_COUNTERS: DeviceCounters = {
 /** Answers with what was seen last where a reactor does not answer. */
 export class DeviceReader {
   readonly #reactors: ReactorPool;
-  readonly #counters = new WeakMap<Tracker, DeviceCounters>();
-  readonly #lostRanges = new WeakMap<Tracker, readonly LostRange[]>();
+  readonly #counters = new WeakMap<ServedTracker, DeviceCounters>();
+  readonly #lostRanges = new WeakMap<ServedTracker, readonly LostRange[]>();
 
   constructor(reactors: ReactorPool) {
     this.#reactors = reactors;
   }
 
-  counters(tracker: Tracker): Promise<DeviceCounters> {
+  counters(tracker: ServedTracker): Promise<DeviceCounters> {
     const request = { type: "counters", tracker: tracker.id } as const;
     return this.#ask(tracker, request, this.#counters, NO_COUNTERS);
   }
 
-  lostRanges(tracker: Tracker, area: AreaId): Promise<readonly LostRange[]> {
+  lostRanges(tracker: ServedTracker, area: AreaId): Promise<readonly LostRange[]> {
     const request = { type: "lostRanges", tracker: tracker.id, area } as const;
     return this.#ask(tracker, request, this.#lostRanges, []);
   }
 
   /** To all fronts together, as far as it is known. */
-  async bytesWritten(trackers: Iterable<Tracker>): Promise<number> {
+  async bytesWritten(trackers: Iterable<ServedTracker>): Promise<number> {
     const counters = await Promise.all([...trackers].map((tracker) => this.counters(tracker)));
     return counters.reduce((sum, { front }) => sum + front.writeBytes, 0);
   }
 
   async #ask<Value>(
-    tracker: Tracker,
+    tracker: ServedTracker,
     request: ReactorRequest,
-    seen: WeakMap<Tracker, Value>,
+    seen: WeakMap<ServedTracker, Value>,
     otherwise: Value,
   ): Promise<Value> {
     const last = (): Value => seen.get(tracker) ?? otherwise;

@@ -10,10 +10,11 @@
  * ```
  */
 
-import type { AreaId, GrantMessage } from "@blksnap/data-plane";
-import { faultPoint } from "@blksnap/data-plane";
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";
 import { ENOSPC } from "@blksnap/errors";
+import type { AreaId } from "./area-id.js";
+import { faultPoint } from "./fault-points.js";
+import type { GrantMessage } from "./messages.js";
 
 type Storage = Pick<
   DiffStorage,

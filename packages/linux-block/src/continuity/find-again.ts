@@ -1,0 +1,119 @@
+/**
+ * A device or file that was in use in this boot, found by what it is: the name that it had is a label, and may be
+ * gone (a volume that was renamed), or lead elsewhere (a link of udev that turned to another device).
+ */
+import { execFile } from "node:child_process";
+import { dirname } from "node:path";
+import { LinuxBlockError } from "../errors.js";
+import { identityAt, type LookAt } from "../stack/path-target.js";
+import { blockIdentity } from "../stack/probe.js";
+import { compareMarks, type DeviceMarks, devicesLike, nodeOf, readMarks } from "./device-marks.js";
+
+/** What is on record of it. */
+export interface WantedDevice {
+  /** The name that it had. */
+  readonly device: string;
+  readonly identity: string;
+  readonly marks?: DeviceMarks;
+}
+
+/** Where it is. */
+export interface FoundDevice {
+  readonly identity: string;
+  /** To open it by. */
+  readonly path: string;
+  /** It was away meanwhile, and anybody may have written to it. */
+  readonly wasAway: boolean;
+}
+
+export interface FindAgainOptions {
+  readonly lookAt: LookAt;
+  readonly sysfs?: string;
+  readonly dev?: string;
+}
+
+/** For a folder that is searched for a file of another name: somebody waits for it. */
+const FIND_TIMEOUT_MS = 5_000;
+const BLOCK = "block:";
+
+/** @throws LinuxBlockError DEVICE_NOT_FOUND: it is gone, or there is another device in its place; DEVICE_FAILED */
+export function findAgain(wanted: WantedDevice, options: FindAgainOptions): Promise<FoundDevice> {
+  return wanted.identity.startsWith(BLOCK)
+    ? findDevice(wanted, options)
+    : findFile(wanted, options.lookAt);
+}
+
+async function findDevice(
+  wanted: WantedDevice,
+  { lookAt, sysfs, dev }: FindAgainOptions,
+): Promise<FoundDevice> {
+  const { device, identity, marks } = wanted;
+  const number = identity.slice(BLOCK.length);
+  const now = readMarks(number, sysfs);
+  const verdict = now === undefined || marks === undefined ? undefined : compareMarks(marks, now);
+  const isThere = now !== undefined && verdict !== "other";
+  const found = isThere || marks === undefined ? [number] : devicesLike(marks, sysfs);
+  const [at] = found;
+  if (at === undefined || (now === undefined && at === number)) {
+    const said = `${device} (${number})`;
+    const what = verdict === "other" ? `${said} is another device now` : `${said} is gone`;
+    throw notFound(what);
+  }
+  if (found.length > 1) throw notFound(`${device} is one of ${found.join(", ")}`);
+  // Without a node of the kernel's own there is still the name that it had.
+  const path = nodeOf(at, sysfs, dev) ?? (await ifIdentity(device, blockIdentity(at), lookAt));
+  if (path === undefined)
+    throw notFound(`the device ${at}, known as ${device}, has no node in /dev`);
+  return { identity: blockIdentity(at), path, wasAway: at !== number || verdict === "again" };
+}
+
+async function findFile({ device, identity }: WantedDevice, lookAt: LookAt): Promise<FoundDevice> {
+  const path =
+    (await ifIdentity(device, identity, lookAt)) ?? (await renamed(device, identity, lookAt));
+  if (path !== undefined) return { identity, path, wasAway: false };
+  const there = await identityAt(device, lookAt).catch((error: LinuxBlockError) => error);
+  if (typeof there !== "string") throw there;
+  throw notFound(`${device} is another file now`);
+}
+
+/** Another name of the file in its folder. */
+async function renamed(
+  device: string,
+  identity: string,
+  lookAt: LookAt,
+): Promise<string | undefined> {
+  const inode = identity.split(":").at(-1) as string;
+  for (const path of await namesOfInode(dirname(device), inode)) {
+    const found = await ifIdentity(path, identity, lookAt);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** By a process of its own, as the folder's file system may not answer; see path-target.ts. */
+function namesOfInode(folder: string, inode: string): Promise<string[]> {
+  const words = [folder, "-xdev", "-maxdepth", "1", "-type", "f", "-inum", inode, "-print0"];
+  return new Promise((resolve) => {
+    const child = execFile("find", words, (error, stdout) => {
+      clearTimeout(timer);
+      resolve(error === null ? stdout.split("\0").filter((name) => name !== "") : []);
+    });
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL");
+      child.unref();
+      resolve([]);
+    }, FIND_TIMEOUT_MS);
+  });
+}
+
+async function ifIdentity(
+  path: string,
+  identity: string,
+  lookAt: LookAt,
+): Promise<string | undefined> {
+  return (await identityAt(path, lookAt).catch(() => undefined)) === identity ? path : undefined;
+}
+
+function notFound(what: string): LinuxBlockError {
+  return new LinuxBlockError("DEVICE_NOT_FOUND", what);
+}
