@@ -1,33 +1,46 @@
-import { errnoName } from "@blksnap/errors";
+import { errnoName, errnoNumber } from "@blksnap/errors";
 
-export const Errno = {
-  EPERM: 1,
-  ENOENT: 2,
-  EINTR: 4,
-  EIO: 5,
-  ENXIO: 6,
-  EBADF: 9,
-  EAGAIN: 11,
-  ENOMEM: 12,
-  EACCES: 13,
-  EFAULT: 14,
-  ENOTBLK: 15,
-  EBUSY: 16,
-  EEXIST: 17,
-  ENODEV: 19,
-  ENOTDIR: 20,
-  EISDIR: 21,
-  EINVAL: 22,
-  ENOTTY: 25,
-  ENOSPC: 28,
-  ENOTEMPTY: 39,
-  ELOOP: 40,
-  ETIME: 62,
-  EOPNOTSUPP: 95,
-  ETIMEDOUT: 110,
-  EALREADY: 114,
-  ECANCELED: 125,
-} as const;
+/** Those that system calls fail with here. */
+const NAMES = [
+  "EPERM",
+  "ENOENT",
+  "EINTR",
+  "EIO",
+  "ENXIO",
+  "EBADF",
+  "EAGAIN",
+  "ENOMEM",
+  "EACCES",
+  "EFAULT",
+  "ENOTBLK",
+  "EBUSY",
+  "EEXIST",
+  "ENODEV",
+  "ENOTDIR",
+  "EISDIR",
+  "EINVAL",
+  "ENOTTY",
+  "ENOSPC",
+  "ENOTEMPTY",
+  "ELOOP",
+  "ETIME",
+  "EOPNOTSUPP",
+  "ETIMEDOUT",
+  "EALREADY",
+  "ECANCELED",
+] as const;
+
+/** By name, out of the one table. */
+export const Errno: Readonly<Record<(typeof NAMES)[number], number>> = numbersOf(NAMES);
+
+function numbersOf<Name extends string>(names: readonly Name[]): Record<Name, number> {
+  const numbers = names.map((name) => {
+    const number = errnoNumber(name);
+    if (number === undefined) throw new Error(`the kernel has no ${name}`);
+    return [name, number] as const;
+  });
+  return Object.fromEntries(numbers) as Record<Name, number>;
+}
 
 /** A system call's failure, as `node:fs` throws it. */
 export class SystemError extends Error {
