@@ -2,6 +2,7 @@
 export * from "./control-error.js";
 export * as daemonSchemas from "./daemon-schemas.js";
 export * from "./driver-control.js";
+export { driverMetrics } from "./driver-metrics.js";
 export * from "./errors.js";
 export * as eventSchemas from "./event-schemas.js";
 export * from "./metric-family.js";

@@ -27,7 +27,7 @@ import type {
   StatusResponse,
   VersionResponse,
 } from "@blksnap/api";
-import { ControlError } from "@blksnap/api";
+import { ControlError, driverMetrics } from "@blksnap/api";
 import { DeviceReader, ReactorPool } from "@blksnap/data-plane";
 import type { UblkControl } from "@blksnap/ublk";
 import type { PromiseRing } from "@blksnap/uring";
@@ -36,7 +36,6 @@ import { type DriverContext, openContext } from "./context.js";
 import { endAll, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
-import { driverMetrics } from "./metrics.js";
 import { markedRanges, readMap } from "./operations/cbt-operations.js";
 import { changesSince } from "./operations/diff.js";
 import { markedFile } from "./operations/file-extents.js";

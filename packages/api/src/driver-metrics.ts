@@ -1,12 +1,12 @@
-/** The driver's counters for Prometheus, one row per metric. */
+/** A driver's counters for Prometheus, one row per metric: all that status() has of them. */
+import type { MetricFamily } from "./metric-family.js";
 import type {
-  MetricFamily,
   ReactorStatus,
   SnapshotDeviceStatus,
   SnapshotStatus,
   StatusResponse,
   TrackerStatus,
-} from "@blksnap/api";
+} from "./types.js";
 
 type Row<Of> = readonly [
   name: string,
