@@ -1,24 +1,26 @@
 /**
- * Checks that packages import downward only.
+ * Checks that packages import downward only, and that none holds too much of the project.
  *
- * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import. Both
- * what package.json declares and what the sources really import are checked, and only packages/uring
- * may hold native code. The picture and the table of packages in README.md must be true, too, and the
- * list of CONTRIBUTING.md that says where things go.
+ * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import: only such as
+ * stand before it, so that there is no circle (biome finds those of files). Both what package.json declares
+ * and what the sources really import are checked, and only packages/uring may hold native code. The picture
+ * and the table of packages in README.md must be true, too, and the list of CONTRIBUTING.md that says where
+ * things go.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { sizeProblems } from "./lint-sizes.mjs";
 import { whereProblems } from "./lint-where.mjs";
 
 const ALLOWED = {
   errors: [],
   testing: [],
-  // Below the system calls of a program under test; nothing that is published imports it.
-  "sim-kernel": ["uring", "errors"],
   "linux-block": ["errors"],
   "event-queue": ["errors"],
   journal: ["errors"],
   uring: ["errors"],
+  // Below the system calls of a program under test; nothing that is published imports it.
+  "sim-kernel": ["uring", "errors"],
   api: ["errors"],
   ublk: ["uring", "linux-block", "errors"],
   "diff-storage": ["linux-block", "event-queue", "errors"],
@@ -50,6 +52,12 @@ function check(from, importedName, where) {
   }
 }
 
+for (const [at, [layer, allowed]] of Object.entries(ALLOWED).entries()) {
+  const beneath = Object.keys(ALLOWED).slice(0, at);
+  for (const other of allowed.filter((one) => !beneath.includes(one))) {
+    problems.push(`tools/lint-layers.mjs: layer ${layer} does not stand above ${other}`);
+  }
+}
 for (const pkg of packages) {
   if (pkg.layer === undefined || !(pkg.layer in ALLOWED)) {
     problems.push(`packages/${pkg.dir}/package.json: no known layer tag`);
@@ -127,7 +135,7 @@ function checkPicture(readme) {
   }
 }
 checkPicture(readFileSync("README.md", "utf8"));
-problems.push(...whereProblems());
+problems.push(...whereProblems(), ...sizeProblems());
 
 for (const problem of problems) console.error(problem);
 console.log(`lint-layers: ${packages.length} packages, ${problems.length} problems`);
