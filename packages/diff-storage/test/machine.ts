@@ -53,7 +53,7 @@ export class Machine {
   }
 
   node(path: string, key: string): this {
-    const identity = blockIdentity(dev(key));
+    const identity = blockIdentity(key);
     this.#files.set(path, { realPath: path, device: dev("0:6"), blockDevice: dev(key), identity });
     return this;
   }
