@@ -5,7 +5,7 @@ import { PLANTED_FAULTS } from "./sim/planted-faults.js";
 import { Simulation } from "./sim/simulation.js";
 
 const SEEDS_MAX = 40;
-const STEPS = 500;
+const STEPS = 1500;
 
 async function findsIn(seed: number): Promise<string | undefined> {
   try {
