@@ -31,6 +31,13 @@ const ONLY_IN = [
     where: /^packages\/driver\/src\/(?!system\/)/,
     files: ["packages/driver/src/time-limits.ts"],
   },
+  {
+    what: "the name of a state file",
+    pattern:
+      /["`/^](tracker|snapshot|cbt|area|blksnap-store)-(["`([]|\$\{)|"\.(record|new|journal)/,
+    where: /^packages\/(driver|daemon)\/src\//,
+    files: ["packages/driver/src/records/file-names.ts"],
+  },
 ];
 
 function isThere(path) {

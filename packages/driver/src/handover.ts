@@ -1,9 +1,8 @@
 /** The note that a daemon leaves for the next one when it ends and its devices stay. */
 import { readFileSync } from "node:fs";
+import { StateFile } from "./records/file-names.js";
 import type { StateDirectory } from "./records/state-directory.js";
 import { DAEMON_VERSION } from "./version.js";
-
-const RECORD = "handover";
 
 interface HandoverRecord {
   readonly pid: number;
@@ -28,14 +27,14 @@ export function writeHandover(state: StateDirectory): void {
     leftAtNs: String(process.hrtime.bigint()),
     bootId: bootId(),
   };
-  state.writeRecord(RECORD, record);
+  state.writeRecord(StateFile.handover, record);
 }
 
 /** Reads the note and takes it away; null where the last daemon has left none: it was killed. */
 export function readHandover(state: StateDirectory): Handover | null {
-  const found = state.readRecords(RECORD)[0];
+  const found = state.readRecords(StateFile.handover)[0];
   if (found === undefined) return null;
-  state.removeRecord(RECORD);
+  state.removeRecord(StateFile.handover);
   if (found.problem !== undefined) return null;
   const { pid, version, leftAtNs, bootId: boot } = found.value as HandoverRecord;
   if (boot !== bootId()) return null;

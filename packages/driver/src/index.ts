@@ -8,6 +8,12 @@ export {
   type Freezing,
   machinePorts,
 } from "./ports.js";
+export {
+  isUnfinishedRecord,
+  RECORD_SUFFIX,
+  recordOf,
+  StateFile,
+} from "./records/file-names.js";
 export type { SnapshotRecord, TrackerRecord } from "./records/records.js";
 export { type FoundRecord, ownerTag, readRecords } from "./records/state-directory.js";
 export { settingsOf } from "./settings.js";

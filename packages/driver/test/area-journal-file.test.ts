@@ -9,7 +9,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { AreaOp } from "../../data-plane/dist/journal-entries.js";
 import { AreaJournalFile, loadAreaJournal } from "../dist/records/area-journal-file.js";
-import { areaJournalName } from "../dist/records/area-names.js";
+import { KeptFile } from "../dist/records/file-names.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a001";
@@ -65,7 +65,7 @@ async function append(journal: AreaJournalFile, entries: number[][]): Promise<vo
   const { nextSequence, nextCommit } = setup;
   const id = uuidBytes(UUID);
   const writer = new JournalWriter({ buffer, id, entriesMax: 1, nextSequence, nextCommit });
-  const handle = await open(directory.file(areaJournalName(UUID)), "r+");
+  const handle = await open(directory.file(KeptFile.areaJournal.name(UUID)), "r+");
   let at = setup.logOffsetBytes + setup.usedSectors * SECTOR_BYTES;
   for (const [op = 0, a = 0, b = 0, c = 0] of entries) {
     writer.append(op, a, b, c);
@@ -176,7 +176,7 @@ test("a damaged journal is refused by name", async () => {
   const journal = await AreaJournalFile.create(directory, UUID);
   await append(journal, [[AreaOp.SAVED, 1, 1, range(0, 1)]]);
   await journal.close();
-  const path = directory.file(areaJournalName(UUID));
+  const path = directory.file(KeptFile.areaJournal.name(UUID));
   const bytes = readFileSync(path);
   bytes[journal.setup.logOffsetBytes + 30] ^= 4;
   writeFileSync(path, bytes);

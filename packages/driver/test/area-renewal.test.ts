@@ -14,7 +14,7 @@ import {
   type AreaJournalRequests,
   loadAreaJournal,
 } from "../dist/records/area-journal-file.js";
-import { areaJournalName } from "../dist/records/area-names.js";
+import { KeptFile } from "../dist/records/file-names.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { PackedFile, PackedKernel } from "./journal-sim/packed-kernel.js";
 
@@ -121,7 +121,7 @@ class Area {
 }
 
 let directory: PersistentDirectory;
-const path = () => directory.file(areaJournalName(UUID));
+const path = () => directory.file(KeptFile.areaJournal.name(UUID));
 
 test.before.each(async () => {
   directory = new PersistentDirectory(mkdtempSync(join(tmpdir(), "blksnap-renewal-")));

@@ -8,7 +8,7 @@ import { sealNow, uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { areaMapName } from "../dist/records/area-names.js";
+import { StateFile } from "../dist/records/file-names.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../dist/records/records.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
@@ -42,7 +42,7 @@ test.after.each(() => {
 /** A member and its map, as this daemon leaves them. */
 async function member(tracker: number): Promise<MemberRecord> {
   const area = AREAS[tracker] as string;
-  const file = await leaveMap(areaMapName(ID, area), areaIdBytes(area));
+  const file = await leaveMap(StateFile.areaMap.name(ID, area), areaIdBytes(area));
   return { tracker, area, map: file, image: null };
 }
 

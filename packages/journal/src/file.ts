@@ -16,6 +16,9 @@ import {
 } from "./layout.js";
 import { type EntryVisitor, LogCheck, type LogEnd, visitEntries } from "./log-reader.js";
 
+/** Of a journal that has not got its name yet. */
+export const DRAFT_SUFFIX = ".new";
+
 const ZEROES_BYTES = 2 ** 20;
 /** Of a log that is read: so much in one turn of the thread. */
 const WINDOW_BYTES = 2 ** 20;
@@ -62,7 +65,7 @@ export class JournalDraft {
     checkpointBytes: number,
   ): Promise<JournalDraft> {
     const { O_RDWR, O_CREAT, O_TRUNC } = constants;
-    const handle = await open(`${path}.new`, O_RDWR | O_CREAT | O_TRUNC, 0o600);
+    const handle = await open(path + DRAFT_SUFFIX, O_RDWR | O_CREAT | O_TRUNC, 0o600);
     const draft = new JournalDraft(path, handle, journal, checkpointBytes);
     try {
       await writeZeroes(handle, 0, draft.logOffsetBytes + draft.logBytes);
@@ -138,7 +141,7 @@ export class JournalDraft {
     };
     await writeAll(this.#handle, encodeHeader(header), 0);
     await this.#handle.sync();
-    await rename(`${this.path}.new`, this.path);
+    await rename(this.path + DRAFT_SUFFIX, this.path);
     await syncDirectory(dirname(this.path));
     return this.#handle;
   }
@@ -146,7 +149,7 @@ export class JournalDraft {
   /** Gives it up. */
   async discard(): Promise<void> {
     await this.#handle.close();
-    await rm(`${this.path}.new`, { force: true });
+    await rm(this.path + DRAFT_SUFFIX, { force: true });
   }
 }
 

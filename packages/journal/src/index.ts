@@ -1,6 +1,7 @@
 export type { CheckpointSource } from "./checkpoint.js";
 export { JournalError, type JournalErrorCode } from "./errors.js";
 export {
+  DRAFT_SUFFIX,
   growLog,
   JournalDraft,
   type NewJournal,

@@ -2,7 +2,15 @@
 import { lstatSync, rmdirSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { FoundRecord, SnapshotRecord, TrackerRecord } from "@blksnap/driver";
+import {
+  type FoundRecord,
+  isUnfinishedRecord,
+  RECORD_SUFFIX,
+  recordOf,
+  type SnapshotRecord,
+  StateFile,
+  type TrackerRecord,
+} from "@blksnap/driver";
 import { usersOf } from "@blksnap/linux-block";
 import { isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { error, type FixableFinding, ok, warning } from "./finding.js";
@@ -32,8 +40,8 @@ export function recordsFrom(found: readonly FoundRecord[]): Records {
       name.startsWith(prefix) && "value" in rest ? [rest.value] : [],
     );
   return {
-    trackers: values("tracker-") as TrackerRecord[],
-    snapshots: values("snapshot-") as SnapshotRecord[],
+    trackers: values(StateFile.trackerRecord.prefix) as TrackerRecord[],
+    snapshots: values(StateFile.snapshotRecord.prefix) as SnapshotRecord[],
     damaged: found.flatMap(({ name, problem }) => (problem === undefined ? [] : [name])),
   };
 }
@@ -186,7 +194,7 @@ export function checkStateFiles(
   const check = "state_files";
   const damaged = records.damaged.map((name) => {
     const why = "what it is about is not gone on with";
-    const hint = `Move ${stateDirectory}/${name}.record away when nothing needs it`;
+    const hint = `Move ${stateDirectory}/${name}${RECORD_SUFFIX} away when nothing needs it`;
     return error(check, `the record ${name} is damaged`, why, hint);
   });
   if (daemon !== undefined) return [...damaged, ok(check, `${stateDirectory} is the daemon's`)];
@@ -206,18 +214,15 @@ export function checkStateFiles(
 }
 
 function isStale(name: string, { trackers, snapshots, damaged }: Records): boolean {
+  const record = recordOf(name);
+  if (record === undefined) return isUnfinishedRecord(name);
   // A map of a damaged record is somebody's all the same.
-  const isTracker = (id: string): boolean =>
-    trackers.some((tracker) => String(tracker.id) === id) || damaged.includes(`tracker-${id}`);
-  const isSnapshot = (id: string): boolean =>
-    snapshots.some((snapshot) => snapshot.id === id) || damaged.includes(`snapshot-${id}`);
-  const map = /^cbt-(\d+)$/.exec(name)?.[1];
-  if (map !== undefined) return !isTracker(map);
-  const uuid = /^(?:area|blksnap-store)-([0-9a-f-]{36})-[0-9a-f-]+$/.exec(name)?.[1];
-  if (uuid !== undefined) return !isSnapshot(uuid);
-  const [, kind, id = ""] = /^(tracker|snapshot)-(.*)\.record-copy$/.exec(name) ?? [];
-  if (kind !== undefined) return kind === "tracker" ? !isTracker(id) : !isSnapshot(id);
-  return /\.record(-copy)?\.new$/.test(name);
+  const onRecord = [
+    ...trackers.map(({ id }) => StateFile.trackerRecord.name(id)),
+    ...snapshots.map(({ id }) => StateFile.snapshotRecord.name(id)),
+    ...[...damaged, StateFile.handover],
+  ];
+  return !onRecord.includes(record);
 }
 
 /** File systems that a take has frozen and nobody thaws. */

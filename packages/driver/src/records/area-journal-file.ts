@@ -43,8 +43,8 @@ import {
 } from "@blksnap/journal";
 import { bounded } from "@blksnap/uring";
 import { JOURNAL_CLOSE_TIMEOUT_MS } from "../time-limits.js";
-import { areaJournalName } from "./area-names.js";
 import { boundedSteps } from "./bounded-steps.js";
+import { KeptFile } from "./file-names.js";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 20;
@@ -116,7 +116,7 @@ export class AreaJournalFile {
     area: AreaId,
     map?: DiffAreaMap,
   ): Promise<AreaJournalFile> {
-    const path = directory.file(areaJournalName(area));
+    const path = directory.file(KeptFile.areaJournal.name(area));
     const id = areaIdBytes(area);
     const draft = await JournalDraft.create(path, newJournal(id), 0);
     try {
@@ -240,7 +240,7 @@ export async function loadAreaJournal(
 ): Promise<void> {
   const replay = new AreaReplay(map);
   const expected = { kind: JournalKind.AREA, id: areaIdBytes(area) };
-  const path = directory.file(areaJournalName(area));
+  const path = directory.file(KeptFile.areaJournal.name(area));
   await boundedSteps(
     async (onStep) => {
       const { handle } = await openJournal(path, expected, replay.apply, onStep);

@@ -2,14 +2,7 @@
  * Where the state of persistent trackers and snapshots lives: a directory on a medium, which outlives
  * the machine's power.
  *
- * ```
- *   lock                        held by the daemon that owns the directory; in it the last two boots
- *                               in which one did
- *   tracker-UUID.record         a device, and what it looked like when nobody tracked it any more
- *   cbt-UUID.journal            its changed-block map
- *   snapshot-UUID.record        a snapshot
- *   area-AREA.journal           where the old data of one of its devices is; see area-names.ts
- * ```
+ * What its files are called, and what is in each, is in file-names.ts.
  *
  * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.
  */
@@ -24,6 +17,7 @@ import { type BootMark, UNKNOWN_BOOT } from "@blksnap/linux-block";
 import { bounded, readInHelper, statInHelper, tryLockFile } from "@blksnap/uring";
 import { MEDIUM_ANSWER_TIMEOUT_MS, MEDIUM_GIVE_UP_TIMEOUT_MS } from "../time-limits.js";
 import { chainBoot } from "./boot-chain.js";
+import { KeptFile, RECORD_SUFFIX, UNFINISHED_SUFFIX } from "./file-names.js";
 import { decodeRecord, encodeRecord } from "./record-format.js";
 import type { FoundRecord } from "./state-directory.js";
 
@@ -33,11 +27,7 @@ import type { FoundRecord } from "./state-directory.js";
  */
 export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
 
-const LOCK = "lock";
 const LOCK_BYTES = 512;
-const SUFFIX = ".record";
-/** Also of journals that are being made. */
-const UNFINISHED_SUFFIX = ".new";
 
 export class PersistentDirectory {
   readonly path: string;
@@ -95,7 +85,7 @@ export class PersistentDirectory {
     let fd: number;
     try {
       mkdirSync(this.path, { recursive: true, mode: 0o700 });
-      fd = openSync(join(this.path, LOCK), constants.O_RDWR | constants.O_CREAT, 0o600);
+      fd = openSync(join(this.path, KeptFile.lock), constants.O_RDWR | constants.O_CREAT, 0o600);
     } catch (error) {
       throw unusable(this.path, error);
     }
@@ -126,7 +116,7 @@ export class PersistentDirectory {
   async boot(): Promise<BootMark> {
     if (this.#lockFd === undefined) return UNKNOWN_BOOT;
     this.#boot ??= chainBoot({
-      read: () => readFile(this.file(LOCK), "utf8"),
+      read: () => readFile(this.file(KeptFile.lock), "utf8"),
       write: (text) => this.#writeLock(text),
     });
     return bounded(this.#boot, this.answerTimeoutMs, () => this.#noAnswer());
@@ -134,7 +124,7 @@ export class PersistentDirectory {
 
   /** In place, as the lock is on the file; a half of it has the wrong checksum. */
   async #writeLock(text: string): Promise<void> {
-    const handle = await open(this.file(LOCK), "r+");
+    const handle = await open(this.file(KeptFile.lock), "r+");
     try {
       await handle.truncate();
       await handle.write(text, 0);
@@ -156,7 +146,7 @@ export class PersistentDirectory {
 
   /** Writes or replaces a record. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async writeRecord(name: string, value: unknown): Promise<void> {
-    const path = this.file(name + SUFFIX);
+    const path = this.file(name + RECORD_SUFFIX);
     try {
       const handle = await open(`${path}.new`, "w", 0o600);
       try {
@@ -173,7 +163,7 @@ export class PersistentDirectory {
   }
 
   removeRecord(name: string): Promise<void> {
-    return this.removeFile(name + SUFFIX);
+    return this.removeFile(name + RECORD_SUFFIX);
   }
 
   /** Removes a file for good; one that is not there is no error. */
@@ -196,7 +186,7 @@ export class PersistentDirectory {
   async #readRecords(prefix: string): Promise<FoundRecord[]> {
     const records: FoundRecord[] = [];
     for (const file of (await this.names()).sort()) {
-      if (!file.startsWith(prefix) || !file.endsWith(SUFFIX)) continue;
+      if (!file.startsWith(prefix) || !file.endsWith(RECORD_SUFFIX)) continue;
       records.push(await this.#readRecord(file));
     }
     return records;
@@ -213,7 +203,7 @@ export class PersistentDirectory {
   }
 
   async #readRecord(file: string): Promise<FoundRecord> {
-    const name = file.slice(0, -SUFFIX.length);
+    const name = file.slice(0, -RECORD_SUFFIX.length);
     try {
       return { name, ...decodeRecord(await readFile(this.file(file), "utf8")) };
     } catch (error) {
@@ -238,7 +228,7 @@ export function unusable(path: string, error: unknown): ControlError {
 
 /** The lock, which is always there, is read: what the directory itself says may come from memory. */
 async function lookInHelper(path: string, timeoutMs: number): Promise<number> {
-  const lock = await readInHelper(join(path, LOCK), 0, LOCK_BYTES, timeoutMs);
+  const lock = await readInHelper(join(path, KeptFile.lock), 0, LOCK_BYTES, timeoutMs);
   if (lock !== -ENOENT) return typeof lock === "number" ? lock : 0;
   const folder = await statInHelper(path, timeoutMs);
   return typeof folder === "number" ? folder : 0;

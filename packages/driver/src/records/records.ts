@@ -72,11 +72,3 @@ export interface SnapshotRecord extends EventsRecord {
   readonly storeSeals?: readonly (Seal | null)[];
   readonly members: readonly MemberRecord[];
 }
-
-export function trackerRecordName(id: number): string {
-  return `tracker-${id}`;
-}
-
-export function snapshotRecordName(id: string): string {
-  return `snapshot-${id}`;
-}

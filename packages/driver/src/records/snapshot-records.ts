@@ -1,7 +1,7 @@
 /** What is kept of persistent snapshots on the medium. */
 
 import type { AreaId } from "@blksnap/data-plane";
-import { areaJournalName } from "./area-names.js";
+import { KeptFile } from "./file-names.js";
 import type { PersistentDirectory } from "./persistent-directory.js";
 import type { SnapshotRecord } from "./records.js";
 
@@ -22,18 +22,14 @@ export interface PersistentSnapshotRecord {
   readonly members: readonly PersistentMember[];
 }
 
-export function persistentSnapshotName(id: string): string {
-  return `snapshot-${id}`;
-}
-
 /** Removes all that is kept of a snapshot. */
 export async function forgetSnapshot(
   directory: PersistentDirectory,
   { snapshot, members }: PersistentSnapshotRecord,
 ): Promise<void> {
-  await directory.removeRecord(persistentSnapshotName(snapshot.id));
+  await directory.removeRecord(KeptFile.snapshotRecord.name(snapshot.id));
   for (const { journal } of members) {
-    if (journal !== null) await directory.removeFile(areaJournalName(journal));
+    if (journal !== null) await directory.removeFile(KeptFile.areaJournal.name(journal));
   }
 }
 
@@ -46,7 +42,7 @@ export async function unsealSnapshot(
   id: string,
   isGivenUp: () => boolean,
 ): Promise<void> {
-  const name = persistentSnapshotName(id);
+  const name = KeptFile.snapshotRecord.name(id);
   const [found] = await directory.readRecords(name);
   if (found === undefined || isGivenUp()) return;
   if (found.problem !== undefined) throw new Error(found.problem);

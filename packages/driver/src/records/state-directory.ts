@@ -2,14 +2,7 @@
  * Where a daemon's state lives: one directory on tmpfs, which outlives the process but not the
  * machine.
  *
- * ```
- *   lock                 held by the daemon that owns the directory
- *   tracker-N.record     what is needed to serve a front again
- *   cbt-N                CBT map of tracker N, mapped shared
- *   snapshot-UUID.record what is needed to go on with a snapshot
- *   area-UUID-AREA       map of a diff area of snapshot UUID, mapped shared; see area-names.ts
- *   blksnap-store-UUID-N memory store of snapshot UUID
- * ```
+ * What its files are called, and what is in each, is in file-names.ts.
  *
  * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new
  * one. Beside it is a copy, for the case that it is damaged: a front that nobody can serve any more
@@ -40,13 +33,11 @@ import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { ControlError } from "@blksnap/api";
 import { tryLockFile } from "@blksnap/uring";
+import { COPY_SUFFIX, RECORD_SUFFIX, StateFile, UNFINISHED_SUFFIX } from "./file-names.js";
 import { type DecodedRecord, decodeRecord, encodeRecord } from "./record-format.js";
 
 const { O_RDWR, O_CREAT, O_TRUNC } = constants;
 const writePart = promisify(writeCallback);
-const SUFFIX = ".record";
-const COPY_SUFFIX = ".record-copy";
-const UNFINISHED_SUFFIX = ".new";
 /** Where a map file says whose it is: at the end of the page that every map begins with. */
 const NAME_DIGEST_BYTES = 32;
 const NAME_DIGEST_OFFSET = 4096 - NAME_DIGEST_BYTES;
@@ -104,7 +95,7 @@ export class StateDirectory {
     this.path = path;
     makeParent(path);
     mkdirSync(path, { recursive: true, mode: 0o700 });
-    this.#lockFd = openSync(join(path, "lock"), O_RDWR | O_CREAT, 0o600);
+    this.#lockFd = openSync(join(path, StateFile.lock), O_RDWR | O_CREAT, 0o600);
     this.owner = ownerTag(path);
     if (tryLockFile(this.#lockFd)) return;
     closeSync(this.#lockFd);
@@ -189,7 +180,7 @@ export class StateDirectory {
    * @throws ControlError OUT_OF_MEMORY; the old one is still there
    */
   writeRecord(name: string, value: unknown): void {
-    const path = join(this.path, name + SUFFIX);
+    const path = join(this.path, name + RECORD_SUFFIX);
     try {
       replaceFile(path, encodeRecord(value));
     } catch (error) {
@@ -210,7 +201,7 @@ export class StateDirectory {
   removeRecord(name: string): void {
     // The record last: as long as it is there the copy belongs to it.
     this.removeFile(name + COPY_SUFFIX);
-    this.removeFile(name + SUFFIX);
+    this.removeFile(name + RECORD_SUFFIX);
   }
 
   /** Everything in the directory. */
@@ -242,13 +233,13 @@ export function readRecords(directory: string, prefix: string): FoundRecord[] {
 
 function recordNames(directory: string): string[] {
   return readdirSync(directory)
-    .filter((file) => file.endsWith(SUFFIX))
-    .map((file) => file.slice(0, -SUFFIX.length))
+    .filter((file) => file.endsWith(RECORD_SUFFIX))
+    .map((file) => file.slice(0, -RECORD_SUFFIX.length))
     .sort();
 }
 
 function readRecord(directory: string, name: string): FoundRecord {
-  const found = decode(directory, name, SUFFIX);
+  const found = decode(directory, name, RECORD_SUFFIX);
   if (found.problem === undefined) return { name, value: found.value };
   const copy = decode(directory, name, COPY_SUFFIX);
   if (copy.problem !== undefined) return { name, problem: found.problem };

@@ -34,15 +34,10 @@ import {
 import type { BackingFile } from "@blksnap/ublk";
 import { bounded, Serial } from "@blksnap/uring";
 import { boundedSteps } from "./bounded-steps.js";
+import { KeptFile, RECORD_SUFFIX } from "./file-names.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 import type { RestoredCbt } from "./restored-cbt.js";
-import {
-  earlierRecord,
-  type PersistentTrackerRecord,
-  trackerJournalName,
-  trackerRecordName,
-  trackerRecords,
-} from "./tracker-records.js";
+import { earlierRecord, type PersistentTrackerRecord, trackerRecords } from "./tracker-records.js";
 
 const LOG_BYTES = 2 ** 21;
 
@@ -392,8 +387,8 @@ export class TrackerPersistence {
   /** Removes all that is recorded. */
   async forget(): Promise<void> {
     this.#isForgotten = true;
-    await this.#directory.removeRecord(trackerRecordName(this.uuid));
-    await this.#directory.removeFile(trackerJournalName(this.uuid));
+    await this.#directory.removeRecord(KeptFile.trackerRecord.name(this.uuid));
+    await this.#directory.removeFile(KeptFile.cbtJournal.name(this.uuid));
   }
 
   /** Closes what is open, without a word on the medium. */
@@ -414,8 +409,12 @@ export class TrackerPersistence {
     return uuidBytes(this.uuid);
   }
 
+  get recordPath(): string {
+    return this.#directory.file(KeptFile.trackerRecord.name(this.uuid) + RECORD_SUFFIX);
+  }
+
   get #journalPath(): string {
-    return this.#directory.file(trackerJournalName(this.uuid));
+    return this.#directory.file(KeptFile.cbtJournal.name(this.uuid));
   }
 
   #draft(map: CbtMap): Promise<JournalDraft> {
@@ -433,7 +432,9 @@ export class TrackerPersistence {
       tracking,
       chunkShift: this.#chunkShift,
     };
-    await this.#records.run(() => this.#directory.writeRecord(trackerRecordName(uuid), record));
+    await this.#records.run(() =>
+      this.#directory.writeRecord(KeptFile.trackerRecord.name(uuid), record),
+    );
     if (this.#isForgotten) await this.forget();
   }
 }

@@ -4,6 +4,7 @@ import {
   type EarlierTracking,
   type PersistedIdentity,
 } from "@blksnap/linux-block";
+import { KeptFile } from "./file-names.js";
 import type { PersistentDirectory } from "./persistent-directory.js";
 
 export interface PersistentTrackerRecord {
@@ -15,14 +16,6 @@ export interface PersistentTrackerRecord {
   readonly tracking: EarlierTracking;
   /** log2 of the chunks of its diff areas. */
   readonly chunkShift: number;
-}
-
-export function trackerRecordName(uuid: string): string {
-  return `tracker-${uuid}`;
-}
-
-export function trackerJournalName(uuid: string): string {
-  return `cbt-${uuid}.journal`;
 }
 
 /** The record of the same device, or else the one of the same path. */
@@ -45,7 +38,7 @@ export async function trackerRecords(
   onProblem?: (name: string, problem: string) => void,
 ): Promise<PersistentTrackerRecord[]> {
   const records: PersistentTrackerRecord[] = [];
-  for (const found of await directory.readRecords("tracker-")) {
+  for (const found of await directory.readRecords(KeptFile.trackerRecord.prefix)) {
     if (found.problem === undefined) records.push(found.value as PersistentTrackerRecord);
     else onProblem?.(found.name, found.problem);
   }

@@ -20,7 +20,7 @@ import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { DeviceMark, ownDevices, UblkState } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
-import { areaJournalName } from "../records/area-names.js";
+import { KeptFile, StateFile } from "../records/file-names.js";
 import type { SnapshotRecord, TrackerRecord } from "../records/records.js";
 import { usableRecords } from "../records/usable-records.js";
 import { patiently } from "../snapshot/patience.js";
@@ -74,9 +74,12 @@ export async function recoverAfterCrash(
   listener: RecoveryListener,
 ): Promise<Recovered> {
   const { logger } = context;
-  const records = usableRecords<SnapshotRecord>(context.state.readRecords("snapshot-"), logger);
+  const records = usableRecords<SnapshotRecord>(
+    context.state.readRecords(StateFile.snapshotRecord.prefix),
+    logger,
+  );
   const trackerRecords = usableRecords<TrackerRecord>(
-    context.state.readRecords("tracker-"),
+    context.state.readRecords(StateFile.trackerRecord.prefix),
     logger,
   );
   const geometries = new Map(trackerRecords.map(({ id, geometry }) => [id, geometry]));
@@ -243,7 +246,10 @@ async function afterReboot(
 
 /** Largest tracker number on record, usable or not; 0 without any. */
 function largestNumber(context: DriverContext): number {
-  const numbers = context.state.readRecords("tracker-").map(({ name }) => Number(name.slice(8)));
+  const { prefix } = StateFile.trackerRecord;
+  const numbers = context.state
+    .readRecords(prefix)
+    .map(({ name }) => Number(name.slice(prefix.length)));
   return Math.max(0, ...numbers.filter(Number.isInteger));
 }
 
@@ -269,7 +275,8 @@ async function abandonArea(
     DiffAreaMap.open(memory.buffer).state = AreaState.DROPPED;
     memory.unmap();
     const { journal } = one.record.members.find((member) => member.tracker === tracker) ?? {};
-    if (typeof journal === "string") await context.persistent.removeFile(areaJournalName(journal));
+    if (typeof journal === "string")
+      await context.persistent.removeFile(KeptFile.areaJournal.name(journal));
   }
 }
 

@@ -19,14 +19,9 @@ import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { blockShiftOf } from "../parameters.js";
 import { loadAreaJournal } from "../records/area-journal-file.js";
-import { areaJournalName, areaMapName } from "../records/area-names.js";
+import { KeptFile, StateFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
-import {
-  type MemberRecord,
-  type SnapshotRecord,
-  type StoreRecord,
-  snapshotRecordName,
-} from "../records/records.js";
+import type { MemberRecord, SnapshotRecord, StoreRecord } from "../records/records.js";
 import {
   forgetSnapshot,
   type PersistentMember,
@@ -87,14 +82,14 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   await persistent.boot();
   const endsRecorded = await recordEnds(context);
   const records = usableRecords<PersistentTrackerRecord>(
-    await persistent.readRecords("tracker-"),
+    await persistent.readRecords(KeptFile.trackerRecord.prefix),
     logger,
   );
   let number = known.lastNumber;
   const pending = records
     .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
     .map((record) => ({ id: known.numbers.get(record.uuid) ?? ++number, record }));
-  const kept = await persistent.readRecords("snapshot-");
+  const kept = await persistent.readRecords(KeptFile.snapshotRecord.prefix);
   const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
   // Where there are fronts, they must not wait.
   if (known.isBoot) {
@@ -102,16 +97,17 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
     await untilThere(context, pending, wanted);
   }
   const snapshots: SnapshotRecord[] = [];
-  const journals = new Set([...known.journals].map(areaJournalName));
+  const journals = new Set([...known.journals].map((id) => KeptFile.areaJournal.name(id)));
   for (const record of found) {
     const { id, state } = record.snapshot;
     if (state === "taken") {
-      for (const { journal } of record.members) journals.add(areaJournalName(journal ?? ""));
+      for (const { journal } of record.members)
+        journals.add(KeptFile.areaJournal.name(journal ?? ""));
     }
     if (known.snapshots.has(id)) continue;
     const restored = await restoreSnapshot(context, record, pending);
     // On record before any of its devices is: a crash from here on is one like any other.
-    context.state.writeRecord(snapshotRecordName(id), restored);
+    context.state.writeRecord(StateFile.snapshotRecord.name(id), restored);
     snapshots.push(restored);
   }
   // A record that cannot be read now may name some of them.
@@ -272,7 +268,7 @@ async function restoreMap(
   const id = area ?? journal;
   const geometry = geometryOf(record);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
-  const file = await context.state.createMap(areaMapName(snapshotId, id), lengthBytes);
+  const file = await context.state.createMap(StateFile.areaMap.name(snapshotId, id), lengthBytes);
   let memory: MappedMemory | undefined;
   try {
     memory = MappedMemory.file(file.fd, 0, lengthBytes);
@@ -307,7 +303,7 @@ async function removeOrphans(context: DriverContext, known: ReadonlySet<string>)
     for (const name of await persistent.names()) {
       // By now there may be others that are not known here.
       if (isGivenUp) return;
-      const isArea = name.startsWith("area-") && name.endsWith(".journal");
+      const isArea = KeptFile.areaJournal.idsIn(name) !== undefined;
       if (isArea && !known.has(name)) await persistent.removeFile(name);
     }
   };

@@ -6,8 +6,9 @@ import { ETIMEDOUT } from "@blksnap/errors";
 import { DeviceMark, isOurs } from "@blksnap/ublk";
 import { bounded, unlinkInHelper } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import { StateFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
-import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
+import type { SnapshotRecord } from "../records/records.js";
 import { forgetSnapshot } from "../records/snapshot-records.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
 import { FORGETTING_PATIENCE_MS } from "../time-limits.js";
@@ -30,7 +31,7 @@ export async function rollBack(
   }));
   const rolledBack = { ...record, state: "created", members } as const;
   try {
-    context.state.writeRecord(snapshotRecordName(record.id), rolledBack);
+    context.state.writeRecord(StateFile.snapshotRecord.name(record.id), rolledBack);
   } catch (error) {
     context.logger.warn({ snapshot: record.id, err: error }, "record is not up to date");
   }
@@ -68,7 +69,7 @@ async function removeAll(
   }
   faultPoint("recover.discarded");
   await forgetPersistent(context, record);
-  context.state.removeRecord(snapshotRecordName(record.id));
+  context.state.removeRecord(StateFile.snapshotRecord.name(record.id));
 }
 
 /** A persistent snapshot that is lost, or kept no more, is to be forgotten on the medium too. */

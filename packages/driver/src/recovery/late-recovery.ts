@@ -10,7 +10,8 @@ import { DeviceMark, UblkState } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
-import { type TrackerRecord, trackerRecordName } from "../records/records.js";
+import { StateFile } from "../records/file-names.js";
+import type { TrackerRecord } from "../records/records.js";
 import { identityOf } from "../system/path-target.js";
 import { LATE_RECOVERY_INTERVAL_MS, LATE_RECOVERY_PATIENCE_MS } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
@@ -30,8 +31,8 @@ export async function forgetIfGone(
     info?.serverFlags === DeviceMark.FRONT && info.serverFlagsHigh === context.state.owner;
   if (isFront && info.state !== UblkState.DEAD) return false;
   if (isFront) await context.ublk.deleteDevice(front);
-  context.state.removeRecord(trackerRecordName(id));
-  context.state.removeFile(`cbt-${id}`);
+  context.state.removeRecord(StateFile.trackerRecord.name(id));
+  context.state.removeFile(StateFile.cbtMap.name(id));
   return true;
 }
 

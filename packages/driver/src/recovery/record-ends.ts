@@ -6,12 +6,9 @@
 import { readBootId } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import { KeptFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
-import {
-  type PersistentTrackerRecord,
-  trackerRecordName,
-  trackerRecords,
-} from "../records/tracker-records.js";
+import { type PersistentTrackerRecord, trackerRecords } from "../records/tracker-records.js";
 
 type EndsContext = Pick<DriverContext, "persistent" | "logger">;
 
@@ -58,7 +55,7 @@ async function recordEnd(
   const ended = { ...record, tracking: { ...tracking, serving: false } };
   if (persistent.unanswered.has(uuid)) throw noAnswer();
   persistent.unanswered.add(uuid);
-  const writing = persistent.writeRecord(trackerRecordName(uuid), ended).finally(() => {
+  const writing = persistent.writeRecord(KeptFile.trackerRecord.name(uuid), ended).finally(() => {
     persistent.unanswered.delete(uuid);
   });
   writing.catch(() => undefined);

@@ -19,8 +19,9 @@ import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { DeviceMark, isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import { areaIdOf } from "../records/area-id-of.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
-import { areaIdOf, areaJournalName } from "../records/area-names.js";
+import { KeptFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
 import { closeMember, openImage, recoverImage } from "../snapshot/image.js";
@@ -220,7 +221,11 @@ async function join(
 async function removeJournal({ persistent, logger }: DriverContext, uuid: string): Promise<void> {
   try {
     await persistent.own();
-    await bounded(persistent.removeFile(areaJournalName(uuid)), FORGETTING_PATIENCE_MS, noAnswer);
+    await bounded(
+      persistent.removeFile(KeptFile.areaJournal.name(uuid)),
+      FORGETTING_PATIENCE_MS,
+      noAnswer,
+    );
   } catch (error) {
     logger.warn({ err: error }, "the journal of a lost image is not removed");
   }

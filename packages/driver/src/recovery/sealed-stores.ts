@@ -14,8 +14,9 @@ import type { Store } from "@blksnap/diff-storage";
 import { readSeal, writtenSince } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import { StateFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
-import { type SnapshotRecord, snapshotRecordName } from "../records/records.js";
+import type { SnapshotRecord } from "../records/records.js";
 import { unsealSnapshot } from "../records/snapshot-records.js";
 import type { Snapshot } from "../snapshot/snapshot.js";
 import { UNSEALING_PATIENCE_MS } from "../time-limits.js";
@@ -65,7 +66,7 @@ async function unseal(
   }
   const { storeSeals: _, ...unsealed } = record;
   try {
-    state.writeRecord(snapshotRecordName(record.id), unsealed);
+    state.writeRecord(StateFile.snapshotRecord.name(record.id), unsealed);
   } catch (error) {
     logger.warn({ snapshot: record.id, err: error }, "record is not up to date");
   }

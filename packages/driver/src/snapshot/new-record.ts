@@ -37,7 +37,7 @@ export function newRecord({
     createdAt: new Date().toISOString(),
     takenAt: null,
     stallUs: null,
-    stores: stores.map((path, index) => storeRecord(path, `${id}-${index}`)),
+    stores: stores.map((path, index) => storeRecord(path, id, index)),
     members: [],
     events: [],
     nextEvent: 1,

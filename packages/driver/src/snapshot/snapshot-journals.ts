@@ -9,14 +9,10 @@ import { DiffAreaMap } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { AreaJournalFile, type AreaJournalRequests } from "../records/area-journal-file.js";
-import { areaJournalName } from "../records/area-names.js";
+import { KeptFile } from "../records/file-names.js";
 import { noAnswer, unusable } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
-import {
-  forgetSnapshot,
-  type PersistentSnapshotRecord,
-  persistentSnapshotName,
-} from "../records/snapshot-records.js";
+import { forgetSnapshot, type PersistentSnapshotRecord } from "../records/snapshot-records.js";
 import { NO_LIMIT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./member.js";
@@ -64,7 +60,7 @@ export class SnapshotPersistence {
   #write(record: PersistentSnapshotRecord): void {
     const { snapshot } = record;
     this.#last = record;
-    const name = persistentSnapshotName(snapshot.id);
+    const name = KeptFile.snapshotRecord.name(snapshot.id);
     const earlier = this.#written.catch(() => undefined);
     this.#written = earlier.then(() => this.#context.persistent.writeRecord(name, record));
     // Who waits for it is told; others go on, and the next change tries again.
@@ -128,7 +124,7 @@ export class SnapshotPersistence {
       await journal.close().catch((error: unknown) => {
         this.#context.logger.error({ err: error }, "the journal of a diff area is not closed");
       });
-      await this.#context.persistent.removeFile(areaJournalName(journal.area));
+      await this.#context.persistent.removeFile(KeptFile.areaJournal.name(journal.area));
     });
   }
 

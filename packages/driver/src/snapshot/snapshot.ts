@@ -12,8 +12,7 @@
  * take it back.
  */
 
-import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
-import { ControlError } from "@blksnap/api";
+import { ControlError, type FileSystemFreeze, type OverflowPolicy } from "@blksnap/api";
 import type {
   AreaId,
   AreaSetup,
@@ -33,7 +32,8 @@ import { errnoName } from "@blksnap/errors";
 import { deviceNumber } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
-import { type SnapshotRecord, type StoreRecord, snapshotRecordName } from "../records/records.js";
+import { StateFile } from "../records/file-names.js";
+import type { SnapshotRecord, StoreRecord } from "../records/records.js";
 import { GATHER_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
@@ -225,7 +225,7 @@ export class Snapshot {
       members: [...this.members.values()].map((one) => memberRecord(one, this.persistence.isOn)),
       ...this.events.record,
     };
-    this.#context.state.writeRecord(snapshotRecordName(this.id), record);
+    this.#context.state.writeRecord(StateFile.snapshotRecord.name(this.id), record);
     this.persistence.save(record, [...this.members.values()]);
   }
 
@@ -251,7 +251,7 @@ export class Snapshot {
   /** Removes the record: there is no such snapshot any more. */
   forget(): void {
     this.events.close();
-    this.#context.state.removeRecord(snapshotRecordName(this.id));
+    this.#context.state.removeRecord(StateFile.snapshotRecord.name(this.id));
     faultPoint("destroy.record-removed");
   }
 

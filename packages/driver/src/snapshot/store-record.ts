@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import { storeKindByWord } from "@blksnap/api";
 import type { StoreSpec } from "@blksnap/diff-storage";
+import { StateFile } from "../records/file-names.js";
 import type { StoreRecord } from "../records/records.js";
 
 /** A store that is a file in the state directory, as that is memory: it has no place of its own. */
@@ -9,8 +10,8 @@ export function isWithoutPath(path: string): boolean {
 }
 
 /** A directory gets a file with a name, so that the next daemon finds it after a crash. */
-export function storeRecord(path: string, suffix: string): StoreRecord {
-  const named = { path, fileName: `blksnap-store-${suffix}` };
+export function storeRecord(path: string, snapshot: string, index: number): StoreRecord {
+  const named = { path, fileName: StateFile.store.name(snapshot, index) };
   if (isWithoutPath(path)) return named;
   try {
     return statSync(path).isDirectory() ? named : { path };

@@ -23,7 +23,7 @@ import { faultPoint } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
 import type { DriverContext } from "../context.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
-import { areaMapName } from "../records/area-names.js";
+import { StateFile } from "../records/file-names.js";
 import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { closeMember, openImage } from "./image.js";
@@ -107,7 +107,7 @@ async function prepareArea(
   tracker.forgetLoss();
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
   const id = randomUUID();
-  const map = await context.state.createMap(areaMapName(snapshot.id, id), lengthBytes);
+  const map = await context.state.createMap(StateFile.areaMap.name(snapshot.id, id), lengthBytes);
   const its = { id, map };
   member.area = its;
   faultPoint("take.map-made");

@@ -6,6 +6,7 @@ import type { CbtReplay } from "@blksnap/data-plane";
 import { CbtMap, CbtReason, cbtBlockShift, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import { StateFile } from "../records/file-names.js";
 import { type RestoredCbt, restoreCbt } from "../records/restored-cbt.js";
 import type { MapFile } from "../records/state-directory.js";
 import type { Undo } from "./undo.js";
@@ -46,7 +47,7 @@ export async function openCbt(
   let cbtFile: MapFile | undefined;
   let cbtMemory: MappedMemory | undefined;
   try {
-    cbtFile = context.state.openMap(`cbt-${id}`);
+    cbtFile = context.state.openMap(StateFile.cbtMap.name(id));
     cbtMemory = MappedMemory.file(cbtFile.fd, 0, cbtFile.lengthBytes);
     const { capacityBytes } = CbtMap.open(cbtMemory.buffer);
     if (capacityBytes !== geometry.capacityBytes) throw new Error("it is of another device");
@@ -104,7 +105,7 @@ async function makeFile(
   lengthBytes: number,
   undo: Undo,
 ): Promise<CbtFile> {
-  const cbtFile = await context.state.createMap(`cbt-${id}`, lengthBytes);
+  const cbtFile = await context.state.createMap(StateFile.cbtMap.name(id), lengthBytes);
   undo.push(() => context.state.removeMap(cbtFile));
   const cbtMemory = MappedMemory.file(cbtFile.fd, 0, lengthBytes);
   undo.push(() => cbtMemory.unmap());

@@ -270,7 +270,7 @@ export class TrackerJournal {
     } catch (error) {
       const text =
         `${why}, and what is recorded cannot be removed: after a power cut the changed-block map ` +
-        `would miss writes. Remove ${this.#context.persistent.path}/tracker-${this.uuid}.record`;
+        `would miss writes. Remove ${this.#persistence.recordPath}`;
       logger.fatal({ device, err: error }, text);
     }
   }

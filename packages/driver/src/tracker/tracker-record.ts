@@ -2,7 +2,8 @@
 import type { TrackerGeometry } from "@blksnap/engine";
 import { readMarks } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
-import { type TrackerRecord, trackerRecordName } from "../records/records.js";
+import { StateFile } from "../records/file-names.js";
+import type { TrackerRecord } from "../records/records.js";
 import type { StateDirectory } from "../records/state-directory.js";
 
 export interface RecordParts {
@@ -32,5 +33,5 @@ export function writeTrackerRecord(
     errorCode,
     ...(uuid === undefined ? {} : { uuid }),
   };
-  state.writeRecord(trackerRecordName(id), record);
+  state.writeRecord(StateFile.trackerRecord.name(id), record);
 }

@@ -32,7 +32,8 @@ import {
 } from "@blksnap/ublk";
 import { fsyncInHelper, type MappedMemory, Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
-import { type TrackerRecord, trackerRecordName } from "../records/records.js";
+import { StateFile } from "../records/file-names.js";
+import type { TrackerRecord } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
 import { links, makePartitions } from "../system/device-names.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
@@ -116,7 +117,7 @@ export class Tracker {
       const parts = { id, identity, backing, geometry, reactor, ...cbt };
       const area = cbt.goesOn ? options.area : undefined;
       options.onReady?.();
-      undo.push(() => context.state.removeRecord(trackerRecordName(id)));
+      undo.push(() => context.state.removeRecord(StateFile.trackerRecord.name(id)));
       faultPoint("attach.map-made");
       const front = await RecoverableDevice.start(context.ublk, {
         mark: DeviceMark.FRONT,
@@ -322,7 +323,7 @@ export class Tracker {
       () =>
         forget ? this.#journal?.forget() : this.#journal?.end(attachAgain, { closing, isLate }),
       () => faultPoint("detach.record-removed"),
-      () => state.removeRecord(trackerRecordName(this.id)),
+      () => state.removeRecord(StateFile.trackerRecord.name(this.id)),
       () => faultPoint("detach.link-removed"),
       () => links.remove(this.#link, this.front.path),
       () => faultPoint("detach.front-stopped"),
@@ -336,7 +337,7 @@ export class Tracker {
     const isByOthers = this.front.noteEnd(() => {
       links.remove(this.#link, this.front.path);
       // A daemon that went on with the number could put this original behind another one's front.
-      this.#context.state.removeRecord(trackerRecordName(this.id));
+      this.#context.state.removeRecord(StateFile.trackerRecord.name(this.id));
     });
     if (!isByOthers) return false;
     this.#wasWithoutFront = true;

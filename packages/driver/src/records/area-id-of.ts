@@ -1,11 +1,7 @@
 /**
- * What is named by a diff area's id.
- *
- * ```
- *   state directory        area-SNAPSHOT-AREA       its map; the id is in the map's header too
- *   persistent directory   area-AREA.journal        its journal, which has the id in each sector
- *   records                member.area              with the names of the two beside it
- * ```
+ * Which diff area is a member's. The area's id names its map in the state directory and its journal in the
+ * persistent one (see file-names.ts), is in the header of both, in the entries of the tracker's journal that
+ * concern the area, and in the records of its snapshot.
  *
  * Daemons before had area-SNAPSHOT-TRACKER as the map, with no id in it, and a journal with a uuid of its
  * own. Such an area has the journal's uuid as its id, or one that is made from the map's name: each daemon
@@ -17,14 +13,6 @@ import { uuidText } from "@blksnap/linux-block";
 import type { MemberRecord } from "./records.js";
 
 const UUID_BYTES = 16;
-
-export function areaMapName(snapshot: string, area: AreaId): string {
-  return `area-${snapshot}-${area}`;
-}
-
-export function areaJournalName(area: AreaId): string {
-  return `area-${area}.journal`;
-}
 
 /** The area of a member on record; undefined before take. */
 export function areaIdOf({

@@ -1,0 +1,89 @@
+/**
+ * The names of all that the daemon keeps in its two directories: what a kind of file is called, and what its
+ * name says. Names of records are without the suffix.
+ */
+import type { AreaId } from "@blksnap/data-plane";
+import { DRAFT_SUFFIX } from "@blksnap/journal";
+
+const UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
+const NUMBER = "[0-9]+";
+
+/** A kind of file, which is named by what it is of. */
+export class FileKind<Ids extends readonly (string | number)[]> {
+  /** All names of the kind begin so. */
+  readonly prefix: string;
+  readonly #suffix: string;
+  readonly #pattern: RegExp;
+
+  /** @param ids a pattern for each of its ids */
+  constructor(prefix: string, ids: readonly string[], suffix: string = "") {
+    this.prefix = prefix;
+    this.#suffix = suffix;
+    const pattern = ids.map((id) => `(${id})`).join("-");
+    this.#pattern = new RegExp(`^${prefix}${pattern}${suffix.replace(".", "\\.")}$`);
+  }
+
+  name(...ids: Ids): string {
+    return this.prefix + ids.join("-") + this.#suffix;
+  }
+
+  /** The ids in a name; undefined where it is not of this kind. */
+  idsIn(name: string): string[] | undefined {
+    return this.#pattern.exec(name)?.slice(1);
+  }
+}
+
+/** In the state directory, on tmpfs. */
+export const StateFile = {
+  /** Held by the daemon that owns the directory. */
+  lock: "lock",
+  /** Record: who left the devices to the next daemon. */
+  handover: "handover",
+  /** Record: what is needed to serve a front again. */
+  trackerRecord: new FileKind("tracker-", [NUMBER]) as FileKind<[tracker: number]>,
+  /** CBT map of a tracker, mapped shared. */
+  cbtMap: new FileKind("cbt-", [NUMBER]) as FileKind<[tracker: number]>,
+  /** Record: what is needed to go on with a snapshot. */
+  snapshotRecord: new FileKind("snapshot-", [UUID]) as FileKind<[snapshot: string]>,
+  /** Map of a diff area, mapped shared. Daemons before had the tracker's number in place of the area. */
+  areaMap: new FileKind("area-", [UUID, `${UUID}|${NUMBER}`]) as FileKind<
+    [snapshot: string, area: AreaId]
+  >,
+  /** Store of a snapshot: here where it is in memory, else in the folder that users name. */
+  store: new FileKind("blksnap-store-", [UUID, NUMBER]) as FileKind<
+    [snapshot: string, index: number]
+  >,
+} as const;
+
+/** In the persistent directory, on a medium. */
+export const KeptFile = {
+  /** Held by the daemon that owns the directory; in it the last two boots in which one did. */
+  lock: "lock",
+  /** Record: a device, and what it looked like when nobody tracked it any more. */
+  trackerRecord: new FileKind("tracker-", [UUID]) as FileKind<[uuid: string]>,
+  /** The changed-block map of a tracker. */
+  cbtJournal: new FileKind("cbt-", [UUID], ".journal") as FileKind<[uuid: string]>,
+  snapshotRecord: new FileKind("snapshot-", [UUID]) as FileKind<[snapshot: string]>,
+  /** Where the old data of one device of a snapshot is; the area's id is in its header, too. */
+  areaJournal: new FileKind("area-", [UUID], ".journal") as FileKind<[area: AreaId]>,
+} as const;
+
+export const RECORD_SUFFIX = ".record";
+/** Beside a record in the state directory, for the case that it is damaged. */
+export const COPY_SUFFIX = ".record-copy";
+/** Of what takes its name once it is complete: records, and journals by themselves. */
+export const UNFINISHED_SUFFIX: string = DRAFT_SUFFIX;
+
+/** The record that a file in the state directory belongs to; undefined where it belongs to none. */
+export function recordOf(name: string): string | undefined {
+  if (name.endsWith(COPY_SUFFIX)) return name.slice(0, -COPY_SUFFIX.length);
+  const [tracker] = StateFile.cbtMap.idsIn(name) ?? [];
+  if (tracker !== undefined) return StateFile.trackerRecord.name(Number(tracker));
+  const [snapshot] = StateFile.areaMap.idsIn(name) ?? StateFile.store.idsIn(name) ?? [];
+  return snapshot === undefined ? undefined : StateFile.snapshotRecord.name(snapshot);
+}
+
+/** A record, or its copy, that its writer did not complete. */
+export function isUnfinishedRecord(name: string): boolean {
+  return [RECORD_SUFFIX, COPY_SUFFIX].some((suffix) => name.endsWith(suffix + UNFINISHED_SUFFIX));
+}
