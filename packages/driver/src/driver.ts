@@ -284,7 +284,7 @@ export class Driver implements DriverControl {
       device: tracker.device,
       front: tracker.front.path,
       image: imagePath(snapshot?.members.get(tracker.id)),
-      error_code: tracker.errorCode,
+      error_code: tracker.loss.errorCode,
       snapshot_id: snapshot?.id ?? null,
     };
   }

@@ -106,7 +106,7 @@ export class ReactorEvents {
       snapshot.takeBackSlots(notice.extents);
     } else if (notice.notice === "fault") {
       this.#logger.warn({ device: tracker.device, errno: notice.errno }, "snapshot lost data");
-      snapshot.fault(tracker, notice.errno);
+      snapshot.fault(tracker, notice.area, notice.errno);
     } else if (notice.notice === "imageEnded") {
       noteImageEnd(snapshot, tracker, this.#logger);
     } else if (notice.notice === "areaJournalLow") {
@@ -137,7 +137,7 @@ export class ReactorEvents {
     this.#dropArea(tracker, area.id).catch((error: unknown) => {
       this.#logger.warn({ device, err: error }, "its image is not closed");
     });
-    snapshot.fault(tracker, ENODEV);
+    snapshot.fault(tracker, area.id, ENODEV);
   }
 
   #actOnStore(snapshot: Snapshot, tracker: Tracker, { notice, area, store }: StoreNotice): void {

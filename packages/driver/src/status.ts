@@ -105,7 +105,7 @@ async function trackerStatus(
     cbt: cbtState(tracker.cbt.info()),
     snapshot_id: snapshot?.id ?? null,
     image: imagePath(snapshot?.members.get(tracker.id)),
-    error_code: tracker.errorCode,
+    error_code: tracker.loss.errorCode,
     persistence: tracker.persistence,
   };
   const { front, keptDiscardBytes } = await devices.counters(tracker);
@@ -130,7 +130,7 @@ async function memberStatus(
     device: tracker.device,
     front: tracker.front.path,
     image: imagePath(member),
-    error_code: tracker.errorCode,
+    error_code: tracker.loss.errorCode,
     chunk_bytes: 2 ** tracker.geometry.chunkShift,
     chunks_used: counters.area.slotsUsed,
     copied_bytes: counters.area.copiedBytes,

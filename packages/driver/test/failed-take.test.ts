@@ -10,6 +10,7 @@ import { machinePorts } from "../dist/index.js";
 import { Snapshot } from "../dist/snapshot/snapshot.js";
 import { closeMembers, takeSnapshot } from "../dist/snapshot/take.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
+import { type Loss, NO_LOSS } from "../dist/tracker/tracker-record.js";
 
 const SLOT_BYTES = 262_144;
 const LIMIT_SLOTS = 8;
@@ -125,8 +126,8 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     id: 1,
     reactor: 0,
     device: "/dev/lossy",
-    errorCode: 0,
-    forgetLoss: () => undefined,
+    loss: NO_LOSS as Loss,
+    recordLoss: () => undefined,
     presentCapacityBytes: 2 ** 20,
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
     backing: { kind: "file", fd: -1, params: {} },
@@ -134,14 +135,15 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     commitJournal: async () => undefined,
     withoutRotation: (operation: () => Promise<unknown>) => operation(),
   };
-  const { tracker: member } = snapshot.addMember(lossy as unknown as Tracker);
+  const lossyMember = snapshot.addMember(lossy as unknown as Tracker);
+  const { tracker: member } = lossyMember;
   const asked: string[] = [];
   const context = {
     reactors: {
       request: async (_reactor: number, { type }: { type: string }) => {
         asked.push(type);
         // The reactor's notice comes between the switch and the thaw.
-        if (type === "switch") lossy.errorCode = -5;
+        if (type === "switch") lossy.loss = { errorCode: -5, area: lossyMember.area?.id ?? null };
         return { stallUs: 1, isLate: false };
       },
     },

@@ -196,7 +196,7 @@ class Host {
     const parts = { id: TRACKER, identity, backing, geometry, reactor, ...map };
     const make = Tracker as unknown as new (...args: unknown[]) => Tracker;
     const tracker = new make(context, parts, front);
-    tracker.forgetLoss();
+    tracker.recordLoss(tracker.loss);
     return tracker;
   }
 }

@@ -119,7 +119,8 @@ function endings(isStopping: boolean) {
     id: "one",
     members: new Map([[1, member]]),
     hasArea: (id: string) => id === "the area",
-    fault: (of: Tracker, errno: number) => said.push(`fault ${of.id}: ${errno}`),
+    fault: (of: Tracker, area: string, errno: number) =>
+      said.push(`fault ${of.id}, ${area}: ${errno}`),
     saveIfPossible: () => said.push(`save image ${member.imageNumber}`),
   };
   registry.snapshots.set("one", snapshot as never);
@@ -132,14 +133,14 @@ test("a front that another program has ended takes its image along, once it is k
   events.onNotice(0, { notice: "frontEnded", tracker: 1 });
   assert.equal(said, []);
   registry.addTracker(tracker);
-  assert.equal(said, ["drop the area of 1", "fault 1: 19"]);
+  assert.equal(said, ["drop the area of 1", "fault 1, the area: 19"]);
 });
 
 test("an image that another program has ended is told, and its number is another's", () => {
   const { registry, events, tracker, said, member } = endings(false);
   registry.addTracker(tracker);
   events.onNotice(0, { notice: "imageEnded", tracker: 1, area: "the area" });
-  assert.equal(said, ["save image undefined", "fault 1: 19"]);
+  assert.equal(said, ["save image undefined", "fault 1, the area: 19"]);
   assert.is(member.imageNumber, undefined);
 });
 

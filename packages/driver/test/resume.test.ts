@@ -14,6 +14,7 @@ import type { MemberRecord, SnapshotRecord } from "../dist/records/records.js";
 import { StateDirectory } from "../dist/records/state-directory.js";
 import { goOn, lookThroughAll, type Resumed } from "../dist/recovery/resume.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
+import { NO_LOSS } from "../dist/tracker/tracker-record.js";
 
 const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";
 const AREAS: Record<number, string> = {
@@ -119,7 +120,13 @@ function comingFronts() {
   const come = new Map<number, (tracker: Tracker | undefined) => void>();
   for (const id of [1, 2]) fronts.set(id, new Promise((resolve) => come.set(id, resolve)));
   const live = (id: number) =>
-    come.get(id)?.({ id, reactor: 0, hasOldArea: true, errorCode: 0, geometry: GEOMETRY } as never);
+    come.get(id)?.({
+      id,
+      reactor: 0,
+      hasOldArea: true,
+      loss: NO_LOSS,
+      geometry: GEOMETRY,
+    } as never);
   const fail = (id: number) => come.get(id)?.(undefined);
   return { fronts, live, fail };
 }

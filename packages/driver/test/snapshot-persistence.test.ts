@@ -1,6 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { SnapshotRecord } from "../dist/records/records.js";
+import type { PersistentSnapshotRecord } from "../dist/records/snapshot-records.js";
 import type { Member } from "../dist/snapshot/member.js";
 import { SnapshotPersistence } from "../dist/snapshot/snapshot-journals.js";
 
@@ -9,14 +10,16 @@ const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRe
 /** A medium whose next writes fail as told, and reactors that say what is asked of them. */
 function world({ failures = 0, hangs = false } = {}) {
   const steps: string[] = [];
+  const written: PersistentSnapshotRecord[] = [];
   const never = new Promise<never>(() => undefined);
   const persistent = {
     giveUpTimeoutMs: hangs ? 1 : 60_000,
     answerTimeoutMs: hangs ? 1 : 60_000,
-    writeRecord: async () => {
+    writeRecord: async (_name: string, value: PersistentSnapshotRecord) => {
       if (hangs) return never;
       if (failures-- > 0) throw new Error("no space");
       steps.push("written");
+      written.push(value);
     },
     removeRecord: async () => (hangs ? never : steps.push("record removed")),
     removeFile: async () => steps.push("file removed"),
@@ -26,11 +29,11 @@ function world({ failures = 0, hangs = false } = {}) {
   };
   const logger = { error: () => undefined, fatal: () => undefined };
   const persistence = new SnapshotPersistence({ persistent, reactors, logger } as never, true);
-  return { persistence, steps };
+  return { persistence, steps, written };
 }
 
 const member = {
-  tracker: { id: 1, reactor: 0, errorCode: 0 },
+  tracker: { id: 1, reactor: 0, loss: { errorCode: 0, area: null } },
   area: { id: "area" },
 } as unknown as Member;
 
@@ -40,6 +43,24 @@ test("a record that could not be written does not keep the next one from being w
   persistence.save({ ...record, state: "destroying" }, []);
   await persistence.saved();
   assert.equal(steps, ["written"]);
+});
+
+test("a loss is on record for the area that had it, and for no later one", async () => {
+  const { persistence, written } = world();
+  const losses = [
+    { errorCode: 0, area: null },
+    { errorCode: -5, area: "area" },
+    { errorCode: -5, area: "the one before" },
+    // As daemons before had it.
+    { errorCode: -5, area: null },
+  ];
+  const members = losses.map((loss) => ({ ...member, tracker: { ...member.tracker, loss } }));
+  persistence.save(record, members as unknown as Member[]);
+  await persistence.saved();
+  assert.equal(
+    written[0]?.members.map(({ lost }) => lost),
+    [false, true, false, true],
+  );
 });
 
 test("given up: no write goes on before the record is gone, whoever asks", async () => {

@@ -17,6 +17,8 @@ export interface TrackerRecord {
   readonly geometry: TrackerGeometry;
   /** Negative errno of the last snapshot's first lost block, or 0. */
   readonly errorCode: number;
+  /** Whose block that was; absent without one, and in records of older daemons. */
+  readonly lostArea?: AreaId;
   /** Of a persistent tracker: its record in the persistent directory. */
   readonly uuid?: string;
 }

@@ -26,7 +26,7 @@ import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
 import { closeMember, openImage, recoverImage } from "../snapshot/image.js";
 import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
-import type { Member, MemberArea } from "../snapshot/member.js";
+import { hasLost, type Member, type MemberArea } from "../snapshot/member.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import {
   FORGETTING_PATIENCE_MS,
@@ -204,9 +204,9 @@ async function join(
   const its = members.get(id);
   if (tracker !== undefined && (its === undefined || tracker.hasOldArea)) {
     const member = snapshot.addMember(tracker, its?.area, its?.image);
-    const errno = its?.faultErrno ?? 0;
     // The daemon ended before it was told.
-    if (errno !== 0 && tracker.errorCode === 0) snapshot.fault(tracker, errno);
+    const isUntold = its !== undefined && its.faultErrno !== 0 && !hasLost(member);
+    if (isUntold) snapshot.fault(tracker, its.area.id, its.faultErrno);
     return member;
   }
   const device = tracker?.device;

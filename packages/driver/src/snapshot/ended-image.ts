@@ -23,5 +23,5 @@ export function noteImageEnd(snapshot: Snapshot, tracker: Tracker, logger: Logge
   if (!isByOthers) return;
   const text = `another program has ended the image ${image.path}`;
   logger.error({ device, snapshot: snapshot.id }, text);
-  snapshot.fault(tracker, ENODEV);
+  if (member.area !== undefined) snapshot.fault(tracker, member.area.id, ENODEV);
 }

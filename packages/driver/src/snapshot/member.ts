@@ -10,6 +10,20 @@ export interface MemberArea {
   readonly map: MapFile;
 }
 
+/**
+ * Whether the member's area has lost old data. A daemon before has not said which area it was that did: then
+ * it is the one that there is.
+ */
+export function hasLost({
+  tracker: { loss },
+  area,
+}: {
+  readonly tracker: Pick<Tracker, "loss">;
+  readonly area: Pick<MemberArea, "id"> | undefined;
+}): boolean {
+  return area !== undefined && loss.errorCode !== 0 && (loss.area ?? area.id) === area.id;
+}
+
 /** A device of a snapshot. */
 export interface Member {
   readonly tracker: Tracker;

@@ -15,7 +15,7 @@ import type { SnapshotRecord } from "../records/records.js";
 import { forgetSnapshot, type PersistentSnapshotRecord } from "../records/snapshot-records.js";
 import { NO_LIMIT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
-import type { Member } from "./member.js";
+import { hasLost, type Member } from "./member.js";
 
 export class SnapshotPersistence {
   /** Set at the daemon's end: from then on nobody writes to the stores. */
@@ -47,11 +47,11 @@ export class SnapshotPersistence {
     if (!this.#isOn || snapshot.state === "creating") return;
     const record: PersistentSnapshotRecord = {
       snapshot,
-      members: members.map(({ tracker, area, journal }) => ({
-        tracker: tracker.uuid ?? "",
-        area: area?.id ?? null,
-        journal: journal?.area ?? null,
-        lost: tracker.errorCode !== 0,
+      members: members.map((member) => ({
+        tracker: member.tracker.uuid ?? "",
+        area: member.area?.id ?? null,
+        journal: member.journal?.area ?? null,
+        lost: hasLost(member),
       })),
     };
     this.#write(record);
@@ -92,9 +92,10 @@ export class SnapshotPersistence {
 
   async #suspend(members: readonly Member[]): Promise<void> {
     const last = this.#last;
-    for (const { journal, area: its, tracker } of members) {
+    for (const member of members) {
+      const { journal, area: its } = member;
       await journal?.close();
-      if (journal === undefined || its === undefined || tracker.errorCode === 0) continue;
+      if (journal === undefined || its === undefined || !hasLost(member)) continue;
       const { map } = its;
       const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
       const area = DiffAreaMap.open(memory.buffer);

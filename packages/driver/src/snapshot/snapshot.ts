@@ -404,8 +404,8 @@ export class Snapshot {
     this.saveIfPossible();
   }
 
-  /** A device lost its first block, or its image as a whole. */
-  fault(tracker: Tracker, errno: number): void {
+  /** An area lost its first block, or its image as a whole. */
+  fault(tracker: Tracker, area: AreaId, errno: number): void {
     // First, so that it is told twice rather than not at all by a daemon that is killed here.
     this.events.push({
       type: "corrupted",
@@ -413,7 +413,7 @@ export class Snapshot {
       ...deviceNumber(tracker.backing.deviceNumber),
       errno,
     });
-    tracker.recordLoss(errno);
+    tracker.recordLoss({ errorCode: -errno, area });
   }
 
   #onStorageEvent(event: DiffStorageEvent): void {

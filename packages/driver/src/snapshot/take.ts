@@ -26,8 +26,9 @@ import { AreaJournalFile } from "../records/area-journal-file.js";
 import { StateFile } from "../records/file-names.js";
 import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
+import { NO_LOSS } from "../tracker/tracker-record.js";
 import { closeMember, openImage } from "./image.js";
-import type { Member } from "./member.js";
+import { hasLost, type Member } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
 
 const fdatasync = promisify(fdatasyncCallback);
@@ -54,11 +55,11 @@ export async function takeSnapshot(
     // Numbers that the caller hears of are on record.
     for (const { tracker } of members) await tracker.commitJournal();
     snapshot.takenAt = new Date().toISOString();
-    for (const { tracker } of members) {
-      if (tracker.errorCode === 0) continue;
+    for (const member of members) {
+      if (!hasLost(member)) continue;
       throw new ControlError(
         "SNAPSHOT_CORRUPTED",
-        `old data of ${tracker.device} was lost while the snapshot was taken`,
+        `old data of ${member.tracker.device} was lost while the snapshot was taken`,
       );
     }
     for (const member of members) await openImage(context, snapshot, member);
@@ -104,7 +105,7 @@ async function prepareArea(
   member: Member,
 ): Promise<void> {
   const { tracker } = member;
-  tracker.forgetLoss();
+  tracker.recordLoss(NO_LOSS);
   const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
   const id = randomUUID();
   const map = await context.state.createMap(StateFile.areaMap.name(snapshot.id, id), lengthBytes);

@@ -1,4 +1,5 @@
 /** A tracker on record in the state directory. */
+import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
 import { readMarks } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
@@ -14,12 +15,26 @@ export interface RecordParts {
   readonly uuid: string | undefined;
 }
 
+/** What the last snapshot of a tracker has lost. */
+export interface Loss {
+  /** Negative errno of the first lost block, or of the image as a whole; 0 while all is well. */
+  readonly errorCode: number;
+  /** The area that has lost it; null also where a daemon before has not said it. */
+  readonly area: AreaId | null;
+}
+
+export const NO_LOSS: Loss = { errorCode: 0, area: null };
+
+export function lossOn({ errorCode, lostArea }: TrackerRecord): Loss {
+  return { errorCode, area: lostArea ?? null };
+}
+
 /** @param front number of the front @throws ControlError OUT_OF_MEMORY */
 export function writeTrackerRecord(
   state: StateDirectory,
   parts: RecordParts,
   front: number,
-  errorCode: number,
+  { errorCode, area }: Loss = NO_LOSS,
 ): void {
   const { id, identity, geometry, uuid } = parts;
   const marks = readMarks(identity.replace("block:", ""));
@@ -31,6 +46,7 @@ export function writeTrackerRecord(
     front,
     geometry,
     errorCode,
+    ...(area === null ? {} : { lostArea: area }),
     ...(uuid === undefined ? {} : { uuid }),
   };
   state.writeRecord(StateFile.trackerRecord.name(id), record);

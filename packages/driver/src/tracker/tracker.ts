@@ -43,7 +43,7 @@ import { assertNotZoned, geometryOf } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
 import type { AttachOptions, DetachOptions, TrackerParts } from "./tracker-options.js";
-import { writeTrackerRecord } from "./tracker-record.js";
+import { type Loss, lossOn, NO_LOSS, writeTrackerRecord } from "./tracker-record.js";
 import { runUndo, takeBack, type Undo } from "./undo.js";
 
 export class Tracker {
@@ -59,7 +59,7 @@ export class Tracker {
   readonly cbt: CbtMap;
   /** It goes on with the diff area of an earlier daemon. */
   hasOldArea = false;
-  #errorCode = 0;
+  #loss: Loss = NO_LOSS;
   readonly #rotations = new Serial();
   /** Its front goes away, and with it what the reactor has of it. */
   isEnding = false;
@@ -128,7 +128,7 @@ export class Tracker {
         onNumber: (number) => {
           options.onFront?.(number);
           faultPoint("attach.device-added");
-          writeTrackerRecord(context.state, { ...parts, uuid: parts.journal?.uuid }, number, 0);
+          writeTrackerRecord(context.state, { ...parts, uuid: parts.journal?.uuid }, number);
           faultPoint("attach.recorded");
         },
         ...frontQueue(context, parts, "attach.queue-started", area),
@@ -193,7 +193,7 @@ export class Tracker {
       }
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
-      tracker.#errorCode = record.errorCode;
+      tracker.#loss = lossOn(record);
       if (identity !== record.identity || wasAway) tracker.#writeRecord();
       void tracker.#serve();
       return tracker;
@@ -203,20 +203,14 @@ export class Tracker {
     }
   }
 
-  /** Negative errno of the last snapshot's first lost block; 0 while all is well. */
-  get errorCode(): number {
-    return this.#errorCode;
+  /** What the last snapshot of it has lost. */
+  get loss(): Loss {
+    return this.#loss;
   }
 
-  /** A snapshot of it has lost its first block, or its image as a whole. */
-  recordLoss(errno: number): void {
-    this.#errorCode = -errno;
-    this.#writeRecord();
-  }
-
-  /** Another snapshot begins. */
-  forgetLoss(): void {
-    this.#errorCode = 0;
+  /** @param loss NO_LOSS: another snapshot begins */
+  recordLoss(loss: Loss): void {
+    this.#loss = loss;
     this.#writeRecord();
   }
 
@@ -224,7 +218,7 @@ export class Tracker {
   #writeRecord(): void {
     if (!this.front.isLive) return;
     try {
-      writeTrackerRecord(this.#context.state, this, this.front.id, this.#errorCode);
+      writeTrackerRecord(this.#context.state, this, this.front.id, this.#loss);
     } catch (error) {
       this.#context.logger.warn({ device: this.device, err: error }, "error code is not on record");
     }
