@@ -18,7 +18,7 @@ import { assertNoConflict, assertNotInUse } from "@blksnap/diff-storage";
 import { isZoned, knownStackOf, type Meeting, meetingOf } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import type { Registry } from "../registry.js";
-import { closeImage } from "../snapshot/image.js";
+import { closeImage } from "../snapshot/member.js";
 import { completePolicy } from "../snapshot/overflow.js";
 import { sealStores } from "../snapshot/seal-stores.js";
 import { Snapshot } from "../snapshot/snapshot.js";

@@ -24,9 +24,15 @@ import { AreaJournalFile } from "../records/area-journal-file.js";
 import { KeptFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
-import { closeMember, openImage, recoverImage } from "../snapshot/image.js";
 import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
-import { hasLost, type Member, type MemberArea } from "../snapshot/member.js";
+import {
+  closeMember,
+  hasLost,
+  type Member,
+  type MemberArea,
+  openImage,
+  recoverImage,
+} from "../snapshot/member.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import {
   FORGETTING_PATIENCE_MS,

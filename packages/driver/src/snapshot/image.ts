@@ -1,21 +1,30 @@
-/** The image of a member: a ublk device beside the front, on the same reactor. */
+/** An image: a ublk device beside a front, on the same reactor. */
 
-import type { AreaId, CloseAreaReply } from "@blksnap/data-plane";
-import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
+import { type AreaId, doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import { DeviceMark, type QueueStart, RecoverableDevice, type ServeOptions } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { links, makePartitions, udevMarks } from "../system/device-names.js";
-import { AREA_DROP_SPARE_MS } from "../time-limits.js";
-import type { Member } from "./member.js";
-import type { Snapshot } from "./snapshot.js";
+import { links, udevMarks } from "../system/device-names.js";
+import type { Tracker } from "../tracker/tracker.js";
 
 /** Most that one discard of an image may cover. */
 const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
 
+/** What an image shows. */
+export interface Imaged {
+  readonly tracker: Tracker;
+  /** The id of an area that is active. */
+  readonly area: AreaId;
+}
+
+export interface ImageOptions {
+  readonly readOnly: boolean;
+  /** Told the device's number before it lives. */
+  readonly onNumber: (number: number) => void;
+}
+
 function imageQueue(
   { reactors }: DriverContext,
-  { tracker }: Member,
-  area: AreaId,
+  { tracker, area }: Imaged,
   started: FaultPoint,
 ): ServeOptions {
   const of = { tracker: tracker.id, area };
@@ -31,15 +40,13 @@ function imageQueue(
   };
 }
 
-/** Makes the image of a member whose area is active. */
-export async function openImage(
+export function startImage(
   context: DriverContext,
-  snapshot: Snapshot,
-  member: Member,
-): Promise<void> {
-  const { tracker, area } = member;
-  if (area === undefined) throw new Error(`${tracker.device} has no diff area`);
-  member.image = await RecoverableDevice.start(context.ublk, {
+  imaged: Imaged,
+  { readOnly, onNumber }: ImageOptions,
+): Promise<RecoverableDevice> {
+  const { tracker } = imaged;
+  return RecoverableDevice.start(context.ublk, {
     mark: DeviceMark.IMAGE,
     owner: context.state.owner,
     params: {
@@ -48,7 +55,7 @@ export async function openImage(
       capacityBytes: tracker.geometry.capacityBytes,
       // Written data is in the store or in its page cache; no flush makes it safer.
       volatileCache: false,
-      readOnly: snapshot.readOnlyImages,
+      readOnly,
       fua: false,
       discardMaxBytes: IMAGE_DISCARD_MAX_BYTES,
       discardGranularityBytes: 2 ** tracker.geometry.chunkShift,
@@ -57,77 +64,25 @@ export async function openImage(
     queueDepth: context.imageDepth,
     above: tracker.front.id,
     maxIoBytes: context.maxIoBytes,
-    onNumber: (number) => {
-      faultPoint("take.image-added");
-      member.imageNumber = number;
-      snapshot.save();
-      faultPoint("take.image-recorded");
-    },
-    ...imageQueue(context, member, area.id, "take.image-queue-started"),
+    onNumber,
+    ...imageQueue(context, imaged, "take.image-queue-started"),
   });
-  faultPoint("take.image-live");
-  await makePartitions(member.image.path, context.logger);
-  linkImage(member);
-  faultPoint("take.image-linked");
 }
 
-/** Resumes the image of an earlier daemon. */
-export async function recoverImage(context: DriverContext, member: Member): Promise<void> {
-  const { area } = member;
-  if (member.imageNumber === undefined || area === undefined) return;
-  const queue = imageQueue(context, member, area.id, "recover.image-queue-started");
-  member.image = await RecoverableDevice.recover(
-    context.ublk,
-    member.imageNumber,
-    context.state.owner,
-    { ...queue, mark: DeviceMark.IMAGE, onBegun: () => faultPoint("recover.image-begun") },
-  );
-  faultPoint("recover.image-live");
-  linkImage(member);
-}
-
-/** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
-export async function closeMember(context: DriverContext, member: Member): Promise<void> {
-  const { tracker, area } = member;
-  if (area === undefined) return;
-  const { reactors, logger } = context;
-  const of = { tracker: tracker.id, area: area.id };
-  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest. What a
-  // store or the original does not answer it gives up in time.
-  const timeoutMs = context.ioTimeoutMs + AREA_DROP_SPARE_MS;
-  await reactors.request(tracker.reactor, { type: "dropArea", ...of }, timeoutMs);
-  faultPoint("destroy.area-dropped");
-  await closeImage(member);
-  faultPoint("destroy.image-stopped");
-  const { isLate } = await reactors.request<CloseAreaReply>(tracker.reactor, {
-    type: "closeArea",
-    ...of,
+/** Goes on with the image of an earlier daemon. @param number that of its device */
+export function resumeImage(
+  context: DriverContext,
+  imaged: Imaged,
+  number: number,
+): Promise<RecoverableDevice> {
+  return RecoverableDevice.recover(context.ublk, number, context.state.owner, {
+    ...imageQueue(context, imaged, "recover.image-queue-started"),
+    mark: DeviceMark.IMAGE,
+    onBegun: () => faultPoint("recover.image-begun"),
   });
-  if (isLate) {
-    member.lateArea = area.id;
-    const text =
-      "a store or the original does not answer: what it was asked keeps the stores in use";
-    logger.warn({ device: tracker.device }, text);
-  }
-  faultPoint("destroy.area-closed");
-  // Before its descriptor is closed: whatever fails from here on, nobody closes it a second time.
-  member.area = undefined;
-  member.imageNumber = undefined;
-  context.state.removeMap(area.map);
-  faultPoint("destroy.map-removed");
 }
 
-/** Takes the image away; copy-on-write continues. */
-export async function closeImage(member: Member): Promise<void> {
-  const { image, imageLink } = member;
-  if (image === undefined) return;
-  links.remove(imageLink, image.path);
-  await image.stop();
-  member.image = undefined;
-  member.imageLink = undefined;
-}
-
-function linkImage(member: Member): void {
-  if (member.image === undefined) return;
-  member.imageLink = links.add(`${member.tracker.device}-image`, member.image.path);
+/** Names the image after its device. Answers the link, where there is one. */
+export function linkImage({ device }: Tracker, { path }: RecoverableDevice): string | undefined {
+  return links.add(`${device}-image`, path);
 }

@@ -1,13 +1,41 @@
-import type { AreaId } from "@blksnap/data-plane";
+/**
+ * A device's part in a snapshot: its area, its image, its journal.
+ *
+ * ```
+ *   in the snapshot ─ take ─▶ area ─ openImage ──▶ area and image ─ closeMember ─▶ in the snapshot
+ *                    crash ─▶ area ─ recoverImage ────▲ │
+ *                                                       └─ closeImage ─▶ area
+ * ```
+ */
+import { type AreaId, type CloseAreaReply, faultPoint } from "@blksnap/data-plane";
 import type { RecoverableDevice } from "@blksnap/ublk";
+import type { DriverContext } from "../context.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import type { MapFile } from "../records/state-directory.js";
+import { links, makePartitions } from "../system/device-names.js";
+import { AREA_DROP_SPARE_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
+import { linkImage, resumeImage, startImage } from "./image.js";
 
 /** A diff area, as the main thread knows it. */
 export interface MemberArea {
   readonly id: AreaId;
   readonly map: MapFile;
+}
+
+/** A device of a snapshot. */
+export interface Member {
+  readonly tracker: Tracker;
+  /** From take on. */
+  area: MemberArea | undefined;
+  /** Number of the image's device; known before the image lives. */
+  imageNumber: number | undefined;
+  image: RecoverableDevice | undefined;
+  imageLink: string | undefined;
+  /** That of the area, in a persistent snapshot. */
+  journal: AreaJournalFile | undefined;
+  /** An area that was closed, of which a store has not answered everything. */
+  lateArea: AreaId | null;
 }
 
 /**
@@ -24,17 +52,76 @@ export function hasLost({
   return area !== undefined && loss.errorCode !== 0 && (loss.area ?? area.id) === area.id;
 }
 
-/** A device of a snapshot. */
-export interface Member {
-  readonly tracker: Tracker;
-  /** From take on. */
-  area: MemberArea | undefined;
-  /** Number of the image's device; known before the image lives. */
-  imageNumber: number | undefined;
-  image: RecoverableDevice | undefined;
-  imageLink: string | undefined;
-  /** That of the area, in a persistent snapshot. */
-  journal: AreaJournalFile | undefined;
-  /** An area that was closed, of which a store has not answered everything. */
-  lateArea: AreaId | null;
+/** Makes the image of a member whose area is active. @param snapshot is saved when the image has a number */
+export async function openImage(
+  context: DriverContext,
+  snapshot: { readonly readOnlyImages: boolean; save(): void },
+  member: Member,
+): Promise<void> {
+  const { tracker, area } = member;
+  if (area === undefined) throw new Error(`${tracker.device} has no diff area`);
+  const imaged = { tracker, area: area.id };
+  member.image = await startImage(context, imaged, {
+    readOnly: snapshot.readOnlyImages,
+    onNumber: (number) => {
+      faultPoint("take.image-added");
+      member.imageNumber = number;
+      snapshot.save();
+      faultPoint("take.image-recorded");
+    },
+  });
+  faultPoint("take.image-live");
+  await makePartitions(member.image.path, context.logger);
+  member.imageLink = linkImage(tracker, member.image);
+  faultPoint("take.image-linked");
+}
+
+/** Resumes the image of an earlier daemon. */
+export async function recoverImage(context: DriverContext, member: Member): Promise<void> {
+  const { tracker, area, imageNumber } = member;
+  if (imageNumber === undefined || area === undefined) return;
+  member.image = await resumeImage(context, { tracker, area: area.id }, imageNumber);
+  faultPoint("recover.image-live");
+  member.imageLink = linkImage(tracker, member.image);
+}
+
+/** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
+export async function closeMember(context: DriverContext, member: Member): Promise<void> {
+  const { tracker, area } = member;
+  if (area === undefined) return;
+  const { reactors, logger } = context;
+  const of = { tracker: tracker.id, area: area.id };
+  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest. What a
+  // store or the original does not answer it gives up in time.
+  const timeoutMs = context.ioTimeoutMs + AREA_DROP_SPARE_MS;
+  await reactors.request(tracker.reactor, { type: "dropArea", ...of }, timeoutMs);
+  faultPoint("destroy.area-dropped");
+  await closeImage(member);
+  faultPoint("destroy.image-stopped");
+  const { isLate } = await reactors.request<CloseAreaReply>(tracker.reactor, {
+    type: "closeArea",
+    ...of,
+  });
+  if (isLate) {
+    member.lateArea = area.id;
+    const text =
+      "a store or the original does not answer: what it was asked keeps the stores in use";
+    logger.warn({ device: tracker.device }, text);
+  }
+  faultPoint("destroy.area-closed");
+  // Before its descriptor is closed: whatever fails from here on, nobody closes it a second time.
+  member.area = undefined;
+  member.imageNumber = undefined;
+  context.state.removeMap(area.map);
+  faultPoint("destroy.map-removed");
+}
+
+/** Takes the image away; copy-on-write continues. */
+export async function closeImage(member: Member): Promise<void> {
+  const { image, imageLink } = member;
+  if (image === undefined) return;
+  links.remove(imageLink, image.path);
+  await image.stop();
+  member.image = undefined;
+  member.imageLink = undefined;
 }

@@ -27,8 +27,7 @@ import { StateFile } from "../records/file-names.js";
 import { assertFront } from "../tracker/front-state.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { NO_LOSS } from "../tracker/tracker-record.js";
-import { closeMember, openImage } from "./image.js";
-import { hasLost, type Member } from "./member.js";
+import { closeMember, hasLost, type Member, openImage } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
 
 const fdatasync = promisify(fdatasyncCallback);
