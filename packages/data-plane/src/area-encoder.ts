@@ -10,7 +10,7 @@
  * word: those have a bit per block.
  */
 import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
-import { type AppendEntry, AreaOp, maskOp } from "./journal-entries.js";
+import { type AppendEntry, AreaOp, blockRange, maskOp } from "./journal-entries.js";
 
 /** Entries that a step may have besides those that it counts. */
 const SPARE_ENTRIES = 3;
@@ -96,7 +96,7 @@ export class AreaEncoder {
 
   #run(op: number, chunk: number, slot: number, from: number, blocks: number): number {
     const end = this.#map.stateEnd(chunk, from, blocks);
-    this.#entry(op, chunk, slot, from | (end << 16));
+    this.#entry(op, chunk, slot, blockRange(from, end));
     return end;
   }
 

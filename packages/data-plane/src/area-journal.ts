@@ -11,12 +11,11 @@ import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 import { assert, type Reactor } from "@blksnap/uring";
 import { AreaCompaction } from "./area-compaction.js";
 import type { IoTicker } from "./io-ticker.js";
-import { AreaOp } from "./journal-entries.js";
+import { AreaOp, blockRange, CHUNK_BLOCKS_MAX } from "./journal-entries.js";
 import { JournalIo, type JournalSetup, type LogLocation, type LogNeed } from "./journal-io.js";
 
 /** Entries for discards of the image in one commit; more are not recorded, which loses nothing. */
 const RELEASE_ENTRIES = 64;
-const BLOCKS_MAX = 0xffff;
 /** Of a compaction in one commit: 16 KiB. */
 const COMPACTION_ENTRIES = 960;
 
@@ -170,10 +169,10 @@ export class AreaJournal {
   }
 
   #saved(waiter: number, chunk: number, slot: number, from: number, to: number): void {
-    assert(to <= BLOCKS_MAX, "a chunk has more blocks than an entry can say");
+    assert(to <= CHUNK_BLOCKS_MAX, "a chunk has more blocks than an entry can say");
     const { writer } = this.io;
     if (writer.fillingCommit !== this.#fillingCommit) this.#swap();
-    writer.append(AreaOp.SAVED, chunk, slot, from | (to << 16));
+    writer.append(AreaOp.SAVED, chunk, slot, blockRange(from, to));
     this.#filling[this.#fillingCount++] = waiter;
     this.io.commitSoon();
   }

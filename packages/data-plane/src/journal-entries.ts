@@ -56,6 +56,30 @@ export function maskOp(op: number, word: number): number {
   return op | (word << 8);
 }
 
+function opOfMask(op: number): number {
+  return op & 0xff;
+}
+
+function wordOfMask(op: number): number {
+  return op >>> 8;
+}
+
+/** Blocks that a chunk may have, for entries to say where a range of them ends. */
+export const CHUNK_BLOCKS_MAX = 0xffff;
+
+/** The blocks [from, to) of a chunk, as a number of an entry. */
+export function blockRange(from: number, to: number): number {
+  return from | (to << 16);
+}
+
+function rangeFrom(range: number): number {
+  return range & 0xffff;
+}
+
+function rangeTo(range: number): number {
+  return range >>> 16;
+}
+
 /** The state of a map before a take, as two numbers of an entry. */
 function mapWords({ changesNumber, corrupted, generation }: CbtInfo): [number, number] {
   const [tag] = new Uint32Array(generation.slice(0, 4).buffer);
@@ -157,8 +181,8 @@ export class AreaReplay {
   /** @throws Error when the entry cannot be of this map */
   readonly apply = (op: number, a: number, b: number, c: number): void => {
     if (op === AreaOp.RELEASED) this.#released(a, b);
-    else if (op <= AreaOp.ZERO) this.#range(op, a, b, c & 0xffff, c >>> 16);
-    else this.#mask(op & 0xff, op >>> 8, a, b, c);
+    else if (op <= AreaOp.ZERO) this.#range(op, a, b, rangeFrom(c), rangeTo(c));
+    else this.#mask(opOfMask(op), wordOfMask(op), a, b, c);
   };
 
   #range(op: number, chunk: number, slot: number, from: number, to: number): void {
