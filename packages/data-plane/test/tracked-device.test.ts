@@ -81,8 +81,8 @@ class World {
     if (faultErrno !== undefined) {
       const memory = MappedMemory.file(fd, 0, lengthBytes);
       const map = DiffAreaMap.create(memory.buffer, GEOMETRY);
-      map.state = AreaState.ACTIVE;
-      map.faultErrno = faultErrno;
+      map.setState(AreaState.ACTIVE);
+      map.setFaultErrno(faultErrno);
     }
     return {
       id: AREA,

@@ -59,7 +59,7 @@ async function leaveMap(name: string, id: Uint8Array | undefined): Promise<strin
   const memory = MappedMemory.file(file.fd, 0, lengthBytes);
   const area = DiffAreaMap.create(memory.buffer, GEOMETRY, id);
   if (id === undefined) new Int32Array(memory.buffer)[1] = 1;
-  area.state = AreaState.ACTIVE;
+  area.setState(AreaState.ACTIVE);
   memory.unmap();
   state.bindMap(file);
   state.closeMap(file);

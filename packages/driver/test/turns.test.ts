@@ -130,7 +130,7 @@ test("main thread: the map of an area that is to go on is looked through", async
   const memory = MappedMemory.file(fd, 0, lengthBytes);
   const area = { id: Buffer.from(ID).toString("hex"), map: { name: "area", fd, lengthBytes } };
   const map = DiffAreaMap.create(memory.buffer, GEOMETRY, ID);
-  map.state = 2;
+  map.setState(2);
   const used = fillArea(map);
   for (let chunk = 0; chunk < DENSE_CHUNKS; chunk += 160) map.setLost(chunk, 20, 21);
   const meter = new Meter().tick();
@@ -316,7 +316,7 @@ test("reactor: an area's journal is compacted", () => {
 test("reactor: slots of a store that was cut off are lost at once, and found in slices", () => {
   const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
   fillArea(map);
-  map.state = AreaState.ACTIVE;
+  map.setState(AreaState.ACTIVE);
   const cbtOptions = { capacityBytes: CAPACITY_BYTES, blockShift: 25, generation: ID };
   const cbtBuffer = new ArrayBuffer(CbtMap.byteLength(CAPACITY_BYTES, 25));
   const answers: number[] = [];

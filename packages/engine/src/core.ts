@@ -240,7 +240,7 @@ export class EngineCore {
     map.setLost(chunk, from, to);
     this.counters[Stat.LOST_BLOCKS] += to - from;
     if (map.faultErrno !== 0) return;
-    map.faultErrno = errno;
+    map.setFaultErrno(errno);
     this.io.onAreaFault(errno);
   }
 

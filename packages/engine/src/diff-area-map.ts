@@ -178,7 +178,7 @@ export class DiffAreaMap {
     return this.words[Word.STATE];
   }
 
-  set state(state: number) {
+  setState(state: number): void {
     Atomics.store(this.words, Word.STATE, state);
   }
 
@@ -187,7 +187,7 @@ export class DiffAreaMap {
     return this.words[Word.FAULT];
   }
 
-  set faultErrno(errno: number) {
+  setFaultErrno(errno: number): void {
     this.words[Word.FAULT] = errno;
   }
 

@@ -232,7 +232,7 @@ export class TrackerEngine implements AreaListener {
         "take needs an attached area, and writes held and drained",
       );
     }
-    core.activeMap().state = AreaState.ACTIVE;
+    core.activeMap().setState(AreaState.ACTIVE);
     core.phase = AreaPhase.ACTIVE;
     core.cbt.switch();
     this.release();
@@ -289,7 +289,7 @@ export class TrackerEngine implements AreaListener {
     if (core.area === null || core.phase === AreaPhase.CLOSING) {
       throw new EngineError("BAD_STATE", "there is no area to drop, or it is being dropped");
     }
-    core.activeMap().state = AreaState.DROPPED;
+    core.activeMap().setState(AreaState.DROPPED);
     core.phase = AreaPhase.CLOSING;
     core.lostSlots = [];
     this.wakeAll(core.copyWaiters);

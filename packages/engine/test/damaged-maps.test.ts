@@ -123,7 +123,7 @@ const GEOMETRY: TrackerGeometry = {
 function areaBuffer(): ArrayBuffer {
   const buffer = new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY));
   const map = DiffAreaMap.create(buffer, GEOMETRY);
-  map.state = AreaState.ACTIVE;
+  map.setState(AreaState.ACTIVE);
   map.setSlot(0, 7);
   map.setSaved(0, 3, 9);
   map.setSlot(2, 9);

@@ -25,7 +25,7 @@ test("a map names its area; one of version 1, which does not, is given a name on
   const id = Uint8Array.from({ length: 16 }, (_, index) => index + 1);
   const buffer = new ArrayBuffer(DiffAreaMap.byteLength(SMALL));
   const made = DiffAreaMap.create(buffer, SMALL, id);
-  made.state = AreaState.ACTIVE;
+  made.setState(AreaState.ACTIVE);
   made.setSlot(3, 7);
   assert.equal(DiffAreaMap.open(buffer).id, id);
   assert.throws(() => made.adopt(id), /has an id/);
@@ -136,8 +136,8 @@ test("lost, data, released and unsaved blocks are told apart", () => {
 
 test("another process finds everything again", () => {
   const { map, buffer } = makeMap();
-  map.state = AreaState.ACTIVE;
-  map.faultErrno = 28;
+  map.setState(AreaState.ACTIVE);
+  map.setFaultErrno(28);
   map.setSlot(0, 0);
   map.setSlot(1000, 2 ** 31 - 2);
   map.setSaved(1000, 0, 6);

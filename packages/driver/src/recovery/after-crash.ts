@@ -272,7 +272,7 @@ async function abandonArea(
     if (its === undefined) continue;
     const { map } = its.area;
     const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
-    DiffAreaMap.open(memory.buffer).state = AreaState.DROPPED;
+    DiffAreaMap.open(memory.buffer).setState(AreaState.DROPPED);
     memory.unmap();
     const { journal } = one.record.members.find((member) => member.tracker === tracker) ?? {};
     if (typeof journal === "string")

@@ -274,7 +274,7 @@ async function restoreMap(
     memory = MappedMemory.file(file.fd, 0, lengthBytes);
     const map = DiffAreaMap.create(memory.buffer, geometry, areaIdBytes(id));
     await loadAreaJournal(context.persistent, journal, map);
-    map.state = AreaState.ACTIVE;
+    map.setState(AreaState.ACTIVE);
     return { area: id, map: file.name };
   } catch (error) {
     context.state.removeFile(file.name);
