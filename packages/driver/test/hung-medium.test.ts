@@ -1,5 +1,6 @@
 /** A directory for persistent state whose medium hangs: what needs nothing of it continues, the rest is bounded. */
 import { execFileSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import {
   closeSync,
   constants,
@@ -16,6 +17,7 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { boundedSteps } from "../dist/records/bounded-steps.js";
+import { KeptFile } from "../dist/records/file-names.js";
 import { PersistentDirectory } from "../dist/records/persistent-directory.js";
 import { TrackerPersistence } from "../dist/records/tracker-persistence.js";
 import { restoreAfterReboot } from "../dist/recovery/after-reboot.js";
@@ -99,8 +101,8 @@ test("journals that nobody knows are not removed any more once that was given up
   // Long enough for what answers, on a busy machine as well.
   const directory = new Hanging(join(folder, "state"), 1, 100 * LIMIT_MS);
   mkdirSync(directory.path);
-  for (const name of ["area-1.journal", "area-2.journal"]) {
-    writeFileSync(join(directory.path, name), "");
+  for (let i = 0; i < 2; i++) {
+    writeFileSync(join(directory.path, KeptFile.areaJournal.name(randomUUID())), "");
   }
   const restored = await restoreAfterReboot(contextOf(directory), KNOWN);
   assert.equal(restored, { pending: [], snapshots: [], endsRecorded: true });

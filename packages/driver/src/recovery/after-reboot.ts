@@ -266,6 +266,7 @@ async function restoreMap(
   if (lost) throw new Error("old data could not be saved before the machine went down");
   if (journal === null) throw new Error("its area has no journal");
   const id = area ?? journal;
+  if (journal !== id) throw new Error(`its journal is of the area ${journal}, not of ${id}`);
   const geometry = geometryOf(record);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
   const file = await context.state.createMap(StateFile.areaMap.name(snapshotId, id), lengthBytes);
