@@ -28,7 +28,7 @@ const ONLY_IN = [
   {
     what: "a time limit",
     pattern: /^(export )?const [A-Z_]+_MS\b/m,
-    where: /^packages\/driver\/src\/(?!system\/)/,
+    where: /^packages\/driver\/src\//,
     files: ["packages/driver/src/time-limits.ts"],
   },
   {
