@@ -110,7 +110,7 @@ test("a create tells how far its stores are, each step as it comes, and then the
   const progress = steps.map((allocated_bytes) => ({
     progress: { store: "/var/tmp", allocated_bytes, target_bytes: 1 << 20 },
   }));
-  assert.equal(lines, [...progress, { id }]);
+  assert.equal(lines, [...progress, { id, attached: ["/dev/loop1"] }]);
   await harness.stop();
 });
 
@@ -153,7 +153,7 @@ test("who does not ask for lines gets one answer with the create's own status", 
   harness.driver.fillSteps = [{ allocatedBytes: 0, done: Promise.resolve() }];
   const body = { devices: ["/dev/loop1"], stores: ["/var/tmp"], limit_bytes: 1 << 20 };
   const { status, json } = await ask(harness.socketPath, "/v1/snapshots", { body });
-  assert.equal([status, Object.keys(json)], [200, ["id"]]);
+  assert.equal([status, Object.keys(json)], [200, ["id", "attached"]]);
   const stores = ["/missing"];
   const failed = await ask(harness.socketPath, "/v1/snapshots", { body: { ...body, stores } });
   assert.equal([failed.status, failed.json.error.name], [404, "STORE_NOT_FOUND"]);
