@@ -1,6 +1,7 @@
 /**
- * Checks the list "Where does it go?" of CONTRIBUTING.md: the files that it names are there, and kinds are
- * told apart in no other place. What the compiler and unit tests hold is not held here again.
+ * Checks the list "Where does it go?" of CONTRIBUTING.md: the files that it names are there, kinds are told
+ * apart in no other place, and tests lie where their sources do. What the compiler and unit tests hold is not
+ * held here again.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -40,6 +41,11 @@ const ONLY_IN = [
   },
 ];
 
+/** Packages whose `test` has the folders of `src`. */
+const MIRRORED = ["driver", "linux-block"];
+/** Further folders of `test`: simulations, and what tests of several folders share. */
+const FURTHER_FOLDER = /^(support|([\w-]+-)?sim)$/;
+
 function isThere(path) {
   if (!path.includes("*")) return existsSync(path);
   const [start, end] = basename(path).split("*");
@@ -53,6 +59,32 @@ function sources() {
     const names = existsSync(folder) ? readdirSync(folder, { recursive: true }) : [];
     return names.filter((name) => name.endsWith(".ts")).map((name) => join(folder, name));
   });
+}
+
+function filesOf(folder) {
+  return readdirSync(folder, { recursive: true }).filter((name) => name.endsWith(".ts"));
+}
+
+function mirrorProblems(dir) {
+  const folder = join("packages", dir, "test");
+  const sourceNames = filesOf(join("packages", dir, "src"));
+  const sourceFolders = new Set(sourceNames.map((name) => dirname(name)));
+  const problems = [];
+  for (const name of filesOf(folder)) {
+    const place = dirname(name);
+    if (!sourceFolders.has(place) && !FURTHER_FOLDER.test(place)) {
+      problems.push(`${join(folder, name)}: packages/${dir}/src has no folder ${place}`);
+    }
+    if (!name.endsWith(".test.ts")) continue;
+    const subject = basename(name).replace(".test.ts", ".ts");
+    const sources = sourceNames.filter((source) => basename(source) === subject);
+    if (sources.length > 0 && !sources.some((source) => dirname(source) === place)) {
+      problems.push(
+        `${join(folder, name)}: belongs in the folder of packages/${dir}/src/${sources[0]}`,
+      );
+    }
+  }
+  return problems;
 }
 
 /** What is not as CONTRIBUTING.md says. */
@@ -82,5 +114,6 @@ export function whereProblems() {
     if (catalog.includes(`./verbs/${name.replace(/ts$/, "js")}`)) continue;
     problems.push(`packages/blksnapctl/src/verbs/${name}: no verb of catalog.ts is in there`);
   }
+  problems.push(...MIRRORED.flatMap(mirrorProblems));
   return problems;
 }

@@ -1,0 +1,140 @@
+/** A medium that does not answer a commit: it counts as failed in time, and nothing is freed too early. */
+
+import { Dice } from "@blksnap/testing";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { CbtJournal } from "../../../data-plane/dist/cbt-journal.js";
+import { COMMIT_LATE_TICKS } from "../../../data-plane/dist/io-ticker.js";
+import { FakeReactor } from "./medium.js";
+
+const test = suite("late-journal");
+
+const BLOCK_BYTES = 65536;
+const DEPTH = 4;
+const ETIMEDOUT = 110;
+
+class Tracker {
+  readonly kernel: FakeReactor = new FakeReactor(new Dice(1));
+  readonly journal: CbtJournal;
+  readonly admitted: number[] = [];
+  readonly faults: number[] = [];
+  starts = 0;
+  readonly #offsets = new Float64Array(DEPTH);
+  readonly #lengths = new Float64Array(DEPTH).fill(4096);
+
+  constructor(logSectors = 64) {
+    const { fd } = this.kernel.makeFile(logSectors * 512);
+    this.journal = new CbtJournal({
+      reactor: this.kernel.asReactor(),
+      setup: {
+        fd,
+        logOffsetBytes: 0,
+        logBytes: logSectors * 512,
+        usedSectors: 0,
+        id: Array.from({ length: 16 }, (_, i) => i),
+        nextSequence: 1,
+        nextCommit: 1,
+      },
+      ticker: { start: () => this.starts++ } as never,
+      blockShift: 16,
+      blockCount: 1024,
+      requestsMax: DEPTH,
+      isMarked: () => false,
+      onAdmitted: (tag) => this.admitted.push(tag),
+      onFault: (errno) => this.faults.push(errno),
+      onLow: () => undefined,
+    });
+  }
+
+  write(tag: number, block: number): void {
+    this.#offsets[tag] = block * BLOCK_BYTES;
+    if (this.journal.admit(this.#offsets, this.#lengths, tag)) this.admitted.push(tag);
+  }
+
+  /** One step of the kernel: the batch at hand ends, and the commit is on its way. */
+  begin(): void {
+    this.kernel.step();
+  }
+
+  ticks(count: number): void {
+    for (let tick = 0; tick < count; tick++) this.journal.io.tick();
+  }
+}
+
+test("a commit that is not answered fails after its bound, once", () => {
+  const tracker = new Tracker();
+  tracker.write(0, 1);
+  tracker.begin();
+  assert.is(tracker.starts, 1);
+  tracker.ticks(COMMIT_LATE_TICKS);
+  assert.equal(tracker.faults, []);
+  assert.is(tracker.journal.io.tick(), false);
+  tracker.ticks(20);
+  assert.equal(tracker.faults, [ETIMEDOUT]);
+  assert.equal(tracker.admitted, []);
+  tracker.write(1, 2);
+  tracker.journal.drop();
+  assert.equal(tracker.admitted, [0, 1]);
+  tracker.write(2, 3);
+  assert.equal(tracker.admitted, [0, 1, 2]);
+});
+
+test("files and memory stay until the medium has answered, and its answer ends nothing", () => {
+  const tracker = new Tracker();
+  tracker.write(0, 1);
+  tracker.begin();
+  tracker.ticks(COMMIT_LATE_TICKS + 1);
+  tracker.journal.drop();
+  let closed = 0;
+  tracker.journal.io.whenClosed(() => closed++);
+  assert.is(tracker.kernel.filesOpen, 1);
+  assert.is(closed, 0);
+  while (!tracker.kernel.isIdle) tracker.kernel.step();
+  assert.is(tracker.kernel.filesOpen, 0);
+  assert.is(closed, 1);
+  assert.equal(tracker.admitted, [0]);
+});
+
+test("an answer before the bound leaves everything as it is", () => {
+  const tracker = new Tracker();
+  for (let block = 0; block < 50; block++) {
+    tracker.write(0, block * 3);
+    tracker.begin();
+    tracker.ticks(COMMIT_LATE_TICKS);
+    while (!tracker.kernel.isIdle) tracker.kernel.step();
+    assert.is(tracker.admitted.length, block + 1);
+  }
+  assert.equal(tracker.faults, []);
+  assert.is(tracker.journal.io.tick(), false);
+});
+
+test("a log that is full, and that nobody makes longer, fails too", () => {
+  const tracker = new Tracker(1);
+  for (let block = 0; block < 3; block++) {
+    tracker.write(block, block * 300);
+    while (!tracker.kernel.isIdle) tracker.kernel.step();
+  }
+  assert.ok(tracker.admitted.length < 3);
+  tracker.ticks(COMMIT_LATE_TICKS + 1);
+  assert.equal(tracker.faults, [ETIMEDOUT]);
+});
+
+test("a late mirror keeps its file until it has answered", () => {
+  const tracker = new Tracker();
+  const { fd } = tracker.kernel.makeFile(64 * 512);
+  const place = { fd, logOffsetBytes: 0, logBytes: 64 * 512, usedSectors: 0 };
+  tracker.journal.mirror(place, () => undefined);
+  tracker.write(0, 1);
+  tracker.begin();
+  tracker.ticks(COMMIT_LATE_TICKS + 1);
+  assert.is(tracker.journal.io.adopt(), false);
+  // As when the journal's successor is given up.
+  tracker.journal.io.dropMirror();
+  assert.is(tracker.kernel.filesOpen, 2);
+  tracker.journal.drop();
+  assert.is(tracker.kernel.filesOpen, 2);
+  while (!tracker.kernel.isIdle) tracker.kernel.step();
+  assert.is(tracker.kernel.filesOpen, 0);
+});
+
+test.run();

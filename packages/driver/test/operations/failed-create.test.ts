@@ -1,0 +1,64 @@
+/** A create that fails gives back every device that it has attached, and says why it failed. */
+import pino from "pino";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { DriverContext } from "../../dist/context.js";
+import { SnapshotOperations } from "../../dist/operations/snapshot-operations.js";
+import type { TrackerOperations } from "../../dist/operations/tracker-operations.js";
+import type { Registry } from "../../dist/registry.js";
+import type { Tracker } from "../../dist/tracker/tracker.js";
+
+/** A host on which the third device cannot be attached, nor the first one detached. */
+function operations(): { snapshots: SnapshotOperations; detached: string[]; logged: string[] } {
+  const detached: string[] = [];
+  const logged: string[] = [];
+  const logger = pino({}, { write: (line: string) => void logged.push(JSON.parse(line).device) });
+  const registry = { findTracker: async () => undefined, snapshot: () => created };
+  const created = { assertCreated: () => undefined, persistence: {}, members: new Map() };
+  const trackers = {
+    attach: async (device: string) => {
+      if (device === "/dev/third") throw new Error("the third is not there");
+      return { device };
+    },
+    detach: async ({ device }: Tracker) => {
+      detached.push(device);
+      if (device === "/dev/first") throw new Error("the first is in use");
+    },
+  };
+  return {
+    snapshots: new SnapshotOperations(
+      { logger } as unknown as DriverContext,
+      registry as unknown as Registry,
+      trackers as unknown as TrackerOperations,
+    ),
+    detached,
+    logged,
+  };
+}
+
+test("a roll-back that fails hides no error, and goes on with the other devices", async () => {
+  const { snapshots, detached, logged } = operations();
+  const devices = ["/dev/first", "/dev/second", "/dev/third"];
+  try {
+    await snapshots.create({ devices, stores: ["/store"], limitBytes: 2 ** 20 });
+    assert.unreachable("the third device cannot be attached");
+  } catch (error) {
+    assert.is((error as Error).message, "the third is not there");
+  }
+  assert.equal(detached, ["/dev/first", "/dev/second"]);
+  assert.equal(logged, ["/dev/first"]);
+});
+
+test("the same of an add", async () => {
+  const { snapshots, detached, logged } = operations();
+  try {
+    await snapshots.add("id", "/dev/first");
+    assert.unreachable("the snapshot of this host is none");
+  } catch (error) {
+    assert.is((error as Error).name, "TypeError");
+  }
+  assert.equal(detached, ["/dev/first"]);
+  assert.equal(logged, ["/dev/first"]);
+});
+
+test.run();

@@ -1,0 +1,179 @@
+/** A directory for persistent state whose medium hangs: what needs nothing of it continues, the rest is bounded. */
+import { execFileSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { boundedSteps } from "../../dist/records/bounded-steps.js";
+import { KeptFile } from "../../dist/records/file-names.js";
+import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
+import { restoreAfterReboot } from "../../dist/recovery/after-reboot.js";
+import { patiently, type Waiting } from "../../dist/snapshot/patience.js";
+import { refusal } from "../support/persistence-world.js";
+
+const test = suite("hung medium");
+const ETIMEDOUT = 110;
+/** Of what never answers here. */
+const LIMIT_MS = 20;
+const KNOWN = {
+  snapshots: new Set<string>(),
+  journals: new Set<string>(),
+  trackers: new Set<string>(),
+  numbers: new Map<string, number>(),
+  lastNumber: 0,
+  isBoot: true,
+};
+let folder: string;
+let said: string[];
+
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-hung-"));
+  said = [];
+});
+test.after.each(() => rmSync(folder, { recursive: true }));
+
+function contextOf(persistent: PersistentDirectory): Parameters<typeof restoreAfterReboot>[0] {
+  const log = (_: unknown, text: string) => void said.push(text);
+  return { persistent, logger: { info: log, warn: log, error: log, fatal: log } } as never;
+}
+
+test("a directory that does not answer is not asked by this process", async () => {
+  const path = join(folder, "state");
+  const asked: unknown[] = [];
+  const look = async (...call: unknown[]) => {
+    asked.push(call);
+    return -ETIMEDOUT;
+  };
+  const directory = new PersistentDirectory(path, 1, 7, look);
+  const backing = { path: "/dev/a" } as never;
+  for (const work of [
+    () => directory.own(),
+    () => restoreAfterReboot(contextOf(directory), KNOWN),
+    () => TrackerPersistence.prepare(directory, backing, { persistent: true }),
+    () => TrackerPersistence.prepare(directory, backing, { persistent: false }),
+  ]) {
+    const { code, message } = await refusal(work());
+    assert.equal(
+      [code, message],
+      ["PERSISTENT_STATE_UNUSABLE", `${path}: the medium does not answer`],
+    );
+  }
+  assert.equal(asked, Array(4).fill([path, 7]));
+  assert.not(existsSync(path));
+});
+
+test("a record that cannot be read to its end keeps nobody waiting", async () => {
+  const directory = new PersistentDirectory(folder, 1, LIMIT_MS, async () => 0);
+  const fifo = join(folder, "tracker-1.record");
+  execFileSync("mkfifo", [fifo]);
+  try {
+    const { code } = await refusal(restoreAfterReboot(contextOf(directory), KNOWN));
+    assert.is(code, "PERSISTENT_STATE_UNUSABLE");
+  } finally {
+    closeSync(openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK));
+    directory.close();
+  }
+});
+
+test("journals that nobody knows are not removed any more once that was given up", async () => {
+  let release = (): void => undefined;
+  class Hanging extends PersistentDirectory {
+    override async removeFile(name: string): Promise<void> {
+      await new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      await super.removeFile(name);
+    }
+  }
+  // Long enough for what answers, on a busy machine as well.
+  const directory = new Hanging(join(folder, "state"), 1, 100 * LIMIT_MS);
+  mkdirSync(directory.path);
+  for (let i = 0; i < 2; i++) {
+    writeFileSync(join(directory.path, KeptFile.areaJournal.name(randomUUID())), "");
+  }
+  const restored = await restoreAfterReboot(contextOf(directory), KNOWN);
+  assert.equal(restored, { pending: [], snapshots: [], endsRecorded: true });
+  assert.match(said.join(), "the medium does not answer: journals of takes");
+  const removed = readdirSync(directory.path).filter((name) => name.endsWith(".journal"));
+  assert.is(removed.length, 2);
+  release();
+  while (readdirSync(directory.path).filter((name) => name.endsWith(".journal")).length > 1) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  release();
+  await new Promise((resolve) => setTimeout(resolve, LIMIT_MS));
+  assert.is(readdirSync(directory.path).filter((name) => name.endsWith(".journal")).length, 1);
+  directory.close();
+});
+
+test("work in steps takes as long as it gets on, and ends when it is given up", async () => {
+  const timer = { refreshed: 0, fire: (): void => undefined };
+  const { setTimeout: real } = globalThis;
+  globalThis.setTimeout = ((fire: () => void) => {
+    timer.fire = fire;
+    return { refresh: () => timer.refreshed++ };
+  }) as never;
+  try {
+    let step = (): void => undefined;
+    const hanging = (onStep: () => void) => {
+      step = onStep;
+      return new Promise<never>(() => undefined);
+    };
+    const outcome = boundedSteps(hanging, 1, () => new Error("late")).catch(String);
+    step();
+    step();
+    assert.is(timer.refreshed, 2);
+    timer.fire();
+    assert.is(await outcome, "Error: late");
+    assert.throws(() => step(), "late");
+    assert.is(timer.refreshed, 2);
+    assert.is(
+      await boundedSteps(
+        async () => "done",
+        1,
+        () => new Error("late"),
+      ),
+      "done",
+    );
+  } finally {
+    globalThis.setTimeout = real;
+  }
+});
+
+test("who waits for what hangs goes on without, unless it is ready by then", async () => {
+  let waiting: Waiting | undefined;
+  let given = 0;
+  const hangs = (one: Waiting) => {
+    waiting = one;
+    return new Promise<never>(() => undefined);
+  };
+  assert.is(await patiently(hangs, LIMIT_MS, () => void given++), undefined);
+  assert.equal([given, waiting?.isGivenUp], [1, true]);
+  assert.throws(() => waiting?.ready(), "too late");
+  assert.throws(() => waiting?.assertWanted(), "too late");
+  const slow = async (one: Waiting): Promise<string> => {
+    one.ready();
+    await new Promise((resolve) => setTimeout(resolve, 5 * LIMIT_MS));
+    one.assertWanted();
+    return "served";
+  };
+  assert.is(await patiently(slow, LIMIT_MS, () => void given++), "served");
+  assert.is(given, 1);
+  const fails = () => Promise.reject(new Error("its own"));
+  assert.is(await patiently(fails, 60_000, () => void given++).catch(String), "Error: its own");
+});
+
+test.run();

@@ -1,0 +1,142 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { ControlError } from "@blksnap/api";
+import { DeviceMark, UblkState } from "@blksnap/ublk";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { machinePorts } from "../../dist/index.js";
+import { OperationLocks } from "../../dist/operations/operation-locks.js";
+import type { TrackerRecord } from "../../dist/records/records.js";
+import { StateDirectory } from "../../dist/records/state-directory.js";
+import { LateRecovery } from "../../dist/recovery/late-recovery.js";
+import { identityOf } from "../../dist/system/path-target.js";
+
+const DEVICE = "/dev/null";
+const record = {
+  id: 7,
+  device: DEVICE,
+  identity: await identityOf(DEVICE),
+  front: 3,
+} as unknown as TrackerRecord;
+
+let folder: string;
+let state: StateDirectory;
+let logged: string[];
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-late-"));
+  state = new StateDirectory(folder);
+  state.writeRecord("tracker-7", record);
+  writeFileSync(join(folder, "cbt-7"), "");
+  logged = [];
+});
+test.after.each(() => {
+  state.close();
+  rmSync(folder, { recursive: true });
+});
+
+/**
+ * A device of which the kernel says one thing after another; the last for ever.
+ * @param serverFlagsHigh whose it is
+ */
+function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
+  const asked: number[] = [];
+  const deleted: number[] = [];
+  const ublk = {
+    deviceInfo: async (id: number) => {
+      asked.push(id);
+      const now = states.length > 1 ? states.shift() : states[0];
+      const mark = { serverFlags: DeviceMark.FRONT, serverFlagsHigh };
+      return now === undefined ? undefined : { id, state: now, ...mark };
+    },
+    deleteDevice: async (id: number) => deleted.push(id),
+  };
+  const log = (_: unknown, text: string) => logged.push(text);
+  const persistent = { inUse: new Set<string>() };
+  const { blockDevices } = machinePorts();
+  const context = { ublk, state, persistent, blockDevices, logger: { info: log, warn: log } };
+  const none = () => assert.unreachable("nothing can go on here");
+  const late = new LateRecovery(
+    context as never,
+    [{ record, why: "at the start" }],
+    locks(),
+    none,
+    true,
+    1,
+  );
+  return { late, asked, deleted };
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let waited = 0; !(await condition()); waited++) {
+    assert.ok(waited < 10_000, "nothing happened in 10 s");
+    await new Promise((done) => setTimeout(done, 1));
+  }
+}
+
+function locks(): OperationLocks {
+  return new OperationLocks({ busy: Error, closed: Error, aborted: Error });
+}
+
+async function isWaiting(late: LateRecovery): Promise<boolean> {
+  try {
+    await late.assertNotWaiting(DEVICE);
+    return false;
+  } catch (error) {
+    assert.is((error as ControlError).code, "DEVICE_BUSY");
+    return true;
+  }
+}
+
+test("the name of attach counts only where it leads to nothing else by now", async () => {
+  const told = async (device: string, path: string) => {
+    const waiting = [{ record: { ...record, device }, why: "" }];
+    const { blockDevices } = machinePorts();
+    const late = new LateRecovery({ blockDevices } as never, waiting, locks(), () => undefined);
+    const answer = await late.assertNotWaiting(path).then(() => "", String);
+    late.stop();
+    return answer;
+  };
+  assert.is(await told("/dev/zero", "/dev/zero"), "");
+  assert.match(await told("/dev/zero", DEVICE), /still waits/);
+  assert.match(await told("/dev/gone", "/dev/gone"), /still waits/);
+});
+
+test("it is tried for as long as the kernel has not let go, which is said once", async () => {
+  const { late, asked } = start([UblkState.LIVE]);
+  await until(() => asked.length > 10);
+  assert.ok(await isWaiting(late));
+  const [{ record: waiting, why }] = late.waiting;
+  assert.is(waiting, record);
+  assert.match(why, "/dev/null is no block device or regular file");
+  assert.equal(logged, ["its front still waits; trying again"]);
+  assert.equal(state.recordNames(), ["tracker-7"]);
+  late.stop();
+  assert.not.ok(await isWaiting(late));
+});
+
+for (const [how, end, deleted] of [
+  ["is gone", undefined, []],
+  ["has ended", UblkState.DEAD, [3]],
+] as const) {
+  test(`a front that ${how} is forgotten`, async () => {
+    const started = start([UblkState.LIVE, UblkState.LIVE, end]);
+    await until(async () => !(await isWaiting(started.late)));
+    assert.equal(started.deleted, deleted);
+    assert.equal(state.recordNames(), []);
+    assert.not.ok(state.fileNames().includes("cbt-7"));
+    const { length } = started.asked;
+    await new Promise((done) => setTimeout(done, 20));
+    assert.is(started.asked.length, length, "nobody asks any more");
+  });
+}
+
+test("a front whose number another program's device has by now is gone, and that device is left alone", async () => {
+  const { late, deleted } = start([UblkState.LIVE], state.owner + 1);
+  await until(async () => !(await isWaiting(late)));
+  assert.equal(deleted, []);
+  assert.not(state.readRecords("tracker-").some(({ name }) => name === "tracker-7"));
+  late.stop();
+});
+
+test.run();

@@ -1,0 +1,189 @@
+/** The record of a tracker that was served and is no more, on media that answer, fail or come late. */
+import { symlinkSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
+import { trackerRecords } from "../../dist/records/tracker-records.js";
+import { recordEnds } from "../../dist/recovery/record-ends.js";
+import {
+  CHUNK_SHIFT,
+  fileOf,
+  newMap,
+  persistenceSuite,
+  prepared,
+  refusal,
+  type World,
+} from "../support/persistence-world.js";
+
+const test = persistenceSuite("record ends");
+
+async function onRecord({ directory }: World) {
+  const [record] = await trackerRecords(directory);
+  const { clean, serving } = record!.tracking;
+  return { attached: record!.attached, clean, serving };
+}
+
+async function served(world: World): Promise<TrackerPersistence> {
+  const persistence = await prepared(world);
+  await persistence.begin(newMap(), CHUNK_SHIFT);
+  await persistence.serve();
+  return persistence;
+}
+
+/** As the next daemon of the same boot. */
+async function recorded(world: World, inUse: readonly string[] = []): Promise<boolean> {
+  world.directory.close();
+  world.directory = new PersistentDirectory(world.path);
+  for (const uuid of inUse) world.directory.inUse.add(uuid);
+  const say = () => undefined;
+  return recordEnds({
+    persistent: world.directory,
+    logger: { warn: say, error: say } as never,
+  });
+}
+
+const SERVING = { attached: true, clean: false, serving: true };
+
+test("it is served only between serve and leave", async (world) => {
+  const persistence = await prepared(world);
+  await persistence.begin(newMap(), CHUNK_SHIFT);
+  assert.equal(await onRecord(world), { ...SERVING, serving: false });
+  await persistence.serve();
+  assert.equal(await onRecord(world), SERVING);
+  await persistence.leave(false);
+  assert.equal(await onRecord(world), { attached: false, clean: false, serving: false });
+  await persistence.close();
+});
+
+test("a daemon that goes on keeps what is on record, until it serves", async (world) => {
+  const first = await served(world);
+  await first.close();
+  const next = await TrackerPersistence.resume(world.directory, world.backing, first.uuid);
+  await next.begin(newMap(), CHUNK_SHIFT);
+  assert.equal(await onRecord(world), SERVING);
+  await next.leave(false);
+  await next.close();
+  const last = await TrackerPersistence.resume(world.directory, world.backing, first.uuid);
+  await last.begin(newMap(), CHUNK_SHIFT);
+  assert.equal(await onRecord(world), { attached: false, clean: false, serving: false });
+  await last.serve();
+  assert.equal(await onRecord(world), SERVING);
+  await last.close();
+});
+
+test("an end after its front was gone is no clean one", async (world) => {
+  const persistence = await served(world);
+  await persistence.end(newMap(), false, { isLate: true });
+  assert.equal(await onRecord(world), { attached: false, clean: false, serving: false });
+});
+
+test("what was served in this boot, and is not, has ended", async (world) => {
+  const { uuid } = await served(world);
+  assert.ok(await recorded(world, [uuid]));
+  assert.equal(await onRecord(world), SERVING, "somebody serves it");
+  assert.ok(await recorded(world));
+  assert.equal(await onRecord(world), { ...SERVING, serving: false });
+});
+
+test("one of another boot is left to who attaches it", async (world) => {
+  await served(world);
+  const [record] = await trackerRecords(world.directory);
+  const witness = { ...record!.tracking.witness, bootId: "another" };
+  const tracking = { ...record!.tracking, witness };
+  await world.directory.writeRecord(`tracker-${record!.uuid}`, { ...record, tracking });
+  assert.ok(await recorded(world));
+  assert.equal(await onRecord(world), SERVING);
+});
+
+test("a directory of another daemon is left alone, also when that one has ended", async (world) => {
+  await served(world);
+  const said: unknown[] = [];
+  const say = (...words: unknown[]) => void said.push(words);
+  const other = new PersistentDirectory(world.path);
+  const logger = { warn: say, error: say } as never;
+  assert.ok(await recordEnds({ persistent: other, logger }), "it is not tried again");
+  assert.equal(await onRecord(world), SERVING);
+  assert.equal(said, []);
+});
+
+test("what fails is said once", async (world) => {
+  await served(world);
+  const said: unknown[] = [];
+  const say = (...words: unknown[]) => void said.push(words);
+  const failing = { exists: () => Promise.reject(new Error("no answer")) };
+  const context = { persistent: failing as never, logger: { warn: say, error: say } as never };
+  assert.not.ok(await recordEnds(context));
+  assert.not.ok(await recordEnds(context, true));
+  assert.is(said.length, 1);
+});
+
+test("a medium that fails is tried again", async (world) => {
+  const { uuid } = await served(world);
+  const unfinished = join(world.path, `tracker-${uuid}.record.new`);
+  class Full extends PersistentDirectory {
+    override async own(): Promise<void> {
+      await super.own();
+      symlinkSync("/dev/full", unfinished);
+    }
+  }
+  world.directory.close();
+  world.directory = new Full(world.path);
+  const say = () => undefined;
+  const context = { persistent: world.directory, logger: { warn: say, error: say } as never };
+  assert.not.ok(await recordEnds(context));
+  assert.equal(await onRecord(world), SERVING);
+  assert.not.ok(world.directory.unanswered.has(uuid));
+  unlinkSync(unfinished);
+  assert.ok(await recorded(world));
+  assert.equal(await onRecord(world), { ...SERVING, serving: false });
+});
+
+test("one that does not answer keeps nobody waiting, and nobody begins with the record", async (world) => {
+  const { uuid } = await served(world);
+  let release = (): void => undefined;
+  class Hanging extends PersistentDirectory {
+    override async writeRecord(name: string, value: unknown): Promise<void> {
+      await new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      await super.writeRecord(name, value);
+    }
+  }
+  world.directory.close();
+  world.directory = new Hanging(world.path, 1, 500, async () => 0);
+  const say = () => undefined;
+  const context = { persistent: world.directory, logger: { warn: say, error: say } as never };
+  assert.not.ok(await recordEnds(context));
+  const attach = { persistent: true };
+  const refused = TrackerPersistence.prepare(world.directory, world.backing, attach);
+  assert.is((await refusal(refused)).code, "PERSISTENT_STATE_UNUSABLE");
+  release();
+  while (world.directory.unanswered.has(uuid)) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assert.equal(await onRecord(world), { ...SERVING, serving: false });
+});
+
+test("leave and end together wait no longer than a medium that hangs may take", async (world) => {
+  const persistence = await served(world);
+  const asked: number[] = [];
+  const { setTimeout: real } = globalThis;
+  const never = new Promise<void>(() => undefined);
+  world.directory.writeRecord = () => never;
+  globalThis.setTimeout = ((fire: () => void, ms: number) => {
+    asked.push(ms);
+    return real(fire, 0);
+  }) as never;
+  try {
+    assert.match(String(await persistence.leave(true).catch(String)), "does not answer");
+    assert.match(String(await persistence.end(newMap(), true).catch(String)), "does not answer");
+  } finally {
+    globalThis.setTimeout = real;
+  }
+  const { answerTimeoutMs } = world.directory;
+  assert.equal(asked.filter((ms) => ms === answerTimeoutMs / 2).length, 2);
+  assert.ok(fileOf(world, "tracker-").length > 0);
+});
+
+test.run();

@@ -1,0 +1,83 @@
+/** Diff areas that are brought back after a reboot, by what is on record of them. */
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DiffAreaMap } from "@blksnap/engine";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { AreaJournalFile } from "../../dist/records/area-journal-file.js";
+import { KeptFile } from "../../dist/records/file-names.js";
+import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import { StateDirectory } from "../../dist/records/state-directory.js";
+import { restoreAfterReboot } from "../../dist/recovery/after-reboot.js";
+
+const test = suite("restored areas");
+
+const [SNAPSHOT, TRACKER, AREA, ANOTHER] = [1, 2, 3, 4].map(
+  (i) => `00000000-0000-4000-8000-00000000000${i}`,
+) as [string, string, string, string];
+/** Of a daemon whose fronts serve: nothing is waited for. */
+const KNOWN = {
+  snapshots: new Set<string>(),
+  journals: new Set<string>(),
+  trackers: new Set([ANOTHER]),
+  numbers: new Map<string, number>(),
+  lastNumber: 6,
+  isBoot: false,
+};
+
+/** What a daemon makes of a snapshot of one device, whose area's journal there is. */
+async function restored(member: { area?: string; journal: string }) {
+  const root = mkdtempSync(join(tmpdir(), "blksnap-restored-"));
+  mkdirSync(join(root, "run"));
+  const state = new StateDirectory(join(root, "run"));
+  const persistent = new PersistentDirectory(join(root, "lib"));
+  const said: string[] = [];
+  const log = (_: unknown, text: string) => void said.push(text);
+  const logger = { info: log, warn: log, error: log, fatal: log };
+  try {
+    await persistent.own();
+    const tracking = { capacityBytes: 2 ** 20, logicalBlockBytes: 512 };
+    const tracker = { uuid: TRACKER, device: "/dev/a", attached: true, tracking, chunkShift: 18 };
+    await persistent.writeRecord(KeptFile.trackerRecord.name(TRACKER), tracker);
+    await (await AreaJournalFile.create(persistent, member.journal)).close();
+    await persistent.writeRecord(KeptFile.snapshotRecord.name(SNAPSHOT), {
+      snapshot: { id: SNAPSHOT, state: "taken", stores: [] },
+      members: [{ tracker: TRACKER, lost: false, ...member }],
+    });
+    const found = await restoreAfterReboot({ state, persistent, logger } as never, KNOWN);
+    const [snapshot] = found.snapshots;
+    const map = snapshot?.members[0]?.map;
+    if (typeof map === "string") {
+      const file = state.openMap(map);
+      assert.is(file.lengthBytes, DiffAreaMap.byteLength({ ...tracking, ...SHIFTS }));
+      state.closeMap(file);
+    }
+    return { snapshot, said: said.join("\n") };
+  } finally {
+    persistent.close();
+    state.close();
+    rmSync(root, { recursive: true });
+  }
+}
+
+const SHIFTS = { chunkShift: 18, blockShift: 12 };
+
+test("an area comes back with the journal that has its id", async () => {
+  const { snapshot } = await restored({ area: AREA, journal: AREA });
+  assert.is(snapshot?.state, "taken");
+  assert.is(snapshot?.members[0]?.area, AREA);
+});
+
+test("an area that a daemon before has not named has its journal's id", async () => {
+  const { snapshot } = await restored({ journal: AREA });
+  assert.is(snapshot?.members[0]?.area, AREA);
+});
+
+test("an area is not made of another one's journal", async () => {
+  const { snapshot, said } = await restored({ area: AREA, journal: ANOTHER });
+  assert.is(snapshot?.state, "destroying");
+  assert.match(said, `its journal is of the area ${ANOTHER}, not of ${AREA}`);
+});
+
+test.run();

@@ -1,0 +1,306 @@
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { areaIdBytes } from "@blksnap/data-plane";
+import { commandStoreSystem, type StoreSystem } from "@blksnap/diff-storage";
+import { AreaState, DiffAreaMap } from "@blksnap/engine";
+import { sealNow, uuidText } from "@blksnap/linux-block";
+import { MappedMemory } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { StateFile } from "../../dist/records/file-names.js";
+import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import type { MemberRecord, SnapshotRecord } from "../../dist/records/records.js";
+import { StateDirectory } from "../../dist/records/state-directory.js";
+import { goOn, lookThroughAll, type Resumed } from "../../dist/recovery/resume.js";
+import type { Tracker } from "../../dist/tracker/tracker.js";
+import { NO_LOSS } from "../../dist/tracker/tracker-record.js";
+
+const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";
+const AREAS: Record<number, string> = {
+  1: "11111111-1111-4111-8111-111111111111",
+  2: "22222222-2222-4222-8222-222222222222",
+};
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const GEOMETRY = {
+  capacityBytes: 2 ** 20,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+
+let folder: string;
+let state: StateDirectory;
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-resume-"));
+  state = new StateDirectory(join(folder, "state"));
+});
+test.after.each(() => {
+  state.close();
+  rmSync(folder, { recursive: true });
+});
+
+/** A member and its map, as this daemon leaves them. */
+async function member(tracker: number): Promise<MemberRecord> {
+  const area = AREAS[tracker] as string;
+  const file = await leaveMap(StateFile.areaMap.name(ID, area), areaIdBytes(area));
+  return { tracker, area, map: file, image: null };
+}
+
+/** The same of a daemon that had no ids of areas. */
+async function oldMember(tracker: number): Promise<MemberRecord> {
+  const file = await leaveMap(`area-${ID}-${tracker}`, undefined);
+  return { tracker, map: file, image: null };
+}
+
+async function leaveMap(name: string, id: Uint8Array | undefined): Promise<string> {
+  const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
+  const file = await state.createMap(name, lengthBytes);
+  const memory = MappedMemory.file(file.fd, 0, lengthBytes);
+  const area = DiffAreaMap.create(memory.buffer, GEOMETRY, id);
+  if (id === undefined) new Int32Array(memory.buffer)[1] = 1;
+  area.setState(AreaState.ACTIVE);
+  memory.unmap();
+  state.bindMap(file);
+  state.closeMap(file);
+  return file.name;
+}
+
+function idInMap(name: string): string {
+  const file = state.openMap(name);
+  const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
+  const { id } = DiffAreaMap.open(memory.buffer);
+  memory.unmap();
+  state.closeMap(file);
+  return uuidText(id ?? new Uint8Array(0));
+}
+
+/** A snapshot of two devices that a daemon has left; its image devices are gone. */
+async function left(storeFile: string, members?: readonly MemberRecord[]) {
+  const record: SnapshotRecord = {
+    id: ID,
+    state: "taken",
+    createdAt: "2026-01-01T00:00:00.000Z",
+    takenAt: "2026-01-01T00:00:01.000Z",
+    stallUs: 1,
+    limitBytes: 2 ** 22,
+    alignmentBytes: 512,
+    slotBytes: 2 ** 18,
+    persistent: false,
+    stores: [{ path: storeFile }],
+    members: members ?? [await member(1), await member(2)],
+    events: [],
+    nextEvent: 1,
+  };
+  state.writeRecord(`snapshot-${ID}`, record);
+  const said: string[] = [];
+  const context = {
+    state,
+    storeSystem: commandStoreSystem,
+    portionBytes: 2 ** 20,
+    ublk: {
+      deviceInfo: async () => undefined,
+      addDevice: () => Promise.reject(new Error("no image in this test")),
+    },
+    reactors: {
+      send: () => undefined,
+      request: async (_: number, { type, tracker }: { type: string; tracker: number }) => {
+        said.push(`${type} ${tracker}`);
+      },
+    },
+    logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+  };
+  const [found] = await lookThroughAll(context as never, [record], new Map());
+  return { context: context as never, record, found: found as Resumed, said };
+}
+
+/** Fronts that live when the test says so. */
+function comingFronts() {
+  const fronts = new Map<number, Promise<Tracker | undefined>>();
+  const come = new Map<number, (tracker: Tracker | undefined) => void>();
+  for (const id of [1, 2]) fronts.set(id, new Promise((resolve) => come.set(id, resolve)));
+  const live = (id: number) =>
+    come.get(id)?.({
+      id,
+      reactor: 0,
+      hasOldArea: true,
+      loss: NO_LOSS,
+      geometry: GEOMETRY,
+    } as never);
+  const fail = (id: number) => come.get(id)?.(undefined);
+  return { fronts, live, fail };
+}
+
+const listener = {
+  tracker: () => undefined,
+  snapshot: () => undefined,
+  lost: () => undefined,
+  progressed: () => undefined,
+};
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let waited = 0; !condition(); waited++) {
+    assert.ok(waited < 10_000, "nothing happened in 10 s");
+    await new Promise((done) => setTimeout(done, 1));
+  }
+}
+
+function resuming(fronts: Map<number, Promise<Tracker | undefined>>, record: SnapshotRecord) {
+  const none = Promise.resolve();
+  return { fronts, serving: none, restored: none, all: [record], listener };
+}
+
+test("an area of a daemon that had no ids goes on with the id that its record implies", async () => {
+  const journal = "0c4e2d7a-52c9-4d0e-8a55-7b0f4d5f9a10";
+  const unnamed = await oldMember(1);
+  const kept = { ...(await oldMember(2)), journal };
+  const { found, context, record } = await left(join(folder, "store"), [unnamed, kept]);
+  assert.ok("snapshot" in found, "it can be gone on with");
+  const ids = [1, 2].map((tracker) => found.members.get(tracker)?.area.id as string);
+  assert.is(ids[1], journal);
+  assert.match(ids[0], UUID);
+  assert.is.not(ids[0], ids[1]);
+  for (const id of ids) assert.ok(found.snapshot.hasArea(id));
+  // The maps have their names as before, and their ids in them.
+  assert.equal(
+    [unnamed, kept].map(({ map }) => idInMap(map as string)),
+    ids,
+  );
+  for (const { area } of found.members.values()) state.closeMap(area.map);
+
+  // Killed before the record says so: the next one finds the same.
+  const [again] = await lookThroughAll(context, [record], new Map());
+  assert.ok(again !== undefined && "snapshot" in again);
+  assert.equal(
+    [1, 2].map((tracker) => again.members.get(tracker)?.area.id),
+    ids,
+  );
+  const joined = again.members.get(1);
+  again.snapshot.addMember({ id: 1 } as Tracker, joined?.area);
+  again.snapshot.membersReattached();
+  const [saved] = state.readRecords("snapshot-");
+  const { members } = (saved as unknown as { value: SnapshotRecord }).value;
+  assert.equal(members, [{ ...unnamed, area: ids[0], journal: null }]);
+});
+
+test("a map of another area is not gone on with", async () => {
+  const [one, two] = [await member(1), await member(2)];
+  const { found } = await left(join(folder, "store"), [{ ...one, map: two.map }, two]);
+  assert.not("snapshot" in found);
+});
+
+test("an area wakes with its stores and its own front, whatever other fronts wait for", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, "");
+  const { context, found, record, said } = await left(store);
+  const { fronts, live, fail } = comingFronts();
+  const going = goOn(context, found, resuming(fronts, record));
+  live(1);
+  await until(() => said.includes("wakeArea 1"));
+  fail(2);
+  // This one ends with its images, which the test has none of.
+  assert.is(await going, undefined);
+  assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
+});
+
+test("without its stores a snapshot is lost; its writes go on front by front", async () => {
+  const { context, found, record, said } = await left(join(folder, "none"));
+  const { fronts, live } = comingFronts();
+  const going = goOn(context, found, resuming(fronts, record));
+  live(2);
+  await until(() => said.includes("closeArea 2"));
+  assert.equal(said.splice(0), ["dropArea 2", "closeArea 2"]);
+  live(1);
+  assert.is(await going, undefined);
+  assert.equal(said, ["dropArea 1", "closeArea 1"]);
+  assert.equal(state.recordNames(), []);
+  assert.equal(
+    state.fileNames().filter((name) => name.startsWith("area-")),
+    [],
+  );
+});
+
+/** The same snapshot as an orderly end leaves it: persistent, its store sealed, its record on a medium. */
+async function leftSealed(storeFile: string) {
+  const { context, record, said } = await left(storeFile);
+  const persistent = new PersistentDirectory(join(folder, "medium"));
+  await persistent.own();
+  const fd = openSync(storeFile, "r");
+  const storeSeals = [await sealNow(fd, 0)];
+  closeSync(fd);
+  const sealed: SnapshotRecord = { ...record, persistent: true, storeSeals };
+  state.writeRecord(`snapshot-${ID}`, sealed);
+  const { members: _, ...snapshot } = sealed;
+  await persistent.writeRecord(`snapshot-${ID}`, { snapshot, members: [] });
+  const errors: string[] = [];
+  const logger = {
+    info: () => undefined,
+    warn: () => undefined,
+    error: (_: object, text: string) => errors.push(text),
+  };
+  const its = { ...(context as object), persistent, logger };
+  const [found] = await lookThroughAll(its as never, [sealed], new Map());
+  const onRecord = async () => {
+    const [here] = state.readRecords("snapshot-");
+    const [there] = await persistent.readRecords("snapshot-");
+    return [
+      (here as { value?: SnapshotRecord })?.value?.storeSeals,
+      (there as { value?: { snapshot: SnapshotRecord } })?.value?.snapshot.storeSeals,
+    ];
+  };
+  return { context: its, sealed, found: found as Resumed, said, errors, persistent, onRecord };
+}
+
+test("a store that somebody wrote to since the end costs its snapshot, and the log says what", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, Buffer.alloc(2 ** 20, 7));
+  const { context, sealed, found, said, errors, persistent } = await leftSealed(store);
+  const other = openSync(store, "r+");
+  writeSync(other, "others'", 2 ** 19);
+  closeSync(other);
+  const { fronts, live } = comingFronts();
+  const going = goOn(context as never, found, resuming(fronts, sealed));
+  live(1);
+  live(2);
+  assert.is(await going, undefined);
+  assert.not.ok(said.some((request) => request.startsWith("wakeArea")));
+  const text = `snapshot is lost: somebody wrote to the store ${store} while no daemon had it: it was modified`;
+  assert.is(errors.filter((error) => error.startsWith(text)).length, 1);
+  assert.equal(await persistent.readRecords("snapshot-"), []);
+  assert.equal(state.recordNames(), []);
+  persistent.close();
+});
+
+test("a store that is as it was left is used, and nothing tells of that before it changes", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, Buffer.alloc(2 ** 18, 7));
+  const { context, sealed, found, said, persistent, onRecord } = await leftSealed(store);
+  assert.equal(await onRecord(), [sealed.storeSeals, sealed.storeSeals]);
+  const atGrowth: unknown[] = [];
+  const storeSystem: StoreSystem = {
+    ...commandStoreSystem,
+    async fallocate(...range) {
+      atGrowth.push(...(await onRecord()));
+      return commandStoreSystem.fallocate(...range);
+    },
+  };
+  const { fronts, live, fail } = comingFronts();
+  const [again] = await lookThroughAll({ ...context, storeSystem } as never, [sealed], new Map());
+  const going = goOn(
+    { ...context, storeSystem } as never,
+    again as Resumed,
+    resuming(fronts, sealed),
+  );
+  live(1);
+  await until(() => said.includes("wakeArea 1") && atGrowth.length > 0);
+  fail(2);
+  await going;
+  assert.equal(
+    atGrowth.filter((seals) => seals !== undefined),
+    [],
+  );
+  for (const { area } of found.members.values()) closeSync(area.map.fd);
+  persistent.close();
+});
+
+test.run();

@@ -1,0 +1,220 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { answerFor } from "@blksnap/api";
+import { commandStoreSystem } from "@blksnap/diff-storage";
+import { Serial } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { machinePorts } from "../../dist/index.js";
+import { Snapshot } from "../../dist/snapshot/snapshot.js";
+import { closeMembers, takeSnapshot } from "../../dist/snapshot/take.js";
+import type { Tracker } from "../../dist/tracker/tracker.js";
+import { type Loss, NO_LOSS } from "../../dist/tracker/tracker-record.js";
+
+const SLOT_BYTES = 262_144;
+const LIMIT_SLOTS = 8;
+const map = { name: "map", fd: -1, lengthBytes: 0 };
+const tracker = { id: 1, reactor: 0 } as Tracker;
+type GiveBack = { type: string; tracker: number; area: string };
+let folder: string;
+
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-take-"));
+});
+test.after.each(() => rmSync(folder, { recursive: true }));
+
+/** A snapshot with a storage of 8 slots, and the extents that its reactors were granted. */
+async function newSnapshot() {
+  const granted: [firstSlot: number, count: number][] = [];
+  const reactors = {
+    request: async (_reactor: number, _request: GiveBack): Promise<void> => undefined,
+    send: (_reactor: number, grant: { firstSlot: number; count: number }) =>
+      granted.push([grant.firstSlot, grant.count]),
+  };
+  const context = {
+    reactors,
+    state: { path: folder, writeRecord: () => undefined, removeRecord: () => undefined },
+    storeSystem: commandStoreSystem,
+    portionBytes: LIMIT_SLOTS * SLOT_BYTES,
+    logger: { info: () => undefined, warn: () => undefined },
+  };
+  const snapshot = await Snapshot.create(context as never, {
+    stores: [folder],
+    limitBytes: LIMIT_SLOTS * SLOT_BYTES,
+    alignmentBytes: 512,
+    slotBytes: SLOT_BYTES,
+    onOverflow: { policy: "break-snapshot" },
+    persistent: false,
+    readOnlyImages: false,
+  });
+  const used = () => snapshot.storage.stats().allocatedBytes / SLOT_BYTES;
+  return { snapshot, granted, used, reactors };
+}
+
+test("a take that fails gives all slots back, however often", async () => {
+  const { snapshot, granted, used } = await newSnapshot();
+  for (let attempt = 0; attempt < 5; attempt++) {
+    snapshot.beginTake();
+    const { id, extents } = await snapshot.areaSetup({ id: "area", map }, 1);
+    assert.is(extents.length, 2);
+    await snapshot.serveSlots(tracker, id, 4);
+    // What the reader gave back already is not given back twice.
+    snapshot.freeSlots([extents[0]!]);
+    assert.ok(used() >= 1, "no slot was handed out");
+    snapshot.undoTake();
+    assert.is(used(), 0);
+    assert.is(snapshot.state, "created");
+    assert.not(snapshot.hasArea(id));
+  }
+  assert.ok(granted.every(([, count]) => count > 0));
+  await snapshot.closeStorage();
+});
+
+test("a device that is short gets what the others have not used, and those of a store that is full", async () => {
+  const { snapshot, granted, used, reactors } = await newSnapshot();
+  snapshot.beginTake();
+  const idle = { ...tracker, id: 2, reactor: 1 } as Tracker;
+  const areas = ["busy", "idle"].map((id) => ({ id, map }));
+  snapshot.addMember(tracker, areas[0]);
+  snapshot.addMember(idle, areas[1]);
+  const [busy, unused] = await Promise.all(areas.map((area) => snapshot.areaSetup(area, 2)));
+  while (used() < LIMIT_SLOTS) await snapshot.serveSlots(tracker, busy!.id, 4);
+  reactors.request = async (reactor, { type, tracker: of, area }) => {
+    assert.equal([reactor, type, of, area], [1, "giveBackSlots", 2, "idle"]);
+    snapshot.takeBackSlots(unused!.extents);
+  };
+  await snapshot.serveSlots(tracker, busy!.id, 4);
+  assert.equal(granted.at(-1), [unused!.extents[0], 1]);
+  reactors.request = () => Promise.reject(new Error("no answer"));
+  for (let left = 1; left <= unused!.extents[1]!; left++) {
+    await snapshot.serveSlots(tracker, busy!.id, 4);
+  }
+  assert.equal(granted.at(-1), [0, 0], "nobody has any");
+  assert.is(used(), LIMIT_SLOTS);
+  snapshot.undoTake();
+  assert.is(used(), 0, "each slot is given back once");
+  await snapshot.closeStorage();
+});
+
+test("a take that is complete keeps its slots", async () => {
+  const { snapshot, used } = await newSnapshot();
+  snapshot.beginTake();
+  const { id, extents } = await snapshot.areaSetup({ id: "area", map }, 1);
+  snapshot.endTake();
+  assert.is(snapshot.state, "taken");
+  assert.ok(snapshot.hasArea(id));
+  assert.is(used(), extents[1]);
+  await snapshot.closeStorage();
+});
+
+test("slots that come after the take has failed go back at once", async () => {
+  const { snapshot, granted, used } = await newSnapshot();
+  snapshot.beginTake();
+  const { id } = await snapshot.areaSetup({ id: "area", map }, 1);
+  const late = snapshot.serveSlots(tracker, id, 4);
+  snapshot.undoTake();
+  await late;
+  assert.equal(granted, []);
+  assert.is(used(), 0);
+  await snapshot.closeStorage();
+});
+
+test("a take during which old data is lost fails with EFAULT, and all is as before", async () => {
+  const { snapshot, used } = await newSnapshot();
+  const lossy = {
+    id: 1,
+    reactor: 0,
+    device: "/dev/lossy",
+    loss: NO_LOSS as Loss,
+    recordLoss: () => undefined,
+    presentCapacityBytes: 2 ** 20,
+    geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
+    backing: { kind: "file", fd: -1, params: {} },
+    front: { deviceNumber: "0:0", isLive: true },
+    commitJournal: async () => undefined,
+    withoutRotation: (operation: () => Promise<unknown>) => operation(),
+  };
+  const lossyMember = snapshot.addMember(lossy as unknown as Tracker);
+  const { tracker: member } = lossyMember;
+  const asked: string[] = [];
+  const context = {
+    reactors: {
+      request: async (_reactor: number, { type }: { type: string }) => {
+        asked.push(type);
+        // The reactor's notice comes between the switch and the thaw.
+        if (type === "switch") lossy.loss = { errorCode: -5, area: lossyMember.area?.id ?? null };
+        return { stallUs: 1, isLate: false };
+      },
+    },
+    state: { createMap: async () => map, removeMap: () => asked.push("removeMap") },
+    logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+    freezing: machinePorts().freezing,
+    freezes: new Serial(),
+    freezeTimeoutMs: 60_000,
+    holdTimeoutMs: 60_000,
+  };
+  const failure = await takeSnapshot(context as never, snapshot).catch((error: Error) => error);
+  const { error } = answerFor(failure);
+  assert.equal([error.name, error.errno_name], ["SNAPSHOT_CORRUPTED", "EFAULT"]);
+  assert.match(error.message, /old data of \/dev\/lossy was lost/);
+  const steps = ["prepareArea", "hold", "switch", "dropArea", "closeArea", "removeMap"];
+  assert.equal(asked, steps);
+  assert.equal([snapshot.state, snapshot.takenAt, used()], ["created", null, 0]);
+  assert.is(snapshot.members.get(member.id)?.area, undefined);
+  await snapshot.closeStorage();
+});
+
+/** Two members whose areas a reactor closes, and what happens to their maps. */
+function closing() {
+  const steps: string[] = [];
+  const failing = new Set<string>();
+  const meet = (step: string): void => {
+    steps.push(step);
+    if (failing.has(step)) throw new Error(`${step} failed`);
+  };
+  const members = [1, 2].map((id) => ({
+    tracker: { id, reactor: 0 },
+    area: { id: `area ${id}`, map: { name: `map ${id}` } },
+    image: undefined,
+  }));
+  const context = {
+    reactors: {
+      request: async (_: number, { type, tracker }: { type: string; tracker: number }) => {
+        // The second one answers late.
+        if (tracker === 2) await new Promise((resolve) => setTimeout(resolve, 20));
+        meet(`${type} ${tracker}`);
+        return { isLate: false };
+      },
+    },
+    state: { removeMap: ({ name }: { name: string }) => meet(`close ${name}`) },
+  };
+  const close = () => closeMembers(context as never, members as never);
+  const closes = () => steps.filter((step) => step.startsWith("close "));
+  return { close, closes, failing, steps };
+}
+
+test("who closes members again finds none that is still being closed, and closes no map twice", async () => {
+  const { close, closes, failing, steps } = closing();
+  failing.add("dropArea 1");
+  const first = await close().catch((error: Error) => error.message);
+  assert.is(first, "dropArea 1 failed");
+  // The other one was waited for.
+  assert.equal(closes(), ["close map 2"]);
+  failing.clear();
+  await close();
+  await close();
+  assert.equal(closes(), ["close map 2", "close map 1"]);
+  assert.ok(steps.length > 0);
+});
+
+test("a map whose file cannot be removed is closed once", async () => {
+  const { close, closes, failing } = closing();
+  failing.add("close map 1");
+  const first = await close().catch((error: Error) => error.message);
+  assert.is(first, "close map 1 failed");
+  await close();
+  assert.equal(closes().sort(), ["close map 1", "close map 2"]);
+});
+
+test.run();

@@ -1,0 +1,60 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { SnapshotRecord } from "../../dist/records/records.js";
+import { StateDirectory } from "../../dist/records/state-directory.js";
+import { Snapshot } from "../../dist/snapshot/snapshot.js";
+import type { Tracker } from "../../dist/tracker/tracker.js";
+
+const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";
+const record: SnapshotRecord = {
+  id: ID,
+  state: "taken",
+  createdAt: "2026-01-01T00:00:00.000Z",
+  takenAt: "2026-01-01T00:00:01.000Z",
+  stallUs: 1,
+  limitBytes: 2 ** 20,
+  alignmentBytes: 512,
+  slotBytes: 262_144,
+  onOverflow: { policy: "break-snapshot" },
+  persistent: false,
+  stores: [],
+  members: [{ tracker: 1, area: "the area", map: "area-1", image: 2, journal: null }],
+  events: [],
+  nextEvent: 1,
+};
+const noSpace = {
+  type: "no_space",
+  requestedSectors: 8,
+  freeBytes: 0,
+  usedBytes: 2 ** 20,
+  limitBytes: 2 ** 20,
+} as const;
+
+test("an event of the stores while a snapshot rejoins does not cost its record the members", () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-rejoin-"));
+  const state = new StateDirectory(folder);
+  try {
+    state.writeRecord(`snapshot-${ID}`, record);
+    const onRecord = () => {
+      const [found] = state.readRecords("snapshot-");
+      return found?.problem === undefined ? (found?.value as SnapshotRecord) : undefined;
+    };
+    const snapshot = new Snapshot({ state } as never, record, true);
+    snapshot.events.push(noSpace);
+    assert.equal(onRecord(), record);
+
+    const map = { name: "area-1", fd: -1, lengthBytes: 0 };
+    snapshot.addMember({ id: 1 } as Tracker, { id: "the area", map }, 2);
+    snapshot.membersReattached();
+    assert.equal(onRecord()?.members, record.members);
+    assert.is(onRecord()?.events.length, 1);
+  } finally {
+    state.close();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test.run();

@@ -1,0 +1,98 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { SnapshotRecord } from "../../dist/records/records.js";
+import type { PersistentSnapshotRecord } from "../../dist/records/snapshot-records.js";
+import type { Member } from "../../dist/snapshot/member.js";
+import { SnapshotPersistence } from "../../dist/snapshot/snapshot-journals.js";
+
+const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
+
+/** A medium whose next writes fail as told, and reactors that say what is asked of them. */
+function world({ failures = 0, hangs = false } = {}) {
+  const steps: string[] = [];
+  const written: PersistentSnapshotRecord[] = [];
+  const never = new Promise<never>(() => undefined);
+  const persistent = {
+    giveUpTimeoutMs: hangs ? 1 : 60_000,
+    answerTimeoutMs: hangs ? 1 : 60_000,
+    writeRecord: async (_name: string, value: PersistentSnapshotRecord) => {
+      if (hangs) return never;
+      if (failures-- > 0) throw new Error("no space");
+      steps.push("written");
+      written.push(value);
+    },
+    removeRecord: async () => (hangs ? never : steps.push("record removed")),
+    removeFile: async () => steps.push("file removed"),
+  };
+  const reactors = {
+    request: async (_reactor: number, { type }: { type: string }) => steps.push(type),
+  };
+  const logger = { error: () => undefined, fatal: () => undefined };
+  const persistence = new SnapshotPersistence({ persistent, reactors, logger } as never, true);
+  return { persistence, steps, written };
+}
+
+const member = {
+  tracker: { id: 1, reactor: 0, loss: { errorCode: 0, area: null } },
+  area: { id: "area" },
+} as unknown as Member;
+
+test("a record that could not be written does not keep the next one from being written", async () => {
+  const { persistence, steps } = world({ failures: 1 });
+  persistence.save(record, []);
+  persistence.save({ ...record, state: "destroying" }, []);
+  await persistence.saved();
+  assert.equal(steps, ["written"]);
+});
+
+test("a loss is on record for the area that had it, and for no later one", async () => {
+  const { persistence, written } = world();
+  const losses = [
+    { errorCode: 0, area: null },
+    { errorCode: -5, area: "area" },
+    { errorCode: -5, area: "the one before" },
+    // As daemons before had it.
+    { errorCode: -5, area: null },
+  ];
+  const members = losses.map((loss) => ({ ...member, tracker: { ...member.tracker, loss } }));
+  persistence.save(record, members as unknown as Member[]);
+  await persistence.saved();
+  assert.equal(
+    written[0]?.members.map(({ lost }) => lost),
+    [false, true, false, true],
+  );
+});
+
+test("given up: no write goes on before the record is gone, whoever asks", async () => {
+  const { persistence, steps } = world();
+  persistence.save(record, [member]);
+  await Promise.all([
+    persistence.giveUp([member], "the first reason"),
+    persistence.giveUp([member], "another one, meanwhile"),
+  ]);
+  assert.not.ok(persistence.isOn);
+  const removed = steps.indexOf("record removed");
+  assert.ok(removed >= 0 && removed < steps.indexOf("dropAreaJournal"), steps.join(", "));
+  // A journal that fails although the snapshot is not persistent any more holds nobody up.
+  steps.length = 0;
+  await persistence.giveUp([member], "once more");
+  assert.equal(steps, ["dropAreaJournal"]);
+});
+
+test("a medium that does not answer ends neither a wait for it nor the snapshot's own end", async () => {
+  const { persistence, steps } = world({ hangs: true });
+  persistence.save(record, [member]);
+  const error = await persistence.saved().then(
+    () => assert.unreachable("saved"),
+    (cause) => cause,
+  );
+  assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
+  await persistence.giveUp([member], "a commit was not answered");
+  assert.equal(steps, ["dropAreaJournal"]);
+  await persistence.unlessHung("not done yet", () => new Promise(() => undefined));
+  await persistence.suspend([]);
+  const failing = persistence.unlessHung("not done", () => Promise.reject(new Error("EIO")));
+  assert.is((await failing.catch((cause) => cause)).message, "EIO");
+});
+
+test.run();

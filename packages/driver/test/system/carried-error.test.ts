@@ -1,0 +1,39 @@
+import type { ControlError } from "@blksnap/api";
+import { EngineError } from "@blksnap/engine";
+import { UblkError } from "@blksnap/ublk";
+import { UringError } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { carriedError, errorFrom } from "../../../data-plane/dist/carried-error.js";
+import { asControlError } from "../../dist/system/errors.js";
+
+/** As a message between threads does it. */
+const carry = (error: unknown): Error => errorFrom(structuredClone(carriedError(error)));
+
+test("an error keeps its kind, its code and its errno on the way from a reactor", () => {
+  for (const error of [
+    new EngineError("MAP_TOO_LARGE", "a map of 3 TiB"),
+    new UblkError("QUEUE_FAILED", "cannot map the queue", 12),
+    new UblkError("QUEUE_FAILED", "nobody knows why"),
+    new UringError("MAP_FAILED", "cannot map the area", 12),
+    Object.assign(new Error("no space"), { code: "ENOSPC", errno: -28 }),
+    new RangeError("out of range"),
+  ]) {
+    const carried = carry(error) as NodeJS.ErrnoException;
+    const { name, message, code, errno } = error as NodeJS.ErrnoException;
+    assert.equal(
+      [carried.name, carried.message, carried.code, carried.errno],
+      [name, message, code, errno],
+    );
+  }
+  assert.is(carry("thrown text").message, "thrown text");
+});
+
+test("clients are told of a reactor's failure under the name of the catalogue", () => {
+  const told = (error: unknown) => asControlError(carry(error)) as ControlError;
+  assert.is(told(new EngineError("MAP_TOO_LARGE", "a map")).code, "OUT_OF_MEMORY");
+  const failed = told(new UblkError("QUEUE_FAILED", "cannot map the queue", 12));
+  assert.equal([failed.code, failed.errnoName], ["UBLK_FAILED", "ENOMEM"]);
+});
+
+test.run();

@@ -1,0 +1,114 @@
+/** The machine's own counters of its boots, and their ends. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { isEndOfBoot } from "@blksnap/linux-block";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { type CounterSources, readBootCounters } from "../../dist/continuity/boot-counters.js";
+
+interface Context {
+  root: string;
+  sources: CounterSources;
+}
+
+const test = suite<Context>("boot counters");
+const NONE = { tpmResets: null, firmwareBoots: null, isFirst: false };
+const GRUB = 0x72;
+
+test.before.each((context) => {
+  context.root = mkdtempSync(join(tmpdir(), "blksnap-boots-"));
+  const { root } = context;
+  context.sources = { proc: root, efiVariables: root, tpm: join(root, "tpm") };
+  mkdirSync(join(root, "sys/kernel"), { recursive: true });
+});
+test.after.each(({ root }) => rmSync(root, { recursive: true }));
+
+function loader({ root }: Context, type: number): void {
+  writeFileSync(join(root, "sys/kernel/bootloader_type"), `${type}\n`);
+}
+
+/** What a TPM answers is read after the command, which lies in front of it in a regular file. */
+function tpm({ root }: Context, resets: number, restarts: number, code = 0): void {
+  const answer = Buffer.alloc(35);
+  answer.writeUInt16BE(0x8001, 0);
+  answer.writeUInt32BE(35, 2);
+  answer.writeUInt32BE(code, 6);
+  answer.writeBigUInt64BE(123_456n, 10);
+  answer.writeBigUInt64BE(9_876_543n, 18);
+  answer.writeUInt32BE(resets, 26);
+  answer.writeUInt32BE(restarts, 30);
+  answer.writeUInt8(1, 34);
+  writeFileSync(join(root, "tpm"), Buffer.concat([Buffer.alloc(10), answer]));
+}
+
+function efi({ root }: Context, count: number): void {
+  const variable = Buffer.alloc(8);
+  variable.writeUInt32LE(7, 0);
+  variable.writeUInt32LE(count, 4);
+  writeFileSync(join(root, "MTC-eb704011-1402-11d3-8e77-00a0c969723b"), variable);
+}
+
+test("what is not there counts nothing", async ({ sources }) => {
+  assert.equal(await readBootCounters(sources), NONE);
+});
+
+test("a TPM's resets and the firmware's boots", async (context) => {
+  loader(context, GRUB);
+  tpm(context, 1042, 0);
+  efi(context, 17);
+  const counters = { tpmResets: 1042, firmwareBoots: 17, isFirst: true };
+  assert.equal(await readBootCounters(context.sources), counters);
+  // It slept, and whoever ran meanwhile was not counted as a reset.
+  tpm(context, 1042, 1);
+  assert.is((await readBootCounters(context.sources)).isFirst, false);
+  tpm(context, 1042, 0, 0x100);
+  assert.is((await readBootCounters(context.sources)).tpmResets, null);
+});
+
+test("a kernel that was started by kexec, or by nobody knows whom, is not the first", async (context) => {
+  efi(context, 17);
+  for (const [type, isFirst] of [
+    [GRUB, true],
+    [0x21, true],
+    [0xb0, true],
+    [0xd0, false],
+    [0xff, false],
+  ] as const) {
+    loader(context, type);
+    assert.is((await readBootCounters(context.sources)).isFirst, isFirst, `type ${type}`);
+  }
+});
+
+test("the end of a boot: systemd takes the system down, and no other kernel is loaded", async () => {
+  const REBOOT = "12 reboot.target start waiting\n13 umount.target start waiting\n";
+  const ends = (state: string, kexec: string | undefined, jobs = REBOOT, isContainer = false) =>
+    isEndOfBoot({
+      systemState: async () => state,
+      jobs: async () => jobs,
+      isContainer: () => isContainer,
+      kexecLoaded: async () => kexec,
+    });
+  assert.is(await ends("stopping\n", "0\n"), true);
+  assert.is(await ends("stopping\n", undefined), true);
+  assert.is(await ends("stopping\n", "1\n"), false);
+  for (const state of ["running\n", "degraded\n", "offline\n", ""]) {
+    assert.is(await ends(state, "0\n"), false, state);
+  }
+  assert.is(await ends("stopping\n", "0\n", "9 poweroff.target start waiting"), true);
+  assert.is(await ends("stopping\n", "0\n", "9 halt.target start waiting"), true);
+  assert.is(await ends("stopping\n", "0\n", "9 soft-reboot.target start waiting"), false);
+  assert.is(await ends("stopping\n", "0\n", `${REBOOT}9 soft-reboot.target start waiting`), false);
+  assert.is(await ends("stopping\n", "0\n", "9 kexec.target start waiting"), false);
+  assert.is(await ends("stopping\n", "0\n", ""), false);
+  assert.is(await ends("stopping\n", "0\n", REBOOT, true), false, "its host goes on");
+  const fails = {
+    systemState: async () => "stopping",
+    jobs: async () => REBOOT,
+    isContainer: () => false,
+    kexecLoaded: () => Promise.reject(new Error()),
+  };
+  assert.is(await isEndOfBoot(fails), false);
+});
+
+test.run();

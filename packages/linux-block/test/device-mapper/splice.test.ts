@@ -1,0 +1,178 @@
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { DeviceMapper, LinuxBlockError, type RunDmsetup, runDmsetup } from "../../dist/index.js";
+
+const LAYER = "259:0";
+
+/** A device mapper with a sysfs of its own, and what was asked of it. */
+class World {
+  readonly folder = mkdtempSync(join(tmpdir(), "splice-"));
+  readonly asked: string[] = [];
+  readonly live = new Map<string, string>();
+  readonly waiting = new Map<string, string>();
+  failing = "";
+
+  add(number: string, name: string, uuid: string, table: string, suspended = "0"): void {
+    const sectors = table === "" ? 0 : 1000;
+    for (const folder of [`dev/block/${number}`, `block/dm-${number.split(":")[1]}`]) {
+      const path = join(this.folder, folder);
+      mkdirSync(join(path, "dm"), { recursive: true });
+      const files = { dev: number, size: String(sectors), ro: "0" };
+      const own = { "dm/name": name, "dm/uuid": uuid, "dm/suspended": suspended };
+      for (const [file, text] of Object.entries({ ...files, ...own })) {
+        writeFileSync(join(path, file), `${text}\n`);
+      }
+    }
+    this.live.set(number, table);
+  }
+
+  readonly run: RunDmsetup = async (words, { input = "", script } = {}) => {
+    const [verb = ""] = words;
+    this.asked.push([script === undefined ? "" : "script", ...words].join(" ").trim());
+    if (this.failing !== "" && words.includes(this.failing)) {
+      throw new LinuxBlockError("DEVICE_MAPPER_FAILED", "refused");
+    }
+    const number = `${words.at(-3)}:${words.at(-1)}`;
+    if (verb === "table") {
+      return (words.includes("--inactive") ? this.waiting : this.live).get(number) ?? "";
+    }
+    if (verb === "create") this.add("254:7", words[1] ?? "", words[3] ?? "", input);
+    if (verb === "load") this.waiting.set(number, input);
+    if (verb === "clear") this.waiting.delete(number);
+    return "";
+  };
+
+  get mapper(): DeviceMapper {
+    return new DeviceMapper(this.run, this.folder);
+  }
+
+  node(number = "254:3") {
+    const node = this.mapper.node(number);
+    if (node === undefined) throw new Error(`no node ${number}`);
+    return node;
+  }
+}
+
+const NAMES = { name: "vg-data-blksnap", uuid: "blksnap-1-254:3" };
+
+async function failureOf(work: Promise<unknown>): Promise<LinuxBlockError> {
+  return work.then(
+    () => assert.unreachable("it fails"),
+    (error) => error,
+  ) as Promise<LinuxBlockError>;
+}
+
+test("a clone has the table of its node, and a name and uuid of its own", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "LVM-x", "0 600 linear 8:0 2048\n600 400 striped 2 8 8:0 0 8:16 0");
+  const clone = await world.mapper.clone(world.node(), NAMES);
+  assert.is(clone.number, "254:7");
+  assert.is(world.live.get("254:7"), world.live.get("254:3"));
+  assert.ok(world.asked.includes("create vg-data-blksnap --uuid blksnap-1-254:3 --noudevsync"));
+});
+
+test("what has a state, is suspended or is being changed has no clone", async () => {
+  const cases: [string, string, string, RegExp][] = [
+    ["0 1000 cache 8:0 8:16 8:32 128 0 smq 0", "0", "", /type cache/],
+    ["0 500 linear 8:0 0\n500 500 error", "0", "", /type error/],
+    ["0 1000 linear 8:0 0", "1", "", /suspended/],
+    ["0 1000 linear 8:0 0", "0", "0 900 linear 8:0 0", /in waiting/],
+    ["", "0", "", /no table/],
+  ];
+  for (const [table, suspended, waiting, why] of cases) {
+    const world = new World();
+    world.add("254:3", "vg-data", "", table, suspended);
+    if (waiting !== "") world.waiting.set("254:3", waiting);
+    const error = await failureOf(world.mapper.clone(world.node(), NAMES));
+    assert.is(error.code, "NODE_NOT_CLONABLE");
+    assert.match(error.message, why);
+    assert.not(world.asked.some((one) => one.startsWith("create")));
+  }
+  const world = new World();
+  world.add("254:3", "vg-data", "", "0 1000 linear 8:0 0");
+  const long = { ...NAMES, name: "n".repeat(128) };
+  assert.is((await failureOf(world.mapper.clone(world.node(), long))).code, "NODE_NOT_CLONABLE");
+});
+
+test("a splice is one linear target of the whole size, a return the clone's table", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "", "0 1000 linear 8:0 2048");
+  world.add("254:7", "vg-data-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
+  const { mapper } = world;
+  assert.not(await mapper.isLinearOn("254:3", LAYER));
+  await mapper.prepareSplice("254:3", LAYER);
+  assert.is(world.waiting.get("254:3"), `0 1000 linear ${LAYER} 0`);
+  world.live.set("254:3", `0 1000 linear ${LAYER} 0`);
+  assert.ok(await mapper.isLinearOn("254:3", LAYER));
+  assert.not(await mapper.isLinearOn("254:3", "259:1"));
+  await mapper.prepareReturn("254:3", "254:7");
+  assert.is(world.waiting.get("254:3"), "0 1000 linear 8:0 2048");
+  assert.not(await mapper.isLinearOn("254:9", LAYER), "of a node that is gone");
+});
+
+test("only a table in waiting of one's own is dropped", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`);
+  world.add("254:7", "vg-data-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
+  for (const own of [`0 1000 linear ${LAYER} 0`, "0 1000 linear 8:0 2048"]) {
+    world.waiting.set("254:3", own);
+    await world.mapper.dropWaiting("254:3", LAYER, "254:7");
+    assert.not(world.waiting.has("254:3"));
+  }
+  world.waiting.set("254:3", "0 2000 linear 8:0 2048");
+  await world.mapper.dropWaiting("254:3", LAYER, "254:7");
+  assert.ok(world.waiting.has("254:3"));
+});
+
+/** A dmsetup of our own, first in the PATH. */
+async function withProgram(text: string, work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "dmsetup-"));
+  const path = process.env["PATH"];
+  writeFileSync(join(folder, "dmsetup"), `#!/bin/sh\n${text}\n`);
+  chmodSync(join(folder, "dmsetup"), 0o755);
+  process.env["PATH"] = `${folder}:${path}`;
+  try {
+    await work(folder);
+  } finally {
+    process.env["PATH"] = path;
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test("an exchange that the kernel refuses is resumed by the process that asked", async () => {
+  const program =
+    'echo "$@" >> "$(dirname "$0")/asked"; [ "$(wc -l < "$(dirname "$0")/asked")" -ne 1 ]';
+  await withProgram(program, async (folder) => {
+    const error = await failureOf(new DeviceMapper().exchange("254:3"));
+    assert.is(error.code, "DEVICE_MAPPER_FAILED");
+    const node = "--noudevsync --major 254 --minor 3";
+    const asked = readFileSync(join(folder, "asked"), "utf8").trim().split("\n");
+    assert.equal(asked, [`resume ${node}`, `clear ${node}`, `resume ${node}`]);
+  });
+});
+
+test("one that succeeds asks once", async () => {
+  await withProgram('echo "$@" >> "$(dirname "$0")/asked"', async (folder) => {
+    await new DeviceMapper().exchange("254:3");
+    assert.is(readFileSync(join(folder, "asked"), "utf8").trim().split("\n").length, 1);
+  });
+});
+
+test("a program that takes too long is killed, with what it has started", async () => {
+  await withProgram("sleep 1000 & wait", async () => {
+    const error = await failureOf(runDmsetup(["table"], { timeoutMs: 50 }));
+    assert.match(error.message, /killed after 50 ms/);
+  });
+});
+
+test("what dmsetup says is in the error", async () => {
+  await withProgram("echo no such device >&2; exit 1", async () => {
+    const error = await failureOf(runDmsetup(["table", "x"]));
+    assert.match(error.message, /dmsetup table x: no such device/);
+  });
+});
+
+test.run();

@@ -1,0 +1,289 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { FreezeGroup } from "@blksnap/linux-block";
+import { apartProgram, createMemoryFile, PromiseRing } from "@blksnap/uring";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { FreezeGuard } from "../../dist/freeze/freeze-guard.js";
+import { FreezeFixture, guards, openFiles, sessionProcesses, until } from "./freeze-support.js";
+
+const LONG_MS = 60_000;
+const test = suite("freeze");
+let fixture: FreezeFixture;
+let log: string[];
+const victims: ChildProcess[] = [];
+
+test.before.each(() => {
+  fixture = new FreezeFixture();
+  log = [];
+});
+test.after.each(async () => {
+  for (const victim of victims.splice(0)) victim.kill("SIGKILL");
+  await until("no guard is left", () => guards().length === 0);
+  fixture.remove();
+});
+
+function makeGroup(holdMs = LONG_MS, isRequired = false): FreezeGroup {
+  const note = (_: object, message: string) => void log.push(message);
+  const logger = { warn: note, error: note };
+  return new FreezeGroup({ logger, holdMs, isRequired, system: fixture.system });
+}
+
+async function rejection(work: Promise<unknown>): Promise<{ code: string; message: string }> {
+  return await work.then(
+    () => ({ code: "none", message: "it succeeded" }),
+    (error) => error,
+  );
+}
+
+function isHeld(group: FreezeGroup): boolean {
+  try {
+    group.assertHeld();
+    return true;
+  } catch (error) {
+    assert.match((error as Error).message, /thawed before/);
+    return false;
+  }
+}
+
+function thawedInReverse(): boolean {
+  return fixture.calls().slice(-3).join() === "--unfreeze 0,--unfreeze 1,--unfreeze 2";
+}
+
+test("freezes the one mounted last first, and thaws in reverse", async () => {
+  fixture.add("a", "b", "c");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  assert.equal(fixture.calls(), ["--freeze 2", "--freeze 1", "--freeze 0"]);
+  group.assertHeld();
+  await group.thaw();
+  assert.equal(fixture.calls().slice(3), ["--unfreeze 0", "--unfreeze 1", "--unfreeze 2"]);
+  assert.equal(guards(), []);
+  assert.equal(log, []);
+});
+
+test("mount points of any name", async () => {
+  const bytes = Buffer.from([0x2d, 0xff, 0xfe, 0x5c, 0x6e]);
+  fixture.add(" -a b ", "new\nline\n", "$(false) `x` 'q' \"d\" ;*", "\\040\t#", bytes, "ü");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  await group.thaw();
+  assert.equal(
+    fixture.calls().sort().join(),
+    "--freeze,--unfreeze"
+      .split(",")
+      .flatMap((verb) => [0, 1, 2, 3, 4, 5].map((index) => `${verb} ${index}`))
+      .join(),
+  );
+  assert.equal(log, []);
+});
+
+test("starts nothing where nothing is mounted", async () => {
+  fixture.add("a");
+  const group = makeGroup();
+  await group.freeze(["250:99"], LONG_MS);
+  group.assertHeld();
+  assert.equal(guards(), []);
+  await group.thaw();
+  assert.equal(fixture.calls(), []);
+});
+
+function states(group: FreezeGroup): string[] {
+  return group.report.map(({ state, why }) => `${state}: ${why}`);
+}
+
+test("frozen by somebody else: counts, and stays so; no freezing: synced and said", async () => {
+  const [, foreign, vfat] = fixture.add("own", "foreign", "vfat");
+  fixture.fail("--freeze", foreign!, "Device or resource busy");
+  fixture.fail("--freeze", vfat!, "Operation not supported");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  await group.thaw();
+  assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 0"]);
+  assert.match(log.join("\n"), /vfat \(ext4\) is synced, not frozen for the snapshot: EOPNOTSUPP$/);
+  assert.equal(states(group), [
+    "frozen: null",
+    "frozen: frozen already, by somebody else",
+    "synced: EOPNOTSUPP",
+  ]);
+});
+
+test("all are synced before any is frozen, and what cannot be frozen once more after all", async () => {
+  const [, vfat] = fixture.add("a", "vfat", "c");
+  fixture.fail("--freeze", vfat!, "Operation not supported");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  await group.thaw();
+  assert.equal(fixture.synced, [
+    { index: 2, frozen: [] },
+    { index: 1, frozen: [] },
+    { index: 0, frozen: [] },
+    { index: 1, frozen: [2, 0] },
+  ]);
+});
+
+test("what one sync has written counts, whatever becomes of the other; none: not", async () => {
+  const systems = fixture.add("first fails", "second hangs", "both fail");
+  for (const one of systems) fixture.fail("--freeze", one, "Operation not supported");
+  fixture.syncStatus.set(0, [-5, 0]);
+  fixture.syncStatus.set(1, [0, -110]);
+  fixture.syncStatus.set(2, [-110, -5]);
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  await group.thaw();
+  assert.equal(states(group), [
+    "synced: EOPNOTSUPP",
+    "synced: EOPNOTSUPP",
+    "not: EOPNOTSUPP, and its sync: EIO",
+  ]);
+});
+
+test("one that was shut down by an error does not stop a take", async () => {
+  const [broken] = fixture.add("broken", "b", "c");
+  fixture.fail("--freeze", broken!, "Input/output error");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  group.assertHeld();
+  await group.thaw();
+  assert.equal(states(group), ["not: EIO", "frozen: null", "frozen: null"]);
+  assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 1", "--unfreeze 2"]);
+});
+
+test("where freezing is required, a failure names errno and place, and the others are thawed", async () => {
+  const [broken] = fixture.add("broken", "b", "c");
+  fixture.fail("--freeze", broken!, "Input/output error");
+  const group = makeGroup(LONG_MS, true);
+  const error = await rejection(group.freeze(fixture.devices, LONG_MS));
+  assert.is(error.code, "FREEZE_FAILED");
+  assert.match(error.message, /broken \(ext4\) is not frozen: EIO$/);
+  await group.thaw();
+  assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 1", "--unfreeze 2"]);
+});
+
+test("a freeze that hangs: the others are thawed soon, it when it ends, and no take before", async () => {
+  const [slow] = fixture.add("slow", "b");
+  fixture.hang(slow!);
+  const group = makeGroup();
+  const error = await rejection(group.freeze(fixture.devices, 300));
+  assert.is(error.code, "FREEZE_TIMEOUT");
+  assert.match(error.message, /freezing \S+slow took longer than 300 ms$/);
+  await group.thaw();
+  assert.equal(fixture.calls(), ["--freeze 1", "--unfreeze 1"]);
+  const next = makeGroup();
+  assert.match((await rejection(next.freeze(fixture.devices, 100))).message, /still hangs/);
+  await next.thaw();
+  fixture.release(slow!);
+  await until("it is thawed", () => fixture.calls().length === 4);
+  assert.equal(fixture.calls().slice(2), ["--freeze 0", "--unfreeze 0"]);
+  await until("the guard has ended", () => guards().length === 0);
+  await next.freeze(fixture.devices, LONG_MS);
+  await next.thaw();
+});
+
+test("the guard thaws after its own limit, and the take is told", async () => {
+  fixture.add("a", "b", "c");
+  const fds = fixture.fileSystems.map(({ path }) => openSync(path, "r"));
+  const guard = new FreezeGuard(apartProgram, fds, 1, () => {});
+  for (const index of [2, 1, 0]) assert.equal(await guard.freeze(index), { frozen: true });
+  assert.is(await guard.ended, true);
+  assert.ok(thawedInReverse());
+  for (const fd of fds) closeSync(fd);
+  const group = makeGroup(-8000);
+  await group.freeze(fixture.devices, 5000);
+  await until("the take is told", () => !isHeld(group));
+  await group.thaw();
+});
+
+test("a guard that was killed is replaced for the thaw", async () => {
+  fixture.add("a", "b", "c");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  for (const guard of guards()) {
+    for (const pid of sessionProcesses(guard)) process.kill(pid, "SIGKILL");
+  }
+  await until("the take is told", () => !isHeld(group));
+  await group.thaw();
+  assert.equal(fixture.calls().slice(3).sort(), ["--unfreeze 0", "--unfreeze 1", "--unfreeze 2"]);
+  assert.match(log.join("\n"), /was killed/);
+});
+
+test("what cannot be thawed is tried again and said", async () => {
+  const [broken] = fixture.add("broken");
+  fixture.fail("--unfreeze", broken!, "Cannot allocate memory");
+  const group = makeGroup();
+  await group.freeze(fixture.devices, LONG_MS);
+  await group.thaw();
+  assert.match(log.join("\n"), /broken could not be thawed: Cannot allocate memory$/);
+  assert.is(fixture.calls("calls").length, 1 + 4);
+});
+
+test("the guard inherits the directories and nothing else, not even while it starts more", async () => {
+  fixture.add("a", "b");
+  const ring = new PromiseRing();
+  const memory = createMemoryFile("freeze test");
+  const file = openSync("/dev/zero", "r+");
+  const fds = fixture.fileSystems.map(({ path }) => openSync(path, "r"));
+  const guard = new FreezeGuard(apartProgram, fds, 60, () => {});
+  await guard.freeze(0);
+  const held = new Set(sessionProcesses(guard.pid!).flatMap(openFiles));
+  guard.thaw();
+  await guard.ended;
+  for (const fd of [memory, file, ...fds]) closeSync(fd);
+  ring.close();
+  const own = fixture.fileSystems.map(({ path }) => path.toString());
+  const others = [...held].filter(
+    (name) => !own.includes(name) && name !== "/dev/null" && !/^(socket|pipe):/.test(name),
+  );
+  assert.equal(others, []);
+  assert.ok(own.every((name) => held.has(name)));
+});
+
+function startVictim(): { victim: ChildProcess; frozen: Promise<void> } {
+  const script = fileURLToPath(new URL("./freeze-victim.js", import.meta.url));
+  const victim = spawn(process.execPath, [script, fixture.mountinfo], {
+    detached: true,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  victims.push(victim);
+  const frozen = new Promise<void>((resolve) => victim.stdout?.once("data", () => resolve()));
+  return { victim, frozen };
+}
+
+test("a daemon killed while frozen: everything is thawed", async () => {
+  fixture.add("a", "b", "c");
+  const { victim, frozen } = startVictim();
+  await frozen;
+  const [guard] = guards(victim.pid);
+  victim.kill("SIGKILL");
+  await until("everything is thawed", thawedInReverse);
+  await until("nothing is left", () => sessionProcesses(guard!).length === 0);
+});
+
+test("signals to the daemon's group and to the guard do not keep it from thawing", async () => {
+  fixture.add("a", "b", "c");
+  const { victim, frozen } = startVictim();
+  await frozen;
+  const [guard] = guards(victim.pid);
+  for (const signal of ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGPIPE"] as const) {
+    for (const pid of sessionProcesses(guard!)) process.kill(pid, signal);
+  }
+  assert.is(fixture.calls().length, 3, "a signal made the guard thaw");
+  process.kill(-victim.pid!, "SIGKILL");
+  await until("everything is thawed", thawedInReverse);
+  await until("nothing is left", () => sessionProcesses(guard!).length === 0);
+});
+
+test("a daemon killed while a freeze hangs: it is thawed when it ends", async () => {
+  const [slow] = fixture.add("slow", "b", "c");
+  fixture.hang(slow!);
+  const { victim } = startVictim();
+  await until("it hangs", () => fixture.calls("calls").length === 3);
+  victim.kill("SIGKILL");
+  await until("the others are thawed", () => fixture.calls().length === 4);
+  fixture.release(slow!);
+  await until("it is thawed too", () => fixture.calls().length === 6);
+  assert.equal(fixture.calls().slice(-2), ["--freeze 0", "--unfreeze 0"]);
+});
+
+test.run();
