@@ -6,7 +6,7 @@ const run = promisify(execFile);
 
 /**
  * Timed, or each block is visited once; with `stepBytes`, one at each multiple of that. The main thread
- * goes on meanwhile: it serves the reactors.
+ * continues meanwhile: it serves the reactors.
  *
  * @returns {Promise<number>} I/Os per second
  */

@@ -153,7 +153,7 @@ async function changeVolumes(stage) {
       Promise.all(volumes.map((volume) => changeFiles(volume.liveFiles, volume.names))),
     )
     .then(() => product.system(["sync"]));
-  // Neither may go on when the other has failed and everything is being cleaned up.
+  // Neither may continue when the other has failed and everything is being cleaned up.
   const outcomes = await Promise.allSettled([verifyImages(stage, "meanwhile"), changes]);
   const failed = outcomes.find(({ status }) => status === "rejected");
   if (failed) throw failed.reason;
@@ -198,7 +198,7 @@ async function verifyAgainAndDestroy(stage, id) {
   return verified;
 }
 
-/** Restores the backup and compares it with the volume, which nobody has written to since. */
+/** Restores the backup and compares it with the volume, which has not been written to since. */
 async function checkBackup(stage, backup) {
   const { screen, cleanup, product, volumes } = stage;
   const [volume] = volumes;

@@ -34,7 +34,7 @@ function git(...args) {
   return execFileSync("git", args, { cwd: ROOT, encoding: "utf8" }).trim();
 }
 
-/** Those that others depend on come first: nobody installs a package whose parts are not there yet. */
+/** Those that others depend on come first: no package can be installed whose parts are not there yet. */
 export function publishOrder(tarballs) {
   const ordered = [];
   const visit = (tarball) => {

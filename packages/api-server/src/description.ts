@@ -2,7 +2,7 @@
 import fastify, { type FastifyInstance } from "fastify";
 
 /**
- * Described on an app of its own that serves nobody: what makes the description takes longer to load
+ * Described on an app of its own that serves no client: what makes the description takes longer to load
  * than the whole of the routes, and hardly any daemon is ever asked for it.
  */
 export async function describeApi(

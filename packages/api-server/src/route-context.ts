@@ -32,7 +32,7 @@ export function answers(success: unknown): Answers {
   return { 200: success, ...failures };
 }
 
-/** The answers of an operation that tells its progress, to who asks for lines, before it gives `success`. */
+/** The answers of an operation that tells its progress, to clients that ask for lines, before `success`. */
 export function answersWithProgress(success: object, progress: object): Answers {
   const content = {
     "application/json": { schema: success },

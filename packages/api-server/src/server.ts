@@ -33,7 +33,7 @@ const CONNECTIONS_MAX = 1024;
 const REQUEST_TIMEOUT_DEFAULT_MS = 30_000;
 /** The framework's messages repeat what was asked, which can be long. */
 const MESSAGE_MAX = 128;
-/** Enough for any path of a device, but not for who wants to fill the log. */
+/** Enough for any path of a device, but not for a client that wants to fill the log. */
 const LOGGED_URL_MAX = 4096;
 /** How often connections are looked at for requests that take too long. */
 const TIMEOUT_CHECKS_PER_REQUEST = 4;
@@ -121,7 +121,7 @@ function named(error: Error): Error {
 }
 
 function whatToTell(error: unknown, { raw }: FastifyRequest): unknown {
-  // Nobody hears it any more, but it is no fault of the daemon either.
+  // No client reads it any more, but it is no fault of the daemon either.
   if (raw.destroyed && !raw.complete) {
     return new ControlError("REQUEST_INVALID", "the connection ended before the request did");
   }

@@ -22,7 +22,7 @@ import { ControlError } from "@blksnap/api";
 /** Linux keeps 108 bytes for the path of a socket, one of them a zero. */
 const SOCKET_PATH_MAX_BYTES = 107;
 const PROBE_TIMEOUT_MS = 2000;
-/** Who has made a passing file: the process id, in few characters. */
+/** The maker of a passing file: the process id, in few characters. */
 const OWN_MARK = process.pid.toString(36);
 
 /** Numeric id of a group of this host; undefined where it does not exist. */

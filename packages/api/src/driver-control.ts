@@ -1,7 +1,7 @@
 /**
  * What the control server asks of the driver: one method per operation of the API.
  *
- * Rules for who implements it:
+ * Rules for implementations:
  * - A device may be named by its original or its front, by any path that leads to it.
  * - An operation that fails throws an error whose `code` is a name of the catalogue in
  *   `@blksnap/api` (`ControlError` is one), and leaves nothing half done. Anything else that is
@@ -89,7 +89,7 @@ export interface DriverControl {
 
   /**
    * Attaches devices that are not tracked yet; where one can't be added, nothing is left. Nor when the
-   * signal aborts: its client has gone. Waits for its stores for as long as they get on, and tells
+   * signal aborts: its client has gone. Waits for its stores for as long as they make progress, and tells
    * `onProgress` how far they are.
    */
   snapshotCreate(

@@ -1,5 +1,5 @@
 /**
- * What is told of a snapshot while it lives: EVENTS lists the kinds. Whoever makes them or puts them into
+ * What is told of a snapshot while it lives: EVENTS lists the kinds. Code that makes them or puts them into
  * words has a table by kind, so one that is missing there does not build.
  */
 import { list, record, recordWithOptional } from "./build.js";

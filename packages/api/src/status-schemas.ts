@@ -135,7 +135,7 @@ const handover = {
   ],
 } as const;
 
-/** A front of an earlier daemon that this one could not go on with yet; tried again and again. */
+/** A front of an earlier daemon that this one could not resume yet; tried again and again. */
 export const waitingFront = record({
   device: { ...is.text, description: "its original" },
   front: { ...is.text, description: "/dev/ublkbN, whose users wait" },

@@ -1,4 +1,4 @@
-/** The name that somebody who mistyped it may have meant. */
+/** The name that may have been meant by a mistyped one. */
 
 /** Letters to change, add or leave out at most. */
 const DISTANCE_MAX = 3;

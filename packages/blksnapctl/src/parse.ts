@@ -58,7 +58,7 @@ function unknownCommand(command: string): Error {
  */
 export function parseArguments(scanned: Scanned): Parsed {
   const { command, verb, values, fault } = scanned;
-  // Who asks for help may well have made a mistake before.
+  // Help is often asked for after a mistake.
   if (values.has("help") && (verb !== undefined || command === undefined)) {
     return { wanted: "help", verb };
   }

@@ -12,7 +12,7 @@ export interface Surroundings {
   readonly environment: Environment;
   /** Width of the terminal; undefined where the output goes elsewhere. */
   readonly columns: number | undefined;
-  /** Whether somebody reads standard error as it comes. */
+  /** Whether a person reads standard error as it comes. */
   readonly isAttended?: boolean;
   /** Width of the terminal that standard error is. */
   readonly errorColumns?: number | undefined;

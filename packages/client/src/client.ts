@@ -81,7 +81,7 @@ export interface DaemonUpgrade {
   readonly from: { readonly pid: number; readonly version: string };
   readonly to: { readonly pid: number; readonly version: string };
   readonly started_by: DaemonUpgradeResponse["started_by"];
-  /** For how long nobody served the devices. */
+  /** For how long no daemon served the devices. */
   readonly pause_ms: number | null;
 }
 
@@ -270,8 +270,8 @@ export class BlksnapClient {
   }
 
   /**
-   * Creates a snapshot, not yet taken, and gives its id, and the devices that were attached for it. Waits for the stores for as long as they get on:
-   * the time-out is for each step. Given up, it leaves nothing.
+   * Creates a snapshot, not yet taken, and gives its id, and the devices that were attached for it. Waits
+   * for as long as the stores make progress: the time-out is for each step. Given up, it leaves nothing.
    */
   async snapshotCreate(
     parameters: SnapshotCreateParameters,

@@ -32,7 +32,7 @@ const NOT_YET: readonly string[] = ["DAEMON_NOT_RUNNING", "STARTING"];
 
 export interface OpenAnswer {
   readonly response: IncomingMessage;
-  /** It gets on: the time-out begins anew. */
+  /** It makes progress: the time-out begins anew. */
   readonly gotOn: () => void;
   /** Ends timer and signal watching; the connection too, where it is still open. */
   readonly close: () => void;

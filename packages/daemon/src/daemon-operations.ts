@@ -89,7 +89,7 @@ export class DaemonOperations implements DaemonControl {
     const isGoingDown = (await this.#options.isGoingDown?.()) === true;
     const isSaid = this.#isTriedAgain;
     this.#isTriedAgain = isGoingDown;
-    // Nobody asks again while a system goes down, and file systems may be unmounted after us.
+    // Nothing asks again while a system goes down, and file systems may be unmounted after us.
     if (isGoingDown) setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
     if (isSaid && isGoingDown) return;
     const what = describeInUse(inUse);

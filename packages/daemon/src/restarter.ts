@@ -1,4 +1,4 @@
-/** Who starts the next daemon when this one leaves: for a daemon without a supervisor. */
+/** What starts the next daemon when this one leaves: for a daemon without a supervisor. */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
@@ -35,7 +35,7 @@ export const OWN_SURROUNDINGS: ServiceSurroundings = {
 
 /**
  * The systemd service whose main process this is, provided that it is started again when it leaves.
- * @throws ControlError UPGRADE_UNATTENDED: nobody would start the next daemon, and why
+ * @throws ControlError UPGRADE_UNATTENDED: nothing would start the next daemon, and why
  */
 export async function restartingService(given: ServiceSurroundings): Promise<string> {
   // Others in a service's session inherit INVOCATION_ID; this names the process that is meant.

@@ -7,7 +7,7 @@
  *   active    ── serving ──▶                devices and control API are there
  *             ── prepare ──▶                start one from the program on disk
  *             ◀── prepared ─                it is ready: leave to it
- *             ◀── end ──────                somebody wants the daemon to end
+ *             ◀── end ──────                a stop of the daemon was asked for
  * ```
  */
 import { ControlError } from "@blksnap/api";

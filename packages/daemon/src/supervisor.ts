@@ -93,7 +93,7 @@ export class Supervisor {
   /** The standbys from before an upgrade, until the new daemon serves. */
   #fallbacks: Daemon[] = [];
   #hasServed = false;
-  /** Told while nobody was active. */
+  /** Told while no daemon was active. */
   #keptEnd: NodeJS.Signals | undefined;
   #preparing = false;
 

@@ -3,7 +3,7 @@ export class AreaDrop {
   #isDone = false;
   #told: (() => void) | undefined;
 
-  /** True where it is to be begun now. Who asks again had given up waiting. */
+  /** True where it is to be begun now. A caller that asks again had given up waiting. */
   begin(onClosed: () => void): boolean {
     if (this.#isDone) {
       onClosed();

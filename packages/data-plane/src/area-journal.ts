@@ -84,7 +84,7 @@ export class AreaJournal {
     else this.#saved(-1 - run, chunk, slot, from, to);
   }
 
-  /** A discard of the image has ended: the chunks that it released are recorded. Nobody waits. */
+  /** A discard of the image has ended: the chunks that it released are recorded. Nothing waits for that. */
   recordDiscard({ offsetBytes, lengthBytes }: ByteColumns, tag: number, map: DiffAreaMap): void {
     const { chunkBytes } = map.geometry;
     const end = Math.ceil((offsetBytes[tag] + lengthBytes[tag]) / chunkBytes);

@@ -10,7 +10,7 @@
  *              └─ else: append what is not logged, wait for the commit ──▶ onAdmitted(tag)
  * ```
  *
- * Who writes in sequence finds the blocks ahead recorded already: as many as it has written without a
+ * A sequential writer finds the blocks ahead recorded already: as many as it has written without a
  * gap, up to AHEAD_BYTES. After a power cut these count as changed and are not: never more than what
  * really was changed.
  */
@@ -199,8 +199,8 @@ export class CbtJournal {
   }
 
   /**
-   * Who writes to such a block before this has marked it, and the checkpoint is made after it; who writes
-   * later finds it not recorded.
+   * A write to such a block before this has marked it, and the checkpoint is made after it; a later write
+   * finds it not recorded.
    */
   #forgetAhead(word: number): void {
     const { isMarked } = this.#options;
@@ -224,7 +224,7 @@ export class CbtJournal {
     }
   }
 
-  /** Ends the journal: nobody waits for it any more. */
+  /** Ends the journal: nothing waits for it any more. */
   drop(): void {
     if (this.#dropped) return;
     this.#dropped = true;

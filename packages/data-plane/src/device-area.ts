@@ -197,7 +197,7 @@ export class DeviceArea {
     this.#sleeping = undefined;
   }
 
-  /** From here on writes are not copied: whoever finds the area's journal must not believe it. */
+  /** From here on writes are not copied: a later recovery must not believe the area's journal. */
   noteLost(): void {
     if ((this.journal ?? this.#sleeping) === undefined) return;
     this.#host.gate?.journal.noteAreaLost(this.id);

@@ -23,7 +23,7 @@ export function startQueue(queue: Queue, target: Target, end: QueueEnd): void {
   }
 }
 
-/** Who waits for the end of a queue: the main thread, or nobody who had expected it. */
+/** What waits for the end of a queue: the main thread, or nothing where it was not expected. */
 export class QueueEnd {
   readonly #onUnexpected: () => void;
   #isEnded = true;

@@ -5,7 +5,7 @@
  *
  * ```
  *   place 3 ──▶ buffer 3      replace(3)      place 3 ──▶ spare 17
- *                ▲ late I/O                               buffer 3 ◀─ late I/O, then nobody
+ *                ▲ late I/O                               buffer 3 ◀─ late I/O, then unused
  * ```
  *
  * A store that has something late gets no more I/O, so each store keeps one buffer per place at most.

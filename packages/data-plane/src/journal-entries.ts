@@ -17,7 +17,7 @@
  *              ..._MASK   | word << 8; chunk, slot, bits   the same of blocks 32 * word + bit
  * ```
  *
- * LOST, ZERO and the masks are only written by who goes through a map, see area-encoder.ts. SWITCH and
+ * LOST, ZERO and the masks are only written by a walk through a map, see area-encoder.ts. SWITCH and
  * AREA_LOST without AREA are of daemons before: they mean the area that the tracker had then.
  *
  * MARK is on the medium before the first write to a block of it is issued, SAVED (and before it the

@@ -216,7 +216,7 @@ export class JournalIo {
     else this.#onClosed = callback;
   }
 
-  /** Ends it at once; a commit that is on its way is told to nobody any more. */
+  /** Ends it at once; the end of a commit that is on its way is not reported any more. */
   close(): void {
     if (this.#life.isClosing) return;
     this.#life.enter(JournalState.CLOSING);
@@ -384,7 +384,7 @@ export class JournalIo {
     const idle = this.#onIdle;
     this.#onIdle = undefined;
     idle?.();
-    // Who waited may have begun, or ended, something.
+    // The callbacks may have begun, or ended, something.
     if (this.#life.is(JournalState.IDLE)) this.#begin();
   }
 

@@ -15,7 +15,7 @@
 import { assert } from "@blksnap/uring";
 
 export const JournalState = {
-  /** Nothing is on its way; entries may wait for somebody to commit them. */
+  /** Nothing is on its way; entries may wait to be committed. */
   IDLE: 0,
   /** What is being filled is committed when the reactor's batch is over. */
   SOON: 1,

@@ -1,5 +1,5 @@
 /**
- * The first lost ranges of a device's area, for who asks: found in slices, and kept until something is lost
+ * The first lost ranges of a device's area, for its caller: found in slices, and kept until something is lost
  * or written over. How much is lost in all is counted as it happens.
  */
 import { type DiffAreaMap, LostRangeScan } from "@blksnap/engine";
@@ -25,7 +25,7 @@ export class LostRanges {
     this.#slices = slices;
   }
 
-  /** Another area, or none any more: who waits is told what was found. */
+  /** Another area, or none any more: waiting callers are told what was found. */
   use(map: DiffAreaMap | undefined): void {
     this.#map = map;
     this.#version = -1;

@@ -281,7 +281,7 @@ export interface MirrorReply {
 }
 
 export interface AdoptReply {
-  /** False: the successor missed a commit, and the old journal goes on. */
+  /** False: the successor missed a commit, and the old journal continues. */
   readonly adopted: boolean;
 }
 

@@ -25,7 +25,7 @@ export class SleepingCopies {
     for (let i = 0; i < this.#count; i++) io.submitCopy(this.#copies[i]);
   }
 
-  /** The area is being dropped: who waits continues without a copy. */
+  /** The area is being dropped: what waits continues without a copy. */
   giveUp(): void {
     for (let i = 0; i < this.#count; i++) {
       this.#engine.onCopyDone(this.#copies[i], -EIO, CopyFault.WRITE);

@@ -21,7 +21,7 @@ type Storage = Pick<
   "allocateExtent" | "allocateExtentWhenReady" | "free" | "onChange"
 >;
 
-/** Who asks: a tracker's diff area, and the reactor that serves it. */
+/** The source of a request: a tracker's diff area, and the reactor that serves it. */
 export interface SlotUser {
   readonly tracker: number;
   readonly area: AreaId;
@@ -41,7 +41,7 @@ export interface SlotServerOptions {
 
 export class SlotServer {
   readonly #options: SlotServerOptions;
-  /** Who was refused, by area, with what they wanted, in the order in which that happened. */
+  /** Areas that were refused, with what they wanted, in the order in which that happened. */
   readonly #refused = new Map<AreaId, { user: SlotUser; wanted: number }>();
   readonly #unsubscribe: () => void;
 
@@ -65,7 +65,7 @@ export class SlotServer {
     }
     this.#send(user, 0, 0);
     this.#refused.set(user.area, { user, wanted });
-    // A change between the answer and now has found nobody to serve.
+    // A change between the answer and now has found no waiting area.
     this.#serveRefused();
   }
 

@@ -167,7 +167,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly awaitFrontEnd = (onEnd: () => void): void =>
     this.#frontEnd.await(() => this.#keptIo.end(onEnd));
 
-  /** Time goes on. True while something is in flight that has a bound. */
+  /** One tick has passed. True while something is in flight that has a bound. */
   tickIo(): boolean {
     const inGate = this.gate?.journal.io.tick() ?? false;
     return [this.engine.tick(), this.#area?.journal?.io.tick(), inGate].includes(true);
@@ -185,7 +185,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     };
   }
 
-  /** After the front's queue ended. An area that is still here is one to be gone on with later. */
+  /** After the front's queue ended. An area that is still here is to be resumed later. */
   close(): void {
     this.#ticker.remove(this);
     this.#area?.close();

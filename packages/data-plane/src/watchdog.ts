@@ -8,7 +8,7 @@
  * ```
  *
  * A busy reactor pays one store per turn, an idle one two wake-ups per second, and one without
- * devices nothing. The time counts from the wake-up, so a main thread that comes late accuses nobody.
+ * devices nothing. The time counts from the wake-up, so a main thread that comes late reports no reactor.
  */
 const CHECK_INTERVAL_MS = 250;
 const STALL_MS = 1_000;

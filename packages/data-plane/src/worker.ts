@@ -24,7 +24,7 @@ function sayLast(error: unknown): void {
   writeSync(2, `${JSON.stringify({ level: FATAL, time: Date.now(), msg })}\n`);
 }
 
-/** Its requests are nobody's any more when it ends, and their writers wait for the next process. */
+/** When it ends nothing serves its requests any more, and their writers wait for the next process. */
 const { lostStatus } = settings;
 const untie = lostStatus === undefined ? () => undefined : endProcessWithThread(lostStatus);
 const server = new ReactorServer({ wakeFd, port, say, settings });

@@ -22,7 +22,7 @@ export class WriteHold {
     return this.#sinceMs !== 0;
   }
 
-  /** @param onExpired writes continued by themselves, because nobody released them in time */
+  /** @param onExpired writes continued by themselves, because they were not released in time */
   begin(deadlineMs: number, onDrained: () => void, onExpired: () => void): void {
     assert(!this.isActive, "writes are held already");
     this.#sinceMs = performance.now();

@@ -36,12 +36,12 @@ export interface SlotAllocatorOptions {
   readonly limitBytes?: number;
   /** Bytes by which the storage grows; growth starts when half of it, or less, is ready. */
   readonly portionBytes?: number;
-  /** Longest time that someone who needs slots is told "wait", 1 ms to 1 h. */
+  /** Longest time that a caller that needs slots is told "wait", 1 ms to 1 h. */
   readonly growthTimeoutMs?: number;
   readonly clock?: Clock;
   /** Receives the events; must not throw. */
   readonly onEvent?: (event: DiffStorageEvent) => void;
-  /** Somebody has cut off a store's file: what is in its slots from this one on is gone. */
+  /** Another program has cut off a store's file: what is in its slots from this one on is gone. */
   readonly onCut?: (storeIndex: number, firstSlotIndex: number) => void;
   /** Told of the first portion step by step: bytes that are ready, that are to be, and what grows. */
   readonly onFill?: (readyBytes: number, wantedBytes: number, storeIndex: number) => void;
@@ -288,7 +288,7 @@ export class SlotAllocator {
   }
 
   /**
-   * Where it was cut off nobody knows any more: copies that were written meanwhile have made the file longer
+   * Where it was cut off is not known any more: copies that were written meanwhile have made the file longer
    * again. So all that is in it counts as gone, and nothing new is put there.
    */
   #cutOff(space: StoreSpace): void {

@@ -63,7 +63,7 @@ export interface OtherUse {
 }
 
 /**
- * Who may write to the bytes of a device or file without claiming it: loop devices, servers of nbd and
+ * What may write to the bytes of a device or file without claiming it: loop devices, servers of nbd and
  * ublk on this host, swap. What cannot be looked through is left out.
  */
 export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promise<OtherUse[]> {

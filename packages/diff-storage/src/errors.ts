@@ -10,7 +10,7 @@ const ERRNO_OF_CODE = {
   STORE_TOO_SMALL: "ENOSPC",
   /** The store's file system has no room for the first portion. */
   STORE_FULL: "ENOSPC",
-  /** Someone else holds the block device or the lock of the file. */
+  /** Another program holds the block device or the lock of the file. */
   STORE_BUSY: "EBUSY",
   /** The file system or device is read-only. */
   STORE_READ_ONLY: "EROFS",

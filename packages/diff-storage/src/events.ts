@@ -28,7 +28,7 @@ export type DiffStorageEvent =
       readonly attempt: number;
       readonly retryInMs: number;
     }
-  /** Growth has taken longer than its time limit; who needs space now is told "full". */
+  /** Growth has taken longer than its time limit; callers that need space now are told "full". */
   | { readonly type: "growth_late"; readonly waitedMs: number; readonly freeBytes: number }
   /** A store grew that had failed or was late. */
   | { readonly type: "growth_recovered"; readonly path: string; readonly capacityBytes: number }

@@ -1,6 +1,6 @@
 import type { Clock } from "./system.js";
 
-/** Waits for the filling of a storage for as long as it gets on. */
+/** Waits for the filling of a storage for as long as it makes progress. */
 export class FillWatch {
   readonly #clock: Clock;
   readonly #stallMs: number;
@@ -14,12 +14,12 @@ export class FillWatch {
     this.#signal = signal;
   }
 
-  /** It gets on. */
+  /** It makes progress. */
   stepped(): void {
     this.#rearm();
   }
 
-  /** Ends with the work, with the signal, or when the work does not get on. */
+  /** Ends with the work, with the signal, or when the work makes no progress. */
   wait(work: Promise<void>): Promise<void> {
     return new Promise((resolve) => {
       let cancel: () => void = () => undefined;

@@ -11,7 +11,7 @@ import type { Clock } from "./system.js";
 const BACKOFF_FIRST_MS = 100;
 /** Longest pause between attempts. */
 const BACKOFF_LAST_MS = 30_000;
-/** Space is allocated in steps: slots are ready after each, and it shows that a slow disk gets on. */
+/** Space is allocated in steps: slots are ready after each, and it shows that a slow disk makes progress. */
 const STEP_BYTES = 2 ** 24;
 /** An attempt is at least so large, whatever a file system says that it can still give. */
 const ATTEMPT_SLOTS_MIN = 16;
@@ -37,7 +37,7 @@ export interface GrowthParts {
   readonly onFill?:
     | ((readySlots: number, targetSlots: number, space: StoreSpace) => void)
     | undefined;
-  /** Slots became ready, or the answer to who waits for them changed. */
+  /** Slots became ready, or the answer to waiting callers changed. */
   readonly changed: () => void;
 }
 
@@ -141,7 +141,7 @@ export class Growth {
     return this.#stores[storeIndex].availableBytes;
   }
 
-  /** What to tell someone who needs slots while none is ready. */
+  /** What to tell a caller that needs slots while none is ready. */
   answer(): "wait" | "full" {
     if (this.#stopped || this.#wantedSinceMs === undefined) return "full";
     const nowMs = this.#parts.clock.nowMs();
@@ -154,7 +154,7 @@ export class Growth {
   }
 
   /**
-   * Grows until `targetSlots` are ready, before anyone uses them: for as long as that gets on.
+   * Grows until `targetSlots` are ready, before anyone uses them: for as long as that makes progress.
    *
    * Rejects with STORE_FULL, STORE_TIMEOUT, ABORTED or the stores' own failure when that cannot be had.
    */
@@ -211,7 +211,7 @@ export class Growth {
     this.#arm(nowMs);
   }
 
-  /** No attempt starts after this; those in flight go on. */
+  /** No attempt starts after this; those in flight continue. */
   stop(): void {
     this.#stopped = true;
     this.#cancelTimer?.();
@@ -351,7 +351,7 @@ export class Growth {
     }
   }
 
-  /** A step has brought something, and the next one begins: whoever waits need not wait for that. */
+  /** A step has brought something, and the next one begins: waiting callers need not wait for that. */
   #steppedOn(store: Attempts): void {
     const nowMs = this.#parts.clock.nowMs();
     store.startedMs = nowMs;

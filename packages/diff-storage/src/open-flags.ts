@@ -2,7 +2,7 @@ import { constants } from "node:fs";
 
 /** Opens for reading and writing. */
 export const OPEN_READ_WRITE: number = constants.O_RDWR;
-/** Exclusive: nobody else holds the block device; no link is made to the unnamed file. */
+/** Exclusive: no other program holds the block device; no link is made to the unnamed file. */
 export const OPEN_EXCLUSIVE: number = constants.O_EXCL;
 export const OPEN_CREATE: number = constants.O_CREAT;
 export const OPEN_NO_FOLLOW: number = constants.O_NOFOLLOW;

@@ -39,7 +39,7 @@ export interface OpenStoreOptions {
    */
   readonly fileName?: string;
   /**
-   * Goes on with what an earlier process of this user has left: a named file must be there, nothing is
+   * Resumes what an earlier process of this user has left: a named file must be there, nothing is
    * tried out on it, and no limit stands in the way of what it has.
    */
   readonly reopen?: boolean;

@@ -180,7 +180,7 @@ export class DiffStorage {
   }
 }
 
-/** Whether `work` ends within `timeoutMs`; it goes on if not. */
+/** Whether `work` ends within `timeoutMs`; it continues if not. */
 async function within(work: Promise<unknown>, timeoutMs: number, clock: Clock): Promise<boolean> {
   let cancel: (() => void) | undefined;
   const late = new Promise<boolean>((done) => {

@@ -35,7 +35,7 @@ export interface Store {
   trim(endBytes: number): Promise<void>;
   /** Gives the space of a range back; its content becomes undefined. */
   punch(offsetBytes: number, lengthBytes: number): Promise<void>;
-  /** Size of a file at this moment; undefined for what nobody else can cut off. */
+  /** Size of a file at this moment; undefined for what no other program can cut off. */
   presentBytes?(): Promise<number | undefined>;
   /** Bytes the file system could still give; undefined where that says nothing. */
   availableBytes(): Promise<number | undefined>;

@@ -222,7 +222,7 @@ export class CbtMap {
 
   /**
    * Records that a discard has ended and that its whole blocks hold no data since: markRequest() was
-   * called for it before, and nobody wrote to the range meanwhile.
+   * called for it before, and nothing wrote to the range meanwhile.
    */
   recordDiscard(offsetBytes: number, lengthBytes: number): void {
     const endBytes = offsetBytes + lengthBytes;

@@ -17,8 +17,8 @@
  * reserved by an image write that lacks a copy; runs are always taken before copies and copies
  * never wait for runs, so there is no circle.
  *
- * Why nobody starves. The queues are first-in first-out; while someone waits for a pool, newcomers
- * queue up behind him even if there is a free entry (`serving` lets just the woken one pass).
+ * Why no request starves. The queues are first-in first-out; while one waits for a pool, newcomers
+ * queue up behind it even if there is a free entry (`serving` lets just the woken one pass).
  */
 import type { CbtMap } from "./cbt-map.js";
 import { EIO } from "./constants.js";

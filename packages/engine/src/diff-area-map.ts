@@ -22,7 +22,7 @@
 //
 // The file is sparse and never filled: a zero entry means nothing happened yet, the hole bits are
 // looked at only if the chunk's flag HOLES is set, and scans go by the touched bits. So creating,
-// opening and scanning cost nothing for parts of the device that nobody wrote to.
+// opening and scanning cost nothing for parts of the device without a write.
 //
 // Order of stores, so that a kill between any two leaves a map that is right: the touched bit before
 // the entry, flags before hole bits, hole bits before saved bits, slot before anything is written
@@ -308,7 +308,7 @@ export class DiffAreaMap {
   /**
    * Calls `visit` for each chunk from `from` on that has anything recorded, in bounded steps: until it
    * answers false, which leaves that chunk for later, or after `unitsMax` units of work: chunks, and words of the index, looked at.
-   * Answers where to go on; chunkCount at the end.
+   * Answers where to continue; chunkCount at the end.
    */
   visitTouched(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
     return this.visitPages(from, unitsMax, (chunk) => {

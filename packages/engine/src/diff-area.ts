@@ -28,7 +28,7 @@ const GRANTED_BESIDE = 64;
 /** So many fit into the bits of `hungStores`. */
 const STORES_MAX = 31;
 
-/** Who wants to know what happens to an area: the engine that it is attached to. */
+/** Listens to an area: the engine that it is attached to. */
 export interface AreaListener {
   /** Slots were granted or denied. */
   onSlotsAnswered(granted: boolean): void;
@@ -141,7 +141,7 @@ export class DiffArea {
     this.slots.giveBack(Math.ceil(this.slots.freeCount / 2), visit);
   }
 
-  /** Refuses requestSlots: until slots are granted, who needs one meets the overflow policy. */
+  /** Refuses requestSlots: until slots are granted, a request that needs one meets the overflow policy. */
   denySlots(errno: number): void {
     this.slots.deny(errno);
     this.listener?.onSlotsAnswered(false);
@@ -155,7 +155,7 @@ export class DiffArea {
   }
 
   /**
-   * Time goes on: blocked writes try again, and go through when they have waited `blockedTicksMax`
+   * A tick: blocked writes try again, and go through when they have waited `blockedTicksMax`
    * ticks. The host calls this at even intervals while `blockedWrites` is not 0.
    */
   tick(): void {

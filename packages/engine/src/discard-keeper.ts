@@ -1,7 +1,7 @@
 /**
  * Discards that a snapshot is in the way of.
  *
- * A discard is a hint: "nobody needs this data any more". While the snapshot needs it, copying it for
+ * A discard is a hint: "this data is no longer needed". While the snapshot needs it, copying it for
  * the sake of a hint would be the wrong way round. So such a discard is kept back as a whole:
  * answered at once, not copied, not issued, not a change. When no snapshot is there any more, what
  * is kept is sent down, a slice at a time; blocks beside each other go together, whichever request discarded

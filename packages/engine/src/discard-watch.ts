@@ -2,7 +2,7 @@
  * Which discards of the original may be recorded in the CBT map as what they are.
  *
  * A block counts as discarded only when the discard has succeeded and no write to it was under way
- * at any moment between the discard's issue and its end: whose data won, nobody could say.
+ * at any moment between the discard's issue and its end: which of them won would be unknown.
  *
  *     write  |-- issued ----------|                        found when the discard is issued
  *     write          |-- issued --|                        found when the write is issued

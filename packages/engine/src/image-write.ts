@@ -6,9 +6,9 @@
  *     yet                old      slot: "direct"     old        a block must be in the slot too
  *     in the slot        in place in place           in place
  *
- * A direct write takes a place in the table of copies, so that everybody who needs one of its blocks
+ * A direct write takes a place in the table of copies, so that every request that needs one of its blocks
  * waits for it; its saved bits are set when it has succeeded. A failed one leaves them unset: the old
- * data is still where it was, and who waited looks again and copies it himself. Writing a whole
+ * data is still where it was, and each waiting request looks again and copies it itself. Writing a whole
  * block over a lost one heals it; writing a part of a lost one is an error.
  */
 import { BlockState, CopyKind, EIO, RunKind } from "./constants.js";

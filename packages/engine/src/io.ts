@@ -5,7 +5,7 @@
  * from inside the asking call; ZERO runs are the one exception. completeFront, completeImage,
  * onDrained and onAreaClosed end an event: the host may call the engine from inside these. From
  * inside the others it may not. What a host throws comes out of the engine's call that led to it,
- * after everybody else continued.
+ * after all other requests have continued.
  */
 
 export interface EngineIo {

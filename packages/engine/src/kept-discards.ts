@@ -8,7 +8,7 @@
  *     pages     [ none | bits | all | none | ... ]      2048 of them at most
  *
  * A discard sets the granules that it covers whole, whatever overlaps a granule in part clears it. So
- * a set bit may be missing, but never is one set that holds data which somebody wants back.
+ * a set bit may be missing, but a bit is never set for data that a user wants back.
  */
 import { bitAt, clearBits, findBit, setBits } from "./bits.js";
 import type { Geometry } from "./geometry.js";

@@ -1,11 +1,11 @@
 /**
  * Slots whose content is gone because their store was cut off, and the chunks that had them: found in
- * bounded steps, as a map can have millions of chunks, and at once where somebody needs to know.
+ * bounded steps, as a map can have millions of chunks, and at once where a request needs to know.
  *
  *     chunks    | found        cursor ──▶    met          met
  *
  * What is saved there from the cut on is there. So a chunk loses what it has once: when the cursor comes
- * to it, or before that when it is met, because somebody copies into it or reads its slot.
+ * to it, or before that when it is met, because a request copies into it or reads its slot.
  */
 import { bitAt, setBits } from "./bits.js";
 import { BlockState } from "./constants.js";

@@ -6,8 +6,8 @@
 //
 // Slots are the allocator's numbers, 0 to 2^31 - 2; the engine only hands them out one by one.
 //
-//     asked    a request for more is under way: who needs a slot waits
-//     denied   the last answer was no: who needs a slot and finds none fails at once, until a grant
+//     asked    a request for more is under way: a request without a slot waits
+//     denied   the last answer was no: a request that finds no slot fails at once, until a grant
 //
 // Extents of stores that hang stay, and others are asked for. Since an area asks only while the stores that
 // answer have few slots left, a store never has more extents here than it had slots then, and what came
@@ -102,7 +102,7 @@ export class SlotPool {
 
   /**
    * Adds slots firstSlot..firstSlot+count-1, all of one store. Throws SLOTS_FULL when too many extents wait:
-   * that is a denial to who waits.
+   * that is a denial to those that wait.
    */
   grant(firstSlot: number, count: number): void {
     assert(Number.isInteger(firstSlot) && firstSlot >= 0, "slot numbers are 0 to 2^31 - 2");

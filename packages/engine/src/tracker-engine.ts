@@ -259,7 +259,7 @@ export class TrackerEngine implements AreaListener {
 
   /**
    * What was saved in this slot and those behind it in its store is gone, and counts as lost from now on.
-   * Who has it is still to be found: findLost(). Cold.
+   * Which chunk has it is still to be found: findLost(). Cold.
    */
   loseSlots(firstSlot: number): void {
     const { core } = this;

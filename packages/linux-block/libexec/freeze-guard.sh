@@ -13,12 +13,12 @@
 #                       stuck FD MESSAGE for each file system that could not be thawed
 #
 # The end of the input is the daemon's word that the take is over, as well as its death. It comes by
-# itself after the limit, for a daemon that lives but does not get on.
+# itself after the limit, for a daemon that lives but makes no progress.
 #
 # After the daemon's death a thaw may wait for I/O until the next daemon serves the device. That is
 # harmless: nothing waits for this guard.
 
-# Who ends the daemon's processes must not end the one that thaws.
+# A signal to all of the daemon's processes must not end the one that thaws.
 trap '' HUP INT QUIT TERM PIPE
 
 # For /proc/self/fd/N the kernel looks into the process that asks: it has inherited N.
@@ -34,7 +34,7 @@ change() {
 
 freeze() {
   if message=$(change freeze "$1"); then
-    # Frozen, even when nobody is left to hear it.
+    # Frozen, even when no reader is left.
     echo "frozen $1" || :
   else
     echo "failed $1 ${message##*: }"
@@ -47,7 +47,7 @@ thaw() {
   for pause in 1 2 4 0; do
     message=$(change thaw "$1") && return
     case $message in
-      # Somebody else has thawed it.
+      # Another program has thawed it.
       *"Invalid argument") return ;;
     esac
     sleep "$pause"

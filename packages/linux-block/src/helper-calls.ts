@@ -1,6 +1,6 @@
 /**
- * System calls that may never return, made by another process. Whoever uses this package brings them, such as
- * @blksnap/uring: here is no native code.
+ * System calls that may never return, made by another process. The program that uses this package
+ * brings them, for example from @blksnap/uring: this package has no native code.
  *
  * Numbers of devices are as node:fs has them. An answer that is a number is a negative errno: -ETIMEDOUT where
  * there was none in time.

@@ -112,7 +112,7 @@ export class CachedBytes {
     return this.#bytes.buffer as ArrayBuffer;
   }
 
-  /** Who shared the bytes has died: what it does to them from now on is not seen. */
+  /** The process that shared the bytes has died: what it does to them from now on is not seen. */
   unshare(): void {
     this.#bytes = this.#bytes.slice();
   }

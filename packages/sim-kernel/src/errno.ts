@@ -59,7 +59,7 @@ export class SystemError extends Error {
   }
 }
 
-/** What a system call of a life that has ended throws: nobody is there who could continue. */
+/** What a system call of a life that has ended throws: there is nothing left that could continue. */
 export class Killed extends Error {
   constructor(why = "the process was killed") {
     super(`${why} (simulated)`);

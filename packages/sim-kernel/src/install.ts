@@ -53,7 +53,7 @@ function guarded(machine: SimMachine): object {
   return table;
 }
 
-/** Promises of a life that was killed may fail, and nobody is there any more who would look. */
+/** Promises of a life that was killed may fail, and nothing is left that would handle it. */
 function onRejection(error: unknown): void {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof Killed) return;

@@ -171,7 +171,7 @@ export class SimMachine {
     removeBlockFolder(this.tree, device);
   }
 
-  /** Somebody on the machine who uses a block device; dies with the machine only. */
+  /** Another program on the machine that uses a block device; dies with the machine only. */
   user(path: string): SimUser {
     return new SimUser(this, path);
   }

@@ -180,7 +180,7 @@ export class SimNative {
     const offered = Math.min(toSubmit, ring.offered);
     const taken = ring.taken(offered, partialSubmitOneIn);
     operations.submit(ring, taken, process);
-    // Who submits only a part does not wait.
+    // A call that submits only a part does not wait.
     const waits = minComplete > 0 && taken === toSubmit && !isTurning;
     while (waits && ring.ready < minComplete) {
       if (!this.#machine.stepMachine()) throw new Killed("a thread waits for what never comes");

@@ -289,7 +289,7 @@ export interface UringCommand {
   readonly words: Int32Array;
   readonly process: SimProcess;
   readonly done: (result: number) => void;
-  /** Set by who keeps the command: takes it back. @returns the command's result, where it can be */
+  /** Set by the holder of the command: takes it back. @returns the command's result, where it can be */
   cancel?: (() => number | undefined) | undefined;
 }
 

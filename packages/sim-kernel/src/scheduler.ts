@@ -3,7 +3,7 @@
  * their times and the order in which they were made.
  */
 
-/** Who has events of its own: none of them happens any more when it has died. */
+/** An owner of events: none of them happens any more when it has died. */
 export interface EventOwner {
   readonly isAlive: boolean;
 }
@@ -84,7 +84,7 @@ export class Scheduler {
     }
   }
 
-  /** Lets the next event of the machine itself happen: nobody's code runs. */
+  /** Lets the next event of the machine itself happen: no program's code runs. */
   stepMachine(): boolean {
     let next: SimEvent | undefined;
     for (const event of this.#heap) {

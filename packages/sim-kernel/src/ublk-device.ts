@@ -118,7 +118,7 @@ export class UblkDevice extends CharacterDevice {
     return this.#tags.every(({ command, part }) => command !== undefined || part !== undefined);
   }
 
-  /** Nobody has it open, neither server nor user. */
+  /** Neither a server nor a user has it open. */
   get isUnused(): boolean {
     return !this.isOpen && (this.block === undefined || this.block.openers.size === 0);
   }

@@ -262,7 +262,7 @@ export class UblkDriver extends CharacterDevice {
     });
   }
 
-  /** Its number is free for others when nobody has it open any more. */
+  /** Its number is free for others when nothing has it open any more. */
   releaseIfUnused(device: UblkDevice): void {
     const told = this.#onReleased.get(device);
     if (told === undefined || !device.isUnused) return;

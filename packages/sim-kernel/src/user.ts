@@ -60,7 +60,7 @@ export class SimUser {
         if (result >= 0) resolve(result);
         else reject(new SystemError(-result, kind, this.#open.path));
       };
-      // Who waits for it is let run before the next event.
+      // Its waiters run before the next event.
       const io = new Io(kind, offsetBytes, lengthBytes, data, isDurable, (result) =>
         this.#machine.scheduler.after(0, () => done(result), undefined, true),
       );

@@ -5,7 +5,7 @@
  *   rublk add -t null|memory|loop [-f FILE] [-n ID] [-d DEPTH] [-b BYTES] [-s CAPACITY] [--foreground]
  *   rublk list [-n ID]      rublk del -n ID | -a      rublk features
  *
- * `add` leaves a process of its own behind that serves the device until somebody deletes it.
+ * `add` leaves a process of its own behind that serves the device until it is deleted.
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -91,7 +91,7 @@ function add(type) {
   if (values.foreground) return serve(type);
   const self = fileURLToPath(import.meta.url);
   const args = [self, "add", ...words, "--foreground"];
-  // It keeps none of the caller's descriptors: whoever reads them would wait for it.
+  // It keeps none of the caller's descriptors: a reader of them would wait for it.
   const server = spawn(process.execPath, args, {
     detached: true,
     stdio: ["ignore", "ignore", "ignore", "ipc"],

@@ -50,7 +50,7 @@ export interface OpenBackingOptions {
 }
 
 /**
- * Opens a block device (exclusively: nobody has it mounted or opens it exclusively besides us) or a
+ * Opens a block device (exclusively: it is not mounted, and no other program opens it exclusively) or a
  * regular file (locked for writing) past the page cache, and reads its limits.
  * @throws UblkError BACKING_NOT_FOUND, BACKING_BUSY (EBUSY), BACKING_UNSUPPORTED (not a block device
  * or regular file; empty; no direct I/O), BACKING_FAILED (not permitted, read-only, an I/O error)

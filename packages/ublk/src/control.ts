@@ -230,7 +230,7 @@ export class UblkControl {
     const giveUp = (): void => cancel.abort();
     command.signal?.addEventListener("abort", giveUp, { once: true });
     if (command.signal?.aborted) giveUp();
-    // The memory belongs to the kernel until the command ends, even when nobody waits any more.
+    // The memory belongs to the kernel until the command ends, even when nothing waits any more.
     const answer = this.#ring
       .submit(
         (ring, low, high) => this.#prepare(ring, command, memory, low, high),

@@ -166,7 +166,7 @@ export class UblkDevice {
           const what = `${this.path}: ${error.message}`;
           this.#failure = new UblkError("QUEUE_FAILED", what, 0, error);
           reject(this.#failure);
-          // Who waits for an answer of the dead thread gets an error as soon as nobody has this open:
+          // A writer that waits for the dead thread gets an error as soon as nothing has this open:
           // from Linux 6.15 on that is when the kernel looks for requests that a server had.
           this.#closeCharacterDevice();
           this.#onError(this.#failure);

@@ -101,8 +101,8 @@ export class Queue implements CompletionHandler {
    * Fetches every tag, once per queue; from the reactor's next turn on requests reach the target.
    *
    * A process can be killed at any step, and Linux (up to 6.15) lets the next one recover the device
-   * only when all tags of a queue were fetched or none, and when nobody who had the descriptors mapped
-   * died before that. So the tags are fetched by one system call, and descriptors are mapped
+   * only when all tags of a queue were fetched or none, and when no process that had the descriptors
+   * mapped died before that. So the tags are fetched by one system call, and descriptors are mapped
    * after it.
    *
    * START_DEV reads the partition table of a device whose queues were all fetched with CAP_SYS_ADMIN,
@@ -175,7 +175,7 @@ export class Queue implements CompletionHandler {
   }
 
   /**
-   * Gives a tag another buffer, because I/O that nobody waits for still uses the one that it has. From the
+   * Gives a tag another buffer, because I/O that nothing waits for still uses the one that it has. From the
    * answer to its present request on it is used; it belongs to no registered buffer, and to the caller.
    * @param memory at least maxIoBytes
    */

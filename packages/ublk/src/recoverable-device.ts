@@ -23,7 +23,7 @@ export function isOurs({ serverFlags, serverFlagsHigh }: Marked, owner: number):
   return isMarked && serverFlagsHigh === owner;
 }
 
-/** A killed server's requests are sent again to the next one; until then everybody waits. */
+/** A killed server's requests are sent again to the next one; until then its users wait. */
 const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE;
 
 /**
@@ -49,7 +49,7 @@ export interface ServeOptions {
   readonly queueEnded: () => Promise<void>;
   /**
    * What an error of these two leaves open: "served" when it is not known whether the queue has begun or
-   * ended, "unanswered" when nobody answered, but it surely has not begun; undefined when all is said.
+   * ended, "unanswered" when no answer came, but it surely has not begun; undefined when all is said.
    */
   readonly doubtOf: (error: unknown) => "served" | "unanswered" | undefined;
   /** Called before anybody can see the device /dev/ublkbN, and when its number is free for others. */
@@ -206,9 +206,9 @@ export class RecoverableDevice {
   }
 
   /**
-   * Its queue has ended. Answers whether another program was it: who deletes it waits until it is closed
-   * here, and then its number may be another device's.
-   * @param forgetNumber called before that: nobody may find the number on record later
+   * Its queue has ended. Answers whether another program ended it: one that deletes it waits until it is
+   * closed here, and then its number may be another device's.
+   * @param forgetNumber called before that: the number must not be found on record later
    */
   noteEnd(forgetNumber: () => void): boolean {
     if (this.#isStopping || !this.#isLive) return false;

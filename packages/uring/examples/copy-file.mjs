@@ -3,7 +3,7 @@
  *
  * Each copy is a read linked to a write, so that the data goes from file to file without a trip
  * through JavaScript. A read that comes short cancels its write: the end of the file is known
- * beforehand, so that happens only when somebody truncates the file meanwhile.
+ * beforehand, so that happens only when the file is truncated meanwhile.
  */
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";

@@ -237,14 +237,14 @@ export class Reactor {
    * the ring to the end of the process: the kernel then takes back what is in flight as after a kill,
    * while a ring that is closed under the requests of a living thread can keep drivers waiting for
    * theirs (ublk, Linux 6.12).
-   * @throws UringError when the ring itself fails, or nobody could wake the loop any more
+   * @throws UringError when the ring itself fails, or nothing could wake the loop any more
    */
   run(): void {
     while (this.turn());
   }
 
   /**
-   * One turn of run(), for who runs several loops on one thread: where the kernel does not wait, as a
+   * One turn of run(), for callers with several loops on one thread: where the kernel does not wait, as a
    * simulated one.
    * @returns false when the loop has ended, as run() does @throws as run()
    */

@@ -33,7 +33,7 @@ export class Cleanup {
     };
   }
 
-  /** Goes on after a failure. @returns {Promise<string[]>} what failed */
+  /** Continues after a failure. @returns {Promise<string[]>} what failed */
   async run() {
     const failures = [];
     for (const { name, undo } of this.#steps.splice(0).reverse()) {

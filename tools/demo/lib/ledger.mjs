@@ -1,5 +1,5 @@
 /**
- * A program that goes on writing through the instant of take: record n goes to the first volume and
+ * A program that keeps writing through the instant of take: record n goes to the first volume and
  * reaches its disk, then to the second, and so on. At any one instant the first volume has as many
  * records as the second or one more; two volumes frozen at different times would show it.
  */

@@ -80,7 +80,7 @@ export class Screen {
   }
 
   /**
-   * Shows that something goes on while it takes longer than a second.
+   * Shows that work is in progress while it takes longer than a second.
    *
    * @param {string | (() => string)} text
    */

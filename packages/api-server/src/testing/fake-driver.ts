@@ -58,7 +58,7 @@ export class FakeDriver implements DriverControl {
   };
   /** Fronts that it shows as not served yet. */
   waiting: StatusResponse["waiting"] = [];
-  /** How its stores get on during a create; each step lasts until it is done. */
+  /** How its stores fill during a create; each step lasts until it is done. */
   fillSteps: readonly { readonly allocatedBytes: number; readonly done: Promise<void> }[] = [];
   readonly #trackers = new Map<string, FakeTracker>();
   readonly #startedAt = Date.now();

@@ -53,7 +53,7 @@ interface Schema {
 
 export interface NumericField {
   readonly name: string;
-  /** Where it is, for who reads about it. */
+  /** Where it is, for the reader of a message. */
   readonly path: string;
 }
 

@@ -38,7 +38,7 @@ export async function create(
   try {
     await deliver(json ? `${JSON.stringify(created)}\n` : `${created.id}\n`);
   } catch (error) {
-    // Nobody knows its name: it would stay for ever.
+    // Its id is unknown to the caller: it would stay for ever.
     await client.snapshotDestroy(created.id);
     for (const device of attachedBy(created)) {
       await client.detach(device).catch(({ message }: Error) => {

@@ -1,6 +1,6 @@
 /**
  * What can be wrong on a host, looked at from outside of the daemon: so it works without one, and
- * when it hangs. What only the daemon knows is added by who asks it.
+ * when it hangs. What only the daemon knows is added by the caller.
  */
 import { execFileSync } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";

@@ -20,7 +20,7 @@ import type { HostFiles, OwnProcess } from "./host-files.js";
 const SECOND_LOOK_MS = 2_000;
 const LINKS = "/dev/blksnap";
 
-/** The ublk devices of the host, whoever serves them. */
+/** The ublk devices of the host, of all servers. */
 export interface UblkDevices {
   list(): Promise<UblkDeviceInfo[]>;
   info(id: number): Promise<UblkDeviceInfo | undefined>;
@@ -58,7 +58,7 @@ export interface Surroundings {
   readonly processes: readonly OwnProcess[];
   /** The daemon that owns the state directory. */
   readonly daemon: OwnProcess | undefined;
-  /** Tag of the state directory on devices; all others are another daemon's, or nobody's here. */
+  /** Tag of the state directory on devices; all others are another daemon's, or unclaimed here. */
   readonly owner: number;
 }
 
@@ -142,7 +142,7 @@ async function isAnotherSoon(devices: UblkDevices, id: number, owner: number): P
   return info?.state !== UblkState.DEAD || !isOurs(info, owner);
 }
 
-/** Looks once more: a number that became free may be somebody else's by now. */
+/** Looks once more: a number that became free may be another device's by now. */
 async function remove(devices: UblkDevices, id: number, owner: number): Promise<string> {
   const info = await devices.info(id);
   if (info === undefined) return `/dev/ublkb${id} is gone`;
@@ -184,7 +184,7 @@ function removeLink(folder: string, path: string): string {
   return `removed ${path}`;
 }
 
-/** Files of trackers and snapshots that are not on record: for a directory that nobody owns. */
+/** Files of trackers and snapshots that are not on record: for a directory that no daemon owns. */
 export function checkStateFiles(
   { host, records, daemon }: Surroundings,
   stateDirectory: string,
@@ -216,7 +216,7 @@ export function checkStateFiles(
 function isStale(name: string, { trackers, snapshots, damaged }: Records): boolean {
   const record = recordOf(name);
   if (record === undefined) return isUnfinishedRecord(name);
-  // A map of a damaged record is somebody's all the same.
+  // A map of a damaged record belongs to it all the same.
   const onRecord = [
     ...trackers.map(({ id }) => StateFile.trackerRecord.name(id)),
     ...snapshots.map(({ id }) => StateFile.snapshotRecord.name(id)),
@@ -225,7 +225,7 @@ function isStale(name: string, { trackers, snapshots, damaged }: Records): boole
   return !onRecord.includes(record);
 }
 
-/** File systems that a take has frozen and nobody thaws. */
+/** File systems that a take has frozen and nothing thaws. */
 export function checkFreezes({ records, processes, daemon }: Surroundings): FixableFinding[] {
   const check = "freezes";
   const guards = processes.filter(({ role }) => role === "freeze-guard");

@@ -1,6 +1,6 @@
 /**
  * LVM on fronts: the original has the same physical volume, under the same uuid. LVM takes whichever it
- * prefers, and at boot there is only the original; writes to it are tracked by nobody.
+ * prefers, and at boot there is only the original; nothing tracks the writes to it.
  */
 import type { TrackerRecord } from "@blksnap/driver";
 import { error, type Finding, ok } from "./finding.js";

@@ -117,7 +117,7 @@ function checkNamespace(host: HostFiles, pid: number): Finding {
   return warning(check, what, why, `${SUPERVISE_HINT}, with util-linux installed`);
 }
 
-/** A program on a device that it serves cannot be read while nobody serves. */
+/** A program on a device that it serves cannot be read while nothing serves it. */
 function checkProgram(host: HostFiles, { pid, words }: OwnProcess): Finding {
   const onFront = findOnFront(host, pid, [host.link(`/proc/${pid}/exe`), ...words.slice(1, 2)]);
   if (onFront === undefined) return ok("program", "the program lies on no ublk device");

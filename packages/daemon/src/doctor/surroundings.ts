@@ -68,7 +68,7 @@ export function checkStateDirectory(path: string): Finding {
   }
 }
 
-/** @param groups text of /etc/group @param hasDaemon whether somebody should listen there */
+/** @param groups text of /etc/group @param hasDaemon whether a daemon should listen there */
 export function checkSocket(path: string, groups: string, hasDaemon: boolean): Finding {
   const check = "socket";
   try {

@@ -27,7 +27,7 @@ export interface FakeStoreOptions {
   readonly onPreallocate?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
   /** Asked for each punch. Default: succeeds at once. */
   readonly onPunch?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
-  /** The size that others see, and may change. Default: nobody can. */
+  /** The size that others see, and may change. Default: none can. */
   readonly presentBytes?: () => number;
 }
 

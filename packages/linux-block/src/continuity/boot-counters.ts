@@ -40,7 +40,7 @@ const READ_CLOCK = Buffer.from("80010000000a00000181", "hex");
 const READ_CLOCK_BYTES = 35;
 const RESETS_OFFSET = 26;
 const RESTARTS_OFFSET = 30;
-/** Upper half of a loader's byte: kexec, and whoever has no number of its own. */
+/** Upper half of a loader's byte: kexec, and any loader without a number of its own. */
 const LOADER_KEXEC = 0xd;
 const LOADER_UNKNOWN = 0xf;
 

@@ -14,7 +14,7 @@ export interface BootMark {
   readonly counters: BootCounters;
 }
 
-/** What is known of a boot that nobody has linked to another one: it proves nothing. */
+/** What is known of a boot that is linked to no other one: it proves nothing. */
 export const UNKNOWN_BOOT: BootMark = {
   previousBootId: null,
   counters: { tpmResets: null, firmwareBoots: null, isFirst: false },

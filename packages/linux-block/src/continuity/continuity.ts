@@ -1,13 +1,13 @@
 /**
- * Whether a changed-block map is still the whole truth after a time in which nobody tracked. It continues
- * only where nothing shows a write and something proves that nobody wrote:
+ * Whether a changed-block map is still the whole truth after a time without tracking. It continues only
+ * where nothing shows a write and something proves that there was none:
  *
  * - the counters of the device, as long as it is the same incarnation of it and the system did not sleep;
  *   the times of a regular file in the same boot: those of the last seconds before a power cut are lost;
  * - a file system's own superblock (file-system-proof.ts);
  * - a record that was closed as the last of a system that went down, when this boot is the very next one
- *   of the machine, and nobody has written since the device appeared in it, which it did once; or, to a
- *   regular file, since the boot began.
+ *   of the machine, and nothing has been written since the device appeared in it, which it did once; or,
+ *   to a regular file, since the boot began.
  *
  * What is not known counts for nothing: it neither shows a write nor proves that there was none.
  */
@@ -39,7 +39,7 @@ export interface EarlierTracking extends PersistedIdentity {
    * witness and content are those of an earlier time.
    */
   readonly clean: boolean;
-  /** Clean, and the system was going down, with nobody left who could write. */
+  /** Clean, and the system was going down, with no program left that could write. */
   readonly closing?: boolean;
   /**
    * Not clean, and the front was there: it is on record before the front goes that it does. So tracking ended
@@ -104,7 +104,7 @@ export function judgeContinuity(
   return doubt === undefined ? CONTINUE : newGeneration("unclean", doubt);
 }
 
-/** What shows that somebody wrote after tracking had ended in order. */
+/** What shows a write after tracking had ended in order. */
 function writeAfterEnd(before: EarlierTracking, now: PersistedIdentity): string | undefined {
   const file = fileTouched(before.witness, now.witness);
   if (file !== undefined) return file;
@@ -122,7 +122,7 @@ function writeAfterCrash(before: EarlierTracking, now: PersistedIdentity): strin
   return writtenInThisBoot(before.witness, now.witness);
 }
 
-/** Why nothing proves that nobody wrote after tracking had ended in order; undefined where it does. */
+/** Why nothing rules out a write after tracking had ended in order; undefined where something does. */
 function doubtAfterEnd(
   before: EarlierTracking,
   now: PersistedIdentity,
@@ -162,7 +162,7 @@ function doubtAboutFile(
 
 /**
  * The same after a power cut or a crash. Only a file system can tell then, or the operator: a daemon that
- * has died without a successor looks like one that was cut off, and leaves the device to everybody.
+ * died without a successor looks like one that was cut off, and leaves the device to any program.
  */
 function doubtAfterCrash(
   before: EarlierTracking,
@@ -188,7 +188,7 @@ function doubtAfterCrash(
   return doubtAboutReboot(before, now, options);
 }
 
-/** The device was tracked up to the end of its boot: was this boot the next one, and nobody before us? */
+/** The device was tracked up to the end of its boot: was this boot the next one, and were we first? */
 function doubtAboutReboot(
   { identity, witness, boot }: EarlierTracking,
   now: PersistedIdentity,

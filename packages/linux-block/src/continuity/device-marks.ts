@@ -84,7 +84,7 @@ export function nodeOf(number: string, sysfs = "/sys", dev = "/dev"): string | u
   return nodes.find((node) => numberAt(node) === number);
 }
 
-/** Below /dev, where a look waits for nobody. */
+/** Below /dev, where a look never waits. */
 function numberAt(node: string): string | undefined {
   const stat = statSync(node, { throwIfNoEntry: false });
   return stat?.isBlockDevice() ? keyOfNumber(stat.rdev) : undefined;

@@ -1,6 +1,6 @@
 /**
- * What a file system's own superblock, or log, proves about a time in which nobody watched the device:
- * that it was not mounted read-write, checked or made anew. Both tokens say nothing of who writes past the
+ * What a file system's own superblock, or log, proves about a time in which the device was not watched:
+ * that it was not mounted read-write, checked or made anew. Both tokens say nothing of writes past the
  * file system, into the middle of its device.
  *
  * - `unmounted`, of a file system that was unmounted in order. ext2/3/4 write the superblock, with mount
@@ -90,7 +90,7 @@ function extProof(start: Uint8Array, capacityBytes: number): FileSystemProof {
   const high = (incompatible & EXT_INCOMPAT_64BIT) === 0 ? 0 : view.getUint32(0x150, true);
   const blocks = view.getUint32(0x4, true) + high * 2 ** 32;
   const fits = blockLog2 <= 16 && blocks > 0 && blocks * 2 ** blockLog2 <= capacityBytes;
-  // The boot blocks are the file system's, and empty, unless somebody else's header is there.
+  // The boot blocks are the file system's, and empty, unless another program's header is there.
   if (!fits || start.subarray(0, EXT_START).some((byte) => byte !== 0)) return NOTHING;
 
   const state = view.getUint16(0x3a, true);
@@ -105,7 +105,7 @@ function extProof(start: Uint8Array, capacityBytes: number): FileSystemProof {
     checkedAt: [view.getUint32(0x40, true), view.getUint8(0x277)],
     needsRecovery,
     isClean,
-    // Who uses it writes the superblock now and then; nobody does once it is unmounted.
+    // While it is in use the superblock is written now and then; once it is unmounted, it is not.
     writtenAt: isUnmounted ? [view.getUint32(0x30, true), view.getUint8(0x274)] : null,
   };
   const token = `ext4 ${JSON.stringify(session)}`;

@@ -32,7 +32,7 @@ export interface FindAgainOptions {
   readonly dev?: string;
 }
 
-/** For a folder that is searched for a file of another name: somebody waits for it. */
+/** For a folder that is searched for a file of another name: a caller waits for it. */
 const FIND_TIMEOUT_MS = 5_000;
 const BLOCK = "block:";
 

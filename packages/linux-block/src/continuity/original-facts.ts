@@ -13,7 +13,7 @@ export interface OpenOriginal {
 }
 
 /**
- * All that tells an original from another, and whether somebody wrote to it. To be read while it is open
+ * All that tells an original from another, and whether it was written to. To be read while it is open
  * exclusively and nothing of ours writes. @throws the error of open(2) or read(2)
  * @param boot the present one
  */

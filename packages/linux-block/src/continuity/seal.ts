@@ -1,7 +1,7 @@
 /**
  * How a store was left whose bytes must be the same when it is opened again. Unlike the map of an original,
  * which begins anew where nothing proves that it is still true (continuity.ts), what is in a store is
- * given up only where something shows that somebody wrote:
+ * given up only where something shows a write:
  *
  * | what              | how it is seen                                                               |
  * | ----------------- | ---------------------------------------------------------------------------- |
@@ -10,7 +10,7 @@
  * |                   | appearance of the device; across boots its size alone                        |
  * | both              | the first and the last MiB, and a file system's own places: see superblocks.ts |
  *
- * Not compared: the time of the inode's last change. Who relabels, links, renames or reads a file as backup
+ * Not compared: the time of the inode's last change. To relabel, link, rename or read a file as backup
  * programs do (they put the times back) changes that, and no byte. For the same reason a partition's own
  * counters count, and not what was written to the disk around it, as by the installer of a boot loader.
  */
@@ -51,7 +51,7 @@ export async function readSeal(fd: number, sizeBytes: number, sysfs = "/sys"): P
   }
 }
 
-/** The same when nobody writes any more: ends when every later write shows. */
+/** The same once nothing writes any more: ends when every later write shows. */
 export async function sealNow(fd: number, sizeBytes: number, sysfs?: string): Promise<Seal> {
   const { stat } = await originalAt(`/proc/self/fd/${fd}`);
   const times = { mtimeNs: `${stat.mtimeNs}`, ctimeNs: `${stat.ctimeNs}` };
@@ -59,7 +59,7 @@ export async function sealNow(fd: number, sizeBytes: number, sysfs?: string): Pr
   return readSeal(fd, sizeBytes, sysfs);
 }
 
-/** What shows that somebody wrote, as a clause about "it"; undefined where nothing does. */
+/** What shows a write, as a clause about "it"; undefined where nothing does. */
 export function writtenSince(before: Seal, now: Seal): string | undefined {
   if (before.sizeBytes !== now.sizeBytes) {
     return `it had ${before.sizeBytes} bytes and has ${now.sizeBytes}`;

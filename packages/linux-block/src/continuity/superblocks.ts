@@ -1,6 +1,6 @@
 /**
- * A digest of the few places on a device that change whenever somebody mounts it read-write, formats
- * it or moves its partitions. It cannot see a write into the middle of a device by something that is no
+ * A digest of the few places on a device that change whenever it is mounted read-write or formatted,
+ * or its partitions move. It cannot see a write into the middle of a device by something that is no
  * file system; the kernel's counters (write-counters.ts) see that.
  *
  * | where          | what changes there                                                           |

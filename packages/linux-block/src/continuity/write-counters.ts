@@ -8,7 +8,7 @@
  *
  * Blind to: commands that pass the block layer by (SG_IO, NVMe passthrough), another host on shared
  * storage, writes to what the device lies on (a loop device's file, a member of a RAID array), and
- * writes made while somebody had set `queue/iostats` to 0.
+ * writes made while `queue/iostats` was set to 0.
  */
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -23,7 +23,7 @@ export interface WriteCounters {
   readonly diskseq: string | null;
   /**
    * No disk has gone in this boot that appeared before this one, so this one has never been away. Where
-   * one has, nobody can tell which. Not in records of earlier versions.
+   * one has, nothing tells which. Not in records of earlier versions.
    */
   readonly isFirstAppearance?: boolean;
   /**
@@ -122,7 +122,7 @@ function sleptMs(proc: string): number | null {
     const fromMs = performance.now();
     const monotonicMs = Number(process.hrtime.bigint() / 1_000_000n);
     const upMs = 1000 * Number(attribute(proc, "uptime")?.split(" ")[0] ?? Number.NaN);
-    // Who was not held up between the two.
+    // Valid only where nothing delayed us between the two.
     if (performance.now() - fromMs > UPTIME_MS) continue;
     return Number.isNaN(upMs) ? null : Math.max(0, Math.round(upMs - monotonicMs));
   }

@@ -56,7 +56,7 @@ export const runDmsetup: RunDmsetup = async (words, options = {}) => {
   throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
 };
 
-/** Without udev nobody makes nodes, or says that it has: libdevmapper would wait for it. */
+/** Without udev no program makes nodes, or reports that it has: libdevmapper would wait for it. */
 function udevSetting(): NodeJS.ProcessEnv {
   return existsSync(UDEV_CONTROL) ? {} : { DM_DISABLE_UDEV: "1" };
 }

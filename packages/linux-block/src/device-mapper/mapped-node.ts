@@ -1,4 +1,4 @@
-/** Device-mapper nodes as sysfs shows them: a look that waits for nobody. */
+/** Device-mapper nodes as sysfs shows them: a look that never waits. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 

@@ -3,14 +3,14 @@
  *
  * ```
  *   before    users ─▶ node ─▶ targets
- *   clone     users ─▶ node ─▶ targets ◀─ clone ◀─ layer      nobody uses the layer yet
+ *   clone     users ─▶ node ─▶ targets ◀─ clone ◀─ layer      the layer is unused yet
  *   splice    users ─▶ node ─▶ layer ─▶ clone ─▶ targets
  * ```
  *
  * Tables change hands in one system call of one process: DM_DEV_SUSPEND without its flag, on a node that has a
  * table in waiting, freezes the file system, lets what is on its way end, exchanges the tables and resumes.
- * Nobody can die between these, and an interrupted call leaves the node as it was. Only an exchange that the
- * kernel refuses leaves it suspended with its old table, so the process that asked resumes it.
+ * No process can die between these, and an interrupted call leaves the node as it was. Only an exchange that
+ * the kernel refuses leaves it suspended with its old table, so the process that asked resumes it.
  *
  * Facts: drivers/md/dm-ioctl.c (do_resume), drivers/md/dm.c (__dm_suspend, dm_swap_table).
  */
@@ -113,9 +113,9 @@ export class DeviceMapper {
   }
 
   /**
-   * Has a node go on with the table in waiting, in one step, its file system frozen meanwhile.
+   * Switches a node to the table in waiting, in one step, its file system frozen meanwhile.
    * @param heldFd lives until nothing happens to the node any more
-   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it goes on with its old table
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it continues with its old table
    */
   async exchange(number: string, heldFd?: number): Promise<void> {
     const options: DmsetupOptions = { script: EXCHANGE, timeoutMs: EXCHANGE_LIMIT_MS };
@@ -124,8 +124,8 @@ export class DeviceMapper {
   }
 
   /**
-   * Drops a table in waiting that leads to the layer, or is that of the clone: another one is somebody
-   * else's.
+   * Drops a table in waiting that leads to the layer, or is that of the clone: any other belongs to
+   * another program.
    */
   async dropWaiting(number: string, layer: string, clone: string): Promise<void> {
     if (this.node(number) === undefined) return;

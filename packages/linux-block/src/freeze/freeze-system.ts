@@ -1,4 +1,4 @@
-/** How the file systems of a machine are found, reached and synced, whoever has them mounted. */
+/** How the file systems of a machine are found, reached and synced, in all mount namespaces. */
 import { deviceKey } from "../device-number.js";
 import type { HelperCalls } from "../helper-calls.js";
 import type { Elsewhere, LoopFile } from "../stack/block-stack.js";

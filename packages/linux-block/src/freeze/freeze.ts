@@ -234,13 +234,13 @@ export class FreezeGroup {
       entry.state = "frozen";
       return;
     }
-    // Without its answer nobody knows.
+    // Unknown without its answer.
     if (this.#guard?.alive !== true) {
       throw new LinuxBlockError("FREEZE_FAILED", `cannot freeze ${entry.name}: ${answer.message}`);
     }
     this.#frozen.delete(index);
     const errno = ERRNO_OF_MESSAGE[answer.message] ?? answer.message;
-    // Frozen by somebody else, who will thaw it.
+    // Frozen by another program, which will thaw it.
     if (errno === "EBUSY") entry.state = "frozen";
     entry.why = errno === "EBUSY" ? "frozen already, by somebody else" : errno;
   }

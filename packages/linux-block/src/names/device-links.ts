@@ -1,4 +1,4 @@
-/** Links by which users find devices whose own names are numbers that come and go. Nobody depends on them. */
+/** Links by which users find devices whose own names are numbers that come and go. Nothing depends on them. */
 import { existsSync, mkdirSync, readlinkSync, rmdirSync, symlinkSync, unlinkSync } from "node:fs";
 import { basename } from "node:path";
 import { entriesOf } from "../sysfs-text.js";
@@ -53,7 +53,7 @@ export class DeviceLinks {
       if (leadsTo(path, devicePath)) unlinkSync(path);
       rmdirSync(this.#directory);
     } catch {
-      // Removed by somebody else, or other links are still there.
+      // Removed by another program, or other links are still there.
     }
   }
 

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs
 import { join } from "node:path";
 import { entriesOf } from "../sysfs-text.js";
 
-/** Nobody depends on marks: where they cannot be made there are none. */
+/** Nothing depends on marks: where they cannot be made there are none. */
 export class UdevMarks<Kind extends string> {
   readonly #directory: string;
   readonly #kinds: readonly Kind[];

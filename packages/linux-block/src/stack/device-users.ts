@@ -2,7 +2,7 @@
  * Who uses a block device: what is mounted from it, holds it, swaps to it, or has it open.
  *
  * Nothing here opens a device or asks a file system for anything: it works, and cannot hang, when
- * nobody serves the device.
+ * nothing serves the device.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";

@@ -19,7 +19,7 @@ import {
 } from "./probe.js";
 
 const ANSWER_LIMIT_MS = 5_000;
-/** Nodes of devices are in memory: a look at one waits for nobody. */
+/** Nodes of devices are in memory: a look at one never waits. */
 const NODE = /^\/dev\/[^/]+$/;
 const S_IFMT = 0o170000;
 const S_IFBLK = 0o060000;

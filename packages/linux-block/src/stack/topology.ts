@@ -293,7 +293,7 @@ class Search {
     }
   }
 
-  /** Files of a mount that are somebody else's, or files of another directory. */
+  /** Files of a mount that lie on another host, or in another directory. */
   async #addFiles(mount: Mount, place: FilesLocation, above: readonly string[]): Promise<void> {
     if (place.kind === "elsewhere") return;
     if (place.kind === "unknown") throw unknown(above, place.why);
