@@ -1,6 +1,7 @@
 /**
- * The end of a driver: snapshots are destroyed and devices detached, each for itself. What hangs is waited
- * for as long as anything else gets on, and is then left to the next daemon, which finds it on record.
+ * The end of a driver: snapshots are destroyed and devices detached, each on its own. The driver waits for
+ * what hangs as long as anything else makes progress, then leaves it to the next daemon, which finds it on
+ * record.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { OperationLocks } from "./operations/operation-locks.js";
@@ -15,9 +16,9 @@ export interface EndOptions {
   /** Keeps a persistent snapshot, destroys another. */
   readonly endSnapshot: (snapshot: Snapshot) => Promise<void>;
   readonly detach: (tracker: Tracker) => Promise<void>;
-  /** Anything that changes while something gets on: how much was written to the originals. */
+  /** A figure that changes while anything makes progress: how much was written to the originals. */
   readonly progress: () => Promise<number>;
-  /** After so long without progress nobody waits any more. */
+  /** After so long without progress the driver waits no longer. */
   readonly stallMs?: number;
 }
 

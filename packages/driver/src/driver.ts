@@ -111,7 +111,7 @@ export class Driver implements DriverControl {
 
   /**
    * Takes the state directory over and resumes everything that an earlier daemon has left.
-   * @param ports where it is not to be this machine
+   * @param ports what replaces parts of this machine
    * @throws ControlError UBLK_UNAVAILABLE, DEVICE_NOT_PERMITTED, ALREADY_RUNNING
    */
   static async start(options: DriverOptions, ports: DriverPorts = machinePorts()): Promise<Driver> {
@@ -127,7 +127,7 @@ export class Driver implements DriverControl {
     }
   }
 
-  /** Fronts and images that somebody uses: mounted, held by another device, or just open. */
+  /** Fronts and images in use: mounted, held by another device, or just open. */
   devicesInUse(): Promise<DeviceInUse[]> {
     return devicesInUse(this.#registry);
   }
@@ -157,8 +157,8 @@ export class Driver implements DriverControl {
 
   /**
    * Destroys all snapshots, detaches all devices and ends the reactors. Answers, in words, what did not
-   * come to its end: that is left to the next daemon, and the process has to end at once.
-   * @param closing the system goes down, and nobody is left who could write to the devices
+   * end: that is left to the next daemon, and the process has to end at once.
+   * @param closing the system goes down, and no program is left that could write to the devices
    */
   async stop(closing = false): Promise<readonly string[]> {
     this.#late.stop();

@@ -12,7 +12,7 @@ interface HandoverRecord {
   readonly bootId: string;
 }
 
-/** Who left the devices to this daemon, and for how long nobody served them. */
+/** Which daemon left the devices to this one, and for how long they were not served. */
 export interface Handover {
   readonly pid: number;
   readonly version: string;

@@ -11,7 +11,7 @@ export interface DeviceInUse {
   /** The front or the image, `/dev/ublkbN`. */
   readonly path: string;
   readonly kind: "front" | "image";
-  /** In words; empty where somebody outside of this process's sight holds it. */
+  /** In words; empty where this process cannot see what holds it. */
   readonly users: readonly string[];
 }
 

@@ -10,8 +10,8 @@
  *      └ startReactor           a thread for devices
  * ```
  *
- * Time, random numbers and files are the platform's own: whoever simulates those replaces them for the
- * whole process, and so cannot miss one that a library asks for.
+ * Time, random numbers and files are the platform's own: a simulation replaces them for the whole process,
+ * and so cannot miss one that a library asks for.
  */
 import type { FileSystemFreeze } from "@blksnap/api";
 import { type StartReactor, startReactorThread } from "@blksnap/data-plane";
@@ -65,7 +65,7 @@ export interface DriverPorts {
   readonly startReactor: StartReactor;
 }
 
-/** What may never return is asked of other processes. */
+/** Other processes make the calls that may never return. */
 const HELPER_CALLS: HelperCalls = {
   freezeProgram: apartProgram,
   stat: statInHelper,

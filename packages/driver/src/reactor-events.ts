@@ -1,4 +1,4 @@
-/** What reactors tell by themselves, and what is done about it. */
+/** Notices that reactors send by themselves, and how they are handled. */
 
 import type { AreaId, ReactorNotice } from "@blksnap/data-plane";
 import { ENODEV } from "@blksnap/errors";
@@ -58,7 +58,7 @@ export class ReactorEvents {
     for (const notice of early) this.#act(notice);
   }
 
-  /** Whether who it is about is known, and a snapshot has its stores. */
+  /** Whether the tracker or snapshot that it is about is known, and a snapshot has its stores. */
   #canAct(notice: ReactorNotice): boolean {
     if (!("tracker" in notice)) return true;
     const tracker = this.#registry.trackers.get(notice.tracker);
@@ -126,7 +126,7 @@ export class ReactorEvents {
     else if (tracker.noteFrontEnd()) this.#onFrontEnded(tracker);
   }
 
-  /** Nothing is written through the front any more, so nothing is copied, and no image goes on. */
+  /** Nothing is written through the front any more, so nothing is copied, and no image continues. */
   #onFrontEnded(tracker: Tracker): void {
     const { device, front } = tracker;
     const text = `another program has ended the front ${front.path}: detach ${device}`;
@@ -148,11 +148,11 @@ export class ReactorEvents {
     snapshot.noteStore(tracker, area, store, hangs);
   }
 
-  /** Not one after the other with operations: these can wait for writes, and writes wait for this. */
+  /** Not serialised with operations: these can wait for writes, and writes wait for this. */
   #actOnJournal(tracker: Tracker, notice: JournalNotice): void {
     const isLow = notice.notice === "journalLow";
     const acting = isLow ? tracker.rotateJournal() : tracker.failJournal(notice.errno);
-    // It may have been detached meanwhile: then nobody waits for its journal any more.
+    // It may have been detached meanwhile: then nothing waits for its journal any more.
     acting.catch((error: unknown) => {
       this.#logger.warn({ device: tracker.device, err: error }, "its journal was not dropped");
     });

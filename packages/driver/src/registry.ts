@@ -22,7 +22,7 @@ import { identityOf } from "./system/path-target.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import type { Tracker } from "./tracker/tracker.js";
 
-/** A front of an earlier daemon that nobody serves yet. */
+/** A front of an earlier daemon that is not served yet. */
 export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front">;
 
 /** A device that is being attached. */
@@ -60,7 +60,7 @@ export class Registry {
     this.#onAdded(tracker);
   };
 
-  /** A reactor has died: the kernel has its devices wait for another server once they are let go of. */
+  /** A reactor has died: the kernel has its devices wait for another server once they are released. */
   letGo(reactor: number): void {
     for (const tracker of this.trackers.values()) {
       if (tracker.reactor !== reactor) continue;
@@ -192,7 +192,7 @@ export class Registry {
     await assertNoOverlap(path, this.tracked, this.topology);
   }
 
-  /** All that is tracked, also by fronts that nobody serves yet. */
+  /** All that is tracked, also by fronts that are not served yet. */
   get tracked(): TrackedPath[] {
     const served = [...this.trackers.values()].map(
       (tracker): TrackedPath => ({

@@ -18,7 +18,7 @@ export interface DriverOptions extends SettingValues<typeof SETTINGS> {
   /**
    * The process ends with this status at once when a reactor ends by itself, as its devices need: they
    * wait for a new process, and what the reactor had in hand is given back only when this one has ended.
-   * Without it the devices of such a reactor are let go of, and wait for the next driver.
+   * Without it the devices of such a reactor are released, and wait for the next driver.
    */
   readonly reactorLostStatus?: number;
   /** Called when a reactor has ended by itself: its devices wait for a new process. */

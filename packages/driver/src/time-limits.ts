@@ -4,7 +4,7 @@
  *
  * ```
  *   _TIMEOUT_MS    then it has failed
- *   _PATIENCE_MS   then others go on without it, and it may still end
+ *   _PATIENCE_MS   then others continue without it, and it may still end
  *   _INTERVAL_MS   between two looks
  * ```
  */
@@ -19,7 +19,7 @@ export const MEDIUM_GIVE_UP_TIMEOUT_MS = 2_500;
 export const JOURNAL_CLOSE_TIMEOUT_MS = 10_000;
 /** For a store's path to be opened: a network file system that is busy takes seconds. */
 export const STORE_OPEN_TIMEOUT_MS = 10_000;
-/** For a device that is asked whether somebody uses it: opening one that hangs can hang. */
+/** For asking whether a device is in use: opening one that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
 
 // ---- operations ----
@@ -32,7 +32,7 @@ export const GATHER_TIMEOUT_MS = 2_000;
 export const AREA_DROP_SPARE_MS = 20_000;
 /** Of a daemon that leaves, for operations that run: the next one finishes or undoes them. */
 export const LEAVE_PATIENCE_MS = 30_000;
-/** Of a daemon that ends, while nothing gets on: what is left is found by the next one. */
+/** Of a daemon that ends, while nothing makes progress: the next one finds what is left. */
 export const END_STALL_PATIENCE_MS = 30_000;
 export const END_INTERVAL_MS = 250;
 /** For a store's growth to end, and for its last bytes to be on disk: then what others write to it is not seen. */
@@ -59,7 +59,7 @@ export const BLOCKED_WRITES_INTERVAL_MS = 1_000;
 
 /**
  * Stores are opened, and journals made, when all fronts serve: both take this thread's time, and a program
- * that is started for them may lie on one of the fronts. One that waits for the kernel holds up nobody.
+ * that is started for them may lie on one of the fronts. One that waits for the kernel delays them no longer.
  */
 export const FRONTS_HEAD_START_MS = 5_000;
 /** The same for one that comes back after a reboot, before the next one. */

@@ -1,9 +1,9 @@
 /**
  * What changed between two takes. A map may have millions of blocks, and a scattered one as many ranges:
- * it is copied and told in turns of the main thread, which grants slots meanwhile.
+ * it is copied and reported in turns of the main thread, which grants slots meanwhile.
  *
  * ```
- *   frozen map ──slices──▶ copy ──▶ counted, then ranges in batches, as fast as somebody reads them
+ *   frozen map ──slices──▶ copy ──▶ counted, then ranges in batches, as fast as the caller reads them
  *       └── switched meanwhile by a take: copied once more
  * ```
  */
@@ -21,7 +21,7 @@ export interface Changes extends Omit<DiffResponse, "device" | "front" | "since"
 }
 
 const ATTEMPTS_MAX = 8;
-/** Ranges that are told at a time. */
+/** Ranges that are reported at a time. */
 const BATCH_RANGES = 4096;
 
 /** The map of one take, by block. */
@@ -121,7 +121,7 @@ async function* rangesOf(
     });
     if (batch.length < BATCH_RANGES) continue;
     yield batch;
-    // Making a range and putting it into words is more work than looking at a block.
+    // Making and serialising a range is more work than looking at a block.
     await turns.spend(TURN_UNITS);
     batch = [];
   }

@@ -8,17 +8,17 @@
  *   attach   device:1   ─────────────────── waits for detach, and says so when that takes too long
  * ```
  *
- * All names of an operation are queued for at once, in the order in which operations come. So whoever
- * waits for another waits for an earlier one, and no circle can be.
+ * An operation queues for all its names at once, in the order in which operations come. So it waits only for
+ * earlier ones, and no cycle can form.
  */
 export interface OperationOptions {
   /** In words: "detach of /dev/sdb". */
   readonly what: string;
   /** Longest wait for others; then `onBusy` makes the error. Absent: as long as it takes. */
   readonly waitMs?: number;
-  /** Gives up waiting for others. What has begun is not ended by it. */
+  /** Ends the wait for others. An operation that has begun continues. */
   readonly signal?: AbortSignal | undefined;
-  /** It belongs to the end: also when no more operations are taken. */
+  /** It is part of the end: it runs also when no more operations are taken. */
   readonly atEnd?: boolean;
 }
 
@@ -29,11 +29,11 @@ export interface RunningOperation {
 }
 
 export interface OperationLocksOptions {
-  /** Who waited too long for another operation is told so. */
+  /** The caller has waited too long for another operation. */
   readonly busy: (what: string, holder: RunningOperation, name: string) => Error;
   /** No more operations are taken. */
   readonly closed: (what: string) => Error;
-  /** Whoever asked has gone. */
+  /** The caller has gone. */
   readonly aborted: (what: string) => Error;
 }
 
@@ -69,7 +69,7 @@ export class OperationLocks {
     return turn;
   }
 
-  /** Of an operation that was given up, others wait for those before it under the same name only. */
+  /** Behind an operation that was given up, others wait only for earlier ones under the same name. */
   #queueUp(name: string, settled: Promise<void>): void {
     const ended = Promise.all([this.#tails.get(name), settled]).then(nothing);
     this.#tails.set(name, ended);

@@ -1,6 +1,6 @@
 /**
- * What users do with snapshots: create, add, take, destroy. Of each snapshot and device one at a time; the
- * caller sees to that.
+ * What users do with snapshots: create, add, take, destroy. The caller ensures that operations on one
+ * snapshot or device run one at a time.
  */
 
 import { stat, statfs } from "node:fs/promises";
@@ -47,7 +47,7 @@ export class SnapshotOperations {
 
   /**
    * Devices that are not tracked yet are attached, and detached again when it fails.
-   * @param signal whoever asked has gone: nobody would know of the snapshot
+   * @param signal the caller has gone, and would not learn of the snapshot
    * @param onProgress told how far its stores are
    */
   async create(
@@ -144,7 +144,7 @@ export class SnapshotOperations {
     };
   }
 
-  /** What failed before is what the caller has to hear: a device that stays attached is in the log. */
+  /** Never fails, as the caller gets the earlier error: a device that stays attached is in the log. */
   async #detachAgain(tracker: Tracker): Promise<void> {
     try {
       await this.#trackers.detach(tracker, {});
@@ -158,7 +158,7 @@ export class SnapshotOperations {
   async destroy(snapshot: Snapshot): Promise<void> {
     snapshot.enterBestEffort("destroying");
     faultPoint("destroy.begun");
-    // Those who wait for events are told at once, however long the rest takes.
+    // Readers that wait for events are told at once, however long the rest takes.
     snapshot.events.close();
     const members = [...snapshot.members.values()];
     await closeMembers(this.#context, members);

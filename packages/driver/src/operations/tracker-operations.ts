@@ -1,4 +1,4 @@
-/** What users do with tracked devices. What changes one runs one at a time; the caller sees to that. */
+/** What users do with tracked devices. The caller ensures that changes of one device run one at a time. */
 
 import { dirname, resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
@@ -64,7 +64,7 @@ export class TrackerOperations {
     return ownPlaces([state.path, persistent.path], this.#registry.snapshots.values());
   }
 
-  /** Says what nobody can be refused any more: a file system mounted over the daemon's own files. */
+  /** Logs what it is too late to refuse: a file system mounted over the daemon's own files. */
   async checkOwnPlaces(): Promise<void> {
     for (const { what, at } of this.#ownPlaces()) {
       const own = await this.#registry.ownDeviceBeneath(at).catch(() => undefined);

@@ -24,7 +24,7 @@ export function areaIdOf({
   return area ?? journal ?? impliedId(map);
 }
 
-/** Version 8: a UUID of somebody's own making. */
+/** A UUID of version 8: a custom format. */
 function impliedId(mapName: string): AreaId {
   const bytes = createHash("sha256").update(mapName).digest().subarray(0, UUID_BYTES);
   bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80;

@@ -1,7 +1,7 @@
 /**
- * The journal of a diff area on the medium, named by the area's id: made with a take or from a map that lives, loaded after a
- * power cut. A reactor appends to it; here its log is made longer, or anew when it says a lot that has been
- * overtaken.
+ * The journal of a diff area on the medium, named by the area's id: made with a take or from a map that
+ * lives, loaded after a power cut. A reactor appends to it; here its log is made longer, or anew when much of
+ * it is superseded.
  *
  * ```
  *   renewal   draft ─▶ reactor: commits go to both, and with them all that the map has
@@ -108,7 +108,7 @@ export class AreaJournalFile {
 
   /**
    * Makes a journal that has what the map has, in place of an older one of the same name; none: nothing.
-   * Nobody may write the map meanwhile.
+   * Nothing may write the map meanwhile.
    * @throws the error of open(2) or write(2)
    */
   static async create(
@@ -142,7 +142,7 @@ export class AreaJournalFile {
 
   /**
    * Does what the reactor says that its journal needs.
-   * @throws Error: the medium fails, and the journal does not go on
+   * @throws Error: the medium fails, and the journal does not continue
    */
   async serve(need: LogNeed, requests: AreaJournalRequests): Promise<void> {
     if (this.#isClosed) return;
@@ -157,7 +157,7 @@ export class AreaJournalFile {
   }
 
   /**
-   * Nobody appends any more. Ends when nothing is written to it here either.
+   * Nothing appends any more. Ends when nothing here writes to it either.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer
    */
   async close(): Promise<void> {
@@ -185,7 +185,7 @@ export class AreaJournalFile {
     const firstSequence = answer?.firstSequence ?? null;
     this.#successor = undefined;
     await this.#successorGrowth;
-    // Given up, or there is nobody any more who appends: what there was before goes on.
+    // Given up, or nothing appends any more: the journal before it continues.
     const isOver = this.#isClosed || this.#isAbandoned;
     if (isOver || firstSequence === null) return draft.discard();
     const before = this.#handle;
@@ -229,7 +229,7 @@ export class AreaJournalFile {
 }
 
 /**
- * Puts what a journal has into an empty map. It may take as long as it gets on.
+ * Puts what a journal has into an empty map. It may take as long as it makes progress.
  * @throws JournalError; Error, when the entries are not of this device, or the medium does not answer: then
  * the map is not touched any more; the error of open(2)
  */
@@ -267,7 +267,7 @@ function headerOf(id: Uint8Array, logBytes: number, firstSequence: number): Jour
   };
 }
 
-/** Puts all that a map has into a journal that nobody has yet. */
+/** Writes all that a map has into a journal that nothing uses yet. */
 async function copyMap(
   draft: JournalDraft,
   id: Uint8Array,

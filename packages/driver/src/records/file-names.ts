@@ -43,7 +43,7 @@ export const StateFile = {
   trackerRecord: new FileKind("tracker-", [NUMBER]) as FileKind<[tracker: number]>,
   /** CBT map of a tracker, mapped shared. */
   cbtMap: new FileKind("cbt-", [NUMBER]) as FileKind<[tracker: number]>,
-  /** Record: what is needed to go on with a snapshot. */
+  /** Record: what is needed to resume a snapshot. */
   snapshotRecord: new FileKind("snapshot-", [UUID]) as FileKind<[snapshot: string]>,
   /** Map of a diff area, mapped shared. Daemons before had the tracker's number in place of the area. */
   areaMap: new FileKind("area-", [UUID, `${UUID}|${NUMBER}`]) as FileKind<
@@ -59,7 +59,7 @@ export const StateFile = {
 export const KeptFile = {
   /** Held by the daemon that owns the directory; in it the last two boots in which one did. */
   lock: "lock",
-  /** Record: a device, and what it looked like when nobody tracked it any more. */
+  /** Record: a device, and what it looked like when it was no longer tracked. */
   trackerRecord: new FileKind("tracker-", [UUID]) as FileKind<[uuid: string]>,
   /** The changed-block map of a tracker. */
   cbtJournal: new FileKind("cbt-", [UUID], ".journal") as FileKind<[uuid: string]>,

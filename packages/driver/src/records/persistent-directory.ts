@@ -31,9 +31,9 @@ const LOCK_BYTES = 512;
 
 export class PersistentDirectory {
   readonly path: string;
-  /** Records of trackers, by uuid, that somebody goes on with. */
+  /** Records of trackers, by uuid, that this daemon uses. */
   readonly inUse: Set<string> = new Set();
-  /** Those of which something is still being written, by somebody who may have given up. */
+  /** Those with a write that has not ended; its caller may have given up. */
   readonly unanswered: Set<string> = new Set();
   /** For how long writers wait until a journal that failed is forgotten here. */
   readonly giveUpTimeoutMs: number;
@@ -97,14 +97,14 @@ export class PersistentDirectory {
     this.#removeUnfinished();
   }
 
-  /** What an earlier daemon was about to write: nobody of this one writes yet. */
+  /** What an earlier daemon was about to write: this one writes nothing yet. */
   #removeUnfinished(): void {
     for (const file of readdirSync(this.path)) {
       if (!file.endsWith(UNFINISHED_SUFFIX)) continue;
       try {
         unlinkSync(this.file(file));
       } catch {
-        // It is in nobody's way: it is replaced, or tried again at the next start.
+        // It does no harm: it is replaced, or its removal tried again at the next start.
       }
     }
   }

@@ -68,7 +68,7 @@ export interface SnapshotRecord extends EventsRecord {
   readonly fileSystems?: readonly FileSystemFreeze[];
   readonly stores: readonly StoreRecord[];
   /**
-   * How the stores were left, in their order, null where that is not known; absent while anybody writes to
+   * How the stores were left, in their order, null where that is not known; absent while a daemon writes to
    * them. Not in `stores`, as an older daemon keeps what it does not know of there.
    */
   readonly storeSeals?: readonly (Seal | null)[];

@@ -5,8 +5,8 @@
  * What its files are called, and what is in each, is in file-names.ts.
  *
  * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new
- * one. Beside it is a copy, for the case that it is damaged: a front that nobody can serve any more
- * leaves its users waiting. Where both are, they are left alone and named; others are not affected.
+ * one. Beside it is a copy, in case it is damaged: a front that cannot be served any more leaves its users
+ * waiting. Where both are damaged, they are left alone and named; others are not affected.
  */
 import { createHash } from "node:crypto";
 import {
@@ -65,7 +65,7 @@ export type FoundRecord =
 
 /**
  * What lies above may be used by others, as the socket's folder is by its group: it is not closed to them
- * because this directory is, nor by the umask of whoever has started the daemon.
+ * because this directory is, nor by the umask that the daemon was started with.
  */
 function makeParent(path: string): void {
   const made = mkdirSync(dirname(resolve(path)), { recursive: true, mode: 0o755 });
@@ -110,7 +110,7 @@ export class StateDirectory {
   /**
    * Makes an empty (all zero) map file; one of the same name is replaced. All its memory is taken
    * now: a store into a page that a full tmpfs cannot give would end the process, and the next one
-   * when the request comes again. The calling thread goes on meanwhile: a large one takes seconds.
+   * when the request comes again. The calling thread continues meanwhile: a large one takes seconds.
    * @throws ControlError OUT_OF_MEMORY
    */
   async createMap(name: string, lengthBytes: number): Promise<MapFile> {
@@ -221,7 +221,7 @@ export class StateDirectory {
 }
 
 /**
- * The records of a state directory, whoever owns it, whose names begin so, in order of name; none
+ * The records of a state directory, of any owner, whose names begin with `prefix`, in order of name; none
  * where there is no directory.
  */
 export function readRecords(directory: string, prefix: string): FoundRecord[] {
@@ -257,7 +257,7 @@ function decode(directory: string, name: string, suffix: string): DecodedRecord 
   }
 }
 
-/** By rename: whoever reads finds the old one or the new one. */
+/** By rename: a reader finds the old one or the new one. */
 function replaceFile(path: string, text: string): void {
   try {
     writeFileSync(`${path}${UNFINISHED_SUFFIX}`, text, { mode: 0o600 });

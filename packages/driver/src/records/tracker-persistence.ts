@@ -5,14 +5,14 @@
  *   prepare ──▶ judge what is recorded ──▶ restore the map, or say why a new generation begins
  *   begin   ──▶ new journal with the map as checkpoint, record "not clean"  ──▶ the front may write
  *   serve   ──▶ the front is there: record "serving"
- *   rotate  ──▶ the log is half full: a new journal, while writes go on
+ *   rotate  ──▶ the log is half full: a new journal, while writes continue
  *   leave   ──▶ the front is about to go: record "not serving"
- *   end     ──▶ nobody writes any more: last checkpoint, what the device looks like, record "clean"
- *   fail    ──▶ the medium fails: record and journal go, so that nobody believes them later
+ *   end     ──▶ nothing writes any more: last checkpoint, what the device looks like, record "clean"
+ *   fail    ──▶ the medium fails: record and journal go, so that no daemon believes them later
  * ```
  *
- * Who finds a record that is not clean believes that tracking went on to the end of its boot only where it
- * says "serving": wherever a daemon is killed between begin and serve, or leave and end, it does not.
+ * A daemon that finds a record that is not clean believes that tracking lasted to the end of its boot only
+ * where it says "serving". It does not wherever a daemon is killed between begin and serve, or leave and end.
  */
 import { randomUUID } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
@@ -63,13 +63,13 @@ export type Prepared =
   | { readonly kind: "unrecorded" }
   /** Nothing: a record begins. */
   | { readonly kind: "new"; readonly persistence: TrackerPersistence }
-  /** Its map, to which nobody has written past us, and log2 of the chunks that it had. */
+  /** Its map, which no write has bypassed, and log2 of the chunks that it had. */
   | {
       readonly kind: "continues";
       readonly persistence: TrackerPersistence;
       readonly chunkShift: number;
     }
-  /** A map that cannot go on: a new generation begins. */
+  /** A map that cannot continue: a new generation begins. */
   | {
       readonly kind: "broken";
       readonly persistence: TrackerPersistence;
@@ -78,13 +78,13 @@ export type Prepared =
 
 /** How tracking ends. */
 export interface EndOptions {
-  /** The system goes down, and nobody is left who could write. */
+  /** The system goes down, and no program is left that could write. */
   readonly closing?: boolean;
   /** The front had gone before: what the device looks like now is not how it was left. */
   readonly isLate?: boolean;
 }
 
-/** Why a map cannot go on. */
+/** Why a map cannot continue. */
 type Broken = Extract<Continuity, { verdict: "new_generation" }>;
 
 export class TrackerPersistence {
@@ -157,7 +157,7 @@ export class TrackerPersistence {
         verdict.verdict === "continue" ||
         compareIdentity(found.tracking.identity, facts.identity) === "same";
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
-        // Who needs nothing of the medium does not suffer when it cannot be written; this one does.
+        // Only a tracker that needs the medium, as this one does, fails when it cannot be written.
         await directory.own();
         const persistence = new TrackerPersistence(directory, backing, found.uuid, tracking, false);
         if (verdict.verdict === "new_generation") {
@@ -219,7 +219,7 @@ export class TrackerPersistence {
       return await bounded(beginning, this.#directory.answerTimeoutMs, noAnswer);
     } catch (error) {
       await this.close();
-      // A journal without a record is nobody's.
+      // A journal without a record is unclaimed.
       if (this.#isNew)
         await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer).catch(
           () => undefined,
@@ -274,15 +274,15 @@ export class TrackerPersistence {
   }
 
   /**
-   * A new journal takes the old one's place; writes go on. The map must not be switched meanwhile. Bounded,
-   * as who detaches waits for it.
-   * @throws Error when it did not work; then the journal has failed, and is to be told so: fail()
+   * A new journal takes the old one's place; writes continue. The map must not be switched meanwhile.
+   * Bounded, as a detach waits for it.
+   * @throws Error when it did not work: then the journal has failed, and the caller must call fail()
    */
   rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
     return this.#answered(this.#rotate(map, reactor));
   }
 
-  /** What the medium does not answer in time goes on; until its end nobody begins with the record anew. */
+  /** What the medium does not answer in time continues; until its end nothing begins with the record anew. */
   #answered(
     work: Promise<void>,
     timeoutMs: number = this.#directory.answerTimeoutMs,
@@ -328,7 +328,7 @@ export class TrackerPersistence {
 
   /**
    * The original's first bytes, as written through the front: a file system that was mounted there when
-   * power was cut can prove later that nobody else has mounted it. @throws ControlError
+   * power was cut can prove later that nothing else has mounted it. @throws ControlError
    */
   async noteStart(start: Uint8Array): Promise<void> {
     const { identity, content, capacityBytes } = this.#tracking;
@@ -345,7 +345,7 @@ export class TrackerPersistence {
   }
 
   /**
-   * Nobody writes to the original any more.
+   * Nothing writes to the original any more.
    * @param attached whether the next daemon is to attach it by itself
    * @throws Error also when the medium does not answer
    */
@@ -376,7 +376,7 @@ export class TrackerPersistence {
   }
 
   /**
-   * The journal cannot be written: nobody must believe what it says.
+   * The journal cannot be written: no daemon may believe what it says.
    * @throws Error when not even that can be put on record
    */
   async fail(why: string): Promise<void> {
@@ -391,7 +391,7 @@ export class TrackerPersistence {
     await this.#directory.removeFile(KeptFile.cbtJournal.name(this.uuid));
   }
 
-  /** Closes what is open, without a word on the medium. */
+  /** Closes what is open, and writes nothing to the medium. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#directory.inUse.delete(this.uuid);
@@ -400,7 +400,7 @@ export class TrackerPersistence {
     await journal?.close();
   }
 
-  /** Nobody is to write to the medium for it any more. */
+  /** Nothing may write to the medium for it any more. */
   get #isOver(): boolean {
     return this.#isClosed || this.failure !== undefined;
   }

@@ -1,15 +1,15 @@
 /**
- * After a crash: what an earlier daemon has left is finished, taken back, or gone on with.
+ * After a crash: what an earlier daemon has left is finished, undone, or resumed.
  *
  * ```
- *   trackers             ─▶ fronts go on at once; in a taken snapshot with an area that sleeps
+ *   trackers             ─▶ fronts are resumed at once; in a taken snapshot with an area that sleeps
  *   creating, destroying ─▶ gone: images and files removed
- *   taking               ─▶ created: images and maps removed; nobody has seen an image yet
- *   created, taken       ─▶ stores reopened, fenced; areas wake; images go on (resume.ts)
+ *   taking               ─▶ created: images and maps removed; no user has seen an image yet
+ *   created, taken       ─▶ stores reopened, fenced; areas wake; images are resumed (resume.ts)
  * ```
  *
- * Fronts come first and wait for no store and no journal. Then all snapshots go on beside each other. One
- * that cannot be had back is lost and said so; the fronts go on in any case.
+ * Fronts come first and wait for no store and no journal. Then all snapshots are resumed beside each other.
+ * One that cannot be resumed is reported as lost; the fronts are resumed regardless.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -58,7 +58,7 @@ export interface RecoveryListener {
 export interface Recovered {
   readonly trackers: Tracker[];
   readonly snapshots: Snapshot[];
-  /** Trackers whose fronts could not be gone on with yet; their users wait. */
+  /** Trackers whose fronts could not be resumed yet; their users wait. */
   readonly waiting: WaitingFront[];
   /** Largest tracker number on record, usable or not; 0 without any. */
   readonly lastTracker: number;
@@ -191,9 +191,9 @@ async function finish(
 }
 
 /**
- * Those that serve, or wait, or are in a snapshot, which goes on without them. The front of another one has
- * ended, as a daemon was killed while it attached or detached the device, or somebody has deleted it: what the
- * medium has of it is attached anew, if it is to be attached at all.
+ * Those that serve, or wait, or are in a snapshot, which continues without them. The front of any other has
+ * ended: a daemon was killed while it attached or detached the device, or another program has deleted the
+ * front. What the medium has of that tracker is attached anew, if it is to be attached at all.
  */
 async function keptTrackers(
   records: readonly TrackerRecord[],
@@ -297,7 +297,7 @@ async function recoverTracker(
     const isGone = await forgetIfGone(context, record).catch(() => false);
     if (isGone) return undefined;
     waiting.push({ record, why });
-    // What the medium has of it is nobody else's, and has not ended.
+    // What the medium has of it belongs to no other tracker, and has not ended.
     if (record.uuid !== undefined) context.persistent.inUse.add(record.uuid);
     return undefined;
   }

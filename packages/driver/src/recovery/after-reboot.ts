@@ -1,12 +1,12 @@
 /**
- * After a reboot: what persistent trackers and snapshots have on the medium is brought back.
+ * After a reboot: what persistent trackers and snapshots have on the medium is restored.
  *
  * ```
- *   records ─▶ maps of areas from their journals, on tmpfs ─▶ snapshot gone on with, as after a crash
+ *   records ─▶ maps of areas from their journals, on tmpfs ─▶ snapshot resumed, as after a crash
  *                                                                   │ areas
  *   records ─▶ original opened, compared with its record ───────────▼
- *                 nobody wrote to it ─▶ front with its area, image
- *                 somebody did ───────▶ front alone: the image would be wrong
+ *                 nothing wrote to it ─▶ front with its area, image
+ *                 something did ───────▶ front alone: the image would be wrong
  * ```
  */
 
@@ -47,7 +47,7 @@ export interface Restored {
   readonly pending: PendingTracker[];
   /** False where it is to be tried again: see recordEnds(). */
   readonly endsRecorded: boolean;
-  /** Snapshots to be gone on with; their areas' maps are in the state directory. */
+  /** Snapshots to be resumed; their areas' maps are in the state directory. */
   readonly snapshots: SnapshotRecord[];
 }
 
@@ -61,7 +61,7 @@ export interface Known {
   /** Numbers of trackers that come back, by uuid: snapshots that came back before have them. */
   readonly numbers: ReadonlyMap<string, number>;
   readonly lastNumber: number;
-  /** There were no trackers: nobody waits for a front. */
+  /** There were no trackers: nothing waits for a front. */
   readonly isBoot: boolean;
 }
 
@@ -70,7 +70,7 @@ export const NOTHING: Restored = { pending: [], snapshots: [], endsRecorded: fal
 
 /**
  * Looks up what is on the medium and not in the state directory. Each thing that may not answer has a
- * bound: what is read late is as lost as what cannot be read, and nobody writes any more for what was
+ * bound: what is read late is as lost as what cannot be read, and nothing is written any more for what was
  * given up.
  * @throws ControlError PERSISTENT_STATE_UNUSABLE
  */
@@ -78,7 +78,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   const { persistent, logger } = context;
   if (!(await persistent.exists())) return { ...NOTHING, endsRecorded: true };
   if (!(await mayOwn(context))) return NOTHING;
-  // Also where nothing comes back: who comes back later must know that there was this boot.
+  // Also where nothing comes back: what comes back later must know that there was this boot.
   await persistent.boot();
   const endsRecorded = await recordEnds(context);
   const records = usableRecords<PersistentTrackerRecord>(
@@ -174,8 +174,8 @@ async function isThere(store: StoreRecord, path: string): Promise<boolean> {
 }
 
 /**
- * Attaches a tracker again, with its area where nobody wrote to the original meanwhile.
- * @param onAreaLost its area cannot go on, and before the next write nobody must find it any more
+ * Attaches a tracker again, with its area where nothing wrote to the original meanwhile.
+ * @param onAreaLost its area cannot continue: by the next write, no daemon may find it any more
  */
 export async function attachPending(
   context: DriverContext,

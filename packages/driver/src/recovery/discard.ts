@@ -14,7 +14,7 @@ import { isWithoutPath } from "../snapshot/store-record.js";
 import { FORGETTING_PATIENCE_MS } from "../time-limits.js";
 
 /**
- * Takes back what a take has made, and forgets it: another image may have its number before long.
+ * Undoes what a take has made, and forgets it: another image may soon have its number.
  * Answers the record from here on.
  */
 export async function rollBack(
@@ -107,7 +107,7 @@ async function removeTraces(
   }
 }
 
-/** Does nothing where the number is that of a front, or of somebody else's device, by now. */
+/** Does nothing where the number is by now that of a front, or of another program's device. */
 export async function deleteOwnImage(context: DriverContext, id: number): Promise<void> {
   try {
     const info = await context.ublk.deviceInfo(id);

@@ -1,6 +1,6 @@
 /**
  * Fronts of an earlier daemon that could not be resumed at the start: their original was away, or
- * the kernel had not let go of the dead server yet. Their users wait, so it is tried until they continue,
+ * the kernel had not released the dead server yet. Their users wait, so it is tried until they continue,
  * or until the front is gone. Images of theirs are lost by then: the snapshot continued without them.
  */
 
@@ -18,7 +18,7 @@ import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
 
 /**
- * Forgets a tracker whose front is gone, or has ended: nobody can miss it. Answers false where its
+ * Forgets a tracker whose front is gone, or has ended: no user can miss it. Answers false where its
  * users still wait.
  */
 export async function forgetIfGone(
@@ -36,7 +36,7 @@ export async function forgetIfGone(
   return true;
 }
 
-/** A front that nobody serves yet, and why. */
+/** A front that is not served yet, and why. */
 export interface WaitingFront {
   readonly record: TrackerRecord;
   readonly why: string;

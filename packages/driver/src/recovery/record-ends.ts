@@ -1,7 +1,8 @@
 /**
  * What the medium says of trackers that were served in this boot, and are no more: a daemon was killed while
- * it attached or detached them and the medium did not answer, or somebody has deleted their fronts. Anybody
- * may write to their originals, so a later boot must not take them for tracked to the end of this one.
+ * it attached or detached them and the medium did not answer, or another program has deleted their fronts.
+ * Any program may write to their originals, so a later boot must not take them for tracked to the end of
+ * this one.
  */
 import { readBootId } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
@@ -46,7 +47,7 @@ function isUnserved({ tracking }: PersistentTrackerRecord, bootId: string): bool
   return !tracking.clean && tracking.serving === true && tracking.witness.bootId === bootId;
 }
 
-/** Until the medium answers nobody begins with the record anew. @throws Error */
+/** Until the medium answers, nothing begins with the record anew. @throws Error */
 async function recordEnd(
   persistent: DriverContext["persistent"],
   { tracking, ...record }: PersistentTrackerRecord,

@@ -1,8 +1,8 @@
 /**
- * What a daemon that was killed between two steps leaves behind without anybody to whom it belongs:
- * maps and stores that no record names, records that were not renamed yet, links that lead nowhere.
+ * What a daemon that was killed between two steps leaves behind unclaimed: maps and stores that no
+ * record names, records that were not renamed yet, links that lead nowhere.
  *
- * A record that cannot be used keeps its files: what reads it again may find them of use.
+ * A record that cannot be used keeps its files: a later reader may find them of use.
  */
 
 import { isUnfinishedRecord, recordOf, StateFile } from "../records/file-names.js";

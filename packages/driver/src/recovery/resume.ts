@@ -1,12 +1,12 @@
 /**
- * How a snapshot of an earlier daemon goes on, beside its fronts and other snapshots.
+ * How a snapshot of an earlier daemon is resumed, beside its fronts and other snapshots.
  *
  * ```
  *   maps looked through ─▶ areas that sleep ─▶ fronts serve: reads, and writes that need no copy
  *                                                  │
  *   stores opened, fenced, bounded ────────────────▼
  *                     ├─ all open ─▶ journal from the map ─▶ area wakes: copies begin ─▶ images
- *                     └─ not ──────▶ snapshot lost: its writes go on without copies
+ *                     └─ not ──────▶ snapshot lost: its writes continue without copies
  * ```
  *
  * A map does not change while its area sleeps.
@@ -56,7 +56,7 @@ export interface ResumedMember {
   readonly faultErrno: number;
 }
 
-/** A snapshot to be gone on with. */
+/** A snapshot to be resumed. */
 export interface Resumed {
   readonly record: SnapshotRecord;
   readonly snapshot: Snapshot;
@@ -69,7 +69,7 @@ export interface Resumed {
 /** Without `snapshot`: one that was not complete, or whose maps cannot be used. */
 export type Found = Resumed | { readonly record: SnapshotRecord };
 
-/** What it takes to go on beside others. */
+/** What it takes to resume beside others. */
 export interface Resuming {
   readonly fronts: Fronts;
   /** Ends when fronts serve, as far as they do so soon. */
@@ -130,7 +130,7 @@ async function findAreas(
   }
 }
 
-/** The image that the record names, where it is still one that can be gone on with. */
+/** The image that the record names, where it is still one that can be resumed. */
 async function imageOf(
   { ublk, state }: DriverContext,
   { image }: MemberRecord,
@@ -223,7 +223,7 @@ async function join(
   return undefined;
 }
 
-/** What cannot be removed is nobody's at the next start, and removed then. */
+/** What cannot be removed is unclaimed at the next start, and removed then. */
 async function removeJournal({ persistent, logger }: DriverContext, uuid: string): Promise<void> {
   try {
     await persistent.own();
@@ -268,7 +268,7 @@ async function wake(
   await context.reactors.request(tracker.reactor, request);
 }
 
-/** A journal with what the map has: what the dead daemon's says beyond that, nobody relied on. */
+/** A journal with what the map has: nothing relied on what the dead daemon's says beyond that. */
 async function renewJournal(
   context: DriverContext,
   { id, map }: MemberArea,
@@ -291,7 +291,7 @@ async function goOnWithImages(context: DriverContext, snapshot: Snapshot): Promi
   }
 }
 
-/** Its writes go on without copies. Who finds it on the medium must not believe it: that comes first. */
+/** Its writes continue without copies. No daemon may believe it from the medium: that comes first. */
 async function lose(
   context: DriverContext,
   { record, snapshot }: Resumed,

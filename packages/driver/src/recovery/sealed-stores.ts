@@ -1,5 +1,5 @@
 /**
- * Stores that an orderly end has left: their old data is used only where nobody wrote to them since.
+ * Stores that an orderly end has left: their old data is used only where nothing wrote to them since.
  *
  * ```
  *   stores open, claimed ─▶ as they were left? ─▶ seals off the records ─▶ first growth, first copy
@@ -24,7 +24,7 @@ import { forgetPersistent } from "./discard.js";
 
 const HINT = "Until a persistent snapshot is destroyed its stores are its own";
 
-/** @throws ControlError STORE_FAILED: somebody wrote to one; the error of open(2) or read(2) */
+/** @throws ControlError STORE_FAILED: one was written to; the error of open(2) or read(2) */
 export async function beginWithSealed(
   context: DriverContext,
   snapshot: Pick<Snapshot, "persistence">,

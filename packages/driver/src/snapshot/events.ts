@@ -137,7 +137,7 @@ export class SnapshotEvents {
     }
   }
 
-  /** Wakes everybody who waits. */
+  /** Wakes all that wait. */
   close(): void {
     this.#queue.close();
   }

@@ -69,7 +69,7 @@ export function startImage(
   });
 }
 
-/** Goes on with the image of an earlier daemon. @param number that of its device */
+/** Resumes the image of an earlier daemon. @param number that of its device */
 export function resumeImage(
   context: DriverContext,
   imaged: Imaged,

@@ -1,6 +1,6 @@
 /**
- * What its map says of an area that is to go on. All that a reactor relies on is looked at here: there it
- * would be the front that cannot go on.
+ * What its map says of an area that is to be resumed. All that a reactor relies on is checked here: in the
+ * reactor, a fault would stop the front.
  */
 
 import type { AreaFigures } from "@blksnap/data-plane";

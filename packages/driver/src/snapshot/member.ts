@@ -109,7 +109,7 @@ export async function closeMember(context: DriverContext, member: Member): Promi
     logger.warn({ device: tracker.device }, text);
   }
   faultPoint("destroy.area-closed");
-  // Before its descriptor is closed: whatever fails from here on, nobody closes it a second time.
+  // Before its descriptor is closed: whatever fails from here on, nothing closes it a second time.
   member.area = undefined;
   member.imageNumber = undefined;
   context.state.removeMap(area.map);

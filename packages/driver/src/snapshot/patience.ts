@@ -1,6 +1,6 @@
 /** Waiting for something that may hang, as long as work can still continue without it. */
 
-/** What the work knows of those who wait for it. */
+/** What the work knows of the caller that waits for it. */
 export class Waiting {
   #state: "waiting" | "ready" | "given up" = "waiting";
 
@@ -8,12 +8,12 @@ export class Waiting {
     return this.#state === "given up";
   }
 
-  /** To be called before anything that only makes sense for who still waits. @throws Error */
+  /** To be called before anything that only makes sense for a caller that still waits. @throws Error */
   assertWanted(): void {
     if (this.isGivenUp) throw new Error("it answered too late");
   }
 
-  /** All that may hang is done: from now on it is waited for. @throws Error where it was given up */
+  /** All that may hang is done: from now on the caller waits for it. @throws Error where it was given up */
   ready(): void {
     this.assertWanted();
     this.#state = "ready";
@@ -43,6 +43,6 @@ export async function patiently<Value>(
       resolve(undefined);
     }, patienceMs);
   });
-  // How it ends is then nobody's business any more.
+  // How it ends then no longer matters.
   return Promise.race([working, late]).finally(() => clearTimeout(timer));
 }

@@ -1,7 +1,7 @@
 /**
  * What keeps a snapshot through a stop and through a power cut: a copy of its record on the medium, and a
- * journal per diff area, which the reactors write. The record follows each change in order; whoever must
- * know that it is there waits for saved().
+ * journal per diff area, which the reactors write. The record follows each change in order; a caller
+ * that must know that it is there waits for saved().
  */
 
 import type { AdoptReply, AreaId, LogNeed, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
@@ -18,7 +18,7 @@ import type { Tracker } from "../tracker/tracker.js";
 import { hasLost, type Member } from "./member.js";
 
 export class SnapshotPersistence {
-  /** Set at the daemon's end: from then on nobody writes to the stores. */
+  /** Set at the daemon's end: from then on nothing writes to the stores. */
   storeSeals: SnapshotRecord["storeSeals"];
   readonly #context: DriverContext;
   #isOn: boolean;
@@ -63,7 +63,7 @@ export class SnapshotPersistence {
     const name = KeptFile.snapshotRecord.name(snapshot.id);
     const earlier = this.#written.catch(() => undefined);
     this.#written = earlier.then(() => this.#context.persistent.writeRecord(name, record));
-    // Who waits for it is told; others go on, and the next change tries again.
+    // Callers that wait for it are told; others continue, and the next change tries again.
     this.#written.catch((error: unknown) => {
       this.#context.logger.error({ snapshot: snapshot.id, err: error }, "record is not written");
     });
@@ -158,7 +158,7 @@ export class SnapshotPersistence {
     try {
       await journal.serve(need, this.#requests(tracker, area));
     } catch (error) {
-      // Then nobody appends any more.
+      // Then nothing appends any more.
       if (!tracker.isEnding) throw error;
     }
   }
@@ -176,10 +176,10 @@ export class SnapshotPersistence {
     };
   }
 
-  /** The medium fails: the snapshot goes on, but ends with the machine's power. Writes wait meanwhile. */
+  /** The medium fails: the snapshot continues, but ends with the machine's power. Writes wait meanwhile. */
   async giveUp(members: readonly Member[], why: string): Promise<void> {
     const { reactors } = this.#context;
-    // Whatever fails meanwhile: no write goes on before the record is gone.
+    // Whatever fails meanwhile: no write continues before the record is gone.
     this.#givenUp ??= this.#goOnWithout(why);
     await this.#givenUp;
     for (const { tracker, area } of members) {

@@ -101,8 +101,8 @@ export class Snapshot {
   }
 
   /**
-   * Opens the stores of a new snapshot. It is on record as created with all its devices, or it is undone by
-   * the next daemon: nobody knows of it yet.
+   * Opens the stores of a new snapshot. It is on record as created with all its devices, or the next
+   * daemon undoes it: no caller knows of it yet.
    * @throws DiffStorageError; ControlError OUT_OF_MEMORY
    */
   static async create(
@@ -229,7 +229,7 @@ export class Snapshot {
     this.persistence.save(record, [...this.members.values()]);
   }
 
-  /** For what nobody must fail for: without room the record stays as it was. */
+  /** For changes that must fail no operation: without room the record stays as it was. */
   saveIfPossible(): void {
     try {
       this.save();

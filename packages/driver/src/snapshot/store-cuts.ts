@@ -1,4 +1,4 @@
-/** What somebody else has cut off the files of a snapshot's stores: blocks in there are lost. */
+/** What another program has cut off the files of a snapshot's stores: blocks in there are lost. */
 
 import type { AreaId, ReactorPool } from "@blksnap/data-plane";
 import type { Logger } from "pino";

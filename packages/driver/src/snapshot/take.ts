@@ -5,7 +5,7 @@
  *   prepare areas ─▶ freeze file systems ─▶ hold writes on every reactor, drain those in flight
  *                                                  │ all have answered: this is the instant
  *                                                  ▼
- *   images ◀─ thaw ◀─ switch: CBT numbers, copy-on-write on, held writes go on
+ *   images ◀─ thaw ◀─ switch: CBT numbers, copy-on-write on, held writes continue
  * ```
  *
  * A reactor that has switched lets its writes go while another still holds: harmless, because
@@ -78,7 +78,7 @@ export async function closeMembers(
   context: DriverContext,
   members: readonly Member[],
 ): Promise<void> {
-  // To the end of each: who tries again must not meet one that is still being closed.
+  // To the end of each: a retry must not meet one that is still being closed.
   const closed = await Promise.allSettled(members.map((member) => closeMember(context, member)));
   for (const end of closed) if (end.status === "rejected") throw end.reason;
 }

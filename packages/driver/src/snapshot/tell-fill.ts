@@ -1,4 +1,4 @@
-/** Says how far the first growth of a snapshot's stores is, for who wonders why a create takes so long. */
+/** Says how far the first growth of a snapshot's stores is, as it can make a create take long. */
 import type { SnapshotCreateProgress } from "@blksnap/api";
 import type { Logger } from "pino";
 import type { StoreRecord } from "../records/records.js";
@@ -9,7 +9,7 @@ interface FilledSnapshot {
   readonly stores: readonly StoreRecord[];
 }
 
-/** To the log now and then, and to whoever asked for the snapshot each time. */
+/** To the log now and then, and to the caller each time. */
 export function tellFill(
   logger: Logger,
   { id, stores }: FilledSnapshot,

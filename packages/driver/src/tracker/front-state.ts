@@ -1,4 +1,4 @@
-/** Whether a tracker's front is there, and nobody's. */
+/** Whether a tracker's front is there, and unused. */
 import { constants, open } from "node:fs";
 import { promisify } from "node:util";
 import { ControlError } from "@blksnap/api";
@@ -11,7 +11,7 @@ export function assertFront({ device, front }: Pick<Tracker, "device" | "front">
   throw new ControlError("FRONT_ENDED", what);
 }
 
-/** Opens the front exclusively: nobody can mount it while it goes away. @throws FRONT_IN_USE */
+/** Opens the front exclusively: nothing can mount it while it goes away. @throws FRONT_IN_USE */
 export async function holdFront(path: string): Promise<number> {
   try {
     return await promisify(open)(path, constants.O_RDWR | constants.O_EXCL, 0);

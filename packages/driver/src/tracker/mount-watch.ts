@@ -1,7 +1,7 @@
 /**
  * Keeps on record in which mount the file system of a persistent tracker's front is: after a power cut
- * that proves that nobody else has mounted it since. Looked at only where the front was written to, so
- * that a disk at rest stays at rest, and read through the ring, so that one that hangs holds up nobody.
+ * that proves that nothing else has mounted it since. Looked at only where the front was written to, so
+ * that a disk at rest stays at rest, and read through the ring, so that one that hangs blocks no thread.
  */
 import { attribute } from "@blksnap/linux-block";
 import { high32, low32, MappedMemory, type PromiseRing, prepareRead } from "@blksnap/uring";

@@ -22,7 +22,7 @@ export interface ReopenedOriginal extends Omit<FoundDevice, "path"> {
 }
 
 /**
- * Opens the original on record as soon as nobody holds it any more.
+ * Opens the original on record as soon as nothing holds it any more.
  * @throws ControlError DEVICE_NOT_FOUND; UblkError of openBackingFile
  */
 export async function reopenOriginal(

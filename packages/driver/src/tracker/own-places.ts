@@ -80,13 +80,13 @@ export async function assertNotOurs(
 }
 
 /**
- * Who writes past the front makes changed blocks be missed and images wrong.
+ * Writes that bypass the front are missing from the CBT map, and make images wrong.
  * @throws ControlError DEVICE_BUSY: it is swap, or used through a loop device or a server's device
  */
 export async function assertNotUsedPastUs(device: string, probe: TopologyProbe): Promise<void> {
   for (const use of await otherUses(await knownStackOf(device, probe), probe)) {
     if (use.device === undefined) throw new ControlError("DEVICE_BUSY", `${device} is swap`);
-    // A loop device that nobody has mounted writes nothing.
+    // A loop device that nothing has mounted writes nothing.
     const isLoop = use.device.kernelName.startsWith("loop");
     if (isLoop && (await claimInHelper(use.name)) !== -EBUSY) continue;
     const text = `${device} is in use through ${use.name}: ${use.chain.join(" → ")}`;

@@ -45,18 +45,18 @@ export interface JournalOptions {
   readonly persistent: boolean;
   /** The record that the device must be that of. */
   readonly uuid?: string;
-  /** The diff area that is to go on. */
+  /** The diff area that is to be resumed. */
   readonly area?: { readonly id: AreaId };
-  /** Called where an area cannot go on, before the record that says so is replaced. */
+  /** Called where an area cannot be resumed, before the record that says so is replaced. */
   readonly onAreaLost?: () => Promise<void>;
 }
 
 /** A map to begin with, and what keeps it. */
 export interface TrackedMap extends CbtFile {
   readonly journal: TrackerJournal | undefined;
-  /** log2 of the device's chunks: as it was, where the map goes on. */
+  /** log2 of the device's chunks: as it was, where the map continues. */
   readonly chunkShift: number;
-  /** Nobody has written to the original past us, and the area has lost no old data. */
+  /** No write to the original has bypassed the tracker, and the area has lost no old data. */
   readonly goesOn: boolean;
 }
 
@@ -119,7 +119,7 @@ export class TrackerJournal {
     return { ...cbt, journal, chunkShift, goesOn };
   }
 
-  /** After a crash of the daemon. A medium that fails does not keep the front from going on. */
+  /** After a crash of the daemon. A medium that fails does not keep the front from resuming. */
   static async resume(
     context: DriverContext,
     backing: BackingFile,
@@ -154,7 +154,7 @@ export class TrackerJournal {
     return { state: "on", why: this.#why };
   }
 
-  /** The front is there. The medium may be slow: nobody who uses the front is to wait for this. */
+  /** The front is there. The medium may be slow: no user of the front is to wait for this. */
   async serve(): Promise<void> {
     if (this.#isOver) return;
     try {
@@ -199,7 +199,7 @@ export class TrackerJournal {
     }
   }
 
-  /** The journal failed, and writes wait for it: nobody is to believe it, then they go on. */
+  /** The journal failed, and writes wait for it: no daemon may believe it, then they continue. */
   async fail(tracker: number, reactor: number, why: string | number): Promise<void> {
     if (this.#isOver) return;
     const text = typeof why === "number" ? errnoName(why) : why;
@@ -224,7 +224,7 @@ export class TrackerJournal {
   }
 
   /**
-   * Nobody writes any more; the map can still be read.
+   * Nothing writes any more; the map can still be read.
    */
   async end(attached: boolean, options: EndOptions = {}): Promise<void> {
     this.#isOver = true;
@@ -245,13 +245,13 @@ export class TrackerJournal {
     this.#context.logger.error({ device }, `the end of tracking is not on record: ${why}`);
   }
 
-  /** The front is not gone on with here: what is on record stays as it is. */
+  /** The front is not resumed here: what is on record stays as it is. */
   async close(): Promise<void> {
     this.#isOver = true;
     await this.#persistence.close();
   }
 
-  /** Nobody writes any more, and nothing is to be kept. */
+  /** Nothing writes any more, and nothing is to be kept. */
   async forget(): Promise<void> {
     this.#isOver = true;
     await this.#persistence.close();
@@ -341,7 +341,7 @@ async function assertDisjoint(
   backing: BackingFile,
 ): Promise<void> {
   const place = deviceOrFile(identityOfOpen(backing.fd), backing.path);
-  // What this process serves is looked at before, by who knows of it.
+  // What this process serves has been checked before, where it is known.
   const probe = { ...blockDevices, layers: () => [] };
   try {
     await assertNoConflict(persistent.path, [place], probe);

@@ -12,7 +12,7 @@ export interface AttachOptions extends JournalOptions {
   readonly area?: SleepingArea;
   /** Where the original is, if not at its name. */
   readonly openAt?: string;
-  /** Called when all that can hang is done, before the front is made; throws where nobody waits any more. */
+  /** Called when all that can hang is done, before the front is made; throws where the caller gave up. */
   readonly onReady?: () => void;
 }
 
@@ -21,9 +21,9 @@ export interface DetachOptions {
   readonly forget?: boolean;
   /** The next daemon is to attach a persistent tracker by itself. */
   readonly attachAgain?: boolean;
-  /** The system goes down, and nobody is left who could write to the original. */
+  /** The system goes down, and no program is left that could write to the original. */
   readonly closing?: boolean;
-  /** Go on when what is in the front's page cache cannot be written to the original. */
+  /** Continue when what is in the front's page cache cannot be written to the original. */
   readonly giveUp?: boolean;
 }
 

@@ -3,8 +3,8 @@
  *
  * ```
  *   attach   original ─▶ CBT map ─▶ ublk device ─▶ record ─▶ queue on a reactor ─▶ front ─▶ link
- *   detach   the reverse, and only when nobody uses the front
- *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front goes on
+ *   detach   the reverse, and only when nothing uses the front
+ *   recover  record ─▶ original, fenced ─▶ CBT map ─▶ queue on a reactor ─▶ front resumes
  * ```
  */
 
@@ -57,7 +57,7 @@ export class Tracker {
   readonly front: RecoverableDevice;
   /** Reads the frozen map beside the reactor, which owns it. */
   readonly cbt: CbtMap;
-  /** It goes on with the diff area of an earlier daemon. */
+  /** It continues the diff area of an earlier daemon. */
   hasOldArea = false;
   #loss: Loss = NO_LOSS;
   readonly #rotations = new Serial();
@@ -147,7 +147,7 @@ export class Tracker {
   }
 
   /**
-   * Goes on with a tracker of an earlier daemon.
+   * Resumes a tracker of an earlier daemon.
    * @param recordedArea its diff area, where it is in a snapshot that was taken
    * @param patienceMs how long the old server's last requests are waited for
    * @throws UblkError CONTROL_FAILED when its front is gone; ControlError
@@ -330,7 +330,7 @@ export class Tracker {
   noteFrontEnd(): boolean {
     const isByOthers = this.front.noteEnd(() => {
       links.remove(this.#link, this.front.path);
-      // A daemon that went on with the number could put this original behind another one's front.
+      // A daemon that resumed the number could put this original behind another one's front.
       this.#context.state.removeRecord(StateFile.trackerRecord.name(this.id));
     });
     if (!isByOthers) return false;
@@ -365,7 +365,7 @@ export class Tracker {
       this.#hasEnded = true;
     } catch (error) {
       this.isEnding = false;
-      // Nobody knows how much of it is left.
+      // How much of it is left is unknown.
       this.#wasWithoutFront = true;
       throw error;
     }
