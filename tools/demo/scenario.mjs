@@ -117,7 +117,7 @@ async function takeWhileWriting(stage) {
   const inLive = volumes.map(({ live }) => countRecords(join(live, "ledger")));
   const [first, second] = volumes.map(({ frozen }) => countRecords(join(frozen, "ledger")));
   must(first === second || first === second + 1, `not one instant: ${first} and ${second} records`);
-  must(first < inLive[0], "the writing program did not go on after take");
+  must(first < inLive[0], "the writing program did not continue after take");
   screen.success(
     `records in the images: ${first} and ${second}, so one instant; in the volumes ${inLive[0]} by now`,
   );

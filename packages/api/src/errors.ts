@@ -73,7 +73,7 @@ const requestErrors = {
 
 const daemonErrors = {
   DAEMON_IN_USE: failed("EBUSY", 409, "Unmount or close them first, or stop with --keep"),
-  UPGRADE_FAILED: failed("EAGAIN", 500, "The old daemon goes on; see its log and try again"),
+  UPGRADE_FAILED: failed("EAGAIN", 500, "The old daemon continues; see its log and try again"),
   UPGRADE_UNATTENDED: failed("EOPNOTSUPP", 409, "Start it as blksnapd --supervise, or by systemd"),
 } as const;
 

@@ -55,7 +55,7 @@ export const EVENTS = [
   }),
   event(
     "missed",
-    "Events were dropped because nobody read them; their numbers end before `sequence`.",
+    "Events were dropped before they were read; their numbers end before `sequence`.",
     { count: is.count },
   ),
 ] as const;

@@ -58,7 +58,7 @@ export const snapshotAddResponse = record({ id: is.uuid, device: is.text, front:
 
 /** What a take did with a file system that has data on its devices. */
 export const fileSystemFreeze = record({
-  source: { ...is.text, description: "as mount was given it; the device where nobody shows it" },
+  source: { ...is.text, description: "as mount was given it; the device where no mount shows it" },
   device_number: { ...is.text, description: "major:minor" },
   type: { ...is.textOrNull, description: "null for one that is mounted nowhere, but in use" },
   mount_point: is.textOrNull,

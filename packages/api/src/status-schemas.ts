@@ -129,7 +129,7 @@ const handover = {
     record({
       pid: is.count,
       version: is.text,
-      pause_ms: { ...is.count, description: "for how long nobody served the devices" },
+      pause_ms: { ...is.count, description: "for how long no daemon served the devices" },
     }),
     { type: "null" },
   ],

@@ -48,7 +48,7 @@ export function connectionError(
   switch (cause.code) {
     case "ENOENT":
     case "ECONNREFUSED": {
-      const why = cause.code === "ENOENT" ? "there is no socket" : "nobody listens";
+      const why = cause.code === "ENOENT" ? "there is no socket" : "no program listens";
       return new BlksnapClientError("DAEMON_NOT_RUNNING", `no daemon at ${path}: ${why}`, {
         cause,
       });

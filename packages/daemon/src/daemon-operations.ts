@@ -74,7 +74,7 @@ export class DaemonOperations implements DaemonControl {
   /** Never while a device is in use, unless it may be left waiting: its user would lose it. */
   onSignal(signal: NodeJS.Signals): void {
     this.#judge(signal).catch((error: unknown) => {
-      const text = `${signal} is not followed: nobody knows whether a device is in use`;
+      const text = `${signal} is not followed: it is unknown whether a device is in use`;
       this.#options.logger.error({ err: error }, text);
     });
   }

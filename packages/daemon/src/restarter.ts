@@ -55,5 +55,5 @@ export async function restartingService(given: ServiceSurroundings): Promise<str
 }
 
 function unattended(why: string): ControlError {
-  return new ControlError("UPGRADE_UNATTENDED", `nobody would start the next daemon: ${why}`);
+  return new ControlError("UPGRADE_UNATTENDED", `nothing would start the next daemon: ${why}`);
 }

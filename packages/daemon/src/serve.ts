@@ -122,7 +122,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
       logger.info({ closing }, "ended");
       return;
     }
-    const text = `ended, but not all of it: ${left.join("; ")}. The next daemon goes on with it`;
+    const text = `ended, but not all of it: ${left.join("; ")}. The next daemon resumes it`;
     logger.error({ left }, text);
     console.error(`blksnapd: ${text}`);
     endAtOnce(ExitStatus.LEFT);
@@ -136,7 +136,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
 /** Under systemd the supervisor is started again, and brings a daemon that continues. */
 function onSupervisorLost(operations: DaemonOperations, logger: Logger): void {
   if (process.env["INVOCATION_ID"] === undefined) {
-    logger.error("the supervisor has died: nobody goes on after this daemon");
+    logger.error("the supervisor has died: no daemon resumes after this one");
     return;
   }
   logger.error("the supervisor has died: leaving to the one that systemd starts");

@@ -157,7 +157,7 @@ export class Supervisor {
       this.#replace();
       return;
     }
-    this.#logger.error({ pid, status, signal }, "daemon died; the next one goes on");
+    this.#logger.error({ pid, status, signal }, "daemon died; the next one resumes");
     const isShortLife = Date.now() - daemon.startedMs < SHORT_LIFE_MS;
     setTimeout(() => this.#replace(), isShortLife ? SHORT_LIFE_MS : 0);
   }

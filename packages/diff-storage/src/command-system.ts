@@ -47,7 +47,7 @@ export const commandStoreSystem: StoreSystem = {
     const flags = ["--exclusive", "--nonblock", "--conflict-exit-code", String(FLOCK_HELD_STATUS)];
     const { status, output } = await run(fd, "flock", [...flags, "3"]);
     if (status === FLOCK_HELD_STATUS)
-      throw withCode("the file is locked by someone else", "EAGAIN");
+      throw withCode("the file is locked by another program", "EAGAIN");
     if (status !== 0) throw failure("flock", output);
   },
 };

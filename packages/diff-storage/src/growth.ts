@@ -225,7 +225,7 @@ export class Growth {
 
   #abort(): DiffStorageError {
     this.#stopped = true;
-    return new DiffStorageError("ABORTED", "nobody waits for the stores any more");
+    return new DiffStorageError("ABORTED", "nothing waits for the stores any more");
   }
 
   /** Fails before a disk is filled to the brim for nothing. */

@@ -267,7 +267,7 @@ const CODE_OF_ERRNO: Readonly<Record<string, DiffStorageErrorCode>> = {
 
 const ADVICE: Readonly<Partial<Record<DiffStorageErrorCode, string>>> = {
   STORE_NOT_FOUND: "does not exist; create the file, or name a directory to get an unnamed one",
-  STORE_BUSY: "is in use by someone else; unmount or release it, or choose another store",
+  STORE_BUSY: "is in use; unmount or release it, or choose another store",
   STORE_READ_ONLY: "lies on a read-only file system; choose a writable one",
   STORE_PERMISSION: "may not be opened for writing; check its permissions and read-only flags",
   STORE_FULL: "lies on a full file system; free space there or choose another one",

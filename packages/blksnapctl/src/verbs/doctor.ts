@@ -69,7 +69,7 @@ function reactorChecks({ reactors }: StatusResponse): DoctorCheck[] {
     state: "error",
     what: `reactor ${index} has not turned for ${stalled_ms} ms`,
     why: `its ${devices} devices do not answer`,
-    hint: "If it stays so, end the daemon with kill -9: the next one goes on without an I/O error",
+    hint: "If it stays so, end the daemon with kill -9: the next one resumes without an I/O error",
   }));
 }
 
@@ -79,7 +79,7 @@ function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
     state: "error",
     what: `${front} of ${device} is not served yet`,
     why: `its users wait: ${why}`,
-    hint: "It goes on when its device and the kernel let it",
+    hint: "It resumes when its device and the kernel let it",
   }));
 }
 

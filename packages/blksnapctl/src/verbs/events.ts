@@ -109,7 +109,7 @@ const WORDS: { readonly [Kind in EventKind]: (event: EventOf<Kind>) => string } 
     return `the stores could not grow, ${formatBytes(free_bytes, false)} are free${why}`;
   },
   store_hung: ({ store, device }) =>
-    `the store ${store} does not answer; ${device} goes on without it`,
+    `the store ${store} does not answer; ${device} continues without it`,
   store_answered: ({ store, device }) => `the store ${store} has answered ${device} again`,
   missed: ({ count }) => `${count} events were dropped before this one was read`,
 };

@@ -111,7 +111,7 @@ export function checkIoUring(host: HostFiles, makeRing: () => string | undefined
   const why = "all I/O goes through it";
   const disabled = host.text("/proc/sys/kernel/io_uring_disabled")?.trim() ?? "0";
   if (disabled === "2") {
-    const what = "kernel.io_uring_disabled is 2: nobody may use io_uring";
+    const what = "kernel.io_uring_disabled is 2: no program may use io_uring";
     return error("io_uring", what, why, "sysctl kernel.io_uring_disabled=1, which root may use");
   }
   const problem = makeRing();

@@ -92,7 +92,7 @@ async function judgeDevice(
   if (info.state === UblkState.LIVE) {
     if (processes.some(({ pid }) => pid === info.serverPid)) return undefined;
     const what = `${path} is served by process ${info.serverPid}, which is no blksnapd or gone`;
-    const why = "the kernel notices a death after up to 30 s; until then nobody can go on";
+    const why = "the kernel notices a death after up to 30 s; until then no daemon can resume it";
     return warning(check, what, why, "Look again in a minute");
   }
   if (info.state === UblkState.DEAD) {
@@ -106,7 +106,7 @@ async function judgeDevice(
     );
     return { ...finding, fix: () => remove(devices, info.id, owner) };
   }
-  const why = "whoever uses it waits until a daemon serves it";
+  const why = "its users wait until a daemon serves it";
   if (isRecorded) {
     const hint = daemon === undefined ? "Start it: blksnapd --supervise" : "See the daemon's log";
     return warning(check, `${path} waits for a daemon`, why, hint);
@@ -122,7 +122,7 @@ function judgeForgotten(
   owner: number,
 ): FixableFinding {
   const check = "ublk_devices";
-  const why = "no daemon can go on with it";
+  const why = "no daemon can resume it";
   const users = usersOf([path]).get(path) ?? [];
   if (users.length > 0) {
     const what = `${path} waits without a record, and is in use: ${users.join(", ")}`;
@@ -193,7 +193,7 @@ export function checkStateFiles(
 ): FixableFinding[] {
   const check = "state_files";
   const damaged = records.damaged.map((name) => {
-    const why = "what it is about is not gone on with";
+    const why = "what it is about is not resumed";
     const hint = `Move ${stateDirectory}/${name}${RECORD_SUFFIX} away when nothing needs it`;
     return error(check, `the record ${name} is damaged`, why, hint);
   });

@@ -20,7 +20,7 @@ export function checkProcesses(
   all: readonly OwnProcess[],
 ): Finding[] {
   if (daemon === undefined) {
-    const why = "nobody serves devices, and those that exist wait";
+    const why = "nothing serves devices, and those that exist wait";
     return [warning("daemon", "no daemon runs", why, "Start it: blksnapd --supervise")];
   }
   return [
@@ -39,7 +39,7 @@ export function checkProcesses(
 function checkStandby(daemon: OwnProcess, all: readonly OwnProcess[]): Finding {
   const supervisor = all.find(({ pid, role }) => role === "supervisor" && pid === daemon.parent);
   if (supervisor === undefined) {
-    const why = "after a crash users of its devices wait until somebody starts the next one";
+    const why = "after a crash users of its devices wait until the next one is started";
     const what = `daemon ${daemon.pid} has no supervisor`;
     return warning("standby", what, why, SUPERVISE_HINT);
   }

@@ -47,7 +47,7 @@ export function checkStateDirectory(path: string): Finding {
     const { mode, uid } = statSync(path);
     const { type, bavail, bsize } = statfsSync(path);
     if (uid !== 0 || (mode & GROUP_OR_OTHERS_WRITE) !== 0) {
-      const why = "whoever writes there decides about devices";
+      const why = "a program that writes there decides about devices";
       return error(check, `${path} may be written by others than root`, why, `chmod go-w ${path}`);
     }
     if (type !== TMPFS_MAGIC && type !== RAMFS_MAGIC) {
@@ -90,7 +90,7 @@ export function checkSocket(path: string, groups: string, hasDaemon: boolean): F
     const { code } = failure as NodeJS.ErrnoException;
     if (code === "ENOENT" && !hasDaemon) return ok(check, `${path} is not there without a daemon`);
     const hint = "Give --socket of the running daemon, or restart it";
-    return error(check, `${path}: ${code}`, "nobody can reach the daemon", hint);
+    return error(check, `${path}: ${code}`, "no client can reach the daemon", hint);
   }
 }
 
