@@ -94,7 +94,7 @@ export class LateRecovery {
       const isIt = found === undefined ? device === resolve(path) : identity === found;
       if (!isIt) continue;
       throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
-        hint: "It goes on when its device and the kernel let it; see the daemon's log",
+        hint: "It is resumed when its device and the kernel allow it; see the daemon's log",
       });
     }
   }
@@ -126,7 +126,7 @@ export class LateRecovery {
         this.#context.persistent.inUse.delete(record.uuid);
         this.#endsRecorded = false;
       }
-      logger.warn({ device: record.device }, "its front has ended before it was gone on with");
+      logger.warn({ device: record.device }, "its front ended before it could be resumed");
       return;
     }
     const tracker = await Tracker.recover(

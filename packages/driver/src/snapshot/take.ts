@@ -164,7 +164,7 @@ function whileNoneRotates<Value>(
   let timer: NodeJS.Timeout | undefined;
   const outcome = inTurn(members, () => {
     clearTimeout(timer);
-    if (isLate) return Promise.reject(new Error("nobody waits any more"));
+    if (isLate) return Promise.reject(new Error("its caller has given up"));
     return operation();
   });
   const tooLate = new Promise<never>((_, reject) => {

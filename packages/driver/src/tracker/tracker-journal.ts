@@ -161,7 +161,8 @@ export class TrackerJournal {
       await this.#persistence.serve();
     } catch (error) {
       // The record stays safe: after a power cut it only proves less than it could.
-      const text = "that it is tracked is not on record: after a power cut its map would not go on";
+      const text =
+        "that it is tracked is not on record: after a power cut its map would not continue";
       this.#context.logger.warn({ device: this.#device, err: error }, text);
     }
   }
@@ -310,7 +311,7 @@ async function mapOf(
   const { persistence, chunkShift } = prepared;
   try {
     const cbt = await loadCbt(context, id, geometry, await persistence.load(), undo);
-    logger.info({ device }, "the changed-block map goes on");
+    logger.info({ device }, "the changed-block map continues");
     const goesOn = area === undefined || mayGoOn(context, device, area.id, cbt.replay);
     return { cbt, why: null, chunkShift, goesOn };
   } catch (error) {
