@@ -12,7 +12,7 @@ function killGroup(child) {
   try {
     process.kill(-child.pid, "SIGKILL");
   } catch {
-    // Nobody is left in it.
+    // No process is left in it.
   }
 }
 
@@ -33,7 +33,7 @@ export function runFile(path, { env, outputPath }) {
     let problem = "";
     const timer = setTimeout(() => {
       problem = `no end within ${FILE_LIMIT_MS / 1000} s`;
-      // Tells in the kernel's log where whoever is blocked stands.
+      // Has the kernel log where blocked processes stand.
       writeFileSync("/proc/sysrq-trigger", "w");
       killGroup(child);
       // A process stuck in the kernel does not even die: its end is not waited for.

@@ -22,7 +22,7 @@ const NULL_BLK = `${CONFIGFS}/nullb`;
 
 /** RAM disks /dev/ram0 … of one size, without any latency. */
 export async function ramDisks(t, count, sizeBytes) {
-  // A module that is there already would make none; this says so where somebody still uses it.
+  // A module that is there already would make none; this says so where something still uses it.
   await run(["modprobe", "-r", "brd"]);
   await run(["modprobe", "brd", `rd_nr=${count}`, `rd_size=${sizeBytes / 1024}`, "max_part=0"]);
   // Fails while anything still has one of them open.

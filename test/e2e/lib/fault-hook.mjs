@@ -1,9 +1,9 @@
 /**
  * Preloaded into the daemons of a test (`node --import`): has one die at a fault point.
  *
- * The file that $E2E_FAULT_FILE names holds a fault point per line. Whoever comes to the first one
- * takes its line out of the file and ends its process; the next daemon meets the next line. At a point
- * with `throws ` before it the step after it fails instead.
+ * The file that $E2E_FAULT_FILE names holds a fault point per line. The thread that comes to the
+ * first one takes its line out of the file and ends its process; the next daemon meets the next line. At a
+ * point with `throws ` before it the step after it fails instead.
  */
 import {
   closeSync,

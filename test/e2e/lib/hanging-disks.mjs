@@ -27,7 +27,7 @@ export async function hangingDisks(t, count) {
   return { all, content };
 }
 
-/** Whatever becomes of the test, nobody waits for a disk. */
+/** Whatever becomes of the test, nothing waits for a disk after it. */
 export function resumeAfter(t, disks) {
   t.defer(() => Promise.all(disks.map((disk) => disk.resume())));
 }

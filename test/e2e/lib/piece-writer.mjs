@@ -55,7 +55,7 @@ export class PieceWriter {
     }
   }
 
-  /** Nobody waits for more writes of one that has failed. */
+  /** Ends the waits for more writes of one that has failed. */
   #giveUp() {
     this.#stopped = true;
   }

@@ -80,7 +80,7 @@ export function progress(text) {
   console.log(text);
 }
 
-/** A test that hangs ends its file: nobody can clean up behind what still runs. */
+/** A test that hangs ends its file: nothing can be cleaned up behind what still runs. */
 function within(timeLimitMs, what, work) {
   const timer = setTimeout(() => {
     console.error(`${what}: not done within ${timeLimitMs} ms`);
@@ -107,7 +107,7 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
     await within(timeLimitMs, name, body(t));
   } catch (error) {
     errors.push(error);
-    // Said now: it is the cause, and the suite tells it only if the file comes to its end.
+    // Printed now: it is the cause, and the suite prints it only if the file comes to its end.
     console.error(`${name}: ${error?.stack ?? error}`);
   }
   errors.push(...(await within(timeLimitMs, `clean-up of ${name}`, t.undo())));

@@ -9,7 +9,7 @@
  *     24     random bytes up to the end
  *
  * A sector of another place, of a later time, half of one and half of another, or not ours at all is
- * found by looking at it alone: nobody has to remember what was written.
+ * found by looking at it alone: no test has to remember what was written.
  */
 import { crc32 } from "node:zlib";
 

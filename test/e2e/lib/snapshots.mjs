@@ -59,7 +59,7 @@ function imageOf(taken, device) {
   return entry.image;
 }
 
-/** The events of a snapshot that nobody has taken yet, which takes them. */
+/** Takes, and answers, the events of a snapshot that were not taken yet. */
 export async function pendingEvents(t, id) {
   const found = [];
   for (;;) {

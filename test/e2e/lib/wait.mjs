@@ -1,4 +1,4 @@
-/** Waiting for a state of the system that tells nobody when it comes. */
+/** Waiting for a state of the system that is not announced. */
 import { setTimeout as sleep } from "node:timers/promises";
 
 const PAUSE_MS = 50;

@@ -61,7 +61,7 @@ export class PowerDisk {
   }
 
   /**
-   * From now on nobody is answered; what was not flushed is kept or lost as the dice say.
+   * Answers nothing from now on; what was not flushed is kept or lost at random.
    * @returns {number} sectors that were lost
    */
   cutPower(random) {

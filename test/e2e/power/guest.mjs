@@ -78,7 +78,7 @@ const STEPS = {
   unmount: ({ point }) => run(["umount", point]),
 
   /**
-   * @param {{persistentDirectory?: string, trusts?: boolean, closes?: boolean}} how trusts: nobody else
+   * @param {{persistentDirectory?: string, trusts?: boolean, closes?: boolean}} how trusts: nothing else
    * writes between two boots; closes: its stop is the system's end
    */
   async startDaemon({ persistentDirectory = PERSISTENT_DIRECTORY, trusts, closes }) {

@@ -18,7 +18,7 @@ export const MOUNT_MEDIA = [
   { step: "mountState", device: state.path },
   { step: "mountStore", device: store.path },
 ];
-/** What the journals have is judged, so the operator gives the word that nobody else has written. */
+/** What the journals have is judged, so the operator gives the word that nothing else has written. */
 export const SERVE = [...MOUNT_MEDIA, { step: "startDaemon", trusts: true, closes: true }];
 
 export const ATTACH = TRACKED.map((device) => ({ step: "attach", device }));
@@ -35,7 +35,7 @@ function loadOf(random) {
   ];
 }
 
-/** Looks, takes, and asks what changed since the last take that was told. */
+/** Looks, takes, and asks what changed since the last take that was reported. */
 export function inspection(machine) {
   return [
     { step: "look" },

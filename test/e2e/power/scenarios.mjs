@@ -111,7 +111,7 @@ export const SCENARIOS = {
     noteGenerations(machine, first);
     const trackerOf = (events, device) => trackerIn(looks(events)[0], device);
     const was = (device) => machine.tracked[device].generation;
-    // The power was cut while the ext4 was mounted: its superblock says that nobody else has mounted it.
+    // The power was cut while the ext4 was mounted: its superblock says that nothing else has mounted it.
     const check = { step: "checkFiles", device: files.path };
     const cut = await machine.boot([...serve, { step: "look" }, check, ...STOP]);
     const rawCut = trackerOf(cut, raw.path);

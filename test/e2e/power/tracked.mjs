@@ -1,13 +1,13 @@
 /**
  * What the host knows about a tracked disk: which blocks were written since the last take that was
- * told, and so must be in the diff; and which ones may be, because they were written while one was taken.
+ * reported, and so must be in the diff; and which ones may be, because they were written while one was taken.
  */
 export const BLOCK_BYTES = 4096;
 /** What the journal may record ahead of a writer in sequence. */
 const AHEAD_BLOCKS = (4 * 2 ** 20) / BLOCK_BYTES;
 
 export class Tracked {
-  /** Number of the last take that was told. */
+  /** Number of the last take that was reported. */
   number = 0;
   /** A take was begun after it. */
   takeIsOpen = false;

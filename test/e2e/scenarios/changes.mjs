@@ -1,6 +1,6 @@
 /**
  * What diff says after a random history: nothing that changed is missing, no range is a whole block too
- * large, and discarded blocks are told as such.
+ * large, and discarded blocks are reported as such.
  */
 import * as assert from "uvu/assert";
 import { ChangeHistory } from "../lib/change-history.mjs";

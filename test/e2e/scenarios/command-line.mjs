@@ -43,7 +43,7 @@ test("attach, snapshot, image, change map, destroy, detach", async (t) => {
     ...["snapshot_create", "--device", device, "--device", other],
     ...["--file", storeFolder(t), "--limit", "64M"],
   ];
-  // An id that nobody is told: what was attached for it is detached too.
+  // An id that the caller never gets: what was attached for it is detached too.
   await run(["sh", "-c", 'exec "$@" > /dev/full', "sh", ...ctlWords(...create)], { status: 1 });
   assert.is(await ok("snapshot_collect"), "\n");
   const tracked = await t.client.status();

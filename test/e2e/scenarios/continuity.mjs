@@ -120,7 +120,7 @@ test("a partition that was made anew elsewhere on its disk has a map of its own"
   assert.is(again.cbt.generation_id, first.cbt.generation_id, JSON.stringify(again));
   await t.client.detach(device);
 
-  // Zeros in both places, and nobody writes.
+  // Zeros in both places, and nothing writes.
   await run(["delpart", whole, "1"]);
   await make(8);
   const moved = await attach();

@@ -54,7 +54,7 @@ test(
     const error = await second.client.attach(device).catch((failure) => failure);
     assert.is(error.code, "DEVICE_BUSY");
     assert.match(error.message, front);
-    // The image of the device is lost, and said so; the other one is right.
+    // The image of the device is lost, and reported so; the other one is right.
     const [{ devices }] = await second.client.snapshotCollect();
     assert.equal(devices, [other]);
 

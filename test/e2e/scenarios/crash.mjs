@@ -40,7 +40,7 @@ test(
     const { snapshots: snapshotsBefore } = await first.client.status();
     first.kill("SIGKILL");
     await first.ended();
-    // Asked while nobody serves: answered when somebody does.
+    // Sent while no daemon serves: answered when one does.
     const reading = run(["sh", "-c", `md5sum < ${images[0].image}`]);
     const second = await Daemon.start({ ...alone, args });
     assert.is(await reading, before);

@@ -209,7 +209,7 @@ test(
     assert.match(log, new RegExp(`the front ${third.front} has no record`));
     await dynasty.die();
 
-    // The third device's record is had back; the second one's maps are another's, and cut.
+    // The third device's record is restored; the second one's maps are another's, and cut.
     for (const [path, content] of records) writeFileSync(path, content);
     for (const name of kept) await run(["rm", dynasty.file(name)]);
     // Where its store was, only its record could tell.

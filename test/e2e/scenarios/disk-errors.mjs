@@ -88,7 +88,7 @@ test("detach says once that what was written last cannot reach the original", as
   const disk = await failingDisk(t, await loopDisk(t, SIZE_BYTES), BAD, "error_writes");
   const { front } = await t.client.attach(disk.path);
   await disk.fail();
-  // Through the page cache: whoever writes so without fsync hears of nothing.
+  // Through the page cache: a program that writes so without fsync gets no error.
   await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=4k", "count=2", "seek=513"]);
   const error = await t.client.detach(disk.path).catch((reason) => reason);
   assert.is(error.code, "DEVICE_FAILED", String(error));

@@ -33,7 +33,7 @@ async function trackerOf(t, device) {
   return trackers.find((tracker) => tracker.device === device);
 }
 
-/** Until the daemon has noticed that the front is gone, and let go of it. */
+/** Until the daemon has noticed that the front is gone, and released it. */
 async function untilEnded(t, device, front) {
   const isGone = async () => (await trackerOf(t, device)).front_live === false;
   await until("status tells that the front has ended", isGone, LIMIT_MS);

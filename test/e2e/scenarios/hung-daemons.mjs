@@ -1,6 +1,6 @@
 /**
- * Disks that hang, as state of persistent trackers and as stores, and the daemons that are to end meanwhile or to go
- * on after one that was killed.
+ * Disks that hang, as state of persistent trackers and as stores, and the daemons that are to end meanwhile
+ * or to continue after one that was killed.
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";

@@ -16,7 +16,7 @@ import { until } from "../lib/wait.mjs";
 const test = scenario(import.meta.url, { daemon: false });
 const SIZE_BYTES = 16 * MIB;
 const PIECE = Buffer.alloc(4096, 7);
-/** Of the end: no operation of a client may be waited for longer, and then nothing gets on. */
+/** Of the end: no operation of a client may be waited for longer, and then nothing makes progress. */
 const END_LIMIT_MS = 180_000;
 const LEFT_STATUS = 3;
 

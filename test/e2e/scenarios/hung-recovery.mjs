@@ -52,7 +52,7 @@ async function killedWithoutStore(t) {
   await write(held, 0, 1);
   first.kill("SIGKILL");
   await first.ended();
-  // So that nothing of it is in memory. The kernel lets go of the dead daemon's files in its own time.
+  // So that nothing of it is in memory. The kernel releases the dead daemon's files in its own time.
   await until("nobody uses the stores", () =>
     run(["umount", stores]).then(
       () => true,

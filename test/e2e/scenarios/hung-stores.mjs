@@ -1,5 +1,5 @@
 /**
- * Stores and originals that hang instead of failing: suspended or slow dm devices. Nobody who writes waits longer
+ * Stores and originals that hang instead of failing: suspended or slow dm devices. No writer waits longer
  * than the bound, once, and every snapshot can be ended. What it means for a daemon's end: hung-daemons.mjs.
  */
 import * as assert from "uvu/assert";

@@ -21,7 +21,7 @@ async function across(t, first, change) {
   return Daemon.startFor(t, { name: "next" });
 }
 
-/** Fails where nobody serves the front: then nobody answers. */
+/** Fails where no daemon serves the front: then nothing answers. */
 async function assertServed({ client }, front, device) {
   assert.equal((await client.status()).waiting, []);
   await run(["cmp", "-n", String(MIB), front, device]);
@@ -121,7 +121,7 @@ test(
       RECOVERY_LIMIT_MS,
     );
     await assertServed(next, front, file);
-    // It was away, and anybody may have written to it.
+    // It was away, and any program may have written to it.
     assert.is((await next.client.cbtInfo(device)).generation_reason, "tracking_broken");
     await next.client.detach(device);
     await next.stop();

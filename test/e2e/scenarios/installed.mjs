@@ -1,4 +1,4 @@
-/** The packages as somebody has them who installed them: the daemon, blksnapctl, and the READMEs' examples. */
+/** The packages as a user has installed them: the daemon, blksnapctl, and the READMEs' examples. */
 import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

@@ -176,7 +176,7 @@ test(
     const first = await t.client.cbtInfo(device);
     await t.client.detach(device);
 
-    // Nobody wrote: the same generation, and the tracker is persistent without being asked for it.
+    // Nothing wrote: the same generation, and the tracker is persistent without being asked for it.
     const again = await t.client.attach(device);
     assert.ok(again.persistent);
     assert.is((await t.client.cbtInfo(device)).generation_id, first.generation_id);
@@ -188,7 +188,7 @@ test(
     await t.client.detach(device);
 
     await fill(device, 20480, 4);
-    // A loop device has no name of its own: changed, it is the recorded one only for who says so.
+    // A loop device has no name of its own: changed, it is the recorded one only where the caller says so.
     await t.client.attach(device, { persistent: true });
     const { persistence, cbt } = trackerOf(await t.client.status(), device);
     assert.is(cbt.generation_reason, "foreign_write");

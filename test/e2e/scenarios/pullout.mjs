@@ -1,5 +1,5 @@
 /**
- * blksnap's 5000-pullout: an original that is pulled out while it is tracked. Nobody can give its data
+ * blksnap's 5000-pullout: an original that is pulled out while it is tracked. Nothing can give its data
  * back, but its users get errors instead of hanging, and everything can be taken down.
  */
 import { existsSync, writeFileSync } from "node:fs";

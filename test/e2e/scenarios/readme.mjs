@@ -15,7 +15,7 @@ const GROUP_ID = 4242;
 const LIMIT_MS = 500_000;
 const test = scenario(import.meta.url, { daemon: false });
 
-/** The shell commands of a section, as somebody copies them. */
+/** The shell commands of a section, as a user copies them. */
 function commandsOf(section) {
   const text = readFileSync(README, "utf8");
   const start = text.indexOf(`\n## ${section}\n`);

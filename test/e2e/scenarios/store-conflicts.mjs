@@ -146,7 +146,7 @@ test("swap is neither a store nor an original", async (t) => {
   await unmount();
 });
 
-/** Undefined, and said so, on a kernel without zones. */
+/** Undefined, with a note, on a kernel without zones. */
 async function zonedDisk(t) {
   try {
     return await nullDisk(t, { sizeMib: 16, zoneMib: 4 });

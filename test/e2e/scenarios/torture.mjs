@@ -81,7 +81,7 @@ class Killer {
     const startedMs = performance.now();
     for (let kill = 1; kill <= KILLS; kill++) {
       progress(`kill ${kill} of ${KILLS}: ${await this.killOnce()}`);
-      // Said at once: later kills would push out of the log what happened here.
+      // Checked at once: later kills would push out of the log what happened here.
       for (const image of images) assert.ok(existsSync(image), `kill ${kill}: ${image} is gone`);
     }
     return Math.round((performance.now() - startedMs) / 1000);
@@ -166,7 +166,7 @@ class Churn {
     await this.#running;
   }
 
-  /** Asks until somebody answers. What was done before the answer was lost counts as done. */
+  /** Asks until a daemon answers. What was done before the answer was lost counts as done. */
   async #ask(work, ...done) {
     while (!this.#ended || done.length > 0) {
       try {

@@ -105,7 +105,7 @@ test(
     const { kept } = await ctlJson("daemon", "stop", "--keep");
     assert.equal(kept, [front, images[0]]);
     assert.is((await t.daemon.ended()).status, 0);
-    // Asked while nobody serves: answered when somebody does.
+    // Sent while no daemon serves: answered when one does.
     const reading = run(["sh", "-c", `md5sum < ${images[0]}`], { timeLimitMs: 300_000 });
     const writing = run(["sh", "-c", `echo later > ${mounted.path}/later && sync`], {
       timeLimitMs: 300_000,
