@@ -1,4 +1,4 @@
-/** The end of an area's copying: begun once, told to the last one who asked. */
+/** The end of an area's copying: begun once, told to the last caller. */
 export class AreaDrop {
   #isDone = false;
   #told: (() => void) | undefined;

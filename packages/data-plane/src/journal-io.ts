@@ -171,7 +171,7 @@ export class JournalIo {
     return true;
   }
 
-  /** Not while something is late: what is next in its chain would meet who has the file's place by then. */
+  /** Not while something is late: what is next in its chain would meet the file that has its place by then. */
   dropMirror(): void {
     if (this.#pending > 0 && !this.#life.is(JournalState.SOON)) return;
     if (this.#mirror !== undefined) this.#reactor.removeFile(this.#mirror.index);

@@ -171,7 +171,7 @@ export class SlotAllocator {
    */
   allocateExtent(maxSlots: number): Extent | "wait" | "full" {
     checkInteger("maxSlots", maxSlots, 1, 2 ** 28);
-    // Slots that became ready belong to those who queue for them first.
+    // Slots that became ready belong to the callers in the queue first.
     if (this.#waiters.count > 0) return this.#stopped ? "full" : "wait";
     return this.#allocate(maxSlots);
   }

@@ -15,7 +15,7 @@ const BACKOFF_LAST_MS = 30_000;
 const STEP_BYTES = 2 ** 24;
 /** An attempt is at least so large, whatever a file system says that it can still give. */
 const ATTEMPT_SLOTS_MIN = 16;
-/** Before anybody uses the slots, a step may take so many times as long as under load. */
+/** Before the slots are in use, a step may take so many times as long as under load. */
 const FILL_PATIENCE = 6;
 
 /** What growth works with. Slots are the unit throughout. */
@@ -28,12 +28,12 @@ export interface GrowthParts {
   readonly lowWaterSlots: number;
   /** Bound of the committed slots of all stores together; Infinity for none. */
   readonly limitSlots: number;
-  /** After this time without success those who need slots are told "full". */
+  /** After this time without success callers that need slots are told "full". */
   readonly timeoutMs: number;
   readonly emit: (event: DiffStorageEvent) => void;
   /** Before a store becomes longer. */
   readonly beforeGrowth?: ((space: StoreSpace) => Promise<void>) | undefined;
-  /** Told of each step before anyone uses the slots, and of the store that grows then. */
+  /** Told of each step before the slots are in use, and of the store that grows then. */
   readonly onFill?:
     | ((readySlots: number, targetSlots: number, space: StoreSpace) => void)
     | undefined;
@@ -154,7 +154,7 @@ export class Growth {
   }
 
   /**
-   * Grows until `targetSlots` are ready, before anyone uses them: for as long as that makes progress.
+   * Grows until `targetSlots` are ready, before they are in use: for as long as that makes progress.
    *
    * Rejects with STORE_FULL, STORE_TIMEOUT, ABORTED or the stores' own failure when that cannot be had.
    */
@@ -344,7 +344,7 @@ export class Growth {
       }
       return range.count;
     } catch (error) {
-      // The end is where it was, so a trim cuts nothing that anyone was given.
+      // The end is where it was, so a trim cuts no slot that was handed out.
       await space.store.trim(space.endSlots * space.slotBytes).catch(() => undefined);
       space.endGrowth(false);
       throw fullError(error, space, range.count, availableBytes);

@@ -20,7 +20,7 @@ export interface PunchParts {
 }
 
 /**
- * Gives the space of freed slots back to the file system, in batches and behind everyone's back.
+ * Gives the space of freed slots back to the file system, in batches and in the background.
  *
  * As much as growth would put ready anyway is kept, so that slots don't travel to and fro. A store
  * that refuses is not asked again: its slots are reused all the same.

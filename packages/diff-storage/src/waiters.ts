@@ -11,7 +11,7 @@ interface Waiter {
 }
 
 /**
- * Those who need slots while none is ready, in the order they came. Each waits for the time limit at
+ * Callers that need slots while none is ready, in order of arrival. Each waits for the time limit at
  * most, also when growth continues but brings too little for all of them.
  */
 export class ExtentWaiters {

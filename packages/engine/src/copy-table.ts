@@ -7,7 +7,7 @@
  *               waiters: requests that need one of these blocks  (queue through the request links)
  *
  * Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
- * block by block. The table is bounded; who finds it exhausted waits in a queue.
+ * block by block. The table is bounded; a request that finds it exhausted waits in a queue.
  */
 import { assert } from "./assert.js";
 import { IdPool } from "./id-pool.js";

@@ -3,7 +3,8 @@
  *
  * Whole chunks of the range give their slot back and are copied no more; they read as zero from then
  * on, and can be written again. Chunks that something is in flight on, and the parts of chunks at both
- * ends of the range, stay as they are: a discard may always do less. So do those whose store hangs.
+ * ends of the range, stay as they are: a discard may always do less. So do chunks
+ * whose store hangs.
  * The CBT map does not change, because being done with a range says nothing about the original.
  */
 import type { EngineCore } from "./core.js";

@@ -3,7 +3,8 @@
  *
  * A run covers [offsetInChunkBytes, rangeEndBytes) of one chunk. `lengthBytes` is the part that is
  * being worked on; it is less than the whole only while blocks that were saved during a read of the
- * original are read again from their slot. The table is bounded; who finds it exhausted waits.
+ * original are read again from their slot. The table is bounded; a request that finds it
+ * exhausted waits.
  *
  *     busy   chunk hash -> number of runs in flight there        quick "this chunk is unused"
  */

@@ -177,7 +177,7 @@ export class TrackerEngine implements AreaListener {
 
   /** Slots were granted or denied; called by the area. */
   onSlotsAnswered(granted: boolean): void {
-    // Those who were refused before come first.
+    // Requests that were refused before come first.
     if (granted) this.core.unblock();
     this.wakeAll(this.core.slotWaiters);
     this.settle();
@@ -268,8 +268,8 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Continues for about so many units of work (chunks, and blocks that are lost) with who had slots that are
-   * gone. True: there are more. What was not scanned yet counts as lost all the same. Cold.
+   * Looks for chunks whose slots are gone, for about so many units of work (chunks, and blocks that are
+   * lost). True: there are more. What was not scanned yet counts as lost all the same. Cold.
    */
   findLost(unitsMax: number): boolean {
     const { core } = this;

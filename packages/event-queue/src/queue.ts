@@ -10,7 +10,7 @@ export const DEFAULT_CAPACITY = 1024;
 export const READERS_MAX = 1024;
 /** Names under which events are taken from one queue; the one without a name is not counted. */
 export const READER_NAMES_MAX = 64;
-/** The reader of those who give no name. */
+/** The reader of waits without a name. */
 export const DEFAULT_READER = "";
 
 /** Settings of a queue; all may be left out. */

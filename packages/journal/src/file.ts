@@ -92,7 +92,7 @@ export class JournalDraft {
     this.#logBytes = logBytes;
   }
 
-  /** Writes sealed sectors into the log, before anybody else appends to it. */
+  /** Writes sealed sectors into the log, before anything else is appended to it. */
   async writeLog(bytes: Uint8Array, offsetBytes: number): Promise<void> {
     if (offsetBytes + bytes.length > this.logBytes) {
       throw new JournalError("ARGUMENT_INVALID", "the sectors do not fit into the log");

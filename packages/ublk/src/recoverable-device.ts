@@ -52,7 +52,7 @@ export interface ServeOptions {
    * ended, "unanswered" when no answer came, but it surely has not begun; undefined when all is said.
    */
   readonly doubtOf: (error: unknown) => "served" | "unanswered" | undefined;
-  /** Called before anybody can see the device /dev/ublkbN, and when its number is free for others. */
+  /** Called before any program can see the device /dev/ublkbN, and when its number is free for others. */
   readonly onNumberTaken: (id: number) => void;
   readonly onNumberFreed: (id: number) => void;
 }
@@ -74,7 +74,7 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly maxIoBytes: number;
   /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
   readonly above?: number;
-  /** Called with the device's number before anybody can use it, to make a record of it. */
+  /** Called with the device's number before any program can use it, to make a record of it. */
   readonly onNumber: (id: number) => void;
 }
 

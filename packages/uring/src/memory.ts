@@ -51,7 +51,7 @@ export class MappedMemory {
   }
 
   /**
-   * A part of a file, shared with everyone else who maps it. What is written is in the file at once,
+   * A part of a file, shared with all others that map it. What is written is in the file at once,
    * and stays there when the process dies.
    * @param fd an open descriptor; may be closed afterwards
    * @param offsetBytes a multiple of PAGE_BYTES

@@ -20,7 +20,7 @@ const SPARE_MS = 1000;
 const PARTIAL = "partial";
 
 export interface MountsOfAll {
-  /** Of each file system one: its line of mountinfo (one character per byte), and who has it so. */
+  /** Of each file system one: its line of mountinfo (one character per byte), and a process that sees it. */
   readonly mounts: readonly { readonly pid: number; readonly line: string }[];
   /** False: the time was over before all namespaces were seen. */
   readonly isComplete: boolean;

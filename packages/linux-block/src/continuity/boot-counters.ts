@@ -78,7 +78,7 @@ async function readClock(path: string) {
   }
 }
 
-/** Only x86 says who has started the kernel. */
+/** Only x86 says what has started the kernel. */
 async function isStartedByLoader(proc: string): Promise<boolean> {
   try {
     const type = Number(await readFile(join(proc, "sys/kernel/bootloader_type"), "utf8"));

@@ -38,7 +38,7 @@ export async function findAcrossBoots(
   return node ?? (isThere ? device : undefined);
 }
 
-/** By its names alone: nothing is read from devices that may be anybody's. */
+/** By its names alone: nothing is read from devices that may be another program's. */
 async function compare(
   wanted: DeviceIdentity,
   number: string,

@@ -22,7 +22,7 @@ export interface FoundDevice {
   readonly identity: string;
   /** To open it by. */
   readonly path: string;
-  /** It was away meanwhile, and anybody may have written to it. */
+  /** It was away meanwhile, and any program may have written to it. */
   readonly wasAway: boolean;
 }
 
