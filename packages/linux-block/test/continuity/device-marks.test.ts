@@ -1,27 +1,22 @@
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { compareMarks, devicesLike, nodeOf, readMarks } from "@blksnap/linux-block";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { DeviceTree } from "./device-tree.js";
 
 const test = suite("device marks");
+let tree: DeviceTree;
 let folder: string;
 
 test.before.each(() => {
-  folder = mkdtempSync(join(tmpdir(), "blksnap-marks-"));
-  mkdirSync(join(folder, "dev/block"), { recursive: true });
+  tree = new DeviceTree();
+  ({ folder } = tree);
 });
-test.after.each(() => rmSync(folder, { recursive: true }));
+test.after.each(() => tree.delete());
 
-function device(number: string, place: string, files: Readonly<Record<string, string>>): void {
-  for (const [name, text] of Object.entries({ size: "2048", ...files })) {
-    const path = join(folder, "devices", place, name);
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, `${text}\n`);
-  }
-  rmSync(join(folder, "dev/block", number), { force: true });
-  symlinkSync(join(folder, "devices", place), join(folder, "dev/block", number));
+function device(...words: Parameters<DeviceTree["add"]>): void {
+  tree.add(...words);
 }
 
 test("another device under the same number is told by its sequence, or its name", () => {

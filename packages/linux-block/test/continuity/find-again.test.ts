@@ -1,14 +1,5 @@
-import {
-  linkSync,
-  mkdirSync,
-  mkdtempSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { linkSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import {
   compareMarks,
   findAcrossBoots,
@@ -21,25 +12,21 @@ import {
 import { statInHelper } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { DeviceTree } from "./device-tree.js";
 
 const test = suite("find again");
 const lookAt = pathLooker(statInHelper);
+let tree: DeviceTree;
 let folder: string;
 
 test.before.each(() => {
-  folder = mkdtempSync(join(tmpdir(), "blksnap-original-"));
-  mkdirSync(join(folder, "dev/block"), { recursive: true });
+  tree = new DeviceTree();
+  ({ folder } = tree);
 });
-test.after.each(() => rmSync(folder, { recursive: true }));
+test.after.each(() => tree.delete());
 
-function device(number: string, place: string, files: Readonly<Record<string, string>>): void {
-  for (const [name, text] of Object.entries({ size: "2048", ...files })) {
-    const path = join(folder, "devices", place, name);
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, `${text}\n`);
-  }
-  rmSync(join(folder, "dev/block", number), { force: true });
-  symlinkSync(join(folder, "devices", place), join(folder, "dev/block", number));
+function device(...words: Parameters<DeviceTree["add"]>): void {
+  tree.add(...words);
 }
 
 function remove(number: string): void {
