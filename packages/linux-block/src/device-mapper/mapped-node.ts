@@ -1,6 +1,6 @@
 /** Device-mapper nodes as sysfs shows them: a look that never waits. */
-import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { attribute, entriesOf } from "../sysfs-text.js";
 
 export interface MappedNode {
   /** "major:minor". */
@@ -24,36 +24,20 @@ export function mappedNodeOf(number: string, sysfs = "/sys"): MappedNode | undef
 /** All that there are. */
 export function mappedNodes(sysfs = "/sys"): MappedNode[] {
   const folder = join(sysfs, "block");
-  return namesIn(folder).flatMap((name) => nodeIn(join(folder, name)) ?? []);
+  return entriesOf(folder).flatMap((name) => nodeIn(join(folder, name)) ?? []);
 }
 
 function nodeIn(folder: string): MappedNode | undefined {
-  const name = text(join(folder, "dm/name"));
-  const number = text(join(folder, "dev"));
-  if (name === undefined || number === undefined) return undefined;
+  const name = attribute(folder, "dm/name");
+  const number = attribute(folder, "dev");
+  if (name === null || number === null) return undefined;
   return {
     number,
     name,
-    uuid: text(join(folder, "dm/uuid")) ?? "",
-    sectors: Number(text(join(folder, "size"))),
-    isReadOnly: text(join(folder, "ro")) === "1",
-    isSuspended: text(join(folder, "dm/suspended")) === "1",
-    slaves: namesIn(join(folder, "slaves")),
+    uuid: attribute(folder, "dm/uuid") ?? "",
+    sectors: Number(attribute(folder, "size") ?? Number.NaN),
+    isReadOnly: attribute(folder, "ro") === "1",
+    isSuspended: attribute(folder, "dm/suspended") === "1",
+    slaves: entriesOf(join(folder, "slaves")),
   };
-}
-
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function text(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8").trim();
-  } catch {
-    return undefined;
-  }
 }
