@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { basename } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { UblkControl, UblkState } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import { Daemon } from "../lib/daemon.mjs";
@@ -20,20 +21,24 @@ import { until } from "../lib/wait.mjs";
 const test = scenario(import.meta.url, { daemon: false });
 const SIZE_BYTES = 2 * MIB;
 const PIECE_BYTES = 64 * 1024;
+/** Apart, so that the block layer makes no one request of two. */
+const STRIDE_BYTES = 2 * PIECE_BYTES;
 const DEPTH = 4;
-/** So long that all writes are still inside when the daemon dies. */
-const DELAY_MS = 3000;
+/** Beyond each limit: the writes end only when the disk is healed, which is done when the daemon is dead. */
+const DELAY_MS = 3_600_000;
+/** So long they stay inside after its death; nothing depends on it. */
+const HELD_MS = 2_000;
 const NOTICE_LIMIT_MS = 300_000;
 const TEST_LIMIT_MS = 900_000;
 
-/** Writes one piece per number; each takes a slot and, on the slow disk, keeps it. */
+/** Writes one piece per number; each takes a slot and keeps it until the disk is healed. */
 async function writePieces(t, front, model, numbers) {
   const file = await DeviceFile.open(t, front);
   const random = seededRandom(numbers.join());
   return numbers.map(async (number) => {
     const buffer = random.fill(alignedBuffer(PIECE_BYTES));
-    await file.write(buffer, number * PIECE_BYTES);
-    buffer.copy(model, number * PIECE_BYTES);
+    await file.write(buffer, number * STRIDE_BYTES);
+    buffer.copy(model, number * STRIDE_BYTES);
   });
 }
 
@@ -44,6 +49,21 @@ function requestsInFlight(front) {
   return counts.reduce((sum, count) => sum + Number(count), 0);
 }
 
+/** How long the kernel takes, from now on, to know of the daemon's death. */
+async function noticeMs(control, front, pid) {
+  const id = Number(/\d+$/.exec(front)[0]);
+  const killedMs = performance.now();
+  await until(
+    "the kernel has noticed",
+    async () => {
+      const { state, serverPid } = await control.deviceInfo(id);
+      return state !== UblkState.LIVE || serverPid !== pid;
+    },
+    NOTICE_LIMIT_MS,
+  );
+  return Math.round(performance.now() - killedMs);
+}
+
 /** Kills with so many of the slots inside the daemon; answers after how long the kernel knew. */
 async function killWithInside(t, { device, disk, control, front, model }, inside) {
   const { daemon } = await t.client.status();
@@ -52,20 +72,12 @@ async function killWithInside(t, { device, disk, control, front, model }, inside
   const writing = Promise.all(await writePieces(t, front, model, numbers));
   await until("the requests are inside", () => requestsInFlight(front) === inside);
   process.kill(daemon.pid, "SIGKILL");
-  const killedMs = performance.now();
-  const id = Number(/\d+$/.exec(front)[0]);
-  await until(
-    "the kernel has noticed",
-    async () => {
-      const { state, serverPid } = await control.deviceInfo(id);
-      return state !== UblkState.LIVE || serverPid !== daemon.pid;
-    },
-    NOTICE_LIMIT_MS,
-  );
-  const noticedMs = Math.round(performance.now() - killedMs);
+  const [noticedMs] = await Promise.all([
+    noticeMs(control, front, daemon.pid),
+    sleep(HELD_MS).then(() => disk.heal()),
+  ]);
   await successor(t, daemon.pid);
   await writing;
-  await disk.heal();
   await assertContent(t, front, model);
   assert.is((await t.client.status()).trackers[0].device, device);
   return noticedMs;
@@ -76,6 +88,7 @@ test(
   async (t) => {
     const [below] = await ramDisks(t, 1, SIZE_BYTES);
     const disk = await MappedDisk.create(t, below, SIZE_BYTES);
+    t.defer(() => disk.heal());
     t.daemon = await Daemon.start({ args: ["--supervise", "--front-depth", String(DEPTH)] });
     const device = disk.path;
     const { front } = await t.client.attach(device);
