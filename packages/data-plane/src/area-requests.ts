@@ -2,24 +2,27 @@
 import { assert } from "@blksnap/uring";
 import { loseSlots } from "./lost-slots.js";
 import type { AdoptReply, AreaRequest, CloseAreaReply, MirrorReply } from "./messages.js";
+import type { QueueMemory } from "./queue-memory.js";
 import type { TrackedDevice } from "./tracked-device.js";
 
 /**
  * Carries a request out; `done` may be called later.
  * @param acquire whether its descriptors may be looked at
+ * @param memory for the buffers of an image's queue
  */
 export function carryOutArea(
   device: TrackedDevice,
   request: AreaRequest,
   done: (value?: unknown) => void,
   acquire: () => boolean,
+  memory?: QueueMemory,
 ): void {
   const area = device.areaOf(request.area);
   switch (request.type) {
     case "openImage":
       if (!acquire()) return;
       assert(area !== undefined, "an image needs its diff area");
-      area.openImage(request.queue);
+      area.openImage(request.queue, memory);
       done();
       return;
     case "awaitImageEnd":

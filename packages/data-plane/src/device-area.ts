@@ -35,6 +35,7 @@ import type {
   SleepingArea,
   WakingArea,
 } from "./messages.js";
+import type { QueueMemory } from "./queue-memory.js";
 import { SleepingCopies } from "./sleeping-copies.js";
 import type { Slices } from "./slices.js";
 import type { WriteGate } from "./write-gate.js";
@@ -225,7 +226,7 @@ export class DeviceArea {
     return !isIdle;
   }
 
-  openImage(start: QueueStart): void {
+  openImage(start: QueueStart, memory?: QueueMemory): void {
     const { reactor, engine, gate, imageDepth, tracker, notify } = this.#host;
     assert(this.#imageEnd.isEnded, "the area has an image already");
     assert(start.queueDepth <= imageDepth, "the image has more tags than its engine");
@@ -235,9 +236,9 @@ export class DeviceArea {
       this.#imageQueue = undefined;
       this.#imageEnd.end();
     };
-    const queue = makeQueue(reactor, start, onEnd, (error) =>
-      notify({ notice: "error", message: `tracker ${tracker}: ${errorText(error)}` }),
-    );
+    const onError = (error: unknown): void =>
+      notify({ notice: "error", message: `tracker ${tracker}: ${errorText(error)}` });
+    const queue = makeQueue(reactor, start, onEnd, onError, memory);
     this.#imageQueue = queue;
     io.imageQueue = queue;
     const target = imageTarget(queue, engine, gate, () => this.#isOpen);

@@ -3,14 +3,26 @@
 import type { QueueStart } from "@blksnap/ublk";
 import { Queue, type Target } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
+import type { QueueMemory } from "./queue-memory.js";
 
 export function makeQueue(
   reactor: Reactor,
   { charFd, queueDepth: depth, maxIoBytes }: QueueStart,
   onEnd: () => void,
   onError: (error: unknown) => void,
+  memory: QueueMemory | undefined,
 ): Queue {
-  return new Queue({ reactor, charFd, queueId: 0, depth, maxIoBytes, onEnd, onError });
+  const buffers = memory?.take();
+  return new Queue({
+    reactor,
+    charFd,
+    queueId: 0,
+    depth,
+    maxIoBytes,
+    memory: buffers,
+    onEnd,
+    onError,
+  });
 }
 
 /** Where it throws the queue is given up, or ends with its device: `end` tells. */

@@ -16,10 +16,13 @@ import type {
   MarkDirtyRequest,
   ReactorRequest,
   ReactorSettings,
+  RequestMessage,
   SwitchReply,
   SwitchRequest,
   ToReactor,
 } from "./messages.js";
+import { QueueMemory } from "./queue-memory.js";
+import { Slices } from "./slices.js";
 import { TrackedDevice } from "./tracked-device.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
@@ -39,6 +42,8 @@ export class ReactorServer {
   readonly #devices = new Map<number, TrackedDevice>();
   readonly #reactor: Reactor;
   readonly #ticker: IoTicker;
+  /** Work before a device is there. */
+  readonly #slices: Slices;
 
   constructor(options: ReactorServerOptions) {
     const { wakeFd, port, settings } = options;
@@ -54,6 +59,7 @@ export class ReactorServer {
       entries: settings.ringEntries,
     });
     this.#ticker = new IoTicker(this.#reactor, settings.ioTimeoutMs);
+    this.#slices = new Slices(this.#reactor);
     options.say({ notice: "ready" });
   }
 
@@ -101,11 +107,11 @@ export class ReactorServer {
     });
   }
 
-  #attach(request: AttachRequest): void {
+  #attach(request: AttachRequest, memory: QueueMemory | undefined): void {
     const { tracker } = request;
     const { settings, say } = this.#options;
     const device = this.#reactor.attempt(
-      () => new TrackedDevice(this.#reactor, settings, request, this.#ticker, say),
+      () => new TrackedDevice(this.#reactor, settings, request, this.#ticker, say, memory),
     );
     this.#devices.set(tracker, device);
     try {
@@ -129,16 +135,18 @@ export class ReactorServer {
   /**
    * Carries a request out; `done` may be called later.
    * @param acquire whether the request's descriptors may be looked at
+   * @param memory for the buffers of the queue that it serves
    */
   #carryOut(
     request: ReactorRequest,
     done: (value?: unknown) => void,
     acquire: () => boolean,
+    memory: QueueMemory | undefined,
   ): void {
     switch (request.type) {
       case "attach":
         if (!acquire()) return;
-        this.#attach(request);
+        this.#attach(request, memory);
         done();
         return;
       case "prepareArea":
@@ -192,7 +200,7 @@ export class ReactorServer {
       case "compactAreaJournal":
       case "adoptAreaJournal":
       case "abandonAreaJournal":
-        carryOutArea(this.#deviceOf(request.tracker), request, done, acquire);
+        carryOutArea(this.#deviceOf(request.tracker), request, done, acquire, memory);
         return;
       case "stop":
         assert(this.#devices.size === 0, "a reactor with devices is told to stop");
@@ -205,10 +213,31 @@ export class ReactorServer {
       this.#devices.get(received.tracker)?.areaOf(received.area)?.grant(received);
       return;
     }
-    const { id, request, claim } = received;
+    if (received.request.type !== "attach" && received.request.type !== "openImage") {
+      this.#begin(received, undefined);
+      return;
+    }
+    // Before the request's descriptors are looked at: until then it can be withdrawn.
+    const { queue } = received.request;
+    this.#attempt(received.id, () => {
+      const memory = new QueueMemory(queue);
+      memory.populate(this.#slices, () => {
+        this.#begin(received, memory);
+        memory.discard();
+      });
+    });
+  }
+
+  #begin({ id, request, claim }: RequestMessage, memory: QueueMemory | undefined): void {
     const acquire = (): boolean => claim === undefined || acquireClaim(claim);
+    const done = (value?: unknown): void => this.#options.say({ re: id, value });
+    this.#attempt(id, () => this.#carryOut(request, done, acquire, memory));
+  }
+
+  /** What it throws is the answer. */
+  #attempt(id: number, work: () => void): void {
     try {
-      this.#carryOut(request, (value) => this.#options.say({ re: id, value }), acquire);
+      work();
     } catch (error) {
       this.#options.say({ re: id, error: carriedError(error) });
       this.#reportError(error);

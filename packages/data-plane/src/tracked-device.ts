@@ -32,6 +32,7 @@ import type {
   ReactorSettings,
   WakingArea,
 } from "./messages.js";
+import type { QueueMemory } from "./queue-memory.js";
 import { Slices } from "./slices.js";
 import { WriteGate } from "./write-gate.js";
 import { WriteHold } from "./write-hold.js";
@@ -68,6 +69,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     request: AttachRequest,
     ioTicker: IoTicker,
     notify: (notice: ReactorNotice) => void,
+    memory?: QueueMemory,
   ) {
     this.#id = request.tracker;
     this.#reactor = reactor;
@@ -89,7 +91,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
     this.#hold = new WriteHold(reactor, this.engine);
     this.gate = request.journal && this.#openJournal(request.journal, ioTicker);
-    this.#frontQueue = this.#makeQueue(request.queue, () => this.#frontEnd.end());
+    this.#frontQueue = this.#makeQueue(request.queue, memory);
     this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
     this.#keptIo = new KeptIo(reactor, this.engine, this.gate, request);
     const { engine, slices, gate } = this;
@@ -263,9 +265,9 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
   }
 
-  #makeQueue(start: AttachRequest["queue"], onEnd: () => void): Queue {
-    return makeQueue(this.#reactor, start, onEnd, (error) =>
-      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` }),
-    );
+  #makeQueue(start: AttachRequest["queue"], memory: QueueMemory | undefined): Queue {
+    const onError = (error: unknown): void =>
+      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
+    return makeQueue(this.#reactor, start, () => this.#frontEnd.end(), onError, memory);
   }
 }

@@ -44,6 +44,8 @@ export interface QueueOptions {
   readonly queueId: number;
   readonly depth: number;
   readonly maxIoBytes: number;
+  /** At least depth × maxIoBytes, for the buffers; the queue unmaps it. By default it makes its own. */
+  readonly memory?: MappedMemory | undefined;
   /** Called once, when the device has stopped and every command came back. */
   readonly onEnd: () => void;
   /** Told of an exception in the target; the request concerned was answered with -EIO. */
@@ -77,8 +79,9 @@ export class Queue implements CompletionHandler {
     this.#options = options;
     this.depth = depth;
     this.maxIoBytes = maxIoBytes;
-    const buffers = MappedMemory.anonymous(depth * maxIoBytes);
+    const buffers = options.memory ?? MappedMemory.anonymous(depth * maxIoBytes);
     try {
+      assert(buffers.lengthBytes >= depth * maxIoBytes, "the buffers have too little memory");
       this.bufferIndex = reactor.addBuffer(buffers.address, buffers.lengthBytes);
     } catch (error) {
       buffers.unmap();

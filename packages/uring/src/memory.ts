@@ -9,6 +9,8 @@ export const PAGE_BYTES = 4096;
 const MADV_DONTNEED = 4;
 /** Keeps a range out of child processes. */
 const MADV_DONTFORK = 10;
+/** Takes the pages now, as if each were written to (Linux 5.14). */
+const MADV_POPULATE_WRITE = 23;
 
 /**
  * Memory outside of the JavaScript heap, at an address that does not move, which the kernel can be
@@ -77,6 +79,14 @@ export class MappedMemory {
   /** Gives the pages back; the range reads as zeroes afterwards (anonymous memory). */
   discard(offsetBytes: number, lengthBytes: number): void {
     this.#advise(offsetBytes, lengthBytes, MADV_DONTNEED, "discard pages");
+  }
+
+  /**
+   * Takes the pages of a range now instead of when they are first touched; what is in them stays. Some 0.3 µs for
+   * each page. False where the kernel does not know how, or has none: they are taken later, then.
+   */
+  populate(offsetBytes: number, lengthBytes: number): boolean {
+    return native.advise(this.buffer, offsetBytes, lengthBytes, MADV_POPULATE_WRITE) >= 0;
   }
 
   #advise(offsetBytes: number, lengthBytes: number, advice: number, what: string): void {
