@@ -9,6 +9,7 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { linkProblems } from "./lint-links.mjs";
 import { sizeProblems } from "./lint-sizes.mjs";
 import { whereProblems } from "./lint-where.mjs";
 
@@ -135,7 +136,7 @@ function checkPicture(readme) {
   }
 }
 checkPicture(readFileSync("README.md", "utf8"));
-problems.push(...whereProblems(), ...sizeProblems());
+problems.push(...whereProblems(), ...sizeProblems(), ...linkProblems());
 
 for (const problem of problems) console.error(problem);
 console.log(`lint-layers: ${packages.length} packages, ${problems.length} problems`);

@@ -209,7 +209,7 @@ await withStranger(async (world) => {
   }
   const blocks = [
     ...blocksOfInstalled(project, names),
-    ...blocksOf(readFileSync(join(ROOT, "README.md"), "utf8"), "readme"),
+    ...blocksOf(readFileSync(join(ROOT, "docs/typescript.md"), "utf8"), "typescript"),
   ];
   await testExamples(world, project, blocks);
   await testTypes(world, project, blocks);

@@ -126,13 +126,13 @@ test("errno are those of the kernel module", () => {
   assert.not(isErrorName(7));
 });
 
-test("each kind of event has words of its own in the description and is named in the README", () => {
-  const readme = readFileSync(join(import.meta.dirname, "../../../README.md"), "utf8");
+test("each kind of event has words of its own in the description and is named in the guide", () => {
+  const guide = readFileSync(join(import.meta.dirname, "../../../docs/guide.md"), "utf8");
   const kinds = EVENTS.map(({ properties }) => properties.event.const);
   assert.is(new Set(kinds).size, kinds.length);
   for (const { properties, description } of EVENTS) {
     assert.match(description, /^[A-Z].*\.$/);
-    assert.ok(readme.includes(`\`${properties.event.const}\``), properties.event.const);
+    assert.ok(guide.includes(`\`${properties.event.const}\``), properties.event.const);
   }
 });
 

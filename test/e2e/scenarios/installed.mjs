@@ -30,13 +30,13 @@ async function prepare(t) {
 const inProject = (words) => run(words, { cwd: PROJECT, timeLimitMs: LIMIT_MS });
 const blksnapctl = (...words) => inProject(["node_modules/.bin/blksnapctl", ...words]);
 
-/** Examples for those with ublk, of the installed READMEs and of the repository's. */
+/** Examples for those with ublk, of the installed READMEs and of docs/typescript.md. */
 function deviceExamples() {
   const { dependencies } = JSON.parse(readFileSync(join(PROJECT, "package.json"), "utf8"));
-  const readme = readFileSync(new URL("../../../README.md", import.meta.url), "utf8");
+  const guide = readFileSync(new URL("../../../docs/typescript.md", import.meta.url), "utf8");
   const blocks = [
     ...blocksOfInstalled(PROJECT, Object.keys(dependencies)),
-    ...blocksOf(readme, "readme"),
+    ...blocksOf(guide, "typescript"),
   ].filter(({ needsDevice }) => needsDevice);
   for (const { name, code } of blocks) writeFileSync(join(PROJECT, `${name}.mjs`), code);
   const isOfDaemon = ({ code }) => code.includes("@blksnap/client");

@@ -1,4 +1,4 @@
-/** The README's commands for a real host, as they stand there, and who may use the daemon then. */
+/** The commands of README and guide, as they stand there, and who may use the daemon then. */
 import { mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
@@ -9,19 +9,28 @@ import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 
 const README = new URL("../../../README.md", import.meta.url);
+const GUIDE = new URL("../../../docs/guide.md", import.meta.url);
 const REPOSITORY = new URL("../../../", import.meta.url).pathname;
 const LOG = "/var/log/blksnapd.log";
 const GROUP_ID = 4242;
 const LIMIT_MS = 500_000;
 const test = scenario(import.meta.url, { daemon: false });
 
-/** The shell commands of a section, as a user copies them. */
-function commandsOf(section) {
-  const text = readFileSync(README, "utf8");
+/** The blocks of one language in a section. */
+function blocksOf(url, section, language) {
+  const text = readFileSync(url, "utf8");
   const start = text.indexOf(`\n## ${section}\n`);
-  assert.ok(start >= 0, `the README has a section "${section}"`);
+  assert.ok(start >= 0, `${url} has a section "${section}"`);
   const body = text.slice(start + 1, text.indexOf("\n## ", start + 1));
-  return [...body.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block).join("");
+  const blocks = [...body.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)];
+  return blocks.flatMap(([, name, block]) => (name === language ? [block] : [])).join("");
+}
+
+/** The form of an output: sizes, percentages and offsets differ from run to run, and how many rows have them. */
+function formOf(text) {
+  const lines = text.replace(/\d+(\.\d+)?( [KMG]iB|%)?/g, "N").split("\n");
+  const bare = lines.map((line) => line.trim().replace(/ +/g, " ")).filter((line) => line !== "");
+  return bare.filter((line, index) => line !== bare[index - 1]);
 }
 
 /** /dev/vg/data with a file system, mounted at /srv/data as on a host that has it in use. */
@@ -38,7 +47,7 @@ async function volume(t) {
 
 test('"On a real host", copied', async (t) => {
   await volume(t);
-  const commands = commandsOf("On a real host");
+  const commands = blocksOf(GUIDE, "On a real host", "sh");
   for (const verb of ["blksnapd --supervise", "attach", "snapshot_take", "diff", "daemon stop"]) {
     assert.ok(commands.includes(verb), `the section has ${verb}`);
   }
@@ -52,6 +61,31 @@ test('"On a real host", copied', async (t) => {
   });
   assert.match(out, "front=/dev/ublkb0");
   assert.match(out, /^image=\/dev\/ublkb\d+$/m);
+});
+
+test('"A session" prints what it says', async (t) => {
+  await volume(t);
+  const session = blocksOf(README, "A session", "console");
+  const commands = session.match(/(?<=^# ).*$/gm);
+  assert.ok(commands.length >= 6, session);
+  t.defer(() => rmSync(LOG, { force: true }));
+  const script = [
+    "export PATH=$PWD/node_modules/.bin:$PATH",
+    "umount /srv/data",
+    // Not to the standard output: where a command fails, its end would be waited for.
+    `blksnapd >${LOG} 2>&1 &`,
+    "blksnapctl --wait version >/dev/null",
+    // As a terminal shows it: each command, and then what it prints on either stream.
+    ...commands.map((command) => `echo '# ${command}'; { ${command}; } 2>&1`),
+    "exec >/dev/null",
+    "umount /mnt; blksnapctl snapshot_destroy --id $ID",
+    "umount /srv/data; blksnapctl detach --device /dev/vg/data; blksnapctl daemon stop; wait",
+  ].join("\n");
+  const out = await run(["bash", "-e", "-u", "-c", script], {
+    cwd: REPOSITORY,
+    timeLimitMs: LIMIT_MS,
+  });
+  assert.equal(formOf(out), formOf(session));
 });
 
 test("a member of the group blksnap may use a daemon that was started by hand", async (t) => {

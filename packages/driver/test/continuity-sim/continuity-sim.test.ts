@@ -1,6 +1,6 @@
 /**
  * From seeds: SEED=N replays one. Never does a map continue after a write that it does not have, and always
- * where the README promises it.
+ * where docs/persistence.md promises it.
  */
 
 import { judgeContinuity, type PersistedIdentity } from "@blksnap/linux-block";

@@ -1,4 +1,4 @@
-/** What a simulated machine is like, and what the README promises of it. */
+/** What a simulated machine is like, and what docs/persistence.md promises of it. */
 import type {
   BootCounters,
   DeviceIdentity,
@@ -55,7 +55,7 @@ export interface Return {
   readonly isNext: boolean;
 }
 
-/** Why the map has to continue; undefined where the README promises nothing. */
+/** Why the map has to continue; undefined where docs/persistence.md promises nothing. */
 export function promiseOf(
   { kind, counter, trustReboots }: Setting,
   { end, isClean, inOneBoot, ...found }: Return,
@@ -76,7 +76,7 @@ export function promiseOf(
 }
 
 /**
- * Whether the README says that it is seen when the disk was in another machine: by file systems that prove, and
+ * Whether docs/persistence.md says that it is seen when the disk was in another machine: by file systems that prove, and
  * where no counter of this machine's is believed.
  */
 export function seesMove({ kind, counter, trustReboots }: Setting, proves: boolean): boolean {
