@@ -4,9 +4,10 @@
  * original continue when its copies have ended, needs to know nothing of it.
  *
  * ```
- *   copy or run done ──▶ entry ──▶ fdatasync stores ─▶ journal ─▶ fdatasync ──▶ onCopied, onRun
+ *   copy or run done ──▶ entry ──▶ fdatasync its stores ─▶ journal, synced ──▶ onCopied, onRun
  * ```
  */
+import { slotStore } from "@blksnap/diff-storage";
 import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 import { assert, type Reactor } from "@blksnap/uring";
 import { AreaCompaction } from "./area-compaction.js";
@@ -23,6 +24,7 @@ export interface AreaJournalOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
   readonly ticker: IoTicker;
+  /** By the store's number; see slotStore(). */
   readonly storeFds: readonly number[];
   readonly copiesMax: number;
   readonly runsMax: number;
@@ -173,6 +175,7 @@ export class AreaJournal {
     const { writer } = this.io;
     if (writer.fillingCommit !== this.#fillingCommit) this.#swap();
     writer.append(AreaOp.SAVED, chunk, slot, blockRange(from, to));
+    this.io.touch(slotStore(slot));
     this.#filling[this.#fillingCount++] = waiter;
     this.io.commitSoon();
   }

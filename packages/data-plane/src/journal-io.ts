@@ -3,10 +3,13 @@
  *
  * ```
  *   entries appended ── NOP: the batch at hand ends ──▶ seal
- *        [fdatasync store …] ─link─▶ write sectors ─link─▶ fdatasync        the same to the mirror
- *                                                              │ all have ended
- *                     onCommitted ◀────────────────────────────┘   what came meanwhile is next
+ *        [fdatasync touched store …] ─link─▶ write sectors, DSYNC           the same to the mirror
+ *                                                   │ all have ended
+ *                     onCommitted ◀─────────────────┘   what came meanwhile is next
  * ```
+ *
+ * A write with DSYNC ends when its bytes are on the medium with all that is needed to find them, as fdatasync
+ * would; what was committed before is there already. Stores that a commit tells nothing of are not synced.
  *
  * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
  * both, until adopt(). Which of them would be found after a power cut is not known here, so a commit
@@ -19,15 +22,14 @@
 import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
 import {
   assert,
-  FsyncFlag,
   high32,
   LINK_TORN,
   low32,
   MappedMemory,
-  prepareFsync,
   prepareNop,
   prepareWrite,
   type Reactor,
+  RwFlag,
   SqeFlag,
 } from "@blksnap/uring";
 import { COMMIT_LATE_TICKS, type IoTicker } from "./io-ticker.js";
@@ -42,6 +44,7 @@ import {
   type LogLocation,
   type LogNeed,
 } from "./log-file.js";
+import { StoreSyncs } from "./store-syncs.js";
 
 export type { Compaction, JournalSetup, LogLocation, LogNeed };
 
@@ -55,7 +58,8 @@ const TORN = -1;
 const ATTEMPTS_MAX = 100;
 const NOP_DATA = 0;
 const MIRROR_DATA = 64;
-const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
+/** Some file systems would sync in the call that submits it; the reactor must not wait for a medium. */
+const APART_FILE = SqeFlag.FIXED_FILE | SqeFlag.ASYNC;
 
 export interface JournalIoOptions {
   readonly reactor: Reactor;
@@ -63,7 +67,7 @@ export interface JournalIoOptions {
   readonly entriesMax: number;
   /** Sees to it that tick() is called; without it commits have no bound. */
   readonly ticker?: Pick<IoTicker, "start"> | undefined;
-  /** Descriptors that are synced before each commit. */
+  /** Descriptors that are synced before a commit for which touch() was called with their place. */
   readonly syncFirst: readonly number[];
   /** The sealed commit is on the medium; its entries can still be read from the writer. */
   readonly onCommitted: (writer: JournalWriter) => void;
@@ -81,7 +85,7 @@ export class JournalIo {
   readonly #reactor: Reactor;
   readonly #memory: MappedMemory;
   readonly #handler: number;
-  readonly #syncFirst: readonly number[];
+  readonly #stores: StoreSyncs;
   /** Kept free until a mirror is there, so that a full log still takes what was being filled. */
   readonly #reserveSectors: number;
   readonly #prefixSectors: number;
@@ -118,7 +122,8 @@ export class JournalIo {
     this.#log = new LogFile(reactor, setup);
     this.#reserveSectors = Math.ceil(entriesMax / ENTRIES_PER_SECTOR);
     this.#prefixSectors = Math.ceil(prefixEntriesMax / ENTRIES_PER_SECTOR);
-    this.#syncFirst = options.syncFirst.map((fd) => reactor.addFile(fd));
+    this.#stores = new StoreSyncs(reactor, options.syncFirst);
+    assert(this.#stores.count < MIRROR_DATA - 1, "too many stores for a commit");
     this.#handler = reactor.addHandler({
       onCompletion: (data, result) => this.#onCompletion(data, result),
     });
@@ -127,6 +132,11 @@ export class JournalIo {
   /** True while entries are appended that are not committed, or a commit is on its way. */
   get isBusy(): boolean {
     return this.writer.isCommitting || this.writer.fillingEntries > 0;
+  }
+
+  /** The commit being filled tells of data that was written to this place of `syncFirst`. */
+  touch(place: number): void {
+    this.#stores.touch(place);
   }
 
   /** After append(): commits as soon as the batch at hand is over. */
@@ -228,7 +238,7 @@ export class JournalIo {
     this.#life.enter(JournalState.CLOSED);
     this.dropMirror();
     this.#reactor.removeFile(this.#log.index);
-    for (const index of this.#syncFirst) this.#reactor.removeFile(index);
+    this.#stores.close();
     this.#reactor.removeHandler(this.#handler);
     this.#memory.unmap();
     this.#onClosed?.();
@@ -266,6 +276,7 @@ export class JournalIo {
     }
     this.#life.enter(JournalState.COMMITTING);
     writer.seal();
+    this.#stores.seal();
     this.#attempts = 0;
     this.#submitAll();
   }
@@ -299,16 +310,13 @@ export class JournalIo {
   /** Prepares one chain. Answers how many completions it has. */
   #submit(file: LogFile, firstData: number): number {
     const { writer } = this;
-    const syncFirst = this.#syncFirst;
+    const { count } = this.#stores;
     const ring = this.#reactor.ring;
     const address = this.#memory.address + writer.sealedOffsetBytes;
     const length = writer.sealedSectors * SECTOR_BYTES;
     const offset = file.logOffsetBytes + file.usedSectors * SECTOR_BYTES;
-    ring.reserve(syncFirst.length + 2);
-    let data = firstData;
-    for (let i = 0; i < syncFirst.length; i++) {
-      prepareFsync(ring, syncFirst[i], FsyncFlag.DATASYNC, data++, this.#handler, LINKED_FILE);
-    }
+    ring.reserve(count + 1);
+    const syncs = this.#stores.prepare(firstData, this.#handler);
     prepareWrite(
       ring,
       file.index,
@@ -317,14 +325,12 @@ export class JournalIo {
       length,
       low32(offset),
       high32(offset),
-      0,
-      data++,
+      RwFlag.DSYNC,
+      firstData + count,
       this.#handler,
-      LINKED_FILE,
+      APART_FILE,
     );
-    const { DATASYNC } = FsyncFlag;
-    prepareFsync(ring, file.index, DATASYNC, data++, this.#handler, SqeFlag.FIXED_FILE);
-    return data - firstData;
+    return syncs + 1;
   }
 
   #onCompletion(data: number, result: number): void {
@@ -343,7 +349,7 @@ export class JournalIo {
 
   /** Of a chain the error counts, and not what it has cancelled. */
   #note(data: number, result: number): void {
-    const syncs = this.#syncFirst.length;
+    const syncs = this.#stores.count;
     const isWrite = data === MIRROR_DATA + syncs || data === 1 + syncs;
     const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
     if (result === wanted) return;

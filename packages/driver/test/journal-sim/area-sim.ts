@@ -6,6 +6,7 @@
 
 import type { LogNeed } from "@blksnap/data-plane";
 import { AreaReplay } from "@blksnap/data-plane";
+import { makeSlot, slotStore } from "@blksnap/diff-storage";
 import { BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
 import type { Dice } from "@blksnap/testing";
@@ -17,6 +18,7 @@ import type { PackedFile, PackedKernel } from "./packed-kernel.js";
 const ID = Uint8Array.from({ length: 16 }, (_, i) => 0x30 + i);
 const COPIES = 32;
 const RUNS = 32;
+const STORES = 3;
 
 /** What is done wrong on purpose; the judge must see it. */
 export type AreaPlant =
@@ -24,7 +26,9 @@ export type AreaPlant =
   | "successor named before it is complete"
   | "successor that misses a part"
   | "old journal goes on alone after the rename"
-  | "parts that are older than their commit";
+  | "parts that are older than their commit"
+  | "a store that is not synced"
+  | "torn chain that goes on";
 
 export interface AreaSimOptions {
   readonly chunkCount: number;
@@ -69,8 +73,8 @@ export class AreaSim {
   readonly #dice: Dice;
   readonly #options: AreaSimOptions;
   readonly #geometry: TrackerGeometry;
-  /** Only its syncs are of interest. */
-  readonly #store: File;
+  /** Only their syncs are of interest. */
+  readonly #stores: readonly File[];
   readonly #copies: (Pending | undefined)[] = Array(COPIES).fill(undefined);
   readonly #runs: (Pending | undefined)[] = Array(RUNS).fill(undefined);
   /** Saves that wait, by chunk: a busy chunk is not discarded. */
@@ -96,7 +100,7 @@ export class AreaSim {
       blockShift: 12,
     };
     this.map = this.#newMap();
-    this.#store = kernel.makeFile(0);
+    this.#stores = Array.from({ length: STORES }, () => kernel.makeFile(0));
     const file = kernel.makeFile(options.logBytes);
     this.#named = { file, firstSequence: 1 };
     this.journal = new AreaJournal({
@@ -111,7 +115,7 @@ export class AreaSim {
         nextCommit: 1,
       },
       ticker: { start: () => undefined } as never,
-      storeFds: [this.#store.fd],
+      storeFds: this.#stores.map(({ fd }) => fd),
       copiesMax: COPIES,
       runsMax: RUNS,
       onCopied: (copy) => this.#saved(this.#copies, copy),
@@ -122,6 +126,7 @@ export class AreaSim {
       onLow: (need) => this.#tasks.push(() => this.#tend(need)),
     });
     if (options.plant === "parts that are older than their commit") this.#plantOldParts();
+    if (options.plant === "a store that is not synced") this.#plantForgottenStore();
   }
 
   get isIdle(): boolean {
@@ -172,10 +177,11 @@ export class AreaSim {
     const id = waiting.indexOf(undefined);
     if (id < 0) return;
     if (this.map.slotOf(chunk) === NO_SLOT) {
-      this.map.setSlot(chunk, this.#freeSlots.pop() ?? this.#nextSlot++);
+      const store = this.#dice.below(STORES);
+      this.map.setSlot(chunk, this.#freeSlots.pop() ?? makeSlot(store, this.#nextSlot++));
     }
     const slot = this.map.slotOf(chunk);
-    waiting[id] = { chunk, slot, from, to, syncsBefore: this.#store.syncs };
+    waiting[id] = { chunk, slot, from, to, syncsBefore: this.#syncsOf(slot) };
     this.#busy.set(chunk, (this.#busy.get(chunk) ?? 0) + 1);
     if (waiting === this.#copies) this.journal.copied(id, chunk, slot, from, to);
     else this.journal.written(id, chunk, slot, from, to);
@@ -300,6 +306,14 @@ export class AreaSim {
     };
   }
 
+  #plantForgottenStore(): void {
+    const { io } = this.journal;
+    const touch = io.touch.bind(io);
+    io.touch = (store) => {
+      if (store !== STORES - 1) touch(store);
+    };
+  }
+
   // ---- the judge ----
 
   /** What is wrong when the power is cut now, or undefined. */
@@ -360,10 +374,14 @@ export class AreaSim {
         one?.chunk === chunk &&
         one.from <= block &&
         block < one.to &&
-        one.syncsBefore < this.#store.syncs;
+        one.syncsBefore < this.#syncsOf(slot);
       if (!this.#copies.some(has) && !this.#runs.some(has)) return false;
     }
     return true;
+  }
+
+  #syncsOf(slot: number): number {
+    return this.#stores[slotStore(slot)]!.syncs;
   }
 
   #newMap(): DiffAreaMap {

@@ -24,7 +24,6 @@ function optionsOf(seed: number, plant: Plant): SimOptions {
     blockCount: dice.pick([33, 200, 1000]),
     logSectors: dice.pick([4, 12, 40]),
     faultChance: dice.pick([0, 0, 0.002, 0.02]),
-    tearChance: dice.pick([0, 0, 0.05, 0.3]),
     plant,
   };
 }
@@ -45,32 +44,16 @@ function runSeed(seed: number, plant: Plant): Outcome {
 }
 
 test(`no power cut makes it forget a write, from ${SEEDS} seeds`, () => {
-  const seen = { takes: 0, rotations: 0, failures: 0, torn: 0 };
+  const seen = { takes: 0, rotations: 0, failures: 0 };
   for (let seed = 1; seed <= SEEDS; seed++) {
     const { problem, sim } = runSeed(seed, "none");
     assert.is(problem, undefined);
     seen.takes += sim.takes;
     seen.rotations += sim.rotations;
     seen.failures += sim.failures;
-    seen.torn += sim.kernel.torn;
   }
   // What did not happen was not tested.
   for (const [what, count] of Object.entries(seen)) assert.ok(count > SEEDS / 10, what);
-});
-
-test("a chain that the kernel took in part is submitted once more, and costs no journal", () => {
-  let torn = 0;
-  for (let seed = 1; seed <= 20; seed++) {
-    const options = { ...optionsOf(seed, "none"), faultChance: 0, tearChance: 0.5 };
-    const sim = new TrackerSim(new Dice(seed), options);
-    for (let turn = 0; turn < TURNS; turn++) sim.turn();
-    sim.drain();
-    assert.is(sim.judge(), undefined);
-    assert.is(sim.failures, 0);
-    torn += sim.kernel.torn;
-    sim.journal.drop();
-  }
-  assert.ok(torn > 100);
 });
 
 const PLANTS: readonly Plant[] = [
@@ -83,7 +66,6 @@ const PLANTS: readonly Plant[] = [
   "medium that does not sync",
   "image writes not on record",
   "lost data not waited for",
-  "torn chain that goes on",
 ];
 
 for (const plant of PLANTS) {

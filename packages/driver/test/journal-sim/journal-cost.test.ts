@@ -1,9 +1,11 @@
 /** What a persistent tracker costs, counted in operations of the ring. */
+import { makeSlot } from "@blksnap/diff-storage";
 import { CbtMap } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
 import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { AreaJournal } from "../../../data-plane/dist/area-journal.js";
 import { CbtJournal } from "../../../data-plane/dist/cbt-journal.js";
 import { restoreCbt } from "../../dist/records/restored-cbt.js";
 import { FakeReactor, type MediumFile } from "./medium.js";
@@ -15,8 +17,8 @@ const BLOCK_BYTES = 2 ** BLOCK_SHIFT;
 const BLOCK_COUNT = 4096;
 const LOG_SECTORS = 2048;
 const DEPTH = 32;
-/** The end of the batch, the write, the sync. */
-const OPERATIONS_PER_COMMIT = 3;
+/** The end of the batch, and the write, which is synced by itself. */
+const OPERATIONS_PER_COMMIT = 2;
 const AREA = "a8b4d1f0-0d4e-4a57-9c1e-3f5b7a90e2c6";
 const ID = Uint8Array.from({ length: 16 }, (_, i) => i);
 
@@ -139,6 +141,42 @@ test("a map that lost marks is not believed after a take, nor after a power cut"
   const [found, real] = [tracker.restored().info(), tracker.cbt.info()];
   assert.equal(found.generation, real.generation);
   assert.is.not(Buffer.compare(found.generation, ID), 0);
+});
+
+test("a commit of an area syncs the stores that it tells of, and no other", () => {
+  const kernel = new FakeReactor(new Dice(1));
+  const stores = [0, 1, 2].map(() => kernel.makeFile(0));
+  const log = kernel.makeFile(LOG_SECTORS * 512);
+  const place = { fd: log.fd, logOffsetBytes: 0, logBytes: LOG_SECTORS * 512, usedSectors: 0 };
+  let copied = 0;
+  const journal = new AreaJournal({
+    reactor: kernel.asReactor(),
+    setup: { ...place, id: [...ID], nextSequence: 1, nextCommit: 1 },
+    ticker: { start: () => undefined } as never,
+    storeFds: stores.map(({ fd }) => fd),
+    copiesMax: DEPTH,
+    runsMax: DEPTH,
+    onCopied: () => copied++,
+    onWritten: () => undefined,
+    onFault: (errno) => assert.unreachable(`errno ${errno}`),
+    onLow: () => undefined,
+  });
+  const save = (inStores: number[]): number => {
+    const before = kernel.submitted;
+    for (const [copy, store] of inStores.entries()) {
+      journal.copied(copy, copy, makeSlot(store, copy), 0, 1);
+    }
+    while (!kernel.isIdle) kernel.step();
+    return kernel.submitted - before;
+  };
+  assert.is(save([1]), OPERATIONS_PER_COMMIT + 1);
+  assert.is(save([1, 2, 1, 1]), OPERATIONS_PER_COMMIT + 2);
+  assert.equal(
+    stores.map(({ syncs }) => syncs),
+    [0, 2, 1],
+  );
+  assert.is(copied, 5);
+  journal.drop();
 });
 
 test.run();

@@ -15,6 +15,7 @@ const OP_NOP = 0;
 const OP_FSYNC = 3;
 const OP_WRITE = 23;
 const IO_LINK = 4;
+const RWF_DSYNC = 2;
 
 interface CachedSector {
   readonly offset: number;
@@ -76,6 +77,10 @@ interface Operation {
   readonly length: number;
   readonly data: number;
   readonly handler: number;
+  /** A write that is synced by itself. */
+  readonly isSynced: boolean;
+  /** Its bytes are in the cache: what is left is the sync. */
+  isWritten?: boolean;
   /** The kernel had taken the chain up to here when it had no memory for more. */
   isTorn?: boolean;
 }
@@ -151,15 +156,24 @@ export class FakeReactor {
     return this.#chains.length === 0;
   }
 
-  /** One operation of some chain is carried out and completes. */
+  /**
+   * One operation of some chain is carried out and completes. A write that is synced takes two steps: between
+   * them a power cut finds any part of it.
+   */
   step(): void {
     this.#submit();
     if (this.#chains.length === 0) return;
     const index = this.#dice.below(this.#chains.length);
     const chain = this.#chains[index]!;
-    const operation = chain.shift()!;
-    if (chain.length === 0) this.#chains.splice(index, 1);
+    const operation = chain[0]!;
     const result = this.#carryOut(operation);
+    const needsSync = operation.isSynced && operation.isWritten !== true;
+    if (needsSync && result === operation.length) {
+      operation.isWritten = true;
+      return;
+    }
+    chain.shift();
+    if (chain.length === 0) this.#chains.splice(index, 1);
     const failed = result < (operation.opcode === OP_WRITE ? operation.length : 0);
     this.#complete(operation, result);
     if (!failed || chain.length === 0) return;
@@ -181,6 +195,7 @@ export class FakeReactor {
         length: words[6]!,
         data: words[8]!,
         handler: words[9]!,
+        isSynced: opcode === OP_WRITE && (words[7]! & RWF_DSYNC) !== 0,
       });
       this.submitted++;
       if (((words[0]! >>> 8) & IO_LINK) !== 0) continue;
@@ -200,15 +215,16 @@ export class FakeReactor {
     this.#chains.push(chain);
   }
 
-  #carryOut({ opcode, file, address, offset, length, isTorn }: Operation): number {
+  #carryOut({ opcode, file, address, offset, length, isTorn, isWritten }: Operation): number {
     if (isTorn === true) return LINK_TORN;
     if (opcode === OP_NOP) return 0;
     if (file === undefined) throw new Error("an operation on a file that is not registered");
-    const planned = this.faults(file, opcode === OP_WRITE);
-    if (opcode === OP_FSYNC) {
+    const isSync = opcode === OP_FSYNC || isWritten === true;
+    const planned = this.faults(file, !isSync);
+    if (isSync) {
       if (planned !== undefined) return -EIO;
       file.sync();
-      return 0;
+      return opcode === OP_FSYNC ? 0 : length;
     }
     const written = planned ?? length;
     if (written > 0) file.write(offset, memoryAt(address, written));

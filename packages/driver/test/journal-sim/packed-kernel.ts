@@ -13,6 +13,7 @@ const SECTOR_BYTES = 512;
 const OP_NOP = 0;
 const OP_FSYNC = 3;
 const OP_WRITE = 23;
+const RWF_DSYNC = 2;
 
 export class PackedFile {
   readonly fd: number;
@@ -139,6 +140,11 @@ export class PackedKernel {
     const length = words[at + 6]!;
     const address = (words[at + 4]! >>> 0) + words[at + 5]! * 2 ** 32;
     file.write((words[at + 2]! >>> 0) + words[at + 3]! * 2 ** 32, memoryAt(address, length));
+    if ((words[at + 7]! & RWF_DSYNC) !== 0) {
+      // A power cut finds any part of a write whose sync has not ended.
+      if (this.operations++ === this.cutAt) this.onCut();
+      file.sync();
+    }
     handler.onCompletion(data, length, 0);
     return true;
   }

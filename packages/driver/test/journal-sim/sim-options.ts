@@ -11,8 +11,7 @@ export type Plant =
   | "take told before it is on record"
   | "medium that does not sync"
   | "image writes not on record"
-  | "lost data not waited for"
-  | "torn chain that goes on";
+  | "lost data not waited for";
 
 export interface SimOptions {
   readonly blockCount: number;
@@ -20,6 +19,4 @@ export interface SimOptions {
   readonly plant: Plant;
   /** Chance of a failing operation on the medium. */
   readonly faultChance: number;
-  /** Chance that the kernel takes a chain in two parts. */
-  readonly tearChance: number;
 }

@@ -74,8 +74,6 @@ export class TrackerSim {
     this.#options = options;
     const { blockCount, faultChance } = options;
     this.kernel = new FakeReactor(dice);
-    this.kernel.tearChance = options.tearChance;
-    this.kernel.runsTornRest = options.plant === "torn chain that goes on";
     this.kernel.faults = (_, isWrite) => {
       if (dice.next() >= faultChance) return undefined;
       return isWrite ? dice.pick([-5, -28, 0]) : -5;
