@@ -4,7 +4,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import type { Hostile } from "./hostile-requests.js";
 
 /** It ends what hangs, and says nothing about speed. */
-const EXCHANGE_LIMIT_MS = 10_000;
+const EXCHANGE_LIMIT_MS = 200_000;
 
 export interface RawAnswer {
   readonly status: number;
