@@ -14,6 +14,7 @@ import { GENERATION } from "./fake-host.js";
 
 const BATCH = 32;
 const REQUESTS = 1_000_000;
+const TRIES = 5;
 const capacityBytes = 2 ** 37;
 const geometry = { capacityBytes, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 };
 
@@ -127,7 +128,9 @@ async function collections(work: () => void): Promise<number> {
   const begin = performance.now();
   work();
   const end = performance.now();
-  await new Promise((done) => setTimeout(done, 20));
+  // They are told in order: when this one is, all before it are.
+  globalThis.gc?.();
+  while (!starts.some((start) => start > end)) await new Promise((done) => setTimeout(done, 5));
   observer.disconnect();
   return starts.filter((start) => start >= begin && start <= end).length;
 }
@@ -142,6 +145,19 @@ const workloads: [string, boolean, (host: BatchHost, count: number) => void][] =
   ["image writes", true, (host, count) => images(host, RequestOp.WRITE, count, 2 * far)],
 ];
 
+/** Runs all workloads on a new engine and says which had collections. */
+async function measure(): Promise<string[]> {
+  const host = new BatchHost();
+  const report: string[] = [];
+  for (const [name, snapshot, work] of workloads) {
+    if (snapshot && host.engine.area === null) host.take();
+    const count = await collections(() => work(host, REQUESTS));
+    if (count > 0) report.push(`${name}: ${count} collections`);
+  }
+  assert.is(host.completed, workloads.length * REQUESTS);
+  return report;
+}
+
 test("a million requests of each kind allocate nothing", async () => {
   // Several rounds: the compiler needs to have seen all kinds of requests together.
   for (let round = 0; round < 3; round++) {
@@ -152,15 +168,11 @@ test("a million requests of each kind allocate nothing", async () => {
       await new Promise((done) => setTimeout(done, 50));
     }
   }
-  const host = new BatchHost();
-  const report: string[] = [];
-  for (const [name, snapshot, work] of workloads) {
-    if (snapshot && host.engine.area === null) host.take();
-    const count = await collections(() => work(host, REQUESTS));
-    if (count > 0) report.push(`${name}: ${count} collections`);
-  }
+  // The compiler works on a thread of its own, which a busy machine lets wait, and code that is not compiled
+  // yet allocates. What allocates once it is compiled does so each time.
+  let report = await measure();
+  for (let tries = 1; tries < TRIES && report.length > 0; tries++) report = await measure();
   assert.equal(report, []);
-  assert.is(host.completed, workloads.length * REQUESTS);
 });
 
 test("the measurement notices one small object per request", async () => {

@@ -9,6 +9,7 @@ import { fio } from "./support.mjs";
 const REQUESTS = Number(process.env.UBLK_GARBAGE_REQUESTS ?? 1_000_000);
 /** Until then the code is compiled and the feedback collected. */
 const WARM_UP = 50_000;
+const TRIES = 3;
 const REPORT = "/dev/shm/garbage.json";
 
 /** Collections on the reactor's thread during `requests` requests. */
@@ -50,7 +51,12 @@ test("one small object per request would be seen", async () => {
 });
 
 test(`${REQUESTS} requests cause no garbage collection on the reactor's thread`, async () => {
-  assert.is(await collections("count", REQUESTS), 0);
+  // Code that a busy machine has not compiled yet may allocate. What does once it is compiled does so each time.
+  let counted = await collections("count", REQUESTS);
+  for (let tries = 1; tries < TRIES && counted > 0; tries++) {
+    counted = await collections("count", REQUESTS);
+  }
+  assert.is(counted, 0);
 });
 
 test.run();

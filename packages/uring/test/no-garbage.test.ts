@@ -3,6 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 
 const OPERATIONS = 1_000_000;
+const TRIES = 5;
 
 /** Garbage collections of the reactor's thread while it completes OPERATIONS operations. */
 function collections(allocate: boolean): Promise<number> {
@@ -21,7 +22,10 @@ function collections(allocate: boolean): Promise<number> {
 }
 
 test("a million operations of a reactor cause no garbage collection", async () => {
-  assert.is(await collections(false), 0);
+  // Code that a busy machine has not compiled yet may allocate. What does once it is compiled does so each time.
+  let counted = await collections(false);
+  for (let tries = 1; tries < TRIES && counted > 0; tries++) counted = await collections(false);
+  assert.is(counted, 0);
 });
 
 test("one small object per operation would be seen", async () => {
