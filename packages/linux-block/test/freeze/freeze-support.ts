@@ -20,7 +20,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type FreezeSystem, parseMountinfo } from "@blksnap/linux-block";
 import { apartProgram } from "@blksnap/uring";
 
-const WAIT_LIMIT_MS = 20_000;
+const WAIT_LIMIT_MS = 200_000;
 
 /** Directories are known by their inodes: their names are the tests' worst. */
 const FAKE_FSFREEZE = `#!/bin/sh
@@ -32,6 +32,18 @@ if [ -e "$FAKE_FSFREEZE/fail$1-$inode" ]; then
   exit 1
 fi
 echo "$1 $inode" >>"$FAKE_FSFREEZE/done"
+`;
+
+/** Of the guard's clocks: see FreezeFixture.setClock. */
+const FAKE_SLEEP = `#!/bin/sh
+case $1 in
+  0.*) exec /bin/sleep "$1" ;;
+  [0124]) clock=pause ;;
+  *) clock=limit ;;
+esac
+while [ -e "$FAKE_FSFREEZE/stands-$clock" ]; do /bin/sleep 0.05; done
+[ -e "$FAKE_FSFREEZE/over-$clock" ] && exec /bin/sleep 0.02
+exec /bin/sleep "$1"
 `;
 
 export interface FakeFileSystem {
@@ -54,10 +66,31 @@ export class FreezeFixture {
     if (realpathSync("/bin/sh").endsWith("busybox")) throw new Error("/bin/sh is busybox");
     const bin = join(this.folder, "bin");
     mkdirSync(bin);
-    writeFileSync(join(bin, "fsfreeze"), FAKE_FSFREEZE);
-    chmodSync(join(bin, "fsfreeze"), 0o755);
+    for (const [name, text] of Object.entries({ fsfreeze: FAKE_FSFREEZE, sleep: FAKE_SLEEP })) {
+      writeFileSync(join(bin, name), text);
+      chmodSync(join(bin, name), 0o755);
+    }
     process.env["PATH"] = `${bin}:${this.#path}`;
     process.env["FAKE_FSFREEZE"] = this.folder;
+    this.setClock("pause", "stands");
+  }
+
+  /**
+   * How a guard's clock goes: "pause" is that of its patience with each thaw, and of its pauses between tries,
+   * "limit" that of its own end. One that stands makes the machine's speed indifferent; one whose time is over
+   * ends the waits for it.
+   */
+  setClock(clock: "pause" | "limit", state: "runs" | "stands" | "over"): void {
+    for (const name of ["over", "stands"] as const) {
+      const path = join(this.folder, `${name}-${clock}`);
+      if (name === state) writeFileSync(path, "");
+      else rmSync(path, { force: true });
+    }
+  }
+
+  /** As if no fsfreeze had been told anything. */
+  forgetCalls(): void {
+    for (const name of ["calls", "done"]) rmSync(join(this.folder, name), { force: true });
   }
 
   remove(): void {
@@ -205,9 +238,18 @@ export function sessionProcesses(session: number): number[] {
     .map(Number);
 }
 
+/** None of one that has ended. */
+function descriptors(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    return [];
+  }
+}
+
 /** What the descriptors of a process lead to. */
 export function openFiles(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+  return descriptors(pid).flatMap((fd) => {
     try {
       return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
     } catch {
