@@ -28,6 +28,8 @@ const test = suite("hung medium");
 const ETIMEDOUT = 110;
 /** Of what never answers here. */
 const LIMIT_MS = 20;
+/** Of what answers. */
+const ANSWER_MS = 200_000;
 const KNOWN = {
   snapshots: new Set<string>(),
   journals: new Set<string>(),
@@ -90,21 +92,32 @@ test("a record that cannot be read to its end keeps nobody waiting", async () =>
 
 test("journals that nobody knows are not removed any more once that was given up", async () => {
   let release = (): void => undefined;
+  /** Ends the wait that began last. */
+  let giveUp = (): void => undefined;
+  const { setTimeout: real } = globalThis;
+  globalThis.setTimeout = ((fire: () => void, ms: number) => {
+    if (ms === ANSWER_MS) giveUp = fire;
+    return real(fire, ms);
+  }) as never;
   class Hanging extends PersistentDirectory {
     override async removeFile(name: string): Promise<void> {
       await new Promise<void>((resolve) => {
         release = resolve;
+        giveUp();
       });
       await super.removeFile(name);
     }
   }
-  // Long enough for what answers, on a busy machine as well.
-  const directory = new Hanging(join(folder, "state"), 1, 100 * LIMIT_MS);
+  // What answers has the time for it, on a busy machine as well.
+  const directory = new Hanging(join(folder, "state"), 1, ANSWER_MS);
   mkdirSync(directory.path);
   for (let i = 0; i < 2; i++) {
     writeFileSync(join(directory.path, KeptFile.areaJournal.name(randomUUID())), "");
   }
-  const restored = await restoreAfterReboot(contextOf(directory), KNOWN);
+  const restoring = restoreAfterReboot(contextOf(directory), KNOWN);
+  const restored = await restoring.finally(() => {
+    globalThis.setTimeout = real;
+  });
   assert.equal(restored, { pending: [], snapshots: [], endsRecorded: true });
   assert.match(said.join(), "the medium does not answer: journals of takes");
   const removed = readdirSync(directory.path).filter((name) => name.endsWith(".journal"));
