@@ -4,7 +4,7 @@ import { chmod, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Harness, program, startHarness } from "./harness.js";
+import { eventually, type Harness, program, startHarness } from "./harness.js";
 
 const SCRIPT = `
 set -eu
@@ -49,6 +49,14 @@ echo finished
 
 test("a script for the module's tool runs unchanged", async () => {
   const harness = await startHarness();
+  const { driver } = harness;
+  const destroy = driver.snapshotDestroy.bind(driver);
+  // The watcher says "Start" before it watches.
+  driver.snapshotDestroy = async (...words) => {
+    const { events } = driver.snapshots.get(words[0]) ?? {};
+    await eventually("somebody watches", () => events === undefined || events.sleepers > 0);
+    return destroy(...words);
+  };
   try {
     await runScript(harness);
   } finally {
