@@ -68,6 +68,14 @@ export function isMapped(address: number): boolean {
   return readFileSync("/proc/self/maps", "utf8").includes(`${address.toString(16)}-`);
 }
 
+/** Waits until it holds; the limit ends what hangs. */
+export async function eventually(what: string, holds: () => boolean): Promise<void> {
+  for (let waited = 0; !holds(); waited++) {
+    if (waited === 20_000) throw new Error(`waited in vain until ${what}`);
+    await new Promise((done) => setTimeout(done, 10));
+  }
+}
+
 export interface ChildResult {
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -85,7 +93,7 @@ export function runChild(text: string, flags: readonly string[] = []): ChildResu
   try {
     const run = spawnSync(process.execPath, [...flags, file], {
       encoding: "utf8",
-      timeout: 60_000,
+      timeout: 200_000,
       killSignal: "SIGKILL",
     });
     return { status: run.status, signal: run.signal, output: run.stdout, errors: run.stderr };
