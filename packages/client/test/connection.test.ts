@@ -31,7 +31,7 @@ async function answering(
   return { server, path };
 }
 
-async function codeAgainst(bytes: string, closes: boolean, timeoutMs = 5000): Promise<string> {
+async function codeAgainst(bytes: string, closes: boolean, timeoutMs = 200_000): Promise<string> {
   const { server, path } = await answering(bytes, closes);
   const { code } = await failureOf(new BlksnapClient({ socketPath: path, timeoutMs }).version());
   server.close();

@@ -13,7 +13,7 @@ const noSpace = {
 } as const;
 
 async function eventually(holds: () => boolean): Promise<void> {
-  for (let i = 0; i < 1000 && !holds(); i++) await new Promise((done) => setTimeout(done, 5));
+  for (let i = 0; i < 40_000 && !holds(); i++) await new Promise((done) => setTimeout(done, 5));
   assert.ok(holds());
 }
 

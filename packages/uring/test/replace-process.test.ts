@@ -9,7 +9,7 @@ function runScript(script: string, env: Record<string, string> = {}) {
     cwd: import.meta.dirname,
     env: { ...process.env, ...env },
     encoding: "utf8",
-    timeout: 60_000,
+    timeout: 200_000,
   });
 }
 

@@ -140,7 +140,7 @@ const listener = {
 
 async function until(condition: () => boolean): Promise<void> {
   for (let waited = 0; !condition(); waited++) {
-    assert.ok(waited < 10_000, "nothing happened in 10 s");
+    assert.ok(waited < 200_000, "nothing happened in 200 s");
     await new Promise((done) => setTimeout(done, 1));
   }
 }
