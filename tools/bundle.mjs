@@ -96,8 +96,6 @@ async function bundle(entryPoint) {
     // The whole licences are in the notices.
     legalComments: "none",
     metafile: true,
-    // Hardly any daemon is asked for the description of its API.
-    external: ["@fastify/swagger"],
     plugins: [leavingOut(others)],
     logLevel: "warning",
   });

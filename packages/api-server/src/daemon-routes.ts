@@ -6,7 +6,7 @@ export function addDaemonRoutes({ app, driver, daemon }: RouteContext): void {
   if (daemon === undefined) return;
   app.post(
     "/v1/daemon/upgrade",
-    { schema: { response: answers(schemas.daemonUpgradeResponse) } },
+    { schema: { operation: "upgradeDaemon", response: answers(schemas.daemonUpgradeResponse) } },
     () => {
       assertServing(driver);
       return daemon.upgrade();
@@ -14,7 +14,13 @@ export function addDaemonRoutes({ app, driver, daemon }: RouteContext): void {
   );
   app.post<{ Body: DaemonStopRequest }>(
     "/v1/daemon/stop",
-    { schema: { body: schemas.daemonStopRequest, response: answers(schemas.daemonStopResponse) } },
+    {
+      schema: {
+        operation: "stopDaemon",
+        body: schemas.daemonStopRequest,
+        response: answers(schemas.daemonStopResponse),
+      },
+    },
     (request) => {
       assertServing(driver);
       return daemon.stop(request.body.keep);

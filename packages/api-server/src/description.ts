@@ -1,35 +1,24 @@
-/** The OpenAPI description of the control API, made from the routes' own schemas when it is wanted. */
-import fastify, { type FastifyInstance } from "fastify";
+/** Serves the OpenAPI description of the control API. */
+import { type DescribedRequest, openApiDescription } from "@blksnap/api";
+import type { FastifyInstance } from "fastify";
+import { answers } from "./route-context.js";
 
-/**
- * Described on an app of its own that serves no client: what makes the description takes longer to load
- * than the whole of the routes, and hardly any daemon is ever asked for it.
- */
-export async function describeApi(
+/** Of any JSON: the description describes itself no further. */
+const ANY_OBJECT = { type: "object" };
+
+/** @param requests asked for once, when a client wants the description */
+export function addDescriptionRoute(
+  app: FastifyInstance,
   version: string,
-  addRoutes: (app: FastifyInstance) => void,
-): Promise<object> {
-  const { default: swagger } = await import("@fastify/swagger");
-  const app = fastify({
-    exposeHeadRoutes: false,
-    schemaController: { compilersFactory: { buildSerializer: () => () => JSON.stringify } },
-  });
-  app.setValidatorCompiler(() => () => true);
-  await app.register(swagger, {
-    openapi: { openapi: "3.1.0", info: { title: "blksnapd control API", version } },
-  });
-  addRoutes(app);
-  await app.ready();
-  const description = app.swagger();
-  await app.close();
-  return description;
-}
-
-/** Serves what `describe` gives; it is asked once. */
-export function addDescriptionRoute(app: FastifyInstance, describe: () => Promise<object>): void {
-  let description: Promise<object> | undefined;
-  app.get("/v1/openapi.json", async () => {
-    description ??= describe();
-    return description;
-  });
+  requests: () => readonly DescribedRequest[],
+): void {
+  let description: object | undefined;
+  app.get(
+    "/v1/openapi.json",
+    { schema: { operation: "getDescription", response: answers(ANY_OBJECT) } },
+    async () => {
+      description ??= openApiDescription(version, requests());
+      return description;
+    },
+  );
 }

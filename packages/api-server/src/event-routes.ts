@@ -5,24 +5,59 @@ import {
   answerFor,
   ControlError,
   eventSchemas,
+  type FollowEventsHeaders,
   type FollowEventsQuery,
   type SnapshotEvent,
   type SnapshotId,
   snapshotSchemas,
   type WaitEventQuery,
 } from "@blksnap/api";
-import { answers, LINES_TYPE, type RouteContext, streamAnswers } from "./route-context.js";
+import {
+  answers,
+  EVENT_STREAM_TYPE,
+  LINES_TYPE,
+  type RouteContext,
+  streamAnswers,
+} from "./route-context.js";
 
-/** Sends each event as a line, no faster than the client reads. */
-async function sendLines(
+/** How documents follow each other on a connection. */
+interface Framing {
+  readonly type: string;
+  readonly event: (event: SnapshotEvent) => string;
+  readonly failure: (failure: object) => string;
+}
+
+const LINES: Framing = {
+  type: LINES_TYPE,
+  event: (event) => `${JSON.stringify(event)}\n`,
+  failure: (failure) => `${JSON.stringify(failure)}\n`,
+};
+
+/** Their clients connect again by themselves, and say with which event they broke off. */
+const SERVER_SENT: Framing = {
+  type: EVENT_STREAM_TYPE,
+  event: (event) =>
+    `id: ${event.sequence}\nevent: ${event.event}\ndata: ${JSON.stringify(event)}\n\n`,
+  failure: (failure) => `event: failure\ndata: ${JSON.stringify(failure)}\n\n`,
+};
+
+/** Sends each event, no faster than the client reads. */
+async function sendEvents(
   events: AsyncIterable<SnapshotEvent>,
+  { event: framed }: Framing,
   response: ServerResponse,
   signal: AbortSignal,
 ): Promise<void> {
   for await (const event of events) {
     if (signal.aborted) return;
-    if (!response.write(`${JSON.stringify(event)}\n`)) await once(response, "drain", { signal });
+    if (!response.write(framed(event))) await once(response, "drain", { signal });
   }
+}
+
+/** A client that connects again asks for the same as before, and says besides how far it has come. */
+function firstWanted(query: FollowEventsQuery, headers: FollowEventsHeaders): number {
+  const last = headers[eventSchemas.LAST_EVENT_ID];
+  return last === undefined ? (query.from ?? 0) : Number(last) + 1;
 }
 
 export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
@@ -34,6 +69,7 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
     "/v1/snapshots/:id/events",
     {
       schema: {
+        operation: "waitEvent",
         params: snapshotSchemas.snapshotId,
         querystring: eventSchemas.waitEventQuery,
         response: answers(eventSchemas.waitEventResponse),
@@ -58,6 +94,7 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
     "/v1/snapshots/:id/events/list",
     {
       schema: {
+        operation: "listEvents",
         params: snapshotSchemas.snapshotId,
         response: answers(eventSchemas.listEventsResponse),
       },
@@ -65,34 +102,41 @@ export function addEventRoutes({ app, driver, open, log }: RouteContext): void {
     async ({ params }) => ({ events: await driver().listEvents(params.id.toLowerCase()) }),
   );
 
-  app.get<{ Params: SnapshotId; Querystring: FollowEventsQuery }>(
+  app.get<{
+    Params: SnapshotId;
+    Querystring: FollowEventsQuery;
+    Headers: FollowEventsHeaders;
+  }>(
     "/v1/snapshots/:id/events/follow",
     {
       schema: {
+        operation: "followEvents",
         params: snapshotSchemas.snapshotId,
         querystring: eventSchemas.followEventsQuery,
-        response: streamAnswers,
+        headers: eventSchemas.followEventsHeaders,
+        response: streamAnswers(eventSchemas.snapshotEvent),
       },
     },
-    async (request, reply) => {
+    async ({ params, query, headers }, reply) => {
       const response = reply.raw;
       const signal = open.signalFor(response);
-      const id = request.params.id.toLowerCase();
-      const events = await driver().followEvents(id, request.query.from ?? 0, signal);
+      const id = params.id.toLowerCase();
+      const framing = headers.accept?.includes(EVENT_STREAM_TYPE) ? SERVER_SENT : LINES;
+      const events = await driver().followEvents(id, firstWanted(query, headers), signal);
       reply.hijack();
-      response.writeHead(200, { "content-type": LINES_TYPE });
+      response.writeHead(200, { "content-type": framing.type, "cache-control": "no-store" });
       // The client learns now that it is connected, however long the first event takes.
       response.flushHeaders();
       try {
-        await sendLines(events, response, signal);
+        await sendEvents(events, framing, response, signal);
       } catch (error) {
         if (!signal.aborted) {
           log.error({ err: error, snapshot: id }, "event stream failed");
-          response.write(`${JSON.stringify({ error: answerFor(error).error })}\n`);
+          response.write(framing.failure({ error: answerFor(error).error }));
         }
       }
       if (open.closing && !response.destroyed) {
-        response.write(`${JSON.stringify({ error: answerFor(stopping()).error })}\n`);
+        response.write(framing.failure({ error: answerFor(stopping()).error }));
       }
       response.end();
     },

@@ -30,14 +30,22 @@ function processMetrics(): readonly MetricFamily[] {
 }
 
 export function addInfoRoutes({ app, driver, counters }: RouteContext): void {
-  app.get("/v1/version", { schema: { response: answers(schemas.versionResponse) } }, () =>
-    driver().version(),
+  app.get(
+    "/v1/version",
+    { schema: { operation: "getVersion", response: answers(schemas.versionResponse) } },
+    () => driver().version(),
   );
-  app.get("/v1/status", { schema: { response: answers(schemas.statusResponse) } }, () =>
-    driver().status(),
+  app.get(
+    "/v1/status",
+    { schema: { operation: "getStatus", response: answers(schemas.statusResponse) } },
+    () => driver().status(),
   );
-  app.get("/metrics", { schema: { response: textAnswers } }, async (_request, reply) => {
-    const families = [...(await driver().metrics()), counters.family(), ...processMetrics()];
-    return reply.type("text/plain; version=0.0.4; charset=utf-8").send(formatMetrics(families));
-  });
+  app.get(
+    "/metrics",
+    { schema: { operation: "getMetrics", response: textAnswers } },
+    async (_request, reply) => {
+      const families = [...(await driver().metrics()), counters.family(), ...processMetrics()];
+      return reply.type("text/plain; version=0.0.4; charset=utf-8").send(formatMetrics(families));
+    },
+  );
 }

@@ -1,6 +1,8 @@
 /** Around schema validation: numbers in queries, and validation errors as one readable line. */
 import type { ErrorName } from "@blksnap/api";
-import { ControlError, STORE_WORDS } from "@blksnap/api";
+import { ControlError, eventSchemas, STORE_WORDS } from "@blksnap/api";
+
+const { LAST_EVENT_ID } = eventSchemas;
 
 interface QuerySchema {
   readonly properties?: Readonly<Record<string, { readonly type?: unknown }>>;
@@ -59,5 +61,7 @@ export function validationError(faults: readonly SchemaFault[], part: string): C
 
 function form(field: string): string {
   if (field === "id" || field === "generation") return "a uuid";
+  if (field === "reader") return "a name: letters, digits and _.:@-, 64 at most";
+  if (field === LAST_EVENT_ID) return "a sequence number";
   return field === "stores" ? `an absolute path or ${STORE_WORDS.join(", ")}` : "an absolute path";
 }

@@ -1,10 +1,17 @@
 /** What every group of routes gets, and how the schemas of answers are put together. */
 
-import type { DaemonControl, DriverControl } from "@blksnap/api";
+import type { DaemonControl, DriverControl, OperationId } from "@blksnap/api";
 import { statusSchemas } from "@blksnap/api";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
 import type { OpenRequests } from "./open-requests.js";
 import type { RequestCounters } from "./request-counters.js";
+
+declare module "fastify" {
+  interface FastifySchema {
+    /** Its name and words in the description of the API. */
+    operation?: OperationId;
+  }
+}
 
 export interface RouteContext {
   readonly app: FastifyInstance;
@@ -19,35 +26,39 @@ export interface RouteContext {
 
 /** Of an answer in lines, each of them a JSON document. */
 export const LINES_TYPE = "application/x-ndjson";
+/** Of server-sent events, as browsers and their like read them. */
+export const EVENT_STREAM_TYPE = "text/event-stream";
 
-type Answers = Readonly<Record<string, unknown>>;
+/** What a request is answered with, by media type; how it can fail is the same for all. */
+export interface Answers {
+  readonly 200: { readonly content: Readonly<Record<string, { readonly schema: object }>> };
+}
 
-const failures: Answers = {
-  "4xx": statusSchemas.errorResponse,
-  "5xx": statusSchemas.errorResponse,
-};
+function answersOf(schemas: Readonly<Record<string, object>>): Answers {
+  const content = Object.entries(schemas).map(([type, schema]) => [type, { schema }]);
+  return { 200: { content: Object.fromEntries(content) } };
+}
 
 /** The answers of an operation that gives one JSON document. */
-export function answers(success: unknown): Answers {
-  return { 200: success, ...failures };
+export function answers(success: object): Answers {
+  return answersOf({ "application/json": success });
 }
 
 /** The answers of an operation that tells its progress, to clients that ask for lines, before `success`. */
 export function answersWithProgress(success: object, progress: object): Answers {
-  const content = {
-    "application/json": { schema: success },
-    [LINES_TYPE]: { schema: { anyOf: [progress, success, statusSchemas.errorResponse] } },
-  };
-  return { 200: { description: "Default Response", content }, ...failures };
+  const line = { anyOf: [progress, success, statusSchemas.errorResponse] };
+  return answersOf({ "application/json": success, [LINES_TYPE]: line });
 }
 
-function otherAnswers(type: string, schema: object): Answers {
-  return { 200: { description: type, content: { [type]: { schema } } }, ...failures };
+/** The answers of a stream of documents, in lines or as server-sent events. */
+export function streamAnswers(document: object): Answers {
+  return answersOf({
+    [LINES_TYPE]: { anyOf: [document, statusSchemas.errorResponse] },
+    [EVENT_STREAM_TYPE]: { type: "string" },
+  });
 }
 
-export const binaryAnswers: Answers = otherAnswers("application/octet-stream", {
-  type: "string",
-  format: "binary",
+export const binaryAnswers: Answers = answersOf({
+  "application/octet-stream": { type: "string", format: "binary" },
 });
-export const streamAnswers: Answers = otherAnswers(LINES_TYPE, { type: "string" });
-export const textAnswers: Answers = otherAnswers("text/plain", { type: "string" });
+export const textAnswers: Answers = answersOf({ "text/plain": { type: "string" } });

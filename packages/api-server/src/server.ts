@@ -14,7 +14,7 @@ import fastify, {
 import type { Logger } from "pino";
 import { answerClientError, answerExpectation } from "./client-errors.js";
 import { addDaemonRoutes } from "./daemon-routes.js";
-import { addDescriptionRoute, describeApi } from "./description.js";
+import { addDescriptionRoute } from "./description.js";
 import { addEventRoutes } from "./event-routes.js";
 import { addInfoRoutes } from "./info-routes.js";
 import { parseJsonBody } from "./json-body.js";
@@ -22,6 +22,7 @@ import { OpenRequests } from "./open-requests.js";
 import { coerceQuery, validationError } from "./request-check.js";
 import { RequestCounters } from "./request-counters.js";
 import type { RouteContext } from "./route-context.js";
+import { RouteTable } from "./route-table.js";
 import { addSnapshotRoutes } from "./snapshot-routes.js";
 import { claimSocket } from "./socket.js";
 import { addTrackerRoutes } from "./tracker-routes.js";
@@ -140,6 +141,8 @@ function answerError(error: unknown, request: FastifyRequest, reply: FastifyRepl
 
 /** A route without a body or a query in the API takes none; an empty object is as good as none. */
 function refuseStrays(request: FastifyRequest): void {
+  // What is not served is said first.
+  if (request.is404) return;
   const { schema } = request.routeOptions;
   if (schema?.querystring === undefined && Object.keys(request.query as object).length > 0) {
     throw new ControlError("REQUEST_INVALID", "this request takes no query");
@@ -160,7 +163,29 @@ function isEmptyObject(value: unknown): boolean {
   );
 }
 
-function addHooks(app: FastifyInstance, counters: RequestCounters): void {
+/** What is asked for is not there, or not in this way: RFC 9110 wants the ways that there are. */
+function answerUnknown(
+  routes: RouteTable,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): FastifyReply {
+  const path = request.url.split("?")[0] ?? "";
+  const what = `${request.method} ${path.slice(0, MESSAGE_MAX)}`;
+  const methods = routes.methodsAt(path);
+  if (methods.length === 0) {
+    const unknown = new ControlError("ROUTE_NOT_FOUND", `no such request: ${what}`);
+    return answerError(unknown, request, reply);
+  }
+  const allowed = methods.join(", ");
+  const why = `no such request: ${what}; the path has ${allowed}`;
+  return answerError(
+    new ControlError("METHOD_NOT_ALLOWED", why),
+    request,
+    reply.header("allow", allowed),
+  );
+}
+
+function addHooks(app: FastifyInstance, counters: RequestCounters, routes: RouteTable): void {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("application/json", { parseAs: "string" }, (_request, body, done) => {
     try {
@@ -170,17 +195,11 @@ function addHooks(app: FastifyInstance, counters: RequestCounters): void {
     }
   });
   app.setErrorHandler((error, request, reply) => answerError(error, request, reply));
-  app.setNotFoundHandler((request, reply) => {
-    const what = `${request.method} ${request.url.split("?")[0]?.slice(0, 128)}`;
-    return answerError(
-      new ControlError("ROUTE_NOT_FOUND", `no such request: ${what}`),
-      request,
-      reply,
-    );
-  });
+  app.setNotFoundHandler((request, reply) => answerUnknown(routes, request, reply));
   app.addHook("preValidation", async (request) => {
     const { schema } = request.routeOptions;
-    if (schema?.body ?? schema?.querystring ?? schema?.params) await prepareValidation();
+    const { body, querystring, params, headers } = schema ?? {};
+    if (body ?? querystring ?? params ?? headers) await prepareValidation();
     coerceQuery(request.query, schema?.querystring);
     refuseStrays(request);
   });
@@ -217,18 +236,16 @@ export async function startControlServer(options: ControlServerOptions): Promise
   const open = new OpenRequests();
   const counters = new RequestCounters();
   const app = createApp(log, requestTimeoutMs);
-  addHooks(app, counters);
+  const routes = new RouteTable(app);
+  addHooks(app, counters, routes);
   function driver(): DriverControl {
     if (open.closing) throw new ControlError("SHUTTING_DOWN", "the daemon is stopping");
     if (control === undefined) throw new ControlError("STARTING", "the daemon is starting");
     return control;
   }
   const { daemon } = options;
-  const context = { app, driver, daemon, open, counters, log };
-  addRoutes(context);
-  addDescriptionRoute(app, () =>
-    describeApi(version, (described) => addRoutes({ ...context, app: described })),
-  );
+  addRoutes({ app, driver, daemon, open, counters, log });
+  addDescriptionRoute(app, version, () => routes.requests);
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.on("checkExpectation", answerExpectation);
   const socket = await claimSocket(socketPath, group, (path) =>

@@ -7,6 +7,7 @@ import {
   type SnapshotId,
   type SnapshotTakeQuery,
   snapshotSchemas as schemas,
+  statusSchemas,
 } from "@blksnap/api";
 import { ProgressLines } from "./progress-lines.js";
 import { answers, answersWithProgress, LINES_TYPE, type RouteContext } from "./route-context.js";
@@ -16,6 +17,7 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
     "/v1/snapshots",
     {
       schema: {
+        operation: "createSnapshot",
         body: schemas.snapshotCreateRequest,
         response: answersWithProgress(
           schemas.snapshotCreateResponse,
@@ -44,37 +46,33 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
       );
     },
   );
-  app.get("/v1/snapshots", { schema: { response: answers(schemas.snapshotList) } }, async () => ({
-    snapshots: await driver().snapshotCollect(),
-  }));
-  app.post<{ Params: SnapshotId; Body: SnapshotAddRequest }>(
-    "/v1/snapshots/:id/devices",
-    {
-      schema: {
-        params: schemas.snapshotId,
-        body: schemas.snapshotAddRequest,
-        response: answers(schemas.snapshotAddResponse),
-      },
-    },
-    (request) => driver().snapshotAdd(request.params.id.toLowerCase(), request.body.device),
+  app.get(
+    "/v1/snapshots",
+    { schema: { operation: "listSnapshots", response: answers(schemas.snapshotList) } },
+    async () => ({
+      snapshots: await driver().snapshotCollect(),
+    }),
   );
-  app.post<{ Params: SnapshotId; Querystring: SnapshotTakeQuery }>(
-    "/v1/snapshots/:id/take",
+  app.get<{ Params: SnapshotId }>(
+    "/v1/snapshots/:id",
     {
       schema: {
+        operation: "getSnapshot",
         params: schemas.snapshotId,
-        querystring: schemas.snapshotTakeQuery,
-        response: answers(schemas.snapshotTakeResponse),
+        response: answers(statusSchemas.snapshotStatus),
       },
     },
-    ({ params, query }) =>
-      driver().snapshotTake(params.id.toLowerCase(), {
-        requireFreeze: query.require_freeze ?? false,
-      }),
+    ({ params }) => driver().snapshotStatus(params.id.toLowerCase()),
   );
   app.delete<{ Params: SnapshotId }>(
     "/v1/snapshots/:id",
-    { schema: { params: schemas.snapshotId, response: answers(schemas.snapshotId) } },
+    {
+      schema: {
+        operation: "destroySnapshot",
+        params: schemas.snapshotId,
+        response: answers(schemas.snapshotId),
+      },
+    },
     async (request) => {
       const id = request.params.id.toLowerCase();
       try {
@@ -89,5 +87,36 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
       }
       return { id };
     },
+  );
+  addTakeRoutes({ app, driver });
+}
+
+function addTakeRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): void {
+  app.post<{ Params: SnapshotId; Body: SnapshotAddRequest }>(
+    "/v1/snapshots/:id/devices",
+    {
+      schema: {
+        operation: "addToSnapshot",
+        params: schemas.snapshotId,
+        body: schemas.snapshotAddRequest,
+        response: answers(schemas.snapshotAddResponse),
+      },
+    },
+    (request) => driver().snapshotAdd(request.params.id.toLowerCase(), request.body.device),
+  );
+  app.post<{ Params: SnapshotId; Querystring: SnapshotTakeQuery }>(
+    "/v1/snapshots/:id/take",
+    {
+      schema: {
+        operation: "takeSnapshot",
+        params: schemas.snapshotId,
+        querystring: schemas.snapshotTakeQuery,
+        response: answers(schemas.snapshotTakeResponse),
+      },
+    },
+    ({ params, query }) =>
+      driver().snapshotTake(params.id.toLowerCase(), {
+        requireFreeze: query.require_freeze ?? false,
+      }),
   );
 }

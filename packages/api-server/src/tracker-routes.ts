@@ -11,6 +11,7 @@ import {
   type MarkDirtyFileRequest,
   type MarkDirtyRequest,
   trackerSchemas as schemas,
+  statusSchemas,
 } from "@blksnap/api";
 import { answers, binaryAnswers, type RouteContext } from "./route-context.js";
 
@@ -28,15 +29,38 @@ async function* diffText({ ranges, ...head }: DiffAnswer): AsyncGenerator<string
 export function addTrackerRoutes({ app, driver }: RouteContext): void {
   app.post<{ Body: AttachRequest }>(
     "/v1/trackers",
-    { schema: { body: schemas.attachRequest, response: answers(schemas.attachResponse) } },
+    {
+      schema: {
+        operation: "attach",
+        body: schemas.attachRequest,
+        response: answers(schemas.attachResponse),
+      },
+    },
     (request) => {
       const { device, ...options } = request.body;
       return driver().attach(device, options);
     },
   );
+  app.get<{ Querystring: DeviceQuery }>(
+    "/v1/trackers",
+    {
+      schema: {
+        operation: "getTracker",
+        querystring: schemas.deviceQuery,
+        response: answers(statusSchemas.trackerStatus),
+      },
+    },
+    (request) => driver().trackerStatus(request.query.device),
+  );
   app.delete<{ Querystring: DetachQuery }>(
     "/v1/trackers",
-    { schema: { querystring: schemas.detachQuery, response: answers(schemas.detachResponse) } },
+    {
+      schema: {
+        operation: "detach",
+        querystring: schemas.detachQuery,
+        response: answers(schemas.detachResponse),
+      },
+    },
     (request) => {
       const { device, ...options } = request.query;
       return driver().detach(device, options);
@@ -44,7 +68,13 @@ export function addTrackerRoutes({ app, driver }: RouteContext): void {
   );
   app.get<{ Querystring: DeviceQuery }>(
     "/v1/trackers/snapshot",
-    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.snapshotInfo) } },
+    {
+      schema: {
+        operation: "getSnapshotInfo",
+        querystring: schemas.deviceQuery,
+        response: answers(schemas.snapshotInfo),
+      },
+    },
     (request) => driver().snapshotInfo(request.query.device),
   );
   addCbtRoutes({ app, driver });
@@ -53,12 +83,24 @@ export function addTrackerRoutes({ app, driver }: RouteContext): void {
 function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): void {
   app.get<{ Querystring: DeviceQuery }>(
     "/v1/trackers/cbt",
-    { schema: { querystring: schemas.deviceQuery, response: answers(schemas.cbtInfo) } },
+    {
+      schema: {
+        operation: "getCbtInfo",
+        querystring: schemas.deviceQuery,
+        response: answers(schemas.cbtInfo),
+      },
+    },
     (request) => driver().cbtInfo(request.query.device),
   );
   app.get<{ Querystring: CbtMapQuery }>(
     "/v1/trackers/cbt/map",
-    { schema: { querystring: schemas.cbtMapQuery, response: binaryAnswers } },
+    {
+      schema: {
+        operation: "readCbtMap",
+        querystring: schemas.cbtMapQuery,
+        response: binaryAnswers,
+      },
+    },
     async (request, reply) => {
       const { device, first_block: first, block_count: count } = request.query;
       const map = await driver().readCbtMap(device, first, count);
@@ -71,13 +113,20 @@ function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): vo
   );
   app.post<{ Body: MarkDirtyRequest }>(
     "/v1/trackers/cbt/dirty",
-    { schema: { body: schemas.markDirtyRequest, response: answers(schemas.markDirtyResponse) } },
+    {
+      schema: {
+        operation: "markDirty",
+        body: schemas.markDirtyRequest,
+        response: answers(schemas.markDirtyResponse),
+      },
+    },
     (request) => driver().markDirty(request.body.device, request.body.ranges),
   );
   app.post<{ Body: MarkDirtyFileRequest }>(
     "/v1/trackers/cbt/dirty_file",
     {
       schema: {
+        operation: "markDirtyFile",
         body: schemas.markDirtyFileRequest,
         response: answers(schemas.markDirtyFileResponse),
       },
@@ -86,7 +135,13 @@ function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): vo
   );
   app.get<{ Querystring: DiffQuery }>(
     "/v1/trackers/cbt/diff",
-    { schema: { querystring: schemas.diffQuery, response: answers(schemas.diffResponse) } },
+    {
+      schema: {
+        operation: "diff",
+        querystring: schemas.diffQuery,
+        response: answers(schemas.diffResponse),
+      },
+    },
     async (request, reply) => {
       const { device, since, generation } = request.query;
       const diff = await driver().diff(device, since);

@@ -37,7 +37,9 @@ const cases: readonly (readonly [path: string, ask: Ask, name: string])[] = [
   ["/v1/trackers", { method: "DELETE" }, "REQUEST_INVALID"],
   ["/v1/trackers?device=/dev/loop0", { method: "DELETE" }, "NOT_ATTACHED"],
   ["/v1/trackers?device=/a&device=/b", { method: "DELETE" }, "REQUEST_INVALID"],
-  ["/v1/trackers", { method: "PATCH" }, "ROUTE_NOT_FOUND"],
+  ["/v1/trackers", { method: "PATCH" }, "METHOD_NOT_ALLOWED"],
+  ["/v1/trackers", {}, "REQUEST_INVALID"],
+  ["/v1/trackers?device=/dev/loop0", {}, "NOT_ATTACHED"],
   ["/v1/nothing", {}, "ROUTE_NOT_FOUND"],
   ["/v1/%zz", {}, "REQUEST_INVALID"],
   ["/v1/trackers/cbt/map?device=/d&first_block=-1&block_count=1", {}, "REQUEST_INVALID"],
@@ -65,6 +67,8 @@ const cases: readonly (readonly [path: string, ask: Ask, name: string])[] = [
   ["/v1/snapshots", { body: { ...good, on_overflow: { policy: "x" } } }, "REQUEST_INVALID"],
   ["/v1/snapshots/7", { method: "DELETE" }, "ID_INVALID"],
   [`/v1/snapshots/${UNKNOWN_ID}`, { method: "DELETE" }, "SNAPSHOT_NOT_FOUND"],
+  [`/v1/snapshots/${UNKNOWN_ID}`, {}, "SNAPSHOT_NOT_FOUND"],
+  ["/v1/snapshots/7", {}, "ID_INVALID"],
   [`/v1/snapshots/${UNKNOWN_ID}/take`, { method: "POST" }, "SNAPSHOT_NOT_FOUND"],
   [`/v1/snapshots/${UNKNOWN_ID}/take`, { body: { force: true } }, "REQUEST_INVALID"],
   [`/v1/snapshots/${UNKNOWN_ID}/devices`, { body: { device: "/d" } }, "SNAPSHOT_NOT_FOUND"],
@@ -72,6 +76,11 @@ const cases: readonly (readonly [path: string, ask: Ask, name: string])[] = [
   [`/v1/snapshots/${UNKNOWN_ID}/events?timeout_ms=4294967296`, {}, "REQUEST_INVALID"],
   [`/v1/snapshots/${UNKNOWN_ID}/events?timeout_ms=1`, {}, "SNAPSHOT_NOT_FOUND"],
   [`/v1/snapshots/${UNKNOWN_ID}/events/follow`, {}, "SNAPSHOT_NOT_FOUND"],
+  [
+    `/v1/snapshots/${UNKNOWN_ID}/events/follow`,
+    { headers: { "last-event-id": "abc" } },
+    "REQUEST_INVALID",
+  ],
 ];
 
 test("each wrong request is answered by name and in few words", async () => {

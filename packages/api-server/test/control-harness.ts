@@ -55,6 +55,8 @@ export interface Answer {
   readonly status: number;
   readonly type: string;
   readonly bytes: Buffer;
+  /** The header Allow. */
+  readonly allow: string | undefined;
   // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
   readonly json: any;
 }
@@ -65,6 +67,7 @@ export interface Ask {
   /** Sent as it is, instead of `body`. */
   readonly text?: string;
   readonly type?: string;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 export function ask(socketPath: string, path: string, options: Ask = {}): Promise<Answer> {
@@ -77,7 +80,10 @@ export function ask(socketPath: string, path: string, options: Ask = {}): Promis
       path,
       method,
       agent: false,
-      headers: text === undefined ? {} : { "content-type": options.type ?? "application/json" },
+      headers: {
+        ...options.headers,
+        ...(text !== undefined && { "content-type": options.type ?? "application/json" }),
+      },
     });
     outgoing.on("error", fail);
     outgoing.on("response", (response) => {
@@ -87,8 +93,10 @@ export function ask(socketPath: string, path: string, options: Ask = {}): Promis
       response.on("end", () => {
         const bytes = Buffer.concat(parts);
         const type = response.headers["content-type"] ?? "";
-        const json = type.startsWith("application/json") ? JSON.parse(bytes.toString()) : undefined;
-        done({ status: response.statusCode ?? 0, type, bytes, json });
+        const isJson = type.startsWith("application/json") && bytes.length > 0;
+        const json = isJson ? JSON.parse(bytes.toString()) : undefined;
+        const { allow } = response.headers;
+        done({ status: response.statusCode ?? 0, type, bytes, allow, json });
       });
     });
     outgoing.end(text);

@@ -1,8 +1,20 @@
+import { randomUUID } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { eventSchemas, snapshotSchemas, statusSchemas, trackerSchemas } from "@blksnap/api";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  ERRORS,
+  eventSchemas,
+  OPERATIONS,
+  snapshotSchemas,
+  statusSchemas,
+  trackerSchemas,
+} from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { fieldsWithoutUnit, numericFields } from "../../api/dist/testing/units.js";
+import { startFakeDaemon } from "../dist/testing/fake-daemon.js";
 import { ask, startHarness } from "./control-harness.js";
 
 // The validator that the server itself uses.
@@ -55,6 +67,8 @@ test("every operation answers as its schema says", async () => {
     ["/v1/version", statusSchemas.versionResponse],
     ["/v1/status", statusSchemas.statusResponse],
     ["/v1/snapshots", snapshotSchemas.snapshotList],
+    [`/v1/snapshots/${id}`, statusSchemas.snapshotStatus],
+    [`/v1/trackers?${query}`, statusSchemas.trackerStatus],
     [`/v1/trackers/cbt?${query}`, trackerSchemas.cbtInfo],
     [`/v1/trackers/cbt/diff?${query}&since=0`, trackerSchemas.diffResponse],
     [`/v1/trackers/snapshot?${query}`, trackerSchemas.snapshotInfo],
@@ -91,11 +105,14 @@ test("the OpenAPI description names every route", async () => {
       "delete /v1/snapshots/{id}",
       "delete /v1/trackers",
       "get /metrics",
+      "get /v1/openapi.json",
       "get /v1/snapshots",
+      "get /v1/snapshots/{id}",
       "get /v1/snapshots/{id}/events",
       "get /v1/snapshots/{id}/events/follow",
       "get /v1/snapshots/{id}/events/list",
       "get /v1/status",
+      "get /v1/trackers",
       "get /v1/trackers/cbt",
       "get /v1/trackers/cbt/diff",
       "get /v1/trackers/cbt/map",
@@ -113,6 +130,7 @@ test("the OpenAPI description names every route", async () => {
 });
 
 interface Operation {
+  readonly operationId: string;
   readonly parameters?: readonly { readonly name: string; readonly schema: object }[];
   readonly requestBody?: Bodies;
   readonly responses: Readonly<Record<string, Bodies>>;
@@ -121,33 +139,80 @@ interface Bodies {
   readonly content?: Readonly<Record<string, { readonly schema: object }>>;
 }
 
+function operationsOf(json: { readonly paths: object }): [string, Operation][] {
+  return Object.entries(json.paths as Record<string, Record<string, Operation>>).flatMap(
+    ([path, methods]) =>
+      Object.entries(methods).map(([method, it]): [string, Operation] => [`${method} ${path}`, it]),
+  );
+}
+
 test("each number of the OpenAPI description says its unit, where it has one", async () => {
   const harness = await startHarness();
   const { json } = await ask(harness.socketPath, "/v1/openapi.json");
-  const operations = Object.entries(
-    json.paths as Record<string, Record<string, Operation>>,
-  ).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, it]) => [`${method} ${path}`, it]),
-  ) as [string, Operation][];
-  const found = operations.flatMap(([route, { parameters = [], requestBody, responses }]) => {
-    const bodies = [requestBody, ...Object.values(responses)];
-    return [
-      ...parameters.map(({ name, schema }) => [`${route} ${name}`, schema, name] as const),
-      ...bodies.flatMap((body) =>
-        Object.values(body?.content ?? {}).map(({ schema }) => [route, schema, ""] as const),
-      ),
-    ];
-  });
+  const found = operationsOf(json).flatMap(
+    ([route, { parameters = [], requestBody, responses }]) => {
+      const bodies = [requestBody, ...Object.values(responses)];
+      return [
+        ...parameters.map(({ name, schema }) => [`${route} ${name}`, schema, name] as const),
+        ...bodies.flatMap((body) =>
+          Object.values(body?.content ?? {}).map(({ schema }) => [route, schema, ""] as const),
+        ),
+      ];
+    },
+  );
+  const components = Object.entries(json.components.schemas as Record<string, object>);
+  found.push(...components.map(([name, schema]) => [name, schema, ""] as const));
   const numbers = found.flatMap(([path, schema, name]) => numericFields(schema, path, name));
   assert.ok(numbers.some(({ path }) => path.endsWith("cbt/map first_block")));
-  assert.ok(
-    numbers.some(({ path }) => path === "post /v1/trackers/cbt/dirty.ranges[].offset_bytes"),
-  );
-  assert.ok(numbers.some(({ path }) => path === "get /v1/status.trackers[].capacity_bytes"));
+  assert.ok(numbers.some(({ path }) => path === "ByteRange.offset_bytes"));
+  assert.ok(numbers.some(({ path }) => path === "TrackerStatus.capacity_bytes"));
   assert.equal(
     found.flatMap(([path, schema, name]) => fieldsWithoutUnit(schema, path, name)),
     [],
   );
+  await harness.stop();
+});
+
+test("each operation of the API is served, and errors are named from the catalogue", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "blksnap-control-"));
+  const { server } = await startFakeDaemon(join(dir, "s.sock"));
+  const { json } = await ask(server.socketPath, "/v1/openapi.json");
+  assert.equal(
+    operationsOf(json).map(([, { operationId }]) => operationId),
+    [...new Set(operationsOf(json).map(([, { operationId }]) => operationId))],
+  );
+  assert.equal(
+    operationsOf(json)
+      .map(([, { operationId }]) => operationId)
+      .sort(),
+    Object.keys(OPERATIONS).sort(),
+  );
+  const { schemas } = json.components;
+  assert.equal(schemas.ErrorBody.properties.name, { $ref: "#/components/schemas/ErrorName" });
+  assert.equal(schemas.ErrorName.enum, Object.keys(ERRORS));
+  await server.close();
+  await rm(dir, { recursive: true });
+});
+
+test("a path that has other methods says which", async () => {
+  const harness = await startHarness();
+  const cases = [
+    ["PATCH", "/v1/trackers?device=/dev/loop0", "POST, GET, DELETE"],
+    ["OPTIONS", "/v1/status", "GET"],
+    ["HEAD", "/v1/status", "GET"],
+    ["PUT", `/v1/snapshots/${randomUUID()}`, "GET, DELETE"],
+    ["GET", `/v1/snapshots/${randomUUID()}/take`, "POST"],
+    ["POST", "/metrics", "GET"],
+  ] as const;
+  for (const [method, path, allowed] of cases) {
+    const { status, json, allow } = await ask(harness.socketPath, path, { method });
+    assert.equal([status, allow], [405, allowed], path);
+    if (method !== "HEAD") assert.is(json.error.name, "METHOD_NOT_ALLOWED");
+  }
+  for (const path of ["/v1/snapshots/", "/v1/snapshots/x/y", "/v1", "/v1/status/"]) {
+    const { status, json, allow } = await ask(harness.socketPath, path, { method: "PUT" });
+    assert.equal([status, json.error.name, allow], [404, "ROUTE_NOT_FOUND", undefined], path);
+  }
   await harness.stop();
 });
 

@@ -201,6 +201,35 @@ test("a stream brings kept and new events as lines, and ends with the snapshot",
   await harness.stop();
 });
 
+test("server-sent events have ids, and a client that names the last one continues after it", async () => {
+  const { harness, id, events } = await started();
+  for (let i = 0; i < 5; i++) events.push(corrupted);
+  async function follow(lastEventId: string, accept: string) {
+    const headers = { accept, "last-event-id": lastEventId };
+    // The query is what such a client began with: it asks for the same each time.
+    const path = `/v1/snapshots/${id}/events/follow?from=1`;
+    return ask(harness.socketPath, path, { headers });
+  }
+  const streams = [follow("3", "text/event-stream"), follow("4", "*/*")] as const;
+  await eventually("both streams at their end", () => events.sleepers === 2);
+  await harness.driver.snapshotDestroy(id);
+  const [sent, lines] = await Promise.all(streams);
+  assert.is(sent.type, "text/event-stream");
+  const told = sent.bytes.toString().trimEnd().split("\n\n");
+  assert.equal(
+    told.map((text) => {
+      const [first, second, data] = text.split("\n");
+      return [first, second, JSON.parse(data!.replace("data: ", "")).sequence];
+    }),
+    [
+      ["id: 4", "event: corrupted", 4],
+      ["id: 5", "event: corrupted", 5],
+    ],
+  );
+  assert.is(JSON.parse(lines.bytes.toString()).sequence, 5);
+  await harness.stop();
+});
+
 test("a stream's header comes before its first event", async () => {
   const { harness, id } = await started();
   await new Promise<void>((done, fail) => {

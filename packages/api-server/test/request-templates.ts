@@ -16,6 +16,7 @@ const query = `device=${NO_DEVICE}`;
 export const templates: readonly Template[] = [
   { method: "POST", route: "/v1/trackers", path: "/v1/trackers", body: { device: NO_DEVICE } },
   { method: "DELETE", route: "/v1/trackers", path: `/v1/trackers?${query}` },
+  { method: "GET", route: "/v1/trackers", path: `/v1/trackers?${query}` },
   { method: "GET", route: "/v1/trackers/snapshot", path: `/v1/trackers/snapshot?${query}` },
   { method: "GET", route: "/v1/trackers/cbt", path: `/v1/trackers/cbt?${query}` },
   {
@@ -53,6 +54,7 @@ export const templates: readonly Template[] = [
     route: "/v1/snapshots/{id}/take",
     path: `/v1/snapshots/${UNKNOWN_ID}/take`,
   },
+  { method: "GET", route: "/v1/snapshots/{id}", path: `/v1/snapshots/${UNKNOWN_ID}` },
   { method: "DELETE", route: "/v1/snapshots/{id}", path: `/v1/snapshots/${UNKNOWN_ID}` },
   {
     method: "GET",
@@ -74,6 +76,7 @@ export const templates: readonly Template[] = [
 /** Routes that are right without any argument. */
 export const plainRoutes: readonly string[] = [
   "/v1/version",
+  "/v1/openapi.json",
   "/v1/status",
   "/v1/snapshots",
   "/metrics",

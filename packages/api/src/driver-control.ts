@@ -27,9 +27,11 @@ import type {
   SnapshotCreateResponse,
   SnapshotEvent,
   SnapshotInfo,
+  SnapshotStatus,
   SnapshotSummary,
   SnapshotTakeResponse,
   StatusResponse,
+  TrackerStatus,
   VersionResponse,
 } from "./types.js";
 
@@ -85,6 +87,8 @@ export interface DriverControl {
   markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse>;
   /** What changed after snapshot number `since` up to the last taken one, all of it of one take. */
   diff(device: string, since: number): Promise<DiffAnswer>;
+  /** As `status` has it. */
+  trackerStatus(device: string): Promise<TrackerStatus>;
   snapshotInfo(device: string): Promise<SnapshotInfo>;
 
   /**
@@ -101,6 +105,8 @@ export interface DriverControl {
   snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse>;
   snapshotDestroy(id: string): Promise<void>;
   snapshotCollect(): Promise<readonly SnapshotSummary[]>;
+  /** As `status` has it. */
+  snapshotStatus(id: string): Promise<SnapshotStatus>;
 
   /**
    * Takes the oldest event that this reader has not taken; undefined when `timeoutMs` have passed

@@ -64,6 +64,7 @@ const requestErrors = {
   REQUEST_TOO_SLOW: misused("ETIMEDOUT", 408, "Send the whole request without a pause"),
   MEDIA_TYPE_UNSUPPORTED: misused("EINVAL", 415, "Send bodies as application/json"),
   ROUTE_NOT_FOUND: misused("ENOSYS", 404, "See /v1/openapi.json for what the daemon knows"),
+  METHOD_NOT_ALLOWED: misused("EOPNOTSUPP", 405, "Use a method that the answer's header Allow has"),
   ID_INVALID: misused("EINVAL", 400, "Give the uuid that snapshot_create printed"),
   LIMIT_INVALID: misused("EINVAL", 400, "Give a whole number of bytes of at least 512, or 2G"),
   INTERNAL: failed(null, 500, "See the daemon's log; please report it"),
@@ -179,6 +180,8 @@ export type ErrorName = keyof typeof catalogue;
 
 /** Every error by its name. */
 export const ERRORS: Readonly<Record<ErrorName, ErrorEntry>> = catalogue;
+
+export const ERROR_NAMES = Object.keys(catalogue) as readonly ErrorName[];
 
 /** Whether the text is the name of an error of the catalogue. */
 export function isErrorName(name: unknown): name is ErrorName {

@@ -82,6 +82,20 @@ export const waitEventResponse = {
 /** All events that are kept, taken or not, the oldest first; looking takes none. */
 export const listEventsResponse = record({ events: list(snapshotEvent) });
 
+/** By which a client of a stream of server-sent events says where it broke off. */
+export const LAST_EVENT_ID = "last-event-id";
+/** Not all headers there are: others pass. */
+export const followEventsHeaders = {
+  type: "object",
+  properties: {
+    [LAST_EVENT_ID]: {
+      type: "string",
+      pattern: "^[0-9]{1,15}$",
+      description: "sequence number of the last event that has arrived; the stream begins after it",
+    },
+  },
+} as const;
+
 export const followEventsQuery = recordWithOptional(
   {},
   { from: { ...is.count, description: "first sequence number wanted; 0 for all that are kept" } },

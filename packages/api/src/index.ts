@@ -6,6 +6,8 @@ export { driverMetrics } from "./driver-metrics.js";
 export * from "./errors.js";
 export * as eventSchemas from "./event-schemas.js";
 export * from "./metric-family.js";
+export * from "./openapi.js";
+export * from "./operations.js";
 export * from "./scalars.js";
 export * from "./setting-table.js";
 export * as snapshotSchemas from "./snapshot-schemas.js";

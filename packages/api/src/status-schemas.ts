@@ -1,5 +1,6 @@
 /** Schemas of what the daemon says about itself: version, status, errors. */
 import { list, record } from "./build.js";
+import { ERROR_NAMES } from "./errors.js";
 import * as is from "./scalars.js";
 import { fileSystemFreeze, overflowPolicy } from "./snapshot-schemas.js";
 import { STORE_KIND_NAMES } from "./store-kinds.js";
@@ -158,8 +159,13 @@ export const statusResponse = record({
   snapshots: list(snapshotStatus),
 });
 
+export const errorName = {
+  type: "string",
+  enum: ERROR_NAMES,
+  description: "stable; a later daemon may have more of them",
+} as const;
 export const errorBody = record({
-  name: { ...is.text, description: "stable name" },
+  name: errorName,
   errno: { ...is.countOrNull, description: "positive errno, where there is one" },
   errno_name: is.textOrNull,
   message: { ...is.text, description: "what failed and why" },

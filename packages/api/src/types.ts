@@ -51,6 +51,7 @@ export type MissedEvent = EventOf<"missed">;
 export type WaitEventQuery = FromSchema<typeof events.waitEventQuery>;
 export type WaitEventResponse = FromSchema<typeof events.waitEventResponse>;
 export type ListEventsResponse = FromSchema<typeof events.listEventsResponse>;
+export type FollowEventsHeaders = FromSchema<typeof events.followEventsHeaders>;
 export type FollowEventsQuery = FromSchema<typeof events.followEventsQuery>;
 
 export type DaemonUpgradeResponse = FromSchema<typeof daemon.daemonUpgradeResponse>;

@@ -1,5 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { startFakeDaemon } from "../../api-server/dist/testing/fake-daemon.js";
 import { eventually, type Harness, startHarness } from "./harness.js";
 
 const corrupted = {
@@ -132,6 +133,25 @@ test("events prints what is kept; --follow goes on and takes nothing away", asyn
       .map((line) => JSON.parse(line).event),
     ["no_space", "corrupted"],
   );
+});
+
+test("--follow continues with the daemon that serves next", async () => {
+  queue().push(noSpace);
+  const following = harness.start("events", "--id", id, "--follow", "--json");
+  await eventually("the first line", () => following.out().includes("\n"));
+  await harness.server.close();
+  queue().push(corrupted);
+  const next = await startFakeDaemon(harness.socketPath, harness.driver);
+  await eventually("the second line", () => following.out().split("\n").length === 3);
+  await next.driver.snapshotDestroy(id);
+  const { status, out } = await following.outcome;
+  assert.is(status, 0);
+  const told = out.trimEnd().split("\n");
+  assert.equal(
+    told.map((line) => JSON.parse(line).sequence),
+    [1, 2],
+  );
+  await next.server.close();
 });
 
 test.run();

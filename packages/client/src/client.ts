@@ -20,15 +20,18 @@ import {
   type SnapshotId,
   type SnapshotInfo,
   type SnapshotList,
+  type SnapshotStatus,
   type SnapshotSummary,
   type SnapshotTakeResponse,
   type StatusResponse,
   socketPath,
+  type TrackerStatus,
   type VersionResponse,
   type WaitEventResponse,
 } from "@blksnap/api";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
 import { untilAnswer, untilGone } from "./daemon-change.js";
+import { resumed } from "./resumed.js";
 import {
   type Call,
   type CallOptions,
@@ -188,6 +191,11 @@ export class BlksnapClient {
     return sendForJson(this.#call("DELETE", query("/v1/trackers", parameters), options));
   }
 
+  /** State of one tracked device, as `status` has it. */
+  tracker(device: string, options?: CallOptions): Promise<TrackerStatus> {
+    return sendForJson(this.#call("GET", query("/v1/trackers", { device }), options));
+  }
+
   cbtInfo(device: string, options?: CallOptions): Promise<CbtInfo> {
     return sendForJson(this.#call("GET", query("/v1/trackers/cbt", { device }), options));
   }
@@ -304,6 +312,11 @@ export class BlksnapClient {
     return list.snapshots;
   }
 
+  /** State of one snapshot, as `status` has it. */
+  snapshot(id: string, options?: CallOptions): Promise<SnapshotStatus> {
+    return sendForJson(this.#call("GET", snapshotPath(id), options));
+  }
+
   snapshotAdd(id: string, device: string, options?: CallOptions): Promise<SnapshotAddResponse> {
     return sendForJson(this.#call("POST", snapshotPath(id, "/devices"), options, { device }));
   }
@@ -349,17 +362,28 @@ export class BlksnapClient {
   /**
    * Events from sequence number `from` on (0: all that are kept), without taking them out of the
    * queue. Ends when the snapshot is destroyed; leaving the loop closes the connection.
+   * @param options `resumeMs`: how long a daemon that has gone is waited for. The stream then continues
+   *   with the event after the last one, as after an upgrade
    */
-  async *followEvents(
+  followEvents(
     id: string,
     from = 0,
-    options: CallOptions = {},
+    options: CallOptions & { readonly resumeMs?: number } = {},
+  ): AsyncGenerator<SnapshotEvent> {
+    const { resumeMs = 0 } = options;
+    return resumed((first) => this.#eventsFrom(id, first, options), from, resumeMs);
+  }
+
+  async *#eventsFrom(
+    id: string,
+    from: number,
+    options: CallOptions,
   ): AsyncGenerator<SnapshotEvent> {
     const path = query(snapshotPath(id, "/events/follow"), { from });
     for await (const line of sendForLines(this.#call("GET", path, { timeoutMs: 0, ...options }))) {
       const error = errorFromAnswer(line);
       if (error !== undefined) throw error;
-      yield JSON.parse(line) as SnapshotEvent;
+      yield parsed<SnapshotEvent>(line);
     }
   }
 

@@ -13,7 +13,7 @@ const IN_BETWEEN: readonly string[] = [
   "SHUTTING_DOWN",
 ];
 
-function isInBetween(error: unknown): boolean {
+export function isInBetween(error: unknown): boolean {
   return error instanceof BlksnapClientError && IN_BETWEEN.includes(error.code);
 }
 

@@ -23,7 +23,10 @@ test("each operation has a method", async () => {
   assert.equal([...(await client.readCbtMapSlice(device, 0, 2))], [1, 0]);
   const { info, map } = await client.readCbtMap(device);
   assert.is(map.length, info.block_count);
-  assert.is((await client.status()).trackers.length, 2);
+  const { trackers, snapshots } = await client.status();
+  assert.is(trackers.length, 2);
+  assert.equal(await client.tracker(device), trackers[0]);
+  assert.equal(await client.snapshot(id), snapshots[0]);
   assert.match(await client.metrics(), /blksnap_trackers 2/);
   assert.is((await client.openapi())["openapi"], "3.1.0");
   await client.snapshotDestroy(id);

@@ -2,6 +2,7 @@ import { mock } from "node:test";
 import type { SnapshotCreateProgress, SnapshotEvent } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { type FakeDaemon, startFakeDaemon } from "../../api-server/dist/testing/fake-daemon.js";
 import type { BlksnapClientError } from "../dist/client-error.js";
 import { CLIENT_TIMEOUT_MS, failureOf, startHarness } from "./harness.js";
 
@@ -151,6 +152,40 @@ test("following ends with an error when the daemon stops", async () => {
   await eventually(() => driver.snapshots.get(id)!.events.sleepers === 1);
   await stop();
   assert.is((await next).code, "SHUTTING_DOWN");
+});
+
+test("a stream continues with the next daemon, after the last event that has arrived", async () => {
+  const { client, create, daemon, driver, socketPath, stop } = await startHarness();
+  const id = await create();
+  const snapshot = driver.snapshots.get(id)!;
+  for (let i = 0; i < 3; i++) snapshot.events.push(noSpace);
+  const seen: number[] = [];
+  let next: FakeDaemon | undefined;
+  for await (const { sequence } of client.followEvents(id, 2, { resumeMs: 60_000 })) {
+    seen.push(sequence);
+    if (sequence === 3) {
+      await daemon.server.close();
+      // This one comes while nobody serves.
+      snapshot.events.push(noSpace);
+      next = await startFakeDaemon(socketPath, driver);
+    }
+    if (sequence === 4) snapshot.events.push(noSpace);
+    if (sequence === 5) await driver.snapshotDestroy(id);
+  }
+  assert.equal(seen, [2, 3, 4, 5]);
+  const lost = await failureOf(client.followEvents(id, 0, { resumeMs: 60_000 }).next());
+  assert.is(lost.code, "SNAPSHOT_NOT_FOUND", "what no daemon can mend is said at once");
+  await next!.server.close();
+  await stop();
+});
+
+test("a stream that no daemon resumes in time fails", async () => {
+  const { client, create, driver, stop } = await startHarness();
+  const id = await create();
+  const next = failureOf(client.followEvents(id, 0, { resumeMs: 1 }).next());
+  await eventually(() => driver.snapshots.get(id)!.events.sleepers === 1);
+  await stop();
+  assert.match((await next).code, /^(SHUTTING_DOWN|DAEMON_NOT_RUNNING)$/);
 });
 
 test.run();

@@ -3,7 +3,6 @@
  * the control API and can be used without the daemon.
  */
 
-import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type {
   AttachRequestOptions,
@@ -21,10 +20,12 @@ import type {
   SnapshotCreateResponse,
   SnapshotEvent,
   SnapshotInfo,
+  SnapshotStatus,
   SnapshotSummary,
   SnapshotTakeOptions,
   SnapshotTakeResponse,
   StatusResponse,
+  TrackerStatus,
   VersionResponse,
 } from "@blksnap/api";
 import { ControlError, driverMetrics } from "@blksnap/api";
@@ -48,12 +49,20 @@ import { recoverAfterCrash } from "./recovery/after-crash.js";
 import { LateRecovery } from "./recovery/late-recovery.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
-import { cbtState, driverStatus, imagePath, type StatusSource } from "./status.js";
+import {
+  cbtState,
+  driverStatus,
+  driverVersion,
+  imagePath,
+  type StatusSource,
+  snapshotStatus,
+  snapshotSummary,
+  trackerStatus,
+} from "./status.js";
 import { named } from "./system/errors.js";
 import { LEAVE_PATIENCE_MS } from "./time-limits.js";
 import { assertFront } from "./tracker/front-state.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
-import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
 export type { DeviceInUse, DriverOptions };
 
@@ -182,13 +191,7 @@ export class Driver implements DriverControl {
   }
 
   async version(): Promise<VersionResponse> {
-    return {
-      interface: INTERFACE_VERSION,
-      daemon: DAEMON_VERSION,
-      api: "v1",
-      node: process.version,
-      kernel: release(),
-    };
+    return driverVersion();
   }
 
   status(): Promise<StatusResponse> {
@@ -277,6 +280,11 @@ export class Driver implements DriverControl {
     };
   }
 
+  async trackerStatus(device: string): Promise<TrackerStatus> {
+    const tracker = await this.#registry.tracker(device);
+    return trackerStatus(this.#devices, tracker, this.#registry.snapshotOf(tracker));
+  }
+
   async snapshotInfo(device: string): Promise<SnapshotInfo> {
     const tracker = await this.#registry.tracker(device);
     const snapshot = this.#registry.snapshotOf(tracker);
@@ -320,11 +328,11 @@ export class Driver implements DriverControl {
   }
 
   async snapshotCollect(): Promise<readonly SnapshotSummary[]> {
-    return [...this.#registry.snapshots.values()].map((snapshot) => ({
-      id: snapshot.id,
-      taken: snapshot.state === "taken",
-      devices: [...snapshot.members.values()].map(({ tracker }) => tracker.device),
-    }));
+    return [...this.#registry.snapshots.values()].map(snapshotSummary);
+  }
+
+  async snapshotStatus(id: string): Promise<SnapshotStatus> {
+    return snapshotStatus(this.#devices, this.#registry.snapshot(id));
   }
 
   async waitEvent(

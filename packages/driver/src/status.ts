@@ -5,9 +5,11 @@ import {
   type GenerationReason,
   type SnapshotDeviceStatus,
   type SnapshotStatus,
+  type SnapshotSummary,
   type StatusResponse,
   storeKindByWord,
   type TrackerStatus,
+  type VersionResponse,
 } from "@blksnap/api";
 import type {
   DeviceCounters,
@@ -23,7 +25,7 @@ import type { WaitingFront } from "./recovery/late-recovery.js";
 import type { Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";
-import { DAEMON_VERSION } from "./version.js";
+import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
 const REASON_NAMES: Readonly<Record<number, GenerationReason>> = {
   [CbtReason.ATTACHED]: "first_attach",
@@ -85,7 +87,7 @@ export interface StatusSource {
 }
 
 /** What the main thread knows is read first: while the reactor is asked, the tracker may go. */
-async function trackerStatus(
+export async function trackerStatus(
   devices: DeviceReader,
   tracker: Tracker,
   snapshot: Snapshot | undefined,
@@ -165,7 +167,10 @@ function wholeOrNull(value: number | null | undefined, factor = 1): number | nul
   return Number.isSafeInteger(whole) ? whole : null;
 }
 
-async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promise<SnapshotStatus> {
+export async function snapshotStatus(
+  devices: DeviceReader,
+  snapshot: Snapshot,
+): Promise<SnapshotStatus> {
   const members = [...snapshot.members.values()];
   // A reactor answers after it has received all slots that were granted so far.
   const stats = snapshot.hasStorage ? snapshot.storage.stats() : NO_STORAGE;
@@ -200,6 +205,21 @@ async function snapshotStatus(devices: DeviceReader, snapshot: Snapshot): Promis
       members.map((member, index) => memberStatus(devices, member, counters[index])),
     ),
     stores,
+  };
+}
+
+export function snapshotSummary({ id, state, members }: Snapshot): SnapshotSummary {
+  const devices = [...members.values()].map(({ tracker }) => tracker.device);
+  return { id, taken: state === "taken", devices };
+}
+
+export function driverVersion(): VersionResponse {
+  return {
+    interface: INTERFACE_VERSION,
+    daemon: DAEMON_VERSION,
+    api: "v1",
+    node: process.version,
+    kernel: release(),
   };
 }
 

@@ -154,7 +154,7 @@ const alwaysWrong = [
   ["SNAPSHOT_NOT_FOUND", get(`/v1/snapshots/${NO_ID}/events/follow`)],
   ["ID_INVALID", post("/v1/snapshots/7/take")],
   ["ROUTE_NOT_FOUND", get("/v1/nothing")],
-  ["ROUTE_NOT_FOUND", { ...post("/v1/status", {}), method: "PUT" }],
+  ["METHOD_NOT_ALLOWED", { ...post("/v1/status", {}), method: "PUT" }],
   ["REQUEST_INVALID", get("/v1/status", { more: 1 })],
   ["REQUEST_INVALID", post("/v1/trackers", "{")],
   ["REQUEST_INVALID", post("/v1/trackers", { device: 7 })],

@@ -16,9 +16,14 @@ export interface FakeDaemon {
   readonly endings: readonly ("upgrade" | "keep" | "detach")[];
 }
 
-/** Listens at `socketPath` until `server.close()`. Logs nothing, and never ends by itself. */
-export async function startFakeDaemon(socketPath: string): Promise<FakeDaemon> {
-  const driver = new FakeDriver();
+/**
+ * Listens at `socketPath` until `server.close()`. Logs nothing, and never ends by itself.
+ * @param driver of a daemon that was here before
+ */
+export async function startFakeDaemon(
+  socketPath: string,
+  driver: FakeDriver = new FakeDriver(),
+): Promise<FakeDaemon> {
   const endings: ("upgrade" | "keep" | "detach")[] = [];
   const daemon: DaemonControl = {
     async upgrade() {

@@ -10,6 +10,8 @@ import type { Context, Given } from "../verb.js";
 
 /** One wait of the watcher; it then asks again. */
 const WATCH_WAIT_MS = 60_000;
+/** How long --follow waits for the daemon that serves next, as after an upgrade or a crash. */
+const RESUME_MS = 60_000;
 const ENODEV = 19;
 
 /** The name under which events are taken, as an option of a wait. */
@@ -139,7 +141,7 @@ export async function events(context: Context, given: Given): Promise<void> {
   }
   const signal = context.untilInterrupted();
   try {
-    for await (const event of client.followEvents(id, from, { signal })) {
+    for await (const event of client.followEvents(id, from, { signal, resumeMs: RESUME_MS })) {
       if (json) printJson(event);
       else print(eventLine(event));
     }
