@@ -2,6 +2,8 @@ import type { Random } from "./random.js";
 
 const PAGE_BYTES = 4096;
 const SECTOR_BYTES = 512;
+/** Old contents of what was not there. */
+const NOTHING = new Uint8Array(0);
 /** Each write may bring some earlier one to the medium: a cache is written back some time. */
 const WRITEBACK_ONE_IN = 24;
 
@@ -119,6 +121,7 @@ export class CachedBytes {
 
   #touch(offsetBytes: number, lengthBytes: number): void {
     const end = offsetBytes + lengthBytes;
+    const sizeBefore = this.#sizeBytes;
     if (end > this.#sizeBytes) this.resize(end);
     if (this.#isVolatile || lengthBytes === 0) return;
     if (this.#old.size > 0 && this.#random.oneIn(WRITEBACK_ONE_IN)) {
@@ -128,7 +131,9 @@ export class CachedBytes {
     const last = Math.floor((end - 1) / PAGE_BYTES);
     for (let page = Math.floor(offsetBytes / PAGE_BYTES); page <= last; page++) {
       if (this.#old.has(page)) continue;
-      this.#old.set(page, this.#bytes.slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
+      const start = page * PAGE_BYTES;
+      const isNew = start >= sizeBefore;
+      this.#old.set(page, isNew ? NOTHING : this.#bytes.slice(start, start + PAGE_BYTES));
     }
   }
 
@@ -137,10 +142,11 @@ export class CachedBytes {
     // 0: it stays; 1: in part; 2 and 3: it is lost.
     const way = all === 0 || all === 2 ? all : this.#random.below(4);
     if (way === 0) return;
-    for (let at = 0; at < old.length; at += SECTOR_BYTES) {
-      if (way > 1 || this.#random.oneIn(2)) {
-        this.#bytes.set(old.subarray(at, at + SECTOR_BYTES), start + at);
-      }
+    const end = Math.min(start + PAGE_BYTES, this.#bytes.length);
+    for (let at = start; at < end; at += SECTOR_BYTES) {
+      if (way === 1 && !this.#random.oneIn(2)) continue;
+      if (old.length === 0) this.#bytes.fill(0, at, Math.min(at + SECTOR_BYTES, end));
+      else this.#bytes.set(old.subarray(at - start, at - start + SECTOR_BYTES), at);
     }
   }
 }

@@ -51,7 +51,11 @@ export class SystemError extends Error {
 
   constructor(errno: number, syscall: string, path?: string) {
     const code = errnoName(errno);
+    // Programs look for many things that are not there: where that was says nothing, and takes time.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(`${code}: ${syscall}${path === undefined ? "" : ` '${path}'`} (simulated)`);
+    Error.stackTraceLimit = stackTraceLimit;
     this.code = code;
     this.errno = -Math.abs(errno);
     this.syscall = syscall;

@@ -40,7 +40,7 @@ export class Tree {
       }
       const node = at.lookup(name);
       const isLast = left.length === 0;
-      const realPath = `${pathOf(done) === "/" ? "" : pathOf(done)}/${name}`;
+      const realPath = isLast ? pathOf([...done, { name }]) : "";
       if (node === undefined) {
         if (!isLast) throw new SystemError(Errno.ENOENT, call, path);
         return { node: undefined, parent: at, name, realPath };

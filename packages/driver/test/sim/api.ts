@@ -1,5 +1,5 @@
 /** Operations of the API at random, and what each that has answered must have done. */
-import type { Device, Image, SimSnapshot } from "./device.js";
+import type { Device, Image, SimSnapshot, TakeNumber } from "./device.js";
 import { assertOneInstant } from "./instant.js";
 import { DISK_BYTES, DISK_SECTORS } from "./settings.js";
 import type { Simulation } from "./simulation.js";
@@ -85,23 +85,33 @@ export class Api {
   async #attach(device: Device): Promise<void> {
     const { driver } = this.#sim;
     device.isInHand = true;
+    const persistent = this.#sim.random.below(2) === 0;
+    if (persistent) device.persistent = "unknown";
     const answer = await this.#sim.call(
-      `attach ${device.path}`,
-      () => driver.attach(device.path),
+      `attach ${device.path}${persistent ? " persistent" : ""}`,
+      () => driver.attach(device.path, { persistent }),
       () => {
         device.attached = "unknown";
       },
     );
+    // The record of an earlier one makes it persistent, too.
+    const mayBeEither = !persistent && device.persistent !== "no";
+    if (!mayBeEither && answer.persistent !== persistent) {
+      throw new Violation(`${device.path} is ${persistent ? "not " : ""}persistent`);
+    }
+    if (answer.persistent) device.persistent = "yes";
     this.#attached(device, answer.front);
+    const { generation } = device;
     await this.#noteGeneration(device);
     device.isInHand = false;
+    const isContinued = generation !== undefined && device.generation === generation;
+    if (isContinued && device.takes.length > 0) await this.prove(device);
   }
 
   #attached(device: Device, front: string): void {
     if (device.attached === "yes" && device.front === front) return;
     device.attached = "yes";
     device.front = front;
-    device.generation = undefined;
     device.user = this.#sim.machine.user(front);
   }
 
@@ -125,10 +135,24 @@ export class Api {
       },
     );
     device.attached = "no";
+    // Its record stays.
+    if (device.persistent === "yes") device.persistent = "unknown";
     device.front = undefined;
-    device.generation = undefined;
+    device.mapLeft();
     device.volume.check(0, device.disk.bytes.slice(), `the original after detach`);
     device.isInHand = false;
+  }
+
+  /** Its map has come through a time without a front: a new take and a diff show what it knows. */
+  async prove(device: Device): Promise<void> {
+    if (this.#isMember(device)) return;
+    const [since] = device.takes;
+    await this.#create([device]);
+    const snapshot = this.#sim.snapshots.at(-1);
+    if (snapshot?.devices[0] !== device) return;
+    await this.#take(snapshot);
+    this.#sim.count("proved");
+    await this.#diff(device, since);
   }
 
   async #create(devices: Device[]): Promise<void> {
@@ -302,9 +326,9 @@ export class Api {
   }
 
   /** All that was written after one take and before the last is told of. */
-  async #diff(device: Device): Promise<void> {
+  async #diff(device: Device, first?: TakeNumber): Promise<void> {
     const { driver, random } = this.#sim;
-    const since = device.takes[random.below(Math.max(1, device.takes.length))];
+    const since = first ?? device.takes[random.below(Math.max(1, device.takes.length))];
     const { frozen, generation } = device;
     if (since === undefined || frozen === undefined) return;
     const last = device.takes.at(-1)?.number;

@@ -1,7 +1,7 @@
 /** A tracked disk, as its users and the harness know it. */
 import type { SimDisk, SimUser } from "@blksnap/sim-kernel";
 import { DISK_SECTORS } from "./settings.js";
-import { Volume } from "./volume.js";
+import { Volume, ZERO } from "./volume.js";
 
 /** `unknown`: an operation was under way when the driver died. */
 export type Certainty = "no" | "yes" | "unknown";
@@ -19,6 +19,12 @@ export class Device {
   readonly disk: SimDisk;
   readonly volume: Volume;
   attached: Certainty = "no";
+  /** Its map is to outlive the power; unknown: there may be a record of an earlier one. */
+  persistent: Certainty = "no";
+  /** It was ended, or the power went, since it was last looked at: its map may have begun anew. */
+  mayBeNew = false;
+  /** Its map has continued after that: a diff is to show that it misses nothing. */
+  isToProve = false;
   front: string | undefined;
   user: SimUser | undefined;
   /** An operation of the API has it. */
@@ -48,17 +54,37 @@ export class Device {
     this.writtenAt.fill(0);
   }
 
-  /** The power has gone: nothing is left but the disk, which has what it may have. */
+  /** The power has gone: the disk has what it may have, and a persistent map has all of it. */
   powerGone(): void {
     this.volume.cut();
     this.volume.check(0, this.disk.bytes.slice(), "the original after a power cut");
-    this.attached = "no";
+    for (const { firstSector, sectors, value, askedAt } of this.writes) {
+      // Nobody has answered it. What was zeroed looks like what was never written.
+      for (let at = firstSector; value !== ZERO && at < firstSector + sectors; at++) {
+        if (this.volume.values[at] === value) this.writtenAt[at] = askedAt;
+      }
+    }
+    this.ended();
+  }
+
+  /** Its front is gone. */
+  ended(): void {
+    const { persistent } = this;
+    this.mayBeNew = true;
+    if (persistent === "no") {
+      this.attached = "no";
+      this.mapLeft();
+    } else if (persistent === "unknown" || this.attached !== "yes") this.attached = "unknown";
     this.front = undefined;
-    this.generation = undefined;
     this.isInHand = false;
     this.inFlight = 0;
     this.writes.clear();
     this.user = undefined;
+  }
+
+  /** Nobody tracks it: what the map has is of use again only where it is kept. */
+  mapLeft(): void {
+    if (this.persistent === "no") this.generation = undefined;
   }
 
   closeUser(): void {

@@ -6,7 +6,11 @@ const { ReactorPool } = await import("@blksnap/data-plane");
 const { UblkControl } = await import("@blksnap/ublk");
 const { StateDirectory } = await import("../../dist/records/state-directory.js");
 const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
+const { PersistentDirectory } = await import("../../dist/records/persistent-directory.js");
+const { TrackerPersistence } = await import("../../dist/records/tracker-persistence.js");
 const { Tracker } = await import("../../dist/tracker/tracker.js");
+
+const CHUNK_SHIFT = 15;
 
 type Method = (...words: never[]) => unknown;
 
@@ -115,6 +119,38 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
           const [id, params, most] = words as unknown as [number, object, number];
           const wrong = { ...params, volatileCache: false };
           return original.apply(this, [id, wrong, most] as never);
+        };
+      }),
+  },
+  {
+    what: "the journal of a persistent map is not replayed after a power cut",
+    plant: () =>
+      replace(TrackerPersistence.prototype, "load", (original) => {
+        return async function (this: unknown, ...words: never[]): Promise<unknown> {
+          const restored = (await original.apply(this, words)) as object;
+          return { ...restored, entries: [] };
+        };
+      }),
+  },
+  {
+    what: "no record of a persistent map says that its front is gone",
+    plant: () =>
+      replace(PersistentDirectory.prototype, "writeRecord", (original) => {
+        return function (this: unknown, ...[name, value]: never[]): unknown {
+          const { tracking, ...record } = value as { tracking?: object };
+          const served = { ...record, tracking: { ...tracking, serving: true } };
+          return original.apply(this, [name, tracking === undefined ? value : served] as never[]);
+        };
+      }),
+  },
+  {
+    what: "what others wrote while nothing tracked is not looked for",
+    plant: () =>
+      replace(TrackerPersistence, "prepare", (original) => {
+        return async function (this: unknown, ...words: never[]): Promise<unknown> {
+          const prepared = (await original.apply(this, words)) as { kind: string };
+          if (prepared.kind !== "broken") return prepared;
+          return { ...prepared, kind: "continues", chunkShift: CHUNK_SHIFT };
         };
       }),
   },

@@ -11,7 +11,11 @@ export async function reconcile(sim: Simulation): Promise<void> {
   for (const device of sim.devices) reconcileDevice(sim, device, status);
   adopt(sim, status);
   for (const snapshot of [...sim.snapshots]) reconcileSnapshot(sim, snapshot, status);
-  for (const device of sim.devices) device.isInHand = false;
+  for (const device of sim.devices) {
+    device.isInHand = false;
+    if (device.isToProve) sim.spawn(sim.api.prove(device));
+    device.isToProve = false;
+  }
 }
 
 function reconcileDevice(sim: Simulation, device: Device, status: Status): void {
@@ -21,20 +25,60 @@ function reconcileDevice(sim: Simulation, device: Device, status: Status): void 
     device.attached = "no";
     device.front = undefined;
     device.closeUser();
-    device.generation = undefined;
+    device.mapLeft();
+    // A record of it may be left, and be attached again by the next boot.
+    if (device.persistent === "yes") device.persistent = "unknown";
+    device.mayBeNew = false;
     return;
   }
-  if (device.attached === "no") throw new Violation(`${device.path} is attached`);
+  // A record that an interrupted stop has left is attached again by a later life.
+  if (device.attached === "no") {
+    if (device.persistent === "no") throw new Violation(`${device.path} is attached`);
+    device.attached = "unknown";
+  }
   if (!tracker.front_live) throw new Violation(`the front of ${device.path} does not live`);
   const { generation_id: generation } = tracker.cbt;
   const isSame = device.generation === undefined || device.generation === generation;
-  if (!isSame) throw new Violation(`${device.path}: the map begins anew after a kill`);
+  // An attach or a detach of it had begun: it may have been attached anew.
+  if (device.attached === "unknown") device.mayBeNew = true;
+  reconcilePersistence(sim, device, tracker);
+  if (!isSame && !device.mayBeNew) {
+    throw new Violation(`${device.path}: the map begins anew after a kill`);
+  }
+  device.mayBeNew = false;
   device.newGeneration(generation);
   device.attached = "yes";
   if (device.front !== tracker.front || device.user === undefined) {
     device.front = tracker.front;
     device.user = sim.machine.user(tracker.front);
   }
+}
+
+function reconcilePersistence(
+  sim: Simulation,
+  device: Device,
+  { persistence, cbt }: Status["trackers"][number],
+): void {
+  const { state, why } = persistence;
+  if (state === "failed") throw new Violation(`${device.path}: persistence has failed: ${why}`);
+  const isOn = state === "on";
+  const mayBe = device.persistent !== "no";
+  if (isOn ? !mayBe : device.persistent === "yes") {
+    throw new Violation(`${device.path} is ${isOn ? "" : "not "}persistent`);
+  }
+  if (isOn) device.persistent = "yes";
+  if (!device.mayBeNew || !isOn || device.generation === undefined) return;
+  const isContinued = cbt.generation_id === device.generation;
+  // A later life keeps the kind of the reason, and not its words.
+  const reason = cbt.generation_reason;
+  if (!isContinued && why === null && reason === "first_attach" && device.persistent === "yes") {
+    throw new Violation(`${device.path}: the map begins anew, and nobody says why`);
+  }
+  sim.tell(
+    `${device.path}: the map ${isContinued ? "continues" : `begins anew: ${why ?? reason}`}`,
+  );
+  sim.count(isContinued ? "continued" : "renewed");
+  device.isToProve = isContinued && device.takes.length > 0;
 }
 
 /** Snapshots of which nobody has heard: they were being made. */

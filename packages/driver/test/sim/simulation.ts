@@ -15,6 +15,7 @@ import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver } from "./load.js";
 import { reconcile } from "./reconcile.js";
 import { DISK_BYTES } from "./settings.js";
+import { Strangers } from "./strangers.js";
 import { UserIo } from "./user-io.js";
 import { Violation } from "./violation.js";
 
@@ -27,8 +28,15 @@ const TRACE_LINES = 60;
 const DEATHS_IN_A_ROW_MAX = 4;
 /** For so long a death waits for its point. */
 const ARMED_STEPS_MAX = 120;
+/** One in so many operations has a death at one of its own steps. */
+const WITHIN_ONE_IN = 8;
 /** Points that a seed tries first. */
-const OWN_POINTS = 4;
+const OWN_POINTS = 6;
+
+/** First words of the fault points that an operation comes to. */
+function stepsOf(operation: string): readonly string[] {
+  return operation === "stop" ? ["detach", "destroy", "suspend"] : [operation];
+}
 
 export interface SimOptions {
   readonly seed: number;
@@ -68,11 +76,17 @@ export class Simulation {
   #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
   #isDead = false;
   #isPowerGone = false;
+  #isStopped = false;
+  /** In which the driver has run. */
+  #bootId = "";
   cuts = 0;
+  /** Orderly ends. */
+  stops = 0;
   readonly #options: SimOptions;
   readonly #limitMs: number;
   readonly io: UserIo;
   readonly api: Api;
+  readonly #strangers: Strangers;
 
   constructor(options: SimOptions) {
     this.#options = options;
@@ -88,6 +102,7 @@ export class Simulation {
     this.machine.addDisk("sds", { sizeBytes: 8 * DISK_BYTES });
     this.io = new UserIo(this);
     this.api = new Api(this);
+    this.#strangers = new Strangers(this);
     faults.onPoint = (point) => this.#onPoint(point);
   }
 
@@ -128,6 +143,7 @@ export class Simulation {
     this.operations++;
     this.count(what.split(" ")[0]);
     this.tell(`> ${what}`);
+    this.#armWithin(what.split(" ")[0]);
     let answer: { readonly value: Value } | { readonly error: unknown };
     try {
       answer = { value: await work() };
@@ -154,6 +170,7 @@ export class Simulation {
   }
 
   async #step(): Promise<void> {
+    await this.#stopNow();
     this.#arm();
     if (this.random.below(8) === 0 && this.pending.size < 3) this.spawn(this.api.start());
     else this.io.start();
@@ -206,6 +223,61 @@ export class Simulation {
     this.#armed = { point, left: random.below(2), atStep: this.steps };
   }
 
+  /** Sometimes it dies at a step of this operation, of which there may be few. */
+  #armWithin(operation: string): void {
+    const { deathOneIn = 60 } = this.#options;
+    const points = FAULT_POINTS.filter((point) => stepsOf(operation).includes(point.split(".")[0]));
+    if (deathOneIn === 0 || points.length === 0 || !this.random.oneIn(WITHIN_ONE_IN)) return;
+    const point = points[this.random.below(points.length)];
+    this.#armed = { point, left: this.random.below(2), atStep: this.steps };
+  }
+
+  /** Ends the driver as an administrator does; then it starts anew, mostly after a reboot. */
+  async #stopNow(): Promise<void> {
+    const { deathOneIn = 60 } = this.#options;
+    if (deathOneIn === 0 || !this.random.oneIn(deathOneIn * 6)) return;
+    while (this.#isBusy) {
+      await this.advance(5);
+      this.#assertAll();
+    }
+    for (const target of [...this.devices, ...this.images()]) {
+      target.user?.close();
+      target.user = undefined;
+    }
+    const isLast = this.random.below(2) === 0;
+    const stop = async (): Promise<void> => {
+      const left = await this.call(
+        "stop",
+        () => this.driver.stop(isLast),
+        () => this.#mayHaveEnded(),
+      );
+      if (left.length > 0) throw new Violation(`left by an orderly stop: ${left.join(", ")}`);
+      this.#isDead = true;
+      this.#isStopped = true;
+      if (isLast) this.machine.reboot();
+      else this.machine.kill();
+    };
+    this.spawn(stop());
+    const { lives: before } = this;
+    while (this.lives === before) {
+      await this.advance(5);
+      this.#assertAll();
+    }
+  }
+
+  get #isBusy(): boolean {
+    const all = [...this.devices, ...this.snapshots];
+    return this.pending.size > 0 || this.io.inFlight > 0 || all.some(({ isInHand }) => isInHand);
+  }
+
+  #mayHaveEnded(): void {
+    for (const device of this.devices) {
+      device.mayBeNew = true;
+      if (device.attached === "yes") device.attached = "unknown";
+    }
+    for (const snapshot of this.snapshots) snapshot.isGone = "unknown";
+  }
+
   #onPoint(point: FaultPoint): void {
     if (this.machine.isDying || this.#isDead) throw new Killed();
     this.pointsPassed.add(point);
@@ -227,11 +299,31 @@ export class Simulation {
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     await this.machine.settle();
+    const isSameBoot = this.machine.bootId === this.#bootId;
     if (this.#isPowerGone) this.#powerGone();
+    if (this.#isStopped) this.#stopped();
+    const { isToBeTold, hasWritten } = await this.#strangers.act();
+    // The next boot, without another driver in this one.
+    if (isSameBoot && !isToBeTold && this.random.below(hasWritten ? 2 : 6) === 0) {
+      this.machine.cut();
+      await this.machine.settle();
+      this.cuts++;
+      this.#powerGone();
+    }
     await this.#live();
   }
 
-  /** No tracker and no snapshot of these outlives it. */
+  #stopped(): void {
+    this.#isStopped = false;
+    this.stops++;
+    for (const device of this.devices) {
+      device.volume.check(0, device.disk.bytes.slice(), "the original after an orderly stop");
+      device.ended();
+    }
+    this.snapshots.length = 0;
+  }
+
+  /** No snapshot of these outlives it. */
   #powerGone(): void {
     this.#isPowerGone = false;
     this.io.forget();
@@ -245,6 +337,7 @@ export class Simulation {
       this.#isDead = false;
       if (deaths >= DEATHS_IN_A_ROW_MAX) this.#armed = undefined;
       this.lives++;
+      this.#bootId = this.machine.bootId;
       this.tell(`life ${this.lives}`);
       try {
         const starting = startDriver(this.machine, (line) => this.tell(line));

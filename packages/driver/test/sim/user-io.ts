@@ -112,6 +112,26 @@ export class UserIo {
     }
   }
 
+  /** Somebody writes to an original that nobody tracks, while there is no driver. */
+  async writePast(device: Device): Promise<void> {
+    const { machine } = this.#sim;
+    const { volume } = device;
+    const [first, count] = this.#range();
+    const write = this.#newWrite(first, count, false);
+    const askedAt = this.#sim.tick();
+    const bytes = new Uint8Array(count * SECTOR_BYTES);
+    fill(bytes, first, write.value);
+    const user = machine.user(device.path);
+    volume.begin(write);
+    await machine.run(user.write(first * SECTOR_BYTES, bytes, true));
+    volume.end(write);
+    for (let at = first; at < first + count; at++) volume.unflushed.delete(at);
+    user.close();
+    device.writtenAt.fill(askedAt, first, first + count);
+    this.#sim.count("past");
+    this.#sim.tell(`write ${write.value} past the front at ${first} of ${device.path}`);
+  }
+
   async #onFront(device: Device): Promise<void> {
     const { random } = this.#sim;
     const [first, count] = this.#range();
