@@ -96,6 +96,8 @@ async function bundle(entryPoint) {
     // The whole licences are in the notices.
     legalComments: "none",
     metafile: true,
+    // It reads a file that lies beside it.
+    external: ["@bokuweb/zstd-wasm"],
     plugins: [leavingOut(others)],
     logLevel: "warning",
   });

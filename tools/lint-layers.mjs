@@ -34,7 +34,8 @@ const ALLOWED = {
   "api-server": ["api", "errors"],
   daemon: ["driver", "api-server", "ublk", "uring", "linux-block", "api", "errors"],
   client: ["api", "errors"],
-  blksnapctl: ["client", "api", "errors"],
+  backup: ["client", "linux-block", "api", "errors"],
+  blksnapctl: ["backup", "client", "api", "errors"],
 };
 
 const problems = [];

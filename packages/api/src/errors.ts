@@ -26,6 +26,7 @@ const ERRNO = {
   EFAULT: 14,
   ENOTBLK: 15,
   EBUSY: 16,
+  EEXIST: 17,
   ENODEV: 19,
   EINVAL: 22,
   EMFILE: 24,
@@ -166,6 +167,26 @@ const localErrors = {
   OUTPUT_FAILED: failed("EIO", 500, "Check the file's path and its free space"),
 } as const;
 
+/** Of export, restore and what looks after backups; found beside the daemon. */
+const backupErrors = {
+  BACKUP_NOT_FOUND: failed("ENOENT", 404, "See what is there: blksnapctl list --from DIR"),
+  BACKUP_BUSY: failed("EBUSY", 409, "Wait until the other command has ended"),
+  BACKUP_DAMAGED: failed("EIO", 500, "Restore another point; blksnapctl verify names all damage"),
+  BACKUP_VERSION: failed(
+    "EOPNOTSUPP",
+    400,
+    "Use the version of blksnapctl that wrote it, or newer",
+  ),
+  BACKUP_CHAIN_BROKEN: failed("ESTALE", 409, "Export in full: leave --since out, or use --auto"),
+  TARGET_FULL: failed("ENOSPC", 507, "Free space there; what is written already is used again"),
+  TARGET_FAILED: failed("EIO", 500, "Check the target's path and rights, and dmesg for its disk"),
+  TARGET_TOO_SMALL: failed("ENOSPC", 400, "Give a target that is as large as the device"),
+  TARGET_ON_DEVICE: failed("EBUSY", 409, "Give a target on another disk"),
+  TARGET_IN_USE: failed("EBUSY", 409, "Unmount the target, or stop what uses it"),
+  TARGET_EXISTS: failed("EEXIST", 409, "Name another target, or remove this one"),
+  IMAGE_FAILED: failed("EIO", 500, "Export again; see dmesg and the daemon's log"),
+} as const;
+
 const catalogue = {
   ...requestErrors,
   ...daemonErrors,
@@ -173,6 +194,7 @@ const catalogue = {
   ...snapshotErrors,
   ...cbtErrors,
   ...localErrors,
+  ...backupErrors,
 } as const;
 
 /** A stable name of an error. */

@@ -1,8 +1,12 @@
-/** All verbs with their options. The names are those of the kernel module's tool, where it has them. */
+/**
+ * All verbs with their options; those of backups have a file of their own. The names are those of the kernel
+ * module's tool, where it has them.
+ */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
+import { backupVerbs } from "./catalog-backups.js";
+import { bytes, device } from "./shared-options.js";
 import type { OptionSpecs, Verb, VerbGroup } from "./verb.js";
 
-const device = { short: "d", describe: "original or front", value: "DEVICE", required: true };
 const id = {
   short: "i",
   describe: "uuid of the snapshot, or its beginning",
@@ -13,7 +17,6 @@ const reader = {
   describe: "take events under this name; readers with other names get them all the same",
   value: "NAME",
 };
-const bytes = { short: "b", describe: "exact sizes in bytes" };
 
 /** Options that every verb has. */
 export const globalOptions: OptionSpecs = {
@@ -333,6 +336,7 @@ export const verbGroups: readonly VerbGroup[] = [
   { title: "Snapshots", verbs: snapshotVerbs },
   { title: "Changes", verbs: cbtVerbs },
   { title: "Events", verbs: eventVerbs },
+  { title: "Backups", verbs: backupVerbs },
   { title: "Besides", verbs: besidesVerbs },
 ];
 

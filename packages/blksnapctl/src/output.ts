@@ -1,4 +1,5 @@
 /** Standard output and error of the command line. */
+import { isErrorName } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 
 /** A reader that went away, as `head` does, is no failure of ours. */
@@ -27,6 +28,11 @@ export function outputFailed(cause: Error): BlksnapClientError {
 /** Any failure as one with a name; what has none is our own fault. */
 export function namedError(error: unknown): BlksnapClientError {
   if (error instanceof BlksnapClientError) return error;
+  const { code, hint } = (error ?? {}) as { readonly code?: unknown; readonly hint?: unknown };
+  if (error instanceof Error && isErrorName(code)) {
+    const details = typeof hint === "string" ? { hint, cause: error } : { cause: error };
+    return new BlksnapClientError(code, error.message, details);
+  }
   const message = error instanceof Error ? error.message : String(error);
   return new BlksnapClientError("INTERNAL", message, {
     cause: error,

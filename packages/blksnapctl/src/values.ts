@@ -67,6 +67,15 @@ export function parseReader(text: string): string {
   throw usageError(`reader: ${quoted(text)} is no name`, "USAGE", hint);
 }
 
+const POINT = /^[0-9A-Za-z][0-9A-Za-z:.+-]{0,63}$/;
+
+/** A time, or the beginning of a point's id. */
+export function parsePoint(text: string): string {
+  if (POINT.test(text)) return text.replace(/^[0-9a-f-]+$/i, (id) => id.toLowerCase());
+  const hint = "Give the beginning of an id that list shows, or a time such as 2038-01-01T06:00Z";
+  throw usageError(`at: ${quoted(text)} is no point`, "USAGE", hint);
+}
+
 const WAIT_DEFAULT_S = 60;
 const WAIT_MAX_S = 86_400;
 

@@ -34,6 +34,7 @@ const samplesOf: Readonly<Record<string, Samples>> = {
   FILE: path,
   PATH: path,
   UUID: { good: UUID, wrong: notIds },
+  POINT: { good: "2038-01-01T06:00Z", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
   NUMBER: { good: "1", wrong: [...notNumbers, "99999999999999999"] },
   SECONDS: { good: "1", wrong: [...notNumbers, "86401"] },
   NAME: { good: "backup", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },

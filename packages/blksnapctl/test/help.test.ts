@@ -1,7 +1,9 @@
 /** Help, its examples, and completion: all made from the catalogue, and all of it works. */
 import { spawn, spawnSync } from "node:child_process";
-import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { chmod, mkdir, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { BackupStore, exportToStore } from "@blksnap/backup";
+import { BlksnapClient } from "@blksnap/client";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { globalOptions, verbs } from "../dist/catalog.js";
@@ -92,6 +94,30 @@ function runInShell(text: string, folder: string, ID: string): Promise<Ended> {
   return new Promise((done) => child.on("close", (status) => done({ status, out, err })));
 }
 
+/** As many bytes as the fake driver's devices have. */
+const CAPACITY_BYTES = 64 * 2 ** 20;
+/** What work on backups, and want some. */
+const OF_BACKUPS = ["restore", "list", "verify", "prune", "gc"];
+
+/** Images that can be read; and backups, where the verb wants some. */
+async function prepareBackups(verbName: string): Promise<void> {
+  const { driver, dir, socketPath } = harness;
+  const image = join(dir, "image");
+  await writeFile(image, "");
+  await truncate(image, CAPACITY_BYTES);
+  const snapshotInfo = driver.snapshotInfo.bind(driver);
+  driver.snapshotInfo = async (device) => {
+    const info = await snapshotInfo(device);
+    return info.image === null ? info : { ...info, image };
+  };
+  if (!OF_BACKUPS.includes(verbName)) return;
+  await driver.attach("/dev/vg/data");
+  const store = await BackupStore.openOrCreate(join(dir, "backups"));
+  const client = new BlksnapClient({ socketPath });
+  const more = { stores: ["memory:"], limitBytes: 2 ** 20, wanted: { kind: "full" } as const };
+  await exportToStore(store, { client, device: "/dev/vg/data", ...more });
+}
+
 /** A world in which each example makes sense; some want the device free, others tracked and taken. */
 async function preparedSnapshot(verbName: string): Promise<string> {
   const { driver } = harness;
@@ -100,7 +126,8 @@ async function preparedSnapshot(verbName: string): Promise<string> {
   }
   // It does not end while anything is attached.
   if (verbName === "daemon") return EXAMPLE_ID;
-  const wantsFree = ["attach", "detach", "snapshot_create"].includes(verbName);
+  if (verbName === "export" || OF_BACKUPS.includes(verbName)) await prepareBackups(verbName);
+  const wantsFree = ["attach", "detach", "snapshot_create", "export"].includes(verbName);
   await driver.attach("/dev/vg/data");
   await driver.attach("/dev/loop0");
   const devices = wantsFree ? [] : ["/dev/sdb"];
@@ -143,7 +170,7 @@ for (const verb of verbs) {
 /** What an example's value stands for here: the real snapshot, and a folder of the test's own. */
 function ownValue(value: string, id: string): string {
   if (value === EXAMPLE_ID) return id;
-  return value === "sdb.map" ? join(harness.dir, value) : value;
+  return ["sdb.map", "backups", "restored.img"].includes(value) ? join(harness.dir, value) : value;
 }
 
 for (const verb of verbs) {
@@ -156,7 +183,9 @@ for (const verb of verbs) {
     const words = [...values].flatMap(([name, given]) => {
       if (name === "json" || name === "follow") return [];
       if (name === verb.action?.name) return given;
-      return given.map((value) => `--${name}=${ownValue(value, id)}`);
+      return given.map((value) =>
+        value === "" ? `--${name}` : `--${name}=${ownValue(value, id)}`,
+      );
     });
     const PATH = process.env["PATH"];
     process.env["PATH"] = `${await stubFolder()}:${PATH}`;

@@ -1,10 +1,11 @@
 /** What --json prints: each number is an integer and says its unit, where it has one. */
 import { join } from "node:path";
+import { BackupStore } from "@blksnap/backup";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { numbersWithoutUnit } from "../../api/dist/testing/units.js";
 import { verbs } from "../dist/catalog.js";
 import { startHarness } from "./harness.js";
+import { unitProblems } from "./unit-problems.js";
 
 const NO_UUID = "00000000-0000-4000-8000-000000000000";
 
@@ -16,7 +17,7 @@ test("each verb's JSON has units in its names", async () => {
     const { out } = await harness.run(verb, ...args, "--json");
     const documents = out.trim().split("\n");
     for (const one of documents) {
-      assert.equal(numbersWithoutUnit(JSON.parse(one), verb), []);
+      assert.equal(unitProblems(JSON.parse(one), verb), []);
     }
     told.add(verb);
     return JSON.parse(documents[0]!);
@@ -54,6 +55,15 @@ test("each verb's JSON has units in its names", async () => {
   assert.is(status.trackers[0]?.capacity_bytes, 64 * 2 ** 20);
   await json("doctor", "--state-dir", dir);
   await json("completion", "bash");
+  // Its image is no file here: of export there is the error, of the rest what an empty folder gives.
+  await BackupStore.openOrCreate(join(dir, "backups"));
+  const backups = ["--from", join(dir, "backups")];
+  await json("export", ...device, "--to", join(dir, "backups"));
+  await json("list", ...backups);
+  await json("verify", ...backups);
+  await json("restore", ...backups, "--to", join(dir, "restored"));
+  await json("prune", ...backups, "--keep-last", "1");
+  await json("gc", ...backups);
   await json("snapshot_destroy", ...snapshot);
   assert.ok("error" in (await json("snapshot_destroy", "-i", NO_UUID)));
   await json("daemon", "upgrade");

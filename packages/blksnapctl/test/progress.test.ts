@@ -3,6 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { showWaiting } from "../dist/progress.js";
 import { run } from "../dist/run.js";
+import { progressText } from "../dist/transfer.js";
 import { eventually, type Harness, startHarness } from "./harness.js";
 
 const CLEAR_LINE = "\r\x1b[K";
@@ -104,6 +105,14 @@ test("where nobody looks nothing is said", async () => {
   for (const go of letGo) go();
   assert.equal([await status, said.err], [0, ""]);
   await harness.stop();
+});
+
+test("a transfer tells bytes, rate and time left", () => {
+  const told = { done_bytes: 3 * MIB, total_bytes: 2 ** 30, rate_bytes_per_s: 1536 };
+  const begun = progressText({ ...told, left_ms: null });
+  assert.is(begun, "3.0 MiB of 1.0 GiB, 1.5 KiB/s");
+  const later = progressText({ ...told, left_ms: 65_000 });
+  assert.is(later, "3.0 MiB of 1.0 GiB, 1.5 KiB/s, 1 min 5 s left");
 });
 
 test.run();

@@ -1,0 +1,191 @@
+/** What looks after a store: verify, prune, gc. */
+import { ChunkPool } from "./chunk-pool.js";
+import { CHUNK_BYTES, chunkLength } from "./chunks.js";
+import { abortedError, BackupError } from "./errors.js";
+import { inFlight } from "./in-flight.js";
+import type { Manifest } from "./manifest.js";
+import { Meter, type OnProgress } from "./progress.js";
+import type { BackupStore } from "./store.js";
+
+export interface CareOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** A chunk that cannot be restored, and a place where it is needed. */
+export interface Damage {
+  readonly hash: string;
+  readonly why: string;
+  readonly offset_bytes: number;
+  readonly length_bytes: number;
+  /** Ids of all points that have it. */
+  readonly points: readonly string[];
+}
+
+export interface Verified {
+  readonly points: number;
+  readonly chunks: number;
+  readonly damaged: readonly Damage[];
+}
+
+interface Needed {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly points: string[];
+}
+
+function neededBy(points: readonly Manifest[]): Map<string, Needed> {
+  const needed = new Map<string, Needed>();
+  for (const { id, chunks, capacity_bytes } of points) {
+    for (const [index, hash] of chunks.entries()) {
+      if (hash === null) continue;
+      const known = needed.get(hash);
+      if (known === undefined) {
+        const lengthBytes = chunkLength(index, capacity_bytes);
+        needed.set(hash, { offsetBytes: index * CHUNK_BYTES, lengthBytes, points: [id] });
+      } else if (known.points.at(-1) !== id) known.points.push(id);
+    }
+  }
+  return needed;
+}
+
+/** Reads and checks each chunk that these points need. */
+export async function verify(
+  store: BackupStore,
+  points: readonly Manifest[],
+  { signal, onProgress }: CareOptions = {},
+): Promise<Verified> {
+  const needed = neededBy(points);
+  const total = [...needed.values()].reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+  const meter = new Meter(total, onProgress);
+  const damaged: Damage[] = [];
+  const pool = new ChunkPool();
+  try {
+    await inFlight(
+      needed,
+      pool.depth,
+      async ([hash, { offsetBytes, lengthBytes, points: ids }]) => {
+        if (signal?.aborted === true) throw abortedError();
+        const found = await store.readChunk(hash, lengthBytes, pool);
+        if (found.state !== "whole") {
+          const place = { offset_bytes: offsetBytes, length_bytes: lengthBytes };
+          damaged.push({ hash, why: found.why, ...place, points: ids });
+        }
+        meter.add(lengthBytes);
+      },
+    );
+  } finally {
+    await pool.close();
+  }
+  return { points: points.length, chunks: needed.size, damaged };
+}
+
+/** How many points stay: the newest ones, and the newest of each of the last hours, days and weeks that have one. */
+export interface Keep {
+  readonly last?: number | undefined;
+  readonly hourly?: number | undefined;
+  readonly daily?: number | undefined;
+  readonly weekly?: number | undefined;
+}
+
+const DAY_MS = 86_400_000;
+/** The first Monday of Unix time was its fifth day. */
+const FIRST_MONDAY_MS = 4 * DAY_MS;
+
+const PERIODS: readonly (readonly [keyof Keep, (ms: number) => number])[] = [
+  ["hourly", (ms) => Math.floor(ms / 3_600_000)],
+  ["daily", (ms) => Math.floor(ms / DAY_MS)],
+  ["weekly", (ms) => Math.floor((ms - FIRST_MONDAY_MS) / (7 * DAY_MS))],
+];
+
+/** Points that are kept of one device, by the rules. @param points the oldest first */
+function keptOf(points: readonly Manifest[], keep: Keep): Set<string> {
+  const newestFirst = [...points].reverse();
+  const kept = new Set(newestFirst.slice(0, keep.last ?? 0).map(({ id }) => id));
+  for (const [name, periodOf] of PERIODS) {
+    const seen = new Set<number>();
+    for (const { id, taken_at } of newestFirst) {
+      if (seen.size >= (keep[name] ?? 0)) break;
+      const period = periodOf(Date.parse(taken_at));
+      if (!seen.has(period)) kept.add(id);
+      seen.add(period);
+    }
+  }
+  return kept;
+}
+
+/** Points that the rules keep, of each device for itself; times are in UTC. */
+export function keptPoints(points: readonly Manifest[], keep: Keep): readonly Manifest[] {
+  const chains = new Map<string, Manifest[]>();
+  for (const point of points) {
+    const chain = `${point.host}\n${point.device}`;
+    chains.set(chain, [...(chains.get(chain) ?? []), point]);
+  }
+  const kept = new Set([...chains.values()].flatMap((chain) => [...keptOf(chain, keep)]));
+  return points.filter(({ id }) => kept.has(id));
+}
+
+/**
+ * Removes the points that the rules do not keep; gc frees their chunks. Any point can go: none needs another.
+ * @returns those that are removed, or would be
+ * @throws BackupError BACKUP_BUSY, USAGE
+ */
+export async function prune(
+  store: BackupStore,
+  keep: Keep,
+  isDryRun = false,
+): Promise<readonly Manifest[]> {
+  if (!Object.values(keep).some((count) => (count ?? 0) > 0)) {
+    const hint = "Give --keep-last, --keep-hourly, --keep-daily or --keep-weekly";
+    throw new BackupError("USAGE", "nothing says which points to keep", { hint });
+  }
+  const lock = await store.lockAll("a prune");
+  try {
+    const points = await store.points();
+    const kept = new Set(keptPoints(points, keep).map(({ id }) => id));
+    const removed = points.filter(({ id }) => !kept.has(id));
+    if (!isDryRun) for (const point of removed) await store.removePoint(point);
+    return removed;
+  } finally {
+    await lock.release();
+  }
+}
+
+export interface Collected {
+  readonly removed_chunks: number;
+  readonly freed_bytes: number;
+  readonly kept_chunks: number;
+}
+
+/**
+ * Removes chunks that no point needs, and what killed exports have left. A manifest that cannot be read ends it:
+ * what it needs is not known.
+ * @throws BackupError BACKUP_BUSY, BACKUP_DAMAGED
+ */
+export async function collectGarbage(
+  store: BackupStore,
+  { signal }: CareOptions = {},
+): Promise<Collected> {
+  const lock = await store.lockAll("a gc");
+  try {
+    const needed = new Set<string>();
+    for (const { chunks } of await store.points()) {
+      for (const hash of chunks) if (hash !== null) needed.add(hash);
+    }
+    await lock.check();
+    await store.removeUnfinished();
+    const counts = { removed_chunks: 0, freed_bytes: 0, kept_chunks: 0 };
+    for await (const { hash, packedBytes } of store.chunks()) {
+      if (signal?.aborted === true) throw abortedError();
+      if (needed.has(hash)) counts.kept_chunks++;
+      else {
+        await store.removeChunk(hash);
+        counts.removed_chunks++;
+        counts.freed_bytes += packedBytes;
+      }
+    }
+    return counts;
+  } finally {
+    await lock.release();
+  }
+}

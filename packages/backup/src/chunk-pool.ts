@@ -1,0 +1,101 @@
+/** Hashing and packing on threads of their own. How much is in flight is up to the callers. */
+import { availableParallelism } from "node:os";
+import { Worker } from "node:worker_threads";
+import { BackupError } from "./errors.js";
+import type { ChunkAnswer, ChunkRequest } from "./worker.js";
+
+const THREADS_MAX = 8;
+
+interface Waiting {
+  readonly done: (answer: ChunkAnswer) => void;
+  readonly fail: (error: Error) => void;
+}
+
+class ChunkThread {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 0;
+  #end: Error | undefined;
+
+  constructor() {
+    this.#worker = new Worker(new URL("./worker.js", import.meta.url));
+    this.#worker.on("message", ({ id, answer }: { id: number; answer: ChunkAnswer }) => {
+      this.#waiting.get(id)?.done(answer);
+      this.#waiting.delete(id);
+    });
+    this.#worker.on("error", (error) => this.#fail(error));
+    this.#worker.on("exit", () => this.#fail(new Error("it has ended")));
+  }
+
+  get load(): number {
+    return this.#waiting.size;
+  }
+
+  ask(request: ChunkRequest, transfer: readonly ArrayBuffer[]): Promise<ChunkAnswer> {
+    return new Promise((done, fail) => {
+      if (this.#end !== undefined) return fail(this.#end);
+      const id = this.#nextId++;
+      this.#waiting.set(id, { done, fail });
+      this.#worker.postMessage({ id, request }, transfer);
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  #fail(cause: Error): void {
+    this.#end ??= new BackupError("INTERNAL", `a thread for chunks failed: ${cause.message}`, {
+      cause,
+    });
+    for (const { fail } of this.#waiting.values()) fail(this.#end);
+    this.#waiting.clear();
+  }
+}
+
+/** What is in a chunk that was read. */
+export interface Digest {
+  readonly data: Uint8Array<ArrayBuffer>;
+  /** SHA-256 in hexadecimal; null for a chunk of zeros. */
+  readonly hash: string | null;
+}
+
+export class ChunkPool {
+  readonly #threads: readonly ChunkThread[];
+
+  constructor(threads: number = Math.min(THREADS_MAX, availableParallelism())) {
+    this.#threads = Array.from({ length: threads }, () => new ChunkThread());
+  }
+
+  /** How many chunks keep all threads and a disk busy. */
+  get depth(): number {
+    return this.#threads.length + 4;
+  }
+
+  /** `data` is gone; the answer has it again. */
+  async digest(data: Uint8Array<ArrayBuffer>): Promise<Digest> {
+    const answer = await this.#idlest().ask({ kind: "digest", data }, [data.buffer]);
+    return { data: answer.data!, hash: answer.hash! };
+  }
+
+  /** Packs a chunk with zstd; `data` is gone. */
+  async pack(
+    data: Uint8Array<ArrayBuffer>,
+  ): Promise<{ readonly data: Uint8Array<ArrayBuffer>; readonly packed: Uint8Array }> {
+    const answer = await this.#idlest().ask({ kind: "pack", data }, [data.buffer]);
+    return { data: answer.data!, packed: answer.packed! };
+  }
+
+  /** What is in a packed chunk, or why that cannot be told. */
+  unpack(packed: Uint8Array, lengthBytes: number): Promise<ChunkAnswer> {
+    return this.#idlest().ask({ kind: "unpack", data: packed, lengthBytes }, []);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+  }
+
+  #idlest(): ChunkThread {
+    return this.#threads.reduce((best, thread) => (thread.load < best.load ? thread : best));
+  }
+}

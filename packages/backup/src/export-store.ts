@@ -1,0 +1,227 @@
+/** Exports a device into a store: what is new goes there as chunks, then a manifest names all of them. */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { ChunkPool } from "./chunk-pool.js";
+import {
+  bytesToRead,
+  CAPACITY_MAX_BYTES,
+  CHUNK_BYTES,
+  chunkCount,
+  chunkLength,
+  lengthOf,
+  type Piece,
+  piecesByChunk,
+} from "./chunks.js";
+import { abortedError, BackupError } from "./errors.js";
+import { inFlight } from "./in-flight.js";
+import type { StoreLock } from "./lock.js";
+import { type Manifest, RANGES_MAX } from "./manifest.js";
+import { type Plan, planExport, type Wanted } from "./plan.js";
+import { Meter, type OnProgress } from "./progress.js";
+import { type SnapshotOptions, type TakenSnapshot, withSnapshot } from "./snapshot.js";
+import { type ImageReader, openImage } from "./source.js";
+import type { BackupStore } from "./store.js";
+
+export interface ExportOptions extends SnapshotOptions {
+  readonly wanted: Wanted;
+  readonly onProgress?: OnProgress | undefined;
+  /** Told what will be read, before it is. */
+  readonly onPlan?: ((plan: ExportPlan) => void) | undefined;
+  /** Default: the image's block device. */
+  readonly open?: ((image: string) => Promise<ImageReader>) | undefined;
+  /** Default: the name of this one. */
+  readonly host?: string | undefined;
+}
+
+export interface ExportPlan {
+  readonly kind: "full" | "incremental";
+  /** Why `auto` does not continue a chain; null where it does, or a full one was asked for. */
+  readonly reason: string | null;
+  readonly total_bytes: number;
+}
+
+/** One export, from a plan to a manifest. */
+class StoreExport {
+  readonly #store: BackupStore;
+  readonly #pool: ChunkPool;
+  readonly #image: ImageReader;
+  readonly #snapshot: TakenSnapshot;
+  readonly #options: ExportOptions;
+  /** Chunks of this point that were not in the one before. */
+  readonly #fresh = new Set<string>();
+  #readBytes = 0;
+  #storedBytes = 0;
+
+  constructor(
+    store: BackupStore,
+    pool: ChunkPool,
+    image: ImageReader,
+    snapshot: TakenSnapshot,
+    options: ExportOptions,
+  ) {
+    this.#store = store;
+    this.#pool = pool;
+    this.#image = image;
+    this.#snapshot = snapshot;
+    this.#options = options;
+  }
+
+  async run(plan: Plan<Manifest>, host: string, lock: StoreLock): Promise<Manifest> {
+    const { capacityBytes } = this.#snapshot;
+    const chunks: (string | null)[] =
+      plan.kind === "full"
+        ? new Array(chunkCount(capacityBytes)).fill(null)
+        : [...plan.base.chunks];
+    const pieces = plan.kind === "full" ? undefined : piecesByChunk(plan.ranges, capacityBytes);
+    await this.#copy(chunks, pieces, plan);
+    await this.#snapshot.check();
+    await this.#store.syncChunks(this.#fresh);
+    await lock.check();
+    const manifest = this.#manifest(plan, host, chunks);
+    await this.#store.publish(manifest);
+    return manifest;
+  }
+
+  async #copy(
+    chunks: (string | null)[],
+    pieces: ReadonlyMap<number, readonly Piece[]> | undefined,
+    plan: Plan<Manifest>,
+  ): Promise<void> {
+    const { capacityBytes } = this.#snapshot;
+    const all = pieces === undefined ? [] : [...pieces.values()];
+    const totalBytes = all.reduce((sum, some) => sum + bytesToRead(some), 0);
+    const total_bytes = pieces === undefined ? capacityBytes : totalBytes;
+    const reason = plan.kind === "full" ? plan.reason : null;
+    this.#options.onPlan?.({ kind: plan.kind, reason, total_bytes });
+    const meter = new Meter(total_bytes, this.#options.onProgress);
+    const indexes = pieces?.keys() ?? chunks.keys();
+    await inFlight(indexes, this.#pool.depth, async (index) => {
+      if (this.#options.signal?.aborted === true) throw abortedError();
+      const changed = pieces?.get(index);
+      chunks[index] = await this.#chunk(index, changed, chunks[index]!);
+      meter.add(changed === undefined ? chunkLength(index, capacityBytes) : bytesToRead(changed));
+    });
+  }
+
+  /** Stores a chunk as it is now, and answers its hash. */
+  async #chunk(
+    index: number,
+    pieces: readonly Piece[] | undefined,
+    before: string | null,
+  ): Promise<string | null> {
+    const lengthBytes = chunkLength(index, this.#snapshot.capacityBytes);
+    const { content, isLost } = await this.#content(index, lengthBytes, pieces, before);
+    const { data, hash } = await this.#pool.digest(content);
+    if (hash === null || (hash === before && !isLost)) return hash;
+    const isNew = !this.#fresh.has(hash);
+    this.#fresh.add(hash);
+    if (isNew && (isLost || !(await this.#store.hasChunk(hash)))) {
+      const { packed } = await this.#pool.pack(data);
+      await this.#store.addChunk(hash, packed);
+      this.#storedBytes += packed.length;
+    }
+    return hash;
+  }
+
+  /** `isLost`: the store has not got any more what the chunk held before. */
+  async #content(
+    index: number,
+    lengthBytes: number,
+    pieces: readonly Piece[] | undefined,
+    before: string | null,
+  ): Promise<{ readonly content: Uint8Array<ArrayBuffer>; readonly isLost: boolean }> {
+    const isWhole = pieces === undefined || lengthOf(pieces) === lengthBytes;
+    const base = isWhole ? undefined : await this.#before(before, lengthBytes);
+    const data = base ?? new Uint8Array(lengthBytes);
+    const isLost = !isWhole && base === undefined && before !== null;
+    const parts: readonly Piece[] =
+      pieces === undefined || isLost
+        ? [{ startBytes: 0, lengthBytes, isDiscarded: false }]
+        : pieces;
+    for (const part of parts) {
+      const place = data.subarray(part.startBytes, part.startBytes + part.lengthBytes);
+      if (part.isDiscarded) place.fill(0);
+      else {
+        await this.#image.read(place, index * CHUNK_BYTES + part.startBytes);
+        this.#readBytes += part.lengthBytes;
+      }
+    }
+    return { content: data, isLost };
+  }
+
+  /** What the chunk held at the point before; undefined for zeros, and where that cannot be read. */
+  async #before(
+    hash: string | null,
+    lengthBytes: number,
+  ): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    if (hash === null) return undefined;
+    const found = await this.#store.readChunk(hash, lengthBytes, this.#pool);
+    if (found.state === "whole") return found.data;
+    this.#options.onNote?.(`${found.why}; the image is read in its place`);
+    return undefined;
+  }
+
+  #manifest(plan: Plan<Manifest>, host: string, chunks: readonly (string | null)[]): Manifest {
+    const { device, takenAt, capacityBytes, generationId, changesNumber } = this.#snapshot;
+    const isListed = plan.kind === "incremental" && plan.ranges.length <= RANGES_MAX;
+    return {
+      id: randomUUID(),
+      taken_at: takenAt,
+      host,
+      device,
+      capacity_bytes: capacityBytes,
+      chunk_bytes: CHUNK_BYTES,
+      generation_id: generationId,
+      changes_number: changesNumber,
+      kind: plan.kind,
+      parent: plan.kind === "full" ? null : plan.base.id,
+      read_bytes: this.#readBytes,
+      stored_bytes: this.#storedBytes,
+      ranges: isListed ? plan.ranges : null,
+      chunks,
+    };
+  }
+}
+
+async function copyInto(
+  store: BackupStore,
+  lock: StoreLock,
+  snapshot: TakenSnapshot,
+  options: ExportOptions,
+): Promise<Manifest> {
+  const { client, wanted, host = hostname(), open = openImage } = options;
+  if (snapshot.capacityBytes > CAPACITY_MAX_BYTES) {
+    const why = `${snapshot.device} is larger than 16 TiB, which a manifest can name`;
+    throw new BackupError("DEVICE_TOO_LARGE", why, { hint: "Export it with --raw" });
+  }
+  const ofHost = (await store.points()).filter((point) => point.host === host);
+  const states = ofHost.filter((point) => point.device === snapshot.device);
+  const plan = await planExport(client, wanted, states, host, snapshot);
+  const same = states.find(
+    ({ generation_id, changes_number }) =>
+      generation_id === snapshot.generationId && changes_number === snapshot.changesNumber,
+  );
+  if (same !== undefined && wanted.kind === "auto") return same;
+  const image = await open(snapshot.image);
+  const pool = new ChunkPool();
+  try {
+    return await new StoreExport(store, pool, image, snapshot, options).run(plan, host, lock);
+  } finally {
+    await Promise.all([image.close(), pool.close()]);
+  }
+}
+
+/**
+ * Exports the device as a new point. A point that is there already of the same snapshot is answered as it is.
+ * @throws BackupError BACKUP_BUSY, BACKUP_CHAIN_BROKEN, TARGET_FULL, ...
+ */
+export async function exportToStore(store: BackupStore, options: ExportOptions): Promise<Manifest> {
+  const { client, device, host = hostname() } = options;
+  const { device: original } = await client.snapshotInfo(device);
+  const lock = await store.lockChain(host, original);
+  try {
+    return await withSnapshot(options, (snapshot) => copyInto(store, lock, snapshot, options));
+  } finally {
+    await lock.release();
+  }
+}

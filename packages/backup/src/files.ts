@@ -1,0 +1,90 @@
+/** The operations on files that a store is made of; tests let each of them fail or be the last. */
+import { constants } from "node:fs";
+import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
+import { targetError } from "./errors.js";
+
+export interface Files {
+  /** Makes a folder; one that is there is fine. */
+  makeFolder(path: string): Promise<void>;
+  /** Names in a folder, sorted; none where it is missing. */
+  list(path: string): Promise<readonly string[]>;
+  /** Undefined where there is none. */
+  sizeBytes(path: string): Promise<number | undefined>;
+  /** Undefined where there is none. */
+  read(path: string): Promise<Buffer | undefined>;
+  /** Makes a new file whose content is on the medium before this ends. */
+  create(path: string, data: Uint8Array): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  /** A second name; false where `to` is taken. */
+  link(from: string, to: string): Promise<boolean>;
+  /** One that is not there is fine. */
+  remove(path: string): Promise<void>;
+  /** Has the names in a folder be on the medium. */
+  syncFolder(path: string): Promise<void>;
+}
+
+type Step = () => Promise<void>;
+
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
+}
+
+/** Undefined where a file is missing. */
+async function ifThere<T>(what: string, path: string, read: Promise<T>): Promise<T | undefined> {
+  try {
+    return await read;
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return undefined;
+    throw targetError(what, path, error);
+  }
+}
+
+async function attempt(what: string, path: string, step: Step): Promise<void> {
+  try {
+    await step();
+  } catch (error) {
+    throw targetError(what, path, error);
+  }
+}
+
+async function createSynced(path: string, data: Uint8Array): Promise<void> {
+  const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  try {
+    await file.writeFile(data);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+export const realFiles: Files = {
+  makeFolder: (path) =>
+    attempt("make", path, async () => {
+      await mkdir(path, { recursive: true, mode: 0o700 });
+    }),
+  list: async (path) => ((await ifThere("list", path, readdir(path))) ?? []).sort(),
+  sizeBytes: async (path) => (await ifThere("look at", path, stat(path)))?.size,
+  read: (path) => ifThere("read", path, readFile(path)),
+  create: (path, data) => attempt("write", path, () => createSynced(path, data)),
+  rename: (from, to) => attempt("rename", from, () => rename(from, to)),
+  link: async (from, to) => {
+    try {
+      await link(from, to);
+      return true;
+    } catch (error) {
+      if (codeOf(error) === "EEXIST") return false;
+      throw targetError("make", to, error);
+    }
+  },
+  remove: async (path) => void (await ifThere("remove", path, unlink(path))),
+  syncFolder: (path) => attempt("sync", path, () => syncFolder(path)),
+};

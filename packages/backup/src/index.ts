@@ -1,0 +1,25 @@
+/** Backups of tracked devices. */
+export {
+  type Collected,
+  collectGarbage,
+  type Damage,
+  type Keep,
+  keptPoints,
+  prune,
+  type Verified,
+  verify,
+} from "./care.js";
+export { BackupError } from "./errors.js";
+export { exportRaw, type RawExport, type RawExportOptions } from "./export-raw.js";
+export { type ExportOptions, type ExportPlan, exportToStore } from "./export-store.js";
+export type { Files } from "./files.js";
+export type { Manifest } from "./manifest.js";
+export { checkApart } from "./place.js";
+export type { Wanted } from "./plan.js";
+export { findPoint, type PointWish } from "./points.js";
+export type { OnProgress, Progress } from "./progress.js";
+export { type TargetKind, targetKind } from "./raw-target.js";
+export { type Restored, type RestoreOptions, restore } from "./restore.js";
+export type { BackupClient } from "./snapshot.js";
+export { type ImageReader, openImage } from "./source.js";
+export { BackupStore } from "./store.js";

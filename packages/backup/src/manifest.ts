@@ -1,0 +1,93 @@
+/** The manifest of a point in time: what a device held then, chunk by chunk. */
+import { createHash } from "node:crypto";
+import type { DiffRange } from "@blksnap/api";
+import { CAPACITY_MAX_BYTES, CHUNK_BYTES, chunkCount } from "./chunks.js";
+import { BackupError } from "./errors.js";
+
+const FORMAT = "blksnap-backup";
+const VERSION = 1;
+const HASH = /^[0-9a-f]{64}$/;
+/** More changed ranges than these are not listed. */
+export const RANGES_MAX = 65_536;
+
+/** As it is in the file, but for format, version and checksum. */
+export interface Manifest {
+  readonly id: string;
+  /** When the snapshot was taken. */
+  readonly taken_at: string;
+  readonly host: string;
+  /** Path of the original. */
+  readonly device: string;
+  readonly capacity_bytes: number;
+  readonly chunk_bytes: number;
+  readonly generation_id: string;
+  readonly changes_number: number;
+  readonly kind: "full" | "incremental";
+  /** Point that an incremental one continues. All chunks are named here all the same. */
+  readonly parent: string | null;
+  /** Read from the image for this point. */
+  readonly read_bytes: number;
+  /** Packed chunks that were not in the store before. */
+  readonly stored_bytes: number;
+  /** What changed since the parent; null for a full one, and where there are too many. */
+  readonly ranges: readonly DiffRange[] | null;
+  /** SHA-256 of the content of each chunk; null for zeros. */
+  readonly chunks: readonly (string | null)[];
+}
+
+type Fields = Record<string, unknown>;
+
+function checksumOf(fields: Fields): string {
+  return createHash("sha256").update(JSON.stringify(fields)).digest("hex");
+}
+
+export function manifestText(manifest: Manifest): string {
+  const fields = { format: FORMAT, version: VERSION, ...manifest };
+  return `${JSON.stringify({ ...fields, sha256: checksumOf(fields) })}\n`;
+}
+
+function damaged(path: string, why: string): BackupError {
+  return new BackupError("BACKUP_DAMAGED", `the manifest ${path} is damaged: ${why}`);
+}
+
+function hasFields(fields: Fields): boolean {
+  const { id, taken_at, host, device, generation_id, kind, chunks, ranges } = fields;
+  const texts = [id, taken_at, host, device, generation_id];
+  const numbers = [fields["changes_number"], fields["read_bytes"], fields["stored_bytes"]];
+  const { capacity_bytes: capacity } = fields as { capacity_bytes: number };
+  return (
+    texts.every((text) => typeof text === "string") &&
+    numbers.every((number) => Number.isSafeInteger(number)) &&
+    (kind === "full" || kind === "incremental") &&
+    (ranges === null || Array.isArray(ranges)) &&
+    Number.isSafeInteger(capacity) &&
+    capacity > 0 &&
+    capacity <= CAPACITY_MAX_BYTES &&
+    fields["chunk_bytes"] === CHUNK_BYTES &&
+    Array.isArray(chunks) &&
+    chunks.length === chunkCount(capacity) &&
+    chunks.every((hash) => hash === null || (typeof hash === "string" && HASH.test(hash)))
+  );
+}
+
+/** @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
+export function parseManifest(text: string, path: string): Manifest {
+  let fields: Fields;
+  try {
+    fields = JSON.parse(text) as Fields;
+  } catch (error) {
+    throw damaged(path, (error as Error).message);
+  }
+  if (fields === null || typeof fields !== "object" || fields["format"] !== FORMAT) {
+    throw damaged(path, "it is no manifest");
+  }
+  if (fields["version"] !== VERSION) {
+    const why = `${path} is of version ${String(fields["version"])}, known is ${VERSION}`;
+    throw new BackupError("BACKUP_VERSION", why);
+  }
+  const { sha256, ...rest } = fields;
+  if (sha256 !== checksumOf(rest)) throw damaged(path, "its checksum differs");
+  if (!hasFields(rest)) throw damaged(path, "fields are missing");
+  const { format: _, version: __, ...manifest } = rest;
+  return manifest as unknown as Manifest;
+}

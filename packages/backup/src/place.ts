@@ -1,0 +1,68 @@
+/** Whether a target is the device that is exported, or lies on it: it would then copy what it writes. */
+import { dirname } from "node:path";
+import {
+  type DeviceOrFile,
+  deviceKey,
+  deviceOrFile,
+  identityAt,
+  LinuxBlockError,
+  lookAtPath,
+  meetingOf,
+  stackOf,
+} from "@blksnap/linux-block";
+import { BackupError } from "./errors.js";
+import { isComplete } from "./raw-target.js";
+import type { BackupClient } from "./snapshot.js";
+
+type Layers = Map<string, readonly DeviceOrFile[]>;
+
+/** Fronts and images lie on their originals, which the kernel does not know. */
+async function layersOf(client: BackupClient): Promise<Layers> {
+  const { trackers, snapshots } = await client.status();
+  const images = snapshots.flatMap(({ devices }) => devices);
+  const pairs = [
+    ...trackers.map(({ device, front }) => [front, device] as const),
+    ...images.map(({ device, image }) => [image, device] as const),
+  ];
+  const layers: Layers = new Map();
+  for (const [upper, original] of pairs) {
+    const { blockDevice } = await lookAtPath(upper ?? "").catch(() => ({ blockDevice: undefined }));
+    if (blockDevice === undefined) continue;
+    const identity = await identityAt(original, lookAtPath).catch(() => undefined);
+    if (identity !== undefined) {
+      layers.set(deviceKey(blockDevice), [deviceOrFile(identity, original)]);
+    }
+  }
+  return layers;
+}
+
+async function nearestThere(path: string): Promise<string> {
+  let at = path;
+  while (at !== "/" && !(await isComplete(at))) at = dirname(at);
+  return at;
+}
+
+/**
+ * @param path absolute, of a target that need not be there yet
+ * @throws BackupError TARGET_ON_DEVICE
+ */
+export async function checkApart(
+  client: BackupClient,
+  path: string,
+  device: string,
+): Promise<void> {
+  const { device: original } = await client.snapshotInfo(device);
+  const layers = await layersOf(client);
+  const probe = { layers: (one: Parameters<typeof deviceKey>[0]) => layers.get(deviceKey(one)) };
+  try {
+    const target = await stackOf(await nearestThere(path), probe);
+    const meeting = meetingOf(target, await stackOf(original, probe));
+    if (meeting === undefined) return;
+    const chain = meeting.one.chain.join(" → ");
+    const why = chain === path ? `is ${original}, which is exported` : `lies on ${original}`;
+    throw new BackupError("TARGET_ON_DEVICE", `${path} ${why} (${chain})`);
+  } catch (error) {
+    // Network file systems and the like, of which the kernel does not tell what they lie on.
+    if (!(error instanceof LinuxBlockError)) throw error;
+  }
+}

@@ -1,0 +1,106 @@
+/** What an export has to read: all, or what changed since a point that the target has. */
+import type { DiffRange } from "@blksnap/api";
+import { BackupError } from "./errors.js";
+import type { BackupClient, TakenSnapshot } from "./snapshot.js";
+
+/** Whether a target is brought up to date from a number, from what is there, or written anew. */
+export type Wanted =
+  | { readonly kind: "full" }
+  | { readonly kind: "auto" }
+  | { readonly kind: "since"; readonly number: number };
+
+/** As of when a target has the device. */
+export interface AsOf {
+  readonly host: string;
+  readonly device: string;
+  readonly capacity_bytes: number;
+  readonly generation_id: string;
+  readonly changes_number: number;
+}
+
+export type Plan<Base extends AsOf> =
+  | { readonly kind: "full"; readonly reason: string | null }
+  | { readonly kind: "incremental"; readonly base: Base; readonly ranges: readonly DiffRange[] };
+
+/** Errors of `diff` that say that the changes are not known. */
+const BROKEN: readonly string[] = ["CBT_GENERATION_CHANGED", "CBT_NUMBER_UNKNOWN", "CBT_CORRUPTED"];
+
+function broken(why: string): BackupError {
+  return new BackupError("BACKUP_CHAIN_BROKEN", why);
+}
+
+/** Why nothing can continue this state; undefined where it can. */
+function breakOf(base: AsOf, host: string, now: TakenSnapshot): string | undefined {
+  const at = `${base.device} of ${base.host}`;
+  if (base.host !== host || base.device !== now.device) {
+    return `the target has another device, ${at}`;
+  }
+  if (base.generation_id !== now.generationId) {
+    const generations = `${now.generationId} in place of ${base.generation_id}`;
+    return `the change tracking of ${now.device} began anew (generation ${generations})`;
+  }
+  if (base.capacity_bytes !== now.capacityBytes) return `the size of ${now.device} has changed`;
+  if (base.changes_number > now.changesNumber) {
+    return `the target is of snapshot ${base.changes_number}, and this is ${now.changesNumber}`;
+  }
+  return undefined;
+}
+
+/** What the target has that the wish names, or why there is none. */
+function baseFor<Base extends AsOf>(
+  wanted: Exclude<Wanted, { kind: "full" }>,
+  states: readonly Base[],
+  host: string,
+  now: TakenSnapshot,
+): { readonly base: Base } | { readonly why: string } {
+  const newest = states.at(-1);
+  if (newest === undefined) return { why: `the target has no backup of ${now.device} yet` };
+  if (wanted.kind === "auto") return judged(newest, host, now);
+  const inChain = states.filter((state) => state.changes_number === wanted.number);
+  const base = inChain.findLast((state) => breakOf(state, host, now) === undefined);
+  if (base !== undefined) return { base };
+  if (inChain.length > 0) return judged(inChain.at(-1)!, host, now);
+  const numbers = states.map((state) => state.changes_number).join(", ");
+  return { why: `the target has no point of number ${wanted.number}, but of ${numbers}` };
+}
+
+function judged<Base extends AsOf>(
+  base: Base,
+  host: string,
+  now: TakenSnapshot,
+): { readonly base: Base } | { readonly why: string } {
+  const why = breakOf(base, host, now);
+  return why === undefined ? { base } : { why };
+}
+
+/**
+ * @param states that the target can be brought up to date from, the oldest first
+ * @throws BackupError BACKUP_CHAIN_BROKEN, where a number was asked for
+ */
+export async function planExport<Base extends AsOf>(
+  client: BackupClient,
+  wanted: Wanted,
+  states: readonly Base[],
+  host: string,
+  now: TakenSnapshot,
+): Promise<Plan<Base>> {
+  if (wanted.kind === "full") return { kind: "full", reason: null };
+  const found = baseFor(wanted, states, host, now);
+  const full = (why: string): Plan<Base> => {
+    if (wanted.kind === "since")
+      throw broken(`nothing continues snapshot ${wanted.number}: ${why}`);
+    return { kind: "full", reason: why };
+  };
+  if ("why" in found) return full(found.why);
+  const { base } = found;
+  try {
+    const { device, generationId } = now;
+    const told = await client.diff(device, base.changes_number, generationId);
+    if (told.changes_number !== now.changesNumber) return full("another snapshot was taken");
+    return { kind: "incremental", base, ranges: told.ranges };
+  } catch (error) {
+    const { code, message } = error as BackupError;
+    if (!BROKEN.includes(code)) throw error;
+    return full(message);
+  }
+}

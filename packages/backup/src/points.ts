@@ -1,0 +1,40 @@
+/** Finds the point that a user means. */
+import { BackupError } from "./errors.js";
+import type { Manifest } from "./manifest.js";
+
+const ID_MIN = 4;
+
+export interface PointWish {
+  /** Beginning of an id, or a time: the newest point not after it. Default: the newest. */
+  readonly at?: string | undefined;
+  /** Only of this original. */
+  readonly device?: string | undefined;
+  readonly host?: string | undefined;
+}
+
+/** @throws BackupError BACKUP_NOT_FOUND */
+export function findPoint(points: readonly Manifest[], { at, device, host }: PointWish): Manifest {
+  const none = (why: string, hint?: string): BackupError =>
+    new BackupError("BACKUP_NOT_FOUND", why, hint === undefined ? {} : { hint });
+  const some = points.filter(
+    (point) =>
+      (device === undefined || point.device === device) &&
+      (host === undefined || point.host === host),
+  );
+  if (some.length === 0) throw none(`there is no point of ${device ?? "any device"}`);
+  const byId =
+    at !== undefined && at.length >= ID_MIN ? some.filter(({ id }) => id.startsWith(at)) : [];
+  if (byId.length === 1) return byId[0]!;
+  if (byId.length > 1) throw none(`several points begin with ${at}`, "Give more of its id");
+  const chains = new Set(some.map((point) => `${point.device} of ${point.host}`));
+  if (chains.size > 1) {
+    const hint = "Say which with --device, or give the id of a point with --at";
+    throw none(`there are points of ${[...chains].join(", ")}`, hint);
+  }
+  if (at === undefined) return some.at(-1)!;
+  const atMs = Date.parse(at);
+  if (Number.isNaN(atMs)) throw none(`no point's id begins with ${at}, and it is no time`);
+  const found = some.findLast(({ taken_at }) => Date.parse(taken_at) <= atMs);
+  if (found === undefined) throw none(`the oldest point is of ${some[0]!.taken_at}`);
+  return found;
+}

@@ -1,0 +1,41 @@
+/** How far a copy is. */
+export interface Progress {
+  readonly done_bytes: number;
+  readonly total_bytes: number;
+  /** Mean since the start. */
+  readonly rate_bytes_per_s: number;
+  /** Null where that cannot be told yet. */
+  readonly left_ms: number | null;
+}
+
+export type OnProgress = (progress: Progress) => void;
+
+/** Counts bytes, and tells whoever listens after each step. */
+export class Meter {
+  readonly #totalBytes: number;
+  readonly #tell: OnProgress;
+  readonly #startMs: number = performance.now();
+  #doneBytes = 0;
+
+  constructor(totalBytes: number, tell: OnProgress = () => undefined) {
+    this.#totalBytes = totalBytes;
+    this.#tell = tell;
+  }
+
+  get doneBytes(): number {
+    return this.#doneBytes;
+  }
+
+  add(bytes: number): void {
+    this.#doneBytes += bytes;
+    const ms = performance.now() - this.#startMs;
+    const bytesPerMs = ms > 0 ? this.#doneBytes / ms : 0;
+    const leftBytes = this.#totalBytes - this.#doneBytes;
+    this.#tell({
+      done_bytes: this.#doneBytes,
+      total_bytes: this.#totalBytes,
+      rate_bytes_per_s: Math.round(bytesPerMs * 1000),
+      left_ms: bytesPerMs > 0 ? Math.round(leftBytes / bytesPerMs) : null,
+    });
+  }
+}

@@ -1,0 +1,63 @@
+/** What is remembered of a raw copy, in a file beside it: as of which snapshot it is. */
+import { randomUUID } from "node:crypto";
+import { dirname } from "node:path";
+import { BackupError } from "./errors.js";
+import { type Files, realFiles } from "./files.js";
+import type { AsOf } from "./plan.js";
+
+const FORMAT = "blksnap-raw-copy";
+const VERSION = 1;
+
+export interface RawRecord extends AsOf {
+  readonly taken_at: string;
+  /** Being brought up to date from this snapshot on: some of it is newer. Nothing is missing in a later diff. */
+  readonly is_updating: boolean;
+  /** What a write of others would change. */
+  readonly seal: string;
+}
+
+export function recordPathOf(target: string): string {
+  return `${target}.blksnap.json`;
+}
+
+/** Undefined where there is none. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
+export async function readRecord(
+  path: string,
+  files: Files = realFiles,
+): Promise<RawRecord | undefined> {
+  const text = (await files.read(path))?.toString();
+  if (text === undefined) return undefined;
+  try {
+    const { format, version, ...record } = JSON.parse(text) as Record<string, unknown>;
+    if (format === FORMAT && version === VERSION) return record as unknown as RawRecord;
+    if (format === FORMAT) {
+      throw new BackupError("BACKUP_VERSION", `${path} is of version ${String(version)}`);
+    }
+  } catch (error) {
+    if (error instanceof BackupError) throw error;
+  }
+  const hint = "Remove it, and export in full";
+  throw new BackupError("BACKUP_DAMAGED", `${path} is no record of a raw copy`, { hint });
+}
+
+export async function writeRecord(
+  path: string,
+  record: RawRecord,
+  files: Files = realFiles,
+): Promise<void> {
+  const own = `${path}.${randomUUID()}`;
+  try {
+    const text = JSON.stringify({ format: FORMAT, version: VERSION, ...record });
+    await files.create(own, Buffer.from(`${text}\n`));
+    await files.rename(own, path);
+  } catch (error) {
+    await files.remove(own).catch(() => undefined);
+    throw error;
+  }
+  await files.syncFolder(dirname(path));
+}
+
+export async function removeRecord(path: string, files: Files = realFiles): Promise<void> {
+  await files.remove(path);
+  await files.syncFolder(dirname(path));
+}

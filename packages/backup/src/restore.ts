@@ -1,0 +1,137 @@
+/** Brings a point back: each chunk is checked before it is written. */
+import { ChunkPool } from "./chunk-pool.js";
+import { CHUNK_BYTES, chunkLength } from "./chunks.js";
+import { abortedError, BackupError } from "./errors.js";
+import { inFlight } from "./in-flight.js";
+import type { Manifest } from "./manifest.js";
+import { Meter, type OnProgress } from "./progress.js";
+import { readRecord, recordPathOf } from "./raw-record.js";
+import { isComplete, RawTarget, targetKind } from "./raw-target.js";
+import type { BackupStore } from "./store.js";
+
+/** Blocks that differ are written, in runs of these. */
+const BLOCK_BYTES = 4096;
+
+export interface RestoreOptions {
+  readonly store: BackupStore;
+  readonly point: Manifest;
+  readonly target: string;
+  /** Compares with what is there, and writes only what differs. */
+  readonly isDelta?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+export interface Restored {
+  readonly capacity_bytes: number;
+  readonly written_bytes: number;
+}
+
+interface Run {
+  readonly startBytes: number;
+  readonly endBytes: number;
+}
+
+/** Where `wanted` differs from `found`, in whole blocks. */
+export function differences(wanted: Uint8Array, found: Uint8Array): readonly Run[] {
+  const runs: { startBytes: number; endBytes: number }[] = [];
+  for (let at = 0; at < wanted.length; at += BLOCK_BYTES) {
+    const endBytes = Math.min(at + BLOCK_BYTES, wanted.length);
+    if (Buffer.compare(wanted.subarray(at, endBytes), found.subarray(at, endBytes)) === 0) continue;
+    const last = runs.at(-1);
+    if (last?.endBytes === at) last.endBytes = endBytes;
+    else runs.push({ startBytes: at, endBytes });
+  }
+  return runs;
+}
+
+async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
+  const kind = await targetKind(target);
+  if (kind === "folder") {
+    const hint = "Name a file or a block device";
+    throw new BackupError("TARGET_EXISTS", `${target} is a folder`, { hint });
+  }
+  if (kind !== "file") return;
+  if ((await readRecord(recordPathOf(target))) !== undefined) {
+    throw new BackupError("TARGET_EXISTS", `${target} is a raw copy that export keeps up to date`);
+  }
+  if (isDelta === true || !(await isComplete(target))) return;
+  const hint = "Bring it up to date with --delta, or name another file";
+  throw new BackupError("TARGET_EXISTS", `${target} is there`, { hint });
+}
+
+class Restoring {
+  readonly #options: RestoreOptions;
+  readonly #target: RawTarget;
+  readonly #pool: ChunkPool;
+  #writtenBytes = 0;
+
+  constructor(options: RestoreOptions, target: RawTarget, pool: ChunkPool) {
+    this.#options = options;
+    this.#target = target;
+    this.#pool = pool;
+  }
+
+  async run(): Promise<Restored> {
+    const { point, signal, onProgress } = this.#options;
+    const { capacity_bytes } = point;
+    const meter = new Meter(capacity_bytes, onProgress);
+    await inFlight(point.chunks.keys(), this.#pool.depth, async (index) => {
+      if (signal?.aborted === true) throw abortedError();
+      await this.#chunk(index, chunkLength(index, capacity_bytes));
+      meter.add(chunkLength(index, capacity_bytes));
+    });
+    await this.#target.finish();
+    return { capacity_bytes, written_bytes: this.#writtenBytes };
+  }
+
+  async #chunk(index: number, lengthBytes: number): Promise<void> {
+    const hash = this.#options.point.chunks[index]!;
+    const offsetBytes = index * CHUNK_BYTES;
+    if (hash === null && this.#target.isBlank) return;
+    const isHead = offsetBytes < this.#target.headBytes;
+    if (this.#options.isDelta !== true || isHead) {
+      return this.#write(await this.#content(index, hash, lengthBytes), offsetBytes);
+    }
+    const there = new Uint8Array(lengthBytes);
+    await this.#target.read(there, offsetBytes);
+    const { data: found, hash: hashThere } = await this.#pool.digest(there);
+    if (hashThere === hash) return;
+    const wanted = await this.#content(index, hash, lengthBytes);
+    for (const { startBytes, endBytes } of differences(wanted, found)) {
+      await this.#write(wanted.subarray(startBytes, endBytes), offsetBytes + startBytes);
+    }
+  }
+
+  async #write(data: Uint8Array, offsetBytes: number): Promise<void> {
+    await this.#target.write(data, offsetBytes);
+    this.#writtenBytes += data.length;
+  }
+
+  async #content(index: number, hash: string | null, lengthBytes: number): Promise<Uint8Array> {
+    if (hash === null) return new Uint8Array(lengthBytes);
+    const { store, point } = this.#options;
+    const found = await store.readChunk(hash, lengthBytes, this.#pool);
+    if (found.state === "whole") return found.data;
+    const where = `bytes ${index * CHUNK_BYTES} to ${index * CHUNK_BYTES + lengthBytes}`;
+    const why = `${found.why}, which point ${point.id} has at ${where} of ${point.device}`;
+    throw new BackupError("BACKUP_DAMAGED", why);
+  }
+}
+
+/**
+ * Cut short or failed, the target does not look complete, and can be restored again.
+ * @throws BackupError BACKUP_DAMAGED, TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, TARGET_FULL
+ */
+export async function restore(options: RestoreOptions): Promise<Restored> {
+  const { target, point, isDelta = false } = options;
+  await checkTarget(options);
+  const capacityBytes = point.capacity_bytes;
+  const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate: isDelta });
+  const pool = new ChunkPool();
+  try {
+    return await new Restoring(options, to, pool).run();
+  } finally {
+    await Promise.all([to.close(), pool.close()]);
+  }
+}

@@ -1,0 +1,121 @@
+/** The snapshot that an export reads: one that the device is in already, or one of its own. */
+import type { BlksnapClient } from "@blksnap/client";
+import { abortedError, BackupError } from "./errors.js";
+
+/** What is asked of the daemon. */
+export type BackupClient = Pick<
+  BlksnapClient,
+  "cbtInfo" | "diff" | "snapshotInfo" | "snapshotCreate" | "snapshotTake" | "snapshotDestroy"
+> & { readonly status: () => Promise<StatusParts> };
+
+type Status = Awaited<ReturnType<BlksnapClient["status"]>>;
+/** The parts of `status` that are read. */
+export interface StatusParts {
+  readonly trackers: readonly Pick<Status["trackers"][number], "device" | "front">[];
+  readonly snapshots: readonly (Pick<Status["snapshots"][number], "id" | "taken_at"> & {
+    readonly devices: readonly Pick<
+      Status["snapshots"][number]["devices"][number],
+      "device" | "image"
+    >[];
+  })[];
+}
+
+export interface SnapshotOptions {
+  readonly client: BackupClient;
+  /** Original or front. */
+  readonly device: string;
+  /** Of a snapshot that is taken for the export. */
+  readonly stores: readonly string[];
+  readonly limitBytes: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Told what is not as it should be, and ends nothing. */
+  readonly onNote?: ((text: string) => void) | undefined;
+}
+
+/** A device in a snapshot that is taken. */
+export interface TakenSnapshot {
+  readonly id: string;
+  /** The original. */
+  readonly device: string;
+  readonly front: string;
+  readonly image: string;
+  readonly takenAt: string;
+  readonly capacityBytes: number;
+  readonly generationId: string;
+  readonly changesNumber: number;
+  /** Fails unless the image is still this one, and whole. */
+  readonly check: () => Promise<void>;
+}
+
+/** Whether the device is in a taken snapshot, and as what. */
+async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapshot | undefined> {
+  const info = await client.snapshotInfo(device);
+  const { snapshot_id: id, image } = info;
+  if (id === null || image === null) return undefined;
+  const cbt = await client.cbtInfo(device);
+  const { snapshots } = await client.status();
+  const takenAt = snapshots.find((snapshot) => snapshot.id === id)?.taken_at;
+  if (takenAt === undefined || takenAt === null) throw gone(info.device, id);
+  const taken: TakenSnapshot = {
+    id,
+    device: info.device,
+    front: info.front,
+    image,
+    takenAt,
+    capacityBytes: cbt.capacity_bytes,
+    generationId: cbt.generation_id,
+    changesNumber: cbt.changes_number,
+    check: async () => {
+      const now = await client.snapshotInfo(device);
+      if (now.snapshot_id !== id || now.image !== image) throw gone(info.device, id);
+      if (now.error_code === 0) return;
+      const why = `snapshot ${id} of ${info.device} is damaged (error ${now.error_code})`;
+      const hint = "Its stores were full or failed: export again, with a larger --limit";
+      throw new BackupError("SNAPSHOT_CORRUPTED", why, { hint });
+    },
+  };
+  await taken.check();
+  return taken;
+}
+
+function gone(device: string, id: string): BackupError {
+  const hint = "Export again, and let the snapshot be until that is done";
+  return new BackupError("SNAPSHOT_NOT_FOUND", `snapshot ${id} of ${device} is gone`, { hint });
+}
+
+/** Runs `use` on the device's snapshot; destroys it, where it was taken for that, whatever happens. */
+export async function withSnapshot<Result>(
+  options: SnapshotOptions,
+  use: (snapshot: TakenSnapshot) => Promise<Result>,
+): Promise<Result> {
+  const { client, device, signal, onNote } = options;
+  const there = await takenOf(options);
+  if (there !== undefined) return reading(there, use);
+  const { stores, limitBytes } = options;
+  const parameters = { devices: [device], stores, limitBytes, readOnlyImages: true };
+  const { id } = await client.snapshotCreate(parameters, { signal });
+  try {
+    if (signal?.aborted === true) throw abortedError();
+    await client.snapshotTake(id);
+    const taken = await takenOf(options);
+    if (taken?.id !== id) throw gone(device, id);
+    return await reading(taken, use);
+  } finally {
+    await client.snapshotDestroy(id).catch((error: Error) => {
+      onNote?.(`snapshot ${id} stays: ${error.message}`);
+    });
+  }
+}
+
+/** Where an image could not be read, the reason that its snapshot has comes first. */
+async function reading<Result>(
+  snapshot: TakenSnapshot,
+  use: (snapshot: TakenSnapshot) => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await use(snapshot);
+  } catch (error) {
+    if (error instanceof BackupError && error.code === "IMAGE_FAILED") await snapshot.check();
+    throw error;
+  }
+}

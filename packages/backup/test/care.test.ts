@@ -1,0 +1,174 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { compress, init } from "@bokuweb/zstd-wasm";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { collectGarbage, keptPoints, prune, verify } from "../dist/care.js";
+import { bytesToRead, CHUNK_BYTES, piecesByChunk } from "../dist/chunks.js";
+import { type ExportOptions, exportToStore } from "../dist/export-store.js";
+import { inFlight } from "../dist/in-flight.js";
+import type { Manifest } from "../dist/manifest.js";
+import { findPoint } from "../dist/points.js";
+import { Meter, type Progress } from "../dist/progress.js";
+import { restore } from "../dist/restore.js";
+import { BackupStore } from "../dist/store.js";
+import { frameContentBytes } from "../dist/zstd-frame.js";
+import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
+
+function optionsOf({ client, device }: FakeMachine): ExportOptions {
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  return { ...own, wanted: { kind: "auto" } };
+}
+
+function pointAt(taken_at: string, device = "/dev/a"): Manifest {
+  return {
+    ...{
+      id: randomUUID(),
+      taken_at,
+      host: "here",
+      device,
+      capacity_bytes: 1,
+      chunk_bytes: CHUNK_BYTES,
+    },
+    ...{ generation_id: "g", changes_number: 1, kind: "full", parent: null, read_bytes: 0 },
+    ...{ stored_bytes: 0, ranges: null, chunks: [null] },
+  };
+}
+
+test("prune and gc: any point can go, and what the others need stays", async () => {
+  const machine = new FakeMachine(8 * MIB);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  for (let round = 0; round < 3; round++) {
+    machine.write(round === 1 ? 4 * MIB : 0, randomBytes(MIB));
+    await exportToStore(store, optionsOf(machine));
+  }
+  const [first] = await store.points();
+  assert.is((await prune(store, { last: 1 }, true)).length, 2);
+  assert.is((await store.points()).length, 3);
+  assert.is((await failureOf(prune(store, {}))).code, "USAGE");
+  assert.is((await prune(store, { last: 1 })).length, 2);
+  const [last] = await store.points();
+  assert.is.not(last?.id, first?.id);
+  const { removed_chunks, freed_bytes, kept_chunks } = await collectGarbage(store);
+  assert.is(removed_chunks, 1);
+  assert.ok(freed_bytes >= MIB);
+  assert.is(kept_chunks, 2);
+  const target = machine.path("restored");
+  await restore({ store, point: last!, target });
+  await assertSame(target, machine.content);
+  // The chain continues from the point whose parent is gone.
+  machine.write(0, randomBytes(65_536));
+  assert.is((await exportToStore(store, optionsOf(machine))).parent, last?.id);
+  assert.is((await verify(store, await store.points())).damaged.length, 0);
+  machine.remove();
+});
+
+test("gc removes nothing while a manifest cannot be read", async () => {
+  const machine = new FakeMachine(4 * MIB);
+  machine.write(0, randomBytes(MIB));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  await exportToStore(store, optionsOf(machine));
+  const folder = join(store.path, "points");
+  const [name] = await readdir(folder);
+  writeFileSync(join(folder, name!), "{");
+  assert.is((await failureOf(collectGarbage(store))).code, "BACKUP_DAMAGED");
+  let chunks = 0;
+  for await (const _ of store.chunks()) chunks++;
+  assert.is(chunks, 1);
+  machine.remove();
+});
+
+test("of each hour, day and week the newest point is kept, of each device for itself", () => {
+  const times = [
+    ...["2026-01-04T23:00:00Z", "2026-01-05T01:00:00Z", "2026-01-05T01:30:00Z"],
+    ...["2026-01-06T10:00:00Z", "2026-01-06T11:00:00Z"],
+  ];
+  const points = times.map((time) => pointAt(time));
+  const kept = (keep: Parameters<typeof keptPoints>[1]): string =>
+    keptPoints(points, keep)
+      .map((point) => points.indexOf(point))
+      .join("");
+  assert.is(kept({ last: 2 }), "34");
+  assert.is(kept({ hourly: 3 }), "234");
+  assert.is(kept({ daily: 2 }), "24");
+  assert.is(kept({ daily: 9 }), "024");
+  // A week begins on Monday, the fifth.
+  assert.is(kept({ weekly: 2 }), "04");
+  assert.is(kept({ last: 1, weekly: 2, hourly: 2 }), "034");
+  const other = pointAt("2026-01-01T00:00:00Z", "/dev/b");
+  assert.equal(keptPoints([other, ...points], { last: 1 }), [other, points[4]]);
+});
+
+test("a point is found by its id's beginning, or by a time; devices are not confused", () => {
+  const points = [pointAt("2026-01-01T00:00:00Z"), pointAt("2026-01-02T00:00:00Z")];
+  assert.is(findPoint(points, {}), points[1]);
+  assert.is(findPoint(points, { at: points[0]!.id.slice(0, 13) }), points[0]);
+  assert.is(findPoint(points, { at: "2026-01-01T12:00:00Z" }), points[0]);
+  const both = [...points, pointAt("2026-01-03T00:00:00Z", "/dev/b")];
+  assert.throws(() => findPoint(both, {}), /there are points of/);
+  assert.is(findPoint(both, { device: "/dev/a" }), points[1]);
+  assert.throws(() => findPoint(points, { at: "2025-01-01" }), /the oldest point/);
+  assert.throws(() => findPoint(points, { at: "nonsense" }), /no time/);
+  assert.throws(() => findPoint([], {}), /no point/);
+});
+
+test("changed ranges are cut at chunks and at the end of the device", () => {
+  const ranges = [
+    { offset_bytes: CHUNK_BYTES - 512, length_bytes: 1024, kind: "changed" as const },
+    { offset_bytes: 2 * CHUNK_BYTES, length_bytes: 4096, kind: "discarded" as const },
+  ];
+  const pieces = piecesByChunk(ranges, 2 * CHUNK_BYTES + 1024);
+  assert.equal([...pieces.keys()], [0, 1, 2]);
+  assert.equal(pieces.get(1), [{ startBytes: 0, lengthBytes: 512, isDiscarded: false }]);
+  assert.is(pieces.get(2)?.[0]?.lengthBytes, 1024);
+  assert.is(bytesToRead(pieces.get(2)!), 0);
+});
+
+test("the length that a zstd frame tells is that of its content", async () => {
+  await init();
+  for (const length of [1, 100, 255, 256, 70_000, MIB, CHUNK_BYTES]) {
+    for (const data of [Buffer.alloc(length), randomBytes(length)]) {
+      assert.is(frameContentBytes(compress(data, 1)), length);
+    }
+  }
+  assert.is(frameContentBytes(Buffer.from("no frame at all, this is")), undefined);
+  assert.is(frameContentBytes(Buffer.alloc(0)), undefined);
+});
+
+test("in flight: never more than the limit, and none begins after a failure", async () => {
+  let now = 0;
+  let most = 0;
+  const done: number[] = [];
+  await inFlight([...Array(20).keys()], 3, async (item) => {
+    most = Math.max(most, ++now);
+    await new Promise(setImmediate);
+    now--;
+    done.push(item);
+  });
+  assert.is(most, 3);
+  assert.is(done.length, 20);
+  const begun: number[] = [];
+  const failing = inFlight([...Array(20).keys()], 2, async (item) => {
+    begun.push(item);
+    await new Promise(setImmediate);
+    if (item === 1) throw new Error("a planted fault");
+  });
+  await failureOf(failing);
+  assert.ok(begun.length <= 4, `${begun.length} begun`);
+});
+
+test("progress tells bytes, and nothing left at the end", () => {
+  const told: Progress[] = [];
+  const meter = new Meter(100, (progress) => told.push(progress));
+  meter.add(40);
+  meter.add(60);
+  assert.equal(
+    told.map(({ done_bytes }) => done_bytes),
+    [40, 100],
+  );
+  assert.is(told[1]?.left_ms, 0);
+});
+
+test.run();

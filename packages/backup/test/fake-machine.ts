@@ -1,0 +1,163 @@
+/** A tracked device without a daemon: its image is a file, and its changes are known by block. */
+import { randomUUID } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { DiffRange } from "@blksnap/api";
+import { BlksnapClientError } from "@blksnap/client";
+import type { BackupClient } from "../dist/snapshot.js";
+
+export const MIB = 2 ** 20;
+const BLOCK_BYTES = 65_536;
+
+export class FakeMachine {
+  readonly folder: string = mkdtempSync(join(tmpdir(), "blksnap-backup-"));
+  readonly device: string;
+  /** What the device holds now. */
+  content: Buffer;
+  generation: string = randomUUID();
+  number = 0;
+  /** The snapshot's error, as snapshot_info tells it. */
+  errorCode = 0;
+  snapshotId: string | null = null;
+  destroyed = 0;
+  /** How often status was asked for may tell that a take has happened meanwhile. */
+  readonly client: BackupClient;
+  #changed = new Map<number, { number: number; isDiscarded: boolean }>();
+  #takenMs = Date.parse("2026-01-01T00:00:00Z");
+
+  constructor(capacityBytes: number, device = "/dev/vg/data") {
+    this.device = device;
+    this.content = Buffer.alloc(capacityBytes);
+    this.client = this.#makeClient();
+  }
+
+  get image(): string {
+    return join(this.folder, "image");
+  }
+
+  get takenAt(): string {
+    return new Date(this.#takenMs).toISOString();
+  }
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  write(offsetBytes: number, data: Uint8Array): void {
+    this.content.set(data, offsetBytes);
+    this.#mark(offsetBytes, data.length, false);
+  }
+
+  discard(offsetBytes: number, lengthBytes: number): void {
+    this.content.fill(0, offsetBytes, offsetBytes + lengthBytes);
+    this.#mark(offsetBytes, lengthBytes, true);
+  }
+
+  /** As an attach after a detach: nothing is known of what changed. */
+  beginGeneration(): void {
+    this.generation = randomUUID();
+    this.number = 0;
+    this.#changed = new Map();
+  }
+
+  take(id: string = randomUUID()): void {
+    writeFileSync(this.image, this.content);
+    this.number++;
+    this.#takenMs += 1000;
+    this.snapshotId = id;
+    this.errorCode = 0;
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true });
+  }
+
+  #mark(offsetBytes: number, lengthBytes: number, isDiscarded: boolean): void {
+    const end = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES);
+    for (let block = Math.floor(offsetBytes / BLOCK_BYTES); block < end; block++) {
+      this.#changed.set(block, { number: this.number + 1, isDiscarded });
+    }
+  }
+
+  #rangesSince(since: number): DiffRange[] {
+    return [...this.#changed]
+      .filter(([, { number }]) => number > since && number <= this.number)
+      .sort(([one], [other]) => one - other)
+      .map(([block, { isDiscarded }]) => ({
+        offset_bytes: block * BLOCK_BYTES,
+        length_bytes: BLOCK_BYTES,
+        kind: isDiscarded ? "discarded" : "changed",
+      }));
+  }
+
+  #cbt() {
+    return {
+      block_bytes: BLOCK_BYTES,
+      capacity_bytes: this.content.length,
+      block_count: Math.ceil(this.content.length / BLOCK_BYTES),
+      generation_id: this.generation,
+      generation_reason: "first_attach" as const,
+      changes_number: this.number,
+    };
+  }
+
+  #makeClient(): BackupClient {
+    const { device } = this;
+    const front = "/dev/ublkb0";
+    const id = (): string => this.snapshotId ?? "";
+    return {
+      cbtInfo: async () => ({ device, front, ...this.#cbt() }),
+      diff: async (_, since, generation) => {
+        if (generation !== this.generation) {
+          throw new BlksnapClientError("CBT_GENERATION_CHANGED", "a new generation");
+        }
+        const { block_bytes, capacity_bytes, generation_id, changes_number } = this.#cbt();
+        const ranges = this.#rangesSince(since);
+        const counts = { changed_blocks: ranges.length, changed_bytes: 0 };
+        const cbt = { block_bytes, capacity_bytes, generation_id, changes_number };
+        return { device, front, since, ...cbt, ...counts, ranges };
+      },
+      snapshotInfo: async () => {
+        const image = this.snapshotId === null ? null : this.image;
+        const error_code = this.errorCode;
+        return { device, front, image, error_code, snapshot_id: this.snapshotId };
+      },
+      snapshotCreate: async () => ({ id: randomUUID(), attached: [] }),
+      snapshotTake: async (taken) => {
+        this.take(taken);
+        return {
+          id: taken,
+          stall_us: 1,
+          images: [{ device, image: this.image }],
+          file_systems: [],
+        };
+      },
+      snapshotDestroy: async (destroyed) => {
+        this.snapshotId = null;
+        this.destroyed++;
+        return { id: destroyed };
+      },
+      status: async () => ({
+        trackers: [{ device, front }],
+        snapshots:
+          this.snapshotId === null ? [] : [{ id: id(), taken_at: this.takenAt, devices: [] }],
+      }),
+    };
+  }
+}
+
+export async function assertSame(path: string, content: Buffer): Promise<void> {
+  if (!(await readFile(path)).equals(content)) throw new Error(`${path} has other bytes`);
+}
+
+/** The error that a call fails with. */
+export async function failureOf(call: Promise<unknown>): Promise<Error & { code: string }> {
+  try {
+    await call;
+  } catch (error) {
+    return error as Error & { code: string };
+  }
+  throw new Error("the call did not fail");
+}

@@ -1,0 +1,156 @@
+import { randomBytes } from "node:crypto";
+import { existsSync, renameSync, writeFileSync } from "node:fs";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { exportRaw, type RawExportOptions } from "../dist/export-raw.js";
+import { exportToStore } from "../dist/export-store.js";
+import { recordPathOf } from "../dist/raw-record.js";
+import { differences, restore } from "../dist/restore.js";
+import { openImage } from "../dist/source.js";
+import { BackupStore } from "../dist/store.js";
+import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
+
+const CAPACITY_BYTES = 8 * MIB + 65_536;
+
+function optionsOf(machine: FakeMachine, more: Partial<RawExportOptions> = {}): RawExportOptions {
+  const { client, device } = machine;
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  return { ...own, wanted: { kind: "auto" }, target: machine.path("copy"), ...more };
+}
+
+/** Fails at the read of this number. */
+function failingAt(number: number): RawExportOptions["open"] {
+  let reads = 0;
+  return async (path) => {
+    const image = await openImage(path);
+    return {
+      close: () => image.close(),
+      read: (data, offsetBytes) => {
+        if (++reads >= number) return Promise.reject(new Error("a planted fault"));
+        return image.read(data, offsetBytes);
+      },
+    };
+  };
+}
+
+test("a raw copy is brought up to date in place, by what changed", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(3 * MIB));
+  assert.is((await exportRaw(optionsOf(machine))).kind, "full");
+  await assertSame(machine.path("copy"), machine.content);
+  machine.write(4 * MIB - 65_536, randomBytes(131_072));
+  machine.discard(0, 65_536);
+  const { kind, read_bytes } = await exportRaw(optionsOf(machine));
+  assert.is(kind, "incremental");
+  assert.is(read_bytes, 131_072);
+  await assertSame(machine.path("copy"), machine.content);
+  machine.remove();
+});
+
+test("cut short, a copy does not look complete, and continues from where it was", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(CAPACITY_BYTES));
+  await failureOf(exportRaw(optionsOf(machine, { open: failingAt(2) })));
+  assert.not.ok(existsSync(machine.path("copy")));
+  assert.not.ok(existsSync(recordPathOf(machine.path("copy"))));
+  assert.is((await exportRaw(optionsOf(machine))).kind, "full");
+  for (const at of [0, 5 * MIB]) machine.write(at, randomBytes(65_536));
+  await failureOf(exportRaw(optionsOf(machine, { open: failingAt(2) })));
+  assert.not.ok(existsSync(machine.path("copy")));
+  machine.write(6 * MIB, randomBytes(65_536));
+  const { kind, read_bytes } = await exportRaw(optionsOf(machine));
+  assert.is(kind, "incremental");
+  assert.is(read_bytes, 3 * 65_536);
+  await assertSame(machine.path("copy"), machine.content);
+  assert.not.ok(existsSync(`${machine.path("copy")}.incomplete`));
+  machine.remove();
+});
+
+test("a copy that others wrote to, or that is gone, is made anew, and it is said why", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  const reasons: string[] = [];
+  const onPlan: RawExportOptions["onPlan"] = ({ reason }) => reasons.push(String(reason));
+  await exportRaw(optionsOf(machine));
+  writeFileSync(target, Buffer.alloc(CAPACITY_BYTES, 1));
+  const wanted = { kind: "since", number: 1 } as const;
+  const refused = await failureOf(exportRaw(optionsOf(machine, { wanted })));
+  assert.is(refused.code, "BACKUP_CHAIN_BROKEN");
+  assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
+  assert.match(reasons[0]!, "something else has written");
+  await assertSame(target, machine.content);
+  renameSync(target, machine.path("moved"));
+  assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
+  assert.match(reasons[1]!, "is gone");
+  machine.remove();
+});
+
+test("files of others, and copies of other devices, are not written over", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  writeFileSync(target, "a thesis");
+  assert.is((await failureOf(exportRaw(optionsOf(machine)))).code, "TARGET_EXISTS");
+  await assertSame(target, Buffer.from("a thesis"));
+  const mine = machine.path("mine");
+  await exportRaw(optionsOf(machine, { target: mine }));
+  const other = new FakeMachine(CAPACITY_BYTES, "/dev/other");
+  const refused = await failureOf(exportRaw(optionsOf(other, { target: mine })));
+  assert.is(refused.code, "TARGET_EXISTS");
+  assert.match(refused.message, "a copy of /dev/vg/data");
+  assert.is(
+    (await failureOf(exportRaw(optionsOf(machine, { target: "/tmp" })))).code,
+    "TARGET_EXISTS",
+  );
+  machine.remove();
+  other.remove();
+});
+
+test("restore --delta writes only blocks that differ; without it a file is not written over", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(5 * MIB));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  const target = machine.path("restored");
+  await restore({ store, point, target });
+  const spoilt = Buffer.from(machine.content);
+  spoilt.fill(7, 4096, 8192);
+  spoilt.fill(7, 7 * MIB, 7 * MIB + 1);
+  writeFileSync(target, spoilt);
+  assert.is((await failureOf(restore({ store, point, target }))).code, "TARGET_EXISTS");
+  const { written_bytes } = await restore({ store, point, target, isDelta: true });
+  assert.is(written_bytes, 2 * 4096);
+  await assertSame(target, machine.content);
+  writeFileSync(target, "shorter");
+  await restore({ store, point, target, isDelta: true });
+  await assertSame(target, machine.content);
+  machine.remove();
+});
+
+test("a restore that is interrupted leaves what does not look complete, and can be repeated", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(CAPACITY_BYTES));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  const target = machine.path("restored");
+  const interrupt = new AbortController();
+  const { signal } = interrupt;
+  interrupt.abort();
+  assert.is((await failureOf(restore({ store, point, target, signal }))).code, "ABORTED");
+  assert.not.ok(existsSync(target));
+  await restore({ store, point, target });
+  await assertSame(target, machine.content);
+  machine.remove();
+});
+
+test("differences are in whole blocks, and neighbours are one run", () => {
+  const wanted = Buffer.alloc(5 * 4096 + 100);
+  const found = Buffer.from(wanted);
+  assert.equal(differences(wanted, found), []);
+  for (const at of [4096, 3 * 4096 - 1, 5 * 4096 + 99]) found[at] = 1;
+  assert.equal(differences(wanted, found), [
+    { startBytes: 4096, endBytes: 3 * 4096 },
+    { startBytes: 5 * 4096, endBytes: 5 * 4096 + 100 },
+  ]);
+});
+
+test.run();

@@ -1,0 +1,227 @@
+import { randomBytes } from "node:crypto";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { collectGarbage, verify } from "../dist/care.js";
+import { type ExportOptions, exportToStore } from "../dist/export-store.js";
+import { type Manifest, manifestText, parseManifest } from "../dist/manifest.js";
+import { restore } from "../dist/restore.js";
+import { BackupStore } from "../dist/store.js";
+import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
+import { endHolders, fullAfter, KilledFiles } from "./faulty-files.js";
+
+/** Two whole chunks, and a bit. */
+const CAPACITY_BYTES = 8 * MIB + 196_608;
+
+function optionsOf(machine: FakeMachine, more: Partial<ExportOptions> = {}): ExportOptions {
+  const { client, device } = machine;
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  return { ...own, wanted: { kind: "auto" }, ...more };
+}
+
+async function assertRestores(
+  machine: FakeMachine,
+  store: BackupStore,
+  point: Manifest,
+  content: Buffer,
+): Promise<void> {
+  const target = machine.path("restored");
+  await restore({ store, point, target });
+  await assertSame(target, content);
+  rmSync(target);
+}
+
+function chunkFiles(store: BackupStore): string[] {
+  const folder = join(store.path, "chunks");
+  const files = readdirSync(folder, { recursive: true, encoding: "utf8" });
+  return files.filter((name) => name.endsWith(".zst")).map((name) => join(folder, name));
+}
+
+test("full, incremental, each restored; what did not change is stored once", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  machine.write(0, randomBytes(5 * MIB));
+  const notes: string[] = [];
+  const onPlan: ExportOptions["onPlan"] = ({ reason }) => notes.push(String(reason));
+  const full = await exportToStore(store, optionsOf(machine, { onPlan }));
+  assert.is(full.kind, "full");
+  assert.is(full.read_bytes, CAPACITY_BYTES);
+  assert.is(full.chunks[2], null);
+  assert.match(notes[0]!, /no backup of \/dev\/vg\/data yet/);
+  const first = Buffer.from(machine.content);
+  machine.write(4 * MIB + 65_536, randomBytes(65_536));
+  machine.discard(0, 131_072);
+  machine.write(8 * MIB + 131_072, randomBytes(65_536));
+  const next = await exportToStore(store, optionsOf(machine));
+  assert.is(next.kind, "incremental");
+  assert.is(next.parent, full.id);
+  assert.is(next.read_bytes, 2 * 65_536);
+  assert.is(machine.destroyed, 2);
+  await assertRestores(machine, store, full, first);
+  await assertRestores(machine, store, next, machine.content);
+  assert.is((await verify(store, await store.points())).damaged.length, 0);
+  machine.remove();
+});
+
+test("another device and another host have chunks in common", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  machine.write(0, randomBytes(4 * MIB));
+  const { stored_bytes } = await exportToStore(store, optionsOf(machine));
+  assert.ok(stored_bytes >= 4 * MIB);
+  const other = new FakeMachine(CAPACITY_BYTES, "/dev/vg/other");
+  other.write(4 * MIB, machine.content.subarray(0, 4 * MIB));
+  const copy = await exportToStore(store, optionsOf(other, { host: "there" }));
+  assert.is(copy.stored_bytes, 0);
+  await assertRestores(other, store, copy, other.content);
+  machine.remove();
+  other.remove();
+});
+
+test("a kill at each step leaves the last point whole, and the next export completes", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const path = machine.path("store");
+  machine.write(0, randomBytes(4 * MIB));
+  const first = await exportToStore(await BackupStore.openOrCreate(path), optionsOf(machine));
+  const before = Buffer.from(machine.content);
+  machine.write(4 * MIB, randomBytes(2 * MIB));
+  let kills = 0;
+  for (let last = 1; ; last++) {
+    const killed = new KilledFiles(last);
+    const attempt = BackupStore.open(path, killed.files).then((store) =>
+      exportToStore(store, optionsOf(machine)),
+    );
+    const isDone = await attempt.then(
+      () => killed.steps < last,
+      () => false,
+    );
+    await endHolders(path);
+    const store = await BackupStore.open(path);
+    const points = await store.points();
+    assert.is(points[0]?.id, first.id);
+    assert.is((await verify(store, points)).damaged.length, 0);
+    // One that was published just before the kill is whole, too.
+    for (const point of points.slice(1)) {
+      assert.equal(point.chunks.length, 3);
+      await store.removePoint(point);
+    }
+    if (isDone) break;
+    kills++;
+  }
+  assert.ok(kills > 15, `${kills} kills`);
+  const store = await BackupStore.open(path);
+  const next = await exportToStore(store, optionsOf(machine));
+  assert.is(next.parent, first.id);
+  await assertRestores(machine, store, first, before);
+  await assertRestores(machine, store, next, machine.content);
+  await collectGarbage(store);
+  assert.equal(readdirSync(join(path, "tmp")), []);
+  await assertRestores(machine, store, next, machine.content);
+  machine.remove();
+});
+
+test("a store that is killed while it is made is made by the next export", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const path = machine.path("store");
+  for (let last = 1; ; last++) {
+    const killed = new KilledFiles(last);
+    const made = await BackupStore.openOrCreate(path, killed.files).then(
+      () => true,
+      () => false,
+    );
+    if (made) break;
+  }
+  assert.equal(await (await BackupStore.open(path)).points(), []);
+  machine.remove();
+});
+
+test("a full disk is said by name, leaves no point, and what was written is used again", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(8 * MIB));
+  const path = machine.path("store");
+  await BackupStore.openOrCreate(path);
+  const tight = await BackupStore.open(path, fullAfter(6 * MIB));
+  const error = await failureOf(exportToStore(tight, optionsOf(machine)));
+  assert.is(error.code, "TARGET_FULL");
+  assert.is(machine.snapshotId, null);
+  const store = await BackupStore.open(path);
+  assert.equal(await store.points(), []);
+  assert.is(chunkFiles(store).length, 1);
+  const point = await exportToStore(store, optionsOf(machine));
+  assert.ok(point.stored_bytes < 5 * MIB);
+  await assertRestores(machine, store, point, machine.content);
+  machine.remove();
+});
+
+test("a flipped byte is found by verify, named by restore, and the target looks incomplete", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(8 * MIB));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  const [file] = chunkFiles(store);
+  const whole = readFileSync(file!);
+  for (const at of [0, 8, 100, whole.length - 1]) {
+    const flipped = Buffer.from(whole);
+    flipped[at]! ^= 0x10;
+    writeFileSync(file!, flipped);
+    const { damaged } = await verify(store, [point]);
+    assert.is(damaged.length, 1, `byte ${at}`);
+    assert.equal(damaged[0]?.points, [point.id]);
+    assert.match(damaged[0]?.why, file!);
+  }
+  const target = machine.path("restored");
+  const error = await failureOf(restore({ store, point, target }));
+  assert.is(error.code, "BACKUP_DAMAGED");
+  assert.match(error.message, file!);
+  assert.not.ok(readdirSync(machine.folder).includes("restored"));
+  rmSync(file!);
+  assert.match((await verify(store, [point])).damaged[0]?.why, "is missing");
+  machine.remove();
+});
+
+test("an export that needs a damaged chunk reads the image in its place, and mends it", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(4 * MIB));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  await exportToStore(store, optionsOf(machine));
+  const [file] = chunkFiles(store);
+  writeFileSync(file!, "nothing");
+  machine.write(0, machine.content.subarray(0, 512));
+  const notes: string[] = [];
+  const onNote = (text: string) => notes.push(text);
+  const next = await exportToStore(store, optionsOf(machine, { onNote }));
+  assert.match(notes.join(), "the image is read in its place");
+  assert.is((await verify(store, await store.points())).damaged.length, 0);
+  await assertRestores(machine, store, next, machine.content);
+  machine.remove();
+});
+
+test("manifests: any flipped byte is found, and other versions are refused", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const text = manifestText(await exportToStore(store, optionsOf(machine)));
+  for (let at = 0; at < text.length - 1; at += 7) {
+    const flipped = Buffer.from(text);
+    flipped[at]! ^= 1;
+    const fault = await failureOf(
+      (async () => parseManifest(flipped.toString("latin1"), "m.json"))(),
+    );
+    assert.ok(["BACKUP_DAMAGED", "BACKUP_VERSION"].includes(fault.code), fault.message);
+  }
+  const newer = text.replace('"version":1', '"version":2');
+  const refused = await failureOf((async () => parseManifest(newer, "m.json"))());
+  assert.is(refused.code, "BACKUP_VERSION");
+  machine.remove();
+});
+
+test("a folder with other things is no store, and a missing one is none", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  writeFileSync(machine.path("thesis.txt"), "");
+  const strange = await failureOf(BackupStore.openOrCreate(machine.folder));
+  assert.is(strange.code, "TARGET_EXISTS");
+  assert.is((await failureOf(BackupStore.open(machine.path("no")))).code, "BACKUP_NOT_FOUND");
+  machine.remove();
+});
+
+test.run();

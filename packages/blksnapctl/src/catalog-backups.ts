@@ -1,0 +1,145 @@
+/** The verbs of backups. */
+import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
+import { bytes, device } from "./shared-options.js";
+import type { Verb } from "./verb.js";
+
+const backups = () => import("./verbs/backups.js");
+
+const from = {
+  short: "f",
+  describe: "folder that export has written to",
+  value: "PATH",
+  required: true,
+};
+const ofDevice = { short: "d", describe: "only of this original", value: "DEVICE" };
+const at = {
+  describe: "beginning of a point's id, or a time: the newest point that is not later",
+  value: "POINT",
+};
+
+export const backupVerbs: readonly Verb[] = [
+  {
+    name: "export",
+    describe:
+      "Back up a device as it is in its snapshot, or in one that is taken for this and destroyed at the " +
+      "end. A folder gets a point in time, of which each can be restored and removed by itself; what is " +
+      "equal, in all points of all devices and hosts, is stored once",
+    options: {
+      device,
+      to: {
+        short: "t",
+        describe: "folder of backups, made where it is missing; with --raw: file or block device",
+        value: "PATH",
+        required: true,
+      },
+      auto: {
+        describe:
+          "read only what changed since the last export to there; where that cannot be known, say " +
+          "why, and read all",
+      },
+      since: {
+        describe:
+          "read only what changed since this changes_number; fail where that cannot be known",
+        value: "NUMBER",
+      },
+      raw: { describe: "make the target the same as the device, byte for byte" },
+      record: {
+        describe:
+          "with --raw: file that remembers as of which snapshot the copy is; default: beside a file, " +
+          "none for a block device",
+        value: "FILE",
+      },
+      file: {
+        short: "f",
+        describe: `store for old data while it runs: ${STORE_PATHS_TEXT} or ${STORE_WORDS.join(", ")}; default: /var/tmp`,
+        value: "PATH",
+        many: true,
+      },
+      limit: { short: "l", describe: "most bytes for old data; default: 1G", value: "SIZE" },
+    },
+    examples: [
+      ["blksnapctl export -d /dev/vg/data --to backups --auto", "full at first, then incremental"],
+      ["blksnapctl export -d /dev/vg/data --to data.img --raw --auto", "a copy, kept up to date"],
+      ["blksnapctl export -d /dev/vg/data --to backups -f /var/tmp -l 8G", "more room for writers"],
+    ],
+    load: async () => (await import("./verbs/export.js")).exportDevice,
+  },
+  {
+    name: "restore",
+    describe:
+      "Write a point in time to a file or block device, each part checked. Until all is there the " +
+      "target does not look complete",
+    options: {
+      from,
+      to: {
+        short: "t",
+        describe: "file, or a block device that nothing uses",
+        value: "PATH",
+        required: true,
+      },
+      at,
+      device: ofDevice,
+      delta: { describe: "compare with what is there, and write only what differs" },
+    },
+    examples: [
+      ["blksnapctl restore --from backups --to restored.img", "the newest point"],
+      [
+        "blksnapctl restore --from backups --to restored.img --at 2038-01-01T06:00Z",
+        "an earlier one",
+      ],
+    ],
+    load: async () => (await backups()).restorePoint,
+  },
+  {
+    name: "list",
+    describe: "List the points in time that a folder of backups has",
+    options: { from, device: ofDevice, bytes },
+    examples: [["blksnapctl list --from backups", "the oldest first"]],
+    load: async () => (await backups()).list,
+  },
+  {
+    name: "verify",
+    describe: "Read all that points in time need, and check it; fails where something is damaged",
+    options: { from, at, device: ofDevice },
+    examples: [["blksnapctl verify --from backups", "all points"]],
+    load: async () => (await backups()).verifyPoints,
+  },
+  {
+    name: "prune",
+    describe:
+      "Remove points in time but for those that a rule keeps, of each device for itself. Of each hour, " +
+      "day and week (in UTC) the newest counts. gc then frees the room",
+    options: {
+      from,
+      "keep-last": { describe: "keep the newest points", value: "NUMBER" },
+      "keep-hourly": {
+        describe: "keep a point of each of the last hours that have one",
+        value: "NUMBER",
+      },
+      "keep-daily": {
+        describe: "keep a point of each of the last days that have one",
+        value: "NUMBER",
+      },
+      "keep-weekly": {
+        describe: "keep a point of each of the last weeks that have one",
+        value: "NUMBER",
+      },
+      "dry-run": { describe: "only say what would be removed" },
+    },
+    examples: [
+      ["blksnapctl prune --from backups --keep-daily 7 --keep-weekly 8 --dry-run", "what would go"],
+      [
+        "blksnapctl prune -f backups --keep-last 24 --keep-daily 7 && blksnapctl gc -f backups",
+        "go",
+      ],
+    ],
+    load: async () => (await backups()).prunePoints,
+  },
+  {
+    name: "gc",
+    describe: "Free what no point in time needs: after prune, and what was left by an export's end",
+    options: { from },
+    examples: [["blksnapctl gc --from backups", "while no export runs there"]],
+    load: async () => (await backups()).gc,
+  },
+];

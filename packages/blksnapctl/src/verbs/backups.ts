@@ -1,0 +1,137 @@
+/** What is done with exports: restore, list, verify, prune, gc. None of them needs a daemon. */
+import type { BackupStore, Damage, Manifest } from "@blksnap/backup";
+import { BlksnapClientError } from "@blksnap/client";
+import { formatTable } from "../table.js";
+import { teller } from "../transfer.js";
+import { formatBytes } from "../units.js";
+import { usageError } from "../usage-error.js";
+import { parseNumber, parsePath, parsePoint } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+const KEPT_MAX = 100_000;
+const DAMAGE_SHOWN_MAX = 20;
+const RULES = ["last", "hourly", "daily", "weekly"] as const;
+
+interface Wish {
+  readonly at?: string;
+  readonly device?: string;
+}
+
+function wishOf(given: Given): Wish {
+  const [at, device] = [given.one("at"), given.one("device")];
+  return {
+    ...(at === undefined ? {} : { at: parsePoint(at) }),
+    ...(device === undefined ? {} : { device: parsePath(device, "device") }),
+  };
+}
+
+async function openStore(given: Given): Promise<BackupStore> {
+  const path = parsePath(given.need("from"), "from");
+  return (await import("@blksnap/backup")).BackupStore.open(path);
+}
+
+async function pointsOf(store: BackupStore, { device }: Wish): Promise<readonly Manifest[]> {
+  const points = await store.points();
+  return device === undefined ? points : points.filter((point) => point.device === device);
+}
+
+/** A point without its chunks and ranges. */
+function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): object {
+  return summary;
+}
+
+export async function restorePoint(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  const target = parsePath(given.need("to"), "to");
+  const wish = wishOf(given);
+  const store = await openStore(given);
+  const { findPoint, restore } = await import("@blksnap/backup");
+  const point = findPoint(await store.points(), wish);
+  const signal = context.untilInterrupted();
+  const onProgress = teller(context, "restore");
+  const isDelta = given.has("delta");
+  const done = await restore({ store, point, target, isDelta, signal, onProgress });
+  if (json) return printJson({ event: "done", ...summaryOf(point), ...done });
+  const written = formatBytes(done.written_bytes, false);
+  print(`restored: ${point.device} of ${point.taken_at}, ${written} written to ${target}\n`);
+}
+
+export async function list(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson, bold } = context;
+  const wish = wishOf(given);
+  const points = await pointsOf(await openStore(given), wish);
+  if (json) return printJson({ points: points.map(summaryOf) });
+  const exact = given.has("bytes");
+  const table = formatTable(points, [
+    { title: "POINT", value: ({ id }) => id.slice(0, 8) },
+    { title: "TAKEN", value: ({ taken_at }) => taken_at },
+    { title: "DEVICE", value: ({ device }) => device },
+    { title: "HOST", value: ({ host }) => host },
+    { title: "KIND", value: ({ kind }) => kind },
+    { title: "NUMBER", align: "right", value: ({ changes_number }) => String(changes_number) },
+    { title: "READ", align: "right", value: ({ read_bytes }) => formatBytes(read_bytes, exact) },
+    { title: "STORED", align: "right", value: (one) => formatBytes(one.stored_bytes, exact) },
+  ]);
+  const [titles = "", ...rows] = table.split("\n");
+  print([bold(titles), ...rows].join("\n"));
+}
+
+function damageLine({ why, points, offset_bytes }: Damage): string {
+  const more = points.length === 1 ? "" : ` and ${points.length - 1} more`;
+  return `${why}; needed at byte ${offset_bytes} of point ${points[0]}${more}\n`;
+}
+
+export async function verifyPoints(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  const wish = wishOf(given);
+  const store = await openStore(given);
+  const { findPoint, verify } = await import("@blksnap/backup");
+  const all = await pointsOf(store, wish);
+  const points = wish.at === undefined ? all : [findPoint(all, wish)];
+  const signal = context.untilInterrupted();
+  const found = await verify(store, points, { signal, onProgress: teller(context, "verify") });
+  if (json) printJson({ event: "done", ...found });
+  const { damaged } = found;
+  if (damaged.length === 0) {
+    if (!json) print(`verified: ${found.points} points, ${found.chunks} chunks\n`);
+    return;
+  }
+  if (!json) print(damaged.slice(0, DAMAGE_SHOWN_MAX).map(damageLine).join(""));
+  const why = `${damaged.length} of ${found.chunks} chunks are damaged or missing`;
+  const hint =
+    "Remove the named files: an export without --auto and --since writes anew what the device still holds";
+  throw new BlksnapClientError("BACKUP_DAMAGED", why, { hint });
+}
+
+export async function prunePoints(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  const keep: { [Rule in (typeof RULES)[number]]?: number } = {};
+  for (const rule of RULES) {
+    const option = `keep-${rule}`;
+    const text = given.one(option);
+    if (text !== undefined) keep[rule] = parseNumber(text, option, KEPT_MAX);
+  }
+  if (!RULES.some((rule) => (keep[rule] ?? 0) > 0)) {
+    const hint = "Give --keep-last, --keep-hourly, --keep-daily or --keep-weekly";
+    throw usageError("nothing says which points to keep", "USAGE", hint);
+  }
+  const isDryRun = given.has("dry-run");
+  const store = await openStore(given);
+  const removed = await (await import("@blksnap/backup")).prune(store, keep, isDryRun);
+  if (json) return printJson({ removed: removed.map(summaryOf), dry_run: isDryRun });
+  const verb = isDryRun ? "would remove" : "removed";
+  print(
+    removed.map(({ id, device, taken_at }) => `${verb} ${id} ${device} ${taken_at}\n`).join("") ||
+      "nothing to remove\n",
+  );
+}
+
+export async function gc(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  const store = await openStore(given);
+  const signal = context.untilInterrupted();
+  const done = await (await import("@blksnap/backup")).collectGarbage(store, { signal });
+  if (json) return printJson(done);
+  const freed = formatBytes(done.freed_bytes, false);
+  print(`freed ${freed} of ${done.removed_chunks} chunks; ${done.kept_chunks} are needed\n`);
+}

@@ -1,0 +1,80 @@
+/** export: a backup of a device, in a folder of points in time or as a raw copy. */
+import type { ExportOptions, ExportPlan, Manifest, RawExport, Wanted } from "@blksnap/backup";
+import { quoted } from "../argv.js";
+import { teller } from "../transfer.js";
+import { formatBytes } from "../units.js";
+import { usageError } from "../usage-error.js";
+import { parseLimit, parseNumber, parsePath, parseStores } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+const NUMBER_MAX = 254;
+const STORE_DEFAULT = "/var/tmp";
+const LIMIT_DEFAULT_BYTES = 2 ** 30;
+
+function wantedOf(given: Given): Wanted {
+  const since = given.one("since");
+  if (since === undefined) return { kind: given.has("auto") ? "auto" : "full" };
+  const number = parseNumber(since, "since", NUMBER_MAX);
+  if (!given.has("auto")) return { kind: "since", number };
+  throw usageError("since: --auto finds out by itself", "USAGE", "Give --auto or --since");
+}
+
+function planTeller({ json, print, printJson }: Context): (plan: ExportPlan) => void {
+  return (plan) => {
+    if (json) printJson({ event: "begun", ...plan });
+    else if (plan.reason !== null) print(`starts a full one: ${plan.reason}\n`);
+  };
+}
+
+function tellDone({ json, print, printJson }: Context, done: Manifest | RawExport): void {
+  const { kind, device, changes_number, read_bytes, generation_id, taken_at, capacity_bytes } =
+    done;
+  const point = "id" in done ? { id: done.id, stored_bytes: done.stored_bytes } : undefined;
+  if (json) {
+    const state = { kind, device, capacity_bytes, generation_id, changes_number, taken_at };
+    printJson({ event: "done", ...point, ...state, read_bytes });
+    return;
+  }
+  const stored = point && `, ${formatBytes(point.stored_bytes, false)} stored as ${point.id}`;
+  const read = `${formatBytes(read_bytes, false)} read${stored ?? ""}`;
+  print(`${kind}: ${device} as of snapshot ${changes_number}, ${read}\n`);
+}
+
+export async function exportDevice(context: Context, given: Given): Promise<void> {
+  const { client, warn } = context;
+  const target = parsePath(given.need("to"), "to");
+  const stores = given.many("file");
+  const limit = given.one("limit");
+  const record = given.one("record");
+  const options = {
+    client,
+    device: parsePath(given.need("device"), "device"),
+    wanted: wantedOf(given),
+    stores: parseStores(stores.length === 0 ? [STORE_DEFAULT] : stores),
+    limitBytes: limit === undefined ? LIMIT_DEFAULT_BYTES : parseLimit(limit),
+    onPlan: planTeller(context),
+    onProgress: teller(context, "export"),
+    onNote: warn,
+  } satisfies ExportOptions;
+  const recordPath = record === undefined ? undefined : parsePath(record, "record");
+  if (recordPath !== undefined && !given.has("raw")) {
+    throw usageError("record: a folder of backups needs none", "USAGE", "Give --raw with it");
+  }
+  const { BackupStore, checkApart, exportRaw, exportToStore, targetKind } = await import(
+    "@blksnap/backup"
+  );
+  const kind = await targetKind(target);
+  if (!given.has("raw") && (kind === "file" || kind === "block")) {
+    const hint = "Name a folder, or give --raw to make it the same as the device";
+    throw usageError(`to: ${quoted(target)} is no folder`, "USAGE", hint);
+  }
+  const signal = context.untilInterrupted();
+  await checkApart(client, target, options.device);
+  if (given.has("raw")) {
+    const raw = { ...options, signal, target, record: recordPath };
+    tellDone(context, await exportRaw(raw));
+    return;
+  }
+  const store = await BackupStore.openOrCreate(target);
+  tellDone(context, await exportToStore(store, { ...options, signal }));
+}

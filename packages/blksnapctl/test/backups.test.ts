@@ -1,0 +1,143 @@
+/** export, restore and what looks after backups, as a user runs them, on a fake daemon with files as images. */
+import { randomBytes } from "node:crypto";
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { eventually, type Harness, startHarness } from "./harness.js";
+import { unitProblems } from "./unit-problems.js";
+
+const CAPACITY_BYTES = 64 * 2 ** 20;
+const DEVICE = "/dev/loop0";
+
+let harness: Harness;
+/** What the device's images have. */
+let content: Buffer;
+test.before.each(async () => {
+  harness = await startHarness();
+  const { driver, dir } = harness;
+  content = Buffer.alloc(CAPACITY_BYTES);
+  content.set(randomBytes(2 ** 20), 5 * 2 ** 20);
+  const image = join(dir, "image");
+  await writeFile(image, content);
+  const snapshotInfo = driver.snapshotInfo.bind(driver);
+  driver.snapshotInfo = async (device) => {
+    const info = await snapshotInfo(device);
+    return info.image === null ? info : { ...info, image };
+  };
+  await driver.attach(DEVICE);
+});
+test.after.each(() => harness.stop());
+
+function inFolder(name: string): string {
+  return join(harness.dir, name);
+}
+
+function documents(out: string): Record<string, unknown>[] {
+  const all = out.trimEnd().split("\n");
+  return all.map((line) => {
+    const document = JSON.parse(line) as Record<string, unknown>;
+    assert.equal(unitProblems(document, "document"), []);
+    return document;
+  });
+}
+
+test("export, list, restore, verify, prune and gc, one after the other", async () => {
+  const backups = inFolder("backups");
+  const words = ["export", "-d", DEVICE, "--to", backups, "--auto"];
+  const first = await harness.ok(...words);
+  assert.match(first, /^starts a full one: the target has no backup of \/dev\/loop0 yet\n/);
+  assert.match(first, /\nfull: \/dev\/loop0 as of snapshot 1, 64\.0 MiB read, .* stored as /);
+  assert.is(harness.driver.snapshots.size, 0);
+  const [begun, ...rest] = documents(await harness.ok(...words, "--json"));
+  assert.is(begun?.["event"], "begun");
+  assert.is(begun?.["kind"], "incremental");
+  assert.is(rest.at(-1)?.["event"], "done");
+  const table = await harness.ok("list", "--from", backups);
+  assert.match(table, /^POINT +TAKEN +DEVICE +HOST +KIND +NUMBER +READ +STORED\n/);
+  const [{ points }] = documents(await harness.ok("list", "--from", backups, "--json")) as [
+    { points: { id: string; chunks?: unknown }[] },
+  ];
+  assert.is(points.length, 2);
+  assert.is(points[0]!.chunks, undefined);
+  const target = inFolder("restored");
+  await harness.ok("restore", "--from", backups, "--to", target, "--at", points[0]!.id.slice(0, 8));
+  assert.ok((await readFile(target)).equals(content));
+  assert.match(await harness.ok("verify", "--from", backups), "verified: 2 points");
+  const pruned = await harness.ok("prune", "--from", backups, "--keep-last", "1");
+  assert.match(pruned, `removed ${points[0]!.id}`);
+  assert.match(await harness.ok("gc", "--from", backups), /^freed /);
+});
+
+test("a raw copy, and its error where the file is another's", async () => {
+  const target = inFolder("copy");
+  await harness.ok("export", "-d", DEVICE, "--to", target, "--raw");
+  assert.ok((await readFile(target)).equals(content));
+  const { status, err } = await harness.run("export", "-d", DEVICE, "--to", target);
+  assert.is(status, 2);
+  assert.match(err, "is no folder. Name a folder, or give --raw");
+  await writeFile(inFolder("thesis"), "text");
+  const other = await harness.run("export", "-d", DEVICE, "--to", inFolder("thesis"), "--raw");
+  assert.match(other.err, "[TARGET_EXISTS]");
+  assert.is(await readFile(inFolder("thesis"), "utf8"), "text");
+});
+
+test("damage ends verify with status 1, names the chunk's file, and restore names it too", async () => {
+  const backups = inFolder("backups");
+  await harness.ok("export", "-d", DEVICE, "--to", backups);
+  const chunks = join(backups, "chunks");
+  const names = await readdir(chunks, { recursive: true });
+  const file = join(chunks, names.find((name) => name.endsWith(".zst"))!);
+  const bytes = await readFile(file);
+  bytes[bytes.length - 1]! ^= 1;
+  await writeFile(file, bytes);
+  const { status, out, err } = await harness.run("verify", "--from", backups);
+  assert.is(status, 1);
+  assert.match(out, `${file} is damaged`);
+  assert.match(err, "[BACKUP_DAMAGED]");
+  const words = ["restore", "--from", backups, "--to", inFolder("restored"), "--json"];
+  const restored = await harness.run(...words);
+  assert.match(restored.err, file);
+  const { error } = documents(restored.out).at(-1) as { error: { name: string } };
+  assert.is(error.name, "BACKUP_DAMAGED");
+});
+
+test("an interrupted export destroys its snapshot", async () => {
+  const { driver } = harness;
+  const info = driver.snapshotInfo;
+  const running = harness.start("export", "-d", DEVICE, "--to", inFolder("backups"));
+  let isTaken = false;
+  let letGo: () => void = () => undefined;
+  const interrupted = new Promise<void>((done) => {
+    letGo = done;
+  });
+  driver.snapshotInfo = async (device) => {
+    const found = await info(device);
+    if (found.image !== null) {
+      isTaken = true;
+      await interrupted;
+    }
+    return found;
+  };
+  await eventually("its snapshot is taken", () => isTaken);
+  running.child.kill("SIGINT");
+  // The program knows of the signal before it gets an answer that comes after that.
+  const ended = running.outcome;
+  await harness.run("version");
+  letGo();
+  const { status, err } = await ended;
+  assert.is(status, 1);
+  assert.match(err, "[ABORTED]");
+  assert.is(driver.snapshots.size, 0);
+});
+
+test("options that do not go together are refused", async () => {
+  const words = ["export", "-d", DEVICE, "--to", inFolder("b")];
+  assert.is((await harness.run(...words, "--auto", "--since", "1")).status, 2);
+  assert.is((await harness.run(...words, "--record", "r")).status, 2);
+  assert.is((await harness.run("prune", "--from", inFolder("b"))).status, 2);
+  const missing = await harness.run("list", "--from", inFolder("b"));
+  assert.match(missing.err, "[BACKUP_NOT_FOUND]");
+});
+
+test.run();
