@@ -47,7 +47,7 @@ export const GROUPS = [
   },
   {
     name: "state",
-    files: ["stores", "store-conflicts", "overflow-policy", "changes", "capacity"],
+    files: ["stores", "store-conflicts", "overflow-policy", "changes", "backup", "capacity"],
   },
   {
     name: "kept",

@@ -1,0 +1,117 @@
+/** export and restore: what comes back is the image as it was, of each point, and a file system in order. */
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
+import { ctl } from "../lib/ctl.mjs";
+import { loopDisk } from "../lib/disks.mjs";
+import { checkFileSystem, makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { scenario } from "../lib/scenario.mjs";
+import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
+
+const test = scenario(import.meta.url);
+const SIZE_BYTES = 48 * MIB;
+
+async function ok(...words) {
+  const { status, stdout, stderr } = await ctl(...words);
+  assert.is(status, 0, `${words.join(" ")}: ${stderr}${stdout}`);
+  return stdout;
+}
+
+/** A folder on the file system of the tests, removed at the end with all that is in it. */
+function folder(t) {
+  const path = join(t.folder, t.name("backup-"));
+  mkdirSync(path);
+  t.defer(() => rmSync(path, { recursive: true }));
+  return path;
+}
+
+/** Exports a snapshot, and keeps its image for a comparison. */
+async function exported(t, { device, store, into, name }) {
+  const { images, destroy } = await takeSnapshot(t, [device]);
+  const out = await ok("export", "-d", device, "--to", store, "--auto", "--json");
+  const done = JSON.parse(out.trimEnd().split("\n").at(-1));
+  const image = join(into, name);
+  await run(["cp", "--sparse=always", images[0], image]);
+  await destroy();
+  return { ...done, image };
+}
+
+test("full, incremental, each restored: equal to its image, and a file system in order", async (t) => {
+  const device = await loopDisk(t, SIZE_BYTES);
+  const { front } = await attach(t, device);
+  const into = folder(t);
+  const store = join(into, "store");
+  await makeFileSystem("zeroed ext4", front);
+  const { path, unmount } = await mount(t, front);
+  await run([
+    "dd",
+    "if=/dev/urandom",
+    `of=${join(path, "one")}`,
+    "bs=1M",
+    "count=8",
+    "status=none",
+  ]);
+  const first = await exported(t, { device, store, into, name: "first" });
+  assert.is(first.kind, "full");
+  assert.is(first.read_bytes, SIZE_BYTES);
+  writeFileSync(join(path, "two"), "changed since");
+  await run([
+    "dd",
+    "if=/dev/urandom",
+    `of=${join(path, "one")}`,
+    "bs=64k",
+    "count=3",
+    "status=none",
+  ]);
+  const second = await exported(t, { device, store, into, name: "second" });
+  assert.is(second.kind, "incremental");
+  assert.ok(second.read_bytes < SIZE_BYTES / 4, `${second.read_bytes} bytes read`);
+  await unmount();
+  for (const { id, image } of [first, second]) {
+    const target = `${image}.restored`;
+    await ok("restore", "--from", store, "--at", id, "--to", target);
+    await run(["cmp", image, target]);
+    await checkFileSystem("ext4", target);
+  }
+  const disk = await loopDisk(t, SIZE_BYTES + MIB);
+  await ok("restore", "--from", store, "--to", disk);
+  await run(["cmp", "--bytes", String(SIZE_BYTES), second.image, disk]);
+  await ok("restore", "--from", store, "--at", first.id, "--to", disk, "--delta");
+  await run(["cmp", "--bytes", String(SIZE_BYTES), first.image, disk]);
+  assert.match(await ok("verify", "--from", store), "verified: 2 points");
+});
+
+test("an export takes a snapshot of its own, a raw copy is the same, and bad targets are refused", async (t) => {
+  const device = await loopDisk(t, SIZE_BYTES);
+  const { front } = await attach(t, device);
+  const into = folder(t);
+  const own = ["-f", into, "-l", "64M"];
+  const disk = await loopDisk(t, SIZE_BYTES);
+  const raw = ["export", "-d", device, "--to", disk, "--raw", "--record", join(into, "record")];
+  await makeFileSystem("zeroed ext4", front);
+  assert.match(await ok(...raw, ...own, "--auto"), "full: ");
+  await run(["cmp", device, disk]);
+  const { path, unmount } = await mount(t, front);
+  const refused = async (code, words) => {
+    const { status, stderr } = await ctl(...words);
+    assert.is(status, 1, words.join(" "));
+    assert.match(stderr, `[${code}]`);
+  };
+  const onto = (target, ...more) => ["export", "-d", device, "--to", target, ...own, ...more];
+  await refused("TARGET_ON_DEVICE", onto(join(path, "store")));
+  await refused("TARGET_ON_DEVICE", onto(device, "--raw"));
+  await refused("TARGET_ON_DEVICE", onto(front, "--raw"));
+  writeFileSync(join(path, "file"), "changed since");
+  await unmount();
+  assert.match(await ok(...raw, ...own, "--auto"), "incremental: ");
+  await run(["cmp", device, disk]);
+  const mounted = await mount(t, disk);
+  await refused("TARGET_IN_USE", [...raw, ...own]);
+  await mounted.unmount();
+  const small = await loopDisk(t, SIZE_BYTES - MIB);
+  await refused("TARGET_TOO_SMALL", onto(small, "--raw"));
+  assert.equal(await t.client.snapshotCollect(), []);
+});
+
+test.run();
