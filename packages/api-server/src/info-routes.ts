@@ -1,5 +1,6 @@
 /** Routes about the daemon itself: version, status, metrics. */
 import { type MetricFamily, statusSchemas as schemas } from "@blksnap/api";
+import { METRICS_TYPE } from "./metrics-server.js";
 import { formatMetrics } from "./prometheus-text.js";
 import { answers, type RouteContext, textAnswers } from "./route-context.js";
 
@@ -43,9 +44,15 @@ export function addInfoRoutes({ app, driver, counters }: RouteContext): void {
   app.get(
     "/metrics",
     { schema: { operation: "getMetrics", response: textAnswers } },
-    async (_request, reply) => {
-      const families = [...(await driver().metrics()), counters.family(), ...processMetrics()];
-      return reply.type("text/plain; version=0.0.4; charset=utf-8").send(formatMetrics(families));
-    },
+    async (_request, reply) =>
+      reply.type(METRICS_TYPE).send(await metricsText({ driver, counters })),
   );
+}
+
+/** All that there is to measure, as Prometheus reads it. @throws ControlError where no driver serves */
+export async function metricsText({
+  driver,
+  counters,
+}: Pick<RouteContext, "driver" | "counters">): Promise<string> {
+  return formatMetrics([...(await driver().metrics()), counters.family(), ...processMetrics()]);
 }

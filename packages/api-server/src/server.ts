@@ -16,8 +16,9 @@ import { answerClientError, answerExpectation } from "./client-errors.js";
 import { addDaemonRoutes } from "./daemon-routes.js";
 import { addDescriptionRoute } from "./description.js";
 import { addEventRoutes } from "./event-routes.js";
-import { addInfoRoutes } from "./info-routes.js";
+import { addInfoRoutes, metricsText } from "./info-routes.js";
 import { parseJsonBody } from "./json-body.js";
+import { type MetricsServer, startMetricsServer } from "./metrics-server.js";
 import { OpenRequests } from "./open-requests.js";
 import { coerceQuery, validationError } from "./request-check.js";
 import { RequestCounters } from "./request-counters.js";
@@ -54,6 +55,10 @@ export interface ControlServerOptions {
   readonly requestTimeoutMs?: number;
   /** Group that may use the socket besides root, where it exists. Default: blksnap. */
   readonly group?: string;
+  /** Where metrics can be read besides, and nothing else; absent: only on the control socket. */
+  readonly metricsSocketPath?: string;
+  /** Group that may use that socket besides root, where it exists. Default: blksnap-metrics. */
+  readonly metricsGroup?: string;
 }
 
 export interface ControlServer {
@@ -224,6 +229,21 @@ function addRoutes(context: RouteContext): void {
   addDaemonRoutes(context);
 }
 
+/** Nothing depends on metrics: where their socket cannot be made, the log says so. */
+async function metricsServer(
+  options: ControlServerOptions,
+  text: () => Promise<string>,
+): Promise<MetricsServer | undefined> {
+  const { metricsSocketPath: socketPath, metricsGroup: group = "blksnap-metrics" } = options;
+  if (socketPath === undefined) return undefined;
+  try {
+    return await startMetricsServer({ socketPath, group, text });
+  } catch (error) {
+    options.logger.error({ err: error, socketPath }, "no metrics on a socket of their own");
+    return undefined;
+  }
+}
+
 /**
  * Starts the control API at `socketPath`. Throws a ControlError: ALREADY_RUNNING where another daemon
  * answers there, SOCKET_FAILED where the socket can't be made.
@@ -248,11 +268,13 @@ export async function startControlServer(options: ControlServerOptions): Promise
   addDescriptionRoute(app, version, () => routes.requests);
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.on("checkExpectation", answerExpectation);
+  // First: who finds the daemon serving finds its metrics, too.
+  const metrics = await metricsServer(options, () => metricsText({ driver, counters }));
   const socket = await claimSocket(socketPath, group, (path) =>
     // The path is a passing one: the log names the socket's real place.
     app.listen({ path, listenTextResolver: () => `control API listens at ${socketPath}` }),
   ).catch(async (error: unknown) => {
-    await app.close();
+    await Promise.all([app.close(), metrics?.close()]);
     if (error instanceof ControlError) throw error;
     const { code, message } = error as NodeJS.ErrnoException;
     throw new ControlError("SOCKET_FAILED", `can't listen at ${socketPath}: ${message}`, {
@@ -266,7 +288,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
       control = driverControl;
     },
     close: async (graceMs = CLOSE_GRACE_MS) => {
-      await socket.release();
+      await Promise.all([socket.release(), metrics?.close()]);
       open.close();
       const grace = new AbortController();
       const cut = sleep(graceMs, undefined, { signal: grace.signal, ref: false }).then(

@@ -207,6 +207,14 @@ export const DAEMON_SETTINGS = {
     defaultText: `$BLKSNAP_SOCKET or ${DEFAULT_SOCKET_PATH}`,
     help: "control socket",
   },
+  metricsSocket: {
+    option: "metrics-socket",
+    type: "path",
+    defaultText: "none",
+    help:
+      "where only /metrics can be read besides, by root and the group blksnap-metrics; the control " +
+      "socket has it too",
+  },
   logLevel: {
     option: "log-level",
     type: "level",

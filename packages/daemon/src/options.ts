@@ -54,6 +54,11 @@ export function socketPathOf(values: Values): string {
   return pathOf(values, DAEMON_SETTINGS.socket.option) ?? socketPath();
 }
 
+/** @throws Error for an empty one */
+export function metricsSocketPathOf(values: Values): string | undefined {
+  return pathOf(values, DAEMON_SETTINGS.metricsSocket.option);
+}
+
 function numberOf(values: Values, setting: NumberSetting): number | undefined {
   const { option, least, most, multipleOf = 1 } = setting;
   const text = values[option];

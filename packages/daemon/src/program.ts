@@ -8,6 +8,7 @@ import { ExitStatus } from "./exit-status.js";
 import {
   driverOptions,
   makeLogger,
+  metricsSocketPathOf,
   parseOptions,
   socketPathOf,
   standbysOf,
@@ -32,6 +33,7 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
     logger = makeLogger(values);
     options = driverOptions(values, logger);
     socketPathOf(values);
+    metricsSocketPathOf(values);
     standbys = standbysOf(values);
   } catch (error) {
     const [why = ""] = (error as Error).message.split("\n");

@@ -7,7 +7,7 @@ import type { Logger } from "pino";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
 import { ExitStatus } from "./exit-status.js";
-import { socketPathOf, type Values } from "./options.js";
+import { metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
 import { endAtOnce } from "./process-end.js";
 import { SupervisorLink } from "./supervisor-link.js";
 
@@ -86,6 +86,7 @@ async function startServer(
   logger: Logger,
 ): Promise<ControlServer> {
   const socketPath = socketPathOf(values);
+  const metricsSocketPath = metricsSocketPathOf(values);
   try {
     const { startControlServer } = await import("@blksnap/api-server");
     const version = DAEMON_VERSION;
@@ -95,6 +96,7 @@ async function startServer(
       version,
       control: driver,
       daemon,
+      ...(metricsSocketPath === undefined ? {} : { metricsSocketPath }),
     });
     logger.info({ socketPath }, "serving");
     return server;

@@ -1,6 +1,7 @@
 /** The daemon's own life: when it ends, when it refuses to, and who else may run. */
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { BlksnapClient } from "@blksnap/client";
 import * as assert from "uvu/assert";
 import { Daemon } from "../lib/daemon.mjs";
 import { loopDisk } from "../lib/disks.mjs";
@@ -10,7 +11,10 @@ import { attach, MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const START_LIMIT_MS = 300_000;
-const test = scenario(import.meta.url, { daemon: { args: [] } });
+const METRICS_SOCKET = "/run/blksnap-metrics.sock";
+const test = scenario(import.meta.url, {
+  daemon: { args: ["--metrics-socket", METRICS_SOCKET] },
+});
 
 /** A place of its own for another daemon's socket and maps. */
 function ownPlace(t) {
@@ -33,6 +37,15 @@ test("SIGTERM is refused while a front is mounted, and the log says which", asyn
   }
   assert.is((await t.client.status()).trackers.length, 1);
   await mounted.unmount();
+});
+
+test("metrics are on a socket of their own, where nothing else is", async (t) => {
+  const device = await loopDisk(t, 8 * MIB);
+  await attach(t, device);
+  const watcher = new BlksnapClient({ socketPath: METRICS_SOCKET });
+  assert.match(await watcher.metrics(), `blksnap_front_live{device="${device}"} 1`);
+  const error = await watcher.status().catch((thrown) => thrown);
+  assert.instance(error, Error);
 });
 
 test("a second daemon is refused: same socket, or same maps", async (t) => {

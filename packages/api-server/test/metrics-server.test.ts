@@ -1,0 +1,83 @@
+import { existsSync, statSync, writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { startControlServer } from "../dist/server.js";
+import { FakeDriver } from "../dist/testing/fake-driver.js";
+import { ask, silentLogger } from "./control-harness.js";
+
+let dir = "";
+test.before.each(async () => {
+  dir = await mkdtemp(join(tmpdir(), "blksnap-metrics-"));
+});
+test.after.each(async () => {
+  await rm(dir, { recursive: true, force: true });
+});
+
+const paths = () => ({ socketPath: join(dir, "s"), metricsSocketPath: join(dir, "m") });
+
+test("the socket of metrics has the metrics, and nothing else", async () => {
+  const { socketPath, metricsSocketPath } = paths();
+  const server = await startControlServer({
+    socketPath,
+    metricsSocketPath,
+    metricsGroup: "blksnap-no-such-group",
+    logger: silentLogger(),
+    control: new FakeDriver(),
+  });
+  assert.is(statSync(metricsSocketPath).mode & 0o777, 0o600);
+  const { status, type, bytes } = await ask(metricsSocketPath, "/metrics");
+  assert.is(status, 200);
+  assert.ok(type.startsWith("text/plain; version=0.0.4"));
+  assert.match(bytes.toString(), "blksnap_trackers 0");
+  for (const path of ["/", "/v1/status", "/v1/version", "/metrics/x"]) {
+    assert.is((await ask(metricsSocketPath, path)).status, 404, path);
+  }
+  for (const method of ["POST", "DELETE", "PUT"]) {
+    assert.is((await ask(metricsSocketPath, "/metrics", { method })).status, 405, method);
+  }
+  await server.close();
+  assert.not.ok(existsSync(metricsSocketPath));
+});
+
+test("a group may read them where it exists", async () => {
+  if (process.getuid?.() !== 0) return;
+  const { socketPath, metricsSocketPath } = paths();
+  const server = await startControlServer({
+    ...{ socketPath, metricsSocketPath, group: "blksnap-no-such-group", metricsGroup: "daemon" },
+    logger: silentLogger(),
+    control: new FakeDriver(),
+  });
+  const { mode, uid, gid } = statSync(metricsSocketPath);
+  assert.equal([mode & 0o777, uid, gid], [0o660, 0, 1]);
+  assert.is(statSync(socketPath).mode & 0o777, 0o600);
+  await server.close();
+});
+
+test("before a driver serves, they say so", async () => {
+  const { socketPath, metricsSocketPath } = paths();
+  const server = await startControlServer({
+    ...{ socketPath, metricsSocketPath },
+    logger: silentLogger(),
+  });
+  const { status, bytes } = await ask(metricsSocketPath, "/metrics");
+  assert.equal([status, bytes.toString().split(":")[0]], [503, "STARTING"]);
+  await server.close();
+});
+
+test("where their socket cannot be made, the daemon serves all the same", async () => {
+  const { socketPath, metricsSocketPath } = paths();
+  writeFileSync(metricsSocketPath, "");
+  const server = await startControlServer({
+    ...{ socketPath, metricsSocketPath },
+    logger: silentLogger(),
+    control: new FakeDriver(),
+  });
+  assert.is((await ask(socketPath, "/v1/status")).status, 200);
+  await server.close();
+  assert.ok(existsSync(metricsSocketPath));
+});
+
+test.run();
