@@ -16,6 +16,20 @@ type Row<Of> = readonly [
 ];
 
 const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
+  ["front_live", "0: another program has ended the front.", "gauge", (of) => Number(of.front_live)],
+  ["front_capacity_bytes", "Size of the front.", "gauge", (of) => of.capacity_bytes],
+  [
+    "tracker_persistence_failed",
+    "1: the map will not outlive the daemon, though it was asked to.",
+    "gauge",
+    ({ persistence }) => Number(persistence.state === "failed"),
+  ],
+  [
+    "cbt_number",
+    "Number of the last take in this generation.",
+    "gauge",
+    (of) => of.cbt.changes_number,
+  ],
   ["front_reads_total", "Reads through the front.", "counter", ({ io }) => io.reads],
   ["front_read_bytes_total", "Bytes read through the front.", "counter", ({ io }) => io.read_bytes],
   ["front_writes_total", "Writes through the front.", "counter", ({ io }) => io.writes],
@@ -38,8 +52,15 @@ const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
 
 const DEVICE_ROWS: readonly Row<SnapshotDeviceStatus>[] = [
   ["copied_bytes_total", "Old data saved to the diff storage.", "counter", (of) => of.copied_bytes],
+  [
+    "image_failed",
+    "1: the image has lost blocks, or its device.",
+    "gauge",
+    (of) => Number(of.error_code !== 0),
+  ],
   ["lost_bytes", "Old data that could not be saved.", "gauge", (of) => of.lost_bytes],
   ["blocked_writes_total", "Writes that waited for room.", "counter", (of) => of.blocked_writes],
+  ["writes_waiting", "Writes that wait for room.", "gauge", (of) => of.blocked_writes_now],
   ["late_io_total", "I/O that a store did not answer in time.", "counter", (of) => of.late_io],
   ["refused_writes_total", "Writes that found no room.", "counter", (of) => of.refused_writes],
   [
@@ -72,7 +93,12 @@ const SNAPSHOT_ROWS: readonly Row<SnapshotStatus>[] = [
     "gauge",
     (of) => of.stores.filter(({ hung }) => hung).length,
   ],
-  ["take_stall_us", "Time for which writers stood at take.", "gauge", (of) => of.stall_us ?? 0],
+  [
+    "take_stall_seconds",
+    "Time for which writers stood at take.",
+    "gauge",
+    (of) => (of.stall_us ?? 0) / 1e6,
+  ],
 ];
 
 const REACTOR_ROWS: readonly Row<ReactorStatus>[] = [
@@ -100,9 +126,29 @@ function families<Of>(rows: readonly Row<Of>[], objects: readonly Labelled<Of>[]
   }));
 }
 
+/** What there is one of, whatever is tracked. */
+function daemonFamilies({ daemon, waiting }: StatusResponse): MetricFamily[] {
+  const { version, kernel } = daemon;
+  return [
+    {
+      name: "blksnap_build_info",
+      help: "1, with the versions of the daemon and of the kernel.",
+      type: "gauge",
+      samples: [{ labels: { version, kernel }, value: 1 }],
+    },
+    {
+      name: "blksnap_waiting_fronts",
+      help: "Fronts of an earlier daemon that cannot be resumed yet: their users wait.",
+      type: "gauge",
+      samples: [{ value: waiting.length }],
+    },
+  ];
+}
+
 export function driverMetrics(status: StatusResponse): MetricFamily[] {
   const { reactors, trackers, snapshots } = status;
   return [
+    ...daemonFamilies(status),
     ...families(
       REACTOR_ROWS,
       reactors.map((of) => ({ labels: { reactor: String(of.index) }, of })),
