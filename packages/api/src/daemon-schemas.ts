@@ -39,3 +39,22 @@ export const doctorReport = record({
   version: { ...is.text, description: "of the program on disk" },
   checks: list(doctorCheck),
 });
+
+/** What is wrong with a configuration; not sent by the daemon, but printed by its program. */
+export const configProblem = record({
+  path: { ...is.text, description: "of the file" },
+  line: { ...is.countOrNull, description: "counted from 1; null where it is not known" },
+  severity: { type: "string", enum: ["error", "warning"] },
+  what: is.text,
+  hint: { ...is.text, description: "what to do" },
+});
+export const configReport = record({
+  version: { ...is.text, description: "of the program on disk" },
+  path: { ...is.text, description: "of the configuration file" },
+  files: {
+    ...list(is.text),
+    description: "those that were read, in the order in which they count",
+  },
+  devices: { ...list(is.text), description: "to be attached when the daemon starts" },
+  problems: list(configProblem),
+});

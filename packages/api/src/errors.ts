@@ -162,6 +162,7 @@ const localErrors = {
   RESPONSE_INVALID: failed("EPROTO", 502, "Use client and daemon of one version"),
   ABORTED: failed("ECANCELED", 499, "It was given up before the answer came"),
   ALREADY_RUNNING: failed("EADDRINUSE", 409, "Stop the running daemon first, or use --socket"),
+  CONFIG_CHECK_FAILED: failed("EIO", 500, "Install blksnapd beside blksnapctl, or into the PATH"),
   DOCTOR_FAILED: failed("EIO", 500, "Install blksnapd beside blksnapctl, or into the PATH"),
   USAGE: misused("EINVAL", 400, "See blksnapctl --help"),
   OUTPUT_FAILED: failed("EIO", 500, "Check the file's path and its free space"),

@@ -6,6 +6,7 @@ export { driverMetrics } from "./driver-metrics.js";
 export * from "./errors.js";
 export * as eventSchemas from "./event-schemas.js";
 export * from "./metric-family.js";
+export { nearestName } from "./nearest-name.js";
 export * from "./openapi.js";
 export * from "./operations.js";
 export * from "./scalars.js";

@@ -13,6 +13,8 @@ interface Described {
   readonly help: string;
   /** Said by the supervisor to the daemons that it starts; not in help. */
   readonly internal?: true;
+  /** What one run is to do, or is told by who starts it: no matter of the configuration file. */
+  readonly commandLineOnly?: true;
 }
 
 export interface PathSetting extends Described {
@@ -201,6 +203,33 @@ export const PARAMETERS = {
 
 /** What is no matter of the driver. */
 export const DAEMON_SETTINGS = {
+  config: {
+    option: "config",
+    type: "path",
+    default: "/etc/blksnap/blksnap.toml",
+    commandLineOnly: true,
+    help: "configuration file; files *.toml in the folder of the same name with .d are read after it",
+  },
+  printConfig: {
+    option: "print-config",
+    type: "flag",
+    commandLineOnly: true,
+    help: "print all settings, the devices to attach, and where each comes from, and end",
+  },
+  json: {
+    option: "json",
+    type: "flag",
+    commandLineOnly: true,
+    help: "with --print-config: print it as JSON",
+  },
+  checkConfig: {
+    option: "check-config",
+    type: "flag",
+    commandLineOnly: true,
+    help:
+      "print what is wrong with the configuration as JSON and end; for people there is blksnapctl " +
+      "config check",
+  },
   socket: {
     option: "socket",
     type: "path",
@@ -224,6 +253,7 @@ export const DAEMON_SETTINGS = {
   stopsLast: {
     option: "stops-last",
     type: "flag",
+    commandLineOnly: true,
     help:
       "said by a service that is stopped after all that could write to the devices: a stop while " +
       "systemd takes the system down is the end of all writes",
@@ -238,12 +268,19 @@ export const DAEMON_SETTINGS = {
   doctor: {
     option: "doctor",
     type: "flag",
+    commandLineOnly: true,
     help: "print what is wrong on this host as JSON and end; for people there is blksnapctl doctor",
   },
-  fix: { option: "fix", type: "flag", help: "with --doctor: remove what is ours and left over" },
+  fix: {
+    option: "fix",
+    type: "flag",
+    commandLineOnly: true,
+    help: "with --doctor: remove what is ours and left over",
+  },
   supervise: {
     option: "supervise",
     type: "flag",
+    commandLineOnly: true,
     help: "keep a daemon running, and others ready to go on after a crash",
   },
   standbys: {
@@ -254,10 +291,32 @@ export const DAEMON_SETTINGS = {
     default: 1,
     help: "with --supervise: daemons kept ready, 0 to 8",
   },
-  version: { option: "version", type: "flag", help: "print the version and end" },
-  help: { option: "help", type: "flag", help: "print this and end; also -h" },
-  supervised: { option: "supervised", type: "flag", internal: true, help: "has a supervisor" },
-  standby: { option: "standby", type: "flag", internal: true, help: "waits to go on" },
+  version: {
+    option: "version",
+    type: "flag",
+    commandLineOnly: true,
+    help: "print the version and end",
+  },
+  help: {
+    option: "help",
+    type: "flag",
+    commandLineOnly: true,
+    help: "print this and end; also -h",
+  },
+  supervised: {
+    option: "supervised",
+    type: "flag",
+    commandLineOnly: true,
+    internal: true,
+    help: "has a supervisor",
+  },
+  standby: {
+    option: "standby",
+    type: "flag",
+    commandLineOnly: true,
+    internal: true,
+    help: "waits to go on",
+  },
 } as const satisfies SettingTable;
 
 export function defaultsOf<Table extends SettingTable>(table: Table): SettingDefaults<Table> {

@@ -59,6 +59,7 @@ export type DaemonStopRequest = FromSchema<typeof daemon.daemonStopRequest>;
 export type DaemonStopResponse = FromSchema<typeof daemon.daemonStopResponse>;
 export type DoctorCheck = FromSchema<typeof daemon.doctorCheck>;
 export type DoctorReport = FromSchema<typeof daemon.doctorReport>;
+export type ConfigReport = FromSchema<typeof daemon.configReport>;
 
 export type VersionResponse = FromSchema<typeof status.versionResponse>;
 export type ReactorStatus = FromSchema<typeof status.reactorStatus>;

@@ -6,8 +6,9 @@
  * Nothing is thrown: the first fault is kept, and the rest is read all the same, so that `--json`
  * counts also where it stands behind a mistake.
  */
+
+import { nearestName } from "@blksnap/api";
 import type { BlksnapClientError } from "@blksnap/client";
-import { nearestName } from "./nearest-name.js";
 import { usageError } from "./usage-error.js";
 import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 

@@ -309,6 +309,27 @@ const besidesVerbs: readonly Verb[] = [
     load: async () => (await import("./verbs/doctor.js")).doctor,
   },
   {
+    name: "config",
+    action: {
+      name: "action",
+      describe: "check: find what is wrong with it",
+      choices: ["check"],
+    },
+    describe: "Check the configuration of the daemon, with or without one; changes nothing",
+    options: {
+      file: {
+        short: "f",
+        describe: "another one than /etc/blksnap/blksnap.toml; FILE.d/*.toml is read after it",
+        value: "FILE",
+      },
+    },
+    examples: [
+      ["blksnapctl config check", "exit status 0: a daemon can start with it; 1: it can not"],
+      ["blksnapctl config check --file new.toml --json | jq .problems", "for programs"],
+    ],
+    load: async () => (await import("./verbs/config.js")).config,
+  },
+  {
     name: "version",
     describe: "Print the version of the module's interface that the daemon serves",
     options: {},

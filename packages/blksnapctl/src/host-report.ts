@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import type { DoctorReport } from "@blksnap/api";
+import type { ConfigReport, DoctorReport } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 
 const PROGRAM = "blksnapd";
@@ -22,29 +22,41 @@ function programPath(): string {
   return existsSync(beside) ? beside : PROGRAM;
 }
 
-/** @throws BlksnapClientError DOCTOR_FAILED */
-export async function hostReport(options: ReportOptions): Promise<DoctorReport> {
-  const { socketPath, stateDirectory, fix } = options;
-  const words = [
-    "--doctor",
-    ...["--socket", socketPath],
-    ...(stateDirectory === undefined ? [] : ["--state-dir", stateDirectory]),
-    ...(fix ? ["--fix"] : []),
-  ];
+/** What the program prints as JSON. @throws BlksnapClientError of this name */
+async function printed<Report>(
+  name: "DOCTOR_FAILED" | "CONFIG_CHECK_FAILED",
+  words: readonly [option: string, ...more: string[]],
+): Promise<Report> {
   const path = programPath();
+  const [option] = words;
   const text = await new Promise<string>((done, fail) => {
     const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_MAX_BYTES };
     execFile(path, words, limits, (cause, stdout, stderr) => {
       if (cause === null) return done(stdout);
       const why = stderr.trim().split("\n").at(-1) || cause.message;
-      fail(
-        new BlksnapClientError("DOCTOR_FAILED", `can't run ${path} --doctor: ${why}`, { cause }),
-      );
+      fail(new BlksnapClientError(name, `can't run ${path} ${option}: ${why}`, { cause }));
     });
   });
   try {
-    return JSON.parse(text) as DoctorReport;
+    return JSON.parse(text) as Report;
   } catch (cause) {
-    throw new BlksnapClientError("DOCTOR_FAILED", `${path} --doctor printed no JSON`, { cause });
+    throw new BlksnapClientError(name, `${path} ${option} printed no JSON`, { cause });
   }
+}
+
+/** @throws BlksnapClientError DOCTOR_FAILED */
+export function hostReport(options: ReportOptions): Promise<DoctorReport> {
+  const { socketPath, stateDirectory, fix } = options;
+  return printed("DOCTOR_FAILED", [
+    "--doctor",
+    ...["--socket", socketPath],
+    ...(stateDirectory === undefined ? [] : ["--state-dir", stateDirectory]),
+    ...(fix ? ["--fix"] : []),
+  ]);
+}
+
+/** @throws BlksnapClientError CONFIG_CHECK_FAILED */
+export function configReport(path: string | undefined): Promise<ConfigReport> {
+  const words = path === undefined ? [] : ["--config", path];
+  return printed("CONFIG_CHECK_FAILED", ["--check-config", ...words]);
 }

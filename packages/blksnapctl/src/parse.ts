@@ -1,7 +1,8 @@
 /** From an argument list to what is to be done: a verb with its options, or help. */
+
+import { nearestName } from "@blksnap/api";
 import { quoted, type Scanned, scanArguments } from "./argv.js";
 import { globalOptions, verbs } from "./catalog.js";
-import { nearestName } from "./nearest-name.js";
 import { usageError } from "./usage-error.js";
 import type { Given, OptionSpec, Verb } from "./verb.js";
 

@@ -61,8 +61,10 @@ async function stubFolder(): Promise<string> {
   };
   for (const name of STUBS) await put(name, `cat > /dev/null\necho ${name} "$@"`);
   await put("blksnapctl", `exec '${process.execPath}' '${program}' "$@"`);
-  // The daemon's program, as far as doctor asks it.
-  await put("blksnapd", `echo '{"version":"0.1.0","checks":[]}'`);
+  // The daemon's program, as far as doctor and config ask it.
+  const report =
+    '{"version":"0.1.0","path":"c","files":["c"],"devices":[],"checks":[],"problems":[]}';
+  await put("blksnapd", `echo '${report}'`);
   return folder;
 }
 

@@ -54,6 +54,7 @@ test("each verb's JSON has units in its names", async () => {
   const status = (await json("status")) as { trackers: { capacity_bytes: number }[] };
   assert.is(status.trackers[0]?.capacity_bytes, 64 * 2 ** 20);
   await json("doctor", "--state-dir", dir);
+  await json("config", "check", "-f", join(dir, "no.toml"));
   await json("completion", "bash");
   // Its image is no file here: of export there is the error, of the rest what an empty folder gives.
   await BackupStore.openOrCreate(join(dir, "backups"));

@@ -1,9 +1,9 @@
+import { nearestName } from "@blksnap/api";
 import fc from "fast-check";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { scanArguments } from "../dist/argv.js";
 import { globalOptions, verbs } from "../dist/catalog.js";
-import { nearestName } from "../dist/nearest-name.js";
 import { fillBar, glyphsFor, heatMap } from "../dist/pictures.js";
 import { strerror } from "../dist/strerror.js";
 import { formatTable } from "../dist/table.js";

@@ -7,7 +7,10 @@ import { startOverAsIoFlusher } from "./start-over.js";
  */
 const POOL_THREADS = "16";
 /** With these it is no daemon, or one that starts daemons. */
-const OTHER_USES = new Set(["--help", "-h", "--version", "--doctor", "--supervise"]);
+const OTHER_USES = new Set([
+  ...["--help", "-h", "--version", "--doctor", "--supervise"],
+  ...["--print-config", "--check-config"],
+]);
 
 /** Ends with the process, with an ExitStatus. */
 export async function main(args: string[]): Promise<void> {

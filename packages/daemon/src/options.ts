@@ -1,4 +1,4 @@
-/** Reads the command line of blksnapd by the table of its options. */
+/** Reads the command line of blksnapd by the table of its options, and makes options of the driver of it. */
 import { parseArgs } from "node:util";
 import {
   DAEMON_SETTINGS,
@@ -12,6 +12,7 @@ import {
 import type { DriverOptions } from "@blksnap/driver";
 import { destination, type Logger, pino } from "pino";
 import { OPTIONS } from "./option-table.js";
+import { levelProblem, numberProblem } from "./setting-values.js";
 
 type OwnOption = (typeof DAEMON_SETTINGS)[keyof typeof DAEMON_SETTINGS];
 type Given = Readonly<Record<string, string | boolean | undefined>>;
@@ -20,9 +21,6 @@ type Given = Readonly<Record<string, string | boolean | undefined>>;
 export type Values = Given & {
   readonly [Own in OwnOption as Own["option"]]?: Own["type"] extends "flag" ? boolean : string;
 };
-
-/** As much of a mistyped value as an error message repeats. */
-const QUOTED_MAX = 64;
 
 class UsageError extends Error {}
 
@@ -40,6 +38,9 @@ export function parseOptions(args: string[]): Values {
   const values = parseArgs({ args, options, strict: true }).values as Values;
   if (values.fix === true && values.doctor !== true) {
     throw new UsageError("--fix goes with --doctor");
+  }
+  if (values.json === true && values["print-config"] !== true) {
+    throw new UsageError("--json goes with --print-config");
   }
   return values;
 }
@@ -59,18 +60,17 @@ export function metricsSocketPathOf(values: Values): string | undefined {
   return pathOf(values, DAEMON_SETTINGS.metricsSocket.option);
 }
 
+/** @throws Error for an empty one */
+export function configPathOf(values: Values): string {
+  return pathOf(values, DAEMON_SETTINGS.config.option) ?? DAEMON_SETTINGS.config.default;
+}
+
 function numberOf(values: Values, setting: NumberSetting): number | undefined {
-  const { option, least, most, multipleOf = 1 } = setting;
-  const text = values[option];
+  const text = values[setting.option];
   if (text === undefined) return undefined;
   const value = typeof text === "string" && /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= least && value <= most)) {
-    const typed = String(text).slice(0, QUOTED_MAX);
-    throw new UsageError(`--${option}: '${typed}' is no whole number from ${least} to ${most}`);
-  }
-  if (value % multipleOf !== 0) {
-    throw new UsageError(`--${option}: ${value} is no multiple of ${multipleOf}`);
-  }
+  const problem = numberProblem(setting, value, text);
+  if (problem !== undefined) throw new UsageError(`--${setting.option}: ${problem}`);
   return value;
 }
 
@@ -108,8 +108,7 @@ export function driverOptions(values: Values, logger: Logger): DriverOptions {
 export function makeLogger(values: Values): Logger {
   const { option, default: usual } = DAEMON_SETTINGS.logLevel;
   const level = values[option] ?? usual;
-  if (!Object.hasOwn(pino.levels.values, level)) {
-    throw new UsageError(`--${option}: '${level.slice(0, QUOTED_MAX)}' is no level`);
-  }
+  const problem = levelProblem(level);
+  if (problem !== undefined) throw new UsageError(`--${option}: ${problem}`);
   return pino({ level, base: null }, destination({ dest: 2, sync: true }));
 }

@@ -1,9 +1,17 @@
-/** What blksnapd is started for: a daemon, its supervisor, the doctor. */
+/** What blksnapd is started for: a daemon, its supervisor, the doctor, a look at its settings. */
 
 import type { DriverOptions } from "@blksnap/driver";
 import { DAEMON_VERSION } from "@blksnap/driver/version";
 import { becomeIoFlusher } from "@blksnap/uring";
 import type { Logger } from "pino";
+import { problemText } from "./config/config-problem.js";
+import {
+  EARLIER_CONFIG_VARIABLE,
+  earlierConfigText,
+  type InForce,
+  settingsInForce,
+  withEarlierConfig,
+} from "./config/in-force.js";
 import { ExitStatus } from "./exit-status.js";
 import {
   driverOptions,
@@ -19,36 +27,88 @@ import { startOverAsIoFlusher } from "./start-over.js";
 import { supervise } from "./supervisor.js";
 import { usage } from "./usage.js";
 
+/** All that the command line and the configuration say, found right. */
+interface Start {
+  readonly inForce: InForce;
+  readonly logger: Logger;
+  readonly options: DriverOptions;
+  readonly standbys: number;
+}
+
 /**
  * Ends with the process, with an ExitStatus.
  * @param unprotected why not all threads of the process are I/O flushers, where that is known
  */
 export async function run(args: string[], unprotected?: string): Promise<void> {
-  let values: Values;
-  let logger: Logger;
-  let options: DriverOptions;
-  let standbys: number;
+  let given: Values;
+  let start: Start | undefined;
   try {
-    values = parseOptions(args);
-    logger = makeLogger(values);
-    options = driverOptions(values, logger);
-    socketPathOf(values);
-    metricsSocketPathOf(values);
-    standbys = standbysOf(values);
+    given = parseOptions(args);
+    if (await isOnlyTold(given)) return;
+    start = startOf(given);
   } catch (error) {
     const [why = ""] = (error as Error).message.split("\n");
     console.error(`blksnapd: ${why.replace(/\.$/, "")}. See blksnapd --help`);
     process.exitCode = ExitStatus.USAGE;
     return;
   }
-  if (values.help === true) {
-    process.stdout.write(usage());
-    return;
+  if (start === undefined) process.exitCode = ExitStatus.USAGE;
+  else if (given["print-config"] === true) await printConfig(given, start.inForce);
+  else await act(start, args, unprotected);
+}
+
+/** What needs no settings. */
+async function isOnlyTold(given: Values): Promise<boolean> {
+  if (given.help === true) process.stdout.write(usage());
+  else if (given.version === true) console.log(DAEMON_VERSION);
+  else if (given["check-config"] === true) {
+    const { configReport } = await import("./config/check-report.js");
+    console.log(JSON.stringify(await configReport(given)));
+  } else return false;
+  return true;
+}
+
+/**
+ * Undefined where the configuration is wrong, which is said.
+ * @throws Error with what is wrong about the command line
+ */
+function startOf(given: Values): Start | undefined {
+  const inForce = inForceOf(given);
+  if (inForce === undefined) return undefined;
+  const { values, problems } = inForce;
+  const logger = makeLogger(values);
+  const options = driverOptions(values, logger);
+  socketPathOf(values);
+  metricsSocketPathOf(values);
+  const standbys = standbysOf(values);
+  for (const problem of problems) {
+    if (problem.severity === "error") logger.error(`${problemText(problem)} Not followed`);
+    else logger.warn(problemText(problem));
   }
-  if (values.version === true) {
-    console.log(DAEMON_VERSION);
-    return;
-  }
+  return { inForce, logger, options, standbys };
+}
+
+/** A daemon whose devices may be waiting takes earlier settings where the present ones are wrong. */
+function inForceOf(given: Values): InForce | undefined {
+  const now = settingsInForce(given, process.env);
+  const errors = now.problems.filter(({ severity }) => severity === "error");
+  if (errors.length === 0) return now;
+  const earlier =
+    given.supervised === true ? withEarlierConfig(now, given, process.env) : undefined;
+  if (earlier !== undefined) return earlier;
+  for (const problem of errors) console.error(`blksnapd: ${problemText(problem)}`);
+  return undefined;
+}
+
+async function printConfig(given: Values, inForce: InForce): Promise<void> {
+  const { configDocument, configText } = await import("./config/print-config.js");
+  if (given.json === true) console.log(JSON.stringify(configDocument(given, inForce)));
+  else process.stdout.write(configText(given, inForce));
+}
+
+async function act(start: Start, args: string[], unprotected: string | undefined): Promise<void> {
+  const { inForce, logger, options, standbys } = start;
+  const { values } = inForce;
   if (values.doctor === true) {
     const { examineFor } = await import("./doctor/doctor.js");
     const given = { socketPath: socketPathOf(values), fix: values.fix === true };
@@ -59,6 +119,7 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
     // Daemons inherit the mark, so that none starts over for it: after a crash users wait for a start. Nor may
     // who starts them wait for their devices.
     becomeIoFlusher();
+    process.env[EARLIER_CONFIG_VARIABLE] = earlierConfigText(inForce);
     const daemonArgs = args.filter((arg) => arg !== "--supervise");
     process.exit(await supervise(daemonArgs, standbys, logger));
   }
@@ -67,5 +128,5 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
   prepareProcess(logger);
   // A supervisor, which lives beside two daemons, loads nothing of the driver.
   const { serve } = await import("./serve.js");
-  await serve(values, options, logger);
+  await serve(values, options, logger, inForce.config.devices);
 }

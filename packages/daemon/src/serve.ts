@@ -4,6 +4,8 @@ import type { ControlServer } from "@blksnap/api-server";
 import { DAEMON_VERSION, Driver, type DriverOptions } from "@blksnap/driver";
 import { isEndOfBoot, isGoingDown } from "@blksnap/linux-block";
 import type { Logger } from "pino";
+import { attachConfigured } from "./config/attach-configured.js";
+import type { ConfiguredDevice } from "./config/config.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
 import { ExitStatus } from "./exit-status.js";
@@ -17,7 +19,12 @@ const LEAVE_GRACE_MS = 120_000;
 const TAKE_OVER_TIMEOUT_MS = 5_000;
 
 /** Serves until it is told to end. */
-export async function serve(values: Values, options: DriverOptions, logger: Logger): Promise<void> {
+export async function serve(
+  values: Values,
+  options: DriverOptions,
+  logger: Logger,
+  devices: readonly ConfiguredDevice[] = [],
+): Promise<void> {
   const isSupervised = values.supervised === true || values.standby === true;
   const link = isSupervised ? new SupervisorLink() : undefined;
   const signals = new EndSignals();
@@ -39,7 +46,15 @@ export async function serve(values: Values, options: DriverOptions, logger: Logg
     link?.onEnd((signal) => operations.onSignal(signal));
     link?.onLost(() => onSupervisorLost(operations, logger));
     signals.handle((signal) => operations.onSignal(signal));
+    // A standby continues what another daemon has begun: what was detached since then stays so.
+    const ended = new AbortController();
+    void attachConfigured(values.standby === true ? [] : devices, {
+      attach: (device, wanted) => driver.attach(device, wanted),
+      logger,
+      signal: ended.signal,
+    });
     const ending = await operations.ending;
+    ended.abort();
     signals.release();
     await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
     link?.close();

@@ -1,5 +1,5 @@
 /** The daemon's own life: when it ends, when it refuses to, and who else may run. */
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlksnapClient } from "@blksnap/client";
 import * as assert from "uvu/assert";
@@ -74,6 +74,31 @@ test("after a killed daemon another starts, and its end detaches what nobody use
   });
   await next.client.snapshotTake(id);
   await next.stop();
+});
+
+test("devices of the configuration are attached at start; a wrong one starts nothing", async (t) => {
+  const device = await loopDisk(t, 8 * MIB);
+  const { args, socketPath } = ownPlace(t);
+  const config = join(t.folder, t.name("config-"));
+  t.defer(() => rmSync(config));
+  const devices = [device, "/dev/not/there"].map((name) => `[[device]]\ndevice = "${name}"\n`);
+  const own = { args: [...args, "--config", config], socketPath, name: "configured" };
+  writeFileSync(config, `${devices.join("wait-seconds = 0\n")}wait-secs = 0\n`);
+  const refused = new Daemon(own);
+  assert.is((await refused.ended()).status, 2);
+  assert.match(refused.log(), "there is no key 'wait-secs' here. Did you mean wait-seconds?");
+  writeFileSync(config, `${devices.join("wait-seconds = 0\n")}wait-seconds = 0\n`);
+  const daemon = await Daemon.start(own);
+  await until("both are said to be attached or not", () => {
+    const text = daemon.log();
+    return /configuration is attached/.test(text) && /there.*configuration is not/.test(text);
+  });
+  const { trackers } = await daemon.client.status();
+  assert.equal(
+    trackers.map((tracker) => tracker.device),
+    [device],
+  );
+  await daemon.stop();
 });
 
 test("a daemon told to end before anybody has asked it anything ends cleanly", async (t) => {

@@ -29,6 +29,7 @@ export const WITHOUT_UNIT: readonly string[] = [
   "errno",
   "error_code",
   "first_block",
+  "line",
   "from",
   "index",
   "major",

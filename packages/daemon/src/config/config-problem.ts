@@ -1,0 +1,22 @@
+/** What is wrong with the configuration. */
+
+export interface ConfigProblem {
+  readonly path: string;
+  /** Counted from 1; absent where it is not known, or the whole file is meant. */
+  readonly line?: number | undefined;
+  /** The daemon does not start on an error. */
+  readonly severity: "error" | "warning";
+  readonly what: string;
+  readonly hint: string;
+}
+
+/** "/etc/blksnap/blksnap.toml:3" */
+export function placeOf({ path, line }: Pick<ConfigProblem, "path" | "line">): string {
+  return line === undefined ? path : `${path}:${line}`;
+}
+
+/** On one line, without the severity. */
+export function problemText(problem: ConfigProblem): string {
+  const end = problem.hint.endsWith("?") ? "" : ".";
+  return `${placeOf(problem)}: ${problem.what}. ${problem.hint}${end}`;
+}

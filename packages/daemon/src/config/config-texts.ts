@@ -1,0 +1,73 @@
+/**
+ * The configuration files: which they are, in the order in which they count, and what they say.
+ *
+ * ```
+ *   /etc/blksnap/blksnap.toml          first, need not be there
+ *   /etc/blksnap/blksnap.toml.d/*.toml then, by name; a later setting replaces an earlier one
+ * ```
+ */
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { DAEMON_SETTINGS } from "@blksnap/api";
+import type { ConfigProblem } from "./config-problem.js";
+
+export interface ConfigText {
+  readonly path: string;
+  readonly text: string;
+}
+
+const FILE_MAX_BYTES = 2 ** 20;
+const FILES_MAX = 100;
+
+/** What is there, and what of it cannot be read. The file that is there by default may be missing. */
+export function readConfigTexts(path: string): {
+  readonly texts: ConfigText[];
+  readonly problems: ConfigProblem[];
+} {
+  const texts: ConfigText[] = [];
+  const problems: ConfigProblem[] = [];
+  const mayBeMissing = path === DAEMON_SETTINGS.config.default;
+  const dropIns = namesIn(`${path}.d`, problems);
+  if (dropIns.length > FILES_MAX) {
+    const what = `${dropIns.length} files *.toml, and at most ${FILES_MAX} are read`;
+    problems.push({ path: `${path}.d`, severity: "error", what, hint: "Put some into one" });
+  }
+  for (const file of [path, ...dropIns.slice(0, FILES_MAX)]) {
+    try {
+      texts.push({ path: file, text: textOf(file) });
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (code === "ENOENT" && file === path && mayBeMissing) continue;
+      const what = `cannot be read: ${code ?? message}`;
+      problems.push({ path: file, severity: "error", what, hint: "Check its name and mode" });
+    }
+  }
+  return { texts, problems };
+}
+
+function namesIn(folder: string, problems: ConfigProblem[]): string[] {
+  try {
+    const names = readdirSync(folder).filter((name) => /^[^.].*\.toml$/.test(name));
+    return names.sort().map((name) => join(folder, name));
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT" && code !== "ENOTDIR") {
+      const what = `cannot be read: ${code ?? message}`;
+      problems.push({ path: folder, severity: "error", what, hint: "Check its mode" });
+    }
+    return [];
+  }
+}
+
+/** @throws Error for what is no text of a sensible size */
+function textOf(path: string): string {
+  const stats = statSync(path);
+  if (stats.isDirectory()) throw new Error("it is a folder");
+  if (stats.size > FILE_MAX_BYTES) throw new Error(`it has more than ${FILE_MAX_BYTES} bytes`);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(path));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ERR_ENCODING_INVALID_ENCODED_DATA") throw error;
+    throw new Error("it is no UTF-8", { cause: error });
+  }
+}

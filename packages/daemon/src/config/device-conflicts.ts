@@ -1,0 +1,59 @@
+/** Which of the devices to attach are the same, or lie on each other, on this host as it is now. */
+import { knownStackOf, lookAtPath, meetingOf, type TopologyProbe } from "@blksnap/linux-block";
+import type { ConfiguredDevice } from "./config.js";
+import type { ConfigProblem } from "./config-problem.js";
+
+interface Place {
+  readonly configured: ConfiguredDevice;
+  readonly identity: string;
+}
+
+function problemOf({ from }: ConfiguredDevice, what: string): ConfigProblem {
+  const [, path = from, line] = /^(.*):(\d+)$/.exec(from) ?? [];
+  const hint = "Track a disk or what lies on it, not both, and each once";
+  return {
+    path,
+    line: line === undefined ? undefined : Number(line),
+    severity: "error",
+    what,
+    hint,
+  };
+}
+
+/** Devices that are not there are passed over: what they will be cannot be told. */
+export async function deviceConflicts(
+  devices: readonly ConfiguredDevice[],
+  probe: TopologyProbe = {},
+): Promise<ConfigProblem[]> {
+  const problems: ConfigProblem[] = [];
+  const places: Place[] = [];
+  for (const configured of devices) {
+    const found = await (probe.lookAt ?? lookAtPath)(configured.device).catch(() => undefined);
+    if (found === undefined) continue;
+    const place = { configured, identity: found.identity };
+    for (const earlier of places) {
+      const what = await conflict(place, earlier, probe);
+      if (what !== undefined) problems.push(problemOf(configured, what));
+    }
+    places.push(place);
+  }
+  return problems;
+}
+
+async function conflict(
+  one: Place,
+  other: Place,
+  probe: TopologyProbe,
+): Promise<string | undefined> {
+  const { device } = one.configured;
+  const { device: its, from } = other.configured;
+  if (device === its) return undefined;
+  if (one.identity === other.identity) return `${device} and ${its} (${from}) are the same`;
+  const stack = await knownStackOf(device, probe);
+  if (stack.has(other.identity)) return `${device} lies on ${its} (${from})`;
+  const below = await knownStackOf(its, probe);
+  if (below.has(one.identity)) return `${its} (${from}) lies on ${device}`;
+  const meeting = meetingOf(stack, below);
+  if (meeting === undefined) return undefined;
+  return `${device} and ${its} (${from}) lie on the same bytes of ${meeting.one.name}`;
+}

@@ -1,0 +1,45 @@
+/** What values a setting takes, whether they come as words of a command line or from a file. */
+import type { NumberSetting, Setting } from "@blksnap/api";
+import { pino } from "pino";
+
+/** As much of a mistyped value as a message repeats. */
+const QUOTED_MAX = 64;
+
+function quoted(value: unknown): string {
+  const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+  return `'${text.slice(0, QUOTED_MAX)}'`;
+}
+
+/** What is wrong with a number; `typed` is how it was given. */
+export function numberProblem(
+  setting: NumberSetting,
+  value: number,
+  typed: unknown = value,
+): string | undefined {
+  const { least, most, multipleOf = 1 } = setting;
+  if (!(Number.isInteger(value) && value >= least && value <= most)) {
+    return `${quoted(typed)} is no whole number from ${least} to ${most}`;
+  }
+  return value % multipleOf === 0 ? undefined : `${value} is no multiple of ${multipleOf}`;
+}
+
+export function levelProblem(level: string): string | undefined {
+  return Object.hasOwn(pino.levels.values, level) ? undefined : `${quoted(level)} is no level`;
+}
+
+/** What is wrong with a value of any type. */
+export function settingProblem(setting: Setting, value: unknown): string | undefined {
+  switch (setting.type) {
+    case "flag":
+      return typeof value === "boolean" ? undefined : `${quoted(value)} is neither true nor false`;
+    case "path":
+      if (typeof value !== "string") return `${quoted(value)} is no text`;
+      return value === "" ? "is empty" : undefined;
+    case "level":
+      return typeof value === "string" ? levelProblem(value) : `${quoted(value)} is no text`;
+    case "count":
+    case "bytes":
+    case "ms":
+      return numberProblem(setting, typeof value === "number" ? value : Number.NaN, value);
+  }
+}

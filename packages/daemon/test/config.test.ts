@@ -1,0 +1,246 @@
+/** The configuration files: what counts, and what is said about mistakes. */
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { DAEMON_KEYS, DEVICE_KEYS, readConfig } from "../dist/config/config.js";
+import { problemText } from "../dist/config/config-problem.js";
+import { earlierConfigText, settingsInForce, withEarlierConfig } from "../dist/config/in-force.js";
+import { configDocument, configText } from "../dist/config/print-config.js";
+import { OPTIONS } from "../dist/option-table.js";
+import { parseOptions } from "../dist/options.js";
+
+const program = join(import.meta.dirname, "../bin/blksnapd.mjs");
+let folder: string;
+let config: string;
+
+function write(text: string, dropIns: Readonly<Record<string, string>> = {}): void {
+  writeFileSync(config, text);
+  for (const [name, dropIn] of Object.entries(dropIns)) {
+    writeFileSync(join(`${config}.d`, name), dropIn);
+  }
+}
+
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-config-"));
+  config = join(folder, "blksnap.toml");
+  mkdirSync(`${config}.d`);
+});
+test.after.each(() => rmSync(folder, { recursive: true }));
+
+function inForce(args: string[] = [], environment = {}) {
+  return settingsInForce(parseOptions([`--config=${config}`, ...args]), environment);
+}
+
+function complaints(text: string): string[] {
+  const { problems } = readConfig([{ path: "c", text }]);
+  return problems.map(problemText);
+}
+
+test("command line before environment before drop-ins before file before default", () => {
+  write('[daemon]\nreactors = 1\nfront-depth = 2\nio-timeout = 500\nsocket = "/s/file"\n', {
+    "10-a.toml": "[daemon]\nfront-depth = 3\nio-timeout = 600\n",
+    "20-b.toml": "[daemon]\nio-timeout = 700\n",
+    ".hidden.toml": "[daemon]\nio-timeout = 800\n",
+    "note.txt": "no TOML",
+  });
+  const options = ["--io-timeout=900"];
+  const now = inForce(options, { BLKSNAP_SOCKET: "/s/environment" });
+  assert.equal(now.problems, []);
+  assert.equal(
+    now.files,
+    [config, "10-a.toml", "20-b.toml"].map((name, at) => (at ? join(`${config}.d`, name) : name)),
+  );
+  assert.equal(Object.fromEntries(now.origins), {
+    config: "command line",
+    reactors: `${config}:2`,
+    "front-depth": join(`${config}.d`, "10-a.toml:2"),
+    "io-timeout": "command line",
+    socket: "$BLKSNAP_SOCKET",
+  });
+  const { values } = now;
+  assert.equal([values["reactors"], values["front-depth"]], ["1", "3"]);
+  assert.equal([values["io-timeout"], values["image-depth"]], ["900", undefined]);
+  assert.is(values.socket, undefined, "the environment's, which the client reads as well");
+  assert.is(inForce().values.socket, "/s/file");
+  assert.is(inForce(["--socket=/s/o"], { BLKSNAP_SOCKET: "/s/e" }).values.socket, "/s/o");
+});
+
+const wrongValues = {
+  flag: '"yes"',
+  path: "1",
+  level: '"loud"',
+  count: '"1"',
+  bytes: "0.5",
+  ms: "true",
+};
+
+test("each key of each table is refused with a value of another type, with its line", () => {
+  for (const [name, setting] of DAEMON_KEYS) {
+    const [said, ...more] = complaints(`[daemon]\n\n${name} = ${wrongValues[setting.type]}\n`);
+    assert.match(said!, new RegExp(`^c:3: ${name}: `));
+    assert.equal(more, []);
+  }
+  for (const [name, setting] of DEVICE_KEYS) {
+    const rest = name === "device" ? "" : 'device = "/dev/vg/a"\n';
+    const all = complaints(`[[device]]\n${rest}${name} = ${wrongValues[setting.type]}\n`);
+    assert.is(all.length, 1);
+    assert.match(all[0]!, new RegExp(`^c:${rest === "" ? 2 : 3}: ${name}: `));
+  }
+  assert.match(complaints("[daemon]\nreactors = 17\n")[0]!, "'17' is no whole number from 1 to 16");
+  assert.match(complaints("[daemon]\nmax-io = 5000\n")[0]!, "5000 is no multiple of 4096");
+});
+
+test("an option belongs to the file, or is said to belong to the command line", () => {
+  for (const { option, internal, commandLineOnly } of OPTIONS) {
+    if (commandLineOnly !== true || internal === true) continue;
+    const expected = `there is no key '${option}' here. It goes on blksnapd's command line.`;
+    assert.match(complaints(`[daemon]\n${option} = true\n`)[0]!, expected);
+  }
+});
+
+test("what is unknown is named with its line and what may be meant", () => {
+  const cases: readonly (readonly [text: string, ...said: string[]])[] = [
+    ["[daemon]\nreactor = 1\n", "c:2: there is no key 'reactor' here. Did you mean reactors?"],
+    ["reactors = 1\n", "c:1: there is no 'reactors'. Write it below [daemon]."],
+    ["[deamon]\n", "c:1: there is no 'deamon'. Did you mean daemon?"],
+    ["[other]\nx = 1\n", "c:1: there is no 'other'. There are [daemon] and [[device]]."],
+    ["[device]\n", "c:1: device is no list of tables. Write [[device]]."],
+    ["daemon = 1\n", "c:1: daemon is no table. Write [daemon]."],
+    ['daemon.log-level = "x"\n', "c:1: log-level: 'x' is no level. See blksnap.toml(5)."],
+    ["[daemon]\nreactors = \n", "c:2: this is no TOML: "],
+    ["[daemon]\nreactors = 1\nreactors = 2\n", "c:3: this is no TOML: "],
+  ];
+  for (const [text, ...said] of cases) {
+    const all = complaints(text);
+    assert.is(all.length, said.length, `${text}: ${all.join(" ")}`);
+    for (const [at, one] of said.entries()) assert.ok(all[at]!.startsWith(one), all[at]);
+  }
+});
+
+test("devices are named once, by a name that stays the same", () => {
+  const device = (name: string) => `[[device]]\ndevice = "${name}"\n`;
+  assert.match(complaints("[[device]]\npersistent = true\n")[0]!, "c:1: [[device]] names none");
+  assert.match(complaints(device("sda"))[0]!, "'sda' is no absolute path");
+  assert.match(complaints(device("/dev/ublkb3"))[0]!, "is a front or an image");
+  assert.match(complaints(device("/dev/blksnap/data"))[0]!, "is a front or an image");
+  for (const name of ["/dev/sda", "/dev/nvme0n1p2", "/dev/dm-3"]) {
+    assert.match(complaints(device(name))[0]!, "may be another disk after the next boot");
+  }
+  assert.match(complaints(device("/dev/disk/by-uuid/x"))[0]!, "leads to the front");
+  assert.equal(complaints(device("/dev/disk/by-id/wwn-0x5")), []);
+  const twice = complaints(device("/dev/vg/a") + device("/dev/vg/b") + device("/dev/vg/a"));
+  assert.equal(twice, ["c:6: /dev/vg/a is named at c:1, too. Keep one."]);
+});
+
+test("devices of all files are taken together", () => {
+  const device = (name: string, more = "") => `[[device]]\ndevice = "${name}"\n${more}`;
+  write(device("/dev/vg/a", "persistent = true\nwait-seconds = 0\n"), {
+    "b.toml": device("/dev/vg/b"),
+  });
+  assert.equal(inForce().config.devices, [
+    { device: "/dev/vg/a", persistent: true, waitSeconds: 0, from: `${config}:1` },
+    { device: "/dev/vg/b", persistent: false, waitSeconds: 30, from: `${config}.d/b.toml:1` },
+  ]);
+});
+
+test("files that cannot be read are named; the usual one may be missing", () => {
+  assert.match(problemText(inForce().problems[0]!), `${config}: cannot be read: ENOENT`);
+  writeFileSync(config, Buffer.of(0x61, 0xff));
+  assert.match(problemText(inForce().problems[0]!), "it is no UTF-8");
+  writeFileSync(config, Buffer.alloc(2 ** 20 + 1, "#"));
+  assert.match(problemText(inForce().problems[0]!), "more than 1048576 bytes");
+  rmSync(config);
+  mkdirSync(config);
+  assert.match(problemText(inForce().problems[0]!), "it is a folder");
+});
+
+test("what is printed is a configuration that says the same", () => {
+  write('[daemon]\nreactors = 3\nstate-dir = "/a \\"b\\\\c"\ntrust-reboots = true\n', {
+    "d.toml": '[[device]]\ndevice = "/dev/vg/a"\npersistent = true\n',
+  });
+  const given = parseOptions([`--config=${config}`]);
+  const now = settingsInForce(given, {});
+  const text = configText(given, now);
+  const again = readConfig([{ path: "printed", text }]);
+  assert.equal(again.problems, []);
+  const { daemon, device, files } = configDocument(given, now);
+  assert.equal(
+    daemon.filter(({ value }) => value !== null).map(({ key, value }) => [key, value]),
+    [...again.config.values].map(([key, { value }]) => [key, value]),
+  );
+  assert.equal(
+    daemon.map(({ key }) => key),
+    [...DAEMON_KEYS.keys()],
+  );
+  assert.equal(
+    daemon.filter(({ from }) => from !== "default").map(({ key, from }) => [key, from]),
+    [
+      ["state-dir", `${config}:3`],
+      ["reactors", `${config}:2`],
+      ["trust-reboots", `${config}:4`],
+    ],
+  );
+  assert.is(files.length, 2);
+  assert.equal(device, [
+    { device: "/dev/vg/a", persistent: true, wait_seconds: 30, from: `${config}.d/d.toml:1` },
+  ]);
+  assert.is(again.config.devices[0]?.persistent, true);
+});
+
+test("a daemon that resumes devices takes the earlier settings where the files became wrong", () => {
+  write("[daemon]\nreactors = 3\nfront-depth = 7\n");
+  const earlier = earlierConfigText(inForce());
+  write("[daemon]\nreactors = many\n");
+  const args = ["--supervised", "--front-depth=9"];
+  const now = inForce(args);
+  assert.ok(now.problems.length > 0);
+  const given = parseOptions([`--config=${config}`, ...args]);
+  assert.is(withEarlierConfig(now, given, {}), undefined, "where nobody has told them");
+  const taken = withEarlierConfig(now, given, { BLKSNAPD_EARLIER_CONFIG: earlier })!;
+  assert.equal([taken.values["reactors"], taken.values["front-depth"]], ["3", "9"]);
+  assert.equal(taken.problems, now.problems, "which are logged");
+});
+
+function runProgram(...args: string[]) {
+  const words = [program, `--config=${config}`, ...args];
+  return spawnSync(process.execPath, words, { encoding: "utf8", env: {} });
+}
+
+test("a daemon does not start on a wrong configuration, and names each mistake", () => {
+  write("[daemon]\nreactor = 2\nstandbys = 9\n");
+  for (const use of [["--supervise"], ["--standby"], ["--print-config"], ["--doctor"]]) {
+    const { status, stdout, stderr } = runProgram(...use);
+    assert.equal([status, stdout], [2, ""], use[0]);
+    assert.equal(stderr.split("\n"), [
+      `blksnapd: ${config}:2: there is no key 'reactor' here. Did you mean reactors?`,
+      `blksnapd: ${config}:3: standbys: '9' is no whole number from 0 to 8. See blksnap.toml(5).`,
+      "",
+    ]);
+  }
+  const report = JSON.parse(runProgram("--check-config").stdout);
+  assert.equal(
+    report.problems.map(({ line, severity }: { line: number; severity: string }) => [
+      line,
+      severity,
+    ]),
+    [
+      [2, "error"],
+      [3, "error"],
+    ],
+  );
+  write("[daemon]\nreactors = 2\n");
+  const printed = runProgram("--print-config", "--json", "--front-depth=5");
+  assert.equal([printed.status, printed.stderr], [0, ""]);
+  const values = new Map(
+    JSON.parse(printed.stdout).daemon.map((one: { key: string; value: unknown }) => [
+      one.key,
+      one.value,
+    ]),
+  );
+  assert.equal([values.get("reactors"), values.get("front-depth")], [2, 5]);
+});
+
+test.run();
