@@ -23,6 +23,7 @@ import {
   type Values,
 } from "./options.js";
 import { prepareProcess } from "./process-setup.js";
+import { ServiceManager } from "./service-manager.js";
 import { startOverAsIoFlusher } from "./start-over.js";
 import { supervise } from "./supervisor.js";
 import { usage } from "./usage.js";
@@ -120,8 +121,9 @@ async function act(start: Start, args: string[], unprotected: string | undefined
     // who starts them wait for their devices.
     becomeIoFlusher();
     process.env[EARLIER_CONFIG_VARIABLE] = earlierConfigText(inForce);
+    const manager = new ServiceManager({ environment: process.env, pid: process.pid, logger });
     const daemonArgs = args.filter((arg) => arg !== "--supervise");
-    process.exit(await supervise(daemonArgs, standbys, logger));
+    process.exit(await supervise(daemonArgs, standbys, logger, manager));
   }
   const problem = unprotected ?? startOverAsIoFlusher();
   if (problem !== undefined) logger.warn({ problem }, "not all threads are protected");

@@ -11,6 +11,7 @@ import { EndSignals } from "./end-signals.js";
 import { ExitStatus } from "./exit-status.js";
 import { metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
 import { endAtOnce } from "./process-end.js";
+import { ServiceManager } from "./service-manager.js";
 import { SupervisorLink } from "./supervisor-link.js";
 
 /** How long operations of clients may still run when devices are left to the next daemon. */
@@ -28,6 +29,10 @@ export async function serve(
   const isSupervised = values.supervised === true || values.standby === true;
   const link = isSupervised ? new SupervisorLink() : undefined;
   const signals = new EndSignals();
+  // A supervisor speaks for its daemons.
+  const manager = isSupervised
+    ? undefined
+    : new ServiceManager({ environment: process.env, pid: process.pid, logger });
   process.on("uncaughtException", (error) => {
     logger.fatal({ err: error }, "unexpected failure: leaving the devices to the next daemon");
     endAtOnce(ExitStatus.FAILED);
@@ -52,9 +57,13 @@ export async function serve(
       attach: (device, wanted) => driver.attach(device, wanted),
       logger,
       signal: ended.signal,
+    }).then(() => {
+      link?.settled();
+      manager?.ready("serves");
     });
     const ending = await operations.ending;
     ended.abort();
+    if (ending === "detach") manager?.stopping();
     signals.release();
     await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
     link?.close();

@@ -5,6 +5,7 @@
  *   standby   ── ready ────▶ supervisor     everything is loaded
  *             ◀─── go ──────                it is your turn
  *   active    ── serving ──▶                devices and control API are there
+ *             ── settled ──▶                devices of the configuration are attached, or given up
  *             ── prepare ──▶                start one from the program on disk
  *             ◀── prepared ─                it is ready: leave to it
  *             ◀── end ──────                a stop of the daemon was asked for
@@ -22,6 +23,7 @@ export type ToDaemon =
 export type ToSupervisor =
   | { readonly type: "ready"; readonly version: string }
   | { readonly type: "serving" }
+  | { readonly type: "settled" }
   | { readonly type: "prepare" };
 
 /** The daemon that continues in this one's place. */
@@ -67,6 +69,10 @@ export class SupervisorLink {
 
   serving(): void {
     this.#send({ type: "serving" });
+  }
+
+  settled(): void {
+    this.#send({ type: "settled" });
   }
 
   /**

@@ -23,6 +23,7 @@ import { becomeIoFlusher, bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ExitStatus } from "./exit-status.js";
 import { stayAlive } from "./process-setup.js";
+import type { ServiceManager } from "./service-manager.js";
 import type { ToDaemon, ToSupervisor } from "./supervisor-link.js";
 
 /** A standby is started when the active daemon has had this time to settle. */
@@ -40,6 +41,7 @@ class Daemon {
   /** Ends with the version when it is loaded; rejects when it ended before. */
   readonly ready: Promise<string>;
   onServing: () => void = () => undefined;
+  onSettled: () => void = () => undefined;
   onPrepare: () => void = () => undefined;
   onExit: (status: number | null, signal: string | null) => void = () => undefined;
 
@@ -52,6 +54,7 @@ class Daemon {
         const said = message as ToSupervisor;
         if (said.type === "ready") resolve(said.version);
         else if (said.type === "serving") this.onServing();
+        else if (said.type === "settled") this.onSettled();
         else this.onPrepare();
       });
       this.process.once("error", (error) => {
@@ -82,8 +85,12 @@ class Daemon {
   }
 }
 
+/** The part of the service manager that is told about daemons. */
+type Told = Pick<ServiceManager, "ready" | "status" | "stopping">;
+
 export class Supervisor {
   readonly #program: readonly string[];
+  readonly #manager: Told | undefined;
   readonly #logger: Logger;
   readonly #done: (status: number) => void;
   #active: Daemon | undefined;
@@ -107,8 +114,10 @@ export class Supervisor {
     standbys: number,
     logger: Logger,
     done: (status: number) => void,
+    manager?: Told,
   ) {
     this.#program = program;
+    this.#manager = manager;
     this.#standbysWanted = standbys;
     this.#logger = logger;
     this.#done = done;
@@ -128,6 +137,7 @@ export class Supervisor {
     this.#active = daemon;
     this.#logger.info({ pid: daemon.pid }, "active daemon");
     daemon.onServing = () => this.#onServing(daemon);
+    daemon.onSettled = () => this.#manager?.ready(`pid ${daemon.pid} serves`);
     daemon.onPrepare = () => void this.#prepare(daemon);
     daemon.onExit = (status, signal) => this.#onActiveExit(daemon, status, signal);
     if (this.#keptEnd !== undefined) daemon.send({ type: "end", signal: this.#keptEnd });
@@ -152,6 +162,7 @@ export class Supervisor {
       return;
     }
     const { pid } = daemon;
+    this.#manager?.status(`pid ${pid} has ended, devices wait for the next daemon`);
     if (status === ExitStatus.HANDED_OVER) {
       this.#logger.info({ pid }, "daemon left to its successor");
       this.#replace();
@@ -217,6 +228,7 @@ export class Supervisor {
 
   #end(status: number): void {
     for (const daemon of [...this.#standbys, ...this.#fallbacks]) daemon.dismiss();
+    this.#manager?.stopping();
     this.#done(status);
   }
 }
@@ -245,13 +257,14 @@ export function supervise(
   args: readonly string[],
   standbys: number,
   logger: Logger,
+  manager: ServiceManager,
 ): Promise<number> {
   for (const problem of [becomeIoFlusher(), stayAlive()]) {
     if (problem !== undefined) logger.warn({ problem }, "the daemon is not protected");
   }
   const program = [process.execPath, process.argv[1] as string, ...args];
   return new Promise((resolve) => {
-    const supervisor = new Supervisor(program, standbys, logger, resolve);
+    const supervisor = new Supervisor(program, standbys, logger, resolve, manager);
     for (const name of ["SIGTERM", "SIGINT"] as const) {
       process.on(name, (signal) => supervisor.signal(signal));
     }

@@ -15,6 +15,7 @@ function serve(): void {
   if (existsSync(join(folder, "fail-start")) && version === "bad") process.exit(9);
   writeFileSync(join(folder, "serving"), `${process.pid} ${version}`);
   say({ type: "serving" });
+  say({ type: "settled" });
 }
 
 process.on("message", (message: ToDaemon) => {

@@ -10,6 +10,8 @@ import { isSharedRoot, Supervisor } from "../dist/supervisor.js";
 interface World {
   readonly folder: string;
   readonly supervisor: Supervisor;
+  /** What the service manager has been told. */
+  readonly told: readonly string[];
   /** The exit status that it ended with. */
   ended(): number | undefined;
   set(name: string, text?: string): void;
@@ -29,8 +31,14 @@ async function withWorld(body: (world: World) => Promise<void>, standbys = 1): P
   let status: number | undefined;
   writeFileSync(path("version"), "1");
   const program = [process.execPath, join(import.meta.dirname, "supervisor-daemon.js"), folder];
-  const supervisor = new Supervisor(program, standbys, pino({ level: "silent" }), (end) => {
+  const told: string[] = [];
+  const done = (end: number): void => {
     status = end;
+  };
+  const supervisor = new Supervisor(program, standbys, pino({ level: "silent" }), done, {
+    ready: (text) => told.push(`ready: ${text}`),
+    status: (text) => told.push(text),
+    stopping: () => told.push("stopping"),
   });
   const who = () => {
     const [pid, version = ""] = (text("serving") ?? "0").split(" ");
@@ -42,6 +50,7 @@ async function withWorld(body: (world: World) => Promise<void>, standbys = 1): P
     await body({
       folder,
       supervisor,
+      told,
       ended: () => status,
       set: (name, value = "") => writeFileSync(path(name), value),
       unset: (name) => rmSync(path(name)),
@@ -72,6 +81,25 @@ test("a standby goes on after a kill, and another one is made", () =>
     process.kill(first.pid, "SIGKILL");
     assert.is((await serving(first.pid)).pid, ready);
     assert.ok(await standby([ready]));
+  }));
+
+test("the service manager is told when all is there, when it is not, and of the end", () =>
+  withWorld(async ({ supervisor, told, serving, standby, ended }) => {
+    supervisor.start();
+    const first = await serving();
+    await eventually("it is ready", () => told.length === 1);
+    const ready = await standby();
+    process.kill(first.pid, "SIGKILL");
+    await serving(first.pid);
+    await eventually("it is ready again", () => told.length === 3);
+    supervisor.signal("SIGTERM");
+    await eventually("it has ended", () => ended() !== undefined);
+    assert.equal(told, [
+      `ready: pid ${first.pid} serves`,
+      `pid ${first.pid} has ended, devices wait for the next daemon`,
+      `ready: pid ${ready} serves`,
+      "stopping",
+    ]);
   }));
 
 test("as many standbys as are wanted go on, one after the other", () =>

@@ -132,6 +132,7 @@ export class SimNative {
       releaseThread: () => 0,
       replaceProcess: () => -Errno.EPERM,
       setAffinity: () => 0,
+      sendDatagram: (_path, text) => text.length,
       setCapability: (_capability, effective) => {
         const was = this.#hasSysAdmin ? 1 : 0;
         this.#hasSysAdmin = effective;

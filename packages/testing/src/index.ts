@@ -1,2 +1,3 @@
+export { type DatagramReceiver, receiveDatagrams } from "./datagrams.js";
 export { Dice } from "./dice.js";
 export { eventually } from "./eventually.js";

@@ -7,9 +7,12 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
@@ -154,6 +157,27 @@ Napi::Value ReleaseThread(const Napi::CallbackInfo& info) {
 // endProcess(status): _exit(2)
 Napi::Value EndProcessNow(const Napi::CallbackInfo& info) { _exit(I32(info, 0)); }
 
+// sendDatagram(path, text): to a Unix socket, and never waits; a name of the abstract kind begins with "@"
+Napi::Value SendDatagram(const Napi::CallbackInfo& info) {
+  const std::string path = Text(info, 0);
+  const std::string text = Text(info, 1);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return Number(info.Env(), -ENAMETOOLONG);
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  if (path[0] == '@') address.sun_path[0] = 0;
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return Result(info.Env(), -1);
+  const ssize_t sent = sendto(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL,
+                              reinterpret_cast<const sockaddr*>(&address), length);
+  Napi::Value result = Result(info.Env(), sent);
+  close(fd);
+  return result;
+}
+
 // setAffinity(cpu): binds the calling thread to one CPU
 Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
   cpu_set_t set;
@@ -214,6 +238,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["releaseThread"] = Napi::Function::New(env, ReleaseThread, "releaseThread");
   exports["replaceProcess"] = Napi::Function::New(env, ReplaceProcess, "replaceProcess");
   exports["setCapability"] = Napi::Function::New(env, SetCapability, "setCapability");
+  exports["sendDatagram"] = Napi::Function::New(env, SendDatagram, "sendDatagram");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");
 }
 

@@ -77,6 +77,7 @@ export interface UringNative {
   releaseThread(status: number): number;
   replaceProcess(path: string, words: readonly string[]): number;
   setAffinity(cpu: number): number;
+  sendDatagram(path: string, text: string): number;
   setCapability(capability: number, effective: boolean): number;
   directIoAlignment(fd: number): [number, number] | number;
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;

@@ -54,6 +54,14 @@ export function threadId(): number {
   return native.threadId();
 }
 
+/**
+ * Sends a datagram to a Unix socket and never waits; "@" begins the name of an abstract one. Answers its length
+ * or a negative errno, -EAGAIN where the receiver has to read others first.
+ */
+export function sendDatagram(path: string, text: string): number {
+  return native.sendDatagram(path, text);
+}
+
 /** prctl(2) with one argument; a negative errno is answered, not thrown. */
 export function prctl(option: number, argument: number): number {
   return native.prctl(option, argument);

@@ -1,11 +1,13 @@
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { eventually, receiveDatagrams } from "@blksnap/testing";
 import {
   Capability,
   createMemoryFile,
   ioctl,
   ioctlAsync,
   LockType,
+  sendDatagram,
   setAffinity,
   threadId,
   tryLockFile,
@@ -14,7 +16,7 @@ import {
 } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { withFolder } from "./support.js";
+import { withFolder, withFolderMeanwhile } from "./support.js";
 
 const BLKGETSIZE64 = 0x80081272;
 const FIONREAD = 0x541b;
@@ -67,6 +69,39 @@ test("a file lock belongs to the open file, not to the process", () => {
 test("the main thread's id is the process's, and a CPU that is not there is refused", () => {
   assert.is(threadId(), process.pid);
   assert.is(setAffinity(100_000), -22);
+});
+
+test("a datagram comes to a socket with a path or an abstract name", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    for (const name of [join(folder, "socket"), `@blksnap-test-${process.pid}`]) {
+      const receiver = await receiveDatagrams(name);
+      assert.is(sendDatagram(name, "READY=1\nSTATUS=ü"), 17);
+      await eventually("it comes", () => receiver.received.length === 1);
+      assert.is(receiver.received[0], "READY=1\nSTATUS=ü");
+      await receiver.close();
+    }
+    assert.is(sendDatagram(join(folder, "none"), "x"), -2);
+    assert.is(sendDatagram("", "x"), -36);
+    assert.is(sendDatagram(`/${"x".repeat(200)}`, "x"), -36);
+  });
+});
+
+test("nothing is waited for where the receiver has to read others first", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "socket");
+    const receiver = await receiveDatagrams(path);
+    const { pid } = receiver;
+    process.kill(pid, "SIGSTOP");
+    const state = () => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.[0];
+    await eventually("it reads nothing", () => state() === "T");
+    const text = "x".repeat(1000);
+    let sent = 0;
+    while (sent < 100_000 && sendDatagram(path, text) === text.length) sent++;
+    assert.is(sendDatagram(path, text), -11);
+    process.kill(pid, "SIGCONT");
+    await eventually("all that was sent comes", () => receiver.received.length >= sent);
+    await receiver.close();
+  });
 });
 
 /** Whether the calling thread may use a capability now. */

@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlksnapClient } from "@blksnap/client";
+import { receiveDatagrams } from "@blksnap/testing";
 import * as assert from "uvu/assert";
 import { Daemon } from "../lib/daemon.mjs";
 import { loopDisk } from "../lib/disks.mjs";
@@ -82,7 +83,10 @@ test("devices of the configuration are attached at start; a wrong one starts not
   const config = join(t.folder, t.name("config-"));
   t.defer(() => rmSync(config));
   const devices = [device, "/dev/not/there"].map((name) => `[[device]]\ndevice = "${name}"\n`);
-  const own = { args: [...args, "--config", config], socketPath, name: "configured" };
+  const manager = await receiveDatagrams(`${socketPath}-notify`);
+  t.defer(() => manager.close());
+  const env = { NOTIFY_SOCKET: `${socketPath}-notify` };
+  const own = { args: [...args, "--config", config], socketPath, name: "configured", env };
   writeFileSync(config, `${devices.join("wait-seconds = 0\n")}wait-secs = 0\n`);
   const refused = new Daemon(own);
   assert.is((await refused.ended()).status, 2);
@@ -98,7 +102,10 @@ test("devices of the configuration are attached at start; a wrong one starts not
     trackers.map((tracker) => tracker.device),
     [device],
   );
+  await until("systemd is told", () => manager.received.length === 1);
   await daemon.stop();
+  await until("systemd is told of the end", () => manager.received.length === 2);
+  assert.equal(manager.received, ["READY=1\nSTATUS=serves", "STOPPING=1"]);
 });
 
 test("a daemon told to end before anybody has asked it anything ends cleanly", async (t) => {

@@ -1,0 +1,103 @@
+/** The units are right for systemd, allow no more than is written down, and say why where they allow more. */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { DEVICE_KEYS } from "../dist/config/config.js";
+import { ExitStatus } from "../dist/exit-status.js";
+import { parseOptions } from "../dist/options.js";
+
+const EXPOSURE_BELOW = 5;
+const folder = join(import.meta.dirname, "../systemd");
+const units = readdirSync(folder).filter((name) => name.endsWith(".service"));
+const textOf = (unit: string) => readFileSync(join(folder, unit), "utf8");
+
+/** The values of a setting, in order. */
+function valuesOf(unit: string, setting: string): string[] {
+  const lines = textOf(unit).split("\n");
+  return lines.flatMap((line) =>
+    line.startsWith(`${setting}=`) ? [line.split("=").slice(1).join("=")] : [],
+  );
+}
+
+function analyze(...words: string[]) {
+  return spawnSync("systemd-analyze", words, { encoding: "utf8" });
+}
+const hasSystemd = analyze("--version").error === undefined;
+
+test("systemd finds nothing wrong with the units", () => {
+  if (!hasSystemd) return;
+  const copies = mkdtempSync(join(tmpdir(), "blksnap-units-"));
+  // The programs are not installed here.
+  for (const unit of units) {
+    writeFileSync(join(copies, unit), textOf(unit).replace(/\/usr\/bin\/blksnap\w+/g, "/bin/true"));
+  }
+  const paths = units.map((unit) => join(copies, unit));
+  const { status, stderr } = analyze("verify", "--man=no", "--recursive-errors=no", ...paths);
+  rmSync(copies, { recursive: true });
+  assert.equal([stderr.split("\n").filter((line) => line.includes("blksnap")), status], [[], 0]);
+});
+
+test("the exposure of each unit stays below its bound", () => {
+  if (!hasSystemd) return;
+  for (const unit of units) {
+    const { stdout, stderr } = analyze("security", "--offline=yes", join(folder, unit));
+    const level = Number(
+      /Overall exposure level for \S+: ([\d.]+) /.exec(stdout)?.[1] ?? Number.NaN,
+    );
+    assert.ok(level < EXPOSURE_BELOW, `${unit}: ${level} ${stderr}`);
+  }
+});
+
+test("each capability and each protection that is left out has its reason in the unit", () => {
+  const text = textOf("blksnapd.service");
+  const reasons = text
+    .split("\n")
+    .filter((line) => line.startsWith("#"))
+    .join(" ");
+  const capabilities = valuesOf("blksnapd.service", "CapabilityBoundingSet").join(" ").split(" ");
+  assert.ok(capabilities.length > 5);
+  for (const name of capabilities.map((capability) => capability.replace("CAP_", ""))) {
+    assert.match(reasons, name.startsWith("DAC_") ? "DAC_*" : name);
+  }
+  for (const name of [
+    ...["MemoryDenyWriteExecute", "ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices"],
+    ...["ProtectClock", "PrivateMounts", "ProtectKernelTunables", "ProtectControlGroups"],
+    ...["ProtectKernelLogs", "ProtectKernelModules", "ProtectHostname", "ProtectProc"],
+    ...["PrivateUsers", "User", "PrivateNetwork", "IPAddressDeny", "UMask", "DeviceAllow"],
+  ]) {
+    assert.equal(valuesOf("blksnapd.service", name), [], "given, and not left out");
+    assert.match(reasons, name);
+  }
+});
+
+test("the unit starts blksnapd as its options are, and waits as long as it may take", () => {
+  const [command = ""] = valuesOf("blksnapd.service", "ExecStart");
+  const [program, ...words] = command.split(" ");
+  assert.is(program, "/usr/bin/blksnapd");
+  const values = parseOptions(words);
+  assert.equal([values.supervise, values["stops-last"]], [true, true]);
+  const wait = DEVICE_KEYS.get("wait-seconds");
+  const most = wait?.type === "count" ? wait.most : Number.NaN;
+  assert.ok(Number(valuesOf("blksnapd.service", "TimeoutStartSec")[0]) > most);
+  assert.equal(valuesOf("blksnapd.service", "RestartPreventExitStatus"), [
+    `${ExitStatus.USAGE} ${ExitStatus.LEFT}`,
+  ]);
+});
+
+test("nothing ends the daemon while fronts are in use", () => {
+  const decided = {
+    KillMode: ["process"],
+    SendSIGKILL: ["no"],
+    RefuseManualStop: ["yes"],
+    Restart: ["on-failure"],
+    StartLimitIntervalSec: ["0"],
+  };
+  for (const [setting, values] of Object.entries(decided)) {
+    assert.equal(valuesOf("blksnapd.service", setting), values, setting);
+  }
+});
+
+test.run();
