@@ -4,6 +4,9 @@
  *     blocks   | unsaved   | saved in slot | unsaved | lost |
  *     runs     | original  | slot          | original| EIO  |
  *
+ * What is unsaved at the end of a chunk and at the start of the next one lies side by side in the original: one
+ * run reads it. Slots lie anywhere, so what is saved has a run for each chunk.
+ *
  * A run that was read from the original proves itself afterwards: a write to the original is issued
  * only after the block's saved bit is set, so a bit that is still clear once the read has ended means
  * that what was read is old. Blocks whose bit was set meanwhile are read again from the slot, through
@@ -11,7 +14,6 @@
  */
 import { BlockState, EIO, RunKind } from "./constants.js";
 import { type EngineCore, Stop } from "./core.js";
-
 import { NONE } from "./request-queue.js";
 import type { RunPath } from "./run-path.js";
 import { Stat } from "./stats.js";
@@ -19,6 +21,8 @@ import { Stat } from "./stats.js";
 export class ImageReader {
   private readonly core: EngineCore;
   private readonly runPath: RunPath;
+  /** The chunk in which the last run ended. */
+  private reachedChunk: number = 0;
 
   constructor(core: EngineCore, runPath: RunPath) {
     this.core = core;
@@ -44,6 +48,7 @@ export class ImageReader {
         stop = reached;
         break;
       }
+      chunk = this.reachedChunk;
       block = reached;
     }
     image.cursorChunk[tag] = chunk;
@@ -56,17 +61,38 @@ export class ImageReader {
    * saved meanwhile and the run continues with reading these.
    */
   reread(run: number): boolean {
+    const { runs, geometry } = this.core;
+    const { chunkBytes, chunkShift, blockBytes, blockShift } = geometry;
+    const map = this.core.activeMap();
+    let chunk = runs.chunk[run];
+    let from = runs.offsetInChunkBytes[run];
+    if (runs.kind[run] !== RunKind.READ_ORIGINAL) from += runs.lengthBytes[run];
+    let to = runs.rangeEndBytes[run];
+    while (from < to) {
+      const chunks = from >> chunkShift;
+      chunk += chunks;
+      from -= chunks << chunkShift;
+      to -= chunks << chunkShift;
+      this.core.meetChunk(chunk);
+      const limit = (Math.min(to, chunkBytes) + blockBytes - 1) >> blockShift;
+      const block = map.nextSaved(chunk, from >> blockShift, limit);
+      if (block < limit) return this.rereadFrom(run, chunk, from, to, block, limit);
+      from = chunkBytes;
+    }
+    return false;
+  }
+
+  /** The blocks from `block` on were saved meanwhile: what is left of the run is [from, to). */
+  private rereadFrom(
+    run: number,
+    chunk: number,
+    from: number,
+    to: number,
+    block: number,
+    limit: number,
+  ): boolean {
     const { runs, image, geometry } = this.core;
     const map = this.core.activeMap();
-    const chunk = runs.chunk[run];
-    const offset = runs.offsetInChunkBytes[run];
-    const from = runs.kind[run] === RunKind.READ_ORIGINAL ? offset : offset + runs.lengthBytes[run];
-    const to = runs.rangeEndBytes[run];
-    if (from === to) return false;
-    this.core.meetChunk(chunk);
-    const limit = (to + geometry.blockBytes - 1) >> geometry.blockShift;
-    const block = map.nextSaved(chunk, from >> geometry.blockShift, limit);
-    if (block === limit) return false;
     const state = map.stateAt(chunk, block);
     if (state === BlockState.LOST || (state === BlockState.DATA && this.isHung(chunk))) {
       image.error[runs.tag[run]] = -EIO;
@@ -76,9 +102,13 @@ export class ImageReader {
     const start = block << geometry.blockShift;
     const cutStart = Math.max(start, from);
     const cutEnd = Math.min(end, to);
-    runs.bufferOffsetBytes[run] += cutStart - offset;
+    const chunksOn = chunk - runs.chunk[run];
+    runs.bufferOffsetBytes[run] +=
+      (chunksOn << geometry.chunkShift) + cutStart - runs.offsetInChunkBytes[run];
+    runs.chunk[run] = chunk;
     runs.offsetInChunkBytes[run] = cutStart;
     runs.lengthBytes[run] = cutEnd - cutStart;
+    runs.rangeEndBytes[run] = to;
     runs.kind[run] = state === BlockState.DATA ? RunKind.READ_SLOT : RunKind.ZERO;
     runs.slot[run] = map.slotOf(chunk);
     this.core.counters[Stat.REREAD_RUNS]++;
@@ -86,7 +116,7 @@ export class ImageReader {
     return true;
   }
 
-  /** Starts one run at `block`: the block after it, or what stopped it. */
+  /** Starts one run at `block`: the block after it, in reachedChunk, or what stopped it. */
   private readRun(tag: number, chunk: number, block: number, limit: number): number {
     const { core, runPath } = this;
     const map = core.activeMap();
@@ -99,11 +129,33 @@ export class ImageReader {
     }
     if (!runPath.mayAcquire(tag)) return Stop.RUN_POOL;
     const end = map.stateEnd(chunk, block, limit);
-    let kind: number = RunKind.READ_ORIGINAL;
-    if (state === BlockState.DATA) kind = RunKind.READ_SLOT;
-    else if (state === BlockState.ZERO) kind = RunKind.ZERO;
+    this.reachedChunk = chunk;
+    if (state === BlockState.UNSAVED) return this.readOriginal(tag, chunk, block, end);
+    const kind = state === BlockState.DATA ? RunKind.READ_SLOT : RunKind.ZERO;
     runPath.launch(runPath.acquire(tag), tag, kind, chunk, block, end, map.slotOf(chunk), NONE);
     return end;
+  }
+
+  /** Blocks from `block` to `end` are unsaved, and what follows them in the next chunks perhaps too. */
+  private readOriginal(tag: number, chunk: number, block: number, end: number): number {
+    const { core, runPath } = this;
+    const { image, geometry } = core;
+    const map = core.activeMap();
+    const endChunk = image.endChunk[tag];
+    let last = chunk;
+    let reached = end;
+    while (last < endChunk && reached === geometry.blocksPerChunk) {
+      const next = last + 1;
+      core.meetChunk(next);
+      const limit = next === endChunk ? image.endBlock[tag] : geometry.blocksPerChunk;
+      const unsaved = map.nextSaved(next, 0, limit);
+      if (unsaved === 0) break;
+      last = next;
+      reached = unsaved;
+    }
+    runPath.launchOriginal(runPath.acquire(tag), tag, chunk, block, last, reached);
+    this.reachedChunk = last;
+    return reached;
   }
 
   /** True if the store of the chunk's slot hangs. */

@@ -1,13 +1,14 @@
 /**
  * Runs: parts of image requests, how they start and end.
  *
- * A run is one contiguous piece of one chunk, all from the original, all from the slot, all zero, or
- * all to the slot. Byte positions come from the request: the first and last block of a run are cut
- * where the request begins and ends.
+ * A run is one contiguous piece of one chunk, all from the slot, all zero, or all to the slot; or a piece
+ * of the original, over as many chunks as it lasts. Byte positions come from the request: the first and last
+ * block of a run are cut where the request begins and ends.
  */
 import { assert } from "./assert.js";
 import { EIO, RunKind } from "./constants.js";
 import { AreaPhase, type EngineCore } from "./core.js";
+import { NO_SLOT } from "./diff-area-map.js";
 import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 import { Stat } from "./stats.js";
@@ -43,30 +44,60 @@ export class RunPath {
     slot: number,
     copy: number,
   ): void {
+    this.place(run, tag, chunk, start, chunk, end);
+    const { runs } = this.core;
+    runs.kind[run] = kind;
+    runs.slot[run] = slot;
+    runs.copy[run] = copy;
+    this.submit(run);
+  }
+
+  /** Starts `run` as a read of the original from block `start` of `chunk` to block `end` of `lastChunk`. */
+  launchOriginal(
+    run: number,
+    tag: number,
+    chunk: number,
+    start: number,
+    lastChunk: number,
+    end: number,
+  ): void {
+    this.place(run, tag, chunk, start, lastChunk, end);
+    const { runs } = this.core;
+    runs.kind[run] = RunKind.READ_ORIGINAL;
+    runs.slot[run] = NO_SLOT;
+    runs.copy[run] = NONE;
+    this.submit(run);
+  }
+
+  private place(
+    run: number,
+    tag: number,
+    chunk: number,
+    start: number,
+    lastChunk: number,
+    end: number,
+  ): void {
     const { image, runs, geometry } = this.core;
     let from = start << geometry.blockShift;
     if (chunk === image.beginChunk[tag] && from < image.beginInChunkBytes[tag]) {
       from = image.beginInChunkBytes[tag];
     }
     let to = end << geometry.blockShift;
-    if (chunk === image.endChunk[tag] && to > image.endInChunkBytes[tag]) {
+    if (lastChunk === image.endChunk[tag] && to > image.endInChunkBytes[tag]) {
       to = image.endInChunkBytes[tag];
     }
+    to += (lastChunk - chunk) << geometry.chunkShift;
     assert(to > from, "run of nothing");
-    runs.bind(run, chunk);
-    runs.kind[run] = kind;
+    runs.bind(run, chunk, lastChunk);
     runs.tag[run] = tag;
-    runs.slot[run] = slot;
     runs.offsetInChunkBytes[run] = from;
     runs.lengthBytes[run] = to - from;
     runs.rangeEndBytes[run] = to;
     const chunksIn = chunk - image.beginChunk[tag];
     runs.bufferOffsetBytes[run] =
       (chunksIn << geometry.chunkShift) + from - image.beginInChunkBytes[tag];
-    runs.copy[run] = copy;
     image.pending[tag]++;
     this.core.counters[Stat.IMAGE_RUNS]++;
-    this.submit(run);
   }
 
   /** Asks for the I/O of the run. */

@@ -1,9 +1,10 @@
 /**
  * Runs in flight: parts of image requests.
  *
- * A run covers [offsetInChunkBytes, rangeEndBytes) of one chunk. `lengthBytes` is the part that is
- * being worked on; it is less than the whole only while blocks that were saved during a read of the
- * original are read again from their slot. The table is bounded; a request that finds it
+ * A run covers [offsetInChunkBytes, rangeEndBytes), counted from the start of its chunk; one that reads the
+ * original may go on into the chunks that follow. `lengthBytes` is the part that is being worked on; it is
+ * less than the whole only while blocks that were saved during a read of the original are read again
+ * from their slot: `chunk` is then that of the slot. The table is bounded; a request that finds it
  * exhausted waits.
  *
  *     busy   chunk hash -> number of runs in flight there        quick "this chunk is unused"
@@ -26,6 +27,9 @@ export class RunTable extends IdPool {
   /** Image tag. */
   readonly tag: Int32Array;
   readonly chunk: Int32Array;
+  /** The chunks that nobody else may release meanwhile. */
+  private readonly firstChunk: Int32Array;
+  private readonly lastChunk: Int32Array;
   /** Slot of the chunk; without meaning for READ_ORIGINAL and ZERO. */
   readonly slot: Int32Array;
   readonly offsetInChunkBytes: Int32Array;
@@ -49,6 +53,8 @@ export class RunTable extends IdPool {
     this.kind = new Uint8Array(size);
     this.tag = new Int32Array(size);
     this.chunk = new Int32Array(size).fill(NONE);
+    this.firstChunk = new Int32Array(size).fill(NONE);
+    this.lastChunk = new Int32Array(size).fill(NONE);
     this.slot = new Int32Array(size);
     this.offsetInChunkBytes = new Int32Array(size);
     this.lengthBytes = new Int32Array(size);
@@ -67,13 +73,15 @@ export class RunTable extends IdPool {
     return run;
   }
 
-  /** Says that the run works on this chunk from now on. */
-  bind(run: number, chunk: number): void {
+  /** Says that the run works on these chunks from now on. */
+  bind(run: number, chunk: number, lastChunk: number): void {
     this.chunk[run] = chunk;
+    this.firstChunk[run] = chunk;
+    this.lastChunk[run] = lastChunk;
     this.stage[run] = IoStage.STORING;
     this.inUse[run] = 1;
     this.isStale[run] = 0;
-    this.busy[chunk & (BUSY_BUCKETS - 1)]++;
+    for (let at = chunk; at <= lastChunk; at++) this.busy[at & (BUSY_BUCKETS - 1)]++;
   }
 
   /** What is in these slots is gone: live runs that use them are stale. */
@@ -88,17 +96,20 @@ export class RunTable extends IdPool {
 
   protected endLife(run: number): void {
     if (this.inUse[run] === 1) {
-      this.busy[this.chunk[run] & (BUSY_BUCKETS - 1)]--;
+      const last = this.lastChunk[run];
+      for (let at = this.firstChunk[run]; at <= last; at++) this.busy[at & (BUSY_BUCKETS - 1)]--;
       this.inUse[run] = 0;
     }
     this.chunk[run] = NONE;
+    this.firstChunk[run] = NONE;
+    this.lastChunk[run] = NONE;
   }
 
   /** True if a run works on this chunk. */
   isBusy(chunk: number): boolean {
     if (this.busy[chunk & (BUSY_BUCKETS - 1)] === 0) return false;
     for (let run = 0; run < this.size; run++) {
-      if (this.chunk[run] === chunk) return true;
+      if (this.firstChunk[run] <= chunk && chunk <= this.lastChunk[run]) return true;
     }
     return false;
   }

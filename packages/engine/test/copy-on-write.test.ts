@@ -1,9 +1,10 @@
-import { RequestOp } from "@blksnap/engine";
+import { RequestOp, RunKind } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FakeHost } from "./fake-host.js";
 
-const { READ, WRITE, WRITE_ZEROES } = RequestOp;
+const { DISCARD, READ, WRITE, WRITE_ZEROES } = RequestOp;
+const CHUNK_BYTES = 65536;
 
 test("without an area a write goes straight to the original", () => {
   const host = new FakeHost();
@@ -75,6 +76,56 @@ test("a read of the original that a write overtook is read again from the slot",
   assert.is(host.imageResults.get(0), 8192);
   assert.equal(host.imageData[0], before.slice(0, 8192));
   assert.is(host.engine.stats.snapshot().rereadRuns, 1);
+});
+
+test("what is unsaved from one chunk to the next is read at once, what is saved by chunk", () => {
+  const host = new FakeHost();
+  const before = host.original.slice();
+  host.take();
+  host.image(0, READ, 512, host.original.length - 1024);
+  assert.equal(host.questions, [{ kind: "run", id: 0 }]);
+  host.run();
+  assert.equal(host.imageData[0], before.slice(512, -512));
+  host.front(1, WRITE, CHUNK_BYTES - 4096, 8192, 200);
+  host.run();
+  host.image(0, READ, 512, host.original.length - 1024);
+  // Original, the end of the first chunk, the start of the second one, original.
+  assert.is(host.questions.length, 4);
+  host.run();
+  assert.equal(host.imageData[0], before.slice(512, -512));
+});
+
+test("a read over several chunks that writes overtook is read again where they were", () => {
+  const host = new FakeHost();
+  const before = host.original.slice();
+  host.take();
+  host.image(0, READ, 512, host.original.length - 512);
+  host.front(1, WRITE, 4096, 4096, 200);
+  host.front(2, WRITE, CHUNK_BYTES + 8192, 4096, 201);
+  host.front(3, WRITE, 3 * CHUNK_BYTES - 4096, 8192, 202);
+  host.answer("copy");
+  host.answer("original");
+  host.run();
+  assert.is(host.imageResults.get(0), before.length - 512);
+  assert.equal(host.imageData[0], before.slice(512));
+  assert.is(host.engine.stats.snapshot().rereadRuns, 4);
+});
+
+test("no chunk of a read is released by a discard meanwhile, whichever it has come to", () => {
+  const host = new FakeHost();
+  const before = host.original.slice();
+  host.take();
+  host.image(0, READ, 0, 3 * CHUNK_BYTES);
+  host.front(1, WRITE, CHUNK_BYTES, 4096, 200);
+  host.answer("copy");
+  host.answer("run");
+  assert.is(host.engine.runs.kind[0], RunKind.READ_SLOT);
+  host.image(1, DISCARD, 0, 3 * CHUNK_BYTES);
+  assert.equal(host.freed, []);
+  host.run();
+  assert.equal(host.imageData[0], before.slice(0, 3 * CHUNK_BYTES));
+  host.image(1, DISCARD, 0, 3 * CHUNK_BYTES);
+  assert.is(host.freed.length, 1);
 });
 
 test("an image write of parts of blocks keeps the rest, and never reaches the original", () => {

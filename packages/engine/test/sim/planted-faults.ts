@@ -266,6 +266,14 @@ const image: PlantedFault[] = [
     },
   },
   {
+    name: "only the first chunk of a run is looked at again",
+    engine: ({ core, imagePath }) => {
+      const { rereadFrom }: Record<string, Method> = imagePath.reader;
+      imagePath.reader.rereadFrom = (run: number, chunk: number, ...rest: number[]) =>
+        chunk === core.runs.chunk[run] && rereadFrom.call(imagePath.reader, run, chunk, ...rest);
+    },
+  },
+  {
     name: "a run kept for later is not given back",
     engine: ({ imagePath, core }) => {
       const complete: Method = imagePath.complete.bind(imagePath);
