@@ -293,7 +293,7 @@ export class Reactor {
       const handler = cqes[cqe + 1];
       const result = cqes[cqe + 2];
       const flags = cqes[cqe + CQE_WORDS - 1];
-      ring.advance();
+      ring.pass();
       this.completions++;
       try {
         this.#handlers[handler].onCompletion(data, result, flags);

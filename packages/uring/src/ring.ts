@@ -184,6 +184,7 @@ export class Ring {
     // The number of a closed ring's descriptor may be that of another file by now.
     if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
     if (((this.#sqTail - this.#cqHead) | 0) > this.#workers) this.#addWorkers();
+    Atomics.store(this.#ring32, this.#cqHeadIndex, this.#cqHead);
     Atomics.store(this.#ring32, this.#sqTailIndex, this.#sqTail);
     this.enterCalls++;
     const status = native.enter(
@@ -249,8 +250,13 @@ export class Ring {
 
   /** Returns the oldest completion's place to the kernel. */
   advance(): void {
-    this.#cqHead = (this.#cqHead + 1) | 0;
+    this.pass();
     Atomics.store(this.#ring32, this.#cqHeadIndex, this.#cqHead);
+  }
+
+  /** As advance(), but the place is returned with the next call of the kernel: one store for many of them. */
+  pass(): void {
+    this.#cqHead = (this.#cqHead + 1) | 0;
   }
 
   /** Makes a table of `count` registered files, all empty. */
