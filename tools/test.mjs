@@ -34,6 +34,7 @@ const FIRST = [
     counts: true,
   },
   { name: "packages", command: [process.execPath, "test/install/run.mjs"], counts: true },
+  { name: "debian package", command: [process.execPath, "test/package/run.mjs"], counts: true },
   { name: "end to end, quick", command: [...END_TO_END, "--quick"], counts: true },
 ];
 const REST = [
