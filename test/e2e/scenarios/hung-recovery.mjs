@@ -12,7 +12,7 @@ import { alignedBuffer, assertContent, DeviceFile, readDevice } from "../lib/dev
 import { loopDisk } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { MappedDisk } from "../lib/mapped-disk.mjs";
-import { scenario } from "../lib/scenario.mjs";
+import { note, scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
@@ -20,7 +20,9 @@ const test = scenario(import.meta.url, { daemon: false });
 const SIZE_BYTES = 16 * MIB;
 const BLOCK_BYTES = 4096;
 const STATE = "/run/blksnap/state";
-const LIMIT = { timeLimitMs: 600_000 };
+const LIMIT = { timeLimitMs: 900_000 };
+const TRIES = 4;
+const GIVEN_UP = /"msg":"snapshot is lost: the stores? [^"]*answer/;
 
 /** Fronts of two devices, one of them in a snapshot whose daemon is dead and whose store is not there. */
 async function killedWithoutStore(t) {
@@ -82,14 +84,11 @@ async function assertFrontsServe({ held, other, write }) {
 }
 
 async function serves(daemon) {
-  await until(
-    "it serves",
-    () =>
-      daemon.client.status().then(
-        () => true,
-        () => false,
-      ),
-    120_000,
+  await until("it serves", () =>
+    daemon.client.status().then(
+      () => true,
+      () => false,
+    ),
   );
 }
 
@@ -108,7 +107,7 @@ test(
     // Only this one needs the store, and only for as long as the snapshot is not given up.
     await write(held, 9, 3);
     await serves(daemon);
-    assert.match(daemon.log(), /"msg":"snapshot is lost: the stores? [^"]*answer/);
+    assert.match(daemon.log(), GIVEN_UP);
     assert.equal((await daemon.client.status()).snapshots, []);
     await assertContent(t, fronts[0], model);
     await disk.resume();
@@ -119,34 +118,47 @@ test(
   LIMIT,
 );
 
-test(
-  "a store that answers late keeps its snapshot: what needs it waits, and nothing else does",
-  async (t) => {
-    const setting = await killedWithoutStore(t);
-    const { held, write, fronts, model, disk, image, frozen, id } = setting;
-    const daemon = startNext(t);
-    await assertFrontsServe(setting);
-    let isWritten = false;
-    const writing = write(held, 9, 3).then(() => {
-      isWritten = true;
-    });
-    await assertFrontsServe(setting);
-    assert.not.ok(isWritten, "a write without a copy of its old data");
-    await disk.resume();
-    await writing;
-    await serves(daemon);
-    const { snapshots } = await daemon.client.status();
+/** Answers false where this machine was so slow that the daemon has given the store up before it answered. */
+async function answersLate(t) {
+  const setting = await killedWithoutStore(t);
+  const { held, write, fronts, model, disk, image, frozen, id } = setting;
+  const daemon = startNext(t);
+  await assertFrontsServe(setting);
+  let isWritten = false;
+  const writing = write(held, 9, 3).then(() => {
+    isWritten = true;
+  });
+  await assertFrontsServe(setting);
+  const isWrittenBefore = isWritten;
+  await disk.resume();
+  await writing;
+  await serves(daemon);
+  const isInTime = !GIVEN_UP.test(daemon.log());
+  const { snapshots } = await daemon.client.status();
+  if (isInTime) {
+    assert.not.ok(isWrittenBefore, "a write without a copy of its old data");
     assert.equal(
       snapshots.map((snapshot) => snapshot.id),
       [id],
     );
     assert.is(snapshots[0].devices[0].error_code, 0);
     await assertContent(t, image, frozen);
-    await assertContent(t, fronts[0], model);
     await daemon.client.snapshotDestroy(id);
-    await held.close();
-    await setting.other.close();
-    await endAll(t, daemon, setting);
+  }
+  await assertContent(t, fronts[0], model);
+  await held.close();
+  await setting.other.close();
+  await endAll(t, daemon, setting);
+  return isInTime;
+}
+
+test(
+  "a store that answers late keeps its snapshot: what needs it waits, and nothing else does",
+  async (t) => {
+    for (let tries = 1; !(await answersLate(t)); tries++) {
+      assert.ok(tries < TRIES, "the store was given up each time");
+      note("the machine was too slow to have the store answer in time; trying again");
+    }
   },
   LIMIT,
 );

@@ -6,7 +6,6 @@ import * as assert from "uvu/assert";
 import { readDevice } from "../lib/device-file.mjs";
 import {
   BOUND_ARGS,
-  BOUND_MS,
   CHUNK_BYTES,
   chunkOf,
   hangingDisks,
@@ -16,6 +15,7 @@ import {
   WRITE_BYTES,
   writeChunks,
 } from "../lib/hanging-disks.mjs";
+import { requestsInFlight } from "../lib/in-flight.mjs";
 import { refused } from "../lib/refused.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, pendingEvents, takeSnapshot } from "../lib/snapshots.mjs";
@@ -25,7 +25,8 @@ const test = scenario(import.meta.url, { daemon: { args: BOUND_ARGS } });
 const WRITES = 24;
 const EBUSY = 16;
 const ETIMEDOUT = 110;
-const LIMIT = { timeLimitMs: 300_000 };
+const LATE_MS = 3_600_000;
+const LIMIT = { timeLimitMs: 600_000 };
 
 async function storeHangs(t, id) {
   const { snapshots } = await t.client.status();
@@ -152,7 +153,8 @@ test(
     const options = { stores: [store.path], limitBytes: 64 * MIB };
     const snapshot = await takeSnapshot(t, [original.path], options);
     await writeChunks(t, front, 0, 2, 1);
-    await store.delayWrites(2 * BOUND_MS);
+    // It answers when it is healed: sooner, and it would be written to again.
+    await store.delayWrites(LATE_MS);
     await writeChunks(t, front, 2, WRITES, 2);
     const { late_io: late, lost_bytes: lost } = await memberStatus(t, snapshot.id, original.path);
     assert.is(late, 1);
@@ -184,6 +186,7 @@ test(
     await original.hang();
     const writing = writeChunks(t, front, 0, 1, 1);
     const reading = readChunk(t, snapshot.images[0], 1);
+    await until("the read is on its way", () => requestsInFlight(snapshot.images[0]) > 0);
     await until("the write is on its way", async () => {
       const { chunks_used: used } = await memberStatus(t, snapshot.id, original.path);
       return used === 1;

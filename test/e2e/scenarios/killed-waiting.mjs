@@ -10,8 +10,10 @@ import { run, start } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { imageFile, ramDisks } from "../lib/disks.mjs";
 import { fileToBeRead, makeFileSystem, mount } from "../lib/file-systems.mjs";
+import { requestsInFlight } from "../lib/in-flight.mjs";
 import { IMAGE_GONE } from "../lib/kernel-log.mjs";
 import { MappedDisk } from "../lib/mapped-disk.mjs";
+import { untilOpen } from "../lib/open-files.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB, storeFolder } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -67,6 +69,7 @@ test(
     });
     t.defer(() => holder.end());
     t.defer(() => holder.kill("SIGKILL"));
+    await untilOpen(holder.pid, front);
     await run(["sh", "-c", `head -c ${4 * MIB} /dev/urandom > ${t.folder}/data`]);
     t.defer(() => run(["rm", `${t.folder}/data`]));
     await run(["dd", `if=${t.folder}/data`, `of=${front}`, "bs=1M", "conv=notrunc"]);
@@ -98,7 +101,7 @@ test(
     await disk.delayReads(DELAY_MS);
     const words = [`if=${images[0].image}`, "of=/dev/null", "bs=4k", "count=1", "iflag=direct"];
     const reader = start(["dd", ...words], { timeLimitMs: END_LIMIT_MS });
-    await until("the read is under way", () => inFlight(images[0].image) > 0);
+    await until("the read is under way", () => requestsInFlight(images[0].image) > 0);
     const destroying = daemon.client.snapshotDestroy(id).catch((error) => error);
     await waitsInHelper("command");
     const next = await replace(t, daemon);
@@ -158,15 +161,6 @@ test(
   },
   { timeLimitMs: 600_000 },
 );
-
-/** Requests that the device's users wait for. */
-function inFlight(path) {
-  const text = readFileSync(`/sys/block/${path.slice("/dev/".length)}/inflight`, "utf8");
-  return text
-    .trim()
-    .split(/\s+/)
-    .reduce((sum, count) => sum + Number(count), 0);
-}
 
 const storesOfKind = {
   directory: (t) => storeFolder(t),

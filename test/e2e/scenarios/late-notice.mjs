@@ -2,15 +2,14 @@
  * A daemon that dies while every request slot of a front is inside of it. Up to Linux 6.14 nothing
  * tells the kernel at once: it has no command of the dead process left that could end.
  */
-import { readFileSync } from "node:fs";
 import { release } from "node:os";
-import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UblkControl, UblkState } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import { Daemon } from "../lib/daemon.mjs";
 import { alignedBuffer, assertContent, DeviceFile, writeDevice } from "../lib/device-file.mjs";
 import { ramDisks } from "../lib/disks.mjs";
+import { requestsInFlight } from "../lib/in-flight.mjs";
 import { MappedDisk } from "../lib/mapped-disk.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { note, scenario } from "../lib/scenario.mjs";
@@ -40,13 +39,6 @@ async function writePieces(t, front, model, numbers) {
     await file.write(buffer, number * STRIDE_BYTES);
     buffer.copy(model, number * STRIDE_BYTES);
   });
-}
-
-function requestsInFlight(front) {
-  const counts = readFileSync(`/sys/block/${basename(front)}/inflight`, "utf8")
-    .trim()
-    .split(/\s+/);
-  return counts.reduce((sum, count) => sum + Number(count), 0);
 }
 
 /** How long the kernel takes, from now on, to know of the daemon's death. */
