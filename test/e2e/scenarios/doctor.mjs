@@ -1,7 +1,7 @@
 /** blksnapctl doctor: what it finds on a fit host, and what it puts right after crashes. */
-import { existsSync, mkdirSync, rmSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { listDeviceIds, memoryTarget, UblkControl, UblkDevice } from "@blksnap/ublk";
+import { memoryTarget, UblkControl, UblkDevice } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import { ownerTag } from "../../../packages/driver/dist/records/state-directory.js";
 import { DeviceMark } from "../../../packages/ublk/dist/recoverable-device.js";
@@ -9,6 +9,7 @@ import { run, start } from "../lib/command.mjs";
 import { ctlProgram } from "../lib/ctl.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { ramDisks } from "../lib/disks.mjs";
+import { untilOpen } from "../lib/open-files.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -69,24 +70,20 @@ test(
     // Others' devices: one that is served, one whose server was killed.
     const served = await UblkDevice.start({ target: memoryTarget({ capacityBytes: MIB }) });
     t.defer(() => served.stop());
-    const server = start([process.execPath, "--input-type=module", "-e", FOREIGN_SERVER], {
-      cwd: new URL("../../..", import.meta.url).pathname,
-    });
-    const deadId = await foreignDevice(t, control, served.id);
-    server.kill("SIGKILL");
-    await server.end();
+    const deadId = await killedForeignDevice(t, control);
 
     await Daemon.startFor(t);
     const [recorded, forgotten] = await ramDisks(t, 2, 8 * MIB);
     const { front: waiting } = await t.client.attach(recorded);
     const { front: lost } = await t.client.attach(forgotten);
     const user = start(["sh", "-c", `exec sleep infinity 3<${lost}`], {
-      timeLimitMs: LIMIT_MS,
+      timeLimitMs: 900_000,
     });
     t.defer(() => user.end());
     t.defer(() => user.kill("SIGKILL"));
-    const opened = async () => (await run(["ls", "-l", `/proc/${user.pid}/fd`])).includes(lost);
-    await until("it is open", opened);
+    await untilOpen(user.pid, lost);
+    const isSleep = () => readFileSync(`/proc/${user.pid}/comm`, "utf8") === "sleep\n";
+    await until("the shell has become the program", isSleep);
     t.daemon.kill("SIGKILL");
     await t.daemon.ended();
     for (const name of ["tracker-2.record", "tracker-2.record-copy"]) rmSync(join(STATE, name));
@@ -138,11 +135,22 @@ test(
   { timeLimitMs: 900_000 },
 );
 
-/** The number of the device that another program has just made; removed after the test. */
-async function foreignDevice(t, control, known) {
-  const find = () => listDeviceIds().find((id) => id !== known && existsSync(`/dev/ublkb${id}`));
-  const id = await until("the other server's device is there", find, LIMIT_MS);
+/**
+ * The number of a device that another program has made, and whose server was killed; removed after the test. The node of
+ * the device is there while the kernel still reads its partitions: killed then, the kernel's log has errors.
+ */
+async function killedForeignDevice(t, control) {
+  const logPath = join(t.folder, "foreign-server");
+  t.defer(() => rmSync(logPath, { force: true }));
+  const server = start([process.execPath, "--input-type=module", "-e", FOREIGN_SERVER], {
+    cwd: new URL("../../..", import.meta.url).pathname,
+    logPath,
+  });
+  const told = () => /^(\d+)\n/.exec(readFileSync(logPath, "utf8"))?.[1];
+  const id = Number(await until("the other server's device is there", told, LIMIT_MS));
   t.defer(() => control.deleteDevice(id));
+  server.kill("SIGKILL");
+  await server.end();
   return id;
 }
 

@@ -24,6 +24,7 @@ import {
   waitForNext,
 } from "../lib/kept.mjs";
 import { medium } from "../lib/medium.mjs";
+import { untilOpen } from "../lib/open-files.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -152,6 +153,7 @@ test(
     const holder = start(["sh", "-c", `exec sleep infinity 3<${front}`], { timeLimitMs: 600_000 });
     t.defer(() => holder.end());
     t.defer(() => holder.kill("SIGKILL"));
+    await untilOpen(holder.pid, front);
     // A gap after each, so that nothing is recorded ahead.
     const writes = (WIDE_MIB * MIB) / (2 * BLOCK_BYTES);
     await run([

@@ -8,6 +8,7 @@ import { Daemon } from "../lib/daemon.mjs";
 import { ramDisks } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
+import { untilOpen } from "../lib/open-files.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -157,6 +158,7 @@ test(
     const reader = start(["sh", "-c", holder], { timeLimitMs: 300_000 });
     t.defer(() => reader.end());
     t.defer(() => reader.kill("SIGKILL"));
+    await untilOpen(reader.pid, front);
     const refusal = `SIGTERM refused: in use: ${front} (${device}): sh (pid ${reader.pid})`;
     t.daemon.kill("SIGTERM");
     await until(`the log says "${refusal}"`, () => t.daemon.log().includes(refusal), LOG_LIMIT_MS);
