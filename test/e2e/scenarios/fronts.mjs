@@ -10,6 +10,7 @@ import { startLoad } from "../lib/fio.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
+import { threadFlags } from "../lib/threads.mjs";
 
 const test = scenario(import.meta.url);
 const random = seededRandom("fronts");
@@ -107,11 +108,8 @@ test("detached under load: the load ends with an error, and the disk can be atta
 });
 
 test("threads that serve devices never wait for writes to their own devices", async (t) => {
-  const [ioFlusher, threads] = [0x180000, `/proc/${t.daemon.pid}/task`];
-  const flags = readdirSync(threads).map((id) => {
-    const text = readFileSync(join(threads, id, "stat"), "utf8");
-    return Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[6]);
-  });
+  const ioFlusher = 0x180000;
+  const flags = threadFlags(t.daemon.pid);
   const flushers = flags.filter((each) => (each & ioFlusher) === ioFlusher);
   const { daemon } = await t.client.status();
   assert.ok(flushers.length > daemon.reactors, `${flushers.length} of ${flags.length} threads`);

@@ -10,24 +10,15 @@ import { fileToBeRead, makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { MappedDisk } from "../lib/mapped-disk.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
+import { threadFlags } from "../lib/threads.mjs";
 import { until } from "../lib/wait.mjs";
 
 /** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of Linux: what PR_SET_IO_FLUSHER sets. */
 const IO_FLUSHER = 0x80000 | 0x100000;
-const FLAGS_FIELD = 6;
 const BLOCKER = new URL("../lib/block-reactors.mjs", import.meta.url).href;
 const CORE_PATTERN = "/proc/sys/kernel/core_pattern";
 const LIMIT_MS = 120_000;
 const test = scenario(import.meta.url, { daemon: false });
-
-/** Threads of a process that may wait for their own devices when memory is short. */
-function unprotectedThreads(pid) {
-  return readdirSync(`/proc/${pid}/task`).filter((tid) => {
-    const stat = readFileSync(`/proc/${pid}/task/${tid}/stat`, "utf8");
-    const flags = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[FLAGS_FIELD]);
-    return (flags & IO_FLUSHER) !== IO_FLUSHER;
-  });
-}
 
 function statusField(pid, name) {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
@@ -44,8 +35,14 @@ for (const args of [[], ["--supervise"]]) {
     // The thread pool and the garbage collector's threads are at work too.
     await run(["dd", "if=/dev/zero", `of=${front}`, "bs=1M", "count=16", "oflag=direct"]);
     const { pid } = (await t.client.status()).daemon;
-    assert.equal(unprotectedThreads(pid), []);
-    assert.ok(readdirSync(`/proc/${pid}/task`).length > 4);
+    const flags = threadFlags(pid);
+    const unprotected = flags.filter((each) => (each & IO_FLUSHER) !== IO_FLUSHER);
+    assert.equal(
+      unprotected,
+      [],
+      "threads that may wait for their own devices when memory is short",
+    );
+    assert.ok(flags.length > 4);
     const lockedKib = statusField(pid, "VmLck");
     assert.ok(lockedKib > 0, "nothing is locked");
     console.log(`${how}: ${lockedKib} KiB locked, ${statusField(pid, "VmRSS")} KiB resident`);
@@ -153,7 +150,8 @@ test("a reactor that does not turn is reported, and status answers all the same"
     return reactors[stalled.index].stalled_ms === 0;
   };
   await until("it turns again", turns, LIMIT_MS);
-  assert.is((await t.client.status()).reactors[stalled.index].stalls, 1);
+  // A machine that stalls may have been the cause of another one.
+  assert.ok((await t.client.status()).reactors[stalled.index].stalls >= 1);
   assert.match(t.daemon.log(), `reactor ${stalled.index} turns again`);
   await t.client.detach(device);
   await t.daemon.stop();
