@@ -87,7 +87,7 @@ export function holdings(pid) {
 }
 
 /** What `later` has more than `earlier`. */
-function added(earlier, later) {
+export function added(earlier, later) {
   const rest = [...earlier];
   return later.filter((name) => {
     const at = rest.indexOf(name);

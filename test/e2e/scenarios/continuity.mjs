@@ -10,7 +10,7 @@ import { run } from "../lib/command.mjs";
 import { loopDisk } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
 import { makeFileSystem } from "../lib/file-systems.mjs";
-import { holdings, ublkDevices } from "../lib/leftovers.mjs";
+import { added, holdings, ublkDevices } from "../lib/leftovers.mjs";
 import { medium } from "../lib/medium.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
@@ -134,8 +134,7 @@ test("a partition that was made anew elsewhere on its disk has a map of its own"
 function inventory(t, { state }) {
   // Connections of this test's own requests come and go.
   const held = holdings(t.daemon.pid).filter((name) => !name.startsWith("socket"));
-  const left = [...held, ...readdirSync(state).sort(), ...ublkDevices()];
-  return left.join("\n");
+  return [...held, ...readdirSync(state), ...ublkDevices()];
 }
 
 test(
@@ -158,10 +157,11 @@ test(
     const before = inventory(t, disk);
     const assertNothingLeft = async (point) => {
       assert.equal((await t.client.status()).trackers, [], point);
-      // The connection of the last request, and the ring's last words, take a moment to go.
-      const isLeft = () => inventory(t, disk) === before;
-      await until(`nothing is left after ${point}`, isLeft).catch((error) => {
-        throw new Error(`${error.message}:\n${inventory(t, disk)}\nbefore:\n${before}`);
+      // The connection of the last request, and the ring's last words, take a moment to go: also before.
+      const left = () => added(before, inventory(t, disk));
+      const isNothingLeft = () => left().length === 0;
+      await until(`nothing is left after ${point}`, isNothingLeft).catch((error) => {
+        throw new Error(`${error.message}:\n${left().join("\n")}`);
       });
     };
     const steps = (name) => FAULT_POINTS.filter((point) => point.startsWith(name));
