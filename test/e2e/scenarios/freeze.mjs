@@ -1,7 +1,6 @@
 /** File systems are frozen for a take wherever they lie above the device, and thawed in any case. */
 import { spawn } from "node:child_process";
 import {
-  chmodSync,
   copyFileSync,
   existsSync,
   mkdirSync,
@@ -33,23 +32,23 @@ const FSFREEZE = "/usr/sbin/fsfreeze";
  * one that finds a file system without FIFREEZE.
  */
 const NOTES = "/tmp/blksnap-e2e-freeze";
-const SLOW = join(NOTES, "slow");
-const REFUSED = join(NOTES, "refused");
+const [SLOW, REFUSED] = ["slow", "refused"].map((name) => join(NOTES, name));
 const WRAPPER = `#!/bin/sh
 if grep -qxF "$(readlink "$2")" ${REFUSED} 2>/dev/null; then
   echo "fsfreeze: $2: freeze failed: Operation not supported" >&2
   exit 1
 fi
 ${FSFREEZE} "$@"
-status=$?
-path=$(readlink "$2")
+status=$? path=$(readlink "$2")
 echo "$1 $status $path" >>${NOTES}/calls
 while [ "$1" = --freeze ] && [ "$(cat ${SLOW} 2>/dev/null)" = "$path" ]; do sleep 0.1; done
 exit $status
 `;
 mkdirSync(NOTES, { recursive: true });
-writeFileSync(join(NOTES, "fsfreeze"), WRAPPER);
-chmodSync(join(NOTES, "fsfreeze"), 0o755);
+writeFileSync(join(NOTES, "fsfreeze"), WRAPPER, { mode: 0o755 });
+/** A guard that thaws for longer than a second does so all at once, in no order: here that second is a minute. */
+const SLEEP = '#!/bin/sh\n[ "$1" = 1 ] && set -- 60\nexec /usr/bin/sleep "$@"\n';
+writeFileSync(join(NOTES, "sleep"), SLEEP, { mode: 0o755 });
 process.env.PATH = `${NOTES}:${process.env.PATH}`;
 
 const test = scenario(import.meta.url);
@@ -133,7 +132,7 @@ test("a file system that somebody else has frozen stays frozen", async (t) => {
 });
 
 test("a freeze that takes too long fails the take and is thawed when it ends", async (t) => {
-  const daemon = await ownDaemon(t, ["--freeze-timeout", "10000"]);
+  const daemon = await ownDaemon(t, ["--freeze-timeout", "20000"]);
   const device = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(daemon.t, device);
   const mounted = await formatAndMount(t, "ext4", front);
@@ -396,7 +395,7 @@ test("a file system that was shut down by an error does not stop a take", async 
 });
 
 test("a sync that hangs keeps a take for its limit only, and is told", async (t) => {
-  const daemon = await ownDaemon(t, ["--freeze-timeout", "10000"]);
+  const daemon = await ownDaemon(t, ["--freeze-timeout", "30000"]);
   const device = await nullDisk(t, { sizeMib: 64 });
   const { front } = await attach(daemon.t, device);
   const [first, second] = await partition(front, [30, 30]);
