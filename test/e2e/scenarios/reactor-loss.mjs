@@ -26,7 +26,9 @@ test(
     const flag = join(t.folder, "end");
     const env = { NODE_OPTIONS: `--import ${HOOK}`, E2E_END_REACTORS: flag };
     const first = await Daemon.startFor(t, { env });
-    t.defer(() => rmSync(flag, { force: true }));
+    t.defer(() => {
+      for (const path of [flag, `${flag}.met`]) rmSync(path, { force: true });
+    });
     const { front } = await first.client.attach(disk.path);
     await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=16", "oflag=direct"]);
     const { id } = await first.client.snapshotCreate({
