@@ -13,8 +13,11 @@ import { PieceWriter } from "../lib/piece-writer.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, pendingEvents, takeSnapshot } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
+/** A few turns of good and bad seconds. */
+const FLAKY_MS = 4_000;
 const SIZE_BYTES = 8 * MIB;
 const STORE_BYTES = 32 * MIB;
 const WRITES = 60;
@@ -97,7 +100,10 @@ test("a store whose writes fail every other second", async (t) => {
   const setting = await arrange(t);
   const { writer, storeDisk } = setting;
   await storeDisk.flake("error_writes", 1, 1);
-  await sleep(4000);
+  await sleep(FLAKY_MS);
+  const hasLost = async () =>
+    (await memberStatus(t, setting.snapshot.id, setting.original.path)).lost_bytes > 0;
+  await until("a write to the store has failed", hasLost);
   await writer.more(WRITES);
   await storeDisk.heal();
   const { lostPieces } = await judge(setting);
@@ -158,7 +164,8 @@ test("an original whose writes fail every other second", async (t) => {
   const setting = await arrange(t);
   const { writer, original } = setting;
   await original.flake("error_writes", 1, 1);
-  await sleep(4000);
+  await sleep(FLAKY_MS);
+  await until("a write has failed", () => writer.errors > 0);
   await original.heal();
   assert.ok(writer.errors > 0, "no write failed");
   const { lostPieces } = await judge(setting);
