@@ -6,3 +6,4 @@ const device = await UblkDevice.start({ target: faultyTarget("keep") });
 process.on("SIGUSR1", () => device.stop());
 // Stopped or not, it stays until it is killed.
 setInterval(() => undefined, 1000);
+console.log("ready");

@@ -58,12 +58,19 @@ export async function untilNoDevice() {
   await until(() => listDeviceIds().length === 0, "a ublk device is left");
 }
 
-export async function until(condition, what, timeoutMs = 30_000) {
+export async function until(condition, what, timeoutMs = 300_000) {
   const end = Date.now() + timeoutMs;
   while (!(await condition())) {
     assert.ok(Date.now() < end, what);
     await sleep(20);
   }
+}
+
+/** Requests that users of a device wait for. */
+export function requestsInFlight(path) {
+  const text = readFileSync(`/sys/block/${path.slice("/dev/".length)}/inflight`, "utf8");
+  const counts = text.trim().split(/\s+/).map(Number);
+  return counts.reduce((sum, count) => sum + count, 0);
 }
 
 export const fioArgs = (path, ...more) => [
