@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 
-const TIME_LIMIT_DEFAULT_MS = 180_000;
+const TIME_LIMIT_DEFAULT_MS = 600_000;
 
 /**
  * @typedef {object} CommandOptions

@@ -9,7 +9,7 @@ const PAUSE_MS = 50;
  * @param {string} what for the error message
  * @param {() => unknown} ask may be asynchronous
  */
-export async function until(what, ask, timeLimitMs = 120_000) {
+export async function until(what, ask, timeLimitMs = 300_000) {
   const end = performance.now() + timeLimitMs;
   for (;;) {
     const answer = await ask();

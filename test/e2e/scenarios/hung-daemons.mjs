@@ -24,7 +24,7 @@ import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url, { daemon: false });
 const WRITES = 24;
-const LIMIT = { timeLimitMs: 300_000 };
+const LIMIT = { timeLimitMs: 600_000 };
 
 async function daemon(t, all, args = [], options = {}) {
   const started = await Daemon.startFor(t, { args: [...BOUND_ARGS, ...args], ...options });

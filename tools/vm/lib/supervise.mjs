@@ -7,7 +7,7 @@ const CONSOLE_KEPT_CHARACTERS = 256 << 10;
 /** How long a guest that reached its time limit may take to save its kernel log. */
 const STOP_GRACE_MS = 5_000;
 /** A guest that takes longer to start its command hangs, however busy the host is. */
-const BOOT_LIMIT_MS = 60_000;
+const BOOT_LIMIT_MS = 300_000;
 
 /** @returns {{child: import("node:child_process").ChildProcess, channel: Record<string, import("node:net").Socket>}} */
 export function startQemu(options) {

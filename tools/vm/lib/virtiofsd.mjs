@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { findProgram, requireProgram, VmError } from "./host.mjs";
 
-const START_LIMIT_MS = 10_000;
+const START_LIMIT_MS = 120_000;
 
 /**
  * Makes everything below the server read-only for it alone, so that not even a guest that mounts the folder by itself can write
@@ -75,9 +75,14 @@ export function startVirtiofsd({ tag, source, runFolder, readOnly }) {
     spawnError = error;
   });
   const waitForSocket = async () => {
-    const limitMs = Date.now() + START_LIMIT_MS;
+    const limitMs = performance.now() + START_LIMIT_MS;
     while (!existsSync(socketPath)) {
-      if (spawnError || child.exitCode !== null || child.signalCode || Date.now() > limitMs) {
+      if (
+        spawnError ||
+        child.exitCode !== null ||
+        child.signalCode ||
+        performance.now() > limitMs
+      ) {
         throw new VmError(
           `virtiofsd for ${source} did not start: ${spawnError?.message ?? errors.trim()}`,
         );
