@@ -190,7 +190,8 @@ export async function exportRaw(options: RawExportOptions): Promise<RawExport> {
   const name = `.${basename(record)}`;
   const lock = await StoreLock.take(realFiles, folder, name, `an export to ${target}`, () => false);
   try {
-    return await withSnapshot(options, (snapshot) => copy(snapshot, options, record));
+    const own = { ...options, ownSnapshot: { path: `${record}.snapshot`, files: realFiles } };
+    return await withSnapshot(own, (snapshot) => copy(snapshot, options, record));
   } finally {
     await lock.release();
   }

@@ -201,7 +201,12 @@ async function copyInto(
     ({ generation_id, changes_number }) =>
       generation_id === snapshot.generationId && changes_number === snapshot.changesNumber,
   );
-  if (same !== undefined && wanted.kind === "auto") return same;
+  if (same !== undefined && wanted.kind === "auto") {
+    options.onNote?.(
+      `snapshot ${snapshot.id} is in the store already, and stays: nothing is exported`,
+    );
+    return same;
+  }
   const image = await open(snapshot.image);
   const pool = new ChunkPool();
   try {
@@ -220,7 +225,8 @@ export async function exportToStore(store: BackupStore, options: ExportOptions):
   const { device: original } = await client.snapshotInfo(device);
   const lock = await store.lockChain(host, original);
   try {
-    return await withSnapshot(options, (snapshot) => copyInto(store, lock, snapshot, options));
+    const own = { ...options, ownSnapshot: store.ownSnapshot(host, original) };
+    return await withSnapshot(own, (snapshot) => copyInto(store, lock, snapshot, options));
   } finally {
     await lock.release();
   }

@@ -6,7 +6,7 @@
  * A lock of a process of this boot that has ended is taken over: so a killed export is in nobody's way.
  */
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { BackupError } from "./errors.js";
@@ -16,6 +16,8 @@ interface Holder {
   readonly token: string;
   readonly host: string;
   readonly boot: string;
+  /** In which that number counts: containers may have one host name. */
+  readonly namespace: string;
   readonly pid: number;
   /** When the process began, in ticks of this boot: numbers of processes come again. */
   readonly began: string;
@@ -39,12 +41,21 @@ function beganOf(pid: number): string {
   return fields[19] ?? "";
 }
 
+function ownNamespace(): string {
+  try {
+    return readlinkSync("/proc/self/ns/pid");
+  } catch {
+    return "";
+  }
+}
+
 const BOOT = "/proc/sys/kernel/random/boot_id";
 
 function holderNow(what: string): Holder {
   const { pid } = process;
   const boot = readOr(BOOT, "");
-  return { token: randomUUID(), host: hostname(), boot, pid, began: beganOf(pid), what };
+  const place = { host: hostname(), boot, namespace: ownNamespace() };
+  return { token: randomUUID(), ...place, pid, began: beganOf(pid), what };
 }
 
 function parseHolder(text: string): Holder | undefined {
@@ -57,9 +68,10 @@ function parseHolder(text: string): Holder | undefined {
 }
 
 /** Of another host nobody can know. */
-function isGone({ host, boot, pid, began }: Holder): boolean {
+function isGone({ host, boot, namespace, pid, began }: Holder): boolean {
   if (host !== hostname()) return false;
-  return boot !== readOr(BOOT, "") || beganOf(pid) !== began;
+  if (boot !== readOr(BOOT, "")) return true;
+  return namespace === ownNamespace() && beganOf(pid) !== began;
 }
 
 function busy(path: string, holder: Holder | undefined): BackupError {

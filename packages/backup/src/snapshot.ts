@@ -1,6 +1,7 @@
 /** The snapshot that an export reads: one that the device is in already, or one of its own. */
 import type { BlksnapClient } from "@blksnap/client";
 import { abortedError, BackupError } from "./errors.js";
+import type { Files } from "./files.js";
 
 /** What is asked of the daemon. */
 export type BackupClient = Pick<
@@ -28,6 +29,11 @@ export interface SnapshotOptions {
   readonly stores: readonly string[];
   readonly limitBytes: number;
   readonly signal?: AbortSignal | undefined;
+  /**
+   * A file that has the id of the snapshot that was taken for the export, for as long as there is one: of a killed
+   * export it would stay, and every later one would read it again.
+   */
+  readonly ownSnapshot?: { readonly path: string; readonly files: Files } | undefined;
   /** Told what is not as it should be, and ends nothing. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
@@ -83,27 +89,43 @@ function gone(device: string, id: string): BackupError {
   return new BackupError("SNAPSHOT_NOT_FOUND", `snapshot ${id} of ${device} is gone`, { hint });
 }
 
+/** Destroys the snapshot that a killed export of this device to this place has left. */
+async function destroyLeft({ client, device, ownSnapshot }: SnapshotOptions): Promise<void> {
+  if (ownSnapshot === undefined) return;
+  const { path, files } = ownSnapshot;
+  const id = (await files.read(path))?.toString();
+  if (id === undefined) return;
+  const { snapshot_id } = await client.snapshotInfo(device);
+  if (snapshot_id === id) await client.snapshotDestroy(id);
+  await files.remove(path);
+}
+
 /** Runs `use` on the device's snapshot; destroys it, where it was taken for that, whatever happens. */
 export async function withSnapshot<Result>(
   options: SnapshotOptions,
   use: (snapshot: TakenSnapshot) => Promise<Result>,
 ): Promise<Result> {
-  const { client, device, signal, onNote } = options;
+  const { client, device, signal, onNote, ownSnapshot } = options;
+  await destroyLeft(options);
   const there = await takenOf(options);
   if (there !== undefined) return reading(there, use);
   const { stores, limitBytes } = options;
   const parameters = { devices: [device], stores, limitBytes, readOnlyImages: true };
   const { id } = await client.snapshotCreate(parameters, { signal });
   try {
+    await ownSnapshot?.files.create(ownSnapshot.path, Buffer.from(id));
     if (signal?.aborted === true) throw abortedError();
     await client.snapshotTake(id);
     const taken = await takenOf(options);
     if (taken?.id !== id) throw gone(device, id);
     return await reading(taken, use);
   } finally {
-    await client.snapshotDestroy(id).catch((error: Error) => {
-      onNote?.(`snapshot ${id} stays: ${error.message}`);
-    });
+    try {
+      await client.snapshotDestroy(id);
+      await ownSnapshot?.files.remove(ownSnapshot.path);
+    } catch (error) {
+      onNote?.(`snapshot ${id} stays for now: ${(error as Error).message}`);
+    }
   }
 }
 

@@ -85,11 +85,17 @@ export class BackupStore {
 
   /** For an export of a device. @throws BackupError BACKUP_BUSY */
   async lockChain(host: string, device: string): Promise<StoreLock> {
-    const name = createHash("sha256").update(`${host}\n${device}`).digest("hex").slice(0, 32);
+    const name = chainName(host, device);
     const folder = join(this.path, "locks");
     await this.#files.makeFolder(folder);
     const isCleaning = (other: string): boolean => other === CLEANING;
     return StoreLock.take(this.#files, folder, name, `an export of ${device}`, isCleaning);
+  }
+
+  /** Where the snapshot of an export is remembered while there is one. */
+  ownSnapshot(host: string, device: string): { readonly path: string; readonly files: Files } {
+    const name = `${chainName(host, device)}.snapshot`;
+    return { path: join(this.path, "locks", name), files: this.#files };
   }
 
   /** For what removes: nothing else writes meanwhile. @throws BackupError BACKUP_BUSY */
@@ -183,6 +189,10 @@ export class BackupStore {
   #chunkPath(hash: string): string {
     return join(this.#folderOf(hash), `${hash}.zst`);
   }
+}
+
+function chainName(host: string, device: string): string {
+  return createHash("sha256").update(`${host}\n${device}`).digest("hex").slice(0, 32);
 }
 
 function nameOf({ taken_at, id }: Manifest): string {

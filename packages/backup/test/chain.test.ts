@@ -101,10 +101,32 @@ test("a snapshot that is there is read and stays; the same one twice is one poin
     machine.take();
     const id = machine.snapshotId;
     const first = await exportToStore(store, optionsOf(machine));
-    const again = await exportToStore(store, optionsOf(machine));
+    const notes: string[] = [];
+    const onNote = (text: string) => notes.push(text);
+    const again = await exportToStore(store, optionsOf(machine, { onNote }));
     assert.is(again.id, first.id);
+    assert.match(notes.join(), "in the store already");
     assert.is(machine.snapshotId, id);
     assert.is(machine.destroyed, 0);
+  }));
+
+test("the snapshot that a killed export has left is destroyed by the next one, not read again", () =>
+  withStore(async (machine, store) => {
+    const notes: string[] = [];
+    const killed = {
+      ...machine.client,
+      snapshotDestroy: () => Promise.reject(new Error("a planted kill")),
+    };
+    const onNote = (text: string) => notes.push(text);
+    const first = await exportToStore(store, optionsOf(machine, { client: killed, onNote }));
+    assert.match(notes.join(), "a planted kill");
+    assert.is.not(machine.snapshotId, null);
+    const next = await exportToStore(store, optionsOf(machine));
+    assert.is.not(next.id, first.id);
+    assert.is(next.changes_number, 2);
+    assert.is(machine.destroyed, 2);
+    assert.is(machine.snapshotId, null);
+    assert.equal(readdirSync(join(store.path, "locks")), []);
   }));
 
 test("an interrupt ends it, and destroys the snapshot", () =>
