@@ -124,6 +124,7 @@ export class SimNative {
         file.links = 0;
         return machine.openMemory(file, `/memfd:${name}`);
       },
+      listenLocal: () => -Errno.EPERM,
       prctl: () => 0,
       lockMemory: () => 0,
       threadId: () => THREAD_ID,

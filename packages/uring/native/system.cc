@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -103,6 +104,30 @@ Napi::Value CreateEventFd(const Napi::CallbackInfo& info) {
 
 Napi::Value CreateMemoryFile(const Napi::CallbackInfo& info) {
   return Result(info.Env(), memfd_create(Text(info, 0).c_str(), U32(info, 1)));
+}
+
+// listenLocal(path, mode, backlog) -> descriptor of a listening unix stream socket. Nobody can connect
+// before it has its mode: that takes listen(2).
+Napi::Value ListenLocal(const Napi::CallbackInfo& info) {
+  const std::string path = Text(info, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    return Result(info.Env(), -1);
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return Result(info.Env(), -1);
+  const bool is_bound = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+  if (is_bound && chmod(path.c_str(), U32(info, 1)) == 0 && listen(fd, I32(info, 2)) == 0) {
+    return Result(info.Env(), fd);
+  }
+  const int failure = errno;
+  if (is_bound) unlink(path.c_str());
+  close(fd);
+  errno = failure;
+  return Result(info.Env(), -1);
 }
 
 Napi::Value Prctl(const Napi::CallbackInfo& info) {
@@ -229,6 +254,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["endDirectIo"] = Napi::Function::New(env, EndDirectIo, "endDirectIo");
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
+  exports["listenLocal"] = Napi::Function::New(env, ListenLocal, "listenLocal");
   exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");
   exports["threadId"] = Napi::Function::New(env, ThreadId, "threadId");

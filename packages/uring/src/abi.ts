@@ -20,11 +20,15 @@ export const Opcode = {
   READ_FIXED: 4,
   WRITE_FIXED: 5,
   POLL_ADD: 6,
+  SENDMSG: 9,
   TIMEOUT: 11,
+  ACCEPT: 13,
   ASYNC_CANCEL: 14,
   FALLOCATE: 17,
   READ: 22,
   WRITE: 23,
+  RECV: 27,
+  SHUTDOWN: 34,
   MSG_RING: 40,
   URING_CMD: 46,
 } as const;
@@ -62,6 +66,9 @@ export const FsyncFlag = { DATASYNC: 1 } as const;
 
 /** `rw_flags` of reads and writes. */
 export const RwFlag = { DSYNC: 2 } as const;
+
+/** `msg_flags` of sends (`include/linux/socket.h`): no SIGPIPE; all of it, in as many pieces as it takes. */
+export const MessageFlag = { WAITALL: 0x100, NOSIGNAL: 0x4000 } as const;
 
 /** Modes of FALLOCATE (`include/uapi/linux/falloc.h`). */
 export const FallocateMode = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 16 } as const;

@@ -1,6 +1,7 @@
 export {
   FallocateMode,
   FsyncFlag,
+  MessageFlag,
   Opcode,
   RwFlag,
   SetupFlag,

@@ -69,6 +69,7 @@ export interface UringNative {
   endDirectIo(fd: number): number;
   eventFd(initial: number, flags: number): number;
   memoryFile(name: string, flags: number): number;
+  listenLocal(path: string, mode: number, backlog: number): number;
   prctl(option: number, argument: number): number;
   lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;

@@ -8,6 +8,9 @@
 import { Opcode } from "./abi.js";
 import type { Ring } from "./ring.js";
 
+const SOCK_CLOEXEC = 0o2000000;
+const SHUT_RDWR = 2;
+
 function prepare(
   ring: Ring,
   opcode: number,
@@ -217,6 +220,77 @@ export function prepareFallocate(
     userHigh,
     sqeFlags,
   );
+}
+
+/**
+ * Takes the next connection of a listening socket: completes with its descriptor, which is closed on
+ * exec, or a negative errno.
+ */
+export function prepareAccept(ring: Ring, fd: number, userLow: number, userHigh: number): void {
+  prepare(ring, Opcode.ACCEPT, fd, 0, 0, 0, 0, 0, SOCK_CLOEXEC, 0, userLow, userHigh, 0);
+}
+
+/** recv(2): completes with the bytes received, 0 when the other side has shut down, or a negative errno. */
+export function prepareReceive(
+  ring: Ring,
+  fd: number,
+  addressLow: number,
+  addressHigh: number,
+  lengthBytes: number,
+  messageFlags: number,
+  userLow: number,
+  userHigh: number,
+): void {
+  prepare(
+    ring,
+    Opcode.RECV,
+    fd,
+    addressLow,
+    addressHigh,
+    lengthBytes,
+    0,
+    0,
+    messageFlags,
+    0,
+    userLow,
+    userHigh,
+    0,
+  );
+}
+
+/**
+ * sendmsg(2): completes with the bytes sent or a negative errno. The address is that of a `struct msghdr`,
+ * which the kernel reads when it takes the entry, as the vector that it names.
+ */
+export function prepareSendMessage(
+  ring: Ring,
+  fd: number,
+  headerLow: number,
+  headerHigh: number,
+  messageFlags: number,
+  userLow: number,
+  userHigh: number,
+): void {
+  prepare(
+    ring,
+    Opcode.SENDMSG,
+    fd,
+    headerLow,
+    headerHigh,
+    1,
+    0,
+    0,
+    messageFlags,
+    0,
+    userLow,
+    userHigh,
+    0,
+  );
+}
+
+/** shutdown(2) in both directions: what waits for the connection comes back. */
+export function prepareShutdown(ring: Ring, fd: number, userLow: number, userHigh: number): void {
+  prepare(ring, Opcode.SHUTDOWN, fd, 0, 0, SHUT_RDWR, 0, 0, 0, 0, userLow, userHigh, 0);
 }
 
 /** Completes with the ready `POLL*` bits once the descriptor has one of `events`. */

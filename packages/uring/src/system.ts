@@ -49,6 +49,18 @@ export function createMemoryFile(name: string): number {
   return check(native.memoryFile(name, 1), `cannot make the memory file ${name}`);
 }
 
+/** How many connections the kernel keeps for accept. */
+const LISTEN_BACKLOG = 128;
+
+/**
+ * A unix stream socket that listens at `path`, where nothing may lie yet; its descriptor goes to
+ * prepareAccept(). Whoever may write to the file (`mode`) may connect.
+ * @throws UringError SYSTEM_CALL_FAILED: EADDRINUSE, ENAMETOOLONG (108 bytes and more), EACCES, ENOENT
+ */
+export function listenLocal(path: string, mode: number): number {
+  return check(native.listenLocal(path, mode, LISTEN_BACKLOG), `cannot listen at ${path}`);
+}
+
 /** The kernel's id of the calling thread. */
 export function threadId(): number {
   return native.threadId();

@@ -1,0 +1,88 @@
+import { closeSync, statSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import {
+  listenLocal,
+  MappedMemory,
+  MessageFlag,
+  prepareAccept,
+  prepareReceive,
+  prepareSendMessage,
+  prepareShutdown,
+  Ring,
+  UringError,
+} from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { at, popCompletions, withFolderMeanwhile } from "./support.js";
+
+const EADDRINUSE = 98;
+const ENAMETOOLONG = 36;
+
+/** A `struct msghdr` at byte 0 over the parts, whose vector follows it. */
+function describeMessage(
+  memory: MappedMemory,
+  parts: [offsetBytes: number, length: number][],
+): void {
+  const view = new DataView(memory.buffer);
+  view.setBigUint64(16, BigInt(memory.address + 64), true);
+  view.setBigUint64(24, BigInt(parts.length), true);
+  for (const [index, [offset, length]] of parts.entries()) {
+    view.setBigUint64(64 + index * 16, BigInt(memory.address + offset), true);
+    view.setBigUint64(72 + index * 16, BigInt(length), true);
+  }
+}
+
+test("a connection is accepted, talked with and shut down, all by the ring", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "socket");
+    const listener = listenLocal(path, 0o600);
+    assert.is(statSync(path).mode & 0o777, 0o600);
+    const ring = new Ring({ entries: 8 });
+    const memory = MappedMemory.anonymous(8192);
+    const bytes = Buffer.from(memory.buffer);
+    const client = connect(path);
+    client.write("ping");
+    const received = new Promise<string>((resolve) => {
+      let text = "";
+      client.on("data", (part) => (text += part.toString()));
+      client.on("close", () => resolve(text));
+    });
+    await new Promise((resolve) => client.once("connect", resolve));
+    prepareAccept(ring, listener, 1, 0);
+    const [accepted] = popCompletions(ring, 1);
+    assert.ok(accepted.result > 0);
+    const fd = accepted.result;
+    prepareReceive(ring, fd, ...at(memory, 4096), 4, MessageFlag.WAITALL, 2, 0);
+    assert.equal(popCompletions(ring, 1), [{ low: 2, high: 0, result: 4 }]);
+    assert.is(bytes.toString("latin1", 4096, 4100), "ping");
+    bytes.write("pong, and more", 5000);
+    describeMessage(memory, [
+      [5000, 4],
+      [5006, 8],
+    ]);
+    prepareSendMessage(ring, fd, ...at(memory, 0), MessageFlag.NOSIGNAL, 3, 0);
+    assert.equal(popCompletions(ring, 1), [{ low: 3, high: 0, result: 12 }]);
+    prepareShutdown(ring, fd, 4, 0);
+    assert.equal(popCompletions(ring, 1), [{ low: 4, high: 0, result: 0 }]);
+    assert.is(await received, "pongand more");
+    closeSync(fd);
+    closeSync(listener);
+    ring.close();
+    memory.unmap();
+  });
+});
+
+test("a path that is taken, and one that is too long, are told", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "socket");
+    const listener = listenLocal(path, 0o600);
+    const failsWith = (errno: number) => (error: unknown) =>
+      error instanceof UringError && error.code === "SYSTEM_CALL_FAILED" && error.errno === errno;
+    assert.throws(() => listenLocal(path, 0o600), failsWith(EADDRINUSE));
+    assert.throws(() => listenLocal(join(folder, "x".repeat(108)), 0o600), failsWith(ENAMETOOLONG));
+    closeSync(listener);
+  });
+});
+
+test.run();
