@@ -14,7 +14,7 @@ import {
   SqeFlag,
 } from "@blksnap/uring";
 import { UblkIoFlag, UblkOp } from "./abi.js";
-import type { Queue } from "./queue.js";
+import type { RequestQueue } from "./target.js";
 
 /** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
 export const BLOCK_URING_CMD_DISCARD = 0x1200;
@@ -34,14 +34,20 @@ export interface FileIoOwner {
  */
 export class FileIo implements CompletionHandler {
   readonly #reactor: Reactor;
-  readonly #queue: Queue;
+  readonly #queue: RequestQueue;
   readonly #owner: FileIoOwner;
   readonly #fileIndex: number;
   readonly #handlerId: number;
   readonly #way: Uint8Array;
   #discardCommand: boolean;
 
-  constructor(reactor: Reactor, queue: Queue, fd: number, isBlock: boolean, owner: FileIoOwner) {
+  constructor(
+    reactor: Reactor,
+    queue: RequestQueue,
+    fd: number,
+    isBlock: boolean,
+    owner: FileIoOwner,
+  ) {
     this.#reactor = reactor;
     this.#queue = queue;
     this.#owner = owner;

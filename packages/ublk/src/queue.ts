@@ -31,7 +31,7 @@ import {
   withoutCapability,
 } from "@blksnap/uring";
 import { IO_DESC_BYTES, IO_RES_ABORT, IoCommand, QUEUE_DEPTH_MAX } from "./abi.js";
-import type { Target } from "./target.js";
+import type { RequestQueue, Target } from "./target.js";
 
 const DESC_WORDS = IO_DESC_BYTES / 4;
 const FETCH = IoCommand.FETCH_REQ | 0;
@@ -52,7 +52,7 @@ export interface QueueOptions {
   readonly onError: (error: unknown) => void;
 }
 
-export class Queue implements CompletionHandler {
+export class Queue implements CompletionHandler, RequestQueue {
   readonly depth: number;
   readonly maxIoBytes: number;
   /** Requests served so far. */

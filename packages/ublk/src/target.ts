@@ -1,9 +1,44 @@
-import type { Reactor } from "@blksnap/uring";
+import type { MappedMemory, Reactor } from "@blksnap/uring";
 import type { DeviceParams } from "./layout.js";
-import type { Queue } from "./queue.js";
 
 /**
- * What stands behind a ublk device. It lives on the reactor's thread and is a state machine, not a
+ * The requests that a target is given: those of a ublk queue, or of another server of block devices. Fields
+ * of a request are told by its tag, 0 to depth - 1.
+ */
+export interface RequestQueue {
+  readonly depth: number;
+  /** The most bytes of a read or write. */
+  readonly maxIoBytes: number;
+  /** Low and high halves of the address of each tag's buffer. */
+  readonly bufferLow: Int32Array;
+  readonly bufferHigh: Int32Array;
+  /** Registered buffer that holds the buffers of all tags, but for those that were replaced. */
+  readonly bufferIndex: number;
+  /** Operation of the request: a UblkOp. */
+  op(tag: number): number;
+  /** Flags of the request: UblkIoFlag bits. */
+  flags(tag: number): number;
+  /** Length in 512-byte sectors, below 2^31; that of a read or write is at most maxIoBytes. */
+  sectors(tag: number): number;
+  /** Low and high halves of the first sector. */
+  startSectorLow(tag: number): number;
+  startSectorHigh(tag: number): number;
+  /** The bytes of a tag's buffer, for cold paths: it allocates a view. */
+  bufferBytes(tag: number): Uint8Array;
+  /**
+   * Answers a request.
+   * @param result READ and WRITE: exactly the bytes asked for; others: 0; or a negative errno
+   */
+  complete(tag: number, result: number): void;
+  /** Gives a tag another buffer, from the answer to its present request on. */
+  replaceBuffer(tag: number, memory: MappedMemory): void;
+  /** The queue's own buffers stay mapped, also when it has ended, until releaseBuffers() is called as often. */
+  keepBuffers(): void;
+  releaseBuffers(): void;
+}
+
+/**
+ * What stands behind a ublk device, or another server's. It lives on the reactor's thread and is a state machine, not a
  * promise per request: queueIo() starts a request, and the target answers it with
  * `queue.complete(tag, result)`, at once or in a later completion of the reactor's ring.
  */
@@ -31,5 +66,5 @@ export interface TargetModule {
   /** On the main thread, before the device exists: what device it is going to be. */
   describe(options: unknown): DeviceParams;
   /** On the reactor's thread. What it throws ends the device before it came to life. */
-  open(options: unknown, queue: Queue, reactor: Reactor): Target;
+  open(options: unknown, queue: RequestQueue, reactor: Reactor): Target;
 }

@@ -2,8 +2,7 @@ import { closeSync } from "node:fs";
 import type { Reactor } from "@blksnap/uring";
 import { openBackingFile } from "../backing-file.js";
 import { FileIo, type FileIoOwner } from "../file-io.js";
-import type { Queue } from "../queue.js";
-import type { Target, TargetModule, TargetSpec } from "../target.js";
+import type { RequestQueue, Target, TargetModule, TargetSpec } from "../target.js";
 
 interface FileOptions {
   /** A block device or a regular file. */
@@ -18,12 +17,12 @@ export function fileTarget(options: FileOptions): TargetSpec {
 
 /** Passes a queue's requests on to one open file. */
 export class FileTarget implements Target, FileIoOwner {
-  readonly #queue: Queue;
+  readonly #queue: RequestQueue;
   readonly #io: FileIo;
   readonly #fd: number;
 
   /** @param fd belongs to the target once this has not thrown */
-  constructor(reactor: Reactor, queue: Queue, fd: number, isBlock: boolean) {
+  constructor(reactor: Reactor, queue: RequestQueue, fd: number, isBlock: boolean) {
     this.#queue = queue;
     this.#fd = fd;
     this.#io = new FileIo(reactor, queue, fd, isBlock, this);

@@ -1,7 +1,6 @@
 import { UblkOp } from "../abi.js";
 import type { DeviceParams } from "../layout.js";
-import type { Queue } from "../queue.js";
-import type { Target, TargetModule, TargetSpec } from "../target.js";
+import type { RequestQueue, Target, TargetModule, TargetSpec } from "../target.js";
 
 interface NullOptions {
   /** Multiple of 512. */
@@ -32,9 +31,9 @@ export function memoryParams(capacityBytes: number): DeviceParams {
 }
 
 class NullTarget implements Target {
-  readonly #queue: Queue;
+  readonly #queue: RequestQueue;
 
-  constructor(queue: Queue) {
+  constructor(queue: RequestQueue) {
     this.#queue = queue;
   }
 
