@@ -24,6 +24,7 @@ const ALLOWED = {
   "sim-kernel": ["uring", "errors"],
   api: ["errors"],
   ublk: ["uring", "linux-block", "errors"],
+  nbd: ["ublk", "uring", "errors"],
   "diff-storage": ["linux-block", "event-queue", "errors"],
   engine: ["diff-storage", "event-queue", "errors"],
   "data-plane": ["ublk", "uring", "engine", "diff-storage", "journal", "errors"],

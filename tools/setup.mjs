@@ -61,6 +61,8 @@ const TEST_NEEDS = [
   { name: "modprobe", debian: "kmod", isThere: program("modprobe") },
   { name: "losetup", debian: "mount", isThere: program("losetup") },
   { name: "setpriv", debian: "util-linux", isThere: program("setpriv") },
+  { name: "nbdinfo", debian: "libnbd-bin", isThere: program("nbdinfo") },
+  { name: "qemu-img", debian: "qemu-utils", isThere: program("qemu-img") },
 ];
 const VM_NEEDS = [
   { name: "qemu", debian: "qemu-system-x86", isThere: program("qemu-system-x86_64") },

@@ -1,0 +1,60 @@
+/**
+ * All memory that a server gives to the kernel, in one mapping, so that bytes can be moved inside it without
+ * a view being made.
+ *
+ * ```
+ *   slot 0 | slot 1 | ...            data of requests; one registered buffer
+ *   header 0 | header 1 | ...        what stands before what is sent: of slots, then of requests
+ *   connection 0 | connection 1 ...  64 KiB received | message and its vector | bytes of the handshake
+ * ```
+ */
+import { MappedMemory, PAGE_BYTES } from "@blksnap/uring";
+
+/** Of a reply: at most a chunk with an offset, in room that is aligned. */
+const HEADER_BYTES = 64;
+export const RECEIVE_BYTES: number = 64 << 10;
+const SEND_BYTES = PAGE_BYTES;
+/** In the part for sending: a `struct msghdr`, its vector, bytes of the handshake. */
+export const VECTOR_OFFSET = 64;
+export const VECTOR_ENTRIES = 64;
+const STAGE_OFFSET: number = VECTOR_OFFSET + VECTOR_ENTRIES * 16;
+export const STAGE_BYTES: number = SEND_BYTES - STAGE_OFFSET;
+
+export class Arena {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly address: number;
+  readonly slotsBytes: number;
+  readonly #memory: MappedMemory;
+  readonly #connectionsAt: number;
+
+  constructor(slots: number, slotBytes: number, requests: number, connections: number) {
+    this.slotsBytes = slots * slotBytes;
+    this.#connectionsAt = this.slotsBytes + (slots + requests) * HEADER_BYTES;
+    const length = this.#connectionsAt + connections * (RECEIVE_BYTES + SEND_BYTES);
+    this.#memory = MappedMemory.anonymous(length);
+    this.bytes = new Uint8Array(this.#memory.buffer);
+    this.view = new DataView(this.#memory.buffer);
+    this.address = this.#memory.address;
+  }
+
+  headerAt(item: number): number {
+    return this.slotsBytes + item * HEADER_BYTES;
+  }
+
+  receiveAt(connection: number): number {
+    return this.#connectionsAt + connection * (RECEIVE_BYTES + SEND_BYTES);
+  }
+
+  sendAt(connection: number): number {
+    return this.receiveAt(connection) + RECEIVE_BYTES;
+  }
+
+  stageAt(connection: number): number {
+    return this.sendAt(connection) + STAGE_OFFSET;
+  }
+
+  unmap(): void {
+    this.#memory.unmap();
+  }
+}

@@ -1,0 +1,152 @@
+/** Requests of a client that are under way, and what their replies do to them. */
+import { NbdError } from "./errors.js";
+import {
+  CHUNK_DONE,
+  CHUNK_ERROR_BIT,
+  CHUNK_HEADER_BYTES,
+  CHUNK_MAGIC,
+  ChunkType,
+  Command,
+  Limit,
+  SIMPLE_REPLY_BYTES,
+  SIMPLE_REPLY_MAGIC,
+} from "./protocol.js";
+import type { SocketReader } from "./socket-reader.js";
+
+/** A run of blocks of an export with the same flags. */
+export interface Extent {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly flags: number;
+}
+
+export interface PendingRequest {
+  readonly type: number;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  /** Of a read: where the data goes. */
+  readonly target: Uint8Array;
+  /** Of block status: extents by the ids of their contexts. */
+  readonly extents: Map<number, Extent[]>;
+  /** Bytes of `target` that have come. */
+  have: number;
+  error: NbdError | undefined;
+  /** It is over; `error` tells how. */
+  onEnd(): void;
+}
+
+const ERROR_BYTES_MAX: number = 6 + Limit.NAME_BYTES + 8;
+const STATUS_BYTES_MAX = 8_388_612;
+
+function violation(what: string): NbdError {
+  return new NbdError("PROTOCOL_VIOLATED", what);
+}
+
+export class ClientReplies {
+  readonly pending: Map<bigint, PendingRequest> = new Map();
+  readonly #reader: SocketReader;
+
+  constructor(reader: SocketReader) {
+    this.#reader = reader;
+  }
+
+  /** Takes replies until the connection ends. @throws NbdError the reason, always */
+  async run(): Promise<never> {
+    for (;;) await this.#take();
+  }
+
+  async #take(): Promise<void> {
+    const header = await this.#reader.read(SIMPLE_REPLY_BYTES);
+    const magic = header.readUInt32BE(0);
+    const cookie = header.readBigUInt64BE(8);
+    const request = this.pending.get(cookie);
+    if (request === undefined) throw violation("a reply to no request");
+    let isDone = true;
+    if (magic === SIMPLE_REPLY_MAGIC) await this.#takeSimple(request, header.readUInt32BE(4));
+    else if (magic === CHUNK_MAGIC) {
+      const length = await this.#reader.read(CHUNK_HEADER_BYTES - SIMPLE_REPLY_BYTES);
+      await this.#takeChunk(request, header.readUInt16BE(6), length.readUInt32BE(0));
+      isDone = (header.readUInt16BE(4) & CHUNK_DONE) !== 0;
+    } else throw violation(`a reply with magic ${magic.toString(16)}`);
+    if (!isDone) return;
+    this.pending.delete(cookie);
+    if (request.error === undefined && request.have !== request.target.length) {
+      request.error = violation("a reply without all of the data");
+    }
+    request.onEnd();
+  }
+
+  async #takeSimple(request: PendingRequest, error: number): Promise<void> {
+    if (error !== 0) {
+      request.error = failed(request, error, "");
+      return;
+    }
+    await this.#reader.readInto(request.target);
+    request.have = request.target.length;
+  }
+
+  async #takeChunk(request: PendingRequest, type: number, length: number): Promise<void> {
+    if ((type & CHUNK_ERROR_BIT) !== 0) {
+      if (length < 6 || length > ERROR_BYTES_MAX) throw violation(`an error of ${length} bytes`);
+      const data = await this.#reader.read(length);
+      const text = data.toString("utf8", 6, 6 + data.readUInt16BE(4));
+      request.error ??= failed(request, data.readUInt32BE(0), text);
+    } else if (type === ChunkType.NONE && length === 0) return;
+    else if (type === ChunkType.OFFSET_DATA) await this.#takeData(request, length);
+    else if (type === ChunkType.OFFSET_HOLE && length === 12) await this.#takeHole(request);
+    else if (type === ChunkType.BLOCK_STATUS) await this.#takeStatus(request, length);
+    else throw violation(`a chunk of type ${type} with ${length} bytes`);
+  }
+
+  #part(request: PendingRequest, offset: bigint, length: number): Uint8Array {
+    const at = Number(offset) - request.offsetBytes;
+    const isInside = at >= 0 && length > 0 && at + length <= request.target.length;
+    if (!isInside || request.have + length > request.target.length) {
+      throw violation("data that was not asked for");
+    }
+    request.have += length;
+    return request.target.subarray(at, at + length);
+  }
+
+  async #takeData(request: PendingRequest, length: number): Promise<void> {
+    if (length <= 8) throw violation("a chunk without data");
+    const offset = (await this.#reader.read(8)).readBigUInt64BE(0);
+    await this.#reader.readInto(this.#part(request, offset, length - 8));
+  }
+
+  async #takeHole(request: PendingRequest): Promise<void> {
+    const data = await this.#reader.read(12);
+    this.#part(request, data.readBigUInt64BE(0), data.readUInt32BE(8)).fill(0);
+  }
+
+  async #takeStatus(request: PendingRequest, length: number): Promise<void> {
+    const isStatus = request.type === Command.BLOCK_STATUS && length >= 12 && length % 8 === 4;
+    if (!isStatus || length > STATUS_BYTES_MAX) throw violation(`block status of ${length} bytes`);
+    const data = await this.#reader.read(length);
+    const extents: Extent[] = [];
+    let offsetBytes = request.offsetBytes;
+    for (let at = 4; at < length; at += 8) {
+      const lengthBytes = data.readUInt32BE(at);
+      if (lengthBytes === 0) throw violation("an extent without length");
+      extents.push({ offsetBytes, lengthBytes, flags: data.readUInt32BE(at + 4) });
+      offsetBytes += lengthBytes;
+    }
+    request.extents.set(data.readUInt32BE(0), extents);
+  }
+}
+
+const NAMES: Readonly<Record<number, string>> = {
+  [Command.READ]: "read",
+  [Command.WRITE]: "write",
+  [Command.FLUSH]: "flush",
+  [Command.TRIM]: "trim",
+  [Command.WRITE_ZEROES]: "write of zeroes",
+  [Command.BLOCK_STATUS]: "block status",
+};
+
+function failed(request: PendingRequest, errno: number, text: string): NbdError {
+  const { type, offsetBytes, lengthBytes } = request;
+  const words = text === "" ? "" : `: ${text}`;
+  const what = `${NAMES[type]} of ${lengthBytes} bytes at ${offsetBytes}${words}`;
+  return new NbdError("REQUEST_FAILED", what, errno);
+}

@@ -1,0 +1,382 @@
+import { connect, type Socket } from "node:net";
+import { ClientHandshake, type NegotiatedExport } from "./client-handshake.js";
+import { ClientReplies, type Extent, type PendingRequest } from "./client-replies.js";
+import { NbdError } from "./errors.js";
+import {
+  Command,
+  CommandFlag,
+  REQUEST_BYTES,
+  REQUEST_MAGIC,
+  TransmissionFlag,
+} from "./protocol.js";
+import { SocketReader } from "./socket-reader.js";
+import { type ExportAddress, parseNbdUri } from "./uri.js";
+
+const NO_BYTES = new Uint8Array(0);
+/** Requests without payload are made in parts of this. */
+const RANGE_BYTES_MAX = 1_073_741_824;
+
+export interface NbdClientOptions {
+  /** Contexts for blockStatus(), such as `base:allocation`; those that the server has are selected. */
+  readonly contexts?: readonly string[];
+  /** Requests in flight; more wait. Default 64. */
+  readonly requestsMax?: number;
+  /** A server that is silent for so long, while it has something to say, is given up. Default 60 s. */
+  readonly timeoutMs?: number;
+}
+
+export interface WriteOptions {
+  /** Answered when it is on the medium. */
+  readonly fua?: boolean;
+}
+
+/** Reads and writes one export of an NBD server; many requests may be in flight. */
+export class NbdClient {
+  /** What the server says of the export. */
+  readonly export: NegotiatedExport;
+  /** The contexts that were selected, by their ids. */
+  readonly #contexts: ReadonlyMap<number, string>;
+  readonly #socket: Socket;
+  readonly #replies: ClientReplies;
+  readonly #requestsMax: number;
+  /** Requests that wait for one in flight to end. */
+  readonly #waiting: (() => void)[] = [];
+  #onIdle: () => void = () => undefined;
+  #cookie = 0n;
+  #inFlight = 0;
+  #failure: NbdError | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(
+    socket: Socket,
+    replies: ClientReplies,
+    exported: NegotiatedExport,
+    contexts: ReadonlyMap<number, string>,
+    requestsMax: number,
+  ) {
+    this.#socket = socket;
+    this.#replies = replies;
+    this.export = exported;
+    this.#contexts = contexts;
+    this.#requestsMax = requestsMax;
+    // Silence is no fault where nothing is asked.
+    socket.removeAllListeners("timeout");
+    socket.on("timeout", () => {
+      if (replies.pending.size > 0) socket.destroy(silent("the server"));
+    });
+    replies.run().catch((error: unknown) => this.#fail(error as NbdError));
+  }
+
+  /**
+   * @param address such as `nbd+unix:///NAME?socket=PATH`
+   * @throws NbdError BAD_URI, CONNECT_FAILED, EXPORT_UNKNOWN, HANDSHAKE_REFUSED, CONNECTION_LOST,
+   * PROTOCOL_VIOLATED, TIMED_OUT
+   */
+  static connect(
+    address: string | ExportAddress,
+    options: NbdClientOptions = {},
+  ): Promise<NbdClient> {
+    const { contexts = [], requestsMax = 64 } = options;
+    const { socketPath, exportName } = typeof address === "string" ? parseNbdUri(address) : address;
+    return withHandshake(socketPath, options, async (handshake, socket, reader) => {
+      const isStructured = await handshake.structured();
+      const selected =
+        isStructured && contexts.length > 0
+          ? await handshake.contexts(exportName, contexts)
+          : new Map<number, string>();
+      const exported = await handshake.go(exportName);
+      return new NbdClient(socket, new ClientReplies(reader), exported, selected, requestsMax);
+    });
+  }
+
+  /** The exports of a server. @throws NbdError as connect() */
+  static async list(
+    socketPath: string,
+    options: NbdClientOptions = {},
+  ): Promise<{ name: string; description: string }[]> {
+    return await withHandshake(socketPath, options, async (handshake, socket) => {
+      const found = await handshake.list();
+      handshake.abort();
+      socket.destroy();
+      return found;
+    });
+  }
+
+  /** Names of the contexts that an export has. @throws NbdError as connect() */
+  static async listContexts(
+    address: string | ExportAddress,
+    options: NbdClientOptions = {},
+  ): Promise<string[]> {
+    const { socketPath, exportName } = typeof address === "string" ? parseNbdUri(address) : address;
+    return await withHandshake(socketPath, options, async (handshake, socket) => {
+      if (!(await handshake.structured())) return [];
+      const found = await handshake.contexts(exportName, []);
+      handshake.abort();
+      socket.destroy();
+      return [...found.values()];
+    });
+  }
+
+  get sizeBytes(): number {
+    return this.export.sizeBytes;
+  }
+
+  get readOnly(): boolean {
+    return this.#can(TransmissionFlag.READ_ONLY);
+  }
+
+  /** Names of the contexts that were selected. */
+  get contexts(): string[] {
+    return [...this.#contexts.values()];
+  }
+
+  #can(flag: number): boolean {
+    return (this.export.flags & flag) !== 0;
+  }
+
+  /** @throws NbdError OUT_OF_RANGE, REQUEST_FAILED, CONNECTION_LOST */
+  async read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array> {
+    this.#checkPayload(lengthBytes);
+    const target = new Uint8Array(lengthBytes);
+    if (lengthBytes === 0) return target;
+    await this.#request(Command.READ, 0, offsetBytes, lengthBytes, NO_BYTES, target);
+    return target;
+  }
+
+  /** @param bytes must not change until it has ended @throws as read() */
+  async write(offsetBytes: number, bytes: Uint8Array, options: WriteOptions = {}): Promise<void> {
+    this.#checkPayload(bytes.length);
+    if (bytes.length === 0) return;
+    const flags = options.fua === true ? CommandFlag.FUA : 0;
+    await this.#request(Command.WRITE, flags, offsetBytes, bytes.length, bytes);
+  }
+
+  /** What was answered before is on the medium when this has ended. */
+  async flush(): Promise<void> {
+    if (!this.#can(TransmissionFlag.SEND_FLUSH)) return;
+    await this.#request(Command.FLUSH, 0, 0, 0);
+  }
+
+  /** The content of the range is of no use any more. Does nothing where the server knows no trim. */
+  async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
+    if (!this.#can(TransmissionFlag.SEND_TRIM)) return;
+    await this.#ranges(Command.TRIM, 0, offsetBytes, lengthBytes);
+  }
+
+  /**
+   * The range reads as zeroes afterwards; its room is given back where the server can, unless it is to be
+   * kept. @throws NbdError NOT_NEGOTIATED where the server cannot; others as read()
+   */
+  async writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: WriteOptions & { readonly keepsRoom?: boolean } = {},
+  ): Promise<void> {
+    if (!this.#can(TransmissionFlag.SEND_WRITE_ZEROES)) {
+      throw new NbdError("NOT_NEGOTIATED", "the server writes no zeroes");
+    }
+    const fua = options.fua === true ? CommandFlag.FUA : 0;
+    const keeps = options.keepsRoom === true ? CommandFlag.NO_HOLE : 0;
+    await this.#ranges(Command.WRITE_ZEROES, fua | keeps, offsetBytes, lengthBytes);
+  }
+
+  async #ranges(type: number, flags: number, offset: number, length: number): Promise<void> {
+    this.#checkRange(offset, length);
+    for (let done = 0; done < length; done += RANGE_BYTES_MAX) {
+      const part = Math.min(length - done, RANGE_BYTES_MAX);
+      await this.#request(type, flags, offset + done, part);
+    }
+  }
+
+  /**
+   * Extents of each selected context, from `offsetBytes` on. They may end before the range does, where the
+   * server tells no more at a time, and those of one context before those of another.
+   * @throws NbdError NOT_NEGOTIATED without a context; others as read()
+   */
+  async blockStatus(offsetBytes: number, lengthBytes: number): Promise<Map<string, Extent[]>> {
+    if (this.#contexts.size === 0) {
+      throw new NbdError(
+        "NOT_NEGOTIATED",
+        "no context is selected, or the server has none of them",
+      );
+    }
+    const length = Math.min(lengthBytes, RANGE_BYTES_MAX);
+    const extents = await this.#request(Command.BLOCK_STATUS, 0, offsetBytes, length);
+    const named = new Map<string, Extent[]>();
+    for (const [id, name] of this.#contexts) named.set(name, extents.get(id) ?? []);
+    return named;
+  }
+
+  /**
+   * All extents of one context in a range: in order, without gaps, neighbours with the same flags made one.
+   * @throws as blockStatus()
+   */
+  async *extents(
+    context: string,
+    fromBytes = 0,
+    toBytes: number = this.sizeBytes,
+  ): AsyncGenerator<Extent, void, undefined> {
+    let last: Extent | undefined;
+    for (let at = fromBytes; at < toBytes; ) {
+      const found = (await this.blockStatus(at, toBytes - at)).get(context);
+      if (found === undefined || found.length === 0) {
+        throw new NbdError("NOT_NEGOTIATED", `"${context}" is not selected, or has no extents`);
+      }
+      for (const { lengthBytes, flags } of found) {
+        const length = Math.min(lengthBytes, toBytes - at);
+        if (length <= 0) break;
+        if (last !== undefined && last.flags === flags) {
+          last = { ...last, lengthBytes: last.lengthBytes + length };
+        } else {
+          if (last !== undefined) yield last;
+          last = { offsetBytes: at, lengthBytes: length, flags };
+        }
+        at += length;
+      }
+    }
+    if (last !== undefined) yield last;
+  }
+
+  /** Ends the connection when all requests have ended. Calling it again answers the same promise. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    while (this.#inFlight > 0 || this.#waiting.length > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+      });
+    }
+    const closed = new Promise<void>((resolve) => {
+      if (this.#socket.destroyed) resolve();
+      else this.#socket.once("close", () => resolve());
+    });
+    this.#failure ??= new NbdError("CONNECTION_LOST", "the connection was closed");
+    this.#socket.end(requestHeader(Command.DISCONNECT, 0, 0n, 0, 0), () => this.#socket.destroy());
+    await closed;
+  }
+
+  #checkRange(offsetBytes: number, lengthBytes: number): void {
+    const isInside =
+      offsetBytes >= 0 && lengthBytes >= 0 && offsetBytes + lengthBytes <= this.sizeBytes;
+    if (isInside && Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(lengthBytes)) return;
+    const what = `${lengthBytes} bytes at ${offsetBytes} of an export of ${this.sizeBytes}`;
+    throw new NbdError("OUT_OF_RANGE", what);
+  }
+
+  #checkPayload(lengthBytes: number): void {
+    if (lengthBytes <= this.export.maxPayloadBytes) return;
+    const most = this.export.maxPayloadBytes;
+    throw new NbdError("OUT_OF_RANGE", `${lengthBytes} bytes at a time, and ${most} are allowed`);
+  }
+
+  async #request(
+    type: number,
+    flags: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    payload: Uint8Array = NO_BYTES,
+    target: Uint8Array = NO_BYTES,
+  ): Promise<Map<number, Extent[]>> {
+    this.#checkRange(offsetBytes, lengthBytes);
+    while (this.#inFlight >= this.#requestsMax) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#inFlight++;
+    try {
+      return await this.#exchange(type, flags, offsetBytes, lengthBytes, payload, target);
+    } finally {
+      this.#inFlight--;
+      const next = this.#waiting.shift() ?? this.#onIdle;
+      next();
+    }
+  }
+
+  #exchange(
+    type: number,
+    flags: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    payload: Uint8Array,
+    target: Uint8Array,
+  ): Promise<Map<number, Extent[]>> {
+    return new Promise((resolve, reject) => {
+      const extents = new Map<number, Extent[]>();
+      const request: PendingRequest = {
+        ...{ type, offsetBytes, lengthBytes, target, extents },
+        have: 0,
+        error: undefined,
+        onEnd: () => (request.error === undefined ? resolve(extents) : reject(request.error)),
+      };
+      const cookie = this.#cookie++;
+      this.#replies.pending.set(cookie, request);
+      this.#socket.cork();
+      this.#socket.write(requestHeader(type, flags, cookie, offsetBytes, lengthBytes));
+      if (payload.length > 0) this.#socket.write(payload);
+      this.#socket.uncork();
+    });
+  }
+
+  #fail(error: NbdError): void {
+    this.#failure ??= error;
+    this.#socket.destroy();
+    for (const request of this.#replies.pending.values()) {
+      request.error = this.#failure;
+      request.onEnd();
+    }
+    this.#replies.pending.clear();
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
+}
+
+function requestHeader(
+  type: number,
+  flags: number,
+  cookie: bigint,
+  offsetBytes: number,
+  lengthBytes: number,
+): Buffer {
+  const header = Buffer.alloc(REQUEST_BYTES);
+  header.writeUInt32BE(REQUEST_MAGIC);
+  header.writeUInt16BE(flags, 4);
+  header.writeUInt16BE(type, 6);
+  header.writeBigUInt64BE(cookie, 8);
+  header.writeBigUInt64BE(BigInt(offsetBytes), 16);
+  header.writeUInt32BE(lengthBytes, 24);
+  return header;
+}
+
+function silent(who: string): NbdError {
+  return new NbdError("TIMED_OUT", `${who} says nothing`);
+}
+
+/** Connects, and has `use` shake hands; the socket is destroyed where that fails. */
+async function withHandshake<Result>(
+  socketPath: string,
+  { timeoutMs = 60_000 }: NbdClientOptions,
+  use: (handshake: ClientHandshake, socket: Socket, reader: SocketReader) => Promise<Result>,
+): Promise<Result> {
+  const socket = connect(socketPath);
+  const reader = new SocketReader(socket);
+  socket.setTimeout(timeoutMs);
+  socket.on("timeout", () => socket.destroy(silent(socketPath)));
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("error", (error: NodeJS.ErrnoException) => {
+        reject(
+          new NbdError("CONNECT_FAILED", `${socketPath}: ${error.message}`, error.errno, error),
+        );
+      });
+    });
+    const handshake = new ClientHandshake(socket, reader);
+    await handshake.greet();
+    return await use(handshake, socket, reader);
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+}

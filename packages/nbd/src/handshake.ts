@@ -1,0 +1,251 @@
+/**
+ * The server's side of the handshake: bytes in, bytes out, no I/O.
+ *
+ * ```
+ *   greeting ──▶ flags ──▶ header ──▶ data ──▶ answer ──┬──▶ transmission   GO, EXPORT_NAME
+ *                            ▲                          ├──▶ closed         ABORT, a broken rule
+ *                            └──────────────────────────┘
+ *                                discard: more data than is looked at
+ * ```
+ */
+
+import type { MetaContext } from "./exports.js";
+import { type ExportDescription, type ExportDirectory, matchingContexts } from "./exports.js";
+import { HandshakeReplies } from "./handshake-replies.js";
+import { OptionReader } from "./option-reader.js";
+import {
+  HandshakeFlag,
+  Limit,
+  OPTION_HEADER_BYTES,
+  OPTION_MAGIC,
+  Option,
+  ReplyType,
+} from "./protocol.js";
+
+const CLIENT_FLAGS_BYTES = 4;
+const KNOWN_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES;
+
+/** What was agreed on. */
+export interface Agreement<Export> {
+  readonly export: Export;
+  readonly structured: boolean;
+  /** Their ids are their indices. */
+  readonly contexts: readonly MetaContext[];
+}
+
+interface Selection {
+  readonly exportName: string;
+  readonly contexts: readonly MetaContext[];
+}
+
+export class Handshake<Export extends ExportDescription> {
+  /** What is to be sent; whoever sends it takes it away. */
+  readonly replies: HandshakeReplies = new HandshakeReplies();
+  /** Set when transmission begins, behind what is to be sent. */
+  agreement: Agreement<Export> | undefined;
+  /** The connection is to be closed, when the replies are sent. */
+  isClosed = false;
+  readonly #exports: ExportDirectory<Export>;
+  #awaits: "flags" | "header" | "data" = "flags";
+  /** What has come of the present unit, and how long it is going to be. */
+  #unit = Buffer.alloc(OPTION_HEADER_BYTES);
+  #have = 0;
+  #wanted = CLIENT_FLAGS_BYTES;
+  #discardBytes = 0;
+  #option = 0;
+  #options = 0;
+  #noZeroes = false;
+  #structured = false;
+  #selection: Selection = { exportName: "", contexts: [] };
+
+  constructor(exports: ExportDirectory<Export>) {
+    this.#exports = exports;
+    this.replies.greet();
+  }
+
+  /**
+   * Takes bytes of the client, at most to the end of one option, so that its answer can be sent before the
+   * next one is read.
+   * @returns how many it took
+   */
+  take(bytes: Uint8Array): number {
+    if (this.isClosed || this.agreement !== undefined) return 0;
+    if (this.#discardBytes > 0) return this.#discard(bytes.length);
+    const count = Math.min(bytes.length, this.#wanted - this.#have);
+    this.#unit.set(bytes.subarray(0, count), this.#have);
+    this.#have += count;
+    if (this.#have === this.#wanted) this.#onUnit();
+    return count;
+  }
+
+  #discard(available: number): number {
+    const count = Math.min(available, this.#discardBytes);
+    this.#discardBytes -= count;
+    if (this.#discardBytes === 0) {
+      this.replies.error(this.#option, ReplyType.ERR_TOO_BIG, "too much data");
+    }
+    return count;
+  }
+
+  #await(what: "header" | "data", wantedBytes: number): void {
+    this.#awaits = what;
+    this.#have = 0;
+    this.#wanted = wantedBytes;
+    if (this.#unit.length < wantedBytes) this.#unit = Buffer.alloc(wantedBytes);
+    if (wantedBytes === 0) this.#onUnit();
+  }
+
+  #onUnit(): void {
+    if (this.#awaits === "flags") this.#onFlags(this.#unit.readUInt32BE(0));
+    else if (this.#awaits === "header") this.#onHeader();
+    else {
+      const data = this.#unit.subarray(0, this.#wanted);
+      this.#await("header", OPTION_HEADER_BYTES);
+      this.#onOption(this.#option, data);
+    }
+  }
+
+  #onFlags(flags: number): void {
+    this.isClosed = (flags & ~KNOWN_FLAGS) !== 0 || (flags & HandshakeFlag.FIXED_NEWSTYLE) === 0;
+    this.#noZeroes = (flags & HandshakeFlag.NO_ZEROES) !== 0;
+    this.#await("header", OPTION_HEADER_BYTES);
+  }
+
+  #onHeader(): void {
+    const header = this.#unit;
+    const isMagic =
+      header.readUInt32BE(0) === OPTION_MAGIC[0] && header.readUInt32BE(4) === OPTION_MAGIC[1];
+    const length = header.readUInt32BE(12);
+    this.#option = header.readUInt32BE(8);
+    this.#options++;
+    if (!isMagic || length > Limit.DISCARD_BYTES || this.#options > Limit.OPTIONS) {
+      this.isClosed = true;
+      return;
+    }
+    if (length <= Limit.OPTION_BYTES) {
+      this.#await("data", length);
+      return;
+    }
+    this.#await("header", OPTION_HEADER_BYTES);
+    this.#discardBytes = length;
+  }
+
+  #onOption(option: number, data: Buffer): void {
+    switch (option) {
+      case Option.EXPORT_NAME:
+        this.#onExportName(data);
+        return;
+      case Option.ABORT:
+        this.replies.end(option, ReplyType.ACK);
+        this.isClosed = true;
+        return;
+      case Option.LIST:
+        this.#onList(option, data);
+        return;
+      case Option.INFO:
+      case Option.GO:
+        this.#onGo(option, data);
+        return;
+      case Option.STRUCTURED_REPLY: {
+        if (data.length > 0 || this.#structured) {
+          this.#refuse(option);
+          return;
+        }
+        this.#structured = true;
+        this.replies.end(option, ReplyType.ACK);
+        return;
+      }
+      case Option.LIST_META_CONTEXT:
+      case Option.SET_META_CONTEXT:
+        this.#onMetaContext(option, data);
+        return;
+      default:
+        this.replies.error(option, ReplyType.ERR_UNSUP, "");
+        return;
+    }
+  }
+
+  #refuse(option: number): void {
+    this.replies.error(option, ReplyType.ERR_INVALID, "this option is not as it has to be");
+  }
+
+  #onExportName(data: Buffer): void {
+    const found = data.length > Limit.NAME_BYTES ? undefined : this.#exports.find(data.toString());
+    if (found === undefined) {
+      this.isClosed = true;
+      return;
+    }
+    this.replies.startByName(found, this.#structured, this.#noZeroes);
+    this.#begin(found);
+  }
+
+  #begin(found: Export): void {
+    const { exportName, contexts } = this.#selection;
+    const isSame = this.#exports.find(exportName) === found;
+    this.agreement = {
+      export: found,
+      structured: this.#structured,
+      contexts: isSame && this.#structured ? contexts : [],
+    };
+  }
+
+  #onList(option: number, data: Buffer): void {
+    if (data.length > 0) {
+      this.#refuse(option);
+      return;
+    }
+    for (const { name, description } of this.#exports.all()) {
+      this.replies.server(option, name, description);
+    }
+    this.replies.end(option, ReplyType.ACK);
+  }
+
+  #onGo(option: number, data: Buffer): void {
+    const reader = new OptionReader(data);
+    const name = reader.text();
+    const infos: number[] = [];
+    for (let left = reader.u16(); left > 0 && reader.isGood; left--) infos.push(reader.u16());
+    if (!reader.isWhole) {
+      this.#refuse(option);
+      return;
+    }
+    const found = this.#exports.find(name);
+    if (found === undefined) {
+      this.replies.error(option, ReplyType.ERR_UNKNOWN, "there is no such export");
+      return;
+    }
+    this.replies.describe(option, found, infos, this.#structured);
+    this.replies.end(option, ReplyType.ACK);
+    if (option === Option.GO) this.#begin(found);
+  }
+
+  #onMetaContext(option: number, data: Buffer): void {
+    const lists = option === Option.LIST_META_CONTEXT;
+    if (!lists) this.#selection = { exportName: "", contexts: [] };
+    const reader = new OptionReader(data);
+    const exportName = reader.text();
+    const count = reader.u32();
+    const queries: string[] = [];
+    if (count > Limit.QUERIES) {
+      this.replies.error(option, ReplyType.ERR_TOO_BIG, "too many queries");
+      return;
+    }
+    for (let left = count; left > 0 && reader.isGood; left--) queries.push(reader.text());
+    if (!reader.isWhole || !this.#structured) {
+      this.#refuse(option);
+      return;
+    }
+    const found = this.#exports.find(exportName);
+    if (found === undefined) {
+      this.replies.error(option, ReplyType.ERR_UNKNOWN, "there is no such export");
+      return;
+    }
+    const matching = matchingContexts(found.contexts, queries, lists);
+    const contexts = lists ? matching : matching.slice(0, Limit.CONTEXTS);
+    for (const [index, { name }] of contexts.entries()) {
+      this.replies.context(option, lists ? 0 : index, name);
+    }
+    this.replies.end(option, ReplyType.ACK);
+    if (!lists) this.#selection = { exportName, contexts };
+  }
+}

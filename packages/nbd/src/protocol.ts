@@ -1,0 +1,144 @@
+/**
+ * The NBD protocol's numbers and layouts, all big-endian: fixed newstyle handshake, simple and structured
+ * replies, block status.
+ *
+ * ```
+ *   greeting (18)     u64 "NBDMAGIC" | u64 "IHAVEOPT" | u16 handshake flags
+ *   client flags (4)  u32
+ *   option (16)       u64 "IHAVEOPT" | u32 option | u32 length | data
+ *   reply (20)        u64 0x3e889045565a9 | u32 option | u32 type | u32 length | data
+ *
+ *   request (28)      u32 0x25609513 | u16 flags | u16 type | u64 cookie | u64 offset | u32 length | data of a write
+ *   simple reply (16) u32 0x67446698 | u32 error | u64 cookie | data of a read
+ *   chunk (20)        u32 0x668e33ef | u16 flags | u16 type | u64 cookie | u32 length | payload
+ * ```
+ *
+ * Payloads of chunks: OFFSET_DATA u64 offset | data; OFFSET_HOLE u64 offset | u32 length; BLOCK_STATUS
+ * u32 context | (u32 length | u32 flags) ...; ERROR u32 error | u16 length | message.
+ */
+
+/** "NBDMAGIC" and "IHAVEOPT", as halves. */
+export const NBD_MAGIC: readonly [number, number] = [0x4e42_444d, 0x4147_4943];
+export const OPTION_MAGIC: readonly [number, number] = [0x4948_4156, 0x454f_5054];
+export const OPTION_REPLY_MAGIC: readonly [number, number] = [0x0003_e889, 0x0455_65a9];
+
+export const REQUEST_MAGIC = 0x2560_9513;
+export const SIMPLE_REPLY_MAGIC = 0x6744_6698;
+export const CHUNK_MAGIC = 0x668e_33ef;
+
+export const GREETING_BYTES = 18;
+export const OPTION_HEADER_BYTES = 16;
+export const OPTION_REPLY_HEADER_BYTES = 20;
+export const REQUEST_BYTES = 28;
+export const SIMPLE_REPLY_BYTES = 16;
+export const CHUNK_HEADER_BYTES = 20;
+/** Zeroes that follow the answer to EXPORT_NAME, unless the client wants none. */
+export const EXPORT_NAME_PADDING_BYTES = 124;
+
+/** Flags of the greeting; the client answers with the same bits. */
+export const HandshakeFlag = { FIXED_NEWSTYLE: 1, NO_ZEROES: 2 } as const;
+
+export const Option = {
+  EXPORT_NAME: 1,
+  ABORT: 2,
+  LIST: 3,
+  INFO: 6,
+  GO: 7,
+  STRUCTURED_REPLY: 8,
+  LIST_META_CONTEXT: 9,
+  SET_META_CONTEXT: 10,
+} as const;
+
+export const ReplyType = {
+  ACK: 1,
+  SERVER: 2,
+  INFO: 3,
+  META_CONTEXT: 4,
+  ERR_UNSUP: 0x8000_0001,
+  ERR_POLICY: 0x8000_0002,
+  ERR_INVALID: 0x8000_0003,
+  ERR_UNKNOWN: 0x8000_0006,
+  ERR_TOO_BIG: 0x8000_0009,
+} as const;
+
+/** What INFO and GO tell about an export. */
+export const InfoType = { EXPORT: 0, NAME: 1, DESCRIPTION: 2, BLOCK_SIZE: 3 } as const;
+
+/** What an export can do. */
+export const TransmissionFlag = {
+  HAS_FLAGS: 1,
+  READ_ONLY: 2,
+  SEND_FLUSH: 4,
+  SEND_FUA: 8,
+  ROTATIONAL: 0x10,
+  SEND_TRIM: 0x20,
+  SEND_WRITE_ZEROES: 0x40,
+  SEND_DF: 0x80,
+  CAN_MULTI_CONN: 0x100,
+  SEND_CACHE: 0x400,
+} as const;
+
+export const Command = {
+  READ: 0,
+  WRITE: 1,
+  DISCONNECT: 2,
+  FLUSH: 3,
+  TRIM: 4,
+  CACHE: 5,
+  WRITE_ZEROES: 6,
+  BLOCK_STATUS: 7,
+} as const;
+
+export const CommandFlag = { FUA: 1, NO_HOLE: 2, DF: 4, REQ_ONE: 8, FAST_ZERO: 0x10 } as const;
+
+/** On the last chunk of a reply. */
+export const CHUNK_DONE = 1;
+
+export const ChunkType = {
+  NONE: 0,
+  OFFSET_DATA: 1,
+  OFFSET_HOLE: 2,
+  BLOCK_STATUS: 5,
+  ERROR: 0x8001,
+  ERROR_OFFSET: 0x8002,
+} as const;
+
+/** All chunks of an error have this bit. */
+export const CHUNK_ERROR_BIT = 0x8000;
+
+/** The errors that exist on the wire, which are Linux's numbers. */
+export const WireError = {
+  EPERM: 1,
+  EIO: 5,
+  ENOMEM: 12,
+  EINVAL: 22,
+  ENOSPC: 28,
+  EOVERFLOW: 75,
+  ENOTSUP: 95,
+  ESHUTDOWN: 108,
+} as const;
+
+/** Flags of `base:allocation`. */
+export const AllocationFlag = { HOLE: 1, ZERO: 2 } as const;
+/** Flag of `qemu:dirty-bitmap:NAME`. */
+export const DIRTY = 1;
+export const BASE_ALLOCATION = "base:allocation";
+
+/** Bounds of the protocol, and what this server and this client take of it. */
+export const Limit = {
+  /** Of export names, descriptions and names of contexts. */
+  NAME_BYTES: 4096,
+  /** Data of an option that is looked at; a longer one is discarded and answered with TOO_BIG. */
+  OPTION_BYTES: 65_536,
+  /** A client that sends more than this for an option, or a write, is disconnected. */
+  DISCARD_BYTES: 67_108_864,
+  /** Options of a connection; nbdkit has 32, and clients that list many exports send one for each. */
+  OPTIONS: 256,
+  /** Of one read or write. */
+  PAYLOAD_BYTES: 33_554_432,
+  /** Queries in one request for contexts, and contexts that a connection can select. */
+  QUERIES: 64,
+  CONTEXTS: 16,
+  /** Extents of one context in one reply: as QEMU. */
+  EXTENTS: 131_072,
+} as const;

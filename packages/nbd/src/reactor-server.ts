@@ -1,0 +1,386 @@
+/**
+ * An NBD server in a reactor: accepts connections, and serves them from the exports that it has.
+ *
+ * ```
+ *   accept ──▶ handshake ──▶ transmission ──▶ shutdown ──▶ nothing in flight ──▶ the descriptor is closed
+ *      │
+ *      └─ more than connectionsMax: closed at once
+ * ```
+ *
+ * All memory is taken when it is made. What waits for a client has a bound: the handshake a time, replies the
+ * number of requests of a connection, buffers what is left when each other connection has one.
+ */
+import { closeSync } from "node:fs";
+import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
+import {
+  high32,
+  low32,
+  prepareAccept,
+  prepareCancel,
+  prepareReceive,
+  prepareShutdown,
+  type Reactor,
+  type Timer,
+} from "@blksnap/uring";
+import { Arena, RECEIVE_BYTES } from "./arena.js";
+import { Connection, Receiving } from "./connection.js";
+import { assert } from "./errors.js";
+import { type Agreement, Handshake } from "./handshake.js";
+import { Handshakes, type HandshakesOwner } from "./handshakes.js";
+import { Outbox } from "./outbox.js";
+import { type ExportOptions, ServedExport, ServedExports } from "./served-export.js";
+import { type FullServerSettings, fullSettings, type ServerSettings } from "./settings.js";
+import { SlotQueue } from "./slot-queue.js";
+import { REQUESTS_OF_CONNECTION, Transmission, type TransmissionOwner } from "./transmission.js";
+
+/** How often the connections are looked at, in the time that a handshake has. */
+const SWEEPS = 4;
+const ECONNABORTED = 103;
+/** Data of the command that takes the accept back; others have the index of a connection. */
+const CANCEL = -1;
+
+export interface ReactorServerOptions {
+  readonly reactor: Reactor;
+  /** A listening stream socket, as listenLocal() makes one. It is closed when the server has ended. */
+  readonly listenFd: number;
+  readonly settings?: ServerSettings;
+  /** Told of exceptions of targets, and of accepts that fail. */
+  readonly onError: (error: unknown) => void;
+}
+
+/** What has happened so far. */
+export interface ServerCounts {
+  connections: number;
+  /** Closed as they came: there were connectionsMax. */
+  refused: number;
+  /** Closed because their time for the handshake was over. */
+  stalled: number;
+}
+
+export class ReactorServer implements TransmissionOwner, HandshakesOwner {
+  readonly counts: ServerCounts = { connections: 0, refused: 0, stalled: 0 };
+  readonly #options: ReactorServerOptions;
+  readonly #settings: FullServerSettings;
+  readonly #exports = new ServedExports();
+  readonly #arena: Arena;
+  readonly #slots: SlotQueue;
+  readonly #outbox: Outbox;
+  readonly #transmission: Transmission;
+  readonly #handshakes: Handshakes;
+  readonly #connections: (Connection | undefined)[];
+  readonly #sweepMs: number;
+  readonly #handlers: number[] = [];
+  readonly #receiveHandler: number;
+  readonly #shutdownHandler: number;
+  readonly #acceptHandler: number;
+  /** Exports that are taken away, until no connection uses them. */
+  readonly #leaving = new Map<ServedExport, () => void>();
+  #timer: Timer | undefined;
+  #isAccepting = false;
+  #isCancelling = false;
+  #onEnd: (() => void) | undefined;
+
+  constructor(options: ReactorServerOptions) {
+    const settings = fullSettings(options.settings ?? {});
+    const { reactor } = options;
+    const { connectionsMax, queueDepth, maxIoBytes } = settings;
+    this.#options = options;
+    this.#settings = settings;
+    this.#sweepMs = settings.handshakeTimeoutMs / SWEEPS;
+    const requests = connectionsMax * REQUESTS_OF_CONNECTION;
+    const arena = new Arena(queueDepth, maxIoBytes, requests, connectionsMax);
+    this.#arena = arena;
+    const bufferIndex = reactor.addBuffer(arena.address, arena.slotsBytes);
+    const onSlot = (slot: number, result: number): void => this.#transmission.onSlot(slot, result);
+    this.#slots = new SlotQueue(queueDepth, maxIoBytes, arena, bufferIndex, onSlot);
+    this.#connections = new Array<Connection | undefined>(connectionsMax).fill(undefined);
+    this.#acceptHandler = this.#handler((_, result) => this.#onAccept(result));
+    this.#receiveHandler = this.#handler((index, result) => this.#onReceive(index, result));
+    this.#shutdownHandler = this.#handler((index) => this.#onShutdown(index));
+    const sendHandler = this.#handler((index, result) => this.#onSend(index, result));
+    this.#outbox = new Outbox(
+      reactor,
+      arena,
+      this.#slots,
+      queueDepth + requests,
+      sendHandler,
+      (connection, item) => this.#transmission.onSent(connection, item),
+    );
+    this.#handshakes = new Handshakes(this, arena, this.#outbox);
+    this.#transmission = new Transmission(this, {
+      arena,
+      slots: this.#slots,
+      outbox: this.#outbox,
+      connectionsMax,
+    });
+    this.#accept();
+  }
+
+  #handler(onCompletion: (data: number, result: number) => void): number {
+    const id = this.#options.reactor.addHandler({ onCompletion });
+    this.#handlers.push(id);
+    return id;
+  }
+
+  /** What targets of this server's exports take their requests from. */
+  get queue(): RequestQueue {
+    return this.#slots;
+  }
+
+  /**
+   * Exports a target, from now on.
+   * @param target belongs to the server once this has not thrown; made with this server's queue
+   * @throws NbdError BAD_EXPORT
+   */
+  add(options: ExportOptions, params: DeviceParams, target: Target): void {
+    this.#exports.add(new ServedExport(options, params, target));
+  }
+
+  /** Ends an export with its connections, then its target. Calls back, also where there was none. */
+  remove(name: string, onRemoved: () => void): void {
+    const served = this.#exports.remove(name);
+    if (served === undefined) {
+      onRemoved();
+      return;
+    }
+    this.#leaving.set(served, onRemoved);
+    for (const connection of this.#connections) {
+      if (connection?.export === served) this.close(connection);
+    }
+    this.#endExports();
+  }
+
+  /** Ends all of it, and calls back when nothing is in flight any more. */
+  stop(onEnd: () => void): void {
+    assert(this.#onEnd === undefined, "a server is stopped twice");
+    this.#onEnd = onEnd;
+    if (this.#isAccepting) {
+      this.#isCancelling = true;
+      prepareCancel(this.#ring, 0, this.#acceptHandler, CANCEL, this.#shutdownHandler);
+    }
+    for (const { name } of [...this.#exports.all()]) this.remove(name, () => undefined);
+    for (const connection of this.#connections) if (connection) this.close(connection);
+    this.#tryEnd();
+  }
+
+  get #ring(): Reactor["ring"] {
+    return this.#options.reactor.ring;
+  }
+
+  #accept(): void {
+    this.#isAccepting = true;
+    prepareAccept(this.#ring, this.#options.listenFd, 0, this.#acceptHandler);
+  }
+
+  #onAccept(result: number): void {
+    this.#isAccepting = false;
+    if (result >= 0) this.#begin(result);
+    if (this.#onEnd !== undefined) {
+      this.#tryEnd();
+      return;
+    }
+    if (result >= 0 || result === -ECONNABORTED) {
+      this.#accept();
+      return;
+    }
+    // For want of descriptors or memory: the next sweep tries again.
+    this.#sweepLater();
+    this.#options.onError(new Error(`a connection cannot be accepted: ${result}`));
+  }
+
+  #begin(fd: number): void {
+    const index = this.#onEnd === undefined ? this.#connections.indexOf(undefined) : -1;
+    if (index < 0) {
+      this.counts.refused++;
+      closeSync(fd);
+      return;
+    }
+    this.counts.connections++;
+    const connection = new Connection(index, fd, new Handshake(this.#exports));
+    this.#connections[index] = connection;
+    this.#sweepLater();
+    this.#handshakes.goOn(connection);
+  }
+
+  onAgreement(connection: Connection, agreement: Agreement<ServedExport>): void {
+    connection.export = agreement.export;
+    connection.structured = agreement.structured;
+    connection.contexts = agreement.contexts;
+    // It may have been taken away meanwhile.
+    if (this.#exports.find(agreement.export.name) !== agreement.export) this.close(connection);
+    else this.#transmission.pump(connection);
+  }
+
+  receiveMore(connection: Connection): void {
+    if (connection.receiving !== Receiving.NOTHING) return;
+    const base = this.#arena.receiveAt(connection.index);
+    if (connection.start > 0) {
+      this.#arena.bytes.copyWithin(base, base + connection.start, base + connection.end);
+      connection.end -= connection.start;
+      connection.start = 0;
+    }
+    connection.receiving = Receiving.BYTES;
+    const address = this.#arena.address + base + connection.end;
+    this.receive(connection, address, RECEIVE_BYTES - connection.end);
+  }
+
+  receive(connection: Connection, address: number, bytes: number): void {
+    const { index, fd } = connection;
+    prepareReceive(
+      this.#ring,
+      fd,
+      low32(address),
+      high32(address),
+      bytes,
+      0,
+      index,
+      this.#receiveHandler,
+    );
+  }
+
+  connectionAt(index: number): Connection {
+    return this.#connections[index] as Connection;
+  }
+
+  onError(error: unknown): void {
+    this.#options.onError(error);
+  }
+
+  #onReceive(index: number, result: number): void {
+    const connection = this.connectionAt(index);
+    const { receiving } = connection;
+    connection.receiving = Receiving.NOTHING;
+    if (connection.isClosing) {
+      this.onQuiet(connection);
+      return;
+    }
+    if (result <= 0) {
+      this.#onEof(connection, receiving);
+      return;
+    }
+    if (connection.handshake === undefined) {
+      this.#transmission.onReceived(connection, receiving, result);
+      return;
+    }
+    connection.end += result;
+    this.#handshakes.goOn(connection);
+  }
+
+  /** Whoever says no more may still wait for replies. */
+  #onEof(connection: Connection, receiving: number): void {
+    const isTorn = receiving === Receiving.PAYLOAD || connection.discardRequest >= 0;
+    connection.isLeaving = true;
+    if (isTorn || connection.handshake !== undefined) this.close(connection);
+    else this.leave(connection);
+  }
+
+  leave(connection: Connection): void {
+    if (connection.isLeaving && connection.requests === 0 && !connection.isSending) {
+      this.close(connection);
+    }
+  }
+
+  #onSend(index: number, result: number): void {
+    const connection = this.connectionAt(index);
+    const isGood = this.#outbox.onSend(connection, result);
+    if (connection.isClosing) {
+      this.onQuiet(connection);
+      return;
+    }
+    if (!isGood) {
+      this.close(connection);
+      return;
+    }
+    if (connection.isSending) return;
+    if (connection.handshake !== undefined) {
+      this.#handshakes.goOn(connection);
+      return;
+    }
+    this.#outbox.flush(connection);
+    this.#transmission.pump(connection);
+    this.leave(connection);
+  }
+
+  #sweepLater(): void {
+    this.#timer ??= this.#options.reactor.setTimer(this.#sweepMs, () => this.#sweep());
+  }
+
+  #sweep(): void {
+    this.#timer = undefined;
+    if (this.#onEnd !== undefined) return;
+    for (const connection of this.#connections) {
+      if (connection === undefined || connection.isClosing) continue;
+      connection.sweeps++;
+      if (!this.#isStalled(connection)) continue;
+      this.counts.stalled++;
+      this.close(connection);
+    }
+    if (!this.#isAccepting) this.#accept();
+    if (this.#connections.some((connection) => connection !== undefined)) this.#sweepLater();
+  }
+
+  #isStalled(connection: Connection): boolean {
+    const ageMs = connection.sweeps * this.#sweepMs;
+    return connection.handshake !== undefined && ageMs > this.#settings.handshakeTimeoutMs;
+  }
+
+  close(connection: Connection): void {
+    if (connection.isClosing) return;
+    connection.isClosing = true;
+    connection.handshakeOut = undefined;
+    this.#transmission.abandon(connection);
+    prepareShutdown(this.#ring, connection.fd, connection.index, this.#shutdownHandler);
+    this.onQuiet(connection);
+  }
+
+  #onShutdown(index: number): void {
+    if (index === CANCEL) {
+      this.#isCancelling = false;
+      this.#tryEnd();
+      return;
+    }
+    const connection = this.connectionAt(index);
+    connection.isShutDown = true;
+    this.onQuiet(connection);
+  }
+
+  onQuiet(connection: Connection): void {
+    if (connection.receiving !== Receiving.PAYLOAD) this.#transmission.dropPayload(connection);
+    if (!connection.isSending) this.#outbox.drop(connection);
+    this.#transmission.pump(connection);
+    if (!connection.isShutDown || !connection.isQuiet) return;
+    assert(connection.slots === 0 && connection.requests === 0, "a connection ends with requests");
+    closeSync(connection.fd);
+    this.#connections[connection.index] = undefined;
+    this.#endExports();
+    this.#tryEnd();
+  }
+
+  /** Closes the targets of exports that are taken away and that no connection uses any more. */
+  #endExports(): void {
+    for (const [served, onRemoved] of this.#leaving) {
+      if (this.#connections.some((connection) => connection?.export === served)) continue;
+      this.#leaving.delete(served);
+      try {
+        served.target.close();
+      } catch (error) {
+        this.#options.onError(error);
+      }
+      onRemoved();
+    }
+  }
+
+  #tryEnd(): void {
+    const onEnd = this.#onEnd;
+    if (onEnd === undefined || this.#isAccepting || this.#isCancelling) return;
+    if (this.#connections.some((connection) => connection !== undefined)) return;
+    this.#onEnd = undefined;
+    const { reactor } = this.#options;
+    if (this.#timer !== undefined) reactor.cancelTimer(this.#timer);
+    for (const id of this.#handlers) reactor.removeHandler(id);
+    reactor.removeBuffer(this.#slots.bufferIndex);
+    this.#slots.release();
+    closeSync(this.#options.listenFd);
+    onEnd();
+  }
+}

@@ -1,0 +1,180 @@
+import { unlinkSync } from "node:fs";
+import type { TargetModule, TargetSpec } from "@blksnap/ublk";
+import { bounded, listenLocal, ReactorThread } from "@blksnap/uring";
+import { NbdError } from "./errors.js";
+import type { ServerCounts } from "./reactor-server.js";
+import { fullSettings, type ServerSettings } from "./settings.js";
+import { nbdUri } from "./uri.js";
+import type {
+  ServerWorkerMessage,
+  ServerWorkerOptions,
+  ServerWorkerRequest,
+  WorkerContext,
+  WorkerExport,
+} from "./worker.js";
+
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** A run of blocks with the same flags. */
+export interface ExtentRun {
+  readonly lengthBytes: number;
+  /** Of `base:allocation`: AllocationFlag bits; of `qemu:dirty-bitmap:NAME`: 1 for changed. */
+  readonly flags: number;
+}
+
+/** What is known of an export's blocks, from one point of view. */
+export interface ExportContext {
+  /** Such as `base:allocation` or `qemu:dirty-bitmap:NAME`. */
+  readonly name: string;
+  /** From offset 0 on; what lies behind them has flags 0. */
+  readonly extents: Iterable<ExtentRun>;
+}
+
+/** How a target is exported by an NbdServer. */
+export interface NbdExport {
+  /** What clients ask for; the first export is the default one. */
+  readonly name: string;
+  readonly target: TargetSpec;
+  readonly description?: string;
+  /** Default true: nobody can write, whatever the target can. */
+  readonly readOnly?: boolean;
+  /** Besides `base:allocation`, which says that all is data unless it is among them. */
+  readonly contexts?: readonly ExportContext[];
+}
+
+export interface NbdServerOptions {
+  /** Where clients connect: the path of a unix socket, where nothing may lie yet. */
+  readonly socketPath: string;
+  /** Who may: the mode of the socket's file. Default 0600. */
+  readonly socketMode?: number;
+  readonly exports: readonly NbdExport[];
+  readonly settings?: ServerSettings;
+  /** Told of defects in targets, and of a reactor that ended by itself. */
+  readonly onError?: (error: Error) => void;
+}
+
+/** Exports of targets at a unix socket, served by a thread of its own from start() to stop(). */
+export class NbdServer {
+  readonly socketPath: string;
+  /** Ends when it serves no more: after stop(), or when its reactor failed. */
+  readonly ended: Promise<void>;
+  readonly #onError: (error: Error) => void;
+  #thread: ReactorThread | undefined;
+  #resolveEnded: () => void = () => undefined;
+  #stopping: Promise<void> | undefined;
+  #onCounts: ((counts: ServerCounts) => void)[] = [];
+
+  private constructor(socketPath: string, onError: (error: Error) => void) {
+    this.socketPath = socketPath;
+    this.#onError = onError;
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+  }
+
+  /**
+   * Serves from now on. Nothing is left behind when it fails.
+   * @throws NbdError BAD_EXPORT, SERVER_FAILED; UringError; those of the targets' modules
+   */
+  static async start(options: NbdServerOptions): Promise<NbdServer> {
+    fullSettings(options.settings ?? {});
+    const exports: WorkerExport[] = [];
+    for (const one of options.exports) exports.push(await describeExport(one));
+    const server = new NbdServer(options.socketPath, options.onError ?? (() => undefined));
+    const listenFd = listenLocal(options.socketPath, options.socketMode ?? 0o600);
+    try {
+      await server.#serve({ listenFd, settings: options.settings ?? {}, exports });
+    } catch (error) {
+      unlinkSync(options.socketPath);
+      throw error;
+    }
+    return server;
+  }
+
+  /** The address of an export, as nbdinfo, qemu-img and NbdClient take it. */
+  uri(exportName: string): string {
+    return nbdUri(this.socketPath, exportName);
+  }
+
+  /** What has happened so far. @throws NbdError TIMED_OUT */
+  counts(): Promise<ServerCounts> {
+    const counts = new Promise<ServerCounts>((resolve) => this.#onCounts.push(resolve));
+    this.#post({ type: "count" });
+    const late = (): Error => new NbdError("TIMED_OUT", "the server does not answer");
+    return bounded(counts, ANSWER_TIMEOUT_MS, late);
+  }
+
+  /**
+   * Closes the socket and all connections, then the targets. Calling it again answers the same promise.
+   * @throws NbdError SERVER_FAILED where a target keeps a request
+   */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    if (this.#thread === undefined) return;
+    unlinkSync(this.socketPath);
+    try {
+      await this.#thread.stop({ type: "stop" } satisfies ServerWorkerRequest);
+    } catch (error) {
+      throw new NbdError("SERVER_FAILED", `the server at ${this.socketPath} did not end`, 0, error);
+    }
+  }
+
+  #post(request: ServerWorkerRequest): void {
+    this.#thread?.post(request);
+  }
+
+  #serve(options: ServerWorkerOptions): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const onMessage = (message: unknown): void => {
+        const said = message as ServerWorkerMessage;
+        if (said.type === "serving") resolve();
+        else if (said.type === "error") this.#onError(new Error(said.message));
+        else if (said.type === "counts") this.#onCounts.shift()?.(said.counts);
+      };
+      const onExit = (error: Error | undefined): void => {
+        if (error !== undefined) {
+          const what = `the server at ${this.socketPath}: ${error.message}`;
+          const failure = new NbdError("SERVER_FAILED", what, 0, error);
+          reject(failure);
+          this.#onError(failure);
+        }
+        this.#resolveEnded();
+      };
+      const module = new URL("./worker.js", import.meta.url);
+      this.#thread = new ReactorThread(module, options, onMessage, onExit);
+    });
+  }
+}
+
+async function describeExport(one: NbdExport): Promise<WorkerExport> {
+  const { href } = one.target.module;
+  const { target } = (await import(href)) as { target: TargetModule };
+  return {
+    name: one.name,
+    description: one.description ?? "",
+    readOnly: one.readOnly ?? true,
+    params: target.describe(one.target.options),
+    module: href,
+    options: one.target.options,
+    contexts: (one.contexts ?? []).map(packContext),
+  };
+}
+
+function packContext({ name, extents }: ExportContext): WorkerContext {
+  const ends: number[] = [];
+  const flags: number[] = [];
+  let end = 0;
+  for (const run of extents) {
+    if (!Number.isSafeInteger(run.lengthBytes) || run.lengthBytes <= 0) {
+      throw new NbdError("BAD_EXPORT", `${name}: an extent of ${run.lengthBytes} bytes`);
+    }
+    end += run.lengthBytes;
+    ends.push(end);
+    flags.push(run.flags);
+  }
+  return { name, ends: Float64Array.from(ends), flags: Uint32Array.from(flags) };
+}

@@ -1,0 +1,39 @@
+/** How much a server takes on; all of it is bounded. */
+import { PAGE_BYTES } from "@blksnap/uring";
+import { assert } from "./errors.js";
+
+export interface ServerSettings {
+  /** Connections at a time, 1 to 1024; more are closed as they come. Default 64. */
+  readonly connectionsMax?: number;
+  /** Pieces of requests in flight, of all connections: at least connectionsMax, at most 4096. Default 128. */
+  readonly queueDepth?: number;
+  /** Bytes of a piece; larger requests are split. A multiple of 4096, at most 1 MiB. Default 256 KiB. */
+  readonly maxIoBytes?: number;
+  /** How long a connection may take to finish its handshake. Default 10 s. */
+  readonly handshakeTimeoutMs?: number;
+}
+
+export type FullServerSettings = Required<ServerSettings>;
+
+const CONNECTIONS_MAX = 1024;
+const DEPTH_MAX = 4096;
+const MAX_IO_BYTES_MAX = 1 << 20;
+
+function inRange(name: string, value: number, min: number, max: number): void {
+  assert(Number.isInteger(value) && value >= min && value <= max, `${name} ${value}`);
+}
+
+export function fullSettings(given: ServerSettings): FullServerSettings {
+  const settings = {
+    connectionsMax: given.connectionsMax ?? 64,
+    queueDepth: given.queueDepth ?? 128,
+    maxIoBytes: given.maxIoBytes ?? 256 << 10,
+    handshakeTimeoutMs: given.handshakeTimeoutMs ?? 10_000,
+  };
+  inRange("connectionsMax", settings.connectionsMax, 1, CONNECTIONS_MAX);
+  inRange("queueDepth", settings.queueDepth, settings.connectionsMax, DEPTH_MAX);
+  inRange("maxIoBytes", settings.maxIoBytes, PAGE_BYTES, MAX_IO_BYTES_MAX);
+  assert(settings.maxIoBytes % PAGE_BYTES === 0, `maxIoBytes ${settings.maxIoBytes}`);
+  inRange("handshakeTimeoutMs", settings.handshakeTimeoutMs, 1, 2 ** 31);
+  return settings;
+}

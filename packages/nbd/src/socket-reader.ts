@@ -1,0 +1,54 @@
+import type { Socket } from "node:net";
+import { NbdError } from "./errors.js";
+
+/** The most that is asked of the socket at a time. */
+const PART_BYTES = 65_536;
+
+/** Reads from a socket so many bytes as are wanted; what is not wanted stays in the kernel. */
+export class SocketReader {
+  readonly #socket: Socket;
+  #failure: Error | undefined;
+  #isOver = false;
+  #wake: () => void = () => undefined;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.on("readable", () => this.#wake());
+    socket.on("error", (error) => this.#end(error));
+    socket.on("end", () => this.#end(undefined));
+    socket.on("close", () => this.#end(undefined));
+  }
+
+  #end(failure: Error | undefined): void {
+    this.#isOver = true;
+    this.#failure ??= failure;
+    this.#wake();
+  }
+
+  /** @throws NbdError CONNECTION_LOST */
+  async read(bytes: number): Promise<Buffer> {
+    const all = Buffer.allocUnsafe(bytes);
+    await this.readInto(all);
+    return all;
+  }
+
+  /** Fills `target`. @throws NbdError CONNECTION_LOST */
+  async readInto(target: Uint8Array): Promise<void> {
+    for (let have = 0; have < target.length; ) {
+      const part = this.#socket.read(Math.min(target.length - have, PART_BYTES)) as Buffer | null;
+      if (part !== null) {
+        target.set(part, have);
+        have += part.length;
+        continue;
+      }
+      if (this.#isOver) {
+        if (this.#failure instanceof NbdError) throw this.#failure;
+        const why = this.#failure?.message ?? "the other side has closed the connection";
+        throw new NbdError("CONNECTION_LOST", why, 0, this.#failure);
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+}

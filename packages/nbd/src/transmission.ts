@@ -1,0 +1,314 @@
+/**
+ * Requests of connections, from the bytes that come in to the pieces that are started.
+ *
+ * ```
+ *   received bytes ──▶ header ──▶ request ──▶ pieces ──▶ reply
+ *                         │          ▲ │
+ *                         │          │ └─ no slot: waits until one is free
+ *                         │       payload of a write, received into its slot
+ *                         └──▶ refused: an error, behind its payload
+ * ```
+ *
+ * One slot is left for each connection that may come, so that those who do not read their replies, or do not
+ * send what they have announced, keep nobody else waiting.
+ */
+import { UblkOp } from "@blksnap/ublk";
+import type { Arena } from "./arena.js";
+import { type Connection, Receiving } from "./connection.js";
+import type { Outbox } from "./outbox.js";
+import { Pieces, type PiecesOwner } from "./pieces.js";
+import {
+  Command,
+  CommandFlag,
+  Limit,
+  REQUEST_BYTES,
+  REQUEST_MAGIC,
+  WireError,
+} from "./protocol.js";
+import { refusal } from "./request-rules.js";
+import { RequestTable } from "./request-table.js";
+import type { ServedExport } from "./served-export.js";
+import type { SlotQueue } from "./slot-queue.js";
+import { WaitingLine } from "./waiting-line.js";
+
+/** Requests that a connection may have without having taken their replies. */
+export const REQUESTS_OF_CONNECTION = 128;
+
+/** What transmission asks of the server around it. */
+export interface TransmissionOwner extends PiecesOwner {
+  /** Receives at most `bytes` to that address; its end is told to onReceived(). */
+  receive(connection: Connection, address: number, bytes: number): void;
+  /** Receives bytes behind those that are there, unless that is under way. */
+  receiveMore(connection: Connection): void;
+  /** The connection is closed when its replies are sent. */
+  leave(connection: Connection): void;
+  /** Something has ended of a connection that is closing. */
+  onQuiet(connection: Connection): void;
+}
+
+export interface TransmissionParts {
+  readonly arena: Arena;
+  readonly slots: SlotQueue;
+  readonly outbox: Outbox;
+  readonly connectionsMax: number;
+}
+
+export class Transmission {
+  readonly #owner: TransmissionOwner;
+  readonly #arena: Arena;
+  readonly #slots: SlotQueue;
+  readonly #table: RequestTable;
+  readonly #pieces: Pieces;
+  readonly #waiting: WaitingLine;
+  #isPumping = false;
+
+  constructor(owner: TransmissionOwner, parts: TransmissionParts) {
+    this.#owner = owner;
+    this.#arena = parts.arena;
+    this.#slots = parts.slots;
+    this.#table = new RequestTable(parts.connectionsMax * REQUESTS_OF_CONNECTION);
+    this.#waiting = new WaitingLine(parts.connectionsMax);
+    this.#pieces = new Pieces(
+      owner,
+      parts.arena,
+      parts.slots,
+      parts.outbox,
+      this.#table,
+      parts.connectionsMax,
+    );
+  }
+
+  /** Goes on with what has come, as far as there are slots for it. */
+  pump(connection: Connection): void {
+    if (this.#isPumping) {
+      if (!connection.isClosing) this.#waiting.add(connection);
+      this.#pieces.hasFreed = true;
+      return;
+    }
+    this.#isPumping = true;
+    try {
+      this.#goOn(connection);
+      // What waits in vain waits on: the loop ends when a round has freed nothing.
+      while (this.#pieces.hasFreed) {
+        this.#pieces.hasFreed = false;
+        for (let left = this.#waiting.length; left > 0; left--) {
+          const waiter = this.#owner.connectionAt(this.#waiting.take());
+          waiter.isWaiting = false;
+          this.#goOn(waiter);
+        }
+      }
+    } finally {
+      this.#isPumping = false;
+    }
+  }
+
+  /** The end of a receive, with what it was for. */
+  onReceived(connection: Connection, receiving: number, bytes: number): void {
+    if (receiving === Receiving.PAYLOAD) connection.payloadHave += bytes;
+    else connection.end += bytes;
+    this.pump(connection);
+  }
+
+  /** A target has answered. */
+  onSlot(slot: number, result: number): void {
+    const connection = this.#pieces.connectionOf(slot);
+    this.#pieces.end(connection, slot, result);
+    if (connection.isClosing) this.#owner.onQuiet(connection);
+    this.pump(connection);
+  }
+
+  onSent(connection: Connection, item: number): void {
+    this.#pieces.onSent(connection, item);
+  }
+
+  /** The connection is closing: what it has is given up, but for what the kernel and targets have. */
+  abandon(connection: Connection): void {
+    this.#waiting.remove(connection);
+    const { request, discardRequest } = connection;
+    connection.request = -1;
+    connection.discardRequest = -1;
+    if (discardRequest >= 0) this.#pieces.finish(connection, discardRequest, 0);
+    if (request < 0) return;
+    this.#pieces.abandon(request);
+    // With pieces under way it ends with them.
+    if (this.#table.pieces[request] === 0) this.#pieces.finish(connection, request, 0);
+  }
+
+  /** The receive that filled a payload has ended: nothing writes into its slot any more. */
+  dropPayload(connection: Connection): void {
+    const slot = connection.payloadSlot;
+    connection.payloadSlot = -1;
+    if (slot >= 0) this.#pieces.dropPayload(connection, slot);
+  }
+
+  #goOn(connection: Connection): void {
+    while (!connection.isClosing) {
+      if (connection.payloadSlot >= 0) {
+        if (!this.#takePayload(connection)) return;
+      } else if (connection.discardRequest >= 0) {
+        if (!this.#discard(connection)) return;
+      } else if (connection.request >= 0) {
+        if (!this.#startNext(connection)) return;
+      } else {
+        if (connection.isLeaving || connection.requests >= REQUESTS_OF_CONNECTION) return;
+        if (connection.end - connection.start < REQUEST_BYTES) {
+          this.#owner.receiveMore(connection);
+          return;
+        }
+        this.#parse(connection);
+      }
+    }
+  }
+
+  #parse(connection: Connection): void {
+    const { view } = this.#arena;
+    const at = this.#arena.receiveAt(connection.index) + connection.start;
+    connection.start += REQUEST_BYTES;
+    if (view.getUint32(at) !== REQUEST_MAGIC) {
+      this.#owner.close(connection);
+      return;
+    }
+    const flags = view.getUint16(at + 4);
+    const type = view.getUint16(at + 6);
+    if (type === Command.DISCONNECT) {
+      connection.isLeaving = true;
+      this.#owner.leave(connection);
+      return;
+    }
+    const offset = view.getUint32(at + 16) * 2 ** 32 + view.getUint32(at + 20);
+    const length = view.getUint32(at + 24);
+    const table = this.#table;
+    const request = table.take();
+    connection.requests++;
+    table.connection[request] = connection.index;
+    table.cookieHigh[request] = view.getInt32(at + 8);
+    table.cookieLow[request] = view.getInt32(at + 12);
+    table.type[request] = type;
+    table.flags[request] = flags;
+    table.offsetBytes[request] = offset;
+    table.lengthBytes[request] = length;
+    table.startedBytes[request] = 0;
+    table.pieces[request] = 0;
+    const error = this.#errorOf(connection, type, flags, offset, length);
+    table.error[request] = error;
+    if (error === 0) connection.request = request;
+    else if (type === Command.WRITE) {
+      connection.discardBytes = length;
+      connection.discardRequest = request;
+      if (length > Limit.DISCARD_BYTES) this.#owner.close(connection);
+    } else this.#pieces.finish(connection, request, error);
+  }
+
+  #errorOf(
+    connection: Connection,
+    type: number,
+    flags: number,
+    offset: number,
+    length: number,
+  ): number {
+    const served = connection.export as ServedExport;
+    const error = refusal(served, type, flags, offset, length, connection.contexts.length);
+    if (error !== 0 || type !== Command.READ || (flags & CommandFlag.DF) === 0) return error;
+    if (!connection.structured) return WireError.EINVAL;
+    // In one piece only as far as that fits into one slot.
+    return length > this.#slots.maxIoBytes ? WireError.EOVERFLOW : 0;
+  }
+
+  /** @returns false when it has to wait */
+  #startNext(connection: Connection): boolean {
+    const { request } = connection;
+    const type = this.#table.type[request];
+    const served = connection.export as ServedExport;
+    const isStable = type === Command.FLUSH && !served.params.volatileCache;
+    if (type === Command.CACHE || isStable) {
+      connection.request = -1;
+      this.#pieces.finish(connection, request, 0);
+      return true;
+    }
+    const length = this.#table.lengthBytes[request];
+    const isSerial = this.#isSerial(connection, type, length);
+    // A simple reply in several pieces is not to be torn by another one.
+    if (isSerial && (this.#table.pieces[request] > 0 || connection.requests > 1)) return false;
+    if (!this.#pieces.mayTake(connection)) {
+      this.#waiting.add(connection);
+      return false;
+    }
+    if (type === Command.READ || type === Command.WRITE) {
+      this.#startTransfer(connection, request, isSerial);
+      return true;
+    }
+    connection.request = -1;
+    const slot = this.#pieces.take(connection, request, 0);
+    if (type === Command.FLUSH) this.#pieces.startFlush(connection, slot);
+    else if (type === Command.BLOCK_STATUS) this.#pieces.answerStatus(connection, slot);
+    else this.#pieces.startRange(connection, slot);
+    return true;
+  }
+
+  #isSerial(connection: Connection, type: number, lengthBytes: number): boolean {
+    return type === Command.READ && !connection.structured && lengthBytes > this.#slots.maxIoBytes;
+  }
+
+  #startTransfer(connection: Connection, request: number, isSerial: boolean): void {
+    const left = this.#table.lengthBytes[request] - this.#table.startedBytes[request];
+    const bytes = Math.min(left, this.#slots.maxIoBytes);
+    const slot = this.#pieces.take(connection, request, bytes);
+    if (!isSerial && bytes === left) connection.request = -1;
+    if (this.#table.type[request] === Command.READ) {
+      this.#pieces.startTransfer(connection, slot, UblkOp.READ);
+      return;
+    }
+    connection.payloadSlot = slot;
+    connection.payloadHave = 0;
+    connection.payloadWanted = bytes;
+  }
+
+  /** @returns false when more has to come first */
+  #takePayload(connection: Connection): boolean {
+    if (connection.receiving !== Receiving.NOTHING) return false;
+    const slot = connection.payloadSlot;
+    const have = connection.payloadHave;
+    const left = connection.payloadWanted - have;
+    const count = Math.min(left, connection.end - connection.start);
+    if (count > 0) {
+      this.#copyPayload(connection, slot, have, count);
+      connection.start += count;
+      connection.payloadHave += count;
+    }
+    if (count === left) {
+      connection.payloadSlot = -1;
+      this.#pieces.startTransfer(connection, slot, UblkOp.WRITE);
+      return true;
+    }
+    const address =
+      this.#slots.bufferHigh[slot] * 2 ** 32 +
+      (this.#slots.bufferLow[slot] >>> 0) +
+      connection.payloadHave;
+    connection.receiving = Receiving.PAYLOAD;
+    this.#owner.receive(connection, address, left - count);
+    return false;
+  }
+
+  #copyPayload(connection: Connection, slot: number, to: number, count: number): void {
+    const { bytes } = this.#arena;
+    const from = this.#arena.receiveAt(connection.index) + connection.start;
+    const at = this.#slots.arenaAt(slot);
+    if (at >= 0) bytes.copyWithin(at + to, from, from + count);
+    else this.#slots.bufferBytes(slot).set(bytes.subarray(from, from + count), to);
+  }
+
+  /** @returns false when more has to come first */
+  #discard(connection: Connection): boolean {
+    const count = Math.min(connection.discardBytes, connection.end - connection.start);
+    connection.start += count;
+    connection.discardBytes -= count;
+    if (connection.discardBytes > 0) {
+      this.#owner.receiveMore(connection);
+      return false;
+    }
+    const request = connection.discardRequest;
+    connection.discardRequest = -1;
+    this.#pieces.finish(connection, request, this.#table.error[request]);
+    return true;
+  }
+}

@@ -1,0 +1,38 @@
+/** Connections that wait for a slot, by their indices, in the order in which they came; each once. */
+import type { Connection } from "./connection.js";
+
+export class WaitingLine {
+  readonly #line: Int32Array;
+  #first = 0;
+  length = 0;
+
+  constructor(connectionsMax: number) {
+    this.#line = new Int32Array(connectionsMax);
+  }
+
+  add(connection: Connection): void {
+    if (connection.isWaiting) return;
+    connection.isWaiting = true;
+    this.#line[(this.#first + this.length) % this.#line.length] = connection.index;
+    this.length++;
+  }
+
+  /** The index of the one that has waited longest. */
+  take(): number {
+    const index = this.#line[this.#first];
+    this.#first = (this.#first + 1) % this.#line.length;
+    this.length--;
+    return index;
+  }
+
+  remove(connection: Connection): void {
+    if (!connection.isWaiting) return;
+    connection.isWaiting = false;
+    for (let left = this.length; left > 0; left--) {
+      const index = this.take();
+      if (index === connection.index) continue;
+      this.#line[(this.#first + this.length) % this.#line.length] = index;
+      this.length++;
+    }
+  }
+}

@@ -1,0 +1,79 @@
+/** The reactor thread of one NbdServer. */
+import { parentPort, workerData } from "node:worker_threads";
+import type { DeviceParams, TargetModule } from "@blksnap/ublk";
+import { Reactor, type ReactorWorkerData } from "@blksnap/uring";
+import { assert } from "./errors.js";
+import { FixedContext } from "./exports.js";
+import { ReactorServer, type ServerCounts } from "./reactor-server.js";
+import type { ServerSettings } from "./settings.js";
+
+/** Runs of blocks, one behind the other, as they cross threads. */
+export interface WorkerContext {
+  readonly name: string;
+  readonly ends: Float64Array;
+  readonly flags: Uint32Array;
+}
+
+export interface WorkerExport {
+  readonly name: string;
+  readonly description: string;
+  readonly readOnly: boolean;
+  readonly params: DeviceParams;
+  readonly module: string;
+  readonly options: unknown;
+  readonly contexts: readonly WorkerContext[];
+}
+
+export interface ServerWorkerOptions {
+  readonly listenFd: number;
+  readonly settings: ServerSettings;
+  readonly exports: readonly WorkerExport[];
+}
+
+export type ServerWorkerRequest = { readonly type: "stop" } | { readonly type: "count" };
+
+/** What the worker says. */
+export type ServerWorkerMessage =
+  | { readonly type: "serving" }
+  | { readonly type: "ended" }
+  | { readonly type: "counts"; readonly counts: ServerCounts }
+  | { readonly type: "error"; readonly message: string };
+
+const { wakeFd, options } = workerData as ReactorWorkerData;
+const { listenFd, settings, exports } = options as ServerWorkerOptions;
+assert(parentPort !== null, "this module is for a worker thread");
+const port = parentPort;
+
+function say(message: ServerWorkerMessage): void {
+  port.postMessage(message);
+}
+
+const modules = new Map<string, TargetModule>();
+for (const { module } of exports) {
+  modules.set(module, ((await import(module)) as { target: TargetModule }).target);
+}
+const onError = (error: unknown): void => {
+  say({ type: "error", message: error instanceof Error ? (error.stack ?? "") : String(error) });
+};
+function onMessage(message: unknown): void {
+  const request = message as ServerWorkerRequest;
+  if (request.type === "count") {
+    say({ type: "counts", counts: server.counts });
+    return;
+  }
+  server.stop(() => {
+    say({ type: "ended" });
+    reactor.stop();
+  });
+}
+const reactor = new Reactor({ wakeFd, port, onMessage, onError });
+const server = new ReactorServer({ reactor, listenFd, settings, onError });
+for (const one of exports) {
+  const contexts = one.contexts.map(({ name, ends, flags }) => new FixedContext(name, ends, flags));
+  const module = modules.get(one.module) as TargetModule;
+  const target = module.open(one.options, server.queue, reactor);
+  server.add({ ...one, contexts }, one.params, target);
+}
+say({ type: "serving" });
+reactor.run();
+port.close();

@@ -1,0 +1,166 @@
+/**
+ * Handshakes and requests that are almost right, from a seed. Whatever comes: the server answers or closes,
+ * holds nothing back, and others are served. `SEED=N` replays, `SESSIONS=N` makes more.
+ */
+import { NbdClient } from "@blksnap/nbd";
+import { Dice, eventually } from "@blksnap/testing";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { FixedContext, transmissionFlags } from "../dist/exports.js";
+import { Handshake } from "../dist/handshake.js";
+import {
+  MIB,
+  option,
+  RawClient,
+  ramDisk,
+  request,
+  u32,
+  undisturbed,
+  withServer,
+} from "./support.js";
+
+const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+const sessions = Number(process.env["SESSIONS"] ?? 150);
+const HANDSHAKES = 5_000;
+const SIZE = 4 * MIB;
+
+const EXPORT = {
+  ...{
+    name: "disk",
+    description: "d",
+    sizeBytes: SIZE,
+    blockBytes: 512,
+    preferredBlockBytes: 4096,
+  },
+  flags: transmissionFlags({ readOnly: false, rotational: false, trims: true }),
+  contexts: [new FixedContext("base:allocation", new Float64Array(0), new Uint32Array(0))],
+};
+
+function text(words: string): Buffer {
+  return Buffer.concat([u32(Buffer.byteLength(words)), Buffer.from(words)]);
+}
+
+function anyOption(dice: Dice): Buffer {
+  const name = dice.pick(["disk", "", "none", "quiet", "x".repeat(4096)]);
+  const queries = dice.pick([[], ["base:allocation"], ["qemu:"], ["base:", "\u0000", "x"]]);
+  const contexts = Buffer.concat([text(name), u32(queries.length), ...queries.map(text)]);
+  const infos = Buffer.from([0, 2, 0, dice.below(5), 0, 3]);
+  return dice.pick([
+    option(dice.below(14)),
+    option(3),
+    option(8),
+    option(6, Buffer.concat([text(name), infos])),
+    option(9, contexts),
+    option(10, contexts),
+    option(dice.below(12), dice.bytes(dice.below(100))),
+    option(9, Buffer.alloc(dice.pick([65_536, 65_537, 80_000]))),
+  ]);
+}
+
+function anyRequest(dice: Dice): Buffer {
+  const type = dice.pick([0, 0, 0, 1, 1, 3, 4, 5, 6, 7, 8, 99]);
+  const offset = dice.pick([
+    0n,
+    512n,
+    BigInt(SIZE - 512),
+    BigInt(SIZE),
+    1n,
+    2n ** 63n,
+    2n ** 64n - 1n,
+  ]);
+  const length = dice.pick([0, 1, 512, 4096, 65_536, 300_032, MIB, SIZE]);
+  const flags = dice.pick([0, 0, 0, 1, 2, 4, 8, 16, 32, 0xffff]);
+  const head = request({ type, flags, offset, length, cookie: BigInt(dice.below(1000)) });
+  return type === 1 ? Buffer.concat([head, Buffer.alloc(length, 3)]) : head;
+}
+
+/** Flips, cuts, doubles or inserts. */
+function mutated(dice: Dice, bytes: Buffer): Buffer {
+  const at = dice.below(bytes.length);
+  switch (dice.below(12)) {
+    case 0: {
+      const other = Buffer.from(bytes);
+      other[at] ^= 1 << dice.below(8);
+      return other;
+    }
+    case 1:
+      return bytes.subarray(0, at);
+    case 2:
+      return Buffer.concat([bytes.subarray(0, at), dice.bytes(dice.below(40)), bytes.subarray(at)]);
+    case 3:
+      return Buffer.concat([bytes, bytes]);
+    default:
+      return bytes;
+  }
+}
+
+/** Connections that were left may still be on their way out, and have a place until then. */
+async function patiently(uri: string): Promise<NbdClient> {
+  let client: NbdClient | undefined;
+  await eventually("a connection is taken", async () => {
+    client = await NbdClient.connect(uri).catch(() => undefined);
+    return client !== undefined;
+  });
+  return client as NbdClient;
+}
+
+test(`handshakes from seed ${seed}: each ends, or waits for more`, () => {
+  const dice = new Dice(seed);
+  for (let round = 0; round < HANDSHAKES; round++) {
+    const handshake = new Handshake({
+      find: (name) => (name === "disk" || name === "" ? EXPORT : undefined),
+      all: () => [EXPORT],
+    });
+    const parts = [u32(dice.pick([3, 3, 3, 1, 0, 7]))];
+    for (let left = dice.below(6); left > 0; left--) parts.push(mutated(dice, anyOption(dice)));
+    const bytes = Buffer.concat(parts);
+    let at = 0;
+    while (at < bytes.length) {
+      const taken = handshake.take(bytes.subarray(at, at + 1 + dice.below(200)));
+      if (taken === 0) break;
+      at += taken;
+      handshake.replies.take();
+    }
+    const isOver = handshake.isClosed || handshake.agreement !== undefined;
+    assert.ok(isOver || at === bytes.length, `round ${round} of seed ${seed} is stuck`);
+  }
+});
+
+test(`sessions from seed ${seed}: others are served, and all buffers come back`, async () => {
+  const dice = new Dice(seed ^ 0x5a5a);
+  const settings = { connectionsMax: 16, queueDepth: 16, maxIoBytes: 64 << 10 };
+  await withServer(
+    [ramDisk(SIZE)],
+    async (server) => {
+      await undisturbed(server, async () => {
+        for (let session = 0; session < sessions; session++) {
+          const raw = new RawClient(server.socketPath);
+          const parts = [u32(3)];
+          for (let left = dice.below(3); left > 0; left--)
+            parts.push(mutated(dice, anyOption(dice)));
+          if (dice.below(8) > 0) {
+            if (dice.below(2) > 0) parts.push(option(8));
+            parts.push(option(1, Buffer.from("disk")));
+            for (let left = dice.below(12); left > 0; left--) {
+              parts.push(mutated(dice, anyRequest(dice)));
+            }
+            parts.push(request({ type: 2 }));
+          }
+          raw.send(...parts);
+          raw.socket.end();
+          // Some take their replies, some go at once.
+          if (dice.below(3) > 0) await raw.untilClosed();
+          else raw.socket.destroy();
+        }
+      });
+      // More than all buffers at a time.
+      const client = await patiently(server.uri("disk"));
+      const reads = Array.from({ length: 32 }, () => client.read(0, MIB));
+      assert.is((await Promise.all(reads)).length, 32);
+      await client.close();
+    },
+    settings,
+  );
+});
+
+test.run();

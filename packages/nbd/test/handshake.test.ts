@@ -1,0 +1,264 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { type ExportDescription, FixedContext, transmissionFlags } from "../dist/exports.js";
+import { Handshake } from "../dist/handshake.js";
+import { golden, option, u32 } from "./support.js";
+
+const GIB = 2 ** 30;
+const UNSUP = 0x80000001;
+const INVALID = 0x80000003;
+const UNKNOWN = 0x80000006;
+const TOO_BIG = 0x80000009;
+
+function context(name: string): FixedContext {
+  return new FixedContext(name, new Float64Array(0), new Uint32Array(0));
+}
+
+const IMAGE: ExportDescription = {
+  name: "img",
+  description: "snapshot image",
+  sizeBytes: GIB,
+  blockBytes: 1,
+  preferredBlockBytes: 4096,
+  flags: transmissionFlags({ readOnly: true, rotational: false, trims: true }),
+  contexts: [context("base:allocation"), context("x:other"), context("qemu:dirty-bitmap:b0")],
+};
+
+function handshakeOf(...exports: ExportDescription[]): Handshake<ExportDescription> {
+  return new Handshake({
+    find: (name) => exports.find((one) => one.name === name || name === ""),
+    all: () => exports,
+  });
+}
+
+/** Feeds all bytes, and answers all that was said. */
+function feed(
+  handshake: Handshake<ExportDescription>,
+  bytes: Buffer,
+  stepBytes = Infinity,
+): Buffer {
+  const said: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const taken = handshake.take(bytes.subarray(at, Math.min(at + stepBytes, bytes.length)));
+    if (taken === 0) break;
+    at += taken;
+    said.push(handshake.replies.take());
+  }
+  return Buffer.concat(said);
+}
+
+/** A handshake that has been greeted and has answered. */
+function begun(...exports: ExportDescription[]): Handshake<ExportDescription> {
+  const handshake = handshakeOf(...exports);
+  handshake.replies.take();
+  feed(handshake, u32(3));
+  return handshake;
+}
+
+/** Option and type of each reply. */
+function replies(said: Buffer): [option: number, type: number, data: string][] {
+  const found: [number, number, string][] = [];
+  for (let at = 0; at < said.length; ) {
+    const length = said.readUInt32BE(at + 16);
+    const data = said.toString("latin1", at + 20, at + 20 + length);
+    found.push([said.readUInt32BE(at + 8), said.readUInt32BE(at + 12), data]);
+    at += 20 + length;
+  }
+  return found;
+}
+
+function text(words: string): Buffer {
+  return Buffer.concat([u32(words.length), Buffer.from(words)]);
+}
+
+for (const stepBytes of [Infinity, 7, 1]) {
+  test(`says what qemu-nbd says to libnbd, fed ${stepBytes} bytes at a time`, () => {
+    const handshake = handshakeOf(IMAGE);
+    const greeting = golden("4e42444d41474943 49484156454f5054 0003");
+    assert.equal(handshake.replies.take(), greeting);
+    assert.equal(feed(handshake, golden("00000003"), stepBytes), Buffer.alloc(0));
+    assert.equal(
+      feed(handshake, golden("49484156454f5054 00000008 00000000"), stepBytes),
+      golden("0003e889045565a9 00000008 00000001 00000000"),
+    );
+    const queries = golden(
+      `49484156454f5054 0000000a 00000036 00000003 "img" 00000002 0000000f "base:allocation"
+       00000014 "qemu:dirty-bitmap:b0"`,
+    );
+    assert.equal(
+      feed(handshake, queries, stepBytes),
+      golden(
+        `0003e889045565a9 0000000a 00000004 00000013 00000000 "base:allocation"
+         0003e889045565a9 0000000a 00000004 00000018 00000001 "qemu:dirty-bitmap:b0"
+         0003e889045565a9 0000000a 00000001 00000000`,
+      ),
+    );
+    const go = golden('49484156454f5054 00000007 0000000b 00000003 "img" 0001 0003');
+    assert.equal(
+      feed(handshake, go, stepBytes),
+      golden(
+        `0003e889045565a9 00000007 00000003 00000010 0002 "snapshot image"
+         0003e889045565a9 00000007 00000003 0000000e 0003 00000001 00001000 02000000
+         0003e889045565a9 00000007 00000003 0000000c 0000 0000000040000000 058f
+         0003e889045565a9 00000007 00000001 00000000`,
+      ),
+    );
+    assert.is(handshake.agreement?.export, IMAGE);
+    assert.is(handshake.agreement?.structured, true);
+    const names = handshake.agreement?.contexts.map(({ name }) => name);
+    assert.equal(names, ["base:allocation", "qemu:dirty-bitmap:b0"]);
+  });
+}
+
+test("without structured replies DF is not offered", () => {
+  const said = replies(
+    feed(begun(IMAGE), option(7, Buffer.concat([text("img"), u32(0).subarray(2)]))),
+  );
+  const info = Buffer.from(said.at(-2)![2], "latin1");
+  assert.is(info.readUInt16BE(10), 0x050f);
+});
+
+test("the oldest way to begin has zeroes behind it, unless nobody wants them", () => {
+  const handshake = handshakeOf(IMAGE);
+  handshake.replies.take();
+  feed(handshake, u32(1));
+  const said = feed(handshake, option(1, Buffer.from("img")));
+  assert.is(said.length, 134);
+  assert.is(said.readBigUInt64BE(0), BigInt(GIB));
+  assert.is(said.readUInt16BE(8), 0x050f);
+  assert.is(feed(begun(IMAGE), option(1, Buffer.from("img"))).length, 10);
+  const unknown = begun(IMAGE);
+  assert.is(feed(unknown, option(1, Buffer.from("none"))).length, 0);
+  assert.ok(unknown.isClosed);
+});
+
+test("exports are listed, and described without being begun", () => {
+  const other = { ...IMAGE, name: "other", description: "" };
+  const handshake = begun(IMAGE, other);
+  assert.equal(replies(feed(handshake, option(3))), [
+    [3, 2, "\0\0\0\x03imgsnapshot image"],
+    [3, 2, "\0\0\0\x05other"],
+    [3, 1, ""],
+  ]);
+  assert.equal(
+    replies(feed(handshake, option(3, u32(1)))).map(([, type]) => type),
+    [INVALID],
+  );
+  const info = Buffer.concat([text("other"), Buffer.from([0, 1, 0, 1])]);
+  const types = replies(feed(handshake, option(6, info))).map(([, type, data]) => [
+    type,
+    data.charCodeAt(1),
+  ]);
+  assert.equal(types, [
+    [3, 1],
+    [3, 3],
+    [3, 0],
+    [1, NaN],
+  ]);
+  assert.is(handshake.agreement, undefined);
+});
+
+test("contexts are found by name, and by namespace when they are listed", () => {
+  const list = (handshake: Handshake<ExportDescription>, number: number, ...queries: string[]) => {
+    const data = Buffer.concat([text("img"), u32(queries.length), ...queries.map(text)]);
+    return replies(feed(handshake, option(number, data)));
+  };
+  const handshake = begun(IMAGE);
+  assert.equal(
+    list(handshake, 10, "base:allocation").map(([, type]) => type),
+    [INVALID],
+  );
+  feed(handshake, option(8));
+  const found = (...queries: string[]): string[] =>
+    list(handshake, 9, ...queries)
+      .slice(0, -1)
+      .map(([, , data]) => data.slice(4));
+  assert.equal(found(), ["base:allocation", "x:other", "qemu:dirty-bitmap:b0"]);
+  assert.equal(found("base:"), ["base:allocation"]);
+  assert.equal(found("qemu:"), ["qemu:dirty-bitmap:b0"]);
+  assert.equal(found("qemu:dirty-bitmap:"), ["qemu:dirty-bitmap:b0"]);
+  assert.equal(found("base:unknown", "nothing"), []);
+  assert.equal(
+    list(handshake, 10, "base:").map(([, type]) => type),
+    [1],
+  );
+});
+
+test("contexts are selected for one export, and by the last request for them", () => {
+  const other = { ...IMAGE, name: "other" };
+  const select = (name: string, query: string): Buffer =>
+    option(10, Buffer.concat([text(name), u32(1), text(query)]));
+  const go = option(7, Buffer.concat([text("img"), Buffer.alloc(2)]));
+  const selected = (...bytes: Buffer[]): number | undefined => {
+    const handshake = begun(IMAGE, other);
+    feed(handshake, option(8));
+    for (const part of bytes) feed(handshake, part);
+    return handshake.agreement?.contexts.length;
+  };
+  assert.is(selected(select("img", "base:allocation"), go), 1);
+  assert.is(selected(select("other", "base:allocation"), go), 0);
+  assert.is(selected(select("img", "base:allocation"), select("img", "x"), go), 0);
+  assert.is(selected(select("img", "base:allocation"), select("none", "x"), go), 0);
+});
+
+const REFUSED: [what: string, bytes: Buffer, type: number][] = [
+  ["an unknown option", option(99, u32(1, 2, 3)), UNSUP],
+  ["STARTTLS", option(5), UNSUP],
+  ["extended headers", option(11), UNSUP],
+  ["an unknown export", option(7, Buffer.concat([text("none"), Buffer.alloc(2)])), UNKNOWN],
+  ["a name that is cut off", option(7, u32(1000)), INVALID],
+  ["a name that is too long", option(7, text("x".repeat(5000))), INVALID],
+  [
+    "more information than there are bytes",
+    option(6, Buffer.concat([text("img"), Buffer.from([0, 9])])),
+    INVALID,
+  ],
+  ["bytes behind the end", option(7, Buffer.concat([text("img"), Buffer.alloc(5)])), INVALID],
+  ["data where none belongs", option(8, u32(1)), INVALID],
+  ["an option of 70000 bytes", option(7, Buffer.alloc(70_000)), TOO_BIG],
+  ["a million queries", option(9, Buffer.concat([text("img"), u32(1_000_000)])), TOO_BIG],
+];
+for (const [what, bytes, type] of REFUSED) {
+  test(`${what}: an error by the protocol, and it goes on`, () => {
+    const handshake = begun(IMAGE);
+    assert.equal(
+      replies(feed(handshake, bytes)).map(([, found]) => found),
+      [type],
+    );
+    assert.not.ok(handshake.isClosed);
+    assert.equal(replies(feed(handshake, option(8))), [[8, 1, ""]]);
+  });
+}
+
+test("what breaks the rules ends the connection", () => {
+  for (const bytes of [u32(7), u32(0x80000003), u32(0)]) {
+    const handshake = handshakeOf(IMAGE);
+    feed(handshake, bytes);
+    assert.ok(handshake.isClosed);
+  }
+  for (const bytes of [
+    Buffer.from("GET / HTTP/1.1\r\n"),
+    Buffer.concat([Buffer.from("IHAVEOPT"), u32(3, 0xffffffff)]),
+  ]) {
+    const handshake = begun(IMAGE);
+    assert.is(feed(handshake, bytes).length, 0);
+    assert.ok(handshake.isClosed);
+  }
+});
+
+test("a flood of options ends at its bound", () => {
+  const handshake = begun(IMAGE);
+  const said = replies(
+    feed(handshake, Buffer.concat(Array.from({ length: 1000 }, () => option(3)))),
+  );
+  assert.is(said.filter(([, type]) => type === 1).length, 256);
+  assert.ok(handshake.isClosed);
+});
+
+test("whoever takes leave is answered first", () => {
+  const handshake = begun(IMAGE);
+  assert.equal(replies(feed(handshake, option(2))), [[2, 1, ""]]);
+  assert.ok(handshake.isClosed);
+});
+
+test.run();

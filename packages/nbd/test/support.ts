@@ -1,0 +1,190 @@
+/** What several tests of this package need. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  NbdClient,
+  NbdError,
+  type NbdErrorCode,
+  type NbdExport,
+  NbdServer,
+  type ServerSettings,
+} from "@blksnap/nbd";
+import { eventually } from "@blksnap/testing";
+import { memoryTarget } from "@blksnap/ublk";
+import { SocketReader } from "../dist/socket-reader.js";
+
+export const packageDir = join(import.meta.dirname, "..");
+export const MIB: number = 1 << 20;
+
+/** For rejections: an NbdError of this code and errno. */
+export async function rejectsWith(
+  promise: Promise<unknown>,
+  code: NbdErrorCode,
+  errno?: number,
+): Promise<void> {
+  const error = await promise.then(
+    () => new Error("it did not fail"),
+    (reason: unknown) => reason,
+  );
+  const isRight =
+    error instanceof NbdError &&
+    error.code === code &&
+    (errno === undefined || error.errno === errno);
+  if (!isRight) throw new Error(`not ${code}: ${String(error)}`);
+}
+
+/** Runs `use` with a folder that is gone afterwards. */
+export async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "nbd-test-"));
+  try {
+    await use(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** A RAM disk that is exported as "disk". */
+export function ramDisk(capacityBytes: number, more: Partial<NbdExport> = {}): NbdExport {
+  return { name: "disk", readOnly: false, target: memoryTarget({ capacityBytes }), ...more };
+}
+
+/** Runs `use` with a server, which must have no error to tell, and must end. */
+export async function withServer(
+  exports: readonly NbdExport[],
+  use: (server: NbdServer) => Promise<void>,
+  settings: ServerSettings = {},
+): Promise<void> {
+  await withFolder(async (folder) => {
+    const errors: Error[] = [];
+    const server = await NbdServer.start({
+      socketPath: join(folder, "nbd.sock"),
+      exports: [...exports, ramDisk(MIB, { name: "quiet" })],
+      settings,
+      onError: (error) => errors.push(error),
+    });
+    try {
+      await use(server);
+    } finally {
+      await server.stop();
+    }
+    if (errors.length > 0) throw new AggregateError(errors, errors.map(String).join("\n"));
+  });
+}
+
+/** Another client, which has data of its own, sees nothing of what happens meanwhile. */
+export async function undisturbed(
+  server: NbdServer,
+  meanwhile: () => Promise<void>,
+): Promise<void> {
+  let client: NbdClient | undefined;
+  // The time for a handshake may be short here.
+  await eventually("a connection is taken", async () => {
+    client = await NbdClient.connect(server.uri("quiet")).catch(() => undefined);
+    return client !== undefined;
+  });
+  const quiet = client as NbdClient;
+  const bytes = Buffer.alloc(MIB, "undisturbed");
+  await quiet.write(0, bytes);
+  let isOver = false;
+  const reading = (async () => {
+    while (!isOver) {
+      const found = await quiet.read(0, MIB);
+      if (Buffer.compare(bytes, found) !== 0) throw new Error("another client read other data");
+    }
+  })();
+  try {
+    await Promise.race([meanwhile(), reading]);
+  } finally {
+    isOver = true;
+    await reading;
+    await quiet.close();
+  }
+}
+
+/** A connection without a client's manners. */
+export class RawClient {
+  readonly socket: Socket;
+  readonly reader: SocketReader;
+  readonly closed: Promise<void>;
+
+  constructor(socketPath: string) {
+    this.socket = connect(socketPath);
+    this.reader = new SocketReader(this.socket);
+    this.closed = new Promise((resolve) => this.socket.once("close", () => resolve()));
+    this.socket.on("error", () => undefined);
+  }
+
+  send(...parts: (Buffer | Uint8Array)[]): void {
+    this.socket.write(Buffer.concat(parts));
+  }
+
+  /** Takes the greeting, and has the named export begin transmission. */
+  async begin(exportName: string, structured: boolean): Promise<void> {
+    await this.reader.read(18);
+    this.send(u32(3));
+    if (structured) {
+      this.send(option(8));
+      await this.reader.read(20);
+    }
+    this.send(option(1, Buffer.from(exportName)));
+    await this.reader.read(10);
+  }
+
+  /** The rest of what the server says, until it closes the connection. */
+  async untilClosed(): Promise<void> {
+    this.socket.on("readable", () => {
+      while (this.socket.read() !== null);
+    });
+    this.socket.read();
+    await this.closed;
+  }
+}
+
+export function u32(...words: number[]): Buffer {
+  const bytes = Buffer.alloc(words.length * 4);
+  for (const [index, word] of words.entries()) bytes.writeUInt32BE(word, index * 4);
+  return bytes;
+}
+
+export function option(number: number, data: Uint8Array = new Uint8Array(0)): Buffer {
+  return Buffer.concat([Buffer.from("IHAVEOPT"), u32(number, data.length), data]);
+}
+
+export interface RawRequest {
+  readonly type: number;
+  readonly flags?: number;
+  readonly cookie?: bigint;
+  readonly offset?: bigint;
+  readonly length?: number;
+  readonly magic?: number;
+}
+
+export function request({
+  type,
+  flags = 0,
+  cookie = 1n,
+  offset = 0n,
+  length = 0,
+  magic = 0x25609513,
+}: RawRequest): Buffer {
+  const bytes = Buffer.alloc(28);
+  bytes.writeUInt32BE(magic);
+  bytes.writeUInt16BE(flags, 4);
+  bytes.writeUInt16BE(type, 6);
+  bytes.writeBigUInt64BE(cookie, 8);
+  bytes.writeBigUInt64BE(offset, 16);
+  bytes.writeUInt32BE(length, 24);
+  return bytes;
+}
+
+/** Bytes that are written as hexadecimal numbers, words and "texts". */
+export function golden(text: string): Buffer {
+  const parts = text.match(/"[^"]*"|[0-9a-f]+/g) ?? [];
+  return Buffer.concat(
+    parts.map((part) =>
+      part.startsWith('"') ? Buffer.from(part.slice(1, -1)) : Buffer.from(part, "hex"),
+    ),
+  );
+}
