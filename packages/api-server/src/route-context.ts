@@ -44,9 +44,9 @@ export function answers(success: object): Answers {
   return answersOf({ "application/json": success });
 }
 
-/** The answers of an operation that tells its progress, to clients that ask for lines, before `success`. */
-export function answersWithProgress(success: object, progress: object): Answers {
-  const line = { anyOf: [progress, success, statusSchemas.errorResponse] };
+/** The answers of an operation that gives a document or, to clients that ask for them, lines. */
+export function answersInLines(success: object, lines: readonly object[]): Answers {
+  const line = { anyOf: [...lines, statusSchemas.errorResponse] };
   return answersOf({ "application/json": success, [LINES_TYPE]: line });
 }
 

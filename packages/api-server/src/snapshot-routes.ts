@@ -10,7 +10,7 @@ import {
   statusSchemas,
 } from "@blksnap/api";
 import { ProgressLines } from "./progress-lines.js";
-import { answers, answersWithProgress, LINES_TYPE, type RouteContext } from "./route-context.js";
+import { answers, answersInLines, LINES_TYPE, type RouteContext } from "./route-context.js";
 
 export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
   app.post<{ Body: SnapshotCreateRequest }>(
@@ -19,10 +19,10 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
       schema: {
         operation: "createSnapshot",
         body: schemas.snapshotCreateRequest,
-        response: answersWithProgress(
-          schemas.snapshotCreateResponse,
+        response: answersInLines(schemas.snapshotCreateResponse, [
           schemas.snapshotCreateProgress,
-        ),
+          schemas.snapshotCreateResponse,
+        ]),
       },
     },
     async (request, reply) => {

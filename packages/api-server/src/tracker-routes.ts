@@ -1,6 +1,6 @@
 /** Routes of one tracked device. */
 import { Readable } from "node:stream";
-import type { DiffAnswer } from "@blksnap/api";
+import type { DiffAnswer, DiffResponse } from "@blksnap/api";
 import {
   type AttachRequest,
   type CbtMapQuery,
@@ -13,17 +13,61 @@ import {
   trackerSchemas as schemas,
   statusSchemas,
 } from "@blksnap/api";
-import { answers, binaryAnswers, type RouteContext } from "./route-context.js";
+import {
+  answers,
+  answersInLines,
+  binaryAnswers,
+  LINES_TYPE,
+  type RouteContext,
+} from "./route-context.js";
 
-async function* diffText({ ranges, ...head }: DiffAnswer): AsyncGenerator<string> {
+type Ranges = DiffResponse["ranges"];
+
+/** What lies from an offset on, of ranges in order. */
+function rangesFrom(offsetBytes: number, ranges: Ranges): Ranges {
+  if (ranges.length === 0 || ranges[0]!.offset_bytes >= offsetBytes) return ranges;
+  return ranges.flatMap((range) => {
+    const end = range.offset_bytes + range.length_bytes;
+    if (end <= offsetBytes) return [];
+    const from = Math.max(range.offset_bytes, offsetBytes);
+    return { ...range, offset_bytes: from, length_bytes: end - from };
+  });
+}
+
+async function* diffText({ ranges, ...head }: DiffAnswer, from: number): AsyncGenerator<string> {
   yield `${JSON.stringify(head).slice(0, -1)},"ranges":[`;
   let separator = "";
   for await (const batch of ranges) {
-    if (batch.length === 0) continue;
-    yield separator + JSON.stringify(batch).slice(1, -1);
+    const wanted = rangesFrom(from, batch);
+    if (wanted.length === 0) continue;
+    yield separator + JSON.stringify(wanted).slice(1, -1);
     separator = ",";
   }
   yield "]}";
+}
+
+async function* diffLines({ ranges, ...head }: DiffAnswer, from: number): AsyncGenerator<string> {
+  yield `${JSON.stringify(head)}\n`;
+  for await (const batch of ranges) {
+    const wanted = rangesFrom(from, batch);
+    if (wanted.length > 0) yield `${JSON.stringify({ ranges: wanted })}\n`;
+  }
+}
+
+/** @throws ControlError CBT_GENERATION_CHANGED, CBT_NUMBER_CHANGED */
+function assertSameTake({ generation, changes_number }: DiffQuery, diff: DiffAnswer): void {
+  if (generation !== undefined && generation.toLowerCase() !== diff.generation_id) {
+    throw new ControlError(
+      "CBT_GENERATION_CHANGED",
+      `${diff.device} has CBT generation ${diff.generation_id} by now`,
+    );
+  }
+  if (changes_number !== undefined && changes_number !== diff.changes_number) {
+    throw new ControlError(
+      "CBT_NUMBER_CHANGED",
+      `${diff.device} is at number ${diff.changes_number} by now`,
+    );
+  }
 }
 
 export function addTrackerRoutes({ app, driver }: RouteContext): void {
@@ -139,20 +183,19 @@ function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): vo
       schema: {
         operation: "diff",
         querystring: schemas.diffQuery,
-        response: answers(schemas.diffResponse),
+        response: answersInLines(schemas.diffResponse, [schemas.diffHead, schemas.diffRanges]),
       },
     },
-    async (request, reply) => {
-      const { device, since, generation } = request.query;
-      const diff = await driver().diff(device, since);
-      if (generation !== undefined && generation.toLowerCase() !== diff.generation_id) {
-        throw new ControlError(
-          "CBT_GENERATION_CHANGED",
-          `${diff.device} has CBT generation ${diff.generation_id} by now`,
-        );
-      }
+    async ({ query, headers }, reply) => {
+      const diff = await driver().diff(query.device, query.since);
+      assertSameTake(query, diff);
+      const from = query.offset_bytes ?? 0;
       // Not all at once: a million ranges are 70 MB of text.
-      return reply.type("application/json; charset=utf-8").send(Readable.from(diffText(diff)));
+      if (headers.accept?.includes(LINES_TYPE)) {
+        return reply.type(LINES_TYPE).send(Readable.from(diffLines(diff, from)));
+      }
+      const text = Readable.from(diffText(diff, from));
+      return reply.type("application/json; charset=utf-8").send(text);
     },
   );
 }

@@ -4,6 +4,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  type DiffRange,
   ERRORS,
   eventSchemas,
   OPERATIONS,
@@ -170,6 +171,52 @@ test("each number of the OpenAPI description says its unit, where it has one", a
     found.flatMap(([path, schema, name]) => fieldsWithoutUnit(schema, path, name)),
     [],
   );
+  await harness.stop();
+});
+
+test("a diff in lines begins where it is asked to, and is of one take", async () => {
+  const harness = await startHarness();
+  const device = "/dev/loop0";
+  await ask(harness.socketPath, "/v1/trackers", { body: { device } });
+  const options = { devices: [device], stores: ["memory:"], limitBytes: 1 << 20 };
+  const { id } = await harness.driver.snapshotCreate(options);
+  const ranges = [0, 4, 8].map((block) => ({
+    offset_bytes: block * 65_536,
+    length_bytes: 2 * 65_536,
+  }));
+  await harness.driver.markDirty(device, ranges);
+  await harness.driver.snapshotTake(id);
+  const path = `/v1/trackers/cbt/diff?device=${device}&since=0`;
+  async function lines(more: string) {
+    const headers = { accept: "application/x-ndjson" };
+    const { bytes } = await ask(harness.socketPath, path + more, { headers });
+    const [head, ...rest] = bytes
+      .toString()
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    follows(trackerSchemas.diffHead, head);
+    for (const line of rest) follows(trackerSchemas.diffRanges, line);
+    assert.is(head.changed_blocks, 6, "the sums are of all");
+    return rest
+      .flatMap((line) => line.ranges)
+      .map((range: DiffRange) => [range.offset_bytes / 65_536, range.length_bytes / 65_536]);
+  }
+  assert.equal(await lines(""), [
+    [0, 2],
+    [4, 2],
+    [8, 2],
+  ]);
+  assert.equal(await lines(`&offset_bytes=${5 * 65_536}&changes_number=1`), [
+    [5, 1],
+    [8, 2],
+  ]);
+  assert.equal(await lines(`&offset_bytes=${10 * 65_536}`), []);
+  const whole = await ask(harness.socketPath, `${path}&offset_bytes=${5 * 65_536}`);
+  follows(trackerSchemas.diffResponse, whole.json);
+  assert.is(whole.json.ranges.length, 2);
+  const later = await ask(harness.socketPath, `${path}&changes_number=2`);
+  assert.equal([later.status, later.json.error.name], [409, "CBT_NUMBER_CHANGED"]);
   await harness.stop();
 });
 

@@ -70,7 +70,19 @@ export const diffQuery = recordWithOptional(
     device: is.device,
     since: { type: "integer", minimum: 0, maximum: 254, description: "an earlier changes_number" },
   },
-  { generation: { ...is.uuid, description: "fail unless the CBT still has this generation_id" } },
+  {
+    generation: { ...is.uuid, description: "fail unless the CBT still has this generation_id" },
+    changes_number: {
+      type: "integer",
+      minimum: 0,
+      maximum: 255,
+      description: "fail unless this is still the last taken snapshot's",
+    },
+    offset_bytes: {
+      ...is.wholeSectors,
+      description: "tell only what lies from here on; the sums are of all",
+    },
+  },
 );
 export const diffRange = record({
   ...byteRange.properties,
@@ -82,7 +94,7 @@ export const diffRange = record({
       "read; what an older backup has there is to be zeroed or discarded",
   },
 });
-export const diffResponse = record({
+const diffFields = {
   device: is.text,
   front: is.text,
   generation_id: is.uuid,
@@ -92,8 +104,12 @@ export const diffResponse = record({
   capacity_bytes: is.count,
   changed_blocks: { ...is.count, description: "of both kinds" },
   changed_bytes: { ...is.count, description: "of both kinds" },
-  ranges: list(diffRange),
-});
+} as const;
+/** The first line of an answer in lines. */
+export const diffHead = record(diffFields);
+/** Each further line. */
+export const diffRanges = record({ ranges: list(diffRange) });
+export const diffResponse = record({ ...diffFields, ranges: list(diffRange) });
 
 export const snapshotInfo = record({
   device: is.text,

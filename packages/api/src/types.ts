@@ -21,6 +21,7 @@ export type MarkDirtyResponse = FromSchema<typeof trackers.markDirtyResponse>;
 export type MarkDirtyFileRequest = FromSchema<typeof trackers.markDirtyFileRequest>;
 export type MarkDirtyFileResponse = FromSchema<typeof trackers.markDirtyFileResponse>;
 export type DiffQuery = FromSchema<typeof trackers.diffQuery>;
+export type DiffHead = FromSchema<typeof trackers.diffHead>;
 export type DiffRange = FromSchema<typeof trackers.diffRange>;
 export type DiffResponse = FromSchema<typeof trackers.diffResponse>;
 export type SnapshotInfo = FromSchema<typeof trackers.snapshotInfo>;

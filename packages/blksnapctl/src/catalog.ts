@@ -122,7 +122,11 @@ const cbtVerbs: readonly Verb[] = [
         required: true,
       },
       generation: { describe: "fail unless the generation is still this one", value: "UUID" },
-      raw: { describe: "print FIRST:COUNT in sectors, a range on a line" },
+      format: { describe: "ranges (a table), raw or json", value: "FORMAT" },
+      raw: { describe: "print FIRST:COUNT in sectors, a range on a line; --format raw" },
+      files: {
+        describe: "name the files of an ext4 or XFS that changed, as they are in the image",
+      },
       map: { describe: "draw the device on one line, also where the output is no terminal" },
       bytes,
     },

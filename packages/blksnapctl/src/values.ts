@@ -166,3 +166,13 @@ export function parseOverflow(text: string): OverflowPolicy {
   }
   return { policy: "block-writes", timeout_ms };
 }
+
+/** One of a few words. */
+export function parseFormat<Format extends string>(
+  text: string,
+  formats: readonly Format[],
+): Format {
+  const found = formats.find((format) => format === text);
+  if (found !== undefined) return found;
+  throw usageError(`format: ${quoted(text)} is none of ${formats.join(", ")}`);
+}

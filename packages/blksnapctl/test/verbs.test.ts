@@ -228,9 +228,39 @@ test("diff shows ranges as a table, raw, as a picture and as JSON", async () => 
   assert.is(await harness.ok("diff", "-d", d0, "--since", "1", "--raw"), "");
   const json = JSON.parse(await harness.ok("diff", "-d", d0, "--since", "0", "--json"));
   assert.is(json.changed_bytes, 2 ** 25);
+  for (const [format, flag] of [
+    ["ranges", []],
+    ["raw", ["--raw"]],
+    ["json", ["--json"]],
+  ] as const) {
+    const diff = ["diff", "-d", d0, "--since", "0"];
+    assert.is(await harness.ok(...diff, "--format", format), await harness.ok(...diff, ...flag));
+  }
+  for (const wrong of [
+    ["--format", "xml"],
+    ["--format", "json", "--raw"],
+    ["--raw", "--files"],
+  ]) {
+    const { status, err } = await harness.run("diff", "-d", d0, "--since", "0", ...wrong);
+    assert.equal([status, /format/.test(err)], [2, true], err);
+  }
   const generation = "00000000-0000-4000-8000-000000000000";
   const other = await harness.run("diff", "-d", d0, "--since", "0", "--generation", generation);
   assert.is(other.status, 1);
+});
+
+test("diff --files says why it can name none", async () => {
+  await harness.ok("attach", "-d", d0);
+  const words = ["diff", "-d", d0, "--since", "0", "--files"];
+  const without = await harness.run(...words);
+  assert.match(without.err, /--files: \/dev\/loop0 has no image/);
+  await harness.ok("snapshot_take", "-i", await create());
+  // The fake's image is no file system.
+  const { image } = await harness.driver.snapshotInfo(d0);
+  const { status, out } = await harness.run(...words, "--json");
+  const { name, message } = JSON.parse(out).error;
+  assert.equal([status, name], [1, "FILES_NOT_NAMED"]);
+  assert.ok(message.includes(image));
 });
 
 test.run();

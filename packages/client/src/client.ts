@@ -7,6 +7,7 @@ import {
   type DaemonStopResponse,
   type DaemonUpgradeResponse,
   type DetachResponse,
+  type DiffRange,
   type DiffResponse,
   type ListEventsResponse,
   MARK_RANGES_MAX,
@@ -29,6 +30,7 @@ import {
   type VersionResponse,
   type WaitEventResponse,
 } from "@blksnap/api";
+import { type ChangedExtentsOptions, changedExtents } from "./changed-extents.js";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
 import { untilAnswer, untilGone } from "./daemon-change.js";
 import { resumed } from "./resumed.js";
@@ -271,6 +273,23 @@ export class BlksnapClient {
   ): Promise<DiffResponse> {
     const path = query("/v1/trackers/cbt/diff", { device, since, generation });
     return sendForJson(this.#call("GET", path, options));
+  }
+
+  /**
+   * The same extent by extent, in order, however many there are: of one take, from an offset on, and through an
+   * upgrade of the daemon. Fails with CBT_GENERATION_CHANGED or CBT_NUMBER_CHANGED where that take is not the
+   * last one any more.
+   */
+  changedExtents(
+    device: string,
+    since: number,
+    options: ChangedExtentsOptions = {},
+  ): AsyncGenerator<DiffRange> {
+    const { signal, timeoutMs } = options;
+    return changedExtents((wanted) => {
+      const path = query("/v1/trackers/cbt/diff", { device, since, ...wanted });
+      return sendForLines({ ...this.#call("GET", path, { signal, timeoutMs }), inLines: true });
+    }, options);
   }
 
   snapshotInfo(device: string, options?: CallOptions): Promise<SnapshotInfo> {

@@ -1,4 +1,5 @@
 /** Typed client of the blksnapd control API. */
+export type { ChangedExtentsOptions } from "./changed-extents.js";
 export {
   BlksnapClient,
   type BlksnapClientOptions,

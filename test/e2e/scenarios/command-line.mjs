@@ -1,5 +1,5 @@
 /** A session with the command line, from attach to detach, as its help tells it. */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
@@ -8,7 +8,7 @@ import { ctlWords } from "../lib/daemon.mjs";
 import { imageFile, loopDisk } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { scenario } from "../lib/scenario.mjs";
-import { MIB, storeFolder } from "../lib/snapshots.mjs";
+import { attach, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 
 const test = scenario(import.meta.url);
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -97,5 +97,38 @@ test("attach, snapshot, image, change map, destroy, detach", async (t) => {
     assert.is(await ok("detach", "--device", path), "Detached successfully\n");
   }
 });
+
+for (const type of ["ext4", "xfs"]) {
+  test(`diff --files names what changed on an ${type}, and leaves no mount`, async (t) => {
+    const device = await loopDisk(t, 512 * MIB);
+    const { front } = await attach(t, device);
+    await makeFileSystem(type, front);
+    const mounted = await mount(t, front);
+    writeFileSync(join(mounted.path, "old"), Buffer.alloc(MIB, 1));
+    const first = await takeSnapshot(t, [device]);
+    await first.destroy();
+    mkdirSync(join(mounted.path, "folder"));
+    writeFileSync(join(mounted.path, "folder/new one"), Buffer.alloc(MIB, 2));
+    const { destroy } = await takeSnapshot(t, [device]);
+    // After the take: the image does not have it.
+    writeFileSync(join(mounted.path, "newest"), Buffer.alloc(MIB, 3));
+    await run(["sync", "-f", mounted.path]);
+    const mountsBefore = readFileSync("/proc/self/mountinfo", "utf8");
+    const diff = await okJson("diff", "-d", device, "--since=1", "--files");
+    const changed = new Map(diff.files.map(({ path, changed_bytes }) => [path, changed_bytes]));
+    assert.is(changed.get("/folder/new one"), MIB);
+    // It may share a block of the map with the new one.
+    assert.ok((changed.get("/old") ?? 0) < MIB, `${changed.get("/old")}`);
+    assert.not(changed.has("/newest"));
+    assert.ok(diff.outside_files_bytes > 0, "the file system's own");
+    assert.match(
+      await ok("diff", "-d", device, "--since=1", "--files"),
+      /^ *1\.0 MiB +\/folder\/new one$/m,
+    );
+    assert.is(readFileSync("/proc/self/mountinfo", "utf8"), mountsBefore);
+    await destroy();
+    await mounted.unmount();
+  });
+}
 
 test.run();

@@ -1,30 +1,95 @@
 /** diff: what changed on a device since an earlier snapshot. */
-import type { DiffRange } from "@blksnap/api";
+import type { DiffHead, DiffRange } from "@blksnap/api";
+import type { ChangedFiles } from "../changed-files.js";
 import { glyphsFor, heatMap } from "../pictures.js";
 import { formatTable } from "../table.js";
 import { BYTES, commonUnit, formatBytes, sectorsOf } from "../units.js";
-import { parseGeneration, parseNumber, parsePath } from "../values.js";
+import { usageError } from "../usage-error.js";
+import { parseFormat, parseGeneration, parseNumber, parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 const SINCE_MAX = 254;
 const MAP_WIDTH_MAX = 100;
 const MAP_WIDTH_DEFAULT = 64;
+/** Lines that are printed at a time. */
+const BATCH_LINES = 4096;
+/** How long a daemon that is upgraded meanwhile is waited for. */
+const RESUME_MS = 60_000;
+
+const FORMATS = ["ranges", "raw", "json"] as const;
+type Format = (typeof FORMATS)[number];
+
+interface Changes extends DiffHead {
+  readonly ranges: readonly DiffRange[];
+}
+
+function formatOf(given: Given, json: boolean): Format {
+  const format = given.one("format");
+  const short = given.has("raw") ? "raw" : json ? "json" : undefined;
+  if (format === undefined) return short ?? "ranges";
+  const chosen = parseFormat(format, FORMATS);
+  if (short !== undefined && short !== chosen) {
+    throw usageError(`--format ${chosen} and --${short} exclude each other`);
+  }
+  return chosen;
+}
 
 export async function diff(context: Context, given: Given): Promise<void> {
-  const { client, json, print, printJson, bold } = context;
+  const { client, json, print, printJson } = context;
   const device = parsePath(given.need("device"), "device");
   const since = parseNumber(given.need("since"), "since", SINCE_MAX);
   const generation = given.one("generation");
-  const found = await client.diff(
-    device,
-    since,
-    generation === undefined ? undefined : parseGeneration(generation),
-  );
-  if (json) return printJson(found);
-  if (given.has("raw")) {
-    const lines = found.ranges.map(sectorsOf);
-    return print(lines.map(({ firstSector, sectors }) => `${firstSector}:${sectors}\n`).join(""));
+  const format = formatOf(given, json);
+  const named = given.has("files");
+  if (named && format === "raw") throw usageError("--files has no raw format");
+  let head: DiffHead | undefined;
+  const extents = client.changedExtents(device, since, {
+    generation: generation === undefined ? undefined : parseGeneration(generation),
+    resumeMs: RESUME_MS,
+    onHead: (told) => {
+      head = told;
+    },
+  });
+  if (format === "raw") return printRaw(context, extents);
+  const ranges: DiffRange[] = [];
+  for await (const extent of extents) ranges.push(extent);
+  // The head comes before the first extent, and also where there is none.
+  const found: Changes = { ...head!, ranges };
+  const files = named ? await filesOf(context, device, ranges) : undefined;
+  if (format === "json") return printJson({ ...found, ...files });
+  printSummary(context, given, found);
+  if (files !== undefined) print(fileTable(files, given.has("bytes")));
+  else if (ranges.length > 0) print(rangeTable(ranges, given.has("bytes")));
+}
+
+async function printRaw({ print }: Context, extents: AsyncIterable<DiffRange>): Promise<void> {
+  let lines: string[] = [];
+  for await (const extent of extents) {
+    const { firstSector, sectors } = sectorsOf(extent);
+    lines.push(`${firstSector}:${sectors}\n`);
+    if (lines.length < BATCH_LINES) continue;
+    print(lines.join(""));
+    lines = [];
   }
+  print(lines.join(""));
+}
+
+async function filesOf(
+  { client }: Context,
+  device: string,
+  ranges: readonly DiffRange[],
+): Promise<ChangedFiles> {
+  const { image } = await client.snapshotInfo(device);
+  if (image === null) {
+    const hint = "Take a snapshot of the device first: files are looked for in its image";
+    throw usageError(`--files: ${device} has no image`, "FILES_NOT_NAMED", hint);
+  }
+  const { changedFiles } = await import("../changed-files.js");
+  return changedFiles(image, ranges);
+}
+
+function printSummary(context: Context, given: Given, found: Changes): void {
+  const { print, bold } = context;
   const exact = given.has("bytes");
   const share = found.capacity_bytes === 0 ? 0 : found.changed_bytes / found.capacity_bytes;
   print(
@@ -41,7 +106,6 @@ export async function diff(context: Context, given: Given): Promise<void> {
     const glyphs = glyphsFor(context.environment);
     print(`[${heatMap(extents, found.capacity_bytes, Math.max(1, width), glyphs)}]\n`);
   }
-  if (found.ranges.length > 0) print(rangeTable(found.ranges, exact));
 }
 
 function rangeTable(ranges: readonly DiffRange[], exact: boolean): string {
@@ -57,4 +121,24 @@ function rangeTable(ranges: readonly DiffRange[], exact: boolean): string {
     { title: `LENGTH ${unit.name}`, align: "right", value: (range) => inUnit(range.length_bytes) },
     { title: "KIND", value: (range) => range.kind },
   ]);
+}
+
+function fileTable({ files, outside_files_bytes }: ChangedFiles, exact: boolean): string {
+  const outside = `${formatBytes(outside_files_bytes, exact)} in no file\n`;
+  if (files.length === 0) return outside;
+  const table = formatTable(files, [
+    {
+      title: "CHANGED",
+      align: "right",
+      value: ({ changed_bytes }) => formatBytes(changed_bytes, exact),
+    },
+    { title: "FILE", value: ({ path }) => printable(path) },
+  ]);
+  return table + outside;
+}
+
+/** A name may hold what moves a terminal's cursor. */
+function printable(path: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+  return path.replace(/[\u0000-\u001f\u007f-\u009f]/g, "?");
 }

@@ -1,0 +1,160 @@
+/**
+ * Names the files that changed ranges belong to. The image is mounted read-only, in a mount namespace that ends with the
+ * command, and the file system itself says where its files lie: that is right for the instant of the take, and
+ * for all that the kernel can mount.
+ */
+import { spawn } from "node:child_process";
+import { type FileHandle, open } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { createInterface } from "node:readline";
+import type { DiffRange } from "@blksnap/api";
+import { BlksnapClientError } from "@blksnap/client";
+
+export interface ChangedFile {
+  /** From the file system's root on. */
+  readonly path: string;
+  /** Of changed blocks of the device; the file may have less of each. */
+  readonly changed_bytes: number;
+}
+
+export interface ChangedFiles {
+  readonly files: readonly ChangedFile[];
+  /** In no file by now: free space, directories, the file system's own notes. */
+  readonly outside_files_bytes: number;
+}
+
+type Range = Pick<DiffRange, "offset_bytes" | "length_bytes">;
+
+/** What is mounted, and how: nothing is replayed, and the volume may be mounted by its front, too. */
+const FILE_SYSTEMS = [
+  { type: "ext4", options: "ro,noload", offsetBytes: 1080, magic: Buffer.from([0x53, 0xef]) },
+  { type: "xfs", options: "ro,norecovery,nouuid", offsetBytes: 0, magic: Buffer.from("XFSB") },
+] as const;
+const SUPERBLOCKS_BYTES = 4096;
+const MOUNTED = "mounted";
+const SCRIPT =
+  'mount -t "$1" -o "$2" "$3" "$4" && echo mounted && cd "$4" && ' +
+  "exec find . -xdev -type f -exec filefrag -v {} +";
+/** Of what is said on standard error; a program may say it of each file. */
+const ERROR_TEXT_MAX = 1000;
+
+/** Gathers which files the ranges lie in, from lines as `filefrag -v` prints them. */
+export class FileMatcher {
+  readonly #ranges: readonly Range[];
+  /** Bytes of each range that are in files. */
+  readonly #coveredBytes: number[];
+  readonly #found = new Map<string, number>();
+  #path = "";
+  #blockBytes = 0;
+
+  /** @param ranges sorted and disjoint */
+  constructor(ranges: readonly Range[]) {
+    this.#ranges = ranges;
+    this.#coveredBytes = ranges.map(() => 0);
+  }
+
+  readonly line = (text: string): void => {
+    const file = /^File size of (.*) is \d+ \(\d+ blocks? of (\d+) bytes\)$/.exec(text);
+    if (file !== null) {
+      this.#path = file[1]!.replace(/^\./, "");
+      this.#blockBytes = Number(file[2]);
+      return;
+    }
+    const extent = /^ *\d+: *\d+\.\. *\d+: *(\d+)\.\. *\d+: *(\d+):(.*)$/.exec(text);
+    if (extent === null || /inline|delalloc|unknown/.test(extent[3]!)) return;
+    this.#note(Number(extent[1]) * this.#blockBytes, Number(extent[2]) * this.#blockBytes);
+  };
+
+  get result(): ChangedFiles {
+    const files = [...this.#found].map(([path, changed_bytes]) => ({ path, changed_bytes }));
+    files.sort((a, b) => b.changed_bytes - a.changed_bytes || (a.path < b.path ? -1 : 1));
+    const outside = this.#ranges.map(({ length_bytes }, index) =>
+      // Files may share blocks.
+      Math.max(0, length_bytes - this.#coveredBytes[index]!),
+    );
+    return { files, outside_files_bytes: outside.reduce((sum, bytes) => sum + bytes, 0) };
+  }
+
+  #note(offsetBytes: number, lengthBytes: number): void {
+    const endBytes = offsetBytes + lengthBytes;
+    for (let at = this.#firstEndingAfter(offsetBytes); at < this.#ranges.length; at++) {
+      const { offset_bytes: from, length_bytes: length } = this.#ranges[at]!;
+      if (from >= endBytes) return;
+      const bytes = Math.min(endBytes, from + length) - Math.max(offsetBytes, from);
+      this.#coveredBytes[at]! += bytes;
+      this.#found.set(this.#path, (this.#found.get(this.#path) ?? 0) + bytes);
+    }
+  }
+
+  #firstEndingAfter(offsetBytes: number): number {
+    let low = 0;
+    let high = this.#ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const { offset_bytes: from, length_bytes: length } = this.#ranges[middle]!;
+      if (from + length <= offsetBytes) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+function notNamed(message: string, more: { cause?: unknown; hint?: string } = {}) {
+  return new BlksnapClientError("FILES_NOT_NAMED", `can't name files: ${message}`, more);
+}
+
+async function fileSystemOn(image: string): Promise<(typeof FILE_SYSTEMS)[number]> {
+  const start = Buffer.alloc(SUPERBLOCKS_BYTES);
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(image, "r");
+    await handle.read(start, 0, start.length, 0);
+  } catch (cause) {
+    throw notNamed((cause as Error).message, { cause });
+  } finally {
+    await handle?.close();
+  }
+  const found = FILE_SYSTEMS.find(({ offsetBytes, magic }) =>
+    magic.equals(start.subarray(offsetBytes, offsetBytes + magic.length)),
+  );
+  if (found !== undefined) return found;
+  const hint = "Only ext2, ext3, ext4 and XFS on the whole device can be looked into";
+  throw notNamed(`${image} has no file system that is known here`, { hint });
+}
+
+/**
+ * @param ranges sorted and disjoint; discarded ones hold no file
+ * @throws BlksnapClientError FILES_NOT_NAMED
+ */
+export async function changedFiles(
+  image: string,
+  ranges: readonly DiffRange[],
+): Promise<ChangedFiles> {
+  const { type, options } = await fileSystemOn(image);
+  const matcher = new FileMatcher(ranges.filter(({ kind }) => kind === "changed"));
+  const words = ["--mount", "sh", "-c", SCRIPT, "sh", type, options, image, tmpdir()];
+  const path = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin:/usr/bin:/bin`;
+  const child = spawn("unshare", words, {
+    env: { PATH: path, LC_ALL: "C" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    if (said.length < ERROR_TEXT_MAX) said += text;
+  });
+  const ended = new Promise<Error | undefined>((done) => {
+    child.on("error", done);
+    child.on("close", () => done(undefined));
+  });
+  let isMounted = false;
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (isMounted) matcher.line(line);
+    else isMounted = line === MOUNTED;
+  }
+  const failure = await ended;
+  if (!isMounted || /not found/.test(said)) {
+    const why = failure?.message ?? (said.trim().split("\n")[0] || "unshare has failed");
+    throw notNamed(why, failure === undefined ? {} : { cause: failure });
+  }
+  return matcher.result;
+}
