@@ -27,7 +27,9 @@ const ALLOWED = {
   nbd: ["ublk", "uring", "errors"],
   "diff-storage": ["linux-block", "event-queue", "errors"],
   engine: ["diff-storage", "event-queue", "errors"],
-  "data-plane": ["ublk", "uring", "engine", "diff-storage", "journal", "errors"],
+  "data-plane": [
+    ...["ublk", "uring", "engine", "diff-storage", "linux-block", "journal", "errors"],
+  ],
   driver: [
     ...["data-plane", "ublk", "uring", "engine", "diff-storage", "linux-block", "event-queue"],
     ...["journal", "api", "errors"],

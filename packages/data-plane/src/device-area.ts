@@ -10,12 +10,12 @@
  * Its image may outlive it: what is asked of the image from then on fails.
  */
 import { type DiffArea, DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
+import { uuidBytes } from "@blksnap/linux-block";
 import type { Queue, QueueStart } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
 import { AreaDrop } from "./area-drop.js";
 import type { AreaId } from "./area-id.js";
-import { areaIdBytes } from "./area-id.js";
 import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
@@ -110,7 +110,7 @@ export class DeviceArea {
     let io: AreaIo | undefined;
     try {
       io = openIo(host, setup);
-      const map = DiffAreaMap.create(memory.buffer, host.engine.geometry, areaIdBytes(setup.id));
+      const map = DiffAreaMap.create(memory.buffer, host.engine.geometry, uuidBytes(setup.id));
       const made = new DeviceArea(host, setup, memory, map, io);
       const { extents } = setup;
       for (let i = 0; i < extents.length; i += 2) {

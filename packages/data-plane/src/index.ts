@@ -1,6 +1,6 @@
 export type { AreaFigures } from "./area-counter.js";
 export { AreaEncoder } from "./area-encoder.js";
-export { type AreaId, areaIdBytes } from "./area-id.js";
+export type { AreaId } from "./area-id.js";
 export { doubtOf } from "./claim.js";
 export type { DeviceIoCounters } from "./counters.js";
 export { type DeviceCounters, DeviceReader } from "./device-reader.js";

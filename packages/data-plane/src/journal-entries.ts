@@ -26,7 +26,8 @@
  * already: one that was made while they were on their way.
  */
 import { type CbtInfo, type CbtMap, type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
-import { type AreaId, areaIdBytes, areaIdOfBytes } from "./area-id.js";
+import { uuidBytes, uuidText } from "@blksnap/linux-block";
+import type { AreaId } from "./area-id.js";
 
 export const JournalKind = { TRACKER: 1, AREA: 2 } as const;
 
@@ -88,7 +89,7 @@ function mapWords({ changesNumber, corrupted, generation }: CbtInfo): [number, n
 
 /** Names the area that the next entry is of. Answers the rest of its id, which goes into that one. */
 function encodeArea(area: AreaId, append: AppendEntry): number {
-  const [first, second, third, rest] = new Uint32Array(areaIdBytes(area).buffer);
+  const [first, second, third, rest] = new Uint32Array(uuidBytes(area).buffer);
   append(CbtOp.AREA, first, second, third);
   return rest;
 }
@@ -165,7 +166,7 @@ function areaOf(
   rest: number,
 ): AreaId | undefined {
   if (named === undefined) return undefined;
-  return areaIdOfBytes(new Uint8Array(Uint32Array.of(...named, rest).buffer));
+  return uuidText(new Uint8Array(Uint32Array.of(...named, rest).buffer));
 }
 
 /** Entries of an area's journal, to be applied to an empty map one after the other. */

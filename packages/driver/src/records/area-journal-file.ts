@@ -25,7 +25,6 @@ import {
   AreaEncoder,
   type AreaId,
   AreaReplay,
-  areaIdBytes,
   JournalKind,
   TURN_UNITS,
   Turns,
@@ -41,6 +40,7 @@ import {
   SECTOR_BYTES,
   writerBytes,
 } from "@blksnap/journal";
+import { uuidBytes } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
 import { JOURNAL_CLOSE_TIMEOUT_MS } from "../time-limits.js";
 import { boundedSteps } from "./bounded-steps.js";
@@ -117,7 +117,7 @@ export class AreaJournalFile {
     map?: DiffAreaMap,
   ): Promise<AreaJournalFile> {
     const path = directory.file(KeptFile.areaJournal.name(area));
-    const id = areaIdBytes(area);
+    const id = uuidBytes(area);
     const draft = await JournalDraft.create(path, newJournal(id), 0);
     try {
       const copied =
@@ -239,7 +239,7 @@ export async function loadAreaJournal(
   map: DiffAreaMap,
 ): Promise<void> {
   const replay = new AreaReplay(map);
-  const expected = { kind: JournalKind.AREA, id: areaIdBytes(area) };
+  const expected = { kind: JournalKind.AREA, id: uuidBytes(area) };
   const path = directory.file(KeptFile.areaJournal.name(area));
   await boundedSteps(
     async (onStep) => {

@@ -13,8 +13,9 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ControlError } from "@blksnap/api";
-import { type AreaId, areaIdBytes, type SleepingArea } from "@blksnap/data-plane";
+import type { AreaId, SleepingArea } from "@blksnap/data-plane";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { uuidBytes } from "@blksnap/linux-block";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { blockShiftOf } from "../parameters.js";
@@ -273,7 +274,7 @@ async function restoreMap(
   let memory: MappedMemory | undefined;
   try {
     memory = MappedMemory.file(file.fd, 0, lengthBytes);
-    const map = DiffAreaMap.create(memory.buffer, geometry, areaIdBytes(id));
+    const map = DiffAreaMap.create(memory.buffer, geometry, uuidBytes(id));
     await loadAreaJournal(context.persistent, journal, map);
     map.setState(AreaState.ACTIVE);
     return { area: id, map: file.name };

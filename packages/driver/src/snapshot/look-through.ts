@@ -4,9 +4,9 @@
  */
 
 import type { AreaFigures } from "@blksnap/data-plane";
-import { areaIdBytes, TURN_UNITS, Turns } from "@blksnap/data-plane";
+import { TURN_UNITS, Turns } from "@blksnap/data-plane";
 import { AreaState, BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
-import { uuidText } from "@blksnap/linux-block";
+import { uuidBytes, uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import type { MapFile } from "../records/state-directory.js";
 import type { MemberArea } from "./member.js";
@@ -33,7 +33,7 @@ export async function lookThrough(
       throw new Error(`the map ${map.name} is of another device`);
     }
     if (area.state !== AreaState.ACTIVE) throw damaged(map, `it is in state ${area.state}`);
-    const bytes = areaIdBytes(id);
+    const bytes = uuidBytes(id);
     if (area.id === undefined) area.adopt(bytes);
     else if (!Buffer.from(area.id).equals(bytes)) {
       throw new Error(`the map ${map.name} is of the area ${uuidText(area.id)}, not of ${id}`);

@@ -1,10 +1,9 @@
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { areaIdBytes } from "@blksnap/data-plane";
 import { commandStoreSystem, type StoreSystem } from "@blksnap/diff-storage";
 import { AreaState, DiffAreaMap } from "@blksnap/engine";
-import { sealNow, uuidText } from "@blksnap/linux-block";
+import { sealNow, uuidBytes, uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -43,7 +42,7 @@ test.after.each(() => {
 /** A member and its map, as this daemon leaves them. */
 async function member(tracker: number): Promise<MemberRecord> {
   const area = AREAS[tracker] as string;
-  const file = await leaveMap(StateFile.areaMap.name(ID, area), areaIdBytes(area));
+  const file = await leaveMap(StateFile.areaMap.name(ID, area), uuidBytes(area));
   return { tracker, area, map: file, image: null };
 }
 
