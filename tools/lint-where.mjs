@@ -35,7 +35,7 @@ const ONLY_IN = [
   {
     what: "the name of a state file",
     pattern:
-      /["`/^](tracker|snapshot|cbt|area|blksnap-store)-(["`([]|\$\{)|"\.(record|new|journal)/,
+      /["`/^](tracker|snapshot|cbt|area|blksnap-store|exchange)-(["`([]|\$\{)|"\.(record|new|journal)/,
     where: /^packages\/(driver|daemon)\/src\//,
     files: ["packages/driver/src/records/file-names.ts"],
   },

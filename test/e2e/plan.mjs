@@ -65,6 +65,7 @@ export const GROUPS = [
       "killed-waiting",
       "no-memory",
       "geometry",
+      "live-deaths",
       "crash-strangers",
     ],
     ownDaemons: true,
@@ -103,7 +104,15 @@ export const GROUPS = [
   },
   {
     name: "trouble",
-    files: ["fronts", "stretch", "several-snapshots", "disk-errors", "pullout", "ended-by-others"],
+    files: [
+      "fronts",
+      "stretch",
+      "several-snapshots",
+      "disk-errors",
+      "pullout",
+      "live",
+      "ended-by-others",
+    ],
   },
   {
     name: "freezing",

@@ -56,6 +56,8 @@ export interface SnapshotTakeOptions {
 export interface AttachRequestOptions {
   /** Keep the changed-block map through stops and power cuts. A device that was so stays so. */
   readonly persistent?: boolean;
+  /** Absent: live where the device is a device-mapper node in use, else front. */
+  readonly kind?: AttachResponse["attach_kind"];
 }
 
 export interface DetachRequestOptions {

@@ -107,6 +107,13 @@ const deviceErrors = {
   DEVICE_IS_OURS: failed("ELOOP", 409, "Give the original, not a front or an image of blksnap"),
   DEVICE_OVERLAPS: failed("EBUSY", 409, "Track a disk or what lies on it, not both"),
   DEVICE_FAILED: failed("EIO", 500, "Look for errors of the device in dmesg"),
+  LIVE_UNSUPPORTED: failed(
+    "EOPNOTSUPP",
+    409,
+    "Unmount it, attach it with --front and mount that front",
+  ),
+  SPLICE_FAILED: failed("EIO", 500, "Its users continue as before; see dmesg and the daemon's log"),
+  SPLICE_LOST: failed("ESTALE", 409, "Detach it, attach it again and make a full backup"),
   NOT_ATTACHED: failed("ENOENT", 404, "Attach it first: blksnapctl attach --device DEVICE"),
   FRONT_IN_USE: failed("EBUSY", 409, "Unmount the front first; fuser -vm shows who uses it"),
   FRONT_ENDED: failed("ENODEV", 409, "Detach the device, and attach it again"),

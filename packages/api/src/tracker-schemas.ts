@@ -2,15 +2,26 @@
 import { list, record, recordWithOptional } from "./build.js";
 import * as is from "./scalars.js";
 
+/** Whether the front is mounted, or stands under a node that is in use. */
+export const attachKind = { type: "string", enum: ["front", "live"] } as const;
+
 export const attachRequest = recordWithOptional(
   { device: is.device },
-  { persistent: { ...is.flag, description: "keep the CBT through stops and power cuts" } },
+  {
+    persistent: { ...is.flag, description: "keep the CBT through stops and power cuts" },
+    kind: {
+      ...attachKind,
+      description: "absent: live where the device is a device-mapper node in use, else front",
+    },
+  },
 );
 export const attachResponse = record({
   device: is.text,
   front: is.text,
   already_attached: is.flag,
   persistent: is.flag,
+  attach_kind: attachKind,
+  live: { ...is.textOrNull, description: "the node that leads to the front; null for kind front" },
 });
 
 export const deviceQuery = record({ device: is.device });

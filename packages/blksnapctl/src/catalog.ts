@@ -41,10 +41,15 @@ const trackerVerbs: readonly Verb[] = [
     options: {
       device,
       persistent: { describe: "keep the change tracking through stops and power cuts" },
+      live: {
+        describe: "put the front under the device-mapper node; the default where it is in use",
+      },
+      front: { describe: "do not: the front is mounted instead of the device" },
     },
     examples: [
       ["blksnapctl attach --device /dev/vg/data", "then mount the front it names"],
       ["blksnapctl attach -d /dev/vg/data --persistent", "incremental backups after a reboot"],
+      ["blksnapctl attach -d /dev/vg/data --live", "while it is mounted, and stays so"],
     ],
     load: async () => (await trackers()).attach,
   },

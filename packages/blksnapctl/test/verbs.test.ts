@@ -35,8 +35,20 @@ test("attach prints the module's line and the front, detach its own", async () =
     front: "/dev/ublkb0",
     already_attached: true,
     persistent: false,
+    attach_kind: "front",
+    live: null,
   });
   assert.is(await harness.ok("detach", "--device", "/dev/ublkb0"), "Detached successfully\n");
+});
+
+test("attach prints the node of a live attach, and takes --live or --front", async () => {
+  const live = await harness.ok("attach", "-d", d0, "--live");
+  assert.is(live, `Attached successfully\nfront=/dev/ublkb0\nlive=${d0}\n`);
+  await harness.ok("detach", "-d", d0);
+  assert.match(await harness.ok("attach", "-d", d0, "--front"), /front=[^\n]*\n$/);
+  await harness.ok("detach", "-d", d0);
+  const both = await harness.run("attach", "-d", d0, "--live", "--front");
+  assert.equal([both.status, /not both/.test(both.err)], [2, true]);
 });
 
 test("daemon upgrade prints both versions and pids, and the pause", async () => {

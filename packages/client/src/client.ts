@@ -1,5 +1,6 @@
 /** A typed client of the daemon's control API: one method per operation. */
 import {
+  type AttachRequestOptions,
   type AttachResponse,
   type ByteRange,
   CBT_MAP_SLICE_MAX_BYTES,
@@ -178,9 +179,14 @@ export class BlksnapClient {
   /** `persistent`: the CBT is kept through stops and power cuts. */
   attach(
     device: string,
-    options: CallOptions & { readonly persistent?: boolean } = {},
+    options: CallOptions & AttachRequestOptions = {},
   ): Promise<AttachResponse> {
-    const body = options.persistent === true ? { device, persistent: true } : { device };
+    const { persistent = false, kind } = options;
+    const body = {
+      device,
+      ...(persistent ? { persistent } : {}),
+      ...(kind === undefined ? {} : { kind }),
+    };
     return sendForJson(this.#call("POST", "/v1/trackers", options, body));
   }
 

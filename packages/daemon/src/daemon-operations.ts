@@ -12,6 +12,8 @@ export type Ending = "detach" | "keep" | "handOver";
 /** The part of the driver that is asked here. */
 export interface Devices {
   devicesInUse(): Promise<readonly DeviceInUse[]>;
+  /** Detaches what users need not let go of. Answers, in words, what stays. */
+  leadBack(): Promise<readonly string[]>;
   status(): Promise<{
     readonly trackers: readonly { readonly front: string; readonly image: string | null }[];
   }>;
@@ -65,6 +67,8 @@ export class DaemonOperations implements DaemonControl {
       if (inUse.length > 0) {
         throw new ControlError("DAEMON_IN_USE", `in use: ${describeInUse(inUse)}`);
       }
+      const stays = await devices.leadBack();
+      if (stays.length > 0) throw new ControlError("DAEMON_IN_USE", `in use: ${stays.join("; ")}`);
     }
     const kept = keep ? trackers.flatMap(({ front, image }) => [front, image ?? []].flat()) : [];
     this.#end(keep ? "keep" : "detach");
@@ -82,7 +86,8 @@ export class DaemonOperations implements DaemonControl {
   async #judge(signal: NodeJS.Signals): Promise<void> {
     const { devices, logger, keep } = this.#options;
     const inUse = keep ? [] : await devices.devicesInUse();
-    if (inUse.length === 0) {
+    const stays = keep || inUse.length > 0 ? [] : await devices.leadBack();
+    if (inUse.length === 0 && stays.length === 0) {
       this.#end(keep ? "keep" : "detach");
       return;
     }
@@ -92,7 +97,7 @@ export class DaemonOperations implements DaemonControl {
     // Nothing asks again while a system goes down, and file systems may be unmounted after us.
     if (isGoingDown) setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
     if (isSaid && isGoingDown) return;
-    const what = describeInUse(inUse);
+    const what = [describeInUse(inUse), ...stays].filter((text) => text !== "").join("; ");
     const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";
     logger.error({ inUse }, `${signal} refused: in use: ${what}. ${hint}`);
   }

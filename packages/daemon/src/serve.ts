@@ -54,7 +54,8 @@ export async function serve(
     // A standby continues what another daemon has begun: what was detached since then stays so.
     const ended = new AbortController();
     void attachConfigured(values.standby === true ? [] : devices, {
-      attach: (device, wanted) => driver.attach(device, wanted),
+      // A node that is in use at the start may be mounted by what the front was meant for: that is told.
+      attach: (device, wanted) => driver.attach(device, { ...wanted, kind: "front" }),
       logger,
       signal: ended.signal,
     }).then(() => {

@@ -81,7 +81,10 @@ function attaching(answers: Readonly<Record<string, (string | undefined)[]>>) {
         const code = answers[device]!.shift();
         if (code !== undefined) throw Object.assign(new Error(`${device} says no`), { code });
         const front = "/dev/ublkb0";
-        return { device, front, already_attached: false, persistent: persistent === true };
+        return {
+          ...{ device, front, already_attached: false, persistent: persistent === true },
+          ...{ attach_kind: "front" as const, live: null },
+        };
       },
       logger,
       signal: end.signal,

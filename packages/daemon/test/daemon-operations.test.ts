@@ -14,6 +14,7 @@ const front: DeviceInUse = {
 
 interface More {
   keep?: boolean;
+  stays?: readonly string[];
   link?: object;
   isGoingDown?: () => Promise<boolean>;
 }
@@ -23,6 +24,7 @@ function operations(inUse: readonly DeviceInUse[], more: More = {}) {
   const options = {
     devices: {
       devicesInUse: async () => inUse,
+      leadBack: async () => more.stays ?? [],
       status: async () => ({ trackers: [{ front: "/dev/ublkb0", image: "/dev/ublkb1" }] }),
     },
     logger: pino({ level: "info" }, { write: (line) => void log.push(line) }),
@@ -60,6 +62,18 @@ test("stop is refused while a device is in use, and says by whom", async () => {
   assert.is(await ended(), undefined);
   assert.equal((await made.stop(true)).kept, ["/dev/ublkb0", "/dev/ublkb1"]);
   assert.is(await ended(), "keep");
+});
+
+test("stop is refused while a node in use cannot be led back, and says which", async () => {
+  const { made, ended, log } = operations([], { stays: ["the front is still under vg-data"] });
+  assert.equal(await codeOf(made.stop(false)), [
+    "DAEMON_IN_USE",
+    "in use: the front is still under vg-data",
+  ]);
+  made.onSignal("SIGTERM");
+  assert.is(await ended(), undefined);
+  assert.match(log.join(""), "SIGTERM refused: in use: the front is still under vg-data");
+  assert.equal((await made.stop(true)).kept, ["/dev/ublkb0", "/dev/ublkb1"]);
 });
 
 test("stop of what nobody uses detaches", async () => {

@@ -86,12 +86,23 @@ export const FAULT_POINTS = [
   "recover.orphans-removed",
 ] as const;
 
+/** Those of a live attach, which only comes by them where there is a device mapper. */
+export const LIVE_FAULT_POINTS = [
+  "live.cloned",
+  "live.prepared",
+  "live.spliced",
+  "live.return-prepared",
+  "live.returned",
+  "live.clone-removed",
+] as const;
+
 export type FaultPoint = (typeof FAULT_POINTS)[number];
+export type LiveFaultPoint = (typeof LIVE_FAULT_POINTS)[number];
 
 /** Where a test's module leaves its function: `globalThis[FAULT_HOOK]`. */
 export const FAULT_HOOK: symbol = Symbol.for("blksnap.fault-point");
 
-type Hook = (point: FaultPoint) => void;
+type Hook = (point: FaultPoint | LiveFaultPoint) => void;
 
 const preloaded = (globalThis as unknown as Record<symbol, Hook | undefined>)[FAULT_HOOK];
 

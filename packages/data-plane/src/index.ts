@@ -4,7 +4,7 @@ export type { AreaId } from "./area-id.js";
 export { doubtOf } from "./claim.js";
 export type { DeviceIoCounters } from "./counters.js";
 export { type DeviceCounters, DeviceReader } from "./device-reader.js";
-export { type FaultPoint, faultPoint } from "./fault-points.js";
+export { type FaultPoint, faultPoint, type LiveFaultPoint } from "./fault-points.js";
 export { giveUpMs } from "./io-ticker.js";
 export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
 export type { JournalSetup, LogLocation, LogNeed } from "./journal-io.js";

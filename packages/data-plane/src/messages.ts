@@ -93,6 +93,8 @@ export interface AttachRequest {
   readonly area: SleepingArea | undefined;
   /** Of a persistent tracker. */
   readonly journal?: JournalSetup | undefined;
+  /** As the engine's option. */
+  readonly forgetsDiscards?: boolean;
 }
 
 /** Before a take: a new diff area. */

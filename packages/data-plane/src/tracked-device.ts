@@ -87,6 +87,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       copiesMax: queueDepth * PARTS_PER_TAG,
       runsMax: imageDepth * PARTS_PER_TAG,
       lateTicks: LATE_TICKS,
+      forgetsDiscards: request.forgetsDiscards ?? false,
       cbt: this.#cbt,
     });
     this.#hold = new WriteHold(reactor, this.engine);

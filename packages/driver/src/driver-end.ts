@@ -9,25 +9,39 @@ import type { Registry } from "./registry.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import { END_INTERVAL_MS, END_STALL_PATIENCE_MS } from "./time-limits.js";
 import type { Tracker } from "./tracker/tracker.js";
+import type { DetachOptions } from "./tracker/tracker-options.js";
 
-export interface EndOptions {
+interface Ends {
   readonly registry: Pick<Registry, "trackers" | "snapshots" | "snapshotOf">;
   readonly locks: OperationLocks;
   /** Keeps a persistent snapshot, destroys another. */
   readonly endSnapshot: (snapshot: Snapshot) => Promise<void>;
   readonly detach: (tracker: Tracker) => Promise<void>;
+}
+
+export interface EndOptions extends Ends {
   /** A figure that changes while anything makes progress: how much was written to the originals. */
   readonly progress: () => Promise<number>;
   /** After so long without progress the driver waits no longer. */
   readonly stallMs?: number;
 }
 
-export function deviceLock({ identity }: Pick<Tracker, "identity">): string {
-  return `device ${identity}`;
+interface Lockable {
+  readonly identity: string;
+  readonly splice?: Lockable | undefined;
+}
+
+/** Of a live attach its node counts: operations queue for that before there is a tracker, too. */
+export function deviceLock({ identity, splice }: Lockable): string {
+  return `device ${splice?.identity ?? identity}`;
 }
 
 export function snapshotLock(id: string): string {
   return `snapshot ${id.toLowerCase()}`;
+}
+
+function locksOf({ id, members }: Pick<Snapshot, "id" | "members">): string[] {
+  return [snapshotLock(id), ...[...members.values()].map(({ tracker }) => deviceLock(tracker))];
 }
 
 /** Ends all that there is, with no more operations begun. Answers, in words, what is left. */
@@ -54,10 +68,8 @@ export async function endAll(options: EndOptions): Promise<string[]> {
     for (const one of [...snapshots, ...trackers]) begun.add(one);
     return [
       ...snapshots.map((snapshot) => {
-        const devices = [...snapshot.members.values()].map(({ tracker }) => deviceLock(tracker));
-        const names = [snapshotLock(snapshot.id), ...devices];
         const what = `the end of snapshot ${snapshot.id}`;
-        return begin(what, names, () => endSnapshot(options, snapshot));
+        return begin(what, locksOf(snapshot), () => endSnapshot(options, snapshot));
       }),
       ...trackers.map((tracker) => {
         const what = `the detach of ${tracker.device} from ${tracker.front.path}`;
@@ -78,14 +90,43 @@ export async function endAll(options: EndOptions): Promise<string[]> {
   return [...left.values()];
 }
 
-async function endSnapshot(
-  { registry, ...options }: EndOptions,
-  snapshot: Snapshot,
-): Promise<void> {
+/** Detaches what is attached live, with its snapshots. Answers, in words, what stays. */
+export async function endLive(
+  registry: Ends["registry"],
+  locks: OperationLocks,
+  snapshots: { destroy(snapshot: Snapshot): Promise<void> },
+  trackers: { detach(tracker: Tracker, options: DetachOptions): Promise<void> },
+): Promise<string[]> {
+  const options: Ends = {
+    registry,
+    locks,
+    endSnapshot: (snapshot) => snapshots.destroy(snapshot),
+    detach: (tracker) => trackers.detach(tracker, {}),
+  };
+  const live = [...registry.trackers.values()].filter(({ splice }) => splice !== undefined);
+  const failures = await Promise.all(
+    live.map(async (tracker): Promise<string[]> => {
+      const what = `the detach of ${tracker.device}`;
+      try {
+        const snapshot = registry.snapshotOf(tracker);
+        if (snapshot !== undefined) {
+          await locks.run(locksOf(snapshot), { what }, () => endSnapshot(options, snapshot));
+        }
+        await locks.run([deviceLock(tracker)], { what }, () => endTracker(options, tracker));
+        return [];
+      } catch (error) {
+        return [(error as Error).message];
+      }
+    }),
+  );
+  return failures.flat();
+}
+
+async function endSnapshot({ registry, ...options }: Ends, snapshot: Snapshot): Promise<void> {
   if (registry.snapshots.get(snapshot.id) === snapshot) await options.endSnapshot(snapshot);
 }
 
-async function endTracker({ registry, ...options }: EndOptions, tracker: Tracker): Promise<void> {
+async function endTracker({ registry, ...options }: Ends, tracker: Tracker): Promise<void> {
   if (registry.trackers.get(tracker.id) !== tracker) return;
   const snapshot = registry.snapshotOf(tracker);
   if (snapshot !== undefined) throw new Error(`it is in snapshot ${snapshot.id}`);

@@ -34,7 +34,7 @@ import type { UblkControl } from "@blksnap/ublk";
 import type { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { type DriverContext, openContext } from "./context.js";
-import { endAll, snapshotLock } from "./driver-end.js";
+import { endAll, endLive, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { markedRanges, readMap } from "./operations/cbt-operations.js";
@@ -42,7 +42,7 @@ import { changesSince } from "./operations/diff.js";
 import { markedFile } from "./operations/file-extents.js";
 import { Operations } from "./operations/serialised.js";
 import { SnapshotOperations } from "./operations/snapshot-operations.js";
-import { TrackerOperations } from "./operations/tracker-operations.js";
+import { attachAnswer, TrackerOperations } from "./operations/tracker-operations.js";
 import { type DriverPorts, machinePorts } from "./ports.js";
 import { ReactorEvents } from "./reactor-events.js";
 import { recoverAfterCrash } from "./recovery/after-crash.js";
@@ -164,6 +164,11 @@ export class Driver implements DriverControl {
     }
   }
 
+  /** Detaches what is attached live: after an end its users would wait. Answers, in words, what stays. */
+  leadBack(): Promise<readonly string[]> {
+    return endLive(this.#registry, this.#operations.locks, this.#snapshots, this.#trackers);
+  }
+
   /**
    * Destroys all snapshots, detaches all devices and ends the reactors. Answers, in words, what did not
    * end: that is left to the next daemon, and the process has to end at once.
@@ -172,6 +177,7 @@ export class Driver implements DriverControl {
   async stop(closing = false): Promise<readonly string[]> {
     this.#late.stop();
     this.#mounts.stop();
+    this.#trackers.stopWatch();
     const left = await endAll({
       registry: this.#registry,
       locks: this.#operations.locks,
@@ -203,7 +209,7 @@ export class Driver implements DriverControl {
   }
 
   attach(device: string, options: AttachRequestOptions = {}): Promise<AttachResponse> {
-    const { persistent = false } = options;
+    const { persistent = false, kind } = options;
     return this.#operations.onDevices("attach of", [device], async () => {
       const known = await this.#registry.findTracker(device);
       if (known === undefined) await this.#late.assertNotWaiting(device);
@@ -212,13 +218,8 @@ export class Driver implements DriverControl {
         const what = `${known.device} is attached, and not as a persistent tracker`;
         throw new ControlError("TRACKER_NOT_PERSISTENT", what);
       }
-      const tracker = known ?? (await this.#trackers.attach(device, { persistent }));
-      return {
-        device: tracker.device,
-        front: tracker.front.path,
-        already_attached: known !== undefined,
-        persistent: tracker.persistence.state === "on",
-      };
+      const tracker = known ?? (await this.#trackers.attach(device, { persistent }, kind));
+      return attachAnswer(tracker, known !== undefined);
     });
   }
 
@@ -236,7 +237,7 @@ export class Driver implements DriverControl {
   }
 
   async cbtInfo(device: string): Promise<CbtInfo> {
-    const tracker = await this.#registry.tracker(device);
+    const tracker = await this.#registry.intact(device);
     return {
       device: tracker.device,
       front: tracker.front.path,
@@ -245,7 +246,7 @@ export class Driver implements DriverControl {
   }
 
   async readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array> {
-    const { cbt } = await this.#registry.tracker(device);
+    const { cbt } = await this.#registry.intact(device);
     return readMap(cbt, firstBlock, count);
   }
 
@@ -271,7 +272,7 @@ export class Driver implements DriverControl {
   }
 
   async diff(device: string, since: number): Promise<DiffAnswer> {
-    const tracker = await this.#registry.tracker(device);
+    const tracker = await this.#registry.intact(device);
     return {
       device: tracker.device,
       front: tracker.front.path,
@@ -384,7 +385,7 @@ export class Driver implements DriverControl {
     this.#reactorEvents.begin();
     const { trackers: watched } = this.#registry;
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
-    void this.#trackers.checkOwnPlaces();
+    await this.#trackers.recoverLive(waiting, this.#reactorEvents, this.#ring);
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;

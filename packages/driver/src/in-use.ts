@@ -19,10 +19,12 @@ export async function devicesInUse(registry: Registry): Promise<DeviceInUse[]> {
   // A front that is being detached is used by this process, which ends that in any case.
   const trackers = [...registry.trackers.values()].filter(({ isDetaching }) => !isDetaching);
   const served = trackers.flatMap((tracker) => {
-    const { device, front } = tracker;
+    const { device, front, splice } = tracker;
+    // Users of the node above a front are not affected when it is taken out.
+    const isMounted = front.isLive && splice?.leadsTo(front.id) !== true;
     const image = registry.snapshotOf(tracker)?.members.get(tracker.id)?.image;
     return [
-      ...(front.isLive ? [{ device, path: front.path, kind: "front" as const }] : []),
+      ...(isMounted ? [{ device, path: front.path, kind: "front" as const }] : []),
       ...(image === undefined ? [] : [{ device, path: image.path, kind: "image" as const }]),
     ];
   });

@@ -1,7 +1,7 @@
 /** Notices that reactors send by themselves, and how they are handled. */
 
 import type { AreaId, ReactorNotice } from "@blksnap/data-plane";
-import { ENODEV } from "@blksnap/errors";
+import { ENODEV, ESTALE } from "@blksnap/errors";
 import type { Logger } from "pino";
 import type { Registry } from "./registry.js";
 import { noteImageEnd } from "./snapshot/ended-image.js";
@@ -131,13 +131,26 @@ export class ReactorEvents {
     const { device, front } = tracker;
     const text = `another program has ended the front ${front.path}: detach ${device}`;
     this.#logger.error({ device, front: front.path }, text);
+    this.#endImage(tracker, ENODEV);
+  }
+
+  /** What is written from now on is not copied. */
+  onSpliceLost(tracker: Tracker): void {
+    const { device, front, splice } = tracker;
+    const text = `${splice?.path} does not lead to ${front.path} any more: detach ${device}`;
+    this.#logger.error({ device, front: front.path }, text);
+    this.#endImage(tracker, ESTALE);
+  }
+
+  #endImage(tracker: Tracker, errno: number): void {
+    const { device } = tracker;
     const snapshot = this.#registry.snapshotOf(tracker);
     const area = snapshot?.members.get(tracker.id)?.area;
     if (snapshot === undefined || area === undefined) return;
     this.#dropArea(tracker, area.id).catch((error: unknown) => {
       this.#logger.warn({ device, err: error }, "its image is not closed");
     });
-    snapshot.fault(tracker, area.id, ENODEV);
+    snapshot.fault(tracker, area.id, errno);
   }
 
   #actOnStore(snapshot: Snapshot, tracker: Tracker, { notice, area, store }: StoreNotice): void {

@@ -20,6 +20,7 @@ import type { TrackerRecord } from "./records/records.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import { identityOf } from "./system/path-target.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
+import { assertSpliced } from "./tracker/splice-watch.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 /** A front of an earlier daemon that is not served yet. */
@@ -28,7 +29,8 @@ export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front">
 /** A device that is being attached. */
 export interface AttachClaim {
   readonly device: string;
-  readonly identity: string;
+  /** Of what will lie behind the front. */
+  identity: string;
   /** Number N of its front, /dev/ublkbN, from when it has one. */
   front: number | undefined;
 }
@@ -90,10 +92,19 @@ export class Registry {
     return [...this.trackers.values()].find((tracker) => !tracker.isGone && isWanted(tracker));
   }
 
-  /** Of the original that a path means. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
+  /** As tracker(), of one that misses no writes. @throws ControlError SPLICE_LOST; as tracker() */
+  async intact(path: string): Promise<Tracker> {
+    const tracker = await this.tracker(path);
+    assertSpliced(tracker);
+    return tracker;
+  }
+
+  /** What operations on a path queue for. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
   async identity(path: string): Promise<string> {
+    const tracker = await this.findTracker(path);
     return (
-      (await this.findTracker(path))?.identity ??
+      tracker?.splice?.identity ??
+      tracker?.identity ??
       (await identityOf(path, this.#blockDevices.lookAt))
     );
   }

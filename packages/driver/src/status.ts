@@ -98,7 +98,7 @@ export async function trackerStatus(
     device_number: tracker.deviceNumber,
     front: tracker.front.path,
     front_live: tracker.front.isLive,
-    attach_kind: "front" as const,
+    attach_kind: tracker.splice === undefined ? ("front" as const) : ("live" as const),
     capacity_bytes: tracker.geometry.capacityBytes,
     original_capacity_bytes: tracker.presentCapacityBytes,
     logical_block_bytes: params.logicalBlockBytes,

@@ -24,6 +24,13 @@ export const CLAIM_TIMEOUT_MS = 10_000;
 
 // ---- operations ----
 
+/** For a node's file system to be written back before it is frozen; the freeze writes the rest. */
+export const SPLICE_SYNC_TIMEOUT_MS = 30_000;
+/** For the exchange of a node's tables that an earlier daemon has begun: more than one may last. */
+export const EXCHANGE_FENCE_TIMEOUT_MS = 30_000;
+export const EXCHANGE_FENCE_INTERVAL_MS = 50;
+/** Between looks at who else has a front open that is to be taken out of its node. */
+export const FRONT_LOOK_INTERVAL_MS = 200;
 /** For others on the same device or snapshot: below a client's patience. */
 export const OPERATION_TURN_TIMEOUT_MS = 60_000;
 /** Of a device that is short of slots, for those that the others give back; one that is late gives none. */
@@ -93,3 +100,5 @@ export const FENCE_INTERVAL_MS = 10;
 export const FILL_LOG_INTERVAL_MS = 1_000;
 /** How often a front that was written to is looked at for another mount: how much of a proof a cut can cost. */
 export const MOUNT_LOOK_INTERVAL_MS = 5_000;
+/** How often nodes that lead to fronts are looked at: how long an image can continue that misses writes. */
+export const SPLICE_LOOK_INTERVAL_MS = 1_000;

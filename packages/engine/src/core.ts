@@ -82,6 +82,11 @@ export interface EngineOptions {
   runsMax: number;
   /** Calls of tick() after which the store's part of a copy or run is late; 7 if not given. */
   lateTicks?: number;
+  /**
+   * Discards that a snapshot is in the way of are answered and forgotten: by the time they could be sent, the
+   * original may be written to past the front.
+   */
+  forgetsDiscards?: boolean;
   cbt: CbtMap;
 }
 
@@ -126,12 +131,14 @@ export class EngineCore {
   /** Counts the ticks of I/O. */
   ioTicks: number = 0;
   private readonly lateTicks: number;
+  readonly forgetsDiscards: boolean;
 
   constructor(geometry: Geometry, io: EngineIo, options: EngineOptions) {
     this.geometry = geometry;
     this.io = io;
     this.cbt = options.cbt;
     this.lateTicks = options.lateTicks ?? LATE_TICKS;
+    this.forgetsDiscards = options.forgetsDiscards ?? false;
     this.front = new RequestTable(options.frontDepth);
     this.image = new RequestTable(options.imageDepth);
     this.discardWatch = new DiscardWatch(this.front, this.cbt);

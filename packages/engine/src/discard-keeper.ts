@@ -19,7 +19,7 @@
  *     A hold waits for the slice as for a write, and none begins while writes are held, or an area is
  *     attached. What is still kept at a take stays kept: the image shows what the original holds.
  *
- * What is kept is forgotten with the process, and with the tracker. Write-zeroes is no hint: the zero
+ * What is kept is forgotten with the process, and with the tracker; at once where `forgetsDiscards` is set. Write-zeroes is no hint: the zero
  * bytes can be read back, so it takes the way of a write.
  */
 import { RequestOp } from "./constants.js";
@@ -42,13 +42,14 @@ export class DiscardKeeper {
   keeps(tag: number): boolean {
     const { front } = this.core;
     if (front.op[tag] !== RequestOp.DISCARD || !this.isNeeded(tag)) return false;
+    this.core.counters[Stat.KEPT_DISCARDS]++;
+    if (this.core.forgetsDiscards) return true;
     const { kept } = this.core;
     kept.keep(front.offsetBytes[tag], front.lengthBytes[tag]);
     for (let other = 0; other < front.depth; other++) {
       if (front.state[other] !== RequestState.ISSUED) continue;
       kept.forget(front.offsetBytes[other], front.lengthBytes[other]);
     }
-    this.core.counters[Stat.KEPT_DISCARDS]++;
     return true;
   }
 

@@ -26,6 +26,7 @@ export interface HostOptions {
   copiesMax?: number;
   runsMax?: number;
   copyWindowBytes?: number;
+  forgetsDiscards?: boolean;
 }
 
 type Question = { kind: "original" | "copy" | "run" | "kept"; id: number };
@@ -78,6 +79,7 @@ export class FakeHost implements EngineIo {
       copyWindowBytes: options.copyWindowBytes ?? 64 * 1024,
       copiesMax: options.copiesMax ?? 16,
       runsMax: options.runsMax ?? 16,
+      forgetsDiscards: options.forgetsDiscards ?? false,
       cbt: this.cbt,
     });
   }

@@ -53,6 +53,19 @@ test("a discard of everything copies nothing, changes nothing, and arrives when 
   assert.is(host.engine.stats.snapshot().sentDiscardBytes, SIZE);
 });
 
+test("a front that is written past sends no discard after its answer", () => {
+  const host = new FakeHost({ forgetsDiscards: true });
+  const before = host.original.slice();
+  host.take();
+  host.front(0, DISCARD, 0, SIZE);
+  assert.is(host.frontResults.get(0), 0);
+  assert.is(host.engine.keptDiscardBytes, 0);
+  host.engine.dropArea();
+  assert.equal(kinds(host), []);
+  assert.equal(host.original, before);
+  assert.equal(afterTake(host), { changed: [], discarded: [] });
+});
+
 test("it is no change while it is kept, and one when it is sent", () => {
   const host = new FakeHost();
   host.take();

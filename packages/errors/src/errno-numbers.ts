@@ -18,4 +18,5 @@ export const ENOSPC = 28;
 export const ETIME = 62;
 export const EOPNOTSUPP = 95;
 export const ETIMEDOUT = 110;
+export const ESTALE = 116;
 export const ECANCELED = 125;

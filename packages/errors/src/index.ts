@@ -20,6 +20,7 @@ export {
   ENOTTY,
   EOPNOTSUPP,
   EPERM,
+  ESTALE,
   ETIME,
   ETIMEDOUT,
 } from "./errno-numbers.js";

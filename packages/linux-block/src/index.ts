@@ -41,6 +41,7 @@ export { untilWritesShow } from "./continuity/write-counters.js";
 export { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./device-mapper/dmsetup.js";
 export { type MappedNode, mappedNodeOf, mappedNodes } from "./device-mapper/mapped-node.js";
 export { type CloneNames, DeviceMapper } from "./device-mapper/splice.js";
+export { type LiveNode, Splice, type SpliceState } from "./device-mapper/splice-state.js";
 export {
   type DeviceNumber,
   deviceKey,

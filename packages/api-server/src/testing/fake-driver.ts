@@ -7,6 +7,7 @@ import { once } from "node:events";
 import { release } from "node:os";
 import { Readable } from "node:stream";
 import type {
+  AttachRequestOptions,
   AttachResponse,
   ByteRange,
   CbtInfo,
@@ -88,23 +89,17 @@ export class FakeDriver implements DriverControl {
     };
   }
 
-  async attach(device: string): Promise<AttachResponse> {
+  async attach(device: string, options: AttachRequestOptions = {}): Promise<AttachResponse> {
     const known = this.#find(device);
-    if (known !== undefined) {
-      return {
-        device: known.device,
-        front: known.front,
-        already_attached: true,
-        persistent: false,
-      };
-    }
+    if (known !== undefined) return known.attachAnswer(true);
     const capacity = this.devices.get(device);
     if (capacity === undefined) {
       throw new ControlError("DEVICE_NOT_FOUND", `can't attach ${device}: no such device`);
     }
     const front = this.#newDevice();
-    this.#trackers.set(device, new FakeTracker(device, front, capacity));
-    return { device, front, already_attached: false, persistent: false };
+    const tracker = new FakeTracker(device, front, capacity, options.kind);
+    this.#trackers.set(device, tracker);
+    return tracker.attachAnswer(false);
   }
 
   async detach(device: string): Promise<DetachResponse> {

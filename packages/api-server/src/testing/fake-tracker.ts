@@ -1,6 +1,6 @@
 /** One tracked device of the fake driver: names and a CBT map, no data. */
 import { randomUUID } from "node:crypto";
-import type { ByteRange, CbtState, DiffRange, TrackerStatus } from "@blksnap/api";
+import type { AttachResponse, ByteRange, CbtState, DiffRange, TrackerStatus } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 
 const BLOCK_BYTES = 65_536;
@@ -17,13 +17,27 @@ export class FakeTracker {
   image: string | null = null;
   errorCode = 0;
 
-  constructor(device: string, front: string, capacity: number) {
+  readonly kind: AttachResponse["attach_kind"];
+
+  constructor(
+    device: string,
+    front: string,
+    capacity: number,
+    kind: AttachResponse["attach_kind"] = "front",
+  ) {
+    this.kind = kind;
     this.device = device;
     this.front = front;
     this.capacity = capacity;
     const blocks = Math.ceil(capacity / BLOCK_BYTES);
     this.readMap = new Uint8Array(blocks);
     this.#writeMap = new Uint8Array(blocks);
+  }
+
+  attachAnswer(already: boolean): AttachResponse {
+    const { device, front, kind } = this;
+    const answer = { device, front, already_attached: already, persistent: false };
+    return { ...answer, attach_kind: kind, live: kind === "live" ? device : null };
   }
 
   get changesNumber(): number {
@@ -88,7 +102,7 @@ export class FakeTracker {
       device_number: "7:0",
       front: this.front,
       front_live: true,
-      attach_kind: "front",
+      attach_kind: this.kind,
       capacity_bytes: this.capacity,
       original_capacity_bytes: this.capacity,
       logical_block_bytes: 512,

@@ -1,4 +1,5 @@
 /** attach and detach. */
+import { usageError } from "../usage-error.js";
 import { parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
@@ -6,12 +7,18 @@ export async function attach(
   { client, json, print, printJson }: Context,
   given: Given,
 ): Promise<void> {
+  if (given.has("live") && given.has("front")) {
+    throw usageError("give --live or --front, not both");
+  }
+  const kind = (["live", "front"] as const).find((name) => given.has(name));
   const attached = await client.attach(parsePath(given.need("device"), "device"), {
     persistent: given.has("persistent"),
+    ...(kind === undefined ? {} : { kind }),
   });
   if (json) return printJson(attached);
   print(attached.already_attached ? "Already was attached\n" : "Attached successfully\n");
   print(`front=${attached.front}\n`);
+  if (attached.live !== null) print(`live=${attached.live}\n`);
 }
 
 export async function detach(

@@ -25,6 +25,7 @@ import { Snapshot } from "../snapshot/snapshot.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
 import { closeMembers, takeSnapshot } from "../snapshot/take.js";
 import { ownPlaces } from "../tracker/own-places.js";
+import { assertSpliced } from "../tracker/splice-watch.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { TrackerOperations } from "./tracker-operations.js";
 
@@ -130,6 +131,7 @@ export class SnapshotOperations {
     if (snapshot.members.size === 0) {
       throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);
     }
+    for (const { tracker } of snapshot.members.values()) assertSpliced(tracker);
     await takeSnapshot(this.#context, snapshot, options);
     const { stallUs } = snapshot;
     this.#context.logger.info({ snapshot: id, stallUs }, "snapshot taken");

@@ -2,7 +2,7 @@
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
-import type { DeviceMarks, Seal } from "@blksnap/linux-block";
+import type { DeviceMarks, LiveNode, Seal } from "@blksnap/linux-block";
 import type { EventsRecord } from "../snapshot/events.js";
 
 export interface TrackerRecord {
@@ -21,6 +21,8 @@ export interface TrackerRecord {
   readonly lostArea?: AreaId;
   /** Of a persistent tracker: its record in the persistent directory. */
   readonly uuid?: string;
+  /** Of a live attach: the node under which the front is. */
+  readonly live?: LiveNode;
 }
 
 export interface StoreRecord {

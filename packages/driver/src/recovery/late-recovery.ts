@@ -6,6 +6,7 @@
 
 import { resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
+import { Splice } from "@blksnap/linux-block";
 import { DeviceMark, UblkState } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
@@ -90,8 +91,9 @@ export class LateRecovery {
     const found = await identityOf(path, this.#context.blockDevices.lookAt).catch(() => undefined);
     for (const { record } of this.#waiting.values()) {
       const { device, identity, front } = record;
+      const its = [identity, Splice.onRecord(record)?.identity];
       // The name of attach counts only where it leads to nothing else by now.
-      const isIt = found === undefined ? device === resolve(path) : identity === found;
+      const isIt = found === undefined ? device === resolve(path) : its.includes(found);
       if (!isIt) continue;
       throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
         hint: "It is resumed when its device and the kernel allow it; see the daemon's log",
@@ -105,7 +107,9 @@ export class LateRecovery {
     for (const { record } of this.waiting) {
       const what = `the return of ${record.device}`;
       await this.#locks
-        .run([deviceLock(record)], { what }, () => this.#try(record))
+        .run([deviceLock({ ...record, splice: Splice.onRecord(record) })], { what }, () =>
+          this.#try(record),
+        )
         .catch((error) => this.#say(record, error));
     }
     if (!this.#endsRecorded) this.#endsRecorded = await recordEnds(this.#context, true);

@@ -6,6 +6,7 @@ import type { QueueStart, ServeOptions } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { udevMarks } from "../system/device-names.js";
 import type { TrackerParts } from "./tracker-options.js";
+import type { Undo } from "./undo.js";
 
 export function frontQueue(
   context: DriverContext,
@@ -15,6 +16,8 @@ export function frontQueue(
 ): ServeOptions {
   const { reactors } = context;
   const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
+  // Under a node that is in use a front is as little to be found by its content as an image.
+  const markKind = parts.splice === undefined ? "fronts" : "images";
   return {
     startQueue: async (queue: QueueStart) => {
       await reactors.request(reactor, {
@@ -27,12 +30,21 @@ export function frontQueue(
         cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
         area,
         journal: parts.journal?.setup,
+        // Once the node leads elsewhere again, its users write past the front.
+        forgetsDiscards: parts.splice !== undefined,
       });
       faultPoint(started);
     },
     queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
     doubtOf,
-    onNumberTaken: (id) => udevMarks.add("fronts", `ublkb${id}`),
+    onNumberTaken: (id) => udevMarks.add(markKind, `ublkb${id}`),
     onNumberFreed: (id) => udevMarks.remove(`ublkb${id}`),
   };
+}
+
+/** The reactor that is to serve a tracker. */
+export function assignReactor(context: DriverContext, undo: Undo): number {
+  const reactor = context.reactors.assign();
+  undo.push(() => context.reactors.release(reactor));
+  return reactor;
 }

@@ -3,7 +3,7 @@
  * wait for itself, or change what users have there.
  */
 
-import { fstatSync, readlinkSync } from "node:fs";
+import { fstatSync, readFileSync, readlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import { otherUses } from "@blksnap/diff-storage";
@@ -11,6 +11,7 @@ import { EBUSY } from "@blksnap/errors";
 import {
   type DeviceOrFile,
   deviceNumber,
+  fieldBytes,
   fileIdentity,
   knownStackOf,
   meetingOf,
@@ -46,6 +47,15 @@ export function ownPlaces(
     }
   }
   return places;
+}
+
+/** Their pages may be wanted while a device stands still; what is swapped is read past its file system. */
+export function swapFiles(swaps = "/proc/swaps"): OwnPlace[] {
+  const lines = readFileSync(swaps, "latin1").trim().split("\n").slice(1);
+  return lines.flatMap((line) => {
+    const [path = "", type] = line.split(/\s+/);
+    return type === "file" ? [{ what: "a swap file", at: fieldBytes(path).toString() }] : [];
+  });
 }
 
 /** The file that an output of this process goes to. */

@@ -1,6 +1,7 @@
 /** How a device is attached and detached, and what a tracker is made of. */
 import type { SleepingArea } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
+import type { Splice } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import type { MappedMemory } from "@blksnap/uring";
 import type { MapFile } from "../records/state-directory.js";
@@ -12,6 +13,8 @@ export interface AttachOptions extends JournalOptions {
   readonly area?: SleepingArea;
   /** Where the original is, if not at its name. */
   readonly openAt?: string;
+  /** Of a live attach: the front is to stand under this node. */
+  readonly splice?: Splice;
   /** Called when all that can hang is done, before the front is made; throws where the caller gave up. */
   readonly onReady?: () => void;
 }
@@ -37,4 +40,5 @@ export interface TrackerParts {
   readonly cbtFile: MapFile;
   readonly cbtMemory: MappedMemory;
   readonly journal: TrackerJournal | undefined;
+  readonly splice: Splice | undefined;
 }

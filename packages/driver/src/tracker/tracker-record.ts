@@ -1,7 +1,7 @@
 /** A tracker on record in the state directory. */
 import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
-import { readMarks } from "@blksnap/linux-block";
+import { readMarks, type Splice } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import { StateFile } from "../records/file-names.js";
 import type { TrackerRecord } from "../records/records.js";
@@ -13,6 +13,7 @@ export interface RecordParts {
   readonly backing: BackingFile;
   readonly geometry: TrackerGeometry;
   readonly uuid: string | undefined;
+  readonly splice: Splice | undefined;
 }
 
 /** What the last snapshot of a tracker has lost. */
@@ -36,7 +37,7 @@ export function writeTrackerRecord(
   front: number,
   { errorCode, area }: Loss = NO_LOSS,
 ): void {
-  const { id, identity, geometry, uuid } = parts;
+  const { id, identity, geometry, uuid, splice } = parts;
   const marks = readMarks(identity.replace("block:", ""));
   const record: TrackerRecord = {
     id,
@@ -48,6 +49,7 @@ export function writeTrackerRecord(
     errorCode,
     ...(area === null ? {} : { lostArea: area }),
     ...(uuid === undefined ? {} : { uuid }),
+    ...(splice === undefined ? {} : { live: splice.node }),
   };
   state.writeRecord(StateFile.trackerRecord.name(id), record);
 }

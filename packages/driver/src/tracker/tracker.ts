@@ -21,6 +21,7 @@ import {
   deviceOrFile,
   identityOfOpen,
   keyOfNumber,
+  Splice,
 } from "@blksnap/linux-block";
 import {
   type BackingFile,
@@ -37,7 +38,7 @@ import type { TrackerRecord } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
 import { links, makePartitions } from "../system/device-names.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
-import { frontQueue } from "./front-queue.js";
+import { assignReactor, frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
 import { assertNotZoned, geometryOf } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
@@ -55,6 +56,8 @@ export class Tracker {
   readonly geometry: TrackerGeometry;
   readonly reactor: number;
   readonly front: RecoverableDevice;
+  /** How a front stands under a node that is in use; undefined for one that users mount themselves. */
+  readonly splice: Splice | undefined;
   /** Reads the frozen map beside the reactor, which owns it. */
   readonly cbt: CbtMap;
   /** It continues the diff area of an earlier daemon. */
@@ -86,6 +89,8 @@ export class Tracker {
     this.geometry = parts.geometry;
     this.reactor = parts.reactor;
     this.front = front;
+    this.splice = parts.splice;
+    if (this.splice !== undefined) this.splice.front = front.deviceNumber;
     this.cbt = CbtMap.open(parts.cbtMemory.buffer);
     this.#cbtFile = parts.cbtFile;
     this.#cbtMemory = parts.cbtMemory;
@@ -114,7 +119,7 @@ export class Tracker {
       const cbt = await TrackerJournal.attach(context, id, backing, wanted, options, undo);
       const geometry = { ...wanted, chunkShift: cbt.chunkShift };
       const reactor = assignReactor(context, undo);
-      const parts = { id, identity, backing, geometry, reactor, ...cbt };
+      const parts = { id, identity, backing, geometry, reactor, ...cbt, splice: options.splice };
       const area = cbt.goesOn ? options.area : undefined;
       options.onReady?.();
       undo.push(() => context.state.removeRecord(StateFile.trackerRecord.name(id)));
@@ -135,7 +140,8 @@ export class Tracker {
       });
       undo.push(() => front.stop());
       faultPoint("attach.front-live");
-      await makePartitions(front.path, context.logger);
+      // A node of the device mapper has none of its own: they would be a second way to its bytes.
+      if (parts.splice === undefined) await makePartitions(front.path, context.logger);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       await tracker.#serve();
@@ -177,7 +183,8 @@ export class Tracker {
           ? undefined
           : await TrackerJournal.resume(context, backing, record.uuid, geometry.chunkShift, cbt);
       undo.push(() => journal?.close());
-      const parts = { id, identity, backing, geometry, reactor, ...cbt, journal };
+      const splice = Splice.onRecord(record);
+      const parts = { id, identity, backing, geometry, reactor, ...cbt, journal, splice };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
       const front = await RecoverableDevice.recover(
         context.ublk,
@@ -188,12 +195,13 @@ export class Tracker {
       );
       faultPoint("recover.front-live");
       // Attaching ends with the link: the old daemon did not get that far.
-      if (!links.has(backing.path, front.path)) {
+      if (splice === undefined && !links.has(backing.path, front.path)) {
         await makePartitions(front.path, context.logger);
       }
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       tracker.#loss = lossOn(record);
+      if (splice !== undefined) splice.state = "on";
       if (identity !== record.identity || wasAway) tracker.#writeRecord();
       void tracker.#serve();
       return tracker;
@@ -211,6 +219,12 @@ export class Tracker {
   /** @param loss NO_LOSS: another snapshot begins */
   recordLoss(loss: Loss): void {
     this.#loss = loss;
+    this.#writeRecord();
+  }
+
+  /** A table that leads to its front is there: it counts as such from now on, for the next daemon too. */
+  noteLink(): void {
+    this.splice?.noteLink(this.front.id);
     this.#writeRecord();
   }
 
@@ -280,13 +294,14 @@ export class Tracker {
 
   /** "major:minor" of the original; null for a regular file. */
   get deviceNumber(): string | null {
+    if (this.splice !== undefined) return this.splice.node.number;
     const { kind, deviceNumber } = this.backing;
     return kind === "block" ? keyOfNumber(deviceNumber) : null;
   }
 
   /** Whether a path of this identity means this device. */
   hasIdentity(identity: string): boolean {
-    if (identity === this.identity) return true;
+    if (identity === this.identity || this.splice?.hasIdentity(identity) === true) return true;
     return this.front.isLive && identity === blockIdentity(this.front.deviceNumber);
   }
 
@@ -403,10 +418,4 @@ export class Tracker {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;
     await this.#context.reactors.request(this.reactor, request);
   }
-}
-
-function assignReactor(context: DriverContext, undo: Undo): number {
-  const reactor = context.reactors.assign();
-  undo.push(() => context.reactors.release(reactor));
-  return reactor;
 }

@@ -16,13 +16,15 @@ const [ONE, OTHER] = [
 ];
 
 test("names are made of ids, and say them", () => {
-  const { trackerRecord, cbtMap, snapshotRecord, areaMap, store } = StateFile;
+  const { trackerRecord, cbtMap, snapshotRecord, areaMap, store, exchange } = StateFile;
   assert.is(trackerRecord.name(7), "tracker-7");
   assert.is(cbtMap.name(7), "cbt-7");
   assert.is(snapshotRecord.name(ONE), `snapshot-${ONE}`);
   assert.is(areaMap.name(ONE, OTHER), `area-${ONE}-${OTHER}`);
   assert.is(store.name(ONE, 2), `blksnap-store-${ONE}-2`);
   assert.equal(areaMap.idsIn(areaMap.name(ONE, OTHER)), [ONE, OTHER]);
+  assert.is(exchange.name("254:3"), "exchange-254:3");
+  assert.equal(exchange.idsIn("exchange-254:3"), ["254:3"]);
   // Of daemons before.
   assert.equal(areaMap.idsIn(`area-${ONE}-7`), [ONE, "7"]);
   assert.equal(store.idsIn(store.name(ONE, 2)), [ONE, "2"]);
@@ -51,6 +53,7 @@ test("each file belongs to a record, or to nobody", () => {
     "tracker-7.record-copy": "tracker-7",
     "handover.record-copy": StateFile.handover,
     "tracker-7.record": undefined,
+    "exchange-254:3": undefined,
     "blksnapd.sock": undefined,
     lock: undefined,
   };

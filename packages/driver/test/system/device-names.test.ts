@@ -13,6 +13,8 @@ test("the rules look where the marks are, and hide what images hold", () => {
   }
   const image = rules.split("\n").find((line) => line.includes("/images/"));
   assert.match(image ?? "", /UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG\}="1"/);
+  const clone = rules.split("\n").find((line) => line.includes("blksnap-*"));
+  assert.match(clone ?? "", /DM_UDEV_DISABLE_DISK_RULES_FLAG\}="1"/);
   // Every line is a comment, empty, or keys with operators between commas.
   const key = /^[A-Z]+(\{[A-Za-z_]+\})?(==|!=|\+=|=)"[^"]*"$/;
   const lines = rules.split("\n").filter((line) => line !== "" && !line.startsWith("#"));

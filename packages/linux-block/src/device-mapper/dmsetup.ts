@@ -32,12 +32,7 @@ export const runDmsetup: RunDmsetup = async (words, options = {}) => {
   const [program, ...first] = script === undefined ? ["dmsetup"] : ["sh", "-c", script, "sh"];
   const child = spawn(program as string, [...first, ...words], {
     detached: true,
-    env: {
-      ...process.env,
-      PATH: (process.env["PATH"] ?? "") + FOLDERS,
-      LC_ALL: "C",
-      ...udevSetting(),
-    },
+    env: { ...programEnvironment(), ...udevSetting() },
     stdio: ["pipe", "pipe", "pipe", ...(heldFd === undefined ? [] : [heldFd])],
   });
   const said = outputOf(child, input);
@@ -55,6 +50,10 @@ export const runDmsetup: RunDmsetup = async (words, options = {}) => {
   const what = `dmsetup ${words.join(" ")}: ${text === "" ? why : text}`;
   throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
 };
+
+export function programEnvironment(): NodeJS.ProcessEnv {
+  return { ...process.env, PATH: (process.env["PATH"] ?? "") + FOLDERS, LC_ALL: "C" };
+}
 
 /** Without udev no program makes nodes, or reports that it has: libdevmapper would wait for it. */
 function udevSetting(): NodeJS.ProcessEnv {

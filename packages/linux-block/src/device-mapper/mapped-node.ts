@@ -14,6 +14,8 @@ export interface MappedNode {
   readonly isSuspended: boolean;
   /** What its live table leads to: names of the kernel, such as "sda1". */
   readonly slaves: readonly string[];
+  /** What holds it: names of the kernel. */
+  readonly holders: readonly string[];
 }
 
 /** Undefined for what is no device-mapper node, or is gone. @param number "major:minor" */
@@ -39,5 +41,6 @@ function nodeIn(folder: string): MappedNode | undefined {
     isReadOnly: attribute(folder, "ro") === "1",
     isSuspended: attribute(folder, "dm/suspended") === "1",
     slaves: entriesOf(join(folder, "slaves")),
+    holders: entriesOf(join(folder, "holders")),
   };
 }

@@ -16,14 +16,18 @@
  */
 import { LinuxBlockError } from "../errors.js";
 import { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./dmsetup.js";
+import { withGroupLock } from "./lvm-lock.js";
 import { type MappedNode, mappedNodeOf, mappedNodes } from "./mapped-node.js";
 
 /** Targets without a state of their own: two tables that lead to the same sectors do not disturb each other. */
 const CLONABLE: ReadonlySet<string> = new Set(["linear", "striped"]);
 /** DM_NAME_LEN, with the end of the text. */
 const NAME_MAX = 127;
-/** The freeze of a file system writes all that is in memory of it. */
-const EXCHANGE_LIMIT_MS = 60_000;
+/**
+ * The freeze of a file system writes what is in memory of it: little, where it was synced before. A program that is
+ * killed in a freeze ends after it, and may have made the exchange all the same.
+ */
+const EXCHANGE_LIMIT_MS = 20_000;
 
 const EXCHANGE = `
 dmsetup resume "$@" && exit 0
@@ -54,6 +58,17 @@ export class DeviceMapper {
 
   nodes(): MappedNode[] {
     return mappedNodes(this.#sysfs);
+  }
+
+  /**
+   * What finds its devices by their content, and has this one: it would find the clone and the layer, too.
+   * Undefined where there is nothing of that kind.
+   */
+  finderOf({ holders }: MappedNode): string | undefined {
+    if (holders.some((name) => name.startsWith("md"))) return "md";
+    const logical = this.nodes().filter(({ uuid }) => uuid.startsWith("LVM-"));
+    const names = logical.map(({ number }) => `dm-${number.split(":")[1]}`);
+    return holders.some((name) => names.includes(name)) ? "LVM" : undefined;
   }
 
   /**
@@ -95,6 +110,17 @@ export class DeviceMapper {
   }
 
   /**
+   * Does something to a node while LVM leaves it alone.
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: LVM does not
+   */
+  exclusively<Result>(
+    node: Pick<MappedNode, "name" | "uuid">,
+    work: () => Promise<Result>,
+  ): Promise<Result> {
+    return withGroupLock(node, work);
+  }
+
+  /**
    * Puts a layer of the same size under a node. The layer cannot be opened exclusively any more as long as a
    * table leads to it, live or in waiting.
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the node is as it was, unless isLinearOn() says that it is done
@@ -102,13 +128,23 @@ export class DeviceMapper {
   async prepareSplice(number: string, layer: string): Promise<void> {
     const sectors = this.node(number)?.sectors;
     if (!sectors) throw new LinuxBlockError("DEVICE_NOT_FOUND", `there is no node ${number}`);
-    await this.#run(["load", ...wordsOf(number)], { input: `0 ${sectors} linear ${layer} 0` });
+    await this.#load(number, `0 ${sectors} linear ${layer} 0`);
   }
 
   /** Loads the table of a clone for its node. @throws LinuxBlockError DEVICE_MAPPER_FAILED */
   async prepareReturn(number: string, clone: string): Promise<void> {
     const table = await this.#table(clone);
     if (table === "") throw new LinuxBlockError("DEVICE_NOT_FOUND", `${clone} has no table`);
+    await this.#load(number, table);
+  }
+
+  /** A change that another program has begun, such as one of LVM, is not interrupted. */
+  async #load(number: string, table: string): Promise<void> {
+    const isWaiting = (await this.#table(number, "--inactive")) !== "";
+    if (isWaiting || this.node(number)?.isSuspended === true) {
+      const what = `the node ${number} is suspended, or has a table in waiting`;
+      throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
+    }
     await this.#run(["load", ...wordsOf(number)], { input: table });
   }
 
@@ -124,14 +160,18 @@ export class DeviceMapper {
   }
 
   /**
-   * Drops a table in waiting that leads to the layer, or is that of the clone: any other belongs to
-   * another program.
+   * Whether a table waits that leads to the layer, or is that of the clone: any other belongs to another
+   * program.
    */
-  async dropWaiting(number: string, layer: string, clone: string): Promise<void> {
-    if (this.node(number) === undefined) return;
+  async hasOursWaiting(number: string, layer: string, clone: string): Promise<boolean> {
+    if (this.node(number) === undefined) return false;
     const waiting = await this.#table(number, "--inactive");
-    if (waiting === "") return;
-    const isOurs = isLinear(waiting, layer) || waiting === (await this.#tableOf(clone));
+    if (waiting === "") return false;
+    return isLinear(waiting, layer) || waiting === (await this.#tableOf(clone));
+  }
+
+  async dropWaiting(number: string, layer: string, clone: string): Promise<void> {
+    const isOurs = await this.hasOursWaiting(number, layer, clone);
     if (isOurs) await this.#run(["clear", ...wordsOf(number)]);
   }
 

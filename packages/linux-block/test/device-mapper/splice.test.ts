@@ -108,9 +108,26 @@ test("a splice is one linear target of the whole size, a return the clone's tabl
   world.live.set("254:3", `0 1000 linear ${LAYER} 0`);
   assert.ok(await mapper.isLinearOn("254:3", LAYER));
   assert.not(await mapper.isLinearOn("254:3", "259:1"));
+  const error = await failureOf(mapper.prepareReturn("254:3", "254:7"));
+  assert.match(error.message, /in waiting: another program changes it/);
+  world.waiting.delete("254:3");
   await mapper.prepareReturn("254:3", "254:7");
   assert.is(world.waiting.get("254:3"), "0 1000 linear 8:0 2048");
   assert.not(await mapper.isLinearOn("254:9", LAYER), "of a node that is gone");
+});
+
+test("what LVM or md has made its own is known", () => {
+  const world = new World();
+  world.add("254:3", "luks", "CRYPT-x", "0 1000 linear 8:0 0");
+  world.add("254:4", "vg-data", "LVM-x", "0 1000 linear 254:3 2048");
+  world.add("254:5", "home", "CRYPT-y", "0 1000 linear 254:3 2048");
+  const { mapper } = world;
+  const finderOf = (...holders: string[]) => mapper.finderOf({ ...world.node(), holders });
+  assert.equal(world.node().holders, []);
+  assert.is(finderOf(), undefined);
+  assert.is(finderOf("dm-5"), undefined);
+  assert.is(finderOf("dm-5", "dm-4"), "LVM");
+  assert.is(finderOf("md127"), "md");
 });
 
 test("only a table in waiting of one's own is dropped", async () => {

@@ -1,0 +1,397 @@
+/**
+ * Live attach: the front is put under a device-mapper node that is in use.
+ *
+ * ```
+ *   clone ─▶ front on the clone, on record ─▶ table in waiting ─▶ exchange       attach
+ *   table in waiting ─▶ exchange ─▶ front gone, with its record ─▶ clone gone    detach
+ * ```
+ *
+ * The node changes in the exchange alone, which is one system call of another process (DeviceMapper). So a
+ * daemon that is killed before it leaves the node as it was, and the next one removes the rest; killed after it,
+ * the front waits for the next daemon as any front does. While the exchange may be under way there is a file in
+ * the state directory, locked for as long as its process lives: the next daemon waits for that before it judges.
+ * And the kernel keeps a front open to which any table leads: it cannot be ended under its users.
+ */
+import { closeSync, openSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ControlError } from "@blksnap/api";
+import { faultPoint } from "@blksnap/data-plane";
+import { EBUSY, ETIMEDOUT } from "@blksnap/errors";
+import {
+  DeviceMapper,
+  LinuxBlockError,
+  type LiveNode,
+  type MappedNode,
+  Splice,
+  usersOf,
+} from "@blksnap/linux-block";
+import { claimInHelper, syncInHelper, tryLockFile } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
+import { StateFile } from "../records/file-names.js";
+import { identityOf } from "../system/path-target.js";
+import {
+  CLAIM_TIMEOUT_MS,
+  EXCHANGE_FENCE_INTERVAL_MS,
+  EXCHANGE_FENCE_TIMEOUT_MS,
+  FRONT_LOOK_INTERVAL_MS,
+  SPLICE_SYNC_TIMEOUT_MS,
+} from "../time-limits.js";
+import type { Tracker } from "./tracker.js";
+
+/** How a device is to be attached; absent: as it is needed. */
+export type AttachWay = "live" | "front";
+
+type Context = Pick<DriverContext, "state" | "logger" | "blockDevices">;
+type Spliced = Pick<Tracker, "device" | "front" | "noteLink"> & { readonly splice: Splice };
+
+const UUID_PREFIX = "blksnap-";
+const CLONE_SUFFIX = "-blksnap";
+/** A program that only looks at all disks has the front open for less. */
+const FRONT_LOOKS = 10;
+const WAYS_ON =
+  "Unmount it and mount its front instead; or put a device-mapper linear node under its file system once, " +
+  "and attach that node while it is mounted";
+
+export class LiveAttach {
+  readonly #context: Context;
+  readonly #dm: DeviceMapper;
+
+  constructor(context: Context, dm: DeviceMapper = new DeviceMapper()) {
+    this.#context = context;
+    this.#dm = dm;
+  }
+
+  /**
+   * The node that is to be attached live; undefined where the device gets a front of the usual kind.
+   * @throws ControlError LIVE_UNSUPPORTED, DEVICE_IS_OURS, DEVICE_NOT_FOUND, DEVICE_READ_ONLY
+   */
+  async wanted(device: string, way: AttachWay | undefined): Promise<MappedNode | undefined> {
+    if (way === "front") return undefined;
+    const identity = await identityOf(device, this.#context.blockDevices.lookAt);
+    const [kind, ...number] = identity.split(":");
+    const node = kind === "block" ? this.#dm.node(number.join(":")) : undefined;
+    if (node === undefined) {
+      if (way === undefined) return undefined;
+      throw unsupported(`${device} is no device-mapper node`);
+    }
+    if (node.uuid.startsWith(UUID_PREFIX)) {
+      throw new ControlError("DEVICE_IS_OURS", `${device} is what a live attach has made`);
+    }
+    const isBusy = async () => (await claimInHelper(device, CLAIM_TIMEOUT_MS)) === -EBUSY;
+    if (way === undefined && !(await isBusy())) return undefined;
+    if (node.slaves.some((name) => name.startsWith("ublkb"))) {
+      throw unsupported(`${device} leads to a ublk device already: ${node.slaves.join(", ")}`);
+    }
+    const finder = this.#dm.finderOf(node);
+    if (finder !== undefined) {
+      throw unsupported(`${device} is a part of ${finder}, which would find its content twice`);
+    }
+    if (!node.isReadOnly) return node;
+    throw new ControlError("DEVICE_READ_ONLY", `${device} is read-only`);
+  }
+
+  /** @throws ControlError LIVE_UNSUPPORTED, SPLICE_FAILED: nothing is left */
+  async clone(node: MappedNode): Promise<Splice> {
+    const { number, name, uuid } = node;
+    const names = { name: `${name}${CLONE_SUFFIX}`, uuid: `${this.#uuidPrefix}${number}` };
+    try {
+      const { number: clone } = await this.#dm.clone(node, names);
+      faultPoint("live.cloned");
+      return new Splice({ number, name, uuid, clone });
+    } catch (error) {
+      if (codeOf(error) === "NODE_NOT_CLONABLE") throw unsupported(messageOf(error), error);
+      throw failed(`no clone of ${name} could be made: ${messageOf(error)}`, error);
+    }
+  }
+
+  /** Tells the clones of daemons with other state directories apart. */
+  get #uuidPrefix(): string {
+    return `${UUID_PREFIX}${this.#context.state.owner.toString(16).padStart(8, "0")}-`;
+  }
+
+  /** Where the front's original is opened. */
+  clonePath({ node }: Splice): string {
+    const minor = node.clone.split(":")[1];
+    return `/dev/dm-${minor}`;
+  }
+
+  /** @throws ControlError SPLICE_FAILED: the node is as it was */
+  async splice(tracker: Spliced): Promise<void> {
+    await this.#sync(tracker, []);
+    await this.#exclusively(tracker, () => this.#putUnder(tracker));
+    tracker.splice.state = "on";
+    faultPoint("live.spliced");
+  }
+
+  async #putUnder(tracker: Spliced): Promise<void> {
+    const { device, front, splice } = tracker;
+    const { number, clone } = splice.node;
+    try {
+      await this.#dm.prepareSplice(number, front.deviceNumber);
+      tracker.noteLink();
+      faultPoint("live.prepared");
+      await this.#exchange(tracker, "splice", () => this.#dm.haveSameTable(number, clone));
+      if (!(await this.#leadsTo(tracker))) throw new Error("another program exchanged its table");
+    } catch (error) {
+      // The kernel may have done it, and the program that was to say so was killed.
+      const isDone = await this.#leadsTo(tracker).catch(() => true);
+      if (!isDone) {
+        await this.#dropWaiting(tracker);
+        throw failed(`the front was not put under ${device}: ${messageOf(error)}`, error);
+      }
+      this.#context.logger.warn({ device, err: error }, "the front may be under its node");
+    }
+  }
+
+  /**
+   * Leads the node back to what it led to before, unless another program has given it another table.
+   * @throws ControlError SPLICE_FAILED, FRONT_IN_USE: it still leads to the front
+   */
+  async takeOut(tracker: Spliced): Promise<void> {
+    const { number, clone } = tracker.splice.node;
+    const isUnder = await this.#leadsTo(tracker).catch(throwFailed);
+    const isWaiting = () => this.#dm.hasOursWaiting(number, tracker.splice.front, clone);
+    if (!isUnder && !(await isWaiting().catch(throwFailed))) return;
+    if (isUnder) {
+      await assertOnlyItsNode(tracker);
+      // What is left in the front's page cache would be written over what the node's users write afterwards.
+      await this.#sync(tracker, [tracker.front.path]);
+    }
+    await this.#exclusively(tracker, () => this.#leadBack(tracker));
+    faultPoint("live.returned");
+  }
+
+  async #leadBack(tracker: Spliced): Promise<void> {
+    const { device, splice } = tracker;
+    const { number, clone } = splice.node;
+    // The kernel keeps a front open that a table in waiting leads to.
+    await this.#dropWaiting(tracker);
+    if (!(await this.#leadsTo(tracker).catch(throwFailed))) return;
+    const before = splice.state;
+    splice.state = "ending";
+    try {
+      await this.#dm.prepareReturn(number, clone);
+      faultPoint("live.return-prepared");
+      await this.#exchange(tracker, "return", () => this.#leadsTo(tracker));
+    } catch (error) {
+      await this.#dropWaiting(tracker);
+      if (await this.#leadsTo(tracker).catch(() => true)) {
+        splice.state = before;
+        throw failed(`the front is still under ${device}: ${messageOf(error)}`, error);
+      }
+      const text = "its node does not lead to the front any more";
+      this.#context.logger.warn({ device, err: error }, text);
+    }
+  }
+
+  /** @throws ControlError SPLICE_FAILED: LVM does not let go of the node */
+  async #exclusively(tracker: Spliced, work: () => Promise<void>): Promise<void> {
+    const { device, splice } = tracker;
+    await this.#dm.exclusively(splice.present() ?? splice.node, work).catch((error: unknown) => {
+      if (error instanceof ControlError) throw error;
+      throw failed(`the node of ${device} is left as it is: ${messageOf(error)}`, error);
+    });
+  }
+
+  #leadsTo({ splice }: Spliced): Promise<boolean> {
+    return this.#dm.isLinearOn(splice.node.number, splice.front);
+  }
+
+  /**
+   * The freeze, in which users wait, writes only what is left.
+   * @throws ControlError SPLICE_FAILED: it would take too long
+   */
+  async #sync({ device, splice }: Spliced, more: readonly string[]): Promise<void> {
+    const path = `/dev/dm-${splice.node.number.split(":")[1]}`;
+    const synced = syncInHelper([path, ...more], SPLICE_SYNC_TIMEOUT_MS);
+    const statuses = await synced.catch(throwUnsynced);
+    if (!statuses.includes(-ETIMEDOUT)) return;
+    const what = `what was written to ${device} does not reach it in ${SPLICE_SYNC_TIMEOUT_MS} ms`;
+    throw failed(`${what}: its users would wait for too long`, undefined);
+  }
+
+  /**
+   * @param isUnchanged asked last: another program may have given the node another table, and the one that
+   * waits leads to where the data was before
+   */
+  async #exchange(
+    tracker: Spliced,
+    what: "splice" | "return",
+    isUnchanged: () => Promise<boolean>,
+  ): Promise<void> {
+    const { device, splice } = tracker;
+    const { number } = splice.node;
+    const { state, logger } = this.#context;
+    if (!(await isUnchanged())) throw new Error("its node has another table by now");
+    const name = StateFile.exchange.name(number);
+    const path = join(state.path, name);
+    const fd = openSync(path, "a", 0o600);
+    try {
+      if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
+      const beganMs = performance.now();
+      await this.#dm.exchange(number, fd);
+      const withoutIoMs = Math.ceil(performance.now() - beganMs);
+      logger.info({ device, what, withoutIoMs }, "its node leads elsewhere");
+    } catch (error) {
+      // The program may have been killed before it could resume a node whose exchange was refused.
+      await this.#dropWaiting(tracker);
+      await this.#resume(number);
+      throw error;
+    } finally {
+      closeSync(fd);
+      // A program that does not end keeps its lock: the next daemon waits for that, too.
+      if (!isLocked(path)) state.removeFile(name);
+    }
+  }
+
+  /** What cannot be dropped is in the log. */
+  async #dropWaiting({ device, splice }: Spliced): Promise<void> {
+    const { number, clone } = splice.node;
+    await this.#dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
+      this.#context.logger.error({ device, err: error }, "a table is left in waiting");
+    });
+  }
+
+  /** A node that stays suspended is in the log. */
+  async #resume(number: string): Promise<void> {
+    await this.#dm.resume(number).catch((error: unknown) => {
+      this.#context.logger.error({ node: number, err: error }, "a node is not resumed");
+    });
+  }
+
+  /** What it leaves behind is in the log. */
+  async removeClone({ node }: Splice): Promise<void> {
+    await this.#dm.remove(node.clone).catch((error: unknown) => {
+      this.#context.logger.error({ node: node.clone, err: error }, "a clone is not removed");
+    });
+    faultPoint("live.clone-removed");
+  }
+
+  /**
+   * After an earlier daemon: waits for exchanges that are still under way, and ends what it has left half done.
+   * @param end takes back an attach that did not get to its splice, or a detach that is past it
+   */
+  async recover(
+    trackers: readonly Tracker[],
+    hasSnapshot: (tracker: Tracker) => boolean,
+    end: (tracker: Tracker) => Promise<void>,
+  ): Promise<void> {
+    await this.#fence();
+    for (const tracker of trackers) {
+      const { splice, device } = tracker;
+      if (splice === undefined) continue;
+      const its = { device, front: tracker.front, splice, noteLink: () => tracker.noteLink() };
+      try {
+        const { number, clone } = splice.node;
+        if (await this.#dm.hasOursWaiting(number, splice.front, clone)) {
+          await this.#exclusively(its, () => this.#dropWaiting(its));
+        }
+        // One in a snapshot had its splice: that it is lost is told like any loss.
+        if (!(await this.#leadsTo(its)) && !hasSnapshot(tracker)) await end(tracker);
+      } catch (error) {
+        this.#context.logger.error({ device, err: error }, "its live attach is not settled");
+      }
+    }
+  }
+
+  /**
+   * Removes clones without a tracker, unless the node that they were made of leads elsewhere by now: then
+   * they are the only way to its data.
+   * @param known those of trackers, whether these are served yet or not
+   */
+  async removeOrphans(known: readonly LiveNode[]): Promise<void> {
+    const clones = new Set(known.map(({ clone }) => clone));
+    const prefix = this.#uuidPrefix;
+    for (const { number, name, uuid } of this.#dm.nodes()) {
+      if (!uuid.startsWith(prefix) || clones.has(number)) continue;
+      try {
+        const of = uuid.slice(prefix.length);
+        const isGone = this.#dm.node(of) === undefined;
+        const isSame = !isGone && (await this.#dm.haveSameTable(of, number));
+        if (!isGone && !isSame) throw new Error(`the node ${of} leads elsewhere`);
+        await this.#dm.remove(number);
+        this.#context.logger.warn({ node: name }, "a clone without a tracker was removed");
+      } catch (error) {
+        this.#context.logger.error({ node: name, err: error }, "a clone is not removed");
+      }
+    }
+  }
+
+  async #fence(): Promise<void> {
+    const { state, logger } = this.#context;
+    for (const name of state.fileNames()) {
+      const [number] = StateFile.exchange.idsIn(name) ?? [];
+      if (number === undefined) continue;
+      const fd = openSync(join(state.path, name), "r+");
+      try {
+        const deadlineMs = performance.now() + EXCHANGE_FENCE_TIMEOUT_MS;
+        while (!tryLockFile(fd) && performance.now() < deadlineMs) {
+          await sleep(EXCHANGE_FENCE_INTERVAL_MS);
+        }
+        await this.#dm.resume(number);
+      } catch (error) {
+        logger.error({ node: number, err: error }, "an exchange of tables is not settled");
+      } finally {
+        closeSync(fd);
+        state.removeFile(name);
+      }
+    }
+  }
+}
+
+function isLocked(path: string): boolean {
+  const fd = openSync(path, "r+");
+  try {
+    return !tryLockFile(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** @throws ControlError FRONT_IN_USE: somebody writes to it past its node */
+async function assertOnlyItsNode({ front, splice }: Spliced): Promise<void> {
+  const holder = `used by dm-${splice.node.number.split(":")[1]}`;
+  for (let looks = FRONT_LOOKS; ; looks--) {
+    const users = usersOf([front.path], { exceptPid: process.pid }).get(front.path) ?? [];
+    const others = users.filter((user) => user !== holder);
+    if (others.length === 0) return;
+    if (looks === 1) {
+      const what = `the front ${front.path} is in use: ${others.join(", ")}`;
+      throw new ControlError("FRONT_IN_USE", what);
+    }
+    await sleep(FRONT_LOOK_INTERVAL_MS);
+  }
+}
+
+function unsupported(what: string, cause?: unknown): ControlError {
+  return new ControlError("LIVE_UNSUPPORTED", what, { cause });
+}
+
+function failed(what: string, cause: unknown): ControlError {
+  return new ControlError("SPLICE_FAILED", what, { cause });
+}
+
+function throwFailed(error: unknown): never {
+  throw failed(`the node could not be looked at: ${messageOf(error)}`, error);
+}
+
+function throwUnsynced(error: unknown): never {
+  throw failed(`the node could not be synced: ${messageOf(error)}`, error);
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof LinuxBlockError ? error.code : undefined;
+}
+
+function messageOf(error: unknown): string {
+  return (error as Error).message;
+}
+
+/** Of a device in use that is no device-mapper node: says what can be done. */
+export function withWaysOn(error: unknown): unknown {
+  const isBusy = error instanceof ControlError && error.code === "DEVICE_BUSY";
+  return isBusy
+    ? new ControlError("DEVICE_BUSY", error.message, { cause: error, hint: WAYS_ON })
+    : error;
+}

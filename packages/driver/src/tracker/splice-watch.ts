@@ -1,0 +1,106 @@
+/**
+ * Notices that a node does not lead to its front any more: another program has loaded another table (`lvextend`,
+ * `dmsetup reload`), or removed it. What is written from then on passes the front by.
+ */
+import { closeSync, openSync } from "node:fs";
+import { ControlError } from "@blksnap/api";
+import { type PromiseRing, preparePoll } from "@blksnap/uring";
+import { SPLICE_LOOK_INTERVAL_MS } from "../time-limits.js";
+import type { Tracker } from "./tracker.js";
+
+type Watched = Pick<Tracker, "device" | "splice"> & { readonly front: { readonly id: number } };
+
+/** @throws ControlError SPLICE_LOST */
+export function assertSpliced({ device, splice, front }: Watched): void {
+  splice?.noteLoss(front.id);
+  if (splice?.state !== "lost") return;
+  const what = `${splice.path} does not lead to the front of ${device} any more: writes were missed`;
+  throw new ControlError("SPLICE_LOST", what);
+}
+
+/** Of any node of the device mapper, from now on. It fails where that cannot be told. */
+export type UntilChange = (signal: AbortSignal) => Promise<unknown>;
+
+interface WatchOptions {
+  readonly intervalMs?: number;
+  readonly untilChange?: UntilChange;
+}
+
+export class SpliceWatch<One extends Watched = Tracker> {
+  readonly #trackers: () => Iterable<One>;
+  readonly #onLost: (tracker: One) => void;
+  readonly #told = new WeakSet<object>();
+  readonly #timer: NodeJS.Timeout;
+  readonly #untilChange: UntilChange | undefined;
+  readonly #stopping = new AbortController();
+  #isFollowing = false;
+
+  /** @param onLost told once of each loss */
+  constructor(
+    trackers: () => Iterable<One>,
+    onLost: (tracker: One) => void,
+    { intervalMs = SPLICE_LOOK_INTERVAL_MS, untilChange }: WatchOptions = {},
+  ) {
+    this.#trackers = trackers;
+    this.#onLost = onLost;
+    this.#untilChange = untilChange;
+    this.#timer = setInterval(() => this.look(), intervalMs);
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#stopping.abort();
+  }
+
+  look(): void {
+    const trackers = [...this.#trackers()].filter(({ splice }) => splice !== undefined);
+    // Before the look, so that no change is between the two.
+    if (trackers.length > 0 && !this.#isFollowing) void this.#follow();
+    for (const tracker of trackers) {
+      const { splice, front } = tracker;
+      if (splice === undefined) continue;
+      splice.noteLoss(front.id);
+      // It may be an operation that has seen it first.
+      if (splice.state !== "lost" || this.#told.has(splice)) continue;
+      this.#told.add(splice);
+      this.#onLost(tracker);
+    }
+  }
+
+  /** Looks again when any node has changed. Where that is not told, it remains the timer's. */
+  async #follow(): Promise<void> {
+    const { signal } = this.#stopping;
+    const untilChange = this.#untilChange;
+    if (untilChange === undefined || signal.aborted) return;
+    this.#isFollowing = true;
+    try {
+      const changed: Promise<unknown> = untilChange(signal);
+      await changed;
+    } catch {
+      return;
+    } finally {
+      this.#isFollowing = false;
+    }
+    if (!signal.aborted) this.look();
+  }
+}
+
+const CONTROL = "/dev/mapper/control";
+const POLLIN = 1;
+
+/** The kernel's count of changes to nodes: what is opened now can be read when there is another one. */
+export function nodeChanges(ring: PromiseRing): UntilChange {
+  return async (signal) => {
+    const fd = openSync(CONTROL, "r");
+    try {
+      return await ring.submit(
+        (on, low, high) => preparePoll(on, fd, POLLIN, low, high),
+        null,
+        signal,
+      );
+    } finally {
+      closeSync(fd);
+    }
+  };
+}

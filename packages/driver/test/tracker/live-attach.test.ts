@@ -1,0 +1,300 @@
+/** Live attach over a device mapper that fails where the test says. */
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type DeviceMapper, Splice } from "@blksnap/linux-block";
+import { tryLockFile } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { StateDirectory } from "../../dist/records/state-directory.js";
+import { LiveAttach } from "../../dist/tracker/live-attach.js";
+import { assertSpliced, SpliceWatch } from "../../dist/tracker/splice-watch.js";
+import type { Tracker } from "../../dist/tracker/tracker.js";
+
+const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
+const FRONT = "259:0";
+
+/** The tables of one node; a step that fails may have been done all the same. */
+class FakeMapper {
+  leadsTo = "disk";
+  waiting: string | undefined;
+  failing = "";
+  doneAllTheSame = false;
+  readonly asked: string[] = [];
+  present: { number: string; name: string; uuid: string }[] = [];
+  same = true;
+  onLoad = (): void => undefined;
+  /** Another program's: what the node leads to after an exchange. */
+  stolen: string | undefined;
+  isHeldByLvm = false;
+
+  #step(name: string, work: () => void): Promise<void> {
+    this.asked.push(name);
+    const fails = this.failing === name;
+    if (!fails || this.doneAllTheSame) work();
+    return fails ? Promise.reject(new Error(`${name} fails`)) : Promise.resolve();
+  }
+
+  isLinearOn = async (_: string, layer: string) => this.leadsTo === layer;
+  prepareSplice = (_: string, layer: string) => this.#step("load", () => (this.waiting = layer));
+  prepareReturn = () =>
+    this.#step("load", () => {
+      this.waiting = "disk";
+      this.onLoad();
+    });
+  exchange = () =>
+    this.#step("exchange", () => {
+      this.leadsTo = this.stolen ?? this.waiting ?? this.leadsTo;
+      this.waiting = undefined;
+    });
+  dropWaiting = () => this.#step("drop", () => (this.waiting = undefined));
+  resume = (number: string) => this.#step(`resume ${number}`, () => undefined);
+  remove = (number: string) => this.#step(`remove ${number}`, () => undefined);
+  nodes = () => this.present;
+  node = (number: string) => this.present.find((one) => one.number === number);
+  haveSameTable = async () => this.same;
+  hasOursWaiting = async (_: string, layer: string) =>
+    this.waiting === layer || this.waiting === "disk";
+  exclusively = async (_: unknown, work: () => Promise<void>) => {
+    if (this.isHeldByLvm) throw new Error("LVM changes the volume group");
+    await work();
+  };
+}
+
+function world() {
+  const state = new StateDirectory(mkdtempSync(join(tmpdir(), "live-")));
+  const said: string[] = [];
+  const say = (_: unknown, text: string) => said.push(text);
+  const logger = { info: say, warn: say, error: say };
+  const dm = new FakeMapper();
+  const context = { state, logger, blockDevices: {} } as never;
+  const live = new LiveAttach(context, dm as unknown as DeviceMapper);
+  const splice = new Splice(NODE);
+  splice.front = FRONT;
+  const tracker = {
+    device: "/dev/vg/data",
+    front: { deviceNumber: FRONT, id: 0, path: "/dev/no-ublkb0" },
+    splice,
+    noteLink: () => dm.asked.push("note"),
+  } as never;
+  return { state, said, dm, live, splice, tracker: tracker as Tracker & { splice: Splice } };
+}
+
+async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
+  return work.then(
+    () => undefined,
+    (error) => error.code,
+  );
+}
+
+test("the node changes in the exchange alone, and back", async () => {
+  const { dm, live, splice, tracker, state } = world();
+  await live.splice(tracker);
+  assert.equal([splice.state, dm.leadsTo], ["on", FRONT]);
+  await live.takeOut(tracker);
+  assert.equal([dm.leadsTo, dm.waiting], ["disk", undefined]);
+  assert.equal(dm.asked, ["load", "note", "exchange", "drop", "load", "exchange"]);
+  assert.equal(
+    state.fileNames().filter((name) => name !== "lock"),
+    [],
+  );
+});
+
+test("a splice that fails leaves the node as it was, and nothing in waiting", async () => {
+  for (const failing of ["load", "exchange"]) {
+    const { dm, live, tracker } = world();
+    dm.failing = failing;
+    assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+    assert.equal([dm.leadsTo, dm.waiting, dm.asked.at(-1)], ["disk", undefined, "drop"]);
+    // A program that is killed between a refused exchange and its resume leaves the node suspended.
+    assert.is(dm.asked.indexOf("resume 254:3") > dm.asked.indexOf("drop"), failing === "exchange");
+  }
+});
+
+test("a node that gets another table before the exchange keeps that", async () => {
+  const attaching = world();
+  attaching.dm.same = false;
+  assert.is(await codeOf(attaching.live.splice(attaching.tracker)), "SPLICE_FAILED");
+  const detaching = world();
+  await detaching.live.splice(detaching.tracker);
+  detaching.dm.asked.length = 0;
+  detaching.dm.onLoad = () => {
+    detaching.dm.leadsTo = "another";
+  };
+  await detaching.live.takeOut(detaching.tracker);
+  assert.is(detaching.dm.leadsTo, "another");
+  for (const { dm } of [attaching, detaching]) {
+    assert.is(dm.waiting, undefined);
+    assert.not(dm.asked.includes("exchange"));
+  }
+});
+
+test("an exchange that was done though its program failed is done", async () => {
+  const { dm, live, splice, tracker } = world();
+  dm.failing = "exchange";
+  dm.doneAllTheSame = true;
+  await live.splice(tracker);
+  assert.is(splice.state, "on");
+  await live.takeOut(tracker);
+  assert.is(dm.leadsTo, "disk");
+});
+
+test("a return that fails leaves the front under the node, watched as before", async () => {
+  for (const failing of ["load", "exchange"]) {
+    const { dm, live, splice, tracker } = world();
+    await live.splice(tracker);
+    dm.failing = failing;
+    assert.is(await codeOf(live.takeOut(tracker)), "SPLICE_FAILED");
+    assert.equal([dm.leadsTo, dm.waiting, splice.state], [FRONT, undefined, "on"]);
+  }
+});
+
+test("a node that leads elsewhere is not led back over another program's table", async () => {
+  const { dm, live, tracker } = world();
+  await live.splice(tracker);
+  dm.leadsTo = "another";
+  dm.waiting = FRONT;
+  await live.takeOut(tracker);
+  assert.equal([dm.leadsTo, dm.waiting], ["another", undefined]);
+  assert.equal(dm.asked, ["load", "note", "exchange", "drop"]);
+});
+
+test("a table that another program loads before the exchange is not taken for the splice", async () => {
+  const { dm, live, splice, tracker } = world();
+  dm.stolen = "another";
+  assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+  assert.equal([dm.leadsTo, splice.state], ["another", "making"]);
+});
+
+test("a node that LVM is changing is left alone, and so is one whose attach did not begin", async () => {
+  const { dm, live, splice, tracker } = world();
+  dm.isHeldByLvm = true;
+  assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+  assert.equal([dm.leadsTo, dm.asked], ["disk", []]);
+  // It is taken back at once, without LVM.
+  await live.takeOut(tracker);
+  dm.leadsTo = FRONT;
+  splice.state = "on";
+  assert.is(await codeOf(live.takeOut(tracker)), "SPLICE_FAILED");
+  assert.equal([dm.leadsTo, splice.state, dm.asked], [FRONT, "on", []]);
+});
+
+test("an exchange whose program does not end is waited for by whoever comes next", async () => {
+  const { dm, live, state, tracker } = world();
+  const path = join(state.path, "exchange-254:3");
+  const program = openSync(path, "a");
+  tryLockFile(program);
+  assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+  assert.not(dm.asked.includes("exchange"));
+  assert.ok(existsSync(path), "the next daemon has to wait for it");
+  closeSync(program);
+  await live.splice(tracker);
+  assert.is(dm.leadsTo, FRONT);
+  assert.not(existsSync(path));
+});
+
+test("after a daemon's death an attach without its splice is taken back, others continue", async () => {
+  const { dm, live, tracker } = world();
+  const ended: Tracker[] = [];
+  const end = async (one: Tracker) => void ended.push(one);
+  dm.waiting = FRONT;
+  await live.recover([tracker], () => false, end);
+  assert.equal([ended.length, dm.waiting], [1, undefined]);
+
+  await live.recover([tracker], () => true, end);
+  assert.is(ended.length, 1, "in a snapshot: its loss is told");
+
+  dm.leadsTo = FRONT;
+  dm.waiting = "disk";
+  await live.recover([tracker], () => false, end);
+  assert.equal([ended.length, dm.waiting], [1, undefined]);
+});
+
+test("what an exchange has left is resumed, and its mark removed", async () => {
+  const { dm, live, state } = world();
+  writeFileSync(join(state.path, "exchange-254:3"), "");
+  await live.recover(
+    [],
+    () => false,
+    async () => undefined,
+  );
+  assert.equal(dm.asked, ["resume 254:3"]);
+  assert.not(readdirSync(state.path).includes("exchange-254:3"));
+});
+
+test("clones of ours without a tracker are removed, unless they are the only way", async () => {
+  const { dm, live, state } = world();
+  const owner = state.owner.toString(16).padStart(8, "0");
+  const clone = (number: string, of: string, by = owner) => ({
+    number,
+    name: `clone-${number}`,
+    uuid: `blksnap-${by}-${of}`,
+  });
+  dm.present = [
+    { number: "254:1", name: "vg-data", uuid: "LVM-x" },
+    clone("254:5", "254:1"),
+    clone("254:6", "254:99"),
+    clone("254:7", "254:1"),
+    clone("254:8", "254:1", "00000000"),
+  ];
+  await live.removeOrphans([NODE]);
+  assert.equal(dm.asked, ["remove 254:5", "remove 254:6"]);
+  dm.asked.length = 0;
+  dm.same = false;
+  await live.removeOrphans([NODE]);
+  assert.equal(dm.asked, ["remove 254:6"], "the node leads elsewhere");
+});
+
+test("a change of any node is looked at at once", async () => {
+  const splice = new Splice(NODE);
+  splice.state = "on";
+  let leads = true;
+  splice.leadsTo = () => leads;
+  const changes: (() => void)[] = [];
+  let told = 0;
+  const watch = new SpliceWatch(
+    () => [{ device: "/dev/vg/data", splice, front: { id: 0 } }],
+    () => told++,
+    { intervalMs: 2 ** 31 - 1, untilChange: () => new Promise<void>((done) => changes.push(done)) },
+  );
+  watch.look();
+  watch.look();
+  assert.is(changes.length, 1, "one waits");
+  leads = false;
+  changes[0]?.();
+  await new Promise((done) => setImmediate(done));
+  assert.equal([told, changes.length], [1, 2]);
+  watch.stop();
+  changes[1]?.();
+  await new Promise((done) => setImmediate(done));
+  assert.is(changes.length, 2);
+});
+
+test("a loss is told once, and stays", () => {
+  const splice = new Splice(NODE);
+  const tracker = { device: "/dev/vg/data", splice, front: { id: 0 } };
+  const told: unknown[] = [];
+  const watch = new SpliceWatch(
+    () => [tracker],
+    (one) => told.push(one),
+  );
+  let leads = true;
+  splice.leadsTo = () => leads;
+  leads = false;
+  watch.look();
+  assert.is(splice.state, "making", "not before it was made");
+  leads = true;
+  splice.state = "on";
+  watch.look();
+  assertSpliced(tracker as never);
+  leads = false;
+  assert.throws(() => assertSpliced(tracker as never), /writes were missed/);
+  watch.look();
+  watch.look();
+  leads = true;
+  assert.throws(() => assertSpliced(tracker as never), /writes were missed/);
+  assert.equal(told, [tracker]);
+  watch.stop();
+});
+
+test.run();

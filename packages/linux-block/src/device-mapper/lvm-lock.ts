@@ -1,0 +1,88 @@
+/**
+ * LVM's lock of a volume group. Its programs load tables, write their metadata and exchange the tables while they
+ * hold it: a table that is put in between would be the one that they activate.
+ *
+ * It is a flock(2) on a file that the last holder removes; so whoever gets one looks whether it is still the file
+ * of that name. A program of its own holds it, and lets go when this process ends.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { LinuxBlockError } from "../errors.js";
+import { programEnvironment } from "./dmsetup.js";
+import type { MappedNode } from "./mapped-node.js";
+
+/** LVM's default; there is none where no program of LVM runs. */
+const FOLDER = "/run/lock/lvm";
+const WAIT_S = 10;
+/** For the program itself. */
+const SPARE_MS = 5_000;
+
+const HOLD = `
+while :; do
+  exec 9>>"$1" && flock -w "$2" 9 || exit 1
+  [ "$1" -ef /proc/$$/fd/9 ] && break
+done
+echo held
+read -r _
+`;
+
+/** Of a logical volume: "my--group-data" is of the group "my-group". */
+export function volumeGroupOf({
+  name,
+  uuid,
+}: Pick<MappedNode, "name" | "uuid">): string | undefined {
+  if (!uuid.startsWith("LVM-")) return undefined;
+  const [group] = /^(?:[^-]|--)+(?=-[^-])/.exec(name) ?? [];
+  return group?.replaceAll("--", "-");
+}
+
+/**
+ * Does something while no program of LVM changes the node's group; at once for what is no logical volume.
+ * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the lock is not to be had, nothing was done
+ */
+export async function withGroupLock<Result>(
+  node: Pick<MappedNode, "name" | "uuid">,
+  work: () => Promise<Result>,
+  { folder = FOLDER, waitS = WAIT_S }: { folder?: string; waitS?: number } = {},
+): Promise<Result> {
+  const group = volumeGroupOf(node);
+  if (group === undefined || !existsSync(folder)) return work();
+  const path = join(folder, `V_${group}`);
+  const holder = spawn("sh", ["-c", HOLD, "sh", path, String(waitS)], {
+    detached: true,
+    env: programEnvironment(),
+    stdio: ["pipe", "pipe", "ignore"],
+  });
+  try {
+    if (!(await isHeld(holder, waitS * 1000 + SPARE_MS))) {
+      const what = `LVM changes the volume group ${group}: its lock ${path} was not free for ${waitS} s`;
+      throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
+    }
+    return await work();
+  } finally {
+    holder.stdin?.end();
+  }
+}
+
+async function isHeld(holder: ChildProcess, limitMs: number): Promise<boolean> {
+  holder.stdin?.on("error", () => undefined);
+  const timer = setTimeout(() => endSession(holder), limitMs);
+  const answer = await new Promise<boolean>((resolve) => {
+    holder.stdout?.once("data", () => resolve(true));
+    holder.once("error", () => resolve(false));
+    holder.once("exit", () => resolve(false));
+  });
+  clearTimeout(timer);
+  return answer;
+}
+
+/** With the flock that it waits for. */
+function endSession({ pid }: ChildProcess): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch {
+    // It has ended meanwhile.
+  }
+}

@@ -1,0 +1,83 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { volumeGroupOf, withGroupLock } from "../../dist/device-mapper/lvm-lock.js";
+
+const NODE = { name: "my--group-data", uuid: "LVM-x" };
+
+/** A program of LVM that has a lock; answers what ends it. */
+async function locked(path: string): Promise<() => Promise<void>> {
+  const holder = spawn("flock", [path, "sh", "-c", "echo held; read -r _"], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const ended = once(holder, "exit");
+  await once(holder.stdout, "data");
+  return async () => {
+    holder.stdin.end();
+    await ended;
+  };
+}
+
+test("the group is in the name of a logical volume", () => {
+  const of = (name: string) => volumeGroupOf({ name, uuid: "LVM-x" });
+  assert.is(of("vg-data"), "vg");
+  assert.is(of("my--group-data--1"), "my-group");
+  assert.is(of("a----b-c-real"), "a--b");
+  assert.is(of("none"), undefined);
+  assert.is(volumeGroupOf({ name: "vg-data", uuid: "CRYPT-x" }), undefined);
+});
+
+test("a group that LVM is changing is waited for, and not for ever", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "lvm-"));
+  const release = await locked(join(folder, "V_my-group"));
+  let works = 0;
+  const work = async () => ++works;
+  const failure = await withGroupLock(NODE, work, { folder, waitS: 0 }).then(
+    () => assert.unreachable("it is held"),
+    (error) => error,
+  );
+  assert.is(failure.code, "DEVICE_MAPPER_FAILED");
+  assert.match(failure.message, /LVM changes the volume group my-group/);
+  assert.is(works, 0);
+  const waiting = withGroupLock(NODE, work, { folder, waitS: 600 });
+  await release();
+  assert.is(await waiting, 1);
+  rmSync(folder, { recursive: true });
+});
+
+test("LVM waits while the node is changed, also where it has removed the lock's file", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "lvm-"));
+  const path = join(folder, "V_my-group");
+  let hasLock = false;
+  let next: Promise<() => Promise<void>> | undefined;
+  const releaseFirst = await locked(path);
+  const waiting = withGroupLock(NODE, work, { folder, waitS: 600 });
+  // As the programs of LVM end.
+  rmSync(path);
+  await releaseFirst();
+  async function work() {
+    assert.ok(existsSync(path), "what it has locked is what others lock");
+    next = locked(path);
+    void next.then(() => {
+      hasLock = true;
+    });
+    const busy = spawn("flock", ["-n", path, "true"]);
+    assert.equal(await once(busy, "exit"), [1, null]);
+    assert.not(hasLock);
+  }
+  await waiting;
+  await (await next)?.();
+  rmSync(folder, { recursive: true });
+});
+
+test("what is no logical volume needs no lock", async () => {
+  const work = async () => "done";
+  assert.is(await withGroupLock({ name: "a-b", uuid: "" }, work, { folder: "/" }), "done");
+  assert.is(await withGroupLock(NODE, work, { folder: "/nonexistent" }), "done");
+});
+
+test.run();

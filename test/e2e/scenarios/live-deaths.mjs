@@ -1,0 +1,189 @@
+/**
+ * Live attach, and daemons that die in the middle of it, are stopped, or need what is attached. A run takes a
+ * fifth of the deaths, by its seed; POINTS=. has all of them.
+ */
+import { mkdirSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { LIVE_FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
+import { run, start } from "../lib/command.mjs";
+import { Daemon } from "../lib/daemon.mjs";
+import { linear, mapped, sectorsOf } from "../lib/device-mapper.mjs";
+import { ramDisks } from "../lib/disks.mjs";
+import { Faults } from "../lib/faults.mjs";
+import { checkFileSystem } from "../lib/file-systems.mjs";
+import { Checker, codeOf, identityOf, nodes, tableOf, usedNode } from "../lib/live.mjs";
+import { seededRandom } from "../lib/random.mjs";
+import { note, scenario } from "../lib/scenario.mjs";
+import { MIB } from "../lib/snapshots.mjs";
+import { servingPid, successor } from "../lib/successor.mjs";
+import { until } from "../lib/wait.mjs";
+
+const LONG = { timeLimitMs: 1_200_000 };
+const { POINTS, SEED = String(Date.now()) } = process.env;
+const PARTS = 5;
+const random = seededRandom(SEED);
+
+const test = scenario(import.meta.url, { daemon: false });
+
+/** What the next daemon makes of a death at each point: the attach or detach is undone, or done. */
+const DEATHS = [
+  ...["attach.recorded", "attach.front-live"].map((point) => ["attach", point]),
+  ...["live.cloned", "live.prepared"].map((point) => ["attach", point]),
+  ["attach", "live.spliced", "attached"],
+  ["detach", "live.return-prepared", "attached"],
+  ...["live.returned", "live.clone-removed"].map((point) => ["detach", point]),
+  ...["detach.front-synced", "detach.record-removed"].map((point) => ["detach", point]),
+];
+
+function deathsOfThisRun() {
+  if (POINTS !== undefined) return DEATHS.filter(([, point]) => new RegExp(POINTS).test(point));
+  const part = random.below(PARTS);
+  return DEATHS.filter((_, index) => index % PARTS === part);
+}
+
+const deaths = deathsOfThisRun();
+
+test(
+  `the daemon killed at ${deaths.length} of ${DEATHS.length} steps, under a writer`,
+  async (t) => {
+    assert.equal(
+      LIVE_FAULT_POINTS.filter((point) => !DEATHS.some(([, name]) => name === point)),
+      [],
+    );
+    note(`SEED=${SEED}`);
+    const faults = new Faults(t);
+    t.daemon = await Daemon.startFor(t, { args: ["--supervise"], env: faults.environment });
+    const { node, path, unmount } = await usedNode(t);
+    const before = [await tableOf(node), await identityOf(node), nodes()];
+    const checker = new Checker(t, path);
+    for (const [verb, point, left] of deaths) {
+      const pid = await servingPid(t);
+      if (verb === "detach") await t.client.attach(node);
+      await faults.arm(point);
+      const ended = codeOf(t.client[verb](node));
+      await faults.met();
+      await successor(t, pid);
+      await ended;
+      const { trackers, waiting } = await t.client.status();
+      assert.equal(waiting, [], point);
+      assert.is(trackers.length, left === "attached" ? 1 : 0, point);
+      if (left === "attached") {
+        assert.is((await t.client.cbtInfo(node)).device, node, point);
+        await t.client.detach(node);
+      }
+      assert.equal([await tableOf(node), await identityOf(node), nodes()], before, point);
+      assert.match(await run(["dmsetup", "info", node]), "Tables present:    LIVE\n", point);
+    }
+    await checker.stop();
+    await unmount();
+    await checkFileSystem("ext4", node);
+    await t.daemon.stop();
+  },
+  LONG,
+);
+
+const STATE = "/run/blksnap/state";
+const WRITE_DELAY_MS = 3_000;
+
+function exchanges() {
+  return readdirSync(STATE).filter((name) => name.startsWith("exchange-"));
+}
+
+/** A node on a disk whose writes take their time, with one of them always on its way. */
+async function slowlyWritten(t) {
+  await run(["modprobe", "dm-delay"]);
+  const [disk] = await ramDisks(t, 1, 16 * MIB);
+  const { path: below } = await mapped(t, [
+    `0 ${await sectorsOf(disk)} delay ${disk} 0 0 ${disk} 0 ${WRITE_DELAY_MS}`,
+  ]);
+  const node = await linear(t, below);
+  const flag = join(t.folder, t.name("flag-"));
+  writeFileSync(flag, "");
+  t.defer(() => rmSync(flag, { force: true }));
+  const write = `dd if=/dev/zero of=${node} bs=4k count=1 oflag=direct conv=notrunc status=none`;
+  const writer = start(["sh", "-c", `while [ -e ${flag} ]; do ${write} || exit 1; done`]);
+  async function stop() {
+    rmSync(flag);
+    assert.is((await writer.end()).status, 0);
+  }
+  return { node, stop };
+}
+
+/** Whether another process than the daemon is at it: that one goes on, whatever becomes of the daemon. */
+function isUnderWay(daemonPid) {
+  const others = readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && pid !== `${daemonPid}`);
+  return others.some((pid) => openFiles(pid).some((path) => path.startsWith(`${STATE}/exchange-`)));
+}
+
+function openFiles(pid) {
+  try {
+    const folder = `/proc/${pid}/fd`;
+    return readdirSync(folder).map((fd) => readlinkSync(`${folder}/${fd}`));
+  } catch {
+    // It has ended meanwhile.
+    return [];
+  }
+}
+
+/** Kills the daemon while the tables are exchanged, which the write on its way holds up. */
+async function killInExchange(t, verb, node, options) {
+  const pid = await servingPid(t);
+  const asked = codeOf(t.client[verb](node, options));
+  await until("the exchange is under way", () => isUnderWay(pid));
+  process.kill(pid, "SIGKILL");
+  await successor(t, pid);
+  await asked;
+  assert.equal(exchanges(), []);
+}
+
+test("the daemon killed while the tables are exchanged", async (t) => {
+  t.daemon = await Daemon.startFor(t, { args: ["--supervise"] });
+  const { node, stop } = await slowlyWritten(t);
+  const before = [await tableOf(node), nodes()];
+  const verbs = POINTS === undefined ? [random.pick(["attach", "detach"])] : ["attach", "detach"];
+  note(`SEED=${SEED}: ${verbs.join(", ")}`);
+  if (verbs.includes("attach")) await killInExchange(t, "attach", node, { kind: "live" });
+  const attached = await t.client.attach(node, { kind: "live" });
+  assert.equal([attached.already_attached, attached.live], [verbs.includes("attach"), node]);
+  assert.is((await t.client.cbtInfo(node)).front, attached.front);
+  if (verbs.includes("detach")) await killInExchange(t, "detach", node);
+  else await t.client.detach(node);
+  const { trackers, waiting } = await t.client.status();
+  assert.equal([trackers, waiting], [[], []]);
+  assert.equal([await tableOf(node), nodes()], before);
+  await stop();
+  await t.daemon.stop();
+});
+
+test("a stop of the daemon takes the front out, a kept one finds it again", async (t) => {
+  t.daemon = await Daemon.startFor(t);
+  const { node, path } = await usedNode(t);
+  const before = [await tableOf(node), nodes()];
+  const checker = new Checker(t, path);
+  const { front } = await t.client.attach(node);
+  await t.client.daemonStop({ keep: true });
+  await t.daemon.ended();
+  await Daemon.startFor(t, { name: "next" });
+  const known = await t.client.attach(node);
+  assert.equal([known.already_attached, known.front], [true, front]);
+  assert.is((await t.client.cbtInfo(front)).device, node);
+  const rounds = checker.rounds;
+  await until("the writer continues", () => checker.rounds > rounds);
+  await t.daemon.stop();
+  assert.equal([await tableOf(node), nodes()], before);
+  await checker.stop();
+});
+
+test("a device that the daemon writes to is not attached live", async (t) => {
+  const { node, path } = await usedNode(t);
+  const before = [await tableOf(node), nodes()];
+  const directory = join(path, "kept-state");
+  mkdirSync(directory);
+  t.daemon = await Daemon.startFor(t, { args: ["--persistent-dir", directory] });
+  assert.is(await codeOf(t.client.attach(node)), "DEVICE_BUSY");
+  assert.equal([await tableOf(node), nodes()], before);
+  await t.daemon.stop();
+});
+
+test.run();

@@ -1,0 +1,158 @@
+/**
+ * Live attach: the front is put under a device-mapper node while its file system is mounted and written to,
+ * and taken out again. Users must not be affected. Deaths of the daemon: live-deaths.mjs.
+ */
+import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import * as assert from "uvu/assert";
+import { attempt, run } from "../lib/command.mjs";
+import { ctl } from "../lib/ctl.mjs";
+import { mapped, sectorsOf } from "../lib/device-mapper.mjs";
+import { ramDisks } from "../lib/disks.mjs";
+import {
+  checkFileSystem,
+  checksums,
+  makeFileSystem,
+  mount,
+  mountImage,
+} from "../lib/file-systems.mjs";
+import { Checker, codeOf, identityOf, nodes, tableOf, usedNode } from "../lib/live.mjs";
+import { note, scenario } from "../lib/scenario.mjs";
+import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
+
+const ESTALE = 116;
+const LONG = { timeLimitMs: 1_200_000 };
+/** POINTS=. has the larger one, and more than one round. */
+const isThorough = process.env.POINTS !== undefined;
+const TYPES = isThorough ? ["zeroed ext4", "xfs"] : ["zeroed ext4"];
+const ROUNDS = isThorough ? 3 : 1;
+
+const test = scenario(import.meta.url);
+
+for (const type of TYPES) {
+  test(
+    `${type} mounted and written to while attached, snapshotted and detached`,
+    async (t) => {
+      const { node, path, unmount } = await usedNode(t, type);
+      const before = [await tableOf(node), await identityOf(node), nodes()];
+      const checker = new Checker(t, path);
+      for (let round = 0; round < ROUNDS; round++) {
+        await attachedLife(t, { type, node, path, checker, before });
+        await ctl("detach", "--device", node);
+        assert.equal([await tableOf(node), await identityOf(node), nodes()], before);
+      }
+      await checker.stop();
+      note(`${checker.rounds} rounds of fio --verify`);
+      const sums = await checksums(path);
+      await unmount();
+      await checkFileSystem(type === "xfs" ? "xfs" : "ext4", node);
+      const again = await mount(t, node);
+      assert.is(await checksums(again.path), sums);
+    },
+    LONG,
+  );
+}
+
+async function attachedLife(t, { type, node, path, checker, before }) {
+  const { stdout } = await ctl("attach", "--device", node);
+  assert.match(stdout, new RegExp(`^front=/dev/ublkb\\d+\\nlive=${node}$`, "m"));
+  assert.is(await identityOf(node), before[1]);
+  assert.not.equal(await tableOf(node), before[0]);
+  const kind = type === "xfs" ? "xfs" : "ext4";
+  const { images, destroy } = await takeSnapshot(t, [node]);
+  const folder = await mountImage(t, kind, images[0], ["ro"]);
+  const sumOf = (cwd) => run(["md5sum", "kept"], { cwd });
+  assert.is(await sumOf(folder.path), await sumOf(path));
+  await folder.unmount();
+  await checkFileSystem(kind, images[0]);
+  const frozen = await run(["md5sum", images[0]]);
+  const rounds = checker.rounds;
+  await until("the writer continues", () => checker.rounds > rounds);
+  assert.is(await run(["md5sum", images[0]]), frozen);
+  await destroy();
+}
+
+test("a node that gets another table: tracking ends with its reason", async (t) => {
+  t.expectKernelMessages(/I\/O error, dev ublkb/);
+  const [disk] = await ramDisks(t, 1, 16 * MIB);
+  const { path: node, load } = await mapped(t, [`0 ${await sectorsOf(disk)} linear ${disk} 0`]);
+  const before = [await tableOf(node), nodes()];
+  await t.client.attach(node, { kind: "live" });
+  const { id, images, destroy } = await takeSnapshot(t, [node], { stores: ["memory:"] });
+  await run(["cmp", images[0], node]);
+  // It leads there again at once, but what was written meanwhile is not known.
+  const spliced = await tableOf(node);
+  await load([before[0].trim()]);
+  await load([spliced.trim()]);
+  assert.is(await codeOf(t.client.cbtInfo(node)), "SPLICE_LOST");
+  assert.is(await codeOf(t.client.diff(node, 0)), "SPLICE_LOST");
+  await until("the event is told", async () => {
+    const events = await t.client.listEvents(id);
+    return events.some(({ event, errno }) => event === "corrupted" && errno === ESTALE);
+  });
+  const direct = ["dd", `if=${images[0]}`, "of=/dev/null", "bs=1M", "iflag=direct"];
+  assert.is((await attempt(direct)).status, 1);
+  await destroy();
+  await t.client.detach(node);
+  assert.equal([await tableOf(node), nodes()], before);
+});
+
+/** The kernel's node of the only clone. */
+function cloneNode() {
+  const isClone = (name) => read(name).endsWith("-blksnap");
+  const read = (name) => readFileSync(`/sys/block/${name}/dm/name`, "utf8").trim();
+  const names = readdirSync("/sys/block").filter((name) => name.startsWith("dm-") && isClone(name));
+  assert.is(names.length, 1);
+  return `/dev/${names[0]}`;
+}
+
+test("what cannot be attached live is named, and nothing is changed", async (t) => {
+  const [disk, other] = await ramDisks(t, 2, 64 * MIB);
+  await makeFileSystem("ext4", disk);
+  const mounted = await mount(t, disk);
+  const busy = await ctl("attach", "--device", disk);
+  assert.is(busy.status, 1);
+  assert.match(busy.stderr, "device-mapper linear node");
+  assert.is(await codeOf(t.client.attach(disk, { kind: "live" })), "LIVE_UNSUPPORTED");
+  await mounted.unmount();
+
+  const half = (await sectorsOf(other)) / 2;
+  const parts = [`0 ${half} linear ${other} ${half}`, `${half} ${half} linear ${other} 0`];
+  const { path: node, load, suspend, resume } = await mapped(t, parts);
+  const front = await t.client.attach(node, { kind: "front" });
+  assert.equal([front.attach_kind, front.live], ["front", null]);
+  await t.client.detach(node);
+  assert.is((await t.client.attach(node)).attach_kind, "front");
+  await t.client.detach(node);
+
+  const live = { kind: "live" };
+  const refused = (wanted) => codeOf(t.client.attach(node, { ...live, ...wanted }));
+  const before = [await tableOf(node), nodes()];
+  const assertAsBefore = async () => assert.equal([await tableOf(node), nodes()], before);
+  assert.is(await refused({ persistent: true }), "LIVE_UNSUPPORTED");
+  await suspend();
+  assert.is(await refused(), "LIVE_UNSUPPORTED");
+  await resume();
+  await run(["dmsetup", "load", node], { input: parts.join("\n") });
+  assert.is(await refused(), "LIVE_UNSUPPORTED");
+  await run(["dmsetup", "clear", node]);
+  await assertAsBefore();
+  await load([parts[0], `${half} ${half} error`]);
+  assert.is(await refused(), "LIVE_UNSUPPORTED");
+  await load(parts);
+
+  const first = await t.client.attach(node, live);
+  for (const path of [node, first.front, cloneNode()]) {
+    const known = await t.client.attach(path, live);
+    assert.equal([known.already_attached, known.live], [true, node], path);
+  }
+  assert.is(await codeOf(t.client.attach(other)), "DEVICE_OVERLAPS");
+  // What is in the front's own cache would be written over what the node's users write afterwards.
+  const raw = openSync(first.front, "r+");
+  assert.is(await codeOf(t.client.detach(node)), "FRONT_IN_USE");
+  closeSync(raw);
+  await t.client.detach(first.front);
+  await assertAsBefore();
+});
+
+test.run();
