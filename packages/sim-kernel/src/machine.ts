@@ -226,7 +226,7 @@ export class SimMachine {
   /** Descriptors are closed when the last I/O has ended. */
   #tryLeave(process: SimProcess): void {
     if (process.inFlight.size > 0 || !this.#leaving.delete(process)) return;
-    for (const fd of [...process.files.keys()]) process.closeFile(fd);
+    process.leave();
   }
 
   /** The power goes, and comes back: what was not synced survives in part, or not. */

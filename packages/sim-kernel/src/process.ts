@@ -65,6 +65,8 @@ export class SimProcess implements IoOwner {
   /** Rings. */
   readonly endings: Set<Ending> = new Set();
   readonly mappings: Set<Mapping> = new Set();
+  /** What its calls that have not ended use: it is held, also when its descriptor is closed. */
+  readonly #uses = new Set<() => void>();
   #lowestFree = FD_FIRST;
 
   constructor(id: number) {
@@ -78,6 +80,22 @@ export class SimProcess implements IoOwner {
   end(io: Io): void {
     this.inFlight.delete(io);
     this.onIoEnd?.();
+  }
+
+  /** A call begins that uses it. @returns ends that */
+  use(open: OpenFile): () => void {
+    open.hold();
+    const letGo = (): void => {
+      if (this.#uses.delete(letGo)) open.release();
+    };
+    this.#uses.add(letGo);
+    return letGo;
+  }
+
+  /** It is gone, with all of its I/O. */
+  leave(): void {
+    for (const fd of [...this.files.keys()]) this.closeFile(fd);
+    for (const letGo of [...this.#uses]) letGo();
   }
 
   /** @returns its descriptor, the lowest that is free */

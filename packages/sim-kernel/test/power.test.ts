@@ -1,6 +1,7 @@
 /** What files survive, and in what state. */
 import {
   closeSync,
+  constants,
   existsSync,
   fstatSync,
   openSync,
@@ -149,6 +150,21 @@ test("a kill loses no file, and frees locks and descriptors", async () => {
     });
   });
 });
+
+test("a kill in the middle of a read frees what was opened for one alone", () =>
+  withMachines(10, async (machine) => {
+    machine.addDisk("sda", { sizeBytes: 65536 });
+    const exclusive = constants.O_RDWR | constants.O_EXCL;
+    const first = async () => {
+      const handle = await open("/dev/sda", exclusive);
+      return handle.read(Buffer.alloc(4096), 0, 4096, 0);
+    };
+    machine.start(first).catch(() => undefined);
+    await machine.run(() => (machine.runningProcess?.inFlight.size ?? 0) > 0);
+    machine.kill();
+    await machine.settle();
+    machine.start(() => closeSync(openSync("/dev/sda", exclusive)));
+  }));
 
 test("mapped memory is the file's, until who mapped it is killed", async () => {
   await withMachines(1, async (machine) => {
