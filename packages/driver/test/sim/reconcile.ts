@@ -66,12 +66,13 @@ function reconcilePersistence(
   if (isOn ? !mayBe : device.persistent === "yes") {
     throw new Violation(`${device.path} is ${isOn ? "" : "not "}persistent`);
   }
+  const wasOn = device.persistent === "yes";
   if (isOn) device.persistent = "yes";
   if (!device.mayBeNew || !isOn || device.generation === undefined) return;
   const isContinued = cbt.generation_id === device.generation;
   // A later life keeps the kind of the reason, and not its words.
   const reason = cbt.generation_reason;
-  if (!isContinued && why === null && reason === "first_attach" && device.persistent === "yes") {
+  if (!isContinued && why === null && reason === "first_attach" && wasOn) {
     throw new Violation(`${device.path}: the map begins anew, and nobody says why`);
   }
   sim.tell(
