@@ -49,6 +49,7 @@ const samplesOf: Readonly<Record<string, Samples>> = {
     wrong: ["panic", "BREAK-SNAPSHOT", "block-writes=", "block-writes=0", "block-writes=1.5"],
   },
   FIELD: { good: "image", wrong: ["size", "IMAGE", "image,front"] },
+  FORMAT: { good: "json", wrong: ["nbd", "JSON", "json,raw", " raw"] },
 };
 
 let dir: string;
