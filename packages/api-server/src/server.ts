@@ -237,6 +237,8 @@ async function metricsServer(
   const { metricsSocketPath: socketPath, metricsGroup: group = "blksnap-metrics" } = options;
   if (socketPath === undefined) return undefined;
   try {
+    // It would take the place of the control socket.
+    if (socketPath === options.socketPath) throw new Error("that is the control socket");
     return await startMetricsServer({ socketPath, group, text });
   } catch (error) {
     options.logger.error({ err: error, socketPath }, "no metrics on a socket of their own");

@@ -80,4 +80,15 @@ test("where their socket cannot be made, the daemon serves all the same", async 
   assert.ok(existsSync(metricsSocketPath));
 });
 
+test("the control socket is not taken for it", async () => {
+  const { socketPath } = paths();
+  const server = await startControlServer({
+    ...{ socketPath, metricsSocketPath: socketPath },
+    logger: silentLogger(),
+    control: new FakeDriver(),
+  });
+  assert.is((await ask(socketPath, "/v1/status")).status, 200);
+  await server.close();
+});
+
 test.run();
