@@ -158,7 +158,7 @@ test("files that cannot be read are named; the usual one may be missing", () => 
 });
 
 test("what is printed is a configuration that says the same", () => {
-  write('[daemon]\nreactors = 3\nstate-dir = "/a \\"b\\\\c"\ntrust-reboots = true\n', {
+  write('[daemon]\nreactors = 3\npersistent-dir = "/a \\"b\\\\c"\ntrust-reboots = true\n', {
     "d.toml": '[[device]]\ndevice = "/dev/vg/a"\npersistent = true\n',
   });
   const given = parseOptions([`--config=${config}`]);
@@ -178,7 +178,7 @@ test("what is printed is a configuration that says the same", () => {
   assert.equal(
     daemon.filter(({ from }) => from !== "default").map(({ key, from }) => [key, from]),
     [
-      ["state-dir", `${config}:3`],
+      ["persistent-dir", `${config}:3`],
       ["reactors", `${config}:2`],
       ["trust-reboots", `${config}:4`],
     ],
