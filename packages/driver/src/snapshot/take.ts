@@ -25,6 +25,7 @@ import type { DriverContext } from "../context.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
 import { StateFile } from "../records/file-names.js";
 import { assertFront } from "../tracker/front-state.js";
+import { assertSpliced } from "../tracker/splice-watch.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { NO_LOSS } from "../tracker/tracker-record.js";
 import { closeMember, hasLost, type Member, openImage } from "./member.js";
@@ -55,6 +56,8 @@ export async function takeSnapshot(
     for (const { tracker } of members) await tracker.commitJournal();
     snapshot.takenAt = new Date().toISOString();
     for (const member of members) {
+      // Before it had an area, its loss could end no image.
+      assertSpliced(member.tracker);
       if (!hasLost(member)) continue;
       throw new ControlError(
         "SNAPSHOT_CORRUPTED",

@@ -174,6 +174,7 @@ export class LiveAttach {
       await this.#dm.prepareReturn(number, clone);
       faultPoint("live.return-prepared");
       await this.#exchange(tracker, "return", () => this.#leadsTo(tracker));
+      if (await this.#leadsTo(tracker)) throw new Error("another program dropped its new table");
     } catch (error) {
       await this.#dropWaiting(tracker);
       if (await this.#leadsTo(tracker).catch(() => true)) {
@@ -240,8 +241,10 @@ export class LiveAttach {
       throw error;
     } finally {
       closeSync(fd);
-      // A program that does not end keeps its lock: the next daemon waits for that, too.
-      if (!isLocked(path)) state.removeFile(name);
+      // A program that does not end keeps its lock: the next daemon waits for that, too, and resumes a node
+      // that could not be resumed here.
+      const isLeft = this.#dm.node(number)?.isSuspended === true;
+      if (!isLeft && !isLocked(path)) state.removeFile(name);
     }
   }
 
