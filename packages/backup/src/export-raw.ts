@@ -1,12 +1,11 @@
 /** Exports a device into a file or block device that becomes the same, byte for byte. */
 import { hostname } from "node:os";
-import { basename, dirname } from "node:path";
 import { CHUNK_BYTES, chunkCount, chunkLength } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
 import { inFlight } from "./in-flight.js";
-import { StoreLock } from "./lock.js";
+import { withTargetLock } from "./lock.js";
 import { type Plan, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
 import {
@@ -16,7 +15,7 @@ import {
   removeRecord,
   writeRecord,
 } from "./raw-record.js";
-import { isComplete, isHeadless, RawTarget, sealOf, targetKind } from "./raw-target.js";
+import { isComplete, isLeftUpdate, RawTarget, sealOf, targetKind } from "./raw-target.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 
@@ -107,10 +106,10 @@ async function stateOf(
     return { states: [], why: undefined };
   }
   if (kind === "missing") return { states: [], why: `${target} is gone` };
-  // A block device that is cut short has no head; another one would have its own.
-  const isOurs = known.is_updating
-    ? kind === "file" || (await isHeadless(target))
-    : (await sealOf(target)) === known.seal;
+  // An update that has not begun yet has changed nothing.
+  const isOurs =
+    (await sealOf(target)) === known.seal ||
+    (known.is_updating && (await isLeftUpdate(target, known)));
   if (isOurs) return { states: [known], why: undefined };
   return { states: [], why: `something else has written to ${target}` };
 }
@@ -136,11 +135,15 @@ async function copy(
   const { capacityBytes, generationId, changesNumber, takenAt, device } = snapshot;
   const image = await open(snapshot.image);
   try {
-    if (record !== undefined && plan.kind === "incremental") {
-      await writeRecord(record, { ...plan.base, is_updating: true });
-    } else if (record !== undefined) await removeRecord(record);
-    const isUpdate = plan.kind === "incremental";
-    const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate });
+    const base = plan.kind === "incremental" ? plan.base : undefined;
+    const prepare = async (): Promise<void> => {
+      if (record === undefined) return;
+      if (base === undefined) await removeRecord(record);
+      else await writeRecord(record, { ...base, is_updating: true });
+    };
+    const isUpdate = base !== undefined;
+    const mark = base?.seal;
+    const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate, mark, prepare });
     try {
       const parts = partsOf(plan, capacityBytes, to.headBytes);
       const total = parts.reduce((sum, one) => sum + (one.isDiscarded ? 0 : one.lengthBytes), 0);
@@ -186,13 +189,13 @@ export async function exportRaw(options: RawExportOptions): Promise<RawExport> {
     }
     return withSnapshot(options, (snapshot) => copy(snapshot, options, record));
   }
-  const folder = dirname(record);
-  const name = `.${basename(record)}`;
-  const lock = await StoreLock.take(realFiles, folder, name, `an export to ${target}`, () => false);
-  try {
+  const run = async (): Promise<RawExport> => {
     const own = { ...options, ownSnapshot: { path: `${record}.snapshot`, files: realFiles } };
     return await withSnapshot(own, (snapshot) => copy(snapshot, options, record));
-  } finally {
-    await lock.release();
-  }
+  };
+  const what = `an export to ${target}`;
+  const ofTarget = kind === "block" ? record : recordPathOf(target);
+  // A record of another name may be that of other copies, too.
+  const locked = record === ofTarget ? run : () => withTargetLock(record, what, run);
+  return await withTargetLock(ofTarget, what, locked);
 }

@@ -8,9 +8,9 @@
 import { randomUUID } from "node:crypto";
 import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { BackupError } from "./errors.js";
-import type { Files } from "./files.js";
+import { type Files, realFiles } from "./files.js";
 
 interface Holder {
   readonly token: string;
@@ -172,5 +172,24 @@ export class StoreLock {
     if (text === undefined) return "none";
     const holder = parseHolder(text);
     return holder !== undefined && isGone(holder) ? "gone" : holder;
+  }
+}
+
+/**
+ * Runs `use` while nothing else writes the copy with this record.
+ * @param what for messages: "an export to /backup/copy"
+ * @throws BackupError BACKUP_BUSY
+ */
+export async function withTargetLock<Result>(
+  record: string,
+  what: string,
+  use: () => Promise<Result>,
+): Promise<Result> {
+  const name = `.${basename(record)}`;
+  const lock = await StoreLock.take(realFiles, dirname(record), name, what, () => false);
+  try {
+    return await use();
+  } finally {
+    await lock.release();
   }
 }

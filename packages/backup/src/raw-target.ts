@@ -13,8 +13,9 @@ import { realFiles } from "./files.js";
 const INCOMPLETE = ".incomplete";
 /** Of a block device: is written last. */
 const HEAD_BYTES = 2 ** 20;
-/** Of the head: is written after the rest of it. */
+/** Of the head: is written after the rest of it. Of a file: what is behind its end while it has a mark. */
 const PAGE_BYTES = 4096;
+const MARK_TEXT = "blksnap: incomplete copy ";
 const SECTOR_BYTES = 512;
 
 export type TargetKind = "missing" | "file" | "block" | "folder";
@@ -68,13 +69,32 @@ async function sealOfOpen(file: FileHandle): Promise<string> {
   return createHash("sha256").update(head.subarray(0, bytesRead)).digest("hex");
 }
 
-/** Whether a block device is one that was left before its end. */
-export async function isHeadless(path: string): Promise<boolean> {
-  const file = await open(path, constants.O_RDONLY);
+/** What a target has while it is written: nothing that others have put there has this. */
+function pageOf(mark: string): Buffer {
+  const page = Buffer.alloc(PAGE_BYTES);
+  page.write(MARK_TEXT + mark);
+  return page;
+}
+
+/**
+ * Whether an update of the copy with this seal was left before its end here: a block device has the mark in place of
+ * its head, a file behind its end.
+ */
+export async function isLeftUpdate(
+  path: string,
+  { seal, capacity_bytes }: { readonly seal: string; readonly capacity_bytes: number },
+): Promise<boolean> {
+  const kind = await targetKind(path);
+  if (kind !== "block" && (kind !== "file" || (await isComplete(path)))) return false;
+  const file = await open(kind === "file" ? path + INCOMPLETE : path, constants.O_RDONLY);
   try {
-    const page = Buffer.alloc(PAGE_BYTES);
-    await file.read(page, 0, page.length, 0);
-    return page.every((byte) => byte === 0);
+    const found = Buffer.alloc(PAGE_BYTES + 1);
+    const at = kind === "file" ? capacity_bytes : 0;
+    const { bytesRead } = await file.read(found, 0, found.length, at);
+    if (kind === "file" && bytesRead !== PAGE_BYTES) return false;
+    return found.subarray(0, PAGE_BYTES).equals(pageOf(seal));
+  } catch (error) {
+    throw targetError("read", path, error);
   } finally {
     await file.close();
   }
@@ -85,20 +105,48 @@ export interface RawTargetOptions {
   readonly capacityBytes: number;
   /** What is there is brought up to date; else it is written anew. */
   readonly isUpdate: boolean;
+  /** Seal of the copy that is brought up to date. Without it nothing continues what is cut short. */
+  readonly mark?: string | undefined;
+  /** Is done when it is clear that the target can be written, before anything in it changes. */
+  readonly prepare?: (() => Promise<void>) | undefined;
 }
 
-async function openFile({ path, capacityBytes, isUpdate }: RawTargetOptions): Promise<FileHandle> {
+/** An earlier update's mark may not be taken for one of this content. */
+async function cutMark(file: FileHandle): Promise<void> {
+  const { size } = await file.stat();
+  if (size < PAGE_BYTES) return;
+  const start = Buffer.alloc(MARK_TEXT.length);
+  await file.read(start, 0, start.length, size - PAGE_BYTES);
+  if (start.toString("latin1") === MARK_TEXT) await file.truncate(size - PAGE_BYTES);
+}
+
+async function openFile(options: RawTargetOptions): Promise<FileHandle> {
+  const { path, capacityBytes, isUpdate, mark = "", prepare } = options;
   const work = path + INCOMPLETE;
   if (await isComplete(path)) await rename(path, work);
   const file = await open(work, constants.O_RDWR | constants.O_CREAT, 0o600);
   try {
-    if (!isUpdate) await file.truncate(0);
-    await file.truncate(capacityBytes);
+    // After a power cut no file may have its own name, and other bytes.
     await realFiles.syncFolder(dirname(path));
+    await prepare?.();
+    if (mark !== "") await putAll(file, pageOf(mark), capacityBytes);
+    else {
+      await cutMark(file);
+      if (!isUpdate) await file.truncate(0);
+      await file.truncate(capacityBytes);
+    }
+    await file.sync();
     return file;
   } catch (error) {
     await file.close();
     throw error;
+  }
+}
+
+async function putAll(file: FileHandle, data: Uint8Array, offsetBytes: number): Promise<void> {
+  for (let done = 0; done < data.length; ) {
+    const rest = data.length - done;
+    done += (await file.write(data, done, rest, offsetBytes + done)).bytesWritten;
   }
 }
 
@@ -125,12 +173,20 @@ export class RawTarget {
   /** It reads as zeros where nothing is written. */
   readonly isBlank: boolean;
   readonly #file: FileHandle;
+  readonly #capacityBytes: number;
   /** What a block device gets as its head at the end; whoever writes it writes all of it. */
   readonly #head: Buffer | undefined;
 
-  private constructor(file: FileHandle, path: string, isBlank: boolean, head: Buffer | undefined) {
+  private constructor(
+    file: FileHandle,
+    path: string,
+    capacityBytes: number,
+    isBlank: boolean,
+    head: Buffer | undefined,
+  ) {
     this.#file = file;
     this.path = path;
+    this.#capacityBytes = capacityBytes;
     this.isBlank = isBlank;
     this.#head = head;
   }
@@ -140,14 +196,22 @@ export class RawTarget {
     const { path, capacityBytes, isUpdate } = options;
     try {
       if ((await targetKind(path)) !== "block") {
-        return new RawTarget(await openFile(options), path, !isUpdate, undefined);
+        return new RawTarget(await openFile(options), path, capacityBytes, !isUpdate, undefined);
       }
       const file = await openDevice(options);
-      const head = Buffer.alloc(Math.min(HEAD_BYTES, capacityBytes));
-      const target = new RawTarget(file, path, false, head);
-      await target.#put(head, 0);
-      await file.sync();
-      return target;
+      try {
+        await options.prepare?.();
+        const head = Buffer.alloc(Math.min(HEAD_BYTES, capacityBytes));
+        // All of the head is written at the end in any case, so that the mark alone is enough to continue.
+        await putAll(file, pageOf(options.mark ?? "").subarray(0, head.length), 0);
+        await file.sync();
+        await putAll(file, head.subarray(PAGE_BYTES), PAGE_BYTES);
+        await file.sync();
+        return new RawTarget(file, path, capacityBytes, false, head);
+      } catch (error) {
+        await file.close();
+        throw error;
+      }
     } catch (error) {
       throw targetError("write", path, error);
     }
@@ -163,13 +227,13 @@ export class RawTarget {
     const inHead = Math.max(0, Math.min(data.length, this.headBytes - offsetBytes));
     if (inHead > 0) this.#head?.set(data.subarray(0, inHead), offsetBytes);
     try {
-      await this.#put(data.subarray(inHead), offsetBytes + inHead);
+      await putAll(this.#file, data.subarray(inHead), offsetBytes + inHead);
     } catch (error) {
       throw targetError("write", this.path, error);
     }
   }
 
-  /** What is there now. The head of a block device reads as zeros. */
+  /** What is there now. A block device has a mark, not its head. */
   async read(data: Uint8Array, offsetBytes: number): Promise<void> {
     try {
       for (let done = 0; done < data.length; ) {
@@ -191,14 +255,16 @@ export class RawTarget {
     try {
       await this.#file.sync();
       if (this.#head === undefined) {
+        await this.#file.truncate(this.#capacityBytes);
+        await this.#file.sync();
         await remember(await sealOfOpen(this.#file));
         await rename(this.path + INCOMPLETE, this.path);
         await realFiles.syncFolder(dirname(this.path));
         return;
       }
-      await this.#put(this.#head.subarray(PAGE_BYTES), PAGE_BYTES);
+      await putAll(this.#file, this.#head.subarray(PAGE_BYTES), PAGE_BYTES);
       await this.#file.sync();
-      await this.#put(this.#head.subarray(0, PAGE_BYTES), 0);
+      await putAll(this.#file, this.#head.subarray(0, PAGE_BYTES), 0);
       await this.#file.sync();
       await remember(await sealOfOpen(this.#file));
     } catch (error) {
@@ -208,12 +274,5 @@ export class RawTarget {
 
   close(): Promise<void> {
     return this.#file.close();
-  }
-
-  async #put(data: Uint8Array, offsetBytes: number): Promise<void> {
-    for (let done = 0; done < data.length; ) {
-      const rest = data.length - done;
-      done += (await this.#file.write(data, done, rest, offsetBytes + done)).bytesWritten;
-    }
   }
 }

@@ -3,6 +3,7 @@ import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES, chunkLength } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import { inFlight } from "./in-flight.js";
+import { withTargetLock } from "./lock.js";
 import type { Manifest } from "./manifest.js";
 import { Meter, type OnProgress } from "./progress.js";
 import { readRecord, recordPathOf } from "./raw-record.js";
@@ -51,11 +52,11 @@ async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
     const hint = "Name a file or a block device";
     throw new BackupError("TARGET_EXISTS", `${target} is a folder`, { hint });
   }
-  if (kind !== "file") return;
+  // What is missing may be under way: its record is there before it has its name.
   if ((await readRecord(recordPathOf(target))) !== undefined) {
     throw new BackupError("TARGET_EXISTS", `${target} is a raw copy that export keeps up to date`);
   }
-  if (isDelta === true || !(await isComplete(target))) return;
+  if (kind !== "file" || isDelta === true || !(await isComplete(target))) return;
   const hint = "Bring it up to date with --delta, or name another file";
   throw new BackupError("TARGET_EXISTS", `${target} is there`, { hint });
 }
@@ -119,11 +120,7 @@ class Restoring {
   }
 }
 
-/**
- * Cut short or failed, the target does not look complete, and can be restored again.
- * @throws BackupError BACKUP_DAMAGED, TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, TARGET_FULL
- */
-export async function restore(options: RestoreOptions): Promise<Restored> {
+async function restoreLocked(options: RestoreOptions): Promise<Restored> {
   const { target, point, isDelta = false } = options;
   await checkTarget(options);
   const capacityBytes = point.capacity_bytes;
@@ -134,4 +131,17 @@ export async function restore(options: RestoreOptions): Promise<Restored> {
   } finally {
     await Promise.all([to.close(), pool.close()]);
   }
+}
+
+/**
+ * Cut short or failed, the target does not look complete, and can be restored again.
+ * @throws BackupError BACKUP_DAMAGED, BACKUP_BUSY, TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, TARGET_FULL
+ */
+export async function restore(options: RestoreOptions): Promise<Restored> {
+  const { target } = options;
+  const kind = await targetKind(target);
+  // The kernel opens a block device for one at a time; a folder is refused.
+  if (kind === "block" || kind === "folder") return restoreLocked(options);
+  const record = recordPathOf(target);
+  return withTargetLock(record, `a restore to ${target}`, () => restoreLocked(options));
 }

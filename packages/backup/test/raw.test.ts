@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { exportRaw, type RawExportOptions } from "../dist/export-raw.js";
@@ -63,6 +64,132 @@ test("cut short, a copy does not look complete, and continues from where it was"
   assert.is(read_bytes, 3 * 65_536);
   await assertSame(machine.path("copy"), machine.content);
   assert.not.ok(existsSync(`${machine.path("copy")}.incomplete`));
+  machine.remove();
+});
+
+/** Exports in full, then an update that is cut short after it has written. */
+async function leftUpdate(
+  machine: FakeMachine,
+  more: Partial<RawExportOptions> = {},
+): Promise<void> {
+  machine.write(0, randomBytes(CAPACITY_BYTES));
+  await exportRaw(optionsOf(machine, more));
+  for (const at of [0, 5 * MIB]) machine.write(at, randomBytes(65_536));
+  await failureOf(exportRaw(optionsOf(machine, { ...more, open: failingAt(2) })));
+}
+
+test("an update that was cut short is not continued in what others have put in its place", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  const reasons: string[] = [];
+  const onPlan: RawExportOptions["onPlan"] = ({ reason }) => reasons.push(String(reason));
+  const other = randomBytes(CAPACITY_BYTES);
+  const replacements = [
+    () => {
+      rmSync(`${target}.incomplete`);
+      writeFileSync(target, other);
+    },
+    () => writeFileSync(`${target}.incomplete`, other),
+    () => writeFileSync(`${target}.incomplete`, Buffer.concat([other, Buffer.alloc(4096)])),
+    () => writeFileSync(target, other),
+  ];
+  for (const replace of replacements) {
+    await leftUpdate(machine);
+    replace();
+    assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
+    assert.match(reasons.at(-1)!, "something else has written");
+    await assertSame(target, machine.content);
+  }
+  machine.remove();
+});
+
+test("an update that was cut short is not continued after a restore to there", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const record = machine.path("record");
+  const target = machine.path("copy");
+  // As large as a file with a mark.
+  const other = new FakeMachine(CAPACITY_BYTES + 4096, "/dev/other");
+  other.write(0, randomBytes(CAPACITY_BYTES));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(other));
+  const lost = point.chunks.at(-1)!;
+  rmSync(join(store.path, "chunks", lost.slice(0, 2), `${lost}.zst`));
+  for (const isDelta of [false, true]) {
+    await leftUpdate(machine, { record });
+    await failureOf(restore({ store, point, target, isDelta }));
+    assert.not.ok(existsSync(target));
+    assert.is((await exportRaw(optionsOf(machine, { record }))).kind, "full");
+    await assertSame(target, machine.content);
+  }
+  machine.remove();
+  other.remove();
+});
+
+test("an update that is cut short before it changes a byte costs no full copy", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  await exportRaw(optionsOf(machine));
+  const record = JSON.parse(readFileSync(recordPathOf(target), "utf8")) as object;
+  writeFileSync(recordPathOf(target), JSON.stringify({ ...record, is_updating: true }));
+  machine.write(0, randomBytes(65_536));
+  assert.is((await exportRaw(optionsOf(machine))).kind, "incremental");
+  await assertSame(target, machine.content);
+  machine.remove();
+});
+
+test("nothing is restored to the place of a copy, also where that is not there", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  await exportRaw(optionsOf(machine));
+  for (const isDelta of [false, true]) {
+    const refused = await failureOf(restore({ store, point, target, isDelta }));
+    assert.match(refused.message, "a raw copy that export keeps");
+    if (existsSync(target)) rmSync(target);
+  }
+  assert.not.ok(existsSync(`${target}.incomplete`));
+  machine.remove();
+});
+
+test("a file is written by one at a time: a second restore or raw export is refused", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  machine.write(0, randomBytes(MIB));
+  const point = await exportToStore(store, optionsOf(machine));
+  const late: { code: string; message: string }[] = [];
+  const attempts = (): Promise<unknown> =>
+    Promise.all(
+      [
+        () => restore({ store, point, target }),
+        () => exportRaw(optionsOf(machine)),
+        () => exportRaw(optionsOf(machine, { record: machine.path("record") })),
+      ].map(async (attempt) => late.push(await failureOf(attempt()))),
+    );
+  // While the restore's and then the export's first bytes are on their way.
+  const slow = {
+    readChunk: async (...words: Parameters<BackupStore["readChunk"]>) => {
+      await attempts();
+      return store.readChunk(...words);
+    },
+  } as BackupStore;
+  await restore({ store: slow, point, target });
+  await assertSame(target, machine.content);
+  rmSync(target);
+  const open: RawExportOptions["open"] = async (path) => {
+    await attempts();
+    return openImage(path);
+  };
+  await exportRaw(optionsOf(machine, { open }));
+  await assertSame(target, machine.content);
+  assert.equal(
+    late.map(({ code }) => code),
+    new Array(6).fill("BACKUP_BUSY"),
+  );
+  assert.match(late[0]!.message, `a restore to ${target} by process`);
+  assert.match(late[3]!.message, `an export to ${target} by process`);
+  assert.not.ok(existsSync(`${target}.incomplete`));
   machine.remove();
 });
 
