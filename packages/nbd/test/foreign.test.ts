@@ -107,6 +107,8 @@ foreign("fio verifies what it writes, over several connections", async () => {
     const jobs = ["--name=low", "--size=8m", "--name=high", "--size=8m", "--offset=8m"];
     const shown = await output(
       "fio",
+      // Where it leaves what it knows of its writes.
+      `--aux-path=${dirname(server.socketPath)}`,
       ...[...common, "--iodepth=16", "--verify=crc32c", "--output-format=json", ...jobs],
     );
     const { jobs: done } = JSON.parse(shown.slice(shown.indexOf("{"))) as {
