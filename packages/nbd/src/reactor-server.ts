@@ -44,6 +44,11 @@ export interface ReactorServerOptions {
   /** A listening stream socket, as listenLocal() makes one. It is closed when the server has ended. */
   readonly listenFd: number;
   readonly settings?: ServerSettings;
+  /**
+   * Where the server notes its open descriptors, for whoever outlives its thread: listenFd, then one for each
+   * connection that may be, or -1.
+   */
+  readonly descriptors?: Int32Array;
   /** Told of exceptions of targets, and of accepts that fail. */
   readonly onError: (error: unknown) => void;
 }
@@ -68,6 +73,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
   readonly #transmission: Transmission;
   readonly #handshakes: Handshakes;
   readonly #connections: (Connection | undefined)[];
+  readonly #descriptors: Int32Array;
   readonly #sweepMs: number;
   readonly #handlers: number[] = [];
   readonly #receiveHandler: number;
@@ -94,6 +100,9 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     const onSlot = (slot: number, result: number): void => this.#transmission.onSlot(slot, result);
     this.#slots = new SlotQueue(queueDepth, maxIoBytes, arena, bufferIndex, onSlot);
     this.#connections = new Array<Connection | undefined>(connectionsMax).fill(undefined);
+    this.#descriptors = options.descriptors ?? new Int32Array(1 + connectionsMax);
+    assert(this.#descriptors.length > connectionsMax, "there is no room for all descriptors");
+    this.#descriptors.fill(-1)[0] = options.listenFd;
     this.#acceptHandler = this.#handler((_, result) => this.#onAccept(result));
     this.#receiveHandler = this.#handler((index, result) => this.#onReceive(index, result));
     this.#shutdownHandler = this.#handler((index) => this.#onShutdown(index));
@@ -198,6 +207,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.counts.connections++;
     const connection = new Connection(index, fd, new Handshake(this.#exports));
     this.#connections[index] = connection;
+    this.#descriptors[1 + index] = fd;
     this.#sweepLater();
     this.#handshakes.goOn(connection);
   }
@@ -350,6 +360,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#transmission.pump(connection);
     if (!connection.isShutDown || !connection.isQuiet) return;
     assert(connection.slots === 0 && connection.requests === 0, "a connection ends with requests");
+    this.#descriptors[1 + connection.index] = -1;
     closeSync(connection.fd);
     this.#connections[connection.index] = undefined;
     this.#endExports();
@@ -380,6 +391,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     for (const id of this.#handlers) reactor.removeHandler(id);
     reactor.removeBuffer(this.#slots.bufferIndex);
     this.#slots.release();
+    this.#descriptors[0] = -1;
     closeSync(this.#options.listenFd);
     onEnd();
   }

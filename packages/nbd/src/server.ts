@@ -1,4 +1,4 @@
-import { unlinkSync } from "node:fs";
+import { type BigIntStats, closeSync, lstatSync, rmSync } from "node:fs";
 import type { TargetModule, TargetSpec } from "@blksnap/ublk";
 import { bounded, listenLocal, ReactorThread } from "@blksnap/uring";
 import { NbdError } from "./errors.js";
@@ -59,14 +59,22 @@ export class NbdServer {
   /** Ends when it serves no more: after stop(), or when its reactor failed. */
   readonly ended: Promise<void>;
   readonly #onError: (error: Error) => void;
+  /** Its own socket file, to tell it from another server's. */
+  readonly #socketFile: BigIntStats | undefined;
+  /** What the thread has open: it cannot close them where it ends by itself. */
+  readonly #descriptors: Int32Array;
   #thread: ReactorThread | undefined;
   #resolveEnded: () => void = () => undefined;
   #stopping: Promise<void> | undefined;
   #onCounts: ((counts: ServerCounts) => void)[] = [];
 
-  private constructor(socketPath: string, onError: (error: Error) => void) {
-    this.socketPath = socketPath;
-    this.#onError = onError;
+  private constructor(options: NbdServerOptions, connectionsMax: number) {
+    this.socketPath = options.socketPath;
+    this.#onError = options.onError ?? (() => undefined);
+    const descriptors = new SharedArrayBuffer((1 + connectionsMax) * 4);
+    this.#descriptors = new Int32Array(descriptors).fill(-1);
+    this.#descriptors[0] = listenLocal(options.socketPath, options.socketMode ?? 0o600);
+    this.#socketFile = fileAt(options.socketPath);
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -77,15 +85,16 @@ export class NbdServer {
    * @throws NbdError BAD_EXPORT, SERVER_FAILED; UringError; those of the targets' modules
    */
   static async start(options: NbdServerOptions): Promise<NbdServer> {
-    fullSettings(options.settings ?? {});
+    const { connectionsMax } = fullSettings(options.settings ?? {});
     const exports: WorkerExport[] = [];
     for (const one of options.exports) exports.push(await describeExport(one));
-    const server = new NbdServer(options.socketPath, options.onError ?? (() => undefined));
-    const listenFd = listenLocal(options.socketPath, options.socketMode ?? 0o600);
+    const server = new NbdServer(options, connectionsMax);
+    const descriptors = server.#descriptors;
     try {
-      await server.#serve({ listenFd, settings: options.settings ?? {}, exports });
+      await server.#serve({ descriptors, settings: options.settings ?? {}, exports });
     } catch (error) {
-      unlinkSync(options.socketPath);
+      server.#closeDescriptors();
+      server.#removeSocket();
       throw error;
     }
     return server;
@@ -115,12 +124,33 @@ export class NbdServer {
 
   async #stop(): Promise<void> {
     if (this.#thread === undefined) return;
-    unlinkSync(this.socketPath);
     try {
-      await this.#thread.stop({ type: "stop" } satisfies ServerWorkerRequest);
+      this.#removeSocket();
+    } finally {
+      await this.#stopThread(this.#thread);
+    }
+  }
+
+  async #stopThread(thread: ReactorThread): Promise<void> {
+    try {
+      await thread.stop({ type: "stop" } satisfies ServerWorkerRequest);
     } catch (error) {
       throw new NbdError("SERVER_FAILED", `the server at ${this.socketPath} did not end`, 0, error);
     }
+  }
+
+  /** Unless it is gone, or another server has put its own there. */
+  #removeSocket(): void {
+    const found = fileAt(this.socketPath);
+    if (found === undefined || this.#socketFile === undefined) return;
+    const isOwn = found.dev === this.#socketFile.dev && found.ino === this.#socketFile.ino;
+    if (isOwn) rmSync(this.socketPath, { force: true });
+  }
+
+  /** Only where the thread does not run. */
+  #closeDescriptors(): void {
+    for (const fd of this.#descriptors) if (fd >= 0) closeSync(fd);
+    this.#descriptors.fill(-1);
   }
 
   #post(request: ServerWorkerRequest): void {
@@ -136,6 +166,8 @@ export class NbdServer {
         else if (said.type === "counts") this.#onCounts.shift()?.(said.counts);
       };
       const onExit = (error: Error | undefined): void => {
+        // Clients are to see the end.
+        this.#closeDescriptors();
         if (error !== undefined) {
           const what = `the server at ${this.socketPath}: ${error.message}`;
           const failure = new NbdError("SERVER_FAILED", what, 0, error);
@@ -148,6 +180,10 @@ export class NbdServer {
       this.#thread = new ReactorThread(module, options, onMessage, onExit);
     });
   }
+}
+
+function fileAt(path: string): BigIntStats | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false });
 }
 
 async function describeExport(one: NbdExport): Promise<WorkerExport> {

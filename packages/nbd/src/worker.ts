@@ -25,7 +25,8 @@ export interface WorkerExport {
 }
 
 export interface ServerWorkerOptions {
-  readonly listenFd: number;
+  /** Shared: the listening socket, then room for one of each connection. */
+  readonly descriptors: Int32Array;
   readonly settings: ServerSettings;
   readonly exports: readonly WorkerExport[];
 }
@@ -40,7 +41,7 @@ export type ServerWorkerMessage =
   | { readonly type: "error"; readonly message: string };
 
 const { wakeFd, options } = workerData as ReactorWorkerData;
-const { listenFd, settings, exports } = options as ServerWorkerOptions;
+const { descriptors, settings, exports } = options as ServerWorkerOptions;
 assert(parentPort !== null, "this module is for a worker thread");
 const port = parentPort;
 
@@ -67,13 +68,28 @@ function onMessage(message: unknown): void {
   });
 }
 const reactor = new Reactor({ wakeFd, port, onMessage, onError });
-const server = new ReactorServer({ reactor, listenFd, settings, onError });
-for (const one of exports) {
+const [listenFd] = descriptors;
+const server = new ReactorServer({ reactor, listenFd, settings, descriptors, onError });
+function addExport(one: WorkerExport): void {
   const contexts = one.contexts.map(({ name, ends, flags }) => new FixedContext(name, ends, flags));
   const module = modules.get(one.module) as TargetModule;
   const target = module.open(one.options, server.queue, reactor);
-  server.add({ ...one, contexts }, one.params, target);
+  try {
+    server.add({ ...one, contexts }, one.params, target);
+  } catch (error) {
+    target.close();
+    throw error;
+  }
 }
-say({ type: "serving" });
+let failure: unknown;
+try {
+  for (const one of exports) addExport(one);
+  say({ type: "serving" });
+} catch (error) {
+  failure = error;
+  // Those that were opened before it are closed.
+  server.stop(() => reactor.stop());
+}
 reactor.run();
 port.close();
+if (failure !== undefined) throw failure;

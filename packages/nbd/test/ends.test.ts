@@ -1,0 +1,82 @@
+/** How servers end: what they leave, and what their clients see. */
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { NbdClient, NbdServer } from "@blksnap/nbd";
+import { eventually } from "@blksnap/testing";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { oddTarget } from "./odd-target.js";
+import { MIB, RawClient, ramDisk, rejectsWith, request, withFolder } from "./support.js";
+
+/** Whether a socket is open that was bound to this path, also where its file is gone. */
+function isListening(socketPath: string): boolean {
+  return readFileSync("/proc/net/unix", "utf8").includes(`${socketPath}\n`);
+}
+
+test("a server whose socket file is gone is stopped", async () => {
+  await withFolder(async (folder) => {
+    const socketPath = join(folder, "socket");
+    const server = await NbdServer.start({ socketPath, exports: [ramDisk(MIB)] });
+    const client = await NbdClient.connect(server.uri("disk"));
+    rmSync(socketPath);
+    await server.stop();
+    await server.ended;
+    await rejectsWith(client.read(0, 512), "CONNECTION_LOST");
+    assert.not(isListening(socketPath));
+  });
+});
+
+test("a server that is stopped leaves the socket of the one that has its place by then", async () => {
+  await withFolder(async (folder) => {
+    const socketPath = join(folder, "socket");
+    const first = await NbdServer.start({ socketPath, exports: [ramDisk(MIB)] });
+    rmSync(socketPath);
+    const second = await NbdServer.start({ socketPath, exports: [ramDisk(2 * MIB)] });
+    await first.stop();
+    const client = await NbdClient.connect(second.uri("disk"));
+    assert.is(client.sizeBytes, 2 * MIB);
+    await client.close();
+    await second.stop();
+    assert.not(existsSync(socketPath));
+  });
+});
+
+test("where a target cannot be opened, nothing is left: neither the socket nor targets that were", async () => {
+  await withFolder(async (folder) => {
+    const socketPath = join(folder, "socket");
+    const closedPath = join(folder, "closed");
+    const exports = [
+      { name: "good", target: oddTarget({ kind: "plain", closedPath }) },
+      { name: "bad", target: oddTarget({ kind: "open-throws" }) },
+    ];
+    await rejectsWith(NbdServer.start({ socketPath, exports }), "SERVER_FAILED");
+    assert.ok(existsSync(closedPath));
+    assert.not(existsSync(socketPath));
+    await eventually("the socket is closed", () => !isListening(socketPath));
+  });
+});
+
+test("clients see the end of a server whose thread ends by itself", async () => {
+  await withFolder(async (folder) => {
+    const socketPath = join(folder, "socket");
+    const errors: Error[] = [];
+    const server = await NbdServer.start({
+      socketPath,
+      exports: [{ name: "disk", target: oddTarget({ kind: "thread-ends" }) }],
+      onError: (error) => errors.push(error),
+    });
+    const idle = new RawClient(socketPath);
+    await idle.begin("disk", true);
+    const client = new RawClient(socketPath);
+    await client.begin("disk", true);
+    client.send(request({ type: 0, length: 512 }));
+    await server.ended;
+    await Promise.all([idle.untilClosed(), client.untilClosed()]);
+    assert.is(errors.length, 1);
+    await eventually("the socket is closed", () => !isListening(socketPath));
+    await server.stop();
+    assert.not(existsSync(socketPath));
+  });
+});
+
+test.run();

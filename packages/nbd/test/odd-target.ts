@@ -1,0 +1,119 @@
+/** Targets that fail, or that answer requests of others, in the ways that tests name. */
+import { writeFileSync } from "node:fs";
+import type { RequestQueue, Target, TargetModule, TargetSpec } from "@blksnap/ublk";
+import { UblkOp } from "@blksnap/ublk";
+import type { Reactor } from "@blksnap/uring";
+import { MIB } from "./support.js";
+
+const EIO = 5;
+
+interface OddOptions {
+  /**
+   * - `open-throws`: it cannot be opened.
+   * - `thread-ends`: the first request ends the thread.
+   * - `answers-others`: see AnswersOthers.
+   * - `plain`: it answers each request at once.
+   */
+  readonly kind: "open-throws" | "thread-ends" | "answers-others" | "plain";
+  /** A file that is made when it is closed. */
+  readonly closedPath?: string;
+}
+
+export function oddTarget(options: OddOptions): TargetSpec {
+  return { module: new URL(import.meta.url), options };
+}
+
+function answer(queue: RequestQueue, tag: number): void {
+  const isTransfer = queue.op(tag) === UblkOp.READ || queue.op(tag) === UblkOp.WRITE;
+  queue.complete(tag, isTransfer ? queue.sectors(tag) * 512 : 0);
+}
+
+/**
+ * Keeps two flushes and the first piece of a read; a third flush then waits for a slot. As the piece is answered
+ * the read waits behind it. The second piece answers a flush, so that the third begins; that one fails the
+ * second piece, whose connection still waits in the line.
+ */
+class AnswersOthers implements Target {
+  readonly #queue: RequestQueue;
+  readonly #reactor: Reactor;
+  readonly #flushes: number[] = [];
+  #flushCount = 0;
+  #first = -1;
+  #second = -1;
+
+  constructor(queue: RequestQueue, reactor: Reactor) {
+    this.#queue = queue;
+    this.#reactor = reactor;
+  }
+
+  queueIo(tag: number): void {
+    const queue = this.#queue;
+    if (queue.op(tag) === UblkOp.FLUSH) this.#flush(tag);
+    else if (queue.startSectorLow(tag) === 0) this.#first = tag;
+    else {
+      this.#second = tag;
+      answer(queue, this.#flushes.shift() as number);
+    }
+    if (this.#first < 0 || this.#flushes.length < 2) return;
+    // Not at once: the third flush is to be in the line by then.
+    const first = this.#first;
+    this.#first = -1;
+    this.#reactor.setTimer(0, () => answer(queue, first));
+  }
+
+  #flush(tag: number): void {
+    this.#flushCount++;
+    if (this.#flushCount <= 2) {
+      this.#flushes.push(tag);
+      return;
+    }
+    const second = this.#second;
+    this.#second = -1;
+    if (second < 0) {
+      answer(this.#queue, tag);
+      return;
+    }
+    this.#queue.complete(second, -EIO);
+    // Not at once: their connection would be in the line again.
+    this.#flushes.push(tag);
+    this.#reactor.setTimer(0, () => {
+      for (const kept of this.#flushes.splice(0)) answer(this.#queue, kept);
+    });
+  }
+
+  close(): void {
+    // It holds nothing.
+  }
+}
+
+export const target: TargetModule = {
+  describe: () => ({
+    capacityBytes: MIB,
+    logicalBlockBytes: 512,
+    physicalBlockBytes: 512,
+    ioMinBytes: 512,
+    ioOptBytes: 0,
+    readOnly: false,
+    rotational: false,
+    volatileCache: true,
+    fua: false,
+    discardMaxBytes: 0,
+    discardGranularityBytes: 0,
+    writeZeroesMaxBytes: 0,
+  }),
+  open(options, queue, reactor) {
+    const { kind, closedPath } = options as OddOptions;
+    if (kind === "open-throws") throw new Error("this target cannot be opened");
+    if (kind === "answers-others") return new AnswersOthers(queue, reactor);
+    return {
+      queueIo: (tag) => {
+        // In a worker it ends the thread.
+        if (kind === "thread-ends") process.exit(7);
+        answer(queue, tag);
+      },
+      close: () => {
+        if (closedPath !== undefined) writeFileSync(closedPath, "");
+      },
+    };
+  },
+};
