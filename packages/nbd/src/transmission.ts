@@ -91,7 +91,8 @@ export class Transmission {
       // What waits in vain waits on: the loop ends when a round has freed nothing.
       while (this.#pieces.hasFreed) {
         this.#pieces.hasFreed = false;
-        for (let left = this.#waiting.length; left > 0; left--) {
+        // A waiter leaves the line meanwhile where it closes: a target may answer others as one begins.
+        for (let left = this.#waiting.length; left > 0 && this.#waiting.length > 0; left--) {
           const waiter = this.#owner.connectionAt(this.#waiting.take());
           waiter.isWaiting = false;
           this.#goOn(waiter);

@@ -1,5 +1,6 @@
 /** Connections that wait for a slot, by their indices, in the order in which they came; each once. */
 import type { Connection } from "./connection.js";
+import { assert } from "./errors.js";
 
 export class WaitingLine {
   readonly #line: Int32Array;
@@ -19,6 +20,7 @@ export class WaitingLine {
 
   /** The index of the one that has waited longest. */
   take(): number {
+    assert(this.length > 0, "nobody waits");
     const index = this.#line[this.#first];
     this.#first = (this.#first + 1) % this.#line.length;
     this.length--;

@@ -6,7 +6,15 @@ import { eventually } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { oddTarget } from "./odd-target.js";
-import { MIB, RawClient, ramDisk, rejectsWith, request, withFolder } from "./support.js";
+import {
+  MIB,
+  RawClient,
+  ramDisk,
+  rejectsWith,
+  request,
+  withFolder,
+  withServer,
+} from "./support.js";
 
 /** Whether a socket is open that was bound to this path, also where its file is gone. */
 function isListening(socketPath: string): boolean {
@@ -77,6 +85,32 @@ test("clients see the end of a server whose thread ends by itself", async () => 
     await server.stop();
     assert.not(existsSync(socketPath));
   });
+});
+
+test("a connection that a target ends while it waits in the line costs the others nothing", async () => {
+  const settings = { queueDepth: 4, maxIoBytes: 64 << 10, connectionsMax: 2 };
+  const odd = { name: "disk", readOnly: false, target: oddTarget({ kind: "answers-others" }) };
+  await withServer(
+    [odd],
+    async (server) => {
+      const flusher = new RawClient(server.socketPath);
+      await flusher.begin("disk", false);
+      const reader = new RawClient(server.socketPath);
+      await reader.begin("disk", false);
+      // In one message: the third has come as the target gets the second.
+      flusher.send(...[1n, 2n, 3n].map((cookie) => request({ type: 3, cookie })));
+      reader.send(request({ type: 0, length: 128 << 10 }));
+      // A simple reply of which only the first part is good has no other end than this.
+      await reader.untilClosed();
+      await flusher.reader.read(3 * 16);
+      // More than there are slots: they wait in the line.
+      const count = 20;
+      for (let left = count; left > 0; left--) flusher.send(request({ type: 3 }));
+      await flusher.reader.read(count * 16);
+      flusher.socket.destroy();
+    },
+    settings,
+  );
 });
 
 test.run();
