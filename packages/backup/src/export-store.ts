@@ -198,8 +198,10 @@ async function copyInto(
   const states = ofHost.filter((point) => point.device === snapshot.device);
   const plan = await planExport(client, wanted, states, host, snapshot);
   const same = states.find(
-    ({ generation_id, changes_number }) =>
-      generation_id === snapshot.generationId && changes_number === snapshot.changesNumber,
+    ({ generation_id, changes_number, taken_at }) =>
+      generation_id === snapshot.generationId &&
+      changes_number === snapshot.changesNumber &&
+      taken_at === snapshot.takenAt,
   );
   if (same !== undefined && wanted.kind === "auto") {
     options.onNote?.(

@@ -16,6 +16,7 @@ export interface AsOf {
   readonly capacity_bytes: number;
   readonly generation_id: string;
   readonly changes_number: number;
+  readonly taken_at: string;
 }
 
 export type Plan<Base extends AsOf> =
@@ -42,6 +43,13 @@ function breakOf(base: AsOf, host: string, now: TakenSnapshot): string | undefin
   if (base.capacity_bytes !== now.capacityBytes) return `the size of ${now.device} has changed`;
   if (base.changes_number > now.changesNumber) {
     return `the target is of snapshot ${base.changes_number}, and this is ${now.changesNumber}`;
+  }
+  // A device that was brought back to an earlier state, as a virtual machine, gives its numbers a second time.
+  const isSame = base.changes_number === now.changesNumber;
+  const [baseMs, nowMs] = [Date.parse(base.taken_at), Date.parse(now.takenAt)];
+  if (isSame ? baseMs !== nowMs : !(baseMs <= nowMs)) {
+    const taken = `snapshot ${base.changes_number}, taken at ${base.taken_at}`;
+    return `the target is of ${taken}, and this is ${now.changesNumber}, taken at ${now.takenAt}`;
   }
   return undefined;
 }

@@ -9,7 +9,6 @@ const FORMAT = "blksnap-raw-copy";
 const VERSION = 1;
 
 export interface RawRecord extends AsOf {
-  readonly taken_at: string;
   /** Being brought up to date from this snapshot on: some of it is newer. Nothing is missing in a later diff. */
   readonly is_updating: boolean;
   /** What a write of others would change. While it is updated: as it was before, which the target's mark has, too. */

@@ -16,7 +16,7 @@ export interface StatusParts {
   readonly snapshots: readonly (Pick<Status["snapshots"][number], "id" | "taken_at"> & {
     readonly devices: readonly Pick<
       Status["snapshots"][number]["devices"][number],
-      "device" | "image"
+      "device" | "image" | "image_io"
     >[];
   })[];
 }
@@ -59,8 +59,7 @@ async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapsh
   const { snapshot_id: id, image } = info;
   if (id === null || image === null) return undefined;
   const cbt = await client.cbtInfo(device);
-  const { snapshots } = await client.status();
-  const takenAt = snapshots.find((snapshot) => snapshot.id === id)?.taken_at;
+  const takenAt = (await statusOf(client, id))?.taken_at;
   if (takenAt === undefined || takenAt === null) throw gone(info.device, id);
   const taken: TakenSnapshot = {
     id,
@@ -71,17 +70,42 @@ async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapsh
     capacityBytes: cbt.capacity_bytes,
     generationId: cbt.generation_id,
     changesNumber: cbt.changes_number,
-    check: async () => {
-      const now = await client.snapshotInfo(device);
-      if (now.snapshot_id !== id || now.image !== image) throw gone(info.device, id);
-      if (now.error_code === 0) return;
-      const why = `snapshot ${id} of ${info.device} is damaged (error ${now.error_code})`;
-      const hint = "Its stores were full or failed: export again, with a larger --limit";
-      throw new BackupError("SNAPSHOT_CORRUPTED", why, { hint });
-    },
+    check: () => checkTaken({ client, device }, { id, device: info.device, image }),
   };
   await taken.check();
   return taken;
+}
+
+async function statusOf(
+  client: BackupClient,
+  id: string,
+): Promise<StatusParts["snapshots"][number] | undefined> {
+  return (await client.status()).snapshots.find((snapshot) => snapshot.id === id);
+}
+
+/** Fails unless the image is still this one, and has what the device held, all of whose changes are known. */
+async function checkTaken(
+  { client, device }: Pick<SnapshotOptions, "client" | "device">,
+  { id, device: original, image }: Pick<TakenSnapshot, "id" | "device" | "image">,
+): Promise<void> {
+  const now = await client.snapshotInfo(device);
+  if (now.snapshot_id !== id || now.image !== image) throw gone(original, id);
+  if (now.error_code !== 0) {
+    const why = `snapshot ${id} of ${original} is damaged (error ${now.error_code})`;
+    const hint = "Its stores were full or failed: export again, with a larger --limit";
+    throw new BackupError("SNAPSHOT_CORRUPTED", why, { hint });
+  }
+  const ofDevice = (await statusOf(client, id))?.devices.find((one) => one.device === original);
+  if (ofDevice === undefined) throw gone(original, id);
+  // What is discarded reads as zeros, and no diff lists it.
+  if (ofDevice.image_io.discards > 0) {
+    const why = `the image ${image} of ${original} was discarded from (fstrim), and misses data`;
+    const hint =
+      "Destroy its snapshot, and take one with --read-only-images, or let export take its own";
+    throw new BackupError("IMAGE_FAILED", why, { hint });
+  }
+  // Fails where writes were missed.
+  await client.cbtInfo(device);
 }
 
 function gone(device: string, id: string): BackupError {

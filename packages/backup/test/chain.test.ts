@@ -1,13 +1,15 @@
 import { randomBytes } from "node:crypto";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { exportRaw } from "../dist/export-raw.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
 import { realFiles } from "../dist/files.js";
+import { restore } from "../dist/restore.js";
 import { openImage } from "../dist/source.js";
 import { BackupStore } from "../dist/store.js";
-import { FakeMachine, failureOf, MIB } from "./fake-machine.js";
+import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 import { endHolders } from "./faulty-files.js";
 
 const CAPACITY_BYTES = 4 * MIB;
@@ -94,6 +96,68 @@ test("a snapshot that overflows or goes while it is read fails by name, and leav
     const lost = await failureOf(exportToStore(store, optionsOf(machine, { onProgress: late })));
     assert.is(lost.code, "SNAPSHOT_CORRUPTED");
     assert.equal(await store.points(), []);
+  }));
+
+test("an image that was discarded from is refused, before and after it is read", () =>
+  withStore(async (machine, store) => {
+    machine.take();
+    const raw = { target: machine.path("copy") };
+    const late: ExportOptions["onProgress"] = () => {
+      machine.discards = 1;
+    };
+    for (const more of [{ onProgress: late }, {}]) {
+      const options = optionsOf(machine, more);
+      const refused = await failureOf(exportToStore(store, options));
+      assert.is(refused.code, "IMAGE_FAILED");
+      assert.match(refused.message, `${machine.image} of ${machine.device} was discarded from`);
+      assert.is((await failureOf(exportRaw({ ...options, ...raw }))).code, "IMAGE_FAILED");
+    }
+    assert.equal(await store.points(), []);
+    assert.not.ok(existsSync(raw.target));
+  }));
+
+test("a device whose node was led elsewhere meanwhile gives no point", () =>
+  withStore(async (machine, store) => {
+    const onProgress: ExportOptions["onProgress"] = () => {
+      machine.isSpliceLost = true;
+    };
+    const lost = await failureOf(exportToStore(store, optionsOf(machine, { onProgress })));
+    assert.is(lost.code, "SPLICE_LOST");
+    assert.equal(await store.points(), []);
+  }));
+
+test("a number that was given a second time, or at a later time, is of no chain", () =>
+  withStore(async (machine, store) => {
+    await exportToStore(store, optionsOf(machine));
+    const copy = { target: machine.path("copy") };
+    await exportRaw({ ...optionsOf(machine), ...copy });
+    // The device is as it was before these two, and is written in another way.
+    const rounds = [
+      { number: 0, clock: "2026-01-02T00:00:00Z", wanted: 1 },
+      { number: 2, clock: "2025-01-01T00:00:00Z", wanted: 1 },
+    ];
+    const [first] = await store.points();
+    for (const { number, clock, wanted } of rounds) {
+      machine.content = randomBytes(CAPACITY_BYTES);
+      machine.setClock(clock);
+      machine.number = number;
+      const refused = await failureOf(exportToStore(store, optionsOf(machine, since(wanted))));
+      assert.is(refused.code, "BACKUP_CHAIN_BROKEN");
+      assert.match(refused.message, `taken at ${first!.taken_at}, and this is`);
+      machine.setClock(clock);
+      machine.number = number;
+      const point = await exportToStore(store, optionsOf(machine));
+      assert.is(point.kind, "full");
+      const target = machine.path("restored");
+      await restore({ store, point, target });
+      await assertSame(target, machine.content);
+      rmSync(target);
+      machine.setClock(clock);
+      machine.number = number + 1;
+      assert.is((await exportRaw({ ...optionsOf(machine), ...copy })).kind, "full");
+      await assertSame(copy.target, machine.content);
+      await store.removePoint(point);
+    }
   }));
 
 test("a snapshot that is there is read and stays; the same one twice is one point", () =>

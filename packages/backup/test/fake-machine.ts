@@ -21,6 +21,10 @@ export class FakeMachine {
   /** The snapshot's error, as snapshot_info tells it. */
   errorCode = 0;
   snapshotId: string | null = null;
+  /** Of the image. */
+  discards = 0;
+  /** cbtInfo fails from now on. */
+  isSpliceLost = false;
   destroyed = 0;
   /** How often status was asked for may tell that a take has happened meanwhile. */
   readonly client: BackupClient;
@@ -35,6 +39,11 @@ export class FakeMachine {
 
   get image(): string {
     return join(this.folder, "image");
+  }
+
+  /** As a clock that is set. */
+  setClock(time: string): void {
+    this.#takenMs = Date.parse(time);
   }
 
   get takenAt(): string {
@@ -103,12 +112,21 @@ export class FakeMachine {
     };
   }
 
+  #deviceStatus() {
+    const none = { reads: 0, read_bytes: 0, writes: 0, write_bytes: 0, flushes: 0, errors: 0 };
+    const image_io = { ...none, discards: this.discards, discard_bytes: this.discards * 512 };
+    return { device: this.device, image: this.image, image_io };
+  }
+
   #makeClient(): BackupClient {
     const { device } = this;
     const front = "/dev/ublkb0";
     const id = (): string => this.snapshotId ?? "";
     return {
-      cbtInfo: async () => ({ device, front, ...this.#cbt() }),
+      cbtInfo: async () => {
+        if (this.isSpliceLost) throw new BlksnapClientError("SPLICE_LOST", "led elsewhere");
+        return { device, front, ...this.#cbt() };
+      },
       diff: async (_, since, generation) => {
         if (generation !== this.generation) {
           throw new BlksnapClientError("CBT_GENERATION_CHANGED", "a new generation");
@@ -142,7 +160,9 @@ export class FakeMachine {
       status: async () => ({
         trackers: [{ device, front }],
         snapshots:
-          this.snapshotId === null ? [] : [{ id: id(), taken_at: this.takenAt, devices: [] }],
+          this.snapshotId === null
+            ? []
+            : [{ id: id(), taken_at: this.takenAt, devices: [this.#deviceStatus()] }],
       }),
     };
   }
