@@ -172,6 +172,8 @@ export async function collectGarbage(
     for (const { chunks } of await store.points()) {
       for (const hash of chunks) if (hash !== null) needed.add(hash);
     }
+    // A point that a power cut brings back would miss its chunks.
+    await store.syncPoints();
     await lock.check();
     await store.removeUnfinished();
     const counts = { removed_chunks: 0, freed_bytes: 0, kept_chunks: 0 };

@@ -49,6 +49,8 @@ class StoreExport {
   readonly #options: ExportOptions;
   /** Chunks of this point that were not in the one before. */
   readonly #fresh = new Set<string>();
+  /** Those of them that were written: one that is in the store, but damaged, is written, too. */
+  readonly #written = new Set<string>();
   #readBytes = 0;
   #storedBytes = 0;
 
@@ -115,7 +117,9 @@ class StoreExport {
     if (hash === null || (hash === before && !isLost)) return hash;
     const isNew = !this.#fresh.has(hash);
     this.#fresh.add(hash);
-    if (isNew && (isLost || !(await this.#store.hasChunk(hash)))) {
+    const isMissing = isLost || (isNew && !(await this.#store.hasChunk(hash)));
+    if (isMissing && !this.#written.has(hash)) {
+      this.#written.add(hash);
       const { packed } = await this.#pool.pack(data);
       await this.#store.addChunk(hash, packed);
       this.#storedBytes += packed.length;
@@ -194,7 +198,8 @@ async function copyInto(
     const why = `${snapshot.device} is larger than 16 TiB, which a manifest can name`;
     throw new BackupError("DEVICE_TOO_LARGE", why, { hint: "Export it with --raw" });
   }
-  const ofHost = (await store.points()).filter((point) => point.host === host);
+  const points = await store.points(({ why }) => options.onNote?.(`${why}; it is passed over`));
+  const ofHost = points.filter((point) => point.host === host);
   const states = ofHost.filter((point) => point.device === snapshot.device);
   const plan = await planExport(client, wanted, states, host, snapshot);
   const same = states.find(

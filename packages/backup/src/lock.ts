@@ -15,6 +15,8 @@ import { type Files, realFiles } from "./files.js";
 interface Holder {
   readonly token: string;
   readonly host: string;
+  /** Hosts that share a store may have one name. */
+  readonly machine: string;
   readonly boot: string;
   /** In which that number counts: containers may have one host name. */
   readonly namespace: string;
@@ -50,11 +52,13 @@ function ownNamespace(): string {
 }
 
 const BOOT = "/proc/sys/kernel/random/boot_id";
+const MACHINE = "/etc/machine-id";
 
 function holderNow(what: string): Holder {
   const { pid } = process;
   const boot = readOr(BOOT, "");
-  const place = { host: hostname(), boot, namespace: ownNamespace() };
+  const machine = readOr(MACHINE, "");
+  const place = { host: hostname(), machine, boot, namespace: ownNamespace() };
   return { token: randomUUID(), ...place, pid, began: beganOf(pid), what };
 }
 
@@ -68,8 +72,8 @@ function parseHolder(text: string): Holder | undefined {
 }
 
 /** Of another host nobody can know. */
-function isGone({ host, boot, namespace, pid, began }: Holder): boolean {
-  if (host !== hostname()) return false;
+function isGone({ host, machine, boot, namespace, pid, began }: Holder): boolean {
+  if (host !== hostname() || machine !== readOr(MACHINE, "")) return false;
   if (boot !== readOr(BOOT, "")) return true;
   return namespace === ownNamespace() && beganOf(pid) !== began;
 }

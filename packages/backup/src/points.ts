@@ -1,6 +1,7 @@
 /** Finds the point that a user means. */
 import { BackupError } from "./errors.js";
 import type { Manifest } from "./manifest.js";
+import type { DamagedPoint } from "./store.js";
 
 const ID_MIN = 4;
 
@@ -10,6 +11,27 @@ export interface PointWish {
   /** Only of this original. */
   readonly device?: string | undefined;
   readonly host?: string | undefined;
+}
+
+/**
+ * Fails where a manifest that cannot be read may be the point that is meant: the newest one not after that time.
+ * @param found by the same wish
+ * @throws BackupError BACKUP_DAMAGED
+ */
+export function checkMeant(
+  damaged: readonly DamagedPoint[],
+  found: Manifest,
+  { at }: PointWish,
+): void {
+  if (at !== undefined && at.length >= ID_MIN && found.id.startsWith(at)) return;
+  const fromMs = Math.floor(Date.parse(found.taken_at) / 1000) * 1000;
+  const untilMs = at === undefined ? Number.POSITIVE_INFINITY : Date.parse(at);
+  for (const { takenAt, why } of damaged) {
+    const ms = Date.parse(takenAt);
+    if (ms < fromMs || ms > untilMs) continue;
+    const hint = `Give the id of the point that is meant: --at ${found.id.slice(0, 8)} is readable`;
+    throw new BackupError("BACKUP_DAMAGED", `${why}; it may be the point that is meant`, { hint });
+  }
 }
 
 /** @throws BackupError BACKUP_NOT_FOUND */

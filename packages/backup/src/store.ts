@@ -31,6 +31,14 @@ export type StoredChunk =
   | { readonly state: "whole"; readonly data: Uint8Array<ArrayBuffer> }
   | { readonly state: "missing" | "damaged"; readonly why: string };
 
+/** A manifest that cannot be read: nobody knows of which device. */
+export interface DamagedPoint {
+  readonly path: string;
+  /** As its file's name has it, to the second; empty where that has none. */
+  readonly takenAt: string;
+  readonly why: string;
+}
+
 export class BackupStore {
   readonly path: string;
   readonly #files: Files;
@@ -70,15 +78,27 @@ export class BackupStore {
     return BackupStore.open(path, files);
   }
 
-  /** All points, the oldest first. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
-  async points(): Promise<readonly Manifest[]> {
+  /**
+   * All points, the oldest first.
+   * @param onDamage is told of each manifest that cannot be read, and the others are answered. Without it that fails.
+   * @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION
+   */
+  async points(onDamage?: (damage: DamagedPoint) => void): Promise<readonly Manifest[]> {
     const found: Manifest[] = [];
+    // Points have most hashes in common: of each there is one string.
+    const hashes = new Map<string, string>();
     for (const name of await this.#files.list(join(this.path, "points"))) {
       if (!POINT.test(name)) continue;
       const path = join(this.path, "points", name);
-      const text = await this.#files.read(path);
-      // A prune may be under way.
-      if (text !== undefined) found.push(parseManifest(text.toString(), path));
+      try {
+        const text = await this.#files.read(path);
+        // A prune may be under way.
+        if (text === undefined) continue;
+        found.push(withShared(parseManifest(text.toString(), path), hashes));
+      } catch (error) {
+        if (onDamage === undefined || !(error instanceof BackupError)) throw error;
+        onDamage({ path, takenAt: timeOf(name), why: error.message });
+      }
     }
     return found.sort((one, other) => (one.taken_at < other.taken_at ? -1 : 1));
   }
@@ -129,6 +149,7 @@ export class BackupStore {
     if (folders.size === 0) return;
     for (const folder of folders) await this.#files.syncFolder(folder);
     await this.#files.syncFolder(join(this.path, "chunks"));
+    await this.#files.syncFolder(this.path);
   }
 
   /** Reads and checks a chunk. */
@@ -148,15 +169,22 @@ export class BackupStore {
     await this.#files.makeFolder(folder);
     await this.#files.makeFolder(join(this.path, "tmp"));
     const own = join(this.path, "tmp", `point-${randomUUID()}`);
+    await this.#files.syncFolder(this.path);
     await this.#files.create(own, Buffer.from(manifestText(manifest)));
     await this.#files.rename(own, join(folder, nameOf(manifest)));
     await this.#files.syncFolder(folder);
-    await this.#files.syncFolder(this.path);
   }
 
   async removePoint(manifest: Manifest): Promise<void> {
     const folder = join(this.path, "points");
     await this.#files.remove(join(folder, nameOf(manifest)));
+    await this.#files.syncFolder(folder);
+  }
+
+  /** Has the points be on the medium that are there now, and no others: a removal may not be yet. */
+  async syncPoints(): Promise<void> {
+    const folder = join(this.path, "points");
+    await this.#files.makeFolder(folder);
     await this.#files.syncFolder(folder);
   }
 
@@ -189,6 +217,26 @@ export class BackupStore {
   #chunkPath(hash: string): string {
     return join(this.#folderOf(hash), `${hash}.zst`);
   }
+}
+
+/** The manifest with the strings of `hashes` in place of equal ones of its own. */
+function withShared(manifest: Manifest, hashes: Map<string, string>): Manifest {
+  const chunks = manifest.chunks.map((hash) => {
+    if (hash === null) return null;
+    const known = hashes.get(hash);
+    if (known !== undefined) return known;
+    hashes.set(hash, hash);
+    return hash;
+  });
+  return { ...manifest, chunks };
+}
+
+/** When the point of this file was taken, to the second. */
+function timeOf(name: string): string {
+  const parts = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z/.exec(name);
+  if (parts === null) return "";
+  const [, year, month, day, hour, minute, second] = parts;
+  return `${year}-${month}-${day}T${hour}:${minute}:${second}Z`;
 }
 
 function chainName(host: string, device: string): string {

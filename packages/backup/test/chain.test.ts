@@ -230,6 +230,12 @@ test("the lock of a process that has ended is taken over; of another host it hol
     assert.is(error.code, "BACKUP_BUSY");
     assert.match(error.message, "elsewhere");
     assert.is((await failureOf(lock.check())).code, "BACKUP_BUSY");
+    // Another host of the same name, as two of "localhost" that share a store.
+    writeFileSync(lock.path, JSON.stringify({ ...holder, machine: "other", boot: "other" }));
+    assert.is((await failureOf(store.lockChain("here", machine.device))).code, "BACKUP_BUSY");
+    // This one, before it was started again.
+    writeFileSync(lock.path, JSON.stringify({ ...holder, boot: "other" }));
+    await (await store.lockChain("here", machine.device)).release();
     await realFiles.remove(lock.path);
     await (await store.lockChain("here", machine.device)).release();
   }));

@@ -1,13 +1,17 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join, relative } from "node:path";
+import { getHeapStatistics, setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collectGarbage, verify } from "../dist/care.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
+import { type Files, realFiles } from "../dist/files.js";
 import { type Manifest, manifestText, parseManifest } from "../dist/manifest.js";
+import { checkMeant, findPoint } from "../dist/points.js";
 import { restore } from "../dist/restore.js";
-import { BackupStore } from "../dist/store.js";
+import { BackupStore, type DamagedPoint } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 import { endHolders, fullAfter, KilledFiles } from "./faulty-files.js";
 
@@ -212,6 +216,114 @@ test("manifests: any flipped byte is found, and other versions are refused", asy
   const newer = text.replace('"version":1', '"version":2');
   const refused = await failureOf((async () => parseManifest(newer, "m.json"))());
   assert.is(refused.code, "BACKUP_VERSION");
+  machine.remove();
+});
+
+test("a damaged manifest ends neither an export nor what is done with other points", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(MIB));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const first = await exportToStore(store, optionsOf(machine));
+  machine.write(0, randomBytes(65_536));
+  await exportToStore(store, optionsOf(machine));
+  const folder = join(store.path, "points");
+  const file = join(folder, readdirSync(folder).at(-1)!);
+  writeFileSync(file, readFileSync(file).subarray(0, -100));
+  assert.is((await failureOf(store.points())).code, "BACKUP_DAMAGED");
+  const damaged: DamagedPoint[] = [];
+  const points = await store.points((one) => damaged.push(one));
+  assert.equal(points, [first]);
+  assert.is(damaged[0]?.path, file);
+  assert.is(Date.parse(damaged[0]!.takenAt), Date.parse(first.taken_at) + 1000);
+  const notes: string[] = [];
+  const onNote = (text: string) => notes.push(text);
+  const next = await exportToStore(store, optionsOf(machine, { onNote }));
+  assert.match(notes.join(), `${file} is damaged`);
+  assert.is(next.parent, first.id);
+  await assertRestores(machine, store, next, machine.content);
+  // Nobody can tell which one was the newest then; by its id a point is meant in any case.
+  const meant = (at?: string) => checkMeant(damaged, findPoint(points, { at }), { at });
+  assert.throws(() => meant(), /it may be the point that is meant/);
+  assert.throws(() => meant("2026-02-01"), /it may be the point that is meant/);
+  meant(first.taken_at);
+  meant(first.id.slice(0, 8));
+  checkMeant(damaged, next, {});
+  machine.remove();
+});
+
+test("hashes that points have in common are there once", async () => {
+  const machine = new FakeMachine(4 * MIB);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const one = await exportToStore(store, optionsOf(machine));
+  const count = 16_384;
+  const chunks = Array.from({ length: count }, () => randomBytes(32).toString("hex"));
+  const large = { ...one, capacity_bytes: count * 4 * MIB, chunks };
+  for (let at = 0; at < 16; at++) await store.publish({ ...large, id: randomUUID() });
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const heapBytes = (): number => {
+    collect();
+    return getHeapStatistics().used_heap_size;
+  };
+  const before = heapBytes();
+  const points = await store.points();
+  const bytes = heapBytes() - before;
+  assert.is(points.length, 17);
+  // A string of each is 80 bytes, and each point has 8 for each.
+  assert.ok(bytes < count * (16 * 8 + 400), `${bytes} bytes`);
+  machine.remove();
+});
+
+test("of equal chunks of which one is damaged, the first one does not keep it from being mended", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const content = randomBytes(4 * MIB);
+  machine.write(4 * MIB, content);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  await exportToStore(store, optionsOf(machine));
+  const [file] = chunkFiles(store);
+  writeFileSync(file!, "nothing");
+  // All of the first is read, so that nobody notices; of the second a part is, and the rest is needed.
+  machine.write(0, content);
+  machine.write(4 * MIB, content.subarray(0, 65_536));
+  const next = await exportToStore(store, optionsOf(machine));
+  assert.is((await verify(store, await store.points())).damaged.length, 0);
+  await assertRestores(machine, store, next, machine.content);
+  machine.remove();
+});
+
+test("names of folders are on the medium before what needs them", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(MIB));
+  const path = machine.path("store");
+  const done: string[] = [];
+  const told: Files = {
+    ...realFiles,
+    rename: (from, to) => {
+      done.push(`rename ${relative(path, dirname(to))}`);
+      return realFiles.rename(from, to);
+    },
+    remove: (name) => {
+      done.push(`remove ${relative(path, dirname(name))}`);
+      return realFiles.remove(name);
+    },
+    syncFolder: (folder) => {
+      done.push(`sync ${relative(path, folder)}`);
+      return realFiles.syncFolder(folder);
+    },
+  };
+  await BackupStore.openOrCreate(path);
+  const store = await BackupStore.open(path, told);
+  const point = await exportToStore(store, optionsOf(machine));
+  const published = done.indexOf("rename points");
+  assert.ok(done.slice(0, published).includes("sync chunks"));
+  assert.ok(done.indexOf("sync ", done.indexOf("sync chunks")) < published);
+  assert.is(done[published + 1], "sync points");
+  await store.removePoint(point);
+  done.length = 0;
+  await collectGarbage(store);
+  const removed = done.findIndex((step) => step.startsWith("remove chunks"));
+  assert.ok(removed > done.indexOf("sync points"), done.join());
+  assert.ok(done.includes("sync points"));
   machine.remove();
 });
 

@@ -102,6 +102,35 @@ test("damage ends verify with status 1, names the chunk's file, and restore name
   assert.is(error.name, "BACKUP_DAMAGED");
 });
 
+test("a damaged manifest is warned of, restore does not guess, and verify ends with status 1", async () => {
+  const backups = inFolder("backups");
+  for (let round = 0; round < 2; round++) await harness.ok("export", "-d", DEVICE, "--to", backups);
+  const points = join(backups, "points");
+  // The fake daemon's takes may be in one second, so that names are in any order.
+  const [damaged, whole] = (await readdir(points)).map((name) => join(points, name));
+  await writeFile(damaged!, "{");
+  const { id } = JSON.parse(await readFile(whole!, "utf8")) as { id: string };
+  const list = await harness.run("list", "--from", backups);
+  assert.is(list.status, 0);
+  assert.match(list.out, id.slice(0, 8));
+  assert.match(list.err, `${damaged} is damaged`);
+  const target = inFolder("restored");
+  const byId = await harness.run("restore", "--from", backups, "--to", target, "--at", id);
+  assert.is(byId.status, 0);
+  assert.match(byId.err, "it is passed over");
+  assert.ok((await readFile(target)).equals(content));
+  const { status, out, err } = await harness.run("verify", "--from", backups);
+  assert.is(status, 1);
+  assert.match(out, `${damaged} is damaged`);
+  assert.match(err, "[BACKUP_DAMAGED]");
+  const again = await harness.run("verify", "--from", backups, "--json");
+  const [{ damaged_manifests }] = documents(again.out).filter(({ event }) => event === "done") as [
+    { damaged_manifests: string[] },
+  ];
+  assert.is(damaged_manifests.length, 1);
+  assert.match((await harness.run("gc", "--from", backups)).err, "[BACKUP_DAMAGED]");
+});
+
 test("an interrupted export destroys its snapshot", async () => {
   const { driver } = harness;
   const info = driver.snapshotInfo;

@@ -1,5 +1,5 @@
 /** What is done with exports: restore, list, verify, prune, gc. None of them needs a daemon. */
-import type { BackupStore, Damage, Manifest } from "@blksnap/backup";
+import type { BackupStore, Damage, DamagedPoint, Manifest } from "@blksnap/backup";
 import { BlksnapClientError } from "@blksnap/client";
 import { formatTable } from "../table.js";
 import { teller } from "../transfer.js";
@@ -30,8 +30,12 @@ async function openStore(given: Given): Promise<BackupStore> {
   return (await import("@blksnap/backup")).BackupStore.open(path);
 }
 
-async function pointsOf(store: BackupStore, { device }: Wish): Promise<readonly Manifest[]> {
-  const points = await store.points();
+async function pointsOf(
+  store: BackupStore,
+  { device }: Wish,
+  onDamage: (damage: DamagedPoint) => void,
+): Promise<readonly Manifest[]> {
+  const points = await store.points(onDamage);
   return device === undefined ? points : points.filter((point) => point.device === device);
 }
 
@@ -45,8 +49,11 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   const target = parsePath(given.need("to"), "to");
   const wish = wishOf(given);
   const store = await openStore(given);
-  const { findPoint, restore } = await import("@blksnap/backup");
-  const point = findPoint(await store.points(), wish);
+  const { checkMeant, findPoint, restore } = await import("@blksnap/backup");
+  const unread: DamagedPoint[] = [];
+  const point = findPoint(await store.points((one) => unread.push(one)), wish);
+  checkMeant(unread, point, wish);
+  for (const { why } of unread) context.warn(`${why}; it is passed over`);
   const signal = context.untilInterrupted();
   const onProgress = teller(context, "restore");
   const isDelta = given.has("delta");
@@ -59,7 +66,9 @@ export async function restorePoint(context: Context, given: Given): Promise<void
 export async function list(context: Context, given: Given): Promise<void> {
   const { json, print, printJson, bold } = context;
   const wish = wishOf(given);
-  const points = await pointsOf(await openStore(given), wish);
+  const points = await pointsOf(await openStore(given), wish, ({ why }) =>
+    context.warn(`${why}; it is passed over`),
+  );
   if (json) return printJson({ points: points.map(summaryOf) });
   const exact = given.has("bytes");
   const table = formatTable(points, [
@@ -86,12 +95,22 @@ export async function verifyPoints(context: Context, given: Given): Promise<void
   const wish = wishOf(given);
   const store = await openStore(given);
   const { findPoint, verify } = await import("@blksnap/backup");
-  const all = await pointsOf(store, wish);
+  const unread: DamagedPoint[] = [];
+  const all = await pointsOf(store, wish, (one) => unread.push(one));
   const points = wish.at === undefined ? all : [findPoint(all, wish)];
   const signal = context.untilInterrupted();
   const found = await verify(store, points, { signal, onProgress: teller(context, "verify") });
-  if (json) printJson({ event: "done", ...found });
+  const manifests = unread.map(({ why }) => why);
+  if (json) printJson({ event: "done", ...found, damaged_manifests: manifests });
   const { damaged } = found;
+  if (!json) print(manifests.map((why) => `${why}\n`).join(""));
+  if (damaged.length === 0 && unread.length > 0) {
+    const hint =
+      "Remove the named manifests: prune and gc need that; other points stay as they are";
+    throw new BlksnapClientError("BACKUP_DAMAGED", `${unread.length} manifests are damaged`, {
+      hint,
+    });
+  }
   if (damaged.length === 0) {
     if (!json) print(`verified: ${found.points} points, ${found.chunks} chunks\n`);
     return;
