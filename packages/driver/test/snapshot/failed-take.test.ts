@@ -120,13 +120,14 @@ test("slots that come after the take has failed go back at once", async () => {
   await snapshot.closeStorage();
 });
 
-test("a take during which old data is lost fails with EFAULT, and all is as before", async () => {
+/** A take of one device, to which something happens when the reactor is asked for `when`. */
+async function takeMeanwhile(when: string, happens: (device: TakenDevice, area: string) => void) {
   const { snapshot, used } = await newSnapshot();
-  const lossy = {
+  const device: TakenDevice = {
     id: 1,
     reactor: 0,
     device: "/dev/lossy",
-    loss: NO_LOSS as Loss,
+    loss: NO_LOSS,
     recordLoss: () => undefined,
     presentCapacityBytes: 2 ** 20,
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
@@ -135,15 +136,13 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     commitJournal: async () => undefined,
     withoutRotation: (operation: () => Promise<unknown>) => operation(),
   };
-  const lossyMember = snapshot.addMember(lossy as unknown as Tracker);
-  const { tracker: member } = lossyMember;
+  const taken = snapshot.addMember(device as unknown as Tracker);
   const asked: string[] = [];
   const context = {
     reactors: {
       request: async (_reactor: number, { type }: { type: string }) => {
         asked.push(type);
-        // The reactor's notice comes between the switch and the thaw.
-        if (type === "switch") lossy.loss = { errorCode: -5, area: lossyMember.area?.id ?? null };
+        if (type === when) happens(device, taken.area?.id ?? "");
         return { stallUs: 1, isLate: false };
       },
     },
@@ -155,14 +154,33 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
     holdTimeoutMs: 60_000,
   };
   const failure = await takeSnapshot(context as never, snapshot).catch((error: Error) => error);
-  const { error } = answerFor(failure);
-  assert.equal([error.name, error.errno_name], ["SNAPSHOT_CORRUPTED", "EFAULT"]);
-  assert.match(error.message, /old data of \/dev\/lossy was lost/);
   const steps = ["prepareArea", "hold", "switch", "dropArea", "closeArea", "removeMap"];
   assert.equal(asked, steps);
   assert.equal([snapshot.state, snapshot.takenAt, used()], ["created", null, 0]);
-  assert.is(snapshot.members.get(member.id)?.area, undefined);
+  assert.is(snapshot.members.get(taken.tracker.id)?.area, undefined);
   await snapshot.closeStorage();
+  return answerFor(failure).error;
+}
+
+interface TakenDevice extends Record<string, unknown> {
+  loss: Loss;
+  splice?: { path: string; state: string; noteLoss: () => void };
+}
+
+test("a take during which old data is lost fails with EFAULT, and all is as before", async () => {
+  // The reactor's notice comes between the switch and the thaw.
+  const error = await takeMeanwhile("switch", (device, area) => {
+    device.loss = { errorCode: -5, area };
+  });
+  assert.equal([error.name, error.errno_name], ["SNAPSHOT_CORRUPTED", "EFAULT"]);
+  assert.match(error.message, /old data of \/dev\/lossy was lost/);
+});
+
+test("a take whose device is led past its front while it begins fails, and all is as before", async () => {
+  const error = await takeMeanwhile("prepareArea", (device) => {
+    device.splice = { path: "/dev/mapper/vg-data", state: "lost", noteLoss: () => undefined };
+  });
+  assert.is(error.name, "SPLICE_LOST");
 });
 
 /** Two members whose areas a reactor closes, and what happens to their maps. */

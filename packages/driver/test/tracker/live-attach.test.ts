@@ -21,7 +21,7 @@ class FakeMapper {
   failing = "";
   doneAllTheSame = false;
   readonly asked: string[] = [];
-  present: { number: string; name: string; uuid: string }[] = [];
+  present: { number: string; name: string; uuid: string; isSuspended?: boolean }[] = [];
   same = true;
   onLoad = (): void => undefined;
   /** Another program's: what the node leads to after an exchange. */
@@ -147,6 +147,28 @@ test("a return that fails leaves the front under the node, watched as before", a
     assert.is(await codeOf(live.takeOut(tracker)), "SPLICE_FAILED");
     assert.equal([dm.leadsTo, dm.waiting, splice.state], [FRONT, undefined, "on"]);
   }
+});
+
+test("a return whose new table another program drops is told, and leaves all as before", async () => {
+  const { dm, live, splice, tracker } = world();
+  await live.splice(tracker);
+  dm.onLoad = () => {
+    dm.waiting = undefined;
+  };
+  assert.is(await codeOf(live.takeOut(tracker)), "SPLICE_FAILED");
+  assert.equal([dm.leadsTo, splice.state], [FRONT, "on"]);
+});
+
+test("a node that stays suspended is left to the next daemon", async () => {
+  const { dm, live, tracker, state } = world();
+  dm.failing = "exchange";
+  dm.present = [{ ...NODE, isSuspended: true }];
+  assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+  assert.ok(existsSync(join(state.path, "exchange-254:3")));
+  dm.asked.length = 0;
+  const nobody = async () => undefined;
+  await live.recover([], () => false, nobody);
+  assert.equal(dm.asked, ["resume 254:3"]);
 });
 
 test("a node that leads elsewhere is not led back over another program's table", async () => {
