@@ -8,7 +8,7 @@
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
   KILLS: "N: how often the torture test kills the daemon (8)",
-  POINTS: "PATTERN: the fault points at which the daemon dies (a fifth, by SEED; all: POINTS=.)",
+  POINTS: "PATTERN: the fault points at which the daemon dies (an eighth, by SEED; all: POINTS=.)",
   E2E_TIME_LIMIT_S: "SECONDS: raises the limits that only end what hangs",
   UBLK_GARBAGE_REQUESTS: "N: requests of garbage that the ublk driver gets",
   CI: "1: what the kernel does not have fails instead of being passed over",

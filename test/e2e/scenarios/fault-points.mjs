@@ -2,7 +2,7 @@
  * The daemon killed between every two steps of what it does, once at each of its fault points: what
  * was begun is done or undone, nothing of it is left over, and every byte is right.
  *
- * Most kills meet a writer in the middle of its requests. A run takes one fifth of the points, by its seed, as each
+ * Most kills meet a writer in the middle of its requests. A run takes one eighth of the points, by its seed, as each
  * death costs an emulated guest twenty seconds; POINTS=REGULAR-EXPRESSION in the environment picks
  * others, and POINTS=. all of them.
  */
@@ -33,7 +33,7 @@ const WRITE_BYTES = 20 * 1024;
 const TEST_LIMIT_MS = 3_000_000;
 const ANSWER_LIMIT_MS = 300_000;
 const { POINTS, SEED = String(Date.now()) } = process.env;
-const PARTS = 5;
+const PARTS = 8;
 
 const test = scenario(import.meta.url, { daemon: false });
 
