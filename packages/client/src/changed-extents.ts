@@ -2,13 +2,10 @@
  * What changed on a device, extent by extent: sorted, disjoint, and of one take. A stream of millions that breaks off,
  * because the daemon is upgraded, continues at the offset that it had come to.
  */
-import { setTimeout as sleep } from "node:timers/promises";
 import type { DiffHead, DiffRange } from "@blksnap/api";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
-import { isInBetween } from "./daemon-change.js";
+import { resumed } from "./resumed.js";
 import { type CallOptions, parsed } from "./transport.js";
-
-const PAUSE_MS = 50;
 
 export interface ChangedExtentsOptions extends CallOptions {
   /** Fail unless the device's CBT still has this generation. */
@@ -40,34 +37,26 @@ export async function* changedExtents(
   const { resumeMs = 0, onHead } = options;
   let { generation, changesNumber: changes_number, offsetBytes: offset_bytes = 0 } = options;
   let isHeadTold = false;
-  let lostAtMs: number | undefined;
-  for (;;) {
-    try {
-      for await (const text of ask({ generation, changes_number, offset_bytes })) {
-        const line = lineOf(text);
-        lostAtMs = undefined;
-        if (!("ranges" in line)) {
-          // What is asked for again is of the same take, or it fails.
-          generation = line.generation_id;
-          changes_number = line.changes_number;
-          if (!isHeadTold) onHead?.(line);
-          isHeadTold = true;
-          continue;
-        }
-        for (const extent of line.ranges) {
-          if (extent.offset_bytes < offset_bytes) throw notSorted(extent);
-          offset_bytes = extent.offset_bytes + extent.length_bytes;
-          yield extent;
-        }
-      }
-      return;
-    } catch (error) {
-      const nowMs = performance.now();
-      lostAtMs ??= nowMs;
-      if (resumeMs === 0 || !isInBetween(error) || nowMs - lostAtMs >= resumeMs) throw error;
+  const askOn = () => linesOf(ask({ generation, changes_number, offset_bytes }));
+  for await (const line of resumed(askOn, resumeMs)) {
+    if (!("ranges" in line)) {
+      // What is asked for again is of the same take, or it fails.
+      generation = line.generation_id;
+      changes_number = line.changes_number;
+      if (!isHeadTold) onHead?.(line);
+      isHeadTold = true;
+      continue;
     }
-    await sleep(PAUSE_MS);
+    for (const extent of line.ranges) {
+      if (extent.offset_bytes < offset_bytes) throw notSorted(extent);
+      offset_bytes = extent.offset_bytes + extent.length_bytes;
+      yield extent;
+    }
   }
+}
+
+async function* linesOf(texts: AsyncIterable<string>): AsyncGenerator<Line> {
+  for await (const text of texts) yield lineOf(text);
 }
 
 function lineOf(text: string): Line {

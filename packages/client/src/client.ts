@@ -390,13 +390,17 @@ export class BlksnapClient {
    * @param options `resumeMs`: how long a daemon that has gone is waited for. The stream then continues
    *   with the event after the last one, as after an upgrade
    */
-  followEvents(
+  async *followEvents(
     id: string,
     from = 0,
     options: CallOptions & { readonly resumeMs?: number } = {},
   ): AsyncGenerator<SnapshotEvent> {
     const { resumeMs = 0 } = options;
-    return resumed((first) => this.#eventsFrom(id, first, options), from, resumeMs);
+    let next = from;
+    for await (const event of resumed(() => this.#eventsFrom(id, next, options), resumeMs)) {
+      next = event.sequence + 1;
+      yield event;
+    }
   }
 
   async *#eventsFrom(

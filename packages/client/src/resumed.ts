@@ -1,27 +1,23 @@
-/** A stream of events that continues where it broke off, with the daemon that serves next. */
+/** A stream that continues where it broke off, with the daemon that serves next. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { SnapshotEvent } from "@blksnap/api";
 import { isInBetween } from "./daemon-change.js";
 
 const PAUSE_MS = 50;
 
 /**
- * @param follow asks a daemon for the events from a sequence number on
+ * @param ask asks a daemon for what has not come yet
  * @param resumeMs how long no daemon may serve; 0: the first loss of the connection ends the stream
  */
-export async function* resumed(
-  follow: (from: number) => AsyncIterable<SnapshotEvent>,
-  from: number,
+export async function* resumed<Item>(
+  ask: () => AsyncIterable<Item>,
   resumeMs: number,
-): AsyncGenerator<SnapshotEvent> {
-  let next = from;
+): AsyncGenerator<Item> {
   let lostAtMs: number | undefined;
   for (;;) {
     try {
-      for await (const event of follow(next)) {
-        next = event.sequence + 1;
+      for await (const item of ask()) {
         lostAtMs = undefined;
-        yield event;
+        yield item;
       }
       return;
     } catch (error) {
