@@ -3,7 +3,7 @@
  * waits like that cannot end, and its devices would never get another server: so others wait for it
  * (packages/uring/src/apart.ts). And killed while an original keeps its request.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run, start } from "../lib/command.mjs";
@@ -19,18 +19,22 @@ import { MIB, storeFolder } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const SIZE_BYTES = 48 * MIB;
-const DELAY_MS = 2_000;
-const END_LIMIT_MS = 300_000;
-/** Longer than a daemon takes to start. */
-const STUCK_MS = 15_000;
+/** Beyond each limit: the test heals the disk when the daemon is dead. */
+const DELAY_MS = 3_600_000;
+const END_LIMIT_MS = 600_000;
+const HOOK = new URL("../lib/hold-image-end.mjs", import.meta.url).href;
+const STATE_LOCK = "/run/blksnap/state/lock";
+const WRITEBACK_INTERVAL = "/proc/sys/vm/dirty_writeback_centisecs";
 
 const test = scenario(import.meta.url, { daemon: false });
 
-/** A tracked device whose requests can be made slow. */
-async function slowDevice(t) {
+/** A tracked device whose requests can be kept. */
+async function keepingDevice(t, env = {}) {
   const [below] = await ramDisks(t, 1, SIZE_BYTES);
   const disk = await MappedDisk.create(t, below, SIZE_BYTES);
-  const daemon = await Daemon.startFor(t);
+  const daemon = await Daemon.startFor(t, { env });
+  // Before the daemon is ended.
+  t.defer(() => disk.heal());
   const { front } = await daemon.client.attach(disk.path);
   return { daemon, disk, front };
 }
@@ -52,17 +56,25 @@ function nameOf(pid) {
   }
 }
 
-/** Kills the daemon: it must end, and another one must serve what it has served. */
-async function replace(t, daemon) {
+/** What is written stays in the page cache, however long it lies there, until somebody asks for it. */
+function stopWriteback(t) {
+  const before = readFileSync(WRITEBACK_INTERVAL, "utf8");
+  t.defer(() => writeFileSync(WRITEBACK_INTERVAL, before));
+  writeFileSync(WRITEBACK_INTERVAL, "0");
+}
+
+/** Kills the daemon: it must end with the disk as it is, and another one must serve what it has served. */
+async function replace(t, daemon, disk) {
   daemon.kill("SIGKILL");
   await daemon.ended();
+  await disk.heal();
   return Daemon.startFor(t, { name: "next" });
 }
 
 test(
   "killed while detach waits for what is in the front's page cache",
   async (t) => {
-    const { daemon, disk, front } = await slowDevice(t);
+    const { daemon, disk, front } = await keepingDevice(t);
     // Held open, so that what is written stays in the page cache.
     const holder = start(["sh", "-c", `exec sleep infinity 3<${front}`], {
       timeLimitMs: END_LIMIT_MS,
@@ -70,15 +82,15 @@ test(
     t.defer(() => holder.end());
     t.defer(() => holder.kill("SIGKILL"));
     await untilOpen(holder.pid, front);
+    stopWriteback(t);
     await run(["sh", "-c", `head -c ${4 * MIB} /dev/urandom > ${t.folder}/data`]);
     t.defer(() => run(["rm", `${t.folder}/data`]));
     await run(["dd", `if=${t.folder}/data`, `of=${front}`, "bs=1M", "conv=notrunc"]);
     await disk.delayWrites(DELAY_MS);
     const detaching = daemon.client.detach(disk.path).catch((error) => error);
     await waitsInHelper("fsync");
-    const next = await replace(t, daemon);
+    const next = await replace(t, daemon, disk);
     assert.instance(await detaching, Error);
-    await disk.heal();
     assert.is((await next.client.status()).trackers[0].front, front);
     await next.client.detach(disk.path);
     await run(["cmp", `${t.folder}/data`, "-n", String(4 * MIB), disk.path]);
@@ -91,24 +103,28 @@ test(
   "killed while an image goes away in which a read is under way",
   async (t) => {
     t.expectKernelMessages(IMAGE_GONE);
-    const { daemon, disk, front } = await slowDevice(t);
+    const folder = join(t.folder, "hold");
+    mkdirSync(folder);
+    t.defer(() => rmSync(folder, { recursive: true }));
+    const env = { NODE_OPTIONS: `--import ${HOOK}`, E2E_HOLD_IMAGE_END: folder };
+    const { daemon, disk, front } = await keepingDevice(t, env);
     const { id } = await daemon.client.snapshotCreate({
       devices: [disk.path],
       stores: ["memory:"],
       limitBytes: 64 * MIB,
     });
     const { images } = await daemon.client.snapshotTake(id);
-    await disk.delayReads(DELAY_MS);
+    const destroying = daemon.client.snapshotDestroy(id).catch((error) => error);
+    await until("nothing but the image's end is left", () => existsSync(join(folder, "held")));
     const words = [`if=${images[0].image}`, "of=/dev/null", "bs=4k", "count=1", "iflag=direct"];
     const reader = start(["dd", ...words], { timeLimitMs: END_LIMIT_MS });
     await until("the read is under way", () => requestsInFlight(images[0].image) > 0);
-    const destroying = daemon.client.snapshotDestroy(id).catch((error) => error);
+    writeFileSync(join(folder, "go"), "");
     await waitsInHelper("command");
-    const next = await replace(t, daemon);
+    const next = await replace(t, daemon, disk);
     assert.instance(await destroying, Error);
     // With its data, or with an error: the image goes away.
     await reader.end();
-    await disk.heal();
     assert.is((await next.client.status()).trackers[0].front, front);
     await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
     const { snapshots } = await next.client.status();
@@ -122,17 +138,17 @@ test(
 test(
   "killed while a file on the front is synced to be marked",
   async (t) => {
-    const { daemon, disk, front } = await slowDevice(t);
+    const { daemon, disk, front } = await keepingDevice(t);
     await makeFileSystem("ext4", front);
     const mounted = await mount(t, front);
     const file = join(mounted.path, "file");
+    stopWriteback(t);
     await run(["dd", "if=/dev/urandom", `of=${file}`, "bs=1M", "count=4"]);
     await disk.delayWrites(DELAY_MS);
     const marking = daemon.client.markDirtyFile(file).catch((error) => error);
     await waitsInHelper("extents");
-    const next = await replace(t, daemon);
+    const next = await replace(t, daemon, disk);
     assert.instance(await marking, Error);
-    await disk.heal();
     await next.client.markDirtyFile(file);
     await mounted.unmount();
     await run(["e2fsck", "-f", "-n", front]);
@@ -145,14 +161,13 @@ test(
 test(
   "killed while a path above the front is looked up",
   async (t) => {
-    const { daemon, disk, front } = await slowDevice(t);
+    const { daemon, disk, front } = await keepingDevice(t);
     const { file, unmount } = await fileToBeRead(t, front);
     await disk.delayReads(DELAY_MS);
     const attaching = daemon.client.attach(file).catch((error) => error);
     await waitsInHelper("stat");
-    const next = await replace(t, daemon);
+    const next = await replace(t, daemon, disk);
     assert.instance(await attaching, Error);
-    await disk.heal();
     const refused = await next.client.attach(file).catch((error) => error);
     assert.is(refused.code, "DEVICE_OVERLAPS");
     await unmount();
@@ -174,6 +189,7 @@ for (const [kind, storeOf] of Object.entries(storesOfKind)) {
       const [below] = await ramDisks(t, 1, SIZE_BYTES);
       const disk = await MappedDisk.create(t, below, 8 * MIB);
       const first = await Daemon.startFor(t);
+      t.defer(() => disk.heal());
       const { front } = await first.client.attach(disk.path);
       await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=8", "oflag=direct"]);
       const { id } = await first.client.snapshotCreate({
@@ -184,7 +200,7 @@ for (const [kind, storeOf] of Object.entries(storesOfKind)) {
       const { images } = await first.client.snapshotTake(id);
       const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
       // The dead daemon's request holds all that the daemon had open, locks with it, until it ends.
-      await disk.delayWrites(STUCK_MS);
+      await disk.delayWrites(DELAY_MS);
       const dd = `dd if=/dev/zero of=${front} bs=4k count=1 seek=512 oflag=direct`;
       const writing = run(["sh", "-c", dd]);
       // Its old data is saved; what it still waits for is the original.
@@ -192,7 +208,11 @@ for (const [kind, storeOf] of Object.entries(storesOfKind)) {
       await until("a write waits for the original", async () => (await saved()) > 0);
       first.kill("SIGKILL");
       await first.ended();
-      const next = await Daemon.startFor(t, { name: "next" });
+      const starting = Daemon.startFor(t, { name: "next" });
+      t.defer(() => disk.heal());
+      // From here on it tries to open what the dead one's request holds.
+      const healed = untilOpen(t.daemon.pid, STATE_LOCK).then(() => disk.heal());
+      const [next] = await Promise.all([starting, healed]);
       await writing;
       const { trackers, snapshots } = await next.client.status();
       assert.equal(
@@ -202,7 +222,6 @@ for (const [kind, storeOf] of Object.entries(storesOfKind)) {
       assert.is(trackers[0].error_code, 0);
       const { image } = snapshots[0].devices[0];
       assert.is(await run(["sh", "-c", `md5sum < ${image}`]), before);
-      await disk.heal();
       await next.client.snapshotDestroy(id);
       await next.client.detach(disk.path);
       await next.stop();
