@@ -9,14 +9,16 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const USAGE = `Usage: npm test
-       npm run test:all [-- --rest]
+       npm run test:all [-- --rest [--sampled]]
 
 "npm test" is lint, the unit tests and simulations of every package, and the groups of end-to-end
 scenarios that stand for the others. "npm run test:all" adds the other groups, with torture, fault points
 and the newest kernel, and the power cuts.
 
-  --all    everything
-  --rest   only what "npm test" leaves out
+  --all      everything
+  --rest     only what "npm test" leaves out
+  --sampled  of the end-to-end scenarios and power cuts a part, other ones in each run, where unit tests
+             or simulations prove the same (test/e2e/COVERAGE.md)
   --help`;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -38,8 +40,13 @@ const FIRST = [
   { name: "end to end, quick", command: [...END_TO_END, "--quick"], counts: true },
 ];
 const REST = [
-  { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true },
-  { name: "power cuts", command: [process.execPath, "test/e2e/power/run.mjs"], counts: true },
+  { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true, samples: true },
+  {
+    name: "power cuts",
+    command: [process.execPath, "test/e2e/power/run.mjs"],
+    counts: true,
+    samples: true,
+  },
   { name: "arm64", command: [process.execPath, "test/arm64/run.mjs"], counts: true },
   { name: "release", command: [process.execPath, "tools/release/release.mjs", "--dry-run"] },
 ];
@@ -47,13 +54,18 @@ const REST = [
 function steps() {
   const flag = { type: "boolean" };
   try {
-    const { values } = parseArgs({ options: { all: flag, rest: flag, help: flag } });
+    const options = { all: flag, rest: flag, sampled: flag, help: flag };
+    const { values } = parseArgs({ options });
     if (values.help) {
       console.log(USAGE);
       process.exit(0);
     }
-    if (values.rest) return REST;
-    return values.all ? [...FIRST, ...REST] : FIRST;
+    const rest = REST.map((step) => {
+      const sampled = values.sampled && step.samples;
+      return sampled ? { ...step, command: [...step.command, "--sampled"] } : step;
+    });
+    if (values.rest) return rest;
+    return values.all ? [...FIRST, ...rest] : FIRST;
   } catch (error) {
     console.error(`test: ${error.message}. See --help`);
     return process.exit(2);

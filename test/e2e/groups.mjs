@@ -6,6 +6,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runInVm } from "../../tools/vm/index.mjs";
 import { timeLimitMs } from "./lib/limits.mjs";
+import { partOf } from "./lib/sample.mjs";
 import { GROUPS, VARIABLES } from "./plan.mjs";
 import { VmReport } from "./report.mjs";
 
@@ -46,12 +47,17 @@ function pathOf(file) {
   return join(folder, `${file}.mjs`);
 }
 
-/** The plan's groups with full paths. */
-export function plannedGroups() {
-  const planned = GROUPS.filter(({ kernel }) => kernel === undefined).flatMap(({ files }) => files);
+function filesOf({ name, files, inTurns = [] }, sample) {
+  return [...files, ...partOf(name, inTurns, inTurns.length, sample)];
+}
+
+/** The plan's groups with full paths: of a sample, or whole. */
+export function plannedGroups(sample) {
+  const stock = GROUPS.filter(({ kernel }) => kernel === undefined);
+  const planned = stock.flatMap((group) => filesOf(group));
   const missing = filesThere().filter((name) => !planned.includes(name));
   if (missing.length > 0) throw new PlanError(`plan.mjs does not name: ${missing.join(", ")}`);
-  return GROUPS.map((group) => ({ ...group, files: group.files.map(pathOf) }));
+  return GROUPS.map((group) => ({ ...group, files: filesOf(group, sample).map(pathOf) }));
 }
 
 /** A variable that is not passed into the VM would be ignored there in silence. */

@@ -24,6 +24,8 @@ Runs the end-to-end scenarios in VMs with ublk and prints a line per test.
   --only PATTERN   only files whose name matches the regular expression
   --quick          only the groups that stand for the others: those of npm test
   --rest           only the other groups
+  --sampled        a part of what is proved beside the driver too: other ones in each run, which
+                   prints the seed; SAMPLE=SEED has the same again
   --jobs N         so many VMs at once (default: as many as processors and memory bear)
   --list           print the files and end
   --keep-going     run the other files after one has failed
@@ -52,6 +54,7 @@ function options() {
         only: text,
         quick: flag,
         rest: flag,
+        sampled: flag,
         jobs: text,
         list: flag,
         "keep-going": flag,
@@ -85,7 +88,7 @@ for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) {
 
 function selectedGroups(given) {
   try {
-    const groups = select(plannedGroups(), given);
+    const groups = select(plannedGroups(process.env.SAMPLE), given);
     if (groups.length === 0) fail(`no file matches ${given.only}`);
     assertVariablesKnown();
     return groups;
@@ -109,6 +112,7 @@ if (given.help) {
   console.log(USAGE);
   process.exit(0);
 }
+if (given.sampled) process.env.SAMPLE ??= String(Date.now() % 1_000_000);
 const groups = selectedGroups(given);
 if (given.list) {
   const names = groups.flatMap(({ files }) => files.map(nameOf));
@@ -121,6 +125,7 @@ if (!existsSync(join(REPOSITORY, "node_modules/.bin/blksnapd"))) {
 if (given.host && !hostHasUblk()) fail("this machine has no ublk: modprobe ublk_drv as root");
 if (groups.some(({ files }) => files.some((file) => nameOf(file) === "installed")))
   await ensureInstalled();
+if (process.env.SAMPLE) console.log(`SAMPLE=${process.env.SAMPLE}`);
 const report = new Report();
 const jobs = given.host ? 1 : Math.min(groups.length, Number(given.jobs ?? vmsAtOnce()));
 const setting = {

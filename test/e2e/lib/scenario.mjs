@@ -8,6 +8,7 @@ import { suite } from "uvu";
 import { Daemon, MADE_ON_FIRST_USE, SharedDaemon } from "./daemon.mjs";
 import { KernelLog } from "./kernel-log.mjs";
 import { assertNothingLeft, holdings } from "./leftovers.mjs";
+import { partOf } from "./sample.mjs";
 
 /** Generous: it ends what hangs, and says nothing about speed. */
 const TEST_LIMIT_MS = 600_000;
@@ -129,12 +130,14 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
  * A suite of tests with one daemon.
  *
  * @param {string} url the file's own import.meta.url
- * @param {{daemon?: false | {args: string[]}}} [options] false: the tests start their own. Both
- * kinds belong into a group of the plan that has no shared daemon.
+ * @param {{daemon?: false | {args: string[]}, sampledIn?: number}} [options] daemon: false: the tests start
+ * their own. Both kinds belong into a group of the plan that has no shared daemon. sampledIn: where a run is a
+ * sample, it has one in so many of the tests, as COVERAGE.md says what else proves them.
  */
 export function scenario(url, options = {}) {
   const file = basename(url, ".mjs");
   const tests = suite(file);
+  const all = [];
   const state = {};
   tests.before(async () => {
     if (options.daemon === false) return;
@@ -151,6 +154,9 @@ export function scenario(url, options = {}) {
     if (state.failed) setTimeout(() => process.exit(1), REPORT_MS).unref();
   });
   function test(name, body, testOptions = {}) {
+    all.push({ name, body, testOptions });
+  }
+  function add({ name, body, testOptions }) {
     tests(name, async () => {
       const started = performance.now();
       const entry = { file, test: name };
@@ -169,6 +175,13 @@ export function scenario(url, options = {}) {
       }
     });
   }
-  test.run = () => tests.run();
+  test.run = () => {
+    const { SAMPLE } = process.env;
+    const chosen = partOf(file, all, options.sampledIn ?? 1, SAMPLE);
+    if (chosen.length < all.length)
+      note(`${file}: ${chosen.length} of ${all.length} tests, by SAMPLE=${SAMPLE}`);
+    for (const one of chosen) add(one);
+    tests.run();
+  };
   return test;
 }

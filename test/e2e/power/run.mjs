@@ -4,6 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { seededRandom } from "../lib/random.mjs";
+import { partOf } from "../lib/sample.mjs";
 import { vmsAtOnce } from "../machines.mjs";
 import { EmulatorFault, Machine } from "./machine.mjs";
 import { randomCuts } from "./random-cuts.mjs";
@@ -14,6 +15,7 @@ const USAGE = `Usage: npm run power-cuts -- [OPTION]...
   --cuts N         power cuts under load; 0: none (default 3)
   --seed TEXT      of the moments and of what survives; printed at the start
   --only PATTERN   only scenarios whose names match the regular expression
+  --sampled        half of the scenarios, by the seed, beside the cuts
   --help`;
 
 const { values } = parseArgs({
@@ -21,6 +23,7 @@ const { values } = parseArgs({
     cuts: { type: "string" },
     seed: { type: "string" },
     only: { type: "string" },
+    sampled: { type: "boolean" },
     help: { type: "boolean", short: "h" },
   },
 });
@@ -69,9 +72,10 @@ async function runTestToItsEnd(name, body) {
 }
 
 console.log(`seed ${seed}`);
+const scenarios = Object.entries(SCENARIOS);
 const tests = [
   ...(cuts > 0 ? [[`${cuts} cuts under load`, randomCuts(cuts)]] : []),
-  ...Object.entries(SCENARIOS),
+  ...partOf("power", scenarios, 2, values.sampled ? seed : undefined),
 ];
 const pattern = new RegExp(values.only ?? "");
 const queue = tests.filter(([name]) => pattern.test(name));

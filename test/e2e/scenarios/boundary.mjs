@@ -9,7 +9,7 @@ import { seededRandom, seedsOr } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const CHUNKS_TRIED = 3;
 
 /** A disk that ends within a chunk, full of sectors of the round 1. */

@@ -8,7 +8,7 @@ import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, createSnapshot, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const random = seededRandom("capacity");
 const SIZE_BYTES = 4 * MIB;
 const EFAULT = 14;

@@ -19,7 +19,7 @@ import { until } from "../lib/wait.mjs";
 const SIZE_MIB = 24;
 const LIMIT = { timeLimitMs: 480_000 };
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 3 });
 
 function trackerOf({ trackers }, device) {
   return trackers.find((tracker) => tracker.device === device);

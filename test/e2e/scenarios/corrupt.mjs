@@ -12,7 +12,7 @@ import { SECTOR_BYTES } from "../lib/sector-pattern.mjs";
 import { attach, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const SIZE_BYTES = 4 * MIB;
 const SUPERBLOCK_SECTORS = 8;
 const LENGTHS = [1, 3, 8, 8, 8, 16, 63, 129, 600];

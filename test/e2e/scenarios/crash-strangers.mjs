@@ -15,7 +15,7 @@ import { until } from "../lib/wait.mjs";
 const SIZE_MIB = 48;
 const RECOVERY_LIMIT_MS = 300_000;
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 3 });
 
 test(
   "a front whose device is away when the daemon comes goes on when it is back",

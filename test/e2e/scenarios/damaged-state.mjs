@@ -21,7 +21,7 @@ import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { MIB, storeFolder } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const SIZE_BYTES = 4 * MIB;
 const STATE_MIB = 4;
 const CHUNK_BYTES_MAX = 256 * 1024;

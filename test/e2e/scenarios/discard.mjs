@@ -26,7 +26,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const SIZE_BYTES = 12 * MIB;
 const random = seededRandom("discard");
 

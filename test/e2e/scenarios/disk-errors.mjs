@@ -12,7 +12,7 @@ import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, pendingEvents, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const SIZE_BYTES = 6 * MIB;
 const BAD = { offsetBytes: 2 * MIB + 4096, lengthBytes: 3 * 4096 };
 const BAD_RANGE = `${BAD.offsetBytes}+${BAD.lengthBytes}`;

@@ -21,7 +21,7 @@ const FOREIGN_SERVER = `
   const device = await UblkDevice.start({ target: memoryTarget({ capacityBytes: 1 << 20 }) });
   console.log(device.id);
 `;
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 async function doctor(...args) {
   const { status, stdout, stderr } = await ctlProgram("doctor", "--json", ...args);

@@ -51,7 +51,7 @@ const SLEEP = '#!/bin/sh\n[ "$1" = 1 ] && set -- 60\nexec /usr/bin/sleep "$@"\n'
 writeFileSync(join(NOTES, "sleep"), SLEEP, { mode: 0o755 });
 process.env.PATH = `${NOTES}:${process.env.PATH}`;
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 
 /** The calls of fsfreeze since the last time, as "--freeze 0 /path". */
 function takeNotes() {

@@ -12,7 +12,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { threadFlags } from "../lib/threads.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const random = seededRandom("fronts");
 
 /** The block layer's view of a device, of what its users depend on. */

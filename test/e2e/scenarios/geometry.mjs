@@ -11,7 +11,7 @@ import { RandomIo } from "../lib/random-io.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, createSnapshot, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const SIZE_BYTES = 3 * MIB + 5 * 512;
 const EINVAL = 22;
 

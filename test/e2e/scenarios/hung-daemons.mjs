@@ -22,7 +22,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { MIB, memberStatus } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const WRITES = 24;
 const LIMIT = { timeLimitMs: 600_000 };
 

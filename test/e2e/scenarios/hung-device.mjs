@@ -13,7 +13,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const SIZE_BYTES = 16 * MIB;
 const PIECE = Buffer.alloc(4096, 7);
 /** Of the end: no operation of a client may be waited for longer, and then nothing makes progress. */

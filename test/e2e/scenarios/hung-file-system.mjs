@@ -10,7 +10,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const STORE_BYTES = 160 * MIB;
 /** Of the original that is written to. */
 const SIZE_BYTES = 8 * MIB;

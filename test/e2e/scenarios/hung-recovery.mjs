@@ -16,7 +16,7 @@ import { note, scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const SIZE_BYTES = 16 * MIB;
 const BLOCK_BYTES = 4096;
 const STATE = "/run/blksnap/state";

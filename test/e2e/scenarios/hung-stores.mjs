@@ -21,7 +21,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, pendingEvents, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url, { daemon: { args: BOUND_ARGS } });
+const test = scenario(import.meta.url, { daemon: { args: BOUND_ARGS }, sampledIn: 2 });
 const WRITES = 24;
 const EBUSY = 16;
 const ETIMEDOUT = 110;

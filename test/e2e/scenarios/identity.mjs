@@ -11,7 +11,7 @@ import { until } from "../lib/wait.mjs";
 
 const RECOVERY_LIMIT_MS = 300_000;
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 /** Kills the daemon, does something, and starts the next one. */
 async function across(t, first, change) {

@@ -9,7 +9,7 @@ import { endFio, startLoad } from "../lib/fio.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const SIZE_MIB = 16;
 
 /** A device full of random bytes with its front, a copy of it, and a snapshot of that state. */

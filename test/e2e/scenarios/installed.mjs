@@ -14,7 +14,7 @@ import { MIB } from "../lib/snapshots.mjs";
 const PROJECT = "/srv/installed";
 const LOG = "/var/log/blksnapd.log";
 const LIMIT_MS = 600_000;
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 /** The project, and /dev/vg/data, which the READMEs speak of. */
 async function prepare(t) {

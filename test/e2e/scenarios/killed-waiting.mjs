@@ -26,7 +26,7 @@ const HOOK = new URL("../lib/hold-image-end.mjs", import.meta.url).href;
 const STATE_LOCK = "/run/blksnap/state/lock";
 const WRITEBACK_INTERVAL = "/proc/sys/vm/dirty_writeback_centisecs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 /** A tracked device whose requests can be kept. */
 async function keepingDevice(t, env = {}) {

@@ -17,7 +17,7 @@ import { MIB } from "../lib/snapshots.mjs";
 import { successor } from "../lib/successor.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const SIZE_BYTES = 2 * MIB;
 const PIECE_BYTES = 64 * 1024;
 /** Apart, so that the block layer makes no one request of two. */

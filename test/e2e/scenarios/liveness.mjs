@@ -18,7 +18,7 @@ const IO_FLUSHER = 0x80000 | 0x100000;
 const BLOCKER = new URL("../lib/block-reactors.mjs", import.meta.url).href;
 const CORE_PATTERN = "/proc/sys/kernel/core_pattern";
 const LIMIT_MS = 120_000;
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 function statusField(pid, name) {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");

@@ -12,7 +12,7 @@ import { nullDisk, ramDisks } from "../lib/disks.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const LANES = 5;
 const LANE_BYTES = 4096;
 const DISK_BYTES = 4 * MIB;

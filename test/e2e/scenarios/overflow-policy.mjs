@@ -9,7 +9,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, storeFolder } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const SIZE_BYTES = 24 * MIB;
 const LIMIT_BYTES = 16 * MIB;
 const HOUR_MS = 3_600_000;

@@ -38,7 +38,7 @@ const LATE_MS = 8_000;
 /** Each test starts a few daemons. */
 const LIMIT = { timeLimitMs: 480_000 };
 
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 3 });
 
 function trackerOf({ trackers }, device) {
   return trackers.find((tracker) => tracker.device === device);

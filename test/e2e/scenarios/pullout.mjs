@@ -14,7 +14,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, createSnapshot, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const random = seededRandom("pullout");
 const SIZE_MIB = 8;
 const GONE = [

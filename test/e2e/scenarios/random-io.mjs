@@ -7,7 +7,7 @@ import { RandomIo } from "../lib/random-io.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const REQUESTS = 250;
 const DEPTH = 6;
 

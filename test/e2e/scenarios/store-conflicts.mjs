@@ -11,7 +11,7 @@ import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, createSnapshot, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const random = seededRandom("store-conflicts");
 
 /** Fails unless the store is refused, by this name and for this reason. */

@@ -15,7 +15,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, pendingEvents, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 /** A few turns of good and bad seconds. */
 const FLAKY_MS = 4_000;
 const SIZE_BYTES = 8 * MIB;

@@ -28,7 +28,7 @@ import {
 } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const random = seededRandom("stores");
 
 async function storesOf(t, id) {

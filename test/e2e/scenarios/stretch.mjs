@@ -19,7 +19,7 @@ import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, memberStatus, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 
-const test = scenario(import.meta.url);
+const test = scenario(import.meta.url, { sampledIn: 2 });
 const random = seededRandom("stretch");
 const FILES = 12;
 const FILL = { rw: "write", bs: "256k", allow_file_create: 1, end_fsync: 1 };

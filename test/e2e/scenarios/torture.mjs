@@ -2,7 +2,7 @@
  * The daemon killed again and again at random moments, under verified load and with a snapshot held:
  * its users see a pause, nothing else.
  *
- * KILLS=N in the environment kills N times (default 8); SEED gives the moments. It runs by
+ * KILLS=N in the environment kills N times (8, or 5 where the run is a sample); SEED gives the moments. It runs by
  * `npm run torture -- --kills N`.
  */
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -25,7 +25,7 @@ import { MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
 import { recoveryTimesMs, servingPid } from "../lib/successor.mjs";
 import { until } from "../lib/wait.mjs";
 
-const KILLS = Number(process.env.KILLS ?? 8);
+const KILLS = Number(process.env.KILLS ?? (process.env.SAMPLE === undefined ? 8 : 5));
 const SIZE_MIB = 32;
 const CHURN_BYTES = 4 * MIB;
 /**

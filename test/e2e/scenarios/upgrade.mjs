@@ -16,7 +16,7 @@ import { until } from "../lib/wait.mjs";
 const SIZE_MIB = 48;
 const LOAD_LIMIT_S = 1200;
 const LOG_LIMIT_MS = 180_000;
-const test = scenario(import.meta.url, { daemon: false });
+const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 /** Runs a command of blksnapctl that must succeed, and parses its JSON. */
 async function ctlJson(...args) {
