@@ -5,7 +5,7 @@ import { until } from "./wait.mjs";
 
 const STATE_FOLDER = "/run/blksnap/state";
 const LINKS_FOLDER = "/dev/blksnap";
-const SETTLE_LIMIT_MS = 60_000;
+const SETTLE_LIMIT_MS = 300_000;
 
 function list(folder) {
   return existsSync(folder) ? readdirSync(folder) : [];

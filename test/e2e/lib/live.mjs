@@ -29,8 +29,18 @@ export function tableOf(path) {
 export function nodes() {
   return readdirSync("/sys/block")
     .filter((name) => name.startsWith("dm-"))
-    .map((name) => readFileSync(`/sys/block/${name}/dm/name`, "utf8").trim())
+    .map(nameOf)
+    .filter((name) => name !== undefined)
     .sort();
+}
+
+function nameOf(node) {
+  try {
+    return readFileSync(`/sys/block/${node}/dm/name`, "utf8").trim();
+  } catch {
+    // It has gone since the nodes were listed.
+    return undefined;
+  }
 }
 
 /** What users know the node by. */

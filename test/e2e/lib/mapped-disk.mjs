@@ -2,6 +2,9 @@
 import { run } from "./command.mjs";
 import { mapped } from "./device-mapper.mjs";
 
+/** Beyond each limit: who has a disk keep requests has it answer them, too. */
+const KEPT_MS = 3_600_000;
+
 export class MappedDisk {
   path;
   #load;
@@ -24,9 +27,12 @@ export class MappedDisk {
   static async create(t, below, sizeBytes) {
     const sectors = sizeBytes / 512;
     const node = await mapped(t, [`0 ${sectors} linear ${below} 0`]);
-    return new MappedDisk(node, below, sectors);
+    const disk = new MappedDisk(node, below, sectors);
+    t.onFailure(() => disk.heal());
+    return disk;
   }
 
+  /** From now on it answers, also what it has kept. */
   heal() {
     return this.#load([`0 ${this.#sectors} linear ${this.#below} 0`]);
   }
@@ -46,17 +52,26 @@ export class MappedDisk {
     await this.#load([`0 ${this.#sectors} flakey ${this.#below} 0 ${upS} ${downS} 1 ${fault}`]);
   }
 
-  /** dm-delay: each write is passed on so much later. */
-  async delayWrites(delayMs) {
-    await run(["modprobe", "dm-delay"]);
-    const reads = `${this.#below} 0 0`;
-    await this.#load([`0 ${this.#sectors} delay ${reads} ${this.#below} 0 ${delayMs}`]);
+  /** From now on no write is answered until heal(); a flush is. */
+  keepWrites() {
+    return this.#delay({ writesMs: KEPT_MS });
   }
 
-  /** dm-delay: each read is passed on so much later. */
-  async delayReads(delayMs) {
+  /** From now on no read is answered until heal(). */
+  keepReads() {
+    return this.#delay({ readsMs: KEPT_MS });
+  }
+
+  /** How many reads and writes it keeps. */
+  async kept() {
+    const words = (await run(["dmsetup", "status", this.path])).trim().split(/\s+/);
+    const [reads, writes] = words.slice(words.indexOf("delay") + 1).map(Number);
+    return reads + writes;
+  }
+
+  async #delay({ readsMs = 0, writesMs = 0 }) {
     await run(["modprobe", "dm-delay"]);
-    const writes = `${this.#below} 0 0`;
-    await this.#load([`0 ${this.#sectors} delay ${this.#below} 0 ${delayMs} ${writes}`]);
+    const classes = [readsMs, writesMs, 0].map((delayMs) => `${this.#below} 0 ${delayMs}`);
+    await this.#load([`0 ${this.#sectors} delay ${classes.join(" ")}`]);
   }
 }

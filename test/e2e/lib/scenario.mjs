@@ -19,6 +19,7 @@ const REPORT_MS = 5_000;
 /** What a test works with. Everything made through it is undone after the test, last first. */
 export class TestContext {
   #undo = [];
+  #reliefs = [];
   #names = 0;
   /** Own folder of the test, on tmpfs. */
   folder = WORK_FOLDER;
@@ -34,6 +35,9 @@ export class TestContext {
     return this.daemon.client;
   }
 
+  /** Whether the test itself has failed, and is being cleaned up after. */
+  hasFailed = false;
+
   /** A name for something new, unlike all others of the test. */
   name(prefix) {
     return `${prefix}${++this.#names}`;
@@ -44,20 +48,29 @@ export class TestContext {
     this.#undo.push(step);
   }
 
+  /** Has something done first after a failure: what keeps others from being cleaned up, such as a disk that hangs. */
+  onFailure(step) {
+    this.#reliefs.push(step);
+  }
+
   expectKernelMessages(...patterns) {
     this.expectedKernelMessages.push(...patterns.flat());
   }
 
-  /** @returns {Promise<unknown[]>} what went wrong */
+  /** A step that fails is done again by the next call. @returns {Promise<unknown[]>} what went wrong */
   async undo() {
     const errors = [];
-    for (const step of this.#undo.splice(0).reverse()) {
+    const failed = [];
+    const reliefs = this.hasFailed ? this.#reliefs.splice(0) : [];
+    for (const step of [...reliefs, ...this.#undo.splice(0).reverse()]) {
       try {
         await step();
       } catch (error) {
         errors.push(error);
+        failed.unshift(step);
       }
     }
+    this.#undo.push(...failed);
     return errors;
   }
 }
@@ -90,13 +103,11 @@ function within(timeLimitMs, what, work) {
   return work.finally(() => clearTimeout(timer));
 }
 
-/** Ends all snapshots and trackers: after a failure in the middle of a test they are still there. */
-async function endSnapshots(daemon) {
-  if (!daemon?.alive) return;
-  for (const { id } of await daemon.client.snapshotCollect())
-    await daemon.client.snapshotDestroy(id);
-  const { trackers } = await daemon.client.status();
-  for (const { device } of trackers) await daemon.client.detach(device);
+/** After a failure: the next test shall meet a clean machine all the same. */
+async function endAll(state, t) {
+  const isOwn = t.daemon !== undefined && t.daemon !== state.daemon;
+  await (isOwn ? t.daemon.leave(t) : state.daemon?.endDevices())?.catch(() => undefined);
+  await t.undo();
 }
 
 async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
@@ -108,10 +119,13 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
     await within(timeLimitMs, name, body(t));
   } catch (error) {
     errors.push(error);
+    t.hasFailed = true;
     // Printed now: it is the cause, and the suite prints it only if the file comes to its end.
     console.error(`${name}: ${error?.stack ?? error}`);
   }
   errors.push(...(await within(timeLimitMs, `clean-up of ${name}`, t.undo())));
+  const endMore = () => within(timeLimitMs, `second clean-up of ${name}`, endAll(state, t));
+  if (t.hasFailed) await endMore();
   const daemon = state.daemon && { pid: state.daemon.pid, held: state.held };
   const knownPids = [process.pid, state.daemon?.pid ?? 0];
   try {
@@ -122,6 +136,10 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
     errors.push(error);
   }
   if (errors.length === 0) return;
+  if (!t.hasFailed) {
+    t.hasFailed = true;
+    await endMore();
+  }
   for (const error of errors.slice(1)) console.error(`then: ${error?.stack ?? error}`);
   throw errors[0];
 }
@@ -169,8 +187,6 @@ export function scenario(url, options = {}) {
       } catch (error) {
         finish("failed");
         state.failed = true;
-        // The next test shall meet a clean machine all the same.
-        await endSnapshots(state.daemon).catch(() => {});
         throw error;
       }
     });

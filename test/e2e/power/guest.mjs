@@ -152,9 +152,15 @@ const STEPS = {
   /** Mounts a front, and waits until that is on record. */
   async mountFiles({ device }) {
     await mounted(fronts[device], FILES_MOUNT);
-    const isRecorded = (name) =>
-      name.startsWith("tracker-") &&
-      readFileSync(join(PERSISTENT_DIRECTORY, name), "utf8").includes('\\"needsRecovery\\":true');
+    const isRecorded = (name) => {
+      try {
+        const text = readFileSync(join(PERSISTENT_DIRECTORY, name), "utf8");
+        return name.startsWith("tracker-") && text.includes('\\"needsRecovery\\":true');
+      } catch {
+        // Its new version has taken its place since the names were read.
+        return false;
+      }
+    };
     await until("the mount is on record", () => readdirSync(PERSISTENT_DIRECTORY).some(isRecorded));
   },
 

@@ -14,7 +14,7 @@ import { scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
-const LIMIT_MS = 180_000;
+const LIMIT_MS = 300_000;
 const STATE = "/run/blksnap/state";
 const FOREIGN_SERVER = `
   import { memoryTarget, UblkDevice } from "@blksnap/ublk";

@@ -12,7 +12,7 @@ import { until } from "../lib/wait.mjs";
 
 const SIZE_BYTES = 8 * MIB;
 const ENODEV = 19;
-const LIMIT_MS = 180_000;
+const LIMIT_MS = 300_000;
 
 const test = scenario(import.meta.url);
 

@@ -181,7 +181,7 @@ function guards() {
 }
 
 test("a daemon killed while frozen: the next one serves, and everything is thawed", async (t) => {
-  const own = await ownDaemon(t, []);
+  const own = await ownDaemon(t, ["--freeze-timeout", "600000"]);
   const disks = [await nullDisk(t, { sizeMib: 32 }), await nullDisk(t, { sizeMib: 32 })];
   const fronts = [await attach(own.t, disks[0]), await attach(own.t, disks[1])];
   const [part] = await partition(fronts[0].front, [24]);

@@ -17,7 +17,7 @@ const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const SIZE_BYTES = 16 * MIB;
 const PIECE = Buffer.alloc(4096, 7);
 /** Of the end: no operation of a client may be waited for longer, and then nothing makes progress. */
-const END_LIMIT_MS = 180_000;
+const END_LIMIT_MS = 300_000;
 const LEFT_STATUS = 3;
 
 test(
@@ -72,7 +72,7 @@ test(
     await next.client.detach(disk.path);
     await next.stop();
   },
-  { timeLimitMs: 600_000 },
+  { timeLimitMs: 900_000 },
 );
 
 test.run();

@@ -79,7 +79,7 @@ test("npx blksnapd and npx blksnapctl serve, and the examples for a daemon run",
     timeLimitMs: LIMIT_MS,
     logPath: LOG,
   });
-  await inProject(["npx", "blksnapctl", "--wait", "version"]);
+  await inProject(["npx", "blksnapctl", "--wait=600", "version"]);
   const front = await blksnapctl("attach", "--device", "/dev/vg/data");
   assert.match(front, "front=/dev/ublkb0");
   for (const example of withDaemon) await runExample(example);

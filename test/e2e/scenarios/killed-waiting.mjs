@@ -19,8 +19,6 @@ import { MIB, storeFolder } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
 const SIZE_BYTES = 48 * MIB;
-/** Beyond each limit: the test heals the disk when the daemon is dead. */
-const DELAY_MS = 3_600_000;
 const END_LIMIT_MS = 600_000;
 const HOOK = new URL("../lib/hold-image-end.mjs", import.meta.url).href;
 const STATE_LOCK = "/run/blksnap/state/lock";
@@ -33,8 +31,6 @@ async function keepingDevice(t, env = {}) {
   const [below] = await ramDisks(t, 1, SIZE_BYTES);
   const disk = await MappedDisk.create(t, below, SIZE_BYTES);
   const daemon = await Daemon.startFor(t, { env });
-  // Before the daemon is ended.
-  t.defer(() => disk.heal());
   const { front } = await daemon.client.attach(disk.path);
   return { daemon, disk, front };
 }
@@ -86,7 +82,7 @@ test(
     await run(["sh", "-c", `head -c ${4 * MIB} /dev/urandom > ${t.folder}/data`]);
     t.defer(() => run(["rm", `${t.folder}/data`]));
     await run(["dd", `if=${t.folder}/data`, `of=${front}`, "bs=1M", "conv=notrunc"]);
-    await disk.delayWrites(DELAY_MS);
+    await disk.keepWrites();
     const detaching = daemon.client.detach(disk.path).catch((error) => error);
     await waitsInHelper("fsync");
     const next = await replace(t, daemon, disk);
@@ -106,6 +102,10 @@ test(
     const folder = join(t.folder, "hold");
     mkdirSync(folder);
     t.defer(() => rmSync(folder, { recursive: true }));
+    t.onFailure(() => {
+      writeFileSync(join(folder, "go"), "");
+      rmSync(join(folder, "held"), { force: true });
+    });
     const env = { NODE_OPTIONS: `--import ${HOOK}`, E2E_HOLD_IMAGE_END: folder };
     const { daemon, disk, front } = await keepingDevice(t, env);
     const { id } = await daemon.client.snapshotCreate({
@@ -144,7 +144,7 @@ test(
     const file = join(mounted.path, "file");
     stopWriteback(t);
     await run(["dd", "if=/dev/urandom", `of=${file}`, "bs=1M", "count=4"]);
-    await disk.delayWrites(DELAY_MS);
+    await disk.keepWrites();
     const marking = daemon.client.markDirtyFile(file).catch((error) => error);
     await waitsInHelper("extents");
     const next = await replace(t, daemon, disk);
@@ -163,7 +163,7 @@ test(
   async (t) => {
     const { daemon, disk, front } = await keepingDevice(t);
     const { file, unmount } = await fileToBeRead(t, front);
-    await disk.delayReads(DELAY_MS);
+    await disk.keepReads();
     const attaching = daemon.client.attach(file).catch((error) => error);
     await waitsInHelper("stat");
     const next = await replace(t, daemon, disk);
@@ -189,7 +189,6 @@ for (const [kind, storeOf] of Object.entries(storesOfKind)) {
       const [below] = await ramDisks(t, 1, SIZE_BYTES);
       const disk = await MappedDisk.create(t, below, 8 * MIB);
       const first = await Daemon.startFor(t);
-      t.defer(() => disk.heal());
       const { front } = await first.client.attach(disk.path);
       await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=8", "oflag=direct"]);
       const { id } = await first.client.snapshotCreate({
@@ -200,7 +199,7 @@ for (const [kind, storeOf] of Object.entries(storesOfKind)) {
       const { images } = await first.client.snapshotTake(id);
       const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
       // The dead daemon's request holds all that the daemon had open, locks with it, until it ends.
-      await disk.delayWrites(DELAY_MS);
+      await disk.keepWrites();
       const dd = `dd if=/dev/zero of=${front} bs=4k count=1 seek=512 oflag=direct`;
       const writing = run(["sh", "-c", dd]);
       // Its old data is saved; what it still waits for is the original.
@@ -209,7 +208,6 @@ for (const [kind, storeOf] of Object.entries(storesOfKind)) {
       first.kill("SIGKILL");
       await first.ended();
       const starting = Daemon.startFor(t, { name: "next" });
-      t.defer(() => disk.heal());
       // From here on it tries to open what the dead one's request holds.
       const healed = untilOpen(t.daemon.pid, STATE_LOCK).then(() => disk.heal());
       const [next] = await Promise.all([starting, healed]);

@@ -23,8 +23,6 @@ const PIECE_BYTES = 64 * 1024;
 /** Apart, so that the block layer makes no one request of two. */
 const STRIDE_BYTES = 2 * PIECE_BYTES;
 const DEPTH = 4;
-/** Beyond each limit: the writes end only when the disk is healed, which is done when the daemon is dead. */
-const DELAY_MS = 3_600_000;
 /** So long they stay inside after its death; nothing depends on it. */
 const HELD_MS = 2_000;
 const NOTICE_LIMIT_MS = 300_000;
@@ -60,7 +58,8 @@ async function noticeMs(control, front, pid) {
 async function killWithInside(t, { device, disk, control, front, model }, inside) {
   const { daemon } = await t.client.status();
   const numbers = Array.from({ length: inside }, (_, index) => index);
-  await disk.delayWrites(DELAY_MS);
+  // They end when the disk is healed, which is done when the daemon is dead.
+  await disk.keepWrites();
   const writing = Promise.all(await writePieces(t, front, model, numbers));
   await until("the requests are inside", () => requestsInFlight(front) === inside);
   process.kill(daemon.pid, "SIGKILL");
@@ -80,7 +79,6 @@ test(
   async (t) => {
     const [below] = await ramDisks(t, 1, SIZE_BYTES);
     const disk = await MappedDisk.create(t, below, SIZE_BYTES);
-    t.defer(() => disk.heal());
     t.daemon = await Daemon.start({ args: ["--supervise", "--front-depth", String(DEPTH)] });
     const device = disk.path;
     const { front } = await t.client.attach(device);

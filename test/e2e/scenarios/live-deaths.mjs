@@ -2,17 +2,18 @@
  * Live attach, and daemons that die in the middle of it, are stopped, or need what is attached. A run takes a
  * fifth of the deaths, by its seed; POINTS=. has all of them.
  */
-import { mkdirSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { LIVE_FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
-import { run, start } from "../lib/command.mjs";
+import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { linear, mapped, sectorsOf } from "../lib/device-mapper.mjs";
+import { linear } from "../lib/device-mapper.mjs";
 import { ramDisks } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
 import { checkFileSystem } from "../lib/file-systems.mjs";
 import { Checker, codeOf, identityOf, nodes, tableOf, usedNode } from "../lib/live.mjs";
+import { MappedDisk } from "../lib/mapped-disk.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { note, scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
@@ -84,30 +85,16 @@ test(
 );
 
 const STATE = "/run/blksnap/state";
-const WRITE_DELAY_MS = 3_000;
 
 function exchanges() {
   return readdirSync(STATE).filter((name) => name.startsWith("exchange-"));
 }
 
-/** A node on a disk whose writes take their time, with one of them always on its way. */
-async function slowlyWritten(t) {
-  await run(["modprobe", "dm-delay"]);
-  const [disk] = await ramDisks(t, 1, 16 * MIB);
-  const { path: below } = await mapped(t, [
-    `0 ${await sectorsOf(disk)} delay ${disk} 0 0 ${disk} 0 ${WRITE_DELAY_MS}`,
-  ]);
-  const node = await linear(t, below);
-  const flag = join(t.folder, t.name("flag-"));
-  writeFileSync(flag, "");
-  t.defer(() => rmSync(flag, { force: true }));
-  const write = `dd if=/dev/zero of=${node} bs=4k count=1 oflag=direct conv=notrunc status=none`;
-  const writer = start(["sh", "-c", `while [ -e ${flag} ]; do ${write} || exit 1; done`]);
-  async function stop() {
-    rmSync(flag);
-    assert.is((await writer.end()).status, 0);
-  }
-  return { node, stop };
+/** A node, and the disk below it. */
+async function nodeOnKeeper(t) {
+  const [below] = await ramDisks(t, 1, 16 * MIB);
+  const disk = await MappedDisk.create(t, below, 16 * MIB);
+  return { disk, node: await linear(t, disk.path) };
 }
 
 /** Whether another process than the daemon is at it: that one goes on, whatever becomes of the daemon. */
@@ -126,33 +113,38 @@ function openFiles(pid) {
   }
 }
 
-/** Kills the daemon while the tables are exchanged, which the write on its way holds up. */
-async function killInExchange(t, verb, node, options) {
+/** Kills the daemon while the tables are exchanged, which a write on its way holds up until then. */
+async function killInExchange(t, verb, { node, disk }, options) {
   const pid = await servingPid(t);
+  await disk.keepWrites();
+  const writing = run(["dd", "if=/dev/zero", `of=${node}`, "bs=4k", "count=1", "oflag=direct"]);
+  await until("the write is on its way", async () => (await disk.kept()) > 0);
   const asked = codeOf(t.client[verb](node, options));
   await until("the exchange is under way", () => isUnderWay(pid));
   process.kill(pid, "SIGKILL");
+  await disk.heal();
   await successor(t, pid);
   await asked;
+  await writing;
   assert.equal(exchanges(), []);
 }
 
 test("the daemon killed while the tables are exchanged", async (t) => {
   t.daemon = await Daemon.startFor(t, { args: ["--supervise"] });
-  const { node, stop } = await slowlyWritten(t);
+  const setting = await nodeOnKeeper(t);
+  const { node } = setting;
   const before = [await tableOf(node), nodes()];
   const verbs = POINTS === undefined ? [random.pick(["attach", "detach"])] : ["attach", "detach"];
   note(`SEED=${SEED}: ${verbs.join(", ")}`);
-  if (verbs.includes("attach")) await killInExchange(t, "attach", node, { kind: "live" });
+  if (verbs.includes("attach")) await killInExchange(t, "attach", setting, { kind: "live" });
   const attached = await t.client.attach(node, { kind: "live" });
   assert.equal([attached.already_attached, attached.live], [verbs.includes("attach"), node]);
   assert.is((await t.client.cbtInfo(node)).front, attached.front);
-  if (verbs.includes("detach")) await killInExchange(t, "detach", node);
+  if (verbs.includes("detach")) await killInExchange(t, "detach", setting);
   else await t.client.detach(node);
   const { trackers, waiting } = await t.client.status();
   assert.equal([trackers, waiting], [[], []]);
   assert.equal([await tableOf(node), nodes()], before);
-  await stop();
   await t.daemon.stop();
 });
 

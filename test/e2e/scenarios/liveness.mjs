@@ -17,7 +17,6 @@ import { until } from "../lib/wait.mjs";
 const IO_FLUSHER = 0x80000 | 0x100000;
 const BLOCKER = new URL("../lib/block-reactors.mjs", import.meta.url).href;
 const CORE_PATTERN = "/proc/sys/kernel/core_pattern";
-const LIMIT_MS = 120_000;
 const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 function statusField(pid, name) {
@@ -58,8 +57,7 @@ test("a path that does not answer is refused in time, and all else goes on", asy
   const [below, device] = await ramDisks(t, 2, 48 * MIB);
   const disk = await MappedDisk.create(t, below, 48 * MIB);
   const { file, unmount } = await fileToBeRead(t, disk.path);
-  await disk.delayReads(10 * LIMIT_MS);
-  t.defer(() => disk.heal());
+  await disk.keepReads();
   const attached = await t.client.attach(file).catch((error) => error);
   assert.equal([attached.code, attached.errnoName], ["DEVICE_FAILED", "ETIMEDOUT"]);
   const { front } = await t.client.attach(device);
@@ -124,15 +122,13 @@ test("a reactor that does not turn is reported, and status answers all the same"
   await run(["dd", "if=/dev/zero", `of=${front}`, "bs=1M", "count=1", "oflag=direct"]);
   const { trackers } = await t.client.status();
   writeFileSync(flag, "");
-  const stalled = await until(
-    "the stall is in status",
-    async () => {
-      const { reactors } = await t.client.status();
-      return reactors.find(({ stalled_ms }) => stalled_ms > 0);
-    },
-    LIMIT_MS,
-  );
-  assert.is(stalled.index, trackers[0].reactor);
+  // A machine that stalls may have another one reported, too.
+  const stalled = await until("the stall is in status", async () => {
+    const { reactors } = await t.client.status();
+    return reactors.find(
+      ({ index, stalled_ms }) => index === trackers[0].reactor && stalled_ms > 0,
+    );
+  });
   assert.is(stalled.devices, 1);
   const status = await t.client.status();
   assert.is(status.trackers[0].io.writes, trackers[0].io.writes, "the last known counters");
@@ -149,7 +145,7 @@ test("a reactor that does not turn is reported, and status answers all the same"
     const { reactors } = await t.client.status();
     return reactors[stalled.index].stalled_ms === 0;
   };
-  await until("it turns again", turns, LIMIT_MS);
+  await until("it turns again", turns);
   // A machine that stalls may have been the cause of another one.
   assert.ok((await t.client.status()).reactors[stalled.index].stalls >= 1);
   assert.match(t.daemon.log(), `reactor ${stalled.index} turns again`);

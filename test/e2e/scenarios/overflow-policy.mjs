@@ -48,7 +48,7 @@ function overwrite(t, front) {
 
 function untilBlocked(t, { id, device }) {
   const isBlocked = async () => (await memberStatus(t, id, device)).blocked_writes > 0;
-  return until("a write is blocked", isBlocked, 60_000);
+  return until("a write is blocked", isBlocked);
 }
 
 async function assertNothingLost(t, { id, device, image, before }) {
@@ -84,7 +84,7 @@ test("block-writes: writers wait, and go on when the image's reader is done with
 });
 
 test("block-writes: after its time a writer goes on, and the snapshot breaks", async (t) => {
-  const state = await takenWith(t, { policy: "block-writes", timeout_ms: 1000 });
+  const state = await takenWith(t, { policy: "block-writes", timeout_ms: 3000 });
   assert.is((await overwrite(t, state.front).end()).status, 0);
   const { lost_bytes: lost, blocked_writes: blocked } = await memberStatus(
     t,

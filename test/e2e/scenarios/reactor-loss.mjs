@@ -12,7 +12,6 @@ import { until } from "../lib/wait.mjs";
 
 const HOOK = new URL("../lib/end-reactors.mjs", import.meta.url).href;
 const SIZE_BYTES = 16 * MIB;
-const DELAY_MS = 8_000;
 /** The daemon's, for a lost reactor. */
 const REACTOR_LOST = 70;
 
@@ -38,7 +37,7 @@ test(
     });
     const { images } = await first.client.snapshotTake(id);
     const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
-    await disk.delayWrites(DELAY_MS);
+    await disk.keepWrites();
     const dd = `dd if=/dev/zero of=${front} bs=4k count=1 oflag=direct`;
     const writing = run(["sh", "-c", dd]);
     const saved = async () => (await first.client.status()).snapshots[0].devices[0].copied_bytes;
@@ -48,9 +47,9 @@ test(
     const { status } = await first.ended();
     assert.is(status, REACTOR_LOST);
     rmSync(flag);
+    await disk.heal();
     const next = await Daemon.startFor(t, { name: "next" });
     await writing;
-    await disk.heal();
     assert.is((await next.client.status()).trackers[0].front, front);
     assert.is(await run(["sh", "-c", `md5sum < ${images[0].image}`]), before);
     await run(["cmp", "-n", "4096", front, "/dev/zero"]);

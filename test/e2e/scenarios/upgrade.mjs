@@ -15,7 +15,7 @@ import { until } from "../lib/wait.mjs";
 
 const SIZE_MIB = 48;
 const LOAD_LIMIT_S = 1200;
-const LOG_LIMIT_MS = 180_000;
+const LOG_LIMIT_MS = 300_000;
 const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 
 /** Runs a command of blksnapctl that must succeed, and parses its JSON. */
@@ -155,7 +155,7 @@ test(
     const { front } = await t.client.attach(device);
     // Just open: no mount, nothing exclusive.
     const holder = `exec 3<${front}; while :; do sleep 1; done`;
-    const reader = start(["sh", "-c", holder], { timeLimitMs: 300_000 });
+    const reader = start(["sh", "-c", holder], { timeLimitMs: 600_000 });
     t.defer(() => reader.end());
     t.defer(() => reader.kill("SIGKILL"));
     await untilOpen(reader.pid, front);
