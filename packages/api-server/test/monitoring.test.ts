@@ -35,6 +35,7 @@ const IDLE: StatusResponse = {
     kernel: "6.12.0",
     reactors: 1,
     handover: null,
+    configuration: { mistakes: [], missing: [] },
   },
   reactors: [],
   trackers: [],

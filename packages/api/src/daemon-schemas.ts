@@ -55,6 +55,7 @@ export const configReport = record({
     ...list(is.text),
     description: "those that were read, in the order in which they count",
   },
+  starts: { ...is.flag, description: "whether a daemon starts with it" },
   devices: { ...list(is.text), description: "to be attached when the daemon starts" },
   problems: list(configProblem),
 });

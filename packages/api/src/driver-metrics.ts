@@ -142,6 +142,18 @@ function daemonFamilies({ daemon, waiting }: StatusResponse): MetricFamily[] {
       type: "gauge",
       samples: [{ value: waiting.length }],
     },
+    {
+      name: "blksnap_configuration_failed",
+      help: "1: the configuration files are wrong, and what they said before is in force.",
+      type: "gauge",
+      samples: [{ value: Number(daemon.configuration.mistakes.length > 0) }],
+    },
+    {
+      name: "blksnap_configured_devices_waiting",
+      help: "Devices of the configuration that are not attached: waited for, or given up.",
+      type: "gauge",
+      samples: [{ value: daemon.configuration.missing.length }],
+    },
   ];
 }
 

@@ -136,6 +136,24 @@ const handover = {
   ],
 } as const;
 
+/** A device of the configuration that is not attached. */
+const missingDevice = record({
+  device: is.text,
+  from: { ...is.text, description: "file and line" },
+  waited_for: { ...is.flag, description: "false: it was given up" },
+  code: { ...is.textOrNull, description: "name of the error" },
+  why: is.text,
+});
+
+/** How the daemon stands to its configuration files. */
+const configuration = record({
+  mistakes: {
+    ...list(is.text),
+    description: "because of which the files are not followed, but what they said before",
+  },
+  missing: list(missingDevice),
+});
+
 /** A front of an earlier daemon that this one could not resume yet; tried again and again. */
 export const waitingFront = record({
   device: { ...is.text, description: "its original" },
@@ -152,6 +170,7 @@ export const statusResponse = record({
     kernel: is.text,
     reactors: is.count,
     handover,
+    configuration,
   }),
   reactors: list(reactorStatus),
   trackers: list(trackerStatus),

@@ -333,7 +333,7 @@ const besidesVerbs: readonly Verb[] = [
       },
     },
     examples: [
-      ["blksnapctl config check", "exit status 0: a daemon can start with it; 1: it can not"],
+      ["blksnapctl config check", "exit status 0: a daemon can follow all of it; 1: it can not"],
       ["blksnapctl config check --file new.toml --json | jq .problems", "for programs"],
     ],
     load: async () => (await import("./verbs/config.js")).config,

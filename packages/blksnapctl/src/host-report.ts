@@ -32,7 +32,8 @@ async function printed<Report>(
   const text = await new Promise<string>((done, fail) => {
     const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_MAX_BYTES };
     execFile(path, words, limits, (cause, stdout, stderr) => {
-      if (cause === null) return done(stdout);
+      // It has looked, and its status says what it thinks of it.
+      if (cause === null || (typeof cause.code === "number" && stdout !== "")) return done(stdout);
       const why = stderr.trim().split("\n").at(-1) || cause.message;
       fail(new BlksnapClientError(name, `can't run ${path} ${option}: ${why}`, { cause }));
     });

@@ -1,5 +1,5 @@
 /** What is not well with a tracked device, from what `status` tells of it; the gravest first. */
-import type { SnapshotStatus, TrackerStatus } from "@blksnap/api";
+import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
 import { strerror } from "./strerror.js";
 import { formatBytes } from "./units.js";
 
@@ -10,6 +10,8 @@ export interface Trouble {
   /** What to do. */
   readonly hint: string;
 }
+
+const NO_CONFIGURATION = { mistakes: [], missing: [] } as const;
 
 type Member = SnapshotStatus["devices"][number];
 
@@ -86,6 +88,23 @@ export function troublesOf(
     troubles.push({ state: "UNKEPT", what: `the change tracking is not kept${why}`, hint });
   }
   return troubles;
+}
+
+/** Of the daemon's configuration. A daemon of an earlier version says nothing of it. */
+export function configurationTroubles({
+  daemon,
+}: StatusResponse): readonly Omit<Trouble, "state">[] {
+  const { mistakes, missing } =
+    (daemon as Partial<typeof daemon>).configuration ?? NO_CONFIGURATION;
+  const wrong = mistakes.map((mistake) => ({
+    what: `the configuration is not followed, but what it said before: ${mistake.replace(/\.$/, "")}`,
+    hint: "Correct it, then: blksnapctl daemon upgrade",
+  }));
+  const absent = missing.map(({ device, from, waited_for, why }) => ({
+    what: `${device} (${from}) is ${waited_for ? "waited for" : "not attached"}: ${why}`,
+    hint: waited_for ? "It is attached when that has passed" : "Put that right, then attach it",
+  }));
+  return [...wrong, ...absent];
 }
 
 /** "ok", or the gravest trouble. */

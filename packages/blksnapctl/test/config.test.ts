@@ -14,10 +14,12 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-/** A daemon's program that prints this, and notes how it was called. */
+/** A daemon's program that prints this, ends as it does with an error in it, and notes how it was called. */
 function check(output: string, ...words: string[]) {
+  const status = output.includes('"error"') ? 2 : 0;
   const path = join(folder, "blksnapd");
-  writeFileSync(path, `#!/bin/sh\necho "$@" > ${folder}/called\ncat <<'END'\n${output}\nEND\n`);
+  const said = `cat <<'END'\n${output}\nEND\nexit ${status}\n`;
+  writeFileSync(path, `#!/bin/sh\necho "$@" > ${folder}/called\n${said}`);
   chmodSync(path, 0o755);
   return spawnSync(process.execPath, [program, "config", "check", ...words], {
     cwd: folder,
@@ -30,6 +32,7 @@ const fine: ConfigReport = {
   version: "0.1.0",
   path: "/etc/c.toml",
   files: ["/etc/c.toml"],
+  starts: true,
   devices: ["/dev/vg/a"],
   problems: [],
 };
@@ -45,7 +48,10 @@ test("errors end with status 1, warnings do not; each is one line with its place
   assert.is(warned.status, 0);
   assert.match(warned.stdout, /^warning {2}\/etc\/c\.toml:3: it is wrong\. Mend it\n/);
   const problems = [{ ...line, line: null, severity: "error" }];
-  const bad = check(JSON.stringify({ ...fine, problems }));
+  const partly = check(JSON.stringify({ ...fine, problems }));
+  assert.is(partly.status, 1);
+  assert.match(partly.stdout, "A daemon starts with it, but does not attach all devices: 1 to be");
+  const bad = check(JSON.stringify({ ...fine, starts: false, problems }));
   assert.is(bad.status, 1);
   assert.equal(bad.stdout.split("\n"), [
     "error    /etc/c.toml: it is wrong. Mend it",

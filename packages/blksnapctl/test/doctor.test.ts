@@ -117,6 +117,17 @@ test("a front that waits for its device is an error", async () => {
   assert.match(out, line);
 });
 
+test("a configuration that is not followed is a warning", async () => {
+  install(report(FINE));
+  const mistakes = ["/c:2: there is no key 'x' here. See blksnap.toml(5)."];
+  harness.driver.configuration = { mistakes, missing: [] };
+  const { out } = await harness.run("doctor");
+  assert.match(
+    out,
+    /^warning {2}configuration: the configuration is not followed, .*\/c:2: there is/m,
+  );
+});
+
 test("without a daemon the host is looked at all the same", async () => {
   install(report(FINE));
   await harness.server.close();

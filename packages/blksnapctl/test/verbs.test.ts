@@ -201,6 +201,30 @@ test("status names fronts that are not served yet", async () => {
   harness.driver.waiting = [];
 });
 
+test("status names what is wrong with the configuration, and what of it is not attached", async () => {
+  const device = {
+    device: "/dev/vg/a",
+    from: "/c:3",
+    code: "DEVICE_NOT_FOUND",
+    why: "no such device",
+  };
+  harness.driver.configuration = {
+    mistakes: ["/c:2: there is no key 'x' here. See blksnap.toml(5)."],
+    missing: [
+      { ...device, waited_for: true },
+      { ...device, device: "/dev/vg/b", waited_for: false },
+    ],
+  };
+  const lines = (await harness.ok("status")).split("\n");
+  assert.match(
+    lines[1]!,
+    "! the configuration is not followed, but what it said before: /c:2: there",
+  );
+  assert.match(lines[2]!, "! /dev/vg/a (/c:3) is waited for: no such device. It is attached when");
+  assert.match(lines[3]!, "! /dev/vg/b (/c:3) is not attached: no such device. Put that right");
+  harness.driver.configuration = { mistakes: [], missing: [] };
+});
+
 test("status shows everything, for people and as JSON", async () => {
   assert.match(
     await harness.ok("status"),

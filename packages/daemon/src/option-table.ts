@@ -1,12 +1,14 @@
 /** The options of blksnapd, from the table of settings. Parsing, help and README follow. */
 import { DAEMON_SETTINGS, PARAMETERS, SETTINGS, type Setting } from "@blksnap/api";
 
+const SOCKETS: readonly Setting[] = [DAEMON_SETTINGS.socket, DAEMON_SETTINGS.metricsSocket];
+
 /** All, in the order of the help. */
 export const OPTIONS: readonly Setting[] = [
-  DAEMON_SETTINGS.socket,
+  ...SOCKETS,
   ...Object.values(SETTINGS),
   ...Object.values(PARAMETERS),
-  ...Object.values(DAEMON_SETTINGS).filter((setting) => setting !== DAEMON_SETTINGS.socket),
+  ...Object.values(DAEMON_SETTINGS).filter((setting) => !SOCKETS.includes(setting)),
 ];
 
 const PLACEHOLDERS: Readonly<Record<Exclude<Setting["type"], "flag">, string>> = {

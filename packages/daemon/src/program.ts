@@ -4,14 +4,9 @@ import type { DriverOptions } from "@blksnap/driver";
 import { DAEMON_VERSION } from "@blksnap/driver/version";
 import { becomeIoFlusher } from "@blksnap/uring";
 import type { Logger } from "pino";
-import { problemText } from "./config/config-problem.js";
-import {
-  EARLIER_CONFIG_VARIABLE,
-  earlierConfigText,
-  type InForce,
-  settingsInForce,
-  withEarlierConfig,
-} from "./config/in-force.js";
+import { isError, problemText } from "./config/config-problem.js";
+import { type InForce, settingsInForce, withEarlierConfig } from "./config/in-force.js";
+import { ServedFile } from "./config/served.js";
 import { ExitStatus } from "./exit-status.js";
 import {
   driverOptions,
@@ -26,6 +21,7 @@ import { prepareProcess } from "./process-setup.js";
 import { ServiceManager } from "./service-manager.js";
 import { startOverAsIoFlusher } from "./start-over.js";
 import { supervise } from "./supervisor.js";
+import type { ToSupervisor } from "./supervisor-link.js";
 import { usage } from "./usage.js";
 
 /** All that the command line and the configuration say, found right. */
@@ -63,8 +59,10 @@ async function isOnlyTold(given: Values): Promise<boolean> {
   if (given.help === true) process.stdout.write(usage());
   else if (given.version === true) console.log(DAEMON_VERSION);
   else if (given["check-config"] === true) {
-    const { configReport } = await import("./config/check-report.js");
-    console.log(JSON.stringify(await configReport(given)));
+    const { checkStatus, configReport } = await import("./config/check-report.js");
+    const report = await configReport(given);
+    console.log(JSON.stringify(report));
+    process.exitCode = checkStatus(report);
   } else return false;
   return true;
 }
@@ -76,29 +74,39 @@ async function isOnlyTold(given: Values): Promise<boolean> {
 function startOf(given: Values): Start | undefined {
   const inForce = inForceOf(given);
   if (inForce === undefined) return undefined;
-  const { values, problems } = inForce;
+  const { values, problems, isEarlier } = inForce;
   const logger = makeLogger(values);
   const options = driverOptions(values, logger);
   socketPathOf(values);
   metricsSocketPathOf(values);
   const standbys = standbysOf(values);
-  for (const problem of problems) {
-    if (problem.severity === "error") logger.error(`${problemText(problem)} Not followed`);
-    else logger.warn(problemText(problem));
-  }
+  for (const problem of problems) logger.warn(problemText(problem));
+  if (isEarlier) logger.warn(EARLIER_TEXT);
   return { inForce, logger, options, standbys };
 }
 
-/** A daemon whose devices may be waiting takes earlier settings where the present ones are wrong. */
+const EARLIER_TEXT =
+  "the configuration cannot be followed: that of the last daemon that served is in force, because devices " +
+  "may wait. Correct the files, then: blksnapctl daemon upgrade";
+
 function inForceOf(given: Values): InForce | undefined {
   const now = settingsInForce(given, process.env);
-  const errors = now.problems.filter(({ severity }) => severity === "error");
+  const errors = now.problems.filter(isError);
   if (errors.length === 0) return now;
-  const earlier =
-    given.supervised === true ? withEarlierConfig(now, given, process.env) : undefined;
+  const earlier = withEarlierConfig(now, given, process.env, ServedFile.of(given).read());
   if (earlier !== undefined) return earlier;
-  for (const problem of errors) console.error(`blksnapd: ${problemText(problem)}`);
+  refuse(given, errors.map(problemText));
   return undefined;
+}
+
+/** A daemon that is made ready leaves the telling to its supervisor, which tries again and again. */
+function refuse({ standby }: Values, mistakes: readonly string[]): void {
+  if (standby === true && process.send !== undefined) {
+    const message: ToSupervisor = { type: "refused", why: mistakes.join(" ") };
+    process.send(message);
+    return;
+  }
+  for (const mistake of mistakes) console.error(`blksnapd: ${mistake}`);
 }
 
 async function printConfig(given: Values, inForce: InForce): Promise<void> {
@@ -120,7 +128,6 @@ async function act(start: Start, args: string[], unprotected: string | undefined
     // Daemons inherit the mark, so that none starts over for it: after a crash users wait for a start. Nor may
     // who starts them wait for their devices.
     becomeIoFlusher();
-    process.env[EARLIER_CONFIG_VARIABLE] = earlierConfigText(inForce);
     const manager = new ServiceManager({ environment: process.env, pid: process.pid, logger });
     const daemonArgs = args.filter((arg) => arg !== "--supervise");
     process.exit(await supervise(daemonArgs, standbys, logger, manager));
@@ -130,5 +137,5 @@ async function act(start: Start, args: string[], unprotected: string | undefined
   prepareProcess(logger);
   // A supervisor, which lives beside two daemons, loads nothing of the driver.
   const { serve } = await import("./serve.js");
-  await serve(values, options, logger, inForce.config.devices);
+  await serve(values, options, logger, inForce);
 }

@@ -4,8 +4,8 @@ import type { ControlServer } from "@blksnap/api-server";
 import { DAEMON_VERSION, Driver, type DriverOptions } from "@blksnap/driver";
 import { isEndOfBoot, isGoingDown } from "@blksnap/linux-block";
 import type { Logger } from "pino";
-import { attachConfigured } from "./config/attach-configured.js";
-import type { ConfiguredDevice } from "./config/config.js";
+import { Configured } from "./config/configured.js";
+import type { InForce } from "./config/in-force.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
 import { ExitStatus } from "./exit-status.js";
@@ -24,7 +24,7 @@ export async function serve(
   values: Values,
   options: DriverOptions,
   logger: Logger,
-  devices: readonly ConfiguredDevice[] = [],
+  inForce: InForce,
 ): Promise<void> {
   const isSupervised = values.supervised === true || values.standby === true;
   const link = isSupervised ? new SupervisorLink() : undefined;
@@ -37,8 +37,14 @@ export async function serve(
     logger.fatal({ err: error }, "unexpected failure: leaving the devices to the next daemon");
     endAtOnce(ExitStatus.FAILED);
   });
+  const configured = new Configured(inForce, values, logger);
   try {
-    const driver = await startDriver(values, options, link, signals);
+    const driver = await startDriver(
+      values,
+      { ...options, configuration: () => configured.status() },
+      link,
+      signals,
+    );
     const operations = new DaemonOperations({
       devices: driver,
       logger,
@@ -51,22 +57,16 @@ export async function serve(
     link?.onEnd((signal) => operations.onSignal(signal));
     link?.onLost(() => onSupervisorLost(operations, logger));
     signals.handle((signal) => operations.onSignal(signal));
-    // A standby continues what another daemon has begun: what was detached since then stays so.
-    const ended = new AbortController();
-    void attachConfigured(values.standby === true ? [] : devices, {
-      // A node that is in use at the start may be mounted by what the front was meant for: that is told.
-      attach: (device, wanted) => driver.attach(device, { ...wanted, kind: "front" }),
-      logger,
-      signal: ended.signal,
-    }).then(() => {
+    void configured.attachTo(driver).then(() => {
       link?.settled();
       manager?.ready("serves");
     });
     const ending = await operations.ending;
-    ended.abort();
+    configured.end(ending === "handOver");
     if (ending === "detach") manager?.stopping();
     signals.release();
     await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
+    configured.forget();
     link?.close();
   } catch (error) {
     const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";

@@ -3,6 +3,7 @@
  *
  * ```
  *   standby   ── ready ────▶ supervisor     everything is loaded
+ *             ── refused ──▶                the configuration is wrong: it ends
  *             ◀─── go ──────                it is your turn
  *   active    ── serving ──▶                devices and control API are there
  *             ── settled ──▶                devices of the configuration are attached, or given up
@@ -22,6 +23,7 @@ export type ToDaemon =
 
 export type ToSupervisor =
   | { readonly type: "ready"; readonly version: string }
+  | { readonly type: "refused"; readonly why: string }
   | { readonly type: "serving" }
   | { readonly type: "settled" }
   | { readonly type: "prepare" };

@@ -23,6 +23,7 @@ import { becomeIoFlusher, bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ExitStatus } from "./exit-status.js";
 import { stayAlive } from "./process-setup.js";
+import { RetryPace } from "./retry-pace.js";
 import type { ServiceManager } from "./service-manager.js";
 import type { ToDaemon, ToSupervisor } from "./supervisor-link.js";
 
@@ -32,18 +33,25 @@ const STANDBY_DELAY_MS = 2_000;
 const SHORT_LIFE_MS = 1_000;
 /** How long a fresh daemon may take to get ready for an upgrade. */
 const READY_TIMEOUT_MS = 120_000;
+/** A standby that dies is tried again after STANDBY_DELAY_MS, and each time in a row after twice as long. */
+const STANDBY_DELAY_MAX_MS = 60_000;
+/** How long what a process has said may be on its way when it has ended. */
+const LAST_WORDS_TIMEOUT_MS = 30_000;
 const UNSHARE = "/usr/bin/unshare";
 
 /** A daemon that was started, whatever its part is. */
 class Daemon {
   readonly process: ChildProcess;
   readonly startedMs: number = Date.now();
+  /** It serves, or is told to: then nothing is waited for when it ends. */
+  isActive = false;
+  #refusal: string | undefined;
   /** Ends with the version when it is loaded; rejects when it ended before. */
   readonly ready: Promise<string>;
   onServing: () => void = () => undefined;
   onSettled: () => void = () => undefined;
   onPrepare: () => void = () => undefined;
-  onExit: (status: number | null, signal: string | null) => void = () => undefined;
+  onExit: (status: number | null, signal: string | null, why: string) => void = () => undefined;
 
   constructor(program: readonly string[], role: "--supervised" | "--standby") {
     const [command, ...args] = [...namespacePrefix(), ...program, role];
@@ -53,17 +61,28 @@ class Daemon {
       this.process.on("message", (message) => {
         const said = message as ToSupervisor;
         if (said.type === "ready") resolve(said.version);
+        else if (said.type === "refused") this.#refusal = said.why;
         else if (said.type === "serving") this.onServing();
         else if (said.type === "settled") this.onSettled();
         else this.onPrepare();
       });
       this.process.once("error", (error) => {
         reject(error);
-        this.onExit(null, error.message);
+        this.onExit(null, error.message, error.message);
       });
+      const end = (status: number | null, signal: string | null) => {
+        const why = reasonOf(status, signal, this.#refusal);
+        reject(new Error(`it ended with ${why}`));
+        this.onExit(status, signal, why);
+      };
       this.process.once("exit", (status, signal) => {
-        reject(new Error(`it ended with ${status ?? signal}`));
-        this.onExit(status, signal);
+        if (this.isActive) return end(status, signal);
+        // What it has said may come later than its end.
+        const late = setTimeout(end, LAST_WORDS_TIMEOUT_MS, status, signal);
+        this.process.once("close", () => {
+          clearTimeout(late);
+          end(status, signal);
+        });
       });
     });
     this.ready.catch(() => undefined);
@@ -85,6 +104,10 @@ class Daemon {
   }
 }
 
+function reasonOf(status: number | null, signal: string | null, refusal: string | undefined) {
+  return refusal === undefined ? `${status ?? signal}` : `${status}: ${refusal}`;
+}
+
 /** The part of the service manager that is told about daemons. */
 type Told = Pick<ServiceManager, "ready" | "status" | "stopping">;
 
@@ -103,6 +126,8 @@ export class Supervisor {
   /** Told while no daemon was active. */
   #keptEnd: NodeJS.Signals | undefined;
   #preparing = false;
+  readonly #standbyPace = new RetryPace(STANDBY_DELAY_MS, STANDBY_DELAY_MAX_MS);
+  #standbyTimer: NodeJS.Timeout | undefined;
 
   /**
    * @param program command and arguments of a daemon, without its role
@@ -135,8 +160,9 @@ export class Supervisor {
 
   #setActive(daemon: Daemon): void {
     this.#active = daemon;
+    daemon.isActive = true;
     this.#logger.info({ pid: daemon.pid }, "active daemon");
-    daemon.onServing = () => this.#onServing(daemon);
+    daemon.onServing = () => this.#onServing();
     daemon.onSettled = () => this.#manager?.ready(`pid ${daemon.pid} serves`);
     daemon.onPrepare = () => void this.#prepare(daemon);
     daemon.onExit = (status, signal) => this.#onActiveExit(daemon, status, signal);
@@ -144,12 +170,12 @@ export class Supervisor {
     this.#keptEnd = undefined;
   }
 
-  #onServing(daemon: Daemon): void {
+  #onServing(): void {
     this.#hasServed = true;
     for (const fallback of this.#fallbacks.splice(0)) fallback.dismiss();
-    setTimeout(() => {
-      if (this.#active === daemon) this.#ensureStandbys();
-    }, STANDBY_DELAY_MS);
+    // It may have brought another program or configuration.
+    this.#standbyPace.succeeded();
+    this.#ensureStandbysIn(STANDBY_DELAY_MS);
   }
 
   #onActiveExit(daemon: Daemon, status: number | null, signal: string | null): void {
@@ -183,6 +209,12 @@ export class Supervisor {
     this.#setActive(next);
   }
 
+  /** One timer for all: the last word about the time counts. */
+  #ensureStandbysIn(delayMs: number): void {
+    clearTimeout(this.#standbyTimer);
+    this.#standbyTimer = setTimeout(() => this.#ensureStandbys(), delayMs);
+  }
+
   #ensureStandbys(): void {
     if (this.#active === undefined || this.#preparing) return;
     while (this.#standbys.length < this.#standbysWanted) {
@@ -193,11 +225,15 @@ export class Supervisor {
   /** A new standby, which is none any more when it ends. */
   #standby(): Daemon {
     const daemon = new Daemon(this.#program, "--standby");
-    daemon.onExit = (status, signal) => {
-      this.#logger.warn({ pid: daemon.pid, status, signal }, "standby died");
+    daemon.onExit = (_status, _signal, why) => {
       this.#standbys = this.#standbys.filter((one) => one !== daemon);
       this.#fallbacks = this.#fallbacks.filter((one) => one !== daemon);
-      setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
+      if (Date.now() - daemon.startedMs >= STANDBY_DELAY_MAX_MS) this.#standbyPace.succeeded();
+      const { delayMs, isNews } = this.#standbyPace.failed(why);
+      const text =
+        "a standby has ended; tried again, ever more rarely, and said when the reason is another";
+      if (isNews) this.#logger.warn({ pid: daemon.pid, why }, text);
+      this.#ensureStandbysIn(delayMs);
     };
     return daemon;
   }
@@ -222,11 +258,12 @@ export class Supervisor {
       active.send({ type: "unprepared", problem: (error as Error).message });
     } finally {
       this.#preparing = false;
-      setTimeout(() => this.#ensureStandbys(), STANDBY_DELAY_MS);
+      this.#ensureStandbysIn(STANDBY_DELAY_MS);
     }
   }
 
   #end(status: number): void {
+    clearTimeout(this.#standbyTimer);
     for (const daemon of [...this.#standbys, ...this.#fallbacks]) daemon.dismiss();
     this.#manager?.stopping();
     this.#done(status);

@@ -1,14 +1,16 @@
 /** The configuration files: what counts, and what is said about mistakes. */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { StateFile } from "@blksnap/driver";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { DAEMON_KEYS, DEVICE_KEYS, readConfig } from "../dist/config/config.js";
 import { problemText } from "../dist/config/config-problem.js";
-import { earlierConfigText, settingsInForce, withEarlierConfig } from "../dist/config/in-force.js";
+import { settingsInForce, withEarlierConfig } from "../dist/config/in-force.js";
 import { configDocument, configText } from "../dist/config/print-config.js";
+import { bootClockMs, SERVED_FILE_NAME, ServedFile } from "../dist/config/served.js";
 import { OPTIONS } from "../dist/option-table.js";
 import { parseOptions } from "../dist/options.js";
 
@@ -135,6 +137,24 @@ test("devices are named once, by a name that stays the same", () => {
   assert.equal(twice, ["c:6: /dev/vg/a is named at c:1, too. Keep one."]);
 });
 
+test("the socket for metrics is another one than that of control", () => {
+  assert.equal(complaints('[daemon]\nsocket = "/s"\nmetrics-socket = "/s"\n'), [
+    "c:3: metrics-socket is the same as socket (c:2). Name another path: who may read metrics is not to have root's power.",
+  ]);
+  assert.equal(complaints('[daemon]\nsocket = "/s"\nmetrics-socket = "/m"\n'), []);
+});
+
+test("a check ends as a daemon would, or as one that cannot attach all devices", () => {
+  const status = () => runProgram("--check-config").status;
+  const image = join(folder, "a.img");
+  writeFileSync(image, "");
+  symlinkSync(image, join(folder, "link"));
+  write(`[[device]]\ndevice = "${image}"\n`);
+  assert.is(status(), 0);
+  write(`[[device]]\ndevice = "${image}"\n[[device]]\ndevice = "${join(folder, "link")}"\n`);
+  assert.is(status(), 1);
+});
+
 test("devices of all files are taken together", () => {
   const device = (name: string, more = "") => `[[device]]\ndevice = "${name}"\n${more}`;
   write(device("/dev/vg/a", "persistent = true\nwait-seconds = 0\n"), {
@@ -190,18 +210,75 @@ test("what is printed is a configuration that says the same", () => {
   assert.is(again.config.devices[0]?.persistent, true);
 });
 
-test("a daemon that resumes devices takes the earlier settings where the files became wrong", () => {
+/** The file of a daemon that serves with the configuration as it is now. */
+function served(): ServedFile {
+  const file = ServedFile.of(parseOptions([`--state-dir=${join(folder, "state")}`]));
+  const { config: now } = inForce();
+  const waited = now.devices.map((configured) => {
+    return { configured, untilMs: bootClockMs() + 5000, earlierDaemons: 1 };
+  });
+  file.write({ pid: 7, config: now, waited });
+  return file;
+}
+
+test("the driver knows the file of what the next daemon continues with", () => {
+  assert.is(SERVED_FILE_NAME, StateFile.served);
+});
+
+test("what the next daemon continues with is read as it was written, until its writer removes it", () => {
+  write('[daemon]\nreactors = 3\n[[device]]\ndevice = "/dev/vg/a"\nwait-seconds = 9\n');
+  const file = served();
+  const found = file.read()!;
+  assert.equal(found.config, inForce().config);
+  assert.equal(
+    found.waited?.map(({ configured: { device } }) => device),
+    ["/dev/vg/a"],
+  );
+  file.write({ pid: 7, config: found.config, waited: undefined });
+  assert.is(file.read()?.waited, undefined);
+  file.removeOf(8);
+  assert.ok(file.read(), "another daemon has written it");
+  file.removeOf(7);
+  assert.is(file.read(), undefined);
+});
+
+test("what is damaged, or of another boot, is nothing to continue with", () => {
+  write("[daemon]\nreactors = 3\n");
+  const file = served();
+  const text = readFileSync(file.path, "utf8");
+  writeFileSync(file.path, text.slice(0, -2));
+  assert.is(file.read(), undefined);
+  writeFileSync(file.path, text.replace(/"boot":"[^"]*"/, '"boot":"another"'));
+  assert.is(file.read(), undefined);
+  writeFileSync(file.path, text);
+  assert.ok(file.read());
+});
+
+test("of what another version has written, what this one does not take is left out", () => {
   write("[daemon]\nreactors = 3\nfront-depth = 7\n");
-  const earlier = earlierConfigText(inForce());
+  const file = served();
+  const text = readFileSync(file.path, "utf8");
+  writeFileSync(file.path, text.replace('"reactors",{"value":3', '"reactors",{"value":99'));
+  assert.equal([...file.read()!.config.values.keys()], ["front-depth"]);
+});
+
+test("whoever may have to serve takes the earlier settings where the files became wrong", () => {
+  write("[daemon]\nreactors = 3\nfront-depth = 7\n");
+  const earlier = served().read();
+  const take = (...args: string[]) => {
+    const given = parseOptions([`--config=${config}`, ...args]);
+    return withEarlierConfig(inForce(args), given, {}, earlier);
+  };
+  assert.is(take("--supervise"), undefined, "the files are right");
   write("[daemon]\nreactors = many\n");
-  const args = ["--supervised", "--front-depth=9"];
-  const now = inForce(args);
-  assert.ok(now.problems.length > 0);
-  const given = parseOptions([`--config=${config}`, ...args]);
-  assert.is(withEarlierConfig(now, given, {}), undefined, "where nobody has told them");
-  const taken = withEarlierConfig(now, given, { BLKSNAPD_EARLIER_CONFIG: earlier })!;
-  assert.equal([taken.values["reactors"], taken.values["front-depth"]], ["3", "9"]);
-  assert.equal(taken.problems, now.problems, "which are logged");
+  for (const roles of [["--supervise"], ["--supervised"], []]) {
+    const taken = take(...roles, "--front-depth=9")!;
+    assert.equal([taken.values["reactors"], taken.values["front-depth"]], ["3", "9"]);
+    assert.equal([taken.isEarlier, taken.problems], [true, inForce().problems], "which are logged");
+  }
+  for (const role of ["--standby", "--print-config", "--doctor"]) assert.is(take(role), undefined);
+  const given = parseOptions([`--config=${config}`, "--supervise"]);
+  assert.is(withEarlierConfig(inForce(), given, {}, undefined), undefined, "none has served");
 });
 
 function runProgram(...args: string[]) {
@@ -212,6 +289,7 @@ function runProgram(...args: string[]) {
 test("a daemon does not start on a wrong configuration, and names each mistake", () => {
   write("[daemon]\nreactor = 2\nstandbys = 9\n");
   for (const use of [["--supervise"], ["--standby"], ["--print-config"], ["--doctor"]]) {
+    use.push(`--state-dir=${join(folder, "state")}`);
     const { status, stdout, stderr } = runProgram(...use);
     assert.equal([status, stdout], [2, ""], use[0]);
     assert.equal(stderr.split("\n"), [
@@ -220,7 +298,9 @@ test("a daemon does not start on a wrong configuration, and names each mistake",
       "",
     ]);
   }
-  const report = JSON.parse(runProgram("--check-config").stdout);
+  const checked = runProgram("--check-config");
+  const report = JSON.parse(checked.stdout);
+  assert.equal([checked.status, report.starts], [2, false]);
   assert.equal(
     report.problems.map(({ line, severity }: { line: number; severity: string }) => [
       line,

@@ -6,10 +6,11 @@ import { lookAtPath, type PathTarget } from "@blksnap/linux-block";
 import { pino } from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { attachConfigured } from "../dist/config/attach-configured.js";
+import { ConfiguredDevices, devicesToAttach } from "../dist/config/attach-configured.js";
 import type { ConfiguredDevice } from "../dist/config/config.js";
 import { problemText } from "../dist/config/config-problem.js";
 import { deviceConflicts } from "../dist/config/device-conflicts.js";
+import type { Served } from "../dist/config/served.js";
 
 let folder: string;
 test.before.each(() => {
@@ -54,7 +55,7 @@ test("devices that are the same, or lie on each other, are named with their line
     const devices = names.map((name, at) => configured(name, at + 1));
     return (await deviceConflicts(devices, probe)).map(problemText);
   };
-  const hint = "Track a disk or what lies on it, not both, and each once.";
+  const hint = "Keep one of them: the other is refused when the daemon starts.";
   assert.equal(await said(disk, part), [`/c:2: ${part} lies on ${disk} (/c:1). ${hint}`]);
   assert.equal(await said(part, disk), [`/c:2: ${part} (/c:1) lies on ${disk}. ${hint}`]);
   const [file, link, other] = ["a.img", "link", "b.img"].map((name) => join(folder, name));
@@ -65,76 +66,179 @@ test("devices that are the same, or lie on each other, are named with their line
   ]);
 });
 
-function attaching(answers: Readonly<Record<string, (string | undefined)[]>>) {
+/** The devices, waited for from now, and answers to attach: undefined for a success. */
+function attaching(
+  answers: Readonly<Record<string, (string | undefined)[]>>,
+  devices: readonly ConfiguredDevice[],
+  earlier?: Served,
+) {
   const asked: string[] = [];
   const lines: { level: number; msg: string; device: string }[] = [];
   const logger = pino({ base: null }, { write: (line: string) => lines.push(JSON.parse(line)) });
   let nowMs = 0;
+  let settled = 0;
   const end = new AbortController();
-  return {
-    asked,
-    lines,
-    end,
-    surroundings: {
-      attach: async (device: string, { persistent }: { persistent?: boolean }) => {
-        asked.push(`${device} ${persistent}`);
-        const code = answers[device]!.shift();
-        if (code !== undefined) throw Object.assign(new Error(`${device} says no`), { code });
-        const front = "/dev/ublkb0";
-        return {
-          ...{ device, front, already_attached: false, persistent: persistent === true },
-          ...{ attach_kind: "front" as const, live: null },
-        };
-      },
-      logger,
-      signal: end.signal,
-      nowMs: () => nowMs,
-      untilLookAgain: async () => {
-        nowMs += 1000;
-      },
+  const config = { values: new Map(), devices };
+  const surroundings = {
+    attach: async (device: string, { persistent }: { persistent?: boolean }) => {
+      asked.push(`${device} ${persistent}`);
+      const code = answers[device]!.shift();
+      if (code === "ends") end.abort();
+      if (code !== undefined) throw Object.assign(new Error(`${device} says no`), { code });
+      const front = "/dev/ublkb0";
+      return {
+        ...{ device, front, already_attached: false, persistent: persistent === true },
+        ...{ attach_kind: "front" as const, live: null },
+      };
+    },
+    logger,
+    signal: end.signal,
+    onSettled: () => {
+      settled++;
+    },
+    nowMs: () => nowMs,
+    untilLookAgain: async () => {
+      nowMs += 1000;
     },
   };
+  const all = new ConfiguredDevices(devicesToAttach(config, earlier, false, 0), surroundings);
+  const at = (level: number) => lines.filter((line) => line.level === level);
+  return { asked, at, end, all, settled: () => settled, surroundings };
 }
 
+function repeated(code: string, times: number): string[] {
+  return Array.from({ length: times }, () => code);
+}
+
+const INFO = 30;
+const ERROR = 50;
+
 test("a device that appears in time is attached, as it is configured", async () => {
-  const { surroundings, asked, lines } = attaching({
-    "/dev/vg/a": ["DEVICE_NOT_FOUND", "DEVICE_NOT_FOUND", undefined],
-  });
-  await attachConfigured([configured("/dev/vg/a", 1, 5)], surroundings);
+  const { all, asked, at, settled } = attaching(
+    { "/dev/vg/a": ["DEVICE_NOT_FOUND", "DEVICE_NOT_FOUND", undefined] },
+    [configured("/dev/vg/a", 1, 5)],
+  );
+  await all.attach();
   assert.equal(asked, ["/dev/vg/a true", "/dev/vg/a true", "/dev/vg/a true"]);
   assert.equal(
-    lines.map(({ level, device }) => [level, device]),
-    [[30, "/dev/vg/a"]],
+    at(INFO).map(({ msg }) => msg),
+    [
+      "a device of the configuration is waited for: /dev/vg/a says no",
+      "a device of the configuration is attached",
+    ],
   );
+  assert.equal([all.waited, all.missing, settled(), at(ERROR)], [[], [], 1, []]);
+});
+
+test("what passes while a machine starts is waited for, each reason said once", async () => {
+  const { all, asked, at } = attaching(
+    {
+      "/dev/vg/a": [
+        ...repeated("DEVICE_NOT_FOUND", 2),
+        ...repeated("DEVICE_BUSY", 2),
+        ...["DEVICE_TOO_SMALL", "DEVICE_FAILED", "NO_ANSWER", "UBLK_FAILED", undefined],
+      ],
+    },
+    [configured("/dev/vg/a", 1, 60)],
+  );
+  await all.attach();
+  assert.equal([asked.length, at(ERROR), all.missing], [9, [], []]);
+  assert.is(at(INFO).length, 7);
 });
 
 test("what is not there in time, or cannot be attached, is said, and holds no other up", async () => {
-  const missing = Array.from({ length: 20 }, () => "DEVICE_NOT_FOUND");
-  const { surroundings, asked, lines } = attaching({
-    "/dev/vg/a": [...missing],
-    "/dev/vg/b": ["DEVICE_BUSY"],
-    "/dev/vg/c": [undefined],
-  });
   const devices = [
     configured("/dev/vg/a", 1, 3),
     configured("/dev/vg/b", 2),
     configured("/dev/vg/c", 3),
+    configured("/dev/vg/d", 4, 9),
   ];
-  await attachConfigured(devices, surroundings);
-  const errors = lines.filter(({ level }) => level === 50);
-  assert.equal(
-    errors.map(({ device }) => device),
-    ["/dev/vg/b", "/dev/vg/a"],
+  const { all, asked, at, settled } = attaching(
+    {
+      "/dev/vg/a": repeated("DEVICE_BUSY", 20),
+      "/dev/vg/b": ["DEVICE_NOT_FOUND"],
+      "/dev/vg/c": [undefined],
+      "/dev/vg/d": ["DEVICE_OVERLAPS"],
+    },
+    devices,
   );
-  assert.match(errors[1]!.msg, "is not attached after 3 s: /dev/vg/a says no");
+  await all.attach();
+  assert.equal(
+    at(ERROR).map(({ device }) => device),
+    ["/dev/vg/b", "/dev/vg/d", "/dev/vg/a"],
+  );
+  assert.match(at(ERROR)[1]!.msg, "is not attached: /dev/vg/d says no");
+  assert.match(at(ERROR)[2]!.msg, "is not attached after 3 s: /dev/vg/a says no");
   assert.is(asked.filter((text) => text.startsWith("/dev/vg/a")).length, 4);
   assert.ok(asked.includes("/dev/vg/c false"));
+  assert.equal(
+    all.missing.map(({ device, from, waited_for, code }) => [device, from, waited_for, code]),
+    [
+      ["/dev/vg/a", "/c:1", false, "DEVICE_BUSY"],
+      ["/dev/vg/b", "/c:2", false, "DEVICE_NOT_FOUND"],
+      ["/dev/vg/d", "/c:4", false, "DEVICE_OVERLAPS"],
+    ],
+  );
+  assert.equal([all.waited, settled()], [[], 4]);
+});
+
+test("what a daemon that ends has waited for, or was attaching, the next one waits for", async () => {
+  const devices = [configured("/dev/vg/b", 2, 9), configured("/dev/vg/a", 1, 9)];
+  const first = attaching({ "/dev/vg/a": ["ends"], "/dev/vg/b": [undefined] }, devices);
+  await first.all.attach();
+  assert.equal([first.asked.length, first.at(ERROR)], [2, []]);
+  assert.is(first.all.missing.length, 0);
+  const waited = first.all.waited;
+  assert.equal(
+    waited.map(({ configured: { device }, untilMs }) => [device, untilMs]),
+    [["/dev/vg/a", 9000]],
+  );
+  const served = { pid: 1, config: { values: new Map(), devices }, waited };
+  const next = attaching({ "/dev/vg/a": repeated("DEVICE_NOT_FOUND", 20) }, devices, served);
+  await next.all.attach();
+  assert.equal(next.asked, repeated("/dev/vg/a true", 10), "for the time that was left, no other");
+});
+
+test("who continues attaches what is left to do, and of that what is still configured", () => {
+  const devices = [configured("/dev/vg/a", 1, 9), configured("/dev/vg/b", 2, 9)];
+  const config = { values: new Map(), devices };
+  const names = (earlier: Served | undefined, isStandby: boolean) =>
+    devicesToAttach(config, earlier, isStandby, 0).map((one) => one.configured.device);
+  const all = ["/dev/vg/a", "/dev/vg/b"];
+  assert.equal(names(undefined, false), all, "a first start");
+  assert.equal(names(undefined, true), [], "an upgrade from a version that wrote nothing");
+  assert.equal(names({ pid: 1, config, waited: undefined }, false), all, "a start by hand");
+  assert.equal(names({ pid: 1, config, waited: [] }, false), [], "after a crash");
+  const gone = configured("/dev/vg/c", 3, 9);
+  const waited = [devices[1]!, gone].map((one) => {
+    return { configured: one, untilMs: 1, earlierDaemons: 0 };
+  });
+  for (const isStandby of [false, true]) {
+    assert.equal(names({ pid: 1, config, waited }, isStandby), ["/dev/vg/b"]);
+  }
+});
+
+test("a device with which daemon after daemon ends is given up", async () => {
+  const devices = [configured("/dev/vg/a", 1, 9)];
+  const config = { values: new Map(), devices };
+  let earlier: Served | undefined;
+  for (let daemons = 0; daemons < 4; daemons++) {
+    const { all, asked } = attaching({ "/dev/vg/a": ["ends"] }, devices, earlier);
+    await all.attach();
+    assert.is(asked.length, 1);
+    earlier = { pid: 1, config, waited: all.waited };
+  }
+  const { all, asked, at } = attaching({}, devices, earlier);
+  await all.attach();
+  assert.equal([asked, all.waited], [[], []]);
+  assert.match(at(ERROR)[0]!.msg, "4 daemons have ended while they waited for it");
 });
 
 test("nothing is waited for any more when the daemon is to end", async () => {
-  const { surroundings, asked, end } = attaching({ "/dev/vg/a": ["DEVICE_NOT_FOUND", undefined] });
+  const { surroundings, asked, end } = attaching({ "/dev/vg/a": ["DEVICE_NOT_FOUND"] }, []);
   const untilLookAgain = async () => end.abort();
-  await attachConfigured([configured("/dev/vg/a", 1, 9)], { ...surroundings, untilLookAgain });
+  const waited = { configured: configured("/dev/vg/a", 1, 9), untilMs: 9000, earlierDaemons: 0 };
+  await new ConfiguredDevices([waited], { ...surroundings, untilLookAgain }).attach();
   assert.is(asked.length, 1);
 });
 

@@ -1,9 +1,9 @@
 /**
  * A daemon without devices, for tests of the supervisor. The state folder (first argument) tells what
- * it shall do: `version`, what it says it is; `fail-start`, `fail-ready`: end at that point; and it
- * tells who serves in `serving`.
+ * it shall do: `version`, what it says it is; `fail-start`, `fail-ready`: end at that point, as `refusal` says; it
+ * tells who serves in `serving`, and by a byte for each which have not got ready in `failed`.
  */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ToDaemon, ToSupervisor } from "../dist/supervisor-link.js";
 
@@ -18,6 +18,19 @@ function serve(): void {
   say({ type: "settled" });
 }
 
+function failReady(): void {
+  const refusal = existsSync(join(folder, "refusal"))
+    ? readFileSync(join(folder, "refusal"), "utf8")
+    : undefined;
+  appendFileSync(join(folder, "failed"), "x");
+  if (refusal === undefined) process.exit(8);
+  process.removeAllListeners("message");
+  process.removeAllListeners("disconnect");
+  process.removeAllListeners("SIGUSR2");
+  process.exitCode = 2;
+  say({ type: "refused", why: refusal });
+}
+
 process.on("message", (message: ToDaemon) => {
   if (message.type === "go") serve();
   else if (message.type === "end") {
@@ -29,9 +42,11 @@ process.on("message", (message: ToDaemon) => {
 process.on("SIGUSR2", () => say({ type: "prepare" }));
 process.on("disconnect", () => process.exit(0));
 if (role === "--standby") {
-  if (existsSync(join(folder, "fail-ready"))) process.exit(8);
-  say({ type: "ready", version });
-  writeFileSync(join(folder, `ready-${process.pid}`), "");
+  if (existsSync(join(folder, "fail-ready"))) failReady();
+  else {
+    say({ type: "ready", version });
+    writeFileSync(join(folder, `ready-${process.pid}`), "");
+  }
 } else {
   serve();
 }

@@ -10,6 +10,8 @@ import { isSharedRoot, Supervisor } from "../dist/supervisor.js";
 interface World {
   readonly folder: string;
   readonly supervisor: Supervisor;
+  /** Warnings of the log. */
+  readonly warnings: readonly { msg: string; why?: string }[];
   /** What the service manager has been told. */
   readonly told: readonly string[];
   /** The exit status that it ended with. */
@@ -35,7 +37,9 @@ async function withWorld(body: (world: World) => Promise<void>, standbys = 1): P
   const done = (end: number): void => {
     status = end;
   };
-  const supervisor = new Supervisor(program, standbys, pino({ level: "silent" }), done, {
+  const warnings: { level: number; msg: string; why?: string }[] = [];
+  const logger = pino({ level: "warn" }, { write: (line) => warnings.push(JSON.parse(line)) });
+  const supervisor = new Supervisor(program, standbys, logger, done, {
     ready: (text) => told.push(`ready: ${text}`),
     status: (text) => told.push(text),
     stopping: () => told.push("stopping"),
@@ -50,6 +54,7 @@ async function withWorld(body: (world: World) => Promise<void>, standbys = 1): P
     await body({
       folder,
       supervisor,
+      warnings,
       told,
       ended: () => status,
       set: (name, value = "") => writeFileSync(path(name), value),
@@ -153,6 +158,37 @@ test("a new program that does not get ready leaves the old daemon where it is", 
     assert.is((await serving()).pid, first.pid);
     process.kill(first.pid, "SIGKILL");
     assert.is((await serving(first.pid)).pid, old);
+  }));
+
+test("a standby that is refused again and again is said once, until the reason is another", () =>
+  withWorld(async ({ supervisor, warnings, serving, set, text }) => {
+    const [first, second] = ["/c:2: there is no key 'x' here", "/c:3: it is no TOML"];
+    set("refusal", first);
+    set("fail-ready");
+    supervisor.start();
+    await serving();
+    const failures = (least: number) =>
+      eventually("standbys fail", () => (text("failed") ?? "").length >= least);
+    await failures(2);
+    set("refusal", second);
+    await failures(3);
+    await eventually("the other reason is said", () => warnings.length >= 2);
+    assert.equal(
+      warnings.map(({ why }) => why),
+      [`2: ${first}`, `2: ${second}`],
+    );
+  }));
+
+test("an upgrade that is refused says why", () =>
+  withWorld(async ({ supervisor, serving, standby, set, text }) => {
+    supervisor.start();
+    const { pid } = await serving();
+    await standby();
+    set("refusal", "/c:2: there is no key 'x' here");
+    set("fail-ready");
+    process.kill(pid, "SIGUSR2");
+    await eventually("it is told", () => (text("unprepared") ?? "") !== "");
+    assert.is(text("unprepared"), "it ended with 2: /c:2: there is no key 'x' here");
   }));
 
 test("a new program that cannot serve is followed by the old one", () =>

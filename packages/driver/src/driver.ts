@@ -238,11 +238,8 @@ export class Driver implements DriverControl {
 
   async cbtInfo(device: string): Promise<CbtInfo> {
     const tracker = await this.#registry.intact(device);
-    return {
-      device: tracker.device,
-      front: tracker.front.path,
-      ...cbtState(tracker.cbt.info()),
-    };
+    const { cbt, front } = tracker;
+    return { device: tracker.device, front: front.path, ...cbtState(cbt.info()) };
   }
 
   async readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array> {
@@ -403,6 +400,7 @@ export class Driver implements DriverControl {
     return {
       startedAt: this.#startedAt,
       handover: this.#handover,
+      configuration: this.#settings.configuration?.(),
       reactors: this.#reactors,
       devices: this.#devices,
       trackers: this.#registry.trackers.values(),

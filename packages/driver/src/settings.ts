@@ -1,5 +1,11 @@
 /** What a driver is started with; what users may set is in SETTINGS of @blksnap/api. */
-import { defaultsOf, SETTINGS, type SettingDefaults, type SettingValues } from "@blksnap/api";
+import {
+  defaultsOf,
+  SETTINGS,
+  type SettingDefaults,
+  type SettingValues,
+  type StatusResponse,
+} from "@blksnap/api";
 import type { Logger } from "pino";
 import { fixParameters, type TrackingParameters } from "./parameters.js";
 import { readRecords } from "./records/state-directory.js";
@@ -21,6 +27,8 @@ export interface DriverOptions extends SettingValues<typeof SETTINGS> {
    * Without it the devices of such a reactor are released, and wait for the next driver.
    */
   readonly reactorLostStatus?: number;
+  /** What status tells of the program's configuration. */
+  readonly configuration?: () => StatusResponse["daemon"]["configuration"];
   /** Called when a reactor has ended by itself: its devices wait for a new process. */
   readonly onReactorLost?: (reactor: number) => void;
 }

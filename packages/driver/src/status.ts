@@ -75,9 +75,13 @@ function ioStatus(io: DeviceIoCounters): TrackerStatus["io"] {
   };
 }
 
+type Configuration = StatusResponse["daemon"]["configuration"];
+const NO_CONFIGURATION: Configuration = { mistakes: [], missing: [] };
+
 export interface StatusSource {
   readonly startedAt: Date;
   readonly handover: Handover | null;
+  readonly configuration: Configuration | undefined;
   readonly reactors: ReactorPool;
   readonly devices: DeviceReader;
   readonly trackers: Iterable<Tracker>;
@@ -235,6 +239,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       kernel: release(),
       reactors: source.reactors.count,
       handover: handoverStatus(source.handover),
+      configuration: withoutAttached(source.configuration ?? NO_CONFIGURATION, trackers),
     },
     reactors: source.reactors.states.map(({ index, devices, stalledMs, stalls }) => ({
       index,
@@ -254,6 +259,12 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot)),
     ),
   };
+}
+
+/** What was given up may have been attached by hand since then. */
+function withoutAttached(found: Configuration, trackers: readonly Tracker[]): Configuration {
+  const attached = new Set(trackers.map(({ device }) => device));
+  return { ...found, missing: found.missing.filter(({ device }) => !attached.has(device)) };
 }
 
 function handoverStatus(handover: Handover | null): StatusResponse["daemon"]["handover"] {

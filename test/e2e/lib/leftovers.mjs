@@ -33,8 +33,9 @@ function stateFiles() {
   const beside = new Set([basename(SOCKET_PATH), basename(STATE_FOLDER)]);
   return [
     ...list(dirname(SOCKET_PATH)).filter((name) => !beside.has(name)),
-    // A lock's file stays: another daemon may hold it the moment it is let go.
-    ...list(STATE_FOLDER).filter((name) => name !== "lock"),
+    // A lock's file stays: another daemon may hold it the moment it is let go. What the next daemon continues
+    // with is there as long as one serves.
+    ...list(STATE_FOLDER).filter((name) => name !== "lock" && name !== "served.json"),
   ];
 }
 

@@ -103,9 +103,25 @@ test("devices of the configuration are attached at start; a wrong one starts not
     [device],
   );
   await until("systemd is told", () => manager.received.length === 1);
-  await daemon.stop();
-  await until("systemd is told of the end", () => manager.received.length === 2);
-  assert.equal(manager.received, ["READY=1\nSTATUS=serves", "STOPPING=1"]);
+  daemon.kill("SIGKILL");
+  await daemon.ended();
+  writeFileSync(config, "wrong\n");
+  const next = await Daemon.start(own);
+  const after = await next.client.status();
+  assert.equal(
+    after.trackers.map((tracker) => tracker.device),
+    [device],
+    "a front that waits is served with the configuration from before",
+  );
+  const [mistake, ...others] = after.daemon.configuration.mistakes;
+  assert.match(mistake, `${config}:1: this is no TOML`);
+  assert.equal(others, []);
+  await until("systemd is told again", () => manager.received.length === 2);
+  await next.stop();
+  await until("systemd is told of the end", () => manager.received.length === 3);
+  const ready = "READY=1\nSTATUS=serves";
+  assert.equal(manager.received, [ready, ready, "STOPPING=1"]);
+  assert.not(existsSync(join(args[1], "served.json")), "nothing is left to continue with");
 });
 
 test("a daemon told to end before anybody has asked it anything ends cleanly", async (t) => {

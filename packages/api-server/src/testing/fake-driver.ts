@@ -50,6 +50,8 @@ export class FakeDriver implements DriverControl {
   };
   /** Fronts that it shows as not served yet. */
   waiting: StatusResponse["waiting"] = [];
+  /** How it stands to its configuration. */
+  configuration: StatusResponse["daemon"]["configuration"] = { mistakes: [], missing: [] };
   /** How its stores fill during a create; each step lasts until it is done. */
   fillSteps: readonly { readonly allocatedBytes: number; readonly done: Promise<void> }[] = [];
   readonly #trackers = new Map<string, FakeTracker>();
@@ -81,6 +83,7 @@ export class FakeDriver implements DriverControl {
         uptime_ms: Date.now() - this.#startedAt,
         kernel: release(),
         reactors: 1,
+        configuration: this.configuration,
       },
       reactors: [{ index: 0, devices: this.#trackers.size, stalled_ms: 0, stalls: 0 }],
       trackers: [...this.#trackers.values()].map((tracker) => tracker.status()),

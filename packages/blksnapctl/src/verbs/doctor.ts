@@ -2,7 +2,7 @@
 import type { DoctorCheck, StatusResponse } from "@blksnap/api";
 import { type BlksnapClient, BlksnapClientError } from "@blksnap/client";
 import { hostReport } from "../host-report.js";
-import { troublesOf } from "../troubles.js";
+import { configurationTroubles, troublesOf } from "../troubles.js";
 import { parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
@@ -45,6 +45,11 @@ async function askDaemon(client: BlksnapClient, onDisk: string): Promise<DoctorC
     { check: "control_api", state: "ok", what: `the daemon answers at ${client.socketPath}` },
     versionCheck(status, onDisk),
     ...reactorChecks(status),
+    ...configurationTroubles(status).map((trouble) => ({
+      check: "configuration",
+      state: "warning" as const,
+      ...trouble,
+    })),
     ...waitingChecks(status),
     ...deviceChecks(status),
   ];

@@ -3,7 +3,7 @@ import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api
 import { freezeLines } from "../freeze-text.js";
 import { fillBar, glyphsFor } from "../pictures.js";
 import { type Column, formatTable } from "../table.js";
-import { stateOf, troublesOf } from "../troubles.js";
+import { configurationTroubles, stateOf, troublesOf } from "../troubles.js";
 import { formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
 import type { Context, Given } from "../verb.js";
 
@@ -23,6 +23,7 @@ export async function status(context: Context, given: Given): Promise<void> {
   const exact = given.has("bytes");
   const { print } = context;
   print(daemonLine(found));
+  for (const { what, hint } of configurationTroubles(found)) print(`! ${what}. ${hint}.\n`);
   for (const { index, devices, stalled_ms } of found.reactors) {
     if (stalled_ms === 0) continue;
     const since = formatSeconds(stalled_ms / 1000);

@@ -1,16 +1,42 @@
-/** The devices that the configuration names, attached when the daemon has started. */
+/**
+ * The devices that the configuration names, attached when the daemon has started.
+ *
+ * At boot much passes by itself: a disk is not found yet, udev, fsck or a scan of volumes holds it. So each device is
+ * tried again until its time is over; then the boot goes on without it.
+ */
 import { setTimeout as delay } from "node:timers/promises";
-import type { AttachRequestOptions, AttachResponse } from "@blksnap/api";
+import type { AttachRequestOptions, AttachResponse, ErrorName, StatusResponse } from "@blksnap/api";
 import type { Logger } from "pino";
-import type { ConfiguredDevice } from "./config.js";
+import type { Config } from "./config.js";
+import { bootClockMs, type Served, type WaitedFor } from "./served.js";
 
 const LOOK_AGAIN_INTERVAL_MS = 500;
+/** A device with which daemon after daemon ends is not tried for ever: users of others would wait each time. */
+const DAEMONS_MAX = 3;
+
+/** What may pass while a machine starts. */
+const PASSING: ReadonlySet<string> = new Set<ErrorName>([
+  "DEVICE_NOT_FOUND",
+  "DEVICE_BUSY",
+  // A path, or a size, that comes a little later than the node.
+  "DEVICE_FAILED",
+  "DEVICE_TOO_SMALL",
+  "DEVICE_READ_ONLY",
+  "NO_ANSWER",
+  "OUT_OF_MEMORY",
+  "PERSISTENT_STATE_UNUSABLE",
+  "UBLK_FAILED",
+]);
+
+export type Missing = StatusResponse["daemon"]["configuration"]["missing"][number];
 
 export interface AttachSurroundings {
   readonly attach: (device: string, options: AttachRequestOptions) => Promise<AttachResponse>;
   readonly logger: Logger;
   /** Aborted when the daemon is to end: nothing is waited for any more. */
   readonly signal: AbortSignal;
+  /** Told of each device that is attached, or given up. */
+  readonly onSettled?: () => void;
   readonly nowMs?: () => number;
   readonly untilLookAgain?: (signal: AbortSignal) => Promise<unknown>;
 }
@@ -19,34 +45,105 @@ function untilNext(signal: AbortSignal): Promise<unknown> {
   return delay(LOOK_AGAIN_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
 }
 
-/** Ends when each is attached, or was waited for in vain, or failed; that is logged, and no error. */
-export async function attachConfigured(
-  devices: readonly ConfiguredDevice[],
-  surroundings: AttachSurroundings,
-): Promise<void> {
-  await Promise.all(devices.map((device) => attachOne(device, surroundings)));
+/**
+ * What a daemon has to attach. One that continues for another goes on waiting for what that one has waited
+ * for, for the time that is left: what was detached since the start stays so.
+ * @param earlier what the daemon before has left
+ * @param isStandby it continues, also where an earlier version has left nothing
+ */
+export function devicesToAttach(
+  { devices }: Config,
+  earlier: Served | undefined,
+  isStandby: boolean,
+  nowMs: number = bootClockMs(),
+): WaitedFor[] {
+  if (earlier?.waited !== undefined) {
+    const wanted = new Set(devices.map(({ device }) => device));
+    return earlier.waited
+      .filter(({ configured }) => wanted.has(configured.device))
+      .map((one) => ({ ...one, earlierDaemons: one.earlierDaemons + 1 }));
+  }
+  if (isStandby) return [];
+  return devices.map((configured) => {
+    const untilMs = nowMs + configured.waitSeconds * 1000;
+    return { configured, untilMs, earlierDaemons: 0 };
+  });
 }
 
-async function attachOne(
-  { device, persistent, waitSeconds, from }: ConfiguredDevice,
-  surroundings: AttachSurroundings,
-): Promise<void> {
-  const { attach, logger, signal, nowMs = Date.now, untilLookAgain = untilNext } = surroundings;
-  const untilMs = nowMs() + waitSeconds * 1000;
-  while (!signal.aborted) {
-    try {
-      const { front } = await attach(device, { persistent });
-      logger.info({ device, front, from }, "a device of the configuration is attached");
+export class ConfiguredDevices {
+  readonly #surroundings: AttachSurroundings;
+  readonly #waited: Set<WaitedFor>;
+  readonly #missing = new Map<string, Missing>();
+
+  constructor(devices: readonly WaitedFor[], surroundings: AttachSurroundings) {
+    this.#waited = new Set(devices);
+    this.#surroundings = surroundings;
+  }
+
+  /** Those that are neither attached nor given up. */
+  get waited(): WaitedFor[] {
+    return [...this.#waited];
+  }
+
+  /** Those that are not attached, and why. */
+  get missing(): Missing[] {
+    return [...this.#missing.values()];
+  }
+
+  /** Ends when each is attached, or was waited for in vain, or failed; that is logged, and no error. */
+  async attach(): Promise<void> {
+    await Promise.all(this.waited.map((one) => this.#attachOne(one)));
+  }
+
+  async #attachOne(one: WaitedFor): Promise<void> {
+    const { device, persistent, from } = one.configured;
+    const { attach, logger, signal, nowMs = bootClockMs } = this.#surroundings;
+    const { untilLookAgain = untilNext } = this.#surroundings;
+    if (one.earlierDaemons > DAEMONS_MAX) {
+      const why = `${one.earlierDaemons} daemons have ended while they waited for it`;
+      this.#giveUp(one, null, why);
       return;
-    } catch (error) {
-      const { code, message } = error as { code?: string; message: string };
-      if (code !== "DEVICE_NOT_FOUND" || nowMs() >= untilMs) {
-        const waited = code === "DEVICE_NOT_FOUND" ? ` after ${waitSeconds} s` : "";
-        const text = `a device of the configuration is not attached${waited}: ${message}`;
-        logger.error({ device, from, code }, text);
-        return;
-      }
     }
-    await untilLookAgain(signal);
+    while (!signal.aborted) {
+      try {
+        const { front } = await attach(device, { persistent });
+        logger.info({ device, front, from }, "a device of the configuration is attached");
+        this.#missing.delete(device);
+        this.#settle(one);
+        return;
+      } catch (error) {
+        const { code = null, message } = error as { code?: string; message: string };
+        // It fails because this daemon ends; the next one waits.
+        if (signal.aborted) return;
+        if (!PASSING.has(code ?? "") || nowMs() >= one.untilMs) {
+          this.#giveUp(one, code, message);
+          return;
+        }
+        this.#noteWait(one, code, message);
+      }
+      await untilLookAgain(signal);
+    }
+  }
+
+  #noteWait({ configured: { device, from } }: WaitedFor, code: string | null, why: string): void {
+    const isKnown = this.#missing.get(device)?.code === code;
+    this.#missing.set(device, { device, from, waited_for: true, code, why });
+    if (isKnown) return;
+    const text = `a device of the configuration is waited for: ${why}`;
+    this.#surroundings.logger.info({ device, from, code }, text);
+  }
+
+  #giveUp(one: WaitedFor, code: string | null, why: string): void {
+    const { device, from, waitSeconds } = one.configured;
+    const waited = PASSING.has(code ?? "") ? ` after ${waitSeconds} s` : "";
+    this.#missing.set(device, { device, from, waited_for: false, code, why });
+    const text = `a device of the configuration is not attached${waited}: ${why}`;
+    this.#surroundings.logger.error({ device, from, code }, text);
+    this.#settle(one);
+  }
+
+  #settle(one: WaitedFor): void {
+    this.#waited.delete(one);
+    this.#surroundings.onSettled?.();
   }
 }

@@ -1,17 +1,27 @@
 /** blksnapd --check-config: what blksnapctl config check shows. */
 import type { ConfigReport } from "@blksnap/api";
 import { DAEMON_VERSION } from "@blksnap/driver/version";
+import { ExitStatus } from "../exit-status.js";
 import { configPathOf, type Values } from "../options.js";
+import { isError } from "./config-problem.js";
 import { deviceConflicts } from "./device-conflicts.js";
 import { settingsInForce } from "./in-force.js";
 
+/** The daemon's own status where it would not start, that of a failure where it would not attach all. */
+export function checkStatus({ starts, problems }: ConfigReport): number {
+  if (!starts) return ExitStatus.USAGE;
+  return problems.some(isError) ? ExitStatus.FAILED : ExitStatus.ENDED;
+}
+
 export async function configReport(given: Values): Promise<ConfigReport> {
   const { files, config, problems } = settingsInForce(given, {});
+  const starts = !problems.some(isError);
   const all = [...problems, ...(await deviceConflicts(config.devices))];
   return {
     version: DAEMON_VERSION,
     path: configPathOf(given),
     files: [...files],
+    starts,
     devices: config.devices.map(({ device }) => device),
     problems: all.map(({ path, line, severity, what, hint }) => {
       return { path, line: line ?? null, severity, what, hint };

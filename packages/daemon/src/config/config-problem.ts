@@ -10,9 +10,19 @@ export interface ConfigProblem {
   readonly hint: string;
 }
 
+export function isError({ severity }: Pick<ConfigProblem, "severity">): boolean {
+  return severity === "error";
+}
+
 /** "/etc/blksnap/blksnap.toml:3" */
 export function placeOf({ path, line }: Pick<ConfigProblem, "path" | "line">): string {
   return line === undefined ? path : `${path}:${line}`;
+}
+
+/** The reverse of placeOf. */
+export function placeFrom(from: string): Pick<ConfigProblem, "path" | "line"> {
+  const [, path = from, line] = /^(.*):(\d+)$/.exec(from) ?? [];
+  return { path, line: line === undefined ? undefined : Number(line) };
 }
 
 /** On one line, without the severity. */

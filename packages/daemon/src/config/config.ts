@@ -3,7 +3,7 @@ import { nearestName, type Setting } from "@blksnap/api";
 import { parse, TomlError, type TomlTable, type TomlValue } from "smol-toml";
 import { OPTIONS } from "../option-table.js";
 import { settingProblem } from "../setting-values.js";
-import { type ConfigProblem, placeOf } from "./config-problem.js";
+import { type ConfigProblem, placeFrom, placeOf } from "./config-problem.js";
 import type { ConfigText } from "./config-texts.js";
 import { keyLines } from "./key-lines.js";
 
@@ -185,6 +185,12 @@ export function readConfig(texts: readonly ConfigText[]): {
     } else if (device !== undefined) {
       reader.blame("device", "device is no list of tables", "Write [[device]]");
     }
+  }
+  const sockets = ["socket", "metrics-socket"].map((key) => values.get(key));
+  if (sockets[0] !== undefined && sockets[0].value === sockets[1]?.value) {
+    const what = `metrics-socket is the same as socket (${sockets[0].from})`;
+    const hint = "Name another path: who may read metrics is not to have root's power";
+    problems.push({ ...placeFrom(sockets[1].from), severity: "error", what, hint });
   }
   return { config: { values, devices }, problems };
 }

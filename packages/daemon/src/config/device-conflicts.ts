@@ -1,23 +1,17 @@
 /** Which of the devices to attach are the same, or lie on each other, on this host as it is now. */
 import { knownStackOf, lookAtPath, meetingOf, type TopologyProbe } from "@blksnap/linux-block";
 import type { ConfiguredDevice } from "./config.js";
-import type { ConfigProblem } from "./config-problem.js";
+import { type ConfigProblem, placeFrom } from "./config-problem.js";
 
 interface Place {
   readonly configured: ConfiguredDevice;
   readonly identity: string;
 }
 
+/** The daemon starts all the same: what is attached second is refused, and told as missing. */
 function problemOf({ from }: ConfiguredDevice, what: string): ConfigProblem {
-  const [, path = from, line] = /^(.*):(\d+)$/.exec(from) ?? [];
-  const hint = "Track a disk or what lies on it, not both, and each once";
-  return {
-    path,
-    line: line === undefined ? undefined : Number(line),
-    severity: "error",
-    what,
-    hint,
-  };
+  const hint = "Keep one of them: the other is refused when the daemon starts";
+  return { ...placeFrom(from), severity: "error", what, hint };
 }
 
 /** Devices that are not there are passed over: what they will be cannot be told. */

@@ -1,15 +1,10 @@
 /** What a daemon works with: command line before environment before files before defaults. */
 import { DAEMON_SETTINGS, SOCKET_ENVIRONMENT_VARIABLE } from "@blksnap/api";
 import { configPathOf, type Values } from "../options.js";
-import { type Config, type ConfiguredDevice, readConfig } from "./config.js";
-import type { ConfigProblem } from "./config-problem.js";
+import { type Config, readConfig } from "./config.js";
+import { type ConfigProblem, isError } from "./config-problem.js";
 import { readConfigTexts } from "./config-texts.js";
-
-/**
- * What the files said when the supervisor was started, in JSON: a daemon that resumes devices takes it where
- * the files have become wrong meanwhile. Users of fronts wait for no corrected file.
- */
-export const EARLIER_CONFIG_VARIABLE = "BLKSNAPD_EARLIER_CONFIG";
+import type { Served } from "./served.js";
 
 export interface InForce {
   readonly config: Config;
@@ -20,6 +15,8 @@ export interface InForce {
   /** By option, where it is not the default that counts. */
   readonly origins: ReadonlyMap<string, string>;
   readonly problems: readonly ConfigProblem[];
+  /** The files are wrong, and what the last daemon that served has worked with counts in their place. */
+  readonly isEarlier: boolean;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -36,6 +33,7 @@ export function settingsInForce(given: Values, environment: Environment): InForc
     ...mergedWith(read.config, given, environment),
     files,
     problems: [...problems, ...read.problems],
+    isEarlier: false,
   };
 }
 
@@ -62,22 +60,20 @@ function mergedWith(
   return { config, values: values as Values, origins };
 }
 
-/** For the daemons that this process starts. */
-export function earlierConfigText({ config }: InForce): string {
-  return JSON.stringify({ values: [...config.values], devices: config.devices });
-}
-
-/** The same with what the files said before, where the supervisor has told that. */
+/**
+ * The same with the configuration of the last daemon that served, where the files have become wrong since then:
+ * devices may wait. Undefined where there is none, or nobody waits for this process: a look at the settings shows
+ * what is wrong, and while another daemon serves, one that is made ready for its place does not get ready.
+ */
 export function withEarlierConfig(
   now: InForce,
   given: Values,
   environment: Environment,
+  earlier: Served | undefined,
 ): InForce | undefined {
-  const text = environment[EARLIER_CONFIG_VARIABLE];
-  if (text === undefined) return undefined;
-  const { values, devices } = JSON.parse(text) as {
-    values: [string, { value: string; from: string }][];
-    devices: ConfiguredDevice[];
-  };
-  return { ...now, ...mergedWith({ values: new Map(values), devices }, given, environment) };
+  if (earlier === undefined || !now.problems.some(isError)) return undefined;
+  if (given.standby === true || given.doctor === true || given["print-config"] === true) {
+    return undefined;
+  }
+  return { ...now, ...mergedWith(earlier.config, given, environment), isEarlier: true };
 }

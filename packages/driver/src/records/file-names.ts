@@ -53,6 +53,8 @@ export const StateFile = {
   store: new FileKind("blksnap-store-", [UUID, NUMBER]) as FileKind<
     [snapshot: string, index: number]
   >,
+  /** Of the daemon's program, which writes it: what the next one continues with of its configuration. */
+  served: "served.json",
   /** Locked while the tables of a device-mapper node, "major:minor", may be exchanged. */
   exchange: new FileKind("exchange-", [`${NUMBER}:${NUMBER}`]) as FileKind<[node: string]>,
 } as const;

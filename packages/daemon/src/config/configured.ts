@@ -1,0 +1,77 @@
+/** The configuration in the life of a daemon: devices attached, what the next daemon continues with, status. */
+import type { AttachRequestOptions, AttachResponse, StatusResponse } from "@blksnap/api";
+import type { Logger } from "pino";
+import type { Values } from "../options.js";
+import { ConfiguredDevices, devicesToAttach } from "./attach-configured.js";
+import { isError, problemText } from "./config-problem.js";
+import type { InForce } from "./in-force.js";
+import { ServedFile } from "./served.js";
+
+/** The part of the driver that is asked here. */
+interface Attaches {
+  attach(device: string, options: AttachRequestOptions): Promise<AttachResponse>;
+}
+
+export class Configured {
+  readonly #inForce: InForce;
+  readonly #isStandby: boolean;
+  readonly #logger: Logger;
+  readonly #file: ServedFile;
+  readonly #ended = new AbortController();
+  #devices: ConfiguredDevices | undefined;
+  #isKept = true;
+
+  constructor(inForce: InForce, values: Values, logger: Logger) {
+    this.#inForce = inForce;
+    this.#isStandby = values.standby === true;
+    this.#logger = logger;
+    this.#file = ServedFile.of(values);
+  }
+
+  status(): StatusResponse["daemon"]["configuration"] {
+    const { isEarlier, problems } = this.#inForce;
+    return {
+      mistakes: isEarlier ? problems.filter(isError).map(problemText) : [],
+      missing: this.#devices?.missing ?? [],
+    };
+  }
+
+  /** To be called when the daemon serves, and none before it does any more. Ends when all is settled. */
+  async attachTo(driver: Attaches): Promise<void> {
+    const { config } = this.#inForce;
+    const wanted = devicesToAttach(config, this.#file.read(), this.#isStandby);
+    this.#devices = new ConfiguredDevices(wanted, {
+      // A node that is in use at the start may be mounted by what the front was meant for: that is told.
+      attach: (device, options) => driver.attach(device, { ...options, kind: "front" }),
+      logger: this.#logger,
+      signal: this.#ended.signal,
+      onSettled: () => this.#keep(),
+    });
+    this.#keep();
+    await this.#devices.attach();
+  }
+
+  /** The daemon is about to end. @param isHandOver the next one is about to start, and continues */
+  end(isHandOver: boolean): void {
+    this.#ended.abort();
+    this.#isKept = isHandOver;
+    this.#keep();
+  }
+
+  /** Nothing is left that the next daemon would continue with. */
+  forget(): void {
+    this.#file.removeOf(process.pid);
+  }
+
+  #keep(): void {
+    const { config } = this.#inForce;
+    const waited = this.#isKept ? this.#devices?.waited : undefined;
+    try {
+      this.#file.write({ pid: process.pid, config, waited });
+    } catch (error) {
+      const text =
+        "the next daemon will not know the configuration of this one, nor what is waited for";
+      this.#logger.warn({ err: error }, text);
+    }
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * What the next daemon of this boot continues with: the configuration of the one that served last, and the
+ * devices of it that were still waited for. A file in the state directory:
+ *
+ * ```
+ *   a daemon serves ──▶ written ──▶ a device is attached or given up ──▶ written again
+ *                          └──────▶ an end that leaves nothing ────────▶ removed
+ * ```
+ *
+ * So it is there exactly where devices may wait for a server. Users of fronts wait for no corrected file.
+ */
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { SETTINGS } from "@blksnap/api";
+import type { Values } from "../options.js";
+import { settingProblem } from "../setting-values.js";
+import { type Config, type ConfiguredDevice, type ConfiguredValue, DAEMON_KEYS } from "./config.js";
+
+/** One of the driver's state files, which a supervisor knows without loading the driver. */
+export const SERVED_FILE_NAME = "served.json";
+const BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id";
+
+/** A device to attach. */
+export interface WaitedFor {
+  readonly configured: ConfiguredDevice;
+  /** By bootClockMs(). */
+  readonly untilMs: number;
+  /** How many daemons have waited for it before, and ended meanwhile. */
+  readonly earlierDaemons: number;
+}
+
+export interface Served {
+  /** Of the daemon. */
+  readonly pid: number;
+  readonly config: Config;
+  /** Undefined: the next start is one by hand, and attaches all devices of its configuration. */
+  readonly waited: readonly WaitedFor[] | undefined;
+}
+
+/** A clock that all processes share, and that nobody sets. */
+export function bootClockMs(): number {
+  return Number(process.hrtime.bigint() / 1_000_000n);
+}
+
+function bootId(): string {
+  return readFileSync(BOOT_ID_FILE, "utf8").trim();
+}
+
+/** Settings that this version has, with values that it takes. */
+function usable(values: readonly (readonly [string, ConfiguredValue])[]): Config["values"] {
+  return new Map(
+    values.filter(([key, { value }]) => {
+      const setting = DAEMON_KEYS.get(key);
+      return setting !== undefined && settingProblem(setting, value) === undefined;
+    }),
+  );
+}
+
+export class ServedFile {
+  readonly path: string;
+
+  constructor(stateDirectory: string) {
+    this.path = join(stateDirectory, SERVED_FILE_NAME);
+  }
+
+  /** @param given the command line, where the state directory is named */
+  static of(given: Values): ServedFile {
+    const { option, default: usual } = SETTINGS.stateDirectory;
+    const path = given[option];
+    return new ServedFile(typeof path === "string" && path !== "" ? path : usual);
+  }
+
+  /** Undefined where none has served since boot, or the last one has left nothing, or it is damaged. */
+  read(): Served | undefined {
+    try {
+      const { boot, pid, values, devices, waited } = JSON.parse(
+        readFileSync(this.path, "utf8"),
+      ) as {
+        boot: string;
+        pid: number;
+        values: [string, ConfiguredValue][];
+        devices: ConfiguredDevice[];
+        waited: WaitedFor[] | null;
+      };
+      if (boot !== bootId()) return undefined;
+      return { pid, config: { values: usable(values), devices }, waited: waited ?? undefined };
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** A reader finds the old one or the new one. @throws the error of write(2) */
+  write({ pid, config, waited }: Served): void {
+    const text = JSON.stringify({
+      boot: bootId(),
+      pid,
+      values: [...config.values],
+      devices: config.devices,
+      waited: waited ?? null,
+    });
+    mkdirSync(join(this.path, ".."), { recursive: true, mode: 0o700 });
+    const draft = `${this.path}.draft`;
+    try {
+      writeFileSync(draft, text, { mode: 0o600 });
+      renameSync(draft, this.path);
+    } catch (error) {
+      rmSync(draft, { force: true });
+      throw error;
+    }
+  }
+
+  /** Unless another daemon has written it meanwhile. */
+  removeOf(pid: number): void {
+    if (this.read()?.pid === pid) rmSync(this.path, { force: true });
+  }
+}
