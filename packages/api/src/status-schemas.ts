@@ -110,6 +110,7 @@ export const snapshotStatus = record({
   on_overflow: overflowPolicy,
   persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
   read_only_images: is.flag,
+  resumed: { ...is.flag, description: "an earlier daemon took it: image_io began to count later" },
   file_systems: { ...list(fileSystemFreeze), description: "what the take did with them" },
   events_pending: is.count,
   devices: list(snapshotDeviceStatus),

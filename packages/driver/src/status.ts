@@ -203,6 +203,7 @@ export async function snapshotStatus(
     on_overflow: snapshot.onOverflow,
     persistent: snapshot.persistence.isOn,
     read_only_images: snapshot.readOnlyImages,
+    resumed: snapshot.isResumed,
     file_systems: [...snapshot.fileSystems],
     events_pending: snapshot.events.pendingCount,
     devices: await Promise.all(

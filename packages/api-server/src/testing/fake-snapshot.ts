@@ -44,6 +44,7 @@ export function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
     full_in_ms: null,
     persistent: false,
     read_only_images: options.readOnlyImages ?? false,
+    resumed: false,
     file_systems: takenAt === null ? [] : fileSystems(snapshot),
     on_overflow: options.onOverflow ?? { policy: "break-snapshot" },
     events_pending: events.pending,

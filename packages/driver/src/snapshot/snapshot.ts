@@ -63,6 +63,8 @@ export class Snapshot {
   takenAt: string | null;
   stallUs: number | null;
   readonly readOnlyImages: boolean;
+  /** An earlier daemon took it. */
+  readonly isResumed: boolean;
   /** What the take did with the file systems on the members. */
   fileSystems: readonly FileSystemFreeze[];
   readonly persistence: SnapshotPersistence;
@@ -83,6 +85,7 @@ export class Snapshot {
   constructor(context: DriverContext, record: SnapshotRecord, isReattaching = false) {
     this.#context = context;
     this.#isReattaching = isReattaching;
+    this.isResumed = isReattaching;
     this.id = record.id;
     this.createdAt = record.createdAt;
     this.takenAt = record.takenAt;
