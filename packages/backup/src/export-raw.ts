@@ -15,7 +15,8 @@ import {
   removeRecord,
   writeRecord,
 } from "./raw-record.js";
-import { isComplete, isLeftUpdate, RawTarget, sealOf, targetKind } from "./raw-target.js";
+import { isComplete, isLeftUpdate, RawTarget, sealOf, targetAt, targetKind } from "./raw-target.js";
+import { changeSince } from "./seal.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 
@@ -107,11 +108,12 @@ async function stateOf(
   }
   if (kind === "missing") return { states: [], why: `${target} is gone` };
   // An update that has not begun yet has changed nothing.
-  const isOurs =
-    (await sealOf(target)) === known.seal ||
-    (known.is_updating && (await isLeftUpdate(target, known)));
-  if (isOurs) return { states: [known], why: undefined };
-  return { states: [], why: `something else has written to ${target}` };
+  const seal = await sealOf(target, known.capacity_bytes);
+  const change = seal === undefined ? "it is gone" : changeSince(known.seal, seal);
+  if (change === undefined || (known.is_updating && (await isLeftUpdate(target, known)))) {
+    return { states: [known], why: undefined };
+  }
+  return { states: [], why: `something else has written to ${target}: ${change}` };
 }
 
 async function copy(
@@ -142,8 +144,8 @@ async function copy(
       else await writeRecord(record, { ...base, is_updating: true });
     };
     const isUpdate = base !== undefined;
-    const mark = base?.seal;
-    const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate, mark, prepare });
+    const seal = base?.seal;
+    const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate, seal, prepare });
     try {
       const parts = partsOf(plan, capacityBytes, to.headBytes);
       const total = parts.reduce((sum, one) => sum + (one.isDiscarded ? 0 : one.lengthBytes), 0);
@@ -173,14 +175,16 @@ async function copy(
  * export continues from the snapshot that it was of.
  * @throws BackupError TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, BACKUP_BUSY, BACKUP_CHAIN_BROKEN, ...
  */
-export async function exportRaw(options: RawExportOptions): Promise<RawExport> {
+export async function exportRaw(given: RawExportOptions): Promise<RawExport> {
+  const options = { ...given, target: await targetAt(given.target) };
   const { target, wanted } = options;
   const kind = await targetKind(target);
   if (kind === "folder") {
     const hint = "Name a file or block device, or leave --raw out";
     throw new BackupError("TARGET_EXISTS", `${target} is a folder`, { hint });
   }
-  const record = options.record ?? (kind === "block" ? undefined : recordPathOf(target));
+  const recordBeside = kind === "block" ? undefined : recordPathOf(target);
+  const record = given.record === undefined ? recordBeside : await targetAt(given.record);
   if (record === undefined) {
     if (wanted.kind !== "full") {
       const hint = "Name a file that remembers it: --record FILE";

@@ -11,7 +11,7 @@ import {
   stackOf,
 } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
-import { isComplete } from "./raw-target.js";
+import { isComplete, targetAt } from "./raw-target.js";
 import type { BackupClient } from "./snapshot.js";
 
 type Layers = Map<string, readonly DeviceOrFile[]>;
@@ -55,7 +55,7 @@ export async function checkApart(
   const layers = await layersOf(client);
   const probe = { layers: (one: Parameters<typeof deviceKey>[0]) => layers.get(deviceKey(one)) };
   try {
-    const target = await stackOf(await nearestThere(path), probe);
+    const target = await stackOf(await nearestThere(await targetAt(path)), probe);
     const meeting = meetingOf(target, await stackOf(original, probe));
     if (meeting === undefined) return;
     const chain = meeting.one.chain.join(" → ");

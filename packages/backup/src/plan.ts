@@ -23,8 +23,15 @@ export type Plan<Base extends AsOf> =
   | { readonly kind: "full"; readonly reason: string | null }
   | { readonly kind: "incremental"; readonly base: Base; readonly ranges: readonly DiffRange[] };
 
-/** Errors of `diff` that say that the changes are not known. */
-const BROKEN: readonly string[] = ["CBT_GENERATION_CHANGED", "CBT_NUMBER_UNKNOWN", "CBT_CORRUPTED"];
+/** Errors of `changedExtents` that say that the changes are not known. */
+const BROKEN: readonly string[] = [
+  "CBT_GENERATION_CHANGED",
+  "CBT_NUMBER_CHANGED",
+  "CBT_NUMBER_UNKNOWN",
+  "CBT_CORRUPTED",
+];
+/** How long a daemon that is upgraded is waited for. */
+const RESUME_MS = 60_000;
 
 function broken(why: string): BackupError {
   return new BackupError("BACKUP_CHAIN_BROKEN", why);
@@ -102,10 +109,13 @@ export async function planExport<Base extends AsOf>(
   if ("why" in found) return full(found.why);
   const { base } = found;
   try {
-    const { device, generationId } = now;
-    const told = await client.diff(device, base.changes_number, generationId);
-    if (told.changes_number !== now.changesNumber) return full("another snapshot was taken");
-    return { kind: "incremental", base, ranges: told.ranges };
+    const { device, generationId: generation, changesNumber } = now;
+    const ranges: DiffRange[] = [];
+    const wish = { generation, changesNumber, resumeMs: RESUME_MS };
+    for await (const range of client.changedExtents(device, base.changes_number, wish)) {
+      ranges.push(range);
+    }
+    return { kind: "incremental", base, ranges };
   } catch (error) {
     const { code, message } = error as BackupError;
     if (!BROKEN.includes(code)) throw error;

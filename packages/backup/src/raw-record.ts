@@ -4,15 +4,16 @@ import { dirname } from "node:path";
 import { BackupError } from "./errors.js";
 import { type Files, realFiles } from "./files.js";
 import type { AsOf } from "./plan.js";
+import type { CopySeal } from "./seal.js";
 
 const FORMAT = "blksnap-raw-copy";
-const VERSION = 1;
+const VERSION = 2;
 
 export interface RawRecord extends AsOf {
   /** Being brought up to date from this snapshot on: some of it is newer. Nothing is missing in a later diff. */
   readonly is_updating: boolean;
   /** What a write of others would change. While it is updated: as it was before, which the target's mark has, too. */
-  readonly seal: string;
+  readonly seal: CopySeal;
 }
 
 export function recordPathOf(target: string): string {
@@ -30,7 +31,9 @@ export async function readRecord(
     const { format, version, ...record } = JSON.parse(text) as Record<string, unknown>;
     if (format === FORMAT && version === VERSION) return record as unknown as RawRecord;
     if (format === FORMAT) {
-      throw new BackupError("BACKUP_VERSION", `${path} is of version ${String(version)}`);
+      const hint = "Remove it, and export in full";
+      const why = `${path} is of version ${String(version)}`;
+      throw new BackupError("BACKUP_VERSION", why, { hint });
     }
   } catch (error) {
     if (error instanceof BackupError) throw error;

@@ -2,13 +2,21 @@
  * A file or block device that becomes a copy of a device. Until it is one it does not look like one: a file
  * has another name, and a block device has no head, where partition tables and superblocks are.
  */
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, open, readFile, rename, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import {
+  type FileHandle,
+  open,
+  readFile,
+  readlink,
+  realpath,
+  rename,
+  stat,
+} from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { keyOfNumber } from "@blksnap/linux-block";
 import { BackupError, targetError } from "./errors.js";
 import { realFiles } from "./files.js";
+import { type CopySeal, sealName, sealOfOpen } from "./seal.js";
 
 const INCOMPLETE = ".incomplete";
 /** Of a block device: is written last. */
@@ -45,28 +53,63 @@ export async function isComplete(path: string): Promise<boolean> {
   return (await statIfThere(path)) !== undefined;
 }
 
-/** What tells whether others have written to a target since. Undefined where there is none. */
-export async function sealOf(path: string): Promise<string | undefined> {
-  const kind = await targetKind(path);
-  if (kind !== "file" && kind !== "block") return undefined;
-  const name = kind === "file" && !(await isComplete(path)) ? path + INCOMPLETE : path;
-  const file = await open(name, constants.O_RDONLY).catch((error: unknown) => {
-    throw targetError("read", name, error);
-  });
+const LINKS_MAX = 40;
+
+/**
+ * What a path leads to through links, also where that is not there: two paths to one file are one target, and it is
+ * not the link that gets another name. Of a block device its path as it is given.
+ */
+export async function targetAt(path: string): Promise<string> {
+  if ((await statIfThere(path))?.isBlockDevice() === true) return path;
+  let at = resolve(path);
   try {
-    return await sealOfOpen(file);
-  } finally {
-    await file.close();
+    for (let links = 0; links < LINKS_MAX; links++) {
+      const folder = await ifThere(realpath(dirname(at)));
+      if (folder === undefined) return at;
+      at = join(folder, basename(at));
+      const link = await ifThere(readlink(at));
+      if (link === undefined) return at;
+      at = resolve(folder, link);
+    }
+  } catch (error) {
+    throw targetError("look at", path, error);
+  }
+  throw new BackupError("TARGET_FAILED", `${path} leads through more than ${LINKS_MAX} links`);
+}
+
+/** Undefined where nothing is there, or no link. */
+async function ifThere(found: Promise<string>): Promise<string | undefined> {
+  try {
+    return await found;
+  } catch (error) {
+    if (["ENOENT", "EINVAL"].includes((error as NodeJS.ErrnoException).code ?? ""))
+      return undefined;
+    throw error;
   }
 }
 
-/** Of a file its size and time; of a block device, which has no time, its head. */
-async function sealOfOpen(file: FileHandle): Promise<string> {
-  const stats = await file.stat({ bigint: true });
-  if (stats.isFile()) return `${stats.size} bytes, written at ${stats.mtimeNs}`;
-  const head = Buffer.alloc(HEAD_BYTES);
-  const { bytesRead } = await file.read(head, 0, head.length, 0);
-  return createHash("sha256").update(head.subarray(0, bytesRead)).digest("hex");
+/** How a target is now. Undefined where there is none. */
+export async function sealOf(path: string, capacityBytes: number): Promise<CopySeal | undefined> {
+  const kind = await targetKind(path);
+  if (kind !== "file" && kind !== "block") return undefined;
+  const name = kind === "file" && !(await isComplete(path)) ? path + INCOMPLETE : path;
+  try {
+    const file = await open(name, constants.O_RDONLY);
+    try {
+      const there = kind === "block" ? await deviceBytes(file) : capacityBytes;
+      return await sealOfOpen(file, Math.min(there, capacityBytes));
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    throw targetError("read", name, error);
+  }
+}
+
+async function deviceBytes(file: FileHandle): Promise<number> {
+  const { rdev } = await file.stat();
+  const sectors = await readFile(`/sys/dev/block/${keyOfNumber(rdev)}/size`, "utf8");
+  return Number(sectors) * SECTOR_BYTES;
 }
 
 /** What a target has while it is written: nothing that others have put there has this. */
@@ -82,7 +125,7 @@ function pageOf(mark: string): Buffer {
  */
 export async function isLeftUpdate(
   path: string,
-  { seal, capacity_bytes }: { readonly seal: string; readonly capacity_bytes: number },
+  { seal, capacity_bytes }: { readonly seal: CopySeal; readonly capacity_bytes: number },
 ): Promise<boolean> {
   const kind = await targetKind(path);
   if (kind !== "block" && (kind !== "file" || (await isComplete(path)))) return false;
@@ -92,7 +135,7 @@ export async function isLeftUpdate(
     const at = kind === "file" ? capacity_bytes : 0;
     const { bytesRead } = await file.read(found, 0, found.length, at);
     if (kind === "file" && bytesRead !== PAGE_BYTES) return false;
-    return found.subarray(0, PAGE_BYTES).equals(pageOf(seal));
+    return found.subarray(0, PAGE_BYTES).equals(pageOf(sealName(seal)));
   } catch (error) {
     throw targetError("read", path, error);
   } finally {
@@ -105,8 +148,8 @@ export interface RawTargetOptions {
   readonly capacityBytes: number;
   /** What is there is brought up to date; else it is written anew. */
   readonly isUpdate: boolean;
-  /** Seal of the copy that is brought up to date. Without it nothing continues what is cut short. */
-  readonly mark?: string | undefined;
+  /** Of the copy that is brought up to date. Without it nothing continues what is cut short. */
+  readonly seal?: CopySeal | undefined;
   /** Is done when it is clear that the target can be written, before anything in it changes. */
   readonly prepare?: (() => Promise<void>) | undefined;
 }
@@ -121,7 +164,7 @@ async function cutMark(file: FileHandle): Promise<void> {
 }
 
 async function openFile(options: RawTargetOptions): Promise<FileHandle> {
-  const { path, capacityBytes, isUpdate, mark = "", prepare } = options;
+  const { path, capacityBytes, isUpdate, seal, prepare } = options;
   const work = path + INCOMPLETE;
   if (await isComplete(path)) await rename(path, work);
   const file = await open(work, constants.O_RDWR | constants.O_CREAT, 0o600);
@@ -129,7 +172,7 @@ async function openFile(options: RawTargetOptions): Promise<FileHandle> {
     // After a power cut no file may have its own name, and other bytes.
     await realFiles.syncFolder(dirname(path));
     await prepare?.();
-    if (mark !== "") await putAll(file, pageOf(mark), capacityBytes);
+    if (seal !== undefined) await putAll(file, pageOf(sealName(seal)), capacityBytes);
     else {
       await cutMark(file);
       if (!isUpdate) await file.truncate(0);
@@ -154,9 +197,7 @@ async function openDevice({ path, capacityBytes }: RawTargetOptions): Promise<Fi
   // Exclusive: the kernel refuses what is mounted, or part of something else.
   const file = await open(path, constants.O_RDWR | constants.O_EXCL);
   try {
-    const { rdev } = await file.stat();
-    const size = await readFile(`/sys/dev/block/${keyOfNumber(rdev)}/size`, "utf8");
-    const sizeBytes = Number(size) * SECTOR_BYTES;
+    const sizeBytes = await deviceBytes(file);
     if (sizeBytes < capacityBytes) {
       const why = `${path} has ${sizeBytes} bytes, and the device ${capacityBytes}`;
       throw new BackupError("TARGET_TOO_SMALL", why);
@@ -203,7 +244,8 @@ export class RawTarget {
         await options.prepare?.();
         const head = Buffer.alloc(Math.min(HEAD_BYTES, capacityBytes));
         // All of the head is written at the end in any case, so that the mark alone is enough to continue.
-        await putAll(file, pageOf(options.mark ?? "").subarray(0, head.length), 0);
+        const mark = options.seal === undefined ? "" : sealName(options.seal);
+        await putAll(file, pageOf(mark).subarray(0, head.length), 0);
         await file.sync();
         await putAll(file, head.subarray(PAGE_BYTES), PAGE_BYTES);
         await file.sync();
@@ -251,13 +293,13 @@ export class RawTarget {
    * Has all be on the medium, and lets it look complete.
    * @param remember gets the seal of a file before it has its name again, of a block device at the end
    */
-  async finish(remember: (seal: string) => Promise<void> = async () => undefined): Promise<void> {
+  async finish(remember: (seal: CopySeal) => Promise<void> = async () => undefined): Promise<void> {
     try {
       await this.#file.sync();
       if (this.#head === undefined) {
         await this.#file.truncate(this.#capacityBytes);
         await this.#file.sync();
-        await remember(await sealOfOpen(this.#file));
+        await remember(await sealOfOpen(this.#file, this.#capacityBytes));
         await rename(this.path + INCOMPLETE, this.path);
         await realFiles.syncFolder(dirname(this.path));
         return;
@@ -266,7 +308,7 @@ export class RawTarget {
       await this.#file.sync();
       await putAll(this.#file, this.#head.subarray(0, PAGE_BYTES), 0);
       await this.#file.sync();
-      await remember(await sealOfOpen(this.#file));
+      await remember(await sealOfOpen(this.#file, this.#capacityBytes));
     } catch (error) {
       throw targetError("write", this.path, error);
     }

@@ -7,7 +7,7 @@ import { withTargetLock } from "./lock.js";
 import type { Manifest } from "./manifest.js";
 import { Meter, type OnProgress } from "./progress.js";
 import { readRecord, recordPathOf } from "./raw-record.js";
-import { isComplete, RawTarget, targetKind } from "./raw-target.js";
+import { isComplete, RawTarget, targetAt, targetKind } from "./raw-target.js";
 import type { BackupStore } from "./store.js";
 
 /** Blocks that differ are written, in runs of these. */
@@ -137,7 +137,8 @@ async function restoreLocked(options: RestoreOptions): Promise<Restored> {
  * Cut short or failed, the target does not look complete, and can be restored again.
  * @throws BackupError BACKUP_DAMAGED, BACKUP_BUSY, TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, TARGET_FULL
  */
-export async function restore(options: RestoreOptions): Promise<Restored> {
+export async function restore(given: RestoreOptions): Promise<Restored> {
+  const options = { ...given, target: await targetAt(given.target) };
   const { target } = options;
   const kind = await targetKind(target);
   // The kernel opens a block device for one at a time; a folder is refused.

@@ -6,14 +6,22 @@ import type { Files } from "./files.js";
 /** What is asked of the daemon. */
 export type BackupClient = Pick<
   BlksnapClient,
-  "cbtInfo" | "diff" | "snapshotInfo" | "snapshotCreate" | "snapshotTake" | "snapshotDestroy"
+  | "cbtInfo"
+  | "changedExtents"
+  | "snapshotInfo"
+  | "snapshotCreate"
+  | "snapshotTake"
+  | "snapshotDestroy"
 > & { readonly status: () => Promise<StatusParts> };
 
 type Status = Awaited<ReturnType<BlksnapClient["status"]>>;
 /** The parts of `status` that are read. */
 export interface StatusParts {
   readonly trackers: readonly Pick<Status["trackers"][number], "device" | "front">[];
-  readonly snapshots: readonly (Pick<Status["snapshots"][number], "id" | "taken_at"> & {
+  readonly snapshots: readonly (Pick<
+    Status["snapshots"][number],
+    "id" | "taken_at" | "read_only_images" | "resumed"
+  > & {
     readonly devices: readonly Pick<
       Status["snapshots"][number]["devices"][number],
       "device" | "image" | "image_io"
@@ -95,17 +103,31 @@ async function checkTaken(
     const hint = "Its stores were full or failed: export again, with a larger --limit";
     throw new BackupError("SNAPSHOT_CORRUPTED", why, { hint });
   }
-  const ofDevice = (await statusOf(client, id))?.devices.find((one) => one.device === original);
-  if (ofDevice === undefined) throw gone(original, id);
-  // What is discarded reads as zeros, and no diff lists it.
-  if (ofDevice.image_io.discards > 0) {
-    const why = `the image ${image} of ${original} was discarded from (fstrim), and misses data`;
-    const hint =
-      "Destroy its snapshot, and take one with --read-only-images, or let export take its own";
-    throw new BackupError("IMAGE_FAILED", why, { hint });
-  }
+  const snapshot = await statusOf(client, id);
+  if (snapshot === undefined) throw gone(original, id);
+  checkUnchanged(snapshot, original);
   // Fails where writes were missed.
   await client.cbtInfo(device);
+}
+
+/**
+ * Fails unless the image shows what the device held: what is discarded from it reads as zeros, what is written to it
+ * is not the device's, and no diff lists either. Its counters begin anew with each daemon.
+ */
+function checkUnchanged(snapshot: StatusParts["snapshots"][number], original: string): void {
+  const { id, devices, read_only_images, resumed } = snapshot;
+  const ofDevice = devices.find(({ device }) => device === original);
+  if (ofDevice === undefined) throw gone(original, id);
+  if (read_only_images) return;
+  const { image, image_io } = ofDevice;
+  const failed = (why: string): BackupError => {
+    const hint =
+      "Destroy its snapshot, and take one with --read-only-images, or let export take its own";
+    return new BackupError("IMAGE_FAILED", `the image ${image} of ${original} ${why}`, { hint });
+  };
+  if (image_io.discards > 0) throw failed("was discarded from (fstrim), and misses data");
+  if (image_io.writes > 0) throw failed("was written to, and is not what the device held");
+  if (resumed) throw failed("may have been written to: an earlier daemon took its snapshot");
 }
 
 function gone(device: string, id: string): BackupError {

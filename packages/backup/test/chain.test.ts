@@ -116,6 +116,29 @@ test("an image that was discarded from is refused, before and after it is read",
     assert.not.ok(existsSync(raw.target));
   }));
 
+test("an image that was written to, or of an earlier daemon, whose counters are gone, is refused", () =>
+  withStore(async (machine, store) => {
+    machine.take();
+    machine.imageWrites = 1;
+    const written = await failureOf(exportToStore(store, optionsOf(machine)));
+    assert.is(written.code, "IMAGE_FAILED");
+    assert.match(written.message, "was written to");
+    machine.imageWrites = 0;
+    // The daemon is replaced while the image is read, and then it was before.
+    const onProgress: ExportOptions["onProgress"] = () => {
+      machine.isResumed = true;
+    };
+    for (const more of [{ onProgress }, {}]) {
+      const unknown = await failureOf(exportToStore(store, optionsOf(machine, more)));
+      assert.is(unknown.code, "IMAGE_FAILED");
+      assert.match(unknown.message, "an earlier daemon took its snapshot");
+    }
+    assert.equal(await store.points(), []);
+    // Nobody could write to these images.
+    machine.isReadOnly = true;
+    assert.is((await exportToStore(store, optionsOf(machine))).kind, "full");
+  }));
+
 test("a device whose node was led elsewhere meanwhile gives no point", () =>
   withStore(async (machine, store) => {
     const onProgress: ExportOptions["onProgress"] = () => {

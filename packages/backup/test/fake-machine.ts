@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DiffRange } from "@blksnap/api";
-import { BlksnapClientError } from "@blksnap/client";
+import { BlksnapClientError, type ChangedExtentsOptions } from "@blksnap/client";
 import type { BackupClient } from "../dist/snapshot.js";
 
 export const MIB = 2 ** 20;
@@ -21,8 +21,12 @@ export class FakeMachine {
   /** The snapshot's error, as snapshot_info tells it. */
   errorCode = 0;
   snapshotId: string | null = null;
-  /** Of the image. */
+  /** Of the image, since the daemon began. */
   discards = 0;
+  imageWrites = 0;
+  isReadOnly = false;
+  /** An earlier daemon took the snapshot. */
+  isResumed = false;
   /** cbtInfo fails from now on. */
   isSpliceLost = false;
   destroyed = 0;
@@ -101,6 +105,16 @@ export class FakeMachine {
       }));
   }
 
+  async *#changedExtents(since: number, wanted: ChangedExtentsOptions = {}) {
+    if (wanted.generation !== this.generation) {
+      throw new BlksnapClientError("CBT_GENERATION_CHANGED", "a new generation");
+    }
+    if (wanted.changesNumber !== this.number) {
+      throw new BlksnapClientError("CBT_NUMBER_CHANGED", "another snapshot was taken");
+    }
+    yield* this.#rangesSince(since);
+  }
+
   #cbt() {
     return {
       block_bytes: BLOCK_BYTES,
@@ -114,35 +128,34 @@ export class FakeMachine {
 
   #deviceStatus() {
     const none = { reads: 0, read_bytes: 0, writes: 0, write_bytes: 0, flushes: 0, errors: 0 };
-    const image_io = { ...none, discards: this.discards, discard_bytes: this.discards * 512 };
+    const { discards, imageWrites: writes } = this;
+    const image_io = { ...none, writes, discards, discard_bytes: discards * 512 };
     return { device: this.device, image: this.image, image_io };
+  }
+
+  #snapshotStatus(id: string) {
+    const { takenAt: taken_at, isReadOnly: read_only_images, isResumed: resumed } = this;
+    return { id, taken_at, read_only_images, resumed, devices: [this.#deviceStatus()] };
   }
 
   #makeClient(): BackupClient {
     const { device } = this;
     const front = "/dev/ublkb0";
-    const id = (): string => this.snapshotId ?? "";
     return {
       cbtInfo: async () => {
         if (this.isSpliceLost) throw new BlksnapClientError("SPLICE_LOST", "led elsewhere");
         return { device, front, ...this.#cbt() };
       },
-      diff: async (_, since, generation) => {
-        if (generation !== this.generation) {
-          throw new BlksnapClientError("CBT_GENERATION_CHANGED", "a new generation");
-        }
-        const { block_bytes, capacity_bytes, generation_id, changes_number } = this.#cbt();
-        const ranges = this.#rangesSince(since);
-        const counts = { changed_blocks: ranges.length, changed_bytes: 0 };
-        const cbt = { block_bytes, capacity_bytes, generation_id, changes_number };
-        return { device, front, since, ...cbt, ...counts, ranges };
-      },
+      changedExtents: (_, since, wanted) => this.#changedExtents(since, wanted),
       snapshotInfo: async () => {
         const image = this.snapshotId === null ? null : this.image;
         const error_code = this.errorCode;
         return { device, front, image, error_code, snapshot_id: this.snapshotId };
       },
-      snapshotCreate: async () => ({ id: randomUUID(), attached: [] }),
+      snapshotCreate: async ({ readOnlyImages = false }) => {
+        this.isReadOnly = readOnlyImages;
+        return { id: randomUUID(), attached: [] };
+      },
       snapshotTake: async (taken) => {
         this.take(taken);
         return {
@@ -159,10 +172,7 @@ export class FakeMachine {
       },
       status: async () => ({
         trackers: [{ device, front }],
-        snapshots:
-          this.snapshotId === null
-            ? []
-            : [{ id: id(), taken_at: this.takenAt, devices: [this.#deviceStatus()] }],
+        snapshots: this.snapshotId === null ? [] : [this.#snapshotStatus(this.snapshotId)],
       }),
     };
   }

@@ -1,5 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -190,6 +199,56 @@ test("a file is written by one at a time: a second restore or raw export is refu
   assert.match(late[0]!.message, `a restore to ${target} by process`);
   assert.match(late[3]!.message, `an export to ${target} by process`);
   assert.not.ok(existsSync(`${target}.incomplete`));
+  machine.remove();
+});
+
+test("a target through links is the file that they lead to, and locked as that", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  const link = machine.path("link");
+  const folder = machine.path("folder");
+  symlinkSync("folder/../copy", link);
+  mkdirSync(folder);
+  symlinkSync("..", join(folder, "up"));
+  // It leads to nothing yet.
+  assert.is((await exportRaw(optionsOf(machine, { target: link }))).kind, "full");
+  assert.ok(lstatSync(link).isSymbolicLink());
+  assert.ok(existsSync(recordPathOf(target)));
+  const late: { code: string }[] = [];
+  const others = [target, link, join(folder, "up", "link")];
+  const record = machine.path("record");
+  const attempts = async (): Promise<void> => {
+    assert.not.ok(existsSync(link), "nothing looks complete");
+    for (const other of others) {
+      late.push(await failureOf(exportRaw(optionsOf(machine, { target: other }))));
+      late.push(await failureOf(exportRaw(optionsOf(machine, { target: other, record }))));
+    }
+  };
+  const open: RawExportOptions["open"] = async (path) => {
+    const image = await openImage(path);
+    let attempted: Promise<void> | undefined;
+    const read: typeof image.read = async (...words) => {
+      attempted ??= attempts();
+      await attempted;
+      await image.read(...words);
+    };
+    return { ...image, read };
+  };
+  machine.write(5 * MIB, randomBytes(65_536));
+  assert.is((await exportRaw(optionsOf(machine, { target: link, open }))).kind, "incremental");
+  assert.equal(
+    late.map(({ code }) => code),
+    new Array(6).fill("BACKUP_BUSY"),
+  );
+  await assertSame(link, machine.content);
+  assert.ok(lstatSync(link).isSymbolicLink());
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  const refused = await failureOf(restore({ store, point, target: link, isDelta: true }));
+  assert.match(refused.message, "a raw copy that export keeps");
+  symlinkSync("round", machine.path("round"));
+  const round = await failureOf(exportRaw(optionsOf(machine, { target: machine.path("round") })));
+  assert.is(round.code, "TARGET_FAILED");
   machine.remove();
 });
 

@@ -106,6 +106,17 @@ test("an export takes a snapshot of its own, a raw copy is the same, and bad tar
   await unmount();
   assert.match(await ok(...raw, ...own, "--auto"), "incremental: ");
   await run(["cmp", device, disk]);
+  // Written by others where no file system is seen to change.
+  const sector = ["bs=512", "count=1", "conv=notrunc,fsync", "status=none"];
+  await run([
+    "dd",
+    "if=/dev/urandom",
+    `of=${disk}`,
+    `seek=${(SIZE_BYTES - 3 * MIB) / 512 + 77}`,
+    ...sector,
+  ]);
+  assert.match(await ok(...raw, ...own, "--auto"), /something else has written.*\nfull: /);
+  await run(["cmp", device, disk]);
   const mounted = await mount(t, disk);
   await refused("TARGET_IN_USE", [...raw, ...own]);
   await mounted.unmount();
