@@ -1,11 +1,8 @@
 /** A thread that hashes and packs chunks, one after the other. */
 import { createHash } from "node:crypto";
 import { parentPort } from "node:worker_threads";
-import { compress, decompress, init } from "@bokuweb/zstd-wasm";
+import { nativeZstd, wasmZstd, type Zstd } from "./zstd.js";
 import { frameContentBytes } from "./zstd-frame.js";
-
-/** The quickest: backups are to be as fast as the slower device. */
-const LEVEL = 1;
 
 export type ChunkRequest =
   | { readonly kind: "digest"; readonly data: Uint8Array<ArrayBuffer> }
@@ -28,11 +25,11 @@ function digest(data: Uint8Array): string | null {
   return isZero ? null : createHash("sha256").update(data).digest("hex");
 }
 
-function unpack(packed: Uint8Array, lengthBytes: number): ChunkAnswer {
+function unpack(zstd: Zstd, packed: Uint8Array, lengthBytes: number): ChunkAnswer {
   // The library takes the length that the frame tells for granted.
   if (frameContentBytes(packed) !== lengthBytes) return { fault: "it is no chunk of this length" };
   try {
-    const data = decompress(packed) as Uint8Array<ArrayBuffer>;
+    const data = zstd.decompress(packed, lengthBytes);
     return data.length === lengthBytes
       ? { data, hash: digest(data) }
       : { fault: "it ends too early" };
@@ -41,23 +38,24 @@ function unpack(packed: Uint8Array, lengthBytes: number): ChunkAnswer {
   }
 }
 
-function answerTo(request: ChunkRequest): ChunkAnswer {
+function answerTo(zstd: Zstd, request: ChunkRequest): ChunkAnswer {
   const { data } = request;
   switch (request.kind) {
     case "digest":
       return { data: request.data, hash: digest(data) };
     case "pack":
-      return { data: request.data, packed: compress(data, LEVEL) };
+      return { data: request.data, packed: zstd.compress(data) };
     case "unpack":
-      return unpack(data, request.lengthBytes);
+      return unpack(zstd, data, request.lengthBytes);
   }
 }
 
-const ready = parentPort === null ? undefined : init();
+const opened = parentPort === null ? undefined : (nativeZstd() ?? wasmZstd());
 
 parentPort?.on("message", async ({ id, request }: { id: number; request: ChunkRequest }) => {
-  await ready;
-  const answer = answerTo(request);
+  const zstd = await opened;
+  if (zstd === undefined) return;
+  const answer = answerTo(zstd, request);
   const transfer = answer.data === undefined ? [] : [answer.data.buffer];
   parentPort?.postMessage({ id, answer }, transfer);
 });

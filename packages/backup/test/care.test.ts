@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { compress, init } from "@bokuweb/zstd-wasm";
+import * as zlib from "node:zlib";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collectGarbage, keptPoints, prune, verify } from "../dist/care.js";
@@ -14,6 +14,7 @@ import { findPoint } from "../dist/points.js";
 import { Meter, type Progress } from "../dist/progress.js";
 import { restore } from "../dist/restore.js";
 import { BackupStore } from "../dist/store.js";
+import { nativeZstd, wasmZstd } from "../dist/zstd.js";
 import { frameContentBytes } from "../dist/zstd-frame.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 
@@ -126,15 +127,31 @@ test("changed ranges are cut at chunks and at the end of the device", () => {
   assert.is(bytesToRead(pieces.get(2)!), 0);
 });
 
-test("the length that a zstd frame tells is that of its content", async () => {
-  await init();
+test("zstd of Node and of WebAssembly: each reads the other's frames, which tell their length", async () => {
+  // Before Node 22.15 there is one of them.
+  const all = [nativeZstd(), await wasmZstd()].filter((one) => one !== undefined);
+  assert.is(all.length, "zstdCompressSync" in zlib ? 2 : 1);
   for (const length of [1, 100, 255, 256, 70_000, MIB, CHUNK_BYTES]) {
     for (const data of [Buffer.alloc(length), randomBytes(length)]) {
-      assert.is(frameContentBytes(compress(data, 1)), length);
+      for (const packer of all) {
+        const frame = packer.compress(data);
+        assert.is(frameContentBytes(frame), length);
+        for (const unpacker of all) {
+          const found = unpacker.decompress(frame, length);
+          assert.ok(data.equals(found));
+          assert.is(found.buffer.byteLength, length);
+          assert.throws(() => unpacker.decompress(frame.subarray(0, -1), length));
+        }
+      }
     }
   }
   assert.is(frameContentBytes(Buffer.from("no frame at all, this is")), undefined);
   assert.is(frameContentBytes(Buffer.alloc(0)), undefined);
+});
+
+test("where Node has no zstd of its own, none is taken for it", () => {
+  assert.is(nativeZstd({ constants: {} }), undefined);
+  assert.is(nativeZstd({ constants: { ZSTD_c_compressionLevel: 100 } }), undefined);
 });
 
 test("in flight: never more than the limit, and none begins after a failure", async () => {

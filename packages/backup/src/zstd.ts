@@ -1,0 +1,61 @@
+/** zstd: Node's own where it has it (22.15 and later), else WebAssembly. Each unpacks what the other has packed. */
+import * as zlib from "node:zlib";
+
+/** The quickest: backups are to be as fast as the slower device. */
+const LEVEL = 1;
+const OUTPUT_CHUNK_BYTES = 2 ** 20;
+
+export interface Zstd {
+  /** A frame that tells the length of its content. */
+  compress(data: Uint8Array): Uint8Array;
+  /** All of it is in a buffer of its own. @throws where it is damaged, or longer than that */
+  decompress(frame: Uint8Array, lengthBytes: number): Uint8Array<ArrayBuffer>;
+}
+
+interface NativeOptions {
+  readonly chunkSize: number;
+  readonly maxOutputLength?: number;
+  readonly pledgedSrcSize?: number;
+  readonly params?: Record<number, number>;
+}
+
+/** What later versions of Node have. */
+interface NativeZstd {
+  readonly zstdCompressSync?: (data: Uint8Array, options: NativeOptions) => Uint8Array;
+  readonly zstdDecompressSync?: (data: Uint8Array, options: NativeOptions) => Uint8Array;
+  readonly constants: { readonly ZSTD_c_compressionLevel?: number };
+}
+
+function ownBuffer(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const isOwn = bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength;
+  return isOwn ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
+}
+
+/** Undefined where this Node has none. */
+export function nativeZstd(of: NativeZstd = zlib as NativeZstd): Zstd | undefined {
+  const { zstdCompressSync, zstdDecompressSync } = of;
+  const level = of.constants.ZSTD_c_compressionLevel;
+  if (zstdCompressSync === undefined || zstdDecompressSync === undefined || level === undefined) {
+    return undefined;
+  }
+  const params = { [level]: LEVEL };
+  return {
+    compress(data) {
+      const options = { chunkSize: OUTPUT_CHUNK_BYTES, pledgedSrcSize: data.length, params };
+      return zstdCompressSync(data, options);
+    },
+    decompress(frame, lengthBytes) {
+      const options = { chunkSize: OUTPUT_CHUNK_BYTES, maxOutputLength: lengthBytes };
+      return ownBuffer(zstdDecompressSync(frame, options));
+    },
+  };
+}
+
+export async function wasmZstd(): Promise<Zstd> {
+  const { compress, decompress, init } = await import("@bokuweb/zstd-wasm");
+  await init();
+  return {
+    compress: (data) => compress(data, LEVEL),
+    decompress: (frame) => ownBuffer(decompress(frame)),
+  };
+}
