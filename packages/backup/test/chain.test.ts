@@ -52,6 +52,29 @@ test("a new generation: --since is refused with the reason, --auto starts a full
     assert.match(String(reasons[0]), "began anew");
   }));
 
+test("a take while changes are asked for: --since is refused, --auto reads all and says why", () =>
+  withStore(async (machine, store) => {
+    await exportToStore(store, optionsOf(machine));
+    const { client } = machine;
+    const late: ExportOptions["client"] = {
+      ...client,
+      changedExtents: (...words) => {
+        machine.number++;
+        return client.changedExtents(...words);
+      },
+    };
+    const refused = await failureOf(
+      exportToStore(store, optionsOf(machine, { ...since(1), client: late })),
+    );
+    assert.is(refused.code, "BACKUP_CHAIN_BROKEN");
+    machine.number = 1;
+    const reasons: unknown[] = [];
+    const onPlan: ExportOptions["onPlan"] = ({ reason }) => reasons.push(reason);
+    const { kind } = await exportToStore(store, optionsOf(machine, { client: late, onPlan }));
+    assert.is(kind, "full");
+    assert.match(String(reasons[0]), "another snapshot was taken");
+  }));
+
 test("out of order: a number that no point has is refused, an earlier one is continued", () =>
   withStore(async (machine, store) => {
     const first = await exportToStore(store, optionsOf(machine));
@@ -255,6 +278,9 @@ test("the lock of a process that has ended is taken over; of another host it hol
     assert.is((await failureOf(lock.check())).code, "BACKUP_BUSY");
     // Another host of the same name, as two of "localhost" that share a store.
     writeFileSync(lock.path, JSON.stringify({ ...holder, machine: "other", boot: "other" }));
+    assert.is((await failureOf(store.lockChain("here", machine.device))).code, "BACKUP_BUSY");
+    // Another container of this host, in which that number is another process's, or none's.
+    writeFileSync(lock.path, JSON.stringify({ ...holder, namespace: "other", began: "0" }));
     assert.is((await failureOf(store.lockChain("here", machine.device))).code, "BACKUP_BUSY");
     // This one, before it was started again.
     writeFileSync(lock.path, JSON.stringify({ ...holder, boot: "other" }));

@@ -83,6 +83,12 @@ export class FakeMachine {
     this.errorCode = 0;
   }
 
+  /** A snapshot that is taken and destroyed. */
+  pass(): void {
+    this.number++;
+    this.#takenMs += 1000;
+  }
+
   remove(): void {
     rmSync(this.folder, { recursive: true });
   }

@@ -1,0 +1,78 @@
+/**
+ * A process that exports or restores, and dies as it begins its operation on files number `last`. What a device
+ * held at each number is known from a seed, so that the process after it finds the same device.
+ *
+ * node kill-victim.js KIND SEED NUMBER LAST FOLDER; prints how many operations it was when it came to the end.
+ */
+import { createHook } from "node:async_hooks";
+import { createCipheriv } from "node:crypto";
+import { join } from "node:path";
+import { exportRaw } from "../dist/export-raw.js";
+import { exportToStore } from "../dist/export-store.js";
+import { restore } from "../dist/restore.js";
+import { BackupStore } from "../dist/store.js";
+import { FakeMachine, MIB } from "./fake-machine.js";
+
+export const KINDS = ["store", "raw", "restore", "delta"] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** Of two chunks, and more than the head of a block device. */
+const CAPACITY_BYTES = 4 * MIB + 65_536;
+const BLOCK_BYTES = 65_536;
+const WRITES = 3;
+
+/** Bytes that look random, and are the same for the same words. */
+export function seededBytes(length: number, ...words: readonly number[]): Buffer {
+  const key = Buffer.alloc(16);
+  for (const [index, word] of words.entries()) key.writeUInt32LE(word, 4 * index);
+  return createCipheriv("aes-128-ctr", key, Buffer.alloc(16)).update(Buffer.alloc(length));
+}
+
+/** A device that has been in `number` snapshots, and was written to since. */
+export function machineAt(seed: number, number: number): FakeMachine {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.generation = "5eed0000-0000-4000-8000-000000000000";
+  for (let taken = 0; taken <= number; taken++) {
+    for (let write = 0; write < WRITES; write++) {
+      const data = seededBytes(BLOCK_BYTES + 4, seed, taken, write);
+      const block = data.readUInt32LE(BLOCK_BYTES) % (CAPACITY_BYTES / BLOCK_BYTES);
+      machine.write(block * BLOCK_BYTES, data.subarray(0, BLOCK_BYTES));
+    }
+    if (taken < number) machine.pass();
+  }
+  return machine;
+}
+
+async function run(kind: Kind, machine: FakeMachine, folder: string): Promise<void> {
+  const { client, device } = machine;
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  const options = { ...own, wanted: { kind: "auto" } as const };
+  if (kind === "raw") {
+    await exportRaw({ ...options, target: join(folder, "copy") });
+    return;
+  }
+  const store = await BackupStore.openOrCreate(join(folder, "store"));
+  if (kind === "store") {
+    await exportToStore(store, options);
+    return;
+  }
+  const point = (await store.points()).at(-1);
+  const target = join(folder, kind);
+  if (point !== undefined) await restore({ store, point, target, isDelta: kind === "delta" });
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const [kind, seed, number, last, folder] = process.argv.slice(2) as [Kind, ...string[]];
+  const machine = machineAt(Number(seed), Number(number));
+  let operations = 0;
+  createHook({
+    init(_, type) {
+      if (type.startsWith("FSREQ") && ++operations === Number(last)) {
+        process.kill(process.pid, "SIGKILL");
+      }
+    },
+  }).enable();
+  await run(kind, machine, folder!);
+  console.log(operations);
+  machine.remove();
+}

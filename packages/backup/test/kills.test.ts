@@ -1,0 +1,120 @@
+/** Real exports and restores, killed at seeded moments: SEED=N replays them, KILLS=N has more. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { collectGarbage, verify } from "../dist/care.js";
+import { recordPathOf } from "../dist/raw-record.js";
+import { restore } from "../dist/restore.js";
+import { BackupStore } from "../dist/store.js";
+import { assertSame } from "./fake-machine.js";
+import { KINDS, type Kind, machineAt, seededBytes } from "./kill-victim.js";
+
+const KILLS = Number(process.env["KILLS"] ?? 12);
+const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
+const VICTIM = join(import.meta.dirname, "kill-victim.js");
+
+class Kills {
+  readonly folder: string = mkdtempSync(join(tmpdir(), "blksnap-kills-"));
+  /** Operations of a whole run of each kind. */
+  readonly #wholes = new Map<Kind, number>();
+  /** What the device held in each snapshot. */
+  readonly #contents: Buffer[] = [Buffer.alloc(0)];
+  killed = 0;
+
+  get store(): string {
+    return join(this.folder, "store");
+  }
+
+  /** What was in the snapshot of this number. */
+  contentOf(number: number): Buffer {
+    for (let next = this.#contents.length; next <= number; next++) {
+      const machine = machineAt(SEED, next - 1);
+      this.#contents.push(machine.content);
+      machine.remove();
+    }
+    return this.#contents[number]!;
+  }
+
+  /** @param number of snapshots before it; whatever becomes of it, there is one more then */
+  run(kind: Kind, number: number, last: number): void {
+    const scratch = join(this.folder, "scratch");
+    mkdirSync(scratch);
+    const words = [VICTIM, kind, SEED, number, last, this.folder].map(String);
+    const env = { ...process.env, TMPDIR: scratch };
+    const { status, signal, stdout, stderr } = spawnSync(process.execPath, words, {
+      env,
+      encoding: "utf8",
+    });
+    rmSync(scratch, { recursive: true });
+    if (signal === "SIGKILL") this.killed++;
+    else {
+      assert.is(status, 0, `${kind} as of ${number}: ${stderr}`);
+      this.#wholes.set(kind, Math.max(this.#wholes.get(kind) ?? 0, Number(stdout)));
+    }
+  }
+
+  wholeOf(kind: Kind): number {
+    return this.#wholes.get(kind)!;
+  }
+
+  /** What looks complete is complete. */
+  async check(): Promise<void> {
+    const copy = join(this.folder, "copy");
+    if (existsSync(copy)) {
+      const record = JSON.parse(readFileSync(recordPathOf(copy), "utf8")) as {
+        changes_number: number;
+      };
+      await assertSame(copy, this.contentOf(record.changes_number));
+    }
+    const points = await (await BackupStore.open(this.store)).points();
+    for (const kind of ["restore", "delta"] as const) {
+      const target = join(this.folder, kind);
+      if (!existsSync(target)) continue;
+      const found = readFileSync(target);
+      const isPoint = points.some((one) => this.contentOf(one.changes_number).equals(found));
+      assert.ok(isPoint, `${kind} looks complete, and is no point`);
+      if (kind === "restore") rmSync(target);
+    }
+  }
+
+  /** All points are what the device held. */
+  async checkPoints(): Promise<void> {
+    const store = await BackupStore.open(this.store);
+    const points = await store.points();
+    assert.equal((await verify(store, points)).damaged, []);
+    for (const point of points) {
+      const target = join(this.folder, "point");
+      await restore({ store, point, target });
+      await assertSame(target, this.contentOf(point.changes_number));
+      rmSync(target);
+    }
+  }
+}
+
+test(`${KILLS} kills of exports and restores: what looks complete is, and the next one goes on`, async () => {
+  console.log(`SEED=${SEED}`);
+  const kills = new Kills();
+  let number = 0;
+  for (const kind of KINDS) kills.run(kind, number++, 0);
+  await kills.check();
+  for (let round = 0; round < KILLS; round++) {
+    const random = seededBytes(8, SEED, round, 99);
+    const kind = KINDS[random.readUInt32LE(0) % KINDS.length]!;
+    const last = 1 + (random.readUInt32LE(4) % kills.wholeOf(kind));
+    kills.run(kind, number++, last);
+    await kills.check();
+  }
+  assert.ok(kills.killed > KILLS / 2, `${kills.killed} of ${KILLS} were killed`);
+  for (const kind of KINDS) kills.run(kind, number++, 0);
+  await kills.check();
+  assert.ok(existsSync(join(kills.folder, "copy")));
+  await kills.checkPoints();
+  await collectGarbage(await BackupStore.open(kills.store));
+  await kills.checkPoints();
+  rmSync(kills.folder, { recursive: true });
+});
+
+test.run();
