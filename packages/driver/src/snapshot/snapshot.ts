@@ -212,12 +212,8 @@ export class Snapshot {
     // Events of its stores come before its members: a record without them would be a lost snapshot.
     if (this.#isReattaching) return;
     const record: SnapshotRecord = {
-      id: this.id,
-      state: this.#state,
-      createdAt: this.createdAt,
-      takenAt: this.takenAt,
-      stallUs: this.stallUs,
-      limitBytes: this.limitBytes,
+      ...{ id: this.id, state: this.#state, createdAt: this.createdAt },
+      ...{ takenAt: this.takenAt, stallUs: this.stallUs, limitBytes: this.limitBytes },
       alignmentBytes: this.#alignmentBytes,
       slotBytes: this.slotBytes,
       onOverflow: this.onOverflow,
