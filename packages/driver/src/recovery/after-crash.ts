@@ -110,7 +110,7 @@ export async function recoverAfterCrash(
   };
   const tasks = found.map(goingOn);
   await Promise.all(fronts.values());
-  const kept = await keptTrackers(trackerRecords, fronts, waiting, inSnapshot);
+  const kept = await keptTrackers(trackerRecords, fronts, waiting);
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
   const restoring = afterReboot(context, records, trackerRecords, kept);
   const { pending, snapshots: restoredRecords, endsRecorded } = await restoring;
@@ -191,21 +191,20 @@ async function finish(
 }
 
 /**
- * Those that serve, or wait, or are in a snapshot, which continues without them. The front of any other has
- * ended: a daemon was killed while it attached or detached the device, or another program has deleted the
- * front. What the medium has of that tracker is attached anew, if it is to be attached at all.
+ * Those that serve, or wait. The front of any other has ended: a daemon was killed while it attached or detached
+ * the device, or another program has deleted the front. What the medium has of that tracker is attached anew, if
+ * it is to be attached at all, and a snapshot that it is in continues without it.
  */
 async function keptTrackers(
   records: readonly TrackerRecord[],
   fronts: Fronts,
   waiting: readonly WaitingFront[],
-  inSnapshot: ReadonlySet<number>,
 ): Promise<TrackerRecord[]> {
   const kept: TrackerRecord[] = [];
   for (const record of records) {
     const { id } = record;
     const waits = waiting.some((front) => front.record.id === id);
-    if (waits || inSnapshot.has(id) || (await fronts.get(id)) !== undefined) kept.push(record);
+    if (waits || (await fronts.get(id)) !== undefined) kept.push(record);
   }
   return kept;
 }

@@ -37,8 +37,12 @@ class World {
     return (await this.machine.run(work)) as Value;
   }
 
+  begin(): Promise<Driver> {
+    return startDriver(this.machine, () => undefined);
+  }
+
   async start(): Promise<void> {
-    this.driver = await this.run(startDriver(this.machine, () => undefined));
+    this.driver = await this.run(this.begin());
     this.#isUp = true;
   }
 
@@ -117,6 +121,14 @@ class World {
     this.machine.cut();
     await this.machine.settle();
     await this.start();
+  }
+
+  /** The device has a front, a new one where it was deleted, and no user waits. */
+  async assertServes(): Promise<void> {
+    const { trackers, waiting } = await this.run(this.driver.status());
+    assert.equal(waiting, []);
+    const told = trackers.map((one) => [one.device, one.front_live, one.persistence.state]);
+    assert.equal(told, [[DEVICE, true, "on"]]);
   }
 
   /** @returns "goes on", "missed" or "anew": what the next backup is told about what was written */
@@ -219,6 +231,7 @@ for (const persistent of [false, true]) {
       await world.deleteFront();
       await world.write();
       await world.start();
+      await world.assertServes();
       await world.reboot();
       for (const { id } of await world.run(world.driver.snapshotCollect())) {
         await world.run(world.driver.snapshotDestroy(id));
@@ -226,6 +239,20 @@ for (const persistent of [false, true]) {
       assert.is(await world.verdict(backup), "anew");
     }));
 }
+
+test("killed while a reboot's devices are attached again: those of a taken snapshot are, too", () =>
+  within(async (world) => {
+    await world.attach();
+    await world.take(true);
+    await world.write();
+    world.kill();
+    world.machine.cut();
+    await world.machine.settle();
+    // Its front is on record, and never was there.
+    assert.ok(await world.dieAt("attach.queue-started", () => world.begin()));
+    await world.start();
+    await world.assertServes();
+  }));
 
 test("one that somebody deletes while the daemon runs: neither a cut nor a detach hides it", async () => {
   for (const isDetached of [false, true]) {
