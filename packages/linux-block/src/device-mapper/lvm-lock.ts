@@ -17,6 +17,10 @@ const FOLDER = "/run/lock/lvm";
 const WAIT_S = 10;
 /** For the program itself. */
 const SPARE_MS = 5_000;
+/** For others of this process, who have the group's lock for as long as an exchange of tables takes. */
+const TURN_LIMIT_MS = 60_000;
+/** By path of the lock: ends with the last one that has queued for it. */
+const turns = new Map<string, Promise<unknown>>();
 
 const HOLD = `
 while :; do
@@ -37,18 +41,69 @@ export function volumeGroupOf({
   return group?.replaceAll("--", "-");
 }
 
+interface LockOptions {
+  readonly folder?: string;
+  /** For the programs of LVM. */
+  readonly waitS?: number;
+  /** For others of this process. */
+  readonly turnMs?: number;
+}
+
 /**
- * Does something while no program of LVM changes the node's group; at once for what is no logical volume.
+ * Does something while no program of LVM changes the node's group; at once for what is no logical volume. Of one
+ * process only one has the lock at a time: the others come after it, in order.
  * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the lock is not to be had, nothing was done
  */
 export async function withGroupLock<Result>(
   node: Pick<MappedNode, "name" | "uuid">,
   work: () => Promise<Result>,
-  { folder = FOLDER, waitS = WAIT_S }: { folder?: string; waitS?: number } = {},
+  { folder = FOLDER, waitS = WAIT_S, turnMs = TURN_LIMIT_MS }: LockOptions = {},
 ): Promise<Result> {
   const group = volumeGroupOf(node);
   if (group === undefined || !existsSync(folder)) return work();
   const path = join(folder, `V_${group}`);
+  const endTurn = await turn(path, turnMs);
+  if (endTurn === undefined) {
+    const what = `other nodes of the volume group ${group} were not done in ${turnMs} ms`;
+    throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
+  }
+  try {
+    return await withLock(group, path, waitS, work);
+  } finally {
+    endTurn();
+  }
+}
+
+/** Answers what ends it; undefined where those before it have not ended in time. */
+async function turn(path: string, limitMs: number): Promise<(() => void) | undefined> {
+  const before = turns.get(path) ?? Promise.resolve();
+  let end = (): void => undefined;
+  const own = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  // Behind one that gives up, others still wait for those before it.
+  const last = Promise.all([before, own]);
+  turns.set(path, last);
+  void last.then(() => {
+    if (turns.get(path) === last) turns.delete(path);
+  });
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), limitMs);
+  });
+  const isTurn = await Promise.race([before.then(() => true), late]);
+  clearTimeout(timer);
+  if (isTurn) return end;
+  end();
+  return undefined;
+}
+
+async function withLock<Result>(
+  group: string,
+  path: string,
+  waitS: number,
+  work: () => Promise<Result>,
+): Promise<Result> {
   const holder = spawn("sh", ["-c", HOLD, "sh", path, String(waitS)], {
     detached: true,
     env: programEnvironment(),

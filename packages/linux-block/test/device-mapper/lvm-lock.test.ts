@@ -74,6 +74,43 @@ test("LVM waits while the node is changed, also where it has removed the lock's 
   rmSync(folder, { recursive: true });
 });
 
+test("nodes of one group wait for each other, however long, and one that gives up holds up none", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "lvm-"));
+  const done: string[] = [];
+  let begin = (): void => undefined;
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
+  let end = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const options = { folder, waitS: 0 };
+  const first = withGroupLock(
+    NODE,
+    async () => {
+      begin();
+      await held;
+      done.push("first");
+    },
+    options,
+  );
+  await begun;
+  const late = withGroupLock(NODE, async () => done.push("late"), { ...options, turnMs: 1 });
+  const next = withGroupLock(NODE, async () => done.push("next"), { ...options, waitS: 600 });
+  const failure = await late.then(
+    () => assert.unreachable("the first is not done"),
+    (error) => error,
+  );
+  assert.match(failure.message, /other nodes of the volume group my-group/);
+  const other = { ...NODE, name: "other-data" };
+  await withGroupLock(other, async () => done.push("another group"), options);
+  end();
+  await Promise.all([first, next]);
+  assert.equal(done, ["another group", "first", "next"]);
+  rmSync(folder, { recursive: true });
+});
+
 test("what is no logical volume needs no lock", async () => {
   const work = async () => "done";
   assert.is(await withGroupLock({ name: "a-b", uuid: "" }, work, { folder: "/" }), "done");
