@@ -2,6 +2,8 @@ import { constants } from "node:os";
 import { type EventKind, type EventOf, SECTOR_SIZE_BYTES, type SnapshotEvent } from "@blksnap/api";
 import type { DiffStorageEvent } from "@blksnap/diff-storage";
 import { type Delivery, EventQueue, type EventRecord, type Follower } from "@blksnap/event-queue";
+import { deviceNumber, parseDevice } from "@blksnap/linux-block";
+import type { Tracker } from "../tracker/tracker.js";
 
 /** A device's image lost its first block. */
 export interface CorruptedEvent {
@@ -11,6 +13,16 @@ export interface CorruptedEvent {
   readonly minor: number;
   /** Positive. */
   readonly errno: number;
+}
+
+/** The device by the name and number that users know: of a live attach those of their node. */
+export function corrupted(
+  { device, deviceNumber: own, backing }: Pick<Tracker, "device" | "deviceNumber" | "backing">,
+  errno: number,
+): CorruptedEvent {
+  // A file has no number: then that of what it lies on.
+  const number = parseDevice(own) ?? deviceNumber(backing.deviceNumber);
+  return { type: "corrupted", device, ...number, errno };
 }
 
 /** A store does not answer a device in time, or does again. */

@@ -29,7 +29,6 @@ import {
   type Extent,
 } from "@blksnap/diff-storage";
 import { errnoName } from "@blksnap/errors";
-import { deviceNumber } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import { StateFile } from "../records/file-names.js";
@@ -37,7 +36,7 @@ import type { SnapshotRecord, StoreRecord } from "../records/records.js";
 import { GATHER_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
-import { SnapshotEvents } from "./events.js";
+import { corrupted, SnapshotEvents } from "./events.js";
 import { HungStores } from "./hung-stores.js";
 import type { Member, MemberArea } from "./member.js";
 import { memberRecord } from "./member-record.js";
@@ -406,12 +405,7 @@ export class Snapshot {
   /** An area lost its first block, or its image as a whole. */
   fault(tracker: Tracker, area: AreaId, errno: number): void {
     // First, so that it is told twice rather than not at all by a daemon that is killed here.
-    this.events.push({
-      type: "corrupted",
-      device: tracker.device,
-      ...deviceNumber(tracker.backing.deviceNumber),
-      errno,
-    });
+    this.events.push(corrupted(tracker, errno));
     tracker.recordLoss({ errorCode: -errno, area });
   }
 

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { CorruptedEvent } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { SnapshotRecord } from "../../dist/records/records.js";
@@ -55,6 +56,23 @@ test("an event of the stores while a snapshot rejoins does not cost its record t
     state.close();
     rmSync(folder, { recursive: true });
   }
+});
+
+test("a loss is told under the name and number that users know the device by", () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-loss-"));
+  const state = new StateDirectory(folder);
+  const snapshot = new Snapshot({ state } as never, { ...record, state: "created" });
+  const tell = (tracker: object) => {
+    const all = { backing: { deviceNumber: (254 << 8) | 7 }, recordLoss: () => undefined };
+    snapshot.fault({ ...all, ...tracker } as unknown as Tracker, "the area", 116);
+    const { device, major, minor } = snapshot.events.list().at(-1) as CorruptedEvent;
+    return [device, major, minor];
+  };
+  const live = { device: "/dev/mapper/vg-data", deviceNumber: "254:3" };
+  assert.equal(tell(live), ["/dev/mapper/vg-data", 254, 3], "not those of the clone");
+  assert.equal(tell({ device: "/srv/a.img", deviceNumber: null }), ["/srv/a.img", 254, 7]);
+  state.close();
+  rmSync(folder, { recursive: true });
 });
 
 test.run();
