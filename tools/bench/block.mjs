@@ -45,6 +45,19 @@ function firstWrites(depth) {
   ];
 }
 
+/** As firstWrites(), from the first block to the last. */
+function firstInSequence({ blockBytes, depth, name }) {
+  const load = { rw: "write", blockBytes, depth, sizeBytes: DENSE_BYTES };
+  return {
+    candidates: ["front", ...WITH_SNAPSHOT],
+    reference: "front",
+    loads: [
+      { name: `first write in sequence, ${name}`, ...load },
+      { name: `write again in sequence, ${name}`, ...load },
+    ],
+  };
+}
+
 const PERSISTENT = ["front, state disk", "persistent front"];
 
 /** Each begins with a map in which nothing is recorded. */
@@ -79,6 +92,14 @@ export const SERIES = {
           { name: "1 MiB sequential write, QD 4", rw: "write", ...sequential1M },
         ],
       },
+    ],
+  },
+  sequential: {
+    title: "first writes in sequence, and writes again, against the front without a snapshot",
+    groups: [
+      firstInSequence({ blockBytes: 4096, depth: 1, name: "4 KiB, QD 1" }),
+      firstInSequence({ blockBytes: 4096, depth: 32, name: "4 KiB, QD 32" }),
+      firstInSequence({ blockBytes: MIB, depth: 4, name: "1 MiB, QD 4" }),
     ],
   },
   "first-write": {

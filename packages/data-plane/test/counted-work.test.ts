@@ -179,6 +179,20 @@ test("a first write is a linked pair and the write, the next one is the write", 
   world.close();
 });
 
+test("first writes in sequence share one linked pair for each chunk, those at random share none", () => {
+  const world = new World();
+  const blocks = CHUNK_BYTES / BLOCK_BYTES;
+  const chunk = (number: number): UserRequest[] =>
+    Array.from({ length: blocks }, (_, index) => write(number * CHUNK_BYTES + index * BLOCK_BYTES));
+  // The sequence has to come about: blocks 0 to 3 alone, then 4 to 8, 9 to 18, 19 to 38, and 39 to 63.
+  assertWork(world, world.front, chunk(0), { entries: 2 + (8 * 2) / blocks });
+  assertWork(world, world.front, chunk(1), { entries: 2 + 2 / blocks });
+  assertWork(world, world.front, chunk(2), { entries: 2 + 2 / blocks });
+  const atRandom = chunk(5).map((_, index, all) => all[(index * 37) % blocks] as UserRequest);
+  assertWork(world, world.front, atRandom, { entries: 4 });
+  world.close();
+});
+
 test("whole blocks that are written to the image go to their slot at once", () => {
   const world = new World();
   assertWork(world, world.image, each(write), { entries: 2, enters: 2 });

@@ -11,6 +11,10 @@
  *
  * Bits are set here and nowhere before the answer: what a set bit promises is in the slot.
  *
+ * Ahead of a write that continues a sequence its copy takes what follows in the same slot along, for one I/O in
+ * place of one for each block. It needs no slot that was not needed without it, and it is a favour: where it
+ * fails or is late, the copy is what it would have been without, and nothing ahead of the write is lost.
+ *
  * A front request's block is lost when it cannot be copied and the overflow policy lets its write go
  * on. It is lost under every policy when the original cannot be read: there is no old data that
  * could be kept, and a write is what mends a bad sector. An image request's block is never lost: the
@@ -29,6 +33,7 @@ import { AreaPhase, type EngineCore, Stop } from "./core.js";
 import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
 import { Stat } from "./stats.js";
+import { AHEAD_SHIFT } from "./write-streams.js";
 
 export class CopyPath {
   private readonly core: EngineCore;
@@ -52,17 +57,36 @@ export class CopyPath {
 
   /** Starts a copy for front request `tag`, whose copy window must have room. */
   launchFront(tag: number, chunk: number, start: number, end: number, slot: number): void {
-    const { copies, front, geometry } = this.core;
-    const copy = copies.acquire(chunk, start, end);
+    const { copies, counters, front, geometry } = this.core;
+    const aheadEnd = front.aheadBlocks[tag] === 0 ? end : this.aheadEnd(tag, chunk, start, end);
+    const copy = copies.acquire(chunk, start, aheadEnd);
+    copies.ownEnd[copy] = end;
+    if (aheadEnd > end) counters[Stat.COPIES_AHEAD]++;
     copies.kind[copy] = CopyKind.OLD;
     copies.slot[copy] = slot;
     copies.owner[copy] = tag;
     copies.bufferOwner[copy] = BufferOwner.FRONT;
     copies.bufferTag[copy] = tag;
     copies.bufferOffsetBytes[copy] = front.windowUsedBlocks[tag] << geometry.blockShift;
-    front.windowUsedBlocks[tag] += end - start;
+    front.windowUsedBlocks[tag] += aheadEnd - start;
     front.pending[tag]++;
     this.submit(copy);
+  }
+
+  /** As far as a copy of [start, end) may go ahead: over what nobody has saved or copies, in this slot. */
+  private aheadEnd(tag: number, chunk: number, start: number, end: number): number {
+    const { copies, front, geometry, windowBlocks } = this.core;
+    if (chunk !== front.endChunk[tag] || end !== front.endBlock[tag]) return end;
+    const runShift = AHEAD_SHIFT - geometry.blockShift;
+    const runEnd = ((end + (1 << runShift) - 1) >> runShift) << runShift;
+    const room = windowBlocks - front.windowUsedBlocks[tag] - (end - start);
+    const most = end + Math.min(front.aheadBlocks[tag], room);
+    const limit = Math.min(most, runEnd, geometry.blocksInChunk(chunk));
+    if (limit <= end) return end;
+    const unsaved = this.core.activeMap().nextSaved(chunk, end, limit);
+    if (unsaved === end) return end;
+    const other = copies.find(chunk, end, unsaved);
+    return other === NONE ? unsaved : copies.rangeStart[other];
   }
 
   /** Starts a one-block copy for image request `tag`; `place` (0 or 1) is its copy window's half. */
@@ -136,6 +160,11 @@ export class CopyPath {
       return;
     }
     if (goesOn && failed) {
+      if (copies.ownEnd[copy] < copies.rangeEnd[copy]) {
+        this.takeBack(copy);
+        this.tryAgain(copy);
+        return;
+      }
       if (copies.blockCount[copy] > 1 && result !== -ENOSPC) {
         copies.blockCount[copy] = 1;
         this.tryAgain(copy);
@@ -159,6 +188,14 @@ export class CopyPath {
   end(copy: number): void {
     this.release(copy);
     this.goOn(this.core.copies.owner[copy]);
+  }
+
+  /** The copy failed: from now on it is what its request needs, and no other goes ahead for now. */
+  private takeBack(copy: number): void {
+    const { copies, streams } = this.core;
+    copies.rangeEnd[copy] = copies.ownEnd[copy];
+    copies.blockCount[copy] = copies.ownEnd[copy] - copies.blockStart[copy];
+    streams.forget();
   }
 
   private goOn(owner: number): void {
@@ -200,8 +237,8 @@ export class CopyPath {
     if (owner >= front.depth) image.error[owner - front.depth] = -EIO;
     else if (area!.overflow !== OverflowPolicy.BREAK_SNAPSHOT) front.error[owner] = -EIO;
     else {
-      const { chunk, blockStart, rangeEnd } = copies;
-      this.core.lose(chunk[copy], blockStart[copy], rangeEnd[copy], ETIMEDOUT);
+      const { chunk, blockStart, ownEnd } = copies;
+      this.core.lose(chunk[copy], blockStart[copy], ownEnd[copy], ETIMEDOUT);
     }
   }
 

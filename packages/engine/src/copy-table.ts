@@ -5,6 +5,7 @@
  *     copy      chunk, range [rangeStart, rangeEnd) of blocks    what others must wait for
  *               I/O   [blockStart, blockStart + blockCount)      what is being copied just now
  *               waiters: requests that need one of these blocks  (queue through the request links)
+ *               ahead [ownEnd, rangeEnd)                         what its request does not need itself
  *
  * Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
  * block by block. The table is bounded; a request that finds it exhausted waits in a queue.
@@ -39,6 +40,8 @@ export class CopyTable extends IdPool {
   readonly isStale: Uint8Array;
   readonly rangeStart: Int32Array;
   readonly rangeEnd: Int32Array;
+  /** From here on it goes ahead of its request. */
+  readonly ownEnd: Int32Array;
   /** Id of the request that started it. */
   readonly owner: Int32Array;
   readonly waitersHead: Int32Array;
@@ -64,6 +67,7 @@ export class CopyTable extends IdPool {
     this.isStale = new Uint8Array(size);
     this.rangeStart = new Int32Array(size);
     this.rangeEnd = new Int32Array(size);
+    this.ownEnd = new Int32Array(size);
     this.owner = new Int32Array(size);
     this.waitersHead = new Int32Array(size).fill(NONE);
     this.waitersTail = new Int32Array(size).fill(NONE);
@@ -81,6 +85,7 @@ export class CopyTable extends IdPool {
     this.chunk[copy] = chunk;
     this.rangeStart[copy] = start;
     this.rangeEnd[copy] = end;
+    this.ownEnd[copy] = end;
     this.blockStart[copy] = start;
     this.blockCount[copy] = end - start;
     const bucket = this.bucketOf(chunk);

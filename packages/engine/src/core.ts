@@ -37,6 +37,7 @@ import { RequestState, RequestTable } from "./request-table.js";
 import { RunTable } from "./run-table.js";
 import { NO_FREE_SLOT } from "./slot-pool.js";
 import { EngineStats, Stat } from "./stats.js";
+import { WriteStreams } from "./write-streams.js";
 
 export const AreaPhase = {
   NONE: 0,
@@ -103,6 +104,7 @@ export class EngineCore {
   readonly discardWatch: DiscardWatch;
   readonly kept: KeptDiscards;
   readonly slice: KeptSlice = new KeptSlice();
+  readonly streams: WriteStreams;
   readonly stats: EngineStats = new EngineStats();
   readonly counters: Float64Array = this.stats.values;
   readonly windowBlocks: number;
@@ -143,6 +145,7 @@ export class EngineCore {
     this.image = new RequestTable(options.imageDepth);
     this.discardWatch = new DiscardWatch(this.front, this.cbt);
     this.kept = new KeptDiscards(geometry);
+    this.streams = new WriteStreams(geometry.blockShift);
     this.copies = new CopyTable(options.copiesMax);
     this.runs = new RunTable(options.runsMax);
     this.windowBlocks = options.copyWindowBytes >> geometry.blockShift;

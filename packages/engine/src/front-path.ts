@@ -75,6 +75,7 @@ export class FrontPath {
       return;
     }
     this.mark(tag);
+    this.noteSequence(tag);
     core.front.state[tag] = RequestState.ACTIVE;
     this.advance(tag);
   }
@@ -130,6 +131,13 @@ export class FrontPath {
   private mark(tag: number): void {
     const { front, cbt } = this.core;
     cbt.markRequest(front.offsetBytes, front.lengthBytes, tag);
+  }
+
+  private noteSequence(tag: number): void {
+    const { front, streams } = this.core;
+    const { offsetBytes, lengthBytes } = front;
+    const isWrite = front.op[tag] === RequestOp.WRITE;
+    front.aheadBlocks[tag] = isWrite ? streams.note(offsetBytes, lengthBytes, tag) : 0;
   }
 
   private hold(tag: number): void {

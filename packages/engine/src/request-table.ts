@@ -51,6 +51,8 @@ export class RequestTable {
   /** 0 or a negative errno: what the request will end with. */
   readonly error: Int32Array;
   readonly windowUsedBlocks: Int32Array;
+  /** Front: blocks that may be copied ahead of the request, which continues a sequence. */
+  readonly aheadBlocks: Int32Array;
   /** Front: the tick at which the request first waited for room; 0 if it never did. */
   readonly blockedSince: Int32Array;
   /** A run kept while its request waits for a copy; -1 if none. */
@@ -74,6 +76,7 @@ export class RequestTable {
     this.pending = new Int32Array(depth);
     this.error = new Int32Array(depth);
     this.windowUsedBlocks = new Int32Array(depth);
+    this.aheadBlocks = new Int32Array(depth);
     this.blockedSince = new Int32Array(depth);
     this.reservedRun = new Int32Array(depth).fill(-1);
   }

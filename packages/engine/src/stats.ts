@@ -23,9 +23,10 @@ export const Stat = {
   KEPT_DISCARDS: 19,
   SENT_DISCARD_BYTES: 20,
   LATE_IO: 21,
+  COPIES_AHEAD: 22,
 } as const;
 
-const STAT_COUNT = 22;
+const STAT_COUNT = 23;
 
 export interface EngineCounters {
   /** Requests on the front. `frontDiscards` counts write-zeroes too. */
@@ -58,6 +59,8 @@ export interface EngineCounters {
   sentDiscardBytes: number;
   /** Copies and parts of image requests that passed their bound. */
   lateIo: number;
+  /** Copies that took more along than their write needed, because it continued a sequence. */
+  copiesAhead: number;
 }
 
 export class EngineStats {
@@ -89,6 +92,7 @@ export class EngineStats {
       keptDiscards: of[Stat.KEPT_DISCARDS],
       sentDiscardBytes: of[Stat.SENT_DISCARD_BYTES],
       lateIo: of[Stat.LATE_IO],
+      copiesAhead: of[Stat.COPIES_AHEAD],
     };
   }
 }

@@ -12,7 +12,8 @@ function stepsToFind(fault: PlantedFault): number {
   let steps = 0;
   for (let seed = 1; seed <= SEEDS_MAX; seed++) {
     const undo = fault.global?.();
-    const simulation = new Simulation({ seed, sabotage: sabotageWith(fault) });
+    const { hasSequences } = fault;
+    const simulation = new Simulation({ seed, hasSequences, sabotage: sabotageWith(fault) });
     try {
       simulation.run(STEPS_PER_SEED);
     } catch (error) {

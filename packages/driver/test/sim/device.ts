@@ -1,5 +1,6 @@
 /** A tracked disk, as its users and the harness know it. */
 import type { SimDisk, SimUser } from "@blksnap/sim-kernel";
+import { Sequence } from "./sequence.js";
 import { DISK_SECTORS } from "./settings.js";
 import { Volume, ZERO } from "./volume.js";
 
@@ -15,6 +16,7 @@ export interface TakeNumber {
 }
 
 export class Device {
+  readonly sequence: Sequence = new Sequence();
   readonly path: string;
   readonly disk: SimDisk;
   readonly volume: Volume;

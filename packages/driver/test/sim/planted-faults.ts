@@ -9,8 +9,10 @@ const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
 const { PersistentDirectory } = await import("../../dist/records/persistent-directory.js");
 const { TrackerPersistence } = await import("../../dist/records/tracker-persistence.js");
 const { Tracker } = await import("../../dist/tracker/tracker.js");
+const { CopyPath } = await import("../../../engine/dist/copy-path.js");
 
 const CHUNK_SHIFT = 15;
+const CHUNK_BLOCKS = 8;
 
 type Method = (...words: never[]) => unknown;
 
@@ -68,6 +70,23 @@ const isOf =
   (name: string): boolean =>
     name.startsWith(prefix);
 const always = (): boolean => true;
+
+/** Blocks that a copy goes ahead over if it looks at nothing. */
+const AHEAD_BLOCKS = 4;
+
+/** Found only where users write in sequence. */
+export const AHEAD_FAULT: PlantedFault = {
+  what: "a copy goes ahead over blocks that are saved",
+  plant: () =>
+    replace(CopyPath.prototype, "aheadEnd" as never, (original) => {
+      return function (this: unknown, ...words: never[]): unknown {
+        const [, , start, end] = words as unknown as [number, number, number, number];
+        const right = original.apply(this, words) as number;
+        if (end - start > 1) return right;
+        return Math.min(Math.max(right, end + AHEAD_BLOCKS), CHUNK_BLOCKS);
+      };
+    }),
+};
 
 export const PLANTED_FAULTS: readonly PlantedFault[] = [
   {

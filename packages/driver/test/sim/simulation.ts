@@ -43,6 +43,8 @@ export interface SimOptions {
   readonly onTrace?: ((line: string) => void) | undefined;
   /** One in so many steps arms a death; 0: none. */
   readonly deathOneIn?: number;
+  /** Users write in sequence, too, which is copied ahead. */
+  readonly hasSequences?: boolean;
   /** Simulated: in what time each operation, recovery and end has to be over. */
   readonly limitMs?: number;
 }
@@ -58,6 +60,7 @@ export interface Pending {
 export class Simulation {
   readonly machine: SimMachine;
   readonly random: Random;
+  readonly hasSequences: boolean;
   readonly devices: Device[] = [];
   readonly snapshots: SimSnapshot[] = [];
   readonly pending: Set<Pending> = new Set();
@@ -91,6 +94,7 @@ export class Simulation {
   constructor(options: SimOptions) {
     this.#options = options;
     this.#limitMs = options.limitMs ?? OPERATION_LIMIT_MS;
+    this.hasSequences = options.hasSequences ?? false;
     this.random = new Random(options.seed ^ 0x51b);
     const { seed } = options;
     this.machine = new SimMachine({ seed, onTrace: (line) => this.tell(line) });

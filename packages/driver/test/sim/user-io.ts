@@ -134,12 +134,15 @@ export class UserIo {
 
   async #onFront(device: Device): Promise<void> {
     const { random } = this.#sim;
-    const [first, count] = this.#range();
+    let [first, count] = this.#range();
     const kind = random.below(10);
     if (kind < 3) return this.#read(device, first, count, "a front");
     if (kind === 3) return this.#flush(device);
-    if (device.volume.isBusy(first, count)) return;
     const isZero = kind === 4;
+    if (!isZero && this.#sim.hasSequences) {
+      [first, count] = device.sequence.next(random, [first, count]);
+    }
+    if (device.volume.isBusy(first, count)) return;
     const write = this.#newWrite(first, count, isZero);
     const askedAt = this.#sim.tick();
     const entry = { device, ...write, askedAt, answeredAt: Number.POSITIVE_INFINITY };

@@ -45,7 +45,7 @@ export class Permissions {
       overflow.permitRefusal(copies.owner[io.id]);
       return;
     }
-    for (let block = copies.blockStart[io.id]; block < copies.rangeEnd[io.id]; block++) {
+    for (let block = copies.blockStart[io.id]; block < copies.ownEnd[io.id]; block++) {
       losses.permit(copies.chunk[io.id], block);
     }
   }

@@ -1,5 +1,6 @@
 // Faults to plant into the engine, to see that the simulation finds them.
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
+import { AHEAD_FAULTS } from "./planted-ahead-faults.js";
 import { DISCARD_FAULTS } from "./planted-discard-faults.js";
 import { KEPT_FAULTS } from "./planted-kept-faults.js";
 import { LATE_FAULTS } from "./planted-late-faults.js";
@@ -316,4 +317,5 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...SLOT_FAULTS,
   ...DISCARD_FAULTS,
   ...KEPT_FAULTS,
+  ...AHEAD_FAULTS,
 ];

@@ -109,8 +109,8 @@ export const LATE_FAULTS: PlantedFault[] = [
     engine: ({ copyPath, core }) => {
       const { giveUp } = copyPath;
       copyPath.giveUp = (copy: number) => {
-        const { blockStart, rangeEnd } = core.copies;
-        rangeEnd[copy] = blockStart[copy] + 1;
+        const { blockStart, ownEnd } = core.copies;
+        ownEnd[copy] = blockStart[copy] + 1;
         giveUp.call(copyPath, copy);
       };
     },

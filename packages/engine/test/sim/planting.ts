@@ -10,6 +10,8 @@ export type Inside = any;
 
 export interface PlantedFault {
   name: string;
+  /** Found only where users write in sequence. */
+  hasSequences?: boolean;
   /** Plants it into every engine that is made. */
   engine?: (engine: Inside) => void;
   /** Plants it into a class; what it returns undoes it. */

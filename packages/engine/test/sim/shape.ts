@@ -15,8 +15,15 @@ export function shapeOf(random: Random): Omit<SimShape, "capacitySectors"> & { c
     copiesMax: random.pick([1, 2, 3, 16]),
     runsMax: random.pick([1, 2, 3, 16]),
     windowBlocks: random.pick([1, 2, 5, 20]),
+    sequenceEvery: 0,
     overflow: random.pick(Object.values(OverflowPolicy)),
   };
+}
+
+/** The same where writes follow each other, in chunks and windows that have room for more than one of them. */
+export function withSequences<Shape extends ReturnType<typeof shapeOf>>(shape: Shape): Shape {
+  const chunkShift = Math.max(shape.chunkShift, shape.blockShift + 4);
+  return { ...shape, chunkShift, sequenceEvery: 3, windowBlocks: 20, copiesMax: 16 };
 }
 
 /** A range of sectors: mostly short, mostly in a small hot part, often cut across blocks. */

@@ -22,6 +22,7 @@ import { LATE_TICKS, LateModel } from "./late-model.js";
 import { LossModel } from "./loss-model.js";
 import { BLOCKED_TICKS_MAX, OverflowModel } from "./overflow-model.js";
 import { Permissions } from "./permissions.js";
+import { Sequence } from "./sequence.js";
 import { type IoKind, SimIo } from "./sim-io.js";
 import type { SimShape, SimWorld } from "./sim-world.js";
 import { type SimStore, STORE_SHIFT, STORES, WATER_MARKS } from "./store.js";
@@ -51,6 +52,7 @@ export class SimDevice implements EngineIo {
   readonly badBlocks: Set<number> = new Set();
   readonly permissions: Permissions = new Permissions(this);
   readonly late: LateModel = new LateModel(this);
+  readonly sequence: Sequence = new Sequence(this);
 
   engine: TrackerEngine;
   cbt: CbtMap;

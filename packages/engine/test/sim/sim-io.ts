@@ -94,6 +94,12 @@ export class SimIo {
     return this.kind === "original" || this.kind === "kept";
   }
 
+  /** True of a copy that takes along what its write does not need. */
+  get goesAhead(): boolean {
+    const { ownEnd, rangeEnd } = this.device.engine.copies;
+    return this.kind === "copy" && ownEnd[this.id] < rangeEnd[this.id];
+  }
+
   /** True if the I/O reads or writes its slot. */
   usesSlot(): boolean {
     if (this.kind === "copy") return true;

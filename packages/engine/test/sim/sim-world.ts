@@ -27,4 +27,6 @@ export interface SimShape {
   windowBlocks: number;
   /** OverflowPolicy of all areas. */
   overflow: number;
+  /** One write in so many begins a sequence; 0: none does. */
+  sequenceEvery: number;
 }

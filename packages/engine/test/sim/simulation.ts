@@ -4,7 +4,7 @@ import { CopyFault, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { audit } from "./audit.js";
 import { FrontState } from "./front-state.js";
 import { Random } from "./random.js";
-import { rangeOf, shapeOf } from "./shape.js";
+import { rangeOf, shapeOf, withSequences } from "./shape.js";
 import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
@@ -20,6 +20,8 @@ const ENOSPC = 28;
 
 export interface SimOptions {
   seed: number;
+  /** Users write in sequence, too, which is copied ahead. */
+  hasSequences?: boolean | undefined;
   /** Changes each engine right after it was made: where a test plants a fault. */
   sabotage?: (engine: TrackerEngine) => void;
   /** Told what happens, for a trace. */
@@ -39,6 +41,7 @@ export class Simulation implements SimWorld {
   private readonly faulty: boolean;
   private readonly denies: boolean;
   private readonly hangs: boolean;
+  private readonly hasSequences: boolean;
   private readonly counted: Record<string, number> = {};
   private version = 1;
   private calm = false;
@@ -50,7 +53,9 @@ export class Simulation implements SimWorld {
     this.random = new Random(options.seed);
     this.onTrace = options.onTrace;
     this.sabotage = options.sabotage ?? (() => {});
-    const { chunks, ...shape } = shapeOf(this.random);
+    this.hasSequences = options.hasSequences ?? false;
+    const any = shapeOf(this.random);
+    const { chunks, ...shape } = this.hasSequences ? withSequences(any) : any;
     const chunkSectors = 2 ** shape.chunkShift / 512;
     this.store = new SimStore(chunkSectors);
     this.faulty = !this.random.oneIn(3);
@@ -100,7 +105,7 @@ export class Simulation implements SimWorld {
     this.steps++;
     const { random } = this;
     if (random.oneIn(2500)) this.ticksToCrash = random.between(1, 12);
-    if (this.hangs && random.oneIn(this.store.hung === 0 ? 900 : 1200)) this.hangOrAnswer();
+    if (this.hangs && random.oneIn(this.hangsOneIn())) this.hangOrAnswer();
     const choice = random.below(1000);
     try {
       if (choice < (this.store.hung === 0 ? 3 : 12))
@@ -194,6 +199,12 @@ export class Simulation implements SimWorld {
     for (const device of this.devices) if (device.held) device.release();
   }
 
+  /** Seldom; rather while a copy goes ahead, which is seldom itself. */
+  private hangsOneIn(): number {
+    if (this.store.hung !== 0) return 1200;
+    return this.hasSequences && this.inFlight.some((io) => io.goesAhead) ? 60 : 900;
+  }
+
   private hangOrAnswer(): void {
     this.store.hung = this.store.hung === 0 ? this.random.between(1, 2 ** STORES - 1) : 0;
     this.trace(() => `stores that hang: ${this.store.hung}`);
@@ -257,6 +268,7 @@ export class Simulation implements SimWorld {
     if (io.isToldLate) return random.oneIn(3) ? -EIO : 0;
     if (this.calm || !this.faulty) return 0;
     if (io.kind === "copy" && random.oneIn(200)) return -ENOSPC;
+    if (this.hasSequences && io.goesAhead && random.oneIn(8)) return random.pick([-EIO, -ENOSPC]);
     return random.oneIn(io.kind === "kept" ? 6 : 60) ? -EIO : 0;
   }
 
@@ -286,6 +298,9 @@ export class Simulation implements SimWorld {
     if (io.kind === "run") {
       const request = device.image.requests[runs.tag[io.id]];
       if (request !== null) request.excused = true;
+    } else if (io.goesAhead) {
+      // It went ahead: what its write needs is tried again first.
+      return;
     } else if (io.kind === "copy" && copies.owner[io.id] >= front.depth) {
       const request = device.image.requests[copies.owner[io.id] - front.depth];
       if (request !== null) request.excused = true;
@@ -311,7 +326,8 @@ export class Simulation implements SimWorld {
     else if (kind < 15) op = RequestOp.FLUSH;
     else if (kind < 25) op = RequestOp.DISCARD;
     else if (kind < 38) op = RequestOp.WRITE_ZEROES;
-    const [first, count] = op === RequestOp.FLUSH ? [0, 0] : rangeOf(this.random, device, op);
+    let [first, count] = op === RequestOp.FLUSH ? [0, 0] : rangeOf(this.random, device, op);
+    if (op === RequestOp.WRITE) [first, count] = device.sequence.next(random, [first, count]);
     this.trace(() => `dev${device.number} front ${tag}: op ${op} ${first}+${count}`);
     device.submitFront(tag, op, first, count, this.newVersion());
   }

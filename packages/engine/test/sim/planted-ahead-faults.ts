@@ -1,0 +1,89 @@
+// Faults in how a copy goes ahead of a write that continues a sequence.
+import type { Inside, PlantedFault } from "./planting.js";
+
+/** Lets copies go ahead as far as `reach` says, from the end of what the request needs. */
+function reaching(reach: (core: Inside, chunk: number, end: number, most: number) => number) {
+  return ({ copyPath, core }: Inside): void => {
+    copyPath.aheadEnd = (tag: number, chunk: number, start: number, end: number) => {
+      const { front, windowBlocks, geometry } = core;
+      if (chunk !== front.endChunk[tag] || end !== front.endBlock[tag]) return end;
+      const room = windowBlocks - front.windowUsedBlocks[tag] - (end - start);
+      const most = end + Math.min(front.aheadBlocks[tag], room);
+      return Math.max(end, reach(core, chunk, end, Math.min(most, geometry.blocksInChunk(chunk))));
+    };
+  };
+}
+
+const faults: PlantedFault[] = [
+  {
+    name: "a copy goes ahead over blocks that others are copying",
+    engine: reaching((core, chunk, end, most) => core.area.map.nextSaved(chunk, end, most)),
+  },
+  {
+    name: "a copy goes ahead over blocks that are saved",
+    engine: reaching((core, chunk, end, most) => {
+      const other = core.copies.find(chunk, end, most);
+      return other < 0 ? most : core.copies.rangeStart[other];
+    }),
+  },
+  {
+    name: "a copy goes ahead beyond its window",
+    engine: ({ copyPath, core }) => {
+      const { aheadEnd } = copyPath;
+      copyPath.aheadEnd = (...args: number[]) => {
+        const { windowBlocks } = core;
+        core.windowBlocks = 1024;
+        const end = aheadEnd.apply(copyPath, args);
+        core.windowBlocks = windowBlocks;
+        return end;
+      };
+    },
+  },
+  {
+    name: "what a failed copy had ahead is lost",
+    engine: ({ copyPath, core }) => {
+      const { takeBack } = copyPath;
+      copyPath.takeBack = (copy: number) => {
+        const { chunk, ownEnd, rangeEnd } = core.copies;
+        core.lose(chunk[copy], ownEnd[copy], rangeEnd[copy], 5);
+        takeBack.call(copyPath, copy);
+      };
+    },
+  },
+  {
+    name: "a write is refused, or loses its blocks, because what was copied ahead of it failed",
+    engine: ({ copyPath, core }) => {
+      const { onDone } = copyPath;
+      copyPath.onDone = (copy: number, result: number, fault: number) => {
+        core.copies.ownEnd[copy] = core.copies.rangeEnd[copy];
+        onDone.call(copyPath, copy, result, fault);
+      };
+    },
+  },
+  {
+    name: "what a late copy had ahead is lost with it",
+    engine: ({ copyPath, core }) => {
+      const { giveUp } = copyPath;
+      copyPath.giveUp = (copy: number) => {
+        core.copies.ownEnd[copy] = core.copies.rangeEnd[copy];
+        giveUp.call(copyPath, copy);
+      };
+    },
+  },
+  {
+    name: "a failed copy is taken back to what its write needs, and counts as saved ahead",
+    engine: ({ copyPath, core }) => {
+      const { takeBack } = copyPath;
+      copyPath.takeBack = (copy: number) => {
+        const { chunk, ownEnd, rangeEnd } = core.copies;
+        core.area.map.setSaved(chunk[copy], ownEnd[copy], rangeEnd[copy]);
+        takeBack.call(copyPath, copy);
+      };
+    },
+  },
+];
+
+export const AHEAD_FAULTS: PlantedFault[] = faults.map((fault) => ({
+  ...fault,
+  hasSequences: true,
+}));
