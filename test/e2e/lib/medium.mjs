@@ -12,7 +12,13 @@ export async function medium(t) {
   await makeFileSystem("ext4", disk);
   const { path } = await mount(t, disk);
   mkdirSync(join(path, "stores"));
-  const start = (env = {}) =>
-    Daemon.start({ args: ["--persistent-dir", join(path, "state"), "--log-level", "info"], env });
-  return { path, stores: join(path, "stores"), state: join(path, "state"), start };
+  /** A daemon that does not serve yet. */
+  const begin = (env = {}) =>
+    new Daemon({ args: ["--persistent-dir", join(path, "state"), "--log-level", "info"], env });
+  const start = async (env) => {
+    const daemon = begin(env);
+    await daemon.untilServing();
+    return daemon;
+  };
+  return { path, stores: join(path, "stores"), state: join(path, "state"), begin, start };
 }

@@ -4,7 +4,6 @@
  */
 import { mkdirSync, readdirSync, renameSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
 import { run, start } from "../lib/command.mjs";
@@ -33,8 +32,6 @@ const SIZE_MIB = 24;
 const BLOCK_BYTES = 65536;
 /** So many blocks that the log has no room for every other one. */
 const WIDE_MIB = 12_288;
-/** Longer than a start takes. */
-const LATE_MS = 8_000;
 /** Each test starts a few daemons. */
 const LIMIT = { timeLimitMs: 480_000 };
 
@@ -130,10 +127,11 @@ test(
     }
     await t.daemon.stop();
     renameSync(disk.stores, `${disk.stores}-away`);
-    const starting = disk.start();
-    await sleep(LATE_MS);
+    t.daemon = disk.begin();
+    const isMissed = () => t.daemon.log().includes("not there yet: waiting for it");
+    await until("the daemon misses the store", isMissed);
     renameSync(`${disk.stores}-away`, disk.stores);
-    t.daemon = await starting;
+    await t.daemon.untilServing();
     await assertHeld(t, held);
     await t.client.snapshotDestroy(held.id);
     await assertNothingKept(t, disk, device);
