@@ -5,6 +5,7 @@ import { DISK_BYTES, DISK_SECTORS } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
+const KEPT_STORE = "/var/tmp";
 const STORES = ["/dev/sds", "/var/tmp", "memory:"] as const;
 
 export class Api {
@@ -47,8 +48,9 @@ export class Api {
       if (snapshot.isInHand || snapshot.devices.some(({ isInHand }) => isInHand)) continue;
       const isIdle = [...snapshot.images.values()].every(({ inFlight }) => inFlight === 0);
       if (snapshot.taken === "no") {
-        choices.push(() => this.#take(snapshot));
-        if (free[0] !== undefined) choices.push(() => this.#add(snapshot, free[0] as Device));
+        if (snapshot.devices.length > 0) choices.push(() => this.#take(snapshot));
+        const next = free.find((device) => !snapshot.isPersistent || this.#mayPersist([device]));
+        if (next !== undefined) choices.push(() => this.#add(snapshot, next));
       }
       if (isIdle && this.#sim.random.below(3) === 0) choices.push(() => this.#destroy(snapshot));
       choices.push(() => this.#events(snapshot));
@@ -157,7 +159,8 @@ export class Api {
 
   async #create(devices: Device[]): Promise<void> {
     const { driver, random, snapshots } = this.#sim;
-    const store = STORES[random.below(STORES.length)] as string;
+    const isPersistent = this.#mayPersist(devices) && random.below(2) === 0;
+    const store = isPersistent ? KEPT_STORE : (STORES[random.below(STORES.length)] as string);
     const before = devices.map(({ attached }) => attached);
     const snapshot: SimSnapshot = {
       id: undefined,
@@ -165,20 +168,31 @@ export class Api {
       taken: "no",
       isGone: "unknown",
       isInHand: true,
+      isPersistent,
+      mayLoseImages: false,
       images: new Map(),
       isTaking: false,
       isLookedAt: false,
       isLooking: false,
       window: [],
     };
-    for (const device of devices) device.isInHand = true;
+    for (const device of devices) {
+      device.isInHand = true;
+      if (isPersistent && device.attached === "no") device.persistent = "unknown";
+    }
     if (store === "/dev/sds" && snapshots.some(({ store: its }) => its === store)) return put();
     snapshot.store = store;
     snapshots.push(snapshot);
     const paths = devices.map(({ path }) => path);
     const { id } = await this.#sim.call(
-      `create ${paths.join(" ")} ${store}`,
-      () => driver.snapshotCreate({ devices: paths, stores: [store], limitBytes: 2 ** 23 }),
+      `create ${paths.join(" ")} ${store}${isPersistent ? " persistent" : ""}`,
+      () =>
+        driver.snapshotCreate({
+          devices: paths,
+          stores: [store],
+          limitBytes: 2 ** 23,
+          persistent: isPersistent,
+        }),
       () => {
         for (const [index, device] of devices.entries()) {
           if (before[index] === "no") device.attached = "unknown";
@@ -193,6 +207,7 @@ export class Api {
       const tracker = status.trackers.find(({ device: path }) => path === device.path);
       if (tracker === undefined) throw new Violation(`${device.path} is not attached by create`);
       this.#attached(device, tracker.front);
+      if (isPersistent) device.persistent = "yes";
       device.newGeneration(tracker.cbt.generation_id);
     }
     put();
@@ -203,11 +218,17 @@ export class Api {
     }
   }
 
+  /** Trackers of a persistent snapshot are persistent, or attached by it. */
+  #mayPersist(devices: readonly Device[]): boolean {
+    return devices.every(({ attached, persistent }) => attached === "no" || persistent === "yes");
+  }
+
   async #add(snapshot: SimSnapshot, device: Device): Promise<void> {
     const { driver } = this.#sim;
     const before = device.attached;
     snapshot.isInHand = true;
     device.isInHand = true;
+    if (snapshot.isPersistent && before === "no") device.persistent = "unknown";
     snapshot.devices.push(device);
     const answer = await this.#sim.call(
       `add ${device.path}`,
@@ -218,6 +239,7 @@ export class Api {
       },
     );
     this.#attached(device, answer.front);
+    if (snapshot.isPersistent) device.persistent = "yes";
     await this.#noteGeneration(device);
     device.isInHand = false;
     snapshot.isInHand = false;

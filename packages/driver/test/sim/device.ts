@@ -35,6 +35,8 @@ export class Device {
   /** Writes to its front that have not been answered. */
   readonly writes = new Set<WindowWrite>();
   generation: string | undefined;
+  /** Another generation has begun since its front was ended. */
+  isRenewed = false;
   takes: TakeNumber[] = [];
   /** By sector: when the last write that was acknowledged had been asked for; 0 for none. */
   readonly writtenAt = new Float64Array(DISK_SECTORS);
@@ -50,6 +52,7 @@ export class Device {
   /** Its map begins anew: what was written before is not promised any more. */
   newGeneration(id: string): void {
     if (this.generation === id) return;
+    this.isRenewed = true;
     this.generation = id;
     this.takes = [];
     this.frozen = undefined;
@@ -72,6 +75,7 @@ export class Device {
   /** Its front is gone. */
   ended(): void {
     const { persistent } = this;
+    this.isRenewed = false;
     this.mayBeNew = true;
     if (persistent === "no") {
       this.attached = "no";
@@ -109,6 +113,9 @@ export interface SimSnapshot {
   taken: Certainty;
   isGone: Certainty;
   isInHand: boolean;
+  readonly isPersistent: boolean;
+  /** It was ended, or the power went: images of originals that others wrote to are lost. */
+  mayLoseImages: boolean;
   store?: string;
   /** It was being added when the driver died. */
   added?: Device | undefined;

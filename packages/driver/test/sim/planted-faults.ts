@@ -5,6 +5,7 @@ import "./load.js";
 const { ReactorPool } = await import("@blksnap/data-plane");
 const { UblkControl } = await import("@blksnap/ublk");
 const { StateDirectory } = await import("../../dist/records/state-directory.js");
+const { SnapshotPersistence } = await import("../../dist/snapshot/snapshot-journals.js");
 const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
 const { PersistentDirectory } = await import("../../dist/records/persistent-directory.js");
 const { TrackerPersistence } = await import("../../dist/records/tracker-persistence.js");
@@ -170,6 +171,23 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
           const prepared = (await original.apply(this, words)) as { kind: string };
           if (prepared.kind !== "broken") return prepared;
           return { ...prepared, kind: "continues", chunkShift: CHUNK_SHIFT };
+        };
+      }),
+  },
+  {
+    what: "that a persistent snapshot was taken is not on the medium",
+    plant: omitted(
+      SnapshotPersistence.prototype,
+      "save",
+      (({ state }: { state: string }) => state === "taken") as never,
+    ),
+  },
+  {
+    what: "the stores of a persistent snapshot are removed by a stop",
+    plant: () =>
+      replace(Snapshot.prototype, "closeStorage", (original) => {
+        return function (this: unknown): unknown {
+          return original.apply(this, []);
         };
       }),
   },

@@ -103,7 +103,11 @@ function adopt(sim: Simulation, status: Status): void {
 function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Status): void {
   const found = status.snapshots.find(({ id }) => id === snapshot.id);
   if (found === undefined) {
-    if (snapshot.isGone === "no") throw new Violation(`snapshot ${snapshot.id} is lost`);
+    // What is lost of it is lost by others' writes.
+    const mayBeGone = snapshot.mayLoseImages && snapshot.devices.every(hasEnded);
+    if (snapshot.isGone === "no" && !mayBeGone) {
+      throw new Violation(`snapshot ${snapshot.id} is lost`);
+    }
     for (const image of snapshot.images.values()) image.user?.close();
     sim.snapshots.splice(sim.snapshots.indexOf(snapshot), 1);
     return;
@@ -113,7 +117,11 @@ function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Statu
   const members = new Set(found.devices.map(({ device }) => device));
   for (const device of [...snapshot.devices]) {
     if (members.has(device.path)) continue;
-    if (snapshot.added !== device) throw new Violation(`${device.path} is in ${found.id} no more`);
+    if (snapshot.mayLoseImages && hasEnded(device)) {
+      snapshot.images.delete(device);
+      sim.count("lost");
+    } else if (snapshot.added !== device)
+      throw new Violation(`${device.path} is in ${found.id} no more`);
     snapshot.devices.splice(snapshot.devices.indexOf(device), 1);
   }
   snapshot.added = undefined;
@@ -121,11 +129,15 @@ function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Statu
     throw new Violation(`snapshot ${found.id} is ${found.taken ? "" : "not "}taken`);
   }
   snapshot.taken = found.taken ? "yes" : "no";
-  if (!found.taken) {
-    snapshot.images.clear();
-    return;
-  }
-  reopenImages(sim, snapshot, found);
+  if (!found.taken) snapshot.images.clear();
+  else reopenImages(sim, snapshot, found);
+  if (snapshot.mayLoseImages && found.taken) sim.count("kept");
+  snapshot.mayLoseImages = false;
+}
+
+/** Nothing tracked it for a while: its image cannot continue. */
+function hasEnded({ isRenewed, attached }: Device): boolean {
+  return isRenewed || attached === "no";
 }
 
 function reopenImages(
@@ -136,6 +148,11 @@ function reopenImages(
   for (const { device: path, image: imagePath, error_code: errorCode } of found.devices) {
     const image = [...snapshot.images.values()].find(({ device }) => device.path === path);
     if (image === undefined) throw new Violation(`an image of ${path}, which is in no take`);
+    if (imagePath === null && snapshot.mayLoseImages && hasEnded(image.device)) {
+      snapshot.images.delete(image.device);
+      sim.count("lost");
+      continue;
+    }
     if (imagePath === null || errorCode !== 0) {
       throw new Violation(`the image of ${path} is lost: error ${errorCode}`);
     }

@@ -11,6 +11,7 @@ import type { FaultPoint } from "@blksnap/data-plane";
 import { Killed, Random, SimMachine } from "@blksnap/sim-kernel";
 import { Api } from "./api.js";
 import { Device, type Image, type SimSnapshot } from "./device.js";
+import { keepPersistent } from "./kept-snapshots.js";
 import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver } from "./load.js";
 import { reconcile } from "./reconcile.js";
@@ -277,9 +278,13 @@ export class Simulation {
   #mayHaveEnded(): void {
     for (const device of this.devices) {
       device.mayBeNew = true;
+      device.isRenewed = false;
       if (device.attached === "yes") device.attached = "unknown";
     }
-    for (const snapshot of this.snapshots) snapshot.isGone = "unknown";
+    for (const snapshot of this.snapshots) {
+      if (snapshot.isPersistent) snapshot.mayLoseImages = true;
+      else snapshot.isGone = "unknown";
+    }
   }
 
   #onPoint(point: FaultPoint): void {
@@ -324,15 +329,14 @@ export class Simulation {
       device.volume.check(0, device.disk.bytes.slice(), "the original after an orderly stop");
       device.ended();
     }
-    this.snapshots.length = 0;
+    keepPersistent(this, "stop");
   }
 
-  /** No snapshot of these outlives it. */
   #powerGone(): void {
     this.#isPowerGone = false;
     this.io.forget();
     for (const device of this.devices) device.powerGone();
-    this.snapshots.length = 0;
+    keepPersistent(this, "cut");
   }
 
   /** A life of the driver; one that dies while it recovers is followed by another. */

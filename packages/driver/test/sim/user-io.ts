@@ -153,7 +153,10 @@ export class UserIo {
     for (const snapshot of windows) {
       snapshot.window.push(entry);
       const image = snapshot.images.get(device);
-      for (let at = first; at < first + count; at++) image?.volume.allow(at, write.value);
+      for (let at = first; at < first + count; at++) {
+        image?.volume.allow(at, write.value);
+        image?.volume.mayBeLost(at, write.value);
+      }
     }
     const done = await this.#write(device, write, isZero);
     if (!done) throw new Violation(`a write to the front of ${device.path} failed`);

@@ -81,6 +81,13 @@ export class Volume {
     this.others.set(sector, others);
   }
 
+  /** Where it is of another volume, which a power cut may take it back from: it may be there, or what was. */
+  mayBeLost(sector: number, value: number): void {
+    const before = this.unflushed.get(sector) ?? new Set();
+    before.add(this.values[sector]).add(value);
+    this.unflushed.set(sector, before);
+  }
+
   /** Sectors that a flush makes certain, when it was begun now. */
   flushBegins(): readonly number[] {
     return [...this.unflushed.keys()].filter((sector) => this.#busy[sector] === 0);
@@ -109,6 +116,8 @@ export class Volume {
     const copy = new Volume(name, this.sectors);
     copy.values.set(this.values);
     for (const [sector, others] of this.others) copy.others.set(sector, new Set(others));
+    // Its blocks are this one's as long as nothing writes to them.
+    for (const [sector, before] of this.unflushed) copy.unflushed.set(sector, new Set(before));
     return copy;
   }
 
