@@ -14,11 +14,20 @@ export interface CutWatchOptions {
  * Watches for truncation of the files that old data is in. What was cut off reads as the file's end, but
  * as zeros, which look like data, once the file is longer again: so it is looked for each second, and
  * before each growth.
+ *
+ * A file that was cut off and made longer again between two looks has its length, but no space: what was
+ * preallocated stays allocated until this daemon punches it out. The space that the file system needs for its own
+ * notes of the file counts as well, so a few KiB less at the end can stay unseen.
  */
 export class CutWatch {
   readonly #options: CutWatchOptions;
   /** Per store: bytes that were there at the last look, as far as they are its own. */
   readonly #floors: number[];
+  /**
+   * Per store: whether all its slots had space at the last look. What this daemon preallocates has; a file of an
+   * earlier one may have been copied since, with holes for zeros, so that is looked at first.
+   */
+  readonly #whole: (boolean | undefined)[];
   readonly #looking = new Map<StoreSpace, Promise<void>>();
   #cancel: (() => void) | undefined;
   #stopped = false;
@@ -26,6 +35,7 @@ export class CutWatch {
   constructor(options: CutWatchOptions) {
     this.#options = options;
     this.#floors = options.spaces.map(() => 0);
+    this.#whole = options.spaces.map(() => undefined);
   }
 
   start(): void {
@@ -54,12 +64,20 @@ export class CutWatch {
   }
 
   async #look(space: StoreSpace): Promise<void> {
+    const { storeIndex: index, slotBytes, moves } = space;
     // What a growth that is under way adds can be taken back.
-    const ownBytes = space.endSlots * space.slotBytes;
-    const presentBytes = await space.store.presentBytes?.();
-    if (presentBytes === undefined || this.#stopped) return;
-    const floor = this.#floors[space.storeIndex];
-    this.#floors[space.storeIndex] = Math.min(presentBytes, ownBytes);
-    if (presentBytes < floor) this.#options.onCut(space);
+    const ownBytes = space.endSlots * slotBytes;
+    const neededBytes = space.committedStillSlots * slotBytes;
+    const present = await space.store.presence?.();
+    if (present === undefined || this.#stopped) return;
+    const floor = this.#floors[index];
+    this.#floors[index] = Math.min(present.sizeBytes, ownBytes);
+    // Of space that came or went meanwhile nothing is known.
+    const isJudged = present.allocatedBytes !== undefined && space.moves === moves;
+    const isWhole = !isJudged || present.allocatedBytes >= neededBytes;
+    const wasWhole = this.#whole[index] ?? neededBytes === 0;
+    const isHollow = wasWhole && !isWhole;
+    this.#whole[index] = isJudged ? isWhole : wasWhole;
+    if (present.sizeBytes < floor || isHollow) this.#options.onCut(space);
   }
 }

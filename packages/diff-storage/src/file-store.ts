@@ -3,13 +3,26 @@ import { type FileHandle, statfs, unlink } from "node:fs/promises";
 import { promisify } from "node:util";
 import { type DeviceNumber, deviceNumber } from "@blksnap/linux-block";
 import { assert, DiffStorageError } from "./errors.js";
-import type { Store, StoreKind } from "./store.js";
+import type { Store, StoreKind, StorePresence } from "./store.js";
 import { isDevice, STORE_KINDS } from "./store-kinds.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
 
 const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;
 const truncateFd = promisify(ftruncate) as (fd: number, lengthBytes: number) => Promise<void>;
 const closeDescriptor = promisify(closeFd);
+
+/** Unit of `st_blocks`, whatever the file system's own is. */
+const STAT_BLOCK_BYTES = 512;
+/**
+ * File systems (magic numbers of statfs) that count what was preallocated from then on until it is given back. Others
+ * count later, or what is left after compression (ZFS, bcachefs), or as their server thinks (NFS).
+ */
+const COUNTING_FILE_SYSTEMS: ReadonlySet<number> = new Set([
+  0xef53, // ext4
+  0x5846_5342, // XFS
+  0x9123_683e, // Btrfs
+  0x0102_1994, // tmpfs
+]);
 
 /** What a store is made from. */
 export interface FileStoreParts {
@@ -40,6 +53,7 @@ export class FileStore implements Store {
   #handle: FileHandle | number;
   #removePath: string | undefined;
   #system: StoreSystem;
+  #countsSpace: boolean | undefined;
   #closed = false;
 
   constructor(parts: FileStoreParts) {
@@ -102,8 +116,12 @@ export class FileStore implements Store {
     await this.#system.fallocate(this.fd, mode, offsetBytes, lengthBytes);
   }
 
-  async presentBytes(): Promise<number | undefined> {
-    return this.named && !isDevice(this.kind) ? (await fstatFd(this.fd)).size : undefined;
+  async presence(): Promise<StorePresence | undefined> {
+    if (!this.named || isDevice(this.kind)) return undefined;
+    const { size, blocks } = await fstatFd(this.fd);
+    this.#countsSpace ??= COUNTING_FILE_SYSTEMS.has((await statfs(this.path)).type);
+    const allocatedBytes = this.#countsSpace ? blocks * STAT_BLOCK_BYTES : undefined;
+    return { sizeBytes: size, allocatedBytes };
   }
 
   async availableBytes(): Promise<number | undefined> {

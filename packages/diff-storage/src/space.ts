@@ -39,6 +39,7 @@ export class StoreSpace {
   #ready = new SlotBitmap();
   #holes = new SlotBitmap();
   #movingSlots = 0;
+  #moves = 0;
   #endSlots: number;
   /** Slots of a file that was there before: they take part of the limit with or without space. */
   #openedSlots: number;
@@ -85,6 +86,16 @@ export class StoreSpace {
   /** Slots with space behind them, or on the way to or from it: what the limit is about. */
   get committedSlots(): number {
     return this.#used.count + this.#ready.count + this.#movingSlots;
+  }
+
+  /** Slots with space behind them that none is about to be taken from. */
+  get committedStillSlots(): number {
+    return this.#used.count + this.#ready.count;
+  }
+
+  /** Counts each time when space comes or is about to go: equal numbers mean that nothing has moved between. */
+  get moves(): number {
+    return this.#moves;
   }
 
   /** Slots that no other store may have: the committed ones, or a file's size when opened. */
@@ -176,6 +187,7 @@ export class StoreSpace {
     assert(range !== undefined, "a growth is under way");
     this.#growing = undefined;
     this.#movingSlots -= range.count;
+    this.#moves++;
     const extended = range.first === this.#endSlots;
     if (succeeded) {
       if (!this.#isRetired) this.#ready.add(range.first, range.count);
@@ -194,12 +206,14 @@ export class StoreSpace {
     this.#punchCursor = run.first + run.count;
     this.#ready.remove(run.first, run.count);
     this.#movingSlots += run.count;
+    this.#moves++;
     return run;
   }
 
   /** Ends a punch: the slots are holes, or ready again. */
   endPunch(range: MovingRange, succeeded: boolean): void {
     this.#movingSlots -= range.count;
+    this.#moves++;
     assert(this.#movingSlots >= 0, "punch was begun");
     if (succeeded) this.#holes.add(range.first, range.count);
     else if (!this.#isRetired) this.#ready.add(range.first, range.count);

@@ -3,6 +3,13 @@ import type { DeviceNumber } from "@blksnap/linux-block";
 /** What a store is made of. */
 export type StoreKind = "file" | "directory" | "block" | "memory";
 
+/** What a file is at a moment. */
+export interface StorePresence {
+  readonly sizeBytes: number;
+  /** Space behind it; undefined where the file system does not count what was preallocated. */
+  readonly allocatedBytes: number | undefined;
+}
+
 /**
  * An open place for old data. Data I/O goes straight to `fd`; the methods here only manage space.
  * All methods reject with errors that carry an errno name in `code`.
@@ -35,8 +42,8 @@ export interface Store {
   trim(endBytes: number): Promise<void>;
   /** Gives the space of a range back; its content becomes undefined. */
   punch(offsetBytes: number, lengthBytes: number): Promise<void>;
-  /** Size of a file at this moment; undefined for what no other program can cut off. */
-  presentBytes?(): Promise<number | undefined>;
+  /** What is there of a file at this moment; undefined for what no other program can cut off. */
+  presence?(): Promise<StorePresence | undefined>;
   /** Bytes the file system could still give; undefined where that says nothing. */
   availableBytes(): Promise<number | undefined>;
   /**

@@ -194,6 +194,87 @@ test("a file that somebody cuts off is told once, and takes nothing more", async
   assert.is(cuts.length, 2, "copies into slots of before may have been cut off");
 });
 
+test("a file that is cut off and as long again at the next look is told by its space", async () => {
+  let spaceSlots = 16;
+  const cuts: number[] = [];
+  const { allocator, clock } = await makeAllocator(
+    (clock) => [
+      new FakeStore({
+        clock,
+        presentBytes: () => 16 * SLOT_BYTES,
+        presentSpaceBytes: () => spaceSlots * SLOT_BYTES,
+      }),
+    ],
+    { portionBytes: 16 * SLOT_BYTES, onCut: (index) => cuts.push(index) },
+  );
+  await clock.advance(1000);
+  // The file system's own notes come and go.
+  spaceSlots = 17;
+  await clock.advance(1000);
+  spaceSlots = 16;
+  await clock.advance(1000);
+  assert.equal(cuts, []);
+  spaceSlots = 15;
+  await clock.advance(1000);
+  assert.equal(cuts, [0]);
+  await clock.advance(1000);
+  assert.equal(cuts, [0], "once");
+  assert.is(allocator.stats().freeBytes, 0, "nothing new is put there");
+});
+
+test("a file that had holes already when it was opened is not taken for one that is cut off", async () => {
+  const clock = new ManualClock();
+  let spaceSlots = 3;
+  const sizes = {
+    presentBytes: () => 8 * SLOT_BYTES,
+    presentSpaceBytes: () => spaceSlots * SLOT_BYTES,
+  };
+  const cuts: number[] = [];
+  const allocator = new SlotAllocator(
+    [new FakeStore({ clock, openedBytes: 8 * SLOT_BYTES, ...sizes })],
+    {
+      slotBytes: SLOT_BYTES,
+      clock,
+      portionBytes: 4 * SLOT_BYTES,
+      limitBytes: 8 * SLOT_BYTES,
+      onCut: (index) => cuts.push(index),
+    },
+  );
+  allocator.reserveForRecovery([0, 1, 2, 3]);
+  await Promise.all([allocator.start(true), clock.advance(3000)]);
+  assert.equal(cuts, []);
+  spaceSlots = 8;
+  await clock.advance(2000);
+  spaceSlots = 7;
+  await clock.advance(2000);
+  assert.equal(cuts, [0], "from when it was whole it has to stay so");
+});
+
+test("space that this daemon gives back is not missed", async () => {
+  const cuts: number[] = [];
+  const stores: FakeStore[] = [];
+  const { allocator, clock } = await makeAllocator(
+    (clock) => {
+      const presentSpaceBytes = () => stores[0]!.backedBytes;
+      const onPunch = () => ({ delayMs: 1500 });
+      const presentBytes = () => 64 * SLOT_BYTES;
+      stores.push(new FakeStore({ clock, presentBytes, presentSpaceBytes, onPunch }));
+      return stores;
+    },
+    { portionBytes: 4 * SLOT_BYTES, onCut: (index) => cuts.push(index) },
+  );
+  const taken: number[] = [];
+  for (let i = 0; i < 16; i++) {
+    taken.push(...takeAll(allocator).slots);
+    await clock.advance(700);
+  }
+  const before = stores[0]!.backedBytes;
+  for (const slot of taken) allocator.free(slot, 1);
+  for (let i = 0; i < 16; i++) await clock.advance(700);
+  assert.ok(stores[0]!.backedBytes < before, "space was given back");
+  assert.equal(cuts, []);
+});
+
 test("a file is looked at before it becomes longer", async () => {
   let presentSlots = 16;
   const cuts: number[] = [];

@@ -1,16 +1,28 @@
-import { fstatSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  fstatSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import {
   commandStoreSystem,
   DiffStorage,
   type DiffStorageEvent,
   type DiffStorageOptions,
+  openStore,
   type Store,
   type StoreSystem,
 } from "@blksnap/diff-storage";
 import { EventQueue } from "@blksnap/event-queue";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { CutWatch } from "../dist/cut-watch.js";
+import { StoreSpace } from "../dist/space.js";
+import { ManualClock } from "../dist/testing/clock.js";
 import { failsWith, SLOT_BYTES, withDirectory } from "./support.js";
 
 const BASE: Omit<DiffStorageOptions, "stores"> = {
@@ -109,6 +121,34 @@ test("what a failed growth allocated is cut off again", () =>
     await storage.close();
     assert.is(statSync(file).size, 32 * SLOT_BYTES);
   }));
+
+test("a real file that is cut off and made as long again between two looks is noticed", async () => {
+  // Of tmpfs it is known that it counts what is preallocated; where other folders lie, is not.
+  const directory = mkdtempSync("/dev/shm/blksnap-cut-");
+  try {
+    const file = join(directory, "store");
+    writeFileSync(file, "");
+    const store = await openStore(file, { system: commandStoreSystem });
+    const space = new StoreSpace(store, 0, SLOT_BYTES, 64);
+    const cuts: StoreSpace[] = [];
+    const onCut = (cut: StoreSpace): void => void cuts.push(cut);
+    const watch = new CutWatch({ spaces: [space], clock: new ManualClock(), onCut });
+    await watch.look(space);
+    const { first, count } = space.beginGrowth(16);
+    await store.preallocate(first * SLOT_BYTES, count * SLOT_BYTES);
+    space.endGrowth(true);
+    space.acquire(16);
+    await watch.look(space);
+    assert.equal(cuts, []);
+    truncateSync(file, 8 * SLOT_BYTES);
+    truncateSync(file, 16 * SLOT_BYTES);
+    await watch.look(space);
+    assert.equal(cuts, [space]);
+    await store.close(true);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
 
 test("a first portion larger than the disk says what is there", () =>
   withDirectory(async (directory) => {

@@ -70,7 +70,8 @@ test("a file larger than the limit is used up to it, and stays as large", async 
   assert.is(statSync(file).size, 32 * MIB);
 });
 
-test("a file that somebody cuts off: what was in it is lost, and never reads as zeros", async (t) => {
+/** @param cut what another program does to the store's file in the middle */
+async function cutOff(t, cut) {
   const file = imageFile(t, 4096);
   const sizeBytes = 4 * MIB;
   const device = await loopDisk(t, sizeBytes);
@@ -84,7 +85,7 @@ test("a file that somebody cuts off: what was in it is lost, and never reads as 
   t.expectKernelMessages(/I\/O error/);
   const half = random.bytes(sizeBytes / 2);
   await writeDevice(t, front, half);
-  truncateSync(file);
+  cut(file);
   await until("it is noticed", async () => {
     const { error_code } = await memberStatus(t, id, device);
     return error_code !== 0;
@@ -105,7 +106,17 @@ test("a file that somebody cuts off: what was in it is lost, and never reads as 
   await image.close();
   await destroy();
   truncateSync(file);
-});
+}
+
+test("a file that somebody cuts off: what was in it is lost, and never reads as zeros", (t) =>
+  cutOff(t, (file) => truncateSync(file)));
+
+test("the same, where the file is as long again before anybody looks", (t) =>
+  cutOff(t, (file) => {
+    const { size } = statSync(file);
+    truncateSync(file);
+    truncateSync(file, size);
+  }));
 
 test("a folder: one file that nobody else may read, gone with the snapshot", async (t) => {
   const folder = storeFolder(t);

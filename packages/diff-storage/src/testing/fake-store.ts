@@ -1,6 +1,6 @@
 import { constants } from "node:os";
 import type { DeviceNumber } from "@blksnap/linux-block";
-import type { Store, StoreKind } from "../store.js";
+import type { Store, StoreKind, StorePresence } from "../store.js";
 import { isDevice } from "../store-kinds.js";
 import type { Clock } from "../system.js";
 
@@ -29,6 +29,8 @@ export interface FakeStoreOptions {
   readonly onPunch?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
   /** The size that others see, and may change. Default: none can. */
   readonly presentBytes?: () => number;
+  /** The space that others see. Default: the file system does not count it. */
+  readonly presentSpaceBytes?: () => number;
 }
 
 const AT_ONCE: FakeOutcome = { delayMs: 0 };
@@ -87,8 +89,10 @@ export class FakeStore implements Store {
     for (const unit of missing) this.#backed.add(unit);
   }
 
-  async presentBytes(): Promise<number | undefined> {
-    return this.#options.presentBytes?.();
+  async presence(): Promise<StorePresence | undefined> {
+    const { presentBytes, presentSpaceBytes } = this.#options;
+    if (presentBytes === undefined) return undefined;
+    return { sizeBytes: presentBytes(), allocatedBytes: presentSpaceBytes?.() };
   }
 
   async trim(endBytes: number): Promise<void> {
