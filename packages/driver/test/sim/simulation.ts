@@ -31,6 +31,8 @@ const DEATHS_IN_A_ROW_MAX = 4;
 const ARMED_STEPS_MAX = 120;
 /** One in so many operations has a death at one of its own steps. */
 const WITHIN_ONE_IN = 8;
+/** Of those that end fronts, of which there are few. */
+const WITHIN_END_ONE_IN = 3;
 /** Points that a seed tries first. */
 const OWN_POINTS = 6;
 
@@ -232,7 +234,9 @@ export class Simulation {
   #armWithin(operation: string): void {
     const { deathOneIn = 60 } = this.#options;
     const points = FAULT_POINTS.filter((point) => stepsOf(operation).includes(point.split(".")[0]));
-    if (deathOneIn === 0 || points.length === 0 || !this.random.oneIn(WITHIN_ONE_IN)) return;
+    const isEnd = operation === "detach" || operation === "stop";
+    const oneIn = isEnd ? WITHIN_END_ONE_IN : WITHIN_ONE_IN;
+    if (deathOneIn === 0 || points.length === 0 || !this.random.oneIn(oneIn)) return;
     const point = points[this.random.below(points.length)];
     this.#armed = { point, left: this.random.below(2), atStep: this.steps };
   }
