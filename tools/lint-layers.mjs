@@ -28,14 +28,14 @@ const ALLOWED = {
   "diff-storage": ["linux-block", "event-queue", "errors"],
   engine: ["diff-storage", "event-queue", "errors"],
   "data-plane": [
-    ...["ublk", "uring", "engine", "diff-storage", "linux-block", "journal", "errors"],
+    ...["nbd", "ublk", "uring", "engine", "diff-storage", "linux-block", "journal", "errors"],
   ],
   driver: [
-    ...["data-plane", "ublk", "uring", "engine", "diff-storage", "linux-block", "event-queue"],
+    ...["data-plane", "nbd", "ublk", "uring", "engine", "diff-storage", "linux-block", "event-queue"],
     ...["journal", "api", "errors"],
   ],
   "api-server": ["api", "errors"],
-  daemon: ["driver", "api-server", "ublk", "uring", "linux-block", "api", "errors"],
+  daemon: ["driver", "api-server", "nbd", "ublk", "uring", "linux-block", "api", "errors"],
   client: ["api", "errors"],
   backup: ["client", "linux-block", "api", "errors"],
   blksnapctl: ["backup", "client", "api", "errors"],

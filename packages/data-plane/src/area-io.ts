@@ -24,7 +24,7 @@ import {
   RunKind,
   type TrackerEngine,
 } from "@blksnap/engine";
-import type { Queue } from "@blksnap/ublk";
+import type { RequestQueue } from "@blksnap/ublk";
 import {
   assert,
   type CompletionHandler,
@@ -40,37 +40,14 @@ import {
   type Reactor,
   SqeFlag,
 } from "@blksnap/uring";
+import type { AreaIoOptions, AreaJournalSetup } from "./area-io-options.js";
 import { AreaJournal } from "./area-journal.js";
 import { faultPoint } from "./fault-points.js";
 import { ImageBuffers } from "./image-buffers.js";
 import { IoBuffers } from "./io-buffers.js";
-import type { IoTicker } from "./io-ticker.js";
-import type { JournalSetup, LogNeed } from "./journal-io.js";
 
 const EIO = 5;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
-
-export interface AreaIoOptions {
-  readonly reactor: Reactor;
-  readonly ticker: IoTicker;
-  readonly engine: TrackerEngine;
-  /** Index of the original among the ring's registered files. */
-  readonly originalIndex: number;
-  readonly storeFds: readonly number[];
-  readonly frontDepth: number;
-  readonly imageDepth: number;
-  readonly frontWindowBytes: number;
-  readonly imageWindowBytes: number;
-  readonly slotBytes: number;
-  /** Of a persistent snapshot. */
-  readonly journal: AreaJournalSetup | undefined;
-}
-
-export interface AreaJournalSetup {
-  readonly setup: JournalSetup;
-  readonly onFault: (errno: number) => void;
-  readonly onLow: (need: LogNeed) => void;
-}
 
 export class AreaIo {
   readonly #options: AreaIoOptions;
@@ -95,8 +72,9 @@ export class AreaIo {
   readonly #isWriteAlone: Uint8Array;
   /** Of an area in a persistent snapshot. */
   readonly journal: AreaJournal | undefined;
-  /** The image's queue, whose buffers the runs use; and that of each run. */
+  /** The image's queues, of the device and of NBD, whose buffers the runs use; and that of each run. */
   #image: ImageBuffers | undefined;
+  #nbdImage: ImageBuffers | undefined;
   readonly #runImages: (ImageBuffers | undefined)[];
   /** Windows, images and journals that something in flight still needs. */
   #inUse = 2;
@@ -199,8 +177,10 @@ export class AreaIo {
   submitRun(run: number): void {
     const { runs } = this.#engine;
     const kind = runs.kind[run];
-    const tag = runs.tag[run];
-    const image = this.#image as ImageBuffers;
+    const { imageDepth } = this.#options;
+    const isNbd = runs.tag[run] >= imageDepth;
+    const tag = isNbd ? runs.tag[run] - imageDepth : runs.tag[run];
+    const image = (isNbd ? this.#nbdImage : this.#image) as ImageBuffers;
     const { queue } = image;
     image.begin(run, tag);
     this.#runImages[run] = image;
@@ -260,10 +240,20 @@ export class AreaIo {
   }
 
   /** The image's queue, or that of a successor: its runs are answered in any case. */
-  set imageQueue(queue: Queue) {
+  set imageQueue(queue: RequestQueue) {
     this.#image?.close();
+    this.#image = this.#buffersOf(queue);
+  }
+
+  /** The queue of the image's NBD server. Its tags are the engine's from imageDepth on, and only read. */
+  set nbdQueue(queue: RequestQueue) {
+    this.#nbdImage?.close();
+    this.#nbdImage = this.#buffersOf(queue);
+  }
+
+  #buffersOf(queue: RequestQueue): ImageBuffers {
     this.#inUse++;
-    this.#image = new ImageBuffers(queue, this.#engine.runs.size, () => this.#release());
+    return new ImageBuffers(queue, this.#engine.runs.size, () => this.#release());
   }
 
   /** A copy is late: its window stays what it is, its tag gets another. */
@@ -283,6 +273,7 @@ export class AreaIo {
     this.journal?.drop();
     this.journal?.io.whenClosed(() => this.#release());
     this.#image?.close();
+    this.#nbdImage?.close();
     this.#frontWindows.close();
     this.#imageWindows.close();
     this.#onIdle = onIdle;

@@ -34,8 +34,12 @@ export function carryOutArea(
       else area.drop(done);
       return;
     case "closeArea": {
-      const reply: CloseAreaReply = { isLate: area?.close() ?? false };
-      done(reply);
+      const close = (): void => {
+        const reply: CloseAreaReply = { isLate: area?.close() ?? false };
+        done(reply);
+      };
+      if (area === undefined) close();
+      else area.endNbd(close);
       return;
     }
     case "loseSlots":

@@ -1,7 +1,7 @@
 /** An area as its setup says. */
 import { SLOT_INDEX_BITS } from "@blksnap/diff-storage";
 import { DiffArea, type DiffAreaMap } from "@blksnap/engine";
-import type { AreaIoOptions, AreaJournalSetup } from "./area-io.js";
+import type { AreaIoOptions, AreaJournalSetup } from "./area-io-options.js";
 import type { ReactorNotice, SleepingArea, WakingArea } from "./messages.js";
 
 export function makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {

@@ -11,7 +11,7 @@
  */
 import { type DiffArea, DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { uuidBytes } from "@blksnap/linux-block";
-import type { Queue, QueueStart } from "@blksnap/ublk";
+import type { DeviceParams, Queue, QueueStart, RequestQueue, Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
 import { AreaDrop } from "./area-drop.js";
@@ -35,6 +35,8 @@ import type {
   SleepingArea,
   WakingArea,
 } from "./messages.js";
+import { type NbdConnection, NbdDoor } from "./nbd-door.js";
+import { nbdImageTarget } from "./nbd-targets.js";
 import type { QueueMemory } from "./queue-memory.js";
 import { SleepingCopies } from "./sleeping-copies.js";
 import type { Slices } from "./slices.js";
@@ -52,6 +54,7 @@ export interface AreaHost {
   readonly gate: WriteGate | undefined;
   readonly ioBase: AreaIoBase;
   readonly imageDepth: number;
+  readonly maxIoBytes: number;
   readonly notify: (notice: ReactorNotice) => void;
 }
 
@@ -70,6 +73,8 @@ export class DeviceArea {
   readonly #drop = new AreaDrop();
   readonly #imageEnd: QueueEnd;
   #imageQueue: Queue | undefined;
+  readonly #nbd: NbdDoor;
+  #nbdQueue: RequestQueue | undefined;
   /** Undefined while it sleeps, and when it is closed. */
   #io: AreaIo | undefined;
   /** While the stores of a resumed area are not open. */
@@ -95,6 +100,13 @@ export class DeviceArea {
     this.lostRanges.use(map);
     this.#ticker = new AreaTicker(reactor, setup.overflow.tickMs);
     this.#counter = new AreaCounter(this.diffArea, engine.stats.snapshot(), setup.figures);
+    this.#nbd = new NbdDoor({
+      reactor,
+      slices: host.slices,
+      maxIoBytes: host.maxIoBytes,
+      openTarget: (queue) => this.#openNbdTarget(queue),
+      onError: (error) => this.#tellError(error),
+    });
     this.#imageEnd = new QueueEnd(() => notify({ notice: "imageEnded", tracker, area }));
     this.#freed = new FreedSlots(reactor, {
       tell: (slots) => notify({ notice: "freed", tracker, area, slots }),
@@ -210,7 +222,7 @@ export class DeviceArea {
   }
 
   /**
-   * Gives the area up, after drop() and the end of the image's queue. Answers whether something is late:
+   * Gives the area up, after drop(), endNbd() and the end of the image's queue. Answers whether something is late:
    * that keeps the memory and files that it needs until the notice "areaIdle".
    */
   close(): boolean {
@@ -227,7 +239,7 @@ export class DeviceArea {
   }
 
   openImage(start: QueueStart, memory?: QueueMemory): void {
-    const { reactor, engine, gate, imageDepth, tracker, notify } = this.#host;
+    const { reactor, engine, gate, imageDepth } = this.#host;
     assert(this.#imageEnd.isEnded, "the area has an image already");
     assert(start.queueDepth <= imageDepth, "the image has more tags than its engine");
     const io = this.#io;
@@ -236,9 +248,7 @@ export class DeviceArea {
       this.#imageQueue = undefined;
       this.#imageEnd.end();
     };
-    const onError = (error: unknown): void =>
-      notify({ notice: "error", message: `tracker ${tracker}: ${errorText(error)}` });
-    const queue = makeQueue(reactor, start, onEnd, onError, memory);
+    const queue = makeQueue(reactor, start, onEnd, (error) => this.#tellError(error), memory);
     this.#imageQueue = queue;
     io.imageQueue = queue;
     const target = imageTarget(queue, engine, gate, () => this.#isOpen);
@@ -246,6 +256,21 @@ export class DeviceArea {
   }
 
   readonly awaitImageEnd = (onEnd: () => void): void => this.#imageEnd.await(onEnd);
+
+  /** A connection to the image. @param params as a client sees it */
+  serveNbd(
+    params: DeviceParams,
+    connection: NbdConnection,
+    done: (isServed: boolean) => void,
+  ): void {
+    if (!this.#isOpen || this.#io === undefined) done(false);
+    else this.#nbd.serve(params, connection, done);
+  }
+
+  /** Ends the NBD connections of the image; calls back when nothing of them is in flight any more. */
+  endNbd(onEnd: () => void): void {
+    this.#nbd.end(onEnd);
+  }
 
   // ---- what the engine asks for ----
 
@@ -270,7 +295,9 @@ export class DeviceArea {
     if (image.op[tag] === RequestOp.DISCARD && result === 0) {
       this.journal?.recordDiscard(image, tag, this.map);
     }
-    (this.#imageQueue as Queue).complete(tag, result);
+    const { imageDepth } = this.#host;
+    if (tag < imageDepth) (this.#imageQueue as Queue).complete(tag, result);
+    else (this.#nbdQueue as RequestQueue).complete(tag - imageDepth, result);
   }
 
   requestSlots(wanted: number): void {
@@ -315,6 +342,20 @@ export class DeviceArea {
   /** Nothing in flight refers to it any more. */
   onClosed(): void {
     this.#drop.done();
+  }
+
+  #openNbdTarget(queue: RequestQueue): Target {
+    const { engine, imageDepth } = this.#host;
+    const io = this.#io;
+    assert(io !== undefined, "an image needs an area that is awake");
+    io.nbdQueue = queue;
+    this.#nbdQueue = queue;
+    return nbdImageTarget(queue, engine, imageDepth, () => this.#isOpen);
+  }
+
+  #tellError(error: unknown): void {
+    const { tracker, notify } = this.#host;
+    notify({ notice: "error", message: `tracker ${tracker}: ${errorText(error)}` });
   }
 
   #deny(errno: number): void {

@@ -10,7 +10,7 @@ export function frontTarget(queue: Queue, engine: TrackerEngine): Target {
   const { front } = engine;
   return {
     queueIo: (tag) => {
-      copyRequest(queue, front, tag);
+      copyRequest(queue, front, tag, tag);
       engine.submitFront(tag);
     },
     // The image reads the original as long as it lives, and others must not get its place.
@@ -27,7 +27,7 @@ export function imageTarget(
   const { image } = engine;
   return {
     queueIo: (tag) => {
-      copyRequest(queue, image, tag);
+      copyRequest(queue, image, tag, tag);
       if (!hasArea()) queue.complete(tag, -EIO);
       else if (gate?.admitImage(tag) !== false) engine.submitImage(tag);
     },

@@ -1,14 +1,14 @@
-/** The data buffers of an image's queue, some of which late runs still use. */
-import type { Queue } from "@blksnap/ublk";
+/** The data buffers of a queue of an image, some of which late runs still use. */
+import type { RequestQueue } from "@blksnap/ublk";
 import { IoBuffers } from "./io-buffers.js";
 
 export class ImageBuffers {
-  readonly queue: Queue;
+  readonly queue: RequestQueue;
   readonly #buffers: IoBuffers;
   readonly #tagOf: Int32Array;
 
   /** @param onIdle after close(): nothing uses a buffer any more */
-  constructor(queue: Queue, runsMax: number, onIdle: () => void) {
+  constructor(queue: RequestQueue, runsMax: number, onIdle: () => void) {
     this.queue = queue;
     this.#tagOf = new Int32Array(runsMax);
     queue.keepBuffers();

@@ -4,6 +4,7 @@ export type { AreaId } from "./area-id.js";
 export { doubtOf } from "./claim.js";
 export type { DeviceIoCounters } from "./counters.js";
 export { type DeviceCounters, DeviceReader } from "./device-reader.js";
+export { dirtyContextName } from "./dirty-context.js";
 export { type FaultPoint, faultPoint, type LiveFaultPoint } from "./fault-points.js";
 export { giveUpMs } from "./io-ticker.js";
 export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
@@ -17,6 +18,7 @@ export type {
   OverflowSetup,
   ReactorNotice,
   ReactorRequest,
+  ServeNbdReply,
   SleepingArea,
   SwitchReply,
   WakingArea,

@@ -11,7 +11,7 @@
  * ```
  */
 import type { TrackerGeometry } from "@blksnap/engine";
-import type { QueueStart } from "@blksnap/ublk";
+import type { DeviceParams, QueueStart } from "@blksnap/ublk";
 import type { AreaFigures } from "./area-counter.js";
 import type { AreaId } from "./area-id.js";
 import type { CarriedError } from "./carried-error.js";
@@ -210,6 +210,22 @@ export interface DeviceRequest {
   readonly tracker: number;
 }
 
+/** A connection to the NBD export of a front, or of an image. Answered with a ServeNbdReply. */
+export interface ServeNbdRequest {
+  readonly type: "serveNbd";
+  readonly tracker: number;
+  /** Of the image; null: the front. */
+  readonly area: AreaId | null;
+  readonly params: DeviceParams;
+  /** The socket. */
+  readonly fd: number;
+  readonly structured: boolean;
+  /** Names of those that were agreed on. */
+  readonly contexts: readonly string[];
+  /** What has come behind the handshake. */
+  readonly received: Uint8Array;
+}
+
 export interface StopRequest {
   readonly type: "stop";
 }
@@ -233,6 +249,7 @@ export type ReactorRequest =
   | MirrorJournalRequest
   | JournalRequest
   | DeviceRequest
+  | ServeNbdRequest
   | StopRequest;
 
 /** More slots for an area, or word that there are none. */
@@ -258,6 +275,11 @@ export type ToReactor = RequestMessage | GrantMessage;
 export interface SwitchReply {
   /** For how long writes were held, in microseconds. */
   readonly stallUs: number;
+}
+
+export interface ServeNbdReply {
+  /** False: there is no such device or image, or it has too many connections. */
+  readonly isServed: boolean;
 }
 
 export interface CloseAreaReply {

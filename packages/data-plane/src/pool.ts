@@ -45,7 +45,11 @@ interface Waiter {
 
 function carriesDescriptors({ type }: ReactorRequest): boolean {
   return (
-    type === "attach" || type === "prepareArea" || type === "openImage" || type === "mirrorJournal"
+    type === "attach" ||
+    type === "prepareArea" ||
+    type === "openImage" ||
+    type === "mirrorJournal" ||
+    type === "serveNbd"
   );
 }
 

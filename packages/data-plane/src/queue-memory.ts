@@ -6,7 +6,6 @@
  *   map ─▶ populate 256 KiB ─ turn ─▶ populate 256 KiB ─ … ─▶ the queue is made, and registers it whole
  * ```
  */
-import type { QueueStart } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import type { Slices } from "./slices.js";
 
@@ -18,8 +17,8 @@ export class QueueMemory {
   #isTaken = false;
 
   /** @throws UringError MAP_FAILED */
-  constructor({ queueDepth, maxIoBytes }: QueueStart) {
-    this.#memory = MappedMemory.anonymous(queueDepth * maxIoBytes);
+  constructor(lengthBytes: number) {
+    this.#memory = MappedMemory.anonymous(lengthBytes);
   }
 
   /** Calls back, perhaps from inside, when it is populated, or cannot be: then who registers it is told why. */
@@ -40,6 +39,11 @@ export class QueueMemory {
   take(): MappedMemory {
     this.#isTaken = true;
     return this.#memory;
+  }
+
+  /** Whoever has taken it has no use for it. */
+  giveBack(): void {
+    this.#memory.unmap();
   }
 
   /** Nobody takes it any more. */

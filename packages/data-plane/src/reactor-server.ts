@@ -17,6 +17,8 @@ import type {
   ReactorRequest,
   ReactorSettings,
   RequestMessage,
+  ServeNbdReply,
+  ServeNbdRequest,
   SwitchReply,
   SwitchRequest,
   ToReactor,
@@ -128,6 +130,13 @@ export class ReactorServer {
     this.#devices.delete(tracker);
   }
 
+  /** It may come when the device has gone. */
+  #serveNbd(request: ServeNbdRequest, done: (isServed: boolean) => void): void {
+    const device = this.#devices.get(request.tracker);
+    if (device === undefined) done(false);
+    else device.serveNbd(request, done);
+  }
+
   #switch({ tracker, area }: SwitchRequest): SwitchReply {
     return { stallUs: this.#deviceOf(tracker).switchAndRelease(area) };
   }
@@ -202,6 +211,10 @@ export class ReactorServer {
       case "abandonAreaJournal":
         carryOutArea(this.#deviceOf(request.tracker), request, done, acquire, memory);
         return;
+      case "serveNbd":
+        if (!acquire()) return;
+        this.#serveNbd(request, (isServed) => done({ isServed } satisfies ServeNbdReply));
+        return;
       case "stop":
         assert(this.#devices.size === 0, "a reactor with devices is told to stop");
         this.#reactor.stop();
@@ -220,7 +233,7 @@ export class ReactorServer {
     // Before the request's descriptors are looked at: until then it can be withdrawn.
     const { queue } = received.request;
     this.#attempt(received.id, () => {
-      const memory = new QueueMemory(queue);
+      const memory = new QueueMemory(queue.queueDepth * queue.maxIoBytes);
       memory.populate(this.#slices, () => {
         this.#begin(received, memory);
         memory.discard();

@@ -30,8 +30,12 @@ import type {
   AttachRequest,
   ReactorNotice,
   ReactorSettings,
+  ServeNbdRequest,
   WakingArea,
 } from "./messages.js";
+import { NBD_DEPTH, NbdDoor } from "./nbd-door.js";
+import { connectionOf } from "./nbd-request.js";
+import { nbdFrontTarget } from "./nbd-targets.js";
 import type { QueueMemory } from "./queue-memory.js";
 import { Slices } from "./slices.js";
 import { WriteGate } from "./write-gate.js";
@@ -59,6 +63,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** Long work of this device. */
   readonly slices: Slices;
   readonly #hold: WriteHold;
+  /** Connections to the front. */
+  readonly #nbd: NbdDoor;
   readonly #frontEnd = new QueueEnd(() =>
     this.#notify({ notice: "frontEnded", tracker: this.#id }),
   );
@@ -77,15 +83,16 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.slices = new Slices(reactor);
     const { queueDepth, maxIoBytes } = request.queue;
     const imageDepth = Math.max(settings.imageDepth, request.area?.imageDepth ?? 0);
+    const imageTags = imageDepth + NBD_DEPTH;
     const copyWindowBytes = maxIoBytes + 2 * (1 << request.geometry.blockShift);
     this.#cbtMemory = MappedMemory.file(request.cbt.fd, 0, request.cbt.lengthBytes);
     this.#cbt = CbtMap.open(this.#cbtMemory.buffer, { owner: true });
     this.engine = new TrackerEngine(request.geometry, this, {
       frontDepth: queueDepth,
-      imageDepth,
+      imageDepth: imageTags,
       copyWindowBytes,
       copiesMax: queueDepth * PARTS_PER_TAG,
-      runsMax: imageDepth * PARTS_PER_TAG,
+      runsMax: imageTags * PARTS_PER_TAG,
       lateTicks: LATE_TICKS,
       forgetsDiscards: request.forgetsDiscards ?? false,
       cbt: this.#cbt,
@@ -107,7 +114,24 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       imageWindowBytes: engine.imageCopyWindowBytes,
     };
     const { tracker } = request;
-    this.#areaHost = { tracker, reactor, engine, slices, gate, ioBase, imageDepth, notify };
+    this.#areaHost = {
+      tracker,
+      reactor,
+      engine,
+      slices,
+      gate,
+      ioBase,
+      imageDepth,
+      maxIoBytes,
+      notify,
+    };
+    this.#nbd = new NbdDoor({
+      reactor,
+      slices,
+      maxIoBytes,
+      openTarget: (queue) => nbdFrontTarget(reactor, queue, request.originalFd, request.isBlock),
+      onError: (error) => this.#tellError(error),
+    });
     if (request.area !== undefined) {
       this.#area = DeviceArea.resume(this.#areaHost, request.area);
       engine.resumeArea(this.#area.diffArea);
@@ -168,7 +192,27 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly release = (): void => this.#hold.release();
 
   readonly awaitFrontEnd = (onEnd: () => void): void =>
-    this.#frontEnd.await(() => this.#keptIo.end(onEnd));
+    this.#frontEnd.await(() => this.#keptIo.end(() => this.#endNbd(onEnd)));
+
+  /** A connection to the front, or to the image of an area. */
+  serveNbd(request: ServeNbdRequest, done: (isServed: boolean) => void): void {
+    const { area, params } = request;
+    const connection = connectionOf(request, this.#cbt);
+    if (area === null) this.#nbd.serve(params, connection, done);
+    else if (this.areaOf(area) === undefined) done(false);
+    else this.areaOf(area)?.serveNbd(params, connection, done);
+  }
+
+  #endNbd(onEnd: () => void): void {
+    this.#nbd.end(() => {
+      if (this.#area === undefined) onEnd();
+      else this.#area.endNbd(onEnd);
+    });
+  }
+
+  #tellError(error: unknown): void {
+    this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
+  }
 
   /** One tick has passed. True while something is in flight that has a bound. */
   tickIo(): boolean {
@@ -188,7 +232,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     };
   }
 
-  /** After the front's queue ended. An area that is still here is to be resumed later. */
+  /** After awaitFrontEnd(). An area that is still here is to be resumed later. */
   close(): void {
     this.#ticker.remove(this);
     this.#area?.close();
@@ -267,8 +311,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   #makeQueue(start: AttachRequest["queue"], memory: QueueMemory | undefined): Queue {
-    const onError = (error: unknown): void =>
-      this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
-    return makeQueue(this.#reactor, start, () => this.#frontEnd.end(), onError, memory);
+    const onEnd = (): void => this.#frontEnd.end();
+    return makeQueue(this.#reactor, start, onEnd, (error) => this.#tellError(error), memory);
   }
 }

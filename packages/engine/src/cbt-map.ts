@@ -354,6 +354,22 @@ export class CbtMap {
     throw new EngineError("CBT_BUSY", "the CBT map is being reset: try again");
   }
 
+  /** For the owner: the frozen value of a block, by which a diff tells whether it has changed. */
+  frozenNumber(block: number): number {
+    const value = this.write[block];
+    return value === this.words[CbtWord.ACTIVE] ? this.read[block] : value;
+  }
+
+  /** For the owner: the map is whole, of this generation, and its last take has this number. */
+  isAt(generation: Uint8Array, changesNumber: number): boolean {
+    if (this.words[CbtWord.CORRUPTED] !== 0) return false;
+    if (this.words[CbtWord.ACTIVE] - 1 !== changesNumber) return false;
+    for (let at = 0; at < CBT_GENERATION_BYTES; at++) {
+      if (this.generation[at] !== generation[at]) return false;
+    }
+    return true;
+  }
+
   private checkBlocks(first: number, count: number): void {
     const whole = Number.isInteger(first) && Number.isInteger(count);
     if (whole && first >= 0 && count >= 1 && first + count <= this.blockCount) return;

@@ -9,6 +9,7 @@
  * ```
  */
 import { MappedMemory, PAGE_BYTES } from "@blksnap/uring";
+import { assert } from "./errors.js";
 
 /** Of a reply: at most a chunk with an offset, in room that is aligned. */
 const HEADER_BYTES = 64;
@@ -20,6 +21,22 @@ export const VECTOR_ENTRIES = 64;
 const STAGE_OFFSET: number = VECTOR_OFFSET + VECTOR_ENTRIES * 16;
 export const STAGE_BYTES: number = SEND_BYTES - STAGE_OFFSET;
 
+export interface ArenaSizes {
+  readonly slots: number;
+  readonly slotBytes: number;
+  readonly requests: number;
+  readonly connections: number;
+}
+
+function connectionsOffset({ slots, slotBytes, requests }: ArenaSizes): number {
+  return slots * slotBytes + (slots + requests) * HEADER_BYTES;
+}
+
+/** Memory that an arena needs. */
+export function arenaBytes(sizes: ArenaSizes): number {
+  return connectionsOffset(sizes) + sizes.connections * (RECEIVE_BYTES + SEND_BYTES);
+}
+
 export class Arena {
   readonly bytes: Uint8Array;
   readonly view: DataView;
@@ -28,11 +45,13 @@ export class Arena {
   readonly #memory: MappedMemory;
   readonly #connectionsAt: number;
 
-  constructor(slots: number, slotBytes: number, requests: number, connections: number) {
-    this.slotsBytes = slots * slotBytes;
-    this.#connectionsAt = this.slotsBytes + (slots + requests) * HEADER_BYTES;
-    const length = this.#connectionsAt + connections * (RECEIVE_BYTES + SEND_BYTES);
-    this.#memory = MappedMemory.anonymous(length);
+  /** @param memory of at least arenaBytes(); it then belongs to the arena. By default it makes its own */
+  constructor(sizes: ArenaSizes, memory?: MappedMemory) {
+    this.slotsBytes = sizes.slots * sizes.slotBytes;
+    this.#connectionsAt = connectionsOffset(sizes);
+    const lengthBytes = arenaBytes(sizes);
+    this.#memory = memory ?? MappedMemory.anonymous(lengthBytes);
+    assert(this.#memory.lengthBytes >= lengthBytes, "an arena has too little memory");
     this.bytes = new Uint8Array(this.#memory.buffer);
     this.view = new DataView(this.#memory.buffer);
     this.address = this.#memory.address;

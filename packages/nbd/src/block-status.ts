@@ -74,7 +74,8 @@ export function putBlockStatus(
     const headerView = index === 0 ? place.headerView : place.view;
     const headerAt = index === 0 ? place.headerAt : at;
     if (index > 0) at += STATUS_HEADER_BYTES;
-    const endBytes = offsetBytes + lengthBytes;
+    const { reachBytes = lengthBytes } = context;
+    const endBytes = offsetBytes + Math.min(lengthBytes, reachBytes);
     const bytes = putExtents(place, at, context, offsetBytes, endBytes, extentsMax);
     const flags = index === contexts.length - 1 ? CHUNK_DONE : 0;
     putStatus(headerView, headerAt, cookieHigh, cookieLow, flags, index, bytes);

@@ -67,7 +67,7 @@ export class Connection {
   /** Sweeps that it has seen. */
   sweeps = 0;
 
-  constructor(index: number, fd: number, handshake: Handshake<ServedExport>) {
+  constructor(index: number, fd: number, handshake: Handshake<ServedExport> | undefined) {
     this.index = index;
     this.fd = fd;
     this.handshake = handshake;

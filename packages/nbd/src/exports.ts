@@ -8,6 +8,8 @@ import { BASE_ALLOCATION, TransmissionFlag } from "./protocol.js";
 export interface MetaContext {
   /** Such as `base:allocation` or `qemu:dirty-bitmap:NAME`. */
   readonly name: string;
+  /** How much of the export one answer covers at most, where finding runs is long work. */
+  readonly reachBytes?: number;
   /** Flags of the run that runBytes() found last. */
   readonly flags: number;
   /**
@@ -16,6 +18,9 @@ export interface MetaContext {
    */
   runBytes(offsetBytes: number, endBytes: number): number;
 }
+
+/** What a client is told of a context. */
+export type ContextName = Pick<MetaContext, "name">;
 
 /** What a client is told of an export. */
 export interface ExportDescription {
@@ -28,7 +33,7 @@ export interface ExportDescription {
   readonly preferredBlockBytes: number;
   /** TransmissionFlag bits, without SEND_DF. */
   readonly flags: number;
-  readonly contexts: readonly MetaContext[];
+  readonly contexts: readonly ContextName[];
 }
 
 /** What is exported now. */
@@ -58,11 +63,11 @@ export function transmissionFlags(abilities: Abilities): number {
 const WILDCARDS = ["base:", "qemu:", "qemu:dirty-bitmap:"];
 
 /** The contexts that queries ask for: without any, all when listing, and none when selecting. */
-export function matchingContexts(
-  contexts: readonly MetaContext[],
+export function matchingContexts<Context extends ContextName>(
+  contexts: readonly Context[],
   queries: readonly string[],
   lists: boolean,
-): MetaContext[] {
+): Context[] {
   if (queries.length === 0) return lists ? [...contexts] : [];
   return contexts.filter(({ name }) =>
     queries.some(

@@ -9,7 +9,6 @@
  * ```
  */
 
-import type { MetaContext } from "./exports.js";
 import { type ExportDescription, type ExportDirectory, matchingContexts } from "./exports.js";
 import { HandshakeReplies } from "./handshake-replies.js";
 import { OptionReader } from "./option-reader.js";
@@ -26,16 +25,16 @@ const CLIENT_FLAGS_BYTES = 4;
 const KNOWN_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES;
 
 /** What was agreed on. */
-export interface Agreement<Export> {
+export interface Agreement<Export extends ExportDescription> {
   readonly export: Export;
   readonly structured: boolean;
   /** Their ids are their indices. */
-  readonly contexts: readonly MetaContext[];
+  readonly contexts: Export["contexts"];
 }
 
-interface Selection {
+interface Selection<Export extends ExportDescription> {
   readonly exportName: string;
-  readonly contexts: readonly MetaContext[];
+  readonly contexts: Export["contexts"];
 }
 
 export class Handshake<Export extends ExportDescription> {
@@ -56,7 +55,7 @@ export class Handshake<Export extends ExportDescription> {
   #options = 0;
   #noZeroes = false;
   #structured = false;
-  #selection: Selection = { exportName: "", contexts: [] };
+  #selection: Selection<Export> = { exportName: "", contexts: [] };
 
   constructor(exports: ExportDirectory<Export>) {
     this.#exports = exports;
@@ -240,7 +239,7 @@ export class Handshake<Export extends ExportDescription> {
       this.replies.error(option, ReplyType.ERR_UNKNOWN, "there is no such export");
       return;
     }
-    const matching = matchingContexts(found.contexts, queries, lists);
+    const matching: Export["contexts"] = matchingContexts(found.contexts, queries, lists);
     const contexts = lists ? matching : matching.slice(0, Limit.CONTEXTS);
     for (const [index, { name }] of contexts.entries()) {
       this.replies.context(option, lists ? 0 : index, name);

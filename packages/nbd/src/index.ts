@@ -2,9 +2,20 @@ export { NbdClient, type NbdClientOptions, type WriteOptions } from "./client.js
 export type { NegotiatedExport } from "./client-handshake.js";
 export type { Extent } from "./client-replies.js";
 export { NbdError, type NbdErrorCode } from "./errors.js";
-export { type ExportDescription, FixedContext, type MetaContext } from "./exports.js";
+export {
+  allData,
+  type ContextName,
+  type ExportDescription,
+  type ExportDirectory,
+  FixedContext,
+  type MetaContext,
+  transmissionFlags,
+} from "./exports.js";
+export type { Agreement } from "./handshake.js";
 export { AllocationFlag, BASE_ALLOCATION, DIRTY, Limit } from "./protocol.js";
-export { ReactorServer, type ReactorServerOptions, type ServerCounts } from "./reactor-server.js";
+export { ReactorServer } from "./reactor-server.js";
+export type { Adoption, ReactorServerOptions, ServerCounts } from "./reactor-server-options.js";
+export { Reception, type ReceptionOptions } from "./reception.js";
 export type { ExportOptions } from "./served-export.js";
 export {
   type ExportContext,
@@ -13,5 +24,5 @@ export {
   NbdServer,
   type NbdServerOptions,
 } from "./server.js";
-export type { ServerSettings } from "./settings.js";
+export { type ServerSettings, serverMemoryBytes } from "./settings.js";
 export { type ExportAddress, nbdUri, parseNbdUri } from "./uri.js";

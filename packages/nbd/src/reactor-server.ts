@@ -28,39 +28,17 @@ import { assert } from "./errors.js";
 import { type Agreement, Handshake } from "./handshake.js";
 import { Handshakes, type HandshakesOwner } from "./handshakes.js";
 import { Outbox } from "./outbox.js";
+import type { Adoption, ReactorServerOptions, ServerCounts } from "./reactor-server-options.js";
 import { type ExportOptions, ServedExport, ServedExports } from "./served-export.js";
-import { type FullServerSettings, fullSettings, type ServerSettings } from "./settings.js";
+import { arenaSizes, type FullServerSettings, fullSettings } from "./settings.js";
 import { SlotQueue } from "./slot-queue.js";
-import { REQUESTS_OF_CONNECTION, Transmission, type TransmissionOwner } from "./transmission.js";
+import { Transmission, type TransmissionOwner } from "./transmission.js";
 
 /** How often the connections are looked at, in the time that a handshake has. */
 const SWEEPS = 4;
 const ECONNABORTED = 103;
 /** Data of the command that takes the accept back; others have the index of a connection. */
 const CANCEL = -1;
-
-export interface ReactorServerOptions {
-  readonly reactor: Reactor;
-  /** A listening stream socket, as listenLocal() makes one. It is closed when the server has ended. */
-  readonly listenFd: number;
-  readonly settings?: ServerSettings;
-  /**
-   * Where the server notes its open descriptors, for whoever outlives its thread: listenFd, then one for each
-   * connection that may be, or -1.
-   */
-  readonly descriptors?: Int32Array;
-  /** Told of exceptions of targets, and of accepts that fail. */
-  readonly onError: (error: unknown) => void;
-}
-
-/** What has happened so far. */
-export interface ServerCounts {
-  connections: number;
-  /** Closed as they came: there were connectionsMax. */
-  refused: number;
-  /** Closed because their time for the handshake was over. */
-  stalled: number;
-}
 
 export class ReactorServer implements TransmissionOwner, HandshakesOwner {
   readonly counts: ServerCounts = { connections: 0, refused: 0, stalled: 0 };
@@ -90,11 +68,12 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     const settings = fullSettings(options.settings ?? {});
     const { reactor } = options;
     const { connectionsMax, queueDepth, maxIoBytes } = settings;
+    const sizes = arenaSizes(settings);
+    const { requests } = sizes;
     this.#options = options;
     this.#settings = settings;
     this.#sweepMs = settings.handshakeTimeoutMs / SWEEPS;
-    const requests = connectionsMax * REQUESTS_OF_CONNECTION;
-    const arena = new Arena(queueDepth, maxIoBytes, requests, connectionsMax);
+    const arena = new Arena(sizes, options.memory);
     this.#arena = arena;
     const bufferIndex = reactor.addBuffer(arena.address, arena.slotsBytes);
     const onSlot = (slot: number, result: number): void => this.#transmission.onSlot(slot, result);
@@ -102,7 +81,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#connections = new Array<Connection | undefined>(connectionsMax).fill(undefined);
     this.#descriptors = options.descriptors ?? new Int32Array(1 + connectionsMax);
     assert(this.#descriptors.length > connectionsMax, "there is no room for all descriptors");
-    this.#descriptors.fill(-1)[0] = options.listenFd;
+    this.#descriptors.fill(-1)[0] = options.listenFd ?? -1;
     this.#acceptHandler = this.#handler((_, result) => this.#onAccept(result));
     this.#receiveHandler = this.#handler((index, result) => this.#onReceive(index, result));
     this.#shutdownHandler = this.#handler((index) => this.#onShutdown(index));
@@ -122,7 +101,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
       outbox: this.#outbox,
       connectionsMax,
     });
-    this.#accept();
+    if (options.listenFd !== undefined) this.#accept(options.listenFd);
   }
 
   #handler(onCompletion: (data: number, result: number) => void): number {
@@ -176,9 +155,14 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     return this.#options.reactor.ring;
   }
 
-  #accept(): void {
+  #acceptNext(): void {
+    const { listenFd } = this.#options;
+    if (listenFd !== undefined) this.#accept(listenFd);
+  }
+
+  #accept(listenFd: number): void {
     this.#isAccepting = true;
-    prepareAccept(this.#ring, this.#options.listenFd, 0, this.#acceptHandler);
+    prepareAccept(this.#ring, listenFd, 0, this.#acceptHandler);
   }
 
   #onAccept(result: number): void {
@@ -189,7 +173,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
       return;
     }
     if (result >= 0 || result === -ECONNABORTED) {
-      this.#accept();
+      this.#acceptNext();
       return;
     }
     // For want of descriptors or memory: the next sweep tries again.
@@ -198,18 +182,44 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
   }
 
   #begin(fd: number): void {
-    const index = this.#onEnd === undefined ? this.#connections.indexOf(undefined) : -1;
-    if (index < 0) {
-      this.counts.refused++;
+    const connection = this.#connect(fd, new Handshake(this.#exports));
+    if (connection === undefined) {
       closeSync(fd);
       return;
     }
-    this.counts.connections++;
-    const connection = new Connection(index, fd, new Handshake(this.#exports));
-    this.#connections[index] = connection;
-    this.#descriptors[1 + index] = fd;
     this.#sweepLater();
     this.#handshakes.goOn(connection);
+  }
+
+  /** A new connection; undefined where there are connectionsMax. */
+  #connect(fd: number, handshake: Handshake<ServedExport> | undefined): Connection | undefined {
+    const index = this.#onEnd === undefined ? this.#connections.indexOf(undefined) : -1;
+    if (index < 0) {
+      this.counts.refused++;
+      return undefined;
+    }
+    this.counts.connections++;
+    const connection = new Connection(index, fd, handshake);
+    this.#connections[index] = connection;
+    this.#descriptors[1 + index] = fd;
+    return connection;
+  }
+
+  /**
+   * Serves a connection from the end of its handshake on.
+   * @param fd is the server's from now on, unless it answers false
+   * @returns false where there are connectionsMax, or no such export
+   */
+  adopt(fd: number, { exportName, structured, contexts, received }: Adoption): boolean {
+    assert(received.length <= RECEIVE_BYTES, "more was received than there is room for");
+    const served = this.#exports.find(exportName);
+    if (served === undefined) return false;
+    const connection = this.#connect(fd, undefined);
+    if (connection === undefined) return false;
+    this.#arena.bytes.set(received, this.#arena.receiveAt(connection.index));
+    connection.end = received.length;
+    this.onAgreement(connection, { export: served, structured, contexts });
+    return true;
   }
 
   onAgreement(connection: Connection, agreement: Agreement<ServedExport>): void {
@@ -325,7 +335,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
       this.counts.stalled++;
       this.close(connection);
     }
-    if (!this.#isAccepting) this.#accept();
+    if (!this.#isAccepting) this.#acceptNext();
     if (this.#connections.some((connection) => connection !== undefined)) this.#sweepLater();
   }
 
@@ -388,11 +398,12 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#onEnd = undefined;
     const { reactor } = this.#options;
     if (this.#timer !== undefined) reactor.cancelTimer(this.#timer);
+    const { listenFd } = this.#options;
     for (const id of this.#handlers) reactor.removeHandler(id);
     reactor.removeBuffer(this.#slots.bufferIndex);
     this.#slots.release();
     this.#descriptors[0] = -1;
-    closeSync(this.#options.listenFd);
+    if (listenFd !== undefined) closeSync(listenFd);
     onEnd();
   }
 }

@@ -2,7 +2,7 @@ import { type BigIntStats, closeSync, lstatSync, rmSync } from "node:fs";
 import type { TargetModule, TargetSpec } from "@blksnap/ublk";
 import { bounded, listenLocal, ReactorThread } from "@blksnap/uring";
 import { NbdError } from "./errors.js";
-import type { ServerCounts } from "./reactor-server.js";
+import type { ServerCounts } from "./reactor-server-options.js";
 import { fullSettings, type ServerSettings } from "./settings.js";
 import { nbdUri } from "./uri.js";
 import type {

@@ -1,5 +1,6 @@
 /** How much a server takes on; all of it is bounded. */
 import { PAGE_BYTES } from "@blksnap/uring";
+import { type ArenaSizes, arenaBytes } from "./arena.js";
 import { assert } from "./errors.js";
 
 export interface ServerSettings {
@@ -36,4 +37,21 @@ export function fullSettings(given: ServerSettings): FullServerSettings {
   assert(settings.maxIoBytes % PAGE_BYTES === 0, `maxIoBytes ${settings.maxIoBytes}`);
   inRange("handshakeTimeoutMs", settings.handshakeTimeoutMs, 1, 2 ** 31);
   return settings;
+}
+
+/** Requests that a connection may have without having taken their replies. */
+export const REQUESTS_OF_CONNECTION = 128;
+
+export function arenaSizes(settings: FullServerSettings): ArenaSizes {
+  return {
+    slots: settings.queueDepth,
+    slotBytes: settings.maxIoBytes,
+    requests: settings.connectionsMax * REQUESTS_OF_CONNECTION,
+    connections: settings.connectionsMax,
+  };
+}
+
+/** Memory that a server with these settings takes. */
+export function serverMemoryBytes(settings: ServerSettings): number {
+  return arenaBytes(arenaSizes(fullSettings(settings)));
 }

@@ -28,11 +28,9 @@ import {
 import { refusal } from "./request-rules.js";
 import { RequestTable } from "./request-table.js";
 import type { ServedExport } from "./served-export.js";
+import { REQUESTS_OF_CONNECTION } from "./settings.js";
 import type { SlotQueue } from "./slot-queue.js";
 import { WaitingLine } from "./waiting-line.js";
-
-/** Requests that a connection may have without having taken their replies. */
-export const REQUESTS_OF_CONNECTION = 128;
 
 /** What transmission asks of the server around it. */
 export interface TransmissionOwner extends PiecesOwner {

@@ -8,7 +8,9 @@ export interface ExportAddress {
 
 export function nbdUri(socketPath: string, exportName: string): string {
   const socket = encodeURIComponent(socketPath).replaceAll("%2F", "/");
-  return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${socket}`;
+  // A slash in a name is one in the address.
+  const name = encodeURIComponent(exportName).replaceAll("%2F", "/");
+  return `nbd+unix:///${name}?socket=${socket}`;
 }
 
 /** @throws NbdError BAD_URI */

@@ -4,7 +4,8 @@ import type { DeviceParams, TargetModule } from "@blksnap/ublk";
 import { Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { assert } from "./errors.js";
 import { FixedContext } from "./exports.js";
-import { ReactorServer, type ServerCounts } from "./reactor-server.js";
+import { ReactorServer } from "./reactor-server.js";
+import type { ServerCounts } from "./reactor-server-options.js";
 import type { ServerSettings } from "./settings.js";
 
 /** Runs of blocks, one behind the other, as they cross threads. */

@@ -1,0 +1,28 @@
+/** What the I/O of a diff area is made with. */
+import type { TrackerEngine } from "@blksnap/engine";
+import type { Reactor } from "@blksnap/uring";
+import type { IoTicker } from "./io-ticker.js";
+import type { JournalSetup, LogNeed } from "./journal-io.js";
+
+export interface AreaIoOptions {
+  readonly reactor: Reactor;
+  readonly ticker: IoTicker;
+  readonly engine: TrackerEngine;
+  /** Index of the original among the ring's registered files. */
+  readonly originalIndex: number;
+  readonly storeFds: readonly number[];
+  readonly frontDepth: number;
+  /** Tags of the image's device: those of NBD follow. */
+  readonly imageDepth: number;
+  readonly frontWindowBytes: number;
+  readonly imageWindowBytes: number;
+  readonly slotBytes: number;
+  /** Of a persistent snapshot. */
+  readonly journal: AreaJournalSetup | undefined;
+}
+
+export interface AreaJournalSetup {
+  readonly setup: JournalSetup;
+  readonly onFault: (errno: number) => void;
+  readonly onLow: (need: LogNeed) => void;
+}

@@ -1,0 +1,145 @@
+/**
+ * The NBD connections of one device or image, served in its reactor. It has no memory before the first of them
+ * comes, and keeps it until the end of what it shows.
+ *
+ * ```
+ *   closed ── serve ──▶ opening ── memory is there ──▶ open ── serve ──▶ …
+ *                          └──────────── end ───────────┴─▶ ending ── nothing in flight ──▶ ended
+ * ```
+ */
+import { type Adoption, ReactorServer, serverMemoryBytes } from "@blksnap/nbd";
+import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
+import type { Reactor } from "@blksnap/uring";
+import { QueueMemory } from "./queue-memory.js";
+import type { Slices } from "./slices.js";
+
+/** Requests in flight in the device, of all its connections. */
+export const NBD_DEPTH = 32;
+const CONNECTIONS_MAX = 16;
+const IO_BYTES_MAX: number = 256 * 1024;
+/** A server has one export: who wants which is known before a connection comes. */
+const EXPORT_NAME = "";
+
+export interface NbdDoorOptions {
+  readonly reactor: Reactor;
+  readonly slices: Slices;
+  /** The most that the device takes at a time. */
+  readonly maxIoBytes: number;
+  readonly openTarget: (queue: RequestQueue) => Target;
+  readonly onError: (error: unknown) => void;
+}
+
+export interface NbdConnection extends Omit<Adoption, "exportName"> {
+  /** A socket, which is the door's once it serves it. */
+  readonly fd: number;
+}
+
+type Served = (isServed: boolean) => void;
+
+export class NbdDoor {
+  readonly #options: NbdDoorOptions;
+  #state: "closed" | "opening" | "open" | "ending" | "ended" = "closed";
+  #server: ReactorServer | undefined;
+  /** What is done when the memory is there, or is not to come. */
+  #waiting: (() => void)[] = [];
+  #onEnded: (() => void)[] = [];
+
+  constructor(options: NbdDoorOptions) {
+    this.#options = options;
+  }
+
+  /** Nothing of it is in flight, and never will be. */
+  get isEnded(): boolean {
+    return this.#state === "ended";
+  }
+
+  /**
+   * Serves a connection. Where it answers false the descriptor is the caller's.
+   * @param params of the export, read-only
+   */
+  serve(params: DeviceParams, connection: NbdConnection, done: Served): void {
+    const adopt = (): void => {
+      const adoption = { ...connection, exportName: EXPORT_NAME };
+      const isOpen = this.#state === "open";
+      done(isOpen && this.#server?.adopt(connection.fd, adoption) === true);
+    };
+    if (this.#state === "opening") this.#waiting.push(adopt);
+    else if (this.#state === "closed") {
+      this.#waiting.push(adopt);
+      this.#open(params);
+    } else adopt();
+  }
+
+  /** Ends all connections, and calls back when nothing of them is in flight any more. */
+  end(onEnd: () => void): void {
+    if (this.#state === "ended") {
+      onEnd();
+      return;
+    }
+    this.#onEnded.push(onEnd);
+    const state = this.#state;
+    if (state === "ending") return;
+    this.#state = "ending";
+    if (state === "closed") this.#ended();
+    else if (state === "open") this.#server?.stop(() => this.#ended());
+  }
+
+  #ended(): void {
+    this.#state = "ended";
+    this.#server = undefined;
+    for (const tell of this.#onEnded.splice(0)) tell();
+  }
+
+  #open(params: DeviceParams): void {
+    const { reactor, slices, onError } = this.#options;
+    const maxIoBytes = Math.min(this.#options.maxIoBytes, IO_BYTES_MAX);
+    const settings = { connectionsMax: CONNECTIONS_MAX, queueDepth: NBD_DEPTH, maxIoBytes };
+    this.#state = "opening";
+    let memory: QueueMemory;
+    try {
+      memory = new QueueMemory(serverMemoryBytes(settings));
+    } catch (error) {
+      onError(error);
+      this.#opened(false);
+      return;
+    }
+    memory.populate(slices, () => {
+      if (this.#state === "opening") {
+        try {
+          const taken = memory.take();
+          this.#server = reactor.attempt(
+            () => new ReactorServer({ reactor, settings, memory: taken, onError }),
+          );
+          this.#addExport(this.#server, params);
+          this.#opened(true);
+          return;
+        } catch (error) {
+          onError(error);
+          if (this.#server === undefined) memory.giveBack();
+        }
+      } else memory.discard();
+      this.#opened(false);
+    });
+  }
+
+  #addExport(server: ReactorServer, params: DeviceParams): void {
+    const target = this.#options.openTarget(server.queue);
+    server.add({ name: EXPORT_NAME, readOnly: true }, params, target);
+  }
+
+  /** Who waits is answered, whether or not there is a server now. */
+  #opened(isGood: boolean): void {
+    const isEnding = this.#state === "ending";
+    if (!isEnding) this.#state = isGood ? "open" : "closed";
+    for (const adopt of this.#waiting.splice(0)) adopt();
+    const server = this.#server;
+    if (isGood) return;
+    this.#server = undefined;
+    const done = (): void => {
+      if (isEnding) this.#ended();
+    };
+    // Of a server whose target could not be opened nothing is in flight.
+    if (server === undefined) done();
+    else server.stop(done);
+  }
+}
