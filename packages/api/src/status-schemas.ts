@@ -43,6 +43,7 @@ export const trackerStatus = record({
   cbt: cbtState,
   snapshot_id: is.uuidOrNull,
   image: is.textOrNull,
+  nbd_uri: { ...is.textOrNull, description: "address of the front for NBD clients, read-only" },
   error_code: is.errorCode,
   persistence: record({
     state: {
@@ -63,6 +64,7 @@ export const snapshotDeviceStatus = record({
   device: is.text,
   front: is.text,
   image: is.textOrNull,
+  nbd_uri: { ...is.textOrNull, description: "address of the image for NBD clients, read-only" },
   error_code: is.errorCode,
   chunk_bytes: is.count,
   chunks_used: is.count,

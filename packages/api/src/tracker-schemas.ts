@@ -126,6 +126,7 @@ export const snapshotInfo = record({
   device: is.text,
   front: is.text,
   image: { ...is.textOrNull, description: "path of the image's device; null before take" },
+  nbd_uri: { ...is.textOrNull, description: "address of the image for NBD clients" },
   error_code: is.errorCode,
   snapshot_id: is.uuidOrNull,
 });

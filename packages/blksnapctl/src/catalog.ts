@@ -220,14 +220,30 @@ const snapshotVerbs: readonly Verb[] = [
       device,
       field: {
         short: "f",
-        describe: "print one value alone: image, front or error_code",
+        describe: "print one value alone: image, front, error_code or nbd_uri",
         value: "FIELD",
       },
     },
     examples: [
       ["mount -o ro $(blksnapctl snapshot_info -d /dev/sdb -f image) /mnt/image", "use an image"],
+      ["nbdcopy $(blksnapctl snapshot_info -d /dev/sdb -f nbd_uri) sdb.img", "copy it over NBD"],
     ],
     load: async () => (await snapshots()).info,
+  },
+  {
+    name: "nbd",
+    action: {
+      name: "action",
+      describe: "list: fronts and images with their addresses",
+      choices: ["list"],
+    },
+    describe: "Show what NBD clients can read: each front, and each image, read-only",
+    options: { bytes },
+    examples: [
+      ["blksnapctl nbd list", "addresses for nbdinfo, nbdcopy, qemu-img"],
+      ["blksnapctl nbd list --json | jq -r .exports[].nbd_uri", "for programs"],
+    ],
+    load: async () => (await import("./verbs/nbd.js")).nbd,
   },
   {
     name: "snapshot_collect",

@@ -1,2 +1,2 @@
 /** What `snapshot_info --field` can print alone. */
-export const SNAPSHOT_FIELDS = ["image", "front", "error_code"] as const;
+export const SNAPSHOT_FIELDS = ["image", "front", "error_code", "nbd_uri"] as const;

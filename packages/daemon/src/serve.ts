@@ -9,6 +9,7 @@ import type { InForce } from "./config/in-force.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
 import { ExitStatus } from "./exit-status.js";
+import { NbdSocket } from "./nbd-socket.js";
 import { metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
 import { endAtOnce } from "./process-end.js";
 import { ServiceManager } from "./service-manager.js";
@@ -53,6 +54,11 @@ export async function serve(
       isGoingDown,
     });
     const server = await startServer(values, driver, operations, logger);
+    const nbd = new NbdSocket({
+      controlSocketPath: socketPathOf(values),
+      exports: driver.nbd,
+      logger,
+    });
     link?.serving();
     link?.onEnd((signal) => operations.onSignal(signal));
     link?.onLost(() => onSupervisorLost(operations, logger));
@@ -65,6 +71,7 @@ export async function serve(
     configured.end(ending === "handOver");
     if (ending === "detach") manager?.stopping();
     signals.release();
+    await nbd.close();
     await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
     configured.forget();
     link?.close();

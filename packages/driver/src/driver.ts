@@ -37,6 +37,7 @@ import { type DriverContext, openContext } from "./context.js";
 import { endAll, endLive, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
+import { NbdExports } from "./nbd-exports.js";
 import { markedRanges, readMap } from "./operations/cbt-operations.js";
 import { changesSince } from "./operations/diff.js";
 import { markedFile } from "./operations/file-extents.js";
@@ -53,8 +54,8 @@ import {
   cbtState,
   driverStatus,
   driverVersion,
-  imagePath,
   type StatusSource,
+  snapshotInfo,
   snapshotStatus,
   snapshotSummary,
   trackerStatus,
@@ -84,6 +85,8 @@ export class Driver implements DriverControl {
   readonly #reactorEvents: ReactorEvents;
   #handover: Handover | null = null;
   readonly #devices: DeviceReader;
+  /** What is to be exported over NBD; who listens for connections sets its socketPath. */
+  readonly nbd: NbdExports;
 
   private constructor(options: DriverOptions, ports: DriverPorts, ublk: UblkControl) {
     this.#logger = options.logger;
@@ -95,6 +98,7 @@ export class Driver implements DriverControl {
       (tracker) => this.#reactorEvents.actOnUnclaimed(tracker),
     );
     this.#operations = new Operations(this.#registry);
+    this.nbd = new NbdExports(this.#registry, () => this.#context);
     this.#ublk = ublk;
     this.#settings = settingsOf(options);
     this.#reactorEvents = new ReactorEvents(this.#registry, this.#logger, ({ id, reactor }, area) =>
@@ -280,19 +284,12 @@ export class Driver implements DriverControl {
 
   async trackerStatus(device: string): Promise<TrackerStatus> {
     const tracker = await this.#registry.tracker(device);
-    return trackerStatus(this.#devices, tracker, this.#registry.snapshotOf(tracker));
+    return trackerStatus(this.#devices, tracker, this.#registry.snapshotOf(tracker), this.nbd);
   }
 
   async snapshotInfo(device: string): Promise<SnapshotInfo> {
     const tracker = await this.#registry.tracker(device);
-    const snapshot = this.#registry.snapshotOf(tracker);
-    return {
-      device: tracker.device,
-      front: tracker.front.path,
-      image: imagePath(snapshot?.members.get(tracker.id)),
-      error_code: tracker.loss.errorCode,
-      snapshot_id: snapshot?.id ?? null,
-    };
+    return snapshotInfo(tracker, this.#registry.snapshotOf(tracker), this.nbd);
   }
 
   async snapshotCreate(
@@ -330,7 +327,7 @@ export class Driver implements DriverControl {
   }
 
   async snapshotStatus(id: string): Promise<SnapshotStatus> {
-    return snapshotStatus(this.#devices, this.#registry.snapshot(id));
+    return snapshotStatus(this.#devices, this.#registry.snapshot(id), this.nbd);
   }
 
   async waitEvent(
@@ -407,6 +404,7 @@ export class Driver implements DriverControl {
       waiting: this.#late.waiting,
       snapshots: this.#registry.snapshots.values(),
       snapshotOf: (tracker) => this.#registry.snapshotOf(tracker),
+      exports: this.nbd,
     };
   }
 }

@@ -4,6 +4,7 @@ import {
   type CbtState,
   type GenerationReason,
   type SnapshotDeviceStatus,
+  type SnapshotInfo,
   type SnapshotStatus,
   type SnapshotSummary,
   type StatusResponse,
@@ -21,6 +22,7 @@ import { type DiffStorageStats, slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
 import { uuidText } from "@blksnap/linux-block";
 import type { Handover } from "./handover.js";
+import type { NbdExports } from "./nbd-exports.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
 import type { Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
@@ -88,6 +90,7 @@ export interface StatusSource {
   readonly waiting: readonly WaitingFront[];
   readonly snapshots: Iterable<Snapshot>;
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
+  readonly exports: NbdExports;
 }
 
 /** What the main thread knows is read first: while the reactor is asked, the tracker may go. */
@@ -95,6 +98,7 @@ export async function trackerStatus(
   devices: DeviceReader,
   tracker: Tracker,
   snapshot: Snapshot | undefined,
+  exports: NbdExports,
 ): Promise<TrackerStatus> {
   const { params } = tracker.backing;
   const known = {
@@ -111,6 +115,7 @@ export async function trackerStatus(
     cbt: cbtState(tracker.cbt.info()),
     snapshot_id: snapshot?.id ?? null,
     image: imagePath(snapshot?.members.get(tracker.id)),
+    nbd_uri: exports.frontUri(tracker),
     error_code: tracker.loss.errorCode,
     persistence: tracker.persistence,
   };
@@ -118,8 +123,23 @@ export async function trackerStatus(
   return { ...known, kept_discard_bytes: keptDiscardBytes, io: ioStatus(front) };
 }
 
+export function snapshotInfo(
+  tracker: Tracker,
+  snapshot: Snapshot | undefined,
+  exports: NbdExports,
+): SnapshotInfo {
+  return {
+    device: tracker.device,
+    front: tracker.front.path,
+    image: imagePath(snapshot?.members.get(tracker.id)),
+    nbd_uri: exports.imageUri(snapshot, tracker),
+    error_code: tracker.loss.errorCode,
+    snapshot_id: snapshot?.id ?? null,
+  };
+}
+
 /** Of one that is there: the number of one that is gone may be another device's. */
-export function imagePath(member: Member | undefined): string | null {
+function imagePath(member: Member | undefined): string | null {
   const image = member?.image;
   return image?.isLive === true ? image.path : null;
 }
@@ -128,6 +148,7 @@ async function memberStatus(
   devices: DeviceReader,
   member: Member,
   counters: DeviceCounters,
+  nbdUri: string | null,
 ): Promise<SnapshotDeviceStatus> {
   const { tracker } = member;
   const { id: area, lostRanges } = counters.area;
@@ -136,6 +157,7 @@ async function memberStatus(
     device: tracker.device,
     front: tracker.front.path,
     image: imagePath(member),
+    nbd_uri: nbdUri,
     error_code: tracker.loss.errorCode,
     chunk_bytes: 2 ** tracker.geometry.chunkShift,
     chunks_used: counters.area.slotsUsed,
@@ -174,6 +196,7 @@ function wholeOrNull(value: number | null | undefined, factor = 1): number | nul
 export async function snapshotStatus(
   devices: DeviceReader,
   snapshot: Snapshot,
+  exports: NbdExports,
 ): Promise<SnapshotStatus> {
   const members = [...snapshot.members.values()];
   // A reactor answers after it has received all slots that were granted so far.
@@ -207,7 +230,10 @@ export async function snapshotStatus(
     file_systems: [...snapshot.fileSystems],
     events_pending: snapshot.events.pendingCount,
     devices: await Promise.all(
-      members.map((member, index) => memberStatus(devices, member, counters[index])),
+      members.map((member, index) => {
+        const uri = exports.imageUri(snapshot, member.tracker);
+        return memberStatus(devices, member, counters[index], uri);
+      }),
     ),
     stores,
   };
@@ -249,7 +275,9 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       stalls,
     })),
     trackers: await Promise.all(
-      trackers.map((tracker) => trackerStatus(source.devices, tracker, source.snapshotOf(tracker))),
+      trackers.map((tracker) =>
+        trackerStatus(source.devices, tracker, source.snapshotOf(tracker), source.exports),
+      ),
     ),
     waiting: source.waiting.map(({ record, why }) => ({
       device: record.device,
@@ -257,7 +285,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       why,
     })),
     snapshots: await Promise.all(
-      snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot)),
+      snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot, source.exports)),
     ),
   };
 }

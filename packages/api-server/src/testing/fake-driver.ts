@@ -179,7 +179,8 @@ export class FakeDriver implements DriverControl {
 
   async snapshotInfo(device: string): Promise<SnapshotInfo> {
     const { device: original, front, image, errorCode, snapshotId } = this.#tracker(device);
-    return { device: original, front, image, error_code: errorCode, snapshot_id: snapshotId };
+    const told = { device: original, front, image, nbd_uri: null };
+    return { ...told, error_code: errorCode, snapshot_id: snapshotId };
   }
 
   async snapshotCreate(

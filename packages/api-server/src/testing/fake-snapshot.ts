@@ -52,6 +52,7 @@ export function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
       device: tracker.device,
       front: tracker.front,
       image: tracker.image,
+      nbd_uri: null,
       error_code: tracker.errorCode,
       chunk_bytes: 262_144,
       chunks_used: 0,

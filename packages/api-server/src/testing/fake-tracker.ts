@@ -112,6 +112,7 @@ export class FakeTracker {
       cbt: this.cbt(),
       snapshot_id: this.snapshotId,
       image: this.image,
+      nbd_uri: null,
       error_code: this.errorCode,
       kept_discard_bytes: 0,
       io: noIo(),

@@ -1,0 +1,202 @@
+/**
+ * What is exported over NBD, all of it read-only: each front, and each image as long as it lives.
+ *
+ * ```
+ *   front/DEVICE          what the device holds now
+ *   image/UUID/DEVICE     what it held when snapshot UUID was taken; also image/DEVICE
+ * ```
+ *
+ * DEVICE is the original's path, without /dev/ where it begins so. An image has a context
+ * `qemu:dirty-bitmap:since-N` for each earlier number N of its device.
+ */
+import { type AreaId, dirtyContextName, doubtOf, type ServeNbdReply } from "@blksnap/data-plane";
+import {
+  type Agreement,
+  BASE_ALLOCATION,
+  type ContextName,
+  type ExportDescription,
+  type ExportDirectory,
+  nbdUri,
+  transmissionFlags,
+} from "@blksnap/nbd";
+import type { DeviceParams } from "@blksnap/ublk";
+import type { DriverContext } from "./context.js";
+import type { Registry } from "./registry.js";
+import type { Member } from "./snapshot/member.js";
+import type { Snapshot } from "./snapshot/snapshot.js";
+import type { Tracker } from "./tracker/tracker.js";
+
+const PREFERRED_BLOCK_BYTES = 4096;
+const DEVICE_DIRECTORY = "/dev/";
+
+/** A front, or an image. */
+export interface DriverExport extends ExportDescription {
+  readonly tracker: Tracker;
+  /** Of an image. */
+  readonly area: AreaId | null;
+  readonly params: DeviceParams;
+}
+
+export class NbdExports implements ExportDirectory<DriverExport> {
+  /** Where clients connect; undefined while nobody listens. */
+  socketPath: string | undefined;
+  readonly #registry: Registry;
+  readonly #context: () => Pick<DriverContext, "reactors" | "logger">;
+  /** By tracker, or by its area: a handshake may ask for one more than once. */
+  readonly #known = new WeakMap<object, DriverExport>();
+
+  constructor(registry: Registry, context: () => Pick<DriverContext, "reactors" | "logger">) {
+    this.#registry = registry;
+    this.#context = context;
+  }
+
+  *all(): Generator<DriverExport> {
+    for (const tracker of this.#registry.trackers.values()) {
+      if (hasFront(tracker)) yield this.#front(tracker);
+    }
+    for (const snapshot of this.#registry.snapshots.values()) {
+      for (const member of snapshot.members.values()) {
+        const image = this.#image(snapshot, member);
+        if (image !== undefined) yield image;
+      }
+    }
+  }
+
+  /** None is the default one: which that would be changes with each device. */
+  find(name: string): DriverExport | undefined {
+    for (const one of this.all()) {
+      const isNamed = one.name === name;
+      if (isNamed || (one.area !== null && name === `image/${deviceName(one.tracker)}`)) return one;
+    }
+    return undefined;
+  }
+
+  frontUri(tracker: Tracker): string | null {
+    return hasFront(tracker) ? this.#uri(frontName(tracker)) : null;
+  }
+
+  imageUri(snapshot: Snapshot | undefined, tracker: Tracker): string | null {
+    const member = snapshot?.members.get(tracker.id);
+    const isThere = snapshot !== undefined && member !== undefined && hasImage(snapshot, member);
+    return isThere ? this.#uri(imageName(snapshot, tracker)) : null;
+  }
+
+  /** Gives a connection to the reactor of its device. @returns false where the caller has to close it */
+  async serve(
+    fd: number,
+    agreement: Agreement<DriverExport>,
+    received: Uint8Array,
+  ): Promise<boolean> {
+    const { tracker, area, params, name } = agreement.export;
+    const { reactors, logger } = this.#context();
+    try {
+      const { isServed } = await reactors.request<ServeNbdReply>(tracker.reactor, {
+        type: "serveNbd",
+        tracker: tracker.id,
+        area,
+        params,
+        fd,
+        structured: agreement.structured,
+        contexts: agreement.contexts.map((context) => context.name),
+        received,
+      });
+      if (!isServed) logger.warn({ export: name }, "an NBD connection is refused: too many");
+      return isServed;
+    } catch (error) {
+      logger.warn({ export: name, err: error }, "an NBD connection cannot be served");
+      return doubtOf(error) === "served";
+    }
+  }
+
+  #uri(name: string): string | null {
+    return this.socketPath === undefined ? null : nbdUri(this.socketPath, name);
+  }
+
+  #front(tracker: Tracker): DriverExport {
+    const known = this.#known.get(tracker);
+    if (known !== undefined) return known;
+    const description = `${tracker.device} as it is now`;
+    const made = describe(tracker, null, frontName(tracker), description, []);
+    this.#known.set(tracker, made);
+    return made;
+  }
+
+  #image(snapshot: Snapshot, member: Member): DriverExport | undefined {
+    const { tracker, area } = member;
+    if (area === undefined || !hasImage(snapshot, member)) return undefined;
+    const known = this.#known.get(area);
+    const hasMissed = tracker.splice?.state === "lost";
+    if (known !== undefined && !hasMissed) return known;
+    const name = imageName(snapshot, tracker);
+    const description = `${tracker.device} as it was at ${snapshot.takenAt ?? "take"}`;
+    const made = describe(
+      tracker,
+      area.id,
+      name,
+      description,
+      hasMissed ? [] : dirtyContexts(tracker),
+    );
+    this.#known.set(area, made);
+    return made;
+  }
+}
+
+function describe(
+  tracker: Tracker,
+  area: AreaId | null,
+  name: string,
+  description: string,
+  contexts: readonly ContextName[],
+): DriverExport {
+  const params: DeviceParams = {
+    ...tracker.backing.params,
+    // The original may have grown since it was attached: neither front nor image does.
+    capacityBytes: tracker.geometry.capacityBytes,
+    readOnly: true,
+    volatileCache: false,
+    fua: false,
+    discardMaxBytes: 0,
+    writeZeroesMaxBytes: 0,
+  };
+  return {
+    tracker,
+    area,
+    params,
+    name,
+    description,
+    sizeBytes: params.capacityBytes,
+    blockBytes: params.logicalBlockBytes,
+    preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES, params.logicalBlockBytes),
+    flags: transmissionFlags({ readOnly: true, rotational: params.rotational, trims: false }),
+    contexts: [{ name: BASE_ALLOCATION }, ...contexts],
+  };
+}
+
+/** The latest numbers first. None where a diff would be refused. */
+function dirtyContexts({ cbt }: Tracker): ContextName[] {
+  const { changesNumber, corrupted } = cbt.info();
+  if (corrupted) return [];
+  return Array.from({ length: changesNumber }, (_, index) => ({
+    name: dirtyContextName(changesNumber - 1 - index),
+  }));
+}
+
+function hasFront({ isGone, front }: Tracker): boolean {
+  return !isGone && front.isLive;
+}
+
+function hasImage({ state }: Snapshot, { tracker, area, image }: Member): boolean {
+  return state === "taken" && area !== undefined && image?.isLive === true && !tracker.isGone;
+}
+
+function deviceName({ device }: Tracker): string {
+  return device.startsWith(DEVICE_DIRECTORY) ? device.slice(DEVICE_DIRECTORY.length) : device;
+}
+
+function frontName(tracker: Tracker): string {
+  return `front/${deviceName(tracker)}`;
+}
+
+function imageName({ id }: Snapshot, tracker: Tracker): string {
+  return `image/${id}/${deviceName(tracker)}`;
+}
