@@ -49,7 +49,7 @@ export const GROUPS = [
   },
   {
     name: "state",
-    files: ["stores", "store-conflicts", "overflow-policy", "changes", "backup", "capacity"],
+    files: ["stores", "store-conflicts", "overflow-policy", "changes", "nbd", "backup", "capacity"],
   },
   {
     name: "kept",

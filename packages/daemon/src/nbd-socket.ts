@@ -5,7 +5,7 @@
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimedSocket } from "@blksnap/api-server";
-import type { Driver } from "@blksnap/driver";
+import type { Driver, DriverExport } from "@blksnap/driver";
 import { Reception } from "@blksnap/nbd";
 import { listenLocal } from "@blksnap/uring";
 import type { Logger } from "pino";
@@ -25,59 +25,67 @@ export interface NbdSocketOptions {
 export class NbdSocket {
   readonly #options: NbdSocketOptions;
   readonly #closing = new AbortController();
-  readonly #serving: Promise<void>;
+  readonly #socketPath: string;
+  #retrying: Promise<void> = Promise.resolve();
   #socket: ClaimedSocket | undefined;
-  #reception: { close(): Promise<void> } | undefined;
+  #reception: Reception<DriverExport> | undefined;
 
-  /** Serves as soon as it can. */
-  constructor(options: NbdSocketOptions) {
+  private constructor(options: NbdSocketOptions) {
     this.#options = options;
-    this.#serving = this.#serve();
+    this.#socketPath = join(dirname(options.controlSocketPath), "nbd.sock");
+  }
+
+  /** Serves from now on, or as soon as it can. */
+  static async start(options: NbdSocketOptions): Promise<NbdSocket> {
+    const socket = new NbdSocket(options);
+    const problem = await socket.#listen();
+    if (problem !== undefined) {
+      const { logger } = options;
+      logger.warn({ socketPath: socket.#socketPath, err: problem }, "no export over NBD yet");
+      socket.#retrying = socket.#retry();
+    }
+    return socket;
   }
 
   /** Takes no more connections. Those that there are end with their devices. */
   async close(): Promise<void> {
     this.#closing.abort();
-    await this.#serving;
+    await this.#retrying;
     this.#options.exports.socketPath = undefined;
     await this.#socket?.release();
     await this.#reception?.close();
   }
 
-  async #serve(): Promise<void> {
-    const { controlSocketPath, logger } = this.#options;
+  async #retry(): Promise<void> {
     const { signal } = this.#closing;
-    const socketPath = join(dirname(controlSocketPath), "nbd.sock");
-    for (let isFirst = true; !signal.aborted; isFirst = false) {
-      try {
-        await this.#listen(socketPath);
-        logger.info({ socketPath }, "exporting over NBD");
-        return;
-      } catch (error) {
-        if (isFirst) logger.warn({ socketPath, err: error }, "no export over NBD yet");
-      }
+    while (!signal.aborted) {
       await sleep(RETRY_MS, undefined, { signal, ref: false }).catch(() => undefined);
+      if (signal.aborted || (await this.#listen()) === undefined) return;
     }
   }
 
-  async #listen(socketPath: string): Promise<void> {
+  /** @returns why it does not */
+  async #listen(): Promise<unknown> {
     const { exports, logger } = this.#options;
     const { claimSocket } = await import("@blksnap/api-server");
-    let reception: Reception<NonNullable<ReturnType<typeof exports.find>>> | undefined;
+    const made: Reception<DriverExport>[] = [];
     try {
-      this.#socket = await claimSocket(socketPath, GROUP, async (path) => {
-        reception = new Reception({
+      this.#socket = await claimSocket(this.#socketPath, GROUP, async (path) => {
+        const reception = new Reception({
           listenFd: listenLocal(path, MODE),
           exports,
           serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
           onError: (error) => logger.warn({ err: error }, "NBD"),
         });
+        made.push(reception);
       });
     } catch (error) {
-      await reception?.close();
-      throw error;
+      for (const reception of made) await reception.close();
+      return error;
     }
-    this.#reception = reception;
-    exports.socketPath = socketPath;
+    [this.#reception] = made;
+    exports.socketPath = this.#socketPath;
+    logger.info({ socketPath: this.#socketPath }, "exporting over NBD");
+    return undefined;
   }
 }

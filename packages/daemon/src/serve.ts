@@ -53,12 +53,13 @@ export async function serve(
       link,
       isGoingDown,
     });
-    const server = await startServer(values, driver, operations, logger);
-    const nbd = new NbdSocket({
+    // First: who finds the daemon serving finds its exports, too.
+    const nbd = await NbdSocket.start({
       controlSocketPath: socketPathOf(values),
       exports: driver.nbd,
       logger,
     });
+    const server = await startServer(values, driver, operations, logger);
     link?.serving();
     link?.onEnd((signal) => operations.onSignal(signal));
     link?.onLost(() => onSupervisorLost(operations, logger));

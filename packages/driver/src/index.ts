@@ -1,5 +1,6 @@
 export { Driver, type DriverOptions } from "./driver.js";
 export { type DeviceInUse, describeInUse } from "./in-use.js";
+export type { DriverExport } from "./nbd-exports.js";
 export type { TrackingParameters } from "./parameters.js";
 export {
   type BlockDeviceFacts,

@@ -30,7 +30,7 @@ export function ublkDevices() {
 }
 
 function stateFiles() {
-  const beside = new Set([basename(SOCKET_PATH), basename(STATE_FOLDER)]);
+  const beside = new Set([basename(SOCKET_PATH), "nbd.sock", basename(STATE_FOLDER)]);
   return [
     ...list(dirname(SOCKET_PATH)).filter((name) => !beside.has(name)),
     // A lock's file stays: another daemon may hold it the moment it is let go. What the next daemon continues

@@ -1,0 +1,288 @@
+/** NBD connections of a front and of an image, on a real ring, with files in memory in place of devices. */
+import { closeSync, ftruncateSync, mkdtempSync, readSync, rmSync, writeSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MessageChannel } from "node:worker_threads";
+import { CbtMap, DiffAreaMap } from "@blksnap/engine";
+import {
+  createMemoryFile,
+  listenLocal,
+  MappedMemory,
+  PromiseRing,
+  prepareAccept,
+  Reactor,
+} from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { native } from "../../uring/dist/native.js";
+import { carryOutArea } from "../dist/area-requests.js";
+import { IoTicker } from "../dist/io-ticker.js";
+import type { ReactorNotice } from "../dist/messages.js";
+import { TrackedDevice } from "../dist/tracked-device.js";
+
+const MIB = 2 ** 20;
+const BLOCK = 65_536;
+const AREA = "11111111-1111-4111-8111-111111111111";
+const GEOMETRY = {
+  capacityBytes: 4 * MIB,
+  logicalBlockBytes: 512,
+  chunkShift: 18,
+  blockShift: 12,
+};
+const PARAMS = {
+  capacityBytes: GEOMETRY.capacityBytes,
+  logicalBlockBytes: 512,
+  physicalBlockBytes: 512,
+  ioMinBytes: 512,
+  ioOptBytes: 0,
+  readOnly: true,
+  rotational: false,
+  volatileCache: false,
+  fua: false,
+  discardMaxBytes: 0,
+  discardGranularityBytes: 0,
+  writeZeroesMaxBytes: 0,
+};
+const READ = 0;
+const BLOCK_STATUS = 7;
+const EAGAIN = "EAGAIN";
+
+function file(name: string, lengthBytes: number): number {
+  const fd = createMemoryFile(name);
+  ftruncateSync(fd, lengthBytes);
+  return fd;
+}
+
+/** A tracked device that has been written to, once before its take. */
+class World {
+  readonly errors: unknown[] = [];
+  readonly original: number = file("original", GEOMETRY.capacityBytes);
+  readonly reactor: Reactor;
+  readonly device: TrackedDevice;
+  readonly #port = new MessageChannel();
+
+  constructor() {
+    this.reactor = new Reactor({
+      wakeFd: native.eventFd(0, 0o2000000),
+      port: this.#port.port2,
+      onMessage: () => undefined,
+      onError: (error) => this.errors.push(error),
+    });
+    const settings = {
+      index: 0,
+      imageDepth: 4,
+      ioTimeoutMs: 10_000,
+      ringEntries: 256,
+      heartbeat: new SharedArrayBuffer(4),
+    };
+    const ticker = new IoTicker(this.reactor, settings.ioTimeoutMs);
+    const notify = (notice: ReactorNotice): void => {
+      if (notice.notice === "error") this.errors.push(notice.message);
+    };
+    writeSync(this.original, Buffer.alloc(GEOMETRY.capacityBytes, 7), 0, MIB * 4, 0);
+    const lengthBytes = CbtMap.byteLength(GEOMETRY.capacityBytes, 16);
+    const cbt = file("cbt", lengthBytes);
+    CbtMap.create(MappedMemory.file(cbt, 0, lengthBytes).buffer, {
+      capacityBytes: GEOMETRY.capacityBytes,
+      blockShift: 16,
+      generation: new Uint8Array(16),
+    });
+    const request = {
+      type: "attach" as const,
+      tracker: 1,
+      queue: { charFd: file("ublkc", MIB), queueDepth: 4, maxIoBytes: BLOCK },
+      originalFd: this.original,
+      isBlock: false,
+      geometry: GEOMETRY,
+      cbt: { fd: cbt, lengthBytes },
+      area: undefined,
+    };
+    this.device = new TrackedDevice(this.reactor, settings, request, ticker, notify);
+  }
+
+  take(): void {
+    const mapBytes = DiffAreaMap.byteLength(GEOMETRY);
+    this.device.prepareArea({
+      id: AREA,
+      map: { fd: file("map", mapBytes), lengthBytes: mapBytes },
+      storeCount: 1,
+      storeFds: [file("store", MIB)],
+      extents: [0, 4],
+      lowWaterSlots: 1,
+      wantedSlots: 2,
+      wantedSlotsMax: 2,
+      slotBytes: 2 ** GEOMETRY.chunkShift,
+      overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
+    });
+    this.device.hold(10_000, () => undefined);
+    this.device.switchAndRelease(AREA);
+  }
+
+  /** Turns of the reactor, of which each brings something, until it is so. */
+  until(isSo: () => boolean): void {
+    while (!isSo()) this.reactor.turn();
+  }
+
+  serve(fd: number, area: string | null, contexts: string[] = []): boolean {
+    const told: boolean[] = [];
+    const given = { structured: true, contexts, received: new Uint8Array(0) };
+    this.device.serveNbd(
+      { type: "serveNbd", tracker: 1, area, params: PARAMS, fd, ...given },
+      (isServed) => told.push(isServed),
+    );
+    this.until(() => told.length > 0);
+    return told[0] === true;
+  }
+
+  ask(type: "dropArea" | "closeArea"): unknown[] {
+    const answers: unknown[] = [];
+    const request = { type, tracker: 1, area: AREA };
+    carryOutArea(
+      this.device,
+      request,
+      (answer) => answers.push(answer),
+      () => true,
+    );
+    return answers;
+  }
+
+  close(): void {
+    this.#port.port1.close();
+  }
+}
+
+/** Two ends of a connection. What comes is only read by received(). */
+class Pair {
+  readonly serverFd: number;
+  readonly #world: World;
+  readonly #socket: Socket;
+  readonly #fd: number;
+
+  private constructor(world: World, serverFd: number, socket: Socket) {
+    this.#world = world;
+    this.serverFd = serverFd;
+    this.#socket = socket;
+    this.#fd = (socket as unknown as { _handle: { fd: number } })._handle.fd;
+  }
+
+  static async make(world: World): Promise<Pair> {
+    const folder = mkdtempSync(join(tmpdir(), "nbd-"));
+    const ring = new PromiseRing();
+    try {
+      const path = join(folder, "s");
+      const listenFd = listenLocal(path, 0o600);
+      const socket = connect(path);
+      socket.pause();
+      await new Promise((done) => socket.once("connect", done));
+      const fd = await ring.submit((on, low, high) => prepareAccept(on, listenFd, low, high));
+      closeSync(listenFd);
+      return new Pair(world, fd, socket);
+    } finally {
+      ring.close();
+      rmSync(folder, { recursive: true });
+    }
+  }
+
+  send(type: number, offset: number, length: number): void {
+    const request = Buffer.alloc(28);
+    request.writeUInt32BE(0x25609513);
+    request.writeUInt16BE(type, 6);
+    request.writeBigUInt64BE(1n, 8);
+    request.writeUInt32BE(offset, 20);
+    request.writeUInt32BE(length, 24);
+    writeSync(this.#fd, request);
+  }
+
+  /** So many bytes, or those until the end. */
+  received(bytes: number): Buffer {
+    const all = Buffer.alloc(bytes);
+    let have = 0;
+    let isOver = false;
+    this.#world.until(() => {
+      try {
+        const count = readSync(this.#fd, all, have, bytes - have, null);
+        have += count;
+        isOver = count === 0;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== EAGAIN) throw error;
+      }
+      return isOver || have === bytes;
+    });
+    return all.subarray(0, have);
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}
+
+const CHUNK_HEADER = 20;
+
+test("an image and its front are read, and its end ends its connections", async () => {
+  const world = new World();
+  world.device.engine.markDirty(BLOCK, 2 * BLOCK);
+  world.take();
+  const image = await Pair.make(world);
+  const contexts = ["base:allocation", "qemu:dirty-bitmap:since-0"];
+  assert.ok(world.serve(image.serverFd, AREA, contexts));
+  image.send(READ, 4096, 8192);
+  const reply = image.received(CHUNK_HEADER + 8 + 8192);
+  assert.is(reply.readUInt16BE(4), 1, "in one chunk");
+  assert.ok(reply.subarray(CHUNK_HEADER + 8).equals(Buffer.alloc(8192, 7)));
+  assert.is(world.device.counters().image.readBytes, 8192);
+
+  image.send(BLOCK_STATUS, 0, 8 * BLOCK);
+  const status = image.received(CHUNK_HEADER + 4 + 8 + CHUNK_HEADER + 4 + 3 * 8);
+  const dirty = status.subarray(-24);
+  const words = Array.from({ length: 6 }, (_, at) => dirty.readUInt32BE(at * 4));
+  assert.equal(words, [BLOCK, 0, 2 * BLOCK, 1, 5 * BLOCK, 0]);
+
+  const front = await Pair.make(world);
+  assert.ok(world.serve(front.serverFd, null));
+  front.send(READ, 0, 4096);
+  assert.ok(front.received(CHUNK_HEADER + 8 + 4096).subarray(-4096).equals(Buffer.alloc(4096, 7)));
+
+  assert.equal(world.ask("dropArea"), [undefined]);
+  image.send(READ, 0, 4096);
+  const failed = image.received(CHUNK_HEADER + 6);
+  assert.is(failed.readUInt16BE(6), 0x8001, "an error by protocol");
+  const closed = world.ask("closeArea");
+  world.until(() => closed.length > 0);
+  assert.equal(closed, [{ isLate: false }]);
+  assert.is(image.received(1).length, 0);
+  const late = await Pair.make(world);
+  assert.not.ok(world.serve(late.serverFd, AREA));
+  closeSync(late.serverFd);
+
+  let isEnded = false;
+  world.device.awaitFrontEnd(() => {
+    isEnded = true;
+  });
+  world.until(() => isEnded);
+  assert.is(front.received(1).length, 0);
+  assert.equal(world.errors, []);
+  for (const one of [image, front, late]) one.close();
+  world.close();
+});
+
+test("a client that takes no replies does not hold up the end of its image", async () => {
+  const world = new World();
+  world.take();
+  const pair = await Pair.make(world);
+  assert.ok(world.serve(pair.serverFd, AREA));
+  for (let at = 0; at < 64; at++) pair.send(READ, 0, MIB);
+  // What its socket holds, and what the server may have for it, is full at some time.
+  const { image } = world.device.counters();
+  assert.is(image.reads, 0);
+  world.until(() => world.device.counters().image.reads > 8);
+  world.ask("dropArea");
+  const closed = world.ask("closeArea");
+  world.until(() => closed.length > 0);
+  assert.equal(closed, [{ isLate: false }]);
+  assert.equal(world.errors, []);
+  pair.close();
+  world.close();
+});
+
+test.run();
