@@ -241,7 +241,12 @@ test("an image and its front are read, and its end ends its connections", async 
   const front = await Pair.make(world);
   assert.ok(world.serve(front.serverFd, null));
   front.send(READ, 0, 4096);
-  assert.ok(front.received(CHUNK_HEADER + 8 + 4096).subarray(-4096).equals(Buffer.alloc(4096, 7)));
+  assert.ok(
+    front
+      .received(CHUNK_HEADER + 8 + 4096)
+      .subarray(-4096)
+      .equals(Buffer.alloc(4096, 7)),
+  );
 
   assert.equal(world.ask("dropArea"), [undefined]);
   image.send(READ, 0, 4096);
