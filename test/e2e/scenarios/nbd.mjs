@@ -64,8 +64,9 @@ test("an image is copied, what has changed is told, and its readers end with it"
 
   const reader = await NbdClient.connect(uri);
   const reads = Array.from({ length: 16 }, (_, at) => reader.read(at * MIB, MIB));
+  const settled = Promise.allSettled(reads);
   await destroy();
-  await Promise.allSettled(reads);
+  await settled;
   const late = await reader.read(0, 4096).then(
     () => undefined,
     (error) => error.code,
