@@ -156,7 +156,8 @@ export class FakeMachine {
       snapshotInfo: async () => {
         const image = this.snapshotId === null ? null : this.image;
         const error_code = this.errorCode;
-        return { device, front, image, error_code, snapshot_id: this.snapshotId };
+        const told = { device, front, image, nbd_uri: null };
+        return { ...told, error_code, snapshot_id: this.snapshotId };
       },
       snapshotCreate: async ({ readOnlyImages = false }) => {
         this.isReadOnly = readOnlyImages;
