@@ -35,6 +35,7 @@ test("each verb's JSON has units in its names", async () => {
   await json("snapshot_take", ...snapshot);
   await json("snapshot_info", ...device);
   await json("snapshot_collect");
+  await json("nbd", "list");
   await json("cbtinfo", ...device);
   await json("readcbtmap", ...device, "-f", join(dir, "map"));
   const { ranges } = await json("diff", ...device, "--since", "0");
