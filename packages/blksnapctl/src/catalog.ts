@@ -226,7 +226,7 @@ const snapshotVerbs: readonly Verb[] = [
     },
     examples: [
       ["mount -o ro $(blksnapctl snapshot_info -d /dev/sdb -f image) /mnt/image", "use an image"],
-      ["nbdcopy $(blksnapctl snapshot_info -d /dev/sdb -f nbd_uri) sdb.img", "copy it over NBD"],
+      ["blksnapctl snapshot_info -d /dev/sdb -f nbd_uri", "its address for nbdcopy, qemu-img"],
     ],
     load: async () => (await snapshots()).info,
   },
