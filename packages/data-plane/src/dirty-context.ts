@@ -8,7 +8,7 @@ import { REACTOR_TURN_UNITS } from "./turns.js";
 
 const PREFIX = "qemu:dirty-bitmap:since-";
 
-export class DirtyContext implements MetaContext {
+class DirtyContext implements MetaContext {
   readonly name: string;
   /** An answer is made in one turn. */
   readonly reachBytes: number;
