@@ -31,7 +31,16 @@ const ALLOWED = {
     ...["nbd", "ublk", "uring", "engine", "diff-storage", "linux-block", "journal", "errors"],
   ],
   driver: [
-    ...["data-plane", "nbd", "ublk", "uring", "engine", "diff-storage", "linux-block", "event-queue"],
+    ...[
+      "data-plane",
+      "nbd",
+      "ublk",
+      "uring",
+      "engine",
+      "diff-storage",
+      "linux-block",
+      "event-queue",
+    ],
     ...["journal", "api", "errors"],
   ],
   "api-server": ["api", "errors"],
