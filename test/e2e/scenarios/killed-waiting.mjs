@@ -52,11 +52,15 @@ function nameOf(pid) {
   }
 }
 
-/** What is written stays in the page cache, however long it lies there, until somebody asks for it. */
+/**
+ * What is written stays in the page cache, however long it lies there, until somebody asks for it. An hour and not
+ * "never": with 0, what is first written to a new device wakes its writeback at once (fs/fs-writeback.c,
+ * wb_wakeup_delayed), which goes by a threshold for the device that is next to nothing (wb_over_bg_thresh).
+ */
 function stopWriteback(t) {
   const before = readFileSync(WRITEBACK_INTERVAL, "utf8");
   t.defer(() => writeFileSync(WRITEBACK_INTERVAL, before));
-  writeFileSync(WRITEBACK_INTERVAL, "0");
+  writeFileSync(WRITEBACK_INTERVAL, String(100 * 3600));
 }
 
 /** Kills the daemon: it must end with the disk as it is, and another one must serve what it has served. */
