@@ -10,7 +10,7 @@ import { type MappedNode, mappedNodeOf } from "./mapped-node.js";
 export interface LiveNode {
   /** "major:minor". */
   readonly number: string;
-  /** At attach; it may be renamed. */
+  /** See Splice.noteName(). */
   readonly name: string;
   /** Empty where it has none. */
   readonly uuid: string;
@@ -32,6 +32,9 @@ export type SpliceState = "making" | "on" | "ending" | "lost";
 export class Splice {
   node: LiveNode;
   state: SpliceState = "making";
+  /** Another program made it lead elsewhere. */
+  isTaken = false;
+  #why: string | undefined;
   /** "major:minor" of the front; a front that has ended does not know its own. */
   front = "";
 
@@ -41,6 +44,11 @@ export class Splice {
 
   static onRecord({ live }: { readonly live?: LiveNode }): Splice | undefined {
     return live === undefined ? undefined : new Splice(live);
+  }
+
+  /** In words, why it is lost. */
+  get why(): string | undefined {
+    return this.state === "lost" ? this.#why : undefined;
   }
 
   /** For messages, and for users to name it by. */
@@ -58,11 +66,26 @@ export class Splice {
   }
 
   /** The node as it is now; undefined where it is gone, and another one may have its number. */
-  present(sysfs?: string): MappedNode | undefined {
-    const { number, name, uuid } = this.node;
-    const found = mappedNodeOf(number, sysfs);
-    if (found === undefined || found.uuid !== uuid) return undefined;
-    return uuid === "" && found.name !== name ? undefined : found;
+  present(sysfs = "/sys"): MappedNode | undefined {
+    const found = mappedNodeOf(this.node.number, sysfs);
+    return found !== undefined && this.#isIt(found, sysfs) ? found : undefined;
+  }
+
+  /** What leads to the front by the same link is the same node, whatever it is called by now. */
+  #isIt({ number, name, uuid, slaves }: MappedNode, sysfs: string): boolean {
+    const { node } = this;
+    if (uuid === node.uuid && (uuid !== "" || name === node.name)) return true;
+    return node.link !== undefined && linkOf(number, slaves[0] ?? "", sysfs) === node.link;
+  }
+
+  /** Follows a node that was renamed. Answers whether it was. */
+  noteName(sysfs?: string): boolean {
+    const found = this.state === "on" ? this.present(sysfs) : undefined;
+    if (found === undefined) return false;
+    const { name, uuid } = found;
+    if (name === this.node.name && uuid === this.node.uuid) return false;
+    this.node = { ...this.node, name, uuid };
+    return true;
   }
 
   /**
@@ -72,28 +95,41 @@ export class Splice {
    */
   noteLink(front: number, sysfs = "/sys"): void {
     const { link: _, ...node } = this.node;
-    const link = linkOf(node.number, front, sysfs);
+    const link = linkOf(node.number, `ublkb${front}`, sysfs);
     this.node = link === undefined ? node : { ...node, link };
   }
 
   /** Whether the node has led to the front /dev/ublkbN since noteLink(), and to nothing else. */
-  leadsTo(front: number, sysfs = "/sys"): boolean {
-    const { slaves = [] } = this.present(sysfs) ?? {};
-    if (slaves.length !== 1 || slaves[0] !== `ublkb${front}`) return false;
+  leadsTo(front: number, sysfs?: string): boolean {
+    return this.#whyNot(front, sysfs) === undefined;
+  }
+
+  #whyNot(front: number, sysfs = "/sys"): string | undefined {
+    const { slaves } = this.present(sysfs) ?? {};
+    if (slaves === undefined) return "it was removed";
+    const name = `ublkb${front}`;
+    if (slaves.length !== 1 || slaves[0] !== name) return "another program gave it another table";
     const { number, link } = this.node;
-    return link !== undefined && linkOf(number, front, sysfs) === link;
+    const isSame = link !== undefined && linkOf(number, name, sysfs) === link;
+    return isSame ? undefined : "another program gave it another table for some time";
   }
 
   /** Answers whether it was lost just now. A loss stays: what was written meanwhile is not known. */
   noteLoss(front: number, sysfs?: string): boolean {
     if (this.state !== "on" || this.leadsTo(front, sysfs)) return false;
-    this.state = "lost";
+    this.lose(this.#whyNot(front, sysfs) ?? "it led elsewhere for a moment");
+    this.isTaken = true;
     return true;
+  }
+
+  lose(why: string): void {
+    this.state = "lost";
+    this.#why = why;
   }
 }
 
 /** As text: inodes of sysfs have 64 bits. */
-function linkOf(number: string, front: number, sysfs: string): string | undefined {
-  const path = `${sysfs}/dev/block/${number}/slaves/ublkb${front}`;
+function linkOf(number: string, slave: string, sysfs: string): string | undefined {
+  const path = `${sysfs}/dev/block/${number}/slaves/${slave}`;
   return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino.toString();
 }

@@ -18,6 +18,7 @@ import { LinuxBlockError } from "../errors.js";
 import { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./dmsetup.js";
 import { withGroupLock } from "./lvm-lock.js";
 import { type MappedNode, mappedNodeOf, mappedNodes } from "./mapped-node.js";
+import { growthOf } from "./table-growth.js";
 
 /** Targets without a state of their own: two tables that lead to the same sectors do not disturb each other. */
 const CLONABLE: ReadonlySet<string> = new Set(["linear", "striped"]);
@@ -131,21 +132,35 @@ export class DeviceMapper {
     await this.#load(number, `0 ${sectors} linear ${layer} 0`);
   }
 
+  /**
+   * Whether prepareReturn() and exchange() can be expected to succeed.
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED, DEVICE_NOT_FOUND: it says why not
+   */
+  async assertReturnable(number: string, layer: string, clone: string): Promise<void> {
+    if ((await this.#tableOf(clone)) === "") throw withoutTable(clone);
+    const isOurs = await this.hasOursWaiting(number, layer, clone);
+    await this.assertUnchanging(number, isOurs);
+  }
+
   /** Loads the table of a clone for its node. @throws LinuxBlockError DEVICE_MAPPER_FAILED */
   async prepareReturn(number: string, clone: string): Promise<void> {
     const table = await this.#table(clone);
-    if (table === "") throw new LinuxBlockError("DEVICE_NOT_FOUND", `${clone} has no table`);
+    if (table === "") throw withoutTable(clone);
     await this.#load(number, table);
   }
 
   /** A change that another program has begun, such as one of LVM, is not interrupted. */
   async #load(number: string, table: string): Promise<void> {
-    const isWaiting = (await this.#table(number, "--inactive")) !== "";
-    if (isWaiting || this.node(number)?.isSuspended === true) {
-      const what = `the node ${number} is suspended, or has a table in waiting`;
-      throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
-    }
+    await this.assertUnchanging(number);
     await this.#run(["load", ...wordsOf(number)], { input: table });
+  }
+
+  /** @throws LinuxBlockError DEVICE_MAPPER_FAILED */
+  async assertUnchanging(number: string, mayWait = false): Promise<void> {
+    const isWaiting = !mayWait && (await this.#table(number, "--inactive")) !== "";
+    if (!isWaiting && this.node(number)?.isSuspended !== true) return;
+    const what = `the node ${number} is suspended, or has a table in waiting`;
+    throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
   }
 
   /**
@@ -186,6 +201,22 @@ export class DeviceMapper {
     return (await this.#table(one)) === (await this.#table(other));
   }
 
+  /** Whether a node leads to the data of its clone, and perhaps to more behind it. */
+  async growthOf(number: string, clone: string): Promise<"same" | "grown" | undefined> {
+    return growthOf(await this.#tableOf(number), await this.#tableOf(clone));
+  }
+
+  /**
+   * One that is gone already is no error.
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: there is one of this name, or it is too long
+   */
+  async rename(number: string, name: string): Promise<void> {
+    const before = this.node(number)?.name;
+    if (before === undefined || before === name) return;
+    // The kernel renames only what it is given the name of, not what has a number.
+    await this.#run(["rename", "--noudevsync", before, name]);
+  }
+
   /** One that is gone already is no error. @throws LinuxBlockError DEVICE_MAPPER_FAILED: it is in use */
   async remove(number: string): Promise<void> {
     if (this.node(number) === undefined) return;
@@ -205,6 +236,10 @@ export class DeviceMapper {
 function isLinear(line: string, layer: string): boolean {
   const [start, , type, device, offset] = line.split(" ");
   return start === "0" && type === "linear" && device === layer && offset === "0";
+}
+
+function withoutTable(number: string): LinuxBlockError {
+  return new LinuxBlockError("DEVICE_NOT_FOUND", `${number} has no table`);
 }
 
 function notClonable(what: string): LinuxBlockError {

@@ -14,8 +14,9 @@ function world() {
   mkdirSync(join(folder, "dm"), { recursive: true });
   mkdirSync(join(folder, "slaves"));
   const files = { dev: "254:3", size: "1000", ro: "0", "dm/name": "vg-data", "dm/uuid": "LVM-x" };
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), `${text}\n`);
-  return { sysfs, slave: (name: string) => join(folder, "slaves", name) };
+  const set = (name: string, text: string) => writeFileSync(join(folder, name), `${text}\n`);
+  for (const [name, text] of Object.entries(files)) set(name, text);
+  return { sysfs, set, slave: (name: string) => join(folder, "slaves", name) };
 }
 
 test("a front counts as under its node from when a table leads to it", () => {
@@ -33,6 +34,42 @@ test("a front counts as under its node from when a table leads to it", () => {
   assert.not(splice.leadsTo(0, sysfs), "another table leads elsewhere, too");
 });
 
+test("a node that is renamed is the same one, and goes by its new name", () => {
+  for (const uuid of ["LVM-x", ""]) {
+    const { sysfs, set, slave } = world();
+    set("dm/uuid", uuid);
+    const splice = new Splice({ ...NODE, uuid });
+    symlinkSync("../ublkb0", slave("ublkb0"));
+    splice.noteLink(0, sysfs);
+    splice.state = "on";
+    assert.not(splice.noteName(sysfs));
+    set("dm/name", "vg-archive");
+    assert.not(splice.noteLoss(0, sysfs));
+    assert.is(splice.present(sysfs)?.name, "vg-archive");
+    assert.ok(splice.noteName(sysfs));
+    assert.not(splice.noteName(sysfs), "told once");
+    assert.is(splice.node.name, "vg-archive");
+    rmSync(slave("ublkb0"));
+    assert.ok(splice.present(sysfs) !== undefined, "it is known without the link, too");
+  }
+});
+
+test("another node with the number is not taken for one that was renamed", () => {
+  const { sysfs, set, slave } = world();
+  set("dm/uuid", "");
+  const splice = new Splice({ ...NODE, uuid: "" });
+  symlinkSync("../ublkb0", slave("ublkb0"));
+  splice.noteLink(0, sysfs);
+  splice.state = "on";
+  set("dm/name", "another");
+  symlinkSync("../ublkb0", slave("next"));
+  rmSync(slave("ublkb0"));
+  renameSync(slave("next"), slave("ublkb0"));
+  assert.not(splice.noteName(sysfs));
+  assert.ok(splice.noteLoss(0, sysfs));
+  assert.is(splice.why, "it was removed");
+});
+
 test("a front that was away and is back is a loss", () => {
   const { sysfs, slave } = world();
   const splice = new Splice(NODE);
@@ -47,6 +84,7 @@ test("a front that was away and is back is a loss", () => {
   assert.ok(splice.noteLoss(0, sysfs));
   assert.is(splice.state, "lost");
   assert.not(splice.noteLoss(0, sysfs), "told once");
+  assert.is(splice.why, "another program gave it another table for some time");
 });
 
 test.run();

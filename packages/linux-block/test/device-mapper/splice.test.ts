@@ -116,6 +116,36 @@ test("a splice is one linear target of the whole size, a return the clone's tabl
   assert.not(await mapper.isLinearOn("254:9", LAYER), "of a node that is gone");
 });
 
+test("a return can be expected unless another program changes the node", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`);
+  const { mapper } = world;
+  const check = () => mapper.assertReturnable("254:3", LAYER, "254:7");
+  assert.match((await failureOf(check())).message, /254:7 has no table/);
+  world.add("254:7", "vg-data-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
+  await check();
+  // One of ours is dropped by the return itself.
+  world.waiting.set("254:3", `0 1000 linear ${LAYER} 0`);
+  await check();
+  world.waiting.set("254:3", "0 2000 linear 8:0 2048");
+  assert.match((await failureOf(check())).message, /another program changes it/);
+  world.waiting.clear();
+  world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`, "1");
+  assert.match((await failureOf(check())).message, /is suspended/);
+  assert.not(world.asked.some((one) => !one.startsWith("table")));
+});
+
+test("a node is renamed by its name: the kernel renames none by its number", async () => {
+  const world = new World();
+  world.add("254:7", "old-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
+  const { mapper } = world;
+  await mapper.rename("254:7", "old-blksnap");
+  await mapper.rename("254:9", "new-blksnap");
+  assert.equal(world.asked, []);
+  await mapper.rename("254:7", "new-blksnap");
+  assert.equal(world.asked, ["rename --noudevsync old-blksnap new-blksnap"]);
+});
+
 test("what LVM or md has made its own is known", () => {
   const world = new World();
   world.add("254:3", "luks", "CRYPT-x", "0 1000 linear 8:0 0");

@@ -1,0 +1,40 @@
+/** Whether a table leads to the same data as an earlier one, and perhaps to more behind it. */
+
+interface Segment {
+  readonly start: number;
+  readonly sectors: number;
+  /** The type and where it leads to. A longer segment of the same leads to the same at first. */
+  readonly leadsTo: string;
+}
+
+/** Their segments are mapped without a state of their own. */
+const MAPPED: ReadonlySet<string> = new Set(["linear", "striped"]);
+
+/** Undefined where it leads elsewhere, or to less. @param now, before: as dmsetup prints them */
+export function growthOf(now: string, before: string): "same" | "grown" | undefined {
+  if (before === "") return undefined;
+  if (now === before) return "same";
+  const [after, first] = [segmentsOf(now), segmentsOf(before)];
+  const isKept = first.every((segment, index) => {
+    const other = after[index];
+    if (other === undefined || !isSameStart(other, segment)) return false;
+    const isLast = index === first.length - 1;
+    return isLast ? other.sectors >= segment.sectors : other.sectors === segment.sectors;
+  });
+  return isKept && after.every(isMapped) ? "grown" : undefined;
+}
+
+function segmentsOf(table: string): Segment[] {
+  return table.split("\n").map((line) => {
+    const [start, sectors, ...leadsTo] = line.trim().split(" ");
+    return { start: Number(start), sectors: Number(sectors), leadsTo: leadsTo.join(" ") };
+  });
+}
+
+function isSameStart(one: Segment, other: Segment): boolean {
+  return one.start === other.start && one.leadsTo === other.leadsTo;
+}
+
+function isMapped({ leadsTo }: Segment): boolean {
+  return MAPPED.has(leadsTo.split(" ")[0] ?? "");
+}
