@@ -17,6 +17,12 @@ type Row<Of> = readonly [
 
 const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
   ["front_live", "0: another program has ended the front.", "gauge", (of) => Number(of.front_live)],
+  [
+    "splice_lost",
+    "1: its node does not lead to the front any more, and writes were missed.",
+    "gauge",
+    ({ splice }) => Number(splice?.state === "lost"),
+  ],
   ["front_capacity_bytes", "Size of the front.", "gauge", (of) => of.capacity_bytes],
   [
     "tracker_persistence_failed",

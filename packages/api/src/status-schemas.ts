@@ -29,12 +29,29 @@ const ioCounters = record({
   errors: is.count,
 });
 
+/** How the front stands under a node that is in use; null for kind front. */
+const splice = {
+  anyOf: [
+    record({
+      node: { ...is.text, description: "the users' node, by its present name" },
+      state: {
+        type: "string",
+        enum: ["making", "on", "ending", "lost"],
+        description: "lost: the node does not lead to the front any more, and writes were missed",
+      },
+      why: { ...is.textOrNull, description: "why it is lost; what to do is detach and attach" },
+    }),
+    { type: "null" },
+  ],
+} as const;
+
 export const trackerStatus = record({
   device: is.text,
   device_number: is.textOrNull,
   front: is.text,
   front_live: { ...is.flag, description: "false: another program has ended it; detach the device" },
   attach_kind: { type: "string", enum: ["front", "live"] },
+  splice,
   capacity_bytes: { ...is.count, description: "at attach; the front keeps it" },
   original_capacity_bytes: { ...is.count, description: "what the original has now" },
   logical_block_bytes: is.count,

@@ -20,6 +20,7 @@ function counted(count: number, what: string): string {
 }
 
 const ENODEV = 19;
+const ESTALE = 116;
 const MORE_ROOM = "Destroy the snapshot, and take the next with a larger --limit";
 
 /** A write that is refused or kept waiting hurts the users of the front: that comes first. */
@@ -52,6 +53,10 @@ function lossTroubles(member: Member): Trouble[] {
     const what = "another program has ended the image, or the front before it";
     return [{ state: "LOST", what, hint: "Destroy the snapshot, and take another" }];
   }
+  if (member.error_code === -ESTALE) {
+    const what = "its node came to lead elsewhere, and old data was not kept; it gives EIO";
+    return [{ state: "LOST", what, hint: "Destroy the snapshot" }];
+  }
   const lost = `${formatBytes(member.lost_bytes, false)} of the image are lost`;
   const what = `${lost}: ${strerror(-member.error_code)}; it gives EIO there`;
   return [{ state: "LOST", what, hint: MORE_ROOM }];
@@ -62,7 +67,7 @@ export function troublesOf(
   tracker: TrackerStatus,
   snapshots: readonly SnapshotStatus[],
 ): readonly Trouble[] {
-  const { io, persistence, original_capacity_bytes, snapshot_id } = tracker;
+  const { io, persistence, original_capacity_bytes, snapshot_id, splice } = tracker;
   const snapshot = snapshots.find(({ id }) => id === snapshot_id);
   const member = snapshot?.devices.find(({ front }) => front === tracker.front);
   const troubles: Trouble[] = [];
@@ -70,6 +75,12 @@ export function troublesOf(
     const what = `another program has ended the front ${tracker.front}`;
     const hint = "Destroy its snapshot, detach the device and attach it again";
     troubles.push({ state: "ENDED", what, hint });
+  }
+  if (splice?.state === "lost") {
+    const why = splice.why === null ? "" : `: ${splice.why}`;
+    const what = `${splice.node} does not lead to the front any more${why}; writes were missed`;
+    const first = member === undefined ? "Detach it" : "Destroy its snapshot, detach it";
+    troubles.push({ state: "UNTRACKED", what, hint: `${first}, attach it, make a full backup` });
   }
   if (original_capacity_bytes === 0) {
     const hint = "Detach it; what was not written to it is lost";

@@ -9,6 +9,7 @@ const tracker = {
   device: "/dev/sdb",
   front,
   front_live: true,
+  splice: null,
   snapshot_id: "s",
   original_capacity_bytes: 1,
   error_code: 0,
@@ -70,6 +71,19 @@ test("an original that is gone, and tracking that is not kept", () => {
     found.map(({ state }) => state),
     ["GONE", "UNKEPT"],
   );
+});
+
+test("a live attach that lost its node says why, and what to do", () => {
+  const why = "another program gave it another table";
+  const splice = { node: "/dev/mapper/vg-data", state: "lost", why };
+  const [first, second] = troubles({ splice }, { error_code: -116 });
+  assert.equal([first?.state, second?.state], ["UNTRACKED", "LOST"]);
+  assert.match(first!.what, `/dev/mapper/vg-data does not lead to the front any more: ${why}`);
+  assert.match(first!.hint, "Destroy its snapshot, detach it, attach it, make a full backup");
+  assert.not.match(second!.hint, "--limit");
+  const [alone] = troubles({ splice, snapshot_id: null });
+  assert.match(alone!.hint, /^Detach it, attach it/);
+  assert.is(stateOf(troubles({ splice: { ...splice, state: "on", why: null } })), "ok");
 });
 
 test("a front that another program has ended comes first, and its image is no matter of room", () => {

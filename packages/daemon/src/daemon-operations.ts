@@ -12,8 +12,11 @@ export type Ending = "detach" | "keep" | "handOver";
 /** The part of the driver that is asked here. */
 export interface Devices {
   devicesInUse(): Promise<readonly DeviceInUse[]>;
-  /** Detaches what users need not let go of. Answers, in words, what stays. */
-  leadBack(): Promise<readonly string[]>;
+  /**
+   * Detaches what users need not let go of: all, or none. Answers, in words, what stays.
+   * @param eachAlone detaches all that can be, whatever stays
+   */
+  leadBack(eachAlone?: boolean): Promise<readonly string[]>;
   status(): Promise<{
     readonly trackers: readonly { readonly front: string; readonly image: string | null }[];
   }>;
@@ -94,8 +97,12 @@ export class DaemonOperations implements DaemonControl {
     const isGoingDown = (await this.#options.isGoingDown?.()) === true;
     const isSaid = this.#isTriedAgain;
     this.#isTriedAgain = isGoingDown;
-    // Nothing asks again while a system goes down, and file systems may be unmounted after us.
-    if (isGoingDown) setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
+    // Nothing asks again while a system goes down, and file systems may be unmounted after us. If we are killed
+    // before, users of what is attached live would wait for ever.
+    if (isGoingDown) {
+      await devices.leadBack(true);
+      setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
+    }
     if (isSaid && isGoingDown) return;
     const what = [describeInUse(inUse), ...stays].filter((text) => text !== "").join("; ");
     const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";

@@ -21,10 +21,14 @@ interface More {
 
 function operations(inUse: readonly DeviceInUse[], more: More = {}) {
   const log: string[] = [];
+  const asked: string[] = [];
   const options = {
     devices: {
       devicesInUse: async () => inUse,
-      leadBack: async () => more.stays ?? [],
+      leadBack: async (eachAlone = false) => {
+        asked.push(eachAlone ? "each alone" : "all or none");
+        return more.stays ?? [];
+      },
       status: async () => ({ trackers: [{ front: "/dev/ublkb0", image: "/dev/ublkb1" }] }),
     },
     logger: pino({ level: "info" }, { write: (line) => void log.push(line) }),
@@ -41,7 +45,7 @@ function operations(inUse: readonly DeviceInUse[], more: More = {}) {
     await new Promise((done) => setTimeout(done, 10));
     return ending;
   };
-  return { made, ended, log };
+  return { made, ended, log, asked };
 }
 
 async function codeOf(work: Promise<unknown>): Promise<[code: string, message: string]> {
@@ -108,6 +112,17 @@ test("while the system goes down a refused end comes as soon as nothing is in us
   made.onSignal("SIGTERM");
   assert.is(await made.ending, "detach");
   assert.is(log.join("").split("refused").length, 2, "said once");
+});
+
+test("nodes in use are led back one by one only while the system goes down", async () => {
+  const staying = operations([], { stays: ["one stays"] });
+  staying.made.onSignal("SIGTERM");
+  await staying.ended();
+  assert.equal(staying.asked, ["all or none"]);
+  const going = operations([front], { isGoingDown: async () => going.asked.length === 0 });
+  going.made.onSignal("SIGTERM");
+  await going.ended();
+  assert.equal(going.asked, ["each alone"]);
 });
 
 test("a system that stays up after all is not left", async () => {

@@ -90,12 +90,23 @@ export async function endAll(options: EndOptions): Promise<string[]> {
   return [...left.values()];
 }
 
-/** Detaches what is attached live, with its snapshots. Answers, in words, what stays. */
+interface LiveTrackers {
+  /** Changes nothing. @throws where a detach can be expected to fail */
+  assertMayLeave(tracker: Tracker): Promise<void>;
+  detach(tracker: Tracker, options: DetachOptions): Promise<void>;
+}
+
+/**
+ * Detaches what is attached live, with its snapshots: all, or where one of them may not leave, none. Answers, in
+ * words, what stays.
+ * @param eachAlone whether the others leave without one that stays
+ */
 export async function endLive(
   registry: Ends["registry"],
   locks: OperationLocks,
   snapshots: { destroy(snapshot: Snapshot): Promise<void> },
-  trackers: { detach(tracker: Tracker, options: DetachOptions): Promise<void> },
+  trackers: LiveTrackers,
+  eachAlone = false,
 ): Promise<string[]> {
   const options: Ends = {
     registry,
@@ -104,22 +115,37 @@ export async function endLive(
     detach: (tracker) => trackers.detach(tracker, {}),
   };
   const live = [...registry.trackers.values()].filter(({ splice }) => splice !== undefined);
-  const failures = await Promise.all(
-    live.map(async (tracker): Promise<string[]> => {
-      const what = `the detach of ${tracker.device}`;
-      try {
-        const snapshot = registry.snapshotOf(tracker);
-        if (snapshot !== undefined) {
-          await locks.run(locksOf(snapshot), { what }, () => endSnapshot(options, snapshot));
-        }
-        await locks.run([deviceLock(tracker)], { what }, () => endTracker(options, tracker));
-        return [];
-      } catch (error) {
-        return [(error as Error).message];
-      }
-    }),
-  );
-  return failures.flat();
+  const check = (tracker: Tracker) => {
+    const what = `the look at ${tracker.device}`;
+    return locks.run([deviceLock(tracker)], { what }, () => trackers.assertMayLeave(tracker));
+  };
+  const end = async (tracker: Tracker): Promise<void> => {
+    const what = `the detach of ${tracker.device}`;
+    const snapshot = registry.snapshotOf(tracker);
+    if (snapshot !== undefined) {
+      await locks.run(locksOf(snapshot), { what }, () => endSnapshot(options, snapshot));
+    }
+    await locks.run([deviceLock(tracker)], { what }, () => endTracker(options, tracker));
+  };
+  if (eachAlone) return failuresOf(live, end);
+  const refusals = await failuresOf(live, check);
+  if (refusals.length > 0) return refusals;
+  const ended: string[] = [];
+  for (const tracker of live) {
+    const [failure] = await failuresOf([tracker], end);
+    if (failure === undefined) ended.push(tracker.device);
+    else if (ended.length === 0) return [failure];
+    else return [`${failure} (detached before that: ${ended.join(", ")})`];
+  }
+  return [];
+}
+
+async function failuresOf<One>(
+  all: readonly One[],
+  work: (one: One) => Promise<void>,
+): Promise<string[]> {
+  const done = await Promise.allSettled(all.map(work));
+  return done.flatMap((one) => (one.status === "rejected" ? [(one.reason as Error).message] : []));
 }
 
 async function endSnapshot({ registry, ...options }: Ends, snapshot: Snapshot): Promise<void> {

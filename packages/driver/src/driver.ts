@@ -50,8 +50,9 @@ import { recoverAfterCrash } from "./recovery/after-crash.js";
 import { LateRecovery } from "./recovery/late-recovery.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
+import type { Snapshot } from "./snapshot/snapshot.js";
 import {
-  cbtState,
+  cbtInfo,
   driverStatus,
   driverVersion,
   type StatusSource,
@@ -64,6 +65,8 @@ import { named } from "./system/errors.js";
 import { LEAVE_PATIENCE_MS } from "./time-limits.js";
 import { assertFront } from "./tracker/front-state.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
+import { assertSpliced, nodeChanges } from "./tracker/splice-watch.js";
+import type { Tracker } from "./tracker/tracker.js";
 
 export type { DeviceInUse, DriverOptions };
 
@@ -96,6 +99,7 @@ export class Driver implements DriverControl {
       ports.blockDevices,
       () => this.#late.waiting.map(({ record }) => record),
       (tracker) => this.#reactorEvents.actOnUnclaimed(tracker),
+      () => this.#trackers.look(),
     );
     this.#operations = new Operations(this.#registry);
     this.nbd = new NbdExports(this.#registry, () => this.#context);
@@ -151,6 +155,7 @@ export class Driver implements DriverControl {
    */
   async leave(): Promise<void> {
     this.#late.stop();
+    this.#trackers.stopWatch();
     const { locks } = this.#operations;
     locks.close();
     await Promise.race([locks.idle(), sleep(LEAVE_PATIENCE_MS, undefined, { ref: false })]);
@@ -168,9 +173,14 @@ export class Driver implements DriverControl {
     }
   }
 
-  /** Detaches what is attached live: after an end its users would wait. Answers, in words, what stays. */
-  leadBack(): Promise<readonly string[]> {
-    return endLive(this.#registry, this.#operations.locks, this.#snapshots, this.#trackers);
+  /**
+   * Detaches what is attached live: after an end its users would wait. Where one may not leave all stay. Answers,
+   * in words, what stays.
+   * @param eachAlone detaches all that can be, whatever stays
+   */
+  leadBack(eachAlone = false): Promise<readonly string[]> {
+    const { locks } = this.#operations;
+    return endLive(this.#registry, locks, this.#snapshots, this.#trackers, eachAlone);
   }
 
   /**
@@ -205,6 +215,7 @@ export class Driver implements DriverControl {
   }
 
   status(): Promise<StatusResponse> {
+    this.#trackers.look();
     return driverStatus(this.#statusSource());
   }
 
@@ -241,9 +252,7 @@ export class Driver implements DriverControl {
   }
 
   async cbtInfo(device: string): Promise<CbtInfo> {
-    const tracker = await this.#registry.intact(device);
-    const { cbt, front } = tracker;
-    return { device: tracker.device, front: front.path, ...cbtState(cbt.info()) };
+    return cbtInfo(await this.#registry.intact(device));
   }
 
   async readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array> {
@@ -274,12 +283,9 @@ export class Driver implements DriverControl {
 
   async diff(device: string, since: number): Promise<DiffAnswer> {
     const tracker = await this.#registry.intact(device);
-    return {
-      device: tracker.device,
-      front: tracker.front.path,
-      since,
-      ...(await changesSince(tracker.cbt, since, tracker.device)),
-    };
+    const changes = await changesSince(tracker.cbt, since, tracker.device);
+    assertSpliced(tracker);
+    return { device: tracker.device, front: tracker.front.path, since, ...changes };
   }
 
   async trackerStatus(device: string): Promise<TrackerStatus> {
@@ -327,7 +333,7 @@ export class Driver implements DriverControl {
   }
 
   async snapshotStatus(id: string): Promise<SnapshotStatus> {
-    return snapshotStatus(this.#devices, this.#registry.snapshot(id), this.nbd);
+    return snapshotStatus(this.#devices, this.#lookedAt(id), this.nbd);
   }
 
   async waitEvent(
@@ -336,14 +342,14 @@ export class Driver implements DriverControl {
     signal: AbortSignal,
     reader?: string,
   ): Promise<SnapshotEvent | undefined> {
-    const { events } = this.#registry.snapshot(id);
+    const { events } = this.#lookedAt(id);
     const event = await named(events.wait(timeoutMs, signal, reader));
     if (event === "closed") throw snapshotNotFound(id);
     return event;
   }
 
   async listEvents(id: string): Promise<readonly SnapshotEvent[]> {
-    return this.#registry.snapshot(id).events.list();
+    return this.#lookedAt(id).events.list();
   }
 
   async followEvents(
@@ -351,7 +357,13 @@ export class Driver implements DriverControl {
     from: number,
     signal: AbortSignal,
   ): Promise<AsyncIterable<SnapshotEvent>> {
-    return this.#registry.snapshot(id).events.follow(from, signal);
+    return this.#lookedAt(id).events.follow(from, signal);
+  }
+
+  /** For an answer that says whether it is whole. @throws ControlError SNAPSHOT_NOT_FOUND */
+  #lookedAt(id: string): Snapshot {
+    this.#trackers.look();
+    return this.#registry.snapshot(id);
   }
 
   async #takeOver(): Promise<void> {
@@ -373,13 +385,14 @@ export class Driver implements DriverControl {
     });
     const { trackers, snapshots, waiting, lastTracker, endsRecorded } = recovered;
     const { locks } = this.#operations;
-    this.#late = new LateRecovery(this.#context, waiting, locks, addTracker, endsRecorded);
+    const onLate = (tracker: Tracker) => this.#trackers.addLate(tracker);
+    this.#late = new LateRecovery(this.#context, waiting, locks, onLate, endsRecorded);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     this.#reactorEvents.begin();
     const { trackers: watched } = this.#registry;
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
-    await this.#trackers.recoverLive(waiting, this.#reactorEvents, this.#ring);
+    await this.#trackers.recoverLive(this.#reactorEvents, locks, nodeChanges(this.#ring));
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;

@@ -10,6 +10,7 @@ import {
   deviceKey,
   deviceOrFile,
   devicesIn,
+  type LiveNode,
   parseDevice,
   stackOf,
   type TopologyProbe,
@@ -24,7 +25,7 @@ import { assertSpliced } from "./tracker/splice-watch.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 /** A front of an earlier daemon that is not served yet. */
-export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front">;
+export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front" | "live">;
 
 /** A device that is being attached. */
 export interface AttachClaim {
@@ -45,16 +46,20 @@ export class Registry {
 
   readonly #onAdded: (tracker: Tracker) => void;
 
+  readonly #look: () => void;
   readonly #blockDevices: BlockDeviceFacts;
 
+  /** @param look before a device is found: its node may be called otherwise, or lead elsewhere */
   constructor(
     blockDevices: BlockDeviceFacts,
     unserved: () => readonly UnservedFront[] = () => [],
     onAdded: (tracker: Tracker) => void = () => undefined,
+    look: () => void = () => undefined,
   ) {
     this.#blockDevices = blockDevices;
     this.#unserved = unserved;
     this.#onAdded = onAdded;
+    this.#look = look;
   }
 
   readonly addTracker = (tracker: Tracker): void => {
@@ -77,6 +82,7 @@ export class Registry {
    * @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED
    */
   async findTracker(path: string): Promise<Tracker | undefined> {
+    this.#look();
     try {
       const identity = await identityOf(path, this.#blockDevices.lookAt);
       // As they are now: one may have been detached meanwhile.
@@ -90,6 +96,12 @@ export class Registry {
 
   #trackerWhere(isWanted: (tracker: Tracker) => boolean): Tracker | undefined {
     return [...this.trackers.values()].find((tracker) => !tracker.isGone && isWanted(tracker));
+  }
+
+  /** Of all that are attached live, served or not. */
+  get liveNodes(): LiveNode[] {
+    const served = [...this.trackers.values()].flatMap(({ splice }) => splice?.node ?? []);
+    return [...served, ...this.#unserved().flatMap(({ live }) => live ?? [])];
   }
 
   /** As tracker(), of one that misses no writes. @throws ControlError SPLICE_LOST; as tracker() */

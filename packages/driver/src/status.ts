@@ -1,6 +1,7 @@
 /** What the driver tells about itself: status, CBT information, metrics. */
 import { release } from "node:os";
 import {
+  type CbtInfo as CbtInfoAnswer,
   type CbtState,
   type GenerationReason,
   type SnapshotDeviceStatus,
@@ -20,7 +21,7 @@ import type {
 } from "@blksnap/data-plane";
 import { type DiffStorageStats, slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
-import { uuidText } from "@blksnap/linux-block";
+import { type Splice, uuidText } from "@blksnap/linux-block";
 import type { Handover } from "./handover.js";
 import type { NbdExports } from "./nbd-exports.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
@@ -53,7 +54,7 @@ const NO_STORAGE: DiffStorageStats = {
   stores: [],
 };
 
-export function cbtState(info: CbtInfo): CbtState {
+function cbtState(info: CbtInfo): CbtState {
   return {
     block_bytes: info.blockBytes,
     capacity_bytes: info.capacityBytes,
@@ -62,6 +63,11 @@ export function cbtState(info: CbtInfo): CbtState {
     generation_reason: REASON_NAMES[info.reason] ?? "tracking_broken",
     changes_number: info.changesNumber,
   };
+}
+
+/** @param tracker one that is intact */
+export function cbtInfo({ device, front, cbt }: Tracker): CbtInfoAnswer {
+  return { device, front: front.path, ...cbtState(cbt.info()) };
 }
 
 function ioStatus(io: DeviceIoCounters): TrackerStatus["io"] {
@@ -107,6 +113,7 @@ export async function trackerStatus(
     front: tracker.front.path,
     front_live: tracker.front.isLive,
     attach_kind: tracker.splice === undefined ? ("front" as const) : ("live" as const),
+    splice: spliceStatus(tracker.splice),
     capacity_bytes: tracker.geometry.capacityBytes,
     original_capacity_bytes: tracker.presentCapacityBytes,
     logical_block_bytes: params.logicalBlockBytes,
@@ -136,6 +143,12 @@ export function snapshotInfo(
     error_code: tracker.loss.errorCode,
     snapshot_id: snapshot?.id ?? null,
   };
+}
+
+function spliceStatus(splice: Splice | undefined): TrackerStatus["splice"] {
+  if (splice === undefined) return null;
+  const { path, state, why = null } = splice;
+  return { node: path, state, why };
 }
 
 /** Of one that is there: the number of one that is gone may be another device's. */

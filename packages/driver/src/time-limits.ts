@@ -52,6 +52,11 @@ export const STATE_CLAIM_INTERVAL_MS = 20;
  */
 export const NO_LIMIT_MS: number = 2 ** 31 - 1;
 
+/** Between looks at a node that could be tracked again: at a snapshot that is to be destroyed first. */
+export const FOLLOW_INTERVAL_MS = 1_000;
+/** From one time that a node was tracked again to the next: its users stand still each time. */
+export const FOLLOW_SPACING_MS = 60_000;
+
 // ---- writes without room for their old data ----
 
 /**

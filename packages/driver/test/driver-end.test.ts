@@ -1,6 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { deviceLock, endAll, snapshotLock } from "../dist/driver-end.js";
+import { deviceLock, endAll, endLive, snapshotLock } from "../dist/driver-end.js";
 import { OperationLocks } from "../dist/operations/operation-locks.js";
 import type { Snapshot } from "../dist/snapshot/snapshot.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
@@ -110,6 +110,54 @@ test("as long as something gets on it is waited for", async () => {
     return written;
   };
   assert.equal(await end(1_000, progress), []);
+});
+
+/** All of a house attached live; `refused` may not leave, `failing` does not. */
+async function endLiveOf(
+  of: ReturnType<typeof house>,
+  [refused, failing]: number[],
+  alone = false,
+) {
+  for (const tracker of of.trackers.values()) {
+    Object.assign(tracker, { splice: { identity: `node ${tracker.id}` } });
+  }
+  const snapshotOf = ({ id }: Tracker) =>
+    [...of.snapshots.values()].find(({ members }) => members.has(id));
+  const destroy = async ({ id }: Snapshot) => {
+    of.snapshots.delete(id);
+    of.done.push(`snapshot ${id}`);
+  };
+  const assertMayLeave = async ({ id }: Tracker) => {
+    if (id === refused) throw new Error(`${id} may not leave`);
+  };
+  const detach = async ({ id }: Tracker) => {
+    if (id === failing) throw new Error(`${id} does not leave`);
+    of.trackers.delete(id);
+    of.done.push(`device ${id}`);
+  };
+  return endLive({ ...of, snapshotOf }, of.locks, { destroy }, { assertMayLeave, detach }, alone);
+}
+
+test("where one live device may not leave, all stay as they were, with their snapshots", async () => {
+  const refusing = house();
+  assert.equal(await endLiveOf(refusing, [3]), ["3 may not leave"]);
+  assert.equal([refusing.done, refusing.trackers.size], [[], 3]);
+  const free = house();
+  assert.equal(await endLiveOf(free, []), []);
+  assert.equal(free.done, ["snapshot s", "device 1", "device 2", "device 3"]);
+});
+
+test("one that fails to leave all the same keeps those after it, and what has gone is named", async () => {
+  const found = house();
+  const failures = await endLiveOf(found, [0, 2]);
+  assert.equal(failures, ["2 does not leave (detached before that: /dev/1)"]);
+  assert.equal([...found.trackers.keys()], [2, 3]);
+});
+
+test("while the system goes down each leaves that can", async () => {
+  const found = house();
+  assert.equal(await endLiveOf(found, [3, 2], true), ["2 does not leave"]);
+  assert.equal([...found.trackers.keys()], [2]);
 });
 
 test("operations of a snapshot have one name, however its id is written", () => {

@@ -103,6 +103,7 @@ export class FakeTracker {
       front: this.front,
       front_live: true,
       attach_kind: this.kind,
+      splice: this.kind === "live" ? { node: this.device, state: "on", why: null } : null,
       capacity_bytes: this.capacity,
       original_capacity_bytes: this.capacity,
       logical_block_bytes: 512,

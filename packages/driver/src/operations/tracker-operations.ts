@@ -1,18 +1,20 @@
 /** What users do with tracked devices. The caller ensures that changes of one device run one at a time. */
-
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type AttachResponse, ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
+import { CbtReason } from "@blksnap/engine";
 import { blockIdentity, type MappedNode, type Splice } from "@blksnap/linux-block";
-import type { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
 import type { DriverContext } from "../context.js";
+import { deviceLock } from "../driver-end.js";
 import type { ReactorEvents } from "../reactor-events.js";
-import type { WaitingFront } from "../recovery/late-recovery.js";
 import type { AttachClaim, Registry } from "../registry.js";
 import { named } from "../system/errors.js";
-import { type AttachWay, LiveAttach, withWaysOn } from "../tracker/live-attach.js";
+import { type AttachWay, LiveAttach } from "../tracker/live-attach.js";
+import { LiveClones } from "../tracker/live-clones.js";
+import { withWaysOn } from "../tracker/live-errors.js";
+import { type FollowSteps, LiveFollow, type NewGeneration } from "../tracker/live-follow.js";
 import {
   assertNotOurs,
   assertNotUsedPastUs,
@@ -20,9 +22,10 @@ import {
   ownPlaces,
   swapFiles,
 } from "../tracker/own-places.js";
-import { assertSpliced, nodeChanges, SpliceWatch } from "../tracker/splice-watch.js";
+import { assertSpliced, SpliceWatch, type UntilChange } from "../tracker/splice-watch.js";
 import { Tracker } from "../tracker/tracker.js";
 import type { AttachOptions, DetachOptions } from "../tracker/tracker-options.js";
+import type { OperationLocks } from "./operation-locks.js";
 
 /** Their pages may be wanted in the moment in which a device under them stands still. */
 const PROGRAM_PLACES: readonly OwnPlace[] = [
@@ -32,12 +35,18 @@ const PROGRAM_PLACES: readonly OwnPlace[] = [
   { what: "the programs that exchange tables", at: "/usr" },
 ];
 
+const CBT_REASONS: Readonly<Record<NewGeneration, number>> = {
+  capacity_changed: CbtReason.CAPACITY_CHANGED,
+  interrupted: CbtReason.UNCLEAN,
+};
+
 export class TrackerOperations {
   readonly #context: DriverContext;
   readonly #registry: Registry;
   readonly #logger: Logger;
   readonly #live: LiveAttach;
   #watch: SpliceWatch | undefined;
+  #follow: LiveFollow | undefined;
   #nextId: number;
 
   /** @param lastId the largest number that an earlier daemon gave a tracker */
@@ -98,17 +107,17 @@ export class TrackerOperations {
     options: AttachOptions,
     claim: AttachClaim,
   ): Promise<Tracker> {
-    const splice = await this.#live.clone(node);
+    const splice = await this.#live.clones.make(node, this.#registry.liveNodes);
     // What lies behind the front: the node itself is about to lie above it.
     claim.identity = blockIdentity(splice.node.clone);
-    const openAt = this.#live.clonePath(splice);
+    const openAt = LiveClones.path(splice);
     let tracker: Tracker | undefined;
     try {
       tracker = await this.#attachFront(device, { ...options, openAt, splice }, claim);
       await this.#live.splice(splicedOf(tracker, splice));
       return tracker;
     } catch (error) {
-      if (tracker === undefined) await this.#live.removeClone(splice);
+      if (tracker === undefined) await this.#live.clones.remove(splice);
       else await this.#takeBack(tracker);
       throw error;
     }
@@ -118,36 +127,105 @@ export class TrackerOperations {
   async #takeBack(tracker: Tracker): Promise<void> {
     await this.detach(tracker, {}).catch((error: unknown) => {
       this.#logger.error({ device: tracker.device, err: error }, "it stays attached");
-      if (tracker.splice !== undefined) tracker.splice.state = "lost";
+      tracker.splice?.lose("its attach failed, and was not taken back");
       if (!tracker.hasEnded) this.#registry.addTracker(tracker);
     });
   }
 
   /**
    * After an earlier daemon: what it has left of live attaches is finished, or taken back. From then on the
-   * others are watched.
+   * others are watched; what was lost meanwhile is known before anybody asks.
    */
   async recoverLive(
-    waiting: readonly WaitingFront[],
     events: Pick<ReactorEvents, "onSpliceLost">,
-    ring: PromiseRing,
+    locks: OperationLocks,
+    untilChange: UntilChange,
   ): Promise<void> {
-    const trackers = [...this.#registry.trackers.values()];
-    const hasSnapshot = (tracker: Tracker) => this.#registry.snapshotOf(tracker) !== undefined;
-    await this.#live.recover(trackers, hasSnapshot, (tracker) => this.detach(tracker, {}));
-    const known = [...this.#registry.trackers.values()].flatMap(({ splice }) => splice?.node ?? []);
-    const unserved = waiting.flatMap(({ record }) => record.live ?? []);
-    await this.#live.removeOrphans([...known, ...unserved]);
+    const follow = new LiveFollow(this.#context, this.#live.dm, this.#followSteps(locks));
+    this.#follow = follow;
     this.#watch = new SpliceWatch(
       () => this.#registry.trackers.values(),
-      (tracker) => events.onSpliceLost(tracker),
-      { untilChange: nodeChanges(ring) },
+      {
+        onLost: (tracker) => {
+          events.onSpliceLost(tracker);
+          void follow.follow(tracker);
+        },
+        onRenamed: (tracker) => this.#followName(tracker),
+      },
+      { untilChange },
     );
+    // Their images are read already. Of others it is decided first whether they are attached at all.
+    this.#watch.look(this.#hasSnapshot);
+    const trackers = [...this.#registry.trackers.values()];
+    await this.#live.recover(trackers, this.#hasSnapshot, (tracker) => this.detach(tracker, {}));
+    await this.#live.clones.removeOrphans(this.#registry.liveNodes);
+    this.#watch.begin();
     void this.checkOwnPlaces();
+  }
+
+  /** The same for one whose front is served again later than all others. */
+  async addLate(tracker: Tracker): Promise<void> {
+    this.#registry.addTracker(tracker);
+    const end = (one: Tracker) => this.detach(one, {});
+    if (tracker.splice !== undefined) await this.#live.settle([tracker], this.#hasSnapshot, end);
+    this.look();
+  }
+
+  readonly #hasSnapshot = (tracker: Tracker): boolean =>
+    this.#registry.snapshotOf(tracker) !== undefined;
+
+  /** Before anything is said to be complete: nodes may have come to lead elsewhere. */
+  look(): void {
+    this.#watch?.look();
+  }
+
+  #followSteps(locks: OperationLocks): FollowSteps {
+    const { trackers } = this.#registry;
+    return {
+      alone: (tracker, operation) => {
+        const what = `the return of ${tracker.device}`;
+        return locks.run([deviceLock(tracker)], { what }, async () =>
+          trackers.get(tracker.id) === tracker ? operation() : "done",
+        );
+      },
+      isInSnapshot: this.#hasSnapshot,
+      pathOf: ({ device, splice }) => this.#pathOf(device, splice),
+      detach: (tracker) => this.detach(tracker, {}),
+      attach: async (path, reason) => {
+        const options = { persistent: false, reason: CBT_REASONS[reason] };
+        await this.attach(path, options, "live");
+      },
+    };
+  }
+
+  /** As it was given, or where its node is called otherwise by now, that. @throws ControlError LIVE_UNSUPPORTED */
+  async #pathOf(device: string, splice: Splice | undefined): Promise<string | undefined> {
+    for (const path of [device, splice?.path ?? device]) {
+      const identity = await this.#registry.identity(path).catch(() => undefined);
+      if (identity === undefined || identity !== splice?.identity) continue;
+      await this.#live.wanted(path, "live");
+      return path;
+    }
+    return undefined;
+  }
+
+  #followName(tracker: Tracker): void {
+    const before = tracker.device;
+    tracker.followName();
+    const { device, splice } = tracker;
+    this.#logger.info({ device, before }, "its node was renamed");
+    if (splice !== undefined) void this.#live.clones.follow(splice);
+  }
+
+  /** Changes nothing. @throws ControlError FRONT_IN_USE, SPLICE_FAILED: a detach would fail, too */
+  async assertMayLeave(tracker: Tracker): Promise<void> {
+    const { splice } = tracker;
+    if (splice !== undefined) await this.#live.assertMayLeave(splicedOf(tracker, splice));
   }
 
   stopWatch(): void {
     this.#watch?.stop();
+    this.#follow?.stop();
   }
 
   /** @throws ControlError DEVICE_BUSY */
@@ -188,8 +266,8 @@ export class TrackerOperations {
     } finally {
       if (tracker.hasEnded) this.#registry.trackers.delete(tracker.id);
       // It stays tracked, but its node does not lead to the front any more.
-      else if (splice !== undefined) splice.state = "lost";
-      if (tracker.hasEnded && splice !== undefined) await this.#live.removeClone(splice);
+      else splice?.lose("its detach did not end");
+      if (tracker.hasEnded && splice !== undefined) await this.#live.clones.remove(splice);
     }
     this.#logger.info({ device: tracker.device }, "detached");
   }

@@ -48,7 +48,7 @@ export class LateRecovery {
   readonly #waiting: Map<number, WaitingFront>;
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #locks: OperationLocks;
-  readonly #onRecovered: (tracker: Tracker) => void;
+  readonly #onRecovered: (tracker: Tracker) => void | Promise<void>;
   #trying = false;
   /** See recordEnds(). */
   #endsRecorded: boolean;
@@ -61,7 +61,7 @@ export class LateRecovery {
     context: DriverContext,
     waiting: readonly WaitingFront[],
     locks: OperationLocks,
-    onRecovered: (tracker: Tracker) => void,
+    onRecovered: (tracker: Tracker) => void | Promise<void>,
     endsRecorded = true,
     intervalMs: number = LATE_RECOVERY_INTERVAL_MS,
   ) {
@@ -140,8 +140,8 @@ export class LateRecovery {
       LATE_RECOVERY_PATIENCE_MS,
     );
     this.#waiting.delete(record.id);
-    this.#onRecovered(tracker);
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
+    await this.#onRecovered(tracker);
   }
 
   /** What is on the medium of a device whose front waits is not another one's, as of a copy of it. */

@@ -18,14 +18,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { EBUSY, ETIMEDOUT } from "@blksnap/errors";
-import {
-  DeviceMapper,
-  LinuxBlockError,
-  type LiveNode,
-  type MappedNode,
-  Splice,
-  usersOf,
-} from "@blksnap/linux-block";
+import { DeviceMapper, type MappedNode, type Splice, usersOf } from "@blksnap/linux-block";
 import { claimInHelper, syncInHelper, tryLockFile } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
@@ -37,6 +30,8 @@ import {
   FRONT_LOOK_INTERVAL_MS,
   SPLICE_SYNC_TIMEOUT_MS,
 } from "../time-limits.js";
+import { LiveClones } from "./live-clones.js";
+import { splicingFailed as failed, unsupported } from "./live-errors.js";
 import type { Tracker } from "./tracker.js";
 
 /** How a device is to be attached; absent: as it is needed. */
@@ -45,21 +40,18 @@ export type AttachWay = "live" | "front";
 type Context = Pick<DriverContext, "state" | "logger" | "blockDevices">;
 type Spliced = Pick<Tracker, "device" | "front" | "noteLink"> & { readonly splice: Splice };
 
-const UUID_PREFIX = "blksnap-";
-const CLONE_SUFFIX = "-blksnap";
 /** A program that only looks at all disks has the front open for less. */
 const FRONT_LOOKS = 10;
-const WAYS_ON =
-  "Unmount it and mount its front instead; or put a device-mapper linear node under its file system once, " +
-  "and attach that node while it is mounted";
 
 export class LiveAttach {
   readonly #context: Context;
-  readonly #dm: DeviceMapper;
+  readonly dm: DeviceMapper;
+  readonly clones: LiveClones;
 
   constructor(context: Context, dm: DeviceMapper = new DeviceMapper()) {
     this.#context = context;
-    this.#dm = dm;
+    this.dm = dm;
+    this.clones = new LiveClones(context, dm);
   }
 
   /**
@@ -70,12 +62,12 @@ export class LiveAttach {
     if (way === "front") return undefined;
     const identity = await identityOf(device, this.#context.blockDevices.lookAt);
     const [kind, ...number] = identity.split(":");
-    const node = kind === "block" ? this.#dm.node(number.join(":")) : undefined;
+    const node = kind === "block" ? this.dm.node(number.join(":")) : undefined;
     if (node === undefined) {
       if (way === undefined) return undefined;
       throw unsupported(`${device} is no device-mapper node`);
     }
-    if (node.uuid.startsWith(UUID_PREFIX)) {
+    if (LiveClones.isOne(node)) {
       throw new ControlError("DEVICE_IS_OURS", `${device} is what a live attach has made`);
     }
     const isBusy = async () => (await claimInHelper(device, CLAIM_TIMEOUT_MS)) === -EBUSY;
@@ -83,37 +75,12 @@ export class LiveAttach {
     if (node.slaves.some((name) => name.startsWith("ublkb"))) {
       throw unsupported(`${device} leads to a ublk device already: ${node.slaves.join(", ")}`);
     }
-    const finder = this.#dm.finderOf(node);
+    const finder = this.dm.finderOf(node);
     if (finder !== undefined) {
       throw unsupported(`${device} is a part of ${finder}, which would find its content twice`);
     }
     if (!node.isReadOnly) return node;
     throw new ControlError("DEVICE_READ_ONLY", `${device} is read-only`);
-  }
-
-  /** @throws ControlError LIVE_UNSUPPORTED, SPLICE_FAILED: nothing is left */
-  async clone(node: MappedNode): Promise<Splice> {
-    const { number, name, uuid } = node;
-    const names = { name: `${name}${CLONE_SUFFIX}`, uuid: `${this.#uuidPrefix}${number}` };
-    try {
-      const { number: clone } = await this.#dm.clone(node, names);
-      faultPoint("live.cloned");
-      return new Splice({ number, name, uuid, clone });
-    } catch (error) {
-      if (codeOf(error) === "NODE_NOT_CLONABLE") throw unsupported(messageOf(error), error);
-      throw failed(`no clone of ${name} could be made: ${messageOf(error)}`, error);
-    }
-  }
-
-  /** Tells the clones of daemons with other state directories apart. */
-  get #uuidPrefix(): string {
-    return `${UUID_PREFIX}${this.#context.state.owner.toString(16).padStart(8, "0")}-`;
-  }
-
-  /** Where the front's original is opened. */
-  clonePath({ node }: Splice): string {
-    const minor = node.clone.split(":")[1];
-    return `/dev/dm-${minor}`;
   }
 
   /** @throws ControlError SPLICE_FAILED: the node is as it was */
@@ -128,10 +95,10 @@ export class LiveAttach {
     const { device, front, splice } = tracker;
     const { number, clone } = splice.node;
     try {
-      await this.#dm.prepareSplice(number, front.deviceNumber);
+      await this.dm.prepareSplice(number, front.deviceNumber);
       tracker.noteLink();
       faultPoint("live.prepared");
-      await this.#exchange(tracker, "splice", () => this.#dm.haveSameTable(number, clone));
+      await this.#exchange(tracker, "splice", () => this.dm.haveSameTable(number, clone));
       if (!(await this.#leadsTo(tracker))) throw new Error("another program exchanged its table");
     } catch (error) {
       // The kernel may have done it, and the program that was to say so was killed.
@@ -151,7 +118,7 @@ export class LiveAttach {
   async takeOut(tracker: Spliced): Promise<void> {
     const { number, clone } = tracker.splice.node;
     const isUnder = await this.#leadsTo(tracker).catch(throwFailed);
-    const isWaiting = () => this.#dm.hasOursWaiting(number, tracker.splice.front, clone);
+    const isWaiting = () => this.dm.hasOursWaiting(number, tracker.splice.front, clone);
     if (!isUnder && !(await isWaiting().catch(throwFailed))) return;
     if (isUnder) {
       await assertOnlyItsNode(tracker);
@@ -160,6 +127,20 @@ export class LiveAttach {
     }
     await this.#exclusively(tracker, () => this.#leadBack(tracker));
     faultPoint("live.returned");
+  }
+
+  /**
+   * Does all of takeOut() that changes nothing, and takes its time.
+   * @throws ControlError as takeOut()
+   */
+  async assertMayLeave(tracker: Spliced): Promise<void> {
+    const { number, clone } = tracker.splice.node;
+    if (!(await this.#leadsTo(tracker).catch(throwFailed))) return;
+    await assertOnlyItsNode(tracker);
+    await this.#sync(tracker, [tracker.front.path]);
+    await this.#exclusively(tracker, () =>
+      this.dm.assertReturnable(number, tracker.splice.front, clone),
+    );
   }
 
   async #leadBack(tracker: Spliced): Promise<void> {
@@ -171,7 +152,7 @@ export class LiveAttach {
     const before = splice.state;
     splice.state = "ending";
     try {
-      await this.#dm.prepareReturn(number, clone);
+      await this.dm.prepareReturn(number, clone);
       faultPoint("live.return-prepared");
       await this.#exchange(tracker, "return", () => this.#leadsTo(tracker));
       if (await this.#leadsTo(tracker)) throw new Error("another program dropped its new table");
@@ -189,14 +170,14 @@ export class LiveAttach {
   /** @throws ControlError SPLICE_FAILED: LVM does not let go of the node */
   async #exclusively(tracker: Spliced, work: () => Promise<void>): Promise<void> {
     const { device, splice } = tracker;
-    await this.#dm.exclusively(splice.present() ?? splice.node, work).catch((error: unknown) => {
+    await this.dm.exclusively(splice.present() ?? splice.node, work).catch((error: unknown) => {
       if (error instanceof ControlError) throw error;
       throw failed(`the node of ${device} is left as it is: ${messageOf(error)}`, error);
     });
   }
 
   #leadsTo({ splice }: Spliced): Promise<boolean> {
-    return this.#dm.isLinearOn(splice.node.number, splice.front);
+    return this.dm.isLinearOn(splice.node.number, splice.front);
   }
 
   /**
@@ -231,7 +212,7 @@ export class LiveAttach {
     try {
       if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
       const beganMs = performance.now();
-      await this.#dm.exchange(number, fd);
+      await this.dm.exchange(number, fd);
       const withoutIoMs = Math.ceil(performance.now() - beganMs);
       logger.info({ device, what, withoutIoMs }, "its node leads elsewhere");
     } catch (error) {
@@ -243,7 +224,7 @@ export class LiveAttach {
       closeSync(fd);
       // A program that does not end keeps its lock: the next daemon waits for that, too, and resumes a node
       // that could not be resumed here.
-      const isLeft = this.#dm.node(number)?.isSuspended === true;
+      const isLeft = this.dm.node(number)?.isSuspended === true;
       if (!isLeft && !isLocked(path)) state.removeFile(name);
     }
   }
@@ -251,24 +232,16 @@ export class LiveAttach {
   /** What cannot be dropped is in the log. */
   async #dropWaiting({ device, splice }: Spliced): Promise<void> {
     const { number, clone } = splice.node;
-    await this.#dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
+    await this.dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
       this.#context.logger.error({ device, err: error }, "a table is left in waiting");
     });
   }
 
   /** A node that stays suspended is in the log. */
   async #resume(number: string): Promise<void> {
-    await this.#dm.resume(number).catch((error: unknown) => {
+    await this.dm.resume(number).catch((error: unknown) => {
       this.#context.logger.error({ node: number, err: error }, "a node is not resumed");
     });
-  }
-
-  /** What it leaves behind is in the log. */
-  async removeClone({ node }: Splice): Promise<void> {
-    await this.#dm.remove(node.clone).catch((error: unknown) => {
-      this.#context.logger.error({ node: node.clone, err: error }, "a clone is not removed");
-    });
-    faultPoint("live.clone-removed");
   }
 
   /**
@@ -281,42 +254,28 @@ export class LiveAttach {
     end: (tracker: Tracker) => Promise<void>,
   ): Promise<void> {
     await this.#fence();
+    await this.settle(trackers, hasSnapshot, end);
+  }
+
+  /** The same, where no exchange is under way. */
+  async settle(
+    trackers: readonly Tracker[],
+    hasSnapshot: (tracker: Tracker) => boolean,
+    end: (tracker: Tracker) => Promise<void>,
+  ): Promise<void> {
     for (const tracker of trackers) {
       const { splice, device } = tracker;
       if (splice === undefined) continue;
       const its = { device, front: tracker.front, splice, noteLink: () => tracker.noteLink() };
       try {
         const { number, clone } = splice.node;
-        if (await this.#dm.hasOursWaiting(number, splice.front, clone)) {
+        if (await this.dm.hasOursWaiting(number, splice.front, clone)) {
           await this.#exclusively(its, () => this.#dropWaiting(its));
         }
         // One in a snapshot had its splice: that it is lost is told like any loss.
         if (!(await this.#leadsTo(its)) && !hasSnapshot(tracker)) await end(tracker);
       } catch (error) {
         this.#context.logger.error({ device, err: error }, "its live attach is not settled");
-      }
-    }
-  }
-
-  /**
-   * Removes clones without a tracker, unless the node that they were made of leads elsewhere by now: then
-   * they are the only way to its data.
-   * @param known those of trackers, whether these are served yet or not
-   */
-  async removeOrphans(known: readonly LiveNode[]): Promise<void> {
-    const clones = new Set(known.map(({ clone }) => clone));
-    const prefix = this.#uuidPrefix;
-    for (const { number, name, uuid } of this.#dm.nodes()) {
-      if (!uuid.startsWith(prefix) || clones.has(number)) continue;
-      try {
-        const of = uuid.slice(prefix.length);
-        const isGone = this.#dm.node(of) === undefined;
-        const isSame = !isGone && (await this.#dm.haveSameTable(of, number));
-        if (!isGone && !isSame) throw new Error(`the node ${of} leads elsewhere`);
-        await this.#dm.remove(number);
-        this.#context.logger.warn({ node: name }, "a clone without a tracker was removed");
-      } catch (error) {
-        this.#context.logger.error({ node: name, err: error }, "a clone is not removed");
       }
     }
   }
@@ -332,7 +291,7 @@ export class LiveAttach {
         while (!tryLockFile(fd) && performance.now() < deadlineMs) {
           await sleep(EXCHANGE_FENCE_INTERVAL_MS);
         }
-        await this.#dm.resume(number);
+        await this.dm.resume(number);
       } catch (error) {
         logger.error({ node: number, err: error }, "an exchange of tables is not settled");
       } finally {
@@ -367,14 +326,6 @@ async function assertOnlyItsNode({ front, splice }: Spliced): Promise<void> {
   }
 }
 
-function unsupported(what: string, cause?: unknown): ControlError {
-  return new ControlError("LIVE_UNSUPPORTED", what, { cause });
-}
-
-function failed(what: string, cause: unknown): ControlError {
-  return new ControlError("SPLICE_FAILED", what, { cause });
-}
-
 function throwFailed(error: unknown): never {
   throw failed(`the node could not be looked at: ${messageOf(error)}`, error);
 }
@@ -383,18 +334,6 @@ function throwUnsynced(error: unknown): never {
   throw failed(`the node could not be synced: ${messageOf(error)}`, error);
 }
 
-function codeOf(error: unknown): string | undefined {
-  return error instanceof LinuxBlockError ? error.code : undefined;
-}
-
 function messageOf(error: unknown): string {
   return (error as Error).message;
-}
-
-/** Of a device in use that is no device-mapper node: says what can be done. */
-export function withWaysOn(error: unknown): unknown {
-  const isBusy = error instanceof ControlError && error.code === "DEVICE_BUSY";
-  return isBusy
-    ? new ControlError("DEVICE_BUSY", error.message, { cause: error, hint: WAYS_ON })
-    : error;
 }

@@ -15,11 +15,18 @@ export function assertSpliced({ device, splice, front }: Watched): void {
   splice?.noteLoss(front.id);
   if (splice?.state !== "lost") return;
   const what = `${splice.path} does not lead to the front of ${device} any more: writes were missed`;
-  throw new ControlError("SPLICE_LOST", what);
+  throw new ControlError("SPLICE_LOST", `${what} (${splice.why})`);
 }
 
 /** Of any node of the device mapper, from now on. It fails where that cannot be told. */
 export type UntilChange = (signal: AbortSignal) => Promise<unknown>;
+
+interface Told<One> {
+  /** Told once of each loss. */
+  onLost(tracker: One): void;
+  /** Told after the splice knows the node by its new name. */
+  onRenamed(tracker: One): void;
+}
 
 interface WatchOptions {
   readonly intervalMs?: number;
@@ -28,24 +35,30 @@ interface WatchOptions {
 
 export class SpliceWatch<One extends Watched = Tracker> {
   readonly #trackers: () => Iterable<One>;
-  readonly #onLost: (tracker: One) => void;
+  readonly #on: Told<One>;
+  readonly #intervalMs: number;
   readonly #told = new WeakSet<object>();
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
   readonly #untilChange: UntilChange | undefined;
   readonly #stopping = new AbortController();
   #isFollowing = false;
 
-  /** @param onLost told once of each loss */
   constructor(
     trackers: () => Iterable<One>,
-    onLost: (tracker: One) => void,
+    on: Told<One>,
     { intervalMs = SPLICE_LOOK_INTERVAL_MS, untilChange }: WatchOptions = {},
   ) {
     this.#trackers = trackers;
-    this.#onLost = onLost;
+    this.#on = on;
     this.#untilChange = untilChange;
-    this.#timer = setInterval(() => this.look(), intervalMs);
+    this.#intervalMs = intervalMs;
+  }
+
+  /** Looks, now and from now on. */
+  begin(): void {
+    this.#timer = setInterval(() => this.look(), this.#intervalMs);
     this.#timer.unref();
+    this.look();
   }
 
   stop(): void {
@@ -53,18 +66,20 @@ export class SpliceWatch<One extends Watched = Tracker> {
     this.#stopping.abort();
   }
 
-  look(): void {
-    const trackers = [...this.#trackers()].filter(({ splice }) => splice !== undefined);
+  look(isWanted: (tracker: One) => boolean = () => true): void {
+    const live = [...this.#trackers()].filter(({ splice }) => splice !== undefined);
+    const trackers = live.filter(isWanted);
     // Before the look, so that no change is between the two.
-    if (trackers.length > 0 && !this.#isFollowing) void this.#follow();
+    if (this.#timer !== undefined && trackers.length > 0 && !this.#isFollowing) void this.#follow();
     for (const tracker of trackers) {
       const { splice, front } = tracker;
       if (splice === undefined) continue;
+      if (splice.noteName()) this.#on.onRenamed(tracker);
       splice.noteLoss(front.id);
       // It may be an operation that has seen it first.
       if (splice.state !== "lost" || this.#told.has(splice)) continue;
       this.#told.add(splice);
-      this.#onLost(tracker);
+      this.#on.onLost(tracker);
     }
   }
 

@@ -43,6 +43,8 @@ export interface PersistenceState {
 /** What is looked up for a device that is to be attached. */
 export interface JournalOptions {
   readonly persistent: boolean;
+  /** Why a map that nothing is on record of begins; absent: it is the first attach. */
+  readonly reason?: number;
   /** The record that the device must be that of. */
   readonly uuid?: string;
   /** The diff area that is to be resumed. */
@@ -99,10 +101,11 @@ export class TrackerJournal {
     undo: Undo,
   ): Promise<TrackedMap> {
     const { persistent, trustReboots } = context;
+    const { reason = CbtReason.ATTACHED } = options;
     const wanted = { ...options, trustReboots };
     const prepared = await TrackerPersistence.prepare(persistent, backing, wanted);
     if (prepared.kind === "unrecorded") {
-      const cbt = await createCbt(context, id, geometry, CbtReason.ATTACHED, undo);
+      const cbt = await createCbt(context, id, geometry, reason, undo);
       return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
     }
     const { persistence } = prepared;

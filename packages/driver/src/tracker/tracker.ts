@@ -10,11 +10,9 @@
 
 import { close, closeSync, readlinkSync } from "node:fs";
 import { promisify } from "node:util";
-import { ControlError } from "@blksnap/api";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
-import { errnoName } from "@blksnap/errors";
 import {
   blockIdentity,
   type DeviceOrFile,
@@ -31,13 +29,14 @@ import {
   RECOVERY_PATIENCE_MS,
   RecoverableDevice,
 } from "@blksnap/ublk";
-import { fsyncInHelper, type MappedMemory, Serial } from "@blksnap/uring";
+import { type MappedMemory, Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
 import type { TrackerRecord } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
 import { links, makePartitions } from "../system/device-names.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
+import { FrontFlush } from "./front-flush.js";
 import { assignReactor, frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
 import { assertNotZoned, geometryOf } from "./geometry.js";
@@ -49,10 +48,7 @@ import { runUndo, takeBack, type Undo } from "./undo.js";
 
 export class Tracker {
   readonly id: number;
-  /** The original's path, as attach was given it. */
-  readonly device: string;
   readonly identity: string;
-  readonly backing: BackingFile;
   readonly geometry: TrackerGeometry;
   readonly reactor: number;
   readonly front: RecoverableDevice;
@@ -70,7 +66,7 @@ export class Tracker {
   get isGone(): boolean {
     return this.#cbtMemory.buffer.byteLength === 0;
   }
-  #flushHasFailed = false;
+  readonly #flush: FrontFlush;
   #hasEnded = false;
   /** Its front went at some time before its detach. */
   #wasWithoutFront = false;
@@ -78,19 +74,20 @@ export class Tracker {
   readonly #cbtFile: MapFile;
   readonly #cbtMemory: MappedMemory;
   readonly #journal: TrackerJournal | undefined;
-  readonly #link: string | undefined;
+  #backing: BackingFile;
+  #link: string | undefined;
 
   private constructor(context: DriverContext, parts: TrackerParts, front: RecoverableDevice) {
     this.#context = context;
     this.id = parts.id;
-    this.device = parts.backing.path;
     this.identity = parts.identity;
-    this.backing = parts.backing;
+    this.#backing = parts.backing;
     this.geometry = parts.geometry;
     this.reactor = parts.reactor;
     this.front = front;
     this.splice = parts.splice;
     if (this.splice !== undefined) this.splice.front = front.deviceNumber;
+    this.#flush = new FrontFlush(this, context.logger);
     this.cbt = CbtMap.open(parts.cbtMemory.buffer);
     this.#cbtFile = parts.cbtFile;
     this.#cbtMemory = parts.cbtMemory;
@@ -209,6 +206,24 @@ export class Tracker {
       await takeBack(undo, context.logger, record.device);
       throw error;
     }
+  }
+
+  get backing(): BackingFile {
+    return this.#backing;
+  }
+
+  /** The original's path, as attach was given it; of a live attach as its node is called since it was renamed. */
+  get device(): string {
+    return this.#backing.path;
+  }
+
+  /** Its node has another name, for the next daemon too. */
+  followName(): void {
+    if (this.splice === undefined) return;
+    this.#backing = { ...this.#backing, path: this.splice.path };
+    links.remove(this.#link, this.front.path);
+    this.#link = links.add(this.device, this.front.path);
+    this.#writeRecord();
   }
 
   /** What the last snapshot of it has lost. */
@@ -359,7 +374,7 @@ export class Tracker {
     const held = await holdFront(this.front.path);
     this.isDetaching = true;
     try {
-      await this.#flushFront(giveUp);
+      await this.#flush.run(giveUp);
       faultPoint("detach.front-synced");
       await this.withoutRotation(async () => {
         await leave();
@@ -384,24 +399,6 @@ export class Tracker {
       this.#wasWithoutFront = true;
       throw error;
     }
-  }
-
-  /**
-   * What is still in the front's page cache belongs on the original. That may take minutes, in which
-   * this process can be killed.
-   */
-  async #flushFront(giveUp: boolean): Promise<void> {
-    const status = await fsyncInHelper(this.front.path);
-    if (status === 0) return;
-    const text = `what was written to ${this.front.path} last did not all reach ${this.device}`;
-    const name = errnoName(status);
-    if (giveUp || this.#flushHasFailed || this.presentCapacityBytes === 0) {
-      this.#context.logger.error({ device: this.device, errno: name }, text);
-      return;
-    }
-    this.#flushHasFailed = true;
-    const hint = "See dmesg; detach again to give it up";
-    throw new ControlError("DEVICE_FAILED", text, { errnoName: name, hint });
   }
 
   /** Bytes that the original has now; 0 for one that is gone. */

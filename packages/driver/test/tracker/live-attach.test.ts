@@ -49,6 +49,11 @@ class FakeMapper {
     });
   dropWaiting = () => this.#step("drop", () => (this.waiting = undefined));
   resume = (number: string) => this.#step(`resume ${number}`, () => undefined);
+  clone = async () => {
+    this.asked.push("clone");
+    return { number: "254:8" };
+  };
+  assertReturnable = () => this.#step("return", () => undefined);
   remove = (number: string) => this.#step(`remove ${number}`, () => undefined);
   nodes = () => this.present;
   node = (number: string) => this.present.find((one) => one.number === number);
@@ -259,12 +264,79 @@ test("clones of ours without a tracker are removed, unless they are the only way
     clone("254:7", "254:1"),
     clone("254:8", "254:1", "00000000"),
   ];
-  await live.removeOrphans([NODE]);
+  await live.clones.removeOrphans([NODE]);
   assert.equal(dm.asked, ["remove 254:5", "remove 254:6"]);
   dm.asked.length = 0;
   dm.same = false;
-  await live.removeOrphans([NODE]);
+  await live.clones.removeOrphans([NODE]);
   assert.equal(dm.asked, ["remove 254:6"], "the node leads elsewhere");
+});
+
+const MAPPED = { ...NODE, sectors: 8, isReadOnly: false, isSuspended: false };
+const WANTED = { ...MAPPED, slaves: [], holders: [] };
+
+test("a clone that an earlier detach has left makes room for the next one", async () => {
+  for (const isSame of [true, false]) {
+    const { dm, live, state } = world();
+    const uuid = `blksnap-${state.owner.toString(16).padStart(8, "0")}-254:3`;
+    dm.same = isSame;
+    dm.present = [NODE, { number: "254:5", name: "vg-data-blksnap", uuid }];
+    const made = await live.clones.make(WANTED, []).then(
+      ({ node }) => node.clone,
+      ({ code, message }) => [code, message],
+    );
+    if (isSame) assert.equal([made, dm.asked], ["254:8", ["remove 254:5", "clone"]]);
+    else assert.is(made[0], "SPLICE_FAILED");
+    if (!isSame)
+      assert.match(made[1], /left by an earlier detach, .*: the node 254:3 leads elsewhere/);
+  }
+});
+
+test("clones that have a tracker, or are another node's or daemon's, are left", async () => {
+  const { dm, live, state } = world();
+  const own = `blksnap-${state.owner.toString(16).padStart(8, "0")}`;
+  dm.present = [
+    NODE,
+    { number: NODE.clone, name: "vg-data-blksnap", uuid: `${own}-254:3` },
+    { number: "254:6", name: "vg-home-blksnap", uuid: `${own}-254:4` },
+    { number: "254:9", name: "vg-data-blksnap", uuid: "blksnap-00000000-254:3" },
+  ];
+  await live.clones.make(WANTED, [NODE]);
+  assert.equal(dm.asked, ["clone"]);
+});
+
+test("whether a node may leave is known before anything is changed", async () => {
+  const { dm, live, splice, tracker } = world();
+  await live.splice(tracker);
+  dm.asked.length = 0;
+  await live.assertMayLeave(tracker);
+  dm.failing = "return";
+  assert.is(await codeOf(live.assertMayLeave(tracker)), "SPLICE_FAILED");
+  dm.failing = "";
+  dm.isHeldByLvm = true;
+  assert.is(await codeOf(live.assertMayLeave(tracker)), "SPLICE_FAILED");
+  assert.equal(dm.asked, ["return", "return"]);
+  assert.equal([dm.leadsTo, splice.state], [FRONT, "on"]);
+  dm.leadsTo = "another";
+  await live.assertMayLeave(tracker);
+});
+
+test("what is lost while no daemon serves is known when the next one begins to look", () => {
+  const splice = new Splice(NODE);
+  splice.state = "on";
+  splice.leadsTo = () => false;
+  const told: object[] = [];
+  const tracker = { device: "/dev/vg/data", splice, front: { id: 0 } };
+  const watch = new SpliceWatch(
+    () => [tracker],
+    { onLost: (one) => told.push(one), onRenamed: () => undefined },
+    { intervalMs: 2 ** 31 - 1 },
+  );
+  watch.look(() => false);
+  assert.equal(told, []);
+  watch.begin();
+  assert.equal(told, [tracker]);
+  watch.stop();
 });
 
 test("a change of any node is looked at at once", async () => {
@@ -276,10 +348,10 @@ test("a change of any node is looked at at once", async () => {
   let told = 0;
   const watch = new SpliceWatch(
     () => [{ device: "/dev/vg/data", splice, front: { id: 0 } }],
-    () => told++,
+    { onLost: () => told++, onRenamed: () => undefined },
     { intervalMs: 2 ** 31 - 1, untilChange: () => new Promise<void>((done) => changes.push(done)) },
   );
-  watch.look();
+  watch.begin();
   watch.look();
   assert.is(changes.length, 1, "one waits");
   leads = false;
@@ -296,10 +368,10 @@ test("a loss is told once, and stays", () => {
   const splice = new Splice(NODE);
   const tracker = { device: "/dev/vg/data", splice, front: { id: 0 } };
   const told: unknown[] = [];
-  const watch = new SpliceWatch(
-    () => [tracker],
-    (one) => told.push(one),
-  );
+  const watch = new SpliceWatch(() => [tracker], {
+    onLost: (one) => told.push(one),
+    onRenamed: () => undefined,
+  });
   let leads = true;
   splice.leadsTo = () => leads;
   leads = false;

@@ -1,0 +1,39 @@
+/** The end of what was written through a front. */
+import { ControlError } from "@blksnap/api";
+import { errnoName } from "@blksnap/errors";
+import { fsyncInHelper } from "@blksnap/uring";
+import type { Logger } from "pino";
+import type { Tracker } from "./tracker.js";
+
+type Flushed = Pick<Tracker, "device" | "front" | "presentCapacityBytes">;
+
+export class FrontFlush {
+  readonly #tracker: Flushed;
+  readonly #logger: Logger;
+  #hasFailed = false;
+
+  constructor(tracker: Flushed, logger: Logger) {
+    this.#tracker = tracker;
+    this.#logger = logger;
+  }
+
+  /**
+   * What is still in the front's page cache belongs on the original. That may take minutes, in which
+   * this process can be killed.
+   * @throws ControlError DEVICE_FAILED, once
+   */
+  async run(giveUp: boolean): Promise<void> {
+    const { device, front } = this.#tracker;
+    const status = await fsyncInHelper(front.path);
+    if (status === 0) return;
+    const text = `what was written to ${front.path} last did not all reach ${device}`;
+    const name = errnoName(status);
+    if (giveUp || this.#hasFailed || this.#tracker.presentCapacityBytes === 0) {
+      this.#logger.error({ device, errno: name }, text);
+      return;
+    }
+    this.#hasFailed = true;
+    const hint = "See dmesg; detach again to give it up";
+    throw new ControlError("DEVICE_FAILED", text, { errnoName: name, hint });
+  }
+}

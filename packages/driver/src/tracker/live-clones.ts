@@ -1,0 +1,131 @@
+/**
+ * Clones: nodes of ours that lead to what the users' node led to before its live attach. Each bears in its UUID
+ * whose it is, and of which node.
+ */
+import { ControlError } from "@blksnap/api";
+import { faultPoint } from "@blksnap/data-plane";
+import {
+  type DeviceMapper,
+  LinuxBlockError,
+  type LiveNode,
+  type MappedNode,
+  Splice,
+} from "@blksnap/linux-block";
+import type { DriverContext } from "../context.js";
+import { splicingFailed, unsupported } from "./live-errors.js";
+
+type Context = Pick<DriverContext, "state" | "logger">;
+
+const UUID_PREFIX = "blksnap-";
+const NAME_SUFFIX = "-blksnap";
+
+export class LiveClones {
+  readonly #context: Context;
+  readonly #dm: DeviceMapper;
+
+  constructor(context: Context, dm: DeviceMapper) {
+    this.#context = context;
+    this.#dm = dm;
+  }
+
+  /** Of any daemon. */
+  static isOne({ uuid }: MappedNode): boolean {
+    return uuid.startsWith(UUID_PREFIX);
+  }
+
+  /** Where the front's original is opened. */
+  static path({ node }: Splice): string {
+    return `/dev/dm-${node.clone.split(":")[1]}`;
+  }
+
+  /**
+   * @param known those of trackers, whether these are served yet or not
+   * @throws ControlError LIVE_UNSUPPORTED, SPLICE_FAILED: nothing is left
+   */
+  async make(node: MappedNode, known: readonly LiveNode[]): Promise<Splice> {
+    const { number, name, uuid } = node;
+    const names = { name: `${name}${NAME_SUFFIX}`, uuid: `${this.#uuidPrefix}${number}` };
+    try {
+      await this.#makeRoom(names, known);
+      const { number: clone } = await this.#dm.clone(node, names);
+      faultPoint("live.cloned");
+      return new Splice({ number, name, uuid, clone });
+    } catch (error) {
+      if (error instanceof ControlError) throw error;
+      if (codeOf(error) === "NODE_NOT_CLONABLE") throw unsupported(messageOf(error), error);
+      throw splicingFailed(`no clone of ${name} could be made: ${messageOf(error)}`, error);
+    }
+  }
+
+  /** An earlier detach may have left the clone that is to be made. @throws ControlError SPLICE_FAILED */
+  async #makeRoom(
+    names: { readonly name: string; readonly uuid: string },
+    known: readonly LiveNode[],
+  ): Promise<void> {
+    for (const orphan of this.#orphans(known)) {
+      if (orphan.uuid !== names.uuid && orphan.name !== names.name) continue;
+      await this.#removeOrphan(orphan).catch((error: unknown) => {
+        const what = `${orphan.name}, left by an earlier detach, cannot be removed`;
+        throw splicingFailed(`${what}: ${messageOf(error)}`, error);
+      });
+    }
+  }
+
+  /** What it leaves behind is in the log. */
+  async remove({ node }: Splice): Promise<void> {
+    await this.#dm.remove(node.clone).catch((error: unknown) => {
+      this.#context.logger.error({ node: node.clone, err: error }, "a clone is not removed");
+    });
+    faultPoint("live.clone-removed");
+  }
+
+  /** After its node was renamed: another node that gets the old name can be attached, too. */
+  async follow({ node }: Splice): Promise<void> {
+    const name = `${node.name}${NAME_SUFFIX}`;
+    const { clone } = node;
+    await this.#dm.rename(clone, name).catch((error: unknown) => {
+      this.#context.logger.warn({ node: clone, err: error }, "a clone keeps its old name");
+    });
+  }
+
+  /** Removes clones without a tracker. What cannot be removed is in the log. @param known see make() */
+  async removeOrphans(known: readonly LiveNode[]): Promise<void> {
+    for (const orphan of this.#orphans(known)) {
+      await this.#removeOrphan(orphan).catch((error: unknown) => {
+        this.#context.logger.error({ node: orphan.name, err: error }, "a clone is not removed");
+      });
+    }
+  }
+
+  /** Tells the clones of daemons with other state directories apart. */
+  get #uuidPrefix(): string {
+    return `${UUID_PREFIX}${this.#context.state.owner.toString(16).padStart(8, "0")}-`;
+  }
+
+  #orphans(known: readonly LiveNode[]): MappedNode[] {
+    const clones = new Set(known.map(({ clone }) => clone));
+    const isOurs = ({ uuid }: MappedNode) => uuid.startsWith(this.#uuidPrefix);
+    return this.#dm.nodes().filter((node) => isOurs(node) && !clones.has(node.number));
+  }
+
+  /**
+   * Unless the node that it was made of leads elsewhere by now: then it is the only way to its data. The kernel
+   * removes none that somebody has open.
+   */
+  async #removeOrphan({ number, name, uuid }: MappedNode): Promise<void> {
+    const of = uuid.slice(this.#uuidPrefix.length);
+    const isGone = this.#dm.node(of) === undefined;
+    const isSame = !isGone && (await this.#dm.haveSameTable(of, number));
+    if (!isGone && !isSame) throw new Error(`the node ${of} leads elsewhere`);
+    await this.#dm.remove(number);
+    this.#context.logger.warn({ node: name }, "a clone without a tracker was removed");
+  }
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof LinuxBlockError ? error.code : undefined;
+}
+
+function messageOf(error: unknown): string {
+  return (error as Error).message;
+}
