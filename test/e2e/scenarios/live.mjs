@@ -3,6 +3,7 @@
  * and taken out again. Users must not be affected. Deaths of the daemon: live-deaths.mjs.
  */
 import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { basename } from "node:path";
 import * as assert from "uvu/assert";
 import { attempt, run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
@@ -84,17 +85,57 @@ test("a node that gets another table: tracking ends with its reason", async (t) 
   const spliced = await tableOf(node);
   await load([before[0].trim()]);
   await load([spliced.trim()]);
+  // Each answer knows it at once, and by the node that users know.
+  assert.is((await t.client.snapshotInfo(node)).error_code, -ESTALE);
+  const events = await t.client.listEvents(id);
+  const told = events.map(({ event, errno, major, minor }) => [event, errno, `${major}:${minor}`]);
+  const { trackers } = await t.client.status();
+  assert.equal(told, [["corrupted", ESTALE, trackers[0].device_number]]);
+  assert.equal([trackers[0].splice.node, trackers[0].splice.state], [node, "lost"]);
+  const words = ["--noheadings", "--separator", ":", "-o", "major,minor"];
+  const number = (await run(["dmsetup", "info", "-c", ...words, node])).trim();
+  assert.is(trackers[0].device_number, number);
   assert.is(await codeOf(t.client.cbtInfo(node)), "SPLICE_LOST");
   assert.is(await codeOf(t.client.diff(node, 0)), "SPLICE_LOST");
-  await until("the event is told", async () => {
-    const events = await t.client.listEvents(id);
-    return events.some(({ event, errno }) => event === "corrupted" && errno === ESTALE);
-  });
   const direct = ["dd", `if=${images[0]}`, "of=/dev/null", "bs=1M", "iflag=direct"];
   assert.is((await attempt(direct)).status, 1);
   await destroy();
   await t.client.detach(node);
   assert.equal([await tableOf(node), nodes()], before);
+});
+
+test("a node that is renamed stays tracked, one that has grown is tracked in a new generation", async (t) => {
+  const [disk] = await ramDisks(t, 1, 16 * MIB);
+  const whole = await sectorsOf(disk);
+  const { path: node, load } = await mapped(t, [`0 ${whole / 2} linear ${disk} 0`]);
+  const before = nodes();
+  await t.client.attach(node, { kind: "live" });
+  const { generation_id: first } = await t.client.cbtInfo(node);
+  const other = `${node}-renamed`;
+  await run(["dmsetup", "rename", node, `${basename(node)}-renamed`]);
+  const renamed = await t.client.cbtInfo(other);
+  assert.equal([renamed.device, renamed.generation_id], [other, first]);
+  await until("its clone is renamed", () => nodes().includes(`${basename(other)}-blksnap`));
+  await run(["dmsetup", "rename", other, basename(node)]);
+  assert.is((await t.client.cbtInfo(node)).device, node);
+
+  const grown = `0 ${whole} linear ${disk} 0`;
+  await load([grown]);
+  await until("it is tracked again", async () => {
+    const { trackers } = await t.client.status();
+    const [{ cbt, splice, capacity_bytes } = {}] = trackers;
+    if (cbt === undefined || splice.state !== "on" || cbt.generation_id === first) return false;
+    assert.equal([cbt.generation_reason, capacity_bytes], ["capacity_changed", whole * 512]);
+    return true;
+  });
+  const { images, destroy } = await takeSnapshot(t, [node], { stores: ["memory:"] });
+  await run(["cmp", images[0], node]);
+  await destroy();
+  await t.client.detach(node);
+  assert.equal(
+    [(await tableOf(node)).trim().split(" ").slice(0, 3).join(" "), nodes()],
+    [`0 ${whole} linear`, before],
+  );
 });
 
 /** The kernel's node of the only clone. */
