@@ -39,7 +39,7 @@ import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { NbdExports } from "./nbd-exports.js";
 import { markedRanges, readMap } from "./operations/cbt-operations.js";
-import { changesSince } from "./operations/diff.js";
+import { diffSince } from "./operations/diff.js";
 import { markedFile } from "./operations/file-extents.js";
 import { Operations } from "./operations/serialised.js";
 import { SnapshotOperations } from "./operations/snapshot-operations.js";
@@ -65,7 +65,7 @@ import { named } from "./system/errors.js";
 import { LEAVE_PATIENCE_MS } from "./time-limits.js";
 import { assertFront } from "./tracker/front-state.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
-import { assertSpliced, nodeChanges } from "./tracker/splice-watch.js";
+import { nodeChanges } from "./tracker/splice-watch.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 export type { DeviceInUse, DriverOptions };
@@ -241,11 +241,7 @@ export class Driver implements DriverControl {
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
     return this.#operations.onDevices("detach of", [device], async () => {
       const tracker = await this.#registry.tracker(device);
-      const snapshot = this.#registry.snapshotOf(tracker);
-      if (snapshot !== undefined) {
-        const what = `${tracker.device} is in snapshot ${snapshot.id}`;
-        throw new ControlError("DEVICE_IN_SNAPSHOT", what);
-      }
+      this.#registry.assertInNoSnapshot(tracker);
       await this.#trackers.detach(tracker, options);
       return { device: tracker.device, front: tracker.front.path };
     });
@@ -282,10 +278,7 @@ export class Driver implements DriverControl {
   }
 
   async diff(device: string, since: number): Promise<DiffAnswer> {
-    const tracker = await this.#registry.intact(device);
-    const changes = await changesSince(tracker.cbt, since, tracker.device);
-    assertSpliced(tracker);
-    return { device: tracker.device, front: tracker.front.path, since, ...changes };
+    return diffSince(await this.#registry.intact(device), since);
   }
 
   async trackerStatus(device: string): Promise<TrackerStatus> {

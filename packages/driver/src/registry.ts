@@ -199,6 +199,14 @@ export class Registry {
     throw new ControlError("DEVICE_IN_OTHER_SNAPSHOT", what);
   }
 
+  /** @throws ControlError DEVICE_IN_SNAPSHOT */
+  assertInNoSnapshot(tracker: Tracker): void {
+    const snapshot = this.snapshotOf(tracker);
+    if (snapshot === undefined) return;
+    const what = `${tracker.device} is in snapshot ${snapshot.id}`;
+    throw new ControlError("DEVICE_IN_SNAPSHOT", what);
+  }
+
   /** @throws ControlError DEVICE_IS_OURS when the path is an image */
   async assertNoImage(path: string): Promise<void> {
     const identity = await identityOf(path, this.#blockDevices.lookAt);

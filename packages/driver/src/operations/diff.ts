@@ -7,11 +7,13 @@
  *       └── switched meanwhile by a take: copied once more
  * ```
  */
-import type { DiffResponse } from "@blksnap/api";
+import type { DiffAnswer, DiffResponse } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import { TURN_UNITS, Turns } from "@blksnap/data-plane";
 import type { CbtInfo, CbtMap } from "@blksnap/engine";
 import { uuidText } from "@blksnap/linux-block";
+import { assertSpliced } from "../tracker/splice-watch.js";
+import type { Tracker } from "../tracker/tracker.js";
 
 type Ranges = DiffResponse["ranges"];
 
@@ -30,6 +32,13 @@ interface Table {
   readonly numbers: Uint8Array;
   /** 1: the last change was a discard of all of the block. */
   readonly discarded: Uint8Array;
+}
+
+/** What changed of a tracker's device: see changesSince(). @throws ControlError SPLICE_LOST, too: then writes may have passed the map */
+export async function diffSince(tracker: Tracker, since: number): Promise<DiffAnswer> {
+  const changes = await changesSince(tracker.cbt, since, tracker.device);
+  assertSpliced(tracker);
+  return { device: tracker.device, front: tracker.front.path, since, ...changes };
 }
 
 /**
