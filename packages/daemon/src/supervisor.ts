@@ -92,6 +92,11 @@ class Daemon {
     return this.process.pid ?? 0;
   }
 
+  /** Though what it has said may still be on its way. */
+  get hasEnded(): boolean {
+    return this.process.exitCode !== null || this.process.signalCode !== null;
+  }
+
   send(message: ToDaemon): void {
     // Its end is told by "exit".
     if (this.process.connected) this.process.send(message, () => undefined);
@@ -199,8 +204,16 @@ export class Supervisor {
     setTimeout(() => this.#replace(), isShortLife ? SHORT_LIFE_MS : 0);
   }
 
+  /** One that has ended and not said its last word is of no use. */
+  #nextInLine(): Daemon | undefined {
+    for (;;) {
+      const next = this.#standbys.shift() ?? this.#fallbacks.shift();
+      if (next?.hasEnded !== true) return next;
+    }
+  }
+
   #replace(): void {
-    const next = this.#standbys.shift() ?? this.#fallbacks.shift();
+    const next = this.#nextInLine();
     if (next === undefined) {
       this.start();
       return;

@@ -250,6 +250,15 @@ test("what is damaged, or of another boot, is nothing to continue with", () => {
   assert.is(file.read(), undefined);
   writeFileSync(file.path, text.replace(/"boot":"[^"]*"/, '"boot":"another"'));
   assert.is(file.read(), undefined);
+  for (const [name, other] of [
+    ['"devices":[]', '"devices":{}'],
+    ['"devices":[]', '"devices":[{"path":"/dev/sda"}]'],
+    ['"waited":[]', '"waited":[{"device":"/dev/sda"}]'],
+  ]) {
+    assert.ok(text.includes(name!), name);
+    writeFileSync(file.path, text.replace(name!, other!));
+    assert.is(file.read(), undefined, other);
+  }
   writeFileSync(file.path, text);
   assert.ok(file.read());
 });

@@ -182,6 +182,28 @@ test("what is not there in time, or cannot be attached, is said, and holds no ot
   assert.equal([all.waited, settled()], [[], 4]);
 });
 
+test("what is in use keeps the boot for ten seconds only, and what is not there as long as it may", async () => {
+  const { all, asked, at } = attaching(
+    {
+      "/dev/vg/mounted": repeated("DEVICE_BUSY", 700),
+      "/dev/vg/late": [
+        ...repeated("DEVICE_NOT_FOUND", 400),
+        ...repeated("DEVICE_BUSY", 5),
+        undefined,
+      ],
+    },
+    [configured("/dev/vg/mounted", 1, 600), configured("/dev/vg/late", 2, 600)],
+  );
+  await all.attach();
+  assert.equal(
+    at(ERROR).map(({ device }) => device),
+    ["/dev/vg/mounted"],
+  );
+  assert.ok(asked.filter((text) => text.startsWith("/dev/vg/mounted")).length <= 11);
+  assert.is(asked.filter((text) => text.startsWith("/dev/vg/late")).length, 406);
+  assert.is(all.missing.length, 1);
+});
+
 test("what a daemon that ends has waited for, or was attaching, the next one waits for", async () => {
   const devices = [configured("/dev/vg/b", 2, 9), configured("/dev/vg/a", 1, 9)];
   const first = attaching({ "/dev/vg/a": ["ends"], "/dev/vg/b": [undefined] }, devices);

@@ -14,19 +14,25 @@ const LOOK_AGAIN_INTERVAL_MS = 500;
 /** A device with which daemon after daemon ends is not tried for ever: users of others would wait each time. */
 const DAEMONS_MAX = 3;
 
-/** What may pass while a machine starts. */
-const PASSING: ReadonlySet<string> = new Set<ErrorName>([
+/** What may still come while a machine starts: waited for as long as the configuration says. */
+const COMING: ReadonlySet<string> = new Set<ErrorName>([
   "DEVICE_NOT_FOUND",
-  "DEVICE_BUSY",
-  // A path, or a size, that comes a little later than the node.
   "DEVICE_FAILED",
-  "DEVICE_TOO_SMALL",
-  "DEVICE_READ_ONLY",
   "NO_ANSWER",
   "OUT_OF_MEMORY",
   "PERSISTENT_STATE_UNUSABLE",
+]);
+/**
+ * What passes soon, or not at all: a scan that holds a device, a size that comes after its node; but also what is
+ * mounted already, or is read-only. The boot waits for it, so not for long.
+ */
+const PASSING: ReadonlySet<string> = new Set<ErrorName>([
+  "DEVICE_BUSY",
+  "DEVICE_TOO_SMALL",
+  "DEVICE_READ_ONLY",
   "UBLK_FAILED",
 ]);
+const PASSING_WAIT_MS = 10_000;
 
 export type Missing = StatusResponse["daemon"]["configuration"]["missing"][number];
 
@@ -101,9 +107,11 @@ export class ConfiguredDevices {
     const { untilLookAgain = untilNext } = this.#surroundings;
     if (one.earlierDaemons > DAEMONS_MAX) {
       const why = `${one.earlierDaemons} daemons have ended while they waited for it`;
-      this.#giveUp(one, null, why);
+      this.#giveUp(one, null, why, undefined);
       return;
     }
+    const beganMs = nowMs();
+    let untilMs = one.untilMs;
     while (!signal.aborted) {
       try {
         const { front } = await attach(device, { persistent });
@@ -115,8 +123,12 @@ export class ConfiguredDevices {
         const { code = null, message } = error as { code?: string; message: string };
         // It fails because this daemon ends; the next one waits.
         if (signal.aborted) return;
-        if (!PASSING.has(code ?? "") || nowMs() >= one.untilMs) {
-          this.#giveUp(one, code, message);
+        const isPassing = PASSING.has(code ?? "");
+        if (isPassing) untilMs = Math.min(untilMs, nowMs() + PASSING_WAIT_MS);
+        else untilMs = one.untilMs;
+        const isWaitedFor = isPassing || COMING.has(code ?? "");
+        if (!isWaitedFor || nowMs() >= untilMs) {
+          this.#giveUp(one, code, message, isWaitedFor ? nowMs() - beganMs : undefined);
           return;
         }
         this.#noteWait(one, code, message);
@@ -133,9 +145,9 @@ export class ConfiguredDevices {
     this.#surroundings.logger.info({ device, from, code }, text);
   }
 
-  #giveUp(one: WaitedFor, code: string | null, why: string): void {
-    const { device, from, waitSeconds } = one.configured;
-    const waited = PASSING.has(code ?? "") ? ` after ${waitSeconds} s` : "";
+  #giveUp(one: WaitedFor, code: string | null, why: string, waitedMs: number | undefined): void {
+    const { device, from } = one.configured;
+    const waited = waitedMs === undefined ? "" : ` after ${Math.round(waitedMs / 1000)} s`;
     this.#missing.set(device, { device, from, waited_for: false, code, why });
     const text = `a device of the configuration is not attached${waited}: ${why}`;
     this.#surroundings.logger.error({ device, from, code }, text);

@@ -56,6 +56,19 @@ function usable(values: readonly (readonly [string, ConfiguredValue])[]): Config
   );
 }
 
+/** Another version may have written it: a daemon that fails for that would be started again and again. */
+function hasShape(devices: unknown, waited: unknown): boolean {
+  const isDevice = (one: unknown): boolean =>
+    typeof (one as Partial<ConfiguredDevice> | null)?.device === "string";
+  const isWaited = (one: unknown): boolean => {
+    const { configured, untilMs, earlierDaemons } = (one ?? {}) as Partial<WaitedFor>;
+    return isDevice(configured) && Number.isFinite(untilMs) && Number.isFinite(earlierDaemons);
+  };
+  const isList = (list: unknown, is: (one: unknown) => boolean): boolean =>
+    Array.isArray(list) && list.every(is);
+  return isList(devices, isDevice) && (waited === null || isList(waited, isWaited));
+}
+
 export class ServedFile {
   readonly path: string;
 
@@ -82,7 +95,7 @@ export class ServedFile {
         devices: ConfiguredDevice[];
         waited: WaitedFor[] | null;
       };
-      if (boot !== bootId()) return undefined;
+      if (boot !== bootId() || !hasShape(devices, waited)) return undefined;
       return { pid, config: { values: usable(values), devices }, waited: waited ?? undefined };
     } catch {
       return undefined;
