@@ -6,9 +6,10 @@ import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
 import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
-import { type Plan, planExport } from "./plan.js";
+import { type AsOf, type Plan, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
 import {
+  isOfThisVersion,
   type RawRecord,
   readRecord,
   recordPathOf,
@@ -92,11 +93,18 @@ async function copyParts(
   return meter.doneBytes;
 }
 
+interface TargetState {
+  /** What the target is a copy of, where it is one. */
+  readonly known: Pick<AsOf, "host" | "device"> | undefined;
+  readonly states: readonly RawRecord[];
+  readonly why: string | undefined;
+}
+
 /** The state that the target can be brought up to date from, or why there is none. */
 async function stateOf(
   { target }: RawExportOptions,
   record: string | undefined,
-): Promise<{ readonly states: readonly RawRecord[]; readonly why: string | undefined }> {
+): Promise<TargetState> {
   const known = record === undefined ? undefined : await readRecord(record);
   const kind = await targetKind(target);
   if (known === undefined) {
@@ -104,16 +112,22 @@ async function stateOf(
       const why = `${target} is there, and no copy that export has made`;
       throw new BackupError("TARGET_EXISTS", why, { hint: RAW_RECORD_HINT });
     }
-    return { states: [], why: undefined };
+    return { known, states: [], why: undefined };
   }
-  if (kind === "missing") return { states: [], why: `${target} is gone` };
+  if (kind === "missing") return { known: undefined, states: [], why: `${target} is gone` };
+  if (!isOfThisVersion(known))
+    return { known, states: [], why: "its record is of an earlier version" };
   // An update that has not begun yet has changed nothing.
   const seal = await sealOf(target, known.capacity_bytes);
   const change = seal === undefined ? "it is gone" : changeSince(known.seal, seal);
   if (change === undefined || (known.is_updating && (await isLeftUpdate(target, known)))) {
-    return { states: [known], why: undefined };
+    return { known, states: [known], why: undefined };
   }
-  return { states: [], why: `something else has written to ${target}: ${change}` };
+  return {
+    known: undefined,
+    states: [],
+    why: `something else has written to ${target}: ${change}`,
+  };
 }
 
 async function copy(
@@ -122,11 +136,10 @@ async function copy(
   record: string | undefined,
 ): Promise<RawExport> {
   const { client, wanted, target, host = hostname(), open = openImage } = options;
-  const { states, why } = await stateOf(options, record);
-  const [state] = states;
-  if (state !== undefined && (state.host !== host || state.device !== snapshot.device)) {
+  const { known, states, why } = await stateOf(options, record);
+  if (known !== undefined && (known.host !== host || known.device !== snapshot.device)) {
     // Unlike a point in a store, it would be gone.
-    const text = `${target} is a copy of ${state.device} of ${state.host}`;
+    const text = `${target} is a copy of ${known.device} of ${known.host}`;
     throw new BackupError("TARGET_EXISTS", text, { hint: RAW_RECORD_HINT });
   }
   if (why !== undefined && wanted.kind === "since") {
@@ -152,6 +165,7 @@ async function copy(
       const reason = plan.kind === "full" ? plan.reason : null;
       options.onPlan?.({ kind: plan.kind, reason, total_bytes: total });
       const read_bytes = await copyParts(parts, image, to, options);
+      await image.sync();
       await snapshot.check();
       const now = {
         ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },

@@ -76,6 +76,7 @@ class StoreExport {
         : [...plan.base.chunks];
     const pieces = plan.kind === "full" ? undefined : piecesByChunk(plan.ranges, capacityBytes);
     await this.#copy(chunks, pieces, plan);
+    await this.#image.sync();
     await this.#snapshot.check();
     await this.#store.syncChunks(this.#fresh);
     await lock.check();

@@ -20,25 +20,37 @@ export function recordPathOf(target: string): string {
   return `${target}.blksnap.json`;
 }
 
+/** Of an earlier version: it tells what the target is a copy of, and not whether others have written to it. */
+export type EarlierRecord = Pick<AsOf, "host" | "device"> & { readonly seal: undefined };
+
+export function isOfThisVersion(record: RawRecord | EarlierRecord): record is RawRecord {
+  return record.seal !== undefined;
+}
+
 /** Undefined where there is none. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
 export async function readRecord(
   path: string,
   files: Files = realFiles,
-): Promise<RawRecord | undefined> {
+): Promise<RawRecord | EarlierRecord | undefined> {
   const text = (await files.read(path))?.toString();
   if (text === undefined) return undefined;
+  // A copy without a record would be taken for a file of others.
+  const hint = "Remove it and the copy, and export in full";
   try {
     const { format, version, ...record } = JSON.parse(text) as Record<string, unknown>;
     if (format === FORMAT && version === VERSION) return record as unknown as RawRecord;
+    if (format === FORMAT && typeof version === "number" && version < VERSION) {
+      const { host, device } = record as unknown as AsOf;
+      return { host, device, seal: undefined };
+    }
     if (format === FORMAT) {
-      const hint = "Remove it, and export in full";
       const why = `${path} is of version ${String(version)}`;
-      throw new BackupError("BACKUP_VERSION", why, { hint });
+      const newer = `Use the version of blksnapctl that wrote it, or newer. Or: ${hint}`;
+      throw new BackupError("BACKUP_VERSION", why, { hint: newer });
     }
   } catch (error) {
     if (error instanceof BackupError) throw error;
   }
-  const hint = "Remove it, and export in full";
   throw new BackupError("BACKUP_DAMAGED", `${path} is no record of a raw copy`, { hint });
 }
 

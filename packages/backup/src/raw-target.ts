@@ -96,6 +96,8 @@ export async function sealOf(path: string, capacityBytes: number): Promise<CopyS
   try {
     const file = await open(name, constants.O_RDONLY);
     try {
+      // What others have written and only the page cache has is not counted yet.
+      if (kind === "block") await file.sync();
       const there = kind === "block" ? await deviceBytes(file) : capacityBytes;
       return await sealOfOpen(file, Math.min(there, capacityBytes));
     } finally {

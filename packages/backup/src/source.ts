@@ -7,6 +7,8 @@ import { BackupError } from "./errors.js";
 export interface ImageReader {
   /** Fills `data` from this place on. Many reads may be under way. @throws BackupError IMAGE_FAILED */
   read(data: Uint8Array, offsetBytes: number): Promise<void>;
+  /** Has writes of others that only the page cache has reach the image, where they are counted. @throws as read() */
+  sync(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -29,6 +31,11 @@ export async function openImage(path: string): Promise<ImageReader> {
         if (bytesRead === 0) throw failed(`it ends at byte ${at}`);
         done += bytesRead;
       }
+    },
+    async sync() {
+      await file.sync().catch((error: unknown) => {
+        throw failed(messageOf(error), error);
+      });
     },
     close: () => file.close(),
   };

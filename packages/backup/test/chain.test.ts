@@ -162,6 +162,30 @@ test("an image that was written to, or of an earlier daemon, whose counters are 
     assert.is((await exportToStore(store, optionsOf(machine))).kind, "full");
   }));
 
+test("an image with a write that is only in the page cache is refused: it is counted when it is synced", () =>
+  withStore(async (machine, store) => {
+    machine.take();
+    const open: ExportOptions["open"] = async (path) => {
+      const image = await openImage(path);
+      const sync = async (): Promise<void> => {
+        await image.sync();
+        machine.imageWrites = 1;
+      };
+      return { ...image, sync };
+    };
+    for (const target of [undefined, machine.path("copy")]) {
+      machine.imageWrites = 0;
+      const options = optionsOf(machine, { open });
+      const exporting =
+        target === undefined ? exportToStore(store, options) : exportRaw({ ...options, target });
+      const refused = await failureOf(exporting);
+      assert.is(refused.code, "IMAGE_FAILED");
+      assert.match(refused.message, "was written to");
+    }
+    assert.equal(await store.points(), []);
+    assert.not.ok(existsSync(machine.path("copy")));
+  }));
+
 test("a device whose node was led elsewhere meanwhile gives no point", () =>
   withStore(async (machine, store) => {
     const onProgress: ExportOptions["onProgress"] = () => {

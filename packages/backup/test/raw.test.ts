@@ -34,7 +34,7 @@ function failingAt(number: number): RawExportOptions["open"] {
   return async (path) => {
     const image = await openImage(path);
     return {
-      close: () => image.close(),
+      ...image,
       read: (data, offsetBytes) => {
         if (++reads >= number) return Promise.reject(new Error("a planted fault"));
         return image.read(data, offsetBytes);
@@ -269,6 +269,34 @@ test("a copy that others wrote to, or that is gone, is made anew, and it is said
   assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
   assert.match(reasons[1]!, "is gone");
   machine.remove();
+});
+
+test("a copy whose record is of an earlier version is made anew, and that of another device is not", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const other = new FakeMachine(CAPACITY_BYTES, "/dev/other");
+  const path = recordPathOf(machine.path("copy"));
+  await exportRaw(optionsOf(machine));
+  const record = JSON.parse(readFileSync(path, "utf8")) as object;
+  const change = (more: object): void =>
+    writeFileSync(path, JSON.stringify({ ...record, ...more }));
+  change({ version: 1, seal: "of an earlier form" });
+  const target = machine.path("copy");
+  assert.is((await failureOf(exportRaw(optionsOf(other, { target })))).code, "TARGET_EXISTS");
+  const wanted = { kind: "since", number: 1 } as const;
+  const refused = await failureOf(exportRaw(optionsOf(machine, { wanted })));
+  assert.is(refused.code, "BACKUP_CHAIN_BROKEN");
+  const reasons: (string | null)[] = [];
+  const onPlan: RawExportOptions["onPlan"] = ({ reason }) => reasons.push(reason);
+  machine.write(0, randomBytes(65_536));
+  assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
+  assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "incremental");
+  assert.equal(reasons, ["its record is of an earlier version", null]);
+  await assertSame(target, machine.content);
+  change({ version: 3 });
+  const later = await failureOf(exportRaw(optionsOf(machine)));
+  assert.is(later.code, "BACKUP_VERSION");
+  machine.remove();
+  other.remove();
 });
 
 test("files of others, and copies of other devices, are not written over", async () => {
