@@ -79,8 +79,9 @@ export function troublesOf(
   if (splice?.state === "lost") {
     const why = splice.why === null ? "" : `: ${splice.why}`;
     const what = `${splice.node} does not lead to the front any more${why}; writes were missed`;
-    const first = member === undefined ? "Detach it" : "Destroy its snapshot, detach it";
-    troubles.push({ state: "UNTRACKED", what, hint: `${first}, attach it, make a full backup` });
+    const again = "here it is not tracked again after a minute, detach it and attach it";
+    const first = member === undefined ? `W${again}` : `Destroy its snapshot; w${again}`;
+    troubles.push({ state: "UNTRACKED", what, hint: `${first}; then make a full backup` });
   }
   if (original_capacity_bytes === 0) {
     const hint = "Detach it; what was not written to it is lost";
