@@ -46,6 +46,8 @@ const PARAMS = {
 };
 const READ = 0;
 const BLOCK_STATUS = 7;
+/** Ends what hangs. */
+const LIMIT_MS = 600_000;
 const EAGAIN = "EAGAIN";
 
 function file(name: string, lengthBytes: number): number {
@@ -61,6 +63,7 @@ class World {
   readonly reactor: Reactor;
   readonly device: TrackedDevice;
   readonly #port = new MessageChannel();
+  #isOver = false;
 
   constructor() {
     this.reactor = new Reactor({
@@ -68,6 +71,10 @@ class World {
       port: this.#port.port2,
       onMessage: () => undefined,
       onError: (error) => this.errors.push(error),
+    });
+    // A turn may wait for ever.
+    this.reactor.setTimer(LIMIT_MS, () => {
+      this.#isOver = true;
     });
     const settings = {
       index: 0,
@@ -121,7 +128,10 @@ class World {
 
   /** Turns of the reactor, of which each brings something, until it is so. */
   until(isSo: () => boolean): void {
-    while (!isSo()) this.reactor.turn();
+    while (!isSo()) {
+      assert.not(this.#isOver, `not so within ${LIMIT_MS} ms`);
+      this.reactor.turn();
+    }
   }
 
   serve(fd: number, area: string | null, contexts: string[] = []): boolean {

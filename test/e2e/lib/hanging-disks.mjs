@@ -9,7 +9,7 @@ export const SIZE_BYTES = 8 * MIB;
 export const CHUNK_BYTES = 256 * 1024;
 export const WRITE_BYTES = 4096;
 /** How long the daemon waits for a disk. */
-export const BOUND_MS = 2_000;
+export const BOUND_MS = 10_000;
 export const BOUND_ARGS = ["--io-timeout", String(BOUND_MS)];
 const STORE_BYTES = 160 * MIB;
 const DISK_ERRORS = [/Buffer I\/O error on dev(ice)? ublkb\d+/, /I\/O error, dev ublkb\d+/];

@@ -5,7 +5,7 @@ import { SOCKET_PATH } from "./daemon.mjs";
 import { until } from "./wait.mjs";
 
 const STATE_FOLDER = "/run/blksnap/state";
-const SETTLE_LIMIT_MS = 180_000;
+const SETTLE_LIMIT_MS = 300_000;
 
 function list(folder) {
   return existsSync(folder) ? readdirSync(folder) : [];

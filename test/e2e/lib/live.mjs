@@ -34,7 +34,8 @@ export function nodes() {
     .sort();
 }
 
-function nameOf(node) {
+/** The name of a node of the device mapper; undefined where it is none, or has gone. */
+export function nameOf(node) {
   try {
     return readFileSync(`/sys/block/${node}/dm/name`, "utf8").trim();
   } catch {

@@ -12,6 +12,8 @@ import { partOf } from "./sample.mjs";
 
 /** Generous: it ends what hangs, and says nothing about speed. */
 const TEST_LIMIT_MS = 600_000;
+/** It may wait for disks, and for daemons that end. */
+const CLEAN_UP_LIMIT_MS = 1_800_000;
 const WORK_FOLDER = "/tmp/blksnap-e2e";
 /** For the suite to say what failed. */
 const REPORT_MS = 5_000;
@@ -123,8 +125,8 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
     // Printed now: it is the cause, and the suite prints it only if the file comes to its end.
     console.error(`${name}: ${error?.stack ?? error}`);
   }
-  errors.push(...(await within(timeLimitMs, `clean-up of ${name}`, t.undo())));
-  const endMore = () => within(timeLimitMs, `second clean-up of ${name}`, endAll(state, t));
+  errors.push(...(await within(CLEAN_UP_LIMIT_MS, `clean-up of ${name}`, t.undo())));
+  const endMore = () => within(CLEAN_UP_LIMIT_MS, `second clean-up of ${name}`, endAll(state, t));
   if (t.hasFailed) await endMore();
   const daemon = state.daemon && { pid: state.daemon.pid, held: state.held };
   const knownPids = [process.pid, state.daemon?.pid ?? 0];

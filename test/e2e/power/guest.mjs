@@ -64,7 +64,7 @@ async function hashesOf(id) {
   const hashes = {};
   for (const { device, image } of found?.devices ?? []) {
     if (image === null) continue;
-    const [hash] = (await run(["sha256sum", image], { timeLimitMs: 120_000 })).split(" ");
+    const [hash] = (await run(["sha256sum", image], { timeLimitMs: 600_000 })).split(" ");
     hashes[device] = hash;
   }
   return hashes;

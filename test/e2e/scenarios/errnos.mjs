@@ -250,7 +250,7 @@ test("snapshot_waitevent: EINTR is result=interrupted", async (t) => {
   const { id, destroy } = await createSnapshot(t, []);
   const waiting = start(ctlWords("snapshot_waitevent", "-i", id, "-t", "2147483647"));
   const sockets = () => holdings(waiting.pid).filter((name) => name === "socket").length;
-  await until("the command is connected", () => sockets() > OUTPUT_SOCKETS, 60_000);
+  await until("the command is connected", () => sockets() > OUTPUT_SOCKETS);
   waiting.kill("SIGINT");
   const { status, stdout } = await waiting.end();
   assert.equal([status, stdout.toString()], [0, "result=interrupted\n"]);

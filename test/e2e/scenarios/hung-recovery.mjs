@@ -20,7 +20,7 @@ const test = scenario(import.meta.url, { daemon: false, sampledIn: 2 });
 const SIZE_BYTES = 16 * MIB;
 const BLOCK_BYTES = 4096;
 const STATE = "/run/blksnap/state";
-const LIMIT = { timeLimitMs: 900_000 };
+const LIMIT = { timeLimitMs: 3_600_000 };
 const TRIES = 4;
 const GIVEN_UP = /"msg":"snapshot is lost: the stores? [^"]*answer/;
 

@@ -2,7 +2,7 @@
  * Live attach: the front is put under a device-mapper node while its file system is mounted and written to,
  * and taken out again. Users must not be affected. Deaths of the daemon: live-deaths.mjs.
  */
-import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readdirSync } from "node:fs";
 import { basename } from "node:path";
 import * as assert from "uvu/assert";
 import { attempt, run } from "../lib/command.mjs";
@@ -16,7 +16,7 @@ import {
   mount,
   mountImage,
 } from "../lib/file-systems.mjs";
-import { Checker, codeOf, identityOf, nodes, tableOf, usedNode } from "../lib/live.mjs";
+import { Checker, codeOf, identityOf, nameOf, nodes, tableOf, usedNode } from "../lib/live.mjs";
 import { note, scenario } from "../lib/scenario.mjs";
 import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
@@ -124,7 +124,7 @@ test("a node that is renamed stays tracked, one that has grown is tracked in a n
   await until("it is tracked again", async () => {
     const { trackers } = await t.client.status();
     const [{ cbt, splice, capacity_bytes } = {}] = trackers;
-    if (cbt === undefined || splice.state !== "on" || cbt.generation_id === first) return false;
+    if (cbt === undefined || splice?.state !== "on" || cbt.generation_id === first) return false;
     assert.equal([cbt.generation_reason, capacity_bytes], ["capacity_changed", whole * 512]);
     return true;
   });
@@ -140,9 +140,7 @@ test("a node that is renamed stays tracked, one that has grown is tracked in a n
 
 /** The kernel's node of the only clone. */
 function cloneNode() {
-  const isClone = (name) => read(name).endsWith("-blksnap");
-  const read = (name) => readFileSync(`/sys/block/${name}/dm/name`, "utf8").trim();
-  const names = readdirSync("/sys/block").filter((name) => name.startsWith("dm-") && isClone(name));
+  const names = readdirSync("/sys/block").filter((name) => nameOf(name)?.endsWith("-blksnap"));
   assert.is(names.length, 1);
   return `/dev/${names[0]}`;
 }

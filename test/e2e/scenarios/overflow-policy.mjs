@@ -84,7 +84,7 @@ test("block-writes: writers wait, and go on when the image's reader is done with
 });
 
 test("block-writes: after its time a writer goes on, and the snapshot breaks", async (t) => {
-  const state = await takenWith(t, { policy: "block-writes", timeout_ms: 3000 });
+  const state = await takenWith(t, { policy: "block-writes", timeout_ms: 30_000 });
   assert.is((await overwrite(t, state.front).end()).status, 0);
   const { lost_bytes: lost, blocked_writes: blocked } = await memberStatus(
     t,

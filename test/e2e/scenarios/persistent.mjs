@@ -33,7 +33,7 @@ const BLOCK_BYTES = 65536;
 /** So many blocks that the log has no room for every other one. */
 const WIDE_MIB = 12_288;
 /** Each test starts a few daemons. */
-const LIMIT = { timeLimitMs: 480_000 };
+const LIMIT = { timeLimitMs: 1_200_000 };
 
 const test = scenario(import.meta.url, { daemon: false, sampledIn: 3 });
 

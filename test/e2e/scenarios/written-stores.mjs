@@ -102,7 +102,7 @@ test(
     for (const one of held) if (present.has(one.id)) await assertRight(t, one);
     for (const { original } of held) await t.client.detach(original, { forget: true });
   },
-  { timeLimitMs: 480_000 },
+  { timeLimitMs: 1_200_000 },
 );
 
 test.run();

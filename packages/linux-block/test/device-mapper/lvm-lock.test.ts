@@ -85,7 +85,7 @@ test("nodes of one group wait for each other, however long, and one that gives u
   const held = new Promise<void>((resolve) => {
     end = resolve;
   });
-  const options = { folder, waitS: 0 };
+  const options = { folder, waitS: 600 };
   const first = withGroupLock(
     NODE,
     async () => {
@@ -96,8 +96,9 @@ test("nodes of one group wait for each other, however long, and one that gives u
     options,
   );
   await begun;
-  const late = withGroupLock(NODE, async () => done.push("late"), { ...options, turnMs: 1 });
-  const next = withGroupLock(NODE, async () => done.push("next"), { ...options, waitS: 600 });
+  const soon = { ...options, waitS: 0, turnMs: 1 };
+  const late = withGroupLock(NODE, async () => done.push("late"), soon);
+  const next = withGroupLock(NODE, async () => done.push("next"), options);
   const failure = await late.then(
     () => assert.unreachable("the first is not done"),
     (error) => error,
