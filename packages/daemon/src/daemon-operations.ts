@@ -1,4 +1,5 @@
 /** How the daemon is asked to end: through the control API, by a signal, by its supervisor. */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { DaemonControl, DaemonStopResponse, DaemonUpgradeResponse } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import { DAEMON_VERSION, type DeviceInUse, describeInUse } from "@blksnap/driver";
@@ -23,6 +24,7 @@ export interface Devices {
 }
 
 const TRY_AGAIN_INTERVAL_MS = 500;
+const UNDER_WAY: readonly string[] = ["what is attached live is being led back"];
 
 export interface DaemonOperationsOptions {
   readonly devices: Devices;
@@ -41,6 +43,8 @@ export class DaemonOperations implements DaemonControl {
   #decide: (ending: Ending) => void = () => undefined;
   #upgrading = false;
   #isTriedAgain = false;
+  #again: NodeJS.Timeout | undefined;
+  #leading: Promise<readonly string[]> | undefined;
 
   constructor(options: DaemonOperationsOptions) {
     this.#options = options;
@@ -88,25 +92,63 @@ export class DaemonOperations implements DaemonControl {
 
   async #judge(signal: NodeJS.Signals): Promise<void> {
     const { devices, logger, keep } = this.#options;
-    const inUse = keep ? [] : await devices.devicesInUse();
-    const stays = keep || inUse.length > 0 ? [] : await devices.leadBack();
-    if (inUse.length === 0 && stays.length === 0) {
-      this.#end(keep ? "keep" : "detach");
+    if (keep) {
+      this.#end("keep");
       return;
     }
-    const isGoingDown = (await this.#options.isGoingDown?.()) === true;
-    const isSaid = this.#isTriedAgain;
-    this.#isTriedAgain = isGoingDown;
-    // Nothing asks again while a system goes down, and file systems may be unmounted after us. If we are killed
-    // before, users of what is attached live would wait for ever.
-    if (isGoingDown) {
-      await devices.leadBack(true);
-      setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
+    if (await this.#isGoingDown()) {
+      await this.#judgeGoingDown(signal);
+      return;
     }
-    if (isSaid && isGoingDown) return;
-    const what = [describeInUse(inUse), ...stays].filter((text) => text !== "").join("; ");
-    const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";
-    logger.error({ inUse }, `${signal} refused: in use: ${what}. ${hint}`);
+    this.#isTriedAgain = false;
+    const inUse = await devices.devicesInUse();
+    const stays = inUse.length > 0 ? [] : await devices.leadBack();
+    if (inUse.length === 0 && stays.length === 0) this.#end("detach");
+    else logger.error({ inUse }, refusal(signal, inUse, stays));
+  }
+
+  async #isGoingDown(): Promise<boolean> {
+    try {
+      return (await this.#options.isGoingDown?.()) === true;
+    } catch {
+      return false;
+    }
+  }
+
+  /**
+   * Nothing asks again while a system goes down, and file systems may be unmounted after us. If we are killed
+   * before, users of what is attached live would wait for ever. So it is tried until all has left, whatever
+   * fails or hangs meanwhile.
+   */
+  async #judgeGoingDown(signal: NodeJS.Signals): Promise<void> {
+    const { devices, logger } = this.#options;
+    let hasEnded = false;
+    try {
+      const leading = this.#leadEachBack();
+      const inUse = await devices.devicesInUse();
+      const stays = await Promise.race([leading, sleep(TRY_AGAIN_INTERVAL_MS, UNDER_WAY)]);
+      hasEnded = inUse.length === 0 && stays.length === 0;
+      if (hasEnded) this.#end("detach");
+      else if (!this.#isTriedAgain) logger.error({ inUse }, refusal(signal, inUse, stays));
+      this.#isTriedAgain = true;
+    } finally {
+      clearTimeout(this.#again);
+      if (!hasEnded) this.#again = setTimeout(() => this.onSignal(signal), TRY_AGAIN_INTERVAL_MS);
+    }
+  }
+
+  /** One at a time, which may hang. Answers, in words, what stays. */
+  #leadEachBack(): Promise<readonly string[]> {
+    this.#leading ??= this.#options.devices
+      .leadBack(true)
+      .catch((error: Error) => {
+        this.#options.logger.error({ err: error }, "what is attached live is not led back");
+        return [error.message];
+      })
+      .finally(() => {
+        this.#leading = undefined;
+      });
+    return this.#leading;
   }
 
   /** Leaves the devices to the next daemon, unasked. */
@@ -128,4 +170,14 @@ export class DaemonOperations implements DaemonControl {
   #end(ending: Ending): void {
     setImmediate(() => this.#decide(ending));
   }
+}
+
+function refusal(
+  signal: NodeJS.Signals,
+  inUse: readonly DeviceInUse[],
+  stays: readonly string[],
+): string {
+  const what = [describeInUse(inUse), ...stays].filter((text) => text !== "").join("; ");
+  const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";
+  return `${signal} refused: in use: ${what}. ${hint}`;
 }

@@ -17,6 +17,7 @@ interface More {
   stays?: readonly string[];
   link?: object;
   isGoingDown?: () => Promise<boolean>;
+  leading?: () => Promise<readonly string[]>;
 }
 
 function operations(inUse: readonly DeviceInUse[], more: More = {}) {
@@ -27,7 +28,7 @@ function operations(inUse: readonly DeviceInUse[], more: More = {}) {
       devicesInUse: async () => inUse,
       leadBack: async (eachAlone = false) => {
         asked.push(eachAlone ? "each alone" : "all or none");
-        return more.stays ?? [];
+        return more.leading?.() ?? more.stays ?? [];
       },
       status: async () => ({ trackers: [{ front: "/dev/ublkb0", image: "/dev/ublkb1" }] }),
     },
@@ -123,6 +124,38 @@ test("nodes in use are led back one by one only while the system goes down", asy
   going.made.onSignal("SIGTERM");
   await going.ended();
   assert.equal(going.asked, ["each alone"]);
+});
+
+test("while the system goes down a device that hangs or fails does not end the retries", async () => {
+  let answer: (stays: readonly string[]) => void = () => undefined;
+  const hung = new Promise<readonly string[]>((resolve) => {
+    answer = resolve;
+  });
+  const results = [() => Promise.reject(new Error("it broke")), () => hung, async () => []];
+  let looks = 0;
+  const isGoingDown = async () => {
+    looks++;
+    return true;
+  };
+  const none = () => Promise.reject(new Error("asked after the end"));
+  const leading = () => (results.shift() ?? none)();
+  const { made, ended, log, asked } = operations([], { isGoingDown, leading });
+  made.onSignal("SIGTERM");
+  for (let waited = 0; looks < 4 && waited < 10_000; waited++) await ended();
+  assert.is(await ended(), undefined);
+  assert.equal(asked, ["each alone", "each alone"], "not asked again while one is under way");
+  assert.match(log.join(""), "it broke");
+  answer(["one stays"]);
+  assert.is(await made.ending, "detach");
+  assert.equal(results, []);
+});
+
+test("where it cannot be told whether the system goes down, it stays up", async () => {
+  const isGoingDown = () => Promise.reject(new Error("there is no systemd"));
+  const { made, ended, asked } = operations([], { isGoingDown });
+  made.onSignal("SIGTERM");
+  assert.is(await ended(), "detach");
+  assert.equal(asked, ["all or none"]);
 });
 
 test("a system that stays up after all is not left", async () => {
