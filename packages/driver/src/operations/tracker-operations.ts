@@ -182,14 +182,16 @@ export class TrackerOperations {
   #followSteps(locks: OperationLocks): FollowSteps {
     const { trackers } = this.#registry;
     return {
-      alone: (tracker, operation) => {
+      alone: (tracker, operation, isDetached) => {
         const what = `the return of ${tracker.device}`;
-        return locks.run([deviceLock(tracker)], { what }, async () =>
-          trackers.get(tracker.id) === tracker ? operation() : "done",
-        );
+        const lock = deviceLock(tracker);
+        const isFree = () => ![...trackers.values()].some((one) => deviceLock(one) === lock);
+        const isOurs = () => (isDetached ? isFree() : trackers.get(tracker.id) === tracker);
+        return locks.run([lock], { what }, async () => (isOurs() ? operation() : "done"));
       },
       isInSnapshot: this.#hasSnapshot,
       pathOf: ({ device, splice }) => this.#pathOf(device, splice),
+      sync: (tracker) => this.#live.syncNode(tracker),
       detach: (tracker) => this.detach(tracker, {}),
       attach: async (path, reason) => {
         const options = { persistent: false, reason: CBT_REASONS[reason] };

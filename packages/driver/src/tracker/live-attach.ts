@@ -180,11 +180,19 @@ export class LiveAttach {
     return this.dm.isLinearOn(splice.node.number, splice.front);
   }
 
+  /** Before anything is changed: an attach that follows has little left to write. @throws as splice() */
+  async syncNode({ device, splice }: Pick<Tracker, "device" | "splice">): Promise<void> {
+    if (splice !== undefined) await this.#sync({ device, splice }, []);
+  }
+
   /**
    * The freeze, in which users wait, writes only what is left.
    * @throws ControlError SPLICE_FAILED: it would take too long
    */
-  async #sync({ device, splice }: Spliced, more: readonly string[]): Promise<void> {
+  async #sync(
+    { device, splice }: Pick<Spliced, "device" | "splice">,
+    more: readonly string[],
+  ): Promise<void> {
     const path = `/dev/dm-${splice.node.number.split(":")[1]}`;
     const synced = syncInHelper([path, ...more], SPLICE_SYNC_TIMEOUT_MS);
     const statuses = await synced.catch(throwUnsynced);
@@ -272,8 +280,13 @@ export class LiveAttach {
         if (await this.dm.hasOursWaiting(number, splice.front, clone)) {
           await this.#exclusively(its, () => this.#dropWaiting(its));
         }
-        // One in a snapshot had its splice: that it is lost is told like any loss.
-        if (!(await this.#leadsTo(its)) && !hasSnapshot(tracker)) await end(tracker);
+        // One in a snapshot had its splice: that it is lost is told like any loss. So had one that has grown, which
+        // is followed then.
+        if ((await this.#leadsTo(its)) || hasSnapshot(tracker)) continue;
+        if ((await this.dm.growthOf(number, clone)) === "grown") continue;
+        await end(tracker);
+        const text = "detached, as its node does not lead to its front: attach it again";
+        this.#context.logger.error({ device, node: splice.path }, text);
       } catch (error) {
         this.#context.logger.error({ device, err: error }, "its live attach is not settled");
       }

@@ -8,7 +8,6 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { LiveAttach } from "../../dist/tracker/live-attach.js";
-import { assertSpliced, SpliceWatch } from "../../dist/tracker/splice-watch.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 
 const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
@@ -58,6 +57,8 @@ class FakeMapper {
   nodes = () => this.present;
   node = (number: string) => this.present.find((one) => one.number === number);
   haveSameTable = async () => this.same;
+  growth: "same" | "grown" | undefined = "same";
+  growthOf = async () => this.growth;
   hasOursWaiting = async (_: string, layer: string) =>
     this.waiting === layer || this.waiting === "disk";
   exclusively = async (_: unknown, work: () => Promise<void>) => {
@@ -68,9 +69,10 @@ class FakeMapper {
 
 function world() {
   const state = new StateDirectory(mkdtempSync(join(tmpdir(), "live-")));
-  const said: string[] = [];
-  const say = (_: unknown, text: string) => said.push(text);
-  const logger = { info: say, warn: say, error: say };
+  const say = () => undefined;
+  const errors: string[] = [];
+  const error = (_: unknown, text: string) => errors.push(text);
+  const logger = { info: say, warn: say, error };
   const dm = new FakeMapper();
   const context = { state, logger, blockDevices: {} } as never;
   const live = new LiveAttach(context, dm as unknown as DeviceMapper);
@@ -82,7 +84,7 @@ function world() {
     splice,
     noteLink: () => dm.asked.push("note"),
   } as never;
-  return { state, said, dm, live, splice, tracker: tracker as Tracker & { splice: Splice } };
+  return { state, errors, dm, live, splice, tracker: tracker as Tracker & { splice: Splice } };
 }
 
 async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
@@ -237,6 +239,19 @@ test("after a daemon's death an attach without its splice is taken back, others 
   assert.equal([ended.length, dm.waiting], [1, undefined]);
 });
 
+test("a node that leads elsewhere after a restart is detached aloud, one that has grown is left to be followed", async () => {
+  for (const growth of ["grown", undefined] as const) {
+    const { dm, live, tracker, errors } = world();
+    dm.growth = growth;
+    const ended: Tracker[] = [];
+    const end = async (one: Tracker) => void ended.push(one);
+    await live.settle([tracker], () => false, end);
+    const text = "detached, as its node does not lead to its front: attach it again";
+    const isEnded = growth === undefined;
+    assert.equal([ended.length, errors], isEnded ? [1, [text]] : [0, []]);
+  }
+});
+
 test("what an exchange has left is resumed, and its mark removed", async () => {
   const { dm, live, state } = world();
   writeFileSync(join(state.path, "exchange-254:3"), "");
@@ -319,76 +334,6 @@ test("whether a node may leave is known before anything is changed", async () =>
   assert.equal([dm.leadsTo, splice.state], [FRONT, "on"]);
   dm.leadsTo = "another";
   await live.assertMayLeave(tracker);
-});
-
-test("what is lost while no daemon serves is known when the next one begins to look", () => {
-  const splice = new Splice(NODE);
-  splice.state = "on";
-  splice.leadsTo = () => false;
-  const told: object[] = [];
-  const tracker = { device: "/dev/vg/data", splice, front: { id: 0 } };
-  const watch = new SpliceWatch(
-    () => [tracker],
-    { onLost: (one) => told.push(one), onRenamed: () => undefined },
-    { intervalMs: 2 ** 31 - 1 },
-  );
-  watch.look(() => false);
-  assert.equal(told, []);
-  watch.begin();
-  assert.equal(told, [tracker]);
-  watch.stop();
-});
-
-test("a change of any node is looked at at once", async () => {
-  const splice = new Splice(NODE);
-  splice.state = "on";
-  let leads = true;
-  splice.leadsTo = () => leads;
-  const changes: (() => void)[] = [];
-  let told = 0;
-  const watch = new SpliceWatch(
-    () => [{ device: "/dev/vg/data", splice, front: { id: 0 } }],
-    { onLost: () => told++, onRenamed: () => undefined },
-    { intervalMs: 2 ** 31 - 1, untilChange: () => new Promise<void>((done) => changes.push(done)) },
-  );
-  watch.begin();
-  watch.look();
-  assert.is(changes.length, 1, "one waits");
-  leads = false;
-  changes[0]?.();
-  await new Promise((done) => setImmediate(done));
-  assert.equal([told, changes.length], [1, 2]);
-  watch.stop();
-  changes[1]?.();
-  await new Promise((done) => setImmediate(done));
-  assert.is(changes.length, 2);
-});
-
-test("a loss is told once, and stays", () => {
-  const splice = new Splice(NODE);
-  const tracker = { device: "/dev/vg/data", splice, front: { id: 0 } };
-  const told: unknown[] = [];
-  const watch = new SpliceWatch(() => [tracker], {
-    onLost: (one) => told.push(one),
-    onRenamed: () => undefined,
-  });
-  let leads = true;
-  splice.leadsTo = () => leads;
-  leads = false;
-  watch.look();
-  assert.is(splice.state, "making", "not before it was made");
-  leads = true;
-  splice.state = "on";
-  watch.look();
-  assertSpliced(tracker as never);
-  leads = false;
-  assert.throws(() => assertSpliced(tracker as never), /writes were missed/);
-  watch.look();
-  watch.look();
-  leads = true;
-  assert.throws(() => assertSpliced(tracker as never), /writes were missed/);
-  assert.equal(told, [tracker]);
-  watch.stop();
 });
 
 test.run();

@@ -22,9 +22,18 @@ function world() {
     changing: false,
     path: "/dev/vg/data" as string | undefined,
     growth: "grown" as "same" | "grown" | undefined,
+    /** Steps that fail, each so many times. */
+    failing: { sync: 0, detach: 0, attach: 0 },
+    /** After a detach somebody else has attached it. */
+    tracked: false,
+    onDetach: (): void => undefined,
+    onSync: (): void => undefined,
   };
   splice.present = () => (is.gone ? undefined : (NODE as never));
   const done: string[] = [];
+  const step = (name: "sync" | "detach" | "attach") => {
+    if (is.failing[name]-- > 0) throw new Error(`${name} fails`);
+  };
   const said: string[] = [];
   /** Ends after so many looks. */
   let looks = 0;
@@ -44,14 +53,25 @@ function world() {
     } as never,
     dm as unknown as DeviceMapper,
     {
-      alone: async (_, operation) => {
+      alone: async (_, operation, isDetached) => {
         if (++looks > 3) follow.stop();
-        return operation();
+        return isDetached && is.tracked ? "done" : operation();
       },
       isInSnapshot: () => is.snapshot,
       pathOf: async () => is.path,
-      detach: async () => void done.push("detach"),
-      attach: async (path, reason) => void done.push(`attach ${path}: ${reason}`),
+      sync: async () => {
+        step("sync");
+        is.onSync();
+      },
+      detach: async () => {
+        step("detach");
+        done.push("detach");
+        is.onDetach();
+      },
+      attach: async (path, reason) => {
+        step("attach");
+        done.push(`attach ${path}: ${reason}`);
+      },
     },
     0,
   );
@@ -103,11 +123,67 @@ test("a program that loads tables time and again does not stop its users as ofte
   assert.equal([done.length, looks()], [2, 4]);
 });
 
-test("what fails is said, and not tried again", async () => {
-  const { follow, said, tracker, is } = world();
-  Object.defineProperty(is, "growth", { get: () => assert.unreachable("the front is in use") });
+test("what fails before the detach is said once, and tried again", async () => {
+  const looked = world();
+  Object.defineProperty(looked.is, "growth", { get: () => assert.unreachable("no answer") });
+  await looked.follow.follow(looked.tracker);
+  assert.equal([looked.done, looked.looks(), looked.said.length], [[], 4, 1]);
+  for (const name of ["sync", "detach"] as const) {
+    const { follow, said, tracker, is, done } = world();
+    is.failing[name] = 2;
+    await follow.follow(tracker);
+    assert.equal(done, ["detach", "attach /dev/vg/data: capacity_changed"]);
+    assert.equal(said, [`it cannot be tracked again yet (${name} fails); trying again`]);
+  }
+});
+
+test("a node that is changed while it is synced is not detached", async () => {
+  const { follow, tracker, is, done } = world();
+  is.onSync = () => {
+    is.changing = true;
+  };
   await follow.follow(tracker);
-  assert.equal(said, ["it is not tracked again by itself"]);
+  assert.equal(done, []);
+});
+
+test("an attach that fails after the detach is tried again, under the node's name by then", async () => {
+  const { follow, said, tracker, is, done, looks } = world();
+  is.failing.attach = 2;
+  is.onDetach = () => {
+    is.path = "/dev/vg/renamed";
+  };
+  await follow.follow(tracker);
+  assert.equal(done, ["detach", "attach /dev/vg/renamed: capacity_changed"]);
+  assert.is(looks(), 3);
+  assert.is(said.length, 1);
+  assert.match(said[0] ?? "", /NOT tracked, .* \(attach fails\); trying again/);
+});
+
+test("it is not attached again where somebody has done it, or the node is gone", async () => {
+  for (const change of ["tracked", "gone"] as const) {
+    const { follow, tracker, is, done, looks } = world();
+    is.failing.attach = 1;
+    is.onDetach = () => {
+      is.tracked = change === "tracked";
+    };
+    const pathBefore = is.path;
+    Object.defineProperty(is, "path", {
+      get: () => {
+        is.gone = change === "gone" && done.length > 0;
+        return pathBefore;
+      },
+    });
+    await follow.follow(tracker);
+    assert.equal([done, looks()], [["detach"], 2], change);
+  }
+});
+
+test("a front that has ended in a detach that failed is attached again all the same", async () => {
+  const { follow, tracker, is, done } = world();
+  is.failing.detach = 1;
+  Object.assign(tracker, { hasEnded: true });
+  await follow.follow(tracker);
+  assert.equal(done, ["attach /dev/vg/data: capacity_changed"]);
 });
 
 test.run();
