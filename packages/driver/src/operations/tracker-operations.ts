@@ -168,7 +168,7 @@ export class TrackerOperations {
     this.#registry.addTracker(tracker);
     const end = (one: Tracker) => this.detach(one, {});
     if (tracker.splice !== undefined) await this.#live.settle([tracker], this.#hasSnapshot, end);
-    this.look();
+    this.#watch?.look((one) => one === tracker);
   }
 
   readonly #hasSnapshot = (tracker: Tracker): boolean =>

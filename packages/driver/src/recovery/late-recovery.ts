@@ -104,24 +104,29 @@ export class LateRecovery {
   async #tryAll(): Promise<void> {
     if (this.#trying) return;
     this.#trying = true;
-    for (const { record } of this.waiting) {
-      const what = `the return of ${record.device}`;
-      await this.#locks
-        .run([deviceLock({ ...record, splice: Splice.onRecord(record) })], { what }, () =>
-          this.#try(record),
-        )
-        .catch((error) => this.#say(record, error));
-    }
+    for (const { record } of this.waiting) await this.#tryInTurn(record);
     if (!this.#endsRecorded) this.#endsRecorded = await recordEnds(this.#context, true);
     this.#trying = false;
     if (this.#isDone) clearInterval(this.#timer);
+  }
+
+  /** Ends when it was tried. What follows may take its time: that has the device, not the other fronts' turn. */
+  #tryInTurn(record: TrackerRecord): Promise<void> {
+    const names = [deviceLock({ ...record, splice: Splice.onRecord(record) })];
+    const what = `the return of ${record.device}`;
+    return new Promise((tried) => {
+      this.#locks
+        .run(names, { what }, () => this.#try(record, tried))
+        .catch((error: unknown) => this.#say(record, error))
+        .finally(tried);
+    });
   }
 
   get #isDone(): boolean {
     return this.#waiting.size === 0 && this.#endsRecorded;
   }
 
-  async #try(record: TrackerRecord): Promise<void> {
+  async #try(record: TrackerRecord, tried: () => void): Promise<void> {
     if (!this.#waiting.has(record.id)) return;
     const { logger } = this.#context;
     if (await forgetIfGone(this.#context, record)) {
@@ -141,7 +146,19 @@ export class LateRecovery {
     );
     this.#waiting.delete(record.id);
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
-    await this.#onRecovered(tracker);
+    const told = this.#tell(tracker);
+    tried();
+    await told;
+  }
+
+  /** It is served, whatever fails here. */
+  async #tell(tracker: Tracker): Promise<void> {
+    const { device } = tracker;
+    try {
+      await this.#onRecovered(tracker);
+    } catch (error) {
+      this.#context.logger.error({ device, err: error }, "what it is attached to is not settled");
+    }
   }
 
   /** What is on the medium of a device whose front waits is not another one's, as of a copy of it. */

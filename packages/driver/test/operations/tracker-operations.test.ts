@@ -39,25 +39,29 @@ test("a front that is out of its node and cannot be ended misses writes, and say
   assert.throws(() => assertSpliced(tracker as never), /missed \(its detach did not end\)/);
 });
 
-test("what was lost while no daemon served is told before the daemon is ready", async () => {
+/** Watched trackers, whose nodes lead elsewhere. */
+function losses(ids: readonly number[]) {
   const told: string[] = [];
   const lost = (id: number) => {
     const splice = new Splice({ ...NODE, number: `254:${id}` });
     splice.state = "on";
     splice.leadsTo = () => false;
-    return [id, { id, device: `/dev/vg/${id}`, front: { id }, splice }] as const;
+    return { id, device: `/dev/vg/${id}`, front: { id }, splice };
   };
+  const trackers = new Map(ids.map((id) => [id, lost(id)]));
   const registry = {
-    trackers: new Map([lost(1), lost(2)]),
+    trackers,
     snapshots: new Map(),
     snapshotOf: ({ id }: { id: number }) => (id === 1 ? {} : undefined),
     liveNodes: [],
     ownDeviceBeneath: async () => undefined,
+    addTracker: (tracker: ReturnType<typeof lost>) => trackers.set(tracker.id, tracker),
   };
   const places = { state: { path: "/state" }, persistent: { path: "/persistent" } };
   const context = { ...places, logger: { error: () => undefined } };
   const live = {
     recover: async () => void told.push("recovered"),
+    settle: async () => void told.push("settled"),
     clones: { removeOrphans: async () => undefined },
     dm: {},
   };
@@ -65,9 +69,24 @@ test("what was lost while no daemon served is told before the daemon is ready", 
   const events = { onSpliceLost: ({ device }: { device: string }) => told.push(`${device} lost`) };
   const locks = { run: async () => "never" };
   const never = () => new Promise(() => undefined);
-  await operations.recoverLive(events as never, locks as never, never);
+  const begin = () => operations.recoverLive(events as never, locks as never, never);
+  return { operations, begin, told, trackers, lost };
+}
+
+test("what was lost while no daemon served is told before the daemon is ready", async () => {
+  const { operations, begin, told } = losses([1, 2]);
+  await begin();
   // An image is read meanwhile; of the other device it is to be seen first whether it is attached.
   assert.equal(told, ["/dev/vg/1 lost", "recovered", "/dev/vg/2 lost"]);
+  operations.stopWatch();
+});
+
+test("one that is served late is settled before it is looked at, and no other is looked at", async () => {
+  const { operations, begin, told, trackers, lost } = losses([]);
+  await begin();
+  trackers.set(3, lost(3));
+  await operations.addLate(lost(4) as never);
+  assert.equal(told, ["recovered", "settled", "/dev/vg/4 lost"]);
   operations.stopWatch();
 });
 

@@ -11,6 +11,7 @@ import type { TrackerRecord } from "../../dist/records/records.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { LateRecovery } from "../../dist/recovery/late-recovery.js";
 import { identityOf } from "../../dist/system/path-target.js";
+import { Tracker } from "../../dist/tracker/tracker.js";
 
 const DEVICE = "/dev/null";
 const record = {
@@ -137,6 +138,39 @@ test("a front whose number another program's device has by now is gone, and that
   assert.equal(deleted, []);
   assert.not(state.readRecords("tracker-").some(({ name }) => name === "tracker-7"));
   late.stop();
+});
+
+test("what follows a return holds up its own device, not the other fronts", async () => {
+  const { recover } = Tracker;
+  Tracker.recover = async (_, { id, front, device }) =>
+    ({ id, device, front: { path: `/dev/ublkb${front}` } }) as never;
+  try {
+    const info = { state: UblkState.LIVE, serverFlags: DeviceMark.FRONT };
+    const ublk = { deviceInfo: async () => ({ ...info, serverFlagsHigh: state.owner }) };
+    const log = (_: unknown, text: string) => logged.push(text);
+    const context = { ublk, state, logger: { info: log, warn: log, error: log } };
+    const waiting = [7, 8, 9].map((id) => ({
+      record: { ...record, id, identity: `block:259:${id}`, front: id },
+      why: "at the start",
+    }));
+    const told: number[] = [];
+    const own = locks();
+    const onRecovered = ({ id }: Tracker): Promise<void> => {
+      told.push(id);
+      return id === 7 ? new Promise(() => undefined) : Promise.reject(new Error("it broke"));
+    };
+    const late = new LateRecovery(context as never, waiting, own, onRecovered, true, 1);
+    await until(() => own.running.length === 1 && late.waiting.length === 0);
+    assert.equal(told, [7, 8, 9], "each once, though it failed");
+    assert.equal(
+      [late.waiting, own.running.map(({ what }) => what)],
+      [[], [`the return of ${DEVICE}`]],
+    );
+    assert.is(logged.filter((text) => text.includes("not settled")).length, 2);
+    late.stop();
+  } finally {
+    Tracker.recover = recover;
+  }
 });
 
 test.run();
