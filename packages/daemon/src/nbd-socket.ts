@@ -2,6 +2,7 @@
  * The daemon's NBD socket, `nbd.sock` beside the control socket, for the same users. The devices come first: a
  * daemon that cannot have it serves without, and tries again.
  */
+import { closeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimedSocket } from "@blksnap/api-server";
@@ -71,13 +72,19 @@ export class NbdSocket {
     const made: Reception<DriverExport>[] = [];
     try {
       this.#socket = await claimSocket(this.#socketPath, GROUP, async (path) => {
-        const reception = new Reception({
-          listenFd: listenLocal(path, MODE),
-          exports,
-          serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
-          onError: (error) => logger.warn({ err: error }, "NBD"),
-        });
-        made.push(reception);
+        const listenFd = listenLocal(path, MODE);
+        try {
+          const reception = new Reception({
+            listenFd,
+            exports,
+            serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
+            onError: (error) => logger.warn({ err: error }, "NBD"),
+          });
+          made.push(reception);
+        } catch (error) {
+          closeSync(listenFd);
+          throw error;
+        }
       });
     } catch (error) {
       for (const reception of made) await reception.close();

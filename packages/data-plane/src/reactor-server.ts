@@ -125,8 +125,9 @@ export class ReactorServer {
     }
   }
 
+  /** Whoever has waited for its end, more than once where the first wait was given up, comes here. */
   #removeDevice(tracker: number): void {
-    this.#deviceOf(tracker).close();
+    this.#devices.get(tracker)?.close();
     this.#devices.delete(tracker);
   }
 
@@ -175,12 +176,17 @@ export class ReactorServer {
       case "release":
         done(this.#deviceOf(request.tracker).release());
         return;
-      case "awaitFrontEnd":
-        this.#deviceOf(request.tracker).awaitFrontEnd(() => {
+      case "awaitFrontEnd": {
+        const device = this.#devices.get(request.tracker);
+        const onEnd = (): void => {
           this.#removeDevice(request.tracker);
           done();
-        });
+        };
+        // Tried again after a wait that was given up, it may come when the device has gone.
+        if (device === undefined) done();
+        else device.awaitFrontEnd(onEnd);
         return;
+      }
       case "markDirty":
         this.#markDirty(request, done);
         return;

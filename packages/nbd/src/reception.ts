@@ -67,7 +67,7 @@ export class Reception<Export extends ExportDescription> {
   /** Accepts from now on. @throws UringError RING_SETUP_FAILED */
   constructor(options: ReceptionOptions<Export>) {
     this.#options = options;
-    this.#accepting = this.#accept();
+    this.#accepting = this.#accept().catch(options.onError);
   }
 
   /** Accepts no more, ends the handshakes that are under way, and waits for them. */
