@@ -59,7 +59,11 @@ export async function serve(
       exports: driver.nbd,
       logger,
     });
-    const server = await startServer(values, driver, operations, logger);
+    const server = await startServer(values, driver, operations, logger).catch(async (error) => {
+      // It may be about to claim its socket again, and would leave half of that.
+      await nbd.close();
+      throw error;
+    });
     link?.serving();
     link?.onEnd((signal) => operations.onSignal(signal));
     link?.onLost(() => onSupervisorLost(operations, logger));
