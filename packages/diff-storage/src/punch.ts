@@ -81,9 +81,10 @@ export class Puncher {
       if (range === undefined) return;
       try {
         await space.store.punch(range.first * space.slotBytes, range.count * space.slotBytes);
-        space.endPunch(range, true);
-      } catch (error) {
         space.endPunch(range, false);
+      } catch (error) {
+        // With any other error a part of them may have lost its space: it is preallocated before they are used.
+        space.endPunch(range, errnoNameOf(error) === "EOPNOTSUPP");
         this.#refused.add(space);
         this.#parts.emit({
           type: "punch_failed",

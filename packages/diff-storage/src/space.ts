@@ -210,12 +210,12 @@ export class StoreSpace {
     return run;
   }
 
-  /** Ends a punch: the slots are holes, or ready again. */
-  endPunch(range: MovingRange, succeeded: boolean): void {
+  /** Ends a punch: the slots are holes, or ready again where all of them have kept their space. */
+  endPunch(range: MovingRange, keptSpace: boolean): void {
     this.#movingSlots -= range.count;
     this.#moves++;
     assert(this.#movingSlots >= 0, "punch was begun");
-    if (succeeded) this.#holes.add(range.first, range.count);
+    if (!keptSpace) this.#holes.add(range.first, range.count);
     else if (!this.#isRetired) this.#ready.add(range.first, range.count);
   }
 }

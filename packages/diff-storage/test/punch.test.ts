@@ -68,6 +68,45 @@ test("a store that cannot punch is not asked again; its slots are reused", async
   assert.is((await takeEverything(made)).length, 96);
 });
 
+test("space that went with a punch that failed half done is not missed, and comes back before use", async () => {
+  const cuts: number[] = [];
+  let lostSlots = 0;
+  const { allocator, clock, stores } = await makeAllocator(
+    (clock) => {
+      const presentSpaceBytes = () => (stores[0] as FakeStore).backedBytes - lostSlots * SLOT_BYTES;
+      const onPunch = () => {
+        lostSlots = 1;
+        return { delayMs: 0, errnoName: "EIO" };
+      };
+      const presentBytes = () => 64 * SLOT_BYTES;
+      return [new FakeStore({ clock, presentBytes, presentSpaceBytes, onPunch })];
+    },
+    {
+      portionBytes: 4 * SLOT_BYTES,
+      limitBytes: 16 * SLOT_BYTES,
+      onCut: (index) => cuts.push(index),
+    },
+  );
+  const taken: number[] = [];
+  const takeSome = async () => {
+    for (let i = 0; i < 16; i++) {
+      taken.push(...takeAll(allocator).slots);
+      await clock.advance(700);
+    }
+  };
+  await takeSome();
+  assert.is(taken.length, 16);
+  for (const slot of taken.splice(0)) allocator.free(slot, 1);
+  await clock.advance(5000);
+  assert.is(lostSlots, 1, "it was punched");
+  assert.equal(cuts, []);
+  // What is preallocated again has its space.
+  lostSlots = 0;
+  await takeSome();
+  assert.is(taken.length, 16);
+  assert.equal(cuts, []);
+});
+
 test("block devices are not punched", async () => {
   const made = await makeAllocator(
     (clock) => [new FakeStore({ clock, kind: "block", openedBytes: 96 * SLOT_BYTES })],
