@@ -119,9 +119,18 @@ export class FileStore implements Store {
   async presence(): Promise<StorePresence | undefined> {
     if (!this.named || isDevice(this.kind)) return undefined;
     const { size, blocks } = await fstatFd(this.fd);
-    this.#countsSpace ??= COUNTING_FILE_SYSTEMS.has((await statfs(this.path)).type);
+    this.#countsSpace ??= await this.#knowsWhetherCounting();
     const allocatedBytes = this.#countsSpace ? blocks * STAT_BLOCK_BYTES : undefined;
     return { sizeBytes: size, allocatedBytes };
+  }
+
+  /** By the descriptor: the name can be removed, or lead elsewhere by now. Undefined where it is not told. */
+  async #knowsWhetherCounting(): Promise<boolean | undefined> {
+    try {
+      return COUNTING_FILE_SYSTEMS.has((await statfs(`/proc/self/fd/${this.fd}`)).type);
+    } catch {
+      return undefined;
+    }
   }
 
   async availableBytes(): Promise<number | undefined> {

@@ -150,6 +150,22 @@ test("a real file that is cut off and made as long again between two looks is no
   }
 });
 
+test("a file whose name is removed is still looked at, by its size and its space", async () => {
+  const directory = mkdtempSync("/dev/shm/blksnap-nameless-");
+  try {
+    const file = join(directory, "store");
+    writeFileSync(file, "");
+    const store = await openStore(file, { system: commandStoreSystem });
+    await store.preallocate(0, 4 * SLOT_BYTES);
+    rmSync(file);
+    const sizeBytes = 4 * SLOT_BYTES;
+    assert.equal(await store.presence?.(), { sizeBytes, allocatedBytes: sizeBytes });
+    await store.close(true);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
 test("a first portion larger than the disk says what is there", () =>
   withDirectory(async (directory) => {
     const portionBytes = 2 ** 48;
