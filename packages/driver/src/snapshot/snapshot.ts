@@ -84,7 +84,7 @@ export class Snapshot {
   constructor(context: DriverContext, record: SnapshotRecord, isReattaching = false) {
     this.#context = context;
     this.#isReattaching = isReattaching;
-    this.isResumed = isReattaching;
+    this.isResumed = isReattaching && record.state === "taken";
     this.id = record.id;
     this.createdAt = record.createdAt;
     this.takenAt = record.takenAt;

@@ -8,8 +8,9 @@ type Status = Awaited<ReturnType<Simulation["driver"]["status"]>>;
 export async function reconcile(sim: Simulation): Promise<void> {
   const status = (await sim.machine.run(sim.driver.status())) as Status;
   for (const { front, why } of status.waiting) throw new Violation(`${front} waits: ${why}`);
-  for (const { id, resumed } of status.snapshots) {
-    if (!resumed) throw new Violation(`${id} counts as one that this daemon took`);
+  for (const { id, taken, resumed } of status.snapshots) {
+    const taker = resumed ? "an earlier daemon" : "this daemon";
+    if (resumed !== taken) throw new Violation(`${id} counts as one that ${taker} took`);
   }
   for (const device of sim.devices) reconcileDevice(sim, device, status);
   adopt(sim, status);

@@ -58,6 +58,18 @@ test("an event of the stores while a snapshot rejoins does not cost its record t
   }
 });
 
+test("a snapshot that an earlier daemon only created is not one that it took", () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-taker-"));
+  const state = new StateDirectory(folder);
+  const isResumed = (its: SnapshotRecord["state"], isReattaching: boolean) =>
+    new Snapshot({ state } as never, { ...record, state: its }, isReattaching).isResumed;
+  assert.ok(isResumed("taken", true));
+  assert.not(isResumed("created", true));
+  assert.not(isResumed("created", false));
+  state.close();
+  rmSync(folder, { recursive: true });
+});
+
 test("a loss is told under the name and number that users know the device by", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-loss-"));
   const state = new StateDirectory(folder);
