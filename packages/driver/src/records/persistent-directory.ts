@@ -168,13 +168,12 @@ export class PersistentDirectory {
 
   /** Removes a file for good; one that is not there is no error. */
   async removeFile(name: string): Promise<void> {
-    try {
-      await unlink(this.file(name));
-      await syncDirectory(this.path);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
-      throw unusable(this.file(name), error);
-    }
+    const unlessMissing = (error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw unusable(this.file(name), error);
+    };
+    await unlink(this.file(name)).catch(unlessMissing);
+    // One that is not there may have been removed a moment ago, and come back with a power cut.
+    await syncDirectory(this.path).catch(unlessMissing);
   }
 
   /** All records whose names begin so, in order of name. @throws ControlError PERSISTENT_STATE_UNUSABLE */

@@ -117,7 +117,10 @@ export async function recoverAfterCrash(
   const again = await lookThroughAll(context, restoredRecords, geometries);
   let earlier: Promise<unknown> = Promise.resolve();
   for (const one of pending) {
-    const attached = earlier.then(() => restoreFront(context, one, [...found, ...again], listener));
+    // What a snapshot's end is about to take off the medium may still come back with a power cut.
+    const journals = [...one.journals, ...journalsOf(records, one.record.uuid)];
+    const its = { ...one, journals };
+    const attached = earlier.then(() => restoreFront(context, its, [...found, ...again], listener));
     fronts.set(one.id, attached);
     const headStart = sleep(RESTORED_HEAD_START_MS, undefined, { ref: false });
     earlier = earlier.then(() => Promise.race([attached, headStart]));
@@ -137,6 +140,11 @@ export async function recoverAfterCrash(
   if (removed.length > 0)
     context.logger.info({ removed }, "files of an interrupted operation removed");
   return { trackers, snapshots, waiting, lastTracker: largestNumber(context), endsRecorded };
+}
+
+function journalsOf(records: readonly SnapshotRecord[], uuid: string): string[] {
+  const its = records.flatMap(({ members }) => members).filter((member) => member.uuid === uuid);
+  return its.flatMap(({ journal }) => (typeof journal === "string" ? [journal] : []));
 }
 
 async function restoreFront(

@@ -42,6 +42,8 @@ export interface PendingTracker {
   /** Its number from now on. */
   readonly id: number;
   readonly record: PersistentTrackerRecord;
+  /** Journals of its areas, from which a later boot would resume them. */
+  readonly journals: readonly string[];
 }
 
 export interface Restored {
@@ -86,12 +88,15 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
     await persistent.readRecords(KeptFile.trackerRecord.prefix),
     logger,
   );
+  const kept = await persistent.readRecords(KeptFile.snapshotRecord.prefix);
+  const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
   let number = known.lastNumber;
   const pending = records
     .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
-    .map((record) => ({ id: known.numbers.get(record.uuid) ?? ++number, record }));
-  const kept = await persistent.readRecords(KeptFile.snapshotRecord.prefix);
-  const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
+    .map((record) => {
+      const id = known.numbers.get(record.uuid) ?? ++number;
+      return { id, record, journals: journalsOf(record.uuid, found) };
+    });
   // Where there are fronts, they must not wait.
   if (known.isBoot) {
     const wanted = found.filter(({ snapshot }) => !known.snapshots.has(snapshot.id));
@@ -114,6 +119,12 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   // A record that cannot be read now may name some of them.
   if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
   return { pending, snapshots, endsRecorded };
+}
+
+function journalsOf(tracker: string, found: readonly PersistentSnapshotRecord[]): string[] {
+  const taken = found.filter(({ snapshot }) => snapshot.state === "taken");
+  const its = taken.flatMap(({ members }) => members).filter((one) => one.tracker === tracker);
+  return its.flatMap(({ journal, lost }) => (journal === null || lost ? [] : [journal]));
 }
 
 /** A medium that cannot be used does not keep what needs none from being served. */
@@ -175,18 +186,42 @@ async function isThere(store: StoreRecord, path: string): Promise<boolean> {
 }
 
 /**
+ * Its writes make no copies from now on: no later boot may resume an area of it. Answers false where the medium
+ * cannot promise that.
+ */
+async function forgetAreas(
+  { persistent, logger }: DriverContext,
+  { record: { device }, journals }: PendingTracker,
+): Promise<boolean> {
+  try {
+    for (const journal of journals) {
+      const removing = persistent.removeFile(KeptFile.areaJournal.name(journal));
+      await bounded(removing, persistent.answerTimeoutMs, noAnswer);
+    }
+    return true;
+  } catch (error) {
+    const why = (error as Error).message;
+    const text = `${device} is not attached again before the next start: its lost image stays on record: ${why}`;
+    logger.error({ device, err: error }, text);
+    return false;
+  }
+}
+
+/**
  * Attaches a tracker again, with its area where nothing wrote to the original meanwhile.
  * @param onAreaLost its area cannot continue: by the next write, no daemon may find it any more
  */
 export async function attachPending(
   context: DriverContext,
-  { id, record }: PendingTracker,
+  pending: PendingTracker,
   area: SleepingArea | undefined,
   onAreaLost: () => Promise<void>,
   waiting: Waiting,
 ): Promise<Tracker | undefined> {
+  const { id, record } = pending;
   const { device, uuid } = record;
   const { logger } = context;
+  if (area === undefined && !(await forgetAreas(context, pending))) return undefined;
   const openAt = await findPersistent(record);
   const recorded = {
     persistent: true,

@@ -53,7 +53,7 @@ async function restored(member: { area?: string; journal: string }) {
       assert.is(file.lengthBytes, DiffAreaMap.byteLength({ ...tracking, ...SHIFTS }));
       state.closeMap(file);
     }
-    return { snapshot, said: said.join("\n") };
+    return { snapshot, pending: found.pending, said: said.join("\n") };
   } finally {
     persistent.close();
     state.close();
@@ -75,9 +75,10 @@ test("an area that a daemon before has not named has its journal's id", async ()
 });
 
 test("an area is not made of another one's journal", async () => {
-  const { snapshot, said } = await restored({ area: AREA, journal: ANOTHER });
+  const { snapshot, pending, said } = await restored({ area: AREA, journal: ANOTHER });
   assert.is(snapshot?.state, "destroying");
   assert.match(said, `its journal is of the area ${ANOTHER}, not of ${AREA}`);
+  assert.equal(pending[0]?.journals, [ANOTHER], "it goes before the device is attached");
 });
 
 test.run();

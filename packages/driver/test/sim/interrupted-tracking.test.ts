@@ -4,7 +4,7 @@
  * for one that was kept to the end of that one. Where the front was there to the end, the map goes on.
  */
 import type { FaultPoint } from "@blksnap/data-plane";
-import { Killed, SimMachine } from "@blksnap/sim-kernel";
+import { Errno, Killed, SimMachine, SystemError } from "@blksnap/sim-kernel";
 import { UblkState } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -16,6 +16,7 @@ const DEVICE = "/dev/sda";
 const STORES = ["/var/tmp"];
 const LIMIT_BYTES = 2 ** 22;
 const WRITTEN_AT = 65536;
+const AREA_JOURNAL = /^\/var\/lib\/.*\/area-[^/]*\.journal$/;
 const POINTS = FAULT_POINTS.filter((name) => /^(attach|detach)\./.test(name));
 
 /** What a backup program has of the device: generation and number. */
@@ -250,6 +251,32 @@ test("killed while a reboot's devices are attached again: those of a taken snaps
     await world.machine.settle();
     // Its front is on record, and never was there.
     assert.ok(await world.dieAt("attach.queue-started", () => world.begin()));
+    await world.start();
+    await world.assertServes();
+  }));
+
+test("one whose lost image cannot be taken off the medium gets no front before the next start", () =>
+  within(async (world) => {
+    await world.attach();
+    await world.take(true);
+    world.kill();
+    await world.machine.settle();
+    await world.deleteFront();
+    const { files } = world.machine;
+    const unlink = files.unlink.bind(files);
+    let refusals = 0;
+    files.unlink = (path) => {
+      if (!AREA_JOURNAL.test(path)) return unlink(path);
+      refusals++;
+      throw new SystemError(Errno.EIO, "unlink", path);
+    };
+    await world.start();
+    assert.ok(refusals > 0);
+    const { trackers, waiting } = await world.run(world.driver.status());
+    assert.equal([trackers, waiting], [[], []], "its writes would make no copies");
+    files.unlink = unlink;
+    world.kill();
+    await world.machine.settle();
     await world.start();
     await world.assertServes();
   }));
