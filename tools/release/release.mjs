@@ -95,9 +95,11 @@ async function make(folder, version) {
   return tarballs;
 }
 
+/** As the registry knows it now: what npm remembers of it may be of yesterday, or of another one at its address. */
 function isPublished({ name, manifest }, options) {
+  const now = ["--no-prefer-offline", "--prefer-online"];
   try {
-    const args = ["view", `${name}@${manifest.version}`, "version", ...options];
+    const args = ["view", `${name}@${manifest.version}`, "version", ...options, ...now];
     return (
       execFileSync(npm, args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }) !== ""
     );
