@@ -17,7 +17,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
-import { EBUSY, ETIMEDOUT } from "@blksnap/errors";
+import { EBUSY, ETIMEDOUT, messageOf } from "@blksnap/errors";
 import { DeviceMapper, type MappedNode, type Splice, usersOf } from "@blksnap/linux-block";
 import { claimInHelper, syncInHelper, tryLockFile } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
@@ -345,8 +345,4 @@ function throwFailed(error: unknown): never {
 
 function throwUnsynced(error: unknown): never {
   throw failed(`the node could not be synced: ${messageOf(error)}`, error);
-}
-
-function messageOf(error: unknown): string {
-  return (error as Error).message;
 }

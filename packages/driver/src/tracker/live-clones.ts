@@ -4,6 +4,7 @@
  */
 import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
+import { messageOf } from "@blksnap/errors";
 import {
   type DeviceMapper,
   LinuxBlockError,
@@ -124,8 +125,4 @@ export class LiveClones {
 
 function codeOf(error: unknown): string | undefined {
   return error instanceof LinuxBlockError ? error.code : undefined;
-}
-
-function messageOf(error: unknown): string {
-  return (error as Error).message;
 }
