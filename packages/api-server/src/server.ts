@@ -25,7 +25,7 @@ import { RequestCounters } from "./request-counters.js";
 import type { RouteContext } from "./route-context.js";
 import { RouteTable } from "./route-table.js";
 import { addSnapshotRoutes } from "./snapshot-routes.js";
-import { claimSocket } from "./socket.js";
+import { claimSocket, SOCKET_GROUP } from "./socket.js";
 import { addTrackerRoutes } from "./tracker-routes.js";
 import { prepareValidation, validatorOf } from "./validation.js";
 
@@ -251,7 +251,7 @@ async function metricsServer(
  * answers there, SOCKET_FAILED where the socket can't be made.
  */
 export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
-  const { socketPath, group = "blksnap", version = "0.0.0" } = options;
+  const { socketPath, group = SOCKET_GROUP, version = "0.0.0" } = options;
   const { requestTimeoutMs = REQUEST_TIMEOUT_DEFAULT_MS } = options;
   let control = options.control;
   const log: FastifyBaseLogger = options.logger;

@@ -19,6 +19,8 @@ import { connect } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "@blksnap/api";
 
+/** Whose members may use the daemon's sockets. */
+export const SOCKET_GROUP = "blksnap";
 /** Linux keeps 108 bytes for the path of a socket, one of them a zero. */
 const SOCKET_PATH_MAX_BYTES = 107;
 const PROBE_TIMEOUT_MS = 2000;

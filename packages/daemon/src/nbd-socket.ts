@@ -13,7 +13,6 @@ import type { Logger } from "pino";
 
 /** Another daemon may be about to leave it. */
 const RETRY_MS = 2_000;
-const GROUP = "blksnap";
 /** While the socket is made; then its own mode is set. */
 const MODE = 0o600;
 
@@ -68,10 +67,10 @@ export class NbdSocket {
   /** @returns why it does not */
   async #listen(): Promise<unknown> {
     const { exports, logger } = this.#options;
-    const { claimSocket } = await import("@blksnap/api-server");
+    const { claimSocket, SOCKET_GROUP } = await import("@blksnap/api-server");
     const made: Reception<DriverExport>[] = [];
     try {
-      this.#socket = await claimSocket(this.#socketPath, GROUP, async (path) => {
+      this.#socket = await claimSocket(this.#socketPath, SOCKET_GROUP, async (path) => {
         const listenFd = listenLocal(path, MODE);
         try {
           const reception = new Reception({
