@@ -20,6 +20,7 @@ import { carryOutArea } from "../dist/area-requests.js";
 import { IoTicker } from "../dist/io-ticker.js";
 import type { ReactorNotice } from "../dist/messages.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
+import { reactorSettings, SLOTS } from "./device-settings.js";
 
 const MIB = 2 ** 20;
 const BLOCK = 65_536;
@@ -76,13 +77,7 @@ class World {
     this.reactor.setTimer(LIMIT_MS, () => {
       this.#isOver = true;
     });
-    const settings = {
-      index: 0,
-      imageDepth: 4,
-      ioTimeoutMs: 10_000,
-      ringEntries: 256,
-      heartbeat: new SharedArrayBuffer(4),
-    };
+    const settings = reactorSettings();
     const ticker = new IoTicker(this.reactor, settings.ioTimeoutMs);
     const notify = (notice: ReactorNotice): void => {
       if (notice.notice === "error") this.errors.push(notice.message);
@@ -115,12 +110,8 @@ class World {
       map: { fd: file("map", mapBytes), lengthBytes: mapBytes },
       storeCount: 1,
       storeFds: [file("store", MIB)],
-      extents: [0, 4],
-      lowWaterSlots: 1,
-      wantedSlots: 2,
-      wantedSlotsMax: 2,
+      ...SLOTS,
       slotBytes: 2 ** GEOMETRY.chunkShift,
-      overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
     });
     this.device.hold(10_000, () => undefined);
     this.device.switchAndRelease(AREA);

@@ -12,6 +12,7 @@ import { IoTicker } from "../dist/io-ticker.js";
 import { encodeAreaLost } from "../dist/journal-entries.js";
 import type { AreaSetup, AttachRequest, ReactorNotice } from "../dist/messages.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
+import { reactorSettings, SLOTS } from "./device-settings.js";
 
 const MIB = 2 ** 20;
 const LOG_BYTES = 64 * 1024;
@@ -89,12 +90,8 @@ class World {
       map: { fd, lengthBytes },
       storeCount: storeFds.length,
       storeFds,
-      extents: [0, 4],
-      lowWaterSlots: 1,
-      wantedSlots: 2,
-      wantedSlotsMax: 2,
+      ...SLOTS,
       slotBytes: 2 ** GEOMETRY.chunkShift,
-      overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
     };
   }
 
@@ -114,13 +111,7 @@ class World {
   }
 
   attach(request: AttachRequest): TrackedDevice {
-    const settings = {
-      index: 0,
-      imageDepth: 4,
-      ioTimeoutMs: 10_000,
-      ringEntries: 256,
-      heartbeat: new SharedArrayBuffer(4),
-    };
+    const settings = reactorSettings();
     const ticker = new IoTicker(this.reactor, settings.ioTimeoutMs);
     const notify = (notice: ReactorNotice) => this.tell(notice);
     return this.reactor.attempt(

@@ -1,0 +1,20 @@
+/** What tests make a tracked device and its area with, where nothing of that is their subject. */
+
+export function reactorSettings() {
+  return {
+    index: 0,
+    imageDepth: 4,
+    ioTimeoutMs: 10_000,
+    ringEntries: 256,
+    heartbeat: new SharedArrayBuffer(4),
+  };
+}
+
+/** Of an area with four slots of one store. */
+export const SLOTS = {
+  extents: [0, 4],
+  lowWaterSlots: 1,
+  wantedSlots: 2,
+  wantedSlotsMax: 2,
+  overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
+};
