@@ -48,7 +48,8 @@ function pathOf(file) {
 }
 
 function filesOf({ name, files, inTurns = [] }, sample) {
-  return [...files, ...partOf(name, inTurns, inTurns.length, sample)];
+  const chosen = inTurns.flatMap((list) => partOf(`${name} ${list[0]}`, list, list.length, sample));
+  return [...files, ...chosen];
 }
 
 /** The plan's groups with full paths: of a sample, or whole. */
