@@ -208,6 +208,26 @@ async function forgetAreas(
 }
 
 /**
+ * Without this, a daemon after a power cut would find the area that writes went past, and show wrong bytes as its image.
+ *
+ * @returns false: the device stays unattached
+ */
+async function isAreaForgotten(
+  { logger }: DriverContext,
+  device: string,
+  onAreaLost: () => Promise<void>,
+): Promise<boolean> {
+  try {
+    await onAreaLost();
+    return true;
+  } catch (error) {
+    const text = `${device} is not attached again before the next start: its lost diff area stays on record`;
+    logger.fatal({ device, err: error }, `${text}: ${(error as Error).message}`);
+    return false;
+  }
+}
+
+/**
  * Attaches a tracker again, with its area where nothing wrote to the original meanwhile.
  * @param onAreaLost its area cannot continue: by the next write, no daemon may find it any more
  */
@@ -239,9 +259,7 @@ export async function attachPending(
       if (waiting.isGivenUp) return undefined;
       // The device counts for more than its snapshot.
       logger.error({ device, err: error }, `${device} is not attached with its snapshot`);
-      await onAreaLost().catch((reason) => {
-        logger.fatal({ device, err: reason }, "its diff area cannot be forgotten");
-      });
+      if (!(await isAreaForgotten(context, device, onAreaLost))) return undefined;
     }
   }
   try {
