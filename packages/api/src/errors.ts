@@ -186,6 +186,7 @@ const backupErrors = {
   BACKUP_NOT_FOUND: failed("ENOENT", 404, "See what is there: blksnapctl list --from DIR"),
   BACKUP_BUSY: failed("EBUSY", 409, "Wait until the other command has ended"),
   BACKUP_DAMAGED: failed("EIO", 500, "Restore another point; blksnapctl verify names all damage"),
+  BACKUP_INCOMPLETE: failed("ENODATA", 500, "Send the stream again: the target waits for it"),
   BACKUP_VERSION: failed(
     "EOPNOTSUPP",
     400,

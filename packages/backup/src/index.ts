@@ -12,6 +12,11 @@ export {
 export { BackupError } from "./errors.js";
 export { exportRaw, type RawExport, type RawExportOptions } from "./export-raw.js";
 export { type ExportOptions, type ExportPlan, exportToStore } from "./export-store.js";
+export {
+  exportStream,
+  type StreamExport,
+  type StreamExportOptions,
+} from "./export-stream.js";
 export type { Files } from "./files.js";
 export type { Manifest } from "./manifest.js";
 export { checkApart } from "./place.js";
@@ -20,6 +25,13 @@ export { checkMeant, findPoint, type PointWish } from "./points.js";
 export type { OnProgress, Progress } from "./progress.js";
 export { type TargetKind, targetKind } from "./raw-target.js";
 export { type Restored, type RestoreOptions, restore } from "./restore.js";
+export {
+  restoreStream,
+  type StreamRestored,
+  type StreamRestoreOptions,
+  verifyStream,
+} from "./restore-stream.js";
 export type { BackupClient } from "./snapshot.js";
 export { type ImageReader, openImage } from "./source.js";
 export { BackupStore, type DamagedPoint } from "./store.js";
+export { type DescriptorSink, descriptorSink, type StreamSink } from "./stream-sink.js";

@@ -12,6 +12,8 @@ const VERSION = 2;
 export interface RawRecord extends AsOf {
   /** Being brought up to date from this snapshot on: some of it is newer. Nothing is missing in a later diff. */
   readonly is_updating: boolean;
+  /** What it is brought up to date to; absent where it is not, and in records of earlier programs. */
+  readonly updating_to?: Pick<AsOf, "changes_number" | "taken_at">;
   /** What a write of others would change. While it is updated: as it was before, which the target's mark has, too. */
   readonly seal: CopySeal;
 }

@@ -7,13 +7,18 @@
 import { createHook } from "node:async_hooks";
 import { createCipheriv } from "node:crypto";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { exportRaw } from "../dist/export-raw.js";
-import { exportToStore } from "../dist/export-store.js";
+import { type ExportOptions, exportToStore } from "../dist/export-store.js";
+import { exportStream } from "../dist/export-stream.js";
+import type { Wanted } from "../dist/plan.js";
+import { isOfThisVersion, readRecord, recordPathOf } from "../dist/raw-record.js";
 import { restore } from "../dist/restore.js";
+import { restoreStream } from "../dist/restore-stream.js";
 import { BackupStore } from "../dist/store.js";
 import { FakeMachine, MIB } from "./fake-machine.js";
 
-export const KINDS = ["store", "raw", "restore", "delta"] as const;
+export const KINDS = ["store", "raw", "restore", "delta", "stream"] as const;
 export type Kind = (typeof KINDS)[number];
 
 /** Of two chunks, and more than the head of a block device. */
@@ -43,9 +48,30 @@ export function machineAt(seed: number, number: number): FakeMachine {
   return machine;
 }
 
+/** Sends and receives what changed since the copy, and all of the device where that does not fit. */
+async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Promise<void> {
+  const known = await readRecord(recordPathOf(target));
+  const wishes: Wanted[] = [{ kind: "full" }];
+  if (known !== undefined && isOfThisVersion(known)) {
+    wishes.unshift({ kind: "since", number: known.changes_number });
+  }
+  for (const wanted of wishes) {
+    const input = new PassThrough();
+    const sink = {
+      write: async (data: Uint8Array) => void input.write(Buffer.from(data)),
+      end: async () => void input.end(),
+    };
+    const sent = exportStream({ ...options, wanted, sink });
+    const [restored] = await Promise.allSettled([restoreStream({ input, target }), sent]);
+    if (restored.status === "fulfilled") return;
+    if (restored.reason.code !== "BACKUP_CHAIN_BROKEN") throw restored.reason;
+  }
+}
+
 async function run(kind: Kind, machine: FakeMachine, folder: string): Promise<void> {
   const { client, device } = machine;
   const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  if (kind === "stream") return await pipe(own, join(folder, "piped"));
   const options = { ...own, wanted: { kind: "auto" } as const };
   if (kind === "raw") {
     await exportRaw({ ...options, target: join(folder, "copy") });

@@ -62,8 +62,9 @@ class Kills {
 
   /** What looks complete is complete. */
   async check(): Promise<void> {
-    const copy = join(this.folder, "copy");
-    if (existsSync(copy)) {
+    for (const name of ["copy", "piped"]) {
+      const copy = join(this.folder, name);
+      if (!existsSync(copy)) continue;
       const record = JSON.parse(readFileSync(recordPathOf(copy), "utf8")) as {
         changes_number: number;
       };
@@ -110,7 +111,7 @@ test(`${KILLS} kills of exports and restores: what looks complete is, and the ne
   assert.ok(kills.killed > KILLS / 2, `${kills.killed} of ${KILLS} were killed`);
   for (const kind of KINDS) kills.run(kind, number++, 0);
   await kills.check();
-  assert.ok(existsSync(join(kills.folder, "copy")));
+  for (const name of ["copy", "piped"]) assert.ok(existsSync(join(kills.folder, name)));
   await kills.checkPoints();
   await collectGarbage(await BackupStore.open(kills.store));
   await kills.checkPoints();

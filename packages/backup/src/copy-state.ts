@@ -1,0 +1,88 @@
+/** The state of a raw copy: what it can be brought up to date from, and what is remembered while it is. */
+import { BackupError } from "./errors.js";
+import type { AsOf } from "./plan.js";
+import {
+  isOfThisVersion,
+  type RawRecord,
+  readRecord,
+  removeRecord,
+  writeRecord,
+} from "./raw-record.js";
+import { isComplete, isLeftUpdate, sealOf, targetKind } from "./raw-target.js";
+import { changeSince } from "./seal.js";
+
+const RECORD_HINT = "Remove it, or name another target";
+
+export interface CopyState {
+  /** What the target can be brought up to date from. */
+  readonly base: RawRecord | undefined;
+  /** Why there is nothing, where there was something. */
+  readonly why: string | undefined;
+}
+
+/** Some of the copy may be as of an update's end that was cut short: a later diff lists all of that, an earlier not. */
+function isBefore(now: AsOf, cut: NonNullable<RawRecord["updating_to"]>): boolean {
+  const [nowMs, cutMs] = [Date.parse(now.taken_at), Date.parse(cut.taken_at)];
+  if (now.changes_number === cut.changes_number) return nowMs !== cutMs;
+  return now.changes_number < cut.changes_number || !(nowMs >= cutMs);
+}
+
+function checkSameDevice(target: string, known: Pick<AsOf, "host" | "device">, now: AsOf): void {
+  if (known.host === now.host && known.device === now.device) return;
+  // Unlike a point in a store, it would be gone.
+  const text = `${target} is a copy of ${known.device} of ${known.host}`;
+  throw new BackupError("TARGET_EXISTS", text, { hint: RECORD_HINT });
+}
+
+/**
+ * @param record its path; undefined where nothing is remembered
+ * @param now as of when the copy is to be
+ * @throws BackupError TARGET_EXISTS, where it is a file of others or a copy of another device
+ */
+export async function copyState(
+  target: string,
+  record: string | undefined,
+  now: AsOf,
+): Promise<CopyState> {
+  const known = record === undefined ? undefined : await readRecord(record);
+  const kind = await targetKind(target);
+  if (known === undefined) {
+    if (kind === "file" && (await isComplete(target))) {
+      const why = `${target} is there, and no copy that export has made`;
+      throw new BackupError("TARGET_EXISTS", why, { hint: RECORD_HINT });
+    }
+    return { base: undefined, why: undefined };
+  }
+  if (kind === "missing") return { base: undefined, why: `${target} is gone` };
+  if (!isOfThisVersion(known)) {
+    checkSameDevice(target, known, now);
+    return { base: undefined, why: "its record is of an earlier version" };
+  }
+  // An update that has not begun yet has changed nothing.
+  const seal = await sealOf(target, known.capacity_bytes);
+  const change = seal === undefined ? "it is gone" : changeSince(known.seal, seal);
+  const isLeft = known.is_updating && (await isLeftUpdate(target, known));
+  if (change !== undefined && !isLeft) {
+    return { base: undefined, why: `something else has written to ${target}: ${change}` };
+  }
+  checkSameDevice(target, known, now);
+  const { updating_to: cut } = known;
+  if (isLeft && cut !== undefined && isBefore(now, cut)) {
+    const to = `snapshot ${cut.changes_number}, taken at ${cut.taken_at}`;
+    const why = `an update of ${target} to ${to}, was cut short, and this is none after it`;
+    return { base: undefined, why };
+  }
+  return { base: known, why: undefined };
+}
+
+/** What is remembered from before the first change of a copy on: of one that is made anew nothing. */
+export async function rememberBegun(
+  record: string | undefined,
+  base: RawRecord | undefined,
+  { changes_number, taken_at }: AsOf,
+): Promise<void> {
+  if (record === undefined) return;
+  if (base === undefined) return removeRecord(record);
+  const updating_to = { changes_number, taken_at };
+  await writeRecord(record, { ...base, is_updating: true, updating_to });
+}

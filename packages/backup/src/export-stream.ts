@@ -1,0 +1,234 @@
+/** Exports a device as a stream, which `restoreStream` makes a raw copy of, here or elsewhere. */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { ChunkPool } from "./chunk-pool.js";
+import { abortedError, BackupError } from "./errors.js";
+import type { RawExport } from "./export-raw.js";
+import type { ExportOptions } from "./export-store.js";
+import { realFiles } from "./files.js";
+import { inOrder } from "./in-flight.js";
+import { withTargetLock } from "./lock.js";
+import { bytesOf, type Part, partsOf } from "./parts.js";
+import { type AsOf, type Plan, planExport } from "./plan.js";
+import { Meter } from "./progress.js";
+import { targetAt } from "./raw-target.js";
+import { readSent, writeSent } from "./sent-record.js";
+import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
+import { type ImageReader, openImage } from "./source.js";
+import {
+  hashOf,
+  RecordChain,
+  type RecordFields,
+  STREAM_HEAD_BYTES,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type StreamFail,
+  type StreamHead,
+  type StreamTail,
+} from "./stream-format.js";
+import type { StreamSink } from "./stream-sink.js";
+
+export interface StreamExportOptions extends ExportOptions {
+  readonly sink: StreamSink;
+  /** A file that remembers as of which snapshot the last stream was. `auto` needs it. */
+  readonly record?: string | undefined;
+}
+
+export interface StreamExport extends RawExport {
+  readonly sent_bytes: number;
+}
+
+/** A part as it is now; null for zeros. */
+interface ReadPart {
+  readonly part: Part;
+  readonly content: { readonly data: Uint8Array; readonly hash: string } | null;
+}
+
+/** Writes records, one after the other. */
+class StreamWriter {
+  readonly #sink: StreamSink;
+  readonly #signal: AbortSignal | undefined;
+  readonly #chain = new RecordChain();
+  #isWriting = false;
+  #records = 0;
+  #dataBytes = 0;
+  #zeroBytes = 0;
+  sentBytes = 0;
+
+  constructor(sink: StreamSink, signal: AbortSignal | undefined) {
+    this.#sink = sink;
+    this.#signal = signal;
+  }
+
+  async begin(head: StreamHead): Promise<void> {
+    await this.#write(Buffer.from(STREAM_MAGIC + STREAM_VERSION));
+    await this.#text("HEAD", head);
+  }
+
+  async part({ part, content }: ReadPart): Promise<void> {
+    const { offsetBytes, lengthBytes } = part;
+    const place = { offsetBytes, lengthBytes };
+    if (content === null) {
+      this.#zeroBytes += lengthBytes;
+      const payloadHash = hashOf(Buffer.alloc(0));
+      return await this.#record({ type: "ZERO", payloadBytes: 0, ...place, payloadHash });
+    }
+    this.#dataBytes += lengthBytes;
+    const { data, hash: payloadHash } = content;
+    await this.#record({ type: "DATA", payloadBytes: data.length, ...place, payloadHash }, data);
+  }
+
+  async end(): Promise<void> {
+    const [data_bytes, zero_bytes] = [this.#dataBytes, this.#zeroBytes];
+    const tail: StreamTail = { records: this.#records, data_bytes, zero_bytes };
+    await this.#text("TAIL", tail);
+    await this.#sink.end();
+  }
+
+  /** Says why there is no end, where a record can be written at all. */
+  async fail(error: unknown): Promise<void> {
+    if (this.#isWriting) return;
+    const { code, message } = error as BackupError;
+    const fail: StreamFail = { name: String(code), message };
+    await this.#text("FAIL", fail).catch(() => undefined);
+  }
+
+  async #text(type: "HEAD" | "TAIL" | "FAIL", fields: StreamHead | StreamTail | StreamFail) {
+    const text = Buffer.from(JSON.stringify(fields));
+    const place = { offsetBytes: 0, lengthBytes: 0 };
+    const payloadHash = hashOf(text);
+    await this.#record({ type, payloadBytes: text.length, ...place, payloadHash }, text);
+  }
+
+  async #record(fields: RecordFields, payload?: Uint8Array): Promise<void> {
+    this.#records++;
+    await this.#write(this.#chain.encode(fields));
+    if (payload !== undefined) await this.#write(payload);
+  }
+
+  /** A reader may wait for ever: an abort does not. */
+  async #write(data: Uint8Array): Promise<void> {
+    const signal = this.#signal;
+    // Stays so where a write fails or is left: nothing can follow what is there in part.
+    this.#isWriting = true;
+    const written = this.#sink.write(data);
+    if (signal === undefined) await written;
+    else {
+      written.catch(() => undefined);
+      let stop: () => void = () => undefined;
+      const aborted = new Promise<never>((_, fail) => {
+        stop = () => fail(abortedError());
+        if (signal.aborted) stop();
+        else signal.addEventListener("abort", stop);
+      });
+      await Promise.race([written, aborted]).finally(() =>
+        signal.removeEventListener("abort", stop),
+      );
+    }
+    this.#isWriting = false;
+    this.sentBytes += data.length;
+  }
+}
+
+interface StreamPlan {
+  readonly plan: Plan<AsOf>;
+  readonly parent: StreamHead["parent"];
+}
+
+async function planStream(
+  { client, wanted }: StreamExportOptions,
+  now: AsOf,
+  sent: AsOf | undefined,
+  snapshot: TakenSnapshot,
+): Promise<StreamPlan> {
+  // What a receiver has that is asked for by number alone, it knows: it refuses what does not continue that.
+  const isAsked = wanted.kind === "since" && sent?.changes_number !== wanted.number;
+  const asked = isAsked ? { ...now, changes_number: wanted.number } : undefined;
+  const states = [asked ?? sent].filter((state) => state !== undefined);
+  const plan = await planExport(client, wanted, states, now.host, snapshot);
+  if (plan.kind === "full") return { plan, parent: null };
+  const { changes_number, taken_at } = plan.base;
+  return { plan, parent: { changes_number, taken_at: asked === undefined ? taken_at : null } };
+}
+
+async function sendParts(
+  parts: readonly Part[],
+  image: ImageReader,
+  writer: StreamWriter,
+  { signal, onProgress }: StreamExportOptions,
+): Promise<number> {
+  const meter = new Meter(bytesOf(parts), onProgress);
+  const pool = new ChunkPool();
+  const read = async (part: Part): Promise<ReadPart> => {
+    if (signal?.aborted === true) throw abortedError();
+    if (part.isDiscarded) return { part, content: null };
+    const place = new Uint8Array(part.lengthBytes);
+    await image.read(place, part.offsetBytes);
+    const { data, hash } = await pool.digest(place);
+    return { part, content: hash === null ? null : { data, hash } };
+  };
+  try {
+    await inOrder(parts, pool.depth, read, async (found) => {
+      await writer.part(found);
+      if (!found.part.isDiscarded) meter.add(found.part.lengthBytes);
+    });
+  } finally {
+    await pool.close();
+  }
+  return meter.doneBytes;
+}
+
+async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Promise<StreamExport> {
+  const { host = hostname(), open = openImage, record, sink, signal } = options;
+  const { device, capacityBytes, generationId, changesNumber, takenAt } = snapshot;
+  const now: AsOf = {
+    ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },
+    ...{ changes_number: changesNumber, taken_at: takenAt },
+  };
+  const sent = record === undefined ? undefined : await readSent(record);
+  const { plan, parent } = await planStream(options, now, sent, snapshot);
+  const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES);
+  const { kind } = plan;
+  const reason = plan.kind === "full" ? plan.reason : null;
+  options.onPlan?.({ kind, reason, total_bytes: bytesOf(parts) });
+  const image = await open(snapshot.image);
+  const writer = new StreamWriter(sink, signal);
+  const total_bytes = parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+  try {
+    await writer.begin({ stream_id: randomUUID(), ...now, kind, parent, total_bytes });
+    const read_bytes = await sendParts(parts, image, writer, options);
+    await image.sync();
+    await snapshot.check();
+    await writer.end();
+    if (record !== undefined) await writeSent(record, now);
+    const { host: _, ...told } = now;
+    return { kind, ...told, read_bytes, sent_bytes: writer.sentBytes };
+  } catch (error) {
+    await writer.fail(error);
+    throw error;
+  } finally {
+    await image.close();
+  }
+}
+
+/**
+ * Sends the device in its snapshot. Its last record is sent when all was read, and the snapshot is whole: where that
+ * is missing, no restore takes the rest for a copy.
+ * @throws BackupError BACKUP_CHAIN_BROKEN, BACKUP_BUSY, TARGET_FAILED, TARGET_FULL, ABORTED, ...
+ */
+export async function exportStream(given: StreamExportOptions): Promise<StreamExport> {
+  if (given.record === undefined) {
+    if (given.wanted.kind === "auto") {
+      const hint = "Name a file that remembers it: --record FILE. Or say it: --since NUMBER";
+      const why = "nothing remembers as of which snapshot the last stream was";
+      throw new BackupError("BACKUP_CHAIN_BROKEN", why, { hint });
+    }
+    return withSnapshot(given, (snapshot) => send(snapshot, given));
+  }
+  const record = await targetAt(given.record);
+  const options = { ...given, record };
+  const own = { ...options, ownSnapshot: { path: `${record}.snapshot`, files: realFiles } };
+  return withTargetLock(record, "an export as a stream", () =>
+    withSnapshot(own, (snapshot) => send(snapshot, options)),
+  );
+}

@@ -1,0 +1,225 @@
+/** Makes a raw copy of a stream, or brings the copy up to date that the stream continues. */
+import type { Readable } from "node:stream";
+import { ChunkPool } from "./chunk-pool.js";
+import { CHUNK_BYTES } from "./chunks.js";
+import { copyState, rememberBegun } from "./copy-state.js";
+import { abortedError, BackupError } from "./errors.js";
+import { inFlight } from "./in-flight.js";
+import { withTargetLock } from "./lock.js";
+import { Meter, type OnProgress } from "./progress.js";
+import { type RawRecord, recordPathOf, writeRecord } from "./raw-record.js";
+import { RawTarget, targetAt, targetKind } from "./raw-target.js";
+import type { StreamHead } from "./stream-format.js";
+import { damagedStream, type StreamPart, StreamReader } from "./stream-reader.js";
+
+export interface StreamRestoreOptions {
+  /** One stream, or several one behind the other. It is destroyed at the end. */
+  readonly input: Readable;
+  /** A file or block device. */
+  readonly target: string;
+  /** Remembers as of which snapshot the target is. Default: beside a file; of a block device: none. */
+  readonly record?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+export interface StreamRestored extends Omit<StreamHead, "stream_id" | "total_bytes"> {
+  /** Of all streams of the input; the rest is of the last. */
+  readonly written_bytes: number;
+}
+
+/** Where the parts of a stream go to. */
+interface PartTarget {
+  /** It reads as zeros where nothing is written. */
+  readonly isBlank: boolean;
+  write(data: Uint8Array, offsetBytes: number): Promise<void>;
+}
+
+const NOWHERE: PartTarget = { isBlank: true, write: async () => undefined };
+
+interface Reading {
+  readonly reader: StreamReader;
+  readonly pool: ChunkPool;
+  readonly input: Readable;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+async function writeZeros(target: PartTarget, { offsetBytes, lengthBytes }: StreamPart) {
+  if (target.isBlank) return 0;
+  const zeros = new Uint8Array(Math.min(lengthBytes, CHUNK_BYTES));
+  for (let done = 0; done < lengthBytes; done += zeros.length) {
+    await target.write(zeros.subarray(0, lengthBytes - done), offsetBytes + done);
+  }
+  return lengthBytes;
+}
+
+/** Checks all parts of a stream, and writes them. Answers how many bytes were written. */
+async function takeParts(
+  { reader, pool, input, signal, onProgress }: Reading,
+  head: StreamHead,
+  target: PartTarget,
+): Promise<number> {
+  const meter = new Meter(head.total_bytes, onProgress);
+  let writtenBytes = 0;
+  const take = async (part: StreamPart): Promise<void> => {
+    if (signal?.aborted === true) throw abortedError();
+    const { content, offsetBytes, lengthBytes } = part;
+    if (content === null) writtenBytes += await writeZeros(target, part);
+    else {
+      const { data, hash } = await pool.digest(content.data);
+      if (hash !== content.hash) throw damagedStream(`the checksum at byte ${offsetBytes} differs`);
+      await target.write(data, offsetBytes);
+      writtenBytes += lengthBytes;
+    }
+    meter.add(lengthBytes);
+  };
+  // Others may wait for more of a stream that stands still.
+  await inFlight(reader.parts(), pool.depth, take, () => input.destroy());
+  return writtenBytes;
+}
+
+/** Why this copy is not what the stream continues; undefined where it is. */
+function mismatch(base: RawRecord, head: StreamHead): string | undefined {
+  const { changes_number: number, taken_at } = head.parent!;
+  if (base.generation_id !== head.generation_id) {
+    return `it continues generation ${head.generation_id}, and the target is of ${base.generation_id}`;
+  }
+  if (base.capacity_bytes !== head.capacity_bytes) return "the size of the device has changed";
+  const ofParent = `snapshot ${number}${taken_at === null ? "" : `, taken at ${taken_at}`}`;
+  const ofBase = `snapshot ${base.changes_number}, taken at ${base.taken_at}`;
+  const baseMs = Date.parse(base.taken_at);
+  const isSame =
+    base.changes_number === number &&
+    (taken_at === null ? baseMs <= Date.parse(head.taken_at) : baseMs === Date.parse(taken_at));
+  return isSame ? undefined : `it continues ${ofParent}, and the target is of ${ofBase}`;
+}
+
+function broken(base: RawRecord | undefined, why: string): BackupError {
+  const since = base === undefined ? "" : `, or of what it misses: --since ${base.changes_number}`;
+  const hint = `Send a full stream${since}`;
+  return new BackupError("BACKUP_CHAIN_BROKEN", `the stream does not fit: ${why}`, { hint });
+}
+
+async function baseOf(
+  head: StreamHead,
+  target: string,
+  record: string | undefined,
+): Promise<RawRecord | undefined> {
+  const { base, why } = await copyState(target, record, head);
+  if (head.kind === "full") return undefined;
+  if (base === undefined) {
+    const known = record === undefined ? "nothing remembers" : `${record} does not say`;
+    throw broken(base, why ?? `${known} as of which snapshot ${target} is`);
+  }
+  const wrong = mismatch(base, head);
+  if (wrong !== undefined) throw broken(base, wrong);
+  return base;
+}
+
+async function restoreOne(
+  reading: Reading,
+  head: StreamHead,
+  target: string,
+  record: string | undefined,
+): Promise<number> {
+  const base = await baseOf(head, target, record);
+  const { stream_id: _, kind: __, parent: ___, total_bytes: ____, ...now } = head;
+  const to = await RawTarget.begin({
+    path: target,
+    capacityBytes: head.capacity_bytes,
+    isUpdate: base !== undefined,
+    seal: base?.seal,
+    prepare: () => rememberBegun(record, base, now),
+  });
+  try {
+    const writtenBytes = await takeParts(reading, head, to);
+    await to.finish(async (seal) => {
+      if (record !== undefined) await writeRecord(record, { ...now, is_updating: false, seal });
+    });
+    return writtenBytes;
+  } finally {
+    await to.close();
+  }
+}
+
+/** Opens the input for `use`, for as long as that takes. */
+async function reading<Result>(
+  { input, signal, onProgress }: Omit<StreamRestoreOptions, "target">,
+  use: (reading: Reading) => Promise<Result>,
+): Promise<Result> {
+  const pool = new ChunkPool();
+  const stop = (): void => void input.destroy(abortedError());
+  // Its reader hears of errors, and there may be none yet.
+  input.on("error", () => undefined);
+  if (signal?.aborted === true) stop();
+  else signal?.addEventListener("abort", stop);
+  try {
+    return await use({ reader: new StreamReader(input), pool, input, signal, onProgress });
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    input.destroy();
+    await pool.close();
+  }
+}
+
+function none(): BackupError {
+  return new BackupError("BACKUP_INCOMPLETE", "the stream is empty", {
+    hint: "See what the export that sends it has said",
+  });
+}
+
+function summaryOf(head: StreamHead, written_bytes: number): StreamRestored {
+  const { stream_id: _, total_bytes: __, ...rest } = head;
+  return { ...rest, written_bytes };
+}
+
+/**
+ * Restores all streams of the input in turn. A stream that is cut short or damaged leaves the target as one that does
+ * not look complete, and that waits for a stream that continues what it was before.
+ * @throws BackupError BACKUP_INCOMPLETE, BACKUP_DAMAGED, BACKUP_VERSION, BACKUP_CHAIN_BROKEN, BACKUP_BUSY,
+ * TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, TARGET_FULL, ...
+ */
+export async function restoreStream(given: StreamRestoreOptions): Promise<StreamRestored> {
+  const target = await targetAt(given.target);
+  const kind = await targetKind(target);
+  if (kind === "folder") {
+    const hint = "Name a file or a block device";
+    throw new BackupError("TARGET_EXISTS", `${target} is a folder`, { hint });
+  }
+  const beside = kind === "block" ? undefined : recordPathOf(target);
+  const record = given.record === undefined ? beside : await targetAt(given.record);
+  const run = (): Promise<StreamRestored> =>
+    reading(given, async (input) => {
+      let done: StreamRestored | undefined;
+      for (let head = await input.reader.begin(); head; head = await input.reader.begin()) {
+        const writtenBytes = await restoreOne(input, head, target, record);
+        done = summaryOf(head, (done?.written_bytes ?? 0) + writtenBytes);
+      }
+      if (done === undefined) throw none();
+      return done;
+    });
+  const what = `a restore to ${target}`;
+  const locks = new Set([record, beside].filter((path) => path !== undefined));
+  let locked = run;
+  for (const path of locks) {
+    const next = locked;
+    locked = () => withTargetLock(path, what, next);
+  }
+  return await locked();
+}
+
+/** Reads all streams of the input, and checks them. @throws BackupError as restoreStream() */
+export async function verifyStream(
+  options: Omit<StreamRestoreOptions, "target" | "record">,
+): Promise<StreamRestored> {
+  return await reading(options, async (input) => {
+    let done: StreamRestored | undefined;
+    for (let head = await input.reader.begin(); head; head = await input.reader.begin()) {
+      await takeParts(input, head, NOWHERE);
+      done = summaryOf(head, 0);
+    }
+    if (done === undefined) throw none();
+    return done;
+  });
+}

@@ -1,0 +1,68 @@
+/** Where a stream goes: a descriptor that was opened by others. */
+import { fstatSync, fsync, write } from "node:fs";
+import { setTimeout } from "node:timers/promises";
+import { promisify } from "node:util";
+import { errnoNameOf } from "@blksnap/errors";
+import { BackupError, targetError } from "./errors.js";
+
+export interface StreamSink {
+  /** One at a time. @throws BackupError TARGET_FULL, TARGET_FAILED */
+  write(data: Uint8Array): Promise<void>;
+  /** All is on the medium, where there is one. */
+  end(): Promise<void>;
+}
+
+const RETRY_MS = 5;
+const WHAT = "the stream";
+
+export interface DescriptorSink extends StreamSink {
+  /** The last write has not ended, and keeps a thread of this process. */
+  readonly isWriting: boolean;
+}
+
+const writeTo = promisify(write);
+
+/** How many bytes were written; none where there is no room yet. */
+async function writeSome(fd: number, data: Uint8Array): Promise<number> {
+  try {
+    return (await writeTo(fd, data)).bytesWritten;
+  } catch (error) {
+    const name = errnoNameOf(error);
+    if (name === "EPIPE") {
+      const hint = "See what the program that reads it has said";
+      throw new BackupError("TARGET_FAILED", "nobody reads the stream any more", { hint });
+    }
+    if (name !== "EAGAIN") throw targetError("write", WHAT, error);
+    // A pipe that others have told not to block, and that is full.
+    await setTimeout(RETRY_MS);
+    return 0;
+  }
+}
+
+/** @param fd pipe, socket or file; stays open */
+export function descriptorSink(fd: number): DescriptorSink {
+  let isWriting = false;
+  return {
+    get isWriting() {
+      return isWriting;
+    },
+    async write(data) {
+      isWriting = true;
+      try {
+        for (let done = 0; done < data.length; ) {
+          done += await writeSome(fd, data.subarray(done));
+        }
+      } finally {
+        isWriting = false;
+      }
+    },
+    async end() {
+      try {
+        const stats = fstatSync(fd);
+        if (stats.isFile() || stats.isBlockDevice()) await promisify(fsync)(fd);
+      } catch (error) {
+        throw targetError("write", WHAT, error);
+      }
+    },
+  };
+}
