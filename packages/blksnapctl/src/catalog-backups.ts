@@ -5,6 +5,12 @@ import type { Verb } from "./verb.js";
 
 const backups = () => import("./verbs/backups.js");
 
+const fromAny = {
+  short: "f",
+  describe: "folder that export has written to, or - for a stream on standard input",
+  value: "PATH",
+  required: true,
+};
 const from = {
   short: "f",
   describe: "folder that export has written to",
@@ -28,7 +34,9 @@ export const backupVerbs: readonly Verb[] = [
       device,
       to: {
         short: "t",
-        describe: "folder of backups, made where it is missing; with --raw: file or block device",
+        describe:
+          "folder of backups, made where it is missing; with --raw: file or block device; -: a stream " +
+          "on standard output, for restore --from -, here or elsewhere",
         value: "PATH",
         required: true,
       },
@@ -46,7 +54,7 @@ export const backupVerbs: readonly Verb[] = [
       record: {
         describe:
           "with --raw: file that remembers as of which snapshot the copy is; default: beside a file, " +
-          "none for a block device",
+          "none for a block device. With --to -: as of which the last stream was",
         value: "FILE",
       },
       file: {
@@ -61,16 +69,25 @@ export const backupVerbs: readonly Verb[] = [
       ["blksnapctl export -d /dev/vg/data --to backups --auto", "full at first, then incremental"],
       ["blksnapctl export -d /dev/vg/data --to data.img --raw --auto", "a copy, kept up to date"],
       ["blksnapctl export -d /dev/vg/data --to backups -f /var/tmp -l 8G", "more room for writers"],
+      [
+        "blksnapctl export -d /dev/vg/data --to - --auto --record sent.json > stream",
+        "for restore on another host",
+      ],
+      [
+        "blksnapctl export -d /dev/vg/data --to - | blksnapctl restore --from - --to copy.img",
+        "through a pipe, as of ssh",
+      ],
     ],
+    dataTo: "to",
     load: async () => (await import("./verbs/export.js")).exportDevice,
   },
   {
     name: "restore",
     describe:
-      "Write a point in time to a file or block device, each part checked. Until all is there the " +
-      "target does not look complete",
+      "Write a point in time to a file or block device, each part checked; or what a stream has: all of " +
+      "it, or what changed since the copy that is there. Until all is there the target does not look complete",
     options: {
-      from,
+      from: fromAny,
       to: {
         short: "t",
         describe: "file, or a block device that nothing uses",
@@ -80,6 +97,12 @@ export const backupVerbs: readonly Verb[] = [
       at,
       device: ofDevice,
       delta: { describe: "compare with what is there, and write only what differs" },
+      record: {
+        describe:
+          "of a stream: file that remembers as of which snapshot the copy is; default: beside a file, " +
+          "none for a block device",
+        value: "FILE",
+      },
     },
     examples: [
       ["blksnapctl restore --from backups --to restored.img", "the newest point"],
@@ -99,8 +122,9 @@ export const backupVerbs: readonly Verb[] = [
   },
   {
     name: "verify",
-    describe: "Read all that points in time need, and check it; fails where something is damaged",
-    options: { from, at, device: ofDevice },
+    describe:
+      "Read all that points in time need, or a stream, and check it; fails where something is damaged",
+    options: { from: fromAny, at, device: ofDevice },
     examples: [["blksnapctl verify --from backups", "all points"]],
     load: async () => (await backups()).verifyPoints,
   },

@@ -1,13 +1,20 @@
 /** The command line of blksnap as a process. */
 import { writeSync } from "node:fs";
+import { isatty } from "node:tty";
 import { watchOutput } from "./output.js";
 import { run } from "./run.js";
+
+let interruption: NodeJS.Signals | undefined;
+let isOutputLeft = false;
 
 function untilInterrupted(): AbortSignal {
   const controller = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     // Only the first one is caught: a second ends the process whatever it waits for.
-    process.once(signal, () => controller.abort());
+    process.once(signal, () => {
+      interruption = signal;
+      controller.abort();
+    });
   }
   return controller.signal;
 }
@@ -38,5 +45,16 @@ export async function main(argv: readonly string[]): Promise<void> {
     writeOut: (text) => void process.stdout.write(text),
     writeError: (text) => void process.stderr.write(text),
     untilInterrupted,
+    streams: {
+      outFd: process.stdout.fd,
+      isInTerminal: isatty(0),
+      isOutTerminal: isatty(process.stdout.fd),
+      leaveOutput: () => {
+        isOutputLeft = true;
+      },
+      input: () => process.stdin,
+    },
   });
+  // A thread waits for the reader of standard output, and an exit would wait for that thread.
+  if (isOutputLeft && interruption !== undefined) process.kill(process.pid, interruption);
 }

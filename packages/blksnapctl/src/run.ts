@@ -6,7 +6,7 @@ import { errorLine, namedError, outputFailed } from "./output.js";
 import { parseArguments, scan } from "./parse.js";
 import { showWaiting } from "./progress.js";
 import { parseSocket, parseWait } from "./values.js";
-import type { Context, Environment, Given } from "./verb.js";
+import type { Context, DataStreams, Environment, Given } from "./verb.js";
 
 export interface Surroundings {
   readonly environment: Environment;
@@ -21,6 +21,7 @@ export interface Surroundings {
   writeOutNow?(text: string): void;
   writeError(text: string): void;
   untilInterrupted(): AbortSignal;
+  readonly streams: DataStreams;
 }
 
 function ownVersion(): string {
@@ -64,7 +65,20 @@ async function contextFor(
     warn: (text) => surroundings.writeError(`blksnapctl: ${text}\n`),
     printJson: (document) => writeOut(`${JSON.stringify(document)}\n`),
     untilInterrupted,
+    streams: surroundings.streams,
   };
+}
+
+/** Where standard output has data, documents go beside it, and words for a person to one who is there. */
+function besideData({ verb, values }: Scanned, surroundings: Surroundings): Surroundings {
+  const isData = verb?.dataTo !== undefined && values.get(verb.dataTo)?.[0] === "-";
+  if (!isData || surroundings.streams.isOutTerminal) return surroundings;
+  const { writeError, isAttended, errorColumns: columns } = surroundings;
+  const isSaid = isAttended === true || values.has("json");
+  const writeOut = (text: string | Uint8Array): void => {
+    if (isSaid) writeError(text.toString());
+  };
+  return { ...surroundings, columns, writeOut, writeOutNow: writeOut };
 }
 
 /** Answers the exit status. */
@@ -104,13 +118,14 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
  * The exit status: 0 done, 1 failed, 2 asked for in a wrong way. A failure is one line on standard
  * error; with --json standard output gets `{"error":...}` besides.
  */
-export async function run(argv: readonly string[], surroundings: Surroundings): Promise<number> {
+export async function run(argv: readonly string[], given: Surroundings): Promise<number> {
   if (argv[0] === COMPLETIONS_WANTED) {
     const { completions } = await import("./completion.js");
-    for (const word of await completions(argv.slice(1))) surroundings.writeOut(`${word}\n`);
+    for (const word of await completions(argv.slice(1))) given.writeOut(`${word}\n`);
     return 0;
   }
   const scanned = scan(argv);
+  const surroundings = besideData(scanned, given);
   try {
     return await runScanned(scanned, surroundings);
   } catch (caught) {

@@ -113,6 +113,9 @@ function checkPath(text: string, path: string, option: string, maxBytes: number)
   }
 }
 
+/** What stands for standard input or output, in place of a path. */
+export const STANDARD_STREAM = "-";
+
 /** A path as the daemon takes it: absolute, since the daemon works in another folder. */
 export function parsePath(text: string, option: string): string {
   const path = resolve(text);

@@ -1,4 +1,5 @@
 /** What a verb of the command line is, apart from its code, which is loaded when it is used. */
+import type { Readable } from "node:stream";
 import type { BlksnapClient } from "@blksnap/client";
 
 export interface OptionSpec {
@@ -35,6 +36,16 @@ export interface Given {
   has(flag: string): boolean;
 }
 
+/** Standard input and output of the process, for data. */
+export interface DataStreams {
+  readonly outFd: number;
+  readonly isInTerminal: boolean;
+  readonly isOutTerminal: boolean;
+  /** What was written last is not waited for at the end. */
+  leaveOutput(): void;
+  input(): Readable;
+}
+
 export interface Context {
   readonly client: BlksnapClient;
   readonly json: boolean;
@@ -58,6 +69,7 @@ export interface Context {
   readonly warn: (text: string) => void;
   /** One JSON document on a line. */
   readonly printJson: (document: unknown) => void;
+  readonly streams: DataStreams;
   /** A signal that aborts at SIGINT or SIGTERM, which end the process at once otherwise. */
   readonly untilInterrupted: () => AbortSignal;
   /** Has the command end with status 1 although it did what it was to do. */
@@ -89,4 +101,6 @@ export interface Verb {
   readonly load: () => Promise<Run>;
   /** It waits for something to happen: that it does so is no news. */
   readonly waits?: boolean;
+  /** With this option "-", standard output has data: all else goes to standard error. */
+  readonly dataTo?: string;
 }

@@ -1,10 +1,12 @@
 /** export, restore and what looks after backups, as a user runs them, on a fake daemon with files as images. */
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { once } from "node:events";
+import { open, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { eventually, type Harness, startHarness } from "./harness.js";
+import { eventually, type Harness, type Outcome, program, startHarness } from "./harness.js";
 import { unitProblems } from "./unit-problems.js";
 
 const CAPACITY_BYTES = 64 * 2 ** 20;
@@ -160,6 +162,28 @@ test("an interrupted export destroys its snapshot", async () => {
   assert.is(driver.snapshots.size, 0);
 });
 
+test("an interrupted stream ends, also where its reader stands still", async () => {
+  const fifo = inFolder("fifo");
+  execFileSync("mkfifo", [fifo]);
+  const child = spawn("bash", ["-c", `exec $CTL export -d ${DEVICE} --to - > ${fifo}`], {
+    env: {
+      ...process.env,
+      CTL: `${process.execPath} ${program}`,
+      BLKSNAP_SOCKET: harness.socketPath,
+    },
+    stdio: "ignore",
+  });
+  const ended = once(child, "exit");
+  const reader = await open(fifo);
+  // So many are there only while the first data is written, for which a pipe has no room.
+  for (let left = 2048; left > 0; )
+    left -= (await reader.read(Buffer.alloc(left), 0, left)).bytesRead;
+  child.kill("SIGINT");
+  assert.equal(await ended, [null, "SIGINT"]);
+  assert.is(harness.driver.snapshots.size, 0);
+  await reader.close();
+});
+
 test("options that do not go together are refused", async () => {
   const words = ["export", "-d", DEVICE, "--to", inFolder("b")];
   assert.is((await harness.run(...words, "--auto", "--since", "1")).status, 2);
@@ -167,6 +191,60 @@ test("options that do not go together are refused", async () => {
   assert.is((await harness.run("prune", "--from", inFolder("b"))).status, 2);
   const missing = await harness.run("list", "--from", inFolder("b"));
   assert.match(missing.err, "[BACKUP_NOT_FOUND]");
+});
+
+/** A line of a shell, with $CTL for the program. */
+function shell(line: string): Promise<Outcome> {
+  const env = {
+    ...process.env,
+    CTL: `${process.execPath} ${program}`,
+    LANG: "C.UTF-8",
+    LC_ALL: "",
+  };
+  const options = { env: { ...env, BLKSNAP_SOCKET: harness.socketPath } };
+  return new Promise((done) => {
+    const child = execFile("bash", ["-o", "pipefail", "-c", line], options, (_, out, err) =>
+      done({ status: child.exitCode, signal: child.signalCode, out, err }),
+    );
+  });
+}
+
+test("a stream: from export to restore through a pipe, in full and then what changed", async () => {
+  const copy = inFolder("copy");
+  const sent = inFolder("sent");
+  const pipe = (more = ""): Promise<Outcome> =>
+    shell(
+      `$CTL export -d ${DEVICE} --to - --auto --record ${sent} ${more} | $CTL restore --from - --to ${copy}`,
+    );
+  const first = await pipe();
+  assert.is(first.status, 0, first.err);
+  assert.is(first.err, "");
+  assert.match(first.out, /^restored: \/dev\/loop0 of .* \(full\), /);
+  assert.ok((await readFile(copy)).equals(content));
+  const second = await pipe("--json");
+  assert.is(second.status, 0, second.err);
+  assert.is(documents(second.err).at(-1)?.["kind"], "incremental");
+  assert.match(second.out, "(incremental)");
+  const file = inFolder("stream");
+  const saved = await shell(
+    `$CTL export -d ${DEVICE} --to - > ${file} && $CTL verify --from - < ${file}`,
+  );
+  assert.match(saved.out, "verified: a stream of /dev/loop0");
+  const cut = await shell(
+    `head -c 1000000 ${file} | $CTL restore --from - --to ${inFolder("cut")} --json`,
+  );
+  assert.is(cut.status, 1);
+  assert.match(cut.err, "before its end record. Send the stream again: the target");
+  assert.match(cut.out, "BACKUP_INCOMPLETE");
+  const none = await shell(
+    `$CTL export -d ${DEVICE} --to - | head -c 1000 > /dev/null; exit \${PIPESTATUS[0]}`,
+  );
+  assert.is(none.status, 1);
+  assert.match(none.err, "nobody reads the stream any more");
+  const full = await shell(`$CTL export -d ${DEVICE} --to - --json > /dev/full`);
+  assert.is(full.status, 1);
+  assert.match(full.err, "[TARGET_FULL]");
+  assert.is(harness.driver.snapshots.size, 0);
 });
 
 test.run();

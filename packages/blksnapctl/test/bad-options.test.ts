@@ -12,6 +12,7 @@ import { globalOptions, verbs } from "../dist/catalog.js";
 import { run } from "../dist/run.js";
 import type { OptionSpec, Verb } from "../dist/verb.js";
 import { exampleCommands } from "./examples.js";
+import { terminals } from "./harness.js";
 
 const UUID = "00000000-0000-4000-8000-000000000000";
 const USAGE_STATUS = 2;
@@ -81,6 +82,7 @@ async function runBadly(args: readonly string[]) {
       err += text;
     },
     untilInterrupted: () => new AbortController().signal,
+    streams: terminals,
   });
   return { status, out, err };
 }

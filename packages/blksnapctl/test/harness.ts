@@ -5,8 +5,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type FakeDaemon, startFakeDaemon } from "../../api-server/dist/testing/fake-daemon.js";
 import type { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
+import type { DataStreams } from "../dist/verb.js";
 
 export const program: string = join(import.meta.dirname, "../bin/blksnapctl.mjs");
+
+/** Standard input and output of a program that is started by hand. */
+export const terminals: DataStreams = {
+  outFd: -1,
+  isInTerminal: true,
+  isOutTerminal: true,
+  leaveOutput: () => undefined,
+  input: () => {
+    throw new Error("no test reads it");
+  },
+};
 
 export interface Outcome {
   readonly status: number | null;

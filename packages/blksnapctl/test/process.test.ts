@@ -5,7 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { globalOptions, verbs } from "../dist/catalog.js";
 import { run } from "../dist/run.js";
-import { program, startHarness } from "./harness.js";
+import { program, startHarness, terminals } from "./harness.js";
 
 const page = readFileSync(join(import.meta.dirname, "../man/blksnapctl.8"), "utf8");
 
@@ -59,6 +59,7 @@ test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async 
       },
       writeError: () => undefined,
       untilInterrupted: () => new AbortController().signal,
+      streams: terminals,
     });
     return out;
   }

@@ -4,7 +4,7 @@ import * as assert from "uvu/assert";
 import { showWaiting } from "../dist/progress.js";
 import { run } from "../dist/run.js";
 import { progressText } from "../dist/transfer.js";
-import { eventually, type Harness, startHarness } from "./harness.js";
+import { eventually, type Harness, startHarness, terminals } from "./harness.js";
 
 const CLEAR_LINE = "\r\x1b[K";
 const MIB = 2 ** 20;
@@ -67,6 +67,7 @@ async function slowCreate(
       said.err += text;
     },
     untilInterrupted: () => new AbortController().signal,
+    streams: terminals,
   });
   return { status, said, letGo };
 }

@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { run } from "../dist/run.js";
-import { type Harness, startHarness } from "./harness.js";
+import { type Harness, startHarness, terminals } from "./harness.js";
 
 const UNKNOWN_ID = "00000000-0000-4000-8000-000000000000";
 const id = ["--id", UNKNOWN_ID];
@@ -30,6 +30,7 @@ async function inProcess(
       err += text;
     },
     untilInterrupted: () => new AbortController().signal,
+    streams: terminals,
   });
   return { status, out, err };
 }
@@ -72,6 +73,12 @@ const wrongUsage: readonly Case[] = [
     /'\/dev\/vdb' belongs to no option\. Give a device as --device DEVICE\.$/,
   ],
   [["attach", "--device"], 2, "USAGE", /device/],
+  [["export", "-d", "/dev/vdb", "--to", "-"], 2, "USAGE", /standard output is a terminal/],
+  [["export", "-d", "/dev/vdb", "--to", "-", "--raw"], 2, "USAGE", /raw: /],
+  [["restore", "--from", "-", "--to", "/x"], 2, "USAGE", /standard input is a terminal/],
+  [["verify", "--from", "-"], 2, "USAGE", /standard input is a terminal/],
+  [["restore", "--from", "-", "--to", "/x", "--delta"], 2, "USAGE", /delta: a stream is of one/],
+  [["restore", "--from", "/b", "--to", "/x", "--record", "r"], 2, "USAGE", /record: /],
   [["attach", "--device", ""], 2, "USAGE", /Argument 'device' is empty\./],
   [["attach", ...device, ...device], 2, "USAGE", /Argument 'device' is given 2 times\./],
   [["attach", ...device, "extra"], 2, "USAGE", /extra/],

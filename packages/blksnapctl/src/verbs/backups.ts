@@ -1,11 +1,12 @@
 /** What is done with exports: restore, list, verify, prune, gc. None of them needs a daemon. */
+import type { Readable } from "node:stream";
 import type { BackupStore, Damage, DamagedPoint, Manifest } from "@blksnap/backup";
 import { BlksnapClientError } from "@blksnap/client";
 import { formatTable } from "../table.js";
 import { teller } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
-import { parseNumber, parsePath, parsePoint } from "../values.js";
+import { parseNumber, parsePath, parsePoint, STANDARD_STREAM } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 const KEPT_MAX = 100_000;
@@ -44,7 +45,52 @@ function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): object {
   return summary;
 }
 
+/** What would choose a point: a stream is of one. */
+function checkNoChoice(given: Given, ...options: readonly string[]): void {
+  for (const option of options) {
+    if (!given.has(option)) continue;
+    throw usageError(`${option}: a stream is of one point`, "USAGE", `Leave --${option} out`);
+  }
+}
+
+function streamInput({ streams }: Context): Readable {
+  if (!streams.isInTerminal) return streams.input();
+  const hint = "Give it a stream: blksnapctl export ... --to - | blksnapctl ... --from -";
+  throw usageError("from: standard input is a terminal", "USAGE", hint);
+}
+
+async function restoreInput(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  checkNoChoice(given, "at", "device", "delta");
+  const target = parsePath(given.need("to"), "to");
+  const text = given.one("record");
+  const record = text === undefined ? undefined : parsePath(text, "record");
+  const input = streamInput(context);
+  const { restoreStream } = await import("@blksnap/backup");
+  const [signal, onProgress] = [context.untilInterrupted(), teller(context, "restore")];
+  const done = await restoreStream({ input, target, record, signal, onProgress });
+  if (json) return printJson({ event: "done", ...done });
+  const written = formatBytes(done.written_bytes, false);
+  const { kind, device, taken_at } = done;
+  print(`restored: ${device} of ${taken_at} (${kind}), ${written} written to ${target}\n`);
+}
+
+async function verifyInput(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  checkNoChoice(given, "at", "device");
+  const input = streamInput(context);
+  const { verifyStream } = await import("@blksnap/backup");
+  const [signal, onProgress] = [context.untilInterrupted(), teller(context, "verify")];
+  const done = await verifyStream({ input, signal, onProgress });
+  if (json) return printJson({ event: "done", ...done });
+  print(`verified: a stream of ${done.device} of ${done.taken_at} (${done.kind})\n`);
+}
+
 export async function restorePoint(context: Context, given: Given): Promise<void> {
+  if (given.need("from") === STANDARD_STREAM) return await restoreInput(context, given);
+  if (given.has("record")) {
+    throw usageError("record: it is of streams", "USAGE", "Leave --record out");
+  }
   const { json, print, printJson } = context;
   const target = parsePath(given.need("to"), "to");
   const wish = wishOf(given);
@@ -91,6 +137,7 @@ function damageLine({ why, points, offset_bytes }: Damage): string {
 }
 
 export async function verifyPoints(context: Context, given: Given): Promise<void> {
+  if (given.need("from") === STANDARD_STREAM) return await verifyInput(context, given);
   const { json, print, printJson } = context;
   const wish = wishOf(given);
   const store = await openStore(given);

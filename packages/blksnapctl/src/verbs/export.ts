@@ -1,10 +1,17 @@
 /** export: a backup of a device, in a folder of points in time or as a raw copy. */
-import type { ExportOptions, ExportPlan, Manifest, RawExport, Wanted } from "@blksnap/backup";
+import type {
+  ExportOptions,
+  ExportPlan,
+  Manifest,
+  RawExport,
+  StreamExport,
+  Wanted,
+} from "@blksnap/backup";
 import { quoted } from "../argv.js";
 import { teller } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
-import { parseLimit, parseNumber, parsePath, parseStores } from "../values.js";
+import { parseLimit, parseNumber, parsePath, parseStores, STANDARD_STREAM } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 const NUMBER_MAX = 254;
@@ -26,27 +33,30 @@ function planTeller({ json, print, printJson }: Context): (plan: ExportPlan) => 
   };
 }
 
-function tellDone({ json, print, printJson }: Context, done: Manifest | RawExport): void {
+function tellDone(
+  { json, print, printJson }: Context,
+  done: Manifest | RawExport | StreamExport,
+): void {
   const { kind, device, changes_number, read_bytes, generation_id, taken_at, capacity_bytes } =
     done;
   const point = "id" in done ? { id: done.id, stored_bytes: done.stored_bytes } : undefined;
+  const stream = "sent_bytes" in done ? { sent_bytes: done.sent_bytes } : undefined;
   if (json) {
     const state = { kind, device, capacity_bytes, generation_id, changes_number, taken_at };
-    printJson({ event: "done", ...point, ...state, read_bytes });
+    printJson({ event: "done", ...point, ...state, read_bytes, ...stream });
     return;
   }
   const stored = point && `, ${formatBytes(point.stored_bytes, false)} stored as ${point.id}`;
-  const read = `${formatBytes(read_bytes, false)} read${stored ?? ""}`;
+  const sent = stream && `, ${formatBytes(stream.sent_bytes, false)} sent`;
+  const read = `${formatBytes(read_bytes, false)} read${stored ?? ""}${sent ?? ""}`;
   print(`${kind}: ${device} as of snapshot ${changes_number}, ${read}\n`);
 }
 
-export async function exportDevice(context: Context, given: Given): Promise<void> {
+function optionsOf(context: Context, given: Given): ExportOptions {
   const { client, warn } = context;
-  const target = parsePath(given.need("to"), "to");
   const stores = given.many("file");
   const limit = given.one("limit");
-  const record = given.one("record");
-  const options = {
+  return {
     client,
     device: parsePath(given.need("device"), "device"),
     wanted: wantedOf(given),
@@ -55,8 +65,45 @@ export async function exportDevice(context: Context, given: Given): Promise<void
     onPlan: planTeller(context),
     onProgress: teller(context, "export"),
     onNote: warn,
-  } satisfies ExportOptions;
+  };
+}
+
+async function sendStream(
+  context: Context,
+  given: Given,
+  options: ExportOptions & { readonly record?: string | undefined },
+): Promise<void> {
+  const { outFd, isOutTerminal, leaveOutput } = context.streams;
+  if (given.has("raw")) {
+    throw usageError(
+      "raw: a stream is no raw copy",
+      "USAGE",
+      "Leave --raw out: restore --from - makes one of it",
+    );
+  }
+  if (isOutTerminal) {
+    const hint = "Send it to a file or program: blksnapctl export ... --to - | ...";
+    throw usageError("to: standard output is a terminal", "USAGE", hint);
+  }
+  const { descriptorSink, exportStream } = await import("@blksnap/backup");
+  const signal = context.untilInterrupted();
+  const sink = descriptorSink(outFd);
+  try {
+    tellDone(context, await exportStream({ ...options, signal, sink }));
+  } finally {
+    if (sink.isWriting) leaveOutput();
+  }
+}
+
+export async function exportDevice(context: Context, given: Given): Promise<void> {
+  const { client } = context;
+  const options = optionsOf(context, given);
+  const record = given.one("record");
   const recordPath = record === undefined ? undefined : parsePath(record, "record");
+  if (given.need("to") === STANDARD_STREAM) {
+    return await sendStream(context, given, { ...options, record: recordPath });
+  }
+  const target = parsePath(given.need("to"), "to");
   if (recordPath !== undefined && !given.has("raw")) {
     throw usageError("record: a folder of backups needs none", "USAGE", "Give --raw with it");
   }
