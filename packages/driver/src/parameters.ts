@@ -2,7 +2,7 @@
  * How finely devices are tracked and saved: the kernel module's parameters, by its names and rules.
  */
 import { defaultsOf, PARAMETERS, type SettingDefaults } from "@blksnap/api";
-import { BLOCK_SHIFT_DEFAULT } from "@blksnap/engine";
+import { BLOCK_SHIFT_DEFAULT, BLOCK_SHIFT_MAX, DiffAreaMap } from "@blksnap/engine";
 
 /** Sizes are given as their log2. */
 export type TrackingParameters = SettingDefaults<typeof PARAMETERS>;
@@ -65,17 +65,39 @@ export function fixParameters(
   return { parameters, portionBytes: portion, notes };
 }
 
-/** log2 of the blocks in which old data is copied. */
-export function blockShiftOf(logicalBlockBytes: number): number {
+interface DeviceSize {
+  readonly capacityBytes: number;
+  readonly logicalBlockBytes: number;
+}
+
+/**
+ * log2 of the blocks in which old data is copied: a page or a logical block; more, where the map of a snapshot
+ * would be larger than one can be.
+ */
+export function blockShiftOf(device: DeviceSize, chunkShift: number): number {
+  return fittingBlockShift(device, chunkShift) ?? leastBlockShift(device);
+}
+
+function leastBlockShift({ logicalBlockBytes }: DeviceSize): number {
   return Math.max(BLOCK_SHIFT_DEFAULT, Math.log2(logicalBlockBytes));
+}
+
+/** Undefined where no map of such chunks is small enough. */
+function fittingBlockShift(device: DeviceSize, chunkShift: number): number | undefined {
+  const { capacityBytes } = device;
+  const most = Math.min(BLOCK_SHIFT_MAX, chunkShift);
+  for (let blockShift = leastBlockShift(device); blockShift <= most; blockShift++) {
+    if (DiffAreaMap.fits({ capacityBytes, chunkShift, blockShift })) return blockShift;
+  }
+  return undefined;
 }
 
 /**
  * log2 of a device's chunks: at least its smallest efficient I/O, and large enough that there are
- * not too many; never below a block.
+ * not too many, and that a map can hold them; never below a block.
  */
 export function chunkShiftOf(
-  device: { capacityBytes: number; ioMinBytes: number; logicalBlockBytes: number },
+  device: DeviceSize & { ioMinBytes: number },
   parameters: TrackingParameters,
 ): number {
   const { chunkMinimumShift, chunkMaximumShift, chunkMaximumCountShift } = parameters;
@@ -85,5 +107,6 @@ export function chunkShiftOf(
   while (shift < chunkMaximumShift && Math.ceil(device.capacityBytes / 2 ** shift) > countMax) {
     shift++;
   }
-  return Math.max(shift, blockShiftOf(device.logicalBlockBytes));
+  while (shift < chunkMaximumShift && fittingBlockShift(device, shift) === undefined) shift++;
+  return Math.max(shift, leastBlockShift(device));
 }

@@ -1,8 +1,15 @@
+import { DiffAreaMap } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { chunkShiftOf, fixParameters, PARAMETER_DEFAULTS } from "../dist/parameters.js";
+import {
+  blockShiftOf,
+  chunkShiftOf,
+  fixParameters,
+  PARAMETER_DEFAULTS,
+} from "../dist/parameters.js";
 
 const GIB = 2 ** 30;
+const TIB = 2 ** 40;
 const device = { capacityBytes: 64 * GIB, ioMinBytes: 512, logicalBlockBytes: 512 };
 
 test("defaults are the module's, and nothing has to be fixed", () => {
@@ -54,6 +61,35 @@ test("chunks grow with the device's smallest I/O and its size, up to the largest
 test("a chunk holds a logical block", () => {
   const small = { ...PARAMETER_DEFAULTS, chunkMinimumShift: 12, chunkMaximumShift: 12 };
   assert.is(chunkShiftOf({ ...device, logicalBlockBytes: 65536 }, small), 16);
+});
+
+/** Chunks and blocks at the defaults, and the MiB of a map. */
+function sizesOf(capacityBytes: number): number[] {
+  const sized = { ...device, capacityBytes };
+  const chunkShift = chunkShiftOf(sized, PARAMETER_DEFAULTS);
+  const blockShift = blockShiftOf(sized, chunkShift);
+  const mapBytes = DiffAreaMap.byteLength({ ...sized, chunkShift, blockShift });
+  return [chunkShift, blockShift, Math.ceil(mapBytes / 2 ** 20)];
+}
+
+test("blocks, then chunks, grow with the device where its map would be too large, and not before", () => {
+  assert.equal(sizesOf(TIB), [18, 12, 97]);
+  assert.equal(sizesOf(42 * TIB), [18, 12, 4033]);
+  assert.equal(sizesOf(43 * TIB), [18, 13, 2753]);
+  assert.equal(sizesOf(63 * TIB), [18, 13, 4033]);
+  assert.equal(sizesOf(64 * TIB), [19, 13, 3073]);
+  assert.equal(sizesOf(512 * TIB), [22, 16, 3073]);
+  for (let capacityBytes = TIB; capacityBytes < 990 * TIB; capacityBytes += 7 * TIB + 512) {
+    assert.ok(sizesOf(capacityBytes).every(Number.isInteger), String(capacityBytes));
+  }
+});
+
+test("chunks that are given keep their size; where no map of them fits, blocks stay small", () => {
+  const large = { ...device, capacityBytes: 50 * TIB };
+  assert.is(blockShiftOf(large, 18), 13);
+  assert.is(blockShiftOf(large, 22), 12);
+  assert.is(blockShiftOf({ ...large, logicalBlockBytes: 65536 }, 26), 16);
+  assert.is(blockShiftOf({ ...large, capacityBytes: 2 ** 53 - 512 }, 18), 12);
 });
 
 test.run();

@@ -58,13 +58,12 @@ export const NO_SLOT = -1;
 /** How far an area got; kept in the map so that a new process knows. */
 export const AreaState = { PREPARED: 1, ACTIVE: 2, DROPPED: 3 } as const;
 
-function regions(geometry: Geometry) {
-  const entryWords = 2 + geometry.wordsPerChunk;
-  const entriesBytes = Math.ceil((geometry.chunkCount * entryWords * 4) / PAGE_BYTES) * PAGE_BYTES;
+function regions({ chunkCount, wordsPerChunk }: Pick<Geometry, "chunkCount" | "wordsPerChunk">) {
+  const entryWords = 2 + wordsPerChunk;
+  const entriesBytes = Math.ceil((chunkCount * entryWords * 4) / PAGE_BYTES) * PAGE_BYTES;
   const entryPages = entriesBytes / PAGE_BYTES;
   const touchedBytes = Math.ceil(entryPages / 8 / PAGE_BYTES) * PAGE_BYTES;
-  const holesBytes =
-    Math.ceil((geometry.chunkCount * geometry.wordsPerChunk * 4) / PAGE_BYTES) * PAGE_BYTES;
+  const holesBytes = Math.ceil((chunkCount * wordsPerChunk * 4) / PAGE_BYTES) * PAGE_BYTES;
   const entries = PAGE_BYTES + touchedBytes;
   const holes = entries + entriesBytes;
   return { entryWords, entryPages, entries, holes, total: holes + holesBytes };
@@ -85,6 +84,14 @@ export class DiffAreaMap {
   private readonly entriesAt: number;
   private readonly holesAt: number;
   private readonly wordsPerChunk: number;
+
+  /** False where byteLength() would throw MAP_TOO_LARGE. The geometry need not be checked. */
+  static fits(geometry: Omit<TrackerGeometry, "logicalBlockBytes">): boolean {
+    const { capacityBytes, chunkShift, blockShift } = geometry;
+    const chunkCount = Math.ceil(capacityBytes / 2 ** chunkShift);
+    const wordsPerChunk = Math.ceil(2 ** (chunkShift - blockShift) / 32);
+    return regions({ chunkCount, wordsPerChunk }).total <= MAP_BYTES_MAX;
+  }
 
   /** Bytes that a map for this device needs. Throws MAP_TOO_LARGE above 4 GiB. */
   static byteLength(geometry: TrackerGeometry): number {

@@ -16,7 +16,7 @@ import { EngineError } from "./errors.js";
 const CHUNK_SHIFT_MAX = 26;
 export const BLOCK_SHIFT_DEFAULT = 12;
 const BLOCK_SHIFT_MIN = 9;
-const BLOCK_SHIFT_MAX = 16;
+export const BLOCK_SHIFT_MAX = 16;
 const CHUNK_COUNT_MAX = 2 ** 30;
 
 export interface TrackerGeometry {
@@ -26,7 +26,10 @@ export interface TrackerGeometry {
   logicalBlockBytes: number;
   /** log2 of the chunk size, up to 26; usually 18 (256 KiB). */
   chunkShift: number;
-  /** log2 of the block size, 9 to 16: 12, or log2 of the logical block size if that is larger. */
+  /**
+   * log2 of the block size, 9 to 16: 12, or log2 of the logical block size if that is larger; more for devices of
+   * which a map of such blocks would be too large (DiffAreaMap.fits).
+   */
   blockShift: number;
 }
 

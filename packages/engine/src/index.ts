@@ -19,6 +19,7 @@ export { AreaState, DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
 export { EngineError, type EngineErrorCode } from "./errors.js";
 export {
   BLOCK_SHIFT_DEFAULT,
+  BLOCK_SHIFT_MAX,
   Geometry,
   type TrackerGeometry,
 } from "./geometry.js";

@@ -14,11 +14,10 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ControlError } from "@blksnap/api";
 import type { AreaId, SleepingArea } from "@blksnap/data-plane";
-import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { AreaState, DiffAreaMap } from "@blksnap/engine";
 import { uuidBytes } from "@blksnap/linux-block";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
-import { blockShiftOf } from "../parameters.js";
 import { loadAreaJournal } from "../records/area-journal-file.js";
 import { KeptFile, StateFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
@@ -34,6 +33,7 @@ import type { Waiting } from "../snapshot/patience.js";
 import { acrossBoots, located } from "../snapshot/store-location.js";
 import { findPersistent, pathTarget } from "../system/path-target.js";
 import { ARRIVAL_INTERVAL_MS, ARRIVAL_PATIENCE_MS } from "../time-limits.js";
+import { geometryWith } from "../tracker/geometry.js";
 import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
 
@@ -321,7 +321,7 @@ async function restoreMap(
   if (journal === null) throw new Error("its area has no journal");
   const id = area ?? journal;
   if (journal !== id) throw new Error(`its journal is of the area ${journal}, not of ${id}`);
-  const geometry = geometryOf(record);
+  const geometry = geometryWith(record.tracking, record.chunkShift);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
   const file = await context.state.createMap(StateFile.areaMap.name(snapshotId, id), lengthBytes);
   let memory: MappedMemory | undefined;
@@ -338,16 +338,6 @@ async function restoreMap(
     memory?.unmap();
     context.state.closeMap(file);
   }
-}
-
-function geometryOf({ chunkShift, tracking }: PersistentTrackerRecord): TrackerGeometry {
-  const { capacityBytes, logicalBlockBytes } = tracking;
-  return {
-    capacityBytes,
-    logicalBlockBytes,
-    chunkShift,
-    blockShift: blockShiftOf(logicalBlockBytes),
-  };
 }
 
 /** Journals of takes that were never complete. */

@@ -13,7 +13,7 @@ const CAPACITY_MAX_BYTES = 2 ** 53 - 512;
 
 /** @throws ControlError DEVICE_READ_ONLY, DEVICE_TOO_SMALL, DEVICE_TOO_LARGE */
 export function geometryOf(backing: BackingFile, parameters: TrackingParameters): TrackerGeometry {
-  const { capacityBytes, logicalBlockBytes, readOnly } = backing.params;
+  const { capacityBytes, readOnly } = backing.params;
   if (readOnly) {
     throw new ControlError("DEVICE_READ_ONLY", `${backing.path} is read-only`);
   }
@@ -27,8 +27,16 @@ export function geometryOf(backing: BackingFile, parameters: TrackingParameters)
     const what = `${backing.path} has ${capacityBytes} bytes, more than ${CAPACITY_MAX_BYTES}`;
     throw new ControlError("DEVICE_TOO_LARGE", what);
   }
-  const blockShift = blockShiftOf(logicalBlockBytes);
-  const chunkShift = chunkShiftOf(backing.params, parameters);
+  return geometryWith(backing.params, chunkShiftOf(backing.params, parameters));
+}
+
+/** That of a device whose chunks are given, as those of an earlier tracker. */
+export function geometryWith(
+  device: Pick<TrackerGeometry, "capacityBytes" | "logicalBlockBytes">,
+  chunkShift: number,
+): TrackerGeometry {
+  const { capacityBytes, logicalBlockBytes } = device;
+  const blockShift = blockShiftOf(device, chunkShift);
   return { capacityBytes, logicalBlockBytes, chunkShift, blockShift };
 }
 

@@ -39,7 +39,7 @@ import { openCbt, renewCbt } from "./cbt-file.js";
 import { FrontFlush } from "./front-flush.js";
 import { assignReactor, frontQueue } from "./front-queue.js";
 import { holdFront } from "./front-state.js";
-import { assertNotZoned, geometryOf } from "./geometry.js";
+import { assertNotZoned, geometryOf, geometryWith } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
 import type { AttachOptions, DetachOptions, TrackerParts } from "./tracker-options.js";
@@ -114,7 +114,7 @@ export class Tracker {
       assertNotZoned(backing);
       const wanted = geometryOf(backing, context.parameters);
       const cbt = await TrackerJournal.attach(context, id, backing, wanted, options, undo);
-      const geometry = { ...wanted, chunkShift: cbt.chunkShift };
+      const geometry = geometryWith(wanted, cbt.chunkShift);
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt, splice: options.splice };
       const area = cbt.goesOn ? options.area : undefined;
