@@ -2,7 +2,8 @@
 
 import type { SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
-import type { QueueStart, ServeOptions } from "@blksnap/ublk";
+import { keyOfNumber } from "@blksnap/linux-block";
+import type { BackingFile, QueueStart, ServeOptions } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { udevMarks } from "../system/device-names.js";
 import type { TrackerParts } from "./tracker-options.js";
@@ -37,9 +38,14 @@ export function frontQueue(
     },
     queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
     doubtOf,
-    onNumberTaken: (id) => udevMarks.add(markKind, `ublkb${id}`),
+    onNumberTaken: (id) => udevMarks.add(markKind, `ublkb${id}`, originalNumber(backing)),
     onNumberFreed: (id) => udevMarks.remove(`ublkb${id}`),
   };
+}
+
+/** By which packages/daemon/libexec/boot-front finds the front of a device. Empty for a file. */
+function originalNumber({ kind, deviceNumber }: BackingFile): string {
+  return kind === "block" ? keyOfNumber(deviceNumber) : "";
 }
 
 /** The reactor that is to serve a tracker. */

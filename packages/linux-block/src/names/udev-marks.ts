@@ -18,13 +18,17 @@ export class UdevMarks<Kind extends string> {
     this.#sysfs = sysfs;
   }
 
-  /** Before the kernel tells of the device. @param name as in /sys/block */
-  add(kind: Kind, name: string): void {
+  /**
+   * Before the kernel tells of the device.
+   * @param name as in /sys/block
+   * @param text the file's content, a line for who reads it
+   */
+  add(kind: Kind, name: string, text = ""): void {
     // A name that was another's.
     this.remove(name);
     try {
       mkdirSync(join(this.#directory, kind), { recursive: true, mode: 0o755 });
-      writeFileSync(join(this.#directory, kind, name), "");
+      writeFileSync(join(this.#directory, kind, name), text === "" ? "" : `${text}\n`);
     } catch {
       // No /run: no udev either.
     }

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { UdevMarks } from "@blksnap/linux-block";
@@ -30,6 +30,14 @@ test("a device has one mark; without any there is no directory", () => {
   marks.remove("ublkb4");
   marks.remove("ublkb4");
   assert.is(existsSync(join(folder, "marks")), false);
+});
+
+test("a mark may have a line", () => {
+  const textOf = () => readFileSync(join(folder, "marks/fronts/ublkb3"), "utf8");
+  marks.add("fronts", "ublkb3", "259:1");
+  assert.is(textOf(), "259:1\n");
+  marks.add("fronts", "ublkb3");
+  assert.is(textOf(), "");
 });
 
 test("marks of devices that are gone are removed, others stay", () => {
