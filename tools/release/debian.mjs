@@ -111,7 +111,9 @@ function addSystemFiles(tree) {
   const daemon = packageDir("daemon");
   tree.copy(join(daemon, "systemd"), "usr/lib/systemd/system");
   tree.copy(join(daemon, "udev"), "usr/lib/udev/rules.d");
-  tree.write("usr/lib/tmpfiles.d/blksnap.conf", readFileSync(join(SOURCES, "tmpfiles.conf")));
+  tree.copy(join(daemon, "tmpfiles"), "usr/lib/tmpfiles.d");
+  tree.copy(join(daemon, "system-generators"), "usr/lib/systemd/system-generators");
+  tree.copy(join(daemon, "libexec"), "usr/lib/blksnap");
   for (const folder of ["daemon", "blksnapctl"]) {
     for (const page of readdirSync(join(packageDir(folder), "man"))) {
       const section = page.split(".").at(-1);

@@ -1,0 +1,158 @@
+/** Which front boot-front leads a mount to, for which it waits, and that it ends in all cases. */
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+
+const PROGRAM = join(import.meta.dirname, "../libexec/boot-front");
+const test = suite("boot-front");
+const ORIGINALS = { "dm-0": "253:0", sda: "8:0", sdb: "8:16" };
+
+let root: string;
+const at = (...path: string[]): string => join(root, ...path);
+function write(path: string, text: string): void {
+  mkdirSync(dirname(at(path)), { recursive: true });
+  writeFileSync(at(path), text);
+}
+function link(path: string, target: string): void {
+  mkdirSync(dirname(at(path)), { recursive: true });
+  rmSync(at(path), { force: true });
+  symlinkSync(target, at(path));
+}
+
+/** As --print-config has it. */
+function configure(...devices: readonly (readonly [device: string, waitSeconds: number])[]): void {
+  const lines = devices.map(
+    ([device, wait]) =>
+      `\n[[device]]      # x:1\ndevice = "${device}"\npersistent = true\nwait-seconds = ${wait}\n`,
+  );
+  write(
+    "run/blksnap-boot/config",
+    `# read: x\n[daemon]\nreactors = 1   # default\n${lines.join("")}`,
+  );
+}
+
+test.before.each(() => {
+  root = mkdtempSync(join(tmpdir(), "blksnap-boot-front-"));
+  for (const [name, number] of Object.entries(ORIGINALS)) {
+    write(`dev/${name}`, "");
+    write(`sys/devices/${name}/dev`, `${number}\n`);
+    link(`sys/class/block/${name}`, `../../devices/${name}`);
+  }
+  write("dev/sda1", "");
+  write("sys/devices/sda/sda1/dev", "8:1\n");
+  write("sys/devices/sda/sda1/partition", "1\n");
+  link("sys/class/block/sda1", "../../devices/sda/sda1");
+  for (const name of ["dev/vg/a", "dev/mapper/vg-a", "dev/disk/by-uuid/1"])
+    link(name, at("dev/dm-0"));
+  link("dev/disk/by-partuuid/p", at("dev/sda1"));
+  link("dev/disk/by-id/disk", at("dev/sda"));
+});
+test.after.each(() => rmSync(root, { recursive: true }));
+
+/** What the daemon makes of an original while it starts. */
+const attached = (number: string): string =>
+  `mkdir -p $R/run/blksnap-udev/fronts; echo ${number} > $R/run/blksnap-udev/fronts/ublkb7; ` +
+  `: > $R/dev/ublkb7; : > $R/dev/ublkb7p1;`;
+
+/** @param systemctl commands of a shell, in place of the start of the daemon */
+function bootFront(device: string, systemctl: string, marginSeconds = 60) {
+  write("bin/systemctl", `#!/bin/sh\nR=${root}\necho "$*" >> $R/asked\n${systemctl}\n`);
+  chmodSync(at("bin/systemctl"), 0o755);
+  const env = {
+    PATH: `${at("bin")}:${process.env["PATH"]}`,
+    BLKSNAP_BOOT_ROOT: root,
+    BLKSNAP_BOOT_MARGIN_SECONDS: String(marginSeconds),
+  };
+  const { status, stderr } = spawnSync("sh", [PROGRAM, device], { env, encoding: "utf8" });
+  assert.is(status, 0, stderr);
+  const leads = existsSync(at("run/blksnap-boot", dirname(device)))
+    ? readlinkSync(at("run/blksnap-boot", device))
+    : undefined;
+  const asked = existsSync(at("asked")) ? readFileSync(at("asked"), "utf8") : "";
+  return { leads, said: stderr, asked };
+}
+
+test("a device that is not configured is used as it is, at once", () => {
+  configure(["/dev/sdb", 30], ["/dev/none", 30], ["/dev/sda", 30]);
+  assert.equal(bootFront("/dev/vg/a", ""), { leads: "/dev/vg/a", said: "", asked: "" });
+  assert.equal(bootFront("/dev/none", ""), { leads: "/dev/none", said: "", asked: "" });
+  assert.equal(bootFront("/dev/disk/by-uuid/1", ""), { leads: undefined, said: "", asked: "" });
+});
+
+test("without a configuration that can be read each device is used as it is", () => {
+  assert.equal(bootFront("/dev/vg/a", ""), { leads: "/dev/vg/a", said: "", asked: "" });
+  write("run/blksnap-boot/config", "");
+  assert.equal(bootFront("/dev/vg/a", ""), { leads: "/dev/vg/a", said: "", asked: "" });
+});
+
+test("a configured device is mounted by its front, by whatever name it is configured", () => {
+  for (const name of ["/dev/vg/a", "/dev/mapper/vg-a", "/dev/dm-0"]) {
+    configure(["/dev/sda", 30], [name, 30], ["/dev/sdb", 0]);
+    // The daemon goes on waiting for another device.
+    const { leads, said, asked } = bootFront("/dev/vg/a", `${attached("253:0")} exec sleep 60`);
+    assert.equal([leads, said], ["/dev/ublkb7", ""], name);
+    assert.is(asked, "--quiet start blksnapd.service\n");
+    for (const path of ["run/blksnap-udev", "asked"]) rmSync(at(path), { recursive: true });
+  }
+});
+
+test("the front of another original is not taken", () => {
+  configure(["/dev/vg/a", 30]);
+  const { leads, said } = bootFront("/dev/vg/a", attached("8:16"));
+  assert.is(leads, "/dev/vg/a");
+  assert.match(said, "not tracked: blksnapd has not attached it");
+});
+
+test("a partition of a configured disk is that of its front", () => {
+  configure(["/dev/disk/by-id/disk", 30]);
+  assert.is(bootFront("/dev/disk/by-partuuid/p", attached("8:0")).leads, "/dev/ublkb7p1");
+});
+
+test("a mount by UUID waits until udev's link leads to the front", () => {
+  configure(["/dev/vg/a", 30]);
+  const late = `${attached("253:0")} { sleep 1; ln -sfn $R/dev/ublkb7 $R/dev/disk/by-uuid/1; } &`;
+  assert.equal(bootFront("/dev/disk/by-uuid/1", late).said, "");
+  assert.is(readlinkSync(at("dev/disk/by-uuid/1")), at("dev/ublkb7"));
+});
+
+test("a link that leads to a front already needs no wait", () => {
+  configure(["/dev/vg/a", 30]);
+  write("run/blksnap-udev/fronts/ublkb7", "253:0\n");
+  write("dev/ublkb7", "");
+  link("sys/class/block/ublkb7", "../../devices/sdb");
+  link("dev/disk/by-uuid/1", at("dev/ublkb7"));
+  assert.equal(bootFront("/dev/disk/by-uuid/1", ""), { leads: undefined, said: "", asked: "" });
+});
+
+test("a daemon that cannot start, or attaches nothing, is no reason to wait", () => {
+  configure(["/dev/vg/a", 3600]);
+  for (const how of ["exit 1", "exit 0"]) {
+    const { leads, said } = bootFront("/dev/vg/a", how);
+    assert.is(leads, "/dev/vg/a");
+    assert.match(said, "blksnapd has not attached it. See blksnapctl status");
+  }
+});
+
+test("a daemon that hangs is waited for as long as configured", () => {
+  configure(["/dev/vg/a", 1]);
+  const { leads, said } = bootFront("/dev/vg/a", "exec sleep 60", 0);
+  assert.is(leads, "/dev/vg/a");
+  assert.match(said, "it was waited for long enough");
+  const link = bootFront("/dev/disk/by-uuid/1", attached("253:0"), 0);
+  assert.match(link.said, "it was waited for long enough");
+});
+
+test.run();

@@ -1,0 +1,173 @@
+/** What blksnap-generator makes of an fstab, and whether systemd's own generator gives units the same names. */
+import { spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+
+const GENERATOR = join(import.meta.dirname, "../system-generators/blksnap-generator");
+const THEIRS = "/usr/lib/systemd/system-generators/systemd-fstab-generator";
+const CONFIG = '[[device]]\ndevice = "/dev/vg/a"\n';
+
+const test = suite("blksnap-generator");
+const hasSystemd = spawnSync("systemd-escape", ["--version"]).status === 0;
+if (!hasSystemd) console.log("SKIPPED in part: systemd-escape is not here");
+
+let root: string;
+test.before.each(() => {
+  root = mkdtempSync(join(tmpdir(), "blksnap-generator-"));
+  const wants = join(root, "etc/systemd/system/multi-user.target.wants");
+  for (const path of [wants, join(root, "etc/blksnap/blksnap.toml.d")]) {
+    mkdirSync(path, { recursive: true });
+  }
+  writeFileSync(join(wants, "blksnapd.service"), "");
+});
+test.after.each(() => rmSync(root, { recursive: true }));
+
+/** The files that it makes, by their paths. */
+function generated(fstab: string, { config = CONFIG, dropIn = "" } = {}): Record<string, string> {
+  writeFileSync(join(root, "etc/fstab"), fstab);
+  writeFileSync(join(root, "etc/blksnap/blksnap.toml"), config);
+  writeFileSync(join(root, "etc/blksnap/blksnap.toml.d/a.toml"), dropIn);
+  const into = join(root, "out");
+  rmSync(into, { recursive: true, force: true });
+  mkdirSync(into);
+  const env = { PATH: process.env["PATH"], BLKSNAP_GENERATOR_ROOT: root };
+  const { status, stderr } = spawnSync("sh", [GENERATOR, into, into, into], {
+    env,
+    encoding: "utf8",
+  });
+  assert.equal([status, stderr], [0, ""]);
+  return Object.fromEntries(
+    readdirSync(into, { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith(".conf"))
+      .map((path) => [path, readFileSync(join(into, path), "utf8")]),
+  );
+}
+
+const withoutComments = (text = ""): string => text.replace(/^#.*\n/gm, "");
+const unitsOf = (files: Record<string, string>): string[] =>
+  Object.keys(files)
+    .map((path) => path.replace(".d/50-blksnap.conf", ""))
+    .sort();
+
+test("a mount by UUID or label waits, and is otherwise as it was", () => {
+  if (!hasSystemd) return;
+  const files = generated(
+    "UUID=12-ab /srv/a-b ext4 defaults 0 2\nLABEL=x /srv/x xfs defaults 0 0\n",
+  );
+  const gate = String.raw`blksnap-front@dev-disk-by\x2duuid-12\x2dab.service`;
+  const check = String.raw`systemd-fsck@dev-disk-by\x2duuid-12\x2dab.service`;
+  assert.equal(unitsOf(files), [String.raw`srv-a\x2db.mount`, "srv-x.mount", check]);
+  for (const unit of [String.raw`srv-a\x2db.mount`, check]) {
+    const text = withoutComments(files[`${unit}.d/50-blksnap.conf`]);
+    assert.is(text, `[Unit]\nWants=${gate}\nAfter=${gate}\n`);
+  }
+});
+
+test("a mount by another name takes what is linked, and its check as well", () => {
+  if (!hasSystemd) return;
+  const files = generated("/dev/vg/a /srv ext4 defaults 0 2\n");
+  const unit =
+    "[Unit]\nWants=blksnap-front@dev-vg-a.service\nAfter=blksnap-front@dev-vg-a.service\n";
+  const what = "/run/blksnap-boot/dev/vg/a";
+  assert.is(
+    withoutComments(files["srv.mount.d/50-blksnap.conf"]),
+    `${unit}Requires=dev-vg-a.device\nAfter=dev-vg-a.device\n\n[Mount]\nWhat=${what}\n`,
+  );
+  assert.is(
+    withoutComments(files["systemd-fsck@dev-vg-a.service.d/50-blksnap.conf"]),
+    `${unit}\n[Service]\nExecStart=\nExecStart=/usr/lib/systemd/systemd-fsck ${what}\n`,
+  );
+  const parts = generated('PARTUUID="1-2" /srv ext4 defaults 0 0\n');
+  assert.match(
+    parts["srv.mount.d/50-blksnap.conf"]!,
+    "/run/blksnap-boot/dev/disk/by-partuuid/1-2\n",
+  );
+});
+
+const UNTOUCHED = [
+  "# /dev/vg/a /srv ext4 defaults 0 0",
+  "",
+  "/dev/vg/a",
+  ...["/", "/usr", "/usr/", "/etc", "/var", "/var/lib", "/var/lib/blksnap"].map(
+    (where) => `UUID=1 ${where} ext4 defaults 0 1`,
+  ),
+  "UUID=1 none swap sw 0 0",
+  "UUID=1 none ext4 defaults 0 0",
+  "tmpfs /tmp tmpfs defaults 0 0",
+  "host:/x /srv nfs4 defaults 0 0",
+  "UUID=1 /srv ext4 rw,_netdev 0 0",
+  "/dev/vg/a /srv ext4 x-systemd.makefs 0 0",
+  "/srv/image /mnt ext4 loop 0 0",
+  "/dev/ublkb0 /srv ext4 defaults 0 0",
+  "/dev/blksnap/a /srv ext4 defaults 0 0",
+  String.raw`/dev/vg/a\040b /srv ext4 defaults 0 0`,
+  "/dev/vg/../a /srv ext4 defaults 0 0",
+];
+
+test("what is no mount of a device, or needed by the daemon, is left alone", () => {
+  if (!hasSystemd) return;
+  for (const line of UNTOUCHED) assert.equal(generated(`${line}\n`), {}, line);
+  assert.equal(unitsOf(generated("UUID=1 /var/lib/x ext4 defaults 0 0\n")), ["var-lib-x.mount"]);
+});
+
+test("without devices, or without the service, nothing is made", () => {
+  const line = "UUID=1 /srv ext4 defaults 0 0\n";
+  assert.equal(generated(line, { config: "[daemon]\n# [[device]]\n" }), {});
+  rmSync(join(root, "etc/systemd"), { recursive: true });
+  assert.equal(generated(line), {});
+  rmSync(join(root, "etc/fstab"));
+  const env = { PATH: process.env["PATH"], BLKSNAP_GENERATOR_ROOT: root };
+  assert.is(spawnSync("sh", [GENERATOR, join(root, "out")], { env }).status, 0);
+});
+
+test("devices of a drop-in count, in any spelling of TOML", () => {
+  if (!hasSystemd) return;
+  const line = "UUID=1 /srv ext4 defaults 0 0";
+  for (const dropIn of [
+    '[[device]]\ndevice="/dev/vg/a"',
+    "device = [{ device = '/dev/a' }]",
+    '[["device"]]',
+  ]) {
+    assert.equal(unitsOf(generated(line, { config: "", dropIn })), ["srv.mount"], dropIn);
+  }
+});
+
+test("systemd's generator names mounts and checks the same", () => {
+  if (!hasSystemd || !existsSync(THEIRS)) return;
+  const fstab = [
+    String.raw`LABEL=my\040data /srv/with\040space ext4 defaults 0 2`,
+    "LABEL=größe/1 /srv/größe xfs nofail 0 2",
+    'UUID="1234-ABCD" /srv/boot/efi/ vfat umask=0077 0 2',
+    "PARTLABEL=a_b /srv/label ext4 defaults 0 2",
+    "/dev/mapper/vg-a--b /srv/a-b ext4 noauto 0 2",
+  ];
+  const ours = generated(`${fstab.join("\n")}\n`);
+  const into = join(root, "theirs");
+  mkdirSync(into);
+  const env = { PATH: process.env["PATH"], SYSTEMD_FSTAB: join(root, "etc/fstab") };
+  const { status } = spawnSync(THEIRS, [into, into, into], { env });
+  assert.is(status, 0);
+  const theirs = readdirSync(into).filter((name) => name.endsWith(".mount"));
+  const mounts = unitsOf(ours).filter((name) => name.endsWith(".mount"));
+  assert.equal(mounts, theirs.sort());
+  // It asks for checks that there is a program for.
+  const checks = mounts.flatMap((mount) => {
+    const text = readFileSync(join(into, mount), "utf8");
+    return /^Requires=(systemd-fsck@.*)$/m.exec(text)?.[1] ?? [];
+  });
+  assert.ok(checks.length > 1);
+  for (const check of checks) assert.ok(unitsOf(ours).includes(check), check);
+});
+
+test.run();
