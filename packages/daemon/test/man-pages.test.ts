@@ -9,7 +9,7 @@ import { DAEMON_KEYS, DEVICE_KEYS } from "../dist/config/config.js";
 import { ExitStatus } from "../dist/exit-status.js";
 import { defaultOf, OPTIONS } from "../dist/option-table.js";
 
-const pages = ["blksnapd.8", "blksnap.toml.5"] as const;
+const pages = ["blksnapd.8", "blksnap.toml.5", "blksnap.7"] as const;
 const page = (name: (typeof pages)[number]) =>
   readFileSync(join(import.meta.dirname, "../man", name), "utf8");
 
