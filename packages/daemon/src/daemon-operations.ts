@@ -34,6 +34,8 @@ export interface DaemonOperationsOptions {
   readonly link: SupervisorLink | undefined;
   /** Whether the system goes down: then a refused end is tried again until nothing is in use. */
   readonly isGoingDown?: () => Promise<boolean>;
+  /** Told once, when an end is refused while the system goes down: the process has to outlive all others. */
+  readonly onStay?: () => void;
 }
 
 export class DaemonOperations implements DaemonControl {
@@ -129,7 +131,10 @@ export class DaemonOperations implements DaemonControl {
       const stays = await Promise.race([leading, sleep(TRY_AGAIN_INTERVAL_MS, UNDER_WAY)]);
       hasEnded = inUse.length === 0 && stays.length === 0;
       if (hasEnded) this.#end("detach");
-      else if (!this.#isTriedAgain) logger.error({ inUse }, refusal(signal, inUse, stays));
+      else if (!this.#isTriedAgain) {
+        this.#options.onStay?.();
+        logger.error({ inUse }, refusal(signal, inUse, stays));
+      }
       this.#isTriedAgain = true;
     } finally {
       clearTimeout(this.#again);
@@ -151,9 +156,9 @@ export class DaemonOperations implements DaemonControl {
     return this.#leading;
   }
 
-  /** Leaves the devices to the next daemon, unasked. */
+  /** Leaves the devices to the next daemon, unasked; while the system goes down there will be none. */
   leave(): void {
-    this.#end("handOver");
+    if (!this.#isTriedAgain) this.#end("handOver");
   }
 
   async #next(): Promise<Omit<DaemonUpgradeResponse, "pid" | "version">> {

@@ -51,3 +51,12 @@ export function prepareProcess(logger: Logger): void {
     logger.warn({ problem }, "not well protected: run as root, unlimited memlock");
   }
 }
+
+/**
+ * The last act of systemd, systemd-shutdown, kills all processes before it unmounts what is still mounted; one whose
+ * name begins so lives on. To be called when fronts are still in use then: without a server they would
+ * never be unmounted, and what was written to them last would be lost.
+ */
+export function surviveFinalKill(): void {
+  process.title = "@blksnapd";
+}

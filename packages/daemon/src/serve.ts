@@ -12,6 +12,7 @@ import { ExitStatus } from "./exit-status.js";
 import { NbdSocket } from "./nbd-socket.js";
 import { metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
 import { endAtOnce } from "./process-end.js";
+import { surviveFinalKill } from "./process-setup.js";
 import { ServiceManager } from "./service-manager.js";
 import { SupervisorLink } from "./supervisor-link.js";
 
@@ -52,6 +53,10 @@ export async function serve(
       keep: values.keep === true,
       link,
       isGoingDown,
+      onStay: () => {
+        surviveFinalKill();
+        link?.stays();
+      },
     });
     // First: who finds the daemon serving finds its exports, too.
     const nbd = await NbdSocket.start({

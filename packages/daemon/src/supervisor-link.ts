@@ -7,6 +7,7 @@
  *             ◀─── go ──────                it is your turn
  *   active    ── serving ──▶                devices and control API are there
  *             ── settled ──▶                devices of the configuration are attached, or given up
+ *             ── stays ────▶                devices are in use while the system goes down: live on with it
  *             ── prepare ──▶                start one from the program on disk
  *             ◀── prepared ─                it is ready: leave to it
  *             ◀── end ──────                a stop of the daemon was asked for
@@ -26,6 +27,7 @@ export type ToSupervisor =
   | { readonly type: "refused"; readonly why: string }
   | { readonly type: "serving" }
   | { readonly type: "settled" }
+  | { readonly type: "stays" }
   | { readonly type: "prepare" };
 
 /** The daemon that continues in this one's place. */
@@ -75,6 +77,10 @@ export class SupervisorLink {
 
   settled(): void {
     this.#send({ type: "settled" });
+  }
+
+  stays(): void {
+    this.#send({ type: "stays" });
   }
 
   /**

@@ -22,7 +22,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { becomeIoFlusher, bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ExitStatus } from "./exit-status.js";
-import { stayAlive } from "./process-setup.js";
+import { stayAlive, surviveFinalKill } from "./process-setup.js";
 import { RetryPace } from "./retry-pace.js";
 import type { ServiceManager } from "./service-manager.js";
 import type { ToDaemon, ToSupervisor } from "./supervisor-link.js";
@@ -64,6 +64,7 @@ class Daemon {
         else if (said.type === "refused") this.#refusal = said.why;
         else if (said.type === "serving") this.onServing();
         else if (said.type === "settled") this.onSettled();
+        else if (said.type === "stays") surviveFinalKill();
         else this.onPrepare();
       });
       this.process.once("error", (error) => {

@@ -17,6 +17,7 @@ interface More {
   stays?: readonly string[];
   link?: object;
   isGoingDown?: () => Promise<boolean>;
+  onStay?: () => void;
   leading?: () => Promise<readonly string[]>;
 }
 
@@ -36,6 +37,7 @@ function operations(inUse: readonly DeviceInUse[], more: More = {}) {
     keep: more.keep ?? false,
     link: more.link as SupervisorLink | undefined,
     ...(more.isGoingDown === undefined ? {} : { isGoingDown: more.isGoingDown }),
+    ...(more.onStay === undefined ? {} : { onStay: more.onStay }),
   };
   const made = new DaemonOperations(options);
   let ending: string | undefined;
@@ -99,6 +101,12 @@ test("a signal is refused while a device is in use, unless the daemon may leave 
   const free = operations([]);
   free.made.onSignal("SIGINT");
   assert.is(await free.ended(), "detach");
+  const going = operations([], {
+    isGoingDown: async () => true,
+    onStay: () => assert.unreachable(),
+  });
+  going.made.onSignal("SIGTERM");
+  assert.is(await going.ended(), "detach");
 });
 
 test("while the system goes down a refused end comes as soon as nothing is in use", async () => {
@@ -109,10 +117,15 @@ test("while the system goes down a refused end comes as soon as nothing is in us
     if (++asked === 2) inUse.pop();
     return true;
   };
-  const { made, log } = operations(inUse, { isGoingDown });
+  let stays = 0;
+  const { made, log, ended } = operations(inUse, { isGoingDown, onStay: () => stays++ });
   made.onSignal("SIGTERM");
+  await ended();
+  // Its supervisor is killed: nobody starts another.
+  made.leave();
   assert.is(await made.ending, "detach");
   assert.is(log.join("").split("refused").length, 2, "said once");
+  assert.is(stays, 1);
 });
 
 test("nodes in use are led back one by one only while the system goes down", async () => {

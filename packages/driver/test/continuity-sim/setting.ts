@@ -96,6 +96,7 @@ export function probeOf({ isStopping, isSoft, kexecLoaded }: Ending): Probe {
     systemState: async () => (isStopping ? "stopping\n" : "running\n"),
     jobs: async () => `7 ${isSoft ? "soft-reboot" : "reboot"}.target start waiting\n`,
     isContainer: () => false,
+    firstProcess: async () => ["/sbin/init"],
     kexecLoaded: async () => (kexecLoaded ? "1\n" : "0\n"),
   };
 }

@@ -3,7 +3,10 @@
  * the same kernel (soft-reboot), nor in a container, whose host continues; and that is not sure where another
  * kernel is loaded that may be started instead (kexec), a boot that no counter of the machine counts.
  *
- * Facts: systemd.special(7), /run/systemd/container in "Container Interface" of systemd.io.
+ * When all units have stopped, systemd starts systemd-shutdown as process 1 in its place, which answers nobody; its
+ * first word says what comes then.
+ *
+ * Facts: systemd.special(7), systemd-shutdown(8), /run/systemd/container in "Container Interface" of systemd.io.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -17,6 +20,8 @@ export interface EndOfBootProbe {
   /** What `systemctl list-jobs` prints. */
   readonly jobs: () => Promise<string>;
   readonly isContainer: () => boolean;
+  /** The words with which process 1 was started. */
+  readonly firstProcess: () => Promise<readonly string[]>;
   /** Text of /sys/kernel/kexec_loaded; undefined where the kernel has no kexec. */
   readonly kexecLoaded: () => Promise<string | undefined>;
 }
@@ -29,6 +34,7 @@ const OWN: EndOfBootProbe = {
   systemState: () => systemctl("is-system-running"),
   jobs: () => systemctl("list-jobs", "--no-legend", "--no-pager", "--plain"),
   isContainer: () => existsSync("/run/systemd/container"),
+  firstProcess: async () => (await readFile("/proc/1/cmdline", "utf8")).split("\0"),
   kexecLoaded: async () => {
     try {
       return await readFile("/sys/kernel/kexec_loaded", "utf8");
@@ -47,7 +53,14 @@ function systemctl(...words: readonly string[]): Promise<string> {
   });
 }
 
+/** What systemd-shutdown does at its end; undefined where it is not at work. */
+async function finalVerb({ firstProcess }: EndOfBootProbe): Promise<string | undefined> {
+  const [program = "", verb] = await firstProcess();
+  return /(?:^|\/)systemd-shutdown$/.test(program) ? verb : undefined;
+}
+
 export async function isGoingDown(probe: EndOfBootProbe = OWN): Promise<boolean> {
+  if ((await finalVerb(probe)) !== undefined) return true;
   return (await probe.systemState()).trim() === "stopping";
 }
 
@@ -55,7 +68,8 @@ export async function isGoingDown(probe: EndOfBootProbe = OWN): Promise<boolean>
 export async function isEndOfBoot(probe: EndOfBootProbe = OWN): Promise<boolean> {
   try {
     if (probe.isContainer() || !(await isGoingDown(probe))) return false;
-    const jobs = await probe.jobs();
+    const verb = await finalVerb(probe);
+    const jobs = verb === undefined ? await probe.jobs() : `${verb}.target start `;
     if (!LAST_JOB.test(jobs) || SOFT_JOB.test(jobs)) return false;
     const loaded = await probe.kexecLoaded();
     return loaded === undefined || loaded.trim() === "0";

@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { isEndOfBoot } from "@blksnap/linux-block";
+import { isEndOfBoot, isGoingDown } from "@blksnap/linux-block";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { type CounterSources, readBootCounters } from "../../dist/continuity/boot-counters.js";
@@ -87,6 +87,7 @@ test("the end of a boot: systemd takes the system down, and no other kernel is l
       systemState: async () => state,
       jobs: async () => jobs,
       isContainer: () => isContainer,
+      firstProcess: async () => ["/sbin/init", ""],
       kexecLoaded: async () => kexec,
     });
   assert.is(await ends("stopping\n", "0\n"), true);
@@ -106,9 +107,31 @@ test("the end of a boot: systemd takes the system down, and no other kernel is l
     systemState: async () => "stopping",
     jobs: async () => REBOOT,
     isContainer: () => false,
+    firstProcess: async () => ["/sbin/init", ""],
     kexecLoaded: () => Promise.reject(new Error()),
   };
   assert.is(await isEndOfBoot(fails), false);
+});
+
+test("when all units have stopped, process 1 tells what comes, and nobody answers", async () => {
+  const probe = (program: string, verb: string, kexec = "0\n") => ({
+    systemState: async () => "",
+    jobs: async () => "",
+    isContainer: () => false,
+    firstProcess: async () => [program, verb, "--timeout", "90000000us", ""],
+    kexecLoaded: async () => kexec,
+  });
+  const LAST = "/usr/lib/systemd/systemd-shutdown";
+  for (const verb of ["poweroff", "reboot", "halt"]) {
+    assert.is(await isGoingDown(probe(LAST, verb)), true);
+    assert.is(await isEndOfBoot(probe(LAST, verb)), true, verb);
+  }
+  for (const verb of ["kexec", "exit", ""]) {
+    assert.is(await isGoingDown(probe(LAST, verb)), true);
+    assert.is(await isEndOfBoot(probe(LAST, verb)), false, verb);
+  }
+  assert.is(await isEndOfBoot(probe(LAST, "reboot", "1\n")), false);
+  assert.is(await isGoingDown(probe("/usr/lib/systemd/systemd", "reboot")), false);
 });
 
 test.run();
