@@ -207,6 +207,13 @@ await withStranger(async (world) => {
       assert.deepEqual(missingSources(project, name), []);
     });
   }
+  await test("blksnapd has with it what --install-units writes", () => {
+    for (const folder of ["systemd", "system-generators", "udev", "tmpfiles", "libexec"]) {
+      const here = readdirSync(join(ROOT, "packages/daemon", folder)).sort();
+      assert.ok(here.length > 0);
+      assert.deepEqual(readdirSync(join(project, "node_modules/blksnapd", folder)).sort(), here);
+    }
+  });
   const blocks = [
     ...blocksOfInstalled(project, names),
     ...blocksOf(readFileSync(join(ROOT, "docs/typescript.md"), "utf8"), "typescript"),

@@ -279,6 +279,20 @@ export const DAEMON_SETTINGS = {
     commandLineOnly: true,
     help: "with --doctor: remove what is ours and left over",
   },
+  installUnits: {
+    option: "install-units",
+    type: "flag",
+    commandLineOnly: true,
+    help:
+      "write systemd's units, the generator for fstab, udev rules and what tmpfiles.d is to keep, where npm has " +
+      "installed the programs; as root",
+  },
+  uninstallUnits: {
+    option: "uninstall-units",
+    type: "flag",
+    commandLineOnly: true,
+    help: "remove what --install-units has written",
+  },
   supervise: {
     option: "supervise",
     type: "flag",

@@ -9,7 +9,7 @@ const POOL_THREADS = "16";
 /** With these it is no daemon, or one that starts daemons. */
 const OTHER_USES = new Set([
   ...["--help", "-h", "--version", "--doctor", "--supervise"],
-  ...["--print-config", "--check-config"],
+  ...["--print-config", "--check-config", "--install-units", "--uninstall-units"],
 ]);
 
 /** Ends with the process, with an ExitStatus. */

@@ -58,7 +58,10 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
 async function isOnlyTold(given: Values): Promise<boolean> {
   if (given.help === true) process.stdout.write(usage());
   else if (given.version === true) console.log(DAEMON_VERSION);
-  else if (given["check-config"] === true) {
+  else if (given["install-units"] === true || given["uninstall-units"] === true) {
+    const { changeUnits } = await import("./install-units.js");
+    process.exitCode = changeUnits(given["install-units"] === true);
+  } else if (given["check-config"] === true) {
     const { checkStatus, configReport } = await import("./config/check-report.js");
     const report = await configReport(given);
     console.log(JSON.stringify(report));

@@ -99,7 +99,7 @@ const UNTOUCHED = [
   "# /dev/vg/a /srv ext4 defaults 0 0",
   "",
   "/dev/vg/a",
-  ...["/", "/usr", "/usr/", "/etc", "/var", "/var/lib", "/var/lib/blksnap"].map(
+  ...["/", "/usr", "/usr/", "/etc", "/var", "/var/lib", "/var/lib/blksnap", "/run"].map(
     (where) => `UUID=1 ${where} ext4 defaults 0 1`,
   ),
   "UUID=1 none swap sw 0 0",
@@ -118,7 +118,10 @@ const UNTOUCHED = [
 test("what is no mount of a device, or needed by the daemon, is left alone", () => {
   if (!hasSystemd) return;
   for (const line of UNTOUCHED) assert.equal(generated(`${line}\n`), {}, line);
-  assert.equal(unitsOf(generated("UUID=1 /var/lib/x ext4 defaults 0 0\n")), ["var-lib-x.mount"]);
+  for (const where of ["/var/lib/x", "/var/lib/blksnap2", "/usr/local"]) {
+    const unit = `${where.slice(1).replaceAll("/", "-")}.mount`;
+    assert.equal(unitsOf(generated(`UUID=1 ${where} ext4 defaults 0 0\n`)), [unit]);
+  }
 });
 
 test("without devices, or without the service, nothing is made", () => {

@@ -1,0 +1,250 @@
+/**
+ * blksnapd --install-units, --uninstall-units: what a package of the distribution brings besides programs, for those that npm
+ * has installed. Units start the programs where they are.
+ *
+ * Only files that carry the mark are ever replaced or removed, and nothing is written before all of it is found right.
+ */
+import { spawnSync } from "node:child_process";
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { delimiter, dirname, join } from "node:path";
+import { ExitStatus } from "./exit-status.js";
+
+const MARK = "# Written by blksnapd --install-units";
+const SERVICE = "blksnapd.service";
+const HELPER_FOLDER = "/usr/local/lib/blksnap";
+
+/** What is wrong, and what to do. */
+class UnitsError extends Error {}
+
+export interface UnitsSurroundings {
+  /** Of the package: has the folders systemd, udev and so on. */
+  readonly packageFolder: string;
+  /** Node, absolute. */
+  readonly node: string;
+  readonly searchPath: string;
+  readonly userId: number;
+  readonly isActive: (unit: string) => boolean;
+  /** Before each path that is written. */
+  readonly root?: string;
+}
+
+interface UnitFile {
+  readonly path: string;
+  readonly text: string;
+  readonly mode: number;
+}
+
+function requireRoot({ userId }: UnitsSurroundings, option: string): void {
+  if (userId !== 0) throw new UnitsError(`${option} writes to /etc and needs root. Try sudo`);
+}
+
+/** Found as a shell does, and where it really is. */
+function findProgram(name: string, searchPath: string): string {
+  for (const folder of searchPath.split(delimiter).filter((path) => path.startsWith("/"))) {
+    const path = join(folder, name);
+    try {
+      accessSync(path, constants.X_OK);
+      return realpathSync(path);
+    } catch {
+      // In another folder.
+    }
+  }
+  throw new UnitsError(`${name} is not in $PATH, and units call it. Try npm install -g ${name}`);
+}
+
+function marked(text: string): string {
+  const [first = "", ...rest] = text.split("\n");
+  if (!first.startsWith("#!")) return `${MARK}\n${text}`;
+  return [first, MARK, ...rest].join("\n");
+}
+
+function isOurs(path: string): boolean {
+  return readFileSync(path, "utf8").split("\n", 2).includes(MARK);
+}
+
+class UnitFiles {
+  readonly #surroundings: UnitsSurroundings;
+  readonly #root: string;
+
+  constructor(surroundings: UnitsSurroundings) {
+    this.#surroundings = surroundings;
+    this.#root = surroundings.root ?? "";
+  }
+
+  /** @throws UnitsError where a program is missing, or the package has none of the files */
+  all(): UnitFile[] {
+    const { packageFolder, node, searchPath } = this.#surroundings;
+    if (!existsSync(join(packageFolder, "systemd", SERVICE))) {
+      const what = "this installation brings no units of its own";
+      throw new UnitsError(
+        `${what}. It is for what npm has installed; a package has them in place`,
+      );
+    }
+    const daemon = join(packageFolder, "bin/blksnapd.mjs");
+    const control = findProgram("blksnapctl", searchPath);
+    const commands: readonly (readonly [from: string, to: string])[] = [
+      ["/usr/bin/blksnapd", `${node} ${daemon}`],
+      ["/usr/bin/blksnapctl", `${node} ${control}`],
+      ["/usr/lib/blksnap/boot-front", `${HELPER_FOLDER}/boot-front`],
+    ];
+    // By this the mounts of programs come before what starts them, and never wait for it.
+    const needed = [
+      ...new Set([node, daemon, control, `${HELPER_FOLDER}/boot-front`].map(dirname)),
+    ];
+    if (needed.some((path) => /[^\w/.@+:-]/.test(path))) {
+      const what = `a path of the programs needs quoting: ${needed.join(", ")}`;
+      throw new UnitsError(`${what}. Install them elsewhere`);
+    }
+    const unit = (text: string): string =>
+      commands
+        .reduce((so, [from, to]) => so.replace(new RegExp(`${from}(?= )`, "g"), () => to), text)
+        .replace(/^RequiresMountsFor=.*$/m, (line) => `${line} ${needed.join(" ")}`);
+    const generator = (text: string): string =>
+      text.replace(/^needed="/m, () => `needed="${needed.join(" ")} `);
+    return [
+      ...this.#folder("systemd", "etc/systemd/system", unit),
+      ...this.#folder("system-generators", "etc/systemd/system-generators", generator, 0o755),
+      ...this.#folder("udev", "etc/udev/rules.d"),
+      ...this.#folder("tmpfiles", "etc/tmpfiles.d"),
+      ...this.#folder("libexec", HELPER_FOLDER.slice(1), undefined, 0o755),
+    ];
+  }
+
+  #folder(from: string, to: string, change = (text: string) => text, mode = 0o644): UnitFile[] {
+    const folder = join(this.#surroundings.packageFolder, from);
+    return readdirSync(folder).map((name) => ({
+      path: `${this.#root}/${to}/${name}`,
+      text: marked(change(readFileSync(join(folder, name), "utf8"))),
+      mode,
+    }));
+  }
+
+  /** Those that are there and ours, also of an earlier version. */
+  installed(): string[] {
+    const folders = [
+      "etc/systemd/system",
+      "etc/systemd/system-generators",
+      "etc/udev/rules.d",
+    ].concat("etc/tmpfiles.d", HELPER_FOLDER.slice(1));
+    return folders.flatMap((folder) => {
+      const path = `${this.#root}/${folder}`;
+      if (!existsSync(path)) return [];
+      return readdirSync(path, { withFileTypes: true })
+        .filter((entry) => entry.isFile() && /blksnap|^boot-front$/.test(entry.name))
+        .map(({ name }) => `${path}/${name}`)
+        .filter(isOurs);
+    });
+  }
+
+  isEnabled(): boolean {
+    const folder = `${this.#root}/etc/systemd/system`;
+    if (!existsSync(folder)) return false;
+    return readdirSync(folder)
+      .filter((name) => /\.(wants|requires)$/.test(name))
+      .some((name) => readdirSync(join(folder, name)).includes(SERVICE));
+  }
+}
+
+/** @returns what was written, a line each, and what comes next. @throws UnitsError */
+export function installUnits(surroundings: UnitsSurroundings): string[] {
+  requireRoot(surroundings, "--install-units");
+  const { root = "" } = surroundings;
+  const ofPackage = `${root}/usr/lib/systemd/system/${SERVICE}`;
+  if (existsSync(ofPackage)) {
+    throw new UnitsError(
+      `${ofPackage} is there: a package has installed the units. Remove it first`,
+    );
+  }
+  if (!existsSync(`${root}/run/systemd/system`)) {
+    throw new UnitsError(
+      "systemd does not run here, and the units are for it. Try blksnapd --supervise",
+    );
+  }
+  const files = new UnitFiles(surroundings).all();
+  for (const { path } of files) {
+    if (existsSync(path) && !isOurs(path)) {
+      throw new UnitsError(
+        `${path} is there, and is not ours. Move it away first; nothing was written`,
+      );
+    }
+  }
+  for (const { path, text, mode } of files) writeAtOnce(path, text, mode);
+  return [
+    ...files.map(({ path }) => `wrote ${path}`),
+    "next: systemctl daemon-reload && udevadm control --reload && systemctl enable --now blksnapd",
+    "after an upgrade of Node or of blksnapd: blksnapd --install-units again",
+  ];
+}
+
+function writeAtOnce(path: string, text: string, mode: number): void {
+  mkdirSync(dirname(path), { recursive: true });
+  // No name that systemd or udev would read.
+  const draft = `${path}.draft`;
+  try {
+    writeFileSync(draft, text);
+    chmodSync(draft, mode);
+    renameSync(draft, path);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw error;
+  }
+}
+
+/** @returns what was removed, a line each, and what comes next. @throws UnitsError */
+export function uninstallUnits(surroundings: UnitsSurroundings): string[] {
+  requireRoot(surroundings, "--uninstall-units");
+  const files = new UnitFiles(surroundings);
+  const installed = files.installed();
+  if (installed.length === 0)
+    throw new UnitsError("there are no units of --install-units here. See /etc/systemd/system");
+  if (files.isEnabled()) {
+    throw new UnitsError(`${SERVICE} is enabled. Try systemctl disable blksnapd first`);
+  }
+  if (surroundings.isActive(SERVICE)) {
+    throw new UnitsError(
+      `${SERVICE} runs, and may serve devices. Try blksnapctl daemon stop first`,
+    );
+  }
+  for (const path of installed) rmSync(path);
+  try {
+    rmdirSync(`${surroundings.root ?? ""}${HELPER_FOLDER}`);
+  } catch {
+    // Somebody else's files are in it, or it was never made.
+  }
+  return [
+    ...installed.map((path) => `removed ${path}`),
+    "next: systemctl daemon-reload && udevadm control --reload",
+  ];
+}
+
+/** @returns an ExitStatus */
+export function changeUnits(isInstall: boolean): number {
+  const surroundings: UnitsSurroundings = {
+    packageFolder: dirname(dirname(realpathSync(process.argv[1] ?? ""))),
+    node: process.execPath,
+    searchPath: process.env["PATH"] ?? "",
+    userId: process.geteuid?.() ?? -1,
+    isActive: (unit) => spawnSync("systemctl", ["--quiet", "is-active", unit]).status === 0,
+  };
+  try {
+    const lines = isInstall ? installUnits(surroundings) : uninstallUnits(surroundings);
+    console.log(lines.join("\n"));
+    return ExitStatus.ENDED;
+  } catch (error) {
+    console.error(`blksnapd: ${(error as Error).message}`);
+    return ExitStatus.FAILED;
+  }
+}

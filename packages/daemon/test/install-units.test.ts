@@ -1,0 +1,167 @@
+/** What --install-units writes, what it refuses, and that --uninstall-units takes all of it back. */
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { installUnits, type UnitsSurroundings, uninstallUnits } from "../dist/install-units.js";
+
+const packageFolder = join(import.meta.dirname, "..");
+const test = suite("install-units");
+
+let root: string;
+let programs: string;
+test.before.each(() => {
+  root = realpathSync(mkdtempSync(join(tmpdir(), "blksnap-install-")));
+  programs = join(root, "opt/bin");
+  for (const path of [programs, join(root, "run/systemd/system")])
+    mkdirSync(path, { recursive: true });
+  writeFileSync(join(programs, "blksnapctl"), "");
+  chmodSync(join(programs, "blksnapctl"), 0o755);
+});
+test.after.each(() => rmSync(root, { recursive: true }));
+
+const surroundings = (more: Partial<UnitsSurroundings> = {}): UnitsSurroundings => ({
+  packageFolder,
+  node: "/opt/node/bin/node",
+  searchPath: `none:/none:${programs}`,
+  userId: 0,
+  isActive: () => false,
+  root,
+  ...more,
+});
+
+/** All files below root, but for what was there before. */
+function written(): string[] {
+  return readdirSync(root, { recursive: true, encoding: "utf8" })
+    .filter((path) => statSync(join(root, path)).isFile() && path !== "opt/bin/blksnapctl")
+    .sort();
+}
+const read = (path: string): string => readFileSync(join(root, path), "utf8");
+
+test("each file of the package is written, with its mark, and told", () => {
+  const lines = installUnits(surroundings());
+  const files = ["systemd", "system-generators", "udev", "tmpfiles", "libexec"].flatMap((folder) =>
+    readdirSync(join(packageFolder, folder)),
+  );
+  assert.equal(
+    written()
+      .map((path) => path.split("/").at(-1))
+      .sort(),
+    files.sort(),
+  );
+  for (const path of written()) {
+    assert.ok(lines.includes(`wrote ${root}/${path}`), path);
+    assert.match(read(path), /^(#!.*\n)?# Written by blksnapd --install-units\n/);
+    const isProgram = read(path).startsWith("#!");
+    assert.is(statSync(join(root, path)).mode & 0o777, isProgram ? 0o755 : 0o644);
+  }
+  assert.match(lines.join("\n"), "next: systemctl daemon-reload");
+});
+
+test("units start the programs where they are, after the mounts that these need", () => {
+  installUnits(surroundings());
+  const daemon = `/opt/node/bin/node ${packageFolder}/bin/blksnapd.mjs`;
+  const control = `/opt/node/bin/node ${programs}/blksnapctl`;
+  const unit = (name: string): string => read(`etc/systemd/system/${name}`);
+  assert.match(unit("blksnapd.service"), `\nExecStart=${daemon} --supervise --stops-last\n`);
+  assert.match(unit("blksnapd.service"), `\nExecReload=${control} daemon upgrade\n`);
+  assert.match(
+    unit("blksnap-attach@.service"),
+    `\nExecStart=${control} --wait attach --device %f\n`,
+  );
+  assert.match(unit("blksnap-devices.service"), `'exec ${daemon} --print-config >`);
+  const helper = "/usr/local/lib/blksnap";
+  assert.match(unit("blksnap-front@.service"), `\nExecStart=-${helper}/boot-front %f\n`);
+  for (const name of readdirSync(join(root, "etc/systemd/system"))) {
+    assert.not.match(unit(name), /=.*\/usr\/(bin\/blksnap|lib\/blksnap\/boot)/, name);
+  }
+  const folders = `/opt/node/bin ${packageFolder}/bin ${programs} ${helper}`;
+  for (const name of ["blksnapd", "blksnap-devices", "blksnap-front@"]) {
+    assert.match(
+      unit(`${name}.service`),
+      new RegExp(`^RequiresMountsFor=/.* ${folders}$`, "m"),
+      name,
+    );
+  }
+  assert.match(
+    read("etc/systemd/system-generators/blksnap-generator"),
+    `\nneeded="${folders} /usr`,
+  );
+});
+
+test("a second time replaces what is ours, and nothing else", () => {
+  installUnits(surroundings());
+  installUnits(surroundings({ node: "/opt/other/node" }));
+  assert.match(read("etc/systemd/system/blksnapd.service"), "=/opt/other/node ");
+  const own = join(root, "etc/udev/rules.d/59-blksnap.rules");
+  writeFileSync(own, "# mine\n");
+  assert.throws(
+    () => installUnits(surroundings({ node: "/opt/third/node" })),
+    /rules is there, and is not/,
+  );
+  assert.is(readFileSync(own, "utf8"), "# mine\n");
+  assert.match(read("etc/systemd/system/blksnapd.service"), "=/opt/other/node ");
+});
+
+test("nothing is written without root, systemd, blksnapctl or files of npm", () => {
+  const refused = (more: Partial<UnitsSurroundings>, why: RegExp): void => {
+    assert.throws(() => installUnits(surroundings(more)), why);
+  };
+  refused({ userId: 1000 }, /needs root/);
+  refused({ searchPath: "/none" }, /blksnapctl is not in \$PATH/);
+  refused({ packageFolder: root }, /brings no units/);
+  refused({ node: "/opt/my node/node" }, /needs quoting/);
+  rmSync(join(root, "run"), { recursive: true });
+  refused({}, /systemd does not run here/);
+  mkdirSync(join(root, "run/systemd/system"), { recursive: true });
+  mkdirSync(join(root, "usr/lib/systemd/system"), { recursive: true });
+  writeFileSync(join(root, "usr/lib/systemd/system/blksnapd.service"), "");
+  refused({}, /a package has installed the units/);
+  assert.equal(written(), ["usr/lib/systemd/system/blksnapd.service"]);
+});
+
+test("all is taken back, unless the service is enabled or runs", () => {
+  assert.throws(() => uninstallUnits(surroundings()), /there are no units/);
+  const lines = installUnits(surroundings()).filter((line) => line.startsWith("wrote "));
+  writeFileSync(join(root, "etc/systemd/system/blksnap-mine.service"), "");
+  const wants = join(root, "etc/systemd/system/multi-user.target.wants");
+  mkdirSync(wants);
+  writeFileSync(join(wants, "blksnapd.service"), "");
+  assert.throws(() => uninstallUnits(surroundings()), /systemctl disable blksnapd first/);
+  rmSync(wants, { recursive: true });
+  assert.throws(() => uninstallUnits(surroundings({ isActive: () => true })), /daemon stop first/);
+  assert.throws(() => uninstallUnits(surroundings({ userId: 1000 })), /needs root/);
+  assert.is(written().length, lines.length + 1);
+  const removed = uninstallUnits(surroundings());
+  const expected = lines.map((line) => line.replace("wrote", "removed"));
+  assert.equal(removed.filter((line) => line.startsWith("removed ")).sort(), expected.sort());
+  assert.equal(written(), ["etc/systemd/system/blksnap-mine.service"]);
+  assert.not.ok(existsSync(join(root, "usr/local/lib/blksnap")));
+});
+
+test("the program says what it refuses, as one line", () => {
+  const bin = join(packageFolder, "bin/blksnapd.mjs");
+  const env = { PATH: "/none" };
+  // Where it is run as root there is no blksnapctl, and else no right to.
+  const { status, stdout, stderr } = spawnSync(process.execPath, [bin, "--install-units"], {
+    env,
+    encoding: "utf8",
+  });
+  assert.equal([status, stdout], [1, ""]);
+  assert.match(stderr, /^blksnapd: .*\n$/);
+});
+
+test.run();
