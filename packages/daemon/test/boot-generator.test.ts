@@ -49,7 +49,7 @@ function generated(fstab: string, { config = CONFIG, dropIn = "" } = {}): Record
   assert.equal([status, stderr], [0, ""]);
   return Object.fromEntries(
     readdirSync(into, { recursive: true, encoding: "utf8" })
-      .filter((path) => path.endsWith(".conf"))
+      .filter((path) => path.endsWith(".conf") && !path.startsWith("blksnapd.service.d/"))
       .map((path) => [path, readFileSync(join(into, path), "utf8")]),
   );
 }
@@ -144,6 +144,18 @@ test("devices of a drop-in count, in any spelling of TOML", () => {
   ]) {
     assert.equal(unitsOf(generated(line, { config: "", dropIn })), ["srv.mount"], dropIn);
   }
+});
+
+test("the boot waits for the daemon's start as long as for the most patient device, and three minutes", () => {
+  const boundOf = (config: string, dropIn = ""): string => {
+    generated("", { config, dropIn });
+    const path = join(root, "out/blksnapd.service.d/50-blksnap.conf");
+    return /^JobRunningTimeoutSec=(.*)$/m.exec(readFileSync(path, "utf8"))?.[1] ?? "";
+  };
+  assert.is(boundOf(CONFIG), "210");
+  assert.is(boundOf(`${CONFIG}wait-seconds = 0\n`), "210");
+  assert.is(boundOf(`${CONFIG}"wait-seconds"=90 # or 3600\n`, "wait-seconds =  300\n"), "480");
+  assert.is(boundOf(`${CONFIG}wait-seconds = "3600"\n`), "210");
 });
 
 test("systemd's generator names mounts and checks the same", () => {
