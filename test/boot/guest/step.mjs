@@ -1,0 +1,116 @@
+/**
+ * One boot of the test: notes what has come up, does what the step is for, and ends the machine.
+ * The kernel's command line has blksnap.step=NAME.ACTION; what is noted is in /root/test/NAME.json.
+ */
+import { spawnSync } from "node:child_process";
+import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+
+const [, name, action] = /blksnap\.step=(\w+)\.(\w+)/.exec(readFileSync("/proc/cmdline", "utf8"));
+
+function run(command, ...args) {
+  const { stdout, stderr, status } = spawnSync(command, args, { encoding: "utf8" });
+  return { stdout, said: `${stdout}${stderr}`, status };
+}
+
+function json(command, ...args) {
+  const { stdout } = run(command, ...args);
+  try {
+    return JSON.parse(stdout);
+  } catch {
+    return null;
+  }
+}
+
+const contents = (path) => {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return null;
+  }
+};
+
+const PLACES = ["uuid", "label", "name", "other"].map((place) => `/srv/${place}`);
+
+function look() {
+  const status = json("blksnapctl", "status", "--json");
+  const devices = status?.trackers?.map(({ device }) => device) ?? [];
+  const show = (unit, property) => run("systemctl", "show", "-P", property, unit).stdout.trim();
+  return {
+    mounts: Object.fromEntries(
+      PLACES.map((place) => [place, run("findmnt", "-no", "SOURCE", place).stdout.trim()]),
+    ),
+    contents: Object.fromEntries(PLACES.map((place) => [place, contents(`${place}/written`)])),
+    failed: run("systemctl", "--failed", "--plain", "--no-legend").stdout.trim(),
+    devices,
+    missing: status?.daemon?.configuration?.missing ?? null,
+    tracking: Object.fromEntries(
+      devices.map((device) => [
+        device,
+        json("blksnapctl", "cbtinfo", "--device", device, "--json"),
+      ]),
+    ),
+    daemon: {
+      state: show("blksnapd.service", "ActiveState"),
+      result: show("blksnapd.service", "Result"),
+    },
+    uptime: contents("/proc/uptime"),
+    log: run(
+      "journalctl",
+      "-b",
+      "--no-pager",
+      "-o",
+      "short-monotonic",
+      "-u",
+      "blksnapd",
+      "-u",
+      "blksnap-*",
+    ).said,
+    before: run("journalctl", "-b", "-1", "--no-pager", "-o", "short-monotonic", "-n", "60").said,
+  };
+}
+
+function write() {
+  for (const place of PLACES) appendFileSync(`${place}/written`, `${name}\n`);
+}
+
+const ACTIONS = {
+  setup: () => {
+    const disk = ["/dev/ubdb", "/dev/vdb"].find((path) =>
+      contents(`/sys/class/block/${path.slice(5)}/dev`),
+    );
+    return { setup: run("sh", "/root/test/setup.sh", disk).said };
+  },
+  write: () => {
+    const seen = look();
+    write();
+    return seen;
+  },
+  // Outlives all units, keeps the file system from being unmounted, and writes when systemd's last act tells it to end.
+  busy: () => {
+    const seen = look();
+    write();
+    spawnSync("systemd-run", [
+      "--property=KillMode=none",
+      "sh",
+      "-c",
+      'cd /srv/uuid; trap "echo late >> written; exit" TERM; while :; do sleep 1; done',
+    ]);
+    return seen;
+  },
+  cut: () => {
+    const seen = look();
+    write();
+    return seen;
+  },
+};
+
+let noted;
+try {
+  noted = ACTIONS[action]();
+} catch (error) {
+  noted = { error: String(error?.stack) };
+}
+writeFileSync(`/root/test/${name}.json`, JSON.stringify(noted));
+spawnSync("sync");
+if (action === "cut") writeFileSync("/proc/sysrq-trigger", "o");
+else spawnSync("systemctl", ["--no-block", "poweroff"]);
