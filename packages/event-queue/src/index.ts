@@ -1,6 +1,7 @@
 export type { WaitResult } from "./consumer.js";
 export { EventQueueError, type EventQueueErrorCode } from "./errors.js";
 export { type Follower, PENDING_NEXT_MAX } from "./follower.js";
+export { KeptEventQueue, type KeptQueueOptions } from "./kept-queue.js";
 export {
   DEFAULT_CAPACITY,
   DEFAULT_READER,

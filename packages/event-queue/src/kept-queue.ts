@@ -1,0 +1,200 @@
+/**
+ * A queue whose events outlive the process: a ring in memory, and a file from which the next process has it again.
+ *
+ * ```
+ *   {"log":"5f0c…"}                    whose numbers these are
+ *   {"sequence":1,"timeNs":…,"event":…}
+ *   …                                  appended, one write each; rewritten when it is twice the ring
+ * ```
+ *
+ * A number means one event of one log. Where an event may have been read by somebody and is not in the file, the log
+ * gets another name, so that a reader who continues learns that it missed some rather than skip them unawares.
+ */
+import { randomBytes } from "node:crypto";
+import { closeSync, openSync, readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { checkInteger } from "./errors.js";
+import type { Follower } from "./follower.js";
+import { EventQueue, type SubscribeOptions } from "./queue.js";
+import type { EventRecord } from "./ring.js";
+
+/** Settings of a kept queue. */
+export interface KeptQueueOptions {
+  /** Events remembered, 1 to 2^20; the file has up to twice as many. Default: 4096. */
+  readonly capacity?: number;
+  /** Told once of a file that cannot be written any more: events go on in memory. */
+  readonly onFailure?: (error: unknown) => void;
+}
+
+const DEFAULT_KEPT = 4096;
+const LOG_NAME_BYTES = 4;
+
+interface Kept<E> {
+  readonly log: string;
+  readonly records: readonly EventRecord<E>[];
+  /** Of the file. */
+  readonly lines: number;
+  readonly isWhole: boolean;
+}
+
+export class KeptEventQueue<E> {
+  readonly #path: string;
+  readonly #capacity: number;
+  readonly #queue: EventQueue<E>;
+  readonly #onFailure: (error: unknown) => void;
+  #log: string;
+  #fd: number | undefined;
+  #lines: number;
+  #hasFailed = false;
+
+  /**
+   * Continues what is in the file; what of it cannot be read is left out.
+   * @param path on a file system that answers at once, as tmpfs: it is written from the calling thread
+   */
+  constructor(path: string, options: KeptQueueOptions = {}) {
+    const { capacity = DEFAULT_KEPT, onFailure = () => undefined } = options;
+    checkInteger("capacity", capacity, 1, 2 ** 20);
+    this.#path = path;
+    this.#capacity = capacity;
+    this.#onFailure = onFailure;
+    const { log, records, lines, isWhole } = readKept<E>(path);
+    this.#log = isWhole ? log : newName();
+    this.#lines = lines;
+    let restoredNs: number | undefined;
+    this.#queue = new EventQueue<E>({
+      capacity,
+      firstSequence: records[0]?.sequence ?? 1,
+      nowNs: () => restoredNs ?? Number(process.hrtime.bigint()),
+    });
+    for (const { timeNs, event } of records) {
+      restoredNs = timeNs;
+      this.#queue.push(event);
+    }
+    restoredNs = undefined;
+    if (!isWhole) this.#rewrite();
+  }
+
+  /** Names the log: numbers of another one mean other events. */
+  get log(): string {
+    return this.#log;
+  }
+
+  get nextSequence(): number {
+    return this.#queue.nextSequence;
+  }
+
+  get oldestSequence(): number {
+    return this.#queue.oldestSequence;
+  }
+
+  /** Appends an event, to the file too, and wakes its readers. @throws EventQueueError QUEUE_CLOSED */
+  push(event: E): EventRecord<E> {
+    // A reader that is woken has not read it before the caller returns: first the name of the log is right.
+    const record = this.#queue.push(event);
+    this.#keep(record);
+    return record;
+  }
+
+  /** As that of EventQueue. */
+  subscribe(options: SubscribeOptions = {}): Follower<E> {
+    return this.#queue.subscribe(options);
+  }
+
+  /** Ends all readers; the file stays for the next process. */
+  close(): void {
+    this.#queue.close();
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  #keep(record: EventRecord<E>): void {
+    if (this.#fd === undefined || this.#lines >= 2 * this.#capacity) {
+      this.#rewrite();
+      return;
+    }
+    try {
+      const line = Buffer.from(`${JSON.stringify(record)}\n`);
+      if (writeSync(this.#fd, line) !== line.length) throw new Error("it is full");
+      this.#lines++;
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** By rename: the next process finds the old one or the new one. */
+  #rewrite(): void {
+    const draft = `${this.#path}.new`;
+    const records = this.#queue.held();
+    try {
+      const lines = records.map((record) => `${JSON.stringify(record)}\n`);
+      writeFileSync(draft, [`${JSON.stringify({ log: this.#log })}\n`, ...lines].join(""), {
+        mode: 0o600,
+      });
+      renameSync(draft, this.#path);
+      if (this.#fd !== undefined) closeSync(this.#fd);
+      this.#fd = openSync(this.#path, "a");
+      this.#lines = records.length;
+      this.#hasFailed = false;
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** The next event tries to write the file as a whole. */
+  #fail(error: unknown): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+    this.#log = newName();
+    if (!this.#hasFailed) this.#onFailure(error);
+    this.#hasFailed = true;
+  }
+}
+
+function newName(): string {
+  return randomBytes(LOG_NAME_BYTES).toString("hex");
+}
+
+/** What can be read of a file: the last events with consecutive numbers. */
+function readKept<E>(path: string): Kept<E> {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch {
+    return { log: "", records: [], lines: 0, isWhole: false };
+  }
+  const [head, ...rest] = text.split("\n");
+  const name = parsedOr<{ log?: unknown }>(head)?.log;
+  const log = typeof name === "string" && /^[0-9a-f]{8}$/.test(name) ? name : undefined;
+  let isWhole = log !== undefined && rest.pop() === "";
+  let records: EventRecord<E>[] = [];
+  for (const line of rest) {
+    const record = parsedOr<EventRecord<E>>(line);
+    if (!isRecord(record)) {
+      isWhole = false;
+      continue;
+    }
+    const last = records.at(-1);
+    if (last !== undefined && record.sequence !== last.sequence + 1) {
+      isWhole = false;
+      records = [];
+    }
+    records.push(record);
+  }
+  return { log: log ?? "", records, lines: records.length, isWhole };
+}
+
+function isRecord<E>(value: EventRecord<E> | undefined): value is EventRecord<E> {
+  return (
+    Number.isSafeInteger(value?.sequence) &&
+    Number.isFinite(value?.timeNs) &&
+    typeof value?.event === "object" &&
+    value.event !== null
+  );
+}
+
+function parsedOr<Value>(text: string | undefined): Value | undefined {
+  try {
+    return JSON.parse(text ?? "") as Value;
+  } catch {
+    return undefined;
+  }
+}
