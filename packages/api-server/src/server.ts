@@ -1,6 +1,6 @@
 /** The control API: HTTP with JSON on a Unix socket. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DaemonControl, DriverControl } from "@blksnap/api";
+import type { DaemonControl, DriverControl, EventLogControl } from "@blksnap/api";
 import { answerFor, ControlError, errorNameOf } from "@blksnap/api";
 import fastify, {
   type FastifyBaseLogger,
@@ -13,6 +13,7 @@ import fastify, {
 } from "fastify";
 import type { Logger } from "pino";
 import { answerClientError, answerExpectation } from "./client-errors.js";
+import { addDaemonEventRoutes } from "./daemon-event-routes.js";
 import { addDaemonRoutes } from "./daemon-routes.js";
 import { addDescriptionRoute } from "./description.js";
 import { addEventRoutes } from "./event-routes.js";
@@ -49,6 +50,8 @@ export interface ControlServerOptions {
   readonly control?: DriverControl;
   /** Absent: the server belongs to another program, and has no routes to end it. */
   readonly daemon?: DaemonControl;
+  /** The log of the whole daemon; absent: the server belongs to another program, and has no route to it. */
+  readonly events?: EventLogControl;
   /** Version in the OpenAPI description. */
   readonly version?: string;
   /** Longest time for a request to arrive, from connecting on. Default: half a minute. */
@@ -190,7 +193,12 @@ function answerUnknown(
   );
 }
 
-function addHooks(app: FastifyInstance, counters: RequestCounters, routes: RouteTable): void {
+function addHooks(
+  app: FastifyInstance,
+  counters: RequestCounters,
+  routes: RouteTable,
+  events: EventLogControl | undefined,
+): void {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("application/json", { parseAs: "string" }, (_request, body, done) => {
     try {
@@ -212,6 +220,7 @@ function addHooks(app: FastifyInstance, counters: RequestCounters, routes: Route
     const route = request.routeOptions.url ?? "(none)";
     counters.add(request.method, route, reply.statusCode);
     const level = request.method === "GET" ? "debug" : "info";
+    if (request.method !== "GET") events?.look();
     const { statusCode: status, elapsedTime } = reply;
     const url = request.url.slice(0, LOGGED_URL_MAX);
     request.log[level](
@@ -226,6 +235,7 @@ function addRoutes(context: RouteContext): void {
   addTrackerRoutes(context);
   addSnapshotRoutes(context);
   addEventRoutes(context);
+  addDaemonEventRoutes(context);
   addDaemonRoutes(context);
 }
 
@@ -259,14 +269,14 @@ export async function startControlServer(options: ControlServerOptions): Promise
   const counters = new RequestCounters();
   const app = createApp(log, requestTimeoutMs);
   const routes = new RouteTable(app);
-  addHooks(app, counters, routes);
+  addHooks(app, counters, routes, options.events);
   function driver(): DriverControl {
     if (open.closing) throw new ControlError("SHUTTING_DOWN", "the daemon is stopping");
     if (control === undefined) throw new ControlError("STARTING", "the daemon is starting");
     return control;
   }
-  const { daemon } = options;
-  addRoutes({ app, driver, daemon, open, counters, log });
+  const { daemon, events } = options;
+  addRoutes({ app, driver, daemon, events, open, counters, log });
   addDescriptionRoute(app, version, () => routes.requests);
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.on("checkExpectation", answerExpectation);

@@ -1,9 +1,11 @@
 /** The control API of blksnapd: schemas, the types derived from them, and the error catalogue. */
 export * from "./control-error.js";
+export * as daemonEventSchemas from "./daemon-event-schemas.js";
 export * as daemonSchemas from "./daemon-schemas.js";
 export * from "./driver-control.js";
 export { driverMetrics } from "./driver-metrics.js";
 export * from "./errors.js";
+export * from "./event-log.js";
 export * as eventSchemas from "./event-schemas.js";
 export * from "./metric-family.js";
 export { nearestName } from "./nearest-name.js";

@@ -3,6 +3,7 @@
  * that this package exports by a name is described once, under that name, and referred to.
  */
 import { strict as assert } from "node:assert";
+import * as daemonEvents from "./daemon-event-schemas.js";
 import * as daemon from "./daemon-schemas.js";
 import * as events from "./event-schemas.js";
 import { OPERATIONS, type OperationId, TAGS } from "./operations.js";
@@ -39,7 +40,15 @@ function pascalCase(name: string): string {
 function namedSchemas(): ReadonlyMap<unknown, string> {
   const { device, path, store, uuid } = scalars;
   const { EVENTS, ...eventSchemas } = events;
-  const groups = { ...daemon, ...eventSchemas, ...snapshots, ...status, ...trackers };
+  const { DAEMON_EVENTS, SEVERITIES: _, ...daemonEventSchemas } = daemonEvents;
+  const groups = {
+    ...daemon,
+    ...daemonEventSchemas,
+    ...eventSchemas,
+    ...snapshots,
+    ...status,
+    ...trackers,
+  };
   const names = new Map<unknown, string>([
     [device, "DevicePath"],
     [path, "Path"],
@@ -48,6 +57,9 @@ function namedSchemas(): ReadonlyMap<unknown, string> {
   ]);
   for (const event of EVENTS) {
     names.set(event, `${pascalCase(event.properties.event.const)}Event`);
+  }
+  for (const event of DAEMON_EVENTS) {
+    names.set(event, `Daemon${pascalCase(event.properties.event.const)}Event`);
   }
   for (const [name, schema] of Object.entries(groups)) {
     if (!name.endsWith("Query")) names.set(schema, pascalCase(name));

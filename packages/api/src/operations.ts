@@ -5,7 +5,7 @@ export const TAGS = {
   devices: "Tracked devices: attach and detach",
   changes: "Changed-block tracking of a device",
   snapshots: "Snapshots from create to destroy",
-  events: "What happens to a snapshot while it lives",
+  events: "What happens to a snapshot while it lives, and to the daemon",
   daemon: "The daemon itself",
 } as const;
 
@@ -34,6 +34,10 @@ export const OPERATIONS = {
   waitEvent: { tag: "events", summary: "Wait for an event and take it" },
   listEvents: { tag: "events", summary: "All events that are kept; takes none" },
   followEvents: { tag: "events", summary: "Events as they come; takes none, and can be resumed" },
+  readDaemonEvents: {
+    tag: "events",
+    summary: "Events of the whole daemon, also as they come; can be resumed",
+  },
   getVersion: { tag: "daemon", summary: "Versions of the daemon and of what it runs on" },
   getStatus: { tag: "daemon", summary: "Everything there is" },
   getMetrics: { tag: "daemon", summary: "Counters as Prometheus text" },

@@ -1,5 +1,6 @@
 /** TypeScript types of the control API, derived from its schemas: the schemas are the source. */
 import type { FromSchema } from "json-schema-to-ts";
+import type * as daemonEvents from "./daemon-event-schemas.js";
 import type * as daemon from "./daemon-schemas.js";
 import type * as events from "./event-schemas.js";
 import type * as snapshots from "./snapshot-schemas.js";
@@ -54,6 +55,12 @@ export type WaitEventResponse = FromSchema<typeof events.waitEventResponse>;
 export type ListEventsResponse = FromSchema<typeof events.listEventsResponse>;
 export type FollowEventsHeaders = FromSchema<typeof events.followEventsHeaders>;
 export type FollowEventsQuery = FromSchema<typeof events.followEventsQuery>;
+
+export type DaemonEvent = FromSchema<(typeof daemonEvents.DAEMON_EVENTS)[number]>;
+export type DaemonEventKind = DaemonEvent["event"];
+export type DaemonEventOf<Kind extends DaemonEventKind> = Extract<DaemonEvent, { event: Kind }>;
+export type DaemonEventsQuery = FromSchema<typeof daemonEvents.daemonEventsQuery>;
+export type DaemonEventsHeaders = FromSchema<typeof daemonEvents.daemonEventsHeaders>;
 
 export type DaemonUpgradeResponse = FromSchema<typeof daemon.daemonUpgradeResponse>;
 export type DaemonStopRequest = FromSchema<typeof daemon.daemonStopRequest>;

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 import {
+  daemonEventSchemas,
   daemonSchemas,
   ERRORS,
   eventSchemas,
@@ -49,9 +50,16 @@ function visit(schema: Schema, path: string): void {
 
 // Beside the headers of an API there are always others.
 const { EVENTS, followEventsHeaders: _headers, ...namedEventSchemas } = eventSchemas;
+const {
+  DAEMON_EVENTS,
+  SEVERITIES,
+  daemonEventsHeaders: _,
+  ...namedDaemonEventSchemas
+} = daemonEventSchemas;
 const schemas: readonly (readonly [name: string, schema: object])[] = [
   daemonSchemas,
   namedEventSchemas,
+  namedDaemonEventSchemas,
   snapshotSchemas,
   statusSchemas,
   trackerSchemas,
@@ -135,6 +143,22 @@ test("each kind of event has words of its own in the description and is named in
     assert.match(description, /^[A-Z].*\.$/);
     assert.ok(guide.includes(`\`${properties.event.const}\``), properties.event.const);
   }
+});
+
+test("each kind of event of the daemon has words, and a line with its severity", () => {
+  const text = readFileSync(join(import.meta.dirname, "../../../docs/monitoring.md"), "utf8");
+  const lines = text.split("\n").filter((line) => line.startsWith("| `"));
+  const kinds = DAEMON_EVENTS.map(({ properties }) => properties.event.const);
+  assert.is(new Set(kinds).size, kinds.length);
+  for (const { properties, description } of DAEMON_EVENTS) {
+    const [kind, severity] = [properties.event.const, properties.severity.const];
+    assert.match(description, /^[A-Z].*\.$/);
+    assert.ok(SEVERITIES.includes(severity), kind);
+    const its = lines.filter((line) => line.includes(`\`${kind}\``));
+    assert.ok(its.length === 1 && its[0]?.includes(severity), kind);
+  }
+  const told = lines.flatMap((line) => line.split("|")[1]?.match(/[a-z_]+/g) ?? []);
+  assert.equal([...told].sort(), [...kinds].sort());
 });
 
 test("each kind of store is in the schemas of requests and of status", () => {

@@ -5,6 +5,7 @@ import {
   type ByteRange,
   CBT_MAP_SLICE_MAX_BYTES,
   type CbtInfo,
+  type DaemonEvent,
   type DaemonStopResponse,
   type DaemonUpgradeResponse,
   type DetachResponse,
@@ -34,6 +35,9 @@ import {
 import { type ChangedExtentsOptions, changedExtents } from "./changed-extents.js";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
 import { untilAnswer, untilGone } from "./daemon-change.js";
+import { type DaemonEventsOptions, daemonEvents } from "./daemon-events.js";
+import { eventLines } from "./event-lines.js";
+import { query, snapshotPath } from "./request-path.js";
 import { resumed } from "./resumed.js";
 import {
   type Call,
@@ -89,17 +93,6 @@ export interface DaemonUpgrade {
   readonly started_by: DaemonUpgradeResponse["started_by"];
   /** For how long no daemon served the devices. */
   readonly pause_ms: number | null;
-}
-
-function query(path: string, parameters: Record<string, string | number | undefined>): string {
-  const parts = Object.entries(parameters)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);
-  return parts.length === 0 ? path : `${path}?${parts.join("&")}`;
-}
-
-function snapshotPath(id: string, rest = ""): string {
-  return `/v1/snapshots/${encodeURIComponent(id)}${rest}`;
 }
 
 /**
@@ -403,17 +396,18 @@ export class BlksnapClient {
     }
   }
 
-  async *#eventsFrom(
-    id: string,
-    from: number,
-    options: CallOptions,
-  ): AsyncGenerator<SnapshotEvent> {
+  #eventsFrom(id: string, from: number, options: CallOptions): AsyncGenerator<SnapshotEvent> {
     const path = query(snapshotPath(id, "/events/follow"), { from });
-    for await (const line of sendForLines(this.#call("GET", path, { timeoutMs: 0, ...options }))) {
-      const error = errorFromAnswer(line);
-      if (error !== undefined) throw error;
-      yield parsed<SnapshotEvent>(line);
-    }
+    return eventLines(this.#call("GET", path, { timeoutMs: 0, ...options }));
+  }
+
+  /** Events of the whole daemon, those that are kept and, with `follow`, those to come. */
+  daemonEvents(options: CallOptions & DaemonEventsOptions = {}): AsyncGenerator<DaemonEvent> {
+    return daemonEvents((wanted) => {
+      const endless = options.follow === true ? { timeoutMs: 0 } : {};
+      const path = query("/v1/events", wanted);
+      return eventLines(this.#call("GET", path, { ...endless, ...options }));
+    }, options);
   }
 
   #call(method: Call["method"], path: string, options: CallOptions = {}, body?: unknown): Call {

@@ -8,4 +8,5 @@ export {
   type SnapshotCreateParameters,
 } from "./client.js";
 export { BlksnapClientError } from "./client-error.js";
+export type { DaemonEventsOptions } from "./daemon-events.js";
 export type { CallOptions } from "./transport.js";

@@ -5,12 +5,14 @@ import { ControlError } from "@blksnap/api";
 import pino from "pino";
 import { type ControlServer, startControlServer } from "../server.js";
 import { FakeDriver } from "./fake-driver.js";
+import { FakeEventLog } from "./fake-event-log.js";
 
 /** Above all numbers that Linux gives to processes. */
 const NO_PROCESS = 2 ** 22 + 1;
 
 export interface FakeDaemon {
   readonly driver: FakeDriver;
+  readonly events: FakeEventLog;
   readonly server: ControlServer;
   /** How it was asked to end, if it was. */
   readonly endings: readonly ("upgrade" | "keep" | "detach")[];
@@ -19,10 +21,12 @@ export interface FakeDaemon {
 /**
  * Listens at `socketPath` until `server.close()`. Logs nothing, and never ends by itself.
  * @param driver of a daemon that was here before
+ * @param events the log of that one
  */
 export async function startFakeDaemon(
   socketPath: string,
   driver: FakeDriver = new FakeDriver(),
+  events: FakeEventLog = new FakeEventLog(),
 ): Promise<FakeDaemon> {
   const endings: ("upgrade" | "keep" | "detach")[] = [];
   const daemon: DaemonControl = {
@@ -49,6 +53,6 @@ export async function startFakeDaemon(
     },
   };
   const logger = pino({ level: "silent" });
-  const server = await startControlServer({ socketPath, logger, control: driver, daemon });
-  return { driver, server, endings };
+  const server = await startControlServer({ socketPath, logger, control: driver, daemon, events });
+  return { driver, events, server, endings };
 }

@@ -1,0 +1,222 @@
+/**
+ * What is told of the whole daemon: DAEMON_EVENTS lists the kinds, each with how much it matters. Code that makes
+ * them or puts them into words has a table by kind, so one that is missing there does not build.
+ */
+import type { JSONSchema } from "json-schema-to-ts";
+import { list, record, recordWithOptional } from "./build.js";
+import { EVENTS } from "./event-schemas.js";
+import * as is from "./scalars.js";
+import { generationReason } from "./tracker-schemas.js";
+
+/** info: as it should be. warning: look at it when you can. error: data, tracking or service is lost or stands. */
+export const SEVERITIES = ["info", "warning", "error"] as const;
+type Severity = (typeof SEVERITIES)[number];
+type Fields = Readonly<Record<string, JSONSchema>>;
+
+const LOG_PATTERN = "[0-9a-f]{8}";
+const log = {
+  type: "string",
+  pattern: `^${LOG_PATTERN}$`,
+  description: "names the log that the sequence numbers are of; a new one begins with the machine",
+} as const;
+
+function kind<const Kind extends string, const S extends Severity, const F extends Fields>(
+  event: Kind,
+  severity: S,
+  description: string,
+  fields: F,
+) {
+  const schema = record({
+    sequence: { ...is.count, description: "counts up from 1 within a log" },
+    log,
+    wall_time: is.wallTime,
+    severity: { type: "string", const: severity },
+    event: { type: "string", const: event },
+    ...fields,
+  });
+  return { ...schema, description } as const;
+}
+
+const device = { ...is.text, description: "its original" } as const;
+const front = { ...is.text, description: "/dev/ublkbN" } as const;
+const inSnapshot = { id: is.uuid, device } as const;
+const newCount = { ...is.count, description: "since the last such event of the device" } as const;
+const why = is.text;
+const ofDevice = { device, front } as const;
+const generation = { generation_id: is.uuid, generation_reason: generationReason } as const;
+const hook = {
+  id: { ...is.uuid, description: "of the snapshot" },
+  phase: { type: "string", enum: ["pre", "post"] },
+  hook: { ...is.text, description: "name of the file" },
+} as const;
+
+/** What happens to one snapshot comes under the same names, with its id. */
+const [CORRUPTED, NO_SPACE, LOW_FREE_SPACE, STORE_HUNG, STORE_ANSWERED] = EVENTS;
+
+export const DAEMON_EVENTS = [
+  kind("daemon_started", "info", "A daemon serves.", {
+    pid: is.count,
+    version: is.text,
+    cause: {
+      type: "string",
+      enum: ["start", "crash", "handover"],
+      description: "crash: the one before it ended without leaving its devices on purpose",
+    },
+    pause_ms: { ...is.countOrNull, description: "without a daemon; null where it is not known" },
+  }),
+  kind("daemon_ended", "info", "The daemon ends on purpose.", {
+    pid: is.count,
+    keeps: { ...is.flag, description: "devices are left to the next daemon" },
+  }),
+  kind("attached", "info", "A device is tracked from now on.", {
+    ...ofDevice,
+    attach_kind: { type: "string", enum: ["front", "live"] },
+    persistent: is.flag,
+    ...generation,
+  }),
+  kind("detached", "info", "A device is not tracked any more.", ofDevice),
+  kind("resumed", "info", "A front of an earlier daemon is served again.", ofDevice),
+  kind("front_waiting", "error", "A front cannot be served yet: its users wait.", {
+    ...ofDevice,
+    why,
+  }),
+  kind("front_ended", "error", "Another program has ended a front: detach its device.", ofDevice),
+  kind("renamed", "info", "The node of a live attach is called otherwise.", {
+    ...ofDevice,
+    name_before: is.text,
+  }),
+  kind("splice_lost", "error", "A live node leads past its front: writes are missed.", {
+    ...ofDevice,
+    node: is.text,
+    why: is.textOrNull,
+  }),
+  kind(
+    "generation_began",
+    "warning",
+    "Change tracking began anew: the next backup is a full one.",
+    {
+      ...ofDevice,
+      ...generation,
+      why: is.textOrNull,
+    },
+  ),
+  kind("persistence_failed", "error", "The change tracking will not outlive a stop.", {
+    ...ofDevice,
+    why: is.textOrNull,
+  }),
+  kind("capacity_changed", "warning", "An original has another size than its front.", {
+    ...ofDevice,
+    capacity_bytes: { ...is.count, description: "of the front" },
+    original_capacity_bytes: is.count,
+  }),
+  kind("snapshot_created", "info", "A snapshot was created, not yet taken.", {
+    id: is.uuid,
+    devices: list(is.text),
+  }),
+  kind("snapshot_taken", "info", "A snapshot was taken.", {
+    id: is.uuid,
+    devices: list(is.text),
+    stall_us: { ...is.countOrNull, description: "the longest time for which writers stood" },
+  }),
+  kind("snapshot_resumed", "info", "A snapshot of an earlier daemon goes on.", {
+    id: is.uuid,
+    devices: list(is.text),
+  }),
+  kind("take_failed", "error", "A take failed, and was taken back.", {
+    id: is.text,
+    code: { ...is.text, description: "name of the error" },
+    why,
+  }),
+  kind("snapshot_not_persistent", "error", "A snapshot will not outlive a stop any more.", {
+    id: is.uuid,
+  }),
+  kind("snapshot_destroyed", "info", "A snapshot was destroyed.", {
+    id: is.uuid,
+    devices: list(is.text),
+  }),
+  kind("snapshot_lost", "error", "A snapshot of an earlier daemon could not be resumed.", {
+    id: is.uuid,
+    devices: list(is.text),
+  }),
+  kind("corrupted", "error", CORRUPTED.description, {
+    id: is.uuid,
+    device,
+    errno: { ...is.count, description: "positive" },
+  }),
+  kind("no_space", "warning", NO_SPACE.description, {
+    id: is.uuid,
+    allocated_bytes: is.count,
+    limit_bytes: is.count,
+    used_bytes: is.count,
+  }),
+  kind("low_free_space", "warning", LOW_FREE_SPACE.description, {
+    id: is.uuid,
+    wanted_bytes: is.count,
+    free_bytes: is.count,
+    errno: is.countOrNull,
+  }),
+  kind("store_hung", "error", STORE_HUNG.description, { ...inSnapshot, store: is.text }),
+  kind("store_answered", "info", STORE_ANSWERED.description, { ...inSnapshot, store: is.text }),
+  kind("writes_refused", "error", "Writes failed with ENOSPC, as on-overflow wants it.", {
+    ...inSnapshot,
+    count: newCount,
+  }),
+  kind("writes_blocked", "warning", "Writes have waited for room for old data.", {
+    ...inSnapshot,
+    count: newCount,
+  }),
+  kind("late_io", "warning", "A store did not answer in time, and writers went on without it.", {
+    ...inSnapshot,
+    count: newCount,
+  }),
+  kind("reactor_stalled", "error", "A reactor does not turn: its devices do not answer.", {
+    reactor: is.count,
+    devices: list(is.text),
+  }),
+  kind("reactor_turns", "info", "A reactor that had stalled turns again.", { reactor: is.count }),
+  kind("config_mistake", "error", "The configuration is not followed, but an earlier one.", {
+    mistakes: list(is.text),
+  }),
+  kind("device_missing", "error", "A device of the configuration is given up.", {
+    device,
+    from: { ...is.text, description: "file and line" },
+    why,
+  }),
+  kind("hook_ran", "info", "A hook has done its work.", {
+    ...hook,
+    duration_ms: is.count,
+  }),
+  kind("hook_failed", "error", "A hook failed, ran too long, or is not to be trusted.", {
+    ...hook,
+    why,
+    duration_ms: is.count,
+  }),
+  kind("lost", "warning", "Events before this one are not kept any more.", {
+    count: { ...is.countOrNull, description: "how many; null where the log is another one" },
+  }),
+] as const;
+
+export const daemonEvent = { anyOf: DAEMON_EVENTS } as const;
+
+export const daemonEventsQuery = recordWithOptional(
+  {},
+  {
+    since: {
+      ...is.count,
+      description: "last sequence number that has arrived: what comes after it is wanted",
+    },
+    log: { ...log, description: "of that number" },
+    follow: { ...is.flag, description: "also what is still to come; false unless given" },
+  },
+);
+/** Not all headers there are: others pass. */
+export const daemonEventsHeaders = {
+  type: "object",
+  properties: {
+    "last-event-id": {
+      type: "string",
+      pattern: `^${LOG_PATTERN}:[0-9]{1,15}$`,
+      description: "log and sequence number of the last event that has arrived",
+    },
+  },
+} as const;
