@@ -280,15 +280,27 @@ const eventVerbs: readonly Verb[] = [
   },
   {
     name: "events",
-    describe: "Print the events of a snapshot, or follow them as they come; takes none away",
+    describe:
+      "Print the events of a snapshot, or of the whole daemon, or follow them as they come; takes none away",
     options: {
-      id,
+      id: { ...id, required: false },
+      all: {
+        describe: "of the whole daemon: devices, snapshots, stores, hooks, the daemon itself",
+      },
       follow: { describe: "print new events too, until the snapshot is destroyed" },
-      from: { describe: "with --follow: first sequence number", value: "NUMBER" },
+      from: { describe: "with --id and --follow: first sequence number", value: "NUMBER" },
+      since: {
+        describe:
+          "with --all: only what comes after this event, by its sequence number; with its log, as " +
+          "JSON has both, a log that began anew is noticed",
+        value: "[LOG:]NUMBER",
+      },
     },
     examples: [
       ["blksnapctl events --id $ID", "all that are kept, read or not"],
       ["blksnapctl events --id $ID --follow --json", "one JSON document per line"],
+      ["blksnapctl events --all --follow", "what happens on this machine, as it happens"],
+      ["blksnapctl events --all --follow --json --since $LAST", "goes on where it broke off"],
     ],
     load: async () => (await events()).events,
     waits: true,

@@ -37,6 +37,10 @@ const samplesOf: Readonly<Record<string, Samples>> = {
   UUID: { good: UUID, wrong: notIds },
   POINT: { good: "2038-01-01T06:00Z", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
   NUMBER: { good: "1", wrong: [...notNumbers, "99999999999999999"] },
+  "[LOG:]NUMBER": {
+    good: "01234567:8",
+    wrong: [...notNumbers, "1:2", "0123456:1", "01234567:", ":1", "ABCDEF01:1", "1234567890123456"],
+  },
   SECONDS: { good: "1", wrong: [...notNumbers, "86401"] },
   NAME: { good: "backup", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
   MILLISECONDS: { good: "10", wrong: [...notNumbers, "2147483648"] },

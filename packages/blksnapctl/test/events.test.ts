@@ -1,6 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { startFakeDaemon } from "../../api-server/dist/testing/fake-daemon.js";
+import type { FakeDaemonEvent } from "../../api-server/dist/testing/fake-event-log.js";
 import { eventually, type Harness, startHarness } from "./harness.js";
 
 const corrupted = {
@@ -133,6 +134,82 @@ test("events prints what is kept; --follow goes on and takes nothing away", asyn
       .map((line) => JSON.parse(line).event),
     ["no_space", "corrupted"],
   );
+});
+
+const lost: FakeDaemonEvent = {
+  event: "reactor_stalled",
+  severity: "error",
+  reactor: 0,
+  devices: ["/dev/a"],
+};
+const turns: FakeDaemonEvent = { event: "reactor_turns", severity: "info", reactor: 0 };
+
+test("events --all prints those of the daemon, from a number on, and follows", async () => {
+  const { events } = harness;
+  events.push(lost);
+  events.push(turns);
+  const text = await harness.ok("events", "--all");
+  assert.match(
+    text,
+    /^\S+ 1 error reactor_stalled: reactor 0 does not turn: \/dev\/a do not answer\n\S+ 2 info [^\n]+\n$/,
+  );
+  for (const since of ["1", "0badcafe:1"]) {
+    const [line, ...more] = (await harness.ok("events", "--all", "--since", since, "-j")).split(
+      "\n",
+    );
+    assert.is(JSON.parse(line!).sequence, 2);
+    assert.equal(more, [""]);
+  }
+  assert.is((await harness.ok("events", "--all", "--since", "00000000:1")).split("\n").length, 3);
+  const following = harness.start("events", "--all", "--follow", "--json", "--since", "2");
+  await eventually("a reader", () => events.sleepers === 1);
+  events.push(lost);
+  await eventually("a line", () => following.out().includes("\n"));
+  following.child.kill("SIGINT");
+  const { status, out } = await following.outcome;
+  assert.equal([status, JSON.parse(out).sequence], [0, 3]);
+});
+
+test("a kind of a newer daemon is printed by its name", async () => {
+  harness.events.push({ event: "moon_full", severity: "info" } as never);
+  assert.match(
+    await harness.ok("events", "--all"),
+    /^\S+ 1 info moon_full: unknown event moon_full\n$/,
+  );
+});
+
+test("events --all follows the daemon that serves next, each event once", async () => {
+  harness.events.push(lost);
+  const following = harness.start("events", "--all", "--follow", "--json");
+  await eventually("the first line", () => following.out().includes("\n"));
+  await harness.server.close();
+  harness.events.push(turns);
+  const next = await startFakeDaemon(harness.socketPath, harness.driver, harness.events);
+  await eventually("the second line", () => following.out().split("\n").length === 3);
+  following.child.kill("SIGINT");
+  const { out } = await following.outcome;
+  await next.server.close();
+  const sequences = out
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line).sequence);
+  assert.equal(sequences, [1, 2]);
+});
+
+test("events wants a snapshot or the daemon, and the numbers of the one or the other", async () => {
+  const wrong = [
+    ["events"],
+    ["events", "--all", "--id", id],
+    ["events", "--all", "--from", "1", "--follow"],
+    ["events", "--id", id, "--since", "1"],
+    ["events", "--id", id, "--follow", "--since", "1"],
+    ["events", "--all", "--since", "one"],
+  ];
+  for (const args of wrong) {
+    const { status, out, err } = await harness.run(...args);
+    assert.equal([status, out], [2, ""], args.join(" "));
+    assert.match(err, /^blksnapctl: [^\n]+\n$/);
+  }
 });
 
 test("--follow continues with the daemon that serves next", async () => {

@@ -36,6 +36,7 @@ export interface Running {
 
 export interface Harness {
   readonly driver: FakeDriver;
+  readonly events: FakeDaemon["events"];
   readonly server: FakeDaemon["server"];
   readonly dir: string;
   readonly socketPath: string;
@@ -68,10 +69,11 @@ export function startProgram(socketPath: string, args: readonly string[]): Runni
 export async function startHarness(): Promise<Harness> {
   const dir = await mkdtemp(join(tmpdir(), "blksnapctl-"));
   const socketPath = join(dir, "s.sock");
-  const { driver, server } = await startFakeDaemon(socketPath);
+  const { driver, events, server } = await startFakeDaemon(socketPath);
   const run = (...args: string[]) => startProgram(socketPath, args).outcome;
   return {
     driver,
+    events,
     server,
     dir,
     socketPath,

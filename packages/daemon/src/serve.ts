@@ -1,13 +1,14 @@
 /** A daemon from its start to its end: the driver, its control API, and how it is told to end. */
 import { ControlError, ERRORS } from "@blksnap/api";
-import type { ControlServer } from "@blksnap/api-server";
-import { DAEMON_VERSION, Driver, type DriverOptions } from "@blksnap/driver";
+import type { ControlServer, ControlServerOptions } from "@blksnap/api-server";
+import { DAEMON_VERSION, Driver, type DriverOptions, presentStateDirectory } from "@blksnap/driver";
 import { isEndOfBoot, isGoingDown } from "@blksnap/linux-block";
 import type { Logger } from "pino";
 import { Configured } from "./config/configured.js";
 import type { InForce } from "./config/in-force.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
+import { DaemonLog } from "./events/daemon-log.js";
 import { ExitStatus } from "./exit-status.js";
 import { NbdSocket } from "./nbd-socket.js";
 import { metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
@@ -40,10 +41,11 @@ export async function serve(
     endAtOnce(ExitStatus.FAILED);
   });
   const configured = new Configured(inForce, values, logger);
+  const { stateDirectory = presentStateDirectory() } = options;
   try {
     const driver = await startDriver(
       values,
-      { ...options, configuration: () => configured.status() },
+      { ...options, stateDirectory, configuration: () => configured.status() },
       link,
       signals,
     );
@@ -64,7 +66,10 @@ export async function serve(
       exports: driver.nbd,
       logger,
     });
-    const server = await startServer(values, driver, operations, logger).catch(async (error) => {
+    const version = DAEMON_VERSION;
+    const events = new DaemonLog({ stateDirectory, driver, logger, version });
+    const controls = { control: driver, daemon: operations, events };
+    const server = await startServer(values, driver, controls, logger).catch(async (error) => {
       // It may be about to claim its socket again, and would leave half of that.
       await nbd.close();
       throw error;
@@ -73,6 +78,7 @@ export async function serve(
     link?.onEnd((signal) => operations.onSignal(signal));
     link?.onLost(() => onSupervisorLost(operations, logger));
     signals.handle((signal) => operations.onSignal(signal));
+    void events.begin();
     void configured.attachTo(driver).then(() => {
       link?.settled();
       manager?.ready("serves");
@@ -82,7 +88,8 @@ export async function serve(
     if (ending === "detach") manager?.stopping();
     signals.release();
     await nbd.close();
-    await end(ending, { driver, server, logger, stopsLast: values["stops-last"] === true });
+    const stopsLast = values["stops-last"] === true;
+    await end(ending, { driver, server, events, logger, stopsLast });
     configured.forget();
     link?.close();
   } catch (error) {
@@ -124,7 +131,7 @@ async function startDriver(
 async function startServer(
   values: Values,
   driver: Driver,
-  daemon: DaemonOperations,
+  controls: Pick<ControlServerOptions, "control" | "daemon" | "events">,
   logger: Logger,
 ): Promise<ControlServer> {
   const socketPath = socketPathOf(values);
@@ -136,8 +143,7 @@ async function startServer(
       socketPath,
       logger,
       version,
-      control: driver,
-      daemon,
+      ...controls,
       ...(metricsSocketPath === undefined ? {} : { metricsSocketPath }),
     });
     logger.info({ socketPath }, "serving");
@@ -152,16 +158,19 @@ async function startServer(
 interface Parts {
   readonly driver: Driver;
   readonly server: ControlServer;
+  readonly events: DaemonLog;
   readonly logger: Logger;
   readonly stopsLast: boolean;
 }
 
 async function end(ending: Ending, parts: Parts): Promise<void> {
-  const { driver, server, logger } = parts;
+  const { driver, server, events, logger } = parts;
   if (ending === "detach") {
     const closing = parts.stopsLast && (await isEndOfBoot());
     await server.close();
-    const left = await driver.stop(closing);
+    // While the state directory is still this daemon's.
+    const left = await driver.stop(closing, () => events.close(false));
+    if (left.length > 0) events.close(true);
     if (left.length === 0) {
       logger.info({ closing }, "ended");
       return;
@@ -172,6 +181,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
     endAtOnce(ExitStatus.LEFT);
   }
   await server.close(LEAVE_GRACE_MS);
+  events.close(true);
   await driver.leave();
   logger.info({ ending }, "left the devices to the next daemon");
   endAtOnce(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);

@@ -187,8 +187,9 @@ export class Driver implements DriverControl {
    * Destroys all snapshots, detaches all devices and ends the reactors. Answers, in words, what did not
    * end: that is left to the next daemon, and the process has to end at once.
    * @param closing the system goes down, and no program is left that could write to the devices
+   * @param onEnded called when all has ended, and before the state directory is another daemon's
    */
-  async stop(closing = false): Promise<readonly string[]> {
+  async stop(closing = false, onEnded?: () => void): Promise<readonly string[]> {
     this.#late.stop();
     this.#mounts.stop();
     this.#trackers.stopWatch();
@@ -204,6 +205,7 @@ export class Driver implements DriverControl {
       progress: () => this.#devices.bytesWritten(this.#registry.trackers.values()),
     });
     if (left.length > 0) return left;
+    onEnded?.();
     this.#context.state.close();
     this.#context.persistent.close();
     await this.#close();

@@ -17,5 +17,5 @@ export {
 } from "./records/file-names.js";
 export type { SnapshotRecord, TrackerRecord } from "./records/records.js";
 export { type FoundRecord, ownerTag, readRecords } from "./records/state-directory.js";
-export { settingsOf } from "./settings.js";
+export { presentStateDirectory, settingsOf } from "./settings.js";
 export { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";

@@ -1,6 +1,7 @@
 /** Verbs that wait for what happens to a snapshot: snapshot_waitevent, snapshot_watcher, events. */
 import type { EventKind, EventOf, SnapshotEvent } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
+import { allEvents, RESUME_MS } from "../daemon-events.js";
 import { resolveId } from "../resolve-id.js";
 import { strerror } from "../strerror.js";
 import { formatBytes } from "../units.js";
@@ -10,8 +11,6 @@ import type { Context, Given } from "../verb.js";
 
 /** One wait of the watcher; it then asks again. */
 const WATCH_WAIT_MS = 60_000;
-/** How long --follow waits for the daemon that serves next, as after an upgrade or a crash. */
-const RESUME_MS = 60_000;
 const ENODEV = 19;
 
 /** The name under which events are taken, as an option of a wait. */
@@ -127,7 +126,15 @@ function eventLine(event: SnapshotEvent): string {
 }
 
 export async function events(context: Context, given: Given): Promise<void> {
+  if (given.has("all")) return allEvents(context, given);
+  if (given.one("id") === undefined) {
+    const hint = "Give --id UUID for a snapshot, --all for the whole daemon";
+    throw usageError("of what is not said", "USAGE", hint);
+  }
   const { client, json, print, printJson } = context;
+  if (given.one("since") !== undefined) {
+    throw usageError("since: it counts with --all only", "USAGE", "Give --all; or --from");
+  }
   const from = parseNumber(given.one("from") ?? "0", "from", Number.MAX_SAFE_INTEGER);
   if (given.one("from") !== undefined && !given.has("follow")) {
     throw usageError("from: it counts with --follow only", "USAGE", "Give --follow as well");

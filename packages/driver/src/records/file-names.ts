@@ -55,6 +55,9 @@ export const StateFile = {
   >,
   /** Of the daemon's program, which writes it: what the next one continues with of its configuration. */
   served: "served.json",
+  /** Of the daemon's program, which writes them: what happened, and what status said when it was told last. */
+  events: "events.log",
+  eventsFacts: "events-facts.json",
   /** Locked while the tables of a device-mapper node, "major:minor", may be exchanged. */
   exchange: new FileKind("exchange-", [`${NUMBER}:${NUMBER}`]) as FileKind<[node: string]>,
 } as const;

@@ -1,0 +1,255 @@
+/**
+ * The log of the whole daemon: what status says is compared with what it said before, and each change is an event.
+ *
+ * ```
+ *   a request was answered ─┐
+ *   a while has passed     ─┼─▶ status ─▶ facts ─▶ differences ─▶ log ─▶ readers
+ *   a snapshot's own event ─┘               │                      │
+ *                                   events-facts.json        events.log, both in the state directory
+ * ```
+ *
+ * So nothing that status knows can be forgotten, and no part of the driver has to think of it. The next daemon
+ * compares with what the last one knew: what was lost with a crash is told as well.
+ */
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  type DaemonEvent,
+  type DaemonEventKind,
+  type DriverControl,
+  daemonEventSchemas,
+  type EventLogControl,
+  type EventLogOptions,
+  type StatusResponse,
+} from "@blksnap/api";
+import { type Delivery, KeptEventQueue } from "@blksnap/event-queue";
+import type { Logger } from "pino";
+import { bootClockMs } from "../config/served.js";
+import { differences, type NewDaemonEvent, toldFacts } from "./differences.js";
+import { areFacts, type Facts, factsOf, NO_FACTS } from "./facts.js";
+import { told } from "./snapshot-told.js";
+
+const LOG_FILE_NAME = "events.log";
+export const FACTS_FILE_NAME = "events-facts.json";
+/** How late that is known which nobody asked for. */
+const LOOK_INTERVAL_MS = 2_000;
+
+type Severity = DaemonEvent["severity"];
+const SEVERITY = Object.fromEntries(
+  daemonEventSchemas.DAEMON_EVENTS.map(({ properties }) => [
+    properties.event.const,
+    properties.severity.const,
+  ]),
+) as Readonly<Record<DaemonEventKind, Severity>>;
+
+type KeptEvent = NewDaemonEvent & { readonly wall_time: string };
+
+/** The part of the driver that is asked here. */
+export type Watched = Pick<DriverControl, "status" | "followEvents">;
+
+export interface DaemonLogOptions {
+  readonly stateDirectory: string;
+  readonly driver: Watched;
+  readonly logger: Logger;
+  readonly version: string;
+  readonly capacity?: number;
+  readonly lookIntervalMs?: number;
+}
+
+export class DaemonLog implements EventLogControl {
+  readonly #options: DaemonLogOptions;
+  readonly #queue: KeptEventQueue<KeptEvent>;
+  readonly #factsPath: string;
+  readonly #followed = new Map<string, AbortController>();
+  /** Of each snapshot's own events the number of the next. */
+  readonly #cursors: Record<string, number>;
+  #facts: Facts;
+  #factsText = "";
+  #looking: Promise<void> | undefined;
+  #isWanted = false;
+  #isClosed = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** To be made by the daemon that has the state directory. */
+  constructor(options: DaemonLogOptions) {
+    const { stateDirectory, logger, capacity } = options;
+    this.#options = options;
+    mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
+    this.#queue = new KeptEventQueue(join(stateDirectory, LOG_FILE_NAME), {
+      ...(capacity === undefined ? {} : { capacity }),
+      onFailure: (error) =>
+        logger.warn({ err: error }, "events do not outlive this daemon: their file is not written"),
+    });
+    this.#factsPath = join(stateDirectory, FACTS_FILE_NAME);
+    const { facts, cursors } = readKept(this.#factsPath);
+    this.#facts = facts;
+    this.#cursors = { ...cursors };
+  }
+
+  /** Tells of the start, and of what is otherwise than the last daemon knew it; then looks now and then. */
+  async begin(): Promise<void> {
+    const { driver, version } = this.#options;
+    const { daemon } = await driver.status();
+    const { handover, pid } = daemon;
+    const isAfterCrash = handover === null && this.#facts.pid !== 0;
+    const cause = handover !== null ? "handover" : isAfterCrash ? "crash" : "start";
+    this.push({
+      event: "daemon_started",
+      pid,
+      version,
+      cause,
+      pause_ms: handover?.pause_ms ?? null,
+    });
+    await this.#lookNow();
+    const { lookIntervalMs = LOOK_INTERVAL_MS } = this.#options;
+    this.#timer = setInterval(() => this.look(), lookIntervalMs);
+    this.#timer.unref();
+  }
+
+  push(event: NewDaemonEvent): void {
+    if (this.#isClosed) return;
+    this.#queue.push({ ...event, wall_time: new Date().toISOString() });
+  }
+
+  look(): void {
+    void this.#lookNow();
+  }
+
+  /** One look at a time; one that is wanted meanwhile comes after it. */
+  #lookNow(): Promise<void> {
+    this.#isWanted = true;
+    this.#looking ??= this.#lookWhileWanted().finally(() => {
+      this.#looking = undefined;
+    });
+    return this.#looking;
+  }
+
+  async #lookWhileWanted(): Promise<void> {
+    while (this.#isWanted && !this.#isClosed) {
+      this.#isWanted = false;
+      try {
+        this.#compare(await this.#options.driver.status());
+      } catch (error) {
+        if (!this.#isClosed) this.#options.logger.warn({ err: error }, "no look for events");
+      }
+    }
+  }
+
+  #compare(status: StatusResponse): void {
+    if (this.#isClosed) return;
+    this.#tell(factsOf(status));
+    for (const { id } of status.snapshots) this.#follow(id);
+  }
+
+  #tell(now: Facts): void {
+    const nowMs = bootClockMs();
+    for (const event of differences(this.#facts, now, nowMs)) this.push(event);
+    this.#keep(toldFacts(this.#facts, now, nowMs));
+  }
+
+  /** After the events: what a daemon that is killed in between has told is told again, rather than not at all. */
+  #keep(facts: Facts): void {
+    this.#facts = facts;
+    for (const id of Object.keys(this.#cursors)) {
+      if (!Object.hasOwn(facts.snapshots, id)) delete this.#cursors[id];
+    }
+    const text = JSON.stringify({ facts, cursors: this.#cursors });
+    if (text === this.#factsText) return;
+    try {
+      writeFileSync(`${this.#factsPath}.new`, text, { mode: 0o600 });
+      renameSync(`${this.#factsPath}.new`, this.#factsPath);
+      this.#factsText = text;
+    } catch (error) {
+      this.#options.logger.debug({ err: error }, "the next daemon compares with older facts");
+    }
+  }
+
+  /** A snapshot's own events are told as they come, from where the last daemon has come to. */
+  #follow(id: string): void {
+    if (this.#followed.has(id)) return;
+    const ending = new AbortController();
+    this.#followed.set(id, ending);
+    void this.#tellOf(id, ending.signal).finally(() => this.#followed.delete(id));
+  }
+
+  async #tellOf(id: string, signal: AbortSignal): Promise<void> {
+    try {
+      const from = this.#cursors[id] ?? 0;
+      for await (const event of await this.#options.driver.followEvents(id, from, signal)) {
+        const news = told(id, event);
+        if (news !== undefined) this.push(news);
+        this.#cursors[id] = event.sequence + 1;
+        this.#keep(this.#facts);
+      }
+    } catch {
+      // It was destroyed meanwhile.
+    }
+  }
+
+  async *read(options: EventLogOptions, signal: AbortSignal): AsyncGenerator<DaemonEvent> {
+    const { oldestSequence, nextSequence } = this.#queue;
+    const { since, log = this.#queue.log, follow = false } = options;
+    const isOther = log !== this.#queue.log || (since ?? 0) >= nextSequence;
+    const from = isOther || since === undefined ? oldestSequence : since + 1;
+    if (isOther) yield this.#lost(oldestSequence, null);
+    const until = this.#queue.nextSequence;
+    if (!follow && from >= until) return;
+    for await (const delivery of this.#queue.subscribe({ fromSequence: from, signal })) {
+      const { record, missed } = delivery;
+      if (missed > 0) yield this.#lost(record.sequence, missed);
+      yield this.#event(delivery);
+      if (!follow && record.sequence + 1 >= until) return;
+    }
+  }
+
+  #event({ record }: Delivery<KeptEvent>): DaemonEvent {
+    const { sequence, event } = record;
+    const { wall_time, ...its } = event;
+    const stamp = { sequence, log: this.#queue.log, wall_time, severity: SEVERITY[event.event] };
+    return { ...stamp, ...its } as DaemonEvent;
+  }
+
+  /** Of what is not kept before an event. */
+  #lost(sequence: number, count: number | null): DaemonEvent {
+    return {
+      sequence: Math.max(0, sequence - 1),
+      log: this.#queue.log,
+      wall_time: new Date().toISOString(),
+      severity: "warning",
+      event: "lost",
+      count,
+    };
+  }
+
+  /**
+   * The daemon ends on purpose; readers end.
+   * @param keeps devices are left to the next daemon; else all that there was has ended
+   */
+  close(keeps: boolean): void {
+    clearInterval(this.#timer);
+    if (!keeps) this.#tell({ ...NO_FACTS, pid: this.#facts.pid });
+    this.push({ event: "daemon_ended", pid: process.pid, keeps });
+    // Where nothing is left the next start is no one after a crash.
+    if (!keeps) this.#keep(NO_FACTS);
+    this.#isClosed = true;
+    for (const ending of this.#followed.values()) ending.abort();
+    this.#queue.close();
+  }
+}
+
+interface Kept {
+  readonly facts: Facts;
+  readonly cursors: Readonly<Record<string, number>>;
+}
+
+/** What the last daemon knew; nothing where there was none, or another version. */
+function readKept(path: string): Kept {
+  const nothing = { facts: NO_FACTS, cursors: {} };
+  try {
+    const { facts, cursors } = JSON.parse(readFileSync(path, "utf8")) as Kept;
+    const isWhole = areFacts(facts) && Object.values(cursors).every(Number.isSafeInteger);
+    return isWhole ? { facts, cursors } : nothing;
+  } catch {
+    return nothing;
+  }
+}

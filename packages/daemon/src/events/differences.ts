@@ -1,0 +1,202 @@
+/** From what was so to what is so: the events that tell of it, in an order that makes sense to a reader. */
+import type { DaemonEvent } from "@blksnap/api";
+import {
+  COUNTED,
+  type Counted,
+  type DeviceFacts,
+  type Facts,
+  type SnapshotFacts,
+  type Told,
+} from "./facts.js";
+
+type Stamp = "sequence" | "log" | "wall_time" | "severity";
+type WithoutStamp<E> = E extends DaemonEvent ? Omit<E, Stamp> : never;
+/** An event as its source knows it. */
+export type NewDaemonEvent = WithoutStamp<DaemonEvent>;
+
+/** A count that goes on is told once a minute: else one full store pushes all other events out of the log. */
+export const COUNT_INTERVAL_MS = 60_000;
+
+type Pairs<Value> = readonly (readonly [name: string, value: Value])[];
+type Table<Value> = Readonly<Record<string, Value>>;
+
+/** Those of one table that are not in the other. */
+function without<Value>(these: Table<Value>, others: Table<unknown>): Pairs<Value> {
+  return Object.entries(these).filter(([name]) => !Object.hasOwn(others, name));
+}
+
+function generationOf({ generation, reason }: DeviceFacts) {
+  return { generation_id: generation, generation_reason: reason };
+}
+
+function* changesOf(
+  device: string,
+  before: DeviceFacts,
+  now: DeviceFacts,
+): Generator<NewDaemonEvent> {
+  const { front } = now;
+  const its = { device, front };
+  if (now.generation !== before.generation) {
+    yield { event: "generation_began", ...its, ...generationOf(now), why: now.persistenceWhy };
+  }
+  if (now.persistence === "failed" && before.persistence !== "failed") {
+    yield { event: "persistence_failed", ...its, why: now.persistenceWhy };
+  }
+  if (before.isLive && !now.isLive) yield { event: "front_ended", ...its };
+  if (now.isLost && !before.isLost) {
+    yield { event: "splice_lost", ...its, node: now.node ?? device, why: now.lostWhy };
+  }
+  const hasOtherSize = now.originalBytes !== now.capacityBytes;
+  if (hasOtherSize && now.originalBytes !== before.originalBytes) {
+    const { capacityBytes: capacity_bytes, originalBytes: original_capacity_bytes } = now;
+    yield { event: "capacity_changed", ...its, capacity_bytes, original_capacity_bytes };
+  }
+}
+
+/** As at an attach at which all was well. */
+function begun(now: DeviceFacts): DeviceFacts {
+  const well = {
+    isLive: true,
+    isLost: false,
+    persistence: "off",
+    originalBytes: now.capacityBytes,
+  };
+  return { ...now, ...well } as DeviceFacts;
+}
+
+function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
+  const came = without(now.devices, before.devices);
+  const went = without(before.devices, now.devices);
+  const renamed = new Set<string>();
+  const isNext = now.pid !== before.pid;
+  for (const [device, facts] of came) {
+    const { front, kind, generation } = facts;
+    const earlier = went.find(([, one]) => one.front === front && one.generation === generation);
+    if (earlier !== undefined) {
+      renamed.add(earlier[0]);
+      yield { event: "renamed", device, front, name_before: earlier[0] };
+      yield* changesOf(device, earlier[1], facts);
+      continue;
+    }
+    if (Object.hasOwn(before.waiting, device)) yield { event: "resumed", device, front };
+    else {
+      const persistent = facts.persistence === "on";
+      const its = { device, front, attach_kind: kind, persistent };
+      yield { event: "attached", ...its, ...generationOf(facts) };
+    }
+    yield* changesOf(device, begun(facts), facts);
+  }
+  for (const [device, facts] of Object.entries(now.devices)) {
+    const earlier = before.devices[device];
+    if (earlier === undefined) continue;
+    if (isNext) yield { event: "resumed", device, front: facts.front };
+    yield* changesOf(device, earlier, facts);
+  }
+  for (const [device, { front, why }] of Object.entries(now.waiting)) {
+    if (before.waiting[device]?.why === why) continue;
+    yield { event: "front_waiting", device, front, why };
+  }
+  const gone = [...went, ...without(before.waiting, now.waiting)];
+  for (const [device, { front }] of gone) {
+    const isThere = Object.hasOwn(now.devices, device) || Object.hasOwn(now.waiting, device);
+    if (!isThere && !renamed.has(device)) yield { event: "detached", device, front };
+  }
+}
+
+function* snapshotEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
+  for (const [id, snapshot] of without(before.snapshots, now.snapshots)) {
+    const event = before.pid === now.pid ? "snapshot_destroyed" : "snapshot_lost";
+    yield { event, id, devices: [...snapshot.devices] };
+  }
+  for (const [id, snapshot] of Object.entries(now.snapshots)) {
+    const { isTaken, isPersistent, isResumed, stallUs } = snapshot;
+    const earlier = before.snapshots[id];
+    const devices = [...snapshot.devices];
+    const isOld = earlier === undefined ? isResumed : before.pid !== now.pid;
+    if (isOld) yield { event: "snapshot_resumed", id, devices };
+    else if (earlier === undefined) yield { event: "snapshot_created", id, devices };
+    if (isTaken && !isResumed && earlier?.isTaken !== true) {
+      yield { event: "snapshot_taken", id, devices, stall_us: stallUs };
+    }
+    if (earlier?.isPersistent === true && !isPersistent) {
+      yield { event: "snapshot_not_persistent", id };
+    }
+  }
+}
+
+const NEVER: Told = { count: 0, atMs: 0 };
+
+/** How far a counter was told. The next daemon's may begin anew. */
+function toldOf(before: Facts, now: Facts, id: string, device: string, kind: Counted): Told {
+  const told = before.snapshots[id]?.counters[device]?.[kind] ?? NEVER;
+  const count = now.snapshots[id]?.counters[device]?.[kind].count ?? 0;
+  return before.pid !== now.pid && count < told.count ? { ...told, count: 0 } : told;
+}
+
+/** Sums what was counted since it was told last. */
+function* countEvents(before: Facts, now: Facts, nowMs: number): Generator<NewDaemonEvent> {
+  for (const [id, snapshot] of Object.entries(now.snapshots)) {
+    for (const [device, counters] of Object.entries(snapshot.counters)) {
+      for (const event of COUNTED) {
+        const told = toldOf(before, now, id, device, event);
+        const count = counters[event].count - told.count;
+        if (isDue(count, told, nowMs)) yield { event, id, device, count };
+      }
+    }
+  }
+}
+
+function isDue(count: number, { atMs }: Told, nowMs: number): boolean {
+  return count > 0 && (atMs === 0 || nowMs - atMs >= COUNT_INTERVAL_MS);
+}
+
+function* healthEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
+  for (const [reactor, devices] of without(now.stalled, before.stalled)) {
+    yield { event: "reactor_stalled", reactor: Number(reactor), devices: [...devices] };
+  }
+  for (const [reactor] of without(before.stalled, now.stalled)) {
+    // The threads of another daemon are others.
+    if (before.pid === now.pid) yield { event: "reactor_turns", reactor: Number(reactor) };
+  }
+  const { mistakes } = now;
+  if (mistakes.length > 0 && mistakes.join("\n") !== before.mistakes.join("\n")) {
+    yield { event: "config_mistake", mistakes: [...mistakes] };
+  }
+  for (const [device, { from, why }] of without(now.missing, before.missing)) {
+    yield { event: "device_missing", device, from, why };
+  }
+}
+
+/** @param nowMs a clock that daemons share */
+export function differences(before: Facts, now: Facts, nowMs: number): NewDaemonEvent[] {
+  return [
+    ...healthEvents(before, now),
+    ...deviceEvents(before, now),
+    ...snapshotEvents(before, now),
+    ...countEvents(before, now, nowMs),
+  ];
+}
+
+/** What is compared next time: counters as far as they were told. */
+export function toldFacts(before: Facts, now: Facts, nowMs: number): Facts {
+  const tell = (id: string, device: string, kind: Counted, { count }: Told): Told => {
+    const told = toldOf(before, now, id, device, kind);
+    return isDue(count - told.count, told, nowMs) ? { count, atMs: nowMs } : told;
+  };
+  const counters = (id: string, snapshot: SnapshotFacts): SnapshotFacts["counters"] =>
+    Object.fromEntries(
+      Object.entries(snapshot.counters).map(([device, its]) => [
+        device,
+        {
+          writes_refused: tell(id, device, "writes_refused", its.writes_refused),
+          writes_blocked: tell(id, device, "writes_blocked", its.writes_blocked),
+          late_io: tell(id, device, "late_io", its.late_io),
+        },
+      ]),
+    );
+  const snapshots = Object.entries(now.snapshots).map(([id, snapshot]) => [
+    id,
+    { ...snapshot, counters: counters(id, snapshot) },
+  ]);
+  return { ...now, snapshots: Object.fromEntries(snapshots) };
+}

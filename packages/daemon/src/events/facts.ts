@@ -1,0 +1,135 @@
+/**
+ * What status says of the daemon, as far as events tell of its changes. It is kept in the state directory, so that
+ * a daemon knows what was so for the one before it.
+ */
+import type { GenerationReason, StatusResponse } from "@blksnap/api";
+
+export interface DeviceFacts {
+  readonly front: string;
+  readonly isLive: boolean;
+  readonly kind: "front" | "live";
+  readonly node: string | null;
+  readonly isLost: boolean;
+  readonly lostWhy: string | null;
+  readonly persistence: "off" | "on" | "failed";
+  readonly persistenceWhy: string | null;
+  readonly generation: string;
+  readonly reason: GenerationReason;
+  readonly capacityBytes: number;
+  readonly originalBytes: number;
+}
+
+/** Counters of events that may come by the thousand: they are told in sums. */
+export const COUNTED = ["writes_refused", "writes_blocked", "late_io"] as const;
+export type Counted = (typeof COUNTED)[number];
+
+/** How far a counter was told. */
+export interface Told {
+  readonly count: number;
+  readonly atMs: number;
+}
+
+export interface SnapshotFacts {
+  readonly devices: readonly string[];
+  readonly isTaken: boolean;
+  readonly isPersistent: boolean;
+  /** An earlier daemon took it. */
+  readonly isResumed: boolean;
+  readonly stallUs: number | null;
+  /** By device. */
+  readonly counters: Readonly<Record<string, Readonly<Record<Counted, Told>>>>;
+}
+
+export interface Facts {
+  readonly pid: number;
+  readonly devices: Readonly<Record<string, DeviceFacts>>;
+  /** Fronts that are not served yet, by device. */
+  readonly waiting: Readonly<Record<string, { readonly front: string; readonly why: string }>>;
+  readonly snapshots: Readonly<Record<string, SnapshotFacts>>;
+  /** Numbers of reactors that do not turn, and their devices. */
+  readonly stalled: Readonly<Record<string, readonly string[]>>;
+  readonly mistakes: readonly string[];
+  readonly missing: Readonly<Record<string, { readonly from: string; readonly why: string }>>;
+}
+
+export const NO_FACTS: Facts = {
+  pid: 0,
+  devices: {},
+  waiting: {},
+  snapshots: {},
+  stalled: {},
+  mistakes: [],
+  missing: {},
+};
+
+type Tracker = StatusResponse["trackers"][number];
+type Snapshot = StatusResponse["snapshots"][number];
+
+function deviceFacts(tracker: Tracker): DeviceFacts {
+  const { splice, persistence, cbt } = tracker;
+  return {
+    front: tracker.front,
+    isLive: tracker.front_live,
+    kind: tracker.attach_kind,
+    node: splice?.node ?? null,
+    isLost: splice?.state === "lost",
+    lostWhy: splice?.why ?? null,
+    persistence: persistence.state,
+    persistenceWhy: persistence.why,
+    generation: cbt.generation_id,
+    reason: cbt.generation_reason,
+    capacityBytes: tracker.capacity_bytes,
+    originalBytes: tracker.original_capacity_bytes,
+  };
+}
+
+function snapshotFacts(snapshot: Snapshot): SnapshotFacts {
+  const untold = (count: number): Told => ({ count, atMs: 0 });
+  const counters = snapshot.devices.map((member) => [
+    member.device,
+    {
+      writes_refused: untold(member.refused_writes),
+      writes_blocked: untold(member.blocked_writes),
+      late_io: untold(member.late_io),
+    },
+  ]);
+  return {
+    devices: snapshot.devices.map(({ device }) => device),
+    isTaken: snapshot.taken,
+    isPersistent: snapshot.persistent,
+    isResumed: snapshot.resumed,
+    stallUs: snapshot.stall_us,
+    counters: Object.fromEntries(counters),
+  };
+}
+
+export function factsOf({ daemon, ...status }: StatusResponse): Facts {
+  const { trackers, waiting, snapshots, reactors } = status;
+  const { mistakes, missing } = daemon.configuration;
+  const on = (index: number) =>
+    trackers.filter(({ reactor }) => reactor === index).map(({ device }) => device);
+  const stalled = reactors.filter(({ stalled_ms }) => stalled_ms > 0);
+  const given = missing.filter(({ waited_for }) => !waited_for);
+  return {
+    pid: daemon.pid,
+    devices: Object.fromEntries(trackers.map((one) => [one.device, deviceFacts(one)])),
+    waiting: Object.fromEntries(waiting.map(({ device, front, why }) => [device, { front, why }])),
+    snapshots: Object.fromEntries(snapshots.map((one) => [one.id, snapshotFacts(one)])),
+    stalled: Object.fromEntries(stalled.map(({ index }) => [index, on(index)])),
+    mistakes,
+    missing: Object.fromEntries(given.map(({ device, from, why }) => [device, { from, why }])),
+  };
+}
+
+/** Whether another version could have written it. */
+export function areFacts(value: unknown): value is Facts {
+  if (typeof value !== "object" || value === null) return false;
+  return Object.entries(NO_FACTS).every(([name, empty]) => {
+    const found = (value as Record<string, unknown>)[name];
+    return (
+      typeof found === typeof empty &&
+      found !== null &&
+      Array.isArray(found) === Array.isArray(empty)
+    );
+  });
+}

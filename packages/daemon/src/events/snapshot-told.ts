@@ -1,0 +1,28 @@
+/** Events of a snapshot, as the log of the whole daemon has them. */
+import type { EventKind, EventOf, SnapshotEvent } from "@blksnap/api";
+import type { NewDaemonEvent } from "./differences.js";
+
+/** By kind; null for those that mean nothing to others than their reader. */
+const TOLD: {
+  readonly [Kind in EventKind]: ((id: string, event: EventOf<Kind>) => NewDaemonEvent) | null;
+} = {
+  corrupted: (id, { device, errno }) => ({ event: "corrupted", id, device, errno }),
+  no_space: (id, { allocated_bytes, limit_bytes, used_bytes }) => ({
+    event: "no_space",
+    ...{ id, allocated_bytes, limit_bytes, used_bytes },
+  }),
+  low_free_space: (id, { wanted_bytes, free_bytes, errno }) => ({
+    event: "low_free_space",
+    ...{ id, wanted_bytes, free_bytes, errno },
+  }),
+  store_hung: (id, { device, store }) => ({ event: "store_hung", id, device, store }),
+  store_answered: (id, { device, store }) => ({ event: "store_answered", id, device, store }),
+  missed: null,
+};
+
+export function told(id: string, event: SnapshotEvent): NewDaemonEvent | undefined {
+  const translate = TOLD[event.event] as
+    | ((id: string, event: SnapshotEvent) => NewDaemonEvent)
+    | null;
+  return translate?.(id, event);
+}

@@ -1,0 +1,193 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { DaemonEvent, EventLogOptions } from "@blksnap/api";
+import pino from "pino";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
+import { DaemonLog, FACTS_FILE_NAME } from "../dist/events/daemon-log.js";
+
+let dir = "";
+let driver: FakeDriver;
+const open: DaemonLog[] = [];
+test.before.each(() => {
+  dir = mkdtempSync(join(tmpdir(), "daemon-log-"));
+  driver = new FakeDriver();
+});
+test.after.each(() => {
+  for (const log of open.splice(0)) log.close(true);
+  rmSync(dir, { recursive: true });
+});
+
+/** A log of which no time that passes makes it look. */
+function start(capacity = 100): DaemonLog {
+  const logger = pino({ level: "silent" });
+  const lookIntervalMs = 2 ** 30;
+  const options = { stateDirectory: dir, driver, logger, version: "1.2.3" };
+  const log = new DaemonLog({ ...options, capacity, lookIntervalMs });
+  open.push(log);
+  return log;
+}
+
+async function read(log: DaemonLog, options: EventLogOptions = {}): Promise<DaemonEvent[]> {
+  const events: DaemonEvent[] = [];
+  for await (const event of log.read(options, new AbortController().signal)) events.push(event);
+  return events;
+}
+
+function kinds(events: readonly DaemonEvent[]): string[] {
+  return events.map(({ event }) => event);
+}
+
+/** Follows until an event of this kind has come. */
+async function until(
+  log: DaemonLog,
+  kind: string,
+  options: EventLogOptions = {},
+): Promise<string[]> {
+  const found: string[] = [];
+  for await (const event of log.read({ ...options, follow: true }, new AbortController().signal)) {
+    found.push(event.event);
+    if (event.event === kind) return found;
+  }
+  throw new Error(`ended without ${kind}: ${found.join(", ")}`);
+}
+
+const create = { devices: ["/dev/loop0"], stores: ["/var/tmp"], limitBytes: 2 ** 27 };
+
+test("what a request has changed is told, with its sequence number and how much it matters", async () => {
+  const log = start();
+  await log.begin();
+  const { id } = await driver.snapshotCreate(create);
+  log.look();
+  await until(log, "snapshot_created");
+  await driver.snapshotTake(id);
+  log.look();
+  await until(log, "snapshot_taken");
+  await driver.snapshotDestroy(id);
+  log.look();
+  await until(log, "snapshot_destroyed");
+  const events = await read(log);
+  assert.equal(kinds(events), [
+    "daemon_started",
+    "attached",
+    "snapshot_created",
+    "snapshot_taken",
+    "snapshot_destroyed",
+  ]);
+  assert.equal(
+    events.map(({ sequence }) => sequence),
+    [1, 2, 3, 4, 5],
+  );
+  assert.ok(
+    events.every(({ severity, log: name }) => severity === "info" && name === events[0]?.log),
+  );
+});
+
+test("a reader goes on where it broke off, also with the next daemon", async () => {
+  const first = start();
+  await first.begin();
+  await driver.attach("/dev/loop0");
+  first.look();
+  await until(first, "attached");
+  const last = (await read(first)).at(-1);
+  // It is killed: nothing is closed.
+  driver.identity = { ...driver.identity, pid: 4711 };
+  const next = start();
+  await next.begin();
+  const { sequence: since, log } = last ?? { sequence: 0, log: "" };
+  const events = await read(next, { since, log });
+  assert.equal(kinds(events), ["daemon_started", "resumed"]);
+  const [started] = events;
+  assert.is(started?.event === "daemon_started" && started.cause, "crash");
+  assert.is(events[0]?.sequence, since + 1);
+});
+
+test("events that are not kept any more are counted", async () => {
+  const log = start(3);
+  await log.begin();
+  for (let n = 0; n < 9; n++) log.push({ event: "reactor_turns", reactor: n });
+  const [lost, first] = await read(log, { since: 2 });
+  assert.equal(lost?.event === "lost" && [lost.count, lost.sequence], [5, 7]);
+  assert.is(first?.sequence, 8);
+  // What one who has read nothing yet gets is not lost to him.
+  assert.equal(kinds(await read(log)).includes("lost"), false);
+});
+
+test("a number of another log, or of none, is noticed", async () => {
+  const log = start();
+  await log.begin();
+  for (const wanted of [{ since: 1, log: "00000000" }, { since: 999 }]) {
+    const [lost, started] = await read(log, wanted);
+    assert.equal(lost?.event === "lost" && lost.count, null);
+    assert.is(started?.event, "daemon_started");
+  }
+  assert.equal(await read(log, { since: 1 }), []);
+});
+
+test("a snapshot's own events are told with its id, by one daemon only", async () => {
+  const log = start();
+  await log.begin();
+  const { id } = await driver.snapshotCreate(create);
+  log.look();
+  const events = driver.snapshots.get(id)!.events;
+  const corrupted = { event: "corrupted", device: "/dev/loop0", errno: 28 } as const;
+  events.push({ ...corrupted, major: 7, minor: 0 });
+  await until(log, "corrupted");
+  const told = (await read(log)).find(({ event }) => event === "corrupted");
+  assert.equal(told?.event === "corrupted" && [told.id, told.errno, told.severity], [
+    id,
+    28,
+    "error",
+  ]);
+  log.close(true);
+  driver.identity = { ...driver.identity, pid: 4711 };
+  const next = start();
+  await next.begin();
+  events.push({ event: "store_answered", device: "/dev/loop0", store: "/var/tmp" });
+  const found = await until(next, "store_answered");
+  assert.is(found.filter((kind) => kind === "corrupted").length, 1);
+});
+
+test("an end that leaves nothing is told as such, and the next start is no one after a crash", async () => {
+  const log = start();
+  await log.begin();
+  await driver.attach("/dev/loop0");
+  log.look();
+  await until(log, "attached");
+  log.close(false);
+  const next = start();
+  await next.begin();
+  const events = await read(next);
+  const all = ["daemon_started", "attached", "detached", "daemon_ended", "daemon_started"];
+  // The fake driver still has its device.
+  assert.equal(kinds(events), [...all, "attached"]);
+  const started = events[4];
+  assert.is(started?.event === "daemon_started" && started.cause, "start");
+});
+
+test("followers end with the daemon", async () => {
+  const log = start();
+  await log.begin();
+  const following = until(log, "never");
+  log.close(true);
+  await following.then(
+    () => assert.unreachable(),
+    (error: Error) => assert.match(error.message, /daemon_ended$/),
+  );
+});
+
+test("facts of another version, or damaged, are none", async () => {
+  for (const text of ["", "null", "{}", '{"facts":{"pid":1},"cursors":{}}', '{"facts":null}']) {
+    writeFileSync(join(dir, FACTS_FILE_NAME), text);
+    const log = start();
+    await log.begin();
+    const [started] = (await read(log)).slice(-1);
+    assert.is(started?.event === "daemon_started" && started.cause, "start");
+    log.close(true);
+    rmSync(join(dir, FACTS_FILE_NAME));
+  }
+});
+
+test.run();

@@ -1,0 +1,181 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { COUNT_INTERVAL_MS, differences, toldFacts } from "../dist/events/differences.js";
+import {
+  type DeviceFacts,
+  type Facts,
+  NO_FACTS,
+  type SnapshotFacts,
+} from "../dist/events/facts.js";
+
+const ID = "11111111-2222-3333-4444-555555555555";
+const DEVICE: DeviceFacts = {
+  front: "/dev/ublkb0",
+  isLive: true,
+  kind: "front",
+  node: null,
+  isLost: false,
+  lostWhy: null,
+  persistence: "off",
+  persistenceWhy: null,
+  generation: "g1",
+  reason: "first_attach",
+  capacityBytes: 4096,
+  originalBytes: 4096,
+};
+
+function counted(count: number) {
+  const none = { count: 0, atMs: 0 };
+  return { writes_refused: { count, atMs: 0 }, writes_blocked: none, late_io: none };
+}
+
+function snapshot(given: Partial<SnapshotFacts> = {}): SnapshotFacts {
+  const well = { devices: ["/dev/a"], isTaken: true, isPersistent: false, isResumed: false };
+  return { ...well, stallUs: 7, counters: { "/dev/a": counted(0) }, ...given };
+}
+
+function facts(given: Partial<Facts> = {}): Facts {
+  return { ...NO_FACTS, pid: 1, ...given };
+}
+
+function device(given: Partial<DeviceFacts> = {}): Facts {
+  return facts({ devices: { "/dev/a": { ...DEVICE, ...given } } });
+}
+
+function kinds(before: Facts, now: Facts, nowMs = 1): string[] {
+  return differences(before, now, nowMs).map(({ event }) => event);
+}
+
+test("nothing has changed, nothing is told", () => {
+  const full = facts({
+    devices: { "/dev/a": DEVICE },
+    waiting: { "/dev/w": { front: "/dev/ublkb7", why: "away" } },
+    snapshots: { [ID]: snapshot() },
+    stalled: { 0: ["/dev/a"] },
+    mistakes: ["x"],
+    missing: { "/dev/m": { from: "f:1", why: "no" } },
+  });
+  assert.equal(kinds(full, full), []);
+});
+
+test("devices come and go", () => {
+  assert.equal(differences(facts(), device(), 1), [
+    {
+      ...{ event: "attached", device: "/dev/a", front: "/dev/ublkb0", attach_kind: "front" },
+      ...{ persistent: false, generation_id: "g1", generation_reason: "first_attach" },
+    },
+  ]);
+  assert.equal(kinds(device(), facts()), ["detached"]);
+});
+
+test("each trouble of a device is told once, also of one that comes with it", () => {
+  const troubles: [string, Partial<DeviceFacts>][] = [
+    ["front_ended", { isLive: false }],
+    ["splice_lost", { isLost: true, node: "/dev/mapper/a", lostWhy: "reloaded" }],
+    ["persistence_failed", { persistence: "failed", persistenceWhy: "EIO" }],
+    ["capacity_changed", { originalBytes: 8192 }],
+  ];
+  for (const [kind, trouble] of troubles) {
+    assert.equal(kinds(device(), device(trouble)), [kind]);
+    assert.equal(kinds(device(trouble), device(trouble)), []);
+    assert.equal(kinds(facts(), device(trouble)), ["attached", kind]);
+  }
+  const began = { generation: "g2", reason: "foreign_write" } as const;
+  assert.equal(kinds(device(), device(began)), ["generation_began"]);
+  assert.equal(kinds(device({ persistence: "on" }), device({ persistence: "off" })), []);
+});
+
+test("a node with another name is the same device", () => {
+  const now = facts({ devices: { "/dev/b": DEVICE } });
+  assert.equal(differences(device(), now, 1), [
+    { event: "renamed", device: "/dev/b", front: "/dev/ublkb0", name_before: "/dev/a" },
+  ]);
+  const other = facts({ devices: { "/dev/b": { ...DEVICE, generation: "g9" } } });
+  assert.equal(kinds(device(), other), ["attached", "detached"]);
+});
+
+test("the next daemon tells what it serves again, what waits, and what is lost", () => {
+  const before = facts({
+    devices: { "/dev/a": DEVICE, "/dev/w": { ...DEVICE, front: "/dev/ublkb1" } },
+    snapshots: { [ID]: snapshot(), lost: snapshot() },
+  });
+  const waiting = { "/dev/w": { front: "/dev/ublkb1", why: "away" } };
+  const next = facts({
+    pid: 2,
+    devices: { "/dev/a": DEVICE },
+    waiting,
+    snapshots: { [ID]: snapshot({ isResumed: true }) },
+  });
+  assert.equal(kinds(before, next), [
+    "resumed",
+    "front_waiting",
+    "snapshot_lost",
+    "snapshot_resumed",
+  ]);
+  const back = facts({ ...next, devices: before.devices, waiting: {} });
+  assert.equal(kinds(next, back), ["resumed"]);
+  assert.equal(kinds(next, facts({ ...next, waiting: {} })), ["detached"]);
+  const otherwise = { "/dev/w": { front: "/dev/ublkb1", why: "busy" } };
+  assert.equal(kinds(next, facts({ ...next, waiting: otherwise })), ["front_waiting"]);
+});
+
+test("a snapshot is created, taken, destroyed", () => {
+  const created = facts({ snapshots: { [ID]: snapshot({ isTaken: false }) } });
+  const taken = facts({ snapshots: { [ID]: snapshot({ isPersistent: true }) } });
+  assert.equal(kinds(facts(), created), ["snapshot_created"]);
+  assert.equal(kinds(created, taken), ["snapshot_taken"]);
+  assert.equal(kinds(facts(), taken), ["snapshot_created", "snapshot_taken"]);
+  assert.equal(kinds(taken, facts()), ["snapshot_destroyed"]);
+  const given = facts({ snapshots: { [ID]: snapshot({ isPersistent: false }) } });
+  assert.equal(kinds(taken, given), ["snapshot_not_persistent"]);
+  // After a reboot nothing is known of the daemon before.
+  const old = facts({ snapshots: { [ID]: snapshot({ isResumed: true }) } });
+  assert.equal(kinds(NO_FACTS, old), ["snapshot_resumed"]);
+});
+
+test("counts are told at once, then in sums, and none twice", () => {
+  const at = (count: number, pid = 1) =>
+    facts({ pid, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });
+  let known = at(0);
+  const told: (readonly [number, number])[] = [];
+  const look = (count: number, nowMs: number, pid = 1) => {
+    for (const event of differences(known, at(count, pid), nowMs)) {
+      if (event.event === "writes_refused") told.push([nowMs, event.count]);
+    }
+    known = toldFacts(known, at(count, pid), nowMs);
+  };
+  const later = 1000 + COUNT_INTERVAL_MS;
+  look(3, 1000);
+  look(4, 2000);
+  look(9, later - 1);
+  look(9, later);
+  look(9, later + COUNT_INTERVAL_MS);
+  // A reactor that does not answer shows no count.
+  look(0, later + 2 * COUNT_INTERVAL_MS);
+  look(9, later + 3 * COUNT_INTERVAL_MS);
+  // The next daemon counts from the beginning.
+  look(2, later + 4 * COUNT_INTERVAL_MS, 2);
+  assert.equal(told, [
+    [1000, 3],
+    [later, 6],
+    [later + 4 * COUNT_INTERVAL_MS, 2],
+  ]);
+});
+
+test("reactors, and what is wrong with the configuration", () => {
+  const stalled = facts({ stalled: { 1: ["/dev/a"] } });
+  assert.equal(differences(facts(), stalled, 1), [
+    { event: "reactor_stalled", reactor: 1, devices: ["/dev/a"] },
+  ]);
+  assert.equal(kinds(stalled, facts()), ["reactor_turns"]);
+  assert.equal(kinds(stalled, facts({ pid: 2 })), []);
+  const mistaken = facts({ mistakes: ["line 3: no such key"] });
+  assert.equal(kinds(facts(), mistaken), ["config_mistake"]);
+  assert.equal(kinds(mistaken, facts()), []);
+  const missing = facts({ missing: { "/dev/m": { from: "blksnap.toml:3", why: "not there" } } });
+  assert.equal(differences(facts(), missing, 1), [
+    { event: "device_missing", device: "/dev/m", from: "blksnap.toml:3", why: "not there" },
+  ]);
+});
+
+test.run();
