@@ -56,7 +56,7 @@ const ALLOWED = {
     "errors",
   ],
   client: ["api", "errors"],
-  backup: ["client", "linux-block", "api", "errors"],
+  backup: ["client", "nbd", "linux-block", "api", "errors"],
   blksnapctl: ["backup", "client", "api", "errors"],
 };
 

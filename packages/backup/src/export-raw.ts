@@ -32,7 +32,7 @@ export interface RawExport {
   readonly read_bytes: number;
 }
 
-function isZero(data: Uint8Array): boolean {
+export function isZero(data: Uint8Array): boolean {
   return data[0] === 0 && Buffer.compare(data.subarray(1), data.subarray(0, -1)) === 0;
 }
 

@@ -10,6 +10,7 @@ export {
   verify,
 } from "./care.js";
 export { BackupError } from "./errors.js";
+export { exportQcow2, type Qcow2Export, type Qcow2ExportOptions } from "./export-qcow2.js";
 export { exportRaw, type RawExport, type RawExportOptions } from "./export-raw.js";
 export { type ExportOptions, type ExportPlan, exportToStore } from "./export-store.js";
 export {

@@ -8,6 +8,7 @@ import { createHook } from "node:async_hooks";
 import { createCipheriv } from "node:crypto";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
+import { exportQcow2 } from "../dist/export-qcow2.js";
 import { exportRaw } from "../dist/export-raw.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
 import { exportStream } from "../dist/export-stream.js";
@@ -18,7 +19,7 @@ import { restoreStream } from "../dist/restore-stream.js";
 import { BackupStore } from "../dist/store.js";
 import { FakeMachine, MIB } from "./fake-machine.js";
 
-export const KINDS = ["store", "raw", "restore", "delta", "stream"] as const;
+export const KINDS = ["store", "raw", "restore", "delta", "stream", "qcow2"] as const;
 export type Kind = (typeof KINDS)[number];
 
 /** Of two chunks, and more than the head of a block device. */
@@ -73,6 +74,10 @@ async function run(kind: Kind, machine: FakeMachine, folder: string): Promise<vo
   const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
   if (kind === "stream") return await pipe(own, join(folder, "piped"));
   const options = { ...own, wanted: { kind: "auto" } as const };
+  if (kind === "qcow2") {
+    await exportQcow2({ ...options, folder: join(folder, "chain") });
+    return;
+  }
   if (kind === "raw") {
     await exportRaw({ ...options, target: join(folder, "copy") });
     return;

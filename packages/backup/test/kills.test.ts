@@ -1,11 +1,20 @@
 /** Real exports and restores, killed at seeded moments: SEED=N replays them, KILLS=N has more. */
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collectGarbage, verify } from "../dist/care.js";
+import { qcow2Points } from "../dist/qcow2-points.js";
 import { recordPathOf } from "../dist/raw-record.js";
 import { restore } from "../dist/restore.js";
 import { BackupStore } from "../dist/store.js";
@@ -23,6 +32,7 @@ class Kills {
   /** What the device held in each snapshot. */
   readonly #contents: Buffer[] = [Buffer.alloc(0)];
   killed = 0;
+  readonly #judged = new Set<string>();
 
   get store(): string {
     return join(this.folder, "store");
@@ -70,6 +80,7 @@ class Kills {
       };
       await assertSame(copy, this.contentOf(record.changes_number));
     }
+    await this.checkChain();
     const points = await (await BackupStore.open(this.store)).points();
     for (const kind of ["restore", "delta"] as const) {
       const target = join(this.folder, kind);
@@ -81,8 +92,26 @@ class Kills {
     }
   }
 
+  /** QEMU finds what the device held in each file that has its name and record, and was not looked at. */
+  async checkChain(): Promise<void> {
+    const chain = join(this.folder, "chain");
+    for (const { name, changes_number } of await qcow2Points(chain)) {
+      if (this.#judged.has(name)) continue;
+      this.#judged.add(name);
+      const content = join(this.folder, "content");
+      writeFileSync(content, this.contentOf(changes_number));
+      const path = join(chain, name);
+      execFileSync("qemu-img", ["compare", "-q", "-f", "qcow2", "-F", "raw", path, content]);
+      execFileSync("qemu-img", ["check", "-q", "-f", "qcow2", path]);
+    }
+    const without = readdirSync(chain).filter((name) => name.endsWith(".qcow2"));
+    assert.is(without.length, this.#judged.size, "a file without a record has its name");
+  }
+
   /** All points are what the device held. */
   async checkPoints(): Promise<void> {
+    this.#judged.clear();
+    await this.checkChain();
     const store = await BackupStore.open(this.store);
     const points = await store.points();
     assert.equal((await verify(store, points)).damaged, []);

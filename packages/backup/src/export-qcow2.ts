@@ -1,0 +1,153 @@
+/** Exports a device as a qcow2 file, in full or as an overlay of what changed since the one before. */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { abortedError, BackupError } from "./errors.js";
+import { isZero, type RawExport } from "./export-raw.js";
+import type { ExportOptions } from "./export-store.js";
+import { realFiles } from "./files.js";
+import { inFlight } from "./in-flight.js";
+import { withTargetLock } from "./lock.js";
+import { bytesOf, type Part, partsOf } from "./parts.js";
+import { type AsOf, type Plan, planExport } from "./plan.js";
+import { Meter } from "./progress.js";
+import {
+  breakOfChain,
+  INCOMPLETE_SUFFIX,
+  pointName,
+  publishPoint,
+  type Qcow2Point,
+  qcow2Points,
+  removeLeft,
+} from "./qcow2-points.js";
+import { OpenQcow2, qemuImg } from "./qemu.js";
+import { isComplete, targetAt, targetKind } from "./raw-target.js";
+import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
+import { type ImageReader, openImage } from "./source.js";
+import { hashOf } from "./stream-format.js";
+
+const PARTS_IN_FLIGHT = 8;
+const CHAIN = "blksnap-qcow2";
+
+export interface Qcow2ExportOptions extends ExportOptions {
+  /** A folder, made where it is missing. */
+  readonly folder: string;
+}
+
+export interface Qcow2Export extends RawExport {
+  /** Of the new file. */
+  readonly path: string;
+}
+
+async function planQcow2(
+  { client, wanted, folder }: Qcow2ExportOptions,
+  host: string,
+  snapshot: TakenSnapshot,
+): Promise<Plan<Qcow2Point>> {
+  const points = await qcow2Points(folder);
+  const own = points.filter((one) => one.host === host && one.device === snapshot.device);
+  const plan = await planExport(client, wanted, own, host, snapshot);
+  if (plan.kind === "full") return plan;
+  const reason = await breakOfChain(folder, plan.base, points);
+  if (reason === undefined) return plan;
+  if (wanted.kind === "since") throw new BackupError("BACKUP_CHAIN_BROKEN", reason);
+  return { kind: "full", reason };
+}
+
+async function copyParts(
+  parts: readonly Part[],
+  image: ImageReader,
+  file: OpenQcow2,
+  { signal, onProgress }: Qcow2ExportOptions,
+  isBlank: boolean,
+): Promise<number> {
+  const meter = new Meter(bytesOf(parts), onProgress);
+  await inFlight(parts, PARTS_IN_FLIGHT, async ({ offsetBytes, lengthBytes, isDiscarded }) => {
+    if (signal?.aborted === true) throw abortedError();
+    const data = isDiscarded ? undefined : Buffer.alloc(lengthBytes);
+    if (data !== undefined) await image.read(data, offsetBytes);
+    if (data !== undefined && !isZero(data)) await file.write(data, offsetBytes);
+    else if (!isBlank) await file.writeZeros(offsetBytes, lengthBytes);
+    if (data !== undefined) meter.add(lengthBytes);
+  });
+  return meter.doneBytes;
+}
+
+/** Makes the file, which has no point's name yet. */
+async function writeFile(
+  path: string,
+  plan: Plan<Qcow2Point>,
+  image: ImageReader,
+  options: Qcow2ExportOptions,
+  { capacityBytes }: TakenSnapshot,
+): Promise<number> {
+  const parts = partsOf(plan, capacityBytes, 0);
+  const reason = plan.kind === "full" ? plan.reason : null;
+  options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
+  const backing = plan.kind === "full" ? [] : ["-b", plan.base.name, "-F", "qcow2"];
+  await qemuImg(path, "create", "-q", "-f", "qcow2", ...backing, path, String(capacityBytes));
+  const file = await OpenQcow2.open(path);
+  let isFinished = false;
+  try {
+    const readBytes = await copyParts(parts, image, file, options, plan.kind === "full");
+    await file.finish();
+    isFinished = true;
+    await qemuImg(path, "check", "-q", "-f", "qcow2", path);
+    return readBytes;
+  } finally {
+    if (!isFinished) await file.abandon();
+  }
+}
+
+async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promise<Qcow2Export> {
+  const { folder, host = hostname(), open = openImage } = options;
+  const { device, capacityBytes, generationId, changesNumber, takenAt } = snapshot;
+  const now: AsOf = {
+    ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },
+    ...{ changes_number: changesNumber, taken_at: takenAt },
+  };
+  const plan = await planQcow2(options, host, snapshot);
+  const name = pointName(takenAt, randomUUID());
+  const path = join(folder, name);
+  const image = await open(snapshot.image);
+  try {
+    const written = path + INCOMPLETE_SUFFIX;
+    const read_bytes = await writeFile(written, plan, image, options, snapshot);
+    await image.sync();
+    await snapshot.check();
+    const backing = plan.kind === "full" ? null : plan.base.name;
+    await publishPoint(folder, { ...now, name, backing });
+    const { host: _, ...told } = now;
+    return { kind: plan.kind, ...told, read_bytes, path };
+  } catch (error) {
+    await removeLeft(folder).catch(() => undefined);
+    throw error;
+  } finally {
+    await image.close();
+  }
+}
+
+/**
+ * Exports the device as a new file. Cut short at any moment, the files that were there are as they were.
+ * @throws BackupError BACKUP_BUSY, BACKUP_CHAIN_BROKEN, TARGET_EXISTS, TARGET_FULL, TARGET_FAILED, ...
+ */
+export async function exportQcow2(given: Qcow2ExportOptions): Promise<Qcow2Export> {
+  const folder = await targetAt(given.folder);
+  const kind = await targetKind(folder);
+  if (kind !== "folder" && kind !== "missing") {
+    const hint = "Name a folder: each point in time is a file in it";
+    throw new BackupError("TARGET_EXISTS", `${folder} is no folder`, { hint });
+  }
+  await realFiles.makeFolder(folder);
+  if (await isComplete(join(folder, "blksnap-backup.json"))) {
+    const hint = "Name another folder, or leave --qcow2 out";
+    throw new BackupError("TARGET_EXISTS", `${folder} holds backups of another kind`, { hint });
+  }
+  const ofDevice = hashOf(Buffer.from(given.device)).slice(0, 16);
+  const own = { path: join(folder, `.${CHAIN}-${ofDevice}.snapshot`), files: realFiles };
+  const options = { ...given, folder, ownSnapshot: own };
+  return await withTargetLock(join(folder, CHAIN), `an export to ${folder}`, async () => {
+    await removeLeft(folder);
+    return await withSnapshot(options, (snapshot) => copy(snapshot, options));
+  });
+}
