@@ -51,6 +51,11 @@ export const backupVerbs: readonly Verb[] = [
         value: "NUMBER",
       },
       raw: { describe: "make the target the same as the device, byte for byte" },
+      qcow2: {
+        describe:
+          "make the target a folder of qcow2 files: a full one, and overlays of what changed since, of " +
+          "which QEMU opens each",
+      },
       record: {
         describe:
           "with --raw: file that remembers as of which snapshot the copy is; default: beside a file, " +
@@ -77,6 +82,7 @@ export const backupVerbs: readonly Verb[] = [
         "blksnapctl export -d /dev/vg/data --to - | blksnapctl restore --from - --to copy.img",
         "through a pipe, as of ssh",
       ],
+      ["blksnapctl export -d /dev/vg/data --to vm --qcow2 --auto", "images that QEMU opens"],
     ],
     dataTo: "to",
     load: async () => (await import("./verbs/export.js")).exportDevice,

@@ -162,6 +162,18 @@ test("an interrupted export destroys its snapshot", async () => {
   assert.is(driver.snapshots.size, 0);
 });
 
+test("qcow2 files, a full one and an overlay, each as the device was", async () => {
+  const words = ["export", "-d", DEVICE, "--to", inFolder("chain"), "--qcow2", "--auto"];
+  for (const kind of ["full", "incremental"]) {
+    const done = documents(await harness.ok(...words, "--json")).at(-1);
+    assert.is(done?.["kind"], kind);
+    const path = String(done?.["path"]);
+    const compare = ["compare", "-f", "qcow2", "-F", "raw", path, inFolder("image")];
+    assert.match(execFileSync("qemu-img", compare, { encoding: "utf8" }), "identical");
+  }
+  assert.match(await harness.ok(...words), /, into .*\.qcow2\n$/);
+});
+
 test("an interrupted stream ends, also where its reader stands still", async () => {
   const fifo = inFolder("fifo");
   execFileSync("mkfifo", [fifo]);
@@ -188,6 +200,8 @@ test("options that do not go together are refused", async () => {
   const words = ["export", "-d", DEVICE, "--to", inFolder("b")];
   assert.is((await harness.run(...words, "--auto", "--since", "1")).status, 2);
   assert.is((await harness.run(...words, "--record", "r")).status, 2);
+  assert.is((await harness.run(...words, "--qcow2", "--raw")).status, 2);
+  assert.is((await harness.run(...words, "--qcow2", "--record", "r")).status, 2);
   assert.is((await harness.run("prune", "--from", inFolder("b"))).status, 2);
   const missing = await harness.run("list", "--from", inFolder("b"));
   assert.match(missing.err, "[BACKUP_NOT_FOUND]");

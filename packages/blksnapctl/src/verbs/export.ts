@@ -3,6 +3,7 @@ import type {
   ExportOptions,
   ExportPlan,
   Manifest,
+  Qcow2Export,
   RawExport,
   StreamExport,
   Wanted,
@@ -35,20 +36,22 @@ function planTeller({ json, print, printJson }: Context): (plan: ExportPlan) => 
 
 function tellDone(
   { json, print, printJson }: Context,
-  done: Manifest | RawExport | StreamExport,
+  done: Manifest | RawExport | StreamExport | Qcow2Export,
 ): void {
   const { kind, device, changes_number, read_bytes, generation_id, taken_at, capacity_bytes } =
     done;
   const point = "id" in done ? { id: done.id, stored_bytes: done.stored_bytes } : undefined;
+  const file = "path" in done ? { path: done.path } : undefined;
   const stream = "sent_bytes" in done ? { sent_bytes: done.sent_bytes } : undefined;
   if (json) {
     const state = { kind, device, capacity_bytes, generation_id, changes_number, taken_at };
-    printJson({ event: "done", ...point, ...state, read_bytes, ...stream });
+    printJson({ event: "done", ...point, ...state, read_bytes, ...stream, ...file });
     return;
   }
   const stored = point && `, ${formatBytes(point.stored_bytes, false)} stored as ${point.id}`;
   const sent = stream && `, ${formatBytes(stream.sent_bytes, false)} sent`;
-  const read = `${formatBytes(read_bytes, false)} read${stored ?? ""}${sent ?? ""}`;
+  const into = file && `, into ${file.path}`;
+  const read = `${formatBytes(read_bytes, false)} read${stored ?? ""}${sent ?? ""}${into ?? ""}`;
   print(`${kind}: ${device} as of snapshot ${changes_number}, ${read}\n`);
 }
 
@@ -68,19 +71,25 @@ function optionsOf(context: Context, given: Given): ExportOptions {
   };
 }
 
+/** Options that are not of one target. */
+function checkForm(given: Given): void {
+  const [form, other] = ["qcow2", "raw"].filter((one) => given.has(one));
+  if (form !== undefined && given.need("to") === STANDARD_STREAM) {
+    throw usageError(`${form}: a stream has a form of its own`, "USAGE", `Leave --${form} out`);
+  }
+  if (other !== undefined) {
+    throw usageError("qcow2: a raw copy is another thing", "USAGE", "Give --qcow2 or --raw");
+  }
+  if (given.has("record") && form !== "raw" && given.need("to") !== STANDARD_STREAM) {
+    throw usageError("record: a folder of backups needs none", "USAGE", "Give --raw with it");
+  }
+}
+
 async function sendStream(
   context: Context,
-  given: Given,
   options: ExportOptions & { readonly record?: string | undefined },
 ): Promise<void> {
   const { outFd, isOutTerminal, leaveOutput } = context.streams;
-  if (given.has("raw")) {
-    throw usageError(
-      "raw: a stream is no raw copy",
-      "USAGE",
-      "Leave --raw out: restore --from - makes one of it",
-    );
-  }
   if (isOutTerminal) {
     const hint = "Send it to a file or program: blksnapctl export ... --to - | ...";
     throw usageError("to: standard output is a terminal", "USAGE", hint);
@@ -97,19 +106,16 @@ async function sendStream(
 
 export async function exportDevice(context: Context, given: Given): Promise<void> {
   const { client } = context;
+  checkForm(given);
   const options = optionsOf(context, given);
   const record = given.one("record");
   const recordPath = record === undefined ? undefined : parsePath(record, "record");
   if (given.need("to") === STANDARD_STREAM) {
-    return await sendStream(context, given, { ...options, record: recordPath });
+    return await sendStream(context, { ...options, record: recordPath });
   }
   const target = parsePath(given.need("to"), "to");
-  if (recordPath !== undefined && !given.has("raw")) {
-    throw usageError("record: a folder of backups needs none", "USAGE", "Give --raw with it");
-  }
-  const { BackupStore, checkApart, exportRaw, exportToStore, targetKind } = await import(
-    "@blksnap/backup"
-  );
+  const { BackupStore, checkApart, exportQcow2, exportRaw, exportToStore, targetKind } =
+    await import("@blksnap/backup");
   const kind = await targetKind(target);
   if (!given.has("raw") && (kind === "file" || kind === "block")) {
     const hint = "Name a folder, or give --raw to make it the same as the device";
@@ -120,6 +126,10 @@ export async function exportDevice(context: Context, given: Given): Promise<void
   if (given.has("raw")) {
     const raw = { ...options, signal, target, record: recordPath };
     tellDone(context, await exportRaw(raw));
+    return;
+  }
+  if (given.has("qcow2")) {
+    tellDone(context, await exportQcow2({ ...options, signal, folder: target }));
     return;
   }
   const store = await BackupStore.openOrCreate(target);
