@@ -92,9 +92,20 @@ test("a device that is not configured is used as it is, at once", () => {
   assert.equal(bootFront("/dev/disk/by-uuid/1", ""), { leads: undefined, said: "", asked: "" });
 });
 
-test("without a configuration that can be read each device is used as it is", () => {
-  assert.equal(bootFront("/dev/vg/a", ""), { leads: "/dev/vg/a", said: "", asked: "" });
-  write("run/blksnap-boot/config", "");
+test("where nobody could read the configuration, the daemon's start tells", () => {
+  const { leads, said } = bootFront("/dev/vg/a", "exit 1");
+  assert.is(leads, "/dev/vg/a");
+  assert.match(said, "blksnapd has not attached it");
+  for (const [name, number, front] of [
+    ["/dev/vg/a", "253:0", "/dev/ublkb7"],
+    ["/dev/disk/by-partuuid/p", "8:0", "/dev/ublkb7p1"],
+    ["/dev/disk/by-partuuid/p", "8:1", "/dev/ublkb7"],
+  ] as const) {
+    assert.is(bootFront(name, attached(number)).leads, front);
+    rmSync(at("run/blksnap-udev"), { recursive: true });
+  }
+  write("run/blksnap-boot/config", "[daemon]\n");
+  rmSync(at("asked"));
   assert.equal(bootFront("/dev/vg/a", ""), { leads: "/dev/vg/a", said: "", asked: "" });
 });
 

@@ -82,7 +82,7 @@ test("units start the programs where they are, after the mounts that these need"
     unit("blksnap-attach@.service"),
     `\nExecStart=${control} --wait attach --device %f\n`,
   );
-  assert.match(unit("blksnap-devices.service"), `'exec ${daemon} --print-config >`);
+  assert.match(unit("blksnap-devices.service"), `${daemon} --print-config > draft`);
   const helper = "/usr/local/lib/blksnap";
   assert.match(unit("blksnap-front@.service"), `\nExecStart=-${helper}/boot-front %f\n`);
   for (const name of readdirSync(join(root, "etc/systemd/system"))) {
