@@ -150,9 +150,9 @@ export class SimDisk extends BlockDevice {
     this.content = new CachedBytes(options.sizeBytes, false, parts.random);
   }
 
-  /** What the disk has, cache and all. */
+  /** A copy of what the disk has, cache and all. */
   get bytes(): Uint8Array {
-    return this.content.bytes;
+    return this.content.copy();
   }
 
   override get counters(): { read: number; write: number; discard: number } {

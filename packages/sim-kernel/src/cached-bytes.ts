@@ -1,3 +1,4 @@
+import { FlatBytes, type HeldBytes, SparseBytes } from "./held-bytes.js";
 import type { Random } from "./random.js";
 
 const PAGE_BYTES = 4096;
@@ -6,9 +7,6 @@ const SECTOR_BYTES = 512;
 const NOTHING = new Uint8Array(0);
 /** Each write may bring some earlier one to the medium: a cache is written back some time. */
 const WRITEBACK_ONE_IN = 24;
-/** Larger files get room for a journal at once: to copy them again and again took a tenth of a simulation. */
-const SMALL_BYTES = 2 ** 17;
-const ROOM_BYTES = 2 ** 22;
 
 /**
  * Bytes behind a volatile cache. Reads find what was written last; a power cut leaves what was flushed, and
@@ -17,7 +15,9 @@ const ROOM_BYTES = 2 ** 22;
  * For each page that was written since it last reached the medium its old contents are kept.
  */
 export class CachedBytes {
-  #bytes: Uint8Array;
+  /** Undefined: in pieces. Only what lies in memory can be shared. */
+  readonly #flat: FlatBytes | undefined;
+  readonly #held: HeldBytes;
   #sizeBytes: number;
   #durableSizeBytes: number;
   readonly #old = new Map<number, Uint8Array>();
@@ -26,7 +26,9 @@ export class CachedBytes {
   readonly #random: Random;
 
   constructor(sizeBytes: number, isVolatile: boolean, random: Random) {
-    this.#bytes = new Uint8Array(sizeBytes);
+    this.#flat = isVolatile ? new FlatBytes() : undefined;
+    this.#held = this.#flat ?? new SparseBytes();
+    this.#held.grow(sizeBytes);
     this.#sizeBytes = sizeBytes;
     this.#durableSizeBytes = sizeBytes;
     this.#isVolatile = isVolatile;
@@ -42,40 +44,34 @@ export class CachedBytes {
     return this.#old.size;
   }
 
-  /** What reads find. */
-  get bytes(): Uint8Array {
-    return this.#bytes.subarray(0, this.#sizeBytes);
+  /** A copy of what reads find. */
+  copy(): Uint8Array {
+    return this.#slice(0, this.#sizeBytes);
   }
 
   /** @returns bytes that were there */
   read(offsetBytes: number, into: Uint8Array): number {
     const length = Math.max(0, Math.min(into.length, this.#sizeBytes - offsetBytes));
-    into.set(this.#bytes.subarray(offsetBytes, offsetBytes + length));
+    if (length > 0) this.#held.read(offsetBytes, into.subarray(0, length));
     return length;
   }
 
   write(offsetBytes: number, from: Uint8Array): void {
     this.#touch(offsetBytes, from.length);
-    this.#bytes.set(from, offsetBytes);
+    this.#held.write(offsetBytes, from);
   }
 
   zero(offsetBytes: number, lengthBytes: number): void {
     const length = Math.min(lengthBytes, this.#sizeBytes - offsetBytes);
     if (length <= 0) return;
     this.#touch(offsetBytes, length);
-    this.#bytes.fill(0, offsetBytes, offsetBytes + length);
+    this.#held.zero(offsetBytes, offsetBytes + length);
   }
 
   /** As ftruncate(2). */
   resize(sizeBytes: number): void {
-    if (sizeBytes < this.#sizeBytes) {
-      this.zero(sizeBytes, this.#sizeBytes - sizeBytes);
-    } else if (sizeBytes > this.#bytes.length) {
-      const least = sizeBytes > SMALL_BYTES && !this.#isVolatile ? ROOM_BYTES : 0;
-      const grown = new Uint8Array(Math.max(sizeBytes, 2 * this.#bytes.length, least));
-      grown.set(this.#bytes);
-      this.#bytes = grown;
-    }
+    if (sizeBytes < this.#sizeBytes) this.zero(sizeBytes, this.#sizeBytes - sizeBytes);
+    else this.#held.grow(sizeBytes);
     this.#sizeBytes = sizeBytes;
   }
 
@@ -113,14 +109,15 @@ export class CachedBytes {
    * @returns undefined where the length is not that of the file
    */
   share(lengthBytes: number): ArrayBuffer | undefined {
-    if (!this.#isVolatile || lengthBytes !== this.#sizeBytes) return undefined;
-    if (this.#bytes.length !== lengthBytes) this.#bytes = this.#bytes.slice(0, lengthBytes);
-    return this.#bytes.buffer as ArrayBuffer;
+    const flat = this.#flat;
+    if (flat === undefined || lengthBytes !== this.#sizeBytes) return undefined;
+    if (flat.bytes.length !== lengthBytes) flat.bytes = flat.bytes.slice(0, lengthBytes);
+    return flat.bytes.buffer as ArrayBuffer;
   }
 
   /** The process that shared the bytes has died: what it does to them from now on is not seen. */
   unshare(): void {
-    this.#bytes = this.#bytes.slice();
+    if (this.#flat !== undefined) this.#flat.bytes = this.#flat.bytes.slice();
   }
 
   #touch(offsetBytes: number, lengthBytes: number): void {
@@ -137,8 +134,14 @@ export class CachedBytes {
       if (this.#old.has(page)) continue;
       const start = page * PAGE_BYTES;
       const isNew = start >= sizeBefore;
-      this.#old.set(page, isNew ? NOTHING : this.#bytes.slice(start, start + PAGE_BYTES));
+      this.#old.set(page, isNew ? NOTHING : this.#slice(start, start + PAGE_BYTES));
     }
+  }
+
+  #slice(startBytes: number, endBytes: number): Uint8Array {
+    const copy = new Uint8Array(endBytes - startBytes);
+    this.#held.read(startBytes, copy);
+    return copy;
   }
 
   #cutPage(page: number, old: Uint8Array, all: number): void {
@@ -146,11 +149,10 @@ export class CachedBytes {
     // 0: it stays; 1: in part; 2 and 3: it is lost.
     const way = all === 0 || all === 2 ? all : this.#random.below(4);
     if (way === 0) return;
-    const end = Math.min(start + PAGE_BYTES, this.#bytes.length);
-    for (let at = start; at < end; at += SECTOR_BYTES) {
+    for (let at = start; at < start + PAGE_BYTES; at += SECTOR_BYTES) {
       if (way === 1 && !this.#random.oneIn(2)) continue;
-      if (old.length === 0) this.#bytes.fill(0, at, Math.min(at + SECTOR_BYTES, end));
-      else this.#bytes.set(old.subarray(at - start, at - start + SECTOR_BYTES), at);
+      if (old.length === 0) this.#held.zero(at, at + SECTOR_BYTES);
+      else this.#held.write(at, old.subarray(at - start, at - start + SECTOR_BYTES));
     }
   }
 }

@@ -266,7 +266,7 @@ export class Files {
   readFile(path: string): Uint8Array {
     const node = this.#machine.tree.node(path, "open");
     if (node instanceof TextFile) return ENCODER.encode(node.text());
-    if (node instanceof RegularFile) return node.content.bytes.slice();
+    if (node instanceof RegularFile) return node.content.copy();
     throw new SystemError(node instanceof Directory ? Errno.EISDIR : Errno.EINVAL, "read", path);
   }
 
