@@ -138,6 +138,7 @@ test("main thread: the map of an area that is to go on is looked through", async
   meter.count(DiffAreaMap.prototype, "damageOf", () => 1);
   try {
     const found = await lookThrough(area, GEOMETRY);
+    assert.ok(found !== undefined);
     assert.is(found.used.length, used);
     assert.equal(found.figures, {
       slotsUsed: used,

@@ -62,6 +62,8 @@ export interface Resumed {
   readonly snapshot: Snapshot;
   /** By their trackers' numbers. */
   readonly members: ReadonlyMap<number, ResumedMember>;
+  /** Trackers whose areas were given up: their images are lost, and those of others are not. */
+  readonly givenUp: ReadonlySet<number>;
   /** Slots that the maps name. */
   readonly slots: readonly number[];
 }
@@ -108,21 +110,32 @@ async function findAreas(
       if (id === undefined || member.map === null) continue;
       found.push({ member, area: { id, map: context.state.openMap(member.map) } });
     }
-    const looks: FoundArea[] = [];
+    const looks: (FoundArea | undefined)[] = [];
     for (const { member, area } of found) {
       looks.push(await lookThrough(area, geometries.get(member.tracker)));
     }
     const snapshot = new Snapshot(context, record, true);
     const members = new Map<number, ResumedMember>();
+    const givenUp = new Set<number>();
     for (const [index, { member, area }] of found.entries()) {
-      const { figures, faultErrno } = looks[index] as FoundArea;
+      const look = looks[index];
+      if (look === undefined) {
+        givenUp.add(member.tracker);
+        continue;
+      }
+      const { figures, faultErrno } = look;
       const image = await imageOf(context, member);
       const imageDepth = image?.queueDepth ?? 0;
       const asleep = snapshot.sleepingArea(area, record.members.length);
       const sleeping = { ...asleep, imageDepth, figures };
       members.set(member.tracker, { area, sleeping, image: image?.id, faultErrno });
     }
-    return { record, snapshot, members, slots: looks.flatMap(({ used }) => used) };
+    for (const { member, area } of found) {
+      // Its file is unclaimed once the record is written without it.
+      if (givenUp.has(member.tracker)) context.state.closeMap(area.map);
+    }
+    const slots = looks.flatMap((look) => look?.used ?? []);
+    return { record, snapshot, members, givenUp, slots };
   } catch (error) {
     context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
     for (const { area } of found) closeSync(area.map.fd);
@@ -203,12 +216,13 @@ async function openStores(
 /** Undefined where the image of the device is lost; then nothing of it is left. */
 async function join(
   context: DriverContext,
-  { record, snapshot, members }: Resumed,
+  { record, snapshot, members, givenUp }: Resumed,
   { tracker: id, image, journal }: MemberRecord,
   tracker: Tracker | undefined,
 ): Promise<Member | undefined> {
   const its = members.get(id);
-  if (tracker !== undefined && (its === undefined || tracker.hasOldArea)) {
+  const isWhole = !givenUp.has(id) && (its === undefined || tracker?.hasOldArea === true);
+  if (tracker !== undefined && isWhole) {
     const member = snapshot.addMember(tracker, its?.area, its?.image);
     // The daemon ended before it was told.
     const isUntold = its !== undefined && its.faultErrno !== 0 && !hasLost(member);

@@ -20,18 +20,20 @@ export interface FoundArea {
 
 /**
  * A map of an older daemon, which names no area, is given the area's id.
+ * @returns undefined for an area that was given up, and its snapshot's record did not come to say so
  * @throws EngineError when it is no map; Error when it is another area's, or damaged
  */
 export async function lookThrough(
   { id, map }: MemberArea,
   geometry: TrackerGeometry | undefined,
-): Promise<FoundArea> {
+): Promise<FoundArea | undefined> {
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
   try {
     const area = DiffAreaMap.open(memory.buffer);
     if (geometry !== undefined && !area.geometry.equals(geometry)) {
       throw new Error(`the map ${map.name} is of another device`);
     }
+    if (area.state === AreaState.DROPPED) return undefined;
     if (area.state !== AreaState.ACTIVE) throw damaged(map, `it is in state ${area.state}`);
     const bytes = uuidBytes(id);
     if (area.id === undefined) area.adopt(bytes);

@@ -188,6 +188,30 @@ test("a map of another area is not gone on with", async () => {
   assert.not("snapshot" in found);
 });
 
+test("an area that was given up costs its own image only", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, "");
+  const members = [await member(1), await member(2)];
+  const file = state.openMap(members[1]?.map as string);
+  const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
+  // The daemon was killed before the record said so.
+  DiffAreaMap.open(memory.buffer).setState(AreaState.DROPPED);
+  memory.unmap();
+  state.closeMap(file);
+  const { context, found, record, said } = await left(store, members);
+  assert.ok("snapshot" in found, "it can be resumed");
+  assert.equal([...found.members.keys()], [1]);
+  const { fronts, live } = comingFronts();
+  const going = goOn(context, found, resuming(fronts, record));
+  live(1);
+  live(2);
+  await until(() => said.includes("wakeArea 1"));
+  assert.equal([...found.snapshot.members.keys()].length, 1);
+  // This one ends with its images, which the test has none of.
+  assert.is(await going, undefined);
+  assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
+});
+
 test("an area wakes with its stores and its own front, whatever other fronts wait for", async () => {
   const store = join(folder, "store");
   writeFileSync(store, "");
