@@ -1,5 +1,5 @@
 import { BlockDevice } from "./block-device.js";
-import type { Io, IoOwner } from "./medium.js";
+import { Io, type IoOwner } from "./medium.js";
 import type { FileSystem } from "./nodes.js";
 import type { OpenFile } from "./process.js";
 import type { UblkDevice } from "./ublk-device.js";
@@ -48,6 +48,16 @@ export class UblkBlock extends BlockDevice {
     if (status < 0) return status;
     const key = io.kind === "read" || io.kind === "discard" ? io.kind : "write";
     this.counters[key] += io.lengthBytes / SECTOR_BYTES;
-    return this.device.submit(io);
+    return this.device.submit(this.#isWritten(io) ? zeroesOf(io) : io);
   }
+
+  #isWritten({ kind }: Io): boolean {
+    const isZeroing = kind === "zero" || kind === "punch";
+    return isZeroing && this.limits.writeZeroesMaxBytes === 0;
+  }
+}
+
+/** What the kernel writes in place of zeroing that a device does not offer. */
+function zeroesOf({ offsetBytes, lengthBytes, isDurable, done }: Io): Io {
+  return new Io("write", offsetBytes, lengthBytes, new Uint8Array(lengthBytes), isDurable, done);
 }

@@ -57,6 +57,22 @@ test("users read and write through the server, in requests as large as it takes"
   });
 });
 
+test("zeroing is written where the device does not offer it", async () => {
+  await withMachine(async (machine) => {
+    const disk = addDisk(machine);
+    const server = new Server(machine);
+    await machine.run(machine.start(() => server.start({ writeZeroesMaxBytes: 0 })));
+    const user = machine.user("/dev/ublkb0");
+    await machine.run(user.write(0, pattern(3 * MAX_IO_BYTES, 1)));
+    const { write } = disk.medium.counts;
+    await machine.run(user.zero(0, 2 * MAX_IO_BYTES));
+    assert.equal(disk.bytes.slice(0, 2 * MAX_IO_BYTES), new Uint8Array(2 * MAX_IO_BYTES));
+    assert.is(disk.bytes[2 * MAX_IO_BYTES], pattern(3 * MAX_IO_BYTES, 1)[2 * MAX_IO_BYTES]);
+    assert.is(disk.medium.counts.write, write + 2);
+    assert.is(disk.medium.counts.zero + disk.medium.counts.punch, 0);
+  });
+});
+
 test("a durable write is followed by a flush where the device has no FUA", async () => {
   await withMachine(async (machine) => {
     const disk = addDisk(machine);

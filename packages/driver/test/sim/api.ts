@@ -141,7 +141,8 @@ export class Api {
     if (device.persistent === "yes") device.persistent = "unknown";
     device.front = undefined;
     device.mapLeft();
-    device.volume.check(0, device.disk.bytes.slice(), `the original after detach`);
+    device.volume.check(0, device.disk.bytes, `the original after detach`);
+    device.volume.forgetDiscards();
     device.isInHand = false;
   }
 

@@ -62,7 +62,7 @@ export class Device {
   /** The power has gone: the disk has what it may have, and a persistent map has all of it. */
   powerGone(): void {
     this.volume.cut();
-    this.volume.check(0, this.disk.bytes.slice(), "the original after a power cut");
+    this.volume.check(0, this.disk.bytes, "the original after a power cut");
     for (const { firstSector, sectors, value, askedAt } of this.writes) {
       // Nobody has answered it. What was zeroed looks like what was never written.
       for (let at = firstSector; value !== ZERO && at < firstSector + sectors; at++) {
@@ -75,6 +75,7 @@ export class Device {
   /** Its front is gone. */
   ended(): void {
     const { persistent } = this;
+    this.volume.forgetDiscards();
     this.isRenewed = false;
     this.mayBeNew = true;
     if (persistent === "no") {

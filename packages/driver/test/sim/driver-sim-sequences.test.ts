@@ -12,7 +12,7 @@ for (const deathOneIn of [60, 240]) {
   test(`in sequence, a death in ${deathOneIn}: nothing is lost`, async () => {
     const totals = await runSeeds(4, STEPS, { deathOneIn, hasSequences: true });
     if (totals === undefined) return;
-    assert.ok(totals.operations > 2000, `${totals.operations} operations`);
+    assert.ok(totals.operations > 9000, `${totals.operations} operations`);
     assert.ok(totals.seen("take") > 4, `${totals.seen("take")} takes`);
   });
 }

@@ -12,8 +12,9 @@ test("long lives: nothing that was acknowledged is lost", async () => {
   if (totals === undefined) return;
   // What did not happen was not tested.
   const { operations, cuts, stops } = totals;
-  assert.ok(operations > 20_000, `${operations} operations`);
+  assert.ok(operations > 45_000, `${operations} operations`);
   assert.ok(totals.seen("take") > 60, `${totals.seen("take")} takes`);
+  assert.ok(totals.seen("discard") > 3000, `${totals.seen("discard")} discards`);
   assert.ok(cuts > 6, `${cuts} power cuts`);
   assert.ok(stops > 6, `${stops} orderly stops`);
 });

@@ -11,6 +11,10 @@ const { PersistentDirectory } = await import("../../dist/records/persistent-dire
 const { TrackerPersistence } = await import("../../dist/records/tracker-persistence.js");
 const { Tracker } = await import("../../dist/tracker/tracker.js");
 const { CopyPath } = await import("../../../engine/dist/copy-path.js");
+const { KeptDiscards } = await import("../../../engine/dist/kept-discards.js");
+const { DiscardKeeper } = await import("../../../engine/dist/discard-keeper.js");
+const { ImageRelease } = await import("../../../engine/dist/image-release.js");
+const { RequestOp } = await import("@blksnap/engine");
 
 const CHUNK_SHIFT = 15;
 const CHUNK_BLOCKS = 8;
@@ -72,6 +76,53 @@ const isOf =
     name.startsWith(prefix);
 const always = (): boolean => true;
 
+/** What these faults see of the engine. */
+interface EngineInside {
+  readonly core: {
+    readonly front: { readonly op: Uint8Array };
+    readonly image: {
+      readonly beginInChunkBytes: Int32Array;
+      readonly endInChunkBytes: Int32Array;
+      readonly endChunk: Int32Array;
+    };
+    readonly geometry: { bytesInChunk(chunk: number): number };
+  };
+}
+
+/** Faults in what becomes of users' discards and zeroing. */
+const DISCARD_FAULTS: readonly PlantedFault[] = [
+  {
+    what: "a discard that was kept back is carried out over a later write",
+    plant: omitted(KeptDiscards.prototype, "forget", always as never),
+  },
+  {
+    what: "zeroing is kept back as discards are",
+    plant: () =>
+      replace(DiscardKeeper.prototype, "keeps", (original) => {
+        return function (this: unknown, ...[tag]: never[]): unknown {
+          const { op } = (this as EngineInside).core.front;
+          const asked = op[tag];
+          if (asked === RequestOp.WRITE_ZEROES) op[tag] = RequestOp.DISCARD;
+          const is = original.apply(this, [tag]);
+          op[tag] = asked;
+          return is;
+        };
+      }),
+  },
+  {
+    what: "a discard of an image frees chunks that it covers in part",
+    plant: () =>
+      replace(ImageRelease.prototype, "run", (original) => {
+        return function (this: unknown, ...[tag]: never[]): unknown {
+          const { image, geometry } = (this as EngineInside).core;
+          image.beginInChunkBytes[tag] = 0;
+          image.endInChunkBytes[tag] = geometry.bytesInChunk(image.endChunk[tag]);
+          return original.apply(this, [tag]);
+        };
+      }),
+  },
+];
+
 /** Blocks that a copy goes ahead over if it looks at nothing. */
 const AHEAD_BLOCKS = 4;
 
@@ -90,6 +141,7 @@ export const AHEAD_FAULT: PlantedFault = {
 };
 
 export const PLANTED_FAULTS: readonly PlantedFault[] = [
+  ...DISCARD_FAULTS,
   {
     what: "a front is not on record",
     plant: omitted(StateDirectory.prototype, "writeRecord", isOf("tracker-") as never),

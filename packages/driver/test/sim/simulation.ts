@@ -33,6 +33,8 @@ const ARMED_STEPS_MAX = 120;
 const WITHIN_ONE_IN = 8;
 /** Of those that end fronts, of which there are few. */
 const WITHIN_END_ONE_IN = 3;
+/** Requests that users make in one step. */
+const USERS_AT_ONCE = 2;
 /** Points that a seed tries first. */
 const OWN_POINTS = 6;
 
@@ -180,7 +182,7 @@ export class Simulation {
     await this.#stopNow();
     this.#arm();
     if (this.random.below(8) === 0 && this.pending.size < 3) this.spawn(this.api.start());
-    else this.io.start();
+    else for (let users = 0; users < USERS_AT_ONCE; users++) this.io.start();
     await this.advance(this.random.below(4) === 0 ? 0.5 : 0.1);
     this.#assertAll();
   }
@@ -312,6 +314,7 @@ export class Simulation {
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     await this.machine.settle();
+    for (const { volume } of this.devices) volume.forgetDiscards();
     const isSameBoot = this.machine.bootId === this.#bootId;
     if (this.#isPowerGone) this.#powerGone();
     if (this.#isStopped) this.#stopped();
@@ -330,7 +333,7 @@ export class Simulation {
     this.#isStopped = false;
     this.stops++;
     for (const device of this.devices) {
-      device.volume.check(0, device.disk.bytes.slice(), "the original after an orderly stop");
+      device.volume.check(0, device.disk.bytes, "the original after an orderly stop");
       device.ended();
     }
     keepPersistent(this, "stop");

@@ -1,12 +1,14 @@
 /** Users of fronts and images: what they read must be what they wrote. */
 import type { SimUser } from "@blksnap/sim-kernel";
-import type { Device, Image } from "./device.js";
+import type { Device, Image, WindowWrite } from "./device.js";
 import { DISK_SECTORS, IO_SECTORS_MAX } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 import { fill, type PendingWrite, SECTOR_BYTES, type Volume, ZERO } from "./volume.js";
 
 const IN_FLIGHT_MAX = 12;
+const CHUNK_SECTORS = 64;
+const DISCARD_CHUNKS_MAX = 4;
 
 /** A request that has not been answered. */
 interface Request {
@@ -134,11 +136,12 @@ export class UserIo {
 
   async #onFront(device: Device): Promise<void> {
     const { random } = this.#sim;
+    const kind = random.below(20);
+    if (kind < 6) return this.#read(device, ...this.#range(), "a front");
+    if (kind < 8) return this.#flush(device);
+    if (kind < 10) return this.#discardFront(device);
+    const isZero = kind < 12;
     let [first, count] = this.#range();
-    const kind = random.below(10);
-    if (kind < 3) return this.#read(device, first, count, "a front");
-    if (kind === 3) return this.#flush(device);
-    const isZero = kind === 4;
     if (!isZero && this.#sim.hasSequences) {
       [first, count] = device.sequence.next(random, [first, count]);
     }
@@ -147,17 +150,7 @@ export class UserIo {
     const askedAt = this.#sim.tick();
     const entry = { device, ...write, askedAt, answeredAt: Number.POSITIVE_INFINITY };
     device.writes.add(entry);
-    const windows = this.#sim.snapshots.filter(
-      ({ isTaking, devices }) => isTaking && devices.includes(device),
-    );
-    for (const snapshot of windows) {
-      snapshot.window.push(entry);
-      const image = snapshot.images.get(device);
-      for (let at = first; at < first + count; at++) {
-        image?.volume.allow(at, write.value);
-        image?.volume.mayBeLost(at, write.value);
-      }
-    }
+    this.#mayBeOnImages(entry);
     const done = await this.#write(device, write, isZero);
     if (!done) throw new Violation(`a write to the front of ${device.path} failed`);
     entry.answeredAt = this.#sim.tick();
@@ -165,12 +158,49 @@ export class UserIo {
     device.writtenAt.fill(askedAt, first, first + count);
   }
 
+  /** Takes that are under way may have it or not. */
+  #mayBeOnImages(entry: WindowWrite): void {
+    const { device, firstSector, sectors, value } = entry;
+    for (const snapshot of this.#sim.snapshots) {
+      if (!snapshot.isTaking || !snapshot.devices.includes(device)) continue;
+      snapshot.window.push(entry);
+      const image = snapshot.images.get(device);
+      for (let at = firstSector; at < firstSector + sectors; at++) {
+        image?.volume.allow(at, value);
+        image?.volume.mayBeLost(at, value);
+      }
+    }
+  }
+
+  /** What a snapshot needs stays for now; without one it is a change of all that it covers. */
+  async #discardFront(device: Device): Promise<void> {
+    const [first, count] = this.#discardRange();
+    if (device.volume.isBusy(first, count)) return;
+    const write = this.#newWrite(first, count, true);
+    const askedAt = this.#sim.tick();
+    const entry = { device, ...write, askedAt, answeredAt: Number.POSITIVE_INFINITY };
+    this.#mayBeOnImages(entry);
+    const isCopied = (): boolean => this.#sim.snapshots.some((one) => one.devices.includes(device));
+    const mayBeKept = isCopied();
+    device.writes.add(entry);
+    const done = await this.#discard(device, write, true);
+    if (!done) throw new Violation(`a discard of the front of ${device.path} failed`);
+    device.writes.delete(entry);
+    if (!mayBeKept && !isCopied()) device.writtenAt.fill(askedAt, first, first + count);
+  }
+
   async #onImage(image: Image): Promise<void> {
-    const [first, count] = this.#range();
     const { random } = this.#sim;
-    if (random.below(4) > 0) return this.#read(image, first, count, "an image");
+    const kind = random.below(12);
+    const isDiscard = kind === 0;
+    const [first, count] = isDiscard ? this.#discardRange() : this.#range();
+    if (kind > 3) return this.#read(image, first, count, "an image");
     if (image.volume.isBusy(first, count)) return;
-    await this.#write(image, this.#newWrite(first, count, false), false);
+    const write = this.#newWrite(first, count, kind < 2);
+    if (!isDiscard) await this.#write(image, write, kind === 1);
+    else if (!(await this.#discard(image, write, false))) {
+      throw new Violation(`a discard of ${image.volume.name} failed`);
+    }
   }
 
   #newWrite(firstSector: number, sectors: number, isZero: boolean): PendingWrite {
@@ -185,6 +215,32 @@ export class UserIo {
     return [isWhole ? first & ~7 : first, sectors];
   }
 
+  /** Mostly of whole chunks: what an image releases. */
+  #discardRange(): [firstSector: number, sectors: number] {
+    const { random } = this.#sim;
+    if (random.below(3) === 0) return this.#range();
+    const chunks = 1 + random.below(DISCARD_CHUNKS_MAX);
+    const first = random.below(DISK_SECTORS / CHUNK_SECTORS - chunks + 1);
+    return [first * CHUNK_SECTORS, chunks * CHUNK_SECTORS];
+  }
+
+  /** @returns whether it succeeded */
+  async #discard(target: Target, write: PendingWrite, mayBeKept: boolean): Promise<boolean> {
+    const { firstSector, sectors } = write;
+    const { volume, user } = target;
+    volume.begin(write);
+    try {
+      const work = user?.discard(firstSector * SECTOR_BYTES, sectors * SECTOR_BYTES);
+      await this.#answered(`discard of ${sectors} at ${firstSector}`, target, work);
+      volume.endDiscard(write, mayBeKept);
+      return true;
+    } catch (error) {
+      this.#sim.tell(`discard at ${firstSector} of ${volume.name}: ${(error as Error).message}`);
+      volume.fail(write);
+      return false;
+    }
+  }
+
   /** @returns whether it succeeded */
   async #write(target: Target, write: PendingWrite, isZero: boolean): Promise<boolean> {
     const { firstSector, sectors, value } = write;
@@ -194,7 +250,9 @@ export class UserIo {
     volume.begin(write);
     try {
       const at = firstSector * SECTOR_BYTES;
-      const work = isZero ? user?.zero(at, bytes.length) : user?.write(at, bytes);
+      const work = isZero
+        ? user?.zero(at, bytes.length, this.#sim.random.oneIn(2))
+        : user?.write(at, bytes);
       await this.#answered(`write ${value} at ${firstSector}`, target, work);
       volume.end(write);
       return true;

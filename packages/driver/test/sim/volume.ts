@@ -8,6 +8,9 @@ export const SECTOR_BYTES = 512;
 /** A sector that was never written, or was zeroed. */
 export const ZERO = 0;
 
+/** A discard that was answered: it may be carried out at any time, or has been if it ever is. */
+const Discarded = { NO: 0, PENDING: 1, ENDED: 2 } as const;
+
 /** A write under way: more than one may not touch a sector. */
 export interface PendingWrite {
   readonly firstSector: number;
@@ -26,6 +29,8 @@ export class Volume {
   /** Writes that have begun so far. */
   changes = 0;
   readonly #busy: Uint8Array;
+  /** Where a discard was answered: what is known of it. */
+  readonly #discarded: Uint8Array;
   /** By sector: the number of its last write. */
   readonly #changed: Float64Array;
 
@@ -34,6 +39,7 @@ export class Volume {
     this.sectors = sectors;
     this.values = new Int32Array(sectors);
     this.#busy = new Uint8Array(sectors);
+    this.#discarded = new Uint8Array(sectors);
     this.#changed = new Float64Array(sectors);
   }
 
@@ -60,13 +66,38 @@ export class Volume {
   end(write: PendingWrite): void {
     for (let at = write.firstSector; at < write.firstSector + write.sectors; at++) {
       this.#busy[at] = 0;
-      const before = this.unflushed.get(at) ?? new Set();
-      before.add(this.values[at]);
-      for (const value of this.others.get(at) ?? []) before.add(value);
-      this.unflushed.set(at, before);
+      this.#discarded[at] = Discarded.NO;
+      this.#mayComeBack(at);
       this.values[at] = write.value;
       this.others.delete(at);
     }
+  }
+
+  /**
+   * A discard has ended well: what was there still is, or zeroes are, sector by sector.
+   * @param isKept it may be carried out at any time from now on, as long as nothing is written there
+   */
+  endDiscard({ firstSector, sectors }: PendingWrite, isKept: boolean): void {
+    for (let at = firstSector; at < firstSector + sectors; at++) {
+      this.#busy[at] = 0;
+      this.#discarded[at] = isKept ? Discarded.PENDING : Discarded.NO;
+      this.#mayComeBack(at);
+      this.allow(at, ZERO);
+    }
+  }
+
+  /** Nobody is left who would carry out discards that have been answered. */
+  forgetDiscards(): void {
+    for (let at = 0; at < this.sectors; at++) {
+      if (this.#discarded[at] === Discarded.PENDING) this.#discarded[at] = Discarded.ENDED;
+    }
+  }
+
+  #mayComeBack(sector: number): void {
+    const before = this.unflushed.get(sector) ?? new Set();
+    before.add(this.values[sector]);
+    for (const value of this.others.get(sector) ?? []) before.add(value);
+    this.unflushed.set(sector, before);
   }
 
   /** It has failed, or nobody will ever know: it may be there or not. */
@@ -109,6 +140,7 @@ export class Volume {
     }
     this.unflushed.clear();
     this.#busy.fill(0);
+    this.#discarded.fill(Discarded.NO);
   }
 
   /** What a snapshot of it must have, taken some time from now on. */
@@ -142,8 +174,17 @@ export class Volume {
       throw new Violation(`${where}: sector ${at} of ${this.name} has ${found}, not ${may}`);
     }
     if (others === undefined || this.#busy[at] === 1) return;
+    const isPending = this.#discarded[at] === Discarded.PENDING;
+    if (this.#discarded[at] !== Discarded.NO && found === ZERO) {
+      // It may have been carried out after the last flush; and another read, which began before this one, may
+      // still come with what was there.
+      this.#changed[at] = ++this.changes;
+      this.#mayComeBack(at);
+    }
+    if (!isPending || found === ZERO) this.#discarded[at] = Discarded.NO;
     this.values[at] = found;
     this.others.delete(at);
+    if (isPending) this.allow(at, ZERO);
   }
 }
 
