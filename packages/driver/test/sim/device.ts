@@ -1,5 +1,6 @@
 /** A tracked disk, as its users and the harness know it. */
 import type { SimDisk, SimUser } from "@blksnap/sim-kernel";
+import type { Told } from "./losses.js";
 import { Sequence } from "./sequence.js";
 import { DISK_SECTORS } from "./settings.js";
 import { Volume, ZERO } from "./volume.js";
@@ -23,6 +24,8 @@ export class Device {
   attached: Certainty = "no";
   /** Its map is to outlive the power; unknown: there may be a record of an earlier one. */
   persistent: Certainty = "no";
+  /** Its journal may have failed. */
+  mayHaveFailed = false;
   /** It was ended, or the power went, since it was last looked at: its map may have begun anew. */
   mayBeNew = false;
   /** Its map has continued after that: a diff is to show that it misses nothing. */
@@ -89,6 +92,12 @@ export class Device {
     this.user = undefined;
   }
 
+  /** The disk that its map's journal is on fails. */
+  mayBeUnkept(): void {
+    if (this.persistent === "yes") this.persistent = "unknown";
+    this.mayHaveFailed = true;
+  }
+
   /** Nobody tracks it: what the map has is of use again only where it is kept. */
   mapLeft(): void {
     if (this.persistent === "no") this.generation = undefined;
@@ -106,6 +115,7 @@ export interface Image {
   path: string | undefined;
   user: SimUser | undefined;
   inFlight: number;
+  told?: Told;
 }
 
 export interface SimSnapshot {
@@ -117,6 +127,10 @@ export interface SimSnapshot {
   readonly isPersistent: boolean;
   /** It was ended, or the power went: images of originals that others wrote to are lost. */
   mayLoseImages: boolean;
+  /** Numbers of errors for which its images may lose blocks; empty: it has to keep all. */
+  readonly mayLose: Set<number>;
+  /** The disk that its journals are on has failed: it may not be persistent any more. */
+  mayBeUnkept: boolean;
   store?: string;
   /** It was being added when the driver died. */
   added?: Device | undefined;

@@ -37,7 +37,8 @@ function isThere(snapshot: SimSnapshot, write: WindowWrite): boolean | undefined
     const isCovered = over.some(
       (other) => at >= other.firstSector && at < other.firstSector + other.sectors,
     );
-    if (isCovered) continue;
+    // What is lost could not be read.
+    if (isCovered || image.volume.others.has(at)) continue;
     const is = image.volume.values[at] === value;
     if (answer !== undefined && is !== answer) {
       throw new Violation(`write ${value} to ${write.device.path} is in part on its image`);

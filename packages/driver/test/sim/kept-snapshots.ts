@@ -15,6 +15,7 @@ export function keepPersistent({ snapshots }: Simulation, end: "stop" | "cut"): 
 
 function ended(snapshot: SimSnapshot, end: "stop" | "cut"): void {
   snapshot.mayLoseImages = true;
+  if (snapshot.mayBeUnkept) snapshot.isGone = "unknown";
   snapshot.isInHand = false;
   snapshot.isTaking = false;
   snapshot.isLooking = false;

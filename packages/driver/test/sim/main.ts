@@ -8,6 +8,8 @@ const { values } = parseArgs({
     seeds: { type: "string", default: "1" },
     steps: { type: "string", default: "2000" },
     trace: { type: "boolean", default: false },
+    failures: { type: "boolean", default: false },
+    sequences: { type: "boolean", default: false },
     deaths: { type: "string", default: "60" },
   },
 });
@@ -17,6 +19,8 @@ for (let seed = first; seed < first + Number(values.seeds); seed++) {
   const simulation = new Simulation({
     seed,
     deathOneIn: Number(values.deaths),
+    hasFailures: values.failures,
+    hasSequences: values.sequences,
     onTrace: values.trace ? (line) => console.log(line) : undefined,
   });
   const begin = process.cpuUsage();

@@ -25,10 +25,14 @@ type Method = (...words: never[]) => unknown;
 export interface PlantedFault {
   readonly what: string;
   readonly plant: () => () => void;
+  /** The seed that has found it before: it is tried first. */
+  readonly seed?: number;
+  /** In how many steps a death is; else of each seed another number. */
+  readonly deathOneIn?: number;
 }
 
 /** Puts another method in place of one. */
-function replace<Target extends object>(
+export function replace<Target extends object>(
   target: Target,
   name: keyof Target & string,
   by: (original: Method) => Method,
@@ -56,7 +60,7 @@ function unheard(type: ReactorRequest["type"], answer: unknown, isMeant: (nth: n
 }
 
 /** A call that does nothing where the condition holds. */
-function omitted<Target extends object>(
+export function omitted<Target extends object>(
   target: Target,
   name: keyof Target & string,
   isMeant: (...words: never[]) => boolean,
@@ -196,6 +200,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the journal of a persistent map is not replayed after a power cut",
+    seed: 7,
     plant: () =>
       replace(TrackerPersistence.prototype, "load", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -206,6 +211,8 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
+    seed: 4,
+    deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {
         return function (this: unknown, ...[name, value]: never[]): unknown {

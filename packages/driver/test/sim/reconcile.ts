@@ -64,14 +64,18 @@ function reconcilePersistence(
   { persistence, cbt }: Status["trackers"][number],
 ): void {
   const { state, why } = persistence;
-  if (state === "failed") throw new Violation(`${device.path}: persistence has failed: ${why}`);
+  if (state === "failed" && !device.mayHaveFailed)
+    throw new Violation(`${device.path}: persistence has failed: ${why}`);
   const isOn = state === "on";
   const mayBe = device.persistent !== "no";
   if (isOn ? !mayBe : device.persistent === "yes") {
     throw new Violation(`${device.path} is ${isOn ? "" : "not "}persistent`);
   }
   const wasOn = device.persistent === "yes";
-  if (isOn) device.persistent = "yes";
+  if (isOn) {
+    device.persistent = "yes";
+    device.mayHaveFailed = false;
+  }
   if (!device.mayBeNew || !isOn || device.generation === undefined) return;
   const isContinued = cbt.generation_id === device.generation;
   // A later life keeps the kind of the reason, and not its words.
@@ -105,7 +109,7 @@ function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Statu
   const found = status.snapshots.find(({ id }) => id === snapshot.id);
   if (found === undefined) {
     // What is lost of it is lost by others' writes.
-    const mayBeGone = snapshot.mayLoseImages && snapshot.devices.every(hasEnded);
+    const mayBeGone = snapshot.devices.every((device) => mayLoseImage(snapshot, device));
     if (snapshot.isGone === "no" && !mayBeGone) {
       throw new Violation(`snapshot ${snapshot.id} is lost`);
     }
@@ -118,7 +122,7 @@ function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Statu
   const members = new Set(found.devices.map(({ device }) => device));
   for (const device of [...snapshot.devices]) {
     if (members.has(device.path)) continue;
-    if (snapshot.mayLoseImages && hasEnded(device)) {
+    if (mayLoseImage(snapshot, device)) {
       snapshot.images.delete(device);
       sim.count("lost");
     } else if (snapshot.added !== device)
@@ -137,6 +141,11 @@ function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Statu
 }
 
 /** Nothing tracked it for a while: its image cannot continue. */
+function mayLoseImage({ mayLoseImages, mayLose }: SimSnapshot, device: Device): boolean {
+  // What has lost blocks does not outlive the power.
+  return mayLoseImages && (hasEnded(device) || mayLose.size > 0);
+}
+
 function hasEnded({ isRenewed, attached }: Device): boolean {
   return isRenewed || attached === "no";
 }
@@ -149,12 +158,13 @@ function reopenImages(
   for (const { device: path, image: imagePath, error_code: errorCode } of found.devices) {
     const image = [...snapshot.images.values()].find(({ device }) => device.path === path);
     if (image === undefined) throw new Violation(`an image of ${path}, which is in no take`);
-    if (imagePath === null && snapshot.mayLoseImages && hasEnded(image.device)) {
+    if (imagePath === null && mayLoseImage(snapshot, image.device)) {
       snapshot.images.delete(image.device);
       sim.count("lost");
       continue;
     }
-    if (imagePath === null || errorCode !== 0) {
+    const isWell = errorCode === 0 || snapshot.mayLose.has(-errorCode);
+    if (imagePath === null || !isWell) {
       throw new Violation(`the image of ${path} is lost: error ${errorCode}`);
     }
     const { device } = image;

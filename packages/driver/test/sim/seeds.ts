@@ -60,7 +60,8 @@ export async function runSeeds(
     } catch (error) {
       const told = simulation.trace.join("\n  ");
       const { message } = error as Error;
-      const replay = `SEED=${seed} (--deaths ${options.deathOneIn})`;
+      const more = `${options.hasFailures ? " --failures" : ""}${options.hasSequences ? " --sequences" : ""}`;
+      const replay = `SEED=${seed} (--deaths ${options.deathOneIn}${more})`;
       assert.unreachable(`${replay}, step ${simulation.steps}: ${message}\n  ${told}`);
     }
     totals.add(simulation);

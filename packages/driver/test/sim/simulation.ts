@@ -8,12 +8,13 @@
  * ```
  */
 import type { FaultPoint } from "@blksnap/data-plane";
-import { Killed, Random, SimMachine } from "@blksnap/sim-kernel";
+import { Killed, Random, type SimDisk, SimMachine } from "@blksnap/sim-kernel";
 import { Api } from "./api.js";
 import { Device, type Image, type SimSnapshot } from "./device.js";
 import { keepPersistent } from "./kept-snapshots.js";
 import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver } from "./load.js";
+import { Media } from "./media.js";
 import { reconcile } from "./reconcile.js";
 import { DISK_BYTES } from "./settings.js";
 import { Strangers } from "./strangers.js";
@@ -50,6 +51,8 @@ export interface SimOptions {
   readonly deathOneIn?: number;
   /** Users write in sequence, too, which is copied ahead. */
   readonly hasSequences?: boolean;
+  /** Stores that are too small, and media that fail. */
+  readonly hasFailures?: boolean;
   /** Simulated: in what time each operation, recovery and end has to be over. */
   readonly limitMs?: number;
 }
@@ -66,6 +69,8 @@ export class Simulation {
   readonly machine: SimMachine;
   readonly random: Random;
   readonly hasSequences: boolean;
+  readonly hasFailures: boolean;
+  readonly storeDisk: SimDisk;
   readonly devices: Device[] = [];
   readonly snapshots: SimSnapshot[] = [];
   readonly pending: Set<Pending> = new Set();
@@ -94,12 +99,14 @@ export class Simulation {
   readonly #limitMs: number;
   readonly io: UserIo;
   readonly api: Api;
+  readonly media: Media;
   readonly #strangers: Strangers;
 
   constructor(options: SimOptions) {
     this.#options = options;
     this.#limitMs = options.limitMs ?? OPERATION_LIMIT_MS;
     this.hasSequences = options.hasSequences ?? false;
+    this.hasFailures = options.hasFailures ?? false;
     this.random = new Random(options.seed ^ 0x51b);
     const { seed } = options;
     this.machine = new SimMachine({ seed, onTrace: (line) => this.tell(line) });
@@ -108,10 +115,11 @@ export class Simulation {
       const disk = this.machine.addDisk(name, { sizeBytes: DISK_BYTES });
       this.devices.push(new Device(`/dev/${name}`, disk));
     }
-    this.machine.addDisk("sds", { sizeBytes: 8 * DISK_BYTES });
+    this.storeDisk = this.machine.addDisk("sds", { sizeBytes: 8 * DISK_BYTES });
     this.io = new UserIo(this);
     this.api = new Api(this);
     this.#strangers = new Strangers(this);
+    this.media = new Media(this, this.hasFailures);
     faults.onPoint = (point) => this.#onPoint(point);
   }
 
@@ -179,9 +187,11 @@ export class Simulation {
   }
 
   async #step(): Promise<void> {
-    await this.#stopNow();
+    if (!this.media.isFailing) await this.#stopNow();
+    this.media.step(!this.#isAsked());
     this.#arm();
-    if (this.random.below(8) === 0 && this.pending.size < 3) this.spawn(this.api.start());
+    const mayAsk = this.pending.size < 3 && !this.media.isFailing;
+    if (mayAsk && this.random.below(8) === 0) this.spawn(this.api.start());
     else for (let users = 0; users < USERS_AT_ONCE; users++) this.io.start();
     await this.advance(this.random.below(4) === 0 ? 0.5 : 0.1);
     this.#assertAll();
@@ -277,8 +287,12 @@ export class Simulation {
   }
 
   get #isBusy(): boolean {
+    return this.io.inFlight > 0 || this.#isAsked();
+  }
+
+  #isAsked(): boolean {
     const all = [...this.devices, ...this.snapshots];
-    return this.pending.size > 0 || this.io.inFlight > 0 || all.some(({ isInHand }) => isInHand);
+    return this.pending.size > 0 || all.some(({ isInHand }) => isInHand);
   }
 
   #mayHaveEnded(): void {
@@ -311,6 +325,7 @@ export class Simulation {
   }
 
   async #afterDeath(): Promise<void> {
+    this.media.end();
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     await this.machine.settle();
@@ -369,6 +384,7 @@ export class Simulation {
   /** What is under way ends, and all that is there is looked at. */
   async #finish(): Promise<void> {
     this.#armed = undefined;
+    this.media.end();
     const until = this.machine.nowMs + this.#limitMs;
     while (this.pending.size > 0 || this.io.inFlight > 0) {
       if (this.machine.nowMs > until) {

@@ -1,6 +1,7 @@
 /** Users of fronts and images: what they read must be what they wrote. */
 import type { SimUser } from "@blksnap/sim-kernel";
 import type { Device, Image, WindowWrite } from "./device.js";
+import { assertNotLost, readFailed, snapshotOf } from "./losses.js";
 import { DISK_SECTORS, IO_SECTORS_MAX } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
@@ -36,6 +37,12 @@ export class UserIo {
   get inFlight(): number {
     const { devices } = this.#sim;
     return [...devices, ...this.#sim.images()].reduce((sum, { inFlight }) => sum + inFlight, 0);
+  }
+
+  /** When the oldest request was made that has no answer; Infinity where there is none. */
+  get oldestMs(): number {
+    for (const { sinceMs } of this.#requests) return sinceMs;
+    return Number.POSITIVE_INFINITY;
   }
 
   /** @throws Violation where one takes longer than this */
@@ -152,10 +159,20 @@ export class UserIo {
     device.writes.add(entry);
     this.#mayBeOnImages(entry);
     const done = await this.#write(device, write, isZero);
-    if (!done) throw new Violation(`a write to the front of ${device.path} failed`);
+    if (!done) return this.#failed("a write", entry);
     entry.answeredAt = this.#sim.tick();
     device.writes.delete(entry);
     device.writtenAt.fill(askedAt, first, first + count);
+  }
+
+  /** A front fails where its original did. @throws Violation */
+  #failed(what: string, entry: WindowWrite): void {
+    const { device, firstSector, sectors, askedAt } = entry;
+    device.writes.delete(entry);
+    if (!this.#sim.media.mayFail(device, false, firstSector, sectors, askedAt)) {
+      throw new Violation(`${what} to the front of ${device.path} failed`);
+    }
+    this.#sim.count("failed");
   }
 
   /** Takes that are under way may have it or not. */
@@ -184,7 +201,7 @@ export class UserIo {
     const mayBeKept = isCopied();
     device.writes.add(entry);
     const done = await this.#discard(device, write, true);
-    if (!done) throw new Violation(`a discard of the front of ${device.path} failed`);
+    if (!done) return this.#failed("a discard", entry);
     device.writes.delete(entry);
     if (!mayBeKept && !isCopied()) device.writtenAt.fill(askedAt, first, first + count);
   }
@@ -197,8 +214,12 @@ export class UserIo {
     if (kind > 3) return this.#read(image, first, count, "an image");
     if (image.volume.isBusy(first, count)) return;
     const write = this.#newWrite(first, count, kind < 2);
-    if (!isDiscard) await this.#write(image, write, kind === 1);
-    else if (!(await this.#discard(image, write, false))) {
+    if (!isDiscard) {
+      const done = await this.#write(image, write, kind === 1);
+      const snapshot = snapshotOf(this.#sim, image);
+      if (done || snapshot === undefined || snapshot.mayLose.size > 0) return;
+      throw new Violation(`a write to ${image.volume.name} failed`);
+    } else if (!(await this.#discard(image, write, false))) {
       throw new Violation(`a discard of ${image.volume.name} failed`);
     }
   }
@@ -269,15 +290,21 @@ export class UserIo {
     const { volume, user } = target;
     if (user === undefined || volume.isBusy(first, count)) return;
     const stamp = volume.changes;
+    const askedAt = this.#sim.tick();
+    const image = isImage(target) ? target : undefined;
+    const told = image?.told;
     try {
       const reading = user.read(first * SECTOR_BYTES, count * SECTOR_BYTES);
       const bytes = await this.#answered(`read at ${first}`, target, reading);
       // What was written meanwhile may be in it or not: such a read says nothing.
       if (volume.changes === stamp || !volume.changedSince(stamp, first, count)) {
         volume.check(first, bytes, where);
+        if (image !== undefined) assertNotLost(image, told, { first, count });
       }
     } catch (error) {
       if (error instanceof Violation) throw error;
+      if (image !== undefined) return readFailed(this.#sim, image, { first, count }, stamp);
+      if (this.#sim.media.mayFail(target as Device, true, first, count, askedAt)) return;
       throw new Violation(
         `a read of ${count} sectors at ${first} of ${volume.name}: ${(error as Error).message}`,
       );
@@ -295,4 +322,8 @@ export class UserIo {
       throw new Violation(`a flush of ${device.path} failed: ${(error as Error).message}`);
     }
   }
+}
+
+function isImage(target: Target): target is Image {
+  return "device" in target;
 }

@@ -102,7 +102,10 @@ export class Volume {
 
   /** It has failed, or nobody will ever know: it may be there or not. */
   fail({ firstSector, sectors }: PendingWrite): void {
-    this.#busy.fill(0, firstSector, firstSector + sectors);
+    for (let at = firstSector; at < firstSector + sectors; at++) {
+      this.#busy[at] = 0;
+      this.#mayComeBack(at);
+    }
   }
 
   allow(sector: number, value: number): void {

@@ -1,0 +1,105 @@
+/**
+ * Snapshots whose store is too small, or whose media fail: their images lose blocks, and nothing else is wrong. A
+ * read that fails is of a range that `status` calls lost, and no read of such a range succeeds.
+ */
+import { constants } from "node:os";
+import type { Image, SimSnapshot } from "./device.js";
+import type { Simulation } from "./simulation.js";
+import { Violation } from "./violation.js";
+import { SECTOR_BYTES } from "./volume.js";
+
+type Status = Awaited<ReturnType<Simulation["driver"]["status"]>>;
+type DeviceStatus = Status["snapshots"][number]["devices"][number];
+
+/** What `status` has said of an image. */
+export interface Told {
+  /** Writes to the image that had begun by then. */
+  readonly changes: number;
+  readonly ranges: DeviceStatus["lost_ranges"];
+}
+
+interface Range {
+  readonly first: number;
+  readonly count: number;
+}
+
+export const ENOSPC: number = constants.errno.ENOSPC;
+export const EIO: number = constants.errno.EIO;
+
+export function snapshotOf({ snapshots }: Simulation, image: Image): SimSnapshot | undefined {
+  return snapshots.find(({ images }) => images.get(image.device) === image);
+}
+
+/** @throws Violation where an image has lost what it had no reason to lose, or says the wrong reason */
+export function noteLosses(sim: Simulation, status: Status): void {
+  for (const { id, devices } of status.snapshots) {
+    const snapshot = sim.snapshots.find((one) => one.id === id);
+    for (const found of devices) {
+      const image = [...(snapshot?.images.values() ?? [])].find(
+        ({ device }) => device.path === found.device,
+      );
+      if (snapshot === undefined || image === undefined) continue;
+      assertReason(snapshot, found);
+      image.told = { changes: image.volume.changes, ranges: found.lost_ranges };
+      if (found.lost_ranges.length > 0) sim.count("losses");
+    }
+  }
+}
+
+function assertReason({ mayLose }: SimSnapshot, found: DeviceStatus): void {
+  const { device, error_code: code, lost_bytes: lostBytes } = found;
+  if (code !== 0 && !mayLose.has(-code)) {
+    throw new Violation(`the image of ${device} has error ${code}, and nothing is wrong`);
+  }
+  if (code === 0 && lostBytes > 0) {
+    throw new Violation(`the image of ${device} has lost ${lostBytes} bytes, and has no error`);
+  }
+}
+
+/** A read of an image has failed: it is one of what is lost. @param changes of the image when it began */
+export function readFailed(sim: Simulation, image: Image, range: Range, changes: number): void {
+  const snapshot = snapshotOf(sim, image);
+  if (snapshot !== undefined) sim.spawn(assertLost(sim, snapshot, image, range, changes));
+}
+
+async function assertLost(
+  sim: Simulation,
+  snapshot: SimSnapshot,
+  image: Image,
+  range: Range,
+  changes: number,
+): Promise<void> {
+  const what = `a read of ${range.count} sectors at ${range.first} of ${image.volume.name} failed`;
+  if (snapshot.mayLose.size === 0) throw new Violation(`${what}, and nothing is wrong`);
+  // What failed on its way from a medium need not be lost.
+  if (sim.media.hasFailed) return;
+  const status = await sim.call(
+    "status",
+    () => sim.driver.status(),
+    () => undefined,
+  );
+  if (!sim.snapshots.includes(snapshot)) return;
+  noteLosses(sim, status);
+  if (image.volume.changedSince(changes, range.first, range.count)) return;
+  const isThere = status.snapshots.some(({ id }) => id === snapshot.id);
+  const isLost = image.told?.ranges.some((lost) => overlap(range, lost) !== undefined);
+  if (isThere && isLost !== true) throw new Violation(`${what}, and it is not told of as lost`);
+}
+
+/** A read that began when so much had been told has succeeded. @throws Violation */
+export function assertNotLost({ volume }: Image, told: Told | undefined, range: Range): void {
+  for (const lost of told?.ranges ?? []) {
+    const both = overlap(range, lost);
+    if (both === undefined) continue;
+    if (volume.changedSince(told?.changes as number, both.first, both.count)) continue;
+    throw new Violation(`sector ${both.first} of ${volume.name} is lost, and was read`);
+  }
+}
+
+function overlap({ first, count }: Range, lost: Told["ranges"][number]): Range | undefined {
+  const lostFirst = lost.offset_bytes / SECTOR_BYTES;
+  const lostEnd = lostFirst + lost.length_bytes / SECTOR_BYTES;
+  const from = Math.max(first, lostFirst);
+  const end = Math.min(first + count, lostEnd);
+  return from < end ? { first: from, count: end - from } : undefined;
+}

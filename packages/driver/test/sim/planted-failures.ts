@@ -1,0 +1,68 @@
+/** Faults in what becomes of media that fail and of stores that are full, each of which has to be found. */
+import { EIO, ENOSPC } from "./losses.js";
+import { omitted, type PlantedFault, replace } from "./planted-faults.js";
+
+const { DiffAreaMap, TrackerEngine } = await import("@blksnap/engine");
+const { CopyPath } = await import("../../../engine/dist/copy-path.js");
+const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
+
+/** What these faults see of the engine. */
+interface EngineInside {
+  readonly core: { readonly front: { readonly lengthBytes: Float64Array } };
+}
+interface MapInside {
+  readonly entriesAt: number;
+  readonly entryWords: number;
+  readonly words: Int32Array;
+}
+
+const FLAG_RELEASED = 2;
+
+export const PLANTED_FAILURES: readonly PlantedFault[] = [
+  {
+    what: "a front does not say that its original has failed",
+    plant: () =>
+      replace(TrackerEngine.prototype, "onOriginalDone", (original) => {
+        return function (this: unknown, ...[tag, result]: never[]): unknown {
+          const { front } = (this as EngineInside).core;
+          const told = result < 0 ? front.lengthBytes[tag] : result;
+          return original.apply(this, [tag, told as never]);
+        };
+      }),
+  },
+  {
+    what: "a copy that failed counts as one that did not",
+    plant: () =>
+      replace(CopyPath.prototype, "onDone", (original) => {
+        return function (this: unknown, ...[copy, result, fault]: never[]): unknown {
+          return original.apply(this, [copy, Math.max(0, result) as never, fault]);
+        };
+      }),
+  },
+  {
+    what: "what an image has lost reads as zeroes",
+    plant: () =>
+      replace(DiffAreaMap.prototype, "setLost", (original) => {
+        return function (this: unknown, ...[chunk, ...range]: never[]): unknown {
+          const { entriesAt, entryWords, words } = this as MapInside;
+          original.apply(this, [chunk, ...range]);
+          words[entriesAt + chunk * entryWords + 1] |= FLAG_RELEASED;
+          return undefined;
+        };
+      }),
+  },
+  {
+    what: "nobody says that an image has lost blocks",
+    plant: omitted(Snapshot.prototype, "fault", (() => true) as never),
+  },
+  {
+    what: "a store that is full is told of as one that fails",
+    plant: () =>
+      replace(Snapshot.prototype, "fault", (original) => {
+        return function (this: unknown, ...[tracker, area, errno]: never[]): unknown {
+          const told = (errno as number) === ENOSPC ? EIO : errno;
+          return original.apply(this, [tracker, area, told as never]);
+        };
+      }),
+  },
+];
