@@ -200,7 +200,7 @@ export class SnapshotOperations {
     // From here on the medium alone has it: its maps are not missed.
     snapshot.forget();
     for (const { area } of members) {
-      if (area !== undefined) this.#context.state.removeMap(area.map);
+      if (area !== undefined) await this.#context.state.removeMap(area.map);
     }
     await snapshot.closeStorage({ keep: true });
     this.#registry.snapshots.delete(snapshot.id);

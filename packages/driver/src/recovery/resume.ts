@@ -232,7 +232,7 @@ async function join(
   const device = tracker?.device;
   context.logger.error({ snapshot: record.id, device }, "the image of a device is lost");
   if (typeof journal === "string") await removeJournal(context, journal);
-  if (its !== undefined) context.state.removeMap(its.area.map);
+  if (its !== undefined) await context.state.removeMap(its.area.map);
   if (image !== null) await deleteOwnImage(context, image);
   return undefined;
 }

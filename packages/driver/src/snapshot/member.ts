@@ -112,7 +112,7 @@ export async function closeMember(context: DriverContext, member: Member): Promi
   // Before its descriptor is closed: whatever fails from here on, nothing closes it a second time.
   member.area = undefined;
   member.imageNumber = undefined;
-  context.state.removeMap(area.map);
+  await context.state.removeMap(area.map);
   faultPoint("destroy.map-removed");
 }
 

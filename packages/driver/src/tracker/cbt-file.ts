@@ -9,7 +9,7 @@ import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
 import { type RestoredCbt, restoreCbt } from "../records/restored-cbt.js";
 import type { MapFile } from "../records/state-directory.js";
-import type { Undo } from "./undo.js";
+import { runUndo, type Undo } from "./undo.js";
 
 export interface CbtFile {
   readonly cbtFile: MapFile;
@@ -94,7 +94,7 @@ export async function loadCbt(
     undo.push(...partly);
     return { ...made, replay };
   } catch (error) {
-    for (const step of partly.reverse()) void step();
+    await runUndo(partly);
     throw error;
   }
 }

@@ -1,7 +1,8 @@
-import {
+import fs, {
   closeSync,
   copyFileSync,
   existsSync,
+  fstatSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -10,6 +11,7 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -63,7 +65,7 @@ test("a map that does not fit into memory is refused before anything is written"
     assert.is((failure as { code?: string }).code, "OUT_OF_MEMORY");
     assert.match((failure as Error).message, /it takes 4503599627370496 bytes/);
     assert.equal(readdirSync(path), before);
-    state.removeMap(await state.createMap("area-1", 4096));
+    await state.removeMap(await state.createMap("area-1", 4096));
   });
 });
 
@@ -168,10 +170,31 @@ test("a map file is made empty, found again and removed", async () => {
     const content = readFileSync(join(path, "cbt-1"));
     // The end of the first page says whose it is.
     assert.ok(content.every((byte, at) => byte === 0 || (at >= 4064 && at < 4096)));
-    state.removeMap(made);
+    await state.removeMap(made);
     assert.not.ok(existsSync(join(path, "cbt-1")));
     assert.throws(() => state.openMap("cbt-1"), "ENOENT");
   });
+});
+
+test("a map's memory is given back beside the thread that removes it", async () => {
+  const { closeSync: close } = fs;
+  const closed: number[] = [];
+  fs.closeSync = (fd: number) => {
+    closed.push(fd);
+    close(fd);
+  };
+  syncBuiltinESMExports();
+  try {
+    await withDirectory(async (state) => {
+      const { fd } = await state.createMap("area-1", 8192);
+      await state.removeMap({ name: "area-1", fd, lengthBytes: 8192 });
+      assert.not.ok(closed.includes(fd), "it is closed on this thread");
+      assert.throws(() => fstatSync(fd), /EBADF/);
+    });
+  } finally {
+    fs.closeSync = close;
+    syncBuiltinESMExports();
+  }
 });
 
 test.run();
