@@ -137,6 +137,11 @@ const snapshotErrors = {
   DEVICE_IN_OTHER_SNAPSHOT: failed("EBUSY", 409, "Destroy the other snapshot first; see status"),
   FREEZE_TIMEOUT: failed("ETIMEDOUT", 409, "Try again when the file system is less busy"),
   FREEZE_FAILED: failed("EIO", 409, "Check the file system; see the daemon's log"),
+  HOOK_FAILED: failed(
+    "ECANCELED",
+    500,
+    "Nothing was taken; repair the hook or its cause, or remove it",
+  ),
   TAKE_FAILED: failed("EIO", 500, "Nothing was taken; see the daemon's log and try again"),
   STORE_NOT_FOUND: failed("ENOENT", 404, "Create the file or directory, or name another"),
   STORE_INVALID: failed("EINVAL", 400, "Give a regular file, a directory or a block device"),

@@ -246,6 +246,20 @@ export const DAEMON_SETTINGS = {
       "where only /metrics can be read besides, by root and the group blksnap-metrics; the control " +
       "socket has it too",
   },
+  hooksDirectory: {
+    option: "hooks-dir",
+    type: "path",
+    default: "/etc/blksnap/hooks.d",
+    help: "programs that are run before and after each take, in the order of their names",
+  },
+  hookTimeoutMs: {
+    option: "hook-timeout",
+    type: "ms",
+    least: 1,
+    most: 600_000,
+    default: 30_000,
+    help: "bound of all hooks before a take, and of all after it; one that runs then is killed",
+  },
   logLevel: {
     option: "log-level",
     type: "level",

@@ -5,6 +5,7 @@ import {
   type ByteRange,
   CBT_MAP_SLICE_MAX_BYTES,
   type CbtInfo,
+  DAEMON_SETTINGS,
   type DaemonEvent,
   type DaemonStopResponse,
   type DaemonUpgradeResponse,
@@ -50,6 +51,8 @@ import {
 
 /** Enough for a take that waits for busy file systems to freeze. */
 const TIMEOUT_DEFAULT_MS = 120_000;
+/** The hooks before a take, and those after it, may have so long each. */
+const TAKE_TIMEOUT_MS = TIMEOUT_DEFAULT_MS + 2 * DAEMON_SETTINGS.hookTimeoutMs.most;
 /** Each half of an upgrade, loading the next daemon and its taking over, has this long. */
 const UPGRADE_TIMEOUT_MS = 180_000;
 /** A wait's answer comes this much later than its own timeout at the most. */
@@ -345,7 +348,9 @@ export class BlksnapClient {
     options: CallOptions & { readonly requireFreeze?: boolean } = {},
   ): Promise<SnapshotTakeResponse> {
     const parameters = options.requireFreeze === true ? { require_freeze: "true" } : {};
-    return sendForJson(this.#call("POST", query(snapshotPath(id, "/take"), parameters), options));
+    const timeoutMs = this.#timeoutMs < TIMEOUT_DEFAULT_MS ? this.#timeoutMs : TAKE_TIMEOUT_MS;
+    const path = query(snapshotPath(id, "/take"), parameters);
+    return sendForJson(this.#call("POST", path, { timeoutMs, ...options }));
   }
 
   snapshotDestroy(id: string, options?: CallOptions): Promise<SnapshotId> {

@@ -1,4 +1,5 @@
 /** Reads the command line of blksnapd by the table of its options, and makes options of the driver of it. */
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import {
   DAEMON_SETTINGS,
@@ -58,6 +59,15 @@ export function socketPathOf(values: Values): string {
 /** @throws Error for an empty one */
 export function metricsSocketPathOf(values: Values): string | undefined {
   return pathOf(values, DAEMON_SETTINGS.metricsSocket.option);
+}
+
+/** @throws Error with what is wrong about it */
+export function hooksOf(values: Values): { directory: string; timeoutMs: number } {
+  const { hooksDirectory, hookTimeoutMs } = DAEMON_SETTINGS;
+  return {
+    directory: resolve(pathOf(values, hooksDirectory.option) ?? hooksDirectory.default),
+    timeoutMs: numberOf(values, hookTimeoutMs) ?? hookTimeoutMs.default,
+  };
 }
 
 /** @throws Error for an empty one */

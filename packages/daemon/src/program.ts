@@ -10,6 +10,7 @@ import { ServedFile } from "./config/served.js";
 import { ExitStatus } from "./exit-status.js";
 import {
   driverOptions,
+  hooksOf,
   makeLogger,
   metricsSocketPathOf,
   parseOptions,
@@ -82,6 +83,7 @@ function startOf(given: Values): Start | undefined {
   const options = driverOptions(values, logger);
   socketPathOf(values);
   metricsSocketPathOf(values);
+  hooksOf(values);
   const standbys = standbysOf(values);
   for (const problem of problems) logger.warn(problemText(problem));
   if (isEarlier) logger.warn(EARLIER_TEXT);

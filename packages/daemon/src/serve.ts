@@ -1,7 +1,14 @@
 /** A daemon from its start to its end: the driver, its control API, and how it is told to end. */
+import { join } from "node:path";
 import { ControlError, ERRORS } from "@blksnap/api";
 import type { ControlServer, ControlServerOptions } from "@blksnap/api-server";
-import { DAEMON_VERSION, Driver, type DriverOptions, presentStateDirectory } from "@blksnap/driver";
+import {
+  DAEMON_VERSION,
+  Driver,
+  type DriverOptions,
+  presentStateDirectory,
+  StateFile,
+} from "@blksnap/driver";
 import { isEndOfBoot, isGoingDown } from "@blksnap/linux-block";
 import type { Logger } from "pino";
 import { Configured } from "./config/configured.js";
@@ -9,9 +16,11 @@ import type { InForce } from "./config/in-force.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
 import { DaemonLog } from "./events/daemon-log.js";
+import type { NewDaemonEvent } from "./events/differences.js";
 import { ExitStatus } from "./exit-status.js";
+import { TakeHooks, withHooks } from "./hooks/take-hooks.js";
 import { NbdSocket } from "./nbd-socket.js";
-import { metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
+import { hooksOf, metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
 import { endAtOnce } from "./process-end.js";
 import { surviveFinalKill } from "./process-setup.js";
 import { ServiceManager } from "./service-manager.js";
@@ -68,7 +77,11 @@ export async function serve(
     });
     const version = DAEMON_VERSION;
     const events = new DaemonLog({ stateDirectory, driver, logger, version });
-    const controls = { control: driver, daemon: operations, events };
+    const tell = (event: NewDaemonEvent) => events.push(event);
+    const begunFile = join(stateDirectory, StateFile.hooksBegun);
+    const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, tell });
+    const control = withHooks(driver, hooks, tell);
+    const controls = { control, daemon: operations, events };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {
       // It may be about to claim its socket again, and would leave half of that.
       await nbd.close();
@@ -79,6 +92,7 @@ export async function serve(
     link?.onLost(() => onSupervisorLost(operations, logger));
     signals.handle((signal) => operations.onSignal(signal));
     void events.begin();
+    void hooks.finishEarlier();
     void configured.attachTo(driver).then(() => {
       link?.settled();
       manager?.ready("serves");

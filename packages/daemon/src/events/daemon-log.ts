@@ -86,8 +86,24 @@ export class DaemonLog implements EventLogControl {
     this.#cursors = { ...cursors };
   }
 
-  /** Tells of the start, and of what is otherwise than the last daemon knew it; then looks now and then. */
+  /**
+   * Tells of the start, and of what is otherwise than the last daemon knew it; then looks now and then. What fails is
+   * logged: nothing depends on events.
+   */
   async begin(): Promise<void> {
+    const { lookIntervalMs = LOOK_INTERVAL_MS, logger } = this.#options;
+    try {
+      await this.#tellStart();
+    } catch (error) {
+      if (!this.#isClosed) logger.warn({ err: error }, "the start of the daemon is no event");
+    }
+    await this.#lookNow();
+    if (this.#isClosed) return;
+    this.#timer = setInterval(() => this.look(), lookIntervalMs);
+    this.#timer.unref();
+  }
+
+  async #tellStart(): Promise<void> {
     const { driver, version } = this.#options;
     const { daemon } = await driver.status();
     const { handover, pid } = daemon;
@@ -100,10 +116,6 @@ export class DaemonLog implements EventLogControl {
       cause,
       pause_ms: handover?.pause_ms ?? null,
     });
-    await this.#lookNow();
-    const { lookIntervalMs = LOOK_INTERVAL_MS } = this.#options;
-    this.#timer = setInterval(() => this.look(), lookIntervalMs);
-    this.#timer.unref();
   }
 
   push(event: NewDaemonEvent): void {

@@ -58,6 +58,8 @@ export const StateFile = {
   /** Of the daemon's program, which writes them: what happened, and what status said when it was told last. */
   events: "events.log",
   eventsFacts: "events-facts.json",
+  /** Of the daemon's program: which hooks of a take are begun, and to be ended. */
+  hooksBegun: "hooks.json",
   /** Locked while the tables of a device-mapper node, "major:minor", may be exchanged. */
   exchange: new FileKind("exchange-", [`${NUMBER}:${NUMBER}`]) as FileKind<[node: string]>,
 } as const;

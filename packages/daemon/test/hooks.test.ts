@@ -1,0 +1,267 @@
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ControlError, type DriverControl } from "@blksnap/api";
+import pino from "pino";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
+import type { NewDaemonEvent } from "../dist/events/differences.js";
+import { hooksIn } from "../dist/hooks/hook-files.js";
+import { TakeHooks, withHooks } from "../dist/hooks/take-hooks.js";
+
+/** No limit that a hook reaches which ends by itself, on the slowest machine. */
+const AMPLE_MS = 300_000;
+
+let dir = "";
+let directory = "";
+let trace = "";
+let fake: FakeDriver;
+let id = "";
+const told: NewDaemonEvent[] = [];
+test.before.each(async () => {
+  dir = mkdtempSync(join(tmpdir(), "hooks-"));
+  directory = join(dir, "hooks.d");
+  trace = join(dir, "trace");
+  mkdirSync(directory, { mode: 0o755 });
+  told.length = 0;
+  fake = new FakeDriver();
+  const devices = ["/dev/loop0", "/dev/loop1"];
+  ({ id } = await fake.snapshotCreate({ devices, stores: ["/var/tmp"], limitBytes: 2 ** 27 }));
+});
+test.after.each(() => rmSync(dir, { recursive: true }));
+
+function hook(name: string, text: string, mode = 0o755): string {
+  const path = join(directory, name);
+  writeFileSync(path, `#!/bin/sh\n${text}\n`);
+  chmodSync(path, mode);
+  return path;
+}
+
+/** A hook that notes how it was called. */
+function noting(name: string, more = ""): string {
+  return hook(name, `echo "${name} $*" >>${trace}\n${more}`);
+}
+
+function traced(): string[] {
+  return existsSync(trace) ? readFileSync(trace, "utf8").trimEnd().split("\n") : [];
+}
+
+function hooks(timeoutMs = AMPLE_MS): TakeHooks {
+  const logger = pino({ level: "silent" });
+  const tell = (event: NewDaemonEvent) => void told.push(event);
+  return new TakeHooks({ directory, timeoutMs, begunFile: join(dir, "begun"), logger, tell });
+}
+
+function driver(timeoutMs?: number): DriverControl {
+  return withHooks(fake, hooks(timeoutMs), (event) => void told.push(event));
+}
+
+async function failure(take: Promise<unknown>): Promise<ControlError> {
+  try {
+    await take;
+  } catch (error) {
+    if (error instanceof ControlError) return error;
+    throw error;
+  }
+  throw new Error("it was taken");
+}
+
+const WORDS = () => `take ${id} /dev/loop0 /dev/loop1`;
+
+test("hooks run in order before the take, and the other way round after it", async () => {
+  noting("20-b");
+  noting("10-a", 'env | grep BLKSNAP_RESULT >>"$0.env"');
+  hook("30-not-executable", "exit 1", 0o644);
+  hook("40.dpkg-old", "exit 1");
+  hook(".hidden", "exit 1");
+  mkdirSync(join(directory, "50-folder"));
+  const taken = await driver().snapshotTake(id);
+  assert.is(taken.images.length, 2);
+  const words = WORDS();
+  assert.equal(traced(), [
+    `10-a pre ${words}`,
+    `20-b pre ${words}`,
+    `20-b post ${words}`,
+    `10-a post ${words}`,
+  ]);
+  const results = readFileSync(join(directory, "10-a.env"), "utf8");
+  assert.is(results, "BLKSNAP_RESULT=none\nBLKSNAP_RESULT=taken\n");
+  assert.equal(
+    told.map((event) => event.event),
+    ["hook_ran", "hook_ran", "hook_ran", "hook_ran"],
+  );
+});
+
+test("no folder, or an empty one: the take is as ever, and the driver does all else itself", async () => {
+  rmSync(directory, { recursive: true });
+  const wrapped = driver();
+  assert.is((await wrapped.snapshotTake(id)).id, id);
+  assert.is((await wrapped.status()).snapshots.length, 1);
+  assert.equal(told, []);
+});
+
+test("a hook that fails cancels the take by name; those that were begun run after it", async () => {
+  noting("10-a");
+  const bad = noting("20-b", '[ "$1" = post ] || { echo "the database is away" >&2; exit 3; }');
+  noting("30-c");
+  const error = await failure(driver().snapshotTake(id));
+  assert.is(error.code, "HOOK_FAILED");
+  assert.is(error.message, `${bad} before the take: exit status 3: the database is away`);
+  assert.is((await fake.snapshotCollect())[0]?.taken, false);
+  assert.equal(
+    traced().map((line) => line.split(" ").slice(0, 2).join(" ")),
+    ["10-a pre", "20-b pre", "20-b post", "10-a post"],
+  );
+  assert.equal(
+    told.map((event) => event.event),
+    ["hook_ran", "hook_failed", "hook_ran", "hook_ran", "take_failed"],
+  );
+  assert.not(existsSync(join(dir, "begun")));
+});
+
+test("a take that fails is told to its hooks", async () => {
+  noting("10-a", `echo $BLKSNAP_RESULT >>${trace}`);
+  fake.snapshotTake = async () => {
+    throw new ControlError("TAKE_FAILED", "writes in flight did not end in time");
+  };
+  assert.is((await failure(driver().snapshotTake(id))).code, "TAKE_FAILED");
+  assert.equal(traced().at(-1), "failed");
+});
+
+test("a hook after the take that fails is told, and the snapshot stays", async () => {
+  noting("10-a", '[ "$1" = pre ]');
+  assert.is((await driver().snapshotTake(id)).id, id);
+  const kinds = told.map((event) => event.event);
+  assert.equal(kinds, ["hook_ran", "hook_failed"]);
+});
+
+test("what cannot be taken stops no database", async () => {
+  noting("10-a");
+  const wrapped = driver();
+  await wrapped.snapshotTake(id);
+  const before = traced().length;
+  for (const wanted of [id, "11111111-2222-3333-4444-555555555555"]) {
+    const { code } = await failure(wrapped.snapshotTake(wanted));
+    assert.ok(["SNAPSHOT_ALREADY_TAKEN", "SNAPSHOT_NOT_FOUND"].includes(code), code);
+  }
+  assert.is(traced().length, before);
+  assert.not(told.some((event) => event.event === "take_failed"));
+});
+
+test("a hook that takes too long is killed with all its group, and the take is cancelled", async () => {
+  // Its child would keep the output open for a day, and ignores what can be ignored.
+  noting(
+    "10-a",
+    '[ "$1" = post ] && exit 0\ntrap "" TERM\nsleep 86400 &\necho $! >"$0.pid"\nwait; wait',
+  );
+  const error = await failure(driver(1_000).snapshotTake(id));
+  assert.match(error.message, /10-a before the take: it took longer than 1 s and was killed$/);
+  const pid = Number(readFileSync(join(directory, "10-a.pid"), "utf8"));
+  for (;;) {
+    try {
+      const state = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.[0];
+      if (state === "Z") break;
+    } catch {
+      break;
+    }
+    await new Promise((done) => setTimeout(done, 5));
+  }
+});
+
+test("what a hook leaves in the background outlives it, and is not waited for", async () => {
+  noting("10-a", '[ "$1" = post ] && exec kill $(cat "$0.pid")\nsleep 86400 &\necho $! >"$0.pid"');
+  await driver().snapshotTake(id);
+  assert.equal(
+    told.map((event) => event.event),
+    ["hook_ran", "hook_ran"],
+  );
+});
+
+test("a file that others can write is refused, also by its folder, its owner or its target", async () => {
+  const ways: (() => string)[] = [
+    () => hook("10-a", "exit 0", 0o775),
+    () => hook("10-a", "exit 0", 0o757),
+    () => {
+      const path = hook("10-a", "exit 0");
+      chownSync(path, 12345, 0);
+      return path;
+    },
+    () => {
+      const path = hook("10-a", "exit 0");
+      chmodSync(directory, 0o777);
+      return path;
+    },
+    () => {
+      const open = join(dir, "open");
+      mkdirSync(open);
+      chmodSync(open, 0o777);
+      writeFileSync(join(open, "x"), "#!/bin/sh\n", { mode: 0o755 });
+      symlinkSync(join(open, "x"), join(directory, "10-a"));
+      return join(directory, "10-a");
+    },
+  ];
+  for (const make of ways) {
+    const path = make();
+    const error = await failure(driver().snapshotTake(id));
+    assert.is(error.code, "HOOK_FAILED");
+    assert.match(
+      error.message,
+      /10-a before the take: .*(others than root may write|belongs to user 12345)/,
+    );
+    rmSync(path);
+    chmodSync(directory, 0o755);
+  }
+  assert.ok(told.every(({ event }) => event === "hook_failed" || event === "take_failed"));
+  const trusted = hook("10-a", "exit 0");
+  assert.equal(await hooksIn(directory), [{ name: "10-a", path: trusted, distrust: undefined }]);
+});
+
+test("a hook that cannot be started is a failed one", async () => {
+  writeFileSync(join(directory, "10-a"), "#!/no/such/interpreter\n", { mode: 0o755 });
+  assert.match((await failure(driver().snapshotTake(id))).message, /exit status 12[67]/);
+});
+
+test("takes with hooks come one after another", async () => {
+  noting("10-a");
+  const options = { devices: [], stores: ["/var/tmp"], limitBytes: 2 ** 27 };
+  fake.devices.set("/dev/loop2", 2 ** 20);
+  const other = await fake.snapshotCreate({ ...options, devices: ["/dev/loop2"] });
+  const wrapped = driver();
+  await Promise.all([wrapped.snapshotTake(id), wrapped.snapshotTake(other.id)]);
+  const phases = traced().map((line) => line.split(" ").slice(1, 4).join(" "));
+  const both = [id, other.id].map((one) => [`pre take ${one}`, `post take ${one}`]);
+  const orders = [both.flat(), both.toReversed().flat()];
+  assert.ok(
+    orders.some((order) => order.join() === phases.join()),
+    phases.join(),
+  );
+});
+
+test("the next daemon runs the hooks after a take that was cut off", async () => {
+  noting("10-a", `echo $BLKSNAP_RESULT >>${trace}`);
+  noting("20-b");
+  const begun = { id, devices: ["/dev/loop0"], names: ["10-a"] };
+  writeFileSync(join(dir, "begun"), JSON.stringify(begun));
+  await hooks().finishEarlier();
+  assert.equal(traced(), [`10-a post take ${id} /dev/loop0`, "failed"]);
+  await hooks().finishEarlier();
+  assert.is(traced().length, 2);
+  for (const text of ["", "null", "{}", '{"id":7}']) {
+    writeFileSync(join(dir, "begun"), text);
+    await hooks().finishEarlier();
+  }
+  assert.is(traced().length, 2);
+});
+
+test.run();
