@@ -8,7 +8,9 @@
  *   connection 0 | connection 1 ...  64 KiB received | message and its vector | bytes of the handshake
  * ```
  */
-import { MappedMemory, PAGE_BYTES } from "@blksnap/uring";
+import { ENOMEM } from "@blksnap/errors";
+import { NOT_REGISTERED } from "@blksnap/ublk";
+import { MappedMemory, PAGE_BYTES, type Reactor, UringError } from "@blksnap/uring";
 import { assert } from "./errors.js";
 
 /** Of a reply: at most a chunk with an offset, in room that is aligned. */
@@ -75,5 +77,19 @@ export class Arena {
 
   unmap(): void {
     this.#memory.unmap();
+  }
+}
+
+/**
+ * Registers the data of requests with the ring. A user who is not root may lock 8 MiB by default, of all programs:
+ * beyond that it works without, at more work per request.
+ * @returns number of the registered buffer, or NOT_REGISTERED
+ */
+export function registered(reactor: Reactor, { address, slotsBytes }: Arena): number {
+  try {
+    return reactor.addBuffer(address, slotsBytes);
+  } catch (error) {
+    if (error instanceof UringError && error.errno === ENOMEM) return NOT_REGISTERED;
+    throw error;
   }
 }

@@ -11,7 +11,7 @@
  * number of requests of a connection, buffers what is left when each other connection has one.
  */
 import { closeSync } from "node:fs";
-import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
+import { type DeviceParams, NOT_REGISTERED, type RequestQueue, type Target } from "@blksnap/ublk";
 import {
   high32,
   low32,
@@ -22,7 +22,7 @@ import {
   type Reactor,
   type Timer,
 } from "@blksnap/uring";
-import { Arena, RECEIVE_BYTES } from "./arena.js";
+import { Arena, RECEIVE_BYTES, registered } from "./arena.js";
 import { Connection, Receiving } from "./connection.js";
 import { assert } from "./errors.js";
 import { type Agreement, Handshake } from "./handshake.js";
@@ -75,7 +75,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#sweepMs = settings.handshakeTimeoutMs / SWEEPS;
     const arena = new Arena(sizes, options.memory);
     this.#arena = arena;
-    const bufferIndex = reactor.addBuffer(arena.address, arena.slotsBytes);
+    const bufferIndex = registered(reactor, arena);
     const onSlot = (slot: number, result: number): void => this.#transmission.onSlot(slot, result);
     this.#slots = new SlotQueue(queueDepth, maxIoBytes, arena, bufferIndex, onSlot);
     this.#connections = new Array<Connection | undefined>(connectionsMax).fill(undefined);
@@ -108,6 +108,11 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     const id = this.#options.reactor.addHandler({ onCompletion });
     this.#handlers.push(id);
     return id;
+  }
+
+  /** How many connections there are. */
+  get connections(): number {
+    return this.#connections.filter((connection) => connection !== undefined).length;
   }
 
   /** What targets of this server's exports take their requests from. */
@@ -400,7 +405,8 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     if (this.#timer !== undefined) reactor.cancelTimer(this.#timer);
     const { listenFd } = this.#options;
     for (const id of this.#handlers) reactor.removeHandler(id);
-    reactor.removeBuffer(this.#slots.bufferIndex);
+    const { bufferIndex } = this.#slots;
+    if (bufferIndex !== NOT_REGISTERED) reactor.removeBuffer(bufferIndex);
     this.#slots.release();
     this.#descriptors[0] = -1;
     if (listenFd !== undefined) closeSync(listenFd);

@@ -7,14 +7,16 @@ import {
   prepareFallocate,
   prepareFsync,
   prepareNop,
+  prepareRead,
   prepareReadFixed,
+  prepareWrite,
   prepareWriteFixed,
   type Reactor,
   RwFlag,
   SqeFlag,
 } from "@blksnap/uring";
 import { UblkIoFlag, UblkOp } from "./abi.js";
-import type { RequestQueue } from "./target.js";
+import { NOT_REGISTERED, type RequestQueue } from "./target.js";
 
 /** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
 export const BLOCK_URING_CMD_DISCARD = 0x1200;
@@ -127,6 +129,10 @@ export class FileIo implements CompletionHandler {
     const high = queue.startSectorHigh(tag);
     const offsetLow = low << 9;
     const offsetHigh = (high << 9) | (low >>> 23);
+    if (queue.bufferIndex === NOT_REGISTERED) {
+      this.#transferPlain(tag, offsetLow, offsetHigh);
+      return;
+    }
     if (queue.op(tag) === UblkOp.READ) {
       prepareReadFixed(
         this.#reactor.ring,
@@ -157,6 +163,23 @@ export class FileIo implements CompletionHandler {
       this.#handlerId,
       SqeFlag.FIXED_FILE,
     );
+  }
+
+  #transferPlain(tag: number, offsetLow: number, offsetHigh: number): void {
+    const queue = this.#queue;
+    const { ring } = this.#reactor;
+    const file = this.#fileIndex;
+    const low = queue.bufferLow[tag];
+    const high = queue.bufferHigh[tag];
+    const bytes = queue.sectors(tag) << 9;
+    const handler = this.#handlerId;
+    const fixed = SqeFlag.FIXED_FILE;
+    if (queue.op(tag) === UblkOp.READ) {
+      prepareRead(ring, file, low, high, bytes, offsetLow, offsetHigh, tag, handler, fixed);
+      return;
+    }
+    const flags = (queue.flags(tag) & UblkIoFlag.FUA) !== 0 ? RwFlag.DSYNC : 0;
+    prepareWrite(ring, file, low, high, bytes, offsetLow, offsetHigh, flags, tag, handler, fixed);
   }
 
   #fallocate(tag: number, mode: number, way: number): void {

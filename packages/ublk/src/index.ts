@@ -22,7 +22,13 @@ export {
   RecoverableDevice,
   type ServeOptions,
 } from "./recoverable-device.js";
-export type { RequestQueue, Target, TargetModule, TargetSpec } from "./target.js";
+export {
+  NOT_REGISTERED,
+  type RequestQueue,
+  type Target,
+  type TargetModule,
+  type TargetSpec,
+} from "./target.js";
 export { FileTarget, fileTarget } from "./targets/file.js";
 export { memoryTarget } from "./targets/memory.js";
 export { nullTarget } from "./targets/null.js";

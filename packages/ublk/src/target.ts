@@ -1,6 +1,9 @@
 import type { MappedMemory, Reactor } from "@blksnap/uring";
 import type { DeviceParams } from "./layout.js";
 
+/** In place of the number of a registered buffer. */
+export const NOT_REGISTERED = -1;
+
 /**
  * The requests that a target is given: those of a ublk queue, or of another server of block devices. Fields
  * of a request are told by its tag, 0 to depth - 1.
@@ -12,7 +15,10 @@ export interface RequestQueue {
   /** Low and high halves of the address of each tag's buffer. */
   readonly bufferLow: Int32Array;
   readonly bufferHigh: Int32Array;
-  /** Registered buffer that holds the buffers of all tags, but for those that were replaced. */
+  /**
+   * Registered buffer that holds the buffers of all tags, but for those that were replaced; NOT_REGISTERED
+   * where this process may not register as much.
+   */
   readonly bufferIndex: number;
   /** Operation of the request: a UblkOp. */
   op(tag: number): number;
