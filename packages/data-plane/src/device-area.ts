@@ -11,7 +11,7 @@
  */
 import { type DiffArea, DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { uuidBytes } from "@blksnap/linux-block";
-import type { DeviceParams, Queue, QueueStart, RequestQueue, Target } from "@blksnap/ublk";
+import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
 import { AreaDrop } from "./area-drop.js";
@@ -21,7 +21,13 @@ import type { AreaJournal } from "./area-journal.js";
 import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter } from "./counters.js";
-import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
+import {
+  type DeviceQueueStart,
+  makeQueue,
+  QueueEnd,
+  type ServedQueue,
+  startQueue,
+} from "./device-queue.js";
 import { imageTarget } from "./device-targets.js";
 import { errorText } from "./error-text.js";
 import { faultPoint } from "./fault-points.js";
@@ -72,7 +78,7 @@ export class DeviceArea {
   readonly #counter: AreaCounter;
   readonly #drop = new AreaDrop();
   readonly #imageEnd: QueueEnd;
-  #imageQueue: Queue | undefined;
+  #imageQueue: ServedQueue | undefined;
   readonly #nbd: NbdDoor;
   #nbdQueue: RequestQueue | undefined;
   /** Undefined while it sleeps, and when it is closed. */
@@ -238,7 +244,7 @@ export class DeviceArea {
     return !isIdle;
   }
 
-  openImage(start: QueueStart, memory?: QueueMemory): void {
+  openImage(start: DeviceQueueStart, memory?: QueueMemory): void {
     const { reactor, engine, gate, imageDepth } = this.#host;
     assert(this.#imageEnd.isEnded, "the area has an image already");
     assert(start.queueDepth <= imageDepth, "the image has more tags than its engine");
@@ -248,14 +254,24 @@ export class DeviceArea {
       this.#imageQueue = undefined;
       this.#imageEnd.end();
     };
-    const queue = makeQueue(reactor, start, onEnd, (error) => this.#tellError(error), memory);
-    this.#imageQueue = queue;
+    const served = makeQueue(reactor, start, onEnd, (error) => this.#tellError(error), memory);
+    const { queue } = served;
+    this.#imageQueue = served;
     io.imageQueue = queue;
     const target = imageTarget(queue, engine, gate, () => this.#isOpen);
-    startQueue(queue, target, this.#imageEnd);
+    startQueue(served, target, this.#imageEnd);
   }
 
-  readonly awaitImageEnd = (onEnd: () => void): void => this.#imageEnd.await(onEnd);
+  /** Ends the image, where its device does not do that. */
+  readonly awaitImageEnd = (onEnd: () => void): void => {
+    this.#imageEnd.await(onEnd);
+    this.#imageQueue?.end();
+  };
+
+  /** Of clients that the image has instead of a device. */
+  get imageConnections(): number {
+    return this.#imageQueue?.connections ?? 0;
+  }
 
   /** A connection to the image. @param params as a client sees it */
   serveNbd(
@@ -263,7 +279,9 @@ export class DeviceArea {
     connection: NbdConnection,
     done: (isServed: boolean) => void,
   ): void {
+    const adopt = this.#imageQueue?.adopt;
     if (!this.#isOpen || this.#io === undefined) done(false);
+    else if (adopt !== undefined) done(adopt(connection));
     else this.#nbd.serve(params, connection, done);
   }
 
@@ -286,7 +304,7 @@ export class DeviceArea {
   /** The journal of the tracker knows what a request of the image is going to change. */
   imageAdmitted(tag: number): void {
     if (this.#isOpen) this.#host.engine.submitImage(tag);
-    else this.#imageQueue?.complete(tag, -EIO);
+    else this.#imageQueue?.queue.complete(tag, -EIO);
   }
 
   completeImage(tag: number, result: number): void {
@@ -296,7 +314,7 @@ export class DeviceArea {
       this.journal?.recordDiscard(image, tag, this.map);
     }
     const { imageDepth } = this.#host;
-    if (tag < imageDepth) (this.#imageQueue as Queue).complete(tag, result);
+    if (tag < imageDepth) (this.#imageQueue as ServedQueue).queue.complete(tag, result);
     else (this.#nbdQueue as RequestQueue).complete(tag - imageDepth, result);
   }
 

@@ -1,32 +1,151 @@
-/** A served queue, and its end. */
+/** A served queue, and its end: that of a ublk device, or of an NBD export that clients write to. */
 
-import type { QueueStart } from "@blksnap/ublk";
-import { Queue, type Target } from "@blksnap/ublk";
+import { ReactorServer, type ServerSettings, serverMemoryBytes } from "@blksnap/nbd";
+import {
+  type DeviceParams,
+  Queue,
+  type QueueStart,
+  type RequestQueue,
+  type Target,
+} from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
+import { EXPORT_NAME, type NbdConnection } from "./nbd-door.js";
 import type { QueueMemory } from "./queue-memory.js";
+
+/** A queue that is to be served without a device: its requests come from NBD connections. */
+export interface ExportStart {
+  readonly exported: DeviceParams;
+  readonly queueDepth: number;
+  readonly maxIoBytes: number;
+}
+
+export type DeviceQueueStart = QueueStart | ExportStart;
+
+export interface ServedQueue {
+  /** What the target takes its requests from. */
+  readonly queue: RequestQueue;
+  /** Requests may come, and it ends by `onEnd`. */
+  readonly isServing: boolean;
+  /** Takes a connection over, unless it answers false. Undefined where users have a device. */
+  readonly adopt: ((connection: NbdConnection) => boolean) | undefined;
+  /** How many connections there are. */
+  readonly connections: number;
+  start(target: Target): void;
+  /** Gives up one that was not started. */
+  discard(): void;
+  /** Ends it, unless its device does that. */
+  end(): void;
+}
+
+/** Connections to a front or an image at a time. */
+const CONNECTIONS_MAX = 16;
+
+function exportSettings({ queueDepth, maxIoBytes }: ExportStart): ServerSettings {
+  return { connectionsMax: Math.min(CONNECTIONS_MAX, queueDepth), queueDepth, maxIoBytes };
+}
+
+/** Memory for the buffers of a queue, and whatever else it gives to the kernel. */
+export function queueMemoryBytes(start: DeviceQueueStart): number {
+  if ("exported" in start) return serverMemoryBytes(exportSettings(start));
+  return start.queueDepth * start.maxIoBytes;
+}
 
 export function makeQueue(
   reactor: Reactor,
-  { charFd, queueDepth: depth, maxIoBytes }: QueueStart,
+  start: DeviceQueueStart,
   onEnd: () => void,
   onError: (error: unknown) => void,
   memory: QueueMemory | undefined,
-): Queue {
+): ServedQueue {
+  if ("exported" in start) return new ExportQueue(reactor, start, onEnd, onError, memory);
+  const { charFd, queueDepth: depth, maxIoBytes } = start;
   const buffers = memory?.take();
-  return new Queue({
-    reactor,
-    charFd,
-    queueId: 0,
-    depth,
-    maxIoBytes,
-    memory: buffers,
-    onEnd,
-    onError,
-  });
+  const options = { charFd, queueId: 0, depth, maxIoBytes, memory: buffers, onEnd, onError };
+  return new UblkQueue(new Queue({ reactor, ...options }));
+}
+
+class UblkQueue implements ServedQueue {
+  readonly adopt = undefined;
+  readonly connections = 0;
+  readonly queue: Queue;
+
+  constructor(queue: Queue) {
+    this.queue = queue;
+  }
+
+  get isServing(): boolean {
+    return this.queue.isServing;
+  }
+
+  start(target: Target): void {
+    this.queue.start(target);
+  }
+
+  discard(): void {
+    this.queue.discard();
+  }
+
+  /** The kernel ends it with its device. */
+  end(): void {}
+}
+
+class ExportQueue implements ServedQueue {
+  isServing = false;
+  readonly #server: ReactorServer;
+  readonly #params: DeviceParams;
+  readonly #onEnd: () => void;
+  #isEnding = false;
+
+  constructor(
+    reactor: Reactor,
+    start: ExportStart,
+    onEnd: () => void,
+    onError: (error: unknown) => void,
+    memory: QueueMemory | undefined,
+  ) {
+    this.#params = start.exported;
+    this.#onEnd = onEnd;
+    const settings = exportSettings(start);
+    const taken = memory?.take();
+    try {
+      const own = taken === undefined ? {} : { memory: taken };
+      this.#server = new ReactorServer({ reactor, settings, onError, ...own });
+    } catch (error) {
+      memory?.giveBack();
+      throw error;
+    }
+  }
+
+  get queue(): RequestQueue {
+    return this.#server.queue;
+  }
+
+  get connections(): number {
+    return this.#server.connections;
+  }
+
+  readonly adopt = (connection: NbdConnection): boolean =>
+    this.#server.adopt(connection.fd, { ...connection, exportName: EXPORT_NAME });
+
+  start(target: Target): void {
+    const { readOnly } = this.#params;
+    this.#server.add({ name: EXPORT_NAME, readOnly }, this.#params, target);
+    this.isServing = true;
+  }
+
+  discard(): void {
+    this.#server.stop(() => undefined);
+  }
+
+  end(): void {
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#server.stop(this.#onEnd);
+  }
 }
 
 /** Where it throws the queue is given up, or ends with its device: `end` tells. */
-export function startQueue(queue: Queue, target: Target, end: QueueEnd): void {
+export function startQueue(queue: ServedQueue, target: Target, end: QueueEnd): void {
   try {
     queue.start(target);
   } finally {

@@ -1,12 +1,12 @@
 /** How the requests of a tracked device's queues come to its engine. */
 import type { TrackerEngine } from "@blksnap/engine";
-import type { Queue, Target } from "@blksnap/ublk";
+import type { RequestQueue, Target } from "@blksnap/ublk";
 import { copyRequest } from "./copy-request.js";
 import type { WriteGate } from "./write-gate.js";
 
 const EIO = 5;
 
-export function frontTarget(queue: Queue, engine: TrackerEngine): Target {
+export function frontTarget(queue: RequestQueue, engine: TrackerEngine): Target {
   const { front } = engine;
   return {
     queueIo: (tag) => {
@@ -19,7 +19,7 @@ export function frontTarget(queue: Queue, engine: TrackerEngine): Target {
 }
 
 export function imageTarget(
-  queue: Queue,
+  queue: RequestQueue,
   engine: TrackerEngine,
   gate: WriteGate | undefined,
   hasArea: () => boolean,

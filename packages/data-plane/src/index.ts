@@ -3,6 +3,7 @@ export { AreaEncoder } from "./area-encoder.js";
 export type { AreaId } from "./area-id.js";
 export { doubtOf } from "./claim.js";
 export type { DeviceIoCounters } from "./counters.js";
+export type { DeviceQueueStart } from "./device-queue.js";
 export { type DeviceCounters, DeviceReader } from "./device-reader.js";
 export { dirtyContextName } from "./dirty-context.js";
 export { type FaultPoint, faultPoint, type LiveFaultPoint } from "./fault-points.js";
@@ -23,6 +24,7 @@ export type {
   SwitchReply,
   WakingArea,
 } from "./messages.js";
+export { NBD_IO_BYTES_MAX } from "./nbd-door.js";
 export {
   ReactorPool,
   type RunningReactor,

@@ -11,11 +11,12 @@
  * ```
  */
 import type { TrackerGeometry } from "@blksnap/engine";
-import type { DeviceParams, QueueStart } from "@blksnap/ublk";
+import type { DeviceParams } from "@blksnap/ublk";
 import type { AreaFigures } from "./area-counter.js";
 import type { AreaId } from "./area-id.js";
 import type { CarriedError } from "./carried-error.js";
 import type { Claim } from "./claim.js";
+import type { DeviceQueueStart } from "./device-queue.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
 
 /** The policy for a reactor. */
@@ -40,6 +41,8 @@ export interface ReactorSettings {
   readonly heartbeat: SharedArrayBuffer;
   /** The process ends with this status at once when the reactor ends by itself. */
   readonly lostStatus?: number | undefined;
+  /** It serves without the mark of an I/O flusher, and says nothing. */
+  readonly isFlusherOptional?: boolean | undefined;
 }
 
 /** A file of maps, to be mapped whole. */
@@ -84,7 +87,7 @@ export type WakingArea = Omit<AreaSetup, "extents">;
 export interface AttachRequest {
   readonly type: "attach";
   readonly tracker: number;
-  readonly queue: QueueStart;
+  readonly queue: DeviceQueueStart;
   readonly originalFd: number;
   readonly isBlock: boolean;
   readonly geometry: TrackerGeometry;
@@ -130,7 +133,7 @@ export interface OpenImageRequest {
   readonly type: "openImage";
   readonly tracker: number;
   readonly area: AreaId;
-  readonly queue: QueueStart;
+  readonly queue: DeviceQueueStart;
 }
 
 /** A tracker's journal gets a successor: commits go to both until "adoptJournal". */
@@ -226,6 +229,14 @@ export interface ServeNbdRequest {
   readonly received: Uint8Array;
 }
 
+/** How many clients a front, or an image, has that is an NBD export instead of a device. The reply is a number. */
+export interface CountConnectionsRequest {
+  readonly type: "countConnections";
+  readonly tracker: number;
+  /** Of the image; null: the front. */
+  readonly area: AreaId | null;
+}
+
 export interface StopRequest {
   readonly type: "stop";
 }
@@ -250,6 +261,7 @@ export type ReactorRequest =
   | JournalRequest
   | DeviceRequest
   | ServeNbdRequest
+  | CountConnectionsRequest
   | StopRequest;
 
 /** More slots for an area, or word that there are none. */

@@ -16,9 +16,10 @@ import type { Slices } from "./slices.js";
 /** Requests in flight in the device, of all its connections. */
 export const NBD_DEPTH = 32;
 const CONNECTIONS_MAX = 16;
-const IO_BYTES_MAX: number = 256 * 1024;
+/** More at a time is only more memory. */
+export const NBD_IO_BYTES_MAX: number = 256 * 1024;
 /** A server has one export: who wants which is known before a connection comes. */
-const EXPORT_NAME = "";
+export const EXPORT_NAME = "";
 
 export interface NbdDoorOptions {
   readonly reactor: Reactor;
@@ -92,7 +93,7 @@ export class NbdDoor {
 
   #open(params: DeviceParams): void {
     const { reactor, slices, onError } = this.#options;
-    const maxIoBytes = Math.min(this.#options.maxIoBytes, IO_BYTES_MAX);
+    const maxIoBytes = Math.min(this.#options.maxIoBytes, NBD_IO_BYTES_MAX);
     const settings = { connectionsMax: CONNECTIONS_MAX, queueDepth: NBD_DEPTH, maxIoBytes };
     this.#state = "opening";
     let memory: QueueMemory;

@@ -160,6 +160,8 @@ export interface ReactorPoolOptions {
   readonly logger: Logger;
   /** The process ends with this status at once when a reactor ends by itself. */
   readonly lostStatus?: number | undefined;
+  /** No file system of this machine need lie on what is served. */
+  readonly isFlusherOptional?: boolean | undefined;
   readonly onNotice: NoticeHandler;
   /** A reactor has ended by itself. */
   readonly onLost: LostHandler;
@@ -178,7 +180,9 @@ export class ReactorPool {
       const heartbeat = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
       const { frontDepth, imageDepth, ioTimeoutMs, lostStatus } = options;
       const ringEntries = Math.max(RING_ENTRIES_MIN, frontDepth, imageDepth);
-      const settings = { index, imageDepth, ioTimeoutMs, ringEntries, heartbeat, lostStatus };
+      const { isFlusherOptional } = options;
+      const limits = { imageDepth, ioTimeoutMs, ringEntries };
+      const settings = { index, ...limits, heartbeat, lostStatus, isFlusherOptional };
       const { startReactor = startReactorThread, onNotice, onLost } = options;
       this.#handles.push(new ReactorHandle(startReactor, settings, onNotice, onLost));
     }

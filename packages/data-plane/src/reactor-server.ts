@@ -7,6 +7,7 @@ import { assert, becomeIoFlusher, Reactor } from "@blksnap/uring";
 import { carryOutArea } from "./area-requests.js";
 import { carriedError } from "./carried-error.js";
 import { acquireClaim } from "./claim.js";
+import { queueMemoryBytes } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { IoTicker } from "./io-ticker.js";
 import { carryOutJournal } from "./journal-requests.js";
@@ -51,7 +52,8 @@ export class ReactorServer {
     const { wakeFd, port, settings } = options;
     this.#options = options;
     const flusherProblem = becomeIoFlusher();
-    if (flusherProblem !== undefined) options.say({ notice: "error", message: flusherProblem });
+    if (flusherProblem !== undefined && settings.isFlusherOptional !== true)
+      options.say({ notice: "error", message: flusherProblem });
     this.#reactor = new Reactor({
       wakeFd,
       port,
@@ -131,11 +133,22 @@ export class ReactorServer {
     this.#devices.delete(tracker);
   }
 
+  /** Tried again after a wait that was given up, it may come when the device has gone. */
+  #awaitFrontEnd(tracker: number, done: () => void): void {
+    const device = this.#devices.get(tracker);
+    const onEnd = (): void => {
+      this.#removeDevice(tracker);
+      done();
+    };
+    if (device === undefined) done();
+    else device.awaitFrontEnd(onEnd);
+  }
+
   /** It may come when the device has gone. */
-  #serveNbd(request: ServeNbdRequest, done: (isServed: boolean) => void): void {
+  #serveNbd(request: ServeNbdRequest, done: (reply: ServeNbdReply) => void): void {
     const device = this.#devices.get(request.tracker);
-    if (device === undefined) done(false);
-    else device.serveNbd(request, done);
+    if (device === undefined) done({ isServed: false });
+    else device.serveNbd(request, (isServed) => done({ isServed }));
   }
 
   #switch({ tracker, area }: SwitchRequest): SwitchReply {
@@ -176,17 +189,9 @@ export class ReactorServer {
       case "release":
         done(this.#deviceOf(request.tracker).release());
         return;
-      case "awaitFrontEnd": {
-        const device = this.#devices.get(request.tracker);
-        const onEnd = (): void => {
-          this.#removeDevice(request.tracker);
-          done();
-        };
-        // Tried again after a wait that was given up, it may come when the device has gone.
-        if (device === undefined) done();
-        else device.awaitFrontEnd(onEnd);
+      case "awaitFrontEnd":
+        this.#awaitFrontEnd(request.tracker, done);
         return;
-      }
       case "markDirty":
         this.#markDirty(request, done);
         return;
@@ -218,8 +223,10 @@ export class ReactorServer {
         carryOutArea(this.#deviceOf(request.tracker), request, done, acquire, memory);
         return;
       case "serveNbd":
-        if (!acquire()) return;
-        this.#serveNbd(request, (isServed) => done({ isServed } satisfies ServeNbdReply));
+        if (acquire()) this.#serveNbd(request, done);
+        return;
+      case "countConnections":
+        done(this.#devices.get(request.tracker)?.connections(request.area) ?? 0);
         return;
       case "stop":
         assert(this.#devices.size === 0, "a reactor with devices is told to stop");
@@ -239,7 +246,7 @@ export class ReactorServer {
     // Before the request's descriptors are looked at: until then it can be withdrawn.
     const { queue } = received.request;
     this.#attempt(received.id, () => {
-      const memory = new QueueMemory(queue.queueDepth * queue.maxIoBytes);
+      const memory = new QueueMemory(queueMemoryBytes(queue));
       memory.populate(this.#slices, () => {
         this.#begin(received, memory);
         memory.discard();

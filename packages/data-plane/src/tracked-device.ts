@@ -12,13 +12,13 @@
  * ```
  */
 import { CbtMap, type EngineIo, TrackerEngine } from "@blksnap/engine";
-import { FileIo, type FileIoOwner, type Queue } from "@blksnap/ublk";
+import { FileIo, type FileIoOwner } from "@blksnap/ublk";
 import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
 import { NO_AREA } from "./area-counter.js";
 import type { AreaId } from "./area-id.js";
 import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { type AreaHost, DeviceArea } from "./device-area.js";
-import { makeQueue, QueueEnd, startQueue } from "./device-queue.js";
+import { makeQueue, QueueEnd, type ServedQueue, startQueue } from "./device-queue.js";
 import { frontTarget } from "./device-targets.js";
 import { errorText } from "./error-text.js";
 import { faultPoint } from "./fault-points.js";
@@ -52,7 +52,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #cbt: CbtMap;
   /** Of a persistent tracker. */
   readonly gate: WriteGate | undefined;
-  readonly #frontQueue: Queue;
+  readonly #frontQueue: ServedQueue;
   readonly #frontCounter = new IoCounter();
   readonly #fileIo: FileIo;
   readonly #keptIo: KeptIo;
@@ -100,7 +100,13 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#hold = new WriteHold(reactor, this.engine);
     this.gate = request.journal && this.#openJournal(request.journal, ioTicker);
     this.#frontQueue = this.#makeQueue(request.queue, memory);
-    this.#fileIo = new FileIo(reactor, this.#frontQueue, request.originalFd, request.isBlock, this);
+    this.#fileIo = new FileIo(
+      reactor,
+      this.#frontQueue.queue,
+      request.originalFd,
+      request.isBlock,
+      this,
+    );
     this.#keptIo = new KeptIo(reactor, this.engine, this.gate, request);
     const { engine, slices, gate } = this;
     const ioBase = {
@@ -142,7 +148,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
   start(): void {
-    startQueue(this.#frontQueue, frontTarget(this.#frontQueue, this.engine), this.#frontEnd);
+    const { queue } = this.#frontQueue;
+    startQueue(this.#frontQueue, frontTarget(queue, this.engine), this.#frontEnd);
   }
 
   // ---- what the main thread asks for ----
@@ -191,14 +198,25 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   readonly release = (): void => this.#hold.release();
 
-  readonly awaitFrontEnd = (onEnd: () => void): void =>
+  /** Ends the front, where its device does not do that. */
+  readonly awaitFrontEnd = (onEnd: () => void): void => {
     this.#frontEnd.await(() => this.#keptIo.end(() => this.#endNbd(onEnd)));
+    if (!this.#frontEnd.isEnded) this.#frontQueue.end();
+  };
+
+  /** Of clients that the front, or the image of an area, has instead of a device. */
+  connections(area: AreaId | null): number {
+    if (area === null) return this.#frontQueue.connections;
+    return this.areaOf(area)?.imageConnections ?? 0;
+  }
 
   /** A connection to the front, or to the image of an area. */
   serveNbd(request: ServeNbdRequest, done: (isServed: boolean) => void): void {
     const { area, params } = request;
     const connection = connectionOf(request, this.#cbt);
-    if (area === null) this.#nbd.serve(params, connection, done);
+    const { adopt } = this.#frontQueue;
+    if (area === null && adopt !== undefined) done(adopt(connection));
+    else if (area === null) this.#nbd.serve(params, connection, done);
     else if (this.areaOf(area) === undefined) done(false);
     else this.areaOf(area)?.serveNbd(params, connection, done);
   }
@@ -260,7 +278,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   completeFront(tag: number, result: number): void {
     const { front } = this.engine;
     this.#frontCounter.count(front.op[tag], front.lengthBytes, tag, result);
-    this.#frontQueue.complete(tag, result);
+    this.#frontQueue.queue.complete(tag, result);
   }
 
   completeImage(tag: number, result: number): void {
@@ -310,7 +328,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
   }
 
-  #makeQueue(start: AttachRequest["queue"], memory: QueueMemory | undefined): Queue {
+  #makeQueue(start: AttachRequest["queue"], memory: QueueMemory | undefined): ServedQueue {
     const onEnd = (): void => this.#frontEnd.end();
     return makeQueue(this.#reactor, start, onEnd, (error) => this.#tellError(error), memory);
   }

@@ -17,6 +17,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { carryOutArea } from "../dist/area-requests.js";
+import type { DeviceQueueStart } from "../dist/device-queue.js";
 import { IoTicker } from "../dist/io-ticker.js";
 import type { ReactorNotice } from "../dist/messages.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
@@ -46,6 +47,7 @@ const PARAMS = {
   writeZeroesMaxBytes: 0,
 };
 const READ = 0;
+const WRITE = 1;
 const BLOCK_STATUS = 7;
 /** Ends what hangs. */
 const LIMIT_MS = 600_000;
@@ -66,7 +68,10 @@ class World {
   readonly #port = new MessageChannel();
   #isOver = false;
 
-  constructor() {
+  /** @param queue of the front: without a device it is an export that clients write to */
+  constructor(
+    queue: DeviceQueueStart = { charFd: file("ublkc", MIB), queueDepth: 4, maxIoBytes: BLOCK },
+  ) {
     this.reactor = new Reactor({
       wakeFd: native.eventFd(0, 0o2000000),
       port: this.#port.port2,
@@ -93,7 +98,7 @@ class World {
     const request = {
       type: "attach" as const,
       tracker: 1,
-      queue: { charFd: file("ublkc", MIB), queueDepth: 4, maxIoBytes: BLOCK },
+      queue,
       originalFd: this.original,
       isBlock: false,
       geometry: GEOMETRY,
@@ -185,14 +190,14 @@ class Pair {
     }
   }
 
-  send(type: number, offset: number, length: number): void {
+  send(type: number, offset: number, length: number, payload: Buffer = Buffer.alloc(0)): void {
     const request = Buffer.alloc(28);
     request.writeUInt32BE(0x25609513);
     request.writeUInt16BE(type, 6);
     request.writeBigUInt64BE(1n, 8);
     request.writeUInt32BE(offset, 20);
     request.writeUInt32BE(length, 24);
-    writeSync(this.#fd, request);
+    writeSync(this.#fd, Buffer.concat([request, payload]));
   }
 
   /** So many bytes, or those until the end. */
@@ -288,6 +293,42 @@ test("a client that takes no replies does not hold up the end of its image", asy
   assert.equal(closed, [{ isLate: false }]);
   assert.equal(world.errors, []);
   pair.close();
+  world.close();
+});
+
+test("a front without a device is written to by its clients, old data first, and ends when it is told", async () => {
+  const exported = { ...PARAMS, readOnly: false, volatileCache: true };
+  const world = new World({ exported, queueDepth: 16, maxIoBytes: BLOCK });
+  world.device.start();
+  world.take();
+  const front = await Pair.make(world);
+  assert.ok(world.serve(front.serverFd, null));
+  assert.is(world.device.connections(null), 1);
+  front.send(WRITE, 4096, 4096, Buffer.alloc(4096, 9));
+  assert.is(front.received(CHUNK_HEADER).readUInt16BE(6), 0, "done, without an error");
+  assert.is(world.device.counters().engine.copiedBytes, 4096);
+
+  const image = await Pair.make(world);
+  assert.ok(world.serve(image.serverFd, AREA));
+  image.send(READ, 0, 8192);
+  const old = image.received(CHUNK_HEADER + 8 + 8192).subarray(CHUNK_HEADER + 8);
+  assert.ok(old.equals(Buffer.alloc(8192, 7)));
+  const now = Buffer.alloc(8192);
+  readSync(world.original, now, 0, 8192, 0);
+  assert.equal([now[0], now[4096], now[8191]], [7, 9, 9]);
+
+  world.ask("dropArea");
+  const closed = world.ask("closeArea");
+  world.until(() => closed.length > 0);
+  let isEnded = false;
+  world.device.awaitFrontEnd(() => {
+    isEnded = true;
+  });
+  world.until(() => isEnded);
+  assert.is(front.received(1).length, 0);
+  assert.is(world.device.connections(null), 0);
+  assert.equal(world.errors, []);
+  for (const one of [image, front]) one.close();
   world.close();
 });
 
