@@ -118,7 +118,16 @@ const deviceErrors = {
   FRONT_IN_USE: failed("EBUSY", 409, "Unmount the front first; fuser -vm shows who uses it"),
   FRONT_ENDED: failed("ENODEV", 409, "Detach the device, and attach it again"),
   DEVICE_IN_SNAPSHOT: failed("EBUSY", 409, "Destroy the snapshot first; status shows its id"),
-  UBLK_UNAVAILABLE: failed("ENODEV", 503, "Load the driver with modprobe ublk_drv (Linux >= 6.5)"),
+  UBLK_UNAVAILABLE: failed(
+    "ENODEV",
+    503,
+    "Load it: modprobe ublk_drv; or run blksnapd --frontend nbd without it",
+  ),
+  FRONTEND_DIFFERS: failed(
+    "EINVAL",
+    409,
+    "Start it as before, and detach the devices; then change it",
+  ),
   UBLK_FAILED: failed("EIO", 500, "See dmesg and the daemon's log"),
   NO_ANSWER: failed("ETIMEDOUT", 504, "A device hangs: see dmesg, status and the daemon's log"),
   OUT_OF_MEMORY: failed("ENOMEM", 503, "Free memory: /run for maps, ulimit -l for locked memory"),
@@ -167,7 +176,11 @@ const cbtErrors = {
 
 /** Found by the client or the command line, not sent by the daemon. */
 const localErrors = {
-  DAEMON_NOT_RUNNING: failed("ECONNREFUSED", 503, "Start it as root: blksnapd"),
+  DAEMON_NOT_RUNNING: failed(
+    "ECONNREFUSED",
+    503,
+    "Start it: blksnapd as root, or blksnapd --frontend nbd",
+  ),
   SOCKET_NOT_PERMITTED: failed("EACCES", 403, "Run as root or join the group blksnap"),
   SOCKET_FAILED: failed("EIO", 500, "Check the socket's path; --socket names another"),
   CONNECTION_LOST: failed("ECONNRESET", 503, "See whether the daemon still runs, and its log"),

@@ -14,7 +14,12 @@ export * from "./operations.js";
 export * from "./scalars.js";
 export * from "./setting-table.js";
 export * as snapshotSchemas from "./snapshot-schemas.js";
-export { DEFAULT_SOCKET_PATH, SOCKET_ENVIRONMENT_VARIABLE, socketPath } from "./socket-path.js";
+export {
+  DEFAULT_SOCKET_PATH,
+  SOCKET_ENVIRONMENT_VARIABLE,
+  socketPath,
+  userSocketPath,
+} from "./socket-path.js";
 export * as statusSchemas from "./status-schemas.js";
 export * from "./store-kinds.js";
 export * as trackerSchemas from "./tracker-schemas.js";

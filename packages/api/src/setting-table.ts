@@ -42,14 +42,23 @@ export interface LevelSetting extends Described {
   readonly default: string;
 }
 
-export type Setting = PathSetting | FlagSetting | NumberSetting | LevelSetting;
+/** One of a few words. */
+export interface ChoiceSetting extends Described {
+  readonly type: "choice";
+  readonly choices: readonly string[];
+  readonly default: string;
+}
+
+export type Setting = PathSetting | FlagSetting | NumberSetting | LevelSetting | ChoiceSetting;
 export type SettingTable = Readonly<Record<string, Setting>>;
 
 type ValueOf<S extends Setting> = S extends PathSetting | LevelSetting
   ? string
-  : S extends FlagSetting
-    ? boolean
-    : number;
+  : S extends ChoiceSetting
+    ? S["choices"][number]
+    : S extends FlagSetting
+      ? boolean
+      : number;
 /** Values of the settings of a table, those that are given. */
 export type SettingValues<Table extends SettingTable> = {
   readonly [Name in keyof Table]?: ValueOf<Table[Name]>;
@@ -65,6 +74,17 @@ const HOUR_MS = 3_600_000;
 
 /** What the driver does with what it is told. */
 export const SETTINGS = {
+  frontend: {
+    option: "frontend",
+    type: "choice",
+    choices: ["ublk", "nbd"],
+    // Those who use what another kind has made would wait for it.
+    commandLineOnly: true,
+    default: "ublk",
+    help:
+      "how users come to fronts and images. ublk: as block devices. nbd: as NBD exports that they write to, " +
+      "without the ublk driver, also as a user who is not root",
+  },
   stateDirectory: {
     option: "state-dir",
     type: "path",

@@ -29,7 +29,10 @@ export const snapshotCreateRequest = recordWithOptional(
   {
     on_overflow: overflowPolicy,
     persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
-    read_only_images: { ...is.flag, description: "images refuse writes; else they take them" },
+    read_only_images: {
+      ...is.flag,
+      description: "images refuse writes. Default: not as block devices, but as NBD exports alone",
+    },
   },
 );
 export const snapshotId = record({ id: is.uuid });

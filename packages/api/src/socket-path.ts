@@ -1,10 +1,35 @@
 /** Where the daemon listens unless told otherwise. */
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+
 export const DEFAULT_SOCKET_PATH = "/run/blksnap/blksnapd.sock";
 /** Names another socket, for the daemon as for its clients. */
 export const SOCKET_ENVIRONMENT_VARIABLE = "BLKSNAP_SOCKET";
 
-/** The socket that the environment names, else the default one. */
-export function socketPath(environment: Record<string, string | undefined> = process.env): string {
-  const named = environment[SOCKET_ENVIRONMENT_VARIABLE];
-  return named === undefined || named === "" ? DEFAULT_SOCKET_PATH : named;
+type Environment = Readonly<Record<string, string | undefined>>;
+
+function given(environment: Environment, name: string): string | undefined {
+  const value = environment[name];
+  return value === "" ? undefined : value;
+}
+
+/** Where a daemon listens that a user who is not root has started; undefined where users have no such folder. */
+export function userSocketPath(environment: Environment = process.env): string | undefined {
+  const runtime = given(environment, "XDG_RUNTIME_DIR");
+  return runtime === undefined ? undefined : join(runtime, "blksnap", "blksnapd.sock");
+}
+
+/**
+ * The socket that the environment names, else that of a daemon of the user's own, where there is one, else the
+ * default one.
+ */
+export function socketPath(
+  environment: Environment = process.env,
+  isRoot: boolean = process.geteuid?.() === 0,
+): string {
+  const named = given(environment, SOCKET_ENVIRONMENT_VARIABLE);
+  if (named !== undefined) return named;
+  const own = isRoot ? undefined : userSocketPath(environment);
+  return own !== undefined && existsSync(own) ? own : DEFAULT_SOCKET_PATH;
 }

@@ -60,7 +60,10 @@ export const trackerStatus = record({
   cbt: cbtState,
   snapshot_id: is.uuidOrNull,
   image: is.textOrNull,
-  nbd_uri: { ...is.textOrNull, description: "address of the front for NBD clients, read-only" },
+  nbd_uri: {
+    ...is.textOrNull,
+    description: "address of the front for NBD clients, read-only where it is a device besides",
+  },
   error_code: is.errorCode,
   persistence: record({
     state: {
@@ -81,7 +84,7 @@ export const snapshotDeviceStatus = record({
   device: is.text,
   front: is.text,
   image: is.textOrNull,
-  nbd_uri: { ...is.textOrNull, description: "address of the image for NBD clients, read-only" },
+  nbd_uri: { ...is.textOrNull, description: "address of the image for NBD clients" },
   error_code: is.errorCode,
   chunk_bytes: is.count,
   chunks_used: is.count,
@@ -177,7 +180,7 @@ const configuration = record({
 /** A front of an earlier daemon that this one could not resume yet; tried again and again. */
 export const waitingFront = record({
   device: { ...is.text, description: "its original" },
-  front: { ...is.text, description: "/dev/ublkbN, whose users wait" },
+  front: { ...is.text, description: "/dev/ublkbN, whose users wait; or the address of an export" },
   why: is.text,
 });
 

@@ -75,7 +75,7 @@ export class Driver implements DriverControl {
   readonly #logger: Logger;
   readonly #ports: DriverPorts;
   readonly #ring: PromiseRing;
-  readonly #ublk: UblkControl;
+  readonly #ublk: UblkControl | undefined;
   readonly #reactors: ReactorPool;
   readonly #settings: DriverSettings;
   #context!: DriverContext;
@@ -91,7 +91,7 @@ export class Driver implements DriverControl {
   /** What is to be exported over NBD; who listens for connections sets its socketPath. */
   readonly nbd: NbdExports;
 
-  private constructor(options: DriverOptions, ports: DriverPorts, ublk: UblkControl) {
+  private constructor(options: DriverOptions, ports: DriverPorts, ublk?: UblkControl) {
     this.#logger = options.logger;
     this.#ports = ports;
     this.#ring = ports.openRing();
@@ -109,11 +109,8 @@ export class Driver implements DriverControl {
       this.#reactors.request(reactor, { type: "dropArea", tracker: id, area }),
     );
     this.#reactors = new ReactorPool({
-      logger: this.#logger,
-      ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
-      frontDepth: this.#settings.frontDepth,
-      imageDepth: this.#settings.imageDepth,
-      ioTimeoutMs: this.#settings.ioTimeoutMs,
+      ...this.#settings,
+      isFlusherOptional: this.#settings.frontend === "nbd",
       onNotice: (reactor, notice) => this.#reactorEvents.onNotice(reactor, notice),
       startReactor: ports.startReactor,
       lostStatus: options.reactorLostStatus,
@@ -132,7 +129,8 @@ export class Driver implements DriverControl {
    * @throws ControlError UBLK_UNAVAILABLE, DEVICE_NOT_PERMITTED, ALREADY_RUNNING
    */
   static async start(options: DriverOptions, ports: DriverPorts = machinePorts()): Promise<Driver> {
-    const driver = new Driver(options, ports, await named(ports.openUblk()));
+    const ublk = options.frontend === "nbd" ? undefined : await named(ports.openUblk());
+    const driver = new Driver(options, ports, ublk);
     try {
       await driver.#reactors.ready();
       await options.untilTurn?.();
@@ -146,7 +144,7 @@ export class Driver implements DriverControl {
 
   /** Fronts and images in use: mounted, held by another device, or just open. */
   devicesInUse(): Promise<DeviceInUse[]> {
-    return devicesInUse(this.#registry);
+    return devicesInUse(this.#registry, this.#context.frontend);
   }
 
   /**
@@ -367,6 +365,7 @@ export class Driver implements DriverControl {
       ublk: this.#ublk,
       reactors: this.#reactors,
       ring: this.#ring,
+      exports: this.nbd,
     });
     const { addTracker } = this.#registry;
     const recovered = await recoverAfterCrash(this.#context, {
@@ -398,7 +397,7 @@ export class Driver implements DriverControl {
   async #close(): Promise<void> {
     await this.#reactors.stop();
     this.#ring.close();
-    this.#ublk.close();
+    this.#ublk?.close();
   }
 
   #statusSource(): StatusSource {
@@ -413,6 +412,7 @@ export class Driver implements DriverControl {
       snapshots: this.#registry.snapshots.values(),
       snapshotOf: (tracker) => this.#registry.snapshotOf(tracker),
       exports: this.nbd,
+      nameOf: (front) => this.#context.frontend.nameOf(front),
     };
   }
 }

@@ -1,43 +1,36 @@
 /** Which fronts and images are in use, and by whom. */
 
-import { usersOf } from "@blksnap/linux-block";
-import { claimInHelper } from "@blksnap/uring";
+import type { Frontend } from "./frontend/frontend.js";
 import type { Registry } from "./registry.js";
-import { CLAIM_TIMEOUT_MS } from "./time-limits.js";
 
 export interface DeviceInUse {
   /** The original. */
   readonly device: string;
-  /** The front or the image, `/dev/ublkbN`. */
+  /** The front or the image: `/dev/ublkbN`, or the address of an export. */
   readonly path: string;
   readonly kind: "front" | "image";
   /** In words; empty where this process cannot see what holds it. */
   readonly users: readonly string[];
 }
 
-export async function devicesInUse(registry: Registry): Promise<DeviceInUse[]> {
+export async function devicesInUse(registry: Registry, frontend: Frontend): Promise<DeviceInUse[]> {
+  const inUse: DeviceInUse[] = [];
   // A front that is being detached is used by this process, which ends that in any case.
   const trackers = [...registry.trackers.values()].filter(({ isDetaching }) => !isDetaching);
   const served = trackers.flatMap((tracker) => {
     const { device, front, splice } = tracker;
     // Users of the node above a front are not affected when it is taken out.
-    const isMounted = front.isLive && splice?.leadsTo(front.id) !== true;
+    const isMounted = front.isLive && splice?.leadsTo(front.id ?? -1) !== true;
     const image = registry.snapshotOf(tracker)?.members.get(tracker.id)?.image;
     return [
-      ...(isMounted ? [{ device, path: front.path, kind: "front" as const }] : []),
-      ...(image === undefined ? [] : [{ device, path: image.path, kind: "image" as const }]),
+      ...(isMounted ? [{ device, by: front, kind: "front" as const }] : []),
+      ...(image === undefined ? [] : [{ device, by: image, kind: "image" as const }]),
     ];
   });
-  const users = usersOf(
-    served.map(({ path }) => path),
-    { exceptPid: process.pid },
-  );
-  const inUse: DeviceInUse[] = [];
-  for (const one of served) {
-    const of = users.get(one.path) ?? [];
-    // Mounted or opened exclusively, also where this process cannot see by whom.
-    const isUsed = of.length > 0 || (await claimInHelper(one.path, CLAIM_TIMEOUT_MS)) < 0;
-    if (isUsed) inUse.push({ ...one, users: of });
+  const used = await frontend.inUse(served.map(({ by }) => by));
+  for (const { by, ...what } of served) {
+    const users = used.get(by);
+    if (users !== undefined) inUse.push({ ...what, path: by.path, users });
   }
   return inUse;
 }

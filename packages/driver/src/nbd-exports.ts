@@ -1,5 +1,6 @@
 /**
- * What is exported over NBD, all of it read-only: each front, and each image as long as it lives.
+ * What is exported over NBD: each front, and each image as long as it lives. Where users have devices, all of it is
+ * read-only; else clients write to fronts, and to images that are not read-only.
  *
  * ```
  *   front/DEVICE          what the device holds now
@@ -21,9 +22,11 @@ import {
 } from "@blksnap/nbd";
 import type { DeviceParams } from "@blksnap/ublk";
 import type { DriverContext } from "./context.js";
+import type { ServedDevice } from "./frontend/frontend.js";
 import type { Registry } from "./registry.js";
 import type { Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
+import { servedParams } from "./tracker/geometry.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 const PREFERRED_BLOCK_BYTES = 4096;
@@ -32,6 +35,8 @@ const DEVICE_DIRECTORY = "/dev/";
 /** A front, or an image. */
 export interface DriverExport extends ExportDescription {
   readonly tracker: Tracker;
+  /** The device beside it, or what it is an export of. */
+  readonly by: ServedDevice | undefined;
   /** Of an image. */
   readonly area: AreaId | null;
   readonly params: DeviceParams;
@@ -66,19 +71,20 @@ export class NbdExports implements ExportDirectory<DriverExport> {
   find(name: string): DriverExport | undefined {
     for (const one of this.all()) {
       const isNamed = one.name === name;
-      if (isNamed || (one.area !== null && name === `image/${deviceName(one.tracker)}`)) return one;
+      if (isNamed || (one.area !== null && name === `image/${deviceName(one.tracker.device)}`))
+        return one;
     }
     return undefined;
   }
 
   frontUri(tracker: Tracker): string | null {
-    return hasFront(tracker) ? this.#uri(frontName(tracker)) : null;
+    return hasFront(tracker) ? this.uriOf(frontName(tracker.device)) : null;
   }
 
   imageUri(snapshot: Snapshot | undefined, tracker: Tracker): string | null {
     const member = snapshot?.members.get(tracker.id);
     const isThere = snapshot !== undefined && member !== undefined && hasImage(snapshot, member);
-    return isThere ? this.#uri(imageName(snapshot, tracker)) : null;
+    return isThere ? this.uriOf(imageName(snapshot.id, tracker.device)) : null;
   }
 
   /** Gives a connection to the reactor of its device. @returns false where the caller has to close it */
@@ -87,8 +93,10 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     agreement: Agreement<DriverExport>,
     received: Uint8Array,
   ): Promise<boolean> {
-    const { tracker, area, params, name } = agreement.export;
+    const { tracker, by, area, params, name } = agreement.export;
     const { reactors, logger } = this.#context();
+    // It is about to go.
+    if (by?.isHeld === true) return false;
     try {
       const { isServed } = await reactors.request<ServeNbdReply>(tracker.reactor, {
         type: "serveNbd",
@@ -108,7 +116,8 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     }
   }
 
-  #uri(name: string): string | null {
+  /** Address of an export; null while nobody listens. */
+  uriOf(name: string): string | null {
     return this.socketPath === undefined ? null : nbdUri(this.socketPath, name);
   }
 
@@ -116,7 +125,8 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     const known = this.#known.get(tracker);
     if (known !== undefined) return known;
     const description = `${tracker.device} as it is now`;
-    const made = describe(tracker, null, frontName(tracker), description, []);
+    const name = frontName(tracker.device);
+    const made = describe({ tracker, by: tracker.front, area: null, name, description });
     this.#known.set(tracker, made);
     return made;
   }
@@ -127,48 +137,46 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     const known = this.#known.get(area);
     const hasMissed = tracker.splice?.state === "lost";
     if (known !== undefined && !hasMissed) return known;
-    const name = imageName(snapshot, tracker);
-    const description = `${tracker.device} as it was at ${snapshot.takenAt ?? "take"}`;
-    const made = describe(
+    const made = describe({
       tracker,
-      area.id,
-      name,
-      description,
-      hasMissed ? [] : dirtyContexts(tracker),
-    );
+      by: member.image,
+      area: area.id,
+      name: imageName(snapshot.id, tracker.device),
+      description: `${tracker.device} as it was at ${snapshot.takenAt ?? "take"}`,
+      contexts: hasMissed ? [] : dirtyContexts(tracker),
+    });
     this.#known.set(area, made);
     return made;
   }
 }
 
-function describe(
-  tracker: Tracker,
-  area: AreaId | null,
-  name: string,
-  description: string,
-  contexts: readonly ContextName[],
-): DriverExport {
-  const params: DeviceParams = {
-    ...tracker.backing.params,
-    // The original may have grown since it was attached: neither front nor image does.
-    capacityBytes: tracker.geometry.capacityBytes,
+type Described = Pick<DriverExport, "tracker" | "by" | "area" | "name" | "description"> & {
+  readonly contexts?: readonly ContextName[];
+};
+
+function describe({ contexts = [], ...described }: Described): DriverExport {
+  const { tracker, by } = described;
+  const params = by?.exported ?? readOnlyParams(tracker);
+  const { readOnly, rotational, discardMaxBytes, logicalBlockBytes } = params;
+  return {
+    ...described,
+    params,
+    sizeBytes: params.capacityBytes,
+    blockBytes: logicalBlockBytes,
+    preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES, logicalBlockBytes),
+    flags: transmissionFlags({ readOnly, rotational, trims: discardMaxBytes > 0 }),
+    contexts: [{ name: BASE_ALLOCATION }, ...contexts],
+  };
+}
+
+function readOnlyParams({ backing, geometry }: Tracker): DeviceParams {
+  return {
+    ...servedParams(backing, geometry),
     readOnly: true,
     volatileCache: false,
     fua: false,
     discardMaxBytes: 0,
     writeZeroesMaxBytes: 0,
-  };
-  return {
-    tracker,
-    area,
-    params,
-    name,
-    description,
-    sizeBytes: params.capacityBytes,
-    blockBytes: params.logicalBlockBytes,
-    preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES, params.logicalBlockBytes),
-    flags: transmissionFlags({ readOnly: true, rotational: params.rotational, trims: false }),
-    contexts: [{ name: BASE_ALLOCATION }, ...contexts],
   };
 }
 
@@ -189,14 +197,16 @@ function hasImage({ state }: Snapshot, { tracker, area, image }: Member): boolea
   return state === "taken" && area !== undefined && image?.isLive === true && !tracker.isGone;
 }
 
-function deviceName({ device }: Tracker): string {
+function deviceName(device: string): string {
   return device.startsWith(DEVICE_DIRECTORY) ? device.slice(DEVICE_DIRECTORY.length) : device;
 }
 
-function frontName(tracker: Tracker): string {
-  return `front/${deviceName(tracker)}`;
+/** @param device path of the original */
+export function frontName(device: string): string {
+  return `front/${deviceName(device)}`;
 }
 
-function imageName({ id }: Snapshot, tracker: Tracker): string {
-  return `image/${id}/${deviceName(tracker)}`;
+/** @param snapshot its id @param device path of the original */
+export function imageName(snapshot: string, device: string): string {
+  return `image/${snapshot}/${deviceName(device)}`;
 }

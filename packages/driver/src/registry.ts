@@ -32,8 +32,8 @@ export interface AttachClaim {
   readonly device: string;
   /** Of what will lie behind the front. */
   identity: string;
-  /** Number N of its front, /dev/ublkbN, from when it has one. */
-  front: number | undefined;
+  /** Number N of its front, /dev/ublkbN, from when it has one; null before, and where it never has one. */
+  front: number | null;
 }
 
 export class Registry {
@@ -136,7 +136,7 @@ export class Registry {
       const made: AttachClaim = {
         device: path,
         identity: await identityOf(path, this.#blockDevices.lookAt),
-        front: undefined,
+        front: null,
       };
       this.#claims.add(made);
       return made;
@@ -149,7 +149,7 @@ export class Registry {
   }
 
   /** Fronts and originals that are no trackers yet. */
-  #others(): { device: string; identity: string; front: number | undefined }[] {
+  #others(): { device: string; identity: string; front: number | null }[] {
     return [...this.#unserved(), ...this.#claims];
   }
 
@@ -292,8 +292,8 @@ export function snapshotNotFound(id: string): ControlError {
 }
 
 /** What the kernel calls /dev/ublkbN; nothing where there is none. */
-function numbersOfFront(front: number | undefined): DeviceNumber[] {
-  if (front === undefined) return [];
+function numbersOfFront(front: number | null): DeviceNumber[] {
+  if (front === null) return [];
   return numbersIn(attribute(`/sys/block/ublkb${front}`, "dev"));
 }
 

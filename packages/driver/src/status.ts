@@ -97,6 +97,8 @@ export interface StatusSource {
   readonly snapshots: Iterable<Snapshot>;
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
   readonly exports: NbdExports;
+  /** How a front on record is called. */
+  readonly nameOf: (front: number | null) => string;
 }
 
 /** What the main thread knows is read first: while the reactor is asked, the tracker may go. */
@@ -294,7 +296,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
     ),
     waiting: source.waiting.map(({ record, why }) => ({
       device: record.device,
-      front: `/dev/ublkb${record.front}`,
+      front: source.nameOf(record.front),
       why,
     })),
     snapshots: await Promise.all(

@@ -86,7 +86,8 @@ export class SnapshotOperations {
         slotBytes: 2 ** Math.max(this.#context.parameters.chunkMinimumShift, ...chunkShifts),
         onOverflow,
         persistent,
-        readOnlyImages: options.readOnlyImages ?? false,
+        // An export is easily written to by mistake: another one's address is as long and as odd.
+        readOnlyImages: options.readOnlyImages ?? this.#context.frontend.kind === "nbd",
         signal,
         onProgress,
       };
@@ -187,7 +188,7 @@ export class SnapshotOperations {
     for (const member of members) member.imageNumber = undefined;
     snapshot.saveIfPossible();
     faultPoint("suspend.images-forgotten");
-    for (const member of members) await closeImage(member);
+    for (const member of members) await closeImage(this.#context, member);
     faultPoint("suspend.images-stopped");
     for (const { tracker } of members) {
       await this.#trackers.detach(tracker, { attachAgain: true, giveUp: true });

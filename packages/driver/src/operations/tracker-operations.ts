@@ -66,12 +66,12 @@ export class TrackerOperations {
   /** @param path of a device that is not tracked */
   async attach(path: string, options: AttachOptions, way?: AttachWay): Promise<Tracker> {
     const device = resolve(path);
-    const node = await this.#live.wanted(device, way);
+    const node = await this.#nodeOf(device, way);
     if (node !== undefined && options.persistent) throw notPersistent(device);
     const tracker = await this.#registry.claimed(device, async (claim) => {
       await this.#assertFree(device, node === undefined ? [] : [...PROGRAM_PLACES, ...swapFiles()]);
       if (options.persistent) await this.#assertStateDisjoint();
-      const onFront = (number: number) => {
+      const onFront = (number: number | null) => {
         claim.front = number;
       };
       const all = { ...options, onFront };
@@ -89,6 +89,16 @@ export class TrackerOperations {
     return tracker;
   }
 
+  /** The node that is to be attached live; undefined for none. @throws ControlError LIVE_UNSUPPORTED */
+  async #nodeOf(device: string, way: AttachWay | undefined): Promise<MappedNode | undefined> {
+    if (this.#context.frontend.kind === "ublk") return this.#live.wanted(device, way);
+    if (way !== "live") return undefined;
+    const what = `${device} cannot be attached live: fronts of this daemon are NBD exports`;
+    const hint =
+      "Run blksnapd with ublk for that; or stop what uses it, and attach it with --front";
+    throw new ControlError("LIVE_UNSUPPORTED", what, { hint });
+  }
+
   async #attachFront(
     device: string,
     options: AttachOptions,
@@ -97,7 +107,8 @@ export class TrackerOperations {
     try {
       return await named(Tracker.attach(this.#context, this.#nextId++, device, options));
     } catch (error) {
-      throw identity.startsWith("block:") ? withWaysOn(error) : error;
+      const hasWays = identity.startsWith("block:") && this.#context.frontend.kind === "ublk";
+      throw hasWays ? withWaysOn(error) : error;
     }
   }
 
@@ -141,6 +152,7 @@ export class TrackerOperations {
     locks: OperationLocks,
     untilChange: UntilChange,
   ): Promise<void> {
+    if (this.#context.frontend.kind !== "ublk") return;
     const follow = new LiveFollow(this.#context, this.#live.dm, this.#followSteps(locks));
     this.#follow = follow;
     this.#watch = new SpliceWatch(

@@ -12,8 +12,8 @@ export interface TrackerRecord {
   readonly identity: string;
   /** Of a block device; absent in records of older daemons. */
   readonly marks?: DeviceMarks;
-  /** Number N of the front, /dev/ublkbN. */
-  readonly front: number;
+  /** Number N of the front, /dev/ublkbN; null where it is an NBD export. */
+  readonly front: number | null;
   readonly geometry: TrackerGeometry;
   /** Negative errno of the last snapshot's first lost block, or 0. */
   readonly errorCode: number;
@@ -42,7 +42,7 @@ export interface MemberRecord {
   readonly area?: AreaId | null;
   /** Name of the area's map file; null before take. */
   readonly map: string | null;
-  /** Number N of the image, /dev/ublkbN; null before take. */
+  /** Number N of the image, /dev/ublkbN; null before take, and where it is an NBD export. */
   readonly image: number | null;
   /** Of a persistent snapshot: the tracker's record in the persistent directory. */
   readonly uuid?: string;

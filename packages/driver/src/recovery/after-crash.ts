@@ -17,7 +17,6 @@ import type { ControlError } from "@blksnap/api";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
-import { DeviceMark, ownDevices, UblkState } from "@blksnap/ublk";
 import { MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { KeptFile, StateFile } from "../records/file-names.js";
@@ -130,11 +129,7 @@ export async function recoverAfterCrash(
   const trackers = (await Promise.all(fronts.values())).filter((one) => one !== undefined);
   faultPoint("recover.fronts-live");
   const snapshots = (await Promise.all(tasks)).filter((one) => one !== undefined);
-  await removeOrphans(
-    context,
-    [...trackers.map(({ front }) => front.id), ...waiting.map(({ record }) => record.front)],
-    snapshots,
-  );
+  await context.frontend.removeOrphans(numbersOf(trackers, waiting, snapshots));
   faultPoint("recover.orphans-removed");
   const removed = removeUnclaimedFiles(context.state, snapshots);
   if (removed.length > 0)
@@ -310,31 +305,18 @@ async function recoverTracker(
   }
 }
 
-/**
- * Removes devices of ours that no record names: those that never lived or have ended, and images,
- * which are worth nothing without their snapshot and would have their readers wait for ever.
- */
-async function removeOrphans(
-  context: DriverContext,
-  fronts: readonly number[],
+/** Numbers of all devices that are on record. */
+function numbersOf(
+  trackers: readonly Tracker[],
+  waiting: readonly WaitingFront[],
   snapshots: readonly Snapshot[],
-): Promise<void> {
-  const known = new Set(fronts);
-  for (const { members } of snapshots) {
-    for (const { imageNumber } of members.values()) known.add(imageNumber ?? -1);
-  }
-  for (const { id, state, serverFlags } of await ownDevices(context.ublk, context.state.owner)) {
-    if (known.has(id) || state === UblkState.LIVE) continue;
-    const device = `/dev/ublkb${id}`;
-    if (state !== UblkState.DEAD && serverFlags === DeviceMark.FRONT) {
-      const text = `the front ${device} has no record that can be used: its users wait`;
-      context.logger.error({ device }, text);
-      continue;
-    }
-    if (state !== UblkState.DEAD)
-      context.logger.error({ device }, "image without a snapshot removed");
-    await context.ublk.deleteDevice(id).catch((error) => {
-      context.logger.warn({ device, err: error }, "device is not removed");
-    });
-  }
+): Set<number> {
+  const fronts = [
+    ...trackers.map(({ front }) => front.id),
+    ...waiting.map(({ record }) => record.front),
+  ];
+  const images = snapshots.flatMap(({ members }) =>
+    [...members.values()].map(({ imageNumber }) => imageNumber ?? null),
+  );
+  return new Set([...fronts, ...images].filter((number) => number !== null));
 }

@@ -3,7 +3,6 @@
 import { join } from "node:path";
 import { faultPoint } from "@blksnap/data-plane";
 import { ETIMEDOUT } from "@blksnap/errors";
-import { DeviceMark, isOurs } from "@blksnap/ublk";
 import { bounded, unlinkInHelper } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
@@ -102,18 +101,7 @@ async function removeTraces(
   const taken = all.filter((other) => other.id !== id && other.state === "taken");
   const ofOthers = new Set(taken.flatMap((other) => other.members.map(({ image }) => image)));
   for (const { image, map } of members) {
-    if (image !== null && !ofOthers.has(image)) await deleteOwnImage(context, image);
+    if (image !== null && !ofOthers.has(image)) await context.frontend.removeImage(image);
     if (map !== null) context.state.removeFile(map);
-  }
-}
-
-/** Does nothing where the number is by now that of a front, or of another program's device. */
-export async function deleteOwnImage(context: DriverContext, id: number): Promise<void> {
-  try {
-    const info = await context.ublk.deviceInfo(id);
-    if (info === undefined || !isOurs(info, context.state.owner)) return;
-    if (info.serverFlags === DeviceMark.IMAGE) await context.ublk.deleteDevice(id);
-  } catch (error) {
-    context.logger.warn({ device: `/dev/ublkb${id}`, err: error }, "device is not removed");
   }
 }

@@ -7,7 +7,6 @@
 import { resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import { Splice } from "@blksnap/linux-block";
-import { DeviceMark, UblkState } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
@@ -26,12 +25,7 @@ export async function forgetIfGone(
   context: DriverContext,
   { id, front }: TrackerRecord,
 ): Promise<boolean> {
-  const info = await context.ublk.deviceInfo(front);
-  // Another device may have the number by now.
-  const isFront =
-    info?.serverFlags === DeviceMark.FRONT && info.serverFlagsHigh === context.state.owner;
-  if (isFront && info.state !== UblkState.DEAD) return false;
-  if (isFront) await context.ublk.deleteDevice(front);
+  if (!(await context.frontend.isFrontGone(front))) return false;
   context.state.removeRecord(StateFile.trackerRecord.name(id));
   context.state.removeFile(StateFile.cbtMap.name(id));
   return true;
@@ -95,7 +89,8 @@ export class LateRecovery {
       // The name of attach counts only where it leads to nothing else by now.
       const isIt = found === undefined ? device === resolve(path) : its.includes(found);
       if (!isIt) continue;
-      throw new ControlError("DEVICE_BUSY", `the front /dev/ublkb${front} of ${path} still waits`, {
+      const name = this.#context.frontend.nameOf(front);
+      throw new ControlError("DEVICE_BUSY", `the front ${name} of ${path} still waits`, {
         hint: "It is resumed when its device and the kernel allow it; see the daemon's log",
       });
     }

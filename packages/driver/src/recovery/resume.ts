@@ -16,7 +16,6 @@ import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { DiffStorageError, type Store } from "@blksnap/diff-storage";
 import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
-import { DeviceMark, isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { areaIdOf } from "../records/area-id-of.js";
@@ -42,7 +41,7 @@ import {
 import { openStoresFenced } from "../tracker/fence.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Fronts, RecoveryListener } from "./after-crash.js";
-import { deleteOwnImage, discard, forgetPersistent } from "./discard.js";
+import { discard, forgetPersistent } from "./discard.js";
 import { beginWithSealed } from "./sealed-stores.js";
 
 /** What there still is of a device in a snapshot that was taken. */
@@ -124,7 +123,7 @@ async function findAreas(
         continue;
       }
       const { figures, faultErrno } = look;
-      const image = await imageOf(context, member);
+      const image = await context.frontend.leftImage(member.image);
       const imageDepth = image?.queueDepth ?? 0;
       const asleep = snapshot.sleepingArea(area, record.members.length);
       const sleeping = { ...asleep, imageDepth, figures };
@@ -141,17 +140,6 @@ async function findAreas(
     for (const { area } of found) closeSync(area.map.fd);
     return { record };
   }
-}
-
-/** The image that the record names, where it is still one that can be resumed. */
-async function imageOf(
-  { ublk, state }: DriverContext,
-  { image }: MemberRecord,
-): Promise<UblkDeviceInfo | undefined> {
-  const info = await ublk.deviceInfo(image ?? -1);
-  if (info === undefined || !isOurs(info, state.owner)) return undefined;
-  const isUsable = info.serverFlags === DeviceMark.IMAGE && info.state !== UblkState.DEAD;
-  return isUsable ? info : undefined;
 }
 
 /**
@@ -233,7 +221,7 @@ async function join(
   context.logger.error({ snapshot: record.id, device }, "the image of a device is lost");
   if (typeof journal === "string") await removeJournal(context, journal);
   if (its !== undefined) await context.state.removeMap(its.area.map);
-  if (image !== null) await deleteOwnImage(context, image);
+  if (image !== null) await context.frontend.removeImage(image);
   return undefined;
 }
 
@@ -301,7 +289,7 @@ async function goOnWithImages(context: DriverContext, snapshot: Snapshot): Promi
   if (members.length === 0) throw new Error("no device of it is there any more");
   for (const member of members) {
     if (member.imageNumber === undefined) await openImage(context, snapshot, member);
-    else await recoverImage(context, member);
+    else await recoverImage(context, snapshot, member);
   }
 }
 
@@ -318,7 +306,7 @@ async function lose(
     if (member === undefined) return;
     const { image, imageNumber } = member;
     await closeMember(context, member);
-    if (image === undefined) await deleteOwnImage(context, imageNumber ?? -1);
+    if (image === undefined) await context.frontend.removeImage(imageNumber ?? -1);
     await member.journal?.close();
   });
   for (const closed of await Promise.allSettled(closing)) {

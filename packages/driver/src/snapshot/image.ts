@@ -1,9 +1,11 @@
-/** An image: a ublk device beside a front, on the same reactor. */
+/** An image: a device or an export beside a front, on the same reactor. */
 
 import { type AreaId, doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
-import { DeviceMark, type QueueStart, RecoverableDevice, type ServeOptions } from "@blksnap/ublk";
+import type { DeviceParams } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { links, udevMarks } from "../system/device-names.js";
+import type { ServedDevice, Serving } from "../frontend/frontend.js";
+import { imageName } from "../nbd-exports.js";
+import { servedParams } from "../tracker/geometry.js";
 import type { Tracker } from "../tracker/tracker.js";
 
 /** Most that one discard of an image may cover. */
@@ -11,6 +13,8 @@ const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
 
 /** What an image shows. */
 export interface Imaged {
+  /** Id of the snapshot. */
+  readonly snapshot: string;
   readonly tracker: Tracker;
   /** The id of an area that is active. */
   readonly area: AreaId;
@@ -19,24 +23,41 @@ export interface Imaged {
 export interface ImageOptions {
   readonly readOnly: boolean;
   /** Told the device's number before it lives. */
-  readonly onNumber: (number: number) => void;
+  readonly onNumber: (number: number | null) => void;
 }
 
 function imageQueue(
   { reactors }: DriverContext,
-  { tracker, area }: Imaged,
+  { snapshot, tracker, area }: Imaged,
   started: FaultPoint,
-): ServeOptions {
+): Serving {
   const of = { tracker: tracker.id, area };
   return {
-    startQueue: async (queue: QueueStart) => {
+    startQueue: async (queue) => {
       await reactors.request(tracker.reactor, { type: "openImage", queue, ...of });
       faultPoint(started);
     },
     queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...of }),
     doubtOf,
-    onNumberTaken: (id) => udevMarks.add("images", `ublkb${id}`),
-    onNumberFreed: (id) => udevMarks.remove(`ublkb${id}`),
+    role: "image",
+    isHidden: true,
+    original: "",
+    exportName: imageName(snapshot, tracker.device),
+    connections: () =>
+      reactors.request<number>(tracker.reactor, { type: "countConnections", ...of }),
+  };
+}
+
+function imageParams({ backing, geometry }: Tracker, readOnly: boolean): DeviceParams {
+  return {
+    ...servedParams(backing, geometry),
+    // Written data is in the store or in its page cache; no flush makes it safer.
+    volatileCache: false,
+    readOnly,
+    fua: false,
+    discardMaxBytes: IMAGE_DISCARD_MAX_BYTES,
+    discardGranularityBytes: 2 ** geometry.chunkShift,
+    writeZeroesMaxBytes: 0,
   };
 }
 
@@ -44,23 +65,10 @@ export function startImage(
   context: DriverContext,
   imaged: Imaged,
   { readOnly, onNumber }: ImageOptions,
-): Promise<RecoverableDevice> {
+): Promise<ServedDevice> {
   const { tracker } = imaged;
-  return RecoverableDevice.start(context.ublk, {
-    mark: DeviceMark.IMAGE,
-    owner: context.state.owner,
-    params: {
-      ...tracker.backing.params,
-      // The original may have grown since it was attached, and its image does not follow.
-      capacityBytes: tracker.geometry.capacityBytes,
-      // Written data is in the store or in its page cache; no flush makes it safer.
-      volatileCache: false,
-      readOnly,
-      fua: false,
-      discardMaxBytes: IMAGE_DISCARD_MAX_BYTES,
-      discardGranularityBytes: 2 ** tracker.geometry.chunkShift,
-      writeZeroesMaxBytes: 0,
-    },
+  return context.frontend.start({
+    params: imageParams(tracker, readOnly),
     queueDepth: context.imageDepth,
     above: tracker.front.id,
     maxIoBytes: context.maxIoBytes,
@@ -74,15 +82,22 @@ export function resumeImage(
   context: DriverContext,
   imaged: Imaged,
   number: number,
-): Promise<RecoverableDevice> {
-  return RecoverableDevice.recover(context.ublk, number, context.state.owner, {
+  readOnly: boolean,
+): Promise<ServedDevice> {
+  return context.frontend.resume(number, {
+    params: imageParams(imaged.tracker, readOnly),
+    queueDepth: context.imageDepth,
+    maxIoBytes: context.maxIoBytes,
     ...imageQueue(context, imaged, "recover.image-queue-started"),
-    mark: DeviceMark.IMAGE,
     onBegun: () => faultPoint("recover.image-begun"),
   });
 }
 
 /** Names the image after its device. Answers the link, where there is one. */
-export function linkImage({ device }: Tracker, { path }: RecoverableDevice): string | undefined {
-  return links.add(`${device}-image`, path);
+export function linkImage(
+  { frontend }: DriverContext,
+  { device }: Tracker,
+  { path }: ServedDevice,
+): string | undefined {
+  return frontend.links.add(`${device}-image`, path);
 }

@@ -8,11 +8,10 @@
  * ```
  */
 import { type AreaId, type CloseAreaReply, faultPoint } from "@blksnap/data-plane";
-import type { RecoverableDevice } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
+import type { ServedDevice } from "../frontend/frontend.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import type { MapFile } from "../records/state-directory.js";
-import { links, makePartitions } from "../system/device-names.js";
 import { AREA_DROP_SPARE_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { linkImage, resumeImage, startImage } from "./image.js";
@@ -30,7 +29,7 @@ export interface Member {
   area: MemberArea | undefined;
   /** Number of the image's device; known before the image lives. */
   imageNumber: number | undefined;
-  image: RecoverableDevice | undefined;
+  image: ServedDevice | undefined;
   imageLink: string | undefined;
   /** That of the area, in a persistent snapshot. */
   journal: AreaJournalFile | undefined;
@@ -52,37 +51,48 @@ export function hasLost({
   return area !== undefined && loss.errorCode !== 0 && (loss.area ?? area.id) === area.id;
 }
 
+interface WithImages {
+  readonly id: string;
+  readonly readOnlyImages: boolean;
+  save(): void;
+}
+
 /** Makes the image of a member whose area is active. @param snapshot is saved when the image has a number */
 export async function openImage(
   context: DriverContext,
-  snapshot: { readonly readOnlyImages: boolean; save(): void },
+  snapshot: WithImages,
   member: Member,
 ): Promise<void> {
   const { tracker, area } = member;
   if (area === undefined) throw new Error(`${tracker.device} has no diff area`);
-  const imaged = { tracker, area: area.id };
+  const imaged = { snapshot: snapshot.id, tracker, area: area.id };
   member.image = await startImage(context, imaged, {
     readOnly: snapshot.readOnlyImages,
     onNumber: (number) => {
       faultPoint("take.image-added");
-      member.imageNumber = number;
+      member.imageNumber = number ?? undefined;
       snapshot.save();
       faultPoint("take.image-recorded");
     },
   });
   faultPoint("take.image-live");
-  await makePartitions(member.image.path, context.logger);
-  member.imageLink = linkImage(tracker, member.image);
+  await context.frontend.makePartitions(member.image);
+  member.imageLink = linkImage(context, tracker, member.image);
   faultPoint("take.image-linked");
 }
 
 /** Resumes the image of an earlier daemon. */
-export async function recoverImage(context: DriverContext, member: Member): Promise<void> {
+export async function recoverImage(
+  context: DriverContext,
+  { id: snapshot, readOnlyImages }: WithImages,
+  member: Member,
+): Promise<void> {
   const { tracker, area, imageNumber } = member;
   if (imageNumber === undefined || area === undefined) return;
-  member.image = await resumeImage(context, { tracker, area: area.id }, imageNumber);
+  const imaged = { snapshot, tracker, area: area.id };
+  member.image = await resumeImage(context, imaged, imageNumber, readOnlyImages);
   faultPoint("recover.image-live");
-  member.imageLink = linkImage(tracker, member.image);
+  member.imageLink = linkImage(context, tracker, member.image);
 }
 
 /** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
@@ -96,7 +106,7 @@ export async function closeMember(context: DriverContext, member: Member): Promi
   const timeoutMs = context.ioTimeoutMs + AREA_DROP_SPARE_MS;
   await reactors.request(tracker.reactor, { type: "dropArea", ...of }, timeoutMs);
   faultPoint("destroy.area-dropped");
-  await closeImage(member);
+  await closeImage(context, member);
   faultPoint("destroy.image-stopped");
   const { isLate } = await reactors.request<CloseAreaReply>(tracker.reactor, {
     type: "closeArea",
@@ -117,10 +127,10 @@ export async function closeMember(context: DriverContext, member: Member): Promi
 }
 
 /** Takes the image away; copy-on-write continues. */
-export async function closeImage(member: Member): Promise<void> {
+export async function closeImage({ frontend }: DriverContext, member: Member): Promise<void> {
   const { image, imageLink } = member;
   if (image === undefined) return;
-  links.remove(imageLink, image.path);
+  frontend.links.remove(imageLink, image.path);
   await image.stop();
   member.image = undefined;
   member.imageLink = undefined;

@@ -40,6 +40,7 @@ export async function takeSnapshot(
   options: SnapshotTakeOptions = {},
 ): Promise<void> {
   const members = [...snapshot.members.values()];
+  assertFreezes(context, options);
   for (const { tracker } of members) {
     assertFront(tracker);
     assertCapacity(context, snapshot, tracker);
@@ -74,6 +75,15 @@ export async function takeSnapshot(
     snapshot.undoTake();
     throw error;
   }
+}
+
+/** @throws ControlError FREEZE_FAILED */
+function assertFreezes({ frontend }: DriverContext, options: SnapshotTakeOptions): void {
+  if (options.requireFreeze !== true || frontend.kind === "ublk") return;
+  const what =
+    "fronts of this daemon are NBD exports: what their clients have mounted it cannot freeze";
+  const hint = "Freeze at the client, as with fsfreeze, and take without --require-freeze";
+  throw new ControlError("FREEZE_FAILED", what, { hint });
 }
 
 /** Ends the snapshot's part of its members: images away, copy-on-write off. */
@@ -139,7 +149,8 @@ async function switchAll(
   const members = [...snapshot.members.values()];
   const freeze = context.freezing({ logger, holdMs, isRequired: requireFreeze });
   try {
-    const fronts = new Set(members.map(({ tracker }) => tracker.front.deviceNumber));
+    const numbers = members.map(({ tracker }) => tracker.front.deviceNumber);
+    const fronts = new Set(numbers.filter((number) => number !== ""));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
     faultPoint("take.frozen");
     const stalls = await whileNoneRotates(members, holdMs, () =>

@@ -1,11 +1,10 @@
 /** The end of what was written through a front. */
 import { ControlError } from "@blksnap/api";
 import { errnoName } from "@blksnap/errors";
-import { fsyncInHelper } from "@blksnap/uring";
 import type { Logger } from "pino";
 import type { Tracker } from "./tracker.js";
 
-type Flushed = Pick<Tracker, "device" | "front" | "presentCapacityBytes">;
+type Flushed = Pick<Tracker, "device" | "front" | "backing" | "presentCapacityBytes">;
 
 export class FrontFlush {
   readonly #tracker: Flushed;
@@ -23,8 +22,8 @@ export class FrontFlush {
    * @throws ControlError DEVICE_FAILED, once
    */
   async run(giveUp: boolean): Promise<void> {
-    const { device, front } = this.#tracker;
-    const status = await fsyncInHelper(front.path);
+    const { device, front, backing } = this.#tracker;
+    const status = await front.sync(backing.fd);
     if (status === 0) return;
     const text = `what was written to ${front.path} last did not all reach ${device}`;
     const name = errnoName(status);

@@ -3,9 +3,10 @@
 import type { SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import { keyOfNumber } from "@blksnap/linux-block";
-import type { BackingFile, QueueStart, ServeOptions } from "@blksnap/ublk";
+import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { udevMarks } from "../system/device-names.js";
+import type { Serving } from "../frontend/frontend.js";
+import { frontName } from "../nbd-exports.js";
 import type { TrackerParts } from "./tracker-options.js";
 import type { Undo } from "./undo.js";
 
@@ -14,13 +15,11 @@ export function frontQueue(
   parts: TrackerParts,
   started: FaultPoint,
   area?: SleepingArea,
-): ServeOptions {
+): Serving {
   const { reactors } = context;
   const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
-  // Under a node that is in use a front is as little to be found by its content as an image.
-  const markKind = parts.splice === undefined ? "fronts" : "images";
   return {
-    startQueue: async (queue: QueueStart) => {
+    startQueue: async (queue) => {
       await reactors.request(reactor, {
         type: "attach",
         tracker,
@@ -38,8 +37,13 @@ export function frontQueue(
     },
     queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
     doubtOf,
-    onNumberTaken: (id) => udevMarks.add(markKind, `ublkb${id}`, originalNumber(backing)),
-    onNumberFreed: (id) => udevMarks.remove(`ublkb${id}`),
+    role: "front",
+    // Under a node that is in use it is as little to be found by its content as an image.
+    isHidden: parts.splice !== undefined,
+    original: originalNumber(backing),
+    exportName: frontName(backing.path),
+    connections: () =>
+      reactors.request<number>(reactor, { type: "countConnections", tracker, area: null }),
   };
 }
 

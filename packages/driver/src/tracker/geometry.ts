@@ -3,7 +3,7 @@
 import { ControlError } from "@blksnap/api";
 import type { TrackerGeometry } from "@blksnap/engine";
 import { deviceNumber, isZoned } from "@blksnap/linux-block";
-import type { BackingFile } from "@blksnap/ublk";
+import type { BackingFile, DeviceParams } from "@blksnap/ublk";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 
 /** Devices that are tracked now may be as small, whatever the default size of chunks becomes. */
@@ -38,6 +38,14 @@ export function geometryWith(
   const { capacityBytes, logicalBlockBytes } = device;
   const blockShift = blockShiftOf(device, chunkShift);
   return { capacityBytes, logicalBlockBytes, chunkShift, blockShift };
+}
+
+/** What users have of an original: it may have grown since it was attached, and its front does not follow. */
+export function servedParams(
+  { params }: BackingFile,
+  { capacityBytes }: Pick<TrackerGeometry, "capacityBytes">,
+): DeviceParams {
+  return { ...params, capacityBytes };
 }
 
 /** @throws ControlError DEVICE_ZONED */

@@ -74,8 +74,9 @@ export class MountWatch {
   }
 }
 
-/** As text: only whether it is another one matters. */
+/** As text: only whether it is another one matters. Of a front that is no device of this machine, undefined. */
 function writtenSectors(sysfs: string, front: string): string | undefined {
+  if (!front.startsWith("/dev/")) return undefined;
   const name = front.slice("/dev/".length);
   return attribute(`${sysfs}/block/${name}`, "stat")?.split(/\s+/)[WRITE_SECTORS_FIELD];
 }

@@ -8,11 +8,13 @@ import { type PromiseRing, preparePoll } from "@blksnap/uring";
 import { SPLICE_LOOK_INTERVAL_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
-type Watched = Pick<Tracker, "device" | "splice"> & { readonly front: { readonly id: number } };
+type Watched = Pick<Tracker, "device" | "splice"> & {
+  readonly front: { readonly id: number | null };
+};
 
 /** @throws ControlError SPLICE_LOST */
 export function assertSpliced({ device, splice, front }: Watched): void {
-  splice?.noteLoss(front.id);
+  splice?.noteLoss(front.id ?? -1);
   if (splice?.state !== "lost") return;
   const what = `${splice.path} does not lead to the front of ${device} any more: writes were missed`;
   throw new ControlError("SPLICE_LOST", `${what} (${splice.why})`);
@@ -75,7 +77,7 @@ export class SpliceWatch<One extends Watched = Tracker> {
       const { splice, front } = tracker;
       if (splice === undefined) continue;
       if (splice.noteName()) this.#on.onRenamed(tracker);
-      splice.noteLoss(front.id);
+      splice.noteLoss(front.id ?? -1);
       // It may be an operation that has seen it first.
       if (splice.state !== "lost" || this.#told.has(splice)) continue;
       this.#told.add(splice);

@@ -8,7 +8,7 @@ import type { MapFile } from "../records/state-directory.js";
 import type { JournalOptions, TrackerJournal } from "./tracker-journal.js";
 
 export interface AttachOptions extends JournalOptions {
-  readonly onFront?: (number: number) => void;
+  readonly onFront?: (number: number | null) => void;
   /** The diff area of a persistent snapshot that it is in. */
   readonly area?: SleepingArea;
   /** Where the original is, if not at its name. */

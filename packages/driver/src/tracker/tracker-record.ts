@@ -30,11 +30,11 @@ export function lossOn({ errorCode, lostArea }: TrackerRecord): Loss {
   return { errorCode, area: lostArea ?? null };
 }
 
-/** @param front number of the front @throws ControlError OUT_OF_MEMORY */
+/** @param front number of the front; null where it has none @throws ControlError OUT_OF_MEMORY */
 export function writeTrackerRecord(
   state: StateDirectory,
   parts: RecordParts,
-  front: number,
+  front: number | null,
   { errorCode, area }: Loss = NO_LOSS,
 ): void {
   const { id, identity, geometry, uuid, splice } = parts;

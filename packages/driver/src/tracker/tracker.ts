@@ -8,8 +8,7 @@
  * ```
  */
 
-import { close, closeSync, readlinkSync } from "node:fs";
-import { promisify } from "node:util";
+import { closeSync, readlinkSync } from "node:fs";
 import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
@@ -23,23 +22,20 @@ import {
 } from "@blksnap/linux-block";
 import {
   type BackingFile,
-  DeviceMark,
   openBackingFileBeside,
   presentCapacityBytes,
   RECOVERY_PATIENCE_MS,
-  RecoverableDevice,
 } from "@blksnap/ublk";
 import { type MappedMemory, Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import type { ServedDevice } from "../frontend/frontend.js";
 import { StateFile } from "../records/file-names.js";
 import type { TrackerRecord } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
-import { links, makePartitions } from "../system/device-names.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { FrontFlush } from "./front-flush.js";
 import { assignReactor, frontQueue } from "./front-queue.js";
-import { holdFront } from "./front-state.js";
-import { assertNotZoned, geometryOf, geometryWith } from "./geometry.js";
+import { assertNotZoned, geometryOf, geometryWith, servedParams } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
 import type { AttachOptions, DetachOptions, TrackerParts } from "./tracker-options.js";
@@ -51,7 +47,7 @@ export class Tracker {
   readonly identity: string;
   readonly geometry: TrackerGeometry;
   readonly reactor: number;
-  readonly front: RecoverableDevice;
+  readonly front: ServedDevice;
   /** How a front stands under a node that is in use; undefined for one that users mount themselves. */
   readonly splice: Splice | undefined;
   /** Reads the frozen map beside the reactor, which owns it. */
@@ -77,7 +73,7 @@ export class Tracker {
   #backing: BackingFile;
   #link: string | undefined;
 
-  private constructor(context: DriverContext, parts: TrackerParts, front: RecoverableDevice) {
+  private constructor(context: DriverContext, parts: TrackerParts, front: ServedDevice) {
     this.#context = context;
     this.id = parts.id;
     this.identity = parts.identity;
@@ -92,7 +88,7 @@ export class Tracker {
     this.#cbtFile = parts.cbtFile;
     this.#cbtMemory = parts.cbtMemory;
     this.#journal = parts.journal;
-    this.#link = links.add(this.device, front.path);
+    this.#link = context.frontend.links.add(this.device, front.path);
   }
 
   /**
@@ -121,9 +117,7 @@ export class Tracker {
       options.onReady?.();
       undo.push(() => context.state.removeRecord(StateFile.trackerRecord.name(id)));
       faultPoint("attach.map-made");
-      const front = await RecoverableDevice.start(context.ublk, {
-        mark: DeviceMark.FRONT,
-        owner: context.state.owner,
+      const front = await context.frontend.start({
         params: backing.params,
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
@@ -138,7 +132,7 @@ export class Tracker {
       undo.push(() => front.stop());
       faultPoint("attach.front-live");
       // A node of the device mapper has none of its own: they would be a second way to its bytes.
-      if (parts.splice === undefined) await makePartitions(front.path, context.logger);
+      if (parts.splice === undefined) await context.frontend.makePartitions(front);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       await tracker.#serve();
@@ -183,17 +177,17 @@ export class Tracker {
       const splice = Splice.onRecord(record);
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal, splice };
       const queue = frontQueue(context, parts, "recover.queue-started", area);
-      const front = await RecoverableDevice.recover(
-        context.ublk,
+      const { frontDepth: queueDepth, maxIoBytes } = context;
+      const served = { ...queue, params: servedParams(backing, geometry), queueDepth, maxIoBytes };
+      const front = await context.frontend.resume(
         record.front,
-        context.state.owner,
-        { ...queue, mark: DeviceMark.FRONT, onBegun: () => faultPoint("recover.begun") },
+        { ...served, onBegun: () => faultPoint("recover.begun") },
         patienceMs,
       );
       faultPoint("recover.front-live");
       // Attaching ends with the link: the old daemon did not get that far.
-      if (splice === undefined && !links.has(backing.path, front.path)) {
-        await makePartitions(front.path, context.logger);
+      if (splice === undefined && !context.frontend.links.has(backing.path, front.path)) {
+        await context.frontend.makePartitions(front);
       }
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
@@ -221,6 +215,7 @@ export class Tracker {
   followName(): void {
     if (this.splice === undefined) return;
     this.#backing = { ...this.#backing, path: this.splice.path };
+    const { links } = this.#context.frontend;
     links.remove(this.#link, this.front.path);
     this.#link = links.add(this.device, this.front.path);
     this.#writeRecord();
@@ -239,7 +234,7 @@ export class Tracker {
 
   /** A table that leads to its front is there: it counts as such from now on, for the next daemon too. */
   noteLink(): void {
-    this.splice?.noteLink(this.front.id);
+    this.splice?.noteLink(this.front.id ?? -1);
     this.#writeRecord();
   }
 
@@ -336,7 +331,7 @@ export class Tracker {
     if (this.front.isLive) await this.#endFront(giveUp, leave);
     else await this.withoutRotation(() => this.#stopFront());
     const isLate = this.#wasWithoutFront;
-    const { state, reactors } = this.#context;
+    const { state, reactors, frontend } = this.#context;
     const failures: unknown[] = [];
     const steps: Undo = [
       () => reactors.release(this.reactor),
@@ -349,7 +344,7 @@ export class Tracker {
       () => faultPoint("detach.record-removed"),
       () => state.removeRecord(StateFile.trackerRecord.name(this.id)),
       () => faultPoint("detach.link-removed"),
-      () => links.remove(this.#link, this.front.path),
+      () => frontend.links.remove(this.#link, this.front.path),
       () => faultPoint("detach.front-stopped"),
     ];
     await runUndo(steps, (error) => failures.push(error));
@@ -359,7 +354,7 @@ export class Tracker {
   /** Its queue has ended. Answers whether another program has ended the front. */
   noteFrontEnd(): boolean {
     const isByOthers = this.front.noteEnd(() => {
-      links.remove(this.#link, this.front.path);
+      this.#context.frontend.links.remove(this.#link, this.front.path);
       // A daemon that resumed the number could put this original behind another one's front.
       this.#context.state.removeRecord(StateFile.trackerRecord.name(this.id));
     });
@@ -371,7 +366,7 @@ export class Tracker {
 
   /** Of a front that is there. @param leave puts on record that it goes */
   async #endFront(giveUp: boolean, leave: () => Promise<void> | undefined): Promise<void> {
-    const held = await holdFront(this.front.path);
+    const release = await this.front.hold();
     this.isDetaching = true;
     try {
       await this.#flush.run(giveUp);
@@ -382,8 +377,7 @@ export class Tracker {
         await this.#stopFront();
       });
     } finally {
-      // Not on this thread: writes of the front may wait for slots that this thread grants.
-      await promisify(close)(held).catch(() => undefined);
+      await release();
       this.isDetaching = false;
     }
   }

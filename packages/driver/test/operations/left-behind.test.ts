@@ -13,9 +13,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { identityOfOpen } from "@blksnap/linux-block";
-import { DeviceMark, openBackingFile } from "@blksnap/ublk";
+import { DeviceMark, openBackingFile, UblkState } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { UblkFrontend } from "../../dist/frontend/ublk-frontend.js";
 import { machinePorts } from "../../dist/index.js";
 import { TrackerOperations } from "../../dist/operations/tracker-operations.js";
 import { fixParameters } from "../../dist/parameters.js";
@@ -30,11 +31,10 @@ import { TrackerJournal } from "../../dist/tracker/tracker-journal.js";
 const test = suite("left behind");
 const CAPACITY_BYTES = 2 ** 20;
 const PARAMETERS = fixParameters({}, 2 ** 30).parameters;
-/** There is no ublk here: a front gets no further than to its parameters, or to its recovery. */
+/** A front gets no further than to its parameters, or to its recovery. */
 const FRONT = 999_999;
 const NO_UBLK = "there is no ublk here";
 const TRACKER = 3;
-const UBLK_QUIESCED = 2;
 
 /** Steps that take something; those that give it back do not fail here. */
 const TAKING: Readonly<Record<string, readonly string[]>> = {
@@ -119,6 +119,7 @@ class Host {
 
   context(failing: FailingCalls, methods = TAKING) {
     const log = (_: unknown, text: string) => this.errors.push(text);
+    const logger = { info: log, warn: log, error: log, fatal: log };
     const ublk = {
       addDevice: async () => {
         this.devices.add(FRONT);
@@ -130,7 +131,7 @@ class Host {
       startRecovery: () => Promise.reject(new Error(NO_UBLK)),
       deviceInfo: async () => ({
         id: FRONT,
-        state: UBLK_QUIESCED,
+        state: UblkState.QUIESCED,
         serverFlags: DeviceMark.FRONT,
         serverFlagsHigh: this.state.owner,
         queueDepth: 64,
@@ -142,15 +143,14 @@ class Host {
         this.assigned++;
         return 0;
       },
-      release: () => {
-        this.assigned--;
-      },
+      release: () => void this.assigned--,
       request: async () => ({}),
     };
     const wrap = <Target extends object>(name: string, target: Target) =>
       failing.wrap(name, target, methods[name] ?? []);
+    const control = wrap("ublk", ublk) as never;
     return {
-      ublk: wrap("ublk", ublk),
+      frontend: new UblkFrontend(control, this.state.owner, logger as never),
       reactors: wrap("reactors", reactors),
       state: wrap("state", this.state),
       persistent: wrap("persistent", this.persistent),
@@ -159,7 +159,7 @@ class Host {
       parameters: PARAMETERS,
       frontDepth: 64,
       maxIoBytes: 524_288,
-      logger: { info: log, warn: log, error: log, fatal: log },
+      logger,
     } as never;
   }
 

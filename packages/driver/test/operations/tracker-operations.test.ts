@@ -58,7 +58,7 @@ function losses(ids: readonly number[]) {
     addTracker: (tracker: ReturnType<typeof lost>) => trackers.set(tracker.id, tracker),
   };
   const places = { state: { path: "/state" }, persistent: { path: "/persistent" } };
-  const context = { ...places, logger: { error: () => undefined } };
+  const context = { ...places, frontend: { kind: "ublk" }, logger: { error: () => undefined } };
   const live = {
     recover: async () => void told.push("recovered"),
     settle: async () => void told.push("settled"),

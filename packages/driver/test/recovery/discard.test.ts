@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { DeviceMark } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { UblkFrontend } from "../../dist/frontend/ublk-frontend.js";
 import type { SnapshotRecord } from "../../dist/records/records.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { discard, rollBack } from "../../dist/recovery/discard.js";
@@ -33,7 +34,8 @@ function kernel(marks: Record<number, number>) {
     deleteDevice: async (id: number) => deleted.push(id),
   };
   const logger = { warn: () => undefined, error: () => undefined };
-  return { context: { ublk, logger, state } as never, deleted };
+  const frontend = new UblkFrontend(ublk as never, state.owner, logger as never);
+  return { context: { frontend, logger, state } as never, deleted };
 }
 
 test("an image goes with its snapshot", async () => {

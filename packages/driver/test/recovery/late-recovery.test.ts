@@ -5,6 +5,7 @@ import type { ControlError } from "@blksnap/api";
 import { DeviceMark, UblkState } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { UblkFrontend } from "../../dist/frontend/ublk-frontend.js";
 import { machinePorts } from "../../dist/index.js";
 import { OperationLocks } from "../../dist/operations/operation-locks.js";
 import type { TrackerRecord } from "../../dist/records/records.js";
@@ -55,7 +56,9 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const log = (_: unknown, text: string) => logged.push(text);
   const persistent = { inUse: new Set<string>() };
   const { blockDevices } = machinePorts();
-  const context = { ublk, state, persistent, blockDevices, logger: { info: log, warn: log } };
+  const logger = { info: log, warn: log };
+  const frontend = new UblkFrontend(ublk as never, state.owner, logger as never);
+  const context = { frontend, state, persistent, blockDevices, logger };
   const none = () => assert.unreachable("nothing can go on here");
   const late = new LateRecovery(
     context as never,
@@ -93,7 +96,8 @@ test("the name of attach counts only where it leads to nothing else by now", asy
   const told = async (device: string, path: string) => {
     const waiting = [{ record: { ...record, device }, why: "" }];
     const { blockDevices } = machinePorts();
-    const late = new LateRecovery({ blockDevices } as never, waiting, locks(), () => undefined);
+    const context = { blockDevices, frontend: { nameOf: () => "/dev/ublkb7" } };
+    const late = new LateRecovery(context as never, waiting, locks(), () => undefined);
     const answer = await late.assertNotWaiting(path).then(() => "", String);
     late.stop();
     return answer;
@@ -148,7 +152,9 @@ test("what follows a return holds up its own device, not the other fronts", asyn
     const info = { state: UblkState.LIVE, serverFlags: DeviceMark.FRONT };
     const ublk = { deviceInfo: async () => ({ ...info, serverFlagsHigh: state.owner }) };
     const log = (_: unknown, text: string) => logged.push(text);
-    const context = { ublk, state, logger: { info: log, warn: log, error: log } };
+    const logger = { info: log, warn: log, error: log };
+    const frontend = new UblkFrontend(ublk as never, state.owner, logger as never);
+    const context = { frontend, state, logger };
     const waiting = [7, 8, 9].map((id) => ({
       record: { ...record, id, identity: `block:259:${id}`, front: id },
       why: "at the start",

@@ -97,9 +97,11 @@ async function left(storeFile: string, members?: readonly MemberRecord[]) {
     state,
     storeSystem: commandStoreSystem,
     portionBytes: 2 ** 20,
-    ublk: {
-      deviceInfo: async () => undefined,
-      addDevice: () => Promise.reject(new Error("no image in this test")),
+    frontend: {
+      leftImage: async () => undefined,
+      removeImage: async () => undefined,
+      start: () => Promise.reject(new Error("no image in this test")),
+      links: { remove: () => undefined },
     },
     reactors: {
       send: () => undefined,

@@ -1,0 +1,161 @@
+/**
+ * Fronts and images as exports over NBD. Nothing of them outlives the process but what is on record: clients of a
+ * daemon that has died connect to the next one, which makes the exports again under their names.
+ */
+import { fsync } from "node:fs";
+import { promisify } from "node:util";
+import { ControlError } from "@blksnap/api";
+import { NBD_IO_BYTES_MAX } from "@blksnap/data-plane";
+import { EIO } from "@blksnap/errors";
+import type { DeviceParams } from "@blksnap/ublk";
+import type {
+  Frontend,
+  Links,
+  NewServed,
+  ResumedServed,
+  Served,
+  ServedDevice,
+  Serving,
+} from "./frontend.js";
+
+type UriOf = (exportName: string) => string | null;
+
+/** There are no devices that could be named. */
+const NO_LINKS: Links = {
+  add: () => undefined,
+  remove: () => undefined,
+  has: () => false,
+};
+
+export class NbdFrontend implements Frontend {
+  readonly kind = "nbd";
+  readonly links: Links = NO_LINKS;
+  readonly #uriOf: UriOf;
+
+  /** @param uriOf address of an export; null while nobody listens */
+  constructor(uriOf: UriOf) {
+    this.#uriOf = uriOf;
+  }
+
+  async start(served: NewServed): Promise<ServedDevice> {
+    served.onNumber(null);
+    return this.#serve(served);
+  }
+
+  async resume(_: number | null, served: ResumedServed): Promise<ServedDevice> {
+    served.onBegun();
+    return this.#serve(served);
+  }
+
+  async #serve(served: Served): Promise<ServedDevice> {
+    const { queueDepth, params, startQueue } = served;
+    const maxIoBytes = Math.min(served.maxIoBytes, NBD_IO_BYTES_MAX);
+    try {
+      await startQueue({ exported: params, queueDepth, maxIoBytes });
+    } catch (error) {
+      // The reactor may serve it all the same: it needs its descriptors until it has ended.
+      if (served.doubtOf(error) === "served") await served.queueEnded();
+      throw error;
+    }
+    return new NbdServed(served, params, this.#uriOf);
+  }
+
+  async leftImage(): Promise<undefined> {
+    return undefined;
+  }
+
+  /** Its clients may come again as long as it is on record. */
+  async isFrontGone(): Promise<boolean> {
+    return false;
+  }
+
+  async removeImage(): Promise<void> {}
+
+  async removeOrphans(): Promise<void> {}
+
+  nameOf(): string {
+    return "(an NBD export)";
+  }
+
+  async inUse(devices: readonly ServedDevice[]): Promise<Map<ServedDevice, readonly string[]>> {
+    const inUse = new Map<ServedDevice, readonly string[]>();
+    for (const device of devices) {
+      const count = device instanceof NbdServed ? await device.connections() : 0;
+      if (count > 0) inUse.set(device, [clients(count)]);
+    }
+    return inUse;
+  }
+
+  async makePartitions(): Promise<void> {}
+}
+
+function clients(count: number): string {
+  return count === 1 ? "1 NBD connection" : `${count} NBD connections`;
+}
+
+class NbdServed implements ServedDevice {
+  readonly id = null;
+  readonly deviceNumber = "";
+  readonly isLive = true;
+  readonly exported: DeviceParams;
+  isHeld = false;
+  readonly #serving: Serving;
+  readonly #uriOf: UriOf;
+
+  constructor(serving: Serving, params: DeviceParams, uriOf: UriOf) {
+    this.#serving = serving;
+    this.exported = params;
+    this.#uriOf = uriOf;
+  }
+
+  get path(): string {
+    const { exportName } = this.#serving;
+    return this.#uriOf(exportName) ?? exportName;
+  }
+
+  connections(): Promise<number> {
+    return this.#serving.connections();
+  }
+
+  async stop(): Promise<void> {
+    this.isHeld = true;
+    await this.#serving.queueEnded();
+  }
+
+  /** Only its daemon can end it. */
+  noteEnd(): boolean {
+    return false;
+  }
+
+  letGo(): void {}
+
+  async hold(): Promise<() => Promise<void>> {
+    this.isHeld = true;
+    const release = async (): Promise<void> => {
+      this.isHeld = false;
+    };
+    let count: number;
+    try {
+      // What was let in before is counted: the reactor takes requests in their order.
+      count = await this.connections();
+    } catch (error) {
+      await release();
+      throw error;
+    }
+    if (count === 0) return release;
+    await release();
+    throw new ControlError("FRONT_IN_USE", `the front ${this.path} is in use: ${clients(count)}`, {
+      hint: "Have its clients disconnect first",
+    });
+  }
+
+  /** What its clients have not flushed is in the page cache of the original. */
+  async sync(originalFd: number): Promise<number> {
+    try {
+      await promisify(fsync)(originalFd);
+      return 0;
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).errno ?? -EIO;
+    }
+  }
+}
