@@ -176,7 +176,13 @@ const snapshotVerbs: readonly Verb[] = [
           "bring it back after a stop or a power cut; attaches its devices as persistent, too",
       },
       "read-only-images": {
-        describe: "images refuse writes; by default they take them, and lose them at destroy",
+        describe:
+          "images refuse writes; by default they take them, and lose them at destroy, unless they are NBD " +
+          "exports alone",
+      },
+      "writable-images": {
+        describe:
+          "images take writes, also where they are NBD exports alone (blksnapd --frontend nbd)",
       },
     },
     examples: [
@@ -237,7 +243,7 @@ const snapshotVerbs: readonly Verb[] = [
       describe: "list: fronts and images with their addresses",
       choices: ["list"],
     },
-    describe: "Show what NBD clients can read: each front, and each image, read-only",
+    describe: "Show what NBD clients can read: each front, and each image",
     options: { bytes },
     examples: [
       ["blksnapctl nbd list", "addresses for nbdinfo, nbdcopy, qemu-img"],

@@ -214,7 +214,10 @@ test("a module error with its errno: a device in a snapshot can not be detached"
 test("no daemon, and a socket that may not be used, say what to do", async () => {
   const none = await harness.run("status", "--socket", "/nowhere/s.sock", "-j");
   assert.is(none.status, 1);
-  assert.match(none.err, /no daemon at \/nowhere\/s\.sock: there is no socket\. Start it as root/);
+  assert.match(
+    none.err,
+    /no daemon at \/nowhere\/s\.sock: there is no socket\. Start it: blksnapd as root/,
+  );
   assert.is(JSON.parse(none.out).error.name, "DAEMON_NOT_RUNNING");
 });
 

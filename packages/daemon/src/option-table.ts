@@ -17,6 +17,7 @@ const PLACEHOLDERS: Readonly<Record<Exclude<Setting["type"], "flag">, string>> =
   bytes: "BYTES",
   ms: "MS",
   level: "LEVEL",
+  choice: "KIND",
 };
 
 /** "--reactors N" */

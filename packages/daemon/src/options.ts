@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import {
+  type ChoiceSetting,
   DAEMON_SETTINGS,
   type NumberSetting,
   PARAMETERS,
@@ -13,7 +14,7 @@ import {
 import type { DriverOptions } from "@blksnap/driver";
 import { destination, type Logger, pino } from "pino";
 import { OPTIONS } from "./option-table.js";
-import { levelProblem, numberProblem } from "./setting-values.js";
+import { choiceProblem, levelProblem, numberProblem } from "./setting-values.js";
 
 type OwnOption = (typeof DAEMON_SETTINGS)[keyof typeof DAEMON_SETTINGS];
 type Given = Readonly<Record<string, string | boolean | undefined>>;
@@ -84,6 +85,13 @@ function numberOf(values: Values, setting: NumberSetting): number | undefined {
   return value;
 }
 
+function choiceOf(values: Values, setting: ChoiceSetting): string | undefined {
+  const value = values[setting.option];
+  const problem = value === undefined ? undefined : choiceProblem(setting, value);
+  if (problem !== undefined) throw new UsageError(`--${setting.option}: ${problem}`);
+  return value as string | undefined;
+}
+
 function pathOf(values: Values, option: string): string | undefined {
   const path = values[option];
   if (path === "") throw new UsageError(`--${option} is empty`);
@@ -99,7 +107,9 @@ function settingsIn<Table extends SettingTable>(table: Table, values: Values) {
         ? pathOf(values, setting.option)
         : setting.type === "flag"
           ? values[setting.option]
-          : numberOf(values, setting);
+          : setting.type === "choice"
+            ? choiceOf(values, setting)
+            : numberOf(values, setting);
     if (value !== undefined) given[name] = value;
   }
   return given as SettingValues<Table>;

@@ -44,11 +44,19 @@ function dieWithoutDump(): string | undefined {
   return status < 0 ? `PR_SET_DUMPABLE: ${errnoName(status)}` : undefined;
 }
 
-/** Does all that for the daemon; it serves without it too, but says what is missing. */
-export function prepareProcess(logger: Logger): void {
-  for (const problem of [becomeIoFlusher(), lockProgram(), stayAlive(), dieWithoutDump()]) {
+/**
+ * Does all that for the daemon; it serves without it too, but says what is missing.
+ * @param isOptional no file system of this machine need lie on what it serves: what a user may not do is no matter
+ */
+export function prepareProcess(logger: Logger, isOptional = false): void {
+  const isUser = process.geteuid?.() !== 0;
+  const problems = [becomeIoFlusher(), lockProgram(), stayAlive()];
+  // What a user's process has open would be closed to itself, too, below /proc/self.
+  if (!(isOptional && isUser)) problems.push(dieWithoutDump());
+  for (const problem of problems) {
     if (problem === undefined) continue;
-    logger.warn({ problem }, "not well protected: run as root, unlimited memlock");
+    const text = "not well protected: run as root, unlimited memlock";
+    logger[isOptional ? "debug" : "warn"]({ problem }, text);
   }
 }
 

@@ -24,6 +24,7 @@ import { startOverAsIoFlusher } from "./start-over.js";
 import { supervise } from "./supervisor.js";
 import type { ToSupervisor } from "./supervisor-link.js";
 import { usage } from "./usage.js";
+import { withUserPaths } from "./user-paths.js";
 
 /** All that the command line and the configuration say, found right. */
 interface Start {
@@ -41,7 +42,7 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
   let given: Values;
   let start: Start | undefined;
   try {
-    given = parseOptions(args);
+    given = withUserPaths(parseOptions(args));
     if (await isOnlyTold(given)) return;
     start = startOf(given);
   } catch (error) {
@@ -139,7 +140,7 @@ async function act(start: Start, args: string[], unprotected: string | undefined
   }
   const problem = unprotected ?? startOverAsIoFlusher();
   if (problem !== undefined) logger.warn({ problem }, "not all threads are protected");
-  prepareProcess(logger);
+  prepareProcess(logger, options.frontend === "nbd");
   // A supervisor, which lives beside two daemons, loads nothing of the driver.
   const { serve } = await import("./serve.js");
   await serve(values, options, logger, inForce);

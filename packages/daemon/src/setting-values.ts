@@ -1,5 +1,5 @@
 /** What values a setting takes, whether they come as words of a command line or from a file. */
-import type { NumberSetting, Setting } from "@blksnap/api";
+import type { ChoiceSetting, NumberSetting, Setting } from "@blksnap/api";
 import { pino } from "pino";
 
 /** As much of a mistyped value as a message repeats. */
@@ -27,6 +27,11 @@ export function levelProblem(level: string): string | undefined {
   return Object.hasOwn(pino.levels.values, level) ? undefined : `${quoted(level)} is no level`;
 }
 
+export function choiceProblem({ choices }: ChoiceSetting, value: unknown): string | undefined {
+  if (typeof value === "string" && choices.includes(value)) return undefined;
+  return `${quoted(value)} is none of ${choices.join(", ")}`;
+}
+
 /** What is wrong with a value of any type. */
 export function settingProblem(setting: Setting, value: unknown): string | undefined {
   switch (setting.type) {
@@ -35,6 +40,8 @@ export function settingProblem(setting: Setting, value: unknown): string | undef
     case "path":
       if (typeof value !== "string") return `${quoted(value)} is no text`;
       return value === "" ? "is empty" : undefined;
+    case "choice":
+      return choiceProblem(setting, value);
     case "level":
       return typeof value === "string" ? levelProblem(value) : `${quoted(value)} is no text`;
     case "count":

@@ -20,6 +20,7 @@ const notNumbers = ["", "-5", "-1", HUGE, "ten", "0x10", "1e3", "1.5", " 5", "Na
 const wrongValues: Readonly<Record<string, readonly string[]>> = {
   PATH: [""],
   LEVEL: ["", "loud", "toString", HUGE],
+  KIND: ["", "udp", "toString", HUGE],
   N: notNumbers,
   BYTES: [...notNumbers, "0", "1"],
   MS: [...notNumbers, "0"],

@@ -19,6 +19,15 @@ function progressText(
   return `creating: ${figures}${stores === 1 ? ` of ${store} allocated` : ` allocated, now of ${store}`}`;
 }
 
+function readOnlyImages(given: Given): { readOnlyImages?: boolean } {
+  const isReadOnly = given.has("read-only-images");
+  const isWritable = given.has("writable-images");
+  if (isReadOnly && isWritable) {
+    throw usageError("--read-only-images and --writable-images exclude each other");
+  }
+  return isReadOnly || isWritable ? { readOnlyImages: isReadOnly } : {};
+}
+
 export async function create(
   { client, json, deliver, progress, warn }: Context,
   given: Given,
@@ -30,7 +39,7 @@ export async function create(
     limitBytes: parseLimit(given.need("limit")),
     ...(policy === undefined ? {} : { onOverflow: parseOverflow(policy) }),
     ...(given.has("persistent") ? { persistent: true } : {}),
-    ...(given.has("read-only-images") ? { readOnlyImages: true } : {}),
+    ...readOnlyImages(given),
   };
   const created = await client.snapshotCreate(parameters, {
     onProgress: (told) => progress(progressText(told, parameters.stores.length)),

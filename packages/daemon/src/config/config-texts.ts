@@ -9,6 +9,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { DAEMON_SETTINGS } from "@blksnap/api";
+import { userConfigPath } from "../user-paths.js";
 import type { ConfigProblem } from "./config-problem.js";
 
 export interface ConfigText {
@@ -26,7 +27,7 @@ export function readConfigTexts(path: string): {
 } {
   const texts: ConfigText[] = [];
   const problems: ConfigProblem[] = [];
-  const mayBeMissing = path === DAEMON_SETTINGS.config.default;
+  const mayBeMissing = [DAEMON_SETTINGS.config.default, userConfigPath()].includes(path);
   const dropIns = namesIn(`${path}.d`, problems);
   if (dropIns.length > FILES_MAX) {
     const what = `${dropIns.length} files *.toml, and at most ${FILES_MAX} are read`;

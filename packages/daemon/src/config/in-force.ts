@@ -1,6 +1,7 @@
 /** What a daemon works with: command line before environment before files before defaults. */
 import { DAEMON_SETTINGS, SOCKET_ENVIRONMENT_VARIABLE } from "@blksnap/api";
 import { configPathOf, type Values } from "../options.js";
+import { userDefaults } from "../user-paths.js";
 import { type Config, readConfig } from "./config.js";
 import { type ConfigProblem, isError } from "./config-problem.js";
 import { readConfigTexts } from "./config-texts.js";
@@ -44,6 +45,10 @@ function mergedWith(
 ): Pick<InForce, "config" | "values" | "origins"> {
   const values: Record<string, string | boolean> = {};
   const origins = new Map<string, string>();
+  for (const [option, path] of Object.entries(userDefaults(given, environment))) {
+    values[option] = path;
+    origins.set(option, "folders of the user");
+  }
   for (const [option, { value, from }] of config.values) {
     values[option] = typeof value === "boolean" ? value : String(value);
     origins.set(option, from);

@@ -88,7 +88,8 @@ async function allFindings(
   const devices = control instanceof UblkControl ? devicesOf(control) : undefined;
   const all = (await devices?.list()) ?? [];
   const own = all.filter((info) => isOurs(info, owner)).map(({ id }) => id);
-  const tracked = records.trackers.map(({ device, identity, front }) => ({
+  const ofUblk = records.trackers.filter(({ front }) => front !== null);
+  const tracked = ofUblk.map(({ device, identity, front }) => ({
     device,
     identity,
     front: `/dev/ublkb${front}`,
@@ -107,7 +108,7 @@ async function allFindings(
     ...checkProcesses(host, daemon, processes),
     checkNames(host, tracked),
     checkSearches(host, writableImages(records)),
-    checkLvm(host, records.trackers),
+    checkLvm(host, ofUblk),
     ...(devices === undefined ? [] : await checkDevices(devices, given)),
     ...(devices === undefined ? [] : checkLinks(given, own)),
     ...checkStateFiles(given, stateDirectory, (work) => withLock(stateDirectory, work)),

@@ -49,7 +49,7 @@ export function recordsFrom(found: readonly FoundRecord[]): Records {
 /** Numbers of the ublk devices that are on record. */
 function recordedDevices({ trackers, snapshots }: Records): Set<number> {
   const images = snapshots.flatMap(({ members }) => members.flatMap(({ image }) => image ?? []));
-  return new Set([...trackers.map(({ front }) => front), ...images]);
+  return new Set([...trackers.flatMap(({ front }) => front ?? []), ...images]);
 }
 
 export interface Surroundings {

@@ -1,0 +1,270 @@
+/**
+ * blksnapd --frontend nbd as users have it: a process on this machine, without ublk, also one of a user who is not
+ * root; killed, and started again.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { NbdClient } from "@blksnap/nbd";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+
+const test = suite("blksnapd --frontend nbd");
+const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
+const MIB = 2 ** 20;
+const CAPACITY_BYTES = 16 * MIB;
+/** nobody, in all distributions. */
+const NOBODY = 65_534;
+const isRoot = process.geteuid?.() === 0;
+
+/** With the name of its error, where it is one. */
+type Answer = Record<string, unknown> & { code?: string };
+
+/** A user with a home, an image file, and daemons one after the other. */
+class User {
+  readonly folder = mkdtempSync(join(tmpdir(), "blksnap-nbd-"));
+  readonly disk: string = join(this.folder, "disk.img");
+  readonly store: string = join(this.folder, "store");
+  readonly runtime: string = join(this.folder, "run");
+  readonly #uid: number | undefined;
+  daemon: ChildProcess | undefined;
+  stderr = "";
+
+  /** @param uid of whom, where it is not that of this process */
+  constructor(uid?: number) {
+    this.#uid = uid;
+    for (const folder of [this.store, this.runtime]) mkdirSync(folder);
+    writeFileSync(this.disk, "");
+    truncateSync(this.disk, CAPACITY_BYTES);
+    if (uid === undefined) return;
+    for (const path of [this.folder, this.disk, this.store, this.runtime])
+      chownSync(path, uid, uid);
+    chmodSync(this.runtime, 0o700);
+  }
+
+  get socket(): string {
+    return join(this.runtime, "blksnap", "blksnapd.sock");
+  }
+
+  get #paths(): string[] {
+    // Root has its folders outside of any home; they are the machine's.
+    if (this.#uid !== undefined || !isRoot) return [];
+    const state = join(this.runtime, "blksnap", "state");
+    const persistent = join(this.folder, "kept");
+    return [`--state-dir=${state}`, `--persistent-dir=${persistent}`, `--socket=${this.socket}`];
+  }
+
+  start(...more: string[]): ChildProcess {
+    const { PATH = "" } = process.env;
+    const env = { PATH, HOME: this.folder, XDG_RUNTIME_DIR: this.runtime };
+    const words = [program, "--log-level=warn", "--reactors=1", ...this.#paths, ...more];
+    const who = this.#uid === undefined ? {} : { uid: this.#uid, gid: this.#uid };
+    const daemon = spawn(process.execPath, words, {
+      env,
+      stdio: ["ignore", "ignore", "pipe"],
+      ...who,
+    });
+    this.stderr = "";
+    daemon.stderr?.on("data", (text) => {
+      this.stderr += text;
+    });
+    return daemon;
+  }
+
+  /** Ends when it serves. */
+  async serve(): Promise<void> {
+    this.daemon = this.start("--frontend=nbd");
+    while (!(await this.ask("GET", "/v1/status").then(Boolean, () => false))) {
+      assert.is(this.daemon.exitCode, null, this.stderr);
+      await sleep(20);
+    }
+  }
+
+  async end(how: "SIGKILL" | "SIGTERM"): Promise<number | null> {
+    const { daemon } = this;
+    assert.ok(daemon !== undefined);
+    const exit = once(daemon, "exit");
+    daemon.kill(how);
+    const [status] = (await exit) as [number | null];
+    this.daemon = undefined;
+    return status;
+  }
+
+  ask(method: string, path: string, body?: unknown): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const headers = body === undefined ? {} : { "content-type": "application/json" };
+      const asked = request({ socketPath: this.socket, method, path, headers }, (response) => {
+        let text = "";
+        response.setEncoding("utf8").on("data", (part) => {
+          text += part;
+        });
+        response.on("end", () => {
+          const answer = text === "" ? {} : JSON.parse(text);
+          resolve({ ...answer, code: answer.error?.name });
+        });
+      });
+      asked.on("error", reject).end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  }
+
+  close(): void {
+    this.daemon?.kill("SIGKILL");
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+const OLD = Buffer.alloc(MIB, 0x11);
+const NEW = Buffer.alloc(MIB, 0x22);
+
+function text(answer: Answer, name: string): string {
+  const value = answer[name];
+  assert.type(value, "string", JSON.stringify(answer));
+  return value as string;
+}
+
+async function readAll(uri: string): Promise<Buffer> {
+  const client = await NbdClient.connect(uri);
+  try {
+    return Buffer.from(await client.read(0, CAPACITY_BYTES));
+  } finally {
+    await client.close();
+  }
+}
+
+async function writeBefore(uri: string): Promise<Buffer> {
+  const client = await NbdClient.connect(uri);
+  await client.write(0, OLD);
+  await client.write(4 * MIB, OLD);
+  await client.flush();
+  const all = Buffer.from(await client.read(0, CAPACITY_BYTES));
+  await client.close();
+  assert.ok(all.subarray(4 * MIB, 5 * MIB).equals(OLD));
+  return all;
+}
+
+/** All ways to change it. */
+async function writeAfter(uri: string): Promise<void> {
+  const client = await NbdClient.connect(uri);
+  assert.not(client.readOnly);
+  await client.write(MIB / 2, NEW, { fua: true });
+  await client.trim(4 * MIB, MIB / 2);
+  await client.writeZeroes(8 * MIB, MIB);
+  await client.flush();
+  await client.close();
+}
+
+async function changedBytes(user: User): Promise<number> {
+  const path = `/v1/trackers/cbt/diff?device=${encodeURIComponent(user.disk)}&since=0`;
+  const { ranges } = (await user.ask("GET", path)) as { ranges?: { length_bytes: number }[] };
+  return (ranges ?? []).reduce((sum, range) => sum + range.length_bytes, 0);
+}
+
+async function deviceOf(user: User): Promise<Answer> {
+  const { trackers } = (await user.ask("GET", "/v1/status")) as unknown as { trackers: Answer[] };
+  assert.is(trackers.length, 1);
+  return trackers[0] as Answer;
+}
+
+async function livesThrough(user: User): Promise<void> {
+  const device = encodeURIComponent(user.disk);
+  await user.serve();
+  const front = text(await user.ask("POST", "/v1/trackers", { device: user.disk }), "front");
+  assert.match(front, `socket=${user.runtime}`);
+  const before = await writeBefore(front);
+
+  const created = await user.ask("POST", "/v1/snapshots", {
+    devices: [user.disk],
+    stores: [user.store],
+    limit_bytes: 64 * MIB,
+  });
+  const snapshot = `/v1/snapshots/${text(created, "id")}`;
+  const required = await user.ask("POST", `${snapshot}/take?require_freeze=true`);
+  assert.is(required.code, "FREEZE_FAILED");
+  assert.is((await user.ask("POST", `${snapshot}/take`)).code, undefined);
+  await writeAfter(front);
+  const image = text(await user.ask("GET", `/v1/trackers/snapshot?device=${device}`), "image");
+  assert.ok((await readAll(image)).equals(before), "the image shows the instant of take");
+  const written = await readAll(front);
+  assert.not.ok(written.equals(before));
+  assert.ok(written.subarray(MIB / 2, MIB / 2 + MIB).equals(NEW));
+  const client = await NbdClient.connect(image);
+  assert.ok(client.readOnly);
+  assert.ok((await changedBytes(user)) >= 2 * MIB);
+
+  await user.end("SIGKILL");
+  await client.close().catch(() => undefined);
+  await user.serve();
+  const found = await deviceOf(user);
+  assert.equal([found["front"], found["image"]], [front, image]);
+  assert.ok((await readAll(image)).equals(before), "the image outlives its daemon");
+  assert.ok((await readAll(front)).equals(written));
+  assert.ok((await changedBytes(user)) >= 2 * MIB, "so does what was changed");
+
+  const open = await NbdClient.connect(front);
+  const refused = await user.ask("POST", "/v1/daemon/stop", { keep: false });
+  assert.is(refused.code, "DAEMON_IN_USE", JSON.stringify(refused));
+  assert.is((await user.ask("DELETE", snapshot)).code, undefined);
+  const kept = await user.ask("DELETE", `/v1/trackers?device=${device}`);
+  assert.is(kept.code, "FRONT_IN_USE");
+  await open.write(0, NEW);
+  await open.close();
+  await detachedSoon(user, device);
+  assert.is(await user.end("SIGTERM"), 0, user.stderr);
+}
+
+/** The reactor may not have noticed yet that the last client has gone. */
+async function detachedSoon(user: User, device: string): Promise<void> {
+  for (;;) {
+    const { code } = await user.ask("DELETE", `/v1/trackers?device=${device}`);
+    if (code === undefined) return;
+    assert.is(code, "FRONT_IN_USE");
+    await sleep(20);
+  }
+}
+
+test("fronts are written to, images read, and both outlive a daemon that is killed", async () => {
+  const user = new User();
+  try {
+    await livesThrough(user);
+  } finally {
+    user.close();
+  }
+});
+
+test("so it is for a user who is not root", async () => {
+  // Who runs this is one, then.
+  if (!isRoot) return;
+  const user = new User(NOBODY);
+  try {
+    await livesThrough(user);
+  } finally {
+    user.close();
+  }
+});
+
+test("what needs block devices of the kernel is refused by name", async () => {
+  const user = new User();
+  try {
+    await user.serve();
+    const body = { device: user.disk, kind: "live" };
+    assert.is((await user.ask("POST", "/v1/trackers", body)).code, "LIVE_UNSUPPORTED");
+    await user.end("SIGTERM");
+  } finally {
+    user.close();
+  }
+});
+
+test.run();

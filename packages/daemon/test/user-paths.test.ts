@@ -1,0 +1,37 @@
+import { homedir } from "node:os";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { parseOptions } from "../dist/options.js";
+import { userDefaults, withUserPaths } from "../dist/user-paths.js";
+
+const HOME = { XDG_RUNTIME_DIR: "/r", XDG_CONFIG_HOME: "/c", XDG_STATE_HOME: "/s" };
+const nbd = (...more: string[]) => parseOptions(["--frontend=nbd", ...more]);
+
+test("a user's daemon has its files in the folders of the user", () => {
+  const given = withUserPaths(nbd(), HOME, false);
+  assert.equal(
+    [given["state-dir"], given["config"]],
+    ["/r/blksnap/state", "/c/blksnap/blksnap.toml"],
+  );
+  const defaults = { "persistent-dir": "/s/blksnap", socket: "/r/blksnap/blksnapd.sock" };
+  assert.equal(userDefaults(given, HOME, false), defaults);
+  const usual = withUserPaths(nbd(), { XDG_RUNTIME_DIR: "/r", XDG_CONFIG_HOME: "" }, false);
+  assert.is(usual["config"], `${homedir()}/.config/blksnap/blksnap.toml`);
+});
+
+test("what is given counts, and the machine's folders are root's", () => {
+  assert.is(withUserPaths(nbd("--state-dir=/x"), HOME, false)["state-dir"], "/x");
+  assert.equal(withUserPaths(nbd(), HOME, true), nbd());
+  assert.equal(userDefaults(nbd(), HOME, true), {});
+  assert.equal(withUserPaths(parseOptions([]), HOME, false), parseOptions([]));
+});
+
+test("without a folder for it a user has to name the state and the socket", () => {
+  assert.throws(() => withUserPaths(nbd(), {}, false), /XDG_RUNTIME_DIR is not set/);
+  assert.throws(() => withUserPaths(nbd("--state-dir=/x"), {}, false), /--socket/);
+  const given = nbd("--state-dir=/x", "--socket=/y");
+  assert.is(withUserPaths(given, {}, false)["state-dir"], "/x");
+  assert.is(userDefaults(given, {}, false)["socket"], undefined);
+});
+
+test.run();
