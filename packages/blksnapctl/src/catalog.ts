@@ -176,14 +176,9 @@ const snapshotVerbs: readonly Verb[] = [
           "bring it back after a stop or a power cut; attaches its devices as persistent, too",
       },
       "read-only-images": {
-        describe:
-          "images refuse writes; by default they take them, and lose them at destroy, unless they are NBD " +
-          "exports alone",
+        describe: "images refuse writes; without it devices take them, and lose them at destroy",
       },
-      "writable-images": {
-        describe:
-          "images take writes, also where they are NBD exports alone (blksnapd --frontend nbd)",
-      },
+      "writable-images": { describe: "images take writes, also those that are NBD exports alone" },
     },
     examples: [
       ["ID=$(blksnapctl snapshot_create -d /dev/sdb -d /dev/sdc -f /var/tmp -l 2G)", "two devices"],
