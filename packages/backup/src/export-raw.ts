@@ -1,5 +1,6 @@
 /** Exports a device into a file or block device that becomes the same, byte for byte. */
 import { hostname } from "node:os";
+import { CHUNK_BYTES } from "./chunks.js";
 import { copyState, rememberBegun } from "./copy-state.js";
 import { abortedError, BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
@@ -43,11 +44,16 @@ async function copyParts(
   { signal, onProgress }: RawExportOptions,
 ): Promise<number> {
   const meter = new Meter(bytesOf(parts), onProgress);
+  // New memory for each part costs much: the kernel clears it and gives it page by page.
+  const idle: Buffer[] = [];
   await inFlight(parts, READS_IN_FLIGHT, async ({ offsetBytes, lengthBytes, isDiscarded }) => {
     if (signal?.aborted === true) throw abortedError();
-    const data = Buffer.alloc(lengthBytes);
-    if (!isDiscarded) await image.read(data, offsetBytes);
+    const buffer = idle.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    const data = buffer.subarray(0, lengthBytes);
+    if (isDiscarded) data.fill(0);
+    else await image.read(data, offsetBytes);
     if (!target.isBlank || !isZero(data)) await target.write(data, offsetBytes);
+    idle.push(buffer);
     if (!isDiscarded) meter.add(lengthBytes);
   });
   return meter.doneBytes;
