@@ -35,6 +35,7 @@ import type { BackingFile } from "@blksnap/ublk";
 import { bounded, Serial } from "@blksnap/uring";
 import { boundedSteps } from "./bounded-steps.js";
 import { KeptFile, RECORD_SUFFIX } from "./file-names.js";
+import { KeptState } from "./kept-state.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 import type { RestoredCbt } from "./restored-cbt.js";
 import { earlierRecord, type PersistentTrackerRecord, trackerRecords } from "./tracker-records.js";
@@ -89,8 +90,6 @@ type Broken = Extract<Continuity, { verdict: "new_generation" }>;
 
 export class TrackerPersistence {
   readonly uuid: string;
-  /** Why nothing is kept any more; undefined while all is well. */
-  failure: string | undefined;
   readonly #directory: PersistentDirectory;
   readonly #backing: BackingFile;
   /** There was no record. */
@@ -98,12 +97,10 @@ export class TrackerPersistence {
   #tracking: EarlierTracking;
   /** The next daemon is to attach it by itself. */
   #attached: boolean;
-  #hasLeft = false;
+  readonly #state = new KeptState();
   /** log2 of the chunks; from begin() on. */
   #chunkShift = 0;
   #journal: FileHandle | undefined;
-  #isClosed = false;
-  #isForgotten = false;
   /** What the medium has not answered. */
   #working = 0;
   /** A record takes the place of those that were written before it. */
@@ -234,8 +231,8 @@ export class TrackerPersistence {
     this.#journal = await draft.publish(map.checkpoint(), 1);
     await this.#writeRecord(this.#tracking);
     // Given up meanwhile, because it took too long: what was written now must not be believed.
-    if (this.failure !== undefined) await this.forget();
-    if (this.#isClosed) {
+    if (this.#state.isRemoved) await this.forget();
+    if (this.#state.isClosed) {
       await this.#journal.close();
       if (this.#isNew) await this.forget();
       throw new Error("it was given up meanwhile");
@@ -253,7 +250,7 @@ export class TrackerPersistence {
 
   /** Its front is there, and goes only after leave(). @throws Error also when the medium does not answer */
   async serve(): Promise<void> {
-    if (this.#isOver || (this.#tracking.serving === true && this.#attached)) return;
+    if (this.#state.isOver || (this.#tracking.serving === true && this.#attached)) return;
     const tracking = { ...this.#tracking, serving: true };
     this.#attached = true;
     await this.#answered(this.#writeRecord(tracking));
@@ -266,8 +263,8 @@ export class TrackerPersistence {
    * @throws Error also when the medium does not answer
    */
   async leave(attached: boolean): Promise<void> {
-    if (this.#isOver) return;
-    this.#hasLeft = true;
+    if (this.#state.isOver) return;
+    this.#state.leave();
     this.#attached = attached;
     this.#tracking = { ...this.#tracking, serving: false };
     await this.#answered(this.#writeRecord(this.#tracking), this.#directory.answerTimeoutMs / 2);
@@ -310,15 +307,15 @@ export class TrackerPersistence {
       await draft.discard();
       throw new Error("the journal has failed before");
     }
-    if (this.#isOver) {
+    if (this.#state.isOver) {
       await draft.discard();
       throw new Error("it was given up meanwhile");
     }
     const before = this.#journal;
     const journal = await draft.publish(map.checkpoint(), firstSequence);
-    if (this.#isOver) {
+    if (this.#state.isOver) {
       await journal.close();
-      if (this.#isForgotten) await this.forget();
+      if (this.#state.isRemoved) await this.forget();
       throw new Error("it was given up meanwhile");
     }
     this.#journal = journal;
@@ -350,13 +347,14 @@ export class TrackerPersistence {
    * @throws Error also when the medium does not answer
    */
   async end(map: CbtMap, attached: boolean, options: EndOptions = {}): Promise<void> {
-    if (this.failure !== undefined) return;
+    if (this.#state.isRemoved) return;
     this.#attached = attached;
     const { closing = false } = options;
     let { isLate = false } = options;
     const { answerTimeoutMs } = this.#directory;
     // What leave() has not got on record yet is not waited for twice.
-    const timeoutMs = this.#hasLeft && this.#working > 0 ? answerTimeoutMs / 2 : answerTimeoutMs;
+    const timeoutMs =
+      this.#state.hasLeft && this.#working > 0 ? answerTimeoutMs / 2 : answerTimeoutMs;
     const ending = this.#end(map, closing, () => isLate);
     await this.#answered(ending, timeoutMs).finally(() => {
       isLate = true;
@@ -380,29 +378,29 @@ export class TrackerPersistence {
    * @throws Error when not even that can be put on record
    */
   async fail(why: string): Promise<void> {
-    this.failure = why;
+    this.#state.remove(why);
     await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer);
   }
 
   /** Removes all that is recorded. */
   async forget(): Promise<void> {
-    this.#isForgotten = true;
+    this.#state.remove();
     await this.#directory.removeRecord(KeptFile.trackerRecord.name(this.uuid));
     await this.#directory.removeFile(KeptFile.cbtJournal.name(this.uuid));
   }
 
   /** Closes what is open, and writes nothing to the medium. */
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.#state.close();
     this.#directory.inUse.delete(this.uuid);
     const journal = this.#journal;
     this.#journal = undefined;
     await journal?.close();
   }
 
-  /** Nothing may write to the medium for it any more. */
-  get #isOver(): boolean {
-    return this.#isClosed || this.failure !== undefined;
+  /** Why nothing is kept any more; undefined while all is well. */
+  get failure(): string | undefined {
+    return this.#state.failure;
   }
 
   get #id(): Uint8Array {
@@ -435,6 +433,6 @@ export class TrackerPersistence {
     await this.#records.run(() =>
       this.#directory.writeRecord(KeptFile.trackerRecord.name(uuid), record),
     );
-    if (this.#isForgotten) await this.forget();
+    if (this.#state.isRemoved) await this.forget();
   }
 }

@@ -1,0 +1,72 @@
+/**
+ * Whether what a tracker keeps on the medium is kept, and may be written.
+ *
+ * ```
+ *   kept ──▶ left ──▶ closed
+ *     └───────┴─────────┴──▶ removed
+ * ```
+ */
+type State =
+  /** The medium has it. Left: its front is about to go. */
+  | { readonly kind: "kept" | "left" }
+  /** It stays on the medium, and nothing more is written. */
+  | { readonly kind: "closed" }
+  /** No daemon may find it; what was on its way to the medium is removed when it arrives. */
+  | { readonly kind: "removed"; readonly isClosed: boolean; readonly why: string | undefined };
+
+const NEXT: { readonly [Kind in State["kind"]]: readonly State["kind"][] } = {
+  kept: ["left", "closed", "removed"],
+  left: ["left", "closed", "removed"],
+  closed: ["closed", "removed"],
+  removed: ["removed"],
+};
+
+export class KeptState {
+  #state: State = { kind: "kept" };
+
+  get hasLeft(): boolean {
+    return this.#state.kind === "left";
+  }
+
+  get isClosed(): boolean {
+    const state = this.#state;
+    return state.kind === "closed" || (state.kind === "removed" && state.isClosed);
+  }
+
+  get isRemoved(): boolean {
+    return this.#state.kind === "removed";
+  }
+
+  /** Nothing may write to the medium for it any more. */
+  get isOver(): boolean {
+    return this.isClosed || this.isRemoved;
+  }
+
+  /** Why it was removed, where it was because of a failure. */
+  get failure(): string | undefined {
+    return this.#state.kind === "removed" ? this.#state.why : undefined;
+  }
+
+  /** @throws Error when it is closed or removed */
+  leave(): void {
+    this.#become({ kind: "left" });
+  }
+
+  close(): void {
+    const { failure: why } = this;
+    this.#become(this.isRemoved ? { kind: "removed", isClosed: true, why } : { kind: "closed" });
+  }
+
+  /** @param why the failure for which it is removed; absent: as before */
+  remove(why: string | undefined = this.failure): void {
+    this.#become({ kind: "removed", isClosed: this.isClosed, why });
+  }
+
+  #become(next: State): void {
+    const { kind } = this.#state;
+    if (!NEXT[kind].includes(next.kind)) {
+      throw new Error(`assertion failed: what is ${kind} becomes ${next.kind}`);
+    }
+    this.#state = next;
+  }
+}

@@ -1,0 +1,36 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { KeptState } from "../../dist/records/kept-state.js";
+
+test("what is closed or removed does not come back", () => {
+  const closed = new KeptState();
+  closed.leave();
+  assert.ok(closed.hasLeft);
+  closed.close();
+  closed.close();
+  assert.ok(closed.isClosed && !closed.isRemoved);
+  assert.throws(() => closed.leave(), /closed becomes left/);
+  const removed = new KeptState();
+  removed.remove();
+  assert.throws(() => removed.leave(), /removed becomes left/);
+});
+
+test("what is removed stays removed when it is closed, and keeps the reason", () => {
+  const state = new KeptState();
+  state.remove("the medium fails");
+  assert.not(state.isClosed);
+  state.close();
+  assert.ok(state.isClosed && state.isRemoved);
+  state.remove();
+  assert.is(state.failure, "the medium fails");
+});
+
+test("what is closed can be removed", () => {
+  const state = new KeptState();
+  state.close();
+  state.remove();
+  assert.ok(state.isClosed && state.isRemoved);
+  assert.is(state.failure, undefined);
+});
+
+test.run();
