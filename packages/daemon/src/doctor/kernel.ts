@@ -72,7 +72,8 @@ export function checkModule(host: HostFiles, isLoadable: () => boolean): Finding
   if (isLoadable()) {
     return warning("ublk_module", "ublk_drv is not loaded", why, "modprobe ublk_drv");
   }
-  const hint = "Install the kernel's extra modules, or a kernel with CONFIG_BLK_DEV_UBLK";
+  const hint =
+    "Install the kernel's extra modules, or a kernel with CONFIG_BLK_DEV_UBLK; or run blksnapd --frontend nbd";
   return error("ublk_module", "ublk_drv is not installed for this kernel", why, hint);
 }
 
