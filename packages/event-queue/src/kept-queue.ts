@@ -70,7 +70,9 @@ export class KeptEventQueue<E> {
       this.#queue.push(event);
     }
     restoredNs = undefined;
-    if (!isWhole) this.#rewrite();
+    // At once, so that what the process has open does not change with its first event.
+    if (isWhole) this.#append();
+    else this.#rewrite();
   }
 
   /** Names the log: numbers of another one mean other events. */
@@ -115,6 +117,14 @@ export class KeptEventQueue<E> {
       const line = Buffer.from(`${JSON.stringify(record)}\n`);
       if (writeSync(this.#fd, line) !== line.length) throw new Error("it is full");
       this.#lines++;
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #append(): void {
+    try {
+      this.#fd = openSync(this.#path, "a");
     } catch (error) {
       this.#fail(error);
     }

@@ -5,6 +5,11 @@ import { SOCKET_PATH } from "./daemon.mjs";
 import { until } from "./wait.mjs";
 
 const STATE_FOLDER = "/run/blksnap/state";
+/**
+ * A lock's file stays: another daemon may hold it the moment it is let go. What the next daemon continues with is
+ * there as long as one serves; what happened is told for as long as the machine runs.
+ */
+const STATE_THAT_STAYS = new Set(["lock", "served.json", "events.log", "events-facts.json"]);
 const SETTLE_LIMIT_MS = 300_000;
 
 function list(folder) {
@@ -33,9 +38,7 @@ function stateFiles() {
   const beside = new Set([basename(SOCKET_PATH), "nbd.sock", basename(STATE_FOLDER)]);
   return [
     ...list(dirname(SOCKET_PATH)).filter((name) => !beside.has(name)),
-    // A lock's file stays: another daemon may hold it the moment it is let go. What the next daemon continues
-    // with is there as long as one serves.
-    ...list(STATE_FOLDER).filter((name) => name !== "lock" && name !== "served.json"),
+    ...list(STATE_FOLDER).filter((name) => !STATE_THAT_STAYS.has(name)),
   ];
 }
 
