@@ -20,7 +20,7 @@ export {
 } from "./export-stream.js";
 export type { Files } from "./files.js";
 export type { Manifest } from "./manifest.js";
-export { checkApart } from "./place.js";
+export { checkApart, checkOpenApart } from "./place.js";
 export type { Wanted } from "./plan.js";
 export { checkMeant, findPoint, type PointWish } from "./points.js";
 export type { OnProgress, Progress } from "./progress.js";

@@ -1,4 +1,6 @@
 /** Whether a target is the device that is exported, or lies on it: it would then copy what it writes. */
+import { fstatSync } from "node:fs";
+import { readlink, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import {
   type DeviceOrFile,
@@ -65,4 +67,23 @@ export async function checkApart(
     // Network file systems and the like, of which the kernel does not tell what they lie on.
     if (!(error instanceof LinuxBlockError)) throw error;
   }
+}
+
+/**
+ * As `checkApart`, of what is open already. A pipe or socket passes: who reads it, and writes where, is not known.
+ * @throws BackupError TARGET_ON_DEVICE
+ */
+export async function checkOpenApart(
+  client: BackupClient,
+  fd: number,
+  device: string,
+): Promise<void> {
+  const stats = fstatSync(fd);
+  if (!stats.isFile() && !stats.isBlockDevice()) return;
+  const link = `/proc/self/fd/${fd}`;
+  const name = await readlink(link);
+  // The name may be gone, or lead to another file by now.
+  const named = await stat(name).catch(() => undefined);
+  const isNamed = named?.dev === stats.dev && named.ino === stats.ino;
+  await checkApart(client, isNamed ? name : link, device);
 }

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -297,6 +297,29 @@ test("diff --files says why it can name none", async () => {
   const { name, message } = JSON.parse(out).error;
   assert.equal([status, name], [1, "FILES_NOT_NAMED"]);
   assert.ok(message.includes(image));
+});
+
+test("a stream is not written onto the device that it is of", async () => {
+  const device = join(harness.dir, "device");
+  const content = "what the device held";
+  writeFileSync(device, content);
+  harness.driver.devices.set(device, 2 ** 20);
+  await harness.ok("attach", "-d", device);
+  const out = openSync(device, "r+");
+  const child = spawn(process.execPath, [program, "export", "-d", device, "--to", "-"], {
+    env: { ...process.env, BLKSNAP_SOCKET: harness.socketPath },
+    stdio: ["ignore", out, "pipe"],
+  });
+  closeSync(out);
+  let err = "";
+  child.stderr?.on("data", (part) => {
+    err += part;
+  });
+  const status = await new Promise((done) => child.on("close", done));
+  assert.is(status, 1);
+  assert.match(err, `${device} is ${device}, which is exported`);
+  assert.is(readFileSync(device, "utf8"), content);
+  assert.is(harness.driver.snapshots.size, 0);
 });
 
 test.run();

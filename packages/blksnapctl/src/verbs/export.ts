@@ -94,8 +94,9 @@ async function sendStream(
     const hint = "Send it to a file or program: blksnapctl export ... --to - | ...";
     throw usageError("to: standard output is a terminal", "USAGE", hint);
   }
-  const { descriptorSink, exportStream } = await import("@blksnap/backup");
+  const { checkOpenApart, descriptorSink, exportStream } = await import("@blksnap/backup");
   const signal = context.untilInterrupted();
+  await checkOpenApart(context.client, outFd, options.device);
   const sink = descriptorSink(outFd);
   try {
     tellDone(context, await exportStream({ ...options, signal, sink }));
