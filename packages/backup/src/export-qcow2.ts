@@ -85,6 +85,8 @@ async function writeFile(
   const reason = plan.kind === "full" ? plan.reason : null;
   options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
   const backing = plan.kind === "full" ? [] : ["-b", plan.base.name, "-F", "qcow2"];
+  // As readable as the device, from its first byte on: qemu-img keeps the mode of a file that is there.
+  await realFiles.create(path, Buffer.alloc(0));
   await qemuImg(path, "create", "-q", "-f", "qcow2", ...backing, path, String(capacityBytes));
   const file = await OpenQcow2.open(path);
   let isFinished = false;

@@ -1,7 +1,15 @@
 /** Chains of qcow2 files, with QEMU's programs as judges: qemu-utils of Debian. */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { appendFileSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -105,6 +113,27 @@ test("cut short, no file has its name, and the points before are as they were", 
   const second = await exported(machine);
   assert.is(second.read_bytes, 2 * 65_536);
   judge(second);
+  machine.remove();
+});
+
+test("others read no file at any time", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(MIB));
+  const seen = new Set<number>();
+  const modeOf = (name: string) => statSync(join(machine.path("chain"), name)).mode & 0o777;
+  const onProgress = (): void => {
+    for (const name of filesOf(machine)) {
+      if (name.endsWith(".incomplete")) seen.add(modeOf(name));
+    }
+  };
+  const before = process.umask(0o022);
+  try {
+    await exported(machine, { onProgress });
+    await exported(machine, { onProgress });
+  } finally {
+    process.umask(before);
+  }
+  assert.equal([...seen], [0o600]);
   machine.remove();
 });
 
