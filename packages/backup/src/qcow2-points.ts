@@ -11,8 +11,9 @@
  * A file gets its name when all of it and its record are on the medium. None is changed after that by an export.
  */
 import { constants } from "node:fs";
-import { open } from "node:fs/promises";
+import { chmod, open } from "node:fs/promises";
 import { join } from "node:path";
+import { errnoNameOf } from "@blksnap/errors";
 import { BackupError, targetError } from "./errors.js";
 import { realFiles } from "./files.js";
 import type { AsOf } from "./plan.js";
@@ -23,6 +24,9 @@ const VERSION = 1;
 const SUFFIX = ".qcow2";
 const RECORD_SUFFIX = ".blksnap.json";
 export const INCOMPLETE_SUFFIX = ".incomplete";
+const READ_ONLY_MODE = 0o400;
+/** Of file systems that have no modes, or not this one. */
+const NO_MODE = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"];
 const POINT = /^[0-9TZ]+-[0-9a-f]{8}\.qcow2$/;
 
 export interface Qcow2Point extends AsOf {
@@ -110,9 +114,17 @@ export async function breakOfChain(
   return undefined;
 }
 
+/** A write to a file makes all overlays of it wrong, and nothing in them shows it: QEMU without root is refused. */
+async function letNobodyWrite(path: string): Promise<void> {
+  await chmod(path, READ_ONLY_MODE).catch((error: unknown) => {
+    if (!NO_MODE.includes(errnoNameOf(error))) throw targetError("change", path, error);
+  });
+}
+
 /** Lets a file that is whole have its name. */
 export async function publishPoint(folder: string, point: Omit<Qcow2Point, "seal">): Promise<void> {
   const path = join(folder, point.name);
+  await letNobodyWrite(path + INCOMPLETE_SUFFIX);
   const seal = await sealOfFile(path + INCOMPLETE_SUFFIX);
   const text = JSON.stringify({ format: FORMAT, version: VERSION, ...point, seal });
   await realFiles.create(path + RECORD_SUFFIX, Buffer.from(`${text}\n`));

@@ -116,7 +116,7 @@ test("cut short, no file has its name, and the points before are as they were", 
   machine.remove();
 });
 
-test("others read no file at any time", async () => {
+test("others read no file at any time, and QEMU without root writes none that is whole", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const seen = new Set<number>();
@@ -134,6 +134,8 @@ test("others read no file at any time", async () => {
     process.umask(before);
   }
   assert.equal([...seen], [0o600]);
+  const points = filesOf(machine).filter((name) => name.endsWith(".qcow2"));
+  assert.equal(points.map(modeOf), [0o400, 0o400]);
   machine.remove();
 });
 
