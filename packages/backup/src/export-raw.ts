@@ -7,6 +7,7 @@ import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
 import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
+import { withOwnSnapshot } from "./own-snapshot.js";
 import { bytesOf, type Part, partsOf } from "./parts.js";
 import { planExport } from "./plan.js";
 import { Meter } from "./progress.js";
@@ -125,7 +126,9 @@ export async function exportRaw(given: RawExportOptions): Promise<RawExport> {
       const why = `nothing remembers as of which snapshot ${target} is`;
       throw new BackupError("BACKUP_CHAIN_BROKEN", why, { hint });
     }
-    return withSnapshot(options, (snapshot) => copy(snapshot, options, record));
+    return withOwnSnapshot(options, (own) =>
+      withSnapshot(own, (snapshot) => copy(snapshot, own, record)),
+    );
   }
   const run = async (): Promise<RawExport> => {
     const own = { ...options, ownSnapshot: { path: `${record}.snapshot`, files: realFiles } };

@@ -16,13 +16,14 @@ import { abortedError, BackupError } from "./errors.js";
 import { inFlight } from "./in-flight.js";
 import type { StoreLock } from "./lock.js";
 import { type Manifest, RANGES_MAX } from "./manifest.js";
+import type { HostRemembers } from "./own-snapshot.js";
 import { type Plan, planExport, type Wanted } from "./plan.js";
 import { Meter, type OnProgress } from "./progress.js";
 import { type SnapshotOptions, type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 import type { BackupStore } from "./store.js";
 
-export interface ExportOptions extends SnapshotOptions {
+export interface ExportOptions extends SnapshotOptions, HostRemembers {
   readonly wanted: Wanted;
   readonly onProgress?: OnProgress | undefined;
   /** Told what will be read, before it is. */

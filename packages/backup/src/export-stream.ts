@@ -8,6 +8,7 @@ import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
 import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
+import { withOwnSnapshot } from "./own-snapshot.js";
 import { bytesOf, type Part, partsOf } from "./parts.js";
 import { type AsOf, type Plan, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
@@ -223,7 +224,9 @@ export async function exportStream(given: StreamExportOptions): Promise<StreamEx
       const why = "nothing remembers as of which snapshot the last stream was";
       throw new BackupError("BACKUP_CHAIN_BROKEN", why, { hint });
     }
-    return withSnapshot(given, (snapshot) => send(snapshot, given));
+    return withOwnSnapshot(given, (options) =>
+      withSnapshot(options, (snapshot) => send(snapshot, options)),
+    );
   }
   const record = await targetAt(given.record);
   const options = { ...given, record };

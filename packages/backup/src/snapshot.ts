@@ -154,7 +154,10 @@ export async function withSnapshot<Result>(
   const { client, device, signal, onNote, ownSnapshot } = options;
   await destroyLeft(options);
   const there = await takenOf(options);
-  if (there !== undefined) return reading(there, use);
+  if (there !== undefined) {
+    onNote?.(`reads snapshot ${there.id}, taken at ${there.takenAt}, which was there already`);
+    return reading(there, use);
+  }
   const { stores, limitBytes } = options;
   const parameters = { devices: [device], stores, limitBytes, readOnlyImages: true };
   const { id } = await client.snapshotCreate(parameters, { signal });

@@ -1,6 +1,14 @@
 /** Streams: from an export to a restore, and cut, damaged, out of order or for another target. */
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { PassThrough, Readable } from "node:stream";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -8,6 +16,7 @@ import { exportRaw } from "../dist/export-raw.js";
 import { exportStream, type StreamExportOptions } from "../dist/export-stream.js";
 import { recordPathOf } from "../dist/raw-record.js";
 import { restoreStream, verifyStream } from "../dist/restore-stream.js";
+import type { BackupClient } from "../dist/snapshot.js";
 import { openImage } from "../dist/source.js";
 import { MAGIC_BYTES, RECORD_BYTES } from "../dist/stream-format.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
@@ -283,6 +292,60 @@ test("an abort ends an export whose reader stands still, and a restore whose sen
   setImmediate(() => stopRestore.abort());
   assert.is((await failureOf(restoring)).code, "ABORTED");
   assert.not.ok(existsSync(machine.path("copy")));
+  machine.remove();
+});
+
+test("the snapshot that a killed stream has left is destroyed by the next one, another one is named", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const hostFolder = machine.path("host");
+  mkdirSync(hostFolder, { mode: 0o755 });
+  const notes: string[] = [];
+  const onNote = (text: string) => notes.push(text);
+  const client: BackupClient = {
+    ...machine.client,
+    snapshotDestroy: () => Promise.reject(new Error("a planted kill")),
+  };
+  for (const folder of [hostFolder, undefined]) {
+    await sent(machine, { client, hostFolder: folder, onNote });
+    const left = machine.snapshotId;
+    assert.is.not(left, null);
+    notes.length = 0;
+    machine.write(0, randomBytes(100));
+    const stream = await sent(machine, { hostFolder, onNote });
+    rmSync(machine.path("copy"), { force: true });
+    rmSync(recordPathOf(machine.path("copy")), { force: true });
+    await restored(machine, stream);
+    const isNew = readFileSync(machine.path("copy")).equals(machine.content);
+    assert.is(isNew, folder !== undefined);
+    const note = `reads snapshot ${left}, taken at ${machine.takenAt}, which was there already`;
+    assert.equal(notes, isNew ? [] : [note]);
+    assert.is(machine.snapshotId, isNew ? null : left);
+    assert.equal(readdirSync(hostFolder), []);
+  }
+  machine.remove();
+});
+
+test("where all may write, or another stream goes on, the host remembers no snapshot", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const hostFolder = machine.path("host");
+  mkdirSync(hostFolder);
+  chmodSync(hostFolder, 0o777);
+  const seen: string[][] = [];
+  const onPlan = (): void => void seen.push(readdirSync(hostFolder).sort());
+  await sent(machine, { hostFolder, onPlan });
+  assert.equal(seen, [[]]);
+  chmodSync(hostFolder, 0o755);
+  const open: StreamExportOptions["open"] = async (path) => {
+    // The one beside it reads the same snapshot, and lets it be.
+    const id = machine.snapshotId;
+    await sent(machine, { hostFolder });
+    assert.is(machine.snapshotId, id);
+    return await openImage(path);
+  };
+  await sent(machine, { hostFolder, onPlan, open });
+  assert.is(seen[1]!.length, 2);
+  assert.is(machine.snapshotId, null);
+  assert.equal(readdirSync(hostFolder), []);
   machine.remove();
 });
 

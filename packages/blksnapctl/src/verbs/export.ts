@@ -1,4 +1,5 @@
 /** export: a backup of a device, in a folder of points in time or as a raw copy. */
+import { dirname } from "node:path";
 import type {
   ExportOptions,
   ExportPlan,
@@ -68,6 +69,7 @@ function optionsOf(context: Context, given: Given): ExportOptions {
     onPlan: planTeller(context),
     onProgress: teller(context, "export"),
     onNote: warn,
+    hostFolder: dirname(client.socketPath),
   };
 }
 

@@ -1,0 +1,49 @@
+/**
+ * Snapshots of exports whose target remembers nothing: a stream, or a block device. The host remembers them, so that
+ * the one that a killed export has left is destroyed by the next one, and not read for ever.
+ */
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { realFiles } from "./files.js";
+import { StoreLock } from "./lock.js";
+import type { SnapshotOptions } from "./snapshot.js";
+import { hashOf } from "./stream-format.js";
+
+export interface HostRemembers {
+  /**
+   * A folder of this host, for snapshots of exports whose target has no place for that. Nothing is remembered where
+   * there is none, or all users may write there: they would name snapshots that are then destroyed. Default: none.
+   */
+  readonly hostFolder?: string | undefined;
+}
+
+const OTHERS_WRITE = 0o002;
+
+async function isTrusted(folder: string): Promise<boolean> {
+  const stats = await stat(folder).catch(() => undefined);
+  return stats?.isDirectory() === true && (stats.mode & OTHERS_WRITE) === 0;
+}
+
+async function lockOf(folder: string, name: string, what: string): Promise<StoreLock | undefined> {
+  // Another export of the device has it and goes on, or this user may not write there.
+  return await StoreLock.take(realFiles, folder, name, what, () => false).catch(() => undefined);
+}
+
+/** Runs `use` with options that remember a snapshot of its own, where the host can. */
+export async function withOwnSnapshot<Options extends SnapshotOptions & HostRemembers, Result>(
+  options: Options,
+  use: (options: Options) => Promise<Result>,
+): Promise<Result> {
+  const { client, hostFolder } = options;
+  if (hostFolder === undefined || !(await isTrusted(hostFolder))) return await use(options);
+  const { device } = await client.snapshotInfo(options.device);
+  const name = `.export-${hashOf(Buffer.from(device)).slice(0, 16)}`;
+  const lock = await lockOf(hostFolder, name, `an export of ${device}`);
+  if (lock === undefined) return await use(options);
+  try {
+    const own = { path: join(hostFolder, `${name}.snapshot`), files: realFiles };
+    return await use({ ...options, ownSnapshot: own });
+  } finally {
+    await lock.release();
+  }
+}
