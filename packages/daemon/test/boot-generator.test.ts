@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -124,6 +125,35 @@ test("what is no mount of a device, or needed by the daemon, is left alone", () 
   }
 });
 
+test("of several lines for one place the first counts, also one that is left alone", () => {
+  if (!hasSystemd) return;
+  for (const first of [
+    "tmpfs /srv tmpfs",
+    "UUID=2 /srv ext4 _netdev",
+    "/srv/image /srv/ ext4 loop",
+  ])
+    assert.equal(generated(`${first} 0 0\n/dev/vg/a /srv ext4 defaults 0 2\n`), {}, first);
+  const files = generated("/dev/vg/a /srv ext4 defaults 0 0\n/dev/vg/b /srv//x/.. ext4 rw 0 2\n");
+  assert.equal(unitsOf(files), ["srv.mount"]);
+  assert.match(files["srv.mount.d/50-blksnap.conf"]!, "\nWhat=/run/blksnap-boot/dev/vg/a\n");
+  const after = "/dev/vg/a /srv swap sw 0 0\nUUID=1 /srv ext4 defaults 0 0\n";
+  assert.equal(unitsOf(generated(after)), ["srv.mount"]);
+});
+
+test("a unit of the administrator is left alone", () => {
+  if (!hasSystemd) return;
+  for (const folder of ["etc/systemd/system", "run/systemd/system"]) {
+    mkdirSync(join(root, folder), { recursive: true });
+    const unit = join(root, folder, "srv.mount");
+    writeFileSync(unit, "[Mount]\nWhat=/dev/vg/b\nWhere=/srv\n");
+    assert.equal(generated("/dev/vg/a /srv ext4 defaults 0 2\n"), {}, folder);
+    rmSync(unit);
+    symlinkSync("/nowhere", unit);
+    assert.equal(generated("/dev/vg/a /srv ext4 defaults 0 2\n"), {}, folder);
+    rmSync(unit);
+  }
+});
+
 test("without devices, or without the service, nothing is made", () => {
   const line = "UUID=1 /srv ext4 defaults 0 0\n";
   assert.equal(generated(line, { config: "[daemon]\n# [[device]]\n" }), {});
@@ -166,16 +196,28 @@ test("systemd's generator names mounts and checks the same", () => {
     'UUID="1234-ABCD" /srv/boot/efi/ vfat umask=0077 0 2',
     "PARTLABEL=a_b /srv/label ext4 defaults 0 2",
     "/dev/mapper/vg-a--b /srv/a-b ext4 noauto 0 2",
+    "/dev/vg/other /srv/a-b ext4 defaults 0 2",
+    "tmpfs /srv/memory tmpfs defaults 0 0",
+    "/dev/vg/other /srv/memory ext4 defaults 0 2",
+    "/dev/vg/c /srv/own ext4 defaults 0 2",
   ];
+  // Left alone: another kind of mount comes first, and a unit of the administrator.
+  const alone = ["srv-memory.mount", "srv-own.mount"];
+  writeFileSync(join(root, "etc/systemd/system/srv-own.mount"), "");
   const ours = generated(`${fstab.join("\n")}\n`);
   const into = join(root, "theirs");
   mkdirSync(into);
   const env = { PATH: process.env["PATH"], SYSTEMD_FSTAB: join(root, "etc/fstab") };
-  const { status } = spawnSync(THEIRS, [into, into, into], { env });
-  assert.is(status, 0);
+  // It complains of what comes twice, and goes on.
+  spawnSync(THEIRS, [into, into, into], { env });
   const theirs = readdirSync(into).filter((name) => name.endsWith(".mount"));
   const mounts = unitsOf(ours).filter((name) => name.endsWith(".mount"));
-  assert.equal(mounts, theirs.sort());
+  assert.equal([...mounts, ...alone].sort(), theirs.sort());
+  for (const mount of mounts) {
+    const own = /^What=\/run\/blksnap-boot(.*)$/m.exec(ours[`${mount}.d/50-blksnap.conf`]!)?.[1];
+    const text = readFileSync(join(into, mount), "utf8");
+    if (own !== undefined) assert.is(/^What=(.*)$/m.exec(text)?.[1], own, mount);
+  }
   // It asks for checks that there is a program for.
   const checks = mounts.flatMap((mount) => {
     const text = readFileSync(join(into, mount), "utf8");
