@@ -148,6 +148,18 @@ test("a link that leads to a front already needs no wait", () => {
   assert.equal(bootFront("/dev/disk/by-uuid/1", ""), { leads: undefined, said: "", asked: "" });
 });
 
+test("a device that is configured by UUID, and attached already, is mounted by its front", () => {
+  configure(["/dev/disk/by-uuid/1", 30]);
+  write("run/blksnap-udev/fronts/ublkb7", "253:0\n");
+  write("dev/ublkb7", "");
+  link("dev/disk/by-uuid/1", at("dev/ublkb7"));
+  assert.equal(bootFront("/dev/vg/a", "exit 1").leads, "/dev/ublkb7");
+  // By a second name of its content, whose link udev has yet to make.
+  link("dev/disk/by-label/x", at("dev/dm-0"));
+  bootFront("/dev/disk/by-label/x", "ln -sfn $R/dev/ublkb7 $R/dev/disk/by-label/x; exit 1");
+  assert.is(readlinkSync(at("dev/disk/by-label/x")), at("dev/ublkb7"));
+});
+
 test("a daemon that cannot start, or attaches nothing, is no reason to wait", () => {
   configure(["/dev/vg/a", 3600]);
   for (const how of ["exit 1", "exit 0"]) {
