@@ -34,7 +34,10 @@ export interface DaemonOperationsOptions {
   readonly link: SupervisorLink | undefined;
   /** Whether the system goes down: then a refused end is tried again until nothing is in use. */
   readonly isGoingDown?: () => Promise<boolean>;
-  /** Told once, when an end is refused while the system goes down: the process has to outlive all others. */
+  /**
+   * Told once, before anything is asked of devices while the system goes down: until nothing is in use, which may take
+   * long to tell, the process has to outlive all others.
+   */
   readonly onStay?: () => void;
 }
 
@@ -45,6 +48,7 @@ export class DaemonOperations implements DaemonControl {
   #decide: (ending: Ending) => void = () => undefined;
   #upgrading = false;
   #isTriedAgain = false;
+  #isStaying = false;
   #again: NodeJS.Timeout | undefined;
   #leading: Promise<readonly string[]> | undefined;
 
@@ -125,16 +129,17 @@ export class DaemonOperations implements DaemonControl {
   async #judgeGoingDown(signal: NodeJS.Signals): Promise<void> {
     const { devices, logger } = this.#options;
     let hasEnded = false;
+    if (!this.#isStaying) {
+      this.#isStaying = true;
+      this.#options.onStay?.();
+    }
     try {
       const leading = this.#leadEachBack();
       const inUse = await devices.devicesInUse();
       const stays = await Promise.race([leading, sleep(TRY_AGAIN_INTERVAL_MS, UNDER_WAY)]);
       hasEnded = inUse.length === 0 && stays.length === 0;
       if (hasEnded) this.#end("detach");
-      else if (!this.#isTriedAgain) {
-        this.#options.onStay?.();
-        logger.error({ inUse }, refusal(signal, inUse, stays));
-      }
+      else if (!this.#isTriedAgain) logger.error({ inUse }, refusal(signal, inUse, stays));
       this.#isTriedAgain = true;
     } finally {
       clearTimeout(this.#again);

@@ -19,6 +19,7 @@ interface More {
   isGoingDown?: () => Promise<boolean>;
   onStay?: () => void;
   leading?: () => Promise<readonly string[]>;
+  looking?: () => Promise<readonly DeviceInUse[]>;
 }
 
 function operations(inUse: readonly DeviceInUse[], more: More = {}) {
@@ -26,7 +27,7 @@ function operations(inUse: readonly DeviceInUse[], more: More = {}) {
   const asked: string[] = [];
   const options = {
     devices: {
-      devicesInUse: async () => inUse,
+      devicesInUse: async () => (await more.looking?.()) ?? inUse,
       leadBack: async (eachAlone = false) => {
         asked.push(eachAlone ? "each alone" : "all or none");
         return more.leading?.() ?? more.stays ?? [];
@@ -101,10 +102,7 @@ test("a signal is refused while a device is in use, unless the daemon may leave 
   const free = operations([]);
   free.made.onSignal("SIGINT");
   assert.is(await free.ended(), "detach");
-  const going = operations([], {
-    isGoingDown: async () => true,
-    onStay: () => assert.unreachable(),
-  });
+  const going = operations([], { isGoingDown: async () => true });
   going.made.onSignal("SIGTERM");
   assert.is(await going.ended(), "detach");
 });
@@ -161,6 +159,24 @@ test("while the system goes down a device that hangs or fails does not end the r
   answer(["one stays"]);
   assert.is(await made.ending, "detach");
   assert.equal(results, []);
+});
+
+test("while the system goes down it is told to stay before anybody looks who uses a device", async () => {
+  const looks = [
+    () => Promise.reject(new Error("it broke")),
+    () => new Promise<readonly DeviceInUse[]>(() => undefined),
+  ];
+  for (const looking of looks) {
+    let stays = 0;
+    const isGoingDown = async () => true;
+    const { made, ended } = operations([], { isGoingDown, looking, onStay: () => stays++ });
+    made.onSignal("SIGTERM");
+    assert.is(await ended(), undefined);
+    assert.is(stays, 1);
+    made.onSignal("SIGTERM");
+    assert.is(await ended(), undefined);
+    assert.is(stays, 1, "told once");
+  }
 });
 
 test("where it cannot be told whether the system goes down, it stays up", async () => {
