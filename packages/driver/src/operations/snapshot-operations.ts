@@ -117,8 +117,9 @@ export class SnapshotOperations {
       await snapshot.allowAlignment(tracker.geometry.logicalBlockBytes);
       snapshot.addMember(tracker);
       snapshot.save();
+      await snapshot.persistence.saved();
     } catch (error) {
-      snapshot.members.delete(tracker.id);
+      if (snapshot.members.delete(tracker.id)) snapshot.saveIfPossible();
       if (known === undefined) await this.#detachAgain(tracker);
       throw error;
     }
