@@ -15,7 +15,7 @@ import { Configured } from "./config/configured.js";
 import type { InForce } from "./config/in-force.js";
 import { DaemonOperations, type Ending } from "./daemon-operations.js";
 import { EndSignals } from "./end-signals.js";
-import { DaemonLog } from "./events/daemon-log.js";
+import { type DaemonLog, openDaemonLog } from "./events/daemon-log.js";
 import type { NewDaemonEvent } from "./events/differences.js";
 import { ExitStatus } from "./exit-status.js";
 import { TakeHooks, withHooks } from "./hooks/take-hooks.js";
@@ -76,12 +76,12 @@ export async function serve(
       logger,
     });
     const version = DAEMON_VERSION;
-    const events = new DaemonLog({ stateDirectory, driver, logger, version });
-    const tell = (event: NewDaemonEvent) => events.push(event);
+    const events = openDaemonLog({ stateDirectory, driver, logger, version });
+    const tell = (event: NewDaemonEvent) => events?.push(event);
     const begunFile = join(stateDirectory, StateFile.hooksBegun);
     const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, tell });
     const control = withHooks(driver, hooks, tell);
-    const controls = { control, daemon: operations, events };
+    const controls = { control, daemon: operations, ...(events && { events }) };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {
       // It may be about to claim its socket again, and would leave half of that.
       await nbd.close();
@@ -91,7 +91,7 @@ export async function serve(
     link?.onEnd((signal) => operations.onSignal(signal));
     link?.onLost(() => onSupervisorLost(operations, logger));
     signals.handle((signal) => operations.onSignal(signal));
-    void events.begin();
+    void events?.begin();
     void hooks.finishEarlier();
     void configured.attachTo(driver).then(() => {
       link?.settled();
@@ -172,7 +172,7 @@ async function startServer(
 interface Parts {
   readonly driver: Driver;
   readonly server: ControlServer;
-  readonly events: DaemonLog;
+  readonly events: DaemonLog | undefined;
   readonly logger: Logger;
   readonly stopsLast: boolean;
 }
@@ -183,8 +183,8 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
     const closing = parts.stopsLast && (await isEndOfBoot());
     await server.close();
     // While the state directory is still this daemon's.
-    const left = await driver.stop(closing, () => events.close(false));
-    if (left.length > 0) events.close(true);
+    const left = await driver.stop(closing, () => events?.close(false));
+    if (left.length > 0) events?.close(true);
     if (left.length === 0) {
       logger.info({ closing }, "ended");
       return;
@@ -195,7 +195,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
     endAtOnce(ExitStatus.LEFT);
   }
   await server.close(LEAVE_GRACE_MS);
-  events.close(true);
+  events?.close(true);
   await driver.leave();
   logger.info({ ending }, "left the devices to the next daemon");
   endAtOnce(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);

@@ -6,7 +6,7 @@ import pino from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
-import { DaemonLog, FACTS_FILE_NAME } from "../dist/events/daemon-log.js";
+import { DaemonLog, FACTS_FILE_NAME, openDaemonLog } from "../dist/events/daemon-log.js";
 
 let dir = "";
 let driver: FakeDriver;
@@ -188,6 +188,25 @@ test("facts of another version, or damaged, are none", async () => {
     log.close(true);
     rmSync(join(dir, FACTS_FILE_NAME));
   }
+});
+
+test("a driver that does not answer does not end the daemon; what it says later is told", async () => {
+  const log = start();
+  const { status } = driver;
+  driver.status = () => Promise.reject(new Error("it hangs"));
+  await log.begin();
+  assert.equal(await read(log), []);
+  driver.status = status;
+  await driver.attach("/dev/loop0");
+  log.look();
+  await until(log, "attached");
+});
+
+test("where no log can be, there is none", () => {
+  const stateDirectory = join(dir, "a-file", "below");
+  writeFileSync(join(dir, "a-file"), "");
+  const logger = pino({ level: "silent" });
+  assert.is(openDaemonLog({ stateDirectory, driver, logger, version: "1" }), undefined);
 });
 
 test.run();

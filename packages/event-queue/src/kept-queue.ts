@@ -27,6 +27,8 @@ export interface KeptQueueOptions {
 
 const DEFAULT_KEPT = 4096;
 const LOG_NAME_BYTES = 4;
+/** With which a ring may begin. */
+const SEQUENCE_MAX = 2 ** 52;
 
 interface Kept<E> {
   readonly log: string;
@@ -194,9 +196,13 @@ function readKept<E>(path: string): Kept<E> {
 
 function isRecord<E>(value: EventRecord<E> | undefined): value is EventRecord<E> {
   return (
-    Number.isSafeInteger(value?.sequence) &&
-    Number.isFinite(value?.timeNs) &&
-    typeof value?.event === "object" &&
+    value !== undefined &&
+    value !== null &&
+    Number.isSafeInteger(value.sequence) &&
+    value.sequence >= 1 &&
+    value.sequence <= SEQUENCE_MAX &&
+    Number.isFinite(value.timeNs) &&
+    typeof value.event === "object" &&
     value.event !== null
   );
 }

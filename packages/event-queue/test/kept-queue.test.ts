@@ -96,6 +96,9 @@ test("a file that is none of ours, or empty, is replaced", () => {
     '{"log":"../../x"}\n',
     "[]\n[]\n",
     '{"log":"01234567"}\nnull\n',
+    '{"log":"01234567"}\n{"sequence":-5,"timeNs":1,"event":{}}\n',
+    '{"log":"01234567"}\n{"sequence":0,"timeNs":1,"event":{}}\n',
+    '{"log":"01234567"}\n{"sequence":4503599627370497,"timeNs":1,"event":{}}\n',
   ]) {
     writeFileSync(path, text);
     const queue = open();

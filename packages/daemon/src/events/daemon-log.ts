@@ -249,6 +249,16 @@ export class DaemonLog implements EventLogControl {
   }
 }
 
+/** As the constructor; no log rather than no daemon: nothing depends on events. */
+export function openDaemonLog(options: DaemonLogOptions): DaemonLog | undefined {
+  try {
+    return new DaemonLog(options);
+  } catch (error) {
+    options.logger.warn({ err: error }, "this daemon has no event log");
+    return undefined;
+  }
+}
+
 interface Kept {
   readonly facts: Facts;
   readonly cursors: Readonly<Record<string, number>>;
