@@ -182,6 +182,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
   if (ending === "detach") {
     const closing = parts.stopsLast && (await isEndOfBoot());
     await server.close();
+    events?.ending();
     // While the state directory is still this daemon's.
     const left = await driver.stop(closing, () => events?.close(false));
     if (left.length > 0) events?.close(true);

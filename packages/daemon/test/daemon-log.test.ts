@@ -167,6 +167,61 @@ test("an end that leaves nothing is told as such, and the next start is no one a
   assert.is(started?.event === "daemon_started" && started.cause, "start");
 });
 
+test("a clean stop destroys no persistent snapshot; the next daemon tells what became of it", async () => {
+  const log = start();
+  await log.begin();
+  driver.devices.set("/dev/loop2", 2 ** 20);
+  const of = (device: string) => driver.snapshotCreate({ ...create, devices: [device] });
+  const persistent = [await of("/dev/loop0"), await of("/dev/loop1")];
+  const other = await of("/dev/loop2");
+  const [back, lost] = persistent.map(({ id }) => id) as [string, string];
+  const { status } = driver;
+  let resumed = false;
+  driver.status = async () => {
+    const now = await status.call(driver);
+    const mark = (one: (typeof now.snapshots)[number]) =>
+      one.id === other.id ? one : { ...one, persistent: true, resumed };
+    return { ...now, snapshots: now.snapshots.map(mark) };
+  };
+  const corrupted = { event: "corrupted", device: "/dev/loop0", errno: 28, major: 7, minor: 0 };
+  const kept = driver.snapshots.get(back)!;
+  const { events } = kept;
+  events.push(corrupted as Parameters<typeof events.push>[0]);
+  log.look();
+  await until(log, "corrupted");
+  log.ending();
+  // A look while the driver stops.
+  for (const { id } of [...persistent, other]) driver.snapshots.delete(id);
+  log.look();
+  await until(log, "snapshot_destroyed");
+  log.close(false);
+  const ended = await read(log);
+  const destroyed = ended.filter(({ event }) => event === "snapshot_destroyed");
+  assert.equal(
+    destroyed.map((event) => event.event === "snapshot_destroyed" && event.id),
+    [other.id],
+  );
+  resumed = true;
+  driver.snapshots.set(back, kept);
+  const next = start();
+  await next.begin();
+  events.push({ event: "store_answered", device: "/dev/loop0", store: "/var/tmp" });
+  await until(next, "store_answered");
+  const told = (await read(next, { since: ended.at(-1)!.sequence })).filter(
+    ({ event }) => event !== "attached",
+  );
+  assert.equal(
+    told.map((event) => [event.event, "id" in event ? event.id : "cause" in event && event.cause]),
+    [
+      ["daemon_started", "start"],
+      ["snapshot_lost", lost],
+      ["snapshot_resumed", back],
+      // Its own events from where they were told.
+      ["store_answered", back],
+    ],
+  );
+});
+
 test("followers end with the daemon", async () => {
   const log = start();
   await log.begin();

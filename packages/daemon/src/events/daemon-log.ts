@@ -68,6 +68,7 @@ export class DaemonLog implements EventLogControl {
   #looking: Promise<void> | undefined;
   #isWanted = false;
   #isClosed = false;
+  #isEnding = false;
   #timer: NodeJS.Timeout | undefined;
 
   /** To be made by the daemon that has the state directory. */
@@ -149,7 +150,7 @@ export class DaemonLog implements EventLogControl {
 
   #compare(status: StatusResponse): void {
     if (this.#isClosed) return;
-    this.#tell(factsOf(status));
+    this.#tell(this.#isEnding ? this.#withPersistent(factsOf(status)) : factsOf(status));
     for (const { id } of status.snapshots) this.#follow(id);
   }
 
@@ -233,16 +234,27 @@ export class DaemonLog implements EventLogControl {
     };
   }
 
+  /** All that there is ends from now on: persistent snapshots that go are suspended, for the next daemon. */
+  ending(): void {
+    this.#isEnding = true;
+  }
+
+  #withPersistent(now: Facts): Facts {
+    const persistent = Object.entries(this.#facts.snapshots).filter(([, one]) => one.isPersistent);
+    return { ...now, snapshots: { ...Object.fromEntries(persistent), ...now.snapshots } };
+  }
+
   /**
    * The daemon ends on purpose; readers end.
-   * @param keeps devices are left to the next daemon; else all that there was has ended
+   * @param keeps devices are left to the next daemon; else all that there was has ended, but for persistent
+   * snapshots: the next daemon tells whether these are resumed or lost
    */
   close(keeps: boolean): void {
     clearInterval(this.#timer);
-    if (!keeps) this.#tell({ ...NO_FACTS, pid: this.#facts.pid });
+    if (!keeps) this.#tell(this.#withPersistent({ ...NO_FACTS, pid: this.#facts.pid }));
     this.push({ event: "daemon_ended", pid: process.pid, keeps });
     // Where nothing is left the next start is no one after a crash.
-    if (!keeps) this.#keep(NO_FACTS);
+    if (!keeps) this.#keep(this.#withPersistent(NO_FACTS));
     this.#isClosed = true;
     for (const ending of this.#followed.values()) ending.abort();
     this.#queue.close();
