@@ -104,6 +104,19 @@ test("a reader goes on where it broke off, also with the next daemon", async () 
   assert.is(events[0]?.sequence, since + 1);
 });
 
+test("a daemon with the pid of one that was killed is another one", async () => {
+  const first = start();
+  await first.begin();
+  const { id } = await driver.snapshotCreate(create);
+  first.look();
+  await until(first, "snapshot_created");
+  driver.snapshots.delete(id);
+  const since = (await read(first)).at(-1)!.sequence;
+  const next = start();
+  await next.begin();
+  assert.equal(kinds(await read(next, { since })), ["daemon_started", "resumed", "snapshot_lost"]);
+});
+
 test("events that are not kept any more are counted", async () => {
   const log = start(3);
   await log.begin();
@@ -234,7 +247,7 @@ test("followers end with the daemon", async () => {
 });
 
 test("facts of another version, or damaged, are none", async () => {
-  for (const text of ["", "null", "{}", '{"facts":{"pid":1},"cursors":{}}', '{"facts":null}']) {
+  for (const text of ["", "null", "{}", '{"facts":{"life":"1"},"cursors":{}}', '{"facts":null}']) {
     writeFileSync(join(dir, FACTS_FILE_NAME), text);
     const log = start();
     await log.begin();

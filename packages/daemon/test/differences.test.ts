@@ -35,7 +35,7 @@ function snapshot(given: Partial<SnapshotFacts> = {}): SnapshotFacts {
 }
 
 function facts(given: Partial<Facts> = {}): Facts {
-  return { ...NO_FACTS, pid: 1, ...given };
+  return { ...NO_FACTS, life: "1", ...given };
 }
 
 function device(given: Partial<DeviceFacts> = {}): Facts {
@@ -101,7 +101,7 @@ test("the next daemon tells what it serves again, what waits, and what is lost",
   });
   const waiting = { "/dev/w": { front: "/dev/ublkb1", why: "away" } };
   const next = facts({
-    pid: 2,
+    life: "2",
     devices: { "/dev/a": DEVICE },
     waiting,
     snapshots: { [ID]: snapshot({ isResumed: true }) },
@@ -134,15 +134,15 @@ test("a snapshot is created, taken, destroyed", () => {
 });
 
 test("counts are told at once, then in sums, and none twice", () => {
-  const at = (count: number, pid = 1) =>
-    facts({ pid, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });
+  const at = (count: number, life = "1") =>
+    facts({ life, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });
   let known = at(0);
   const told: (readonly [number, number])[] = [];
-  const look = (count: number, nowMs: number, pid = 1) => {
-    for (const event of differences(known, at(count, pid), nowMs)) {
+  const look = (count: number, nowMs: number, life = "1") => {
+    for (const event of differences(known, at(count, life), nowMs)) {
       if (event.event === "writes_refused") told.push([nowMs, event.count]);
     }
-    known = toldFacts(known, at(count, pid), nowMs);
+    known = toldFacts(known, at(count, life), nowMs);
   };
   const later = 1000 + COUNT_INTERVAL_MS;
   look(3, 1000);
@@ -154,7 +154,7 @@ test("counts are told at once, then in sums, and none twice", () => {
   look(0, later + 2 * COUNT_INTERVAL_MS);
   look(9, later + 3 * COUNT_INTERVAL_MS);
   // The next daemon counts from the beginning.
-  look(2, later + 4 * COUNT_INTERVAL_MS, 2);
+  look(2, later + 4 * COUNT_INTERVAL_MS, "2");
   assert.equal(told, [
     [1000, 3],
     [later, 6],
@@ -168,7 +168,7 @@ test("reactors, and what is wrong with the configuration", () => {
     { event: "reactor_stalled", reactor: 1, devices: ["/dev/a"] },
   ]);
   assert.equal(kinds(stalled, facts()), ["reactor_turns"]);
-  assert.equal(kinds(stalled, facts({ pid: 2 })), []);
+  assert.equal(kinds(stalled, facts({ life: "2" })), []);
   const mistaken = facts({ mistakes: ["line 3: no such key"] });
   assert.equal(kinds(facts(), mistaken), ["config_mistake"]);
   assert.equal(kinds(mistaken, facts()), []);

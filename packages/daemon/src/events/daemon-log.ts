@@ -11,6 +11,7 @@
  * So nothing that status knows can be forgotten, and no part of the driver has to think of it. The next daemon
  * compares with what the last one knew: what was lost with a crash is told as well.
  */
+import { randomUUID } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
@@ -60,6 +61,7 @@ export class DaemonLog implements EventLogControl {
   readonly #options: DaemonLogOptions;
   readonly #queue: KeptEventQueue<KeptEvent>;
   readonly #factsPath: string;
+  readonly #life = randomUUID();
   readonly #followed = new Map<string, AbortController>();
   /** Of each snapshot's own events the number of the next. */
   readonly #cursors: Record<string, number>;
@@ -108,7 +110,7 @@ export class DaemonLog implements EventLogControl {
     const { driver, version } = this.#options;
     const { daemon } = await driver.status();
     const { handover, pid } = daemon;
-    const isAfterCrash = handover === null && this.#facts.pid !== 0;
+    const isAfterCrash = handover === null && this.#facts.life !== "";
     const cause = handover !== null ? "handover" : isAfterCrash ? "crash" : "start";
     this.push({
       event: "daemon_started",
@@ -150,7 +152,8 @@ export class DaemonLog implements EventLogControl {
 
   #compare(status: StatusResponse): void {
     if (this.#isClosed) return;
-    this.#tell(this.#isEnding ? this.#withPersistent(factsOf(status)) : factsOf(status));
+    const now = factsOf(status, this.#life);
+    this.#tell(this.#isEnding ? this.#withPersistent(now) : now);
     for (const { id } of status.snapshots) this.#follow(id);
   }
 
@@ -251,7 +254,7 @@ export class DaemonLog implements EventLogControl {
    */
   close(keeps: boolean): void {
     clearInterval(this.#timer);
-    if (!keeps) this.#tell(this.#withPersistent({ ...NO_FACTS, pid: this.#facts.pid }));
+    if (!keeps) this.#tell(this.#withPersistent({ ...NO_FACTS, life: this.#facts.life }));
     this.push({ event: "daemon_ended", pid: process.pid, keeps });
     // Where nothing is left the next start is no one after a crash.
     if (!keeps) this.#keep(this.#withPersistent(NO_FACTS));

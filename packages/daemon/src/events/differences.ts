@@ -68,7 +68,7 @@ function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   const came = without(now.devices, before.devices);
   const went = without(before.devices, now.devices);
   const renamed = new Set<string>();
-  const isNext = now.pid !== before.pid;
+  const isNext = now.life !== before.life;
   for (const [device, facts] of came) {
     const { front, kind, generation } = facts;
     const earlier = went.find(([, one]) => one.front === front && one.generation === generation);
@@ -105,14 +105,14 @@ function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
 
 function* snapshotEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   for (const [id, snapshot] of without(before.snapshots, now.snapshots)) {
-    const event = before.pid === now.pid ? "snapshot_destroyed" : "snapshot_lost";
+    const event = before.life === now.life ? "snapshot_destroyed" : "snapshot_lost";
     yield { event, id, devices: [...snapshot.devices] };
   }
   for (const [id, snapshot] of Object.entries(now.snapshots)) {
     const { isTaken, isPersistent, isResumed, stallUs } = snapshot;
     const earlier = before.snapshots[id];
     const devices = [...snapshot.devices];
-    const isOld = earlier === undefined ? isResumed : before.pid !== now.pid;
+    const isOld = earlier === undefined ? isResumed : before.life !== now.life;
     if (isOld) yield { event: "snapshot_resumed", id, devices };
     else if (earlier === undefined) yield { event: "snapshot_created", id, devices };
     if (isTaken && !isResumed && earlier?.isTaken !== true) {
@@ -130,7 +130,7 @@ const NEVER: Told = { count: 0, atMs: 0 };
 function toldOf(before: Facts, now: Facts, id: string, device: string, kind: Counted): Told {
   const told = before.snapshots[id]?.counters[device]?.[kind] ?? NEVER;
   const count = now.snapshots[id]?.counters[device]?.[kind].count ?? 0;
-  return before.pid !== now.pid && count < told.count ? { ...told, count: 0 } : told;
+  return before.life !== now.life && count < told.count ? { ...told, count: 0 } : told;
 }
 
 /** Sums what was counted since it was told last. */
@@ -156,7 +156,7 @@ function* healthEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   }
   for (const [reactor] of without(before.stalled, now.stalled)) {
     // The threads of another daemon are others.
-    if (before.pid === now.pid) yield { event: "reactor_turns", reactor: Number(reactor) };
+    if (before.life === now.life) yield { event: "reactor_turns", reactor: Number(reactor) };
   }
   const { mistakes } = now;
   if (mistakes.length > 0 && mistakes.join("\n") !== before.mistakes.join("\n")) {

@@ -41,7 +41,8 @@ export interface SnapshotFacts {
 }
 
 export interface Facts {
-  readonly pid: number;
+  /** Of the daemon that knew them, another one for each; empty where there was none. A pid may come again. */
+  readonly life: string;
   readonly devices: Readonly<Record<string, DeviceFacts>>;
   /** Fronts that are not served yet, by device. */
   readonly waiting: Readonly<Record<string, { readonly front: string; readonly why: string }>>;
@@ -53,7 +54,7 @@ export interface Facts {
 }
 
 export const NO_FACTS: Facts = {
-  pid: 0,
+  life: "",
   devices: {},
   waiting: {},
   snapshots: {},
@@ -103,7 +104,7 @@ function snapshotFacts(snapshot: Snapshot): SnapshotFacts {
   };
 }
 
-export function factsOf({ daemon, ...status }: StatusResponse): Facts {
+export function factsOf({ daemon, ...status }: StatusResponse, life: string): Facts {
   const { trackers, waiting, snapshots, reactors } = status;
   const { mistakes, missing } = daemon.configuration;
   const on = (index: number) =>
@@ -111,7 +112,7 @@ export function factsOf({ daemon, ...status }: StatusResponse): Facts {
   const stalled = reactors.filter(({ stalled_ms }) => stalled_ms > 0);
   const given = missing.filter(({ waited_for }) => !waited_for);
   return {
-    pid: daemon.pid,
+    life,
     devices: Object.fromEntries(trackers.map((one) => [one.device, deviceFacts(one)])),
     waiting: Object.fromEntries(waiting.map(({ device, front, why }) => [device, { front, why }])),
     snapshots: Object.fromEntries(snapshots.map((one) => [one.id, snapshotFacts(one)])),
