@@ -85,7 +85,7 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   hook_failed: ({ hook, phase, id, why }) => `${hook} ${phase} of ${id}: ${why}`,
   lost: ({ count }) =>
     count === null
-      ? "the log began anew: what came before is not known"
+      ? "what came before is not known"
       : `${times(count, "event")} lost: not kept any more`,
 };
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DaemonEvent, EventLogOptions } from "@blksnap/api";
@@ -7,6 +7,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
 import { DaemonLog, FACTS_FILE_NAME, openDaemonLog } from "../dist/events/daemon-log.js";
+import { NO_FACTS } from "../dist/events/facts.js";
 
 let dir = "";
 let driver: FakeDriver;
@@ -247,7 +248,8 @@ test("followers end with the daemon", async () => {
 });
 
 test("facts of another version, or damaged, are none", async () => {
-  for (const text of ["", "null", "{}", '{"facts":{"life":"1"},"cursors":{}}', '{"facts":null}']) {
+  const parts = ['{"version":1,"facts":{"life":"1"},"cursors":{}}', '{"version":1,"facts":null}'];
+  for (const text of ["", "null", "{}", ...parts]) {
     writeFileSync(join(dir, FACTS_FILE_NAME), text);
     const log = start();
     await log.begin();
@@ -256,6 +258,40 @@ test("facts of another version, or damaged, are none", async () => {
     log.close(true);
     rmSync(join(dir, FACTS_FILE_NAME));
   }
+});
+
+test("facts of another version are not compared with", async () => {
+  const first = start();
+  await first.begin();
+  const { id } = await driver.snapshotCreate(create);
+  first.look();
+  await until(first, "snapshot_created");
+  const since = (await read(first)).at(-1)!.sequence;
+  first.close(true);
+  const path = join(dir, FACTS_FILE_NAME);
+  const kept = JSON.parse(readFileSync(path, "utf8")) as { version: number };
+  writeFileSync(path, JSON.stringify({ ...kept, version: kept.version + 1 }));
+  const next = start();
+  await next.begin();
+  const events = (await read(next, { since: since + 1 })).map(({ event }) => event);
+  assert.equal(events, ["daemon_started", "attached", "snapshot_created"]);
+  driver.snapshots.delete(id);
+  next.look();
+  await until(next, "snapshot_destroyed");
+});
+
+test("facts that cannot be compared are said to be lost, once", async () => {
+  const text = { version: 1, facts: { ...NO_FACTS, life: "1", snapshots: { gone: {} } } };
+  writeFileSync(join(dir, FACTS_FILE_NAME), JSON.stringify({ ...text, cursors: {} }));
+  const log = start();
+  await log.begin();
+  await driver.attach("/dev/loop0");
+  log.look();
+  await until(log, "attached");
+  const events = await read(log);
+  assert.equal(kinds(events), ["daemon_started", "lost", "attached"]);
+  const [lost] = events.filter(({ event }) => event === "lost");
+  assert.equal(lost?.event === "lost" && [lost.count, lost.severity], [null, "warning"]);
 });
 
 test("a driver that does not answer does not end the daemon; what it says later is told", async () => {

@@ -32,6 +32,8 @@ import { told } from "./snapshot-told.js";
 
 const LOG_FILE_NAME = "events.log";
 export const FACTS_FILE_NAME = "events-facts.json";
+/** Of what is in that file; another one is not compared with. */
+const FACTS_VERSION = 1;
 /** How late that is known which nobody asked for. */
 const LOOK_INTERVAL_MS = 2_000;
 
@@ -159,8 +161,17 @@ export class DaemonLog implements EventLogControl {
 
   #tell(now: Facts): void {
     const nowMs = bootClockMs();
-    for (const event of differences(this.#facts, now, nowMs)) this.push(event);
-    this.#keep(toldFacts(this.#facts, now, nowMs));
+    let known = now;
+    try {
+      const news = differences(this.#facts, now, nowMs);
+      known = toldFacts(this.#facts, now, nowMs);
+      for (const event of news) this.push(event);
+    } catch (error) {
+      // Else each look from now on fails alike.
+      this.#options.logger.warn({ err: error }, "facts that cannot be compared: events are lost");
+      this.push({ event: "lost", count: null });
+    }
+    this.#keep(known);
   }
 
   /** After the events: what a daemon that is killed in between has told is told again, rather than not at all. */
@@ -169,7 +180,7 @@ export class DaemonLog implements EventLogControl {
     for (const id of Object.keys(this.#cursors)) {
       if (!Object.hasOwn(facts.snapshots, id)) delete this.#cursors[id];
     }
-    const text = JSON.stringify({ facts, cursors: this.#cursors });
+    const text = JSON.stringify({ version: FACTS_VERSION, facts, cursors: this.#cursors });
     if (text === this.#factsText) return;
     try {
       writeFileSync(`${this.#factsPath}.new`, text, { mode: 0o600 });
@@ -275,16 +286,20 @@ export function openDaemonLog(options: DaemonLogOptions): DaemonLog | undefined 
 }
 
 interface Kept {
+  readonly version: number;
   readonly facts: Facts;
   readonly cursors: Readonly<Record<string, number>>;
 }
 
 /** What the last daemon knew; nothing where there was none, or another version. */
-function readKept(path: string): Kept {
+function readKept(path: string): Pick<Kept, "facts" | "cursors"> {
   const nothing = { facts: NO_FACTS, cursors: {} };
   try {
-    const { facts, cursors } = JSON.parse(readFileSync(path, "utf8")) as Kept;
-    const isWhole = areFacts(facts) && Object.values(cursors).every(Number.isSafeInteger);
+    const { version, facts, cursors } = JSON.parse(readFileSync(path, "utf8")) as Kept;
+    const isWhole =
+      version === FACTS_VERSION &&
+      areFacts(facts) &&
+      Object.values(cursors).every(Number.isSafeInteger);
     return isWhole ? { facts, cursors } : nothing;
   } catch {
     return nothing;
