@@ -11,7 +11,15 @@
  * gets another name, so that a reader who continues learns that it missed some rather than skip them unawares.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, openSync, readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { checkInteger } from "./errors.js";
 import type { Follower } from "./follower.js";
 import { EventQueue, type SubscribeOptions } from "./queue.js";
@@ -132,32 +140,50 @@ export class KeptEventQueue<E> {
     }
   }
 
-  /** By rename: the next process finds the old one or the new one. */
+  /** By rename: the next process finds the old one or the new one. Nothing fails after that. */
   #rewrite(): void {
     const draft = `${this.#path}.new`;
     const records = this.#queue.held();
+    let fd: number | undefined;
     try {
       const lines = records.map((record) => `${JSON.stringify(record)}\n`);
       writeFileSync(draft, [`${JSON.stringify({ log: this.#log })}\n`, ...lines].join(""), {
         mode: 0o600,
       });
+      fd = openSync(draft, "a");
       renameSync(draft, this.#path);
-      if (this.#fd !== undefined) closeSync(this.#fd);
-      this.#fd = openSync(this.#path, "a");
-      this.#lines = records.length;
-      this.#hasFailed = false;
     } catch (error) {
+      if (fd !== undefined) closeSync(fd);
+      removeIfPossible(draft);
       this.#fail(error);
+      return;
     }
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = fd;
+    this.#lines = records.length;
+    this.#hasFailed = false;
   }
 
-  /** The next event tries to write the file as a whole. */
+  /**
+   * The next event tries to write the file as a whole. Until then no event of the new name is in a file: one new
+   * name is enough.
+   */
   #fail(error: unknown): void {
     if (this.#fd !== undefined) closeSync(this.#fd);
     this.#fd = undefined;
-    this.#log = newName();
-    if (!this.#hasFailed) this.#onFailure(error);
+    if (this.#hasFailed) return;
     this.#hasFailed = true;
+    this.#log = newName();
+    this.#onFailure(error);
+  }
+}
+
+/** It takes room on a file system that may be full. */
+function removeIfPossible(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // It was not made.
   }
 }
 

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { KeptEventQueue } from "@blksnap/event-queue";
@@ -118,9 +118,13 @@ test("a file that cannot be written is told once; events go on, of another log",
   mkdirSync(path);
   const next = open({ onFailure: (error) => failures.push(error) });
   assert.is.not(next.log, log);
+  const other = next.log;
   next.push({ n: 1 });
   next.push({ n: 2 });
   assert.is(failures.length, 1);
+  // A reader goes on: what it has read is still of the log of that name.
+  assert.is(next.log, other);
+  assert.not(existsSync(`${path}.new`));
   assert.equal(await held(next), [
     [1, 1],
     [2, 2],
@@ -128,7 +132,9 @@ test("a file that cannot be written is told once; events go on, of another log",
   rmSync(path, { recursive: true });
   next.push({ n: 3 });
   // Once it can be written again all of it is there.
-  assert.is((await held(open())).length, 3);
+  const last = open();
+  assert.is((await held(last)).length, 3);
+  assert.is(last.log, other);
 });
 
 test.run();
