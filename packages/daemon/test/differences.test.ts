@@ -25,8 +25,8 @@ const DEVICE: DeviceFacts = {
 };
 
 function counted(count: number) {
-  const none = { count: 0, atMs: 0 };
-  return { writes_refused: { count, atMs: 0 }, writes_blocked: none, late_io: none };
+  const none = { count: 0, atMs: 0, seen: 0 };
+  return { writes_refused: { count, atMs: 0, seen: count }, writes_blocked: none, late_io: none };
 }
 
 function snapshot(given: Partial<SnapshotFacts> = {}): SnapshotFacts {
@@ -160,6 +160,32 @@ test("counts are told at once, then in sums, and none twice", () => {
     [later, 6],
     [later + 4 * COUNT_INTERVAL_MS, 2],
   ]);
+});
+
+test("what was counted and not told yet is told when its snapshot goes, or counted on", () => {
+  const at = (count: number, life = "1") =>
+    facts({ life, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });
+  let known = at(0);
+  for (const [count, nowMs] of [
+    [3, 1000],
+    [9, 2000],
+    [0, 3000],
+  ] as const) {
+    known = toldFacts(known, at(count), nowMs);
+  }
+  const rest = { event: "writes_refused", id: ID, device: "/dev/a", count: 6 };
+  const devices = ["/dev/a"];
+  assert.equal(differences(known, facts(), 4000), [
+    rest,
+    { event: "snapshot_destroyed", id: ID, devices },
+  ]);
+  assert.equal(differences(known, facts({ life: "2" }), 4000), [
+    rest,
+    { event: "snapshot_lost", id: ID, devices },
+  ]);
+  const next = toldFacts(known, at(4, "2"), 4000);
+  const due = differences(next, at(4, "2"), 1000 + COUNT_INTERVAL_MS);
+  assert.equal(due, [{ ...rest, count: 10 }]);
 });
 
 test("reactors, and what is wrong with the configuration", () => {

@@ -103,9 +103,20 @@ function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   }
 }
 
+/** Of a snapshot that goes: what was counted since it was told last. */
+function* untoldEvents(id: string, { counters }: SnapshotFacts): Generator<NewDaemonEvent> {
+  for (const [device, its] of Object.entries(counters)) {
+    for (const event of COUNTED) {
+      const count = its[event].seen - its[event].count;
+      if (count > 0) yield { event, id, device, count };
+    }
+  }
+}
+
 function* snapshotEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   for (const [id, snapshot] of without(before.snapshots, now.snapshots)) {
     const event = before.life === now.life ? "snapshot_destroyed" : "snapshot_lost";
+    yield* untoldEvents(id, snapshot);
     yield { event, id, devices: [...snapshot.devices] };
   }
   for (const [id, snapshot] of Object.entries(now.snapshots)) {
@@ -124,13 +135,14 @@ function* snapshotEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   }
 }
 
-const NEVER: Told = { count: 0, atMs: 0 };
+const NEVER: Told = { count: 0, atMs: 0, seen: 0 };
 
 /** How far a counter was told. The next daemon's may begin anew. */
 function toldOf(before: Facts, now: Facts, id: string, device: string, kind: Counted): Told {
   const told = before.snapshots[id]?.counters[device]?.[kind] ?? NEVER;
   const count = now.snapshots[id]?.counters[device]?.[kind].count ?? 0;
-  return before.life !== now.life && count < told.count ? { ...told, count: 0 } : told;
+  if (before.life === now.life || count >= told.seen) return told;
+  return { ...told, count: told.count - told.seen, seen: 0 };
 }
 
 /** Sums what was counted since it was told last. */
@@ -181,7 +193,11 @@ export function differences(before: Facts, now: Facts, nowMs: number): NewDaemon
 export function toldFacts(before: Facts, now: Facts, nowMs: number): Facts {
   const tell = (id: string, device: string, kind: Counted, { count }: Told): Told => {
     const told = toldOf(before, now, id, device, kind);
-    return isDue(count - told.count, told, nowMs) ? { count, atMs: nowMs } : told;
+    // A reactor that does not answer shows none.
+    const seen = Math.max(count, told.seen);
+    return isDue(count - told.count, told, nowMs)
+      ? { count, atMs: nowMs, seen }
+      : { ...told, seen };
   };
   const counters = (id: string, snapshot: SnapshotFacts): SnapshotFacts["counters"] =>
     Object.fromEntries(

@@ -25,8 +25,11 @@ export type Counted = (typeof COUNTED)[number];
 
 /** How far a counter was told. */
 export interface Told {
+  /** Below 0 by what was counted and not told before the counter began anew. */
   readonly count: number;
   readonly atMs: number;
+  /** How far it has come: its snapshot may be gone at the next look. */
+  readonly seen: number;
 }
 
 export interface SnapshotFacts {
@@ -85,7 +88,7 @@ function deviceFacts(tracker: Tracker): DeviceFacts {
 }
 
 function snapshotFacts(snapshot: Snapshot): SnapshotFacts {
-  const untold = (count: number): Told => ({ count, atMs: 0 });
+  const untold = (count: number): Told => ({ count, atMs: 0, seen: count });
   const counters = snapshot.devices.map((member) => [
     member.device,
     {
