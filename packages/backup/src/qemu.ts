@@ -47,20 +47,12 @@ export class OpenQcow2 {
   readonly #path: string;
   readonly #server: ChildProcess;
   readonly #said: () => string;
-  readonly #folder: string;
   readonly #client: NbdClient;
 
-  private constructor(
-    path: string,
-    server: ChildProcess,
-    said: () => string,
-    folder: string,
-    client: NbdClient,
-  ) {
+  private constructor(path: string, server: ChildProcess, said: () => string, client: NbdClient) {
     this.#path = path;
     this.#server = server;
     this.#said = said;
-    this.#folder = folder;
     this.#client = client;
   }
 
@@ -81,11 +73,13 @@ export class OpenQcow2 {
     });
     try {
       const client = await connected(server, socketPath, path, () => said);
-      return new OpenQcow2(path, server, () => said, folder, client);
+      return new OpenQcow2(path, server, () => said, client);
     } catch (error) {
       server.kill("SIGKILL");
-      await rm(folder, { recursive: true, force: true });
       throw error;
+    } finally {
+      // Nothing else connects: an export that is killed while it copies leaves none.
+      await rm(folder, { recursive: true, force: true }).catch(() => undefined);
     }
   }
 
@@ -104,7 +98,6 @@ export class OpenQcow2 {
     const ended = ending(this.#server);
     await this.#client.close();
     const status = await ended;
-    await rm(this.#folder, { recursive: true, force: true });
     if (status !== 0) throw failed("qemu-nbd", this.#path, this.#said());
   }
 
@@ -114,7 +107,6 @@ export class OpenQcow2 {
     this.#server.kill("SIGKILL");
     await ended;
     await this.#client.close().catch(() => undefined);
-    await rm(this.#folder, { recursive: true, force: true });
   }
 
   async #done(request: Promise<void>): Promise<void> {

@@ -139,6 +139,26 @@ test("others read no file at any time, and QEMU without root writes none that is
   machine.remove();
 });
 
+test("while it copies there is nothing that a kill would leave for temporary files", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(MIB));
+  const scratch = machine.path("scratch");
+  mkdirSync(scratch);
+  const before = process.env["TMPDIR"];
+  process.env["TMPDIR"] = scratch;
+  const seen: string[][] = [];
+  const onProgress = (): void => void seen.push(readdirSync(scratch));
+  try {
+    judge(await exported(machine, { onProgress }));
+  } finally {
+    if (before === undefined) delete process.env["TMPDIR"];
+    else process.env["TMPDIR"] = before;
+  }
+  assert.ok(seen.length > 0);
+  assert.equal(seen.flat(), []);
+  machine.remove();
+});
+
 test("a file that others have written, or removed, is not built on", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const reasons: string[] = [];
