@@ -148,6 +148,22 @@ test("a link that leads to a front already needs no wait", () => {
   assert.equal(bootFront("/dev/disk/by-uuid/1", ""), { leads: undefined, said: "", asked: "" });
 });
 
+test("of two fronts with one UUID udev's link leads to either", () => {
+  configure(["/dev/vg/a", 3600]);
+  for (const name of ["ublkb8", "ublkb8p1"]) {
+    write("run/blksnap-udev/fronts/ublkb8", "8:16\n");
+    write(`dev/${name}`, "");
+    link("dev/disk/by-uuid/1", at("dev/dm-0"));
+    const { said } = bootFront(
+      "/dev/disk/by-uuid/1",
+      `${attached("253:0")} ln -sfn $R/dev/${name} $R/dev/disk/by-uuid/1`,
+      -3599,
+    );
+    assert.is(said, "", name);
+    rmSync(at("run/blksnap-udev"), { recursive: true });
+  }
+});
+
 test("a device that is configured by UUID, and attached already, is mounted by its front", () => {
   configure(["/dev/disk/by-uuid/1", 30]);
   write("run/blksnap-udev/fronts/ublkb7", "253:0\n");
@@ -175,7 +191,7 @@ test("a daemon that hangs is waited for as long as configured", () => {
   assert.is(leads, "/dev/vg/a");
   assert.match(said, "it was waited for long enough");
   const link = bootFront("/dev/disk/by-uuid/1", attached("253:0"), 0);
-  assert.match(link.said, "it was waited for long enough");
+  assert.match(link.said, "by-uuid/1 does not lead to its front /dev/ublkb7, which is there");
 });
 
 test.run();
