@@ -10,7 +10,9 @@ import {
   chmodSync,
   constants,
   existsSync,
+  lstatSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   realpathSync,
@@ -24,6 +26,8 @@ import { ExitStatus } from "./exit-status.js";
 
 const MARK = "# Written by blksnapd --install-units";
 const SERVICE = "blksnapd.service";
+/** All others have a process, or are about to; empty is a system without systemctl. */
+const STOPPED_STATES = ["inactive", "failed", "unknown", ""];
 const HELPER_FOLDER = "/usr/local/lib/blksnap";
 
 /** What is wrong, and what to do. */
@@ -36,7 +40,8 @@ export interface UnitsSurroundings {
   readonly node: string;
   readonly searchPath: string;
   readonly userId: number;
-  readonly isActive: (unit: string) => boolean;
+  /** As systemctl is-active says; empty where there is no systemctl. */
+  readonly activeState: (unit: string) => string;
   /** Before each path that is written. */
   readonly root?: string;
 }
@@ -72,7 +77,12 @@ function marked(text: string): string {
 }
 
 function isOurs(path: string): boolean {
-  return readFileSync(path, "utf8").split("\n", 2).includes(MARK);
+  return lstatSync(path).isFile() && readFileSync(path, "utf8").split("\n", 2).includes(MARK);
+}
+
+/** Nothing is there; a link that leads nowhere is something. */
+function isFree(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) === undefined;
 }
 
 class UnitFiles {
@@ -107,6 +117,13 @@ class UnitFiles {
     if (needed.some((path) => /[^\w/.@+:-]/.test(path))) {
       const what = `a path of the programs needs quoting: ${needed.join(", ")}`;
       throw new UnitsError(`${what}. Install them elsewhere`);
+    }
+    const hidden = needed.find((path) => /^\/(root|home|run\/user)(\/|$)/.test(path));
+    if (hidden !== undefined) {
+      const what = `a unit cannot see ${hidden}, which belongs to one user`;
+      throw new UnitsError(
+        `${what}. Install Node below /usr/local or /opt, and with it blksnapd and blksnapctl`,
+      );
     }
     const unit = (text: string): string =>
       commands
@@ -149,12 +166,25 @@ class UnitFiles {
     });
   }
 
-  isEnabled(): boolean {
+  /** The units that systemd starts by itself. */
+  enabled(): string[] {
     const folder = `${this.#root}/etc/systemd/system`;
-    if (!existsSync(folder)) return false;
+    if (!existsSync(folder)) return [];
     return readdirSync(folder)
       .filter((name) => /\.(wants|requires)$/.test(name))
-      .some((name) => readdirSync(join(folder, name)).includes(SERVICE));
+      .flatMap((name) => readdirSync(join(folder, name)))
+      .filter((name) => name === SERVICE || /^blksnap-attach@.*\.service$/.test(name));
+  }
+
+  /** Fronts and images that are there, served or not. */
+  devices(): string[] {
+    return ["fronts", "images"].flatMap((kind) => {
+      const folder = `${this.#root}/run/blksnap-udev/${kind}`;
+      if (!existsSync(folder)) return [];
+      return readdirSync(folder).filter((name) =>
+        existsSync(`${this.#root}/sys/class/block/${name}`),
+      );
+    });
   }
 }
 
@@ -175,7 +205,7 @@ export function installUnits(surroundings: UnitsSurroundings): string[] {
   }
   const files = new UnitFiles(surroundings).all();
   for (const { path } of files) {
-    if (existsSync(path) && !isOurs(path)) {
+    if (!isFree(path) && !isOurs(path)) {
       throw new UnitsError(
         `${path} is there, and is not ours. Move it away first; nothing was written`,
       );
@@ -191,15 +221,34 @@ export function installUnits(surroundings: UnitsSurroundings): string[] {
 
 function writeAtOnce(path: string, text: string, mode: number): void {
   mkdirSync(dirname(path), { recursive: true });
-  // No name that systemd or udev would read.
-  const draft = `${path}.draft`;
+  // Where nobody else writes, on the same file system. Neither systemd nor udev looks into it.
+  const folder = mkdtempSync(join(dirname(path), ".blksnap-draft-"));
+  const draft = join(folder, "draft");
   try {
-    writeFileSync(draft, text);
+    writeFileSync(draft, text, { flag: "wx" });
     chmodSync(draft, mode);
     renameSync(draft, path);
-  } catch (error) {
-    rmSync(draft, { force: true });
-    throw error;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function assertUnused(files: UnitFiles, { activeState }: UnitsSurroundings): void {
+  const enabled = files.enabled();
+  if (enabled.length > 0) {
+    const commands = enabled.map((name) => `systemctl disable '${name}'`).join("; ");
+    throw new UnitsError(`${enabled.join(", ")} is enabled. Try ${commands} first`);
+  }
+  const state = activeState(SERVICE);
+  if (!STOPPED_STATES.includes(state)) {
+    const what = `${SERVICE} is ${state}, and may serve devices`;
+    throw new UnitsError(`${what}. Try blksnapctl daemon stop first`);
+  }
+  // Nobody would start what their users wait for.
+  const devices = files.devices();
+  if (devices.length > 0) {
+    const what = `${devices.join(", ")} of blksnap is there, and waits for a daemon`;
+    throw new UnitsError(`${what}. Try systemctl start blksnapd, then blksnapctl daemon stop`);
   }
 }
 
@@ -210,14 +259,7 @@ export function uninstallUnits(surroundings: UnitsSurroundings): string[] {
   const installed = files.installed();
   if (installed.length === 0)
     throw new UnitsError("there are no units of --install-units here. See /etc/systemd/system");
-  if (files.isEnabled()) {
-    throw new UnitsError(`${SERVICE} is enabled. Try systemctl disable blksnapd first`);
-  }
-  if (surroundings.isActive(SERVICE)) {
-    throw new UnitsError(
-      `${SERVICE} runs, and may serve devices. Try blksnapctl daemon stop first`,
-    );
-  }
+  assertUnused(files, surroundings);
   for (const path of installed) rmSync(path);
   try {
     rmdirSync(`${surroundings.root ?? ""}${HELPER_FOLDER}`);
@@ -237,7 +279,8 @@ export function changeUnits(isInstall: boolean): number {
     node: process.execPath,
     searchPath: process.env["PATH"] ?? "",
     userId: process.geteuid?.() ?? -1,
-    isActive: (unit) => spawnSync("systemctl", ["--quiet", "is-active", unit]).status === 0,
+    activeState: (unit) =>
+      spawnSync("systemctl", ["is-active", unit], { encoding: "utf8" }).stdout?.trim() ?? "",
   };
   try {
     const lines = isInstall ? installUnits(surroundings) : uninstallUnits(surroundings);

@@ -10,6 +10,7 @@ import {
   realpathSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,27 +19,33 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { installUnits, type UnitsSurroundings, uninstallUnits } from "../dist/install-units.js";
 
-const packageFolder = join(import.meta.dirname, "..");
 const test = suite("install-units");
 
 let root: string;
 let programs: string;
+let packageFolder: string;
 test.before.each(() => {
   root = realpathSync(mkdtempSync(join(tmpdir(), "blksnap-install-")));
   programs = join(root, "opt/bin");
   for (const path of [programs, join(root, "run/systemd/system")])
     mkdirSync(path, { recursive: true });
+  // The tree may be in somebody's home.
+  packageFolder = `${root}-package`;
+  symlinkSync(join(import.meta.dirname, ".."), packageFolder);
   writeFileSync(join(programs, "blksnapctl"), "");
   chmodSync(join(programs, "blksnapctl"), 0o755);
 });
-test.after.each(() => rmSync(root, { recursive: true }));
+test.after.each(() => {
+  rmSync(root, { recursive: true });
+  rmSync(packageFolder);
+});
 
 const surroundings = (more: Partial<UnitsSurroundings> = {}): UnitsSurroundings => ({
   packageFolder,
   node: "/opt/node/bin/node",
   searchPath: `none:/none:${programs}`,
   userId: 0,
-  isActive: () => false,
+  activeState: () => "inactive",
   root,
   ...more,
 });
@@ -113,6 +120,9 @@ test("a second time replaces what is ours, and nothing else", () => {
     /rules is there, and is not/,
   );
   assert.is(readFileSync(own, "utf8"), "# mine\n");
+  rmSync(own);
+  symlinkSync("/nowhere", own);
+  assert.throws(() => installUnits(surroundings()), /rules is there, and is not/);
   assert.match(read("etc/systemd/system/blksnapd.service"), "=/opt/other/node ");
 });
 
@@ -124,6 +134,8 @@ test("nothing is written without root, systemd, blksnapctl or files of npm", () 
   refused({ searchPath: "/none" }, /blksnapctl is not in \$PATH/);
   refused({ packageFolder: root }, /brings no units/);
   refused({ node: "/opt/my node/node" }, /needs quoting/);
+  for (const home of ["/root", "/home/me/.nvm/node", "/run/user/0"])
+    refused({ node: `${home}/node` }, /cannot see .*Install Node below \/usr\/local/);
   rmSync(join(root, "run"), { recursive: true });
   refused({}, /systemd does not run here/);
   mkdirSync(join(root, "run/systemd/system"), { recursive: true });
@@ -140,15 +152,39 @@ test("all is taken back, unless the service is enabled or runs", () => {
   const wants = join(root, "etc/systemd/system/multi-user.target.wants");
   mkdirSync(wants);
   writeFileSync(join(wants, "blksnapd.service"), "");
-  assert.throws(() => uninstallUnits(surroundings()), /systemctl disable blksnapd first/);
+  assert.throws(() => uninstallUnits(surroundings()), /systemctl disable 'blksnapd.service' first/);
   rmSync(wants, { recursive: true });
-  assert.throws(() => uninstallUnits(surroundings({ isActive: () => true })), /daemon stop first/);
+  const attach = join(root, "etc/systemd/system/dev-a.device.wants");
+  mkdirSync(attach);
+  symlinkSync("/none", join(attach, "blksnap-attach@dev-a.service"));
+  assert.throws(
+    () => uninstallUnits(surroundings()),
+    /disable 'blksnap-attach@dev-a.service' first/,
+  );
+  rmSync(attach, { recursive: true });
+  for (const state of ["active", "activating", "deactivating", "reloading"]) {
+    const running = surroundings({ activeState: () => state });
+    assert.throws(() => uninstallUnits(running), /daemon stop first/, state);
+  }
+  mkdirSync(join(root, "sys/class/block/ublkb1"), { recursive: true });
+  for (const [kind, name] of [
+    ["fronts", "ublkb1"],
+    ["images", "ublkb1"],
+    ["fronts", "ublkb2"],
+  ] as const) {
+    mkdirSync(join(root, "run/blksnap-udev", kind), { recursive: true });
+    writeFileSync(join(root, "run/blksnap-udev", kind, name), "");
+    if (name === "ublkb2") continue;
+    assert.throws(() => uninstallUnits(surroundings()), /ublkb1 of blksnap is there, and waits/);
+    rmSync(join(root, "run/blksnap-udev", kind, name));
+  }
   assert.throws(() => uninstallUnits(surroundings({ userId: 1000 })), /needs root/);
-  assert.is(written().length, lines.length + 1);
+  assert.is(written().length, lines.length + 2);
   const removed = uninstallUnits(surroundings());
   const expected = lines.map((line) => line.replace("wrote", "removed"));
   assert.equal(removed.filter((line) => line.startsWith("removed ")).sort(), expected.sort());
-  assert.equal(written(), ["etc/systemd/system/blksnap-mine.service"]);
+  const others = ["etc/systemd/system/blksnap-mine.service", "run/blksnap-udev/fronts/ublkb2"];
+  assert.equal(written(), others);
   assert.not.ok(existsSync(join(root, "usr/local/lib/blksnap")));
 });
 
