@@ -218,6 +218,25 @@ async function testScripts(root) {
     }
     assert.match(readFileSync(join(root, "control/postinst"), "utf8"), /blksnapctl daemon upgrade/);
   });
+  await test("units that npm's blksnapd has written are no longer there before the package's come", () => {
+    const other = join(root, "other-root");
+    const folder = join(other, "etc/systemd/system");
+    mkdirSync(folder, { recursive: true });
+    const preinst = () => {
+      const env = { PATH: process.env.PATH, DPKG_ROOT: other };
+      const words = [join(root, "control/preinst"), "install"];
+      return spawnSync("/bin/sh", words, { encoding: "utf8", env });
+    };
+    assert.deepEqual([preinst().status, preinst().stderr], [0, ""]);
+    writeFileSync(join(folder, "blksnapd.service"), "[Unit]\n");
+    assert.equal(preinst().status, 0);
+    writeFileSync(
+      join(folder, "blksnapd.service"),
+      "# Written by blksnapd --install-units\n[Unit]\n",
+    );
+    assert.equal(preinst().status, 1);
+    assert.match(preinst().stderr, /blksnapd --uninstall-units/);
+  });
   await test("scripts do nothing to the host when they are to work on another root", () => {
     for (const [name, arg] of [
       ["postinst", "configure"],

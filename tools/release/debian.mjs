@@ -42,7 +42,7 @@ Makes release/debian/blksnap_VERSION_ARCHITECTURE.deb of what is built.
 
 const SOURCES = join(ROOT, "packaging", "debian");
 const MODULES = "usr/lib/blksnap/node_modules";
-const SCRIPTS = ["postinst", "prerm", "postrm"];
+const SCRIPTS = ["preinst", "postinst", "prerm", "postrm"];
 const PLATFORMS = { amd64: "linux-x64-glibc", arm64: "linux-arm64-glibc" };
 const OWN = { x64: "amd64", arm64: "arm64" }[process.arch];
 const packageDir = (folder) => join(ROOT, "packages", folder);
