@@ -66,7 +66,7 @@ export const GROUPS = [
     name: "daemons",
     files: ["readme", "live-deaths"],
     inTurns: [
-      ["installed", "no-memory"],
+      ["installed", "no-memory", "hooks"],
       ["liveness", "killed-waiting"],
       ["identity", "crash-strangers", "geometry"],
     ],
