@@ -50,7 +50,7 @@ export const GROUPS = [
   },
   {
     name: "state",
-    files: ["changes", "nbd", "backup"],
+    files: ["changes", "nbd", "backup", "mount"],
     inTurns: [
       ["stores", "store-conflicts"],
       ["overflow-policy", "capacity"],

@@ -83,6 +83,11 @@ class Scanner {
       this.#blame(`${action.name}: ${quoted(word)} is unknown`, hint);
       return;
     }
+    const operand = this.verb?.operands?.find(({ name }) => !this.values.has(name));
+    if (operand !== undefined) {
+      this.values.set(operand.name, [word]);
+      return;
+    }
     if (this.command !== undefined) {
       const hint = word.startsWith("/") ? "Give a device as --device DEVICE" : undefined;
       this.#blame(`${quoted(word)} belongs to no option`, hint);

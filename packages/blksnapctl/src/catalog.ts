@@ -4,6 +4,7 @@
  */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
 import { backupVerbs } from "./catalog-backups.js";
+import { mountVerbs } from "./catalog-mounts.js";
 import { bytes, device } from "./shared-options.js";
 import type { OptionSpecs, Verb, VerbGroup } from "./verb.js";
 
@@ -392,7 +393,7 @@ const besidesVerbs: readonly Verb[] = [
 /** In the order in which help shows them. */
 export const verbGroups: readonly VerbGroup[] = [
   { title: "Devices", verbs: trackerVerbs },
-  { title: "Snapshots", verbs: snapshotVerbs },
+  { title: "Snapshots", verbs: [...snapshotVerbs, ...mountVerbs] },
   { title: "Changes", verbs: cbtVerbs },
   { title: "Events", verbs: eventVerbs },
   { title: "Backups", verbs: backupVerbs },

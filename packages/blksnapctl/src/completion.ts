@@ -21,6 +21,13 @@ async function quickClient() {
   return new BlksnapClient({ timeoutMs: TIMEOUT_MS });
 }
 
+async function images(): Promise<readonly string[]> {
+  const status = await (await quickClient()).status().catch(() => undefined);
+  return (
+    status?.snapshots.flatMap(({ devices }) => devices.flatMap(({ image }) => image ?? [])) ?? []
+  );
+}
+
 /** Values of an option; none where only its user knows them, or they are files. */
 async function valuesOf(option: string): Promise<readonly string[]> {
   switch (option) {
@@ -64,6 +71,8 @@ async function choices(before: readonly string[], current: string): Promise<read
   if (open !== undefined) return await valuesOf(open);
   if (before.length === 0) return [...verbs.map(({ name }) => name), "help"];
   if (before[0] === "help") return verbs.map(({ name }) => name);
+  if (verb?.name === "mount" && before.length === 1) return await images();
+  if (verb?.name === "umount" && before.length === 1) return [];
   if (verb?.action !== undefined && before.length === 1) return verb.action.choices;
   return Object.keys(options).map((name) => `--${name}`);
 }

@@ -48,11 +48,13 @@ function optionRows(options: OptionSpecs): (readonly [string, string])[] {
   });
 }
 
-function verbHelp({ name, action, describe, options, examples }: Verb, width: number): string {
+function verbHelp(verb: Verb, width: number): string {
+  const { name, action, operands = [], describe, options, examples } = verb;
   const required = Object.entries(options).filter(([, option]) => option.required);
   const words = [
     name,
     ...(action === undefined ? [] : [action.choices.join("|")]),
+    ...operands.map(({ value, optional }) => (optional === true ? `[${value}]` : value)),
     ...required.map(([option, spec]) => usageOf(option, spec)),
     "[OPTIONS]",
   ];

@@ -36,6 +36,13 @@ function givenFrom(verb: Verb, values: Scanned["values"]): Given {
     const hint = `Give ${action.choices.join(" or ")}`;
     throw usageError(`Argument '${action.name}' is missed`, "USAGE", hint);
   }
+  for (const { name, value, optional = false } of verb.operands ?? []) {
+    const words = values.get(name) ?? [];
+    if (words.length === 0 && optional) continue;
+    if (words.length === 0)
+      throw usageError(`Argument '${name}' is missed`, "USAGE", `Give ${value}`);
+    if (words[0] === "") throw usageError(`Argument '${name}' is empty`, "USAGE", `Give ${value}`);
+  }
   return {
     one: (option) => values.get(option)?.[0],
     need: (option) => values.get(option)![0]!,

@@ -92,9 +92,19 @@ export interface Action {
   readonly optional?: boolean;
 }
 
+/** A word that follows the verb, without an option's name before it. */
+export interface Operand {
+  readonly name: string;
+  /** In help, e.g. IMAGE. */
+  readonly value: string;
+  /** It may be left out. */
+  readonly optional?: boolean;
+}
+
 export interface Verb {
   readonly name: string;
   readonly action?: Action;
+  readonly operands?: readonly Operand[];
   readonly describe: string;
   readonly options: OptionSpecs;
   readonly examples: readonly (readonly [command: string, what: string])[];

@@ -112,9 +112,13 @@ function goodOptions(verb: Verb, option: string): Options {
   return new Map([...chosen].filter(([name]) => name !== "json"));
 }
 
+function isOperand({ operands = [] }: Verb, name: string): boolean {
+  return operands.some((operand) => operand.name === name);
+}
+
 function asArguments(verb: Verb, options: Options): string[] {
   return [...options].flatMap(([name, values]) => {
-    if (name === verb.action?.name) return values;
+    if (name === verb.action?.name || isOperand(verb, name)) return values;
     return values.map((value) => (value === "" ? `--${name}` : `--${name}=${value}`));
   });
 }
@@ -133,9 +137,14 @@ for (const verb of verbs) {
     await refused(verb, "--no-such-option", [...good, "--no-such-option=1"]);
     await refused(verb, "--", [...good, "--=x"]);
     await refused(verb, "-Z", [...good, "-Z"]);
-    await refused(verb, "stray", ["stray", ...good]);
-    await refused(verb, "stray", ["--", "stray"]);
-    await refused(verb, "''", ["", ...good]);
+    if (verb.operands === undefined) {
+      await refused(verb, "stray", ["stray", ...good]);
+      await refused(verb, "stray", ["--", "stray"]);
+      await refused(verb, "''", ["", ...good]);
+    } else {
+      await refused(verb, "stray", [...good, "stray"]);
+      await refused(verb, "''", [...good, ""]);
+    }
   });
 }
 

@@ -175,7 +175,10 @@ function ownValue(value: string, id: string): string {
   return ["sdb.map", "backups", "restored.img"].includes(value) ? join(harness.dir, value) : value;
 }
 
-for (const verb of verbs) {
+/** They need a device of the kernel: the scenario `mount` runs them. */
+const ON_DEVICES = ["mount", "umount"];
+
+for (const verb of verbs.filter(({ name }) => !ON_DEVICES.includes(name))) {
   test(`${verb.name} answers --json with JSON alone`, async () => {
     const id = await preparedSnapshot(verb.name);
     const { values } = exampleCommands(verb)[0]!;

@@ -1,0 +1,83 @@
+/**
+ * How what is in an image is mounted beside its original, which has the same superblock: by what blkid finds there.
+ * What cannot be mounted, or would lead to the original instead, is refused with the way that there is.
+ */
+
+/** What blkid says: TYPE, PTTYPE, UUID, USAGE. */
+export type Probed = Readonly<Record<string, string>>;
+
+export interface MountPlan {
+  readonly type: string;
+  /** Beside ro or rw. */
+  readonly options: readonly string[];
+  /** For a read-only image whose journal would have to be replayed; undefined where there is none to leave out. */
+  readonly withoutJournal: string | undefined;
+}
+
+export interface Refusal {
+  readonly why: string;
+  readonly hint: string;
+}
+
+interface Host {
+  /** Whether btrfs gives a second device of one file system an id of its own: Linux 6.7. */
+  readonly hasTemporaryFsid: boolean;
+}
+
+type Way = (image: string, host: Host) => MountPlan | Refusal;
+
+function plain(type: string, options: readonly string[] = [], withoutJournal?: string): Way {
+  return () => ({ type, options, withoutJournal });
+}
+
+function refused(why: string, hint: (image: string) => string): Way {
+  return (image) => ({ why, hint: hint(image) });
+}
+
+/** By blkid's TYPE; all others are mounted as they are. */
+const WAYS: Readonly<Record<string, Way>> = {
+  ext3: plain("ext3", [], "noload"),
+  ext4: plain("ext4", [], "noload"),
+  // Its uuid is that of the original, which may be mounted.
+  xfs: plain("xfs", ["nouuid"], "norecovery"),
+  btrfs: (_, { hasTemporaryFsid }) => {
+    if (hasTemporaryFsid)
+      return { type: "btrfs", options: [], withoutJournal: "rescue=nologreplay" };
+    return {
+      why: "it is btrfs, which this kernel takes for the same device as its original",
+      hint: "Mount it where Linux is 6.7 or newer, or where the original is not: see blksnapctl nbd",
+    };
+  },
+  LVM2_member: refused(
+    "it is a physical volume of LVM, whose names are in use by the original",
+    (image) =>
+      `vgimportclone --basevgname copy ${image}; vgchange -ay copy; mount -o ro /dev/copy/...`,
+  ),
+  crypto_LUKS: refused(
+    "it is encrypted with LUKS",
+    (image) => `cryptsetup open --readonly ${image} copy; mount -o ro /dev/mapper/copy DIR`,
+  ),
+  linux_raid_member: refused(
+    "it is a member of an md array",
+    (image) => `mdadm --assemble --readonly /dev/md/copy ${image}; mount -o ro /dev/md/copy DIR`,
+  ),
+  zfs_member: refused(
+    "it is a member of a ZFS pool",
+    () => "zpool import -o readonly=on by the pool's number, where the original is not imported",
+  ),
+  swap: refused("it is swap space", () => "There are no files in it"),
+};
+
+export function mountPlan(image: string, probed: Probed, host: Host): MountPlan | Refusal {
+  const { TYPE: type, PTTYPE: partitions } = probed;
+  if (type !== undefined) return (WAYS[type] ?? plain(type))(image, host);
+  if (partitions !== undefined) {
+    const hint = `losetup --find --show --partscan --read-only ${image}; mount one of its partitions`;
+    return { why: `it has a partition table (${partitions})`, hint };
+  }
+  const why = "no file system is found in it";
+  return {
+    why,
+    hint: "See blkid -p; it may be in use as it is, by a database or a virtual machine",
+  };
+}

@@ -1,0 +1,230 @@
+/** mount and umount: the files of an image, read-only unless they are asked for otherwise. */
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync, realpathSync, type Stats, statSync } from "node:fs";
+import { basename } from "node:path";
+import type { StatusResponse } from "@blksnap/api";
+import { BlksnapClientError } from "@blksnap/client";
+import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
+import { mountAt } from "../mount-table.js";
+import { resolveId } from "../resolve-id.js";
+import { usageError } from "../usage-error.js";
+import { parsePath } from "../values.js";
+import type { Context, Given } from "../verb.js";
+
+const TEMPORARY_FSID = "/sys/fs/btrfs/features/temp_fsid";
+const IS_UBLK = /^\/dev\/ublkb[0-9]+$/;
+/** Of blkid: nothing was found. */
+const NOTHING_FOUND = 2;
+const ERROR_TEXT_MAX = 500;
+
+interface Outcome {
+  readonly status: number;
+  readonly out: string;
+  /** On one line. */
+  readonly err: string;
+}
+
+function failed(what: string, hint?: string): BlksnapClientError {
+  return new BlksnapClientError("MOUNT_FAILED", what, hint === undefined ? {} : { hint });
+}
+
+/** @throws BlksnapClientError MOUNT_FAILED where there is no such program */
+function run(program: string, ...args: string[]): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const env = { ...process.env, LC_ALL: "C" };
+    execFile(program, args, { encoding: "utf8", env }, (error, out, stderr) => {
+      const status = error === null ? 0 : error.code;
+      if (typeof status !== "number") {
+        const hint = status === "ENOENT" ? `Install ${program}` : undefined;
+        return reject(failed(`${program} cannot be run: ${status ?? error?.message}`, hint));
+      }
+      const err = stderr
+        .trim()
+        .replace(/\s*\n\s*/g, "; ")
+        .slice(0, ERROR_TEXT_MAX);
+      resolve({ status, out, err });
+    });
+  });
+}
+
+function found(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+function realPathOf(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** @throws BlksnapClientError USAGE */
+function folderOf(text: string): string {
+  const path = parsePath(text, "dir");
+  if (found(path)?.isDirectory() !== true) {
+    throw usageError(`${path} is no folder`, "USAGE", "Make it first: mkdir -p");
+  }
+  return realpathSync(path);
+}
+
+interface Wanted {
+  readonly image: string;
+  readonly dir: string;
+}
+
+type Images = StatusResponse["snapshots"];
+
+function imagesIn(snapshots: Images): string[] {
+  return snapshots.flatMap(({ devices }) => devices.flatMap(({ image }) => image ?? []));
+}
+
+/** By its node, or by what it is an image of. @throws BlksnapClientError */
+async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
+  const [first, second] = [given.need("image"), given.one("dir")];
+  const device = given.one("device");
+  if (device === undefined) {
+    if (given.one("id") !== undefined) {
+      throw usageError("id: which device is not said", "USAGE", "Give --device DEVICE as well");
+    }
+    if (second === undefined) {
+      throw usageError(
+        "Argument 'dir' is missed",
+        "USAGE",
+        "Give IMAGE DIR, or --device DEVICE DIR",
+      );
+    }
+    const image = parsePath(first, "image");
+    if (found(image)?.isBlockDevice() !== true) {
+      throw usageError(
+        `image: ${image} is no block device`,
+        "USAGE",
+        "Give /dev/ublkbN; see status",
+      );
+    }
+    const { snapshots, trackers } = await client.status();
+    const real = realpathSync(image);
+    if (imagesIn(snapshots).includes(real)) return { image: real, dir: folderOf(second) };
+    const front = trackers.find((tracker) => tracker.front === real);
+    const what = front === undefined ? "no image of a snapshot" : `the front of ${front.device}`;
+    throw failed(`${image} is ${what}`, "Mount it by mount(8), or give an image: see status");
+  }
+  if (second !== undefined) {
+    throw usageError("device: not with an image", "USAGE", "Give --device DEVICE and DIR alone");
+  }
+  const path = parsePath(device, "device");
+  const id = given.one("id");
+  const named = id === undefined ? undefined : await resolveId(client, id);
+  const dir = folderOf(first);
+  const info = await client.snapshotInfo(path);
+  const wantedId = named ?? info.snapshot_id;
+  if (info.snapshot_id === null || info.snapshot_id !== wantedId) {
+    const which = wantedId === null ? "a snapshot" : `the snapshot ${wantedId}`;
+    throw failed(`${path} is not in ${which}`, "See status for its snapshot");
+  }
+  if (info.image === null)
+    throw failed(`there is no image of ${path} yet`, "Take the snapshot first");
+  return { image: info.image, dir };
+}
+
+async function probed(image: string): Promise<Probed> {
+  const { status, out, err } = await run("blkid", "-p", "-o", "export", image);
+  if (status === NOTHING_FOUND && err === "") return {};
+  if (status !== 0)
+    throw failed(`what is in ${image} cannot be told: ${err || `status ${status}`}`);
+  const pairs = out.split("\n").flatMap((line) => {
+    const at = line.indexOf("=");
+    return at < 0 ? [] : [[line.slice(0, at), line.slice(at + 1)] as const];
+  });
+  return Object.fromEntries(pairs);
+}
+
+function isReadOnly(image: string): boolean {
+  try {
+    return readFileSync(`/sys/class/block/${basename(image)}/ro`, "utf8").trim() === "1";
+  } catch {
+    return false;
+  }
+}
+
+/** Answers the options by which it is mounted. @throws BlksnapClientError MOUNT_FAILED */
+async function mountBy(plan: MountPlan, { image, dir }: Wanted, isWritable: boolean) {
+  const options = [isWritable ? "rw" : "ro", ...plan.options];
+  const attempt = (all: readonly string[]) =>
+    run("mount", "-t", plan.type, "-o", all.join(","), "--", image, dir);
+  const { status, err } = await attempt(options);
+  if (status === 0) return { options, isReplayed: true };
+  const { withoutJournal } = plan;
+  // Where it may be replayed into the image, it is: without that the newest of what was written is missing.
+  if (!isWritable && withoutJournal !== undefined && isReadOnly(image)) {
+    const all = [...options, withoutJournal];
+    if ((await attempt(all)).status === 0) return { options: all, isReplayed: false };
+  }
+  throw failed(`${image} cannot be mounted as ${plan.type}: ${err || `status ${status}`}`);
+}
+
+export async function mount(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson, warn } = context;
+  const wanted = await wantedBy(context, given);
+  const { image, dir } = wanted;
+  const isWritable = given.has("writable");
+  if (isWritable && isReadOnly(image)) {
+    throw failed(
+      `${image} refuses writes`,
+      "Leave --writable out: its snapshot has read-only images",
+    );
+  }
+  const there = mountAt(dir);
+  if (there !== undefined)
+    throw failed(`${there.source} is mounted at ${dir}`, "Give another folder");
+  const host = { hasTemporaryFsid: existsSync(TEMPORARY_FSID) };
+  const plan = mountPlan(image, await probed(image), host);
+  if ("why" in plan) throw failed(`${image}: ${plan.why}`, plan.hint);
+  const { options, isReplayed } = await mountBy(plan, wanted, isWritable);
+  const mounted = mountAt(dir);
+  if (mounted?.source !== image) {
+    // As a file system may do that knows its devices by their ids.
+    await run("umount", dir);
+    throw failed(
+      `${mounted?.source ?? "nothing"} was mounted in place of ${image}; it is unmounted`,
+    );
+  }
+  if (json) printJson({ image, dir, type: plan.type, options, journal_replayed: isReplayed });
+  else print(`image=${image}\ntype=${plan.type}\noptions=${options.join(",")}\n`);
+  if (!isReplayed) {
+    warn(
+      `the journal is not replayed, as ${image} refuses writes: what was written last may be missing`,
+    );
+  }
+}
+
+/** Undefined where no daemon says: what it has left can be unmounted all the same. */
+async function statusOf({ client }: Context): Promise<StatusResponse | undefined> {
+  return await client.status().catch(() => undefined);
+}
+
+export async function umount(context: Context, given: Given): Promise<void> {
+  const { json, printJson } = context;
+  const path = parsePath(given.need("dir"), "dir");
+  // The file system of an image that is gone may not answer any more: by its name it is found, too.
+  const dir = mountAt(path) === undefined ? (realPathOf(path) ?? path) : path;
+  const mounted = mountAt(dir);
+  if (mounted === undefined) throw failed(`nothing is mounted at ${dir}`, "See findmnt");
+  const { source } = mounted;
+  const { trackers = [], snapshots = [] } = (await statusOf(context)) ?? {};
+  const front = trackers.find((tracker) => tracker.front === source);
+  if (front !== undefined || !(imagesIn(snapshots).includes(source) || IS_UBLK.test(source))) {
+    const what = front === undefined ? "no image" : `the front of ${front.device}`;
+    throw failed(`what is mounted at ${dir} is ${source}, ${what}`, "Unmount it by umount(8)");
+  }
+  const { status, err } = await run("umount", dir);
+  if (status !== 0) {
+    const hint = /busy/.test(err) ? `See who uses it: fuser -vm ${dir}` : undefined;
+    throw failed(`${dir} cannot be unmounted: ${err || `status ${status}`}`, hint);
+  }
+  if (json) printJson({ image: source, dir });
+}

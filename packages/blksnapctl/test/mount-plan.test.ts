@@ -1,0 +1,58 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { mountPlan, type Probed } from "../dist/mount-plan.js";
+import { mountsIn } from "../dist/mount-table.js";
+
+const IMAGE = "/dev/ublkb1";
+const OLD = { hasTemporaryFsid: false };
+const NEW = { hasTemporaryFsid: true };
+
+function plan(probed: Probed, host = NEW) {
+  return mountPlan(IMAGE, probed, host);
+}
+
+test("a second mount of a file system has what it needs", () => {
+  const options = (type: string) => {
+    const found = plan({ TYPE: type });
+    return "why" in found ? found.why : [found.type, found.options, found.withoutJournal];
+  };
+  assert.equal(options("ext4"), ["ext4", [], "noload"]);
+  assert.equal(options("xfs"), ["xfs", ["nouuid"], "norecovery"]);
+  assert.equal(options("vfat"), ["vfat", [], undefined]);
+  assert.equal(options("btrfs"), ["btrfs", [], "rescue=nologreplay"]);
+});
+
+test("what is no file system, or would be taken for its original, is refused with a way", () => {
+  const refusals: [Probed, RegExp, RegExp][] = [
+    [{ TYPE: "LVM2_member" }, /LVM/, /^vgimportclone --basevgname copy \/dev\/ublkb1;/],
+    [{ TYPE: "crypto_LUKS" }, /LUKS/, /^cryptsetup open --readonly \/dev\/ublkb1 /],
+    [{ TYPE: "linux_raid_member" }, /md/, /^mdadm --assemble --readonly/],
+    [{ TYPE: "zfs_member" }, /ZFS/, /^zpool import/],
+    [{ TYPE: "swap" }, /swap/, /files/],
+    [{ PTTYPE: "gpt" }, /partition table \(gpt\)/, /^losetup .*--partscan.* \/dev\/ublkb1;/],
+    [{}, /no file system/, /blkid/],
+  ];
+  for (const [probed, why, hint] of refusals) {
+    const found = plan(probed);
+    if (!("why" in found)) throw new Error(`${JSON.stringify(probed)} is mounted`);
+    assert.match(found.why, why);
+    assert.match(found.hint, hint);
+  }
+  const btrfs = plan({ TYPE: "btrfs" }, OLD);
+  assert.match("why" in btrfs ? btrfs.why : "mounted", /same device as its original/);
+  // A file system on a whole disk may look like a table of partitions as well.
+  const both = plan({ TYPE: "vfat", PTTYPE: "dos" });
+  assert.is("type" in both && both.type, "vfat");
+});
+
+test("the kernel's table of mounts is read, with names that it escapes", () => {
+  const text =
+    "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n" +
+    "36 22 259:3 / /mnt/with\\040space\\134 ro - xfs /dev/ublkb1 ro,nouuid\n\n";
+  assert.equal(mountsIn(text), [
+    { path: "/", source: "/dev/sda1", type: "ext4" },
+    { path: "/mnt/with space\\", source: "/dev/ublkb1", type: "xfs" },
+  ]);
+});
+
+test.run();
