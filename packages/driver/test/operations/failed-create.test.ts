@@ -61,4 +61,51 @@ test("the same of an add", async () => {
   assert.equal(logged, ["/dev/first"]);
 });
 
+test("an add is answered when the medium has it, and taken back where that fails", async () => {
+  const told: string[] = [];
+  const members = new Map<number, unknown>();
+  const names = (): string => [...members.keys()].join();
+  let answer: () => Promise<void> = async () => undefined;
+  const snapshot = {
+    ...{ id: "id", slotBytes: 2 ** 18, stores: [], members },
+    assertCreated: () => undefined,
+    allowAlignment: async () => undefined,
+    addMember: ({ id }: Tracker) => members.set(id, {}),
+    save: () => told.push(`saved ${names()}`),
+    saveIfPossible: () => told.push(`saved ${names()}`),
+    persistence: {
+      isOn: true,
+      saved: async () => {
+        told.push("asked");
+        await answer();
+      },
+    },
+  };
+  const geometry = { chunkShift: 18, logicalBlockBytes: 512 };
+  const trackers = {
+    attach: async () => ({ id: 7, geometry }),
+    detach: async () => told.push("detached"),
+  };
+  const registry = {
+    findTracker: async () => undefined,
+    snapshot: () => snapshot,
+    tracked: [],
+    snapshots: new Map(),
+  };
+  const snapshots = new SnapshotOperations(
+    {} as DriverContext,
+    registry as unknown as Registry,
+    trackers as unknown as TrackerOperations,
+  );
+  await snapshots.add("id", "/dev/a");
+  assert.equal(told.splice(0), ["saved 7", "asked"]);
+  members.clear();
+  answer = async () => {
+    throw new Error("the medium does not answer");
+  };
+  const failure = await snapshots.add("id", "/dev/a").catch((error: Error) => error);
+  assert.match((failure as Error).message, /the medium does not answer/);
+  assert.equal(told, ["saved 7", "asked", "saved ", "detached"]);
+});
+
 test.run();
