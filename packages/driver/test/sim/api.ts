@@ -242,11 +242,11 @@ export class Api {
     device.isInHand = true;
     if (snapshot.isPersistent && before === "no") device.persistent = "unknown";
     snapshot.devices.push(device);
-    snapshot.added = device;
     const answer = await this.#sim.call(
       `add ${device.path}`,
       () => driver.snapshotAdd(snapshot.id as string, device.path),
       () => {
+        snapshot.added = device;
         if (before === "no") device.attached = "unknown";
       },
     );

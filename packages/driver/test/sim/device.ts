@@ -132,7 +132,7 @@ export interface SimSnapshot {
   /** The disk that its journals are on has failed: it may not be persistent any more. */
   mayBeUnkept: boolean;
   store?: string;
-  /** Added last: add does not wait for the persistent record, so a power cut may take it back. */
+  /** It was being added when the driver died. */
   added?: Device | undefined;
   readonly images: Map<Device, Image>;
   /** A take is under way: writes may be on its images. */

@@ -211,7 +211,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
-    seed: 29,
+    seed: 36,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {
