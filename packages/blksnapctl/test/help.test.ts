@@ -146,7 +146,10 @@ async function preparedSnapshot(verbName: string): Promise<string> {
   return id;
 }
 
-for (const verb of verbs) {
+/** They need a device of the kernel: the scenario `mount` runs them. */
+const ON_DEVICES = ["mount", "umount"];
+
+for (const verb of verbs.filter(({ name }) => !ON_DEVICES.includes(name))) {
   for (const [index, [text]] of verb.examples.entries()) {
     test(`the example works: ${text}`, async () => {
       const id = await preparedSnapshot(verb.name);
@@ -156,7 +159,10 @@ for (const verb of verbs) {
         for (let i = 0; i < Number(values.get("since")?.[0]); i++) await takeOnceMore();
       }
       const ended = runInShell(text, await stubFolder(), id);
-      if (values.has("follow")) {
+      if (values.has("all")) {
+        if (values.has("follow")) await eventually("a reader", () => harness.events.sleepers > 0);
+        harness.events.end();
+      } else if (values.has("follow")) {
         const { events } = harness.driver.snapshots.get(id)!;
         await eventually("a follower", () => events.sleepers > 0);
         await harness.driver.snapshotDestroy(id);
@@ -174,9 +180,6 @@ function ownValue(value: string, id: string): string {
   if (value === EXAMPLE_ID) return id;
   return ["sdb.map", "backups", "restored.img"].includes(value) ? join(harness.dir, value) : value;
 }
-
-/** They need a device of the kernel: the scenario `mount` runs them. */
-const ON_DEVICES = ["mount", "umount"];
 
 for (const verb of verbs.filter(({ name }) => !ON_DEVICES.includes(name))) {
   test(`${verb.name} answers --json with JSON alone`, async () => {

@@ -12,11 +12,18 @@ export class FakeEventLog implements EventLogControl {
   /** How often a request has made it look. */
   looks = 0;
   readonly #kept: DaemonEvent[] = [];
+  #hasEnded = false;
   readonly #wakers = new Set<() => void>();
 
   /** How many readers sleep now. */
   get sleepers(): number {
     return this.#wakers.size;
+  }
+
+  /** Ends all readers. */
+  end(): void {
+    this.#hasEnded = true;
+    for (const wake of this.#wakers) wake();
   }
 
   look(): void {
@@ -33,7 +40,7 @@ export class FakeEventLog implements EventLogControl {
   async *read(options: EventLogOptions, signal: AbortSignal): AsyncGenerator<DaemonEvent> {
     const { since = 0, log = this.log, follow = false } = options;
     let next = log === this.log ? since : 0;
-    while (!signal.aborted) {
+    while (!signal.aborted && !this.#hasEnded) {
       const event = this.#kept[next];
       if (event === undefined && !follow) return;
       if (event === undefined) await this.#sleep(signal);
