@@ -112,7 +112,7 @@ async function scenario(lives) {
     before = await lives.live("first", "write");
     isOnFronts(before);
   });
-  await test("after a reboot tracking goes on", async () => {
+  await test("after a reboot tracking continues", async () => {
     const now = await lives.live("again", "write");
     isOnFronts(now);
     assert.deepEqual(now.contents, everywhere("first\n"));
@@ -128,7 +128,7 @@ async function scenario(lives) {
     assert.equal(generations(now)[kept], generations(before)[kept]);
     before = now;
   });
-  await test("after a power cut tracking goes on where the file system proves that nobody wrote", async () => {
+  await test("after a power cut tracking continues where the file system proves that nobody wrote", async () => {
     const now = await lives.live("later", "write");
     isOnFronts(now);
     assert.equal(now.contents["/srv/uuid"], "first\nagain\nbusy\nlate\ncut\n");

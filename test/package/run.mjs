@@ -202,7 +202,7 @@ async function testScripts(root) {
       assert.equal(refused.calls, "daemon stop");
     }
   });
-  await test("removal ends the daemon; where none runs, and nothing waits, it goes on", () => {
+  await test("removal ends the daemon; where none runs, and nothing waits, it continues", () => {
     assert.equal(script(root, "prerm", ["remove"], {}).status, 0);
     const says = "blksnapctl: daemon: no daemon. [DAEMON_NOT_RUNNING]";
     const alone = script(root, "prerm", ["remove"], { status: 1, says });

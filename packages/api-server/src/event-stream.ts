@@ -57,7 +57,7 @@ export interface EventStream<Event> {
   readonly accept: string | undefined;
   /** For the log: whose events these are. */
   readonly of: object;
-  /** Whether it goes on for as long as the daemon does: then its end by that is said. */
+  /** Whether it continues for as long as the daemon does: then its end by that is said. */
   readonly isEndless: boolean;
 }
 

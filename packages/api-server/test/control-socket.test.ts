@@ -78,7 +78,7 @@ test("what daemons killed while they made their socket have left goes with the n
   assert.equal((await readdir(dir)).sort(), kept);
 });
 
-test("a second daemon at the same socket is refused, and the first goes on", async () => {
+test("a second daemon at the same socket is refused, and the first continues", async () => {
   const path = join(dir, "s.sock");
   const server = await start(path);
   assert.is(await failureOf(start(path)), "ALREADY_RUNNING");

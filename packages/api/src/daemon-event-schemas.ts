@@ -118,7 +118,7 @@ export const DAEMON_EVENTS = [
     devices: list(is.text),
     stall_us: { ...is.countOrNull, description: "the longest time for which writers stood" },
   }),
-  kind("snapshot_resumed", "info", "A snapshot of an earlier daemon goes on.", {
+  kind("snapshot_resumed", "info", "A snapshot of an earlier daemon continues.", {
     id: is.uuid,
     devices: list(is.text),
   }),
@@ -165,7 +165,7 @@ export const DAEMON_EVENTS = [
     ...inSnapshot,
     count: newCount,
   }),
-  kind("late_io", "warning", "A store did not answer in time, and writers went on without it.", {
+  kind("late_io", "warning", "A store did not answer in time, and writers continued without it.", {
     ...inSnapshot,
     count: newCount,
   }),

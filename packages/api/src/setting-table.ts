@@ -157,7 +157,7 @@ export const SETTINGS = {
     most: HOUR_MS,
     default: 10_000,
     help:
-      "in what time a store, or the disk of --persistent-dir, has to answer before writers go on " +
+      "in what time a store, or the disk of --persistent-dir, has to answer before writers continue " +
       `without it, 100 to ${HOUR_MS}`,
   },
   trustReboots: {
@@ -165,7 +165,7 @@ export const SETTINGS = {
     type: "flag",
     default: false,
     help:
-      "go on with persistent trackers over reboots and power cuts also where nothing proves that " +
+      "continue with persistent trackers over reboots and power cuts also where nothing proves that " +
       "nobody wrote meanwhile. Only for machines on which no rescue disk, no other machine and no " +
       "boot without blksnapd writes to the devices",
   },
@@ -331,7 +331,7 @@ export const DAEMON_SETTINGS = {
     option: "supervise",
     type: "flag",
     commandLineOnly: true,
-    help: "keep a daemon running, and others ready to go on after a crash",
+    help: "keep a daemon running, and others ready to continue after a crash",
   },
   standbys: {
     option: "standbys",
@@ -365,7 +365,7 @@ export const DAEMON_SETTINGS = {
     type: "flag",
     commandLineOnly: true,
     internal: true,
-    help: "waits to go on",
+    help: "waits to continue",
   },
 } as const satisfies SettingTable;
 

@@ -1,6 +1,6 @@
 /**
  * Who may write a store. A lock is a file with a process in it, made with link(2), which also works over NFS. Exports of
- * different devices go on beside each other; what removes chunks goes on alone. Each side takes its own lock
+ * different devices run beside each other; what removes chunks runs alone. Each side takes its own lock
  * first and looks at the other's then, so that of two that meet at least one gives up.
  *
  * A lock of a process of this boot that has ended is taken over: so a killed export is in nobody's way.

@@ -25,7 +25,7 @@ async function isTrusted(folder: string): Promise<boolean> {
 }
 
 async function lockOf(folder: string, name: string, what: string): Promise<StoreLock | undefined> {
-  // Another export of the device has it and goes on, or this user may not write there.
+  // Another export of the device has it and is running, or this user may not write there.
   return await StoreLock.take(realFiles, folder, name, what, () => false).catch(() => undefined);
 }
 

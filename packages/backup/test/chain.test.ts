@@ -273,7 +273,7 @@ test("an interrupt ends it, and destroys the snapshot", () =>
     assert.equal(readdirSync(join(store.path, "locks")), []);
   }));
 
-test("two exports of a device at once: the second is refused by name; of others they go on", () =>
+test("two exports of a device at once: the second is refused by name; those of others run", () =>
   withStore(async (machine, store) => {
     const lock = await store.lockChain("here", machine.device);
     const error = await failureOf(exportToStore(store, optionsOf(machine)));

@@ -124,7 +124,7 @@ class Kills {
   }
 }
 
-test(`${KILLS} kills of exports and restores: what looks complete is, and the next one goes on`, async () => {
+test(`${KILLS} kills of exports and restores: what looks complete is, and the next one continues`, async () => {
   console.log(`SEED=${SEED}`);
   const kills = new Kills();
   let number = 0;

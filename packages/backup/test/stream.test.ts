@@ -325,7 +325,7 @@ test("the snapshot that a killed stream has left is destroyed by the next one, a
   machine.remove();
 });
 
-test("where all may write, or another stream goes on, the host remembers no snapshot", async () => {
+test("where all may write, or another stream continues, the host remembers no snapshot", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const hostFolder = machine.path("host");
   mkdirSync(hostFolder);

@@ -302,7 +302,7 @@ const eventVerbs: readonly Verb[] = [
       ["blksnapctl events --id $ID", "all that are kept, read or not"],
       ["blksnapctl events --id $ID --follow --json", "one JSON document per line"],
       ["blksnapctl events --all --follow", "what happens on this machine, as it happens"],
-      ["blksnapctl events --all --follow --json --since 5f0c12ab:17", "goes on where it broke off"],
+      ["blksnapctl events --all --follow --json --since 5f0c12ab:17", "resumes where it ended"],
     ],
     load: async () => (await events()).events,
     waits: true,

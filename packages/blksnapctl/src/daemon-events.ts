@@ -23,8 +23,8 @@ function amount(bytes: number): string {
 
 const STARTED: Readonly<Record<DaemonEventOf<"daemon_started">["cause"], string>> = {
   start: "was started",
-  crash: "goes on after a crash of the one before",
-  handover: "goes on for the one before",
+  crash: "continues after a crash of the one before",
+  handover: "continues for the one before",
 };
 
 /** Each kind of event in words. */
@@ -55,7 +55,7 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   snapshot_taken: ({ id, devices, stall_us }) =>
     `${id} of ${devices.join(", ")}` +
     (stall_us === null ? "" : `; writers stood for ${stall_us} us`),
-  snapshot_resumed: ({ id, devices }) => `${id} of ${devices.join(", ")} goes on`,
+  snapshot_resumed: ({ id, devices }) => `${id} of ${devices.join(", ")} continues`,
   take_failed: ({ id, code, why }) => `${id} was not taken: ${code}: ${why}`,
   snapshot_not_persistent: ({ id }) => `${id} will not outlive a stop any more`,
   snapshot_destroyed: ({ id }) => id,

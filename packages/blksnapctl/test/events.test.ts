@@ -97,7 +97,7 @@ test("snapshot_watcher ends at SIGINT", async () => {
   assert.equal([status, out], [0, "Start snapshot watcher.\nSnapshot watcher finished\n"]);
 });
 
-test("events prints what is kept; --follow goes on and takes nothing away", async () => {
+test("events prints what is kept; --follow continues and takes nothing away", async () => {
   queue().push(noSpace);
   const following = harness.start("events", "--id", id, "--follow", "--json");
   await eventually("the first line", () => following.out().includes("\n"));

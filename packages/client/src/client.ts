@@ -145,7 +145,7 @@ export class BlksnapClient {
     const { daemon } = await untilAnswer(() => this.status(options), isNext, timeoutMs);
     if (left.next_pid !== null && daemon.pid !== left.next_pid) {
       const next = `daemon ${left.next_pid} of version ${left.next_version} ended`;
-      const why = `${next}; daemon ${daemon.pid} of version ${daemon.version} goes on`;
+      const why = `${next}; daemon ${daemon.pid} of version ${daemon.version} continues`;
       throw new BlksnapClientError("UPGRADE_FAILED", why);
     }
     return {

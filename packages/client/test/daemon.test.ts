@@ -25,7 +25,7 @@ test("an upgrade after which another daemon than the promised one answers has fa
   };
   const error = await failureOf(client.daemonUpgrade());
   assert.is(error.code, "UPGRADE_FAILED");
-  assert.match(error.message, /version 0\.2\.0 ended; daemon 1 of version 0\.1\.0 goes on/);
+  assert.match(error.message, /version 0\.2\.0 ended; daemon 1 of version 0\.1\.0 continues/);
   await stop();
 });
 

@@ -112,7 +112,7 @@ test("where nobody could read the configuration, the daemon's start tells", () =
 test("a configured device is mounted by its front, by whatever name it is configured", () => {
   for (const name of ["/dev/vg/a", "/dev/mapper/vg-a", "/dev/dm-0"]) {
     configure(["/dev/sda", 30], [name, 30], ["/dev/sdb", 0]);
-    // The daemon goes on waiting for another device.
+    // The daemon continues to wait for another device.
     const { leads, said, asked } = bootFront("/dev/vg/a", `${attached("253:0")} exec sleep 60`);
     assert.equal([leads, said], ["/dev/ublkb7", ""], name);
     assert.is(asked, "--quiet start blksnapd.service\n");

@@ -208,7 +208,7 @@ test("systemd's generator names mounts and checks the same", () => {
   const into = join(root, "theirs");
   mkdirSync(into);
   const env = { PATH: process.env["PATH"], SYSTEMD_FSTAB: join(root, "etc/fstab") };
-  // It complains of what comes twice, and goes on.
+  // It complains of what comes twice, and continues.
   spawnSync(THEIRS, [into, into, into], { env });
   const theirs = readdirSync(into).filter((name) => name.endsWith(".mount"));
   const mounts = unitsOf(ours).filter((name) => name.endsWith(".mount"));

@@ -86,7 +86,7 @@ test("what a request has changed is told, with its sequence number and how much 
   );
 });
 
-test("a reader goes on where it broke off, also with the next daemon", async () => {
+test("a reader continues where it broke off, also with the next daemon", async () => {
   const first = start();
   await first.begin();
   await driver.attach("/dev/loop0");

@@ -199,7 +199,7 @@ test("a system that stays up after all is not left", async () => {
   assert.is(await ended(), undefined);
 });
 
-test("an upgrade leaves to the supervisor's fresh daemon, or goes on where there is none", async () => {
+test("an upgrade leaves to the supervisor's fresh daemon, or continues where there is none", async () => {
   const link = { connected: true, prepareSuccessor: async () => ({ pid: 7, version: "9" }) };
   const { made, ended } = operations([front], { link });
   const left = await made.upgrade();

@@ -78,7 +78,7 @@ async function withWorld(body: (world: World) => Promise<void>, standbys = 1): P
   }
 }
 
-test("a standby goes on after a kill, and another one is made", () =>
+test("a standby continues after a kill, and another one is made", () =>
   withWorld(async ({ supervisor, serving, standby }) => {
     supervisor.start();
     const first = await serving();
@@ -107,7 +107,7 @@ test("the service manager is told when all is there, when it is not, and of the 
     ]);
   }));
 
-test("as many standbys as are wanted go on, one after the other", () =>
+test("as many standbys as are wanted continue, one after the other", () =>
   withWorld(async ({ supervisor, serving, standby }) => {
     supervisor.start();
     const first = await serving();

@@ -84,7 +84,7 @@ test("memory is given back when the last answer has come", () => {
   assert.is(spare?.buffer.byteLength, 0);
 });
 
-test("time goes on for all devices by one timer, as long as one of them waits", () => {
+test("time continues for all devices by one timer, as long as one of them waits", () => {
   const timers: { delayMs: number; callback: () => void }[] = [];
   const setTimer = (delayMs: number, callback: () => void) => timers.push({ delayMs, callback });
   const reactor = { setTimer } as unknown as Pick<Reactor, "setTimer">;

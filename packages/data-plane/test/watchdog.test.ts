@@ -53,7 +53,7 @@ test("a busy reactor, and one without devices, is left alone", () => {
   assert.equal(said, []);
 });
 
-test("one that hangs is reported once, and when it goes on", () => {
+test("one that hangs is reported once, and when it continues", () => {
   const { reactor, pass, said, watchdog } = world();
   reactor.hangs = true;
   pass(1_000);

@@ -68,7 +68,7 @@ test("a hold that nobody ends is over by itself, and told once", () => {
   assert.equal(told, ["expired"]);
 });
 
-test("a hold that a throw ended is over, and one that it left goes on", () => {
+test("a hold that a throw ended is over, and one that it left continues", () => {
   const { hold, engine, timers } = world();
   engine.failure = new Error("after the release");
   hold.begin(DEADLINE_MS, nothing, nothing);

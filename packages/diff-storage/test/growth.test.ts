@@ -123,7 +123,7 @@ test("the rest of a nearly full disk is used", async () => {
   assert.is(taken, 27);
 });
 
-test("after the time limit the answer is full, while the growth goes on", async () => {
+test("after the time limit the answer is full, while the growth continues", async () => {
   let delayMs = 0;
   const { allocator, clock, events } = await makeAllocator(
     (clock) => [new FakeStore({ clock, onPreallocate: () => ({ delayMs }) })],

@@ -122,7 +122,7 @@ test("main thread: a diff of a million ranges", async () => {
   assert.ok(meter.longest <= 2 * TURN_UNITS, `${meter.longest} units in one turn`);
 });
 
-test("main thread: the map of an area that is to go on is looked through", async () => {
+test("main thread: the map of an area that is to continue is looked through", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-turns-"));
   const fd = openSync(join(folder, "map"), "w+");
   const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
@@ -262,7 +262,7 @@ function meterMap(map: DiffAreaMap, meter: Meter): void {
       return visit(chunk);
     });
     const { chunkCount, wordsPerChunk } = map.geometry;
-    assert.ok(next > from || from === chunkCount, "a step that does not go on");
+    assert.ok(next > from || from === chunkCount, "a step that does not continue");
     // A word of the index stands for 32 pages of entries.
     const words = Math.floor(((next - from - chunks) * 4 * (2 + wordsPerChunk)) / 4096 / 32);
     meter.add(chunks + words);

@@ -180,7 +180,7 @@ export class FrontPath {
   private preserve(tag: number): boolean {
     const { core } = this;
     const { front } = core;
-    assert(front.pending[tag] === 0, "front request goes on with copies in flight");
+    assert(front.pending[tag] === 0, "front request continues with copies in flight");
     front.windowUsedBlocks[tag] = 0;
     const stop = this.pass(tag);
     if (front.pending[tag] > 0) return false;

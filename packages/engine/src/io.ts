@@ -38,7 +38,7 @@ export interface EngineIo {
   /**
    * A part of image request `runs.tag`: `runs.kind`, `runs.lengthBytes` at `runs.offsetInChunkBytes`
    * of chunk `runs.chunk` or of slot `runs.slot`, from or to the tag's data buffer at
-   * `runs.bufferOffsetBytes`. A read of the original may go on into the chunks that follow. Answer: `engine.onRunDone(runId, result)`.
+   * `runs.bufferOffsetBytes`. A read of the original may continue into the chunks that follow. Answer: `engine.onRunDone(runId, result)`.
    */
   submitRun(runId: number): void;
   /**

@@ -2,7 +2,7 @@
  * Runs in flight: parts of image requests.
  *
  * A run covers [offsetInChunkBytes, rangeEndBytes), counted from the start of its chunk; one that reads the
- * original may go on into the chunks that follow. `lengthBytes` is the part that is being worked on; it is
+ * original may continue into the chunks that follow. `lengthBytes` is the part that is being worked on; it is
  * less than the whole only while blocks that were saved during a read of the original are read again
  * from their slot: `chunk` is then that of the slot. The table is bounded; a request that finds it
  * exhausted waits.

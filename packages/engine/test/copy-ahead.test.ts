@@ -69,7 +69,7 @@ test("writes at random copy nothing ahead, nor do three in sequence", () => {
   assert.is(other.engine.stats.snapshot().copies, 52);
 });
 
-test("a long sequence goes on after some writes at random, which copy nothing ahead", () => {
+test("a long sequence continues after some writes at random, which copy nothing ahead", () => {
   const host = new FakeHost();
   host.take();
   writeAll(host, 0, 32, 1);

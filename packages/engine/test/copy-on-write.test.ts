@@ -39,7 +39,7 @@ test("a second write to saved blocks copies nothing", () => {
   assert.equal(host.questions, [{ kind: "original", id: 1 }]);
 });
 
-test("a write parks on the copy of another and goes on after it", () => {
+test("a write parks on the copy of another and continues after it", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, WRITE, 0, 8192, 200);

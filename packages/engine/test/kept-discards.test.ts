@@ -96,7 +96,7 @@ test("what is still kept at the next take stays kept: the image shows what is th
   assert.ok(host.original.every((byte) => byte === 0));
 });
 
-test("slices begin when a hold without a take ends, and go on after one that failed", () => {
+test("slices begin when a hold without a take ends, and continue after one that failed", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, BLOCK);

@@ -21,7 +21,7 @@ function hungWrite(options = {}): FakeHost {
   return host;
 }
 
-test("after its bound, not before, a write goes on and its block is lost", () => {
+test("after its bound, not before, a write continues and its block is lost", () => {
   const host = new FakeHost();
   const area = host.take();
   host.front(0, WRITE, 0, 4096, 200);
@@ -83,7 +83,7 @@ test("fail-writes: the write is refused, the block is not lost, and copied when 
   assert.equal(host.readImage(0, 4096).data, before);
 });
 
-test("block-writes: the write waits for the store, and goes on with its answer", () => {
+test("block-writes: the write waits for the store, and continues with its answer", () => {
   const options = { overflow: OverflowPolicy.BLOCK_WRITES, blockedTicksMax: 2 };
   const host = hungWrite(options);
   const area = host.engine.area!;
@@ -96,7 +96,7 @@ test("block-writes: the write waits for the store, and goes on with its answer",
   assert.equal(lostRanges(area), []);
 });
 
-test("block-writes: after its time the write goes on without the store", () => {
+test("block-writes: after its time the write continues without the store", () => {
   const options = { overflow: OverflowPolicy.BLOCK_WRITES, blockedTicksMax: 2 };
   const host = hungWrite(options);
   const area = host.engine.area!;

@@ -84,7 +84,7 @@ test("an unreadable block is lost under every policy, for a write is what mends 
   }
 });
 
-test("block-writes: writes wait for slots while reads go on, and the image stays right", () => {
+test("block-writes: writes wait for slots while reads continue, and the image stays right", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   const area = host.take(0, blockWrites);
@@ -112,7 +112,7 @@ test("block-writes: writes wait for slots while reads go on, and the image stays
   assert.equal(host.readImage(0, 131072).data, before.slice(0, 131072));
 });
 
-test("block-writes: after its time a write goes on and its blocks are lost, until slots come", () => {
+test("block-writes: after its time a write continues and its blocks are lost, until slots come", () => {
   const host = new FakeHost();
   const area = host.take(0, blockWrites);
   host.front(0, WRITE, 0, 4096, 200);

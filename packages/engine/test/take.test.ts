@@ -117,7 +117,7 @@ test("a drop lets parked writes through and ends image requests", () => {
   host.take();
 });
 
-test("an area goes on in another engine", () => {
+test("an area continues in another engine", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   const area = host.take();

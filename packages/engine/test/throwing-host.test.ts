@@ -56,7 +56,7 @@ function assertAlive(host: ThrowingHost): void {
   assert.is(host.engine.inflightWrites, 0);
 }
 
-test("a throw as a write is issued ends that write, and those behind it go on", () => {
+test("a throw as a write is issued ends that write, and those behind it continue", () => {
   const host = new ThrowingHost();
   const area = host.take(0);
   for (let tag = 0; tag < 4; tag++) host.front(tag, WRITE, tag * BLOCK_BYTES, BLOCK_BYTES, 9);
@@ -111,7 +111,7 @@ test("a throw in a part of an image request leaves the front alone", () => {
   assertAlive(host);
 });
 
-test("a throw at the end of an image request lets those go on that waited for its run", () => {
+test("a throw at the end of an image request lets those continue that waited for its run", () => {
   const host = new ThrowingHost({ runsMax: 1 });
   host.take();
   for (const tag of [0, 1, 2]) host.image(tag, READ, tag * BLOCK_BYTES, BLOCK_BYTES);

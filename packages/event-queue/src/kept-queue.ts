@@ -29,7 +29,7 @@ import type { EventRecord } from "./ring.js";
 export interface KeptQueueOptions {
   /** Events remembered, 1 to 2^20; the file has up to twice as many. Default: 4096. */
   readonly capacity?: number;
-  /** Told once of a file that cannot be written any more: events go on in memory. */
+  /** Told once of a file that cannot be written any more: events continue in memory. */
   readonly onFailure?: (error: unknown) => void;
 }
 

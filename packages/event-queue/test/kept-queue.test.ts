@@ -74,7 +74,7 @@ test("a line that was not completed begins another log: its number may have been
   assert.is(open().log, next.log);
 });
 
-test("what is damaged in the middle is left out, and numbers go on", async () => {
+test("what is damaged in the middle is left out, and numbers continue", async () => {
   const first = open();
   for (let n = 1; n <= 4; n++) first.push({ n });
   const lines = readFileSync(path, "utf8").split("\n");
@@ -108,7 +108,7 @@ test("a file that is none of ours, or empty, is replaced", () => {
   }
 });
 
-test("a file that cannot be written is told once; events go on, of another log", async () => {
+test("a file that cannot be written is told once; events continue, of another log", async () => {
   const queue = open();
   const { log } = queue;
   queue.push({ n: 1 });
@@ -122,7 +122,7 @@ test("a file that cannot be written is told once; events go on, of another log",
   next.push({ n: 1 });
   next.push({ n: 2 });
   assert.is(failures.length, 1);
-  // A reader goes on: what it has read is still of the log of that name.
+  // A reader continues: what it has read is still of the log of that name.
   assert.is(next.log, other);
   assert.not(existsSync(`${path}.new`));
   assert.equal(await held(next), [

@@ -76,7 +76,7 @@ export class Transmission {
     );
   }
 
-  /** Goes on with what has come, as far as there are slots for it. */
+  /** Continues with what has come, as far as there are slots for it. */
   pump(connection: Connection): void {
     if (this.#isPumping) {
       if (!connection.isClosing) this.#waiting.add(connection);

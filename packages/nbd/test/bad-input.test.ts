@@ -165,7 +165,7 @@ test("payloads that do not come keep no buffer from the others", async () => {
   );
 });
 
-test("handshakes that do not go on are ended, those that take their time byte by byte too", async () => {
+test("handshakes that do not continue are ended, those that take their time byte by byte too", async () => {
   await withServer(
     [ramDisk(8 * MIB)],
     async (server) => {

@@ -219,7 +219,7 @@ const REFUSED: [what: string, bytes: Buffer, type: number][] = [
   ["a million queries", option(9, Buffer.concat([text("img"), u32(1_000_000)])), TOO_BIG],
 ];
 for (const [what, bytes, type] of REFUSED) {
-  test(`${what}: an error by the protocol, and it goes on`, () => {
+  test(`${what}: an error by the protocol, and it continues`, () => {
     const handshake = begun(IMAGE);
     assert.equal(
       replies(feed(handshake, bytes)).map(([, found]) => found),

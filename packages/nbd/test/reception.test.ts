@@ -69,7 +69,7 @@ test("what is agreed on comes to who serves it, and what nobody serves is closed
     await rejectsWith(NbdClient.connect(nbdUri(path, "other")), "EXPORT_UNKNOWN");
   }));
 
-test("a handshake that does not go on is closed", () =>
+test("a handshake that does not continue is closed", () =>
   withReception({ handshakeTimeoutMs: 50 }, async (path) => {
     await ended(connect(path));
   }));

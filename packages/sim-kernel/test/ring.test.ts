@@ -89,7 +89,7 @@ test("reads end where the file does, and writes make it longer", async () => {
   });
 });
 
-test("a chain goes on after what succeeded in full, and is cancelled after the rest", async () => {
+test("a chain continues after what succeeded in full, and is cancelled after the rest", async () => {
   await withFile(({ ring, memory, fd, saw }) => {
     const [low, high] = [low32(memory.address), high32(memory.address)];
     prepareRead(ring, fd, low, high, 1000, 0, 0, 1, 0, IO_LINK);

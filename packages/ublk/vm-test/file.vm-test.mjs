@@ -159,7 +159,7 @@ test("a device over a read-only disk is read-only", async () => {
   run("blockdev", "--setrw", disk);
 });
 
-test("an I/O error below is an I/O error above, and the device goes on", async () => {
+test("an I/O error below is an I/O error above, and the device continues", async () => {
   const disk = ramDisk(16);
   const table = "0 2048 linear /dev/ram0 0\n2048 2048 error\n4096 4096 linear /dev/ram0 4096";
   run("sh", "-c", `modprobe dm-mod; printf '${table}' | DM_DISABLE_UDEV=1 dmsetup create broken`);

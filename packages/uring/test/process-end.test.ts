@@ -107,9 +107,9 @@ test("a process is untied by a thread that ends in order", () => {
       });\`;
     const worker = new Worker(text, { eval: true });
     await new Promise((resolve) => worker.once("exit", resolve));
-    console.log("goes on");`);
+    console.log("continues");`);
   assert.is(child.status, 0, child.errors);
-  assert.match(child.output, "goes on");
+  assert.match(child.output, "continues");
 });
 
 test.run();

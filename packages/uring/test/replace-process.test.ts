@@ -13,7 +13,7 @@ function runScript(script: string, env: Record<string, string> = {}) {
   });
 }
 
-test("another program goes on as the same process, with its environment and streams", () => {
+test("another program continues as the same process, with its environment and streams", () => {
   const { status, stdout, stderr } = runScript(
     `
     import { closeSync, openSync } from "node:fs";
@@ -32,7 +32,7 @@ test("another program goes on as the same process, with its environment and stre
   assert.is(stderr, "");
 });
 
-test("a program that does not exist is an error, and this one goes on", () => {
+test("a program that does not exist is an error, and this one continues", () => {
   const { stdout } = runScript(`
     import { replaceProcess } from "@blksnap/uring";
     try {

@@ -97,7 +97,7 @@ export const SCENARIOS = {
     }
   },
 
-  "without the operator's word only what proves itself goes on": async (machine) => {
+  "without the operator's word only what proves itself continues": async (machine) => {
     const serve = [...MOUNT_MEDIA, { step: "startDaemon", closes: true }];
     const mounted = { step: "mountFiles", device: files.path };
     const first = await machine.boot([

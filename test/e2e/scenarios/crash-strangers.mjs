@@ -18,7 +18,7 @@ const RECOVERY_LIMIT_MS = 300_000;
 const test = scenario(import.meta.url, { daemon: false, sampledIn: 3 });
 
 test(
-  "a front whose device is away when the daemon comes goes on when it is back",
+  "a front whose device is away when the daemon comes continues when it is back",
   async (t) => {
     const [other] = await ramDisks(t, 1, SIZE_MIB * MIB);
     const file = imageFile(t, 16 * MIB);
@@ -60,7 +60,7 @@ test(
 
     await run(["losetup", device, file]);
     await until(
-      "the front goes on",
+      "the front continues",
       async () => (await fronts()).includes(front),
       RECOVERY_LIMIT_MS,
     );

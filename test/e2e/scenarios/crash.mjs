@@ -17,7 +17,7 @@ const SIZE_MIB = 48;
 const test = scenario(import.meta.url, { daemon: false });
 
 test(
-  "a daemon started by hand goes on where a killed one was",
+  "a daemon started by hand continues where a killed one was",
   async (t) => {
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);
     const alone = { socketPath: "/run/blksnap/other.sock", name: "other" };

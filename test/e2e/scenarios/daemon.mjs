@@ -57,7 +57,7 @@ test("a second daemon is refused: same socket, or same maps", async (t) => {
     assert.is((await second.ended()).status, 1);
     assert.match(second.log(), /^blksnapd: (a daemon is already|another blksnapd).*\. .+$/m);
   }
-  assert.ok(await t.client.status(), "the first one goes on");
+  assert.ok(await t.client.status(), "the first one continues");
 });
 
 test("after a killed daemon another starts, and its end detaches what nobody uses", async (t) => {

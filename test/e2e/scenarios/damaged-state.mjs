@@ -243,7 +243,7 @@ async function codeOf(asking) {
 }
 
 test(
-  "a full state directory: what runs goes on, what is new is refused",
+  "a full state directory: what runs continues, what is new is refused",
   async (t) => {
     const disks = await ramDisks(t, 2, SIZE_BYTES);
     const stores = [storeFolder(t)];

@@ -87,7 +87,7 @@ test("a raw image that is being read by many", async (t) => {
     { device, kind: "image_io" },
   );
   await snapshot.destroy();
-  assert.is.not((await reading.end()).status, 0, "the image's reader went on after destroy");
+  assert.is.not((await reading.end()).status, 0, "the image's reader continued after destroy");
   await endFio(writing);
 });
 

@@ -100,7 +100,7 @@ test("detached under load: the load ends with an error, and the disk can be atta
     const load = { ioengine, iodepth: 64, rw: "randwrite", bs: "4k", direct: 1 };
     const writing = await startLoad(t, front, load, { device });
     await detach();
-    assert.is.not((await writing.end()).status, 0, "the load went on after detach");
+    assert.is.not((await writing.end()).status, 0, "the load continued after detach");
     assert.equal((await t.client.status()).trackers, []);
   }
   const { front } = await attach(t, device);

@@ -40,7 +40,7 @@ async function eventsUntil(kind, ...args) {
   return found;
 }
 
-test("hooks run before the freeze and after the thaw; events go on with the next daemon", async (t) => {
+test("hooks run before the freeze and after the thaw; events continue with the next daemon", async (t) => {
   const hooks = join(t.folder, "hooks.d");
   mkdirSync(hooks, { mode: 0o755 });
   t.defer(() => rmSync(hooks, { recursive: true }));

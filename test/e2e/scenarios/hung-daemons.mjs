@@ -62,7 +62,7 @@ function trackerOf({ trackers }, device) {
 }
 
 test(
-  "the disk of persistent state hangs: writers go on without it, and everything ends",
+  "the disk of persistent state hangs: writers continue without it, and everything ends",
   async (t) => {
     const { original, state, content, client, front, id, image, end } = await persistentSnapshot(t);
     await state.hang();
@@ -81,7 +81,7 @@ test(
 );
 
 test(
-  "the store of a persistent snapshot hangs: writers go on, and destroy ends",
+  "the store of a persistent snapshot hangs: writers continue, and destroy ends",
   async (t) => {
     const { original, store, content, front, id, image, end } = await persistentSnapshot(t);
     await store.hang();

@@ -28,7 +28,7 @@ async function assertServed({ client }, front, device) {
 }
 
 test(
-  "a front goes on when its volume was renamed, or its link leads to the front by now",
+  "a front continues when its volume was renamed, or its link leads to the front by now",
   async (t) => {
     const [disk, other] = [await loopDisk(t, 8 * MIB), await loopDisk(t, 8 * MIB)];
     const name = t.name("blksnap-e2e-");
@@ -77,7 +77,7 @@ test(
 );
 
 test(
-  "a front of an image file goes on when the file was renamed, and never on another file",
+  "a front of an image file continues when the file was renamed, and never on another file",
   async (t) => {
     const file = imageFile(t, 8 * MIB);
     const first = await Daemon.startFor(t);
@@ -116,7 +116,7 @@ test(
     await run(["losetup", "--detach", device]);
     await run(["losetup", device, file]);
     await until(
-      "the front goes on",
+      "the front continues",
       async () => (await next.client.status()).waiting.length === 0,
       RECOVERY_LIMIT_MS,
     );
@@ -131,7 +131,7 @@ test(
 );
 
 test(
-  "a snapshot goes on with its store, whatever has the store's name by now",
+  "a snapshot continues with its store, whatever has the store's name by now",
   async (t) => {
     const [device] = await ramDisks(t, 1, 8 * MIB);
     const [disk, other] = [await loopDisk(t, 16 * MIB), await loopDisk(t, 16 * MIB)];

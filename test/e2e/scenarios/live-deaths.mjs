@@ -97,7 +97,7 @@ async function nodeOnKeeper(t) {
   return { disk, node: await linear(t, disk.path) };
 }
 
-/** Whether another process than the daemon is at it: that one goes on, whatever becomes of the daemon. */
+/** Whether another process than the daemon is at it: that one continues, whatever becomes of the daemon. */
 function isUnderWay(daemonPid) {
   const others = readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && pid !== `${daemonPid}`);
   return others.some((pid) => openFiles(pid).some((path) => path.startsWith(`${STATE}/exchange-`)));

@@ -52,7 +52,7 @@ for (const args of [[], ["--supervise"]]) {
   });
 }
 
-test("a path that does not answer is refused in time, and all else goes on", async (t) => {
+test("a path that does not answer is refused in time, and all else continues", async (t) => {
   await Daemon.startFor(t);
   const [below, device] = await ramDisks(t, 2, 48 * MIB);
   const disk = await MappedDisk.create(t, below, 48 * MIB);

@@ -60,7 +60,7 @@ function covers(ranges, offsetBytes) {
 }
 
 test(
-  "a held snapshot and its tracker go on after a kill under load, a stop and a start",
+  "a held snapshot and its tracker continue after a kill under load, a stop and a start",
   async (t) => {
     const disk = await medium(t);
     const device = await loopDisk(t, SIZE_MIB * MIB);
@@ -303,7 +303,7 @@ test(
 );
 
 test(
-  "when the medium fails, writes go on and status says it",
+  "when the medium fails, writes continue and status says it",
   async (t) => {
     t.expectKernelMessages(/EXT4-fs|I\/O error|Buffer I\/O|JBD2|device-mapper|Aborting/);
     const disk = await loopDisk(t, 64 * MIB);

@@ -18,7 +18,7 @@ const REACTOR_LOST = 70;
 const test = scenario(import.meta.url, { daemon: false });
 
 test(
-  "the daemon ends with its reactor, also when its main thread gets no turn, and the next one goes on",
+  "the daemon ends with its reactor, also when its main thread gets no turn, and the next one continues",
   async (t) => {
     const [below] = await ramDisks(t, 1, SIZE_BYTES);
     const disk = await MappedDisk.create(t, below, SIZE_BYTES);

@@ -80,7 +80,7 @@ async function end({ t, original, snapshot, detach, model }) {
   await assertContent(t, original.path, model);
 }
 
-test("a store that fails: writes go on, what was saved before and after reads right", async (t) => {
+test("a store that fails: writes continue, what was saved before and after reads right", async (t) => {
   const setting = await arrange(t);
   const { writer, storeDisk } = setting;
   await writer.more(WRITES);

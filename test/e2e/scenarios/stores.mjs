@@ -204,7 +204,7 @@ for (const { storeBytes, memberBytes, isAdded } of BLOCK_SIZES) {
   });
 }
 
-test("read-only images refuse writes in the kernel, and go on being right", async (t) => {
+test("read-only images refuse writes in the kernel, and stay right", async (t) => {
   const device = await loopDisk(t, 4 * MIB);
   const { front } = await attach(t, device);
   const created = await ctl(

@@ -110,7 +110,7 @@ test("2000-stretch: the storage grows, then overflows, and the watcher says so",
   await endInOrder(state);
 });
 
-test("2100-overflow: programs go on to run from the volume, storage in /dev/shm", async (t) => {
+test("2100-overflow: programs continue to run from the volume, storage in /dev/shm", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const state = await volume(t, await loopDisk(t, 40 * MIB));
   const { device, mounted, before } = state;

@@ -74,7 +74,7 @@ test(
   { timeLimitMs: 900_000 },
 );
 
-test("an upgrade that nobody would attend to is refused, and the daemon goes on", async (t) => {
+test("an upgrade that nobody would attend to is refused, and the daemon continues", async (t) => {
   await Daemon.startFor(t);
   const { pid } = (await t.client.status()).daemon;
   const { status, stdout } = await ctl("daemon", "upgrade", "--json");
@@ -101,7 +101,7 @@ test(
     const refused = await ctl("daemon", "stop");
     assert.is(refused.status, 1);
     assert.match(refused.stderr, `${front} (${device}): mounted at ${mounted.path}`);
-    assert.ok(await t.client.status(), "it goes on");
+    assert.ok(await t.client.status(), "it continues");
 
     const { kept } = await ctlJson("daemon", "stop", "--keep");
     assert.equal(kept, [front, images[0]]);
@@ -126,7 +126,7 @@ test(
 );
 
 test(
-  "blksnapd --keep ends on SIGTERM with its front mounted, and the next one goes on",
+  "blksnapd --keep ends on SIGTERM with its front mounted, and the next one continues",
   async (t) => {
     await Daemon.startFor(t, { args: ["--keep"] });
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);

@@ -2,7 +2,7 @@
  * The devices that the configuration names, attached when the daemon has started.
  *
  * At boot much passes by itself: a disk is not found yet, udev, fsck or a scan of volumes holds it. So each device is
- * tried again until its time is over; then the boot goes on without it.
+ * tried again until its time is over; then the boot continues without it.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { AttachRequestOptions, AttachResponse, ErrorName, StatusResponse } from "@blksnap/api";
@@ -52,7 +52,7 @@ function untilNext(signal: AbortSignal): Promise<unknown> {
 }
 
 /**
- * What a daemon has to attach. One that continues for another goes on waiting for what that one has waited
+ * What a daemon has to attach. One that takes over from another continues to wait for what that one has waited
  * for, for the time that is left: what was detached since the start stays so.
  * @param earlier what the daemon before has left
  * @param isStandby it continues, also where an earlier version has left nothing

@@ -14,7 +14,7 @@ type WithoutStamp<E> = E extends DaemonEvent ? Omit<E, Stamp> : never;
 /** An event as its source knows it. */
 export type NewDaemonEvent = WithoutStamp<DaemonEvent>;
 
-/** A count that goes on is told once a minute: else one full store pushes all other events out of the log. */
+/** A count that continues is told once a minute: else one full store pushes all other events out of the log. */
 export const COUNT_INTERVAL_MS = 60_000;
 
 type Pairs<Value> = readonly (readonly [name: string, value: Value])[];

@@ -44,7 +44,7 @@ const seeds = /^\d+$/.test(given ?? "")
   ? [Number(given)]
   : Array.from({ length: SEEDS }, (_, index) => index + 1);
 
-test(`no map goes on after a write that it does not have, from ${seeds.length} seeds`, async () => {
+test(`no map continues after a write that it does not have, from ${seeds.length} seeds`, async () => {
   const seen = { continued: 0, cut: 0, foreignFound: 0, promised: 0 };
   for (const seed of seeds) {
     const { world, problem } = await runSeed(seed);

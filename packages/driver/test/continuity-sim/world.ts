@@ -380,7 +380,7 @@ export class World {
     if (verdict.verdict === "continue") this.seen.continued++;
     else this.seen.cut++;
     if (this.#foreign !== undefined) {
-      if (verdict.verdict === "continue") return `it goes on, and was ${this.#foreign}`;
+      if (verdict.verdict === "continue") return `it continues, and was ${this.#foreign}`;
       this.seen.foreignFound++;
       return undefined;
     }

@@ -29,7 +29,7 @@ function runSeed(seed: number, plant: AreaPlant): Outcome {
   const dice = new Dice(seed);
   const kernel = new FakeReactor(dice);
   kernel.tearChance = dice.pick([0, 0, 0.05, 0.3]);
-  kernel.runsTornRest = plant === "torn chain that goes on";
+  kernel.runsTornRest = plant === "torn chain that continues";
   const sim = new AreaSim(kernel, dice, {
     chunkCount: dice.pick([3, 40, 200]),
     chunkShift: dice.pick([13, 16, 19]),
@@ -77,10 +77,10 @@ test(`no power cut makes it forget a saved block, from ${SEEDS} seeds`, () => {
 const PLANTS: readonly AreaPlant[] = [
   "successor named before it is complete",
   "successor that misses a part",
-  "old journal goes on alone after the rename",
+  "old journal continues alone after the rename",
   "parts that are older than their commit",
   "a store that is not synced",
-  "torn chain that goes on",
+  "torn chain that continues",
 ];
 
 for (const plant of PLANTS) {

@@ -25,10 +25,10 @@ export type AreaPlant =
   | "none"
   | "successor named before it is complete"
   | "successor that misses a part"
-  | "old journal goes on alone after the rename"
+  | "old journal continues alone after the rename"
   | "parts that are older than their commit"
   | "a store that is not synced"
-  | "torn chain that goes on";
+  | "torn chain that continues";
 
 export interface AreaSimOptions {
   readonly chunkCount: number;
@@ -265,7 +265,7 @@ export class AreaSim {
     this.#successor = undefined;
     this.#named = { file, firstSequence };
     this.renewals++;
-    if (this.#options.plant === "old journal goes on alone after the rename") {
+    if (this.#options.plant === "old journal continues alone after the rename") {
       this.#tasks.push(() => this.journal.abandon(() => undefined));
       return;
     }

@@ -121,7 +121,7 @@ test("a power cut in a pass in sequence marks at most 4 MiB too much", () => {
   }
 });
 
-test("numbers and generation go on through more takes than a generation has numbers", () => {
+test("numbers and generation continue through more takes than a generation has numbers", () => {
   const tracker = new Tracker();
   for (let take = 1; take <= 600; take++) {
     tracker.write(0, take);

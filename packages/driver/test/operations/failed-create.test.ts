@@ -36,7 +36,7 @@ function operations(): { snapshots: SnapshotOperations; detached: string[]; logg
   };
 }
 
-test("a roll-back that fails hides no error, and goes on with the other devices", async () => {
+test("a roll-back that fails hides no error, and continues with the other devices", async () => {
   const { snapshots, detached, logged } = operations();
   const devices = ["/dev/first", "/dev/second", "/dev/third"];
   try {

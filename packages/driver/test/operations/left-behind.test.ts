@@ -264,7 +264,7 @@ async function killed(host: Host): Promise<void> {
   closeSync(backing.fd);
 }
 
-/** Whoever attaches next goes on with the record. */
+/** Whoever attaches next continues with the record. */
 async function assertFree(host: Host, persistent: boolean, told: string): Promise<void> {
   const backing = openBackingFile(host.disk);
   const options = { persistent };
@@ -340,7 +340,7 @@ test("recover: the record is free after any step, and the map is there", async (
   assert.ok(steps.length > 6, `only ${steps}`);
 });
 
-test("a front that cannot be recovered: who attaches next goes on with its record", async () => {
+test("a front that cannot be recovered: who attaches next continues with its record", async () => {
   const host = new Host();
   await killed(host);
   await host.restart();

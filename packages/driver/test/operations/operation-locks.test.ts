@@ -89,7 +89,7 @@ test("one that hangs holds up those of its own names only", async () => {
   await all.idle();
 });
 
-test("closed: what runs goes on, what waits is given up, only the end is begun", async () => {
+test("closed: what runs continues, what waits is given up, only the end is begun", async () => {
   const all = locks();
   const first = held();
   const done: string[] = [];

@@ -179,7 +179,7 @@ test("where there is no room for a second file, the log becomes longer", async (
   await area.file.close();
 });
 
-test("a successor that cannot become longer is given up, and the journal goes on", async () => {
+test("a successor that cannot become longer is given up, and the journal continues", async () => {
   const area = new Area(await AreaJournalFile.create(directory, UUID));
   const { compact, grown } = area.requests;
   let failures = 0;

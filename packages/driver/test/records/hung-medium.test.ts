@@ -166,7 +166,7 @@ test("work in steps takes as long as it gets on, and ends when it is given up", 
   }
 });
 
-test("who waits for what hangs goes on without, unless it is ready by then", async () => {
+test("who waits for what hangs continues without, unless it is ready by then", async () => {
   let waiting: Waiting | undefined;
   let given = 0;
   const hangs = (one: Waiting) => {

@@ -32,7 +32,7 @@ import {
 
 const test = persistenceSuite("tracker-persistence");
 
-test("a clean end: generation, number and marks go on", async (world) => {
+test("a clean end: generation, number and marks continue", async (world) => {
   const map = await ended(world);
   const next = await preparedAs(world);
   assert.is(next.kind === "continues" && next.chunkShift, CHUNK_SHIFT);

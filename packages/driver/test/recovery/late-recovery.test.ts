@@ -59,7 +59,7 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const logger = { info: log, warn: log };
   const frontend = new UblkFrontend(ublk as never, state.owner, logger as never);
   const context = { frontend, state, persistent, blockDevices, logger };
-  const none = () => assert.unreachable("nothing can go on here");
+  const none = () => assert.unreachable("nothing can continue here");
   const late = new LateRecovery(
     context as never,
     [{ record, why: "at the start" }],

@@ -56,7 +56,7 @@ test("it is served only between serve and leave", async (world) => {
   await persistence.close();
 });
 
-test("a daemon that goes on keeps what is on record, until it serves", async (world) => {
+test("a daemon that continues keeps what is on record, until it serves", async (world) => {
   const first = await served(world);
   await first.close();
   const next = await TrackerPersistence.resume(world.directory, world.backing, first.uuid);

@@ -151,7 +151,7 @@ function resuming(fronts: Map<number, Promise<Tracker | undefined>>, record: Sna
   return { fronts, serving: none, restored: none, all: [record], listener };
 }
 
-test("an area of a daemon that had no ids goes on with the id that its record implies", async () => {
+test("an area of a daemon that had no ids continues with the id that its record implies", async () => {
   const journal = "0c4e2d7a-52c9-4d0e-8a55-7b0f4d5f9a10";
   const unnamed = await oldMember(1);
   const kept = { ...(await oldMember(2)), journal };
@@ -228,7 +228,7 @@ test("an area wakes with its stores and its own front, whatever other fronts wai
   assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
 });
 
-test("without its stores a snapshot is lost; its writes go on front by front", async () => {
+test("without its stores a snapshot is lost; its writes continue front by front", async () => {
   const { context, found, record, said } = await left(join(folder, "none"));
   const { fronts, live } = comingFronts();
   const going = goOn(context, found, resuming(fronts, record));

@@ -1,7 +1,7 @@
 /**
  * A daemon that is killed at any step of an attach, a detach or a stop of a persistent tracker, and a front
  * that somebody else deletes: others may write to the original from then on, and no later boot takes the map
- * for one that was kept to the end of that one. Where the front was there to the end, the map goes on.
+ * for one that was kept to the end of that one. Where the front was there to the end, the map continues.
  */
 import type { FaultPoint } from "@blksnap/data-plane";
 import { Errno, Killed, SimMachine, SystemError } from "@blksnap/sim-kernel";
@@ -132,8 +132,8 @@ class World {
     assert.equal(told, [[DEVICE, true, "on"]]);
   }
 
-  /** @returns "goes on", "missed" or "anew": what the next backup is told about what was written */
-  async verdict({ generation, number }: Backup): Promise<"goes on" | "missed" | "anew"> {
+  /** @returns "continues", "missed" or "anew": what the next backup is told about what was written */
+  async verdict({ generation, number }: Backup): Promise<"continues" | "missed" | "anew"> {
     const { trackers } = await this.run(this.driver.status());
     if (trackers.length === 0) await this.attach();
     const id = await this.take();
@@ -152,7 +152,7 @@ class World {
     }
     await this.run(this.driver.snapshotDestroy(id));
     if (info.generation_id !== generation) return "anew";
-    return marked.length > 0 ? "goes on" : "missed";
+    return marked.length > 0 ? "continues" : "missed";
   }
 }
 
@@ -300,7 +300,7 @@ test("one that somebody deletes while the daemon runs: neither a cut nor a detac
   }
 });
 
-test("a front that was there to the end of its boot: the map goes on", async () => {
+test("a front that was there to the end of its boot: the map continues", async () => {
   for (const daemon of ["lives", "was killed", "was followed"]) {
     await within(async (world) => {
       await world.attach();
@@ -310,7 +310,7 @@ test("a front that was there to the end of its boot: the map goes on", async () 
       await world.machine.settle();
       if (daemon === "was followed") await world.start();
       await world.reboot();
-      assert.is(await world.verdict(backup), "goes on", daemon);
+      assert.is(await world.verdict(backup), "continues", daemon);
     });
   }
 });

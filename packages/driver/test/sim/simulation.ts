@@ -179,7 +179,7 @@ export class Simulation {
     throw answer.error;
   }
 
-  /** Something that goes on by itself; what goes wrong in it ends the simulation. */
+  /** Something that continues by itself; what goes wrong in it ends the simulation. */
   spawn(work: Promise<void>): void {
     work.catch((error: Error) => {
       this.problem ??= error;

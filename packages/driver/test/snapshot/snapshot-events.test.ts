@@ -38,7 +38,7 @@ test("what nobody has taken is handed to the next daemon with its numbers and ti
   );
 });
 
-test("a daemon that inherits nothing goes on counting", () => {
+test("a daemon that inherits nothing continues to count", () => {
   const events = new SnapshotEvents({ events: [], nextEvent: 9 }, () => undefined);
   events.push(corrupted("/dev/a"));
   assert.is(events.record.events[0]?.sequence, 9);

@@ -63,7 +63,7 @@ test("a loss is on record for the area that had it, and for no later one", async
   );
 });
 
-test("given up: no write goes on before the record is gone, whoever asks", async () => {
+test("given up: no write continues before the record is gone, whoever asks", async () => {
   const { persistence, steps } = world();
   persistence.save(record, [member]);
   await Promise.all([

@@ -96,7 +96,7 @@ test("an attach that fails leaves no record behind", async (world) => {
   close();
 });
 
-test("a fault: first nothing is left to be believed, then writes go on", async (world) => {
+test("a fault: first nothing is left to be believed, then writes continue", async (world) => {
   let recordsThen = -1;
   const { journal, asked, undo, close } = await attached(world, (type) => {
     if (type === "dropJournal") recordsThen = readdirSync(world.path).length - 1;
@@ -160,7 +160,7 @@ test("a rotation that a medium or a reactor does not answer: it fails, and nothi
     assert.is(journal.state.state, "failed");
     assert.match(journal.state.why ?? "", /does not answer/);
     assert.is(asked.at(-1), "dropJournal");
-    // A front that is detached does not wait for it, and who comes next does not go on with it.
+    // A front that is detached does not wait for it, and who comes next does not continue with it.
     await journal.end(true);
     gate.resolve();
     await answered(world);

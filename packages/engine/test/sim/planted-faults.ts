@@ -154,7 +154,7 @@ const take: PlantedFault[] = [
     },
   },
   {
-    name: "held writes go on without being marked and copied",
+    name: "held writes continue without being marked and copied",
     engine: ({ frontPath, core }) => {
       const start: Method = frontPath.start.bind(frontPath);
       frontPath.start = (tag: number) => {

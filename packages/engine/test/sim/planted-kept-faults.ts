@@ -156,7 +156,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "slices go on under a snapshot",
+    name: "slices continue under a snapshot",
     engine: ({ keeper, core }) => {
       const next: Method = keeper.next.bind(keeper);
       keeper.next = () => {

@@ -18,7 +18,7 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a write whose copy failed goes on from where it was",
+    name: "a write whose copy failed continues from where it was",
     engine: ({ frontPath, core }) => {
       const retry: Method = frontPath.retry.bind(frontPath);
       frontPath.retry = (tag: number) => {

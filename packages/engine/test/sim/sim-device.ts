@@ -226,7 +226,7 @@ export class SimDevice implements EngineIo {
     return this.ios().filter((io) => io.isOfOriginal && io.isWrite).length;
   }
 
-  /** Time goes on for blocked writes. */
+  /** Time continues for blocked writes. */
   tickArea(): void {
     const { area } = this;
     if (area === null || area.blockedWrites === 0) return;

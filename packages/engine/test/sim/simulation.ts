@@ -152,7 +152,7 @@ export class Simulation implements SimWorld {
     return ++this.version;
   }
 
-  /** Stores that hang go on hanging: everybody's requests end all the same, and areas close. */
+  /** Stores that hang continue to hang: everybody's requests end all the same, and areas close. */
   private endRequests(): void {
     if (this.store.hung === 0) return;
     this.trace(() => "requests end, stores hang");
@@ -355,7 +355,7 @@ export class Simulation implements SimWorld {
     answerSlots(device, this.denies);
   }
 
-  /** Holds that no take follows: what is held back must go on unharmed. */
+  /** Holds that no take follows: what is held back must continue unharmed. */
   private holdOrRelease(device: SimDevice): void {
     const taking = this.cycle.phase === Phase.HOLDING || this.cycle.phase === Phase.SWITCHING;
     if (taking && this.cycle.isMember(device)) return;

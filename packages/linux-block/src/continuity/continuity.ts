@@ -139,7 +139,7 @@ function doubtAfterEnd(
     return "the device was away for a time after its tracking ended";
   }
   if (before.closing !== true) {
-    return "tracking ended while the system went on, and nobody watched the device until it went down";
+    return "tracking ended while the system kept running, and nobody watched the device until it went down";
   }
   return doubtAboutReboot(before, now, options);
 }
@@ -177,13 +177,13 @@ function doubtAfterCrash(
     return "tracking ended unexpectedly, and nobody counts the writes to a regular file";
   }
   if (before.witness.bootId === now.witness.bootId) {
-    return "tracking ended unexpectedly while the system went on";
+    return "tracking ended unexpectedly while the system kept running";
   }
   if (options.trustReboots !== true) {
     return "tracking ended unexpectedly, and nothing proves that nobody wrote from then on";
   }
   if (before.serving !== true) {
-    return "there was no front any more, or not yet, while the system went on";
+    return "there was no front any more, or not yet, while the system kept running";
   }
   return doubtAboutReboot(before, now, options);
 }

@@ -102,7 +102,7 @@ test("the end of a boot: systemd takes the system down, and no other kernel is l
   assert.is(await ends("stopping\n", "0\n", `${REBOOT}9 soft-reboot.target start waiting`), false);
   assert.is(await ends("stopping\n", "0\n", "9 kexec.target start waiting"), false);
   assert.is(await ends("stopping\n", "0\n", ""), false);
-  assert.is(await ends("stopping\n", "0\n", REBOOT, true), false, "its host goes on");
+  assert.is(await ends("stopping\n", "0\n", REBOOT, true), false, "its host continues");
   const fails = {
     systemState: async () => "stopping",
     jobs: async () => REBOOT,

@@ -141,13 +141,13 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
     { ...CLOSED, isCounters: { ...NEXT_BOOT, sleptMs: 5_000 } },
     /no other system/,
   ],
-  ["not closed with it", { ...CLOSED, closing: false }, /while the system went on/],
+  ["not closed with it", { ...CLOSED, closing: false }, /while the system kept running/],
   [
     "a boot of the machine between",
     { ...CLOSED, is: { boot: boot("b-1", 43) } },
     /no other system/,
   ],
-  ["no counter goes on", { ...CLOSED, is: { boot: boot("b-1", 41) } }, /no other system/],
+  ["no counter continues", { ...CLOSED, is: { boot: boot("b-1", 41) } }, /no other system/],
   ["reset to zero", { ...CLOSED, is: { boot: boot("b-1", 0) } }, /no other system/],
   ["no counter now", { ...CLOSED, is: { boot: boot("b-1", null) } }, /no other system/],
   ["no counter then", { ...CLOSED, was: { boot: boot("b-0", null) } }, /no other system/],
@@ -213,7 +213,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   [
     "one that was mounted since",
     { was: { content: content("t") }, is: { content: content("u") }, isCounters: NEXT_BOOT },
-    /while the system went on/,
+    /while the system kept running/,
   ],
   [
     "one that is not unmounted",
@@ -272,14 +272,14 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
     },
     "continue",
   ],
-  ["a stop before the end, trusted", { ...CUT, clean: true }, /while the system went on/],
+  ["a stop before the end, trusted", { ...CUT, clean: true }, /while the system kept running/],
   ["trusted, a daemon's boot between", { ...CUT, is: { boot: boot("b-9", 42) } }, /another boot/],
   [
     "trusted, not counted",
     { ...CUT, isCounters: { ...NEXT_BOOT, writeSectors: null } },
     /not count/,
   ],
-  ["trusted, but the same boot", { ...CUT, isCounters: {} }, /while the system went on/],
+  ["trusted, but the same boot", { ...CUT, isCounters: {} }, /while the system kept running/],
 ];
 
 for (const [what, proof, expected] of PROOFS) {
