@@ -77,6 +77,7 @@ const EXPECTED = {
   "usr/share/doc/blksnap/THIRD-PARTY-NOTICES.gz": "-rw-r--r--",
   "etc/blksnap/blksnap.toml": "-rw-r--r--",
   "etc/blksnap/blksnap.toml.d/": "drwxr-xr-x",
+  "etc/blksnap/hooks.d/": "drwxr-xr-x",
 };
 
 async function testContents(deb) {

@@ -239,6 +239,7 @@ export async function makePackage({
     addDocuments(tree, version);
     tree.write("etc/blksnap/blksnap.toml", await defaultConfig());
     mkdirSync(join(folder, "etc/blksnap/blksnap.toml.d"));
+    mkdirSync(join(folder, "etc/blksnap/hooks.d"));
     // As installed, whatever the builder's umask is.
     execFileSync("chmod", ["-R", "u+rwX,go+rX,go-w", folder]);
     addControl(tree, version, architecture);
