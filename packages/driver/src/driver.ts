@@ -100,6 +100,7 @@ export class Driver implements DriverControl {
       () => this.#late.waiting.map(({ record }) => record),
       (tracker) => this.#reactorEvents.actOnUnclaimed(tracker),
       () => this.#trackers.look(),
+      ublk === undefined,
     );
     this.#operations = new Operations(this.#registry);
     this.nbd = new NbdExports(this.#registry, () => this.#context);

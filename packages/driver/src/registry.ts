@@ -10,6 +10,7 @@ import {
   deviceKey,
   deviceOrFile,
   devicesIn,
+  knownStackOf,
   type LiveNode,
   parseDevice,
   stackOf,
@@ -36,6 +37,16 @@ export interface AttachClaim {
   front: number | null;
 }
 
+/** A device that the daemon must not wait for. */
+export interface OwnDevice {
+  readonly path: string;
+  /** How it is the daemon's, in words that follow its path. */
+  readonly how: string;
+}
+
+/** Of /dev/nbdN. */
+const NBD_MAJOR = 43;
+
 export class Registry {
   /** Devices that are being attached: what shares data with one of them must not be. */
   readonly #claims = new Set<AttachClaim>();
@@ -48,18 +59,24 @@ export class Registry {
 
   readonly #look: () => void;
   readonly #blockDevices: BlockDeviceFacts;
+  readonly #isNbd: boolean;
 
-  /** @param look before a device is found: its node may be called otherwise, or lead elsewhere */
+  /**
+   * @param look before a device is found: its node may be called otherwise, or lead elsewhere
+   * @param isNbd whether fronts and images are exports over NBD
+   */
   constructor(
     blockDevices: BlockDeviceFacts,
     unserved: () => readonly UnservedFront[] = () => [],
     onAdded: (tracker: Tracker) => void = () => undefined,
     look: () => void = () => undefined,
+    isNbd = false,
   ) {
     this.#blockDevices = blockDevices;
     this.#unserved = unserved;
     this.#onAdded = onAdded;
     this.#look = look;
+    this.#isNbd = isNbd;
   }
 
   readonly addTracker = (tracker: Tracker): void => {
@@ -248,8 +265,9 @@ export class Registry {
   /**
    * The front or image that a path lies on; undefined where on none. Nothing of the daemon's own may lie
    * there: killed while it waits for its own device it could not end (apart.ts of @blksnap/uring).
+   * The kernel does not tell which export an NBD device shows: where there are exports, each counts.
    */
-  async ownDeviceBeneath(path: DeviceOrFile | string): Promise<string | undefined> {
+  async ownDeviceBeneath(path: DeviceOrFile | string): Promise<OwnDevice | undefined> {
     const served = [...this.trackers.values()].flatMap((tracker) => {
       const image = this.snapshotOf(tracker)?.members.get(tracker.id)?.image;
       return image === undefined ? [tracker.front] : [tracker.front, image];
@@ -261,10 +279,16 @@ export class Registry {
       })),
     );
     const own = [...served, ...unserved];
-    if (own.length === 0) return undefined;
-    const beneath = devicesIn(await stackOf(path, this.topology));
+    if (own.length === 0 && !this.#isNbd) return undefined;
+    const lookThrough = own.length === 0 ? knownStackOf : stackOf;
+    const beneath = devicesIn(await lookThrough(path, this.topology));
+    if (this.#isNbd) {
+      const nbd = beneath.find(({ device }) => device.major === NBD_MAJOR);
+      return nbd && { path: nbd.name, how: "which may be an export of this daemon" };
+    }
     const numbers = new Set(beneath.map(({ device }) => deviceKey(device)));
-    return own.find(({ deviceNumber }) => numbers.has(deviceNumber))?.path;
+    const found = own.find(({ deviceNumber }) => numbers.has(deviceNumber));
+    return found && { path: found.path, how: "which this daemon serves" };
   }
 
   /** With what sysfs cannot know: what lies behind a front or an image, whatever its name. */

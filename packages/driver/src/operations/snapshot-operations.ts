@@ -274,7 +274,7 @@ export class SnapshotOperations {
       await assertNoConflict(path, places, topology);
       const own = await this.#registry.ownDeviceBeneath(path);
       if (own !== undefined) {
-        const what = `the store ${path} lies on ${own}, which this daemon serves`;
+        const what = `the store ${path} lies on ${own.path}, ${own.how}`;
         throw new ControlError("STORE_ON_DEVICE", what);
       }
       await assertNotInUse(path, topology);

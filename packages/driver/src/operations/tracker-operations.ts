@@ -259,7 +259,8 @@ export class TrackerOperations {
     for (const { what, at } of this.#ownPlaces()) {
       const own = await this.#registry.ownDeviceBeneath(at).catch(() => undefined);
       if (own === undefined) continue;
-      this.#logger.error({ device: own, at }, `${what} are on ${own}, which this daemon serves`);
+      const { path: device, how } = own;
+      this.#logger.error({ device, at }, `${what} are on ${device}, ${how}`);
     }
   }
 
@@ -268,7 +269,7 @@ export class TrackerOperations {
     const { path } = this.#context.persistent;
     const own = await this.#registry.ownDeviceBeneath(await this.#existingPart(resolve(path)));
     if (own === undefined) return;
-    const what = `${path} lies on ${own}, which this daemon serves`;
+    const what = `${path} lies on ${own.path}, ${own.how}`;
     throw new ControlError("PERSISTENT_STATE_ON_DEVICE", what);
   }
 
