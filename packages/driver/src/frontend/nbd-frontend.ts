@@ -6,8 +6,9 @@ import { fsync } from "node:fs";
 import { promisify } from "node:util";
 import { ControlError } from "@blksnap/api";
 import { NBD_IO_BYTES_MAX } from "@blksnap/data-plane";
-import { EIO } from "@blksnap/errors";
+import { EACCES, EIO, ENOENT, EPERM } from "@blksnap/errors";
 import type { DeviceParams } from "@blksnap/ublk";
+import { fsyncInHelper } from "@blksnap/uring";
 import type {
   Frontend,
   Links,
@@ -93,6 +94,18 @@ function clients(count: number): string {
   return count === 1 ? "1 NBD connection" : `${count} NBD connections`;
 }
 
+/** What opening a file again ends with that may only be written to, or where /proc does not show it. */
+const NOT_OPENED: readonly number[] = [-EACCES, -EPERM, -ENOENT];
+
+async function fsyncHere(fd: number): Promise<number> {
+  try {
+    await promisify(fsync)(fd);
+    return 0;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).errno ?? -EIO;
+  }
+}
+
 class NbdServed implements ServedDevice {
   readonly id = null;
   readonly deviceNumber = "";
@@ -151,11 +164,9 @@ class NbdServed implements ServedDevice {
 
   /** What its clients have not flushed is in the page cache of the original. */
   async sync(originalFd: number): Promise<number> {
-    try {
-      await promisify(fsync)(originalFd);
-      return 0;
-    } catch (error) {
-      return (error as NodeJS.ErrnoException).errno ?? -EIO;
-    }
+    // An original that does not answer must keep no thread of this process.
+    const path = `/proc/${process.pid}/fd/${originalFd}`;
+    const status = await fsyncInHelper(path).catch(() => -EACCES);
+    return NOT_OPENED.includes(status) ? fsyncHere(originalFd) : status;
   }
 }
