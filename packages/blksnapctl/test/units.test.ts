@@ -100,7 +100,9 @@ test("the nearest name is one that a slip leads away from", () => {
   const names = verbs.map(({ name }) => name);
   for (const name of names) {
     assert.is(nearestName(`${name}x`, names), name);
-    assert.is(nearestName(name.slice(1), names), name);
+    // umount without its first letter is a verb itself.
+    const slip = name.slice(1);
+    assert.is(nearestName(slip, names), names.includes(slip) ? slip : name);
   }
   assert.is(nearestName("frobnicate", names), undefined);
 });
