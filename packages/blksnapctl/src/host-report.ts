@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import type { ConfigReport, DoctorReport } from "@blksnap/api";
+import { type ConfigReport, type DoctorReport, userSocketPath } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 
 const PROGRAM = "blksnapd";
@@ -45,12 +45,22 @@ async function printed<Report>(
   }
 }
 
+/** A daemon of a user who is not root serves over NBD, and has its files where the user has theirs. */
+export function isUsers(
+  socketPath: string,
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+  isRoot: boolean = process.geteuid?.() === 0,
+): boolean {
+  return !isRoot && socketPath === userSocketPath(environment);
+}
+
 /** @throws BlksnapClientError DOCTOR_FAILED */
 export function hostReport(options: ReportOptions): Promise<DoctorReport> {
   const { socketPath, stateDirectory, fix } = options;
   return printed("DOCTOR_FAILED", [
     "--doctor",
     ...["--socket", socketPath],
+    ...(isUsers(socketPath) ? ["--frontend", "nbd"] : []),
     ...(stateDirectory === undefined ? [] : ["--state-dir", stateDirectory]),
     ...(fix ? ["--fix"] : []),
   ]);

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { isServedOverNbd } from "../dist/doctor/doctor.js";
 import type { Finding } from "../dist/doctor/finding.js";
 import { HostFiles, ownerOf, ownProcesses } from "../dist/doctor/host-files.js";
 import { checkProcesses } from "../dist/doctor/processes.js";
@@ -66,6 +67,28 @@ function look(host: HostFiles): Map<string, Finding> {
   const findings = checkProcesses(host, ownerOf(host, STATE, processes), processes);
   return new Map(findings.map((finding) => [finding.check, finding]));
 }
+
+test("a daemon that serves over NBD is known by its words, and by what it left", () => {
+  const none = { trackers: [] };
+  const isNbd = (...words: string[]) => isServedOverNbd({ words }, none);
+  assert.ok(isNbd("node", "blksnapd", "--frontend=nbd"));
+  assert.ok(isNbd("node", "blksnapd", "--frontend", "nbd", "--supervised"));
+  assert.not.ok(isNbd("node", "blksnapd", "--frontend", "ublk"));
+  assert.not.ok(isServedOverNbd(undefined, none));
+  assert.ok(isServedOverNbd(undefined, { trackers: [{ front: null } as never] }));
+  assert.not.ok(isServedOverNbd(undefined, { trackers: [{ front: 0 } as never] }));
+});
+
+test("of a daemon without devices no protection of its memory is asked", () => {
+  const { host, put } = healthyHost();
+  put("proc/11/status", "Name:\tnode\nVmLck:\t   0 kB\nVmSwap:\t  8 kB\n");
+  const processes = ownProcesses(host, 15);
+  const findings = checkProcesses(host, ownerOf(host, STATE, processes), processes, true);
+  assert.equal(
+    findings.map(({ check, state }) => `${check} ${state}`),
+    ["daemon ok", "standby ok", "program ok", "log ok"],
+  );
+});
 
 const notOk = (found: Map<string, Finding>) =>
   [...found.values()].filter(({ state }) => state !== "ok").map(({ check }) => check);

@@ -2,7 +2,7 @@
  * blksnapd --frontend nbd as users have it: a process on this machine, without ublk, also one of a user who is not
  * root; killed, and started again.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   chmodSync,
@@ -18,6 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { NbdClient } from "@blksnap/nbd";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -67,15 +68,24 @@ class User {
     return [`--state-dir=${state}`, `--persistent-dir=${persistent}`, `--socket=${this.socket}`];
   }
 
-  start(...more: string[]): ChildProcess {
+  get #surroundings() {
     const { PATH = "" } = process.env;
-    const env = { PATH, HOME: this.folder, XDG_RUNTIME_DIR: this.runtime };
-    const words = [program, "--log-level=warn", "--reactors=1", ...this.#paths, ...more];
     const who = this.#uid === undefined ? {} : { uid: this.#uid, gid: this.#uid };
+    return { env: { PATH, HOME: this.folder, XDG_RUNTIME_DIR: this.runtime }, ...who };
+  }
+
+  /** As blksnapctl starts it; the daemon is not asked. */
+  async doctor(): Promise<{ check: string; state: string }[]> {
+    const words = [program, "--doctor", "--frontend=nbd", "--socket", this.socket, ...this.#paths];
+    const { stdout } = await promisify(execFile)(process.execPath, words, this.#surroundings);
+    return JSON.parse(stdout).checks;
+  }
+
+  start(...more: string[]): ChildProcess {
+    const words = [program, "--log-level=warn", "--reactors=1", ...this.#paths, ...more];
     const daemon = spawn(process.execPath, words, {
-      env,
       stdio: ["ignore", "ignore", "pipe"],
-      ...who,
+      ...this.#surroundings,
     });
     this.stderr = "";
     daemon.stderr?.on("data", (text) => {
@@ -250,6 +260,24 @@ test("so it is for a user who is not root", async () => {
   const user = new User(NOBODY);
   try {
     await livesThrough(user);
+  } finally {
+    user.close();
+  }
+});
+
+test("doctor asks for neither ublk nor root", async () => {
+  const user = new User(isRoot ? NOBODY : undefined);
+  try {
+    await user.serve();
+    const checks = await user.doctor();
+    const names = checks.map(({ check }) => check);
+    assert.ok(names.includes("frontend"), names.join(" "));
+    for (const absent of ["privilege", "ublk_module", "ublk_control", "io_flusher"]) {
+      assert.not.ok(names.includes(absent), absent);
+    }
+    const errors = checks.filter(({ state }) => state === "error");
+    assert.equal(errors, []);
+    await user.end("SIGTERM");
   } finally {
     user.close();
   }

@@ -16,8 +16,8 @@ import {
 } from "@blksnap/driver";
 import { isOurs, listDeviceIds, UblkControl, UblkError, UblkFeature } from "@blksnap/ublk";
 import { Ring, tryLockFile } from "@blksnap/uring";
-import { error, type Finding, type FixableFinding } from "./finding.js";
-import { HostFiles, ownerOf, ownProcesses } from "./host-files.js";
+import { error, type Finding, type FixableFinding, ok } from "./finding.js";
+import { HostFiles, type OwnProcess, ownerOf, ownProcesses } from "./host-files.js";
 import {
   type ControlAccess,
   checkControl,
@@ -51,14 +51,17 @@ export interface DoctorOptions {
   readonly socketPath: string;
   /** Put right what is ours. */
   readonly fix: boolean;
+  /** The configuration has it so; a daemon that runs, and what is on record, count as well. */
+  readonly isNbd: boolean;
 }
 
 /** For a daemon with these options. */
 export function examineFor(
   options: DriverOptions,
-  given: Omit<DoctorOptions, "stateDirectory">,
+  given: Omit<DoctorOptions, "stateDirectory" | "isNbd">,
 ): Promise<DoctorReport> {
-  return examine({ ...given, stateDirectory: settingsOf(options).stateDirectory });
+  const { stateDirectory, frontend } = settingsOf(options);
+  return examine({ ...given, stateDirectory, isNbd: frontend === "nbd" });
 }
 
 async function examine(options: DoctorOptions): Promise<DoctorReport> {
@@ -77,12 +80,14 @@ async function examine(options: DoctorOptions): Promise<DoctorReport> {
 async function allFindings(
   host: HostFiles,
   control: UblkControl | ControlAccess,
-  { stateDirectory, socketPath }: DoctorOptions,
+  { stateDirectory, socketPath, isNbd: isConfigured }: DoctorOptions,
 ): Promise<FixableFinding[]> {
   const processes = ownProcesses(host, process.pid);
   const daemon = ownerOf(host, stateDirectory, processes);
   const found = readRecords(stateDirectory, "");
   const records = recordsFrom(found);
+  const isNbd = isConfigured || isServedOverNbd(daemon, records);
+  const user = isNbd ? process.geteuid?.() : 0;
   const owner = ownerTag(stateDirectory);
   const given = { host, records, processes, daemon, owner };
   const devices = control instanceof UblkControl ? devicesOf(control) : undefined;
@@ -95,17 +100,14 @@ async function allFindings(
     front: `/dev/ublkb${front}`,
   }));
   return [
-    ...checkPrivilege(),
-    ...checkKernelVersion(release()),
-    checkModule(host, isModuleLoadable),
-    ...checkControl(control, UblkFeature),
+    ...(isNbd ? [OVER_NBD] : checkForUblk(host, control)),
     checkIoUring(host, ringProblem),
     checkNode(process.version),
     checkFreeze(host),
     checkPartitions(host),
-    checkStateDirectory(stateDirectory),
-    checkSocket(socketPath, host.text("/etc/group") ?? "", daemon !== undefined),
-    ...checkProcesses(host, daemon, processes),
+    checkStateDirectory(stateDirectory, user),
+    checkSocket(socketPath, host.text("/etc/group") ?? "", daemon !== undefined, user),
+    ...checkProcesses(host, daemon, processes, isNbd),
     checkNames(host, tracked),
     checkSearches(host, writableImages(records)),
     checkLvm(host, ofUblk),
@@ -132,6 +134,26 @@ async function treat({ fix, ...finding }: FixableFinding, isWanted: boolean): Pr
     const why = `it could not be put right: ${(failure as Error).message}`;
     return { ...finding, why, hint: "See dmesg, and try again" };
   }
+}
+
+const OVER_NBD = ok("frontend", "served over NBD: neither ublk nor root is needed");
+
+/** As the daemon was started, or the last one has left it. */
+export function isServedOverNbd(
+  daemon: Pick<OwnProcess, "words"> | undefined,
+  { trackers }: Pick<Records, "trackers">,
+): boolean {
+  const isAsked = /(^| )--frontend[= ]nbd( |$)/.test(daemon?.words.join(" ") ?? "");
+  return isAsked || trackers.some(({ front }) => front === null);
+}
+
+function checkForUblk(host: HostFiles, control: UblkControl | ControlAccess): Finding[] {
+  return [
+    ...checkPrivilege(),
+    ...checkKernelVersion(release()),
+    checkModule(host, isModuleLoadable),
+    ...checkControl(control, UblkFeature),
+  ];
 }
 
 function checkPrivilege(): Finding[] {

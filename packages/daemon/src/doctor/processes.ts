@@ -13,11 +13,15 @@ const OOM_NEVER = -1000;
 const SUPERVISE_HINT = "Start it as blksnapd --supervise, as root";
 const RECLAIM_WHY = "short of memory it may wait for its own devices, for ever";
 
-/** @param daemon the one that serves; undefined where none does */
+/**
+ * @param daemon the one that serves; undefined where none does
+ * @param isNbd it has no devices that its own memory could wait for
+ */
 export function checkProcesses(
   host: HostFiles,
   daemon: OwnProcess | undefined,
   all: readonly OwnProcess[],
+  isNbd = false,
 ): Finding[] {
   if (daemon === undefined) {
     const why = "nothing serves devices, and those that exist wait";
@@ -26,13 +30,19 @@ export function checkProcesses(
   return [
     ok("daemon", `blksnapd runs, pid ${daemon.pid}`),
     checkStandby(daemon, all),
-    checkFlusher(host, daemon.pid),
-    checkLockedMemory(host, daemon.pid),
-    checkOomScore(host, daemon.pid),
-    checkSwap(host, daemon.pid),
-    checkNamespace(host, daemon.pid),
+    ...(isNbd ? [] : checkForDevices(host, daemon.pid)),
     checkProgram(host, daemon),
     checkLog(host, daemon),
+  ];
+}
+
+function checkForDevices(host: HostFiles, pid: number): Finding[] {
+  return [
+    checkFlusher(host, pid),
+    checkLockedMemory(host, pid),
+    checkOomScore(host, pid),
+    checkSwap(host, pid),
+    checkNamespace(host, pid),
   ];
 }
 

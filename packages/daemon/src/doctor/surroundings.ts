@@ -41,14 +41,20 @@ function missingPrograms(host: HostFiles, ...names: readonly string[]): string[]
   return names.filter((name) => !folders.some((folder) => host.exists(`${folder}/${name}`)));
 }
 
-export function checkStateDirectory(path: string): Finding {
+/** @param owner user id of the daemon */
+export function checkStateDirectory(path: string, owner = 0): Finding {
   const check = "state_directory";
   try {
     const { mode, uid } = statSync(path);
     const { type, bavail, bsize } = statfsSync(path);
-    if (uid !== 0 || (mode & GROUP_OR_OTHERS_WRITE) !== 0) {
+    if (uid !== owner || (mode & GROUP_OR_OTHERS_WRITE) !== 0) {
       const why = "a program that writes there decides about devices";
-      return error(check, `${path} may be written by others than root`, why, `chmod go-w ${path}`);
+      return error(
+        check,
+        `${path} may be written by others than the daemon's user`,
+        why,
+        `chmod go-w ${path}`,
+      );
     }
     if (type !== TMPFS_MAGIC && type !== RAMFS_MAGIC) {
       const why = "maps on a disk cost a write each, and may lie on a front";
@@ -68,15 +74,20 @@ export function checkStateDirectory(path: string): Finding {
   }
 }
 
-/** @param groups text of /etc/group @param hasDaemon whether a daemon should listen there */
-export function checkSocket(path: string, groups: string, hasDaemon: boolean): Finding {
+/**
+ * @param groups text of /etc/group
+ * @param hasDaemon whether a daemon should listen there
+ * @param owner user id of the daemon
+ */
+export function checkSocket(path: string, groups: string, hasDaemon: boolean, owner = 0): Finding {
   const check = "socket";
   try {
     const { mode, uid, gid } = lstatSync(path);
-    if ((mode & OTHERS) !== 0 || uid !== 0) {
+    if ((mode & OTHERS) !== 0 || uid !== owner) {
       const why = "it gives root's power over block devices";
       return error(check, `${path} is open to everybody`, why, `chmod o= ${path}`);
     }
+    if (owner !== 0) return ok(check, `${path} is for its user alone`);
     const group = groups.split("\n").find((line) => line.split(":")[2] === String(gid));
     const wanted = /^blksnap:[^:]*:(\d+)/m.exec(groups)?.[1];
     if (wanted !== undefined && String(gid) !== wanted) {
