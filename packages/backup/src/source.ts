@@ -1,7 +1,8 @@
-/** What an image is read through: its block device, or anything else that has its bytes. */
+/** What an image is read through: its block device, its export over NBD, or anything else that has its bytes. */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { messageOf } from "@blksnap/errors";
+import { NbdClient } from "@blksnap/nbd";
 import { BackupError } from "./errors.js";
 
 export interface ImageReader {
@@ -12,10 +13,18 @@ export interface ImageReader {
   close(): Promise<void>;
 }
 
-/** Reads a block device, or a file. */
-export async function openImage(path: string): Promise<ImageReader> {
+const NBD = "nbd+unix:";
+
+/** Reads a block device, a file, or `nbd+unix:///EXPORT?socket=PATH`. @throws BackupError IMAGE_FAILED */
+export async function openImage(image: string): Promise<ImageReader> {
   const failed = (why: string, cause?: unknown): BackupError =>
-    new BackupError("IMAGE_FAILED", `can't read the image ${path}: ${why}`, { cause });
+    new BackupError("IMAGE_FAILED", `can't read the image ${image}: ${why}`, { cause });
+  return image.startsWith(NBD) ? openExport(image, failed) : openFile(image, failed);
+}
+
+type Failed = (why: string, cause?: unknown) => BackupError;
+
+async function openFile(path: string, failed: Failed): Promise<ImageReader> {
   const file = await open(path, constants.O_RDONLY).catch((error: unknown) => {
     throw failed(messageOf(error), error);
   });
@@ -38,5 +47,27 @@ export async function openImage(path: string): Promise<ImageReader> {
       });
     },
     close: () => file.close(),
+  };
+}
+
+async function openExport(uri: string, failed: Failed): Promise<ImageReader> {
+  const client = await NbdClient.connect(uri).catch((error: unknown) => {
+    throw failed(messageOf(error), error);
+  });
+  const pieceBytes = client.export.maxPayloadBytes;
+  return {
+    async read(data, offsetBytes) {
+      for (let done = 0; done < data.length; done += pieceBytes) {
+        const at = offsetBytes + done;
+        await client
+          .readInto(at, data.subarray(done, done + pieceBytes))
+          .catch((error: unknown) => {
+            throw failed(`${messageOf(error)} at byte ${at}`, error);
+          });
+      }
+    },
+    // Writes of its other clients that a cache of theirs has are in nothing that is read here.
+    sync: () => Promise.resolve(),
+    close: () => client.close(),
   };
 }

@@ -138,9 +138,15 @@ export class NbdClient {
   async read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array> {
     this.#checkPayload(lengthBytes);
     const target = new Uint8Array(lengthBytes);
-    if (lengthBytes === 0) return target;
-    await this.#request(Command.READ, 0, offsetBytes, lengthBytes, NO_BYTES, target);
+    await this.readInto(offsetBytes, target);
     return target;
+  }
+
+  /** Fills `target`, which has anything in it where this fails. @throws as read() */
+  async readInto(offsetBytes: number, target: Uint8Array): Promise<void> {
+    this.#checkPayload(target.length);
+    if (target.length === 0) return;
+    await this.#request(Command.READ, 0, offsetBytes, target.length, NO_BYTES, target);
   }
 
   /** @param bytes must not change until it has ended @throws as read() */

@@ -1,0 +1,102 @@
+/** Images that are read over NBD, from a server of others. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as later } from "node:timers/promises";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { exportRaw } from "../dist/export-raw.js";
+import { openImage } from "../dist/source.js";
+import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
+
+interface World {
+  folder: string;
+  content: Buffer;
+  uri: string;
+  server: ChildProcess;
+}
+
+const test = suite<World>("source");
+
+/** More than a request may ask for, and no whole number of anything larger than a sector. */
+const SIZE_BYTES = 33 * MIB + 512;
+
+async function serve(path: string, socket: string): Promise<ChildProcess> {
+  const words = ["--read-only", "--persistent", "--shared=8", "--format=raw"];
+  const server = spawn("qemu-nbd", [...words, `--socket=${socket}`, path], { stdio: "ignore" });
+  while (!existsSync(socket)) {
+    assert.is(server.exitCode, null, "qemu-nbd has ended");
+    await later(5);
+  }
+  return server;
+}
+
+test.before.each(async (world) => {
+  world.folder = mkdtempSync(join(tmpdir(), "blksnap-source-"));
+  world.content = randomBytes(SIZE_BYTES);
+  writeFileSync(join(world.folder, "image"), world.content);
+  const socket = join(world.folder, "socket");
+  world.server = await serve(join(world.folder, "image"), socket);
+  world.uri = `nbd+unix:///?socket=${socket}`;
+});
+
+test.after.each(async ({ folder, server }) => {
+  if (server.exitCode === null && server.signalCode === null) {
+    server.kill();
+    await once(server, "exit");
+  }
+  rmSync(folder, { recursive: true });
+});
+
+test("an export is read in any pieces, many at once", async ({ uri, content }) => {
+  const image = await openImage(uri);
+  const ranges: [offsetBytes: number, lengthBytes: number][] = [
+    [0, SIZE_BYTES],
+    [SIZE_BYTES - 512, 512],
+    [MIB, 0],
+    [4096, 4 * MIB],
+  ];
+  const read = ranges.map(async ([offsetBytes, lengthBytes]) => {
+    const data = Buffer.alloc(lengthBytes);
+    await image.read(data, offsetBytes);
+    assert.ok(data.equals(content.subarray(offsetBytes, offsetBytes + lengthBytes)));
+  });
+  await Promise.all(read);
+  await image.sync();
+  await image.close();
+});
+
+test("an end of the image and an end of its server are its failure", async ({ uri, server }) => {
+  const image = await openImage(uri);
+  const past = await failureOf(image.read(Buffer.alloc(4096), SIZE_BYTES - 512));
+  assert.is(past.code, "IMAGE_FAILED");
+  server.kill("SIGKILL");
+  await once(server, "exit");
+  const lost = await failureOf(image.read(Buffer.alloc(4096), 0));
+  assert.is(lost.code, "IMAGE_FAILED");
+  assert.match(lost.message, "at byte 0");
+  await image.close();
+  assert.is((await failureOf(openImage(uri))).code, "IMAGE_FAILED");
+});
+
+test("a raw copy is made of an image that is an export", async ({ folder }) => {
+  const machine = new FakeMachine(4 * MIB);
+  machine.write(0, randomBytes(MIB));
+  const { client, device } = machine;
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  const target = machine.path("copy");
+  let server: ChildProcess | undefined;
+  const open = async (path: string) => {
+    server = await serve(path, join(folder, "of-machine"));
+    return openImage(`nbd+unix:///?socket=${join(folder, "of-machine")}`);
+  };
+  await exportRaw({ ...own, wanted: { kind: "auto" }, target, open });
+  await assertSame(target, machine.content);
+  server?.kill();
+  machine.remove();
+});
+
+test.run();
