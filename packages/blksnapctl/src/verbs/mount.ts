@@ -83,6 +83,13 @@ function imagesIn(snapshots: Images): string[] {
   return snapshots.flatMap(({ devices }) => devices.flatMap(({ image }) => image ?? []));
 }
 
+/** Of a daemon without ublk. @throws BlksnapClientError MOUNT_FAILED */
+function refuseExport(image: string): void {
+  if (!image.startsWith("nbd+unix:")) return;
+  const hint = "Connect it first, nbd-client -unix SOCKET -N NAME /dev/nbdN, and mount that";
+  throw failed(`${image} is an NBD export, and no device`, hint);
+}
+
 /** By its node, or by what it is an image of. @throws BlksnapClientError */
 async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
   const [first, second] = [given.need("image"), given.one("dir")];
@@ -98,6 +105,7 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
         "Give IMAGE DIR, or --device DEVICE DIR",
       );
     }
+    refuseExport(first);
     const image = parsePath(first, "image");
     if (found(image)?.isBlockDevice() !== true) {
       throw usageError(
@@ -128,6 +136,7 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
   }
   if (info.image === null)
     throw failed(`there is no image of ${path} yet`, "Take the snapshot first");
+  refuseExport(info.image);
   return { image: info.image, dir };
 }
 
