@@ -39,19 +39,17 @@ export const GROUPS = [
     ownDaemons: true,
   },
   {
-    name: "fault points",
-    files: ["fault-points"],
-    ownDaemons: true,
-  },
-  {
-    name: "torture",
-    files: ["torture"],
+    name: "kills",
+    files: [],
+    inTurns: [["fault-points", "torture"]],
     ownDaemons: true,
   },
   {
     name: "state",
-    files: ["changes", "nbd", "backup", "mount"],
+    files: [],
     inTurns: [
+      ["changes", "backup"],
+      ["nbd", "mount"],
       ["stores", "store-conflicts"],
       ["overflow-policy", "capacity"],
     ],
@@ -64,10 +62,10 @@ export const GROUPS = [
   },
   {
     name: "daemons",
-    files: ["readme", "live-deaths"],
+    files: ["readme"],
     inTurns: [
       ["installed", "no-memory", "hooks"],
-      ["liveness", "killed-waiting"],
+      ["liveness", "killed-waiting", "live-deaths"],
       ["identity", "crash-strangers", "geometry"],
     ],
     ownDaemons: true,
