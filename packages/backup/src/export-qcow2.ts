@@ -9,7 +9,7 @@ import { realFiles } from "./files.js";
 import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { bytesOf, type Part, partsOf } from "./parts.js";
-import { type AsOf, type Plan, planExport } from "./plan.js";
+import { asOf, type Plan, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
 import {
   breakOfChain,
@@ -103,13 +103,9 @@ async function writeFile(
 
 async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promise<Qcow2Export> {
   const { folder, host = hostname(), open = openImage } = options;
-  const { device, capacityBytes, generationId, changesNumber, takenAt } = snapshot;
-  const now: AsOf = {
-    ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },
-    ...{ changes_number: changesNumber, taken_at: takenAt },
-  };
+  const now = asOf(snapshot, host);
   const plan = await planQcow2(options, host, snapshot);
-  const name = pointName(takenAt, randomUUID());
+  const name = pointName(now.taken_at, randomUUID());
   const path = join(folder, name);
   const image = await open(snapshot.image);
   try {

@@ -9,7 +9,7 @@ import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
 import { bytesOf, type Part, partsOf } from "./parts.js";
-import { planExport } from "./plan.js";
+import { asOf, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
 import { recordPathOf, writeRecord } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
@@ -66,11 +66,8 @@ async function copy(
   record: string | undefined,
 ): Promise<RawExport> {
   const { client, wanted, target, host = hostname(), open = openImage } = options;
-  const { capacityBytes, generationId, changesNumber, takenAt, device } = snapshot;
-  const now = {
-    ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },
-    ...{ changes_number: changesNumber, taken_at: takenAt },
-  };
+  const { capacityBytes } = snapshot;
+  const now = asOf(snapshot, host);
   const { base: known, why } = await copyState(target, record, now);
   if (why !== undefined && wanted.kind === "since") {
     throw new BackupError("BACKUP_CHAIN_BROKEN", why);

@@ -10,7 +10,7 @@ import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
 import { bytesOf, type Part, partsOf } from "./parts.js";
-import { type AsOf, type Plan, planExport } from "./plan.js";
+import { type AsOf, asOf, type Plan, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
 import { targetAt } from "./raw-target.js";
 import { readSent, writeSent } from "./sent-record.js";
@@ -181,11 +181,8 @@ async function sendParts(
 
 async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Promise<StreamExport> {
   const { host = hostname(), open = openImage, record, sink, signal } = options;
-  const { device, capacityBytes, generationId, changesNumber, takenAt } = snapshot;
-  const now: AsOf = {
-    ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },
-    ...{ changes_number: changesNumber, taken_at: takenAt },
-  };
+  const { capacityBytes } = snapshot;
+  const now = asOf(snapshot, host);
   const sent = record === undefined ? undefined : await readSent(record);
   const { plan, parent } = await planStream(options, now, sent, snapshot);
   const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES);

@@ -1,6 +1,8 @@
 /** The operations on files that a store is made of; tests let each of them fail or be the last. */
+import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
+import { dirname } from "node:path";
 import { targetError } from "./errors.js";
 
 export interface Files {
@@ -64,6 +66,19 @@ async function syncFolder(path: string): Promise<void> {
   } finally {
     await folder.close();
   }
+}
+
+/** Lets a file have this content: who reads it finds all of it, or what was there before. */
+export async function replaceFile(files: Files, path: string, data: Uint8Array): Promise<void> {
+  const own = `${path}.${randomUUID()}`;
+  try {
+    await files.create(own, data);
+    await files.rename(own, path);
+  } catch (error) {
+    await files.remove(own).catch(() => undefined);
+    throw error;
+  }
+  await files.syncFolder(dirname(path));
 }
 
 export const realFiles: Files = {

@@ -19,6 +19,15 @@ export interface AsOf {
   readonly taken_at: string;
 }
 
+/** As of when a target has the device that is exported from this snapshot. */
+export function asOf(snapshot: TakenSnapshot, host: string): AsOf {
+  const { device, capacityBytes, generationId, changesNumber, takenAt } = snapshot;
+  return {
+    ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },
+    ...{ changes_number: changesNumber, taken_at: takenAt },
+  };
+}
+
 export type Plan<Base extends AsOf> =
   | { readonly kind: "full"; readonly reason: string | null }
   | { readonly kind: "incremental"; readonly base: Base; readonly ranges: readonly DiffRange[] };

@@ -1,8 +1,7 @@
 /** What is remembered of a raw copy, in a file beside it: as of which snapshot it is. */
-import { randomUUID } from "node:crypto";
 import { dirname } from "node:path";
 import { BackupError } from "./errors.js";
-import { type Files, realFiles } from "./files.js";
+import { type Files, realFiles, replaceFile } from "./files.js";
 import type { AsOf } from "./plan.js";
 import type { CopySeal } from "./seal.js";
 
@@ -61,16 +60,8 @@ export async function writeRecord(
   record: RawRecord,
   files: Files = realFiles,
 ): Promise<void> {
-  const own = `${path}.${randomUUID()}`;
-  try {
-    const text = JSON.stringify({ format: FORMAT, version: VERSION, ...record });
-    await files.create(own, Buffer.from(`${text}\n`));
-    await files.rename(own, path);
-  } catch (error) {
-    await files.remove(own).catch(() => undefined);
-    throw error;
-  }
-  await files.syncFolder(dirname(path));
+  const text = JSON.stringify({ format: FORMAT, version: VERSION, ...record });
+  await replaceFile(files, path, Buffer.from(`${text}\n`));
 }
 
 export async function removeRecord(path: string, files: Files = realFiles): Promise<void> {

@@ -174,6 +174,19 @@ function summaryOf(head: StreamHead, written_bytes: number): StreamRestored {
   return { ...rest, written_bytes };
 }
 
+/** Takes the streams of the input in turn. @param take answers how many bytes were written */
+async function eachStream(
+  { reader }: Reading,
+  take: (head: StreamHead) => Promise<number>,
+): Promise<StreamRestored> {
+  let done: StreamRestored | undefined;
+  for (let head = await reader.begin(); head; head = await reader.begin()) {
+    done = summaryOf(head, (done?.written_bytes ?? 0) + (await take(head)));
+  }
+  if (done === undefined) throw none();
+  return done;
+}
+
 /**
  * Restores all streams of the input in turn. A stream that is cut short or damaged leaves the target as one that does
  * not look complete, and that waits for a stream that continues what it was before.
@@ -190,15 +203,7 @@ export async function restoreStream(given: StreamRestoreOptions): Promise<Stream
   const beside = kind === "block" ? undefined : recordPathOf(target);
   const record = given.record === undefined ? beside : await targetAt(given.record);
   const run = (): Promise<StreamRestored> =>
-    reading(given, async (input) => {
-      let done: StreamRestored | undefined;
-      for (let head = await input.reader.begin(); head; head = await input.reader.begin()) {
-        const writtenBytes = await restoreOne(input, head, target, record);
-        done = summaryOf(head, (done?.written_bytes ?? 0) + writtenBytes);
-      }
-      if (done === undefined) throw none();
-      return done;
-    });
+    reading(given, (input) => eachStream(input, (head) => restoreOne(input, head, target, record)));
   const what = `a restore to ${target}`;
   const locks = new Set([record, beside].filter((path) => path !== undefined));
   let locked = run;
@@ -213,13 +218,10 @@ export async function restoreStream(given: StreamRestoreOptions): Promise<Stream
 export async function verifyStream(
   options: Omit<StreamRestoreOptions, "target" | "record">,
 ): Promise<StreamRestored> {
-  return await reading(options, async (input) => {
-    let done: StreamRestored | undefined;
-    for (let head = await input.reader.begin(); head; head = await input.reader.begin()) {
+  return await reading(options, (input) =>
+    eachStream(input, async (head) => {
       await takeParts(input, head, NOWHERE);
-      done = summaryOf(head, 0);
-    }
-    if (done === undefined) throw none();
-    return done;
-  });
+      return 0;
+    }),
+  );
 }

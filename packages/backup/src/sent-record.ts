@@ -1,8 +1,6 @@
 /** What is remembered of streams, in a file: as of which snapshot the last one was that was sent to its end. */
-import { randomUUID } from "node:crypto";
-import { dirname } from "node:path";
 import { BackupError } from "./errors.js";
-import { realFiles } from "./files.js";
+import { realFiles, replaceFile } from "./files.js";
 import type { AsOf } from "./plan.js";
 
 const FORMAT = "blksnap-sent-stream";
@@ -32,14 +30,6 @@ export async function readSent(path: string): Promise<AsOf | undefined> {
 }
 
 export async function writeSent(path: string, sent: AsOf): Promise<void> {
-  const own = `${path}.${randomUUID()}`;
-  try {
-    const text = JSON.stringify({ format: FORMAT, version: VERSION, ...sent });
-    await realFiles.create(own, Buffer.from(`${text}\n`));
-    await realFiles.rename(own, path);
-  } catch (error) {
-    await realFiles.remove(own).catch(() => undefined);
-    throw error;
-  }
-  await realFiles.syncFolder(dirname(path));
+  const text = JSON.stringify({ format: FORMAT, version: VERSION, ...sent });
+  await replaceFile(realFiles, path, Buffer.from(`${text}\n`));
 }
