@@ -9,7 +9,7 @@ import {
   type Target,
 } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
-import { EXPORT_NAME, type NbdConnection } from "./nbd-door.js";
+import { CONNECTIONS_MAX, EXPORT_NAME, type NbdConnection } from "./nbd-door.js";
 import type { QueueMemory } from "./queue-memory.js";
 
 /** A queue that is to be served without a device: its requests come from NBD connections. */
@@ -36,9 +36,6 @@ export interface ServedQueue {
   /** Ends it, unless its device does that. */
   end(): void;
 }
-
-/** Connections to a front or an image at a time. */
-const CONNECTIONS_MAX = 16;
 
 function exportSettings({ queueDepth, maxIoBytes }: ExportStart): ServerSettings {
   return { connectionsMax: Math.min(CONNECTIONS_MAX, queueDepth), queueDepth, maxIoBytes };

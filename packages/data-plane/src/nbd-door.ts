@@ -15,7 +15,8 @@ import type { Slices } from "./slices.js";
 
 /** Requests in flight in the device, of all its connections. */
 export const NBD_DEPTH = 32;
-const CONNECTIONS_MAX = 16;
+/** Connections to a front or an image at a time. */
+export const CONNECTIONS_MAX = 16;
 /** More at a time is only more memory. */
 export const NBD_IO_BYTES_MAX: number = 256 * 1024;
 /** A server has one export: who wants which is known before a connection comes. */
