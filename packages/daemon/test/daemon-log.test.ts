@@ -2,11 +2,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DaemonEvent, EventLogOptions } from "@blksnap/api";
+import { StateFile } from "@blksnap/driver";
 import pino from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
-import { DaemonLog, FACTS_FILE_NAME, openDaemonLog } from "../dist/events/daemon-log.js";
+import { DaemonLog, openDaemonLog } from "../dist/events/daemon-log.js";
 import { NO_FACTS } from "../dist/events/facts.js";
 
 let dir = "";
@@ -250,13 +251,13 @@ test("followers end with the daemon", async () => {
 test("facts of another version, or damaged, are none", async () => {
   const parts = ['{"version":1,"facts":{"life":"1"},"cursors":{}}', '{"version":1,"facts":null}'];
   for (const text of ["", "null", "{}", ...parts]) {
-    writeFileSync(join(dir, FACTS_FILE_NAME), text);
+    writeFileSync(join(dir, StateFile.eventsFacts), text);
     const log = start();
     await log.begin();
     const [started] = (await read(log)).slice(-1);
     assert.is(started?.event === "daemon_started" && started.cause, "start");
     log.close(true);
-    rmSync(join(dir, FACTS_FILE_NAME));
+    rmSync(join(dir, StateFile.eventsFacts));
   }
 });
 
@@ -268,7 +269,7 @@ test("facts of another version are not compared with", async () => {
   await until(first, "snapshot_created");
   const since = (await read(first)).at(-1)!.sequence;
   first.close(true);
-  const path = join(dir, FACTS_FILE_NAME);
+  const path = join(dir, StateFile.eventsFacts);
   const kept = JSON.parse(readFileSync(path, "utf8")) as { version: number };
   writeFileSync(path, JSON.stringify({ ...kept, version: kept.version + 1 }));
   const next = start();
@@ -282,7 +283,7 @@ test("facts of another version are not compared with", async () => {
 
 test("facts that cannot be compared are said to be lost, once", async () => {
   const text = { version: 1, facts: { ...NO_FACTS, life: "1", snapshots: { gone: {} } } };
-  writeFileSync(join(dir, FACTS_FILE_NAME), JSON.stringify({ ...text, cursors: {} }));
+  writeFileSync(join(dir, StateFile.eventsFacts), JSON.stringify({ ...text, cursors: {} }));
   const log = start();
   await log.begin();
   await driver.attach("/dev/loop0");

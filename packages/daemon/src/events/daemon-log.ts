@@ -23,6 +23,7 @@ import {
   type EventLogOptions,
   type StatusResponse,
 } from "@blksnap/api";
+import { StateFile } from "@blksnap/driver";
 import { type Delivery, KeptEventQueue } from "@blksnap/event-queue";
 import type { Logger } from "pino";
 import { bootClockMs } from "../config/served.js";
@@ -30,8 +31,6 @@ import { differences, type NewDaemonEvent, toldFacts } from "./differences.js";
 import { areFacts, type Facts, factsOf, NO_FACTS } from "./facts.js";
 import { told } from "./snapshot-told.js";
 
-const LOG_FILE_NAME = "events.log";
-export const FACTS_FILE_NAME = "events-facts.json";
 /** Of what is in that file; another one is not compared with. */
 const FACTS_VERSION = 1;
 /** How late that is known which nobody asked for. */
@@ -80,12 +79,12 @@ export class DaemonLog implements EventLogControl {
     const { stateDirectory, logger, capacity } = options;
     this.#options = options;
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-    this.#queue = new KeptEventQueue(join(stateDirectory, LOG_FILE_NAME), {
+    this.#queue = new KeptEventQueue(join(stateDirectory, StateFile.events), {
       ...(capacity === undefined ? {} : { capacity }),
       onFailure: (error) =>
         logger.warn({ err: error }, "events do not outlive this daemon: their file is not written"),
     });
-    this.#factsPath = join(stateDirectory, FACTS_FILE_NAME);
+    this.#factsPath = join(stateDirectory, StateFile.eventsFacts);
     const { facts, cursors } = readKept(this.#factsPath);
     this.#facts = facts;
     this.#cursors = { ...cursors };
