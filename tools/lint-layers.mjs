@@ -57,7 +57,7 @@ const ALLOWED = {
   ],
   client: ["api", "errors"],
   backup: ["client", "nbd", "linux-block", "api", "errors"],
-  blksnapctl: ["backup", "client", "api", "errors"],
+  blksnapctl: ["backup", "client", "linux-block", "api", "errors"],
 };
 
 const problems = [];

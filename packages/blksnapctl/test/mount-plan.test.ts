@@ -1,7 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { mountPlan, type Probed } from "../dist/mount-plan.js";
-import { mountsIn } from "../dist/mount-table.js";
 
 const IMAGE = "/dev/ublkb1";
 const OLD = { hasTemporaryFsid: false };
@@ -43,16 +42,6 @@ test("what is no file system, or would be taken for its original, is refused wit
   // A file system on a whole disk may look like a table of partitions as well.
   const both = plan({ TYPE: "vfat", PTTYPE: "dos" });
   assert.is("type" in both && both.type, "vfat");
-});
-
-test("the kernel's table of mounts is read, with names that it escapes", () => {
-  const text =
-    "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n" +
-    "36 22 259:3 / /mnt/with\\040space\\134 ro - xfs /dev/ublkb1 ro,nouuid\n\n";
-  assert.equal(mountsIn(text), [
-    { path: "/", source: "/dev/sda1", type: "ext4" },
-    { path: "/mnt/with space\\", source: "/dev/ublkb1", type: "xfs" },
-  ]);
 });
 
 test.run();

@@ -5,7 +5,7 @@ import { basename } from "node:path";
 import type { StatusResponse } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
-import { mountAt } from "../mount-table.js";
+import { mountedAt } from "../mount-table.js";
 import { resolveId } from "../resolve-id.js";
 import { usageError } from "../usage-error.js";
 import { parsePath } from "../values.js";
@@ -187,14 +187,14 @@ export async function mount(context: Context, given: Given): Promise<void> {
       "Leave --writable out: its snapshot has read-only images",
     );
   }
-  const there = mountAt(dir);
+  const there = mountedAt(dir);
   if (there !== undefined)
     throw failed(`${there.source} is mounted at ${dir}`, "Give another folder");
   const host = { hasTemporaryFsid: existsSync(TEMPORARY_FSID) };
   const plan = mountPlan(image, await probed(image), host);
   if ("why" in plan) throw failed(`${image}: ${plan.why}`, plan.hint);
   const { options, isReplayed } = await mountBy(plan, wanted, isWritable);
-  const mounted = mountAt(dir);
+  const mounted = mountedAt(dir);
   if (mounted?.source !== image) {
     // As a file system may do that knows its devices by their ids.
     await run("umount", dir);
@@ -220,8 +220,8 @@ export async function umount(context: Context, given: Given): Promise<void> {
   const { json, printJson } = context;
   const path = parsePath(given.need("dir"), "dir");
   // The file system of an image that is gone may not answer any more: by its name it is found, too.
-  const dir = mountAt(path) === undefined ? (realPathOf(path) ?? path) : path;
-  const mounted = mountAt(dir);
+  const dir = mountedAt(path) === undefined ? (realPathOf(path) ?? path) : path;
+  const mounted = mountedAt(dir);
   if (mounted === undefined) throw failed(`nothing is mounted at ${dir}`, "See findmnt");
   const { source } = mounted;
   const { trackers = [], snapshots = [] } = (await statusOf(context)) ?? {};
