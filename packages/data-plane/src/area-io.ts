@@ -351,8 +351,10 @@ export class AreaIo {
     }
     assert(this.#copyPending[copy] === 0, "a copy has two completions");
     const isLive = copies.state[copy] === IoState.LIVE;
-    if (isLive && this.#copyResult[copy] === LINK_TORN && this.#isWriteAlone[copy] === 0) {
-      // The kernel had no memory to take the write with its read, which has ended since.
+    const isTorn = this.#copyResult[copy] === LINK_TORN && this.#isWriteAlone[copy] === 0;
+    if (isLive && isTorn && this.#copyFault[copy] === CopyFault.WRITE) {
+      // The kernel had no memory to take the write with its read, which has ended since. That of a read
+      // that ends with the same number has nothing to write.
       this.#isWriteAlone[copy] = 1;
       this.#copyResult[copy] = 0;
       this.#copyFault[copy] = CopyFault.NONE;

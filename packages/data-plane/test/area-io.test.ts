@@ -41,6 +41,7 @@ function copyAll(
   kind: number,
   storeFlags: string,
   originalChunks: number,
+  isOriginalGone = false,
 ): { done: Done[]; stored: Buffer; original: Buffer } {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-area-"));
   const original = Buffer.alloc(originalChunks * CHUNK_BYTES);
@@ -83,11 +84,12 @@ function copyAll(
       if (done.length === CHUNKS) reactor.stop();
     },
   };
+  const originalIndex = reactor.addFile(originalFd);
   const io = new AreaIo({
     reactor,
     ticker,
     engine: engine as unknown as TrackerEngine,
-    originalIndex: reactor.addFile(originalFd),
+    originalIndex,
     storeFds: [storeFd],
     frontDepth: CHUNKS,
     imageDepth: 1,
@@ -96,6 +98,7 @@ function copyAll(
     slotBytes: CHUNK_BYTES,
     journal: undefined,
   });
+  if (isOriginalGone) reactor.removeFile(originalIndex);
   for (let copy = 0; copy < CHUNKS; copy++) io.submitCopy(copy);
   reactor.run();
   for (const fd of [originalFd, storeFd, wakeFd]) closeSync(fd);
@@ -155,6 +158,14 @@ for (const count of [1, 2, 3, 1000]) {
     }
   });
 }
+
+test("a read that fails as a torn chain does is no torn chain: nothing is written", () => {
+  const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, true);
+  for (let copy = 0; copy < CHUNKS; copy++) {
+    assert.equal(done[copy], { copy, result: -EBADF, fault: CopyFault.READ });
+    assert.ok(blockOf(stored, copy).every((byte) => byte === 0xdd));
+  }
+});
 
 test("an area that cannot be made gives back the stores that it had registered", () => {
   const { port1, port2 } = new MessageChannel();
