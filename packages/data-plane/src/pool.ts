@@ -47,6 +47,7 @@ function carriesDescriptors({ type }: ReactorRequest): boolean {
   return (
     type === "attach" ||
     type === "prepareArea" ||
+    type === "wakeArea" ||
     type === "openImage" ||
     type === "mirrorJournal" ||
     type === "serveNbd"

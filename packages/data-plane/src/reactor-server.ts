@@ -178,6 +178,7 @@ export class ReactorServer {
         done();
         return;
       case "wakeArea":
+        if (!acquire()) return;
         done(this.#deviceOf(request.tracker).wakeArea(request.area));
         return;
       case "hold":

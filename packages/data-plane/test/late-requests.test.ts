@@ -20,6 +20,9 @@ test("a request is taken or withdrawn, never both", () => {
   assert.ok(withdraw(withdrawn));
 });
 
+/** What reactors have said that failed. */
+const errors: string[] = [];
+
 /** A reactor that gets what it is sent only when the test lets it. */
 async function withSlowReactor(
   use: (pool: ReactorPool, deliver: () => void) => Promise<void>,
@@ -31,7 +34,9 @@ async function withSlowReactor(
     imageDepth: 1,
     ioTimeoutMs: 10_000,
     logger: pino({ level: "silent" }),
-    onNotice: () => undefined,
+    onNotice: (_reactor, notice) => {
+      if (notice.notice === "error") errors.push(notice.message);
+    },
     onLost: () => undefined,
   });
   await pool.ready();
@@ -80,6 +85,19 @@ test("a reactor that comes late does not look at descriptors that may be other f
     closeSync(other);
     assert.ok(tryLockFile(asSeenByOthers), "the reactor holds another file");
     closeSync(asSeenByOthers);
+  }));
+
+test("an area is not woken with the stores of a snapshot that was given up", () =>
+  withSlowReactor(async (pool, deliver) => {
+    // Its descriptors are closed by the time that the reactor comes to it.
+    const request = { type: "wakeArea", tracker: 7, area: { storeFds: [1_000_000] } };
+    const asked = pool.request(0, request as unknown as ReactorRequest, 20);
+    const failure = await asked.catch((error: unknown) => error);
+    assert.instance(failure, NoAnswerError);
+    assert.is((failure as NoAnswerError).isTaken, false);
+    deliver();
+    assert.is(await pool.request(0, { type: "counters", tracker: 7 }), null);
+    assert.not.ok(errors.some((error) => error.includes("tracker 7")));
   }));
 
 test("a request that was begun is waited for", () =>
