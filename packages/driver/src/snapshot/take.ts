@@ -14,8 +14,6 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { fdatasync as fdatasyncCallback } from "node:fs";
-import { promisify } from "node:util";
 import type { SnapshotTakeOptions } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import type { SwitchReply } from "@blksnap/data-plane";
@@ -30,8 +28,7 @@ import type { Tracker } from "../tracker/tracker.js";
 import { NO_LOSS } from "../tracker/tracker-record.js";
 import { closeMember, hasLost, type Member, openImage } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
-
-const fdatasync = promisify(fdatasyncCallback);
+import { syncAll } from "./sync-all.js";
 
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
 export async function takeSnapshot(
@@ -248,14 +245,17 @@ function switchMember(
 
 /**
  * What is only in the originals' write caches at the instant would be gone after a power cut, and the
- * image with it.
+ * image with it. Writes are held no longer than the bound, so later it would be of no use.
  */
 async function syncOriginals(context: DriverContext, members: readonly Member[]): Promise<void> {
   try {
-    await Promise.all(members.map(({ tracker }) => fdatasync(tracker.backing.fd)));
+    const fds = members.map(({ tracker }) => tracker.backing.fd);
+    await syncAll(fds, context.holdTimeoutMs);
   } catch (error) {
     await releaseAll(context, members);
-    throw new ControlError("TAKE_FAILED", "an original could not be synced", { cause: error });
+    const { code: errnoName = "EIO", message } = error as NodeJS.ErrnoException;
+    const what = `an original could not be synced: ${message}`;
+    throw new ControlError("TAKE_FAILED", what, { cause: error, errnoName });
   }
 }
 
