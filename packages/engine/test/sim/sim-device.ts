@@ -251,10 +251,10 @@ export class SimDevice implements EngineIo {
   }
 
   submitKept(): void {
-    this.world.tick();
     const { offsetBytes, lengthBytes } = this.engine.keptSlice;
+    this.cbtModel.submitted(offsetBytes[0], lengthBytes[0]); // Who is killed now leaves the mark.
+    this.world.tick();
     this.kept.sent(offsetBytes[0] / 512, lengthBytes[0] / 512);
-    this.cbtModel.submitted(offsetBytes[0], lengthBytes[0]);
     this.cbtModel.issued(offsetBytes[0], lengthBytes[0], this.cbtBuffer);
     this.add("kept", 0);
   }
