@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { hostHasUblk, runInVm } from "../vm/index.mjs";
 import { measureBlock, SERIES } from "./block.mjs";
+import { measureNbd } from "./nbd.mjs";
 import { measurePlane } from "./plane.mjs";
 import { comparisonText, resultsText } from "./report.mjs";
 import { measureRing } from "./ring.mjs";
@@ -21,6 +22,10 @@ const HERE = {
     title: "JavaScript for each request, by kind, without the driver, on this machine",
     measure: measurePlane,
   },
+  nbd: {
+    title: "reads of a file in memory over NBD: our server, qemu-nbd, nbdkit, on this machine",
+    measure: measureNbd,
+  },
 };
 
 const USAGE = `Usage: npm run bench -- [SERIES]... [OPTION]...
@@ -29,7 +34,7 @@ ${Object.entries({ ...SERIES, ...HERE })
   .map(([name, { title }]) => `  ${name.padEnd(13)} ${title}`)
   .join("\n")}
 
-Without a name: all but ring and plane.
+Without a name: all but ${Object.keys(HERE).join(", ")}.
 
   --rounds N        each candidate so many times, in turn with the others (default 3)
   --seconds N       how long a load without an end of its own runs (default 2)
@@ -126,7 +131,8 @@ if (plan.names.length > 0) {
   results = values.host ? await measureBlock(plan) : await measureInVm(words);
 }
 for (const [name, { measure }] of Object.entries(HERE)) {
-  if (names.includes(name)) results.groups.push(measure(plan.rounds));
+  if (names.includes(name))
+    results.groups.push(...[await measure(plan.rounds, plan.runtimeS)].flat());
 }
 if (values.guest) {
   process.stdout.write(`${RESULTS_MARK}${JSON.stringify(results)}\n`);
