@@ -107,6 +107,28 @@ export async function extentsInHelper(path: string): Promise<FileExtents | numbe
   return { device, mode, status, extents };
 }
 
+/**
+ * Holes of a file of 64 KiB and more, and of the file behind a loop device: what reads as zero, and nothing was
+ * allocated for. The device's page cache is written back first, so that all counts that was written before the call.
+ * @param timeoutMs holes that are not found in this time count as data
+ * @returns where each begins and ends, ascending: two numbers for each; a negative errno, -ENOTTY for what nothing is
+ * known of, -ETIMEDOUT for what did not answer @throws as above
+ */
+export async function holesInHelper(
+  path: string,
+  timeoutMs: number,
+): Promise<Float64Array | number> {
+  const lines = await ask(["holes", path, String(timeoutMs)], timeoutMs + SPARE_MS);
+  const status = answerOf(lines);
+  if (status < 0) return status;
+  const holes = new Float64Array(2 * (lines.length - 1));
+  for (const [index, line] of lines.slice(1).entries()) {
+    const [start, length] = line.split(" ").map(Number) as [number, number];
+    holes.set([start, start + length], 2 * index);
+  }
+  return holes;
+}
+
 /** What a path leads to, as stat(2) and realpath(3) say it; numbers as `node:fs` has them. */
 export interface FileStatus {
   /** `st_dev`: of the file system. */

@@ -15,6 +15,7 @@ export {
   type FileExtents,
   type FileStatus,
   fsyncInHelper,
+  holesInHelper,
   type LoopStatus,
   loopsInHelper,
   openInHelper,

@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import {
   closeSync,
+  ftruncateSync,
   openSync,
   readFileSync,
   statSync,
@@ -15,6 +16,7 @@ import {
   extentsInHelper,
   type FileStatus,
   fsyncInHelper,
+  holesInHelper,
   loopsInHelper,
   MappedMemory,
   openInHelper,
@@ -77,6 +79,25 @@ test("extents of a file are those of its data, holes left out", async () => {
     assert.is(flags & EXTENT_LAST, EXTENT_LAST);
     const { extents } = (await extentsInHelper("/dev/null")) as { extents: readonly unknown[] };
     assert.equal(extents, []);
+  });
+});
+
+test("holes of a file are what nothing was written to, but for small ones", async () => {
+  await withFolderMeanwhile(async (folder) => {
+    const path = join(folder, "file");
+    const fd = openSync(path, "w");
+    for (const at of [1 << 20, (1 << 20) + 8192]) writeSync(fd, Buffer.alloc(4096, 1), 0, 4096, at);
+    ftruncateSync(fd, 3 << 20);
+    closeSync(fd);
+    const holes = await holesInHelper(path, LIMIT_MS);
+    assert.instance(holes, Float64Array);
+    assert.equal([...(holes as Float64Array)], [0, 1 << 20, (1 << 20) + 12288, 3 << 20]);
+    writeFileSync(path, Buffer.alloc(1 << 20, 1));
+    assert.equal(await holesInHelper(path, LIMIT_MS), new Float64Array(0));
+    assert.is(await holesInHelper("/dev/null", LIMIT_MS), -ENOTTY);
+    assert.is(await holesInHelper(join(folder, "none"), LIMIT_MS), -ENOENT);
+    // In no time nothing is found, and nothing is wrong.
+    assert.equal(await holesInHelper(path, 0), new Float64Array(0));
   });
 });
 

@@ -11,6 +11,7 @@
 //     unlink PATH
 //     read PATH AT BYTES                     read(2) from some byte on
 //     loops PATH...                          LOOP_GET_STATUS64 of each
+//     holes PATH MS                          holes.h says what it prints
 //
 // Those that take the process along, into another namespace or with children, are all that it does:
 //
@@ -53,6 +54,8 @@
 #include <string_view>
 #include <vector>
 
+#include "file.h"
+#include "holes.h"
 #include "mounts.h"
 #include "sync.h"
 
@@ -61,24 +64,6 @@ namespace {
 constexpr size_t kCommandBytes = 80;
 constexpr uint32_t kExtentsPerCall = 128;
 constexpr int64_t kReadBytesMax = 1 << 20;
-
-int64_t Checked(int64_t value) { return value < 0 ? -errno : value; }
-
-/** An open file; less than 0, it is the negative errno. */
-class File {
- public:
-  File(const char* path, int flags)
-      : fd_(static_cast<int>(Checked(open(path, flags | O_CLOEXEC)))) {}
-  ~File() {
-    if (fd_ >= 0) close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  operator int() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 /** Waits for the answer to the ring's only entry. */
 int64_t Submitted(io_uring* ring) {
@@ -262,6 +247,7 @@ int64_t Call(const std::vector<std::string>& words, std::string& lines) {
   if (verb == "command" && count == 4) return Command(path, words[2].c_str(), words[3]);
   if (verb == "read" && count == 4) return Read(path, words[2], words[3], lines);
   if (verb == "write" && count == 3) return Write(path, words[2]);
+  if (verb == "holes" && count == 3) return Holes(path, std::atoll(words[2].c_str()), lines);
   if (count != 2) return -EINVAL;
   if (verb == "fsync") return Fsync(path);
   if (verb == "claim") return Claim(path);
