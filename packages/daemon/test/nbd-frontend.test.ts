@@ -9,6 +9,7 @@ import {
   chownSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   truncateSync,
   writeFileSync,
@@ -19,7 +20,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { NbdClient } from "@blksnap/nbd";
+import { BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 
@@ -176,6 +177,29 @@ async function writeAfter(uri: string): Promise<void> {
   await client.close();
 }
 
+/** Holes that an export tells; what it calls one is zeros, and foreign programs that pass over them copy the same. */
+async function holeBytes(user: User, uri: string, content: Buffer): Promise<number> {
+  const client = await NbdClient.connect(uri, { contexts: [BASE_ALLOCATION] });
+  let bytes = 0;
+  for await (const { offsetBytes, lengthBytes, flags } of client.extents(BASE_ALLOCATION)) {
+    if (flags === 0) continue;
+    const hole = content.subarray(offsetBytes, offsetBytes + lengthBytes);
+    assert.ok(hole.equals(Buffer.alloc(lengthBytes)), `${offsetBytes} is no hole`);
+    bytes += lengthBytes;
+  }
+  await client.close();
+  const copy = join(user.folder, "copy");
+  for (const [program, ...words] of [
+    ["nbdcopy", uri, copy],
+    ["qemu-img", "convert", "-f", "raw", "-O", "raw", uri, copy],
+  ] as const) {
+    await promisify(execFile)(program, words);
+    assert.ok(readFileSync(copy).equals(content), program);
+    rmSync(copy);
+  }
+  return bytes;
+}
+
 async function changedBytes(user: User): Promise<number> {
   const path = `/v1/trackers/cbt/diff?device=${encodeURIComponent(user.disk)}&since=0`;
   const { ranges } = (await user.ask("GET", path)) as { ranges?: { length_bytes: number }[] };
@@ -213,6 +237,9 @@ async function livesThrough(user: User): Promise<void> {
   const client = await NbdClient.connect(image);
   assert.ok(client.readOnly);
   assert.ok((await changedBytes(user)) >= 2 * MIB);
+  // Of 16 MiB two hold data, and two and a half were written to since.
+  assert.ok((await holeBytes(user, image, before)) >= 11 * MIB);
+  assert.ok((await holeBytes(user, front, written)) >= 11 * MIB);
 
   await user.end("SIGKILL");
   await client.close().catch(() => undefined);

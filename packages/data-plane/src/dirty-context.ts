@@ -3,7 +3,7 @@
  * the last take found it changed after number N, as a diff does.
  */
 import type { CbtMap } from "@blksnap/engine";
-import { allData, DIRTY, type MetaContext } from "@blksnap/nbd";
+import { DIRTY, type MetaContext } from "@blksnap/nbd";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
 const PREFIX = "qemu:dirty-bitmap:since-";
@@ -51,9 +51,8 @@ export function dirtyContextName(since: number): string {
   return `${PREFIX}${since}`;
 }
 
-/** The context of that name; all others are asked for what may always be said. */
-export function contextNamed(name: string, cbt: CbtMap): MetaContext {
-  return name.startsWith(PREFIX)
-    ? new DirtyContext(cbt, Number(name.slice(PREFIX.length)))
-    : allData();
+/** The context of that name; undefined for another kind. */
+export function dirtyContext(name: string, cbt: CbtMap): MetaContext | undefined {
+  if (!name.startsWith(PREFIX)) return undefined;
+  return new DirtyContext(cbt, Number(name.slice(PREFIX.length)));
 }

@@ -1,3 +1,4 @@
+export type { KnownHoles } from "./allocation-context.js";
 export type { AreaFigures } from "./area-counter.js";
 export { AreaEncoder } from "./area-encoder.js";
 export type { AreaId } from "./area-id.js";

@@ -12,6 +12,7 @@
  */
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { DeviceParams } from "@blksnap/ublk";
+import type { KnownHoles } from "./allocation-context.js";
 import type { AreaFigures } from "./area-counter.js";
 import type { AreaId } from "./area-id.js";
 import type { CarriedError } from "./carried-error.js";
@@ -225,6 +226,8 @@ export interface ServeNbdRequest {
   readonly structured: boolean;
   /** Names of those that were agreed on. */
   readonly contexts: readonly string[];
+  /** Of the original: of an image's, as they were after its take. Null where nothing is known of them. */
+  readonly holes: KnownHoles | null;
   /** What has come behind the handshake. */
   readonly received: Uint8Array;
 }

@@ -1,11 +1,23 @@
 /** A connection for a device's front or image, from the main thread. */
 import type { CbtMap } from "@blksnap/engine";
-import { contextNamed } from "./dirty-context.js";
+import type { MetaContext } from "@blksnap/nbd";
+import { frontAllocation, imageAllocation } from "./allocation-context.js";
+import type { DeviceArea } from "./device-area.js";
+import { dirtyContext } from "./dirty-context.js";
 import type { ServeNbdRequest } from "./messages.js";
 import type { NbdConnection } from "./nbd-door.js";
 
-export function connectionOf(request: ServeNbdRequest, cbt: CbtMap): NbdConnection {
-  const { fd, structured, received } = request;
-  const contexts = request.contexts.map((name) => contextNamed(name, cbt));
+/** @param area of the image; undefined: the front */
+export function connectionOf(
+  request: ServeNbdRequest,
+  cbt: CbtMap,
+  area: DeviceArea | undefined,
+): NbdConnection {
+  const { fd, structured, received, holes } = request;
+  const allocation = (): MetaContext =>
+    area === undefined
+      ? frontAllocation(cbt, holes)
+      : imageAllocation(area.map, holes, () => area.isOpen);
+  const contexts = request.contexts.map((name) => dirtyContext(name, cbt) ?? allocation());
   return { fd, structured, received, contexts };
 }

@@ -212,13 +212,17 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /** A connection to the front, or to the image of an area. */
   serveNbd(request: ServeNbdRequest, done: (isServed: boolean) => void): void {
-    const { area, params } = request;
-    const connection = connectionOf(request, this.#cbt);
+    const { params } = request;
+    const area = request.area === null ? undefined : this.areaOf(request.area);
+    if (request.area !== null && area === undefined) {
+      done(false);
+      return;
+    }
+    const connection = connectionOf(request, this.#cbt, area);
     const { adopt } = this.#frontQueue;
-    if (area === null && adopt !== undefined) done(adopt(connection));
-    else if (area === null) this.#nbd.serve(params, connection, done);
-    else if (this.areaOf(area) === undefined) done(false);
-    else this.areaOf(area)?.serveNbd(params, connection, done);
+    if (area !== undefined) area.serveNbd(params, connection, done);
+    else if (adopt !== undefined) done(adopt(connection));
+    else this.#nbd.serve(params, connection, done);
   }
 
   #endNbd(onEnd: () => void): void {

@@ -16,6 +16,7 @@ import {
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
+import type { KnownHoles } from "../dist/allocation-context.js";
 import { carryOutArea } from "../dist/area-requests.js";
 import type { DeviceQueueStart } from "../dist/device-queue.js";
 import { IoTicker } from "../dist/io-ticker.js";
@@ -130,9 +131,14 @@ class World {
     }
   }
 
-  serve(fd: number, area: string | null, contexts: string[] = []): boolean {
+  serve(
+    fd: number,
+    area: string | null,
+    contexts: string[] = [],
+    holes: KnownHoles | null = null,
+  ): boolean {
     const told: boolean[] = [];
-    const given = { structured: true, contexts, received: new Uint8Array(0) };
+    const given = { structured: true, contexts, holes, received: new Uint8Array(0) };
     this.device.serveNbd(
       { type: "serveNbd", tracker: 1, area, params: PARAMS, fd, ...given },
       (isServed) => told.push(isServed),
@@ -329,6 +335,63 @@ test("a front without a device is written to by its clients, old data first, and
   assert.is(world.device.connections(null), 0);
   assert.equal(world.errors, []);
   for (const one of [image, front]) one.close();
+  world.close();
+});
+
+/** Of base:allocation alone: lengths and flags by turns. */
+function allocation(pair: Pair, extents: number): number[] {
+  pair.send(BLOCK_STATUS, 0, 4 * MIB);
+  const status = pair.received(CHUNK_HEADER + 4 + 8 * extents);
+  assert.is(status.readUInt32BE(16), 4 + 8 * extents);
+  return Array.from({ length: 2 * extents }, (_, at) => status.readUInt32BE(24 + at * 4));
+}
+
+test("holes of the original are holes until somebody writes there, and old data is none", async () => {
+  const exported = { ...PARAMS, readOnly: false, volatileCache: true };
+  const world = new World({ exported, queueDepth: 16, maxIoBytes: BLOCK });
+  world.device.start();
+  const writer = await Pair.make(world);
+  assert.ok(world.serve(writer.serverFd, null));
+  const write = (at: number): void => {
+    writer.send(WRITE, at, 4096, Buffer.alloc(4096, 9));
+    writer.received(CHUNK_HEADER);
+  };
+  // Written with number 1, and only then looked at; nothing tells that it was before.
+  write(MIB);
+  const ends = Float64Array.of(MIB, 2 * MIB, 3 * MIB, 4 * MIB);
+  const holes = { ends, generation: new Uint8Array(16), number: 1 };
+  const front = await Pair.make(world);
+  assert.ok(world.serve(front.serverFd, null, ["base:allocation"], holes));
+  const before = [MIB + BLOCK, 0, MIB - BLOCK, 3, MIB, 0, MIB, 3];
+  assert.equal(allocation(front, 4), before);
+  world.take();
+  assert.equal(allocation(front, 4), before, "a take writes nothing");
+  write(3 * MIB + BLOCK);
+  const after = [...before.slice(0, 6), BLOCK, 3, BLOCK, 0, MIB - 2 * BLOCK, 3];
+  assert.equal(allocation(front, 6), after);
+
+  const image = await Pair.make(world);
+  assert.ok(world.serve(image.serverFd, AREA, ["base:allocation"], holes));
+  const atTake = [MIB, 0, MIB, 3, MIB, 0, BLOCK, 3, 4096, 0, MIB - BLOCK - 4096, 3];
+  assert.equal(allocation(image, 6), atTake);
+  write(MIB + 4096);
+  assert.equal(allocation(image, 8).slice(0, 6), [MIB, 0, 4096, 3, 4096, 0]);
+
+  const other = await Pair.make(world);
+  const older = { ...holes, generation: new Uint8Array(16).fill(1) };
+  assert.ok(world.serve(other.serverFd, null, ["base:allocation"], older));
+  assert.equal(allocation(other, 1), [4 * MIB, 0], "of another generation nothing is known");
+
+  world.ask("dropArea");
+  const closed = world.ask("closeArea");
+  world.until(() => closed.length > 0);
+  let isEnded = false;
+  world.device.awaitFrontEnd(() => {
+    isEnded = true;
+  });
+  world.until(() => isEnded);
+  assert.equal(world.errors, []);
+  for (const one of [writer, front, image, other]) one.close();
   world.close();
 });
 

@@ -27,6 +27,7 @@ import type { Registry } from "./registry.js";
 import type { Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import { servedParams } from "./tracker/geometry.js";
+import { OriginalHoles } from "./tracker/original-holes.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 const PREFERRED_BLOCK_BYTES = 4096;
@@ -49,6 +50,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
   readonly #context: () => Pick<DriverContext, "reactors" | "logger">;
   /** By tracker, or by its area: a handshake may ask for one more than once. */
   readonly #known = new WeakMap<object, DriverExport>();
+  readonly #holes = new OriginalHoles();
 
   constructor(registry: Registry, context: () => Pick<DriverContext, "reactors" | "logger">) {
     this.#registry = registry;
@@ -95,6 +97,10 @@ export class NbdExports implements ExportDirectory<DriverExport> {
   ): Promise<boolean> {
     const { tracker, by, area, params, name } = agreement.export;
     const { reactors, logger } = this.#context();
+    const wantsHoles = agreement.contexts.some((context) => context.name === BASE_ALLOCATION);
+    const holes = wantsHoles
+      ? await this.#holes.of(agreement.export, tracker, area !== null)
+      : null;
     // It is about to go.
     if (by?.isHeld === true) return false;
     try {
@@ -106,6 +112,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
         fd,
         structured: agreement.structured,
         contexts: agreement.contexts.map((context) => context.name),
+        holes,
         received,
       });
       if (!isServed) logger.warn({ export: name }, "an NBD connection is refused: too many");

@@ -21,6 +21,8 @@ export const JOURNAL_CLOSE_TIMEOUT_MS = 10_000;
 export const STORE_OPEN_TIMEOUT_MS = 10_000;
 /** For asking whether a device is in use: opening one that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
+/** For the holes of an original: an NBD client waits for its connection meanwhile. */
+export const HOLES_TIMEOUT_MS = 2_000;
 
 // ---- operations ----
 

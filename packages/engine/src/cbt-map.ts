@@ -362,8 +362,12 @@ export class CbtMap {
 
   /** For the owner: the map is whole, of this generation, and its last take has this number. */
   isAt(generation: Uint8Array, changesNumber: number): boolean {
+    return this.words[CbtWord.ACTIVE] - 1 === changesNumber && this.isOf(generation);
+  }
+
+  /** For the owner: the map is whole, and of this generation. */
+  isOf(generation: Uint8Array): boolean {
     if (this.words[CbtWord.CORRUPTED] !== 0) return false;
-    if (this.words[CbtWord.ACTIVE] - 1 !== changesNumber) return false;
     for (let at = 0; at < CBT_GENERATION_BYTES; at++) {
       if (this.generation[at] !== generation[at]) return false;
     }

@@ -1,0 +1,167 @@
+/**
+ * `base:allocation` of fronts and images, from the holes that the original had when somebody looked:
+ *
+ * ```
+ *   take ──▶ the original is looked at ──▶ the request
+ *                     │                         │
+ *                  a hole          no write since, by the map of what is written
+ *                     └────────────┬────────────┘
+ *                       it reads as zero: a hole
+ * ```
+ *
+ * An image knows by its diff area: what is not saved there has not been written to since the take. A front knows by
+ * its CBT map: what was written to since has the number of then, or a later one. All else counts as data.
+ */
+import { BlockState, type CbtMap, type DiffAreaMap } from "@blksnap/engine";
+import { AllocationFlag, allData, BASE_ALLOCATION, type MetaContext } from "@blksnap/nbd";
+import { REACTOR_TURN_UNITS } from "./turns.js";
+
+const EMPTY: number = AllocationFlag.HOLE | AllocationFlag.ZERO;
+
+/** Holes of an original. */
+export interface KnownHoles {
+  /** Where each begins and ends, ascending: two numbers for each. */
+  readonly ends: Float64Array;
+  /** The map's, before the original was looked at. */
+  readonly generation: Uint8Array;
+  /** The number that writes had then. */
+  readonly number: number;
+}
+
+class Holes {
+  readonly #ends: Float64Array;
+  /** The part that the last search led to is in one. */
+  isHole = false;
+
+  constructor(ends: Float64Array) {
+    this.#ends = ends;
+  }
+
+  /** @returns where the hole, or the data, ends that begins before or at a byte */
+  endOf(offsetBytes: number): number {
+    const ends = this.#ends;
+    let low = 0;
+    let high = ends.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (ends[middle] <= offsetBytes) low = middle + 1;
+      else high = middle;
+    }
+    this.isHole = low % 2 === 1;
+    return low < ends.length ? ends[low] : Number.POSITIVE_INFINITY;
+  }
+}
+
+/** Where the original had no hole, all is data; in its holes, block by block, what is not as it was then. */
+abstract class AllocationContext implements MetaContext {
+  readonly name: string = BASE_ALLOCATION;
+  readonly reachBytes: number;
+  flags = 0;
+  /** What sameUntil() has looked at has not been written to since. */
+  protected isAsItWas = false;
+  readonly #holes: Holes;
+  readonly #blockBytes: number;
+
+  /** @param reachBlocks what one turn is enough for */
+  protected constructor(holes: KnownHoles, blockBytes: number, reachBlocks: number) {
+    this.#holes = new Holes(holes.ends);
+    this.#blockBytes = blockBytes;
+    this.reachBytes = reachBlocks * blockBytes;
+  }
+
+  /** Whether anything is known at all now. */
+  protected abstract isKnown(): boolean;
+
+  /** End of a run of blocks from `block` on of which all or none were written to; at most `end`. */
+  protected abstract sameUntil(block: number, end: number): number;
+
+  runBytes(offsetBytes: number, endBytes: number): number {
+    this.flags = 0;
+    if (!this.isKnown()) return endBytes - offsetBytes;
+    const endOfRun = Math.min(this.#holes.endOf(offsetBytes), endBytes);
+    if (!this.#holes.isHole) return endOfRun - offsetBytes;
+    const blockBytes = this.#blockBytes;
+    const first = Math.floor(offsetBytes / blockBytes);
+    const block = this.sameUntil(first, Math.ceil(endOfRun / blockBytes));
+    if (this.isAsItWas) this.flags = EMPTY;
+    return Math.min(block * blockBytes, endOfRun) - offsetBytes;
+  }
+}
+
+class FrontAllocation extends AllocationContext {
+  readonly #cbt: CbtMap;
+  readonly #known: KnownHoles;
+
+  constructor(cbt: CbtMap, known: KnownHoles) {
+    super(known, 2 ** cbt.blockShift, REACTOR_TURN_UNITS);
+    this.#cbt = cbt;
+    this.#known = known;
+  }
+
+  protected isKnown(): boolean {
+    return this.#cbt.isOf(this.#known.generation);
+  }
+
+  protected sameUntil(first: number, end: number): number {
+    this.isAsItWas = this.#isBefore(first);
+    let block = first + 1;
+    while (block < end && this.#isBefore(block) === this.isAsItWas) block++;
+    return block;
+  }
+
+  #isBefore(block: number): boolean {
+    const cbt = this.#cbt;
+    return !cbt.isMarked(block) && cbt.frozenNumber(block) < this.#known.number;
+  }
+}
+
+class ImageAllocation extends AllocationContext {
+  readonly #map: DiffAreaMap;
+  readonly #isReadable: () => boolean;
+
+  constructor(map: DiffAreaMap, known: KnownHoles, isReadable: () => boolean) {
+    const { blocksPerChunk, blockBytes } = map.geometry;
+    super(known, blockBytes, REACTOR_TURN_UNITS * blocksPerChunk);
+    this.#map = map;
+    this.#isReadable = isReadable;
+  }
+
+  protected isKnown(): boolean {
+    return this.#isReadable();
+  }
+
+  protected sameUntil(first: number, end: number): number {
+    const map = this.#map;
+    const { blocksPerChunk } = map.geometry;
+    let block = first;
+    let chunk = Math.floor(block / blocksPerChunk);
+    for (let isFirst = true; block < end; isFirst = false, chunk++) {
+      const base = chunk * blocksPerChunk;
+      const inChunk = block - base;
+      const isUnsaved = map.stateAt(chunk, inChunk) === BlockState.UNSAVED;
+      if (isFirst) this.isAsItWas = isUnsaved;
+      else if (isUnsaved !== this.isAsItWas) break;
+      const to = Math.min(blocksPerChunk, end - base);
+      block = base + map.stateEnd(chunk, inChunk, to);
+      if (block < base + to) break;
+    }
+    return block;
+  }
+}
+
+/** @param holes of the original; null where nothing is known of them */
+export function frontAllocation(cbt: CbtMap, holes: KnownHoles | null): MetaContext {
+  return holes === null ? allData() : new FrontAllocation(cbt, holes);
+}
+
+/**
+ * @param holes that the original had at some time after the take @param isReadable whether the image still shows
+ * something
+ */
+export function imageAllocation(
+  map: DiffAreaMap,
+  holes: KnownHoles | null,
+  isReadable: () => boolean,
+): MetaContext {
+  return holes === null ? allData() : new ImageAllocation(map, holes, isReadable);
+}
