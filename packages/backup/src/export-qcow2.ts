@@ -81,7 +81,8 @@ async function writeFile(
   options: Qcow2ExportOptions,
   { capacityBytes }: TakenSnapshot,
 ): Promise<number> {
-  const parts = partsOf(plan, capacityBytes, 0);
+  const empty = plan.kind === "full" ? await image.emptyRanges() : [];
+  const parts = partsOf(plan, capacityBytes, 0, empty);
   const reason = plan.kind === "full" ? plan.reason : null;
   options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
   const backing = plan.kind === "full" ? [] : ["-b", plan.base.name, "-F", "qcow2"];
@@ -107,7 +108,7 @@ async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promi
   const plan = await planQcow2(options, host, snapshot);
   const name = pointName(now.taken_at, randomUUID());
   const path = join(folder, name);
-  const image = await open(snapshot.image);
+  const image = await open(snapshot.image, snapshot.exported);
   try {
     const written = path + INCOMPLETE_SUFFIX;
     const read_bytes = await writeFile(written, plan, image, options, snapshot);

@@ -75,7 +75,7 @@ async function copy(
   const states = known === undefined ? [] : [known];
   let plan = await planExport(client, wanted, states, host, snapshot);
   if (plan.kind === "full" && why !== undefined) plan = { kind: "full", reason: why };
-  const image = await open(snapshot.image);
+  const image = await open(snapshot.image, snapshot.exported);
   try {
     const base = plan.kind === "incremental" ? plan.base : undefined;
     const prepare = (): Promise<void> => rememberBegun(record, base, now);
@@ -83,7 +83,8 @@ async function copy(
     const seal = base?.seal;
     const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate, seal, prepare });
     try {
-      const parts = partsOf(plan, capacityBytes, to.headBytes);
+      const empty = plan.kind === "full" ? await image.emptyRanges() : [];
+      const parts = partsOf(plan, capacityBytes, to.headBytes, empty);
       const reason = plan.kind === "full" ? plan.reason : null;
       options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
       const read_bytes = await copyParts(parts, image, to, options);

@@ -1,6 +1,7 @@
 /** Exports a device into a store: what is new goes there as chunks, then a manifest names all of them. */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import type { DiffRange } from "@blksnap/api";
 import { ChunkPool } from "./chunk-pool.js";
 import {
   bytesToRead,
@@ -17,6 +18,7 @@ import { inFlight } from "./in-flight.js";
 import type { StoreLock } from "./lock.js";
 import { type Manifest, RANGES_MAX } from "./manifest.js";
 import type { HostRemembers } from "./own-snapshot.js";
+import { wholeRanges } from "./parts.js";
 import { type Plan, planExport, type Wanted } from "./plan.js";
 import { Meter, type OnProgress } from "./progress.js";
 import { type SnapshotOptions, type TakenSnapshot, withSnapshot } from "./snapshot.js";
@@ -29,7 +31,7 @@ export interface ExportOptions extends SnapshotOptions, HostRemembers {
   /** Told what will be read, before it is. */
   readonly onPlan?: ((plan: ExportPlan) => void) | undefined;
   /** Default: the image's block device. */
-  readonly open?: ((image: string) => Promise<ImageReader>) | undefined;
+  readonly open?: ((image: string, exported: string | null) => Promise<ImageReader>) | undefined;
   /** Default: the name of this one. */
   readonly host?: string | undefined;
 }
@@ -75,7 +77,7 @@ class StoreExport {
       plan.kind === "full"
         ? new Array(chunkCount(capacityBytes)).fill(null)
         : [...plan.base.chunks];
-    const pieces = plan.kind === "full" ? undefined : piecesByChunk(plan.ranges, capacityBytes);
+    const pieces = piecesByChunk(await this.#rangesOf(plan), capacityBytes);
     await this.#copy(chunks, pieces, plan);
     await this.#image.sync();
     await this.#snapshot.check();
@@ -86,31 +88,35 @@ class StoreExport {
     return manifest;
   }
 
+  /** Of a full one: all that holds data. What is not read is zeros, as all chunks are at first. */
+  async #rangesOf(plan: Plan<Manifest>): Promise<readonly DiffRange[]> {
+    if (plan.kind === "incremental") return plan.ranges;
+    const { capacityBytes } = this.#snapshot;
+    const all = wholeRanges(capacityBytes, await this.#image.emptyRanges());
+    return all.filter(({ kind }) => kind === "changed");
+  }
+
   async #copy(
     chunks: (string | null)[],
-    pieces: ReadonlyMap<number, readonly Piece[]> | undefined,
+    pieces: ReadonlyMap<number, readonly Piece[]>,
     plan: Plan<Manifest>,
   ): Promise<void> {
-    const { capacityBytes } = this.#snapshot;
-    const all = pieces === undefined ? [] : [...pieces.values()];
-    const totalBytes = all.reduce((sum, some) => sum + bytesToRead(some), 0);
-    const total_bytes = pieces === undefined ? capacityBytes : totalBytes;
+    const all = [...pieces.values()];
+    const total_bytes = all.reduce((sum, some) => sum + bytesToRead(some), 0);
     const reason = plan.kind === "full" ? plan.reason : null;
     this.#options.onPlan?.({ kind: plan.kind, reason, total_bytes });
     const meter = new Meter(total_bytes, this.#options.onProgress);
-    const indexes = pieces?.keys() ?? chunks.keys();
-    await inFlight(indexes, this.#pool.depth, async (index) => {
+    await inFlight(pieces, this.#pool.depth, async ([index, changed]) => {
       if (this.#options.signal?.aborted === true) throw abortedError();
-      const changed = pieces?.get(index);
       chunks[index] = await this.#chunk(index, changed, chunks[index]!);
-      meter.add(changed === undefined ? chunkLength(index, capacityBytes) : bytesToRead(changed));
+      meter.add(bytesToRead(changed));
     });
   }
 
   /** Stores a chunk as it is now, and answers its hash. */
   async #chunk(
     index: number,
-    pieces: readonly Piece[] | undefined,
+    pieces: readonly Piece[],
     before: string | null,
   ): Promise<string | null> {
     const lengthBytes = chunkLength(index, this.#snapshot.capacityBytes);
@@ -133,17 +139,16 @@ class StoreExport {
   async #content(
     index: number,
     lengthBytes: number,
-    pieces: readonly Piece[] | undefined,
+    pieces: readonly Piece[],
     before: string | null,
   ): Promise<{ readonly content: Uint8Array<ArrayBuffer>; readonly isLost: boolean }> {
-    const isWhole = pieces === undefined || lengthOf(pieces) === lengthBytes;
+    const isWhole = lengthOf(pieces) === lengthBytes;
     const base = isWhole ? undefined : await this.#before(before, lengthBytes);
     const data = base ?? new Uint8Array(lengthBytes);
     const isLost = !isWhole && base === undefined && before !== null;
-    const parts: readonly Piece[] =
-      pieces === undefined || isLost
-        ? [{ startBytes: 0, lengthBytes, isDiscarded: false }]
-        : pieces;
+    const parts: readonly Piece[] = isLost
+      ? [{ startBytes: 0, lengthBytes, isDiscarded: false }]
+      : pieces;
     for (const part of parts) {
       const place = data.subarray(part.startBytes, part.startBytes + part.lengthBytes);
       if (part.isDiscarded) place.fill(0);
@@ -216,7 +221,7 @@ async function copyInto(
     );
     return same;
   }
-  const image = await open(snapshot.image);
+  const image = await open(snapshot.image, snapshot.exported);
   const pool = new ChunkPool();
   try {
     return await new StoreExport(store, pool, image, snapshot, options).run(plan, host, lock);

@@ -185,14 +185,15 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
   const now = asOf(snapshot, host);
   const sent = record === undefined ? undefined : await readSent(record);
   const { plan, parent } = await planStream(options, now, sent, snapshot);
-  const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES);
-  const { kind } = plan;
-  const reason = plan.kind === "full" ? plan.reason : null;
-  options.onPlan?.({ kind, reason, total_bytes: bytesOf(parts) });
-  const image = await open(snapshot.image);
+  const image = await open(snapshot.image, snapshot.exported);
   const writer = new StreamWriter(sink, signal);
-  const total_bytes = parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   try {
+    const { kind } = plan;
+    const empty = kind === "full" ? await image.emptyRanges() : [];
+    const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES, empty);
+    const reason = plan.kind === "full" ? plan.reason : null;
+    options.onPlan?.({ kind, reason, total_bytes: bytesOf(parts) });
+    const total_bytes = parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
     await writer.begin({ stream_id: randomUUID(), ...now, kind, parent, total_bytes });
     const read_bytes = await sendParts(parts, image, writer, options);
     await image.sync();

@@ -1,5 +1,5 @@
 /** The parts of a device that an export copies, one by one and in order. */
-import type { DiffRange } from "@blksnap/api";
+import type { ByteRange, DiffRange } from "@blksnap/api";
 import { CHUNK_BYTES } from "./chunks.js";
 
 export interface Part {
@@ -14,8 +14,32 @@ type Planned =
   | { readonly kind: "full" }
   | { readonly kind: "incremental"; readonly ranges: readonly DiffRange[] };
 
-/** @param headBytes of an incremental one, that are copied in any case */
-export function partsOf(plan: Planned, capacityBytes: number, headBytes: number): Part[] {
+/** A device as ranges without a gap: those that hold data as changed ones, and the others as discarded. */
+export function wholeRanges(capacityBytes: number, empty: readonly ByteRange[]): DiffRange[] {
+  const ranges: DiffRange[] = [];
+  let at = 0;
+  const add = (end: number, kind: DiffRange["kind"]): void => {
+    if (end > at) ranges.push({ offset_bytes: at, length_bytes: end - at, kind });
+    at = Math.max(at, end);
+  };
+  for (const { offset_bytes, length_bytes } of empty) {
+    add(Math.min(offset_bytes, capacityBytes), "changed");
+    add(Math.min(offset_bytes + length_bytes, capacityBytes), "discarded");
+  }
+  add(capacityBytes, "changed");
+  return ranges;
+}
+
+/**
+ * @param headBytes of an incremental one, that are copied in any case
+ * @param empty of a full one: what need not be read, in order
+ */
+export function partsOf(
+  plan: Planned,
+  capacityBytes: number,
+  headBytes: number,
+  empty: readonly ByteRange[],
+): Part[] {
   const parts: Part[] = [];
   const add = (from: number, to: number, isDiscarded: boolean): void => {
     for (let at = from; at < to; ) {
@@ -25,7 +49,9 @@ export function partsOf(plan: Planned, capacityBytes: number, headBytes: number)
     }
   };
   if (plan.kind === "full") {
-    add(0, capacityBytes, false);
+    for (const { offset_bytes, length_bytes, kind } of wholeRanges(capacityBytes, empty)) {
+      add(offset_bytes, offset_bytes + length_bytes, kind === "discarded");
+    }
     return parts;
   }
   add(0, Math.min(headBytes, capacityBytes), false);

@@ -53,6 +53,8 @@ export interface TakenSnapshot {
   readonly device: string;
   readonly front: string;
   readonly image: string;
+  /** Address of the image's export; null where nobody listens. */
+  readonly exported: string | null;
   readonly takenAt: string;
   readonly capacityBytes: number;
   readonly generationId: string;
@@ -74,6 +76,7 @@ async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapsh
     device: info.device,
     front: info.front,
     image,
+    exported: info.nbd_uri,
     takenAt,
     capacityBytes: cbt.capacity_bytes,
     generationId: cbt.generation_id,

@@ -1,8 +1,9 @@
 /** What an image is read through: its block device, its export over NBD, or anything else that has its bytes. */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
+import type { ByteRange } from "@blksnap/api";
 import { messageOf } from "@blksnap/errors";
-import { NbdClient } from "@blksnap/nbd";
+import { AllocationFlag, BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
 import { BackupError } from "./errors.js";
 
 export interface ImageReader {
@@ -10,21 +11,34 @@ export interface ImageReader {
   read(data: Uint8Array, offsetBytes: number): Promise<void>;
   /** Has writes of others that only the page cache has reach the image, where they are counted. @throws as read() */
   sync(): Promise<void>;
+  /** What reads as zeros because nothing was ever written there, as far as that is known: in order. */
+  emptyRanges(): Promise<readonly ByteRange[]>;
   close(): Promise<void>;
 }
 
 const NBD = "nbd+unix:";
 
-/** Reads a block device, a file, or `nbd+unix:///EXPORT?socket=PATH`. @throws BackupError IMAGE_FAILED */
-export async function openImage(image: string): Promise<ImageReader> {
+/**
+ * Reads a block device, a file, or `nbd+unix:///EXPORT?socket=PATH`.
+ * @param exported address of the export that the image has besides, which knows what is empty; null: none
+ * @throws BackupError IMAGE_FAILED
+ */
+export async function openImage(
+  image: string,
+  exported: string | null = null,
+): Promise<ImageReader> {
   const failed = (why: string, cause?: unknown): BackupError =>
     new BackupError("IMAGE_FAILED", `can't read the image ${image}: ${why}`, { cause });
-  return image.startsWith(NBD) ? openExport(image, failed) : openFile(image, failed);
+  return image.startsWith(NBD) ? openExport(image, failed) : openFile(image, exported, failed);
 }
 
 type Failed = (why: string, cause?: unknown) => BackupError;
 
-async function openFile(path: string, failed: Failed): Promise<ImageReader> {
+async function openFile(
+  path: string,
+  exported: string | null,
+  failed: Failed,
+): Promise<ImageReader> {
   const file = await open(path, constants.O_RDONLY).catch((error: unknown) => {
     throw failed(messageOf(error), error);
   });
@@ -46,6 +60,7 @@ async function openFile(path: string, failed: Failed): Promise<ImageReader> {
         throw failed(messageOf(error), error);
       });
     },
+    emptyRanges: () => (exported === null ? Promise.resolve([]) : emptyRangesOf(exported)),
     close: () => file.close(),
   };
 }
@@ -68,6 +83,26 @@ async function openExport(uri: string, failed: Failed): Promise<ImageReader> {
     },
     // Writes of its other clients that a cache of theirs has are in nothing that is read here.
     sync: () => Promise.resolve(),
+    emptyRanges: () => emptyRangesOf(uri),
     close: () => client.close(),
   };
+}
+
+/** Over a connection of its own: one that fails costs nothing but the knowledge. */
+async function emptyRangesOf(uri: string): Promise<readonly ByteRange[]> {
+  const empty: ByteRange[] = [];
+  try {
+    const client = await NbdClient.connect(uri, { contexts: [BASE_ALLOCATION] });
+    try {
+      for await (const { offsetBytes, lengthBytes, flags } of client.extents(BASE_ALLOCATION)) {
+        if ((flags & AllocationFlag.ZERO) === 0) continue;
+        empty.push({ offset_bytes: offsetBytes, length_bytes: lengthBytes });
+      }
+    } finally {
+      await client.close();
+    }
+    return empty;
+  } catch {
+    return [];
+  }
 }

@@ -1,5 +1,5 @@
 /** Images that are read over NBD, from a server of others. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -9,7 +9,9 @@ import { setTimeout as later } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { exportRaw } from "../dist/export-raw.js";
+import { exportToStore } from "../dist/export-store.js";
 import { openImage } from "../dist/source.js";
+import { BackupStore } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 
 interface World {
@@ -96,6 +98,48 @@ test("a raw copy is made of an image that is an export", async ({ folder }) => {
   await exportRaw({ ...own, wanted: { kind: "auto" }, target, open });
   await assertSame(target, machine.content);
   server?.kill();
+  machine.remove();
+});
+
+test("a full copy reads only what the export says holds data, and the rest is zeros", async ({
+  folder,
+}) => {
+  const machine = new FakeMachine(16 * MIB);
+  machine.write(5 * MIB, randomBytes(MIB));
+  machine.write(15 * MIB, randomBytes(MIB));
+  const { client, device } = machine;
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  const servers: ChildProcess[] = [];
+  const open = async (path: string) => {
+    const socket = join(folder, `of-machine-${servers.length}`);
+    execFileSync("cp", ["--sparse=always", path, `${path}.sparse`]);
+    servers.push(await serve(`${path}.sparse`, socket));
+    return openImage(`nbd+unix:///?socket=${socket}`);
+  };
+  const options = { ...own, wanted: { kind: "auto" as const }, open };
+  const target = machine.path("copy");
+  const raw = await exportRaw({ ...options, target });
+  await assertSame(target, machine.content);
+  assert.is(raw.read_bytes, 2 * MIB);
+  const totals: number[] = [];
+  const onPlan = ({ total_bytes }: { total_bytes: number }) => totals.push(total_bytes);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, { ...options, onPlan });
+  assert.is(point.read_bytes, 2 * MIB);
+  assert.equal(totals, [2 * MIB]);
+  assert.is(point.chunks.filter((hash) => hash !== null).length, 2);
+  // Where only the export beside it tells, and where that is gone.
+  const [uri] = [`nbd+unix:///?socket=${join(folder, "of-machine-0")}`];
+  const beside = await openImage(machine.image, uri);
+  const empty = await beside.emptyRanges();
+  assert.equal(
+    empty.map(({ offset_bytes }) => offset_bytes),
+    [0, 6 * MIB],
+  );
+  for (const server of servers) server.kill("SIGKILL");
+  await Promise.all(servers.map((server) => once(server, "exit")));
+  assert.equal(await beside.emptyRanges(), []);
+  await beside.close();
   machine.remove();
 });
 
