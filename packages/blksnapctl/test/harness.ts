@@ -1,10 +1,14 @@
-/** Runs `blksnapctl` as a process against a fake daemon. */
+/**
+ * Runs `blksnapctl` against a fake daemon: as a process, or all of it but the program's start within this one. A start costs a
+ * tenth of a second of a processor, and there are hundreds; the examples of help run each verb as the program.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type FakeDaemon, startFakeDaemon } from "../../api-server/dist/testing/fake-daemon.js";
 import type { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
+import { run as runCommand } from "../dist/run.js";
 import type { DataStreams } from "../dist/verb.js";
 
 export const program: string = join(import.meta.dirname, "../bin/blksnapctl.mjs");
@@ -40,9 +44,11 @@ export interface Harness {
   readonly server: FakeDaemon["server"];
   readonly dir: string;
   readonly socketPath: string;
+  /** The program, as a process. */
   start(...args: string[]): Running;
+  /** Within this process. */
   run(...args: string[]): Promise<Outcome>;
-  /** Runs a command that must succeed, and gives its output. */
+  /** As `run`, for a command that must succeed; gives its output. */
   ok(...args: string[]): Promise<string>;
   stop(): Promise<void>;
 }
@@ -66,11 +72,31 @@ export function startProgram(socketPath: string, args: readonly string[]): Runni
   return { child, outcome, out: () => out };
 }
 
+async function runWithin(socketPath: string, args: readonly string[]): Promise<Outcome> {
+  const told = { out: "", err: "" };
+  const environment = { BLKSNAP_SOCKET: socketPath, LANG: "C.UTF-8" };
+  // Completion and what commands start ask the process's own.
+  process.env["BLKSNAP_SOCKET"] = socketPath;
+  const status = await runCommand(args, {
+    environment,
+    columns: undefined,
+    writeOut: (text) => {
+      told.out += Buffer.from(text as string).toString();
+    },
+    writeError: (text) => {
+      told.err += text;
+    },
+    untilInterrupted: () => new AbortController().signal,
+    streams: terminals,
+  });
+  return { status, signal: null, ...told };
+}
+
 export async function startHarness(): Promise<Harness> {
   const dir = await mkdtemp(join(tmpdir(), "blksnapctl-"));
   const socketPath = join(dir, "s.sock");
   const { driver, events, server } = await startFakeDaemon(socketPath);
-  const run = (...args: string[]) => startProgram(socketPath, args).outcome;
+  const run = (...args: string[]) => runWithin(socketPath, args);
   return {
     driver,
     events,

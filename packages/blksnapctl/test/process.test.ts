@@ -70,6 +70,32 @@ test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async 
   await harness.stop();
 });
 
+test("the program's status and outputs are those of the command: done, failed, asked for in a wrong way", async () => {
+  const harness = await startHarness();
+  for (const words of [
+    ["version"],
+    ["version", "--json"],
+    ["cbtinfo", "-d", "/dev/loop0"],
+    ["cbtinfo"],
+  ]) {
+    assert.equal(
+      await harness.start(...words).outcome,
+      await harness.run(...words),
+      words.join(" "),
+    );
+  }
+  const ended = await Promise.all(
+    [["version"], ["cbtinfo", "-d", "/dev/loop0"], ["cbtinfo"]].map((words) =>
+      harness.run(...words),
+    ),
+  );
+  assert.equal(
+    ended.map(({ status }) => status),
+    [0, 1, 2],
+  );
+  await harness.stop();
+});
+
 test("the example of the README runs", async () => {
   const harness = await startHarness();
   const example = join(import.meta.dirname, "../examples/backup.mjs");
