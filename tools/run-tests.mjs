@@ -4,11 +4,15 @@
  * uvu leaves three holes that would let a broken suite look green: a file that forgets `test.run()`
  * passes with no test run, a hanging test hangs for ever, and a native crash takes all files with
  * it. So each file gets its own process, a time limit, and must report at least one test.
+ *
+ * Files run one after the other; where slots are served (slots.mjs), as many beside each other as there are.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { acquireSlot, SLOTS_VARIABLE } from "./slots.mjs";
 
 const FILE_TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
 const LEFT_TIME_LIMIT_MS = 60_000;
@@ -19,11 +23,18 @@ const only = process.argv.slice(2);
 
 // Nx asks for colours, which would also colour what the programs under test print. Certificates of others are read
 // by each start of node, which takes three times as long with them, and no test needs them.
-const { FORCE_COLOR: _, NODE_EXTRA_CA_CERTS: __, ...plainEnvironment } = process.env;
+const {
+  FORCE_COLOR: _,
+  NODE_EXTRA_CA_CERTS: __,
+  [SLOTS_VARIABLE]: slots,
+  ...plainEnvironment
+} = process.env;
 plainEnvironment.NO_COLOR = "1";
 
-function compile() {
+async function compile() {
+  const release = await acquireSlot(slots);
   const run = spawnSync(process.execPath, [tsc, "-b", "test"], { stdio: "inherit" });
+  release();
   if (run.status !== 0) process.exit(run.status ?? 1);
 }
 
@@ -79,33 +90,51 @@ function verdict({ output, status, signal, timedOut, isLeft }) {
   return { total, passed, skipped, problem };
 }
 
-compile();
+/** What takes long, as a rule: such files begin first, so that none is left to run alone at the end. */
+const LONG = /\bsim|-sim\/|planted|fuzz|kills/;
+
+function testFiles() {
+  const names = readdirSync(testDist, { recursive: true })
+    .filter((name) => name.endsWith(".test.js"))
+    // The compiler leaves there what a test that was moved or renamed had been compiled to.
+    .filter((name) => existsSync(join(packageDir, "test", name.replace(/js$/, "ts"))))
+    .filter((name) => only.length === 0 || only.some((part) => name.includes(part)))
+    .sort();
+  return [...names.filter((name) => LONG.test(name)), ...names.filter((name) => !LONG.test(name))];
+}
+
+const totals = { passed: 0, failed: 0, skipped: 0 };
+
+function tell(name, result) {
+  const { total, passed, skipped, problem } = verdict(result);
+  totals.passed += passed;
+  totals.skipped += skipped;
+  if (problem !== "") {
+    totals.failed += Math.max(1, total - passed - skipped);
+    console.error(`${result.output}\n✗ ${name}: ${problem}`);
+    return;
+  }
+  const note = skipped > 0 ? `, ${skipped} SKIPPED:\n${result.output}` : "";
+  console.log(`✓ ${name}: ${passed} passed${note}`);
+}
+
+async function runFiles(names) {
+  for (let name = names.shift(); name !== undefined; name = names.shift()) {
+    const release = await acquireSlot(slots);
+    tell(name, await runFile(join(testDist, name)));
+    release();
+  }
+}
+
+await compile();
 const testDist = resolve(packageDir, "test-dist");
-const files = readdirSync(testDist, { recursive: true })
-  .filter((name) => name.endsWith(".test.js"))
-  // The compiler leaves there what a test that was moved or renamed had been compiled to.
-  .filter((name) => existsSync(join(packageDir, "test", name.replace(/js$/, "ts"))))
-  .filter((name) => only.length === 0 || only.some((part) => name.includes(part)))
-  .sort();
+const files = testFiles();
 if (files.length === 0) {
   console.error(`run-tests: no test file in ${testDist}`);
   process.exit(1);
 }
-let passed = 0;
-let failed = 0;
-let skipped = 0;
-for (const name of files) {
-  const result = await runFile(join(testDist, name));
-  const sum = verdict(result);
-  passed += sum.passed;
-  skipped += sum.skipped;
-  if (sum.problem !== "") {
-    failed += Math.max(1, sum.total - sum.passed - sum.skipped);
-    console.error(`${result.output}\n✗ ${name}: ${sum.problem}`);
-  } else {
-    const note = sum.skipped > 0 ? `, ${sum.skipped} SKIPPED:\n${result.output}` : "";
-    console.log(`✓ ${name}: ${sum.passed} passed${note}`);
-  }
-}
+const atOnce = slots === undefined ? 1 : availableParallelism();
+await Promise.all(Array.from({ length: atOnce }, () => runFiles(files)));
+const { passed, failed, skipped } = totals;
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exit(failed === 0 ? 0 : 1);

@@ -1,12 +1,21 @@
 /**
  * The tests, in two halves: see USAGE.
  *
+ * Steps of the first half run beside each other, one for each processor: an emulated guest keeps one busy for minutes, as
+ * do lint, and each test file of a package. They share slots (slots.mjs), so that none is idle while there is anything
+ * left to run. The second half is one step after the other, as each has many machines of its own.
+ *
  * Ends with one line "N passed, N failed, N skipped" over everything that ran.
  */
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { vmsAtOnce } from "../test/e2e/machines.mjs";
+import { GROUPS } from "../test/e2e/plan.mjs";
+import { acquireSlot, openSlots, SLOTS_VARIABLE } from "./slots.mjs";
 
 const USAGE = `Usage: npm test
        npm run test:all [-- --rest [--sampled]]
@@ -26,18 +35,31 @@ const bin = (name) => join(root, "node_modules", ".bin", name);
 const SUMMARY = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm;
 const END_TO_END = [process.execPath, "test/e2e/run.mjs"];
 
-const FIRST = [
+/** Packages whose tests are under way at a time: each needs a few processes, and most wait for a slot. */
+const PACKAGES_AT_ONCE = 2 + availableParallelism();
+
+const LINT = [
   { name: "lint", command: [bin("biome"), "check", "--error-on-warnings", "."] },
   { name: "dead code", command: [bin("knip"), "--no-progress", "--treat-config-hints-as-errors"] },
   { name: "layers", command: [process.execPath, "tools/lint-layers.mjs"] },
-  {
-    name: "unit tests",
-    command: [bin("nx"), "run-many", "-t", "test", "--output-style=static"],
-    counts: true,
-  },
+];
+const MACHINES = GROUPS.filter(({ isQuick }) => isQuick).map(({ name }) => ({
+  name: `end to end, ${name}`,
+  command: [...END_TO_END, "--quick", "--group", name],
+  counts: true,
+}));
+/** Without the builds that nx would have first: setup has made them, and the guests use them. */
+const UNITS = {
+  name: "unit tests",
+  command: [
+    ...[bin("nx"), "run-many", "-t", "test", "--output-style=static"],
+    ...["--excludeTaskDependencies", `--parallel=${PACKAGES_AT_ONCE}`],
+  ],
+  counts: true,
+};
+const INSTALLED = [
   { name: "packages", command: [process.execPath, "test/install/run.mjs"], counts: true },
   { name: "debian package", command: [process.execPath, "test/package/run.mjs"], counts: true },
-  { name: "end to end, quick", command: [...END_TO_END, "--quick"], counts: true },
 ];
 const REST = [
   { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true, samples: true },
@@ -64,22 +86,41 @@ function steps() {
       const sampled = values.sampled && step.samples;
       return sampled ? { ...step, command: [...step.command, "--sampled"] } : step;
     });
-    if (values.rest) return rest;
-    return values.all ? [...FIRST, ...rest] : FIRST;
+    return { first: !values.rest, rest: values.rest || values.all ? rest : [] };
   } catch (error) {
     console.error(`test: ${error.message}. See --help`);
     return process.exit(2);
   }
 }
 
-function run(command) {
+/** Passes on what comes, line by line; lines of steps that run beside each other begin with their step. */
+function linePrinter(prefix) {
+  let rest = "";
+  return {
+    write(chunk) {
+      const lines = (rest + chunk).split("\n");
+      rest = lines.pop();
+      for (const line of lines) if (line !== "" || prefix === "") console.log(prefix + line);
+    },
+    end() {
+      if (rest !== "") console.log(prefix + rest);
+    },
+  };
+}
+
+function run(command, { env, prefix }) {
   return new Promise((done) => {
     const [program, ...args] = command;
-    const child = spawn(program, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(program, args, { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
     let output = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      const printer = linePrinter(prefix);
+      stream.setEncoding("utf8");
+      stream.on("data", printer.write);
+      stream.on("end", printer.end);
+    }
     child.stdout.on("data", (chunk) => {
       output += chunk;
-      process.stdout.write(chunk);
     });
     child.on("error", (error) => done({ status: 1, output: String(error) }));
     child.on("close", (status) => done({ status: status ?? 1, output }));
@@ -87,10 +128,11 @@ function run(command) {
 }
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
-for (const step of steps()) {
+
+async function runStep(step, { env = process.env, prefix = "" } = {}) {
   const startedMs = Date.now();
   console.log(`\n── ${step.name}`);
-  const { status, output } = await run(step.command);
+  const { status, output } = await run(step.command, { env, prefix });
   const summaries = [...output.matchAll(SUMMARY)];
   for (const [, passed, failed, skipped] of summaries) {
     totals.passed += Number(passed);
@@ -105,5 +147,44 @@ for (const step of steps()) {
     console.log(`✓ ${step.name}: ${Math.round((Date.now() - startedMs) / 1000)} s`);
   }
 }
-console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
-process.exit(totals.failed === 0 ? 0 : 1);
+
+/** One after the other, each in a slot. */
+async function inSlots(path, steps) {
+  for (const step of steps) {
+    const release = await acquireSlot(path);
+    await runStep(step, { prefix: `${step.name}: ` });
+    release();
+  }
+}
+
+/** Lint first, whose answer is wanted soon; then the guests, which take longest; at last what comes in small pieces. */
+async function runFirst() {
+  const slots = await openSlots(availableParallelism());
+  const env = { ...process.env, [SLOTS_VARIABLE]: slots.path };
+  const lanes = Array.from({ length: Math.min(MACHINES.length, vmsAtOnce()) }, () => []);
+  for (const [index, machine] of MACHINES.entries()) lanes[index % lanes.length].push(machine);
+  await Promise.all([
+    inSlots(slots.path, LINT),
+    ...lanes.map((lane) => inSlots(slots.path, lane)),
+    inSlots(slots.path, INSTALLED),
+    runStep(UNITS, { env, prefix: `${UNITS.name}: ` }),
+  ]);
+  slots.close();
+}
+
+/** Of all processes that were started, and theirs. */
+function processorSeconds() {
+  const fields = readFileSync("/proc/self/stat", "utf8").split(") ")[1].split(" ");
+  const TICKS_PER_SECOND = 100;
+  return (Number(fields[13]) + Number(fields[14])) / TICKS_PER_SECOND;
+}
+
+const startedMs = Date.now();
+const { first, rest } = steps();
+if (first) await runFirst();
+for (const step of rest) await runStep(step);
+const tookS = Math.round((Date.now() - startedMs) / 1000);
+console.log(`\ntook ${tookS} s, and ${Math.round(processorSeconds())} s of processors`);
+const { passed, failed, skipped } = totals;
+console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
+process.exit(failed === 0 ? 0 : 1);

@@ -80,13 +80,14 @@ export function assertVariablesKnown() {
  * Which files run, and where: on a kernel that is asked for, or on this machine, the groups of other
  * kernels add nothing.
  */
-export function select(groups, { only, kernel, host, uml, quick, rest }) {
+export function select(groups, { only, group: name, kernel, host, uml, quick, rest }) {
   const pattern = new RegExp(only ?? "");
   const isOneKernel = kernel !== undefined || host || uml;
   const isOtherKernel = (group) => group.kernel !== undefined && isOneKernel;
   return groups
     .filter((group) => !isOtherKernel(group))
     .filter(({ isQuick = false }) => (isQuick ? !rest : !quick))
+    .filter((group) => name === undefined || group.name === name)
     .map((group) => ({ ...group, kernel: kernel ?? group.kernel }))
     .map((group) => ({
       ...group,

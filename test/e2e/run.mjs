@@ -24,6 +24,7 @@ Runs the end-to-end scenarios in VMs with ublk and prints a line per test.
   --only PATTERN   only files whose name matches the regular expression
   --quick          only the groups that stand for the others: those of npm test
   --rest           only the other groups
+  --group NAME     only this group of plan.mjs
   --sampled        a part of what is proved beside the driver too: other ones in each run, which
                    prints the seed; SAMPLE=SEED has the same again
   --jobs N         so many VMs at once (default: as many as processors and memory bear)
@@ -54,6 +55,7 @@ function options() {
         only: text,
         quick: flag,
         rest: flag,
+        group: text,
         sampled: flag,
         jobs: text,
         list: flag,
@@ -89,7 +91,7 @@ for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) {
 function selectedGroups(given) {
   try {
     const groups = select(plannedGroups(process.env.SAMPLE), given);
-    if (groups.length === 0) fail(`no file matches ${given.only}`);
+    if (groups.length === 0) fail(`no file matches ${given.only ?? given.group}`);
     assertVariablesKnown();
     return groups;
   } catch (error) {
