@@ -23,6 +23,7 @@ import {
 } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { ExitStatus } from "./exit-status.js";
+import { complain } from "./log.js";
 
 const MARK = "# Written by blksnapd --install-units";
 const SERVICE = "blksnapd.service";
@@ -287,7 +288,7 @@ export function changeUnits(isInstall: boolean): number {
     console.log(lines.join("\n"));
     return ExitStatus.ENDED;
   } catch (error) {
-    console.error(`blksnapd: ${(error as Error).message}`);
+    complain((error as Error).message);
     return ExitStatus.FAILED;
   }
 }

@@ -12,7 +12,8 @@ import {
   socketPath,
 } from "@blksnap/api";
 import type { DriverOptions } from "@blksnap/driver";
-import { destination, type Logger, pino } from "pino";
+import type { Logger } from "pino";
+import { stderrLog } from "./log.js";
 import { OPTIONS } from "./option-table.js";
 import { choiceProblem, levelProblem, numberProblem } from "./setting-values.js";
 
@@ -130,5 +131,5 @@ export function makeLogger(values: Values): Logger {
   const level = values[option] ?? usual;
   const problem = levelProblem(level);
   if (problem !== undefined) throw new UsageError(`--${option}: ${problem}`);
-  return pino({ level, base: null }, destination({ dest: 2, sync: true }));
+  return stderrLog(level as string);
 }

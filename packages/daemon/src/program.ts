@@ -8,6 +8,7 @@ import { isError, problemText } from "./config/config-problem.js";
 import { type InForce, settingsInForce, withEarlierConfig } from "./config/in-force.js";
 import { ServedFile } from "./config/served.js";
 import { ExitStatus } from "./exit-status.js";
+import { complain } from "./log.js";
 import {
   driverOptions,
   hooksOf,
@@ -47,7 +48,7 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
     start = startOf(given);
   } catch (error) {
     const [why = ""] = (error as Error).message.split("\n");
-    console.error(`blksnapd: ${why.replace(/\.$/, "")}. See blksnapd --help`);
+    complain(`${why.replace(/\.$/, "")}. See blksnapd --help`);
     process.exitCode = ExitStatus.USAGE;
     return;
   }
@@ -112,7 +113,7 @@ function refuse({ standby }: Values, mistakes: readonly string[]): void {
     process.send(message);
     return;
   }
-  for (const mistake of mistakes) console.error(`blksnapd: ${mistake}`);
+  for (const mistake of mistakes) complain(mistake);
 }
 
 async function printConfig(given: Values, inForce: InForce): Promise<void> {

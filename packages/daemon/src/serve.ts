@@ -19,6 +19,7 @@ import { type DaemonLog, openDaemonLog } from "./events/daemon-log.js";
 import type { NewDaemonEvent } from "./events/differences.js";
 import { ExitStatus } from "./exit-status.js";
 import { TakeHooks, withHooks } from "./hooks/take-hooks.js";
+import { complain } from "./log.js";
 import { NbdSocket } from "./nbd-socket.js";
 import { hooksOf, metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
 import { endAtOnce } from "./process-end.js";
@@ -108,7 +109,7 @@ export async function serve(
     link?.close();
   } catch (error) {
     const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
-    console.error(`blksnapd: ${(error as Error).message}${hint}`);
+    complain(`${(error as Error).message}${hint}`);
     // Devices that are in use wait for the next daemon; this one cannot be reached.
     endAtOnce(ExitStatus.FAILED);
   }
@@ -192,7 +193,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
     }
     const text = `ended, but not all of it: ${left.join("; ")}. The next daemon resumes it`;
     logger.error({ left }, text);
-    console.error(`blksnapd: ${text}`);
+    complain(text);
     endAtOnce(ExitStatus.LEFT);
   }
   await server.close(LEAVE_GRACE_MS);

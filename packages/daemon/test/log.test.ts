@@ -1,0 +1,88 @@
+/** Priorities for the journal, and for nobody else. */
+import { spawnSync } from "node:child_process";
+import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { isJournal, logTo } from "../dist/log.js";
+
+const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
+
+/** What `body` writes to a file that it gets the descriptor of. */
+function written(body: (fd: number) => void): string {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
+  const path = join(folder, "log");
+  const fd = openSync(path, "w");
+  try {
+    body(fd);
+    return readFileSync(path, "utf8");
+  } finally {
+    closeSync(fd);
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** As systemd names what it has opened. */
+function journalStream(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
+function sayAll(fd: number, withPriorities: boolean): void {
+  const logger = logTo(fd, "trace", withPriorities);
+  for (const level of ["trace", "debug", "info", "warn", "error", "fatal"] as const) {
+    logger[level]({ device: "/dev/vg/data" }, `of level ${level}`);
+  }
+  // Of the driver and the API are such.
+  logger.child({ part: "child" }).error("of a child");
+}
+
+test("in the journal each line has its priority, and is the same JSON behind it", () => {
+  const lines = written((fd) => sayAll(fd, true))
+    .trimEnd()
+    .split("\n");
+  assert.equal(
+    lines.map((line) => line.slice(0, 3)),
+    ["<7>", "<7>", "<6>", "<4>", "<3>", "<2>", "<3>"],
+  );
+  const { time: _, ...fifth } = JSON.parse((lines[4] as string).slice(3));
+  assert.equal(fifth, { level: 50, device: "/dev/vg/data", msg: "of level error" });
+  assert.is(JSON.parse((lines[6] as string).slice(3)).part, "child");
+});
+
+test("elsewhere a line is JSON alone", () => {
+  const lines = written((fd) => sayAll(fd, false))
+    .trimEnd()
+    .split("\n");
+  assert.equal(
+    lines.map((line) => JSON.parse(line).level),
+    [10, 20, 30, 40, 50, 60, 50],
+  );
+});
+
+test("the journal is what systemd has opened, and no pipe or file that a child of a service has in its place", () => {
+  written((fd) => {
+    assert.ok(isJournal(fd, { JOURNAL_STREAM: journalStream(fd) }));
+    assert.not.ok(isJournal(fd, { JOURNAL_STREAM: "8:1" }));
+    assert.not.ok(isJournal(fd, { JOURNAL_STREAM: "" }));
+    assert.not.ok(isJournal(fd, {}));
+  });
+});
+
+test("what the program says when it does not start is an error of the journal, too", () => {
+  const said = (stream: (fd: number) => string) =>
+    written((fd) => {
+      const env = { PATH: process.env["PATH"], JOURNAL_STREAM: stream(fd) };
+      const stdio = ["ignore", "ignore", fd] as const;
+      spawnSync(process.execPath, [program, "--log-level", "loud"], { env, stdio: [...stdio] });
+    });
+  assert.match(said(journalStream), /^<3>blksnapd: --log-level: /);
+  assert.match(
+    said(() => "8:1"),
+    /^blksnapd: --log-level: /,
+  );
+});
+
+test.run();
