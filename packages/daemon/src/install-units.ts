@@ -77,6 +77,11 @@ function marked(text: string): string {
   return [first, MARK, ...rest].join("\n");
 }
 
+/** Of a condition that all its files are there, which takes one. */
+function oneEach(condition: string): string {
+  return condition.replace(/ (?=\/)/g, "\nConditionPathExists=");
+}
+
 function isOurs(path: string): boolean {
   return lstatSync(path).isFile() && readFileSync(path, "utf8").split("\n", 2).includes(MARK);
 }
@@ -106,11 +111,21 @@ class UnitFiles {
     }
     const daemon = join(packageFolder, "bin/blksnapd.mjs");
     const control = findProgram("blksnapctl", searchPath);
+    const helper = (name: string): [string, string] => [
+      `/usr/lib/blksnap/${name}`,
+      `${HELPER_FOLDER}/${name}`,
+    ];
     const commands: readonly (readonly [from: string, to: string])[] = [
       ["/usr/bin/blksnapd", `${node} ${daemon}`],
       ["/usr/bin/blksnapctl", `${node} ${control}`],
-      ["/usr/lib/blksnap/boot-front", `${HELPER_FOLDER}/boot-front`],
+      helper("boot-front"),
+      helper("has-programs"),
     ];
+    const inPlace = (text: string): string =>
+      commands.reduce(
+        (so, [from, to]) => so.replace(new RegExp(`${from}(?=\\s)`, "g"), () => to),
+        text,
+      );
     // By this the mounts of programs come before what starts them, and never wait for it.
     const needed = [
       ...new Set([node, daemon, control, `${HELPER_FOLDER}/boot-front`].map(dirname)),
@@ -127,8 +142,8 @@ class UnitFiles {
       );
     }
     const unit = (text: string): string =>
-      commands
-        .reduce((so, [from, to]) => so.replace(new RegExp(`${from}(?= )`, "g"), () => to), text)
+      inPlace(text)
+        .replace(/^ConditionPathExists=.*$/gm, oneEach)
         .replace(/^RequiresMountsFor=.*$/m, (line) => `${line} ${needed.join(" ")}`);
     const generator = (text: string): string =>
       text.replace(/^needed="/m, () => `needed="${needed.join(" ")} `);
@@ -161,7 +176,7 @@ class UnitFiles {
       const path = `${this.#root}/${folder}`;
       if (!existsSync(path)) return [];
       return readdirSync(path, { withFileTypes: true })
-        .filter((entry) => entry.isFile() && /blksnap|^boot-front$/.test(entry.name))
+        .filter((entry) => entry.isFile() && /blksnap|^(boot-front|has-programs)$/.test(entry.name))
         .map(({ name }) => `${path}/${name}`)
         .filter(isOurs);
     });

@@ -91,9 +91,21 @@ test("units start the programs where they are, after the mounts that these need"
   );
   assert.match(unit("blksnap-devices.service"), `${daemon} --print-config > draft`);
   const helper = "/usr/local/lib/blksnap";
+  // npm takes them away, and the units stay.
+  assert.match(
+    unit("blksnapd.service"),
+    `\nExecCondition=${helper}/has-programs ${daemon}\nExecStart=`,
+  );
+  const exist = (command: string): string =>
+    command
+      .split(" ")
+      .map((path) => `\nConditionPathExists=${path}`)
+      .join("");
+  assert.match(unit("blksnap-devices.service"), `${exist(daemon)}\n`);
+  assert.match(unit("blksnap-attach@.service"), `${exist(control)}\n`);
   assert.match(unit("blksnap-front@.service"), `\nExecStart=-${helper}/boot-front %f\n`);
   for (const name of readdirSync(join(root, "etc/systemd/system"))) {
-    assert.not.match(unit(name), /=.*\/usr\/(bin\/blksnap|lib\/blksnap\/boot)/, name);
+    assert.not.match(unit(name), /=.*\/usr\/(bin\/blksnap|lib\/blksnap\/[a-z])/, name);
   }
   const folders = `/opt/node/bin ${packageFolder}/bin ${programs} ${helper}`;
   for (const name of ["blksnapd", "blksnap-devices", "blksnap-front@"]) {

@@ -1,8 +1,8 @@
 /** The units are right for systemd, allow no more than is written down, and say why where they allow more. */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { DEVICE_KEYS } from "../dist/config/config.js";
@@ -36,7 +36,11 @@ test("systemd finds nothing wrong with the units", () => {
   const copies = mkdtempSync(join(tmpdir(), "blksnap-units-"));
   // The programs are not installed here.
   for (const unit of units) {
-    writeFileSync(join(copies, unit), textOf(unit).replace(/\/usr\/bin\/\w+/g, "/bin/true"));
+    const text = textOf(unit).replace(
+      /\/usr\/(bin\/blksnap\w+|lib\/blksnap\/[\w-]+)/g,
+      "/bin/true",
+    );
+    writeFileSync(join(copies, unit), text);
   }
   const paths = units.map((unit) => join(copies, unit));
   const { status, stderr } = analyze("verify", "--man=no", "--recursive-errors=no", ...paths);
@@ -53,6 +57,22 @@ test("the exposure of each unit stays below its bound", () => {
     );
     assert.ok(level < EXPOSURE_BELOW, `${unit}: ${level} ${stderr}`);
   }
+});
+
+test("a unit whose program is gone is passed over, and none is started again for it", () => {
+  for (const unit of units) {
+    const [command = ""] = valuesOf(unit, "ExecStart");
+    const named = ["blksnapd", "blksnapctl"].find((name) => command.includes(`/usr/bin/${name} `));
+    // Of boot-front, which is in the folder of what is written, and leads mounts to their originals then.
+    if (named === undefined) continue;
+    const conditions = [
+      ...valuesOf(unit, "ExecCondition").map((line) => line.split(" ")[1]),
+      ...valuesOf(unit, "ConditionPathExists"),
+    ];
+    assert.ok(conditions.includes(`/usr/bin/${named}`), unit);
+  }
+  const [program = ""] = valuesOf("blksnapd.service", "ExecCondition").join("").split(" ");
+  assert.ok(existsSync(join(folder, "../libexec", basename(program))), program);
 });
 
 test("nothing is stopped because the daemon's unit is started again", () => {
