@@ -58,6 +58,7 @@ const EXPECTED = {
   "usr/lib/blksnap/node_modules/blksnapctl/bin/blksnapctl.mjs": "-rwxr-xr-x",
   "usr/lib/blksnap/node_modules/@blksnap/linux-block/libexec/freeze-guard.sh": "-rw",
   "usr/lib/systemd/system/blksnapd.service": "-rw-r--r--",
+  "usr/lib/systemd/system/blksnapd.socket": "-rw-r--r--",
   "usr/lib/systemd/system/blksnap-attach@.service": "-rw-r--r--",
   "usr/lib/systemd/system/blksnap-devices.service": "-rw-r--r--",
   "usr/lib/systemd/system/blksnap-front@.service": "-rw-r--r--",

@@ -6,6 +6,7 @@ import fastify, {
   type FastifyBaseLogger,
   type FastifyError,
   type FastifyInstance,
+  type FastifyListenOptions,
   type FastifyReply,
   type FastifyRequest,
   type FastifyServerOptions,
@@ -26,7 +27,7 @@ import { RequestCounters } from "./request-counters.js";
 import type { RouteContext } from "./route-context.js";
 import { RouteTable } from "./route-table.js";
 import { addSnapshotRoutes } from "./snapshot-routes.js";
-import { claimSocket, SOCKET_GROUP } from "./socket.js";
+import { type ClaimedSocket, claimSocket, SOCKET_GROUP } from "./socket.js";
 import { addTrackerRoutes } from "./tracker-routes.js";
 import { prepareValidation, validatorOf } from "./validation.js";
 
@@ -45,6 +46,11 @@ const CLOSE_GRACE_MS = 10_000;
 
 export interface ControlServerOptions {
   readonly socketPath: string;
+  /**
+   * The descriptor of a socket that somebody else has made there, and that outlives this server, as a service manager
+   * does; absent: the server makes its own.
+   */
+  readonly listenFd?: number;
   readonly logger: Logger;
   /** Absent: requests are answered STARTING until `serve` is called. */
   readonly control?: DriverControl;
@@ -256,12 +262,31 @@ async function metricsServer(
   }
 }
 
+function listenAt(
+  app: FastifyInstance,
+  { socketPath, group = SOCKET_GROUP, listenFd }: ControlServerOptions,
+): Promise<ClaimedSocket> {
+  // Sockets have passing paths, or none that is known: the log names the real place.
+  const listenTextResolver = () => `control API listens at ${socketPath}`;
+  if (listenFd === undefined) {
+    return claimSocket(socketPath, group, (path) => app.listen({ path, listenTextResolver }));
+  }
+  const given: FastifyListenOptions & { fd: number } = {
+    fd: listenFd,
+    path: socketPath,
+    listenTextResolver,
+  };
+  // Node does not know where a descriptor listens, and the framework asks for it.
+  app.server.address = () => socketPath;
+  return app.listen(given).then(() => ({ release: async () => undefined }));
+}
+
 /**
  * Starts the control API at `socketPath`. Throws a ControlError: ALREADY_RUNNING where another daemon
  * answers there, SOCKET_FAILED where the socket can't be made.
  */
 export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
-  const { socketPath, group = SOCKET_GROUP, version = "0.0.0" } = options;
+  const { socketPath, version = "0.0.0" } = options;
   const { requestTimeoutMs = REQUEST_TIMEOUT_DEFAULT_MS } = options;
   let control = options.control;
   const log: FastifyBaseLogger = options.logger;
@@ -282,10 +307,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
   app.server.on("checkExpectation", answerExpectation);
   // First: who finds the daemon serving finds its metrics, too.
   const metrics = await metricsServer(options, () => metricsText({ driver, counters }));
-  const socket = await claimSocket(socketPath, group, (path) =>
-    // The path is a passing one: the log names the socket's real place.
-    app.listen({ path, listenTextResolver: () => `control API listens at ${socketPath}` }),
-  ).catch(async (error: unknown) => {
+  const socket = await listenAt(app, options).catch(async (error: unknown) => {
     await Promise.all([app.close(), metrics?.close()]);
     if (error instanceof ControlError) throw error;
     const { code, message } = error as NodeJS.ErrnoException;

@@ -39,7 +39,8 @@ export async function untilAnswer<Answer>(
 }
 
 /**
- * Waits until a process has ended, as far as it can be seen, and no longer answers.
+ * Waits until a process has ended, or where it cannot be seen, no longer answers. One that is seen is not asked: a service
+ * manager that has made the socket would start the next one for it.
  * @param pidNow of the daemon that answers
  */
 export async function untilGone(
@@ -48,7 +49,8 @@ export async function untilGone(
   timeoutMs: number,
 ): Promise<void> {
   const deadlineMs = performance.now() + timeoutMs;
-  while (runs(pid) || (await answering(pidNow)) === pid) {
+  const isSeen = runs(pid);
+  while (isSeen ? runs(pid) : (await answering(pidNow)) === pid) {
     if (performance.now() > deadlineMs) {
       throw new BlksnapClientError("TIMEOUT", `daemon ${pid} has not ended in ${timeoutMs} ms`);
     }

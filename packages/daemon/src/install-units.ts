@@ -27,6 +27,7 @@ import { complain } from "./log.js";
 
 const MARK = "# Written by blksnapd --install-units";
 const SERVICE = "blksnapd.service";
+const SOCKET = "blksnapd.socket";
 /** All others have a process, or are about to; empty is a system without systemctl. */
 const STOPPED_STATES = ["inactive", "failed", "unknown", ""];
 const HELPER_FOLDER = "/usr/local/lib/blksnap";
@@ -189,7 +190,9 @@ class UnitFiles {
     return readdirSync(folder)
       .filter((name) => /\.(wants|requires)$/.test(name))
       .flatMap((name) => readdirSync(join(folder, name)))
-      .filter((name) => name === SERVICE || /^blksnap-attach@.*\.service$/.test(name));
+      .filter(
+        (name) => [SERVICE, SOCKET].includes(name) || /^blksnap-attach@.*\.service$/.test(name),
+      );
   }
 
   /** Fronts and images that are there, served or not. */
@@ -259,6 +262,10 @@ function assertUnused(files: UnitFiles, { activeState }: UnitsSurroundings): voi
   if (!STOPPED_STATES.includes(state)) {
     const what = `${SERVICE} is ${state}, and may serve devices`;
     throw new UnitsError(`${what}. Try blksnapctl daemon stop first`);
+  }
+  if (!STOPPED_STATES.includes(activeState(SOCKET))) {
+    const what = `${SOCKET} is there, and starts the daemon`;
+    throw new UnitsError(`${what}. Try systemctl stop ${SOCKET} first`);
   }
   // Nobody would start what their users wait for.
   const devices = files.devices();

@@ -22,6 +22,7 @@ import { TakeHooks, withHooks } from "./hooks/take-hooks.js";
 import { complain } from "./log.js";
 import { NbdSocket } from "./nbd-socket.js";
 import { hooksOf, metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
+import { takePassedSocket, usablePassedSocket } from "./passed-socket.js";
 import { endAtOnce } from "./process-end.js";
 import { surviveFinalKill } from "./process-setup.js";
 import { ServiceManager } from "./service-manager.js";
@@ -51,6 +52,8 @@ export async function serve(
     endAtOnce(ExitStatus.FAILED);
   });
   const configured = new Configured(inForce, values, logger);
+  const passedFd = takePassedSocket(process.env, process.pid);
+  const passed = usablePassedSocket(passedFd, socketPathOf(values), logger);
   const { stateDirectory = presentStateDirectory() } = options;
   try {
     const driver = await startDriver(
@@ -82,7 +85,7 @@ export async function serve(
     const begunFile = join(stateDirectory, StateFile.hooksBegun);
     const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, tell });
     const control = withHooks(driver, hooks, tell);
-    const controls = { control, daemon: operations, ...(events && { events }) };
+    const controls = { control, daemon: operations, ...(events && { events }), ...passed };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {
       // It may be about to claim its socket again, and would leave half of that.
       await nbd.close();
@@ -146,7 +149,7 @@ async function startDriver(
 async function startServer(
   values: Values,
   driver: Driver,
-  controls: Pick<ControlServerOptions, "control" | "daemon" | "events">,
+  controls: Pick<ControlServerOptions, "control" | "daemon" | "events" | "listenFd">,
   logger: Logger,
 ): Promise<ControlServer> {
   const socketPath = socketPathOf(values);

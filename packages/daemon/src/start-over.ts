@@ -1,5 +1,6 @@
 /** All threads of the process as I/O flushers. */
 import { becomeIoFlusher, isIoFlusher, replaceProcess } from "@blksnap/uring";
+import { passedSockets } from "./passed-socket.js";
 
 /**
  * Node has threads of its own before any script runs. So a process that is no I/O flusher yet marks
@@ -9,7 +10,8 @@ import { becomeIoFlusher, isIoFlusher, replaceProcess } from "@blksnap/uring";
 export function startOverAsIoFlusher(): string | undefined {
   if (isIoFlusher() !== false || becomeIoFlusher() !== undefined) return undefined;
   try {
-    return replaceProcess(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
+    const words = [...process.execArgv, ...process.argv.slice(1)];
+    return replaceProcess(process.execPath, words, passedSockets(process.env, process.pid));
   } catch (error) {
     // The program was replaced by another version, for one: the running one is good all the same.
     return `the threads that node has started are no I/O flushers: ${(error as Error).message}`;

@@ -22,6 +22,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { becomeIoFlusher, bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ExitStatus } from "./exit-status.js";
+import { takePassedSocket, withPassedSocket } from "./passed-socket.js";
 import { stayAlive, surviveFinalKill } from "./process-setup.js";
 import { RetryPace } from "./retry-pace.js";
 import type { ServiceManager } from "./service-manager.js";
@@ -53,10 +54,21 @@ class Daemon {
   onPrepare: () => void = () => undefined;
   onExit: (status: number | null, signal: string | null, why: string) => void = () => undefined;
 
-  constructor(program: readonly string[], role: "--supervised" | "--standby") {
+  constructor(
+    program: readonly string[],
+    role: "--supervised" | "--standby",
+    listenFd: number | undefined,
+  ) {
     const [command, ...args] = [...namespacePrefix(), ...program, role];
-    const stdio = ["ignore", "inherit", "inherit", "ipc"] as const;
-    this.process = spawn(command as string, args, { stdio: [...stdio] });
+    const stdio = ["ignore", "inherit", "inherit"] as const;
+    // The place in the list is the number there: PASSED_FD.
+    this.process =
+      listenFd === undefined
+        ? spawn(command as string, args, { stdio: [...stdio, "ipc"] })
+        : spawn(command as string, args, {
+            stdio: [...stdio, listenFd, "ipc"],
+            env: withPassedSocket(process.env),
+          });
     this.ready = new Promise((resolve, reject) => {
       this.process.on("message", (message) => {
         const said = message as ToSupervisor;
@@ -119,6 +131,7 @@ type Told = Pick<ServiceManager, "ready" | "status" | "stopping">;
 
 export class Supervisor {
   readonly #program: readonly string[];
+  readonly #listenFd: number | undefined;
   readonly #manager: Told | undefined;
   readonly #logger: Logger;
   readonly #done: (status: number) => void;
@@ -139,6 +152,7 @@ export class Supervisor {
    * @param program command and arguments of a daemon, without its role
    * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
    * @param done told the exit status when a daemon has ended as it was asked to, or cannot start
+   * @param listenFd the control socket that the service manager has made, for all daemons
    */
   constructor(
     program: readonly string[],
@@ -146,8 +160,10 @@ export class Supervisor {
     logger: Logger,
     done: (status: number) => void,
     manager?: Told,
+    listenFd?: number,
   ) {
     this.#program = program;
+    this.#listenFd = listenFd;
     this.#manager = manager;
     this.#standbysWanted = standbys;
     this.#logger = logger;
@@ -155,7 +171,7 @@ export class Supervisor {
   }
 
   start(): void {
-    this.#setActive(new Daemon(this.#program, "--supervised"));
+    this.#setActive(new Daemon(this.#program, "--supervised", this.#listenFd));
   }
 
   /** Passes a wish to end on to the daemon that serves; it may refuse. */
@@ -238,7 +254,7 @@ export class Supervisor {
 
   /** A new standby, which is none any more when it ends. */
   #standby(): Daemon {
-    const daemon = new Daemon(this.#program, "--standby");
+    const daemon = new Daemon(this.#program, "--standby", this.#listenFd);
     daemon.onExit = (_status, _signal, why) => {
       this.#standbys = this.#standbys.filter((one) => one !== daemon);
       this.#fallbacks = this.#fallbacks.filter((one) => one !== daemon);
@@ -314,8 +330,9 @@ export function supervise(
     if (problem !== undefined) logger.warn({ problem }, "the daemon is not protected");
   }
   const program = [process.execPath, process.argv[1] as string, ...args];
+  const listenFd = takePassedSocket(process.env, process.pid);
   return new Promise((resolve) => {
-    const supervisor = new Supervisor(program, standbys, logger, resolve, manager);
+    const supervisor = new Supervisor(program, standbys, logger, resolve, manager, listenFd);
     for (const name of ["SIGTERM", "SIGINT"] as const) {
       process.on(name, (signal) => supervisor.signal(signal));
     }

@@ -178,6 +178,11 @@ test("all is taken back, unless the service is enabled or runs", () => {
     const running = surroundings({ activeState: () => state });
     assert.throws(() => uninstallUnits(running), /daemon stop first/, state);
   }
+  const listens = (unit: string) => (unit === "blksnapd.socket" ? "active" : "inactive");
+  assert.throws(
+    () => uninstallUnits(surroundings({ activeState: listens })),
+    /systemctl stop blksnapd.socket first/,
+  );
   mkdirSync(join(root, "sys/class/block/ublkb1"), { recursive: true });
   for (const [kind, name] of [
     ["fronts", "ublkb1"],

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { DEFAULT_SOCKET_PATH } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { DEVICE_KEYS } from "../dist/config/config.js";
@@ -11,7 +12,8 @@ import { parseOptions } from "../dist/options.js";
 
 const EXPOSURE_BELOW = 5;
 const folder = join(import.meta.dirname, "../systemd");
-const units = readdirSync(folder).filter((name) => name.endsWith(".service"));
+const all = readdirSync(folder);
+const units = all.filter((name) => name.endsWith(".service"));
 const textOf = (unit: string) => readFileSync(join(folder, unit), "utf8");
 
 /** The values of a setting, in order. */
@@ -35,14 +37,14 @@ test("systemd finds nothing wrong with the units", () => {
   if (!hasSystemd) return;
   const copies = mkdtempSync(join(tmpdir(), "blksnap-units-"));
   // The programs are not installed here.
-  for (const unit of units) {
+  for (const unit of all) {
     const text = textOf(unit).replace(
       /\/usr\/(bin\/blksnap\w+|lib\/blksnap\/[\w-]+)/g,
       "/bin/true",
     );
     writeFileSync(join(copies, unit), text);
   }
-  const paths = units.map((unit) => join(copies, unit));
+  const paths = all.map((unit) => join(copies, unit));
   const { status, stderr } = analyze("verify", "--man=no", "--recursive-errors=no", ...paths);
   rmSync(copies, { recursive: true });
   assert.equal([stderr.split("\n").filter((line) => line.includes("blksnap")), status], [[], 0]);
@@ -117,6 +119,14 @@ test("the unit starts blksnapd as its options are, and waits as long as it may t
   assert.equal(valuesOf("blksnapd.service", "RestartPreventExitStatus"), [
     `${ExitStatus.USAGE} ${ExitStatus.LEFT}`,
   ]);
+});
+
+test("the socket is the control socket, comes without waiting for the boot, and starts nothing over and over", () => {
+  const unit = "blksnapd.socket";
+  assert.equal(valuesOf(unit, "ListenStream"), [DEFAULT_SOCKET_PATH]);
+  // By default it would come after sysinit.target, which comes after the daemon, which comes after its socket.
+  assert.equal(valuesOf(unit, "DefaultDependencies"), ["no"]);
+  assert.ok(Number(valuesOf(unit, "TriggerLimitBurst")[0]) > 0);
 });
 
 test("nothing ends the daemon while fronts are in use", () => {

@@ -144,8 +144,8 @@ Napi::Value ThreadId(const Napi::CallbackInfo& info) {
   return Result(info.Env(), syscall(SYS_gettid));
 }
 
-// replaceProcess(path, arguments): execv(2); comes back only with an error. Node has its descriptors
-// closed on exec, the standard ones among them: those are to stay.
+// replaceProcess(path, arguments, lastFd): execv(2); comes back only with an error. Node has its descriptors
+// closed on exec, the standard ones among them: those up to lastFd are to stay.
 Napi::Value ReplaceProcess(const Napi::CallbackInfo& info) {
   const std::string path = Text(info, 0);
   const auto given = info[1].As<Napi::Array>();
@@ -156,7 +156,7 @@ Napi::Value ReplaceProcess(const Napi::CallbackInfo& info) {
   std::vector<char*> argv;
   for (auto& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  for (int fd = 0; fd <= 2; fd++) {
+  for (int fd = 0; fd <= I32(info, 2); fd++) {
     const int flags = fcntl(fd, F_GETFD);
     if (flags >= 0) fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
   }

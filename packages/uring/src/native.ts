@@ -76,7 +76,7 @@ export interface UringNative {
   endProcess(status: number): never;
   guardThread(status: number): number;
   releaseThread(status: number): number;
-  replaceProcess(path: string, words: readonly string[]): number;
+  replaceProcess(path: string, words: readonly string[], lastFd: number): number;
   setAffinity(cpu: number): number;
   sendDatagram(path: string, text: string): number;
   setCapability(capability: number, effective: boolean): number;

@@ -3,6 +3,7 @@ import { UringError } from "./errors.js";
 import { native } from "./native.js";
 
 const MLOCK_ONFAULT = 1;
+const STDERR_FD = 2;
 
 function check(status: number, what: string): number {
   if (status < 0) throw new UringError("SYSTEM_CALL_FAILED", what, status);
@@ -93,14 +94,12 @@ export function lockMemory(address: number, lengthBytes: number): number {
  * execv(2): runs another program as this process, with its environment and standard streams. All
  * other descriptors are closed, and what this program was about to do is not done.
  * @param words the arguments after the program's own name
+ * @param passedFds how many descriptors from 3 on the program gets besides, as a service manager passes sockets
  * @throws UringError SYSTEM_CALL_FAILED; it does not return otherwise
  */
-export function replaceProcess(path: string, words: readonly string[]): never {
-  throw new UringError(
-    "SYSTEM_CALL_FAILED",
-    `cannot run ${path}`,
-    native.replaceProcess(path, words),
-  );
+export function replaceProcess(path: string, words: readonly string[], passedFds = 0): never {
+  const ended = native.replaceProcess(path, words, STDERR_FD + passedFds);
+  throw new UringError("SYSTEM_CALL_FAILED", `cannot run ${path}`, ended);
 }
 
 /**

@@ -32,6 +32,18 @@ test("another program continues as the same process, with its environment and st
   assert.is(stderr, "");
 });
 
+test("descriptors that a service manager has passed are passed on, and no others", () => {
+  const { stdout, stderr } = runScript(`
+    import { replaceProcess } from "@blksnap/uring";
+    const look = 'for fd in 3 4; do test -e /proc/self/fd/$fd && echo $fd; done; exit 0';
+    replaceProcess("/bin/sh", ["-c", 'exec 3</dev/null 4</dev/null; exec "$@"', "sh"].concat(
+      process.execPath, "--input-type=module", "-e",
+      'import { replaceProcess } from "@blksnap/uring"; replaceProcess("/bin/sh", ["-c", ' + JSON.stringify(look) + '], 1);',
+    ));
+  `);
+  assert.equal([stdout, stderr], ["3\n", ""]);
+});
+
 test("a program that does not exist is an error, and this one continues", () => {
   const { stdout } = runScript(`
     import { replaceProcess } from "@blksnap/uring";
