@@ -10,7 +10,7 @@ import { fstatSync, readFileSync } from "node:fs";
 import type { Logger } from "pino";
 
 /** Where passed descriptors begin: SD_LISTEN_FDS_START. */
-export const PASSED_FD = 3;
+const PASSED_FD = 3;
 /** Processes that a supervisor starts have other ids than LISTEN_PID names. */
 const FROM_SUPERVISOR = "BLKSNAP_LISTEN_FDS";
 const NAMES = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", FROM_SUPERVISOR];
