@@ -2,11 +2,13 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { hostHasUblk, runInVm } from "../vm/index.mjs";
-import { measureBlock, SERIES } from "./block.mjs";
+import { measureBlock } from "./block.mjs";
+import { DISK_KINDS } from "./disks.mjs";
 import { measureNbd } from "./nbd.mjs";
 import { measurePlane } from "./plane.mjs";
 import { comparisonText, resultsText } from "./report.mjs";
 import { measureRing } from "./ring.mjs";
+import { SERIES } from "./series.mjs";
 import { resultsSvg } from "./svg.mjs";
 
 /** Marks the line with the results among what the guest prints. */
@@ -40,13 +42,14 @@ Without a name: all but ${Object.keys(HERE).join(", ")}.
   --seconds N       how long a load without an end of its own runs (default 2)
   --only PATTERN    only candidates that match the regular expression, and those of reference
   --reference NAME  ratios to this candidate, where a series has it
+  --disk KIND       ${Object.keys(DISK_KINDS).join(", ")} (default ram)
   --host            on this machine instead of in a VM: needs ublk and root, takes /dev/ram0 and 1
   --json FILE       write all that was measured
   --svg FILE        draw it
   --against FILE    compare with a run that --json has written
 
 Prints medians, and the median, least and largest ratio to the reference within a round. Only ratios
-mean something on another machine.
+mean something on another machine. A disk of 4 ms gets a 32nd of the writes that are counted, not timed.
 `;
 
 function fail(text) {
@@ -65,6 +68,7 @@ function options() {
         seconds: { ...text, default: "2" },
         only: text,
         reference: text,
+        disk: { ...text, default: "ram" },
         host: flag,
         json: text,
         svg: text,
@@ -116,7 +120,9 @@ const plan = {
   runtimeS: count(values, "seconds"),
   only: values.only,
   reference: values.reference,
+  kind: values.disk,
 };
+if (DISK_KINDS[plan.kind] === undefined) fail(`no disk "${plan.kind}". See --help`);
 const before =
   values.against === undefined ? undefined : JSON.parse(readFileSync(values.against, "utf8"));
 
@@ -125,7 +131,7 @@ if (plan.names.length > 0) {
   if (values.host && !hostHasUblk()) fail("this machine has no ublk: modprobe ublk_drv as root");
   if (!existsSync("node_modules/.bin/blksnapd")) fail("the packages are not built: npm run build");
   const words = [...plan.names, "--rounds", String(plan.rounds)];
-  words.push("--seconds", String(plan.runtimeS));
+  words.push("--seconds", String(plan.runtimeS), "--disk", plan.kind);
   if (plan.only !== undefined) words.push("--only", plan.only);
   if (plan.reference !== undefined) words.push("--reference", plan.reference);
   results = values.host ? await measureBlock(plan) : await measureInVm(words);

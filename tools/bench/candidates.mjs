@@ -1,51 +1,42 @@
-// What is measured, each over the same RAM disk, and with the same second one for old data.
-import { spawnSync } from "node:child_process";
+// What is measured: ours and its peers, each over the same disk, and with the same second one for old data.
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Driver } from "@blksnap/driver";
 import { fileTarget, UblkDevice } from "@blksnap/ublk";
 import { pino } from "pino";
+import { command, makeDisks, nullDisk, removeDisks } from "./disks.mjs";
+import { PEERS } from "./peers.mjs";
 
-const DISK = "/dev/ram0";
-const STORE = "/dev/ram1";
 const MIB = 2 ** 20;
-const SECTOR_BYTES = 512;
 /** Of persistent trackers: a disk that takes this long for each request. */
-const STATE_DISK = "/dev/nullb0";
-const STATE_DISK_MIB = 128;
+const STATE_DISK_BYTES = 128 * MIB;
 const STATE_LATENCY_US = 100;
 
-let diskBytes = 0;
-let folder = "";
+/** Of the run: the paths of the disks, their size, and a folder. */
+const bench = { disk: "", store: "", diskBytes: 0, folder: "", emptyStore };
 let driver;
 let isStateDiskMade = false;
-
-function command(name, ...args) {
-  const run = spawnSync(name, args, { encoding: "utf8" });
-  if (run.status !== 0) throw new Error(`${name} ${args.join(" ")} failed: ${run.stderr}`);
-  return run.stdout.trim();
-}
 
 function startDriver(options = {}) {
   return Driver.start({ logger: pino({ level: "error" }), ...options });
 }
 
-/** Makes the disks. */
-export async function openBench(sizes) {
-  diskBytes = sizes.diskBytes;
-  folder = mkdtempSync(join(tmpdir(), "blksnap-bench-"));
-  command("modprobe", "brd", "rd_nr=2", `rd_size=${diskBytes / 1024}`, "max_part=0");
-  const count = `count=${sizes.filledBytes / MIB}`;
-  command("dd", "if=/dev/urandom", `of=${DISK}`, "bs=1M", count, "oflag=direct");
+/** Makes the disks; answers what of the machine a candidate may use. */
+export async function openBench({ kind, diskBytes, filledBytes }) {
+  Object.assign(bench, await makeDisks(kind, diskBytes), { diskBytes });
+  bench.folder = mkdtempSync(join(tmpdir(), "blksnap-bench-"));
+  const count = `count=${filledBytes / MIB}`;
+  command("dd", "if=/dev/urandom", `of=${bench.disk}`, "bs=1M", count, "oflag=direct");
+  return bench;
 }
 
 export async function closeBench() {
   await driver?.stop();
   driver = undefined;
-  if (isStateDiskMade) command("umount", join(folder, "state"));
-  rmSync(folder, { recursive: true });
-  command("modprobe", "-r", "brd");
+  if (isStateDiskMade) command("umount", join(bench.folder, "state"));
+  rmSync(bench.folder, { recursive: true });
+  removeDisks();
 }
 
 async function trackerDriver() {
@@ -55,21 +46,22 @@ async function trackerDriver() {
 
 async function front() {
   const of = await trackerDriver();
-  const { front: path } = await of.attach(DISK);
-  return { path, end: () => of.detach(DISK) };
+  const { front: path } = await of.attach(bench.disk);
+  return { path, end: () => of.detach(bench.disk) };
 }
 
 /** Nothing of an earlier snapshot is left in the store, nor memory behind it. */
 function emptyStore() {
-  command("blkdiscard", "--force", STORE);
-  command("dd", "if=/dev/zero", `of=${STORE}`, "bs=1M", "count=1", "oflag=direct");
+  command("blkdiscard", "--force", bench.store);
+  command("dd", "if=/dev/zero", `of=${bench.store}`, "bs=1M", "count=1", "oflag=direct");
 }
 
 async function frontWithSnapshot() {
   emptyStore();
+  const { disk, store, diskBytes } = bench;
   const of = await trackerDriver();
-  const { front: path } = await of.attach(DISK);
-  const options = { devices: [DISK], stores: [STORE], limitBytes: diskBytes };
+  const { front: path } = await of.attach(disk);
+  const options = { devices: [disk], stores: [store], limitBytes: diskBytes };
   const { id } = await of.snapshotCreate(options);
   await of.snapshotTake(id);
   const { snapshots } = await of.status();
@@ -77,75 +69,66 @@ async function frontWithSnapshot() {
   const end = async () => {
     const { error_code: code } = (await of.status()).trackers[0];
     await of.snapshotDestroy(id);
-    await of.detach(DISK);
+    await of.detach(disk);
     if (code !== 0) throw new Error(`the snapshot was lost while it was measured: ${code}`);
   };
   return { path, imagePath: image, end };
 }
 
-/** @param kind P: its table is kept on the store, N: in memory */
-function dmSnapshot(kind, chunkSectors) {
-  return async () => {
-    emptyStore();
-    const sectors = diskBytes / SECTOR_BYTES;
-    const tables = {
-      "bench-origin": `0 ${sectors} snapshot-origin ${DISK}`,
-      "bench-image": `0 ${sectors} snapshot ${DISK} ${STORE} ${kind} ${chunkSectors}`,
-    };
-    for (const [name, table] of Object.entries(tables)) {
-      command("dmsetup", "create", name, "--table", table);
-    }
-    const end = async () => {
-      const status = command("dmsetup", "status", "bench-image");
-      for (const name of Object.keys(tables)) command("dmsetup", "remove", "--retry", name);
-      if (/Invalid|Overflow/.test(status)) throw new Error(`dm-snapshot was lost: ${status}`);
-    };
-    return { path: "/dev/mapper/bench-origin", imagePath: "/dev/mapper/bench-image", end };
-  };
-}
-
-async function loop(...options) {
-  const path = command("losetup", "--find", "--show", ...options, DISK);
-  return { path, end: async () => void command("losetup", "--detach", path) };
-}
-
 /** A driver of its own: its state lies on a slow disk. */
 function frontWithStateDisk(options) {
   return async () => {
-    const mount = join(folder, "state");
+    const mount = join(bench.folder, "state");
     if (!isStateDiskMade) {
-      const latency = ["irqmode=2", `completion_nsec=${STATE_LATENCY_US * 1000}`];
-      command("modprobe", "null_blk", "nr_devices=1", "memory_backed=1", "gb=1", ...latency);
-      command("mkfs.ext4", "-q", STATE_DISK, `${STATE_DISK_MIB}M`);
+      const latencyUs = STATE_LATENCY_US;
+      const state = await nullDisk("bench-state", { sizeBytes: STATE_DISK_BYTES, latencyUs });
+      command("mkfs.ext4", "-q", state);
       mkdirSync(mount);
-      command("mount", STATE_DISK, mount);
+      command("mount", state, mount);
       isStateDiskMade = true;
     }
     await driver?.stop();
     driver = undefined;
     const of = await startDriver({ persistentDirectory: join(mount, "blksnap") });
-    const { front: path } = await of.attach(DISK, options);
+    const { front: path } = await of.attach(bench.disk, options);
     const end = async () => {
-      await of.detach(DISK, { forget: true });
+      await of.detach(bench.disk, { forget: true });
       await of.stop();
     };
     return { path, end };
   };
 }
 
-/** By name: makes it, and answers its paths and how it ends. */
-export const CANDIDATES = {
-  "raw disk": async () => ({ path: DISK, end: async () => undefined }),
-  loop: () => loop(),
-  "loop direct": () => loop("--direct-io=on"),
-  "file target": async () => {
-    const device = await UblkDevice.start({ target: fileTarget({ path: DISK }) });
-    return { path: device.path, end: () => device.stop() };
-  },
-  front,
-  "front, snapshot": frontWithSnapshot,
-  "dm-snapshot P 8": dmSnapshot("P", 8),
-  "dm-snapshot P 128": dmSnapshot("P", 128),
-  "front, state disk": frontWithStateDisk({}),
-  "persistent front": frontWithStateDisk({ persistent: true }),
+async function fileTargetDevice() {
+  const device = await UblkDevice.start({ target: fileTarget({ path: bench.disk }) });
+  return { path: device.path, end: () => device.stop() };
+}
+
+const CANDIDATES = {
+  ...PEERS,
+  "file target": { make: fileTargetDevice },
+  front: { make: front },
+  "front, snapshot": { make: frontWithSnapshot },
+  "front, state disk": { make: frontWithStateDisk({}) },
+  "persistent front": { make: frontWithStateDisk({ persistent: true }) },
 };
+
+/** Why the candidate cannot be measured on this machine, or undefined. */
+export async function whyNot(name) {
+  return await CANDIDATES[name].missing?.();
+}
+
+/**
+ * Makes it for loads that write to the first `loadBytes`. Answers what fioIops() takes of it, of its image,
+ * and `end`.
+ */
+export async function makeCandidate(name, loadBytes) {
+  const { path, nbdUri, imagePath, imageNbdUri, end } = await CANDIDATES[name].make({
+    ...bench,
+    loadBytes,
+  });
+  const self = { path, nbdUri };
+  const hasImage = imagePath !== undefined || imageNbdUri !== undefined;
+  const image = hasImage ? { path: imagePath, nbdUri: imageNbdUri } : self;
+  return { self, image, end };
+}

@@ -1,41 +1,69 @@
-// One fio job on a block device, and what it reached.
+// One fio job on a device, what it reached, and what that took of the machine's processors.
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
 
 const run = promisify(execFile);
+const GIB = 2 ** 30;
+/** Of /proc/stat. */
+const TICKS_PER_S = 100;
+
+/** Seconds that all processors of the machine have worked. */
+function busyS() {
+  const [, user, nice, system, , , irq, softirq] = readFileSync("/proc/stat", "utf8")
+    .split("\n")[0]
+    .split(/ +/)
+    .map(Number);
+  return (user + nice + system + irq + softirq) / TICKS_PER_S;
+}
+
+function where({ path, nbdUri }) {
+  if (nbdUri !== undefined) return ["--ioengine=nbd", `--uri=${nbdUri}`];
+  return ["--ioengine=io_uring", `--filename=${path}`];
+}
+
+function range({ sizeBytes, stepBytes, isTimed, runtimeS }) {
+  if (isTimed === true) return ["--norandommap", "--time_based", `--runtime=${runtimeS}`];
+  return stepBytes === undefined ? [] : [`--number_ios=${sizeBytes / stepBytes}`];
+}
 
 /**
  * Timed, or each block is visited once; with `stepBytes`, one at each multiple of that. The main thread
  * continues meanwhile: it serves the reactors.
  *
- * @returns {Promise<number>} I/Os per second
+ * @param device a block device's `path`, or the `nbdUri` of an export
+ * @returns I/Os per second, and the processor time of all but fio for each GiB, in s
  */
 export async function fioIops(device, load) {
-  const { rw, blockBytes, depth, runtimeS, sizeBytes, stepBytes, isTimed } = load;
-  const stepCount = stepBytes === undefined ? undefined : sizeBytes / stepBytes;
+  const { rw, blockBytes, depth, sizeBytes, stepBytes, isTimed, readPercent, offsetBytes } = load;
+  const before = busyS();
   const { stdout } = await run(
     "fio",
     [
       "--name=bench",
-      `--filename=${device}`,
-      `--rw=${rw}${stepCount === undefined ? "" : `:${stepBytes - blockBytes}`}`,
+      ...where(device),
+      `--rw=${rw}${stepBytes === undefined ? "" : `:${stepBytes - blockBytes}`}`,
+      ...(readPercent === undefined ? [] : [`--rwmixread=${readPercent}`]),
       `--bs=${blockBytes}`,
       `--iodepth=${depth}`,
-      "--ioengine=io_uring",
       "--direct=1",
       "--randrepeat=1",
       `--size=${sizeBytes}`,
-      ...(stepCount === undefined ? [] : [`--number_ios=${stepCount}`]),
-      ...(isTimed === true ? ["--norandommap", "--time_based", `--runtime=${runtimeS}`] : []),
+      `--offset=${offsetBytes ?? 0}`,
+      ...range(load),
       "--output-format=json",
     ],
     { maxBuffer: 2 ** 26 },
   );
+  const workedS = busyS() - before;
   const [job] = JSON.parse(stdout.slice(stdout.indexOf("{"))).jobs;
-  const side = rw.endsWith("read") ? job.read : job.write;
-  const wanted = isTimed === true ? side.total_ios : (stepCount ?? sizeBytes / blockBytes);
-  if (job.error !== 0 || side.total_ios !== wanted) {
-    throw new Error(`fio on ${device}: ${side.total_ios} of ${wanted} I/Os, error ${job.error}`);
+  const total = job.read.total_ios + job.write.total_ios;
+  const once = sizeBytes / (stepBytes ?? blockBytes);
+  if (job.error !== 0 || (isTimed !== true && total !== once) || total === 0) {
+    const name = device.path ?? device.nbdUri;
+    throw new Error(`fio on ${name}: ${total} of ${once} I/Os, error ${job.error}`);
   }
-  return side.iops;
+  const ownS = ((job.usr_cpu + job.sys_cpu) / 100) * (job.job_runtime / 1000);
+  const cpuSPerGib = (Math.max(0, workedS - ownS) * GIB) / (total * blockBytes);
+  return { iops: job.read.iops + job.write.iops, cpuSPerGib };
 }

@@ -28,12 +28,13 @@ export function ratioOf({ values }, candidate, reference) {
   return { median: median(rounds), least: Math.min(...rounds), most: Math.max(...rounds) };
 }
 
-function number(value) {
+/** For people: three digits, or all of a whole number. */
+export function number(value) {
   return value >= 1000 ? String(Math.round(value)) : value.toPrecision(3);
 }
 
 /** One table per group: medians, and after each the ratio with its least and largest value. */
-export function resultsText({ groups, rounds }) {
+export function resultsText({ groups, rounds, disk, leftOut = {} }) {
   const texts = groups.map(({ series, unit, reference, loads }) => {
     const candidates = Object.keys(loads[0].values);
     const head = [`${series}, ${unit}`, ...candidates];
@@ -43,13 +44,16 @@ export function resultsText({ groups, rounds }) {
         const value = number(median(load.values[candidate]));
         if (candidate === reference) return value;
         const ratio = ratioOf(load, candidate, reference);
+        if (!Number.isFinite(ratio.least + ratio.most)) return value;
         const spread = `${ratio.least.toFixed(2)}..${ratio.most.toFixed(2)}`;
         return `${value} ×${ratio.median.toFixed(2)} (${spread})`;
       }),
     ]);
     return `${formatTable([head, ...rows])}\nratios to: ${reference}\n`;
   });
-  return `medians of ${rounds} interleaved rounds\n\n${texts.join("\n")}`;
+  const on = disk === undefined ? "" : ` on disks of kind ${disk}`;
+  const missing = Object.entries(leftOut).map(([name, why]) => `left out: ${name}, ${why}\n`);
+  return `medians of ${rounds} interleaved rounds${on}\n\n${[...texts, ...missing].join("\n")}`;
 }
 
 /** How the ratios have changed since another run; only where both know load, candidate, reference. */

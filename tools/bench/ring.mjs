@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { compiled } from "./compile.mjs";
 
 const BATCHES = [1, 8, 32, 128];
 const NOPS = 2_000_000;
@@ -19,8 +20,7 @@ export function measureRing(rounds) {
   const here = (name) => fileURLToPath(new URL(name, import.meta.url));
   const work = mkdtempSync(join(tmpdir(), "blksnap-bench-"));
   try {
-    const binary = join(work, "ring");
-    output("gcc", ["-O2", "-o", binary, here("native/ring.c"), "-luring"]);
+    const binary = compiled("ring", work);
     const loads = BATCHES.map((batch) => ({
       name: `batch of ${batch}`,
       values: { C: [], TypeScript: [] },

@@ -1,5 +1,5 @@
 // Results as a drawing: a bar for each candidate's median, a line from its least to its largest value.
-import { median } from "./report.mjs";
+import { median, number } from "./report.mjs";
 
 const COLORS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888"];
 const BAR_HEIGHT = 14;
@@ -33,7 +33,7 @@ function loadSvg({ name, values }, unit, top) {
       text(4, y + 11, candidate),
       `<rect x="${LABEL_WIDTH}" y="${y}" ${size} fill="${color}"/>`,
       `<line x1="${from}" x2="${to}" y1="${middle}" y2="${middle}" stroke="#000"/>`,
-      text(LABEL_WIDTH + BARS_WIDTH + 6, y + 11, String(Math.round(value))),
+      text(LABEL_WIDTH + BARS_WIDTH + 6, y + 11, number(value)),
     );
   }
   return { parts, height: 34 + candidates.length * (BAR_HEIGHT + 4) };
