@@ -19,6 +19,8 @@ export interface TrackerRecord {
   readonly errorCode: number;
   /** Whose block that was; absent without one, and in records of older daemons. */
   readonly lostArea?: AreaId;
+  /** What that area has lost so far is in its journal, too. */
+  readonly isLossKept?: true;
   /** Of a persistent tracker: its record in the persistent directory. */
   readonly uuid?: string;
   /** Of a live attach: the node under which the front is. */
@@ -48,6 +50,8 @@ export interface MemberRecord {
   readonly uuid?: string;
   /** Of a persistent snapshot: the area's journal, whose uuid is the area's; null or absent before take. */
   readonly journal?: string | null;
+  /** Of one that comes back after a reboot: negative errno of the first block that the area had lost by then. */
+  readonly errorCode?: number;
 }
 
 export interface SnapshotRecord extends EventsRecord {

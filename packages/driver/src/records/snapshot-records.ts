@@ -14,6 +14,8 @@ export interface PersistentMember {
   readonly journal: string | null;
   /** Old data was lost: what exactly, only the map on tmpfs knew. */
   readonly lost: boolean;
+  /** Negative errno of its first lost block; absent without one, and in records of older daemons. */
+  readonly errorCode?: number;
 }
 
 /** The snapshot as the daemon keeps it on tmpfs, with names that outlive the daemon for its members. */

@@ -295,7 +295,9 @@ async function restoreSnapshot(
       const { device } = tracker.record;
       try {
         const restored = await restoreMap(context, snapshot.id, tracker, member);
-        members.push({ tracker: id, ...restored, image: null, journal: member.journal, uuid });
+        const { journal, errorCode } = member;
+        const loss = errorCode === undefined ? {} : { errorCode };
+        members.push({ tracker: id, ...restored, image: null, journal, uuid, ...loss });
       } catch (error) {
         const text = `the image of ${device} is lost: ${(error as Error).message}`;
         logger.error({ snapshot: snapshot.id, device, err: error }, text);

@@ -16,6 +16,7 @@ import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { DiffStorageError, type Store } from "@blksnap/diff-storage";
 import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
+import { EIO } from "@blksnap/errors";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { areaIdOf } from "../records/area-id-of.js";
@@ -205,7 +206,7 @@ async function openStores(
 async function join(
   context: DriverContext,
   { record, snapshot, members, givenUp }: Resumed,
-  { tracker: id, image, journal }: MemberRecord,
+  { tracker: id, image, journal, errorCode = -EIO }: MemberRecord,
   tracker: Tracker | undefined,
 ): Promise<Member | undefined> {
   const its = members.get(id);
@@ -213,8 +214,13 @@ async function join(
   if (tracker !== undefined && isWhole) {
     const member = snapshot.addMember(tracker, its?.area, its?.image);
     // The daemon ended before it was told.
-    const isUntold = its !== undefined && its.faultErrno !== 0 && !hasLost(member);
-    if (isUntold) snapshot.fault(tracker, its.area.id, its.faultErrno);
+    if (its === undefined || hasLost(member)) return member;
+    const { area, faultErrno, sleeping } = its;
+    if (faultErrno !== 0) snapshot.fault(tracker, area.id, faultErrno);
+    // From before a reboot: it was told, and is in the journal that the map was made of.
+    else if ((sleeping.figures?.lostBlocks ?? 0) > 0) {
+      tracker.recordLoss({ errorCode, area: area.id, isKept: true });
+    }
     return member;
   }
   const device = tracker?.device;

@@ -12,10 +12,21 @@ import { AreaJournalFile, type AreaJournalRequests } from "../records/area-journ
 import { KeptFile } from "../records/file-names.js";
 import { noAnswer, unusable } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
-import { forgetSnapshot, type PersistentSnapshotRecord } from "../records/snapshot-records.js";
+import {
+  forgetSnapshot,
+  type PersistentMember,
+  type PersistentSnapshotRecord,
+} from "../records/snapshot-records.js";
 import { NO_LIMIT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { hasLost, type Member } from "./member.js";
+
+function keptMember(member: Member): PersistentMember {
+  const { tracker, area, journal } = member;
+  const { errorCode, isKept = false } = tracker.loss;
+  const its = { tracker: tracker.uuid ?? "", area: area?.id ?? null, journal: journal?.area ?? null };
+  return hasLost(member) ? { ...its, lost: !isKept, errorCode } : { ...its, lost: false };
+}
 
 export class SnapshotPersistence {
   /** Set at the daemon's end: from then on nothing writes to the stores. */
@@ -47,12 +58,7 @@ export class SnapshotPersistence {
     if (!this.#isOn || snapshot.state === "creating") return;
     const record: PersistentSnapshotRecord = {
       snapshot,
-      members: members.map((member) => ({
-        tracker: member.tracker.uuid ?? "",
-        area: member.area?.id ?? null,
-        journal: member.journal?.area ?? null,
-        lost: hasLost(member),
-      })),
+      members: members.map(keptMember),
     };
     this.#write(record);
   }

@@ -22,12 +22,14 @@ export interface Loss {
   readonly errorCode: number;
   /** The area that has lost it; null also where a daemon before has not said it. */
   readonly area: AreaId | null;
+  /** All of it is in the area's journal: it came back with that after a reboot. */
+  readonly isKept?: true;
 }
 
 export const NO_LOSS: Loss = { errorCode: 0, area: null };
 
-export function lossOn({ errorCode, lostArea }: TrackerRecord): Loss {
-  return { errorCode, area: lostArea ?? null };
+export function lossOn({ errorCode, lostArea, isLossKept }: TrackerRecord): Loss {
+  return { errorCode, area: lostArea ?? null, ...(isLossKept && { isKept: isLossKept }) };
 }
 
 /** @param front number of the front; null where it has none @throws ControlError OUT_OF_MEMORY */
@@ -35,7 +37,7 @@ export function writeTrackerRecord(
   state: StateDirectory,
   parts: RecordParts,
   front: number | null,
-  { errorCode, area }: Loss = NO_LOSS,
+  { errorCode, area, isKept }: Loss = NO_LOSS,
 ): void {
   const { id, identity, geometry, uuid, splice } = parts;
   const marks = readMarks(identity.replace("block:", ""));
@@ -48,6 +50,7 @@ export function writeTrackerRecord(
     geometry,
     errorCode,
     ...(area === null ? {} : { lostArea: area }),
+    ...(isKept && { isLossKept: isKept }),
     ...(uuid === undefined ? {} : { uuid }),
     ...(splice === undefined ? {} : { live: splice.node }),
   };

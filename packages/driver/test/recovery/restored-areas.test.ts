@@ -27,7 +27,7 @@ const KNOWN = {
 };
 
 /** What a daemon makes of a snapshot of one device, whose area's journal there is. */
-async function restored(member: { area?: string; journal: string }) {
+async function restored(member: { area?: string; journal: string; errorCode?: number }) {
   const root = mkdtempSync(join(tmpdir(), "blksnap-restored-"));
   mkdirSync(join(root, "run"));
   const state = new StateDirectory(join(root, "run"));
@@ -67,6 +67,13 @@ test("an area comes back with the journal that has its id", async () => {
   const { snapshot } = await restored({ area: AREA, journal: AREA });
   assert.is(snapshot?.state, "taken");
   assert.is(snapshot?.members[0]?.area, AREA);
+});
+
+test("an area comes back with the error of what it had lost", async () => {
+  const { snapshot } = await restored({ area: AREA, journal: AREA, errorCode: -28 });
+  assert.is(snapshot?.members[0]?.errorCode, -28);
+  const whole = await restored({ area: AREA, journal: AREA });
+  assert.is(whole.snapshot?.members[0]?.errorCode, undefined);
 });
 
 test("an area that a daemon before has not named has its journal's id", async () => {

@@ -13,7 +13,7 @@ import type { MemberRecord, SnapshotRecord } from "../../dist/records/records.js
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { goOn, lookThroughAll, type Resumed } from "../../dist/recovery/resume.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
-import { NO_LOSS } from "../../dist/tracker/tracker-record.js";
+import { type Loss, NO_LOSS } from "../../dist/tracker/tracker-record.js";
 
 const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";
 const AREAS: Record<number, string> = {
@@ -212,6 +212,33 @@ test("an area that was given up costs its own image only", async () => {
   // This one ends with its images, which the test has none of.
   assert.is(await going, undefined);
   assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
+});
+
+test("what an area had lost before a reboot is its error after it, and no other one's", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, "");
+  const one = await member(1);
+  const file = state.openMap(one.map as string);
+  const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
+  // As made of its journal, which has no error.
+  DiffAreaMap.open(memory.buffer).setLost(2, 0, 1);
+  memory.unmap();
+  state.closeMap(file);
+  const members = [{ ...one, errorCode: -28 }, await member(2)];
+  const { context, found, record, said } = await left(store, members);
+  const fronts = new Map<number, Promise<Tracker>>();
+  const losses: unknown[] = [];
+  for (const id of [1, 2]) {
+    const recordLoss = (loss: Loss): void => void losses.push([id, loss]);
+    const tracker = { id, reactor: 0, hasOldArea: true, loss: NO_LOSS, geometry: GEOMETRY };
+    fronts.set(id, Promise.resolve({ ...tracker, recordLoss } as unknown as Tracker));
+  }
+  const going = goOn(context, found, resuming(fronts, record));
+  await until(() => said.includes("wakeArea 1") && said.includes("wakeArea 2"));
+  assert.equal(losses, [[1, { errorCode: -28, area: AREAS[1], isKept: true }]]);
+  assert.equal(await found.snapshot.events.list(), [], "it was told before");
+  // This one ends with its images, which the test has none of.
+  assert.is(await going, undefined);
 });
 
 test("an area wakes with its stores and its own front, whatever other fronts wait for", async () => {

@@ -53,13 +53,19 @@ test("a loss is on record for the area that had it, and for no later one", async
     { errorCode: -5, area: "the one before" },
     // As daemons before had it.
     { errorCode: -5, area: null },
+    // Its journal has it.
+    { errorCode: -28, area: "area", isKept: true },
   ];
   const members = losses.map((loss) => ({ ...member, tracker: { ...member.tracker, loss } }));
   persistence.save(record, members as unknown as Member[]);
   await persistence.saved();
   assert.equal(
     written[0]?.members.map(({ lost }) => lost),
-    [false, true, false, true],
+    [false, true, false, true, false],
+  );
+  assert.equal(
+    written[0]?.members.map(({ errorCode }) => errorCode),
+    [undefined, -5, undefined, -5, -28],
   );
 });
 
