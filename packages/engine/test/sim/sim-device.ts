@@ -252,7 +252,8 @@ export class SimDevice implements EngineIo {
 
   submitKept(): void {
     const { offsetBytes, lengthBytes } = this.engine.keptSlice;
-    this.cbtModel.submitted(offsetBytes[0], lengthBytes[0]); // Who is killed now leaves the mark.
+    const mark = this.cbtModel.submitted(offsetBytes[0], lengthBytes[0]);
+    this.cbtModel.neverIssued(offsetBytes[0], lengthBytes[0], mark); // Killed now it leaves the mark.
     this.world.tick();
     this.kept.sent(offsetBytes[0] / 512, lengthBytes[0] / 512);
     this.cbtModel.issued(offsetBytes[0], lengthBytes[0], this.cbtBuffer);
