@@ -212,7 +212,13 @@ export class SnapshotOperations {
   /** @throws ControlError ABORTED */
   async #undo(snapshot: Snapshot): Promise<never> {
     await snapshot.closeStorage();
-    await snapshot.persistence.forget();
+    await snapshot.persistence
+      .unlessHung("its record is not removed from the medium yet", () =>
+        snapshot.persistence.forget(),
+      )
+      .catch((error: unknown) => {
+        this.#context.logger.error({ snapshot: snapshot.id, err: error }, "its record stays");
+      });
     snapshot.forget();
     throw new ControlError("ABORTED", "snapshot_create was given up before the answer came");
   }

@@ -14,6 +14,7 @@
  * each 128 KiB of chunks in use.
  */
 import type { FileHandle } from "node:fs/promises";
+import type { ControlError } from "@blksnap/api";
 import type {
   AdoptReply,
   JournalSetup,
@@ -45,7 +46,7 @@ import { bounded } from "@blksnap/uring";
 import { JOURNAL_CLOSE_TIMEOUT_MS } from "../time-limits.js";
 import { boundedSteps } from "./bounded-steps.js";
 import { KeptFile } from "./file-names.js";
-import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
+import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 20;
 const GROWTH_MAX_BYTES = 2 ** 24;
@@ -128,6 +129,27 @@ export class AreaJournalFile {
       await draft.discard();
       throw error;
     }
+  }
+
+  /**
+   * As create(), for a new area: one that comes late is removed again.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer; as create()
+   */
+  static async createInTime(
+    directory: PersistentDirectory,
+    area: AreaId,
+  ): Promise<AreaJournalFile> {
+    const creating = AreaJournalFile.create(directory, area);
+    const late = (): ControlError => {
+      creating.then((file) => file.#remove(directory)).catch(() => undefined);
+      return unusable(directory.path, noAnswer());
+    };
+    return bounded(creating, directory.answerTimeoutMs, late);
+  }
+
+  async #remove(directory: PersistentDirectory): Promise<void> {
+    await this.close();
+    await directory.removeFile(KeptFile.areaJournal.name(this.area));
   }
 
   /** What the reactor appends with. */

@@ -17,7 +17,7 @@
 import { randomUUID } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { ControlError } from "@blksnap/api";
-import type { AdoptReply, JournalSetup, MirrorReply } from "@blksnap/data-plane";
+import type { JournalSetup } from "@blksnap/data-plane";
 import { JournalKind } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
 import { type EntryVisitor, JournalDraft, openJournal } from "@blksnap/journal";
@@ -38,25 +38,10 @@ import { KeptFile, RECORD_SUFFIX } from "./file-names.js";
 import { KeptState } from "./kept-state.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 import type { RestoredCbt } from "./restored-cbt.js";
+import type { EndOptions, JournalRequests, PrepareOptions } from "./tracker-persistence-options.js";
 import { earlierRecord, type PersistentTrackerRecord, trackerRecords } from "./tracker-records.js";
 
 const LOG_BYTES = 2 ** 21;
-
-/** How the reactor is asked; see messages.ts. */
-export interface JournalRequests {
-  mirror(location: { fd: number; logOffsetBytes: number; logBytes: number }): Promise<MirrorReply>;
-  adopt(): Promise<AdoptReply>;
-}
-
-/** What is looked up. */
-export interface PrepareOptions {
-  /** Make a record where there is none. */
-  readonly persistent: boolean;
-  /** The record that the device must be that of. */
-  readonly uuid?: string;
-  /** See JudgeOptions. */
-  readonly trustReboots?: boolean;
-}
 
 /** What is recorded about an original that is to be attached. */
 export type Prepared =
@@ -76,14 +61,6 @@ export type Prepared =
       readonly persistence: TrackerPersistence;
       readonly broken: Broken;
     };
-
-/** How tracking ends. */
-export interface EndOptions {
-  /** The system goes down, and no program is left that could write. */
-  readonly closing?: boolean;
-  /** The front had gone before: what the device looks like now is not how it was left. */
-  readonly isLate?: boolean;
-}
 
 /** Why a map cannot continue. */
 type Broken = Extract<Continuity, { verdict: "new_generation" }>;
@@ -389,13 +366,25 @@ export class TrackerPersistence {
     await this.#directory.removeFile(KeptFile.cbtJournal.name(this.uuid));
   }
 
-  /** Closes what is open, and writes nothing to the medium. */
+  /** As forget(). @throws ControlError PERSISTENT_STATE_UNUSABLE also when the medium does not answer */
+  async forgetInTime(): Promise<void> {
+    try {
+      await this.#answered(this.forget());
+    } catch (error) {
+      throw error instanceof ControlError ? error : unusable(this.recordPath, error);
+    }
+  }
+
+  /** Closes what is open, and writes nothing to the medium. One that does not answer is closed when it does. */
   async close(): Promise<void> {
     this.#state.close();
     this.#directory.inUse.delete(this.uuid);
     const journal = this.#journal;
     this.#journal = undefined;
-    await journal?.close();
+    if (journal === undefined) return;
+    await bounded(journal.close(), this.#directory.giveUpTimeoutMs, noAnswer).catch(
+      () => undefined,
+    );
   }
 
   /** Why nothing is kept any more; undefined while all is well. */

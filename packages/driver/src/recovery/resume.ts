@@ -321,7 +321,9 @@ async function lose(
     context.logger.error({ snapshot: record.id, err: reason }, "not all of a snapshot is closed");
   }
   await snapshot.closeStorage();
-  await snapshot.persistence.forget().catch(() => undefined);
+  await snapshot.persistence
+    .unlessHung("a lost snapshot stays on record", () => snapshot.persistence.forget())
+    .catch(() => undefined);
   await discard(context, record, all);
   snapshot.forget();
 }

@@ -24,7 +24,11 @@ import { hasLost, type Member } from "./member.js";
 function keptMember(member: Member): PersistentMember {
   const { tracker, area, journal } = member;
   const { errorCode, isKept = false } = tracker.loss;
-  const its = { tracker: tracker.uuid ?? "", area: area?.id ?? null, journal: journal?.area ?? null };
+  const its = {
+    tracker: tracker.uuid ?? "",
+    area: area?.id ?? null,
+    journal: journal?.area ?? null,
+  };
   return hasLost(member) ? { ...its, lost: !isKept, errorCode } : { ...its, lost: false };
 }
 

@@ -122,7 +122,7 @@ async function prepareArea(
   member.area = its;
   faultPoint("take.map-made");
   if (snapshot.persistence.isOn) {
-    member.journal = await AreaJournalFile.create(context.persistent, id);
+    member.journal = await AreaJournalFile.createInTime(context.persistent, id);
   }
   const area = await snapshot.areaSetup(its, snapshot.members.size, member.journal);
   if (area.extents.length === 0) {

@@ -18,11 +18,8 @@ import { errnoName } from "@blksnap/errors";
 import { deviceOrFile, identityOfOpen } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import {
-  type EndOptions,
-  type Prepared,
-  TrackerPersistence,
-} from "../records/tracker-persistence.js";
+import { type Prepared, TrackerPersistence } from "../records/tracker-persistence.js";
+import type { EndOptions } from "../records/tracker-persistence-options.js";
 import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
 
@@ -255,11 +252,14 @@ export class TrackerJournal {
     await this.#persistence.close();
   }
 
-  /** Nothing writes any more, and nothing is to be kept. */
+  /**
+   * Nothing writes any more, and nothing is to be kept.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: it is removed when the medium answers
+   */
   async forget(): Promise<void> {
     this.#isOver = true;
     await this.#persistence.close();
-    await this.#persistence.forget();
+    await this.#persistence.forgetInTime();
   }
 
   async #giveUp(why: string): Promise<void> {

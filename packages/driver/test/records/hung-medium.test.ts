@@ -14,8 +14,10 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { JournalDraft } from "@blksnap/journal";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { AreaJournalFile } from "../../dist/records/area-journal-file.js";
 import { boundedSteps } from "../../dist/records/bounded-steps.js";
 import { KeptFile } from "../../dist/records/file-names.js";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
@@ -130,6 +132,36 @@ test("journals that nobody knows are not removed any more once that was given up
   await new Promise((resolve) => setTimeout(resolve, LIMIT_MS));
   assert.is(readdirSync(directory.path).filter((name) => name.endsWith(".journal")).length, 1);
   directory.close();
+});
+
+test("a journal that a take does not wait for any more is removed when it comes", async () => {
+  const directory = new PersistentDirectory(join(folder, "state"), 1, LIMIT_MS);
+  await directory.own();
+  const { create } = JournalDraft;
+  let answer = (): void => undefined;
+  const answered = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  JournalDraft.create = async (...args) => {
+    await answered;
+    return create.apply(JournalDraft, args);
+  };
+  const removed = new Promise<string>((resolve) => {
+    const remove = directory.removeFile.bind(directory);
+    directory.removeFile = (name) => remove(name).finally(() => resolve(name));
+  });
+  const area = randomUUID();
+  try {
+    const { code } = await refusal(AreaJournalFile.createInTime(directory, area));
+    assert.is(code, "PERSISTENT_STATE_UNUSABLE");
+    assert.equal(readdirSync(directory.path), ["lock"]);
+    answer();
+    assert.is(await removed, KeptFile.areaJournal.name(area));
+    assert.equal(readdirSync(directory.path), ["lock"]);
+  } finally {
+    JournalDraft.create = create;
+    directory.close();
+  }
 });
 
 test("work in steps takes as long as it gets on, and ends when it is given up", async () => {

@@ -173,6 +173,26 @@ test("a rotation that a medium or a reactor does not answer: it fails, and nothi
   }
 });
 
+test("what is to be forgotten on a medium that does not answer keeps no detach waiting", async (world) => {
+  const { journal, undo, close } = await attached(world);
+  const { directory } = world;
+  (directory as { answerTimeoutMs: number }).answerTimeoutMs = 1;
+  const gate = makeGate();
+  const { removeRecord } = directory;
+  directory.removeRecord = async (name) => {
+    await gate.promise;
+    return removeRecord.call(directory, name);
+  };
+  const failure = await journal.forget().catch((error: Error) => error);
+  assert.is((failure as { code?: string }).code, "PERSISTENT_STATE_UNUSABLE");
+  // What comes too late must not take away what another attach has begun meanwhile.
+  assert.ok(directory.unanswered.has(journal.uuid));
+  gate.resolve();
+  while (readdirSync(world.path).length > 1) await nextTurn();
+  await runUndo(undo);
+  close();
+});
+
 test("a mount that the medium does not take down: others wait no longer, and the last word counts", async (world) => {
   const { journal, close } = await attached(world);
   const gate = makeGate();
