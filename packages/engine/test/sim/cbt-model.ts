@@ -50,6 +50,11 @@ export class CbtModel {
     this.stale.fill(number, first, last + 1);
   }
 
+  /** A range is marked, and a process that is killed before it issues the request leaves the mark. */
+  marked(offsetBytes: number, lengthBytes: number): void {
+    this.neverIssued(offsetBytes, lengthBytes, this.submitted(offsetBytes, lengthBytes));
+  }
+
   /** A write is issued to the original: the map in `buffer` must have it marked by now. */
   issued(offsetBytes: number, lengthBytes: number, buffer: ArrayBuffer): void {
     const [first, last] = this.blocks(offsetBytes, lengthBytes);

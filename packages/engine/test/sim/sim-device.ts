@@ -252,8 +252,7 @@ export class SimDevice implements EngineIo {
 
   submitKept(): void {
     const { offsetBytes, lengthBytes } = this.engine.keptSlice;
-    const mark = this.cbtModel.submitted(offsetBytes[0], lengthBytes[0]);
-    this.cbtModel.neverIssued(offsetBytes[0], lengthBytes[0], mark); // Killed now it leaves the mark.
+    this.cbtModel.marked(offsetBytes[0], lengthBytes[0]);
     this.world.tick();
     this.kept.sent(offsetBytes[0] / 512, lengthBytes[0] / 512);
     this.cbtModel.issued(offsetBytes[0], lengthBytes[0], this.cbtBuffer);
