@@ -12,6 +12,8 @@ import { putStatus } from "./wire.js";
 
 const STATUS_HEADER_BYTES = 24;
 const EXTENT_BYTES = 8;
+/** Of an answer that is shorter than asked for: runs end with blocks, whatever their size. */
+const REACH_ALIGN_BYTES = 65_536;
 /** A reactor serves others besides; whoever wants to know more asks again. */
 const EXTENTS_MAX: number = Math.min(8192, Limit.EXTENTS);
 
@@ -57,6 +59,13 @@ function putExtents(
   return extents * EXTENT_BYTES;
 }
 
+/** All contexts together are looked at in one turn. */
+function reachOf({ reachBytes }: MetaContext, contexts: number): number {
+  if (reachBytes === undefined) return Number.POSITIVE_INFINITY;
+  const share = Math.floor(reachBytes / contexts / REACH_ALIGN_BYTES) * REACH_ALIGN_BYTES;
+  return Math.max(share, REACH_ALIGN_BYTES);
+}
+
 /** @returns how many bytes of the buffer are to be sent */
 export function putBlockStatus(
   place: StatusPlace,
@@ -74,8 +83,7 @@ export function putBlockStatus(
     const headerView = index === 0 ? place.headerView : place.view;
     const headerAt = index === 0 ? place.headerAt : at;
     if (index > 0) at += STATUS_HEADER_BYTES;
-    const { reachBytes = lengthBytes } = context;
-    const endBytes = offsetBytes + Math.min(lengthBytes, reachBytes);
+    const endBytes = offsetBytes + Math.min(lengthBytes, reachOf(context, contexts.length));
     const bytes = putExtents(place, at, context, offsetBytes, endBytes, extentsMax);
     const flags = index === contexts.length - 1 ? CHUNK_DONE : 0;
     putStatus(headerView, headerAt, cookieHigh, cookieLow, flags, index, bytes);

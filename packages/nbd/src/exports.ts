@@ -20,7 +20,10 @@ export interface MetaContext {
 }
 
 /** What a client is told of a context. */
-export type ContextName = Pick<MetaContext, "name">;
+export interface ContextName extends Pick<MetaContext, "name"> {
+  /** Found by its whole name alone: another, longer name of one that is listed. */
+  readonly isUnlisted?: boolean;
+}
 
 /** What a client is told of an export. */
 export interface ExportDescription {
@@ -68,11 +71,12 @@ export function matchingContexts<Context extends ContextName>(
   queries: readonly string[],
   lists: boolean,
 ): Context[] {
-  if (queries.length === 0) return lists ? [...contexts] : [];
-  return contexts.filter(({ name }) =>
-    queries.some(
-      (query) => query === name || (lists && WILDCARDS.includes(query) && name.startsWith(query)),
-    ),
+  if (queries.length === 0) return lists ? contexts.filter((one) => one.isUnlisted !== true) : [];
+  return contexts.filter(({ name, isUnlisted = false }) =>
+    queries.some((query) => {
+      const isOfMany = lists && !isUnlisted && WILDCARDS.includes(query);
+      return query === name || (isOfMany && name.startsWith(query));
+    }),
   );
 }
 

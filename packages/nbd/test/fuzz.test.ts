@@ -40,6 +40,9 @@ function text(words: string): Buffer {
   return Buffer.concat([u32(Buffer.byteLength(words)), Buffer.from(words)]);
 }
 
+/** A context, so that block status is answered. */
+const SELECTION = Buffer.concat([text("disk"), u32(1), text("base:allocation")]);
+
 function anyOption(dice: Dice): Buffer {
   const name = dice.pick(["disk", "", "none", "quiet", "x".repeat(4096)]);
   const queries = dice.pick([[], ["base:allocation"], ["qemu:"], ["base:", "\u0000", "x"]]);
@@ -140,6 +143,7 @@ test(`sessions from seed ${seed}: others are served, and all buffers come back`,
             parts.push(mutated(dice, anyOption(dice)));
           if (dice.below(8) > 0) {
             if (dice.below(2) > 0) parts.push(option(8));
+            if (dice.below(2) > 0) parts.push(option(10, SELECTION));
             parts.push(option(1, Buffer.from("disk")));
             for (let left = dice.below(12); left > 0; left--) {
               parts.push(mutated(dice, anyRequest(dice)));

@@ -1,6 +1,11 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type ExportDescription, FixedContext, transmissionFlags } from "../dist/exports.js";
+import {
+  type ExportDescription,
+  FixedContext,
+  matchingContexts,
+  transmissionFlags,
+} from "../dist/exports.js";
 import { Handshake } from "../dist/handshake.js";
 import { golden, option, u32 } from "./support.js";
 
@@ -182,6 +187,22 @@ test("contexts are found by name, and by namespace when they are listed", () => 
     list(handshake, 10, "base:").map(([, type]) => type),
     [1],
   );
+});
+
+test("a context that is not listed is found by its whole name", () => {
+  const contexts = [
+    { name: "qemu:dirty-bitmap:since-1" },
+    { name: "qemu:dirty-bitmap:since-1-of-x", isUnlisted: true },
+  ];
+  const found = (queries: string[], lists: boolean) =>
+    matchingContexts(contexts, queries, lists).map(({ name }) => name);
+  const [plain, whole] = contexts.map(({ name }) => name) as [string, string];
+  assert.equal(found([], true), [plain]);
+  assert.equal(found(["qemu:dirty-bitmap:"], true), [plain]);
+  for (const lists of [true, false]) {
+    assert.equal(found([whole], lists), [whole]);
+    assert.equal(found(["qemu:dirty-bitmap:since-1-of-y"], lists), []);
+  }
 });
 
 test("contexts are selected for one export, and by the last request for them", () => {
