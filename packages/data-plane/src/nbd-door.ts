@@ -19,6 +19,13 @@ export const NBD_DEPTH = 32;
 export const CONNECTIONS_MAX = 16;
 /** More at a time is only more memory. */
 export const NBD_IO_BYTES_MAX: number = 256 * 1024;
+/**
+ * Doors of one reactor that have been opened and have not ended: the places in its tables (handlers, registered files
+ * and buffers) are for devices first.
+ */
+export const DOORS_MAX = 64;
+const openDoors = new WeakMap<Reactor, number>();
+
 /** A server has one export: who wants which is known before a connection comes. */
 export const EXPORT_NAME = "";
 
@@ -86,10 +93,20 @@ export class NbdDoor {
     else if (state === "open") this.#server?.stop(() => this.#ended());
   }
 
+  #count(change: number): void {
+    const { reactor } = this.#options;
+    openDoors.set(reactor, (openDoors.get(reactor) ?? 0) + change);
+  }
+
   #ended(): void {
     this.#state = "ended";
-    this.#server = undefined;
+    this.#forgetServer();
     for (const tell of this.#onEnded.splice(0)) tell();
+  }
+
+  #forgetServer(): void {
+    if (this.#server !== undefined) this.#count(-1);
+    this.#server = undefined;
   }
 
   #open(params: DeviceParams): void {
@@ -97,6 +114,10 @@ export class NbdDoor {
     const maxIoBytes = Math.min(this.#options.maxIoBytes, NBD_IO_BYTES_MAX);
     const settings = { connectionsMax: CONNECTIONS_MAX, queueDepth: NBD_DEPTH, maxIoBytes };
     this.#state = "opening";
+    if ((openDoors.get(reactor) ?? 0) >= DOORS_MAX) {
+      this.#opened(false);
+      return;
+    }
     let memory: QueueMemory;
     try {
       memory = new QueueMemory(serverMemoryBytes(settings));
@@ -112,6 +133,7 @@ export class NbdDoor {
           this.#server = reactor.attempt(
             () => new ReactorServer({ reactor, settings, memory: taken, onError }),
           );
+          this.#count(1);
           this.#addExport(this.#server, params);
           this.#opened(true);
           return;
@@ -136,7 +158,7 @@ export class NbdDoor {
     for (const adopt of this.#waiting.splice(0)) adopt();
     const server = this.#server;
     if (isGood) return;
-    this.#server = undefined;
+    this.#forgetServer();
     const done = (): void => {
       if (isEnding) this.#ended();
     };

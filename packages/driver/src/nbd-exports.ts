@@ -8,7 +8,7 @@
  * ```
  *
  * DEVICE is the original's path, without /dev/ where it begins so. An image has a context
- * `qemu:dirty-bitmap:since-N` for each earlier number N of its device.
+ * `qemu:dirty-bitmap:since-N` for each earlier number N of its device, and the same with `-of-GENERATION` behind it.
  */
 import { type AreaId, dirtyContextName, doubtOf, type ServeNbdReply } from "@blksnap/data-plane";
 import {
@@ -189,11 +189,14 @@ function readOnlyParams({ backing, geometry }: Tracker): DeviceParams {
 
 /** The latest numbers first. None where a diff would be refused. */
 function dirtyContexts({ cbt }: Tracker): ContextName[] {
-  const { changesNumber, corrupted } = cbt.info();
+  const { changesNumber, corrupted, generation } = cbt.info();
   if (corrupted) return [];
-  return Array.from({ length: changesNumber }, (_, index) => ({
-    name: dirtyContextName(changesNumber - 1 - index),
-  }));
+  return Array.from({ length: changesNumber }, (_, index) => changesNumber - 1 - index).flatMap(
+    (since) => [
+      { name: dirtyContextName(since) },
+      { name: dirtyContextName(since, generation), isUnlisted: true },
+    ],
+  );
 }
 
 function hasFront({ isGone, front }: Tracker): boolean {
