@@ -281,6 +281,35 @@ test("fronts are written to, images read, and both outlive a daemon that is kill
   }
 });
 
+async function givesUp(user: User): Promise<void> {
+  const device = encodeURIComponent(user.disk);
+  await user.serve();
+  assert.is((await user.ask("POST", "/v1/trackers", { device: user.disk })).code, undefined);
+  await user.end("SIGKILL");
+  // A file that is only renamed would be found.
+  rmSync(user.disk);
+  await user.serve();
+  const waiting = async () => (await user.ask("GET", "/v1/status"))["waiting"];
+  assert.is(((await waiting()) as unknown[]).length, 1);
+  const given = await user.ask("DELETE", `/v1/trackers?device=${device}`);
+  assert.equal([given.code, given["device"]], [undefined, user.disk]);
+  assert.equal(await waiting(), []);
+  assert.is((await user.ask("DELETE", `/v1/trackers?device=${device}`)).code, "DEVICE_NOT_FOUND");
+  writeFileSync(user.disk, OLD);
+  assert.is((await user.ask("POST", "/v1/trackers", { device: user.disk })).code, undefined);
+  assert.is((await user.ask("DELETE", `/v1/trackers?device=${device}`)).code, undefined);
+  assert.is(await user.end("SIGTERM"), 0, user.stderr);
+}
+
+test("a front whose original is away for ever can be given up", async () => {
+  const user = new User();
+  try {
+    await givesUp(user);
+  } finally {
+    user.close();
+  }
+});
+
 test("so it is for a user who is not root", async () => {
   // Who runs this is one, then.
   if (!isRoot) return;

@@ -241,10 +241,8 @@ export class Driver implements DriverControl {
 
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
     return this.#operations.onDevices("detach of", [device], async () => {
-      const tracker = await this.#registry.tracker(device);
-      this.#registry.assertInNoSnapshot(tracker);
-      await this.#trackers.detach(tracker, options);
-      return { device: tracker.device, front: tracker.front.path };
+      const given = await this.#late.giveUp(device);
+      return given ?? (await this.#trackers.detachAt(device, options));
     });
   }
 

@@ -130,12 +130,16 @@ export class Registry {
 
   /** What operations on a path queue for. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
   async identity(path: string): Promise<string> {
-    const tracker = await this.findTracker(path);
-    return (
-      tracker?.splice?.identity ??
-      tracker?.identity ??
-      (await identityOf(path, this.#blockDevices.lookAt))
-    );
+    try {
+      const tracker = await this.findTracker(path);
+      const known = tracker?.splice?.identity ?? tracker?.identity;
+      return known ?? (await identityOf(path, this.#blockDevices.lookAt));
+    } catch (error) {
+      // The original of a front that waits may be away.
+      const others = this.#others().find(({ device }) => device === resolve(path));
+      if (others === undefined) throw error;
+      return others.identity;
+    }
   }
 
   /**

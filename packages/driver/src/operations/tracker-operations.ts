@@ -1,7 +1,7 @@
 /** What users do with tracked devices. The caller ensures that changes of one device run one at a time. */
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type AttachResponse, ControlError } from "@blksnap/api";
+import { type AttachResponse, ControlError, type DetachResponse } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { CbtReason } from "@blksnap/engine";
 import { blockIdentity, type MappedNode, type Splice } from "@blksnap/linux-block";
@@ -244,9 +244,19 @@ export class TrackerOperations {
 
   /** @throws ControlError DEVICE_BUSY */
   async #assertFree(device: string, more: readonly OwnPlace[]): Promise<void> {
+    await this.#assertNoExport(device);
     const { topology } = this.#registry;
     await assertNotOurs(device, [...this.#ownPlaces(), ...more], topology);
     await assertNotUsedPastUs(device, topology);
+  }
+
+  /** What waits for an export of this daemon must not be what the export waits for. */
+  async #assertNoExport(device: string): Promise<void> {
+    if (this.#context.frontend.kind !== "nbd") return;
+    const own = await this.#registry.ownDeviceBeneath(device);
+    if (own === undefined) return;
+    const hint = "Attach what its server exports, where that is; or run blksnapd with ublk";
+    throw new ControlError("DEVICE_BUSY", `${device} lies on ${own.path}, ${own.how}`, { hint });
   }
 
   #ownPlaces(): OwnPlace[] {
@@ -271,6 +281,14 @@ export class TrackerOperations {
     if (own === undefined) return;
     const what = `${path} lies on ${own.path}, ${own.how}`;
     throw new ControlError("PERSISTENT_STATE_ON_DEVICE", what);
+  }
+
+  /** @throws ControlError NOT_ATTACHED, DEVICE_IN_SNAPSHOT, FRONT_IN_USE, ... */
+  async detachAt(path: string, options: DetachOptions): Promise<DetachResponse> {
+    const tracker = await this.#registry.tracker(path);
+    this.#registry.assertInNoSnapshot(tracker);
+    await this.detach(tracker, options);
+    return { device: tracker.device, front: tracker.front.path };
   }
 
   async detach(tracker: Tracker, options: DetachOptions): Promise<void> {

@@ -5,7 +5,7 @@
  */
 
 import { resolve } from "node:path";
-import { ControlError } from "@blksnap/api";
+import { ControlError, type DetachResponse } from "@blksnap/api";
 import { Splice } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
@@ -23,12 +23,16 @@ import { recordEnds } from "./record-ends.js";
  */
 export async function forgetIfGone(
   context: DriverContext,
-  { id, front }: TrackerRecord,
+  record: TrackerRecord,
 ): Promise<boolean> {
-  if (!(await context.frontend.isFrontGone(front))) return false;
-  context.state.removeRecord(StateFile.trackerRecord.name(id));
-  context.state.removeFile(StateFile.cbtMap.name(id));
+  if (!(await context.frontend.isFrontGone(record.front))) return false;
+  forget(context, record);
   return true;
+}
+
+function forget({ state }: DriverContext, { id }: TrackerRecord): void {
+  state.removeRecord(StateFile.trackerRecord.name(id));
+  state.removeFile(StateFile.cbtMap.name(id));
 }
 
 /** A front that is not served yet, and why. */
@@ -81,19 +85,52 @@ export class LateRecovery {
 
   /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
   async assertNotWaiting(path: string): Promise<void> {
-    if (this.#waiting.size === 0) return;
+    const record = await this.#waitingOf(path);
+    if (record === undefined) return;
+    const { frontend } = this.#context;
+    const name = frontend.nameOf(record.front);
+    throw new ControlError("DEVICE_BUSY", `the front ${name} of ${path} still waits`, {
+      hint:
+        frontend.kind === "nbd"
+          ? "It is resumed when its original is there again; detach it to give it up"
+          : "It is resumed when its device and the kernel allow it; see the daemon's log",
+    });
+  }
+
+  /**
+   * Gives up a front that is an export, and waits: nobody else could end it. One that is a device has users, or is
+   * removed with it.
+   * @returns what was given up; undefined where none of this path waits
+   */
+  async giveUp(path: string): Promise<DetachResponse | undefined> {
+    if (this.#context.frontend.kind !== "nbd") return undefined;
+    const record = await this.#waitingOf(path);
+    if (record === undefined) return undefined;
+    const { device } = record;
+    forget(this.#context, record);
+    this.#end(record);
+    this.#context.logger.warn({ device }, "its front waited, and is given up");
+    return { device, front: this.#context.frontend.nameOf(null) };
+  }
+
+  async #waitingOf(path: string): Promise<TrackerRecord | undefined> {
+    if (this.#waiting.size === 0) return undefined;
     const found = await identityOf(path, this.#context.blockDevices.lookAt).catch(() => undefined);
     for (const { record } of this.#waiting.values()) {
-      const { device, identity, front } = record;
+      const { device, identity } = record;
       const its = [identity, Splice.onRecord(record)?.identity];
       // The name of attach counts only where it leads to nothing else by now.
       const isIt = found === undefined ? device === resolve(path) : its.includes(found);
-      if (!isIt) continue;
-      const name = this.#context.frontend.nameOf(front);
-      throw new ControlError("DEVICE_BUSY", `the front ${name} of ${path} still waits`, {
-        hint: "It is resumed when its device and the kernel allow it; see the daemon's log",
-      });
+      if (isIt) return record;
     }
+    return undefined;
+  }
+
+  #end({ id, uuid }: TrackerRecord): void {
+    this.#waiting.delete(id);
+    if (uuid === undefined) return;
+    this.#context.persistent.inUse.delete(uuid);
+    this.#endsRecorded = false;
   }
 
   async #tryAll(): Promise<void> {
@@ -125,11 +162,7 @@ export class LateRecovery {
     if (!this.#waiting.has(record.id)) return;
     const { logger } = this.#context;
     if (await forgetIfGone(this.#context, record)) {
-      this.#waiting.delete(record.id);
-      if (record.uuid !== undefined) {
-        this.#context.persistent.inUse.delete(record.uuid);
-        this.#endsRecorded = false;
-      }
+      this.#end(record);
       logger.warn({ device: record.device }, "its front ended before it could be resumed");
       return;
     }

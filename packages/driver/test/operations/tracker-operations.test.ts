@@ -39,6 +39,28 @@ test("a front that is out of its node and cannot be ended misses writes, and say
   assert.throws(() => assertSpliced(tracker as never), /missed \(its detach did not end\)/);
 });
 
+test("what may be an export of this daemon is no original, where fronts are exports", async () => {
+  const refused = async (kind: string) => {
+    const registry = {
+      claimed: (_: string, use: (claim: object) => Promise<unknown>) => use({ identity: "" }),
+      ownDeviceBeneath: async () => ({ path: "/dev/nbd0", how: "which may be an export" }),
+      get topology(): never {
+        throw new Error("it is looked at what else uses it");
+      },
+    };
+    const live = { wanted: async () => undefined };
+    const context = { frontend: { kind }, logger: {} };
+    const operations = new TrackerOperations(context as never, registry as never, 1, live as never);
+    const attached = operations.attach("/dev/mapper/on-nbd", { persistent: false } as never);
+    return await attached.then(
+      () => "",
+      ({ code, message }) => `${code} ${message}`,
+    );
+  };
+  assert.match(await refused("nbd"), /^DEVICE_BUSY .*on-nbd lies on \/dev\/nbd0, which may be/);
+  assert.match(await refused("ublk"), /what else uses it/);
+});
+
 /** Watched trackers, whose nodes lead elsewhere. */
 function losses(ids: readonly number[]) {
   const told: string[] = [];
