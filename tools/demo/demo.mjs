@@ -6,6 +6,7 @@ import { hostHasUblk, runInVm, VmError } from "../vm/index.mjs";
 import { Cleanup } from "./lib/cleanup.mjs";
 import { REPOSITORY } from "./lib/program.mjs";
 import { Screen } from "./lib/screen.mjs";
+import { playOverNbd } from "./nbd-scenario.mjs";
 import { play } from "./scenario.mjs";
 
 const USAGE = `Usage: npm run demo [-- OPTION...]
@@ -16,10 +17,12 @@ the images are compared with what was there at the instant of take. An increment
 one volume is made from changed blocks alone and restored. Nothing is left behind.
 
 Runs on this machine if it has ublk (as root; two image files of 128 MiB in /var/tmp), else in a
-VM that it starts by itself.
+VM that it starts by itself. Where neither can be had, fronts and images are NBD exports, which
+needs neither ublk nor root: then files are read and written through these, and nothing is mounted.
 
   --vm      use the VM even if this machine has ublk
   --host    never use the VM
+  --nbd     use NBD exports, whatever else there is
   --help
 
 NO_COLOR is honoured. Exit status: 0 if everything was as it should be, 1 if not, 2 for wrong
@@ -38,9 +41,10 @@ function parse(words) {
   try {
     const { values } = parseArgs({
       args: words,
-      options: { vm: flag, host: flag, help: { ...flag, short: "h" } },
+      options: { vm: flag, host: flag, nbd: flag, help: { ...flag, short: "h" } },
     });
     if (values.vm && values.host) throw new UsageError("--vm and --host exclude each other");
+    if (values.vm && values.nbd) throw new UsageError("--vm and --nbd exclude each other");
     return values;
   } catch (error) {
     throw new UsageError(error.message.split(". ")[0]);
@@ -54,7 +58,7 @@ function onInterrupt(handler) {
 }
 
 /** The demo itself, on the machine on which this process runs. */
-async function runHere() {
+async function runHere(perform) {
   const columns = Number(process.env[WIDTH_VARIABLE] ?? process.stdout.columns ?? 0);
   const screen = new Screen({ columns, environment: process.env });
   const cleanup = new Cleanup();
@@ -64,7 +68,7 @@ async function runHere() {
     cleanup.interrupt();
   });
   try {
-    await play(screen, cleanup);
+    await perform(screen, cleanup);
   } catch (error) {
     screen.clearProgress();
     if (status === 0) {
@@ -120,15 +124,23 @@ async function main(words) {
     process.stdout.write(`${USAGE}\n`);
     return 0;
   }
+  if (given.nbd) return runHere(playOverNbd);
   if (given.vm) return runInGuest();
-  if (hostHasUblk()) {
-    if (process.getuid() === 0) return runHere();
-    throw new VmError("this machine has ublk, and only root may use it; or give --vm");
+  const hasUblk = hostHasUblk();
+  if (hasUblk && process.getuid() === 0) return runHere(play);
+  const why = hasUblk ? "only root may use ublk here" : "there is no ublk here";
+  if (given.host) return overNbd(why);
+  try {
+    return await runInGuest();
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    return overNbd(`${why}, and no VM: ${error.message}`);
   }
-  if (given.host) {
-    throw new VmError("no ublk here: load it as root with modprobe ublk_drv (Linux >= 6.5)");
-  }
-  return runInGuest();
+}
+
+function overNbd(why) {
+  process.stdout.write(`The demo uses NBD exports in place of block devices, as ${why}.\n`);
+  return runHere(playOverNbd);
 }
 
 try {

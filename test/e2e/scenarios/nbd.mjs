@@ -13,6 +13,9 @@ import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 const test = scenario(import.meta.url);
 const SIZE_BYTES = 16 * MIB;
 const CONTEXT = "qemu:dirty-bitmap:since-1";
+/** Of a dirty bitmap, and of base:allocation. */
+const DIRTY = 1;
+const ZERO = 2;
 
 async function field(device) {
   const { stdout } = await ctl("snapshot_info", "--device", device, "--field", "nbd_uri");
@@ -27,11 +30,11 @@ async function copyOf(t, uri) {
   return readFileSync(file);
 }
 
-/** Ranges that the context calls changed. */
-async function dirtyRanges(uri, context) {
+/** Ranges that have a flag of the context. */
+async function rangesWith(flag, uri, context) {
   const stdout = await run(["nbdinfo", "--json", `--map=${context}`, uri]);
   return JSON.parse(stdout)
-    .filter(({ type }) => (type & 1) !== 0)
+    .filter(({ type }) => (type & flag) !== 0)
     .map(({ offset, length }) => ({ offset_bytes: offset, length_bytes: length }));
 }
 
@@ -58,7 +61,12 @@ test("an image is copied, what has changed is told, and its readers end with it"
   const { ranges } = await t.client.diff(device, 1);
   const plain = ranges.map(({ offset_bytes, length_bytes }) => ({ offset_bytes, length_bytes }));
   assert.is(plain.length, 2);
-  assert.equal(await dirtyRanges(uri, CONTEXT), plain);
+  assert.equal(await rangesWith(DIRTY, uri, CONTEXT), plain);
+  // Of the file behind the loop device two places were written to, one of them since the take.
+  const holes = await rangesWith(ZERO, uri, "base:allocation");
+  assert.is(holes[0].offset_bytes, 0);
+  const holeBytes = holes.reduce((sum, { length_bytes }) => sum + length_bytes, 0);
+  assert.ok(holeBytes >= SIZE_BYTES - 2 * MIB, `${holeBytes} bytes of holes`);
   const shown = await copyOf(t, listed.nbd_uri);
   assert.is(shown[2 * MIB], 4, "the front as it is now");
 

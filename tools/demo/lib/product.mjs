@@ -31,8 +31,9 @@ export class Product {
   }
 
   /** A daemon of the demo's own: one that already runs here is left alone. */
-  async start() {
-    const words = ["blksnapd", "--state-dir", join(this.#folder, "state"), "--log-level", "warn"];
+  async start(more = []) {
+    const state = ["--state-dir", join(this.#folder, "state")];
+    const words = ["blksnapd", ...more, ...state, "--log-level", "warn"];
     this.#screen.command(`${words.join(" ")} &`);
     const log = openSync(this.#logPath, "a");
     const child = spawn(words[0], words.slice(1), {
