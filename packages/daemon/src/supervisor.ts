@@ -17,7 +17,7 @@
  * of their own that follows the users' one: file systems on our devices are then never cleaned up by
  * the end of the process that serves them.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { becomeIoFlusher, bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
@@ -64,8 +64,8 @@ class Daemon {
     // The place in the list is the number there: PASSED_FD.
     this.process =
       listenFd === undefined
-        ? spawn(command as string, args, { stdio: [...stdio, "ipc"] })
-        : spawn(command as string, args, {
+        ? spawned(command as string, args, { stdio: [...stdio, "ipc"] })
+        : spawned(command as string, args, {
             stdio: [...stdio, listenFd, "ipc"],
             env: withPassedSocket(process.env),
           });
@@ -119,6 +119,17 @@ class Daemon {
   dismiss(): void {
     this.onExit = () => undefined;
     if (this.process.connected) this.process.disconnect();
+  }
+}
+
+/** What has no memory to be forked Node throws, and tells of other failures as of an end. */
+function spawned(command: string, args: readonly string[], options: SpawnOptions): ChildProcess {
+  try {
+    return spawn(command, args, options);
+  } catch (error) {
+    const never = new ChildProcess();
+    process.nextTick(() => never.emit("error", error));
+    return never;
   }
 }
 

@@ -1,4 +1,6 @@
+import childProcess from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eventually } from "@blksnap/testing";
@@ -128,6 +130,36 @@ test("one killed before there is a standby is started again", () =>
     const second = await serving(first.pid);
     assert.is.not(second.pid, first.pid);
     assert.is(ended(), undefined);
+  }));
+
+test("without memory to fork one is started again, and no standby costs the one that serves", () =>
+  withWorld(async ({ supervisor, serving, ended, warnings }) => {
+    const { spawn } = childProcess;
+    let failures = 0;
+    const failing = (left: number): void => {
+      childProcess.spawn = ((...args: Parameters<typeof spawn>) => {
+        if (failures === left) return spawn(...args);
+        failures++;
+        // As node does it for all but a few.
+        throw Object.assign(new Error("spawn ENOMEM"), { code: "ENOMEM", errno: -12 });
+      }) as typeof spawn;
+      syncBuiltinESMExports();
+    };
+    try {
+      supervisor.start();
+      const first = await serving();
+      failing(1);
+      await eventually("a standby was not made", () => failures === 1);
+      assert.is((await serving()).pid, first.pid);
+      await eventually("it is told", () => warnings.some(({ why }) => why === "spawn ENOMEM"));
+      failing(3);
+      process.kill(first.pid, "SIGKILL");
+      assert.is.not((await serving(first.pid)).pid, first.pid);
+      assert.is(ended(), undefined);
+    } finally {
+      childProcess.spawn = spawn;
+      syncBuiltinESMExports();
+    }
   }));
 
 test("an upgrade goes to a daemon started from the program as it is now", () =>
