@@ -22,9 +22,12 @@ export class AreaTicker {
 
   #tickLater(area: DiffArea): void {
     this.#reactor.setTimer(this.#tickMs, () => {
-      area.tick();
-      if (area.blockedWrites > 0) this.#tickLater(area);
-      else this.#ticking = false;
+      try {
+        area.tick();
+      } finally {
+        if (area.blockedWrites > 0) this.#tickLater(area);
+        else this.#ticking = false;
+      }
     });
   }
 }

@@ -52,8 +52,18 @@ export class IoTicker {
     this.#reactor.setTimer(this.#tickMs, () => {
       this.#isArmed = false;
       let isBusy = false;
-      for (const user of this.#users) isBusy = user.tickIo() || isBusy;
+      let failure: unknown;
+      for (const user of this.#users) {
+        try {
+          isBusy = user.tickIo() || isBusy;
+        } catch (error) {
+          // Time goes on for all others, and for what this one has in flight.
+          isBusy = true;
+          failure ??= error;
+        }
+      }
       if (isBusy) this.start();
+      if (failure !== undefined) throw failure;
     });
   }
 }
