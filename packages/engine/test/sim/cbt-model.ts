@@ -19,6 +19,8 @@ export class CbtModel {
   private mayFrozen: Uint8Array;
   /** Numbers that blocks may show besides: of requests that never came to be issued. */
   private readonly stale: Uint8Array;
+  /** What they were before: it may be what a later mark has frozen. */
+  private readonly staleBefore: Uint8Array;
   private readonly zero: Uint8Array;
   private readonly into: Uint8Array;
   private readonly discarded: Uint8Array;
@@ -32,6 +34,7 @@ export class CbtModel {
     this.may = new Uint8Array(blockCount);
     this.mayFrozen = new Uint8Array(blockCount);
     this.stale = new Uint8Array(blockCount);
+    this.staleBefore = new Uint8Array(blockCount);
     this.zero = new Uint8Array(blockCount);
     this.into = new Uint8Array(blockCount);
     this.discarded = new Uint8Array(blockCount);
@@ -47,12 +50,22 @@ export class CbtModel {
   /** A request that may have been marked in that interval will never be issued. */
   neverIssued(offsetBytes: number, lengthBytes: number, number: number): void {
     const [first, last] = this.blocks(offsetBytes, lengthBytes);
-    this.stale.fill(number, first, last + 1);
+    for (let block = first; block <= last; block++) {
+      if (this.stale[block] === number) continue;
+      this.staleBefore[block] = this.stale[block];
+      this.stale[block] = number;
+    }
   }
 
-  /** A range is marked, and a process that is killed before it issues the request leaves the mark. */
-  marked(offsetBytes: number, lengthBytes: number): void {
-    this.neverIssued(offsetBytes, lengthBytes, this.submitted(offsetBytes, lengthBytes));
+  /** A range is marked; a process that is killed before it issues the request leaves the mark. */
+  marked(offsetBytes: number, lengthBytes: number, issue: () => void): void {
+    const number = this.submitted(offsetBytes, lengthBytes);
+    try {
+      issue();
+    } catch (error) {
+      this.neverIssued(offsetBytes, lengthBytes, number);
+      throw error;
+    }
   }
 
   /** A write is issued to the original: the map in `buffer` must have it marked by now. */
@@ -84,9 +97,8 @@ export class CbtModel {
     }
     if (this.active === 255) {
       this.active = 1;
-      for (const table of [this.must, this.frozen, this.may, this.mayFrozen, this.stale]) {
-        table.fill(0);
-      }
+      const { must, frozen, may, mayFrozen, stale, staleBefore } = this;
+      for (const table of [must, frozen, may, mayFrozen, stale, staleBefore]) table.fill(0);
       return;
     }
     this.frozen = this.must.slice();
@@ -110,7 +122,8 @@ export class CbtModel {
       const got = this.into[block];
       if (got === this.frozen[block]) continue;
       if (got === changesNumber && this.mayFrozen[block] === 1) continue;
-      if (got !== 0 && got === this.stale[block] && got > this.frozen[block]) continue;
+      const isStale = got === this.stale[block] || got === this.staleBefore[block];
+      if (got !== 0 && isStale && got > this.frozen[block]) continue;
       throw new Violation(`CBT block ${block} is ${got}, expected ${this.frozen[block]}`);
     }
   }

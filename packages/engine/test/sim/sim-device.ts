@@ -252,8 +252,7 @@ export class SimDevice implements EngineIo {
 
   submitKept(): void {
     const { offsetBytes, lengthBytes } = this.engine.keptSlice;
-    this.cbtModel.marked(offsetBytes[0], lengthBytes[0]);
-    this.world.tick();
+    this.cbtModel.marked(offsetBytes[0], lengthBytes[0], () => this.world.tick());
     this.kept.sent(offsetBytes[0] / 512, lengthBytes[0] / 512);
     this.cbtModel.issued(offsetBytes[0], lengthBytes[0], this.cbtBuffer);
     this.add("kept", 0);
