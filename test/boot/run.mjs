@@ -78,11 +78,13 @@ async function test(name, body) {
   }
 }
 
-function isOnFronts({ mounts, failed, devices, missing, log }) {
+function isOnFronts({ mounts, failed, devices, missing, swap, log }) {
   for (const place of Object.keys(TRACKED)) assert.match(mounts[place], FRONT, `${place}\n${log}`);
   assert.equal(mounts["/srv/other"], "/dev/mapper/vg-other");
   assert.equal(failed, "");
-  assert.deepEqual(devices.toSorted(), Object.values(TRACKED).toSorted());
+  assert.deepEqual(devices.toSorted(), [...Object.values(TRACKED), "/dev/vg/swap"].toSorted());
+  // It has a front, to which no name leads that an fstab would have.
+  assert.match(swap, /^\/dev\/dm-\d+$/);
   assert.deepEqual(
     missing.map(({ device, code }) => [device, code]),
     [["/dev/vg/absent", "DEVICE_NOT_FOUND"]],
@@ -91,7 +93,9 @@ function isOnFronts({ mounts, failed, devices, missing, log }) {
 
 const generations = ({ tracking }) =>
   Object.fromEntries(
-    Object.entries(tracking).map(([device, { generation_id }]) => [device, generation_id]),
+    Object.values(TRACKED)
+      .filter((device) => tracking[device] !== undefined)
+      .map((device) => [device, tracking[device].generation_id]),
   );
 /** XFS proves nothing after a power cut (docs/persistence.md). */
 const ofExt4 = (noted) => {

@@ -3,7 +3,9 @@
 set -ex
 vgcreate vg "$1"
 for name in uuid label name other; do lvcreate --yes --wipesignatures n --zero n --size 310M --name $name vg; done
+lvcreate --yes --wipesignatures n --zero n --size 64M --name swap vg
 udevadm settle
+mkswap -U 33333333-3333-3333-3333-333333333333 /dev/vg/swap
 mkfs.ext4 -q -U 11111111-1111-1111-1111-111111111111 /dev/vg/uuid
 mkfs.xfs -q -L 'my data' /dev/vg/label
 mkfs.ext4 -q /dev/vg/name
@@ -27,6 +29,9 @@ persistent = true
 [[device]]
 device = "/dev/mapper/vg-name"
 persistent = true
+
+[[device]]
+device = "/dev/vg/swap"
 
 [[device]]
 device = "/dev/vg/absent"

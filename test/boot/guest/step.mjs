@@ -3,7 +3,7 @@
  * The kernel's command line has blksnap.step=NAME.ACTION; what is noted is in /root/test/NAME.json.
  */
 import { spawnSync } from "node:child_process";
-import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 
 const [, name, action] = /blksnap\.step=(\w+)\.(\w+)/.exec(readFileSync("/proc/cmdline", "utf8"));
 
@@ -39,6 +39,7 @@ function look() {
     mounts: Object.fromEntries(
       PLACES.map((place) => [place, run("findmnt", "-no", "SOURCE", place).stdout.trim()]),
     ),
+    swap: realpathSync("/dev/disk/by-uuid/33333333-3333-3333-3333-333333333333"),
     contents: Object.fromEntries(PLACES.map((place) => [place, contents(`${place}/written`)])),
     failed: run("systemctl", "--failed", "--plain", "--no-legend").stdout.trim(),
     devices,
