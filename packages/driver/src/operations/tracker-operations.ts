@@ -338,7 +338,8 @@ function splicedOf(tracker: Tracker, splice: Splice) {
 }
 
 function notPersistent(device: string): ControlError {
-  const what = `${device} is in use, and a live attach does not come back after a stop yet`;
-  const hint = "Attach it without --persistent; or unmount it, and mount its front";
+  const what = `${device} is in use, and nothing proves what its users write while a live attach is away`;
+  const later = "name it in blksnap.toml with persistent = true, for the next boot on";
+  const hint = `Attach it without --persistent, and ${later}; or unmount it, and mount its front`;
   return new ControlError("LIVE_UNSUPPORTED", what, { hint });
 }

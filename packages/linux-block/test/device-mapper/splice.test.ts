@@ -78,6 +78,9 @@ test("what has a state, is suspended or is being changed has no clone", async ()
   const cases: [string, string, string, RegExp][] = [
     ["0 1000 cache 8:0 8:16 8:32 128 0 smq 0", "0", "", /type cache/],
     ["0 500 linear 8:0 0\n500 500 error", "0", "", /type error/],
+    ["0 1000 thin 254:2 1", "0", "", /type thin/],
+    ["0 1000 crypt aes-xts-plain64 :32:logon:x:y 0 8:0 0", "0", "", /type crypt/],
+    ["0 1000 multipath 0 0 1 1 service-time 0 1 2 8:0 1 1", "0", "", /type multipath/],
     ["0 1000 linear 8:0 0", "1", "", /suspended/],
     ["0 1000 linear 8:0 0", "0", "0 900 linear 8:0 0", /in waiting/],
     ["", "0", "", /no table/],
