@@ -16,22 +16,14 @@
  * close() leaves memory and files as they are until the answer has come.
  */
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
-import {
-  BufferOwner,
-  CopyFault,
-  CopyKind,
-  IoState,
-  RunKind,
-  type TrackerEngine,
-} from "@blksnap/engine";
-import type { RequestQueue } from "@blksnap/ublk";
+import { CopyFault, CopyKind, IoState, RunKind, type TrackerEngine } from "@blksnap/engine";
+import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
 import {
   assert,
   type CompletionHandler,
   high32,
   LINK_TORN,
   low32,
-  MappedMemory,
   prepareNop,
   prepareRead,
   prepareReadFixed,
@@ -42,9 +34,9 @@ import {
 } from "@blksnap/uring";
 import type { AreaIoOptions, AreaJournalSetup } from "./area-io-options.js";
 import { AreaJournal } from "./area-journal.js";
+import { CopyWindows, WINDOW_KINDS } from "./copy-windows.js";
 import { faultPoint } from "./fault-points.js";
 import { ImageBuffers } from "./image-buffers.js";
-import { IoBuffers } from "./io-buffers.js";
 
 const EIO = 5;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
@@ -58,10 +50,7 @@ export class AreaIo {
   readonly #slotBytes: number;
   readonly #blockShift: number;
   readonly #stores: Int32Array;
-  readonly #windows: MappedMemory;
-  readonly #imageWindowsAt: number;
-  readonly #frontWindows: IoBuffers;
-  readonly #imageWindows: IoBuffers;
+  readonly #windows: CopyWindows;
   readonly #copyHandler: number;
   readonly #runHandler: number;
   /** Per copy: completions still to come, and how it went so far. */
@@ -77,7 +66,7 @@ export class AreaIo {
   #nbdImage: ImageBuffers | undefined;
   readonly #runImages: (ImageBuffers | undefined)[];
   /** Windows, images and journals that something in flight still needs. */
-  #inUse = 2;
+  #inUse = WINDOW_KINDS;
   #onIdle: (() => void) | undefined;
 
   constructor(options: AreaIoOptions) {
@@ -90,12 +79,7 @@ export class AreaIo {
     assert(this.#slotBytes >= this.#chunkBytes, "a chunk does not fit into a slot");
     this.#blockShift = engine.geometry.blockShift;
     this.#stores = Int32Array.from(options.storeFds, (fd) => reactor.addFile(fd));
-    this.#imageWindowsAt = options.frontDepth * options.frontWindowBytes;
-    const imageBytes = options.imageDepth * options.imageWindowBytes;
-    this.#windows = MappedMemory.anonymous(this.#imageWindowsAt + imageBytes);
-    const { frontDepth, frontWindowBytes, imageDepth, imageWindowBytes } = options;
-    this.#frontWindows = this.#makeWindows(0, frontDepth, frontWindowBytes);
-    this.#imageWindows = this.#makeWindows(this.#imageWindowsAt, imageDepth, imageWindowBytes);
+    this.#windows = new CopyWindows({ ...options, onIdle: () => this.#release() });
     this.#runImages = new Array<ImageBuffers | undefined>(engine.runs.size).fill(undefined);
     this.#copyPending = new Uint8Array(engine.copies.size);
     this.#copyResult = new Int32Array(engine.copies.size);
@@ -113,14 +97,8 @@ export class AreaIo {
 
   submitCopy(copy: number): void {
     const { copies } = this.#engine;
-    const windows = this.#windowsOf(copy);
-    const tag = copies.bufferTag[copy];
-    windows.begin(copy, tag);
-    const address = windows.addressOf(copy) + copies.bufferOffsetBytes[copy];
+    this.#windows.begin(copy);
     this.#options.ticker.start();
-    const inChunk = copies.blockStart[copy] << this.#blockShift;
-    const length = copies.lengthBytes[copy];
-    const source = copies.chunk[copy] * this.#chunkBytes + inChunk;
     this.#copyPending[copy] = 2;
     this.#copyResult[copy] = 0;
     this.#copyFault[copy] = CopyFault.NONE;
@@ -129,49 +107,81 @@ export class AreaIo {
     const ring = this.#reactor.ring;
     ring.reserve(2);
     if (copies.kind[copy] === CopyKind.ZERO) {
-      this.#bytesAt(windows, tag, address, length).fill(0);
+      this.#windows.bytesOf(copy).fill(0);
       prepareNop(ring, copy << 1, this.#copyHandler, SqeFlag.IO_LINK);
     } else {
-      prepareRead(
-        ring,
-        this.#options.originalIndex,
-        address | 0,
-        (address / 4294967296) | 0,
-        length,
-        source | 0,
-        (source / 4294967296) | 0,
-        copy << 1,
-        this.#copyHandler,
-        LINKED_FILE,
-      );
+      this.#prepareSourceRead(copy);
     }
-    this.#prepareSlotWrite(copy, address);
+    this.#prepareSlotWrite(copy);
   }
 
-  /** Those that the copy's window is one of. */
-  #windowsOf(copy: number): IoBuffers {
-    const isFront = this.#engine.copies.bufferOwner[copy] === BufferOwner.FRONT;
-    return isFront ? this.#frontWindows : this.#imageWindows;
+  /** Linked to what comes next. */
+  #prepareSourceRead(copy: number): void {
+    const { chunk, blockStart, lengthBytes } = this.#engine.copies;
+    const { ring } = this.#reactor;
+    const { originalIndex: file } = this.#options;
+    const source = chunk[copy] * this.#chunkBytes + (blockStart[copy] << this.#blockShift);
+    const sourceLow = source | 0;
+    const sourceHigh = (source / 4294967296) | 0;
+    const address = this.#windows.addressOf(copy);
+    const low = address | 0;
+    const high = (address / 4294967296) | 0;
+    const bytes = lengthBytes[copy];
+    const data = copy << 1;
+    const handler = this.#copyHandler;
+    const buffer = this.#windows.bufferIndexOf(copy);
+    const flags = LINKED_FILE;
+    if (buffer === NOT_REGISTERED)
+      prepareRead(ring, file, low, high, bytes, sourceLow, sourceHigh, data, handler, flags);
+    else
+      prepareReadFixed(
+        ring,
+        file,
+        buffer,
+        low,
+        high,
+        bytes,
+        sourceLow,
+        sourceHigh,
+        data,
+        handler,
+        flags,
+      );
   }
 
-  #prepareSlotWrite(copy: number, address: number): void {
-    const { copies } = this.#engine;
-    const slot = copies.slot[copy];
-    const inChunk = copies.blockStart[copy] << this.#blockShift;
-    const target = slotIndex(slot) * this.#slotBytes + inChunk;
-    prepareWrite(
-      this.#reactor.ring,
-      this.#stores[slotStore(slot)],
-      address | 0,
-      (address / 4294967296) | 0,
-      copies.lengthBytes[copy],
-      target | 0,
-      (target / 4294967296) | 0,
-      0,
-      (copy << 1) | 1,
-      this.#copyHandler,
-      SqeFlag.FIXED_FILE,
-    );
+  #prepareSlotWrite(copy: number): void {
+    const { slot: slots, blockStart, lengthBytes } = this.#engine.copies;
+    const { ring } = this.#reactor;
+    const slot = slots[copy];
+    const file = this.#stores[slotStore(slot)];
+    const target = slotIndex(slot) * this.#slotBytes + (blockStart[copy] << this.#blockShift);
+    const targetLow = target | 0;
+    const targetHigh = (target / 4294967296) | 0;
+    const address = this.#windows.addressOf(copy);
+    const low = address | 0;
+    const high = (address / 4294967296) | 0;
+    const bytes = lengthBytes[copy];
+    const data = (copy << 1) | 1;
+    const handler = this.#copyHandler;
+    const buffer = this.#windows.bufferIndexOf(copy);
+    const fixed = SqeFlag.FIXED_FILE;
+    if (buffer === NOT_REGISTERED)
+      prepareWrite(ring, file, low, high, bytes, targetLow, targetHigh, 0, data, handler, fixed);
+    else
+      prepareWriteFixed(
+        ring,
+        file,
+        buffer,
+        low,
+        high,
+        bytes,
+        targetLow,
+        targetHigh,
+        0,
+        data,
+        handler,
+        fixed,
+      );
   }
 
   submitRun(run: number): void {
@@ -258,7 +268,7 @@ export class AreaIo {
 
   /** A copy is late: its window stays what it is, its tag gets another. */
   setCopyLate(copy: number): void {
-    this.#windowsOf(copy).replace(this.#engine.copies.bufferTag[copy]);
+    this.#windows.setLate(copy);
   }
 
   setRunLate(run: number): void {
@@ -274,8 +284,7 @@ export class AreaIo {
     this.journal?.io.whenClosed(() => this.#release());
     this.#image?.close();
     this.#nbdImage?.close();
-    this.#frontWindows.close();
-    this.#imageWindows.close();
+    this.#windows.close();
     this.#onIdle = onIdle;
     return this.#inUse === 0;
   }
@@ -288,21 +297,6 @@ export class AreaIo {
     this.#reactor.removeHandler(this.#runHandler);
     this.#windows.unmap();
     this.#onIdle?.();
-  }
-
-  #makeWindows(offsetBytes: number, places: number, lengthBytes: number): IoBuffers {
-    return new IoBuffers({
-      places,
-      ids: this.#engine.copies.size,
-      lengthBytes,
-      address: (place) => this.#windows.address + offsetBytes + place * lengthBytes,
-      onIdle: () => this.#release(),
-    });
-  }
-
-  #bytesAt(windows: IoBuffers, place: number, address: number, lengthBytes: number): Uint8Array {
-    const { buffer, address: begin } = windows.spareOf(place) ?? this.#windows;
-    return new Uint8Array(buffer, address - begin, lengthBytes);
   }
 
   /** A run through a buffer that is not registered. */
@@ -360,11 +354,10 @@ export class AreaIo {
       this.#copyFault[copy] = CopyFault.NONE;
       this.#copyPending[copy] = 1;
       this.#engine.onCopyRead(copy);
-      const window = this.#windowsOf(copy).addressOf(copy);
-      this.#prepareSlotWrite(copy, window + copies.bufferOffsetBytes[copy]);
+      this.#prepareSlotWrite(copy);
       return;
     }
-    this.#windowsOf(copy).end(copy);
+    this.#windows.end(copy);
     faultPoint("copy.data-complete");
     const isRecorded = this.#copyResult[copy] === 0 && isLive;
     if (this.journal === undefined || !isRecorded) this.#copyDone(copy);

@@ -7,6 +7,9 @@ import { createMemoryFile, MappedMemory, prepareNop, type Reactor } from "@blksn
 import { native } from "../../uring/dist/native.js";
 
 const URING_CMD = 46;
+/** Reads and writes of memory that the ring does not know. */
+const READ = 22;
+const WRITE = 23;
 const COMMAND_WORD = 12;
 const USER_DATA_WORD = 8;
 const DESCRIPTOR_WORDS = 6;
@@ -36,6 +39,8 @@ interface FakeDevice {
 export interface Work {
   enters: number;
   entries: number;
+  /** Entries for which the kernel has to look up and pin the pages of their memory. */
+  lookups: number;
 }
 
 export class FakeUblk {
@@ -43,7 +48,7 @@ export class FakeUblk {
   readonly #devices = new Map<number, FakeDevice>();
   readonly #enter = native.enter;
   readonly #keptHandler: number;
-  readonly #work: Work = { enters: 0, entries: 0 };
+  readonly #work: Work = { enters: 0, entries: 0, lookups: 0 };
 
   constructor(reactor: Reactor) {
     this.#reactor = reactor;
@@ -52,7 +57,10 @@ export class FakeUblk {
       this.#takeCommands();
       this.#work.enters++;
       this.#work.entries += toSubmit;
-      return this.#enter(fd, toSubmit, minComplete, flags);
+      this.#work.lookups += this.#countLookups();
+      const status = this.#enter(fd, toSubmit, minComplete, flags);
+      if (status === toSubmit) this.#forgetEntries();
+      return status;
     };
   }
 
@@ -72,7 +80,7 @@ export class FakeUblk {
     const device = this.#deviceOf(charFd);
     while (device.kept === undefined) this.#reactor.turn();
     const [low, high] = device.kept;
-    const { enters, entries } = this.#work;
+    const { enters, entries, lookups } = this.#work;
     device.results.length = 0;
     device.waiting.push(...requests);
     this.#deliver(device);
@@ -82,6 +90,7 @@ export class FakeUblk {
     return {
       enters: work.enters - enters,
       entries: work.entries - entries,
+      lookups: work.lookups - lookups,
       results: [...device.results],
     };
   }
@@ -94,6 +103,22 @@ export class FakeUblk {
     const device = this.#devices.get(charFd);
     if (device === undefined) throw new Error("a command of no device");
     return device;
+  }
+
+  #countLookups(): number {
+    const { sqes32: words, sqEntries, sqeWords } = this.#reactor.ring;
+    let lookups = 0;
+    for (let sqe = 0; sqe < sqEntries * sqeWords; sqe += sqeWords) {
+      const opcode = words[sqe] & 0xff;
+      if (opcode === READ || opcode === WRITE) lookups++;
+    }
+    return lookups;
+  }
+
+  /** The kernel has read them: none is counted again. */
+  #forgetEntries(): void {
+    const { sqes32: words, sqEntries, sqeWords } = this.#reactor.ring;
+    for (let sqe = 0; sqe < sqEntries * sqeWords; sqe += sqeWords) words[sqe] = 0;
   }
 
   /** What is new in the ring: an entry is written whole each time that it is used. */

@@ -65,7 +65,7 @@ export interface ReactorOptions {
   readonly entries?: number;
   /** Registered files that the ring has room for; default 1024. */
   readonly filesMax?: number;
-  /** Registered buffers that the ring has room for; default 256. */
+  /** Registered buffers that the ring has room for; default 512. */
   readonly buffersMax?: number;
   /**
    * Eventfd (a blocking one) that other threads write to: 1 to wake the loop, END_REACTOR to end it.
@@ -114,7 +114,7 @@ export class Reactor {
     try {
       this.ring.registerRingFd();
       const filesMax = options.filesMax ?? 1024;
-      const buffersMax = options.buffersMax ?? 256;
+      const buffersMax = options.buffersMax ?? 512;
       this.ring.registerFiles(filesMax);
       this.ring.registerBuffers(buffersMax);
       for (let i = filesMax - 1; i >= 0; i--) this.#freeFiles.push(i);
