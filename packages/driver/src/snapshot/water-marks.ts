@@ -1,5 +1,8 @@
-/** A device asks for so many slots at first, and when half of them are left. */
-const WANTED_SLOTS_FIRST = 32;
+/**
+ * A device has so many slots at first, and asks for as many when half of them are left. With 32 writers at random,
+ * who take one each, the answer may then come three turns of the reactor later and none of them waits.
+ */
+const WANTED_SLOTS_FIRST = 128;
 /** For so many at most when they are used fast; a slot is to be there before it is needed. */
 const WANTED_SLOTS_MAX = 1024;
 /**
