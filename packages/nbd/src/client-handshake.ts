@@ -17,8 +17,9 @@ import {
 } from "./protocol.js";
 import type { SocketReader } from "./socket-reader.js";
 
-/** Answers to one option: many exports may be listed. */
+/** Answers to one option, and what they have together: many exports may be listed. */
 const REPLIES_MAX = 65_536;
+const REPLIES_BYTES_MAX = 16_777_216;
 
 /** An export, as its server describes it. */
 export interface NegotiatedExport {
@@ -30,6 +31,9 @@ export interface NegotiatedExport {
   readonly preferredBlockBytes: number;
   readonly maxPayloadBytes: number;
 }
+
+/** The smallest block of an export may have as many bytes. */
+const BLOCK_BYTES_MAX = 65_536;
 
 interface OptionReply {
   readonly type: number;
@@ -142,7 +146,8 @@ export class ClientHandshake {
   async #ask(option: number, data: Buffer): Promise<OptionReply[]> {
     this.#send(option, data);
     const replies: OptionReply[] = [];
-    for (let left = REPLIES_MAX; left > 0; left--) {
+    let bytes = 0;
+    while (replies.length < REPLIES_MAX && bytes < REPLIES_BYTES_MAX) {
       const header = await this.#reader.read(OPTION_REPLY_HEADER_BYTES);
       const isMagic = OPTION_REPLY_MAGIC.every((word, at) => header.readUInt32BE(at * 4) === word);
       const length = header.readUInt32BE(16);
@@ -150,10 +155,11 @@ export class ClientHandshake {
         throw new NbdError("PROTOCOL_VIOLATED", `what answers option ${option} is no reply to it`);
       }
       const type = header.readUInt32BE(12);
+      bytes += length;
       replies.push({ type, data: await this.#reader.read(length) });
       if (type === ReplyType.ACK || isError(type)) return replies;
     }
-    throw new NbdError("PROTOCOL_VIOLATED", `more than ${REPLIES_MAX} replies to one option`);
+    throw new NbdError("PROTOCOL_VIOLATED", `option ${option} is answered without an end`);
   }
 }
 
@@ -182,6 +188,10 @@ function readInfos(replies: readonly OptionReply[]): NegotiatedExport {
     throw new NbdError("PROTOCOL_VIOLATED", "the server does not tell the size of its export");
   }
   const [blockBytes, preferredBlockBytes, maxPayloadBytes] = sizes;
+  const isPower = blockBytes > 0 && (blockBytes & (blockBytes - 1)) === 0;
+  if (!isPower || blockBytes > BLOCK_BYTES_MAX || maxPayloadBytes < blockBytes) {
+    throw new NbdError("PROTOCOL_VIOLATED", "the server tells block sizes that cannot be");
+  }
   return {
     ...found,
     description,

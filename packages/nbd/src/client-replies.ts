@@ -131,7 +131,12 @@ export class ClientReplies {
       extents.push({ offsetBytes, lengthBytes, flags: data.readUInt32BE(at + 4) });
       offsetBytes += lengthBytes;
     }
-    request.extents.set(data.readUInt32BE(0), extents);
+    const context = data.readUInt32BE(0);
+    // As many as there are: what others tell without an end is kept nowhere.
+    if (request.extents.has(context) || request.extents.size === Limit.CONTEXTS) {
+      throw violation("block status of one context twice, or of too many");
+    }
+    request.extents.set(context, extents);
   }
 }
 
