@@ -33,7 +33,8 @@ export class OriginalHoles {
   async of(of: object, tracker: Tracker, isImage: boolean): Promise<KnownHoles | null> {
     const known = this.#found.get(of);
     if (known !== undefined) return await known;
-    const looking = this.#lookAt(tracker);
+    // Whatever fails here costs its client nothing but the knowledge.
+    const looking = this.#lookAt(tracker).catch(() => null);
     this.#found.set(of, looking);
     const found = await looking;
     // An original that does not answer is asked no more: each time would leave a process behind.
@@ -46,8 +47,8 @@ export class OriginalHoles {
     // What is written from here on may be missed by who looks, and has this number, or a later one.
     const { generation, changesNumber } = cbt.info();
     const path = `/proc/${process.pid}/fd/${backing.fd}`;
-    const ends = await this.#look(path, HOLES_TIMEOUT_MS).catch(() => null);
-    if (ends === null || typeof ends === "number") return null;
+    const ends = await this.#look(path, HOLES_TIMEOUT_MS);
+    if (typeof ends === "number") return null;
     return { ends, generation, number: changesNumber + 1 };
   }
 }

@@ -1,0 +1,68 @@
+/** When originals are looked at for holes, and what is kept of that. */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { OriginalHoles } from "../../dist/tracker/original-holes.js";
+
+const LOOP = 7 * 256;
+const DISK = 8 * 256;
+const ETIMEDOUT = 110;
+const GENERATION = new Uint8Array(16).fill(3);
+
+function trackerOf(kind: "file" | "block", deviceNumber: number, isBusy = false) {
+  const info = () => {
+    if (isBusy) throw new Error("the map is being reset");
+    return { generation: GENERATION, changesNumber: 4 };
+  };
+  return { backing: { kind, deviceNumber, fd: 9 }, cbt: { info } } as never;
+}
+
+/** Answers each look with the next one. */
+function holesWith(...answers: (number | Error | Float64Array)[]) {
+  const paths: string[] = [];
+  const holes = new OriginalHoles(async (path) => {
+    paths.push(path);
+    const answer = answers.shift();
+    if (answer === undefined || answer instanceof Error)
+      throw answer ?? new Error("once too often");
+    return answer;
+  });
+  return { holes, paths };
+}
+
+const SOME = Float64Array.of(0, 65_536);
+
+test("an image's original is looked at once, a front's for each that asks, and for all at a time", async () => {
+  const file = trackerOf("file", DISK);
+  const { holes, paths } = holesWith(SOME, SOME, SOME);
+  const [image, front] = [{}, {}];
+  const found = await holes.of(image, file, true);
+  assert.equal(found, { ends: SOME, generation: GENERATION, number: 5 });
+  assert.is(await holes.of(image, file, true), found);
+  assert.equal(paths, [`/proc/${process.pid}/fd/9`]);
+  await Promise.all([holes.of(front, file, false), holes.of(front, file, false)]);
+  assert.is(paths.length, 2);
+  await holes.of(front, file, false);
+  assert.is(paths.length, 3);
+});
+
+test("of devices only loop devices are looked at", async () => {
+  const { holes, paths } = holesWith(SOME);
+  assert.is(await holes.of({}, trackerOf("block", DISK), true), null);
+  assert.is(paths.length, 0);
+  assert.not.equal(await holes.of({}, trackerOf("block", LOOP), true), null);
+  assert.is(paths.length, 1);
+});
+
+test("one that does not answer is asked no more, and nothing that fails is told", async () => {
+  const file = trackerOf("file", DISK);
+  const { holes, paths } = holesWith(-ETIMEDOUT, new Error("no process"));
+  const [late, failed, busy] = [{}, {}, {}];
+  for (let round = 0; round < 2; round++) {
+    assert.is(await holes.of(late, file, false), null);
+    assert.is(await holes.of(failed, file, false), null);
+    assert.is(await holes.of(busy, trackerOf("file", DISK, true), false), null);
+  }
+  assert.is(paths.length, 2);
+});
+
+test.run();
