@@ -67,7 +67,9 @@ test("full, incremental, each restored: equal to its image, and a file system in
   ]);
   const first = await exported(t, { device, store, into, name: "first" });
   assert.is(first.kind, "full");
-  assert.is(first.read_bytes, SIZE_BYTES);
+  // What nothing was ever written to is a hole of the file behind the loop device, and is not read.
+  const { read_bytes } = first;
+  assert.ok(read_bytes >= 8 * MIB && read_bytes < SIZE_BYTES, `${read_bytes} bytes read`);
   writeFileSync(join(path, "two"), "changed since");
   await run([
     "dd",
