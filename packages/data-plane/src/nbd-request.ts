@@ -1,5 +1,5 @@
 /** A connection for a device's front or image, from the main thread. */
-import type { CbtMap } from "@blksnap/engine";
+import { AreaState, type CbtMap } from "@blksnap/engine";
 import type { MetaContext } from "@blksnap/nbd";
 import { frontAllocation, imageAllocation } from "./allocation-context.js";
 import type { DeviceArea } from "./device-area.js";
@@ -14,10 +14,10 @@ export function connectionOf(
   area: DeviceArea | undefined,
 ): NbdConnection {
   const { fd, structured, received, holes } = request;
+  // From the end of copy-on-write on what is not saved may have been written to, and is read as an error.
+  const isReadable = (): boolean => area?.isOpen === true && area.map.state === AreaState.ACTIVE;
   const allocation = (): MetaContext =>
-    area === undefined
-      ? frontAllocation(cbt, holes)
-      : imageAllocation(area.map, holes, () => area.isOpen);
+    area === undefined ? frontAllocation(cbt, holes) : imageAllocation(area.map, holes, isReadable);
   const contexts = request.contexts.map((name) => dirtyContext(name, cbt) ?? allocation());
   return { fd, structured, received, contexts };
 }
