@@ -7,21 +7,41 @@ import { bounded } from "@blksnap/uring";
 /** As fdatasync(2). */
 type Sync = (fd: number) => Promise<void>;
 
+export interface SyncedFile {
+  readonly path: string;
+  readonly fd: number;
+}
+
 const syncFile: Sync = promisify(fdatasync);
+/** Each keeps a thread, of the few that all calls on files share: one that hangs is not asked a second time. */
+const unanswered = new WeakSet<SyncedFile>();
+
+async function syncOne(file: SyncedFile, sync: Sync): Promise<void> {
+  unanswered.add(file);
+  try {
+    await sync(file.fd);
+  } finally {
+    unanswered.delete(file);
+  }
+}
 
 /**
- * One that does not answer may be synced later: its descriptor can be closed meanwhile.
+ * One that does not answer may be synced later: its descriptor can be closed meanwhile. Until then it fails at once.
  * @throws the error of fdatasync(2); Error ETIMEDOUT
  */
 export async function syncAll(
-  fds: readonly number[],
+  files: readonly SyncedFile[],
   timeoutMs: number,
   sync: Sync = syncFile,
 ): Promise<void> {
-  const late = (): Error =>
-    Object.assign(new Error(`not synced in ${timeoutMs} ms`), {
-      code: "ETIMEDOUT",
-      errno: -ETIMEDOUT,
-    });
-  await bounded(Promise.all(fds.map((fd) => sync(fd))), timeoutMs, late);
+  const late = (why: string): Error => {
+    const hung = files.filter((file) => unanswered.has(file)).map(({ path }) => path);
+    const message = `${hung.join(", ")} ${why}`;
+    return Object.assign(new Error(message), { code: "ETIMEDOUT", errno: -ETIMEDOUT });
+  };
+  if (files.some((file) => unanswered.has(file))) {
+    throw late("has not answered an earlier flush yet");
+  }
+  const synced = Promise.all(files.map((file) => syncOne(file, sync)));
+  await bounded(synced, timeoutMs, () => late(`is not synced in ${timeoutMs} ms`));
 }

@@ -249,8 +249,8 @@ function switchMember(
  */
 async function syncOriginals(context: DriverContext, members: readonly Member[]): Promise<void> {
   try {
-    const fds = members.map(({ tracker }) => tracker.backing.fd);
-    await syncAll(fds, context.holdTimeoutMs);
+    const originals = members.map(({ tracker }) => tracker.backing);
+    await syncAll(originals, context.holdTimeoutMs);
   } catch (error) {
     await releaseAll(context, members);
     const { code: errnoName = "EIO", message } = error as NodeJS.ErrnoException;

@@ -3,9 +3,13 @@ import { closeSync } from "node:fs";
 import { createMemoryFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { syncAll } from "../../dist/snapshot/sync-all.js";
+import { type SyncedFile, syncAll } from "../../dist/snapshot/sync-all.js";
 
 const LONG_MS = 600_000;
+
+function fileOf(fd: number): SyncedFile {
+  return { path: `/dev/of-${fd}`, fd };
+}
 
 async function failureOf(work: Promise<void>): Promise<NodeJS.ErrnoException | undefined> {
   return work.then(
@@ -15,30 +19,47 @@ async function failureOf(work: Promise<void>): Promise<NodeJS.ErrnoException | u
 }
 
 test("files are synced, all of them, and one that fails is told", async () => {
-  const files = ["one", "other"].map((name) => createMemoryFile(name));
+  const files = ["one", "other"].map((name) => fileOf(createMemoryFile(name)));
   await syncAll(files, LONG_MS);
-  for (const fd of files) closeSync(fd);
-  const failure = await failureOf(syncAll([-1], LONG_MS));
+  for (const { fd } of files) closeSync(fd);
+  const failure = await failureOf(syncAll([fileOf(-1)], LONG_MS));
   assert.ok(failure !== undefined);
   const synced: number[] = [];
-  await syncAll([3, 4], LONG_MS, async (fd) => void synced.push(fd));
-  assert.equal(synced, [3, 4]);
+  const sync = async (fd: number): Promise<void> => void synced.push(fd);
+  const [three, four] = [fileOf(3), fileOf(4)];
+  for (let round = 0; round < 2; round++) await syncAll([three, four], LONG_MS, sync);
+  assert.equal(synced, [3, 4, 3, 4]);
 });
 
 test("one that does not answer fails in time, whatever the others do", async () => {
   const hangs = (fd: number): Promise<void> =>
     fd === 4 ? new Promise(() => undefined) : Promise.resolve();
-  const failure = await failureOf(syncAll([3, 4], 20, hangs));
+  const failure = await failureOf(syncAll([fileOf(3), fileOf(4)], 20, hangs));
   assert.is(failure?.code, "ETIMEDOUT");
-  // What it answers in the end is no error of anybody.
+  assert.is(failure?.message, "/dev/of-4 is not synced in 20 ms");
+});
+
+test("one that does not answer has one thread, however often it is tried, and what it answers is nobody's error", async () => {
+  const hung = fileOf(3);
+  const asked: number[] = [];
   let answer = (_error: Error): void => undefined;
-  const late = (): Promise<void> =>
-    new Promise((_, reject) => {
+  const late = (fd: number): Promise<void> => {
+    asked.push(fd);
+    return new Promise((_, reject) => {
       answer = reject;
     });
-  assert.is((await failureOf(syncAll([3], 20, late)))?.code, "ETIMEDOUT");
+  };
+  assert.is((await failureOf(syncAll([hung], 20, late)))?.code, "ETIMEDOUT");
+  for (let round = 0; round < 3; round++) {
+    const again = await failureOf(syncAll([fileOf(4), hung], LONG_MS, late));
+    assert.is(again?.code, "ETIMEDOUT");
+    assert.match(again?.message ?? "", "/dev/of-3 has not answered");
+  }
+  assert.equal(asked, [3]);
   answer(new Error("failed at last"));
   await new Promise(setImmediate);
+  await syncAll([hung], LONG_MS, async (fd) => void asked.push(fd));
+  assert.equal(asked, [3, 3]);
 });
 
 test.run();
