@@ -63,7 +63,7 @@ export async function verify(
   try {
     await inFlight(
       needed,
-      pool.depth,
+      store.depthWith(pool),
       async ([hash, { offsetBytes, lengthBytes, points: ids }]) => {
         if (signal?.aborted === true) throw abortedError();
         const found = await store.readChunk(hash, lengthBytes, pool);
@@ -144,7 +144,11 @@ export async function prune(
     const points = await store.points();
     const kept = new Set(keptPoints(points, keep).map(({ id }) => id));
     const removed = points.filter(({ id }) => !kept.has(id));
-    if (!isDryRun) for (const point of removed) await store.removePoint(point);
+    if (isDryRun) return removed;
+    for (const point of removed) {
+      lock.checkTime();
+      await store.removePoint(point);
+    }
     return removed;
   } finally {
     await lock.release();
@@ -177,16 +181,22 @@ export async function collectGarbage(
     await lock.check();
     await store.removeUnfinished();
     const counts = { removed_chunks: 0, freed_bytes: 0, kept_chunks: 0 };
-    for await (const { hash, packedBytes } of store.chunks()) {
-      if (signal?.aborted === true) throw abortedError();
-      if (needed.has(hash)) counts.kept_chunks++;
-      else {
-        await store.removeChunk(hash);
+    await store.removeChunks(unneeded());
+    return counts;
+
+    async function* unneeded(): AsyncGenerator<string> {
+      for await (const { hash, packedBytes } of store.chunks()) {
+        if (signal?.aborted === true) throw abortedError();
+        lock.checkTime();
+        if (needed.has(hash)) {
+          counts.kept_chunks++;
+          continue;
+        }
         counts.removed_chunks++;
         counts.freed_bytes += packedBytes;
+        yield hash;
       }
     }
-    return counts;
   } finally {
     await lock.release();
   }

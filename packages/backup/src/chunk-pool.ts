@@ -60,6 +60,11 @@ export interface Digest {
   readonly hash: string | null;
 }
 
+export interface Packed {
+  readonly packed: Uint8Array;
+  readonly packedHash: string | undefined;
+}
+
 export class ChunkPool {
   readonly #threads: readonly ChunkThread[];
 
@@ -78,12 +83,13 @@ export class ChunkPool {
     return { data: answer.data!, hash: answer.hash! };
   }
 
-  /** Packs a chunk with zstd; `data` is gone. */
-  async pack(
-    data: Uint8Array<ArrayBuffer>,
-  ): Promise<{ readonly data: Uint8Array<ArrayBuffer>; readonly packed: Uint8Array }> {
-    const answer = await this.#idlest().ask({ kind: "pack", data }, [data.buffer]);
-    return { data: answer.data!, packed: answer.packed! };
+  /**
+   * Packs a chunk with zstd; `data` is gone.
+   * @param isHashed asks for the SHA-256 of what is packed, too
+   */
+  async pack(data: Uint8Array<ArrayBuffer>, isHashed = false): Promise<Packed> {
+    const answer = await this.#idlest().ask({ kind: "pack", data, isHashed }, [data.buffer]);
+    return { packed: answer.packed!, packedHash: answer.packedHash };
   }
 
   /** What is in a packed chunk, or why that cannot be told. */

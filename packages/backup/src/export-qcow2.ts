@@ -22,6 +22,7 @@ import {
 } from "./qcow2-points.js";
 import { OpenQcow2, qemuImg } from "./qemu.js";
 import { isComplete, targetAt, targetKind } from "./raw-target.js";
+import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 import { hashOf } from "./stream-format.js";
@@ -143,7 +144,7 @@ export async function exportQcow2(given: Qcow2ExportOptions): Promise<Qcow2Expor
     throw new BackupError("TARGET_EXISTS", `${folder} holds backups of another kind`, { hint });
   }
   const ofDevice = hashOf(Buffer.from(given.device)).slice(0, 16);
-  const own = { path: join(folder, `.${CHAIN}-${ofDevice}.snapshot`), files: realFiles };
+  const own = rememberedInFile(join(folder, `.${CHAIN}-${ofDevice}.snapshot`));
   const options = { ...given, folder, ownSnapshot: own };
   return await withTargetLock(join(folder, CHAIN), `an export to ${folder}`, async () => {
     await removeLeft(folder);

@@ -4,7 +4,6 @@ import { CHUNK_BYTES } from "./chunks.js";
 import { copyState, rememberBegun } from "./copy-state.js";
 import { abortedError, BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
-import { realFiles } from "./files.js";
 import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
@@ -13,6 +12,7 @@ import { asOf, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
 import { recordPathOf, writeRecord } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
+import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 
@@ -129,7 +129,7 @@ export async function exportRaw(given: RawExportOptions): Promise<RawExport> {
     );
   }
   const run = async (): Promise<RawExport> => {
-    const own = { ...options, ownSnapshot: { path: `${record}.snapshot`, files: realFiles } };
+    const own = { ...options, ownSnapshot: rememberedInFile(`${record}.snapshot`) };
     return await withSnapshot(own, (snapshot) => copy(snapshot, options, record));
   };
   const what = `an export to ${target}`;

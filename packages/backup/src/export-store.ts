@@ -15,7 +15,6 @@ import {
 } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import { inFlight } from "./in-flight.js";
-import type { StoreLock } from "./lock.js";
 import { type Manifest, RANGES_MAX } from "./manifest.js";
 import type { HostRemembers } from "./own-snapshot.js";
 import { wholeRanges } from "./parts.js";
@@ -24,6 +23,7 @@ import { Meter, type OnProgress } from "./progress.js";
 import { type SnapshotOptions, type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 import type { BackupStore } from "./store.js";
+import type { StoreLock } from "./store-lock.js";
 
 export interface ExportOptions extends SnapshotOptions, HostRemembers {
   readonly wanted: Wanted;
@@ -85,6 +85,11 @@ class StoreExport {
     await lock.check();
     const manifest = this.#manifest(plan, host, chunks);
     await this.#store.publish(manifest);
+    // A gc that did not know of this export any more may have removed what the point needs.
+    await lock.check().catch(async (error: unknown) => {
+      await this.#store.removePoint(manifest);
+      throw error;
+    });
     return manifest;
   }
 
@@ -106,7 +111,7 @@ class StoreExport {
     const reason = plan.kind === "full" ? plan.reason : null;
     this.#options.onPlan?.({ kind: plan.kind, reason, total_bytes });
     const meter = new Meter(total_bytes, this.#options.onProgress);
-    await inFlight(pieces, this.#pool.depth, async ([index, changed]) => {
+    await inFlight(pieces, this.#store.depthWith(this.#pool), async ([index, changed]) => {
       if (this.#options.signal?.aborted === true) throw abortedError();
       chunks[index] = await this.#chunk(index, changed, chunks[index]!);
       meter.add(bytesToRead(changed));
@@ -128,8 +133,8 @@ class StoreExport {
     const isMissing = isLost || (isNew && !(await this.#store.hasChunk(hash)));
     if (isMissing && !this.#written.has(hash)) {
       this.#written.add(hash);
-      const { packed } = await this.#pool.pack(data);
-      await this.#store.addChunk(hash, packed);
+      const { packed, packedHash } = await this.#pool.pack(data, this.#store.isHashed);
+      await this.#store.addChunk(hash, packed, packedHash);
       this.#storedBytes += packed.length;
     }
     return hash;

@@ -5,7 +5,6 @@ import { ChunkPool } from "./chunk-pool.js";
 import { abortedError, BackupError } from "./errors.js";
 import type { RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
-import { realFiles } from "./files.js";
 import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
@@ -13,6 +12,7 @@ import { bytesOf, type Part, partsOf } from "./parts.js";
 import { type AsOf, asOf, type Plan, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
 import { targetAt } from "./raw-target.js";
+import { rememberedInFile } from "./remembered.js";
 import { readSent, writeSent } from "./sent-record.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
@@ -228,7 +228,7 @@ export async function exportStream(given: StreamExportOptions): Promise<StreamEx
   }
   const record = await targetAt(given.record);
   const options = { ...given, record };
-  const own = { ...options, ownSnapshot: { path: `${record}.snapshot`, files: realFiles } };
+  const own = { ...options, ownSnapshot: rememberedInFile(`${record}.snapshot`) };
   return withTargetLock(record, "an export as a stream", () =>
     withSnapshot(own, (snapshot) => send(snapshot, options)),
   );

@@ -5,13 +5,19 @@ import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from "node
 import { dirname } from "node:path";
 import { targetError } from "./errors.js";
 
+export interface FileLook {
+  readonly isFolder: boolean;
+  readonly sizeBytes: number;
+  readonly modifiedMs: number;
+}
+
 export interface Files {
   /** Makes a folder; one that is there is fine. */
   makeFolder(path: string): Promise<void>;
   /** Names in a folder, sorted; none where it is missing. */
   list(path: string): Promise<readonly string[]>;
   /** Undefined where there is none. */
-  sizeBytes(path: string): Promise<number | undefined>;
+  look(path: string): Promise<FileLook | undefined>;
   /** Undefined where there is none. */
   read(path: string): Promise<Buffer | undefined>;
   /** Makes a new file whose content is on the medium before this ends. */
@@ -87,7 +93,11 @@ export const realFiles: Files = {
       await mkdir(path, { recursive: true, mode: 0o700 });
     }),
   list: async (path) => ((await ifThere("list", path, readdir(path))) ?? []).sort(),
-  sizeBytes: async (path) => (await ifThere("look at", path, stat(path)))?.size,
+  look: async (path) => {
+    const stats = await ifThere("look at", path, stat(path));
+    if (stats === undefined) return undefined;
+    return { isFolder: stats.isDirectory(), sizeBytes: stats.size, modifiedMs: stats.mtimeMs };
+  },
   read: (path) => ifThere("read", path, readFile(path)),
   create: (path, data) => attempt("write", path, () => createSynced(path, data)),
   rename: (from, to) => attempt("rename", from, () => rename(from, to)),

@@ -20,6 +20,7 @@ export {
 } from "./export-stream.js";
 export type { Files } from "./files.js";
 export type { Manifest } from "./manifest.js";
+export type { ObjectEntry, Objects } from "./objects.js";
 export { checkApart, checkOpenApart } from "./place.js";
 export type { Wanted } from "./plan.js";
 export { checkMeant, findPoint, type PointWish } from "./points.js";
@@ -32,6 +33,7 @@ export {
   type StreamRestoreOptions,
   verifyStream,
 } from "./restore-stream.js";
+export { openS3, type S3Options } from "./s3-objects.js";
 export type { BackupClient } from "./snapshot.js";
 export { type ImageReader, openImage } from "./source.js";
 export { BackupStore, type DamagedPoint } from "./store.js";

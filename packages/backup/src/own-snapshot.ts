@@ -4,8 +4,8 @@
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { realFiles } from "./files.js";
-import { StoreLock } from "./lock.js";
+import { FileLock } from "./lock.js";
+import { rememberedInFile } from "./remembered.js";
 import type { SnapshotOptions } from "./snapshot.js";
 import { hashOf } from "./stream-format.js";
 
@@ -24,9 +24,9 @@ async function isTrusted(folder: string): Promise<boolean> {
   return stats?.isDirectory() === true && (stats.mode & OTHERS_WRITE) === 0;
 }
 
-async function lockOf(folder: string, name: string, what: string): Promise<StoreLock | undefined> {
+async function lockOf(folder: string, name: string, what: string): Promise<FileLock | undefined> {
   // Another export of the device has it and is running, or this user may not write there.
-  return await StoreLock.take(realFiles, folder, name, what, () => false).catch(() => undefined);
+  return await FileLock.take(folder, name, what).catch(() => undefined);
 }
 
 /** Runs `use` with options that remember a snapshot of its own, where the host can. */
@@ -41,7 +41,7 @@ export async function withOwnSnapshot<Options extends SnapshotOptions & HostReme
   const lock = await lockOf(hostFolder, name, `an export of ${device}`);
   if (lock === undefined) return await use(options);
   try {
-    const own = { path: join(hostFolder, `${name}.snapshot`), files: realFiles };
+    const own = rememberedInFile(join(hostFolder, `${name}.snapshot`));
     return await use({ ...options, ownSnapshot: own });
   } finally {
     await lock.release();

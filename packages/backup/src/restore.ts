@@ -77,11 +77,15 @@ class Restoring {
     const { point, signal, onProgress } = this.#options;
     const { capacity_bytes } = point;
     const meter = new Meter(capacity_bytes, onProgress);
-    await inFlight(point.chunks.keys(), this.#pool.depth, async (index) => {
-      if (signal?.aborted === true) throw abortedError();
-      await this.#chunk(index, chunkLength(index, capacity_bytes));
-      meter.add(chunkLength(index, capacity_bytes));
-    });
+    await inFlight(
+      point.chunks.keys(),
+      this.#options.store.depthWith(this.#pool),
+      async (index) => {
+        if (signal?.aborted === true) throw abortedError();
+        await this.#chunk(index, chunkLength(index, capacity_bytes));
+        meter.add(chunkLength(index, capacity_bytes));
+      },
+    );
     await this.#target.finish();
     return { capacity_bytes, written_bytes: this.#writtenBytes };
   }

@@ -1,7 +1,7 @@
 /** The snapshot that an export reads: one that the device is in already, or one of its own. */
 import type { BlksnapClient } from "@blksnap/client";
 import { abortedError, BackupError } from "./errors.js";
-import type { Files } from "./files.js";
+import type { Remembered } from "./remembered.js";
 
 /** What is asked of the daemon. */
 export type BackupClient = Pick<
@@ -38,10 +38,10 @@ export interface SnapshotOptions {
   readonly limitBytes: number;
   readonly signal?: AbortSignal | undefined;
   /**
-   * A file that has the id of the snapshot that was taken for the export, for as long as there is one: of a killed
-   * export it would stay, and every later one would read it again.
+   * Has the id of the snapshot that was taken for the export, for as long as there is one: of a killed export it would
+   * stay, and every later one would read it again.
    */
-  readonly ownSnapshot?: { readonly path: string; readonly files: Files } | undefined;
+  readonly ownSnapshot?: Remembered | undefined;
   /** Told what is not as it should be, and ends nothing. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
@@ -141,12 +141,11 @@ function gone(device: string, id: string): BackupError {
 /** Destroys the snapshot that a killed export of this device to this place has left. */
 async function destroyLeft({ client, device, ownSnapshot }: SnapshotOptions): Promise<void> {
   if (ownSnapshot === undefined) return;
-  const { path, files } = ownSnapshot;
-  const id = (await files.read(path))?.toString();
+  const id = await ownSnapshot.get();
   if (id === undefined) return;
   const { snapshot_id } = await client.snapshotInfo(device);
   if (snapshot_id === id) await client.snapshotDestroy(id);
-  await files.remove(path);
+  await ownSnapshot.clear();
 }
 
 /** Runs `use` on the device's snapshot; destroys it, where it was taken for that, whatever happens. */
@@ -165,7 +164,7 @@ export async function withSnapshot<Result>(
   const parameters = { devices: [device], stores, limitBytes, readOnlyImages: true };
   const { id } = await client.snapshotCreate(parameters, { signal });
   try {
-    await ownSnapshot?.files.create(ownSnapshot.path, Buffer.from(id));
+    await ownSnapshot?.set(id);
     if (signal?.aborted === true) throw abortedError();
     await client.snapshotTake(id);
     const taken = await takenOf(options);
@@ -174,7 +173,7 @@ export async function withSnapshot<Result>(
   } finally {
     try {
       await client.snapshotDestroy(id);
-      await ownSnapshot?.files.remove(ownSnapshot.path);
+      await ownSnapshot?.clear();
     } catch (error) {
       onNote?.(`snapshot ${id} stays for now: ${(error as Error).message}`);
     }

@@ -1,30 +1,34 @@
 /**
- * A folder with the points in time of any devices of any hosts.
+ * A folder, or a bucket of an object store, with the points in time of any devices of any hosts.
  *
  * ```
  *   blksnap-backup.json     what the folder is, and its version
- *   points/TIME-ID.json     a manifest for each point, written when all its chunks are on the medium
+ *   points/TIME-ID.json     a manifest for each point, written when all its chunks are there
  *   chunks/ab/ab12….zst     the content of a chunk, packed with zstd, by its SHA-256: `zstd -d` reads it
- *   tmp/                    what is being written
+ *   tmp/                    what is being written to a folder
  *   locks/                  who writes
  * ```
  *
  * Nothing is ever changed in place. A kill at any moment leaves all points whole; chunks that were written by
  * then are found again by the next export, or removed by gc.
  */
-import { createHash, randomUUID } from "node:crypto";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
 import type { ChunkPool } from "./chunk-pool.js";
 import { BackupError } from "./errors.js";
 import { type Files, realFiles } from "./files.js";
-import { StoreLock } from "./lock.js";
+import { FolderObjects } from "./folder-objects.js";
+import { inFlight, inOrder } from "./in-flight.js";
 import { type Manifest, manifestText, parseManifest } from "./manifest.js";
+import type { Objects } from "./objects.js";
+import { type Remembered, rememberedInStore } from "./remembered.js";
+import { StoreLock } from "./store-lock.js";
 
 const MARK = "blksnap-backup.json";
 const MARK_TEXT = `${JSON.stringify({ format: "blksnap-backup-store", version: 1 })}\n`;
 const CLEANING = "cleaning";
+const POINTS = "points/";
 const POINT = /^[0-9TZ]+-[0-9a-f-]{36}\.json$/;
-const CHUNK = /^([0-9a-f]{64})\.zst$/;
+const CHUNK = /\/([0-9a-f]{64})\.zst$/;
 
 /** What a chunk in the store turned out to be. */
 export type StoredChunk =
@@ -40,42 +44,62 @@ export interface DamagedPoint {
 }
 
 export class BackupStore {
+  /** Of the folder, or `s3://BUCKET/PREFIX`. */
   readonly path: string;
-  readonly #files: Files;
+  readonly #objects: Objects;
 
-  private constructor(path: string, files: Files) {
-    this.path = path;
-    this.#files = files;
+  private constructor(objects: Objects) {
+    this.path = objects.path;
+    this.#objects = objects;
   }
 
-  /** @throws BackupError BACKUP_NOT_FOUND, BACKUP_VERSION */
-  static async open(path: string, files: Files = realFiles): Promise<BackupStore> {
-    const mark = await files.read(join(path, MARK));
+  /**
+   * @param place a folder, or what `openS3` answers
+   * @throws BackupError BACKUP_NOT_FOUND, BACKUP_VERSION
+   */
+  static async open(place: string | Objects, files: Files = realFiles): Promise<BackupStore> {
+    const objects = objectsAt(place, files);
+    const mark = await objects.get(MARK);
     if (mark === undefined) {
-      const hint = "Give the folder that export has written to";
-      throw new BackupError("BACKUP_NOT_FOUND", `${path} holds no backups`, { hint });
+      const hint = "Give the place that export has written to";
+      throw new BackupError("BACKUP_NOT_FOUND", `${objects.path} holds no backups`, { hint });
     }
     if (mark.toString() !== MARK_TEXT) {
-      throw new BackupError("BACKUP_VERSION", `${join(path, MARK)} is of another version`);
+      throw new BackupError("BACKUP_VERSION", `${objects.pathOf(MARK)} is of another version`);
     }
-    return new BackupStore(path, files);
+    return new BackupStore(objects);
   }
 
-  /** Opens a store, or makes one in a folder that is empty or missing. */
-  static async openOrCreate(path: string, files: Files = realFiles): Promise<BackupStore> {
-    if ((await files.read(join(path, MARK))) !== undefined) return BackupStore.open(path, files);
-    await files.makeFolder(path);
-    // What an earlier attempt has left may be there.
-    const strange = (await files.list(path)).filter((name) => !name.startsWith(`.${MARK}`));
-    if (strange.length > 0) {
-      const why = `${path} is not empty, and holds no backups (${strange[0]})`;
-      throw new BackupError("TARGET_EXISTS", why, { hint: "Name a folder that is empty or new" });
+  /**
+   * Opens a store, or makes one in a place that is empty or missing.
+   * @throws BackupError TARGET_EXISTS, BACKUP_VERSION
+   */
+  static async openOrCreate(
+    place: string | Objects,
+    files: Files = realFiles,
+  ): Promise<BackupStore> {
+    const objects = objectsAt(place, files);
+    if ((await objects.get(MARK)) === undefined) {
+      for await (const { key } of objects.list("")) {
+        // What an earlier attempt has left, or another one has made by now.
+        if (key === MARK || key.startsWith(`tmp/${MARK}`)) continue;
+        const why = `${objects.path} is not empty, and holds no backups (${key})`;
+        throw new BackupError("TARGET_EXISTS", why, { hint: "Name a place that is empty or new" });
+      }
+      await objects.put(MARK, Buffer.from(MARK_TEXT));
+      await objects.sync([MARK]);
     }
-    const own = join(path, `.${MARK}-${randomUUID()}`);
-    await files.create(own, Buffer.from(MARK_TEXT));
-    await files.rename(own, join(path, MARK));
-    await files.syncFolder(path);
-    return BackupStore.open(path, files);
+    return BackupStore.open(objects);
+  }
+
+  /** How many chunks are to be on their way at a time. */
+  depthWith(pool: ChunkPool): number {
+    return Math.max(pool.depth, this.#objects.depth);
+  }
+
+  /** It takes the SHA-256 of packed chunks. */
+  get isHashed(): boolean {
+    return this.#objects.isHashed;
   }
 
   /**
@@ -87,75 +111,64 @@ export class BackupStore {
     const found: Manifest[] = [];
     // Points have most hashes in common: of each there is one string.
     const hashes = new Map<string, string>();
-    for (const name of await this.#files.list(join(this.path, "points"))) {
-      if (!POINT.test(name)) continue;
-      const path = join(this.path, "points", name);
+    const names: string[] = [];
+    for await (const { key } of this.#objects.list(POINTS)) {
+      const name = key.slice(POINTS.length);
+      if (POINT.test(name)) names.push(name);
+    }
+    const read = async (name: string) => ({ name, text: await this.#objects.get(POINTS + name) });
+    await inOrder(names, this.#objects.depth, read, async ({ name, text }) => {
+      // A prune may be under way.
+      if (text === undefined) return;
+      const path = this.#objects.pathOf(POINTS + name);
       try {
-        const text = await this.#files.read(path);
-        // A prune may be under way.
-        if (text === undefined) continue;
         found.push(withShared(parseManifest(text.toString(), path), hashes));
       } catch (error) {
         if (onDamage === undefined || !(error instanceof BackupError)) throw error;
         onDamage({ path, takenAt: timeOf(name), why: error.message });
       }
-    }
+    });
     return found.sort((one, other) => (one.taken_at < other.taken_at ? -1 : 1));
   }
 
   /** For an export of a device. @throws BackupError BACKUP_BUSY */
-  async lockChain(host: string, device: string): Promise<StoreLock> {
-    const name = chainName(host, device);
-    const folder = join(this.path, "locks");
-    await this.#files.makeFolder(folder);
+  lockChain(host: string, device: string): Promise<StoreLock> {
     const isCleaning = (other: string): boolean => other === CLEANING;
-    return StoreLock.take(this.#files, folder, name, `an export of ${device}`, isCleaning);
+    const what = `an export of ${device}`;
+    return StoreLock.take(this.#objects, chainName(host, device), what, isCleaning);
   }
 
   /** Where the snapshot of an export is remembered while there is one. */
-  ownSnapshot(host: string, device: string): { readonly path: string; readonly files: Files } {
-    const name = `${chainName(host, device)}.snapshot`;
-    return { path: join(this.path, "locks", name), files: this.#files };
+  ownSnapshot(host: string, device: string): Remembered {
+    return rememberedInStore(this.#objects, `locks/${chainName(host, device)}.snapshot`);
   }
 
   /** For what removes: nothing else writes meanwhile. @throws BackupError BACKUP_BUSY */
-  async lockAll(what: string): Promise<StoreLock> {
-    const folder = join(this.path, "locks");
-    await this.#files.makeFolder(folder);
-    return StoreLock.take(this.#files, folder, CLEANING, what, () => true);
+  lockAll(what: string): Promise<StoreLock> {
+    return StoreLock.take(this.#objects, CLEANING, what, () => true);
   }
 
   async hasChunk(hash: string): Promise<boolean> {
-    return ((await this.#files.sizeBytes(this.#chunkPath(hash))) ?? 0) > 0;
+    return ((await this.#objects.look(chunkKey(hash)))?.sizeBytes ?? 0) > 0;
   }
 
-  /** Its name is on the medium after syncChunks(). */
-  async addChunk(hash: string, packed: Uint8Array): Promise<void> {
-    const own = join(this.path, "tmp", `${hash}-${randomUUID()}`);
-    await this.#files.makeFolder(join(this.path, "tmp"));
-    await this.#files.makeFolder(this.#folderOf(hash));
-    try {
-      await this.#files.create(own, packed);
-      await this.#files.rename(own, this.#chunkPath(hash));
-    } catch (error) {
-      await this.#files.remove(own).catch(() => undefined);
-      throw error;
-    }
+  /**
+   * It outlasts a power cut after syncChunks().
+   * @param packedHash SHA-256 of `packed`, in hexadecimal
+   */
+  addChunk(hash: string, packed: Uint8Array, packedHash?: string): Promise<void> {
+    return this.#objects.put(chunkKey(hash), packed, packedHash);
   }
 
-  /** Has the names of these chunks be on the medium, whoever has written them. */
-  async syncChunks(hashes: Iterable<string>): Promise<void> {
-    const folders = new Set([...hashes].map((hash) => this.#folderOf(hash)));
-    if (folders.size === 0) return;
-    for (const folder of folders) await this.#files.syncFolder(folder);
-    await this.#files.syncFolder(join(this.path, "chunks"));
-    await this.#files.syncFolder(this.path);
+  /** Has these chunks outlast a power cut, whoever has written them. */
+  syncChunks(hashes: Iterable<string>): Promise<void> {
+    return this.#objects.sync([...hashes].map(chunkKey));
   }
 
   /** Reads and checks a chunk. */
   async readChunk(hash: string, lengthBytes: number, pool: ChunkPool): Promise<StoredChunk> {
-    const path = this.#chunkPath(hash);
-    const packed = await this.#files.read(path);
+    const path = this.#objects.pathOf(chunkKey(hash));
+    const packed = await this.#objects.get(chunkKey(hash));
     if (packed === undefined) return { state: "missing", why: `${path} is missing` };
     const { data, hash: found, fault } = await pool.unpack(packed, lengthBytes);
     if (fault !== undefined) return { state: "damaged", why: `${path} is damaged: ${fault}` };
@@ -163,60 +176,49 @@ export class BackupStore {
     return { state: "damaged", why: `${path} is damaged: its SHA-256 is ${found ?? "of zeros"}` };
   }
 
-  /** Makes a point appear, whole. Its chunks are on the medium. */
+  /** Makes a point appear, whole. Its chunks outlast a power cut. */
   async publish(manifest: Manifest): Promise<void> {
-    const folder = join(this.path, "points");
-    await this.#files.makeFolder(folder);
-    await this.#files.makeFolder(join(this.path, "tmp"));
-    const own = join(this.path, "tmp", `point-${randomUUID()}`);
-    await this.#files.syncFolder(this.path);
-    await this.#files.create(own, Buffer.from(manifestText(manifest)));
-    await this.#files.rename(own, join(folder, nameOf(manifest)));
-    await this.#files.syncFolder(folder);
+    const key = POINTS + nameOf(manifest);
+    await this.#objects.put(key, Buffer.from(manifestText(manifest)));
+    await this.#objects.sync([key]);
   }
 
   async removePoint(manifest: Manifest): Promise<void> {
-    const folder = join(this.path, "points");
-    await this.#files.remove(join(folder, nameOf(manifest)));
-    await this.#files.syncFolder(folder);
+    const key = POINTS + nameOf(manifest);
+    await this.#objects.remove(key);
+    await this.#objects.sync([key]);
   }
 
-  /** Has the points be on the medium that are there now, and no others: a removal may not be yet. */
-  async syncPoints(): Promise<void> {
-    const folder = join(this.path, "points");
-    await this.#files.makeFolder(folder);
-    await this.#files.syncFolder(folder);
+  /** Has the points be there after a power cut that are there now, and no others: a removal may not be on the medium. */
+  syncPoints(): Promise<void> {
+    return this.#objects.sync([POINTS + MARK]);
   }
 
   /** Hashes of all chunks that are there, with their packed lengths. */
   async *chunks(): AsyncGenerator<{ readonly hash: string; readonly packedBytes: number }> {
-    for (const prefix of await this.#files.list(join(this.path, "chunks"))) {
-      for (const name of await this.#files.list(join(this.path, "chunks", prefix))) {
-        const hash = CHUNK.exec(name)?.[1];
-        if (hash === undefined || !hash.startsWith(prefix)) continue;
-        const packedBytes = (await this.#files.sizeBytes(this.#chunkPath(hash))) ?? 0;
-        yield { hash, packedBytes };
-      }
+    for await (const { key, sizeBytes } of this.#objects.list("chunks/")) {
+      const hash = CHUNK.exec(key)?.[1];
+      if (hash !== undefined && key === chunkKey(hash)) yield { hash, packedBytes: sizeBytes };
     }
   }
 
-  removeChunk(hash: string): Promise<void> {
-    return this.#files.remove(this.#chunkPath(hash));
+  /** Removes all of these, many at a time. */
+  async removeChunks(hashes: AsyncIterable<string>): Promise<void> {
+    await inFlight(hashes, this.#objects.depth, (hash) => this.#objects.remove(chunkKey(hash)));
   }
 
   /** Removes what killed exports were writing; nothing else may write now. */
-  async removeUnfinished(): Promise<void> {
-    const folder = join(this.path, "tmp");
-    for (const name of await this.#files.list(folder)) await this.#files.remove(join(folder, name));
+  removeUnfinished(): Promise<void> {
+    return this.#objects.removeUnfinished();
   }
+}
 
-  #folderOf(hash: string): string {
-    return join(this.path, "chunks", hash.slice(0, 2));
-  }
+function objectsAt(place: string | Objects, files: Files): Objects {
+  return typeof place === "string" ? new FolderObjects(place, files) : place;
+}
 
-  #chunkPath(hash: string): string {
-    return join(this.#folderOf(hash), `${hash}.zst`);
-  }
+function chunkKey(hash: string): string {
+  return `chunks/${hash.slice(0, 2)}/${hash}.zst`;
 }
 
 /** The manifest with the strings of `hashes` in place of equal ones of its own. */

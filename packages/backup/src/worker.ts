@@ -6,7 +6,7 @@ import { frameContentBytes } from "./zstd-frame.js";
 
 export type ChunkRequest =
   | { readonly kind: "digest"; readonly data: Uint8Array<ArrayBuffer> }
-  | { readonly kind: "pack"; readonly data: Uint8Array<ArrayBuffer> }
+  | { readonly kind: "pack"; readonly data: Uint8Array<ArrayBuffer>; readonly isHashed: boolean }
   | { readonly kind: "unpack"; readonly data: Uint8Array; readonly lengthBytes: number };
 
 export interface ChunkAnswer {
@@ -15,6 +15,8 @@ export interface ChunkAnswer {
   /** SHA-256 in hexadecimal; null for a chunk of zeros. */
   readonly hash?: string | null;
   readonly packed?: Uint8Array;
+  /** SHA-256 of `packed`, in hexadecimal, where that was asked for. */
+  readonly packedHash?: string;
   /** Why a packed chunk cannot be unpacked. */
   readonly fault?: string;
 }
@@ -43,8 +45,15 @@ function answerTo(zstd: Zstd, request: ChunkRequest): ChunkAnswer {
   switch (request.kind) {
     case "digest":
       return { data: request.data, hash: digest(data) };
-    case "pack":
-      return { data: request.data, packed: zstd.compress(data) };
+    case "pack": {
+      const packed = zstd.compress(data);
+      const packedHash = createHash("sha256");
+      return {
+        data: request.data,
+        packed,
+        ...(request.isHashed ? { packedHash: packedHash.update(packed).digest("hex") } : {}),
+      };
+    }
     case "unpack":
       return unpack(zstd, data, request.lengthBytes);
   }

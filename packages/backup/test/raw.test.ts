@@ -177,12 +177,11 @@ test("a file is written by one at a time: a second restore or raw export is refu
       ].map(async (attempt) => late.push(await failureOf(attempt()))),
     );
   // While the restore's and then the export's first bytes are on their way.
-  const slow = {
-    readChunk: async (...words: Parameters<BackupStore["readChunk"]>) => {
-      await attempts();
-      return store.readChunk(...words);
-    },
-  } as BackupStore;
+  const slow = await BackupStore.open(store.path);
+  slow.readChunk = async (...words) => {
+    await attempts();
+    return store.readChunk(...words);
+  };
   await restore({ store: slow, point, target });
   await assertSame(target, machine.content);
   rmSync(target);

@@ -1,0 +1,26 @@
+/** A short text that outlasts a kill: the id of a snapshot that is to be destroyed. */
+import { realFiles } from "./files.js";
+import type { Objects } from "./objects.js";
+
+export interface Remembered {
+  /** Undefined where there is none. */
+  get(): Promise<string | undefined>;
+  set(text: string): Promise<void>;
+  clear(): Promise<void>;
+}
+
+export function rememberedInFile(path: string): Remembered {
+  return {
+    get: async () => (await realFiles.read(path))?.toString(),
+    set: (text) => realFiles.create(path, Buffer.from(text)),
+    clear: () => realFiles.remove(path),
+  };
+}
+
+export function rememberedInStore(objects: Objects, key: string): Remembered {
+  return {
+    get: async () => (await objects.get(key))?.toString(),
+    set: (text) => objects.put(key, Buffer.from(text)),
+    clear: () => objects.remove(key),
+  };
+}

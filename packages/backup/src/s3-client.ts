@@ -1,0 +1,227 @@
+/** Requests to an object store: signed, limited in time, and sent again where that helps. */
+import { setTimeout as pause } from "node:timers/promises";
+import { errnoNameOf, messageOf } from "@blksnap/errors";
+import { BackupError } from "./errors.js";
+import type { S3Config } from "./s3-config.js";
+import { encodedPart, encodedQuery, signed } from "./s3-signature.js";
+import { textIn } from "./s3-xml.js";
+
+export interface S3Limits {
+  /** How often a request is sent in all. */
+  readonly attempts: number;
+  /** Before the second time; it doubles with each. */
+  readonly delayMs: number;
+  /** For an answer, without the time that its content may take. */
+  readonly answerMs: number;
+  /** A connection that is slower than this is taken for a broken one. */
+  readonly bytesPerSecond: number;
+}
+
+/** In all about a minute of waiting, and the time that the requests take. */
+const LIMITS: S3Limits = {
+  attempts: 9,
+  delayMs: 250,
+  answerMs: 60_000,
+  bytesPerSecond: 65_536,
+};
+const DELAY_MAX_MS = 20_000;
+/** Someone waits for the end: what has to be put in order gets this much. */
+const INTERRUPTED_MS = 5_000;
+const CONTENT_MAX_BYTES = 2 ** 31;
+const EMPTY_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+export interface S3Request {
+  readonly method: "GET" | "HEAD" | "PUT" | "DELETE";
+  /** Empty for the bucket. */
+  readonly key: string;
+  readonly query?: Readonly<Record<string, string>>;
+  readonly data?: Uint8Array;
+  /** SHA-256 of the data, in hexadecimal. */
+  readonly sha256?: string;
+}
+
+export interface S3Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly content: Buffer;
+}
+
+/** A failure, and whether the same may go well a moment later. */
+interface Failure {
+  readonly text: string;
+  readonly code: string;
+  readonly isPassing: boolean;
+  readonly waitMs: number;
+  readonly cause?: unknown;
+}
+
+const PASSING_STATUS: readonly number[] = [408, 409, 425, 429, 500, 502, 503, 504];
+const PASSING_CODES: readonly string[] = ["RequestTimeout", "SlowDown", "InternalError"];
+/** The name is wrong, or the certificate: it is so a moment later. */
+const LASTING_CAUSES: readonly string[] = ["ENOTFOUND", "ERR_TLS_CERT_ALTNAME_INVALID"];
+const FULL_CODES: readonly string[] = [
+  ...["QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"],
+  "InsufficientStorage",
+];
+const HINTS: Readonly<Record<string, string>> = {
+  NoSuchBucket: "Make the bucket first, or correct its name",
+  AccessDenied: "Its user needs to get, put, delete and list objects there",
+  InvalidAccessKeyId: "Check AWS_ACCESS_KEY_ID, or the profile's",
+  SignatureDoesNotMatch: "Check AWS_SECRET_ACCESS_KEY, or the profile's",
+  RequestTimeTooSkewed: "Set the clock of this host",
+  PermanentRedirect: "Give the --region of the bucket",
+  AuthorizationHeaderMalformed: "Give the --region of the bucket",
+};
+const HINT = "Check --endpoint, and whether the server runs; what is written already is used again";
+
+/** Of a server: nothing that moves a terminal's cursor, and not too much. */
+function plain(text: string): string {
+  return text.replace(/[^\x20-\x7e]+/g, " ").slice(0, 200);
+}
+
+function failureOf(answer: S3Answer): Failure {
+  const xml = answer.content.toString();
+  const code = plain(textIn(xml, "Code") ?? "");
+  const message = plain(textIn(xml, "Message") ?? "");
+  const said = [code, message].filter((one) => one !== "").join(": ");
+  const waitS = Number(answer.headers.get("retry-after") ?? 0);
+  return {
+    text: `the server answers ${answer.status}${said === "" ? "" : ` ${said}`}`,
+    code: answer.status === 507 ? "InsufficientStorage" : code,
+    isPassing: PASSING_STATUS.includes(answer.status) || PASSING_CODES.includes(code),
+    waitMs: Number.isFinite(waitS) ? Math.min(waitS * 1000, DELAY_MAX_MS) : 0,
+  };
+}
+
+/** What fetch failed with: its own message says nothing. */
+function brokenBy(error: unknown): Failure {
+  const cause = (error as Error).cause ?? error;
+  const isLate = (cause as Error).name === "TimeoutError";
+  const text = isLate ? "the server does not answer in time" : plain(messageOf(cause));
+  const isPassing = !LASTING_CAUSES.includes(errnoNameOf(cause) ?? "") && !isCertificate(cause);
+  return { text, code: "", isPassing, waitMs: 0, cause };
+}
+
+function isCertificate(cause: unknown): boolean {
+  return /CERT|SELF_SIGNED|UNABLE_TO_VERIFY/.test(String((cause as { code?: unknown }).code));
+}
+
+/** Aborts when its time is over; each begin sets that anew. */
+class TimeLimit {
+  readonly #controller = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  begin(ms: number): void {
+    clearTimeout(this.#timer);
+    const late = new DOMException("the time is over", "TimeoutError");
+    this.#timer = setTimeout(() => this.#controller.abort(late), ms);
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+export class S3Client {
+  readonly #config: S3Config;
+  readonly #limits: S3Limits;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(config: S3Config, limits: Partial<S3Limits> = {}, signal?: AbortSignal) {
+    this.#config = config;
+    this.#limits = { ...LIMITS, ...limits };
+    this.#signal = signal;
+  }
+
+  /**
+   * One that is not there is an answer, too: 404.
+   * @param what for messages: "write s3://bucket/key"
+   * @throws BackupError TARGET_FULL, TARGET_FAILED
+   */
+  async send(request: S3Request, what: string): Promise<S3Answer> {
+    for (let attempt = 1; ; attempt++) {
+      const result = await this.#attempt(request);
+      if ("status" in result) return result;
+      const isLast = attempt >= this.#limits.attempts || this.#signal?.aborted === true;
+      if (!result.isPassing || isLast) throw failed(result, what, attempt);
+      await this.#pause(attempt, result.waitMs);
+    }
+  }
+
+  async #attempt(request: S3Request): Promise<S3Answer | Failure> {
+    try {
+      const answer = await this.#exchange(request);
+      const isMissing =
+        answer.status === 404 && textIn(answer.content.toString(), "Code") !== "NoSuchBucket";
+      return (answer.status >= 200 && answer.status < 300) || isMissing
+        ? answer
+        : failureOf(answer);
+    } catch (error) {
+      return brokenBy(error);
+    }
+  }
+
+  async #exchange({ method, key, query, data, sha256 }: S3Request): Promise<S3Answer> {
+    const { url: base, region, credentials } = this.#config;
+    const path = key.split("/").map(encodedPart).join("/");
+    const words = query === undefined ? "" : `?${encodedQuery(query)}`;
+    const url = new URL(`${base}/${path}${words}`);
+    const headers: Record<string, string> = { "x-amz-content-sha256": sha256 ?? EMPTY_HASH };
+    if (sha256 !== undefined) {
+      // The server keeps it, and compares what it reads back.
+      headers["x-amz-checksum-sha256"] = Buffer.from(sha256, "hex").toString("base64");
+    }
+    const limit = new TimeLimit();
+    try {
+      limit.begin(this.#limitMs(data?.length ?? 0));
+      const response = await fetch(url, {
+        method,
+        headers: signed({ method, url, headers }, credentials, region, new Date()),
+        redirect: "manual",
+        signal: limit.signal,
+        ...(data === undefined ? {} : { body: data as Uint8Array<ArrayBuffer> }),
+      });
+      const content = await this.#contentOf(response, method, limit);
+      return { status: response.status, headers: response.headers, content };
+    } finally {
+      limit.end();
+    }
+  }
+
+  async #contentOf(response: Response, method: string, limit: TimeLimit): Promise<Buffer> {
+    const told = response.headers.get("content-length");
+    const bytes = Number(told ?? 0);
+    if (bytes > CONTENT_MAX_BYTES) throw new Error(`the server sends ${bytes} bytes`);
+    limit.begin(this.#limitMs(bytes));
+    const content = Buffer.from(await response.arrayBuffer());
+    if (method !== "HEAD" && told !== null && content.length !== bytes) {
+      throw new Error(`${content.length} of ${bytes} bytes have come`);
+    }
+    return content;
+  }
+
+  /** For so many bytes that are sent, or come. */
+  #limitMs(bytes: number): number {
+    if (this.#signal?.aborted === true) return INTERRUPTED_MS;
+    const { answerMs, bytesPerSecond } = this.#limits;
+    return answerMs + (bytes / bytesPerSecond) * 1000;
+  }
+
+  /** Longer each time, and of random length: many hosts shall not come back all at once. */
+  async #pause(attempt: number, waitMs: number): Promise<void> {
+    const mostMs = Math.min(this.#limits.delayMs * 2 ** (attempt - 1), DELAY_MAX_MS);
+    const ms = Math.max(waitMs, mostMs * (0.5 + Math.random() / 2));
+    await pause(ms, undefined, { signal: this.#signal }).catch(() => undefined);
+  }
+}
+
+function failed({ text, code, cause }: Failure, what: string, attempts: number): BackupError {
+  const times = attempts === 1 ? "" : `, ${attempts} times`;
+  const why = `can't ${what}: ${text}${times}`;
+  if (FULL_CODES.includes(code)) return new BackupError("TARGET_FULL", why, { cause });
+  return new BackupError("TARGET_FAILED", why, { hint: HINTS[code] ?? HINT, cause });
+}

@@ -1,0 +1,180 @@
+/**
+ * Who may write a store. Exports of different devices run beside each other; what removes chunks runs alone.
+ *
+ * Each process writes a lock with a name of its own, and looks at the others' then: so of two that meet at least one
+ * gives up, and no store needs to know more than reading, writing and listing.
+ *
+ * ```
+ *   locks/NAME.TOKEN.lock     the process that holds NAME; written again every five minutes
+ * ```
+ *
+ * A lock goes when its process has ended, as far as that can be known: on this host. That of another host goes when it
+ * was not written for half an hour, by the clock of the store. Whoever was stopped for so long fails before he changes
+ * anything: `check` and `checkTime` are for that.
+ */
+import { setTimeout } from "node:timers/promises";
+import { BackupError } from "./errors.js";
+import { busy, type Holder, holderNow, lifeOf, parseHolder } from "./holder.js";
+import type { ObjectEntry, Objects } from "./objects.js";
+
+const FOLDER = "locks/";
+const SUFFIX = ".lock";
+const EXPIRY_MS = 30 * 60_000;
+const RENEWAL_MS = 5 * 60_000;
+/** Where a lock was not written for so long its holder changes nothing any more. */
+const TRUSTED_MS = 20 * 60_000;
+const LOOKS_MAX = 4;
+
+const WAIT = `: it counts for ${EXPIRY_MS / 60_000} minutes after its last sign of life`;
+
+/** What keeps a lock from being taken. */
+interface Conflict {
+  readonly path: string;
+  readonly token: string;
+  readonly holder: Holder | undefined;
+}
+
+/** Of this moment, by a clock that goes on while the machine sleeps, and by one that nobody sets. */
+interface Moment {
+  readonly wallMs: number;
+  readonly upMs: number;
+}
+
+function now(): Moment {
+  return { wallMs: Date.now(), upMs: performance.now() };
+}
+
+/** The name of a lock and who holds it, from its key. */
+function partsOf(key: string): { readonly name: string; readonly token: string } | undefined {
+  if (!key.startsWith(FOLDER) || !key.endsWith(SUFFIX)) return undefined;
+  const [name = "", token = ""] = key.slice(FOLDER.length, -SUFFIX.length).split(".");
+  return { name, token };
+}
+
+export class StoreLock {
+  /** Its file or object. */
+  readonly path: string;
+  readonly #objects: Objects;
+  readonly #key: string;
+  readonly #token: string;
+  readonly #data: Buffer;
+  #written: Moment = now();
+  #timer: NodeJS.Timeout | undefined;
+  #renewing: Promise<void> | undefined;
+
+  private constructor(objects: Objects, name: string, what: string) {
+    const holder = holderNow(what);
+    this.#objects = objects;
+    this.#token = holder.token;
+    this.#key = `${FOLDER}${name}.${holder.token}${SUFFIX}`;
+    this.#data = Buffer.from(JSON.stringify(holder));
+    this.path = objects.pathOf(this.#key);
+  }
+
+  /**
+   * @param name of the lock, of letters, digits and dashes; one holds it at a time
+   * @param what for messages: "export of /dev/sdb"
+   * @param excludes says of the names of other locks which of them must not be held
+   * @throws BackupError BACKUP_BUSY
+   */
+  static async take(
+    objects: Objects,
+    name: string,
+    what: string,
+    excludes: (other: string) => boolean,
+  ): Promise<StoreLock> {
+    const lock = new StoreLock(objects, name, what);
+    try {
+      await lock.#write();
+      await lock.#waitForOthers((other) => other === name || excludes(other));
+    } catch (error) {
+      await lock.release().catch(() => undefined);
+      throw error;
+    }
+    lock.#timer = setInterval(() => lock.#renew(), RENEWAL_MS).unref();
+    return lock;
+  }
+
+  /** Before what cannot be undone: fails where somebody has removed the lock, or may have. */
+  async check(): Promise<void> {
+    this.checkTime();
+    const data = await this.#objects.get(this.#key);
+    if (data === undefined || !data.equals(this.#data)) throw this.#lost("was taken away");
+  }
+
+  /** As `check`, without a look: fails where others may believe by now that this process is gone. */
+  checkTime(): void {
+    if (this.#isOld()) throw this.#lost("was not renewed in time: this program stood still");
+  }
+
+  async release(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#renewing;
+    await this.#objects.remove(this.#key);
+  }
+
+  #lost(why: string): BackupError {
+    const hint = "Run it again when nothing else writes there";
+    return new BackupError("BACKUP_BUSY", `the lock ${this.path} ${why}`, { hint });
+  }
+
+  #isOld(): boolean {
+    const { wallMs, upMs } = now();
+    const ageMs = Math.max(wallMs - this.#written.wallMs, upMs - this.#written.upMs);
+    return ageMs > TRUSTED_MS;
+  }
+
+  async #write(): Promise<void> {
+    const begun = now();
+    await this.#objects.put(this.#key, this.#data);
+    this.#written = begun;
+  }
+
+  /** Failures are met by the next time, and in the end by `checkTime`. */
+  #renew(): void {
+    this.#renewing ??= this.check()
+      .then(() => this.#write())
+      .catch(() => undefined)
+      .finally(() => {
+        this.#renewing = undefined;
+      });
+  }
+
+  /**
+   * Of two that meet, the one with the lesser token waits for the other to give up. One that holds its lock already
+   * does not.
+   */
+  async #waitForOthers(excludes: (other: string) => boolean): Promise<void> {
+    for (let look = 1; ; look++) {
+      const begunMs = performance.now();
+      const conflict = await this.#conflict(excludes);
+      if (conflict === undefined) return;
+      const { path, holder, token } = conflict;
+      if (look === LOOKS_MAX || token < this.#token) throw busy(path, holder, WAIT);
+      // Time for what it does after its own look.
+      await setTimeout(2 * (performance.now() - begunMs));
+    }
+  }
+
+  /** The first lock that is in the way; those whose holders are gone are removed. */
+  async #conflict(excludes: (other: string) => boolean): Promise<Conflict | undefined> {
+    const entries: ObjectEntry[] = [];
+    for await (const entry of this.#objects.list(FOLDER)) entries.push(entry);
+    const own = entries.find(({ key }) => key === this.#key);
+    if (own === undefined) throw this.#lost("is not in the list of what was written there");
+    for (const { key, modifiedMs } of entries) {
+      const parts = partsOf(key);
+      if (parts === undefined || key === this.#key || !excludes(parts.name)) continue;
+      const data = await this.#objects.get(key);
+      if (data === undefined) continue;
+      const holder = parseHolder(data.toString());
+      const life = holder === undefined ? "unknown" : lifeOf(holder);
+      const isExpired = life === "unknown" && own.modifiedMs - modifiedMs > EXPIRY_MS;
+      if (life !== "gone" && !isExpired) {
+        return { path: this.#objects.pathOf(key), token: parts.token, holder };
+      }
+      await this.#objects.remove(key);
+    }
+    return undefined;
+  }
+}
