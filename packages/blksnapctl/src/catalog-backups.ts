@@ -1,5 +1,6 @@
 /** The verbs of backups. */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
+import { storeOptions } from "./backup-place.js";
 import { bytes, device } from "./shared-options.js";
 import type { Verb } from "./verb.js";
 
@@ -7,13 +8,14 @@ const backups = () => import("./verbs/backups.js");
 
 const fromAny = {
   short: "f",
-  describe: "folder that export has written to, or - for a stream on standard input",
+  describe:
+    "what export has written to: a folder, s3://BUCKET/PREFIX, or - for a stream on standard input",
   value: "PATH",
   required: true,
 };
 const from = {
   short: "f",
-  describe: "folder that export has written to",
+  describe: "what export has written to: a folder, or s3://BUCKET/PREFIX",
   value: "PATH",
   required: true,
 };
@@ -35,7 +37,8 @@ export const backupVerbs: readonly Verb[] = [
       to: {
         short: "t",
         describe:
-          "folder of backups, made where it is missing; with --raw: file or block device; -: a stream " +
+          "folder of backups, made where it is missing, or s3://BUCKET/PREFIX, whose credentials are in " +
+          "the environment or ~/.aws/credentials; with --raw: file or block device; -: a stream " +
           "on standard output, for restore --from -, here or elsewhere",
         value: "PATH",
         required: true,
@@ -69,9 +72,11 @@ export const backupVerbs: readonly Verb[] = [
         many: true,
       },
       limit: { short: "l", describe: "most bytes for old data; default: 1G", value: "SIZE" },
+      ...storeOptions,
     },
     examples: [
       ["blksnapctl export -d /dev/vg/data --to backups --auto", "full at first, then incremental"],
+      ["blksnapctl export -d /dev/vg/data --to s3://backups/hosts --auto", "in an object store"],
       ["blksnapctl export -d /dev/vg/data --to data.img --raw --auto", "a copy, kept up to date"],
       ["blksnapctl export -d /dev/vg/data --to backups -f /var/tmp -l 8G", "more room for writers"],
       [
@@ -109,6 +114,7 @@ export const backupVerbs: readonly Verb[] = [
           "none for a block device",
         value: "FILE",
       },
+      ...storeOptions,
     },
     examples: [
       ["blksnapctl restore --from backups --to restored.img", "the newest point"],
@@ -122,7 +128,7 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "list",
     describe: "List the points in time that a folder of backups has",
-    options: { from, device: ofDevice, bytes },
+    options: { from, device: ofDevice, bytes, ...storeOptions },
     examples: [["blksnapctl list --from backups", "the oldest first"]],
     load: async () => (await backups()).list,
   },
@@ -130,7 +136,7 @@ export const backupVerbs: readonly Verb[] = [
     name: "verify",
     describe:
       "Read all that points in time need, or a stream, and check it; fails where something is damaged",
-    options: { from: fromAny, at, device: ofDevice },
+    options: { from: fromAny, at, device: ofDevice, ...storeOptions },
     examples: [["blksnapctl verify --from backups", "all points"]],
     load: async () => (await backups()).verifyPoints,
   },
@@ -155,6 +161,7 @@ export const backupVerbs: readonly Verb[] = [
         value: "NUMBER",
       },
       "dry-run": { describe: "only say what would be removed" },
+      ...storeOptions,
     },
     examples: [
       ["blksnapctl prune --from backups --keep-daily 7 --keep-weekly 8 --dry-run", "what would go"],
@@ -168,7 +175,7 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "gc",
     describe: "Free what no point in time needs: after prune, and what was left by an export's end",
-    options: { from },
+    options: { from, ...storeOptions },
     examples: [["blksnapctl gc --from backups", "while no export runs there"]],
     load: async () => (await backups()).gc,
   },

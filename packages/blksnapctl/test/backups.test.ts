@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { open, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { FakeS3 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { eventually, type Harness, type Outcome, program, startHarness } from "./harness.js";
@@ -82,6 +83,37 @@ test("a raw copy, and its error where the file is another's", async () => {
   const other = await harness.run("export", "-d", DEVICE, "--to", inFolder("thesis"), "--raw");
   assert.match(other.err, "[TARGET_EXISTS]");
   assert.is(await readFile(inFolder("thesis"), "utf8"), "text");
+});
+
+test("a bucket is a place as a folder is; options of buckets are for nothing else", async () => {
+  const s3 = await FakeS3.listen();
+  const before = { ...process.env };
+  try {
+    const { AWS_ENDPOINT_URL_S3: endpoint = "", ...environment } = s3.environment;
+    Object.assign(process.env, environment);
+    const words = ["s3://backups/all/hosts/", "--endpoint", endpoint];
+    assert.match(await harness.ok("export", "-d", DEVICE, "--auto", "-t", ...words), /^full: /m);
+    assert.match(await harness.ok("list", "-f", ...words), DEVICE);
+    const target = inFolder("restored");
+    await harness.ok("restore", "--to", target, "-f", ...words);
+    assert.ok((await readFile(target)).equals(content));
+    assert.match(await harness.ok("verify", "-f", ...words), "verified: 1 points");
+    const raw = await harness.run("export", "-d", DEVICE, "--raw", "-t", ...words);
+    assert.match(raw.err, /^blksnapctl: export: raw: a bucket gets points in time/);
+    const region = await harness.run("list", "-f", ...words, "--region", "x y");
+    assert.equal([region.status, region.err.includes("region")], [2, true]);
+    process.env["AWS_SECRET_ACCESS_KEY"] = "";
+    const poor = await harness.run("list", "-f", ...words);
+    assert.match(poor.err, "has no credentials");
+    for (const url of ["s3://", "s3://id:key@backups", "s3://backups/a//b", "s3://backups/../x"]) {
+      const { status, err } = await harness.run("list", "-f", url);
+      assert.is(status, 2, url);
+      assert.not.match(err, "key@");
+    }
+  } finally {
+    process.env = before;
+    s3.close();
+  }
 });
 
 test("damage ends verify with status 1, names the chunk's file, and restore names it too", async () => {

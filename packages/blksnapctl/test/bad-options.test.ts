@@ -43,6 +43,10 @@ const samplesOf: Readonly<Record<string, Samples>> = {
   },
   SECONDS: { good: "1", wrong: [...notNumbers, "86401"] },
   NAME: { good: "backup", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
+  URL: {
+    good: "https://s3.example.org",
+    wrong: ["", "a b", "s3.example.org", "ftp://host", "https://id:key@host", "https://host/path"],
+  },
   MILLISECONDS: { good: "10", wrong: [...notNumbers, "2147483648"] },
   SIZE: { good: "1G", wrong: [...notNumbers, "0", "511", "1X", "2GB", "9E", "K", "G1"] },
   "FIRST:COUNT": {

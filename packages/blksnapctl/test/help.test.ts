@@ -4,11 +4,19 @@ import { chmod, mkdir, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BackupStore, exportToStore } from "@blksnap/backup";
 import { BlksnapClient } from "@blksnap/client";
+import { FakeS3 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { globalOptions, verbs } from "../dist/catalog.js";
 import { EXAMPLE_ID, exampleCommands } from "./examples.js";
 import { eventually, type Harness, program, startHarness } from "./harness.js";
+
+/** Of examples with s3://. */
+let s3: FakeS3;
+test.before(async () => {
+  s3 = await FakeS3.listen();
+});
+test.after(() => s3.close());
 
 let harness: Harness;
 test.before.each(async () => {
@@ -82,6 +90,7 @@ function runInShell(text: string, folder: string, ID: string): Promise<Ended> {
       ...process.env,
       BLKSNAP_SOCKET: harness.socketPath,
       ID,
+      ...s3.environment,
       PATH: `${folder}:/usr/bin:/bin`,
     },
   });

@@ -2,6 +2,7 @@
 import type { Readable } from "node:stream";
 import type { BackupStore, Damage, DamagedPoint, Manifest } from "@blksnap/backup";
 import { BlksnapClientError } from "@blksnap/client";
+import { openBackups } from "../backup-place.js";
 import { formatTable } from "../table.js";
 import { teller } from "../transfer.js";
 import { formatBytes } from "../units.js";
@@ -24,11 +25,6 @@ function wishOf(given: Given): Wish {
     ...(at === undefined ? {} : { at: parsePoint(at) }),
     ...(device === undefined ? {} : { device: parsePath(device, "device") }),
   };
-}
-
-async function openStore(given: Given): Promise<BackupStore> {
-  const path = parsePath(given.need("from"), "from");
-  return (await import("@blksnap/backup")).BackupStore.open(path);
 }
 
 async function pointsOf(
@@ -61,7 +57,7 @@ function streamInput({ streams }: Context): Readable {
 
 async function restoreInput(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
-  checkNoChoice(given, "at", "device", "delta");
+  checkNoChoice(given, "at", "device", "delta", "endpoint", "region");
   const target = parsePath(given.need("to"), "to");
   const text = given.one("record");
   const record = text === undefined ? undefined : parsePath(text, "record");
@@ -77,7 +73,7 @@ async function restoreInput(context: Context, given: Given): Promise<void> {
 
 async function verifyInput(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
-  checkNoChoice(given, "at", "device");
+  checkNoChoice(given, "at", "device", "endpoint", "region");
   const input = streamInput(context);
   const { verifyStream } = await import("@blksnap/backup");
   const [signal, onProgress] = [context.untilInterrupted(), teller(context, "verify")];
@@ -94,13 +90,13 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   const { json, print, printJson } = context;
   const target = parsePath(given.need("to"), "to");
   const wish = wishOf(given);
-  const store = await openStore(given);
+  const signal = context.untilInterrupted();
+  const store = await openBackups(given, "from", false, signal);
   const { checkMeant, findPoint, restore } = await import("@blksnap/backup");
   const unread: DamagedPoint[] = [];
   const point = findPoint(await store.points((one) => unread.push(one)), wish);
   checkMeant(unread, point, wish);
   for (const { why } of unread) context.warn(`${why}; it is passed over`);
-  const signal = context.untilInterrupted();
   const onProgress = teller(context, "restore");
   const isDelta = given.has("delta");
   const done = await restore({ store, point, target, isDelta, signal, onProgress });
@@ -112,7 +108,7 @@ export async function restorePoint(context: Context, given: Given): Promise<void
 export async function list(context: Context, given: Given): Promise<void> {
   const { json, print, printJson, bold } = context;
   const wish = wishOf(given);
-  const points = await pointsOf(await openStore(given), wish, ({ why }) =>
+  const points = await pointsOf(await openBackups(given, "from", false), wish, ({ why }) =>
     context.warn(`${why}; it is passed over`),
   );
   if (json) return printJson({ points: points.map(summaryOf) });
@@ -140,12 +136,12 @@ export async function verifyPoints(context: Context, given: Given): Promise<void
   if (given.need("from") === STANDARD_STREAM) return await verifyInput(context, given);
   const { json, print, printJson } = context;
   const wish = wishOf(given);
-  const store = await openStore(given);
+  const signal = context.untilInterrupted();
+  const store = await openBackups(given, "from", false, signal);
   const { findPoint, verify } = await import("@blksnap/backup");
   const unread: DamagedPoint[] = [];
   const all = await pointsOf(store, wish, (one) => unread.push(one));
   const points = wish.at === undefined ? all : [findPoint(all, wish)];
-  const signal = context.untilInterrupted();
   const found = await verify(store, points, { signal, onProgress: teller(context, "verify") });
   const manifests = unread.map(({ why }) => why);
   if (json) printJson({ event: "done", ...found, damaged_manifests: manifests });
@@ -182,7 +178,7 @@ export async function prunePoints(context: Context, given: Given): Promise<void>
     throw usageError("nothing says which points to keep", "USAGE", hint);
   }
   const isDryRun = given.has("dry-run");
-  const store = await openStore(given);
+  const store = await openBackups(given, "from", false);
   const removed = await (await import("@blksnap/backup")).prune(store, keep, isDryRun);
   if (json) return printJson({ removed: removed.map(summaryOf), dry_run: isDryRun });
   const verb = isDryRun ? "would remove" : "removed";
@@ -194,8 +190,8 @@ export async function prunePoints(context: Context, given: Given): Promise<void>
 
 export async function gc(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
-  const store = await openStore(given);
   const signal = context.untilInterrupted();
+  const store = await openBackups(given, "from", false, signal);
   const done = await (await import("@blksnap/backup")).collectGarbage(store, { signal });
   if (json) return printJson(done);
   const freed = formatBytes(done.freed_bytes, false);

@@ -10,6 +10,7 @@ import type {
   Wanted,
 } from "@blksnap/backup";
 import { quoted } from "../argv.js";
+import { checkBucketOptions, isBucket, openBackups } from "../backup-place.js";
 import { teller } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
@@ -107,18 +108,36 @@ async function sendStream(
   }
 }
 
+async function exportToBucket(
+  context: Context,
+  given: Given,
+  options: ExportOptions,
+): Promise<void> {
+  const form = ["qcow2", "raw"].find((one) => given.has(one));
+  if (form !== undefined) {
+    throw usageError(`${form}: a bucket gets points in time`, "USAGE", `Leave --${form} out`);
+  }
+  const signal = context.untilInterrupted();
+  const store = await openBackups(given, "to", true, signal);
+  const { exportToStore } = await import("@blksnap/backup");
+  tellDone(context, await exportToStore(store, { ...options, signal }));
+}
+
 export async function exportDevice(context: Context, given: Given): Promise<void> {
   const { client } = context;
   checkForm(given);
+  checkBucketOptions(given, given.need("to"));
   const options = optionsOf(context, given);
   const record = given.one("record");
   const recordPath = record === undefined ? undefined : parsePath(record, "record");
   if (given.need("to") === STANDARD_STREAM) {
     return await sendStream(context, { ...options, record: recordPath });
   }
+  if (isBucket(given.need("to"))) return await exportToBucket(context, given, options);
   const target = parsePath(given.need("to"), "to");
-  const { BackupStore, checkApart, exportQcow2, exportRaw, exportToStore, targetKind } =
-    await import("@blksnap/backup");
+  const { checkApart, exportQcow2, exportRaw, exportToStore, targetKind } = await import(
+    "@blksnap/backup"
+  );
   const kind = await targetKind(target);
   if (!given.has("raw") && (kind === "file" || kind === "block")) {
     const hint = "Name a folder, or give --raw to make it the same as the device";
@@ -135,6 +154,6 @@ export async function exportDevice(context: Context, given: Given): Promise<void
     tellDone(context, await exportQcow2({ ...options, signal, folder: target }));
     return;
   }
-  const store = await BackupStore.openOrCreate(target);
+  const store = await openBackups(given, "to", true);
   tellDone(context, await exportToStore(store, { ...options, signal }));
 }

@@ -1,0 +1,49 @@
+/** Where backups are: a folder, or a bucket of an object store. */
+import type { BackupStore } from "@blksnap/backup";
+import { usageError } from "./usage-error.js";
+import { parsePath } from "./values.js";
+import type { Given, OptionSpecs } from "./verb.js";
+
+export const storeOptions: OptionSpecs = {
+  endpoint: {
+    describe: "of s3://: where the server is, if not at Amazon; default: $AWS_ENDPOINT_URL_S3",
+    value: "URL",
+  },
+  region: { describe: "of s3://: default: $AWS_REGION", value: "NAME" },
+};
+
+const SCHEME = "s3://";
+
+export function isBucket(text: string): boolean {
+  return text.startsWith(SCHEME);
+}
+
+/** Fails where an option for buckets is given with something else. */
+export function checkBucketOptions(given: Given, place: string): void {
+  if (isBucket(place)) return;
+  for (const option of Object.keys(storeOptions)) {
+    if (!given.has(option)) continue;
+    throw usageError(`${option}: it is of s3:// only`, "USAGE", `Leave --${option} out`);
+  }
+}
+
+/**
+ * Opens the store that an option names.
+ * @param isMade makes one where there is none
+ * @param signal when it aborts, a bucket's server is not waited for any more
+ */
+export async function openBackups(
+  given: Given,
+  option: "from" | "to",
+  isMade: boolean,
+  signal?: AbortSignal,
+): Promise<BackupStore> {
+  const { BackupStore, openS3 } = await import("@blksnap/backup");
+  const text = given.need(option);
+  checkBucketOptions(given, text);
+  const [endpoint, region] = [given.one("endpoint"), given.one("region")];
+  const place = isBucket(text)
+    ? openS3(text, { endpoint, region, signal })
+    : parsePath(text, option);
+  return await (isMade ? BackupStore.openOrCreate(place) : BackupStore.open(place));
+}
