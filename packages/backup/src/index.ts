@@ -21,7 +21,7 @@ export {
 export type { Files } from "./files.js";
 export type { Manifest } from "./manifest.js";
 export type { ObjectEntry, Objects } from "./objects.js";
-export { checkApart, checkOpenApart } from "./place.js";
+export { checkApart, checkOpenApart, checkUntracked } from "./place.js";
 export type { Wanted } from "./plan.js";
 export { checkMeant, findPoint, type PointWish } from "./points.js";
 export type { OnProgress, Progress } from "./progress.js";

@@ -69,6 +69,39 @@ export async function checkApart(
   }
 }
 
+async function isSame(one: string, other: string): Promise<boolean> {
+  const [first, second] = await Promise.all(
+    [one, other].map((path) => stat(path).catch(() => undefined)),
+  );
+  if (first === undefined || second === undefined) return false;
+  if (first.isBlockDevice() && second.isBlockDevice()) return first.rdev === second.rdev;
+  return first.dev === second.dev && first.ino === second.ino;
+}
+
+/**
+ * Fails where the daemon writes the target: what it does not do itself it neither tracks nor keeps old data of. The
+ * kernel tells that of block devices; of files, the daemon does. Where none answers, nothing is tracked.
+ * @throws BackupError TARGET_IN_USE
+ */
+export async function checkUntracked(
+  client: Pick<BackupClient, "status">,
+  path: string,
+): Promise<void> {
+  const trackers = await client.status().then(
+    (status) => status.trackers,
+    () => [],
+  );
+  for (const { device } of trackers) {
+    if (!(await isSame(path, device))) continue;
+    const hint = "Name another target and write that to the front, or detach the device first";
+    throw new BackupError(
+      "TARGET_IN_USE",
+      `${path} is the tracked device ${device}, which the daemon writes`,
+      { hint },
+    );
+  }
+}
+
 /**
  * As `checkApart`, of what is open already. A pipe or socket passes: who reads it, and writes where, is not known.
  * @throws BackupError TARGET_ON_DEVICE

@@ -69,6 +69,7 @@ const HINTS: Readonly<Record<string, string>> = {
   InvalidAccessKeyId: "Check AWS_ACCESS_KEY_ID, or the profile's",
   SignatureDoesNotMatch: "Check AWS_SECRET_ACCESS_KEY, or the profile's",
   RequestTimeTooSkewed: "Set the clock of this host",
+  TemporaryRedirect: "Give the --region of the bucket",
   PermanentRedirect: "Give the --region of the bucket",
   AuthorizationHeaderMalformed: "Give the --region of the bucket",
 };

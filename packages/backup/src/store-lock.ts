@@ -88,7 +88,7 @@ export class StoreLock {
       await lock.#write();
       await lock.#waitForOthers((other) => other === name || excludes(other));
     } catch (error) {
-      await lock.release().catch(() => undefined);
+      await lock.release();
       throw error;
     }
     lock.#timer = setInterval(() => lock.#renew(), RENEWAL_MS).unref();
@@ -107,10 +107,11 @@ export class StoreLock {
     if (this.#isOld()) throw this.#lost("was not renewed in time: this program stood still");
   }
 
+  /** Where the store cannot be reached the lock expires, and what failed before that is what is told. */
   async release(): Promise<void> {
     clearInterval(this.#timer);
     await this.#renewing;
-    await this.#objects.remove(this.#key);
+    await this.#objects.remove(this.#key).catch(() => undefined);
   }
 
   #lost(why: string): BackupError {

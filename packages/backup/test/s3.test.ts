@@ -169,6 +169,15 @@ test("a server that does not come back is named, and leaves no point and no secr
       assert.not.match(`${error.message} ${error.stack}`, s3.environment["AWS_SECRET_ACCESS_KEY"]!);
       assert.is(machine.snapshotId, null);
     }
+    // It goes down for good in the middle: that is told, not what could not be put in order after it.
+    let isDown = false;
+    s3.faultOf = (request) => {
+      isDown ||= /PUT .*chunks/.test(request);
+      return isDown ? "tear" : undefined;
+    };
+    const down = await failureOf(exportToStore(store, optionsOf(machine)));
+    assert.match(down.message, /^can't write .*chunks/);
+    s3.endHolders();
     s3.faultOf = (request) =>
       /PUT .*chunks/.test(request) ? { status: 507, code: "XMinioStorageFull" } : undefined;
     assert.is((await failureOf(exportToStore(store, optionsOf(machine)))).code, "TARGET_FULL");
