@@ -2,7 +2,7 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { open, readdir, readFile, writeFile } from "node:fs/promises";
+import { open, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { FakeS3 } from "@blksnap/testing";
 import { test } from "uvu";
@@ -114,6 +114,28 @@ test("a bucket is a place as a folder is; options of buckets are for nothing els
     process.env = before;
     s3.close();
   }
+});
+
+test("what the daemon tracks is no target: nobody would know of the writes", async () => {
+  const backups = inFolder("backups");
+  await harness.ok("export", "-d", DEVICE, "--to", backups);
+  const original = inFolder("original");
+  await writeFile(original, "as it was");
+  harness.driver.devices.set(original, CAPACITY_BYTES);
+  await harness.driver.attach(original);
+  await symlink(original, inFolder("link"));
+  for (const target of [original, inFolder("link")]) {
+    const runs = [
+      await harness.run("restore", "--from", backups, "--to", target, "--delta"),
+      await harness.run("export", "-d", DEVICE, "--to", target, "--raw"),
+    ];
+    for (const { status, err } of runs) {
+      assert.is(status, 1);
+      assert.match(err, "is the tracked device");
+      assert.match(err, "[TARGET_IN_USE]");
+    }
+  }
+  assert.is(await readFile(original, "utf8"), "as it was");
 });
 
 test("damage ends verify with status 1, names the chunk's file, and restore names it too", async () => {

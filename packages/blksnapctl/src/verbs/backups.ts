@@ -1,4 +1,4 @@
-/** What is done with exports: restore, list, verify, prune, gc. None of them needs a daemon. */
+/** What is done with exports: restore, list, verify, prune, gc. None of them needs a daemon, and none writes what one tracks. */
 import type { Readable } from "node:stream";
 import type { BackupStore, Damage, DamagedPoint, Manifest } from "@blksnap/backup";
 import { BlksnapClientError } from "@blksnap/client";
@@ -62,7 +62,8 @@ async function restoreInput(context: Context, given: Given): Promise<void> {
   const text = given.one("record");
   const record = text === undefined ? undefined : parsePath(text, "record");
   const input = streamInput(context);
-  const { restoreStream } = await import("@blksnap/backup");
+  const { checkUntracked, restoreStream } = await import("@blksnap/backup");
+  await checkUntracked(context.client, target);
   const [signal, onProgress] = [context.untilInterrupted(), teller(context, "restore")];
   const done = await restoreStream({ input, target, record, signal, onProgress });
   if (json) return printJson({ event: "done", ...done });
@@ -92,7 +93,8 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   const wish = wishOf(given);
   const signal = context.untilInterrupted();
   const store = await openBackups(given, "from", false, signal);
-  const { checkMeant, findPoint, restore } = await import("@blksnap/backup");
+  const { checkMeant, checkUntracked, findPoint, restore } = await import("@blksnap/backup");
+  await checkUntracked(context.client, target);
   const unread: DamagedPoint[] = [];
   const point = findPoint(await store.points((one) => unread.push(one)), wish);
   checkMeant(unread, point, wish);

@@ -135,9 +135,8 @@ export async function exportDevice(context: Context, given: Given): Promise<void
   }
   if (isBucket(given.need("to"))) return await exportToBucket(context, given, options);
   const target = parsePath(given.need("to"), "to");
-  const { checkApart, exportQcow2, exportRaw, exportToStore, targetKind } = await import(
-    "@blksnap/backup"
-  );
+  const { checkApart, checkUntracked, exportQcow2, exportRaw, exportToStore, targetKind } =
+    await import("@blksnap/backup");
   const kind = await targetKind(target);
   if (!given.has("raw") && (kind === "file" || kind === "block")) {
     const hint = "Name a folder, or give --raw to make it the same as the device";
@@ -146,6 +145,7 @@ export async function exportDevice(context: Context, given: Given): Promise<void
   const signal = context.untilInterrupted();
   await checkApart(client, target, options.device);
   if (given.has("raw")) {
+    await checkUntracked(client, target);
     const raw = { ...options, signal, target, record: recordPath };
     tellDone(context, await exportRaw(raw));
     return;
