@@ -9,15 +9,15 @@
  *
  * Its image may outlive it: what is asked of the image from then on fails.
  */
-import { type DiffArea, DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
-import { uuidBytes } from "@blksnap/linux-block";
+import { type DiffArea, type DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
-import { assert, MappedMemory, type Reactor } from "@blksnap/uring";
+import { assert, type Reactor } from "@blksnap/uring";
 import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
 import { AreaDrop } from "./area-drop.js";
 import type { AreaId } from "./area-id.js";
 import { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
+import { AreaMapFile } from "./area-map-file.js";
 import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
 import { IoCounter } from "./counters.js";
@@ -36,7 +36,6 @@ import { LostRanges } from "./lost-ranges.js";
 import type {
   AreaSetup,
   GrantMessage,
-  MapFileRef,
   ReactorNotice,
   SleepingArea,
   WakingArea,
@@ -72,7 +71,7 @@ export class DeviceArea {
   readonly lostRanges: LostRanges;
   readonly imageCounter: IoCounter = new IoCounter();
   readonly #host: AreaHost;
-  readonly #memory: MappedMemory;
+  readonly #mapFile: AreaMapFile;
   readonly #ticker: AreaTicker;
   readonly #freed: FreedSlots;
   readonly #counter: AreaCounter;
@@ -90,16 +89,16 @@ export class DeviceArea {
   private constructor(
     host: AreaHost,
     setup: SleepingArea,
-    memory: MappedMemory,
-    map: DiffAreaMap,
+    mapFile: AreaMapFile,
     io: AreaIo | undefined,
   ) {
     const { reactor, engine, tracker, notify } = host;
     const { id: area } = setup;
     this.id = area;
+    const { map } = mapFile;
     this.map = map;
     this.#host = host;
-    this.#memory = memory;
+    this.#mapFile = mapFile;
     this.#io = io;
     this.diffArea = makeArea(map, setup);
     this.lostRanges = new LostRanges(host.slices);
@@ -124,12 +123,12 @@ export class DeviceArea {
 
   /** A new area, with its first slots. Nothing is left of it where it throws. */
   static prepare(host: AreaHost, setup: AreaSetup): DeviceArea {
-    const memory = openMap(setup.map);
+    const { geometry } = host.engine;
+    const mapFile = AreaMapFile.create(host.reactor, setup.map, geometry, setup.id);
     let io: AreaIo | undefined;
     try {
       io = openIo(host, setup);
-      const map = DiffAreaMap.create(memory.buffer, host.engine.geometry, uuidBytes(setup.id));
-      const made = new DeviceArea(host, setup, memory, map, io);
+      const made = new DeviceArea(host, setup, mapFile, io);
       const { extents } = setup;
       for (let i = 0; i < extents.length; i += 2) {
         made.diffArea.grantSlots(extents[i], extents[i + 1]);
@@ -137,21 +136,20 @@ export class DeviceArea {
       return made;
     } catch (error) {
       io?.close(() => tellIdle(host, setup.id));
-      memory.unmap();
+      mapFile.close();
       throw error;
     }
   }
 
   /** The area of a snapshot that an earlier daemon took. Its copies wait for wake() or drop(). */
   static resume(host: AreaHost, setup: SleepingArea): DeviceArea {
-    const memory = openMap(setup.map);
+    const mapFile = AreaMapFile.open(host.reactor, setup.map);
     try {
-      const map = DiffAreaMap.open(memory.buffer);
-      const resumed = new DeviceArea(host, setup, memory, map, undefined);
+      const resumed = new DeviceArea(host, setup, mapFile, undefined);
       resumed.#sleeping = new SleepingCopies(host.engine);
       return resumed;
     } catch (error) {
-      memory.unmap();
+      mapFile.close();
       throw error;
     }
   }
@@ -237,7 +235,7 @@ export class DeviceArea {
     this.#freed.clear();
     this.lostRanges.use(undefined);
     const isIdle = this.#io?.close(() => tellIdle(this.#host, this.id)) ?? true;
-    this.#memory.unmap();
+    this.#mapFile.close();
     this.#io = undefined;
     this.#sleeping = undefined;
     this.#drop.done();
@@ -324,6 +322,10 @@ export class DeviceArea {
     this.#freed.reuse(wanted, () => notify({ notice: "slots", tracker, area: this.id, wanted }));
   }
 
+  requestMapSlice(slice: number): void {
+    this.#mapFile.allocate(slice, this.diffArea);
+  }
+
   freeSlot(slot: number): void {
     this.#freed.add(slot, this.journal !== undefined);
   }
@@ -379,10 +381,6 @@ export class DeviceArea {
   #deny(errno: number): void {
     if (this.#isOpen) this.diffArea.denySlots(errno);
   }
-}
-
-function openMap({ fd, lengthBytes }: MapFileRef): MappedMemory {
-  return MappedMemory.file(fd, 0, lengthBytes);
 }
 
 function openIo(host: AreaHost, setup: WakingArea): AreaIo {

@@ -172,11 +172,14 @@ function areaOf(
 /** Entries of an area's journal, to be applied to an empty map one after the other. */
 export class AreaReplay {
   readonly #map: DiffAreaMap;
+  readonly #takeMemory: (chunk: number) => void;
   /** Chunk that each slot belongs to. */
   readonly #owners = new Map<number, number>();
 
-  constructor(map: DiffAreaMap) {
+  /** @param takeMemory called before something is recorded of a chunk of which the map cannot do that yet */
+  constructor(map: DiffAreaMap, takeMemory: (chunk: number) => void) {
     this.#map = map;
+    this.#takeMemory = takeMemory;
   }
 
   /** @throws Error when the entry cannot be of this map */
@@ -188,6 +191,7 @@ export class AreaReplay {
 
   #range(op: number, chunk: number, slot: number, from: number, to: number): void {
     this.#check(chunk, from, to);
+    if (!this.#map.isHere(chunk)) this.#takeMemory(chunk);
     if (op === AreaOp.SAVED) this.#saved(chunk, slot, from, to);
     else if (op === AreaOp.LOST) this.#map.setLost(chunk, from, to);
     else if (op === AreaOp.ZERO) this.#map.setZero(chunk, from, to);
@@ -231,6 +235,7 @@ export class AreaReplay {
       throw new Error(`chunks ${first} to ${first + count} are not of this device`);
     }
     for (let chunk = first; chunk < first + count; chunk++) {
+      if (!this.#map.isHere(chunk)) this.#takeMemory(chunk);
       this.#owners.delete(this.#map.release(chunk));
     }
   }

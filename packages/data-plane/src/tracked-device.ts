@@ -299,6 +299,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   readonly requestSlots = (wanted: number): void => this.#area?.requestSlots(wanted);
 
+  readonly requestMapSlice = (slice: number): void => this.#area?.requestMapSlice(slice);
+
   readonly freeSlot = (slot: number): void => this.#area?.freeSlot(slot);
 
   readonly onWritesBlocked = (): void => this.#area?.onWritesBlocked();

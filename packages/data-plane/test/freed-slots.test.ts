@@ -164,6 +164,7 @@ function fullSnapshot() {
     completeImage: () => undefined,
     submitCopy: (copy) => jobs.push(() => engine.onCopyDone(copy, 0, 0)),
     submitRun: () => assert.unreachable("nothing is read"),
+    requestMapSlice: () => undefined,
     requestSlots: (wanted) => {
       // As the device does, and its main thread.
       freed.reuse(wanted, () => {

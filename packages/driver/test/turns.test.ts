@@ -324,6 +324,7 @@ test("reactor: slots of a store that was cut off are lost at once, and found in 
   const io = {
     completeImage: (_tag: number, result: number) => answers.push(result),
     onAreaFault: () => undefined,
+    requestMapSlice: () => undefined,
     requestSlots: () => undefined,
   } as unknown as EngineIo;
   const engine = new TrackerEngine(GEOMETRY, io, {

@@ -21,7 +21,7 @@
  * queue up behind it even if there is a free entry (`serving` lets just the woken one pass).
  */
 import type { CbtMap } from "./cbt-map.js";
-import { EIO } from "./constants.js";
+import { EIO, ENOSPC } from "./constants.js";
 import { CopyTable } from "./copy-table.js";
 import type { DiffArea } from "./diff-area.js";
 import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
@@ -130,6 +130,8 @@ export class EngineCore {
   lostSlots: LostSlots[] = [];
   /** Counts the ticks; 0 means "never" in RequestTable.blockedSince. */
   ticks: number = 1;
+  /** Why the last Stop.SLOTS_DENIED was: a positive errno. */
+  deniedErrno: number = 0;
   /** Counts the ticks of I/O. */
   ioTicks: number = 0;
   private readonly lateTicks: number;
@@ -222,10 +224,15 @@ export class EngineCore {
     this.meetChunk(chunk);
     const present = area.map.slotOf(chunk);
     if (present !== NO_SLOT) return area.isHung(present) ? Stop.STORE_HUNG : present;
+    const stop = this.memoryFor(chunk);
+    if (stop !== 0) return stop;
     const slot = area.slots.acquire(area.hungStores);
     if (slot === NO_FREE_SLOT) {
       if (area.isAllHung) return Stop.STORE_HUNG;
-      if (area.slots.deniedErrno !== 0) return Stop.SLOTS_DENIED;
+      if (area.slots.deniedErrno !== 0) {
+        this.deniedErrno = area.slots.deniedErrno;
+        return Stop.SLOTS_DENIED;
+      }
       this.askForSlots();
       return Stop.SLOTS;
     }
@@ -233,6 +240,23 @@ export class EngineCore {
     this.counters[Stat.SLOTS_TAKEN]++;
     this.askForSlots();
     return slot;
+  }
+
+  /**
+   * Whether the map can record something of the chunk: 0, or Stop.SLOTS or Stop.SLOTS_DENIED. Each denial is the
+   * answer to a question that was asked before; the next one is asked at once.
+   */
+  memoryFor(chunk: number): number {
+    const { map, memory } = this.area!;
+    if (map.isHere(chunk)) return 0;
+    const slice = map.slices.of(chunk);
+    if (map.slices.isLost(slice)) {
+      this.deniedErrno = map.faultErrno || ENOSPC;
+      return Stop.SLOTS_DENIED;
+    }
+    if (memory.mayAsk(slice)) this.io.requestMapSlice(slice);
+    this.deniedErrno = memory.deniedErrno(slice);
+    return this.deniedErrno === 0 ? Stop.SLOTS : Stop.SLOTS_DENIED;
   }
 
   /** Asks the host for slots if there are few, it was not asked yet and did not refuse. */
@@ -247,8 +271,7 @@ export class EngineCore {
   /** Records blocks [from, to) as lost, and tells the host the first time. */
   lose(chunk: number, from: number, to: number, errno: number): void {
     const map = this.activeMap();
-    map.setLost(chunk, from, to);
-    this.counters[Stat.LOST_BLOCKS] += to - from;
+    this.counters[Stat.LOST_BLOCKS] += map.setLost(chunk, from, to);
     if (map.faultErrno !== 0) return;
     map.setFaultErrno(errno);
     this.io.onAreaFault(errno);

@@ -1,32 +1,18 @@
 // What is known about each chunk of a device in a snapshot: its slot, and which blocks are saved.
 //
-//     0      header                                                                  4096 bytes
-//              0 magic "DArm" | 4 version | 8 chunk shift | 12 block shift | 16 logical block
-//              20 state | 24 capacity: a double | 32 first error | 48 the area's id: 16 bytes
-//     4096   touched: one bit per page of entries that was ever written         padded to 4096
-//     ...    entries, one per chunk, flat:                                      padded to 4096
-//              +----------+-------+--------------------------------+
-//              | slot + 1 | flags | saved: one bit per block       |     8 + 4 * wordsPerChunk
-//              +----------+-------+--------------------------------+
-//     ...    holes: one bit per block of each chunk, same words as `saved`
-//
-// Version 1 has no id, and is read as well.
-//
-// A block is in one of four states:
-//
-//     saved  hole
-//       0     -     UNSAVED   the image shows the original; a write to the original must copy first
-//       1     0     DATA      the image shows the slot
-//       1     1     LOST      could not be saved: the image answers EIO
-//       1     1     ZERO      released by the reader (chunk flag RELEASED): the image shows zero
-//
-// The file is sparse and never filled: a zero entry means nothing happened yet, the hole bits are
-// looked at only if the chunk's flag HOLES is set, and scans go by the touched bits. So creating,
-// opening and scanning cost nothing for parts of the device without a write.
-//
 // Order of stores, so that a kill between any two leaves a map that is right: the touched bit before
 // the entry, flags before hole bits, hole bits before saved bits, slot before anything is written
 // to it, and a saved bit only after the block is complete in the slot.
+import {
+  fitsMap,
+  isWholeMap,
+  MapWord,
+  mapBytes,
+  PAGE_BYTES,
+  PAGE_WORDS,
+  regionsOf,
+} from "./area-map-layout.js";
+import { AreaMapSlices, VERSION_WITH_LOST_SLICES } from "./area-map-slices.js";
 import { assert } from "./assert.js";
 import { bitAt, clearBits, findBit, setBits } from "./bits.js";
 import { BlockState } from "./constants.js";
@@ -38,19 +24,6 @@ const MAGIC = 0x6d724144;
 const VERSION = 2;
 const VERSION_WITHOUT_ID = 1;
 const AREA_ID_BYTES = 16;
-const PAGE_BYTES = 4096;
-const MAP_BYTES_MAX = 2 ** 32;
-const Word = {
-  MAGIC: 0,
-  VERSION: 1,
-  CHUNK_SHIFT: 2,
-  BLOCK_SHIFT: 3,
-  LOGICAL_BLOCK: 4,
-  STATE: 5,
-  CAPACITY: 6,
-  FAULT: 8,
-  ID: 12,
-} as const;
 const FLAG_HOLES = 1;
 const FLAG_RELEASED = 2;
 export const NO_SLOT = -1;
@@ -58,26 +31,17 @@ export const NO_SLOT = -1;
 /** How far an area got; kept in the map so that a new process knows. */
 export const AreaState = { PREPARED: 1, ACTIVE: 2, DROPPED: 3 } as const;
 
-function regions({ chunkCount, wordsPerChunk }: Pick<Geometry, "chunkCount" | "wordsPerChunk">) {
-  const entryWords = 2 + wordsPerChunk;
-  const entriesBytes = Math.ceil((chunkCount * entryWords * 4) / PAGE_BYTES) * PAGE_BYTES;
-  const entryPages = entriesBytes / PAGE_BYTES;
-  const touchedBytes = Math.ceil(entryPages / 8 / PAGE_BYTES) * PAGE_BYTES;
-  const holesBytes = Math.ceil((chunkCount * wordsPerChunk * 4) / PAGE_BYTES) * PAGE_BYTES;
-  const entries = PAGE_BYTES + touchedBytes;
-  const holes = entries + entriesBytes;
-  return { entryWords, entryPages, entries, holes, total: holes + holesBytes };
-}
-
 function writeId(buffer: ArrayBufferLike, id: Uint8Array): void {
   assert(id.length === AREA_ID_BYTES, "an area's id has 16 bytes");
-  new Uint8Array(buffer, Word.ID * 4, AREA_ID_BYTES).set(id);
+  new Uint8Array(buffer, MapWord.ID * 4, AREA_ID_BYTES).set(id);
 }
 
 export class DiffAreaMap {
   readonly geometry: Geometry;
   /** How much is lost, kept as it happens. Of a map that was opened: after losses.reset(). */
   readonly losses: LossCount = new LossCount(this);
+  /** What of the map has memory. */
+  readonly slices: AreaMapSlices;
   private readonly words: Int32Array;
   private readonly entryWords: number;
   private readonly entryPages: number;
@@ -87,77 +51,75 @@ export class DiffAreaMap {
 
   /** False where byteLength() would throw MAP_TOO_LARGE. The geometry need not be checked. */
   static fits(geometry: Omit<TrackerGeometry, "logicalBlockBytes">): boolean {
-    const { capacityBytes, chunkShift, blockShift } = geometry;
-    const chunkCount = Math.ceil(capacityBytes / 2 ** chunkShift);
-    const wordsPerChunk = Math.ceil(2 ** (chunkShift - blockShift) / 32);
-    return regions({ chunkCount, wordsPerChunk }).total <= MAP_BYTES_MAX;
+    return fitsMap(geometry);
   }
 
   /** Bytes that a map for this device needs. Throws MAP_TOO_LARGE above 4 GiB. */
   static byteLength(geometry: TrackerGeometry): number {
-    const { total } = regions(new Geometry(geometry));
-    if (total > MAP_BYTES_MAX) {
-      throw new EngineError(
-        "MAP_TOO_LARGE",
-        `a map of ${total} bytes: use larger chunks or blocks`,
-      );
-    }
-    return total;
+    return mapBytes(geometry);
   }
 
   /**
    * Makes a new map in `buffer`, which must be all zero and of byteLength() bytes.
    * @param id the area's, 16 bytes; of one that needs no name: zeroes
+   * @param isWhole all of its memory is there, not just that of header and touched bits
    */
   static create(
     buffer: ArrayBufferLike,
     geometry: TrackerGeometry,
     id: Uint8Array = new Uint8Array(AREA_ID_BYTES),
+    isWhole: boolean = true,
   ): DiffAreaMap {
     const need = DiffAreaMap.byteLength(geometry);
     if (buffer.byteLength !== need) {
       throw new EngineError("MAP_SIZE", `area map: buffer of ${buffer.byteLength}, need ${need}`);
     }
-    const words = new Int32Array(buffer, 0, PAGE_BYTES / 4);
-    words[Word.VERSION] = VERSION;
-    words[Word.CHUNK_SHIFT] = geometry.chunkShift;
-    words[Word.BLOCK_SHIFT] = geometry.blockShift;
-    words[Word.LOGICAL_BLOCK] = geometry.logicalBlockBytes;
-    words[Word.STATE] = AreaState.PREPARED;
-    new Float64Array(buffer, Word.CAPACITY * 4, 1)[0] = geometry.capacityBytes;
+    const words = new Int32Array(buffer, 0, PAGE_WORDS);
+    words[MapWord.VERSION] = VERSION;
+    words[MapWord.CHUNK_SHIFT] = geometry.chunkShift;
+    words[MapWord.BLOCK_SHIFT] = geometry.blockShift;
+    words[MapWord.LOGICAL_BLOCK] = geometry.logicalBlockBytes;
+    words[MapWord.STATE] = AreaState.PREPARED;
+    new Float64Array(buffer, MapWord.CAPACITY * 4, 1)[0] = geometry.capacityBytes;
     writeId(buffer, id);
-    Atomics.store(words, Word.MAGIC, MAGIC);
-    return new DiffAreaMap(buffer, new Geometry(geometry));
+    Atomics.store(words, MapWord.MAGIC, MAGIC);
+    return new DiffAreaMap(buffer, new Geometry(geometry), isWhole);
   }
 
-  /** Opens a map made by create(), with all that it recorded. */
-  static open(buffer: ArrayBufferLike): DiffAreaMap {
+  /**
+   * Opens a map made by create(), with all that it recorded.
+   * @param isWhole as in create(); by default as isWholeMap() says
+   */
+  static open(buffer: ArrayBufferLike, isWhole?: boolean): DiffAreaMap {
     if (buffer.byteLength < PAGE_BYTES) {
       throw new EngineError("MAP_FORMAT", "area map: the file is too short to be a map");
     }
-    const words = new Int32Array(buffer, 0, PAGE_BYTES / 4);
-    const version = words[Word.VERSION];
-    const isKnown = version === VERSION || version === VERSION_WITHOUT_ID;
-    if (words[Word.MAGIC] !== MAGIC || !isKnown) {
+    const words = new Int32Array(buffer, 0, PAGE_WORDS);
+    const version = words[MapWord.VERSION];
+    const isKnown =
+      version === VERSION || version === VERSION_WITHOUT_ID || version === VERSION_WITH_LOST_SLICES;
+    if (words[MapWord.MAGIC] !== MAGIC || !isKnown) {
       throw new EngineError(
         "MAP_FORMAT",
         "area map: no map, or another version: drop the snapshot",
       );
     }
     const geometry = new Geometry({
-      capacityBytes: new Float64Array(buffer, Word.CAPACITY * 4, 1)[0],
-      logicalBlockBytes: words[Word.LOGICAL_BLOCK],
-      chunkShift: words[Word.CHUNK_SHIFT],
-      blockShift: words[Word.BLOCK_SHIFT],
+      capacityBytes: new Float64Array(buffer, MapWord.CAPACITY * 4, 1)[0],
+      logicalBlockBytes: words[MapWord.LOGICAL_BLOCK],
+      chunkShift: words[MapWord.CHUNK_SHIFT],
+      blockShift: words[MapWord.BLOCK_SHIFT],
     });
     if (buffer.byteLength !== DiffAreaMap.byteLength(geometry)) {
       throw new EngineError("MAP_GEOMETRY", "area map: the file's size and its header disagree");
     }
-    return new DiffAreaMap(buffer, geometry);
+    const map = new DiffAreaMap(buffer, geometry, isWhole ?? isWholeMap(geometry));
+    map.slices.completeLost();
+    return map;
   }
 
-  private constructor(buffer: ArrayBufferLike, geometry: Geometry) {
-    const { entryWords, entryPages, entries, holes } = regions(geometry);
+  private constructor(buffer: ArrayBufferLike, geometry: Geometry, isWhole: boolean) {
+    const { entryWords, entryPages, entries, holes } = regionsOf(geometry);
     this.geometry = geometry;
     this.words = new Int32Array(buffer);
     this.entryWords = entryWords;
@@ -165,64 +127,76 @@ export class DiffAreaMap {
     this.entriesAt = entries / 4;
     this.holesAt = holes / 4;
     this.wordsPerChunk = geometry.wordsPerChunk;
+    this.slices = new AreaMapSlices(this.words, geometry, isWhole);
   }
 
   /** The area's id, 16 bytes; undefined in a map of version 1. */
   get id(): Uint8Array | undefined {
-    if (this.words[Word.VERSION] === VERSION_WITHOUT_ID) return undefined;
-    return new Uint8Array(this.words.buffer, Word.ID * 4, AREA_ID_BYTES).slice();
+    if (this.words[MapWord.VERSION] === VERSION_WITHOUT_ID) return undefined;
+    return new Uint8Array(this.words.buffer, MapWord.ID * 4, AREA_ID_BYTES).slice();
   }
 
   /** Gives a map of version 1 the id of its area. */
   adopt(id: Uint8Array): void {
-    assert(this.words[Word.VERSION] === VERSION_WITHOUT_ID, "the map has an id");
+    assert(this.words[MapWord.VERSION] === VERSION_WITHOUT_ID, "the map has an id");
     writeId(this.words.buffer, id);
-    Atomics.store(this.words, Word.VERSION, VERSION);
+    Atomics.store(this.words, MapWord.VERSION, VERSION);
   }
 
   /** One of AreaState. */
   get state(): number {
-    return this.words[Word.STATE];
+    return this.words[MapWord.STATE];
   }
 
   setState(state: number): void {
-    Atomics.store(this.words, Word.STATE, state);
+    Atomics.store(this.words, MapWord.STATE, state);
   }
 
   /** Errno (positive) of the first lost block, or 0. */
   get faultErrno(): number {
-    return this.words[Word.FAULT];
+    return this.words[MapWord.FAULT];
   }
 
   setFaultErrno(errno: number): void {
-    this.words[Word.FAULT] = errno;
+    this.words[MapWord.FAULT] = errno;
+  }
+
+  /** True if something may be recorded of the chunk: the memory for that is there. */
+  isHere(chunk: number): boolean {
+    return this.slices.isHere(this.slices.of(chunk));
   }
 
   /** Slot of the chunk, or NO_SLOT. */
   slotOf(chunk: number): number {
+    if (this.slices.isBlank(chunk)) return NO_SLOT;
     return this.words[this.entriesAt + chunk * this.entryWords] - 1;
   }
 
   /** Records a slot for a chunk that has none. */
   setSlot(chunk: number, slot: number): void {
     const at = this.entriesAt + chunk * this.entryWords;
-    assert(slot >= 0 && this.words[at] === 0, "slot recorded twice, or a negative one");
     this.touch(at);
+    assert(slot >= 0 && this.words[at] === 0, "slot recorded twice, or a negative one");
     this.words[at] = slot + 1;
   }
 
   /** First block in [from, to) of the chunk that is not saved, or `to`. */
   nextUnsaved(chunk: number, from: number, to: number): number {
+    if (this.slices.isBlank(chunk)) return this.slices.isLostAt(chunk) ? to : from;
     return findBit(this.words, this.savedAt(chunk), -1, from, to);
   }
 
   /** First block in [from, to) of the chunk that is saved, or `to`. */
   nextSaved(chunk: number, from: number, to: number): number {
+    if (this.slices.isBlank(chunk)) return this.slices.isLostAt(chunk) ? from : to;
     return findBit(this.words, this.savedAt(chunk), 0, from, to);
   }
 
   /** One of BlockState. */
   stateAt(chunk: number, block: number): number {
+    if (this.slices.isBlank(chunk)) {
+      return this.slices.isLostAt(chunk) ? BlockState.LOST : BlockState.UNSAVED;
+    }
     if (!bitAt(this.words, this.savedAt(chunk), block)) return BlockState.UNSAVED;
     const flags = this.flagsOf(chunk);
     if (flags === 0 || !bitAt(this.words, this.holesOf(chunk), block)) return BlockState.DATA;
@@ -231,6 +205,7 @@ export class DiffAreaMap {
 
   /** End of the run of blocks from `from` on that share its state, at most `to`. */
   stateEnd(chunk: number, from: number, to: number): number {
+    if (this.slices.isBlank(chunk)) return to;
     if (!bitAt(this.words, this.savedAt(chunk), from)) return this.nextSaved(chunk, from, to);
     const end = this.nextUnsaved(chunk, from, to);
     if (this.flagsOf(chunk) === 0) return end;
@@ -241,6 +216,7 @@ export class DiffAreaMap {
 
   /** Bits of 32 blocks from `32 * word` on that are DATA. */
   dataBits(chunk: number, word: number): number {
+    if (this.slices.isBlank(chunk)) return 0;
     const saved = this.words[this.savedAt(chunk) + word];
     return this.flagsOf(chunk) === 0 ? saved : saved & ~this.words[this.holesOf(chunk) + word];
   }
@@ -248,11 +224,14 @@ export class DiffAreaMap {
   /** The same of those that are LOST, or ZERO where the chunk was released. */
   holeBits(chunk: number, word: number): number {
     if (this.flagsOf(chunk) === 0) return 0;
+    if (this.slices.isBlank(chunk))
+      return bitsBelow(this.geometry.blocksInChunk(chunk) - 32 * word);
     return this.words[this.savedAt(chunk) + word] & this.words[this.holesOf(chunk) + word];
   }
 
   /** Records that blocks [from, to) are complete in the slot. */
   setSaved(chunk: number, from: number, to: number): void {
+    if (this.slices.isBlank(chunk)) this.touch(this.entriesAt + chunk * this.entryWords);
     const flags = this.flagsOf(chunk);
     if (flags !== 0) {
       if (flags === FLAG_HOLES) this.losses.before(chunk, from, to);
@@ -262,8 +241,12 @@ export class DiffAreaMap {
     setBits(this.words, this.savedAt(chunk), from, to);
   }
 
-  /** Records that blocks [from, to) could not be saved. */
-  setLost(chunk: number, from: number, to: number): void {
+  /**
+   * Records that blocks [from, to) could not be saved. Answers how many blocks are lost by that: all of the slice
+   * where its memory is not there.
+   */
+  setLost(chunk: number, from: number, to: number): number {
+    if (!this.isHere(chunk)) return this.loseSlice(chunk);
     const at = this.entriesAt + chunk * this.entryWords;
     this.losses.before(chunk, from, to);
     this.touch(at);
@@ -271,6 +254,7 @@ export class DiffAreaMap {
     setBits(this.words, this.holesOf(chunk), from, to);
     setBits(this.words, at + 2, from, to);
     this.losses.after(chunk, from, to);
+    return to - from;
   }
 
   /**
@@ -279,7 +263,7 @@ export class DiffAreaMap {
    */
   release(chunk: number): number {
     const at = this.entriesAt + chunk * this.entryWords;
-    const slot = this.words[at] - 1;
+    const slot = this.slotOf(chunk);
     this.setZero(chunk, 0, this.geometry.blocksPerChunk);
     this.words[at] = 0;
     return slot;
@@ -301,11 +285,11 @@ export class DiffAreaMap {
    */
   setZero(chunk: number, from: number, to: number): void {
     const at = this.entriesAt + chunk * this.entryWords;
+    this.touch(at);
     // Blocks that were lost show zero from here on, all of the chunk.
     const wasLost = this.words[at + 1] === FLAG_HOLES;
     const blocks = this.geometry.blocksInChunk(chunk);
     if (wasLost) this.losses.before(chunk, 0, blocks);
-    this.touch(at);
     this.words[at + 1] |= FLAG_HOLES | FLAG_RELEASED;
     setBits(this.words, this.holesOf(chunk), from, to);
     setBits(this.words, at + 2, from, to);
@@ -319,15 +303,14 @@ export class DiffAreaMap {
    */
   visitTouched(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
     return this.visitPages(from, unitsMax, (chunk) => {
-      const at = this.entriesAt + chunk * this.entryWords;
-      return (this.words[at] === 0 && this.words[at + 1] === 0) || visit(chunk);
+      return (this.slotOf(chunk) === NO_SLOT && this.flagsOf(chunk) === 0) || visit(chunk);
     });
   }
 
   /** As visitTouched(), but all chunks of the pages in which something is recorded. */
   visitPages(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
     const { chunkCount } = this.geometry;
-    const pageWords = PAGE_BYTES / 4;
+    const pageWords = PAGE_WORDS;
     let units = unitsMax;
     let chunk = from;
     while (chunk < chunkCount && units > 0) {
@@ -352,6 +335,7 @@ export class DiffAreaMap {
    * map stays unseen.
    */
   damageOf(chunk: number): string | undefined {
+    if (this.slices.isBlank(chunk)) return undefined;
     const { blocksPerChunk } = this.geometry;
     const at = this.entriesAt + chunk * this.entryWords;
     const flags = this.words[at + 1];
@@ -380,11 +364,30 @@ export class DiffAreaMap {
   }
 
   private flagsOf(chunk: number): number {
+    if (this.slices.isBlank(chunk)) return this.slices.isLostAt(chunk) ? FLAG_HOLES : 0;
     return this.words[this.entriesAt + chunk * this.entryWords + 1];
   }
 
+  /** Before anything is stored in the entry at `at`. */
   private touch(at: number): void {
     const page = (at - this.entriesAt) >> 10;
-    this.words[PAGE_BYTES / 4 + (page >> 5)] |= 1 << (page & 31);
+    assert(this.slices.isHere(page >> 5), "something is recorded where the map has no memory");
+    this.words[PAGE_WORDS + (page >> 5)] |= 1 << (page & 31);
   }
+
+  /** All of the chunk's slice, which has no memory. Answers how many blocks that is. */
+  private loseSlice(chunk: number): number {
+    const { slices } = this;
+    const slice = slices.of(chunk);
+    if (slices.isLost(slice)) return 0;
+    const blocks = this.losses.addChunks(slices.firstChunk(slice), slices.endChunk(slice));
+    slices.setLost(slice);
+    return blocks;
+  }
+}
+
+/** A word with its lowest `count` bits set: all for 32 and more. */
+function bitsBelow(count: number): number {
+  if (count >= 32) return -1;
+  return count <= 0 ? 0 : 2 ** count - 1;
 }

@@ -2,6 +2,7 @@
 import { assert } from "./assert.js";
 import { OverflowPolicy } from "./constants.js";
 import type { DiffAreaMap } from "./diff-area-map.js";
+import { MapMemory } from "./map-memory.js";
 import { SlotPool } from "./slot-pool.js";
 
 export interface DiffAreaOptions {
@@ -30,7 +31,7 @@ const STORES_MAX = 31;
 
 /** Listens to an area: the engine that it is attached to. */
 export interface AreaListener {
-  /** Slots were granted or denied. */
+  /** Slots, or memory of the map, were granted or denied. */
   onSlotsAnswered(granted: boolean): void;
   onTick(): void;
 }
@@ -38,6 +39,7 @@ export interface AreaListener {
 export class DiffArea {
   readonly map: DiffAreaMap;
   readonly slots: SlotPool;
+  readonly memory: MapMemory;
   /** Both follow the rate at which slots are used. */
   lowWaterSlots: number;
   wantedSlots: number;
@@ -61,6 +63,7 @@ export class DiffArea {
 
   constructor(map: DiffAreaMap, options: DiffAreaOptions = {}) {
     this.map = map;
+    this.memory = new MapMemory(map.slices);
     this.lowWaterSlots = options.lowWaterSlots ?? 64;
     this.wantedSlots = options.wantedSlots ?? 256;
     this.wantedSlotsMax = options.wantedSlotsMax ?? this.wantedSlots;
@@ -144,6 +147,22 @@ export class DiffArea {
   /** Refuses requestSlots: until slots are granted, a request that needs one meets the overflow policy. */
   denySlots(errno: number): void {
     this.slots.deny(errno);
+    this.listener?.onSlotsAnswered(false);
+  }
+
+  /** The answer to requestMapSlice: the slice has memory. */
+  grantMemory(slice: number): void {
+    this.memory.grant(slice);
+    if (this.slots.deniedErrno === 0) this.gaveUp = false;
+    this.listener?.onSlotsAnswered(true);
+  }
+
+  /**
+   * Refuses requestMapSlice. What needs it meets the overflow policy; where that loses blocks, all of the slice is
+   * lost, and stays so. `errno` is positive.
+   */
+  denyMemory(slice: number, errno: number): void {
+    this.memory.deny(slice, errno);
     this.listener?.onSlotsAnswered(false);
   }
 

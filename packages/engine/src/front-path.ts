@@ -233,7 +233,7 @@ export class FrontPath {
     if (slot < 0) {
       if (slot === Stop.STORE_HUNG) return this.overflow(tag, chunk, start, free, ETIMEDOUT);
       if (slot !== Stop.SLOTS_DENIED) return slot;
-      return this.overflow(tag, chunk, start, free, core.area!.slots.deniedErrno);
+      return this.overflow(tag, chunk, start, free, core.deniedErrno);
     }
     if (!core.mayAcquireCopy()) {
       if (core.copies.isExhausted()) return this.overflow(tag, chunk, start, free, ETIMEDOUT);

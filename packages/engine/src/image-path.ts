@@ -59,9 +59,6 @@ export class ImagePath {
       core.cbt.markRequestBoth(core.image.offsetBytes, core.image.lengthBytes, tag);
     } else {
       core.counters[Stat.IMAGE_DISCARDS]++;
-      this.release.run(tag);
-      this.complete(tag);
-      return;
     }
     this.advance(tag);
   }
@@ -77,12 +74,17 @@ export class ImagePath {
     }
     // One more than what is in flight, so that a ZERO run answered at once cannot end the pass.
     image.pending[tag] = 1;
-    const reads = image.op[tag] === RequestOp.READ;
-    const stop = reads ? this.reader.pass(tag) : this.writer.pass(tag);
+    const stop = this.pass(tag);
     image.pending[tag]--;
     if (image.pending[tag] > 0) return;
     if (stop === 0 || image.error[tag] !== 0) this.complete(tag);
     else core.park(core.front.depth + tag, stop);
+  }
+
+  private pass(tag: number): number {
+    const op = this.core.image.op[tag];
+    if (op === RequestOp.READ) return this.reader.pass(tag);
+    return op === RequestOp.WRITE ? this.writer.pass(tag) : this.release.run(tag);
   }
 
   /** The host's answer to submitRun. */

@@ -4,10 +4,10 @@
  * Whole chunks of the range give their slot back and are copied no more; they read as zero from then
  * on, and can be written again. Chunks that something is in flight on, and the parts of chunks at both
  * ends of the range, stay as they are: a discard may always do less. So do chunks
- * whose store hangs.
+ * whose store hangs, and those of which the map can record nothing.
  * The CBT map does not change, because being done with a range says nothing about the original.
  */
-import type { EngineCore } from "./core.js";
+import { type EngineCore, Stop } from "./core.js";
 import { NO_SLOT } from "./diff-area-map.js";
 import { NONE } from "./request-queue.js";
 import { Stat } from "./stats.js";
@@ -19,14 +19,22 @@ export class ImageRelease {
     this.core = core;
   }
 
-  /** Releases the whole chunks of image request `tag`, which must have been located. */
-  run(tag: number): void {
+  /**
+   * Releases the whole chunks of image request `tag`, which must have been located. 0 when nothing is left to
+   * do, or what stopped it: it then begins again.
+   */
+  run(tag: number): number {
     const { image, geometry } = this.core;
     let first = image.beginChunk[tag];
     if (image.beginInChunkBytes[tag] !== 0) first++;
     let last = image.endChunk[tag];
     if (image.endInChunkBytes[tag] !== geometry.bytesInChunk(last)) last--;
-    for (let chunk = first; chunk <= last; chunk++) this.releaseChunk(chunk);
+    for (let chunk = first; chunk <= last; chunk++) {
+      const stop = this.core.memoryFor(chunk);
+      if (stop === Stop.SLOTS) return stop;
+      if (stop === 0) this.releaseChunk(chunk);
+    }
+    return 0;
   }
 
   private releaseChunk(chunk: number): void {

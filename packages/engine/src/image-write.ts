@@ -136,7 +136,7 @@ export class ImageWriter {
     const slot = this.core.slotFor(chunk);
     if (slot === Stop.STORE_HUNG) return this.fail(tag, -EIO);
     if (slot !== Stop.SLOTS_DENIED) return slot;
-    return this.fail(tag, -this.core.area!.slots.deniedErrno);
+    return this.fail(tag, -this.core.deniedErrno);
   }
 
   /** There is no free copy: wait for one, where one will come. */

@@ -1,3 +1,4 @@
+export { firstMapBytes, isWholeMap, type MapRange } from "./area-map-layout.js";
 export { type CbtBlockSizeRule, cbtBlockShift } from "./cbt-block-size.js";
 export type { CbtCheckpoint } from "./cbt-checkpoint.js";
 export { CbtReason } from "./cbt-layout.js";

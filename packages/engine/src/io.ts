@@ -46,6 +46,12 @@ export interface EngineIo {
    * `area.grantSlots` or `area.denySlots`.
    */
   requestSlots(wanted: number): void;
+  /**
+   * Give the slice of the area's map memory: allocate `map.slices.ranges(slice)` of its file, what is there
+   * already stays as it is. Never asked of a map that has all from the beginning. Several slices may be asked for,
+   * each once until answered by `area.grantMemory` or `area.denyMemory`; after onAreaClosed() no answer is wanted.
+   */
+  requestMapSlice(slice: number): void;
   /** The slot is not used any more: the image's reader released its chunk. */
   freeSlot(slot: number): void;
   /**

@@ -52,6 +52,18 @@ export class LossCount {
     this.version++;
   }
 
+  /** All blocks of chunks [first, end), none of which is lost, are about to be. Answers how many. */
+  addChunks(first: number, end: number): number {
+    const { geometry } = this.map;
+    const short = geometry.blocksPerChunk - geometry.blocksInChunk(end - 1);
+    const blocks = (end - first) * geometry.blocksPerChunk - short;
+    if (!this.isLost(first, -1)) this.ranges++;
+    if (end < geometry.chunkCount && this.isLost(end, 0)) this.ranges--;
+    this.blocks += blocks;
+    this.version++;
+    return blocks;
+  }
+
   private add(chunk: number, from: number, to: number, sign: number): void {
     let isBefore = this.isLost(chunk, from - 1);
     for (let block = from; block <= to; block++) {

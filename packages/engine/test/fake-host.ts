@@ -164,6 +164,7 @@ export class FakeHost implements EngineIo {
   completeImage(tag: number, result: number): void {
     this.imageResults.set(tag, result);
   }
+  requestMapSlice(_slice: number): void {}
   requestSlots(wanted: number): void {
     this.wanted.push(wanted);
   }

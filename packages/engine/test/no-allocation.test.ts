@@ -78,6 +78,7 @@ class BatchHost implements EngineIo {
   completeImage(): void {
     this.completed++;
   }
+  requestMapSlice(): void {}
   requestSlots(): void {}
   freeSlot(): void {}
   onWritesBlocked(): void {}

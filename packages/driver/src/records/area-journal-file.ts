@@ -252,6 +252,7 @@ export class AreaJournalFile {
 
 /**
  * Puts what a journal has into an empty map. It may take as long as it makes progress.
+ * @param takeMemory called before something is recorded of a chunk of which the map cannot do that yet
  * @throws JournalError; Error, when the entries are not of this device, or the medium does not answer: then
  * the map is not touched any more; the error of open(2)
  */
@@ -259,8 +260,9 @@ export async function loadAreaJournal(
   directory: PersistentDirectory,
   area: AreaId,
   map: DiffAreaMap,
+  takeMemory: (chunk: number) => void,
 ): Promise<void> {
-  const replay = new AreaReplay(map);
+  const replay = new AreaReplay(map, takeMemory);
   const expected = { kind: JournalKind.AREA, id: uuidBytes(area) };
   const path = directory.file(KeptFile.areaJournal.name(area));
   await boundedSteps(

@@ -16,6 +16,7 @@ import {
   constants,
   existsSync,
   fstatSync,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -110,18 +111,23 @@ export class StateDirectory {
   }
 
   /**
-   * Makes an empty (all zero) map file; one of the same name is replaced. All its memory is taken
-   * now: a store into a page that a full tmpfs cannot give would end the process, and the next one
+   * Makes an empty (all zero) map file; one of the same name is replaced. The memory of its first `hereBytes` is
+   * taken now: a store into a page that a full tmpfs cannot give would end the process, and the next one
    * when the request comes again. The calling thread continues meanwhile: a large one takes seconds.
    * @throws ControlError OUT_OF_MEMORY
    */
-  async createMap(name: string, lengthBytes: number): Promise<MapFile> {
+  async createMap(
+    name: string,
+    lengthBytes: number,
+    hereBytes: number = lengthBytes,
+  ): Promise<MapFile> {
     const path = join(this.path, name);
     let fd: number | undefined;
     try {
-      this.#assertRoom(lengthBytes);
+      this.#assertRoom(hereBytes);
       fd = openSync(path, O_RDWR | O_CREAT | O_TRUNC, 0o600);
-      await fillWithZeroes(fd, lengthBytes);
+      await fillWithZeroes(fd, hereBytes);
+      ftruncateSync(fd, lengthBytes);
       const file = { name, fd, lengthBytes };
       this.bindMap(file);
       return file;

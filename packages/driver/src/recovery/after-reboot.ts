@@ -14,12 +14,13 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ControlError } from "@blksnap/api";
 import type { AreaId, SleepingArea } from "@blksnap/data-plane";
-import { AreaState, DiffAreaMap } from "@blksnap/engine";
+import { AreaState, DiffAreaMap, firstMapBytes, isWholeMap } from "@blksnap/engine";
 import { uuidBytes } from "@blksnap/linux-block";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { loadAreaJournal } from "../records/area-journal-file.js";
 import { KeptFile, StateFile } from "../records/file-names.js";
+import { takeMapMemory } from "../records/map-memory.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord, StoreRecord } from "../records/records.js";
 import {
@@ -325,12 +326,14 @@ async function restoreMap(
   if (journal !== id) throw new Error(`its journal is of the area ${journal}, not of ${id}`);
   const geometry = geometryWith(record.tracking, record.chunkShift);
   const lengthBytes = DiffAreaMap.byteLength(geometry);
-  const file = await context.state.createMap(StateFile.areaMap.name(snapshotId, id), lengthBytes);
+  const name = StateFile.areaMap.name(snapshotId, id);
+  const file = await context.state.createMap(name, lengthBytes, firstMapBytes(geometry));
   let memory: MappedMemory | undefined;
   try {
     memory = MappedMemory.file(file.fd, 0, lengthBytes);
-    const map = DiffAreaMap.create(memory.buffer, geometry, uuidBytes(id));
-    await loadAreaJournal(context.persistent, journal, map);
+    const map = DiffAreaMap.create(memory.buffer, geometry, uuidBytes(id), isWholeMap(geometry));
+    const take = (chunk: number): void => takeMapMemory(file, map, chunk);
+    await loadAreaJournal(context.persistent, journal, map, take);
     map.setState(AreaState.ACTIVE);
     return { area: id, map: file.name };
   } catch (error) {

@@ -18,7 +18,7 @@ import type { SnapshotTakeOptions } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import type { SwitchReply } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
-import { DiffAreaMap } from "@blksnap/engine";
+import { DiffAreaMap, firstMapBytes } from "@blksnap/engine";
 import type { DriverContext } from "../context.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
 import { StateFile } from "../records/file-names.js";
@@ -115,9 +115,13 @@ async function prepareArea(
 ): Promise<void> {
   const { tracker } = member;
   tracker.recordLoss(NO_LOSS);
-  const lengthBytes = DiffAreaMap.byteLength(tracker.geometry);
+  const { geometry } = tracker;
   const id = randomUUID();
-  const map = await context.state.createMap(StateFile.areaMap.name(snapshot.id, id), lengthBytes);
+  const map = await context.state.createMap(
+    StateFile.areaMap.name(snapshot.id, id),
+    DiffAreaMap.byteLength(geometry),
+    firstMapBytes(geometry),
+  );
   const its = { id, map };
   member.area = its;
   faultPoint("take.map-made");

@@ -322,7 +322,7 @@ export class AreaSim {
     const log = file.afterPowerCut(this.#dice);
     const found = this.#newMap();
     try {
-      readLog(log, ID, firstSequence, new AreaReplay(found).apply);
+      readLog(log, ID, firstSequence, new AreaReplay(found, () => undefined).apply);
     } catch (error) {
       return `the journal is refused: ${(error as Error).message}`;
     }

@@ -48,6 +48,7 @@ function tracked(submitKept: () => void) {
     submitRun: unasked,
     completeFront: none,
     completeImage: none,
+    requestMapSlice: none,
     requestSlots: none,
     freeSlot: none,
     onWritesBlocked: none,

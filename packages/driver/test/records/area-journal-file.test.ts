@@ -54,7 +54,7 @@ function contents(map: DiffAreaMap): string[] {
 
 async function loaded(): Promise<DiffAreaMap> {
   const map = newMap();
-  await loadAreaJournal(directory, UUID, map);
+  await loadAreaJournal(directory, UUID, map, () => undefined);
   return map;
 }
 

@@ -66,6 +66,12 @@ test("a map that does not fit into memory is refused before anything is written"
     assert.match((failure as Error).message, /it takes 4503599627370496 bytes/);
     assert.equal(readdirSync(path), before);
     await state.removeMap(await state.createMap("area-1", 4096));
+    // Of a map that grows only the memory of its beginning is looked for.
+    const sparse = await state.createMap("area-2", 2 ** 40, 8192);
+    assert.is(fstatSync(sparse.fd).size, 2 ** 40);
+    assert.is(sparse.lengthBytes, 2 ** 40);
+    assert.ok(fstatSync(sparse.fd).blocks * 512 < 2 ** 20);
+    await state.removeMap(sparse);
   });
 });
 

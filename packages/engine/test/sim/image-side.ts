@@ -84,7 +84,8 @@ export class ImageSide {
     }
     const bytes = op === RequestOp.READ || op === RequestOp.WRITE ? count * 512 : 0;
     require(!ok || result === bytes, () => `image ${tag} ended with ${result}, expected ${bytes}`);
-    const noSlots = op === RequestOp.WRITE && device.area!.slots.deniedErrno !== 0;
+    const isDenied = device.area!.slots.deniedErrno !== 0 || device.memory.isRefused;
+    const noSlots = op === RequestOp.WRITE && isDenied;
     const excused =
       request!.excused ||
       noSlots ||

@@ -27,6 +27,14 @@ export class LossModel {
     this.ever.add(number);
   }
 
+  /** A write is under way while the map, which is one slice, is denied its memory. */
+  permitAll(): void {
+    const { geometry } = this;
+    for (let chunk = 0; chunk < geometry.chunkCount; chunk++) {
+      for (let block = 0; block < geometry.blocksInChunk(chunk); block++) this.permit(chunk, block);
+    }
+  }
+
   /** The range is about to be written while slots are denied. */
   permitDenied(first: number, count: number, area: DiffArea): void {
     const { blocksPerChunk } = this.geometry;

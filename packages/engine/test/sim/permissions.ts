@@ -17,18 +17,20 @@ export class Permissions {
     return area?.hungStores !== 0 || copies.isExhausted() || runs.isExhausted();
   }
 
-  /** While slots are denied, or stores hang, writers that need one meet the overflow policy. */
+  /** While slots or memory are denied, or stores hang, writers that need them meet the overflow policy. */
   give(exhausted: boolean = this.device.engine.copies.isExhausted()): void {
-    const { area, dropping, engine, image, losses, overflow } = this.device;
+    const { area, dropping, engine, image, losses, memory, overflow } = this.device;
     if (area === null || dropping) return;
     const denied = area.slots.deniedErrno !== 0;
-    if (!denied && !exhausted && !this.isShort) return;
+    const { isRefused } = memory;
+    if (!denied && !isRefused && !exhausted && !this.isShort) return;
     image.excuseAll();
     for (const tag of this.waitingWrites()) {
       overflow.permitRefusal(tag);
       const first = engine.front.offsetBytes[tag] / 512;
       const count = engine.front.lengthBytes[tag] / 512;
       if (!overflow.mayLose) continue;
+      if (isRefused) losses.permitAll();
       if (denied) losses.permitDenied(first, count, area);
       if (area.hungStores !== 0 || exhausted) losses.permitHung(first, count, area, exhausted);
     }

@@ -1,9 +1,11 @@
 // Faults to plant into the engine, to see that the simulation finds them.
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
+import { makeMap } from "../whole-maps.js";
 import { AHEAD_FAULTS } from "./planted-ahead-faults.js";
 import { DISCARD_FAULTS } from "./planted-discard-faults.js";
 import { KEPT_FAULTS } from "./planted-kept-faults.js";
 import { LATE_FAULTS } from "./planted-late-faults.js";
+import { memoryFaults } from "./planted-memory-faults.js";
 import { OVERFLOW_FAULTS } from "./planted-overflow-faults.js";
 import { SLOT_FAULTS } from "./planted-slot-faults.js";
 import { everyNth, type Inside, type Method, type PlantedFault, replace } from "./planting.js";
@@ -313,6 +315,7 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...cbt,
   ...image,
   ...LATE_FAULTS,
+  ...memoryFaults(makeMap().map),
   ...OVERFLOW_FAULTS,
   ...SLOT_FAULTS,
   ...DISCARD_FAULTS,

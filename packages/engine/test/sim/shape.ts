@@ -4,7 +4,9 @@ import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";
 import type { SimShape } from "./sim-world.js";
 
-export function shapeOf(random: Random): Omit<SimShape, "capacitySectors"> & { chunks: number } {
+export function shapeOf(
+  random: Random,
+): Omit<SimShape, "capacitySectors" | "isSparse"> & { chunks: number } {
   const blockShift = random.pick([9, 12, 12, 12, 13]);
   const chunkShift = blockShift + random.pick([0, 2, 3, 3, 5, 6]);
   return {

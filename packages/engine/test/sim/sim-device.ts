@@ -4,14 +4,14 @@ import {
   BufferOwner,
   CbtMap,
   DiffArea,
-  DiffAreaMap,
+  type DiffAreaMap,
   type EngineIo,
   Geometry,
   RequestFlag,
   RequestOp,
   TrackerEngine,
 } from "@blksnap/engine";
-import { lostRanges, usedSlots } from "../whole-maps.js";
+import { usedSlots } from "../whole-maps.js";
 import { CbtModel } from "./cbt-model.js";
 import { garbage, sectorValue } from "./content.js";
 import { FRONT_DEPTH, FrontState } from "./front-state.js";
@@ -24,6 +24,8 @@ import { BLOCKED_TICKS_MAX, OverflowModel } from "./overflow-model.js";
 import { Permissions } from "./permissions.js";
 import { Sequence } from "./sequence.js";
 import { type IoKind, SimIo } from "./sim-io.js";
+import { newMap, openMap } from "./sim-maps.js";
+import { SimMemory } from "./sim-memory.js";
 import type { SimShape, SimWorld } from "./sim-world.js";
 import { type SimStore, STORE_SHIFT, STORES, WATER_MARKS } from "./store.js";
 import { require } from "./violation.js";
@@ -53,6 +55,7 @@ export class SimDevice implements EngineIo {
   readonly permissions: Permissions = new Permissions(this);
   readonly late: LateModel = new LateModel(this);
   readonly sequence: Sequence = new Sequence(this);
+  readonly memory: SimMemory = new SimMemory(this);
 
   engine: TrackerEngine;
   cbt: CbtMap;
@@ -118,9 +121,8 @@ export class SimDevice implements EngineIo {
   }
 
   attach(): void {
-    this.areaBuffer = new ArrayBuffer(DiffAreaMap.byteLength(this.geometry));
-    const map = DiffAreaMap.create(this.areaBuffer, this.geometry);
-    this.area = this.makeArea(map);
+    this.area = this.makeArea(newMap(this));
+    this.memory.begin(!this.shape.isSparse);
     this.engine.attachArea(this.area);
   }
 
@@ -180,20 +182,13 @@ export class SimDevice implements EngineIo {
     this.slotsAsked = 0;
     this.faultsTold = 0;
     this.late.restart();
+    this.memory.restart();
     this.overflow.begin();
     this.kept.clear();
     this.area = null;
     const used = new Set<number>();
     if (keepArea) {
-      const map = DiffAreaMap.open(this.areaBuffer!);
-      const lost = lostRanges({ map });
-      const blocks = lost.map(({ lengthBytes }) =>
-        Math.ceil(lengthBytes / map.geometry.blockBytes),
-      );
-      map.losses.reset(
-        blocks.reduce((sum, count) => sum + count, 0),
-        lost.length,
-      );
+      const map = openMap(this);
       this.area = this.makeArea(map);
       for (const [slot] of usedSlots(map)) {
         require(!used.has(slot), () => `slot ${slot} is in the map twice`);
@@ -303,6 +298,8 @@ export class SimDevice implements EngineIo {
     this.slotsAsked = wanted;
   }
 
+  readonly requestMapSlice = (slice: number): void => this.memory.ask(slice);
+
   freeSlot(slot: number): void {
     this.world.tick();
     for (const io of this.world.ios()) {
@@ -339,6 +336,7 @@ export class SimDevice implements EngineIo {
     this.area = null;
     this.areaBuffer = null;
     this.slotsAsked = 0;
+    this.memory.begin(true);
     this.store.releaseAll(this.number, this.late.formerSlots);
   }
 

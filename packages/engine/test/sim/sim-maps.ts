@@ -1,4 +1,6 @@
 /** The maps of a device, which outlive the process: as they were at the moment of its death. */
+import { DiffAreaMap } from "@blksnap/engine";
+import { lostRanges } from "../whole-maps.js";
 import type { SimDevice } from "./sim-device.js";
 
 export interface SimMaps {
@@ -13,4 +15,21 @@ export function copyMaps({ cbtBuffer, areaBuffer }: SimDevice): SimMaps {
 export function putBackMaps({ cbtBuffer, areaBuffer }: SimDevice, { cbt, area }: SimMaps): void {
   new Uint8Array(cbtBuffer).set(new Uint8Array(cbt));
   if (area !== undefined) new Uint8Array(areaBuffer!).set(new Uint8Array(area));
+}
+
+/** A new map for an area. */
+export function newMap(device: SimDevice): DiffAreaMap {
+  const { geometry, shape } = device;
+  device.areaBuffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry));
+  return DiffAreaMap.create(device.areaBuffer, geometry, undefined, !shape.isSparse);
+}
+
+/** The area's map as the next process finds it, with what is lost in it counted. */
+export function openMap({ areaBuffer, shape }: SimDevice): DiffAreaMap {
+  const map = DiffAreaMap.open(areaBuffer!, !shape.isSparse);
+  const lost = lostRanges({ map });
+  const blocks = lost.map(({ lengthBytes }) => Math.ceil(lengthBytes / map.geometry.blockBytes));
+  const sum = blocks.reduce((all, count) => all + count, 0);
+  map.losses.reset(sum, lost.length);
+  return map;
 }

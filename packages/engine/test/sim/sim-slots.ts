@@ -5,10 +5,16 @@ import { require } from "./violation.js";
 
 const ENOSPC = 28;
 
-/** Answers what a device has asked for, or gives one slots that was refused. */
+/** True if the device waits for memory or slots. */
+export function asks({ memory, slotsAsked }: SimDevice): boolean {
+  return slotsAsked > 0 || memory.asked;
+}
+
+/** Answers what a device has asked for, memory or slots, or gives one slots that was refused. */
 export function answerSlots(device: SimDevice, mayDeny: boolean): void {
   const { area, store } = device;
   const { random } = device.world;
+  device.memory.answer(mayDeny);
   if (area === null || device.dropping) {
     device.slotsAsked = 0;
     return;

@@ -27,6 +27,8 @@ export interface SimShape {
   windowBlocks: number;
   /** OverflowPolicy of all areas. */
   overflow: number;
+  /** Maps have no memory at first. */
+  isSparse: boolean;
   /** One write in so many begins a sequence; 0: none does. */
   sequenceEvery: number;
 }

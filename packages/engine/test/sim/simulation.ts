@@ -8,7 +8,7 @@ import { rangeOf, shapeOf, withSequences } from "./shape.js";
 import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
-import { answerSlots, giveBackSlots } from "./sim-slots.js";
+import { answerSlots, asks, giveBackSlots } from "./sim-slots.js";
 import type { SimWorld } from "./sim-world.js";
 import { Phase, SnapshotCycle } from "./snapshot-cycle.js";
 import { SimStore, STORES } from "./store.js";
@@ -62,10 +62,11 @@ export class Simulation implements SimWorld {
     this.denies = this.random.oneIn(2);
     this.hangs = this.random.oneIn(2);
     const count = this.random.between(1, 3);
+    const isSparse = options.seed % 3 === 0;
     this.devices = Array.from({ length: count }, (_, number) => {
       const rest = this.random.below(chunkSectors);
       const capacitySectors = chunks * chunkSectors + rest;
-      return new SimDevice(number, this, { ...shape, capacitySectors });
+      return new SimDevice(number, this, { ...shape, capacitySectors, isSparse });
     });
     this.cycle = new SnapshotCycle(this.devices, this.random, (text) => this.trace(text));
   }
@@ -114,7 +115,7 @@ export class Simulation implements SimWorld {
       else if (choice < 500) this.progressOne();
       else if (choice < 720) this.submitFront(random.pick(this.devices));
       else if (choice < 880) this.submitImage(random.pick(this.devices));
-      else if (choice < 915) this.answerSlots(random.pick(this.devices));
+      else if (choice < 915) answerSlots(random.pick(this.devices), this.denies);
       else if (choice < 920) giveBackSlots(random.pick(this.devices));
       else if (choice < 930) random.pick(this.devices).tickArea();
       else if (choice < 985) this.cycle.step();
@@ -164,7 +165,7 @@ export class Simulation implements SimWorld {
       if (this.cycle.phase === Phase.DROPPING) this.cycle.step();
       for (const io of this.inFlight) io.progress(io.sectors + 1);
       for (const device of this.devices) {
-        if (device.slotsAsked > 0) this.answerSlots(device);
+        if (asks(device)) answerSlots(device, this.denies);
         device.tickArea();
         device.late.tick();
       }
@@ -181,10 +182,10 @@ export class Simulation implements SimWorld {
       require(round < QUIESCE_ROUNDS_MAX, () => "requests never end");
       if (this.inFlight.length > 0) this.completeOne();
       else if (this.cycle.phase === Phase.DROPPING) this.cycle.step();
-      const asked = this.devices.find((device) => device.slotsAsked > 0);
+      const asked = this.devices.find(asks);
       // Time alone must end the wait of those who are blocked.
       const blocked = this.devices.find((device) => (device.area?.blockedWrites ?? 0) > 0);
-      if (asked !== undefined) this.answerSlots(asked);
+      if (asked !== undefined) answerSlots(asked, this.denies);
       else if (this.inFlight.length === 0 && blocked !== undefined) blocked.tickArea();
       else if (this.inFlight.length === 0 && this.cycle.phase !== Phase.DROPPING) {
         require(!this.busy(), () => `requests hang: ${this.whoHangs()}`);
@@ -212,7 +213,7 @@ export class Simulation implements SimWorld {
 
   private busy(): boolean {
     if (this.inFlight.length > 0 || this.cycle.phase === Phase.DROPPING) return true;
-    return this.whoHangs() !== "" || this.devices.some((device) => device.slotsAsked > 0);
+    return this.whoHangs() !== "" || this.devices.some(asks);
   }
 
   private whoHangs(): string {
@@ -349,10 +350,6 @@ export class Simulation implements SimWorld {
     this.trace(() => `dev${device.number} image ${tag}: op ${op} ${first}+${count}`);
     device.image.submit(tag, op, first, count, this.newVersion());
     device.permissions.give();
-  }
-
-  private answerSlots(device: SimDevice): void {
-    answerSlots(device, this.denies);
   }
 
   /** Holds that no take follows: what is held back must continue unharmed. */

@@ -1,0 +1,118 @@
+/**
+ * The map of a diff area in its file, mapped into this process, and given memory slice by slice.
+ *
+ * ```
+ *   a slice is asked for ─▶ fallocate of its entries ─▶ of its holes ─▶ the area is granted it
+ *                                   └──── failed ─────────┴──▶ the area is denied it
+ * ```
+ *
+ * The kernel does that on a thread of its own, while the reactor continues.
+ */
+import { type DiffArea, DiffAreaMap, type Geometry, isWholeMap } from "@blksnap/engine";
+import { uuidBytes } from "@blksnap/linux-block";
+import {
+  type CompletionHandler,
+  FallocateMode,
+  high32,
+  low32,
+  MappedMemory,
+  prepareFallocate,
+  type Reactor,
+  SqeFlag,
+} from "@blksnap/uring";
+import type { AreaId } from "./area-id.js";
+import type { MapFileRef } from "./messages.js";
+
+const EINTR = 4;
+const NONE = -1;
+
+export class AreaMapFile implements CompletionHandler {
+  readonly map: DiffAreaMap;
+  readonly #reactor: Reactor;
+  readonly #memory: MappedMemory;
+  /** Both NONE for a map that has all its memory. */
+  readonly #fileIndex: number;
+  readonly #handlerId: number;
+  #inFlight = 0;
+  #area: DiffArea | undefined;
+
+  /** A new map in a file that has memory as far as firstMapBytes() says. */
+  static create(reactor: Reactor, file: MapFileRef, geometry: Geometry, id: AreaId): AreaMapFile {
+    return new AreaMapFile(reactor, file, (buffer) =>
+      DiffAreaMap.create(buffer, geometry, uuidBytes(id), isWholeMap(geometry)),
+    );
+  }
+
+  /** One that an earlier process has left. */
+  static open(reactor: Reactor, file: MapFileRef): AreaMapFile {
+    return new AreaMapFile(reactor, file, (buffer) => DiffAreaMap.open(buffer));
+  }
+
+  private constructor(
+    reactor: Reactor,
+    { fd, lengthBytes }: MapFileRef,
+    make: (buffer: ArrayBuffer) => DiffAreaMap,
+  ) {
+    const memory = MappedMemory.file(fd, 0, lengthBytes);
+    try {
+      this.map = make(memory.buffer);
+      this.#fileIndex = isWholeMap(this.map.geometry) ? NONE : reactor.addFile(fd);
+    } catch (error) {
+      memory.unmap();
+      throw error;
+    }
+    this.#handlerId = this.#fileIndex === NONE ? NONE : reactor.addHandler(this);
+    this.#reactor = reactor;
+    this.#memory = memory;
+  }
+
+  /** Gets memory for the slice; the answer goes to the area, unless the map is closed by then. */
+  allocate(slice: number, area: DiffArea): void {
+    this.#area = area;
+    this.#submit(slice, 0);
+  }
+
+  onCompletion(tag: number, result: number): void {
+    this.#inFlight--;
+    const area = this.#area;
+    if (area === undefined) this.#letGo();
+    else this.#goOn(area, tag >>> 1, tag & 1, result);
+  }
+
+  /** Unmaps it. What is asked for ends by itself, and keeps the file until then. */
+  close(): void {
+    this.#area = undefined;
+    this.#memory.unmap();
+    this.#letGo();
+  }
+
+  #goOn(area: DiffArea, slice: number, part: number, result: number): void {
+    if (result === -EINTR) this.#submit(slice, part);
+    else if (result < 0) area.denyMemory(slice, -result);
+    else if (part === 0) this.#submit(slice, 1);
+    else area.grantMemory(slice);
+  }
+
+  #submit(slice: number, part: number): void {
+    const { offsetBytes, lengthBytes } = this.map.slices.ranges(slice)[part];
+    this.#inFlight++;
+    prepareFallocate(
+      this.#reactor.ring,
+      this.#fileIndex,
+      FallocateMode.KEEP_SIZE,
+      low32(offsetBytes),
+      high32(offsetBytes),
+      low32(lengthBytes),
+      high32(lengthBytes),
+      (slice << 1) | part,
+      this.#handlerId,
+      SqeFlag.FIXED_FILE,
+    );
+  }
+
+  #letGo(): void {
+    if (this.#fileIndex === NONE || this.#inFlight > 0) return;
+    this.#reactor.removeHandler(this.#handlerId);
+    this.#reactor.removeFile(this.#fileIndex);
+  }
+}

@@ -1,0 +1,132 @@
+/** Memory for the map of a diff area: taken slice by slice, from a real file. */
+import { closeSync, fstatSync, ftruncateSync, writeSync } from "node:fs";
+import { MessageChannel } from "node:worker_threads";
+import { DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
+import { createMemoryFile, Reactor } from "@blksnap/uring";
+import { native } from "@blksnap/uring/testing";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { AreaMapFile } from "../dist/area-map-file.js";
+
+const GIB = 2 ** 30;
+const SECTOR = 512;
+const AREA = "12345678-1234-4321-8765-123456789abc";
+/** Entries of 16 bytes and 8 bytes of hole bits for each of 8192 chunks. */
+const SLICE_BYTES = 8192 * 24;
+/** Of the second slice. */
+const CHUNK = 8192;
+
+function geometryOf(capacityBytes: number): Geometry {
+  return new Geometry({ capacityBytes, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 });
+}
+
+class Bench {
+  readonly errors: unknown[] = [];
+  readonly reactor: Reactor;
+  readonly fd: number;
+  readonly lengthBytes: number;
+  readonly file: AreaMapFile;
+  readonly area: DiffArea;
+  readonly #port = new MessageChannel();
+  #answers = 0;
+
+  constructor(capacityBytes: number, reactor?: Reactor) {
+    const geometry = geometryOf(capacityBytes);
+    this.reactor = reactor ?? this.#makeReactor();
+    this.lengthBytes = DiffAreaMap.byteLength(geometry);
+    this.fd = createMemoryFile("map");
+    writeSync(this.fd, new Uint8Array(firstMapBytes(geometry)));
+    ftruncateSync(this.fd, this.lengthBytes);
+    this.file = AreaMapFile.create(this.reactor, this, geometry, AREA);
+    this.area = new DiffArea(this.file.map);
+    this.area.listener = {
+      onSlotsAnswered: () => this.#answers++,
+      onTick: () => undefined,
+    };
+  }
+
+  #makeReactor(): Reactor {
+    return new Reactor({
+      wakeFd: native.eventFd(0, 0o2000000),
+      port: this.#port.port2,
+      onMessage: () => undefined,
+      onError: (error) => this.errors.push(error),
+    });
+  }
+
+  get allocatedBytes(): number {
+    return fstatSync(this.fd).blocks * SECTOR;
+  }
+
+  ask(slice: number): void {
+    assert.ok(this.area.memory.mayAsk(slice));
+    this.file.allocate(slice, this.area);
+  }
+
+  /** Serves until the area has its next answer. */
+  awaitAnswer(): void {
+    const before = this.#answers;
+    while (this.#answers === before) this.reactor.turn();
+  }
+
+  end(): void {
+    this.reactor.stop();
+    this.reactor.run();
+    closeSync(this.fd);
+    this.#port.port1.close();
+    assert.equal(this.errors, []);
+  }
+}
+
+test("a slice gets memory, and no more than it needs; what is recorded stays", () => {
+  const bench = new Bench(64 * GIB);
+  const { map } = bench.file;
+  const before = bench.allocatedBytes;
+  assert.is(before, firstMapBytes(map.geometry));
+  for (let chunk = 0; chunk < map.geometry.chunkCount; chunk += 100) {
+    assert.is(map.slotOf(chunk), -1);
+  }
+  assert.is(bench.allocatedBytes, before);
+  assert.not(map.isHere(CHUNK));
+  assert.throws(() => map.setSlot(CHUNK, 1), /no memory/);
+  bench.ask(1);
+  bench.awaitAnswer();
+  assert.ok(map.isHere(CHUNK));
+  assert.not(map.isHere(CHUNK - 1));
+  assert.is(bench.allocatedBytes, before + SLICE_BYTES);
+  map.setSlot(CHUNK, 5);
+  map.setSaved(CHUNK, 3, 9);
+  map.setLost(CHUNK, 12, 13);
+  assert.is(bench.allocatedBytes, before + SLICE_BYTES);
+
+  // A process that comes later asks again where nothing was recorded, and changes nothing by that.
+  bench.ask(1);
+  bench.awaitAnswer();
+  assert.equal([map.slotOf(CHUNK), map.nextSaved(CHUNK, 0, 64)], [5, 3]);
+  assert.is(bench.allocatedBytes, before + SLICE_BYTES);
+  bench.file.close();
+  bench.end();
+});
+
+test("a map that is closed meanwhile is not answered for", () => {
+  const bench = new Bench(64 * GIB);
+  const other = new Bench(64 * GIB, bench.reactor);
+  bench.ask(0);
+  bench.file.close();
+  other.ask(0);
+  other.awaitAnswer();
+  assert.ok(other.file.map.isHere(0));
+  other.file.close();
+  other.end();
+});
+
+test("a small map has its memory from the beginning", () => {
+  const bench = new Bench(4 * GIB);
+  assert.is(bench.allocatedBytes, bench.lengthBytes);
+  assert.ok(bench.file.map.isHere(0));
+  bench.file.map.setSlot(7, 1);
+  bench.file.close();
+  bench.end();
+});
+
+test.run();

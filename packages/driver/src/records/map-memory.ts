@@ -1,0 +1,20 @@
+/** Memory for what the main thread records in an area's map, before a reactor has it. */
+import { readSync, writeSync } from "node:fs";
+import type { DiffAreaMap } from "@blksnap/engine";
+import type { MapFile } from "./state-directory.js";
+
+/**
+ * Takes the memory of the chunk's slice: what is there is written again as it is, because a write fails where the
+ * state directory is full, and a store would end the process.
+ * @throws the error of write(2); Error where it wrote less
+ */
+export function takeMapMemory({ name, fd }: MapFile, map: DiffAreaMap, chunk: number): void {
+  const slice = map.slices.of(chunk);
+  for (const { offsetBytes, lengthBytes } of map.slices.ranges(slice)) {
+    const bytes = new Uint8Array(lengthBytes);
+    readSync(fd, bytes, 0, lengthBytes, offsetBytes);
+    const written = writeSync(fd, bytes, 0, lengthBytes, offsetBytes);
+    if (written < lengthBytes) throw new Error(`the map ${name} gets no memory`);
+  }
+  map.slices.setHere(slice);
+}

@@ -1,0 +1,115 @@
+/**
+ * Which slices of an area's map have memory, and which are lost because it could not be had: see
+ * area-map-layout.ts.
+ *
+ * Order of stores, for kills in between: the version, the number of lost slices, the slice's bit, its word of
+ * the touched bits. Nothing that was to be saved there has been changed before the last one.
+ */
+import {
+  firstChunkOfSlice,
+  type MapRange,
+  MapWord,
+  PAGE_WORDS,
+  rangesOfChunks,
+  regionsOf,
+  SLICE_WORDS_SHIFT,
+} from "./area-map-layout.js";
+import { assert } from "./assert.js";
+import { bitAt, setBits } from "./bits.js";
+import { EngineError } from "./errors.js";
+import type { Geometry } from "./geometry.js";
+
+/** No flipped bit makes it of another version. */
+export const VERSION_WITH_LOST_SLICES = 4;
+
+export class AreaMapSlices {
+  private readonly words: Int32Array;
+  private readonly geometry: Geometry;
+  private readonly entryWords: number;
+  /** Of those in which something is recorded the memory is there, with no note here. */
+  private readonly here: Uint8Array;
+
+  /** @param isWhole all of its memory is there, not just that of header and touched bits */
+  constructor(words: Int32Array, geometry: Geometry, isWhole: boolean) {
+    const { entryPages, entryWords } = regionsOf(geometry);
+    this.words = words;
+    this.geometry = geometry;
+    this.entryWords = entryWords;
+    this.here = new Uint8Array(Math.ceil(entryPages / 32)).fill(isWhole ? 1 : 0);
+  }
+
+  get count(): number {
+    return this.here.length;
+  }
+
+  /** The slice that the chunk's entry begins in. */
+  of(chunk: number): number {
+    return (chunk * this.entryWords) >> SLICE_WORDS_SHIFT;
+  }
+
+  /** True if the chunk's entry is not to be looked at: nothing is recorded in the slice, or it is lost. */
+  isBlank(chunk: number): boolean {
+    const slice = this.of(chunk);
+    return this.words[PAGE_WORDS + slice] === 0 || this.isLost(slice);
+  }
+
+  /** True if the chunk is in a slice that is lost. */
+  isLostAt(chunk: number): boolean {
+    return this.isLost(this.of(chunk));
+  }
+
+  isHere(slice: number): boolean {
+    if (this.here[slice] === 1) return true;
+    return this.words[PAGE_WORDS + slice] !== 0 && !this.isLost(slice);
+  }
+
+  /** One that was lost meanwhile stays lost. */
+  setHere(slice: number): void {
+    if (!this.isLost(slice)) this.here[slice] = 1;
+  }
+
+  isLost(slice: number): boolean {
+    return this.words[MapWord.LOST_SLICES] !== 0 && bitAt(this.words, MapWord.LOST, slice);
+  }
+
+  setLost(slice: number): void {
+    assert(!this.isHere(slice), "a slice is lost that has memory");
+    Atomics.store(this.words, MapWord.VERSION, VERSION_WITH_LOST_SLICES);
+    this.words[MapWord.LOST_SLICES]++;
+    setBits(this.words, MapWord.LOST, slice, slice + 1);
+    this.words[PAGE_WORDS + slice] = -1;
+  }
+
+  /** Ends what a kill in the middle of setLost() has left. Throws MAP_FORMAT where no kill has left that. */
+  completeLost(): void {
+    const { words } = this;
+    const told = words[MapWord.LOST_SLICES];
+    let found = 0;
+    for (let slice = 0; slice < this.here.length; slice++) {
+      if (!bitAt(words, MapWord.LOST, slice)) continue;
+      found++;
+      if (told !== 0) words[PAGE_WORDS + slice] = -1;
+    }
+    const isKnown = told === 0 || words[MapWord.VERSION] === VERSION_WITH_LOST_SLICES;
+    if (!isKnown || (found !== told && found + 1 !== told)) {
+      throw new EngineError("MAP_FORMAT", `area map: ${told} slices are lost, and ${found} marked`);
+    }
+    words[MapWord.LOST_SLICES] = found;
+  }
+
+  /** The chunks whose entries begin in the slice: [first, end). */
+  firstChunk(slice: number): number {
+    return firstChunkOfSlice(slice, this.entryWords);
+  }
+
+  endChunk(slice: number): number {
+    return Math.min(this.geometry.chunkCount, firstChunkOfSlice(slice + 1, this.entryWords));
+  }
+
+  /** What of the map's file the slice needs. Cold. */
+  ranges(slice: number): readonly MapRange[] {
+    const { geometry } = this;
+    const [first, end] = [this.firstChunk(slice), this.endChunk(slice)];
+    return rangesOfChunks(regionsOf(geometry), geometry.wordsPerChunk, first, end);
+  }
+}

@@ -1,0 +1,45 @@
+/** What is asked for of an area's map: memory for slices of it, and the answers. */
+import type { AreaMapSlices } from "./area-map-slices.js";
+import { assert } from "./assert.js";
+
+export class MapMemory {
+  private readonly slices: AreaMapSlices;
+  /** By slice. */
+  private readonly asked: Uint8Array;
+  /** By slice: errno of the last answer if that was a denial, else 0. */
+  private readonly denied: Uint8Array;
+
+  constructor(slices: AreaMapSlices) {
+    this.slices = slices;
+    this.asked = new Uint8Array(slices.count);
+    this.denied = new Uint8Array(slices.count);
+  }
+
+  /** True if the slice is to be asked for: it counts as asked from now on. */
+  mayAsk(slice: number): boolean {
+    if (this.asked[slice] === 1) return false;
+    this.asked[slice] = 1;
+    return true;
+  }
+
+  /** Why the slice was refused the last time, positive; 0 if it was not. */
+  deniedErrno(slice: number): number {
+    return this.denied[slice];
+  }
+
+  grant(slice: number): void {
+    this.answered(slice, 0);
+    this.slices.setHere(slice);
+  }
+
+  deny(slice: number, errno: number): void {
+    assert(errno > 0 && errno < 256, "a denial needs a positive errno");
+    this.answered(slice, errno);
+  }
+
+  private answered(slice: number, errno: number): void {
+    assert(this.asked[slice] === 1, "an answer for a slice that was not asked for");
+    this.asked[slice] = 0;
+    this.denied[slice] = errno;
+  }
+}

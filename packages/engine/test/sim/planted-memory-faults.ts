@@ -1,0 +1,45 @@
+/** Faults in what is made of a map that has no memory yet, or gets none. */
+import type { DiffAreaMap } from "@blksnap/engine";
+import { type Inside, type Method, type PlantedFault, replace } from "./planting.js";
+
+/** The class of a map's slices, which the engine does not export. */
+function slicesOf(map: DiffAreaMap): Inside {
+  return Object.getPrototypeOf(map.slices);
+}
+
+export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
+  const slices = slicesOf(anyMap);
+  return [
+    {
+      name: "entries without memory are looked at",
+      global: () => replace(slices, "isBlank", () => () => false),
+    },
+    {
+      name: "something is recorded without memory",
+      global: () => replace(slices, "isHere", () => () => true),
+    },
+    {
+      name: "a lost slice counts as not saved",
+      global: () => replace(slices, "isLostAt", () => () => false),
+    },
+    {
+      name: "what waits for memory is not woken by a denial",
+      engine: (engine) => {
+        const answered: Method = engine.onSlotsAnswered.bind(engine);
+        engine.onSlotsAnswered = (granted: number) => granted && answered(granted);
+      },
+    },
+    {
+      name: "blocks of a lost slice are not counted",
+      global: () =>
+        replace(
+          slices,
+          "endChunk",
+          (end) =>
+            function (this: Inside, slice) {
+              return (end.call(this, slice) as number) - 1;
+            },
+        ),
+    },
+  ];
+}
