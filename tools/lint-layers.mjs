@@ -4,11 +4,12 @@
  * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import: only such as
  * stand before it, so that there is no circle (biome finds those of files). Both what package.json declares
  * and what the sources really import are checked, and only packages/uring may hold native code. The picture
- * and the table of packages in README.md must be true, too, and the list of CONTRIBUTING.md that says where
- * things go.
+ * and the table of packages in README.md must be true, too, the list of CONTRIBUTING.md that says where
+ * things go, and the page of time limits.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { limitProblems } from "./lint-limits.mjs";
 import { linkProblems } from "./lint-links.mjs";
 import { sizeProblems } from "./lint-sizes.mjs";
 import { whereProblems } from "./lint-where.mjs";
@@ -159,7 +160,7 @@ function checkPicture(readme) {
   }
 }
 checkPicture(readFileSync("README.md", "utf8"));
-problems.push(...whereProblems(), ...sizeProblems(), ...linkProblems());
+problems.push(...whereProblems(), ...sizeProblems(), ...linkProblems(), ...limitProblems());
 
 for (const problem of problems) console.error(problem);
 console.log(`lint-layers: ${packages.length} packages, ${problems.length} problems`);
