@@ -35,7 +35,7 @@ export const GROUPS = [
   {
     name: "lives",
     isQuick: true,
-    files: ["crash", "daemon", "area-journal", "ublk/vm-test/file.vm-test"],
+    files: ["crash", "daemon", "ublk/vm-test/file.vm-test"],
     ownDaemons: true,
   },
   {
@@ -56,7 +56,7 @@ export const GROUPS = [
   },
   {
     name: "kept",
-    files: ["persistent"],
+    files: ["persistent", "area-journal"],
     inTurns: [["written-stores", "continuity"]],
     ownDaemons: true,
   },
