@@ -143,9 +143,13 @@ export class CopyWindows {
     return isNear ? this.#near : this.#far;
   }
 
-  /** Copies do without where there is no place or no memory for it. */
+  /**
+   * Copies do without where there is no place or no memory for it. Pages that were never touched are not
+   * registered: with them, User Mode Linux 7.3 has transferred other bytes than those that are seen here.
+   */
   #register(): number {
     const { address, lengthBytes } = this.#registered;
+    if (!this.#registered.populate(0, lengthBytes)) return NOT_REGISTERED;
     try {
       return this.#reactor.addBuffer(address, lengthBytes);
     } catch {
