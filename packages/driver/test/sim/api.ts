@@ -1,7 +1,7 @@
 /** Operations of the API at random, and what each that has answered must have done. */
 import type { Device, Image, SimSnapshot, TakeNumber } from "./device.js";
 import { assertOneInstant } from "./instant.js";
-import { ENOSPC, noteLosses } from "./losses.js";
+import { assertEvents, ENOSPC, noteLosses } from "./losses.js";
 import { DISK_BYTES, DISK_SECTORS } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
@@ -83,13 +83,7 @@ export class Api {
       put,
     );
     put();
-    for (const event of events) {
-      const errno = event.event === "corrupted" ? event.errno : ENOSPC;
-      const isBad = event.event === "corrupted" || event.event === "no_space";
-      if (isBad && !snapshot.mayLose.has(errno)) {
-        throw new Violation(`event ${JSON.stringify(event)}, and nothing is wrong`);
-      }
-    }
+    assertEvents(snapshot, events);
   }
 
   async #attach(device: Device): Promise<void> {
@@ -269,23 +263,28 @@ export class Api {
       window.push(...device.writes);
     }
     const frozen = devices.map(({ writtenAt }) => writtenAt.slice());
+    const options = this.#sim.fileSystems.takeBegins(devices);
     snapshot.isTaking = true;
     snapshot.isLookedAt = false;
     const askedAt = this.#sim.tick();
-    const answer = await this.#sim.call(
-      `take of ${devices.map(({ path }) => path).join(" ")}`,
-      () => driver.snapshotTake(snapshot.id as string),
-      () => {
-        snapshot.taken = "unknown";
-        snapshot.isTaking = false;
-        // Its number may be given already, and nobody has heard it.
-        for (const device of devices) {
-          device.takes = [];
-          device.frozen = undefined;
-        }
-      },
-    );
+    const answer = await this.#sim
+      .call(
+        `take of ${devices.map(({ path }) => path).join(" ")}`,
+        () => driver.snapshotTake(snapshot.id as string, options),
+        () => {
+          snapshot.taken = "unknown";
+          snapshot.isTaking = false;
+          // Its number may be given already, and nobody has heard it.
+          for (const device of devices) {
+            device.takes = [];
+            device.frozen = undefined;
+          }
+        },
+      )
+      .catch((error: Error) => this.#sim.fileSystems.notTaken(snapshot, error));
+    if (answer === undefined) return;
     snapshot.isTaking = false;
+    this.#sim.fileSystems.assertTaken(devices);
     snapshot.taken = "yes";
     const answeredAt = this.#sim.tick();
     for (const [index, device] of devices.entries()) {

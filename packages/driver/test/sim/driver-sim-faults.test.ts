@@ -2,6 +2,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { PLANTED_FAULTS } from "./planted-faults.js";
+import { PLANTED_FREEZES } from "./planted-freezes.js";
 import { Simulation } from "./simulation.js";
 
 const SEEDS_MAX = 40;
@@ -16,7 +17,10 @@ async function findsIn(seed: number, deathOneIn: number): Promise<string | undef
   }
 }
 
-for (const { what, plant, seed: known = 1, deathOneIn } of PLANTED_FAULTS) {
+for (const { what, plant, seed: known = 1, deathOneIn } of [
+  ...PLANTED_FAULTS,
+  ...PLANTED_FREEZES,
+]) {
   test(`found: ${what}`, async () => {
     const takeOut = plant();
     try {

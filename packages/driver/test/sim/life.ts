@@ -1,31 +1,32 @@
 /** The real driver on a simulated machine, life after life. */
 import { ReactorServer } from "@blksnap/data-plane";
 import { reactorStarter, type SimMachine } from "@blksnap/sim-kernel";
-import { Driver, type DriverPorts, type Freeze, machinePorts } from "../../dist/index.js";
+import { Driver, type DriverPorts, type Freezing, machinePorts } from "../../dist/index.js";
 import { driverOptions } from "./settings.js";
 
 /** Nobody has a file system on the fronts: users write to the devices themselves. */
-class NothingToFreeze implements Freeze {
-  readonly report = [];
+const nothingToFreeze: Freezing = () => ({
+  report: [],
+  freeze: async () => undefined,
+  assertHeld: () => undefined,
+  thaw: async () => undefined,
+});
 
-  async freeze(): Promise<void> {}
-
-  assertHeld(): void {}
-
-  async thaw(): Promise<void> {}
-}
-
-export function simulatedPorts(machine: SimMachine): DriverPorts {
+function simulatedPorts(machine: SimMachine, freezing: Freezing): DriverPorts {
   return {
     ...machinePorts(),
-    freezing: () => new NothingToFreeze(),
+    freezing,
     startReactor: reactorStarter(machine, (setup) => new ReactorServer(setup as never)) as never,
   };
 }
 
 /** Starts the driver; what an earlier life has left is gone on with. */
-export function startDriver(machine: SimMachine, log: (line: string) => void): Promise<Driver> {
-  return machine.start(() => Driver.start(driverOptions(log), simulatedPorts(machine)));
+export function startDriver(
+  machine: SimMachine,
+  log: (line: string) => void,
+  freezing: Freezing = nothingToFreeze,
+): Promise<Driver> {
+  return machine.start(() => Driver.start(driverOptions(log), simulatedPorts(machine, freezing)));
 }
 
 export type { Driver };

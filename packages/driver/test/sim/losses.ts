@@ -3,6 +3,7 @@
  * read that fails is of a range that `status` calls lost, and no read of such a range succeeds.
  */
 import { constants } from "node:os";
+import type { SnapshotEvent } from "@blksnap/api";
 import type { Image, SimSnapshot } from "./device.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
@@ -53,6 +54,17 @@ function assertReason({ mayLose }: SimSnapshot, found: DeviceStatus): void {
   }
   if (code === 0 && lostBytes > 0) {
     throw new Violation(`the image of ${device} has lost ${lostBytes} bytes, and has no error`);
+  }
+}
+
+/** @throws Violation where one tells of a loss for which there is no reason */
+export function assertEvents({ mayLose }: SimSnapshot, events: readonly SnapshotEvent[]): void {
+  for (const event of events) {
+    const errno = event.event === "corrupted" ? event.errno : ENOSPC;
+    const isBad = event.event === "corrupted" || event.event === "no_space";
+    if (isBad && !mayLose.has(errno)) {
+      throw new Violation(`event ${JSON.stringify(event)}, and nothing is wrong`);
+    }
   }
 }
 

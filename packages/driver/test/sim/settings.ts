@@ -33,6 +33,8 @@ export function driverOptions(log: (line: string) => void): DriverOptions {
     frontDepth: 8,
     imageDepth: 4,
     maxIoBytes: IO_SECTORS_MAX * 512,
+    // A few writes' time, so that takes meet it.
+    freezeTimeoutMs: 8,
     portionBytes: 2 ** 18,
     parameters: { chunkMinimumShift: 15, trackingBlockMinimumShift: 14 },
   };

@@ -11,6 +11,7 @@ import type { FaultPoint } from "@blksnap/data-plane";
 import { Killed, Random, type SimDisk, SimMachine } from "@blksnap/sim-kernel";
 import { Api } from "./api.js";
 import { Device, type Image, type SimSnapshot } from "./device.js";
+import { FileSystems } from "./file-systems.js";
 import { keepPersistent } from "./kept-snapshots.js";
 import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver } from "./load.js";
@@ -100,6 +101,7 @@ export class Simulation {
   readonly io: UserIo;
   readonly api: Api;
   readonly media: Media;
+  readonly fileSystems: FileSystems;
   readonly #strangers: Strangers;
 
   constructor(options: SimOptions) {
@@ -120,6 +122,7 @@ export class Simulation {
     this.api = new Api(this);
     this.#strangers = new Strangers(this);
     this.media = new Media(this, this.hasFailures);
+    this.fileSystems = new FileSystems(this, seed);
     faults.onPoint = (point) => this.#onPoint(point);
   }
 
@@ -257,7 +260,7 @@ export class Simulation {
   async #stopNow(): Promise<void> {
     const { deathOneIn = 60 } = this.#options;
     if (deathOneIn === 0 || !this.random.oneIn(deathOneIn * 6)) return;
-    while (this.#isBusy) {
+    while (this.io.inFlight > 0 || this.#isAsked()) {
       await this.advance(5);
       this.#assertAll();
     }
@@ -284,10 +287,6 @@ export class Simulation {
       await this.advance(5);
       this.#assertAll();
     }
-  }
-
-  get #isBusy(): boolean {
-    return this.io.inFlight > 0 || this.#isAsked();
   }
 
   #isAsked(): boolean {
@@ -328,6 +327,7 @@ export class Simulation {
     this.media.end();
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
+    this.fileSystems.releaseAll();
     await this.machine.settle();
     for (const { volume } of this.devices) volume.forgetDiscards();
     const isSameBoot = this.machine.bootId === this.#bootId;
@@ -370,7 +370,7 @@ export class Simulation {
       this.#bootId = this.machine.bootId;
       this.tell(`life ${this.lives}`);
       try {
-        const starting = startDriver(this.machine, (line) => this.tell(line));
+        const starting = startDriver(this.machine, this.tell.bind(this), this.fileSystems.freezing);
         this.driver = (await this.machine.run(starting, this.#limitMs)) as Driver;
         await reconcile(this);
         return;

@@ -145,6 +145,11 @@ export class UserIo {
     const { random } = this.#sim;
     const kind = random.below(20);
     if (kind < 6) return this.#read(device, ...this.#range(), "a front");
+    const { fileSystems } = this.#sim;
+    if (fileSystems.isHeld(device)) {
+      await this.#answered("thaw", device, fileSystems.untilThawed(device));
+      if (device.user === undefined) return;
+    }
     if (kind < 8) return this.#flush(device);
     if (kind < 10) return this.#discardFront(device);
     const isZero = kind < 12;
@@ -180,6 +185,7 @@ export class UserIo {
     const { device, firstSector, sectors, value } = entry;
     for (const snapshot of this.#sim.snapshots) {
       if (!snapshot.isTaking || !snapshot.devices.includes(device)) continue;
+      if (this.#sim.fileSystems.isFrozen(device)) continue;
       snapshot.window.push(entry);
       const image = snapshot.images.get(device);
       for (let at = firstSector; at < firstSector + sectors; at++) {
