@@ -58,6 +58,7 @@ export class SnapshotOperations {
   ): Promise<SnapshotCreateResponse> {
     const onOverflow = completePolicy(options.onOverflow);
     const { persistent = false } = options;
+    if (persistent) this.#context.persistent.assertAnswers();
     const attached: Tracker[] = [];
     const members = new Set<Tracker>();
     try {

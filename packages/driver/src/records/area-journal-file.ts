@@ -139,9 +139,10 @@ export class AreaJournalFile {
     directory: PersistentDirectory,
     area: AreaId,
   ): Promise<AreaJournalFile> {
+    directory.assertAnswers();
     const creating = AreaJournalFile.create(directory, area);
     const late = (): ControlError => {
-      creating.then((file) => file.#remove(directory)).catch(() => undefined);
+      directory.noteLate(creating.then((file) => file.#remove(directory)));
       return unusable(directory.path, noAnswer());
     };
     return bounded(creating, directory.answerTimeoutMs, late);

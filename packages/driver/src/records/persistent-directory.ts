@@ -41,6 +41,7 @@ export class PersistentDirectory {
   readonly answerTimeoutMs: number;
   readonly #look: MediumLook;
   #lockFd: number | undefined;
+  #late = 0;
   #boot: Promise<BootMark> | undefined;
 
   constructor(
@@ -67,6 +68,23 @@ export class PersistentDirectory {
 
   #noAnswer(): ControlError {
     return unusable(this.path, noAnswer());
+  }
+
+  /** Its caller has given it up, and it keeps a thread, of the few that all calls on files share, until it ends. */
+  noteLate(work: Promise<unknown>): void {
+    const end = (): void => {
+      this.#late--;
+    };
+    this.#late++;
+    work.then(end, end);
+  }
+
+  /**
+   * For what users may try again and again: the next one would be late, too.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE while something is late
+   */
+  assertAnswers(): void {
+    if (this.#late > 0) throw this.#noAnswer();
   }
 
   /**

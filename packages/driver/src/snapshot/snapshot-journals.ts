@@ -4,6 +4,7 @@
  * that must know that it is there waits for saved().
  */
 
+import type { ControlError } from "@blksnap/api";
 import type { AdoptReply, AreaId, LogNeed, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
@@ -82,9 +83,13 @@ export class SnapshotPersistence {
   /** Ends when all changes so far are on the medium. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async saved(): Promise<void> {
     const written = this.#written;
-    const { answerTimeoutMs, path } = this.#context.persistent;
+    const { persistent } = this.#context;
+    const late = (): ControlError => {
+      persistent.noteLate(written);
+      return unusable(persistent.path, noAnswer());
+    };
     try {
-      await bounded(written, answerTimeoutMs, () => unusable(path, noAnswer()));
+      await bounded(written, persistent.answerTimeoutMs, late);
     } catch (error) {
       if (this.#written === written) this.#written = Promise.resolve();
       throw error;

@@ -134,15 +134,17 @@ test("journals that nobody knows are not removed any more once that was given up
   directory.close();
 });
 
-test("a journal that a take does not wait for any more is removed when it comes", async () => {
-  const directory = new PersistentDirectory(join(folder, "state"), 1, LIMIT_MS);
+test("a journal that a take does not wait for any more is removed when it comes, and none is begun meanwhile", async () => {
+  const directory = new PersistentDirectory(join(folder, "state"), 1, LIMIT_MS, async () => 0);
   await directory.own();
   const { create } = JournalDraft;
   let answer = (): void => undefined;
   const answered = new Promise<void>((resolve) => {
     answer = resolve;
   });
+  let begun = 0;
   JournalDraft.create = async (...args) => {
+    begun++;
     await answered;
     return create.apply(JournalDraft, args);
   };
@@ -152,12 +154,18 @@ test("a journal that a take does not wait for any more is removed when it comes"
   });
   const area = randomUUID();
   try {
-    const { code } = await refusal(AreaJournalFile.createInTime(directory, area));
-    assert.is(code, "PERSISTENT_STATE_UNUSABLE");
+    // Each that is begun keeps a thread.
+    for (const next of [area, randomUUID(), randomUUID()]) {
+      const { code } = await refusal(AreaJournalFile.createInTime(directory, next));
+      assert.is(code, "PERSISTENT_STATE_UNUSABLE");
+    }
+    assert.is(begun, 1);
     assert.equal(readdirSync(directory.path), ["lock"]);
     answer();
     assert.is(await removed, KeptFile.areaJournal.name(area));
     assert.equal(readdirSync(directory.path), ["lock"]);
+    await new Promise(setImmediate);
+    directory.assertAnswers();
   } finally {
     JournalDraft.create = create;
     directory.close();

@@ -23,6 +23,7 @@ function world({ failures = 0, hangs = false } = {}) {
     },
     removeRecord: async () => (hangs ? never : steps.push("record removed")),
     removeFile: async () => steps.push("file removed"),
+    noteLate: () => steps.push("late"),
   };
   const reactors = {
     request: async (_reactor: number, { type }: { type: string }) => steps.push(type),
@@ -94,7 +95,7 @@ test("a medium that does not answer ends neither a wait for it nor the snapshot'
   );
   assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
   await persistence.giveUp([member], "a commit was not answered");
-  assert.equal(steps, ["dropAreaJournal"]);
+  assert.equal(steps, ["late", "dropAreaJournal"]);
   await persistence.unlessHung("not done yet", () => new Promise(() => undefined));
   await persistence.suspend([]);
   const failing = persistence.unlessHung("not done", () => Promise.reject(new Error("EIO")));
