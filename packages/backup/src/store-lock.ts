@@ -15,7 +15,7 @@
 import { setTimeout } from "node:timers/promises";
 import { BackupError } from "./errors.js";
 import { busy, type Holder, holderNow, lifeOf, parseHolder } from "./holder.js";
-import type { ObjectEntry, Objects } from "./objects.js";
+import type { Objects } from "./objects.js";
 
 const FOLDER = "locks/";
 const SUFFIX = ".lock";
@@ -157,13 +157,16 @@ export class StoreLock {
     }
   }
 
-  /** The first lock that is in the way; those whose holders are gone are removed. */
+  /**
+   * The first lock that is in the way. One whose holder is gone is removed as it is met: a program that is killed in
+   * the middle of that has left fewer.
+   */
   async #conflict(excludes: (other: string) => boolean): Promise<Conflict | undefined> {
-    const entries: ObjectEntry[] = [];
-    for await (const entry of this.#objects.list(FOLDER)) entries.push(entry);
-    const own = entries.find(({ key }) => key === this.#key);
-    if (own === undefined) throw this.#lost("is not in the list of what was written there");
-    for (const { key, modifiedMs } of entries) {
+    const own = await this.#objects.look(this.#key);
+    if (own === undefined) throw this.#lost("was taken away");
+    let isListed = false;
+    for await (const { key, modifiedMs } of this.#objects.list(FOLDER)) {
+      if (key === this.#key) isListed = true;
       const parts = partsOf(key);
       if (parts === undefined || key === this.#key || !excludes(parts.name)) continue;
       const data = await this.#objects.get(key);
@@ -176,6 +179,7 @@ export class StoreLock {
       }
       await this.#objects.remove(key);
     }
+    if (!isListed) throw this.#lost("is not in the list of what was written there");
     return undefined;
   }
 }
