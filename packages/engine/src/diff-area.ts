@@ -164,6 +164,7 @@ export class DiffArea {
   denyMemory(slice: number, errno: number): void {
     this.memory.deny(slice, errno);
     this.listener?.onSlotsAnswered(false);
+    this.memory.forgetDenial(slice);
   }
 
   /** An answer has come. If half of what was left is used by then, the next one may be too late. */

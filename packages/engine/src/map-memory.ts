@@ -22,7 +22,7 @@ export class MapMemory {
     return true;
   }
 
-  /** Why the slice was refused the last time, positive; 0 if it was not. */
+  /** Why the slice was refused, positive, until the next answer; 0 if it was not. */
   deniedErrno(slice: number): number {
     return this.denied[slice];
   }
@@ -35,6 +35,11 @@ export class MapMemory {
   deny(slice: number, errno: number): void {
     assert(errno > 0 && errno < 256, "a denial needs a positive errno");
     this.answered(slice, errno);
+  }
+
+  /** Who waited for the answer has it. Where nobody of them has asked again it says nothing of later. */
+  forgetDenial(slice: number): void {
+    if (this.asked[slice] === 0) this.denied[slice] = 0;
   }
 
   private answered(slice: number, errno: number): void {

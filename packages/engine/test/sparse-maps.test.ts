@@ -221,6 +221,22 @@ test("a discard of the image waits for memory, and does less without", () => {
   assert.equal(host.imageOf(2 * SLICE_CHUNKS), before(2 * SLICE_CHUNKS));
 });
 
+test("what was refused long ago costs a later write nothing, where memory is there by then", () => {
+  const host = new SparseHost();
+  host.image(0, RequestOp.DISCARD, 10 * BLOCK, 4 * BLOCK);
+  host.area.denyMemory(0, ENOSPC);
+  assert.is(host.imageResults.get(0), 0);
+  assert.equal(host.asked, [0, 0]);
+  host.area.denyMemory(0, ENOSPC);
+  host.write(0, 3);
+  assert.equal(host.asked, [0, 0, 0]);
+  host.grant(0);
+  host.run();
+  assert.is(host.frontResults.get(0), BLOCK);
+  assert.equal(host.imageOf(3), before(3));
+  assert.equal(host.faults, []);
+});
+
 test("a snapshot that ends lets go of what waits for memory", () => {
   const host = new SparseHost();
   host.write(0, 3);
