@@ -37,6 +37,8 @@ const END_TO_END = [process.execPath, "test/e2e/run.mjs"];
 
 /** Packages whose tests are under way at a time: each needs a few processes, and most wait for a slot. */
 const PACKAGES_AT_ONCE = 2 + availableParallelism();
+/** After a step's end, for its output's. */
+const LEFT_TIME_LIMIT_MS = 60_000;
 
 const LINT = [
   { name: "lint", command: [bin("biome"), "check", "--error-on-warnings", "."] },
@@ -122,9 +124,29 @@ function run(command, { env, prefix }) {
     child.stdout.on("data", (chunk) => {
       output += chunk;
     });
-    child.on("error", (error) => done({ status: 1, output: String(error) }));
-    child.on("close", (status) => done({ status: status ?? 1, output }));
+    // A process that a step has left behind may hold the pipes for ever.
+    let leftTimer;
+    let isLeft = false;
+    child.on("exit", () => {
+      leftTimer = setTimeout(() => {
+        isLeft = true;
+        child.stdout.destroy();
+        child.stderr.destroy();
+      }, LEFT_TIME_LIMIT_MS);
+    });
+    child.on("error", (error) => done({ status: 1, output: String(error), isLeft }));
+    child.on("close", (status) => {
+      clearTimeout(leftTimer);
+      done({ status: status ?? 1, output, isLeft });
+    });
   });
+}
+
+/** Why a step has failed; undefined where it has not. */
+function problemOf({ status, isLeft }, hasRun) {
+  if (status !== 0) return `exit status ${status}`;
+  if (isLeft) return "it left a process behind that holds its output";
+  return hasRun ? undefined : "no test ran";
 }
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
@@ -132,17 +154,17 @@ const totals = { passed: 0, failed: 0, skipped: 0 };
 async function runStep(step, { env = process.env, prefix = "" } = {}) {
   const startedMs = Date.now();
   console.log(`\n── ${step.name}`);
-  const { status, output } = await run(step.command, { env, prefix });
-  const summaries = [...output.matchAll(SUMMARY)];
+  const ended = await run(step.command, { env, prefix });
+  const summaries = [...ended.output.matchAll(SUMMARY)];
   for (const [, passed, failed, skipped] of summaries) {
     totals.passed += Number(passed);
     totals.failed += Number(failed);
     totals.skipped += Number(skipped ?? 0);
   }
-  const silent = step.counts === true && summaries.length === 0;
-  if (status !== 0 || silent) {
+  const problem = problemOf(ended, step.counts !== true || summaries.length > 0);
+  if (problem !== undefined) {
     totals.failed = Math.max(totals.failed, 1);
-    console.log(`✗ ${step.name}: ${silent ? "no test ran" : `exit status ${status}`}`);
+    console.log(`✗ ${step.name}: ${problem}`);
   } else {
     console.log(`✓ ${step.name}: ${Math.round((Date.now() - startedMs) / 1000)} s`);
   }
