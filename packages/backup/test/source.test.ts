@@ -2,7 +2,8 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
@@ -26,10 +27,20 @@ const test = suite<World>("source");
 /** More than a request may ask for, and no whole number of anything larger than a sector. */
 const SIZE_BYTES = 33 * MIB + 512;
 
+/** Its socket is there a moment before it listens. */
+async function isListening(socket: string): Promise<boolean> {
+  const connection = connect(socket);
+  const answer = once(connection, "connect").then(
+    () => true,
+    () => false,
+  );
+  return await answer.finally(() => connection.destroy());
+}
+
 async function serve(path: string, socket: string): Promise<ChildProcess> {
   const words = ["--read-only", "--persistent", "--shared=8", "--format=raw"];
   const server = spawn("qemu-nbd", [...words, `--socket=${socket}`, path], { stdio: "ignore" });
-  while (!existsSync(socket)) {
+  while (!(await isListening(socket))) {
     assert.is(server.exitCode, null, "qemu-nbd has ended");
     await later(5);
   }
