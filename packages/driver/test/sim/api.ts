@@ -1,14 +1,13 @@
 /** Operations of the API at random, and what each that has answered must have done. */
 import type { Device, Image, SimSnapshot, TakeNumber } from "./device.js";
 import { assertOneInstant } from "./instant.js";
-import { assertEvents, ENOSPC, noteLosses } from "./losses.js";
+import { assertEvents, noteLosses } from "./losses.js";
+import { chooseRoom } from "./room.js";
 import { DISK_BYTES, DISK_SECTORS } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
 const KEPT_STORE = "/var/tmp";
-/** Room for a few chunks. */
-const SMALL_LIMIT_BYTES = 2 ** 18;
 const STORES = ["/dev/sds", "/var/tmp", "memory:"] as const;
 
 export class Api {
@@ -165,7 +164,7 @@ export class Api {
     const isPersistent = this.#mayPersist(devices) && random.below(2) === 0;
     const store = isPersistent ? KEPT_STORE : (STORES[random.below(STORES.length)] as string);
     const before = devices.map(({ attached }) => attached);
-    const isSmall = this.#sim.hasFailures && random.oneIn(3);
+    const room = chooseRoom(this.#sim);
     const snapshot: SimSnapshot = {
       id: undefined,
       devices,
@@ -174,7 +173,7 @@ export class Api {
       isInHand: true,
       isPersistent,
       mayLoseImages: false,
-      mayLose: new Set(isSmall ? [ENOSPC] : []),
+      ...room.expected,
       mayBeUnkept: false,
       images: new Map(),
       isTaking: false,
@@ -191,12 +190,12 @@ export class Api {
     snapshots.push(snapshot);
     const paths = devices.map(({ path }) => path);
     const { id } = await this.#sim.call(
-      `create ${paths.join(" ")} ${store}${isPersistent ? " persistent" : ""}${isSmall ? " small" : ""}`,
+      `create ${paths.join(" ")} ${store}${isPersistent ? " persistent" : ""}${room.name}`,
       () =>
         driver.snapshotCreate({
           devices: paths,
           stores: [store],
-          limitBytes: isSmall ? SMALL_LIMIT_BYTES : 2 ** 23,
+          ...room.asked,
           persistent: isPersistent,
         }),
       () => {

@@ -129,6 +129,10 @@ export interface SimSnapshot {
   mayLoseImages: boolean;
   /** Numbers of errors for which its images may lose blocks; empty: it has to keep all. */
   readonly mayLose: Set<number>;
+  /** Its store is too small for all that may be written. */
+  readonly mayBeFull: boolean;
+  /** Users' writes fail in place of its images. */
+  readonly failsWrites: boolean;
   /** The disk that its journals are on has failed: it may not be persistent any more. */
   mayBeUnkept: boolean;
   store?: string;

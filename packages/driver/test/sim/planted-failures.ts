@@ -1,10 +1,13 @@
 /** Faults in what becomes of media that fail and of stores that are full, each of which has to be found. */
+import type { OverflowSetup, ReactorRequest } from "@blksnap/data-plane";
 import { EIO, ENOSPC } from "./losses.js";
 import { omitted, type PlantedFault, replace } from "./planted-faults.js";
 
 const { DiffAreaMap, TrackerEngine } = await import("@blksnap/engine");
 const { CopyPath } = await import("../../../engine/dist/copy-path.js");
 const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
+const { ReactorPool } = await import("@blksnap/data-plane");
+const { OverflowPolicy } = await import("@blksnap/engine");
 
 /** What these faults see of the engine. */
 interface EngineInside {
@@ -17,6 +20,20 @@ interface MapInside {
 }
 
 const FLAG_RELEASED = 2;
+
+/** A reactor is told of another policy for the area of a take than the snapshot has. */
+function otherPolicy(change: (overflow: OverflowSetup) => Partial<OverflowSetup>) {
+  return () =>
+    replace(ReactorPool.prototype, "request", (original) => {
+      return function (this: unknown, ...[reactor, asked, ...more]: never[]): unknown {
+        const request = asked as ReactorRequest;
+        if (request.type !== "prepareArea") return original.apply(this, [reactor, asked, ...more]);
+        const { overflow } = request.area;
+        const area = { ...request.area, overflow: { ...overflow, ...change(overflow) } };
+        return original.apply(this, [reactor, { ...request, area } as never, ...more]);
+      };
+    });
+}
 
 export const PLANTED_FAILURES: readonly PlantedFault[] = [
   {
@@ -32,6 +49,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "a copy that failed counts as one that did not",
+    seed: 10,
     plant: () =>
       replace(CopyPath.prototype, "onDone", (original) => {
         return function (this: unknown, ...[copy, result, fault]: never[]): unknown {
@@ -52,11 +70,26 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
       }),
   },
   {
+    what: "an image loses blocks where the write was to fail",
+    plant: otherPolicy(() => ({ policy: OverflowPolicy.BREAK_SNAPSHOT })),
+  },
+  {
+    what: "a write fails where the image was to lose blocks",
+    seed: 5,
+    plant: otherPolicy(() => ({ policy: OverflowPolicy.FAIL_WRITES })),
+  },
+  {
+    what: "a write that is blocked waits for ever",
+    seed: 12,
+    plant: otherPolicy(() => ({ ticksMax: 2 ** 30 })),
+  },
+  {
     what: "nobody says that an image has lost blocks",
     plant: omitted(Snapshot.prototype, "fault", (() => true) as never),
   },
   {
     what: "a store that is full is told of as one that fails",
+    seed: 8,
     plant: () =>
       replace(Snapshot.prototype, "fault", (original) => {
         return function (this: unknown, ...[tracker, area, errno]: never[]): unknown {

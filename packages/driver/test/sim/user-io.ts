@@ -2,6 +2,7 @@
 import type { SimUser } from "@blksnap/sim-kernel";
 import type { Device, Image, WindowWrite } from "./device.js";
 import { assertNotLost, readFailed, snapshotOf } from "./losses.js";
+import { mayRefuse } from "./room.js";
 import { DISK_SECTORS, IO_SECTORS_MAX } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
@@ -174,7 +175,9 @@ export class UserIo {
   #failed(what: string, entry: WindowWrite): void {
     const { device, firstSector, sectors, askedAt } = entry;
     device.writes.delete(entry);
-    if (!this.#sim.media.mayFail(device, false, firstSector, sectors, askedAt)) {
+    const isRefused = mayRefuse(this.#sim, device);
+    if (isRefused) this.#sim.count("refused");
+    else if (!this.#sim.media.mayFail(device, false, firstSector, sectors, askedAt)) {
       throw new Violation(`${what} to the front of ${device.path} failed`);
     }
     this.#sim.count("failed");
@@ -224,6 +227,7 @@ export class UserIo {
       const done = await this.#write(image, write, kind === 1);
       const snapshot = snapshotOf(this.#sim, image);
       if (done || snapshot === undefined || snapshot.mayLose.size > 0) return;
+      if (snapshot.mayBeFull) return;
       throw new Violation(`a write to ${image.volume.name} failed`);
     } else if (!(await this.#discard(image, write, false))) {
       throw new Violation(`a discard of ${image.volume.name} failed`);
