@@ -1,5 +1,6 @@
 /** Timers, clocks and random numbers of the simulated machine. */
 import { createRequire, syncBuiltinESMExports } from "node:module";
+import { Killed } from "./errno.js";
 import type { SimMachine } from "./machine.js";
 import type { SimEvent } from "./scheduler.js";
 
@@ -57,6 +58,15 @@ class SimTimer {
   }
 }
 
+/** What a process that has died was about to do ends there, as it does in what the scheduler calls. */
+function unlessKilled(call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    if (!(error instanceof Killed)) throw error;
+  }
+}
+
 export function installTime(active: Active): void {
   const require = createRequire(import.meta.url);
   const timers = require("node:timers") as Record<string, AnyCall>;
@@ -83,6 +93,9 @@ export function installTime(active: Active): void {
       timer instanceof SimTimer ? timer.close() : real(timer);
     timers[name] = table[name];
   }
+  const realMicrotask = table["queueMicrotask"];
+  table["queueMicrotask"] = (call: unknown): unknown =>
+    realMicrotask(active() === undefined ? call : () => unlessKilled(call as () => void));
   const realImmediate = table["setImmediate"];
   table["setImmediate"] = (call: unknown, ...words: unknown[]): unknown => {
     const machine = active();
