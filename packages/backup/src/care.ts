@@ -128,12 +128,13 @@ export function keptPoints(points: readonly Manifest[], keep: Keep): readonly Ma
 /**
  * Removes the points that the rules do not keep; gc frees their chunks. Any point can go: none needs another.
  * @returns those that are removed, or would be
- * @throws BackupError BACKUP_BUSY, USAGE
+ * @throws BackupError BACKUP_BUSY, USAGE, ABORTED
  */
 export async function prune(
   store: BackupStore,
   keep: Keep,
   isDryRun = false,
+  { signal }: CareOptions = {},
 ): Promise<readonly Manifest[]> {
   if (!Object.values(keep).some((count) => (count ?? 0) > 0)) {
     const hint = "Give --keep-last, --keep-hourly, --keep-daily or --keep-weekly";
@@ -146,6 +147,7 @@ export async function prune(
     const removed = points.filter(({ id }) => !kept.has(id));
     if (isDryRun) return removed;
     for (const point of removed) {
+      if (signal?.aborted === true) throw abortedError();
       lock.checkTime();
       await store.removePoint(point);
     }

@@ -1,7 +1,8 @@
 /** Requests to an object store: signed, limited in time, and sent again where that helps. */
 import { setTimeout as pause } from "node:timers/promises";
-import { errnoNameOf, messageOf } from "@blksnap/errors";
+import { messageOf } from "@blksnap/errors";
 import { BackupError } from "./errors.js";
+import { msSince, now } from "./moment.js";
 import type { S3Config } from "./s3-config.js";
 import { encodedPart, encodedQuery, signed } from "./s3-signature.js";
 import { textIn } from "./s3-xml.js";
@@ -13,20 +14,27 @@ export interface S3Limits {
   readonly delayMs: number;
   /** For an answer, without the time that its content may take. */
   readonly answerMs: number;
+  /** In place of that after an interruption: someone waits for the end. */
+  readonly interruptedMs: number;
   /** A connection that is slower than this is taken for a broken one. */
   readonly bytesPerSecond: number;
 }
 
+const INTERRUPTED_MS = 5_000;
 /** In all about a minute of waiting, and the time that the requests take. */
 const LIMITS: S3Limits = {
   attempts: 9,
   delayMs: 250,
   answerMs: 60_000,
+  interruptedMs: INTERRUPTED_MS,
   bytesPerSecond: 65_536,
 };
 const DELAY_MAX_MS = 20_000;
-/** Someone waits for the end: what has to be put in order gets this much. */
-const INTERRUPTED_MS = 5_000;
+/**
+ * Nothing is sent again later than that, by either clock: whoever slept meanwhile may have lost his lock of the store,
+ * and what he wanted to remove is needed.
+ */
+const SEND_MAX_MS = 10 * 60_000;
 const CONTENT_MAX_BYTES = 2 ** 31;
 const EMPTY_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -50,6 +58,8 @@ export interface S3Answer {
 interface Failure {
   readonly text: string;
   readonly code: string;
+  /** Where the code tells none. */
+  readonly hint?: string;
   readonly isPassing: boolean;
   readonly waitMs: number;
   readonly cause?: unknown;
@@ -57,8 +67,10 @@ interface Failure {
 
 const PASSING_STATUS: readonly number[] = [408, 409, 425, 429, 500, 502, 503, 504];
 const PASSING_CODES: readonly string[] = ["RequestTimeout", "SlowDown", "InternalError"];
-/** The name is wrong, or the certificate: it is so a moment later. */
-const LASTING_CAUSES: readonly string[] = ["ENOTFOUND", "ERR_TLS_CERT_ALTNAME_INVALID"];
+/** No host has the name, the certificate is wrong, or what listens speaks no TLS: it is so a moment later. */
+const LASTING_CAUSES = /^ENOTFOUND$|^EPROTO$|_SSL_|CERT|SELF_SIGNED|UNABLE_TO_VERIFY/;
+/** Of fetch itself, which has no codes for them. */
+const LASTING_TEXTS = /^bad port$/;
 const FULL_CODES: readonly string[] = [
   ...["QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"],
   "InsufficientStorage",
@@ -68,11 +80,15 @@ const HINTS: Readonly<Record<string, string>> = {
   AccessDenied: "Its user needs to get, put, delete and list objects there",
   InvalidAccessKeyId: "Check AWS_ACCESS_KEY_ID, or the profile's",
   SignatureDoesNotMatch: "Check AWS_SECRET_ACCESS_KEY, or the profile's",
+  ExpiredToken: "Renew the credentials; what is written already is used again",
+  InvalidToken: "Check AWS_SESSION_TOKEN, or the profile's",
   RequestTimeTooSkewed: "Set the clock of this host",
   TemporaryRedirect: "Give the --region of the bucket",
   PermanentRedirect: "Give the --region of the bucket",
   AuthorizationHeaderMalformed: "Give the --region of the bucket",
 };
+/** Answers to HEAD have no content that would say it. */
+const REFUSED_HINT = "Check what its user may do there, and whether the credentials have expired";
 const HINT = "Check --endpoint, and whether the server runs; what is written already is used again";
 
 /** Of a server: nothing that moves a terminal's cursor, and not too much. */
@@ -89,6 +105,7 @@ function failureOf(answer: S3Answer): Failure {
   return {
     text: `the server answers ${answer.status}${said === "" ? "" : ` ${said}`}`,
     code: answer.status === 507 ? "InsufficientStorage" : code,
+    ...(answer.status === 401 || answer.status === 403 ? { hint: REFUSED_HINT } : {}),
     isPassing: PASSING_STATUS.includes(answer.status) || PASSING_CODES.includes(code),
     waitMs: Number.isFinite(waitS) ? Math.min(waitS * 1000, DELAY_MAX_MS) : 0,
   };
@@ -99,12 +116,18 @@ function brokenBy(error: unknown): Failure {
   const cause = (error as Error).cause ?? error;
   const isLate = (cause as Error).name === "TimeoutError";
   const text = isLate ? "the server does not answer in time" : plain(messageOf(cause));
-  const isPassing = !LASTING_CAUSES.includes(errnoNameOf(cause) ?? "") && !isCertificate(cause);
+  const code = String((cause as { code?: unknown }).code ?? "");
+  const isPassing = !LASTING_CAUSES.test(code) && !LASTING_TEXTS.test(text);
   return { text, code: "", isPassing, waitMs: 0, cause };
 }
 
-function isCertificate(cause: unknown): boolean {
-  return /CERT|SELF_SIGNED|UNABLE_TO_VERIFY/.test(String((cause as { code?: unknown }).code));
+/**
+ * Whether there is no such object. Another 404 is the page of a proxy, or of a server that is no object store, and says
+ * nothing about it; an answer to HEAD is but the number.
+ */
+function isMissing({ status, content }: S3Answer, method: S3Request["method"]): boolean {
+  if (status !== 404) return false;
+  return method === "HEAD" || textIn(content.toString(), "Code") === "NoSuchKey";
 }
 
 /** Aborts when its time is over; each begin sets that anew. */
@@ -131,11 +154,16 @@ export class S3Client {
   readonly #config: S3Config;
   readonly #limits: S3Limits;
   readonly #signal: AbortSignal | undefined;
+  /** Of the requests that are under way. */
+  readonly #underWay = new Set<TimeLimit>();
 
   constructor(config: S3Config, limits: Partial<S3Limits> = {}, signal?: AbortSignal) {
     this.#config = config;
     this.#limits = { ...LIMITS, ...limits };
     this.#signal = signal;
+    signal?.addEventListener("abort", () => {
+      for (const limit of this.#underWay) limit.begin(this.#limits.interruptedMs);
+    });
   }
 
   /**
@@ -144,23 +172,22 @@ export class S3Client {
    * @throws BackupError TARGET_FULL, TARGET_FAILED
    */
   async send(request: S3Request, what: string): Promise<S3Answer> {
+    const begun = now();
     for (let attempt = 1; ; attempt++) {
       const result = await this.#attempt(request);
       if ("status" in result) return result;
       const isLast = attempt >= this.#limits.attempts || this.#signal?.aborted === true;
       if (!result.isPassing || isLast) throw failed(result, what, attempt);
       await this.#pause(attempt, result.waitMs);
+      if (msSince(begun) > SEND_MAX_MS) throw failed(result, what, attempt);
     }
   }
 
   async #attempt(request: S3Request): Promise<S3Answer | Failure> {
     try {
       const answer = await this.#exchange(request);
-      const isMissing =
-        answer.status === 404 && textIn(answer.content.toString(), "Code") !== "NoSuchBucket";
-      return (answer.status >= 200 && answer.status < 300) || isMissing
-        ? answer
-        : failureOf(answer);
+      const isDone = answer.status >= 200 && answer.status < 300;
+      return isDone || isMissing(answer, request.method) ? answer : failureOf(answer);
     } catch (error) {
       return brokenBy(error);
     }
@@ -177,11 +204,16 @@ export class S3Client {
       headers["x-amz-checksum-sha256"] = Buffer.from(sha256, "hex").toString("base64");
     }
     const limit = new TimeLimit();
+    this.#underWay.add(limit);
     try {
       limit.begin(this.#limitMs(data?.length ?? 0));
       const response = await fetch(url, {
         method,
-        headers: signed({ method, url, headers }, credentials, region, new Date()),
+        headers: {
+          ...signed({ method, url, headers }, credentials, region, new Date()),
+          // Lengths are compared. It is not signed: proxies set it anew.
+          "accept-encoding": "identity",
+        },
         redirect: "manual",
         signal: limit.signal,
         ...(data === undefined ? {} : { body: data as Uint8Array<ArrayBuffer> }),
@@ -189,6 +221,7 @@ export class S3Client {
       const content = await this.#contentOf(response, method, limit);
       return { status: response.status, headers: response.headers, content };
     } finally {
+      this.#underWay.delete(limit);
       limit.end();
     }
   }
@@ -207,8 +240,8 @@ export class S3Client {
 
   /** For so many bytes that are sent, or come. */
   #limitMs(bytes: number): number {
-    if (this.#signal?.aborted === true) return INTERRUPTED_MS;
-    const { answerMs, bytesPerSecond } = this.#limits;
+    const { answerMs, interruptedMs, bytesPerSecond } = this.#limits;
+    if (this.#signal?.aborted === true) return interruptedMs;
     return answerMs + (bytes / bytesPerSecond) * 1000;
   }
 
@@ -220,9 +253,13 @@ export class S3Client {
   }
 }
 
-function failed({ text, code, cause }: Failure, what: string, attempts: number): BackupError {
+function failed(
+  { text, code, hint = HINT, cause }: Failure,
+  what: string,
+  attempts: number,
+): BackupError {
   const times = attempts === 1 ? "" : `, ${attempts} times`;
   const why = `can't ${what}: ${text}${times}`;
   if (FULL_CODES.includes(code)) return new BackupError("TARGET_FULL", why, { cause });
-  return new BackupError("TARGET_FAILED", why, { hint: HINTS[code] ?? HINT, cause });
+  return new BackupError("TARGET_FAILED", why, { hint: HINTS[code] ?? hint, cause });
 }

@@ -41,6 +41,8 @@ const PREFIX_PART = /^(?!\.+$)[A-Za-z0-9!_.*'()=@:+-]+$/;
 const PREFIX_MAX_BYTES = 512;
 const REGION = /^[A-Za-z0-9-]{1,64}$/;
 const REGION_DEFAULT = "us-east-1";
+/** What a header can carry. Errors of fetch would repeat one that it cannot. */
+const CREDENTIAL = /^[\x21-\x7e]+$/;
 const LOCAL = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
 type Profile = ReadonlyMap<string, string>;
@@ -110,11 +112,15 @@ function credentialsOf(environment: Environment, profiles: Profiles): S3Credenti
   const [id, secret, token] = isProfile
     ? ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"].map(ofProfile)
     : [keyId, environment["AWS_SECRET_ACCESS_KEY"], environment["AWS_SESSION_TOKEN"]];
+  const where = isProfile ? `profile ${profiles.name}` : "environment";
   if (!id || !secret) {
     const hint =
       "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have them in ~/.aws/credentials and name their AWS_PROFILE";
-    const where = isProfile ? `profile ${profiles.name}` : "environment";
     throw wrong(`the ${where} has no credentials for the object store`, hint);
+  }
+  if (![id, secret, token || "none"].every((one) => CREDENTIAL.test(one))) {
+    const why = `the credentials of the ${where} have blanks or other characters that none have`;
+    throw wrong(why, "Copy them again; they are not shown here");
   }
   return { accessKeyId: id, secretAccessKey: secret, ...(token ? { sessionToken: token } : {}) };
 }

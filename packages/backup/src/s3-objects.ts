@@ -49,8 +49,7 @@ class S3Objects implements Objects {
 
   async put(key: string, data: Uint8Array, known?: string): Promise<void> {
     const sha256 = known ?? createHash("sha256").update(data).digest("hex");
-    const { status } = await this.#send("write", key, { method: "PUT", data, sha256 });
-    if (status === 404) throw targetError("write", this.pathOf(key), new Error("it is not found"));
+    await this.#send("write", key, { method: "PUT", data, sha256 });
   }
 
   async *list(prefix: string): AsyncGenerator<ObjectEntry> {

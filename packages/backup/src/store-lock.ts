@@ -15,6 +15,7 @@
 import { setTimeout } from "node:timers/promises";
 import { BackupError } from "./errors.js";
 import { busy, type Holder, holderNow, lifeOf, parseHolder } from "./holder.js";
+import { type Moment, msSince, now } from "./moment.js";
 import type { Objects } from "./objects.js";
 
 const FOLDER = "locks/";
@@ -32,16 +33,6 @@ interface Conflict {
   readonly path: string;
   readonly token: string;
   readonly holder: Holder | undefined;
-}
-
-/** Of this moment, by a clock that goes on while the machine sleeps, and by one that nobody sets. */
-interface Moment {
-  readonly wallMs: number;
-  readonly upMs: number;
-}
-
-function now(): Moment {
-  return { wallMs: Date.now(), upMs: performance.now() };
 }
 
 /** The name of a lock and who holds it, from its key. */
@@ -100,11 +91,14 @@ export class StoreLock {
     this.checkTime();
     const data = await this.#objects.get(this.#key);
     if (data === undefined || !data.equals(this.#data)) throw this.#lost("was taken away");
+    // That may have taken long: a renewal after it would bring back a lock that has expired, and was removed.
+    this.checkTime();
   }
 
   /** As `check`, without a look: fails where others may believe by now that this process is gone. */
   checkTime(): void {
-    if (this.#isOld()) throw this.#lost("was not renewed in time: this program stood still");
+    if (msSince(this.#written) > TRUSTED_MS)
+      throw this.#lost("was not renewed in time: this program stood still");
   }
 
   /** Where the store cannot be reached the lock expires, and what failed before that is what is told. */
@@ -117,12 +111,6 @@ export class StoreLock {
   #lost(why: string): BackupError {
     const hint = "Run it again when nothing else writes there";
     return new BackupError("BACKUP_BUSY", `the lock ${this.path} ${why}`, { hint });
-  }
-
-  #isOld(): boolean {
-    const { wallMs, upMs } = now();
-    const ageMs = Math.max(wallMs - this.#written.wallMs, upMs - this.#written.upMs);
-    return ageMs > TRUSTED_MS;
   }
 
   async #write(): Promise<void> {

@@ -83,6 +83,8 @@ export class BackupStore {
       for await (const { key } of objects.list("")) {
         // What an earlier attempt has left, or another one has made by now.
         if (key === MARK || key.startsWith(`tmp/${MARK}`)) continue;
+        // Another export has made it since, and has begun.
+        if ((await objects.get(MARK)) !== undefined) break;
         const why = `${objects.path} is not empty, and holds no backups (${key})`;
         throw new BackupError("TARGET_EXISTS", why, { hint: "Name a place that is empty or new" });
       }
@@ -104,7 +106,8 @@ export class BackupStore {
 
   /**
    * All points, the oldest first.
-   * @param onDamage is told of each manifest that cannot be read, and the others are answered. Without it that fails.
+   * @param onDamage is told of each manifest that cannot be read, and the others are answered. Without it that fails, and
+   * so does one that is listed and not there: nobody removes any while a prune or gc has the store for itself.
    * @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION
    */
   async points(onDamage?: (damage: DamagedPoint) => void): Promise<readonly Manifest[]> {
@@ -118,9 +121,12 @@ export class BackupStore {
     }
     const read = async (name: string) => ({ name, text: await this.#objects.get(POINTS + name) });
     await inOrder(names, this.#objects.depth, read, async ({ name, text }) => {
-      // A prune may be under way.
-      if (text === undefined) return;
       const path = this.#objects.pathOf(POINTS + name);
+      if (text === undefined) {
+        // A prune may be under way.
+        if (onDamage !== undefined) return;
+        throw new BackupError("BACKUP_DAMAGED", `${path} is listed, and cannot be read`);
+      }
       try {
         found.push(withShared(parseManifest(text.toString(), path), hashes));
       } catch (error) {

@@ -1,44 +1,18 @@
 /** A store in a bucket. The server of the test checks each signature and checksum itself. */
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
-import { Dice, FakeS3, type S3Fault } from "@blksnap/testing";
+import { Dice, type S3Fault } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collectGarbage, prune, verify } from "../dist/care.js";
-import { type ExportOptions, exportToStore } from "../dist/export-store.js";
+import { exportToStore } from "../dist/export-store.js";
 import { restore } from "../dist/restore.js";
-import { openS3, type S3Options } from "../dist/s3-objects.js";
 import { encodedPart, encodedQuery, signed } from "../dist/s3-signature.js";
 import { BackupStore } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
+import { BUCKET, LIMITS, optionsOf, place, withS3 } from "./s3-place.js";
 
-const BUCKET = "backups";
-/** Two whole chunks, and a bit. */
-const CAPACITY_BYTES = 8 * MIB + 196_608;
-const PLACE = `s3://${BUCKET}/all/hosts`;
-const LIMITS = { delayMs: 1, answerMs: 5_000, attempts: 9 };
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
-
-function optionsOf(machine: FakeMachine, more: Partial<ExportOptions> = {}): ExportOptions {
-  const { client, device } = machine;
-  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
-  return { ...own, wanted: { kind: "auto" }, ...more };
-}
-
-function place(s3: FakeS3, more: S3Options = {}) {
-  return openS3(PLACE, { environment: s3.environment, limits: LIMITS, ...more });
-}
-
-async function withS3(use: (s3: FakeS3, machine: FakeMachine) => Promise<void>): Promise<void> {
-  const s3 = await FakeS3.listen();
-  const machine = new FakeMachine(CAPACITY_BYTES);
-  try {
-    await use(s3, machine);
-  } finally {
-    s3.close();
-    machine.remove();
-  }
-}
 
 async function assertRestores(
   machine: FakeMachine,
@@ -204,6 +178,45 @@ test("a request that is not answered is sent again; an interrupted program waits
     const patient = { ...LIMITS, delayMs: 3_600_000 };
     const error = await failureOf(BackupStore.open(place(s3, { limits: patient, signal })));
     assert.match(error.message, /SlowDown: No & no. \[2J$/);
+  }));
+
+test("two hosts may make a store at once", () =>
+  withS3(async (s3, machine) => {
+    machine.write(0, randomBytes(MIB));
+    let isMade = false;
+    const objects = place(s3);
+    const slow = Object.create(objects) as typeof objects;
+    for (const name of ["look", "put", "remove", "sync", "pathOf", "list"] as const) {
+      Object.assign(slow, { [name]: objects[name].bind(objects) });
+    }
+    slow.get = async (key) => {
+      const found = await objects.get(key);
+      if (!isMade) {
+        isMade = true;
+        await exportToStore(await BackupStore.openOrCreate(place(s3)), optionsOf(machine));
+      }
+      return found;
+    };
+    assert.is((await (await BackupStore.openOrCreate(slow)).points()).length, 1);
+  }));
+
+test("a prune that is interrupted leaves no lock", () =>
+  withS3(async (s3, machine) => {
+    const store = await BackupStore.openOrCreate(place(s3));
+    for (let round = 0; round < 3; round++) {
+      machine.write(round * MIB, randomBytes(65_536));
+      await exportToStore(store, optionsOf(machine));
+    }
+    const interruption = new AbortController();
+    s3.faultOf = (request) => {
+      if (/DELETE .*points/.test(request)) interruption.abort();
+      return undefined;
+    };
+    const { signal } = interruption;
+    const error = await failureOf(prune(store, { last: 1 }, false, { signal }));
+    assert.is(error.code, "ABORTED");
+    assert.is((await store.points()).length, 2);
+    assert.equal(s3.keys("all/hosts/locks/"), []);
   }));
 
 test("an export that is killed at any request leaves all points whole, and the next one completes", () =>

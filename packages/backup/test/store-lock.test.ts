@@ -137,6 +137,28 @@ test("whoever stood still for so long changes nothing any more", () =>
     await lock.release();
   }));
 
+test("a lock that was looked at for so long is not trusted, nor renewed", () =>
+  inEachPlace(async ({ objects }) => {
+    const { now } = Date;
+    const slow = Object.create(objects) as Objects;
+    for (const name of ["look", "list", "put", "remove", "sync", "pathOf"] as const) {
+      Object.assign(slow, { [name]: objects[name].bind(objects) });
+    }
+    slow.get = async (key) => {
+      const data = await objects.get(key);
+      if (key.startsWith("locks/")) Date.now = () => now() + 21 * MINUTE_MS;
+      return data;
+    };
+    await BackupStore.openOrCreate(objects);
+    const lock = await (await BackupStore.open(slow)).lockAll("a gc");
+    try {
+      assert.is((await failureOf(lock.check())).code, "BACKUP_BUSY");
+    } finally {
+      Date.now = now;
+    }
+    await lock.release();
+  }));
+
 test("a gc that takes an export for gone costs it its point, and never one that stays", () =>
   inEachPlace(async ({ objects, toElsewhere }, machine) => {
     machine.write(0, randomBytes(MIB));

@@ -180,8 +180,9 @@ export async function prunePoints(context: Context, given: Given): Promise<void>
     throw usageError("nothing says which points to keep", "USAGE", hint);
   }
   const isDryRun = given.has("dry-run");
-  const store = await openBackups(given, "from", false);
-  const removed = await (await import("@blksnap/backup")).prune(store, keep, isDryRun);
+  const signal = context.untilInterrupted();
+  const store = await openBackups(given, "from", false, signal);
+  const removed = await (await import("@blksnap/backup")).prune(store, keep, isDryRun, { signal });
   if (json) return printJson({ removed: removed.map(summaryOf), dry_run: isDryRun });
   const verb = isDryRun ? "would remove" : "removed";
   print(

@@ -1,0 +1,17 @@
+/** How long something took, on a machine that may sleep, and whose clock may be set. */
+
+/** By a clock that goes on while the machine sleeps, and by one that nobody sets. */
+export interface Moment {
+  readonly wallMs: number;
+  readonly upMs: number;
+}
+
+export function now(): Moment {
+  return { wallMs: Date.now(), upMs: performance.now() };
+}
+
+/** By the clock by which it is longer. */
+export function msSince(moment: Moment): number {
+  const { wallMs, upMs } = now();
+  return Math.max(wallMs - moment.wallMs, upMs - moment.upMs);
+}

@@ -1,0 +1,88 @@
+/** Requests to an object store that fail, are refused, or are given up. */
+import { randomBytes } from "node:crypto";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { collectGarbage } from "../dist/care.js";
+import { exportToStore } from "../dist/export-store.js";
+import { BackupStore } from "../dist/store.js";
+import { failureOf, MIB } from "./fake-machine.js";
+import { LIMITS, optionsOf, place, withS3 } from "./s3-place.js";
+
+test("a request that is under way at an interruption is given up soon", () =>
+  withS3(async (s3) => {
+    const interruption = new AbortController();
+    s3.faultOf = () => {
+      interruption.abort();
+      return "never";
+    };
+    const limits = { ...LIMITS, answerMs: 3_600_000, interruptedMs: 1 };
+    const opened = BackupStore.open(place(s3, { limits, signal: interruption.signal }));
+    assert.match((await failureOf(opened)).message, /does not answer in time$/);
+  }));
+
+test("what a machine wanted before it slept is not sent again after it", () =>
+  withS3(async (s3) => {
+    const { now } = Date;
+    s3.faultOf = () => {
+      Date.now = () => now() + 11 * 60_000;
+      return "tear";
+    };
+    try {
+      assert.is((await failureOf(BackupStore.open(place(s3)))).code, "TARGET_FAILED");
+      assert.is(s3.log.length, 1);
+    } finally {
+      Date.now = now;
+    }
+  }));
+
+test("what cannot go well a moment later is tried once", () =>
+  withS3(async (s3) => {
+    const port = new URL(s3.endpoint).port;
+    for (const endpoint of [`https://127.0.0.1:${port}`, "http://127.0.0.1:1"]) {
+      const error = await failureOf(BackupStore.open(place(s3, { endpoint })));
+      assert.is(error.code, "TARGET_FAILED");
+      assert.not.match(error.message, /times/);
+    }
+  }));
+
+test("credentials that no header can carry are not sent, and not shown", () =>
+  withS3(async (s3) => {
+    for (const name of ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]) {
+      const environment = { ...s3.environment, [name]: "geheim\nnis" };
+      const error = await failureOf(Promise.resolve().then(() => place(s3, { environment })));
+      assert.is(error.code, "USAGE");
+      assert.not.match(`${error.message} ${error.stack}`, /geheim/);
+    }
+  }));
+
+test("refusals say what to look at, also where they have no content", () =>
+  withS3(async (s3) => {
+    const hintFor = async (status: number, code: string): Promise<string> => {
+      s3.faultOf = () => ({ status, code });
+      const error = (await failureOf(BackupStore.open(place(s3)))) as { hint?: string };
+      return error.hint!;
+    };
+    assert.match(await hintFor(400, "ExpiredToken"), /Renew the credentials/);
+    assert.match(await hintFor(403, ""), /credentials have expired/);
+  }));
+
+test("a page that is not found is no store that is missing, and no point that is gone", () =>
+  withS3(async (s3, machine) => {
+    machine.write(0, randomBytes(MIB));
+    const store = await BackupStore.openOrCreate(place(s3));
+    await exportToStore(store, optionsOf(machine));
+    const chunks = s3.keys("all/hosts/chunks/");
+    // Of a proxy; and of a server that lists what it cannot find.
+    for (const [code, expected] of [
+      ["", "TARGET_FAILED"],
+      ["NoSuchKey", "BACKUP_DAMAGED"],
+    ] as const) {
+      s3.faultOf = (request) => (/GET .*points/.test(request) ? { status: 404, code } : undefined);
+      assert.is((await failureOf(collectGarbage(store))).code, expected);
+      assert.equal(s3.keys("all/hosts/chunks/"), chunks);
+    }
+    s3.faultOf = () => ({ status: 404, code: "" });
+    assert.is((await failureOf(BackupStore.open(place(s3)))).code, "TARGET_FAILED");
+  }));
+
+test.run();
