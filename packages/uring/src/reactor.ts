@@ -38,15 +38,18 @@ export interface Timer {
   callback: (() => void) | undefined;
 }
 
-const HANDLERS_MAX = 1024;
+/** For a thousand devices with an image each, whose owner takes a few of each kind. */
+const HANDLERS_MAX = 16_384;
 const WAKE_HANDLER = 0;
 const TIMER_HANDLER = 1;
 const CANCEL_HANDLER = 2;
-/** Offsets in the reactor's own page: the eventfd's counter, then the timespecs of timers. */
+/** Offsets in the reactor's own memory: the eventfd's counter, then the timespecs of timers. */
 const WAKE_OFFSET_BYTES = 0;
 const TIMERS_OFFSET_BYTES = 64;
-const TIMERS_MAX = 128;
+const TIMERS_MAX = 4096;
 const TIMESPEC_BYTES = 16;
+const OWN_BYTES =
+  Math.ceil((TIMERS_OFFSET_BYTES + TIMERS_MAX * TIMESPEC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
 
 /**
  * Written to the wake-up eventfd it ends the loop after the current batch, whatever the messages say:
@@ -65,7 +68,7 @@ export interface ReactorOptions {
   readonly entries?: number;
   /** Registered files that the ring has room for; default 1024. */
   readonly filesMax?: number;
-  /** Registered buffers that the ring has room for; default 512. */
+  /** Registered buffers that the ring has room for; default 4096. */
   readonly buffersMax?: number;
   /**
    * Eventfd (a blocking one) that other threads write to: 1 to wake the loop, END_REACTOR to end it.
@@ -86,7 +89,7 @@ export class Reactor {
   completions = 0;
   readonly #options: ReactorOptions;
   readonly #handlers: CompletionHandler[] = [];
-  readonly #page: MappedMemory;
+  readonly #own: MappedMemory;
   readonly #counter: Uint32Array;
   readonly #heartbeat: Int32Array;
   readonly #timespecs: BigInt64Array;
@@ -114,18 +117,18 @@ export class Reactor {
     try {
       this.ring.registerRingFd();
       const filesMax = options.filesMax ?? 1024;
-      const buffersMax = options.buffersMax ?? 512;
+      const buffersMax = options.buffersMax ?? 4096;
       this.ring.registerFiles(filesMax);
       this.ring.registerBuffers(buffersMax);
       for (let i = filesMax - 1; i >= 0; i--) this.#freeFiles.push(i);
       for (let i = buffersMax - 1; i >= 0; i--) this.#freeBuffers.push(i);
-      this.#page = MappedMemory.anonymous(PAGE_BYTES);
+      this.#own = MappedMemory.anonymous(OWN_BYTES);
     } catch (error) {
       this.ring.close();
       throw error;
     }
-    this.#counter = new Uint32Array(this.#page.buffer, WAKE_OFFSET_BYTES, 2);
-    this.#timespecs = new BigInt64Array(this.#page.buffer, TIMERS_OFFSET_BYTES, TIMERS_MAX * 2);
+    this.#counter = new Uint32Array(this.#own.buffer, WAKE_OFFSET_BYTES, 2);
+    this.#timespecs = new BigInt64Array(this.#own.buffer, TIMERS_OFFSET_BYTES, TIMERS_MAX * 2);
     this.addHandler({ onCompletion: (_, result) => this.#onWake(result) });
     this.addHandler({ onCompletion: (data, result) => this.#onTimer(data, result) });
     this.addHandler({ onCompletion: () => undefined });
@@ -219,7 +222,7 @@ export class Reactor {
     this.#timers[index] = timer;
     this.#timespecs[index * 2] = BigInt(Math.floor(delayMs / 1000));
     this.#timespecs[index * 2 + 1] = BigInt(Math.floor((delayMs % 1000) * 1e6));
-    const address = this.#page.address + TIMERS_OFFSET_BYTES + index * TIMESPEC_BYTES;
+    const address = this.#own.address + TIMERS_OFFSET_BYTES + index * TIMESPEC_BYTES;
     prepareTimeout(this.ring, low32(address), high32(address), index, TIMER_HANDLER);
     return timer;
   }
@@ -273,8 +276,8 @@ export class Reactor {
 
   #close(): void {
     this.ring.close();
-    // A read that is still armed may write here: the page is then left to the end of the thread.
-    if (!this.#wakeArmed) this.#page.unmap();
+    // A read that is still armed may write here: that memory is then left to the end of the thread.
+    if (!this.#wakeArmed) this.#own.unmap();
   }
 
   /** Ends run() after the current batch; nothing else may be in flight then. */
@@ -304,7 +307,7 @@ export class Reactor {
   }
 
   #armWake(): void {
-    const { address } = this.#page;
+    const { address } = this.#own;
     prepareRead(
       this.ring,
       this.#options.wakeFd,

@@ -56,6 +56,33 @@ test("messages arrive in order, and an exception in one loses none", () => {
   });
 });
 
+test("a thousand devices have room for their timers and handlers, all of which are served", () => {
+  withReactor(({ reactor, errors }) => {
+    const count = 4096;
+    let [timers, completions] = [0, 0];
+    const stopAtEnd = (): void => {
+      if (timers === count && completions === count) reactor.stop();
+    };
+    const onTimer = (): void => {
+      timers++;
+      stopAtEnd();
+    };
+    const handler = {
+      onCompletion: (): void => {
+        completions++;
+        stopAtEnd();
+      },
+    };
+    for (let i = 0; i < count; i++) {
+      reactor.setTimer(i % 7, onTimer);
+      prepareNop(reactor.ring, 0, reactor.addHandler(handler), 0);
+    }
+    reactor.run();
+    assert.equal([timers, completions], [count, count]);
+    assert.equal(errors, []);
+  });
+});
+
 test("timers fire in the order of their times, and their places are used again", () => {
   withReactor(({ reactor, errors }) => {
     const fired: number[] = [];
