@@ -48,7 +48,7 @@ const LOCAL = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 type Profile = ReadonlyMap<string, string>;
 
 function isS3Url(text: string): boolean {
-  return text.startsWith(SCHEME);
+  return text.slice(0, SCHEME.length).toLowerCase() === SCHEME;
 }
 
 function wrong(why: string, hint: string): BackupError {

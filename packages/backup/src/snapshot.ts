@@ -171,11 +171,13 @@ export async function withSnapshot<Result>(
     if (taken?.id !== id) throw gone(device, id);
     return await reading(taken, use);
   } finally {
+    let what = "stays for now";
     try {
       await client.snapshotDestroy(id);
+      what = "is gone, which the next export finds out by itself";
       await ownSnapshot?.clear();
     } catch (error) {
-      onNote?.(`snapshot ${id} stays for now: ${(error as Error).message}`);
+      onNote?.(`snapshot ${id} ${what}: ${(error as Error).message}`);
     }
   }
 }

@@ -12,10 +12,12 @@ export const storeOptions: OptionSpecs = {
   region: { describe: "of s3://: default: $AWS_REGION", value: "NAME" },
 };
 
-const SCHEME = "s3://";
+/** What begins like this is no name of a folder that anybody means. */
+const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
+const BUCKET = /^s3:\/\//i;
 
 export function isBucket(text: string): boolean {
-  return text.startsWith(SCHEME);
+  return BUCKET.test(text);
 }
 
 /** Fails where an option for buckets is given with something else. */
@@ -41,6 +43,13 @@ export async function openBackups(
   const { BackupStore, openS3 } = await import("@blksnap/backup");
   const text = given.need(option);
   checkBucketOptions(given, text);
+  const scheme = SCHEME.exec(text)?.[1];
+  if (scheme !== undefined && !isBucket(text)) {
+    // The rest is not repeated: somebody may have put a secret into it.
+    const hint =
+      "Give a folder, or s3://BUCKET/PREFIX with the --endpoint of a server that speaks S3";
+    throw usageError(`${option}: ${scheme}:// is no place for backups`, "USAGE", hint);
+  }
   const [endpoint, region] = [given.one("endpoint"), given.one("region")];
   const place = isBucket(text)
     ? openS3(text, { endpoint, region, signal })

@@ -94,6 +94,8 @@ test("a bucket is a place as a folder is; options of buckets are for nothing els
     const words = ["s3://backups/all/hosts/", "--endpoint", endpoint];
     assert.match(await harness.ok("export", "-d", DEVICE, "--auto", "-t", ...words), /^full: /m);
     assert.match(await harness.ok("list", "-f", ...words), DEVICE);
+    const [, ...others] = words;
+    assert.match(await harness.ok("list", "-f", "S3://backups/all/hosts", ...others), DEVICE);
     const target = inFolder("restored");
     await harness.ok("restore", "--to", target, "-f", ...words);
     assert.ok((await readFile(target)).equals(content));
@@ -105,7 +107,8 @@ test("a bucket is a place as a folder is; options of buckets are for nothing els
     process.env["AWS_SECRET_ACCESS_KEY"] = "";
     const poor = await harness.run("list", "-f", ...words);
     assert.match(poor.err, "has no credentials");
-    for (const url of ["s3://", "s3://id:key@backups", "s3://backups/a//b", "s3://backups/../x"]) {
+    const wrong = ["s3://", "s3://id:key@backups", "s3://backups/a//b", "s3://backups/../x"];
+    for (const url of [...wrong, "gs://id:key@backups/x", "file:///tmp/backups"]) {
       const { status, err } = await harness.run("list", "-f", url);
       assert.is(status, 2, url);
       assert.not.match(err, "key@");
