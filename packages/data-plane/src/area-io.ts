@@ -21,9 +21,7 @@ import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
 import {
   assert,
   type CompletionHandler,
-  high32,
   LINK_TORN,
-  low32,
   prepareNop,
   prepareRead,
   prepareReadFixed,
@@ -118,70 +116,39 @@ export class AreaIo {
   /** Linked to what comes next. */
   #prepareSourceRead(copy: number): void {
     const { chunk, blockStart, lengthBytes } = this.#engine.copies;
-    const { ring } = this.#reactor;
     const { originalIndex: file } = this.#options;
     const source = chunk[copy] * this.#chunkBytes + (blockStart[copy] << this.#blockShift);
-    const sourceLow = source | 0;
-    const sourceHigh = (source / 4294967296) | 0;
     const address = this.#windows.addressOf(copy);
-    const low = address | 0;
-    const high = (address / 4294967296) | 0;
-    const bytes = lengthBytes[copy];
-    const data = copy << 1;
-    const handler = this.#copyHandler;
-    const buffer = this.#windows.bufferIndexOf(copy);
-    const flags = LINKED_FILE;
-    if (buffer === NOT_REGISTERED)
-      prepareRead(ring, file, low, high, bytes, sourceLow, sourceHigh, data, handler, flags);
-    else
-      prepareReadFixed(
-        ring,
-        file,
-        buffer,
-        low,
-        high,
-        bytes,
-        sourceLow,
-        sourceHigh,
-        data,
-        handler,
-        flags,
-      );
+    this.#read(
+      file,
+      this.#windows.bufferIndexOf(copy),
+      address | 0,
+      (address / 4294967296) | 0,
+      lengthBytes[copy],
+      source | 0,
+      (source / 4294967296) | 0,
+      copy << 1,
+      this.#copyHandler,
+      LINKED_FILE,
+    );
   }
 
   #prepareSlotWrite(copy: number): void {
     const { slot: slots, blockStart, lengthBytes } = this.#engine.copies;
-    const { ring } = this.#reactor;
     const slot = slots[copy];
-    const file = this.#stores[slotStore(slot)];
     const target = slotIndex(slot) * this.#slotBytes + (blockStart[copy] << this.#blockShift);
-    const targetLow = target | 0;
-    const targetHigh = (target / 4294967296) | 0;
     const address = this.#windows.addressOf(copy);
-    const low = address | 0;
-    const high = (address / 4294967296) | 0;
-    const bytes = lengthBytes[copy];
-    const data = (copy << 1) | 1;
-    const handler = this.#copyHandler;
-    const buffer = this.#windows.bufferIndexOf(copy);
-    const fixed = SqeFlag.FIXED_FILE;
-    if (buffer === NOT_REGISTERED)
-      prepareWrite(ring, file, low, high, bytes, targetLow, targetHigh, 0, data, handler, fixed);
-    else
-      prepareWriteFixed(
-        ring,
-        file,
-        buffer,
-        low,
-        high,
-        bytes,
-        targetLow,
-        targetHigh,
-        0,
-        data,
-        handler,
-        fixed,
-      );
+    this.#write(
+      this.#stores[slotStore(slot)],
+      this.#windows.bufferIndexOf(copy),
+      address | 0,
+      (address / 4294967296) | 0,
+      lengthBytes[copy],
+      target | 0,
+      (target / 4294967296) | 0,
+      (copy << 1) | 1,
+      this.#copyHandler,
+    );
   }
 
   submitRun(run: number): void {
@@ -213,40 +180,15 @@ export class AreaIo {
     const low = (queue.bufferLow[tag] >>> 0) + bufferOffset;
     const high = queue.bufferHigh[tag] + (low >= 4294967296 ? 1 : 0);
     if (kind === RunKind.WRITE_SLOT) faultPoint("image-write.begun");
-    if (image.isSpare(tag)) {
-      this.#submitSpareRun(run, file, low | 0, high, offset);
-      return;
-    }
-    if (kind === RunKind.WRITE_SLOT) {
-      prepareWriteFixed(
-        this.#reactor.ring,
-        file,
-        queue.bufferIndex,
-        low | 0,
-        high,
-        length,
-        offset | 0,
-        (offset / 4294967296) | 0,
-        0,
-        run,
-        this.#runHandler,
-        SqeFlag.FIXED_FILE,
-      );
-      return;
-    }
-    prepareReadFixed(
-      this.#reactor.ring,
-      file,
-      queue.bufferIndex,
-      low | 0,
-      high,
-      length,
-      offset | 0,
-      (offset / 4294967296) | 0,
-      run,
-      this.#runHandler,
-      SqeFlag.FIXED_FILE,
-    );
+    const buffer = image.isSpare(tag) ? NOT_REGISTERED : queue.bufferIndex;
+    const handler = this.#runHandler;
+    const fixed = SqeFlag.FIXED_FILE;
+    const offsetLow = offset | 0;
+    const offsetHigh = (offset / 4294967296) | 0;
+    if (kind === RunKind.WRITE_SLOT)
+      this.#write(file, buffer, low | 0, high, length, offsetLow, offsetHigh, run, handler);
+    else
+      this.#read(file, buffer, low | 0, high, length, offsetLow, offsetHigh, run, handler, fixed);
   }
 
   /** The image's queue, or that of a successor: its runs are answered in any case. */
@@ -299,19 +241,69 @@ export class AreaIo {
     this.#onIdle?.();
   }
 
-  /** A run through a buffer that is not registered. */
-  #submitSpareRun(run: number, file: number, low: number, high: number, offset: number): void {
-    const { kind, lengthBytes } = this.#engine.runs;
+  /** @param buffer the registered one that the memory lies in, or NOT_REGISTERED */
+  #read(
+    file: number,
+    buffer: number,
+    low: number,
+    high: number,
+    bytes: number,
+    offsetLow: number,
+    offsetHigh: number,
+    data: number,
+    handler: number,
+    flags: number,
+  ): void {
     const { ring } = this.#reactor;
-    const length = lengthBytes[run];
-    const [offsetLow, offsetHigh] = [low32(offset), high32(offset)];
-    const handler = this.#runHandler;
+    if (buffer === NOT_REGISTERED)
+      prepareRead(ring, file, low, high, bytes, offsetLow, offsetHigh, data, handler, flags);
+    else
+      prepareReadFixed(
+        ring,
+        file,
+        buffer,
+        low,
+        high,
+        bytes,
+        offsetLow,
+        offsetHigh,
+        data,
+        handler,
+        flags,
+      );
+  }
+
+  /** As #read(). */
+  #write(
+    file: number,
+    buffer: number,
+    low: number,
+    high: number,
+    bytes: number,
+    offsetLow: number,
+    offsetHigh: number,
+    data: number,
+    handler: number,
+  ): void {
+    const { ring } = this.#reactor;
     const fixed = SqeFlag.FIXED_FILE;
-    if (kind[run] === RunKind.WRITE_SLOT) {
-      prepareWrite(ring, file, low, high, length, offsetLow, offsetHigh, 0, run, handler, fixed);
-    } else {
-      prepareRead(ring, file, low, high, length, offsetLow, offsetHigh, run, handler, fixed);
-    }
+    if (buffer === NOT_REGISTERED)
+      prepareWrite(ring, file, low, high, bytes, offsetLow, offsetHigh, 0, data, handler, fixed);
+    else
+      prepareWriteFixed(
+        ring,
+        file,
+        buffer,
+        low,
+        high,
+        bytes,
+        offsetLow,
+        offsetHigh,
+        0,
+        data,
+        handler,
+        fixed,
+      );
   }
 
   #openJournal(journal: AreaJournalSetup): AreaJournal {
