@@ -5,7 +5,12 @@
  * gives up, and no store needs to know more than reading, writing and listing.
  *
  * ```
- *   locks/NAME.TOKEN.lock     the process that holds NAME; written again every five minutes
+ *   locks/NAME.TOKEN.lock     the process that asks for NAME, or holds it; written again every five minutes
+ *
+ *   write "asking" ─▶ look ─▶ alone: write "held"
+ *     ▲                │
+ *     └─ wait ◀────────┤ the other asks with a greater token: it gives up when it looks, or says that it holds
+ *                      ╰ the other holds, or asks with a lesser token: give up
  * ```
  *
  * A lock goes when its process has ended, as far as that can be known: on this host. That of another host goes when it
@@ -24,15 +29,24 @@ const EXPIRY_MS = 30 * 60_000;
 const RENEWAL_MS = 5 * 60_000;
 /** Where a lock was not written for so long its holder changes nothing any more. */
 const TRUSTED_MS = 20 * 60_000;
-const LOOKS_MAX = 4;
+/** How long one that asks may take: of another host it cannot be known whether it lives. */
+const ASKING_MAX_MS = 60_000;
+const PAUSE_MS = 20;
 
 const WAIT = `: it counts for ${EXPIRY_MS / 60_000} minutes after its last sign of life`;
+
+type State = "asking" | "held";
 
 /** What keeps a lock from being taken. */
 interface Conflict {
   readonly path: string;
   readonly token: string;
   readonly holder: Holder | undefined;
+  readonly isAsking: boolean;
+}
+
+function dataOf(holder: Holder, state: State): Buffer {
+  return Buffer.from(JSON.stringify({ ...holder, state }));
 }
 
 /** The name of a lock and who holds it, from its key. */
@@ -48,7 +62,8 @@ export class StoreLock {
   readonly #objects: Objects;
   readonly #key: string;
   readonly #token: string;
-  readonly #data: Buffer;
+  readonly #holder: Holder;
+  #data: Buffer;
   #written: Moment = now();
   #timer: NodeJS.Timeout | undefined;
   #renewing: Promise<void> | undefined;
@@ -56,9 +71,10 @@ export class StoreLock {
   private constructor(objects: Objects, name: string, what: string) {
     const holder = holderNow(what);
     this.#objects = objects;
+    this.#holder = holder;
     this.#token = holder.token;
     this.#key = `${FOLDER}${name}.${holder.token}${SUFFIX}`;
-    this.#data = Buffer.from(JSON.stringify(holder));
+    this.#data = dataOf(holder, "asking");
     this.path = objects.pathOf(this.#key);
   }
 
@@ -78,6 +94,7 @@ export class StoreLock {
     try {
       await lock.#write();
       await lock.#waitForOthers((other) => other === name || excludes(other));
+      await lock.#hold();
     } catch (error) {
       await lock.release();
       throw error;
@@ -119,6 +136,13 @@ export class StoreLock {
     this.#written = begun;
   }
 
+  async #hold(): Promise<void> {
+    // One that stood still since it looked may have expired.
+    this.checkTime();
+    this.#data = dataOf(this.#holder, "held");
+    await this.#write();
+  }
+
   /** Failures are met by the next time, and in the end by `checkTime`. */
   #renew(): void {
     this.#renewing ??= this.check()
@@ -130,18 +154,17 @@ export class StoreLock {
   }
 
   /**
-   * Of two that meet, the one with the lesser token waits for the other to give up. One that holds its lock already
-   * does not.
+   * Of two that meet, the one with the lesser token waits until the other has given up, or says that it holds. Only
+   * how long that takes depends on how fast either is, and never that one of them goes on.
    */
   async #waitForOthers(excludes: (other: string) => boolean): Promise<void> {
-    for (let look = 1; ; look++) {
-      const begunMs = performance.now();
+    for (const begun = now(); ; ) {
       const conflict = await this.#conflict(excludes);
       if (conflict === undefined) return;
-      const { path, holder, token } = conflict;
-      if (look === LOOKS_MAX || token < this.#token) throw busy(path, holder, WAIT);
-      // Time for what it does after its own look.
-      await setTimeout(2 * (performance.now() - begunMs));
+      const { path, holder, token, isAsking } = conflict;
+      const isWorthIt = isAsking && token > this.#token && msSince(begun) < ASKING_MAX_MS;
+      if (!isWorthIt) throw busy(path, holder, WAIT);
+      await setTimeout(PAUSE_MS);
     }
   }
 
@@ -163,7 +186,8 @@ export class StoreLock {
       const life = holder === undefined ? "unknown" : lifeOf(holder);
       const isExpired = life === "unknown" && own.modifiedMs - modifiedMs > EXPIRY_MS;
       if (life !== "gone" && !isExpired) {
-        return { path: this.#objects.pathOf(key), token: parts.token, holder };
+        const isAsking = holder !== undefined && "state" in holder && holder.state === "asking";
+        return { path: this.#objects.pathOf(key), token: parts.token, holder, isAsking };
       }
       await this.#objects.remove(key);
     }

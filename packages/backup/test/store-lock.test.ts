@@ -1,6 +1,7 @@
 /** Locks of a store that many hosts share: nothing but reading, writing and listing keeps them apart. */
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
 import { FakeS3 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -77,6 +78,28 @@ test("of many that begin at once for one device, one goes on", () =>
     const store = await BackupStore.openOrCreate(objects);
     for (let round = 0; round < 5; round++) {
       const attempts = Array.from({ length: 4 }, () => store.lockChain("here", "/dev/a"));
+      const settled = await Promise.allSettled(attempts);
+      const taken = settled.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+      assert.is(taken.length, 1);
+      await taken[0]!.release();
+      assert.is(locks(), 0);
+    }
+  }));
+
+test("however slowly the others give up, one goes on", () =>
+  inEachPlace(async ({ objects, locks }) => {
+    await BackupStore.openOrCreate(objects);
+    const slow = Object.create(objects) as Objects;
+    for (const name of ["get", "look", "list", "put", "sync", "pathOf"] as const) {
+      Object.assign(slow, { [name]: objects[name].bind(objects) });
+    }
+    slow.remove = async (key) => {
+      await setTimeout(200);
+      await objects.remove(key);
+    };
+    const store = await BackupStore.open(slow);
+    for (let round = 0; round < 3; round++) {
+      const attempts = Array.from({ length: 3 }, () => store.lockChain("here", "/dev/a"));
       const settled = await Promise.allSettled(attempts);
       const taken = settled.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
       assert.is(taken.length, 1);
