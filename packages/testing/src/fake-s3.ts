@@ -20,6 +20,7 @@ export type S3Fault =
   | "lose"
   | "half"
   | "late"
+  | "gather"
   | "never";
 
 interface Answer {
@@ -91,16 +92,14 @@ export class FakeS3 {
   faultOf: (request: string) => S3Fault | undefined = () => undefined;
   readonly #server: Server;
   nowMs: () => number = Date.now;
-  /** Most requests at a time. */
-  inFlightMax: number = 0;
-  #inFlight = 0;
+  /** So many requests with the fault "gather" have to be under way before any of them is answered. */
+  gatherCount: number = 1;
+  #gathered: (() => void)[] = [];
 
   readonly bucket: string = BUCKET;
 
   private constructor() {
     this.#server = createServer((request, response) => {
-      this.inFlightMax = Math.max(this.inFlightMax, ++this.#inFlight);
-      response.on("close", () => this.#inFlight--);
       this.#take(request, response).catch(() => request.socket.destroy());
     });
   }
@@ -155,6 +154,7 @@ export class FakeS3 {
     if (fault === "tear") return void request.socket.destroy();
     if (fault === "never") return;
     if (fault === "late") await new Promise((done) => setTimeout(done, 20));
+    if (fault === "gather") await this.#gather();
     if (typeof fault === "object") return this.#fail(response, fault.status, fault.code);
     if (!isSigned(request, url)) return this.#fail(response, 403, "SignatureDoesNotMatch");
     if (bucket !== BUCKET) return this.#fail(response, 404, "NoSuchBucket");
@@ -170,6 +170,14 @@ export class FakeS3 {
       return;
     }
     response.end(request.method === "HEAD" ? undefined : content);
+  }
+
+  async #gather(): Promise<void> {
+    const all = new Promise<void>((done) => this.#gathered.push(done));
+    if (this.#gathered.length >= this.gatherCount) {
+      for (const done of this.#gathered.splice(0)) done();
+    }
+    await all;
   }
 
   #fail(response: ServerResponse, status: number, code: string): void {
