@@ -50,7 +50,7 @@ export async function openSlots(count) {
 }
 
 /**
- * Waits for a slot, and answers what gives it back. Where nobody serves slots there is one at once.
+ * Waits for a slot, and answers what gives it back. Where no server runs there is one at once.
  * @param {string | undefined} path that of openSlots
  */
 export function acquireSlot(path) {
@@ -58,7 +58,7 @@ export function acquireSlot(path) {
   return new Promise((done, fail) => {
     const socket = connect(path);
     socket.once("error", fail);
-    socket.once("close", () => fail(new Error(`slots: nobody serves them any more at ${path}`)));
+    socket.once("close", () => fail(new Error(`slots: their server has ended at ${path}`)));
     socket.once("data", () => done(() => socket.destroy()));
   });
 }

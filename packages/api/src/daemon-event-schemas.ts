@@ -192,7 +192,7 @@ export const DAEMON_EVENTS = [
     duration_ms: is.count,
   }),
   kind("lost", "warning", "Events before this one are not kept any more.", {
-    count: { ...is.countOrNull, description: "how many; null where nobody knows" },
+    count: { ...is.countOrNull, description: "how many; null where it is unknown" },
   }),
 ] as const;
 

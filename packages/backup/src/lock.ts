@@ -2,7 +2,7 @@
  * A lock on files of a folder: one process writes them. It is a file with the process in it, made with link(2), which also
  * works over NFS.
  *
- * A lock of a process of this boot that has ended is taken over: so a killed export is in nobody's way.
+ * A lock of a process of this boot that has ended is taken over: so a killed export does not block the next.
  */
 import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";

@@ -22,7 +22,7 @@ export interface Objects {
   /** Undefined where there is none. */
   get(key: string): Promise<Buffer | undefined>;
   /**
-   * Whoever reads it finds all of it, or what was there before.
+   * A reader finds all of it, or what was there before.
    * @param sha256 of the data, in hexadecimal
    * @throws BackupError TARGET_FULL, TARGET_FAILED
    */

@@ -10,7 +10,7 @@ export interface Progress {
 
 export type OnProgress = (progress: Progress) => void;
 
-/** Counts bytes, and tells whoever listens after each step. */
+/** Counts bytes, and tells the listener after each step. */
 export class Meter {
   readonly #totalBytes: number;
   readonly #tell: OnProgress;

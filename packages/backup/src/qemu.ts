@@ -57,7 +57,7 @@ export class OpenQcow2 {
   }
 
   static async open(path: string): Promise<OpenQcow2> {
-    // Of its own: nobody else may connect, and a path of a socket is short.
+    // Of its own: no other user may connect, and a path of a socket is short.
     const folder = await mkdtemp(join(tmpdir(), "blksnap-qcow2-"));
     const socketPath = join(folder, "s");
     const modes = ["--format=qcow2", "--cache=writeback", "--discard=unmap"];

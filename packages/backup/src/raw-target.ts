@@ -217,7 +217,7 @@ export class RawTarget {
   readonly isBlank: boolean;
   readonly #file: FileHandle;
   readonly #capacityBytes: number;
-  /** What a block device gets as its head at the end; whoever writes it writes all of it. */
+  /** What a block device gets as its head at the end; it is written as a whole. */
   readonly #head: Buffer | undefined;
 
   private constructor(

@@ -31,7 +31,7 @@ const LIMITS: S3Limits = {
 };
 const DELAY_MAX_MS = 20_000;
 /**
- * Nothing is sent again later than that, by either clock: whoever slept meanwhile may have lost his lock of the store,
+ * Nothing is sent again later than that, by either clock: a process that slept may have lost its lock of the store,
  * and what he wanted to remove is needed.
  */
 const SEND_MAX_MS = 10 * 60_000;

@@ -171,7 +171,7 @@ export function s3Config(url: string, place: S3Place = {}): S3Config {
       environment["AWS_ALLOW_HTTP"] !== "true"
     ) {
       const hint =
-        "Give https://; or set AWS_ALLOW_HTTP=true, and whoever is on the way reads the backups";
+        "Give https://; or set AWS_ALLOW_HTTP=true, and anybody on the way can read the backups";
       throw wrong(`endpoint: ${at.host} is not encrypted`, hint);
     }
     return { url: `${at.origin}/${bucket}`, ...config };

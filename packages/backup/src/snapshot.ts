@@ -53,7 +53,7 @@ export interface TakenSnapshot {
   readonly device: string;
   readonly front: string;
   readonly image: string;
-  /** Address of the image's export; null where nobody listens. */
+  /** Address of the image's export; null where no server listens. */
   readonly exported: string | null;
   readonly takenAt: string;
   readonly capacityBytes: number;

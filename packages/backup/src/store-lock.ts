@@ -14,7 +14,7 @@
  * ```
  *
  * A lock goes when its process has ended, as far as that can be known: on this host. That of another host goes when it
- * was not written for half an hour, by the clock of the store. Whoever was stopped for so long fails before he changes
+ * was not written for half an hour, by the clock of the store. A process that was stopped for so long fails before it changes
  * anything: `check` and `checkTime` are for that.
  */
 import { setTimeout } from "node:timers/promises";
@@ -155,7 +155,7 @@ export class StoreLock {
 
   /**
    * Of two that meet, the one with the lesser token waits until the other has given up, or says that it holds. Only
-   * how long that takes depends on how fast either is, and never that one of them goes on.
+   * how long that takes depends on how fast either is, and never that one of them gets it.
    */
   async #waitForOthers(excludes: (other: string) => boolean): Promise<void> {
     for (const begun = now(); ; ) {

@@ -35,7 +35,7 @@ export type StoredChunk =
   | { readonly state: "whole"; readonly data: Uint8Array<ArrayBuffer> }
   | { readonly state: "missing" | "damaged"; readonly why: string };
 
-/** A manifest that cannot be read: nobody knows of which device. */
+/** A manifest that cannot be read: its device is unknown. */
 export interface DamagedPoint {
   readonly path: string;
   /** As its file's name has it, to the second; empty where that has none. */
@@ -107,7 +107,7 @@ export class BackupStore {
   /**
    * All points, the oldest first.
    * @param onDamage is told of each manifest that cannot be read, and the others are answered. Without it that fails, and
-   * so does one that is listed and not there: nobody removes any while a prune or gc has the store for itself.
+   * so does one that is listed and not there: none is removed while a prune or gc has the store for itself.
    * @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION
    */
   async points(onDamage?: (damage: DamagedPoint) => void): Promise<readonly Manifest[]> {
@@ -166,7 +166,7 @@ export class BackupStore {
     return this.#objects.put(chunkKey(hash), packed, packedHash);
   }
 
-  /** Has these chunks outlast a power cut, whoever has written them. */
+  /** Has these chunks outlast a power cut, also where another process has written them. */
   syncChunks(hashes: Iterable<string>): Promise<void> {
     return this.#objects.sync([...hashes].map(chunkKey));
   }

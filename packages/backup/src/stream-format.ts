@@ -20,7 +20,7 @@
  * ```
  *
  * Each record names the one before: none can be missing, come twice, in another order or from another stream. That finds
- * damage; it keeps nobody out who writes a stream of his own.
+ * damage; it is no defence against a forged stream.
  */
 import { createHash } from "node:crypto";
 import type { AsOf } from "./plan.js";

@@ -30,7 +30,7 @@ async function writeSome(fd: number, data: Uint8Array): Promise<number> {
     const name = errnoNameOf(error);
     if (name === "EPIPE") {
       const hint = "See what the program that reads it has said";
-      throw new BackupError("TARGET_FAILED", "nobody reads the stream any more", { hint });
+      throw new BackupError("TARGET_FAILED", "the stream's reader has ended", { hint });
     }
     if (name !== "EAGAIN") throw targetError("write", WHAT, error);
     // A pipe that others have told not to block, and that is full.

@@ -311,7 +311,7 @@ test("a stream: from export to restore through a pipe, in full and then what cha
     `$CTL export -d ${DEVICE} --to - | head -c 1000 > /dev/null; exit \${PIPESTATUS[0]}`,
   );
   assert.is(none.status, 1);
-  assert.match(none.err, "nobody reads the stream any more");
+  assert.match(none.err, "the stream's reader has ended");
   const full = await shell(`$CTL export -d ${DEVICE} --to - --json > /dev/full`);
   assert.is(full.status, 1);
   assert.match(full.err, "[TARGET_FULL]");

@@ -240,7 +240,7 @@ export function installUnits(surroundings: UnitsSurroundings): string[] {
 
 function writeAtOnce(path: string, text: string, mode: number): void {
   mkdirSync(dirname(path), { recursive: true });
-  // Where nobody else writes, on the same file system. Neither systemd nor udev looks into it.
+  // Where no other user writes, on the same file system. Neither systemd nor udev looks into it.
   const folder = mkdtempSync(join(dirname(path), ".blksnap-draft-"));
   const draft = join(folder, "draft");
   try {
@@ -267,7 +267,7 @@ function assertUnused(files: UnitFiles, { activeState }: UnitsSurroundings): voi
     const what = `${SOCKET} is there, and starts the daemon`;
     throw new UnitsError(`${what}. Try systemctl stop ${SOCKET} first`);
   }
-  // Nobody would start what their users wait for.
+  // Nothing would start what their users wait for.
   const devices = files.devices();
   if (devices.length > 0) {
     const what = `${devices.join(", ")} of blksnap is there, and waits for a daemon`;

@@ -103,7 +103,7 @@ test("a dead device of ours is removed, one that waits for a daemon is not", asy
 test("one that waits without a record is removed, unless its number is another's by then", async () => {
   const devices = ublk([device(9, UblkState.QUIESCED)]);
   const [, forgotten] = await checkDevices(devices, surroundings());
-  assert.match(forgotten.what, "/dev/ublkb9 waits without a record, and nobody uses it");
+  assert.match(forgotten.what, "/dev/ublkb9 waits without a record, and has no users");
   // Its number went to another server between the look and the deed.
   devices.infos[0] = device(9, UblkState.LIVE, { serverFlags: 0 });
   await forgotten.fix?.().then(

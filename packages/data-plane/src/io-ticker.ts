@@ -57,7 +57,7 @@ export class IoTicker {
         try {
           isBusy = user.tickIo() || isBusy;
         } catch (error) {
-          // Time goes on for all others, and for what this one has in flight.
+          // Time continues for all others, and for what this one has in flight.
           isBusy = true;
           failure ??= error;
         }

@@ -35,18 +35,18 @@ export class QueueMemory {
     });
   }
 
-  /** Whoever takes it unmaps it. */
+  /** The caller unmaps it. */
   take(): MappedMemory {
     this.#isTaken = true;
     return this.#memory;
   }
 
-  /** Whoever has taken it has no use for it. */
+  /** The caller that took it has no use for it. */
   giveBack(): void {
     this.#memory.unmap();
   }
 
-  /** Nobody takes it any more. */
+  /** It is not taken any more. */
   discard(): void {
     if (!this.#isTaken) this.#memory.unmap();
   }

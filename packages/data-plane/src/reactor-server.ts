@@ -127,7 +127,7 @@ export class ReactorServer {
     }
   }
 
-  /** Whoever has waited for its end, more than once where the first wait was given up, comes here. */
+  /** Each caller that has waited for its end, more than once where the first wait was given up, comes here. */
   #removeDevice(tracker: number): void {
     this.#devices.get(tracker)?.close();
     this.#devices.delete(tracker);

@@ -44,7 +44,7 @@ export interface DriverExport extends ExportDescription {
 }
 
 export class NbdExports implements ExportDirectory<DriverExport> {
-  /** Where clients connect; undefined while nobody listens. */
+  /** Where clients connect; undefined while no server listens. */
   socketPath: string | undefined;
   readonly #registry: Registry;
   readonly #context: () => Pick<DriverContext, "reactors" | "logger">;
@@ -123,7 +123,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     }
   }
 
-  /** Address of an export; null while nobody listens. */
+  /** Address of an export; null while no server listens. */
   uriOf(name: string): string | null {
     return this.socketPath === undefined ? null : nbdUri(this.socketPath, name);
   }

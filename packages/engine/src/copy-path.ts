@@ -73,7 +73,7 @@ export class CopyPath {
     this.submit(copy);
   }
 
-  /** As far as a copy of [start, end) may go ahead: over what nobody has saved or copies, in this slot. */
+  /** As far as a copy of [start, end) may go ahead: over what is neither saved nor being copied, in this slot. */
   private aheadEnd(tag: number, chunk: number, start: number, end: number): number {
     const { copies, front, geometry, windowBlocks } = this.core;
     if (chunk !== front.endChunk[tag] || end !== front.endBlock[tag]) return end;

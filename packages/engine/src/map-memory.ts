@@ -37,7 +37,7 @@ export class MapMemory {
     this.answered(slice, errno);
   }
 
-  /** Who waited for the answer has it. Where nobody of them has asked again it says nothing of later. */
+  /** Those who waited for the answer have it. Where none of them has asked again it says nothing of later. */
   forgetDenial(slice: number): void {
     if (this.asked[slice] === 0) this.denied[slice] = 0;
   }

@@ -27,7 +27,7 @@ export class RunTable extends IdPool {
   /** Image tag. */
   readonly tag: Int32Array;
   readonly chunk: Int32Array;
-  /** The chunks that nobody else may release meanwhile. */
+  /** The chunks that no other request may release meanwhile. */
   private readonly firstChunk: Int32Array;
   private readonly lastChunk: Int32Array;
   /** Slot of the chunk; without meaning for READ_ORIGINAL and ZERO. */

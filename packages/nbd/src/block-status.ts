@@ -14,7 +14,7 @@ const STATUS_HEADER_BYTES = 24;
 const EXTENT_BYTES = 8;
 /** Of an answer that is shorter than asked for: runs end with blocks, whatever their size. */
 const REACH_ALIGN_BYTES = 65_536;
-/** A reactor serves others besides; whoever wants to know more asks again. */
+/** A reactor serves others besides; a client that wants more asks again. */
 const EXTENTS_MAX: number = Math.min(8192, Limit.EXTENTS);
 
 /** Where a reply is written to. */

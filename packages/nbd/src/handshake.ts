@@ -38,7 +38,7 @@ interface Selection<Export extends ExportDescription> {
 }
 
 export class Handshake<Export extends ExportDescription> {
-  /** What is to be sent; whoever sends it takes it away. */
+  /** What is to be sent; the sender takes it away. */
   readonly replies: HandshakeReplies = new HandshakeReplies();
   /** Set when transmission begins, behind what is to be sent. */
   agreement: Agreement<Export> | undefined;

@@ -38,7 +38,7 @@ export interface PiecesOwner {
 }
 
 export class Pieces {
-  /** Slots have become free since whoever reads it has last set it back. */
+  /** Slots have become free since its reader has last set it back. */
   hasFreed = false;
   readonly #owner: PiecesOwner;
   readonly #arena: Arena;

@@ -14,7 +14,7 @@ export interface ReactorServerOptions {
   /** At least serverMemoryBytes(settings); then the server's. By default it makes its own. */
   readonly memory?: MappedMemory;
   /**
-   * Where the server notes its open descriptors, for whoever outlives its thread: listenFd, then one for each
+   * Where the server notes its open descriptors, for what outlives its thread: listenFd, then one for each
    * connection that may be, or -1.
    */
   readonly descriptors?: Int32Array;

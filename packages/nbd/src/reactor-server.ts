@@ -291,7 +291,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#handshakes.goOn(connection);
   }
 
-  /** Whoever says no more may still wait for replies. */
+  /** A client that says no more may still wait for replies. */
   #onEof(connection: Connection, receiving: number): void {
     const isTorn = receiving === Receiving.PAYLOAD || connection.discardRequest >= 0;
     connection.isLeaving = true;

@@ -14,7 +14,7 @@ export interface ExportOptions {
   /** What clients ask for; the first export of a server, and the one without a name, is the default one. */
   readonly name: string;
   readonly description?: string;
-  /** Default true: nobody can write, whatever the target can. */
+  /** Default true: clients cannot write, whatever the target can. */
   readonly readOnly?: boolean;
   /** Besides `base:allocation`, which says that all is data unless it is among them. */
   readonly contexts?: readonly MetaContext[];

@@ -36,7 +36,7 @@ export interface NbdExport {
   readonly name: string;
   readonly target: TargetSpec;
   readonly description?: string;
-  /** Default true: nobody can write, whatever the target can. */
+  /** Default true: clients cannot write, whatever the target can. */
   readonly readOnly?: boolean;
   /** Besides `base:allocation`, which says that all is data unless it is among them. */
   readonly contexts?: readonly ExportContext[];

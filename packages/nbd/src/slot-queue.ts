@@ -16,7 +16,7 @@ export class SlotQueue implements RequestQueue {
   readonly bufferLow: Int32Array;
   readonly bufferHigh: Int32Array;
   readonly bufferIndex: number;
-  /** Slots that nobody has. */
+  /** Free slots. */
   freeSlots: number;
   readonly #arena: Arena;
   readonly #onEnd: SlotEnd;
@@ -141,12 +141,12 @@ export class SlotQueue implements RequestQueue {
   }
 
   releaseBuffers(): void {
-    assert(this.#keepers > 0, "buffers are released that nobody keeps");
+    assert(this.#keepers > 0, "buffers are released that are not kept");
     this.#keepers--;
     if (this.#keepers === 0 && this.#isReleased) this.#arena.unmap();
   }
 
-  /** The server has ended: its memory goes as soon as nobody keeps it. */
+  /** The server has ended: its memory goes as soon as it is not kept any more. */
   release(): void {
     this.#isReleased = true;
     if (this.#keepers === 0) this.#arena.unmap();

@@ -10,7 +10,7 @@
  * ```
  *
  * One slot is left for each connection that may come, so that those who do not read their replies, or do not
- * send what they have announced, keep nobody else waiting.
+ * send what they have announced, keep no other client waiting.
  */
 import { UblkOp } from "@blksnap/ublk";
 import type { Arena } from "./arena.js";

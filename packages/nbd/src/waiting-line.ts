@@ -20,7 +20,7 @@ export class WaitingLine {
 
   /** The index of the one that has waited longest. */
   take(): number {
-    assert(this.length > 0, "nobody waits");
+    assert(this.length > 0, "none waits");
     const index = this.#line[this.#first];
     this.#first = (this.#first + 1) % this.#line.length;
     this.length--;

@@ -195,7 +195,7 @@ export class Queue implements CompletionHandler, RequestQueue {
   }
 
   releaseBuffers(): void {
-    assert(this.#keepers > 0, "buffers are released that nobody keeps");
+    assert(this.#keepers > 0, "buffers are released that are not kept");
     this.#keepers--;
     if (this.#keepers === 0 && this.#isReleased) this.#buffers.unmap();
   }

@@ -55,7 +55,7 @@ const LISTEN_BACKLOG = 128;
 
 /**
  * A unix stream socket that listens at `path`, where nothing may lie yet; its descriptor goes to
- * prepareAccept(). Whoever may write to the file (`mode`) may connect.
+ * prepareAccept(). Users who may write to the file (`mode`) may connect.
  * @throws UringError SYSTEM_CALL_FAILED: EADDRINUSE, ENAMETOOLONG (108 bytes and more), EACCES, ENOENT
  */
 export function listenLocal(path: string, mode: number): number {

@@ -117,7 +117,7 @@ test(
 );
 
 test(
-  "a front that another program has deleted is not gone on with under the number that another one got",
+  "a front that another program has deleted is not resumed under the number that another one got",
   async (t) => {
     const [gone, other] = await ramDisks(t, 2, SIZE_MIB * MIB);
     const first = await Daemon.startFor(t);

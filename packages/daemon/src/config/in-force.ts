@@ -67,7 +67,7 @@ function mergedWith(
 
 /**
  * The same with the configuration of the last daemon that served, where the files have become wrong since then:
- * devices may wait. Undefined where there is none, or nobody waits for this process: a look at the settings shows
+ * devices may wait. Undefined where there is none, or no process waits for this one: a look at the settings shows
  * what is wrong, and while another daemon serves, one that is made ready for its place does not get ready.
  */
 export function withEarlierConfig(

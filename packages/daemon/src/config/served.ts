@@ -37,7 +37,7 @@ export interface Served {
   readonly waited: readonly WaitedFor[] | undefined;
 }
 
-/** A clock that all processes share, and that nobody sets. */
+/** A clock that all processes share, and that cannot be set. */
 export function bootClockMs(): number {
   return Number(process.hrtime.bigint() / 1_000_000n);
 }

@@ -129,7 +129,7 @@ function judgeForgotten(
     const hint = `End what uses it, then doctor --fix; umount --lazy for a file system`;
     return error(check, what, why, hint);
   }
-  const what = `${path} waits without a record, and nobody uses it`;
+  const what = `${path} waits without a record, and has no users`;
   return {
     ...warning(check, what, why, "doctor --fix removes it"),
     fix: () => remove(devices, id, owner),

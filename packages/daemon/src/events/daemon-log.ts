@@ -33,7 +33,7 @@ import { told } from "./snapshot-told.js";
 
 /** Of what is in that file; another one is not compared with. */
 const FACTS_VERSION = 1;
-/** How late that is known which nobody asked for. */
+/** How late that is known which was not asked for. */
 const LOOK_INTERVAL_MS = 2_000;
 
 type Severity = DaemonEvent["severity"];

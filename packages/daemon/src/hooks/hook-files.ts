@@ -1,5 +1,5 @@
 /**
- * The hooks of a folder, in the order of their names, and whether they may be run: as root runs them, nobody else
+ * The hooks of a folder, in the order of their names, and whether they may be run: as root runs them, no other user
  * may be able to write them, nor to put another file in their place.
  */
 import { readdir, realpath, stat } from "node:fs/promises";

@@ -62,7 +62,7 @@ export interface Serving {
   readonly queueEnded: () => Promise<void>;
   readonly doubtOf: typeof doubtOf;
   readonly role: DeviceRole;
-  /** Nobody is to find it by what is on it. */
+  /** It is not to be found by the signatures that it bears. */
   readonly isHidden: boolean;
   /** "major:minor" of a front's original, for those who look for its front; empty for a file, and of an image. */
   readonly original: string;
@@ -111,7 +111,7 @@ export interface Frontend {
   leftImage(
     id: number | null,
   ): Promise<{ readonly id: number; readonly queueDepth: number } | undefined>;
-  /** Whether a front on record has gone, and nobody can wait for it; then nothing is left of it. */
+  /** Whether a front on record has gone, with no user left that could wait for it; then nothing is left of it. */
   isFrontGone(id: number | null): Promise<boolean>;
   /** Removes an image; not where the number is a front's by now, or another program's. */
   removeImage(id: number): Promise<void>;

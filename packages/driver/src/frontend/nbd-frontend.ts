@@ -33,7 +33,7 @@ export class NbdFrontend implements Frontend {
   readonly links: Links = NO_LINKS;
   readonly #uriOf: UriOf;
 
-  /** @param uriOf address of an export; null while nobody listens */
+  /** @param uriOf address of an export; null while no server listens */
   constructor(uriOf: UriOf) {
     this.#uriOf = uriOf;
   }

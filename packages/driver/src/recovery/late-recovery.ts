@@ -98,7 +98,7 @@ export class LateRecovery {
   }
 
   /**
-   * Gives up a front that is an export, and waits: nobody else could end it. One that is a device has users, or is
+   * Gives up a front that is an export, and waits: nothing else could end it. One that is a device has users, or is
    * removed with it.
    * @returns what was given up; undefined where none of this path waits
    */

@@ -327,7 +327,7 @@ test("recover: the record is free after any step, and the map is there", async (
     },
     (host, before, told) => {
       const after = host.inventory();
-      // A medium that failed is not to be believed, and the front would have gone on without it.
+      // A medium that failed is not to be believed, and the front would have continued without it.
       const onMedium = /^persistent\.(own|boot|file|writeRecord)/.test(told)
         ? { persistent: after.persistent }
         : {};

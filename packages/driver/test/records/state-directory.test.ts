@@ -45,7 +45,7 @@ test("it is private, and what lies above it is not, whatever the umask", () => {
   rmSync(top, { recursive: true });
 });
 
-test("the directory of an earlier daemon is gone on with as long as its records are there", () => {
+test("the directory of an earlier daemon is used on as long as its records are there", () => {
   const before = mkdtempSync(join(tmpdir(), "blksnap-state-"));
   const usual = join(before, "state");
   assert.is(presentStateDirectory(usual, before), usual);

@@ -156,7 +156,7 @@ test("an area of a daemon that had no ids continues with the id that its record 
   const unnamed = await oldMember(1);
   const kept = { ...(await oldMember(2)), journal };
   const { found, context, record } = await left(join(folder, "store"), [unnamed, kept]);
-  assert.ok("snapshot" in found, "it can be gone on with");
+  assert.ok("snapshot" in found, "it can be resumed");
   const ids = [1, 2].map((tracker) => found.members.get(tracker)?.area.id as string);
   assert.is(ids[1], journal);
   assert.match(ids[0], UUID);
@@ -184,7 +184,7 @@ test("an area of a daemon that had no ids continues with the id that its record 
   assert.equal(members, [{ ...unnamed, area: ids[0], journal: null }]);
 });
 
-test("a map of another area is not gone on with", async () => {
+test("a map of another area is not resumed", async () => {
   const [one, two] = [await member(1), await member(2)];
   const { found } = await left(join(folder, "store"), [{ ...one, map: two.map }, two]);
   assert.not("snapshot" in found);

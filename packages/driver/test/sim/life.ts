@@ -20,7 +20,7 @@ function simulatedPorts(machine: SimMachine, freezing: Freezing): DriverPorts {
   };
 }
 
-/** Starts the driver; what an earlier life has left is gone on with. */
+/** Starts the driver; it continues with what an earlier life has left. */
 export function startDriver(
   machine: SimMachine,
   log: (line: string) => void,

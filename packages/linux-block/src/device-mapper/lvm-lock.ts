@@ -2,7 +2,7 @@
  * LVM's lock of a volume group. Its programs load tables, write their metadata and exchange the tables while they
  * hold it: a table that is put in between would be the one that they activate.
  *
- * It is a flock(2) on a file that the last holder removes; so whoever gets one looks whether it is still the file
+ * It is a flock(2) on a file that the last holder removes; so a process that gets one looks whether it is still the file
  * of that name. A program of its own holds it, and lets go when this process ends.
  */
 import { type ChildProcess, spawn } from "node:child_process";

@@ -18,7 +18,7 @@
 //   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
 //   uring-apart PARENT mounts MS TYPE...
 //   uring-apart PARENT reach MS DEVICE...
-//   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; ends with nobody but itself
+//   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; affects no process but itself when it ends
 //   uring-apart 0 thaw PATH
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
@@ -154,7 +154,7 @@ int64_t Stat(const char* path, std::string& lines) {
   return 0;
 }
 
-/** Waits for nobody who might write to the other end of a pipe. */
+/** Does not wait for a writer at the other end of a pipe. */
 int64_t OpenOnly(const char* path) {
   const File file(path, O_RDONLY | O_NONBLOCK);
   return file < 0 ? file : 0;

@@ -163,7 +163,7 @@ bool LiesAtOrBelow(std::string_view path, std::string_view above) {
 }
 
 /**
- * A mount that others hide. They are taken off in a copy of the namespace that nobody else sees, and that
+ * A mount that others hide. They are taken off in a copy of the namespace that no other process sees, and that
  * ends with this process.
  */
 int OpenCovered(std::string_view device, std::string_view point) {
@@ -269,7 +269,7 @@ int OpenInTime(const Way& way, int64_t deadline_ms) {
   close(sockets[0]);
   if (walker > 0) {
     kill(walker, SIGKILL);
-    // Not for one that hangs: it is nobody's business any more.
+    // Not for one that hangs: it is not waited for any more.
     waitpid(walker, nullptr, answer == -ETIMEDOUT ? WNOHANG : 0);
   }
   return answer;
