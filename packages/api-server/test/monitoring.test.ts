@@ -50,8 +50,13 @@ async function namesThatAre(): Promise<ReadonlySet<string>> {
   const harness = await startHarness();
   const { bytes } = await ask(harness.socketPath, "/metrics");
   await harness.stop();
-  const served = [...bytes.toString().matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name ?? "");
-  return new Set([OF_PROMETHEUS, ...served, ...driverMetrics(IDLE).map(({ name }) => name)]);
+  const served = [...bytes.toString().matchAll(/^# TYPE (\S+) (\w+)/gm)].map(
+    ([, name = "", type]) => ({ name, type }),
+  );
+  const names = [...served, ...driverMetrics(IDLE)].flatMap(({ name, type }) =>
+    type === "histogram" ? ["_bucket", "_sum", "_count"].map((suffix) => name + suffix) : [name],
+  );
+  return new Set([OF_PROMETHEUS, ...names]);
 }
 
 /** The metrics that a query names. @throws for one that is no PromQL */

@@ -1,5 +1,5 @@
 /** A driver's counters for Prometheus, one row per metric: all that status() has of them. */
-import type { MetricFamily } from "./metric-family.js";
+import type { MetricFamily, MetricSample } from "./metric-family.js";
 import type {
   ReactorStatus,
   SnapshotDeviceStatus,
@@ -118,6 +118,47 @@ const REACTOR_ROWS: readonly Row<ReactorStatus>[] = [
   ["reactor_stalls_total", "How often the reactor has stalled.", "counter", (of) => of.stalls],
 ];
 
+type DurationRow = readonly [name: string, help: string, of: "copy" | "take_stall"];
+
+const DURATION_ROWS: readonly DurationRow[] = [
+  [
+    "front_copy_seconds",
+    "Copies of old data, for which first writes through the front wait.",
+    "copy",
+  ],
+  [
+    "front_take_stall_seconds",
+    "Takes, by the time for which writes through the front stood.",
+    "take_stall",
+  ],
+];
+
+/** A bucket of Prometheus counts all that took at most so long. */
+function durationSamples({ device, durations }: TrackerStatus, of: DurationRow[2]): MetricSample[] {
+  const { buckets, sum_us: sumUs } = durations[of];
+  let count = 0;
+  const samples = buckets.map((value, index): MetricSample => {
+    count += value;
+    const boundUs = durations.bounds_us[index];
+    const le = boundUs === undefined ? "+Inf" : String(boundUs / 1e6);
+    return { labels: { device, le }, value: count, suffix: "_bucket" };
+  });
+  return [
+    ...samples,
+    { labels: { device }, value: sumUs / 1e6, suffix: "_sum" },
+    { labels: { device }, value: count, suffix: "_count" },
+  ];
+}
+
+function durationFamilies(trackers: readonly TrackerStatus[]): MetricFamily[] {
+  return DURATION_ROWS.map(([name, help, of]) => ({
+    name: `blksnap_${name}`,
+    help,
+    type: "histogram",
+    samples: trackers.flatMap((tracker) => durationSamples(tracker, of)),
+  }));
+}
+
 interface Labelled<Of> {
   readonly labels: Readonly<Record<string, string>>;
   readonly of: Of;
@@ -175,6 +216,7 @@ export function driverMetrics(status: StatusResponse): MetricFamily[] {
       TRACKER_ROWS,
       trackers.map((of) => ({ labels: { device: of.device }, of })),
     ),
+    ...durationFamilies(trackers),
     ...families(
       DEVICE_ROWS,
       snapshots.flatMap(({ id, devices }) =>

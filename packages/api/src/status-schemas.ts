@@ -6,6 +6,11 @@ import { fileSystemFreeze, overflowPolicy } from "./snapshot-schemas.js";
 import { STORE_KIND_NAMES } from "./store-kinds.js";
 import { byteRange, cbtState } from "./tracker-schemas.js";
 
+const durationCounts = record({
+  buckets: { ...list(is.count), description: "how many took so long, by bucket" },
+  sum_us: { ...is.count, description: "of all" },
+});
+
 export const versionResponse = record({
   interface: {
     type: "string",
@@ -78,6 +83,14 @@ export const trackerStatus = record({
     description: "discarded under a snapshot; sent to the original when no snapshot is left",
   },
   io: ioCounters,
+  durations: record({
+    bounds_us: { ...list(is.count), description: "ends of the buckets but the last" },
+    copy: {
+      ...durationCounts,
+      description: "old data, from the need for it until it is in the store and on record",
+    },
+    take_stall: { ...durationCounts, description: "for how long writes stood, at each take" },
+  }),
 });
 
 export const snapshotDeviceStatus = record({

@@ -1,6 +1,7 @@
 /** What the I/O of a diff area is made with. */
 import type { TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
+import type { CopyDurations } from "./durations.js";
 import type { IoTicker } from "./io-ticker.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
 
@@ -8,6 +9,8 @@ export interface AreaIoOptions {
   readonly reactor: Reactor;
   readonly ticker: IoTicker;
   readonly engine: TrackerEngine;
+  /** Is told when a copy has ended. */
+  readonly copyDurations: CopyDurations;
   /** Index of the original among the ring's registered files. */
   readonly originalIndex: number;
   readonly storeFds: readonly number[];

@@ -362,6 +362,7 @@ export class AreaIo {
   }
 
   #copyDone(copy: number): void {
+    this.#options.copyDurations.end(copy);
     this.#engine.onCopyDone(copy, this.#copyResult[copy], this.#copyFault[copy]);
     // The original's write may be prepared by now, but the kernel has not got it.
     faultPoint("copy.bit-recorded");

@@ -1,5 +1,6 @@
 import type { EngineCounters } from "@blksnap/engine";
 import type { AreaCounters } from "./area-counter.js";
+import type { DeviceDurations } from "./durations.js";
 
 /** I/O of one ublk device, counted on its reactor; doubles, exact to 2^53. */
 export interface DeviceIoCounters {
@@ -42,6 +43,7 @@ export interface TrackedDeviceCounters {
   readonly keptDiscardBytes: number;
   /** All since attach. */
   readonly engine: EngineCounters;
+  readonly durations: DeviceDurations;
   readonly area: AreaCounters;
 }
 

@@ -3,6 +3,7 @@
 import { NO_AREA } from "./area-counter.js";
 import type { AreaId } from "./area-id.js";
 import type { DeviceIoCounters, TrackedDeviceCounters } from "./counters.js";
+import { NO_DURATIONS } from "./durations.js";
 import type { LostRange, ReactorRequest } from "./messages.js";
 import type { ReactorPool } from "./pool.js";
 
@@ -17,7 +18,7 @@ export interface ServedTracker {
 
 export type DeviceCounters = Pick<
   TrackedDeviceCounters,
-  "front" | "image" | "area" | "keptDiscardBytes"
+  "front" | "image" | "area" | "keptDiscardBytes" | "durations"
 >;
 
 const NO_IO: DeviceIoCounters = {
@@ -34,6 +35,7 @@ const NO_COUNTERS: DeviceCounters = {
   front: NO_IO,
   image: NO_IO,
   keptDiscardBytes: 0,
+  durations: NO_DURATIONS,
   area: NO_AREA,
 };
 

@@ -7,6 +7,7 @@ export type { DeviceIoCounters } from "./counters.js";
 export type { DeviceQueueStart } from "./device-queue.js";
 export { type DeviceCounters, DeviceReader } from "./device-reader.js";
 export { dirtyContextName } from "./dirty-context.js";
+export { type DeviceDurations, DURATION_BOUNDS_US, type DurationCounts } from "./durations.js";
 export { type FaultPoint, faultPoint, type LiveFaultPoint } from "./fault-points.js";
 export { giveUpMs } from "./io-ticker.js";
 export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";

@@ -20,6 +20,7 @@ import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { type AreaHost, DeviceArea } from "./device-area.js";
 import { makeQueue, QueueEnd, type ServedQueue, startQueue } from "./device-queue.js";
 import { frontTarget } from "./device-targets.js";
+import { CopyDurations, Durations } from "./durations.js";
 import { errorText } from "./error-text.js";
 import { faultPoint } from "./fault-points.js";
 import { type IoTicker, LATE_TICKS } from "./io-ticker.js";
@@ -58,6 +59,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #keptIo: KeptIo;
   readonly #ticker: IoTicker;
   readonly #areaHost: AreaHost;
+  readonly #copyDurations: CopyDurations;
+  readonly #takeStalls = new Durations();
   /** The present one, or the last: its image, and what that has counted, outlive it. */
   #area: DeviceArea | undefined;
   /** Long work of this device. */
@@ -97,6 +100,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       forgetsDiscards: request.forgetsDiscards ?? false,
       cbt: this.#cbt,
     });
+    this.#copyDurations = new CopyDurations(reactor, this.engine.copies.size);
     this.#hold = new WriteHold(reactor, this.engine);
     this.gate = request.journal && this.#openJournal(request.journal, ioTicker);
     this.#frontQueue = this.#makeQueue(request.queue, memory);
@@ -113,6 +117,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       reactor,
       ticker: ioTicker,
       engine,
+      copyDurations: this.#copyDurations,
       originalIndex: this.#fileIo.fileIndex,
       frontDepth: queueDepth,
       imageDepth,
@@ -192,6 +197,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     assert(this.areaOf(area)?.isOpen === true, "the device has no such area");
     this.gate?.noteSwitch(area);
     const stallUs = this.#hold.switchAndRelease();
+    this.#takeStalls.add(stallUs);
     faultPoint("take.one-switched");
     return stallUs;
   }
@@ -250,6 +256,10 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       image: (this.#area?.imageCounter ?? new IoCounter()).snapshot(),
       keptDiscardBytes,
       engine,
+      durations: {
+        copy: this.#copyDurations.snapshot(),
+        takeStall: this.#takeStalls.snapshot(),
+      },
       area: this.#area?.counters(engine) ?? NO_AREA,
     };
   }
@@ -290,6 +300,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   submitCopy(copy: number): void {
+    this.#copyDurations.begin(copy);
     (this.#area as DeviceArea).submitCopy(copy);
   }
 

@@ -10,6 +10,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { AreaIo } from "../dist/area-io.js";
+import { CopyDurations } from "../dist/durations.js";
 import type { IoTicker } from "../dist/io-ticker.js";
 
 const BLOCK_BYTES = 4096;
@@ -89,6 +90,7 @@ function copyAll(
     reactor,
     ticker,
     engine: engine as unknown as TrackerEngine,
+    copyDurations: new CopyDurations(reactor, CHUNKS),
     originalIndex,
     storeFds: [storeFd],
     frontDepth: CHUNKS,
@@ -185,6 +187,7 @@ test("an area that cannot be made gives back the stores that it had registered",
       reactor,
       ticker,
       engine: engine as unknown as TrackerEngine,
+      copyDurations: new CopyDurations(reactor, 1),
       originalIndex: 0,
       // The second is no descriptor at all.
       storeFds: [store, 1_000_000],

@@ -13,11 +13,14 @@ import {
   type TrackerStatus,
   type VersionResponse,
 } from "@blksnap/api";
-import type {
-  DeviceCounters,
-  DeviceIoCounters,
-  DeviceReader,
-  ReactorPool,
+import {
+  type DeviceCounters,
+  type DeviceDurations,
+  type DeviceIoCounters,
+  type DeviceReader,
+  DURATION_BOUNDS_US,
+  type DurationCounts,
+  type ReactorPool,
 } from "@blksnap/data-plane";
 import { type DiffStorageStats, slotStore } from "@blksnap/diff-storage";
 import { type CbtInfo, CbtReason } from "@blksnap/engine";
@@ -83,6 +86,18 @@ function ioStatus(io: DeviceIoCounters): TrackerStatus["io"] {
   };
 }
 
+function durationStatus(of: DeviceDurations): TrackerStatus["durations"] {
+  const counts = ({ buckets, sumUs }: DurationCounts) => ({
+    buckets: [...buckets],
+    sum_us: Math.round(sumUs),
+  });
+  return {
+    bounds_us: [...DURATION_BOUNDS_US],
+    copy: counts(of.copy),
+    take_stall: counts(of.takeStall),
+  };
+}
+
 type Configuration = StatusResponse["daemon"]["configuration"];
 const NO_CONFIGURATION: Configuration = { mistakes: [], missing: [] };
 
@@ -128,8 +143,13 @@ export async function trackerStatus(
     error_code: tracker.loss.errorCode,
     persistence: tracker.persistence,
   };
-  const { front, keptDiscardBytes } = await devices.counters(tracker);
-  return { ...known, kept_discard_bytes: keptDiscardBytes, io: ioStatus(front) };
+  const { front, keptDiscardBytes, durations } = await devices.counters(tracker);
+  return {
+    ...known,
+    kept_discard_bytes: keptDiscardBytes,
+    io: ioStatus(front),
+    durations: durationStatus(durations),
+  };
 }
 
 export function snapshotInfo(

@@ -92,6 +92,9 @@ export class Reactor {
   readonly #own: MappedMemory;
   readonly #counter: Uint32Array;
   readonly #heartbeat: Int32Array;
+  /** The time of a turn in which somebody has asked for it, in microseconds. */
+  readonly #turnUs = new Float64Array(1);
+  #stampedTurn = -1;
   readonly #timespecs: BigInt64Array;
   readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
@@ -244,6 +247,18 @@ export class Reactor {
    */
   run(): void {
     while (this.turn());
+  }
+
+  /**
+   * Puts the time of this turn into a typed array, in microseconds of a clock that never goes back. It is read once in a
+   * turn, and only where somebody asks.
+   */
+  stampUs(into: Float64Array, index: number): void {
+    if (this.#stampedTurn !== this.#heartbeat[0]) {
+      this.#stampedTurn = this.#heartbeat[0];
+      this.#turnUs[0] = performance.now() * 1000;
+    }
+    into[index] = this.#turnUs[0];
   }
 
   /**

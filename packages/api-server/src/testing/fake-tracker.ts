@@ -4,6 +4,7 @@ import type { AttachResponse, ByteRange, CbtState, DiffRange, TrackerStatus } fr
 import { ControlError } from "@blksnap/api";
 
 const BLOCK_BYTES = 65_536;
+const NO_TIME = { buckets: [0, 0], sum_us: 0 };
 
 export class FakeTracker {
   readonly device: string;
@@ -116,6 +117,7 @@ export class FakeTracker {
       nbd_uri: null,
       error_code: this.errorCode,
       kept_discard_bytes: 0,
+      durations: { bounds_us: [32], copy: NO_TIME, take_stall: NO_TIME },
       io: noIo(),
     };
   }

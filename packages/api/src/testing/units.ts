@@ -8,6 +8,7 @@ export const WITHOUT_UNIT: readonly string[] = [
   "blocked_writes",
   "blocked_writes_now",
   "block_count",
+  "buckets",
   "changed_blocks",
   "chunks_used",
   "count",

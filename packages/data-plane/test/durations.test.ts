@@ -1,0 +1,59 @@
+/** Times go into the bucket that Prometheus would count them in, from the beginning of the same copy. */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { CopyDurations, DURATION_BOUNDS_US, Durations } from "../dist/durations.js";
+
+class Clock {
+  us = 1e9;
+  stampUs(into: Float64Array, index: number): void {
+    into[index] = this.us;
+  }
+}
+
+/** Which buckets have how many. */
+function filled(buckets: readonly number[]): [bucket: number, count: number][] {
+  return buckets.flatMap((count, bucket) => (count > 0 ? [[bucket, count]] : []));
+}
+
+test("each time is in the first bucket whose end is not below it, and in the sum", () => {
+  const last = DURATION_BOUNDS_US.length;
+  assert.equal(DURATION_BOUNDS_US.slice(0, 3), [32, 64, 128]);
+  assert.is(DURATION_BOUNDS_US.at(-1), 8_388_608);
+  const beyond = [8_388_608.5, 2 ** 31 + 5, 2 ** 40];
+  for (const tookUs of [0, 0.5, 31, 32, 32.1, 33, 64, 65, 128, 8_388_000, 8_388_608, ...beyond]) {
+    const durations = new Durations();
+    durations.add(tookUs);
+    const bucket = DURATION_BOUNDS_US.findIndex((endUs) => tookUs <= endUs);
+    const { buckets, sumUs } = durations.snapshot();
+    assert.is(buckets.length, last + 1);
+    assert.equal(filled(buckets), [[bucket === -1 ? last : bucket, 1]], String(tookUs));
+    assert.is(sumUs, tookUs);
+  }
+});
+
+test("copies that are under way at the same time are told apart by their numbers", () => {
+  const clock = new Clock();
+  const durations = new CopyDurations(clock, 2);
+  durations.begin(0);
+  clock.us += 100;
+  durations.begin(1);
+  clock.us += 40;
+  durations.end(1);
+  const early = durations.snapshot();
+  clock.us += 900;
+  durations.end(0);
+  assert.equal([filled(early.buckets), early.sumUs], [[[1, 1]], 40]);
+  const { buckets, sumUs } = durations.snapshot();
+  assert.equal(
+    [filled(buckets), sumUs],
+    [
+      [
+        [1, 1],
+        [6, 1],
+      ],
+      1080,
+    ],
+  );
+});
+
+test.run();
