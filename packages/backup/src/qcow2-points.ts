@@ -14,14 +14,19 @@ import { constants } from "node:fs";
 import { chmod, open } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoNameOf } from "@blksnap/errors";
-import { BackupError, targetError } from "./errors.js";
+import { targetError } from "./errors.js";
 import { realFiles } from "./files.js";
 import type { AsOf } from "./plan.js";
 import { type CopySeal, changeSince, sealOfOpen } from "./seal.js";
+import { parseRecord, type RecordKind, recordText } from "./versioned-record.js";
 
-const FORMAT = "blksnap-qcow2-point";
-const VERSION = 1;
 const SUFFIX = ".qcow2";
+const KIND: RecordKind = {
+  format: "blksnap-qcow2-point",
+  version: 1,
+  what: "record of a qcow2 file",
+  hint: `Remove it, and all ${SUFFIX} files that need its own`,
+};
 const RECORD_SUFFIX = ".blksnap.json";
 export const INCOMPLETE_SUFFIX = ".incomplete";
 const READ_ONLY_MODE = 0o400;
@@ -42,23 +47,6 @@ export function pointName(takenAt: string, id: string): string {
   return `${time}-${id.slice(0, 8)}${SUFFIX}`;
 }
 
-function parse(text: string, path: string): Qcow2Point {
-  let fields: Record<string, unknown> | null = null;
-  try {
-    fields = JSON.parse(text) as typeof fields;
-  } catch {
-    // As one of another format.
-  }
-  if (fields?.["format"] !== FORMAT) {
-    const hint = `Remove it, and all ${SUFFIX} files that need its own`;
-    throw new BackupError("BACKUP_DAMAGED", `${path} is no record of a qcow2 file`, { hint });
-  }
-  if (fields["version"] !== VERSION) {
-    throw new BackupError("BACKUP_VERSION", `${path} is of version ${String(fields["version"])}`);
-  }
-  return fields as unknown as Qcow2Point;
-}
-
 /** All points of a folder whose files are there, the oldest first. @throws BackupError BACKUP_DAMAGED */
 export async function qcow2Points(folder: string): Promise<readonly Qcow2Point[]> {
   const names = new Set(await realFiles.list(folder));
@@ -67,7 +55,9 @@ export async function qcow2Points(folder: string): Promise<readonly Qcow2Point[]
     if (!POINT.test(name) || !names.has(name + RECORD_SUFFIX)) continue;
     const path = join(folder, name + RECORD_SUFFIX);
     const text = await realFiles.read(path);
-    if (text !== undefined) points.push({ ...parse(text.toString(), path), name });
+    if (text === undefined) continue;
+    const { fields } = parseRecord(KIND, text.toString(), path);
+    points.push({ ...(fields as unknown as Qcow2Point), name });
   }
   return points.sort((one, other) => (one.taken_at < other.taken_at ? -1 : 1));
 }
@@ -126,8 +116,7 @@ export async function publishPoint(folder: string, point: Omit<Qcow2Point, "seal
   const path = join(folder, point.name);
   await letNobodyWrite(path + INCOMPLETE_SUFFIX);
   const seal = await sealOfFile(path + INCOMPLETE_SUFFIX);
-  const text = JSON.stringify({ format: FORMAT, version: VERSION, ...point, seal });
-  await realFiles.create(path + RECORD_SUFFIX, Buffer.from(`${text}\n`));
+  await realFiles.create(path + RECORD_SUFFIX, recordText(KIND, { ...point, seal }));
   await realFiles.syncFolder(folder);
   await realFiles.rename(path + INCOMPLETE_SUFFIX, path);
   await realFiles.syncFolder(folder);

@@ -1,12 +1,17 @@
 /** What is remembered of a raw copy, in a file beside it: as of which snapshot it is. */
 import { dirname } from "node:path";
-import { BackupError } from "./errors.js";
 import { type Files, realFiles, replaceFile } from "./files.js";
 import type { AsOf } from "./plan.js";
 import type { CopySeal } from "./seal.js";
+import { parseRecord, type RecordKind, recordText } from "./versioned-record.js";
 
-const FORMAT = "blksnap-raw-copy";
-const VERSION = 2;
+const KIND: RecordKind = {
+  format: "blksnap-raw-copy",
+  version: 2,
+  what: "record of a raw copy",
+  // A copy without a record would be taken for a file of others.
+  hint: "Remove it and the copy, and export in full",
+};
 
 export interface RawRecord extends AsOf {
   /** Being brought up to date from this snapshot on: some of it is newer. Nothing is missing in a later diff. */
@@ -35,24 +40,10 @@ export async function readRecord(
 ): Promise<RawRecord | EarlierRecord | undefined> {
   const text = (await files.read(path))?.toString();
   if (text === undefined) return undefined;
-  // A copy without a record would be taken for a file of others.
-  const hint = "Remove it and the copy, and export in full";
-  try {
-    const { format, version, ...record } = JSON.parse(text) as Record<string, unknown>;
-    if (format === FORMAT && version === VERSION) return record as unknown as RawRecord;
-    if (format === FORMAT && typeof version === "number" && version < VERSION) {
-      const { host, device } = record as unknown as AsOf;
-      return { host, device, seal: undefined };
-    }
-    if (format === FORMAT) {
-      const why = `${path} is of version ${String(version)}`;
-      const newer = `Use the version of blksnapctl that wrote it, or newer. Or: ${hint}`;
-      throw new BackupError("BACKUP_VERSION", why, { hint: newer });
-    }
-  } catch (error) {
-    if (error instanceof BackupError) throw error;
-  }
-  throw new BackupError("BACKUP_DAMAGED", `${path} is no record of a raw copy`, { hint });
+  const { version, fields } = parseRecord(KIND, text, path);
+  if (version === KIND.version) return fields as unknown as RawRecord;
+  const { host, device } = fields as unknown as AsOf;
+  return { host, device, seal: undefined };
 }
 
 export async function writeRecord(
@@ -60,8 +51,7 @@ export async function writeRecord(
   record: RawRecord,
   files: Files = realFiles,
 ): Promise<void> {
-  const text = JSON.stringify({ format: FORMAT, version: VERSION, ...record });
-  await replaceFile(files, path, Buffer.from(`${text}\n`));
+  await replaceFile(files, path, recordText(KIND, record));
 }
 
 export async function removeRecord(path: string, files: Files = realFiles): Promise<void> {
