@@ -2,6 +2,7 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { BackupError } from "./errors.js";
+import type { BlockWindow } from "./sums.js";
 import type { ChunkAnswer, ChunkRequest } from "./worker.js";
 
 const THREADS_MAX = 8;
@@ -60,6 +61,12 @@ export interface Digest {
   readonly hash: string | null;
 }
 
+export interface Summed {
+  readonly data: Uint8Array<ArrayBuffer>;
+  /** Of the blocks in the window; null where all of it is zeros. */
+  readonly sums: Uint32Array | null;
+}
+
 export interface Packed {
   readonly packed: Uint8Array;
   readonly packedHash: string | undefined;
@@ -81,6 +88,12 @@ export class ChunkPool {
   async digest(data: Uint8Array<ArrayBuffer>): Promise<Digest> {
     const answer = await this.#idlest().ask({ kind: "digest", data }, [data.buffer]);
     return { data: answer.data!, hash: answer.hash! };
+  }
+
+  /** `data` is gone; the answer has it again. */
+  async sums(data: Uint8Array<ArrayBuffer>, window: BlockWindow): Promise<Summed> {
+    const answer = await this.#idlest().ask({ kind: "sums", data, window }, [data.buffer]);
+    return { data: answer.data!, sums: answer.sums! };
   }
 
   /**

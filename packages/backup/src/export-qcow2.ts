@@ -2,15 +2,13 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { abortedError, BackupError } from "./errors.js";
-import { isZero, type RawExport } from "./export-raw.js";
+import { BackupError } from "./errors.js";
+import { copyParts, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
-import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
-import { bytesOf, type Part, partsOf } from "./parts.js";
+import { bytesOf, partsOf } from "./parts.js";
 import { asOf, type Plan, planExport } from "./plan.js";
-import { Meter } from "./progress.js";
 import {
   breakOfChain,
   INCOMPLETE_SUFFIX,
@@ -26,8 +24,8 @@ import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 import { hashOf } from "./stream-format.js";
+import { type Sums, sumsOnto } from "./sums.js";
 
-const PARTS_IN_FLIGHT = 8;
 const CHAIN = "blksnap-qcow2";
 
 export interface Qcow2ExportOptions extends ExportOptions {
@@ -55,32 +53,14 @@ async function planQcow2(
   return { kind: "full", reason };
 }
 
-async function copyParts(
-  parts: readonly Part[],
-  image: ImageReader,
-  file: OpenQcow2,
-  { signal, onProgress }: Qcow2ExportOptions,
-  isBlank: boolean,
-): Promise<number> {
-  const meter = new Meter(bytesOf(parts), onProgress);
-  await inFlight(parts, PARTS_IN_FLIGHT, async ({ offsetBytes, lengthBytes, isDiscarded }) => {
-    if (signal?.aborted === true) throw abortedError();
-    const data = isDiscarded ? undefined : Buffer.alloc(lengthBytes);
-    if (data !== undefined) await image.read(data, offsetBytes);
-    if (data !== undefined && !isZero(data)) await file.write(data, offsetBytes);
-    else if (!isBlank) await file.writeZeros(offsetBytes, lengthBytes);
-    if (data !== undefined) meter.add(lengthBytes);
-  });
-  return meter.doneBytes;
-}
-
-/** Makes the file, which has no point's name yet. */
+/** Makes the file, which has no point's name yet. @param sums gets those of what is written */
 async function writeFile(
   path: string,
   plan: Plan<Qcow2Point>,
   image: ImageReader,
   options: Qcow2ExportOptions,
   { capacityBytes }: TakenSnapshot,
+  sums: Sums | undefined,
 ): Promise<number> {
   const empty = plan.kind === "full" ? await image.emptyRanges() : [];
   const parts = partsOf(plan, capacityBytes, 0, empty);
@@ -90,10 +70,11 @@ async function writeFile(
   // As readable as the device, from its first byte on: qemu-img keeps the mode of a file that is there.
   await realFiles.create(path, Buffer.alloc(0));
   await qemuImg(path, "create", "-q", "-f", "qcow2", ...backing, path, String(capacityBytes));
-  const file = await OpenQcow2.open(path);
+  const isBlank = plan.kind === "full";
+  const file = await OpenQcow2.open(path, { isBlank });
   let isFinished = false;
   try {
-    const readBytes = await copyParts(parts, image, file, options, plan.kind === "full");
+    const readBytes = await copyParts(parts, image, file, sums, options);
     await file.finish();
     isFinished = true;
     await qemuImg(path, "check", "-q", "-f", "qcow2", path);
@@ -112,11 +93,12 @@ async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promi
   const image = await open(snapshot.image, snapshot.exported);
   try {
     const written = path + INCOMPLETE_SUFFIX;
-    const read_bytes = await writeFile(written, plan, image, options, snapshot);
+    const sums = sumsOnto(plan.kind === "full" ? undefined : plan.base, snapshot.capacityBytes);
+    const read_bytes = await writeFile(written, plan, image, options, snapshot, sums);
     await image.sync();
     await snapshot.check();
     const backing = plan.kind === "full" ? null : plan.base.name;
-    await publishPoint(folder, { ...now, name, backing });
+    await publishPoint(folder, { ...now, name, backing, sums: sums?.record() });
     const { host: _, ...told } = now;
     return { kind: plan.kind, ...told, read_bytes, path };
   } catch (error) {

@@ -1,5 +1,6 @@
 /** Exports a device into a file or block device that becomes the same, byte for byte. */
 import { hostname } from "node:os";
+import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
 import { copyState, rememberBegun } from "./copy-state.js";
 import { abortedError, BackupError } from "./errors.js";
@@ -15,8 +16,9 @@ import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
+import { NO_BLOCKS, type Sums, sumsOnto } from "./sums.js";
 
-const READS_IN_FLIGHT = 8;
+const PARTS_IN_FLIGHT = 8;
 
 export interface RawExportOptions extends ExportOptions {
   readonly target: string;
@@ -34,29 +36,45 @@ export interface RawExport {
   readonly read_bytes: number;
 }
 
-export function isZero(data: Uint8Array): boolean {
-  return data[0] === 0 && Buffer.compare(data.subarray(1), data.subarray(0, -1)) === 0;
+/** Where parts go, as they are in the image. */
+export interface PartWriter {
+  write(data: Uint8Array, offsetBytes: number): Promise<void>;
+  writeZeros(offsetBytes: number, lengthBytes: number): Promise<void>;
 }
 
-async function copyParts(
+/** Copies all parts. Answers how many bytes were read. @param sums gets those of the parts */
+export async function copyParts(
   parts: readonly Part[],
   image: ImageReader,
-  target: RawTarget,
-  { signal, onProgress }: RawExportOptions,
+  target: PartWriter,
+  sums: Sums | undefined,
+  { signal, onProgress }: ExportOptions,
 ): Promise<number> {
   const meter = new Meter(bytesOf(parts), onProgress);
+  const pool = new ChunkPool();
   // New memory for each part costs much: the kernel clears it and gives it page by page.
-  const idle: Buffer[] = [];
-  await inFlight(parts, READS_IN_FLIGHT, async ({ offsetBytes, lengthBytes, isDiscarded }) => {
-    if (signal?.aborted === true) throw abortedError();
-    const buffer = idle.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES);
-    const data = buffer.subarray(0, lengthBytes);
-    if (isDiscarded) data.fill(0);
-    else await image.read(data, offsetBytes);
-    if (!target.isBlank || !isZero(data)) await target.write(data, offsetBytes);
-    idle.push(buffer);
-    if (!isDiscarded) meter.add(lengthBytes);
-  });
+  const idle: ArrayBuffer[] = [];
+  try {
+    await inFlight(parts, PARTS_IN_FLIGHT, async ({ offsetBytes, lengthBytes, isDiscarded }) => {
+      if (signal?.aborted === true) throw abortedError();
+      if (isDiscarded) {
+        await target.writeZeros(offsetBytes, lengthBytes);
+        sums?.put(offsetBytes, lengthBytes, null);
+        return;
+      }
+      const place = new Uint8Array(idle.pop() ?? new ArrayBuffer(CHUNK_BYTES), 0, lengthBytes);
+      await image.read(place, offsetBytes);
+      const window = sums?.windowOf(offsetBytes, lengthBytes) ?? NO_BLOCKS;
+      const found = await pool.sums(place, window);
+      if (found.sums === null) await target.writeZeros(offsetBytes, lengthBytes);
+      else await target.write(found.data, offsetBytes);
+      sums?.put(offsetBytes, lengthBytes, found.sums);
+      idle.push(found.data.buffer);
+      meter.add(lengthBytes);
+    });
+  } finally {
+    await pool.close();
+  }
   return meter.doneBytes;
 }
 
@@ -87,11 +105,13 @@ async function copy(
       const parts = partsOf(plan, capacityBytes, to.headBytes, empty);
       const reason = plan.kind === "full" ? plan.reason : null;
       options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
-      const read_bytes = await copyParts(parts, image, to, options);
+      const sums = record === undefined ? undefined : sumsOnto(base, capacityBytes);
+      const read_bytes = await copyParts(parts, image, to, sums, options);
       await image.sync();
       await snapshot.check();
       await to.finish(async (seal) => {
-        if (record !== undefined) await writeRecord(record, { ...now, is_updating: false, seal });
+        if (record === undefined) return;
+        await writeRecord(record, { ...now, is_updating: false, seal, sums: sums?.record() });
       });
       const { host: _, ...told } = now;
       return { kind: plan.kind, ...told, read_bytes };

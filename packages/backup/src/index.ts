@@ -38,3 +38,12 @@ export type { BackupClient } from "./snapshot.js";
 export { type ImageReader, openImage } from "./source.js";
 export { BackupStore, type DamagedPoint } from "./store.js";
 export { type DescriptorSink, descriptorSink, type StreamSink } from "./stream-sink.js";
+export {
+  type CopiesVerified,
+  type CopyDamage,
+  holdsQcow2,
+  type VerifyQcow2Options,
+  type VerifyRawOptions,
+  verifyQcow2,
+  verifyRaw,
+} from "./verify-copies.js";

@@ -35,7 +35,10 @@ export function checkMeant(
 }
 
 /** @throws BackupError BACKUP_NOT_FOUND */
-export function findPoint(points: readonly Manifest[], { at, device, host }: PointWish): Manifest {
+export function findPoint<Point extends Pick<Manifest, "id" | "device" | "host" | "taken_at">>(
+  points: readonly Point[],
+  { at, device, host }: PointWish,
+): Point {
   const none = (why: string, hint?: string): BackupError =>
     new BackupError("BACKUP_NOT_FOUND", why, hint === undefined ? {} : { hint });
   const some = points.filter(

@@ -18,6 +18,7 @@ import { targetError } from "./errors.js";
 import { realFiles } from "./files.js";
 import type { AsOf } from "./plan.js";
 import { type CopySeal, changeSince, sealOfOpen } from "./seal.js";
+import type { RecordedSums } from "./sums.js";
 import { parseRecord, type RecordKind, recordText } from "./versioned-record.js";
 
 const SUFFIX = ".qcow2";
@@ -40,6 +41,8 @@ export interface Qcow2Point extends AsOf {
   /** The file that it is an overlay of; null for a full one. */
   readonly backing: string | null;
   readonly seal: CopySeal;
+  /** Of what the device held, as QEMU shows it. Absent in records of earlier programs. */
+  readonly sums?: RecordedSums | undefined;
 }
 
 export function pointName(takenAt: string, id: string): string {

@@ -6,9 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
 import { promisify } from "node:util";
+import type { ByteRange } from "@blksnap/api";
 import { errnoNameOf, messageOf } from "@blksnap/errors";
-import { NbdClient } from "@blksnap/nbd";
+import { BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
 import { BackupError, targetError } from "./errors.js";
+import { emptyRangesOf } from "./source.js";
 
 const CONNECT_RETRY_MS = 20;
 /** Of a host that is busy, and of a storage that is slow to open. */
@@ -27,41 +29,60 @@ function failed(program: string, path: string, said: string): BackupError {
   const code = /No space left|Disk quota|File too large/.test(said)
     ? "TARGET_FULL"
     : "TARGET_FAILED";
-  return new BackupError(code, `${program} can't write ${path}: ${why}`);
+  return new BackupError(code, `${program} fails at ${path}: ${why}`);
 }
 
-/** @throws BackupError TARGET_FAILED, TARGET_FULL */
-export async function qemuImg(path: string, ...words: readonly string[]): Promise<void> {
+/** What it says on standard output. @throws BackupError TARGET_FAILED, TARGET_FULL */
+export async function qemuImg(path: string, ...words: readonly string[]): Promise<string> {
   const program = "qemu-img";
-  // A name with a colon would be taken for a protocol: options stand before, and paths are absolute.
-  await promisify(execFile)(program, words, { env: { ...process.env, LC_ALL: "C" } }).catch(
-    (error: Error & { readonly stderr?: string }) => {
-      if (errnoNameOf(error) === "ENOENT") throw missing(program);
-      throw failed(program, path, error.stderr ?? messageOf(error));
-    },
-  );
+  try {
+    // A name with a colon would be taken for a protocol: options stand before, and paths are absolute.
+    const options = { env: { ...process.env, LC_ALL: "C" } };
+    return (await promisify(execFile)(program, words, options)).stdout;
+  } catch (error) {
+    if (errnoNameOf(error) === "ENOENT") throw missing(program);
+    const { stderr } = error as { readonly stderr?: string };
+    throw failed(program, path, stderr || messageOf(error));
+  }
 }
 
-/** A qcow2 that is open to be written, for this process alone. */
+export interface Qcow2Options {
+  /** Nothing is in it, nor in a backing file: zeros need not be written. */
+  readonly isBlank?: boolean | undefined;
+  readonly isReadOnly?: boolean | undefined;
+}
+
+/** A qcow2 that is open for this process alone. */
 export class OpenQcow2 {
   readonly #path: string;
   readonly #server: ChildProcess;
   readonly #said: () => string;
   readonly #client: NbdClient;
+  readonly #isBlank: boolean;
 
-  private constructor(path: string, server: ChildProcess, said: () => string, client: NbdClient) {
+  private constructor(
+    path: string,
+    server: ChildProcess,
+    said: () => string,
+    client: NbdClient,
+    isBlank: boolean,
+  ) {
+    this.#isBlank = isBlank;
     this.#path = path;
     this.#server = server;
     this.#said = said;
     this.#client = client;
   }
 
-  static async open(path: string): Promise<OpenQcow2> {
+  /** @throws BackupError TARGET_FAILED, TARGET_FULL */
+  static async open(path: string, options: Qcow2Options = {}): Promise<OpenQcow2> {
+    const { isBlank = false, isReadOnly = false } = options;
     // Of its own: no other user may connect, and a path of a socket is short.
     const folder = await mkdtemp(join(tmpdir(), "blksnap-qcow2-"));
     const socketPath = join(folder, "s");
     const modes = ["--format=qcow2", "--cache=writeback", "--discard=unmap"];
-    const words = [`--socket=${socketPath}`, ...modes, "--detect-zeroes=unmap", path];
+    const access = isReadOnly ? ["--read-only"] : ["--detect-zeroes=unmap"];
+    const words = [`--socket=${socketPath}`, ...modes, ...access, path];
     // It ends with this process, also where that is killed before it has connected. Ctrl-C is for the export alone.
     const server = spawn("setpriv", ["--pdeathsig", "KILL", "qemu-nbd", ...words], {
       stdio: ["ignore", "ignore", "pipe"],
@@ -73,7 +94,7 @@ export class OpenQcow2 {
     });
     try {
       const client = await connected(server, socketPath, path, () => said);
-      return new OpenQcow2(path, server, () => said, client);
+      return new OpenQcow2(path, server, () => said, client, isBlank);
     } catch (error) {
       server.kill("SIGKILL");
       throw error;
@@ -83,13 +104,23 @@ export class OpenQcow2 {
     }
   }
 
+  /** @throws NbdError */
+  read(data: Uint8Array, offsetBytes: number): Promise<void> {
+    return this.#client.readInto(offsetBytes, data);
+  }
+
+  /** What is known to be zeros: in order. */
+  async emptyRanges(): Promise<readonly ByteRange[]> {
+    return await emptyRangesOf(this.#client);
+  }
+
   async write(data: Uint8Array, offsetBytes: number): Promise<void> {
     await this.#done(this.#client.write(offsetBytes, data));
   }
 
   /** What a backing file has there is zeros, too. */
   async writeZeros(offsetBytes: number, lengthBytes: number): Promise<void> {
-    await this.#done(this.#client.writeZeroes(offsetBytes, lengthBytes));
+    if (!this.#isBlank) await this.#done(this.#client.writeZeroes(offsetBytes, lengthBytes));
   }
 
   /** All is in the file, and no program has it open. */
@@ -138,7 +169,8 @@ async function connected(
   });
   for (const untilMs = performance.now() + CONNECT_MS; ; ) {
     try {
-      return await NbdClient.connect({ socketPath, exportName: "" });
+      const contexts = [BASE_ALLOCATION];
+      return await NbdClient.connect({ socketPath, exportName: "" }, { contexts });
     } catch (error) {
       await later(CONNECT_RETRY_MS);
       if (gone !== undefined) throw gone;

@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { type Files, realFiles, replaceFile } from "./files.js";
 import type { AsOf } from "./plan.js";
 import type { CopySeal } from "./seal.js";
+import type { RecordedSums } from "./sums.js";
 import { parseRecord, type RecordKind, recordText } from "./versioned-record.js";
 
 const KIND: RecordKind = {
@@ -20,6 +21,8 @@ export interface RawRecord extends AsOf {
   readonly updating_to?: Pick<AsOf, "changes_number" | "taken_at">;
   /** What a write of others would change. While it is updated: as it was before, which the target's mark has, too. */
   readonly seal: CopySeal;
+  /** Of what was written. While it is updated: as it was before. Absent in records of earlier programs. */
+  readonly sums?: RecordedSums | undefined;
 }
 
 export function recordPathOf(target: string): string {

@@ -25,6 +25,7 @@ const HEAD_BYTES = 2 ** 20;
 const PAGE_BYTES = 4096;
 const MARK_TEXT = "blksnap: incomplete copy ";
 const SECTOR_BYTES = 512;
+const ZEROS = new Uint8Array(2 ** 20);
 
 export type TargetKind = "missing" | "file" | "block" | "folder";
 
@@ -274,6 +275,14 @@ export class RawTarget {
       await putAll(this.#file, data.subarray(inHead), offsetBytes + inHead);
     } catch (error) {
       throw targetError("write", this.path, error);
+    }
+  }
+
+  /** @throws as write() */
+  async writeZeros(offsetBytes: number, lengthBytes: number): Promise<void> {
+    if (this.isBlank) return;
+    for (let done = 0; done < lengthBytes; done += ZEROS.length) {
+      await this.write(ZEROS.subarray(0, lengthBytes - done), offsetBytes + done);
     }
   }
 

@@ -1,9 +1,9 @@
 /** Makes a raw copy of a stream, or brings the copy up to date that the stream continues. */
 import type { Readable } from "node:stream";
 import { ChunkPool } from "./chunk-pool.js";
-import { CHUNK_BYTES } from "./chunks.js";
 import { copyState, rememberBegun } from "./copy-state.js";
 import { abortedError, BackupError } from "./errors.js";
+import type { PartWriter } from "./export-raw.js";
 import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { Meter, type OnProgress } from "./progress.js";
@@ -11,6 +11,7 @@ import { type RawRecord, recordPathOf, writeRecord } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import type { StreamHead } from "./stream-format.js";
 import { damagedStream, type StreamPart, StreamReader } from "./stream-reader.js";
+import { type Sums, sumsOnto } from "./sums.js";
 
 export interface StreamRestoreOptions {
   /** One stream, or several one behind the other. It is destroyed at the end. */
@@ -29,13 +30,16 @@ export interface StreamRestored extends Omit<StreamHead, "stream_id" | "total_by
 }
 
 /** Where the parts of a stream go to. */
-interface PartTarget {
+interface PartTarget extends PartWriter {
   /** It reads as zeros where nothing is written. */
   readonly isBlank: boolean;
-  write(data: Uint8Array, offsetBytes: number): Promise<void>;
 }
 
-const NOWHERE: PartTarget = { isBlank: true, write: async () => undefined };
+const NOWHERE: PartTarget = {
+  isBlank: true,
+  write: async () => undefined,
+  writeZeros: async () => undefined,
+};
 
 interface Reading {
   readonly reader: StreamReader;
@@ -45,32 +49,31 @@ interface Reading {
   readonly onProgress?: OnProgress | undefined;
 }
 
-async function writeZeros(target: PartTarget, { offsetBytes, lengthBytes }: StreamPart) {
-  if (target.isBlank) return 0;
-  const zeros = new Uint8Array(Math.min(lengthBytes, CHUNK_BYTES));
-  for (let done = 0; done < lengthBytes; done += zeros.length) {
-    await target.write(zeros.subarray(0, lengthBytes - done), offsetBytes + done);
-  }
-  return lengthBytes;
-}
-
 /** Checks all parts of a stream, and writes them. Answers how many bytes were written. */
 async function takeParts(
   { reader, pool, input, signal, onProgress }: Reading,
   head: StreamHead,
   target: PartTarget,
+  sums?: Sums | undefined,
 ): Promise<number> {
   const meter = new Meter(head.total_bytes, onProgress);
   let writtenBytes = 0;
   const take = async (part: StreamPart): Promise<void> => {
     if (signal?.aborted === true) throw abortedError();
     const { content, offsetBytes, lengthBytes } = part;
-    if (content === null) writtenBytes += await writeZeros(target, part);
-    else {
+    if (content === null) {
+      await target.writeZeros(offsetBytes, lengthBytes);
+      if (!target.isBlank) writtenBytes += lengthBytes;
+      sums?.put(offsetBytes, lengthBytes, null);
+    } else {
       const { data, hash } = await pool.digest(content.data);
       if (hash !== content.hash) throw damagedStream(`the checksum at byte ${offsetBytes} differs`);
       await target.write(data, offsetBytes);
       writtenBytes += lengthBytes;
+      if (sums !== undefined) {
+        const summed = await pool.sums(data, sums.windowOf(offsetBytes, lengthBytes));
+        sums.put(offsetBytes, lengthBytes, summed.sums);
+      }
     }
     meter.add(lengthBytes);
   };
@@ -133,9 +136,11 @@ async function restoreOne(
     prepare: () => rememberBegun(record, base, now),
   });
   try {
-    const writtenBytes = await takeParts(reading, head, to);
+    const sums = record === undefined ? undefined : sumsOnto(base, head.capacity_bytes);
+    const writtenBytes = await takeParts(reading, head, to, sums);
     await to.finish(async (seal) => {
-      if (record !== undefined) await writeRecord(record, { ...now, is_updating: false, seal });
+      if (record === undefined) return;
+      await writeRecord(record, { ...now, is_updating: false, seal, sums: sums?.record() });
     });
     return writtenBytes;
   } finally {

@@ -60,7 +60,7 @@ async function openFile(
         throw failed(messageOf(error), error);
       });
     },
-    emptyRanges: () => (exported === null ? Promise.resolve([]) : emptyRangesOf(exported)),
+    emptyRanges: () => (exported === null ? Promise.resolve([]) : emptyRangesAt(exported)),
     close: () => file.close(),
   };
 }
@@ -83,26 +83,31 @@ async function openExport(uri: string, failed: Failed): Promise<ImageReader> {
     },
     // Writes of its other clients that a cache of theirs has are in nothing that is read here.
     sync: () => Promise.resolve(),
-    emptyRanges: () => emptyRangesOf(uri),
+    emptyRanges: () => emptyRangesAt(uri),
     close: () => client.close(),
   };
 }
 
 /** Over a connection of its own: one that fails costs nothing but the knowledge. */
-async function emptyRangesOf(uri: string): Promise<readonly ByteRange[]> {
-  const empty: ByteRange[] = [];
+async function emptyRangesAt(uri: string): Promise<readonly ByteRange[]> {
   try {
     const client = await NbdClient.connect(uri, { contexts: [BASE_ALLOCATION] });
     try {
-      for await (const { offsetBytes, lengthBytes, flags } of client.extents(BASE_ALLOCATION)) {
-        if ((flags & AllocationFlag.ZERO) === 0) continue;
-        empty.push({ offset_bytes: offsetBytes, length_bytes: lengthBytes });
-      }
+      return await emptyRangesOf(client);
     } finally {
       await client.close();
     }
-    return empty;
   } catch {
     return [];
   }
+}
+
+/** @param client that has selected base:allocation @throws NbdError */
+export async function emptyRangesOf(client: NbdClient): Promise<readonly ByteRange[]> {
+  const empty: ByteRange[] = [];
+  for await (const { offsetBytes, lengthBytes, flags } of client.extents(BASE_ALLOCATION)) {
+    if ((flags & AllocationFlag.ZERO) === 0) continue;
+    empty.push({ offset_bytes: offsetBytes, length_bytes: lengthBytes });
+  }
+  return empty;
 }

@@ -1,11 +1,13 @@
 /** A thread that hashes and packs chunks, one after the other. */
 import { createHash } from "node:crypto";
 import { parentPort } from "node:worker_threads";
+import { type BlockWindow, sumsIn } from "./sums.js";
 import { nativeZstd, wasmZstd, type Zstd } from "./zstd.js";
 import { frameContentBytes } from "./zstd-frame.js";
 
 export type ChunkRequest =
   | { readonly kind: "digest"; readonly data: Uint8Array<ArrayBuffer> }
+  | { readonly kind: "sums"; readonly data: Uint8Array<ArrayBuffer>; readonly window: BlockWindow }
   | { readonly kind: "pack"; readonly data: Uint8Array<ArrayBuffer>; readonly isHashed: boolean }
   | { readonly kind: "unpack"; readonly data: Uint8Array; readonly lengthBytes: number };
 
@@ -14,6 +16,8 @@ export interface ChunkAnswer {
   readonly data?: Uint8Array<ArrayBuffer>;
   /** SHA-256 in hexadecimal; null for a chunk of zeros. */
   readonly hash?: string | null;
+  /** Of the blocks in the window; null where all that was sent is zeros. */
+  readonly sums?: Uint32Array | null;
   readonly packed?: Uint8Array;
   /** SHA-256 of `packed`, in hexadecimal, where that was asked for. */
   readonly packedHash?: string;
@@ -21,10 +25,12 @@ export interface ChunkAnswer {
   readonly fault?: string;
 }
 
+function isZero(data: Uint8Array): boolean {
+  return data[0] === 0 && Buffer.compare(data.subarray(1), data.subarray(0, -1)) === 0;
+}
+
 function digest(data: Uint8Array): string | null {
-  const isZero =
-    data[0] === 0 && Buffer.compare(data.subarray(1), data.subarray(0, data.length - 1)) === 0;
-  return isZero ? null : createHash("sha256").update(data).digest("hex");
+  return isZero(data) ? null : createHash("sha256").update(data).digest("hex");
 }
 
 function unpack(zstd: Zstd, packed: Uint8Array, lengthBytes: number): ChunkAnswer {
@@ -40,13 +46,23 @@ function unpack(zstd: Zstd, packed: Uint8Array, lengthBytes: number): ChunkAnswe
   }
 }
 
-function answerTo(zstd: Zstd, request: ChunkRequest): ChunkAnswer {
+let opened: Zstd | Promise<Zstd> | undefined;
+
+/** Made when the first chunk wants it: copies that pack nothing need not wait until it is compiled. */
+async function openedZstd(): Promise<Zstd> {
+  opened ??= nativeZstd() ?? wasmZstd();
+  return await opened;
+}
+
+async function answerTo(request: ChunkRequest): Promise<ChunkAnswer> {
   const { data } = request;
   switch (request.kind) {
     case "digest":
       return { data: request.data, hash: digest(data) };
+    case "sums":
+      return { data: request.data, sums: isZero(data) ? null : sumsIn(data, request.window) };
     case "pack": {
-      const packed = zstd.compress(data);
+      const packed = (await openedZstd()).compress(data);
       const packedHash = createHash("sha256");
       return {
         data: request.data,
@@ -55,16 +71,12 @@ function answerTo(zstd: Zstd, request: ChunkRequest): ChunkAnswer {
       };
     }
     case "unpack":
-      return unpack(zstd, data, request.lengthBytes);
+      return unpack(await openedZstd(), data, request.lengthBytes);
   }
 }
 
-const opened = parentPort === null ? undefined : (nativeZstd() ?? wasmZstd());
-
 parentPort?.on("message", async ({ id, request }: { id: number; request: ChunkRequest }) => {
-  const zstd = await opened;
-  if (zstd === undefined) return;
-  const answer = answerTo(zstd, request);
+  const answer = await answerTo(request);
   const transfer = answer.data === undefined ? [] : [answer.data.buffer];
   parentPort?.postMessage({ id, answer }, transfer);
 });

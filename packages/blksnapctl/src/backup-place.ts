@@ -20,6 +20,11 @@ export function isBucket(text: string): boolean {
   return BUCKET.test(text);
 }
 
+/** Whether it is a path on this machine. */
+export function isLocal(text: string): boolean {
+  return !SCHEME.test(text);
+}
+
 /** Fails where an option for buckets is given with something else. */
 export function checkBucketOptions(given: Given, place: string): void {
   if (isBucket(place)) return;

@@ -135,10 +135,27 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "verify",
     describe:
-      "Read all that points in time need, or a stream, and check it; fails where something is damaged",
-    options: { from: fromAny, at, device: ofDevice, ...storeOptions },
+      "Read what export has written again, and check it; fails where something is damaged, and names it. " +
+      "Of a folder or bucket: all that its points in time need. Of raw copies and qcow2 files: what " +
+      "they hold, by the checksums of their records",
+    options: {
+      from: {
+        ...fromAny,
+        describe:
+          "what export has written to: a folder, s3://BUCKET/PREFIX, a raw copy, or - for a stream on " +
+          "standard input",
+      },
+      at,
+      device: ofDevice,
+      record: {
+        describe:
+          "of a raw copy: file that remembers what it is; default: beside a file, none for a block device",
+        value: "FILE",
+      },
+      ...storeOptions,
+    },
     examples: [["blksnapctl verify --from backups", "all points"]],
-    load: async () => (await backups()).verifyPoints,
+    load: async () => (await import("./verbs/verify.js")).verify,
   },
   {
     name: "prune",

@@ -85,6 +85,33 @@ test("a raw copy, and its error where the file is another's", async () => {
   assert.is(await readFile(inFolder("thesis"), "utf8"), "text");
 });
 
+test("verify names what has changed in a raw copy and in qcow2 files, and ends with status 1", async () => {
+  const [target, chain] = [inFolder("copy"), inFolder("chain")];
+  await harness.ok("export", "-d", DEVICE, "--to", target, "--raw");
+  await harness.ok("export", "-d", DEVICE, "--to", chain, "--qcow2");
+  const [name] = (await readdir(chain)).filter((one) => one.endsWith(".qcow2"));
+  const place = 5 * 2 ** 20;
+  assert.is(await harness.ok("verify", "-f", target), "verified: 1 points, 64.0 MiB compared\n");
+  assert.match(await harness.ok("verify", "-f", chain, "--at", name!), "verified: 1 points");
+  await writeFile(
+    target,
+    content.map((byte, at) => (at === place ? byte ^ 1 : byte)),
+  );
+  const { status, out, err } = await harness.run("verify", "-f", target);
+  assert.is(status, 1);
+  assert.match(out, `${target} is damaged: it is not what was exported, at bytes ${place} to `);
+  assert.match(err, "something else has written to");
+  assert.match(err, "[BACKUP_DAMAGED]");
+  const told = documents((await harness.run("verify", "-f", target, "--json")).out);
+  assert.match(JSON.stringify(told.at(-2)), `"offset_bytes":${place}`);
+  const wrong = [
+    ["-f", target, "--at", "2038"],
+    ["-f", chain, "--record", "x"],
+    ["-f", target, "--region", "x"],
+  ];
+  for (const words of wrong) assert.is((await harness.run("verify", ...words)).status, 2);
+});
+
 test("a bucket is a place as a folder is; options of buckets are for nothing else", async () => {
   const s3 = await FakeS3.listen();
   const before = { ...process.env };

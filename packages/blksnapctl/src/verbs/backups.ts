@@ -1,7 +1,6 @@
-/** What is done with exports: restore, list, verify, prune, gc. None of them needs a daemon, and none writes what one tracks. */
+/** What is done with exports: restore, list, prune, gc. None of them needs a daemon, and none writes what one tracks. */
 import type { Readable } from "node:stream";
-import type { BackupStore, Damage, DamagedPoint, Manifest } from "@blksnap/backup";
-import { BlksnapClientError } from "@blksnap/client";
+import type { BackupStore, DamagedPoint, Manifest } from "@blksnap/backup";
 import { openBackups } from "../backup-place.js";
 import { formatTable } from "../table.js";
 import { teller } from "../transfer.js";
@@ -11,15 +10,14 @@ import { parseNumber, parsePath, parsePoint, STANDARD_STREAM } from "../values.j
 import type { Context, Given } from "../verb.js";
 
 const KEPT_MAX = 100_000;
-const DAMAGE_SHOWN_MAX = 20;
 const RULES = ["last", "hourly", "daily", "weekly"] as const;
 
-interface Wish {
+export interface Wish {
   readonly at?: string;
   readonly device?: string;
 }
 
-function wishOf(given: Given): Wish {
+export function wishOf(given: Given): Wish {
   const [at, device] = [given.one("at"), given.one("device")];
   return {
     ...(at === undefined ? {} : { at: parsePoint(at) }),
@@ -27,7 +25,7 @@ function wishOf(given: Given): Wish {
   };
 }
 
-async function pointsOf(
+export async function pointsOf(
   store: BackupStore,
   { device }: Wish,
   onDamage: (damage: DamagedPoint) => void,
@@ -41,15 +39,15 @@ function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): object {
   return summary;
 }
 
-/** What would choose a point: a stream is of one. */
-function checkNoChoice(given: Given, ...options: readonly string[]): void {
+/** What would choose a point, of what is of one. @param what "a stream" */
+export function checkNoChoice(given: Given, what: string, ...options: readonly string[]): void {
   for (const option of options) {
     if (!given.has(option)) continue;
-    throw usageError(`${option}: a stream is of one point`, "USAGE", `Leave --${option} out`);
+    throw usageError(`${option}: ${what} is of one point`, "USAGE", `Leave --${option} out`);
   }
 }
 
-function streamInput({ streams }: Context): Readable {
+export function streamInput({ streams }: Context): Readable {
   if (!streams.isInTerminal) return streams.input();
   const hint = "Give it a stream: blksnapctl export ... --to - | blksnapctl ... --from -";
   throw usageError("from: standard input is a terminal", "USAGE", hint);
@@ -57,7 +55,7 @@ function streamInput({ streams }: Context): Readable {
 
 async function restoreInput(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
-  checkNoChoice(given, "at", "device", "delta", "endpoint", "region");
+  checkNoChoice(given, "a stream", "at", "device", "delta", "endpoint", "region");
   const target = parsePath(given.need("to"), "to");
   const text = given.one("record");
   const record = text === undefined ? undefined : parsePath(text, "record");
@@ -70,17 +68,6 @@ async function restoreInput(context: Context, given: Given): Promise<void> {
   const written = formatBytes(done.written_bytes, false);
   const { kind, device, taken_at } = done;
   print(`restored: ${device} of ${taken_at} (${kind}), ${written} written to ${target}\n`);
-}
-
-async function verifyInput(context: Context, given: Given): Promise<void> {
-  const { json, print, printJson } = context;
-  checkNoChoice(given, "at", "device", "endpoint", "region");
-  const input = streamInput(context);
-  const { verifyStream } = await import("@blksnap/backup");
-  const [signal, onProgress] = [context.untilInterrupted(), teller(context, "verify")];
-  const done = await verifyStream({ input, signal, onProgress });
-  if (json) return printJson({ event: "done", ...done });
-  print(`verified: a stream of ${done.device} of ${done.taken_at} (${done.kind})\n`);
 }
 
 export async function restorePoint(context: Context, given: Given): Promise<void> {
@@ -127,44 +114,6 @@ export async function list(context: Context, given: Given): Promise<void> {
   ]);
   const [titles = "", ...rows] = table.split("\n");
   print([bold(titles), ...rows].join("\n"));
-}
-
-function damageLine({ why, points, offset_bytes }: Damage): string {
-  const more = points.length === 1 ? "" : ` and ${points.length - 1} more`;
-  return `${why}; needed at byte ${offset_bytes} of point ${points[0]}${more}\n`;
-}
-
-export async function verifyPoints(context: Context, given: Given): Promise<void> {
-  if (given.need("from") === STANDARD_STREAM) return await verifyInput(context, given);
-  const { json, print, printJson } = context;
-  const wish = wishOf(given);
-  const signal = context.untilInterrupted();
-  const store = await openBackups(given, "from", false, signal);
-  const { findPoint, verify } = await import("@blksnap/backup");
-  const unread: DamagedPoint[] = [];
-  const all = await pointsOf(store, wish, (one) => unread.push(one));
-  const points = wish.at === undefined ? all : [findPoint(all, wish)];
-  const found = await verify(store, points, { signal, onProgress: teller(context, "verify") });
-  const manifests = unread.map(({ why }) => why);
-  if (json) printJson({ event: "done", ...found, damaged_manifests: manifests });
-  const { damaged } = found;
-  if (!json) print(manifests.map((why) => `${why}\n`).join(""));
-  if (damaged.length === 0 && unread.length > 0) {
-    const hint =
-      "Remove the named manifests: prune and gc need that; other points stay as they are";
-    throw new BlksnapClientError("BACKUP_DAMAGED", `${unread.length} manifests are damaged`, {
-      hint,
-    });
-  }
-  if (damaged.length === 0) {
-    if (!json) print(`verified: ${found.points} points, ${found.chunks} chunks\n`);
-    return;
-  }
-  if (!json) print(damaged.slice(0, DAMAGE_SHOWN_MAX).map(damageLine).join(""));
-  const why = `${damaged.length} of ${found.chunks} chunks are damaged or missing`;
-  const hint =
-    "Remove the named files: an export without --auto and --since writes anew what the device still holds";
-  throw new BlksnapClientError("BACKUP_DAMAGED", why, { hint });
 }
 
 export async function prunePoints(context: Context, given: Given): Promise<void> {

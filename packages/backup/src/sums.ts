@@ -1,0 +1,202 @@
+/**
+ * A checksum for each block of a copy, made of what an export has written: `verify` compares them with what is there. An
+ * incremental export takes over those of the blocks that it does not write.
+ *
+ * CRC-32 finds each flipped byte, keeps up with disks, and the sums of a whole device fit into its record; they
+ * keep out no writer who means harm.
+ */
+import { crc32 } from "node:zlib";
+import type { ByteRange } from "@blksnap/api";
+import { CHUNK_BYTES } from "./chunks.js";
+
+const BLOCK_MIN_BYTES = 65_536;
+/** As of the change tracking, whose blocks are as large then: what changed is always whole ones. */
+const BLOCKS_WANTED = 2 ** 21;
+
+/** As they are in a record. */
+export interface RecordedSums {
+  readonly block_bytes: number;
+  /** CRC-32 (of zlib) of each block, little-endian, in base64. The last block ends where the device does. */
+  readonly crc32: string;
+  /** A bit for each block whose sum is not known, from the lowest one on, in base64; null: all are. */
+  readonly unknown: string | null;
+  /** CRC-32 of the bytes of both, one behind the other: what is wrong may be here. */
+  readonly own_crc32: number;
+}
+
+/** Where the whole blocks are in a part of a device. */
+export interface BlockWindow {
+  /** In the part. */
+  readonly startBytes: number;
+  readonly endBytes: number;
+  readonly blockBytes: number;
+}
+
+/** Of which no sums are wanted. */
+export const NO_BLOCKS: BlockWindow = { startBytes: 0, endBytes: 0, blockBytes: BLOCK_MIN_BYTES };
+
+/** Between 64 KiB and a chunk. */
+function blockBytesFor(capacityBytes: number): number {
+  let bytes = BLOCK_MIN_BYTES;
+  while (bytes < CHUNK_BYTES && capacityBytes / bytes > BLOCKS_WANTED) bytes *= 2;
+  return bytes;
+}
+
+function ownSum(sums: Uint8Array, bits: Uint8Array | undefined): number {
+  return bits === undefined ? crc32(sums) : crc32(bits, crc32(sums));
+}
+
+/** Of the blocks in the window, in order; the last may be shorter. */
+export function sumsIn(
+  data: Uint8Array,
+  { startBytes, endBytes, blockBytes }: BlockWindow,
+): Uint32Array {
+  const sums = new Uint32Array(Math.max(0, Math.ceil((endBytes - startBytes) / blockBytes)));
+  for (let index = 0; index < sums.length; index++) {
+    const from = startBytes + index * blockBytes;
+    sums[index] = crc32(data.subarray(from, Math.min(from + blockBytes, endBytes)));
+  }
+  return sums;
+}
+
+/** Those that a copy begins with. @param base that it is made of; undefined: it is made anew */
+export function sumsOnto(
+  base: { readonly sums?: RecordedSums | undefined } | undefined,
+  capacityBytes: number,
+): Sums | undefined {
+  return base === undefined ? new Sums(capacityBytes) : Sums.parse(base.sums, capacityBytes);
+}
+
+export class Sums {
+  readonly #capacityBytes: number;
+  readonly #blockBytes: number;
+  readonly #sums: Uint32Array;
+  readonly #unknown: Uint8Array;
+  readonly #zeroSum: number;
+  readonly #lastZeroSum: number;
+
+  /** Of a device of zeros. */
+  constructor(capacityBytes: number) {
+    const blockBytes = blockBytesFor(capacityBytes);
+    this.#capacityBytes = capacityBytes;
+    this.#blockBytes = blockBytes;
+    const count = Math.ceil(capacityBytes / blockBytes);
+    this.#unknown = new Uint8Array(Math.ceil(count / 8));
+    this.#zeroSum = crc32(new Uint8Array(blockBytes));
+    this.#lastZeroSum = crc32(new Uint8Array(capacityBytes - (count - 1) * blockBytes));
+    this.#sums = new Uint32Array(count).fill(this.#zeroSum);
+    this.#sums[count - 1] = this.#lastZeroSum;
+  }
+
+  /** Undefined where there are none, or they are damaged or not of a device of this size. */
+  static parse(recorded: RecordedSums | undefined, capacityBytes: number): Sums | undefined {
+    if (recorded === undefined) return undefined;
+    const { block_bytes: blockBytes, crc32: text, unknown, own_crc32 } = recorded;
+    if (blockBytes !== blockBytesFor(capacityBytes)) return undefined;
+    const sums = new Sums(capacityBytes);
+    const found = Buffer.from(String(text), "base64");
+    const bits = unknown === null ? undefined : Buffer.from(String(unknown), "base64");
+    if (found.length !== sums.#sums.length * 4) return undefined;
+    if ((bits ?? sums.#unknown).length !== sums.#unknown.length) return undefined;
+    if (ownSum(found, bits) !== own_crc32) return undefined;
+    for (let index = 0; index < sums.#sums.length; index++) {
+      sums.#sums[index] = found.readUInt32LE(index * 4);
+    }
+    if (bits !== undefined) sums.#unknown.set(bits);
+    return sums;
+  }
+
+  record(): RecordedSums {
+    const text = Buffer.alloc(this.#sums.length * 4);
+    for (const [index, sum] of this.#sums.entries()) text.writeUInt32LE(sum, index * 4);
+    const isAllKnown = this.#unknown.every((byte) => byte === 0);
+    const bits = isAllKnown ? undefined : Buffer.from(this.#unknown);
+    return {
+      block_bytes: this.#blockBytes,
+      crc32: text.toString("base64"),
+      unknown: bits?.toString("base64") ?? null,
+      own_crc32: ownSum(text, bits),
+    };
+  }
+
+  windowOf(offsetBytes: number, lengthBytes: number): BlockWindow {
+    const blockBytes = this.#blockBytes;
+    const end = offsetBytes + lengthBytes;
+    const isLast = end >= this.#capacityBytes;
+    const from = Math.ceil(offsetBytes / blockBytes) * blockBytes;
+    const to = isLast ? end : Math.floor(end / blockBytes) * blockBytes;
+    const [startBytes, endBytes] = [from - offsetBytes, Math.max(from, to) - offsetBytes];
+    return { startBytes: Math.min(startBytes, lengthBytes), endBytes, blockBytes };
+  }
+
+  /**
+   * A part of the device that is written; of blocks that are only in part in it the sum is not known any more.
+   * @param sums of the blocks in its window; null where it is zeros
+   */
+  put(offsetBytes: number, lengthBytes: number, sums: Uint32Array | null): void {
+    const blockBytes = this.#blockBytes;
+    const { startBytes, endBytes } = this.windowOf(offsetBytes, lengthBytes);
+    const first = (offsetBytes + startBytes) / blockBytes;
+    const count = Math.max(0, Math.ceil((endBytes - startBytes) / blockBytes));
+    const touched = Math.floor(offsetBytes / blockBytes);
+    const end = Math.ceil((offsetBytes + lengthBytes) / blockBytes);
+    for (let index = touched; index < end; index++) {
+      const isWhole = index >= first && index < first + count;
+      this.#mark(index, !isWhole);
+      if (isWhole) this.#sums[index] = sums === null ? this.#zeroOf(index) : sums[index - first]!;
+    }
+  }
+
+  /**
+   * Blocks in a part whose content is another one, in order, and neighbours as one.
+   * @param sums as of put()
+   */
+  differences(offsetBytes: number, lengthBytes: number, sums: Uint32Array | null): ByteRange[] {
+    const blockBytes = this.#blockBytes;
+    const { startBytes } = this.windowOf(offsetBytes, lengthBytes);
+    const first = (offsetBytes + startBytes) / blockBytes;
+    const count = sums?.length ?? Math.ceil((lengthBytes - startBytes) / blockBytes);
+    const found: { offset_bytes: number; length_bytes: number }[] = [];
+    for (let index = first; index < first + count; index++) {
+      const sum = sums === null ? this.#zeroOf(index) : sums[index - first];
+      if (this.#isUnknown(index) || this.#sums[index] === sum) continue;
+      const offset_bytes = index * blockBytes;
+      const length_bytes = Math.min(blockBytes, this.#capacityBytes - offset_bytes);
+      const last = found.at(-1);
+      if (last !== undefined && last.offset_bytes + last.length_bytes === offset_bytes) {
+        last.length_bytes += length_bytes;
+      } else found.push({ offset_bytes, length_bytes });
+    }
+    return found;
+  }
+
+  /** Nothing is known of any block. */
+  forget(): void {
+    this.#unknown.fill(0xff);
+  }
+
+  /** Of blocks that cannot be checked. */
+  get unknownBytes(): number {
+    let bytes = 0;
+    for (let index = 0; index < this.#sums.length; index++) {
+      if (this.#isUnknown(index)) {
+        bytes += Math.min(this.#blockBytes, this.#capacityBytes - index * this.#blockBytes);
+      }
+    }
+    return bytes;
+  }
+
+  #zeroOf(index: number): number {
+    return index === this.#sums.length - 1 ? this.#lastZeroSum : this.#zeroSum;
+  }
+
+  #isUnknown(index: number): boolean {
+    return (this.#unknown[index >> 3]! & (1 << (index & 7))) !== 0;
+  }
+
+  #mark(index: number, isUnknown: boolean): void {
+    const bit = 1 << (index & 7);
+    if (isUnknown) this.#unknown[index >> 3]! |= bit;
+    else this.#unknown[index >> 3]! &= ~bit;
+  }
+}

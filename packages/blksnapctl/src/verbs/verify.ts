@@ -1,0 +1,112 @@
+/** verify: reads what export has written again, of each kind, and checks it. */
+import type { CopiesVerified, CopyDamage, Damage, DamagedPoint } from "@blksnap/backup";
+import { BlksnapClientError } from "@blksnap/client";
+import { checkBucketOptions, isLocal, openBackups } from "../backup-place.js";
+import { teller } from "../transfer.js";
+import { formatBytes } from "../units.js";
+import { usageError } from "../usage-error.js";
+import { parsePath, STANDARD_STREAM } from "../values.js";
+import type { Context, Given } from "../verb.js";
+import { checkNoChoice, pointsOf, streamInput, wishOf } from "./backups.js";
+
+const DAMAGE_SHOWN_MAX = 20;
+
+async function verifyInput(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  checkNoChoice(given, "a stream", "at", "device", "endpoint", "region", "record");
+  const input = streamInput(context);
+  const { verifyStream } = await import("@blksnap/backup");
+  const [signal, onProgress] = [context.untilInterrupted(), teller(context, "verify")];
+  const done = await verifyStream({ input, signal, onProgress });
+  if (json) return printJson({ event: "done", ...done });
+  print(`verified: a stream of ${done.device} of ${done.taken_at} (${done.kind})\n`);
+}
+
+function damageLine({ why, points, offset_bytes }: Damage): string {
+  const more = points.length === 1 ? "" : ` and ${points.length - 1} more`;
+  return `${why}; needed at byte ${offset_bytes} of point ${points[0]}${more}\n`;
+}
+
+async function verifyStore(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson } = context;
+  const wish = wishOf(given);
+  const signal = context.untilInterrupted();
+  const store = await openBackups(given, "from", false, signal);
+  const { findPoint, verify } = await import("@blksnap/backup");
+  const unread: DamagedPoint[] = [];
+  const all = await pointsOf(store, wish, (one) => unread.push(one));
+  const points = wish.at === undefined ? all : [findPoint(all, wish)];
+  const found = await verify(store, points, { signal, onProgress: teller(context, "verify") });
+  const manifests = unread.map(({ why }) => why);
+  if (json) printJson({ event: "done", ...found, damaged_manifests: manifests });
+  const { damaged } = found;
+  if (!json) print(manifests.map((why) => `${why}\n`).join(""));
+  if (damaged.length === 0 && unread.length > 0) {
+    const hint =
+      "Remove the named manifests: prune and gc need that; other points stay as they are";
+    throw new BlksnapClientError("BACKUP_DAMAGED", `${unread.length} manifests are damaged`, {
+      hint,
+    });
+  }
+  if (damaged.length === 0) {
+    if (!json) print(`verified: ${found.points} points, ${found.chunks} chunks\n`);
+    return;
+  }
+  if (!json) print(damaged.slice(0, DAMAGE_SHOWN_MAX).map(damageLine).join(""));
+  const why = `${damaged.length} of ${found.chunks} chunks are damaged or missing`;
+  const hint =
+    "Remove the named files: an export without --auto and --since writes anew what the device still holds";
+  throw new BlksnapClientError("BACKUP_DAMAGED", why, { hint });
+}
+
+function copyLine({ path, why, offset_bytes, length_bytes }: CopyDamage): string {
+  return `${path} is damaged: ${why}, at bytes ${offset_bytes} to ${offset_bytes + length_bytes}\n`;
+}
+
+function tellCopies({ json, print, printJson, warn }: Context, found: CopiesVerified): void {
+  const { points, checked_bytes, damaged, notes } = found;
+  for (const note of notes) warn(note);
+  if (json) printJson({ event: "done", ...found });
+  else print(damaged.slice(0, DAMAGE_SHOWN_MAX).map(copyLine).join(""));
+  if (damaged.length > 0) {
+    const places = damaged.length === 1 ? "1 place is" : `${damaged.length} places are`;
+    throw new BlksnapClientError("BACKUP_DAMAGED", `${places} damaged or cannot be read`, {
+      hint: "Export in full: leave --auto and --since out",
+    });
+  }
+  if (!json) print(`verified: ${points} points, ${formatBytes(checked_bytes, false)} compared\n`);
+}
+
+async function verifyCopy(context: Context, given: Given, target: string): Promise<void> {
+  checkNoChoice(given, "a raw copy", "at", "device");
+  const text = given.one("record");
+  const record = text === undefined ? undefined : parsePath(text, "record");
+  const signal = context.untilInterrupted();
+  const { verifyRaw } = await import("@blksnap/backup");
+  const onProgress = teller(context, "verify");
+  tellCopies(context, await verifyRaw({ target, record, signal, onProgress }));
+}
+
+async function verifyChain(context: Context, given: Given, folder: string): Promise<void> {
+  const signal = context.untilInterrupted();
+  const { verifyQcow2 } = await import("@blksnap/backup");
+  const onProgress = teller(context, "verify");
+  tellCopies(context, await verifyQcow2({ folder, ...wishOf(given), signal, onProgress }));
+}
+
+export async function verify(context: Context, given: Given): Promise<void> {
+  const from = given.need("from");
+  if (from === STANDARD_STREAM) return await verifyInput(context, given);
+  checkBucketOptions(given, from);
+  const { holdsQcow2, targetKind } = await import("@blksnap/backup");
+  const path = isLocal(from) ? parsePath(from, "from") : undefined;
+  const kind = path === undefined ? undefined : await targetKind(path);
+  if (path !== undefined && (kind === "file" || kind === "block")) {
+    return await verifyCopy(context, given, path);
+  }
+  if (given.has("record")) {
+    throw usageError("record: it is of raw copies", "USAGE", "Leave --record out");
+  }
+  if (path === undefined || !(await holdsQcow2(path))) return await verifyStore(context, given);
+  await verifyChain(context, given, path);
+}
