@@ -2,149 +2,21 @@
  * blksnapd --frontend nbd as users have it: a process on this machine, without ublk, also one of a user who is not
  * root; killed, and started again.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { once } from "node:events";
-import {
-  chmodSync,
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
-import { request } from "node:http";
-import { tmpdir } from "node:os";
+import { execFile } from "node:child_process";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { type Answer, CAPACITY_BYTES, detachedSoon, isRoot, MIB, text, User } from "./nbd-user.js";
 
 const test = suite("blksnapd --frontend nbd");
-const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
-const MIB = 2 ** 20;
-const CAPACITY_BYTES = 16 * MIB;
 /** nobody, in all distributions. */
 const NOBODY = 65_534;
-const isRoot = process.geteuid?.() === 0;
-
-/** With the name of its error, where it is one. */
-type Answer = Record<string, unknown> & { code?: string };
-
-/** A user with a home, an image file, and daemons one after the other. */
-class User {
-  readonly folder = mkdtempSync(join(tmpdir(), "blksnap-nbd-"));
-  readonly disk: string = join(this.folder, "disk.img");
-  readonly store: string = join(this.folder, "store");
-  readonly runtime: string = join(this.folder, "run");
-  readonly #uid: number | undefined;
-  daemon: ChildProcess | undefined;
-  stderr = "";
-
-  /** @param uid of whom, where it is not that of this process */
-  constructor(uid?: number) {
-    this.#uid = uid;
-    for (const folder of [this.store, this.runtime]) mkdirSync(folder);
-    writeFileSync(this.disk, "");
-    truncateSync(this.disk, CAPACITY_BYTES);
-    if (uid === undefined) return;
-    for (const path of [this.folder, this.disk, this.store, this.runtime])
-      chownSync(path, uid, uid);
-    chmodSync(this.runtime, 0o700);
-  }
-
-  get socket(): string {
-    return join(this.runtime, "blksnap", "blksnapd.sock");
-  }
-
-  get #paths(): string[] {
-    // Root has its folders outside of any home; they are the machine's.
-    if (this.#uid !== undefined || !isRoot) return [];
-    const state = join(this.runtime, "blksnap", "state");
-    const persistent = join(this.folder, "kept");
-    return [`--state-dir=${state}`, `--persistent-dir=${persistent}`, `--socket=${this.socket}`];
-  }
-
-  get #surroundings() {
-    const { PATH = "" } = process.env;
-    const who = this.#uid === undefined ? {} : { uid: this.#uid, gid: this.#uid };
-    return { env: { PATH, HOME: this.folder, XDG_RUNTIME_DIR: this.runtime }, ...who };
-  }
-
-  /** As blksnapctl starts it; the daemon is not asked. */
-  async doctor(): Promise<{ check: string; state: string }[]> {
-    const words = [program, "--doctor", "--frontend=nbd", "--socket", this.socket, ...this.#paths];
-    const { stdout } = await promisify(execFile)(process.execPath, words, this.#surroundings);
-    return JSON.parse(stdout).checks;
-  }
-
-  start(...more: string[]): ChildProcess {
-    const words = [program, "--log-level=warn", "--reactors=1", ...this.#paths, ...more];
-    const daemon = spawn(process.execPath, words, {
-      stdio: ["ignore", "ignore", "pipe"],
-      ...this.#surroundings,
-    });
-    this.stderr = "";
-    daemon.stderr?.on("data", (text) => {
-      this.stderr += text;
-    });
-    return daemon;
-  }
-
-  /** Ends when it serves. */
-  async serve(): Promise<void> {
-    this.daemon = this.start("--frontend=nbd");
-    while (!(await this.ask("GET", "/v1/status").then(Boolean, () => false))) {
-      assert.is(this.daemon.exitCode, null, this.stderr);
-      await sleep(20);
-    }
-  }
-
-  async end(how: "SIGKILL" | "SIGTERM"): Promise<number | null> {
-    const { daemon } = this;
-    assert.ok(daemon !== undefined);
-    const exit = once(daemon, "exit");
-    daemon.kill(how);
-    const [status] = (await exit) as [number | null];
-    this.daemon = undefined;
-    return status;
-  }
-
-  ask(method: string, path: string, body?: unknown): Promise<Answer> {
-    return new Promise((resolve, reject) => {
-      const headers = body === undefined ? {} : { "content-type": "application/json" };
-      const asked = request({ socketPath: this.socket, method, path, headers }, (response) => {
-        let text = "";
-        response.setEncoding("utf8").on("data", (part) => {
-          text += part;
-        });
-        response.on("end", () => {
-          const answer = text === "" ? {} : JSON.parse(text);
-          resolve({ ...answer, code: answer.error?.name });
-        });
-      });
-      asked.on("error", reject).end(body === undefined ? undefined : JSON.stringify(body));
-    });
-  }
-
-  close(): void {
-    this.daemon?.kill("SIGKILL");
-    rmSync(this.folder, { recursive: true });
-  }
-}
 
 const OLD = Buffer.alloc(MIB, 0x11);
 const NEW = Buffer.alloc(MIB, 0x22);
-
-function text(answer: Answer, name: string): string {
-  const value = answer[name];
-  assert.type(value, "string", JSON.stringify(answer));
-  return value as string;
-}
 
 async function readAll(uri: string): Promise<Buffer> {
   const client = await NbdClient.connect(uri);
@@ -260,16 +132,6 @@ async function livesThrough(user: User): Promise<void> {
   await open.close();
   await detachedSoon(user, device);
   assert.is(await user.end("SIGTERM"), 0, user.stderr);
-}
-
-/** The reactor may not have noticed yet that the last client has gone. */
-async function detachedSoon(user: User, device: string): Promise<void> {
-  for (;;) {
-    const { code } = await user.ask("DELETE", `/v1/trackers?device=${device}`);
-    if (code === undefined) return;
-    assert.is(code, "FRONT_IN_USE");
-    await sleep(20);
-  }
 }
 
 test("fronts are written to, images read, and both outlive a daemon that is killed", async () => {
