@@ -108,7 +108,11 @@ test("a raw copy is made of an image that is an export", async ({ folder }) => {
   };
   await exportRaw({ ...own, wanted: { kind: "auto" }, target, open });
   await assertSame(target, machine.content);
-  server?.kill();
+  assert.ok(server !== undefined);
+  // It removes its socket: not while the folder is removed.
+  const ended = once(server, "exit");
+  server.kill();
+  await ended;
   machine.remove();
 });
 

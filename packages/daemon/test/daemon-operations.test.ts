@@ -47,6 +47,8 @@ function operations(inUse: readonly DeviceInUse[], more: More = {}) {
   });
   const ended = async () => {
     await new Promise((done) => setTimeout(done, 10));
+    // Where this thread had to wait, the time may be over before what was about to come had its turn.
+    await new Promise((done) => setImmediate(done));
     return ending;
   };
   return { made, ended, log, asked };
