@@ -3,12 +3,15 @@
  *
  * ```
  *   a slice is asked for ─▶ fallocate of its entries ─▶ of its holes ─▶ the area is granted it
- *                                   └──── failed ─────────┴──▶ the area is denied it
+ *                                   └─ failed, or late ───┴──▶ the area is denied it
  * ```
  *
- * The kernel does that on a thread of its own, while the reactor continues.
+ * The kernel does that on a thread of its own, while the reactor continues. It takes as long as it takes to find memory,
+ * which others may have to give back to a disk that hangs: writers wait for a store's bound. After that who asks for the
+ * slice is denied it at the next tick, and it is asked for no second time, until the kernel has answered.
  */
 import { type DiffArea, DiffAreaMap, type Geometry, isWholeMap } from "@blksnap/engine";
+import { EINTR, ETIMEDOUT } from "@blksnap/errors";
 import { uuidBytes } from "@blksnap/linux-block";
 import {
   type CompletionHandler,
@@ -21,10 +24,17 @@ import {
   SqeFlag,
 } from "@blksnap/uring";
 import type { AreaId } from "./area-id.js";
+import { LATE_TICKS } from "./io-ticker.js";
 import type { MapFileRef } from "./messages.js";
 
-const EINTR = 4;
 const NONE = -1;
+
+/** A slice that the kernel was asked for. */
+interface Pending {
+  waitedTicks: number;
+  /** The area waits for an answer. */
+  isWanted: boolean;
+}
 
 export class AreaMapFile implements CompletionHandler {
   readonly map: DiffAreaMap;
@@ -33,6 +43,7 @@ export class AreaMapFile implements CompletionHandler {
   /** Both NONE for a map that has all its memory. */
   readonly #fileIndex: number;
   readonly #handlerId: number;
+  readonly #pending = new Map<number, Pending>();
   #inFlight = 0;
   #area: DiffArea | undefined;
 
@@ -69,7 +80,31 @@ export class AreaMapFile implements CompletionHandler {
   /** Gets memory for the slice; the answer goes to the area, unless the map is closed by then. */
   allocate(slice: number, area: DiffArea): void {
     this.#area = area;
+    const late = this.#pending.get(slice);
+    if (late !== undefined) {
+      late.isWanted = true;
+      return;
+    }
+    this.#pending.set(slice, { waitedTicks: 0, isWanted: true });
     this.#submit(slice, 0);
+  }
+
+  /** An eighth of the bound of a store's I/O has passed. True while the area waits for an answer. */
+  tick(): boolean {
+    const area = this.#area;
+    if (area === undefined) return false;
+    let isAwaited = false;
+    for (const [slice, pending] of this.#pending) {
+      pending.waitedTicks++;
+      if (!pending.isWanted) continue;
+      if (pending.waitedTicks > LATE_TICKS) {
+        pending.isWanted = false;
+        area.denyMemory(slice, ETIMEDOUT);
+      }
+      // Who was denied may have asked again.
+      isAwaited ||= pending.isWanted;
+    }
+    return isAwaited;
   }
 
   onCompletion(tag: number, result: number): void {
@@ -87,9 +122,14 @@ export class AreaMapFile implements CompletionHandler {
   }
 
   #goOn(area: DiffArea, slice: number, part: number, result: number): void {
-    if (result === -EINTR) this.#submit(slice, part);
-    else if (result < 0) area.denyMemory(slice, -result);
-    else if (part === 0) this.#submit(slice, 1);
+    if (result === -EINTR || (result >= 0 && part === 0)) {
+      this.#submit(slice, result < 0 ? part : 1);
+      return;
+    }
+    const isWanted = this.#pending.get(slice)?.isWanted === true;
+    this.#pending.delete(slice);
+    if (!isWanted) return;
+    if (result < 0) area.denyMemory(slice, -result);
     else area.grantMemory(slice);
   }
 

@@ -324,6 +324,12 @@ export class DeviceArea {
 
   requestMapSlice(slice: number): void {
     this.#mapFile.allocate(slice, this.diffArea);
+    this.#host.ioBase.ticker.start();
+  }
+
+  /** A tick of the bound of its I/O. True while its map waits for memory. */
+  tickMap(): boolean {
+    return this.#mapFile.tick();
   }
 
   freeSlot(slot: number): void {

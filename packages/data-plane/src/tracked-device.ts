@@ -245,7 +245,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   /** One tick has passed. True while something is in flight that has a bound. */
   tickIo(): boolean {
     const inGate = this.gate?.journal.io.tick() ?? false;
-    return [this.engine.tick(), this.#area?.journal?.io.tick(), inGate].includes(true);
+    const area = this.#area;
+    return [this.engine.tick(), area?.journal?.io.tick(), area?.tickMap(), inGate].includes(true);
   }
 
   counters(): TrackedDeviceCounters {

@@ -7,6 +7,7 @@ import { native } from "@blksnap/uring/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { AreaMapFile } from "../dist/area-map-file.js";
+import { LATE_TICKS } from "../dist/io-ticker.js";
 
 const GIB = 2 ** 30;
 const SECTOR = 512;
@@ -28,7 +29,7 @@ class Bench {
   readonly file: AreaMapFile;
   readonly area: DiffArea;
   readonly #port = new MessageChannel();
-  #answers = 0;
+  answers = 0;
 
   constructor(capacityBytes: number, reactor?: Reactor) {
     const geometry = geometryOf(capacityBytes);
@@ -40,7 +41,7 @@ class Bench {
     this.file = AreaMapFile.create(this.reactor, this, geometry, AREA);
     this.area = new DiffArea(this.file.map);
     this.area.listener = {
-      onSlotsAnswered: () => this.#answers++,
+      onSlotsAnswered: () => this.answers++,
       onTick: () => undefined,
     };
   }
@@ -65,8 +66,8 @@ class Bench {
 
   /** Serves until the area has its next answer. */
   awaitAnswer(): void {
-    const before = this.#answers;
-    while (this.#answers === before) this.reactor.turn();
+    const before = this.answers;
+    while (this.answers === before) this.reactor.turn();
   }
 
   end(): void {
@@ -105,6 +106,67 @@ test("a slice gets memory, and no more than it needs; what is recorded stays", (
   assert.equal([map.slotOf(CHUNK), map.nextSaved(CHUNK, 0, 64)], [5, 3]);
   assert.is(bench.allocatedBytes, before + SLICE_BYTES);
   bench.file.close();
+  bench.end();
+});
+
+test("a slice whose memory does not come in time is denied, again soon, and granted when it has come", () => {
+  const bench = new Bench(64 * GIB);
+  const { file } = bench;
+  const { memory } = bench.area;
+  // The kernel is told of nothing before the reactor's next turn.
+  bench.ask(1);
+  for (let ticks = 1; ticks <= LATE_TICKS; ticks++) assert.ok(file.tick());
+  assert.is(bench.answers, 0);
+  assert.not(file.tick());
+  assert.is(bench.answers, 1);
+  assert.is(memory.deniedErrno(1), 0, "who did not ask again is not concerned");
+  for (let again = 2; again < 5; again++) {
+    bench.ask(1);
+    assert.not(file.tick());
+    assert.is(bench.answers, again);
+  }
+  bench.ask(1);
+  bench.awaitAnswer();
+  assert.ok(file.map.isHere(CHUNK));
+  assert.not(file.tick());
+
+  // Nobody waits for it any more when it comes.
+  bench.ask(2);
+  while (file.tick());
+  bench.ask(3);
+  bench.awaitAnswer();
+  assert.equal([file.map.isHere(2 * CHUNK), file.map.isHere(3 * CHUNK)], [false, true]);
+  bench.ask(2);
+  bench.awaitAnswer();
+  assert.ok(file.map.isHere(2 * CHUNK));
+  file.close();
+  bench.end();
+});
+
+test("who is denied in time and asks again at once waits for the next tick", () => {
+  const bench = new Bench(64 * GIB);
+  const { file, area } = bench;
+  let asks = 0;
+  area.listener = {
+    onSlotsAnswered: () => {
+      asks++;
+      if (asks < 4) bench.ask(1);
+    },
+    onTick: () => undefined,
+  };
+  bench.ask(1);
+  for (let ticks = 0; ticks < LATE_TICKS; ticks++) assert.ok(file.tick());
+  for (const [isAwaited, count] of [
+    [true, 1],
+    [true, 2],
+    [true, 3],
+    [false, 4],
+  ]) {
+    assert.equal([file.tick(), asks], [isAwaited, count]);
+  }
+  file.close();
+  assert.not(file.tick());
+  bench.reactor.turn();
   bench.end();
 });
 
