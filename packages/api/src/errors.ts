@@ -76,6 +76,7 @@ const requestErrors = {
 const daemonErrors = {
   DAEMON_IN_USE: failed("EBUSY", 409, "Unmount or close them first, or stop with --keep"),
   UPGRADE_FAILED: failed("EAGAIN", 500, "The old daemon continues; see its log and try again"),
+  REACTOR_FULL: failed("EMFILE", 503, "Raise its LimitNOFILE, or start it with more --reactors"),
   UPGRADE_UNATTENDED: failed("EOPNOTSUPP", 409, "Start it as blksnapd --supervise, or by systemd"),
 } as const;
 

@@ -11,6 +11,7 @@ export {
   EINVAL,
   EIO,
   EISDIR,
+  EMFILE,
   ENODEV,
   ENOENT,
   ENOMEM,

@@ -9,7 +9,8 @@ export type UringErrorCode =
   | "MAP_FAILED"
   | "SYSTEM_CALL_FAILED"
   | "PROCESS_FAILED"
-  | "REACTOR_FAILED";
+  | "REACTOR_FAILED"
+  | "REACTOR_FULL";
 
 /** Every error that this package throws. */
 export class UringError extends BlksnapError<UringErrorCode> {

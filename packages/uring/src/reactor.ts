@@ -15,7 +15,7 @@
  */
 
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
-import { ECANCELED, EINTR, ETIME } from "@blksnap/errors";
+import { ECANCELED, EINTR, EMFILE, ETIME } from "@blksnap/errors";
 import { SetupFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
@@ -40,6 +40,7 @@ export interface Timer {
 
 /** For a thousand devices with an image each, whose owner takes a few of each kind. */
 const HANDLERS_MAX = 16_384;
+const FILES_MAX = 16_384;
 const WAKE_HANDLER = 0;
 const TIMER_HANDLER = 1;
 const CANCEL_HANDLER = 2;
@@ -66,7 +67,7 @@ const UNUSED: CompletionHandler = {
 export interface ReactorOptions {
   /** Submission entries of the ring; default 256. */
   readonly entries?: number;
-  /** Registered files that the ring has room for; default 1024. */
+  /** Registered files that the ring has room for; default 16384, or as many as RLIMIT_NOFILE allows. */
   readonly filesMax?: number;
   /** Registered buffers that the ring has room for; default 4096. */
   readonly buffersMax?: number;
@@ -81,6 +82,10 @@ export interface ReactorOptions {
   readonly onError: (error: unknown) => void;
   /** Its first word counts the turns of the loop, for another thread to see that they continue. */
   readonly heartbeat?: Int32Array;
+}
+
+function full(what: string): UringError {
+  return new UringError("REACTOR_FULL", `a reactor has no room for more ${what}`, EMFILE);
 }
 
 export class Reactor {
@@ -119,9 +124,8 @@ export class Reactor {
     });
     try {
       this.ring.registerRingFd();
-      const filesMax = options.filesMax ?? 1024;
+      const filesMax = this.#registerFiles();
       const buffersMax = options.buffersMax ?? 4096;
-      this.ring.registerFiles(filesMax);
       this.ring.registerBuffers(buffersMax);
       for (let i = filesMax - 1; i >= 0; i--) this.#freeFiles.push(i);
       for (let i = buffersMax - 1; i >= 0; i--) this.#freeBuffers.push(i);
@@ -136,6 +140,21 @@ export class Reactor {
     this.addHandler({ onCompletion: (data, result) => this.#onTimer(data, result) });
     this.addHandler({ onCompletion: () => undefined });
     this.#armWake();
+  }
+
+  /** @returns how many the table has room for @throws UringError REGISTER_FAILED */
+  #registerFiles(): number {
+    const { filesMax } = this.#options;
+    for (let count = filesMax ?? FILES_MAX; ; count >>= 1) {
+      try {
+        this.ring.registerFiles(count);
+        return count;
+      } catch (error) {
+        // The limit of open files is that of a table, too.
+        const isLimit = error instanceof UringError && error.errno === EMFILE;
+        if (!isLimit || filesMax !== undefined || count < 2) throw error;
+      }
+    }
   }
 
   /**
@@ -159,11 +178,11 @@ export class Reactor {
     }
   }
 
-  /** Gives a handler its id: the high half of the user data of its operations. */
+  /** Gives a handler its id: the high half of the user data of its operations. @throws UringError REACTOR_FULL */
   addHandler(handler: CompletionHandler): number {
     const free = this.#handlers.indexOf(UNUSED);
     const id = free >= 0 ? free : this.#handlers.length;
-    assert(id < HANDLERS_MAX, "too many handlers");
+    if (id >= HANDLERS_MAX) throw full("handlers");
     this.#handlers[id] = handler;
     this.#taken?.push(() => {
       if (this.#handlers[id] === handler) this.removeHandler(id);
@@ -176,10 +195,13 @@ export class Reactor {
     this.#handlers[id] = UNUSED;
   }
 
-  /** Registers a descriptor; the index goes into operations with SqeFlag.FIXED_FILE. */
+  /**
+   * Registers a descriptor; the index goes into operations with SqeFlag.FIXED_FILE.
+   * @throws UringError REACTOR_FULL, REGISTER_FAILED
+   */
   addFile(fd: number): number {
     const index = this.#freeFiles.at(-1);
-    assert(index !== undefined, "the table of registered files is full");
+    if (index === undefined) throw full("registered files");
     this.ring.setFile(index, fd);
     this.#freeFiles.pop();
     this.#taken?.push(() => {
@@ -194,10 +216,10 @@ export class Reactor {
     this.#freeFiles.push(index);
   }
 
-  /** Pins memory as a registered buffer for the `…Fixed` operations. */
+  /** Pins memory as a registered buffer for the `…Fixed` operations. @throws as addFile() */
   addBuffer(address: number, lengthBytes: number): number {
     const index = this.#freeBuffers.at(-1);
-    assert(index !== undefined, "the table of registered buffers is full");
+    if (index === undefined) throw full("registered buffers");
     this.ring.setBuffer(index, address, lengthBytes);
     this.#freeBuffers.pop();
     this.#taken?.push(() => {

@@ -85,13 +85,21 @@ export interface ChildResult {
 
 let children = 0;
 
-/** Runs a module's text in a Node process of its own, as if it lay in the tests' folder. */
-export function runChild(text: string, flags: readonly string[] = []): ChildResult {
+/**
+ * Runs a module's text in a Node process of its own, as if it lay in the tests' folder.
+ * @param through a program that runs it, with its words
+ */
+export function runChild(
+  text: string,
+  flags: readonly string[] = [],
+  through: readonly string[] = [],
+): ChildResult {
   children++;
   const file = join(import.meta.dirname, `child-${process.pid}-${children}.mjs`);
   writeFileSync(file, text);
   try {
-    const run = spawnSync(process.execPath, [...flags, file], {
+    const [program, ...words] = [...through, process.execPath, ...flags, file];
+    const run = spawnSync(program as string, words, {
       encoding: "utf8",
       timeout: 200_000,
       killSignal: "SIGKILL",

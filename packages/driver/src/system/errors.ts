@@ -68,6 +68,9 @@ export function asControlError(error: unknown): unknown {
     const name = NAME_OF_ENGINE_CODE[error.code];
     if (name !== undefined) return renamed(name, error);
   }
+  if (error instanceof Error && (error as { code?: unknown }).code === "REACTOR_FULL") {
+    return renamed("REACTOR_FULL", error, "EMFILE");
+  }
   return error;
 }
 

@@ -32,6 +32,8 @@ test("an error keeps its kind, its code and its errno on the way from a reactor"
 test("clients are told of a reactor's failure under the name of the catalogue", () => {
   const told = (error: unknown) => asControlError(carry(error)) as ControlError;
   assert.is(told(new EngineError("MAP_TOO_LARGE", "a map")).code, "OUT_OF_MEMORY");
+  const full = told(new UringError("REACTOR_FULL", "no room for more registered files", 24));
+  assert.equal([full.code, full.errnoName], ["REACTOR_FULL", "EMFILE"]);
   const failed = told(new UblkError("QUEUE_FAILED", "cannot map the queue", 12));
   assert.equal([failed.code, failed.errnoName], ["UBLK_FAILED", "ENOMEM"]);
 });
