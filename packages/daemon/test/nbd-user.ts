@@ -88,7 +88,8 @@ export class User {
   /** Ends when it serves. */
   async serve(): Promise<void> {
     this.daemon = this.start("--frontend=nbd");
-    while (!(await this.ask("GET", "/v1/status").then(Boolean, () => false))) {
+    const serves = ({ code }: Answer) => code === undefined;
+    while (!(await this.ask("GET", "/v1/status").then(serves, () => false))) {
       assert.is(this.daemon.exitCode, null, this.stderr);
       await sleep(20);
     }
@@ -121,8 +122,9 @@ export class User {
     });
   }
 
-  close(): void {
-    this.daemon?.kill("SIGKILL");
+  async close(): Promise<void> {
+    if (this.daemon?.exitCode === null && this.daemon.signalCode === null)
+      await this.end("SIGKILL");
     rmSync(this.folder, { recursive: true });
   }
 }

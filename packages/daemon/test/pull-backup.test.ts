@@ -204,7 +204,7 @@ test("full, five increments under load with trim and mkfs, and a full one after 
   try {
     await backsUp(user);
   } finally {
-    user.close();
+    await user.close();
   }
 });
 

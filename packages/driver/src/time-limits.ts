@@ -21,8 +21,12 @@ export const JOURNAL_CLOSE_TIMEOUT_MS = 10_000;
 export const STORE_OPEN_TIMEOUT_MS = 10_000;
 /** For asking whether a device is in use: opening one that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
-/** For the holes of an original: an NBD client waits for its connection meanwhile. */
-export const HOLES_TIMEOUT_MS = 2_000;
+/** For the holes of an original to be found; who asks later is told of them. */
+export const HOLES_TIMEOUT_MS = 30_000;
+/** Of an NBD client that waits for its connection meanwhile. */
+export const HOLES_PATIENCE_MS = 2_000;
+/** From one look that failed to the next, and each time twice as long: one that hangs leaves a process behind. */
+export const HOLES_PAUSE_MS = 60_000;
 
 // ---- operations ----
 

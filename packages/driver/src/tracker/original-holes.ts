@@ -4,8 +4,8 @@
  */
 import type { KnownHoles } from "@blksnap/data-plane";
 import { keyOfNumber } from "@blksnap/linux-block";
-import { holesInHelper } from "@blksnap/uring";
-import { HOLES_TIMEOUT_MS } from "../time-limits.js";
+import { bounded, holesInHelper } from "@blksnap/uring";
+import { HOLES_PATIENCE_MS, HOLES_PAUSE_MS, HOLES_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
 const LOOP_MAJOR = "7:";
@@ -14,32 +14,81 @@ function isLoop(deviceNumber: number): boolean {
   return keyOfNumber(deviceNumber).startsWith(LOOP_MAJOR);
 }
 
-type Look = (path: string, timeoutMs: number) => Promise<Float64Array | number>;
+interface Options {
+  readonly look?: (path: string, timeoutMs: number) => Promise<Float64Array | number>;
+  readonly nowMs?: () => number;
+  readonly patienceMs?: number;
+}
+
+/** What is known for one export. */
+interface Knowledge {
+  looking: Promise<KnownHoles | null> | undefined;
+  /** An image's, which stay true; a front's that came too late for who asked. */
+  found: KnownHoles | null;
+  /** Not before this is looked again. */
+  nextMs: number;
+  pauseMs: number;
+}
 
 export class OriginalHoles {
-  readonly #look: Look;
-  /** By what they are for: an image's, which stay true, and what could not be found out. */
-  readonly #found = new WeakMap<object, Promise<KnownHoles | null>>();
+  readonly #look: NonNullable<Options["look"]>;
+  readonly #nowMs: () => number;
+  readonly #patienceMs: number;
+  readonly #known = new WeakMap<object, Knowledge>();
 
-  constructor(look: Look = holesInHelper) {
+  constructor({
+    look = holesInHelper,
+    nowMs = () => performance.now(),
+    patienceMs = HOLES_PATIENCE_MS,
+  }: Options = {}) {
     this.#look = look;
+    this.#nowMs = nowMs;
+    this.#patienceMs = patienceMs;
   }
 
   /**
    * @param of the export that they are for
    * @param isImage those of an image are looked at once, after its take; a front's for each that asks
-   * @returns null where nothing is known
+   * @returns null where nothing is known, or not soon enough
    */
   async of(of: object, tracker: Tracker, isImage: boolean): Promise<KnownHoles | null> {
-    const known = this.#found.get(of);
-    if (known !== undefined) return await known;
+    const known = this.#knowledgeOf(of);
+    const earlier = known.found;
+    if (earlier !== null) {
+      if (!isImage) known.found = null;
+      return earlier;
+    }
+    if (known.looking === undefined && this.#nowMs() >= known.nextMs) this.#begin(known, tracker);
+    if (known.looking === undefined) return null;
+    const late = new Error("not soon enough");
+    const found = await bounded(known.looking, this.#patienceMs, () => late).catch(() => null);
+    if (!isImage && found !== null && known.found === found) known.found = null;
+    return found;
+  }
+
+  #knowledgeOf(of: object): Knowledge {
+    let known = this.#known.get(of);
+    if (known === undefined) {
+      known = { looking: undefined, found: null, nextMs: 0, pauseMs: HOLES_PAUSE_MS };
+      this.#known.set(of, known);
+    }
+    return known;
+  }
+
+  #begin(known: Knowledge, tracker: Tracker): void {
     // Whatever fails here costs its client nothing but the knowledge.
     const looking = this.#lookAt(tracker).catch(() => null);
-    this.#found.set(of, looking);
-    const found = await looking;
-    // An original that does not answer is asked no more: each time would leave a process behind.
-    if (!isImage && found !== null) this.#found.delete(of);
-    return found;
+    known.looking = looking.then((found) => {
+      known.looking = undefined;
+      known.found = found;
+      if (found !== null) {
+        known.pauseMs = HOLES_PAUSE_MS;
+      } else {
+        known.nextMs = this.#nowMs() + known.pauseMs;
+        known.pauseMs *= 2;
+      }
+      return found;
+    });
   }
 
   async #lookAt({ backing, cbt }: Tracker): Promise<KnownHoles | null> {

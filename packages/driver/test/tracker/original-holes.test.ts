@@ -6,6 +6,8 @@ import { OriginalHoles } from "../../dist/tracker/original-holes.js";
 const LOOP = 7 * 256;
 const DISK = 8 * 256;
 const ETIMEDOUT = 110;
+/** Of what answers. */
+const ANSWER_MS = 200_000;
 const GENERATION = new Uint8Array(16).fill(3);
 
 function trackerOf(kind: "file" | "block", deviceNumber: number, isBusy = false) {
@@ -19,14 +21,16 @@ function trackerOf(kind: "file" | "block", deviceNumber: number, isBusy = false)
 /** Answers each look with the next one. */
 function holesWith(...answers: (number | Error | Float64Array)[]) {
   const paths: string[] = [];
-  const holes = new OriginalHoles(async (path) => {
+  const clock = { nowMs: 0 };
+  const look = async (path: string) => {
     paths.push(path);
     const answer = answers.shift();
     if (answer === undefined || answer instanceof Error)
       throw answer ?? new Error("once too often");
     return answer;
-  });
-  return { holes, paths };
+  };
+  const holes = new OriginalHoles({ look, nowMs: () => clock.nowMs, patienceMs: ANSWER_MS });
+  return { holes, paths, clock };
 }
 
 const SOME = Float64Array.of(0, 65_536);
@@ -53,9 +57,9 @@ test("of devices only loop devices are looked at", async () => {
   assert.is(paths.length, 1);
 });
 
-test("one that does not answer is asked no more, and nothing that fails is told", async () => {
+test("one that does not answer is asked no more for a while, and nothing that fails is told", async () => {
   const file = trackerOf("file", DISK);
-  const { holes, paths } = holesWith(-ETIMEDOUT, new Error("no process"));
+  const { holes, paths, clock } = holesWith(-ETIMEDOUT, new Error("no process"), -ETIMEDOUT, SOME);
   const [late, failed, busy] = [{}, {}, {}];
   for (let round = 0; round < 2; round++) {
     assert.is(await holes.of(late, file, false), null);
@@ -63,6 +67,41 @@ test("one that does not answer is asked no more, and nothing that fails is told"
     assert.is(await holes.of(busy, trackerOf("file", DISK, true), false), null);
   }
   assert.is(paths.length, 2);
+  // Each look leaves a process behind, as long as its medium hangs: they come ever more seldom.
+  const looks: number[] = [];
+  for (clock.nowMs = 0; clock.nowMs <= 200_000; clock.nowMs += 10_000) {
+    const before = paths.length;
+    await holes.of(late, file, true);
+    if (paths.length > before) looks.push(clock.nowMs);
+  }
+  assert.equal(looks, [60_000, 180_000]);
+  assert.is((await holes.of(late, file, true))?.ends, SOME);
+});
+
+test("who asks waits for a while, and what is found later is for the next one", async () => {
+  const file = trackerOf("file", DISK);
+  let answer: (ends: Float64Array) => void = () => undefined;
+  let looks = 0;
+  const look = () => {
+    looks++;
+    return new Promise<Float64Array>((resolve) => {
+      answer = resolve;
+    });
+  };
+  const holes = new OriginalHoles({ look, patienceMs: 1 });
+  for (const isImage of [true, false]) {
+    looks = 0;
+    const of = {};
+    for (let asked = 0; asked < 2; asked++) assert.is(await holes.of(of, file, isImage), null);
+    assert.is(looks, 1);
+    answer(SOME);
+    await new Promise((done) => setImmediate(done));
+    assert.is((await holes.of(of, file, isImage))?.ends, SOME);
+    assert.is(looks, 1);
+    // An image's stay true.
+    assert.is((await holes.of(of, file, isImage))?.ends, isImage ? SOME : undefined);
+    assert.is(looks, isImage ? 1 : 2);
+  }
 });
 
 test.run();
