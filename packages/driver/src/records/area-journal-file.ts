@@ -14,7 +14,6 @@
  * each 128 KiB of chunks in use.
  */
 import type { FileHandle } from "node:fs/promises";
-import type { ControlError } from "@blksnap/api";
 import type {
   AdoptReply,
   JournalSetup,
@@ -46,7 +45,7 @@ import { bounded } from "@blksnap/uring";
 import { JOURNAL_CLOSE_TIMEOUT_MS } from "../time-limits.js";
 import { boundedSteps } from "./bounded-steps.js";
 import { KeptFile } from "./file-names.js";
-import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
+import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 20;
 const GROWTH_MAX_BYTES = 2 ** 24;
@@ -141,11 +140,7 @@ export class AreaJournalFile {
   ): Promise<AreaJournalFile> {
     directory.assertAnswers();
     const creating = AreaJournalFile.create(directory, area);
-    const late = (): ControlError => {
-      directory.noteLate(creating.then((file) => file.#remove(directory)));
-      return unusable(directory.path, noAnswer());
-    };
-    return bounded(creating, directory.answerTimeoutMs, late);
+    return directory.inTime(creating, (file) => file.#remove(directory));
   }
 
   async #remove(directory: PersistentDirectory): Promise<void> {

@@ -70,8 +70,20 @@ export class PersistentDirectory {
     return unusable(this.path, noAnswer());
   }
 
-  /** Its caller has given it up, and it keeps a thread, of the few that all calls on files share, until it ends. */
-  noteLate(work: Promise<unknown>): void {
+  /**
+   * What comes of work on the medium. Work that is late keeps a thread, of the few that all calls on files share, until it
+   * ends.
+   * @param undo takes back what comes too late
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE when nothing comes in time; else as the work does
+   */
+  inTime<Value>(work: Promise<Value>, undo?: (value: Value) => Promise<void>): Promise<Value> {
+    return bounded(work, this.answerTimeoutMs, () => {
+      this.#noteLate(undo === undefined ? work : work.then(undo));
+      return this.#noAnswer();
+    });
+  }
+
+  #noteLate(work: Promise<unknown>): void {
     const end = (): void => {
       this.#late--;
     };
@@ -81,7 +93,7 @@ export class PersistentDirectory {
 
   /**
    * For what users may try again and again: the next one would be late, too.
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE while something is late
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE while something of inTime() is late
    */
   assertAnswers(): void {
     if (this.#late > 0) throw this.#noAnswer();
@@ -196,7 +208,7 @@ export class PersistentDirectory {
 
   /** All records whose names begin so, in order of name. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   readRecords(prefix: string): Promise<FoundRecord[]> {
-    return bounded(this.#readRecords(prefix), this.answerTimeoutMs, () => this.#noAnswer());
+    return this.inTime(this.#readRecords(prefix));
   }
 
   /** One after the other: each that does not answer keeps a thread of those that others need. */

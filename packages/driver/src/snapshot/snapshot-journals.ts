@@ -4,7 +4,6 @@
  * that must know that it is there waits for saved().
  */
 
-import type { ControlError } from "@blksnap/api";
 import type { AdoptReply, AreaId, LogNeed, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
 import { bounded, MappedMemory } from "@blksnap/uring";
@@ -83,13 +82,8 @@ export class SnapshotPersistence {
   /** Ends when all changes so far are on the medium. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async saved(): Promise<void> {
     const written = this.#written;
-    const { persistent } = this.#context;
-    const late = (): ControlError => {
-      persistent.noteLate(written);
-      return unusable(persistent.path, noAnswer());
-    };
     try {
-      await bounded(written, persistent.answerTimeoutMs, late);
+      await this.#context.persistent.inTime(written);
     } catch (error) {
       if (this.#written === written) this.#written = Promise.resolve();
       throw error;

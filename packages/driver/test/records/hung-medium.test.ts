@@ -87,9 +87,40 @@ test("a record that cannot be read to its end keeps nobody waiting", async () =>
     const { code } = await refusal(restoreAfterReboot(contextOf(directory), KNOWN));
     assert.is(code, "PERSISTENT_STATE_UNUSABLE");
   } finally {
-    closeSync(openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK));
+    endReadersOf(fifo);
     directory.close();
   }
+});
+
+/** Who reads it may not have opened it yet, on a busy machine, and would then wait for ever. */
+function endReadersOf(fifo: string): void {
+  const writer = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+  rmSync(fifo);
+  closeSync(writer);
+}
+
+test("as long as a medium owes an answer no other attach asks it for its records", async () => {
+  let asked = 0;
+  let answer = (_: string[]): void => undefined;
+  class Hanging extends PersistentDirectory {
+    override names(): Promise<string[]> {
+      asked++;
+      return new Promise((resolve) => {
+        answer = resolve;
+      });
+    }
+  }
+  const directory = new Hanging(folder, 1, LIMIT_MS, async () => 0);
+  const prepare = () =>
+    TrackerPersistence.prepare(directory, { path: "/dev/a" } as never, { persistent: false });
+  for (let attach = 0; attach < 3; attach++) {
+    assert.is((await refusal(prepare())).code, "PERSISTENT_STATE_UNUSABLE");
+  }
+  assert.is(asked, 1);
+  answer([]);
+  await new Promise(setImmediate);
+  directory.names = async () => [];
+  assert.equal(await prepare(), { kind: "unrecorded" });
 });
 
 test("journals that nobody knows are not removed any more once that was given up", async () => {

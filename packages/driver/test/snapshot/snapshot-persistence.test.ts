@@ -1,5 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import type { SnapshotRecord } from "../../dist/records/records.js";
 import type { PersistentSnapshotRecord } from "../../dist/records/snapshot-records.js";
 import type { Member } from "../../dist/snapshot/member.js";
@@ -23,7 +24,8 @@ function world({ failures = 0, hangs = false } = {}) {
     },
     removeRecord: async () => (hangs ? never : steps.push("record removed")),
     removeFile: async () => steps.push("file removed"),
-    noteLate: () => steps.push("late"),
+    inTime: (work: Promise<void>) =>
+      hangs ? new PersistentDirectory("/medium", 1, 1).inTime(work) : work,
   };
   const reactors = {
     request: async (_reactor: number, { type }: { type: string }) => steps.push(type),
@@ -95,7 +97,7 @@ test("a medium that does not answer ends neither a wait for it nor the snapshot'
   );
   assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
   await persistence.giveUp([member], "a commit was not answered");
-  assert.equal(steps, ["late", "dropAreaJournal"]);
+  assert.equal(steps, ["dropAreaJournal"]);
   await persistence.unlessHung("not done yet", () => new Promise(() => undefined));
   await persistence.suspend([]);
   const failing = persistence.unlessHung("not done", () => Promise.reject(new Error("EIO")));
