@@ -32,13 +32,14 @@ export function earlierRecord(
   );
 }
 
-/** All records of trackers that can be read. */
+/** All records of trackers that can be read, or those whose names begin so. */
 export async function trackerRecords(
   directory: PersistentDirectory,
   onProblem?: (name: string, problem: string) => void,
+  prefix: string = KeptFile.trackerRecord.prefix,
 ): Promise<PersistentTrackerRecord[]> {
   const records: PersistentTrackerRecord[] = [];
-  for (const found of await directory.readRecords(KeptFile.trackerRecord.prefix)) {
+  for (const found of await directory.readRecords(prefix)) {
     if (found.problem === undefined) records.push(found.value as PersistentTrackerRecord);
     else onProblem?.(found.name, found.problem);
   }

@@ -30,7 +30,7 @@ export async function recordEnds(
     for (const record of await trackerRecords(persistent)) {
       if (!isUnserved(record, bootId) || persistent.inUse.has(record.uuid)) continue;
       ({ device } = record);
-      await recordEnd(persistent, record);
+      if (!(await recordEnd(persistent, record.uuid, bootId))) continue;
       logger.warn({ device }, "its front is gone: that tracking has ended is on record");
     }
     return true;
@@ -47,18 +47,33 @@ function isUnserved({ tracking }: PersistentTrackerRecord, bootId: string): bool
   return !tracking.clean && tracking.serving === true && tracking.witness.bootId === bootId;
 }
 
-/** Until the medium answers, nothing begins with the record anew. @throws Error */
+/**
+ * Until the medium answers, nothing begins with the record anew. From then on it is read again: since it was found, an
+ * attach and a detach may have removed it, or written another.
+ * @returns false where that says nothing of the kind @throws Error
+ */
 async function recordEnd(
   persistent: DriverContext["persistent"],
-  { tracking, ...record }: PersistentTrackerRecord,
-): Promise<void> {
-  const { uuid } = record;
-  const ended = { ...record, tracking: { ...tracking, serving: false } };
+  uuid: string,
+  bootId: string,
+): Promise<boolean> {
   if (persistent.unanswered.has(uuid)) throw noAnswer();
   persistent.unanswered.add(uuid);
-  const writing = persistent.writeRecord(KeptFile.trackerRecord.name(uuid), ended).finally(() => {
-    persistent.unanswered.delete(uuid);
-  });
-  writing.catch(() => undefined);
-  await bounded(writing, persistent.answerTimeoutMs, noAnswer);
+  const name = KeptFile.trackerRecord.name(uuid);
+  const writing = async (): Promise<boolean> => {
+    const found = (await trackerRecords(persistent, undefined, name)).find(
+      (record) => record.uuid === uuid,
+    );
+    if (found === undefined || persistent.inUse.has(uuid) || !isUnserved(found, bootId)) {
+      return false;
+    }
+    await persistent.writeRecord(name, {
+      ...found,
+      tracking: { ...found.tracking, serving: false },
+    });
+    return true;
+  };
+  const written = writing().finally(() => persistent.unanswered.delete(uuid));
+  written.catch(() => undefined);
+  return bounded(written, persistent.answerTimeoutMs, noAnswer);
 }

@@ -43,6 +43,8 @@ async function recorded(world: World, inUse: readonly string[] = []): Promise<bo
   });
 }
 
+/** Of what answers, on a busy machine as well. */
+const ANSWER_MS = 200_000;
 const SERVING = { attached: true, clean: false, serving: true };
 
 test("it is served only between serve and leave", async (world) => {
@@ -118,6 +120,34 @@ test("what fails is said once", async (world) => {
   assert.is(said.length, 1);
 });
 
+test("a record that was removed, or is in use, when its turn comes is left as it is", async (world) => {
+  const { uuid } = await served(world);
+  let then: (directory: PersistentDirectory) => Promise<void> | void = () => undefined;
+  class Changing extends PersistentDirectory {
+    override async readRecords(prefix: string) {
+      const found = await super.readRecords(prefix);
+      const change = then;
+      then = () => undefined;
+      await change(this);
+      return found;
+    }
+  }
+  world.directory.close();
+  world.directory = new Changing(world.path);
+  const said: unknown[] = [];
+  const say = (...words: unknown[]) => void said.push(words);
+  const context = { persistent: world.directory, logger: { warn: say, error: say } as never };
+  then = ({ inUse }) => void inUse.add(uuid);
+  assert.ok(await recordEnds(context));
+  assert.equal(await onRecord(world), SERVING);
+  world.directory.inUse.clear();
+  then = (directory) => directory.removeRecord(`tracker-${uuid}`);
+  assert.ok(await recordEnds(context));
+  assert.equal(await trackerRecords(world.directory), []);
+  assert.equal(said, []);
+  assert.not.ok(world.directory.unanswered.has(uuid));
+});
+
 test("a medium that fails is tried again", async (world) => {
   const { uuid } = await served(world);
   const unfinished = join(world.path, `tracker-${uuid}.record.new`);
@@ -142,19 +172,30 @@ test("a medium that fails is tried again", async (world) => {
 test("one that does not answer keeps nobody waiting, and nobody begins with the record", async (world) => {
   const { uuid } = await served(world);
   let release = (): void => undefined;
+  /** Ends the wait that began last. */
+  let giveUp = (): void => undefined;
+  const { setTimeout: real } = globalThis;
+  globalThis.setTimeout = ((fire: () => void, ms: number) => {
+    if (ms === ANSWER_MS) giveUp = fire;
+    return real(fire, ms);
+  }) as never;
   class Hanging extends PersistentDirectory {
     override async writeRecord(name: string, value: unknown): Promise<void> {
       await new Promise<void>((resolve) => {
         release = resolve;
+        giveUp();
       });
       await super.writeRecord(name, value);
     }
   }
   world.directory.close();
-  world.directory = new Hanging(world.path, 1, 500, async () => 0);
+  world.directory = new Hanging(world.path, 1, ANSWER_MS, async () => 0);
   const say = () => undefined;
   const context = { persistent: world.directory, logger: { warn: say, error: say } as never };
-  assert.not.ok(await recordEnds(context));
+  const isRecorded = await recordEnds(context).finally(() => {
+    globalThis.setTimeout = real;
+  });
+  assert.not.ok(isRecorded);
   const attach = { persistent: true };
   const refused = TrackerPersistence.prepare(world.directory, world.backing, attach);
   assert.is((await refusal(refused)).code, "PERSISTENT_STATE_UNUSABLE");
