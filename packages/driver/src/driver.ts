@@ -240,10 +240,10 @@ export class Driver implements DriverControl {
   }
 
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
-    return this.#operations.onDevices("detach of", [device], async () => {
-      const given = await this.#late.giveUp(device);
-      return given ?? (await this.#trackers.detachAt(device, options));
-    });
+    const detach = () => this.#trackers.detachAt(device, options);
+    return this.#operations.onDevices("detach of", [device], () =>
+      this.#late.giveUpOr(device, detach),
+    );
   }
 
   async cbtInfo(device: string): Promise<CbtInfo> {

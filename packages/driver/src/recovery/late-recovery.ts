@@ -99,13 +99,23 @@ export class LateRecovery {
 
   /**
    * Gives up a front that is an export, and waits: nothing else could end it. One that is a device has users, or is
-   * removed with it.
-   * @returns what was given up; undefined where none of this path waits
+   * removed with it. Where the path leads to what nobody tracks, as to an image file that was restored, the name counts
+   * that it had at attach.
+   * @param detach what is done where none of this path waits @returns what was given up, or comes of `detach`
    */
-  async giveUp(path: string): Promise<DetachResponse | undefined> {
-    if (this.#context.frontend.kind !== "nbd") return undefined;
-    const record = await this.#waitingOf(path);
-    if (record === undefined) return undefined;
+  async giveUpOr(path: string, detach: () => Promise<DetachResponse>): Promise<DetachResponse> {
+    if (this.#context.frontend.kind !== "nbd") return detach();
+    const waiting = await this.#waitingOf(path);
+    if (waiting !== undefined) return this.#giveUp(waiting);
+    return detach().catch((error: ControlError) => {
+      const isIt = ({ record: { device } }: WaitingFront) => device === resolve(path);
+      const named = this.waiting.find(isIt);
+      if (named === undefined || error.code !== "NOT_ATTACHED") throw error;
+      return this.#giveUp(named.record);
+    });
+  }
+
+  #giveUp(record: TrackerRecord): DetachResponse {
     const { device } = record;
     forget(this.#context, record);
     this.#end(record);

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ControlError } from "@blksnap/api";
+import { ControlError } from "@blksnap/api";
 import { DeviceMark, UblkState } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -141,6 +141,37 @@ test("a front whose number another program's device has by now is gone, and that
   await until(async () => !(await isWaiting(late)));
   assert.equal(deleted, []);
   assert.not(state.readRecords("tracker-").some(({ name }) => name === "tracker-7"));
+  late.stop();
+});
+
+test("an export that waits is given up by its name where its path leads to what nobody tracks", async () => {
+  const device = join(folder, "disk.img");
+  writeFileSync(device, "restored");
+  const log = (_: unknown, text: string) => logged.push(text);
+  const { blockDevices } = machinePorts();
+  const context = {
+    ...{ blockDevices, state, logger: { warn: log, error: log } },
+    frontend: { kind: "nbd", nameOf: () => "its export" },
+    persistent: { inUse: new Set() },
+  };
+  const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "" }];
+  const late = new LateRecovery(context as never, waiting, locks(), () => undefined);
+  const refused = (code: "DEVICE_BUSY" | "NOT_ATTACHED") => async () => {
+    throw new ControlError(code, "it is not detached");
+  };
+  const tracked = { device, front: "that of the file that is there" };
+  assert.equal(await late.giveUpOr(device, async () => tracked), tracked);
+  for (const [path, code] of [
+    [device, "DEVICE_BUSY"],
+    [join(folder, "another"), "NOT_ATTACHED"],
+  ] as const) {
+    const error = await late.giveUpOr(path, refused(code)).catch((reason) => reason);
+    assert.is(error.code, code);
+  }
+  assert.is(late.waiting.length, 1);
+  const given = await late.giveUpOr(device, refused("NOT_ATTACHED"));
+  assert.equal(given, { device, front: "its export" });
+  assert.equal([late.waiting, state.recordNames()], [[], []]);
   late.stop();
 });
 
