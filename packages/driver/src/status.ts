@@ -28,7 +28,7 @@ import { type Splice, uuidText } from "@blksnap/linux-block";
 import type { Handover } from "./handover.js";
 import type { NbdExports } from "./nbd-exports.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
-import type { Member } from "./snapshot/member.js";
+import { hasLost, type Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
@@ -140,7 +140,7 @@ export async function trackerStatus(
     snapshot_id: snapshot?.id ?? null,
     image: imagePath(snapshot?.members.get(tracker.id)),
     nbd_uri: exports.frontUri(tracker),
-    error_code: tracker.loss.errorCode,
+    error_code: errorCodeOf(tracker, snapshot?.members.get(tracker.id)),
     persistence: tracker.persistence,
   };
   const { front, keptDiscardBytes, durations } = await devices.counters(tracker);
@@ -162,7 +162,7 @@ export function snapshotInfo(
     front: tracker.front.path,
     image: imagePath(snapshot?.members.get(tracker.id)),
     nbd_uri: exports.imageUri(snapshot, tracker),
-    error_code: tracker.loss.errorCode,
+    error_code: errorCodeOf(tracker, snapshot?.members.get(tracker.id)),
     snapshot_id: snapshot?.id ?? null,
   };
 }
@@ -171,6 +171,11 @@ function spliceStatus(splice: Splice | undefined): TrackerStatus["splice"] {
   if (splice === undefined) return null;
   const { path, state, why = null } = splice;
   return { node: path, state, why };
+}
+
+/** While a snapshot is taken the tracker still has what the one before has lost. */
+function errorCodeOf({ loss }: Tracker, member: Member | undefined): number {
+  return member?.area === undefined || hasLost(member) ? loss.errorCode : 0;
 }
 
 /** Of one that is there: the number of one that is gone may be another device's. */
@@ -193,7 +198,7 @@ async function memberStatus(
     front: tracker.front.path,
     image: imagePath(member),
     nbd_uri: nbdUri,
-    error_code: tracker.loss.errorCode,
+    error_code: errorCodeOf(tracker, member),
     chunk_bytes: 2 ** tracker.geometry.chunkShift,
     chunks_used: counters.area.slotsUsed,
     copied_bytes: counters.area.copiedBytes,
