@@ -16,6 +16,7 @@ import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { assertNoConflict, assertNotInUse } from "@blksnap/diff-storage";
 import { isZoned, knownStackOf, type Meeting, meetingOf } from "@blksnap/linux-block";
+import { bounded } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import type { Registry } from "../registry.js";
 import { closeImage } from "../snapshot/member.js";
@@ -24,6 +25,7 @@ import { sealStores } from "../snapshot/seal-stores.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
 import { closeMembers, takeSnapshot } from "../snapshot/take.js";
+import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 import { ownPlaces } from "../tracker/own-places.js";
 import { assertSpliced } from "../tracker/splice-watch.js";
 import type { Tracker } from "../tracker/tracker.js";
@@ -237,7 +239,7 @@ export class SnapshotOperations {
 
   /**
    * What is in memory is gone with the power, and "sdc" can be another disk then.
-   * @throws ControlError STORE_NOT_PERSISTENT
+   * @throws ControlError STORE_NOT_PERSISTENT, STORE_FAILED
    */
   async #assertMedia(stores: readonly string[]): Promise<void> {
     for (const path of stores) {
@@ -246,11 +248,24 @@ export class SnapshotOperations {
         const hint = "Name it by /dev/disk/by-id/... or /dev/mapper/...";
         throw new ControlError("STORE_NOT_PERSISTENT", what, { hint });
       }
-      const inMemory = isWithoutPath(path) || MEMORY_FILE_SYSTEMS.has((await typeOf(path)) ?? 0);
+      const inMemory =
+        isWithoutPath(path) || MEMORY_FILE_SYSTEMS.has((await this.#typeOf(path)) ?? 0);
       if (!inMemory) continue;
       const what = `${path} is memory: a persistent snapshot needs a store on a disk`;
       throw new ControlError("STORE_NOT_PERSISTENT", what);
     }
+  }
+
+  /** As typeOf(). Only of what answers: each that does not would keep a thread. @throws ControlError STORE_FAILED */
+  async #typeOf(path: string): Promise<number | undefined> {
+    const failed = ({ message }: Error): ControlError =>
+      new ControlError("STORE_FAILED", `${path}: ${message}`, { errnoName: "ETIMEDOUT" });
+    try {
+      await this.#context.storeSystem.assertAnswers?.(path);
+    } catch (error) {
+      throw failed(error as Error);
+    }
+    return bounded(typeOf(path), STORE_OPEN_TIMEOUT_MS, () => failed(new Error("no answer")));
   }
 
   /** Old data of two, in the same bytes. What is named twice is locked already. @throws STORE_BUSY */
