@@ -99,18 +99,26 @@ function pathOf(values: Values, option: string): string | undefined {
   return typeof path === "string" ? path : undefined;
 }
 
+/** @throws Error with what is wrong about it */
+function givenValue(setting: SettingTable[string], values: Values) {
+  switch (setting.type) {
+    case "path":
+    case "level":
+      return pathOf(values, setting.option);
+    case "flag":
+      return values[setting.option];
+    case "choice":
+      return choiceOf(values, setting);
+    default:
+      return numberOf(values, setting);
+  }
+}
+
 /** What is given of a table's settings. @throws Error with what is wrong about it */
 function settingsIn<Table extends SettingTable>(table: Table, values: Values) {
   const given: Record<string, string | number | boolean> = {};
   for (const [name, setting] of Object.entries(table)) {
-    const value =
-      setting.type === "path" || setting.type === "level"
-        ? pathOf(values, setting.option)
-        : setting.type === "flag"
-          ? values[setting.option]
-          : setting.type === "choice"
-            ? choiceOf(values, setting)
-            : numberOf(values, setting);
+    const value = givenValue(setting, values);
     if (value !== undefined) given[name] = value;
   }
   return given as SettingValues<Table>;
