@@ -7,8 +7,8 @@
  * ```
  *
  * The kernel does that on a thread of its own, while the reactor continues. It takes as long as it takes to find memory,
- * which others may have to give back to a disk that hangs: writers wait for a store's bound. After that who asks for the
- * slice is denied it at the next tick, and it is asked for no second time, until the kernel has answered.
+ * which others may have to give back to a disk that hangs: writers wait for a store's bound. After that a write that
+ * needs the slice is denied it at the next tick, and the kernel is asked for it no second time, until it has answered.
  */
 import { type DiffArea, DiffAreaMap, type Geometry, isWholeMap } from "@blksnap/engine";
 import { EINTR, ETIMEDOUT } from "@blksnap/errors";
@@ -101,7 +101,7 @@ export class AreaMapFile implements CompletionHandler {
         pending.isWanted = false;
         area.denyMemory(slice, ETIMEDOUT);
       }
-      // Who was denied may have asked again.
+      // The write that was denied may have asked again.
       isAwaited ||= pending.isWanted;
     }
     return isAwaited;

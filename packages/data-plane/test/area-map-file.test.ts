@@ -119,7 +119,7 @@ test("a slice whose memory does not come in time is denied, again soon, and gran
   assert.is(bench.answers, 0);
   assert.not(file.tick());
   assert.is(bench.answers, 1);
-  assert.is(memory.deniedErrno(1), 0, "who did not ask again is not concerned");
+  assert.is(memory.deniedErrno(1), 0, "a write that comes later is not concerned");
   for (let again = 2; again < 5; again++) {
     bench.ask(1);
     assert.not(file.tick());
@@ -130,7 +130,7 @@ test("a slice whose memory does not come in time is denied, again soon, and gran
   assert.ok(file.map.isHere(CHUNK));
   assert.not(file.tick());
 
-  // Nobody waits for it any more when it comes.
+  // When it comes no write waits for it any more.
   bench.ask(2);
   while (file.tick());
   bench.ask(3);
@@ -143,7 +143,7 @@ test("a slice whose memory does not come in time is denied, again soon, and gran
   bench.end();
 });
 
-test("who is denied in time and asks again at once waits for the next tick", () => {
+test("a write that is denied and asks again at once waits for the next tick", () => {
   const bench = new Bench(64 * GIB);
   const { file, area } = bench;
   let asks = 0;

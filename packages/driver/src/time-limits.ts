@@ -21,7 +21,7 @@ export const JOURNAL_CLOSE_TIMEOUT_MS = 10_000;
 export const STORE_OPEN_TIMEOUT_MS = 10_000;
 /** For asking whether a device is in use: opening one that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
-/** For the holes of an original to be found; who asks later is told of them. */
+/** For the holes of an original to be found; clients that come later are told of them. */
 export const HOLES_TIMEOUT_MS = 30_000;
 /** Of an NBD client that waits for its connection meanwhile. */
 export const HOLES_PATIENCE_MS = 2_000;

@@ -99,7 +99,7 @@ export class LateRecovery {
 
   /**
    * Gives up a front that is an export, and waits: nothing else could end it. One that is a device has users, or is
-   * removed with it. Where the path leads to what nobody tracks, as to an image file that was restored, the name counts
+   * removed with it. Where the path leads to what is not tracked, as to an image file that was restored, the name counts
    * that it had at attach.
    * @param detach what is done where none of this path waits @returns what was given up, or comes of `detach`
    */

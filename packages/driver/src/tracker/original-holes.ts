@@ -23,7 +23,7 @@ interface Options {
 /** What is known for one export. */
 interface Knowledge {
   looking: Promise<KnownHoles | null> | undefined;
-  /** An image's, which stay true; a front's that came too late for who asked. */
+  /** An image's, which stay true; a front's that came too late for the client that asked. */
   found: KnownHoles | null;
   /** Not before this is looked again. */
   nextMs: number;

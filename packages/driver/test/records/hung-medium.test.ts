@@ -92,7 +92,7 @@ test("a record that cannot be read to its end keeps nobody waiting", async () =>
   }
 });
 
-/** Who reads it may not have opened it yet, on a busy machine, and would then wait for ever. */
+/** Its reader may not have opened it yet, on a busy machine, and would then wait for ever. */
 function endReadersOf(fifo: string): void {
   const writer = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
   rmSync(fifo);

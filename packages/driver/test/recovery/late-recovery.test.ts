@@ -144,7 +144,7 @@ test("a front whose number another program's device has by now is gone, and that
   late.stop();
 });
 
-test("an export that waits is given up by its name where its path leads to what nobody tracks", async () => {
+test("an export that waits is given up by its name where its path leads to what is not tracked", async () => {
   const device = join(folder, "disk.img");
   writeFileSync(device, "restored");
   const log = (_: unknown, text: string) => logged.push(text);
