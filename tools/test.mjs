@@ -20,9 +20,9 @@ import { acquireSlot, openSlots, SLOTS_VARIABLE } from "./slots.mjs";
 const USAGE = `Usage: npm test
        npm run test:all [-- --rest [--sampled]]
 
-"npm test" is lint, the unit tests and simulations of every package, and the groups of end-to-end
-scenarios that stand for the others. "npm run test:all" adds the other groups, with torture, fault points
-and the newest kernel, and the power cuts.
+"npm test" is lint, the unit tests and simulations of every package, and the end-to-end tests that stand
+for the others. "npm run test:all" adds the other ones, with torture, fault points and the newest kernel, the
+power cuts, and what proves a release: installs of tarballs and the Debian package, arm64, a dry run.
 
   --all      everything
   --rest     only what "npm test" leaves out
@@ -59,10 +59,6 @@ const UNITS = {
   ],
   counts: true,
 };
-const INSTALLED = [
-  { name: "packages", command: [process.execPath, "test/install/run.mjs"], counts: true },
-  { name: "debian package", command: [process.execPath, "test/package/run.mjs"], counts: true },
-];
 const REST = [
   { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true, samples: true },
   {
@@ -71,6 +67,8 @@ const REST = [
     counts: true,
     samples: true,
   },
+  { name: "packages", command: [process.execPath, "test/install/run.mjs"], counts: true },
+  { name: "debian package", command: [process.execPath, "test/package/run.mjs"], counts: true },
   { name: "arm64", command: [process.execPath, "test/arm64/run.mjs"], counts: true },
   { name: "release", command: [process.execPath, "tools/release/release.mjs", "--dry-run"] },
 ];
@@ -188,7 +186,6 @@ async function runFirst() {
   await Promise.all([
     inSlots(slots.path, LINT),
     ...lanes.map((lane) => inSlots(slots.path, lane)),
-    inSlots(slots.path, INSTALLED),
     runStep(UNITS, { env, prefix: `${UNITS.name}: ` }),
   ]);
   slots.close();

@@ -52,12 +52,27 @@ function filesOf({ name, files, inTurns = [] }, sample) {
   return [...files, ...chosen];
 }
 
+const filesOfAll = (groups) => groups.flatMap((group) => filesOf(group));
+
+/** A test that is in no run would be passed over in silence. */
+function assertAllPlanned() {
+  const stock = GROUPS.filter(({ kernel }) => kernel === undefined);
+  const quick = filesOfAll(stock.filter(({ isQuick }) => isQuick));
+  const others = filesOfAll(stock.filter(({ isQuick }) => !isQuick));
+  const missing = filesThere().filter((name) => !quick.includes(name) && !others.includes(name));
+  if (missing.length > 0) throw new PlanError(`plan.mjs does not name: ${missing.join(", ")}`);
+  for (const name of filesThere()) {
+    const isInParts = /\btest\.quick\(/.test(readFileSync(pathOf(name), "utf8"));
+    if (isInParts !== (quick.includes(name) && others.includes(name)))
+      throw new PlanError(
+        `${name}: a file is in a quick group of plan.mjs and in another where it has tests of test.quick, and only there`,
+      );
+  }
+}
+
 /** The plan's groups with full paths: of a sample, or whole. */
 export function plannedGroups(sample) {
-  const stock = GROUPS.filter(({ kernel }) => kernel === undefined);
-  const planned = stock.flatMap((group) => filesOf(group));
-  const missing = filesThere().filter((name) => !planned.includes(name));
-  if (missing.length > 0) throw new PlanError(`plan.mjs does not name: ${missing.join(", ")}`);
+  assertAllPlanned();
   return GROUPS.map((group) => ({ ...group, files: filesOf(group, sample).map(pathOf) }));
 }
 
@@ -76,6 +91,15 @@ export function assertVariablesKnown() {
   }
 }
 
+/** Where all of a file is to run, it does so at once, and not as the part of a quick group and that of another one. */
+function withoutParts(groups) {
+  const others = groups.filter(({ isQuick }) => !isQuick).flatMap(({ files }) => files);
+  return groups.map((group) => ({
+    ...group,
+    files: group.isQuick ? group.files.filter((file) => !others.includes(file)) : group.files,
+  }));
+}
+
 /**
  * Which files run, and where: on a kernel that is asked for, or on this machine, the groups of other
  * kernels add nothing.
@@ -84,13 +108,16 @@ export function select(groups, { only, group: name, kernel, host, uml, quick, re
   const pattern = new RegExp(only ?? "");
   const isOneKernel = kernel !== undefined || host || uml;
   const isOtherKernel = (group) => group.kernel !== undefined && isOneKernel;
-  return groups
+  const isInParts = quick || rest;
+  const selected = groups
     .filter((group) => !isOtherKernel(group))
     .filter(({ isQuick = false }) => (isQuick ? !rest : !quick))
-    .filter((group) => name === undefined || group.name === name)
-    .map((group) => ({ ...group, kernel: kernel ?? group.kernel }))
+    .filter((group) => name === undefined || group.name === name);
+  return (isInParts ? selected : withoutParts(selected))
     .map((group) => ({
       ...group,
+      kernel: kernel ?? group.kernel,
+      part: isInParts ? (group.isQuick ? "quick" : "others") : undefined,
       files: group.files.filter((file) => pattern.test(basename(file))),
     }))
     .filter(({ files }) => files.length > 0);
@@ -156,6 +183,7 @@ export class GroupRunner {
   #guestVariables(group) {
     return {
       ...(group.ownDaemons ? {} : { E2E_SHARED_DAEMON: "1" }),
+      ...(group.part === undefined ? {} : { E2E_PART: group.part }),
       ...Object.fromEntries(
         Object.keys(VARIABLES).flatMap((name) =>
           process.env[name] ? [[name, process.env[name]]] : [],

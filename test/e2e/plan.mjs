@@ -19,7 +19,8 @@ export const VARIABLES = {
 
 /**
  * Files are scenarios, or tests of a package as PACKAGE/vm-test/NAME. `isQuick` is what `npm test` runs, one group for each
- * processor of a small machine; `cpus` is for what runs at the same time within one guest; `kernel` is a series that
+ * processor of a small machine: of a file that is in another group too, those of `test.quick`, which that one leaves out;
+ * `cpus` is for what runs at the same time within one guest; `kernel` is a series that
  * tools/vm knows, the stock one where it is not given. Of each list of `inTurns` a sample has one file: those of a list ask
  * the driver for things of one kind, and cost about the same.
  * @typedef {{name: string, files: string[], inTurns?: string[][], isQuick?: boolean, ownDaemons?: boolean, cpus?: number, kernel?: string}} Group
@@ -30,12 +31,12 @@ export const GROUPS = [
   {
     name: "use",
     isQuick: true,
-    files: ["command-line", "file-systems", "cbt", "overflow", "image-write"],
+    files: ["command-line", "file-systems", "cbt", "overflow"],
   },
   {
     name: "lives",
     isQuick: true,
-    files: ["crash", "daemon", "ublk/vm-test/file.vm-test"],
+    files: ["crash"],
     ownDaemons: true,
   },
   {
@@ -48,10 +49,10 @@ export const GROUPS = [
     name: "state",
     files: [],
     inTurns: [
-      ["changes", "backup"],
+      ["changes", "backup", "command-line"],
       ["nbd", "mount"],
       ["stores", "store-conflicts"],
-      ["overflow-policy", "capacity"],
+      ["overflow-policy", "capacity", "overflow"],
     ],
   },
   {
@@ -80,8 +81,8 @@ export const GROUPS = [
     name: "images",
     files: [],
     inTurns: [
-      ["image-compare", "corrupt"],
-      ["discard", "boundary"],
+      ["image-compare", "corrupt", "image-write"],
+      ["discard", "boundary", "cbt"],
     ],
   },
   {
@@ -101,6 +102,7 @@ export const GROUPS = [
     inTurns: [
       ["driver/vm-test/embedded.vm-test", "ublk/vm-test/faults.vm-test", "reactor-loss"],
       [
+        "ublk/vm-test/file.vm-test",
         "ublk/vm-test/examples.vm-test",
         "ublk/vm-test/memory.vm-test",
         "ublk/vm-test/no-garbage.vm-test",
@@ -124,7 +126,7 @@ export const GROUPS = [
   },
   {
     name: "hand-over",
-    files: [],
+    files: ["daemon", "crash"],
     inTurns: [["upgrade", "doctor"]],
     ownDaemons: true,
   },
@@ -156,7 +158,7 @@ export const GROUPS = [
     files: [],
     inTurns: [
       ["store-errors", "memory-pressure"],
-      ["file-system-stress", "destroy-in-use"],
+      ["file-system-stress", "destroy-in-use", "file-systems"],
     ],
   },
 ];

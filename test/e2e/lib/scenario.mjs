@@ -146,8 +146,16 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
   throw errors[0];
 }
 
+/** Of a file that `npm test` has in part, the tests that are of this run: groups.mjs says which. */
+function quickOrOthers(all) {
+  const { E2E_PART } = process.env;
+  if (E2E_PART === undefined || all.every(({ isQuick }) => !isQuick)) return all;
+  return all.filter(({ isQuick }) => isQuick === (E2E_PART === "quick"));
+}
+
 /**
- * A suite of tests with one daemon.
+ * A suite of tests with one daemon. Where a file is in a quick group of the plan and in another, tests of `test.quick` are
+ * those of `npm test`, and the others are the rest.
  *
  * @param {string} url the file's own import.meta.url
  * @param {{daemon?: false | {args: string[]}, sampledIn?: number}} [options] daemon: false: the tests start
@@ -174,8 +182,10 @@ export function scenario(url, options = {}) {
     if (state.failed) setTimeout(() => process.exit(1), REPORT_MS).unref();
   });
   function test(name, body, testOptions = {}) {
-    all.push({ name, body, testOptions });
+    all.push({ name, body, testOptions, isQuick: false });
   }
+  test.quick = (name, body, testOptions = {}) =>
+    all.push({ name, body, testOptions, isQuick: true });
   function add({ name, body, testOptions }) {
     tests(name, async () => {
       const started = performance.now();
@@ -195,9 +205,10 @@ export function scenario(url, options = {}) {
   }
   test.run = () => {
     const { SAMPLE } = process.env;
-    const chosen = partOf(file, all, options.sampledIn ?? 1, SAMPLE);
-    if (chosen.length < all.length)
-      note(`${file}: ${chosen.length} of ${all.length} tests, by SAMPLE=${SAMPLE}`);
+    const part = quickOrOthers(all);
+    const chosen = partOf(file, part, options.sampledIn ?? 1, SAMPLE);
+    if (chosen.length < part.length)
+      note(`${file}: ${chosen.length} of ${part.length} tests, by SAMPLE=${SAMPLE}`);
     for (const one of chosen) add(one);
     tests.run();
   };

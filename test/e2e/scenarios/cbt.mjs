@@ -90,7 +90,7 @@ async function assertDiffs(t, device, model) {
 }
 
 for (const seed of seedsOr(["one"])) {
-  test(`map and diff over three takes, with image writes and marks (SEED=${seed})`, async (t) => {
+  test.quick(`map and diff over three takes, image writes, marks (SEED=${seed})`, async (t) => {
     const random = seededRandom(seed);
     const model = new CbtModel();
     const device = await loopDisk(t, SIZE_BYTES);

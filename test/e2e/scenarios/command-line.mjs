@@ -25,7 +25,7 @@ async function okJson(...args) {
   return JSON.parse(await ok(...args, "--json"));
 }
 
-test("attach, snapshot, image, change map, destroy, detach", async (t) => {
+test.quick("attach, snapshot, image, change map, destroy, detach", async (t) => {
   const device = await loopDisk(t, 32 * MIB);
   const other = imageFile(t, 8 * MIB);
   const attached = await ctlProgram("attach", "--device", device);

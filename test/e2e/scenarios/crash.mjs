@@ -16,7 +16,7 @@ const SIZE_MIB = 48;
 
 const test = scenario(import.meta.url, { daemon: false });
 
-test(
+test.quick(
   "a daemon started by hand continues where a killed one was",
   async (t) => {
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);

@@ -65,7 +65,7 @@ async function volume(t, type, sizeMib) {
   return { type, device, front, detach, mounted, before: await checksums(mounted.path) };
 }
 
-test("ext4 and xfs in one snapshot keep every file as it was at take", async (t) => {
+test.quick("ext4 and xfs in one snapshot keep every file as it was at take", async (t) => {
   const volumes = [await volume(t, "ext4", 64), await volume(t, "xfs", 320)];
   const devices = volumes.map(({ device }) => device);
   const snapshot = await takeSnapshot(t, devices);
@@ -85,7 +85,7 @@ test("ext4 and xfs in one snapshot keep every file as it was at take", async (t)
   }
 });
 
-test("an image can be written, mounted again, and leaves the original alone", async (t) => {
+test.quick("an image can be written, mounted again, and leaves the original alone", async (t) => {
   const { device, mounted, before } = await volume(t, "ext4", 64);
   const snapshot = await takeSnapshot(t, [device]);
   const image = await mountImage(t, "ext4", snapshot.images[0]);

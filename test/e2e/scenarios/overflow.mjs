@@ -53,7 +53,7 @@ async function assertLost(t, { id, image, before }, device) {
   return status;
 }
 
-test("sequential overwriting: events, error code, lost ranges, and all else readable", async (t) => {
+test.quick("sequential writes: events, error code, lost ranges, all else readable", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const [device] = await ramDisks(t, 1, SIZE_BYTES);
   const state = await overflow(t, device, { rw: "write", bs: "256k" });
