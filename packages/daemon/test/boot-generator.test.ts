@@ -140,18 +140,60 @@ test("of several lines for one place the first counts, also one that is left alo
   assert.equal(unitsOf(generated(after)), ["srv.mount"]);
 });
 
-test("a unit of the administrator is left alone", () => {
+test("a unit comes before a line of fstab for the same place", () => {
   if (!hasSystemd) return;
   for (const folder of ["etc/systemd/system", "run/systemd/system"]) {
     mkdirSync(join(root, folder), { recursive: true });
     const unit = join(root, folder, "srv.mount");
-    writeFileSync(unit, "[Mount]\nWhat=/dev/vg/b\nWhere=/srv\n");
+    writeFileSync(unit, "[Mount]\nWhat=//server/share\nWhere=/srv\n");
     assert.equal(generated("/dev/vg/a /srv ext4 defaults 0 2\n"), {}, folder);
     rmSync(unit);
     symlinkSync("/nowhere", unit);
     assert.equal(generated("/dev/vg/a /srv ext4 defaults 0 2\n"), {}, folder);
     rmSync(unit);
   }
+});
+
+/** Of a unit of the administrator, with the line in its section of the mount. */
+function ofUnit(name: string, line: string, dropIn = ""): Record<string, string> {
+  const path = join(root, "etc/systemd/system", name);
+  writeFileSync(path, `[Unit]\nDescription=data\n\n[Mount]\n${line}\nWhere=/srv\n`);
+  if (dropIn !== "") {
+    mkdirSync(`${path}.d`);
+    writeFileSync(join(`${path}.d`, "a.conf"), `[Mount]\n${dropIn}\n`);
+  }
+  const files = generated("");
+  rmSync(path);
+  rmSync(`${path}.d`, { recursive: true, force: true });
+  return files;
+}
+
+test("a mount unit of the administrator waits and takes the front as a line of fstab does", () => {
+  if (!hasSystemd) return;
+  const name = String.raw`srv-a\x2db.mount`;
+  const { [`${name}.d/50-blksnap.conf`]: own, ...others } = ofUnit(name, "What = /dev/vg/a ");
+  assert.equal(others, {});
+  assert.match(own!, "\nAfter=blksnap-front@dev-vg-a.service\n");
+  assert.match(own!, "\nRequires=dev-vg-a.device\n");
+  assert.match(own!, "\n[Mount]\nWhat=/run/blksnap-boot/dev/vg/a\n");
+  assert.equal(unitsOf(ofUnit(name, "What=/dev/vg/a", "DirectoryMode=0700")), [name]);
+  const byUuid = ofUnit("srv.mount", "What=/dev/vg/b\nWhat=/dev/disk/by-uuid/12-ab")[
+    "srv.mount.d/50-blksnap.conf"
+  ]!;
+  assert.match(byUuid, String.raw`After=blksnap-front@dev-disk-by\x2duuid-12\x2dab.service`);
+  assert.not.match(byUuid, "What=");
+});
+
+test("a mount unit of something else, or that is changed by a drop-in, is left alone", () => {
+  if (!hasSystemd) return;
+  for (const line of [
+    ...["What=tmpfs", "What=//server/share", "What=/dev/%I", "What=/dev/ublkb0", "Type=ext4"],
+    ...["What=/dev/vg/a\nOptions=ro,_netdev", "What=/dev/vg/a\nOptions=bind", "What=/dev/vg/\\\na"],
+  ]) {
+    assert.equal(ofUnit("srv.mount", line), {}, line);
+  }
+  assert.equal(ofUnit("srv.mount", "What=/dev/vg/a", "What=/dev/vg/b"), {});
+  assert.equal(ofUnit("var-lib.mount", "What=/dev/vg/a"), {}, "the daemon needs it");
 });
 
 test("without devices, or without the service, nothing is made", () => {
