@@ -18,10 +18,16 @@ import { LinuxBlockError } from "../errors.js";
 import { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./dmsetup.js";
 import { withGroupLock } from "./lvm-lock.js";
 import { type MappedNode, mappedNodeOf, mappedNodes } from "./mapped-node.js";
-import { growthOf } from "./table-growth.js";
+import { growthOf, MAPPED } from "./table-growth.js";
 
-/** Targets without a state of their own: two tables that lead to the same sectors do not disturb each other. */
-const CLONABLE: ReadonlySet<string> = new Set(["linear", "striped"]);
+/**
+ * Of what other targets know two tables would have two opinions, or they cannot be loaded twice. A way on for each
+ * that people have.
+ */
+const WAYS_ON: Readonly<Record<string, string>> = {
+  crypt: "its key is not to be had again; attach the device-mapper node that it lies on",
+  multipath: "multipathd loads its tables as paths come and go; attach a logical volume on it",
+};
 /** DM_NAME_LEN, with the end of the text. */
 const NAME_MAX = 127;
 /**
@@ -97,10 +103,11 @@ export class DeviceMapper {
     }
     const table = await this.#table(node.number);
     const types = table.split("\n").map((line) => line.split(" ")[2] ?? "");
-    const foreign = types.find((type) => !CLONABLE.has(type));
+    const foreign = types.find((type) => !MAPPED.has(type));
     if (foreign === undefined) return table;
     const what = foreign === "" ? "no table" : `a target of type ${foreign}`;
-    throw notClonable(`${name} has ${what}: only linear and striped ones can be taken over`);
+    const why = WAYS_ON[foreign] ?? `only ${[...MAPPED].join(", ")} ones can be taken over`;
+    throw notClonable(`${name} has ${what}: ${why}`);
   }
 
   /** Of a node that is gone too: then nothing leads anywhere. */

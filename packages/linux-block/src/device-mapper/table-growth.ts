@@ -7,8 +7,8 @@ interface Segment {
   readonly leadsTo: string;
 }
 
-/** Their segments are mapped without a state of their own. */
-const MAPPED: ReadonlySet<string> = new Set(["linear", "striped"]);
+/** Their segments are mapped without a state of their own: two tables that lead to the same do not disturb each other. */
+export const MAPPED: ReadonlySet<string> = new Set(["linear", "striped"]);
 
 /** Undefined where it leads elsewhere, or to less. @param now, before: as dmsetup prints them */
 export function growthOf(now: string, before: string): "same" | "grown" | undefined {
