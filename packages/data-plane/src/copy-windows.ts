@@ -1,22 +1,24 @@
 /**
- * The memory that copies go through. A copy of a few blocks, as random writes need it, has a place in memory that
- * the ring knows: the kernel need not look up and pin its pages for the read, and once more for the write. That
- * memory is pinned, so only this little of it is; longer copies, which have more bytes for each look-up, go
- * through memory that comes to be when it is touched.
+ * The memory that copies go through. The kernel need not look up and pin what the ring knows, for the read and once
+ * more for the write. That memory stays pinned, so each tag has only as much of it as random writes need;
+ * longer copies take a window that is shared (long-windows.ts), and go through plain memory, which comes to
+ * be when it is touched, where all of these are taken.
  *
  * ```
  *   registered   | near 0 | near 1 | … | image 0 | image 1 | …     copies that end within NEAR_BYTES
+ *   shared       | long 0         | long 1         | …             others of the front, of up to a long window
  *   plain        | far 0          | far 1          | …             all others of the front
  * ```
  *
- * Each tag of the front has a near place and a far one, and a copy finds the same offset in either. Those of an
- * image with blocks so large that two are more than that are plain. What is late keeps its
- * place; its tag gets another, which is not registered.
+ * Each tag of the front has a near place and a far one, and a copy finds the same offset in either; in a long
+ * window it begins at 0. Those of an image with blocks so large that two are more than NEAR_BYTES are plain. What
+ * is late keeps its place; its tag gets another, which is not registered.
  */
 import { BufferOwner, type TrackerEngine } from "@blksnap/engine";
 import { NOT_REGISTERED } from "@blksnap/ublk";
 import { MappedMemory, type Reactor } from "@blksnap/uring";
 import { IoBuffers } from "./io-buffers.js";
+import { LONG_WINDOW_BYTES, LongWindows, NO_WINDOW } from "./long-windows.js";
 
 /** What is registered for a tag at most. */
 const NEAR_BYTES = 16_384;
@@ -28,12 +30,12 @@ export interface CopyWindowsOptions {
   readonly imageDepth: number;
   readonly frontWindowBytes: number;
   readonly imageWindowBytes: number;
-  /** After close(): nothing uses one of the three kinds of windows any more. Called for each of them. */
+  /** After close(): nothing uses one of the four kinds of windows any more. Called for each of them. */
   readonly onIdle: () => void;
 }
 
 /** Kinds of windows: each is idle by itself. */
-export const WINDOW_KINDS = 3;
+export const WINDOW_KINDS = 4;
 
 export class CopyWindows {
   readonly #reactor: Reactor;
@@ -46,8 +48,16 @@ export class CopyWindows {
   readonly #near: IoBuffers;
   readonly #far: IoBuffers;
   readonly #image: IoBuffers;
+  readonly #long: LongWindows;
+  readonly #onIdle: () => void;
+  #isLongUser = false;
+  /** Copies in long windows. */
+  #longBusy = 0;
+  #isClosing = false;
   /** Per copy that is in flight. */
   readonly #windowsOf: IoBuffers[];
+  /** Its long window, or NO_WINDOW. */
+  readonly #longOf: Int32Array;
   readonly #bufferIndex: Int32Array;
 
   constructor(options: CopyWindowsOptions) {
@@ -75,8 +85,11 @@ export class CopyWindows {
       ? make(this.#registered, nearBytes, imageDepth, imageWindowBytes)
       : make(this.#plain, farBytes, imageDepth, imageWindowBytes);
     this.#windowsOf = new Array<IoBuffers>(engine.copies.size).fill(this.#near);
+    this.#longOf = new Int32Array(engine.copies.size).fill(NO_WINDOW);
     this.#bufferIndex = new Int32Array(engine.copies.size);
     this.#registeredIndex = this.#register();
+    this.#onIdle = options.onIdle;
+    this.#long = LongWindows.of(reactor);
   }
 
   /** A copy begins that lies at its offset, with its length, in the window of its tag. */
@@ -84,6 +97,7 @@ export class CopyWindows {
     const { bufferOwner, bufferTag } = this.#copies;
     const tag = bufferTag[copy];
     const windows = bufferOwner[copy] === BufferOwner.FRONT ? this.#frontOf(copy) : this.#image;
+    if (windows === this.#far && this.#beginLong(copy)) return;
     this.#windowsOf[copy] = windows;
     windows.begin(copy, tag);
     const isNear = this.#isNear(windows) && windows.spareOf(tag) === undefined;
@@ -92,6 +106,8 @@ export class CopyWindows {
 
   /** Where the bytes of a copy are that has begun. */
   addressOf(copy: number): number {
+    const long = this.#longOf[copy];
+    if (long !== NO_WINDOW) return this.#long.memoryOf(long).address;
     return this.#windowsOf[copy].addressOf(copy) + this.#copies.bufferOffsetBytes[copy];
   }
 
@@ -102,20 +118,32 @@ export class CopyWindows {
 
   /** The bytes of a copy that has begun and is not late, for what is rare: it allocates a view. */
   bytesOf(copy: number): Uint8Array {
+    const long = this.#longOf[copy];
+    const length = this.#copies.lengthBytes[copy];
+    if (long !== NO_WINDOW) return new Uint8Array(this.#long.memoryOf(long).buffer, 0, length);
     const windows = this.#windowsOf[copy];
     const own = this.#isNear(windows) ? this.#registered : this.#plain;
     const { buffer, address } = windows.spareOf(this.#copies.bufferTag[copy]) ?? own;
     const at = this.addressOf(copy) - address;
-    return new Uint8Array(buffer, at, this.#copies.lengthBytes[copy]);
+    return new Uint8Array(buffer, at, length);
   }
 
   /** The copy has been answered. */
   end(copy: number): void {
-    this.#windowsOf[copy].end(copy);
+    const long = this.#longOf[copy];
+    if (long === NO_WINDOW) {
+      this.#windowsOf[copy].end(copy);
+      return;
+    }
+    this.#longOf[copy] = NO_WINDOW;
+    this.#long.giveBack(long);
+    this.#longBusy--;
+    if (this.#isClosing && this.#longBusy === 0) this.#onIdle();
   }
 
-  /** The copy is late: its tag gets another window in place of this one. */
+  /** The copy is late: its tag gets another window in place of this one, unless it has none of its tag. */
   setLate(copy: number): void {
+    if (this.#longOf[copy] !== NO_WINDOW) return;
     this.#windowsOf[copy].replace(this.#copies.bufferTag[copy]);
   }
 
@@ -124,6 +152,8 @@ export class CopyWindows {
     this.#near.close();
     this.#far.close();
     this.#image.close();
+    this.#isClosing = true;
+    if (this.#longBusy === 0) this.#onIdle();
   }
 
   /** When all kinds are idle. */
@@ -131,10 +161,25 @@ export class CopyWindows {
     if (this.#registeredIndex !== NOT_REGISTERED) this.#reactor.removeBuffer(this.#registeredIndex);
     this.#registered.unmap();
     this.#plain.unmap();
+    if (this.#isLongUser) this.#long.leave();
+    this.#isLongUser = false;
   }
 
   #isNear(windows: IoBuffers): boolean {
     return windows === this.#near || (windows === this.#image && this.#isImageNear);
+  }
+
+  /** False: it finds no long window, or is too long for one. */
+  #beginLong(copy: number): boolean {
+    if (this.#copies.lengthBytes[copy] > LONG_WINDOW_BYTES) return false;
+    if (!this.#isLongUser) this.#long.enter();
+    this.#isLongUser = true;
+    const long = this.#long.take();
+    if (long === NO_WINDOW) return false;
+    this.#longOf[copy] = long;
+    this.#bufferIndex[copy] = this.#long.bufferIndexOf(long);
+    this.#longBusy++;
+    return true;
   }
 
   #frontOf(copy: number): IoBuffers {

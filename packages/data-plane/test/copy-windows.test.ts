@@ -8,10 +8,13 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { CopyWindows, WINDOW_KINDS } from "../dist/copy-windows.js";
+import { LONG_WINDOW_BYTES, LONG_WINDOWS_MAX } from "../dist/long-windows.js";
 
 const BLOCK_BYTES = 4096;
-const FRONT_WINDOW_BYTES = 64 * BLOCK_BYTES;
-const COPIES = 8;
+/** As of a front whose requests are as long as a long window. */
+const FRONT_WINDOW_BYTES = LONG_WINDOW_BYTES + 2 * BLOCK_BYTES;
+const LONG_BLOCKS = LONG_WINDOW_BYTES / BLOCK_BYTES;
+const COPIES = LONG_WINDOWS_MAX + 2;
 const { FRONT, IMAGE } = BufferOwner;
 
 class World {
@@ -82,6 +85,8 @@ class World {
   }
 }
 
+/** Of the ring's table: as many as the windows of one area, short and long, take at most. */
+const ALL_BUFFERS = 1 + LONG_WINDOWS_MAX;
 /** One after the other, each copy a byte of which another must not have. */
 const SIDE_BY_SIDE: [owner: number, tag: number, offset: number, length: number][] = [
   [FRONT, 0, 0, 1],
@@ -94,14 +99,38 @@ const SIDE_BY_SIDE: [owner: number, tag: number, offset: number, length: number]
   [IMAGE, 1, 0, 1],
 ];
 
-test("what ends within the first blocks of a tag's window is registered, and no two copies share bytes", () => {
-  const world = new World(4);
+function assertApart(ranges: [number, number][]): void {
+  ranges.sort(([a], [b]) => a - b);
+  for (let i = 1; i < ranges.length; i++) assert.ok(ranges[i][0] >= ranges[i - 1][1]);
+}
+
+function endSideBySide(world: World): void {
+  for (const copy of SIDE_BY_SIDE.keys()) world.windows.end(copy);
+}
+
+test("copies are registered, short and long ones, and no two share bytes", () => {
+  const world = new World(ALL_BUFFERS);
+  const ranges = SIDE_BY_SIDE.map((one, copy) => world.begin(copy, ...one));
+  const registered = ranges.map((_, copy) => world.isRegistered(copy));
+  assert.equal(
+    registered,
+    SIDE_BY_SIDE.map(() => true),
+  );
+  assertApart(ranges);
+  endSideBySide(world);
+  world.windows.close();
+  assert.is(world.idle, WINDOW_KINDS);
+  world.windows.unmap();
+  world.close();
+});
+
+test("where the ring has no place for long windows, what ends within a tag's first blocks is registered", () => {
+  const world = new World(1);
   const ranges = SIDE_BY_SIDE.map((one, copy) => world.begin(copy, ...one));
   const registered = ranges.map((_, copy) => world.isRegistered(copy));
   assert.equal(registered, [true, true, false, false, true, false, true, true]);
-  ranges.sort(([a], [b]) => a - b);
-  for (let i = 1; i < ranges.length; i++) assert.ok(ranges[i][0] >= ranges[i - 1][1]);
-  for (let copy = 0; copy < COPIES; copy++) world.windows.end(copy);
+  assertApart(ranges);
+  endSideBySide(world);
   world.windows.close();
   assert.is(world.idle, WINDOW_KINDS);
   world.windows.unmap();
@@ -109,14 +138,13 @@ test("what ends within the first blocks of a tag's window is registered, and no 
 });
 
 test("an image with blocks so large that much memory would be pinned has plain windows", () => {
-  const world = new World(4, 8 * BLOCK_BYTES);
+  const world = new World(ALL_BUFFERS, 8 * BLOCK_BYTES);
   const ranges = SIDE_BY_SIDE.map((one, copy) => world.begin(copy, ...one));
   const registered = ranges.map((_, copy) => world.isRegistered(copy));
-  assert.equal(registered, [true, true, false, false, true, false, false, false]);
-  ranges.sort(([a], [b]) => a - b);
-  for (let i = 1; i < ranges.length; i++) assert.ok(ranges[i][0] >= ranges[i - 1][1]);
+  assert.equal(registered, [true, true, true, true, true, true, false, false]);
+  assertApart(ranges);
   world.windows.bytesOf(6).fill(7);
-  for (let copy = 0; copy < COPIES; copy++) world.windows.end(copy);
+  endSideBySide(world);
   world.windows.unmap();
   world.close();
 });
@@ -138,7 +166,7 @@ test("copies do without registered memory where there is no place for it", () =>
 });
 
 test("a tag whose copy is late gets a window beside it, which is not registered", () => {
-  const world = new World(4);
+  const world = new World(ALL_BUFFERS);
   const [late] = world.begin(0, FRONT, 1, 0, 2);
   world.windows.setLate(0);
   const [next] = world.begin(1, FRONT, 1, 0, 2);
@@ -156,6 +184,64 @@ test("a tag whose copy is late gets a window beside it, which is not registered"
   world.windows.end(0);
   assert.is(world.idle, WINDOW_KINDS);
   world.windows.unmap();
+  world.close();
+});
+
+test("long copies have windows of their own, as many as there are, and others go through the tag's", () => {
+  const world = new World(ALL_BUFFERS + 1);
+  const tooLong = world.begin(LONG_WINDOWS_MAX, FRONT, 1, 0, LONG_BLOCKS + 1);
+  const long = Array.from({ length: LONG_WINDOWS_MAX }, (_, copy) =>
+    world.begin(copy, FRONT, 0, 0, LONG_BLOCKS),
+  );
+  const oneMore = world.begin(LONG_WINDOWS_MAX + 1, FRONT, 0, 0, LONG_BLOCKS);
+  assert.ok(long.every((_, copy) => world.isRegistered(copy)));
+  for (const copy of [LONG_WINDOWS_MAX, LONG_WINDOWS_MAX + 1]) assert.not(world.isRegistered(copy));
+  const [first] = long[0] as [number, number];
+  assertApart([...long, tooLong, oneMore]);
+  world.windows.bytesOf(0).fill(7);
+  world.windows.end(0);
+  assert.is(world.begin(0, FRONT, 1, 5, 59)[0], first, "what is given back is taken next");
+  for (let copy = 0; copy < COPIES; copy++) world.windows.end(copy);
+  world.windows.close();
+  world.windows.unmap();
+  world.close();
+});
+
+test("a long window is taken until its copy is answered, also one that is late", () => {
+  const world = new World(ALL_BUFFERS);
+  const [late] = world.begin(0, FRONT, 1, 0, LONG_BLOCKS);
+  world.windows.setLate(0);
+  const [next] = world.begin(1, FRONT, 1, 0, LONG_BLOCKS);
+  assert.is.not(next, late);
+  assert.is(world.windows.addressOf(0), late);
+  assert.ok(world.isRegistered(1), "the tag has kept what it had");
+  world.windows.end(1);
+  world.windows.close();
+  assert.is(world.idle, WINDOW_KINDS - 1);
+  world.windows.end(0);
+  assert.is(world.idle, WINDOW_KINDS);
+  world.windows.unmap();
+  world.close();
+});
+
+test("areas share long windows, and with the last one that had any they go", () => {
+  // The short windows of two areas have a place of the ring's table each, long ones the third.
+  const world = new World(3);
+  const second = world.makeWindows();
+  const [first] = world.begin(0, FRONT, 0, 0, LONG_BLOCKS);
+  world.windows.end(0);
+  second.begin(0);
+  assert.is(second.addressOf(0), first);
+  world.windows.unmap();
+  second.bytesOf(0).fill(7);
+  second.end(0);
+  second.unmap();
+  world.copies.lengthBytes[0] = BLOCK_BYTES;
+  for (const windows of [world.makeWindows(), world.makeWindows(), world.makeWindows()]) {
+    windows.begin(0);
+    assert.is.not(windows.bufferIndexOf(0), NOT_REGISTERED, "all places of the table are free");
+    windows.end(0);
+  }
   world.close();
 });
 

@@ -1,0 +1,110 @@
+/**
+ * Registered memory for copies of many blocks, shared by all areas of a reactor: looking up and pinning the pages of a
+ * plain window, twice for each copy, takes longer than copying what is in them. There is a window for each of the
+ * copies that have been in flight at once, up to a bound; what comes beyond that goes through plain memory.
+ *
+ * ```
+ *   take ─▶ a free one ─▶ or a new one: mapped, populated, registered ─▶ or none
+ *                         giveBack ─▶ it is taken next: few are in the processor's cache
+ * ```
+ *
+ * With the last area of the reactor all of them go.
+ */
+import { MappedMemory, type Reactor } from "@blksnap/uring";
+
+/** A copy of a whole chunk of the default size. */
+export const LONG_WINDOW_BYTES: number = 256 * 1024;
+export const LONG_WINDOWS_MAX = 32;
+export const NO_WINDOW = -1;
+
+interface LongWindow {
+  readonly memory: MappedMemory;
+  readonly bufferIndex: number;
+}
+
+const byReactor = new WeakMap<Reactor, LongWindows>();
+
+export class LongWindows {
+  readonly #reactor: Reactor;
+  readonly #windows: LongWindow[] = [];
+  /** The last one is taken first. */
+  readonly #free = new Int32Array(LONG_WINDOWS_MAX);
+  #freeCount = 0;
+  /** More cannot be had: it is not tried again for each copy. */
+  #isComplete = false;
+  #users = 0;
+
+  /** Those of the reactor. */
+  static of(reactor: Reactor): LongWindows {
+    const present = byReactor.get(reactor);
+    if (present !== undefined) return present;
+    const made = new LongWindows(reactor);
+    byReactor.set(reactor, made);
+    return made;
+  }
+
+  private constructor(reactor: Reactor) {
+    this.#reactor = reactor;
+  }
+
+  /** An area begins to take them, until leave(). */
+  enter(): void {
+    this.#users++;
+  }
+
+  /** It has given back all that it had. */
+  leave(): void {
+    this.#users--;
+    if (this.#users > 0) return;
+    for (const { memory, bufferIndex } of this.#windows.splice(0)) {
+      this.#reactor.removeBuffer(bufferIndex);
+      memory.unmap();
+    }
+    this.#freeCount = 0;
+    this.#isComplete = false;
+  }
+
+  /** A window of LONG_WINDOW_BYTES, or NO_WINDOW. */
+  take(): number {
+    if (this.#freeCount > 0) {
+      this.#freeCount--;
+      return this.#free[this.#freeCount];
+    }
+    return this.#isComplete ? NO_WINDOW : this.#make();
+  }
+
+  /** Nothing is in flight in it. */
+  giveBack(window: number): void {
+    this.#free[this.#freeCount] = window;
+    this.#freeCount++;
+  }
+
+  memoryOf(window: number): MappedMemory {
+    return this.#windows[window].memory;
+  }
+
+  /** Of the ring's registered buffers. */
+  bufferIndexOf(window: number): number {
+    return this.#windows[window].bufferIndex;
+  }
+
+  #make(): number {
+    const made = this.#windows.length < LONG_WINDOWS_MAX ? this.#newWindow() : undefined;
+    if (made !== undefined) return this.#windows.push(made) - 1;
+    this.#isComplete = true;
+    return NO_WINDOW;
+  }
+
+  #newWindow(): LongWindow | undefined {
+    let memory: MappedMemory | undefined;
+    try {
+      memory = MappedMemory.anonymous(LONG_WINDOW_BYTES);
+      const { address, lengthBytes } = memory;
+      // Pages that were never touched are not registered: see copy-windows.ts.
+      const isThere = memory.populate(0, lengthBytes);
+      if (isThere) return { memory, bufferIndex: this.#reactor.addBuffer(address, lengthBytes) };
+    } catch {}
+    memory?.unmap();
+    return undefined;
+  }
+}
