@@ -16,6 +16,7 @@ import {
   SqeFlag,
 } from "@blksnap/uring";
 import { UblkIoFlag, UblkOp } from "./abi.js";
+import { SecondTries } from "./second-tries.js";
 import { NOT_REGISTERED, type RequestQueue } from "./target.js";
 
 /** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
@@ -41,6 +42,7 @@ export class FileIo implements CompletionHandler {
   readonly #fileIndex: number;
   readonly #handlerId: number;
   readonly #way: Uint8Array;
+  readonly #secondTries: SecondTries;
   #discardCommand: boolean;
 
   constructor(
@@ -56,6 +58,7 @@ export class FileIo implements CompletionHandler {
     this.#fileIndex = reactor.addFile(fd);
     this.#handlerId = reactor.addHandler(this);
     this.#way = new Uint8Array(queue.depth);
+    this.#secondTries = new SecondTries(reactor, queue.depth, (tag) => this.#start(tag));
     this.#discardCommand = isBlock;
   }
 
@@ -66,6 +69,11 @@ export class FileIo implements CompletionHandler {
 
   /** Starts the request of `tag`; its end comes to the owner. */
   submit(tag: number): void {
+    this.#secondTries.begin(tag);
+    this.#start(tag);
+  }
+
+  #start(tag: number): void {
     const queue = this.#queue;
     switch (queue.op(tag)) {
       case UblkOp.READ:
@@ -104,6 +112,7 @@ export class FileIo implements CompletionHandler {
 
   onCompletion(tag: number, result: number): void {
     const way = this.#way[tag];
+    if (result < 0 && this.#secondTries.take(tag, result)) return;
     if (way === Way.TRANSFER) {
       // Less than asked for is an error here: the kernel would take a short write as a whole one.
       const wanted = this.#queue.sectors(tag) << 9;
@@ -119,6 +128,7 @@ export class FileIo implements CompletionHandler {
   }
 
   close(): void {
+    this.#secondTries.close();
     this.#reactor.removeHandler(this.#handlerId);
     this.#reactor.removeFile(this.#fileIndex);
   }

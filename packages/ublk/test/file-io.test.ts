@@ -9,7 +9,9 @@ import { withFolder } from "./support.js";
 
 const EIO = 5;
 const EBADF = 9;
+const ENOMEM = 12;
 const EOPNOTSUPP = 95;
+const ECANCELED = 125;
 
 interface Request {
   readonly op: number;
@@ -18,11 +20,15 @@ interface Request {
   readonly sectors: number;
 }
 
-/** Does requests one after the other on a file of 64 KiB `a`; answers their results. */
+/**
+ * Does requests one after the other on a file of 64 KiB `a`; answers their results.
+ * @param refusals in place of the ring's first results
+ */
 async function serve(
   requests: readonly Request[],
   look: (content: Buffer, memory: Uint8Array) => void,
   access = "r+",
+  refusals: number[] = [],
 ): Promise<number[]> {
   const results: number[] = [];
   await withFolder((folder) => {
@@ -35,6 +41,12 @@ async function serve(
       throw error;
     };
     const reactor = new Reactor({ wakeFd, port: port2, onMessage: () => undefined, onError });
+    const addHandler = reactor.addHandler.bind(reactor);
+    reactor.addHandler = (handler) =>
+      addHandler({
+        onCompletion: (data, result, flags) =>
+          handler.onCompletion(data, refusals.shift() ?? result, flags),
+      });
     const memory = MappedMemory.anonymous(65_536);
     const bytes = new Uint8Array(memory.buffer).fill(98);
     let current = requests[0];
@@ -103,6 +115,18 @@ test("less than was asked for is -EIO", async () => {
 test("an error of the file is the request's", async () => {
   const requests = [{ op: UblkOp.WRITE, sector: 0, sectors: 8 }];
   assert.equal(await serve(requests, () => undefined, "r"), [-EBADF]);
+});
+
+test("a request that the ring could not carry out is tried again", async () => {
+  const requests = [
+    { op: UblkOp.WRITE, sector: 8, sectors: 8 },
+    { op: UblkOp.FLUSH, sector: 0, sectors: 0 },
+    { op: UblkOp.DISCARD, sector: 16, sectors: 8 },
+    { op: UblkOp.READ, sector: 120, sectors: 8 },
+  ];
+  const refusals = [-ECANCELED, 4096, -ENOMEM, -ECANCELED, 0, -ENOMEM];
+  assert.equal(await serve(requests, () => undefined, "r+", refusals), [4096, 0, 0, 4096]);
+  assert.equal(refusals, []);
 });
 
 test("discard and write-zeroes read as zeroes and do not change the size", async () => {

@@ -1,0 +1,64 @@
+/**
+ * Requests that io_uring itself could not carry out: no memory for them, or no thread (-ECANCELED). The file or
+ * device behind has said nothing, and an error would have a file system give its disk up. They are tried
+ * again until it is time that somebody hears of it.
+ *
+ * ```
+ *   submitted ─▶ -ENOMEM, -ECANCELED ─▶ waits ─▶ all that wait are submitted again
+ *                       └──── for TRIES_MS by now: that is its answer
+ * ```
+ */
+import { ECANCELED, ENOMEM } from "@blksnap/errors";
+import type { Reactor } from "@blksnap/uring";
+
+/** For a request: from its first try to the last. */
+export const TRIES_MS = 10_000;
+const PAUSE_MS = 100;
+const TRIES_MAX = TRIES_MS / PAUSE_MS;
+
+type Timer = ReturnType<Reactor["setTimer"]>;
+
+export class SecondTries {
+  readonly #reactor: Reactor;
+  readonly #submit: (tag: number) => void;
+  readonly #tries: Uint8Array;
+  readonly #isWaiting: Uint8Array;
+  #timer: Timer | undefined;
+
+  constructor(reactor: Reactor, depth: number, submit: (tag: number) => void) {
+    this.#reactor = reactor;
+    this.#submit = submit;
+    this.#tries = new Uint8Array(depth);
+    this.#isWaiting = new Uint8Array(depth);
+  }
+
+  /** A new request of the tag. */
+  begin(tag: number): void {
+    this.#tries[tag] = 0;
+  }
+
+  /** Whether this result is not its answer: it is submitted again, later. */
+  take(tag: number, result: number): boolean {
+    if (result !== -ECANCELED && result !== -ENOMEM) return false;
+    if (this.#tries[tag] === TRIES_MAX) return false;
+    this.#tries[tag]++;
+    this.#isWaiting[tag] = 1;
+    this.#timer ??= this.#reactor.setTimer(PAUSE_MS, () => this.#again());
+    return true;
+  }
+
+  /** Nothing is in flight. */
+  close(): void {
+    if (this.#timer !== undefined) this.#reactor.cancelTimer(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #again(): void {
+    this.#timer = undefined;
+    for (let tag = 0; tag < this.#isWaiting.length; tag++) {
+      if (this.#isWaiting[tag] === 0) continue;
+      this.#isWaiting[tag] = 0;
+      this.#submit(tag);
+    }
+  }
+}

@@ -1,0 +1,71 @@
+/** Which results of the ring are not a request's answer, and how often it is tried. */
+import type { Reactor } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { SecondTries, TRIES_MS } from "../dist/second-tries.js";
+
+const EIO = 5;
+const ENOMEM = 12;
+const ECANCELED = 125;
+
+class World {
+  readonly submitted: number[] = [];
+  readonly tries: SecondTries;
+  waitedMs = 0;
+  #timers: { readonly delayMs: number; readonly callback: () => void }[] = [];
+
+  constructor() {
+    const setTimer = (delayMs: number, callback: () => void): object => {
+      const timer = { delayMs, callback };
+      this.#timers.push(timer);
+      return timer;
+    };
+    const cancelTimer = (timer: object): void => {
+      this.#timers = this.#timers.filter((one) => one !== timer);
+    };
+    const reactor = { setTimer, cancelTimer } as unknown as Reactor;
+    this.tries = new SecondTries(reactor, 4, (tag) => this.submitted.push(tag));
+  }
+
+  get timers(): number {
+    return this.#timers.length;
+  }
+
+  pass(): void {
+    for (const { delayMs, callback } of this.#timers.splice(0)) {
+      this.waitedMs += delayMs;
+      callback();
+    }
+  }
+}
+
+test("what the ring had no memory or thread for is submitted again, after a pause that all share", () => {
+  const world = new World();
+  assert.not(world.tries.take(0, -EIO));
+  assert.is(world.timers, 0);
+  assert.ok(world.tries.take(1, -ENOMEM));
+  assert.ok(world.tries.take(3, -ECANCELED));
+  assert.equal(world.submitted, []);
+  assert.is(world.timers, 1);
+  world.pass();
+  assert.equal(world.submitted, [1, 3]);
+  assert.is(world.timers, 0);
+  assert.ok(world.tries.take(3, -ENOMEM));
+  world.pass();
+  assert.equal(world.submitted, [1, 3, 3]);
+});
+
+test("a request is given up when its time has passed; the next one of its tag has its own", () => {
+  const world = new World();
+  world.tries.begin(2);
+  let tries = 0;
+  for (; world.tries.take(2, -ENOMEM); tries++) world.pass();
+  assert.is(world.submitted.length, tries);
+  assert.is(world.waitedMs, TRIES_MS);
+  world.tries.begin(2);
+  assert.ok(world.tries.take(2, -ENOMEM));
+  world.tries.close();
+  assert.is(world.timers, 0);
+});
+
+test.run();
