@@ -40,8 +40,8 @@ export type AttachWay = "live" | "front";
 type Context = Pick<DriverContext, "state" | "logger" | "blockDevices">;
 type Spliced = Pick<Tracker, "device" | "front" | "noteLink"> & { readonly splice: Splice };
 
-/** A program that only looks at all disks has the front open for less. */
-const FRONT_LOOKS = 10;
+/** For five seconds: a program that only looks at all disks has the front open for less, on a busy machine as well. */
+const FRONT_LOOKS = 25;
 
 export class LiveAttach {
   readonly #context: Context;
