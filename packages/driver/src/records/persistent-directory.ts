@@ -41,7 +41,8 @@ export class PersistentDirectory {
   readonly answerTimeoutMs: number;
   readonly #look: MediumLook;
   #lockFd: number | undefined;
-  #late = 0;
+  /** What inTime() has given up, until it ends. */
+  readonly #late = new Set<Promise<unknown>>();
   #boot: Promise<BootMark> | undefined;
 
   constructor(
@@ -84,11 +85,11 @@ export class PersistentDirectory {
   }
 
   #noteLate(work: Promise<unknown>): void {
-    const end = (): void => {
-      this.#late--;
-    };
-    this.#late++;
-    work.then(end, end);
+    const ended: Promise<unknown> = work.then(
+      () => this.#late.delete(ended),
+      () => this.#late.delete(ended),
+    );
+    this.#late.add(ended);
   }
 
   /**
@@ -96,7 +97,15 @@ export class PersistentDirectory {
    * @throws ControlError PERSISTENT_STATE_UNUSABLE while something of inTime() is late
    */
   assertAnswers(): void {
-    if (this.#late > 0) throw this.#noAnswer();
+    if (this.#late.size > 0) throw this.#noAnswer();
+  }
+
+  /**
+   * As assertAnswers(), but what is late has as much time again.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE
+   */
+  async untilAnswered(): Promise<void> {
+    await bounded(Promise.all(this.#late), this.answerTimeoutMs, () => this.#noAnswer());
   }
 
   /**

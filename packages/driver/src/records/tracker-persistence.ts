@@ -112,7 +112,7 @@ export class TrackerPersistence {
   ): Promise<Prepared> {
     if (persistent) await directory.own();
     else if (!(await directory.exists())) return { kind: "unrecorded" };
-    directory.assertAnswers();
+    await directory.untilAnswered();
     // Copies of a disk look the same: the record of one that is tracked is not that of another.
     const records = (await trackerRecords(directory)).filter(
       (record) => !directory.inUse.has(record.uuid),

@@ -117,10 +117,12 @@ test("as long as a medium owes an answer no other attach asks it for its records
     assert.is((await refusal(prepare())).code, "PERSISTENT_STATE_UNUSABLE");
   }
   assert.is(asked, 1);
-  answer([]);
-  await new Promise(setImmediate);
   directory.names = async () => [];
-  assert.equal(await prepare(), { kind: "unrecorded" });
+  (directory as { answerTimeoutMs: number }).answerTimeoutMs = ANSWER_MS;
+  const waiting = prepare();
+  answer([]);
+  assert.equal(await waiting, { kind: "unrecorded" });
+  directory.assertAnswers();
 });
 
 test("journals that nobody knows are not removed any more once that was given up", async () => {
