@@ -18,6 +18,8 @@ export interface S3Limits {
   readonly interruptedMs: number;
   /** A connection that is slower than this is taken for a broken one. */
   readonly bytesPerSecond: number;
+  /** Of an answer: more than any manifest has. */
+  readonly contentMaxBytes: number;
 }
 
 const INTERRUPTED_MS = 5_000;
@@ -28,6 +30,7 @@ const LIMITS: S3Limits = {
   answerMs: 60_000,
   interruptedMs: INTERRUPTED_MS,
   bytesPerSecond: 65_536,
+  contentMaxBytes: 2 ** 29,
 };
 const DELAY_MAX_MS = 20_000;
 /**
@@ -35,7 +38,9 @@ const DELAY_MAX_MS = 20_000;
  * and what he wanted to remove is needed.
  */
 const SEND_MAX_MS = 10 * 60_000;
-const CONTENT_MAX_BYTES = 2 ** 31;
+/** A server that is asked to slow down passes with the first ones. */
+const TOLD_FROM = 3;
+const TOLD_AGAIN_MS = 10_000;
 const EMPTY_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 export interface S3Request {
@@ -111,6 +116,18 @@ function failureOf(answer: S3Answer): Failure {
   };
 }
 
+/** All that comes: an answer that does not tell its length may have no end. */
+async function received({ body }: Response, mostBytes: number): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const part of (body ?? []) as AsyncIterable<Uint8Array>) {
+    bytes += part.length;
+    if (bytes > mostBytes) throw new Error(`the server sends more than ${mostBytes} bytes`);
+    parts.push(part);
+  }
+  return Buffer.concat(parts, bytes);
+}
+
 /** What fetch failed with: its own message says nothing. */
 function brokenBy(error: unknown): Failure {
   const cause = (error as Error).cause ?? error;
@@ -154,11 +171,20 @@ export class S3Client {
   readonly #config: S3Config;
   readonly #limits: S3Limits;
   readonly #signal: AbortSignal | undefined;
+  readonly #onNote: ((text: string) => void) | undefined;
   /** Of the requests that are under way. */
   readonly #underWay = new Set<TimeLimit>();
 
-  constructor(config: S3Config, limits: Partial<S3Limits> = {}, signal?: AbortSignal) {
+  #toldMs = Number.NEGATIVE_INFINITY;
+
+  constructor(
+    config: S3Config,
+    limits: Partial<S3Limits> = {},
+    signal?: AbortSignal,
+    onNote?: (text: string) => void,
+  ) {
     this.#config = config;
+    this.#onNote = onNote;
     this.#limits = { ...LIMITS, ...limits };
     this.#signal = signal;
     signal?.addEventListener("abort", () => {
@@ -178,9 +204,18 @@ export class S3Client {
       if ("status" in result) return result;
       const isLast = attempt >= this.#limits.attempts || this.#signal?.aborted === true;
       if (!result.isPassing || isLast) throw failed(result, what, attempt);
+      this.#tell(result, what, attempt);
       await this.#pause(attempt, result.waitMs);
       if (msSince(begun) > SEND_MAX_MS) throw failed(result, what, attempt);
     }
+  }
+
+  /** Of a failure that goes on: each request has its own, and one line is enough for all. */
+  #tell({ text }: Failure, what: string, attempt: number): void {
+    const toldMs = performance.now();
+    if (attempt < TOLD_FROM || toldMs - this.#toldMs < TOLD_AGAIN_MS) return;
+    this.#toldMs = toldMs;
+    this.#onNote?.(`can't ${what} yet: ${text}; it is tried again`);
   }
 
   async #attempt(request: S3Request): Promise<S3Answer | Failure> {
@@ -229,9 +264,10 @@ export class S3Client {
   async #contentOf(response: Response, method: string, limit: TimeLimit): Promise<Buffer> {
     const told = response.headers.get("content-length");
     const bytes = Number(told ?? 0);
-    if (bytes > CONTENT_MAX_BYTES) throw new Error(`the server sends ${bytes} bytes`);
+    const { contentMaxBytes } = this.#limits;
+    if (bytes > contentMaxBytes) throw new Error(`the server sends ${bytes} bytes`);
     limit.begin(this.#limitMs(bytes));
-    const content = Buffer.from(await response.arrayBuffer());
+    const content = await received(response, contentMaxBytes);
     if (method !== "HEAD" && told !== null && content.length !== bytes) {
       throw new Error(`${content.length} of ${bytes} bytes have come`);
     }

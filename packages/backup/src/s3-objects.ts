@@ -9,6 +9,8 @@ import { elementsIn, textIn } from "./s3-xml.js";
 export interface S3Options extends S3Place {
   /** When aborted, requests are not sent again, and waited for only shortly. */
   readonly signal?: AbortSignal | undefined;
+  /** Told of failures that go on while their requests are sent again. */
+  readonly onNote?: ((text: string) => void) | undefined;
   /** For tests. */
   readonly limits?: Partial<S3Limits> | undefined;
 }
@@ -122,5 +124,6 @@ class S3Objects implements Objects {
  */
 export function openS3(url: string, options: S3Options = {}): Objects {
   const config = s3Config(url, options);
-  return new S3Objects(config, new S3Client(config, options.limits, options.signal));
+  const { limits, signal, onNote } = options;
+  return new S3Objects(config, new S3Client(config, limits, signal, onNote));
 }

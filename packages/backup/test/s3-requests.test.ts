@@ -1,5 +1,8 @@
 /** Requests to an object store that fail, are refused, or are given up. */
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collectGarbage } from "../dist/care.js";
@@ -33,6 +36,38 @@ test("what a machine wanted before it slept is not sent again after it", () =>
     } finally {
       Date.now = now;
     }
+  }));
+
+test("failures that go on are told in one line, and a passing one is not", () =>
+  withS3(async (s3) => {
+    for (const [faults, wanted] of [
+      [2, []],
+      [5, ["503 SlowDown"]],
+    ] as const) {
+      const notes: string[] = [];
+      let left: number = faults;
+      s3.faultOf = () => (left-- > 0 ? { status: 503, code: "SlowDown" } : undefined);
+      await BackupStore.openOrCreate(place(s3, { onNote: (text) => notes.push(text) }));
+      assert.is(notes.length, wanted.length);
+      for (const [index, text] of wanted.entries()) assert.match(notes[index]!, text);
+    }
+  }));
+
+test("an answer without a length and an end is given up", () =>
+  withS3(async (s3) => {
+    const server = createServer((_, response) => {
+      const timer = setInterval(() => response.write(Buffer.alloc(65_536)));
+      response.on("close", () => clearInterval(timer));
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const limits = { ...LIMITS, attempts: 1, contentMaxBytes: 2 ** 20 };
+    const endpoint = `http://127.0.0.1:${port}`;
+    const error = await failureOf(BackupStore.open(place(s3, { endpoint, limits })));
+    assert.match(error.message, `the server sends more than ${2 ** 20} bytes`);
+    server.closeAllConnections();
+    server.close();
   }));
 
 test("what cannot go well a moment later is tried once", () =>

@@ -2,7 +2,7 @@
 import type { BackupStore } from "@blksnap/backup";
 import { usageError } from "./usage-error.js";
 import { parsePath } from "./values.js";
-import type { Given, OptionSpecs } from "./verb.js";
+import type { Context, Given, OptionSpecs } from "./verb.js";
 
 export const storeOptions: OptionSpecs = {
   endpoint: {
@@ -40,6 +40,7 @@ export function checkBucketOptions(given: Given, place: string): void {
  * @param signal when it aborts, a bucket's server is not waited for any more
  */
 export async function openBackups(
+  { warn }: Context,
   given: Given,
   option: "from" | "to",
   isMade: boolean,
@@ -57,7 +58,7 @@ export async function openBackups(
   }
   const [endpoint, region] = [given.one("endpoint"), given.one("region")];
   const place = isBucket(text)
-    ? openS3(text, { endpoint, region, signal })
+    ? openS3(text, { endpoint, region, signal, onNote: warn })
     : parsePath(text, option);
   return await (isMade ? BackupStore.openOrCreate(place) : BackupStore.open(place));
 }

@@ -79,7 +79,7 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   const target = parsePath(given.need("to"), "to");
   const wish = wishOf(given);
   const signal = context.untilInterrupted();
-  const store = await openBackups(given, "from", false, signal);
+  const store = await openBackups(context, given, "from", false, signal);
   const { checkMeant, checkUntracked, findPoint, restore } = await import("@blksnap/backup");
   await checkUntracked(context.client, target);
   const unread: DamagedPoint[] = [];
@@ -97,7 +97,7 @@ export async function restorePoint(context: Context, given: Given): Promise<void
 export async function list(context: Context, given: Given): Promise<void> {
   const { json, print, printJson, bold } = context;
   const wish = wishOf(given);
-  const points = await pointsOf(await openBackups(given, "from", false), wish, ({ why }) =>
+  const points = await pointsOf(await openBackups(context, given, "from", false), wish, ({ why }) =>
     context.warn(`${why}; it is passed over`),
   );
   if (json) return printJson({ points: points.map(summaryOf) });
@@ -130,7 +130,7 @@ export async function prunePoints(context: Context, given: Given): Promise<void>
   }
   const isDryRun = given.has("dry-run");
   const signal = context.untilInterrupted();
-  const store = await openBackups(given, "from", false, signal);
+  const store = await openBackups(context, given, "from", false, signal);
   const removed = await (await import("@blksnap/backup")).prune(store, keep, isDryRun, { signal });
   if (json) return printJson({ removed: removed.map(summaryOf), dry_run: isDryRun });
   const verb = isDryRun ? "would remove" : "removed";
@@ -143,7 +143,7 @@ export async function prunePoints(context: Context, given: Given): Promise<void>
 export async function gc(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
   const signal = context.untilInterrupted();
-  const store = await openBackups(given, "from", false, signal);
+  const store = await openBackups(context, given, "from", false, signal);
   const done = await (await import("@blksnap/backup")).collectGarbage(store, { signal });
   if (json) return printJson(done);
   const freed = formatBytes(done.freed_bytes, false);

@@ -118,7 +118,7 @@ async function exportToBucket(
     throw usageError(`${form}: a bucket gets points in time`, "USAGE", `Leave --${form} out`);
   }
   const signal = context.untilInterrupted();
-  const store = await openBackups(given, "to", true, signal);
+  const store = await openBackups(context, given, "to", true, signal);
   const { exportToStore } = await import("@blksnap/backup");
   tellDone(context, await exportToStore(store, { ...options, signal }));
 }
@@ -154,6 +154,6 @@ export async function exportDevice(context: Context, given: Given): Promise<void
     tellDone(context, await exportQcow2({ ...options, signal, folder: target }));
     return;
   }
-  const store = await openBackups(given, "to", true);
+  const store = await openBackups(context, given, "to", true);
   tellDone(context, await exportToStore(store, { ...options, signal }));
 }

@@ -31,7 +31,7 @@ async function verifyStore(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
   const wish = wishOf(given);
   const signal = context.untilInterrupted();
-  const store = await openBackups(given, "from", false, signal);
+  const store = await openBackups(context, given, "from", false, signal);
   const { findPoint, verify } = await import("@blksnap/backup");
   const unread: DamagedPoint[] = [];
   const all = await pointsOf(store, wish, (one) => unread.push(one));
