@@ -1,7 +1,31 @@
-/** The head of a zstd frame, RFC 8878, 3.1.1.1. */
+/** Frames of zstd, RFC 8878: what the head of one tells (3.1.1.1), and one whose content is as it was (3.1.1.2). */
 const MAGIC = 0xfd2fb528;
 const CONTENT_SIZE_BYTES = [0, 2, 4, 8] as const;
 const DICTIONARY_ID_BYTES = [0, 1, 2, 4] as const;
+
+/** No window: all of the content at once; its length in 4 bytes. No checksum. */
+const STORED_DESCRIPTOR = 0xa0;
+const STORED_HEAD_BYTES = 9;
+const BLOCK_HEAD_BYTES = 3;
+const BLOCK_MAX_BYTES = 128 * 1024;
+const LAST_BLOCK = 1;
+
+/** A frame of blocks that nothing is done to. @param data up to 4 GiB */
+export function storedFrame(data: Uint8Array): Uint8Array {
+  const blocks = Math.max(1, Math.ceil(data.length / BLOCK_MAX_BYTES));
+  const frame = Buffer.allocUnsafe(STORED_HEAD_BYTES + blocks * BLOCK_HEAD_BYTES + data.length);
+  frame.writeUInt32LE(MAGIC, 0);
+  frame.writeUInt8(STORED_DESCRIPTOR, 4);
+  frame.writeUInt32LE(data.length, 5);
+  let to = STORED_HEAD_BYTES;
+  for (let index = 0; index < blocks; index++) {
+    const part = data.subarray(index * BLOCK_MAX_BYTES, (index + 1) * BLOCK_MAX_BYTES);
+    to = frame.writeUIntLE((part.length << 3) | (index === blocks - 1 ? LAST_BLOCK : 0), to, 3);
+    frame.set(part, to);
+    to += part.length;
+  }
+  return frame;
+}
 
 /** How long the content is, as the frame tells; undefined where it does not, or is no frame. */
 export function frameContentBytes(frame: Uint8Array): number | undefined {

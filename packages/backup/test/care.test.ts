@@ -145,6 +145,9 @@ test("zstd of Node and of WebAssembly: each reads the other's frames, which tell
       }
     }
   }
+  const dense = all.at(-1)!.compress(randomBytes(CHUNK_BYTES));
+  assert.ok(dense.length < 1.001 * CHUNK_BYTES);
+  assert.ok(all.at(-1)!.compress(Buffer.alloc(CHUNK_BYTES, "as text")).length < CHUNK_BYTES / 100);
   assert.is(frameContentBytes(Buffer.from("no frame at all, this is")), undefined);
   assert.is(frameContentBytes(Buffer.alloc(0)), undefined);
 });
