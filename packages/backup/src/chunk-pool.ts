@@ -2,6 +2,7 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { BackupError } from "./errors.js";
+import { ownBuffers } from "./own-buffers.js";
 import type { BlockWindow } from "./sums.js";
 import type { ChunkAnswer, ChunkRequest } from "./worker.js";
 
@@ -68,20 +69,22 @@ export interface Summed {
 }
 
 export interface Packed {
+  readonly data: Uint8Array<ArrayBuffer>;
   readonly packed: Uint8Array;
   readonly packedHash: string | undefined;
 }
 
 export class ChunkPool {
-  readonly #threads: readonly ChunkThread[];
+  readonly #threads: ChunkThread[] = [];
+  readonly #most: number;
 
   constructor(threads: number = Math.min(THREADS_MAX, availableParallelism())) {
-    this.#threads = Array.from({ length: threads }, () => new ChunkThread());
+    this.#most = threads;
   }
 
   /** How many chunks keep all threads and a disk busy. */
   get depth(): number {
-    return this.#threads.length + 4;
+    return this.#most + 4;
   }
 
   /** `data` is gone; the answer has it again. */
@@ -97,24 +100,34 @@ export class ChunkPool {
   }
 
   /**
-   * Packs a chunk with zstd; `data` is gone.
+   * Packs a chunk with zstd; `data` is gone, and the answer has it again.
    * @param isHashed asks for the SHA-256 of what is packed, too
    */
   async pack(data: Uint8Array<ArrayBuffer>, isHashed = false): Promise<Packed> {
     const answer = await this.#idlest().ask({ kind: "pack", data, isHashed }, [data.buffer]);
-    return { packed: answer.packed!, packedHash: answer.packedHash };
+    return { data: answer.data!, packed: answer.packed!, packedHash: answer.packedHash };
   }
 
-  /** What is in a packed chunk, or why that cannot be told. */
+  /** What is in a packed chunk, or why that cannot be told; `packed` is gone. */
   unpack(packed: Uint8Array, lengthBytes: number): Promise<ChunkAnswer> {
-    return this.#idlest().ask({ kind: "unpack", data: packed, lengthBytes }, []);
+    const request = { kind: "unpack", data: packed, lengthBytes } as const;
+    return this.#idlest().ask(request, ownBuffers(packed));
   }
 
   async close(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.close()));
   }
 
+  /** One more begins where all have work: a small copy needs one, and each takes a while to begin. */
   #idlest(): ChunkThread {
-    return this.#threads.reduce((best, thread) => (thread.load < best.load ? thread : best));
+    const idlest = this.#threads.reduce<ChunkThread | undefined>(
+      (best, thread) => (best === undefined || thread.load < best.load ? thread : best),
+      undefined,
+    );
+    const isBusy = idlest === undefined || idlest.load > 0;
+    if (!isBusy || this.#threads.length === this.#most) return idlest!;
+    const thread = new ChunkThread();
+    this.#threads.push(thread);
+    return thread;
   }
 }

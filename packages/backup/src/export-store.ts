@@ -54,6 +54,8 @@ class StoreExport {
   readonly #fresh = new Set<string>();
   /** Those of them that were written: one that is in the store, but damaged, is written, too. */
   readonly #written = new Set<string>();
+  /** Memory of whole chunks that are done. */
+  readonly #idle: Uint8Array<ArrayBuffer>[] = [];
   #readBytes = 0;
   #storedBytes = 0;
 
@@ -127,17 +129,28 @@ class StoreExport {
     const lengthBytes = chunkLength(index, this.#snapshot.capacityBytes);
     const { content, isLost } = await this.#content(index, lengthBytes, pieces, before);
     const { data, hash } = await this.#pool.digest(content);
-    if (hash === null || (hash === before && !isLost)) return hash;
+    const isKnown = hash === null || (hash === before && !isLost);
+    const left = isKnown ? data : await this.#keep(hash, data, isLost);
+    if (left.length === CHUNK_BYTES) this.#idle.push(left);
+    return hash;
+  }
+
+  /** Has the chunk be in the store. Answers its content, back again. */
+  async #keep(
+    hash: string,
+    content: Uint8Array<ArrayBuffer>,
+    isLost: boolean,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const isNew = !this.#fresh.has(hash);
     this.#fresh.add(hash);
     const isMissing = isLost || (isNew && !(await this.#store.hasChunk(hash)));
-    if (isMissing && !this.#written.has(hash)) {
-      this.#written.add(hash);
-      const { packed, packedHash } = await this.#pool.pack(data, this.#store.isHashed);
-      await this.#store.addChunk(hash, packed, packedHash);
-      this.#storedBytes += packed.length;
-    }
-    return hash;
+    if (!isMissing || this.#written.has(hash)) return content;
+    this.#written.add(hash);
+    const { data, packed, packedHash } = await this.#pool.pack(content, this.#store.isHashed);
+    const packedBytes = packed.length;
+    await this.#store.addChunk(hash, packed, packedHash);
+    this.#storedBytes += packedBytes;
+    return data;
   }
 
   /** `isLost`: the store has not got any more what the chunk held before. */
@@ -149,7 +162,9 @@ class StoreExport {
   ): Promise<{ readonly content: Uint8Array<ArrayBuffer>; readonly isLost: boolean }> {
     const isWhole = lengthOf(pieces) === lengthBytes;
     const base = isWhole ? undefined : await this.#before(before, lengthBytes);
-    const data = base ?? new Uint8Array(lengthBytes);
+    // New memory costs much: the kernel clears it, and gives it page by page.
+    const idle = isWhole && lengthBytes === CHUNK_BYTES ? this.#idle.pop() : undefined;
+    const data = base ?? idle ?? new Uint8Array(lengthBytes);
     const isLost = !isWhole && base === undefined && before !== null;
     const parts: readonly Piece[] = isLost
       ? [{ startBytes: 0, lengthBytes, isDiscarded: false }]

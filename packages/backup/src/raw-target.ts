@@ -218,6 +218,8 @@ export class RawTarget {
   readonly isBlank: boolean;
   readonly #file: FileHandle;
   readonly #capacityBytes: number;
+  /** Of a file: the kernel lets one write at a time to it, and threads that wait for that spin. */
+  #lastWrite: Promise<void> = Promise.resolve();
   /** What a block device gets as its head at the end; it is written as a whole. */
   readonly #head: Buffer | undefined;
 
@@ -271,8 +273,12 @@ export class RawTarget {
   async write(data: Uint8Array, offsetBytes: number): Promise<void> {
     const inHead = Math.max(0, Math.min(data.length, this.headBytes - offsetBytes));
     if (inHead > 0) this.#head?.set(data.subarray(0, inHead), offsetBytes);
+    const put = (): Promise<void> =>
+      putAll(this.#file, data.subarray(inHead), offsetBytes + inHead);
+    const written = this.#head === undefined ? this.#lastWrite.then(put) : put();
+    this.#lastWrite = written.catch(() => undefined);
     try {
-      await putAll(this.#file, data.subarray(inHead), offsetBytes + inHead);
+      await written;
     } catch (error) {
       throw targetError("write", this.path, error);
     }

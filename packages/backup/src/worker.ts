@@ -1,6 +1,7 @@
 /** A thread that hashes and packs chunks, one after the other. */
 import { createHash } from "node:crypto";
 import { parentPort } from "node:worker_threads";
+import { ownBuffers } from "./own-buffers.js";
 import { type BlockWindow, sumsIn } from "./sums.js";
 import { nativeZstd, wasmZstd, type Zstd } from "./zstd.js";
 import { frameContentBytes } from "./zstd-frame.js";
@@ -77,6 +78,5 @@ async function answerTo(request: ChunkRequest): Promise<ChunkAnswer> {
 
 parentPort?.on("message", async ({ id, request }: { id: number; request: ChunkRequest }) => {
   const answer = await answerTo(request);
-  const transfer = answer.data === undefined ? [] : [answer.data.buffer];
-  parentPort?.postMessage({ id, answer }, transfer);
+  parentPort?.postMessage({ id, answer }, ownBuffers(answer.data, answer.packed));
 });
