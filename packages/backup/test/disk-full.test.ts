@@ -1,0 +1,26 @@
+/** A target whose file system becomes full in the middle: a tmpfs in a mount namespace of its own, for which root is needed. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+
+const VICTIM = join(import.meta.dirname, "disk-full-victim.js");
+
+test("full in the middle: said by name, nothing looks complete, and with more room it goes well", async () => {
+  // CI is root.
+  if (process.geteuid?.() !== 0) return;
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-full-"));
+  const script = 'mount -t tmpfs -o size=6m blksnap-test "$1"; exec "$0" "$2" "$1"';
+  const words = ["-m", "--propagation", "private", "sh", "-ec", script];
+  const { stdout } = await promisify(execFile)("unshare", [
+    ...words,
+    ...[process.execPath, folder, VICTIM],
+  ]);
+  assert.is(stdout, "store\nraw\nrestore\nstream\nqcow2\n");
+  rmdirSync(folder);
+});
+
+test.run();
