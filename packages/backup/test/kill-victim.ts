@@ -1,5 +1,5 @@
 /**
- * A process that exports or restores, and dies as it begins its operation on files number `last`. What a device
+ * A process that exports or restores, and dies as it begins its operation on files or connections number `last`. What a device
  * held at each number is known from a seed, so that the process after it finds the same device.
  *
  * node kill-victim.js KIND SEED NUMBER LAST FOLDER; prints how many operations it was when it came to the end.
@@ -16,11 +16,17 @@ import type { Wanted } from "../dist/plan.js";
 import { isOfThisVersion, readRecord, recordPathOf } from "../dist/raw-record.js";
 import { restore } from "../dist/restore.js";
 import { restoreStream } from "../dist/restore-stream.js";
+import { openS3 } from "../dist/s3-objects.js";
 import { BackupStore } from "../dist/store.js";
 import { FakeMachine, MIB } from "./fake-machine.js";
 
-export const KINDS = ["store", "raw", "restore", "delta", "stream", "qcow2"] as const;
+export const KINDS = ["store", "s3", "raw", "restore", "delta", "stream", "qcow2"] as const;
 export type Kind = (typeof KINDS)[number];
+
+/** Of the server that the environment names. */
+export const PLACE = "s3://backups/kills";
+/** Of connections: requests are written to them. */
+const OPERATION = /^FSREQ|^WRITEWRAP$|^TCPCONNECTWRAP$/;
 
 /** Of two chunks, and more than the head of a block device. */
 const CAPACITY_BYTES = 4 * MIB + 65_536;
@@ -82,8 +88,9 @@ async function run(kind: Kind, machine: FakeMachine, folder: string): Promise<vo
     await exportRaw({ ...options, target: join(folder, "copy") });
     return;
   }
-  const store = await BackupStore.openOrCreate(join(folder, "store"));
-  if (kind === "store") {
+  const place = kind === "s3" ? openS3(PLACE) : join(folder, "store");
+  const store = await BackupStore.openOrCreate(place);
+  if (kind === "store" || kind === "s3") {
     await exportToStore(store, options);
     return;
   }
@@ -98,7 +105,7 @@ if (process.argv[1] === import.meta.filename) {
   let operations = 0;
   createHook({
     init(_, type) {
-      if (type.startsWith("FSREQ") && ++operations === Number(last)) {
+      if (OPERATION.test(type) && ++operations === Number(last)) {
         process.kill(process.pid, "SIGKILL");
       }
     },

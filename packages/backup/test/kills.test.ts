@@ -1,5 +1,6 @@
 /** Real exports and restores, killed at seeded moments: SEED=N replays them, KILLS=N has more. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   existsSync,
   mkdirSync,
@@ -11,15 +12,18 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { FakeS3 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collectGarbage, verify } from "../dist/care.js";
 import { qcow2Points } from "../dist/qcow2-points.js";
 import { recordPathOf } from "../dist/raw-record.js";
 import { restore } from "../dist/restore.js";
+import { openS3 } from "../dist/s3-objects.js";
 import { BackupStore } from "../dist/store.js";
 import { assertSame } from "./fake-machine.js";
-import { KINDS, type Kind, machineAt, seededBytes } from "./kill-victim.js";
+import { KINDS, type Kind, machineAt, PLACE, seededBytes } from "./kill-victim.js";
 
 const KILLS = Number(process.env["KILLS"] ?? 12);
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
@@ -27,12 +31,17 @@ const VICTIM = join(import.meta.dirname, "kill-victim.js");
 
 class Kills {
   readonly folder: string = mkdtempSync(join(tmpdir(), "blksnap-kills-"));
+  readonly #s3: FakeS3;
   /** Operations of a whole run of each kind. */
   readonly #wholes = new Map<Kind, number>();
   /** What the device held in each snapshot. */
   readonly #contents: Buffer[] = [Buffer.alloc(0)];
   killed = 0;
   readonly #judged = new Set<string>();
+
+  constructor(s3: FakeS3) {
+    this.#s3 = s3;
+  }
 
   get store(): string {
     return join(this.folder, "store");
@@ -49,15 +58,18 @@ class Kills {
   }
 
   /** @param number of snapshots before it; whatever becomes of it, there is one more then */
-  run(kind: Kind, number: number, last: number): void {
+  async run(kind: Kind, number: number, last: number): Promise<void> {
     const scratch = join(this.folder, "scratch");
     mkdirSync(scratch);
     const words = [VICTIM, kind, SEED, number, last, this.folder].map(String);
-    const env = { ...process.env, TMPDIR: scratch };
-    const { status, signal, stdout, stderr } = spawnSync(process.execPath, words, {
-      env,
-      encoding: "utf8",
-    });
+    const env = { ...process.env, ...this.#s3.environment, TMPDIR: scratch };
+    const stdio: ["ignore", "pipe", "pipe"] = ["ignore", "pipe", "pipe"];
+    const victim = spawn(process.execPath, words, { env, stdio });
+    const [stdout, stderr, [status, signal]] = await Promise.all([
+      text(victim.stdout),
+      text(victim.stderr),
+      once(victim, "close") as Promise<[number | null, NodeJS.Signals | null]>,
+    ]);
     rmSync(scratch, { recursive: true });
     if (signal === "SIGKILL") this.killed++;
     else {
@@ -108,11 +120,20 @@ class Kills {
     assert.is(without.length, this.#judged.size, "a file without a record has its name");
   }
 
+  /** The folder, and the bucket. */
+  async stores(): Promise<BackupStore[]> {
+    const place = openS3(PLACE, { environment: this.#s3.environment });
+    return [await BackupStore.open(this.store), await BackupStore.open(place)];
+  }
+
   /** All points are what the device held. */
   async checkPoints(): Promise<void> {
     this.#judged.clear();
     await this.checkChain();
-    const store = await BackupStore.open(this.store);
+    for (const store of await this.stores()) await this.#checkPointsOf(store);
+  }
+
+  async #checkPointsOf(store: BackupStore): Promise<void> {
     const points = await store.points();
     assert.equal((await verify(store, points)).damaged, []);
     for (const point of points) {
@@ -126,24 +147,26 @@ class Kills {
 
 test(`${KILLS} kills of exports and restores: what looks complete is, and the next one continues`, async () => {
   console.log(`SEED=${SEED}`);
-  const kills = new Kills();
+  const s3 = await FakeS3.listen();
+  const kills = new Kills(s3);
   let number = 0;
-  for (const kind of KINDS) kills.run(kind, number++, 0);
+  for (const kind of KINDS) await kills.run(kind, number++, 0);
   await kills.check();
   for (let round = 0; round < KILLS; round++) {
     const random = seededBytes(8, SEED, round, 99);
     const kind = KINDS[random.readUInt32LE(0) % KINDS.length]!;
     const last = 1 + (random.readUInt32LE(4) % kills.wholeOf(kind));
-    kills.run(kind, number++, last);
+    await kills.run(kind, number++, last);
     await kills.check();
   }
   assert.ok(kills.killed > KILLS / 2, `${kills.killed} of ${KILLS} were killed`);
-  for (const kind of KINDS) kills.run(kind, number++, 0);
+  for (const kind of KINDS) await kills.run(kind, number++, 0);
   await kills.check();
   for (const name of ["copy", "piped"]) assert.ok(existsSync(join(kills.folder, name)));
   await kills.checkPoints();
-  await collectGarbage(await BackupStore.open(kills.store));
+  for (const store of await kills.stores()) await collectGarbage(store);
   await kills.checkPoints();
+  s3.close();
   rmSync(kills.folder, { recursive: true });
 });
 
