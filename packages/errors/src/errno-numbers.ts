@@ -6,6 +6,7 @@ export const EIO = 5;
 export const EAGAIN = 11;
 export const ENOMEM = 12;
 export const EACCES = 13;
+export const EFAULT = 14;
 export const ENOTBLK = 15;
 export const EBUSY = 16;
 export const EEXIST = 17;

@@ -7,6 +7,7 @@ export {
   EBUSY,
   ECANCELED,
   EEXIST,
+  EFAULT,
   EINTR,
   EINVAL,
   EIO,

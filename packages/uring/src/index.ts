@@ -41,6 +41,7 @@ export * from "./operations.js";
 export { PromiseRing } from "./promise-ring.js";
 export {
   type CompletionHandler,
+  DRIVER_PLACES_MAX,
   END_REACTOR,
   Reactor,
   type ReactorOptions,

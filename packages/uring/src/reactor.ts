@@ -41,6 +41,9 @@ export interface Timer {
 /** For a thousand devices with an image each, whose owner takes a few of each kind. */
 const HANDLERS_MAX = 16_384;
 const FILES_MAX = 16_384;
+/** The kernel's limit; of these drivers are left no more than so many. */
+const BUFFERS_MAX = 16_384;
+export const DRIVER_PLACES_MAX = 12_288;
 const WAKE_HANDLER = 0;
 const TIMER_HANDLER = 1;
 const CANCEL_HANDLER = 2;
@@ -69,7 +72,7 @@ export interface ReactorOptions {
   readonly entries?: number;
   /** Registered files that the ring has room for; default 16384, or as many as RLIMIT_NOFILE allows. */
   readonly filesMax?: number;
-  /** Registered buffers that the ring has room for; default 4096. */
+  /** Registered buffers that the ring has room for; default 16384, which is the kernel's limit. */
   readonly buffersMax?: number;
   /**
    * Eventfd (a blocking one) that other threads write to: 1 to wake the loop, END_REACTOR to end it.
@@ -125,7 +128,7 @@ export class Reactor {
     try {
       this.ring.registerRingFd();
       const filesMax = this.#registerFiles();
-      const buffersMax = options.buffersMax ?? 4096;
+      const buffersMax = options.buffersMax ?? BUFFERS_MAX;
       this.ring.registerBuffers(buffersMax);
       for (let i = filesMax - 1; i >= 0; i--) this.#freeFiles.push(i);
       for (let i = buffersMax - 1; i >= 0; i--) this.#freeBuffers.push(i);
@@ -232,6 +235,25 @@ export class Reactor {
     assert(!this.#freeBuffers.includes(index), "a registered buffer is removed twice");
     this.ring.setBuffer(index, 0, 0);
     this.#freeBuffers.push(index);
+  }
+
+  /**
+   * Takes places in the table of registered buffers that a driver of the kernel fills and empties: at most
+   * `count`, fewer where the table has no more; a quarter of it is for addBuffer() alone.
+   */
+  takeBufferPlaces(count: number): Int32Array {
+    const free = this.#freeBuffers;
+    const left = Math.max(0, free.length - (BUFFERS_MAX - DRIVER_PLACES_MAX));
+    const places = Int32Array.from(free.splice(free.length - Math.min(count, left)));
+    this.#taken?.push(() => {
+      this.giveBackBufferPlaces(places.filter((place) => !free.includes(place)));
+    });
+    return places;
+  }
+
+  /** The driver has emptied them. */
+  giveBackBufferPlaces(places: Int32Array): void {
+    this.#freeBuffers.push(...places);
   }
 
   /**

@@ -228,6 +228,29 @@ test("the table of files is as large as the process's limit of open files lets i
   assert.equal(child.output.trim().split("\n"), ["REACTOR_FULL 512", "REGISTER_FAILED 24", "made"]);
 });
 
+test("places of buffers are taken for a driver once, as many as there are", () => {
+  withReactor(({ reactor }) => {
+    const first = reactor.takeBufferPlaces(12_000);
+    const rest = reactor.takeBufferPlaces(1000);
+    assert.equal(
+      [first.length, rest.length, new Set([...first, ...rest]).size],
+      [12_000, 288, 12_288],
+    );
+    assert.is(reactor.takeBufferPlaces(1).length, 0);
+    reactor.giveBackBufferPlaces(rest);
+    assert.throws(() => {
+      reactor.attempt(() => {
+        reactor.takeBufferPlaces(200);
+        reactor.giveBackBufferPlaces(reactor.takeBufferPlaces(50));
+        throw new Error("planned");
+      });
+    }, /planned/);
+    assert.is(reactor.takeBufferPlaces(1000).length, 288);
+    reactor.stop();
+    reactor.run();
+  });
+});
+
 test("a loop that nobody can wake any more ends with an error", () => {
   const { port1, port2 } = new MessageChannel();
   const options = { port: port2, onMessage: () => undefined, onError: () => undefined };
