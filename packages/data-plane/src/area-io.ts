@@ -180,7 +180,7 @@ export class AreaIo {
     const low = (queue.bufferLow[tag] >>> 0) + bufferOffset;
     const high = queue.bufferHigh[tag] + (low >= 4294967296 ? 1 : 0);
     if (kind === RunKind.WRITE_SLOT) faultPoint("image-write.begun");
-    const buffer = image.isSpare(tag) ? NOT_REGISTERED : queue.bufferIndex;
+    const buffer = queue.bufferIndex[tag];
     const handler = this.#runHandler;
     const fixed = SqeFlag.FIXED_FILE;
     const offsetLow = offset | 0;

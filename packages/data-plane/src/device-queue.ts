@@ -44,7 +44,7 @@ function exportSettings({ queueDepth, maxIoBytes }: ExportStart): ServerSettings
 /** Memory for the buffers of a queue, and whatever else it gives to the kernel. */
 export function queueMemoryBytes(start: DeviceQueueStart): number {
   if ("exported" in start) return serverMemoryBytes(exportSettings(start));
-  return start.queueDepth * start.maxIoBytes;
+  return start.zeroCopy === true ? 0 : start.queueDepth * start.maxIoBytes;
 }
 
 export function makeQueue(
@@ -55,10 +55,10 @@ export function makeQueue(
   memory: QueueMemory | undefined,
 ): ServedQueue {
   if ("exported" in start) return new ExportQueue(reactor, start, onEnd, onError, memory);
-  const { charFd, queueDepth: depth, maxIoBytes } = start;
+  const { charFd, queueDepth: depth, maxIoBytes, zeroCopy = false } = start;
+  const options = { charFd, queueId: 0, depth, maxIoBytes, zeroCopy, onEnd, onError };
   const buffers = memory?.take();
-  const options = { charFd, queueId: 0, depth, maxIoBytes, memory: buffers, onEnd, onError };
-  return new UblkQueue(new Queue({ reactor, ...options }));
+  return new UblkQueue(new Queue({ reactor, ...options, memory: buffers }));
 }
 
 class UblkQueue implements ServedQueue {

@@ -1,5 +1,5 @@
 /** The data buffers of a queue of an image, some of which late runs still use. */
-import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
+import type { RequestQueue } from "@blksnap/ublk";
 import { IoBuffers } from "./io-buffers.js";
 
 export class ImageBuffers {
@@ -22,11 +22,6 @@ export class ImageBuffers {
         onIdle();
       },
     });
-  }
-
-  /** True if the tag's buffer is in no registered one. */
-  isSpare(tag: number): boolean {
-    return this.queue.bufferIndex === NOT_REGISTERED || this.#buffers.spareOf(tag) !== undefined;
   }
 
   begin(run: number, tag: number): void {

@@ -245,9 +245,13 @@ export class ReactorServer {
       return;
     }
     // Before the request's descriptors are looked at: until then it can be withdrawn.
-    const { queue } = received.request;
+    const memoryBytes = queueMemoryBytes(received.request.queue);
+    if (memoryBytes === 0) {
+      this.#begin(received, undefined);
+      return;
+    }
     this.#attempt(received.id, () => {
-      const memory = new QueueMemory(queueMemoryBytes(queue));
+      const memory = new QueueMemory(memoryBytes);
       memory.populate(this.#slices, () => {
         this.#begin(received, memory);
         memory.discard();

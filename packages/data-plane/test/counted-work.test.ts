@@ -48,7 +48,7 @@ class World {
   readonly #fds: number[] = [];
   readonly #channel = new MessageChannel();
 
-  constructor() {
+  constructor(zeroCopy = false) {
     const wakeFd = native.eventFd(0, 0o2000000);
     const reactor = new Reactor({
       wakeFd,
@@ -62,7 +62,7 @@ class World {
     this.front = this.ublk.addDevice();
     this.image = this.ublk.addDevice();
     this.#fds.push(wakeFd, this.front, this.image);
-    const device = this.#attach(reactor);
+    const device = this.#attach(reactor, zeroCopy);
     this.#device = device;
     device.prepareArea(this.#area());
     device.hold(IO_TIMEOUT_MS, () => undefined);
@@ -87,7 +87,7 @@ class World {
     this.#channel.port1.close();
   }
 
-  #attach(reactor: Reactor): TrackedDevice {
+  #attach(reactor: Reactor, zeroCopy: boolean): TrackedDevice {
     const { capacityBytes } = geometry;
     const lengthBytes = CbtMap.byteLength(capacityBytes, 16);
     const fd = this.#file("cbt", lengthBytes);
@@ -99,7 +99,7 @@ class World {
     const request = {
       type: "attach",
       tracker: 1,
-      queue: { charFd: this.front, ...QUEUE },
+      queue: { charFd: this.front, ...QUEUE, zeroCopy },
       originalFd: this.#file("original", capacityBytes),
       isBlock: false,
       geometry,
@@ -183,6 +183,16 @@ test("a read of the front or of the image is one entry and its answer, wherever 
   world.ublk.run(world.front, each(write));
   assertWork(world, world.front, each(read), twoOfBoth);
   assertWork(world, world.image, each(read), twoOfBoth);
+  world.close();
+});
+
+test("with zero copy there are as many entries, and nothing is copied or looked up", () => {
+  const world = new World(true);
+  const twoOfBoth = { entries: 2, enters: 2 };
+  assertWork(world, world.front, each(read), twoOfBoth);
+  assertWork(world, world.front, each(write), { entries: 4 });
+  assertWork(world, world.front, each(write), twoOfBoth);
+  assertWork(world, world.front, [read(0, MIB), read(MIB, MIB)], twoOfBoth);
   world.close();
 });
 

@@ -1,15 +1,27 @@
 /**
  * The ublk driver for a reactor on a real ring: commands of queues become NOPs that bring the next request, or wait
- * for one here. All else that the reactor asks for is done by the kernel, and counted.
+ * for one here. Pages of a request with zero copy are some of this process, in the place that its tag has named; their
+ * first byte is at offset 0 for the reactor, as the kernel has it. All else that the reactor asks for is done by the kernel, and counted.
  */
 import { ftruncateSync } from "node:fs";
-import { createMemoryFile, MappedMemory, prepareNop, type Reactor } from "@blksnap/uring";
+import {
+  createMemoryFile,
+  high32,
+  low32,
+  MappedMemory,
+  prepareNop,
+  type Reactor,
+} from "@blksnap/uring";
 import { native } from "../../uring/dist/native.js";
 
 const URING_CMD = 46;
 /** Reads and writes of memory that the ring does not know. */
 const READ = 22;
 const WRITE = 23;
+const READ_FIXED = 4;
+const WRITE_FIXED = 5;
+const ADDRESS_WORD = 4;
+const BUFFER_WORD = 10;
 const COMMAND_WORD = 12;
 const USER_DATA_WORD = 8;
 const DESCRIPTOR_WORDS = 6;
@@ -48,6 +60,8 @@ export class FakeUblk {
   readonly #devices = new Map<number, FakeDevice>();
   readonly #enter = native.enter;
   readonly #keptHandler: number;
+  /** By the place in the table of registered buffers. */
+  readonly #pages = new Map<number, MappedMemory>();
   readonly #work: Work = { enters: 0, entries: 0, lookups: 0 };
 
   constructor(reactor: Reactor) {
@@ -55,6 +69,7 @@ export class FakeUblk {
     this.#keptHandler = reactor.addHandler({ onCompletion: () => undefined });
     native.enter = (fd, toSubmit, minComplete, flags) => {
       this.#takeCommands();
+      this.#placePages();
       this.#work.enters++;
       this.#work.entries += toSubmit;
       this.#work.lookups += this.#countLookups();
@@ -129,7 +144,31 @@ export class FakeUblk {
     }
   }
 
+  /** The kernel has offsets in pages, this process their addresses. */
+  #placePages(): void {
+    const { sqes32: words, sqEntries, sqeWords } = this.#reactor.ring;
+    for (let sqe = 0; sqe < sqEntries * sqeWords; sqe += sqeWords) {
+      const opcode = words[sqe] & 0xff;
+      const at = sqe + ADDRESS_WORD;
+      const isOffset = words[at] === 0 && words[at + 1] === 0;
+      if ((opcode !== READ_FIXED && opcode !== WRITE_FIXED) || !isOffset) continue;
+      const { address = 0 } = this.#pages.get(words[sqe + BUFFER_WORD]) ?? {};
+      words[at] = low32(address);
+      words[at + 1] = high32(address);
+    }
+  }
+
+  #registerPages(place: number): void {
+    const memory = MappedMemory.anonymous(FILE_BYTES);
+    memory.populate(0, FILE_BYTES);
+    this.#reactor.ring.setBuffer(place, memory.address, memory.lengthBytes);
+    this.#pages.set(place, memory);
+  }
+
   #takeCommand(words: Int32Array, sqe: number, sqeWords: number): void {
+    const registration = words[sqe + ADDRESS_WORD];
+    const place = registration & 0xffff;
+    if (registration !== 0 && !this.#pages.has(place)) this.#registerPages(place);
     const device = this.#deviceOf(words[sqe + 1]);
     const result = words[sqe + COMMAND_WORD + 1];
     const user = [words[sqe + USER_DATA_WORD], words[sqe + USER_DATA_WORD + 1]] as const;

@@ -405,8 +405,8 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     if (this.#timer !== undefined) reactor.cancelTimer(this.#timer);
     const { listenFd } = this.#options;
     for (const id of this.#handlers) reactor.removeHandler(id);
-    const { bufferIndex } = this.#slots;
-    if (bufferIndex !== NOT_REGISTERED) reactor.removeBuffer(bufferIndex);
+    const { registered: index } = this.#slots;
+    if (index !== NOT_REGISTERED) reactor.removeBuffer(index);
     this.#slots.release();
     this.#descriptors[0] = -1;
     if (listenFd !== undefined) closeSync(listenFd);

@@ -2,7 +2,7 @@
  * The slots of a server: room for a piece of a request, with its buffer. To targets they are the tags of a
  * queue, the same one for all exports.
  */
-import type { RequestQueue } from "@blksnap/ublk";
+import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
 import { high32, low32, type MappedMemory } from "@blksnap/uring";
 import type { Arena } from "./arena.js";
 import { assert } from "./errors.js";
@@ -15,7 +15,9 @@ export class SlotQueue implements RequestQueue {
   readonly maxIoBytes: number;
   readonly bufferLow: Int32Array;
   readonly bufferHigh: Int32Array;
-  readonly bufferIndex: number;
+  readonly bufferIndex: Int32Array;
+  /** The registered buffer of all slots, or NOT_REGISTERED. */
+  readonly registered: number;
   /** Free slots. */
   freeSlots: number;
   readonly #arena: Arena;
@@ -31,10 +33,11 @@ export class SlotQueue implements RequestQueue {
   #keepers = 0;
   #isReleased = false;
 
-  constructor(depth: number, maxIoBytes: number, arena: Arena, bufferIndex: number, end: SlotEnd) {
+  constructor(depth: number, maxIoBytes: number, arena: Arena, registered: number, end: SlotEnd) {
     this.depth = depth;
     this.maxIoBytes = maxIoBytes;
-    this.bufferIndex = bufferIndex;
+    this.registered = registered;
+    this.bufferIndex = new Int32Array(depth).fill(registered);
     this.#arena = arena;
     this.#onEnd = end;
     this.bufferLow = new Int32Array(depth);
@@ -132,8 +135,13 @@ export class SlotQueue implements RequestQueue {
   replaceBuffer(tag: number, memory: MappedMemory): void {
     assert(memory.lengthBytes >= this.maxIoBytes, "a buffer is too small");
     this.#replaced[tag] = memory;
+    this.bufferIndex[tag] = NOT_REGISTERED;
     this.bufferLow[tag] = low32(memory.address);
     this.bufferHigh[tag] = high32(memory.address);
+  }
+
+  copyRequest(): boolean {
+    return false;
   }
 
   keepBuffers(): void {

@@ -61,7 +61,28 @@ export const UblkOp = {
 } as const;
 
 /** Flags of a request: bits 8 and up of `op_flags`. */
-export const UblkIoFlag = { FUA: 0x2000, NOUNMAP: 0x8000 } as const;
+export const UblkIoFlag = { FUA: 0x2000, NOUNMAP: 0x8000, NEED_REG_BUF: 0x20000 } as const;
+
+/** `UBLK_AUTO_BUF_REG_FALLBACK`: a request whose pages could not be registered comes with NEED_REG_BUF. */
+export const AUTO_BUF_REG_FALLBACK = 1;
+
+/** Where /dev/ublkcN has the bytes of a request of a device with USER_COPY. */
+export function userCopyOffset(queueId: number, tag: number): number {
+  return 0x8000_0000 + queueId * 2 ** 41 + tag * 2 ** 25;
+}
+
+/**
+ * What a device has whose requests come with their pages registered (Linux 6.16). USER_COPY is for those that
+ * cannot be. Asked for only where Linux 7.0 is, by BATCH_IO: before, the end of a server with such requests in
+ * hand could use memory that was freed, or leave references behind (fixed by c5c5eb24ed61 and daa24603d9f0).
+ */
+export const ZERO_COPY_FEATURES: number = UblkFeature.AUTO_BUF_REG | UblkFeature.USER_COPY;
+
+/** Whether a kernel that offers these features can serve devices with ZERO_COPY_FEATURES. */
+export function offersZeroCopy(features: number): boolean {
+  const needed = ZERO_COPY_FEATURES | UblkFeature.BATCH_IO;
+  return (features & needed) === needed;
+}
 
 /** State of a device as GET_DEV_INFO tells it. */
 export const UblkState = { DEAD: 0, LIVE: 1, QUIESCED: 2, FAIL_IO: 3 } as const;

@@ -32,6 +32,9 @@ const BLKIOMIN = 0x1278;
 const BLKIOOPT = 0x1279;
 const BLKGETSIZE64 = 0x80081272;
 
+/** In which files may take direct I/O. */
+const ALIGNMENTS = [512, 4096] as const;
+
 /** Most that one discard or write-zeroes request may cover. */
 const DISCARD_MAX_BYTES = 16 * 1024 * 1024;
 
@@ -232,7 +235,19 @@ function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams 
     discardMaxBytes: Math.min(discardMax, DISCARD_MAX_BYTES),
     discardGranularityBytes: Number(queue("discard_granularity") || logicalBlockBytes),
     writeZeroesMaxBytes: zeroesMax > 0 ? DISCARD_MAX_BYTES : 0,
+    takesPages: takesPages(number),
   };
+}
+
+/**
+ * Whether a device takes pages that may change while they are written, as those of a page cache may: where it keeps
+ * checksums or parities (`stable_writes`), nobody tells the owners of pages that come through a front. And whether
+ * any 512 bytes are aligned well enough for it, which is all that a ublk device asks of its users. What has no
+ * queue (btrfs, which keeps checksums, NFS) is not asked.
+ */
+function takesPages(number: string): boolean {
+  const attribute = (name: string): number => Number(queueAttribute(number, name) ?? Number.NaN);
+  return attribute("stable_writes") === 0 && attribute("dma_alignment") < ALIGNMENTS[0];
 }
 
 function powerOfTwo(bytes: number, leastBytes: number): number {
@@ -253,6 +268,7 @@ function fileParams(
     ioOptBytes: 4096,
     readOnly,
     rotational: queueAttribute(keyOfNumber(dev), "rotational") === "1",
+    takesPages: takesPages(keyOfNumber(dev)),
     // The file's data and metadata reach the disk with fdatasync only.
     volatileCache: true,
     fua: false,
@@ -261,8 +277,6 @@ function fileParams(
     writeZeroesMaxBytes: DISCARD_MAX_BYTES,
   };
 }
-
-const ALIGNMENTS = [512, 4096] as const;
 
 /** The smallest unit in which the file takes direct I/O: 512 bytes where the disk below does. */
 function directIoAlignment(fd: number, path: string): number {

@@ -1,7 +1,7 @@
 import { closeSync } from "node:fs";
 import { ENODEV } from "@blksnap/errors";
 import { bounded, ReactorThread } from "@blksnap/uring";
-import { UblkFeature } from "./abi.js";
+import { offersZeroCopy, UblkFeature, ZERO_COPY_FEATURES } from "./abi.js";
 import { openCharacterDevice, UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js";
@@ -20,6 +20,8 @@ export interface UblkDeviceOptions {
   readonly queueDepth?: number;
   /** Largest read or write; a multiple of 4096, at most 32 MiB; default 512 KiB. */
   readonly maxIoBytes?: number;
+  /** Whether pages of requests are passed on where the kernel and the target can; default true. */
+  readonly zeroCopy?: boolean;
   /** Told of defects in the target, of a reactor that ended by itself, of partitions not made. */
   readonly onError?: (error: Error) => void;
 }
@@ -72,6 +74,9 @@ export class UblkDevice {
     checkParams(params);
     const onError = options.onError ?? (() => undefined);
     const control = await UblkControl.open();
+    const mayPassPages = target.isPassThrough === true && params.takesPages === true;
+    const wantsZeroCopy =
+      mayPassPages && options.zeroCopy !== false && offersZeroCopy(control.features);
     let device: UblkDevice | undefined;
     try {
       const info = await control.addDevice({
@@ -79,7 +84,9 @@ export class UblkDevice {
         queues: 1,
         queueDepth: options.queueDepth ?? 128,
         maxIoBytes: options.maxIoBytes ?? 512 * 1024,
-        features: control.features & UblkFeature.NO_AUTO_PART_SCAN,
+        features:
+          (wantsZeroCopy ? ZERO_COPY_FEATURES : 0) |
+          (control.features & UblkFeature.NO_AUTO_PART_SCAN),
         serverFlags: 0,
         serverFlagsHigh: 0,
       });
@@ -152,6 +159,7 @@ export class UblkDevice {
       charFd: this.#charFd,
       queueDepth: info.queueDepth,
       maxIoBytes: info.maxIoBytes,
+      zeroCopy: (info.features & UblkFeature.AUTO_BUF_REG) !== 0,
       target: { module: target.module.href, options: target.options },
     };
     return new Promise((resolve, reject) => {

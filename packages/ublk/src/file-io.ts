@@ -1,4 +1,4 @@
-import { EINVAL, EIO, ENOTTY, EOPNOTSUPP } from "@blksnap/errors";
+import { EFAULT, EINVAL, EIO, ENOTTY, EOPNOTSUPP } from "@blksnap/errors";
 import {
   type CompletionHandler,
   FallocateMode,
@@ -17,7 +17,7 @@ import {
 } from "@blksnap/uring";
 import { UblkIoFlag, UblkOp } from "./abi.js";
 import { SecondTries } from "./second-tries.js";
-import { NOT_REGISTERED, type RequestQueue } from "./target.js";
+import { type CopyThen, NOT_REGISTERED, type RequestQueue } from "./target.js";
 
 /** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
 export const BLOCK_URING_CMD_DISCARD = 0x1200;
@@ -35,7 +35,7 @@ export interface FileIoOwner {
  * Passes requests of a queue on to a file or block device as what they are: reads and writes with
  * the tag's buffer, FUA as DSYNC, flush as fdatasync, discard, write-zeroes.
  */
-export class FileIo implements CompletionHandler {
+export class FileIo implements CompletionHandler, CopyThen {
   readonly #reactor: Reactor;
   readonly #queue: RequestQueue;
   readonly #owner: FileIoOwner;
@@ -114,6 +114,9 @@ export class FileIo implements CompletionHandler {
     const way = this.#way[tag];
     if (result < 0 && this.#secondTries.take(tag, result)) return;
     if (way === Way.TRANSFER) {
+      // A file or driver below may want other memory than the pages of this request are.
+      const isForPages = result === -EINVAL || result === -EFAULT;
+      if (isForPages && this.#queue.copyRequest(tag, this)) return;
       // Less than asked for is an error here: the kernel would take a short write as a whole one.
       const wanted = this.#queue.sectors(tag) << 9;
       this.#owner.onFileIo(tag, result === wanted || result < 0 ? result : -EIO);
@@ -125,6 +128,12 @@ export class FileIo implements CompletionHandler {
     }
     if (result < 0 && this.#tryAnother(tag, way, result)) return;
     this.#owner.onFileIo(tag, result);
+  }
+
+  /** A transfer is tried again, with a copy of the request's bytes. */
+  onCopied(tag: number, result: number): void {
+    if (result < 0) this.#owner.onFileIo(tag, result);
+    else this.#transfer(tag);
   }
 
   close(): void {
@@ -139,7 +148,8 @@ export class FileIo implements CompletionHandler {
     const high = queue.startSectorHigh(tag);
     const offsetLow = low << 9;
     const offsetHigh = (high << 9) | (low >>> 23);
-    if (queue.bufferIndex === NOT_REGISTERED) {
+    const bufferIndex = queue.bufferIndex[tag];
+    if (bufferIndex === NOT_REGISTERED) {
       this.#transferPlain(tag, offsetLow, offsetHigh);
       return;
     }
@@ -147,7 +157,7 @@ export class FileIo implements CompletionHandler {
       prepareReadFixed(
         this.#reactor.ring,
         this.#fileIndex,
-        queue.bufferIndex,
+        bufferIndex,
         queue.bufferLow[tag],
         queue.bufferHigh[tag],
         queue.sectors(tag) << 9,
@@ -162,7 +172,7 @@ export class FileIo implements CompletionHandler {
     prepareWriteFixed(
       this.#reactor.ring,
       this.#fileIndex,
-      queue.bufferIndex,
+      bufferIndex,
       queue.bufferLow[tag],
       queue.bufferHigh[tag],
       queue.sectors(tag) << 9,

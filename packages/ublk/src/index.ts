@@ -1,4 +1,11 @@
-export { IO_RES_ABORT, UblkFeature, UblkIoFlag, UblkOp, UblkState } from "./abi.js";
+export {
+  IO_RES_ABORT,
+  offersZeroCopy,
+  UblkFeature,
+  UblkIoFlag,
+  UblkOp,
+  UblkState,
+} from "./abi.js";
 export {
   type BackingFile,
   type OpenBackingOptions,
@@ -23,6 +30,7 @@ export {
   type ServeOptions,
 } from "./recoverable-device.js";
 export {
+  type CopyThen,
   NOT_REGISTERED,
   type RequestQueue,
   type Target,

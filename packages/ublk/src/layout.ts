@@ -70,6 +70,11 @@ export interface DeviceParams {
   readonly discardGranularityBytes: number;
   /** 0: no write-zeroes. */
   readonly writeZeroesMaxBytes: number;
+  /**
+   * Of a file that requests are passed on to: it takes their pages as they are. Their owners can still write to
+   * them; so it keeps no checksums or parities.
+   */
+  readonly takesPages?: boolean;
 }
 
 /** Refuses what the kernel would refuse, or silently change, and says which value it was. */

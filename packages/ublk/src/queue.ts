@@ -30,8 +30,16 @@ import {
   type Reactor,
   withoutCapability,
 } from "@blksnap/uring";
-import { IO_DESC_BYTES, IO_RES_ABORT, IoCommand, QUEUE_DEPTH_MAX } from "./abi.js";
-import type { RequestQueue, Target } from "./target.js";
+import {
+  IO_DESC_BYTES,
+  IO_RES_ABORT,
+  IoCommand,
+  QUEUE_DEPTH_MAX,
+  UblkIoFlag,
+  UblkOp,
+} from "./abi.js";
+import { type CopyOwner, RegisteredPages } from "./registered-pages.js";
+import { type CopyThen, NOT_REGISTERED, type Target } from "./target.js";
 
 const DESC_WORDS = IO_DESC_BYTES / 4;
 const FETCH = IoCommand.FETCH_REQ | 0;
@@ -44,6 +52,8 @@ export interface QueueOptions {
   readonly queueId: number;
   readonly depth: number;
   readonly maxIoBytes: number;
+  /** Its device has ZERO_COPY_FEATURES: the queue has no buffers, and a target that looks at bytes can't use it. */
+  readonly zeroCopy?: boolean;
   /** At least depth × maxIoBytes, for the buffers; the queue unmaps it. By default it makes its own. */
   readonly memory?: MappedMemory | undefined;
   /** Called once, when the device has stopped and every command came back. */
@@ -52,7 +62,8 @@ export interface QueueOptions {
   readonly onError: (error: unknown) => void;
 }
 
-export class Queue implements CompletionHandler, RequestQueue {
+export class Queue implements CompletionHandler, CopyOwner {
+  readonly queueId: number;
   readonly depth: number;
   readonly maxIoBytes: number;
   /** Requests served so far. */
@@ -60,12 +71,16 @@ export class Queue implements CompletionHandler, RequestQueue {
   /** Low and high halves of the address of each tag's buffer. */
   readonly bufferLow: Int32Array;
   readonly bufferHigh: Int32Array;
-  /** Registered buffer that holds the buffers of all tags, but for those that were replaced. */
-  readonly bufferIndex: number;
+  readonly bufferIndex: Int32Array;
   readonly #options: QueueOptions;
   #descriptors: MappedMemory | undefined;
   #desc32 = new Int32Array(0);
-  readonly #buffers: MappedMemory;
+  readonly #buffers: MappedMemory | undefined;
+  readonly #registered: number;
+  /** Of a queue with zero copy. */
+  readonly #pages: RegisteredPages | undefined;
+  /** Who asked for a copy of a request that came without. */
+  readonly #copyThen: (CopyThen | undefined)[];
   readonly #handlerId: number;
   readonly #inServer: Uint8Array;
   readonly #replaced: (MappedMemory | undefined)[];
@@ -77,27 +92,41 @@ export class Queue implements CompletionHandler, RequestQueue {
   constructor(options: QueueOptions) {
     const { depth, maxIoBytes, reactor } = options;
     this.#options = options;
+    this.queueId = options.queueId;
     this.depth = depth;
     this.maxIoBytes = maxIoBytes;
-    const buffers = options.memory ?? MappedMemory.anonymous(depth * maxIoBytes);
-    try {
-      assert(buffers.lengthBytes >= depth * maxIoBytes, "the buffers have too little memory");
-      this.bufferIndex = reactor.addBuffer(buffers.address, buffers.lengthBytes);
-    } catch (error) {
-      buffers.unmap();
-      throw error;
-    }
-    this.#buffers = buffers;
     this.bufferLow = new Int32Array(depth);
     this.bufferHigh = new Int32Array(depth);
-    for (let tag = 0; tag < depth; tag++) {
-      const address = this.#buffers.address + tag * maxIoBytes;
-      this.bufferLow[tag] = low32(address);
-      this.bufferHigh[tag] = high32(address);
+    this.bufferIndex = new Int32Array(depth);
+    this.#copyThen = new Array<CopyThen | undefined>(depth).fill(undefined);
+    if (options.zeroCopy === true) {
+      this.#pages = new RegisteredPages(reactor, options.charFd, this);
+      this.#registered = NOT_REGISTERED;
+    } else {
+      this.#buffers = options.memory ?? MappedMemory.anonymous(depth * maxIoBytes);
+      this.#registered = this.#registerBuffers(this.#buffers);
     }
     this.#inServer = new Uint8Array(depth);
     this.#replaced = new Array<MappedMemory | undefined>(depth).fill(undefined);
     this.#handlerId = reactor.addHandler(this);
+  }
+
+  #registerBuffers(buffers: MappedMemory): number {
+    const { depth, maxIoBytes } = this;
+    try {
+      assert(buffers.lengthBytes >= depth * maxIoBytes, "the buffers have too little memory");
+      const index = this.#options.reactor.addBuffer(buffers.address, buffers.lengthBytes);
+      this.bufferIndex.fill(index);
+      for (let tag = 0; tag < depth; tag++) {
+        const address = buffers.address + tag * maxIoBytes;
+        this.bufferLow[tag] = low32(address);
+        this.bufferHigh[tag] = high32(address);
+      }
+      return index;
+    } catch (error) {
+      buffers.unmap();
+      throw error;
+    }
   }
 
   /**
@@ -174,6 +203,7 @@ export class Queue implements CompletionHandler, RequestQueue {
   bufferBytes(tag: number): Uint8Array {
     const own = this.#replaced[tag];
     if (own !== undefined) return new Uint8Array(own.buffer, 0, this.maxIoBytes);
+    assert(this.#buffers !== undefined, "a request with zero copy has no buffer");
     return new Uint8Array(this.#buffers.buffer, tag * this.maxIoBytes, this.maxIoBytes);
   }
 
@@ -184,7 +214,9 @@ export class Queue implements CompletionHandler, RequestQueue {
    */
   replaceBuffer(tag: number, memory: MappedMemory): void {
     assert(memory.lengthBytes >= this.maxIoBytes, "a buffer is too small");
+    assert(this.#pages === undefined, "a request with zero copy has no buffer");
     this.#replaced[tag] = memory;
+    this.bufferIndex[tag] = NOT_REGISTERED;
     this.bufferLow[tag] = low32(memory.address);
     this.bufferHigh[tag] = high32(memory.address);
   }
@@ -197,7 +229,26 @@ export class Queue implements CompletionHandler, RequestQueue {
   releaseBuffers(): void {
     assert(this.#keepers > 0, "buffers are released that are not kept");
     this.#keepers--;
-    if (this.#keepers === 0 && this.#isReleased) this.#buffers.unmap();
+    if (this.#keepers === 0 && this.#isReleased) this.#buffers?.unmap();
+  }
+
+  copyRequest(tag: number, then: CopyThen): boolean {
+    if (this.#pages === undefined || this.#pages.isCopied(tag)) return false;
+    this.#copyThen[tag] = then;
+    this.#pages.copyIn(tag);
+    return true;
+  }
+
+  onCopiedIn(tag: number, result: number): void {
+    const then = this.#copyThen[tag];
+    this.#copyThen[tag] = undefined;
+    if (then !== undefined) then.onCopied(tag, result);
+    else if (result < 0) this.complete(tag, result);
+    else this.#serve(tag);
+  }
+
+  onCopiedOut(tag: number, result: number): void {
+    this.#command(COMMIT_AND_FETCH, tag, result < 0 ? result : this.sectors(tag) << 9);
   }
 
   /**
@@ -208,19 +259,18 @@ export class Queue implements CompletionHandler, RequestQueue {
   complete(tag: number, result: number): void {
     assert(this.#inServer[tag] === 1, "a request is answered twice");
     this.#inServer[tag] = 0;
-    this.#command(COMMIT_AND_FETCH, tag, result);
+    const isRead = result > 0 && this.op(tag) === UblkOp.READ;
+    if (isRead && this.#pages?.isCopied(tag) === true) this.#pages.copyOut(tag);
+    else this.#command(COMMIT_AND_FETCH, tag, result);
   }
 
   onCompletion(tag: number, result: number): void {
     if (result === 0) {
       this.#inServer[tag] = 1;
       this.requests++;
-      try {
-        (this.#target as Target).queueIo(tag);
-      } catch (error) {
-        this.#options.onError(error);
-        if (this.#inServer[tag] === 1) this.complete(tag, -EIO);
-      }
+      this.#pages?.begin(tag);
+      if ((this.flags(tag) & UblkIoFlag.NEED_REG_BUF) === 0) this.#serve(tag);
+      else (this.#pages as RegisteredPages).copyIn(tag);
       return;
     }
     if (result !== IO_RES_ABORT) {
@@ -230,14 +280,28 @@ export class Queue implements CompletionHandler, RequestQueue {
     if (this.#liveTags === 0) this.#end();
   }
 
+  #serve(tag: number): void {
+    try {
+      (this.#target as Target).queueIo(tag);
+    } catch (error) {
+      this.#options.onError(error);
+      if (this.#inServer[tag] === 1) this.complete(tag, -EIO);
+    }
+  }
+
   #command(op: number, tag: number, result: number): void {
     const ring = this.#options.reactor.ring;
     const cmd = prepareCommand(ring, this.#options.charFd, op, tag, this.#handlerId, 0);
     const words = ring.sqes32;
     words[cmd] = this.#options.queueId | (tag << 16);
     words[cmd + 1] = result;
-    words[cmd + 2] = this.bufferLow[tag];
-    words[cmd + 3] = this.bufferHigh[tag];
+    if (this.#pages === undefined) {
+      words[cmd + 2] = this.bufferLow[tag];
+      words[cmd + 3] = this.bufferHigh[tag];
+    } else {
+      // The low half of the entry's address.
+      words[cmd - 8] = this.#pages.registration(tag);
+    }
   }
 
   #end(): void {
@@ -253,9 +317,10 @@ export class Queue implements CompletionHandler, RequestQueue {
   #release(): void {
     const { reactor } = this.#options;
     reactor.removeHandler(this.#handlerId);
-    reactor.removeBuffer(this.bufferIndex);
+    if (this.#registered !== NOT_REGISTERED) reactor.removeBuffer(this.#registered);
+    this.#pages?.close();
     this.#isReleased = true;
-    if (this.#keepers === 0) this.#buffers.unmap();
+    if (this.#keepers === 0) this.#buffers?.unmap();
     // The mapping of the descriptors keeps /dev/ublkcN open; DEL_DEV would wait for it.
     this.#descriptors?.unmap();
   }

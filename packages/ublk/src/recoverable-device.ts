@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { EBUSY, EEXIST } from "@blksnap/errors";
 import { keyOfNumber } from "@blksnap/linux-block";
 import { retry } from "@blksnap/uring";
-import { UblkFeature, UblkState } from "./abi.js";
+import { offersZeroCopy, UblkFeature, UblkState, ZERO_COPY_FEATURES } from "./abi.js";
 import { listDeviceIds, openCharacterDevice, type UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
@@ -40,6 +40,8 @@ export interface QueueStart {
   readonly charFd: number;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
+  /** As QueueOptions has it; the device says which. */
+  readonly zeroCopy?: boolean;
 }
 
 export interface ServeOptions {
@@ -72,6 +74,8 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
+  /** With zero copy, where the kernel has that; its target must be one that never looks at bytes. */
+  readonly zeroCopy?: boolean;
   /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
   readonly above?: number;
   /** Called with the device's number before any program can use it, to make a record of it. */
@@ -88,6 +92,8 @@ export class RecoverableDevice {
   readonly path: string;
   /** "major:minor" of the block device. */
   deviceNumber = "";
+  /** Whether pages of requests are passed on, and not copied. */
+  readonly hasZeroCopy: boolean;
   readonly #control: UblkControl;
   readonly #charFd: number;
   readonly #mark: Marked;
@@ -104,10 +110,12 @@ export class RecoverableDevice {
     id: number,
     charFd: number,
     mark: Marked,
+    hasZeroCopy: boolean,
     options: ServeOptions,
   ) {
     this.#control = control;
     this.id = id;
+    this.hasZeroCopy = hasZeroCopy;
     this.path = `/dev/ublkb${id}`;
     this.#charFd = charFd;
     this.#mark = mark;
@@ -122,12 +130,16 @@ export class RecoverableDevice {
   /** Makes the device and brings it to life; when it fails nothing is left behind. */
   static async start(control: UblkControl, options: NewDeviceOptions): Promise<RecoverableDevice> {
     const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
-    const { id, maxIoBytes } = await addDevice(control, options.above, {
+    const wantsZeroCopy = options.zeroCopy === true && offersZeroCopy(control.features);
+    const { id, maxIoBytes, features } = await addDevice(control, options.above, {
       queues: 1,
       queueDepth,
       maxIoBytes: wantedIoBytes,
       // Partitions come from addPartitions() on all kernels (partitions.ts).
-      features: RECOVERABLE | (control.features & UblkFeature.NO_AUTO_PART_SCAN),
+      features:
+        RECOVERABLE |
+        (wantsZeroCopy ? ZERO_COPY_FEATURES : 0) |
+        (control.features & UblkFeature.NO_AUTO_PART_SCAN),
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });
@@ -137,9 +149,10 @@ export class RecoverableDevice {
       await control.setParams(id, params, maxIoBytes);
       const charFd = await openCharacterDevice(id);
       const mark = { serverFlags: options.mark, serverFlagsHigh: options.owner };
-      device = new RecoverableDevice(control, id, charFd, mark, options);
+      const zeroCopy = isZeroCopied(features);
+      device = new RecoverableDevice(control, id, charFd, mark, zeroCopy, options);
       options.onNumber(id);
-      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes, zeroCopy });
       await control.startDevice(id);
       device.#readNumber();
       // Without it a death is only noticed later; the device is as good as any.
@@ -169,14 +182,16 @@ export class RecoverableDevice {
   ): Promise<RecoverableDevice> {
     const deadlineMs = performance.now() + patienceMs;
     const mark = { serverFlags: options.mark, serverFlagsHigh: owner };
-    const { queueDepth, maxIoBytes } = await untilQuiesced(control, id, mark, deadlineMs);
+    const info = await untilQuiesced(control, id, mark, deadlineMs);
+    const { queueDepth, maxIoBytes } = info;
+    const zeroCopy = isZeroCopied(info.features);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
     options.onBegun();
     options.onNumberTaken(id);
     const charFd = await untilReleased(() => openCharacterDevice(id), deadlineMs);
-    const device = new RecoverableDevice(control, id, charFd, mark, options);
+    const device = new RecoverableDevice(control, id, charFd, mark, zeroCopy, options);
     try {
-      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes });
+      await device.#startQueue(options, { charFd, queueDepth, maxIoBytes, zeroCopy });
       await control.endRecovery(id);
     } catch (error) {
       // Not stopped: its users continue waiting for a server that can do better.
@@ -263,6 +278,10 @@ export class RecoverableDevice {
     const { rdev } = statSync(this.path);
     this.deviceNumber = keyOfNumber(rdev);
   }
+}
+
+function isZeroCopied(features: number): boolean {
+  return (features & UblkFeature.AUTO_BUF_REG) !== 0;
 }
 
 async function addDevice(

@@ -4,6 +4,12 @@ import type { DeviceParams } from "./layout.js";
 /** In place of the number of a registered buffer. */
 export const NOT_REGISTERED = -1;
 
+/** Goes on with a request that has got a buffer. */
+export interface CopyThen {
+  /** @param result 0, or a negative errno: its bytes could not be had */
+  onCopied(tag: number, result: number): void;
+}
+
 /**
  * The requests that a target is given: those of a ublk queue, or of another server of block devices. Fields
  * of a request are told by its tag, 0 to depth - 1.
@@ -16,10 +22,10 @@ export interface RequestQueue {
   readonly bufferLow: Int32Array;
   readonly bufferHigh: Int32Array;
   /**
-   * Registered buffer that holds the buffers of all tags, but for those that were replaced; NOT_REGISTERED
-   * where this process may not register as much.
+   * Registered buffer that each tag's buffer lies in; NOT_REGISTERED where it was replaced, or this process may
+   * not register as much.
    */
-  readonly bufferIndex: number;
+  readonly bufferIndex: Int32Array;
   /** Operation of the request: a UblkOp. */
   op(tag: number): number;
   /** Flags of the request: UblkIoFlag bits. */
@@ -29,8 +35,14 @@ export interface RequestQueue {
   /** Low and high halves of the first sector. */
   startSectorLow(tag: number): number;
   startSectorHigh(tag: number): number;
-  /** The bytes of a tag's buffer, for cold paths: it allocates a view. */
+  /** The bytes of a tag's buffer, for cold paths: it allocates a view. Not of a queue with zero copy. */
   bufferBytes(tag: number): Uint8Array;
+  /**
+   * Of a request whose own pages were registered, and whose transfer has failed for what they are: it gets a
+   * buffer with its bytes in place of them, and then the transfer can be tried again. Answers false where it has
+   * one already.
+   */
+  copyRequest(tag: number, then: CopyThen): boolean;
   /**
    * Answers a request.
    * @param result READ and WRITE: exactly the bytes asked for; others: 0; or a negative errno
@@ -69,6 +81,8 @@ export interface TargetSpec {
 
 /** What a target's module exports as `target`. */
 export interface TargetModule {
+  /** It never looks at the bytes of reads and writes, so that its queue may have zero copy. */
+  readonly isPassThrough?: boolean;
   /** On the main thread, before the device exists: what device it is going to be. */
   describe(options: unknown): DeviceParams;
   /** On the reactor's thread. What it throws ends the device before it came to life. */

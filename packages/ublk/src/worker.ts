@@ -9,6 +9,7 @@ export interface DeviceWorkerOptions {
   readonly charFd: number;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
+  readonly zeroCopy: boolean;
   readonly target: { readonly module: string; readonly options: TargetSpec["options"] };
 }
 
@@ -38,6 +39,7 @@ const queue = new Queue({
   queueId: 0,
   depth: device.queueDepth,
   maxIoBytes: device.maxIoBytes,
+  zeroCopy: device.zeroCopy,
   onEnd: () => say({ type: "ended" }),
   onError,
 });

@@ -17,6 +17,11 @@ export interface SentCommand {
   readonly tag: number;
   readonly result: number;
   readonly addressLow: number;
+  /** Of the entry itself. */
+  readonly entryAddressLow: number;
+  readonly opcode: number;
+  readonly offset: bigint;
+  readonly lengthBytes: number;
   readonly userLow: number;
   readonly userHigh: number;
 }
@@ -49,6 +54,8 @@ export class FakeReactor {
   readonly calls: string[] = [];
   readonly handlers: (CompletionHandler | undefined)[] = [];
   readonly buffers = new Set<number>();
+  /** In the table of registered buffers, that a queue has. */
+  places = 0;
   #used = 0;
   #taken = 0;
 
@@ -69,6 +76,16 @@ export class FakeReactor {
     this.buffers.delete(index);
   }
 
+  /** Fewer than a queue of four tags would like. */
+  takeBufferPlaces(): Int32Array {
+    this.places += 3;
+    return Int32Array.of(70, 71, 72);
+  }
+
+  giveBackBufferPlaces(places: Int32Array): void {
+    this.places -= places.length;
+  }
+
   /** The commands since the last call. */
   takeCommands(): SentCommand[] {
     const commands: SentCommand[] = [];
@@ -80,6 +97,10 @@ export class FakeReactor {
         tag: words[12] >>> 16,
         result: words[13],
         addressLow: words[14],
+        entryAddressLow: words[4],
+        opcode: words[0] & 0xff,
+        offset: (BigInt(words[3]) << 32n) + BigInt(words[2] >>> 0),
+        lengthBytes: words[6],
         userLow: words[8],
         userHigh: words[9],
       });

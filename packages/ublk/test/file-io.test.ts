@@ -54,7 +54,7 @@ async function serve(
       depth: 1,
       bufferLow: Int32Array.of(low32(memory.address)),
       bufferHigh: Int32Array.of(high32(memory.address)),
-      bufferIndex: reactor.addBuffer(memory.address, memory.lengthBytes),
+      bufferIndex: Int32Array.of(reactor.addBuffer(memory.address, memory.lengthBytes)),
       op: () => current.op,
       flags: () => current.flags ?? 0,
       sectors: () => current.sectors,

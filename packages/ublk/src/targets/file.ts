@@ -43,6 +43,7 @@ export class FileTarget implements Target, FileIoOwner {
 }
 
 export const target: TargetModule = {
+  isPassThrough: true,
   describe(options) {
     const backing = openBackingFile((options as FileOptions).path, options as FileOptions);
     closeSync(backing.fd);
