@@ -27,6 +27,8 @@ export interface BlockLimits {
   readonly discardMaxBytes: number;
   readonly discardGranularityBytes: number;
   readonly writeZeroesMaxBytes: number;
+  /** It keeps checksums of what is written, for example. */
+  readonly needsStablePages?: boolean;
 }
 
 export abstract class BlockDevice extends Node {
@@ -114,6 +116,8 @@ export interface DiskOptions {
   /** Writes may be lost until a flush; default true. */
   readonly hasVolatileCache?: boolean;
   readonly hasFua?: boolean;
+  /** It keeps checksums of what is written, for example; default false. */
+  readonly needsStablePages?: boolean;
   /** 0: no discard; default 16 MiB. */
   readonly discardMaxBytes?: number;
   /** Default: made from its name. */
@@ -139,6 +143,7 @@ export class SimDisk extends BlockDevice {
       physicalBlockBytes: 4096,
       hasVolatileCache: options.hasVolatileCache ?? true,
       hasFua: options.hasFua ?? false,
+      needsStablePages: options.needsStablePages ?? false,
       isReadOnly: false,
       isRotational: false,
       discardMaxBytes: options.discardMaxBytes ?? 2 ** 24,

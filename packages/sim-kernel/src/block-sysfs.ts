@@ -42,6 +42,8 @@ export function addBlockFolder(tree: Tree, device: BlockDevice, more: QueueAttri
     rotational: () => (limits.isRotational ? "1" : "0"),
     iostats: () => "1",
     zoned: () => "none",
+    stable_writes: () => (limits.needsStablePages === true ? "1" : "0"),
+    dma_alignment: () => "3",
   };
   const { serial } = device;
   if (serial !== undefined) own["serial"] = () => serial;

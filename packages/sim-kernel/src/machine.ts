@@ -38,9 +38,10 @@ import type { SimRing } from "./sim-ring.js";
 import { Tree } from "./tree.js";
 import { UblkDevice } from "./ublk-device.js";
 import { UblkDriver } from "./ublk-driver.js";
+import { UblkKernel, type UblkKernelOptions } from "./ublk-kernel.js";
 import { SimUser } from "./user.js";
 
-export interface MachineOptions {
+export interface MachineOptions extends UblkKernelOptions {
   readonly seed: number;
   /** Called with each line of the trace. */
   readonly onTrace?: (line: string) => void;
@@ -70,6 +71,7 @@ export class SimMachine {
   /** What must never happen, and did. */
   readonly violations: string[] = [];
   readonly partialSubmitOneIn: number;
+  readonly ublkKernel: UblkKernel;
   /** Further lines of /proc/self/mountinfo. */
   readonly mounts: string[] = [];
   /** Programs that may be run, by name; answers status and output. */
@@ -100,10 +102,12 @@ export class SimMachine {
     this.random = new Random(options.seed);
     this.#fsRandom = new Random(options.seed ^ 0x5bd1e995);
     this.partialSubmitOneIn = options.partialSubmitOneIn ?? 0;
+    this.ublkKernel = new UblkKernel(options);
     this.operations = new Operations({
       scheduler: this.scheduler,
       memory: this.memory,
       ringOf: (fd) => this.rings.get(fd),
+      refusesPages: () => this.ublkKernel.refusesPages(),
     });
     resetInodes();
     this.#boot();

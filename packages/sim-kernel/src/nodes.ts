@@ -4,6 +4,7 @@ import { Errno, SystemError } from "./errno.js";
 import { Io, type IoOwner, type Medium } from "./medium.js";
 import type { OpenFile, SimProcess } from "./process.js";
 import type { Random } from "./random.js";
+import type { SimRing } from "./sim-ring.js";
 
 export const Mode = {
   FIFO: 0o010000,
@@ -287,6 +288,9 @@ export interface UringCommand {
   readonly op: number;
   /** The command's own bytes, as words, from this index on. */
   readonly words: Int32Array;
+  /** Of one that came through a ring: that, and the low half of its entry's address. */
+  readonly ring?: SimRing;
+  readonly address?: number;
   readonly process: SimProcess;
   readonly done: (result: number) => void;
   /** Set by the holder of the command: takes it back. @returns the command's result, where it can be */

@@ -5,6 +5,7 @@ import { Io, type IoKind } from "./medium.js";
 import type { Memory } from "./memory.js";
 import { CharacterDevice, EventCounter, type UringCommand } from "./nodes.js";
 import type { OpenFile, SimProcess } from "./process.js";
+import type { RequestPages } from "./request-pages.js";
 import type { Scheduler } from "./scheduler.js";
 import { type Operation, release, type SimRing } from "./sim-ring.js";
 
@@ -15,6 +16,8 @@ export interface OperationParts {
   readonly scheduler: Scheduler;
   readonly memory: Memory;
   ringOf(fd: number): SimRing | undefined;
+  /** What is below does not take the pages of this request. */
+  refusesPages(): boolean;
 }
 
 function unsigned(low: number, high: number): number {
@@ -174,6 +177,8 @@ export class Operations {
         address >= registered.address &&
         address + length <= registered.address + registered.lengthBytes;
       if (!isInside) return -Errno.EFAULT;
+      if (registered.pages !== undefined)
+        return this.#transferPages(operation, kind, process, done, registered.pages);
     }
     const data = this.#parts.memory.view(address, length);
     if (typeof data === "number") return data;
@@ -184,6 +189,23 @@ export class Operations {
     operation.memory = this.#parts.memory.at(address);
     if (operation.memory !== undefined) operation.memory.users++;
     return this.#io(operation, kind, offset, length, process, done, data);
+  }
+
+  /** With the pages of a request: no process has them in its memory. */
+  #transferPages(
+    operation: Operation,
+    kind: "read" | "write",
+    process: SimProcess,
+    done: (result: number) => void,
+    pages: RequestPages,
+  ): number {
+    const { words } = operation;
+    const length = words[6];
+    if (pages.isRead !== (kind === "read")) return -Errno.EFAULT;
+    if (this.#parts.refusesPages()) return -Errno.EINVAL;
+    const offset = unsigned(words[2], words[3]);
+    const data = pages.bytes.subarray(words[4], words[4] + length);
+    return this.#io(operation, kind, offset, length, process, done, data, pages);
   }
 
   #allocate(operation: Operation, process: SimProcess, done: (result: number) => void): number {
@@ -206,6 +228,7 @@ export class Operations {
     process: SimProcess,
     done: (result: number) => void,
     data?: Uint8Array,
+    pages?: RequestPages,
   ): number {
     const open = this.#fileOf(operation, process);
     if (open === undefined) return -Errno.EBADF;
@@ -214,7 +237,9 @@ export class Operations {
     const isDurable = kind === "write" && (operation.words[7] & RwFlag.DSYNC) !== 0;
     const io = new Io(kind, offsetBytes, lengthBytes, data, isDurable, done);
     operation.cancel = () => undefined;
-    return open.start(io, process);
+    const status = open.start(io, process);
+    if (status >= 0) pages?.add(io);
+    return status;
   }
 
   #command(operation: Operation, process: SimProcess, done: (result: number) => void): number {
@@ -228,7 +253,9 @@ export class Operations {
     const open = this.#fileOf(operation, process);
     if (open === undefined) return -Errno.EBADF;
     if (!(open.node instanceof CharacterDevice)) return -Errno.EOPNOTSUPP;
-    const command: UringCommand = { op, words: words.subarray(12), process, done };
+    const { ring } = operation;
+    const address = words[4];
+    const command: UringCommand = { op, words: words.subarray(12), address, ring, process, done };
     operation.cancel = () => command.cancel?.();
     open.node.command(command, open);
     return 0;

@@ -5,6 +5,7 @@ import type { NativeRing } from "@blksnap/uring/testing";
 import type { Mapping } from "./memory.js";
 import type { Ending, OpenFile } from "./process.js";
 import type { Random } from "./random.js";
+import type { RequestPages } from "./request-pages.js";
 
 const SQE128 = 0x400;
 const DEFER_TASKRUN = 0x2000;
@@ -23,6 +24,13 @@ const At = {
   cqOverflow: 32,
   cqes: 64,
 } as const;
+
+interface RegisteredBuffer {
+  readonly address: number;
+  readonly lengthBytes: number;
+  /** Those of a request of a driver; then the address is 0. */
+  readonly pages?: RequestPages;
+}
 
 /** An operation that has been submitted. */
 export interface Operation {
@@ -63,7 +71,7 @@ export class SimRing implements Ending {
   readonly words: Int32Array;
   readonly inFlight: Set<Operation> = new Set();
   readonly files: (OpenFile | undefined)[] = [];
-  readonly buffers: ({ readonly address: number; readonly lengthBytes: number } | undefined)[] = [];
+  readonly buffers: (RegisteredBuffer | undefined)[] = [];
   isClosed = false;
   /** Called when a completion has come that a program may see. */
   onReady: (() => void) | undefined;

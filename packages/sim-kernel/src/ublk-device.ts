@@ -8,40 +8,36 @@
  *              └── the server died: sent again ◀──────────┘
  * ```
  */
-import type { BlockLimits } from "./block-device.js";
 import { Errno, SystemError } from "./errno.js";
 import type { SimMachine } from "./machine.js";
-import type { Io } from "./medium.js";
+import type { Io, IoOwner } from "./medium.js";
 import { CharacterDevice, type FileSystem, type UringCommand } from "./nodes.js";
 import type { OpenFile } from "./process.js";
+import { RequestPages, registerPages } from "./request-pages.js";
 import { UblkBlock } from "./ublk-block.js";
+import { type Part, partsOf, UBLK_IO_OP } from "./ublk-parts.js";
+import { copyRequest } from "./user-copy.js";
 
 export const UblkState = { DEAD: 0, LIVE: 1, QUIESCED: 2 } as const;
-export const UblkFlag = { USER_RECOVERY: 8, REISSUE: 16 } as const;
+export const UblkFlag = {
+  USER_RECOVERY: 8,
+  REISSUE: 16,
+  USER_COPY: 0x80,
+  AUTO_BUF_REG: 0x800,
+} as const;
 
 const FETCH_REQ = 0xc0107520;
 const COMMIT_AND_FETCH_REQ = 0xc0107521;
-const UBLK_IO_OP = { read: 0, write: 1, sync: 2, discard: 3, punch: 5, zero: 5, allocate: -1 };
-const IO_FUA = 0x2000;
-const IO_NOUNMAP = 0x8000;
+const IO_NEED_REG_BUF = 0x20000;
+const FALLBACK = 0x10000;
 const DESC_WORDS = 6;
 const PAGE_BYTES = 4096;
 const SECTOR_BYTES = 512;
 const ABORT = -Errno.ENODEV;
 const CHAR_MAJOR = 240;
 /** The kernel notices a death a while after it. */
+const POLL_US = 4000;
 const NOTICE_US: readonly [least: number, most: number] = [100, 300_000];
-
-/** What is asked of the server at once. */
-interface Part {
-  readonly io: Io;
-  readonly op: number;
-  readonly flags: number;
-  readonly offsetBytes: number;
-  readonly lengthBytes: number;
-  readonly data: Uint8Array | undefined;
-  readonly done: (result: number) => void;
-}
 
 interface Tag {
   /** Waits for a request. */
@@ -49,6 +45,9 @@ interface Tag {
   /** The server has it. */
   part: Part | undefined;
   bufferAddress: number;
+  /** Of a part of a device with AUTO_BUF_REG, and what takes them out of the ring's table. */
+  pages: RequestPages | undefined;
+  unregister: (() => void) | undefined;
 }
 
 /** As ADD_DEV has it. */
@@ -81,6 +80,8 @@ export class UblkDevice extends CharacterDevice {
   /** The kernel is about to notice that its server has died. */
   #isNoticing = false;
   #isStopping = false;
+  /** Pages of requests that I/O of a dead server uses. */
+  #outliving: RequestPages[] = [];
   #onStopped: (() => void)[] = [];
   #onFetched: (() => void) | undefined;
 
@@ -93,6 +94,8 @@ export class UblkDevice extends CharacterDevice {
       command: undefined,
       part: undefined,
       bufferAddress: 0,
+      pages: undefined,
+      unregister: undefined,
     }));
     const pages = Math.ceil((info.depth * DESC_WORDS * 4) / PAGE_BYTES);
     this.#descriptors = new ArrayBuffer(pages * PAGE_BYTES);
@@ -159,7 +162,8 @@ export class UblkDevice extends CharacterDevice {
       return;
     }
     const address = (command.words[3] >>> 0) * 2 ** 32 + (command.words[2] >>> 0);
-    if (command.op === FETCH_REQ) this.#fetch(tag, command, address);
+    if ((address === 0) !== this.#isCopyOfServer) command.done(-Errno.EINVAL);
+    else if (command.op === FETCH_REQ) this.#fetch(tag, command, address);
     else if (command.op === COMMIT_AND_FETCH_REQ) this.#commit(tag, command, address);
     else command.done(-Errno.EOPNOTSUPP);
   }
@@ -167,10 +171,6 @@ export class UblkDevice extends CharacterDevice {
   #fetch(tag: Tag, command: UringCommand, address: number): void {
     if (tag.command !== undefined || tag.part !== undefined) {
       command.done(-Errno.EBUSY);
-      return;
-    }
-    if (address === 0) {
-      command.done(-Errno.EINVAL);
       return;
     }
     this.#park(tag, command, address);
@@ -188,14 +188,14 @@ export class UblkDevice extends CharacterDevice {
       return;
     }
     tag.part = undefined;
+    if (tag.pages?.isUsed === true) this.#violation("a request was answered under its I/O");
+    this.#unregister(tag);
     const result = command.words[1];
     const isTransfer = part.data !== undefined;
     if (result >= 0 && isTransfer && result !== part.lengthBytes) {
-      this.#machine.violation(
-        `ublk device ${this.info.id}: ${result} bytes of ${part.lengthBytes} were answered`,
-      );
+      this.#violation(`${result} bytes of ${part.lengthBytes} were answered`);
     }
-    if (result >= 0 && part.op === UBLK_IO_OP.read) {
+    if (result >= 0 && part.op === UBLK_IO_OP.read && !this.#isCopyOfServer) {
       const bytes = this.#machine.memory.view(tag.bufferAddress, part.lengthBytes);
       if (typeof bytes === "number") part.done(bytes);
       else part.data?.set(bytes);
@@ -204,6 +204,28 @@ export class UblkDevice extends CharacterDevice {
     this.#machine.scheduler.after(1, () => part.done(result));
     this.#dispatch();
     this.#tryStopped();
+  }
+
+  /** The server moves bytes by itself, and names no buffers. */
+  get #isCopyOfServer(): boolean {
+    return (this.info.flags & (UblkFlag.USER_COPY | UblkFlag.AUTO_BUF_REG)) !== 0;
+  }
+
+  #violation(what: string): void {
+    this.#machine.violation(`ublk device ${this.info.id}: ${what}`);
+  }
+
+  #unregister(tag: Tag): void {
+    tag.unregister?.();
+    tag.unregister = undefined;
+    tag.pages = undefined;
+  }
+
+  /** A server reads the bytes of a write, or writes those of a read. */
+  override start(io: Io, _open: OpenFile, _owner: IoOwner | undefined): number {
+    if ((this.info.flags & UblkFlag.USER_COPY) === 0) return -Errno.EACCES;
+    const partOf = (tag: number): Part | undefined => this.#tags[tag]?.part;
+    return copyRequest(io, partOf, this.#machine);
   }
 
   #park(tag: Tag, command: UringCommand, address: number): void {
@@ -220,42 +242,10 @@ export class UblkDevice extends CharacterDevice {
       this.#machine.scheduler.after(1, () => io.done(0));
       return 0;
     }
-    const parts = this.#partsOf(io, limits);
-    this.#pending.push(...parts);
+    const { maxIoBytes } = this.info;
+    this.#pending.push(...partsOf(io, limits, maxIoBytes, () => this.#flushAfter(io)));
     this.#machine.scheduler.after(1 + this.#machine.random.below(20), () => this.#dispatch());
     return 0;
-  }
-
-  #partsOf(io: Io, limits: BlockLimits): Part[] {
-    const isTransfer = io.data !== undefined;
-    const most = isTransfer
-      ? this.info.maxIoBytes
-      : Math.max(io.kind === "discard" ? limits.discardMaxBytes : limits.writeZeroesMaxBytes, 1);
-    const count = io.kind === "sync" ? 1 : Math.max(1, Math.ceil(io.lengthBytes / most));
-    let left = count;
-    let worst = 0;
-    const needsFlush = io.isDurable && limits.hasVolatileCache && !limits.hasFua;
-    const done = (result: number): void => {
-      if (result < 0) worst = result;
-      left--;
-      if (left > 0) return;
-      if (worst < 0 || !needsFlush) io.done(worst < 0 ? worst : isTransfer ? io.lengthBytes : 0);
-      else this.#flushAfter(io);
-    };
-    return Array.from({ length: count }, (_, i) => {
-      const start = i * most;
-      const lengthBytes = Math.min(most, io.lengthBytes - start);
-      const isFua = io.isDurable && limits.hasVolatileCache && limits.hasFua;
-      return {
-        io,
-        op: UBLK_IO_OP[io.kind],
-        flags: (isFua ? IO_FUA : 0) | (io.kind === "zero" ? IO_NOUNMAP : 0),
-        offsetBytes: io.offsetBytes + start,
-        lengthBytes,
-        data: io.data?.subarray(start, start + lengthBytes),
-        done,
-      };
-    });
   }
 
   #flushAfter(io: Io): void {
@@ -288,18 +278,32 @@ export class UblkDevice extends CharacterDevice {
     const command = tag.command as UringCommand;
     tag.command = undefined;
     tag.part = part;
-    if (part.op === UBLK_IO_OP.write) {
+    let flags = part.flags;
+    if ((this.info.flags & UblkFlag.AUTO_BUF_REG) !== 0 && part.data !== undefined) {
+      if (!this.#register(tag, command, part.data)) flags |= IO_NEED_REG_BUF;
+    } else if (part.op === UBLK_IO_OP.write && !this.#isCopyOfServer) {
       const bytes = this.#machine.memory.view(tag.bufferAddress, part.lengthBytes);
       if (typeof bytes === "number") this.#machine.violation("a tag's buffer is not mapped");
       else bytes.set(part.data as Uint8Array);
     }
     const at = index * DESC_WORDS;
     const sector = part.offsetBytes / SECTOR_BYTES;
-    this.#desc32[at] = part.op | part.flags;
+    this.#desc32[at] = part.op | flags;
     this.#desc32[at + 1] = part.lengthBytes / SECTOR_BYTES;
     this.#desc32[at + 2] = sector | 0;
     this.#desc32[at + 3] = (sector / 2 ** 32) | 0;
     command.done(0);
+  }
+
+  #register(tag: Tag, command: UringCommand, data: Uint8Array): boolean {
+    const isRead = (tag.part as Part).op === UBLK_IO_OP.read;
+    const pages = new RequestPages(data, isRead);
+    const { ring, address = 0 } = command;
+    if ((address & FALLBACK) === 0) this.#violation("a request can fail for its pages");
+    if (ring === undefined || this.#machine.ublkKernel.refusesPages()) return false;
+    tag.unregister = registerPages(ring, address & 0xffff, pages);
+    tag.pages = pages;
+    return tag.unregister !== undefined;
   }
 
   /** Its server's process has died; it may still have it open, for I/O that has not ended. */
@@ -311,6 +315,8 @@ export class UblkDevice extends CharacterDevice {
     const lost: Part[] = [];
     for (const tag of this.#tags) {
       tag.command = undefined;
+      if (tag.pages?.isUsed === true) this.#outliving.push(tag.pages);
+      this.#unregister(tag);
       if (tag.part !== undefined) lost.push(tag.part);
       tag.part = undefined;
     }
@@ -329,13 +335,20 @@ export class UblkDevice extends CharacterDevice {
     if (this.#isNoticing) return;
     this.#isNoticing = true;
     const [least, most] = NOTICE_US;
-    this.#machine.scheduler.after(least + this.#machine.random.below(most - least), () => {
+    const notice = (): void => {
+      // The kernel waits for I/O that uses pages of requests.
+      this.#outliving = this.#outliving.filter(({ isUsed }) => isUsed);
+      if (this.#outliving.length > 0) {
+        this.#machine.scheduler.after(POLL_US, notice);
+        return;
+      }
       this.#isNoticing = false;
       if (this.state !== UblkState.LIVE) return;
       if ((flags & UblkFlag.USER_RECOVERY) !== 0) this.state = UblkState.QUIESCED;
       else this.#die();
       this.#tryStopped();
-    });
+    };
+    this.#machine.scheduler.after(least + this.#machine.random.below(most - least), notice);
   }
 
   onUserClosed(): void {

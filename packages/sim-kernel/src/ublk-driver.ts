@@ -21,8 +21,6 @@ const CONTROL_MINOR = 120;
 const ANY_ID = 0xffff_ffff;
 const DEV_INFO_BYTES = 64;
 const PARAMS_BYTES = 152;
-/** Bits up to those of Linux 6.12. */
-const FEATURES = 0x3ff;
 const LATENCY_US = 200;
 
 /** What goes wrong with a control command. */
@@ -102,7 +100,7 @@ export class UblkDriver extends CharacterDevice {
 
   #carryOut(command: UringCommand, id: number): void {
     if (command.op === Command.GET_FEATURES) {
-      command.done(this.#answer(command, features()));
+      command.done(this.#answer(command, featureBytes(this.#machine.ublkKernel.features)));
       return;
     }
     if (command.op === Command.ADD_DEV) {
@@ -164,7 +162,7 @@ export class UblkDriver extends CharacterDevice {
     if (view.getUint32(12, true) !== wanted) return -Errno.EINVAL;
     const id = wanted === ANY_ID ? this.#freeId() : wanted;
     if (this.#isTaken(id)) return -Errno.EEXIST;
-    const flags = Number(view.getBigUint64(24, true)) & FEATURES;
+    const flags = Number(view.getBigUint64(24, true)) & this.#machine.ublkKernel.features;
     const info = {
       id,
       depth: view.getUint16(2, true),
@@ -271,9 +269,9 @@ export class UblkDriver extends CharacterDevice {
   }
 }
 
-function features(): Uint8Array {
+function featureBytes(features: number): Uint8Array {
   const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setUint32(0, FEATURES, true);
+  new DataView(bytes.buffer).setUint32(0, features, true);
   return bytes;
 }
 

@@ -37,7 +37,7 @@ export class Server {
     });
   }
 
-  async start(params?: Partial<DeviceParams>): Promise<void> {
+  async start(params?: Partial<DeviceParams>, zeroCopy = false): Promise<void> {
     await this.#begin();
     const backing = openBackingFile("/dev/sda");
     this.device = await RecoverableDevice.start(this.control, {
@@ -47,6 +47,7 @@ export class Server {
       params: { ...backing.params, ...params },
       queueDepth: DEPTH,
       maxIoBytes: MAX_IO_BYTES,
+      zeroCopy,
       onNumber: () => undefined,
     });
   }
@@ -97,11 +98,11 @@ export class Server {
     };
   }
 
-  #serve({ charFd, queueDepth: depth, maxIoBytes }: QueueStart, fd: number): void {
+  #serve({ queueDepth: depth, ...start }: QueueStart, fd: number): void {
     const reactor = this.#reactor;
     const onError = (error: unknown): void => void this.errors.push(error);
     const onEnd = (): void => this.#onQueueEnd();
-    const queue = new Queue({ reactor, charFd, queueId: 0, depth, maxIoBytes, onEnd, onError });
+    const queue = new Queue({ reactor, ...start, queueId: 0, depth, onEnd, onError });
     queue.start(new FileTarget(reactor, queue, fd, true));
     this.#wake();
   }
