@@ -6,7 +6,7 @@ import { Driver } from "@blksnap/driver";
 import { fileTarget, UblkDevice } from "@blksnap/ublk";
 import { pino } from "pino";
 import { command, makeDisks, nullDisk, removeDisks } from "./disks.mjs";
-import { PEERS } from "./peers.mjs";
+import { PEERS, withoutZeroCopy } from "./peers.mjs";
 
 const MIB = 2 ** 20;
 /** Of persistent trackers: a disk that takes this long for each request. */
@@ -19,7 +19,7 @@ let driver;
 let isStateDiskMade = false;
 
 function startDriver(options = {}) {
-  return Driver.start({ logger: pino({ level: "error" }), ...options });
+  return Driver.start({ logger: pino({ level: "error" }), zeroCopy: "auto", ...options });
 }
 
 /** Makes the disks; answers what of the machine a candidate may use. */
@@ -48,6 +48,19 @@ async function front() {
   const of = await trackerDriver();
   const { front: path } = await of.attach(bench.disk);
   return { path, end: () => of.detach(bench.disk) };
+}
+
+/** With zero copy switched off. */
+async function copyingFront() {
+  await driver?.stop();
+  driver = undefined;
+  const of = await startDriver({ zeroCopy: "off" });
+  const { front: path } = await of.attach(bench.disk);
+  const end = async () => {
+    await of.detach(bench.disk);
+    await of.stop();
+  };
+  return { path, end };
 }
 
 /** Nothing of an earlier snapshot is left in the store, nor memory behind it. */
@@ -100,7 +113,8 @@ function frontWithStateDisk(options) {
 }
 
 async function fileTargetDevice() {
-  const device = await UblkDevice.start({ target: fileTarget({ path: bench.disk }) });
+  const target = fileTarget({ path: bench.disk });
+  const device = await UblkDevice.start({ target, zeroCopy: true });
   return { path: device.path, end: () => device.stop() };
 }
 
@@ -108,6 +122,7 @@ const CANDIDATES = {
   ...PEERS,
   "file target": { make: fileTargetDevice },
   front: { make: front },
+  "front, copies": { make: copyingFront, missing: withoutZeroCopy },
   "front, snapshot": { make: frontWithSnapshot },
   "front, state disk": { make: frontWithStateDisk({}) },
   "persistent front": { make: frontWithStateDisk({ persistent: true }) },

@@ -27,7 +27,7 @@ function withoutProgram(name, debian) {
   return run.error === undefined ? undefined : `there is no ${name} (Debian: ${debian})`;
 }
 
-async function withoutZeroCopy() {
+export async function withoutZeroCopy() {
   const control = await UblkControl.open();
   const { features } = control;
   control.close();

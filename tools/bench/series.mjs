@@ -24,7 +24,16 @@ const DM_SNAPSHOTS = [
 ];
 const OTHERS = ["dm-thin", "dm-era", "qemu copy-before-write"];
 const WITH_SNAPSHOT = ["front, snapshot", "dm-snapshot P 8", "dm-snapshot P 128"];
-const PASS_THROUGH = ["loop", "loop direct", "raw disk", "C limit server", "file target", "front"];
+const PASS_THROUGH = [
+  "loop",
+  "loop direct",
+  "raw disk",
+  "C limit server",
+  "C, zero copy",
+  "file target",
+  "front",
+  "front, copies",
+];
 
 /** Of candidates with a snapshot, against the front without one. */
 function underSnapshot(loads, candidates = WITH_SNAPSHOT) {
@@ -113,7 +122,7 @@ export const SERIES = {
     title: "front, file target, and C with liburing against the kernel's loop device",
     groups: [
       {
-        candidates: [...PASS_THROUGH, "C, zero copy"],
+        candidates: PASS_THROUGH,
         reference: "loop",
         loads: PASS_THROUGH_LOADS,
       },

@@ -133,6 +133,15 @@ export const SETTINGS = {
     default: 512 * 1024,
     help: "largest read or write, a multiple of 4096",
   },
+  zeroCopy: {
+    option: "zero-copy",
+    type: "choice",
+    choices: ["auto", "off"],
+    default: "off",
+    help:
+      "auto: reads and writes of fronts pass their users' pages on uncopied, where kernel and device can; off: " +
+      "new fronts copy",
+  },
   /** The module's diff_storage_minimum. */
   portionBytes: {
     option: "diff-storage-minimum",

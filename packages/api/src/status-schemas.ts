@@ -61,6 +61,7 @@ export const trackerStatus = record({
   original_capacity_bytes: { ...is.count, description: "what the original has now" },
   logical_block_bytes: is.count,
   read_only: is.flag,
+  zero_copy: { ...is.flag, description: "reads and writes pass their users' pages on, uncopied" },
   reactor: is.count,
   cbt: cbtState,
   snapshot_id: is.uuidOrNull,

@@ -1,5 +1,5 @@
 import { cpus } from "node:os";
-import { ReactorThread } from "@blksnap/uring";
+import { DRIVER_PLACES_MAX, ReactorThread } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { errorFrom } from "./carried-error.js";
 import { makeClaim, NoAnswerError, withdraw } from "./claim.js";
@@ -212,6 +212,11 @@ export class ReactorPool {
     );
     handle.devices++;
     return handle.index;
+  }
+
+  /** Whether pages of all requests of its devices have places in its ring, if each has a queue of this depth. */
+  hasRoomForPages(index: number, queueDepth: number): boolean {
+    return this.#handle(index).devices * queueDepth <= DRIVER_PLACES_MAX;
   }
 
   release(index: number): void {

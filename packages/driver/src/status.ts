@@ -135,6 +135,7 @@ export async function trackerStatus(
     original_capacity_bytes: tracker.presentCapacityBytes,
     logical_block_bytes: params.logicalBlockBytes,
     read_only: params.readOnly,
+    zero_copy: tracker.front.hasZeroCopy,
     reactor: tracker.reactor,
     cbt: cbtState(tracker.cbt.info()),
     snapshot_id: snapshot?.id ?? null,

@@ -20,7 +20,7 @@ export interface UblkDeviceOptions {
   readonly queueDepth?: number;
   /** Largest read or write; a multiple of 4096, at most 32 MiB; default 512 KiB. */
   readonly maxIoBytes?: number;
-  /** Whether pages of requests are passed on where the kernel and the target can; default true. */
+  /** Whether pages of requests are passed on where the kernel and the target can; default false. */
   readonly zeroCopy?: boolean;
   /** Told of defects in the target, of a reactor that ended by itself, of partitions not made. */
   readonly onError?: (error: Error) => void;
@@ -76,7 +76,7 @@ export class UblkDevice {
     const control = await UblkControl.open();
     const mayPassPages = target.isPassThrough === true && params.takesPages === true;
     const wantsZeroCopy =
-      mayPassPages && options.zeroCopy !== false && offersZeroCopy(control.features);
+      mayPassPages && options.zeroCopy === true && offersZeroCopy(control.features);
     let device: UblkDevice | undefined;
     try {
       const info = await control.addDevice({

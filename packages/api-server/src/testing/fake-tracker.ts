@@ -109,6 +109,7 @@ export class FakeTracker {
       original_capacity_bytes: this.capacity,
       logical_block_bytes: 512,
       read_only: false,
+      zero_copy: false,
       persistence: { state: "off", why: null },
       reactor: 0,
       cbt: this.cbt(),

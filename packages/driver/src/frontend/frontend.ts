@@ -30,6 +30,8 @@ export interface ServedDevice {
   readonly deviceNumber: string;
   /** False when another program has ended it. */
   readonly isLive: boolean;
+  /** Pages of requests are passed on, and not copied. */
+  readonly hasZeroCopy: boolean;
   /** What clients of an export may do; undefined where users have a block device. */
   readonly exported: DeviceParams | undefined;
   /** It takes no new users just now. */
@@ -80,6 +82,8 @@ export interface Served extends Serving {
 }
 
 export interface NewServed extends Served {
+  /** Users' pages are passed on, where the kernel can and what is served takes them. */
+  readonly zeroCopy?: boolean;
   /** A number that its own is to be larger than. */
   readonly above?: number | null;
   /** Called before any user can come, to make a record of it. */

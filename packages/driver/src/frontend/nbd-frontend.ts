@@ -110,6 +110,7 @@ class NbdServed implements ServedDevice {
   readonly id = null;
   readonly deviceNumber = "";
   readonly isLive = true;
+  readonly hasZeroCopy = false;
   readonly exported: DeviceParams;
   isHeld = false;
   readonly #serving: Serving;

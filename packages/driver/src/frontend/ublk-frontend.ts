@@ -44,7 +44,7 @@ export class UblkFrontend implements Frontend {
   }
 
   async start(served: NewServed): Promise<ServedDevice> {
-    const { params, queueDepth, maxIoBytes, above, onNumber, role } = served;
+    const { params, queueDepth, maxIoBytes, above, onNumber, role, zeroCopy = false } = served;
     const device = await RecoverableDevice.start(this.#control, {
       ...serveOptions(served),
       mark: MARKS[role],
@@ -52,6 +52,7 @@ export class UblkFrontend implements Frontend {
       params,
       queueDepth,
       maxIoBytes,
+      zeroCopy: zeroCopy && params.takesPages === true,
       ...(typeof above === "number" ? { above } : {}),
       onNumber,
     });
@@ -179,6 +180,10 @@ class UblkServed implements ServedDevice {
 
   get deviceNumber(): string {
     return this.#device.deviceNumber;
+  }
+
+  get hasZeroCopy(): boolean {
+    return this.#device.hasZeroCopy;
   }
 
   get isLive(): boolean {

@@ -52,6 +52,14 @@ function originalNumber({ kind, deviceNumber }: BackingFile): string {
   return kind === "block" ? keyOfNumber(deviceNumber) : "";
 }
 
+/** A front without places for its requests' pages would copy each of them in a way that is dear. */
+export function mayPassPages(
+  { zeroCopy, reactors, frontDepth }: DriverContext,
+  reactor: number,
+): boolean {
+  return zeroCopy === "auto" && reactors.hasRoomForPages(reactor, frontDepth);
+}
+
 /** The reactor that is to serve a tracker. */
 export function assignReactor(context: DriverContext, undo: Undo): number {
   const reactor = context.reactors.assign();

@@ -34,7 +34,7 @@ import type { TrackerRecord } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { FrontFlush } from "./front-flush.js";
-import { assignReactor, frontQueue } from "./front-queue.js";
+import { assignReactor, frontQueue, mayPassPages } from "./front-queue.js";
 import { assertNotZoned, geometryOf, geometryWith, servedParams } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
@@ -121,6 +121,7 @@ export class Tracker {
         params: backing.params,
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
+        zeroCopy: mayPassPages(context, reactor),
         onNumber: (number) => {
           options.onFront?.(number);
           faultPoint("attach.device-added");

@@ -1,6 +1,7 @@
 /** The simulation finds faults: each of these is planted, and found from one of some seeds. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { PLANTED_COPIES } from "./planted-copies.js";
 import { PLANTED_FAULTS } from "./planted-faults.js";
 import { PLANTED_FREEZES } from "./planted-freezes.js";
 import { Simulation } from "./simulation.js";
@@ -19,6 +20,7 @@ async function findsIn(seed: number, deathOneIn: number): Promise<string | undef
 
 for (const { what, plant, seed: known = 1, deathOneIn } of [
   ...PLANTED_FAULTS,
+  ...PLANTED_COPIES,
   ...PLANTED_FREEZES,
 ]) {
   test(`found: ${what}`, async () => {

@@ -1,3 +1,4 @@
+import type { MachineOptions } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
 
 export const DISK_BYTES = 2 ** 20;
@@ -5,6 +6,14 @@ export const DISK_SECTORS = DISK_BYTES / 512;
 /** Most sectors of one request of a user: what one request of a front takes. */
 export const IO_SECTORS_MAX = 64;
 export const STATE_DIRECTORY = "/run/blksnap/state";
+
+/** UBLK_F_* of Linux 7.0, which has zero copy. */
+const UBLK_FEATURES = 0xffff;
+
+/** Half of the seeds have a kernel with zero copy, which cannot be had for some requests. */
+export function kernelOf(seed: number): MachineOptions {
+  return seed % 2 === 0 ? { seed } : { seed, ublkFeatures: UBLK_FEATURES, pagesRefusedOneIn: 12 };
+}
 
 const nothing = (): void => undefined;
 
@@ -33,6 +42,7 @@ export function driverOptions(log: (line: string) => void): DriverOptions {
     frontDepth: 8,
     imageDepth: 4,
     maxIoBytes: IO_SECTORS_MAX * 512,
+    zeroCopy: "auto",
     // A few writes' time, so that takes meet it.
     freezeTimeoutMs: 8,
     portionBytes: 2 ** 18,

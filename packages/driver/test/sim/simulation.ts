@@ -17,7 +17,7 @@ import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver } from "./load.js";
 import { Media } from "./media.js";
 import { reconcile } from "./reconcile.js";
-import { DISK_BYTES } from "./settings.js";
+import { DISK_BYTES, kernelOf } from "./settings.js";
 import { Strangers } from "./strangers.js";
 import { UserIo } from "./user-io.js";
 import { Violation } from "./violation.js";
@@ -111,7 +111,7 @@ export class Simulation {
     this.hasFailures = options.hasFailures ?? false;
     this.random = new Random(options.seed ^ 0x51b);
     const { seed } = options;
-    this.machine = new SimMachine({ seed, onTrace: (line) => this.tell(line) });
+    this.machine = new SimMachine({ ...kernelOf(seed), onTrace: (line) => this.tell(line) });
     for (let index = 0; index < DEVICES; index++) {
       const name = `sd${"abc"[index]}`;
       const disk = this.machine.addDisk(name, { sizeBytes: DISK_BYTES });

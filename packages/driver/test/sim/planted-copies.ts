@@ -1,0 +1,52 @@
+/** Faults in what is done where pages of requests cannot be passed on. */
+import "./load.js";
+import { omitted, type PlantedFault, replace } from "./planted-faults.js";
+
+const { FileIo, Queue } = await import("@blksnap/ublk");
+const { RegisteredPages } = await import("../../../ublk/dist/registered-pages.js");
+
+/** Found where the kernel has zero copy. */
+export const PLANTED_COPIES: readonly PlantedFault[] = [
+  {
+    what: "a request with pages goes on with the copy of its tag's last one",
+    plant: omitted(RegisteredPages.prototype, "begin", (() => true) as never),
+  },
+  {
+    what: "a read is answered, and its bytes stay in the copy",
+    plant: () => {
+      let isAnswering = false;
+      const takeOut = replace(Queue.prototype, "complete", (original) => {
+        return function (this: unknown, ...words: never[]): void {
+          isAnswering = true;
+          original.apply(this, words);
+          isAnswering = false;
+        };
+      });
+      const takeOutToo = replace(RegisteredPages.prototype, "isCopied", (original) => {
+        return function (this: unknown, ...words: never[]): unknown {
+          return !isAnswering && original.apply(this, words);
+        };
+      });
+      return () => {
+        takeOutToo();
+        takeOut();
+      };
+    },
+  },
+  {
+    what: "a transfer that is refused for its pages fails",
+    plant: omitted(Queue.prototype, "copyRequest", (() => true) as never, false),
+  },
+  {
+    what: "a transfer is refused for its pages and tried again before its copy is there",
+    plant: () =>
+      replace(Queue.prototype, "copyRequest", (original) => {
+        return function (this: unknown, ...[tag, then]: never[]): unknown {
+          const early = { onCopied: () => undefined } as never;
+          const isCopied = original.apply(this, [tag, early]);
+          if (isCopied === true) (then as InstanceType<typeof FileIo>).onCopied(tag, 0);
+          return isCopied;
+        };
+      }),
+  },
+];
