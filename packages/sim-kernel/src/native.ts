@@ -125,6 +125,7 @@ export class SimNative {
         return machine.openMemory(file, `/memfd:${name}`);
       },
       listenLocal: () => -Errno.EPERM,
+      socketPair: () => -Errno.EPERM,
       prctl: () => 0,
       lockMemory: () => 0,
       threadId: () => THREAD_ID,

@@ -130,6 +130,16 @@ Napi::Value ListenLocal(const Napi::CallbackInfo& info) {
   return Result(info.Env(), -1);
 }
 
+// socketPair() -> descriptors of two unix stream sockets that are connected with each other
+Napi::Value SocketPair(const Napi::CallbackInfo& info) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return Result(info.Env(), -1);
+  auto pair = Napi::Array::New(info.Env(), 2);
+  pair[0u] = Number(info.Env(), ends[0]);
+  pair[1u] = Number(info.Env(), ends[1]);
+  return pair;
+}
+
 Napi::Value Prctl(const Napi::CallbackInfo& info) {
   return Result(info.Env(), prctl(I32(info, 0), static_cast<unsigned long>(U64(info, 1)), 0, 0, 0));
 }
@@ -254,6 +264,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["endDirectIo"] = Napi::Function::New(env, EndDirectIo, "endDirectIo");
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
+  exports["socketPair"] = Napi::Function::New(env, SocketPair, "socketPair");
   exports["listenLocal"] = Napi::Function::New(env, ListenLocal, "listenLocal");
   exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");
   exports["lockMemory"] = Napi::Function::New(env, LockMemory, "lockMemory");

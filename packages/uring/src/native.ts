@@ -70,6 +70,7 @@ export interface UringNative {
   eventFd(initial: number, flags: number): number;
   memoryFile(name: string, flags: number): number;
   listenLocal(path: string, mode: number, backlog: number): number;
+  socketPair(): [number, number] | number;
   prctl(option: number, argument: number): number;
   lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;

@@ -62,6 +62,16 @@ export function listenLocal(path: string, mode: number): number {
   return check(native.listenLocal(path, mode, LISTEN_BACKLOG), `cannot listen at ${path}`);
 }
 
+/**
+ * Two unix stream sockets that are connected with each other: what connects parts of this process, by no path.
+ * @throws UringError SYSTEM_CALL_FAILED: EMFILE, ENFILE, ENOMEM
+ */
+export function socketPair(): [number, number] {
+  const pair = native.socketPair();
+  if (typeof pair !== "number") return pair;
+  throw new UringError("SYSTEM_CALL_FAILED", "cannot make a pair of sockets", pair);
+}
+
 /** The kernel's id of the calling thread. */
 export function threadId(): number {
   return native.threadId();

@@ -1,5 +1,5 @@
 import { closeSync, statSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, Socket } from "node:net";
 import { join } from "node:path";
 import {
   listenLocal,
@@ -10,6 +10,7 @@ import {
   prepareSendMessage,
   prepareShutdown,
   Ring,
+  socketPair,
   UringError,
 } from "@blksnap/uring";
 import { test } from "uvu";
@@ -32,6 +33,15 @@ function describeMessage(
     view.setBigUint64(72 + index * 16, BigInt(length), true);
   }
 }
+
+test("a pair of sockets is connected with each other", async () => {
+  const [one, other] = socketPair().map((fd) => new Socket({ fd }));
+  other.end("ping");
+  let text = "";
+  for await (const part of one) text += String(part);
+  assert.is(text, "ping");
+  one.destroy();
+});
 
 test("a connection is accepted, talked with and shut down, all by the ring", async () => {
   await withFolderMeanwhile(async (folder) => {
