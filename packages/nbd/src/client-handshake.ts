@@ -74,6 +74,11 @@ export class ClientHandshake {
     this.#socket.write(answer);
   }
 
+  /** From here on the connection is TLS's. @throws NbdError HANDSHAKE_REFUSED: the server has none */
+  async startTls(): Promise<void> {
+    await this.#askFor(Option.STARTTLS, Buffer.alloc(0), "begin TLS");
+  }
+
   /** @returns whether the server has structured replies */
   async structured(): Promise<boolean> {
     const replies = await this.#ask(Option.STRUCTURED_REPLY, Buffer.alloc(0));

@@ -1,5 +1,6 @@
-import { connect, type Socket } from "node:net";
-import { ClientHandshake, type NegotiatedExport } from "./client-handshake.js";
+import type { Socket } from "node:net";
+import { silent, withHandshake } from "./client-connect.js";
+import type { NegotiatedExport } from "./client-handshake.js";
 import { ClientReplies, type Extent, type PendingRequest } from "./client-replies.js";
 import { NbdError } from "./errors.js";
 import {
@@ -9,12 +10,12 @@ import {
   REQUEST_MAGIC,
   TransmissionFlag,
 } from "./protocol.js";
-import { SocketReader } from "./socket-reader.js";
-import { type ExportAddress, parseNbdUri } from "./uri.js";
+import { type ExportAddress, type NbdServerAddress, parseNbdUri } from "./uri.js";
 
 const NO_BYTES = new Uint8Array(0);
 /** Requests without payload are made in parts of this. */
 const RANGE_BYTES_MAX = 1_073_741_824;
+const TIMEOUT_MS = 60_000;
 
 export interface NbdClientOptions {
   /** Contexts for blockStatus(), such as `base:allocation`; those that the server has are selected. */
@@ -68,17 +69,19 @@ export class NbdClient {
   }
 
   /**
-   * @param address such as `nbd+unix:///NAME?socket=PATH`
-   * @throws NbdError BAD_URI, CONNECT_FAILED, EXPORT_UNKNOWN, HANDSHAKE_REFUSED, CONNECTION_LOST,
-   * PROTOCOL_VIOLATED, TIMED_OUT
+   * @param address such as `nbd+unix:///NAME?socket=PATH` or `nbds://HOST/NAME?tls-certificates=DIR`
+   * @throws NbdError BAD_URI, CERTIFICATES_UNUSABLE, CONNECT_FAILED, EXPORT_UNKNOWN, HANDSHAKE_REFUSED,
+   * CONNECTION_LOST, PROTOCOL_VIOLATED, TIMED_OUT
    */
   static connect(
     address: string | ExportAddress,
     options: NbdClientOptions = {},
   ): Promise<NbdClient> {
     const { contexts = [], requestsMax = 64 } = options;
-    const { socketPath, exportName } = typeof address === "string" ? parseNbdUri(address) : address;
-    return withHandshake(socketPath, options, async (handshake, socket, reader) => {
+    const { timeoutMs = TIMEOUT_MS } = options;
+    const server = typeof address === "string" ? parseNbdUri(address) : address;
+    const { exportName } = server;
+    return withHandshake(server, timeoutMs, async ({ handshake, socket, reader }) => {
       const isStructured = await handshake.structured();
       const selected =
         isStructured && contexts.length > 0
@@ -89,12 +92,17 @@ export class NbdClient {
     });
   }
 
-  /** The exports of a server. @throws NbdError as connect() */
+  /**
+   * The exports of a server.
+   * @param address path of its socket, or where else it is
+   * @throws NbdError as connect()
+   */
   static async list(
-    socketPath: string,
-    options: NbdClientOptions = {},
+    address: string | NbdServerAddress,
+    { timeoutMs = TIMEOUT_MS }: NbdClientOptions = {},
   ): Promise<{ name: string; description: string }[]> {
-    return await withHandshake(socketPath, options, async (handshake, socket) => {
+    const server = typeof address === "string" ? { socketPath: address } : address;
+    return await withHandshake(server, timeoutMs, async ({ handshake, socket }) => {
       const found = await handshake.list();
       handshake.abort();
       socket.destroy();
@@ -105,10 +113,11 @@ export class NbdClient {
   /** Names of the contexts that an export has. @throws NbdError as connect() */
   static async listContexts(
     address: string | ExportAddress,
-    options: NbdClientOptions = {},
+    { timeoutMs = TIMEOUT_MS }: NbdClientOptions = {},
   ): Promise<string[]> {
-    const { socketPath, exportName } = typeof address === "string" ? parseNbdUri(address) : address;
-    return await withHandshake(socketPath, options, async (handshake, socket) => {
+    const server = typeof address === "string" ? parseNbdUri(address) : address;
+    const { exportName } = server;
+    return await withHandshake(server, timeoutMs, async ({ handshake, socket }) => {
       if (!(await handshake.structured())) return [];
       const found = await handshake.contexts(exportName, []);
       handshake.abort();
@@ -353,36 +362,4 @@ function requestHeader(
   header.writeBigUInt64BE(BigInt(offsetBytes), 16);
   header.writeUInt32BE(lengthBytes, 24);
   return header;
-}
-
-function silent(who: string): NbdError {
-  return new NbdError("TIMED_OUT", `${who} says nothing`);
-}
-
-/** Connects, and has `use` shake hands; the socket is destroyed where that fails. */
-async function withHandshake<Result>(
-  socketPath: string,
-  { timeoutMs = 60_000 }: NbdClientOptions,
-  use: (handshake: ClientHandshake, socket: Socket, reader: SocketReader) => Promise<Result>,
-): Promise<Result> {
-  const socket = connect(socketPath);
-  const reader = new SocketReader(socket);
-  socket.setTimeout(timeoutMs);
-  socket.on("timeout", () => socket.destroy(silent(socketPath)));
-  try {
-    await new Promise<void>((resolve, reject) => {
-      socket.once("connect", resolve);
-      socket.once("error", (error: NodeJS.ErrnoException) => {
-        reject(
-          new NbdError("CONNECT_FAILED", `${socketPath}: ${error.message}`, error.errno, error),
-        );
-      });
-    });
-    const handshake = new ClientHandshake(socket, reader);
-    await handshake.greet();
-    return await use(handshake, socket, reader);
-  } catch (error) {
-    socket.destroy();
-    throw error;
-  }
 }

@@ -23,6 +23,8 @@ export class Connection {
   handshakeSent = 0;
   export: ServedExport | undefined;
   structured = false;
+  /** Also where others may write to the export. */
+  readOnly = false;
   contexts: readonly MetaContext[] = [];
 
   receiving: number = 0;

@@ -3,7 +3,8 @@
  *
  * ```
  *   greeting ──▶ flags ──▶ header ──▶ data ──▶ answer ──┬──▶ transmission   GO, EXPORT_NAME
- *                            ▲                          ├──▶ closed         ABORT, a broken rule
+ *                            ▲                          ├──▶ TLS            STARTTLS, where that comes first
+ *                            │                          ├──▶ closed         ABORT, a broken rule
  *                            └──────────────────────────┘
  *                                discard: more data than is looked at
  * ```
@@ -37,6 +38,14 @@ interface Selection<Export extends ExportDescription> {
   readonly contexts: Export["contexts"];
 }
 
+/** What there is for clients that have no TLS yet. */
+const NOTHING: ExportDirectory<never> = { find: () => undefined, all: () => [] };
+
+/** The part of a handshake that goes before TLS: a client learns nothing, and can have nothing but TLS. */
+export function handshakeBeforeTls(): Handshake<never> {
+  return new Handshake<never>(NOTHING, true);
+}
+
 export class Handshake<Export extends ExportDescription> {
   /** What is to be sent; the sender takes it away. */
   readonly replies: HandshakeReplies = new HandshakeReplies();
@@ -44,6 +53,11 @@ export class Handshake<Export extends ExportDescription> {
   agreement: Agreement<Export> | undefined;
   /** The connection is to be closed, when the replies are sent. */
   isClosed = false;
+  /** The client is told to begin with TLS; what it says from then on is another handshake, without the greeting. */
+  wantsTls = false;
+  /** HandshakeFlag bits of the client. */
+  flags = 0;
+  readonly #needsTls: boolean;
   readonly #exports: ExportDirectory<Export>;
   #awaits: "flags" | "header" | "data" = "flags";
   /** What has come of the present unit, and how long it is going to be. */
@@ -53,12 +67,13 @@ export class Handshake<Export extends ExportDescription> {
   #discardBytes = 0;
   #option = 0;
   #options = 0;
-  #noZeroes = false;
   #structured = false;
   #selection: Selection<Export> = { exportName: "", contexts: [] };
 
-  constructor(exports: ExportDirectory<Export>) {
+  /** @param needsTls nothing is answered but that TLS has to come first */
+  constructor(exports: ExportDirectory<Export>, needsTls = false) {
     this.#exports = exports;
+    this.#needsTls = needsTls;
     this.replies.greet();
   }
 
@@ -68,7 +83,7 @@ export class Handshake<Export extends ExportDescription> {
    * @returns how many it took
    */
   take(bytes: Uint8Array): number {
-    if (this.isClosed || this.agreement !== undefined) return 0;
+    if (this.isClosed || this.wantsTls || this.agreement !== undefined) return 0;
     if (this.#discardBytes > 0) return this.#discard(bytes.length);
     const count = Math.min(bytes.length, this.#wanted - this.#have);
     this.#unit.set(bytes.subarray(0, count), this.#have);
@@ -100,13 +115,14 @@ export class Handshake<Export extends ExportDescription> {
     else {
       const data = this.#unit.subarray(0, this.#wanted);
       this.#await("header", OPTION_HEADER_BYTES);
-      this.#onOption(this.#option, data);
+      if (this.#needsTls) this.#beforeTls(this.#option, data);
+      else this.#onOption(this.#option, data);
     }
   }
 
   #onFlags(flags: number): void {
     this.isClosed = (flags & ~KNOWN_FLAGS) !== 0 || (flags & HandshakeFlag.FIXED_NEWSTYLE) === 0;
-    this.#noZeroes = (flags & HandshakeFlag.NO_ZEROES) !== 0;
+    this.flags = flags;
     this.#await("header", OPTION_HEADER_BYTES);
   }
 
@@ -127,6 +143,30 @@ export class Handshake<Export extends ExportDescription> {
     }
     this.#await("header", OPTION_HEADER_BYTES);
     this.#discardBytes = length;
+  }
+
+  #beforeTls(option: number, data: Buffer): void {
+    switch (option) {
+      case Option.STARTTLS:
+        if (data.length > 0) {
+          this.#refuse(option);
+          return;
+        }
+        this.replies.end(option, ReplyType.ACK);
+        this.wantsTls = true;
+        return;
+      case Option.ABORT:
+        this.replies.end(option, ReplyType.ACK);
+        this.isClosed = true;
+        return;
+      case Option.EXPORT_NAME:
+        // It has no answer that could say no.
+        this.isClosed = true;
+        return;
+      default:
+        this.replies.error(option, ReplyType.ERR_TLS_REQD, "TLS first: NBD_OPT_STARTTLS");
+        return;
+    }
   }
 
   #onOption(option: number, data: Buffer): void {
@@ -174,7 +214,8 @@ export class Handshake<Export extends ExportDescription> {
       this.isClosed = true;
       return;
     }
-    this.replies.startByName(found, this.#structured, this.#noZeroes);
+    const noZeroes = (this.flags & HandshakeFlag.NO_ZEROES) !== 0;
+    this.replies.startByName(found, this.#structured, noZeroes);
     this.#begin(found);
   }
 

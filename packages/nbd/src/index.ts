@@ -25,4 +25,12 @@ export {
   type NbdServerOptions,
 } from "./server.js";
 export { type ServerSettings, serverMemoryBytes } from "./settings.js";
-export { type ExportAddress, nbdUri, parseNbdUri } from "./uri.js";
+export { isLoopback, TcpListener, type TcpListenerOptions } from "./tcp-listener.js";
+export {
+  type ExportAddress,
+  type NbdServerAddress,
+  nbdUri,
+  parseNbdUri,
+  type TcpServer,
+  type UnixServer,
+} from "./uri.js";

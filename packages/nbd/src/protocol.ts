@@ -42,6 +42,7 @@ export const Option = {
   EXPORT_NAME: 1,
   ABORT: 2,
   LIST: 3,
+  STARTTLS: 5,
   INFO: 6,
   GO: 7,
   STRUCTURED_REPLY: 8,
@@ -57,6 +58,7 @@ export const ReplyType = {
   ERR_UNSUP: 0x8000_0001,
   ERR_POLICY: 0x8000_0002,
   ERR_INVALID: 0x8000_0003,
+  ERR_TLS_REQD: 0x8000_0005,
   ERR_UNKNOWN: 0x8000_0006,
   ERR_TOO_BIG: 0x8000_0009,
 } as const;

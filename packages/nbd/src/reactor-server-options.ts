@@ -28,6 +28,8 @@ export interface Adoption {
   readonly structured: boolean;
   /** Their ids are their indices. */
   readonly contexts: readonly MetaContext[];
+  /** The client cannot write, whatever the export allows. Default false. */
+  readonly readOnly?: boolean;
   /** What has come behind the handshake, 64 KiB at most. */
   readonly received: Uint8Array;
 }

@@ -215,7 +215,8 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
    * @param fd is the server's from now on, unless it answers false
    * @returns false where there are connectionsMax, or no such export
    */
-  adopt(fd: number, { exportName, structured, contexts, received }: Adoption): boolean {
+  adopt(fd: number, adoption: Adoption): boolean {
+    const { exportName, structured, contexts, readOnly = false, received } = adoption;
     assert(received.length <= RECEIVE_BYTES, "more was received than there is room for");
     const served = this.#exports.find(exportName);
     if (served === undefined) return false;
@@ -223,6 +224,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     if (connection === undefined) return false;
     this.#arena.bytes.set(received, this.#arena.receiveAt(connection.index));
     connection.end = received.length;
+    connection.readOnly = readOnly;
     this.onAgreement(connection, { export: served, structured, contexts });
     return true;
   }

@@ -36,8 +36,11 @@ const SEND_BYTES = PAGE_BYTES;
 const SEND_AT: number = RECEIVE_BYTES + MESSAGE_BYTES;
 
 export interface ReceptionOptions<Export extends ExportDescription> {
-  /** A listening stream socket, as listenLocal() makes one. It is closed with the reception. */
-  readonly listenFd: number;
+  /**
+   * A listening stream socket, as listenLocal() makes one. It is closed with the reception. Without it connections
+   * come by take().
+   */
+  readonly listenFd?: number;
   readonly exports: ExportDirectory<Export>;
   /**
    * Takes a connection over, with what has come behind its handshake.
@@ -67,7 +70,14 @@ export class Reception<Export extends ExportDescription> {
   /** Accepts from now on. @throws UringError RING_SETUP_FAILED */
   constructor(options: ReceptionOptions<Export>) {
     this.#options = options;
-    this.#accepting = this.#accept().catch(options.onError);
+    const { listenFd } = options;
+    this.#accepting =
+      listenFd === undefined ? Promise.resolve() : this.#accept(listenFd).catch(options.onError);
+  }
+
+  /** Receives a connection, or closes it where there are handshakesMax. @param fd is the reception's from now on */
+  take(fd: number): void {
+    this.#begin(fd);
   }
 
   /** Accepts no more, ends the handshakes that are under way, and waits for them. */
@@ -76,12 +86,12 @@ export class Reception<Export extends ExportDescription> {
     this.#closing.abort();
     await this.#accepting;
     await Promise.all(this.#handshakes);
-    closeSync(this.#options.listenFd);
+    if (this.#options.listenFd !== undefined) closeSync(this.#options.listenFd);
     this.#ring.close();
   }
 
-  async #accept(): Promise<void> {
-    const { listenFd, onError } = this.#options;
+  async #accept(listenFd: number): Promise<void> {
+    const { onError } = this.#options;
     const { signal } = this.#closing;
     while (!signal.aborted) {
       const prepare: Prepare = (ring, low, high) => prepareAccept(ring, listenFd, low, high);

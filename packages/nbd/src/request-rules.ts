@@ -14,7 +14,7 @@ const FLAGS_OF: Readonly<Record<number, number>> = {
   [Command.BLOCK_STATUS]: CommandFlag.REQ_ONE,
 };
 
-function writes(type: number): boolean {
+export function writes(type: number): boolean {
   return type === Command.WRITE || type === Command.TRIM || type === Command.WRITE_ZEROES;
 }
 

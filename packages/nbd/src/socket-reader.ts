@@ -10,13 +10,19 @@ export class SocketReader {
   #failure: Error | undefined;
   #isOver = false;
   #wake: () => void = () => undefined;
+  readonly #onReadable = (): void => this.#wake();
 
   constructor(socket: Socket) {
     this.#socket = socket;
-    socket.on("readable", () => this.#wake());
+    socket.on("readable", this.#onReadable);
     socket.on("error", (error) => this.#end(error));
     socket.on("end", () => this.#end(undefined));
     socket.on("close", () => this.#end(undefined));
+  }
+
+  /** Reads no more: the socket has another reader from now on. */
+  release(): void {
+    this.#socket.off("readable", this.#onReadable);
   }
 
   #end(failure: Error | undefined): void {

@@ -25,7 +25,7 @@ import {
   REQUEST_MAGIC,
   WireError,
 } from "./protocol.js";
-import { refusal } from "./request-rules.js";
+import { refusal, writes } from "./request-rules.js";
 import { RequestTable } from "./request-table.js";
 import type { ServedExport } from "./served-export.js";
 import { REQUESTS_OF_CONNECTION } from "./settings.js";
@@ -205,6 +205,7 @@ export class Transmission {
     offset: number,
     length: number,
   ): number {
+    if (connection.readOnly && writes(type)) return WireError.EPERM;
     const served = connection.export as ServedExport;
     const error = refusal(served, type, flags, offset, length, connection.contexts.length);
     if (error !== 0 || type !== Command.READ || (flags & CommandFlag.DF) === 0) return error;

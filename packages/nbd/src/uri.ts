@@ -1,10 +1,25 @@
-/** Addresses of exports: `nbd+unix:///EXPORT?socket=PATH`. */
+/** Addresses of exports: `nbd+unix:///EXPORT?socket=PATH`, `nbds://HOST:PORT/EXPORT?tls-certificates=DIR`. */
 import { NbdError } from "./errors.js";
 
-export interface ExportAddress {
+/** Of NBD, at IANA. */
+const PORT = 10_809;
+
+export interface UnixServer {
   readonly socketPath: string;
-  readonly exportName: string;
 }
+
+export interface TcpServer {
+  readonly host: string;
+  readonly port: number;
+  /**
+   * TLS, and nothing without it: with the CA and the client's certificate of this folder, or "" for the CAs that Node
+   * knows. Absent: without TLS.
+   */
+  readonly certificates?: string;
+}
+
+export type NbdServerAddress = UnixServer | TcpServer;
+export type ExportAddress = NbdServerAddress & { readonly exportName: string };
 
 export function nbdUri(socketPath: string, exportName: string): string {
   const socket = encodeURIComponent(socketPath).replaceAll("%2F", "/");
@@ -13,15 +28,29 @@ export function nbdUri(socketPath: string, exportName: string): string {
   return `nbd+unix:///${name}?socket=${socket}`;
 }
 
+function serverOf(uri: URL): NbdServerAddress | string {
+  const { protocol, searchParams } = uri;
+  if (protocol === "nbd+unix:") {
+    const socketPath = searchParams.get("socket") ?? "";
+    return socketPath === "" ? "it names no socket" : { socketPath };
+  }
+  if (protocol !== "nbd:" && protocol !== "nbds:") return "no nbd+unix://, nbd:// or nbds://";
+  if (uri.hostname === "") return "it names no host";
+  const host = uri.hostname.replace(/^\[(.*)\]$/, "$1");
+  const port = uri.port === "" ? PORT : Number(uri.port);
+  if (protocol === "nbd:") return { host, port };
+  return { host, port, certificates: searchParams.get("tls-certificates") ?? "" };
+}
+
 /** @throws NbdError BAD_URI */
 export function parseNbdUri(uri: string): ExportAddress {
   const bad = (why: string): NbdError => new NbdError("BAD_URI", `"${uri}": ${why}`);
-  const parsed = URL.canParse(uri) ? new URL(uri) : undefined;
-  if (parsed?.protocol !== "nbd+unix:") throw bad("no nbd+unix:///EXPORT?socket=PATH");
-  const socketPath = parsed.searchParams.get("socket");
-  if (socketPath === null || socketPath === "") throw bad("it names no socket");
+  if (!URL.canParse(uri)) throw bad("no nbd+unix:///EXPORT?socket=PATH");
+  const parsed = new URL(uri);
+  const server = serverOf(parsed);
+  if (typeof server === "string") throw bad(server);
   try {
-    return { socketPath, exportName: decodeURIComponent(parsed.pathname.replace(/^\//, "")) };
+    return { ...server, exportName: decodeURIComponent(parsed.pathname.replace(/^\//, "")) };
   } catch {
     throw bad("its name cannot be decoded");
   }

@@ -7,7 +7,7 @@ import { Dice, eventually } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FixedContext, transmissionFlags } from "../dist/exports.js";
-import { Handshake } from "../dist/handshake.js";
+import { Handshake, handshakeBeforeTls } from "../dist/handshake.js";
 import {
   MIB,
   option,
@@ -126,6 +126,35 @@ test(`handshakes from seed ${seed}: each ends, or waits for more`, () => {
     }
     const isOver = handshake.isClosed || handshake.agreement !== undefined;
     assert.ok(isOver || at === bytes.length, `round ${round} of seed ${seed} is stuck`);
+  }
+});
+
+test(`before TLS, from seed ${seed}: nothing is told but that TLS has to come`, () => {
+  const dice = new Dice(seed ^ 0x715);
+  for (let round = 0; round < HANDSHAKES / 5; round++) {
+    const handshake = handshakeBeforeTls();
+    handshake.replies.take();
+    const parts = [u32(dice.pick([3, 3, 3, 1, 0, 7]))];
+    for (let left = dice.below(6); left > 0; left--) parts.push(mutated(dice, anyOption(dice)));
+    const bytes = Buffer.concat(parts);
+    const told: Buffer[] = [];
+    for (let at = 0, taken = 1; at < bytes.length && taken > 0; at += taken) {
+      taken = handshake.take(bytes.subarray(at, at + 1 + dice.below(200)));
+      told.push(handshake.replies.take());
+    }
+    const replies = Buffer.concat(told);
+    for (let at = 0; at < replies.length; at += 20 + replies.readUInt32BE(at + 16)) {
+      const option = replies.readUInt32BE(at + 8);
+      const type = replies.readUInt32BE(at + 12);
+      // ACK of ABORT and STARTTLS, INVALID of that, TOO_BIG of what is too big.
+      const isRight =
+        type === 0x8000_0005 ||
+        type === 0x8000_0009 ||
+        (type === 1 && (option === 2 || option === 5)) ||
+        (type === 0x8000_0003 && option === 5);
+      assert.ok(isRight, `round ${round} of seed ${seed}: ${option} is answered ${type}`);
+    }
+    assert.is(handshake.agreement, undefined);
   }
 });
 

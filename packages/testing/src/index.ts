@@ -1,3 +1,4 @@
+export { type Certified, certificateFolder, certify } from "./certificates.js";
 export { type DatagramReceiver, receiveDatagrams } from "./datagrams.js";
 export { Dice } from "./dice.js";
 export { eventually } from "./eventually.js";
