@@ -1,6 +1,12 @@
 /** What every group of routes gets, and how the schemas of answers are put together. */
 
-import type { DaemonControl, DriverControl, EventLogControl, OperationId } from "@blksnap/api";
+import type {
+  DaemonControl,
+  DriverControl,
+  EventLogControl,
+  NbdControl,
+  OperationId,
+} from "@blksnap/api";
 import { statusSchemas } from "@blksnap/api";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
 import type { OpenRequests } from "./open-requests.js";
@@ -19,6 +25,8 @@ export interface RouteContext {
   readonly driver: () => DriverControl;
   /** Absent where the server belongs to another program. */
   readonly daemon: DaemonControl | undefined;
+  /** Absent where the server belongs to another program. */
+  readonly nbd: NbdControl | undefined;
   /** Absent where the server belongs to another program. */
   readonly events: EventLogControl | undefined;
   readonly open: OpenRequests;

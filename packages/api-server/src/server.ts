@@ -1,6 +1,6 @@
 /** The control API: HTTP with JSON on a Unix socket. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DaemonControl, DriverControl, EventLogControl } from "@blksnap/api";
+import type { DaemonControl, DriverControl, EventLogControl, NbdControl } from "@blksnap/api";
 import { answerFor, ControlError, errorNameOf } from "@blksnap/api";
 import fastify, {
   type FastifyBaseLogger,
@@ -21,6 +21,7 @@ import { addEventRoutes } from "./event-routes.js";
 import { addInfoRoutes, metricsText } from "./info-routes.js";
 import { parseJsonBody } from "./json-body.js";
 import { type MetricsServer, startMetricsServer } from "./metrics-server.js";
+import { addNbdRoutes } from "./nbd-routes.js";
 import { OpenRequests } from "./open-requests.js";
 import { coerceQuery, validationError } from "./request-check.js";
 import { RequestCounters } from "./request-counters.js";
@@ -56,6 +57,8 @@ export interface ControlServerOptions {
   readonly control?: DriverControl;
   /** Absent: the server belongs to another program, and has no routes to end it. */
   readonly daemon?: DaemonControl;
+  /** Receives NBD clients by TCP; absent: the server belongs to another program, and has no routes to it. */
+  readonly nbd?: NbdControl;
   /** The log of the whole daemon; absent: the server belongs to another program, and has no route to it. */
   readonly events?: EventLogControl;
   /** Version in the OpenAPI description. */
@@ -242,6 +245,7 @@ function addRoutes(context: RouteContext): void {
   addSnapshotRoutes(context);
   addEventRoutes(context);
   addDaemonEventRoutes(context);
+  addNbdRoutes(context);
   addDaemonRoutes(context);
 }
 
@@ -300,8 +304,8 @@ export async function startControlServer(options: ControlServerOptions): Promise
     if (control === undefined) throw new ControlError("STARTING", "the daemon is starting");
     return control;
   }
-  const { daemon, events } = options;
-  addRoutes({ app, driver, daemon, events, open, counters, log });
+  const { daemon, nbd, events } = options;
+  addRoutes({ app, driver, daemon, nbd, events, open, counters, log });
   addDescriptionRoute(app, version, () => routes.requests);
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.on("checkExpectation", answerExpectation);

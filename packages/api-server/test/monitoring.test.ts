@@ -41,6 +41,7 @@ const IDLE: StatusResponse = {
   trackers: [],
   waiting: [],
   snapshots: [],
+  nbd_listeners: [],
 };
 
 /** Prometheus makes this one itself, for each target. */

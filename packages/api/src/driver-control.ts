@@ -21,6 +21,9 @@ import type {
   DiffResponse,
   MarkDirtyFileResponse,
   MarkDirtyResponse,
+  NbdListener,
+  NbdListenerOpenRequest,
+  NbdListenerQuery,
   OverflowPolicy,
   SnapshotAddResponse,
   SnapshotCreateProgress,
@@ -132,6 +135,18 @@ export interface DriverControl {
     from: number,
     signal: AbortSignal,
   ): Promise<AsyncIterable<SnapshotEvent>>;
+}
+
+/** What the control server asks of the part of the daemon that receives NBD clients by TCP. */
+export interface NbdControl {
+  list(): readonly NbdListener[];
+  /** @throws ControlError NBD_NOT_SECURE, NBD_CERTIFICATES_UNUSABLE, NBD_LISTEN_FAILED */
+  open(request: NbdListenerOpenRequest): Promise<NbdListener>;
+  /**
+   * Ends its connections too. Answers it as it was.
+   * @throws ControlError NBD_LISTENER_NOT_FOUND
+   */
+  close(query: NbdListenerQuery): Promise<NbdListener>;
 }
 
 /** What the control server asks of the daemon around the driver. Each answers, and then it happens. */

@@ -80,6 +80,21 @@ const daemonErrors = {
   UPGRADE_UNATTENDED: failed("EOPNOTSUPP", 409, "Start it as blksnapd --supervise, or by systemd"),
 } as const;
 
+const nbdErrors = {
+  NBD_NOT_SECURE: misused(
+    "EPERM",
+    400,
+    "Give --tls-certs DIR; --insecure is for 127.0.0.1 and the like alone",
+  ),
+  NBD_CERTIFICATES_UNUSABLE: failed(
+    "EINVAL",
+    400,
+    "Give a folder with ca-cert.pem, server-cert.pem, server-key.pem",
+  ),
+  NBD_LISTEN_FAILED: failed("EIO", 409, "Give an address of this machine and a port that is free"),
+  NBD_LISTENER_NOT_FOUND: failed("ENOENT", 404, "See blksnapctl nbd list"),
+} as const;
+
 const deviceErrors = {
   DEVICE_NOT_FOUND: failed("ENOENT", 404, "Check the name with lsblk"),
   DEVICE_NOT_BLOCK: failed("ENOTBLK", 400, "Give a block device or a regular image file"),
@@ -225,6 +240,7 @@ const backupErrors = {
 const catalogue = {
   ...requestErrors,
   ...daemonErrors,
+  ...nbdErrors,
   ...deviceErrors,
   ...snapshotErrors,
   ...cbtErrors,

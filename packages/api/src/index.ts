@@ -2,12 +2,14 @@
 export * from "./control-error.js";
 export * as daemonEventSchemas from "./daemon-event-schemas.js";
 export * as daemonSchemas from "./daemon-schemas.js";
+export { DAEMON_SETTINGS } from "./daemon-settings.js";
 export * from "./driver-control.js";
 export { driverMetrics } from "./driver-metrics.js";
 export * from "./errors.js";
 export * from "./event-log.js";
 export * as eventSchemas from "./event-schemas.js";
 export * from "./metric-family.js";
+export * as nbdSchemas from "./nbd-schemas.js";
 export { nearestName } from "./nearest-name.js";
 export * from "./openapi.js";
 export * from "./operations.js";
@@ -22,5 +24,6 @@ export {
 } from "./socket-path.js";
 export * as statusSchemas from "./status-schemas.js";
 export * from "./store-kinds.js";
+export { parseTcpAddress, type TcpAddress, tcpAddressText } from "./tcp-address.js";
 export * as trackerSchemas from "./tracker-schemas.js";
 export * from "./types.js";

@@ -6,6 +6,7 @@ import { strict as assert } from "node:assert";
 import * as daemonEvents from "./daemon-event-schemas.js";
 import * as daemon from "./daemon-schemas.js";
 import * as events from "./event-schemas.js";
+import * as nbd from "./nbd-schemas.js";
 import { OPERATIONS, type OperationId, TAGS } from "./operations.js";
 import * as scalars from "./scalars.js";
 import * as snapshots from "./snapshot-schemas.js";
@@ -45,6 +46,7 @@ function namedSchemas(): ReadonlyMap<unknown, string> {
     ...daemon,
     ...daemonEventSchemas,
     ...eventSchemas,
+    ...nbd,
     ...snapshots,
     ...status,
     ...trackers,

@@ -6,6 +6,7 @@ export const TAGS = {
   changes: "Changed-block tracking of a device",
   snapshots: "Snapshots from create to destroy",
   events: "What happens to a snapshot while it lives, and to the daemon",
+  nbd: "Where clients are received by TCP",
   daemon: "The daemon itself",
 } as const;
 
@@ -38,6 +39,9 @@ export const OPERATIONS = {
     tag: "events",
     summary: "Events of the whole daemon, also as they come; can be resumed",
   },
+  listNbdListeners: { tag: "nbd", summary: "TCP addresses at which NBD clients are received" },
+  openNbdListener: { tag: "nbd", summary: "Receive NBD clients at a TCP address" },
+  closeNbdListener: { tag: "nbd", summary: "Receive them there no more; their connections end" },
   getVersion: { tag: "daemon", summary: "Versions of the daemon and of what it runs on" },
   getStatus: { tag: "daemon", summary: "Everything there is" },
   getMetrics: { tag: "daemon", summary: "Counters as Prometheus text" },

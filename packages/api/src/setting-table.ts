@@ -2,8 +2,6 @@
  * What a daemon can be told, each thing once: its name in the code and on blksnapd's command line, what
  * values it takes, its default and what it means. Types, defaults, checks, help and README follow.
  */
-import { DEFAULT_SOCKET_PATH } from "./socket-path.js";
-
 interface Described {
   /** On the command line of blksnapd, without dashes. */
   readonly option: string;
@@ -36,6 +34,12 @@ export interface NumberSetting extends Described {
   readonly default?: number;
 }
 
+/** An IP address and a port, as 192.0.2.1:10809 or [2001:db8::1]:10809. */
+export interface AddressSetting extends Described {
+  readonly type: "address";
+  readonly default?: string;
+}
+
 /** A level of the log. */
 export interface LevelSetting extends Described {
   readonly type: "level";
@@ -49,10 +53,16 @@ export interface ChoiceSetting extends Described {
   readonly default: string;
 }
 
-export type Setting = PathSetting | FlagSetting | NumberSetting | LevelSetting | ChoiceSetting;
+export type Setting =
+  | PathSetting
+  | FlagSetting
+  | NumberSetting
+  | AddressSetting
+  | LevelSetting
+  | ChoiceSetting;
 export type SettingTable = Readonly<Record<string, Setting>>;
 
-type ValueOf<S extends Setting> = S extends PathSetting | LevelSetting
+type ValueOf<S extends Setting> = S extends PathSetting | AddressSetting | LevelSetting
   ? string
   : S extends ChoiceSetting
     ? S["choices"][number]
@@ -229,152 +239,6 @@ export const PARAMETERS = {
     most: 64,
     default: 40,
     help: "log2 of the chunks wanted at most per device",
-  },
-} as const satisfies SettingTable;
-
-/** What is no matter of the driver. */
-export const DAEMON_SETTINGS = {
-  config: {
-    option: "config",
-    type: "path",
-    default: "/etc/blksnap/blksnap.toml",
-    commandLineOnly: true,
-    help: "configuration file; files *.toml in the folder of the same name with .d are read after it",
-  },
-  printConfig: {
-    option: "print-config",
-    type: "flag",
-    commandLineOnly: true,
-    help: "print all settings, the devices to attach, and where each comes from, and end",
-  },
-  json: {
-    option: "json",
-    type: "flag",
-    commandLineOnly: true,
-    help: "with --print-config: print it as JSON",
-  },
-  checkConfig: {
-    option: "check-config",
-    type: "flag",
-    commandLineOnly: true,
-    help:
-      "print what is wrong with the configuration as JSON and end; for people there is blksnapctl " +
-      "config check",
-  },
-  socket: {
-    option: "socket",
-    type: "path",
-    defaultText: `$BLKSNAP_SOCKET or ${DEFAULT_SOCKET_PATH}`,
-    help: "control socket",
-  },
-  metricsSocket: {
-    option: "metrics-socket",
-    type: "path",
-    defaultText: "none",
-    help:
-      "where only /metrics can be read besides, by root and the group blksnap-metrics; the control " +
-      "socket has it too",
-  },
-  hooksDirectory: {
-    option: "hooks-dir",
-    type: "path",
-    default: "/etc/blksnap/hooks.d",
-    help: "programs that are run before and after each take, in the order of their names",
-  },
-  hookTimeoutMs: {
-    option: "hook-timeout",
-    type: "ms",
-    least: 1,
-    most: 600_000,
-    default: 30_000,
-    help: "bound of all hooks before a take, and of all after it; one that runs then is killed",
-  },
-  logLevel: {
-    option: "log-level",
-    type: "level",
-    default: "info",
-    help: "trace, debug, info, warn, error",
-  },
-  stopsLast: {
-    option: "stops-last",
-    type: "flag",
-    commandLineOnly: true,
-    help:
-      "said by a service that is stopped after all that could write to the devices: a stop while " +
-      "systemd takes the system down is the end of all writes",
-  },
-  keep: {
-    option: "keep",
-    type: "flag",
-    help:
-      "end at once on SIGTERM and leave fronts and images to the next daemon: who uses them waits " +
-      "until it is started, and sees no error",
-  },
-  doctor: {
-    option: "doctor",
-    type: "flag",
-    commandLineOnly: true,
-    help: "print what is wrong on this host as JSON and end; for people there is blksnapctl doctor",
-  },
-  fix: {
-    option: "fix",
-    type: "flag",
-    commandLineOnly: true,
-    help: "with --doctor: remove what is ours and left over",
-  },
-  installUnits: {
-    option: "install-units",
-    type: "flag",
-    commandLineOnly: true,
-    help:
-      "write systemd's units, the generator for fstab, udev rules and what tmpfiles.d is to keep, where npm has " +
-      "installed the programs; as root",
-  },
-  uninstallUnits: {
-    option: "uninstall-units",
-    type: "flag",
-    commandLineOnly: true,
-    help: "remove what --install-units has written",
-  },
-  supervise: {
-    option: "supervise",
-    type: "flag",
-    commandLineOnly: true,
-    help: "keep a daemon running, and others ready to continue after a crash",
-  },
-  standbys: {
-    option: "standbys",
-    type: "count",
-    least: 0,
-    most: 8,
-    default: 1,
-    help: "with --supervise: daemons kept ready, 0 to 8",
-  },
-  version: {
-    option: "version",
-    type: "flag",
-    commandLineOnly: true,
-    help: "print the version and end",
-  },
-  help: {
-    option: "help",
-    type: "flag",
-    commandLineOnly: true,
-    help: "print this and end; also -h",
-  },
-  supervised: {
-    option: "supervised",
-    type: "flag",
-    commandLineOnly: true,
-    internal: true,
-    help: "has a supervisor",
-  },
-  standby: {
-    option: "standby",
-    type: "flag",
-    commandLineOnly: true,
-    internal: true,
-    help: "waits to continue",
   },
 } as const satisfies SettingTable;
 

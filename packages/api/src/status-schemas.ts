@@ -1,6 +1,7 @@
 /** Schemas of what the daemon says about itself: version, status, errors. */
 import { list, record } from "./build.js";
 import { ERROR_NAMES } from "./errors.js";
+import { nbdListener } from "./nbd-schemas.js";
 import * as is from "./scalars.js";
 import { fileSystemFreeze, overflowPolicy } from "./snapshot-schemas.js";
 import { STORE_KIND_NAMES } from "./store-kinds.js";
@@ -213,6 +214,10 @@ export const statusResponse = record({
   trackers: list(trackerStatus),
   waiting: list(waitingFront),
   snapshots: list(snapshotStatus),
+  nbd_listeners: {
+    ...list(nbdListener),
+    description: "where NBD clients are received by TCP, besides nbd.sock",
+  },
 });
 
 export const errorName = {

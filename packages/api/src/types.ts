@@ -3,6 +3,7 @@ import type { FromSchema } from "json-schema-to-ts";
 import type * as daemonEvents from "./daemon-event-schemas.js";
 import type * as daemon from "./daemon-schemas.js";
 import type * as events from "./event-schemas.js";
+import type * as nbd from "./nbd-schemas.js";
 import type * as snapshots from "./snapshot-schemas.js";
 import type * as status from "./status-schemas.js";
 import type * as trackers from "./tracker-schemas.js";
@@ -68,6 +69,11 @@ export type DaemonStopResponse = FromSchema<typeof daemon.daemonStopResponse>;
 export type DoctorCheck = FromSchema<typeof daemon.doctorCheck>;
 export type DoctorReport = FromSchema<typeof daemon.doctorReport>;
 export type ConfigReport = FromSchema<typeof daemon.configReport>;
+
+export type NbdListener = FromSchema<typeof nbd.nbdListener>;
+export type NbdListenerOpenRequest = FromSchema<typeof nbd.nbdListenerOpenRequest>;
+export type NbdListenerQuery = FromSchema<typeof nbd.nbdListenerQuery>;
+export type NbdListenerList = FromSchema<typeof nbd.nbdListenerList>;
 
 export type VersionResponse = FromSchema<typeof status.versionResponse>;
 export type ReactorStatus = FromSchema<typeof status.reactorStatus>;

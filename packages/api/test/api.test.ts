@@ -8,6 +8,7 @@ import {
   ERRORS,
   eventSchemas,
   isErrorName,
+  nbdSchemas,
   STORE_KIND_NAMES,
   STORE_KINDS,
   snapshotSchemas,
@@ -58,6 +59,7 @@ const {
 } = daemonEventSchemas;
 const schemas: readonly (readonly [name: string, schema: object])[] = [
   daemonSchemas,
+  nbdSchemas,
   namedEventSchemas,
   namedDaemonEventSchemas,
   snapshotSchemas,

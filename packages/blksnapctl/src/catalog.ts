@@ -5,6 +5,7 @@
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
 import { backupVerbs } from "./catalog-backups.js";
 import { mountVerbs } from "./catalog-mounts.js";
+import { nbdVerb } from "./catalog-nbd.js";
 import { bytes, device } from "./shared-options.js";
 import type { OptionSpecs, Verb, VerbGroup } from "./verb.js";
 
@@ -232,21 +233,7 @@ const snapshotVerbs: readonly Verb[] = [
     ],
     load: async () => (await snapshots()).info,
   },
-  {
-    name: "nbd",
-    action: {
-      name: "action",
-      describe: "list: fronts and images with their addresses",
-      choices: ["list"],
-    },
-    describe: "Show what NBD clients can read: each front, and each image",
-    options: { bytes },
-    examples: [
-      ["blksnapctl nbd list", "addresses for nbdinfo, nbdcopy, qemu-img"],
-      ["blksnapctl nbd list --json | jq -r .exports[].nbd_uri", "for programs"],
-    ],
-    load: async () => (await import("./verbs/nbd.js")).nbd,
-  },
+  nbdVerb,
   {
     name: "snapshot_collect",
     describe: "List the uuids of all snapshots",

@@ -31,7 +31,12 @@ const path: Samples = { good: "/dev/sdb", wrong: [`/${"x".repeat(4096)}`, "é".r
 
 /** By the placeholder that help shows. What is huge or negative is added to each. */
 const samplesOf: Readonly<Record<string, Samples>> = {
+  "ADDRESS[:PORT]": {
+    good: "192.0.2.1:10809",
+    wrong: ["", "localhost", "::1", "192.0.2.1:0", "192.0.2.1:65536", "[192.0.2.1]", "1:2:3"],
+  },
   DEVICE: path,
+  DIR: path,
   FILE: path,
   PATH: path,
   UUID: { good: UUID, wrong: notIds },

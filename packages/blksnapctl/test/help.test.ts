@@ -135,6 +135,9 @@ async function preparedSnapshot(verbName: string): Promise<string> {
   for (const device of ["/dev/sdb", "/dev/sdc", "/dev/sdd", "/dev/vg/data"]) {
     driver.devices.set(device, 64 * 2 ** 20);
   }
+  if (verbName === "nbd") {
+    await harness.ok("nbd", "open", "--tcp", "192.0.2.1", "--tls-certs", "/etc/pki/nbd");
+  }
   // It does not end while anything is attached.
   if (verbName === "daemon") return EXAMPLE_ID;
   if (verbName === "export" || OF_BACKUPS.includes(verbName)) await prepareBackups(verbName);

@@ -35,9 +35,10 @@ import {
 } from "@blksnap/api";
 import { type ChangedExtentsOptions, changedExtents } from "./changed-extents.js";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
-import { untilAnswer, untilGone } from "./daemon-change.js";
+import { type DaemonUpgrade, untilAnswer, untilGone } from "./daemon-change.js";
 import { type DaemonEventsOptions, daemonEvents } from "./daemon-events.js";
 import { eventLines } from "./event-lines.js";
+import { NbdListeners } from "./nbd-listeners.js";
 import { query, snapshotPath } from "./request-path.js";
 import { resumed } from "./resumed.js";
 import {
@@ -89,21 +90,14 @@ export interface CbtMap {
   readonly map: Uint8Array;
 }
 
-/** What an upgrade came to. */
-export interface DaemonUpgrade {
-  readonly from: { readonly pid: number; readonly version: string };
-  readonly to: { readonly pid: number; readonly version: string };
-  readonly started_by: DaemonUpgradeResponse["started_by"];
-  /** For how long no daemon served the devices. */
-  readonly pause_ms: number | null;
-}
-
 /**
  * Every method throws a `BlksnapClientError`. Devices may be named by original or front; paths must be
  * absolute, since the daemon works in a folder of its own.
  */
 export class BlksnapClient {
   readonly socketPath: string;
+  /** TCP addresses at which NBD clients are received. */
+  readonly nbd: NbdListeners = new NbdListeners((...call) => this.#call(...call));
   readonly #timeoutMs: number;
   readonly #waiting: Pick<BlksnapClientOptions, "waitMs" | "onWait">;
 

@@ -1,9 +1,19 @@
 /** Waiting until another daemon answers, or none does any more. */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { DaemonUpgradeResponse } from "@blksnap/api";
 import { BlksnapClientError } from "./client-error.js";
 
 const PAUSE_MS = 20;
+
+/** What an upgrade came to. */
+export interface DaemonUpgrade {
+  readonly from: { readonly pid: number; readonly version: string };
+  readonly to: { readonly pid: number; readonly version: string };
+  readonly started_by: DaemonUpgradeResponse["started_by"];
+  /** For how long no daemon served the devices. */
+  readonly pause_ms: number | null;
+}
 
 /** How a call fails while one daemon leaves and the next one comes. */
 const IN_BETWEEN: readonly string[] = [

@@ -4,9 +4,9 @@ export {
   BlksnapClient,
   type BlksnapClientOptions,
   type CbtMap,
-  type DaemonUpgrade,
   type SnapshotCreateParameters,
 } from "./client.js";
 export { BlksnapClientError } from "./client-error.js";
+export type { DaemonUpgrade } from "./daemon-change.js";
 export type { DaemonEventsOptions } from "./daemon-events.js";
 export type { CallOptions } from "./transport.js";

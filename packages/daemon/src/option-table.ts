@@ -16,6 +16,7 @@ const PLACEHOLDERS: Readonly<Record<Exclude<Setting["type"], "flag">, string>> =
   count: "N",
   bytes: "BYTES",
   ms: "MS",
+  address: "ADDRESS",
   level: "LEVEL",
   choice: "KIND",
 };

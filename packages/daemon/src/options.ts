@@ -4,18 +4,21 @@ import { parseArgs } from "node:util";
 import {
   type ChoiceSetting,
   DAEMON_SETTINGS,
+  type NbdListenerOpenRequest,
   type NumberSetting,
   PARAMETERS,
+  parseTcpAddress,
   SETTINGS,
   type SettingTable,
   type SettingValues,
   socketPath,
+  type TcpAddress,
 } from "@blksnap/api";
 import type { DriverOptions } from "@blksnap/driver";
 import type { Logger } from "pino";
 import { stderrLog } from "./log.js";
 import { OPTIONS } from "./option-table.js";
-import { choiceProblem, levelProblem, numberProblem } from "./setting-values.js";
+import { addressProblem, choiceProblem, levelProblem, numberProblem } from "./setting-values.js";
 
 type OwnOption = (typeof DAEMON_SETTINGS)[keyof typeof DAEMON_SETTINGS];
 type Given = Readonly<Record<string, string | boolean | undefined>>;
@@ -93,6 +96,23 @@ function choiceOf(values: Values, setting: ChoiceSetting): string | undefined {
   return value as string | undefined;
 }
 
+/** Where NBD clients are received besides nbd.sock. @throws Error with what is wrong about it */
+export function nbdListenerOf(values: Values): NbdListenerOpenRequest | undefined {
+  const { nbdListen, nbdCertificates, nbdAnyClient, nbdWritable, nbdInsecure } = DAEMON_SETTINGS;
+  const text = values[nbdListen.option];
+  const certificates = pathOf(values, nbdCertificates.option);
+  if (text === undefined) return undefined;
+  const problem = addressProblem(text);
+  if (problem !== undefined) throw new UsageError(`--${nbdListen.option}: ${problem}`);
+  return {
+    ...(parseTcpAddress(text) as TcpAddress),
+    ...(certificates === undefined ? {} : { certificates: resolve(certificates) }),
+    any_client: values[nbdAnyClient.option] === true,
+    writable: values[nbdWritable.option] === true,
+    insecure: values[nbdInsecure.option] === true,
+  };
+}
+
 function pathOf(values: Values, option: string): string | undefined {
   const path = values[option];
   if (path === "") throw new UsageError(`--${option} is empty`);
@@ -104,6 +124,7 @@ function givenValue(setting: SettingTable[string], values: Values) {
   switch (setting.type) {
     case "path":
     case "level":
+    case "address":
       return pathOf(values, setting.option);
     case "flag":
       return values[setting.option];

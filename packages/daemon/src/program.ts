@@ -14,6 +14,7 @@ import {
   hooksOf,
   makeLogger,
   metricsSocketPathOf,
+  nbdListenerOf,
   parseOptions,
   socketPathOf,
   standbysOf,
@@ -86,6 +87,7 @@ function startOf(given: Values): Start | undefined {
   socketPathOf(values);
   metricsSocketPathOf(values);
   hooksOf(values);
+  nbdListenerOf(values);
   const standbys = standbysOf(values);
   for (const problem of problems) logger.warn(problemText(problem));
   if (isEarlier) logger.warn(EARLIER_TEXT);

@@ -20,8 +20,15 @@ import type { NewDaemonEvent } from "./events/differences.js";
 import { ExitStatus } from "./exit-status.js";
 import { TakeHooks, withHooks } from "./hooks/take-hooks.js";
 import { complain } from "./log.js";
+import { NbdListeners } from "./nbd-listeners.js";
 import { NbdSocket } from "./nbd-socket.js";
-import { hooksOf, metricsSocketPathOf, socketPathOf, type Values } from "./options.js";
+import {
+  hooksOf,
+  metricsSocketPathOf,
+  nbdListenerOf,
+  socketPathOf,
+  type Values,
+} from "./options.js";
 import { takePassedSocket, usablePassedSocket } from "./passed-socket.js";
 import { endAtOnce } from "./process-end.js";
 import { surviveFinalKill } from "./process-setup.js";
@@ -79,16 +86,19 @@ export async function serve(
       exports: driver.nbd,
       logger,
     });
+    const listeners = new NbdListeners(driver.nbd, logger);
+    await listeners.configure(nbdListenerOf(values));
     const version = DAEMON_VERSION;
     const events = openDaemonLog({ stateDirectory, driver, logger, version });
     const tell = (event: NewDaemonEvent) => events?.push(event);
     const begunFile = join(stateDirectory, StateFile.hooksBegun);
     const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, tell });
     const control = withHooks(driver, hooks, tell);
-    const controls = { control, daemon: operations, ...(events && { events }), ...passed };
+    const own = { daemon: operations, nbd: listeners };
+    const controls = { control, ...own, ...(events && { events }), ...passed };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {
       // It may be about to claim its socket again, and would leave half of that.
-      await nbd.close();
+      await Promise.all([nbd.close(), listeners.end()]);
       throw error;
     });
     link?.serving();
@@ -105,7 +115,7 @@ export async function serve(
     configured.end(ending === "handOver");
     if (ending === "detach") manager?.stopping();
     signals.release();
-    await nbd.close();
+    await Promise.all([nbd.close(), listeners.end()]);
     const stopsLast = values["stops-last"] === true;
     await end(ending, { driver, server, events, logger, stopsLast });
     configured.forget();
@@ -149,7 +159,7 @@ async function startDriver(
 async function startServer(
   values: Values,
   driver: Driver,
-  controls: Pick<ControlServerOptions, "control" | "daemon" | "events" | "listenFd">,
+  controls: Pick<ControlServerOptions, "control" | "daemon" | "nbd" | "events" | "listenFd">,
   logger: Logger,
 ): Promise<ControlServer> {
   const socketPath = socketPathOf(values);

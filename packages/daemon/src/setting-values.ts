@@ -1,5 +1,10 @@
 /** What values a setting takes, whether they come as words of a command line or from a file. */
-import type { ChoiceSetting, NumberSetting, Setting } from "@blksnap/api";
+import {
+  type ChoiceSetting,
+  type NumberSetting,
+  parseTcpAddress,
+  type Setting,
+} from "@blksnap/api";
 import { pino } from "pino";
 
 /** As much of a mistyped value as a message repeats. */
@@ -32,6 +37,11 @@ export function choiceProblem({ choices }: ChoiceSetting, value: unknown): strin
   return `${quoted(value)} is none of ${choices.join(", ")}`;
 }
 
+export function addressProblem(value: unknown): string | undefined {
+  if (typeof value === "string" && parseTcpAddress(value) !== undefined) return undefined;
+  return `${quoted(value)} is no address such as 192.0.2.1:10809 or [2001:db8::1]:10809`;
+}
+
 /** What is wrong with a value of any type. */
 export function settingProblem(setting: Setting, value: unknown): string | undefined {
   switch (setting.type) {
@@ -42,6 +52,8 @@ export function settingProblem(setting: Setting, value: unknown): string | undef
       return value === "" ? "is empty" : undefined;
     case "choice":
       return choiceProblem(setting, value);
+    case "address":
+      return addressProblem(value);
     case "level":
       return typeof value === "string" ? levelProblem(value) : `${quoted(value)} is no text`;
     case "count":

@@ -74,6 +74,7 @@ const wrongValues = {
   flag: '"yes"',
   path: "1",
   level: '"loud"',
+  address: '"localhost:1"',
   choice: '"udp"',
   count: '"1"',
   bytes: "0.5",

@@ -19,6 +19,7 @@ const HUGE = "9".repeat(100_000);
 const notNumbers = ["", "-5", "-1", HUGE, "ten", "0x10", "1e3", "1.5", " 5", "NaN", "Infinity"];
 const wrongValues: Readonly<Record<string, readonly string[]>> = {
   PATH: [""],
+  ADDRESS: ["", "localhost", "::1", "192.0.2.1:0", "192.0.2.1:65536", "[192.0.2.1]", "1:2:3", HUGE],
   LEVEL: ["", "loud", "toString", HUGE],
   KIND: ["", "udp", "toString", HUGE],
   N: notNumbers,

@@ -86,8 +86,8 @@ export class User {
   }
 
   /** Ends when it serves. */
-  async serve(): Promise<void> {
-    this.daemon = this.start("--frontend=nbd");
+  async serve(...more: string[]): Promise<void> {
+    this.daemon = this.start("--frontend=nbd", ...more);
     const serves = ({ code }: Answer) => code === undefined;
     while (!(await this.ask("GET", "/v1/status").then(serves, () => false))) {
       assert.is(this.daemon.exitCode, null, this.stderr);

@@ -226,6 +226,8 @@ export interface ServeNbdRequest {
   readonly structured: boolean;
   /** Names of those that were agreed on. */
   readonly contexts: readonly string[];
+  /** It may not write, whatever others may. */
+  readonly readOnly: boolean;
   /** Of the original: of an image's, as they were after its take. Null where nothing is known of them. */
   readonly holes: KnownHoles | null;
   /** What has come behind the handshake. */

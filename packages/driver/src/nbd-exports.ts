@@ -10,6 +10,7 @@
  * DEVICE is the original's path, without /dev/ where it begins so. An image has a context
  * `qemu:dirty-bitmap:since-N` for each earlier number N of its device, and the same with `-of-GENERATION` behind it.
  */
+import type { StatusResponse } from "@blksnap/api";
 import { type AreaId, dirtyContextName, doubtOf, type ServeNbdReply } from "@blksnap/data-plane";
 import {
   type Agreement,
@@ -41,11 +42,17 @@ export interface DriverExport extends ExportDescription {
   /** Of an image. */
   readonly area: AreaId | null;
   readonly params: DeviceParams;
+  /** Clients that found it so cannot write to it, whatever others may. */
+  readonly readOnly?: true;
 }
 
 export class NbdExports implements ExportDirectory<DriverExport> {
   /** Where clients connect; undefined while no server listens. */
   socketPath: string | undefined;
+  /** Where clients connect by TCP; the daemon, which listens, sets it. */
+  listeners: () => StatusResponse["nbd_listeners"] = () => [];
+  /** The same exports for clients that may not write. */
+  readonly readOnly: ExportDirectory<DriverExport> = new ReadOnlyExports(this);
   readonly #registry: Registry;
   readonly #context: () => Pick<DriverContext, "reactors" | "logger">;
   /** By tracker, or by its area: a handshake may ask for one more than once. */
@@ -95,7 +102,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     agreement: Agreement<DriverExport>,
     received: Uint8Array,
   ): Promise<boolean> {
-    const { tracker, by, area, params, name } = agreement.export;
+    const { tracker, by, area, params, name, readOnly = false } = agreement.export;
     const { reactors, logger } = this.#context();
     const wantsHoles = agreement.contexts.some((context) => context.name === BASE_ALLOCATION);
     const holes = wantsHoles
@@ -112,6 +119,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
         fd,
         structured: agreement.structured,
         contexts: agreement.contexts.map((context) => context.name),
+        readOnly,
         holes,
         received,
       });
@@ -153,6 +161,35 @@ export class NbdExports implements ExportDirectory<DriverExport> {
       contexts: hasMissed ? [] : dirtyContexts(tracker),
     });
     this.#known.set(area, made);
+    return made;
+  }
+}
+
+class ReadOnlyExports implements ExportDirectory<DriverExport> {
+  readonly #exports: ExportDirectory<DriverExport>;
+  /** A handshake may ask for one more than once. */
+  readonly #known = new WeakMap<DriverExport, DriverExport>();
+
+  constructor(exports: ExportDirectory<DriverExport>) {
+    this.#exports = exports;
+  }
+
+  *all(): Generator<DriverExport> {
+    for (const one of this.#exports.all()) yield this.#of(one);
+  }
+
+  find(name: string): DriverExport | undefined {
+    const found = this.#exports.find(name);
+    return found && this.#of(found);
+  }
+
+  #of(one: DriverExport): DriverExport {
+    const known = this.#known.get(one);
+    if (known !== undefined) return known;
+    const { rotational } = one.params;
+    const flags = transmissionFlags({ readOnly: true, rotational, trims: false });
+    const made: DriverExport = { ...one, flags, readOnly: true };
+    this.#known.set(one, made);
     return made;
   }
 }

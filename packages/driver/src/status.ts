@@ -328,6 +328,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
     snapshots: await Promise.all(
       snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot, source.exports)),
     ),
+    nbd_listeners: source.exports.listeners(),
   };
 }
 

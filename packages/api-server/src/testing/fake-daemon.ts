@@ -6,6 +6,7 @@ import pino from "pino";
 import { type ControlServer, startControlServer } from "../server.js";
 import { FakeDriver } from "./fake-driver.js";
 import { FakeEventLog } from "./fake-event-log.js";
+import { FakeNbd } from "./fake-nbd.js";
 
 /** Above all numbers that Linux gives to processes. */
 const NO_PROCESS = 2 ** 22 + 1;
@@ -53,6 +54,8 @@ export async function startFakeDaemon(
     },
   };
   const logger = pino({ level: "silent" });
-  const server = await startControlServer({ socketPath, logger, control: driver, daemon, events });
+  const nbd = new FakeNbd(driver);
+  const controls = { control: driver, daemon, nbd, events };
+  const server = await startControlServer({ socketPath, logger, ...controls });
   return { driver, events, server, endings };
 }

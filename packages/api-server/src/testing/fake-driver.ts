@@ -50,6 +50,8 @@ export class FakeDriver implements DriverControl {
   };
   /** Fronts that it shows as not served yet. */
   waiting: StatusResponse["waiting"] = [];
+  /** Where it shows that NBD clients are received by TCP. */
+  nbdListeners: StatusResponse["nbd_listeners"] = [];
   /** How it stands to its configuration. */
   configuration: StatusResponse["daemon"]["configuration"] = { mistakes: [], missing: [] };
   /** How its stores fill during a create; each step lasts until it is done. */
@@ -89,6 +91,7 @@ export class FakeDriver implements DriverControl {
       trackers: [...this.#trackers.values()].map((tracker) => tracker.status()),
       waiting: this.waiting,
       snapshots: [...this.snapshots.values()].map(snapshotStatus),
+      nbd_listeners: this.nbdListeners,
     };
   }
 

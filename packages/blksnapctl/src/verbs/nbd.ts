@@ -1,7 +1,16 @@
-/** nbd list: what the daemon exports over NBD. */
-import type { StatusResponse } from "@blksnap/api";
+/** nbd list, open, close: what the daemon exports over NBD, and where clients are received by TCP. */
+import {
+  type NbdListener,
+  parseTcpAddress,
+  type StatusResponse,
+  type TcpAddress,
+  tcpAddressText,
+} from "@blksnap/api";
+import { quoted } from "../argv.js";
 import { type Column, formatTable } from "../table.js";
 import { formatBytes } from "../units.js";
+import { usageError } from "../usage-error.js";
+import { parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 interface Export {
@@ -12,12 +21,64 @@ interface Export {
   readonly nbd_uri: string;
 }
 
-export async function nbd(
-  { client, json, print, printJson }: Context,
-  given: Given,
-): Promise<void> {
-  const exports = exportsOf(await client.status());
-  if (json) return printJson({ exports });
+/** By what they go with; flags among them. */
+const OF_OPEN = ["tls-certs", "any-client", "writable", "insecure"];
+
+export async function nbd(context: Context, given: Given): Promise<void> {
+  const action = given.need("action");
+  const strays = action === "list" ? ["tcp", ...OF_OPEN] : action === "close" ? OF_OPEN : [];
+  const stray = strays.find((option) => given.has(option));
+  if (stray !== undefined) throw usageError(`${stray}: it does not go with ${action}`, "USAGE");
+  if (action === "open") await open(context, given);
+  else if (action === "close") await close(context, given);
+  else await list(context, given);
+}
+
+function tcpOf(given: Given): TcpAddress {
+  const text = given.one("tcp");
+  const hint = "Give --tcp ADDRESS[:PORT], as 192.0.2.1:10809 or [2001:db8::1]:10809";
+  if (text === undefined) throw usageError("Argument 'tcp' is missed", "USAGE", hint);
+  const address = parseTcpAddress(text);
+  if (address === undefined) {
+    throw usageError(`tcp: ${quoted(text)} is no IP address with a port`, "USAGE", hint);
+  }
+  return address;
+}
+
+async function open({ client, json, print, printJson }: Context, given: Given): Promise<void> {
+  const certificates = given.one("tls-certs");
+  const opened = await client.nbd.open({
+    ...tcpOf(given),
+    ...(certificates === undefined ? {} : { certificates: parsePath(certificates, "tls-certs") }),
+    any_client: given.has("any-client"),
+    writable: given.has("writable"),
+    insecure: given.has("insecure"),
+  });
+  if (json) printJson(opened);
+  else print(`${uriOf(opened)}\n`);
+}
+
+async function close({ client, json, print, printJson }: Context, given: Given): Promise<void> {
+  const closed = await client.nbd.close(tcpOf(given));
+  if (json) printJson(closed);
+  else print(`Closed ${tcpAddressText(closed)}, connections=${closed.connections}\n`);
+}
+
+/** Without the name of an export. */
+function uriOf(listener: NbdListener): string {
+  return `${listener.tls ? "nbds" : "nbd"}://${tcpAddressText(listener)}/`;
+}
+
+function clientsOf({ tls, verifies_clients }: NbdListener): string {
+  if (!tls) return "of this machine";
+  return verifies_clients ? "with a certificate" : "any";
+}
+
+async function list({ client, json, print, printJson }: Context, given: Given): Promise<void> {
+  const status = await client.status();
+  const exports = exportsOf(status);
+  const { nbd_listeners: listeners } = status;
+  if (json) return printJson({ exports, listeners });
   const exact = given.has("bytes");
   const columns: readonly Column<Export>[] = [
     { title: "DEVICE", value: ({ device }) => device },
@@ -30,6 +91,17 @@ export async function nbd(
     { title: "URI", value: ({ nbd_uri }) => nbd_uri },
   ];
   if (exports.length > 0) print(formatTable(exports, columns));
+  const ofListeners: readonly Column<NbdListener>[] = [
+    { title: "TCP", value: uriOf },
+    { title: "CLIENTS", value: clientsOf },
+    { title: "MAY", value: ({ writable }) => (writable ? "write" : "read") },
+    { title: "CONNECTIONS", align: "right", value: ({ connections }) => String(connections) },
+    { title: "REFUSED", align: "right", value: ({ refused }) => String(refused) },
+    { title: "STATE", value: ({ open: isOpen, why }) => (isOpen ? "open" : `waits: ${why}`) },
+  ];
+  if (listeners.length === 0) return;
+  if (exports.length > 0) print("\n");
+  print(formatTable(listeners, ofListeners));
 }
 
 function exportsOf({ trackers, snapshots }: StatusResponse): Export[] {

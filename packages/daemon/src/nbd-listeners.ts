@@ -1,0 +1,224 @@
+/**
+ * The TCP addresses at which NBD clients are received, besides nbd.sock. What is opened by a command ends with this
+ * daemon; what is configured each daemon opens, and tries again as long as it cannot.
+ *
+ * ```
+ *   TCP ──▶ TcpListener: a thread with TLS ──▶ pair of sockets ──▶ Reception: the handshake ──▶ reactor
+ * ```
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  ControlError,
+  type NbdControl,
+  type NbdListener,
+  type NbdListenerOpenRequest,
+  type NbdListenerQuery,
+  tcpAddressText,
+} from "@blksnap/api";
+import type { Driver, DriverExport } from "@blksnap/driver";
+import { errnoName } from "@blksnap/errors";
+import { isLoopback, NbdError, Reception, TcpListener } from "@blksnap/nbd";
+import type { Logger } from "pino";
+
+/** Another daemon may be about to leave the address, or it may be about to come. */
+const RETRY_MS = 2_000;
+/** Each has a thread. */
+const LISTENERS_MAX = 8;
+
+interface Open {
+  readonly tcp: TcpListener;
+  readonly reception: Reception<DriverExport>;
+}
+
+/** One address, open or not. */
+interface Entry {
+  readonly request: NbdListenerOpenRequest;
+  readonly configured: boolean;
+  open: Open | undefined;
+  /** Why it is not open. */
+  why: string | null;
+  failure?: ControlError;
+}
+
+/** @throws ControlError NBD_NOT_SECURE */
+function assertSecure(request: NbdListenerOpenRequest): void {
+  const { address, certificates, any_client = false, insecure = false } = request;
+  const where = tcpAddressText(request);
+  if (insecure && (certificates !== undefined || any_client)) {
+    throw new ControlError("NBD_NOT_SECURE", `${where}: it is either without TLS or with it`);
+  }
+  if (certificates !== undefined) return;
+  if (!insecure) throw new ControlError("NBD_NOT_SECURE", `${where}: no certificates are given`);
+  if (isLoopback(address)) return;
+  throw new ControlError("NBD_NOT_SECURE", `${where}: others can reach that address`);
+}
+
+function notOpened(request: NbdListenerOpenRequest, why: string, errno: string): ControlError {
+  const what = `NBD clients cannot be received at ${tcpAddressText(request)}: ${why}`;
+  return new ControlError("NBD_LISTEN_FAILED", what, { errnoName: errno });
+}
+
+function named(request: NbdListenerOpenRequest, error: unknown): ControlError {
+  if (error instanceof ControlError) return error;
+  if (!(error instanceof NbdError)) return notOpened(request, (error as Error).message, "EIO");
+  const { code, message, errno } = error;
+  if (code === "CERTIFICATES_UNUSABLE") {
+    return new ControlError("NBD_CERTIFICATES_UNUSABLE", message, { cause: error });
+  }
+  return notOpened(request, message, errno === 0 ? "EIO" : errnoName(errno));
+}
+
+function told({ request, configured, open, why }: Entry): NbdListener {
+  const { address, port, certificates, any_client = false, writable = false } = request;
+  const tls = certificates !== undefined;
+  return {
+    ...{ address, port, tls, writable, configured, why },
+    verifies_clients: tls && !any_client,
+    open: open !== undefined,
+    connections: open?.tcp.connections ?? 0,
+    refused: open?.tcp.refused ?? 0,
+  };
+}
+
+async function end(open: Open | undefined): Promise<void> {
+  await open?.tcp.close();
+  await open?.reception.close();
+}
+
+export class NbdListeners implements NbdControl {
+  readonly #exports: Driver["nbd"];
+  readonly #logger: Logger;
+  readonly #entries = new Map<string, Entry>();
+  readonly #closing = new AbortController();
+  #retrying: Promise<void> = Promise.resolve();
+
+  constructor(exports: Driver["nbd"], logger: Logger) {
+    this.#exports = exports;
+    this.#logger = logger;
+    exports.listeners = () => this.list();
+  }
+
+  /** Opens what is configured, now or as soon as it can; the daemon serves without it. */
+  async configure(request: NbdListenerOpenRequest | undefined): Promise<void> {
+    if (request === undefined) return;
+    const entry: Entry = { request, configured: true, open: undefined, why: null };
+    this.#entries.set(tcpAddressText(request), entry);
+    if (await this.#tryOpen(entry)) return;
+    this.#logger.warn({ why: entry.why }, "NBD clients are not received by TCP yet");
+    this.#retrying = this.#retry(entry);
+  }
+
+  list(): NbdListener[] {
+    return [...this.#entries.values()].map(told);
+  }
+
+  async open(request: NbdListenerOpenRequest): Promise<NbdListener> {
+    if (this.#closing.signal.aborted) {
+      throw new ControlError("SHUTTING_DOWN", "the daemon is stopping");
+    }
+    assertSecure(request);
+    const name = tcpAddressText(request);
+    if (this.#entries.has(name)) {
+      throw notOpened(request, "they are already, or are about to be", "EADDRINUSE");
+    }
+    if (this.#entries.size >= LISTENERS_MAX) {
+      throw notOpened(request, `there are ${LISTENERS_MAX} addresses`, "EMFILE");
+    }
+    const entry: Entry = { request, configured: false, open: undefined, why: null };
+    this.#entries.set(name, entry);
+    if (await this.#tryOpen(entry)) return told(entry);
+    this.#entries.delete(name);
+    throw entry.failure ?? notOpened(request, "it was closed at once", "ECANCELED");
+  }
+
+  async close(query: NbdListenerQuery): Promise<NbdListener> {
+    const name = tcpAddressText(query);
+    const entry = this.#entries.get(name);
+    if (entry === undefined) {
+      throw new ControlError("NBD_LISTENER_NOT_FOUND", `no NBD clients are received at ${name}`);
+    }
+    const was = told(entry);
+    this.#entries.delete(name);
+    await end(entry.open);
+    this.#logger.info({ address: name }, "NBD clients are received there no more");
+    return was;
+  }
+
+  /** Ends all of it. */
+  async end(): Promise<void> {
+    this.#closing.abort();
+    const open = [...this.#entries.values()].map((entry) => entry.open);
+    this.#entries.clear();
+    await Promise.all([this.#retrying, ...open.map(end)]);
+  }
+
+  /** @returns whether it is open; why it is not the entry tells */
+  async #tryOpen(entry: Entry): Promise<boolean> {
+    const { request } = entry;
+    const name = tcpAddressText(request);
+    try {
+      assertSecure(request);
+      const open = await this.#open(entry);
+      if (this.#entries.get(name) !== entry) {
+        await end(open);
+        return false;
+      }
+      entry.open = open;
+    } catch (error) {
+      entry.failure = named(request, error);
+      entry.why = entry.failure.message;
+      return false;
+    }
+    entry.why = null;
+    const { connections: _, refused: __, ...how } = told(entry);
+    this.#logger.info(how, "NBD clients are received by TCP");
+    return true;
+  }
+
+  async #open(entry: Entry): Promise<Open> {
+    const { address, port, certificates = null, any_client = false, writable } = entry.request;
+    const exports = this.#exports;
+    const reception = new Reception({
+      exports: writable === true ? exports : exports.readOnly,
+      serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
+      onError: (error) => this.#logger.warn({ err: error }, "NBD by TCP"),
+    });
+    try {
+      const tcp = await TcpListener.open({
+        ...{ address, port, certificates },
+        verifiesClients: !any_client,
+        onClient: (fd) => reception.take(fd),
+        onRefused: (client, why) =>
+          this.#logger.warn({ client, why }, "an NBD client is refused, maybe not the first"),
+      });
+      void tcp.ended.then((error) => this.#onEnd(entry, tcp, error));
+      return { tcp, reception };
+    } catch (error) {
+      await reception.close();
+      throw error;
+    }
+  }
+
+  /** Its thread has ended; the daemon serves on. */
+  #onEnd(entry: Entry, tcp: TcpListener, error: Error | undefined): void {
+    const name = tcpAddressText(entry.request);
+    const isMeant = this.#entries.get(name) !== entry || entry.open?.tcp !== tcp;
+    if (isMeant) return;
+    this.#logger.error({ err: error, address: name }, "NBD clients are received there no more");
+    void entry.open?.reception.close();
+    entry.open = undefined;
+    entry.why = error?.message ?? "its thread has ended";
+    if (entry.configured) this.#retrying = this.#retry(entry);
+    else this.#entries.delete(name);
+  }
+
+  async #retry(entry: Entry): Promise<void> {
+    const { signal } = this.#closing;
+    const name = tcpAddressText(entry.request);
+    for (;;) {
+      await sleep(RETRY_MS, undefined, { signal, ref: false }).catch(() => undefined);
+      if (signal.aborted || this.#entries.get(name) !== entry) return;
+      if (await this.#tryOpen(entry)) return;
+    }
+  }
+}
