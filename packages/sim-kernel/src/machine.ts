@@ -254,8 +254,10 @@ export class SimMachine {
 
   #powerOff(): void {
     this.kill();
-    for (const process of this.#leaving) process.inFlight.clear();
-    this.#leaving.clear();
+    for (const process of this.#leaving) {
+      process.inFlight.clear();
+      this.#tryLeave(process);
+    }
     for (const disk of this.#disks) {
       disk.medium.forget();
       disk.openers.clear();

@@ -27,7 +27,7 @@ export class Api {
 
   #choices(): (() => Promise<void>)[] {
     const { devices, snapshots } = this.#sim;
-    const choices: (() => Promise<void>)[] = [() => this.#status()];
+    const choices: (() => Promise<void>)[] = [() => this.status()];
     const free = devices.filter((device) => !device.isInHand && !this.#isMember(device));
     for (const device of devices) {
       if (device.isInHand) continue;
@@ -64,7 +64,7 @@ export class Api {
     return this.#sim.snapshots.some(({ devices }) => devices.includes(device));
   }
 
-  async #status(): Promise<void> {
+  async status(): Promise<void> {
     const status = await this.#sim.call("status", () => this.#sim.driver.status(), nothing);
     if (status.waiting.length > 0) throw new Violation("a front waits, and nothing is wrong");
     noteLosses(this.#sim, status);

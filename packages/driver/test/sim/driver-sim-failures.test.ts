@@ -16,7 +16,14 @@ test("failures: fronts continue, images lose what could not be saved", async () 
   if (totals === undefined) return;
   // What did not happen was not tested.
   assert.ok(totals.operations > 12_000, `${totals.operations} operations`);
-  for (const what of ["originalFails", "storeFails", "filesFail", "failed", "refused", "losses"]) {
+  for (const what of [
+    "original-failure",
+    "store-failure",
+    "files-failure",
+    "failed",
+    "refused",
+    "losses",
+  ]) {
     assert.ok(totals.seen(what) > 0, `${totals.seen(what)} times ${what}`);
   }
 });

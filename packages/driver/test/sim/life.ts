@@ -1,7 +1,13 @@
 /** The real driver on a simulated machine, life after life. */
 import { ReactorServer } from "@blksnap/data-plane";
 import { reactorStarter, type SimMachine } from "@blksnap/sim-kernel";
-import { Driver, type DriverPorts, type Freezing, machinePorts } from "../../dist/index.js";
+import {
+  Driver,
+  type DriverOptions,
+  type DriverPorts,
+  type Freezing,
+  machinePorts,
+} from "../../dist/index.js";
 import { driverOptions } from "./settings.js";
 
 /** Nobody has a file system on the fronts: users write to the devices themselves. */
@@ -25,8 +31,10 @@ export function startDriver(
   machine: SimMachine,
   log: (line: string) => void,
   freezing: Freezing = nothingToFreeze,
+  more: Partial<DriverOptions> = {},
 ): Promise<Driver> {
-  return machine.start(() => Driver.start(driverOptions(log), simulatedPorts(machine, freezing)));
+  const options = { ...driverOptions(log), ...more };
+  return machine.start(() => Driver.start(options, simulatedPorts(machine, freezing)));
 }
 
 export type { Driver };

@@ -17,3 +17,8 @@ const life = await import("./life.js");
 
 export const { startDriver } = life;
 export const { FAULT_POINTS } = await import("../../../data-plane/dist/fault-points.js");
+
+/** First words of the fault points that an operation comes to. */
+export function stepsOf(operation: string): readonly string[] {
+  return operation === "stop" ? ["detach", "destroy", "suspend"] : [operation];
+}

@@ -9,6 +9,7 @@ const { values } = parseArgs({
     steps: { type: "string", default: "2000" },
     trace: { type: "boolean", default: false },
     failures: { type: "boolean", default: false },
+    hangs: { type: "boolean", default: false },
     sequences: { type: "boolean", default: false },
     deaths: { type: "string", default: "60" },
   },
@@ -20,6 +21,7 @@ for (let seed = first; seed < first + Number(values.seeds); seed++) {
     seed,
     deathOneIn: Number(values.deaths),
     hasFailures: values.failures,
+    hasHangs: values.hangs,
     hasSequences: values.sequences,
     onTrace: values.trace ? (line) => console.log(line) : undefined,
   });

@@ -1,13 +1,15 @@
 /**
- * Media that fail for a while: an original, a store, or the disk that journals are on. A front gives what its
+ * Media that fail for a while, or hang (hangs.ts): an original, a store, or the disk that journals are on. A front gives what its
  * original gave; images lose what could not be saved; a map that could not be kept is not kept.
  *
  * Meanwhile nobody asks for operations of the API: what they do when a medium fails has tests of its own.
  */
 import type { Io, Medium } from "@blksnap/sim-kernel";
+import type { DriverOptions } from "../../dist/index.js";
 import type { Device } from "./device.js";
+import { HANG_OPTIONS, Hang, LATE } from "./hangs.js";
 import { EIO } from "./losses.js";
-import type { Simulation } from "./simulation.js";
+import type { SimOptions, Simulation } from "./simulation.js";
 import { SECTOR_BYTES } from "./volume.js";
 
 const BEGIN_ONE_IN = 50;
@@ -27,35 +29,51 @@ interface Failure {
 
 export class Media {
   readonly #sim: Simulation;
-  readonly #isOn: boolean;
+  readonly #fails: boolean;
+  readonly #hangs: boolean;
   #medium: Medium | undefined;
+  #hang: Hang | undefined;
   #stepsLeft = 0;
   #failures: Failure[] = [];
 
-  constructor(sim: Simulation, isOn: boolean) {
+  constructor(sim: Simulation, { hasFailures = false, hasHangs = false }: SimOptions) {
     this.#sim = sim;
-    this.#isOn = isOn;
+    this.#fails = hasFailures;
+    this.#hangs = hasHangs;
   }
 
-  /** One fails at present. */
+  get driverOptions(): Partial<DriverOptions> {
+    return this.#hangs ? HANG_OPTIONS : {};
+  }
+
+  /** Simulated time of a step. */
+  get stepMs(): number {
+    return this.#hang?.stepMs ?? (this.#sim.random.below(4) === 0 ? 0.5 : 0.1);
+  }
+
+  /** One fails at present, or hangs. */
   get isFailing(): boolean {
     return this.#medium !== undefined;
   }
 
   /** Something has failed since the oldest request was made that has no answer. */
   get hasFailed(): boolean {
-    return this.#failures.length > 0;
+    return this.#failures.length > 0 || this.#hang !== undefined;
   }
 
   /** @param isQuiet no operation is under way */
   step(isQuiet: boolean): void {
+    if (this.#hang !== undefined) {
+      if (this.#hang.step()) this.end();
+      return;
+    }
     if (this.isFailing) {
       if (--this.#stepsLeft <= 0) this.end();
       return;
     }
     const { oldestMs } = this.#sim.io;
     this.#failures = this.#failures.filter(({ atMs }) => atMs >= oldestMs);
-    if (!this.#isOn || !isQuiet || !this.#sim.random.oneIn(BEGIN_ONE_IN)) return;
+    if (!(this.#fails || this.#hangs) || !isQuiet || !this.#sim.random.oneIn(BEGIN_ONE_IN)) return;
     this.#begin();
   }
 
@@ -63,7 +81,28 @@ export class Media {
     if (this.#medium === undefined) return;
     this.#medium.fault = undefined;
     this.#medium = undefined;
+    this.#hang?.end();
+    this.#answersAgain();
     this.#sim.tell("media are well again");
+  }
+
+  /** The driver has died. */
+  afterDeath(): void {
+    const hang = this.#hang;
+    if (hang === undefined || this.#sim.random.oneIn(4)) {
+      this.end();
+      return;
+    }
+    hang.outlive();
+    this.#medium = undefined;
+    this.#answersAgain();
+  }
+
+  /** What was asked for up to now may fail, as it met something that was late. */
+  #answersAgain(): void {
+    if (this.#hang === undefined) return;
+    this.#hang = undefined;
+    this.#note(undefined, true, 0, 0);
   }
 
   /** Whether a request of a front's user may fail that was made then. */
@@ -85,18 +124,22 @@ export class Media {
     const isFiles = device === undefined && random.oneIn(2);
     const store = isFiles ? machine.disksFs.medium : this.#sim.storeDisk.medium;
     this.#medium = device?.disk.medium ?? store;
-    this.#sim.tell(`${this.#medium.name} fails`);
-    this.#sim.count(
-      device === undefined ? (isFiles ? "filesFail" : "storeFails") : "originalFails",
-    );
+    const whose = device === undefined ? (isFiles ? "files" : "store") : "original";
+    this.#sim.count(`${whose}-${this.#hangs ? "hang" : "failure"}`);
     const path = isFiles ? "/var/tmp" : "/dev/sds";
     for (const snapshot of snapshots) {
       const isHit =
         device === undefined ? snapshot.store === path : snapshot.devices.includes(device);
-      if (isHit) snapshot.mayLose.add(EIO);
+      const errnos = this.#hangs ? (device === undefined ? LATE : []) : [EIO];
+      for (const errno of errnos) if (isHit) snapshot.mayLose.add(errno);
       if (isFiles) snapshot.mayBeUnkept = true;
     }
     for (const one of devices) if (isFiles) one.mayBeUnkept();
+    if (this.#hangs) {
+      this.#hang = new Hang(this.#sim, this.#medium, device);
+      return;
+    }
+    this.#sim.tell(`${this.#medium.name} fails`);
     const kind = random.below(3);
     this.#medium.fault = (io) => this.#fault(io, device, kind);
   }
@@ -108,8 +151,12 @@ export class Media {
     if (!this.#sim.random.oneIn(FAILS_ONE_IN)) return undefined;
     const first = Math.floor(io.offsetBytes / SECTOR_BYTES);
     const end = Math.ceil((io.offsetBytes + io.lengthBytes) / SECTOR_BYTES);
+    this.#note(device, isRead, first, end);
+    return { errno: EIO };
+  }
+
+  #note(device: Device | undefined, isRead: boolean, first: number, end: number): void {
     const [at, atMs] = [this.#sim.tick(), this.#sim.machine.nowMs];
     this.#failures.push({ at, atMs, device, isRead, first, end });
-    return { errno: EIO };
   }
 }

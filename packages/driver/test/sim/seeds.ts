@@ -60,8 +60,11 @@ export async function runSeeds(
     } catch (error) {
       const told = simulation.trace.join("\n  ");
       const { message } = error as Error;
-      const more = `${options.hasFailures ? " --failures" : ""}${options.hasSequences ? " --sequences" : ""}`;
-      const replay = `SEED=${seed} (--deaths ${options.deathOneIn}${more})`;
+      const more = ["Failures", "Hangs", "Sequences"] as const;
+      const words = more
+        .filter((word) => options[`has${word}`])
+        .map((word) => ` --${word.toLowerCase()}`);
+      const replay = `SEED=${seed} (--deaths ${options.deathOneIn}${words.join("")})`;
       assert.unreachable(`${replay}, step ${simulation.steps}: ${message}\n  ${told}`);
     }
     totals.add(simulation);

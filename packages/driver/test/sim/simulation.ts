@@ -14,7 +14,7 @@ import { Device, type Image, type SimSnapshot } from "./device.js";
 import { FileSystems } from "./file-systems.js";
 import { keepPersistent } from "./kept-snapshots.js";
 import type { Driver } from "./life.js";
-import { FAULT_POINTS, faults, startDriver } from "./load.js";
+import { FAULT_POINTS, faults, startDriver, stepsOf } from "./load.js";
 import { Media } from "./media.js";
 import { reconcile } from "./reconcile.js";
 import { DISK_BYTES, kernelOf } from "./settings.js";
@@ -40,11 +40,6 @@ const USERS_AT_ONCE = 2;
 /** Points that a seed tries first. */
 const OWN_POINTS = 6;
 
-/** First words of the fault points that an operation comes to. */
-function stepsOf(operation: string): readonly string[] {
-  return operation === "stop" ? ["detach", "destroy", "suspend"] : [operation];
-}
-
 export interface SimOptions {
   readonly seed: number;
   readonly onTrace?: ((line: string) => void) | undefined;
@@ -54,6 +49,8 @@ export interface SimOptions {
   readonly hasSequences?: boolean;
   /** Stores that are too small, and media that fail. */
   readonly hasFailures?: boolean;
+  /** Media that do not answer for a while. */
+  readonly hasHangs?: boolean;
   /** Simulated: in what time each operation, recovery and end has to be over. */
   readonly limitMs?: number;
 }
@@ -121,7 +118,7 @@ export class Simulation {
     this.io = new UserIo(this);
     this.api = new Api(this);
     this.#strangers = new Strangers(this);
-    this.media = new Media(this, this.hasFailures);
+    this.media = new Media(this, options);
     this.fileSystems = new FileSystems(this, seed);
     faults.onPoint = (point) => this.#onPoint(point);
   }
@@ -196,7 +193,7 @@ export class Simulation {
     const mayAsk = this.pending.size < 3 && !this.media.isFailing;
     if (mayAsk && this.random.below(8) === 0) this.spawn(this.api.start());
     else for (let users = 0; users < USERS_AT_ONCE; users++) this.io.start();
-    await this.advance(this.random.below(4) === 0 ? 0.5 : 0.1);
+    await this.advance(this.media.stepMs);
     this.#assertAll();
   }
 
@@ -232,7 +229,7 @@ export class Simulation {
     }
     if (this.random.below(4) === 0) {
       this.tell("the driver dies now");
-      this.#die();
+      this.die();
       return;
     }
     if (this.#armed !== undefined && this.steps - this.#armed.atStep < ARMED_STEPS_MAX) return;
@@ -314,17 +311,17 @@ export class Simulation {
     this.#armed = undefined;
     this.pointsOfDeath.add(point);
     this.tell(`the driver dies at ${point}`);
-    this.#die();
+    this.die();
     throw new Killed();
   }
 
-  #die(): void {
+  die(): void {
     this.#isDead = true;
     this.machine.kill();
   }
 
   async #afterDeath(): Promise<void> {
-    this.media.end();
+    this.media.afterDeath();
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     this.fileSystems.releaseAll();
@@ -370,7 +367,9 @@ export class Simulation {
       this.#bootId = this.machine.bootId;
       this.tell(`life ${this.lives}`);
       try {
-        const starting = startDriver(this.machine, this.tell.bind(this), this.fileSystems.freezing);
+        const { freezing } = this.fileSystems;
+        const tell = this.tell.bind(this);
+        const starting = startDriver(this.machine, tell, freezing, this.media.driverOptions);
         this.driver = (await this.machine.run(starting, this.#limitMs)) as Driver;
         await reconcile(this);
         return;

@@ -16,6 +16,7 @@ const DISCARD_CHUNKS_MAX = 4;
 interface Request {
   readonly what: string;
   readonly sinceMs: number;
+  readonly target: Target;
 }
 
 interface Target {
@@ -54,6 +55,15 @@ export class UserIo {
     }
   }
 
+  /** @throws Violation where one takes longer than this, but for those on a device that hangs itself */
+  assertServed(limitMs: number, hung: Device | undefined): void {
+    for (const { what, sinceMs, target } of this.#requests) {
+      if (this.#sim.machine.nowMs - sinceMs <= limitMs) return;
+      const device = isImage(target) ? target.device : target;
+      if (device !== hung) throw new Violation(`${what} waits for a medium that hangs`);
+    }
+  }
+
   /** The power has gone, and with it all who asked for something. */
   forget(): void {
     this.#power++;
@@ -66,7 +76,8 @@ export class UserIo {
   }
 
   #answered<Value>(what: string, target: Target, work: Promise<Value> | undefined): Promise<Value> {
-    const request = { what: `${what} of ${target.volume.name}`, sinceMs: this.#sim.machine.nowMs };
+    const { nowMs: sinceMs } = this.#sim.machine;
+    const request = { what: `${what} of ${target.volume.name}`, sinceMs, target };
     const power = this.#power;
     this.#requests.add(request);
     target.inFlight++;
