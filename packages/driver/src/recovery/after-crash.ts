@@ -229,6 +229,9 @@ async function afterReboot(
   }
   const known: Known = {
     snapshots: new Set(snapshots.map(({ id }) => id)),
+    transient: new Set(
+      snapshots.filter(({ persistent }) => persistent !== true).map(({ id }) => id),
+    ),
     journals: new Set(
       snapshots.flatMap(({ members }) => members.map(({ journal }) => journal ?? "")),
     ),

@@ -59,6 +59,8 @@ export interface Restored {
 export interface Known {
   /** Ids of snapshots, and uuids of persistent trackers. */
   readonly snapshots: ReadonlySet<string>;
+  /** Those of them that end with the machine's power. */
+  readonly transient: ReadonlySet<string>;
   /** Uuids of journals of those snapshots' areas. */
   readonly journals: ReadonlySet<string>;
   readonly trackers: ReadonlySet<string>;
@@ -91,6 +93,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   );
   const kept = await persistent.readRecords(KeptFile.snapshotRecord.prefix);
   const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
+  await forgetGivenUp(context, found, known);
   let number = known.lastNumber;
   const pending = records
     .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
@@ -120,6 +123,22 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   // A record that cannot be read now may name some of them.
   if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
   return { pending, snapshots, endsRecorded };
+}
+
+/**
+ * Snapshots whose journals were not written in time do not outlive the power. The last daemon may have died before the
+ * medium had forgotten them: a later boot would bring them back without what was written since.
+ */
+async function forgetGivenUp(
+  context: DriverContext,
+  found: readonly PersistentSnapshotRecord[],
+  { transient }: Known,
+): Promise<void> {
+  for (const record of found) {
+    if (!transient.has(record.snapshot.id)) continue;
+    const forgetting = forgetSnapshot(context.persistent, record);
+    await answered(context, forgetting, "a snapshot that was given up stays on record");
+  }
 }
 
 function journalsOf(tracker: string, found: readonly PersistentSnapshotRecord[]): string[] {

@@ -34,6 +34,7 @@ const LIMIT_MS = 20;
 const ANSWER_MS = 200_000;
 const KNOWN = {
   snapshots: new Set<string>(),
+  transient: new Set<string>(),
   journals: new Set<string>(),
   trackers: new Set<string>(),
   numbers: new Map<string, number>(),

@@ -19,6 +19,7 @@ const [SNAPSHOT, TRACKER, AREA, ANOTHER] = [1, 2, 3, 4].map(
 /** Of a daemon whose fronts serve: nothing is waited for. */
 const KNOWN = {
   snapshots: new Set<string>(),
+  transient: new Set<string>(),
   journals: new Set<string>(),
   trackers: new Set([ANOTHER]),
   numbers: new Map<string, number>(),
@@ -27,7 +28,10 @@ const KNOWN = {
 };
 
 /** What a daemon makes of a snapshot of one device, whose area's journal there is. */
-async function restored(member: { area?: string; journal: string; errorCode?: number }) {
+async function restored(
+  member: { area?: string; journal: string; errorCode?: number },
+  known = KNOWN,
+) {
   const root = mkdtempSync(join(tmpdir(), "blksnap-restored-"));
   mkdirSync(join(root, "run"));
   const state = new StateDirectory(join(root, "run"));
@@ -45,7 +49,7 @@ async function restored(member: { area?: string; journal: string; errorCode?: nu
       snapshot: { id: SNAPSHOT, state: "taken", stores: [] },
       members: [{ tracker: TRACKER, lost: false, ...member }],
     });
-    const found = await restoreAfterReboot({ state, persistent, logger } as never, KNOWN);
+    const found = await restoreAfterReboot({ state, persistent, logger } as never, known);
     const [snapshot] = found.snapshots;
     const map = snapshot?.members[0]?.map;
     if (typeof map === "string") {
@@ -53,7 +57,8 @@ async function restored(member: { area?: string; journal: string; errorCode?: nu
       assert.is(file.lengthBytes, DiffAreaMap.byteLength({ ...tracking, ...SHIFTS }));
       state.closeMap(file);
     }
-    return { snapshot, pending: found.pending, said: said.join("\n") };
+    const { pending } = found;
+    return { snapshot, pending, said: said.join("\n"), files: await persistent.names() };
   } finally {
     persistent.close();
     state.close();
@@ -86,6 +91,20 @@ test("an area is not made of another one's journal", async () => {
   assert.is(snapshot?.state, "destroying");
   assert.match(said, `its journal is of the area ${ANOTHER}, not of ${AREA}`);
   assert.equal(pending[0]?.journals, [ANOTHER], "it goes before the device is attached");
+});
+
+test("what was given up is forgotten by the next daemon, and not brought back by a later boot", async () => {
+  const snapshots = new Set([SNAPSHOT]);
+  const journals = new Set([AREA]);
+  const member = { area: AREA, journal: AREA };
+  const kept = await restored(member, { ...KNOWN, snapshots, journals });
+  assert.is(kept.snapshot, undefined, "it is there");
+  const its = [`${KeptFile.snapshotRecord.name(SNAPSHOT)}.record`, KeptFile.areaJournal.name(AREA)];
+  for (const name of its) assert.ok(kept.files.includes(name), name);
+  const transient = snapshots;
+  const { files } = await restored(member, { ...KNOWN, snapshots, journals, transient });
+  for (const name of its) assert.not(files.includes(name), name);
+  assert.ok(files.includes(`${KeptFile.trackerRecord.name(TRACKER)}.record`));
 });
 
 test.run();
