@@ -14,7 +14,7 @@ import { MappedMemory, type Reactor } from "@blksnap/uring";
 
 /** A copy of a whole chunk of the default size. */
 export const LONG_WINDOW_BYTES: number = 256 * 1024;
-export const LONG_WINDOWS_MAX = 32;
+const LONG_WINDOWS_MAX = 32;
 export const NO_WINDOW = -1;
 
 interface LongWindow {

@@ -8,9 +8,11 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { CopyWindows, WINDOW_KINDS } from "../dist/copy-windows.js";
-import { LONG_WINDOW_BYTES, LONG_WINDOWS_MAX } from "../dist/long-windows.js";
+import { LONG_WINDOW_BYTES } from "../dist/long-windows.js";
 
 const BLOCK_BYTES = 4096;
+/** Of a reactor. */
+const LONG_WINDOWS_MAX = 32;
 /** As of a front whose requests are as long as a long window. */
 const FRONT_WINDOW_BYTES = LONG_WINDOW_BYTES + 2 * BLOCK_BYTES;
 const LONG_BLOCKS = LONG_WINDOW_BYTES / BLOCK_BYTES;

@@ -12,7 +12,7 @@ import { ECANCELED, ENOMEM } from "@blksnap/errors";
 import type { Reactor } from "@blksnap/uring";
 
 /** For a request: from its first try to the last. */
-export const TRIES_MS = 10_000;
+const TRIES_MS = 10_000;
 const PAUSE_MS = 100;
 const TRIES_MAX = TRIES_MS / PAUSE_MS;
 
