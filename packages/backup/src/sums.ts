@@ -125,8 +125,20 @@ export class Sums {
     const isLast = end >= this.#capacityBytes;
     const from = Math.ceil(offsetBytes / blockBytes) * blockBytes;
     const to = isLast ? end : Math.floor(end / blockBytes) * blockBytes;
-    const [startBytes, endBytes] = [from - offsetBytes, Math.max(from, to) - offsetBytes];
-    return { startBytes: Math.min(startBytes, lengthBytes), endBytes, blockBytes };
+    const startBytes = Math.min(from - offsetBytes, lengthBytes);
+    return { startBytes, endBytes: Math.max(startBytes, to - offsetBytes), blockBytes };
+  }
+
+  /** Of ranges the whole blocks. @param ranges in order */
+  wholeBlocks(ranges: readonly ByteRange[]): ByteRange[] {
+    return ranges.flatMap(({ offset_bytes, length_bytes }) => {
+      const { startBytes, endBytes } = this.windowOf(offset_bytes, length_bytes);
+      const blocks = {
+        offset_bytes: offset_bytes + startBytes,
+        length_bytes: endBytes - startBytes,
+      };
+      return blocks.length_bytes === 0 ? [] : [blocks];
+    });
   }
 
   /**

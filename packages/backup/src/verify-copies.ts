@@ -80,7 +80,9 @@ async function damageOf(
   content: Content,
   { signal, onProgress }: CareOptions,
 ): Promise<CopyDamage[]> {
-  const parts = partsOf({ kind: "full" }, capacityBytes, 0, await content.emptyRanges());
+  // Blocks of large devices are larger than what a file can leave out, and only whole ones can be compared.
+  const empty = sums.wholeBlocks(await content.emptyRanges());
+  const parts = partsOf({ kind: "full" }, capacityBytes, 0, empty);
   const meter = new Meter(bytesOf(parts), onProgress);
   const damaged: CopyDamage[] = [];
   const add = (why: string, ranges: readonly ByteRange[]): void => {

@@ -20,9 +20,10 @@ import * as assert from "uvu/assert";
 import { exportQcow2, type Qcow2Export } from "../dist/export-qcow2.js";
 import { exportRaw } from "../dist/export-raw.js";
 import { exportStream } from "../dist/export-stream.js";
+import { OpenQcow2 } from "../dist/qemu.js";
 import { recordPathOf } from "../dist/raw-record.js";
 import { restoreStream } from "../dist/restore-stream.js";
-import { Sums } from "../dist/sums.js";
+import { Sums, sumsIn } from "../dist/sums.js";
 import { verifyQcow2, verifyRaw } from "../dist/verify-copies.js";
 import { FakeMachine, failureOf, MIB } from "./fake-machine.js";
 
@@ -139,6 +140,31 @@ test("a block that is written in part is not known any more, and all others are"
   assert.is(Sums.parse(sums.record(), CAPACITY_BYTES - 512), undefined);
 });
 
+test("a block that is empty in part is compared as a whole", () => {
+  const capacityBytes = 2 ** 39;
+  const sums = new Sums(capacityBytes);
+  const blockBytes = sums.record().block_bytes;
+  assert.is(blockBytes, 4 * BLOCK_BYTES);
+  const empty = (offset_bytes: number, end: number) => ({
+    offset_bytes,
+    length_bytes: end - offset_bytes,
+  });
+  const ranges = [
+    empty(0, BLOCK_BYTES),
+    empty(2 * BLOCK_BYTES, 11 * BLOCK_BYTES),
+    empty(capacityBytes - blockBytes - 1, capacityBytes),
+  ];
+  assert.equal(sums.wholeBlocks(ranges), [
+    empty(blockBytes, 2 * blockBytes),
+    empty(capacityBytes - blockBytes, capacityBytes),
+  ]);
+  assert.equal(sums.windowOf(BLOCK_BYTES, BLOCK_BYTES), {
+    startBytes: BLOCK_BYTES,
+    endBytes: BLOCK_BYTES,
+    blockBytes,
+  });
+});
+
 async function chainOf(machine: FakeMachine): Promise<Qcow2Export[]> {
   machine.write(0, randomBytes(5 * MIB));
   const points: Qcow2Export[] = [];
@@ -180,6 +206,32 @@ test("of qcow2 files a flipped byte is found in the file that has it, and in tho
   assert.equal([broken.length, broken[0]!.path], [1, last!.path]);
   const other = await verifyQcow2({ folder, at: full!.path.split("/").at(-1) });
   assert.equal([other.points, other.damaged], [1, []]);
+  machine.remove();
+});
+
+test("in a qcow2 file of a large device a cluster in the midst of a block is compared, too", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const folder = machine.path("large");
+  const full = await exportQcow2({ ...own(machine), folder });
+  const record = `${full.path}.blksnap.json`;
+  const capacity_bytes = 2 ** 38 + MIB;
+  const data = randomBytes(BLOCK_BYTES);
+  const block = Buffer.concat([Buffer.alloc(BLOCK_BYTES), data, Buffer.alloc(2 * BLOCK_BYTES)]);
+  const sums = new Sums(capacity_bytes);
+  sums.put(0, block.length, sumsIn(block, sums.windowOf(0, block.length)));
+  const fields = JSON.parse(readFileSync(record, "utf8")) as object;
+  writeFileSync(record, JSON.stringify({ ...fields, capacity_bytes, sums: sums.record() }));
+  chmodSync(full.path, 0o600);
+  execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", full.path, String(capacity_bytes)]);
+  const file = await OpenQcow2.open(full.path);
+  await file.write(data, BLOCK_BYTES);
+  await file.finish();
+  assert.equal((await verifyQcow2({ folder })).damaged, []);
+  const other = await OpenQcow2.open(full.path);
+  await other.write(Buffer.from([data[0]! ^ 1]), BLOCK_BYTES);
+  await other.finish();
+  const [found] = (await verifyQcow2({ folder })).damaged;
+  assert.equal([found?.offset_bytes, found?.length_bytes], [0, block.length]);
   machine.remove();
 });
 
