@@ -15,7 +15,7 @@
  */
 
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
-import { ECANCELED, EINTR, EMFILE, ETIME } from "@blksnap/errors";
+import { ECANCELED, EINTR, EMFILE, ENOMEM, ETIME } from "@blksnap/errors";
 import { SetupFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
@@ -181,6 +181,11 @@ export class Reactor {
     }
   }
 
+  /** Inside of attempt(): what is made has this besides, as memory, which is given back where it cannot be made. */
+  noteTaken(giveBack: () => void): void {
+    this.#taken?.push(giveBack);
+  }
+
   /** Gives a handler its id: the high half of the user data of its operations. @throws UringError REACTOR_FULL */
   addHandler(handler: CompletionHandler): number {
     const free = this.#handlers.indexOf(UNUSED);
@@ -269,9 +274,13 @@ export class Reactor {
     this.#timers[index] = timer;
     this.#timespecs[index * 2] = BigInt(Math.floor(delayMs / 1000));
     this.#timespecs[index * 2 + 1] = BigInt(Math.floor((delayMs % 1000) * 1e6));
+    this.#armTimer(index);
+    return timer;
+  }
+
+  #armTimer(index: number): void {
     const address = this.#own.address + TIMERS_OFFSET_BYTES + index * TIMESPEC_BYTES;
     prepareTimeout(this.ring, low32(address), high32(address), index, TIMER_HANDLER);
-    return timer;
   }
 
   /** A cancelled timer; its place is free as soon as the kernel has let go of it. */
@@ -419,6 +428,11 @@ export class Reactor {
 
   #onTimer(index: number, result: number): void {
     const timer = this.#timers[index];
+    // No memory for it. Its owner waits for nothing else: it goes off late, but it does.
+    if (result === -ENOMEM && timer?.callback !== undefined) {
+      this.#armTimer(index);
+      return;
+    }
     this.#timers[index] = null;
     if (result !== -ETIME && result !== -ECANCELED) {
       throw new UringError("REACTOR_FAILED", "a timer failed", result);

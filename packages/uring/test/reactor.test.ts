@@ -302,13 +302,54 @@ test("timers that are cancelled leave their places, and only the others fire", (
   });
 });
 
+test("a timer that the kernel has no memory for is set again, unless it was cancelled", () => {
+  withReactor(({ reactor, errors }) => {
+    const { ring } = reactor;
+    const { enter } = native;
+    const timerHandler = 1;
+    const refused = 1;
+    let refusals = 3;
+    native.enter = (...call) => {
+      const status = enter(...call);
+      const cqe = ring.headIndex();
+      const isTimer = ring.ready() > 0 && ring.cqes32[cqe + 1] === timerHandler;
+      if (isTimer && ring.cqes32[cqe] === refused && refusals > 0) {
+        ring.cqes32[cqe + 2] = -12;
+        refusals--;
+      }
+      return status;
+    };
+    const fired: string[] = [];
+    // It has place 0, the others have place 1. Where one of those is lost it ends the test.
+    const last = reactor.setTimer(2_000, () => reactor.stop());
+    reactor.setTimer(0, () => {
+      fired.push("first");
+      const cancelled = reactor.setTimer(0, () => fired.push("cancelled"));
+      refusals = 1;
+      reactor.cancelTimer(cancelled);
+      reactor.cancelTimer(last);
+      reactor.setTimer(1, () => reactor.stop());
+    });
+    try {
+      reactor.run();
+    } finally {
+      native.enter = enter;
+    }
+    assert.equal(fired, ["first"]);
+    assert.equal(errors, []);
+  });
+});
+
 test("what was taken for something that cannot be made is given back, and nothing else", () => {
   withReactor(({ reactor, send }) => {
     const kept = reactor.attempt(() => reactor.addFile(0));
     const before = openDescriptors();
     const ended: number[] = [];
     const handler = (id: number) => ({ onCompletion: () => ended.push(id) });
+    const besides: string[] = [];
+    reactor.noteTaken(() => besides.push("outside"));
     const fails = (): never => {
+      reactor.noteTaken(() => besides.push("memory"));
       const file = createMemoryFile("taken");
       const index = reactor.addFile(file);
       closeSync(file);
@@ -324,6 +365,7 @@ test("what was taken for something that cannot be made is given back, and nothin
         return (error as Error).message;
       }
     });
+    assert.equal(besides, ["memory", "memory"]);
     // The same places again: all were free.
     assert.is(texts[0], texts[1]);
     assert.match(texts[0] ?? "", `cannot be made: ${kept + 1} `);
