@@ -49,14 +49,15 @@ export class AreaMapFile implements CompletionHandler {
 
   /** A new map in a file that has memory as far as firstMapBytes() says. */
   static create(reactor: Reactor, file: MapFileRef, geometry: Geometry, id: AreaId): AreaMapFile {
-    return new AreaMapFile(reactor, file, (buffer) =>
-      DiffAreaMap.create(buffer, geometry, uuidBytes(id), isWholeMap(geometry)),
-    );
+    const make = (buffer: ArrayBuffer) =>
+      DiffAreaMap.create(buffer, geometry, uuidBytes(id), isWholeMap(geometry));
+    return reactor.attempt(() => new AreaMapFile(reactor, file, make));
   }
 
   /** One that an earlier process has left. */
   static open(reactor: Reactor, file: MapFileRef): AreaMapFile {
-    return new AreaMapFile(reactor, file, (buffer) => DiffAreaMap.open(buffer));
+    const make = (buffer: ArrayBuffer) => DiffAreaMap.open(buffer);
+    return reactor.attempt(() => new AreaMapFile(reactor, file, make));
   }
 
   private constructor(
@@ -64,17 +65,13 @@ export class AreaMapFile implements CompletionHandler {
     { fd, lengthBytes }: MapFileRef,
     make: (buffer: ArrayBuffer) => DiffAreaMap,
   ) {
-    const memory = MappedMemory.file(fd, 0, lengthBytes);
-    try {
-      this.map = make(memory.buffer);
-      this.#fileIndex = isWholeMap(this.map.geometry) ? NONE : reactor.addFile(fd);
-    } catch (error) {
-      memory.unmap();
-      throw error;
-    }
-    this.#handlerId = this.#fileIndex === NONE ? NONE : reactor.addHandler(this);
+    this.#memory = MappedMemory.file(fd, 0, lengthBytes);
+    reactor.noteTaken(() => this.#memory.unmap());
+    this.map = make(this.#memory.buffer);
+    const isWhole = isWholeMap(this.map.geometry);
+    this.#fileIndex = isWhole ? NONE : reactor.addFile(fd);
+    this.#handlerId = isWhole ? NONE : reactor.addHandler(this);
     this.#reactor = reactor;
-    this.#memory = memory;
   }
 
   /** Gets memory for the slice; the answer goes to the area, unless the map is closed by then. */

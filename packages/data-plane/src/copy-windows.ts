@@ -70,7 +70,9 @@ export class CopyWindows {
     const imageBytes = imageDepth * imageWindowBytes;
     this.#isImageNear = imageWindowBytes <= NEAR_BYTES;
     this.#registered = MappedMemory.anonymous(nearBytes + (this.#isImageNear ? imageBytes : 0));
+    reactor.noteTaken(() => this.#registered.unmap());
     this.#plain = MappedMemory.anonymous(farBytes + (this.#isImageNear ? 0 : imageBytes));
+    reactor.noteTaken(() => this.#plain.unmap());
     const make = (memory: MappedMemory, at: number, places: number, lengthBytes: number) =>
       new IoBuffers({
         places,

@@ -252,7 +252,8 @@ export class DeviceArea {
       this.#imageQueue = undefined;
       this.#imageEnd.end();
     };
-    const served = makeQueue(reactor, start, onEnd, (error) => this.#tellError(error), memory);
+    const onError = (error: unknown): void => this.#tellError(error);
+    const served = reactor.attempt(() => makeQueue(reactor, start, onEnd, onError, memory));
     const { queue } = served;
     this.#imageQueue = served;
     io.imageQueue = queue;

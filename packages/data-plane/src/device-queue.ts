@@ -54,6 +54,7 @@ export function makeQueue(
   onError: (error: unknown) => void,
   memory: QueueMemory | undefined,
 ): ServedQueue {
+  if (memory !== undefined) reactor.noteTaken(() => memory.giveBack());
   if ("exported" in start) return new ExportQueue(reactor, start, onEnd, onError, memory);
   const { charFd, queueDepth: depth, maxIoBytes, zeroCopy = false } = start;
   const options = { charFd, queueId: 0, depth, maxIoBytes, zeroCopy, onEnd, onError };

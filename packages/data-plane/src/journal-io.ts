@@ -111,6 +111,7 @@ export class JournalIo {
     this.#options = options;
     this.#reactor = reactor;
     this.#memory = MappedMemory.anonymous(writerBytes(entriesMax, prefixEntriesMax));
+    reactor.noteTaken(() => this.#memory.unmap());
     this.writer = new JournalWriter({
       buffer: this.#memory.buffer,
       id: Uint8Array.from(setup.id),

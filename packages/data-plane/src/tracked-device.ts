@@ -89,6 +89,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     const imageTags = imageDepth + NBD_DEPTH;
     const copyWindowBytes = maxIoBytes + 2 * (1 << request.geometry.blockShift);
     this.#cbtMemory = MappedMemory.file(request.cbt.fd, 0, request.cbt.lengthBytes);
+    reactor.noteTaken(() => this.#cbtMemory.unmap());
     this.#cbt = CbtMap.open(this.#cbtMemory.buffer, { owner: true });
     this.engine = new TrackerEngine(request.geometry, this, {
       frontDepth: queueDepth,

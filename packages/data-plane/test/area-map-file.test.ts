@@ -1,5 +1,5 @@
 /** Memory for the map of a diff area: taken slice by slice, from a real file. */
-import { closeSync, fstatSync, ftruncateSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, readFileSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
 import { createMemoryFile, Reactor } from "@blksnap/uring";
@@ -105,6 +105,27 @@ test("a slice gets memory, and no more than it needs; what is recorded stays", (
   bench.awaitAnswer();
   assert.equal([map.slotOf(CHUNK), map.nextSaved(CHUNK, 0, 64)], [5, 3]);
   assert.is(bench.allocatedBytes, before + SLICE_BYTES);
+  bench.file.close();
+  bench.end();
+});
+
+test("a map that a full reactor has no place for takes nothing from it", () => {
+  const bench = new Bench(64 * GIB);
+  const { reactor } = bench;
+  const handler = { onCompletion: () => undefined };
+  const isFull = ({ code }: { code?: string }): boolean => code === "REACTOR_FULL";
+  assert.throws(() => {
+    for (;;) reactor.addHandler(handler);
+  }, isFull);
+  const place = (): number => {
+    const index = reactor.addFile(bench.fd);
+    reactor.removeFile(index);
+    return index;
+  };
+  const mappings = (): number => readFileSync("/proc/self/maps", "utf8").split("memfd:map").length;
+  const before = [place(), mappings()];
+  assert.throws(() => new Bench(64 * GIB, reactor), isFull);
+  assert.equal([place(), mappings()], before);
   bench.file.close();
   bench.end();
 });

@@ -11,6 +11,7 @@ import { carryOutArea } from "../dist/area-requests.js";
 import { IoTicker } from "../dist/io-ticker.js";
 import { encodeAreaLost } from "../dist/journal-entries.js";
 import type { AreaSetup, AttachRequest, ReactorNotice } from "../dist/messages.js";
+import { QueueMemory } from "../dist/queue-memory.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
 import { reactorSettings, SLOTS } from "./device-settings.js";
 
@@ -110,12 +111,12 @@ class World {
     };
   }
 
-  attach(request: AttachRequest): TrackedDevice {
+  attach(request: AttachRequest, memory?: QueueMemory): TrackedDevice {
     const settings = reactorSettings();
     const ticker = new IoTicker(this.reactor, settings.ioTimeoutMs);
     const notify = (notice: ReactorNotice) => this.tell(notice);
     return this.reactor.attempt(
-      () => new TrackedDevice(this.reactor, settings, request, ticker, notify),
+      () => new TrackedDevice(this.reactor, settings, request, ticker, notify, memory),
     );
   }
 
@@ -142,6 +143,63 @@ test("a device that cannot be made lets go of its original and its stores", () =
   store.close();
   assert.not(original.isHeld());
   assert.not(store.isHeld());
+  world.close();
+});
+
+/** Mappings that this process has of files of this name. */
+function mappings(name: string): number {
+  return readFileSync("/proc/self/maps", "utf8").split(`memfd:${name} `).length - 1;
+}
+
+/** Takes all places for handlers. */
+function fill(reactor: Reactor): void {
+  const isFull = (): boolean => {
+    try {
+      reactor.addHandler({ onCompletion: () => undefined });
+      return false;
+    } catch {
+      return true;
+    }
+  };
+  while (!isFull());
+}
+
+test("a device that cannot be made leaves no memory behind", () => {
+  const world = new World();
+  const request = world.attachRequest(world.file("original", GEOMETRY.capacityBytes), {
+    area: world.area(undefined, [world.file("store", MIB)]),
+  });
+  const memory = new QueueMemory(4 * 65_536);
+  const { buffer } = memory.take();
+  const before = [mappings("cbt"), mappings("map")];
+  assert.throws(() => world.attach(request, memory));
+  assert.equal([mappings("cbt"), mappings("map")], before);
+  assert.is(buffer.byteLength, 0);
+  world.close();
+});
+
+test("an image that a full reactor has no place for takes nothing from it", () => {
+  const world = new World();
+  const { reactor } = world;
+  const device = world.attach(world.attachRequest(world.file("original", GEOMETRY.capacityBytes)));
+  device.prepareArea(world.area(undefined, [world.file("store", MIB)]));
+  fill(reactor);
+  const place = (): number => {
+    const { address, lengthBytes } = MappedMemory.anonymous(4096);
+    const index = reactor.addBuffer(address, lengthBytes);
+    reactor.removeBuffer(index);
+    return index;
+  };
+  const before = place();
+  const memory = new QueueMemory(4 * 65_536);
+  const { buffer } = memory.take();
+  const start = { charFd: world.file("ublkc", MIB), queueDepth: 4, maxIoBytes: 65_536 };
+  assert.throws(
+    () => device.areaOf(AREA)?.openImage(start, memory),
+    (error: { code?: string }) => error.code === "REACTOR_FULL",
+  );
+  assert.is(place(), before);
+  assert.is(buffer.byteLength, 0);
   world.close();
 });
 

@@ -50,6 +50,7 @@ export class RegisteredPages implements CompletionHandler {
     this.#charFd = charFd;
     this.#queue = queue;
     this.#copies = MappedMemory.anonymous(depth * maxIoBytes);
+    reactor.noteTaken(() => this.#copies.unmap());
     this.#isCopied = new Uint8Array(depth);
     this.#places = new Int32Array(depth).fill(NO_PLACE);
     this.#places.set(reactor.takeBufferPlaces(depth));

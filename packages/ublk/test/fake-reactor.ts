@@ -76,6 +76,8 @@ export class FakeReactor {
     this.buffers.delete(index);
   }
 
+  noteTaken(): void {}
+
   /** Fewer than a queue of four tags would like. */
   takeBufferPlaces(): Int32Array {
     this.places += 3;

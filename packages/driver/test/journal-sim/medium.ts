@@ -120,6 +120,8 @@ export class FakeReactor {
     return this as unknown as Reactor;
   }
 
+  noteTaken(): void {}
+
   makeFile(lengthBytes: number): MediumFile {
     const file = new MediumFile(this.#nextFd++, lengthBytes);
     this.#media.set(file.fd, file);

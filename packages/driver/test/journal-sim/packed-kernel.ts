@@ -79,6 +79,8 @@ export class PackedKernel {
     return this as unknown as Reactor;
   }
 
+  noteTaken(): void {}
+
   makeFile(lengthBytes: number): PackedFile {
     const file = new PackedFile(this.#nextFd++, lengthBytes);
     this.#media.set(file.fd, file);
