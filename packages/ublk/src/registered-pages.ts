@@ -20,6 +20,7 @@ import {
   type Reactor,
 } from "@blksnap/uring";
 import { AUTO_BUF_REG_FALLBACK, UblkOp, userCopyOffset } from "./abi.js";
+import { SecondTries } from "./second-tries.js";
 import { NOT_REGISTERED, type RequestQueue } from "./target.js";
 
 /** What is told when the bytes of a request have been moved. */
@@ -41,6 +42,7 @@ export class RegisteredPages implements CompletionHandler {
   readonly #handlerId: number;
   readonly #places: Int32Array;
   readonly #isCopied: Uint8Array;
+  readonly #secondTries: SecondTries;
   /** Pages come to be when a copy is first needed. */
   readonly #copies: MappedMemory;
 
@@ -52,6 +54,7 @@ export class RegisteredPages implements CompletionHandler {
     this.#copies = MappedMemory.anonymous(depth * maxIoBytes);
     reactor.noteTaken(() => this.#copies.unmap());
     this.#isCopied = new Uint8Array(depth);
+    this.#secondTries = new SecondTries(reactor, depth, (tag) => this.#move(tag));
     this.#places = new Int32Array(depth).fill(NO_PLACE);
     this.#places.set(reactor.takeBufferPlaces(depth));
     this.#handlerId = reactor.addHandler(this);
@@ -88,6 +91,7 @@ export class RegisteredPages implements CompletionHandler {
     bufferIndex[tag] = NOT_REGISTERED;
     bufferLow[tag] = low32(address);
     bufferHigh[tag] = high32(address);
+    this.#secondTries.begin(tag);
     if (this.#queue.op(tag) === UblkOp.WRITE) this.#move(tag);
     else this.#queue.onCopiedIn(tag, 0);
   }
@@ -98,6 +102,7 @@ export class RegisteredPages implements CompletionHandler {
   }
 
   onCompletion(tag: number, result: number): void {
+    if (result < 0 && this.#secondTries.take(tag, result)) return;
     const queue = this.#queue;
     const status = result === queue.sectors(tag) << 9 ? 0 : result < 0 ? result : -EIO;
     if (queue.op(tag) === UblkOp.WRITE) queue.onCopiedIn(tag, status);
@@ -106,6 +111,7 @@ export class RegisteredPages implements CompletionHandler {
 
   /** Every command has come back. */
   close(): void {
+    this.#secondTries.close();
     this.#reactor.removeHandler(this.#handlerId);
     this.#reactor.giveBackBufferPlaces(this.#places.filter((place) => place !== NO_PLACE));
     this.#copies.unmap();

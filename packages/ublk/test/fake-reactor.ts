@@ -54,6 +54,7 @@ export class FakeReactor {
   readonly calls: string[] = [];
   readonly handlers: (CompletionHandler | undefined)[] = [];
   readonly buffers = new Set<number>();
+  readonly timers: (() => void)[] = [];
   /** In the table of registered buffers, that a queue has. */
   places = 0;
   #used = 0;
@@ -77,6 +78,11 @@ export class FakeReactor {
   }
 
   noteTaken(): void {}
+
+  setTimer(_delayMs: number, callback: () => void): object {
+    this.timers.push(callback);
+    return callback;
+  }
 
   /** Fewer than a queue of four tags would like. */
   takeBufferPlaces(): Int32Array {

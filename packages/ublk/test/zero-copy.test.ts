@@ -140,6 +140,30 @@ test("bytes that cannot be moved are the request's error", () => {
   world.end();
 });
 
+test("bytes that io_uring had no memory or thread to move are moved later", () => {
+  const world = new World();
+  const { reactor, queue } = world;
+  reactor.takeCommands();
+  for (const [op, errno] of [
+    [UblkOp.WRITE, 12],
+    [UblkOp.READ, 125],
+  ]) {
+    world.calls.length = 0;
+    world.request(1, op | NEED_REG_BUF);
+    if (op === UblkOp.READ) queue.complete(1, 4096);
+    const [first] = reactor.takeCommands();
+    world.moved(1, -errno);
+    assert.equal(reactor.takeCommands(), []);
+    for (const pass of reactor.timers.splice(0)) pass();
+    assert.equal(reactor.takeCommands(), [first]);
+    world.moved(1, 4096);
+    assert.equal(world.calls, [`io 1 in ${NOT_REGISTERED}`]);
+    if (op === UblkOp.WRITE) queue.complete(1, 4096);
+    assert.is(reactor.takeCommands()[0].result, 4096);
+  }
+  world.end();
+});
+
 test("a copy can be asked for once, and whoever asked is told", () => {
   const world = new World();
   world.reactor.takeCommands();
