@@ -87,11 +87,26 @@ export async function replaceFile(files: Files, path: string, data: Uint8Array):
   await files.syncFolder(dirname(path));
 }
 
+/** With those above it. Node's own way tries for ever where none can be made in one that is there, as in /proc. */
+async function makeFolders(path: string): Promise<void> {
+  const make = (): Promise<void> => mkdir(path, { mode: 0o700 });
+  try {
+    await make().catch(async (error: unknown) => {
+      if (codeOf(error) !== "ENOENT" || dirname(path) === path) throw error;
+      await makeFolders(dirname(path));
+      await make();
+    });
+  } catch (error) {
+    const isThere = await stat(path).then(
+      (found) => found.isDirectory(),
+      () => false,
+    );
+    if (!isThere) throw error;
+  }
+}
+
 export const realFiles: Files = {
-  makeFolder: (path) =>
-    attempt("make", path, async () => {
-      await mkdir(path, { recursive: true, mode: 0o700 });
-    }),
+  makeFolder: (path) => attempt("make", path, () => makeFolders(path)),
   list: async (path) => ((await ifThere("list", path, readdir(path))) ?? []).sort(),
   look: async (path) => {
     const stats = await ifThere("look at", path, stat(path));

@@ -342,4 +342,17 @@ test("a folder with other things is no store, and a missing one is none", async 
   machine.remove();
 });
 
+test("folders are made with those above them, and where none can be made it ends with why", async () => {
+  const machine = new FakeMachine(MIB);
+  const path = machine.path("a/b/c");
+  await realFiles.makeFolder(path);
+  await realFiles.makeFolder(`${path}/`);
+  assert.ok(existsSync(path));
+  writeFileSync(machine.path("file"), "");
+  for (const wrong of [machine.path("file"), machine.path("file/x"), "/proc/blksnap/x"]) {
+    assert.is((await failureOf(realFiles.makeFolder(wrong))).code, "TARGET_FAILED", wrong);
+  }
+  machine.remove();
+});
+
 test.run();
