@@ -4,7 +4,7 @@ import { connect as connectTls, type TLSSocket } from "node:tls";
 import { ClientHandshake } from "./client-handshake.js";
 import { NbdError } from "./errors.js";
 import { SocketReader } from "./socket-reader.js";
-import { clientCertificates } from "./tls-files.js";
+import { clientCertificates, tlsReason } from "./tls-files.js";
 import type { NbdServerAddress, TcpServer } from "./uri.js";
 
 /** A connection that is ready for options. */
@@ -28,8 +28,9 @@ async function connected(socket: Socket, event: string, name: string): Promise<v
     socket.once(event, resolve);
     socket.once("error", (error: NodeJS.ErrnoException) => {
       const known = error instanceof NbdError ? error : undefined;
-      const { errno = 0, message } = error;
-      reject(known ?? new NbdError("CONNECT_FAILED", `${name}: ${message}`, errno, error));
+      const { errno = 0 } = error;
+      const why = tlsReason(error);
+      reject(known ?? new NbdError("CONNECT_FAILED", `${name}: ${why}`, errno, error));
     });
   });
 }

@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import { NbdError } from "./errors.js";
+import { tlsReason } from "./tls-files.js";
 
 /** The most that is asked of the socket at a time. */
 const PART_BYTES = 65_536;
@@ -49,7 +50,10 @@ export class SocketReader {
       }
       if (this.#isOver) {
         if (this.#failure instanceof NbdError) throw this.#failure;
-        const why = this.#failure?.message ?? "the other side has closed the connection";
+        const why =
+          this.#failure === undefined
+            ? "the other side has closed the connection"
+            : tlsReason(this.#failure);
         throw new NbdError("CONNECTION_LOST", why, 0, this.#failure);
       }
       await new Promise<void>((resolve) => {

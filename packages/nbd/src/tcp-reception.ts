@@ -19,6 +19,7 @@ import {
 import { socketPair } from "@blksnap/uring";
 import { type Handshake, handshakeBeforeTls } from "./handshake.js";
 import { GREETING_BYTES } from "./protocol.js";
+import { tlsReason } from "./tls-files.js";
 
 /** From then on the kernel asks a silent peer once a second, ten times, whether it is there. */
 const KEEP_ALIVE_DELAY_MS = 30_000;
@@ -122,8 +123,8 @@ export class TcpReception {
     });
     tls.on("tlsClientError", (error, socket) => {
       // A certificate that is not trusted looks so, too.
-      const { code, message } = error as NodeJS.ErrnoException;
-      const why = code === "ECONNRESET" ? "no certificate to be trusted, or it has gone" : message;
+      const isGone = (error as NodeJS.ErrnoException).code === "ECONNRESET";
+      const why = isGone ? "no certificate to be trusted, or it has gone" : tlsReason(error);
       this.#refused(nameOf(socket), why);
       socket.destroy();
     });

@@ -85,3 +85,9 @@ export function clientCertificates(folder: string): SecureContextOptions {
   const crl = readPem(folder, "ca-crl.pem", true);
   return asContext(folder, { ca, cert, key, crl, minVersion: MIN_VERSION });
 }
+
+/** What OpenSSL says, without where in its source it says so. */
+export function tlsReason(error: Error): string {
+  const { reason } = error as { reason?: unknown };
+  return typeof reason === "string" ? reason : error.message;
+}
