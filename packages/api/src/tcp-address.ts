@@ -1,5 +1,5 @@
 /** A TCP address as people write it. */
-import { isIP } from "node:net";
+import { isIP, SocketAddress } from "node:net";
 
 /** Of NBD, at IANA. */
 const NBD_PORT = 10_809;
@@ -23,7 +23,8 @@ export function parseTcpAddress(text: string): TcpAddress | undefined {
   return isRight ? { address, port } : undefined;
 }
 
-/** As parseTcpAddress() reads it. */
+/** As parseTcpAddress() reads it; one address has one text, however its zeroes were written. */
 export function tcpAddressText({ address, port }: TcpAddress): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  if (isIP(address) !== 6) return `${address}:${port}`;
+  return `[${new SocketAddress({ address, family: "ipv6" }).address}]:${port}`;
 }
