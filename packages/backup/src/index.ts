@@ -42,6 +42,7 @@ export {
   type CopiesVerified,
   type CopyDamage,
   holdsQcow2,
+  isRawCopy,
   type VerifyQcow2Options,
   type VerifyRawOptions,
   verifyQcow2,

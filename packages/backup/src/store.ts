@@ -59,6 +59,12 @@ export class BackupStore {
    */
   static async open(place: string | Objects, files: Files = realFiles): Promise<BackupStore> {
     const objects = objectsAt(place, files);
+    if (typeof place === "string" && (await files.look(place))?.isFolder === false) {
+      const hint = "What export --raw has written is the device's content: copy it back with dd";
+      throw new BackupError("BACKUP_NOT_FOUND", `${objects.path} is no folder of backups`, {
+        hint,
+      });
+    }
     const mark = await objects.get(MARK);
     if (mark === undefined) {
       const hint = "Give the place that export has written to";

@@ -159,6 +159,13 @@ async function knownCopy(target: string, record: string | undefined): Promise<Ra
   return known;
 }
 
+/** Whether verifyRaw() is for what is at a path: a file or block device, or a file that is gone and has its record yet. */
+export async function isRawCopy(path: string): Promise<boolean> {
+  const kind = await targetKind(path);
+  if (kind !== "missing") return kind !== "folder";
+  return (await readRecord(recordPathOf(path))) !== undefined;
+}
+
 /**
  * Compares a raw copy with its record.
  * @throws BackupError BACKUP_NOT_FOUND, BACKUP_INCOMPLETE, BACKUP_VERSION, BACKUP_BUSY where it is written meanwhile, ...

@@ -2,7 +2,7 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { open, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { open, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { FakeS3 } from "@blksnap/testing";
 import { test } from "uvu";
@@ -110,6 +110,10 @@ test("verify names what has changed in a raw copy and in qcow2 files, and ends w
     ["-f", target, "--region", "x"],
   ];
   for (const words of wrong) assert.is((await harness.run("verify", ...words)).status, 2);
+  const restored = await harness.run("restore", "-f", target, "-t", inFolder("restored"));
+  assert.match(restored.err, `${target} is no folder of backups`);
+  await rm(target);
+  assert.match((await harness.run("verify", "-f", target)).err, `${target} is gone, which`);
 });
 
 test("a bucket is a place as a folder is; options of buckets are for nothing else", async () => {

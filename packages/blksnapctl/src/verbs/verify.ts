@@ -98,12 +98,9 @@ export async function verify(context: Context, given: Given): Promise<void> {
   const from = given.need("from");
   if (from === STANDARD_STREAM) return await verifyInput(context, given);
   checkBucketOptions(given, from);
-  const { holdsQcow2, targetKind } = await import("@blksnap/backup");
+  const { holdsQcow2, isRawCopy } = await import("@blksnap/backup");
   const path = isLocal(from) ? parsePath(from, "from") : undefined;
-  const kind = path === undefined ? undefined : await targetKind(path);
-  if (path !== undefined && (kind === "file" || kind === "block")) {
-    return await verifyCopy(context, given, path);
-  }
+  if (path !== undefined && (await isRawCopy(path))) return await verifyCopy(context, given, path);
   if (given.has("record")) {
     throw usageError("record: it is of raw copies", "USAGE", "Leave --record out");
   }
