@@ -23,7 +23,7 @@ const DOUBLES = /(^|\/)(testing|fakes?)\//;
 
 /** Out of a source of ours: what loads the files of a bundle is not. */
 function isCompiled(path) {
-  return /^dist\/.*\.js$/.test(path) && !/^dist\/bundle\/[a-z]+\.js$/.test(path);
+  return /^dist\/.*\.js$/.test(path) && !/^dist\/bundle\/[a-z-]+\.js$/.test(path);
 }
 
 function contentProblems({ name, manifest, files }) {
