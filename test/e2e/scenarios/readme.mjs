@@ -75,7 +75,7 @@ test('"A session" prints what it says', async (t) => {
     "umount /srv/data",
     // Not to the standard output: where a command fails, its end would be waited for.
     `blksnapd >${LOG} 2>&1 &`,
-    "blksnapctl --wait version >/dev/null",
+    "blksnapctl --wait=300 version >/dev/null",
     // As a terminal shows it: each command, and then what it prints on either stream.
     ...commands.map((command) => `echo '# ${command}'; { ${command}; } 2>&1`),
     "exec >/dev/null",
@@ -100,8 +100,9 @@ test("a member of the group blksnap may use a daemon that was started by hand", 
     export PATH=$PWD/node_modules/.bin:$PATH
     rm -rf /run/blksnap
     umask 077
-    blksnapd 2>${LOG} &
-    blksnapctl --wait version
+    # Not to the standard output: where a command fails, its end would be waited for.
+    blksnapd >${LOG} 2>&1 &
+    blksnapctl --wait=300 version
     ${member} "$(command -v node)" node_modules/.bin/blksnapctl status
     if ${other} "$(command -v node)" node_modules/.bin/blksnapctl status; then exit 9; fi
     stat -c %a /run/blksnap /run/blksnap/state
