@@ -4,12 +4,9 @@
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { STEPS, testThatFinds } from "./found-faults.js";
 import { PLANTED_FAILURES } from "./planted-failures.js";
 import { runSeeds } from "./seeds.js";
-import { Simulation } from "./simulation.js";
-
-const SEEDS_MAX = 40;
-const STEPS = 1500;
 
 test("failures: fronts continue, images lose what could not be saved", async () => {
   const totals = await runSeeds(5, STEPS, { deathOneIn: 240, hasFailures: true });
@@ -28,26 +25,6 @@ test("failures: fronts continue, images lose what could not be saved", async () 
   }
 });
 
-for (const { what, plant, seed: known = 1 } of PLANTED_FAILURES) {
-  test(`found: ${what}`, async () => {
-    const takeOut = plant();
-    try {
-      for (let tried = 0; tried < SEEDS_MAX; tried++) {
-        const seed = 1 + ((known - 1 + tried) % SEEDS_MAX);
-        const options = { seed, deathOneIn: 300, limitMs: 20_000, hasFailures: true };
-        const found = await new Simulation(options).run(STEPS).then(
-          () => undefined,
-          (error: Error) => error.message,
-        );
-        if (found === undefined) continue;
-        console.log(`seed ${seed}: ${what}: ${found.split("\n")[0]}`);
-        return;
-      }
-      assert.unreachable(`not found: ${what}`);
-    } finally {
-      takeOut();
-    }
-  });
-}
+testThatFinds(PLANTED_FAILURES, () => ({ deathOneIn: 300, hasFailures: true }));
 
 test.run();

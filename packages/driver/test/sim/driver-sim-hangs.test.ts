@@ -4,12 +4,9 @@
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { STEPS, testThatFinds } from "./found-faults.js";
 import { PLANTED_HANGS } from "./planted-hangs.js";
 import { runSeeds } from "./seeds.js";
-import { Simulation } from "./simulation.js";
-
-const SEEDS_MAX = 40;
-const STEPS = 1500;
 
 test("hangs: what needs no medium that hangs continues", async () => {
   const totals = await runSeeds(4, STEPS, { deathOneIn: 240, hasHangs: true });
@@ -21,26 +18,6 @@ test("hangs: what needs no medium that hangs continues", async () => {
   }
 });
 
-for (const { what, plant, seed: known = 1 } of PLANTED_HANGS) {
-  test(`found: ${what}`, async () => {
-    const takeOut = plant();
-    try {
-      for (let tried = 0; tried < SEEDS_MAX; tried++) {
-        const seed = 1 + ((known - 1 + tried) % SEEDS_MAX);
-        const options = { seed, deathOneIn: 240, limitMs: 20_000, hasHangs: true };
-        const found = await new Simulation(options).run(STEPS).then(
-          () => undefined,
-          (error: Error) => error.message,
-        );
-        if (found === undefined) continue;
-        console.log(`seed ${seed}: ${what}: ${found.split("\n")[0]}`);
-        return;
-      }
-      assert.unreachable(`not found: ${what}`);
-    } finally {
-      takeOut();
-    }
-  });
-}
+testThatFinds(PLANTED_HANGS, () => ({ deathOneIn: 240, hasHangs: true }));
 
 test.run();

@@ -1,12 +1,9 @@
 /** As driver-sim.test.ts, where users write in sequence: what follows is copied ahead of such writes. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { STEPS, testThatFinds } from "./found-faults.js";
 import { AHEAD_FAULT } from "./planted-faults.js";
 import { runSeeds } from "./seeds.js";
-import { Simulation } from "./simulation.js";
-
-const SEEDS_MAX = 40;
-const STEPS = 1500;
 
 for (const deathOneIn of [60, 240]) {
   test(`in sequence, a death in ${deathOneIn}: nothing is lost`, async () => {
@@ -17,23 +14,6 @@ for (const deathOneIn of [60, 240]) {
   });
 }
 
-test(`found: ${AHEAD_FAULT.what}`, async () => {
-  const takeOut = AHEAD_FAULT.plant();
-  try {
-    for (let seed = 1; seed <= SEEDS_MAX; seed++) {
-      const options = { seed, deathOneIn: 300, limitMs: 20_000, hasSequences: true };
-      const found = await new Simulation(options).run(STEPS).then(
-        () => undefined,
-        (error: Error) => error.message,
-      );
-      if (found === undefined) continue;
-      assert.match(found, /image/);
-      return;
-    }
-    assert.unreachable("not found");
-  } finally {
-    takeOut();
-  }
-});
+testThatFinds([AHEAD_FAULT], () => ({ deathOneIn: 300, hasSequences: true }), /image/);
 
 test.run();

@@ -1,0 +1,45 @@
+/** Tests of the simulation itself: faults are planted in the product, and it has to find each from one of some seeds. */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { PlantedFault } from "./planted-faults.js";
+import { type SimOptions, Simulation } from "./simulation.js";
+
+const SEEDS_MAX = 40;
+export const STEPS = 1500;
+
+type Options = Omit<SimOptions, "seed" | "limitMs">;
+
+/**
+ * A test for each.
+ * @param optionsOf how it is looked for with a seed
+ * @param expected what is said of it
+ */
+export function testThatFinds(
+  faults: readonly PlantedFault[],
+  optionsOf: (fault: PlantedFault, seed: number) => Options,
+  expected = /./,
+): void {
+  for (const fault of faults) {
+    const { what, plant, seed: known = 1 } = fault;
+    test(`found: ${what}`, async () => {
+      const takeOut = plant();
+      try {
+        for (let tried = 0; tried < SEEDS_MAX; tried++) {
+          const seed = 1 + ((known - 1 + tried) % SEEDS_MAX);
+          const options = { ...optionsOf(fault, seed), seed, limitMs: 20_000 };
+          const found = await new Simulation(options).run(STEPS).then(
+            () => undefined,
+            (error: Error) => error.message,
+          );
+          if (found === undefined) continue;
+          assert.match(found, expected);
+          console.log(`seed ${seed}: ${what}: ${found.split("\n")[0]}`);
+          return;
+        }
+        assert.unreachable(`not found: ${what}`);
+      } finally {
+        takeOut();
+      }
+    });
+  }
+}
