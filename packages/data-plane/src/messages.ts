@@ -224,6 +224,7 @@ export interface ServeNbdRequest {
   /** The socket. */
   readonly fd: number;
   readonly structured: boolean;
+  readonly extended: boolean;
   /** Names of those that were agreed on. */
   readonly contexts: readonly string[];
   /** It may not write, whatever others may. */

@@ -13,11 +13,11 @@ export function connectionOf(
   cbt: CbtMap,
   area: DeviceArea | undefined,
 ): NbdConnection {
-  const { fd, structured, readOnly, received, holes } = request;
+  const { fd, structured, extended, readOnly, received, holes } = request;
   // From the end of copy-on-write on what is not saved may have been written to, and is read as an error.
   const isReadable = (): boolean => area?.isOpen === true && area.map.state === AreaState.ACTIVE;
   const allocation = (): MetaContext =>
     area === undefined ? frontAllocation(cbt, holes) : imageAllocation(area.map, holes, isReadable);
   const contexts = request.contexts.map((name) => dirtyContext(name, cbt) ?? allocation());
-  return { fd, structured, readOnly, received, contexts };
+  return { fd, structured, extended, readOnly, received, contexts };
 }

@@ -138,7 +138,7 @@ export class World {
     holes: KnownHoles | null = null,
   ): boolean {
     const told: boolean[] = [];
-    const how = { structured: true, readOnly: false, contexts };
+    const how = { structured: true, extended: false, readOnly: false, contexts };
     const given = { ...how, holes, received: new Uint8Array(0) };
     this.device.serveNbd(
       { type: "serveNbd", tracker: 1, area, params: PARAMS, fd, ...given },

@@ -118,6 +118,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
         params,
         fd,
         structured: agreement.structured,
+        extended: agreement.extended,
         contexts: agreement.contexts.map((context) => context.name),
         readOnly,
         holes,

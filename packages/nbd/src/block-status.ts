@@ -8,10 +8,8 @@
  */
 import type { MetaContext } from "./exports.js";
 import { CHUNK_DONE, Limit } from "./protocol.js";
-import { putStatus } from "./wire.js";
+import type { ReplyWriter } from "./wire.js";
 
-const STATUS_HEADER_BYTES = 24;
-const EXTENT_BYTES = 8;
 /** Of an answer that is shorter than asked for: runs end with blocks, whatever their size. */
 const REACH_ALIGN_BYTES = 65_536;
 /** A reactor serves others besides; a client that wants more asks again. */
@@ -28,35 +26,36 @@ export interface StatusPlace {
   readonly dataBytes: number;
 }
 
-/** @returns how many bytes of extents it wrote */
+/** @returns how many extents it wrote */
 function putExtents(
-  place: StatusPlace,
+  view: DataView,
   at: number,
+  writer: ReplyWriter,
   context: MetaContext,
   offsetBytes: number,
   endBytes: number,
   extentsMax: number,
 ): number {
-  const { view } = place;
+  const { extentBytes } = writer;
   let offset = offsetBytes;
   let extents = 0;
   let last = 0;
+  let lastBytes = 0;
   while (offset < endBytes) {
     const bytes = context.runBytes(offset, endBytes);
     const { flags } = context;
     if (extents > 0 && flags === last) {
-      const before = at + (extents - 1) * EXTENT_BYTES;
-      view.setUint32(before, view.getUint32(before) + bytes);
+      lastBytes += bytes;
     } else {
       if (extents === extentsMax) break;
-      view.setUint32(at + extents * EXTENT_BYTES, bytes);
-      view.setUint32(at + extents * EXTENT_BYTES + 4, flags);
       extents++;
       last = flags;
+      lastBytes = bytes;
     }
+    writer.extent(view, at + (extents - 1) * extentBytes, lastBytes, flags);
     offset += bytes;
   }
-  return extents * EXTENT_BYTES;
+  return extents;
 }
 
 /** All contexts together are looked at in one turn. */
@@ -66,28 +65,36 @@ function reachOf({ reachBytes }: MetaContext, contexts: number): number {
   return Math.max(share, REACH_ALIGN_BYTES);
 }
 
-/** @returns how many bytes of the buffer are to be sent */
+/**
+ * @param writer to the request
+ * @param wanted a bit for each context that is told of, by its index; at least one
+ * @returns how many bytes of the buffer are to be sent
+ */
 export function putBlockStatus(
   place: StatusPlace,
-  cookieHigh: number,
-  cookieLow: number,
+  writer: ReplyWriter,
   contexts: readonly MetaContext[],
+  wanted: number,
   offsetBytes: number,
   lengthBytes: number,
   onlyOne: boolean,
 ): number {
-  const room = Math.floor(place.dataBytes / contexts.length) - STATUS_HEADER_BYTES;
-  const extentsMax = onlyOne ? 1 : Math.min(Math.floor(room / EXTENT_BYTES), EXTENTS_MAX);
+  const { statusHeaderBytes, extentBytes } = writer;
+  const ids = [...contexts.keys()].filter((id) => (wanted & (1 << id)) !== 0);
+  const room = Math.floor(place.dataBytes / ids.length) - statusHeaderBytes;
+  const extentsMax = onlyOne ? 1 : Math.min(Math.floor(room / extentBytes), EXTENTS_MAX);
   let at = place.dataAt;
-  for (const [index, context] of contexts.entries()) {
+  for (const [index, id] of ids.entries()) {
+    const context = contexts[id];
     const headerView = index === 0 ? place.headerView : place.view;
     const headerAt = index === 0 ? place.headerAt : at;
-    if (index > 0) at += STATUS_HEADER_BYTES;
-    const endBytes = offsetBytes + Math.min(lengthBytes, reachOf(context, contexts.length));
-    const bytes = putExtents(place, at, context, offsetBytes, endBytes, extentsMax);
-    const flags = index === contexts.length - 1 ? CHUNK_DONE : 0;
-    putStatus(headerView, headerAt, cookieHigh, cookieLow, flags, index, bytes);
-    at += bytes;
+    if (index > 0) at += statusHeaderBytes;
+    const endBytes = offsetBytes + Math.min(lengthBytes, reachOf(context, ids.length));
+    const { view } = place;
+    const extents = putExtents(view, at, writer, context, offsetBytes, endBytes, extentsMax);
+    const flags = index === ids.length - 1 ? CHUNK_DONE : 0;
+    writer.status(headerView, headerAt, flags, id, extents);
+    at += extents * extentBytes;
   }
   return at - place.dataAt;
 }

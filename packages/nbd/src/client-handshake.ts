@@ -80,8 +80,17 @@ export class ClientHandshake {
   }
 
   /** @returns whether the server has structured replies */
-  async structured(): Promise<boolean> {
-    const replies = await this.#ask(Option.STRUCTURED_REPLY, Buffer.alloc(0));
+  structured(): Promise<boolean> {
+    return this.#has(Option.STRUCTURED_REPLY);
+  }
+
+  /** Asked for instead of structured replies. @returns whether the server has extended headers */
+  extended(): Promise<boolean> {
+    return this.#has(Option.EXTENDED_HEADERS);
+  }
+
+  async #has(option: number): Promise<boolean> {
+    const replies = await this.#ask(option, Buffer.alloc(0));
     return replies.at(-1)?.type === ReplyType.ACK;
   }
 

@@ -7,6 +7,8 @@ import {
   CHUNK_MAGIC,
   ChunkType,
   Command,
+  EXTENDED_CHUNK_HEADER_BYTES,
+  EXTENDED_CHUNK_MAGIC,
   Limit,
   SIMPLE_REPLY_BYTES,
   SIMPLE_REPLY_MAGIC,
@@ -36,18 +38,30 @@ export interface PendingRequest {
 }
 
 const ERROR_BYTES_MAX: number = 6 + Limit.NAME_BYTES + 8;
-const STATUS_BYTES_MAX = 8_388_612;
+/** What stands before extents, and each of them has; by whether there are extended headers. */
+const STATUS = { head: 4, extent: 8 };
+const EXTENDED_STATUS = { head: 8, extent: 16 };
+const EXTENTS_MAX = 1_048_576;
 
 function violation(what: string): NbdError {
   return new NbdError("PROTOCOL_VIOLATED", what);
 }
 
+/** @throws NbdError PROTOCOL_VIOLATED: from 2^53 on it is no length, and no flags that are known */
+function numberAt(bytes: Buffer, at: number): number {
+  const value = bytes.readBigUInt64BE(at);
+  if (value > Number.MAX_SAFE_INTEGER) throw violation(`a number of ${value}`);
+  return Number(value);
+}
+
 export class ClientReplies {
   readonly pending: Map<bigint, PendingRequest> = new Map();
   readonly #reader: SocketReader;
+  readonly #isExtended: boolean;
 
-  constructor(reader: SocketReader) {
+  constructor(reader: SocketReader, isExtended: boolean) {
     this.#reader = reader;
+    this.#isExtended = isExtended;
   }
 
   /** Takes replies until the connection ends. @throws NbdError the reason, always */
@@ -56,14 +70,22 @@ export class ClientReplies {
   }
 
   async #take(): Promise<void> {
-    const header = await this.#reader.read(SIMPLE_REPLY_BYTES);
+    const bytes = this.#isExtended ? EXTENDED_CHUNK_HEADER_BYTES : SIMPLE_REPLY_BYTES;
+    const header = await this.#reader.read(bytes);
     const magic = header.readUInt32BE(0);
     const cookie = header.readBigUInt64BE(8);
     const request = this.pending.get(cookie);
     if (request === undefined) throw violation("a reply to no request");
     let isDone = true;
-    if (magic === SIMPLE_REPLY_MAGIC) await this.#takeSimple(request, header.readUInt32BE(4));
-    else if (magic === CHUNK_MAGIC) {
+    if (this.#isExtended && magic === EXTENDED_CHUNK_MAGIC) {
+      if (header.readBigUInt64BE(16) !== BigInt(request.offsetBytes)) {
+        throw violation("a reply that names another place");
+      }
+      await this.#takeChunk(request, header.readUInt16BE(6), numberAt(header, 24));
+      isDone = (header.readUInt16BE(4) & CHUNK_DONE) !== 0;
+    } else if (!this.#isExtended && magic === SIMPLE_REPLY_MAGIC) {
+      await this.#takeSimple(request, header.readUInt32BE(4));
+    } else if (!this.#isExtended && magic === CHUNK_MAGIC) {
       const length = await this.#reader.read(CHUNK_HEADER_BYTES - SIMPLE_REPLY_BYTES);
       await this.#takeChunk(request, header.readUInt16BE(6), length.readUInt32BE(0));
       isDone = (header.readUInt16BE(4) & CHUNK_DONE) !== 0;
@@ -94,8 +116,12 @@ export class ClientReplies {
     } else if (type === ChunkType.NONE && length === 0) return;
     else if (type === ChunkType.OFFSET_DATA) await this.#takeData(request, length);
     else if (type === ChunkType.OFFSET_HOLE && length === 12) await this.#takeHole(request);
-    else if (type === ChunkType.BLOCK_STATUS) await this.#takeStatus(request, length);
+    else if (type === this.#statusType) await this.#takeStatus(request, length);
     else throw violation(`a chunk of type ${type} with ${length} bytes`);
+  }
+
+  get #statusType(): number {
+    return this.#isExtended ? ChunkType.BLOCK_STATUS_EXT : ChunkType.BLOCK_STATUS;
   }
 
   #part(request: PendingRequest, offset: bigint, length: number): Uint8Array {
@@ -120,15 +146,21 @@ export class ClientReplies {
   }
 
   async #takeStatus(request: PendingRequest, length: number): Promise<void> {
-    const isStatus = request.type === Command.BLOCK_STATUS && length >= 12 && length % 8 === 4;
-    if (!isStatus || length > STATUS_BYTES_MAX) throw violation(`block status of ${length} bytes`);
+    const { head, extent } = this.#isExtended ? EXTENDED_STATUS : STATUS;
+    const count = (length - head) / extent;
+    const isStatus = request.type === Command.BLOCK_STATUS && count >= 1 && count <= EXTENTS_MAX;
+    if (!isStatus || !Number.isInteger(count)) throw violation(`block status of ${length} bytes`);
     const data = await this.#reader.read(length);
+    // A server may leave it out.
+    const told = this.#isExtended ? data.readUInt32BE(4) : 0;
+    if (told !== 0 && told !== count) throw violation(`${count} extents, and ${told} are told`);
     const extents: Extent[] = [];
     let offsetBytes = request.offsetBytes;
-    for (let at = 4; at < length; at += 8) {
-      const lengthBytes = data.readUInt32BE(at);
+    for (let at = head; at < length; at += extent) {
+      const lengthBytes = this.#isExtended ? numberAt(data, at) : data.readUInt32BE(at);
+      const flags = this.#isExtended ? numberAt(data, at + 8) : data.readUInt32BE(at + 4);
       if (lengthBytes === 0) throw violation("an extent without length");
-      extents.push({ offsetBytes, lengthBytes, flags: data.readUInt32BE(at + 4) });
+      extents.push({ offsetBytes, lengthBytes, flags });
       offsetBytes += lengthBytes;
     }
     const context = data.readUInt32BE(0);

@@ -2,19 +2,17 @@ import type { Socket } from "node:net";
 import { silent, withHandshake } from "./client-connect.js";
 import type { NegotiatedExport } from "./client-handshake.js";
 import { ClientReplies, type Extent, type PendingRequest } from "./client-replies.js";
+import { filterPayload, requestHeader } from "./client-requests.js";
 import { NbdError } from "./errors.js";
-import {
-  Command,
-  CommandFlag,
-  REQUEST_BYTES,
-  REQUEST_MAGIC,
-  TransmissionFlag,
-} from "./protocol.js";
+import { Command, CommandFlag, TransmissionFlag } from "./protocol.js";
+import type { SocketReader } from "./socket-reader.js";
 import { type ExportAddress, type NbdServerAddress, parseNbdUri } from "./uri.js";
 
 const NO_BYTES = new Uint8Array(0);
-/** Requests without payload are made in parts of this. */
+/** Trims and zeroes are made in parts of this: a server that works at one of them for long says nothing meanwhile. */
 const RANGE_BYTES_MAX = 1_073_741_824;
+/** Block status, without extended headers. */
+const STATUS_BYTES_MAX = 1_073_741_824;
 const TIMEOUT_MS = 60_000;
 
 export interface NbdClientOptions {
@@ -22,6 +20,8 @@ export interface NbdClientOptions {
   readonly contexts?: readonly string[];
   /** Requests in flight; more wait. Default 64. */
   readonly requestsMax?: number;
+  /** Extended headers where the server has them. Default true. */
+  readonly extendedHeaders?: boolean;
   /** A server that is silent for so long, while it has something to say, is given up. Default 60 s. */
   readonly timeoutMs?: number;
 }
@@ -37,6 +37,8 @@ export class NbdClient {
   readonly export: NegotiatedExport;
   /** The contexts that were selected, by their ids. */
   readonly #contexts: ReadonlyMap<number, string>;
+  /** Extended headers were agreed on: requests and replies have 64-bit lengths. */
+  readonly hasExtendedHeaders: boolean;
   readonly #socket: Socket;
   readonly #replies: ClientReplies;
   readonly #requestsMax: number;
@@ -50,13 +52,16 @@ export class NbdClient {
 
   private constructor(
     socket: Socket,
-    replies: ClientReplies,
+    reader: SocketReader,
+    hasExtendedHeaders: boolean,
     exported: NegotiatedExport,
     contexts: ReadonlyMap<number, string>,
     requestsMax: number,
   ) {
+    const replies = new ClientReplies(reader, hasExtendedHeaders);
     this.#socket = socket;
     this.#replies = replies;
+    this.hasExtendedHeaders = hasExtendedHeaders;
     this.export = exported;
     this.#contexts = contexts;
     this.#requestsMax = requestsMax;
@@ -77,18 +82,19 @@ export class NbdClient {
     address: string | ExportAddress,
     options: NbdClientOptions = {},
   ): Promise<NbdClient> {
-    const { contexts = [], requestsMax = 64 } = options;
+    const { contexts = [], requestsMax = 64, extendedHeaders = true } = options;
     const { timeoutMs = TIMEOUT_MS } = options;
     const server = typeof address === "string" ? parseNbdUri(address) : address;
     const { exportName } = server;
     return withHandshake(server, timeoutMs, async ({ handshake, socket, reader }) => {
-      const isStructured = await handshake.structured();
+      const isExtended = extendedHeaders && (await handshake.extended());
+      const isStructured = isExtended || (await handshake.structured());
       const selected =
         isStructured && contexts.length > 0
           ? await handshake.contexts(exportName, contexts)
           : new Map<number, string>();
       const exported = await handshake.go(exportName);
-      return new NbdClient(socket, new ClientReplies(reader), exported, selected, requestsMax);
+      return new NbdClient(socket, reader, isExtended, exported, selected, requestsMax);
     });
   }
 
@@ -209,14 +215,27 @@ export class NbdClient {
    * @throws NbdError NOT_NEGOTIATED without a context; others as read()
    */
   async blockStatus(offsetBytes: number, lengthBytes: number): Promise<Map<string, Extent[]>> {
+    return await this.#status(offsetBytes, lengthBytes, undefined);
+  }
+
+  /** @param only a context, where the others need not be told; they may be */
+  async #status(
+    offsetBytes: number,
+    lengthBytes: number,
+    only: string | undefined,
+  ): Promise<Map<string, Extent[]>> {
     if (this.#contexts.size === 0) {
       throw new NbdError(
         "NOT_NEGOTIATED",
         "no context is selected, or the server has none of them",
       );
     }
-    const length = Math.min(lengthBytes, RANGE_BYTES_MAX);
-    const extents = await this.#request(Command.BLOCK_STATUS, 0, offsetBytes, length);
+    const length = this.hasExtendedHeaders ? lengthBytes : Math.min(lengthBytes, STATUS_BYTES_MAX);
+    const ids = [...this.#contexts].filter(([, name]) => name === only).map(([id]) => id);
+    const mayFilter = ids.length > 0 && this.#can(TransmissionFlag.BLOCK_STATUS_PAYLOAD);
+    const filters = mayFilter && this.hasExtendedHeaders && this.#contexts.size > ids.length;
+    const payload = filters ? filterPayload(length, ids) : NO_BYTES;
+    const extents = await this.#request(Command.BLOCK_STATUS, 0, offsetBytes, length, payload);
     const named = new Map<string, Extent[]>();
     for (const [id, name] of this.#contexts) named.set(name, extents.get(id) ?? []);
     return named;
@@ -233,7 +252,7 @@ export class NbdClient {
   ): AsyncGenerator<Extent, void, undefined> {
     let last: Extent | undefined;
     for (let at = fromBytes; at < toBytes; ) {
-      const found = (await this.blockStatus(at, toBytes - at)).get(context);
+      const found = (await this.#status(at, toBytes - at, context)).get(context);
       if (found === undefined || found.length === 0) {
         throw new NbdError("NOT_NEGOTIATED", `"${context}" is not selected, or has no extents`);
       }
@@ -269,7 +288,10 @@ export class NbdClient {
       else this.#socket.once("close", () => resolve());
     });
     this.#failure ??= new NbdError("CONNECTION_LOST", "the connection was closed");
-    this.#socket.end(requestHeader(Command.DISCONNECT, 0, 0n, 0, 0), () => this.#socket.destroy());
+    const words = { type: Command.DISCONNECT, flags: 0, cookie: 0n };
+    const nothing = { offsetBytes: 0, lengthBytes: 0, payloadBytes: 0 };
+    const bye = requestHeader({ ...words, ...nothing }, this.hasExtendedHeaders);
+    this.#socket.end(bye, () => this.#socket.destroy());
     await closed;
   }
 
@@ -329,7 +351,9 @@ export class NbdClient {
       const cookie = this.#cookie++;
       this.#replies.pending.set(cookie, request);
       this.#socket.cork();
-      this.#socket.write(requestHeader(type, flags, cookie, offsetBytes, lengthBytes));
+      const place = { offsetBytes, lengthBytes, payloadBytes: payload.length };
+      const words = { type, flags, cookie, ...place };
+      this.#socket.write(requestHeader(words, this.hasExtendedHeaders));
       if (payload.length > 0) this.#socket.write(payload);
       this.#socket.uncork();
     });
@@ -345,21 +369,4 @@ export class NbdClient {
     this.#replies.pending.clear();
     for (const wake of this.#waiting.splice(0)) wake();
   }
-}
-
-function requestHeader(
-  type: number,
-  flags: number,
-  cookie: bigint,
-  offsetBytes: number,
-  lengthBytes: number,
-): Buffer {
-  const header = Buffer.alloc(REQUEST_BYTES);
-  header.writeUInt32BE(REQUEST_MAGIC);
-  header.writeUInt16BE(flags, 4);
-  header.writeUInt16BE(type, 6);
-  header.writeBigUInt64BE(cookie, 8);
-  header.writeBigUInt64BE(BigInt(offsetBytes), 16);
-  header.writeUInt32BE(lengthBytes, 24);
-  return header;
 }

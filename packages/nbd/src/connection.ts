@@ -23,6 +23,8 @@ export class Connection {
   handshakeSent = 0;
   export: ServedExport | undefined;
   structured = false;
+  /** With extended headers; then replies are structured, too. */
+  extended = false;
   /** Also where others may write to the export. */
   readOnly = false;
   contexts: readonly MetaContext[] = [];

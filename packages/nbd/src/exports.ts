@@ -34,7 +34,7 @@ export interface ExportDescription {
   /** Offsets and lengths of requests are multiples of it: a power of two, 512 or more. */
   readonly blockBytes: number;
   readonly preferredBlockBytes: number;
-  /** TransmissionFlag bits, without SEND_DF. */
+  /** TransmissionFlag bits, without those that hang on what the client asks for: SEND_DF, BLOCK_STATUS_PAYLOAD. */
   readonly flags: number;
   readonly contexts: readonly ContextName[];
 }

@@ -11,12 +11,7 @@ import {
   OPTION_REPLY_HEADER_BYTES,
   OPTION_REPLY_MAGIC,
   ReplyType,
-  TransmissionFlag,
 } from "./protocol.js";
-
-function flagsOf({ flags }: ExportDescription, structured: boolean): number {
-  return structured ? flags | TransmissionFlag.SEND_DF : flags;
-}
 
 export class HandshakeReplies {
   #parts: Buffer[] = [];
@@ -74,12 +69,15 @@ export class HandshakeReplies {
     this.#reply(option, ReplyType.META_CONTEXT, Buffer.concat([idBytes, Buffer.from(name)]));
   }
 
-  /** What INFO and GO are answered with: what is asked for, and what every client has to know. */
+  /**
+   * What INFO and GO are answered with: what is asked for, and what every client has to know.
+   * @param flags what the export can do on this connection
+   */
   describe(
     option: number,
     described: ExportDescription,
     infos: readonly number[],
-    structured: boolean,
+    flags: number,
   ): void {
     if (infos.includes(InfoType.NAME)) this.#text(option, InfoType.NAME, described.name);
     if (described.description !== "") {
@@ -94,7 +92,7 @@ export class HandshakeReplies {
     const size = Buffer.alloc(12);
     size.writeUInt16BE(InfoType.EXPORT);
     size.writeBigUInt64BE(BigInt(described.sizeBytes), 2);
-    size.writeUInt16BE(flagsOf(described, structured), 10);
+    size.writeUInt16BE(flags, 10);
     this.#reply(option, ReplyType.INFO, size);
   }
 
@@ -105,10 +103,10 @@ export class HandshakeReplies {
   }
 
   /** What EXPORT_NAME is answered with. */
-  startByName(described: ExportDescription, structured: boolean, noZeroes: boolean): void {
+  startByName(described: ExportDescription, flags: number, noZeroes: boolean): void {
     const bytes = Buffer.alloc(10 + (noZeroes ? 0 : EXPORT_NAME_PADDING_BYTES));
     bytes.writeBigUInt64BE(BigInt(described.sizeBytes));
-    bytes.writeUInt16BE(flagsOf(described, structured), 8);
+    bytes.writeUInt16BE(flags, 8);
     this.#parts.push(bytes);
   }
 }

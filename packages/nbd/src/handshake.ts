@@ -20,6 +20,7 @@ import {
   OPTION_MAGIC,
   Option,
   ReplyType,
+  TransmissionFlag,
 } from "./protocol.js";
 
 const CLIENT_FLAGS_BYTES = 4;
@@ -29,6 +30,8 @@ const KNOWN_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES;
 export interface Agreement<Export extends ExportDescription> {
   readonly export: Export;
   readonly structured: boolean;
+  /** Extended headers, which imply structured replies. */
+  readonly extended: boolean;
   /** Their ids are their indices. */
   readonly contexts: Export["contexts"];
 }
@@ -68,6 +71,7 @@ export class Handshake<Export extends ExportDescription> {
   #option = 0;
   #options = 0;
   #structured = false;
+  #extended = false;
   #selection: Selection<Export> = { exportName: "", contexts: [] };
 
   /** @param needsTls nothing is answered but that TLS has to come first */
@@ -185,15 +189,10 @@ export class Handshake<Export extends ExportDescription> {
       case Option.GO:
         this.#onGo(option, data);
         return;
-      case Option.STRUCTURED_REPLY: {
-        if (data.length > 0 || this.#structured) {
-          this.#refuse(option);
-          return;
-        }
-        this.#structured = true;
-        this.replies.end(option, ReplyType.ACK);
+      case Option.STRUCTURED_REPLY:
+      case Option.EXTENDED_HEADERS:
+        this.#onWayOfReplies(option, data);
         return;
-      }
       case Option.LIST_META_CONTEXT:
       case Option.SET_META_CONTEXT:
         this.#onMetaContext(option, data);
@@ -204,29 +203,58 @@ export class Handshake<Export extends ExportDescription> {
     }
   }
 
+  /** Extended headers go before structured replies, in whichever order they are asked for. */
+  #onWayOfReplies(option: number, data: Buffer): void {
+    const isExtended = option === Option.EXTENDED_HEADERS;
+    if (!isExtended && this.#extended) {
+      this.replies.error(option, ReplyType.ERR_EXT_HEADER_REQD, "there are extended headers");
+      return;
+    }
+    if (data.length > 0 || (isExtended ? this.#extended : this.#structured)) {
+      this.#refuse(option);
+      return;
+    }
+    this.#structured = true;
+    this.#extended = isExtended;
+    this.replies.end(option, ReplyType.ACK);
+  }
+
   #refuse(option: number): void {
     this.replies.error(option, ReplyType.ERR_INVALID, "this option is not as it has to be");
   }
 
   #onExportName(data: Buffer): void {
     const found = data.length > Limit.NAME_BYTES ? undefined : this.#exports.find(data.toString());
-    if (found === undefined) {
+    // With extended headers there is GO alone.
+    if (found === undefined || this.#extended) {
       this.isClosed = true;
       return;
     }
     const noZeroes = (this.flags & HandshakeFlag.NO_ZEROES) !== 0;
-    this.replies.startByName(found, this.#structured, noZeroes);
+    this.replies.startByName(found, this.#flagsOf(found, Option.EXPORT_NAME), noZeroes);
     this.#begin(found);
   }
 
   #begin(found: Export): void {
-    const { exportName, contexts } = this.#selection;
-    const isSame = this.#exports.find(exportName) === found;
     this.agreement = {
       export: found,
       structured: this.#structured,
-      contexts: isSame && this.#structured ? contexts : [],
+      extended: this.#extended,
+      contexts: this.#selectedOf(found),
     };
+  }
+
+  #selectedOf(found: Export): Export["contexts"] {
+    const { exportName, contexts } = this.#selection;
+    const isSame = this.#exports.find(exportName) === found;
+    return isSame && this.#structured ? contexts : [];
+  }
+
+  /** What the export can do, on this connection. */
+  #flagsOf(found: Export, option: number): number {
+    const mayFilter = option === Option.INFO || this.#selectedOf(found).length > 0;
+    const filters = this.#extended && mayFilter ? TransmissionFlag.BLOCK_STATUS_PAYLOAD : 0;
+    return found.flags | filters | (this.#structured ? TransmissionFlag.SEND_DF : 0);
   }
 
   #onList(option: number, data: Buffer): void {
@@ -254,7 +282,7 @@ export class Handshake<Export extends ExportDescription> {
       this.replies.error(option, ReplyType.ERR_UNKNOWN, "there is no such export");
       return;
     }
-    this.replies.describe(option, found, infos, this.#structured);
+    this.replies.describe(option, found, infos, this.#flagsOf(found, option));
     this.replies.end(option, ReplyType.ACK);
     if (option === Option.GO) this.#begin(found);
   }

@@ -20,14 +20,12 @@ import { wireError } from "./request-rules.js";
 import type { RequestTable } from "./request-table.js";
 import type { ServedExport } from "./served-export.js";
 import type { SlotQueue } from "./slot-queue.js";
-import { putData, putEnd, putSimpleReply } from "./wire.js";
+import { ReplyWriter } from "./wire.js";
 
 const SECTOR_SHIFT = 9;
 const SECTOR_BYTES = 512;
 /** Of a trim or of zeroes, in one part. */
 const RANGE_BYTES_MAX = 1_073_741_824;
-/** Above the flags of a chunk of block status. */
-const STATUS_HEADER_BYTES = 24;
 
 /** What pieces ask of the server around them. */
 export interface PiecesOwner {
@@ -45,6 +43,7 @@ export class Pieces {
   readonly #slots: SlotQueue;
   readonly #outbox: Outbox;
   readonly #table: RequestTable;
+  readonly #writer = new ReplyWriter();
   readonly #request: Int32Array;
   readonly #bytes: Int32Array;
   readonly #offset: Float64Array;
@@ -172,18 +171,19 @@ export class Pieces {
       dataAt: Math.max(at, 0),
       dataBytes: this.#slots.maxIoBytes,
     };
+    this.#writer.to(table, request, connection.extended);
     const bytes = putBlockStatus(
       place,
-      table.cookieHigh[request],
-      table.cookieLow[request],
+      this.#writer,
       connection.contexts,
+      table.contexts[request],
       table.offsetBytes[request],
       table.lengthBytes[request],
       (table.flags[request] & CommandFlag.REQ_ONE) !== 0,
     );
     table.pieces[request]--;
     this.#isLast[slot] = 1;
-    this.#outbox.add(connection, slot, STATUS_HEADER_BYTES, bytes);
+    this.#outbox.add(connection, slot, this.#writer.statusHeaderBytes, bytes);
   }
 
   #fuaOf(connection: Connection, slot: number): number {
@@ -286,14 +286,14 @@ export class Pieces {
     const { view } = this.#arena;
     const at = this.#arena.headerAt(slot);
     const table = this.#table;
-    const high = table.cookieHigh[request];
-    const low = table.cookieLow[request];
     const offset = this.#offset[slot];
+    this.#writer.to(table, request, connection.extended);
     if (!connection.structured) {
-      return offset === table.offsetBytes[request] ? putSimpleReply(view, at, high, low, 0) : 0;
+      return offset === table.offsetBytes[request] ? this.#writer.simple(view, at, 0) : 0;
     }
     const flags = isLast ? CHUNK_DONE : 0;
-    return putData(view, at, high, low, flags, high32(offset), low32(offset), this.#bytes[slot]);
+    const bytes = this.#bytes[slot];
+    return this.#writer.data(view, at, flags, high32(offset), low32(offset), bytes);
   }
 
   #endWrite(connection: Connection, slot: number, request: number): void {
@@ -350,14 +350,12 @@ export class Pieces {
       this.#endRequest(connection, request);
       return;
     }
-    const table = this.#table;
     const item = this.#slots.depth + request;
     const at = this.#arena.headerAt(item);
-    const high = table.cookieHigh[request];
-    const low = table.cookieLow[request];
+    this.#writer.to(this.#table, request, connection.extended);
     const bytes = connection.structured
-      ? putEnd(this.#arena.view, at, high, low, error)
-      : putSimpleReply(this.#arena.view, at, high, low, error);
+      ? this.#writer.end(this.#arena.view, at, error)
+      : this.#writer.simple(this.#arena.view, at, error);
     this.#outbox.add(connection, item, bytes, 0);
   }
 

@@ -1,6 +1,6 @@
 /**
  * The NBD protocol's numbers and layouts, all big-endian: fixed newstyle handshake, simple and structured
- * replies, block status.
+ * replies, extended headers, block status.
  *
  * ```
  *   greeting (18)     u64 "NBDMAGIC" | u64 "IHAVEOPT" | u16 handshake flags
@@ -13,8 +13,17 @@
  *   chunk (20)        u32 0x668e33ef | u16 flags | u16 type | u64 cookie | u32 length | payload
  * ```
  *
+ * With extended headers there are these two only, and a request has a payload where its flags have PAYLOAD_LEN:
+ *
+ * ```
+ *   request (32)      u32 0x21e41c71 | u16 flags | u16 type | u64 cookie | u64 offset | u64 length | payload
+ *   chunk (32)        u32 0x6e8a278c | u16 flags | u16 type | u64 cookie | u64 offset of the request | u64 length
+ *                     | payload
+ * ```
+ *
  * Payloads of chunks: OFFSET_DATA u64 offset | data; OFFSET_HOLE u64 offset | u32 length; BLOCK_STATUS
- * u32 context | (u32 length | u32 flags) ...; ERROR u32 error | u16 length | message.
+ * u32 context | (u32 length | u32 flags) ...; BLOCK_STATUS_EXT u32 context | u32 extents | (u64 length | u64 flags) ...;
+ * ERROR u32 error | u16 length | message. Payload of a request for block status: u64 length | u32 context ...
  */
 
 /** "NBDMAGIC" and "IHAVEOPT", as halves. */
@@ -25,6 +34,8 @@ export const OPTION_REPLY_MAGIC: readonly [number, number] = [0x0003_e889, 0x045
 export const REQUEST_MAGIC = 0x2560_9513;
 export const SIMPLE_REPLY_MAGIC = 0x6744_6698;
 export const CHUNK_MAGIC = 0x668e_33ef;
+export const EXTENDED_REQUEST_MAGIC = 0x21e4_1c71;
+export const EXTENDED_CHUNK_MAGIC = 0x6e8a_278c;
 
 export const GREETING_BYTES = 18;
 export const OPTION_HEADER_BYTES = 16;
@@ -32,6 +43,8 @@ export const OPTION_REPLY_HEADER_BYTES = 20;
 export const REQUEST_BYTES = 28;
 export const SIMPLE_REPLY_BYTES = 16;
 export const CHUNK_HEADER_BYTES = 20;
+export const EXTENDED_REQUEST_BYTES = 32;
+export const EXTENDED_CHUNK_HEADER_BYTES = 32;
 /** Zeroes that follow the answer to EXPORT_NAME, unless the client wants none. */
 export const EXPORT_NAME_PADDING_BYTES = 124;
 
@@ -48,6 +61,7 @@ export const Option = {
   STRUCTURED_REPLY: 8,
   LIST_META_CONTEXT: 9,
   SET_META_CONTEXT: 10,
+  EXTENDED_HEADERS: 11,
 } as const;
 
 export const ReplyType = {
@@ -61,6 +75,7 @@ export const ReplyType = {
   ERR_TLS_REQD: 0x8000_0005,
   ERR_UNKNOWN: 0x8000_0006,
   ERR_TOO_BIG: 0x8000_0009,
+  ERR_EXT_HEADER_REQD: 0x8000_000a,
 } as const;
 
 /** What INFO and GO tell about an export. */
@@ -78,6 +93,7 @@ export const TransmissionFlag = {
   SEND_DF: 0x80,
   CAN_MULTI_CONN: 0x100,
   SEND_CACHE: 0x400,
+  BLOCK_STATUS_PAYLOAD: 0x1000,
 } as const;
 
 export const Command = {
@@ -91,7 +107,14 @@ export const Command = {
   BLOCK_STATUS: 7,
 } as const;
 
-export const CommandFlag = { FUA: 1, NO_HOLE: 2, DF: 4, REQ_ONE: 8, FAST_ZERO: 0x10 } as const;
+export const CommandFlag = {
+  FUA: 1,
+  NO_HOLE: 2,
+  DF: 4,
+  REQ_ONE: 8,
+  FAST_ZERO: 0x10,
+  PAYLOAD_LEN: 0x20,
+} as const;
 
 /** On the last chunk of a reply. */
 export const CHUNK_DONE = 1;
@@ -101,6 +124,7 @@ export const ChunkType = {
   OFFSET_DATA: 1,
   OFFSET_HOLE: 2,
   BLOCK_STATUS: 5,
+  BLOCK_STATUS_EXT: 6,
   ERROR: 0x8001,
   ERROR_OFFSET: 0x8002,
 } as const;

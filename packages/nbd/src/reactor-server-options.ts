@@ -26,6 +26,8 @@ export interface ReactorServerOptions {
 export interface Adoption {
   readonly exportName: string;
   readonly structured: boolean;
+  /** Extended headers were agreed on, which implies structured replies. Default false. */
+  readonly extended?: boolean;
   /** Their ids are their indices. */
   readonly contexts: readonly MetaContext[];
   /** The client cannot write, whatever the export allows. Default false. */

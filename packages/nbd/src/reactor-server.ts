@@ -217,6 +217,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
    */
   adopt(fd: number, adoption: Adoption): boolean {
     const { exportName, structured, contexts, readOnly = false, received } = adoption;
+    const { extended = false } = adoption;
     assert(received.length <= RECEIVE_BYTES, "more was received than there is room for");
     const served = this.#exports.find(exportName);
     if (served === undefined) return false;
@@ -225,13 +226,14 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#arena.bytes.set(received, this.#arena.receiveAt(connection.index));
     connection.end = received.length;
     connection.readOnly = readOnly;
-    this.onAgreement(connection, { export: served, structured, contexts });
+    this.onAgreement(connection, { export: served, structured, extended, contexts });
     return true;
   }
 
   onAgreement(connection: Connection, agreement: Agreement<ServedExport>): void {
     connection.export = agreement.export;
     connection.structured = agreement.structured;
+    connection.extended = agreement.extended;
     connection.contexts = agreement.contexts;
     // It may have been taken away meanwhile.
     if (this.#exports.find(agreement.export.name) !== agreement.export) this.close(connection);

@@ -5,12 +5,17 @@ export class RequestTable {
   readonly connection: Int32Array;
   readonly cookieHigh: Int32Array;
   readonly cookieLow: Int32Array;
-  /** A Command. */
-  readonly type: Uint8Array;
+  /** A Command, or what has come as one. */
+  readonly type: Uint16Array;
   /** CommandFlag bits. */
   readonly flags: Uint16Array;
   readonly offsetBytes: Float64Array;
+  /** The offset as it came, for replies: also one that is refused, beyond 2^53. */
+  readonly offsetHigh: Int32Array;
+  readonly offsetLow: Int32Array;
   readonly lengthBytes: Float64Array;
+  /** Of block status: a bit for each context that is wanted, by its id. */
+  readonly contexts: Uint16Array;
   /** How much of it was given to slots. */
   readonly startedBytes: Float64Array;
   /** Slots that work for it. */
@@ -24,9 +29,12 @@ export class RequestTable {
     this.connection = new Int32Array(count);
     this.cookieHigh = new Int32Array(count);
     this.cookieLow = new Int32Array(count);
-    this.type = new Uint8Array(count);
+    this.type = new Uint16Array(count);
     this.flags = new Uint16Array(count);
     this.offsetBytes = new Float64Array(count);
+    this.offsetHigh = new Int32Array(count);
+    this.offsetLow = new Int32Array(count);
+    this.contexts = new Uint16Array(count);
     this.lengthBytes = new Float64Array(count);
     this.startedBytes = new Float64Array(count);
     this.pieces = new Int32Array(count);

@@ -20,6 +20,8 @@ import { Pieces, type PiecesOwner } from "./pieces.js";
 import {
   Command,
   CommandFlag,
+  EXTENDED_REQUEST_BYTES,
+  EXTENDED_REQUEST_MAGIC,
   Limit,
   REQUEST_BYTES,
   REQUEST_MAGIC,
@@ -30,7 +32,9 @@ import { RequestTable } from "./request-table.js";
 import type { ServedExport } from "./served-export.js";
 import { REQUESTS_OF_CONNECTION } from "./settings.js";
 import type { SlotQueue } from "./slot-queue.js";
+import { FILTER_BYTES_MAX, filterBits } from "./status-filter.js";
 import { WaitingLine } from "./waiting-line.js";
+import { u64At } from "./wire.js";
 
 /** What transmission asks of the server around it. */
 export interface TransmissionOwner extends PiecesOwner {
@@ -150,7 +154,7 @@ export class Transmission {
         if (!this.#startNext(connection)) return;
       } else {
         if (connection.isLeaving || connection.requests >= REQUESTS_OF_CONNECTION) return;
-        if (connection.end - connection.start < REQUEST_BYTES) {
+        if (connection.end - connection.start < this.#requestBytes(connection)) {
           this.#owner.receiveMore(connection);
           return;
         }
@@ -159,11 +163,26 @@ export class Transmission {
     }
   }
 
-  #parse(connection: Connection): void {
+  /** What has to be there before it is looked at: a header, and the contexts that block status is asked for. */
+  #requestBytes(connection: Connection): number {
+    if (!connection.extended) return REQUEST_BYTES;
+    if (connection.end - connection.start < EXTENDED_REQUEST_BYTES) return EXTENDED_REQUEST_BYTES;
     const { view } = this.#arena;
     const at = this.#arena.receiveAt(connection.index) + connection.start;
-    connection.start += REQUEST_BYTES;
-    if (view.getUint32(at) !== REQUEST_MAGIC) {
+    const hasFilter =
+      view.getUint32(at) === EXTENDED_REQUEST_MAGIC &&
+      view.getUint16(at + 6) === Command.BLOCK_STATUS &&
+      (view.getUint16(at + 4) & CommandFlag.PAYLOAD_LEN) !== 0;
+    const length = hasFilter ? u64At(view, at + 24) : 0;
+    return EXTENDED_REQUEST_BYTES + (length <= FILTER_BYTES_MAX ? length : 0);
+  }
+
+  #parse(connection: Connection): void {
+    const { view } = this.#arena;
+    const { extended } = connection;
+    const at = this.#arena.receiveAt(connection.index) + connection.start;
+    connection.start += extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES;
+    if (view.getUint32(at) !== (extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC)) {
       this.#owner.close(connection);
       return;
     }
@@ -174,8 +193,6 @@ export class Transmission {
       this.#owner.leave(connection);
       return;
     }
-    const offset = view.getUint32(at + 16) * 2 ** 32 + view.getUint32(at + 20);
-    const length = view.getUint32(at + 24);
     const table = this.#table;
     const request = table.take();
     connection.requests++;
@@ -184,18 +201,74 @@ export class Transmission {
     table.cookieLow[request] = view.getInt32(at + 12);
     table.type[request] = type;
     table.flags[request] = flags;
-    table.offsetBytes[request] = offset;
-    table.lengthBytes[request] = length;
+    table.offsetBytes[request] = u64At(view, at + 16);
+    table.offsetHigh[request] = view.getInt32(at + 16);
+    table.offsetLow[request] = view.getInt32(at + 20);
+    table.lengthBytes[request] = extended ? u64At(view, at + 24) : view.getUint32(at + 24);
+    table.contexts[request] = (1 << connection.contexts.length) - 1;
     table.startedBytes[request] = 0;
     table.pieces[request] = 0;
-    const error = this.#errorOf(connection, type, flags, offset, length);
+    if (extended) this.#beginExtended(connection, request);
+    else this.#begin(connection, request, type === Command.WRITE);
+  }
+
+  /** A payload is there where the flags say so, whatever the command is. */
+  #beginExtended(connection: Connection, request: number): void {
+    const table = this.#table;
+    const type = table.type[request];
+    const hasPayload = (table.flags[request] & CommandFlag.PAYLOAD_LEN) !== 0;
+    if (type === Command.WRITE && hasPayload) {
+      table.flags[request] &= ~CommandFlag.PAYLOAD_LEN;
+      this.#begin(connection, request, true);
+    } else if (type === Command.WRITE) this.#refuse(connection, request, WireError.EINVAL, 0);
+    else if (type === Command.BLOCK_STATUS && hasPayload) this.#beginFiltered(connection, request);
+    else this.#begin(connection, request, hasPayload);
+  }
+
+  #beginFiltered(connection: Connection, request: number): void {
+    const { view } = this.#arena;
+    const table = this.#table;
+    const bytes = table.lengthBytes[request];
+    const at = this.#arena.receiveAt(connection.index) + connection.start;
+    const isWhole = bytes <= FILTER_BYTES_MAX;
+    const bits = isWhole ? filterBits(view, at, bytes, connection.contexts.length) : 0;
+    if (bits === 0) {
+      this.#refuse(connection, request, WireError.EINVAL, bytes);
+      return;
+    }
+    connection.start += bytes;
+    table.contexts[request] = bits;
+    table.flags[request] &= ~CommandFlag.PAYLOAD_LEN;
+    table.lengthBytes[request] = u64At(view, at);
+    this.#begin(connection, request, false);
+  }
+
+  #begin(connection: Connection, request: number, hasPayload: boolean): void {
+    const table = this.#table;
+    const length = table.lengthBytes[request];
+    const error = this.#errorOf(
+      connection,
+      table.type[request],
+      table.flags[request],
+      table.offsetBytes[request],
+      length,
+    );
     table.error[request] = error;
     if (error === 0) connection.request = request;
-    else if (type === Command.WRITE) {
-      connection.discardBytes = length;
-      connection.discardRequest = request;
-      if (length > Limit.DISCARD_BYTES) this.#owner.close(connection);
-    } else this.#pieces.finish(connection, request, error);
+    else this.#refuse(connection, request, error, hasPayload ? length : 0);
+  }
+
+  /** Answered behind its payload. */
+  #refuse(connection: Connection, request: number, error: number, payloadBytes: number): void {
+    this.#table.error[request] = error;
+    if (payloadBytes === 0) {
+      this.#pieces.finish(connection, request, error);
+      return;
+    }
+    connection.discardBytes = payloadBytes;
+    connection.discardRequest = request;
+    const most = connection.extended ? Limit.PAYLOAD_BYTES : Limit.DISCARD_BYTES;
+    if (payloadBytes > most) this.#owner.close(connection);
   }
 
   #errorOf(

@@ -1,93 +1,120 @@
-/**
- * Encoders of replies, into memory that is there: none allocates. Cookies travel as two halves. Each answers
- * the bytes that it wrote.
- */
+/** Encoder of replies, into memory that is there, and what requests are read with. */
+import { high32, low32 } from "@blksnap/uring";
 import {
   CHUNK_DONE,
   CHUNK_HEADER_BYTES,
   CHUNK_MAGIC,
   ChunkType,
+  EXTENDED_CHUNK_HEADER_BYTES,
+  EXTENDED_CHUNK_MAGIC,
   SIMPLE_REPLY_BYTES,
   SIMPLE_REPLY_MAGIC,
 } from "./protocol.js";
+import type { RequestTable } from "./request-table.js";
 
-export function putSimpleReply(
-  view: DataView,
-  at: number,
-  cookieHigh: number,
-  cookieLow: number,
-  error: number,
-): number {
-  view.setUint32(at, SIMPLE_REPLY_MAGIC);
-  view.setUint32(at + 4, error);
-  view.setInt32(at + 8, cookieHigh);
-  view.setInt32(at + 12, cookieLow);
-  return SIMPLE_REPLY_BYTES;
+/** An unsigned 64-bit number; beyond 2^53 the nearest one that there is. */
+export function u64At(view: DataView, at: number): number {
+  return view.getUint32(at) * 2 ** 32 + view.getUint32(at + 4);
 }
 
-function putChunk(
-  view: DataView,
-  at: number,
-  cookieHigh: number,
-  cookieLow: number,
-  flags: number,
-  type: number,
-  lengthBytes: number,
-): number {
-  view.setUint32(at, CHUNK_MAGIC);
-  view.setUint16(at + 4, flags);
-  view.setUint16(at + 6, type);
-  view.setInt32(at + 8, cookieHigh);
-  view.setInt32(at + 12, cookieLow);
-  view.setUint32(at + 16, lengthBytes);
-  return CHUNK_HEADER_BYTES;
-}
+/**
+ * Writes replies to one request after the other, and allocates nothing: to() says to which. Methods that write whole
+ * messages answer how many bytes. Without structured replies there is simple() alone.
+ */
+export class ReplyWriter {
+  #isExtended = false;
+  #cookieHigh = 0;
+  #cookieLow = 0;
+  #offsetHigh = 0;
+  #offsetLow = 0;
 
-/** The end of a request without payload: done, or an error without words. */
-export function putEnd(
-  view: DataView,
-  at: number,
-  cookieHigh: number,
-  cookieLow: number,
-  error: number,
-): number {
-  if (error === 0) {
-    return putChunk(view, at, cookieHigh, cookieLow, CHUNK_DONE, ChunkType.NONE, 0);
+  /** @param isExtended what has been agreed on for the connection of the request */
+  to(table: RequestTable, request: number, isExtended: boolean): void {
+    this.#isExtended = isExtended;
+    this.#cookieHigh = table.cookieHigh[request];
+    this.#cookieLow = table.cookieLow[request];
+    this.#offsetHigh = table.offsetHigh[request];
+    this.#offsetLow = table.offsetLow[request];
   }
-  putChunk(view, at, cookieHigh, cookieLow, CHUNK_DONE, ChunkType.ERROR, 6);
-  view.setUint32(at + CHUNK_HEADER_BYTES, error);
-  view.setUint16(at + CHUNK_HEADER_BYTES + 4, 0);
-  return CHUNK_HEADER_BYTES + 6;
-}
 
-/** What stands before `dataBytes` read at a place of the export. */
-export function putData(
-  view: DataView,
-  at: number,
-  cookieHigh: number,
-  cookieLow: number,
-  flags: number,
-  offsetHigh: number,
-  offsetLow: number,
-  dataBytes: number,
-): number {
-  putChunk(view, at, cookieHigh, cookieLow, flags, ChunkType.OFFSET_DATA, dataBytes + 8);
-  view.setInt32(at + CHUNK_HEADER_BYTES, offsetHigh);
-  view.setInt32(at + CHUNK_HEADER_BYTES + 4, offsetLow);
-  return CHUNK_HEADER_BYTES + 8;
-}
+  /** Of what stands before extents. */
+  get statusHeaderBytes(): number {
+    return this.#isExtended ? EXTENDED_CHUNK_HEADER_BYTES + 8 : CHUNK_HEADER_BYTES + 4;
+  }
 
-/** What stands before `extentsBytes` of extents of a context. */
-export function putStatus(
-  view: DataView,
-  at: number,
-  cookieHigh: number,
-  cookieLow: number,
-  flags: number,
-  contextId: number,
-  extentsBytes: number,
-): number {
-  putChunk(view, at, cookieHigh, cookieLow, flags, ChunkType.BLOCK_STATUS, extentsBytes + 4);
-  view.setUint32(at + CHUNK_HEADER_BYTES, contextId);
-  return CHUNK_HEADER_BYTES + 4;
+  get extentBytes(): number {
+    return this.#isExtended ? 16 : 8;
+  }
+
+  simple(view: DataView, at: number, error: number): number {
+    view.setUint32(at, SIMPLE_REPLY_MAGIC);
+    view.setUint32(at + 4, error);
+    view.setInt32(at + 8, this.#cookieHigh);
+    view.setInt32(at + 12, this.#cookieLow);
+    return SIMPLE_REPLY_BYTES;
+  }
+
+  #chunk(view: DataView, at: number, flags: number, type: number, lengthBytes: number): number {
+    view.setUint32(at, this.#isExtended ? EXTENDED_CHUNK_MAGIC : CHUNK_MAGIC);
+    view.setUint16(at + 4, flags);
+    view.setUint16(at + 6, type);
+    view.setInt32(at + 8, this.#cookieHigh);
+    view.setInt32(at + 12, this.#cookieLow);
+    if (!this.#isExtended) {
+      view.setUint32(at + 16, lengthBytes);
+      return CHUNK_HEADER_BYTES;
+    }
+    view.setInt32(at + 16, this.#offsetHigh);
+    view.setInt32(at + 20, this.#offsetLow);
+    view.setUint32(at + 24, 0);
+    view.setUint32(at + 28, lengthBytes);
+    return EXTENDED_CHUNK_HEADER_BYTES;
+  }
+
+  /** The end of a request without payload: done, or an error without words. */
+  end(view: DataView, at: number, error: number): number {
+    if (error === 0) return this.#chunk(view, at, CHUNK_DONE, ChunkType.NONE, 0);
+    const bytes = this.#chunk(view, at, CHUNK_DONE, ChunkType.ERROR, 6);
+    view.setUint32(at + bytes, error);
+    view.setUint16(at + bytes + 4, 0);
+    return bytes + 6;
+  }
+
+  /** What stands before `dataBytes` read at a place of the export. */
+  data(
+    view: DataView,
+    at: number,
+    flags: number,
+    offsetHigh: number,
+    offsetLow: number,
+    dataBytes: number,
+  ): number {
+    const bytes = this.#chunk(view, at, flags, ChunkType.OFFSET_DATA, dataBytes + 8);
+    view.setInt32(at + bytes, offsetHigh);
+    view.setInt32(at + bytes + 4, offsetLow);
+    return bytes + 8;
+  }
+
+  /** What stands before extents of a context. */
+  status(view: DataView, at: number, flags: number, contextId: number, extents: number): number {
+    const type = this.#isExtended ? ChunkType.BLOCK_STATUS_EXT : ChunkType.BLOCK_STATUS;
+    const own = this.#isExtended ? 8 : 4;
+    const bytes = this.#chunk(view, at, flags, type, own + extents * this.extentBytes);
+    view.setUint32(at + bytes, contextId);
+    if (this.#isExtended) view.setUint32(at + bytes + 4, extents);
+    return bytes + own;
+  }
+
+  /** @param lengthBytes below 4 GiB without extended headers, as requests are then */
+  extent(view: DataView, at: number, lengthBytes: number, flags: number): void {
+    if (!this.#isExtended) {
+      view.setUint32(at, lengthBytes);
+      view.setUint32(at + 4, flags);
+      return;
+    }
+    view.setInt32(at, high32(lengthBytes));
+    view.setInt32(at + 4, low32(lengthBytes));
+    view.setUint32(at + 8, 0);
+    view.setUint32(at + 12, flags);
+  }
 }

@@ -24,6 +24,7 @@ const EOVERFLOW = 75;
 test("requests that are not allowed are answered with their errors, and the next one is served", async () => {
   const cases: [what: string, error: number, bytes: Buffer][] = [
     ["an unknown command", EINVAL, request({ type: 99 })],
+    ["command 256", EINVAL, request({ type: 256, length: 512 })],
     ["resize", EINVAL, request({ type: 8, length: 512 })],
     ["an unknown flag", EINVAL, request({ type: 0, flags: 0x8000, length: 512 })],
     ["a fast zero", EINVAL, request({ type: 6, flags: 0x10, length: 512 })],

@@ -9,6 +9,8 @@ import { golden, u32, withFolder } from "./support.js";
 
 const GREETING = golden('"NBDMAGICIHAVEOPT" 0003');
 const STRUCTURED = 8;
+const EXTENDED = 11;
+const UNSUP = 0x80000001;
 const SET_CONTEXT = 10;
 const GO = 7;
 const ACK = 1;
@@ -41,14 +43,26 @@ function chunk(type: number, payload: Buffer, flags = 1, cookie = 0): Buffer {
   return Buffer.concat([head, payload]);
 }
 
-const AGREED = [
-  reply(STRUCTURED, ACK),
-  Buffer.concat([
-    reply(SET_CONTEXT, CONTEXT, Buffer.concat([u32(0), Buffer.from(NAME)])),
-    reply(SET_CONTEXT, ACK),
-  ]),
-  Buffer.concat([exported(1n << 20n), reply(GO, ACK)]),
-];
+/** The same where there are extended headers. */
+function extended(type: number, payload: Buffer, flags = 1, offset = 4096, words = [0, 0]): Buffer {
+  const [cookie = 0, lengthHigh = 0] = words;
+  const head = golden("6e8a278c 0000 0000 00000000 00000000 0000000000000000 0000000000000000");
+  head.writeUInt16BE(flags, 4);
+  head.writeUInt16BE(type, 6);
+  head.writeUInt32BE(cookie, 12);
+  head.writeUInt32BE(offset, 20);
+  head.writeUInt32BE(lengthHigh, 24);
+  head.writeUInt32BE(payload.length, 28);
+  return Buffer.concat([head, payload]);
+}
+
+const SELECTED = Buffer.concat([
+  reply(SET_CONTEXT, CONTEXT, Buffer.concat([u32(0), Buffer.from(NAME)])),
+  reply(SET_CONTEXT, ACK),
+]);
+const BEGUN = Buffer.concat([exported(1n << 20n), reply(GO, ACK)]);
+const AGREED = [reply(EXTENDED, UNSUP), reply(STRUCTURED, ACK), SELECTED, BEGUN];
+const AGREED_EXTENDED = [reply(EXTENDED, ACK), SELECTED, BEGUN];
 
 /** Answers each option, or request, with the next part, and says nothing more. */
 async function withAnswers(
@@ -79,8 +93,9 @@ async function talk(socket: Socket, greeting: Buffer, answers: readonly Buffer[]
   socket.write(greeting);
   await reader.read(4);
   let isOver = false;
+  const requestBytes = answers[0] === AGREED_EXTENDED[0] ? 32 : 28;
   for (const answer of answers) {
-    const header = await reader.read(isOver ? 28 : 16);
+    const header = await reader.read(isOver ? requestBytes : 16);
     if (!isOver) {
       await reader.read(header.readUInt32BE(12));
       isOver = header.readUInt32BE(8) === GO;
@@ -154,28 +169,31 @@ const HANDSHAKES: [
     "PROTOCOL_VIOLATED",
     /no reply to it/,
     GREETING,
-    [Buffer.concat([golden("0003e889 045565a9"), u32(STRUCTURED, ACK, 0x7fffffff)])],
+    [Buffer.concat([golden("0003e889 045565a9"), u32(EXTENDED, ACK, 0x7fffffff)])],
   ],
   [
     "more than can be answered",
     "PROTOCOL_VIOLATED",
     /without an end/,
     GREETING,
-    [AGREED[0]!, Buffer.concat(Array(300).fill(reply(SET_CONTEXT, CONTEXT, Buffer.alloc(65_536))))],
+    [
+      ...AGREED.slice(0, 2),
+      Buffer.concat(Array(300).fill(reply(SET_CONTEXT, CONTEXT, Buffer.alloc(65_536)))),
+    ],
   ],
   [
     "no size",
     "PROTOCOL_VIOLATED",
     /tell the size/,
     GREETING,
-    [...AGREED.slice(0, 2), reply(GO, ACK)],
+    [...AGREED.slice(0, 3), reply(GO, ACK)],
   ],
   [
     "a size beyond all numbers",
     "PROTOCOL_VIOLATED",
     /tell the size/,
     GREETING,
-    [...AGREED.slice(0, 2), Buffer.concat([exported(2n ** 64n - 1n), reply(GO, ACK)])],
+    [...AGREED.slice(0, 3), Buffer.concat([exported(2n ** 64n - 1n), reply(GO, ACK)])],
   ],
   ...[
     [0, 4096, 1 << 25],
@@ -188,7 +206,7 @@ const HANDSHAKES: [
     /block sizes/,
     GREETING,
     [
-      ...AGREED.slice(0, 2),
+      ...AGREED.slice(0, 3),
       Buffer.concat([exported(1n << 20n), sizes(block!, preferred!, payload!), reply(GO, ACK)]),
     ],
   ]),
@@ -259,21 +277,77 @@ const STATUSES: [what: string, code: NbdErrorCode, why: RegExp, answer: Buffer][
   ["another context", "NOT_NEGOTIATED", /has no extents/, chunk(5, u32(7, 512, 0))],
 ];
 
+const EXTENDED_READS: typeof READS = [
+  [
+    "a simple reply",
+    "PROTOCOL_VIOLATED",
+    /with magic/,
+    Buffer.alloc(32).fill(golden("67446698"), 0, 4),
+  ],
+  [
+    "a structured one",
+    "PROTOCOL_VIOLATED",
+    /with magic/,
+    Buffer.concat([chunk(1, offset(4096, SECTOR))]),
+  ],
+  ["of another place", "PROTOCOL_VIOLATED", /another place/, extended(1, offset(0, SECTOR), 1, 0)],
+  [
+    "to no request",
+    "PROTOCOL_VIOLATED",
+    /to no request/,
+    extended(1, offset(4096, SECTOR), 1, 4096, [9]),
+  ],
+  [
+    "a length beyond all numbers",
+    "PROTOCOL_VIOLATED",
+    /a number of/,
+    extended(1, offset(4096, SECTOR), 1, 4096, [0, 0xffffffff]),
+  ],
+  [
+    "4 GiB and some more",
+    "PROTOCOL_VIOLATED",
+    /not asked for/,
+    extended(1, offset(4096, SECTOR), 1, 4096, [0, 1]),
+  ],
+  ["too little", "PROTOCOL_VIOLATED", /without all/, extended(0, Buffer.alloc(0))],
+  ["block status", "PROTOCOL_VIOLATED", /block status of/, extended(6, u32(0, 1, 0, 512, 0, 0))],
+];
+const EXTENDED_STATUSES: typeof READS = [
+  ["short extents", "PROTOCOL_VIOLATED", /chunk of type 5/, extended(5, u32(0, 512, 0), 1, 0)],
+  ["half an extent", "PROTOCOL_VIOLATED", /block status of/, extended(6, u32(0, 1, 0, 512), 1, 0)],
+  [
+    "fewer than are told",
+    "PROTOCOL_VIOLATED",
+    /2 are told/,
+    extended(6, u32(0, 2, 0, 512, 0, 0), 1, 0),
+  ],
+  [
+    "an extent without length",
+    "PROTOCOL_VIOLATED",
+    /without length/,
+    extended(6, u32(0, 0, 0, 0, 0, 0), 1, 0),
+  ],
+  [
+    "an extent beyond all numbers",
+    "PROTOCOL_VIOLATED",
+    /a number of/,
+    extended(6, u32(0, 1, 0x200000, 0, 0, 0), 1, 0),
+  ],
+];
+
 test("replies that break the rules fail what they are to, and end the connection", async () => {
+  const read = (client: NbdClient): Promise<unknown> => client.read(4096, 512);
+  const status = async (client: NbdClient): Promise<void> => {
+    for await (const _ of client.extents(NAME)) assert.unreachable("an extent");
+  };
   const all = [
-    ...READS.map((one) => [...one, (client: NbdClient) => client.read(4096, 512)] as const),
-    ...STATUSES.map(
-      (one) =>
-        [
-          ...one,
-          async (client: NbdClient) => {
-            for await (const _ of client.extents(NAME)) assert.unreachable("an extent");
-          },
-        ] as const,
-    ),
+    ...READS.map((one) => [...one, AGREED, read] as const),
+    ...STATUSES.map((one) => [...one, AGREED, status] as const),
+    ...EXTENDED_READS.map((one) => [...one, AGREED_EXTENDED, read] as const),
+    ...EXTENDED_STATUSES.map((one) => [...one, AGREED_EXTENDED, status] as const),
   ];
-  for (const [what, code, why, answer, ask] of all) {
-    await withAnswers(GREETING, [...AGREED, answer], async (socketPath) => {
+  for (const [what, code, why, answer, agreed, ask] of all) {
+    await withAnswers(GREETING, [...agreed, answer], async (socketPath) => {
       const client = await connected(socketPath, code);
       await failsWith(what, ask(client), code, why);
       await client.close();

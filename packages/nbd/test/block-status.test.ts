@@ -3,6 +3,8 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { putBlockStatus } from "../dist/block-status.js";
 import type { MetaContext } from "../dist/exports.js";
+import { RequestTable } from "../dist/request-table.js";
+import { ReplyWriter } from "../dist/wire.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -22,11 +24,14 @@ class Slow implements MetaContext {
   }
 }
 
-function answered(contexts: readonly Slow[], bufferBytes: number): number {
+function answered(contexts: readonly Slow[], bufferBytes: number, isExtended = false): number {
+  const writer = new ReplyWriter();
+  writer.to(new RequestTable(1), 0, isExtended);
   const view = new DataView(new ArrayBuffer(bufferBytes));
   const headerView = new DataView(new ArrayBuffer(64));
   const place = { headerView, headerAt: 0, view, dataAt: 0, dataBytes: bufferBytes };
-  return putBlockStatus(place, 0, 1, contexts, 0, GIB, false);
+  const all = 2 ** contexts.length - 1;
+  return putBlockStatus(place, writer, contexts, all, 0, GIB, false);
 }
 
 test("all contexts together are looked at for one turn", () => {
@@ -43,8 +48,10 @@ test("all contexts together are looked at for one turn", () => {
 
 test("what many contexts tell fits into one buffer", () => {
   for (const bufferBytes of [4096, 256 << 10]) {
-    const contexts = Array.from({ length: 16 }, () => new Slow());
-    assert.ok(answered(contexts, bufferBytes) <= bufferBytes);
+    for (const isExtended of [false, true]) {
+      const contexts = Array.from({ length: 16 }, () => new Slow());
+      assert.ok(answered(contexts, bufferBytes, isExtended) <= bufferBytes);
+    }
   }
 });
 

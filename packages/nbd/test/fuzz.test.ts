@@ -9,11 +9,13 @@ import * as assert from "uvu/assert";
 import { FixedContext, transmissionFlags } from "../dist/exports.js";
 import { Handshake, handshakeBeforeTls } from "../dist/handshake.js";
 import {
+  extendedRequest,
   MIB,
   option,
   RawClient,
   ramDisk,
   request,
+  text,
   u32,
   undisturbed,
   withServer,
@@ -36,12 +38,11 @@ const EXPORT = {
   contexts: [new FixedContext("base:allocation", new Float64Array(0), new Uint32Array(0))],
 };
 
-function text(words: string): Buffer {
-  return Buffer.concat([u32(Buffer.byteLength(words)), Buffer.from(words)]);
-}
-
 /** A context, so that block status is answered. */
 const SELECTION = Buffer.concat([text("disk"), u32(1), text("base:allocation")]);
+
+/** What begins transmission where there are extended headers. */
+const GO = option(7, Buffer.concat([text("disk"), Buffer.alloc(2)]));
 
 function anyOption(dice: Dice): Buffer {
   const name = dice.pick(["disk", "", "none", "quiet", "x".repeat(4096)]);
@@ -52,6 +53,7 @@ function anyOption(dice: Dice): Buffer {
     option(dice.below(14)),
     option(3),
     option(8),
+    option(11),
     option(6, Buffer.concat([text(name), infos])),
     option(9, contexts),
     option(10, contexts),
@@ -60,7 +62,7 @@ function anyOption(dice: Dice): Buffer {
   ]);
 }
 
-function anyRequest(dice: Dice): Buffer {
+function anyRequest(dice: Dice, isExtended: boolean): Buffer {
   const type = dice.pick([0, 0, 0, 1, 1, 3, 4, 5, 6, 7, 8, 99]);
   const offset = dice.pick([
     0n,
@@ -73,8 +75,29 @@ function anyRequest(dice: Dice): Buffer {
   ]);
   const length = dice.pick([0, 1, 512, 4096, 65_536, 300_032, MIB, SIZE]);
   const flags = dice.pick([0, 0, 0, 1, 2, 4, 8, 16, 32, 0xffff]);
-  const head = request({ type, flags, offset, length, cookie: BigInt(dice.below(1000)) });
+  const cookie = BigInt(dice.below(1000));
+  if (isExtended) return anyExtended(dice, { type, flags, offset, cookie }, length);
+  const head = request({ type, flags, offset, length, cookie });
   return type === 1 ? Buffer.concat([head, Buffer.alloc(length, 3)]) : head;
+}
+
+/** Payloads where they belong, and where they do not; those of block status name contexts. */
+function anyExtended(
+  dice: Dice,
+  words: { type: number; flags: number; offset: bigint; cookie: bigint },
+  length: number,
+): Buffer {
+  const hasPayload = words.type === 1 ? dice.below(8) > 0 : dice.below(4) === 0;
+  if (!hasPayload) {
+    const lengths = [BigInt(length), BigInt(length), 2n ** 32n, 2n ** 53n + 1n, 2n ** 64n - 1n];
+    return extendedRequest({ ...words, flags: words.flags & ~0x20 }, dice.pick(lengths));
+  }
+  const filter = Buffer.concat([
+    u32(0, length),
+    ...dice.pick([[], [0], [1], [0, 0], Array(80).fill(0)]).map((id: number) => u32(id)),
+  ]);
+  const payload = words.type === 7 ? filter : Buffer.alloc(length, 3);
+  return extendedRequest({ ...words, flags: words.flags | 0x20 }, BigInt(payload.length), payload);
 }
 
 /** Flips, cuts, doubles or inserts. */
@@ -171,13 +194,15 @@ test(`sessions from seed ${seed}: others are served, and all buffers come back`,
           for (let left = dice.below(3); left > 0; left--)
             parts.push(mutated(dice, anyOption(dice)));
           if (dice.below(8) > 0) {
-            if (dice.below(2) > 0) parts.push(option(8));
+            const isExtended = dice.below(2) > 0;
+            if (isExtended) parts.push(option(11));
+            else if (dice.below(2) > 0) parts.push(option(8));
             if (dice.below(2) > 0) parts.push(option(10, SELECTION));
-            parts.push(option(1, Buffer.from("disk")));
+            parts.push(isExtended ? GO : option(1, Buffer.from("disk")));
             for (let left = dice.below(12); left > 0; left--) {
-              parts.push(mutated(dice, anyRequest(dice)));
+              parts.push(mutated(dice, anyRequest(dice, isExtended)));
             }
-            parts.push(request({ type: 2 }));
+            parts.push(isExtended ? extendedRequest({ type: 2 }, 0n) : request({ type: 2 }));
           }
           raw.send(...parts);
           raw.socket.end();

@@ -7,13 +7,14 @@ import {
   transmissionFlags,
 } from "../dist/exports.js";
 import { Handshake } from "../dist/handshake.js";
-import { golden, option, u32 } from "./support.js";
+import { golden, option, text, u32 } from "./support.js";
 
 const GIB = 2 ** 30;
 const UNSUP = 0x80000001;
 const INVALID = 0x80000003;
 const UNKNOWN = 0x80000006;
 const TOO_BIG = 0x80000009;
+const EXT_HEADER_REQD = 0x8000000a;
 
 function context(name: string): FixedContext {
   return new FixedContext(name, new Float64Array(0), new Uint32Array(0));
@@ -72,10 +73,6 @@ function replies(said: Buffer): [option: number, type: number, data: string][] {
   return found;
 }
 
-function text(words: string): Buffer {
-  return Buffer.concat([u32(words.length), Buffer.from(words)]);
-}
-
 for (const stepBytes of [Infinity, 7, 1]) {
   test(`says what qemu-nbd says to libnbd, fed ${stepBytes} bytes at a time`, () => {
     const handshake = handshakeOf(IMAGE);
@@ -121,6 +118,45 @@ test("without structured replies DF is not offered", () => {
   );
   const info = Buffer.from(said.at(-2)![2], "latin1");
   assert.is(info.readUInt16BE(10), 0x050f);
+});
+
+test("extended headers are agreed on before or behind structured replies, once", () => {
+  const go = option(7, Buffer.concat([text("img"), Buffer.alloc(2)]));
+  const select = option(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
+  const both = begun(IMAGE);
+  const types = (bytes: Buffer) => replies(feed(both, bytes)).map(([, type]) => type);
+  assert.equal(types(option(8)), [1]);
+  assert.equal(types(option(11)), [1]);
+  assert.equal(types(option(11)), [INVALID]);
+  assert.equal(types(option(8)), [EXT_HEADER_REQD]);
+  assert.equal(types(select), [4, 1]);
+  feed(both, go);
+  assert.ok(both.agreement?.extended && both.agreement.structured);
+  assert.is(both.agreement.contexts.length, 1);
+  const compact = begun(IMAGE);
+  feed(compact, Buffer.concat([option(8), go]));
+  assert.is(compact.agreement?.extended, false);
+  assert.is(begun(IMAGE).agreement, undefined);
+  // It has no answer that could say no.
+  const byName = begun(IMAGE);
+  feed(byName, option(11));
+  assert.is(feed(byName, option(1, Buffer.from("img"))).length, 0);
+  assert.ok(byName.isClosed);
+});
+
+test("block status for some contexts is offered where there are extended headers and contexts", () => {
+  const select = option(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
+  const flagsOf = (number: number, ...before: Buffer[]): number => {
+    const handshake = begun(IMAGE);
+    for (const bytes of before) feed(handshake, bytes);
+    const asked = option(number, Buffer.concat([text("img"), Buffer.alloc(2)]));
+    const size = replies(feed(handshake, asked)).at(-2)![2];
+    return Buffer.from(size, "latin1").readUInt16BE(10);
+  };
+  assert.is(flagsOf(7, option(11), select), 0x158f);
+  assert.is(flagsOf(7, option(11)), 0x058f);
+  assert.is(flagsOf(6, option(11)), 0x158f);
+  assert.is(flagsOf(7, option(8), select), 0x058f);
 });
 
 test("the oldest way to begin has zeroes behind it, unless nobody wants them", () => {
@@ -225,7 +261,7 @@ test("contexts are selected for one export, and by the last request for them", (
 const REFUSED: [what: string, bytes: Buffer, type: number][] = [
   ["an unknown option", option(99, u32(1, 2, 3)), UNSUP],
   ["STARTTLS", option(5), UNSUP],
-  ["extended headers", option(11), UNSUP],
+  ["extended headers of something", option(11, u32(1)), INVALID],
   ["an unknown export", option(7, Buffer.concat([text("none"), Buffer.alloc(2)])), UNKNOWN],
   ["a name that is cut off", option(7, u32(1000)), INVALID],
   ["a name that is too long", option(7, text("x".repeat(5000))), INVALID],

@@ -15,8 +15,12 @@ interface OddOptions {
    * - `plain`: it answers each request at once.
    */
   readonly kind: "open-throws" | "thread-ends" | "answers-others" | "plain";
-  /** A file that is made when it is closed. */
+  /** A file that is made when it is closed: how many bytes were to be discarded, and zeroed. */
   readonly closedPath?: string;
+  /** Default 1 MiB. */
+  readonly capacityBytes?: number;
+  /** What it discards, or zeroes, at a time; default 0: it can neither. */
+  readonly rangeMaxBytes?: number;
 }
 
 export function oddTarget(options: OddOptions): TargetSpec {
@@ -87,8 +91,8 @@ class AnswersOthers implements Target {
 }
 
 export const target: TargetModule = {
-  describe: () => ({
-    capacityBytes: MIB,
+  describe: (options) => ({
+    capacityBytes: (options as OddOptions).capacityBytes ?? MIB,
     logicalBlockBytes: 512,
     physicalBlockBytes: 512,
     ioMinBytes: 512,
@@ -97,22 +101,26 @@ export const target: TargetModule = {
     rotational: false,
     volatileCache: true,
     fua: false,
-    discardMaxBytes: 0,
+    discardMaxBytes: (options as OddOptions).rangeMaxBytes ?? 0,
     discardGranularityBytes: 0,
-    writeZeroesMaxBytes: 0,
+    writeZeroesMaxBytes: (options as OddOptions).rangeMaxBytes ?? 0,
   }),
   open(options, queue, reactor) {
     const { kind, closedPath } = options as OddOptions;
     if (kind === "open-throws") throw new Error("this target cannot be opened");
     if (kind === "answers-others") return new AnswersOthers(queue, reactor);
+    let discarded = 0;
+    let zeroed = 0;
     return {
       queueIo: (tag) => {
         // In a worker it ends the thread.
         if (kind === "thread-ends") process.exit(7);
+        if (queue.op(tag) === UblkOp.DISCARD) discarded += queue.sectors(tag) * 512;
+        if (queue.op(tag) === UblkOp.WRITE_ZEROES) zeroed += queue.sectors(tag) * 512;
         answer(queue, tag);
       },
       close: () => {
-        if (closedPath !== undefined) writeFileSync(closedPath, "");
+        if (closedPath !== undefined) writeFileSync(closedPath, `${discarded} ${zeroed}`);
       },
     };
   },

@@ -132,6 +132,37 @@ export class RawClient {
     await this.reader.read(10);
   }
 
+  /** The same with extended headers; contexts get their indices as ids. @returns the transmission flags */
+  async beginExtended(exportName: string, contexts: readonly string[] = []): Promise<number> {
+    await this.reader.read(18);
+    this.send(u32(3), option(11));
+    await this.reader.read(20);
+    if (contexts.length > 0) {
+      const queries = contexts.map(text);
+      this.send(option(10, Buffer.concat([text(exportName), u32(contexts.length), ...queries])));
+      for (const name of contexts) await this.reader.read(24 + name.length);
+      await this.reader.read(20);
+    }
+    this.send(option(7, Buffer.concat([text(exportName), Buffer.alloc(2)])));
+    for (let flags = 0; ; ) {
+      const header = await this.reader.read(20);
+      const data = await this.reader.read(header.readUInt32BE(16));
+      if (header.readUInt32BE(12) === 1) return flags;
+      if (data.length === 12) flags = data.readUInt16BE(10);
+    }
+  }
+
+  /** The next reply with extended headers, which must be the last to its request. */
+  async extendedReply(): Promise<ExtendedReply> {
+    const header = await this.reader.read(32);
+    const payload = await this.reader.read(Number(header.readBigUInt64BE(24)));
+    const isOver = header.readUInt32BE(0) === 0x6e8a278c && header.readUInt16BE(4) === 1;
+    if (!isOver) throw new Error(`not the end of a reply: ${header.toString("hex")}`);
+    const type = header.readUInt16BE(6);
+    const error = type === 0x8001 ? payload.readUInt32BE(0) : 0;
+    return { type, offset: header.readBigUInt64BE(16), error, payload };
+  }
+
   /** The rest of what the server says, until it closes the connection. */
   async untilClosed(): Promise<void> {
     this.socket.on("readable", () => {
@@ -150,6 +181,19 @@ export function u32(...words: number[]): Buffer {
 
 export function option(number: number, data: Uint8Array = new Uint8Array(0)): Buffer {
   return Buffer.concat([Buffer.from("IHAVEOPT"), u32(number, data.length), data]);
+}
+
+/** Its length, then its bytes. */
+export function text(words: string): Buffer {
+  return Buffer.concat([u32(Buffer.byteLength(words)), Buffer.from(words)]);
+}
+
+export interface ExtendedReply {
+  readonly type: number;
+  readonly offset: bigint;
+  /** 0 where it is none. */
+  readonly error: number;
+  readonly payload: Buffer;
 }
 
 export interface RawRequest {
@@ -177,6 +221,22 @@ export function request({
   bytes.writeBigUInt64BE(offset, 16);
   bytes.writeUInt32BE(length, 24);
   return bytes;
+}
+
+/** With extended headers: there is a payload where the flags have 0x20. */
+export function extendedRequest(
+  { type, flags = 0, cookie = 1n, offset = 0n, magic = 0x21e41c71 }: Omit<RawRequest, "length">,
+  length: bigint,
+  payload: Uint8Array = new Uint8Array(0),
+): Buffer {
+  const bytes = Buffer.alloc(32);
+  bytes.writeUInt32BE(magic);
+  bytes.writeUInt16BE(flags, 4);
+  bytes.writeUInt16BE(type, 6);
+  bytes.writeBigUInt64BE(cookie, 8);
+  bytes.writeBigUInt64BE(offset, 16);
+  bytes.writeBigUInt64BE(length, 24);
+  return Buffer.concat([bytes, payload]);
 }
 
 /** Bytes that are written as hexadecimal numbers, words and "texts". */
