@@ -10,8 +10,9 @@ export const Receiving = { NOTHING: 0, BYTES: 1, PAYLOAD: 2 } as const;
  *
  * ```
  *   handshake ──▶ transmission ──▶ leaving ──▶ closing ──▶ closed
- *       │               │      DISC, its end   shutdown    nothing in flight any more
- *       └───────────────┴──────────────────────▲ a broken rule, a stall, the server's end
+ *       │               │    DISC, its end, the shutdown    nothing in flight any more
+ *       │               │    server's end      ▲
+ *       └───────────────┴──────────────────────┘ a broken rule, a stall
  * ```
  */
 export class Connection {

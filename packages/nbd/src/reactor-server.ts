@@ -24,6 +24,7 @@ import {
 } from "@blksnap/uring";
 import { Arena, RECEIVE_BYTES, registered } from "./arena.js";
 import { Connection, Receiving } from "./connection.js";
+import { Departures, type DeparturesOwner } from "./departures.js";
 import { assert } from "./errors.js";
 import { type Agreement, Handshake } from "./handshake.js";
 import { Handshakes, type HandshakesOwner } from "./handshakes.js";
@@ -40,7 +41,7 @@ const ECONNABORTED = 103;
 /** Data of the command that takes the accept back; others have the index of a connection. */
 const CANCEL = -1;
 
-export class ReactorServer implements TransmissionOwner, HandshakesOwner {
+export class ReactorServer implements TransmissionOwner, HandshakesOwner, DeparturesOwner {
   readonly counts: ServerCounts = { connections: 0, refused: 0, stalled: 0 };
   readonly #options: ReactorServerOptions;
   readonly #settings: FullServerSettings;
@@ -50,6 +51,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
   readonly #outbox: Outbox;
   readonly #transmission: Transmission;
   readonly #handshakes: Handshakes;
+  readonly #departures: Departures;
   readonly #connections: (Connection | undefined)[];
   readonly #descriptors: Int32Array;
   readonly #sweepMs: number;
@@ -57,8 +59,6 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
   readonly #receiveHandler: number;
   readonly #shutdownHandler: number;
   readonly #acceptHandler: number;
-  /** Exports that are taken away, until no connection uses them. */
-  readonly #leaving = new Map<ServedExport, () => void>();
   #timer: Timer | undefined;
   #isAccepting = false;
   #isCancelling = false;
@@ -95,6 +95,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
       (connection, item) => this.#transmission.onSent(connection, item),
     );
     this.#handshakes = new Handshakes(this, arena, this.#outbox);
+    this.#departures = new Departures(this, reactor, settings.endTimeoutMs);
     this.#transmission = new Transmission(this, {
       arena,
       slots: this.#slots,
@@ -129,21 +130,22 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#exports.add(new ServedExport(options, params, target));
   }
 
-  /** Ends an export with its connections, then its target. Calls back, also where there was none. */
+  /**
+   * Ends an export with its connections, whose requests are answered first, then its target. Calls back, also where
+   * there was none.
+   */
   remove(name: string, onRemoved: () => void): void {
     const served = this.#exports.remove(name);
     if (served === undefined) {
       onRemoved();
       return;
     }
-    this.#leaving.set(served, onRemoved);
-    for (const connection of this.#connections) {
-      if (connection?.export === served) this.close(connection);
-    }
-    this.#endExports();
+    this.#departures.take(served, onRemoved);
+    this.#departures.begin(this.#connections.filter((one) => one?.export === served));
+    this.#departures.closeTargets(this.#connections);
   }
 
-  /** Ends all of it, and calls back when nothing is in flight any more. */
+  /** Ends all of it: requests are answered, for endTimeoutMs. Calls back when nothing is in flight any more. */
   stop(onEnd: () => void): void {
     assert(this.#onEnd === undefined, "a server is stopped twice");
     this.#onEnd = onEnd;
@@ -151,8 +153,12 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
       this.#isCancelling = true;
       prepareCancel(this.#ring, 0, this.#acceptHandler, CANCEL, this.#shutdownHandler);
     }
-    for (const { name } of [...this.#exports.all()]) this.remove(name, () => undefined);
-    for (const connection of this.#connections) if (connection) this.close(connection);
+    for (const served of [...this.#exports.all()]) {
+      this.#exports.remove(served.name);
+      this.#departures.take(served, () => undefined);
+    }
+    this.#departures.begin(this.#connections);
+    this.#departures.closeTargets(this.#connections);
     this.#tryEnd();
   }
 
@@ -382,22 +388,8 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#descriptors[1 + connection.index] = -1;
     closeSync(connection.fd);
     this.#connections[connection.index] = undefined;
-    this.#endExports();
+    this.#departures.closeTargets(this.#connections);
     this.#tryEnd();
-  }
-
-  /** Closes the targets of exports that are taken away and that no connection uses any more. */
-  #endExports(): void {
-    for (const [served, onRemoved] of this.#leaving) {
-      if (this.#connections.some((connection) => connection?.export === served)) continue;
-      this.#leaving.delete(served);
-      try {
-        served.target.close();
-      } catch (error) {
-        this.#options.onError(error);
-      }
-      onRemoved();
-    }
   }
 
   #tryEnd(): void {
@@ -407,6 +399,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner {
     this.#onEnd = undefined;
     const { reactor } = this.#options;
     if (this.#timer !== undefined) reactor.cancelTimer(this.#timer);
+    this.#departures.end();
     const { listenFd } = this.#options;
     for (const id of this.#handlers) reactor.removeHandler(id);
     const { registered: index } = this.#slots;

@@ -114,7 +114,8 @@ export class NbdServer {
   }
 
   /**
-   * Closes the socket and all connections, then the targets. Calling it again answers the same promise.
+   * Closes the socket and all connections, whose requests are answered first, then the targets. Calling it again
+   * answers the same promise.
    * @throws NbdError SERVER_FAILED where a target keeps a request
    */
   stop(): Promise<void> {

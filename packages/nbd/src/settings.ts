@@ -12,6 +12,11 @@ export interface ServerSettings {
   readonly maxIoBytes?: number;
   /** How long a connection may take to finish its handshake. Default 10 s. */
   readonly handshakeTimeoutMs?: number;
+  /**
+   * At the end of the server or an export: how long requests in flight, and clients that have to read their replies,
+   * may take until they are cut off. Default 2 s.
+   */
+  readonly endTimeoutMs?: number;
 }
 
 export type FullServerSettings = Required<ServerSettings>;
@@ -30,12 +35,14 @@ export function fullSettings(given: ServerSettings): FullServerSettings {
     queueDepth: given.queueDepth ?? 128,
     maxIoBytes: given.maxIoBytes ?? 256 << 10,
     handshakeTimeoutMs: given.handshakeTimeoutMs ?? 10_000,
+    endTimeoutMs: given.endTimeoutMs ?? 2_000,
   };
   inRange("connectionsMax", settings.connectionsMax, 1, CONNECTIONS_MAX);
   inRange("queueDepth", settings.queueDepth, settings.connectionsMax, DEPTH_MAX);
   inRange("maxIoBytes", settings.maxIoBytes, PAGE_BYTES, MAX_IO_BYTES_MAX);
   assert(settings.maxIoBytes % PAGE_BYTES === 0, `maxIoBytes ${settings.maxIoBytes}`);
   inRange("handshakeTimeoutMs", settings.handshakeTimeoutMs, 1, 2 ** 31);
+  inRange("endTimeoutMs", settings.endTimeoutMs, 1, 2 ** 31);
   return settings;
 }
 

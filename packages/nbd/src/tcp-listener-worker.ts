@@ -12,6 +12,7 @@ export interface TcpWorkerOptions {
   readonly verifiesClients: boolean;
   readonly connectionsMax: number;
   readonly handshakeTimeoutMs: number;
+  readonly endTimeoutMs: number;
   /** Shared; by TcpCount. */
   readonly counts: Int32Array;
 }
@@ -48,17 +49,17 @@ function sayFailure(error: unknown): void {
 
 async function listen(): Promise<void> {
   const { certificates, verifiesClients, connectionsMax, handshakeTimeoutMs, counts } = options;
+  const { endTimeoutMs } = options;
   const tls =
     certificates === null ? {} : { tls: serverCertificates(certificates, verifiesClients) };
   const reception = new TcpReception({
-    ...{ ...tls, verifiesClients, connectionsMax, handshakeTimeoutMs, counts },
+    ...{ ...tls, verifiesClients, connectionsMax, handshakeTimeoutMs, endTimeoutMs, counts },
     onClient: (fd) => say({ type: "client", fd }),
     onRefused: (address, why) => say({ type: "refused", address, why }),
   });
   say({ type: "listening", port: await reception.listen(options.address, options.port) });
   port.once("message", () => {
-    reception.close();
-    port.close();
+    void reception.close().then(() => port.close());
   });
 }
 

@@ -13,7 +13,7 @@ import type {
 } from "./tcp-listener-worker.js";
 import { TcpCount } from "./tcp-reception.js";
 
-/** To read certificates and listen; to end. */
+/** To read certificates and listen; to end, besides what clients may take for it. */
 const ANSWER_TIMEOUT_MS = 10_000;
 /** Of JavaScript alone; what relays have in hand lies beside it. */
 const HEAP_MIB = 64;
@@ -39,6 +39,8 @@ export interface TcpListenerOptions {
   readonly connectionsMax?: number;
   /** How long a client may take until it begins TLS, and for TLS. Default 10 s each. */
   readonly handshakeTimeoutMs?: number;
+  /** At the end: how long requests in flight, and clients that have to read their replies, may take. Default 2 s. */
+  readonly endTimeoutMs?: number;
   /** A client is there: what it says comes out of this socket, which is the callee's. */
   readonly onClient: (fd: number) => void;
   /** Told of clients that were refused, now and then. */
@@ -67,15 +69,17 @@ export class TcpListener {
   readonly ended: Promise<Error | undefined>;
   readonly #worker: Worker;
   readonly #counts: Int32Array;
+  readonly #endTimeoutMs: number;
   #closing: Promise<void> | undefined;
 
   private constructor(
     worker: Worker,
     address: string,
     port: number,
-    counts: Int32Array,
+    { counts, endTimeoutMs }: TcpWorkerOptions,
     ended: Promise<Error | undefined>,
   ) {
+    this.#endTimeoutMs = endTimeoutMs;
     this.#worker = worker;
     this.address = address;
     this.port = port;
@@ -93,6 +97,7 @@ export class TcpListener {
       verifiesClients: options.verifiesClients ?? true,
       connectionsMax: options.connectionsMax ?? 64,
       handshakeTimeoutMs: options.handshakeTimeoutMs ?? 10_000,
+      endTimeoutMs: options.endTimeoutMs ?? 2_000,
     };
     const worker = new Worker(new URL("./tcp-listener-worker.js", import.meta.url), {
       workerData,
@@ -114,7 +119,7 @@ export class TcpListener {
     });
     try {
       const found = await bounded(listening, ANSWER_TIMEOUT_MS, late);
-      return new TcpListener(worker, address, found, counts, ended);
+      return new TcpListener(worker, address, found, workerData, ended);
     } catch (error) {
       await worker.terminate();
       throw error;
@@ -131,7 +136,10 @@ export class TcpListener {
     return Atomics.load(this.#counts, TcpCount.REFUSED);
   }
 
-  /** Ends all connections, and takes no more. Calling it again answers the same promise. */
+  /**
+   * Takes no more, and ends all connections: requests that have come are answered, for endTimeoutMs. Calling it again
+   * answers the same promise.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -140,7 +148,7 @@ export class TcpListener {
   async #close(): Promise<void> {
     this.#worker.postMessage({ type: "close" } satisfies TcpWorkerRequest);
     try {
-      await bounded(this.ended, ANSWER_TIMEOUT_MS, late);
+      await bounded(this.ended, this.#endTimeoutMs + ANSWER_TIMEOUT_MS, late);
     } catch {
       await this.#worker.terminate();
     }

@@ -8,7 +8,8 @@
  *      └─ more than connectionsMax: closed at once
  * ```
  *
- * A relay reads from one side as fast as the other takes it.
+ * A relay reads from one side as fast as the other takes it. At the end of the reception no more is taken from
+ * clients; what they have asked for is answered, for a while.
  */
 import { createServer, type Server, Socket } from "node:net";
 import {
@@ -39,6 +40,8 @@ export interface TcpReceptionOptions {
   readonly connectionsMax: number;
   /** For all before TLS, and for TLS itself. */
   readonly handshakeTimeoutMs: number;
+  /** At the end, for requests in flight and for clients that have to read their replies. */
+  readonly endTimeoutMs: number;
   /** By TcpCount. */
   readonly counts: Int32Array;
   /** What a client says comes out of this socket, which is the callee's. */
@@ -59,7 +62,10 @@ export class TcpReception {
   readonly #options: TcpReceptionOptions;
   readonly #server: Server;
   readonly #tls: TlsServer | undefined;
-  readonly #open = new Set<Socket>();
+  /** With their names. */
+  readonly #open = new Map<Socket, string>();
+  /** What ends relays in order, by the names of their clients. */
+  readonly #relays = new Map<string, () => void>();
   /** What clients that are about to begin TLS have said before, by their names. */
   readonly #flags = new Map<string, number>();
   #toldMs = -TOLD_INTERVAL_MS;
@@ -93,10 +99,18 @@ export class TcpReception {
     });
   }
 
-  /** Ends all connections, and takes no more. */
-  close(): void {
-    this.#server.close();
-    for (const socket of this.#open) socket.destroy();
+  /** Takes no more, and ends all connections: requests that have come are answered, for a while. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const [socket, name] of this.#open) {
+      const end = this.#relays.get(name) ?? (() => socket.destroy());
+      end();
+    }
+    const late = setTimeout(() => {
+      for (const socket of this.#open.keys()) socket.destroy();
+    }, this.#options.endTimeoutMs);
+    await closed;
+    clearTimeout(late);
   }
 
   #refused(address: string, why: string): void {
@@ -118,6 +132,7 @@ export class TcpReception {
     tls.on("secureConnection", (socket) => {
       socket.on("error", ignore);
       const flags = this.#flags.get(nameOf(socket));
+      socket.allowHalfOpen = true;
       if (flags === undefined) socket.destroy();
       else this.#relay(socket, flags);
     });
@@ -134,12 +149,13 @@ export class TcpReception {
   #begin(socket: Socket): void {
     const { counts } = this.#options;
     const name = nameOf(socket);
-    this.#open.add(socket);
+    this.#open.set(socket, name);
     Atomics.add(counts, TcpCount.CONNECTIONS, 1);
     socket.on("error", ignore);
     socket.once("close", () => {
       this.#open.delete(socket);
       this.#flags.delete(name);
+      this.#relays.delete(name);
       Atomics.sub(counts, TcpCount.CONNECTIONS, 1);
     });
     if (this.#tls === undefined) this.#relay(socket, undefined);
@@ -171,6 +187,8 @@ export class TcpReception {
           return;
         }
         this.#flags.set(name, handshake.flags);
+        // Who ends its half before TLS is there has left.
+        socket.allowHalfOpen = false;
         tls.emit("connection", socket);
       }
     };
@@ -192,6 +210,12 @@ export class TcpReception {
     }
     const [own, theirs] = pair;
     const server = new Socket({ fd: own, allowHalfOpen: true, readable: true, writable: true });
+    this.#relays.set(nameOf(client), () => {
+      client.unpipe(server);
+      // With bytes that were not read its end would be a reset, which takes replies with it.
+      client.resume();
+      server.end();
+    });
     this.#options.onClient(theirs);
     server.on("error", ignore);
     client.once("close", () => server.destroy());

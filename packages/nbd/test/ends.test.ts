@@ -1,5 +1,5 @@
 /** How servers end: what they leave, and what their clients see. */
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { NbdClient, NbdServer } from "@blksnap/nbd";
 import { eventually } from "@blksnap/testing";
@@ -108,6 +108,57 @@ test("a connection that a target ends while it waits in the line costs the other
       for (let left = count; left > 0; left--) flusher.send(request({ type: 3 }));
       await flusher.reader.read(count * 16);
       flusher.socket.destroy();
+    },
+    settings,
+  );
+});
+
+/** How many requests a target that keeps them has. */
+function keptOf(folder: string): number {
+  const path = join(folder, "have");
+  return existsSync(path) ? Number(readFileSync(path, "utf8")) : 0;
+}
+
+test("what clients have asked for when a server is stopped is done and answered, and nothing more", async () => {
+  await withFolder(async (folder) => {
+    const socketPath = join(folder, "socket");
+    const server = await NbdServer.start({
+      socketPath,
+      exports: [{ name: "disk", readOnly: false, target: oddTarget({ kind: "kept", folder }) }],
+      settings: { endTimeoutMs: 600_000 },
+    });
+    const idle = new RawClient(socketPath);
+    await idle.begin("disk", true);
+    const client = await NbdClient.connect(server.uri("disk"));
+    const asked = [client.read(0, 4096), client.write(4096, Buffer.alloc(4096)), client.flush()];
+    await eventually("all three are there", () => keptOf(folder) === 3);
+    const stopping = server.stop();
+    // Who has asked for nothing is told at once.
+    await idle.untilClosed();
+    const late = client.read(0, 4096).catch((error: unknown) => error);
+    writeFileSync(join(folder, "release"), "");
+    await Promise.all(asked);
+    assert.match(String(await late), /CONNECTION_LOST|closed the connection|ECONNRESET/);
+    await stopping;
+    assert.is(keptOf(folder), 3);
+  });
+});
+
+test("a client that reads no replies, or does not send its payload, does not hold up the end of a server", async () => {
+  const settings = { endTimeoutMs: 50 };
+  await withServer(
+    [ramDisk(MIB)],
+    async (server) => {
+      const deaf = new RawClient(server.socketPath);
+      await deaf.begin("disk", true);
+      deaf.socket.pause();
+      for (let left = 64; left > 0; left--) deaf.send(request({ type: 0, length: MIB }));
+      const mute = new RawClient(server.socketPath);
+      await mute.begin("disk", true);
+      mute.send(request({ type: 1, length: MIB }), Buffer.alloc(512));
+      await server.stop();
+      await mute.untilClosed();
+      deaf.socket.destroy();
     },
     settings,
   );

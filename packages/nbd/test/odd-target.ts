@@ -1,5 +1,6 @@
 /** Targets that fail, or that answer requests of others, in the ways that tests name. */
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { RequestQueue, Target, TargetModule, TargetSpec } from "@blksnap/ublk";
 import { UblkOp } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
@@ -13,8 +14,11 @@ interface OddOptions {
    * - `thread-ends`: the first request ends the thread.
    * - `answers-others`: see AnswersOthers.
    * - `plain`: it answers each request at once.
+   * - `kept`: see Kept.
    */
-  readonly kind: "open-throws" | "thread-ends" | "answers-others" | "plain";
+  readonly kind: "open-throws" | "thread-ends" | "answers-others" | "plain" | "kept";
+  /** Of `kept`. */
+  readonly folder?: string;
   /** A file that is made when it is closed: how many bytes were to be discarded, and zeroed. */
   readonly closedPath?: string;
   /** Default 1 MiB. */
@@ -90,6 +94,43 @@ class AnswersOthers implements Target {
   }
 }
 
+const LOOK_MS = 5;
+
+/** Keeps all requests until there is a file `release` in the folder; notes in `have` how many have come. */
+class Kept implements Target {
+  readonly #queue: RequestQueue;
+  readonly #reactor: Reactor;
+  readonly #folder: string;
+  readonly #kept: number[] = [];
+  #have = 0;
+  #isLooking = false;
+
+  constructor(queue: RequestQueue, reactor: Reactor, folder: string) {
+    this.#queue = queue;
+    this.#reactor = reactor;
+    this.#folder = folder;
+  }
+
+  queueIo(tag: number): void {
+    this.#kept.push(tag);
+    writeFileSync(join(this.#folder, "have"), String(++this.#have));
+    if (!this.#isLooking) this.#look();
+  }
+
+  #look(): void {
+    this.#isLooking = true;
+    this.#reactor.setTimer(LOOK_MS, () => {
+      this.#isLooking = false;
+      if (!existsSync(join(this.#folder, "release"))) this.#look();
+      else for (const tag of this.#kept.splice(0)) answer(this.#queue, tag);
+    });
+  }
+
+  close(): void {
+    // It holds nothing.
+  }
+}
+
 export const target: TargetModule = {
   describe: (options) => ({
     capacityBytes: (options as OddOptions).capacityBytes ?? MIB,
@@ -106,7 +147,8 @@ export const target: TargetModule = {
     writeZeroesMaxBytes: (options as OddOptions).rangeMaxBytes ?? 0,
   }),
   open(options, queue, reactor) {
-    const { kind, closedPath } = options as OddOptions;
+    const { kind, closedPath, folder } = options as OddOptions;
+    if (kind === "kept" && folder !== undefined) return new Kept(queue, reactor, folder);
     if (kind === "open-throws") throw new Error("this target cannot be opened");
     if (kind === "answers-others") return new AnswersOthers(queue, reactor);
     let discarded = 0;

@@ -1,7 +1,7 @@
 /** A server that is reached by TCP, and certificates for it. */
 import { connect, type Socket as NetSocket, Socket } from "node:net";
 import { join } from "node:path";
-import { type NbdServer, TcpListener, type TcpListenerOptions } from "@blksnap/nbd";
+import { type NbdExport, type NbdServer, TcpListener, type TcpListenerOptions } from "@blksnap/nbd";
 import { type Certified, certificateFolder, certify } from "@blksnap/testing";
 import { ramDisk, withFolder, withServer } from "./support.js";
 
@@ -65,10 +65,11 @@ export async function withListener(
   capacityBytes: number,
   options: Partial<TcpListenerOptions>,
   use: (reached: Reached) => Promise<void>,
+  more: readonly NbdExport[] = [],
 ): Promise<void> {
   await withFolder(async (folder) => {
     const folders = makeFolders(folder);
-    await withServer([ramDisk(capacityBytes)], async (server) => {
+    await withServer([ramDisk(capacityBytes), ...more], async (server) => {
       const refused: string[] = [];
       const listener = await TcpListener.open({
         address: "127.0.0.1",

@@ -1,6 +1,6 @@
 /** Clients that come by TCP: with TLS, and those that are not as they have to be. */
 import { execFile } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -9,7 +9,8 @@ import { Dice, eventually } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { SocketReader } from "../dist/socket-reader.js";
-import { MIB, option, rejectsWith, u32, undisturbed, withFolder } from "./support.js";
+import { oddTarget } from "./odd-target.js";
+import { MIB, option, rejectsWith, request, u32, undisturbed, withFolder } from "./support.js";
 import { makeFolders, type Reached, withListener } from "./tcp-support.js";
 
 const ACK = 1;
@@ -223,6 +224,52 @@ test("at loopback without TLS clients come as they are", () =>
     await client.write(0, Buffer.alloc(4096, 3));
     await client.close();
     await rejectsWith(NbdClient.connect(uri(folders.client)), "HANDSHAKE_REFUSED");
+  }));
+
+test("who leaves in the middle of TLS is gone at once", () =>
+  withListener(MIB, { handshakeTimeoutMs: 600_000 }, async (reached) => {
+    const half = new Plain(reached);
+    await half.greet();
+    assert.is(await half.ask(STARTTLS), ACK);
+    half.socket.end();
+    await eventually("nothing is left", () => reached.listener.connections === 0);
+  }));
+
+test("what clients have asked for when a listener is closed is answered", () =>
+  withFolder(async (folder) => {
+    const kept = { name: "kept", readOnly: false, target: oddTarget({ kind: "kept", folder }) };
+    const have = join(folder, "have");
+    await withListener(
+      MIB,
+      { endTimeoutMs: 600_000 },
+      async ({ listener, folders, uri }) => {
+        const idle = await NbdClient.connect(uri(folders.client));
+        const client = await NbdClient.connect(uri(folders.client).replace("/disk", "/kept"));
+        const asked = [client.read(0, 65_536), client.write(4096, Buffer.alloc(4096))];
+        const isThere = () => existsSync(have) && readFileSync(have, "utf8") === "2";
+        await eventually("both are there", isThere);
+        const closing = listener.close();
+        // Who has asked for nothing is told at once.
+        await eventually("one is left", () => listener.connections === 1);
+        writeFileSync(join(folder, "release"), "");
+        await Promise.all([...asked, closing]);
+        for (const one of [idle, client]) await rejectsWith(one.read(0, 512), "CONNECTION_LOST");
+      },
+      [kept],
+    );
+  }));
+
+test("a client that does not read does not hold up the end of a listener", () =>
+  withListener(8 * MIB, { endTimeoutMs: 50, certificates: null }, async (reached) => {
+    const deaf = new Plain(reached);
+    await deaf.greet();
+    deaf.socket.write(option(1, Buffer.from("disk")));
+    await deaf.reader.read(10);
+    deaf.socket.pause();
+    const reads = Array.from({ length: 64 }, () => request({ type: 0, length: 8 * MIB }));
+    deaf.socket.write(Buffer.concat(reads));
+    await reached.listener.close();
+    deaf.socket.destroy();
   }));
 
 test("a listener that is closed ends its connections, and leaves no descriptor", async () => {
