@@ -15,6 +15,8 @@
 export const MEDIUM_ANSWER_TIMEOUT_MS = 20_000;
 /** To remove a record that must not be believed any more. Front writes wait for nothing else meanwhile. */
 export const MEDIUM_GIVE_UP_TIMEOUT_MS = 2_500;
+/** From one attempt to remove such a record to the next, where the medium fails. */
+export const REMOVAL_INTERVAL_MS = 1_000;
 /** For a journal's file to be closed, by operations that users wait for. It is closed when it answers. */
 export const JOURNAL_CLOSE_TIMEOUT_MS = 10_000;
 /** For a store's path to be opened: a network file system that is busy takes seconds. */

@@ -41,6 +41,7 @@ export class PersistentDirectory {
   readonly answerTimeoutMs: number;
   readonly #look: MediumLook;
   #lockFd: number | undefined;
+  #isClosed = false;
   /** What inTime() has given up, until it ends. */
   readonly #late = new Set<Promise<unknown>>();
   #boot: Promise<BootMark> | undefined;
@@ -173,8 +174,14 @@ export class PersistentDirectory {
     }
   }
 
+  /** It was given up: what is in it is another daemon's. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** Gives the directory up; what is in it stays. */
   close(): void {
+    this.#isClosed = true;
     if (this.#lockFd !== undefined) closeSync(this.#lockFd);
     this.#lockFd = undefined;
   }

@@ -22,12 +22,14 @@ import { JournalKind } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
 import { type EntryVisitor, JournalDraft, openJournal } from "@blksnap/journal";
 import {
+  type BootMark,
   type Continuity,
   compareIdentity,
   type EarlierTracking,
   extSession,
   judgeContinuity,
   readFacts,
+  UNKNOWN_BOOT,
   untilWritesShow,
   uuidBytes,
 } from "@blksnap/linux-block";
@@ -36,6 +38,8 @@ import { bounded, Serial } from "@blksnap/uring";
 import { boundedSteps } from "./bounded-steps.js";
 import { KeptFile, RECORD_SUFFIX } from "./file-names.js";
 import { KeptState } from "./kept-state.js";
+import { LastingRemoval } from "./lasting-removal.js";
+import { MediumWork } from "./medium-work.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 import type { RestoredCbt } from "./restored-cbt.js";
 import type { EndOptions, JournalRequests, PrepareOptions } from "./tracker-persistence-options.js";
@@ -78,8 +82,8 @@ export class TrackerPersistence {
   /** log2 of the chunks; from begin() on. */
   #chunkShift = 0;
   #journal: FileHandle | undefined;
-  /** What the medium has not answered. */
-  #working = 0;
+  readonly #work: MediumWork;
+  readonly #removal: LastingRemoval;
   /** A record takes the place of those that were written before it. */
   readonly #records = new Serial();
 
@@ -97,6 +101,8 @@ export class TrackerPersistence {
     this.#tracking = tracking;
     this.#isNew = isNew;
     this.#attached = attached;
+    this.#work = new MediumWork(directory, uuid);
+    this.#removal = new LastingRemoval(directory);
     directory.inUse.add(uuid);
   }
 
@@ -160,7 +166,7 @@ export class TrackerPersistence {
     const read = directory.own().then(() => trackerRecords(directory));
     const records = await read.catch(() => []);
     const record = records.find((one) => one.uuid === uuid);
-    const tracking = record?.tracking ?? (await readFacts(backing, await directory.boot()));
+    const tracking = record?.tracking ?? (await readFacts(backing, await bootOf(directory)));
     // As it was: the front may be gone by now.
     const serving = record?.tracking.clean === false && record.tracking.serving === true;
     const unclean = { ...tracking, clean: false, closing: false, serving };
@@ -231,7 +237,7 @@ export class TrackerPersistence {
     if (this.#state.isOver || (this.#tracking.serving === true && this.#attached)) return;
     const tracking = { ...this.#tracking, serving: true };
     this.#attached = true;
-    await this.#answered(this.#writeRecord(tracking));
+    await this.#work.inTime(this.#writeRecord(tracking));
     this.#tracking = tracking;
   }
 
@@ -245,7 +251,7 @@ export class TrackerPersistence {
     this.#state.leave();
     this.#attached = attached;
     this.#tracking = { ...this.#tracking, serving: false };
-    await this.#answered(this.#writeRecord(this.#tracking), this.#directory.answerTimeoutMs / 2);
+    await this.#work.inTime(this.#writeRecord(this.#tracking), this.#directory.answerTimeoutMs / 2);
   }
 
   /**
@@ -254,22 +260,7 @@ export class TrackerPersistence {
    * @throws Error when it did not work: then the journal has failed, and the caller must call fail()
    */
   rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
-    return this.#answered(this.#rotate(map, reactor));
-  }
-
-  /** What the medium does not answer in time continues; until its end nothing begins with the record anew. */
-  #answered(
-    work: Promise<void>,
-    timeoutMs: number = this.#directory.answerTimeoutMs,
-  ): Promise<void> {
-    const { unanswered } = this.#directory;
-    unanswered.add(this.uuid);
-    const ended = work.finally(() => {
-      if (--this.#working === 0) unanswered.delete(this.uuid);
-    });
-    this.#working++;
-    ended.catch(() => undefined);
-    return bounded(ended, timeoutMs, noAnswer);
+    return this.#work.inTime(this.#rotate(map, reactor));
   }
 
   async #rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
@@ -315,7 +306,7 @@ export class TrackerPersistence {
       identity: { ...identity, contentUuid: found?.uuid ?? identity.contentUuid },
       content: { ...content, proof: { unmounted: null, session } },
     };
-    await this.#answered(this.#writeRecord(tracking));
+    await this.#work.inTime(this.#writeRecord(tracking));
     this.#tracking = tracking;
   }
 
@@ -332,9 +323,9 @@ export class TrackerPersistence {
     const { answerTimeoutMs } = this.#directory;
     // What leave() has not got on record yet is not waited for twice.
     const timeoutMs =
-      this.#state.hasLeft && this.#working > 0 ? answerTimeoutMs / 2 : answerTimeoutMs;
+      this.#state.hasLeft && this.#work.isUnderWay ? answerTimeoutMs / 2 : answerTimeoutMs;
     const ending = this.#end(map, closing, () => isLate);
-    await this.#answered(ending, timeoutMs).finally(() => {
+    await this.#work.inTime(ending, timeoutMs).finally(() => {
       isLate = true;
     });
   }
@@ -353,11 +344,18 @@ export class TrackerPersistence {
 
   /**
    * The journal cannot be written: no daemon may believe what it says.
-   * @throws Error when not even that can be put on record
+   * @throws Error when not even that can be put on record as long as writes may wait for it; that is tried on
    */
   async fail(why: string): Promise<void> {
     this.#state.remove(why);
-    await bounded(this.forget(), this.#directory.giveUpTimeoutMs, noAnswer);
+    const removing = this.#removal.run(() => this.forget());
+    const { giveUpTimeoutMs } = this.#directory;
+    await this.#work.inTime(removing, giveUpTimeoutMs, () => this.#removal.problem ?? noAnswer());
+  }
+
+  /** It has failed, and after a power cut now the next daemon would believe what is on the medium. */
+  get isBelieved(): boolean {
+    return this.#removal.problem !== undefined;
   }
 
   /** Removes all that is recorded. */
@@ -370,7 +368,7 @@ export class TrackerPersistence {
   /** As forget(). @throws ControlError PERSISTENT_STATE_UNUSABLE also when the medium does not answer */
   async forgetInTime(): Promise<void> {
     try {
-      await this.#answered(this.forget());
+      await this.#work.inTime(this.forget());
     } catch (error) {
       throw error instanceof ControlError ? error : unusable(this.recordPath, error);
     }
@@ -425,4 +423,9 @@ export class TrackerPersistence {
     );
     if (this.#state.isRemoved) await this.forget();
   }
+}
+
+/** Of a medium that does not answer nothing is known: what fails there is met again, and said, in begin(). */
+function bootOf(directory: PersistentDirectory): Promise<BootMark> {
+  return directory.boot().catch(() => UNKNOWN_BOOT);
 }

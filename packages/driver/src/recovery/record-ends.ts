@@ -67,9 +67,12 @@ async function recordEnd(
     if (found === undefined || persistent.inUse.has(uuid) || !isUnserved(found, bootId)) {
       return false;
     }
+    const { tracking } = found;
+    // Where it was mounted to the end, as beneath a tracker that could not be kept, its writes are in no journal.
+    const content = { ...tracking.content, proof: undefined };
     await persistent.writeRecord(name, {
       ...found,
-      tracking: { ...found.tracking, serving: false },
+      tracking: { ...tracking, content, serving: false },
     });
     return true;
   };

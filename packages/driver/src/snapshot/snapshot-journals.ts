@@ -10,6 +10,7 @@ import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { AreaJournalFile, type AreaJournalRequests } from "../records/area-journal-file.js";
 import { KeptFile } from "../records/file-names.js";
+import { LastingRemoval } from "../records/lasting-removal.js";
 import { noAnswer, unusable } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
 import {
@@ -121,6 +122,10 @@ export class SnapshotPersistence {
   async forget(): Promise<void> {
     if (!this.#isOn) return;
     this.#isOn = false;
+    await this.#forget();
+  }
+
+  async #forget(): Promise<void> {
     await this.#written.catch(() => undefined);
     if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
   }
@@ -203,12 +208,17 @@ export class SnapshotPersistence {
     const { logger } = this.#context;
     const snapshot = this.#last?.snapshot.id;
     const text = `${why}: the snapshot will not outlive this machine's power`;
+    const { persistent } = this.#context;
+    this.#isOn = false;
+    const removal = new LastingRemoval(persistent);
+    const removing = removal.run(() => this.#forget());
+    removing.catch(() => undefined);
     try {
-      const { giveUpTimeoutMs } = this.#context.persistent;
-      await bounded(this.forget(), giveUpTimeoutMs, noAnswer);
+      await bounded(removing, persistent.giveUpTimeoutMs, () => removal.problem ?? noAnswer());
       logger.error({ snapshot }, text);
     } catch (error) {
-      logger.fatal({ snapshot, err: error }, `${text}, and its record cannot be removed`);
+      const danger = "its record cannot be removed: after a power cut its images would be wrong";
+      logger.fatal({ snapshot, err: error }, `${text}, and ${danger}. That is tried again`);
     }
   }
 }

@@ -29,6 +29,9 @@ const REASONS = {
   unclean: CbtReason.UNCLEAN,
 } as const;
 
+const STILL_ON_RECORD =
+  ", and what is recorded cannot be removed: after a power cut the changed-block map would miss writes";
+
 /** For `status`. */
 export interface PersistenceState {
   /** `off`: the map ends with the tracker. `failed`: it was to be kept and cannot be. */
@@ -149,8 +152,10 @@ export class TrackerJournal {
   }
 
   get state(): PersistenceState {
-    const { failure } = this.#persistence;
-    if (failure !== undefined) return { state: "failed", why: failure };
+    const { failure, isBelieved } = this.#persistence;
+    if (failure !== undefined) {
+      return { state: "failed", why: isBelieved ? `${failure}${STILL_ON_RECORD}` : failure };
+    }
     return { state: "on", why: this.#why };
   }
 
@@ -273,8 +278,8 @@ export class TrackerJournal {
       );
     } catch (error) {
       const text =
-        `${why}, and what is recorded cannot be removed: after a power cut the changed-block map ` +
-        `would miss writes. Remove ${this.#persistence.recordPath}`;
+        `${why}${STILL_ON_RECORD}. That is tried again; until it has worked, remove ` +
+        `${this.#persistence.recordPath} before the device is attached after a power cut`;
       logger.fatal({ device, err: error }, text);
     }
   }

@@ -12,7 +12,8 @@ export interface RecordParts {
   readonly identity: string;
   readonly backing: BackingFile;
   readonly geometry: TrackerGeometry;
-  readonly uuid: string | undefined;
+  /** Its record in the persistent directory, also where that could not be kept: the next daemon begins it anew. */
+  readonly recordUuid: string | undefined;
   readonly splice: Splice | undefined;
 }
 
@@ -39,7 +40,7 @@ export function writeTrackerRecord(
   front: number | null,
   { errorCode, area, isKept }: Loss = NO_LOSS,
 ): void {
-  const { id, identity, geometry, uuid, splice } = parts;
+  const { id, identity, geometry, recordUuid: uuid, splice } = parts;
   const marks = readMarks(identity.replace("block:", ""));
   const record: TrackerRecord = {
     id,

@@ -125,7 +125,7 @@ export class Tracker {
         onNumber: (number) => {
           options.onFront?.(number);
           faultPoint("attach.device-added");
-          writeTrackerRecord(context.state, { ...parts, uuid: parts.journal?.uuid }, number);
+          writeTrackerRecord(context.state, { ...parts, recordUuid: parts.journal?.uuid }, number);
           faultPoint("attach.recorded");
         },
         ...frontQueue(context, parts, "attach.queue-started", area),
@@ -255,7 +255,11 @@ export class Tracker {
 
   /** Names the record of a persistent tracker that is really kept. */
   get uuid(): string | undefined {
-    return this.persistence.state === "on" ? this.#journal?.uuid : undefined;
+    return this.persistence.state === "on" ? this.recordUuid : undefined;
+  }
+
+  get recordUuid(): string | undefined {
+    return this.#journal?.uuid;
   }
 
   /**

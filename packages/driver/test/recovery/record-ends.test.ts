@@ -1,6 +1,7 @@
 /** The record of a tracker that was served and is no more, on media that answer, fail or come late. */
-import { symlinkSync, unlinkSync } from "node:fs";
+import { symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { judgeContinuity } from "@blksnap/linux-block";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
@@ -9,6 +10,7 @@ import { recordEnds } from "../../dist/recovery/record-ends.js";
 import {
   CHUNK_SHIFT,
   fileOf,
+  mountedExt,
   newMap,
   persistenceSuite,
   prepared,
@@ -74,6 +76,21 @@ test("a daemon that continues keeps what is on record, until it serves", async (
   await last.close();
 });
 
+test("a daemon that continues beside a medium that does not answer still knows what must not be believed", async (world) => {
+  const { uuid } = await served(world);
+  const { directory, backing } = world;
+  const { readRecords } = directory;
+  const noAnswer = () => Promise.reject(new Error("no answer"));
+  directory.readRecords = noAnswer;
+  directory.boot = noAnswer;
+  const next = await TrackerPersistence.resume(directory, backing, uuid);
+  assert.ok(directory.inUse.has(uuid), "it is not taken for one that has ended");
+  directory.readRecords = readRecords;
+  await next.fail("the journal could not be begun");
+  assert.equal(await trackerRecords(directory), []);
+  await next.close();
+});
+
 test("an end after its front was gone is no clean one", async (world) => {
   const persistence = await served(world);
   await persistence.end(newMap(), false, { isLate: true });
@@ -86,6 +103,22 @@ test("what was served in this boot, and is not, has ended", async (world) => {
   assert.equal(await onRecord(world), SERVING, "somebody serves it");
   assert.ok(await recorded(world));
   assert.equal(await onRecord(world), { ...SERVING, serving: false });
+});
+
+test("what was served without being kept does not continue, though its file system is mounted all the while", async (world) => {
+  writeFileSync(world.backing.path, mountedExt(1), { flag: "r+" });
+  await served(world);
+  const verdict = async (): Promise<string> => {
+    const [record] = await trackerRecords(world.directory);
+    const tracking = record!.tracking;
+    // As of a disk.
+    const found = { ...tracking, identity: { ...tracking.identity, wwid: "naa.1" } };
+    return judgeContinuity(found, found).verdict;
+  };
+  assert.is(await verdict(), "continue");
+  // The next daemon serves it, and keeps nothing of what is written.
+  assert.ok(await recorded(world));
+  assert.is(await verdict(), "new_generation");
 });
 
 test("one of another boot is left to who attaches it", async (world) => {

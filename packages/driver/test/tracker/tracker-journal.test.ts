@@ -111,6 +111,25 @@ test("a fault: first nothing is left to be believed, then writes continue", asyn
   close();
 });
 
+test("a fault on a medium that fails: what is recorded is removed as soon as it can be, and told until then", async (world) => {
+  const { journal, told, undo, close } = await attached(world);
+  const { directory } = world;
+  (directory as { giveUpTimeoutMs: number }).giveUpTimeoutMs = 1;
+  const { removeRecord } = directory;
+  directory.removeRecord = () => Promise.reject(new Error("read-only"));
+  await journal.fail(TRACKER, REACTOR, 5);
+  assert.match(journal.state.why ?? "", /EIO, and what is recorded cannot be removed/);
+  assert.match(told.join(), /would miss writes/);
+  // Nothing begins with the record that is to go.
+  assert.ok(directory.unanswered.has(journal.uuid));
+  directory.removeRecord = removeRecord;
+  await answered(world);
+  assert.equal(readdirSync(world.path), ["lock"]);
+  assert.is(journal.state.why, "the journal could not be written: EIO");
+  await runUndo(undo);
+  close();
+});
+
 test("a rotation whose reactor does not answer leaves no draft behind", async (world) => {
   const { journal, undo, close } = await attached(world, (type) => {
     if (type === "mirrorJournal") throw new Error("it is gone");

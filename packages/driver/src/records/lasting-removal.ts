@@ -1,0 +1,42 @@
+/**
+ * Removing what no daemon may believe any more. A medium that fails is tried again until it is done: until then a power
+ * cut would bring back what is not true.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { REMOVAL_INTERVAL_MS } from "../time-limits.js";
+import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
+
+export class LastingRemoval {
+  readonly #directory: Pick<PersistentDirectory, "isClosed">;
+  readonly #intervalMs: number;
+  #problem: Error | undefined;
+
+  constructor(
+    directory: Pick<PersistentDirectory, "isClosed">,
+    intervalMs: number = REMOVAL_INTERVAL_MS,
+  ) {
+    this.#directory = directory;
+    this.#intervalMs = intervalMs;
+  }
+
+  /** Why it is not done yet; undefined before run(), and when it is. */
+  get problem(): Error | undefined {
+    return this.#problem;
+  }
+
+  /** @throws what the last attempt met, when the directory is given up: it is another daemon's from then on */
+  async run(remove: () => Promise<void>): Promise<void> {
+    this.#problem = noAnswer();
+    for (;;) {
+      try {
+        await remove();
+        this.#problem = undefined;
+        return;
+      } catch (error) {
+        this.#problem = error as Error;
+        await sleep(this.#intervalMs, undefined, { ref: false });
+        if (this.#directory.isClosed) throw error;
+      }
+    }
+  }
+}

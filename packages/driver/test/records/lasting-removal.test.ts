@@ -1,0 +1,35 @@
+/** What must not be believed any more, on a medium that fails for a while. */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { LastingRemoval } from "../../dist/records/lasting-removal.js";
+
+const SOON_MS = 1;
+/** It keeps no process alive. */
+const alive = setInterval(() => undefined, 1000);
+test.after(() => clearInterval(alive));
+
+test("it is tried until it is done, and says so long why it is not", async () => {
+  const removal = new LastingRemoval({ isClosed: false }, SOON_MS);
+  assert.is(removal.problem, undefined);
+  const problems: (string | undefined)[] = [];
+  await removal.run(async () => {
+    problems.push(removal.problem?.message);
+    if (problems.length < 3) throw new Error(`failure ${problems.length}`);
+  });
+  assert.equal(problems, ["the medium does not answer", "failure 1", "failure 2"]);
+  assert.is(removal.problem, undefined);
+});
+
+test("it ends with the directory: what is in there is another daemon's by then", async () => {
+  const directory = { isClosed: false };
+  let attempts = 0;
+  const removing = new LastingRemoval(directory, SOON_MS).run(async () => {
+    attempts++;
+    directory.isClosed = true;
+    throw new Error("its last");
+  });
+  assert.is(await removing.catch((error: Error) => error.message), "its last");
+  assert.is(attempts, 1);
+});
+
+test.run();

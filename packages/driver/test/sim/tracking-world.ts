@@ -1,0 +1,165 @@
+/** One persistent tracker on a simulated machine, and a backup of it: does the next one miss what was written? */
+import type { FaultPoint } from "@blksnap/data-plane";
+import { Killed, SimMachine } from "@blksnap/sim-kernel";
+import { UblkState } from "@blksnap/ublk";
+import * as assert from "uvu/assert";
+import type { DriverOptions } from "../../dist/index.js";
+import type { Driver } from "./life.js";
+import { faults, startDriver } from "./load.js";
+import { DISK_BYTES } from "./settings.js";
+
+export const DEVICE = "/dev/sda";
+const LIMIT_BYTES = 2 ** 22;
+const WRITTEN_AT = 65536;
+
+/** What a backup program has of the device: generation and number. */
+export interface Backup {
+  readonly generation: string;
+  readonly number: number;
+}
+
+export class World {
+  readonly machine = new SimMachine({ seed: 1 });
+  driver!: Driver;
+  readonly #options: Partial<DriverOptions>;
+  #isUp = false;
+
+  constructor(options: Partial<DriverOptions>) {
+    this.#options = options;
+    this.machine.addDisk("sda", { sizeBytes: DISK_BYTES });
+  }
+
+  async run<Value>(work: Promise<Value>): Promise<Value> {
+    return (await this.machine.run(work)) as Value;
+  }
+
+  begin(): Promise<Driver> {
+    return startDriver(this.machine, () => undefined, undefined, this.#options);
+  }
+
+  async start(): Promise<void> {
+    this.driver = await this.run(this.begin());
+    this.#isUp = true;
+  }
+
+  async attach(): Promise<void> {
+    await this.run(this.driver.attach(DEVICE, { persistent: true }));
+  }
+
+  async take(persistent = false, store = "/var/tmp"): Promise<string> {
+    const options = { devices: [DEVICE], stores: [store], limitBytes: LIMIT_BYTES, persistent };
+    const { id } = await this.run(this.driver.snapshotCreate(options));
+    await this.run(this.driver.snapshotTake(id));
+    return id;
+  }
+
+  /** A full backup: what is written from now on is asked for later. */
+  async backup(): Promise<Backup> {
+    const id = await this.take();
+    await this.run(this.driver.snapshotDestroy(id));
+    const info = await this.run(this.driver.cbtInfo(DEVICE));
+    return { generation: info.generation_id, number: info.changes_number };
+  }
+
+  kill(): void {
+    this.machine.kill();
+    this.#isUp = false;
+  }
+
+  /** @returns whether it came to that point, and was killed there */
+  async dieAt(point: FaultPoint, work: () => Promise<unknown>): Promise<boolean> {
+    let isKilled = false;
+    faults.onPoint = (met) => {
+      if (this.machine.isDying) throw new Killed();
+      if (met !== point || isKilled) return;
+      isKilled = true;
+      this.machine.die();
+    };
+    try {
+      await this.machine.run(work());
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error;
+    } finally {
+      faults.onPoint = () => undefined;
+    }
+    await this.machine.settle();
+    if (isKilled) this.#isUp = false;
+    return isKilled;
+  }
+
+  /** Another program deletes the front. */
+  async deleteFront(): Promise<void> {
+    const [[id, front] = []] = this.machine.ublk.devices;
+    assert.ok(id !== undefined && front !== undefined, "there is a front");
+    await this.machine.run(
+      new Promise<void>((resolve) => {
+        front.stop(resolve);
+      }),
+    );
+    await this.machine.sleep(1000);
+  }
+
+  /** Writes where a user would: through the front, or to the original where there is none. */
+  async write(): Promise<void> {
+    const tracker = this.#isUp ? (await this.run(this.driver.status())).trackers[0] : undefined;
+    const user = this.machine.user(tracker?.front_live === true ? tracker.front : DEVICE);
+    await this.machine.run(user.write(WRITTEN_AT, new Uint8Array(4096).fill(7), true));
+    user.close();
+  }
+
+  /** Who would write now does not wait for a front. */
+  get mayWrite(): boolean {
+    const devices = [...this.machine.ublk.devices.values()];
+    return this.#isUp || devices.every(({ state }) => state === UblkState.DEAD);
+  }
+
+  async reboot(): Promise<void> {
+    this.machine.cut();
+    await this.machine.settle();
+    await this.start();
+  }
+
+  /** The device has a front, a new one where it was deleted, and no user waits. */
+  async assertServes(): Promise<void> {
+    const { trackers, waiting } = await this.run(this.driver.status());
+    assert.equal(waiting, []);
+    const told = trackers.map((one) => [one.device, one.front_live, one.persistence.state]);
+    assert.equal(told, [[DEVICE, true, "on"]]);
+  }
+
+  /** @returns "continues", "missed" or "anew": what the next backup is told about what was written */
+  async verdict({ generation, number }: Backup): Promise<"continues" | "missed" | "anew"> {
+    const { trackers } = await this.run(this.driver.status());
+    if (trackers.length === 0) await this.attach();
+    const id = await this.take();
+    const info = await this.run(this.driver.cbtInfo(DEVICE));
+    const marked: number[] = [];
+    if (info.generation_id === generation) {
+      const { ranges } = await this.run(this.driver.diff(DEVICE, number));
+      const collect = async () => {
+        for await (const batch of ranges) {
+          for (const [offset = 0, length = 0] of batch.map(Object.values) as number[][]) {
+            if (offset <= WRITTEN_AT && WRITTEN_AT < offset + length) marked.push(offset);
+          }
+        }
+      };
+      await this.run(collect());
+    }
+    await this.run(this.driver.snapshotDestroy(id));
+    if (info.generation_id !== generation) return "anew";
+    return marked.length > 0 ? "continues" : "missed";
+  }
+}
+
+export async function within(
+  play: (world: World) => Promise<void>,
+  options: Partial<DriverOptions> = {},
+): Promise<void> {
+  const world = new World(options);
+  try {
+    await world.start();
+    await play(world);
+  } finally {
+    world.machine.close();
+  }
+}
