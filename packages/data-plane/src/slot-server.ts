@@ -8,17 +8,20 @@
  *                                                    slots later (growth, discards of an image)
  *                                                    is granted
  * ```
+ *
+ * A denial says whether there is no room, or a store that has some does not answer: users are told that of what is
+ * lost. Where that changes it is said anew.
  */
 
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";
-import { ENOSPC } from "@blksnap/errors";
+import { ENOSPC, ETIMEDOUT } from "@blksnap/errors";
 import type { AreaId } from "./area-id.js";
 import { faultPoint } from "./fault-points.js";
 import type { GrantMessage } from "./messages.js";
 
 type Storage = Pick<
   DiffStorage,
-  "allocateExtent" | "allocateExtentWhenReady" | "free" | "onChange"
+  "allocateExtent" | "allocateExtentWhenReady" | "free" | "isWithholding" | "onChange"
 >;
 
 /** The source of a request: a tracker's diff area, and the reactor that serves it. */
@@ -39,10 +42,17 @@ export interface SlotServerOptions {
   readonly onGrant?: (extent: Extent) => void;
 }
 
+/** What was denied, and why. */
+interface Refused {
+  readonly user: SlotUser;
+  readonly wanted: number;
+  errno: number;
+}
+
 export class SlotServer {
   readonly #options: SlotServerOptions;
-  /** Areas that were refused, with what they wanted, in the order in which that happened. */
-  readonly #refused = new Map<AreaId, { user: SlotUser; wanted: number }>();
+  /** By area, in the order in which that happened. */
+  readonly #refused = new Map<AreaId, Refused>();
   readonly #unsubscribe: () => void;
 
   constructor(options: SlotServerOptions) {
@@ -53,6 +63,8 @@ export class SlotServer {
   /** Ends with an answer sent, after the time limits of two growths and of a gathering at the latest. */
   async serve(user: SlotUser, wanted: number): Promise<void> {
     const { storage } = this.#options;
+    // It was given some by others since. What it asked for before is not denied anew while this is looked for.
+    this.#refused.delete(user.area);
     let extent = await storage.allocateExtentWhenReady(wanted);
     if (extent === "full" && this.#options.isActive(user)) {
       await this.#options.gather(user);
@@ -63,8 +75,9 @@ export class SlotServer {
       else storage.free(extent.firstSlot, extent.count);
       return;
     }
-    this.#send(user, 0, 0);
-    this.#refused.set(user.area, { user, wanted });
+    const errno = this.#denial;
+    this.#send(user, 0, 0, errno);
+    this.#refused.set(user.area, { user, wanted, errno });
     // A change between the answer and now has found no waiting area.
     this.#serveRefused();
   }
@@ -78,10 +91,27 @@ export class SlotServer {
     for (const [area, { user, wanted }] of this.#refused) {
       if (this.#options.isActive(user)) {
         const extent = this.#options.storage.allocateExtent(wanted);
-        if (extent === "wait" || extent === "full") return;
+        if (extent === "wait" || extent === "full") {
+          this.#denyAnew();
+          return;
+        }
         this.#grant(user, extent);
       }
       this.#refused.delete(area);
+    }
+  }
+
+  get #denial(): number {
+    return this.#options.storage.isWithholding ? ETIMEDOUT : ENOSPC;
+  }
+
+  /** Those that are still refused, where it is for another reason now. */
+  #denyAnew(): void {
+    const errno = this.#denial;
+    for (const refused of this.#refused.values()) {
+      if (refused.errno === errno || !this.#options.isActive(refused.user)) continue;
+      refused.errno = errno;
+      this.#send(refused.user, 0, 0, errno);
     }
   }
 
@@ -90,9 +120,14 @@ export class SlotServer {
     this.#send(user, extent.firstSlot, extent.count);
   }
 
-  #send({ tracker, area, reactor }: SlotUser, firstSlot: number, count: number): void {
+  #send(
+    { tracker, area, reactor }: SlotUser,
+    firstSlot: number,
+    count: number,
+    errno = ENOSPC,
+  ): void {
     faultPoint("slots.allocated");
-    const message = { type: "grant", tracker, area, firstSlot, count, errno: ENOSPC } as const;
+    const message = { type: "grant", tracker, area, firstSlot, count, errno } as const;
     this.#options.send(reactor, message);
   }
 }

@@ -1,4 +1,5 @@
 import { SlotServer } from "@blksnap/data-plane";
+import { ENOSPC, ETIMEDOUT } from "@blksnap/errors";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { AreaTicker } from "../dist/area-ticker.js";
@@ -13,6 +14,7 @@ function setUp(isActive = () => true) {
     changed: () => {},
     subscribed: true,
     freed: [] as [firstSlot: number, count: number][],
+    isWithholding: false,
     free: (firstSlot: number, count: number) => storage.freed.push([firstSlot, count]),
     allocateExtent: (): Answer => storage.answers.shift() ?? "full",
     allocateExtentWhenReady: async () => {
@@ -26,6 +28,7 @@ function setUp(isActive = () => true) {
       };
     },
   };
+  const denials: [tracker: number, errno: number][] = [];
   const gathered: string[] = [];
   const gives: Answer[] = [];
   const server = new SlotServer({
@@ -35,9 +38,12 @@ function setUp(isActive = () => true) {
       gathered.push(area);
       storage.answers.push(...gives.splice(0));
     },
-    send: (_reactor, { tracker, firstSlot, count }) => sent.push([tracker, firstSlot, count]),
+    send: (_reactor, { tracker, firstSlot, count, errno }) => {
+      sent.push([tracker, firstSlot, count]);
+      if (count === 0) denials.push([tracker, errno]);
+    },
   });
-  return { sent, storage, server, gathered, gives };
+  return { sent, denials, storage, server, gathered, gives };
 }
 
 const user = (tracker: number) => ({ tracker, area: `area ${tracker}`, reactor: 0 });
@@ -92,6 +98,36 @@ test("who was refused gets slots as soon as there are some, first come first ser
   storage.changed();
   storage.changed();
   assert.equal(sent.slice(3), [[2, 3, 4]]);
+});
+
+test("a denial says whether there is no room, or it does not answer; also when that changes", async () => {
+  const { denials, storage, server } = setUp();
+  storage.isWithholding = true;
+  await server.serve(user(1), 4);
+  storage.changed();
+  assert.equal(denials, [[1, ETIMEDOUT]]);
+  storage.isWithholding = false;
+  await server.serve(user(2), 4);
+  storage.changed();
+  assert.equal(denials.slice(1), [
+    [2, ENOSPC],
+    [1, ENOSPC],
+  ]);
+  storage.answers = [{ firstSlot: 9, count: 1 }];
+  storage.isWithholding = true;
+  storage.changed();
+  assert.equal(denials.slice(3), [[2, ETIMEDOUT]]);
+});
+
+test("who has asked again is not denied anew what it was denied before", async () => {
+  const { denials, storage, server } = setUp();
+  await server.serve(user(1), 4);
+  const serving = server.serve(user(1), 4);
+  storage.isWithholding = true;
+  storage.changed();
+  assert.equal(denials, [[1, ENOSPC]]);
+  await serving;
+  assert.equal(denials.slice(1), [[1, ETIMEDOUT]]);
 });
 
 test("slots that came between the refusal and now are not missed", async () => {

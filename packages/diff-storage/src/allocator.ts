@@ -216,6 +216,12 @@ export class SlotAllocator {
     this.#changed();
   }
 
+  /** A store that is passed over has slots, or room for them: "full" is not for want of space. */
+  get isWithholding(): boolean {
+    const roomSlots = Math.max(0, this.#limitSlots - this.#growth.countedSlots);
+    return this.#spaces.some((space) => space.isWithholding(roomSlots));
+  }
+
   /**
    * Calls `listener` after each change that may turn "wait" into another answer. The result
    * unsubscribes.

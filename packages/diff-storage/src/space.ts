@@ -118,9 +118,19 @@ export class StoreSpace {
     this.#ready = new SlotBitmap();
   }
 
+  /** It does not answer, and has slots, or room for them: `otherRoomSlots` at most. */
+  isWithholding(otherRoomSlots: number): boolean {
+    if (!this.suspended) return false;
+    return this.#ready.count > 0 || this.#roomSlots(otherRoomSlots) > 0;
+  }
+
   /** Slots that could still get space, `otherRoomSlots` at most. */
   roomSlots(otherRoomSlots: number): number {
-    if (this.#isRetired || this.suspended) return 0;
+    return this.suspended ? 0 : this.#roomSlots(otherRoomSlots);
+  }
+
+  #roomSlots(otherRoomSlots: number): number {
+    if (this.#isRetired) return 0;
     const beyondEnd = this.store.growable ? SLOTS_PER_STORE_MAX - this.#endSlots : 0;
     const own = Math.min(this.limitSlots - this.committedSlots, this.#holes.count + beyondEnd);
     return Math.max(0, Math.min(own, otherRoomSlots));

@@ -137,6 +137,11 @@ export class DiffStorage {
     this.#allocator.suspend(storeIndex, isSuspended);
   }
 
+  /** See `SlotAllocator.isWithholding`. */
+  get isWithholding(): boolean {
+    return this.#allocator.isWithholding;
+  }
+
   /** See `SlotAllocator.onChange`. */
   onChange(listener: () => void): () => void {
     return this.#allocator.onChange(listener);

@@ -355,8 +355,23 @@ test("without a store that answers there are no slots, and nobody waits for any"
   });
   allocator.suspend(0, true);
   assert.is(allocator.allocateExtent(1), "full");
+  assert.ok(allocator.isWithholding);
   allocator.suspend(0, false);
+  assert.not(allocator.isWithholding);
   assert.is.not(allocator.allocateExtent(1), "full");
+});
+
+test("a store that has nothing to give withholds nothing", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 32 * SLOT_BYTES,
+    limitBytes: 32 * SLOT_BYTES,
+  });
+  const { slots } = takeAll(allocator);
+  allocator.suspend(0, true);
+  assert.is(allocator.allocateExtent(1), "full");
+  assert.not(allocator.isWithholding);
+  allocator.free(slots[0] as number, 1);
+  assert.ok(allocator.isWithholding);
 });
 
 test.run();

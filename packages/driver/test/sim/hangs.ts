@@ -9,7 +9,7 @@ import type { Device } from "./device.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
-const { ENOSPC, ETIMEDOUT } = constants.errno;
+const { ETIMEDOUT } = constants.errno;
 /** What hangs longer is late. */
 const IO_TIMEOUT_MS = 80;
 export const HANG_OPTIONS: Partial<DriverOptions> = {
@@ -85,5 +85,5 @@ export class Hang {
   }
 }
 
-/** How images may lose blocks by it: a store that does not answer one device has no room for the others of its snapshot. */
-export const LATE: readonly number[] = [ETIMEDOUT, ENOSPC];
+/** How images may lose blocks by it. */
+export const LATE: readonly number[] = [ETIMEDOUT];
