@@ -2,14 +2,23 @@
  * A lock on files of a folder: one process writes them. It is a file with the process in it, made with link(2), which also
  * works over NFS.
  *
- * A lock of a process of this boot that has ended is taken over: so a killed export does not block the next.
+ * A lock of a process of this boot that has ended is taken over: so a killed export does not block the next. Another process
+ * may do the same, and a third one link its own meanwhile, which must not be taken for the dead one. So it is removed by
+ * the one that has linked a second lock, whose name comes of the text of the dead one: none has that text again.
+ *
+ * ```
+ *   NAME.lock           the lock
+ *   NAME.lock.ID.over   what removes the one with the text of this ID; where its process has ended, too, it is removed alike
+ * ```
  */
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { type Files, realFiles } from "./files.js";
 import { busy, holderNow, lifeOf, parseHolder } from "./holder.js";
 
 const SUFFIX = ".lock";
+const OVER = ".over";
+const ID_CHARACTERS = 32;
 const ATTEMPTS_MAX = 5;
 
 export class FileLock {
@@ -28,9 +37,14 @@ export class FileLock {
    * @param what for messages: "export of /dev/sdb"
    * @throws BackupError BACKUP_BUSY
    */
-  static async take(folder: string, name: string, what: string): Promise<FileLock> {
+  static async take(
+    folder: string,
+    name: string,
+    what: string,
+    files: Files = realFiles,
+  ): Promise<FileLock> {
     const path = join(folder, `${name}${SUFFIX}`);
-    const lock = new FileLock(realFiles, path, JSON.stringify(holderNow(what)));
+    const lock = new FileLock(files, path, JSON.stringify(holderNow(what)));
     await lock.#take(folder);
     return lock;
   }
@@ -46,11 +60,7 @@ export class FileLock {
     try {
       for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
         if (await this.#files.link(own, this.#path)) return;
-        const text = (await this.#files.read(this.#path))?.toString();
-        if (text === undefined) continue;
-        const holder = parseHolder(text);
-        if (holder === undefined || lifeOf(holder) !== "gone") throw busy(this.#path, holder);
-        await this.#putAside(folder, text);
+        await this.#removeDead(this.#path, own);
       }
       throw busy(this.#path, undefined);
     } finally {
@@ -58,13 +68,22 @@ export class FileLock {
     }
   }
 
-  /** Removes the lock with this text, and no other that has come in its place meanwhile. */
-  async #putAside(folder: string, text: string): Promise<void> {
-    const aside = join(folder, `${randomUUID()}.old`);
-    await this.#files.rename(this.#path, aside).catch(() => undefined);
-    const moved = (await this.#files.read(aside))?.toString();
-    if (moved !== undefined && moved !== text) await this.#files.link(aside, this.#path);
-    await this.#files.remove(aside);
+  /**
+   * Removes what a process that has ended holds there.
+   * @param own to be linked @throws BackupError BACKUP_BUSY: its process has not ended, or is not known
+   */
+  async #removeDead(path: string, own: string): Promise<void> {
+    const text = (await this.#files.read(path))?.toString();
+    if (text === undefined) return;
+    const holder = parseHolder(text);
+    if (holder === undefined || lifeOf(holder) !== "gone") throw busy(path, holder);
+    const id = createHash("sha256").update(text).digest("hex").slice(0, ID_CHARACTERS);
+    const over = `${this.#path}.${id}${OVER}`;
+    if (!(await this.#files.link(own, over))) return this.#removeDead(over, own);
+    // Nothing else removes it now; it may have been before.
+    const now = (await this.#files.read(path))?.toString();
+    if (now === text) await this.#files.remove(path);
+    await this.#files.remove(over);
   }
 }
 
