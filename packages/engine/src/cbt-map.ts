@@ -20,7 +20,7 @@
  * write[b] === active also sees the saved value (write[b] is stored with Atomics, which neither the
  * compiler nor the processor moves before read[b]); and marks of an interval come after the store of
  * its number, so a reader that met one finds the number changed afterwards and reads again. Only a
- * reset takes longer than one store: `sequence` is odd meanwhile, and readers are turned away.
+ * reset takes longer than one store: `sequence` is odd meanwhile, and readers wait for it.
  *
  * Discards. A third table has two bits per block: LIVE says that the last change of the block was a
  * discard of all of it, FROZEN is what LIVE was at the last take, saved and valid as read[b] is. LIVE
@@ -47,9 +47,8 @@ import {
   cbtTableBytes,
   nextGeneration,
 } from "./cbt-layout.js";
+import { mayLookAgain } from "./cbt-patience.js";
 import { EngineError } from "./errors.js";
-
-const READ_ATTEMPTS_MAX = 16;
 
 export interface CbtOptions {
   /** Size of the device in bytes. */
@@ -308,7 +307,7 @@ export class CbtMap {
    * Copies `length` bytes of the frozen map, from block `offset` on, to the start of `into`. The same
    * bytes of `discarded`, where given, become 1 for each block whose last change was a discard of all
    * of it, else 0.
-   * Throws CBT_RANGE, CBT_CORRUPTED, or CBT_BUSY: the owner is resetting the map, try again.
+   * Throws CBT_RANGE, CBT_CORRUPTED, or CBT_BUSY: the owner has been resetting the map for a quarter of a second.
    */
   readFrozen(into: Uint8Array, offset: number, length: number, discarded?: Uint8Array): void {
     const inMap = offset >= 0 && length >= 0 && offset + length <= this.blockCount;
@@ -320,7 +319,7 @@ export class CbtMap {
         `blocks ${offset} to ${end} of ${this.blockCount} asked for`,
       );
     }
-    for (let attempt = 0; attempt < READ_ATTEMPTS_MAX; attempt++) {
+    for (let looks = 0; mayLookAgain(looks); looks++) {
       const sequence = Atomics.load(this.words, CbtWord.SEQUENCE);
       if ((sequence & 1) !== 0) continue;
       if (this.words[CbtWord.CORRUPTED] !== 0) {
@@ -335,9 +334,9 @@ export class CbtMap {
     throw new EngineError("CBT_BUSY", "the CBT map is being reset: try again");
   }
 
-  /** Numbers, size and generation. A copy: it does not follow later changes. */
+  /** Numbers, size and generation. A copy: it does not follow later changes. Throws CBT_BUSY, as readFrozen(). */
   info(): CbtInfo {
-    for (let attempt = 0; attempt < READ_ATTEMPTS_MAX; attempt++) {
+    for (let looks = 0; mayLookAgain(looks); looks++) {
       const sequence = Atomics.load(this.words, CbtWord.SEQUENCE);
       if ((sequence & 1) !== 0) continue;
       const info = {

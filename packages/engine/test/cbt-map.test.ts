@@ -171,17 +171,54 @@ test("a second map over the same bytes reads what the owner marks", () => {
   assert.equal(reader.info(), map.info());
 });
 
-test("a reader meets a reset under way as CBT_BUSY", () => {
+/** Runs `read` while another thread resets the map. @param whilePaused what that does while the reader stands still */
+function readWhile(whilePaused: (pauses: number) => void, read: () => void): number {
+  const { wait } = Atomics;
+  let pauses = 0;
+  Atomics.wait = (() => {
+    whilePaused(++pauses);
+    return "timed-out";
+  }) as typeof wait;
+  try {
+    read();
+  } finally {
+    Atomics.wait = wait;
+  }
+  return pauses;
+}
+
+test("a reader waits for a reset under way", () => {
+  for (const what of ["numbers", "blocks"]) {
+    const { map, buffer } = make();
+    const sequence = new Int32Array(buffer, 0, 16);
+    sequence[7]++;
+    const isDone = (pauses: number) => {
+      if (pauses === 3) sequence[7]++;
+    };
+    const pauses = readWhile(isDone, () => {
+      if (what === "numbers") assert.is(map.info().changesNumber, 0);
+      else assert.is(frozen(map).length, BLOCKS);
+    });
+    assert.is(pauses, 3);
+  }
+});
+
+test("a reader meets a reset that does not end as CBT_BUSY", () => {
   const { map, buffer } = make();
   const sequence = new Int32Array(buffer, 0, 16);
   sequence[7]++;
-  assert.is(
-    codeOf(() => frozen(map)),
-    "CBT_BUSY",
-  );
-  assert.is(
-    codeOf(() => map.info()),
-    "CBT_BUSY",
+  readWhile(
+    () => undefined,
+    () => {
+      assert.is(
+        codeOf(() => frozen(map)),
+        "CBT_BUSY",
+      );
+      assert.is(
+        codeOf(() => map.info()),
+        "CBT_BUSY",
+      );
+    },
   );
   frozen(CbtMap.open(buffer, { owner: true }));
 });

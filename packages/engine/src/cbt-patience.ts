@@ -1,0 +1,16 @@
+/**
+ * How often a reader of a map looks again that another thread is about to reset: without a pause at first, as most of
+ * it is a matter of microseconds; then standing still in between, as that thread may have no processor, or wait for
+ * memory.
+ */
+const AT_ONCE = 16;
+const PAUSES = 250;
+const PAUSE_MS = 1;
+
+const never = new Int32Array(new SharedArrayBuffer(4));
+
+/** @returns whether to look once more, after so many times */
+export function mayLookAgain(looks: number): boolean {
+  if (looks > AT_ONCE) Atomics.wait(never, 0, 0, PAUSE_MS);
+  return looks < AT_ONCE + PAUSES;
+}
