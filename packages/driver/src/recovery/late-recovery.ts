@@ -13,7 +13,11 @@ import type { OperationLocks } from "../operations/operation-locks.js";
 import { StateFile } from "../records/file-names.js";
 import type { TrackerRecord } from "../records/records.js";
 import { identityOf } from "../system/path-target.js";
-import { LATE_RECOVERY_INTERVAL_MS, LATE_RECOVERY_PATIENCE_MS } from "../time-limits.js";
+import {
+  LATE_RECOVERY_INTERVAL_MS,
+  LATE_RECOVERY_PATIENCE_MS,
+  OPERATION_TURN_TIMEOUT_MS,
+} from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
 
@@ -105,27 +109,49 @@ export class LateRecovery {
    */
   async giveUpOr(path: string, detach: () => Promise<DetachResponse>): Promise<DetachResponse> {
     if (this.#context.frontend.kind !== "nbd") return detach();
-    const waiting = await this.#waitingOf(path);
-    if (waiting !== undefined) return this.#giveUp(waiting);
+    const found = await this.#identityAt(path);
+    const waiting = this.#waitingAs(found, path);
+    if (waiting !== undefined) return this.#giveUp(waiting, found, detach);
     return detach().catch((error: ControlError) => {
       const isIt = ({ record: { device } }: WaitingFront) => device === resolve(path);
       const named = this.waiting.find(isIt);
       if (named === undefined || error.code !== "NOT_ATTACHED") throw error;
-      return this.#giveUp(named.record);
+      return this.#giveUp(named.record, found, detach);
     });
   }
 
-  #giveUp(record: TrackerRecord): DetachResponse {
-    const { device } = record;
-    forget(this.#context, record);
-    this.#end(record);
-    this.#context.logger.warn({ device }, "its front waited, and is given up");
-    return { device, front: this.#context.frontend.nameOf(null) };
+  /**
+   * In its turn, as it may just be returning: then it is detached.
+   * @param held whose turn it is already; undefined: that of the record, as nothing is at its path
+   */
+  async #giveUp(
+    record: TrackerRecord,
+    held: string | undefined,
+    detach: () => Promise<DetachResponse>,
+  ): Promise<DetachResponse> {
+    const { device, identity } = record;
+    const giveUp = async (): Promise<DetachResponse> => {
+      if (!this.#waiting.has(record.id)) return detach();
+      forget(this.#context, record);
+      this.#end(record);
+      this.#context.logger.warn({ device }, "its front waited, and is given up");
+      return { device, front: this.#context.frontend.nameOf(null) };
+    };
+    if (held === undefined || held === identity) return giveUp();
+    const options = { what: `the end of ${device}`, waitMs: OPERATION_TURN_TIMEOUT_MS };
+    return this.#locks.run([deviceLock(record)], options, giveUp);
   }
 
   async #waitingOf(path: string): Promise<TrackerRecord | undefined> {
+    return this.#waitingAs(await this.#identityAt(path), path);
+  }
+
+  async #identityAt(path: string): Promise<string | undefined> {
     if (this.#waiting.size === 0) return undefined;
-    const found = await identityOf(path, this.#context.blockDevices.lookAt).catch(() => undefined);
+    return identityOf(path, this.#context.blockDevices.lookAt).catch(() => undefined);
+  }
+
+  #waitingAs(found: string | undefined, path: string): TrackerRecord | undefined {
     for (const { record } of this.#waiting.values()) {
       const { device, identity } = record;
       const its = [identity, Splice.onRecord(record)?.identity];

@@ -175,6 +175,49 @@ test("an export that waits is given up by its name where its path leads to what 
   late.stop();
 });
 
+test("an export that is just returning when it is to be given up by its name is detached", async () => {
+  const device = join(folder, "disk.img");
+  writeFileSync(device, "restored");
+  const { recover } = Tracker;
+  let isRecovered = (): void => undefined;
+  let isBegun = false;
+  Tracker.recover = async () => {
+    isBegun = true;
+    await new Promise<void>((resolve) => {
+      isRecovered = resolve;
+    });
+    return { id: 7, device, front: { path: "its export" } } as never;
+  };
+  const quiet = () => undefined;
+  const { blockDevices } = machinePorts();
+  const context = {
+    ...{ blockDevices, state, logger: { info: quiet, warn: quiet, error: quiet } },
+    frontend: { kind: "nbd", nameOf: () => "its export", isFrontGone: async () => false },
+    persistent: { inUse: new Set() },
+  };
+  const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "" }];
+  const late = new LateRecovery(context as never, waiting, locks(), quiet, true, 1);
+  try {
+    await until(() => isBegun);
+    let isTracked = false;
+    const detached = { device, front: "detached" };
+    const detach = async () => {
+      if (!isTracked) throw new ControlError("NOT_ATTACHED", "it is another file");
+      return detached;
+    };
+    const ending = late.giveUpOr(device, detach);
+    // Time enough for one that does not wait.
+    for (let turn = 0; turn < 10; turn++) await new Promise((done) => setTimeout(done, 1));
+    isTracked = true;
+    isRecovered();
+    assert.equal(await ending, detached);
+    assert.ok(state.recordNames().includes("tracker-7"), "it is that of what serves");
+  } finally {
+    Tracker.recover = recover;
+    late.stop();
+  }
+});
+
 test("what follows a return holds up its own device, not the other fronts", async () => {
   const { recover } = Tracker;
   Tracker.recover = async (_, { id, front, device }) =>
