@@ -6,6 +6,8 @@
  *                                   └─ failed, or late ───┴──▶ the area is denied it
  * ```
  *
+ * What io_uring had no memory or thread for is tried again, as long as requests of a front are.
+ *
  * The kernel does that on a thread of its own, while the reactor continues. It takes as long as it takes to find memory,
  * which others may have to give back to a disk that hangs: writers wait for a store's bound. After that a write that
  * needs the slice is denied it at the next tick, and the kernel is asked for it no second time, until it has answered.
@@ -13,6 +15,7 @@
 import { type DiffArea, DiffAreaMap, type Geometry, isWholeMap } from "@blksnap/engine";
 import { EINTR, ETIMEDOUT } from "@blksnap/errors";
 import { uuidBytes } from "@blksnap/linux-block";
+import { isRingShort, TRIES_MAX, TRIES_PAUSE_MS } from "@blksnap/ublk";
 import {
   type CompletionHandler,
   FallocateMode,
@@ -34,6 +37,7 @@ interface Pending {
   waitedTicks: number;
   /** The area waits for an answer. */
   isWanted: boolean;
+  triesLeft: number;
 }
 
 export class AreaMapFile implements CompletionHandler {
@@ -82,7 +86,7 @@ export class AreaMapFile implements CompletionHandler {
       late.isWanted = true;
       return;
     }
-    this.#pending.set(slice, { waitedTicks: 0, isWanted: true });
+    this.#pending.set(slice, { waitedTicks: 0, isWanted: true, triesLeft: TRIES_MAX });
     this.#submit(slice, 0);
   }
 
@@ -123,11 +127,21 @@ export class AreaMapFile implements CompletionHandler {
       this.#submit(slice, result < 0 ? part : 1);
       return;
     }
-    const isWanted = this.#pending.get(slice)?.isWanted === true;
+    const pending = this.#pending.get(slice);
+    if (pending !== undefined && isRingShort(result) && pending.triesLeft-- > 0) {
+      this.#reactor.setTimer(TRIES_PAUSE_MS, () => this.#tryAgain(slice, part));
+      return;
+    }
     this.#pending.delete(slice);
-    if (!isWanted) return;
+    if (pending?.isWanted !== true) return;
     if (result < 0) area.denyMemory(slice, -result);
     else area.grantMemory(slice);
+  }
+
+  #tryAgain(slice: number, part: number): void {
+    if (this.#area === undefined) return;
+    if (this.#pending.get(slice)?.isWanted === true) this.#submit(slice, part);
+    else this.#pending.delete(slice);
   }
 
   #submit(slice: number, part: number): void {

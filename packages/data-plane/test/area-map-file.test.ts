@@ -2,6 +2,7 @@
 import { closeSync, fstatSync, ftruncateSync, readFileSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
+import { ECANCELED, ENOMEM, ETIMEDOUT } from "@blksnap/errors";
 import { createMemoryFile, Reactor } from "@blksnap/uring";
 import { native } from "@blksnap/uring/testing";
 import { test } from "uvu";
@@ -29,6 +30,9 @@ class Bench {
   readonly file: AreaMapFile;
   readonly area: DiffArea;
   readonly #port = new MessageChannel();
+  /** In place of the ring's first results. */
+  readonly refusals: number[] = [];
+  readonly timers: { readonly delayMs: number; readonly callback: () => void }[] = [];
   answers = 0;
 
   constructor(capacityBytes: number, reactor?: Reactor) {
@@ -47,12 +51,28 @@ class Bench {
   }
 
   #makeReactor(): Reactor {
-    return new Reactor({
+    const reactor = new Reactor({
       wakeFd: native.eventFd(0, 0o2000000),
       port: this.#port.port2,
       onMessage: () => undefined,
       onError: (error) => this.errors.push(error),
     });
+    const addHandler = reactor.addHandler.bind(reactor);
+    reactor.addHandler = (handler) =>
+      addHandler({
+        onCompletion: (data, result, flags) =>
+          handler.onCompletion(data, this.refusals.shift() ?? result, flags),
+      });
+    reactor.setTimer = (delayMs, callback) => {
+      this.timers.push({ delayMs, callback });
+      return undefined as never;
+    };
+    return reactor;
+  }
+
+  /** Lets the time pass that is waited for. */
+  pass(): void {
+    for (const { callback } of this.timers.splice(0)) callback();
   }
 
   get allocatedBytes(): number {
@@ -188,6 +208,61 @@ test("a write that is denied and asks again at once waits for the next tick", ()
   file.close();
   assert.not(file.tick());
   bench.reactor.turn();
+  bench.end();
+});
+
+test("what the ring had no memory or thread for is tried again, and denied when its time has passed", () => {
+  const bench = new Bench(64 * GIB);
+  const { file, refusals, timers } = bench;
+  const denied: number[] = [];
+  const deny = bench.area.denyMemory.bind(bench.area);
+  bench.area.denyMemory = (slice, errno) => {
+    denied.push(errno);
+    deny(slice, errno);
+  };
+  const untilRefused = (): void => {
+    while (timers.length === 0 && bench.answers === 0) bench.reactor.turn();
+  };
+  refusals.push(-ENOMEM, -ECANCELED, 0, -ECANCELED);
+  bench.ask(1);
+  for (let tries = 0; tries < 3; tries++) {
+    untilRefused();
+    assert.equal([bench.answers, file.map.isHere(CHUNK)], [0, false]);
+    bench.pass();
+  }
+  bench.awaitAnswer();
+  assert.equal([denied, refusals, file.map.isHere(CHUNK)], [[], [], true]);
+
+  // It is denied in time, and what comes later is not asked for again.
+  bench.answers = 0;
+  refusals.push(-ENOMEM);
+  bench.ask(2);
+  untilRefused();
+  while (file.tick());
+  assert.equal(denied, [ETIMEDOUT]);
+  bench.pass();
+  assert.equal(timers, []);
+  assert.not(file.map.isHere(2 * CHUNK));
+
+  bench.answers = 0;
+  let waitedMs = 0;
+  refusals.push(...new Array<number>(1000).fill(-ENOMEM));
+  bench.ask(3);
+  for (untilRefused(); bench.answers === 0; untilRefused()) {
+    waitedMs += timers[0]?.delayMs ?? 0;
+    bench.pass();
+  }
+  assert.equal(denied, [ETIMEDOUT, ENOMEM]);
+  assert.is(waitedMs, 10_000);
+  refusals.length = 0;
+
+  // Nothing is asked for a map that is closed.
+  bench.answers = 0;
+  refusals.push(-ENOMEM);
+  bench.ask(3);
+  untilRefused();
+  file.close();
+  bench.pass();
   bench.end();
 });
 

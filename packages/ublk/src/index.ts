@@ -29,6 +29,7 @@ export {
   RecoverableDevice,
   type ServeOptions,
 } from "./recoverable-device.js";
+export { isRingShort, TRIES_MAX, TRIES_PAUSE_MS } from "./second-tries.js";
 export {
   type CopyThen,
   NOT_REGISTERED,

@@ -13,10 +13,16 @@ import type { Reactor } from "@blksnap/uring";
 
 /** For a request: from its first try to the last. */
 const TRIES_MS = 10_000;
-const PAUSE_MS = 100;
-const TRIES_MAX = TRIES_MS / PAUSE_MS;
+/** Between two of them. */
+export const TRIES_PAUSE_MS = 100;
+export const TRIES_MAX: number = TRIES_MS / TRIES_PAUSE_MS;
 
 type Timer = ReturnType<Reactor["setTimer"]>;
+
+/** Whether it says that io_uring could not carry out a request. */
+export function isRingShort(result: number): boolean {
+  return result === -ECANCELED || result === -ENOMEM;
+}
 
 export class SecondTries {
   readonly #reactor: Reactor;
@@ -39,11 +45,11 @@ export class SecondTries {
 
   /** Whether this result is not its answer: it is submitted again, later. */
   take(tag: number, result: number): boolean {
-    if (result !== -ECANCELED && result !== -ENOMEM) return false;
+    if (!isRingShort(result)) return false;
     if (this.#tries[tag] === TRIES_MAX) return false;
     this.#tries[tag]++;
     this.#isWaiting[tag] = 1;
-    this.#timer ??= this.#reactor.setTimer(PAUSE_MS, () => this.#again());
+    this.#timer ??= this.#reactor.setTimer(TRIES_PAUSE_MS, () => this.#again());
     return true;
   }
 
