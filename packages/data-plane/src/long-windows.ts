@@ -15,6 +15,8 @@ import { MappedMemory, type Reactor } from "@blksnap/uring";
 /** A copy of a whole chunk of the default size. */
 export const LONG_WINDOW_BYTES: number = 256 * 1024;
 const LONG_WINDOWS_MAX = 32;
+/** Copies that do without after one could not be made: trying costs more than a copy does. */
+const DONE_WITHOUT = 1024;
 export const NO_WINDOW = -1;
 
 interface LongWindow {
@@ -30,8 +32,8 @@ export class LongWindows {
   /** The last one is taken first. */
   readonly #free = new Int32Array(LONG_WINDOWS_MAX);
   #freeCount = 0;
-  /** More cannot be had: it is not tried again for each copy. */
-  #isComplete = false;
+  /** So many more copies do without. */
+  #withoutLeft = 0;
   #users = 0;
 
   /** Those of the reactor. */
@@ -61,7 +63,7 @@ export class LongWindows {
       memory.unmap();
     }
     this.#freeCount = 0;
-    this.#isComplete = false;
+    this.#withoutLeft = 0;
   }
 
   /** A window of LONG_WINDOW_BYTES, or NO_WINDOW. */
@@ -70,7 +72,10 @@ export class LongWindows {
       this.#freeCount--;
       return this.#free[this.#freeCount];
     }
-    return this.#isComplete ? NO_WINDOW : this.#make();
+    if (this.#windows.length === LONG_WINDOWS_MAX) return NO_WINDOW;
+    if (this.#withoutLeft === 0) return this.#make();
+    this.#withoutLeft--;
+    return NO_WINDOW;
   }
 
   /** Nothing is in flight in it. */
@@ -89,9 +94,9 @@ export class LongWindows {
   }
 
   #make(): number {
-    const made = this.#windows.length < LONG_WINDOWS_MAX ? this.#newWindow() : undefined;
+    const made = this.#newWindow();
     if (made !== undefined) return this.#windows.push(made) - 1;
-    this.#isComplete = true;
+    this.#withoutLeft = DONE_WITHOUT;
     return NO_WINDOW;
   }
 

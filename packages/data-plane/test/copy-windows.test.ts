@@ -106,48 +106,63 @@ function assertApart(ranges: [number, number][]): void {
   for (let i = 1; i < ranges.length; i++) assert.ok(ranges[i][0] >= ranges[i - 1][1]);
 }
 
-function endSideBySide(world: World): void {
-  for (const copy of SIDE_BY_SIDE.keys()) world.windows.end(copy);
+for (const [what, buffersMax, imageBlocks, plain] of [
+  ["copies are registered, short and long ones", ALL_BUFFERS, 2, []],
+  [
+    "what does not end within a tag's first blocks is plain where the ring has no place for it",
+    1,
+    2,
+    [2, 3, 5],
+  ],
+  [
+    "an image with blocks so large that much memory would be pinned has plain windows",
+    ALL_BUFFERS,
+    8,
+    [6, 7],
+  ],
+] as const) {
+  test(`${what}, and no two share bytes`, () => {
+    const world = new World(buffersMax, imageBlocks * BLOCK_BYTES);
+    const { windows } = world;
+    const ranges = SIDE_BY_SIDE.map((one, copy) => world.begin(copy, ...one));
+    const copies = [...SIDE_BY_SIDE.keys()];
+    assert.equal(
+      copies.filter((copy) => !world.isRegistered(copy)),
+      plain,
+    );
+    assertApart(ranges);
+    windows.bytesOf(6).fill(7);
+    for (const copy of copies) windows.end(copy);
+    windows.close();
+    assert.is(world.idle, WINDOW_KINDS);
+    windows.unmap();
+    world.close();
+  });
 }
 
-test("copies are registered, short and long ones, and no two share bytes", () => {
+test("after a while without long windows they are tried again", () => {
   const world = new World(ALL_BUFFERS);
-  const ranges = SIDE_BY_SIDE.map((one, copy) => world.begin(copy, ...one));
-  const registered = ranges.map((_, copy) => world.isRegistered(copy));
-  assert.equal(
-    registered,
-    SIDE_BY_SIDE.map(() => true),
-  );
-  assertApart(ranges);
-  endSideBySide(world);
-  world.windows.close();
-  assert.is(world.idle, WINDOW_KINDS);
-  world.windows.unmap();
-  world.close();
-});
-
-test("where the ring has no place for long windows, what ends within a tag's first blocks is registered", () => {
-  const world = new World(1);
-  const ranges = SIDE_BY_SIDE.map((one, copy) => world.begin(copy, ...one));
-  const registered = ranges.map((_, copy) => world.isRegistered(copy));
-  assert.equal(registered, [true, true, false, false, true, false, true, true]);
-  assertApart(ranges);
-  endSideBySide(world);
-  world.windows.close();
-  assert.is(world.idle, WINDOW_KINDS);
-  world.windows.unmap();
-  world.close();
-});
-
-test("an image with blocks so large that much memory would be pinned has plain windows", () => {
-  const world = new World(ALL_BUFFERS, 8 * BLOCK_BYTES);
-  const ranges = SIDE_BY_SIDE.map((one, copy) => world.begin(copy, ...one));
-  const registered = ranges.map((_, copy) => world.isRegistered(copy));
-  assert.equal(registered, [true, true, true, true, true, true, false, false]);
-  assertApart(ranges);
-  world.windows.bytesOf(6).fill(7);
-  endSideBySide(world);
-  world.windows.unmap();
+  const { reactor, windows } = world;
+  const { addBuffer } = reactor;
+  let refusals = 0;
+  reactor.addBuffer = () => {
+    refusals++;
+    throw new Error("no memory");
+  };
+  const isLong = (): boolean => {
+    world.begin(0, FRONT, 0, 0, LONG_BLOCKS);
+    const is = world.isRegistered(0);
+    windows.end(0);
+    return is;
+  };
+  let without = 0;
+  for (; refusals < 2; without++) assert.not(isLong());
+  assert.ok(without > 100, "not for each copy");
+  reactor.addBuffer = addBuffer;
+  let tries = 0;
+  while (!isLong()) assert.ok(++tries < 10_000, "it is not tried again");
+  windows.close();
+  windows.unmap();
   world.close();
 });
 
