@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
+import { readBootIdSync } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
 
 export interface Holder {
@@ -26,6 +27,14 @@ function readOr(path: string, other: string): string {
   }
 }
 
+function ownBoot(): string {
+  try {
+    return readBootIdSync();
+  } catch {
+    return "";
+  }
+}
+
 function beganOf(pid: number): string {
   // The second field is in parentheses, and may have blanks in it.
   const fields = readOr(`/proc/${pid}/stat`, "").split(") ").at(-1)!.split(" ");
@@ -40,12 +49,11 @@ function ownNamespace(): string {
   }
 }
 
-const BOOT = "/proc/sys/kernel/random/boot_id";
 const MACHINE = "/etc/machine-id";
 
 export function holderNow(what: string): Holder {
   const { pid } = process;
-  const boot = readOr(BOOT, "");
+  const boot = ownBoot();
   const machine = readOr(MACHINE, "");
   const place = { host: hostname(), machine, boot, namespace: ownNamespace() };
   return { token: randomUUID(), ...place, pid, began: beganOf(pid), what };
@@ -65,7 +73,7 @@ export function lifeOf(holder: Holder): "alive" | "gone" | "unknown" {
   const { host, machine, boot, namespace, pid, began } = holder;
   if (host !== hostname() || machine !== readOr(MACHINE, "")) return "unknown";
   // Containers without an identity may have one name on two machines.
-  if (boot !== readOr(BOOT, "")) return machine === "" ? "unknown" : "gone";
+  if (boot !== ownBoot()) return machine === "" ? "unknown" : "gone";
   if (namespace !== ownNamespace()) return "unknown";
   return beganOf(pid) === began ? "alive" : "gone";
 }

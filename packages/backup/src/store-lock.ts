@@ -61,7 +61,6 @@ export class StoreLock {
   readonly path: string;
   readonly #objects: Objects;
   readonly #key: string;
-  readonly #token: string;
   readonly #holder: Holder;
   #data: Buffer;
   #written: Moment = now();
@@ -72,7 +71,6 @@ export class StoreLock {
     const holder = holderNow(what);
     this.#objects = objects;
     this.#holder = holder;
-    this.#token = holder.token;
     this.#key = `${FOLDER}${name}.${holder.token}${SUFFIX}`;
     this.#data = dataOf(holder, "asking");
     this.path = objects.pathOf(this.#key);
@@ -162,7 +160,7 @@ export class StoreLock {
       const conflict = await this.#conflict(excludes);
       if (conflict === undefined) return;
       const { path, holder, token, isAsking } = conflict;
-      const isWorthIt = isAsking && token > this.#token && msSince(begun) < ASKING_MAX_MS;
+      const isWorthIt = isAsking && token > this.#holder.token && msSince(begun) < ASKING_MAX_MS;
       if (!isWorthIt) throw busy(path, holder, WAIT);
       await setTimeout(PAUSE_MS);
     }

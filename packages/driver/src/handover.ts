@@ -1,5 +1,5 @@
 /** The note that a daemon leaves for the next one when it ends and its devices stay. */
-import { readFileSync } from "node:fs";
+import { readBootIdSync } from "@blksnap/linux-block";
 import { StateFile } from "./records/file-names.js";
 import type { StateDirectory } from "./records/state-directory.js";
 import { DAEMON_VERSION } from "./version.js";
@@ -25,7 +25,7 @@ export function writeHandover(state: StateDirectory): void {
     pid: process.pid,
     version: DAEMON_VERSION,
     leftAtNs: String(process.hrtime.bigint()),
-    bootId: bootId(),
+    bootId: readBootIdSync(),
   };
   state.writeRecord(StateFile.handover, record);
 }
@@ -37,11 +37,7 @@ export function readHandover(state: StateDirectory): Handover | null {
   state.removeRecord(StateFile.handover);
   if (found.problem !== undefined) return null;
   const { pid, version, leftAtNs, bootId: boot } = found.value as HandoverRecord;
-  if (boot !== bootId()) return null;
+  if (boot !== readBootIdSync()) return null;
   const pauseNs = process.hrtime.bigint() - BigInt(leftAtNs);
   return { pid, version, pauseMs: Math.round(Number(pauseNs) / 1e6) };
-}
-
-function bootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
 }

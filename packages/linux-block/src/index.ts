@@ -3,6 +3,7 @@ export {
   type BootCounters,
   type BootMark,
   readBootId,
+  readBootIdSync,
   UNKNOWN_BOOT,
 } from "./continuity/boot-mark.js";
 export {
