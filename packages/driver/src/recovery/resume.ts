@@ -269,7 +269,10 @@ async function wake(
     }
   }
   await snapshot.cuts.tellAll(tracker, area.id);
-  // Another member's may have failed meanwhile.
+  // Another member's may have failed meanwhile, or before: what is on the medium of this one is not to be believed either.
+  if (typeof journal === "string" && !snapshot.persistence.isOn) {
+    await snapshot.persistence.giveUp([member], "it is persistent no more");
+  }
   const setup = snapshot.persistence.isOn ? member.journal : undefined;
   const waking = snapshot.wakingArea(sleeping, setup);
   const request = { type: "wakeArea", tracker: tracker.id, area: waking } as const;

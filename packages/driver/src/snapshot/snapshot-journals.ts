@@ -41,10 +41,12 @@ export class SnapshotPersistence {
   #last: PersistentSnapshotRecord | undefined;
   #written: Promise<void> = Promise.resolve();
   #givenUp: Promise<void> | undefined;
+  readonly #removal: LastingRemoval;
 
   constructor(context: DriverContext, isOn: boolean) {
     this.#context = context;
     this.#isOn = isOn;
+    this.#removal = new LastingRemoval(context.persistent);
   }
 
   /** False for a snapshot that ends with the machine's power, also because its medium failed. */
@@ -118,16 +120,17 @@ export class SnapshotPersistence {
     await this.saved();
   }
 
-  /** Removes all that is kept, but for the journals of areas that are still written. */
+  /**
+   * Removes all that is kept, but for the journals of areas that are still written. A medium that fails is tried again:
+   * the caller bounds its wait.
+   */
   async forget(): Promise<void> {
     if (!this.#isOn) return;
     this.#isOn = false;
-    await this.#forget();
-  }
-
-  async #forget(): Promise<void> {
-    await this.#written.catch(() => undefined);
-    if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
+    await this.#removal.run(async () => {
+      await this.#written.catch(() => undefined);
+      if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
+    });
   }
 
   /** The area's journal is not needed any more. */
@@ -155,7 +158,7 @@ export class SnapshotPersistence {
     const working = work();
     const late = () => {
       isHung = true;
-      return noAnswer();
+      return this.#removal.problem ?? noAnswer();
     };
     try {
       await bounded(working, persistent.giveUpTimeoutMs, late);
@@ -209,12 +212,11 @@ export class SnapshotPersistence {
     const snapshot = this.#last?.snapshot.id;
     const text = `${why}: the snapshot will not outlive this machine's power`;
     const { persistent } = this.#context;
-    this.#isOn = false;
-    const removal = new LastingRemoval(persistent);
-    const removing = removal.run(() => this.#forget());
+    const removing = this.forget();
     removing.catch(() => undefined);
     try {
-      await bounded(removing, persistent.giveUpTimeoutMs, () => removal.problem ?? noAnswer());
+      const notRemoved = () => this.#removal.problem ?? noAnswer();
+      await bounded(removing, persistent.giveUpTimeoutMs, notRemoved);
       logger.error({ snapshot }, text);
     } catch (error) {
       const danger = "its record cannot be removed: after a power cut its images would be wrong";

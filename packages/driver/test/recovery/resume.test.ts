@@ -255,6 +255,29 @@ test("an area wakes with its stores and its own front, whatever other fronts wai
   assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
 });
 
+test("a snapshot whose journals cannot be made anew: before a device's copies begin, no boot believes its old one", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, "");
+  const members = await Promise.all(
+    [1, 2].map(async (id) => ({ ...(await member(id)), journal: AREAS[id] as string })),
+  );
+  const { context, record, said } = await left(store, members);
+  const failing = () => Promise.reject(new Error("read-only"));
+  const persistent = { own: failing, giveUpTimeoutMs: 1 };
+  const its = { ...(context as object), persistent } as never;
+  const kept = { ...record, persistent: true };
+  const [found] = await lookThroughAll(its, [kept], new Map());
+  const { fronts, live } = comingFronts();
+  const going = goOn(its, found as Resumed, resuming(fronts, kept));
+  for (const id of [1, 2]) {
+    live(id);
+    await until(() => said.includes(`wakeArea ${id}`));
+    const first = said.splice(0, said.indexOf(`wakeArea ${id}`) + 1);
+    assert.equal([...new Set(first)], [`dropAreaJournal ${id}`, `wakeArea ${id}`]);
+  }
+  assert.is(await going, undefined);
+});
+
 test("without its stores a snapshot is lost; its writes continue front by front", async () => {
   const { context, found, record, said } = await left(join(folder, "none"));
   const { fronts, live } = comingFronts();

@@ -9,7 +9,7 @@ import { SnapshotPersistence } from "../../dist/snapshot/snapshot-journals.js";
 const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
 
 /** A medium whose next writes fail as told, and reactors that say what is asked of them. */
-function world({ failures = 0, hangs = false } = {}) {
+function world({ failures = 0, refusals = 0, hangs = false } = {}) {
   const steps: string[] = [];
   const written: PersistentSnapshotRecord[] = [];
   const never = new Promise<never>(() => undefined);
@@ -22,7 +22,11 @@ function world({ failures = 0, hangs = false } = {}) {
       steps.push("written");
       written.push(value);
     },
-    removeRecord: async () => (hangs ? never : steps.push("record removed")),
+    removeRecord: async () => {
+      if (hangs) return never;
+      if (refusals-- > 0) throw new Error("read-only");
+      steps.push("record removed");
+    },
     removeFile: async () => steps.push("file removed"),
     inTime: (work: Promise<void>) =>
       hangs ? new PersistentDirectory("/medium", 1, 1).inTime(work) : work,
@@ -86,6 +90,16 @@ test("given up: no write continues before the record is gone, whoever asks", asy
   steps.length = 0;
   await persistence.giveUp([member], "once more");
   assert.equal(steps, ["dropAreaJournal"]);
+});
+
+test("a record that cannot be removed is removed later: no boot brings back what was destroyed", async () => {
+  // What waits for the medium keeps no process alive.
+  const alive = setInterval(() => undefined, 1000);
+  const { persistence, steps } = world({ refusals: 1 });
+  persistence.save(record, [member]);
+  await persistence.unlessHung("not removed yet", () => persistence.forget());
+  assert.equal(steps, ["written", "record removed"]);
+  clearInterval(alive);
 });
 
 test("a medium that does not answer ends neither a wait for it nor the snapshot's own end", async () => {
