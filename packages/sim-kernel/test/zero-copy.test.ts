@@ -9,6 +9,8 @@ import { addDisk, DISK_BYTES, MAX_IO_BYTES, Server } from "./server.js";
 /** Linux 7.0. */
 const FEATURES = 0xffff;
 const WRITE_BYTES = 16_384;
+/** Of `ublk_params`: parts that are there, UBLK_PARAM_TYPE_DMA_ALIGN, and its mask. */
+const [TYPES_AT, DMA_ALIGN, DMA_MASK_AT] = [4, 0x10, 108];
 
 interface World {
   readonly machine: SimMachine;
@@ -72,17 +74,31 @@ test("a device has zero copy where the kernel can and it is asked for", async ()
   }
 });
 
+test("users of a device with zero copy are asked for memory as the disk wants it", async () => {
+  for (const ublkFeatures of [FEATURES, 0x3ff]) {
+    await withServer(
+      async ({ machine, server }) => {
+        const params = machine.ublk.devices.get(0)?.params as DataView;
+        const isAsked = (params.getUint32(TYPES_AT, true) & DMA_ALIGN) !== 0;
+        assert.is(isAsked, server.device.hasZeroCopy);
+        assert.is(params.getUint32(DMA_MASK_AT, true), isAsked ? 3 : 0);
+      },
+      { ublkFeatures },
+    );
+  }
+});
+
 test("a disk that needs pages that stay as they are gets copies", async () => {
   await withServer(async ({ machine }) => {
     machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
     machine.addDisk("sdc", { sizeBytes: DISK_BYTES, needsStablePages: true });
-    const takesPages = (path: string) => {
+    const alignmentOf = (path: string) => {
       const { fd, params } = openBackingFile(path);
       closeSync(fd);
-      return params.takesPages;
+      return params.pageAlignmentBytes;
     };
-    assert.is(takesPages("/dev/sdb"), true);
-    assert.is(takesPages("/dev/sdc"), false);
+    assert.is(alignmentOf("/dev/sdb"), 4);
+    assert.is(alignmentOf("/dev/sdc"), undefined);
   });
 });
 

@@ -71,23 +71,10 @@ export function userCopyOffset(queueId: number, tag: number): number {
   return 0x8000_0000 + queueId * 2 ** 41 + tag * 2 ** 25;
 }
 
-/**
- * What a device has whose requests come with their pages registered (Linux 6.16). USER_COPY is for those that
- * cannot be. Asked for only where Linux 7.0 is, by BATCH_IO: before, the end of a server with such requests in
- * hand could use memory that was freed, or leave references behind (fixed by c5c5eb24ed61 and daa24603d9f0).
- */
-export const ZERO_COPY_FEATURES: number = UblkFeature.AUTO_BUF_REG | UblkFeature.USER_COPY;
-
-/** Whether a kernel that offers these features can serve devices with ZERO_COPY_FEATURES. */
-export function offersZeroCopy(features: number): boolean {
-  const needed = ZERO_COPY_FEATURES | UblkFeature.BATCH_IO;
-  return (features & needed) === needed;
-}
-
 /** State of a device as GET_DEV_INFO tells it. */
 export const UblkState = { DEAD: 0, LIVE: 1, QUIESCED: 2, FAIL_IO: 3 } as const;
 
-export const ParamType = { BASIC: 1, DISCARD: 2 } as const;
+export const ParamType = { BASIC: 1, DISCARD: 2, DMA_ALIGN: 0x10 } as const;
 export const ParamAttribute = { READ_ONLY: 1, ROTATIONAL: 2, VOLATILE_CACHE: 4, FUA: 8 } as const;
 
 /** Result of a command whose device is going away; the tag must not be fetched again. */

@@ -13,7 +13,7 @@ import { stat as statBeside } from "node:fs/promises";
 import { promisify } from "node:util";
 import { EBUSY, EINVAL, EISDIR, ENOTBLK, ETIMEDOUT } from "@blksnap/errors";
 import { keyOfNumber, queueAttribute } from "@blksnap/linux-block";
-import { bounded, ioctl, LockType, MappedMemory, tryLockFile } from "@blksnap/uring";
+import { bounded, ioctl, LockType, MappedMemory, PAGE_BYTES, tryLockFile } from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 import type { DeviceParams } from "./layout.js";
 
@@ -235,19 +235,20 @@ function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams 
     discardMaxBytes: Math.min(discardMax, DISCARD_MAX_BYTES),
     discardGranularityBytes: Number(queue("discard_granularity") || logicalBlockBytes),
     writeZeroesMaxBytes: zeroesMax > 0 ? DISCARD_MAX_BYTES : 0,
-    takesPages: takesPages(number),
+    pageAlignmentBytes: pageAlignmentBytes(number),
   };
 }
 
 /**
- * Whether a device takes pages that may change while they are written, as those of a page cache may: where it keeps
- * checksums or parities (`stable_writes`), nobody tells the owners of pages that come through a front. And whether
- * any 512 bytes are aligned well enough for it, which is all that a ublk device asks of its users. What has no
- * queue (btrfs, which keeps checksums, NFS) is not asked.
+ * How a device wants memory aligned, where it takes pages that may change while they are written, as those of a page
+ * cache may. Where it keeps checksums or parities (`stable_writes`) it does not: nobody tells the owners of pages that
+ * come through a front. What has no queue (btrfs, which keeps checksums, NFS) is not asked.
  */
-function takesPages(number: string): boolean {
+function pageAlignmentBytes(number: string): number | undefined {
   const attribute = (name: string): number => Number(queueAttribute(number, name) ?? Number.NaN);
-  return attribute("stable_writes") === 0 && attribute("dma_alignment") < ALIGNMENTS[0];
+  const alignmentBytes = attribute("dma_alignment") + 1;
+  const isKnown = Number.isInteger(Math.log2(alignmentBytes)) && alignmentBytes <= PAGE_BYTES;
+  return isKnown && attribute("stable_writes") === 0 ? alignmentBytes : undefined;
 }
 
 function powerOfTwo(bytes: number, leastBytes: number): number {
@@ -268,7 +269,7 @@ function fileParams(
     ioOptBytes: 4096,
     readOnly,
     rotational: queueAttribute(keyOfNumber(dev), "rotational") === "1",
-    takesPages: takesPages(keyOfNumber(dev)),
+    pageAlignmentBytes: pageAlignmentBytes(keyOfNumber(dev)),
     // The file's data and metadata reach the disk with fdatasync only.
     volatileCache: true,
     fua: false,

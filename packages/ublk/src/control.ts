@@ -121,9 +121,14 @@ export class UblkControl {
     return decodeDeviceInfo(buffer);
   }
 
-  /** SET_PARAMS: only between ADD_DEV and START_DEV. */
-  async setParams(deviceId: number, params: DeviceParams, maxIoBytes: number): Promise<void> {
-    const buffer = encodeParams(params, maxIoBytes);
+  /** SET_PARAMS: only between ADD_DEV and START_DEV. @param zeroCopy the device has ZERO_COPY_FEATURES */
+  async setParams(
+    deviceId: number,
+    params: DeviceParams,
+    maxIoBytes: number,
+    zeroCopy: boolean,
+  ): Promise<void> {
+    const buffer = encodeParams(params, maxIoBytes, zeroCopy);
     await this.#run({ op: ControlCommand.SET_PARAMS, name: "SET_PARAMS", deviceId, buffer });
   }
 

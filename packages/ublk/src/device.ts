@@ -1,13 +1,14 @@
 import { closeSync } from "node:fs";
 import { ENODEV } from "@blksnap/errors";
 import { bounded, ReactorThread } from "@blksnap/uring";
-import { offersZeroCopy, UblkFeature, ZERO_COPY_FEATURES } from "./abi.js";
+import { UblkFeature } from "./abi.js";
 import { openCharacterDevice, UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js";
 import { addPartitions } from "./partitions.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 import type { DeviceWorkerMessage, DeviceWorkerOptions } from "./worker.js";
+import { isZeroCopied, zeroCopyFeatures } from "./zero-copy.js";
 
 /** How long a stopped device's commands may take to come back from the kernel. */
 const QUEUE_END_TIMEOUT_MS = 10_000;
@@ -74,9 +75,7 @@ export class UblkDevice {
     checkParams(params);
     const onError = options.onError ?? (() => undefined);
     const control = await UblkControl.open();
-    const mayPassPages = target.isPassThrough === true && params.takesPages === true;
-    const wantsZeroCopy =
-      mayPassPages && options.zeroCopy === true && offersZeroCopy(control.features);
+    const wantsZeroCopy = options.zeroCopy === true && target.isPassThrough === true;
     let device: UblkDevice | undefined;
     try {
       const info = await control.addDevice({
@@ -85,7 +84,7 @@ export class UblkDevice {
         queueDepth: options.queueDepth ?? 128,
         maxIoBytes: options.maxIoBytes ?? 512 * 1024,
         features:
-          (wantsZeroCopy ? ZERO_COPY_FEATURES : 0) |
+          zeroCopyFeatures(wantsZeroCopy, control, params) |
           (control.features & UblkFeature.NO_AUTO_PART_SCAN),
         serverFlags: 0,
         serverFlagsHigh: 0,
@@ -115,7 +114,7 @@ export class UblkDevice {
   }
 
   async #begin(target: TargetSpec, info: UblkDeviceInfo): Promise<void> {
-    await this.#control.setParams(this.id, this.params, info.maxIoBytes);
+    await this.#control.setParams(this.id, this.params, info.maxIoBytes, isZeroCopied(info));
     this.#charFd = await openCharacterDevice(this.id);
     await this.#serve(target, info);
     // START_DEV waits for every tag to be fetched, and would wait for ever for a server that died.
@@ -159,7 +158,7 @@ export class UblkDevice {
       charFd: this.#charFd,
       queueDepth: info.queueDepth,
       maxIoBytes: info.maxIoBytes,
-      zeroCopy: (info.features & UblkFeature.AUTO_BUF_REG) !== 0,
+      zeroCopy: isZeroCopied(info),
       target: { module: target.module.href, options: target.options },
     };
     return new Promise((resolve, reject) => {

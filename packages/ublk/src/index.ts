@@ -1,6 +1,5 @@
 export {
   IO_RES_ABORT,
-  offersZeroCopy,
   UblkFeature,
   UblkIoFlag,
   UblkOp,

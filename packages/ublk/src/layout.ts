@@ -16,6 +16,7 @@
  *   24 u64 dev_sectors   32 u64 virt_boundary_mask
  *   40 u32 discard_alignment     44 u32 discard_granularity   48 u32 max_discard_sectors
  *   52 u32 max_write_zeroes_sectors                           56 u16 max_discard_segments
+ *  108 u32 dma_alignment, a mask
  * ```
  */
 import { EINVAL } from "@blksnap/errors";
@@ -71,10 +72,11 @@ export interface DeviceParams {
   /** 0: no write-zeroes. */
   readonly writeZeroesMaxBytes: number;
   /**
-   * Of a file that requests are passed on to: it takes their pages as they are. Their owners can still write to
-   * them; so it keeps no checksums or parities.
+   * Of a file that requests are passed on to: it takes their pages as they are, where their bytes begin and end at
+   * multiples of this, a power of two up to the page size. Their owners can still write to them; so it keeps no
+   * checksums or parities. Undefined where it takes none.
    */
-  readonly takesPages?: boolean;
+  readonly pageAlignmentBytes?: number | undefined;
 }
 
 /** Refuses what the kernel would refuse, or silently change, and says which value it was. */
@@ -117,16 +119,26 @@ function checkMaxIo(maxIoBytes: number): void {
 
 /**
  * @param maxIoBytes the largest read or write, from the device's info
+ * @param zeroCopy users' memory has to be aligned as the file wants it; ublk asks for 4 bytes otherwise
  * @throws UblkError CONTROL_FAILED (EINVAL)
  */
-export function encodeParams(params: DeviceParams, maxIoBytes: number): Uint8Array {
+export function encodeParams(
+  params: DeviceParams,
+  maxIoBytes: number,
+  zeroCopy = false,
+): Uint8Array {
   checkParams(params);
   checkMaxIo(maxIoBytes);
   const bytes = new Uint8Array(PARAMS_BYTES);
   const view = new DataView(bytes.buffer);
   const discards = params.discardMaxBytes > 0 || params.writeZeroesMaxBytes > 0;
   view.setUint32(0, PARAMS_BYTES, true);
-  view.setUint32(4, ParamType.BASIC | (discards ? ParamType.DISCARD : 0), true);
+  const alignmentBytes = zeroCopy ? params.pageAlignmentBytes : undefined;
+  const types =
+    ParamType.BASIC |
+    (discards ? ParamType.DISCARD : 0) |
+    (alignmentBytes === undefined ? 0 : ParamType.DMA_ALIGN);
+  view.setUint32(4, types, true);
   view.setUint32(
     8,
     (params.readOnly ? ParamAttribute.READ_ONLY : 0) |
@@ -147,6 +159,7 @@ export function encodeParams(params: DeviceParams, maxIoBytes: number): Uint8Arr
     view.setUint32(52, params.writeZeroesMaxBytes / SECTOR_BYTES, true);
     view.setUint16(56, params.discardMaxBytes > 0 ? 1 : 0, true);
   }
+  if (alignmentBytes !== undefined) view.setUint32(108, alignmentBytes - 1, true);
   return bytes;
 }
 

@@ -3,11 +3,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { EBUSY, EEXIST } from "@blksnap/errors";
 import { keyOfNumber } from "@blksnap/linux-block";
 import { retry } from "@blksnap/uring";
-import { offersZeroCopy, UblkFeature, UblkState, ZERO_COPY_FEATURES } from "./abi.js";
+import { UblkFeature, UblkState } from "./abi.js";
 import { listDeviceIds, openCharacterDevice, type UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
 import { keepOneTagParked } from "./queue-settings.js";
+import { isZeroCopied, zeroCopyFeatures } from "./zero-copy.js";
 
 /**
  * Marks a ublk device in the two words that the kernel keeps for its server: what it is, "BLKS" or
@@ -74,7 +75,7 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
-  /** With zero copy, where the kernel has that; its target must be one that never looks at bytes. */
+  /** With zero copy, where the kernel and the file have that; its target must be one that never looks at bytes. */
   readonly zeroCopy?: boolean;
   /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
   readonly above?: number;
@@ -130,26 +131,26 @@ export class RecoverableDevice {
   /** Makes the device and brings it to life; when it fails nothing is left behind. */
   static async start(control: UblkControl, options: NewDeviceOptions): Promise<RecoverableDevice> {
     const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
-    const wantsZeroCopy = options.zeroCopy === true && offersZeroCopy(control.features);
-    const { id, maxIoBytes, features } = await addDevice(control, options.above, {
+    const info = await addDevice(control, options.above, {
       queues: 1,
       queueDepth,
       maxIoBytes: wantedIoBytes,
       // Partitions come from addPartitions() on all kernels (partitions.ts).
       features:
         RECOVERABLE |
-        (wantsZeroCopy ? ZERO_COPY_FEATURES : 0) |
+        zeroCopyFeatures(options.zeroCopy === true, control, params) |
         (control.features & UblkFeature.NO_AUTO_PART_SCAN),
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });
+    const { id, maxIoBytes } = info;
+    const zeroCopy = isZeroCopied(info);
     options.onNumberTaken(id);
     let device: RecoverableDevice | undefined;
     try {
-      await control.setParams(id, params, maxIoBytes);
+      await control.setParams(id, params, maxIoBytes, zeroCopy);
       const charFd = await openCharacterDevice(id);
       const mark = { serverFlags: options.mark, serverFlagsHigh: options.owner };
-      const zeroCopy = isZeroCopied(features);
       device = new RecoverableDevice(control, id, charFd, mark, zeroCopy, options);
       options.onNumber(id);
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes, zeroCopy });
@@ -184,7 +185,7 @@ export class RecoverableDevice {
     const mark = { serverFlags: options.mark, serverFlagsHigh: owner };
     const info = await untilQuiesced(control, id, mark, deadlineMs);
     const { queueDepth, maxIoBytes } = info;
-    const zeroCopy = isZeroCopied(info.features);
+    const zeroCopy = isZeroCopied(info);
     await untilReleased(() => control.startRecovery(id), deadlineMs);
     options.onBegun();
     options.onNumberTaken(id);
@@ -278,10 +279,6 @@ export class RecoverableDevice {
     const { rdev } = statSync(this.path);
     this.deviceNumber = keyOfNumber(rdev);
   }
-}
-
-function isZeroCopied(features: number): boolean {
-  return (features & UblkFeature.AUTO_BUF_REG) !== 0;
 }
 
 async function addDevice(

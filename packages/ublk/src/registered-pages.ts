@@ -13,6 +13,7 @@ import { EIO } from "@blksnap/errors";
 import {
   type CompletionHandler,
   high32,
+  lockMemory,
   low32,
   MappedMemory,
   prepareRead,
@@ -52,6 +53,8 @@ export class RegisteredPages implements CompletionHandler {
     this.#charFd = charFd;
     this.#queue = queue;
     this.#copies = MappedMemory.anonymous(depth * maxIoBytes);
+    // Swapped out they could come back by a request that waits for this thread. Where it is not permitted they may.
+    lockMemory(this.#copies.address, this.#copies.lengthBytes);
     reactor.noteTaken(() => this.#copies.unmap());
     this.#isCopied = new Uint8Array(depth);
     this.#secondTries = new SecondTries(reactor, depth, (tag) => this.#move(tag));

@@ -74,6 +74,14 @@ test("write-zeroes alone has no discard segment", () => {
   assert.is(hex(bytes, 40, 60), "00000000 00100000 00000000 00400000 00000000");
 });
 
+test("users of a device with zero copy align their memory as the file wants it, others as they like", () => {
+  const params = { ...PARAMS, pageAlignmentBytes: 512 };
+  const bytes = encodeParams(params, MAX_IO, true);
+  assert.is(hex(bytes, 4, 8), "13000000");
+  assert.is(hex(bytes, 104, 116), "00000000 ff010000 00000000");
+  assert.equal(encodeParams(params, MAX_IO), encodeParams(PARAMS, MAX_IO));
+});
+
 test("a capacity beyond 2 TiB is exact", () => {
   const bytes = encodeParams({ ...PARAMS, capacityBytes: 2 ** 52 }, MAX_IO);
   assert.is(hex(bytes, 24, 32), "00000000 00080000");

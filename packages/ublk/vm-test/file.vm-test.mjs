@@ -1,9 +1,10 @@
 /** The file target over a RAM disk, a loop device with large sectors, and a regular file. */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, statSync } from "node:fs";
-import { fileTarget, listDeviceIds, UblkDevice } from "@blksnap/ublk";
+import { fileTarget, listDeviceIds, UblkControl, UblkDevice, UblkFeature } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { halfTableTarget } from "./half-table-target.mjs";
 import {
   bytesAt,
   loopDisk,
@@ -31,6 +32,19 @@ async function withFile(use) {
     await use(`${FOLDER}/file`);
   } finally {
     run("umount", FOLDER);
+  }
+}
+
+/** Whether this kernel has zero copy, and a device; told of a device that has asked for it. */
+async function zeroCopyOf(id) {
+  const control = await UblkControl.open();
+  try {
+    const { features } = await control.deviceInfo(id);
+    const [needed, isOn] = [UblkFeature.AUTO_BUF_REG | UblkFeature.BATCH_IO, features];
+    assert.is((isOn & UblkFeature.AUTO_BUF_REG) !== 0, (control.features & needed) === needed);
+    return (isOn & UblkFeature.AUTO_BUF_REG) !== 0;
+  } finally {
+    control.close();
   }
 }
 
@@ -76,6 +90,32 @@ test("over a loop device with sectors of 4096 bytes: its limits, fio's checks, e
   } finally {
     disk.end();
   }
+});
+
+test("zero copy where the kernel has it: users align their memory as the disk below wants it", async () => {
+  const disk = loopDisk(128);
+  const target = fileTarget({ path: disk.path });
+  try {
+    await withDevice({ target, zeroCopy: true }, async ({ id, path }) => {
+      if (!(await zeroCopyOf(id))) return;
+      assert.is(queueAttribute(path, "dma_alignment"), queueAttribute(disk.path, "dma_alignment"));
+      await mkfsAndMount(path, "ext4");
+    });
+  } finally {
+    disk.end();
+  }
+});
+
+test("zero copy where the kernel has it, and no place for pages of every second request", async () => {
+  const disk = ramDisk(320);
+  const plain = fileTarget({ path: disk });
+  if (!(await withDevice({ target: plain, zeroCopy: true }, ({ id }) => zeroCopyOf(id)))) return;
+  const target = halfTableTarget({ path: disk });
+  await withDevice({ target, zeroCopy: true }, async ({ path }) => {
+    await verify(path, 16);
+    await mkfsAndMount(path, "xfs");
+    await runBeside("cmp", "-n", String(32 * MIB), path, disk);
+  });
 });
 
 test("over a regular file: fio's checks, then holes where it was discarded", async () => {

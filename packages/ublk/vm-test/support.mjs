@@ -39,18 +39,20 @@ export function begin(command, ...args) {
   return { child, closed };
 }
 
-/** Serves a device while `use` runs; afterwards nothing of it is left. */
+/** Serves a device while `use` runs, and answers what that does; afterwards nothing of it is left. */
 export async function withDevice(options, use) {
   const errors = [];
   const device = await UblkDevice.start({ ...options, onError: (error) => errors.push(error) });
+  let used;
   try {
-    await use(device);
+    used = await use(device);
   } finally {
     await device.stop();
   }
   assert.equal(errors, []);
   assert.not(existsSync(device.path));
   await untilNoDevice();
+  return used;
 }
 
 /** A device that others had open is gone as soon as they closed it. */

@@ -52,7 +52,7 @@ export class UblkFrontend implements Frontend {
       params,
       queueDepth,
       maxIoBytes,
-      zeroCopy: zeroCopy && params.takesPages === true,
+      zeroCopy,
       ...(typeof above === "number" ? { above } : {}),
       onNumber,
     });
