@@ -44,6 +44,13 @@ export async function lateReadingDisk(t, below, sizeBytes, delayMs) {
   return path;
 }
 
+/** A disk that looks at each request after a delay only: whoever sent it may be dead by then. */
+export async function lateDisk(t, below, sizeBytes, delayMs) {
+  await run(["modprobe", "dm-delay"]);
+  const { path } = await mapped(t, [`0 ${sizeBytes / 512} delay ${below} 0 ${delayMs}`]);
+  return path;
+}
+
 /**
  * A disk with a part that fails, and without until it is told to.
  *

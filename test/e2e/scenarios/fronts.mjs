@@ -23,6 +23,8 @@ function limitsOf(device, names) {
 }
 
 const SIZES = ["size", "queue/logical_block_size", "queue/physical_block_size"];
+/** Of users whose pages are passed on. */
+const MEMORY = ["queue/dma_alignment"];
 const MANNERS = ["queue/minimum_io_size", "queue/rotational", "queue/write_cache", "queue/fua"];
 
 const DISKS = {
@@ -40,6 +42,8 @@ for (const [name, make] of Object.entries(DISKS)) {
     const { images } = await takeSnapshot(t, [device]);
     const all = [...SIZES, ...MANNERS];
     assert.equal(limitsOf(front, all), limitsOf(device, all));
+    const { zero_copy: passesPages } = (await t.client.status()).trackers[0];
+    if (passesPages) assert.equal(limitsOf(front, MEMORY), limitsOf(device, MEMORY));
     assert.equal(limitsOf(images[0], SIZES), limitsOf(device, SIZES));
     const discards = (path) =>
       Number(limitsOf(path, ["queue/discard_max_bytes"])["queue/discard_max_bytes"]);

@@ -14,6 +14,7 @@ import { assertCovered, changedBlocks } from "../lib/changes.mjs";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { alignedBuffer, assertContent, DeviceFile, writeDevice } from "../lib/device-file.mjs";
+import { lateDisk } from "../lib/device-mapper.mjs";
 import { ramDisks } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount, mountImage } from "../lib/file-systems.mjs";
 import { endFio, startFio, VERIFIED_WRITES } from "../lib/fio.mjs";
@@ -28,6 +29,8 @@ import { until } from "../lib/wait.mjs";
 const KILLS = Number(process.env.KILLS ?? (process.env.SAMPLE === undefined ? 8 : 5));
 const SIZE_MIB = 32;
 const CHURN_BYTES = 4 * MIB;
+/** Of one of the disks, so that kills meet requests that it has not looked at yet. */
+const DELAY_MS = 3;
 /**
  * Lengths of a life, from when its devices are served again, or its control API. In a short one hardly
  * any request of a client is begun; in a long one snapshots are taken and destroyed.
@@ -247,7 +250,8 @@ test(
     const seed = process.env.SEED ?? String(Date.now());
     note(`SEED=${seed}`);
     const random = seededRandom(seed);
-    const [raw, formatted, churned] = await ramDisks(t, 3, SIZE_MIB * MIB);
+    const [below, formatted, churned] = await ramDisks(t, 3, SIZE_MIB * MIB);
+    const raw = await lateDisk(t, below, SIZE_MIB * MIB, DELAY_MS);
     const stores = [storeFolder(t)];
     t.daemon = await Daemon.start({ args: ["--supervise", "--standbys", "2"] });
     const fronts = [];

@@ -34,6 +34,12 @@ function verifyingLoad(t, front) {
   );
 }
 
+/** Whether requests of the only front pass their pages on. */
+async function hasZeroCopy(t) {
+  const { trackers } = await t.client.status();
+  return trackers[0].zero_copy;
+}
+
 async function fillRandomly(t, front) {
   const copy = join(t.folder, t.name("copy-"));
   t.defer(() => rmSync(copy));
@@ -128,9 +134,10 @@ test(
 test(
   "blksnapd --keep ends on SIGTERM with its front mounted, and the next one continues",
   async (t) => {
-    await Daemon.startFor(t, { args: ["--keep"] });
+    await Daemon.startFor(t, { args: ["--keep", "--zero-copy", "auto"] });
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);
     const { front } = await t.client.attach(device);
+    const zeroCopy = await hasZeroCopy(t);
     await makeFileSystem("ext4", front);
     const mounted = await mount(t, front);
     await t.daemon.stop();
@@ -138,8 +145,9 @@ test(
       timeLimitMs: 300_000,
     });
     assert.ok(existsSync(front), "the front waits");
-    await Daemon.startFor(t, { name: "next" });
+    await Daemon.startFor(t, { args: ["--zero-copy", "off"], name: "next" });
     await writing;
+    assert.is(await hasZeroCopy(t), zeroCopy, "a front keeps what it was made with");
     await mounted.unmount();
     await t.client.detach(device);
     await t.daemon.stop();
@@ -183,7 +191,8 @@ test(
 test(
   "the death of a supervisor that systemd starts again is one more hand-over",
   async (t) => {
-    await Daemon.startFor(t, { args: ["--supervise"], env: { INVOCATION_ID: "e2e" } });
+    const args = ["--supervise", "--zero-copy", "off"];
+    await Daemon.startFor(t, { args, env: { INVOCATION_ID: "e2e" } });
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);
     const { front } = await t.client.attach(device);
     const copy = await fillRandomly(t, front);
@@ -193,6 +202,7 @@ test(
     await until("its daemon has left", () => !existsSync(`/proc/${pid}`), LOG_LIMIT_MS);
     await Daemon.startFor(t, { args: ["--supervise"], name: "next" });
     assert.is((await t.client.status()).daemon.handover.pid, pid);
+    assert.is(await hasZeroCopy(t), false, "a front keeps what it was made with");
     await run(["cmp", front, copy]);
     await t.client.detach(device);
     await t.daemon.stop();
