@@ -64,6 +64,7 @@ const EXPECTED = {
   "usr/lib/systemd/system/blksnap-front@.service": "-rw-r--r--",
   "usr/lib/systemd/system-generators/blksnap-generator": "-rwxr-xr-x",
   "usr/lib/blksnap/boot-front": "-rwxr-xr-x",
+  "usr/lib/blksnap/end-front": "-rwxr-xr-x",
   "usr/lib/blksnap/has-programs": "-rwxr-xr-x",
   "usr/lib/udev/rules.d/59-blksnap.rules": "-rw-r--r--",
   "usr/lib/tmpfiles.d/blksnap.conf": "-rw-r--r--",

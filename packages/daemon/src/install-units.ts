@@ -147,13 +147,15 @@ class UnitFiles {
         .replace(/^ConditionPathExists=.*$/gm, oneEach)
         .replace(/^RequiresMountsFor=.*$/m, (line) => `${line} ${needed.join(" ")}`);
     const generator = (text: string): string =>
-      text.replace(/^needed="/m, () => `needed="${needed.join(" ")} `);
+      text
+        .replace(/^needed="/m, () => `needed="${needed.join(" ")} `)
+        .replace(/^helpers=.*$/m, `helpers=${HELPER_FOLDER}`);
     return [
       ...this.#folder("systemd", "etc/systemd/system", unit),
       ...this.#folder("system-generators", "etc/systemd/system-generators", generator, 0o755),
       ...this.#folder("udev", "etc/udev/rules.d"),
       ...this.#folder("tmpfiles", "etc/tmpfiles.d"),
-      ...this.#folder("libexec", HELPER_FOLDER.slice(1), undefined, 0o755),
+      ...this.#folder("libexec", HELPER_FOLDER.slice(1), inPlace, 0o755),
     ];
   }
 
@@ -177,7 +179,10 @@ class UnitFiles {
       const path = `${this.#root}/${folder}`;
       if (!existsSync(path)) return [];
       return readdirSync(path, { withFileTypes: true })
-        .filter((entry) => entry.isFile() && /blksnap|^(boot-front|has-programs)$/.test(entry.name))
+        .filter(
+          (entry) =>
+            entry.isFile() && /blksnap|^(boot-front|end-front|has-programs)$/.test(entry.name),
+        )
         .map(({ name }) => `${path}/${name}`)
         .filter(isOurs);
     });

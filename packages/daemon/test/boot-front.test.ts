@@ -67,14 +67,32 @@ const attached = (number: string): string =>
   `mkdir -p $R/run/blksnap-udev/fronts; echo ${number} > $R/run/blksnap-udev/fronts/ublkb7; ` +
   `: > $R/dev/ublkb7; : > $R/dev/ublkb7p1;`;
 
+interface Given {
+  readonly marginSeconds?: number;
+  /** Commands of a shell, in place of a daemon that is asked to attach the device. */
+  readonly blksnapctl?: string;
+}
+
+const REFUSED = "echo 'blksnapctl: no, never [DEVICE_IS_OURS]' >&2; exit 1";
+
+function program(path: string, log: string, commands: string): void {
+  write(path, `#!/bin/sh\nR=${root}\necho "$*" >> $R/${log}\n${commands}\n`);
+  chmodSync(at(path), 0o755);
+}
+
 /** @param systemctl commands of a shell, in place of the start of the daemon */
-function bootFront(device: string, systemctl: string, marginSeconds = 60) {
-  write("bin/systemctl", `#!/bin/sh\nR=${root}\necho "$*" >> $R/asked\n${systemctl}\n`);
-  chmodSync(at("bin/systemctl"), 0o755);
+function bootFront(
+  device: string,
+  systemctl: string,
+  { marginSeconds = 60, blksnapctl = REFUSED }: Given = {},
+) {
+  program("bin/systemctl", "asked", systemctl);
+  program("usr/bin/blksnapctl", "told", blksnapctl);
   const env = {
     PATH: `${at("bin")}:${process.env["PATH"]}`,
     BLKSNAP_BOOT_ROOT: root,
     BLKSNAP_BOOT_MARGIN_SECONDS: String(marginSeconds),
+    BLKSNAP_BOOT_BUSY_SECONDS: "600",
   };
   const { status, stderr } = spawnSync("sh", [PROGRAM, device], { env, encoding: "utf8" });
   assert.is(status, 0, stderr);
@@ -157,7 +175,7 @@ test("of two fronts with one UUID udev's link leads to either", () => {
     const { said } = bootFront(
       "/dev/disk/by-uuid/1",
       `${attached("253:0")} ln -sfn $R/dev/${name} $R/dev/disk/by-uuid/1`,
-      -3599,
+      { marginSeconds: -3599 },
     );
     assert.is(said, "", name);
     rmSync(at("run/blksnap-udev"), { recursive: true });
@@ -176,21 +194,53 @@ test("a device that is configured by UUID, and attached already, is mounted by i
   assert.is(readlinkSync(at("dev/disk/by-label/x")), at("dev/ublkb7"));
 });
 
-test("a daemon that cannot start, or attaches nothing, is no reason to wait", () => {
+test("a daemon that cannot start, or refuses the device, is no reason to wait", () => {
   configure(["/dev/vg/a", 3600]);
-  for (const how of ["exit 1", "exit 0"]) {
-    const { leads, said } = bootFront("/dev/vg/a", how);
-    assert.is(leads, "/dev/vg/a");
-    assert.match(said, "blksnapd has not attached it. See blksnapctl status");
+  const failed = bootFront("/dev/vg/a", "exit 1");
+  assert.is(failed.leads, "/dev/vg/a");
+  assert.match(failed.said, "blksnapd has not attached it. See blksnapctl status");
+  assert.not.ok(existsSync(at("told")), "nobody is there to be told");
+  const refused = bootFront("/dev/vg/a", "exit 0");
+  assert.is(refused.leads, "/dev/vg/a");
+  assert.match(refused.said, "has not attached it: blksnapctl: no, never [DEVICE_IS_OURS]. See");
+});
+
+test("a device that has come after its time is attached before it is mounted, as it is configured", () => {
+  for (const [wanted, configured, number, front, words] of [
+    ["/dev/vg/a", "/dev/mapper/vg-a", "253:0", "/dev/ublkb7", "--persistent "],
+    ["/dev/disk/by-partuuid/p", "/dev/disk/by-id/disk", "8:0", "/dev/ublkb7p1", ""],
+  ] as const) {
+    configure(["/dev/sdb", 3600], [configured, 0], ["/dev/none", 3600]);
+    if (words === "") {
+      const path = "run/blksnap-boot/config";
+      write(
+        path,
+        readFileSync(at(path), "utf8").replaceAll("persistent = true", "persistent = false"),
+      );
+    }
+    const { leads, said } = bootFront(wanted, "exit 0", { blksnapctl: attached(number) });
+    assert.equal([leads, said], [front, ""]);
+    assert.is(readFileSync(at("told"), "utf8"), `attach --front ${words}--device ${configured}\n`);
+    for (const path of ["run/blksnap-udev", "told"]) rmSync(at(path), { recursive: true });
   }
+});
+
+test("a device that a scan holds for a moment is asked for again", () => {
+  configure(["/dev/vg/a", 0]);
+  const busy = `echo 'it is held [DEVICE_BUSY]' >&2; [ "$(wc -l < $R/told)" = 3 ] || exit 1;`;
+  const { leads, said } = bootFront("/dev/vg/a", "exit 0", {
+    marginSeconds: 600,
+    blksnapctl: `${busy} ${attached("253:0")}`,
+  });
+  assert.equal([leads, said], ["/dev/ublkb7", ""]);
 });
 
 test("a daemon that hangs is waited for as long as configured", () => {
   configure(["/dev/vg/a", 1]);
-  const { leads, said } = bootFront("/dev/vg/a", "exec sleep 60", 0);
+  const { leads, said } = bootFront("/dev/vg/a", "exec sleep 60", { marginSeconds: 0 });
   assert.is(leads, "/dev/vg/a");
   assert.match(said, "it was waited for long enough");
-  const link = bootFront("/dev/disk/by-uuid/1", attached("253:0"), 0);
+  const link = bootFront("/dev/disk/by-uuid/1", attached("253:0"), { marginSeconds: 0 });
   assert.match(link.said, "by-uuid/1 does not lead to its front /dev/ublkb7, which is there");
 });
 

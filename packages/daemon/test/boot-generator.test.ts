@@ -3,63 +3,32 @@ import { spawnSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import {
+  CONFIG,
+  endRoot,
+  generated,
+  hasSystemd,
+  root,
+  runGenerator,
+  setUpRoot,
+  unitsOf,
+  withoutComments,
+} from "./generator-root.js";
 
-const GENERATOR = join(import.meta.dirname, "../system-generators/blksnap-generator");
 const THEIRS = "/usr/lib/systemd/system-generators/systemd-fstab-generator";
-const CONFIG = '[[device]]\ndevice = "/dev/vg/a"\n';
 
 const test = suite("blksnap-generator");
-const hasSystemd = spawnSync("systemd-escape", ["--version"]).status === 0;
-if (!hasSystemd) console.log("SKIPPED in part: systemd-escape is not here");
-
-let root: string;
-test.before.each(() => {
-  root = mkdtempSync(join(tmpdir(), "blksnap-generator-"));
-  const wants = join(root, "etc/systemd/system/multi-user.target.wants");
-  for (const path of [wants, join(root, "etc/blksnap/blksnap.toml.d")]) {
-    mkdirSync(path, { recursive: true });
-  }
-  writeFileSync(join(wants, "blksnapd.service"), "");
-});
-test.after.each(() => rmSync(root, { recursive: true }));
-
-/** The files that it makes, by their paths. */
-function generated(fstab: string, { config = CONFIG, dropIn = "" } = {}): Record<string, string> {
-  writeFileSync(join(root, "etc/fstab"), fstab);
-  writeFileSync(join(root, "etc/blksnap/blksnap.toml"), config);
-  writeFileSync(join(root, "etc/blksnap/blksnap.toml.d/a.toml"), dropIn);
-  const into = join(root, "out");
-  rmSync(into, { recursive: true, force: true });
-  mkdirSync(into);
-  const env = { PATH: process.env["PATH"], BLKSNAP_GENERATOR_ROOT: root };
-  const { status, stderr } = spawnSync("sh", [GENERATOR, into, into, into], {
-    env,
-    encoding: "utf8",
-  });
-  assert.equal([status, stderr], [0, ""]);
-  return Object.fromEntries(
-    readdirSync(into, { recursive: true, encoding: "utf8" })
-      .filter((path) => path.endsWith(".conf") && !path.startsWith("blksnapd.service.d/"))
-      .map((path) => [path, readFileSync(join(into, path), "utf8")]),
-  );
-}
-
-const withoutComments = (text = ""): string => text.replace(/^#.*\n/gm, "");
-const unitsOf = (files: Record<string, string>): string[] =>
-  Object.keys(files)
-    .map((path) => path.replace(".d/50-blksnap.conf", ""))
-    .sort();
+test.before.each(setUpRoot);
+test.after.each(endRoot);
 
 test("a mount by UUID or label waits, and is otherwise as it was", () => {
   if (!hasSystemd) return;
@@ -107,7 +76,6 @@ const UNTOUCHED = [
   "UUID=1 none ext4 defaults 0 0",
   "tmpfs /tmp tmpfs defaults 0 0",
   "host:/x /srv nfs4 defaults 0 0",
-  "UUID=1 /srv ext4 rw,_netdev 0 0",
   "/dev/vg/a /srv ext4 x-systemd.makefs 0 0",
   "/srv/image /mnt ext4 loop 0 0",
   "/dev/ublkb0 /srv ext4 defaults 0 0",
@@ -125,11 +93,39 @@ test("what is no mount of a device, or needed by the daemon, is left alone", () 
   }
 });
 
+test("a mount that needs the network waits like any other, and its gate for none of what that waits for", () => {
+  if (!hasSystemd) return;
+  const files = generated(
+    "UUID=1 /srv ext4 rw,_netdev 0 0\n/dev/vg/a /mnt xfs _netdev,nofail 0 0\n",
+  );
+  assert.equal(unitsOf(files), ["mnt.mount", "srv.mount"]);
+  assert.match(files["mnt.mount.d/50-blksnap.conf"]!, "\nWhat=/run/blksnap-boot/dev/vg/a\n");
+});
+
+test("a mount that a drop-in leads elsewhere is left alone, whoever's and for however many it is", () => {
+  if (!hasSystemd) return;
+  const places = ["/srv/a-b/c", "/opt/x/y", "/mnt/q/r", "/data/o", "/data-o"];
+  const lines = places.map((where) => `/dev/vg/a ${where} ext4 defaults 0 0\n`).join("");
+  const dropIn = (folder: string, name: string, line: string): void => {
+    const conf = join(root, folder, `${name}.d/a.conf`);
+    mkdirSync(dirname(conf), { recursive: true });
+    writeFileSync(conf, `[Mount]\n${line}\n`);
+  };
+  dropIn("etc/systemd/system", String.raw`srv-a\x2db-c.mount`, "What=/dev/vg/b");
+  dropIn("run/systemd/system", "opt-x-.mount", " What = /dev/vg/b");
+  dropIn("usr/lib/systemd/system", "mnt-.mount", "What=/dev/vg/b");
+  dropIn("etc/systemd/system", "data-.mount", "Options=noatime");
+  dropIn("etc/systemd/system", "data.mount", "What=/dev/vg/b");
+  assert.equal(unitsOf(generated(lines)), ["data-o.mount", String.raw`data\x2do.mount`]);
+  dropIn("usr/lib/systemd/system", "mount", "What=/dev/vg/b");
+  assert.equal(generated(lines), {});
+});
+
 test("of several lines for one place the first counts, also one that is left alone", () => {
   if (!hasSystemd) return;
   for (const first of [
     "tmpfs /srv tmpfs",
-    "UUID=2 /srv ext4 _netdev",
+    "host:/x /srv nfs4 defaults",
     "/srv/image /srv/ ext4 loop",
   ])
     assert.equal(generated(`${first} 0 0\n/dev/vg/a /srv ext4 defaults 0 2\n`), {}, first);
@@ -154,15 +150,20 @@ test("a unit comes before a line of fstab for the same place", () => {
   }
 });
 
-/** Of a unit of the administrator, with the line in its section of the mount. */
-function ofUnit(name: string, line: string, dropIn = ""): Record<string, string> {
-  const path = join(root, "etc/systemd/system", name);
+/** Of a unit, by default of the administrator, with the line in its section of the mount. */
+function ofUnit(
+  name: string,
+  line: string,
+  { dropIn = "", folder = "etc/systemd/system", fstab = "" } = {},
+): Record<string, string> {
+  const path = join(root, folder, name);
+  mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, `[Unit]\nDescription=data\n\n[Mount]\n${line}\nWhere=/srv\n`);
   if (dropIn !== "") {
     mkdirSync(`${path}.d`);
     writeFileSync(join(`${path}.d`, "a.conf"), `[Mount]\n${dropIn}\n`);
   }
-  const files = generated("");
+  const files = generated(fstab);
   rmSync(path);
   rmSync(`${path}.d`, { recursive: true, force: true });
   return files;
@@ -176,7 +177,7 @@ test("a mount unit of the administrator waits and takes the front as a line of f
   assert.match(own!, "\nAfter=blksnap-front@dev-vg-a.service\n");
   assert.match(own!, "\nRequires=dev-vg-a.device\n");
   assert.match(own!, "\n[Mount]\nWhat=/run/blksnap-boot/dev/vg/a\n");
-  assert.equal(unitsOf(ofUnit(name, "What=/dev/vg/a", "DirectoryMode=0700")), [name]);
+  assert.equal(unitsOf(ofUnit(name, "What=/dev/vg/a", { dropIn: "DirectoryMode=0700" })), [name]);
   const byUuid = ofUnit("srv.mount", "What=/dev/vg/b\nWhat=/dev/disk/by-uuid/12-ab")[
     "srv.mount.d/50-blksnap.conf"
   ]!;
@@ -188,12 +189,28 @@ test("a mount unit of something else, or that is changed by a drop-in, is left a
   if (!hasSystemd) return;
   for (const line of [
     ...["What=tmpfs", "What=//server/share", "What=/dev/%I", "What=/dev/ublkb0", "Type=ext4"],
-    ...["What=/dev/vg/a\nOptions=ro,_netdev", "What=/dev/vg/a\nOptions=bind", "What=/dev/vg/\\\na"],
+    ...["What=/dev/vg/a\nOptions=ro,bind", "What=/dev/vg/\\\na"],
   ]) {
     assert.equal(ofUnit("srv.mount", line), {}, line);
   }
-  assert.equal(ofUnit("srv.mount", "What=/dev/vg/a", "What=/dev/vg/b"), {});
+  assert.equal(ofUnit("srv.mount", "What=/dev/vg/a", { dropIn: "What=/dev/vg/b" }), {});
   assert.equal(ofUnit("var-lib.mount", "What=/dev/vg/a"), {}, "the daemon needs it");
+});
+
+test("a unit of a package waits, too, unless one of the administrator or a line of fstab comes before it", () => {
+  if (!hasSystemd) return;
+  const what = "What=/dev/vg/a";
+  for (const folder of ["usr/lib/systemd/system", "usr/local/lib/systemd/system"]) {
+    assert.equal(unitsOf(ofUnit("srv.mount", what, { folder })), ["srv.mount"]);
+    const fstab = "tmpfs /srv tmpfs defaults 0 0\n";
+    assert.equal(ofUnit("srv.mount", what, { folder, fstab }), {}, folder);
+    const own = join(root, "etc/systemd/system/srv.mount");
+    symlinkSync("/dev/null", own);
+    assert.equal(ofUnit("srv.mount", what, { folder }), {}, "masked");
+    rmSync(own);
+  }
+  const folder = "run/systemd/system";
+  assert.equal(unitsOf(ofUnit("srv.mount", what, { folder })), ["srv.mount"]);
 });
 
 test("without devices, or without the service, nothing is made", () => {
@@ -202,8 +219,7 @@ test("without devices, or without the service, nothing is made", () => {
   rmSync(join(root, "etc/systemd"), { recursive: true });
   assert.equal(generated(line), {});
   rmSync(join(root, "etc/fstab"));
-  const env = { PATH: process.env["PATH"], BLKSNAP_GENERATOR_ROOT: root };
-  assert.is(spawnSync("sh", [GENERATOR, join(root, "out")], { env }).status, 0);
+  assert.is(runGenerator(join(root, "out")).status, 0);
 });
 
 test("devices of a drop-in count, in any spelling of TOML", () => {

@@ -104,6 +104,7 @@ test("units start the programs where they are, after the mounts that these need"
   assert.match(unit("blksnap-devices.service"), `${exist(daemon)}\n`);
   assert.match(unit("blksnap-attach@.service"), `${exist(control)}\n`);
   assert.match(unit("blksnap-front@.service"), `\nExecStart=-${helper}/boot-front %f\n`);
+  assert.match(read(`${helper}/boot-front`.slice(1)), `"$root"${control} attach --front`);
   for (const name of readdirSync(join(root, "etc/systemd/system"))) {
     assert.not.match(unit(name), /=.*\/usr\/(bin\/blksnap|lib\/blksnap\/[a-z])/, name);
   }
@@ -119,6 +120,8 @@ test("units start the programs where they are, after the mounts that these need"
     read("etc/systemd/system-generators/blksnap-generator"),
     `\nneeded="${folders} /usr`,
   );
+  assert.match(read("etc/systemd/system-generators/blksnap-generator"), `\nhelpers=${helper}\n`);
+  assert.match(read(`${helper}/end-front`.slice(1)), `"$root"${control} detach`);
 });
 
 test("a second time replaces what is ours, and nothing else", () => {
