@@ -99,9 +99,10 @@ async function copy(
     const prepare = (): Promise<void> => rememberBegun(record, base, now);
     const isUpdate = base !== undefined;
     const seal = base?.seal;
+    // Before the target is touched: it may not be known.
+    const empty = plan.kind === "full" ? await image.emptyRanges() : [];
     const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate, seal, prepare });
     try {
-      const empty = plan.kind === "full" ? await image.emptyRanges() : [];
       const parts = partsOf(plan, capacityBytes, to.headBytes, empty);
       const reason = plan.kind === "full" ? plan.reason : null;
       options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });

@@ -19,6 +19,7 @@ export {
   type StreamExportOptions,
 } from "./export-stream.js";
 export type { Files } from "./files.js";
+export { openAllocated } from "./free-space.js";
 export type { Manifest } from "./manifest.js";
 export type { ObjectEntry, Objects } from "./objects.js";
 export { checkApart, checkOpenApart, checkUntracked } from "./place.js";

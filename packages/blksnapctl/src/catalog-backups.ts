@@ -59,6 +59,11 @@ export const backupVerbs: readonly Verb[] = [
           "make the target a folder of qcow2 files: a full one, and overlays of what changed since, of " +
           "which QEMU opens each",
       },
+      "allocated-only": {
+        describe:
+          "in a full one, read only what the ext2, ext3 or ext4 of the image has in use, and have zeros for " +
+          "the rest; refused where its journal is to be replayed",
+      },
       record: {
         describe:
           "with --raw: file that remembers as of which snapshot the copy is; default: beside a file, " +

@@ -57,12 +57,16 @@ function tellDone(
   print(`${kind}: ${device} as of snapshot ${changes_number}, ${read}\n`);
 }
 
-function optionsOf(context: Context, given: Given): ExportOptions {
+async function optionsOf(context: Context, given: Given): Promise<ExportOptions> {
   const { client, warn } = context;
   const stores = given.many("file");
   const limit = given.one("limit");
+  const open = given.has("allocated-only")
+    ? { open: (await import("@blksnap/backup")).openAllocated }
+    : {};
   return {
     client,
+    ...open,
     device: parsePath(given.need("device"), "device"),
     wanted: wantedOf(given),
     stores: parseStores(stores.length === 0 ? [STORE_DEFAULT] : stores),
@@ -127,7 +131,7 @@ export async function exportDevice(context: Context, given: Given): Promise<void
   const { client } = context;
   checkForm(given);
   checkBucketOptions(given, given.need("to"));
-  const options = optionsOf(context, given);
+  const options = await optionsOf(context, given);
   const record = given.one("record");
   const recordPath = record === undefined ? undefined : parsePath(record, "record");
   if (given.need("to") === STANDARD_STREAM) {

@@ -1,0 +1,180 @@
+/**
+ * What an ext2, ext3 or ext4 on an image has no use for. It is asked of `dumpe2fs`, and only where the file system is whole
+ * without its journal: one that was unmounted, mounted read-only, or frozen as the snapshot was taken. What is still to be
+ * replayed may have given blocks away that the bitmaps call free.
+ */
+import { spawn } from "node:child_process";
+import { type FileHandle, open } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import type { ByteRange } from "@blksnap/api";
+import { messageOf } from "@blksnap/errors";
+import { BackupError } from "./errors.js";
+import { type ImageReader, openImage } from "./source.js";
+
+/** Shorter free space is read: a part costs more than its bytes. */
+const FREE_BYTES_MIN = 131_072;
+const SUPERBLOCK_AT = 1024;
+const SUPERBLOCK_BYTES = 1024;
+const MAGIC = { at: 0x38, value: 0xef53 };
+const STATE = { at: 0x3a, clean: 1 };
+const INCOMPATIBLE = { at: 0x60, needsRecovery: 4, isJournal: 8 };
+const READ_ONLY_COMPATIBLE = { at: 0x64, bigalloc: 0x200 };
+const ERROR_TEXT_MAX = 1000;
+
+function unknown(image: string, why: string, cause?: unknown): BackupError {
+  const hint = "Leave --allocated-only out: then all of the image is read";
+  const text = `can't tell what is allocated on ${image}: ${why}`;
+  return new BackupError("IMAGE_FAILED", text, { hint, cause });
+}
+
+/** Why free space cannot be told; undefined where it can. */
+function obstacle(superblock: Buffer): string | undefined {
+  if (superblock.readUInt16LE(MAGIC.at) !== MAGIC.value) {
+    return "it has no ext2, ext3 or ext4 on the whole device";
+  }
+  const incompatible = superblock.readUInt32LE(INCOMPATIBLE.at);
+  if ((incompatible & INCOMPATIBLE.needsRecovery) !== 0) {
+    return "the journal of its file system is to be replayed: it was in use, and not frozen at take";
+  }
+  if (superblock.readUInt16LE(STATE.at) !== STATE.clean) {
+    return "its file system was in use without a journal, or has errors";
+  }
+  const hasClusters =
+    (superblock.readUInt32LE(READ_ONLY_COMPATIBLE.at) & READ_ONLY_COMPATIBLE.bigalloc) !== 0;
+  if (hasClusters || (incompatible & INCOMPATIBLE.isJournal) !== 0) {
+    return "its file system is of a kind that is not looked into (bigalloc, a journal)";
+  }
+  return undefined;
+}
+
+/** @throws BackupError IMAGE_FAILED */
+async function checkLookable(image: string): Promise<void> {
+  if (!image.startsWith("/")) throw unknown(image, "it is no block device or file");
+  const superblock = Buffer.alloc(SUPERBLOCK_BYTES);
+  let file: FileHandle | undefined;
+  let bytesRead: number;
+  try {
+    file = await open(image, "r");
+    ({ bytesRead } = await file.read(superblock, 0, SUPERBLOCK_BYTES, SUPERBLOCK_AT));
+  } catch (error) {
+    throw unknown(image, messageOf(error), error);
+  } finally {
+    await file?.close();
+  }
+  const why = bytesRead < SUPERBLOCK_BYTES ? "it is too small" : obstacle(superblock);
+  if (why !== undefined) throw unknown(image, why);
+}
+
+/** Gathers free space from lines as `dumpe2fs` prints them. */
+export class FreeSpaceReader {
+  readonly ranges: ByteRange[] = [];
+  /** What does not fit together; undefined where all does. */
+  problem: string | undefined;
+  #blockBytes = 0;
+  /** Blocks that the group of these lines says it has free; -1 before the first group. */
+  #wantedBlocks = -1;
+  #blocks = 0;
+
+  readonly line = (text: string): void => {
+    const size = /^Block size: +(\d+)$/.exec(text);
+    if (size !== null) this.#blockBytes = Number(size[1]);
+    else if (/^Group \d+: /.test(text)) this.end();
+    const wanted = /^ +(\d+) free (?:blocks|clusters), /.exec(text);
+    if (wanted !== null) this.#wantedBlocks = Number(wanted[1]);
+    // The same words stand in the superblock's part, before all groups.
+    const free = this.#wantedBlocks < 0 ? null : /^ +Free blocks: (.*)$/.exec(text);
+    if (free === null) return;
+    for (const run of free[1]!.split(", ")) this.#add(run);
+  };
+
+  /** The last group's lines have been told, or all. */
+  end(): void {
+    if (this.#wantedBlocks >= 0 && this.#blocks !== this.#wantedBlocks) {
+      this.problem ??= `a group has ${this.#wantedBlocks} free blocks, and names ${this.#blocks}`;
+    }
+    this.#wantedBlocks = -1;
+    this.#blocks = 0;
+  }
+
+  #add(run: string): void {
+    const found = /^(\d+)(?:-(\d+))?$/.exec(run);
+    if (found === null) return;
+    const first = Number(found[1]);
+    const count = Number(found[2] ?? first) - first + 1;
+    this.#blocks += count;
+    const offset_bytes = first * this.#blockBytes;
+    const length_bytes = count * this.#blockBytes;
+    const last = this.ranges.at(-1);
+    const end = last === undefined ? 0 : last.offset_bytes + last.length_bytes;
+    if (count <= 0 || this.#blockBytes === 0 || offset_bytes < end) {
+      this.problem ??= `"${run}" is out of order`;
+    } else if (last !== undefined && offset_bytes === end) {
+      this.ranges[this.ranges.length - 1] = {
+        offset_bytes: last.offset_bytes,
+        length_bytes: last.length_bytes + length_bytes,
+      };
+    } else this.ranges.push({ offset_bytes, length_bytes });
+  }
+}
+
+/** @throws BackupError IMAGE_FAILED */
+async function freeSpaceOf(image: string): Promise<readonly ByteRange[]> {
+  const path = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin`;
+  const child = spawn("dumpe2fs", ["--", image], {
+    env: { PATH: path, LC_ALL: "C" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    if (said.length < ERROR_TEXT_MAX) said += text;
+  });
+  const ended = new Promise<number | Error | null>((done) => {
+    child.on("error", done);
+    child.on("close", done);
+  });
+  const reader = new FreeSpaceReader();
+  for await (const line of createInterface({ input: child.stdout })) reader.line(line);
+  reader.end();
+  const status = await ended;
+  if (status instanceof Error) throw unknown(image, `dumpe2fs (e2fsprogs): ${status.message}`);
+  if (status !== 0) throw unknown(image, `dumpe2fs: ${said.trim()}`);
+  if (reader.problem !== undefined) throw unknown(image, reader.problem);
+  return reader.ranges.filter(({ length_bytes }) => length_bytes >= FREE_BYTES_MIN);
+}
+
+/** Both together. @param one sorted and disjoint @param other likewise */
+export function unionOf(one: readonly ByteRange[], other: readonly ByteRange[]): ByteRange[] {
+  const all = [...one, ...other].sort((a, b) => a.offset_bytes - b.offset_bytes);
+  const union: ByteRange[] = [];
+  for (const range of all) {
+    const last = union.at(-1);
+    const lastEnd = last === undefined ? -1 : last.offset_bytes + last.length_bytes;
+    const end = Math.max(lastEnd, range.offset_bytes + range.length_bytes);
+    if (last === undefined || range.offset_bytes > lastEnd) union.push(range);
+    else {
+      const { offset_bytes } = last;
+      union[union.length - 1] = { offset_bytes, length_bytes: end - offset_bytes };
+    }
+  }
+  return union;
+}
+
+/**
+ * As openImage(), but what the file system of the image has no use for counts as empty: a full export reads what is
+ * allocated, and has zeros in place of what is free. For `open` of the exports. emptyRanges() fails where that cannot be
+ * told, as IMAGE_FAILED; an incremental export does not ask.
+ * @throws BackupError IMAGE_FAILED
+ */
+export async function openAllocated(
+  image: string,
+  exported: string | null = null,
+): Promise<ImageReader> {
+  const reader = await openImage(image, exported);
+  return {
+    ...reader,
+    emptyRanges: async () => {
+      await checkLookable(image);
+      return unionOf(await reader.emptyRanges(), await freeSpaceOf(image));
+    },
+  };
+}

@@ -1,0 +1,217 @@
+/** What a file system does not use is not exported, as e2fsprogs see it, who are the judges, too. */
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import type { ByteRange } from "@blksnap/api";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { exportRaw, type RawExportOptions } from "../dist/export-raw.js";
+import { exportToStore } from "../dist/export-store.js";
+import { FreeSpaceReader, openAllocated, unionOf } from "../dist/free-space.js";
+import { restore } from "../dist/restore.js";
+import { BackupStore } from "../dist/store.js";
+import { FakeMachine, failureOf } from "./fake-machine.js";
+
+const MIB = 2 ** 20;
+const SIZE_BYTES = 32 * MIB;
+const PATH = `${process.env["PATH"]}:/usr/sbin:/sbin`;
+const ENVIRONMENT = { env: { ...process.env, PATH } };
+
+const run = (program: string, ...words: string[]) =>
+  promisify(execFile)(program, words, ENVIRONMENT);
+
+async function withFileSystem(
+  words: readonly string[],
+  use: (image: string, files: ReadonlyMap<string, Buffer>, folder: string) => Promise<void>,
+): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "free-space-"));
+  try {
+    const root = join(folder, "root");
+    const image = join(folder, "image");
+    const files = new Map<string, Buffer>();
+    mkdirSync(root);
+    for (let index = 0; index < 12; index++) {
+      const bytes = randomBytes(1 + index * 40_000);
+      files.set(`file${index}`, bytes);
+      writeFileSync(join(root, `file${index}`), bytes);
+    }
+    writeFileSync(image, "");
+    truncateSync(image, SIZE_BYTES);
+    await run("mke2fs", "-q", "-F", "-d", root, ...words, image);
+    await use(image, files, folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** The file system on an image is in order, and has its files. */
+async function assertWhole(
+  image: string,
+  files: ReadonlyMap<string, Buffer>,
+  folder: string,
+): Promise<void> {
+  await run("e2fsck", "-f", "-n", image);
+  const found = join(folder, "found");
+  mkdirSync(found);
+  await run("debugfs", "-R", `rdump / ${found}`, image);
+  for (const [name, expected] of files) {
+    assert.ok(readFileSync(join(found, name)).equals(expected), name);
+  }
+}
+
+const KINDS: readonly (readonly string[])[] = [
+  ["-t", "ext4"],
+  ["-t", "ext4", "-b", "1024", "-E", "lazy_itable_init=1"],
+  ["-t", "ext4", "-O", "^flex_bg,^metadata_csum", "-b", "4096", "-g", "2048"],
+  ["-t", "ext2", "-b", "2048"],
+];
+for (const words of KINDS) {
+  test(`mke2fs ${words.join(" ")}: nothing is missing where free space is lost`, () =>
+    withFileSystem(words, async (image, files, folder) => {
+      const reader = await openAllocated(image);
+      const free = await reader.emptyRanges();
+      await reader.close();
+      const bytes = free.reduce((sum, { length_bytes }) => sum + length_bytes, 0);
+      assert.ok(bytes > SIZE_BYTES / 2 && bytes < SIZE_BYTES - 4 * MIB, `${bytes} bytes are free`);
+      const content = readFileSync(image);
+      for (const { offset_bytes: at, length_bytes: length } of free)
+        content.fill(0xaa, at, at + length);
+      const copy = join(folder, "copy");
+      writeFileSync(copy, content);
+      await assertWhole(copy, files, folder);
+    }));
+}
+
+async function refused(image: string, why: RegExp): Promise<void> {
+  const reader = await openAllocated(image);
+  const error = await reader.emptyRanges().then(
+    () => undefined,
+    (reason: { code: string; message: string }) => reason,
+  );
+  await reader.close();
+  assert.is(error?.code, "IMAGE_FAILED");
+  assert.match(error?.message ?? "", why);
+}
+
+test("a file system that is not whole by itself is refused", () =>
+  withFileSystem(["-t", "ext4"], async (image, _, folder) => {
+    const superblock = readFileSync(image);
+    const change = async (command: string, why: RegExp): Promise<void> => {
+      await run("debugfs", "-w", "-R", command, image);
+      await refused(image, why);
+      writeFileSync(image, superblock);
+    };
+    await change("feature needs_recovery", /to be replayed/);
+    await change("ssv state 0", /without a journal, or has errors/);
+    await change("ssv state 3", /without a journal, or has errors/);
+    await change("feature bigalloc", /bigalloc/);
+    const other = join(folder, "other");
+    writeFileSync(other, Buffer.alloc(MIB));
+    await refused(other, /no ext2/);
+    writeFileSync(other, Buffer.alloc(1500));
+    await refused(other, /too small/);
+  }));
+
+function optionsOf({ client, device }: FakeMachine, target: string): RawExportOptions {
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
+  return { ...own, wanted: { kind: "auto" }, target, open: openAllocated };
+}
+
+test("a full export has what is allocated, and later ones what changed; a refused one touches nothing", () =>
+  withFileSystem(["-t", "ext4"], async (image, files, folder) => {
+    const machine = new FakeMachine(SIZE_BYTES);
+    const raw = machine.path("raw");
+    const content = readFileSync(image);
+    const reader = await openAllocated(image);
+    const [free] = (await reader.emptyRanges()).filter(({ length_bytes }) => length_bytes > MIB);
+    await reader.close();
+    const { offset_bytes: at = 0 } = free ?? {};
+    content.fill(0xaa, at, at + MIB);
+    machine.write(0, content);
+    const { kind, read_bytes } = await exportRaw(optionsOf(machine, raw));
+    assert.is(kind, "full");
+    assert.ok(read_bytes < SIZE_BYTES / 2, `${read_bytes} bytes are read`);
+    await assertWhole(raw, files, folder);
+    assert.ok(
+      readFileSync(raw)
+        .subarray(at, at + MIB)
+        .equals(Buffer.alloc(MIB)),
+    );
+    const store = await BackupStore.openOrCreate(machine.path("store"));
+    const point = await exportToStore(store, optionsOf(machine, ""));
+    const restored = machine.path("restored");
+    await restore({ store, point, target: restored });
+    assert.ok(readFileSync(restored).equals(readFileSync(raw)));
+
+    // What is in use from now on was written, and so it is in what changed; nobody asks what is free.
+    const now = Buffer.from(machine.content);
+    now.writeUInt32LE(now.readUInt32LE(1024 + 0x60) | 4, 1024 + 0x60);
+    machine.write(1024, now.subarray(1024, 2048));
+    machine.write(at, Buffer.alloc(65_536, 0xbb));
+    assert.is((await exportRaw(optionsOf(machine, raw))).kind, "incremental");
+    assert.is(readFileSync(raw)[at], 0xbb);
+    const other = machine.path("other");
+    const error = await failureOf(exportRaw(optionsOf(machine, other)));
+    assert.match(error.message, /to be replayed/);
+    assert.not(existsSync(other) || existsSync(`${other}.incomplete`));
+    machine.remove();
+  }));
+
+test("free space that is not what its group says is none", () => {
+  const group = (count: number, runs: string): string[] => [
+    "Free blocks:              7",
+    "Block size:               4096",
+    "Group 0: (Blocks 0-100) csum 0x0 [ITABLE_ZEROED]",
+    `  ${count} free blocks, 7 free inodes, 2 directories`,
+    `  Free blocks: ${runs}`,
+    "  Free inodes: 12-18",
+  ];
+  const read = (lines: readonly string[]): FreeSpaceReader => {
+    const reader = new FreeSpaceReader();
+    for (const line of lines) reader.line(line);
+    reader.end();
+    return reader;
+  };
+  const good = read(group(4, "5-7, 9"));
+  assert.is(good.problem, undefined);
+  assert.equal(good.ranges, [
+    { offset_bytes: 5 * 4096, length_bytes: 3 * 4096 },
+    { offset_bytes: 9 * 4096, length_bytes: 4096 },
+  ]);
+  assert.equal(read(group(0, "")).ranges, []);
+  for (const [count, runs] of [
+    [5, "5-7, 9"],
+    [4, ""],
+    [4, "9, 5-7"],
+    [4, "5-7, x"],
+  ] as const) {
+    assert.not.type(read(group(count, runs)).problem, "undefined", runs);
+  }
+});
+
+test("ranges are put together", () => {
+  const range = (offset_bytes: number, length_bytes: number): ByteRange => ({
+    offset_bytes,
+    length_bytes,
+  });
+  assert.equal(unionOf([], []), []);
+  assert.equal(unionOf([range(0, 10), range(20, 10)], [range(5, 10), range(30, 5), range(50, 1)]), [
+    range(0, 15),
+    range(20, 15),
+    range(50, 1),
+  ]);
+  assert.equal(unionOf([range(0, 100)], [range(10, 5)]), [range(0, 100)]);
+});
+
+test.run();
