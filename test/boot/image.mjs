@@ -4,6 +4,7 @@
  * mmdebstrap fetches the distribution once, into the cache. It needs root, as the machine does.
  */
 import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
   copyFileSync,
   cpSync,
@@ -25,7 +26,8 @@ import { findProgram } from "../../tools/vm/index.mjs";
 
 const SUITE = "trixie";
 const PACKAGES =
-  "systemd-sysv,udev,kmod,dmsetup,lvm2,e2fsprogs,xfsprogs,nodejs,passwd,util-linux,libstdc++6";
+  "systemd-sysv,udev,kmod,dmsetup,lvm2,e2fsprogs,xfsprogs,nodejs,passwd,util-linux,libstdc++6," +
+  "cryptsetup-bin,systemd-cryptsetup";
 const GUEST = fileURLToPath(new URL("guest", import.meta.url));
 const ROOT_DISK_BYTES = 3 * 2 ** 30;
 
@@ -35,10 +37,11 @@ const run = (command, args) =>
 /** @returns {string} an archive of the distribution */
 function distribution() {
   const folder = join(ROOT, ".cache", "boot");
-  const archive = join(folder, `${SUITE}.tar`);
+  const of = createHash("sha256").update(PACKAGES).digest("hex").slice(0, 8);
+  const archive = join(folder, `${SUITE}-${of}.tar`);
   if (existsSync(archive)) return archive;
   if (!findProgram("mmdebstrap")) throw new Error("mmdebstrap is missing (apt install mmdebstrap)");
-  console.log(`getting Debian ${SUITE} (280 MB)`);
+  console.log(`getting Debian ${SUITE} (290 MB)`);
   mkdirSync(folder, { recursive: true });
   const draft = `${archive}.new-${process.pid}.tar`;
   const without = ["doc", "locale", "man"].map(

@@ -2,15 +2,45 @@
 # Makes the volumes, and an fstab that knows nothing of fronts. $1: the empty disk
 set -ex
 vgcreate vg "$1"
-for name in uuid label name other; do lvcreate --yes --wipesignatures n --zero n --size 310M --name $name vg; done
+for name in uuid label name unit other; do lvcreate --yes --wipesignatures n --zero n --size 310M --name $name vg; done
 lvcreate --yes --wipesignatures n --zero n --size 64M --name swap vg
 udevadm settle
 mkswap -U 33333333-3333-3333-3333-333333333333 /dev/vg/swap
 mkfs.ext4 -q -U 11111111-1111-1111-1111-111111111111 /dev/vg/uuid
 mkfs.xfs -q -L 'my data' /dev/vg/label
 mkfs.ext4 -q /dev/vg/name
+mkfs.ext4 -q /dev/vg/unit
 mkfs.ext4 -q -U 22222222-2222-2222-2222-222222222222 /dev/vg/other
-mkdir -p /srv/uuid /srv/label /srv/name /srv/other
+if modprobe --dry-run dm-crypt && [ -x /usr/bin/systemd-cryptsetup ]; then
+  # One is tracked as it is opened, and comes with the network; of the other what it lies on.
+  mkdir -p /etc/blksnap/blksnap.toml.d
+  echo "a key of this test" > /etc/test.key
+  for name in above below; do
+    lvcreate --yes --wipesignatures n --zero n --size 64M --name $name vg
+    udevadm settle
+    cryptsetup luksFormat --batch-mode --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vg/$name /etc/test.key
+    cryptsetup open --key-file /etc/test.key /dev/vg/$name $name
+    mkfs.ext4 -q /dev/mapper/$name
+    cryptsetup close $name
+    mkdir -p /srv/$name
+  done
+  echo "above UUID=$(cryptsetup luksUUID /dev/vg/above) /etc/test.key luks,_netdev" > /etc/crypttab
+  echo "below /dev/vg/below /etc/test.key luks" >> /etc/crypttab
+  echo "/dev/mapper/above /srv/above ext4 _netdev 0 2" >> /etc/fstab
+  echo "/dev/mapper/below /srv/below ext4 defaults 0 2" >> /etc/fstab
+  printf '[[device]]\ndevice = "/dev/mapper/above"\npersistent = true\nwait-seconds = 0\n' > /etc/blksnap/blksnap.toml.d/crypt.toml
+  printf '[[device]]\ndevice = "/dev/vg/below"\npersistent = true\n' >> /etc/blksnap/blksnap.toml.d/crypt.toml
+fi
+mkdir -p /srv/uuid /srv/label /srv/name /srv/unit /srv/other
+cat > /etc/systemd/system/srv-unit.mount << 'U'
+[Mount]
+What=/dev/vg/unit
+Where=/srv/unit
+
+[Install]
+WantedBy=local-fs.target
+U
+systemctl enable srv-unit.mount
 cat >> /etc/fstab << 'F'
 UUID=11111111-1111-1111-1111-111111111111 /srv/uuid ext4 defaults 0 2
 LABEL=my\040data /srv/label xfs defaults 0 0
@@ -28,6 +58,10 @@ persistent = true
 
 [[device]]
 device = "/dev/mapper/vg-name"
+persistent = true
+
+[[device]]
+device = "/dev/vg/unit"
 persistent = true
 
 [[device]]

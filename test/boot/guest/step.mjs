@@ -3,7 +3,7 @@
  * The kernel's command line has blksnap.step=NAME.ACTION; what is noted is in /root/test/NAME.json.
  */
 import { spawnSync } from "node:child_process";
-import { appendFileSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { appendFileSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 
 const [, name, action] = /blksnap\.step=(\w+)\.(\w+)/.exec(readFileSync("/proc/cmdline", "utf8"));
 
@@ -29,7 +29,11 @@ const contents = (path) => {
   }
 };
 
-const PLACES = ["uuid", "label", "name", "other"].map((place) => `/srv/${place}`);
+/** Where the kernel has dm-crypt. */
+const hasCrypt = contents("/etc/crypttab")?.includes("below") === true;
+const PLACES = ["uuid", "label", "name", "unit", "other"]
+  .concat(hasCrypt ? ["above", "below"] : [])
+  .map((place) => `/srv/${place}`);
 
 function look() {
   const status = json("blksnapctl", "status", "--json");
@@ -39,6 +43,9 @@ function look() {
     mounts: Object.fromEntries(
       PLACES.map((place) => [place, run("findmnt", "-no", "SOURCE", place).stdout.trim()]),
     ),
+    below: hasCrypt
+      ? readdirSync(`/sys/class/block/${realpathSync("/dev/mapper/below").slice(5)}/slaves`)
+      : null,
     swap: realpathSync("/dev/disk/by-uuid/33333333-3333-3333-3333-333333333333"),
     contents: Object.fromEntries(PLACES.map((place) => [place, contents(`${place}/written`)])),
     failed: run("systemctl", "--failed", "--plain", "--no-legend").stdout.trim(),
