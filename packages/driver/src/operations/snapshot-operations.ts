@@ -173,10 +173,7 @@ export class SnapshotOperations {
     for (const member of members) await snapshot.persistence.removeJournal(member);
     await snapshot.closeStorage();
     faultPoint("destroy.stores-closed");
-    await snapshot.persistence.unlessHung("its record is not removed from the medium yet", () =>
-      snapshot.persistence.forget(),
-    );
-    snapshot.forget();
+    await this.#forget(snapshot);
     this.#registry.snapshots.delete(snapshot.id);
     this.#context.logger.info({ snapshot: snapshot.id }, "snapshot destroyed");
   }
@@ -215,14 +212,10 @@ export class SnapshotOperations {
   /** @throws ControlError ABORTED */
   async #undo(snapshot: Snapshot): Promise<never> {
     await snapshot.closeStorage();
-    await snapshot.persistence
-      .unlessHung("its record is not removed from the medium yet", () =>
-        snapshot.persistence.forget(),
-      )
-      .catch((error: unknown) => {
-        this.#context.logger.error({ snapshot: snapshot.id, err: error }, "its record stays");
-      });
-    snapshot.forget();
+    snapshot.enterBestEffort("destroying");
+    await this.#forget(snapshot).catch((error: unknown) => {
+      this.#context.logger.error({ snapshot: snapshot.id, err: error }, "its record stays");
+    });
     throw new ControlError("ABORTED", "snapshot_create was given up before the answer came");
   }
 
@@ -232,9 +225,24 @@ export class SnapshotOperations {
       await snapshot.persistence.saved();
     } catch (error) {
       await snapshot.closeStorage();
-      snapshot.forget();
+      snapshot.enterBestEffort("destroying");
+      // It may still come to be on the medium.
+      await this.#forget(snapshot);
       throw error;
     }
+  }
+
+  /**
+   * There is no such snapshot any more. Where the medium does not answer, what is on record here stays until it has: the
+   * next daemon would take the snapshot up again from there.
+   */
+  async #forget(snapshot: Snapshot): Promise<void> {
+    const { events, persistence } = snapshot;
+    events.close();
+    await persistence.unlessHung("its record is not removed from the medium yet", async () => {
+      await persistence.forget();
+      snapshot.forget();
+    });
   }
 
   /**

@@ -9,10 +9,13 @@ import { DEVICE, type World, within } from "./tracking-world.js";
 
 const FORGOTTEN_MS = 10_000;
 
+function hang({ machine }: World): void {
+  machine.disksFs.medium.fault = ({ kind }) => (kind === "allocate" ? undefined : { hangs: true });
+}
+
 /** Its medium hangs, and a user writes: the journal is given up. */
 async function failJournal(world: World): Promise<void> {
-  const { medium } = world.machine.disksFs;
-  medium.fault = ({ kind }) => (kind === "allocate" ? undefined : { hangs: true });
+  hang(world);
   await world.write();
   const { trackers } = await world.run(world.driver.status());
   assert.equal(
@@ -59,5 +62,28 @@ for (const isTaken of [false, true]) {
       assert.is((await world.run(world.driver.trackerStatus(DEVICE))).persistence.state, "on");
     }, HANG_OPTIONS));
 }
+
+test("a snapshot that was destroyed meanwhile does not come back with the next daemon", () =>
+  within(async (world) => {
+    await world.attach();
+    const options = { devices: [DEVICE], stores: ["/var/tmp"], limitBytes: 2 ** 22 };
+    const { id } = await world.run(world.driver.snapshotCreate({ ...options, persistent: true }));
+    hang(world);
+    // Its process dies before: what is there of its store stays.
+    const { files } = world.machine;
+    const unlink = files.unlink.bind(files);
+    files.unlink = (path) => path.startsWith("/var/") || unlink(path);
+    await world.run(world.driver.snapshotDestroy(id));
+    world.kill();
+    files.unlink = unlink;
+    answerAgain(world);
+    await world.machine.settle();
+    // Else its device would count as one that no snapshot of the medium can have.
+    await world.deleteFront();
+    await world.start();
+    assert.equal(await world.run(world.driver.snapshotCollect()), []);
+    await world.reboot();
+    assert.equal(await world.run(world.driver.snapshotCollect()), []);
+  }, HANG_OPTIONS));
 
 test.run();
