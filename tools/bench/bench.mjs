@@ -126,6 +126,10 @@ if (DISK_KINDS[plan.kind] === undefined) fail(`no disk "${plan.kind}". See --hel
 const before =
   values.against === undefined ? undefined : JSON.parse(readFileSync(values.against, "utf8"));
 
+/** Rounds that are done are kept if what comes later fails or is ended. */
+const save = (of) => {
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(of)}\n`);
+};
 let results = { schema: 2, rounds: plan.rounds, groups: [] };
 if (plan.names.length > 0) {
   if (values.host && !hostHasUblk()) fail("this machine has no ublk: modprobe ublk_drv as root");
@@ -134,7 +138,7 @@ if (plan.names.length > 0) {
   words.push("--seconds", String(plan.runtimeS), "--disk", plan.kind);
   if (plan.only !== undefined) words.push("--only", plan.only);
   if (plan.reference !== undefined) words.push("--reference", plan.reference);
-  results = values.host ? await measureBlock(plan) : await measureInVm(words);
+  results = values.host ? await measureBlock({ ...plan, onRound: save }) : await measureInVm(words);
 }
 for (const [name, { measure }] of Object.entries(HERE)) {
   if (names.includes(name))
@@ -145,7 +149,7 @@ if (values.guest) {
 } else {
   process.stdout.write(resultsText(results));
   if (before !== undefined) process.stdout.write(comparisonText(results, before));
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results)}\n`);
+  save(results);
   if (values.svg !== undefined) writeFileSync(values.svg, resultsSvg(results));
 }
 process.exit(0);

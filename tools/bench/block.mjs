@@ -3,6 +3,7 @@ import { cpus, release } from "node:os";
 import { closeBench, makeCandidate, openBench, whyNot } from "./candidates.mjs";
 import { DISK_KINDS } from "./disks.mjs";
 import { fioIops } from "./fio.mjs";
+import { number } from "./report.mjs";
 import { FILLED_BYTES, SERIES, SPARSE_BYTES } from "./series.mjs";
 
 /** The group with the candidates that are asked for, and its sizes as the disk bears them. */
@@ -56,17 +57,43 @@ async function measureLoads(group, candidate, runtimeS, note) {
 
 async function measureOnce(group, candidate, bench, runtimeS, note) {
   if (group.measure === undefined) return await measureLoads(group, candidate, runtimeS, note);
-  const values = await group.measure(candidate, bench);
-  for (const { name } of group.loads) note(name, values[name]);
+  const values = await group.measure(candidate, { ...bench, runtimeS });
+  for (const { name } of group.loads) if (name in values) note(name, values[name]);
 }
 
-/** All candidates of all groups in turn, round for round. */
-export async function measureBlock({ names, rounds, runtimeS, only, reference, kind }) {
+/** What is saved, and what texts and drawings are made of. */
+function resultsOf(groups, values, about) {
+  return {
+    schema: 2,
+    kernel: release(),
+    processors: cpus().length,
+    ...about,
+    groups: groups.map(({ series, unit, reference: of, loads }, index) => ({
+      series,
+      unit: unit ?? "IOPS",
+      reference: of,
+      loads: loads.map(({ name, isMoreBetter = unit === undefined }, at) => ({
+        name,
+        isMoreBetter,
+        values: values[index][at],
+      })),
+    })),
+  };
+}
+
+/**
+ * All candidates of all groups in turn, round for round, and each value told as it comes: all of it takes long.
+ *
+ * @param onRound is called with the results of the rounds so far
+ */
+export async function measureBlock(plan) {
+  const { names, rounds, runtimeS, only, reference, kind, onRound } = plan;
   const wanted = names
     .flatMap((series) => SERIES[series].groups.map((group) => ({ series, ...group })))
     .map((group) => chosen(group, { only, reference, kind }));
   const { present: groups, leftOut } = await presentOnly(wanted);
   const values = groups.map(({ loads }) => loads.map(() => ({})));
+  let results;
   const bench = await openBench({ kind, diskBytes: SPARSE_BYTES, filledBytes: FILLED_BYTES });
   try {
     for (let round = 0; round < rounds; round++) {
@@ -75,26 +102,16 @@ export async function measureBlock({ names, rounds, runtimeS, only, reference, k
           await measureOnce(group, candidate, bench, runtimeS, (load, value) => {
             const of = values[index][group.loads.findIndex(({ name }) => name === load)];
             of[candidate] = [...(of[candidate] ?? []), value];
+            const where = `round ${round + 1} of ${rounds}, ${candidate}`;
+            process.stderr.write(`${where}: ${load}: ${number(value)} ${group.unit ?? "IOPS"}\n`);
           });
         }
       }
-      process.stderr.write(`round ${round + 1} of ${rounds} done\n`);
+      results = resultsOf(groups, values, { rounds: round + 1, disk: kind, leftOut });
+      onRound?.(results);
     }
   } finally {
     await closeBench();
   }
-  return {
-    schema: 2,
-    rounds,
-    kernel: release(),
-    processors: cpus().length,
-    disk: kind,
-    leftOut,
-    groups: groups.map(({ series, unit, reference: of, loads }, index) => ({
-      series,
-      unit: unit ?? "IOPS",
-      reference: of,
-      loads: loads.map(({ name }, at) => ({ name, values: values[index][at] })),
-    })),
-  };
+  return results;
 }

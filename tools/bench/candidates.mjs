@@ -9,6 +9,7 @@ import { command, makeDisks, nullDisk, removeDisks } from "./disks.mjs";
 import { PEERS, withoutZeroCopy } from "./peers.mjs";
 
 const MIB = 2 ** 20;
+const SECTOR_BYTES = 512;
 /** Of persistent trackers: a disk that takes this long for each request. */
 const STATE_DISK_BYTES = 128 * MIB;
 const STATE_LATENCY_US = 100;
@@ -69,23 +70,44 @@ function emptyStore() {
   command("dd", "if=/dev/zero", `of=${bench.store}`, "bs=1M", "count=1", "oflag=direct");
 }
 
+async function changedBytes(of, device, since) {
+  let sum = 0;
+  const { ranges } = await of.diff(device, since);
+  for await (const some of ranges) for (const { count } of some) sum += count * SECTOR_BYTES;
+  return sum;
+}
+
 async function frontWithSnapshot() {
   emptyStore();
   const { disk, store, diskBytes } = bench;
   const of = await trackerDriver();
   const { front: path } = await of.attach(disk);
   const options = { devices: [disk], stores: [store], limitBytes: diskBytes };
-  const { id } = await of.snapshotCreate(options);
-  await of.snapshotTake(id);
-  const { snapshots } = await of.status();
-  const [{ image }] = snapshots.find((one) => one.id === id).devices;
-  const end = async () => {
-    const { error_code: code } = (await of.status()).trackers[0];
-    await of.snapshotDestroy(id);
-    await of.detach(disk);
-    if (code !== 0) throw new Error(`the snapshot was lost while it was measured: ${code}`);
+  const take = async () => {
+    const { id } = await of.snapshotCreate(options);
+    await of.snapshotTake(id);
+    return id;
   };
-  return { path, imagePath: image, end };
+  const member = async (id) => (await of.snapshotStatus(id)).devices[0];
+  let id = await take();
+  const { image } = await member(id);
+  const destroy = async () => {
+    const { error_code: code, copied_bytes: copiedBytes } = await member(id);
+    await of.snapshotDestroy(id);
+    if (code !== 0) throw new Error(`the snapshot was lost while it was measured: ${code}`);
+    return copiedBytes;
+  };
+  const next = async () => {
+    const { changes_number: since } = await of.cbtInfo(disk);
+    const copiedBytes = await destroy();
+    id = await take();
+    return { copiedBytes, changedBytes: await changedBytes(of, disk, since) };
+  };
+  const end = async () => {
+    await destroy();
+    await of.detach(disk);
+  };
+  return { path, imagePath: image, next, end };
 }
 
 /** A driver of its own: its state lies on a slow disk. */
@@ -135,15 +157,15 @@ export async function whyNot(name) {
 
 /**
  * Makes it for loads that write to the first `loadBytes`. Answers what fioIops() takes of it, of its image,
- * and `end`.
+ * `next`, which replaces its snapshot by a new one and tells what it knows of the last, and `end`.
  */
 export async function makeCandidate(name, loadBytes) {
-  const { path, nbdUri, imagePath, imageNbdUri, end } = await CANDIDATES[name].make({
+  const { path, nbdUri, imagePath, imageNbdUri, next, end } = await CANDIDATES[name].make({
     ...bench,
     loadBytes,
   });
   const self = { path, nbdUri };
   const hasImage = imagePath !== undefined || imageNbdUri !== undefined;
   const image = hasImage ? { path: imagePath, nbdUri: imageNbdUri } : self;
-  return { self, image, end };
+  return { self, image, next, end };
 }

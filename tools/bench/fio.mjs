@@ -27,6 +27,13 @@ function range({ sizeBytes, stepBytes, isTimed, runtimeS }) {
   return stepBytes === undefined ? [] : [`--number_ios=${sizeBytes / stepBytes}`];
 }
 
+/** fio with these options; answers what its JSON says of each job. */
+export async function fioJobs(options) {
+  const words = [...options, "--output-format=json"];
+  const { stdout } = await run("fio", words, { maxBuffer: 2 ** 26 });
+  return JSON.parse(stdout.slice(stdout.indexOf("{"))).jobs;
+}
+
 /**
  * Timed, or each block is visited once; with `stepBytes`, one at each multiple of that. The main thread
  * continues meanwhile: it serves the reactors.
@@ -37,26 +44,20 @@ function range({ sizeBytes, stepBytes, isTimed, runtimeS }) {
 export async function fioIops(device, load) {
   const { rw, blockBytes, depth, sizeBytes, stepBytes, isTimed, readPercent, offsetBytes } = load;
   const before = busyS();
-  const { stdout } = await run(
-    "fio",
-    [
-      "--name=bench",
-      ...where(device),
-      `--rw=${rw}${stepBytes === undefined ? "" : `:${stepBytes - blockBytes}`}`,
-      ...(readPercent === undefined ? [] : [`--rwmixread=${readPercent}`]),
-      `--bs=${blockBytes}`,
-      `--iodepth=${depth}`,
-      "--direct=1",
-      "--randrepeat=1",
-      `--size=${sizeBytes}`,
-      `--offset=${offsetBytes ?? 0}`,
-      ...range(load),
-      "--output-format=json",
-    ],
-    { maxBuffer: 2 ** 26 },
-  );
+  const [job] = await fioJobs([
+    "--name=bench",
+    ...where(device),
+    `--rw=${rw}${stepBytes === undefined ? "" : `:${stepBytes - blockBytes}`}`,
+    ...(readPercent === undefined ? [] : [`--rwmixread=${readPercent}`]),
+    `--bs=${blockBytes}`,
+    `--iodepth=${depth}`,
+    "--direct=1",
+    "--randrepeat=1",
+    `--size=${sizeBytes}`,
+    `--offset=${offsetBytes ?? 0}`,
+    ...range(load),
+  ]);
   const workedS = busyS() - before;
-  const [job] = JSON.parse(stdout.slice(stdout.indexOf("{"))).jobs;
   const total = job.read.total_ios + job.write.total_ios;
   const once = sizeBytes / (stepBytes ?? blockBytes);
   if (job.error !== 0 || (isTimed !== true && total !== once) || total === 0) {

@@ -50,16 +50,34 @@ function dmSnapshot(kind, chunkSectors) {
   const make = async ({ disk, store, diskBytes, emptyStore }) => {
     emptyStore();
     const sectors = diskBytes / SECTOR_BYTES;
+    const image = `0 ${sectors} snapshot ${disk} ${store} ${kind} ${chunkSectors}`;
     createMapped({
       "bench-origin": `0 ${sectors} snapshot-origin ${disk}`,
-      "bench-image": `0 ${sectors} snapshot ${disk} ${store} ${kind} ${chunkSectors}`,
+      "bench-image": image,
     });
-    const end = async () => {
+    const copiedBytes = () => {
       const status = command("dmsetup", "status", "bench-image");
-      removeMapped("bench-origin", "bench-image");
-      if (/Invalid|Overflow/.test(status)) throw new Error(`dm-snapshot was lost: ${status}`);
+      const used = / snapshot (\d+)\/\d+ (\d+)$/.exec(status);
+      if (used === null) throw new Error(`dm-snapshot was lost: ${status}`);
+      return (Number(used[1]) - Number(used[2])) * SECTOR_BYTES;
     };
-    return { path: "/dev/mapper/bench-origin", imagePath: "/dev/mapper/bench-image", end };
+    const next = async () => {
+      const copied = { copiedBytes: copiedBytes() };
+      command("dmsetup", "suspend", "bench-origin");
+      removeMapped("bench-image");
+      emptyStore();
+      createMapped({ "bench-image": image });
+      command("dmsetup", "resume", "bench-origin");
+      return copied;
+    };
+    const end = async () => {
+      try {
+        copiedBytes();
+      } finally {
+        removeMapped("bench-origin", "bench-image");
+      }
+    };
+    return { path: "/dev/mapper/bench-origin", imagePath: "/dev/mapper/bench-image", next, end };
   };
   return { make, missing: () => withoutModule("dm-snapshot") };
 }

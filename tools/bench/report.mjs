@@ -41,8 +41,9 @@ export function resultsText({ groups, rounds, disk, leftOut = {} }) {
     const rows = loads.map((load) => [
       load.name,
       ...candidates.map((candidate) => {
+        if (load.values[candidate] === undefined) return "";
         const value = number(median(load.values[candidate]));
-        if (candidate === reference) return value;
+        if (candidate === reference || load.values[reference] === undefined) return value;
         const ratio = ratioOf(load, candidate, reference);
         if (!Number.isFinite(ratio.least + ratio.most)) return value;
         const spread = `${ratio.least.toFixed(2)}..${ratio.most.toFixed(2)}`;
@@ -59,15 +60,16 @@ export function resultsText({ groups, rounds, disk, leftOut = {} }) {
 /** How the ratios have changed since another run; only where both know load, candidate, reference. */
 export function comparisonText(now, before) {
   const rows = [];
-  for (const { reference, unit, loads } of now.groups) {
+  for (const { reference, loads } of now.groups) {
     for (const load of loads) {
       const then = before.groups
         .filter((group) => group.reference === reference)
         .flatMap((group) => group.loads)
         .find(({ name }) => name === load.name);
+      if ([load, then].some((of) => of?.values[reference] === undefined)) continue;
       for (const candidate of Object.keys(load.values)) {
         if (candidate === reference || then?.values[candidate] === undefined) continue;
-        rows.push(comparison(load, then, candidate, reference, unit === "IOPS"));
+        rows.push(comparison(load, then, candidate, reference));
       }
     }
   }
@@ -76,7 +78,8 @@ export function comparisonText(now, before) {
   return `\n${formatTable([head, ...rows])}\n`;
 }
 
-function comparison(load, then, candidate, reference, isMoreBetter) {
+function comparison(load, then, candidate, reference) {
+  const { isMoreBetter } = load;
   const now = ratioOf(load, candidate, reference);
   const before = ratioOf(then, candidate, reference);
   let verdict = "within the spread";

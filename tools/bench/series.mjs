@@ -1,6 +1,7 @@
 // What can be measured: which candidates, under which loads. Each group of a series is set up anew for each
 // candidate and round.
 import { COST_GROUPS } from "./costs.mjs";
+import { DAY_GROUP } from "./day.mjs";
 
 const MIB = 2 ** 20;
 /** As far as the disk has data when a candidate is set up. */
@@ -192,6 +193,10 @@ export const SERIES = {
         ["front, snapshot", ...DM_SNAPSHOTS],
       ),
     ].map((group) => ({ ...group, unit: "s for each GiB", value: "cpuSPerGib" })),
+  },
+  day: {
+    title: "24 hours of a database in short, with a new snapshot each hour",
+    groups: [DAY_GROUP],
   },
   costs: {
     title: "snapshots by size and number of devices, recovery, memory, bytes written, fstrim",
