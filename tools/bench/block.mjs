@@ -103,7 +103,7 @@ export async function measureBlock(plan) {
             const of = values[index][group.loads.findIndex(({ name }) => name === load)];
             of[candidate] = [...(of[candidate] ?? []), value];
             const where = `round ${round + 1} of ${rounds}, ${candidate}`;
-            process.stderr.write(`${where}: ${load}: ${number(value)} ${group.unit ?? "IOPS"}\n`);
+            process.stderr.write(`${where}: ${load}: ${number(value)}\n`);
           });
         }
       }

@@ -135,7 +135,7 @@ async function measureTrim(candidate, { disk, folder }) {
 }
 
 function group(candidates, loads, measure) {
-  return { candidates, reference: candidates[0], loads, measure, unit: "as it says" };
+  return { candidates, reference: candidates[0], loads, measure, unit: "each as it says" };
 }
 
 export const COST_GROUPS = [

@@ -101,5 +101,5 @@ export const DAY_GROUP = {
   reference: "front",
   loads: LOADS,
   measure: measureDay,
-  unit: "as it says",
+  unit: "each as it says",
 };
