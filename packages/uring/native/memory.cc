@@ -11,13 +11,33 @@ namespace uring {
 namespace {
 
 struct Mapping {
+  Napi::Env env;
   void* address;
   size_t length;
+  int64_t uncounted = 0;
 
-  Mapping(void* address, size_t length) : address(address), length(length) {}
+  Mapping(Napi::Env env, void* address, size_t length)
+      : env(env), address(address), length(length) {}
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
-  ~Mapping() { Release(); }
+  ~Mapping() {
+    CountAgain();
+    Release();
+  }
+
+  // V8 counts the bytes of a buffer as if its collection gave them back, and collects all garbage of the thread for
+  // each 64 MiB that are new: all devices of a reactor wait for that. A mapping ends by hand, and most of its pages
+  // may never be touched, so its length is taken off the count while its buffer lasts.
+  void Uncount() {
+    uncounted = static_cast<int64_t>(length);
+    Napi::MemoryManagement::AdjustExternalMemory(env, -uncounted);
+  }
+
+  // Before V8 takes off its own: the sum never differs by more than one buffer.
+  void CountAgain() {
+    if (uncounted > 0) Napi::MemoryManagement::AdjustExternalMemory(env, uncounted);
+    uncounted = 0;
+  }
 
   void Release() {
     if (length > 0) munmap(address, length);
@@ -27,9 +47,10 @@ struct Mapping {
 
 // Answers {buffer, mapping}: unmap() takes both.
 Napi::Value Mapped(Napi::Env env, void* address, size_t length) {
-  auto mapping = std::make_shared<Mapping>(address, length);
+  auto mapping = std::make_shared<Mapping>(env, address, length);
   auto result = Napi::Object::New(env);
   result["buffer"] = WrapMemory(env, address, length, mapping);
+  mapping->Uncount();
   result["mapping"] = Handle(env, mapping);
   return result;
 }
@@ -60,6 +81,7 @@ Napi::Value Unmap(const Napi::CallbackInfo& info) {
     errno = EINVAL;
     return Result(info.Env(), -1);
   }
+  mapping.CountAgain();
   // Detached before it is unmapped, so that no view can reach the hole.
   Detach(info.Env(), buffer);
   mapping.Release();
