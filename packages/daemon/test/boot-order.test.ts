@@ -90,6 +90,8 @@ test("what is open, made anew by each boot, or needs more than words does not wa
     initial: "UUID=1 none luks,x-initrd.attach",
     stick: "/dev/vg/a /key:LABEL=stick luks",
     script: "/dev/vg/a none luks,keyscript=/bin/k",
+    // Which systemd's generator mounts, and then calls by another path.
+    header: "/dev/vg/a none luks,header=/h:LABEL=stick",
     quoted: String.raw`/dev/vg/a\040b none luks`,
     file: "/srv/image none luks",
     "specifier%n": "/dev/vg/a none luks",
