@@ -13,8 +13,9 @@ import { type ImageReader, openImage } from "./source.js";
 
 /** Shorter free space is read: a part costs more than its bytes. */
 const FREE_BYTES_MIN = 131_072;
+/** Up to the superblock mke2fs leaves zeros. */
 const SUPERBLOCK_AT = 1024;
-const SUPERBLOCK_BYTES = 1024;
+const HEAD_BYTES = 2048;
 const MAGIC = { at: 0x38, value: 0xef53 };
 const STATE = { at: 0x3a, clean: 1 };
 const INCOMPATIBLE = { at: 0x60, needsRecovery: 4, isJournal: 8 };
@@ -27,10 +28,18 @@ function unknown(image: string, why: string, cause?: unknown): BackupError {
   return new BackupError("IMAGE_FAILED", text, { hint, cause });
 }
 
-/** Why free space cannot be told; undefined where it can. */
-function obstacle(superblock: Buffer): string | undefined {
+/**
+ * Why free space cannot be told; undefined where it can.
+ * @param head of the device
+ */
+function obstacle(head: Buffer): string | undefined {
+  const superblock = head.subarray(SUPERBLOCK_AT);
   if (superblock.readUInt16LE(MAGIC.at) !== MAGIC.value) {
     return "it has no ext2, ext3 or ext4 on the whole device";
+  }
+  // Tools that partition a disk leave the superblock of an earlier file system where it is.
+  if (head.subarray(0, SUPERBLOCK_AT).some((byte) => byte !== 0)) {
+    return "something stands before its file system: a partition table, a label, a boot loader";
   }
   const incompatible = superblock.readUInt32LE(INCOMPATIBLE.at);
   if ((incompatible & INCOMPATIBLE.needsRecovery) !== 0) {
@@ -50,18 +59,18 @@ function obstacle(superblock: Buffer): string | undefined {
 /** @throws BackupError IMAGE_FAILED */
 async function checkLookable(image: string): Promise<void> {
   if (!image.startsWith("/")) throw unknown(image, "it is no block device or file");
-  const superblock = Buffer.alloc(SUPERBLOCK_BYTES);
+  const head = Buffer.alloc(HEAD_BYTES);
   let file: FileHandle | undefined;
   let bytesRead: number;
   try {
     file = await open(image, "r");
-    ({ bytesRead } = await file.read(superblock, 0, SUPERBLOCK_BYTES, SUPERBLOCK_AT));
+    ({ bytesRead } = await file.read(head, 0, HEAD_BYTES, 0));
   } catch (error) {
     throw unknown(image, messageOf(error), error);
   } finally {
     await file?.close();
   }
-  const why = bytesRead < SUPERBLOCK_BYTES ? "it is too small" : obstacle(superblock);
+  const why = bytesRead < HEAD_BYTES ? "it is too small" : obstacle(head);
   if (why !== undefined) throw unknown(image, why);
 }
 
@@ -78,7 +87,8 @@ export class FreeSpaceReader {
   readonly line = (text: string): void => {
     const size = /^Block size: +(\d+)$/.exec(text);
     if (size !== null) this.#blockBytes = Number(size[1]);
-    else if (/^Group \d+: /.test(text)) this.end();
+    else if (/^Group \d+: /.test(text)) this.#begin(text);
+    else if (/^\*\*\* Checksum errors/.test(text)) this.problem ??= text;
     const wanted = /^ +(\d+) free (?:blocks|clusters), /.exec(text);
     if (wanted !== null) this.#wantedBlocks = Number(wanted[1]);
     // The same words stand in the superblock's part, before all groups.
@@ -86,6 +96,12 @@ export class FreeSpaceReader {
     if (free === null) return;
     for (const run of free[1]!.split(", ")) this.#add(run);
   };
+
+  /** A wrong checksum of a descriptor is a remark for `dumpe2fs`, and in some versions one of bitmaps. */
+  #begin(text: string): void {
+    this.end();
+    if (text.includes("(EXPECTED ")) this.problem ??= `a descriptor has a wrong checksum: ${text}`;
+  }
 
   /** The last group's lines have been told, or all. */
   end(): void {

@@ -116,6 +116,11 @@ test("a file system that is not whole by itself is refused", () =>
     await change("ssv state 0", /without a journal, or has errors/);
     await change("ssv state 3", /without a journal, or has errors/);
     await change("feature bigalloc", /bigalloc/);
+    // As a disk that was partitioned over a file system: what the partitions have lies where that was free.
+    const partitioned = Buffer.from(superblock);
+    partitioned.set([0x55, 0xaa], 510);
+    writeFileSync(image, partitioned);
+    await refused(image, /stands before its file system/);
     const other = join(folder, "other");
     writeFileSync(other, Buffer.alloc(MIB));
     await refused(other, /no ext2/);
@@ -168,6 +173,26 @@ test("a full export has what is allocated, and later ones what changed; a refuse
     machine.remove();
   }));
 
+test("bitmaps and descriptors whose checksums are not theirs are refused", () =>
+  withFileSystem(["-t", "ext4", "-O", "metadata_csum"], async (image) => {
+    const content = readFileSync(image);
+    const { stdout } = await run("dumpe2fs", image);
+    const blockBytes = Number(/^Block size: +(\d+)$/m.exec(stdout)?.[1]);
+    const bitmapAt = Number(/Block bitmap at (\d+)/.exec(stdout)?.[1]) * blockBytes;
+    const damaged = Buffer.from(content);
+    // One block is free instead of another: so many are free as before.
+    const last = damaged.subarray(bitmapAt, bitmapAt + blockBytes).lastIndexOf(0);
+    assert.ok(damaged[bitmapAt] === 0xff && last > 0);
+    damaged[bitmapAt] = 0xfe;
+    damaged[bitmapAt + last] = 0x01;
+    writeFileSync(image, damaged);
+    await refused(image, /checksum/i);
+    const descriptors = Math.max(2048, blockBytes);
+    content[descriptors + 0x1e]! ^= 1;
+    writeFileSync(image, content);
+    await refused(image, /descriptor has a wrong checksum/);
+  }));
+
 test("free space that is not what its group says is none", () => {
   const group = (count: number, runs: string): string[] => [
     "Free blocks:              7",
@@ -190,6 +215,8 @@ test("free space that is not what its group says is none", () => {
     { offset_bytes: 9 * 4096, length_bytes: 4096 },
   ]);
   assert.equal(read(group(0, "")).ranges, []);
+  const warned = ["*** Checksum errors detected in bitmaps!  Run e2fsck now!", ...group(1, "9")];
+  assert.match(read(warned).problem ?? "", /Checksum errors/);
   for (const [count, runs] of [
     [5, "5-7, 9"],
     [4, ""],
