@@ -11,33 +11,13 @@ namespace uring {
 namespace {
 
 struct Mapping {
-  Napi::Env env;
   void* address;
   size_t length;
-  int64_t uncounted = 0;
 
-  Mapping(Napi::Env env, void* address, size_t length)
-      : env(env), address(address), length(length) {}
+  Mapping(void* address, size_t length) : address(address), length(length) {}
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
-  ~Mapping() {
-    CountAgain();
-    Release();
-  }
-
-  // V8 counts the bytes of a buffer as if its collection gave them back, and collects all garbage of the thread for
-  // each 64 MiB that are new: all devices of a reactor wait for that. A mapping ends by hand, and most of its pages
-  // may never be touched, so its length is taken off the count while its buffer lasts.
-  void Uncount() {
-    uncounted = static_cast<int64_t>(length);
-    Napi::MemoryManagement::AdjustExternalMemory(env, -uncounted);
-  }
-
-  // Before V8 takes off its own: the sum never differs by more than one buffer.
-  void CountAgain() {
-    if (uncounted > 0) Napi::MemoryManagement::AdjustExternalMemory(env, uncounted);
-    uncounted = 0;
-  }
+  ~Mapping() { Release(); }
 
   void Release() {
     if (length > 0) munmap(address, length);
@@ -47,10 +27,9 @@ struct Mapping {
 
 // Answers {buffer, mapping}: unmap() takes both.
 Napi::Value Mapped(Napi::Env env, void* address, size_t length) {
-  auto mapping = std::make_shared<Mapping>(env, address, length);
+  auto mapping = std::make_shared<Mapping>(address, length);
   auto result = Napi::Object::New(env);
   result["buffer"] = WrapMemory(env, address, length, mapping);
-  mapping->Uncount();
   result["mapping"] = Handle(env, mapping);
   return result;
 }
@@ -81,7 +60,6 @@ Napi::Value Unmap(const Napi::CallbackInfo& info) {
     errno = EINVAL;
     return Result(info.Env(), -1);
   }
-  mapping.CountAgain();
   // Detached before it is unmapped, so that no view can reach the hole.
   Detach(info.Env(), buffer);
   mapping.Release();
@@ -113,6 +91,9 @@ void Detach(Napi::Env env, Napi::Value buffer) {
   NAPI_THROW_IF_FAILED_VOID(env, status);
 }
 
+// V8 counts the length as memory of its own, and collects all garbage of the thread for each 64 MiB that are new. It
+// must not be taken off that count meanwhile: V8 takes it off, too, when the buffer is collected and when its thread
+// ends, before anything here is called, and from Node 24 on a count below 0 ends the process.
 Napi::ArrayBuffer WrapMemory(Napi::Env env, void* address, size_t length,
                              std::shared_ptr<void> owner) {
   auto held = std::make_unique<std::shared_ptr<void>>(std::move(owner));
