@@ -41,6 +41,8 @@ export class SnapshotPersistence {
   #last: PersistentSnapshotRecord | undefined;
   #written: Promise<void> = Promise.resolve();
   #givenUp: Promise<void> | undefined;
+  /** Ends when forget() has: who destroys what was given up waits for the same removal. */
+  #forgotten: Promise<void> = Promise.resolve();
   readonly #removal: LastingRemoval;
 
   constructor(context: DriverContext, isOn: boolean) {
@@ -124,13 +126,14 @@ export class SnapshotPersistence {
    * Removes all that is kept, but for the journals of areas that are still written. A medium that fails is tried again:
    * the caller bounds its wait.
    */
-  async forget(): Promise<void> {
-    if (!this.#isOn) return;
+  forget(): Promise<void> {
+    if (!this.#isOn) return this.#forgotten;
     this.#isOn = false;
-    await this.#removal.run(async () => {
+    this.#forgotten = this.#removal.run(async () => {
       await this.#written.catch(() => undefined);
       if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
     });
+    return this.#forgotten;
   }
 
   /** The area's journal is not needed any more. */

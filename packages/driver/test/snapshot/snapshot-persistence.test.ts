@@ -102,6 +102,21 @@ test("a record that cannot be removed is removed later: no boot brings back what
   clearInterval(alive);
 });
 
+test("what is destroyed after it was given up is forgotten no sooner than the medium has removed it", async () => {
+  const alive = setInterval(() => undefined, 1000);
+  const { persistence, steps } = world({ refusals: 1 });
+  persistence.save(record, [member]);
+  const givingUp = persistence.giveUp([member], "a commit was not answered");
+  await persistence.unlessHung("not removed yet", async () => {
+    await persistence.forget();
+    steps.push("forgotten");
+  });
+  await givingUp;
+  clearInterval(alive);
+  const removed = steps.indexOf("record removed");
+  assert.ok(removed >= 0 && removed < steps.indexOf("forgotten"), steps.join(", "));
+});
+
 test("a medium that does not answer ends neither a wait for it nor the snapshot's own end", async () => {
   const { persistence, steps } = world({ hangs: true });
   persistence.save(record, [member]);
