@@ -21,11 +21,11 @@ export class MediumWork {
   }
 
   /** What the medium does not answer in time continues. @throws Error of `onLate` then; else as the work does */
-  inTime(
-    work: Promise<void>,
+  inTime<Value>(
+    work: Promise<Value>,
     timeoutMs: number = this.#directory.answerTimeoutMs,
     onLate: () => Error = noAnswer,
-  ): Promise<void> {
+  ): Promise<Value> {
     const { unanswered } = this.#directory;
     unanswered.add(this.#uuid);
     this.#count++;

@@ -193,11 +193,8 @@ export class TrackerPersistence {
    */
   async begin(map: CbtMap, chunkShift: number): Promise<JournalSetup> {
     this.#chunkShift = chunkShift;
-    const { unanswered } = this.#directory;
-    unanswered.add(this.uuid);
-    const beginning = this.#begin(map).finally(() => unanswered.delete(this.uuid));
     try {
-      return await bounded(beginning, this.#directory.answerTimeoutMs, noAnswer);
+      return await this.#work.inTime(this.#begin(map));
     } catch (error) {
       await this.close();
       // A journal without a record is unclaimed.

@@ -1,6 +1,7 @@
 /** Persistent trackers on a medium that is damaged, full, read-only or of somebody else. */
 import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { CbtMap } from "@blksnap/engine";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
@@ -178,6 +179,32 @@ test("after a crash, a medium that fails is named at the beginning of the new jo
   );
   await resumed.fail("as the daemon does then");
   assert.equal(await trackerRecords(world.directory), [], "nobody believes it later");
+});
+
+test("a beginning that comes late does not make one believe what is still to be removed", async (world) => {
+  const persistence = await prepared(world);
+  const { directory } = world;
+  let answer = (): void => undefined;
+  const answered = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  let refusals = 0;
+  Object.assign(directory, {
+    answerTimeoutMs: 1,
+    giveUpTimeoutMs: 1,
+    writeRecord: () => answered,
+    removeRecord: () => {
+      refusals++;
+      return Promise.reject(new Error("read-only"));
+    },
+  });
+  await refusal(persistence.begin(newMap(), CHUNK_SHIFT));
+  await persistence.fail("as the daemon does then").catch(() => undefined);
+  const before = refusals;
+  answer();
+  while (refusals === before) await sleep(1);
+  await sleep(10);
+  assert.ok(directory.unanswered.has(persistence.uuid), "nothing begins with it anew");
 });
 
 test("one with a record is refused where it cannot be kept up to date", async (world) => {
