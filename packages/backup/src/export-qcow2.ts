@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { BackupError } from "./errors.js";
-import { copyParts, type RawExport } from "./export-raw.js";
+import { copyParts, emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
 import { withTargetLock } from "./lock.js";
@@ -62,7 +62,7 @@ async function writeFile(
   { capacityBytes }: TakenSnapshot,
   sums: Sums | undefined,
 ): Promise<number> {
-  const empty = plan.kind === "full" ? await image.emptyRanges() : [];
+  const empty = plan.kind === "full" ? await emptyOf(image, sums) : [];
   const parts = partsOf(plan, capacityBytes, 0, empty);
   const reason = plan.kind === "full" ? plan.reason : null;
   options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });

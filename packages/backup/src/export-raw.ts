@@ -1,5 +1,6 @@
 /** Exports a device into a file or block device that becomes the same, byte for byte. */
 import { hostname } from "node:os";
+import type { ByteRange } from "@blksnap/api";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
 import { copyState, rememberBegun } from "./copy-state.js";
@@ -40,6 +41,15 @@ export interface RawExport {
 export interface PartWriter {
   write(data: Uint8Array, offsetBytes: number): Promise<void>;
   writeZeros(offsetBytes: number, lengthBytes: number): Promise<void>;
+}
+
+/** What need not be read. Of a block with a sum that is all of it, or none: of a part there is no sum. */
+export async function emptyOf(
+  image: ImageReader,
+  sums: Sums | undefined,
+): Promise<readonly ByteRange[]> {
+  const empty = await image.emptyRanges();
+  return sums?.wholeBlocks(empty) ?? empty;
 }
 
 /** Copies all parts. Answers how many bytes were read. @param sums gets those of the parts */
@@ -99,14 +109,14 @@ async function copy(
     const prepare = (): Promise<void> => rememberBegun(record, base, now);
     const isUpdate = base !== undefined;
     const seal = base?.seal;
+    const sums = record === undefined ? undefined : sumsOnto(base, capacityBytes);
     // Before the target is touched: it may not be known.
-    const empty = plan.kind === "full" ? await image.emptyRanges() : [];
+    const empty = plan.kind === "full" ? await emptyOf(image, sums) : [];
     const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate, seal, prepare });
     try {
       const parts = partsOf(plan, capacityBytes, to.headBytes, empty);
       const reason = plan.kind === "full" ? plan.reason : null;
       options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
-      const sums = record === undefined ? undefined : sumsOnto(base, capacityBytes);
       const read_bytes = await copyParts(parts, image, to, sums, options);
       await image.sync();
       await snapshot.check();

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { ChunkPool } from "./chunk-pool.js";
 import { abortedError, BackupError } from "./errors.js";
-import type { RawExport } from "./export-raw.js";
+import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
 import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
@@ -28,6 +28,7 @@ import {
   type StreamTail,
 } from "./stream-format.js";
 import type { StreamSink } from "./stream-sink.js";
+import { sumsOnto } from "./sums.js";
 
 export interface StreamExportOptions extends ExportOptions {
   readonly sink: StreamSink;
@@ -189,7 +190,9 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
   const writer = new StreamWriter(sink, signal);
   try {
     const { kind } = plan;
-    const empty = kind === "full" ? await image.emptyRanges() : [];
+    // Whoever restores it keeps sums.
+    const sums = sumsOnto(undefined, capacityBytes);
+    const empty = kind === "full" ? await emptyOf(image, sums) : [];
     const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES, empty);
     const reason = plan.kind === "full" ? plan.reason : null;
     options.onPlan?.({ kind, reason, total_bytes: bytesOf(parts) });
