@@ -45,7 +45,8 @@ export async function assertInventory(t) {
   };
   try {
     await until("the inventory is right", isTrue, SETTLE_LIMIT_MS);
-  } catch {
-    throw new Error(`left behind or missing:\n  ${found.join("\n  ")}`);
+  } catch (cause) {
+    if (found.length === 0) throw cause;
+    throw new Error(`left behind or missing:\n  ${found.join("\n  ")}`, { cause });
   }
 }

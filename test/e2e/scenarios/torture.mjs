@@ -290,6 +290,8 @@ test(
     const tookS = await killer.killAll(images);
     for (const fio of writing) await endFio(fio);
     await churn.end();
+    // Fronts are served before the control API listens: all of the above may end in between.
+    await until("the last daemon answers", () => servingPid(t), RECOVERY_LIMIT_MS);
     note(`${KILLS} kills in ${tookS} s, beside them ${churn.cycles} snapshots taken and destroyed`);
     note(`kernel noticed after (min / median / max) ${spread(killer.noticedMs)}`);
     note(`daemon served after its turn came         ${spread(recoveryTimesMs(t.daemon))}`);
