@@ -58,7 +58,7 @@ async function measureLoads(group, candidate, runtimeS, note) {
 async function measureOnce(group, candidate, bench, runtimeS, note) {
   if (group.measure === undefined) return await measureLoads(group, candidate, runtimeS, note);
   const values = await group.measure(candidate, { ...bench, runtimeS });
-  for (const { name } of group.loads) if (name in values) note(name, values[name]);
+  for (const { name } of group.loads) if (values[name] !== undefined) note(name, values[name]);
 }
 
 /** What is saved, and what texts and drawings are made of. */
@@ -72,7 +72,7 @@ function resultsOf(groups, values, about) {
       series,
       unit: unit ?? "IOPS",
       reference: of,
-      loads: loads.map(({ name, isMoreBetter = unit === undefined }, at) => ({
+      loads: loads.map(({ name, isMoreBetter }, at) => ({
         name,
         isMoreBetter,
         values: values[index][at],

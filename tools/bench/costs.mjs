@@ -28,7 +28,7 @@ async function inProcess(scenario, options) {
 }
 
 /** By name of the load, of an object with other names. */
-function named(loads, values) {
+export function named(loads, values) {
   return Object.fromEntries(loads.map(({ name, key }) => [name, values[key]]));
 }
 

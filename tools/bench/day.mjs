@@ -2,6 +2,7 @@
 // backup would. `--seconds` is what an hour takes here.
 import { setTimeout as sleep } from "node:timers/promises";
 import { makeCandidate } from "./candidates.mjs";
+import { named } from "./costs.mjs";
 import { fioJobs } from "./fio.mjs";
 
 const HOURS = 24;
@@ -70,11 +71,14 @@ function ofTakes(hours) {
 async function measureDay(candidate, { runtimeS }) {
   const made = await makeCandidate(candidate, TABLES_BYTES + LOG_BYTES);
   const hours = [];
+  let ended;
   try {
     let isOver = false;
     const load = fioJobs(loadOf(made.self.path, runtimeS)).finally(() => {
       isOver = true;
     });
+    // Awaited below. Where a snapshot fails before that, nothing is ended under it.
+    ended = load.catch(() => undefined);
     const hourMs = runtimeS * 1000;
     const beganMs = performance.now();
     // The first hour belongs to the snapshot with which the candidate began.
@@ -84,14 +88,9 @@ async function measureDay(candidate, { runtimeS }) {
       const told = await made.next();
       hours.push({ ...told, nextMs: performance.now() - sinceMs });
     }
-    const values = { ...reached(await load), ...ofTakes(hours) };
-    return Object.fromEntries(
-      LOADS.filter(({ key }) => values[key] !== undefined).map(({ name, key }) => [
-        name,
-        values[key],
-      ]),
-    );
+    return named(LOADS, { ...reached(await load), ...ofTakes(hours) });
   } finally {
+    await ended;
     await made.end();
   }
 }

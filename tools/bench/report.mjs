@@ -60,7 +60,7 @@ export function resultsText({ groups, rounds, disk, leftOut = {} }) {
 /** How the ratios have changed since another run; only where both know load, candidate, reference. */
 export function comparisonText(now, before) {
   const rows = [];
-  for (const { reference, loads } of now.groups) {
+  for (const { reference, unit, loads } of now.groups) {
     for (const load of loads) {
       const then = before.groups
         .filter((group) => group.reference === reference)
@@ -69,7 +69,7 @@ export function comparisonText(now, before) {
       if ([load, then].some((of) => of?.values[reference] === undefined)) continue;
       for (const candidate of Object.keys(load.values)) {
         if (candidate === reference || then?.values[candidate] === undefined) continue;
-        rows.push(comparison(load, then, candidate, reference));
+        rows.push(comparison(load, then, candidate, reference, unit === "IOPS"));
       }
     }
   }
@@ -78,8 +78,8 @@ export function comparisonText(now, before) {
   return `\n${formatTable([head, ...rows])}\n`;
 }
 
-function comparison(load, then, candidate, reference) {
-  const { isMoreBetter } = load;
+function comparison(load, then, candidate, reference, isRate) {
+  const { isMoreBetter = isRate } = load;
   const now = ratioOf(load, candidate, reference);
   const before = ratioOf(then, candidate, reference);
   let verdict = "within the spread";
