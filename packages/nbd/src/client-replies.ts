@@ -9,9 +9,11 @@ import {
   Command,
   EXTENDED_CHUNK_HEADER_BYTES,
   EXTENDED_CHUNK_MAGIC,
+  EXTENDED_STATUS_LAYOUT,
   Limit,
   SIMPLE_REPLY_BYTES,
   SIMPLE_REPLY_MAGIC,
+  STATUS_LAYOUT,
 } from "./protocol.js";
 import type { SocketReader } from "./socket-reader.js";
 
@@ -38,9 +40,6 @@ export interface PendingRequest {
 }
 
 const ERROR_BYTES_MAX: number = 6 + Limit.NAME_BYTES + 8;
-/** What stands before extents, and each of them has; by whether there are extended headers. */
-const STATUS = { head: 4, extent: 8 };
-const EXTENDED_STATUS = { head: 8, extent: 16 };
 const EXTENTS_MAX = 1_048_576;
 
 function violation(what: string): NbdError {
@@ -146,8 +145,8 @@ export class ClientReplies {
   }
 
   async #takeStatus(request: PendingRequest, length: number): Promise<void> {
-    const { head, extent } = this.#isExtended ? EXTENDED_STATUS : STATUS;
-    const count = (length - head) / extent;
+    const { headBytes, extentBytes } = this.#isExtended ? EXTENDED_STATUS_LAYOUT : STATUS_LAYOUT;
+    const count = (length - headBytes) / extentBytes;
     const isStatus = request.type === Command.BLOCK_STATUS && count >= 1 && count <= EXTENTS_MAX;
     if (!isStatus || !Number.isInteger(count)) throw violation(`block status of ${length} bytes`);
     const data = await this.#reader.read(length);
@@ -156,7 +155,7 @@ export class ClientReplies {
     if (told !== 0 && told !== count) throw violation(`${count} extents, and ${told} are told`);
     const extents: Extent[] = [];
     let offsetBytes = request.offsetBytes;
-    for (let at = head; at < length; at += extent) {
+    for (let at = headBytes; at < length; at += extentBytes) {
       const lengthBytes = this.#isExtended ? numberAt(data, at) : data.readUInt32BE(at);
       const flags = this.#isExtended ? numberAt(data, at + 8) : data.readUInt32BE(at + 4);
       if (lengthBytes === 0) throw violation("an extent without length");

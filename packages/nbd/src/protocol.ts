@@ -116,6 +116,11 @@ export const CommandFlag = {
   PAYLOAD_LEN: 0x20,
 } as const;
 
+/** Of block status: what stands before extents, and each of them. */
+export const STATUS_LAYOUT = { headBytes: 4, extentBytes: 8 } as const;
+/** The same with extended headers. */
+export const EXTENDED_STATUS_LAYOUT = { headBytes: 8, extentBytes: 16 } as const;
+
 /** On the last chunk of a reply. */
 export const CHUNK_DONE = 1;
 

@@ -7,8 +7,10 @@ import {
   ChunkType,
   EXTENDED_CHUNK_HEADER_BYTES,
   EXTENDED_CHUNK_MAGIC,
+  EXTENDED_STATUS_LAYOUT,
   SIMPLE_REPLY_BYTES,
   SIMPLE_REPLY_MAGIC,
+  STATUS_LAYOUT,
 } from "./protocol.js";
 import type { RequestTable } from "./request-table.js";
 
@@ -39,11 +41,16 @@ export class ReplyWriter {
 
   /** Of what stands before extents. */
   get statusHeaderBytes(): number {
-    return this.#isExtended ? EXTENDED_CHUNK_HEADER_BYTES + 8 : CHUNK_HEADER_BYTES + 4;
+    const chunkBytes = this.#isExtended ? EXTENDED_CHUNK_HEADER_BYTES : CHUNK_HEADER_BYTES;
+    return chunkBytes + this.#statusLayout.headBytes;
   }
 
   get extentBytes(): number {
-    return this.#isExtended ? 16 : 8;
+    return this.#statusLayout.extentBytes;
+  }
+
+  get #statusLayout(): typeof STATUS_LAYOUT | typeof EXTENDED_STATUS_LAYOUT {
+    return this.#isExtended ? EXTENDED_STATUS_LAYOUT : STATUS_LAYOUT;
   }
 
   simple(view: DataView, at: number, error: number): number {
@@ -98,11 +105,11 @@ export class ReplyWriter {
   /** What stands before extents of a context. */
   status(view: DataView, at: number, flags: number, contextId: number, extents: number): number {
     const type = this.#isExtended ? ChunkType.BLOCK_STATUS_EXT : ChunkType.BLOCK_STATUS;
-    const own = this.#isExtended ? 8 : 4;
-    const bytes = this.#chunk(view, at, flags, type, own + extents * this.extentBytes);
+    const { headBytes, extentBytes } = this.#statusLayout;
+    const bytes = this.#chunk(view, at, flags, type, headBytes + extents * extentBytes);
     view.setUint32(at + bytes, contextId);
     if (this.#isExtended) view.setUint32(at + bytes + 4, extents);
-    return bytes + own;
+    return bytes + headBytes;
   }
 
   /** @param lengthBytes below 4 GiB without extended headers, as requests are then */

@@ -205,36 +205,34 @@ export interface RawRequest {
   readonly magic?: number;
 }
 
-export function request({
-  type,
-  flags = 0,
-  cookie = 1n,
-  offset = 0n,
-  length = 0,
-  magic = 0x25609513,
-}: RawRequest): Buffer {
-  const bytes = Buffer.alloc(28);
-  bytes.writeUInt32BE(magic);
-  bytes.writeUInt16BE(flags, 4);
-  bytes.writeUInt16BE(type, 6);
-  bytes.writeBigUInt64BE(cookie, 8);
-  bytes.writeBigUInt64BE(offset, 16);
+/** All but the length, which is last. */
+function requestHead(
+  { type, flags = 0, cookie = 1n, offset = 0n, magic }: Omit<RawRequest, "length">,
+  knownMagic: number,
+  bytes: number,
+): Buffer {
+  const head = Buffer.alloc(bytes);
+  head.writeUInt32BE(magic ?? knownMagic);
+  head.writeUInt16BE(flags, 4);
+  head.writeUInt16BE(type, 6);
+  head.writeBigUInt64BE(cookie, 8);
+  head.writeBigUInt64BE(offset, 16);
+  return head;
+}
+
+export function request({ length = 0, ...more }: RawRequest): Buffer {
+  const bytes = requestHead(more, 0x25609513, 28);
   bytes.writeUInt32BE(length, 24);
   return bytes;
 }
 
 /** With extended headers: there is a payload where the flags have 0x20. */
 export function extendedRequest(
-  { type, flags = 0, cookie = 1n, offset = 0n, magic = 0x21e41c71 }: Omit<RawRequest, "length">,
+  more: Omit<RawRequest, "length">,
   length: bigint,
   payload: Uint8Array = new Uint8Array(0),
 ): Buffer {
-  const bytes = Buffer.alloc(32);
-  bytes.writeUInt32BE(magic);
-  bytes.writeUInt16BE(flags, 4);
-  bytes.writeUInt16BE(type, 6);
-  bytes.writeBigUInt64BE(cookie, 8);
-  bytes.writeBigUInt64BE(offset, 16);
+  const bytes = requestHead(more, 0x21e41c71, 32);
   bytes.writeBigUInt64BE(length, 24);
   return Buffer.concat([bytes, payload]);
 }
