@@ -3,11 +3,10 @@
  * without its journal: one that was unmounted, mounted read-only, or frozen as the snapshot was taken. What is still to be
  * replayed may have given blocks away that the bitmaps call free.
  */
-import { spawn } from "node:child_process";
 import { type FileHandle, open } from "node:fs/promises";
-import { createInterface } from "node:readline";
 import type { ByteRange } from "@blksnap/api";
 import { messageOf } from "@blksnap/errors";
+import { runForLines } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
 import { type ImageReader, openImage } from "./source.js";
 
@@ -20,7 +19,6 @@ const MAGIC = { at: 0x38, value: 0xef53 };
 const STATE = { at: 0x3a, clean: 1 };
 const INCOMPATIBLE = { at: 0x60, needsRecovery: 4, isJournal: 8 };
 const READ_ONLY_COMPATIBLE = { at: 0x64, bigalloc: 0x200 };
-const ERROR_TEXT_MAX = 1000;
 
 function unknown(image: string, why: string, cause?: unknown): BackupError {
   const hint = "Leave --allocated-only out: then all of the image is read";
@@ -74,6 +72,24 @@ async function checkLookable(image: string): Promise<void> {
   if (why !== undefined) throw unknown(image, why);
 }
 
+function endOf(ranges: readonly ByteRange[]): number {
+  const last = ranges.at(-1);
+  return last === undefined ? 0 : last.offset_bytes + last.length_bytes;
+}
+
+/** Adds a range that begins no earlier than the last one: to that, where it reaches it. */
+function join(ranges: ByteRange[], range: ByteRange): void {
+  const last = ranges.at(-1);
+  const lastEnd = endOf(ranges);
+  if (last === undefined || range.offset_bytes > lastEnd) {
+    ranges.push(range);
+    return;
+  }
+  const { offset_bytes } = last;
+  const end = Math.max(lastEnd, range.offset_bytes + range.length_bytes);
+  ranges[ranges.length - 1] = { offset_bytes, length_bytes: end - offset_bytes };
+}
+
 /** Gathers free space from lines as `dumpe2fs` prints them. */
 export class FreeSpaceReader {
   readonly ranges: ByteRange[] = [];
@@ -120,39 +136,18 @@ export class FreeSpaceReader {
     this.#blocks += count;
     const offset_bytes = first * this.#blockBytes;
     const length_bytes = count * this.#blockBytes;
-    const last = this.ranges.at(-1);
-    const end = last === undefined ? 0 : last.offset_bytes + last.length_bytes;
-    if (count <= 0 || this.#blockBytes === 0 || offset_bytes < end) {
+    if (count <= 0 || this.#blockBytes === 0 || offset_bytes < endOf(this.ranges)) {
       this.problem ??= `"${run}" is out of order`;
-    } else if (last !== undefined && offset_bytes === end) {
-      this.ranges[this.ranges.length - 1] = {
-        offset_bytes: last.offset_bytes,
-        length_bytes: last.length_bytes + length_bytes,
-      };
-    } else this.ranges.push({ offset_bytes, length_bytes });
+    } else join(this.ranges, { offset_bytes, length_bytes });
   }
 }
 
 /** @throws BackupError IMAGE_FAILED */
 async function freeSpaceOf(image: string): Promise<readonly ByteRange[]> {
-  const path = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin`;
-  const child = spawn("dumpe2fs", ["--", image], {
-    env: { PATH: path, LC_ALL: "C" },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let said = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    if (said.length < ERROR_TEXT_MAX) said += text;
-  });
-  const ended = new Promise<number | Error | null>((done) => {
-    child.on("error", done);
-    child.on("close", done);
-  });
   const reader = new FreeSpaceReader();
-  for await (const line of createInterface({ input: child.stdout })) reader.line(line);
+  const { failure, status, said } = await runForLines("dumpe2fs", ["--", image], reader.line);
   reader.end();
-  const status = await ended;
-  if (status instanceof Error) throw unknown(image, `dumpe2fs (e2fsprogs): ${status.message}`);
+  if (failure !== undefined) throw unknown(image, `dumpe2fs (e2fsprogs): ${failure.message}`);
   if (status !== 0) throw unknown(image, `dumpe2fs: ${said.trim()}`);
   if (reader.problem !== undefined) throw unknown(image, reader.problem);
   return reader.ranges.filter(({ length_bytes }) => length_bytes >= FREE_BYTES_MIN);
@@ -162,16 +157,7 @@ async function freeSpaceOf(image: string): Promise<readonly ByteRange[]> {
 export function unionOf(one: readonly ByteRange[], other: readonly ByteRange[]): ByteRange[] {
   const all = [...one, ...other].sort((a, b) => a.offset_bytes - b.offset_bytes);
   const union: ByteRange[] = [];
-  for (const range of all) {
-    const last = union.at(-1);
-    const lastEnd = last === undefined ? -1 : last.offset_bytes + last.length_bytes;
-    const end = Math.max(lastEnd, range.offset_bytes + range.length_bytes);
-    if (last === undefined || range.offset_bytes > lastEnd) union.push(range);
-    else {
-      const { offset_bytes } = last;
-      union[union.length - 1] = { offset_bytes, length_bytes: end - offset_bytes };
-    }
-  }
+  for (const range of all) join(union, range);
   return union;
 }
 

@@ -3,12 +3,11 @@
  * command, and the file system itself says where its files lie: that is right for the instant of the take, and
  * for all that the kernel can mount.
  */
-import { spawn } from "node:child_process";
 import { type FileHandle, open } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { createInterface } from "node:readline";
 import type { DiffRange } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
+import { runForLines } from "@blksnap/linux-block";
 
 export interface ChangedFile {
   /** From the file system's root on. */
@@ -35,8 +34,6 @@ const MOUNTED = "mounted";
 const SCRIPT =
   'mount -t "$1" -o "$2" "$3" "$4" && echo mounted && cd "$4" && ' +
   "exec find . -xdev -type f -exec filefrag -v {} +";
-/** Of what is said on standard error; a program may say it of each file. */
-const ERROR_TEXT_MAX = 1000;
 
 /** Gathers which files the ranges lie in, from lines as `filefrag -v` prints them. */
 export class FileMatcher {
@@ -133,25 +130,11 @@ export async function changedFiles(
   const { type, options } = await fileSystemOn(image);
   const matcher = new FileMatcher(ranges.filter(({ kind }) => kind === "changed"));
   const words = ["--mount", "sh", "-c", SCRIPT, "sh", type, options, image, tmpdir()];
-  const path = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin:/usr/bin:/bin`;
-  const child = spawn("unshare", words, {
-    env: { PATH: path, LC_ALL: "C" },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let said = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    if (said.length < ERROR_TEXT_MAX) said += text;
-  });
-  const ended = new Promise<Error | undefined>((done) => {
-    child.on("error", done);
-    child.on("close", () => done(undefined));
-  });
   let isMounted = false;
-  for await (const line of createInterface({ input: child.stdout })) {
+  const { failure, said } = await runForLines("unshare", words, (line) => {
     if (isMounted) matcher.line(line);
     else isMounted = line === MOUNTED;
-  }
-  const failure = await ended;
+  });
   if (!isMounted || /not found/.test(said)) {
     const why = failure?.message ?? (said.trim().split("\n")[0] || "unshare has failed");
     throw notNamed(why, failure === undefined ? {} : { cause: failure });

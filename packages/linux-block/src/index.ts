@@ -65,6 +65,7 @@ export type {
 } from "./helper-calls.js";
 export { DeviceLinks } from "./names/device-links.js";
 export { UdevMarks } from "./names/udev-marks.js";
+export { type ProgramEnd, runForLines } from "./program-lines.js";
 export {
   type Elsewhere,
   type FileSystem,
