@@ -62,7 +62,7 @@ async function writeFile(
   { capacityBytes }: TakenSnapshot,
   sums: Sums | undefined,
 ): Promise<number> {
-  const empty = plan.kind === "full" ? await emptyOf(image, sums) : [];
+  const empty = plan.kind === "full" ? await emptyOf(image, capacityBytes) : [];
   const parts = partsOf(plan, capacityBytes, 0, empty);
   const reason = plan.kind === "full" ? plan.reason : null;
   options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });

@@ -17,7 +17,7 @@ import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
-import { NO_BLOCKS, type Sums, sumsOnto } from "./sums.js";
+import { NO_BLOCKS, type Sums, sumsOnto, wholeBlocks } from "./sums.js";
 
 const PARTS_IN_FLIGHT = 8;
 
@@ -43,13 +43,15 @@ export interface PartWriter {
   writeZeros(offsetBytes: number, lengthBytes: number): Promise<void>;
 }
 
-/** What need not be read. Of a block with a sum that is all of it, or none: of a part there is no sum. */
+/**
+ * What need not be read. Of a block that gets a sum that is all of it, or none: of a part there is no sum.
+ * @param capacityBytes of the device
+ */
 export async function emptyOf(
   image: ImageReader,
-  sums: Sums | undefined,
+  capacityBytes: number,
 ): Promise<readonly ByteRange[]> {
-  const empty = await image.emptyRanges();
-  return sums?.wholeBlocks(empty) ?? empty;
+  return wholeBlocks(await image.emptyRanges(), capacityBytes);
 }
 
 /** Copies all parts. Answers how many bytes were read. @param sums gets those of the parts */
@@ -111,7 +113,9 @@ async function copy(
     const seal = base?.seal;
     const sums = record === undefined ? undefined : sumsOnto(base, capacityBytes);
     // Before the target is touched: it may not be known.
-    const empty = plan.kind === "full" ? await emptyOf(image, sums) : [];
+    const emptyRanges = () =>
+      sums === undefined ? image.emptyRanges() : emptyOf(image, capacityBytes);
+    const empty = plan.kind === "full" ? await emptyRanges() : [];
     const to = await RawTarget.begin({ path: target, capacityBytes, isUpdate, seal, prepare });
     try {
       const parts = partsOf(plan, capacityBytes, to.headBytes, empty);

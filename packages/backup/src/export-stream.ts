@@ -28,7 +28,6 @@ import {
   type StreamTail,
 } from "./stream-format.js";
 import type { StreamSink } from "./stream-sink.js";
-import { sumsOnto } from "./sums.js";
 
 export interface StreamExportOptions extends ExportOptions {
   readonly sink: StreamSink;
@@ -191,8 +190,7 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
   try {
     const { kind } = plan;
     // Whoever restores it keeps sums.
-    const sums = sumsOnto(undefined, capacityBytes);
-    const empty = kind === "full" ? await emptyOf(image, sums) : [];
+    const empty = kind === "full" ? await emptyOf(image, capacityBytes) : [];
     const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES, empty);
     const reason = plan.kind === "full" ? plan.reason : null;
     options.onPlan?.({ kind, reason, total_bytes: bytesOf(parts) });

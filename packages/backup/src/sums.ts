@@ -42,6 +42,28 @@ function blockBytesFor(capacityBytes: number): number {
   return bytes;
 }
 
+function windowIn(capacityBytes: number, offsetBytes: number, lengthBytes: number): BlockWindow {
+  const blockBytes = blockBytesFor(capacityBytes);
+  const end = offsetBytes + lengthBytes;
+  const isLast = end >= capacityBytes;
+  const from = Math.ceil(offsetBytes / blockBytes) * blockBytes;
+  const to = isLast ? end : Math.floor(end / blockBytes) * blockBytes;
+  const startBytes = Math.min(from - offsetBytes, lengthBytes);
+  return { startBytes, endBytes: Math.max(startBytes, to - offsetBytes), blockBytes };
+}
+
+/** Of ranges the whole blocks. @param ranges in order @param capacityBytes of the device */
+export function wholeBlocks(ranges: readonly ByteRange[], capacityBytes: number): ByteRange[] {
+  return ranges.flatMap(({ offset_bytes, length_bytes }) => {
+    const { startBytes, endBytes } = windowIn(capacityBytes, offset_bytes, length_bytes);
+    const blocks = {
+      offset_bytes: offset_bytes + startBytes,
+      length_bytes: endBytes - startBytes,
+    };
+    return blocks.length_bytes === 0 ? [] : [blocks];
+  });
+}
+
 function ownSum(sums: Uint8Array, bits: Uint8Array | undefined): number {
   return bits === undefined ? crc32(sums) : crc32(bits, crc32(sums));
 }
@@ -120,25 +142,7 @@ export class Sums {
   }
 
   windowOf(offsetBytes: number, lengthBytes: number): BlockWindow {
-    const blockBytes = this.#blockBytes;
-    const end = offsetBytes + lengthBytes;
-    const isLast = end >= this.#capacityBytes;
-    const from = Math.ceil(offsetBytes / blockBytes) * blockBytes;
-    const to = isLast ? end : Math.floor(end / blockBytes) * blockBytes;
-    const startBytes = Math.min(from - offsetBytes, lengthBytes);
-    return { startBytes, endBytes: Math.max(startBytes, to - offsetBytes), blockBytes };
-  }
-
-  /** Of ranges the whole blocks. @param ranges in order */
-  wholeBlocks(ranges: readonly ByteRange[]): ByteRange[] {
-    return ranges.flatMap(({ offset_bytes, length_bytes }) => {
-      const { startBytes, endBytes } = this.windowOf(offset_bytes, length_bytes);
-      const blocks = {
-        offset_bytes: offset_bytes + startBytes,
-        length_bytes: endBytes - startBytes,
-      };
-      return blocks.length_bytes === 0 ? [] : [blocks];
-    });
+    return windowIn(this.#capacityBytes, offsetBytes, lengthBytes);
   }
 
   /**

@@ -20,7 +20,7 @@ import { OpenQcow2, qemuImg } from "./qemu.js";
 import { isOfThisVersion, type RawRecord, readRecord, recordPathOf } from "./raw-record.js";
 import { isComplete, sealOf, targetAt, targetKind } from "./raw-target.js";
 import { changeSince } from "./seal.js";
-import { Sums } from "./sums.js";
+import { Sums, wholeBlocks } from "./sums.js";
 
 const READS_IN_FLIGHT = 8;
 const NO_SUMS = "has no checksums: an earlier version has made it, or they are damaged";
@@ -81,7 +81,7 @@ async function damageOf(
   { signal, onProgress }: CareOptions,
 ): Promise<CopyDamage[]> {
   // Blocks of large devices are larger than what a file can leave out, and only whole ones can be compared.
-  const empty = sums.wholeBlocks(await content.emptyRanges());
+  const empty = wholeBlocks(await content.emptyRanges(), capacityBytes);
   const parts = partsOf({ kind: "full" }, capacityBytes, 0, empty);
   const meter = new Meter(bytesOf(parts), onProgress);
   const damaged: CopyDamage[] = [];
