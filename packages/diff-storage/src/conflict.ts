@@ -7,13 +7,11 @@ import {
   lookAtPath,
   type Meeting,
   meetingOf,
-  namesIn,
-  parseDevice,
-  readSysfsDevice,
   type Stack,
   type StackNode,
   type SysfsDevice,
   stackOf,
+  sysfsDevicesNamed,
   type TopologyProbe,
 } from "@blksnap/linux-block";
 import { DiffStorageError } from "./errors.js";
@@ -76,7 +74,7 @@ export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promis
   );
   // All at once: what does not answer is waited for as long as one of them.
   const found = await Promise.all(
-    (await servedDevices(probe)).map(async (device): Promise<OtherUse | undefined> => {
+    servedDevices(probe).map(async (device): Promise<OtherUse | undefined> => {
       // Where a device is used through this one, it is this one that is claimed.
       if (stack.has(blockIdentity(deviceKey(device.device)))) return undefined;
       const other = await stackOf(device.device, probe).catch(() => undefined);
@@ -107,17 +105,10 @@ export async function assertNotInUse(storePath: string, probe: TopologyProbe = {
   throw new DiffStorageError("STORE_BUSY", text, { path: storePath });
 }
 
-async function servedDevices(probe: TopologyProbe): Promise<SysfsDevice[]> {
-  const sysfsRoot = probe.sysfsRoot ?? "/sys";
-  const devices: SysfsDevice[] = [];
-  for (const key of await namesIn(`${sysfsRoot}/dev/block`)) {
-    const number = parseDevice(key);
-    const entry = number && (await readSysfsDevice(sysfsRoot, number));
-    if (entry === undefined || !SERVED_NAME.test(entry.kernelName)) continue;
-    const isLoop = entry.kernelName.startsWith("loop");
-    if (!isLoop || entry.backingPath !== undefined) devices.push(entry);
-  }
-  return devices;
+function servedDevices({ sysfsRoot = "/sys" }: TopologyProbe): SysfsDevice[] {
+  return sysfsDevicesNamed(sysfsRoot, SERVED_NAME).filter(
+    ({ kernelName, backingPath }) => !kernelName.startsWith("loop") || backingPath !== undefined,
+  );
 }
 
 async function swapPaths({ procRoot = "/proc" }: TopologyProbe): Promise<string[]> {

@@ -91,15 +91,13 @@ export {
   type KnownFile,
   type LoopBacking,
   lookAtPath,
-  namesIn,
   type PathTarget,
   type ReadDevice,
-  readSysfsDevice,
-  type SysfsDevice,
   type TopologyProbe,
 } from "./stack/probe.js";
 export { type Meeting, meetingOf, type Share, type Stack, type StackNode } from "./stack/stack.js";
 export { superblockReader } from "./stack/superblock-reader.js";
+export { type SysfsDevice, sysfsDevicesNamed } from "./stack/sysfs-device.js";
 export {
   devicesIn,
   knownStackOf,

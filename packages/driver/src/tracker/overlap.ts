@@ -77,7 +77,7 @@ export async function bothNames(
 ): Promise<string> {
   const found = await identityOf(device, probe.lookAt).catch(() => undefined);
   if (found === identity) return device;
-  const now = await presentName(identity, probe.sysfsRoot);
+  const now = presentName(identity, probe.sysfsRoot);
   if (now !== undefined) return now === device ? device : `${device} (now ${now})`;
   return found === undefined ? device : `${device} (which is something else now)`;
 }

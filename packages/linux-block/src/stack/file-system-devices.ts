@@ -1,6 +1,7 @@
 import { type DeviceNumber, deviceKey, parseDevice } from "../device-number.js";
 import { type Mount, superOption } from "./mountinfo.js";
-import { deviceNamed, namesIn, readText, type SysfsDevice } from "./probe.js";
+import { namesIn, readText } from "./probe.js";
+import { deviceNamed, type SysfsDevice } from "./sysfs-device.js";
 
 const JOURNAL_THREAD = /^jbd2\/(.+)$/;
 /** Mount options that name one more device: of XFS, of ext3 and ext4, of reiserfs. */
@@ -34,7 +35,7 @@ export async function extJournalDevices(
   const devices: DeviceNumber[] = [];
   for (const name of names) {
     // Of a journal in a file there is no device of that name.
-    const device = await deviceNamed(sysfsRoot, name);
+    const device = deviceNamed(sysfsRoot, name);
     if (device !== undefined) devices.push(device);
   }
   return devices;

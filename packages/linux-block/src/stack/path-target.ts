@@ -10,13 +10,8 @@ import { errnoName, errnoNumber } from "@blksnap/errors";
 import { deviceNumber, keyOfNumber, parseDevice } from "../device-number.js";
 import { LinuxBlockError } from "../errors.js";
 import type { FileStatus, HelperCalls } from "../helper-calls.js";
-import {
-  blockIdentity,
-  type DeviceOrFile,
-  fileIdentity,
-  type PathTarget,
-  readSysfsDevice,
-} from "./probe.js";
+import { blockIdentity, type DeviceOrFile, fileIdentity, type PathTarget } from "./probe.js";
+import { readSysfsDevice } from "./sysfs-device.js";
 
 const ANSWER_LIMIT_MS = 5_000;
 /** Nodes of devices are in memory: a look at one never waits. */
@@ -72,9 +67,9 @@ export function deviceOrFile(identity: string, path: string): DeviceOrFile {
 }
 
 /** What a block device is called now; undefined for a file, and for a device that is gone. */
-export async function presentName(identity: string, sysfs = "/sys"): Promise<string | undefined> {
+export function presentName(identity: string, sysfs = "/sys"): string | undefined {
   const place = deviceOrFile(identity, "");
-  return "path" in place ? undefined : (await readSysfsDevice(sysfs, place))?.name;
+  return "path" in place ? undefined : readSysfsDevice(sysfs, place)?.name;
 }
 
 function nodeAt(path: string): PathTarget | undefined {

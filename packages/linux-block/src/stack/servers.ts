@@ -1,5 +1,6 @@
 import { readlink } from "node:fs/promises";
-import { namesIn, type PathTarget, readText, type SysfsDevice } from "./probe.js";
+import { namesIn, type PathTarget, readText } from "./probe.js";
+import type { SysfsDevice } from "./sysfs-device.js";
 
 const UBLK_NAME = /^ublkb(\d+)(p\d+)?$/;
 const ACCESS_MODE = 0o3;

@@ -18,14 +18,13 @@ import {
   lookAtPath,
   type PathTarget,
   readFromDevice,
-  readSysfsDevice,
   readText,
-  type SysfsDevice,
   type TopologyProbe,
 } from "./probe.js";
 import { serversOf, writtenBy } from "./servers.js";
 import { type Share, type Stack, type StackNode, sameShare, shareBelow } from "./stack.js";
 import { superDevicesOf } from "./super-devices.js";
+import { readSysfsDevice, type SysfsDevice } from "./sysfs-device.js";
 
 /** Layers that are followed; real stacks have fewer than ten. */
 const DEPTH_MAX = 64;
@@ -68,7 +67,7 @@ class Search {
   readonly #probe: TopologyProbe;
   readonly #sysfsRoot: string;
   readonly #procRoot: string;
-  readonly #entries = new Map<string, Promise<SysfsDevice | undefined>>();
+  readonly #entries = new Map<string, SysfsDevice>();
   #mounts: Promise<Mount[]> | undefined;
 
   constructor(probe: TopologyProbe) {
@@ -87,7 +86,7 @@ class Search {
   }
 
   async addDevice(device: DeviceNumber, { share, above }: Way): Promise<void> {
-    const entry = await this.#entry(device);
+    const entry = this.#entry(device);
     const name = entry?.name ?? deviceKey(device);
     // A file system's name in the chain mentions its device already.
     const chain = above.at(-1)?.endsWith(` on ${name}`) ? above : [...above, name];
@@ -126,7 +125,7 @@ class Search {
   async #isWhole({ sizeBytes, dmUuid }: SysfsDevice, slave: DeviceNumber): Promise<boolean> {
     // Volumes of one pool, a volume and its snapshot: the same size, and not the same bytes.
     if (dmUuid === undefined || dmUuid.startsWith("LVM-") || sizeBytes === undefined) return false;
-    return (await this.#entry(slave))?.sizeBytes === sizeBytes;
+    return this.#entry(slave)?.sizeBytes === sizeBytes;
   }
 
   async #addServed(entry: SysfsDevice, way: Way): Promise<void> {
@@ -188,10 +187,12 @@ class Search {
     return true;
   }
 
-  #entry(device: DeviceNumber): Promise<SysfsDevice | undefined> {
+  #entry(device: DeviceNumber): SysfsDevice | undefined {
     const key = deviceKey(device);
-    const entry = this.#entries.get(key) ?? readSysfsDevice(this.#sysfsRoot, device);
-    this.#entries.set(key, entry);
+    const known = this.#entries.get(key);
+    if (known !== undefined) return known;
+    const entry = readSysfsDevice(this.#sysfsRoot, device);
+    if (entry !== undefined) this.#entries.set(key, entry);
     return entry;
   }
 
@@ -217,7 +218,7 @@ class Search {
   async #addFileSystem(mount: Mount | undefined, device: DeviceNumber, file: Found): Promise<void> {
     if (device.major === 0) return this.#addAnonymous(mount, file);
     const { chain } = file;
-    const entry = await this.#entry(device);
+    const entry = this.#entry(device);
     const name = entry?.name ?? deviceKey(device);
     const type = mount?.fsType ?? "files";
     await this.addDevice(device, { share: FILE, above: [...chain, `${type} on ${name}`] });
@@ -259,7 +260,7 @@ class Search {
       await this.addDevice(blockDevice, way);
     }
     for (const number of named.numbers) {
-      const isThere = (await this.#entry(number)) !== undefined;
+      const isThere = this.#entry(number) !== undefined;
       if (!isThere) throw unknown(above, `its journal's device ${deviceKey(number)} is gone`);
       await this.addDevice(number, way);
     }

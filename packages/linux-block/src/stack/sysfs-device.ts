@@ -1,0 +1,118 @@
+/** A block device's entry in sysfs, in what it tells of other devices and of files. */
+import { readlinkSync } from "node:fs";
+import { basename } from "node:path";
+import { type DeviceNumber, deviceKey, parseDevice } from "../device-number.js";
+import { attribute, entriesOf, nameAttribute } from "../sysfs-text.js";
+import type { ByteRange } from "./probe.js";
+
+/** What sysfs says about one block device. */
+export interface SysfsDevice {
+  readonly device: DeviceNumber;
+  /** "/dev/sda1", "/dev/mapper/vg-root", or "MAJOR:MINOR" where the device has no name. */
+  readonly name: string;
+  /** As the kernel calls it, such as "dm-3". */
+  readonly kernelName: string;
+  /** Undefined where sysfs does not say. */
+  readonly sizeBytes: number | undefined;
+  /** The whole disk, for a partition. */
+  readonly partitionOf: DeviceNumber | undefined;
+  /** Where on the disk a partition lies, where sysfs says so. */
+  readonly range: ByteRange | undefined;
+  /** Devices that device-mapper, md, bcache and the like put this one together from. */
+  readonly slaves: readonly DeviceNumber[];
+  /** Of a device-mapper device. */
+  readonly dmUuid: string | undefined;
+  /** World-wide name of a whole disk: two paths to it have the same. */
+  readonly worldWideName: string | undefined;
+  /** File or device behind a loop device, a zram device. */
+  readonly backingPath: string | undefined;
+  /** The part of it that a loop device shows; undefined for all. */
+  readonly backingRange: ByteRange | undefined;
+  /** Process that serves an nbd device. */
+  readonly serverPid: number | undefined;
+}
+
+const SECTOR_BYTES = 512;
+/** Designators that no two disks share; others are made up of models and serial numbers. */
+const WORLD_WIDE = /^(naa|eui|uuid|nvme)\.[0-9a-f-]{16,}$/i;
+
+/** Reads a block device's entry in sysfs; undefined when there is none. */
+export function readSysfsDevice(sysfsRoot: string, device: DeviceNumber): SysfsDevice | undefined {
+  const dir = `${sysfsRoot}/dev/block/${deviceKey(device)}`;
+  const kernelName = linkedName(dir);
+  if (kernelName === undefined) return undefined;
+  const mapperName = nameAttribute(dir, "dm/name");
+  const isPartition = attribute(dir, "partition") !== null;
+  const sectors = numberIn(dir, "size");
+  const sizeBytes = sectors === undefined ? undefined : sectors * SECTOR_BYTES;
+  const zram = nameAttribute(dir, "backing_dev") ?? "none";
+  const loop = nameAttribute(dir, "loop/backing_file") ?? undefined;
+  return {
+    device,
+    name: mapperName === null ? `/dev/${kernelName}` : `/dev/mapper/${mapperName}`,
+    kernelName,
+    sizeBytes,
+    partitionOf: isPartition ? parseDevice(attribute(dir, "../dev")) : undefined,
+    range: isPartition ? partitionRange(dir, sizeBytes) : undefined,
+    slaves: slavesIn(dir),
+    dmUuid: nameAttribute(dir, "dm/uuid") ?? undefined,
+    worldWideName: isPartition ? undefined : worldWideNameIn(dir),
+    backingPath: loop ?? (zram === "none" ? undefined : zram),
+    backingRange: loop === undefined ? undefined : loopRange(dir),
+    serverPid: kernelName.startsWith("nbd") ? numberIn(dir, "pid") : undefined,
+  };
+}
+
+/** Entries of all devices that the kernel calls so; others cost no more than their name. */
+export function sysfsDevicesNamed(sysfsRoot: string, kernelNames: RegExp): SysfsDevice[] {
+  const folder = `${sysfsRoot}/dev/block`;
+  return entriesOf(folder).flatMap((key) => {
+    if (!kernelNames.test(linkedName(`${folder}/${key}`) ?? "")) return [];
+    const number = parseDevice(key);
+    return (number && readSysfsDevice(sysfsRoot, number)) ?? [];
+  });
+}
+
+/** The number of the device that the kernel calls so; undefined when there is none. */
+export function deviceNamed(sysfsRoot: string, kernelName: string): DeviceNumber | undefined {
+  return parseDevice(attribute(`${sysfsRoot}/class/block/${kernelName}`, "dev"));
+}
+
+/** The last name of what a link leads to. */
+function linkedName(path: string): string | undefined {
+  try {
+    return basename(readlinkSync(path));
+  } catch {
+    return undefined;
+  }
+}
+
+function numberIn(folder: string, name: string): number | undefined {
+  const text = attribute(folder, name) ?? "";
+  return /^\d+$/.test(text) ? Number(text) : undefined;
+}
+
+function slavesIn(dir: string): DeviceNumber[] {
+  return entriesOf(`${dir}/slaves`).flatMap(
+    (name) => parseDevice(attribute(`${dir}/slaves/${name}`, "dev")) ?? [],
+  );
+}
+
+function partitionRange(dir: string, sizeBytes: number | undefined): ByteRange | undefined {
+  const start = numberIn(dir, "start");
+  if (start === undefined || sizeBytes === undefined) return undefined;
+  const startBytes = start * SECTOR_BYTES;
+  return { startBytes, endBytes: startBytes + sizeBytes };
+}
+
+function loopRange(dir: string): ByteRange | undefined {
+  const startBytes = numberIn(dir, "loop/offset") ?? 0;
+  const limit = numberIn(dir, "loop/sizelimit") ?? 0;
+  if (startBytes === 0 && limit === 0) return undefined;
+  return { startBytes, endBytes: limit === 0 ? Number.POSITIVE_INFINITY : startBytes + limit };
+}
+
+function worldWideNameIn(dir: string): string | undefined {
+  const name = attribute(dir, "wwid") ?? attribute(dir, "device/wwid");
+  return name !== null && WORLD_WIDE.test(name) ? name : undefined;
+}
