@@ -118,6 +118,12 @@ test("an export takes a snapshot of its own, a raw copy is the same, and bad tar
   await refused("TARGET_ON_DEVICE", onto(device, "--raw"));
   await refused("TARGET_ON_DEVICE", onto(front, "--raw"));
   writeFileSync(join(path, "file"), "changed since");
+  // Mounted, and frozen at take: its journal is empty, and its bitmaps are right.
+  const allocated = join(into, "allocated");
+  const words = ["export", "-d", device, "--to", allocated, "--raw", "--allocated-only", ...own];
+  assert.match(await ok(...words), "full: ");
+  await checkFileSystem("ext4", allocated);
+  assert.is(await run(["debugfs", "-R", "cat /file", allocated]), "changed since");
   await unmount();
   assert.match(await ok(...raw, ...own, "--auto"), "incremental: ");
   await run(["cmp", device, disk]);
