@@ -58,7 +58,7 @@ export const GROUPS = [
   {
     name: "kept",
     files: ["persistent", "area-journal"],
-    inTurns: [["written-stores", "continuity"]],
+    inTurns: [["written-stores", "continuity", "nbd-kernel"]],
     ownDaemons: true,
   },
   {
