@@ -1,6 +1,7 @@
 /** The README's code and the example run as they are. */
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -13,9 +14,16 @@ const PACKAGE = join(import.meta.dirname, "..");
 test("the README's code that needs no device runs", () => {
   const readme = readFileSync(join(PACKAGE, "README.md"), "utf8");
   const code = /^```js\n([\s\S]*?)^```$/m.exec(readme)![1]!;
-  const options = { cwd: PACKAGE, encoding: "utf8" } as const;
-  const out = execFileSync(process.execPath, ["--input-type=module", "--eval", code], options);
-  assert.match(out, "removed_chunks: 0");
+  // It leaves its store where temporary files are.
+  const TMPDIR = mkdtempSync(join(tmpdir(), "blksnap-readme-"));
+  try {
+    const env = { ...process.env, TMPDIR };
+    const options = { cwd: PACKAGE, encoding: "utf8", env } as const;
+    const out = execFileSync(process.execPath, ["--input-type=module", "--eval", code], options);
+    assert.match(out, "removed_chunks: 0");
+  } finally {
+    rmSync(TMPDIR, { recursive: true });
+  }
 });
 
 test("the example lists and checks a folder", async () => {
