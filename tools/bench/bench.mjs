@@ -4,6 +4,7 @@ import { parseArgs } from "node:util";
 import { hostHasUblk, runInVm } from "../vm/index.mjs";
 import { measureBlock } from "./block.mjs";
 import { DISK_KINDS } from "./disks.mjs";
+import { measureExport } from "./export.mjs";
 import { measureNbd } from "./nbd.mjs";
 import { measurePlane } from "./plane.mjs";
 import { comparisonText, resultsText } from "./report.mjs";
@@ -27,6 +28,10 @@ const HERE = {
   nbd: {
     title: "reads of a file in memory over NBD: our server, qemu-nbd, nbdkit, on this machine",
     measure: measureNbd,
+  },
+  export: {
+    title: "exports of an image file, full and incremental, against dd, on this machine",
+    measure: measureExport,
   },
 };
 

@@ -57,6 +57,9 @@ export function resultsText({ groups, rounds, disk, leftOut = {} }) {
   return `medians of ${rounds} interleaved rounds${on}\n\n${[...texts, ...missing].join("\n")}`;
 }
 
+/** Units of which more is better, where a load says nothing else. */
+const RATES = ["IOPS", "MB/s"];
+
 /** How the ratios have changed since another run; only where both know load, candidate, reference. */
 export function comparisonText(now, before) {
   const rows = [];
@@ -69,7 +72,7 @@ export function comparisonText(now, before) {
       if ([load, then].some((of) => of?.values[reference] === undefined)) continue;
       for (const candidate of Object.keys(load.values)) {
         if (candidate === reference || then?.values[candidate] === undefined) continue;
-        rows.push(comparison(load, then, candidate, reference, unit === "IOPS"));
+        rows.push(comparison(load, then, candidate, reference, RATES.includes(unit)));
       }
     }
   }
