@@ -13,6 +13,8 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
+import { errnoNameOf } from "@blksnap/errors";
+import { BackupError } from "./errors.js";
 import { type Files, realFiles } from "./files.js";
 import { busy, holderNow, lifeOf, parseHolder } from "./holder.js";
 
@@ -56,8 +58,8 @@ export class FileLock {
 
   async #take(folder: string): Promise<void> {
     const own = join(folder, `${randomUUID()}.new`);
-    await this.#files.create(own, Buffer.from(this.#text));
     try {
+      await this.#create(own, folder);
       for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
         if (await this.#files.link(own, this.#path)) return;
         await this.#removeDead(this.#path, own);
@@ -65,6 +67,18 @@ export class FileLock {
       throw busy(this.#path, undefined);
     } finally {
       await this.#files.remove(own);
+    }
+  }
+
+  /** The name of the file would tell users nothing. */
+  async #create(own: string, folder: string): Promise<void> {
+    try {
+      await this.#files.create(own, Buffer.from(this.#text));
+    } catch (error) {
+      const { cause } = error as Error;
+      if (errnoNameOf(cause) !== "ENOENT") throw error;
+      const hint = "Make it, or name another place";
+      throw new BackupError("TARGET_FAILED", `there is no folder ${folder}`, { hint, cause });
     }
   }
 

@@ -61,8 +61,11 @@ export async function checkApart(
     const meeting = meetingOf(target, await stackOf(original, probe));
     if (meeting === undefined) return;
     const chain = meeting.one.chain.join(" → ");
-    const why = chain === path ? `is ${original}, which is exported` : `lies on ${original}`;
-    throw new BackupError("TARGET_ON_DEVICE", `${path} ${why} (${chain})`);
+    const isIt = meeting.one.chain.length === 1;
+    const where = isIt ? `is ${original}` : `lies on ${original} (${chain})`;
+    const isNamed = isIt && path === original;
+    const why = isNamed ? "is the device that is exported" : `${where}, which is exported`;
+    throw new BackupError("TARGET_ON_DEVICE", `${path} ${why}`);
   } catch (error) {
     // Network file systems and the like, of which the kernel does not tell what they lie on.
     if (!(error instanceof LinuxBlockError)) throw error;

@@ -1,4 +1,5 @@
 /** Processes that find the lock of one that has ended, in any order of their steps: at most one holds it. */
+import { randomUUID } from "node:crypto";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { BackupError } from "../dist/errors.js";
@@ -126,6 +127,15 @@ test("what a process has left that was killed while it took a lock over keeps no
     await folder.run([next()]);
     assert.not(folder.names.has(LOCK), `killed at step ${lastStep}`);
   }
+});
+
+test("where there is no folder, it is named, and not the file that was to be there", async () => {
+  const folder = `/tmp/${randomUUID()}`;
+  const taken = FileLock.take(folder, "disk", "an export");
+  const error = await taken.catch((thrown: unknown) => thrown as BackupError);
+  assert.instance(error, BackupError);
+  assert.is((error as BackupError).message, `there is no folder ${folder}`);
+  assert.is((error as BackupError).code, "TARGET_FAILED");
 });
 
 test.run();
