@@ -1,16 +1,17 @@
 /** How a client comes to a server, by whatever way, with TLS where the address wants it. */
-import { connect, isIP, type Socket } from "node:net";
+import { connect, isIP, type NetConnectOpts, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { ClientHandshake } from "./client-handshake.js";
+import { DirectReader } from "./direct-reader.js";
 import { NbdError } from "./errors.js";
-import { SocketReader } from "./socket-reader.js";
+import { type ByteReader, SocketReader } from "./socket-reader.js";
 import { clientCertificates, tlsReason } from "./tls-files.js";
 import type { NbdServerAddress, TcpServer } from "./uri.js";
 
 /** A connection that is ready for options. */
 export interface Greeted {
   readonly socket: Socket;
-  readonly reader: SocketReader;
+  readonly reader: ByteReader;
   readonly handshake: ClientHandshake;
 }
 
@@ -42,7 +43,7 @@ function limitSilence(socket: Socket, timeoutMs: number, name: string): void {
 
 /** @throws NbdError CERTIFICATES_UNUSABLE, CONNECT_FAILED, HANDSHAKE_REFUSED, TIMED_OUT */
 async function withTls(
-  { socket, reader, handshake }: Greeted,
+  { socket, reader, handshake }: Greeted & { readonly reader: SocketReader },
   server: TcpServer & { readonly certificates: string },
   timeoutMs: number,
 ): Promise<Greeted> {
@@ -74,26 +75,43 @@ export async function withHandshake<Result>(
   use: (greeted: Greeted) => Promise<Result>,
 ): Promise<Result> {
   const name = nameOf(address);
-  const isLocal = "socketPath" in address;
-  const socket = isLocal
-    ? connect(address.socketPath)
-    : connect({ host: address.host, port: address.port, noDelay: true, keepAlive: true });
+  const certificates = "socketPath" in address ? undefined : address.certificates;
+  const where: NetConnectOpts =
+    "socketPath" in address
+      ? { path: address.socketPath }
+      : { host: address.host, port: address.port, noDelay: true, keepAlive: true };
+  if (certificates === undefined) {
+    const { socket, reader } = DirectReader.connect(where);
+    return await greeting(socket, reader, timeoutMs, name, use);
+  }
+  const socket = connect(where);
   const reader = new SocketReader(socket);
+  const server = { ...(address as TcpServer), certificates };
+  return await greeting(socket, reader, timeoutMs, name, async (greeted) => {
+    const secured = await withTls({ ...greeted, reader }, server, timeoutMs);
+    try {
+      return await use(secured);
+    } catch (error) {
+      secured.socket.destroy();
+      throw error;
+    }
+  });
+}
+
+async function greeting<Result>(
+  socket: Socket,
+  reader: ByteReader,
+  timeoutMs: number,
+  name: string,
+  use: (greeted: Greeted) => Promise<Result>,
+): Promise<Result> {
   limitSilence(socket, timeoutMs, name);
-  let greeted: Greeted = { socket, reader, handshake: new ClientHandshake(socket, reader) };
+  const handshake = new ClientHandshake(socket, reader);
   try {
     await connected(socket, "connect", name);
-    await greeted.handshake.greet();
-    if (!isLocal && address.certificates !== undefined) {
-      greeted = await withTls(
-        greeted,
-        { ...address, certificates: address.certificates },
-        timeoutMs,
-      );
-    }
-    return await use(greeted);
+    await handshake.greet();
+    return await use({ socket, reader, handshake });
   } catch (error) {
-    greeted.socket.destroy();
     socket.destroy();
     throw error;
   }

@@ -15,7 +15,7 @@ import {
   Option,
   ReplyType,
 } from "./protocol.js";
-import type { SocketReader } from "./socket-reader.js";
+import type { ByteReader } from "./socket-reader.js";
 
 /** Answers to one option, and what they have together: many exports may be listed. */
 const REPLIES_MAX = 65_536;
@@ -53,9 +53,9 @@ function isError(type: number): boolean {
 
 export class ClientHandshake {
   readonly #socket: Socket;
-  readonly #reader: SocketReader;
+  readonly #reader: ByteReader;
 
-  constructor(socket: Socket, reader: SocketReader) {
+  constructor(socket: Socket, reader: ByteReader) {
     this.#socket = socket;
     this.#reader = reader;
   }

@@ -15,7 +15,7 @@ import {
   SIMPLE_REPLY_MAGIC,
   STATUS_LAYOUT,
 } from "./protocol.js";
-import type { SocketReader } from "./socket-reader.js";
+import type { ByteReader } from "./socket-reader.js";
 
 /** A run of blocks of an export with the same flags. */
 export interface Extent {
@@ -55,10 +55,10 @@ function numberAt(bytes: Buffer, at: number): number {
 
 export class ClientReplies {
   readonly pending: Map<bigint, PendingRequest> = new Map();
-  readonly #reader: SocketReader;
+  readonly #reader: ByteReader;
   readonly #isExtended: boolean;
 
-  constructor(reader: SocketReader, isExtended: boolean) {
+  constructor(reader: ByteReader, isExtended: boolean) {
     this.#reader = reader;
     this.#isExtended = isExtended;
   }

@@ -5,7 +5,7 @@ import { ClientReplies, type Extent, type PendingRequest } from "./client-replie
 import { filterPayload, requestHeader } from "./client-requests.js";
 import { NbdError } from "./errors.js";
 import { Command, CommandFlag, TransmissionFlag } from "./protocol.js";
-import type { SocketReader } from "./socket-reader.js";
+import type { ByteReader } from "./socket-reader.js";
 import { type ExportAddress, type NbdServerAddress, parseNbdUri } from "./uri.js";
 
 const NO_BYTES = new Uint8Array(0);
@@ -52,7 +52,7 @@ export class NbdClient {
 
   private constructor(
     socket: Socket,
-    reader: SocketReader,
+    reader: ByteReader,
     hasExtendedHeaders: boolean,
     exported: NegotiatedExport,
     contexts: ReadonlyMap<number, string>,

@@ -5,8 +5,23 @@ import { tlsReason } from "./tls-files.js";
 /** The most that is asked of the socket at a time. */
 const PART_BYTES = 65_536;
 
+export interface ByteReader {
+  /** @throws NbdError CONNECTION_LOST */
+  read(bytes: number): Promise<Buffer>;
+  /** Fills `target`. @throws NbdError CONNECTION_LOST */
+  readInto(target: Uint8Array): Promise<void>;
+}
+
+/** @param failure of the socket; undefined: it was closed */
+export function lostConnection(failure: Error | undefined): NbdError {
+  if (failure instanceof NbdError) return failure;
+  const closed = "the other side has closed the connection";
+  const why = failure === undefined ? closed : tlsReason(failure);
+  return new NbdError("CONNECTION_LOST", why, 0, failure);
+}
+
 /** Reads from a socket so many bytes as are wanted; what is not wanted stays in the kernel. */
-export class SocketReader {
+export class SocketReader implements ByteReader {
   readonly #socket: Socket;
   #failure: Error | undefined;
   #isOver = false;
@@ -48,14 +63,7 @@ export class SocketReader {
         have += part.length;
         continue;
       }
-      if (this.#isOver) {
-        if (this.#failure instanceof NbdError) throw this.#failure;
-        const why =
-          this.#failure === undefined
-            ? "the other side has closed the connection"
-            : tlsReason(this.#failure);
-        throw new NbdError("CONNECTION_LOST", why, 0, this.#failure);
-      }
+      if (this.#isOver) throw lostConnection(this.#failure);
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });

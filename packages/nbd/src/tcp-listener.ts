@@ -13,8 +13,11 @@ import type {
 } from "./tcp-listener-worker.js";
 import { TcpCount } from "./tcp-reception.js";
 
-/** To read certificates and listen; to end, besides what clients may take for it. */
-const ANSWER_TIMEOUT_MS = 10_000;
+/**
+ * To read certificates and listen; to end, besides what clients may take for it. It ends what hangs: where many programs
+ * share a processor, a thread alone has taken more than ten seconds to begin.
+ */
+const ANSWER_TIMEOUT_MS = 60_000;
 /** Of JavaScript alone; what relays have in hand lies beside it. */
 const HEAP_MIB = 64;
 const PORT_MAX = 65_535;

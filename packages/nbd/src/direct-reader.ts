@@ -1,0 +1,142 @@
+/**
+ * Reads from a socket without its stream: what is large goes to where it is wanted, and is copied nowhere. A stream makes
+ * a buffer for each 64 KiB, joins them, and has them copied: half of what a client's process took for a GiB.
+ */
+import { connect, type NetConnectOpts, type Socket } from "node:net";
+import { type ByteReader, lostConnection } from "./socket-reader.js";
+
+/** Heads of replies, and what came with them. */
+const STAGE_BYTES = 65_536;
+/** One is given to the socket while the others have what nobody has asked for yet. */
+const STAGES = 3;
+/** Of less than this, what follows it is read with it. */
+const DIRECT_MIN_BYTES = 32_768;
+
+interface Wanted {
+  readonly target: Uint8Array;
+  have: number;
+  readonly done: () => void;
+  readonly fail: (error: Error) => void;
+}
+
+interface Staged {
+  readonly stage: Uint8Array;
+  readonly endBytes: number;
+  takenBytes: number;
+}
+
+export class DirectReader implements ByteReader {
+  readonly #free: Uint8Array[] = Array.from({ length: STAGES }, () => new Uint8Array(STAGE_BYTES));
+  /** In the order in which it came. */
+  readonly #staged: Staged[] = [];
+  #wanted: Wanted | undefined;
+  /** What the socket fills next: a stage, or what is missing of the target. */
+  #given: Uint8Array | undefined;
+  #isPaused = false;
+  #isOver = false;
+  #failure: Error | undefined;
+  #socket: Socket | undefined;
+
+  /** Begins to connect. One read may be under way at a time. */
+  static connect(options: NetConnectOpts): { socket: Socket; reader: DirectReader } {
+    const reader = new DirectReader();
+    const onread = {
+      buffer: () => reader.#next(),
+      callback: (bytes: number) => reader.#onBytes(bytes),
+    };
+    const socket = connect({ ...options, onread });
+    reader.#socket = socket;
+    socket.on("error", (error) => reader.#end(error));
+    socket.on("end", () => reader.#end(undefined));
+    socket.on("close", () => reader.#end(undefined));
+    return { socket, reader };
+  }
+
+  /** @throws NbdError CONNECTION_LOST */
+  async read(bytes: number): Promise<Buffer> {
+    const all = Buffer.allocUnsafe(bytes);
+    await this.readInto(all);
+    return all;
+  }
+
+  /** Fills `target`. @throws NbdError CONNECTION_LOST */
+  readInto(target: Uint8Array): Promise<void> {
+    return new Promise((done, fail) => {
+      this.#wanted = { target, have: 0, done, fail };
+      this.#fill();
+      if (this.#isOver) this.#giveUp();
+    });
+  }
+
+  /** Called again without a read in between where a socket has tried another address: that has the same. */
+  #next(): Uint8Array {
+    const wanted = this.#wanted;
+    // Where somebody waits, nothing is staged.
+    if (this.#given === undefined && wanted !== undefined) {
+      const left = wanted.target.subarray(wanted.have);
+      if (left.length >= DIRECT_MIN_BYTES) this.#given = left;
+    }
+    this.#given ??= this.#free.pop()!;
+    return this.#given;
+  }
+
+  /** Answers whether more may come. */
+  #onBytes(bytes: number): boolean {
+    const given = this.#given!;
+    this.#given = undefined;
+    const wanted = this.#wanted;
+    if (wanted !== undefined && given.buffer === wanted.target.buffer) {
+      wanted.have += bytes;
+      this.#endIfFull(wanted);
+      return true;
+    }
+    this.#staged.push({ stage: given, endBytes: bytes, takenBytes: 0 });
+    this.#fill();
+    // The last one is what the socket is given before it pauses.
+    this.#isPaused = this.#free.length === 1;
+    return !this.#isPaused;
+  }
+
+  /** From what is staged. */
+  #fill(): void {
+    const wanted = this.#wanted;
+    if (wanted === undefined) return;
+    for (let first = this.#staged[0]; first !== undefined; first = this.#staged[0]) {
+      const missing = wanted.target.length - wanted.have;
+      if (missing === 0) break;
+      const end = Math.min(first.endBytes, first.takenBytes + missing);
+      wanted.target.set(first.stage.subarray(first.takenBytes, end), wanted.have);
+      wanted.have += end - first.takenBytes;
+      first.takenBytes = end;
+      if (end < first.endBytes) break;
+      this.#staged.shift();
+      this.#free.push(first.stage);
+      this.#resume();
+    }
+    this.#endIfFull(wanted);
+  }
+
+  #resume(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    this.#socket?.resume();
+  }
+
+  #endIfFull({ target, have, done }: Wanted): void {
+    if (have < target.length) return;
+    this.#wanted = undefined;
+    done();
+  }
+
+  #end(failure: Error | undefined): void {
+    this.#isOver = true;
+    this.#failure ??= failure;
+    this.#giveUp();
+  }
+
+  #giveUp(): void {
+    const wanted = this.#wanted;
+    this.#wanted = undefined;
+    wanted?.fail(lostConnection(this.#failure));
+  }
+}
