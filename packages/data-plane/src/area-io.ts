@@ -12,21 +12,20 @@
  * new copy of the same id. A short transfer breaks the link and counts as failed. Where the kernel took
  * only the read (Ring.reserve), the write follows alone when the read is in.
  *
+ * What io_uring had no memory or thread for is tried again, as requests of a front are: of a copy that has been
+ * read, only the write.
+ *
  * What a store does not answer in time the engine gives up; here its buffer is taken from its tag, and
  * close() leaves memory and files as they are until the answer has come.
  */
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
 import { CopyFault, CopyKind, IoState, RunKind, type TrackerEngine } from "@blksnap/engine";
-import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
+import { isRingShort, type RequestQueue, SecondTries } from "@blksnap/ublk";
 import {
   assert,
   type CompletionHandler,
   LINK_TORN,
   prepareNop,
-  prepareRead,
-  prepareReadFixed,
-  prepareWrite,
-  prepareWriteFixed,
   type Reactor,
   SqeFlag,
 } from "@blksnap/uring";
@@ -35,6 +34,7 @@ import { AreaJournal } from "./area-journal.js";
 import { CopyWindows, WINDOW_KINDS } from "./copy-windows.js";
 import { faultPoint } from "./fault-points.js";
 import { ImageBuffers } from "./image-buffers.js";
+import { transferRead, transferWrite } from "./transfers.js";
 
 const EIO = 5;
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
@@ -57,6 +57,8 @@ export class AreaIo {
   readonly #copyFault: Uint8Array;
   /** Its write goes without its read, which is in. */
   readonly #isWriteAlone: Uint8Array;
+  readonly #copyTries: SecondTries;
+  readonly #runTries: SecondTries;
   /** Of an area in a persistent snapshot. */
   readonly journal: AreaJournal | undefined;
   /** The image's queues, of the device and of NBD, whose buffers the runs use; and that of each run. */
@@ -87,6 +89,8 @@ export class AreaIo {
       onCompletion: (data, result) => this.#onCopyPart(data, result),
     };
     const runs: CompletionHandler = { onCompletion: (data, result) => this.#onRun(data, result) };
+    this.#copyTries = new SecondTries(reactor, engine.copies.size, (copy) => this.#retryCopy(copy));
+    this.#runTries = new SecondTries(reactor, engine.runs.size, (run) => this.#retryRun(run));
     this.#copyHandler = reactor.addHandler(copies);
     this.#runHandler = reactor.addHandler(runs);
     this.journal = options.journal && this.#openJournal(options.journal);
@@ -94,14 +98,19 @@ export class AreaIo {
   }
 
   submitCopy(copy: number): void {
-    const { copies } = this.#engine;
     this.#windows.begin(copy);
     this.#options.ticker.start();
+    this.#copyTries.begin(copy);
+    faultPoint("copy.slot-recorded");
+    this.#startCopy(copy);
+  }
+
+  #startCopy(copy: number): void {
+    const { copies } = this.#engine;
     this.#copyPending[copy] = 2;
     this.#copyResult[copy] = 0;
     this.#copyFault[copy] = CopyFault.NONE;
     this.#isWriteAlone[copy] = 0;
-    faultPoint("copy.slot-recorded");
     const ring = this.#reactor.ring;
     ring.reserve(2);
     if (copies.kind[copy] === CopyKind.ZERO) {
@@ -119,7 +128,8 @@ export class AreaIo {
     const { originalIndex: file } = this.#options;
     const source = chunk[copy] * this.#chunkBytes + (blockStart[copy] << this.#blockShift);
     const address = this.#windows.addressOf(copy);
-    this.#read(
+    transferRead(
+      this.#reactor.ring,
       file,
       this.#windows.bufferIndexOf(copy),
       address | 0,
@@ -138,7 +148,8 @@ export class AreaIo {
     const slot = slots[copy];
     const target = slotIndex(slot) * this.#slotBytes + (blockStart[copy] << this.#blockShift);
     const address = this.#windows.addressOf(copy);
-    this.#write(
+    transferWrite(
+      this.#reactor.ring,
       this.#stores[slotStore(slot)],
       this.#windows.bufferIndexOf(copy),
       address | 0,
@@ -152,16 +163,26 @@ export class AreaIo {
   }
 
   submitRun(run: number): void {
-    const { runs } = this.#engine;
-    const kind = runs.kind[run];
-    const { imageDepth } = this.#options;
-    const isNbd = runs.tag[run] >= imageDepth;
-    const tag = isNbd ? runs.tag[run] - imageDepth : runs.tag[run];
+    const isNbd = this.#engine.runs.tag[run] >= this.#options.imageDepth;
     const image = (isNbd ? this.#nbdImage : this.#image) as ImageBuffers;
-    const { queue } = image;
-    image.begin(run, tag);
+    image.begin(run, this.#imageTagOf(run));
     this.#runImages[run] = image;
     this.#options.ticker.start();
+    this.#runTries.begin(run);
+    this.#startRun(run, image);
+  }
+
+  /** In the image's queue, of its device or of NBD. */
+  #imageTagOf(run: number): number {
+    const { imageDepth } = this.#options;
+    const tag = this.#engine.runs.tag[run];
+    return tag >= imageDepth ? tag - imageDepth : tag;
+  }
+
+  #startRun(run: number, { queue }: ImageBuffers): void {
+    const { runs } = this.#engine;
+    const kind = runs.kind[run];
+    const tag = this.#imageTagOf(run);
     const length = runs.lengthBytes[run];
     const bufferOffset = runs.bufferOffsetBytes[run];
     if (kind === RunKind.ZERO) {
@@ -185,10 +206,24 @@ export class AreaIo {
     const fixed = SqeFlag.FIXED_FILE;
     const offsetLow = offset | 0;
     const offsetHigh = (offset / 4294967296) | 0;
+    const { ring } = this.#reactor;
+    const at = low | 0;
     if (kind === RunKind.WRITE_SLOT)
-      this.#write(file, buffer, low | 0, high, length, offsetLow, offsetHigh, run, handler);
+      transferWrite(ring, file, buffer, at, high, length, offsetLow, offsetHigh, run, handler);
     else
-      this.#read(file, buffer, low | 0, high, length, offsetLow, offsetHigh, run, handler, fixed);
+      transferRead(
+        ring,
+        file,
+        buffer,
+        at,
+        high,
+        length,
+        offsetLow,
+        offsetHigh,
+        run,
+        handler,
+        fixed,
+      );
   }
 
   /** The image's queue, or that of a successor: its runs are answered in any case. */
@@ -237,73 +272,10 @@ export class AreaIo {
     for (const index of this.#stores) this.#reactor.removeFile(index);
     this.#reactor.removeHandler(this.#copyHandler);
     this.#reactor.removeHandler(this.#runHandler);
+    this.#copyTries.close();
+    this.#runTries.close();
     this.#windows.unmap();
     this.#onIdle?.();
-  }
-
-  /** @param buffer the registered one that the memory lies in, or NOT_REGISTERED */
-  #read(
-    file: number,
-    buffer: number,
-    low: number,
-    high: number,
-    bytes: number,
-    offsetLow: number,
-    offsetHigh: number,
-    data: number,
-    handler: number,
-    flags: number,
-  ): void {
-    const { ring } = this.#reactor;
-    if (buffer === NOT_REGISTERED)
-      prepareRead(ring, file, low, high, bytes, offsetLow, offsetHigh, data, handler, flags);
-    else
-      prepareReadFixed(
-        ring,
-        file,
-        buffer,
-        low,
-        high,
-        bytes,
-        offsetLow,
-        offsetHigh,
-        data,
-        handler,
-        flags,
-      );
-  }
-
-  /** As #read(). */
-  #write(
-    file: number,
-    buffer: number,
-    low: number,
-    high: number,
-    bytes: number,
-    offsetLow: number,
-    offsetHigh: number,
-    data: number,
-    handler: number,
-  ): void {
-    const { ring } = this.#reactor;
-    const fixed = SqeFlag.FIXED_FILE;
-    if (buffer === NOT_REGISTERED)
-      prepareWrite(ring, file, low, high, bytes, offsetLow, offsetHigh, 0, data, handler, fixed);
-    else
-      prepareWriteFixed(
-        ring,
-        file,
-        buffer,
-        low,
-        high,
-        bytes,
-        offsetLow,
-        offsetHigh,
-        0,
-        data,
-        handler,
-        fixed,
-      );
   }
 
   #openJournal(journal: AreaJournalSetup): AreaJournal {
@@ -330,28 +302,47 @@ export class AreaIo {
       this.#copyResult[copy] = result < 0 ? result : -EIO;
       this.#copyFault[copy] = isWrite ? CopyFault.WRITE : CopyFault.READ;
     }
+    if (!isWrite && result === wanted) this.#engine.onCopyRead(copy);
     this.#copyPending[copy]--;
-    if (this.#copyPending[copy] > 0) {
-      if (!isWrite) this.#engine.onCopyRead(copy);
-      return;
-    }
+    if (this.#copyPending[copy] > 0) return;
     assert(this.#copyPending[copy] === 0, "a copy has two completions");
-    const isLive = copies.state[copy] === IoState.LIVE;
-    const isTorn = this.#copyResult[copy] === LINK_TORN && this.#isWriteAlone[copy] === 0;
-    if (isLive && isTorn && this.#copyFault[copy] === CopyFault.WRITE) {
-      // The kernel had no memory to take the write with its read, which has ended since. That of a read
-      // that ends with the same number has nothing to write.
-      this.#isWriteAlone[copy] = 1;
-      this.#copyResult[copy] = 0;
-      this.#copyFault[copy] = CopyFault.NONE;
-      this.#copyPending[copy] = 1;
-      this.#engine.onCopyRead(copy);
-      this.#prepareSlotWrite(copy);
-      return;
+    if (copies.state[copy] === IoState.LIVE && this.#isCopyTriedAgain(copy)) return;
+    this.#endCopy(copy);
+  }
+
+  /** Whether how it went is no answer, because the kernel could not carry it out. */
+  #isCopyTriedAgain(copy: number): boolean {
+    const result = this.#copyResult[copy];
+    const isWrite = this.#copyFault[copy] === CopyFault.WRITE;
+    if (isWrite && result === LINK_TORN && this.#isWriteAlone[copy] === 0) {
+      // It had no memory to take the write with its read, which has ended since. That of a read that ends
+      // with the same number has nothing to write.
+      this.#writeAlone(copy);
+      return true;
     }
+    return isRingShort(result) && this.#copyTries.take(copy, result);
+  }
+
+  #retryCopy(copy: number): void {
+    // It may be late since, or its area may have been dropped: its window is its own no longer.
+    if (this.#engine.copies.state[copy] !== IoState.LIVE) this.#endCopy(copy);
+    else if (this.#copyFault[copy] === CopyFault.WRITE) this.#writeAlone(copy);
+    else this.#startCopy(copy);
+  }
+
+  #writeAlone(copy: number): void {
+    this.#isWriteAlone[copy] = 1;
+    this.#copyResult[copy] = 0;
+    this.#copyFault[copy] = CopyFault.NONE;
+    this.#copyPending[copy] = 1;
+    this.#prepareSlotWrite(copy);
+  }
+
+  #endCopy(copy: number): void {
+    const { copies } = this.#engine;
     this.#windows.end(copy);
     faultPoint("copy.data-complete");
-    const isRecorded = this.#copyResult[copy] === 0 && isLive;
+    const isRecorded = this.#copyResult[copy] === 0 && copies.state[copy] === IoState.LIVE;
     if (this.journal === undefined || !isRecorded) this.#copyDone(copy);
     else {
       this.#engine.onCopyWritten(copy);
@@ -371,6 +362,7 @@ export class AreaIo {
   #onRun(run: number, result: number): void {
     const { runs } = this.#engine;
     const wanted = runs.kind[run] === RunKind.ZERO ? 0 : runs.lengthBytes[run];
+    if (runs.state[run] === IoState.LIVE && this.#runTries.take(run, result)) return;
     const length = runs.lengthBytes[run];
     this.#runImages[run]?.end(run);
     if (runs.kind[run] === RunKind.WRITE_SLOT) faultPoint("image-write.complete");
@@ -384,6 +376,13 @@ export class AreaIo {
       return;
     }
     this.#engine.onRunDone(run, result === wanted ? length : result < 0 ? result : -EIO);
+  }
+
+  #retryRun(run: number): void {
+    // What is late has ended for its request, whose tag may be that of another one by now.
+    const isLive = this.#engine.runs.state[run] === IoState.LIVE;
+    if (isLive) this.#startRun(run, this.#runImages[run] as ImageBuffers);
+    else this.#onRun(run, -EIO);
   }
 
   /** Blocks that so many bytes reach into. */

@@ -11,6 +11,9 @@
  * A write with DSYNC ends when its bytes are on the medium with all that is needed to find them, as fdatasync
  * would; what was committed before is there already. Stores that a commit tells nothing of are not synced.
  *
+ * A commit that io_uring had no memory or thread for is submitted once more, to the same places, within its bound:
+ * see commit-outcome.ts.
+ *
  * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
  * both, until adopt(). Which of them would be found after a power cut is not known here, so a commit
  * that is not on both has failed. So has one that the medium does not answer in time: it is told so, and
@@ -19,11 +22,12 @@
  * A compaction makes the checkpoint of a mirror's log itself: each commit begins with some of it, and where
  * nothing else is to be committed it continues alone. It never takes room that the commits need.
  */
+import { ETIMEDOUT } from "@blksnap/errors";
 import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
+import { TRIES_PAUSE_MS } from "@blksnap/ublk";
 import {
   assert,
   high32,
-  LINK_TORN,
   low32,
   MappedMemory,
   prepareNop,
@@ -32,6 +36,7 @@ import {
   RwFlag,
   SqeFlag,
 } from "@blksnap/uring";
+import { Again, CommitOutcome } from "./commit-outcome.js";
 import { COMMIT_LATE_TICKS, type IoTicker } from "./io-ticker.js";
 import { JournalLife, JournalState } from "./journal-state.js";
 import {
@@ -48,14 +53,6 @@ import { StoreSyncs } from "./store-syncs.js";
 
 export type { Compaction, JournalSetup, LogLocation, LogNeed };
 
-const EIO = 5;
-const ETIMEDOUT = 110;
-const ECANCELED = 125;
-const ENOMEM = 12;
-/** In place of an errno: the kernel took only a part of a chain. */
-const TORN = -1;
-/** Each is a turn of the reactor. */
-const ATTEMPTS_MAX = 100;
 const NOP_DATA = 0;
 const MIRROR_DATA = 64;
 /** Some file systems would sync in the call that submits it; the reactor must not wait for a medium. */
@@ -95,10 +92,9 @@ export class JournalIo {
   readonly #life = new JournalLife();
   /** Completions to come: of the commit on its way, or of the NOP. */
   #pending = 0;
-  /** How the commit went so far: 0, an errno, or TORN. */
-  #errno = 0;
-  /** How often the commit was submitted. */
-  #attempts = 0;
+  readonly #outcome = new CommitOutcome();
+  /** Until the commit is submitted once more. */
+  #pause: ReturnType<Reactor["setTimer"]> | undefined;
   /** What was asked for since a log became longer, or another one. */
   #asked: LogNeed | undefined;
   #onIdle: (() => void) | undefined;
@@ -237,6 +233,7 @@ export class JournalIo {
   /** The kernel has given everything back: until now memory and files stayed. */
   #cleanUp(): void {
     this.#life.enter(JournalState.CLOSED);
+    if (this.#pause !== undefined) this.#reactor.cancelTimer(this.#pause);
     this.dropMirror();
     this.#reactor.removeFile(this.#log.index);
     this.#stores.close();
@@ -278,13 +275,12 @@ export class JournalIo {
     this.#life.enter(JournalState.COMMITTING);
     writer.seal();
     this.#stores.seal();
-    this.#attempts = 0;
+    this.#outcome.begin();
     this.#submitAll();
   }
 
   #submitAll(): void {
-    this.#errno = 0;
-    this.#attempts++;
+    this.#outcome.submitted();
     this.#pending = this.#submit(this.#log, 1);
     if (this.#mirror !== undefined) {
       // It may have the journal's name by now: it must not know of data that is not there either.
@@ -343,20 +339,11 @@ export class JournalIo {
       this.#life.enter(JournalState.IDLE);
       this.#begin();
     } else {
-      this.#note(data, result);
+      const syncs = this.#stores.count;
+      const isWrite = data === MIRROR_DATA + syncs || data === 1 + syncs;
+      this.#outcome.note(result, isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0);
       if (this.#pending === 0) this.#ended();
     }
-  }
-
-  /** Of a chain the error counts, and not what it has cancelled. */
-  #note(data: number, result: number): void {
-    const syncs = this.#stores.count;
-    const isWrite = data === MIRROR_DATA + syncs || data === 1 + syncs;
-    const wanted = isWrite ? this.writer.sealedSectors * SECTOR_BYTES : 0;
-    if (result === wanted) return;
-    if (result === LINK_TORN) {
-      if (this.#errno === 0 || this.#errno === ECANCELED) this.#errno = TORN;
-    } else if (result !== -ECANCELED || this.#errno === 0) this.#errno = result < 0 ? -result : EIO;
   }
 
   #fail(errno: number): void {
@@ -369,16 +356,12 @@ export class JournalIo {
 
   #ended(): void {
     const { writer } = this;
-    if (this.#errno === TORN) {
-      // The kernel had no memory to take all of it: the same once more, to the same places.
-      if (this.#attempts < ATTEMPTS_MAX) {
-        this.#submitAll();
-        return;
-      }
-      this.#errno = ENOMEM;
-    }
-    if (this.#errno !== 0) {
-      this.#fail(this.#errno);
+    const again = this.#outcome.again();
+    if (again === Again.AT_ONCE) this.#submitAll();
+    else if (again === Again.LATER) this.#submitLater();
+    if (again !== Again.NEVER) return;
+    if (this.#outcome.errno !== 0) {
+      this.#fail(this.#outcome.errno);
       return;
     }
     this.#log.usedSectors += writer.sealedSectors;
@@ -393,6 +376,14 @@ export class JournalIo {
     idle?.();
     // The callbacks may have begun, or ended, something.
     if (this.#life.is(JournalState.IDLE)) this.#begin();
+  }
+
+  #submitLater(): void {
+    this.#pause = this.#reactor.setTimer(TRIES_PAUSE_MS, () => {
+      this.#pause = undefined;
+      // It may have been given up meanwhile.
+      if (this.#life.is(JournalState.COMMITTING)) this.#submitAll();
+    });
   }
 
   #tellIfLow(): void {

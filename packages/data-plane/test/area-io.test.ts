@@ -1,23 +1,44 @@
 /** Copies of a diff area on real files, by a kernel that takes chains in part. */
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MessageChannel } from "node:worker_threads";
 import { makeSlot } from "@blksnap/diff-storage";
-import { BufferOwner, CopyFault, CopyKind, IoState, type TrackerEngine } from "@blksnap/engine";
-import { createMemoryFile, Reactor } from "@blksnap/uring";
+import {
+  BufferOwner,
+  CopyFault,
+  CopyKind,
+  IoState,
+  RunKind,
+  type TrackerEngine,
+} from "@blksnap/engine";
+import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
+import { createMemoryFile, high32, low32, MappedMemory, Reactor } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { AreaIo } from "../dist/area-io.js";
 import { CopyDurations } from "../dist/durations.js";
 import type { IoTicker } from "../dist/io-ticker.js";
+import { passTime, takeAtMost } from "./short-ring.js";
 
 const BLOCK_BYTES = 4096;
 const CHUNK_BYTES = 4 * BLOCK_BYTES;
 const CHUNKS = 4;
 const EIO = 5;
 const EBADF = 9;
+const EAGAIN = 11;
+const ENOMEM = 12;
+const ECANCELED = 125;
+const UNWRITTEN = 0xdd;
 /** Nothing is late here. */
 const ticker = { start: () => undefined } as unknown as IoTicker;
 
@@ -27,14 +48,31 @@ interface Done {
   readonly fault: number;
 }
 
-/** Has the kernel take so many entries at a time, as if it had no memory for more. */
-function takeAtMost(count: number): () => void {
-  const { enter } = native;
-  native.enter = (fd, toSubmit, minComplete, flags) =>
-    enter(fd, Math.min(toSubmit, count), toSubmit > count ? 0 : minComplete, flags);
-  return () => {
-    native.enter = enter;
-  };
+type Answer = (copy: number, isWrite: boolean, result: number) => number;
+
+interface World {
+  readonly isOriginalGone?: boolean;
+  /** What the kernel says in place of its result, of a part of a copy. */
+  readonly answer?: Answer;
+  /** A pause begins. */
+  readonly onPause?: (state: Float64Array) => void;
+}
+
+/** What the kernel did not carry out has written nothing. */
+function answerFor(reactor: Reactor, storeFd: number, answer: Answer): void {
+  const addHandler = reactor.addHandler.bind(reactor);
+  reactor.addHandler = (handler) =>
+    addHandler({
+      onCompletion: (data, result, flags) => {
+        const copy = data >> 1;
+        const isWrite = (data & 1) === 1;
+        const answered = answer(copy, isWrite, result);
+        const block = Buffer.alloc(BLOCK_BYTES, UNWRITTEN);
+        if (isWrite && answered < 0 && result >= 0)
+          writeSync(storeFd, block, 0, BLOCK_BYTES, targetOf(copy));
+        handler.onCompletion(data, answered, flags);
+      },
+    });
 }
 
 /** Copies one block of each chunk; answers how the copies ended, and what the store has. */
@@ -42,14 +80,14 @@ function copyAll(
   kind: number,
   storeFlags: string,
   originalChunks: number,
-  isOriginalGone = false,
-): { done: Done[]; stored: Buffer; original: Buffer } {
+  { isOriginalGone = false, answer = (_copy, _isWrite, result) => result, onPause }: World = {},
+): { done: Done[]; stored: Buffer; original: Buffer; read: number[] } {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-area-"));
   const original = Buffer.alloc(originalChunks * CHUNK_BYTES);
   for (let at = 0; at < original.length; at += 512)
     original.fill(1 + ((at / 512) % 250), at, at + 512);
   writeFileSync(join(folder, "original"), original);
-  writeFileSync(join(folder, "store"), Buffer.alloc(CHUNKS * CHUNK_BYTES, 0xdd));
+  writeFileSync(join(folder, "store"), Buffer.alloc(CHUNKS * CHUNK_BYTES, UNWRITTEN));
   const originalFd = openSync(join(folder, "original"), "r");
   const storeFd = openSync(join(folder, "store"), storeFlags);
   const { port1, port2 } = new MessageChannel();
@@ -62,6 +100,10 @@ function copyAll(
     onMessage: () => undefined,
     onError: (error) => errors.push(error),
   });
+  const state = Float64Array.from({ length: CHUNKS }, () => IoState.LIVE);
+  answerFor(reactor, storeFd, answer);
+  passTime(reactor, () => onPause?.(state));
+  const read: number[] = [];
   const numbers = (value: (copy: number) => number) =>
     Float64Array.from({ length: CHUNKS }, (_, i) => value(i));
   const engine = {
@@ -77,9 +119,9 @@ function copyAll(
       bufferOwner: numbers(() => BufferOwner.FRONT),
       bufferTag: numbers((copy) => copy),
       bufferOffsetBytes: numbers(() => 0),
-      state: numbers(() => IoState.LIVE),
+      state,
     },
-    onCopyRead: () => undefined,
+    onCopyRead: (copy: number) => read.push(copy),
     onCopyDone(copy: number, result: number, fault: number) {
       done.push({ copy, result, fault });
       if (done.length === CHUNKS) reactor.stop();
@@ -109,12 +151,16 @@ function copyAll(
   rmSync(folder, { recursive: true });
   assert.equal(errors, []);
   done.sort((a, b) => a.copy - b.copy);
-  return { done, stored, original };
+  return { done, stored, original, read: read.sort() };
+}
+
+function targetOf(copy: number): number {
+  return (CHUNKS - 1 - copy) * CHUNK_BYTES + copy * BLOCK_BYTES;
 }
 
 /** The block that a copy was to write. */
 function blockOf(stored: Buffer, copy: number): Buffer {
-  const at = (CHUNKS - 1 - copy) * CHUNK_BYTES + copy * BLOCK_BYTES;
+  const at = targetOf(copy);
   return stored.subarray(at, at + BLOCK_BYTES);
 }
 
@@ -148,7 +194,7 @@ for (const count of [1, 2, 3, 1000]) {
       // The last chunk is not there.
       const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS - 1);
       assert.equal(done[CHUNKS - 1], { copy: CHUNKS - 1, result: -EIO, fault: CopyFault.READ });
-      assert.ok(blockOf(stored, CHUNKS - 1).every((byte) => byte === 0xdd));
+      assert.ok(blockOf(stored, CHUNKS - 1).every((byte) => byte === UNWRITTEN));
       assert.is(done[0]?.result, 0);
       // A store that cannot be written is tried once more at most.
       const refused = copyAll(CopyKind.OLD, "r", CHUNKS);
@@ -162,12 +208,140 @@ for (const count of [1, 2, 3, 1000]) {
 }
 
 test("a read that fails as a torn chain does is no torn chain: nothing is written", () => {
-  const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, true);
+  const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, { isOriginalGone: true });
   for (let copy = 0; copy < CHUNKS; copy++) {
     assert.equal(done[copy], { copy, result: -EBADF, fault: CopyFault.READ });
-    assert.ok(blockOf(stored, copy).every((byte) => byte === 0xdd));
+    assert.ok(blockOf(stored, copy).every((byte) => byte === UNWRITTEN));
   }
 });
+
+/** Of a copy: the kernel has no memory for its read, or for its write, so often. */
+function shortage(errno: number, isWriteShort: boolean, times: number): Answer {
+  const left = new Array<number>(CHUNKS).fill(times);
+  const isShort = (copy: number): boolean => left[copy]! > 0;
+  return (copy, isWrite, result) => {
+    if (!isWrite) return !isWriteShort && isShort(copy) ? -errno : result;
+    if (!isShort(copy)) return result;
+    left[copy]!--;
+    // A read that fails takes the write that is linked to it along.
+    return isWriteShort ? -errno : -ECANCELED;
+  };
+}
+
+for (const errno of [ENOMEM, ECANCELED, EAGAIN]) {
+  for (const part of ["read", "write"]) {
+    test(`a copy whose ${part} the kernel could not carry out (${errno}) is made again`, () => {
+      const answer = shortage(errno, part === "write", 3);
+      const { done, stored, original, read } = copyAll(CopyKind.OLD, "r+", CHUNKS, { answer });
+      for (let copy = 0; copy < CHUNKS; copy++) {
+        assert.equal(done[copy], { copy, result: 0, fault: CopyFault.NONE });
+        assert.is(blockOf(stored, copy).compare(sourceOf(original, copy)), 0);
+      }
+      // The bound of the store begins once.
+      assert.equal(read, [0, 1, 2, 3]);
+    });
+  }
+}
+
+test("a copy that cannot be made is given up after as many tries as a request of a front", () => {
+  for (const isWriteShort of [false, true]) {
+    const asked = new Array<number>(CHUNKS).fill(0);
+    const isShort = shortage(ENOMEM, isWriteShort, 1000);
+    const answer: Answer = (copy, isWrite, result) => {
+      if (isWrite) asked[copy]!++;
+      return isShort(copy, isWrite, result);
+    };
+    const { done } = copyAll(CopyKind.OLD, "r+", CHUNKS, { answer });
+    const fault = isWriteShort ? CopyFault.WRITE : CopyFault.READ;
+    assert.equal(
+      done,
+      [0, 1, 2, 3].map((copy) => ({ copy, result: -ENOMEM, fault })),
+    );
+    assert.equal(asked, [101, 101, 101, 101]);
+  }
+});
+
+test("a copy that is late before it is made again ends, and writes nothing", () => {
+  const answer = shortage(ENOMEM, true, 1);
+  const onPause = (state: Float64Array) => state.fill(IoState.LATE);
+  const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, { answer, onPause });
+  assert.ok(done.every(({ result, fault }) => result === -ENOMEM && fault === CopyFault.WRITE));
+  assert.ok(stored.every((byte) => byte === UNWRITTEN));
+});
+
+for (const [isLate, expected] of [
+  [false, [0, BLOCK_BYTES]],
+  [true, [0, -EIO]],
+] as const) {
+  const when = isLate ? " ends where it is late by then" : "";
+  test(`a part of an image request that the kernel could not carry out is tried again${when}`, () => {
+    const { port1, port2 } = new MessageChannel();
+    const wakeFd = native.eventFd(0, 0o2000000);
+    const none = () => undefined;
+    const reactor = new Reactor({ wakeFd, port: port2, onMessage: none, onError: none });
+    const store = createMemoryFile("store");
+    writeSync(store, Buffer.alloc(2 * CHUNK_BYTES, 7));
+    const memory = MappedMemory.anonymous(BLOCK_BYTES);
+    const state = Int32Array.of(IoState.LIVE);
+    const done: number[][] = [];
+    const engine = {
+      geometry: { chunkBytes: CHUNK_BYTES, blockShift: 12 },
+      copies: { size: 1 },
+      runs: {
+        size: 1,
+        state,
+        kind: [RunKind.READ_SLOT],
+        tag: [0],
+        chunk: [5],
+        slot: [makeSlot(0, 1)],
+        offsetInChunkBytes: [0],
+        lengthBytes: [BLOCK_BYTES],
+        bufferOffsetBytes: [0],
+      },
+      onRunDone(run: number, result: number) {
+        done.push([run, result]);
+        reactor.stop();
+      },
+    };
+    let refusals = 3;
+    answerFor(reactor, store, (_copy, _isWrite, result) => (refusals-- > 0 ? -ENOMEM : result));
+    passTime(reactor, () => {
+      new Uint8Array(memory.buffer).fill(0);
+      if (isLate) state[0] = IoState.LATE;
+    });
+    const io = new AreaIo({
+      reactor,
+      ticker,
+      engine: engine as unknown as TrackerEngine,
+      copyDurations: new CopyDurations(reactor, 1),
+      originalIndex: 0,
+      storeFds: [store],
+      frontDepth: 1,
+      imageDepth: 1,
+      frontWindowBytes: BLOCK_BYTES,
+      imageWindowBytes: BLOCK_BYTES,
+      slotBytes: CHUNK_BYTES,
+      journal: undefined,
+    });
+    io.imageQueue = {
+      depth: 1,
+      maxIoBytes: BLOCK_BYTES,
+      bufferLow: [low32(memory.address)],
+      bufferHigh: [high32(memory.address)],
+      bufferIndex: [NOT_REGISTERED],
+      keepBuffers: none,
+      releaseBuffers: none,
+    } as unknown as RequestQueue;
+    io.submitRun(0);
+    reactor.run();
+    assert.equal(done, [expected]);
+    assert.is(refusals, isLate ? 2 : -1);
+    assert.ok(new Uint8Array(memory.buffer).every((byte) => byte === (isLate ? 0 : 7)));
+    for (const fd of [store, wakeFd]) closeSync(fd);
+    memory.unmap();
+    port1.close();
+  });
+}
 
 test("an area that cannot be made gives back the stores that it had registered", () => {
   const { port1, port2 } = new MessageChannel();

@@ -1,14 +1,14 @@
 /**
- * Requests that io_uring itself could not carry out: no memory for them, or no thread (-ECANCELED). The file or
- * device behind has said nothing, and an error would have a file system give its disk up. They are tried
- * again until it is time that somebody hears of it.
+ * Requests that io_uring itself could not carry out: no memory for them (-ENOMEM, -EAGAIN), or no thread
+ * (-ECANCELED). The file or device behind has said nothing, and an error would have a file system give its disk up,
+ * or a snapshot its blocks. They are tried again until it is time that somebody hears of it.
  *
  * ```
- *   submitted ─▶ -ENOMEM, -ECANCELED ─▶ waits ─▶ all that wait are submitted again
- *                       └──── for TRIES_MS by now: that is its answer
+ *   submitted ─▶ one of those ─▶ waits ─▶ all that wait are submitted again
+ *                    └──── for TRIES_MS by now: that is its answer
  * ```
  */
-import { ECANCELED, ENOMEM } from "@blksnap/errors";
+import { EAGAIN, ECANCELED, ENOMEM } from "@blksnap/errors";
 import type { Reactor } from "@blksnap/uring";
 
 /** For a request: from its first try to the last. */
@@ -21,7 +21,7 @@ type Timer = ReturnType<Reactor["setTimer"]>;
 
 /** Whether it says that io_uring could not carry out a request. */
 export function isRingShort(result: number): boolean {
-  return result === -ECANCELED || result === -ENOMEM;
+  return result === -ECANCELED || result === -ENOMEM || result === -EAGAIN;
 }
 
 export class SecondTries {

@@ -15,7 +15,7 @@
  */
 
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
-import { ECANCELED, EINTR, EMFILE, ENOMEM, ETIME } from "@blksnap/errors";
+import { EAGAIN, ECANCELED, EINTR, EMFILE, ENOMEM, ETIME } from "@blksnap/errors";
 import { SetupFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
@@ -403,11 +403,12 @@ export class Reactor {
 
   #onWake(result: number): void {
     this.#wakeArmed = false;
-    if (result < 0 && result !== -EINTR) {
+    // No memory or no thread for it: it is armed again, and messages that came meanwhile are not missed.
+    const isShort = result === -ENOMEM || result === -EAGAIN || result === -ECANCELED;
+    if (isShort && this.#stopped) return;
+    if (result < 0 && result !== -EINTR && !isShort) {
       this.#stopped = true;
-      if (result !== -ECANCELED) {
-        this.#failure = new UringError("REACTOR_FAILED", "the wake-up cannot be read", result);
-      }
+      this.#failure = new UringError("REACTOR_FAILED", "the wake-up cannot be read", result);
       return;
     }
     if (result > 0 && this.#counter[1] > 0) {

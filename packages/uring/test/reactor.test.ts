@@ -340,6 +340,34 @@ test("a timer that the kernel has no memory for is set again, unless it was canc
   });
 });
 
+test("a wake-up that the kernel has no memory or thread for is armed again, and no message is missed", () => {
+  withReactor(({ reactor, messages, errors, send }) => {
+    const { ring } = reactor;
+    const { enter } = native;
+    const wakeHandler = 0;
+    const refusals = [-12, -125, -11];
+    native.enter = (...call) => {
+      const status = enter(...call);
+      const cqe = ring.headIndex();
+      const isWake = ring.ready() > 0 && ring.cqes32[cqe + 1] === wakeHandler;
+      const refusal = isWake ? refusals.shift() : undefined;
+      if (refusal !== undefined) {
+        ring.cqes32[cqe + 2] = refusal;
+        send(refusals.length === 0 ? "stop" : refusal);
+      }
+      return status;
+    };
+    try {
+      send(0);
+      reactor.run();
+    } finally {
+      native.enter = enter;
+    }
+    assert.equal(messages, [0, -12, -125, "stop"]);
+    assert.equal(errors, []);
+  });
+});
+
 test("what was taken for something that cannot be made is given back, and nothing else", () => {
   withReactor(({ reactor, send }) => {
     const kept = reactor.attempt(() => reactor.addFile(0));

@@ -21,8 +21,9 @@ const SECTOR_BYTES = 512;
 interface Outcome {
   readonly problem: string | undefined;
   readonly sim: AreaSim;
-  /** Chains that the kernel took in part: they are submitted once more, and cost no journal. */
+  /** Chains that the kernel took in part, and what it had no memory for: that is submitted again, and costs no journal. */
   readonly torn: number;
+  readonly shortages: number;
 }
 
 /** Operations of the ring come in any order, the main thread when the dice say so. */
@@ -30,6 +31,7 @@ function runSeed(seed: number, plant: AreaPlant): Outcome {
   const dice = new Dice(seed);
   const kernel = new FakeReactor(dice);
   kernel.tearChance = dice.pick([0, 0, 0.05, 0.3]);
+  kernel.shortChance = dice.pick([0, 0, 0.02, 0.3]);
   kernel.runsTornRest = plant === "torn chain that continues";
   const sim = new AreaSim(kernel, dice, {
     chunkCount: dice.pick([3, 40, 200]),
@@ -39,7 +41,10 @@ function runSeed(seed: number, plant: AreaPlant): Outcome {
     copies: 40,
     plant,
   });
-  const end = (problem: string | undefined): Outcome => ({ problem, sim, torn: kernel.torn });
+  const end = (problem: string | undefined): Outcome => {
+    const { torn, shortages } = kernel;
+    return { problem, sim, torn, shortages };
+  };
   for (let turn = 0; turn < TURNS; turn++) {
     const die = dice.below(10);
     if (die < 6) kernel.step();
@@ -61,14 +66,15 @@ function runSeed(seed: number, plant: AreaPlant): Outcome {
 }
 
 test(`no power cut makes it forget a saved block, from ${SEEDS} seeds`, () => {
-  const seen = { commits: 0, renewals: 0, growths: 0, torn: 0 };
+  const seen = { commits: 0, renewals: 0, growths: 0, torn: 0, shortages: 0 };
   for (let seed = 1; seed <= SEEDS; seed++) {
-    const { problem, sim, torn } = runSeed(seed, "none");
+    const { problem, sim, torn, shortages } = runSeed(seed, "none");
     assert.is(problem, undefined);
     seen.commits += sim.commits;
     seen.renewals += sim.renewals;
     seen.growths += sim.growths;
     seen.torn += torn;
+    seen.shortages += shortages;
   }
   // What did not happen was not tested.
   for (const [what, count] of Object.entries(seen))

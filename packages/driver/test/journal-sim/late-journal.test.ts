@@ -1,8 +1,10 @@
 /** A medium that does not answer a commit: it counts as failed in time, and nothing is freed too early. */
 
+import { makeSlot } from "@blksnap/diff-storage";
 import { Dice } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { AreaJournal } from "../../../data-plane/dist/area-journal.js";
 import { CbtJournal } from "../../../data-plane/dist/cbt-journal.js";
 import { COMMIT_LATE_TICKS } from "../../../data-plane/dist/io-ticker.js";
 import { FakeReactor } from "./medium.js";
@@ -11,7 +13,11 @@ const test = suite("late-journal");
 
 const BLOCK_BYTES = 65536;
 const DEPTH = 4;
+const EIO = 5;
+const EAGAIN = 11;
+const ENOMEM = 12;
 const ETIMEDOUT = 110;
+const ECANCELED = 125;
 
 class Tracker {
   readonly kernel: FakeReactor = new FakeReactor(new Dice(1));
@@ -117,6 +123,85 @@ test("a log that is full, and that nobody makes longer, fails too", () => {
   assert.ok(tracker.admitted.length < 3);
   tracker.ticks(COMMIT_LATE_TICKS + 1);
   assert.equal(tracker.faults, [ETIMEDOUT]);
+});
+
+/** In place of what the medium says to the next writes. */
+function refuse({ kernel }: Tracker, errnos: number[]): void {
+  kernel.faults = (_, isWrite) => {
+    const errno = isWrite ? errnos.shift() : undefined;
+    return errno === undefined ? undefined : -errno;
+  };
+}
+
+function settle({ kernel }: Tracker): void {
+  while (!kernel.isIdle) kernel.step();
+}
+
+for (const [what, errnos, fault] of [
+  ["is submitted again", [ENOMEM, ECANCELED, EAGAIN], undefined],
+  ["is no medium that fails then", [ENOMEM, EIO, EIO], EIO],
+  ["is given up in the end", new Array<number>(1000).fill(ENOMEM), ENOMEM],
+] as const) {
+  test(`a commit that the kernel has no memory or thread for ${what}`, () => {
+    const tracker = new Tracker();
+    const left = [...errnos];
+    refuse(tracker, left);
+    tracker.write(0, 1);
+    settle(tracker);
+    assert.equal(tracker.faults, fault === undefined ? [] : [fault]);
+    assert.equal(tracker.admitted, fault === undefined ? [0] : []);
+    // The medium is asked once when it fails; the kernel as often as for requests of a front.
+    assert.is(errnos.length - left.length, [3, 2, 101][[undefined, EIO, ENOMEM].indexOf(fault)]);
+  });
+}
+
+test("a commit that waits to be submitted again has its bound, and is forgotten with its journal", () => {
+  for (const isLate of [true, false]) {
+    const tracker = new Tracker();
+    refuse(tracker, [ENOMEM]);
+    tracker.write(0, 1);
+    tracker.begin();
+    tracker.kernel.step();
+    const { submitted } = tracker.kernel;
+    tracker.ticks(isLate ? COMMIT_LATE_TICKS + 1 : COMMIT_LATE_TICKS);
+    assert.equal(tracker.faults, isLate ? [ETIMEDOUT] : []);
+    if (isLate) settle(tracker);
+    tracker.journal.drop();
+    assert.equal(tracker.admitted, [0]);
+    assert.is(tracker.kernel.filesOpen, 0);
+    settle(tracker);
+    assert.is(tracker.kernel.submitted, submitted);
+  }
+});
+
+test("a sync that ended for want of memory has failed: the next one would know nothing of it", () => {
+  const kernel = new FakeReactor(new Dice(1));
+  const [log, store] = [kernel.makeFile(64 * 512), kernel.makeFile(0)];
+  const faults: number[] = [];
+  const journal = new AreaJournal({
+    reactor: kernel.asReactor(),
+    setup: {
+      fd: log.fd,
+      logOffsetBytes: 0,
+      logBytes: 64 * 512,
+      usedSectors: 0,
+      id: Array.from({ length: 16 }, (_, i) => i),
+      nextSequence: 1,
+      nextCommit: 1,
+    },
+    ticker: { start: () => undefined } as never,
+    storeFds: [store.fd],
+    copiesMax: 4,
+    runsMax: 4,
+    onCopied: () => assert.unreachable("its data may not be there"),
+    onWritten: () => undefined,
+    onFault: (errno) => faults.push(errno),
+    onLow: () => undefined,
+  });
+  kernel.faults = (file) => (file === store ? -ENOMEM : undefined);
+  journal.copied(0, 0, makeSlot(0, 0), 0, 1);
+  while (!kernel.isIdle) kernel.step();
+  assert.equal(faults, [ENOMEM]);
 });
 
 test("a late mirror keeps its file until it has answered", () => {

@@ -10,6 +10,8 @@ const SQE_WORDS = 16;
 const SQES = 4096;
 const SECTOR_BYTES = 512;
 const EIO = 5;
+const EAGAIN = 11;
+const ENOMEM = 12;
 const ECANCELED = 125;
 const OP_NOP = 0;
 const OP_FSYNC = 3;
@@ -101,6 +103,9 @@ export class FakeReactor {
   tearChance = 0;
   runsTornRest = false;
   torn = 0;
+  /** How often the kernel has no memory or no thread for an operation. */
+  shortChance = 0;
+  shortages = 0;
   /** Operations that the kernel was given. */
   submitted = 0;
   readonly #dice: Dice;
@@ -108,6 +113,7 @@ export class FakeReactor {
   readonly #files: (MediumFile | undefined)[] = [];
   readonly #media = new Map<number, MediumFile>();
   readonly #chains: Operation[][] = [];
+  readonly #timers: (() => void)[] = [];
   #nextFd = 3;
   #prepared = 0;
   #taken = 0;
@@ -144,6 +150,15 @@ export class FakeReactor {
     return this.#files.push(this.#media.get(fd)) - 1;
   }
 
+  setTimer(_: number, callback: () => void): () => void {
+    this.#timers.push(callback);
+    return callback;
+  }
+
+  cancelTimer(callback: () => void): void {
+    this.#timers.splice(this.#timers.indexOf(callback), 1);
+  }
+
   removeFile(index: number): void {
     if (this.#files[index] === undefined) throw new Error("a file is removed twice");
     this.#files[index] = undefined;
@@ -155,7 +170,7 @@ export class FakeReactor {
 
   get isIdle(): boolean {
     this.#submit();
-    return this.#chains.length === 0;
+    return this.#chains.length === 0 && this.#timers.length === 0;
   }
 
   /**
@@ -164,7 +179,10 @@ export class FakeReactor {
    */
   step(): void {
     this.#submit();
-    if (this.#chains.length === 0) return;
+    if (this.#chains.length === 0) {
+      this.#timers.shift()?.();
+      return;
+    }
     const index = this.#dice.below(this.#chains.length);
     const chain = this.#chains[index]!;
     const operation = chain[0]!;
@@ -221,10 +239,14 @@ export class FakeReactor {
     if (isTorn === true) return LINK_TORN;
     if (opcode === OP_NOP) return 0;
     if (file === undefined) throw new Error("an operation on a file that is not registered");
+    if (isWritten !== true && this.shortChance > 0 && this.#dice.next() < this.shortChance) {
+      this.shortages++;
+      return -(opcode === OP_FSYNC ? ECANCELED : this.#dice.pick([EAGAIN, ENOMEM, ECANCELED]));
+    }
     const isSync = opcode === OP_FSYNC || isWritten === true;
     const planned = this.faults(file, !isSync);
     if (isSync) {
-      if (planned !== undefined) return -EIO;
+      if (planned !== undefined) return Math.min(planned, -EIO);
       file.sync();
       return opcode === OP_FSYNC ? 0 : length;
     }

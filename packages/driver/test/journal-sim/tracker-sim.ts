@@ -74,6 +74,7 @@ export class TrackerSim {
     this.#options = options;
     const { blockCount, faultChance } = options;
     this.kernel = new FakeReactor(dice);
+    this.kernel.shortChance = dice.pick([0, 0, 0.1]);
     this.kernel.faults = (_, isWrite) => {
       if (dice.next() >= faultChance) return undefined;
       return isWrite ? dice.pick([-5, -28, 0]) : -5;

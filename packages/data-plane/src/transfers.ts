@@ -1,0 +1,75 @@
+/** Reads and writes of registered files, with memory that may be a registered buffer's. */
+import { NOT_REGISTERED } from "@blksnap/ublk";
+import {
+  prepareRead,
+  prepareReadFixed,
+  prepareWrite,
+  prepareWriteFixed,
+  type Ring,
+  SqeFlag,
+} from "@blksnap/uring";
+
+/** @param buffer the registered one that the memory lies in, or NOT_REGISTERED */
+export function transferRead(
+  ring: Ring,
+  file: number,
+  buffer: number,
+  low: number,
+  high: number,
+  bytes: number,
+  offsetLow: number,
+  offsetHigh: number,
+  data: number,
+  handler: number,
+  flags: number,
+): void {
+  if (buffer === NOT_REGISTERED)
+    prepareRead(ring, file, low, high, bytes, offsetLow, offsetHigh, data, handler, flags);
+  else
+    prepareReadFixed(
+      ring,
+      file,
+      buffer,
+      low,
+      high,
+      bytes,
+      offsetLow,
+      offsetHigh,
+      data,
+      handler,
+      flags,
+    );
+}
+
+/** As transferRead(), alone. */
+export function transferWrite(
+  ring: Ring,
+  file: number,
+  buffer: number,
+  low: number,
+  high: number,
+  bytes: number,
+  offsetLow: number,
+  offsetHigh: number,
+  data: number,
+  handler: number,
+): void {
+  const fixed = SqeFlag.FIXED_FILE;
+  if (buffer === NOT_REGISTERED)
+    prepareWrite(ring, file, low, high, bytes, offsetLow, offsetHigh, 0, data, handler, fixed);
+  else
+    prepareWriteFixed(
+      ring,
+      file,
+      buffer,
+      low,
+      high,
+      bytes,
+      offsetLow,
+      offsetHigh,
+      0,
+      data,
+      handler,
+      fixed,
+    );
+}
