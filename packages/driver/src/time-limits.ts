@@ -92,7 +92,7 @@ export const STORES_PATIENCE_MS = 20_000;
 export const JOURNAL_RENEWAL_PATIENCE_MS = 20_000;
 /**
  * For what a lost snapshot has left on a medium to be removed. Short, as its writes wait, and nothing is
- * gained by more: what stays there is removed, or told, at the next start.
+ * gained by more: what stays there is told, and tried on.
  */
 export const FORGETTING_PATIENCE_MS = 5_000;
 /** For a snapshot's record to say no more how its stores were left: then it ends with the machine's power. */

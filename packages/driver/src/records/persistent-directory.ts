@@ -29,12 +29,21 @@ export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
 
 const LOCK_BYTES = 512;
 
+/** What is tried until it is done. */
+export interface Forgetting {
+  /** Its first attempt. */
+  readonly tried: Promise<void>;
+  readonly done: Promise<void>;
+}
+
 export class PersistentDirectory {
   readonly path: string;
   /** Records of trackers, by uuid, that this daemon uses. */
   readonly inUse: Set<string> = new Set();
   /** Those with a write that has not ended; its caller may have given up. */
   readonly unanswered: Set<string> = new Set();
+  /** Snapshots, by id, that are being removed here. */
+  readonly forgetting: Map<string, Forgetting> = new Map();
   /** For how long writers wait until a journal that failed is forgotten here. */
   readonly giveUpTimeoutMs: number;
   /** For how long others wait for what is to be on record here. */

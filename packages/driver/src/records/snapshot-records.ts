@@ -2,7 +2,8 @@
 
 import type { AreaId } from "@blksnap/data-plane";
 import { KeptFile } from "./file-names.js";
-import type { PersistentDirectory } from "./persistent-directory.js";
+import { LastingRemoval } from "./lasting-removal.js";
+import type { Forgetting, PersistentDirectory } from "./persistent-directory.js";
 import type { SnapshotRecord } from "./records.js";
 
 export interface PersistentMember {
@@ -33,6 +34,36 @@ export async function forgetSnapshot(
   for (const { journal } of members) {
     if (journal !== null) await directory.removeFile(KeptFile.areaJournal.name(journal));
   }
+}
+
+/**
+ * As forgetSnapshot(), of one that must not come back: a medium that fails is tried again until it is done. Another
+ * daemon's directory is left alone.
+ */
+export function forgetForGood(
+  directory: PersistentDirectory,
+  record: PersistentSnapshotRecord,
+): Forgetting {
+  const { id } = record.snapshot;
+  const before = directory.forgetting.get(id);
+  if (before !== undefined) return before;
+  const attempt = async (): Promise<void> => {
+    try {
+      await directory.own();
+      await forgetSnapshot(directory, record);
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ALREADY_RUNNING") throw error;
+    }
+  };
+  const tried = attempt();
+  const first = [tried];
+  const done = new LastingRemoval(directory)
+    .run(() => first.pop() ?? attempt())
+    .finally(() => directory.forgetting.delete(id));
+  done.catch(() => undefined);
+  const forgetting = { tried, done };
+  directory.forgetting.set(id, forgetting);
+  return forgetting;
 }
 
 /**

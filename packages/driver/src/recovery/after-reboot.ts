@@ -24,7 +24,7 @@ import { takeMapMemory } from "../records/map-memory.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord, StoreRecord } from "../records/records.js";
 import {
-  forgetSnapshot,
+  forgetForGood,
   type PersistentMember,
   type PersistentSnapshotRecord,
 } from "../records/snapshot-records.js";
@@ -136,8 +136,8 @@ async function forgetGivenUp(
 ): Promise<void> {
   for (const record of found) {
     if (!transient.has(record.snapshot.id)) continue;
-    const forgetting = forgetSnapshot(context.persistent, record);
-    await answered(context, forgetting, "a snapshot that was given up stays on record");
+    const { tried } = forgetForGood(context.persistent, record);
+    await answered(context, tried, "a snapshot that was given up stays on record; trying again");
   }
 }
 
@@ -327,7 +327,8 @@ async function restoreSnapshot(
   if (snapshot.state !== "destroying" && (members.length > 0 || record.members.length === 0)) {
     return { ...snapshot, stores: snapshot.stores.map(acrossBoots), members };
   }
-  await answered(context, forgetSnapshot(persistent, record), "a lost snapshot stays on record");
+  const { tried } = forgetForGood(persistent, record);
+  await answered(context, tried, "a lost snapshot stays on record; trying again");
   // What it has left besides is removed as after a crash.
   return { ...snapshot, state: "destroying", members: [] };
 }

@@ -6,9 +6,9 @@ import { ETIMEDOUT } from "@blksnap/errors";
 import { bounded, unlinkInHelper } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
-import { noAnswer } from "../records/persistent-directory.js";
+import { type Forgetting, noAnswer } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
-import { forgetSnapshot } from "../records/snapshot-records.js";
+import { forgetForGood } from "../records/snapshot-records.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
 import { FORGETTING_PATIENCE_MS } from "../time-limits.js";
 
@@ -67,27 +67,44 @@ async function removeAll(
     }
   }
   faultPoint("recover.discarded");
-  await forgetPersistent(context, record);
-  context.state.removeRecord(StateFile.snapshotRecord.name(record.id));
+  const forgetting = await forgetPersistent(context, record);
+  const name = StateFile.snapshotRecord.name(record.id);
+  if (forgetting === undefined) {
+    context.state.removeRecord(name);
+    return;
+  }
+  // Else the next daemon would find it on the medium alone, and take it up again.
+  context.state.writeRecord(name, { ...record, state: "destroying" });
+  forgetting.done.then(() => context.state.removeRecord(name)).catch(() => undefined);
 }
 
-/** A persistent snapshot that is lost, or kept no more, is to be forgotten on the medium too. */
+/**
+ * A persistent snapshot that is lost, or kept no more, is to be forgotten on the medium too. Where that cannot be done
+ * at once it is tried on: that is answered.
+ */
 export async function forgetPersistent(
   context: DriverContext,
   record: SnapshotRecord,
-): Promise<void> {
-  if (record.persistent !== true) return;
+): Promise<Forgetting | undefined> {
+  if (record.persistent !== true) return undefined;
+  const members = record.members.map(({ journal = null }) => ({
+    tracker: "",
+    journal,
+    lost: true,
+  }));
+  const forgetting = forgetForGood(context.persistent, { snapshot: record, members });
+  const { tried, done } = forgetting;
   try {
-    await context.persistent.own();
-    const members = record.members.map(({ journal = null }) => ({
-      tracker: "",
-      journal,
-      lost: true,
-    }));
-    const forgetting = forgetSnapshot(context.persistent, { snapshot: record, members });
-    await bounded(forgetting, FORGETTING_PATIENCE_MS, noAnswer);
+    await bounded(
+      tried.then(() => done),
+      FORGETTING_PATIENCE_MS,
+      noAnswer,
+    );
+    return undefined;
   } catch (error) {
-    context.logger.error({ snapshot: record.id, err: error }, "its record is not removed");
+    const text = "its record is not removed yet: after a power cut it would come back";
+    context.logger.error({ snapshot: record.id, err: error }, text);
+    return forgetting;
   }
 }
 

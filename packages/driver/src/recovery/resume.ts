@@ -327,6 +327,6 @@ async function lose(
   await snapshot.persistence
     .unlessHung("a lost snapshot stays on record", () => snapshot.persistence.forget())
     .catch(() => undefined);
+  snapshot.events.close();
   await discard(context, record, all);
-  snapshot.forget();
 }

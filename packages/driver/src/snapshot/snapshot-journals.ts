@@ -37,6 +37,7 @@ export class SnapshotPersistence {
   /** Set at the daemon's end: from then on nothing writes to the stores. */
   storeSeals: SnapshotRecord["storeSeals"];
   readonly #context: DriverContext;
+  readonly #id: string;
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
   #written: Promise<void> = Promise.resolve();
@@ -45,8 +46,9 @@ export class SnapshotPersistence {
   #forgotten: Promise<void> = Promise.resolve();
   readonly #removal: LastingRemoval;
 
-  constructor(context: DriverContext, isOn: boolean) {
+  constructor(context: DriverContext, id: string, isOn: boolean) {
     this.#context = context;
+    this.#id = id;
     this.#isOn = isOn;
     this.#removal = new LastingRemoval(context.persistent);
   }
@@ -126,7 +128,12 @@ export class SnapshotPersistence {
    * Removes all that is kept, but for the journals of areas that are still written. A medium that fails is tried again:
    * the caller bounds its wait.
    */
-  forget(): Promise<void> {
+  async forget(): Promise<void> {
+    // As recovery has begun to, where it could not continue with it.
+    await Promise.all([this.#forget(), this.#context.persistent.forgetting.get(this.#id)?.done]);
+  }
+
+  #forget(): Promise<void> {
     if (!this.#isOn) return this.#forgotten;
     this.#isOn = false;
     this.#forgotten = this.#removal.run(async () => {

@@ -97,7 +97,7 @@ export class Snapshot {
     this.stores = record.stores;
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
-    this.persistence = new SnapshotPersistence(context, record.persistent ?? false);
+    this.persistence = new SnapshotPersistence(context, record.id, record.persistent ?? false);
     this.cuts = new StoreCuts({ ...context, snapshot: record.id, members: this.members });
     this.events = new SnapshotEvents(record, () => this.saveIfPossible());
   }

@@ -109,7 +109,13 @@ async function left(storeFile: string, members?: readonly MemberRecord[]) {
         said.push(`${type} ${tracker}`);
       },
     },
-    logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+    logger: {
+      info: () => undefined,
+      warn: () => undefined,
+      error: () => undefined,
+      fatal: () => undefined,
+    },
+    persistent: { forgetting: new Map() },
   };
   const [found] = await lookThroughAll(context as never, [record], new Map());
   return { context: context as never, record, found: found as Resumed, said };
@@ -263,7 +269,7 @@ test("a snapshot whose journals cannot be made anew: before a device's copies be
   );
   const { context, record, said } = await left(store, members);
   const failing = () => Promise.reject(new Error("read-only"));
-  const persistent = { own: failing, giveUpTimeoutMs: 1 };
+  const persistent = { own: failing, giveUpTimeoutMs: 1, forgetting: new Map() };
   const its = { ...(context as object), persistent } as never;
   const kept = { ...record, persistent: true };
   const [found] = await lookThroughAll(its, [kept], new Map());

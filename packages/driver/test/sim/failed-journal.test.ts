@@ -86,4 +86,89 @@ test("a snapshot that was destroyed meanwhile does not come back with the next d
     assert.equal(await world.run(world.driver.snapshotCollect()), []);
   }, HANG_OPTIONS));
 
+/** Nothing that is to be durable is: the journals of a tracker and of its area are given up, and copies are not. */
+async function failCommits(world: World): Promise<void> {
+  world.machine.disksFs.medium.fault = ({ kind, isDurable }) =>
+    kind === "sync" || isDurable ? { hangs: true } : undefined;
+  await world.write();
+  const { snapshots } = await world.run(world.driver.status());
+  assert.equal(
+    snapshots.map(({ persistent }) => persistent),
+    [false],
+  );
+}
+
+/** The medium removes no record of a snapshot. @returns ends that */
+function refuseRemovals({ machine }: World): () => void {
+  const { files } = machine;
+  const unlink = files.unlink.bind(files);
+  files.unlink = (path) => {
+    if (path.startsWith("/var/lib/blksnap/snapshot-"))
+      throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", errno: -5 });
+    // As if its process died before: with the store a snapshot could come back.
+    if (!path.startsWith("/var/tmp/")) unlink(path);
+  };
+  return () => {
+    files.unlink = unlink;
+  };
+}
+
+test("a snapshot that was given up goes as soon as the medium lets it, and no later boot brings it back", () =>
+  within(async (world) => {
+    await world.attach();
+    const id = await world.take(true);
+    const allowRemovals = refuseRemovals(world);
+    await failCommits(world);
+    world.kill();
+    answerAgain(world);
+    await world.machine.settle();
+    await world.start();
+    const { snapshots } = await world.run(world.driver.status());
+    assert.equal(
+      snapshots.map((one) => [one.id, one.persistent]),
+      [[id, false]],
+    );
+    allowRemovals();
+    await world.machine.sleep(FORGOTTEN_MS);
+    await world.reboot();
+    assert.equal(await world.run(world.driver.snapshotCollect()), []);
+  }, HANG_OPTIONS));
+
+for (const isDestroyed of [true, false]) {
+  const what = isDestroyed ? "was given up and destroyed" : "was lost";
+  test(`a snapshot that ${what} while the medium fails does not come back with the next daemon`, () =>
+    within(async (world) => {
+      await world.attach();
+      const id = await world.take(true);
+      const allowRemovals = refuseRemovals(world);
+      if (isDestroyed) await failCommits(world);
+      world.kill();
+      answerAgain(world);
+      await world.machine.settle();
+      const { files } = world.machine;
+      const open = files.open.bind(files);
+      if (!isDestroyed)
+        files.open = (path, ...rest) => {
+          if (path.startsWith("/var/tmp/")) throw Object.assign(new Error("EIO"), { code: "EIO" });
+          return open(path, ...rest);
+        };
+      await world.start();
+      files.open = open;
+      if (isDestroyed) await world.run(world.driver.snapshotDestroy(id));
+      assert.equal(await world.run(world.driver.snapshotCollect()), []);
+      world.kill();
+      await world.machine.settle();
+      await world.start();
+      assert.equal(await world.run(world.driver.snapshotCollect()), []);
+      allowRemovals();
+      await world.machine.sleep(FORGOTTEN_MS);
+      await world.reboot();
+      assert.equal(await world.run(world.driver.snapshotCollect()), []);
+      assert.equal(
+        world.machine.files.readdir("/var/lib/blksnap").filter((name) => name.startsWith("snap")),
+        [],
+      );
+    }, HANG_OPTIONS));
+}
+
 test.run();

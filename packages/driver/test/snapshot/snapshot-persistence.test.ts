@@ -14,6 +14,7 @@ function world({ failures = 0, refusals = 0, hangs = false } = {}) {
   const written: PersistentSnapshotRecord[] = [];
   const never = new Promise<never>(() => undefined);
   const persistent = {
+    forgetting: new Map(),
     giveUpTimeoutMs: hangs ? 1 : 60_000,
     answerTimeoutMs: hangs ? 1 : 60_000,
     writeRecord: async (_name: string, value: PersistentSnapshotRecord) => {
@@ -35,7 +36,11 @@ function world({ failures = 0, refusals = 0, hangs = false } = {}) {
     request: async (_reactor: number, { type }: { type: string }) => steps.push(type),
   };
   const logger = { error: () => undefined, fatal: () => undefined };
-  const persistence = new SnapshotPersistence({ persistent, reactors, logger } as never, true);
+  const persistence = new SnapshotPersistence(
+    { persistent, reactors, logger } as never,
+    "its-id",
+    true,
+  );
   return { persistence, steps, written };
 }
 
