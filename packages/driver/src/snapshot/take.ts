@@ -68,9 +68,23 @@ export async function takeSnapshot(
     faultPoint("take.taken");
   } catch (error) {
     await closeMembers(context, members);
-    for (const member of members) await snapshot.persistence.removeJournal(member);
+    for (const member of members) await forgetJournal(context, snapshot, member);
     snapshot.undoTake();
     throw error;
+  }
+}
+
+/** No record names it from here on: what the medium does not remove now the next daemon removes. */
+async function forgetJournal(
+  { logger }: DriverContext,
+  { id, persistence }: Snapshot,
+  member: Member,
+): Promise<void> {
+  try {
+    await persistence.removeJournal(member);
+  } catch (error) {
+    const text = "the journal of a take that failed stays until the next start";
+    logger.warn({ snapshot: id, err: error }, text);
   }
 }
 

@@ -121,7 +121,10 @@ test("slots that come after the take has failed go back at once", async () => {
 });
 
 /** A take of one device, to which something happens when the reactor is asked for `when`. */
-async function takeMeanwhile(when: string, happens: (device: TakenDevice, area: string) => void) {
+async function takeMeanwhile(
+  when: string,
+  happens: (device: TakenDevice, area: string, snapshot: Snapshot) => void,
+) {
   const { snapshot, used } = await newSnapshot();
   const device: TakenDevice = {
     id: 1,
@@ -142,7 +145,7 @@ async function takeMeanwhile(when: string, happens: (device: TakenDevice, area: 
     reactors: {
       request: async (_reactor: number, { type }: { type: string }) => {
         asked.push(type);
-        if (type === when) happens(device, taken.area?.id ?? "");
+        if (type === when) happens(device, taken.area?.id ?? "", snapshot);
         return { stallUs: 1, isLate: false };
       },
     },
@@ -181,6 +184,15 @@ test("a take whose device is led past its front while it begins fails, and all i
     device.splice = { path: "/dev/mapper/vg-data", state: "lost", noteLoss: () => undefined };
   });
   assert.is(error.name, "SPLICE_LOST");
+});
+
+test("a take that fails while the journal of an area cannot be removed is as before, and says why it failed", async () => {
+  const medium = new Error("the medium fails");
+  const error = await takeMeanwhile("switch", (device, area, snapshot) => {
+    device.loss = { errorCode: -5, area };
+    snapshot.persistence.removeJournal = () => Promise.reject(medium);
+  });
+  assert.is(error.name, "SNAPSHOT_CORRUPTED");
 });
 
 /** Two members whose areas a reactor closes, and what happens to their maps. */
