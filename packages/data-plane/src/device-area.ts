@@ -188,9 +188,10 @@ export class DeviceArea {
     sleeping.begin(io);
   }
 
-  grant({ firstSlot, count, errno }: GrantMessage): void {
+  grant({ firstSlot, count, errno, isAnew }: GrantMessage): void {
     if (!this.#isOpen) return;
-    if (count > 0) this.diffArea.grantSlots(firstSlot, count);
+    if (isAnew === true) this.diffArea.denySlotsAnew(errno);
+    else if (count > 0) this.diffArea.grantSlots(firstSlot, count);
     else this.#freed.reuse(1, () => this.#deny(errno));
     faultPoint("slots.granted");
   }

@@ -279,6 +279,8 @@ export interface GrantMessage {
   /** 0: none; `errno` says why. */
   readonly count: number;
   readonly errno: number;
+  /** No answer: what was denied before is denied for this reason now. */
+  readonly isAnew?: boolean;
 }
 
 export interface RequestMessage {

@@ -10,7 +10,7 @@
  * ```
  *
  * A denial says whether there is no room, or a store that has some does not answer: users are told that of what is
- * lost. Where that changes it is said anew.
+ * lost. Where that changes it is said anew. That is no answer: it may cross a question of the same area.
  */
 
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";
@@ -111,7 +111,7 @@ export class SlotServer {
     for (const refused of this.#refused.values()) {
       if (refused.errno === errno || !this.#options.isActive(refused.user)) continue;
       refused.errno = errno;
-      this.#send(refused.user, 0, 0, errno);
+      this.#send(refused.user, 0, 0, errno, true);
     }
   }
 
@@ -125,9 +125,10 @@ export class SlotServer {
     firstSlot: number,
     count: number,
     errno = ENOSPC,
+    isAnew = false,
   ): void {
     faultPoint("slots.allocated");
     const message = { type: "grant", tracker, area, firstSlot, count, errno } as const;
-    this.#options.send(reactor, message);
+    this.#options.send(reactor, isAnew ? { ...message, isAnew } : message);
   }
 }

@@ -29,6 +29,7 @@ function setUp(isActive = () => true) {
     },
   };
   const denials: [tracker: number, errno: number][] = [];
+  const anew: boolean[] = [];
   const gathered: string[] = [];
   const gives: Answer[] = [];
   const server = new SlotServer({
@@ -38,12 +39,13 @@ function setUp(isActive = () => true) {
       gathered.push(area);
       storage.answers.push(...gives.splice(0));
     },
-    send: (_reactor, { tracker, firstSlot, count, errno }) => {
+    send: (_reactor, { tracker, firstSlot, count, errno, isAnew = false }) => {
       sent.push([tracker, firstSlot, count]);
+      anew.push(isAnew);
       if (count === 0) denials.push([tracker, errno]);
     },
   });
-  return { sent, denials, storage, server, gathered, gives };
+  return { sent, denials, anew, storage, server, gathered, gives };
 }
 
 const user = (tracker: number) => ({ tracker, area: `area ${tracker}`, reactor: 0 });
@@ -101,7 +103,7 @@ test("who was refused gets slots as soon as there are some, first come first ser
 });
 
 test("a denial says whether there is no room, or it does not answer; also when that changes", async () => {
-  const { denials, storage, server } = setUp();
+  const { denials, anew, storage, server } = setUp();
   storage.isWithholding = true;
   await server.serve(user(1), 4);
   storage.changed();
@@ -117,6 +119,7 @@ test("a denial says whether there is no room, or it does not answer; also when t
   storage.isWithholding = true;
   storage.changed();
   assert.equal(denials.slice(3), [[2, ETIMEDOUT]]);
+  assert.equal(anew, [false, false, true, false, true], "only answers answer");
 });
 
 test("who has asked again is not denied anew what it was denied before", async () => {

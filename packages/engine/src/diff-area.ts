@@ -150,6 +150,11 @@ export class DiffArea {
     this.listener?.onSlotsAnswered(false);
   }
 
+  /** What was refused before is refused for this reason now. Not an answer: where one is awaited, nothing changes. */
+  denySlotsAnew(errno: number): void {
+    if (this.slots.isRefused && !this.slots.asked) this.denySlots(errno);
+  }
+
   /** The answer to requestMapSlice: the slice has memory. */
   grantMemory(slice: number): void {
     this.memory.grant(slice);

@@ -31,6 +31,25 @@ test("who uses slots faster than they come asks for twice as many, up to a bound
   assert.equal([area.lowWaterSlots, area.wantedSlots], [2, 4], "it had not asked");
 });
 
+test("a denial that is told anew answers no question, and denies nobody who was given slots", () => {
+  const area = new DiffArea(makeMap().map, { lowWaterSlots: 2, wantedSlots: 4 });
+  const { slots } = area;
+  const state = () => [slots.asked, slots.deniedErrno];
+  slots.asked = true;
+  area.denySlots(28);
+  area.denySlotsAnew(110);
+  assert.equal(state(), [false, 110]);
+  area.grantSlots(0, 1);
+  area.denySlotsAnew(28);
+  assert.equal(state(), [false, 0]);
+  // It has asked for more before this one came.
+  slots.asked = true;
+  area.denySlotsAnew(28);
+  assert.equal(state(), [true, 0]);
+  area.grantSlots(1, 4);
+  assert.is(slots.freeCount, 5);
+});
+
 test("slots that are given back are the last ones, half of them, and never handed out", () => {
   const area = new DiffArea(makeMap().map, { extentsMax: 3 });
   const { slots } = area;
