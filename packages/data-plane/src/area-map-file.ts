@@ -38,6 +38,8 @@ interface Pending {
   /** The area waits for an answer. */
   isWanted: boolean;
   triesLeft: number;
+  /** What is to be asked for again: 0 or 1, or NONE. */
+  waitingPart: number;
 }
 
 export class AreaMapFile implements CompletionHandler {
@@ -49,6 +51,8 @@ export class AreaMapFile implements CompletionHandler {
   readonly #handlerId: number;
   readonly #pending = new Map<number, Pending>();
   #inFlight = 0;
+  /** Until what waits is asked for again. */
+  #pause: ReturnType<Reactor["setTimer"]> | undefined;
   #area: DiffArea | undefined;
 
   /** A new map in a file that has memory as far as firstMapBytes() says. */
@@ -86,7 +90,8 @@ export class AreaMapFile implements CompletionHandler {
       late.isWanted = true;
       return;
     }
-    this.#pending.set(slice, { waitedTicks: 0, isWanted: true, triesLeft: TRIES_MAX });
+    const pending = { waitedTicks: 0, isWanted: true, triesLeft: TRIES_MAX, waitingPart: NONE };
+    this.#pending.set(slice, pending);
     this.#submit(slice, 0);
   }
 
@@ -118,6 +123,8 @@ export class AreaMapFile implements CompletionHandler {
   /** Unmaps it. What is asked for ends by itself, and keeps the file until then. */
   close(): void {
     this.#area = undefined;
+    if (this.#pause !== undefined) this.#reactor.cancelTimer(this.#pause);
+    this.#pause = undefined;
     this.#memory.unmap();
     this.#letGo();
   }
@@ -129,7 +136,8 @@ export class AreaMapFile implements CompletionHandler {
     }
     const pending = this.#pending.get(slice);
     if (pending !== undefined && isRingShort(result) && pending.triesLeft-- > 0) {
-      this.#reactor.setTimer(TRIES_PAUSE_MS, () => this.#tryAgain(slice, part));
+      pending.waitingPart = part;
+      this.#pause ??= this.#reactor.setTimer(TRIES_PAUSE_MS, () => this.#tryAgain());
       return;
     }
     this.#pending.delete(slice);
@@ -138,10 +146,15 @@ export class AreaMapFile implements CompletionHandler {
     else area.grantMemory(slice);
   }
 
-  #tryAgain(slice: number, part: number): void {
-    if (this.#area === undefined) return;
-    if (this.#pending.get(slice)?.isWanted === true) this.#submit(slice, part);
-    else this.#pending.delete(slice);
+  #tryAgain(): void {
+    this.#pause = undefined;
+    for (const [slice, pending] of this.#pending) {
+      const part = pending.waitingPart;
+      if (part === NONE) continue;
+      pending.waitingPart = NONE;
+      if (pending.isWanted) this.#submit(slice, part);
+      else this.#pending.delete(slice);
+    }
   }
 
   #submit(slice: number, part: number): void {

@@ -32,7 +32,7 @@ class Bench {
   readonly #port = new MessageChannel();
   /** In place of the ring's first results. */
   readonly refusals: number[] = [];
-  readonly timers: { readonly delayMs: number; readonly callback: () => void }[] = [];
+  readonly timers: { readonly delayMs: number; callback: () => void }[] = [];
   answers = 0;
 
   constructor(capacityBytes: number, reactor?: Reactor) {
@@ -64,8 +64,12 @@ class Bench {
           handler.onCompletion(data, this.refusals.shift() ?? result, flags),
       });
     reactor.setTimer = (delayMs, callback) => {
-      this.timers.push({ delayMs, callback });
-      return undefined as never;
+      const timer = { delayMs, callback };
+      this.timers.push(timer);
+      return timer;
+    };
+    reactor.cancelTimer = (timer) => {
+      this.timers.splice(this.timers.indexOf(timer as never), 1);
     };
     return reactor;
   }
@@ -262,7 +266,24 @@ test("what the ring had no memory or thread for is tried again, and denied when 
   bench.ask(3);
   untilRefused();
   file.close();
+  assert.equal(timers, []);
+  bench.end();
+});
+
+test("slices that wait together wait by one timer, and all of them are asked for again", () => {
+  const bench = new Bench(64 * GIB);
+  const { file, refusals, timers } = bench;
+  refusals.push(-ENOMEM, -ECANCELED, -ENOMEM);
+  for (const slice of [1, 2, 3]) bench.ask(slice);
+  while (refusals.length > 0) bench.reactor.turn();
+  assert.is(timers.length, 1);
   bench.pass();
+  while (bench.answers < 3) bench.reactor.turn();
+  assert.equal(
+    [1, 2, 3].map((slice) => file.map.isHere(slice * CHUNK)),
+    [true, true, true],
+  );
+  file.close();
   bench.end();
 });
 
