@@ -75,7 +75,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "a write fails where the image was to lose blocks",
-    seed: 5,
+    seed: 6,
     plant: otherPolicy(() => ({ policy: OverflowPolicy.FAIL_WRITES })),
   },
   {

@@ -97,6 +97,7 @@ interface EngineInside {
 const DISCARD_FAULTS: readonly PlantedFault[] = [
   {
     what: "a discard that was kept back is carried out over a later write",
+    seed: 2,
     plant: omitted(KeptDiscards.prototype, "forget", always as never),
   },
   {
@@ -115,6 +116,7 @@ const DISCARD_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "a discard of an image frees chunks that it covers in part",
+    seed: 2,
     plant: () =>
       replace(ImageRelease.prototype, "run", (original) => {
         return function (this: unknown, ...[tag]: never[]): unknown {
@@ -152,6 +154,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the record of a front stays after its detach",
+    seed: 2,
     plant: omitted(StateDirectory.prototype, "removeRecord", isOf("tracker-") as never),
   },
   {
@@ -165,7 +168,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 6,
+    seed: 12,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
@@ -178,6 +181,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "an area does not wake after a death",
+    seed: 2,
     plant: unheard("wakeArea", null, always),
   },
   {
@@ -201,7 +205,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the journal of a persistent map is not replayed after a power cut",
-    seed: 7,
+    seed: 9,
     plant: () =>
       replace(TrackerPersistence.prototype, "load", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -212,7 +216,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
-    seed: 7,
+    seed: 13,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {
@@ -225,6 +229,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "what others wrote while nothing tracked is not looked for",
+    seed: 3,
     plant: () =>
       replace(TrackerPersistence, "prepare", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {

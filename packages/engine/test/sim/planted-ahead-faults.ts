@@ -17,10 +17,12 @@ function reaching(reach: (core: Inside, chunk: number, end: number, most: number
 const faults: PlantedFault[] = [
   {
     name: "a copy goes ahead over blocks that others are copying",
+    seed: 2,
     engine: reaching((core, chunk, end, most) => core.area.map.nextSaved(chunk, end, most)),
   },
   {
     name: "a copy goes ahead over blocks that are saved",
+    seed: 3,
     engine: reaching((core, chunk, end, most) => {
       const other = core.copies.find(chunk, end, most);
       return other < 0 ? most : core.copies.rangeStart[other];
@@ -28,6 +30,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a copy goes ahead beyond its window",
+    seed: 125,
     engine: ({ copyPath, core }) => {
       const { aheadEnd } = copyPath;
       copyPath.aheadEnd = (...args: number[]) => {
@@ -41,6 +44,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "what a failed copy had ahead is lost",
+    seed: 2,
     engine: ({ copyPath, core }) => {
       const { takeBack } = copyPath;
       copyPath.takeBack = (copy: number) => {
@@ -52,6 +56,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a write is refused, or loses its blocks, because what was copied ahead of it failed",
+    seed: 22,
     engine: ({ copyPath, core }) => {
       const { onDone } = copyPath;
       copyPath.onDone = (copy: number, result: number, fault: number) => {
@@ -62,6 +67,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "what a late copy had ahead is lost with it",
+    seed: 34,
     engine: ({ copyPath, core }) => {
       const { giveUp } = copyPath;
       copyPath.giveUp = (copy: number) => {
@@ -72,6 +78,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a failed copy is taken back to what its write needs, and counts as saved ahead",
+    seed: 2,
     engine: ({ copyPath, core }) => {
       const { takeBack } = copyPath;
       copyPath.takeBack = (copy: number) => {

@@ -44,6 +44,7 @@ export const DISCARD_FAULTS: PlantedFault[] = [
   },
   {
     name: "a write that waits while a discard ends is overlooked",
+    seed: 17,
     engine: ({ core }) => {
       const { discardWatch: watch } = core;
       const ended: Method = watch.ended.bind(watch);
@@ -57,6 +58,7 @@ export const DISCARD_FAULTS: PlantedFault[] = [
   },
   {
     name: "a block that a discard covers in part is recorded",
+    seed: 2,
     global: () =>
       replace(CbtMap.prototype, "recordDiscard", (original) => {
         return function (this: Inside, offset, length) {
@@ -69,6 +71,7 @@ export const DISCARD_FAULTS: PlantedFault[] = [
   },
   {
     name: "the first mark after a take keeps the discard instead of freezing it",
+    seed: 3,
     global: () =>
       replace(CbtMap.prototype, "touch", (original) => {
         return function (this: Inside, block, ...args) {

@@ -40,6 +40,7 @@ const cow: PlantedFault[] = [
   },
   {
     name: "a block that another request copies is copied again instead of waited for",
+    seed: 2,
     engine: ({ copyPath }) => {
       copyPath.freeEnd = (_chunk: number, _start: number, end: number) => end;
     },
@@ -66,6 +67,7 @@ const cow: PlantedFault[] = [
   },
   {
     name: "who waits for a copy is forgotten when it ends",
+    seed: 6,
     engine: ({ core }) => {
       const forgets = everyNth(50);
       const wake = core.wakeWaiters.bind(core);
@@ -80,6 +82,7 @@ const cow: PlantedFault[] = [
   },
   {
     name: "the second half of a failed copy is taken as saved",
+    seed: 2,
     engine: ({ copyPath, core }) => {
       const { fail } = copyPath;
       copyPath.fail = (copy: number, result: number) => {
@@ -93,6 +96,7 @@ const cow: PlantedFault[] = [
   },
   {
     name: "a lost block is recorded as saved",
+    seed: 2,
     global: () =>
       replace(DiffAreaMap.prototype, "setLost", () => {
         return function (this: Inside, chunk, from, to) {
@@ -187,6 +191,7 @@ const cbt: PlantedFault[] = [
   },
   {
     name: "an image write is marked in the live CBT map only",
+    seed: 3,
     global: () =>
       replace(CbtMap.prototype, "markRequestBoth", () => {
         return function (this: Inside, ...args) {
@@ -214,6 +219,7 @@ const image: PlantedFault[] = [
   },
   {
     name: "only the first stretch saved meanwhile is read again",
+    seed: 2,
     engine: ({ imagePath, core }) => {
       const reread: Method = imagePath.reader.reread.bind(imagePath.reader);
       imagePath.reader.reread = (run: number) => core.runs.kind[run] === 0 && reread(run);
@@ -227,6 +233,7 @@ const image: PlantedFault[] = [
   },
   {
     name: "a direct write counts as saved before it has ended",
+    seed: 6,
     engine: ({ copyPath, core }) => {
       const direct: Method = copyPath.acquireDirect.bind(copyPath);
       copyPath.acquireDirect = (
@@ -243,6 +250,7 @@ const image: PlantedFault[] = [
   },
   {
     name: "a failed direct write counts as saved",
+    seed: 2,
     engine: ({ imagePath, core }) => {
       const done: Method = imagePath.onRunDone.bind(imagePath);
       imagePath.onRunDone = (run: number, result: number) => {
@@ -264,12 +272,14 @@ const image: PlantedFault[] = [
   },
   {
     name: "a chunk is released while a run works on it",
+    seed: 4,
     engine: ({ core }) => {
       core.runs.isBusy = () => false;
     },
   },
   {
     name: "only the first chunk of a run is looked at again",
+    seed: 2,
     engine: ({ core, imagePath }) => {
       const { rereadFrom }: Record<string, Method> = imagePath.reader;
       imagePath.reader.rereadFrom = (run: number, chunk: number, ...rest: number[]) =>

@@ -28,6 +28,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
   },
   {
     name: "a discard that is kept back counts as a change",
+    seed: 8,
     engine: ({ frontPath, keeper }) => {
       const keeps: Method = keeper.keeps.bind(keeper);
       keeper.keeps = (tag: number) => {
@@ -58,6 +59,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
   },
   {
     name: "a discard keeps what a write in flight has in hand",
+    seed: 4,
     engine: ({ keeper, core }) => {
       const keeps: Method = keeper.keeps.bind(keeper);
       keeper.keeps = (tag: number) => {
@@ -94,6 +96,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
   },
   {
     name: "a short last block is never kept",
+    seed: 42,
     global: () =>
       replace(KeptDiscards.prototype, "keep", (original) => {
         return function (this: Inside, offset, length) {
@@ -129,6 +132,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
   },
   {
     name: "a hold does not wait for a slice",
+    seed: 7,
     engine: ({ keeper, core }) => {
       const next: Method = keeper.next.bind(keeper);
       const ended: Method = keeper.ended.bind(keeper);
@@ -181,12 +185,14 @@ export const KEPT_FAULTS: PlantedFault[] = [
   },
   {
     name: "a slice counts as a discard although a write waits for it",
+    seed: 9,
     engine: ({ core }) => {
       core.discardWatch.isAwaited = () => false;
     },
   },
   {
     name: "a slice counts as a discard although it failed",
+    seed: 10,
     engine: ({ keeper }) => {
       const ended: Method = keeper.ended.bind(keeper);
       keeper.ended = () => ended(0);
@@ -194,6 +200,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
   },
   {
     name: "what was marked by hand stays kept",
+    seed: 3,
     engine: ({ keeper }) => {
       keeper.meet = () => undefined;
     },

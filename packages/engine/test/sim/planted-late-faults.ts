@@ -5,18 +5,21 @@ import { type Inside, type Method, type PlantedFault, replace } from "./planting
 export const LATE_FAULTS: PlantedFault[] = [
   {
     name: "a copy that hangs is waited for",
+    seed: 2,
     engine: ({ copyPath }) => {
       copyPath.expire = () => undefined;
     },
   },
   {
     name: "a part of an image request that hangs is waited for",
+    seed: 2,
     engine: ({ imagePath }) => {
       imagePath.expire = () => undefined;
     },
   },
   {
     name: "a slot is freed while something late may still write to it",
+    seed: 5,
     engine: ({ imagePath }) => {
       const { release } = imagePath;
       const run: Method = release.run.bind(release);
@@ -31,10 +34,12 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "a store with something late gets more",
+    seed: 2,
     global: () => replace(DiffArea.prototype, "isHung", () => () => false),
   },
   {
     name: "a slot of a store that hangs is given to a chunk",
+    seed: 2,
     engine: ({ core }) => {
       const slotFor: Method = core.slotFor.bind(core);
       core.slotFor = (chunk: number) => {
@@ -48,6 +53,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "a store answers with the first of several late ones",
+    seed: 23,
     global: () =>
       replace(DiffArea.prototype, "noteAnswered", () => {
         return function (this: Inside, slot) {
@@ -61,6 +67,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "a store that answers is never used again",
+    seed: 5,
     global: () =>
       replace(DiffArea.prototype, "noteAnswered", (original) => {
         return function (this: Inside, slot) {
@@ -73,6 +80,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "the answer to a late copy counts for the next one of its id",
+    seed: 2,
     engine: ({ core }) => {
       const { copies } = core;
       copies.setLate = (copy: number) => copies.free(copy);
@@ -80,6 +88,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "the blocks of a late copy are taken as saved",
+    seed: 104,
     engine: ({ copyPath, core }) => {
       copyPath.giveUp = (copy: number) => {
         const { chunk, blockStart, rangeEnd } = core.copies;
@@ -89,6 +98,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "the blocks of a late copy are forgotten",
+    seed: 5,
     engine: ({ copyPath, frontPath, core }) => {
       const { giveUp } = copyPath;
       let given = -1;
@@ -106,6 +116,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "only the first block of a late copy is lost",
+    seed: 26,
     engine: ({ copyPath, core }) => {
       const { giveUp } = copyPath;
       copyPath.giveUp = (copy: number) => {
@@ -117,12 +128,14 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "the bound of a copy begins before the original was read",
+    seed: 2,
     engine: ({ core }) => {
       core.isLate = (since: number) => core.ioTicks - since > core.lateTicks;
     },
   },
   {
     name: "the host is not told that a buffer is still in use",
+    seed: 2,
     engine: ({ core }) => {
       const { io } = core;
       core.io = new Proxy(io, {
@@ -136,6 +149,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "an area waits for late I/O when it is dropped",
+    seed: 8,
     engine: (engine) => {
       const close: Method = engine.close.bind(engine);
       engine.close = () => {
@@ -146,6 +160,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "late I/O of an earlier area counts for this one",
+    seed: 5,
     engine: ({ copyPath, imagePath }) => {
       copyPath.orphan = () => undefined;
       imagePath.orphan = () => undefined;

@@ -12,18 +12,22 @@ export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
   return [
     {
       name: "entries without memory are looked at",
+      seed: 3,
       global: () => replace(slices, "isBlank", () => () => false),
     },
     {
       name: "something is recorded without memory",
+      seed: 3,
       global: () => replace(slices, "isHere", () => () => true),
     },
     {
       name: "a lost slice counts as not saved",
+      seed: 51,
       global: () => replace(slices, "isLostAt", () => () => false),
     },
     {
       name: "what waits for memory is not woken by a denial",
+      seed: 11,
       engine: (engine) => {
         const answered: Method = engine.onSlotsAnswered.bind(engine);
         engine.onSlotsAnswered = (granted: number) => granted && answered(granted);
@@ -31,6 +35,7 @@ export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
     },
     {
       name: "blocks of a lost slice are not counted",
+      seed: 60,
       global: () =>
         replace(
           slices,

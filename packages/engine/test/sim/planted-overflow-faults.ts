@@ -13,12 +13,14 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
   },
   {
     name: "a refused write reaches the original",
+    seed: 5,
     engine: ({ frontPath }) => {
       frontPath.refuse = (tag: number) => frontPath.issue(tag);
     },
   },
   {
     name: "a write whose copy failed continues from where it was",
+    seed: 20,
     engine: ({ frontPath, core }) => {
       const retry: Method = frontPath.retry.bind(frontPath);
       frontPath.retry = (tag: number) => {
@@ -32,6 +34,7 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
   },
   {
     name: "a write that waited in vain is forgotten",
+    seed: 7,
     engine: (engine) => {
       const { core } = engine;
       engine.onTick = () => {
@@ -43,6 +46,7 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
   },
   {
     name: "a blocked write gives up at the first tick",
+    seed: 3,
     engine: ({ core }) => {
       const block: Method = core.block.bind(core);
       core.block = (tag: number) => {
@@ -53,6 +57,7 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
   },
   {
     name: "a write stays blocked when its area is dropped",
+    seed: 3,
     engine: (engine) => {
       const { core } = engine;
       const unblock: Method = core.unblock.bind(core);
@@ -63,6 +68,7 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
   },
   {
     name: "a write is refused because the original cannot be read",
+    seed: 5,
     engine: ({ copyPath }) => {
       const fail: Method = copyPath.fail.bind(copyPath);
       copyPath.fail = (copy: number, result: number) => fail(copy, result, CopyFault.WRITE);
@@ -70,6 +76,7 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
   },
   {
     name: "an error of an earlier request refuses a later one",
+    seed: 5,
     engine: ({ core }) => {
       const { front } = core;
       const { rewind } = front;

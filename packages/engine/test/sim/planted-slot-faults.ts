@@ -37,6 +37,7 @@ export const SLOT_FAULTS: PlantedFault[] = [
   },
   {
     name: "an area that has given slots back does not ask for others",
+    seed: 6,
     global: giveBackWrongly((area, visit, right) => {
       right(visit);
       area.slots.asked = true;

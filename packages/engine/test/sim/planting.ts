@@ -10,6 +10,8 @@ export type Inside = any;
 
 export interface PlantedFault {
   name: string;
+  /** The seed that has found it before: it is tried first. */
+  seed?: number;
   /** Found only where users write in sequence. */
   hasSequences?: boolean;
   /** Plants it into every engine that is made. */
