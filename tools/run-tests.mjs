@@ -12,7 +12,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { acquireSlot, SLOTS_VARIABLE } from "./slots.mjs";
+import { acquireSlot, COMPILED_VARIABLE, SLOTS_VARIABLE } from "./slots.mjs";
 
 const FILE_TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
 const LEFT_TIME_LIMIT_MS = 60_000;
@@ -27,6 +27,7 @@ const {
   FORCE_COLOR: _,
   NODE_EXTRA_CA_CERTS: __,
   [SLOTS_VARIABLE]: slots,
+  [COMPILED_VARIABLE]: isCompiled,
   ...plainEnvironment
 } = process.env;
 plainEnvironment.NO_COLOR = "1";
@@ -126,7 +127,7 @@ async function runFiles(names) {
   }
 }
 
-await compile();
+if (isCompiled === undefined) await compile();
 const testDist = resolve(packageDir, "test-dist");
 const files = testFiles();
 if (files.length === 0) {

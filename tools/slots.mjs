@@ -11,6 +11,8 @@ import { join } from "node:path";
 
 /** Where processes that were started find the slots. */
 export const SLOTS_VARIABLE = "BLKSNAP_TEST_SLOTS";
+/** Set where the tests of all packages have been compiled before those of one are run. */
+export const COMPILED_VARIABLE = "BLKSNAP_TESTS_COMPILED";
 
 /**
  * Serves slots, at a path that other processes reach too.

@@ -8,14 +8,14 @@
  * Ends with one line "N passed, N failed, N skipped" over everything that ran.
  */
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { vmsAtOnce } from "../test/e2e/machines.mjs";
 import { GROUPS } from "../test/e2e/plan.mjs";
-import { acquireSlot, openSlots, SLOTS_VARIABLE } from "./slots.mjs";
+import { acquireSlot, COMPILED_VARIABLE, openSlots, SLOTS_VARIABLE } from "./slots.mjs";
 
 const USAGE = `Usage: npm test
        npm run test:all [-- --rest [--sampled]]
@@ -50,6 +50,11 @@ const MACHINES = GROUPS.filter(({ isQuick }) => isQuick).map(({ name }) => ({
   command: [...END_TO_END, "--quick", "--group", name],
   counts: true,
 }));
+const TEST_PROJECTS = readdirSync(join(root, "packages"))
+  .map((name) => `packages/${name}/test`)
+  .filter((path) => existsSync(join(root, path, "tsconfig.json")));
+/** Of all packages at once: a compiler for each would read what they have in common again and again. */
+const COMPILE = { name: "tests compiled", command: [bin("tsc"), "-b", ...TEST_PROJECTS] };
 /** Without the builds that nx would have first: setup has made them, and the guests use them. */
 const UNITS = {
   name: "unit tests",
@@ -157,6 +162,7 @@ function problemOf({ status, isLeft }, hasRun) {
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
+/** Answers whether it went well. */
 async function runStep(step, { env = process.env, prefix = "" } = {}) {
   const startedMs = Date.now();
   console.log(`\n── ${step.name}`);
@@ -174,27 +180,37 @@ async function runStep(step, { env = process.env, prefix = "" } = {}) {
   } else {
     console.log(`✓ ${step.name}: ${Math.round((Date.now() - startedMs) / 1000)} s`);
   }
+  return problem === undefined;
 }
 
-/** One after the other, each in a slot. */
+/** One after the other, each in a slot. Answers whether all went well. */
 async function inSlots(path, steps) {
+  let isWell = true;
   for (const step of steps) {
     const release = await acquireSlot(path);
-    await runStep(step, { prefix: `${step.name}: ` });
+    isWell = (await runStep(step, { prefix: `${step.name}: ` })) && isWell;
     release();
   }
+  return isWell;
+}
+
+/** The tests of all packages, which take slots themselves. */
+async function runUnits(path) {
+  const isCompiled = await inSlots(path, [COMPILE]);
+  if (!isCompiled) return;
+  const env = { ...process.env, [SLOTS_VARIABLE]: path, [COMPILED_VARIABLE]: "1" };
+  await runStep(UNITS, { env, prefix: `${UNITS.name}: ` });
 }
 
 /** Lint first, whose answer is wanted soon; then the guests, which take longest; at last what comes in small pieces. */
 async function runFirst() {
   const slots = await openSlots(availableParallelism());
-  const env = { ...process.env, [SLOTS_VARIABLE]: slots.path };
   const lanes = Array.from({ length: Math.min(MACHINES.length, vmsAtOnce()) }, () => []);
   for (const [index, machine] of MACHINES.entries()) lanes[index % lanes.length].push(machine);
   await Promise.all([
     inSlots(slots.path, LINT),
     ...lanes.map((lane) => inSlots(slots.path, lane)),
-    runStep(UNITS, { env, prefix: `${UNITS.name}: ` }),
+    runUnits(slots.path),
   ]);
   slots.close();
 }
