@@ -71,8 +71,16 @@ const COMPACTION = {
   env: { AREA_COMPACTION_COMMITS: "1000000" },
   counts: true,
 };
+/** "npm test" has two in five of them. */
+const HOSTILE = {
+  name: "ten thousand hostile requests",
+  command: ["npm", "--workspace=@blksnap/api-server", "test", "--", "control-fuzz"],
+  env: { HOSTILE_REQUESTS: "10000" },
+  counts: true,
+};
 const REST = [
   COMPACTION,
+  HOSTILE,
   { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true, samples: true },
   {
     name: "power cuts",
