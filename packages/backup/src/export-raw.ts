@@ -17,9 +17,12 @@ import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
-import { NO_BLOCKS, type Sums, sumsOnto, wholeBlocks } from "./sums.js";
+import { NO_BLOCKS, type Sums, sumsOf, sumsOnto, wholeBlocks } from "./sums.js";
 
 const PARTS_IN_FLIGHT = 8;
+/** Of those that take less time to sum than to hand to a thread. */
+const SMALL_IN_FLIGHT = 32;
+const SMALL_BYTES = 2 ** 18;
 
 export interface RawExportOptions extends ExportOptions {
   readonly target: string;
@@ -54,6 +57,24 @@ export async function emptyOf(
   return wholeBlocks(await image.emptyRanges(), capacityBytes);
 }
 
+/** Memory for parts. New one for each costs much: the kernel clears it and gives it page by page. */
+class Idle {
+  readonly #small: ArrayBuffer[] = [];
+  readonly #large: ArrayBuffer[] = [];
+
+  take(lengthBytes: number): Uint8Array<ArrayBuffer> {
+    const isSmall = lengthBytes <= SMALL_BYTES;
+    const memory = isSmall
+      ? (this.#small.pop() ?? new ArrayBuffer(SMALL_BYTES))
+      : (this.#large.pop() ?? new ArrayBuffer(CHUNK_BYTES));
+    return new Uint8Array(memory, 0, lengthBytes);
+  }
+
+  giveBack({ buffer }: Uint8Array<ArrayBuffer>): void {
+    (buffer.byteLength === SMALL_BYTES ? this.#small : this.#large).push(buffer);
+  }
+}
+
 /** Copies all parts. Answers how many bytes were read. @param sums gets those of the parts */
 export async function copyParts(
   parts: readonly Part[],
@@ -64,26 +85,35 @@ export async function copyParts(
 ): Promise<number> {
   const meter = new Meter(bytesOf(parts), onProgress);
   const pool = new ChunkPool();
-  // New memory for each part costs much: the kernel clears it and gives it page by page.
-  const idle: ArrayBuffer[] = [];
+  const idle = new Idle();
+  const isSmall = ({ lengthBytes }: Part): boolean => lengthBytes <= SMALL_BYTES;
+  const copyPart = async (part: Part): Promise<void> => {
+    const { offsetBytes, lengthBytes, isDiscarded } = part;
+    if (signal?.aborted === true) throw abortedError();
+    if (isDiscarded) {
+      await target.writeZeros(offsetBytes, lengthBytes);
+      sums?.put(offsetBytes, lengthBytes, null);
+      return;
+    }
+    const place = idle.take(lengthBytes);
+    await image.read(place, offsetBytes);
+    const window = sums?.windowOf(offsetBytes, lengthBytes) ?? NO_BLOCKS;
+    const found = isSmall(part)
+      ? { data: place, sums: sumsOf(place, window) }
+      : await pool.sums(place, window);
+    if (found.sums === null) await target.writeZeros(offsetBytes, lengthBytes);
+    else await target.write(found.data, offsetBytes);
+    sums?.put(offsetBytes, lengthBytes, found.sums);
+    idle.giveBack(found.data);
+    meter.add(lengthBytes);
+  };
   try {
-    await inFlight(parts, PARTS_IN_FLIGHT, async ({ offsetBytes, lengthBytes, isDiscarded }) => {
-      if (signal?.aborted === true) throw abortedError();
-      if (isDiscarded) {
-        await target.writeZeros(offsetBytes, lengthBytes);
-        sums?.put(offsetBytes, lengthBytes, null);
-        return;
-      }
-      const place = new Uint8Array(idle.pop() ?? new ArrayBuffer(CHUNK_BYTES), 0, lengthBytes);
-      await image.read(place, offsetBytes);
-      const window = sums?.windowOf(offsetBytes, lengthBytes) ?? NO_BLOCKS;
-      const found = await pool.sums(place, window);
-      if (found.sums === null) await target.writeZeros(offsetBytes, lengthBytes);
-      else await target.write(found.data, offsetBytes);
-      sums?.put(offsetBytes, lengthBytes, found.sums);
-      idle.push(found.data.buffer);
-      meter.add(lengthBytes);
-    });
+    await inFlight(
+      parts.filter((part) => !isSmall(part)),
+      PARTS_IN_FLIGHT,
+      copyPart,
+    );
+    await inFlight(parts.filter(isSmall), SMALL_IN_FLIGHT, copyPart);
   } finally {
     await pool.close();
   }

@@ -25,6 +25,9 @@ import { type ImageReader, openImage } from "./source.js";
 import type { BackupStore } from "./store.js";
 import type { StoreLock } from "./store-lock.js";
 
+/** Of each chunk that is in flight. */
+const PIECES_IN_FLIGHT = 8;
+
 export interface ExportOptions extends SnapshotOptions, HostRemembers {
   readonly wanted: Wanted;
   readonly onProgress?: OnProgress | undefined;
@@ -169,14 +172,15 @@ class StoreExport {
     const parts: readonly Piece[] = isLost
       ? [{ startBytes: 0, lengthBytes, isDiscarded: false }]
       : pieces;
-    for (const part of parts) {
-      const place = data.subarray(part.startBytes, part.startBytes + part.lengthBytes);
-      if (part.isDiscarded) place.fill(0);
+    const fill = async ({ startBytes, lengthBytes: bytes, isDiscarded }: Piece): Promise<void> => {
+      const place = data.subarray(startBytes, startBytes + bytes);
+      if (isDiscarded) place.fill(0);
       else {
-        await this.#image.read(place, index * CHUNK_BYTES + part.startBytes);
-        this.#readBytes += part.lengthBytes;
+        await this.#image.read(place, index * CHUNK_BYTES + startBytes);
+        this.#readBytes += bytes;
       }
-    }
+    };
+    await inFlight(parts, PIECES_IN_FLIGHT, fill);
     return { content: data, isLost };
   }
 

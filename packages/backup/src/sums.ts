@@ -68,11 +68,16 @@ function ownSum(sums: Uint8Array, bits: Uint8Array | undefined): number {
   return bits === undefined ? crc32(sums) : crc32(bits, crc32(sums));
 }
 
-/** Of the blocks in the window, in order; the last may be shorter. */
-export function sumsIn(
+export function isZero(data: Uint8Array): boolean {
+  return data[0] === 0 && Buffer.compare(data.subarray(1), data.subarray(0, -1)) === 0;
+}
+
+/** Of the blocks in the window, in order; the last may be shorter. Null where all of `data` is zeros. */
+export function sumsOf(
   data: Uint8Array,
   { startBytes, endBytes, blockBytes }: BlockWindow,
-): Uint32Array {
+): Uint32Array | null {
+  if (isZero(data)) return null;
   const sums = new Uint32Array(Math.max(0, Math.ceil((endBytes - startBytes) / blockBytes)));
   for (let index = 0; index < sums.length; index++) {
     const from = startBytes + index * blockBytes;

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { parentPort } from "node:worker_threads";
 import { ownBuffers } from "./own-buffers.js";
-import { type BlockWindow, sumsIn } from "./sums.js";
+import { type BlockWindow, isZero, sumsOf } from "./sums.js";
 import { nativeZstd, wasmZstd, type Zstd } from "./zstd.js";
 import { frameContentBytes } from "./zstd-frame.js";
 
@@ -24,10 +24,6 @@ export interface ChunkAnswer {
   readonly packedHash?: string;
   /** Why a packed chunk cannot be unpacked. */
   readonly fault?: string;
-}
-
-function isZero(data: Uint8Array): boolean {
-  return data[0] === 0 && Buffer.compare(data.subarray(1), data.subarray(0, -1)) === 0;
 }
 
 function digest(data: Uint8Array): string | null {
@@ -61,7 +57,7 @@ async function answerTo(request: ChunkRequest): Promise<ChunkAnswer> {
     case "digest":
       return { data: request.data, hash: digest(data) };
     case "sums":
-      return { data: request.data, sums: isZero(data) ? null : sumsIn(data, request.window) };
+      return { data: request.data, sums: sumsOf(data, request.window) };
     case "pack": {
       const packed = (await openedZstd()).compress(data);
       const packedHash = createHash("sha256");

@@ -23,7 +23,7 @@ import { exportStream } from "../dist/export-stream.js";
 import { OpenQcow2 } from "../dist/qemu.js";
 import { recordPathOf } from "../dist/raw-record.js";
 import { restoreStream } from "../dist/restore-stream.js";
-import { Sums, sumsIn, wholeBlocks } from "../dist/sums.js";
+import { Sums, sumsOf, wholeBlocks } from "../dist/sums.js";
 import { verifyQcow2, verifyRaw } from "../dist/verify-copies.js";
 import { FakeMachine, failureOf, MIB } from "./fake-machine.js";
 
@@ -218,7 +218,7 @@ test("in a qcow2 file of a large device a cluster in the midst of a block is com
   const data = randomBytes(BLOCK_BYTES);
   const block = Buffer.concat([Buffer.alloc(BLOCK_BYTES), data, Buffer.alloc(2 * BLOCK_BYTES)]);
   const sums = new Sums(capacity_bytes);
-  sums.put(0, block.length, sumsIn(block, sums.windowOf(0, block.length)));
+  sums.put(0, block.length, sumsOf(block, sums.windowOf(0, block.length)));
   const fields = JSON.parse(readFileSync(record, "utf8")) as object;
   writeFileSync(record, JSON.stringify({ ...fields, capacity_bytes, sums: sums.record() }));
   chmodSync(full.path, 0o600);
