@@ -7,7 +7,9 @@ const MIB = 2 ** 20;
 /** As far as the disk has data when a candidate is set up. */
 export const FILLED_BYTES = 256 * MIB;
 /** One write into each chunk of this: none of them has a slot before. */
-export const SPARSE_BYTES = 2048 * MIB;
+export const SPARSE_BYTES = 8192 * MIB;
+/** One at a time a quarter of them take long enough. With many in flight they would be over while code is compiled. */
+const SPARSE_ALONE_BYTES = SPARSE_BYTES / 4;
 const SPARSE_STEP_BYTES = 256 * 1024;
 /** Every block of this is visited once. */
 const DENSE_BYTES = 128 * MIB;
@@ -43,7 +45,8 @@ function underSnapshot(loads, candidates = WITH_SNAPSHOT) {
 
 /** The first pass finds nothing saved, the second one all. */
 function firstWrites(depth) {
-  const sparse = { rw: "write", blockBytes: 4096, depth, sizeBytes: SPARSE_BYTES };
+  const sizeBytes = depth === 1 ? SPARSE_ALONE_BYTES : SPARSE_BYTES;
+  const sparse = { rw: "write", blockBytes: 4096, depth, sizeBytes };
   const dense = { rw: "randwrite", ...once4K, depth };
   const step = { ...sparse, stepBytes: SPARSE_STEP_BYTES };
   const candidates = ["front, snapshot", ...DM_SNAPSHOTS, ...OTHERS];
