@@ -7,8 +7,12 @@ interface Segment {
   readonly leadsTo: string;
 }
 
-/** Their segments are mapped without a state of their own: two tables that lead to the same do not disturb each other. */
-export const MAPPED: ReadonlySet<string> = new Set(["linear", "striped"]);
+/**
+ * Two tables that lead to the same do not disturb each other: what is linear or striped has no state of its own, and
+ * that of a thin volume is its pool's, which knows it by its number and opens it as often as it is asked to
+ * (drivers/md/dm-thin.c: thin_ctr).
+ */
+export const MAPPED: ReadonlySet<string> = new Set(["linear", "striped", "thin"]);
 
 /** Undefined where it leads elsewhere, or to less. @param now, before: as dmsetup prints them */
 export function growthOf(now: string, before: string): "same" | "grown" | undefined {
