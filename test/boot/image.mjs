@@ -27,7 +27,7 @@ import { findProgram } from "../../tools/vm/index.mjs";
 const SUITE = "trixie";
 const PACKAGES =
   "systemd-sysv,udev,kmod,dmsetup,lvm2,e2fsprogs,xfsprogs,nodejs,passwd,util-linux,libstdc++6," +
-  "cryptsetup-bin,systemd-cryptsetup";
+  "cryptsetup-bin,systemd-cryptsetup,fio,mdadm,thin-provisioning-tools";
 const GUEST = fileURLToPath(new URL("guest", import.meta.url));
 const ROOT_DISK_BYTES = 3 * 2 ** 30;
 
@@ -41,7 +41,7 @@ function distribution() {
   const archive = join(folder, `${SUITE}-${of}.tar`);
   if (existsSync(archive)) return archive;
   if (!findProgram("mmdebstrap")) throw new Error("mmdebstrap is missing (apt install mmdebstrap)");
-  console.log(`getting Debian ${SUITE} (290 MB)`);
+  console.log(`getting Debian ${SUITE} (330 MB)`);
   mkdirSync(folder, { recursive: true });
   const draft = `${archive}.new-${process.pid}.tar`;
   const without = ["doc", "locale", "man"].map(

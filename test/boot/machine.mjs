@@ -29,7 +29,6 @@ function uml(folder) {
   return {
     kernel,
     root: "/dev/ubda",
-    data: "/dev/ubdb",
     command: (disks, words) => [
       kernel.image,
       ...[`mem=${MEMORY_MIB}M`, "ncpus=2", "seccomp=auto", `uml_dir=${folder}/`],
@@ -54,7 +53,6 @@ function qemu(folder) {
   return {
     kernel,
     root: "/dev/vda",
-    data: "/dev/vdb",
     command: (disks, words) => [
       requireProgram("qemu-system-x86_64", "qemu-system-x86"),
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],

@@ -10,15 +10,25 @@ import { boot, makeMachine } from "./machine.mjs";
 const USAGE = `Usage: npm run test:boot [-- OPTION...]
 
 Installs the Debian package of what is built on a disk with Debian 13, and boots it: fstab with UUID, LABEL and a
-name, a mount unit, crypttab, _netdev, reboot, power cut, no ublk_drv, rescue mode. Needs root, mmdebstrap and the network
-the first time.
+name, a mount unit, reboot, power cut, no ublk_drv, rescue mode; then live attach on LVM, LUKS, multipath and md, and what
+administrators do to volumes meanwhile. Needs root, mmdebstrap and the network the first time.
 
+  --only PART     boots or stacks
+  --stacks WORDS  names of stacks, and of what is done to them, a regular expression without spaces
+  --rounds N      of each stack and file system; default: 20, emulated 2
   --uml           User Mode Linux (tools/vm/README.md) in place of the emulated stock kernel
   --keep FOLDER   leave disks, consoles and what was noted there
   --help`;
 
 const { values } = parseArgs({
-  options: { uml: { type: "boolean" }, keep: { type: "string" }, help: { type: "boolean" } },
+  options: {
+    uml: { type: "boolean" },
+    keep: { type: "string" },
+    only: { type: "string" },
+    stacks: { type: "string", default: "." },
+    rounds: { type: "string", default: process.argv.includes("--uml") ? "20" : "2" },
+    help: { type: "boolean" },
+  },
 });
 if (values.help) {
   console.log(USAGE);
@@ -27,6 +37,7 @@ if (values.help) {
 
 /** Ends a machine that hangs. */
 const LIMIT_MS = values.uml ? 900_000 : 1_500_000;
+const STACKS_LIMIT_MS = 6 * LIMIT_MS;
 const FRONT = /^\/dev\/ublkb\d+$/;
 const TRACKED = {
   "/srv/uuid": "/dev/vg/uuid",
@@ -44,17 +55,24 @@ class Lives {
 
   async prepare() {
     this.root = await makeRootDisk(this.machine.kernel, this.folder, this.machine.root);
-    const data = join(this.folder, "data.img");
-    writeFileSync(data, "");
-    truncateSync(data, 2 * 2 ** 30);
-    this.disks = [this.root, data];
+    this.disks = [this.root];
+    for (const name of ["data", "stack-1", "stack-2"]) {
+      const path = join(this.folder, `${name}.img`);
+      writeFileSync(path, "");
+      truncateSync(path, 2 * 2 ** 30);
+      this.disks.push(path);
+    }
   }
 
-  /** One boot. @returns what the machine has noted */
-  async live(name, action, ...words) {
+  /**
+   * One boot.
+   * @param {string} name
+   * @returns what the machine has noted
+   */
+  async live(name, action, { words = [], limitMs = LIMIT_MS } = {}) {
     const consolePath = join(this.folder, `console-${name}.txt`);
     const all = [`blksnap.step=${name}.${action}`, ...words];
-    const isOver = await boot(this.machine.command(this.disks, all), consolePath, LIMIT_MS);
+    const isOver = await boot(this.machine.command(this.disks, all), consolePath, limitMs);
     const tail = () => readFileSync(consolePath, "utf8").slice(-3000);
     if (!isOver) throw new Error(`${name}: the machine did not end\n${tail()}`);
     const text = readFromDisk(this.root, `/root/test/${name}.json`);
@@ -126,6 +144,29 @@ async function setUp(lives) {
   });
 }
 
+/** Says all that was not right, and what this kernel cannot have. */
+function assertAll({ results, pauses }) {
+  for (const { name, lacks } of results) {
+    if (lacks) console.log(`  NOT RUN, as the kernel has no ${lacks.join(", ")}: ${name}`);
+    else console.log(`  ${name}`);
+  }
+  const [longest] = pauses.toSorted((one, other) => other - one);
+  console.log(`  ${pauses.length} exchanges of tables, the longest without I/O ${longest} ms`);
+  const failed = results.filter(({ error, lacks }) => error || (lacks && process.env.CI));
+  assert.deepEqual(failed, []);
+}
+
+async function stacks(lives) {
+  const limitMs = STACKS_LIMIT_MS;
+  const words = [`blksnap.rounds=${values.rounds}`, `blksnap.stacks=${values.stacks}`];
+  await test("stacks are attached live, snapshotted and detached under fio --verify, time and again", async () => {
+    assertAll(await lives.live("stacks", "stacks", { words, limitMs }));
+  });
+  await test("volumes that are changed meanwhile are followed; what cannot be attached in use is said", async () => {
+    assertAll(await lives.live("changes", "changes", { words, limitMs }));
+  });
+}
+
 async function boots(lives) {
   let before;
   await test("file systems of fstab and of a unit come up on their fronts; one that is absent is waited for, and passed over", async () => {
@@ -156,12 +197,12 @@ async function boots(lives) {
     before = now;
   });
   await test("rescue mode has the fronts", async () => {
-    const now = await lives.live("rescue", "write", "systemd.unit=rescue.target");
+    const now = await lives.live("rescue", "write", { words: ["systemd.unit=rescue.target"] });
     isOnFronts(now, { isRescue: true });
     assert.deepEqual(generations(now), generations(before));
   });
   await test("without ublk_drv the file systems come up on their originals", async () => {
-    const now = await lives.live("without", "write", "module_blacklist=ublk_drv");
+    const now = await lives.live("without", "write", { words: ["module_blacklist=ublk_drv"] });
     for (const [place, device] of Object.entries(TRACKED)) {
       assert.equal(now.mounts[place], device.replace("/dev/vg/", "/dev/mapper/vg-"), now.log);
     }
@@ -181,7 +222,8 @@ const folder = values.keep ?? mkdtempSync(join(tmpdir(), "blksnap-boot-"));
 mkdirSync(folder, { recursive: true });
 const lives = new Lives(values.uml ? "uml" : "qemu", folder);
 await setUp(lives);
-await boots(lives);
+if (values.only !== "stacks") await boots(lives);
+if (values.only !== "boots") await stacks(lives);
 if (!values.keep && counts.failed === 0) rmSync(folder, { recursive: true });
 else console.log(`what is left: ${folder}`);
 console.log(`${counts.passed} passed, ${counts.failed} failed`);

@@ -4,8 +4,13 @@
  */
 import { spawnSync } from "node:child_process";
 import { appendFileSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { changes } from "./changes.mjs";
+import { stacks } from "./stacks.mjs";
 
-const [, name, action] = /blksnap\.step=(\w+)\.(\w+)/.exec(readFileSync("/proc/cmdline", "utf8"));
+const WORDS = readFileSync("/proc/cmdline", "utf8");
+const [, name, action] = /blksnap\.step=(\w+)\.(\w+)/.exec(WORDS);
+
+const wordOf = (key) => new RegExp(`blksnap\\.${key}=(\\S+)`).exec(WORDS)?.[1];
 
 function run(command, ...args) {
   const { stdout, stderr, status } = spawnSync(command, args, { encoding: "utf8" });
@@ -81,13 +86,20 @@ function write() {
   for (const place of PLACES) appendFileSync(`${place}/written`, `${name}\n`);
 }
 
+/** Those beside the root's, in order. */
+const disks = ["b", "c", "d"].map((letter) =>
+  [`/dev/ubd${letter}`, `/dev/vd${letter}`].find((path) =>
+    contents(`/sys/class/block/${path.slice(5)}/dev`),
+  ),
+);
+
+/** Stacks, and what is done to them. */
+const wanted = () => new RegExp(wordOf("stacks") ?? ".");
+
 const ACTIONS = {
-  setup: () => {
-    const disk = ["/dev/ubdb", "/dev/vdb"].find((path) =>
-      contents(`/sys/class/block/${path.slice(5)}/dev`),
-    );
-    return { setup: run("sh", "/root/test/setup.sh", disk).said };
-  },
+  setup: () => ({ setup: run("sh", "/root/test/setup.sh", disks[0]).said }),
+  stacks: () => stacks(disks.slice(1), Number(wordOf("rounds") ?? 1), wanted()),
+  changes: () => changes(disks.slice(1), wanted()),
   write: () => {
     const seen = look();
     write();
@@ -114,7 +126,7 @@ const ACTIONS = {
 
 let noted;
 try {
-  noted = ACTIONS[action]();
+  noted = await ACTIONS[action]();
 } catch (error) {
   noted = { error: String(error?.stack) };
 }
