@@ -49,7 +49,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "a copy that failed counts as one that did not",
-    seed: 10,
+    seed: 11,
     plant: () =>
       replace(CopyPath.prototype, "onDone", (original) => {
         return function (this: unknown, ...[copy, result, fault]: never[]): unknown {
@@ -59,6 +59,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "what an image has lost reads as zeroes",
+    seed: 2,
     plant: () =>
       replace(DiffAreaMap.prototype, "setLost", (original) => {
         return function (this: unknown, ...[chunk, ...range]: never[]): unknown {
@@ -75,16 +76,17 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "a write fails where the image was to lose blocks",
-    seed: 6,
+    seed: 7,
     plant: otherPolicy(() => ({ policy: OverflowPolicy.FAIL_WRITES })),
   },
   {
     what: "a write that is blocked waits for ever",
-    seed: 12,
+    seed: 37,
     plant: otherPolicy(() => ({ ticksMax: 2 ** 30 })),
   },
   {
     what: "nobody says that an image has lost blocks",
+    seed: 2,
     plant: omitted(Snapshot.prototype, "fault", (() => true) as never),
   },
   {
