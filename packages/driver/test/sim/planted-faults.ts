@@ -154,7 +154,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the record of a front stays after its detach",
-    seed: 2,
+    seed: 3,
     plant: omitted(StateDirectory.prototype, "removeRecord", isOf("tracker-") as never),
   },
   {
@@ -168,7 +168,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 12,
+    seed: 18,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
@@ -205,7 +205,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the journal of a persistent map is not replayed after a power cut",
-    seed: 9,
+    seed: 19,
     plant: () =>
       replace(TrackerPersistence.prototype, "load", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -216,7 +216,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
-    seed: 13,
+    seed: 15,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {
@@ -229,7 +229,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "what others wrote while nothing tracked is not looked for",
-    seed: 3,
+    seed: 5,
     plant: () =>
       replace(TrackerPersistence, "prepare", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
