@@ -62,6 +62,7 @@ const TEST_NEEDS = [
   { name: "losetup", debian: "mount", isThere: program("losetup") },
   { name: "setpriv", debian: "util-linux", isThere: program("setpriv") },
   { name: "nbdinfo", debian: "libnbd-bin", isThere: program("nbdinfo") },
+  { name: "nbd-client", debian: "nbd-client", isThere: program("nbd-client") },
   { name: "qemu-img", debian: "qemu-utils", isThere: program("qemu-img") },
 ];
 const VM_NEEDS = [
