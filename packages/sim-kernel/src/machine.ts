@@ -411,9 +411,13 @@ export class SimMachine {
     return this.scheduler.stepMachine();
   }
 
-  /** The simulation is over: calls go to the real kernel again. */
-  close(): void {
+  /**
+   * The simulation is over: calls go to the real kernel again. Before that the killed process's code runs to where it
+   * waits for what never comes: it would meet the real kernel, or the next machine.
+   */
+  async close(): Promise<void> {
     this.kill();
+    await this.settle();
     this.#deactivate();
   }
 }

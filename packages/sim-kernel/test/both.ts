@@ -34,7 +34,7 @@ export async function onMachine(code: (machine: SimMachine) => Promise<void>): P
     await machine.run(machine.start(() => code(machine)));
     assert.equal(machine.violations, []);
   } finally {
-    machine.close();
+    await machine.close();
   }
 }
 

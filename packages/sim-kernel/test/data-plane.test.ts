@@ -36,7 +36,7 @@ test("requests are answered, errors keep what they say, and all reactors end", a
     assert.is(machine.rings.size, 0);
     assert.equal(machine.violations, []);
   } finally {
-    machine.close();
+    await machine.close();
   }
 });
 
@@ -61,7 +61,7 @@ test("a killed process leaves no ring, and the next one has reactors of its own"
     await machine.run(next.stop());
     assert.is(end, "none");
   } finally {
-    machine.close();
+    await machine.close();
   }
 });
 

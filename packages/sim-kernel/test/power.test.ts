@@ -24,7 +24,7 @@ async function withMachines(
     try {
       await code(machine);
     } finally {
-      machine.close();
+      await machine.close();
     }
   }
 }

@@ -17,7 +17,7 @@ async function withMachine(
     await code(machine, trace);
     assert.equal(machine.violations, []);
   } finally {
-    machine.close();
+    await machine.close();
   }
   return trace;
 }
@@ -339,7 +339,7 @@ test("memory that is unmapped under I/O is a violation", async () => {
     );
     assert.equal(machine.violations, ["memory was unmapped under 1 pieces of I/O"]);
   } finally {
-    machine.close();
+    await machine.close();
   }
 });
 

@@ -31,7 +31,7 @@ async function withServer(
     assert.equal(machine.violations, []);
     assert.equal(server.errors, []);
   } finally {
-    machine.close();
+    await machine.close();
   }
 }
 

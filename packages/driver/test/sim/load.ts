@@ -12,7 +12,7 @@ export const faults: { onPoint: (point: FaultPoint) => void } = { onPoint: () =>
 (globalThis as unknown as Record<symbol, unknown>)[HOOK] = (point: FaultPoint) =>
   faults.onPoint(point);
 
-new SimMachine({ seed: 0 }).close();
+await new SimMachine({ seed: 0 }).close();
 const life = await import("./life.js");
 
 export const { startDriver } = life;

@@ -144,8 +144,8 @@ export class Simulation {
       for (; this.steps < steps; this.steps++) await this.#step();
       await this.#finish();
     } finally {
+      await this.machine.close();
       faults.onPoint = () => undefined;
-      this.machine.close();
     }
   }
 

@@ -160,6 +160,6 @@ export async function within(
     await world.start();
     await play(world);
   } finally {
-    world.machine.close();
+    await world.machine.close();
   }
 }
