@@ -16,6 +16,8 @@ import { acquireSlot, COMPILED_VARIABLE, SLOTS_VARIABLE } from "./slots.mjs";
 
 const FILE_TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
 const LEFT_TIME_LIMIT_MS = 60_000;
+/** What a file takes is told from here on: all of them make the time of "npm test". */
+const TOLD_FROM_S = 10;
 const require = createRequire(import.meta.url);
 const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
 const packageDir = process.cwd();
@@ -40,6 +42,7 @@ async function compile() {
 }
 
 function runFile(file) {
+  const startedMs = Date.now();
   return new Promise((done) => {
     const child = spawn(process.execPath, ["--expose-gc", file], {
       stdio: ["ignore", "pipe", "pipe"],
@@ -66,7 +69,8 @@ function runFile(file) {
     child.on("close", (status, signal) => {
       clearTimeout(timer);
       clearTimeout(leftTimer);
-      done({ file, output, status, signal, timedOut, isLeft });
+      const tookS = Math.round((Date.now() - startedMs) / 1000);
+      done({ output, status, signal, timedOut, isLeft, tookS });
     });
   });
 }
@@ -92,7 +96,7 @@ function verdict({ output, status, signal, timedOut, isLeft }) {
 }
 
 /** What takes long, as a rule: such files begin first, so that none is left to run alone at the end. */
-const LONG = /\bsim|-sim\/|planted|fuzz|kills/;
+const LONG = /\bsim|-sim\/|planted|fuzz|kills|supervisor/;
 
 function testFiles() {
   const names = readdirSync(testDist, { recursive: true })
@@ -116,7 +120,8 @@ function tell(name, result) {
     return;
   }
   const note = skipped > 0 ? `, ${skipped} SKIPPED:\n${result.output}` : "";
-  console.log(`✓ ${name}: ${passed} passed${note}`);
+  const time = result.tookS < TOLD_FROM_S ? "" : ` in ${result.tookS} s`;
+  console.log(`✓ ${name}: ${passed} passed${time}${note}`);
 }
 
 async function runFiles(names) {
