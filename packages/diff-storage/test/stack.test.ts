@@ -125,6 +125,9 @@ test(
       [2, "2048", "mpath-naa.5"],
       [3, "2048", "LVM-3"],
       [4, "2048", "LVM-4"],
+      // As dmsetup makes them.
+      [5, "2048", ""],
+      [6, "2048", ""],
     ] as const) {
       machine.disk(`253:${minor}`, `dm-${minor}`, { "dm/uuid": uuid, size });
       machine.tree.slave(`block/dm-${minor}`, "block/sda/sda2");
@@ -136,6 +139,8 @@ test(
     await machine.refused("/dev/dm-0", "/dev/sda2");
     await machine.refused("/dev/sda2", "/dev/dm-0");
     await machine.refused("/dev/dm-2", "/dev/dm-0");
+    await machine.refused("/dev/dm-5", "/dev/dm-6");
+    await machine.refused("/dev/dm-5", "/dev/dm-0");
   }),
 );
 

@@ -1,5 +1,5 @@
 /** A block device's entry in sysfs, in what it tells of other devices and of files. */
-import { readlinkSync } from "node:fs";
+import { existsSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 import { type DeviceNumber, deviceKey, parseDevice } from "../device-number.js";
 import { attribute, entriesOf, nameAttribute } from "../sysfs-text.js";
@@ -20,7 +20,7 @@ export interface SysfsDevice {
   readonly range: ByteRange | undefined;
   /** Devices that device-mapper, md, bcache and the like put this one together from. */
   readonly slaves: readonly DeviceNumber[];
-  /** Of a device-mapper device. */
+  /** Of a device-mapper device; empty where it has none. */
   readonly dmUuid: string | undefined;
   /** World-wide name of a whole disk: two paths to it have the same. */
   readonly worldWideName: string | undefined;
@@ -55,7 +55,7 @@ export function readSysfsDevice(sysfsRoot: string, device: DeviceNumber): SysfsD
     partitionOf: isPartition ? parseDevice(attribute(dir, "../dev")) : undefined,
     range: isPartition ? partitionRange(dir, sizeBytes) : undefined,
     slaves: slavesIn(dir),
-    dmUuid: nameAttribute(dir, "dm/uuid") ?? undefined,
+    dmUuid: mapperUuid(dir),
     worldWideName: isPartition ? undefined : worldWideNameIn(dir),
     backingPath: loop ?? (zram === "none" ? undefined : zram),
     backingRange: loop === undefined ? undefined : loopRange(dir),
@@ -85,6 +85,11 @@ function linkedName(path: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Nodes that dmsetup makes need not have one. */
+function mapperUuid(dir: string): string | undefined {
+  return nameAttribute(dir, "dm/uuid") ?? (existsSync(`${dir}/dm`) ? "" : undefined);
 }
 
 function numberIn(folder: string, name: string): number | undefined {
