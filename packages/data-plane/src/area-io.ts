@@ -379,9 +379,11 @@ export class AreaIo {
   }
 
   #retryRun(run: number): void {
-    // What is late has ended for its request, whose tag may be that of another one by now.
-    const isLive = this.#engine.runs.state[run] === IoState.LIVE;
-    if (isLive) this.#startRun(run, this.#runImages[run] as ImageBuffers);
+    // What is late has ended for its request, whose tag may be that of another one by now. Where another part of the
+    // request is late, that fails, and the tag's buffer is not the one that has its data.
+    const { image, runs } = this.#engine;
+    const isWanted = runs.state[run] === IoState.LIVE && image.error[runs.tag[run]] === 0;
+    if (isWanted) this.#startRun(run, this.#runImages[run] as ImageBuffers);
     else this.#onRun(run, -EIO);
   }
 
