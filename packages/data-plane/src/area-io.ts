@@ -20,7 +20,7 @@
  */
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
 import { CopyFault, CopyKind, IoState, RunKind, type TrackerEngine } from "@blksnap/engine";
-import { isRingShort, type RequestQueue, SecondTries } from "@blksnap/ublk";
+import { type RequestQueue, SecondTries } from "@blksnap/ublk";
 import {
   assert,
   type CompletionHandler,
@@ -89,7 +89,8 @@ export class AreaIo {
       onCompletion: (data, result) => this.#onCopyPart(data, result),
     };
     const runs: CompletionHandler = { onCompletion: (data, result) => this.#onRun(data, result) };
-    this.#copyTries = new SecondTries(reactor, engine.copies.size, (copy) => this.#retryCopy(copy));
+    const retryCopy = (copy: number): void => this.#retryCopy(copy);
+    this.#copyTries = new SecondTries(reactor, engine.copies.size, retryCopy, { isSeries: true });
     this.#runTries = new SecondTries(reactor, engine.runs.size, (run) => this.#retryRun(run));
     this.#copyHandler = reactor.addHandler(copies);
     this.#runHandler = reactor.addHandler(runs);
@@ -320,7 +321,7 @@ export class AreaIo {
       this.#writeAlone(copy);
       return true;
     }
-    return isRingShort(result) && this.#copyTries.take(copy, result);
+    return this.#copyTries.take(copy, result);
   }
 
   #retryCopy(copy: number): void {

@@ -7,6 +7,9 @@
  *   submitted ─▶ one of those ─▶ waits ─▶ all that wait are submitted again
  *                    └──── for TRIES_MS by now: that is its answer
  * ```
+ *
+ * Requests of a series follow from each other, and somebody waits for all of them: a copy that has failed is made
+ * again block by block. Where one of them has been given up those that begin later are tried once, until one is answered.
  */
 import { EAGAIN, ECANCELED, ENOMEM } from "@blksnap/errors";
 import type { Reactor } from "@blksnap/uring";
@@ -29,10 +32,19 @@ export class SecondTries {
   readonly #submit: (tag: number) => void;
   readonly #tries: Uint8Array;
   readonly #isWaiting: Uint8Array;
+  readonly #isSeries: boolean;
+  /** One of the series has been given up, and none was answered since. */
+  #isTimeUp = false;
   #timer: Timer | undefined;
 
-  constructor(reactor: Reactor, depth: number, submit: (tag: number) => void) {
+  constructor(
+    reactor: Reactor,
+    depth: number,
+    submit: (tag: number) => void,
+    { isSeries = false }: { readonly isSeries?: boolean } = {},
+  ) {
     this.#reactor = reactor;
+    this.#isSeries = isSeries;
     this.#submit = submit;
     this.#tries = new Uint8Array(depth);
     this.#isWaiting = new Uint8Array(depth);
@@ -40,13 +52,19 @@ export class SecondTries {
 
   /** A new request of the tag. */
   begin(tag: number): void {
-    this.#tries[tag] = 0;
+    this.#tries[tag] = this.#isTimeUp ? TRIES_MAX : 0;
   }
 
-  /** Whether this result is not its answer: it is submitted again, later. */
+  /** Whether this result is not its answer: it is submitted again, later. Of a series each result is to be told. */
   take(tag: number, result: number): boolean {
-    if (!isRingShort(result)) return false;
-    if (this.#tries[tag] === TRIES_MAX) return false;
+    if (!isRingShort(result)) {
+      this.#isTimeUp = false;
+      return false;
+    }
+    if (this.#tries[tag] === TRIES_MAX) {
+      this.#isTimeUp = this.#isSeries;
+      return false;
+    }
     this.#tries[tag]++;
     this.#isWaiting[tag] = 1;
     this.#timer ??= this.#reactor.setTimer(TRIES_PAUSE_MS, () => this.#again());

@@ -16,7 +16,7 @@ class World {
   waitedMs = 0;
   #timers: { readonly delayMs: number; readonly callback: () => void }[] = [];
 
-  constructor() {
+  constructor(isSeries = false) {
     const setTimer = (delayMs: number, callback: () => void): object => {
       const timer = { delayMs, callback };
       this.#timers.push(timer);
@@ -26,7 +26,9 @@ class World {
       this.#timers = this.#timers.filter((one) => one !== timer);
     };
     const reactor = { setTimer, cancelTimer } as unknown as Reactor;
-    this.tries = new SecondTries(reactor, 4, (tag) => this.submitted.push(tag));
+    this.tries = new SecondTries(reactor, 4, (tag) => this.submitted.push(tag), {
+      isSeries,
+    });
   }
 
   get timers(): number {
@@ -68,6 +70,29 @@ test("a request is given up when its time has passed; the next one of its tag ha
   assert.ok(world.tries.take(2, -ENOMEM));
   world.tries.close();
   assert.is(world.timers, 0);
+});
+
+test("where one of a series is given up those that begin later have no time, until one is answered", () => {
+  for (const answer of [0, -EIO]) {
+    const world = new World(true);
+    const outlast = (tag: number): void => {
+      world.tries.begin(tag);
+      world.waitedMs = 0;
+      while (world.tries.take(tag, -ENOMEM)) world.pass();
+    };
+    world.tries.begin(0);
+    outlast(2);
+    assert.is(world.waitedMs, TRIES_MS);
+    for (const tag of [2, 3]) {
+      outlast(tag);
+      assert.is(world.waitedMs, 0);
+    }
+    // It has begun before.
+    assert.ok(world.tries.take(0, -ENOMEM));
+    assert.not(world.tries.take(3, answer));
+    outlast(1);
+    assert.is(world.waitedMs, TRIES_MS);
+  }
 });
 
 test.run();
