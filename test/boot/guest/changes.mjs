@@ -36,7 +36,11 @@ async function followed(path, before) {
   const endMs = performance.now() + FOLLOW_LIMIT_MS;
   for (;;) {
     const tracker = trackerOf(path);
-    if (tracker?.splice?.state === "on" && tracker.cbt.generation_id !== before) return tracker.cbt;
+    if (tracker?.splice?.state === "on" && tracker.cbt.generation_id !== before) {
+      // By a name that it has by now.
+      assert.equal(statSync(tracker.device).rdev, statSync(path).rdev);
+      return tracker.cbt;
+    }
     if (performance.now() > endMs) throw new Error(`not followed: ${JSON.stringify(tracker)}`);
     await sleep();
   }

@@ -11,6 +11,7 @@ import { deviceLock } from "../driver-end.js";
 import type { ReactorEvents } from "../reactor-events.js";
 import type { AttachClaim, Registry } from "../registry.js";
 import { named } from "../system/errors.js";
+import { identityOf } from "../system/path-target.js";
 import { type AttachWay, LiveAttach } from "../tracker/live-attach.js";
 import { LiveClones } from "../tracker/live-clones.js";
 import { withWaysOn } from "../tracker/live-errors.js";
@@ -214,8 +215,10 @@ export class TrackerOperations {
 
   /** As it was given, or where its node is called otherwise by now, that. @throws ControlError LIVE_UNSUPPORTED */
   async #pathOf(device: string, splice: Splice | undefined): Promise<string | undefined> {
+    const { lookAt } = this.#context.blockDevices;
     for (const path of [device, splice?.path ?? device]) {
-      const identity = await this.#registry.identity(path).catch(() => undefined);
+      // Not the registry: it knows a tracker by a name that nothing has any more, too.
+      const identity = await identityOf(path, lookAt).catch(() => undefined);
       if (identity === undefined || identity !== splice?.identity) continue;
       await this.#live.wanted(path, "live");
       return path;

@@ -4,6 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { deviceLock } from "../../dist/driver-end.js";
 import { TrackerOperations } from "../../dist/operations/tracker-operations.js";
+import { Registry } from "../../dist/registry.js";
 import { assertSpliced } from "../../dist/tracker/splice-watch.js";
 
 const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
@@ -59,6 +60,71 @@ test("what may be an export of this daemon is no original, where fronts are expo
   };
   assert.match(await refused("nbd"), /^DEVICE_BUSY .*on-nbd lies on \/dev\/nbd0, which may be/);
   assert.match(await refused("ublk"), /what else uses it/);
+});
+
+/** Ends with the first turn of a volume that was lost, and is called `vg-archive` from that turn on. */
+async function renamed(paths: Readonly<Record<string, string>>) {
+  const splice = new Splice(NODE);
+  splice.lose("another program gave it another table");
+  splice.isTaken = true;
+  let name = NODE.name;
+  splice.present = () => ({ ...NODE, name }) as never;
+  const lookAt = async (path: string) => {
+    if (paths[path] === undefined) throw Object.assign(new Error(path), { code: "ENOENT" });
+    return { identity: paths[path] };
+  };
+  const registry = new Registry({ lookAt } as never);
+  const tracker = {
+    ...{ id: 1, device: "/dev/vg/data", identity: "block:254:7", isGone: false, splice },
+    front: { id: 0, path: "/dev/ublkb0", isLive: true },
+    hasIdentity: (identity: string) => identity === splice.identity,
+  };
+  registry.trackers.set(1, tracker as never);
+  const live = {
+    wanted: async (path: string) => void (await lookAt(path)),
+    syncNode: async () => undefined,
+    recover: async () => undefined,
+    clones: { removeOrphans: async () => undefined },
+    dm: {
+      exclusively: (_: object, work: () => Promise<void>) => work(),
+      assertUnchanging: async () => undefined,
+      growthOf: async () => "same",
+    },
+  };
+  const places = { state: { path: "/state" }, persistent: { path: "/persistent" } };
+  const logger = { error: () => undefined, warn: () => undefined };
+  const context = { ...places, blockDevices: { lookAt }, frontend: { kind: "ublk" }, logger };
+  const operations = new TrackerOperations(context as never, registry, 1, live as never);
+  const done: string[] = [];
+  operations.detach = async () => {
+    registry.trackers.clear();
+    done.push("detach");
+  };
+  operations.attach = async (path) => {
+    done.push(`attach ${path}`);
+    return tracker as never;
+  };
+  const verdict = new Promise((resolve) => {
+    const run = (_: unknown, __: unknown, operation: () => Promise<unknown>) => {
+      name = "vg-archive";
+      const turn = operation();
+      resolve(turn);
+      return turn;
+    };
+    const events = { onSpliceLost: () => undefined };
+    const never = () => new Promise(() => undefined);
+    void operations.recoverLive(events as never, { run } as never, never);
+  });
+  return { verdict: await verdict.finally(() => operations.stopWatch()), done };
+}
+
+test("a volume that was renamed when it got another table is tracked again by its new name", async () => {
+  const there = { "/dev/mapper/vg-archive": "block:254:3" };
+  const followed = ["detach", "attach /dev/mapper/vg-archive"];
+  assert.equal(await renamed(there), { verdict: "done", done: followed });
+  const taken = { ...there, "/dev/vg/data": "block:254:9" };
+  assert.equal(await renamed(taken), { verdict: "done", done: followed }, "its name is another's");
+  assert.equal(await renamed({}), { verdict: "later", done: [] }, "its new name is to come");
 });
 
 /** Watched trackers, whose nodes lead elsewhere. */
