@@ -216,6 +216,8 @@ export class Tracker {
   followName(): void {
     if (this.splice === undefined) return;
     this.#backing = { ...this.#backing, path: this.splice.path };
+    // What leads to its front is given back by then, or being given back.
+    if (this.#hasEnded || !this.front.isLive) return;
     const { links } = this.#context.frontend;
     links.remove(this.#link, this.front.path);
     this.#link = links.add(this.device, this.front.path);

@@ -75,12 +75,18 @@ export class Splice {
   #isIt({ number, name, uuid, slaves }: MappedNode, sysfs: string): boolean {
     const { node } = this;
     if (uuid === node.uuid && (uuid !== "" || name === node.name)) return true;
-    return node.link !== undefined && linkOf(number, slaves[0] ?? "", sysfs) === node.link;
+    // A table in waiting has links beside it.
+    const hasLink = (slave: string) => linkOf(number, slave, sysfs) === node.link;
+    return node.link !== undefined && slaves.some(hasLink);
   }
 
-  /** Follows a node that was renamed. Answers whether it was. */
+  /**
+   * Follows a node that was renamed, also one that leads elsewhere by then: LVM loads a table when it renames a volume,
+   * and exchanges it afterwards. Answers whether it was.
+   */
   noteName(sysfs?: string): boolean {
-    const found = this.state === "on" ? this.present(sysfs) : undefined;
+    const isMade = this.state === "on" || this.state === "lost";
+    const found = isMade ? this.present(sysfs) : undefined;
     if (found === undefined) return false;
     const { name, uuid } = found;
     if (name === this.node.name && uuid === this.node.uuid) return false;

@@ -54,6 +54,26 @@ test("a node that is renamed is the same one, and goes by its new name", () => {
   }
 });
 
+test("a node that is renamed when another table waits, or is exchanged already, is the same one", () => {
+  for (const uuid of ["LVM-x", ""]) {
+    const { sysfs, set, slave } = world();
+    set("dm/uuid", uuid);
+    const splice = new Splice({ ...NODE, uuid });
+    symlinkSync("../ublkb0", slave("ublkb0"));
+    splice.noteLink(0, sysfs);
+    splice.state = "on";
+    symlinkSync("../dm-1", slave("dm-1"));
+    assert.ok(splice.noteLoss(0, sysfs));
+    set("dm/name", "vg-archive");
+    assert.ok(splice.noteName(sysfs));
+    rmSync(slave("ublkb0"));
+    assert.is(splice.present(sysfs)?.name, "vg-archive");
+    splice.state = "ending";
+    set("dm/name", "vg-third");
+    assert.not(splice.noteName(sysfs), "it is being given back");
+  }
+});
+
 test("another node with the number is not taken for one that was renamed", () => {
   const { sysfs, set, slave } = world();
   set("dm/uuid", "");
