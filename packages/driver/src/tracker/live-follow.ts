@@ -11,7 +11,7 @@
  * ```
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DeviceMapper } from "@blksnap/linux-block";
+import type { DeviceMapper, MappedNode } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import { FOLLOW_INTERVAL_MS, FOLLOW_SPACING_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
@@ -164,7 +164,7 @@ export class LiveFollow {
   }
 
   /** By LVM, which has its lock until all of a change is done, or by another program. */
-  async #isBeingChanged(number: string, node: { name: string; uuid: string }): Promise<boolean> {
+  async #isBeingChanged(number: string, node: MappedNode): Promise<boolean> {
     return this.#dm
       .exclusively(node, () => this.#dm.assertUnchanging(number))
       .then(

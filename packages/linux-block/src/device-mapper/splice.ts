@@ -16,7 +16,7 @@
  */
 import { LinuxBlockError } from "../errors.js";
 import { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./dmsetup.js";
-import { withGroupLock } from "./lvm-lock.js";
+import { volumeGroupOf, withGroupLock } from "./lvm-lock.js";
 import { type MappedNode, mappedNodeOf, mappedNodes } from "./mapped-node.js";
 import { growthOf, MAPPED } from "./table-growth.js";
 
@@ -119,13 +119,21 @@ export class DeviceMapper {
 
   /**
    * Does something to a node while LVM leaves it alone.
-   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: LVM does not
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: LVM does not, or has renamed its group meanwhile
    */
   exclusively<Result>(
-    node: Pick<MappedNode, "name" | "uuid">,
+    node: Pick<MappedNode, "number" | "name" | "uuid">,
     work: () => Promise<Result>,
   ): Promise<Result> {
-    return withGroupLock(node, work);
+    return withGroupLock(node, async () => {
+      const found = this.node(node.number);
+      // The lock is that of the group's old name, which keeps nobody away.
+      if (found?.uuid === node.uuid && volumeGroupOf(found) !== volumeGroupOf(node)) {
+        const what = `${node.name} has come to be ${found.name}, of another volume group`;
+        throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: try again`);
+      }
+      return work();
+    });
   }
 
   /**

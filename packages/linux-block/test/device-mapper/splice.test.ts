@@ -149,6 +149,21 @@ test("a node is renamed by its name: the kernel renames none by its number", asy
   assert.equal(world.asked, ["rename --noudevsync old-blksnap new-blksnap"]);
 });
 
+test("a volume whose group was renamed while its lock was waited for is left alone", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "LVM-x", "0 1000 linear 8:0 2048");
+  const node = world.node();
+  const { mapper } = world;
+  const work = () => mapper.exclusively(node, async () => "done");
+  assert.is(await work(), "done");
+  world.add("254:3", "vg-archive", "LVM-x", "0 1000 linear 8:0 2048");
+  assert.is(await work(), "done", "in the same group");
+  world.add("254:3", "safe-data", "LVM-x", "0 1000 linear 8:0 2048");
+  const failure = await failureOf(work());
+  assert.is(failure.code, "DEVICE_MAPPER_FAILED");
+  assert.match(failure.message, /vg-data has come to be safe-data, of another volume group/);
+});
+
 test("what LVM or md has made its own is known", () => {
   const world = new World();
   world.add("254:3", "luks", "CRYPT-x", "0 1000 linear 8:0 0");
