@@ -12,6 +12,7 @@ import {
   type MappedNode,
   Splice,
 } from "@blksnap/linux-block";
+import { Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { splicingFailed, unsupported } from "./live-errors.js";
 
@@ -23,6 +24,8 @@ const NAME_SUFFIX = "-blksnap";
 export class LiveClones {
   readonly #context: Context;
   readonly #dm: DeviceMapper;
+  /** Two of one clone begin with the name that it has then. */
+  readonly #renames = new Serial();
 
   constructor(context: Context, dm: DeviceMapper) {
     this.#context = context;
@@ -47,6 +50,8 @@ export class LiveClones {
     const { number, name, uuid } = node;
     const names = { name: `${name}${NAME_SUFFIX}`, uuid: `${this.#uuidPrefix}${number}` };
     try {
+      // Of a node that had this name before, the clone may have it still.
+      await this.#renames.run(async () => undefined);
       await this.#makeRoom(names, known);
       const { number: clone } = await this.#dm.clone(node, names);
       faultPoint("live.cloned");
@@ -81,11 +86,12 @@ export class LiveClones {
   }
 
   /** After its node was renamed: another node that gets the old name can be attached, too. */
-  async follow({ node }: Splice): Promise<void> {
-    const name = `${node.name}${NAME_SUFFIX}`;
-    const { clone } = node;
-    await this.#dm.rename(clone, name).catch((error: unknown) => {
-      this.#context.logger.warn({ node: clone, err: error }, "a clone keeps its old name");
+  follow(splice: Splice): Promise<void> {
+    return this.#renames.run(async () => {
+      const { clone, name } = splice.node;
+      await this.#dm.rename(clone, `${name}${NAME_SUFFIX}`).catch((error: unknown) => {
+        this.#context.logger.warn({ node: clone, err: error }, "a clone keeps its old name");
+      });
     });
   }
 

@@ -54,6 +54,13 @@ class FakeMapper {
   };
   assertReturnable = () => this.#step("return", () => undefined);
   remove = (number: string) => this.#step(`remove ${number}`, () => undefined);
+  /** It ends when the test lets it. */
+  rename = (_: string, name: string) =>
+    new Promise<void>((resolve) => {
+      this.asked.push(name);
+      this.onRenamed = resolve;
+    });
+  onRenamed = (): void => undefined;
   nodes = () => this.present;
   node = (number: string) => this.present.find((one) => one.number === number);
   haveSameTable = async () => this.same;
@@ -289,6 +296,34 @@ test("clones of ours without a tracker are removed, unless they are the only way
 
 const MAPPED = { ...NODE, sectors: 8, isReadOnly: false, isSuspended: false };
 const WANTED = { ...MAPPED, slaves: [], holders: [] };
+
+test("a clone is renamed after its node, one time after the other", async () => {
+  const { dm, live, splice } = world();
+  const renames = ["vg-second", "vg-third"].map((name) => {
+    splice.node = { ...splice.node, name };
+    return live.clones.follow(splice);
+  });
+  await new Promise((done) => setImmediate(done));
+  assert.equal(dm.asked, ["vg-third-blksnap"], "by the name that it has by now");
+  dm.onRenamed();
+  await renames[0];
+  await new Promise((done) => setImmediate(done));
+  assert.is(dm.asked.length, 2);
+  dm.onRenamed();
+  await renames[1];
+});
+
+test("a clone is not made before another one has given its name up", async () => {
+  const { dm, live, splice } = world();
+  splice.node = { ...splice.node, name: "vg-renamed" };
+  const renamed = live.clones.follow(splice);
+  const made = live.clones.make({ ...WANTED, number: "254:9" }, [NODE]);
+  await new Promise((done) => setImmediate(done));
+  assert.equal(dm.asked, ["vg-renamed-blksnap"]);
+  dm.onRenamed();
+  await Promise.all([renamed, made]);
+  assert.equal(dm.asked, ["vg-renamed-blksnap", "clone"]);
+});
 
 test("a clone that an earlier detach has left makes room for the next one", async () => {
   for (const isSame of [true, false]) {
