@@ -4,7 +4,7 @@
  */
 import { closeSync, openSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
-import { type PromiseRing, preparePoll } from "@blksnap/uring";
+import { type PromiseRing, preparePoll, type Ring } from "@blksnap/uring";
 import { SPLICE_LOOK_INTERVAL_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
@@ -107,15 +107,16 @@ const CONTROL = "/dev/mapper/control";
 const POLLIN = 1;
 
 /** The kernel's count of changes to nodes: what is opened now can be read when there is another one. */
-export function nodeChanges(ring: PromiseRing): UntilChange {
+export function nodeChanges(
+  ring: Pick<PromiseRing, "submit">,
+  control: string = CONTROL,
+): UntilChange {
   return async (signal) => {
-    const fd = openSync(CONTROL, "r");
+    const fd = openSync(control, "r");
     try {
-      return await ring.submit(
-        (on, low, high) => preparePoll(on, fd, POLLIN, low, high),
-        null,
-        signal,
-      );
+      const poll = (on: Ring, low: number, high: number) => preparePoll(on, fd, POLLIN, low, high);
+      const result = await ring.submit(poll, null, signal);
+      if (result < 0) throw new Error(`nodes could not be polled (errno ${-result})`);
     } finally {
       closeSync(fd);
     }

@@ -2,7 +2,7 @@
 import { Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { assertSpliced, SpliceWatch } from "../../dist/tracker/splice-watch.js";
+import { assertSpliced, nodeChanges, SpliceWatch } from "../../dist/tracker/splice-watch.js";
 
 const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 
@@ -47,6 +47,46 @@ test("a change of any node is looked at at once", async () => {
   changes[1]?.();
   await new Promise((done) => setImmediate(done));
   assert.is(changes.length, 2);
+});
+
+test("where changes cannot be waited for, the timer's looks ask again", async () => {
+  let polls = 0;
+  // The fifth is not answered, so that a watch that asks at once does not ask for ever.
+  const ring = {
+    submit: () => (++polls < 5 ? Promise.resolve(-12) : new Promise<number>(() => undefined)),
+  };
+  const splice = new Splice(NODE);
+  splice.state = "on";
+  splice.leadsTo = () => true;
+  const watch = new SpliceWatch(
+    () => [{ device: "/dev/vg/data", splice, front: { id: 0 } }],
+    { onLost: () => assert.unreachable(), onRenamed: () => undefined },
+    { intervalMs: 2 ** 31 - 1, untilChange: nodeChanges(ring, "/dev/null") },
+  );
+  watch.begin();
+  for (let turns = 0; turns < 20; turns++) await new Promise((done) => setImmediate(done));
+  assert.is(polls, 1);
+  watch.look();
+  assert.is(polls, 2);
+  watch.stop();
+});
+
+test("a node that is renamed after it was lost goes by its new name", () => {
+  const splice = new Splice(NODE);
+  splice.state = "on";
+  splice.leadsTo = () => false;
+  let name = NODE.name;
+  splice.present = () => ({ ...NODE, name }) as never;
+  const told: string[] = [];
+  const watch = new SpliceWatch(() => [{ device: "/dev/vg/data", splice, front: { id: 0 } }], {
+    onLost: () => told.push("lost"),
+    onRenamed: () => told.push(splice.node.name),
+  });
+  watch.look();
+  name = "vg-archive";
+  watch.look();
+  watch.look();
+  assert.equal(told, ["lost", "vg-archive"]);
 });
 
 test("a loss is told once, and stays", () => {
