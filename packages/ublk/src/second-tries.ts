@@ -79,10 +79,17 @@ export class SecondTries {
 
   #again(): void {
     this.#timer = undefined;
+    let failure: unknown;
     for (let tag = 0; tag < this.#isWaiting.length; tag++) {
       if (this.#isWaiting[tag] === 0) continue;
       this.#isWaiting[tag] = 0;
-      this.#submit(tag);
+      try {
+        this.#submit(tag);
+      } catch (error) {
+        // Nobody else would submit the others.
+        failure ??= error;
+      }
     }
+    if (failure !== undefined) throw failure;
   }
 }

@@ -13,6 +13,8 @@ const TRIES_MS = 10_000;
 class World {
   readonly submitted: number[] = [];
   readonly tries: SecondTries;
+  /** Of this tag nothing can be submitted. */
+  broken: number | undefined;
   waitedMs = 0;
   #timers: { readonly delayMs: number; readonly callback: () => void }[] = [];
 
@@ -26,9 +28,11 @@ class World {
       this.#timers = this.#timers.filter((one) => one !== timer);
     };
     const reactor = { setTimer, cancelTimer } as unknown as Reactor;
-    this.tries = new SecondTries(reactor, 4, (tag) => this.submitted.push(tag), {
-      isSeries,
-    });
+    const submit = (tag: number): void => {
+      if (tag === this.broken) throw new Error("broken");
+      this.submitted.push(tag);
+    };
+    this.tries = new SecondTries(reactor, 4, submit, { isSeries });
   }
 
   get timers(): number {
@@ -69,6 +73,15 @@ test("a request is given up when its time has passed; the next one of its tag ha
   world.tries.begin(2);
   assert.ok(world.tries.take(2, -ENOMEM));
   world.tries.close();
+  assert.is(world.timers, 0);
+});
+
+test("one that cannot be submitted is told, and the others are submitted all the same", () => {
+  const world = new World();
+  for (const tag of [0, 1, 2]) world.tries.take(tag, -ENOMEM);
+  world.broken = 1;
+  assert.throws(() => world.pass(), /broken/);
+  assert.equal(world.submitted, [0, 2]);
   assert.is(world.timers, 0);
 });
 
