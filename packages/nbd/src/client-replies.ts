@@ -1,4 +1,5 @@
 /** Requests of a client that are under way, and what their replies do to them. */
+import type { Arrived } from "./arrived.js";
 import { NbdError } from "./errors.js";
 import {
   CHUNK_DONE,
@@ -32,8 +33,8 @@ export interface PendingRequest {
   readonly target: Uint8Array;
   /** Of block status: extents by the ids of their contexts. */
   readonly extents: Map<number, Extent[]>;
-  /** Bytes of `target` that have come. */
-  have: number;
+  /** Of `target`. */
+  readonly arrived: Arrived;
   error: NbdError | undefined;
   /** It is over; `error` tells how. */
   onEnd(): void;
@@ -51,6 +52,14 @@ function numberAt(bytes: Buffer, at: number): number {
   const value = bytes.readBigUInt64BE(at);
   if (value > Number.MAX_SAFE_INTEGER) throw violation(`a number of ${value}`);
   return Number(value);
+}
+
+/** For what comes next. @param at in the target @throws NbdError PROTOCOL_VIOLATED */
+function placeIn({ target, arrived }: PendingRequest, at: number, length: number): Uint8Array {
+  const isInside = at >= 0 && length > 0 && at + length <= target.length;
+  if (!isInside) throw violation("data that was not asked for");
+  if (!arrived.add(at, at + length)) throw violation("data that has come already");
+  return target.subarray(at, at + length);
 }
 
 export class ClientReplies {
@@ -91,7 +100,7 @@ export class ClientReplies {
     } else throw violation(`a reply with magic ${magic.toString(16)}`);
     if (!isDone) return;
     this.pending.delete(cookie);
-    if (request.error === undefined && request.have !== request.target.length) {
+    if (request.error === undefined && request.arrived.wholeBytes !== request.target.length) {
       request.error = violation("a reply without all of the data");
     }
     request.onEnd();
@@ -102,8 +111,8 @@ export class ClientReplies {
       request.error = failed(request, error, "");
       return;
     }
-    await this.#reader.readInto(request.target);
-    request.have = request.target.length;
+    const { target } = request;
+    if (target.length > 0) await this.#reader.readInto(placeIn(request, 0, target.length));
   }
 
   async #takeChunk(request: PendingRequest, type: number, length: number): Promise<void> {
@@ -123,25 +132,17 @@ export class ClientReplies {
     return this.#isExtended ? ChunkType.BLOCK_STATUS_EXT : ChunkType.BLOCK_STATUS;
   }
 
-  #part(request: PendingRequest, offset: bigint, length: number): Uint8Array {
-    const at = Number(offset) - request.offsetBytes;
-    const isInside = at >= 0 && length > 0 && at + length <= request.target.length;
-    if (!isInside || request.have + length > request.target.length) {
-      throw violation("data that was not asked for");
-    }
-    request.have += length;
-    return request.target.subarray(at, at + length);
-  }
-
   async #takeData(request: PendingRequest, length: number): Promise<void> {
     if (length <= 8) throw violation("a chunk without data");
     const offset = (await this.#reader.read(8)).readBigUInt64BE(0);
-    await this.#reader.readInto(this.#part(request, offset, length - 8));
+    const at = Number(offset) - request.offsetBytes;
+    await this.#reader.readInto(placeIn(request, at, length - 8));
   }
 
   async #takeHole(request: PendingRequest): Promise<void> {
     const data = await this.#reader.read(12);
-    this.#part(request, data.readBigUInt64BE(0), data.readUInt32BE(8)).fill(0);
+    const at = Number(data.readBigUInt64BE(0)) - request.offsetBytes;
+    placeIn(request, at, data.readUInt32BE(8)).fill(0);
   }
 
   async #takeStatus(request: PendingRequest, length: number): Promise<void> {

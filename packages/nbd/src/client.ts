@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import { Arrived } from "./arrived.js";
 import { silent, withHandshake } from "./client-connect.js";
 import type { NegotiatedExport } from "./client-handshake.js";
 import { ClientReplies, type Extent, type PendingRequest } from "./client-replies.js";
@@ -344,7 +345,7 @@ export class NbdClient {
       const extents = new Map<number, Extent[]>();
       const request: PendingRequest = {
         ...{ type, offsetBytes, lengthBytes, target, extents },
-        have: 0,
+        arrived: new Arrived(),
         error: undefined,
         onEnd: () => (request.error === undefined ? resolve(extents) : reject(request.error)),
       };

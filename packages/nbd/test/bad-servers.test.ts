@@ -224,6 +224,7 @@ test("handshakes that break the rules are told, and end", async () => {
 
 const offset = (at: number, ...rest: Buffer[]) => Buffer.concat([u32(0, at), ...rest]);
 const SECTOR = Buffer.alloc(512);
+const HALF = Buffer.alloc(256);
 const READS: [what: string, code: NbdErrorCode, why: RegExp, answer: Buffer][] = [
   ["silence", "TIMED_OUT", /says nothing/, Buffer.alloc(0)],
   ["bad magic", "PROTOCOL_VIOLATED", /with magic/, golden("01010101 00000000 00000000 00000000")],
@@ -239,11 +240,24 @@ const READS: [what: string, code: NbdErrorCode, why: RegExp, answer: Buffer][] =
   ["without data", "PROTOCOL_VIOLATED", /without data/, chunk(1, offset(4096))],
   ["too little", "PROTOCOL_VIOLATED", /without all/, chunk(0, Buffer.alloc(0))],
   [
+    "one half twice, the other not at all",
+    "PROTOCOL_VIOLATED",
+    /come already/,
+    Buffer.concat([chunk(1, offset(4096, HALF), 0), chunk(1, offset(4096, HALF))]),
+  ],
+  [
     "twice the same",
     "PROTOCOL_VIOLATED",
-    /not asked for/,
+    /come already/,
     Buffer.concat([chunk(1, offset(4096, SECTOR), 0), chunk(1, offset(4096, SECTOR))]),
   ],
+  [
+    "a hole over the middle of what comes behind it, and no beginning",
+    "PROTOCOL_VIOLATED",
+    /come already/,
+    Buffer.concat([chunk(1, offset(4352, HALF), 0), chunk(2, offset(4224, u32(256)))]),
+  ],
+  ["a half alone", "PROTOCOL_VIOLATED", /without all/, chunk(1, offset(4352, HALF))],
   [
     "a hole of 4 GiB",
     "PROTOCOL_VIOLATED",
@@ -334,6 +348,23 @@ const EXTENDED_STATUSES: typeof READS = [
     extended(6, u32(0, 1, 0x200000, 0, 0, 0), 1, 0),
   ],
 ];
+
+test("a reply in pieces is whole in any order of them", async () => {
+  const data = (byte: number, length: number) => Buffer.alloc(length, byte);
+  const answer = Buffer.concat([
+    chunk(1, offset(4096 + 384, data(4, 128)), 0),
+    chunk(2, offset(4096 + 128, u32(128)), 0),
+    chunk(1, offset(4096, data(1, 128)), 0),
+    chunk(1, offset(4096 + 256, data(3, 128))),
+  ]);
+  await withAnswers(GREETING, [...AGREED, answer], async (socketPath) => {
+    const client = await connected(socketPath, "PROTOCOL_VIOLATED");
+    const target = Buffer.alloc(512, 9);
+    await client.readInto(4096, target);
+    assert.equal(target, Buffer.concat([1, 0, 3, 4].map((byte) => data(byte, 128))));
+    await client.close();
+  });
+});
 
 test("replies that break the rules fail what they are to, and end the connection", async () => {
   const read = (client: NbdClient): Promise<unknown> => client.read(4096, 512);
