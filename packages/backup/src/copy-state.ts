@@ -2,9 +2,11 @@
 import { BackupError } from "./errors.js";
 import type { AsOf } from "./plan.js";
 import {
+  type EarlierRecord,
   isOfThisVersion,
   type RawRecord,
   readRecord,
+  recordPathOf,
   removeRecord,
   writeRecord,
 } from "./raw-record.js";
@@ -35,6 +37,21 @@ function checkSameDevice(target: string, known: Pick<AsOf, "host" | "device">, n
 }
 
 /**
+ * Where the target is not as the copy was left: a record beside a file is that of the file. One of any other name may be
+ * that of a copy elsewhere, and what is here a file of others.
+ */
+async function checkOwn(
+  target: string,
+  record: string,
+  known: RawRecord | EarlierRecord,
+): Promise<void> {
+  if (record === recordPathOf(target) || known.target === target) return;
+  if ((await targetKind(target)) !== "file" || !(await isComplete(target))) return;
+  const why = `${target} is there, and not the copy that ${record} is of`;
+  throw new BackupError("TARGET_EXISTS", why, { hint: RECORD_HINT });
+}
+
+/**
  * @param record its path; undefined where nothing is remembered
  * @param now as of when the copy is to be
  * @throws BackupError TARGET_EXISTS, where it is a file of others or a copy of another device
@@ -46,7 +63,7 @@ export async function copyState(
 ): Promise<CopyState> {
   const known = record === undefined ? undefined : await readRecord(record);
   const kind = await targetKind(target);
-  if (known === undefined) {
+  if (record === undefined || known === undefined) {
     if (kind === "file" && (await isComplete(target))) {
       const why = `${target} is there, and no copy that export has made`;
       throw new BackupError("TARGET_EXISTS", why, { hint: RECORD_HINT });
@@ -54,8 +71,9 @@ export async function copyState(
     return { base: undefined, why: undefined };
   }
   if (kind === "missing") return { base: undefined, why: `${target} is gone` };
+  checkSameDevice(target, known, now);
   if (!isOfThisVersion(known)) {
-    checkSameDevice(target, known, now);
+    await checkOwn(target, record, known);
     return { base: undefined, why: "its record is of an earlier version" };
   }
   // An update that has not begun yet has changed nothing.
@@ -63,9 +81,9 @@ export async function copyState(
   const change = seal === undefined ? "it is gone" : changeSince(known.seal, seal);
   const isLeft = known.is_updating && (await isLeftUpdate(target, known));
   if (change !== undefined && !isLeft) {
+    await checkOwn(target, record, known);
     return { base: undefined, why: `something else has written to ${target}: ${change}` };
   }
-  checkSameDevice(target, known, now);
   const { updating_to: cut } = known;
   if (isLeft && cut !== undefined && isBefore(now, cut)) {
     const to = `snapshot ${cut.changes_number}, taken at ${cut.taken_at}`;

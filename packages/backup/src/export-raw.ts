@@ -156,7 +156,8 @@ async function copy(
       await snapshot.check();
       await to.finish(async (seal) => {
         if (record === undefined) return;
-        await writeRecord(record, { ...now, is_updating: false, seal, sums: sums?.record() });
+        const state = { ...now, target, is_updating: false, seal, sums: sums?.record() };
+        await writeRecord(record, state);
       });
       const { host: _, ...told } = now;
       return { kind: plan.kind, ...told, read_bytes };

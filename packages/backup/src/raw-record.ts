@@ -15,6 +15,8 @@ const KIND: RecordKind = {
 };
 
 export interface RawRecord extends AsOf {
+  /** Absolute path of the copy when it was written; absent in records of earlier programs. */
+  readonly target?: string | undefined;
   /** Being brought up to date from this snapshot on: some of it is newer. Nothing is missing in a later diff. */
   readonly is_updating: boolean;
   /** What it is brought up to date to; absent where it is not, and in records of earlier programs. */
@@ -30,7 +32,10 @@ export function recordPathOf(target: string): string {
 }
 
 /** Of an earlier version: it tells what the target is a copy of, and not whether others have written to it. */
-export type EarlierRecord = Pick<AsOf, "host" | "device"> & { readonly seal: undefined };
+export type EarlierRecord = Pick<AsOf, "host" | "device"> & {
+  readonly target?: undefined;
+  readonly seal: undefined;
+};
 
 export function isOfThisVersion(record: RawRecord | EarlierRecord): record is RawRecord {
   return record.seal !== undefined;

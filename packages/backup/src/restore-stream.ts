@@ -140,7 +140,8 @@ async function restoreOne(
     const writtenBytes = await takeParts(reading, head, to, sums);
     await to.finish(async (seal) => {
       if (record === undefined) return;
-      await writeRecord(record, { ...now, is_updating: false, seal, sums: sums?.record() });
+      const state = { ...now, target, is_updating: false, seal, sums: sums?.record() };
+      await writeRecord(record, state);
     });
     return writtenBytes;
   } finally {

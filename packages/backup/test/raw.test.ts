@@ -298,26 +298,6 @@ test("a copy whose record is of an earlier version is made anew, and that of ano
   other.remove();
 });
 
-test("files of others, and copies of other devices, are not written over", async () => {
-  const machine = new FakeMachine(CAPACITY_BYTES);
-  const target = machine.path("copy");
-  writeFileSync(target, "a thesis");
-  assert.is((await failureOf(exportRaw(optionsOf(machine)))).code, "TARGET_EXISTS");
-  await assertSame(target, Buffer.from("a thesis"));
-  const mine = machine.path("mine");
-  await exportRaw(optionsOf(machine, { target: mine }));
-  const other = new FakeMachine(CAPACITY_BYTES, "/dev/other");
-  const refused = await failureOf(exportRaw(optionsOf(other, { target: mine })));
-  assert.is(refused.code, "TARGET_EXISTS");
-  assert.match(refused.message, "a copy of /dev/vg/data");
-  assert.is(
-    (await failureOf(exportRaw(optionsOf(machine, { target: "/tmp" })))).code,
-    "TARGET_EXISTS",
-  );
-  machine.remove();
-  other.remove();
-});
-
 test("restore --delta writes only blocks that differ; without it a file is not written over", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(5 * MIB));
