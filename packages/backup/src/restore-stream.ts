@@ -180,13 +180,38 @@ function summaryOf(head: StreamHead, written_bytes: number): StreamRestored {
   return { ...rest, written_bytes };
 }
 
-/** Takes the streams of the input in turn. @param take answers how many bytes were written */
+/** What follows a stream takes nothing from it. @param whole for messages: what is complete */
+async function begin(
+  reader: StreamReader,
+  done: StreamRestored | undefined,
+  whole: string,
+): Promise<StreamHead | undefined> {
+  try {
+    return await reader.begin();
+  } catch (error) {
+    if (done === undefined || !(error instanceof BackupError) || error.code === "ABORTED") {
+      throw error;
+    }
+    const asOf = `snapshot ${done.changes_number}, taken at ${done.taken_at}`;
+    const why = `${whole} as of ${asOf}; but what follows its stream is wrong: ${error.message}`;
+    const hint = "What came before is good: send what was to follow it again, or nothing";
+    throw new BackupError(error.code, why, { hint, cause: error });
+  }
+}
+
+/**
+ * Takes the streams of the input in turn.
+ * @param whole as for begin() @param take answers how many bytes were written
+ */
 async function eachStream(
   { reader }: Reading,
+  whole: string,
   take: (head: StreamHead) => Promise<number>,
 ): Promise<StreamRestored> {
   let done: StreamRestored | undefined;
-  for (let head = await reader.begin(); head; head = await reader.begin()) {
+  for (;;) {
+    const head = await begin(reader, done, whole);
+    if (head === undefined) break;
     done = summaryOf(head, (done?.written_bytes ?? 0) + (await take(head)));
   }
   if (done === undefined) throw none();
@@ -209,7 +234,9 @@ export async function restoreStream(given: StreamRestoreOptions): Promise<Stream
   const beside = kind === "block" ? undefined : recordPathOf(target);
   const record = given.record === undefined ? beside : await targetAt(given.record);
   const run = (): Promise<StreamRestored> =>
-    reading(given, (input) => eachStream(input, (head) => restoreOne(input, head, target, record)));
+    reading(given, (input) =>
+      eachStream(input, `${target} is complete`, (head) => restoreOne(input, head, target, record)),
+    );
   const what = `a restore to ${target}`;
   const locks = new Set([record, beside].filter((path) => path !== undefined));
   let locked = run;
@@ -225,7 +252,7 @@ export async function verifyStream(
   options: Omit<StreamRestoreOptions, "target" | "record">,
 ): Promise<StreamRestored> {
   return await reading(options, (input) =>
-    eachStream(input, async (head) => {
+    eachStream(input, "the stream is whole", async (head) => {
       await takeParts(input, head, NOWHERE);
       return 0;
     }),

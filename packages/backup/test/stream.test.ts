@@ -210,6 +210,37 @@ test("a changed byte, a record that misses, comes twice or is of another stream 
   machine.remove();
 });
 
+test("what follows a whole stream and is none leaves the copy complete, and it is said", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(MIB));
+  const full = await sent(machine);
+  const before = Buffer.from(machine.content);
+  machine.write(0, randomBytes(MIB));
+  const next = await sent(machine, { wanted: { kind: "since", number: 1 } });
+  const followers: [code: string, why: RegExp, bytes: Buffer][] = [
+    ["BACKUP_DAMAGED", /no stream of blksnapctl/, Buffer.from("connection to backup closed.\n")],
+    ["BACKUP_INCOMPLETE", /before its end record/, next.subarray(0, MAGIC_BYTES + 1)],
+  ];
+  const target = machine.path("copy");
+  for (const [code, why, follower] of followers) {
+    const error = await failureOf(restored(machine, full, follower));
+    assert.is(error.code, code);
+    assert.match(error.message, why);
+    assert.match(error.message, `${target} is complete as of snapshot 1, taken at `);
+    await assertSame(target, before);
+    const verified = await failureOf(verifyStream({ input: inputOf(full, follower) }));
+    assert.is(verified.code, code);
+    assert.match(verified.message, "the stream is whole as of snapshot 1, taken at ");
+  }
+  // It is one that the next stream continues.
+  assert.is((await restored(machine, next)).kind, "incremental");
+  await assertSame(target, machine.content);
+  const half = await failureOf(restored(machine, full, next.subarray(0, next.length - 1)));
+  assert.not.match(half.message, "is complete");
+  assert.not.ok(existsSync(target));
+  machine.remove();
+});
+
 test("a stream that does not continue the target is refused, and leaves it as it is", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
