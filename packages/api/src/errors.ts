@@ -159,7 +159,11 @@ const snapshotErrors = {
   CHUNK_OVER_SLOT: failed("EINVAL", 409, "Name this device when the snapshot is created"),
   DEVICE_CAPACITY_CHANGED: failed("EFAULT", 409, "Detach the device and attach it again"),
   DEVICE_ALREADY_IN_SNAPSHOT: failed("EALREADY", 409, "Nothing to do; it is a member already"),
-  DEVICE_IN_OTHER_SNAPSHOT: failed("EBUSY", 409, "Destroy the other snapshot first; see status"),
+  DEVICE_IN_OTHER_SNAPSHOT: failed(
+    "EBUSY",
+    409,
+    "Wait for its end, or destroy it where nothing needs it; see status",
+  ),
   FREEZE_TIMEOUT: failed("ETIMEDOUT", 409, "Try again when the file system is less busy"),
   FREEZE_FAILED: failed("EIO", 409, "Check the file system; see the daemon's log"),
   HOOK_FAILED: failed(
@@ -200,7 +204,11 @@ const localErrors = {
   SOCKET_NOT_PERMITTED: failed("EACCES", 403, "Run as root or join the group blksnap"),
   SOCKET_FAILED: failed("EIO", 500, "Check the socket's path; --socket names another"),
   CONNECTION_LOST: failed("ECONNRESET", 503, "See whether the daemon still runs, and its log"),
-  TIMEOUT: failed("ETIMEDOUT", 504, "See the daemon's log; --timeout of the client is too short"),
+  TIMEOUT: failed(
+    "ETIMEDOUT",
+    504,
+    "The daemon may still finish it: see blksnapctl status, and its log",
+  ),
   RESPONSE_INVALID: failed("EPROTO", 502, "Use client and daemon of one version"),
   ABORTED: failed("ECANCELED", 499, "It was given up before the answer came"),
   ALREADY_RUNNING: failed("EADDRINUSE", 409, "Stop the running daemon first, or use --socket"),

@@ -134,7 +134,8 @@ function checkUnchanged(snapshot: StatusParts["snapshots"][number], original: st
 }
 
 function gone(device: string, id: string): BackupError {
-  const hint = "Export again, and let the snapshot be until that is done";
+  const hint =
+    "Export again. If it was another export's own, wait for that one's end first; else let it be until this is done";
   return new BackupError("SNAPSHOT_NOT_FOUND", `snapshot ${id} of ${device} is gone`, { hint });
 }
 
@@ -146,6 +147,16 @@ async function destroyLeft({ client, device, ownSnapshot }: SnapshotOptions): Pr
   const { snapshot_id } = await client.snapshotInfo(device);
   if (snapshot_id === id) await client.snapshotDestroy(id);
   await ownSnapshot.clear();
+}
+
+/** Another export may have made one for itself, and not taken it yet: no advice may have its user destroy that. */
+function inOther(error: unknown): unknown {
+  const { code, message } = error as BackupError;
+  if (code !== "DEVICE_IN_OTHER_SNAPSHOT") return error;
+  const hint =
+    "If it is that of another export, export again when that has ended. Destroy it only where nothing is to take it";
+  const why = `${message}, which is not taken yet`;
+  return new BackupError("DEVICE_IN_OTHER_SNAPSHOT", why, { hint, cause: error });
 }
 
 /** Runs `use` on the device's snapshot; destroys it, where it was taken for that, whatever happens. */
@@ -162,7 +173,9 @@ export async function withSnapshot<Result>(
   }
   const { stores, limitBytes } = options;
   const parameters = { devices: [device], stores, limitBytes, readOnlyImages: true };
-  const { id } = await client.snapshotCreate(parameters, { signal });
+  const { id } = await client
+    .snapshotCreate(parameters, { signal })
+    .catch((error: unknown) => Promise.reject(inOther(error)));
   try {
     await ownSnapshot?.set(id);
     if (signal?.aborted === true) throw abortedError();

@@ -1,8 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { BlksnapClientError } from "@blksnap/client";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import type { BackupError } from "../dist/errors.js";
 import { exportRaw } from "../dist/export-raw.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
 import { realFiles } from "../dist/files.js";
@@ -241,6 +243,24 @@ test("a snapshot that is there is read and stays; the same one twice is one poin
     assert.is(again.id, first.id);
     assert.match(notes.join(), "in the store already");
     assert.is(machine.snapshotId, id);
+    assert.is(machine.destroyed, 0);
+  }));
+
+test("what another export has made and not taken yet is not to be destroyed by who waits for it", () =>
+  withStore(async (machine, store) => {
+    const message = `${machine.device} is in snapshot 5f0c12ab`;
+    const client = {
+      ...machine.client,
+      snapshotCreate: () =>
+        Promise.reject(new BlksnapClientError("DEVICE_IN_OTHER_SNAPSHOT", message)),
+    };
+    const error = await failureOf(exportToStore(store, optionsOf(machine, { client })));
+    assert.is(error.code, "DEVICE_IN_OTHER_SNAPSHOT");
+    assert.match(error.message, `${message}, which is not taken yet`);
+    assert.match(
+      (error as BackupError).hint,
+      /^If it is that of another export, export again when/,
+    );
     assert.is(machine.destroyed, 0);
   }));
 

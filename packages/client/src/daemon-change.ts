@@ -42,7 +42,10 @@ export async function untilAnswer<Answer>(
       if (!isInBetween(error)) throw error;
     }
     if (performance.now() > deadlineMs) {
-      throw new BlksnapClientError("TIMEOUT", `no other daemon answers within ${timeoutMs} ms`);
+      throw new BlksnapClientError(
+        "TIMEOUT",
+        `no other daemon answers within ${timeoutMs / 1000} s`,
+      );
     }
     await sleep(PAUSE_MS);
   }
@@ -62,7 +65,10 @@ export async function untilGone(
   const isSeen = runs(pid);
   while (isSeen ? runs(pid) : (await answering(pidNow)) === pid) {
     if (performance.now() > deadlineMs) {
-      throw new BlksnapClientError("TIMEOUT", `daemon ${pid} has not ended in ${timeoutMs} ms`);
+      throw new BlksnapClientError(
+        "TIMEOUT",
+        `daemon ${pid} has not ended in ${timeoutMs / 1000} s`,
+      );
     }
     await sleep(PAUSE_MS);
   }

@@ -106,7 +106,7 @@ function openOnce(call: Call): Promise<OpenAnswer> {
       clearTimeout(timer);
       if (timeoutMs === 0) return;
       timer = setTimeout(() => {
-        giveUp(new BlksnapClientError("TIMEOUT", `no answer within ${timeoutMs} ms`));
+        giveUp(new BlksnapClientError("TIMEOUT", `no answer within ${timeoutMs / 1000} s`));
       }, timeoutMs);
     }
     arm();

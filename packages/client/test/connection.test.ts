@@ -95,6 +95,15 @@ test("answers that are not ours are told apart", async () => {
   assert.is(await codeAgainst(`${head}{"a`, false, 50), "TIMEOUT");
 });
 
+test("who gives up is told what may go on, and no option that there is none of", async () => {
+  const { server, path } = await answering("", false);
+  const error = await failureOf(new BlksnapClient({ socketPath: path, timeoutMs: 50 }).version());
+  server.close();
+  assert.is(error.message, "no answer within 0.05 s");
+  assert.match(error.hint, "may still finish it: see blksnapctl status");
+  assert.not.match(error.hint, "--");
+});
+
 test("a socket that another user may not open is SOCKET_NOT_PERMITTED", async () => {
   if (process.getuid?.() !== 0) return;
   const { socketPath, stop } = await startHarness();
