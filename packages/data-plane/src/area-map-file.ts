@@ -15,16 +15,18 @@
 import { type DiffArea, DiffAreaMap, type Geometry, isWholeMap } from "@blksnap/engine";
 import { EINTR, ETIMEDOUT } from "@blksnap/errors";
 import { uuidBytes } from "@blksnap/linux-block";
-import { isRingShort, TRIES_MAX, TRIES_PAUSE_MS } from "@blksnap/ublk";
+import { TRIES_MAX, TRIES_PAUSE_MS } from "@blksnap/ublk";
 import {
   type CompletionHandler,
   FallocateMode,
   high32,
+  isRingShort,
   low32,
   MappedMemory,
   prepareFallocate,
   type Reactor,
   SqeFlag,
+  type Timer,
 } from "@blksnap/uring";
 import type { AreaId } from "./area-id.js";
 import { LATE_TICKS } from "./io-ticker.js";
@@ -52,7 +54,7 @@ export class AreaMapFile implements CompletionHandler {
   readonly #pending = new Map<number, Pending>();
   #inFlight = 0;
   /** Until what waits is asked for again. */
-  #pause: ReturnType<Reactor["setTimer"]> | undefined;
+  #pause: Timer | undefined;
   #area: DiffArea | undefined;
 
   /** A new map in a file that has memory as far as firstMapBytes() says. */

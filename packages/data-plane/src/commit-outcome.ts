@@ -10,8 +10,8 @@
  * A link that is broken cancels what comes behind it: the cause is among the results of the same chain.
  */
 import { ECANCELED, EIO, ENOMEM } from "@blksnap/errors";
-import { isRingShort, TRIES_MAX } from "@blksnap/ublk";
-import { LINK_TORN } from "@blksnap/uring";
+import { TRIES_MAX } from "@blksnap/ublk";
+import { isRingShort, LINK_TORN } from "@blksnap/uring";
 
 /** In place of an errno: the kernel took only a part of a chain. */
 const TORN = -1;

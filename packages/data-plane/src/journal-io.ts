@@ -35,6 +35,7 @@ import {
   type Reactor,
   RwFlag,
   SqeFlag,
+  type Timer,
 } from "@blksnap/uring";
 import { Again, CommitOutcome } from "./commit-outcome.js";
 import { COMMIT_LATE_TICKS, type IoTicker } from "./io-ticker.js";
@@ -94,7 +95,7 @@ export class JournalIo {
   #pending = 0;
   readonly #outcome = new CommitOutcome();
   /** Until the commit is submitted once more. */
-  #pause: ReturnType<Reactor["setTimer"]> | undefined;
+  #pause: Timer | undefined;
   /** What was asked for since a log became longer, or another one. */
   #asked: LogNeed | undefined;
   #onIdle: (() => void) | undefined;

@@ -28,7 +28,7 @@ export {
   RecoverableDevice,
   type ServeOptions,
 } from "./recoverable-device.js";
-export { isRingShort, SecondTries, TRIES_MAX, TRIES_PAUSE_MS } from "./second-tries.js";
+export { SecondTries, TRIES_MAX, TRIES_PAUSE_MS } from "./second-tries.js";
 export {
   type CopyThen,
   NOT_REGISTERED,

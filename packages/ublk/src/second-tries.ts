@@ -11,21 +11,13 @@
  * Requests of a series follow from each other, and somebody waits for all of them: a copy that has failed is made
  * again block by block. Where one of them has been given up those that begin later are tried once, until one is answered.
  */
-import { EAGAIN, ECANCELED, ENOMEM } from "@blksnap/errors";
-import type { Reactor } from "@blksnap/uring";
+import { isRingShort, type Reactor, type Timer } from "@blksnap/uring";
 
 /** For a request: from its first try to the last. */
 const TRIES_MS = 10_000;
 /** Between two of them. */
 export const TRIES_PAUSE_MS = 100;
 export const TRIES_MAX: number = TRIES_MS / TRIES_PAUSE_MS;
-
-type Timer = ReturnType<Reactor["setTimer"]>;
-
-/** Whether it says that io_uring could not carry out a request. */
-export function isRingShort(result: number): boolean {
-  return result === -ECANCELED || result === -ENOMEM || result === -EAGAIN;
-}
 
 export class SecondTries {
   readonly #reactor: Reactor;

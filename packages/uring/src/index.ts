@@ -51,4 +51,5 @@ export { ReactorThread, type ReactorWorkerData } from "./reactor-thread.js";
 export { type RetryOptions, retry } from "./retry.js";
 export { CQE_WORDS, LINK_TORN, Ring, type RingOptions } from "./ring.js";
 export { Serial } from "./serial.js";
+export { isRingShort } from "./shortage.js";
 export * from "./system.js";

@@ -15,12 +15,13 @@
  */
 
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
-import { EAGAIN, ECANCELED, EINTR, EMFILE, ENOMEM, ETIME } from "@blksnap/errors";
+import { ECANCELED, EINTR, EMFILE, ENOMEM, ETIME } from "@blksnap/errors";
 import { SetupFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 import { prepareCancel, prepareRead, prepareTimeout } from "./operations.js";
 import { CQE_WORDS, Ring } from "./ring.js";
+import { isRingShort } from "./shortage.js";
 
 /** Takes completions. One object serves many operations; `data` tells them apart. */
 export interface CompletionHandler {
@@ -404,7 +405,7 @@ export class Reactor {
   #onWake(result: number): void {
     this.#wakeArmed = false;
     // No memory or no thread for it: it is armed again, and messages that came meanwhile are not missed.
-    const isShort = result === -ENOMEM || result === -EAGAIN || result === -ECANCELED;
+    const isShort = isRingShort(result);
     if (isShort && this.#stopped) return;
     if (result < 0 && result !== -EINTR && !isShort) {
       this.#stopped = true;
