@@ -1,7 +1,8 @@
-import { type DeviceNumber, deviceKey, parseDevice } from "../device-number.js";
+import { type DeviceNumber, deviceKey } from "../device-number.js";
+import { entriesOf } from "../sysfs-text.js";
 import { type Mount, superOption } from "./mountinfo.js";
 import { namesIn, readText } from "./probe.js";
-import { deviceNamed, type SysfsDevice } from "./sysfs-device.js";
+import { deviceNamed, linkedDevices, type SysfsDevice } from "./sysfs-device.js";
 
 const JOURNAL_THREAD = /^jbd2\/(.+)$/;
 /** Mount options that name one more device: of XFS, of ext3 and ext4, of reiserfs. */
@@ -42,17 +43,10 @@ export async function extJournalDevices(
 }
 
 /** All devices of the mounted btrfs that `member` belongs to; undefined where sysfs knows none. */
-export async function btrfsDevices(
-  sysfsRoot: string,
-  member: DeviceNumber,
-): Promise<DeviceNumber[] | undefined> {
+export function btrfsDevices(sysfsRoot: string, member: DeviceNumber): DeviceNumber[] | undefined {
   const base = `${sysfsRoot}/fs/btrfs`;
-  for (const uuid of await namesIn(base)) {
-    const devices: DeviceNumber[] = [];
-    for (const name of await namesIn(`${base}/${uuid}/devices`)) {
-      const device = parseDevice(await readText(`${base}/${uuid}/devices/${name}/dev`));
-      if (device !== undefined) devices.push(device);
-    }
+  for (const uuid of entriesOf(base)) {
+    const devices = linkedDevices(`${base}/${uuid}/devices`);
     if (devices.some((device) => deviceKey(device) === deviceKey(member))) return devices;
   }
   return undefined;

@@ -54,7 +54,7 @@ export function readSysfsDevice(sysfsRoot: string, device: DeviceNumber): SysfsD
     sizeBytes,
     partitionOf: isPartition ? parseDevice(attribute(dir, "../dev")) : undefined,
     range: isPartition ? partitionRange(dir, sizeBytes) : undefined,
-    slaves: slavesIn(dir),
+    slaves: linkedDevices(`${dir}/slaves`),
     dmUuid: mapperUuid(dir),
     worldWideName: isPartition ? undefined : worldWideNameIn(dir),
     backingPath: loop ?? (zram === "none" ? undefined : zram),
@@ -78,6 +78,13 @@ export function deviceNamed(sysfsRoot: string, kernelName: string): DeviceNumber
   return parseDevice(attribute(`${sysfsRoot}/class/block/${kernelName}`, "dev"));
 }
 
+/** The devices that a folder's links lead to, such as "slaves". */
+export function linkedDevices(folder: string): DeviceNumber[] {
+  return entriesOf(folder).flatMap(
+    (name) => parseDevice(attribute(`${folder}/${name}`, "dev")) ?? [],
+  );
+}
+
 /** The last name of what a link leads to. */
 function linkedName(path: string): string | undefined {
   try {
@@ -95,12 +102,6 @@ function mapperUuid(dir: string): string | undefined {
 function numberIn(folder: string, name: string): number | undefined {
   const text = attribute(folder, name) ?? "";
   return /^\d+$/.test(text) ? Number(text) : undefined;
-}
-
-function slavesIn(dir: string): DeviceNumber[] {
-  return entriesOf(`${dir}/slaves`).flatMap(
-    (name) => parseDevice(attribute(`${dir}/slaves/${name}`, "dev")) ?? [],
-  );
 }
 
 function partitionRange(dir: string, sizeBytes: number | undefined): ByteRange | undefined {

@@ -109,7 +109,7 @@ class Search {
     const { partitionOf, range, worldWideName } = entry;
     if (partitionOf !== undefined) await this.addDevice(partitionOf, on({ kind: "part", range }));
     for (const slave of entry.slaves) {
-      const share = (await this.#isWhole(entry, slave)) ? ALL : ({ kind: "slave" } as const);
+      const share = this.#isWhole(entry, slave) ? ALL : ({ kind: "slave" } as const);
       await this.addDevice(slave, on(share));
     }
     const bitmap = await bitmapFile(this.#procRoot, entry);
@@ -122,7 +122,7 @@ class Search {
   }
 
   /** Whether a device shows another one from its first to its last byte: multipath, a linear mapping. */
-  async #isWhole({ sizeBytes, dmUuid }: SysfsDevice, slave: DeviceNumber): Promise<boolean> {
+  #isWhole({ sizeBytes, dmUuid }: SysfsDevice, slave: DeviceNumber): boolean {
     // Volumes of one pool, a volume and its snapshot: the same size, and not the same bytes.
     if (dmUuid === undefined || dmUuid.startsWith("LVM-") || sizeBytes === undefined) return false;
     return this.#entry(slave)?.sizeBytes === sizeBytes;
@@ -288,7 +288,7 @@ class Search {
       const { blockDevice } = await this.#lookAt(source, above);
       if (blockDevice === undefined) throw unknown(above, `${source} is not a block device`);
       const devices =
-        mount.fsType === "btrfs" ? await btrfsDevices(this.#sysfsRoot, blockDevice) : [blockDevice];
+        mount.fsType === "btrfs" ? btrfsDevices(this.#sysfsRoot, blockDevice) : [blockDevice];
       if (devices === undefined) throw unknown(above, `${source} is no device of a mounted btrfs`);
       for (const device of devices) await this.addDevice(device, { share: FILE, above });
     }
