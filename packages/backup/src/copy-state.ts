@@ -12,6 +12,7 @@ import {
 } from "./raw-record.js";
 import { isComplete, isLeftUpdate, sealOf, targetKind } from "./raw-target.js";
 import { changeSince } from "./seal.js";
+import type { Sums } from "./sums.js";
 
 const RECORD_HINT = "Remove it, or name another target";
 
@@ -103,4 +104,17 @@ export async function rememberBegun(
   if (base === undefined) return removeRecord(record);
   const updating_to = { changes_number, taken_at };
   await writeRecord(record, { ...base, is_updating: true, updating_to });
+}
+
+/**
+ * The copy is whole, and the next one can continue from it.
+ * @param sums of all its blocks; undefined where nothing is remembered
+ */
+export async function rememberDone(
+  record: string | undefined,
+  done: Omit<RawRecord, "is_updating" | "updating_to" | "sums">,
+  sums: Sums | undefined,
+): Promise<void> {
+  if (record === undefined) return;
+  await writeRecord(record, { ...done, is_updating: false, sums: sums?.record() });
 }

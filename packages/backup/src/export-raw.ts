@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import type { ByteRange } from "@blksnap/api";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
-import { copyState, rememberBegun } from "./copy-state.js";
+import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
 import { abortedError, BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
 import { inFlight } from "./in-flight.js";
@@ -12,7 +12,7 @@ import { withOwnSnapshot } from "./own-snapshot.js";
 import { bytesOf, type Part, partsOf } from "./parts.js";
 import { asOf, planExport } from "./plan.js";
 import { Meter } from "./progress.js";
-import { recordPathOf, writeRecord } from "./raw-record.js";
+import { recordPathOf } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
@@ -154,11 +154,7 @@ async function copy(
       const read_bytes = await copyParts(parts, image, to, sums, options);
       await image.sync();
       await snapshot.check();
-      await to.finish(async (seal) => {
-        if (record === undefined) return;
-        const state = { ...now, target, is_updating: false, seal, sums: sums?.record() };
-        await writeRecord(record, state);
-      });
+      await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));
       const { host: _, ...told } = now;
       return { kind: plan.kind, ...told, read_bytes };
     } finally {

@@ -1,13 +1,13 @@
 /** Makes a raw copy of a stream, or brings the copy up to date that the stream continues. */
 import type { Readable } from "node:stream";
 import { ChunkPool } from "./chunk-pool.js";
-import { copyState, rememberBegun } from "./copy-state.js";
+import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
 import { abortedError, BackupError } from "./errors.js";
 import type { PartWriter } from "./export-raw.js";
 import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { Meter, type OnProgress } from "./progress.js";
-import { type RawRecord, recordPathOf, writeRecord } from "./raw-record.js";
+import { type RawRecord, recordPathOf } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import type { StreamHead } from "./stream-format.js";
 import { damagedStream, type StreamPart, StreamReader } from "./stream-reader.js";
@@ -138,11 +138,7 @@ async function restoreOne(
   try {
     const sums = record === undefined ? undefined : sumsOnto(base, head.capacity_bytes);
     const writtenBytes = await takeParts(reading, head, to, sums);
-    await to.finish(async (seal) => {
-      if (record === undefined) return;
-      const state = { ...now, target, is_updating: false, seal, sums: sums?.record() };
-      await writeRecord(record, state);
-    });
+    await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));
     return writtenBytes;
   } finally {
     await to.close();
