@@ -6,6 +6,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { REMOVAL_INTERVAL_MS } from "../time-limits.js";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
+/** What is tried until it is done. */
+export interface Removing {
+  /** Its first attempt. */
+  readonly tried: Promise<void>;
+  /** Rejects with what the last attempt met, when the directory is given up: it is another daemon's from then on. */
+  readonly done: Promise<void>;
+}
+
 export class LastingRemoval {
   readonly #directory: Pick<PersistentDirectory, "isClosed">;
   readonly #intervalMs: number;
@@ -19,17 +27,26 @@ export class LastingRemoval {
     this.#intervalMs = intervalMs;
   }
 
-  /** Why it is not done yet; undefined before run(), and when it is. */
+  /** Why it is not done yet; undefined before it begins, and when it is. */
   get problem(): Error | undefined {
     return this.#problem;
   }
 
-  /** @throws what the last attempt met, when the directory is given up: it is another daemon's from then on */
-  async run(remove: () => Promise<void>): Promise<void> {
+  begin(remove: () => Promise<void>): Removing {
     this.#problem = noAnswer();
-    for (;;) {
+    const tried = remove();
+    return { tried, done: this.#untilDone(tried, remove) };
+  }
+
+  /** As begin(), till it is done. */
+  run(remove: () => Promise<void>): Promise<void> {
+    return this.begin(remove).done;
+  }
+
+  async #untilDone(first: Promise<void>, remove: () => Promise<void>): Promise<void> {
+    for (let attempt = first; ; attempt = remove()) {
       try {
-        await remove();
+        await attempt;
         this.#problem = undefined;
         return;
       } catch (error) {

@@ -18,6 +18,7 @@ import { bounded, readInHelper, statInHelper, tryLockFile } from "@blksnap/uring
 import { MEDIUM_ANSWER_TIMEOUT_MS, MEDIUM_GIVE_UP_TIMEOUT_MS } from "../time-limits.js";
 import { chainBoot } from "./boot-chain.js";
 import { KeptFile, RECORD_SUFFIX, UNFINISHED_SUFFIX } from "./file-names.js";
+import type { Removing } from "./lasting-removal.js";
 import { decodeRecord, encodeRecord } from "./record-format.js";
 import type { FoundRecord } from "./state-directory.js";
 
@@ -29,13 +30,6 @@ export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
 
 const LOCK_BYTES = 512;
 
-/** What is tried until it is done. */
-export interface Forgetting {
-  /** Its first attempt. */
-  readonly tried: Promise<void>;
-  readonly done: Promise<void>;
-}
-
 export class PersistentDirectory {
   readonly path: string;
   /** Records of trackers, by uuid, that this daemon uses. */
@@ -43,7 +37,7 @@ export class PersistentDirectory {
   /** Those with a write that has not ended; its caller may have given up. */
   readonly unanswered: Set<string> = new Set();
   /** Snapshots, by id, that are being removed here. */
-  readonly forgetting: Map<string, Forgetting> = new Map();
+  readonly forgetting: Map<string, Removing> = new Map();
   /** For how long writers wait until a journal that failed is forgotten here. */
   readonly giveUpTimeoutMs: number;
   /** For how long others wait for what is to be on record here. */

@@ -2,8 +2,8 @@
 
 import type { AreaId } from "@blksnap/data-plane";
 import { KeptFile } from "./file-names.js";
-import { LastingRemoval } from "./lasting-removal.js";
-import type { Forgetting, PersistentDirectory } from "./persistent-directory.js";
+import { LastingRemoval, type Removing } from "./lasting-removal.js";
+import type { PersistentDirectory } from "./persistent-directory.js";
 import type { SnapshotRecord } from "./records.js";
 
 export interface PersistentMember {
@@ -43,7 +43,7 @@ export async function forgetSnapshot(
 export function forgetForGood(
   directory: PersistentDirectory,
   record: PersistentSnapshotRecord,
-): Forgetting {
+): Removing {
   const { id } = record.snapshot;
   const before = directory.forgetting.get(id);
   if (before !== undefined) return before;
@@ -55,13 +55,10 @@ export function forgetForGood(
       if ((error as { code?: string }).code !== "ALREADY_RUNNING") throw error;
     }
   };
-  const tried = attempt();
-  const first = [tried];
-  const done = new LastingRemoval(directory)
-    .run(() => first.pop() ?? attempt())
-    .finally(() => directory.forgetting.delete(id));
+  const removing = new LastingRemoval(directory).begin(attempt);
+  const done = removing.done.finally(() => directory.forgetting.delete(id));
   done.catch(() => undefined);
-  const forgetting = { tried, done };
+  const forgetting = { ...removing, done };
   directory.forgetting.set(id, forgetting);
   return forgetting;
 }

@@ -6,7 +6,8 @@ import { ETIMEDOUT } from "@blksnap/errors";
 import { bounded, unlinkInHelper } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
-import { type Forgetting, noAnswer } from "../records/persistent-directory.js";
+import type { Removing } from "../records/lasting-removal.js";
+import { noAnswer } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
 import { forgetForGood } from "../records/snapshot-records.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
@@ -85,7 +86,7 @@ async function removeAll(
 export async function forgetPersistent(
   context: DriverContext,
   record: SnapshotRecord,
-): Promise<Forgetting | undefined> {
+): Promise<Removing | undefined> {
   if (record.persistent !== true) return undefined;
   const members = record.members.map(({ journal = null }) => ({
     tracker: "",
