@@ -10,28 +10,14 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MessageChannel } from "node:worker_threads";
 import { makeSlot } from "@blksnap/diff-storage";
-import {
-  BufferOwner,
-  CopyFault,
-  CopyKind,
-  IoState,
-  RunKind,
-  type TrackerEngine,
-} from "@blksnap/engine";
-import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
-import { createMemoryFile, high32, low32, MappedMemory, Reactor } from "@blksnap/uring";
+import { BufferOwner, CopyFault, CopyKind, IoState, RunKind } from "@blksnap/engine";
+import { createMemoryFile, MappedMemory, type Reactor } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { native } from "../../uring/dist/native.js";
-import { AreaIo } from "../dist/area-io.js";
-import { CopyDurations } from "../dist/durations.js";
-import type { IoTicker } from "../dist/io-ticker.js";
+import { areaIo, BLOCK_BYTES, CHUNK_BYTES, GEOMETRY, openReactor, queueOn } from "./area-world.js";
 import { passTime, takeAtMost } from "./short-ring.js";
 
-const BLOCK_BYTES = 4096;
-const CHUNK_BYTES = 4 * BLOCK_BYTES;
 const CHUNKS = 4;
 const EIO = 5;
 const EBADF = 9;
@@ -39,8 +25,6 @@ const EAGAIN = 11;
 const ENOMEM = 12;
 const ECANCELED = 125;
 const UNWRITTEN = 0xdd;
-/** Nothing is late here. */
-const ticker = { start: () => undefined } as unknown as IoTicker;
 
 interface Done {
   readonly copy: number;
@@ -97,16 +81,9 @@ function copyAll(
   writeFileSync(join(folder, "store"), Buffer.alloc(CHUNKS * CHUNK_BYTES, UNWRITTEN));
   const originalFd = openSync(join(folder, "original"), "r");
   const storeFd = openSync(join(folder, "store"), storeFlags);
-  const { port1, port2 } = new MessageChannel();
-  const wakeFd = native.eventFd(0, 0o2000000);
   const done: Done[] = [];
   const errors: unknown[] = [];
-  const reactor = new Reactor({
-    wakeFd,
-    port: port2,
-    onMessage: () => undefined,
-    onError: (error) => errors.push(error),
-  });
+  const { reactor, close } = openReactor((error) => errors.push(error));
   const state = Float64Array.from({ length: CHUNKS }, () => IoState.LIVE);
   answerFor(reactor, storeFd, answer);
   passTime(reactor, () => onPause?.(state));
@@ -115,7 +92,7 @@ function copyAll(
   const numbers = (value: (copy: number) => number) =>
     Float64Array.from({ length: CHUNKS }, (_, i) => value(i));
   const engine = {
-    geometry: { chunkBytes: CHUNK_BYTES, blockShift: 12 },
+    geometry: GEOMETRY,
     runs: { size: 1 },
     copies: {
       size: CHUNKS,
@@ -140,25 +117,12 @@ function copyAll(
     },
   };
   const originalIndex = reactor.addFile(originalFd);
-  const io = new AreaIo({
-    reactor,
-    ticker,
-    engine: engine as unknown as TrackerEngine,
-    copyDurations: new CopyDurations(reactor, CHUNKS),
-    originalIndex,
-    storeFds: [storeFd],
-    frontDepth: CHUNKS,
-    imageDepth: 1,
-    frontWindowBytes: BLOCK_BYTES,
-    imageWindowBytes: BLOCK_BYTES,
-    slotBytes: CHUNK_BYTES,
-    journal: undefined,
-  });
+  const io = areaIo({ reactor, engine, originalIndex, storeFds: [storeFd], frontDepth: CHUNKS });
   if (isOriginalGone) reactor.removeFile(originalIndex);
   for (let copy = 0; copy < CHUNKS; copy++) io.submitCopy(copy);
   reactor.run();
-  for (const fd of [originalFd, storeFd, wakeFd]) closeSync(fd);
-  port1.close();
+  for (const fd of [originalFd, storeFd]) closeSync(fd);
+  close();
   const stored = readFileSync(join(folder, "store"));
   rmSync(folder, { recursive: true });
   assert.equal(errors, []);
@@ -304,17 +268,14 @@ for (const [isLate, expected] of [
 ] as const) {
   const when = isLate ? " ends where it is late by then" : "";
   test(`a part of an image request that the kernel could not carry out is tried again${when}`, () => {
-    const { port1, port2 } = new MessageChannel();
-    const wakeFd = native.eventFd(0, 0o2000000);
-    const none = () => undefined;
-    const reactor = new Reactor({ wakeFd, port: port2, onMessage: none, onError: none });
+    const { reactor, close } = openReactor();
     const store = createMemoryFile("store");
     writeSync(store, Buffer.alloc(2 * CHUNK_BYTES, 7));
     const memory = MappedMemory.anonymous(BLOCK_BYTES);
     const state = Int32Array.of(IoState.LIVE);
     const done: number[][] = [];
     const engine = {
-      geometry: { chunkBytes: CHUNK_BYTES, blockShift: 12 },
+      geometry: GEOMETRY,
       copies: { size: 1 },
       image: { error: [0] },
       runs: {
@@ -339,37 +300,16 @@ for (const [isLate, expected] of [
       new Uint8Array(memory.buffer).fill(0);
       if (isLate) state[0] = IoState.LATE;
     });
-    const io = new AreaIo({
-      reactor,
-      ticker,
-      engine: engine as unknown as TrackerEngine,
-      copyDurations: new CopyDurations(reactor, 1),
-      originalIndex: 0,
-      storeFds: [store],
-      frontDepth: 1,
-      imageDepth: 1,
-      frontWindowBytes: BLOCK_BYTES,
-      imageWindowBytes: BLOCK_BYTES,
-      slotBytes: CHUNK_BYTES,
-      journal: undefined,
-    });
-    io.imageQueue = {
-      depth: 1,
-      maxIoBytes: BLOCK_BYTES,
-      bufferLow: [low32(memory.address)],
-      bufferHigh: [high32(memory.address)],
-      bufferIndex: [NOT_REGISTERED],
-      keepBuffers: none,
-      releaseBuffers: none,
-    } as unknown as RequestQueue;
+    const io = areaIo({ reactor, engine, storeFds: [store] });
+    io.imageQueue = queueOn(memory);
     io.submitRun(0);
     reactor.run();
     assert.equal(done, [expected]);
     assert.is(refusals, isLate ? 2 : -1);
     assert.ok(new Uint8Array(memory.buffer).every((byte) => byte === (isLate ? 0 : 7)));
-    for (const fd of [store, wakeFd]) closeSync(fd);
+    closeSync(store);
     memory.unmap();
-    port1.close();
+    close();
   });
 }
 

@@ -1,0 +1,71 @@
+/** A diff area's I/O alone, on a reactor of its own: what stands for the engine is the test's. */
+import { closeSync } from "node:fs";
+import { MessageChannel } from "node:worker_threads";
+import type { TrackerEngine } from "@blksnap/engine";
+import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
+import { high32, low32, type MappedMemory, Reactor } from "@blksnap/uring";
+import { native } from "../../uring/dist/native.js";
+import { AreaIo } from "../dist/area-io.js";
+import type { AreaIoOptions } from "../dist/area-io-options.js";
+import { CopyDurations } from "../dist/durations.js";
+import type { IoTicker } from "../dist/io-ticker.js";
+
+export const BLOCK_BYTES = 4096;
+export const CHUNK_BYTES: number = 4 * BLOCK_BYTES;
+export const GEOMETRY = { chunkBytes: CHUNK_BYTES, blockShift: 12 };
+const EFD_CLOEXEC = 0o2000000;
+/** Nothing is late here. */
+const ticker = { start: () => undefined } as unknown as IoTicker;
+
+/** `close()` is for when it has ended. */
+export function openReactor(onError: (error: unknown) => void = () => undefined): {
+  reactor: Reactor;
+  close: () => void;
+} {
+  const { port1, port2 } = new MessageChannel();
+  const wakeFd = native.eventFd(0, EFD_CLOEXEC);
+  const reactor = new Reactor({ wakeFd, port: port2, onMessage: () => undefined, onError });
+  const close = () => {
+    closeSync(wakeFd);
+    port1.close();
+  };
+  return { reactor, close };
+}
+
+type Own = Pick<AreaIoOptions, "reactor" | "storeFds"> &
+  Partial<Pick<AreaIoOptions, "originalIndex" | "frontDepth">> & { readonly engine: unknown };
+
+/** With windows of one block. */
+export function areaIo({ frontDepth = 1, originalIndex = 0, engine, ...own }: Own): AreaIo {
+  return new AreaIo({
+    ...own,
+    ticker,
+    engine: engine as TrackerEngine,
+    copyDurations: new CopyDurations(own.reactor, frontDepth),
+    originalIndex,
+    frontDepth,
+    imageDepth: 1,
+    frontWindowBytes: BLOCK_BYTES,
+    imageWindowBytes: BLOCK_BYTES,
+    slotBytes: CHUNK_BYTES,
+    journal: undefined,
+  });
+}
+
+/** Of one tag, which has this memory. */
+export function queueOn(memory: MappedMemory): RequestQueue {
+  const queue = {
+    depth: 1,
+    maxIoBytes: memory.lengthBytes,
+    bufferLow: [low32(memory.address)],
+    bufferHigh: [high32(memory.address)],
+    bufferIndex: [NOT_REGISTERED],
+    keepBuffers: () => undefined,
+    releaseBuffers: () => undefined,
+    replaceBuffer(tag: number, { address }: MappedMemory) {
+      queue.bufferLow[tag] = low32(address);
+      queue.bufferHigh[tag] = high32(address);
+    },
+  };
+  return queue as unknown as RequestQueue;
+}
