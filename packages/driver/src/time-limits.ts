@@ -34,6 +34,8 @@ export const HOLES_PAUSE_MS = 60_000;
 
 /** For a node's file system to be written back before it is frozen; the freeze writes the rest. */
 export const SPLICE_SYNC_TIMEOUT_MS = 30_000;
+/** Of an exchange of tables, for what was written since that; then the freeze writes what is left. */
+export const LAST_SYNC_PATIENCE_MS = 5_000;
 /** For the exchange of a node's tables that an earlier daemon has begun: more than one may last. */
 export const EXCHANGE_FENCE_TIMEOUT_MS = 30_000;
 export const EXCHANGE_FENCE_INTERVAL_MS = 50;

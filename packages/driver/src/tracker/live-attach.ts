@@ -19,7 +19,7 @@ import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { EBUSY, ETIMEDOUT, messageOf } from "@blksnap/errors";
 import { DeviceMapper, type MappedNode, type Splice, usersOf } from "@blksnap/linux-block";
-import { claimInHelper, syncInHelper, tryLockFile } from "@blksnap/uring";
+import { apartProgram, claimInHelper, syncInHelper, tryLockFile } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
 import { identityOf } from "../system/path-target.js";
@@ -28,6 +28,7 @@ import {
   EXCHANGE_FENCE_INTERVAL_MS,
   EXCHANGE_FENCE_TIMEOUT_MS,
   FRONT_LOOK_INTERVAL_MS,
+  LAST_SYNC_PATIENCE_MS,
   SPLICE_SYNC_TIMEOUT_MS,
 } from "../time-limits.js";
 import { LiveClones } from "./live-clones.js";
@@ -48,7 +49,7 @@ export class LiveAttach {
   readonly dm: DeviceMapper;
   readonly clones: LiveClones;
 
-  constructor(context: Context, dm: DeviceMapper = new DeviceMapper()) {
+  constructor(context: Context, dm: DeviceMapper = new DeviceMapper(apartProgram)) {
     this.#context = context;
     this.dm = dm;
     this.clones = new LiveClones(context, dm);
@@ -193,8 +194,7 @@ export class LiveAttach {
     { device, splice }: Pick<Spliced, "device" | "splice">,
     more: readonly string[],
   ): Promise<void> {
-    const path = `/dev/dm-${splice.node.number.split(":")[1]}`;
-    const synced = syncInHelper([path, ...more], SPLICE_SYNC_TIMEOUT_MS);
+    const synced = syncInHelper([pathOf(splice), ...more], SPLICE_SYNC_TIMEOUT_MS);
     const statuses = await synced.catch(throwUnsynced);
     if (!statuses.includes(-ETIMEDOUT)) return;
     const what = `what was written to ${device} does not reach it in ${SPLICE_SYNC_TIMEOUT_MS} ms`;
@@ -213,15 +213,15 @@ export class LiveAttach {
     const { device, splice } = tracker;
     const { number } = splice.node;
     const { state, logger } = this.#context;
+    // What was written since the first sync, while LVM was waited for. One that is late is left to the freeze.
+    await syncInHelper([pathOf(splice)], LAST_SYNC_PATIENCE_MS).catch(throwUnsynced);
     if (!(await isUnchanged())) throw new Error("its node has another table by now");
     const name = StateFile.exchange.name(number);
     const path = join(state.path, name);
     const fd = openSync(path, "a", 0o600);
     try {
       if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
-      const beganMs = performance.now();
-      await this.dm.exchange(number, fd);
-      const withoutIoMs = Math.ceil(performance.now() - beganMs);
+      const withoutIoMs = Math.ceil((await this.dm.exchange(number, fd)) / 100) / 10;
       logger.info({ device, what, withoutIoMs }, "its node leads elsewhere");
     } catch (error) {
       // The program may have been killed before it could resume a node whose exchange was refused.
@@ -313,6 +313,11 @@ export class LiveAttach {
       }
     }
   }
+}
+
+/** Not by its name, which may change. */
+function pathOf({ node }: Splice): string {
+  return `/dev/dm-${node.number.split(":")[1]}`;
 }
 
 function isLocked(path: string): boolean {

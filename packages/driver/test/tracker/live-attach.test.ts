@@ -41,11 +41,12 @@ class FakeMapper {
       this.waiting = "disk";
       this.onLoad();
     });
+  /** In microseconds. */
   exchange = () =>
     this.#step("exchange", () => {
       this.leadsTo = this.stolen ?? this.waiting ?? this.leadsTo;
       this.waiting = undefined;
-    });
+    }).then(() => 1234);
   dropWaiting = () => this.#step("drop", () => (this.waiting = undefined));
   resume = (number: string) => this.#step(`resume ${number}`, () => undefined);
   clone = async () => {
@@ -78,8 +79,10 @@ function world() {
   const state = new StateDirectory(mkdtempSync(join(tmpdir(), "live-")));
   const say = () => undefined;
   const errors: string[] = [];
+  const pausesMs: number[] = [];
+  const info = ({ withoutIoMs }: { withoutIoMs: number }) => pausesMs.push(withoutIoMs);
   const error = (_: unknown, text: string) => errors.push(text);
-  const logger = { info: say, warn: say, error };
+  const logger = { info, warn: say, error };
   const dm = new FakeMapper();
   const context = { state, logger, blockDevices: {} } as never;
   const live = new LiveAttach(context, dm as unknown as DeviceMapper);
@@ -91,7 +94,15 @@ function world() {
     splice,
     noteLink: () => dm.asked.push("note"),
   } as never;
-  return { state, errors, dm, live, splice, tracker: tracker as Tracker & { splice: Splice } };
+  return {
+    state,
+    errors,
+    pausesMs,
+    dm,
+    live,
+    splice,
+    tracker: tracker as Tracker & { splice: Splice },
+  };
 }
 
 async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
@@ -102,12 +113,13 @@ async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
 }
 
 test("the node changes in the exchange alone, and back", async () => {
-  const { dm, live, splice, tracker, state } = world();
+  const { dm, live, splice, tracker, state, pausesMs } = world();
   await live.splice(tracker);
   assert.equal([splice.state, dm.leadsTo], ["on", FRONT]);
   await live.takeOut(tracker);
   assert.equal([dm.leadsTo, dm.waiting], ["disk", undefined]);
   assert.equal(dm.asked, ["load", "note", "exchange", "drop", "load", "exchange"]);
+  assert.equal(pausesMs, [1.3, 1.3], "of the exchange alone, as the kernel's caller measures it");
   assert.equal(
     state.fileNames().filter((name) => name !== "lock"),
     [],

@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import { basename } from "node:path";
 import { LinuxBlockError } from "../errors.js";
 
 export interface DmsetupOptions {
@@ -11,8 +12,8 @@ export interface DmsetupOptions {
   readonly input?: string;
   /** After so long it is killed: the kernel takes an interrupted operation back. */
   readonly timeoutMs?: number;
-  /** A shell's program that is run in its place, with the words as its arguments. */
-  readonly script?: string;
+  /** Another program, which is run in its place. */
+  readonly program?: string;
   /** A descriptor that lives for as long as the program does. */
   readonly heldFd?: number;
 }
@@ -28,9 +29,8 @@ const UDEV_CONTROL = "/run/udev/control";
 const FOLDERS = ":/usr/sbin:/sbin:/usr/bin:/bin";
 
 export const runDmsetup: RunDmsetup = async (words, options = {}) => {
-  const { input = "", timeoutMs = TIMEOUT_MS, script, heldFd } = options;
-  const [program, ...first] = script === undefined ? ["dmsetup"] : ["sh", "-c", script, "sh"];
-  const child = spawn(program as string, [...first, ...words], {
+  const { input = "", timeoutMs = TIMEOUT_MS, program = "dmsetup", heldFd } = options;
+  const child = spawn(program, words, {
     detached: true,
     env: { ...programEnvironment(), ...udevSetting() },
     stdio: ["pipe", "pipe", "pipe", ...(heldFd === undefined ? [] : [heldFd])],
@@ -47,7 +47,7 @@ export const runDmsetup: RunDmsetup = async (words, options = {}) => {
   if (status === 0) return said.stdout;
   const why = status instanceof Error ? status.message : `exit status ${status}`;
   const text = said.stderr.trim().replaceAll("\n", "; ");
-  const what = `dmsetup ${words.join(" ")}: ${text === "" ? why : text}`;
+  const what = `${basename(program)} ${words.join(" ")}: ${text === "" ? why : text}`;
   throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
 };
 
@@ -72,7 +72,7 @@ function outputOf(child: ChildProcess, input: string): { stdout: string; stderr:
   return said;
 }
 
-/** With what a script has started. */
+/** With what it has started. */
 function killSession(child: ChildProcess): void {
   if (child.pid === undefined) return;
   try {

@@ -10,7 +10,8 @@
  * Tables change hands in one system call of one process: DM_DEV_SUSPEND without its flag, on a node that has a
  * table in waiting, freezes the file system, lets what is on its way end, exchanges the tables and resumes.
  * No process can die between these, and an interrupted call leaves the node as it was. Only an exchange that
- * the kernel refuses leaves it suspended with its old table, so the process that asked resumes it.
+ * the kernel refuses leaves it suspended with its old table, so the process that asked resumes it. While users wait no
+ * program is started, and none is read from a disk.
  *
  * Facts: drivers/md/dm-ioctl.c (do_resume), drivers/md/dm.c (__dm_suspend, dm_swap_table).
  */
@@ -36,24 +37,19 @@ const NAME_MAX = 127;
  */
 const EXCHANGE_LIMIT_MS = 20_000;
 
-const EXCHANGE = `
-dmsetup resume "$@" && exit 0
-status=$?
-dmsetup clear "$@"
-dmsetup resume "$@"
-exit $status
-`;
-
 export interface CloneNames {
   readonly name: string;
   readonly uuid: string;
 }
 
 export class DeviceMapper {
+  readonly #program: string;
   readonly #run: RunDmsetup;
   readonly #sysfs: string;
 
-  constructor(run: RunDmsetup = runDmsetup, sysfs = "/sys") {
+  /** @param program that exchanges tables: `apartProgram` of @blksnap/uring; native/apart/exchange.h says how */
+  constructor(program: string, run: RunDmsetup = runDmsetup, sysfs = "/sys") {
+    this.#program = program;
     this.#run = run;
     this.#sysfs = sysfs;
   }
@@ -181,12 +177,14 @@ export class DeviceMapper {
   /**
    * Switches a node to the table in waiting, in one step, its file system frozen meanwhile.
    * @param heldFd lives until nothing happens to the node any more
+   * @returns for how many microseconds: users waited for no longer
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it continues with its old table
    */
-  async exchange(number: string, heldFd?: number): Promise<void> {
-    const options: DmsetupOptions = { script: EXCHANGE, timeoutMs: EXCHANGE_LIMIT_MS };
+  async exchange(number: string, heldFd?: number): Promise<number> {
+    const options: DmsetupOptions = { program: this.#program, timeoutMs: EXCHANGE_LIMIT_MS };
     const held = heldFd === undefined ? {} : { heldFd };
-    await this.#run(["--noudevsync", ...wordsOf(number)], { ...options, ...held });
+    const said = await this.#run(["0", "exchange", ...number.split(":")], { ...options, ...held });
+    return Number(said);
   }
 
   /**

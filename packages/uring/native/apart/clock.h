@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <ctime>
 
-inline int64_t NowMs() {
+inline int64_t NowUs() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+  return now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
+
+inline int64_t NowMs() { return NowUs() / 1000; }

@@ -1,0 +1,11 @@
+#pragma once
+
+/**
+ * Switches the device-mapper node MAJOR:MINOR to its table in waiting, in one system call, which freezes the file
+ * system on the node, waits for what is on its way, exchanges the tables and resumes. What the kernel refuses is
+ * taken back: the table in waiting is dropped, and the node continues with its old one.
+ *
+ * Prints for how many microseconds the call lasted: its users waited for no longer.
+ * @returns as the process ends
+ */
+int Exchange(const char* major, const char* minor);
