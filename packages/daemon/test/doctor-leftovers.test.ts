@@ -21,6 +21,7 @@ import {
   checkFreezes,
   checkLinks,
   checkStateFiles,
+  lastingUsers,
   recordsFrom,
   type Surroundings,
 } from "../dist/doctor/leftovers.js";
@@ -114,6 +115,22 @@ test("one that waits without a record is removed, unless its number is another's
   devices.infos[0] = device(9, UblkState.QUIESCED);
   await forgotten.fix?.();
   assert.is(devices.infos.length, 0);
+});
+
+test("a node of a live attach keeps its front in use only where the node is in use itself", () => {
+  const users: Record<string, string[]> = {
+    "/dev/ublkb9": ["used by dm-3", "used by loop4", "dd (pid 12)"],
+    "/dev/dm-3": [],
+  };
+  const find = (path: string) => users[path] ?? [];
+  assert.equal(lastingUsers("/dev/ublkb9", find), ["used by loop4", "dd (pid 12)"]);
+  users["/dev/dm-3"] = ["mounted at /srv/data", "used by dm-4"];
+  assert.equal(lastingUsers("/dev/ublkb9", find), [
+    "used by dm-3 (mounted at /srv/data)",
+    "used by dm-3 (used by dm-4)",
+    "used by loop4",
+    "dd (pid 12)",
+  ]);
 });
 
 test("a device that a daemon is just making is not taken for a dead one", async () => {

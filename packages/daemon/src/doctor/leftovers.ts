@@ -123,7 +123,7 @@ function judgeForgotten(
 ): FixableFinding {
   const check = "ublk_devices";
   const why = "no daemon can resume it";
-  const users = usersOf([path]).get(path) ?? [];
+  const users = lastingUsers(path);
   if (users.length > 0) {
     const what = `${path} waits without a record, and is in use: ${users.join(", ")}`;
     const hint = `End what uses it, then doctor --fix; umount --lazy for a file system`;
@@ -135,6 +135,20 @@ function judgeForgotten(
     fix: () => remove(devices, id, owner),
   };
 }
+
+/**
+ * Who keeps a device in use. A node of the device mapper does only for users of its own: under a live attach it always
+ * leads to the front.
+ */
+export function lastingUsers(path: string, find: FindUsers = findUsers): string[] {
+  return find(path).flatMap((user) => {
+    const [, node] = /^used by (dm-\d+)$/.exec(user) ?? [];
+    return node === undefined ? user : find(`/dev/${node}`).map((its) => `${user} (${its})`);
+  });
+}
+
+type FindUsers = (path: string) => readonly string[];
+const findUsers: FindUsers = (path) => usersOf([path]).get(path) ?? [];
 
 async function isAnotherSoon(devices: UblkDevices, id: number, owner: number): Promise<boolean> {
   await sleep(SECOND_LOOK_MS);
