@@ -24,7 +24,7 @@ import { completePolicy } from "../snapshot/overflow.js";
 import { sealStores } from "../snapshot/seal-stores.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
-import { closeMembers, takeSnapshot } from "../snapshot/take.js";
+import { closeMembers, takeSnapshot, undoTake } from "../snapshot/take.js";
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 import { ownPlaces } from "../tracker/own-places.js";
 import { assertSpliced } from "../tracker/splice-watch.js";
@@ -132,6 +132,7 @@ export class SnapshotOperations {
 
   async take(id: string, options: SnapshotTakeOptions = {}): Promise<SnapshotTakeResponse> {
     const snapshot = this.#registry.snapshot(id);
+    if (snapshot.state === "taking") await undoTake(this.#context, snapshot);
     snapshot.assertCreated();
     if (snapshot.members.size === 0) {
       throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);

@@ -6,7 +6,7 @@ import type { AreaId } from "@blksnap/data-plane";
 import type { DiffStorage } from "@blksnap/diff-storage";
 import type { Member } from "./member.js";
 
-type LateMember = Pick<Member, "lateArea">;
+type LateMember = Pick<Member, "lateAreas">;
 type Storage = Pick<DiffStorage, "free" | "suspend">;
 
 export class HungStores {
@@ -39,12 +39,12 @@ export class HungStores {
 
   /** The stores have answered everything of an area that was closed. */
   areaIdle(storage: Storage | undefined, area: AreaId, members: readonly LateMember[]): void {
-    for (const member of members) if (member.lateArea === area) member.lateArea = null;
+    for (const { lateAreas } of members) lateAreas.delete(area);
     this.#freeWithheld(storage, members);
   }
 
   #freeWithheld(storage: Storage | undefined, members: readonly LateMember[]): void {
-    if (members.some(({ lateArea }) => lateArea !== null)) return;
+    if (members.some(({ lateAreas }) => lateAreas.size > 0)) return;
     for (const slot of this.#withheld.splice(0)) storage?.free(slot, 1);
   }
 }

@@ -33,8 +33,8 @@ export interface Member {
   imageLink: string | undefined;
   /** That of the area, in a persistent snapshot. */
   journal: AreaJournalFile | undefined;
-  /** An area that was closed, of which a store has not answered everything. */
-  lateArea: AreaId | null;
+  /** Areas that are closed, or being closed, of which a store may not have answered everything. */
+  readonly lateAreas: Set<AreaId>;
 }
 
 /**
@@ -108,12 +108,15 @@ export async function closeMember(context: DriverContext, member: Member): Promi
   faultPoint("destroy.area-dropped");
   await closeImage(context, member);
   faultPoint("destroy.image-stopped");
+  // Whose answer did not come says nothing of it when it is asked again: then only "areaIdle" does.
+  const isUnknown = member.lateAreas.has(area.id);
+  member.lateAreas.add(area.id);
   const { isLate } = await reactors.request<CloseAreaReply>(tracker.reactor, {
     type: "closeArea",
     ...of,
   });
+  if (!isLate && !isUnknown) member.lateAreas.delete(area.id);
   if (isLate) {
-    member.lateArea = area.id;
     const text =
       "a store or the original does not answer: what it was asked keeps the stores in use";
     logger.warn({ device: tracker.device }, text);

@@ -18,7 +18,7 @@ type Sealing = Pick<Snapshot, "storage" | "members" | "hungStores" | "persistenc
  */
 export async function sealStores(snapshot: Sealing, logger: Pick<Logger, "warn">): Promise<void> {
   const { storage, members, hungStores, persistence } = snapshot;
-  const isLate = [...members.values()].some(({ lateArea }) => lateArea !== null);
+  const isLate = [...members.values()].some(({ lateAreas }) => lateAreas.size > 0);
   const isAtRest = !isLate && (await storage.rest(STORE_SEAL_PATIENCE_MS));
   const sealing = storage.stores.map(async (store, index) => {
     try {

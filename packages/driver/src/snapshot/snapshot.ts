@@ -259,6 +259,11 @@ export class Snapshot {
     if (this.#state === "taken") {
       throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${this.id} is taken already`);
     }
+    if (this.#state === "taking") {
+      const what = `a take of snapshot ${this.id} failed, and could not be undone`;
+      const hint = "Take it again, which undoes that first, or destroy it; see the daemon's log";
+      throw new ControlError("SNAPSHOT_BUSY", what, { hint });
+    }
     throw new ControlError("SNAPSHOT_BUSY", `snapshot ${this.id} is being worked on`);
   }
 
@@ -270,7 +275,7 @@ export class Snapshot {
       image: undefined,
       imageLink: undefined,
       journal: undefined,
-      lateArea: null,
+      lateAreas: new Set(),
     };
     this.members.set(tracker.id, member);
     return member;

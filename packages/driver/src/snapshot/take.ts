@@ -67,11 +67,31 @@ export async function takeSnapshot(
     await snapshot.persistence.saved();
     faultPoint("take.taken");
   } catch (error) {
-    await closeMembers(context, members);
-    for (const member of members) await forgetJournal(context, snapshot, member);
-    snapshot.undoTake();
+    await undoTake(context, snapshot).catch((cause: unknown) => {
+      const text =
+        "a take that failed is not undone yet: the next take, or the snapshot's end, tries again";
+      context.logger.error({ snapshot: snapshot.id, err: cause }, text);
+    });
     throw error;
   }
+}
+
+/**
+ * Takes a take back that failed: the snapshot is "created" as before. One whose areas could not all be closed stays in
+ * "taking", which the next daemon undoes, and can be undone again. @throws Error why an area is not closed
+ */
+export async function undoTake(context: DriverContext, snapshot: Snapshot): Promise<void> {
+  const members = [...snapshot.members.values()];
+  try {
+    await closeMembers(context, members);
+  } catch (error) {
+    // As long as one may still be written to, its journal and its slots are no one else's.
+    if (members.some(({ area }) => area !== undefined)) throw error;
+    const text = "a map of a take that failed stays until the next start";
+    context.logger.warn({ snapshot: snapshot.id, err: error }, text);
+  }
+  for (const member of members) await forgetJournal(context, snapshot, member);
+  snapshot.undoTake();
 }
 
 /** No record names it from here on: what the medium does not remove now the next daemon removes. */

@@ -1,14 +1,15 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { answerFor } from "@blksnap/api";
+import { answerFor, type ControlError } from "@blksnap/api";
 import { commandStoreSystem } from "@blksnap/diff-storage";
 import { Serial } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { machinePorts } from "../../dist/index.js";
+import { SnapshotOperations } from "../../dist/operations/snapshot-operations.js";
 import { Snapshot } from "../../dist/snapshot/snapshot.js";
-import { closeMembers, takeSnapshot } from "../../dist/snapshot/take.js";
+import { closeMembers, takeSnapshot, undoTake } from "../../dist/snapshot/take.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 import { type Loss, NO_LOSS } from "../../dist/tracker/tracker-record.js";
 
@@ -120,10 +121,9 @@ test("slots that come after the take has failed go back at once", async () => {
   await snapshot.closeStorage();
 });
 
-/** A take of one device, to which something happens when the reactor is asked for `when`. */
-async function takeMeanwhile(
-  when: string,
-  happens: (device: TakenDevice, area: string, snapshot: Snapshot) => void,
+/** A snapshot of one device to be taken: something happens whenever its reactor is asked for something. */
+async function toBeTaken(
+  happens: (type: string, device: TakenDevice, area: string, snapshot: Snapshot) => void,
 ) {
   const { snapshot, used } = await newSnapshot();
   const device: TakenDevice = {
@@ -145,25 +145,106 @@ async function takeMeanwhile(
     reactors: {
       request: async (_reactor: number, { type }: { type: string }) => {
         asked.push(type);
-        if (type === when) happens(device, taken.area?.id ?? "", snapshot);
+        happens(type, device, taken.area?.id ?? "", snapshot);
         return { stallUs: 1, isLate: false };
       },
     },
-    state: { createMap: async () => map, removeMap: () => asked.push("removeMap") },
+    state: {
+      createMap: async () => map,
+      removeMap: () => {
+        asked.push("removeMap");
+        happens("removeMap", device, "", snapshot);
+      },
+    },
     logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
     freezing: machinePorts().freezing,
     freezes: new Serial(),
     freezeTimeoutMs: 60_000,
     holdTimeoutMs: 60_000,
   };
-  const failure = await takeSnapshot(context as never, snapshot).catch((error: Error) => error);
-  const steps = ["prepareArea", "hold", "switch", "dropArea", "closeArea", "removeMap"];
-  assert.equal(asked, steps);
-  assert.equal([snapshot.state, snapshot.takenAt, used()], ["created", null, 0]);
-  assert.is(snapshot.members.get(taken.tracker.id)?.area, undefined);
-  await snapshot.closeStorage();
-  return answerFor(failure).error;
+  return {
+    asked,
+    snapshot,
+    /** What is said where it fails. */
+    take: async () =>
+      answerFor(await takeSnapshot(context as never, snapshot).catch((error: Error) => error))
+        .error,
+    undo: () => undoTake(context as never, snapshot),
+    takeAgain: () =>
+      new SnapshotOperations(context as never, { snapshot: () => snapshot } as never, {} as never)
+        .take(snapshot.id)
+        .catch((error: ControlError) => error.code),
+    assertUndone: async () => {
+      assert.equal([snapshot.state, snapshot.takenAt, used()], ["created", null, 0]);
+      assert.is(taken.area, undefined);
+      await snapshot.closeStorage();
+    },
+    used,
+  };
 }
+
+const TAKING = ["prepareArea", "hold", "switch"];
+const CLOSING = ["dropArea", "closeArea", "removeMap"];
+
+/** A take of one device, to which something happens when the reactor is asked for `when`. */
+async function takeMeanwhile(
+  when: string,
+  happens: (device: TakenDevice, area: string, snapshot: Snapshot) => void,
+) {
+  const { asked, assertUndone, take } = await toBeTaken((type, ...words) => {
+    if (type === when) happens(...words);
+  });
+  const error = await take();
+  assert.equal(asked, [...TAKING, ...CLOSING]);
+  await assertUndone();
+  return error;
+}
+
+/** A take that fails, and what is asked of the reactor to undo it fails once. */
+async function takeThatFailsAndThen(step: string) {
+  let isFailing = true;
+  const made = await toBeTaken((type, device, area) => {
+    if (type === "switch") device.loss = { errorCode: -5, area };
+    if (type !== step || !isFailing) return;
+    isFailing = false;
+    throw new Error("the reactor does not answer");
+  });
+  assert.is((await made.take()).name, "SNAPSHOT_CORRUPTED", "why the take failed");
+  return made;
+}
+
+for (const step of ["dropArea", "closeArea"]) {
+  test(`a take whose ${step} fails is undone when it is tried again`, async () => {
+    const { asked, assertUndone, snapshot, undo, used } = await takeThatFailsAndThen(step);
+    assert.is(snapshot.state, "taking");
+    assert.ok(used() > 0, "its area may still be written to");
+    assert.throws(() => snapshot.assertCreated(), /could not be undone/);
+    asked.length = 0;
+    await undo();
+    assert.equal(asked, CLOSING);
+    // Whether the store has answered all: only the first closing could know.
+    if (step === "closeArea") {
+      const [member] = snapshot.members.values();
+      const [area] = member?.lateAreas ?? [];
+      assert.ok(used() > 0, "the store may still write into the slots");
+      snapshot.areaIdle(area ?? "");
+    }
+    await assertUndone();
+  });
+}
+
+test("a snapshot whose take was not undone is taken again when it is", async () => {
+  const { asked, assertUndone, takeAgain } = await takeThatFailsAndThen("dropArea");
+  asked.length = 0;
+  assert.is(await takeAgain(), "SNAPSHOT_CORRUPTED");
+  assert.equal(asked, [...CLOSING, ...TAKING, ...CLOSING]);
+  await assertUndone();
+});
+
+test("a take that fails while a map's file cannot be removed is as before", async () => {
+  const { assertUndone } = await takeThatFailsAndThen("removeMap");
+  await assertUndone();
+});
 
 interface TakenDevice extends Record<string, unknown> {
   loss: Loss;
@@ -207,6 +288,7 @@ function closing() {
     tracker: { id, reactor: 0 },
     area: { id: `area ${id}`, map: { name: `map ${id}` } },
     image: undefined,
+    lateAreas: new Set<string>(),
   }));
   const context = {
     reactors: {

@@ -32,14 +32,14 @@ test("a store is passed over as long as it does not answer one of the areas", ()
 
 test("slots of a failed take are free at once where nothing is late", () => {
   const storage = new Storage();
-  new HungStores().undoTake(storage, [3, 4], [{ lateArea: null }]);
+  new HungStores().undoTake(storage, [3, 4], [{ lateAreas: new Set() }]);
   assert.equal(storage.freed, [3, 4]);
 });
 
 test("slots of a failed take that a store may still write into are free when it has answered", () => {
   const storage = new Storage();
   const stores = new HungStores();
-  const members = [{ lateArea: "a" }, { lateArea: "b" }, { lateArea: null }];
+  const members = [["a"], ["b"], []].map((areas) => ({ lateAreas: new Set(areas) }));
   stores.note(storage, 0, "a", true);
   stores.undoTake(storage, [3, 4], members);
   assert.equal(storage.freed, []);

@@ -16,7 +16,7 @@ test.before.each(() => {
 test.after.each(() => rmSync(folder, { recursive: true }));
 
 /** The seals of two stores, and what is said of them. */
-async function sealed(hung: readonly number[], lateArea: string | null, hangs = false) {
+async function sealed(hung: readonly number[], lateAreas: readonly string[], hangs = false) {
   const paths = ["one", "two"].map((name) => join(folder, name));
   for (const path of paths) writeFileSync(path, Buffer.alloc(2 * SLOT_BYTES));
   const storage = await DiffStorage.open({
@@ -30,7 +30,7 @@ async function sealed(hung: readonly number[], lateArea: string | null, hangs = 
   const warned: string[] = [];
   const snapshot = {
     storage,
-    members: new Map([[1, { lateArea }]]),
+    members: new Map([[1, { lateAreas: new Set(lateAreas) }]]),
     hungStores: { isHung: (store: number) => hung.includes(store) },
     persistence,
   };
@@ -41,18 +41,18 @@ async function sealed(hung: readonly number[], lateArea: string | null, hangs = 
 }
 
 test("each store has a seal", async () => {
-  const { sizes, warned } = await sealed([], null);
+  const { sizes, warned } = await sealed([], []);
   assert.equal(sizes, [2 * SLOT_BYTES, 2 * SLOT_BYTES]);
   assert.equal(warned, []);
 });
 
 test("one that may still get what it was sent has none, and the log says so", async () => {
-  const { sizes, warned, paths } = await sealed([0], null);
+  const { sizes, warned, paths } = await sealed([0], []);
   assert.equal(sizes, [undefined, 2 * SLOT_BYTES]);
   assert.is(warned.length, 1);
   assert.ok(warned[0]?.startsWith(`${paths[0]}: what others write`));
-  assert.equal((await sealed([], "an area")).sizes, [undefined, undefined]);
-  assert.equal((await sealed([], null, true)).sizes, [undefined, undefined]);
+  assert.equal((await sealed([], ["an area"])).sizes, [undefined, undefined]);
+  assert.equal((await sealed([], [], true)).sizes, [undefined, undefined]);
 });
 
 test.run();
