@@ -2,7 +2,7 @@
  * How a journal's commit goes on the medium, and whether it is submitted once more.
  *
  * ```
- *   the kernel took only a part of a chain ──▶ at once, ATTEMPTS_MAX times
+ *   the kernel took only a part of a chain ──▶ at once, ATTEMPTS_MAX times; then
  *   it had no memory or no thread ───────────▶ after a pause, as long as requests of a front are
  *   the medium has failed ───────────────────▶ never: a sync that has failed says nothing the next time
  * ```
@@ -15,7 +15,7 @@ import { isRingShort, LINK_TORN } from "@blksnap/uring";
 
 /** In place of an errno: the kernel took only a part of a chain. */
 const TORN = -1;
-/** Each is a turn of the reactor. */
+/** Each is a turn of the reactor: all of them may be over in less time than the kernel needs to have memory again. */
 const ATTEMPTS_MAX = 100;
 
 export const Again = { NEVER: 0, AT_ONCE: 1, LATER: 2 } as const;
@@ -59,8 +59,7 @@ export class CommitOutcome {
   /** All of it has ended: whether it is to be submitted again, to the same places. */
   again(): number {
     if (this.#errno !== 0 || this.#shortage === 0) return Again.NEVER;
-    if (this.#shortage === TORN)
-      return this.#attempts++ < ATTEMPTS_MAX ? Again.AT_ONCE : Again.NEVER;
+    if (this.#shortage === TORN && this.#attempts++ < ATTEMPTS_MAX) return Again.AT_ONCE;
     return this.#tries++ < TRIES_MAX ? Again.LATER : Again.NEVER;
   }
 }

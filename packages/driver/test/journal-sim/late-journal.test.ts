@@ -174,10 +174,12 @@ test("a commit that waits to be submitted again has its bound, and is forgotten 
   }
 });
 
-test("a sync that ended for want of memory has failed: the next one would know nothing of it", () => {
+/** The journal of an area with one store, whose commits are chains of a sync and a write. */
+function areaJournal() {
   const kernel = new FakeReactor(new Dice(1));
   const [log, store] = [kernel.makeFile(64 * 512), kernel.makeFile(0)];
   const faults: number[] = [];
+  const copied: number[] = [];
   const journal = new AreaJournal({
     reactor: kernel.asReactor(),
     setup: {
@@ -193,16 +195,40 @@ test("a sync that ended for want of memory has failed: the next one would know n
     storeFds: [store.fd],
     copiesMax: 4,
     runsMax: 4,
-    onCopied: () => assert.unreachable("its data may not be there"),
+    onCopied: (copy) => copied.push(copy),
     onWritten: () => undefined,
     onFault: (errno) => faults.push(errno),
     onLow: () => undefined,
   });
+  return { kernel, store, journal, faults, copied };
+}
+
+test("a sync that ended for want of memory has failed: the next one would know nothing of it", () => {
+  const { kernel, store, journal, faults, copied } = areaJournal();
   kernel.faults = (file) => (file === store ? -ENOMEM : undefined);
   journal.copied(0, 0, makeSlot(0, 0), 0, 1);
   while (!kernel.isIdle) kernel.step();
   assert.equal(faults, [ENOMEM]);
+  assert.equal(copied, [], "its data may not be there");
 });
+
+for (const [tears, told] of [
+  [150, { faults: [], copied: [0] }],
+  [Number.POSITIVE_INFINITY, { faults: [ENOMEM], copied: [] }],
+] as const) {
+  test(`a commit of which the kernel takes only a part ${tears} times is given the time of others`, () => {
+    const { kernel, journal, faults, copied } = areaJournal();
+    kernel.tearChance = 1;
+    journal.copied(0, 0, makeSlot(0, 0), 0, 1);
+    while (!kernel.isIdle) {
+      if (kernel.torn === tears) kernel.tearChance = 0;
+      kernel.step();
+    }
+    assert.equal({ faults, copied }, told);
+    // At once, and as often after a pause as what the kernel had no memory for.
+    if (tears === Number.POSITIVE_INFINITY) assert.is(kernel.torn, 201);
+  });
+}
 
 test("a late mirror keeps its file until it has answered", () => {
   const tracker = new Tracker();
