@@ -47,20 +47,28 @@ export function forgetForGood(
   const { id } = record.snapshot;
   const before = directory.forgetting.get(id);
   if (before !== undefined) return before;
-  const attempt = async (): Promise<void> => {
-    try {
-      await directory.own();
-      await forgetSnapshot(directory, record);
-    } catch (error) {
-      if ((error as { code?: string }).code !== "ALREADY_RUNNING") throw error;
-    }
-  };
-  const removing = new LastingRemoval(directory).begin(attempt);
+  const removing = removeForGood(directory, () => forgetSnapshot(directory, record));
   const done = removing.done.finally(() => directory.forgetting.delete(id));
   done.catch(() => undefined);
   const forgetting = { ...removing, done };
   directory.forgetting.set(id, forgetting);
   return forgetting;
+}
+
+/** As forgetForGood(), of the journal of an area alone: its image is lost, and others of the snapshot are not. */
+export function forgetAreaForGood(directory: PersistentDirectory, journal: string): Removing {
+  return removeForGood(directory, () => directory.removeFile(KeptFile.areaJournal.name(journal)));
+}
+
+function removeForGood(directory: PersistentDirectory, remove: () => Promise<void>): Removing {
+  return new LastingRemoval(directory).begin(async () => {
+    try {
+      await directory.own();
+      await remove();
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ALREADY_RUNNING") throw error;
+    }
+  });
 }
 
 /**

@@ -21,9 +21,9 @@ import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { areaIdOf } from "../records/area-id-of.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
-import { KeptFile } from "../records/file-names.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
+import { forgetAreaForGood } from "../records/snapshot-records.js";
 import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
 import {
   closeMember,
@@ -231,17 +231,16 @@ async function join(
   return undefined;
 }
 
-/** What cannot be removed is unclaimed at the next start, and removed then. */
+/** Its device is written without copies from now on, and its image on the medium is not to be believed. */
 async function removeJournal({ persistent, logger }: DriverContext, uuid: string): Promise<void> {
+  const { tried, done } = forgetAreaForGood(persistent, uuid);
+  done.catch(() => undefined);
   try {
-    await persistent.own();
-    await bounded(
-      persistent.removeFile(KeptFile.areaJournal.name(uuid)),
-      FORGETTING_PATIENCE_MS,
-      noAnswer,
-    );
+    await bounded(tried, FORGETTING_PATIENCE_MS, noAnswer);
   } catch (error) {
-    logger.warn({ err: error }, "the journal of a lost image is not removed");
+    const text =
+      "the journal of a lost image is not removed yet: after a power cut it could come back; trying again";
+    logger.error({ err: error }, text);
   }
 }
 

@@ -7,7 +7,7 @@ import { sealNow, uuidBytes, uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { StateFile } from "../../dist/records/file-names.js";
+import { KeptFile, StateFile } from "../../dist/records/file-names.js";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../../dist/records/records.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
@@ -196,10 +196,10 @@ test("a map of another area is not resumed", async () => {
   assert.not("snapshot" in found);
 });
 
-test("an area that was given up costs its own image only", async () => {
+test("an area that was given up costs its own image only, whose journal goes when the medium lets it", async () => {
   const store = join(folder, "store");
   writeFileSync(store, "");
-  const members = [await member(1), await member(2)];
+  const members = [await member(1), { ...(await member(2)), journal: AREAS[2] as string }];
   const file = state.openMap(members[1]?.map as string);
   const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
   // The daemon was killed before the record said so.
@@ -210,7 +210,13 @@ test("an area that was given up costs its own image only", async () => {
   assert.ok("snapshot" in found, "it can be resumed");
   assert.equal([...found.members.keys()], [1]);
   const { fronts, live } = comingFronts();
-  const going = goOn(context, found, resuming(fronts, record));
+  const removals: string[] = [];
+  const removeFile = async (name: string): Promise<void> => {
+    if (removals.push(name) < 3) throw new Error("the medium fails");
+  };
+  const persistent = { forgetting: new Map(), own: async () => undefined, removeFile };
+  const its = { ...(context as object), persistent } as never;
+  const going = goOn(its, found, resuming(fronts, record));
   live(1);
   live(2);
   await until(() => said.includes("wakeArea 1"));
@@ -218,6 +224,8 @@ test("an area that was given up costs its own image only", async () => {
   // This one ends with its images, which the test has none of.
   assert.is(await going, undefined);
   assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
+  await until(() => removals.length === 3);
+  assert.equal(removals, Array(3).fill(KeptFile.areaJournal.name(AREAS[2] as string)));
 });
 
 test("what an area had lost before a reboot is its error after it, and no other one's", async () => {
