@@ -12,7 +12,7 @@ import type { ReactorEvents } from "../reactor-events.js";
 import type { AttachClaim, Registry } from "../registry.js";
 import { named } from "../system/errors.js";
 import { identityOf } from "../system/path-target.js";
-import { type AttachWay, LiveAttach } from "../tracker/live-attach.js";
+import { type AttachWay, LiveAttach, splicedOf } from "../tracker/live-attach.js";
 import { LiveClones } from "../tracker/live-clones.js";
 import { withWaysOn } from "../tracker/live-errors.js";
 import { type FollowSteps, LiveFollow, type NewGeneration } from "../tracker/live-follow.js";
@@ -205,7 +205,7 @@ export class TrackerOperations {
       isInSnapshot: this.#hasSnapshot,
       pathOf: ({ device, splice }) => this.#pathOf(device, splice),
       sync: (tracker) => this.#live.syncNode(tracker),
-      detach: (tracker) => this.detach(tracker, {}),
+      detach: (tracker) => this.detach(tracker, {}, true),
       attach: async (path, reason) => {
         const options = { persistent: false, reason: CBT_REASONS[reason] };
         await this.attach(path, options, "live");
@@ -294,9 +294,10 @@ export class TrackerOperations {
     return { device: tracker.device, front: tracker.front.path };
   }
 
-  async detach(tracker: Tracker, options: DetachOptions): Promise<void> {
+  /** @param isFollowed it is attached again then, in the same turn */
+  async detach(tracker: Tracker, options: DetachOptions, isFollowed = false): Promise<void> {
     const { splice } = tracker;
-    if (splice !== undefined) await this.#live.takeOut(splicedOf(tracker, splice));
+    if (splice !== undefined) await this.#live.takeOut(splicedOf(tracker, splice), isFollowed);
     try {
       await tracker.detach(options);
     } finally {
@@ -333,11 +334,6 @@ export function attachAnswer(tracker: Tracker, already: boolean): AttachResponse
     attach_kind: splice === undefined ? "front" : "live",
     live: splice?.path ?? null,
   };
-}
-
-function splicedOf(tracker: Tracker, splice: Splice) {
-  const { device, front } = tracker;
-  return { device, front, splice, noteLink: () => tracker.noteLink() };
 }
 
 function notPersistent(device: string): ControlError {

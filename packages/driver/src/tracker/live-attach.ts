@@ -39,7 +39,9 @@ import type { Tracker } from "./tracker.js";
 export type AttachWay = "live" | "front";
 
 type Context = Pick<DriverContext, "state" | "logger" | "blockDevices">;
-type Spliced = Pick<Tracker, "device" | "front" | "noteLink"> & { readonly splice: Splice };
+type Spliced = Pick<Tracker, "device" | "front" | "noteLink" | "noteMade"> & {
+  readonly splice: Splice;
+};
 
 /** For five seconds: a program that only looks at all disks has the front open for less, on a busy machine as well. */
 const FRONT_LOOKS = 25;
@@ -89,6 +91,7 @@ export class LiveAttach {
     await this.#sync(tracker, []);
     await this.#exclusively(tracker, () => this.#putUnder(tracker));
     tracker.splice.state = "on";
+    tracker.noteMade(true);
     faultPoint("live.spliced");
   }
 
@@ -114,9 +117,21 @@ export class LiveAttach {
 
   /**
    * Leads the node back to what it led to before, unless another program has given it another table.
+   * @param isFollowed it is attached again then: a daemon that finds this half done is to follow the node, too
    * @throws ControlError SPLICE_FAILED, FRONT_IN_USE: it still leads to the front
    */
-  async takeOut(tracker: Spliced): Promise<void> {
+  async takeOut(tracker: Spliced, isFollowed = false): Promise<void> {
+    const { isMade = false } = tracker.splice.node;
+    if (!isFollowed) tracker.noteMade(false);
+    try {
+      await this.#takeOut(tracker);
+    } catch (error) {
+      tracker.noteMade(isMade);
+      throw error;
+    }
+  }
+
+  async #takeOut(tracker: Spliced): Promise<void> {
     const { number, clone } = tracker.splice.node;
     const isUnder = await this.#leadsTo(tracker).catch(throwFailed);
     const isWaiting = () => this.dm.hasOursWaiting(number, tracker.splice.front, clone);
@@ -274,16 +289,20 @@ export class LiveAttach {
     for (const tracker of trackers) {
       const { splice, device } = tracker;
       if (splice === undefined) continue;
-      const its = { device, front: tracker.front, splice, noteLink: () => tracker.noteLink() };
+      const its = splicedOf(tracker, splice);
       try {
         const { number, clone } = splice.node;
         if (await this.dm.hasOursWaiting(number, splice.front, clone)) {
           await this.#exclusively(its, () => this.#dropWaiting(its));
         }
-        // One in a snapshot had its splice: that it is lost is told like any loss. So had one that has grown, which
-        // is followed then.
-        if ((await this.#leadsTo(its)) || hasSnapshot(tracker)) continue;
-        if ((await this.dm.growthOf(number, clone)) === "grown") continue;
+        const leadsTo = await this.#leadsTo(its);
+        if (leadsTo) tracker.noteMade(true);
+        // One in a snapshot had its splice: that it is lost is told like any loss.
+        if (leadsTo || hasSnapshot(tracker)) continue;
+        // So had one that has grown, or that another program has led back to the same data: it is followed.
+        const growth = await this.dm.growthOf(number, clone);
+        const isTaken = growth === "same" && splice.node.isMade === true;
+        if (growth === "grown" || isTaken) continue;
         await end(tracker);
         const text = "detached, as its node does not lead to its front: attach it again";
         this.#context.logger.error({ device, node: splice.path }, text);
@@ -318,6 +337,18 @@ export class LiveAttach {
 /** Not by its name, which may change. */
 function pathOf({ node }: Splice): string {
   return `/dev/dm-${node.number.split(":")[1]}`;
+}
+
+/** What of a tracker is attached live. */
+export function splicedOf(tracker: Tracker, splice: Splice): Spliced {
+  const { device, front } = tracker;
+  return {
+    device,
+    front,
+    splice,
+    noteLink: () => tracker.noteLink(),
+    noteMade: (isMade) => tracker.noteMade(isMade),
+  };
 }
 
 function isLocked(path: string): boolean {

@@ -9,8 +9,7 @@
  */
 
 import { closeSync, readlinkSync } from "node:fs";
-import type { SleepingArea } from "@blksnap/data-plane";
-import { faultPoint } from "@blksnap/data-plane";
+import { faultPoint, type SleepingArea } from "@blksnap/data-plane";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
   blockIdentity,
@@ -239,6 +238,11 @@ export class Tracker {
   noteLink(): void {
     this.splice?.noteLink(this.front.id ?? -1);
     this.#writeRecord();
+  }
+
+  /** Whether its node is to lead to its front, for the next daemon: see Splice.noteMade(). */
+  noteMade(isMade: boolean): void {
+    if (this.splice?.noteMade(isMade) === true) this.#writeRecord();
   }
 
   /** Where it cannot be written, it is known as long as this process lives: the front must not suffer. */

@@ -1,116 +1,10 @@
 /** Live attach over a device mapper that fails where the test says. */
-import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, existsSync, openSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type DeviceMapper, Splice } from "@blksnap/linux-block";
 import { tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { StateDirectory } from "../../dist/records/state-directory.js";
-import { LiveAttach } from "../../dist/tracker/live-attach.js";
-import type { Tracker } from "../../dist/tracker/tracker.js";
-
-const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
-const FRONT = "259:0";
-
-/** The tables of one node; a step that fails may have been done all the same. */
-class FakeMapper {
-  leadsTo = "disk";
-  waiting: string | undefined;
-  failing = "";
-  doneAllTheSame = false;
-  readonly asked: string[] = [];
-  present: { number: string; name: string; uuid: string; isSuspended?: boolean }[] = [];
-  same = true;
-  onLoad = (): void => undefined;
-  /** Another program's: what the node leads to after an exchange. */
-  stolen: string | undefined;
-  isHeldByLvm = false;
-
-  #step(name: string, work: () => void): Promise<void> {
-    this.asked.push(name);
-    const fails = this.failing === name;
-    if (!fails || this.doneAllTheSame) work();
-    return fails ? Promise.reject(new Error(`${name} fails`)) : Promise.resolve();
-  }
-
-  isLinearOn = async (_: string, layer: string) => this.leadsTo === layer;
-  prepareSplice = (_: string, layer: string) => this.#step("load", () => (this.waiting = layer));
-  prepareReturn = () =>
-    this.#step("load", () => {
-      this.waiting = "disk";
-      this.onLoad();
-    });
-  /** In microseconds. */
-  exchange = () =>
-    this.#step("exchange", () => {
-      this.leadsTo = this.stolen ?? this.waiting ?? this.leadsTo;
-      this.waiting = undefined;
-    }).then(() => 1234);
-  dropWaiting = () => this.#step("drop", () => (this.waiting = undefined));
-  resume = (number: string) => this.#step(`resume ${number}`, () => undefined);
-  clone = async () => {
-    this.asked.push("clone");
-    return { number: "254:8" };
-  };
-  assertReturnable = () => this.#step("return", () => undefined);
-  remove = (number: string) => this.#step(`remove ${number}`, () => undefined);
-  /** It ends when the test lets it. */
-  rename = (_: string, name: string) =>
-    new Promise<void>((resolve) => {
-      this.asked.push(name);
-      this.onRenamed = resolve;
-    });
-  onRenamed = (): void => undefined;
-  nodes = () => this.present;
-  node = (number: string) => this.present.find((one) => one.number === number);
-  haveSameTable = async () => this.same;
-  growth: "same" | "grown" | undefined = "same";
-  growthOf = async () => this.growth;
-  hasOursWaiting = async (_: string, layer: string) =>
-    this.waiting === layer || this.waiting === "disk";
-  exclusively = async (_: unknown, work: () => Promise<void>) => {
-    if (this.isHeldByLvm) throw new Error("LVM changes the volume group");
-    await work();
-  };
-}
-
-function world() {
-  const state = new StateDirectory(mkdtempSync(join(tmpdir(), "live-")));
-  const say = () => undefined;
-  const errors: string[] = [];
-  const pausesMs: number[] = [];
-  const info = ({ withoutIoMs }: { withoutIoMs: number }) => pausesMs.push(withoutIoMs);
-  const error = (_: unknown, text: string) => errors.push(text);
-  const logger = { info, warn: say, error };
-  const dm = new FakeMapper();
-  const context = { state, logger, blockDevices: {} } as never;
-  const live = new LiveAttach(context, dm as unknown as DeviceMapper);
-  const splice = new Splice(NODE);
-  splice.front = FRONT;
-  const tracker = {
-    device: "/dev/vg/data",
-    front: { deviceNumber: FRONT, id: 0, path: "/dev/no-ublkb0" },
-    splice,
-    noteLink: () => dm.asked.push("note"),
-  } as never;
-  return {
-    state,
-    errors,
-    pausesMs,
-    dm,
-    live,
-    splice,
-    tracker: tracker as Tracker & { splice: Splice },
-  };
-}
-
-async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
-  return work.then(
-    () => undefined,
-    (error) => error.code,
-  );
-}
+import { codeOf, FRONT, NODE, world } from "./live-world.js";
 
 test("the node changes in the exchange alone, and back", async () => {
   const { dm, live, splice, tracker, state, pausesMs } = world();
@@ -239,36 +133,6 @@ test("an exchange whose program does not end is waited for by whoever comes next
   await live.splice(tracker);
   assert.is(dm.leadsTo, FRONT);
   assert.not(existsSync(path));
-});
-
-test("after a daemon's death an attach without its splice is taken back, others continue", async () => {
-  const { dm, live, tracker } = world();
-  const ended: Tracker[] = [];
-  const end = async (one: Tracker) => void ended.push(one);
-  dm.waiting = FRONT;
-  await live.recover([tracker], () => false, end);
-  assert.equal([ended.length, dm.waiting], [1, undefined]);
-
-  await live.recover([tracker], () => true, end);
-  assert.is(ended.length, 1, "in a snapshot: its loss is told");
-
-  dm.leadsTo = FRONT;
-  dm.waiting = "disk";
-  await live.recover([tracker], () => false, end);
-  assert.equal([ended.length, dm.waiting], [1, undefined]);
-});
-
-test("a node that leads elsewhere after a restart is detached aloud, one that has grown is left to be followed", async () => {
-  for (const growth of ["grown", undefined] as const) {
-    const { dm, live, tracker, errors } = world();
-    dm.growth = growth;
-    const ended: Tracker[] = [];
-    const end = async (one: Tracker) => void ended.push(one);
-    await live.settle([tracker], () => false, end);
-    const text = "detached, as its node does not lead to its front: attach it again";
-    const isEnded = growth === undefined;
-    assert.equal([ended.length, errors], isEnded ? [1, [text]] : [0, []]);
-  }
 });
 
 test("what an exchange has left is resumed, and its mark removed", async () => {

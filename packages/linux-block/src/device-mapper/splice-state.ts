@@ -18,6 +18,8 @@ export interface LiveNode {
   readonly clone: string;
   /** See Splice.noteLink(). */
   readonly link?: string;
+  /** See Splice.noteMade(). */
+  readonly isMade?: true;
 }
 
 /**
@@ -103,6 +105,16 @@ export class Splice {
     const { link: _, ...node } = this.node;
     const link = linkOf(node.number, `ublkb${front}`, sysfs);
     this.node = link === undefined ? node : { ...node, link };
+  }
+
+  /**
+   * Whether the node is to lead to the front: its attach has got there, and no detach has begun. Where it leads elsewhere
+   * nevertheless another program has done that, also while no daemon has watched it. Answers whether that is new.
+   */
+  noteMade(isMade: boolean): boolean {
+    const { isMade: before = false, ...node } = this.node;
+    this.node = isMade ? { ...node, isMade } : node;
+    return isMade !== before;
   }
 
   /** Whether the node has led to the front /dev/ublkbN since noteLink(), and to nothing else. */

@@ -1,0 +1,93 @@
+/** What becomes of a live attach when the next daemon finds its node. */
+import type { Splice } from "@blksnap/linux-block";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { LiveAttach } from "../../dist/tracker/live-attach.js";
+import type { Tracker } from "../../dist/tracker/tracker.js";
+import { codeOf, type FakeMapper, FRONT, world } from "./live-world.js";
+
+const nobody = async () => undefined;
+
+test("after a daemon's death an attach without its splice is taken back, others continue", async () => {
+  const { dm, live, tracker } = world();
+  const ended: Tracker[] = [];
+  const end = async (one: Tracker) => void ended.push(one);
+  dm.waiting = FRONT;
+  await live.recover([tracker], () => false, end);
+  assert.equal([ended.length, dm.waiting], [1, undefined]);
+
+  await live.recover([tracker], () => true, end);
+  assert.is(ended.length, 1, "in a snapshot: its loss is told");
+
+  dm.leadsTo = FRONT;
+  dm.waiting = "disk";
+  await live.recover([tracker], () => false, end);
+  assert.equal([ended.length, dm.waiting], [1, undefined]);
+});
+
+/** Whether a tracker whose node leads elsewhere after a restart is detached; else it is left to be followed. */
+async function isEndedAfterRestart(
+  growth: "grown" | "same" | undefined,
+  before: (
+    live: LiveAttach,
+    tracker: Tracker & { splice: Splice },
+    dm: FakeMapper,
+  ) => Promise<void>,
+): Promise<boolean> {
+  const { dm, live, tracker, errors } = world();
+  await before(live, tracker, dm);
+  dm.leadsTo = "elsewhere";
+  dm.growth = growth;
+  const ended: Tracker[] = [];
+  await live.settle(
+    [tracker],
+    () => false,
+    async (one) => void ended.push(one),
+  );
+  const text = "detached, as its node does not lead to its front: attach it again";
+  assert.equal(errors, ended.length === 0 ? [] : [text]);
+  return ended.length === 1;
+}
+
+test("a node that leads elsewhere after a restart is detached aloud, one that has grown is left to be followed", async () => {
+  const nothing = async () => undefined;
+  for (const growth of ["grown", undefined] as const) {
+    assert.is(await isEndedAfterRestart(growth, nothing), growth === undefined);
+  }
+});
+
+test("a node that another program has led back to the same data before a restart is followed after it", async () => {
+  type Before = Parameters<typeof isEndedAfterRestart>[1];
+  const attached: Before = (live, tracker) => live.splice(tracker);
+  assert.is(await isEndedAfterRestart("same", attached), false);
+  assert.is(await isEndedAfterRestart(undefined, attached), true, "it leads to other data");
+  // Of a daemon before, which did not say it: it leads to its front when this one begins.
+  const old: Before = async (live, tracker, dm) => {
+    dm.leadsTo = FRONT;
+    await live.settle([tracker], () => false, nobody);
+  };
+  assert.is(await isEndedAfterRestart("same", old), false);
+
+  // An attach that did not get there, or a detach that got further, is ended.
+  assert.is(await isEndedAfterRestart("same", async () => undefined), true);
+  const detached: Before = async (live, tracker) => {
+    await live.splice(tracker);
+    await live.takeOut(tracker);
+  };
+  assert.is(await isEndedAfterRestart("same", detached), true);
+  const followed: Before = async (live, tracker) => {
+    await live.splice(tracker);
+    await live.takeOut(tracker, true);
+  };
+  assert.is(await isEndedAfterRestart("same", followed), false);
+  // A detach that failed has changed nothing.
+  const kept: Before = async (live, tracker, dm) => {
+    await live.splice(tracker);
+    dm.failing = "exchange";
+    assert.is(await codeOf(live.takeOut(tracker)), "SPLICE_FAILED");
+    dm.failing = "";
+  };
+  assert.is(await isEndedAfterRestart("same", kept), false);
+});
+
+test.run();
