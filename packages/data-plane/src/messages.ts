@@ -97,6 +97,8 @@ export interface AttachRequest {
   readonly area: SleepingArea | undefined;
   /** Of a persistent tracker. */
   readonly journal?: JournalSetup | undefined;
+  /** That do not continue, and that a later boot could find: no write is issued before that is on record. */
+  readonly lostAreas?: readonly AreaId[];
   /** As the engine's option. */
   readonly forgetsDiscards?: boolean;
 }

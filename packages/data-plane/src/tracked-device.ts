@@ -150,6 +150,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     }
     this.#ticker = ioTicker;
     ioTicker.add(this);
+    // Last: what is made is taken back where something fails, and a commit is on its way from here on.
+    for (const area of request.lostAreas ?? []) this.gate?.journal.noteAreaLost(area);
   }
 
   /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */

@@ -277,6 +277,34 @@ test("a front that ends by itself is told, and its original stays in its place u
   world.close();
 });
 
+test("an area that does not continue is on record as lost before the first write", () => {
+  for (const lostAreas of [[], [AREA]]) {
+    const world = new World();
+    const log = world.file("log", LOG_BYTES);
+    const device = world.attach(
+      world.attachRequest(world.file("original", GEOMETRY.capacityBytes), {
+        lostAreas,
+        journal: {
+          ...{ fd: log, logOffsetBytes: 0, logBytes: LOG_BYTES, usedSectors: 0 },
+          ...{ id: ID, nextSequence: 1, nextCommit: 1 },
+        },
+      }),
+    );
+    const { journal } = device.gate ?? {};
+    assert.is(journal?.io.isBusy, lostAreas.length > 0, "a write waits for it");
+    world.reactor.setTimer(0, () => journal?.whenCommitted(() => world.reactor.stop()));
+    world.reactor.run();
+    const entries: Entry[] = [];
+    const bytes = new Uint8Array(readFileSync(`/proc/self/fd/${log}`));
+    readLog(bytes, Uint8Array.from(ID), 1, (...entry) => entries.push(entry));
+    const expected: Entry[] = [];
+    for (const area of lostAreas) encodeAreaLost(area, (...entry) => expected.push(entry));
+    assert.equal(entries, expected);
+    assert.equal(world.errors, []);
+    world.close();
+  }
+});
+
 test("losses of a daemon before are on record before a copy begins, and others are not made up", () => {
   for (const faultErrno of [0, 28]) {
     const world = new World();

@@ -14,11 +14,12 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ControlError } from "@blksnap/api";
-import type { SleepingArea } from "@blksnap/data-plane";
+import type { AreaId, SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { AreaState, DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
 import { MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
+import { areaIdOf } from "../records/area-id-of.js";
 import { KeptFile, StateFile } from "../records/file-names.js";
 import type { SnapshotRecord, TrackerRecord } from "../records/records.js";
 import { usableRecords } from "../records/usable-records.js";
@@ -30,6 +31,7 @@ import {
   RESTORED_PATIENCE_MS,
 } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
+import type { LeftArea } from "../tracker/tracker-options.js";
 import {
   attachPending,
   type Known,
@@ -85,8 +87,9 @@ export async function recoverAfterCrash(
   faultPoint("recover.records-read");
   const waiting: WaitingFront[] = [];
   const fronts: Fronts = new Map();
-  const begin = (record: TrackerRecord, area?: SleepingArea): void => {
-    fronts.set(record.id, recoverTracker(context, record, area, waiting, listener));
+  const begin = (record: TrackerRecord, sleeping?: SleepingArea): void => {
+    const left = { sleeping, kept: keptAreas(records, record.id) };
+    fronts.set(record.id, recoverTracker(context, record, left, waiting, listener));
   };
   const inSnapshot = devicesWithAreas(records);
   for (const record of trackerRecords) if (!inSnapshot.has(record.id)) begin(record);
@@ -167,6 +170,16 @@ async function restoreFront(
   );
   if (tracker !== undefined) listener.tracker(tracker);
   return tracker;
+}
+
+/**
+ * Areas of a tracker that a later boot could find on the medium: what is written without copies, before they are
+ * forgotten there, would be missing from their images.
+ */
+function keptAreas(records: readonly SnapshotRecord[], tracker: number): AreaId[] {
+  const its = records.flatMap(({ members }) => members).filter((one) => one.tracker === tracker);
+  const kept = its.filter(({ journal }) => typeof journal === "string");
+  return kept.map(areaIdOf).filter((id) => id !== undefined);
 }
 
 /** Numbers of trackers whose fronts need the map of an area. */
@@ -288,12 +301,12 @@ async function abandonArea(
 async function recoverTracker(
   context: DriverContext,
   record: TrackerRecord,
-  area: SleepingArea | undefined,
+  left: LeftArea,
   waiting: WaitingFront[],
   listener: RecoveryListener,
 ): Promise<Tracker | undefined> {
   try {
-    const tracker = await Tracker.recover(context, record, area);
+    const tracker = await Tracker.recover(context, record, left);
     listener.tracker(tracker);
     return tracker;
   } catch (error) {
@@ -301,7 +314,7 @@ async function recoverTracker(
     const why = (error as Error).message;
     const isGone = await forgetIfGone(context, record).catch(() => false);
     if (isGone) return undefined;
-    waiting.push({ record, why });
+    waiting.push({ record, why, kept: left.kept });
     // What the medium has of it belongs to no other tracker, and has not ended.
     if (record.uuid !== undefined) context.persistent.inUse.add(record.uuid);
     return undefined;

@@ -6,6 +6,7 @@
 
 import { resolve } from "node:path";
 import { ControlError, type DetachResponse } from "@blksnap/api";
+import type { AreaId } from "@blksnap/data-plane";
 import { Splice } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
@@ -43,6 +44,8 @@ function forget({ state }: DriverContext, { id }: TrackerRecord): void {
 export interface WaitingFront {
   readonly record: TrackerRecord;
   readonly why: string;
+  /** Areas of it that a later boot could find. */
+  readonly kept: readonly AreaId[];
 }
 
 export class LateRecovery {
@@ -195,7 +198,8 @@ export class LateRecovery {
   }
 
   async #try(record: TrackerRecord, tried: () => void): Promise<void> {
-    if (!this.#waiting.has(record.id)) return;
+    const front = this.#waiting.get(record.id);
+    if (front === undefined) return;
     const { logger } = this.#context;
     if (await forgetIfGone(this.#context, record)) {
       this.#end(record);
@@ -205,7 +209,7 @@ export class LateRecovery {
     const tracker = await Tracker.recover(
       this.#context,
       record,
-      undefined,
+      { kept: front.kept },
       LATE_RECOVERY_PATIENCE_MS,
     );
     this.#waiting.delete(record.id);
@@ -235,8 +239,9 @@ export class LateRecovery {
     this.#reserve(record);
     const { id, device } = record;
     const { message: why } = error as Error;
-    if (this.#waiting.get(id)?.why === why) return;
-    this.#waiting.set(id, { record, why });
+    const front = this.#waiting.get(id);
+    if (front?.why === why) return;
+    this.#waiting.set(id, { record, why, kept: front?.kept ?? [] });
     this.#context.logger.warn({ device, err: error }, "its front still waits; trying again");
   }
 }

@@ -1,6 +1,6 @@
 /** How a tracker's reactor is told to serve its front. */
 
-import type { SleepingArea } from "@blksnap/data-plane";
+import type { AreaId, SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import { keyOfNumber } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
@@ -15,6 +15,7 @@ export function frontQueue(
   parts: TrackerParts,
   started: FaultPoint,
   area?: SleepingArea,
+  kept: readonly AreaId[] = [],
 ): Serving {
   const { reactors } = context;
   const { id: tracker, backing, geometry, cbtFile, reactor } = parts;
@@ -29,6 +30,7 @@ export function frontQueue(
         geometry,
         cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
         area,
+        lostAreas: area === undefined ? kept : [],
         journal: parts.journal?.setup,
         // Once the node leads elsewhere again, its users write past the front.
         forgetsDiscards: parts.splice !== undefined,

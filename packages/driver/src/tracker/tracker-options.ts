@@ -1,5 +1,5 @@
 /** How a device is attached and detached, and what a tracker is made of. */
-import type { SleepingArea } from "@blksnap/data-plane";
+import type { AreaId, SleepingArea } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
 import type { Splice } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
@@ -28,6 +28,14 @@ export interface DetachOptions {
   readonly closing?: boolean;
   /** Continue when what is in the front's page cache cannot be written to the original. */
   readonly giveUp?: boolean;
+}
+
+/** What an earlier daemon has left of a tracker's diff area. */
+export interface LeftArea {
+  /** Undefined where it cannot continue. */
+  readonly sleeping?: SleepingArea | undefined;
+  /** Areas that a later boot could find on the medium: they are lost where none continues. */
+  readonly kept: readonly AreaId[];
 }
 
 /** What a tracker is made of before it has a front. */

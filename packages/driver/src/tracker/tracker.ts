@@ -9,7 +9,7 @@
  */
 
 import { closeSync, readlinkSync } from "node:fs";
-import { faultPoint, type SleepingArea } from "@blksnap/data-plane";
+import { faultPoint } from "@blksnap/data-plane";
 import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
 import {
   blockIdentity,
@@ -37,7 +37,7 @@ import { assignReactor, frontQueue, mayPassPages } from "./front-queue.js";
 import { assertNotZoned, geometryOf, geometryWith, servedParams } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
-import type { AttachOptions, DetachOptions, TrackerParts } from "./tracker-options.js";
+import type { AttachOptions, DetachOptions, LeftArea, TrackerParts } from "./tracker-options.js";
 import { type Loss, lossOn, NO_LOSS, writeTrackerRecord } from "./tracker-record.js";
 import { runUndo, takeBack, type Undo } from "./undo.js";
 
@@ -145,14 +145,14 @@ export class Tracker {
 
   /**
    * Resumes a tracker of an earlier daemon.
-   * @param recordedArea its diff area, where it is in a snapshot that was taken
+   * @param left of its diff area, where it is in a snapshot that was taken
    * @param patienceMs how long the old server's last requests are waited for
    * @throws UblkError CONTROL_FAILED when its front is gone; ControlError
    */
   static async recover(
     context: DriverContext,
     record: TrackerRecord,
-    recordedArea: SleepingArea | undefined,
+    left: LeftArea | undefined,
     patienceMs: number = RECOVERY_PATIENCE_MS,
   ): Promise<Tracker> {
     const undo: Undo = [];
@@ -165,7 +165,7 @@ export class Tracker {
         undo,
       );
       faultPoint("recover.original-opened");
-      const area = wasAway ? undefined : recordedArea;
+      const area = wasAway ? undefined : left?.sleeping;
       const open = wasAway ? renewCbt : openCbt;
       const cbt = await open(context, id, geometry, undo);
       const reactor = assignReactor(context, undo);
@@ -176,7 +176,7 @@ export class Tracker {
       undo.push(() => journal?.close());
       const splice = Splice.onRecord(record);
       const parts = { id, identity, backing, geometry, reactor, ...cbt, journal, splice };
-      const queue = frontQueue(context, parts, "recover.queue-started", area);
+      const queue = frontQueue(context, parts, "recover.queue-started", area, left?.kept);
       const { frontDepth: queueDepth, maxIoBytes } = context;
       const served = { ...queue, params: servedParams(backing, geometry), queueDepth, maxIoBytes };
       const front = await context.frontend.resume(

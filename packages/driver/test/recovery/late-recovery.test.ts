@@ -62,7 +62,7 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const none = () => assert.unreachable("nothing can continue here");
   const late = new LateRecovery(
     context as never,
-    [{ record, why: "at the start" }],
+    [{ record, why: "at the start", kept: [] }],
     locks(),
     none,
     true,
@@ -94,7 +94,7 @@ async function isWaiting(late: LateRecovery): Promise<boolean> {
 
 test("the name of attach counts only where it leads to nothing else by now", async () => {
   const told = async (device: string, path: string) => {
-    const waiting = [{ record: { ...record, device }, why: "" }];
+    const waiting = [{ record: { ...record, device }, why: "", kept: [] }];
     const { blockDevices } = machinePorts();
     const context = { blockDevices, frontend: { nameOf: () => "/dev/ublkb7" } };
     const late = new LateRecovery(context as never, waiting, locks(), () => undefined);
@@ -154,7 +154,7 @@ test("an export that waits is given up by its name where its path leads to what 
     frontend: { kind: "nbd", nameOf: () => "its export" },
     persistent: { inUse: new Set() },
   };
-  const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "" }];
+  const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "", kept: [] }];
   const late = new LateRecovery(context as never, waiting, locks(), () => undefined);
   const refused = (code: "DEVICE_BUSY" | "NOT_ATTACHED") => async () => {
     throw new ControlError(code, "it is not detached");
@@ -195,7 +195,7 @@ test("an export that is just returning when it is to be given up by its name is 
     frontend: { kind: "nbd", nameOf: () => "its export", isFrontGone: async () => false },
     persistent: { inUse: new Set() },
   };
-  const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "" }];
+  const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "", kept: [] }];
   const late = new LateRecovery(context as never, waiting, locks(), quiet, true, 1);
   try {
     await until(() => isBegun);
@@ -220,8 +220,11 @@ test("an export that is just returning when it is to be given up by its name is 
 
 test("what follows a return holds up its own device, not the other fronts", async () => {
   const { recover } = Tracker;
-  Tracker.recover = async (_, { id, front, device }) =>
-    ({ id, device, front: { path: `/dev/ublkb${front}` } }) as never;
+  const kept: unknown[] = [];
+  Tracker.recover = async (_, { id, front, device }, left) => {
+    kept.push(left);
+    return { id, device, front: { path: `/dev/ublkb${front}` } } as never;
+  };
   try {
     const info = { state: UblkState.LIVE, serverFlags: DeviceMark.FRONT };
     const ublk = { deviceInfo: async () => ({ ...info, serverFlagsHigh: state.owner }) };
@@ -232,6 +235,7 @@ test("what follows a return holds up its own device, not the other fronts", asyn
     const waiting = [7, 8, 9].map((id) => ({
       record: { ...record, id, identity: `block:259:${id}`, front: id },
       why: "at the start",
+      kept: [`area ${id}`],
     }));
     const told: number[] = [];
     const own = locks();
@@ -242,6 +246,8 @@ test("what follows a return holds up its own device, not the other fronts", asyn
     const late = new LateRecovery(context as never, waiting, own, onRecovered, true, 1);
     await until(() => own.running.length === 1 && late.waiting.length === 0);
     assert.equal(told, [7, 8, 9], "each once, though it failed");
+    const lost = [7, 8, 9].map((id) => ({ kept: [`area ${id}`] }));
+    assert.equal(kept, lost, "images that the snapshot has lost by then are not to come back");
     assert.equal(
       [late.waiting, own.running.map(({ what }) => what)],
       [[], [`the return of ${DEVICE}`]],
