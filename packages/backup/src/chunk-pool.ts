@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { BackupError } from "./errors.js";
 import { ownBuffers } from "./own-buffers.js";
+import type { PartsRequest } from "./part-writes.js";
 import type { BlockWindow } from "./sums.js";
 import type { ChunkAnswer, ChunkRequest } from "./worker.js";
 
@@ -82,6 +83,10 @@ export class ChunkPool {
     this.#most = threads;
   }
 
+  get threads(): number {
+    return this.#most;
+  }
+
   /** How many chunks keep all threads and a disk busy. */
   get depth(): number {
     return this.#most + 4;
@@ -97,6 +102,16 @@ export class ChunkPool {
   async sums(data: Uint8Array<ArrayBuffer>, window: BlockWindow): Promise<Summed> {
     const answer = await this.#idlest().ask({ kind: "sums", data, window }, [data.buffer]);
     return { data: answer.data!, sums: answer.sums! };
+  }
+
+  /**
+   * Has parts be summed, and written where the request says so. Their memory must not change meanwhile.
+   * @throws Error of a write, with the name of its errno as `code`
+   */
+  async parts(request: PartsRequest): Promise<readonly (Uint32Array | null)[]> {
+    const { sums, failure } = (await this.#idlest().ask(request, [])).parts!;
+    if (failure === undefined) return sums;
+    throw Object.assign(new Error(failure.message), { code: failure.code });
   }
 
   /**

@@ -3,10 +3,11 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { BackupError } from "./errors.js";
-import { copyParts, emptyOf, type RawExport } from "./export-raw.js";
+import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
 import { withTargetLock } from "./lock.js";
+import { copyParts } from "./part-copy.js";
 import { bytesOf, partsOf } from "./parts.js";
 import { asOf, type Plan, planExport } from "./plan.js";
 import {

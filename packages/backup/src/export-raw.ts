@@ -1,28 +1,20 @@
 /** Exports a device into a file or block device that becomes the same, byte for byte. */
 import { hostname } from "node:os";
 import type { ByteRange } from "@blksnap/api";
-import { ChunkPool } from "./chunk-pool.js";
-import { CHUNK_BYTES } from "./chunks.js";
 import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
-import { abortedError, BackupError } from "./errors.js";
+import { BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
-import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
-import { bytesOf, type Part, partsOf } from "./parts.js";
+import { copyParts } from "./part-copy.js";
+import { bytesOf, partsOf } from "./parts.js";
 import { asOf, planExport } from "./plan.js";
-import { Meter } from "./progress.js";
 import { recordPathOf } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
 import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
-import { NO_BLOCKS, type Sums, sumsOf, sumsOnto, wholeBlocks } from "./sums.js";
-
-const PARTS_IN_FLIGHT = 8;
-/** Of those that take less time to sum than to hand to a thread. */
-const SMALL_IN_FLIGHT = 32;
-const SMALL_BYTES = 2 ** 18;
+import { sumsOnto, wholeBlocks } from "./sums.js";
 
 export interface RawExportOptions extends ExportOptions {
   readonly target: string;
@@ -40,12 +32,6 @@ export interface RawExport {
   readonly read_bytes: number;
 }
 
-/** Where parts go, as they are in the image. */
-export interface PartWriter {
-  write(data: Uint8Array, offsetBytes: number): Promise<void>;
-  writeZeros(offsetBytes: number, lengthBytes: number): Promise<void>;
-}
-
 /**
  * What need not be read. Of a block that gets a sum that is all of it, or none: of a part there is no sum.
  * @param capacityBytes of the device
@@ -55,69 +41,6 @@ export async function emptyOf(
   capacityBytes: number,
 ): Promise<readonly ByteRange[]> {
   return wholeBlocks(await image.emptyRanges(), capacityBytes);
-}
-
-/** Memory for parts. New one for each costs much: the kernel clears it and gives it page by page. */
-class Idle {
-  readonly #small: ArrayBuffer[] = [];
-  readonly #large: ArrayBuffer[] = [];
-
-  take(lengthBytes: number): Uint8Array<ArrayBuffer> {
-    const isSmall = lengthBytes <= SMALL_BYTES;
-    const memory = isSmall
-      ? (this.#small.pop() ?? new ArrayBuffer(SMALL_BYTES))
-      : (this.#large.pop() ?? new ArrayBuffer(CHUNK_BYTES));
-    return new Uint8Array(memory, 0, lengthBytes);
-  }
-
-  giveBack({ buffer }: Uint8Array<ArrayBuffer>): void {
-    (buffer.byteLength === SMALL_BYTES ? this.#small : this.#large).push(buffer);
-  }
-}
-
-/** Copies all parts. Answers how many bytes were read. @param sums gets those of the parts */
-export async function copyParts(
-  parts: readonly Part[],
-  image: ImageReader,
-  target: PartWriter,
-  sums: Sums | undefined,
-  { signal, onProgress }: ExportOptions,
-): Promise<number> {
-  const meter = new Meter(bytesOf(parts), onProgress);
-  const pool = new ChunkPool();
-  const idle = new Idle();
-  const isSmall = ({ lengthBytes }: Part): boolean => lengthBytes <= SMALL_BYTES;
-  const copyPart = async (part: Part): Promise<void> => {
-    const { offsetBytes, lengthBytes, isDiscarded } = part;
-    if (signal?.aborted === true) throw abortedError();
-    if (isDiscarded) {
-      await target.writeZeros(offsetBytes, lengthBytes);
-      sums?.put(offsetBytes, lengthBytes, null);
-      return;
-    }
-    const place = idle.take(lengthBytes);
-    await image.read(place, offsetBytes);
-    const window = sums?.windowOf(offsetBytes, lengthBytes) ?? NO_BLOCKS;
-    const found = isSmall(part)
-      ? { data: place, sums: sumsOf(place, window) }
-      : await pool.sums(place, window);
-    if (found.sums === null) await target.writeZeros(offsetBytes, lengthBytes);
-    else await target.write(found.data, offsetBytes);
-    sums?.put(offsetBytes, lengthBytes, found.sums);
-    idle.giveBack(found.data);
-    meter.add(lengthBytes);
-  };
-  try {
-    await inFlight(
-      parts.filter((part) => !isSmall(part)),
-      PARTS_IN_FLIGHT,
-      copyPart,
-    );
-    await inFlight(parts.filter(isSmall), SMALL_IN_FLIGHT, copyPart);
-  } finally {
-    await pool.close();
-  }
-  return meter.doneBytes;
 }
 
 async function copy(

@@ -16,7 +16,9 @@ import { basename, dirname, join, resolve } from "node:path";
 import { keyOfNumber } from "@blksnap/linux-block";
 import { BackupError, targetError } from "./errors.js";
 import { realFiles } from "./files.js";
+import type { PartFiles } from "./part-writes.js";
 import { type CopySeal, sealName, sealOfOpen } from "./seal.js";
+import { putAll, TargetFile } from "./target-file.js";
 
 const INCOMPLETE = ".incomplete";
 /** Of a block device: is written last. */
@@ -189,13 +191,6 @@ async function openFile(options: RawTargetOptions): Promise<FileHandle> {
   }
 }
 
-async function putAll(file: FileHandle, data: Uint8Array, offsetBytes: number): Promise<void> {
-  for (let done = 0; done < data.length; ) {
-    const rest = data.length - done;
-    done += (await file.write(data, done, rest, offsetBytes + done)).bytesWritten;
-  }
-}
-
 async function openDevice({ path, capacityBytes }: RawTargetOptions): Promise<FileHandle> {
   // Exclusive: the kernel refuses what is mounted, or part of something else.
   const file = await open(path, constants.O_RDWR | constants.O_EXCL);
@@ -216,15 +211,13 @@ export class RawTarget {
   readonly path: string;
   /** It reads as zeros where nothing is written. */
   readonly isBlank: boolean;
-  readonly #file: FileHandle;
+  readonly #file: TargetFile;
   readonly #capacityBytes: number;
-  /** Of a file: the kernel lets one write at a time to it, and threads that wait for that spin. */
-  #lastWrite: Promise<void> = Promise.resolve();
   /** What a block device gets as its head at the end; it is written as a whole. */
   readonly #head: Buffer | undefined;
 
   private constructor(
-    file: FileHandle,
+    file: TargetFile,
     path: string,
     capacityBytes: number,
     isBlank: boolean,
@@ -242,7 +235,8 @@ export class RawTarget {
     const { path, capacityBytes, isUpdate } = options;
     try {
       if ((await targetKind(path)) !== "block") {
-        return new RawTarget(await openFile(options), path, capacityBytes, !isUpdate, undefined);
+        const file = await TargetFile.of(await openFile(options), false);
+        return new RawTarget(file, path, capacityBytes, !isUpdate, undefined);
       }
       const file = await openDevice(options);
       try {
@@ -254,7 +248,8 @@ export class RawTarget {
         await file.sync();
         await putAll(file, head.subarray(PAGE_BYTES), PAGE_BYTES);
         await file.sync();
-        return new RawTarget(file, path, capacityBytes, false, head);
+        const device = await TargetFile.of(file, true);
+        return new RawTarget(device, path, capacityBytes, false, head);
       } catch (error) {
         await file.close();
         throw error;
@@ -273,12 +268,22 @@ export class RawTarget {
   async write(data: Uint8Array, offsetBytes: number): Promise<void> {
     const inHead = Math.max(0, Math.min(data.length, this.headBytes - offsetBytes));
     if (inHead > 0) this.#head?.set(data.subarray(0, inHead), offsetBytes);
-    const put = (): Promise<void> =>
-      putAll(this.#file, data.subarray(inHead), offsetBytes + inHead);
-    const written = this.#head === undefined ? this.#lastWrite.then(put) : put();
-    this.#lastWrite = written.catch(() => undefined);
     try {
-      await written;
+      await this.#file.write(data.subarray(inHead), offsetBytes + inHead);
+    } catch (error) {
+      throw targetError("write", this.path, error);
+    }
+  }
+
+  /** Where threads may write what is behind the head; they tell it with wrote(). */
+  get files(): PartFiles {
+    return this.#file.files;
+  }
+
+  /** A thread has written so much in one piece. @throws as write(), of what was written before */
+  wrote(lengthBytes: number): void {
+    try {
+      this.#file.wrote(lengthBytes);
     } catch (error) {
       throw targetError("write", this.path, error);
     }
@@ -297,7 +302,7 @@ export class RawTarget {
     try {
       for (let done = 0; done < data.length; ) {
         const rest = data.length - done;
-        const { bytesRead } = await this.#file.read(data, done, rest, offsetBytes + done);
+        const { bytesRead } = await this.#file.handle.read(data, done, rest, offsetBytes + done);
         if (bytesRead === 0) throw new Error(`it ends at byte ${offsetBytes + done}`);
         done += bytesRead;
       }
@@ -311,21 +316,22 @@ export class RawTarget {
    * @param remember gets the seal of a file before it has its name again, of a block device at the end
    */
   async finish(remember: (seal: CopySeal) => Promise<void> = async () => undefined): Promise<void> {
+    const { handle } = this.#file;
     try {
       await this.#file.sync();
       if (this.#head === undefined) {
-        await this.#file.truncate(this.#capacityBytes);
-        await this.#file.sync();
-        await remember(await sealOfOpen(this.#file, this.#capacityBytes));
+        await handle.truncate(this.#capacityBytes);
+        await handle.sync();
+        await remember(await sealOfOpen(handle, this.#capacityBytes));
         await rename(this.path + INCOMPLETE, this.path);
         await realFiles.syncFolder(dirname(this.path));
         return;
       }
-      await putAll(this.#file, this.#head.subarray(PAGE_BYTES), PAGE_BYTES);
-      await this.#file.sync();
-      await putAll(this.#file, this.#head.subarray(0, PAGE_BYTES), 0);
-      await this.#file.sync();
-      await remember(await sealOfOpen(this.#file, this.#capacityBytes));
+      await putAll(handle, this.#head.subarray(PAGE_BYTES), PAGE_BYTES);
+      await handle.sync();
+      await putAll(handle, this.#head.subarray(0, PAGE_BYTES), 0);
+      await handle.sync();
+      await remember(await sealOfOpen(handle, this.#capacityBytes));
     } catch (error) {
       throw targetError("write", this.path, error);
     }

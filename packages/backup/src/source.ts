@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import type { ByteRange } from "@blksnap/api";
 import { messageOf } from "@blksnap/errors";
-import { AllocationFlag, BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
+import { AllocationFlag, BASE_ALLOCATION, NbdClient, TransmissionFlag } from "@blksnap/nbd";
 import { BackupError } from "./errors.js";
 
 export interface ImageReader {
@@ -17,6 +17,7 @@ export interface ImageReader {
 }
 
 const NBD = "nbd+unix:";
+const CONNECTIONS_MAX = 4;
 
 /**
  * Reads a block device, a file, or `nbd+unix:///EXPORT?socket=PATH`.
@@ -65,17 +66,72 @@ async function openFile(
   };
 }
 
+/**
+ * An export over several connections, which begin one by one as long as all have something to do: a socket holds a
+ * fraction of a read, and each time that it is full or empty one side waits for the other to get a processor.
+ */
+class ManyConnections {
+  readonly #uri: string;
+  readonly #clients: NbdClient[];
+  /** Reads in flight, by connection. */
+  readonly #loads: number[] = [0];
+  #connecting: Promise<void> | undefined;
+  #isEnough: boolean;
+
+  constructor(uri: string, first: NbdClient) {
+    this.#uri = uri;
+    this.#clients = [first];
+    this.#isEnough = (first.export.flags & TransmissionFlag.CAN_MULTI_CONN) === 0;
+  }
+
+  /** @throws NbdError as NbdClient.readInto() */
+  async read(data: Uint8Array, offsetBytes: number): Promise<void> {
+    const index = this.#loads.indexOf(Math.min(...this.#loads));
+    if (this.#loads[index]! > 0) this.#connectOneMore();
+    this.#loads[index]!++;
+    try {
+      await this.#clients[index]!.readInto(offsetBytes, data);
+    } finally {
+      this.#loads[index]!--;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#connecting;
+    await Promise.all(this.#clients.map((client) => client.close()));
+  }
+
+  #connectOneMore(): void {
+    if (this.#isEnough || this.#connecting !== undefined) return;
+    this.#connecting = this.#connect().finally(() => {
+      this.#connecting = undefined;
+    });
+  }
+
+  async #connect(): Promise<void> {
+    try {
+      this.#clients.push(await NbdClient.connect(this.#uri));
+      this.#loads.push(0);
+      this.#isEnough = this.#clients.length === CONNECTIONS_MAX;
+    } catch {
+      // The server has no more of them: those that are there do.
+      this.#isEnough = true;
+    }
+  }
+}
+
 async function openExport(uri: string, failed: Failed): Promise<ImageReader> {
   const client = await NbdClient.connect(uri).catch((error: unknown) => {
     throw failed(messageOf(error), error);
   });
   const pieceBytes = client.export.maxPayloadBytes;
+  const connections = new ManyConnections(uri, client);
   return {
     async read(data, offsetBytes) {
       for (let done = 0; done < data.length; done += pieceBytes) {
         const at = offsetBytes + done;
-        await client
-          .readInto(at, data.subarray(done, done + pieceBytes))
+        await connections
+          .read(data.subarray(done, done + pieceBytes), at)
           .catch((error: unknown) => {
             throw failed(`${messageOf(error)} at byte ${at}`, error);
           });
@@ -84,7 +140,7 @@ async function openExport(uri: string, failed: Failed): Promise<ImageReader> {
     // Writes of its other clients that a cache of theirs has are in nothing that is read here.
     sync: () => Promise.resolve(),
     emptyRanges: () => emptyRangesAt(uri),
-    close: () => client.close(),
+    close: () => connections.close(),
   };
 }
 

@@ -2,11 +2,13 @@
 import { createHash } from "node:crypto";
 import { parentPort } from "node:worker_threads";
 import { ownBuffers } from "./own-buffers.js";
+import { type PartsAnswer, type PartsRequest, takeParts } from "./part-writes.js";
 import { type BlockWindow, isZero, sumsOf } from "./sums.js";
 import { nativeZstd, wasmZstd, type Zstd } from "./zstd.js";
 import { frameContentBytes } from "./zstd-frame.js";
 
 export type ChunkRequest =
+  | PartsRequest
   | { readonly kind: "digest"; readonly data: Uint8Array<ArrayBuffer> }
   | { readonly kind: "sums"; readonly data: Uint8Array<ArrayBuffer>; readonly window: BlockWindow }
   | { readonly kind: "pack"; readonly data: Uint8Array<ArrayBuffer>; readonly isHashed: boolean }
@@ -19,6 +21,7 @@ export interface ChunkAnswer {
   readonly hash?: string | null;
   /** Of the blocks in the window; null where all that was sent is zeros. */
   readonly sums?: Uint32Array | null;
+  readonly parts?: PartsAnswer;
   readonly packed?: Uint8Array;
   /** SHA-256 of `packed`, in hexadecimal, where that was asked for. */
   readonly packedHash?: string;
@@ -52,14 +55,15 @@ async function openedZstd(): Promise<Zstd> {
 }
 
 async function answerTo(request: ChunkRequest): Promise<ChunkAnswer> {
-  const { data } = request;
   switch (request.kind) {
+    case "parts":
+      return { parts: takeParts(request) };
     case "digest":
-      return { data: request.data, hash: digest(data) };
+      return { data: request.data, hash: digest(request.data) };
     case "sums":
-      return { data: request.data, sums: sumsOf(data, request.window) };
+      return { data: request.data, sums: sumsOf(request.data, request.window) };
     case "pack": {
-      const packed = (await openedZstd()).compress(data);
+      const packed = (await openedZstd()).compress(request.data);
       const packedHash = createHash("sha256");
       return {
         data: request.data,
@@ -68,7 +72,7 @@ async function answerTo(request: ChunkRequest): Promise<ChunkAnswer> {
       };
     }
     case "unpack":
-      return unpack(await openedZstd(), data, request.lengthBytes);
+      return unpack(await openedZstd(), request.data, request.lengthBytes);
   }
 }
 

@@ -3,9 +3,10 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pipeline } from "node:stream";
 import { setTimeout as later } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -80,6 +81,36 @@ test("an export is read in any pieces, many at once", async ({ uri, content }) =
   await Promise.all(read);
   await image.sync();
   await image.close();
+});
+
+test("reads that are under way together go over several connections", async ({
+  folder,
+  uri,
+  content,
+}) => {
+  const server = join(folder, "socket");
+  let connections = 0;
+  const between = createServer((connection) => {
+    connections++;
+    pipeline(connection, connect(server), connection, () => undefined);
+  });
+  between.listen(join(folder, "between"));
+  await once(between, "listening");
+  const image = await openImage(uri.replace(server, join(folder, "between")));
+  const read = async (): Promise<void> => {
+    const data = Buffer.alloc(MIB);
+    for (let at = 0; at < 32 * MIB; at += MIB) {
+      await image.read(data, at);
+      assert.ok(data.equals(content.subarray(at, at + MIB)));
+    }
+  };
+  await read();
+  assert.is(connections, 1, "one read at a time needs one");
+  // Each has others under way as it begins; how soon a further connection is there is up to the server.
+  while (connections < 4) await Promise.all([read(), read(), read(), read(), read()]);
+  await image.close();
+  assert.is(connections, 4);
+  between.close();
 });
 
 test("an end of the image and an end of its server are its failure", async ({ uri, server }) => {

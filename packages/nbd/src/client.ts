@@ -47,6 +47,7 @@ export class NbdClient {
   readonly #waiting: (() => void)[] = [];
   #onIdle: () => void = () => undefined;
   #cookie = 0n;
+  #isGathering = false;
   #inFlight = 0;
   #failure: NbdError | undefined;
   #closing: Promise<void> | undefined;
@@ -351,11 +352,21 @@ export class NbdClient {
       };
       const cookie = this.#cookie++;
       this.#replies.pending.set(cookie, request);
-      this.#socket.cork();
+      this.#gather();
       const place = { offsetBytes, lengthBytes, payloadBytes: payload.length };
       const words = { type, flags, cookie, ...place };
       this.#socket.write(requestHeader(words, this.hasExtendedHeaders));
       if (payload.length > 0) this.#socket.write(payload);
+    });
+  }
+
+  /** Requests that are made in one turn go together: each call of the kernel costs more than what a request has. */
+  #gather(): void {
+    if (this.#isGathering) return;
+    this.#isGathering = true;
+    this.#socket.cork();
+    process.nextTick(() => {
+      this.#isGathering = false;
       this.#socket.uncork();
     });
   }

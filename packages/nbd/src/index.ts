@@ -12,7 +12,7 @@ export {
   transmissionFlags,
 } from "./exports.js";
 export type { Agreement } from "./handshake.js";
-export { AllocationFlag, BASE_ALLOCATION, DIRTY, Limit } from "./protocol.js";
+export { AllocationFlag, BASE_ALLOCATION, DIRTY, Limit, TransmissionFlag } from "./protocol.js";
 export { ReactorServer } from "./reactor-server.js";
 export type { Adoption, ReactorServerOptions, ServerCounts } from "./reactor-server-options.js";
 export { Reception, type ReceptionOptions } from "./reception.js";

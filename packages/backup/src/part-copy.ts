@@ -1,0 +1,113 @@
+/** Copies parts of an image, one by one, to where they are as they are in it. */
+import { ChunkPool } from "./chunk-pool.js";
+import { abortedError, targetError } from "./errors.js";
+import type { ExportOptions } from "./export-store.js";
+import { inFlight } from "./in-flight.js";
+import { PartMemory, SMALL_BYTES } from "./part-memory.js";
+import { PartQueue } from "./part-queue.js";
+import type { PartFiles } from "./part-writes.js";
+import { bytesOf, type Part } from "./parts.js";
+import { Meter } from "./progress.js";
+import type { ImageReader } from "./source.js";
+import { NO_BLOCKS, type Sums, sumsOf } from "./sums.js";
+
+/** Less than this is summed here: a thread takes longer to begin. */
+const THREADS_MIN_BYTES = 2 ** 28;
+
+/** Where parts go. */
+export interface PartWriter {
+  write(data: Uint8Array, offsetBytes: number): Promise<void>;
+  writeZeros(offsetBytes: number, lengthBytes: number): Promise<void>;
+}
+
+/** One whose file threads may write to. */
+interface FilePartWriter extends PartWriter {
+  readonly path: string;
+  readonly files: PartFiles;
+  /** Of what is before this, write() takes care. */
+  readonly headBytes: number;
+  /** A thread has written a part of this length. */
+  wrote(lengthBytes: number): void;
+}
+
+function isSmall({ lengthBytes }: Part): boolean {
+  return lengthBytes <= SMALL_BYTES;
+}
+
+class PartCopy {
+  readonly #image: ImageReader;
+  readonly #target: PartWriter;
+  readonly #file: FilePartWriter | undefined;
+  readonly #sums: Sums | undefined;
+  readonly #memory = new PartMemory();
+  /** Sum parts alone, and also write them. */
+  readonly #summing: PartQueue;
+  readonly #writing: PartQueue;
+
+  constructor(
+    pool: ChunkPool,
+    image: ImageReader,
+    target: PartWriter | FilePartWriter,
+    sums: Sums | undefined,
+  ) {
+    this.#image = image;
+    this.#target = target;
+    this.#file = "files" in target ? target : undefined;
+    this.#sums = sums;
+    this.#summing = new PartQueue(pool, undefined);
+    this.#writing = new PartQueue(pool, this.#file?.files);
+  }
+
+  /** @param isHere it is summed by this thread */
+  async run(part: Part, isHere: boolean): Promise<void> {
+    const { offsetBytes, lengthBytes, isDiscarded } = part;
+    const place = isDiscarded ? undefined : this.#memory.take(lengthBytes);
+    const window = this.#sums?.windowOf(offsetBytes, lengthBytes) ?? NO_BLOCKS;
+    let sums: Uint32Array | null = null;
+    if (place !== undefined) {
+      await this.#image.read(place, offsetBytes);
+      const file = isHere || offsetBytes < (this.#file?.headBytes ?? 0) ? undefined : this.#file;
+      if (file !== undefined) {
+        sums = await this.#writing.put(place, offsetBytes, window).catch((error: unknown) => {
+          throw targetError("write", file.path, error);
+        });
+        if (sums !== null) file.wrote(lengthBytes);
+      } else {
+        sums = isHere ? sumsOf(place, window) : await this.#summing.put(place, offsetBytes, window);
+        if (sums !== null) await this.#target.write(place, offsetBytes);
+      }
+      this.#memory.giveBack(place);
+    }
+    if (sums === null) await this.#target.writeZeros(offsetBytes, lengthBytes);
+    this.#sums?.put(offsetBytes, lengthBytes, sums);
+  }
+}
+
+/** Copies all parts. Answers how many bytes were read. @param sums gets those of the parts */
+export async function copyParts(
+  parts: readonly Part[],
+  image: ImageReader,
+  target: PartWriter | FilePartWriter,
+  sums: Sums | undefined,
+  { signal, onProgress }: Pick<ExportOptions, "signal" | "onProgress">,
+): Promise<number> {
+  const meter = new Meter(bytesOf(parts), onProgress);
+  const pool = new ChunkPool();
+  const copy = new PartCopy(pool, image, target, sums);
+  const isHere = bytesOf(parts) < THREADS_MIN_BYTES;
+  const run = async (part: Part): Promise<void> => {
+    if (signal?.aborted === true) throw abortedError();
+    await copy.run(part, isHere);
+    if (!part.isDiscarded) meter.add(part.lengthBytes);
+  };
+  const [large, small] = [parts.filter((part) => !isSmall(part)), parts.filter(isSmall)];
+  try {
+    for (const some of [large, small]) {
+      const depth = PartMemory.depthOf(some[0]?.lengthBytes ?? 0);
+      await inFlight(some, depth, run);
+    }
+  } finally {
+    await pool.close();
+  }
+  return meter.doneBytes;
+}

@@ -1,0 +1,80 @@
+/** Hands parts to threads: those that come while all have work go together with the next message. */
+import type { ChunkPool } from "./chunk-pool.js";
+import { CHUNK_BYTES } from "./chunks.js";
+import type { Slot } from "./part-memory.js";
+import type { PartFiles } from "./part-writes.js";
+import type { BlockWindow } from "./sums.js";
+
+interface Waiting {
+  readonly slot: Slot;
+  readonly offsetBytes: number;
+  readonly window: BlockWindow;
+  readonly done: (sums: Uint32Array | null) => void;
+  readonly fail: (error: unknown) => void;
+}
+
+export class PartQueue {
+  readonly #pool: ChunkPool;
+  readonly #files: PartFiles | undefined;
+  readonly #threads: number;
+  readonly #waiting: Waiting[] = [];
+  #busy = 0;
+  #isDue = false;
+
+  /** @param files that threads write to; undefined: they sum alone */
+  constructor(pool: ChunkPool, files: PartFiles | undefined) {
+    this.#pool = pool;
+    this.#files = files;
+    // The kernel lets one write through the page cache at a time to a file, and threads that wait for that spin.
+    const isOne = files !== undefined && files.directFd === undefined;
+    this.#threads = isOne ? 1 : pool.threads;
+  }
+
+  /** Sums a part, and writes it unless it is zeros. Answers its sums: null for zeros. @throws Error with errno's name */
+  put(slot: Slot, offsetBytes: number, window: BlockWindow): Promise<Uint32Array | null> {
+    return new Promise((done, fail) => {
+      this.#waiting.push({ slot, offsetBytes, window, done, fail });
+      if (this.#isDue) return;
+      this.#isDue = true;
+      // What else has arrived is taken first.
+      setImmediate(() => {
+        this.#isDue = false;
+        this.#send();
+      });
+    });
+  }
+
+  #send(): void {
+    while (this.#waiting.length > 0 && this.#busy < this.#threads) {
+      this.#busy++;
+      void this.#run(this.#batch());
+    }
+  }
+
+  /** The next ones, up to a chunk together, that are in one memory. */
+  #batch(): Waiting[] {
+    const memory = this.#waiting[0]!.slot.buffer;
+    let bytes = 0;
+    const end = this.#waiting.findIndex(({ slot }) => {
+      bytes += slot.length;
+      return bytes > CHUNK_BYTES || slot.buffer !== memory;
+    });
+    return this.#waiting.splice(0, end === -1 ? this.#waiting.length : end);
+  }
+
+  async #run(batch: readonly Waiting[]): Promise<void> {
+    try {
+      const parts = batch.map(({ slot, offsetBytes, window }) => {
+        return { startBytes: slot.byteOffset, lengthBytes: slot.length, offsetBytes, window };
+      });
+      const { buffer: memory } = batch[0]!.slot;
+      const sums = await this.#pool.parts({ kind: "parts", memory, parts, files: this.#files });
+      for (const [index, { done }] of batch.entries()) done(sums[index]!);
+    } catch (error) {
+      for (const { fail } of batch) fail(error);
+    } finally {
+      this.#busy--;
+      this.#send();
+    }
+  }
+}

@@ -1,0 +1,115 @@
+/** An open file or block device that is written: what is large past the page cache, where that can be. */
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import {
+  canBeDirect,
+  isLarge,
+  isNotDirect,
+  type PartFiles,
+  WRITE_BYTES_MAX,
+} from "./part-writes.js";
+
+/** So much in the page cache is sent to the medium while more is read: a disk that writes need not wait for the end. */
+const WRITEBACK_BYTES = 2 ** 25;
+
+export async function putAll(
+  file: FileHandle,
+  data: Uint8Array,
+  offsetBytes: number,
+): Promise<void> {
+  for (let done = 0; done < data.length; ) {
+    const rest = Math.min(data.length - done, WRITE_BYTES_MAX);
+    done += (await file.write(data, done, rest, offsetBytes + done)).bytesWritten;
+  }
+}
+
+/** The same file again, for what goes past the page cache. Undefined where it cannot. */
+async function openDirect({ fd }: FileHandle): Promise<FileHandle | undefined> {
+  const flags = constants.O_WRONLY | constants.O_DIRECT;
+  return await open(`/proc/self/fd/${fd}`, flags).catch(() => undefined);
+}
+
+export class TargetFile {
+  readonly handle: FileHandle;
+  readonly #direct: FileHandle | undefined;
+  readonly #isDevice: boolean;
+  /** Of a file: the kernel lets one write at a time to it, and threads that wait for that spin. */
+  #lastWrite: Promise<void> = Promise.resolve();
+  #cachedBytes = 0;
+  #writeback: Promise<void> | undefined;
+  /** Of what went to the medium meanwhile: the kernel tells it once, and not at the end again. */
+  #failure: unknown;
+
+  private constructor(handle: FileHandle, direct: FileHandle | undefined, isDevice: boolean) {
+    this.handle = handle;
+    this.#direct = direct;
+    this.#isDevice = isDevice;
+  }
+
+  /** @param handle is closed with it */
+  static async of(handle: FileHandle, isDevice: boolean): Promise<TargetFile> {
+    return new TargetFile(handle, await openDirect(handle), isDevice);
+  }
+
+  /** For threads that write to it themselves; they tell it with wrote(). */
+  get files(): PartFiles {
+    return { fd: this.handle.fd, directFd: this.#direct?.fd };
+  }
+
+  /** So much was written in one piece. @throws what went wrong with what was written before */
+  wrote(lengthBytes: number): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#direct !== undefined && isLarge(lengthBytes)) return;
+    this.#cachedBytes += lengthBytes;
+    if (this.#cachedBytes < WRITEBACK_BYTES || this.#writeback !== undefined) return;
+    this.#cachedBytes = 0;
+    this.#writeback = this.handle
+      .datasync()
+      .catch((error: unknown) => {
+        this.#failure ??= error;
+      })
+      .finally(() => {
+        this.#writeback = undefined;
+      });
+  }
+
+  /** @throws the error of write(2), and as wrote() */
+  async write(data: Uint8Array, offsetBytes: number): Promise<void> {
+    const doneBytes = await this.#putDirect(data, offsetBytes);
+    if (doneBytes < data.length) {
+      await this.#putCached(data.subarray(doneBytes), offsetBytes + doneBytes);
+    }
+    this.wrote(data.length);
+  }
+
+  /** Has all be on the medium. @throws the error of fsync(2), and as wrote() */
+  async sync(): Promise<void> {
+    await this.#writeback;
+    if (this.#failure !== undefined) throw this.#failure;
+    await this.handle.sync();
+  }
+
+  async close(): Promise<void> {
+    await this.#writeback;
+    await this.#direct?.close();
+    await this.handle.close();
+  }
+
+  /** Answers how many bytes of it were written, in order: none where it cannot. */
+  async #putDirect(data: Uint8Array, offsetBytes: number): Promise<number> {
+    if (this.#direct === undefined || !canBeDirect(data, offsetBytes)) return 0;
+    try {
+      return (await this.#direct.write(data, 0, data.length, offsetBytes)).bytesWritten;
+    } catch (error) {
+      if (isNotDirect(error)) return 0;
+      throw error;
+    }
+  }
+
+  async #putCached(data: Uint8Array, offsetBytes: number): Promise<void> {
+    const put = (): Promise<void> => putAll(this.handle, data, offsetBytes);
+    const written = this.#isDevice ? put() : this.#lastWrite.then(put);
+    this.#lastWrite = written.catch(() => undefined);
+    await written;
+  }
+}
